@@ -1,0 +1,1 @@
+//! The Flight SQL client of our own command line.

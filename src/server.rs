@@ -1,0 +1,1 @@
+//! Build, run and stop, as ordered lists.

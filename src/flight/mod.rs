@@ -12,6 +12,11 @@ use crate::query::Engine;
 use crate::telemetry::Metrics;
 use crate::tenancy::Verifier;
 
+mod catalog;
+mod keys;
+mod sqlinfo;
+mod xdbc;
+
 pub mod client;
 
 /// What the door needs.

@@ -19,4 +19,4 @@ mod session;
 mod statement;
 
 pub use engine::{Engine, QueryId};
-pub use session::{Answer, Planned, Session};
+pub use session::{Answer, CATALOG, Planned, SCHEMA, Session, VisibleTable};

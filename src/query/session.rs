@@ -46,6 +46,8 @@ pub struct VisibleTable {
     pub description: String,
     /// Its visible columns; field metadata holds `comment` and `unit` when declared.
     pub schema: SchemaRef,
+    /// The id column, when it is visible: unique among the rows that this caller sees.
+    pub id: Option<String>,
 }
 
 impl Session {

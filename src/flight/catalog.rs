@@ -1,0 +1,244 @@
+//! What a caller can see, in the words of Flight SQL: catalogs, schemas, tables, table types, keys, types and SqlInfo.
+//!
+//! In: a metadata command of `FlightSql.proto` and the caller's [`Session`]. Out: one batch in exactly the schema that the
+//! protocol prescribes, nullability included: ADBC compares it, JDBC and ODBC cast by it.
+//!
+//! There is one catalog, [`CATALOG`], with two schemas: [`SCHEMA`] holds the declared tables (type `TABLE`), and
+//! `information_schema` its views. The latter are `SYSTEM TABLE`s, so that a BI tool which asks for tables and views
+//! offers only data; one that asks for everything gets them too.
+//!
+//! **Invariant:** everything comes from the session: what the caller cannot query has no name, no key and no type here.
+//! Refuses nothing but malformed messages: an unknown name or type is an empty answer.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::{RecordBatch, StringArray};
+use arrow::compute::like;
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use arrow_flight::sql::metadata::{GetCatalogsBuilder, GetDbSchemasBuilder, GetTablesBuilder};
+use arrow_flight::sql::{
+    Any, Command, CommandGetDbSchemas, CommandGetSqlInfo, CommandGetTableTypes, CommandGetTables,
+    CommandGetXdbcTypeInfo,
+};
+use datafusion::catalog::information_schema::{INFORMATION_SCHEMA, INFORMATION_SCHEMA_TABLES};
+
+use super::keys::KeyCommand;
+use super::{sqlinfo, xdbc};
+use crate::error::{Error, Kind, Result};
+use crate::query::{CATALOG, SCHEMA, Session};
+
+/// The type of declared tables. `BASE TABLE` means the same when a client filters by it.
+const TABLE: &str = "TABLE";
+/// The type of the views of `information_schema`.
+const SYSTEM_TABLE: &str = "SYSTEM TABLE";
+/// All types a client may meet or filter by. There are no views yet, but tools ask for them by name.
+const TABLE_TYPES: [&str; 3] = [SYSTEM_TABLE, TABLE, "VIEW"];
+
+/// A metadata command.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum CatalogCommand {
+    Catalogs,
+    Schemas(CommandGetDbSchemas),
+    Tables(CommandGetTables),
+    TableTypes,
+    Keys(KeyCommand),
+    TypeInfo(CommandGetXdbcTypeInfo),
+    SqlInfo(CommandGetSqlInfo),
+}
+
+/// What the answers say of the server itself.
+#[derive(Debug, Clone)]
+pub(super) struct ServerFacts {
+    /// How long a prepared handle is valid.
+    pub(super) handle_age_max: Duration,
+    /// The longest statement.
+    pub(super) sql_bytes_max: usize,
+    /// The longest row that fits a message.
+    pub(super) row_bytes_max: usize,
+}
+
+impl CatalogCommand {
+    /// Reads a command; `None` when it is not about metadata. `Invalid` when it claims to be and cannot be read.
+    pub(super) fn decode(any: &Any) -> Option<Result<Self>> {
+        let command = match Command::try_from(any.clone()) {
+            Ok(command) => command,
+            Err(error) => {
+                return Some(Err(Error::invalid("malformed message in the command's `Any`").with_source(error)));
+            }
+        };
+        Some(Ok(match command {
+            Command::CommandGetCatalogs(_) => Self::Catalogs,
+            Command::CommandGetDbSchemas(command) => Self::Schemas(command),
+            Command::CommandGetTables(command) => Self::Tables(command),
+            Command::CommandGetTableTypes(_) => Self::TableTypes,
+            Command::CommandGetPrimaryKeys(command) => Self::Keys(KeyCommand::Primary(command)),
+            Command::CommandGetExportedKeys(_)
+            | Command::CommandGetImportedKeys(_)
+            | Command::CommandGetCrossReference(_) => Self::Keys(KeyCommand::Foreign),
+            Command::CommandGetXdbcTypeInfo(command) => Self::TypeInfo(command),
+            Command::CommandGetSqlInfo(command) => Self::SqlInfo(command),
+            _ => return None,
+        }))
+    }
+
+    /// The schema of the answer: what FlightInfo, GetSchema and the stream all say.
+    pub(super) fn schema(&self) -> SchemaRef {
+        match self {
+            Self::Catalogs => GetCatalogsBuilder::new().schema(),
+            Self::Schemas(_) => GetDbSchemasBuilder::new(None::<String>, None::<String>).schema(),
+            Self::Tables(command) => tables_builder(command.include_schema).schema(),
+            Self::TableTypes => CommandGetTableTypes {}.into_builder().schema(),
+            Self::Keys(command) => command.schema(),
+            Self::TypeInfo(_) => xdbc::schema(),
+            Self::SqlInfo(_) => sqlinfo::schema(),
+        }
+    }
+
+    /// The answer, in [`CatalogCommand::schema`], ordered as the protocol says.
+    pub(super) async fn batch(&self, session: &Session, facts: &ServerFacts) -> Result<RecordBatch> {
+        match self {
+            Self::Catalogs => catalogs(),
+            Self::Schemas(command) => schemas(command),
+            Self::Tables(command) => tables(command, session).await,
+            Self::TableTypes => table_types(),
+            Self::Keys(command) => command.batch(&session.tables()),
+            Self::TypeInfo(command) => xdbc::batch(command.data_type),
+            Self::SqlInfo(command) => sqlinfo::batch(&command.info, &session.functions(), facts),
+        }
+    }
+}
+
+fn catalogs() -> Result<RecordBatch> {
+    let mut builder = GetCatalogsBuilder::new();
+    builder.append(CATALOG);
+    builder.build().map_err(unbuildable)
+}
+
+fn schemas(command: &CommandGetDbSchemas) -> Result<RecordBatch> {
+    let mut builder = GetDbSchemasBuilder::new(None::<String>, None::<String>);
+    for schema in [INFORMATION_SCHEMA, SCHEMA] {
+        if is_catalog(command.catalog.as_deref()) && is_like(command.db_schema_filter_pattern.as_deref(), schema)? {
+            builder.append(CATALOG, schema);
+        }
+    }
+    builder.build().map_err(unbuildable)
+}
+
+fn table_types() -> Result<RecordBatch> {
+    let mut builder = CommandGetTableTypes {}.into_builder();
+    for table_type in TABLE_TYPES {
+        builder.append(table_type);
+    }
+    builder.build().map_err(unbuildable)
+}
+
+async fn tables(command: &CommandGetTables, session: &Session) -> Result<RecordBatch> {
+    let mut builder = tables_builder(command.include_schema);
+    if is_wanted(command, SCHEMA, TABLE)? {
+        for table in session.tables() {
+            if is_like(command.table_name_filter_pattern.as_deref(), &table.name)? {
+                let schema = described(&table.schema, SCHEMA, &table.name, &table.description);
+                builder.append(CATALOG, SCHEMA, &table.name, TABLE, &schema).map_err(unbuildable)?;
+            }
+        }
+    }
+    if is_wanted(command, INFORMATION_SCHEMA, SYSTEM_TABLE)? {
+        for name in INFORMATION_SCHEMA_TABLES {
+            if !is_like(command.table_name_filter_pattern.as_deref(), name)? {
+                continue;
+            }
+            // The engine decides which of its views a session has: ask it instead of repeating its choice here.
+            let planned = match session.plan(&format!("SELECT * FROM {INFORMATION_SCHEMA}.{name}")).await {
+                Ok(planned) => planned,
+                Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Forbidden | Kind::Unsupported) => continue,
+                Err(error) => return Err(error),
+            };
+            let schema = described(&planned.schema, INFORMATION_SCHEMA, name, "");
+            builder.append(CATALOG, INFORMATION_SCHEMA, name, SYSTEM_TABLE, &schema).map_err(unbuildable)?;
+        }
+    }
+    builder.build().map_err(unbuildable)
+}
+
+/// A builder without filters of its own: ours come first and know aliases of table types.
+fn tables_builder(include_schema: bool) -> GetTablesBuilder {
+    GetTablesBuilder::new(None::<String>, None::<String>, None::<String>, None::<String>, include_schema)
+}
+
+/// Whether the filters of `command` let pass tables of this schema and type.
+fn is_wanted(command: &CommandGetTables, schema: &str, table_type: &str) -> Result<bool> {
+    Ok(is_catalog(command.catalog.as_deref())
+        && is_like(command.db_schema_filter_pattern.as_deref(), schema)?
+        && is_type(&command.table_types, table_type))
+}
+
+/// Whether a catalog filter means ours: absent means any, "" those without a catalog, which none of ours is.
+pub(super) fn is_catalog(filter: Option<&str>) -> bool {
+    filter.is_none_or(|catalog| catalog == CATALOG)
+}
+
+/// Whether `name` matches a pattern of `%`, `_` and their escapes `\%`, `\_`: the very kernel behind SQL's LIKE.
+fn is_like(pattern: Option<&str>, name: &str) -> Result<bool> {
+    let Some(pattern) = pattern else { return Ok(true) };
+    let matched = like(&StringArray::new_scalar(name), &StringArray::new_scalar(pattern))
+        .map_err(|error| Error::invalid("unreadable search pattern").with_source(error))?;
+    Ok(matched.value(0))
+}
+
+/// Whether a filter of table types, empty for any, lets `table_type` pass, in any case and under its SQL name.
+fn is_type(filter: &[String], table_type: &str) -> bool {
+    filter.is_empty()
+        || filter.iter().any(|wanted| {
+            let wanted = if wanted.eq_ignore_ascii_case("BASE TABLE") { TABLE } else { wanted };
+            wanted.eq_ignore_ascii_case(table_type)
+        })
+}
+
+/// The same columns with the metadata that Flight SQL knows for them: place, type name, precision, scale, remarks.
+fn described(schema: &Schema, schema_name: &str, table: &str, description: &str) -> Schema {
+    let place = [("CATALOG_NAME", CATALOG), ("DB_SCHEMA_NAME", schema_name), ("TABLE_NAME", table)];
+    let fields = schema.fields().iter().map(|field| {
+        let mut metadata: HashMap<String, String> =
+            place.iter().map(|(key, value)| (flight_sql_key(key), (*value).to_owned())).collect();
+        let mut set = |key: &str, value: Option<String>| {
+            if let Some(value) = value {
+                metadata.insert(flight_sql_key(key), value);
+            }
+        };
+        let column = xdbc::ColumnType::of(field.data_type());
+        set("TYPE_NAME", Some(column.name));
+        set("PRECISION", column.precision.map(|digits| digits.to_string()));
+        set("SCALE", column.scale.map(|digits| digits.to_string()));
+        set("IS_AUTO_INCREMENT", Some("0".to_owned()));
+        set("IS_CASE_SENSITIVE", Some(if field.data_type().is_string() { "1" } else { "0" }.to_owned()));
+        set("IS_READ_ONLY", Some("1".to_owned()));
+        set("IS_SEARCHABLE", Some("1".to_owned()));
+        set("REMARKS", remarks(field));
+        Arc::new(Field::new(field.name(), field.data_type().clone(), field.is_nullable()).with_metadata(metadata))
+    });
+    let comment = Some(("comment".to_owned(), description.to_owned())).filter(|(_, text)| !text.is_empty());
+    Schema::new_with_metadata(fields.collect::<Vec<_>>(), comment.into_iter().collect())
+}
+
+/// The declared comment and unit of a column, as one text for people.
+fn remarks(field: &Field) -> Option<String> {
+    let declared = |key| field.metadata().get(key).map(String::as_str).filter(|text: &&str| !text.is_empty());
+    match (declared("comment"), declared("unit")) {
+        (Some(comment), Some(unit)) => Some(format!("{comment} (unit: {unit})")),
+        (Some(comment), None) => Some(comment.to_owned()),
+        (None, Some(unit)) => Some(format!("unit: {unit}")),
+        (None, None) => None,
+    }
+}
+
+/// The name of a column's property in Flight SQL.
+fn flight_sql_key(property: &str) -> String {
+    format!("ARROW:FLIGHT:SQL:{property}")
+}
+
+/// The builders fail only when columns and schema disagree, which is our mistake.
+pub(super) fn unbuildable(error: impl std::error::Error + Send + Sync + 'static) -> Error {
+    Error::internal("cannot build a catalog answer").with_source(error)
+}

@@ -1,0 +1,483 @@
+//! What this server can do, by the codes of Flight SQL's `SqlInfo`. In: the wanted codes, the engine's functions and the
+//! server's limits. Out: one row per known code, each value in the arm of the union that `FlightSql.proto` gives it.
+//!
+//! Every code of the protocol is answered: JDBC drivers up to 18.3 and ODBC fail on any that is missing. The values are
+//! true of the engine and of this read-only server; tests below ask the engine. A limit of 0 means none that is known.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use arrow::array::RecordBatch;
+use arrow::compute::can_cast_types;
+use arrow::datatypes::{DataType, IntervalUnit, SchemaRef, TimeUnit};
+use arrow_flight::sql::metadata::SqlInfoDataBuilder;
+use arrow_flight::sql::{
+    SqlInfo, SqlNullOrdering, SqlOuterJoinsSupportLevel, SqlSupportedCaseSensitivity, SqlSupportedGroupBy,
+    SqlSupportedResultSetConcurrency, SqlSupportedResultSetType, SqlSupportedSubqueries, SqlSupportedTransaction,
+    SqlSupportedUnions, SqlSupportsConvert, SqlTransactionIsolationLevel, SupportedSqlGrammar,
+};
+use datafusion::sql::sqlparser::keywords::ALL_KEYWORDS;
+
+use super::catalog::{ServerFacts, unbuildable};
+use crate::error::Result;
+
+/// `ANSI92_ENTRY_SQL` of `SupportedAnsi92SqlGrammarLevel`, an enumeration that the bindings leave out.
+const ANSI92_ENTRY: i32 = 0;
+/// A code that is nobody's: asking for it alone yields no row.
+const NO_CODE: u32 = u32::MAX;
+
+/// The schema of GetSqlInfo.
+pub(super) fn schema() -> SchemaRef {
+    SchemaRef::new(SqlInfoDataBuilder::schema().clone())
+}
+
+/// The rows of `wanted` codes, all for none. Unknown codes have no row. `functions` are (name, kind) of the engine.
+pub(super) fn batch(wanted: &[u32], functions: &[(String, &'static str)], facts: &ServerFacts) -> Result<RecordBatch> {
+    let mut infos = SqlInfoDataBuilder::new();
+    server(&mut infos, facts);
+    names(&mut infos);
+    function_names(&mut infos, functions);
+    clauses(&mut infos);
+    terms(&mut infos);
+    limits(&mut infos, facts);
+    transactions(&mut infos);
+    results(&mut infos);
+    // Each known code once: a request that repeats codes costs no more than one that does not.
+    let known = |code: &u32| i32::try_from(*code).is_ok_and(|code| SqlInfo::try_from(code).is_ok());
+    let mut codes: BTreeSet<u32> = wanted.iter().copied().filter(known).collect();
+    if codes.is_empty() && !wanted.is_empty() {
+        codes.insert(NO_CODE);
+    }
+    infos.build().and_then(|data| data.record_batch(codes)).map_err(unbuildable)
+}
+
+fn server(infos: &mut SqlInfoDataBuilder, facts: &ServerFacts) {
+    infos.append(SqlInfo::FlightSqlServerName, "Glasshouse");
+    infos.append(SqlInfo::FlightSqlServerVersion, env!("CARGO_PKG_VERSION"));
+    infos.append(SqlInfo::FlightSqlServerArrowVersion, arrow::ARROW_VERSION);
+    infos.append(SqlInfo::FlightSqlServerReadOnly, true); // of SQL; events come in by bulk ingestion
+    infos.append(SqlInfo::FlightSqlServerSql, true);
+    infos.append(SqlInfo::FlightSqlServerSubstrait, false);
+    infos.append(SqlInfo::FlightSqlServerSubstraitMinVersion, "");
+    infos.append(SqlInfo::FlightSqlServerSubstraitMaxVersion, "");
+    infos.append(SqlInfo::FlightSqlServerTransaction, SqlSupportedTransaction::None as i32);
+    infos.append(SqlInfo::FlightSqlServerCancel, true);
+    infos.append(SqlInfo::FlightSqlServerBulkIngestion, true);
+    infos.append(SqlInfo::FlightSqlServerIngestTransactionsSupported, false);
+    let handle_ms = i32::try_from(facts.handle_age_max.as_millis()).unwrap_or(i32::MAX);
+    infos.append(SqlInfo::FlightSqlServerStatementTimeout, handle_ms);
+    infos.append(SqlInfo::FlightSqlServerTransactionTimeout, 0);
+}
+
+fn names(infos: &mut SqlInfoDataBuilder) {
+    infos.append(SqlInfo::SqlDdlCatalog, false);
+    infos.append(SqlInfo::SqlDdlSchema, false);
+    infos.append(SqlInfo::SqlDdlTable, false);
+    // Unquoted names are folded to lower case; quoted ones are kept and compared exactly, for which there is no word.
+    infos.append(SqlInfo::SqlIdentifierCase, SqlSupportedCaseSensitivity::SqlCaseSensitivityLowercase as i32);
+    infos.append(SqlInfo::SqlIdentifierQuoteChar, "\"");
+    infos.append(SqlInfo::SqlQuotedIdentifierCase, SqlSupportedCaseSensitivity::SqlCaseSensitivityUnknown as i32);
+    infos.append(SqlInfo::SqlAllTablesAreSelectable, true);
+    infos.append(SqlInfo::SqlNullOrdering, SqlNullOrdering::SqlNullsSortedHigh as i32);
+    infos.append(SqlInfo::SqlKeywords, ALL_KEYWORDS);
+    infos.append(SqlInfo::SqlSearchStringEscape, "\\");
+    infos.append(SqlInfo::SqlExtraNameCharacters, "#$@");
+}
+
+/// Scalar functions of numbers, as the engine's manual groups them.
+const NUMERIC: &[&str] = &[
+    "abs",
+    "acos",
+    "acosh",
+    "asin",
+    "asinh",
+    "atan",
+    "atan2",
+    "atanh",
+    "cbrt",
+    "ceil",
+    "cos",
+    "cosh",
+    "cot",
+    "degrees",
+    "exp",
+    "factorial",
+    "floor",
+    "gcd",
+    "isnan",
+    "iszero",
+    "lcm",
+    "ln",
+    "log",
+    "log10",
+    "log2",
+    "nanvl",
+    "pi",
+    "pow",
+    "power",
+    "radians",
+    "random",
+    "round",
+    "signum",
+    "sin",
+    "sinh",
+    "sqrt",
+    "tan",
+    "tanh",
+    "trunc",
+];
+/// Scalar functions of text.
+const STRING: &[&str] = &[
+    "ascii",
+    "bit_length",
+    "btrim",
+    "char_length",
+    "character_length",
+    "chr",
+    "concat",
+    "concat_ws",
+    "contains",
+    "ends_with",
+    "find_in_set",
+    "initcap",
+    "instr",
+    "left",
+    "length",
+    "levenshtein",
+    "lower",
+    "lpad",
+    "ltrim",
+    "octet_length",
+    "overlay",
+    "position",
+    "regexp_count",
+    "regexp_instr",
+    "regexp_like",
+    "regexp_match",
+    "regexp_replace",
+    "repeat",
+    "replace",
+    "reverse",
+    "right",
+    "rpad",
+    "rtrim",
+    "split_part",
+    "starts_with",
+    "strpos",
+    "substr",
+    "substr_index",
+    "substring",
+    "substring_index",
+    "to_hex",
+    "translate",
+    "trim",
+    "upper",
+    "uuid",
+];
+/// Scalar functions of the engine itself and of values of any type.
+const SYSTEM: &[&str] =
+    &["arrow_cast", "arrow_typeof", "coalesce", "greatest", "ifnull", "least", "nullif", "nvl", "nvl2", "version"];
+/// Scalar functions of dates and times.
+const DATETIME: &[&str] = &[
+    "current_date",
+    "current_time",
+    "current_timestamp",
+    "date_bin",
+    "date_format",
+    "date_part",
+    "date_trunc",
+    "datepart",
+    "datetrunc",
+    "from_unixtime",
+    "make_date",
+    "make_time",
+    "now",
+    "to_char",
+    "to_date",
+    "to_local_time",
+    "to_time",
+    "to_timestamp",
+    "to_timestamp_micros",
+    "to_timestamp_millis",
+    "to_timestamp_nanos",
+    "to_timestamp_seconds",
+    "to_unixtime",
+    "today",
+];
+
+/// The functions that the session really has, of each group.
+fn function_names(infos: &mut SqlInfoDataBuilder, functions: &[(String, &'static str)]) {
+    let present: BTreeSet<&str> = functions.iter().map(|(name, _)| name.as_str()).collect();
+    for (code, group) in [
+        (SqlInfo::SqlNumericFunctions, NUMERIC),
+        (SqlInfo::SqlStringFunctions, STRING),
+        (SqlInfo::SqlSystemFunctions, SYSTEM),
+        (SqlInfo::SqlDatetimeFunctions, DATETIME),
+    ] {
+        let names: Vec<String> =
+            group.iter().filter(|name| present.contains(*name)).map(|name| (*name).to_owned()).collect();
+        infos.append(code, names);
+    }
+}
+
+fn clauses(infos: &mut SqlInfoDataBuilder) {
+    infos.append(SqlInfo::SqlSupportsColumnAliasing, true);
+    infos.append(SqlInfo::SqlNullPlusNullIsNull, true);
+    infos.append(SqlInfo::SqlSupportsConvert, conversions());
+    infos.append(SqlInfo::SqlSupportsTableCorrelationNames, true);
+    infos.append(SqlInfo::SqlSupportsDifferentTableCorrelationNames, false); // true would forbid `t AS t`
+    infos.append(SqlInfo::SqlSupportsExpressionsInOrderBy, true);
+    infos.append(SqlInfo::SqlSupportsOrderByUnrelated, true);
+    let group_by =
+        [SqlSupportedGroupBy::SqlGroupByUnrelated as i32, SqlSupportedGroupBy::SqlGroupByBeyondSelect as i32];
+    infos.append(SqlInfo::SqlSupportedGroupBy, bits(&group_by));
+    infos.append(SqlInfo::SqlSupportsLikeEscapeClause, true);
+    infos.append(SqlInfo::SqlSupportsNonNullableColumns, true);
+    let grammar = [SupportedSqlGrammar::SqlMinimumGrammar as i32, SupportedSqlGrammar::SqlCoreGrammar as i32];
+    infos.append(SqlInfo::SqlSupportedGrammar, bits(&grammar));
+    infos.append(SqlInfo::SqlAnsi92SupportedLevel, bits(&[ANSI92_ENTRY]));
+    infos.append(SqlInfo::SqlSupportsIntegrityEnhancementFacility, false);
+    infos.append(SqlInfo::SqlOuterJoinsSupportLevel, SqlOuterJoinsSupportLevel::SqlFullOuterJoins as i32);
+    let subqueries = [
+        SqlSupportedSubqueries::SqlSubqueriesInComparisons as i32,
+        SqlSupportedSubqueries::SqlSubqueriesInExists as i32,
+        SqlSupportedSubqueries::SqlSubqueriesInIns as i32,
+        SqlSupportedSubqueries::SqlSubqueriesInQuantifieds as i32,
+    ];
+    infos.append(SqlInfo::SqlSupportedSubqueries, bits(&subqueries));
+    infos.append(SqlInfo::SqlCorrelatedSubqueriesSupported, true);
+    let unions = [SqlSupportedUnions::SqlUnion as i32, SqlSupportedUnions::SqlUnionAll as i32];
+    infos.append(SqlInfo::SqlSupportedUnions, bits(&unions));
+}
+
+fn terms(infos: &mut SqlInfoDataBuilder) {
+    infos.append(SqlInfo::SqlSchemaTerm, "schema");
+    infos.append(SqlInfo::SqlProcedureTerm, "procedure");
+    infos.append(SqlInfo::SqlCatalogTerm, "catalog");
+    infos.append(SqlInfo::SqlCatalogAtStart, true);
+    // Schemas and catalogs in calls, indexes and grants: there are none of these statements. Nor any that change rows.
+    infos.append(SqlInfo::SqlSchemasSupportedActions, 0);
+    infos.append(SqlInfo::SqlCatalogsSupportedActions, 0);
+    infos.append(SqlInfo::SqlSupportedPositionedCommands, 0);
+    infos.append(SqlInfo::SqlSelectForUpdateSupported, false);
+    infos.append(SqlInfo::SqlStoredProceduresSupported, false);
+    infos.append(SqlInfo::SqlStoredFunctionsUsingCallSyntaxSupported, false);
+}
+
+fn limits(infos: &mut SqlInfoDataBuilder, facts: &ServerFacts) {
+    let bound = |limit: usize| i64::try_from(limit).unwrap_or(i64::MAX);
+    infos.append(SqlInfo::SqlMaxStatementLength, bound(facts.sql_bytes_max));
+    infos.append(SqlInfo::SqlMaxRowSize, bound(facts.row_bytes_max));
+    infos.append(SqlInfo::SqlMaxRowSizeIncludesBlobs, true);
+    for unbounded in [
+        SqlInfo::SqlMaxBinaryLiteralLength,
+        SqlInfo::SqlMaxCharLiteralLength,
+        SqlInfo::SqlMaxColumnNameLength,
+        SqlInfo::SqlMaxColumnsInGroupBy,
+        SqlInfo::SqlMaxColumnsInIndex,
+        SqlInfo::SqlMaxColumnsInOrderBy,
+        SqlInfo::SqlMaxColumnsInSelect,
+        SqlInfo::SqlMaxColumnsInTable,
+        SqlInfo::SqlMaxConnections,
+        SqlInfo::SqlMaxCursorNameLength,
+        SqlInfo::SqlMaxIndexLength,
+        SqlInfo::SqlDbSchemaNameLength,
+        SqlInfo::SqlMaxProcedureNameLength,
+        SqlInfo::SqlMaxCatalogNameLength,
+        SqlInfo::SqlMaxStatements,
+        SqlInfo::SqlMaxTableNameLength,
+        SqlInfo::SqlMaxTablesInSelect,
+        SqlInfo::SqlMaxUsernameLength,
+    ] {
+        infos.append(unbounded, 0_i64);
+    }
+}
+
+fn transactions(infos: &mut SqlInfoDataBuilder) {
+    let none = SqlTransactionIsolationLevel::SqlTransactionNone as i32;
+    // An ordinal by the protocol's text; but JDBC reads a 64-bit integer here.
+    infos.append(SqlInfo::SqlDefaultTransactionIsolation, i64::from(none));
+    infos.append(SqlInfo::SqlTransactionsSupported, false);
+    infos.append(SqlInfo::SqlSupportedTransactionsIsolationLevels, bits(&[none]));
+    infos.append(SqlInfo::SqlDataDefinitionCausesTransactionCommit, false);
+    infos.append(SqlInfo::SqlDataDefinitionsInTransactionsIgnored, false);
+    infos.append(SqlInfo::SqlSavepointsSupported, false);
+}
+
+fn results(infos: &mut SqlInfoDataBuilder) {
+    let forward = bits(&[SqlSupportedResultSetType::SqlResultSetTypeForwardOnly as i32]);
+    infos.append(SqlInfo::SqlSupportedResultSetTypes, forward);
+    let read_only = bits(&[SqlSupportedResultSetConcurrency::SqlResultSetConcurrencyReadOnly as i32]);
+    infos.append(SqlInfo::SqlSupportedConcurrenciesForResultSetUnspecified, 0);
+    infos.append(SqlInfo::SqlSupportedConcurrenciesForResultSetForwardOnly, read_only);
+    infos.append(SqlInfo::SqlSupportedConcurrenciesForResultSetScrollSensitive, 0);
+    infos.append(SqlInfo::SqlSupportedConcurrenciesForResultSetScrollInsensitive, 0);
+    infos.append(SqlInfo::SqlBatchUpdatesSupported, false);
+    infos.append(SqlInfo::SqlNamedParametersSupported, false);
+    infos.append(SqlInfo::SqlLocatorsUpdateCopy, false);
+}
+
+/// A bit for each ordinal.
+fn bits(ordinals: &[i32]) -> i32 {
+    ordinals.iter().fold(0, |mask, ordinal| mask | 1 << ordinal)
+}
+
+/// From each type the types it converts to, as the engine's casts do.
+fn conversions() -> BTreeMap<i32, Vec<i32>> {
+    use SqlSupportsConvert as To;
+    let types = [
+        (To::SqlConvertBigint, DataType::Int64),
+        (To::SqlConvertBinary, DataType::Binary),
+        (To::SqlConvertBit, DataType::Boolean),
+        (To::SqlConvertChar, DataType::Utf8),
+        (To::SqlConvertDate, DataType::Date32),
+        (To::SqlConvertDecimal, DataType::Decimal128(38, 10)),
+        (To::SqlConvertFloat, DataType::Float64),
+        (To::SqlConvertInteger, DataType::Int32),
+        (To::SqlConvertIntervalDayTime, DataType::Interval(IntervalUnit::MonthDayNano)),
+        (To::SqlConvertIntervalYearMonth, DataType::Interval(IntervalUnit::MonthDayNano)),
+        (To::SqlConvertLongvarbinary, DataType::Binary),
+        (To::SqlConvertLongvarchar, DataType::Utf8),
+        (To::SqlConvertNumeric, DataType::Decimal128(38, 10)),
+        (To::SqlConvertReal, DataType::Float32),
+        (To::SqlConvertSmallint, DataType::Int16),
+        (To::SqlConvertTime, DataType::Time64(TimeUnit::Nanosecond)),
+        (To::SqlConvertTimestamp, DataType::Timestamp(TimeUnit::Nanosecond, None)),
+        (To::SqlConvertTinyint, DataType::Int8),
+        (To::SqlConvertVarbinary, DataType::Binary),
+        (To::SqlConvertVarchar, DataType::Utf8),
+    ];
+    let targets = |from: &DataType| {
+        types.iter().filter(|(_, to)| can_cast_types(from, to)).map(|(code, _)| *code as i32).collect()
+    };
+    types.iter().map(|(code, from)| (*code as i32, targets(from))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use arrow::array::{Array, AsArray, UInt32Array};
+    use arrow::datatypes::Int64Type;
+    use datafusion::prelude::SessionContext;
+
+    use super::*;
+
+    fn rows(wanted: &[u32]) -> RecordBatch {
+        let facts =
+            ServerFacts { handle_age_max: Duration::from_secs(3600), sql_bytes_max: 1_000_000, row_bytes_max: 4 << 20 };
+        let functions = [("abs".to_owned(), "scalar"), ("now".to_owned(), "scalar"), ("sum".to_owned(), "aggregate")];
+        let batch = batch(wanted, &functions, &facts).unwrap();
+        assert_eq!(batch.schema(), schema());
+        batch
+    }
+
+    fn codes(batch: &RecordBatch) -> Vec<u32> {
+        batch.column(0).as_any().downcast_ref::<UInt32Array>().unwrap().values().to_vec()
+    }
+
+    #[test]
+    fn every_code_is_answered_in_its_arm() {
+        let batch = rows(&[]);
+        let expected: Vec<u32> = (0..=11).chain(100..=101).chain(500..=576).collect();
+        assert_eq!(codes(&batch), expected);
+        let union = batch.column(1).as_union();
+        let arm = |code: u32| match code {
+            0..=2 | 6..=7 | 504 | 513..=514 | 529..=531 => 0,
+            541..=555 | 557..=562 => 2,
+            8 | 100..=101 | 503 | 505 | 507 | 522 | 525..=526 | 528 | 533..=535 | 538 | 540 | 564 | 567..=571 => 3,
+            508..=512 => 4,
+            517 => 5,
+            _ => 1,
+        };
+        for (row, code) in expected.iter().enumerate() {
+            assert_eq!(union.type_id(row), arm(*code), "code {code}");
+            assert!(union.value(row).is_valid(0), "code {code}");
+        }
+    }
+
+    #[test]
+    fn a_subset_is_answered_once_and_unknown_codes_not_at_all() {
+        for (wanted, expected) in [
+            (&[8][..], &[8][..]),
+            (&[504, 3, 3, 999], &[3, 504]),
+            (&[12, 577, 10_000, u32::MAX], &[]),
+            (&[557], &[557]),
+        ] {
+            assert_eq!(codes(&rows(wanted)), expected, "{wanted:?}");
+        }
+        let row = rows(&[557]).column(1).as_union().value(0);
+        assert_eq!(row.as_primitive::<Int64Type>().value(0), 1_000_000);
+    }
+
+    #[test]
+    fn functions_are_those_of_the_session() {
+        let batch = rows(&[509, 510, 512]);
+        let lists: Vec<Vec<String>> = (0..3)
+            .map(|row| {
+                let value = batch.column(1).as_union().value(row);
+                value.as_list::<i32>().value(0).as_string::<i32>().iter().flatten().map(str::to_owned).collect()
+            })
+            .collect();
+        assert_eq!(lists, [vec!["abs"], vec![], vec!["now"]]);
+    }
+
+    #[test]
+    fn conversions_are_reflexive_and_selective() {
+        let map = conversions();
+        assert_eq!(map.len(), 20);
+        assert!(map.iter().all(|(from, to)| to.contains(from)));
+        let bit = SqlSupportsConvert::SqlConvertBit as i32;
+        assert!(!map[&(SqlSupportsConvert::SqlConvertDate as i32)].contains(&bit));
+    }
+
+    /// What the codes claim of the SQL dialect, asked of the engine: each statement yields one row with `true`.
+    #[tokio::test]
+    async fn the_claims_are_true_of_the_engine() {
+        let context = SessionContext::new();
+        context.sql("CREATE TABLE t AS VALUES (1, 'a'), (2, NULL)").await.unwrap();
+        for (claim, sql) in [
+            ("503 unquoted names fold to lower case", "SELECT A = 1 FROM (SELECT 1 AS a)"),
+            ("504 quoted names", "SELECT \"A\" = 1 FROM (SELECT 1 AS \"A\", 2 AS a)"),
+            ("507 nulls are sorted high", "SELECT column2 IS NULL FROM t ORDER BY column2 DESC LIMIT 1"),
+            ("513 search escape", r"SELECT 'a_b' LIKE 'a\_b' AND NOT 'axb' LIKE 'a\_b'"),
+            ("514 extra name characters", "SELECT a#b$c@d = 1 FROM (SELECT 1 AS a#b$c@d)"),
+            ("516 null in a concatenation", "SELECT (NULL || 'a') IS NULL"),
+            ("519 a correlation name like the table's", "SELECT t.column1 = 1 FROM t AS t LIMIT 1"),
+            ("520 expressions in ORDER BY", "SELECT column1 = 2 FROM t ORDER BY 0 - column1 LIMIT 1"),
+            ("521 ORDER BY a column not selected", "SELECT column2 IS NULL FROM t ORDER BY column1 DESC LIMIT 1"),
+            ("522 GROUP BY a column not selected", "SELECT count(*) = 1 FROM t GROUP BY column1 LIMIT 1"),
+            ("523 LIKE with ESCAPE", r"SELECT 'a%' LIKE 'a\%' ESCAPE '\'"),
+            ("528 full outer joins", "SELECT count(*) = 3 FROM t FULL JOIN t AS u ON t.column1 = u.column1 + 1"),
+            ("538 comparison", "SELECT (SELECT max(column1) FROM t) = 2"),
+            (
+                "538 exists",
+                "SELECT count(*) = 2 FROM t WHERE EXISTS (SELECT 1 FROM t AS u WHERE u.column1 = t.column1)",
+            ),
+            ("538 in", "SELECT count(*) = 2 FROM t WHERE column1 IN (SELECT column1 FROM t)"),
+            ("538 quantified", "SELECT count(*) = 1 FROM t WHERE column1 < ANY (SELECT column1 FROM t)"),
+            ("540 union", "SELECT count(*) = 2 FROM (SELECT column1 FROM t UNION SELECT column1 FROM t)"),
+            ("540 union all", "SELECT count(*) = 4 FROM (SELECT column1 FROM t UNION ALL SELECT column1 FROM t)"),
+        ] {
+            let frame = context.sql(sql).await.unwrap_or_else(|error| panic!("{claim}: {error}"));
+            let batches = frame.collect().await.unwrap_or_else(|error| panic!("{claim}: {error}"));
+            let answer = batches.iter().find(|batch| batch.num_rows() > 0).expect(claim);
+            assert!(answer.column(0).as_boolean().value(0), "{claim}");
+        }
+    }
+
+    /// Our groups hold only names that the engine has, so that a renamed function is noticed.
+    #[test]
+    fn grouped_functions_exist_in_the_engine() {
+        let state = SessionContext::new().state();
+        let known: BTreeSet<&str> = state
+            .scalar_functions()
+            .values()
+            .flat_map(|function| {
+                function.aliases().iter().map(String::as_str).chain([function.name()]).collect::<Vec<_>>()
+            })
+            .collect();
+        let unknown: Vec<_> =
+            [NUMERIC, STRING, SYSTEM, DATETIME].concat().into_iter().filter(|name| !known.contains(name)).collect();
+        assert_eq!(unknown, Vec::<&str>::new());
+    }
+}

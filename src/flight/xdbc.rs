@@ -1,0 +1,289 @@
+//! The types of our SQL, as ODBC and JDBC name and measure them. In: a code to filter by, or an Arrow type. Out: the rows
+//! of GetXdbcTypeInfo, or how one column is shown.
+//!
+//! **Invariant:** each listed name is what `CAST(x AS name)` takes, and casts to the Arrow type that bears it.
+
+use std::sync::{Arc, LazyLock};
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::{DataType, SchemaRef, TimeUnit};
+use arrow_flight::sql::metadata::{XdbcTypeInfo, XdbcTypeInfoDataBuilder};
+use arrow_flight::sql::{Nullable, Searchable, XdbcDataType, XdbcDatetimeSubcode};
+
+use super::catalog::unbuildable;
+use crate::error::Result;
+
+/// Characters or bytes of a value without a bound of its own: what ODBC and JDBC take for "no limit".
+const UNLIMITED: i32 = i32::MAX;
+
+/// How a column is shown: its type in SQL and its size.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct ColumnType {
+    /// As in `CAST(x AS name)`; for nested types, which SQL cannot spell, a name for people.
+    pub(super) name: String,
+    /// Digits, characters or bytes; for times, characters of their text.
+    pub(super) precision: Option<i32>,
+    /// Digits after the point; for times, of a second.
+    pub(super) scale: Option<i32>,
+}
+
+impl ColumnType {
+    /// How a column of this Arrow type is shown.
+    pub(super) fn of(data_type: &DataType) -> Self {
+        let shown = |name: &str, precision, scale| Self { name: name.to_owned(), precision, scale };
+        match data_type {
+            DataType::Boolean => shown("BOOLEAN", Some(1), None),
+            DataType::Int8 => shown("TINYINT", Some(3), Some(0)),
+            DataType::Int16 => shown("SMALLINT", Some(5), Some(0)),
+            DataType::Int32 => shown("INTEGER", Some(10), Some(0)),
+            DataType::Int64 => shown("BIGINT", Some(19), Some(0)),
+            DataType::UInt8 => shown("TINYINT UNSIGNED", Some(3), Some(0)),
+            DataType::UInt16 => shown("SMALLINT UNSIGNED", Some(5), Some(0)),
+            DataType::UInt32 => shown("INTEGER UNSIGNED", Some(10), Some(0)),
+            DataType::UInt64 => shown("BIGINT UNSIGNED", Some(20), Some(0)),
+            DataType::Float16 | DataType::Float32 => shown("REAL", Some(7), None),
+            DataType::Float64 => shown("DOUBLE", Some(15), None),
+            DataType::Decimal32(precision, scale)
+            | DataType::Decimal64(precision, scale)
+            | DataType::Decimal128(precision, scale)
+            | DataType::Decimal256(precision, scale) => {
+                shown("DECIMAL", Some(i32::from(*precision)), Some(i32::from(*scale)))
+            }
+            DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => shown("VARCHAR", Some(UNLIMITED), None),
+            DataType::Binary | DataType::LargeBinary | DataType::BinaryView => shown("BYTEA", Some(UNLIMITED), None),
+            DataType::FixedSizeBinary(bytes) => shown("BYTEA", Some(*bytes), None),
+            DataType::Date32 | DataType::Date64 => shown("DATE", Some(10), None),
+            DataType::Time32(unit) | DataType::Time64(unit) => {
+                let scale = second_digits(*unit);
+                shown("TIME", Some(8 + fraction_width(scale)), Some(scale))
+            }
+            DataType::Timestamp(unit, zone) => {
+                let scale = second_digits(*unit);
+                let (name, width) = match zone {
+                    None => ("TIMESTAMP", 19),
+                    Some(_) => ("TIMESTAMP WITH TIME ZONE", 25), // "+00:00" follows
+                };
+                shown(name, Some(width + fraction_width(scale)), Some(scale))
+            }
+            DataType::Interval(_) | DataType::Duration(_) => shown("INTERVAL", None, None),
+            DataType::Dictionary(_, values) => Self::of(values),
+            nested => Self { name: nested_name(nested), precision: None, scale: None },
+        }
+    }
+}
+
+/// What a nested column is called in catalogs.
+fn nested_name(data_type: &DataType) -> String {
+    match data_type {
+        DataType::Map(entries, _) => match entries.data_type() {
+            DataType::Struct(fields) if fields.len() == 2 => {
+                let of = |index: usize| ColumnType::of(fields[index].data_type()).name;
+                format!("MAP({}, {})", of(0), of(1))
+            }
+            _ => "MAP".to_owned(),
+        },
+        DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) => {
+            format!("{} ARRAY", ColumnType::of(item.data_type()).name)
+        }
+        DataType::Struct(_) => "STRUCT".to_owned(),
+        other => other.to_string().to_uppercase(),
+    }
+}
+
+fn second_digits(unit: TimeUnit) -> i32 {
+    match unit {
+        TimeUnit::Second => 0,
+        TimeUnit::Millisecond => 3,
+        TimeUnit::Microsecond => 6,
+        TimeUnit::Nanosecond => 9,
+    }
+}
+
+/// Characters of a fraction with its point.
+fn fraction_width(scale: i32) -> i32 {
+    if scale == 0 { 0 } else { scale + 1 }
+}
+
+/// The schema of GetXdbcTypeInfo.
+pub(super) fn schema() -> SchemaRef {
+    XdbcTypeInfoDataBuilder::new().schema()
+}
+
+/// All types, or those with this code of `XdbcDataType`; none for a code that we have no type for.
+pub(super) fn batch(data_type: Option<i32>) -> Result<RecordBatch> {
+    let mut builder = XdbcTypeInfoDataBuilder::new();
+    for info in TYPES.iter() {
+        builder.append(info.clone());
+    }
+    builder.build().and_then(|types| types.record_batch(data_type)).map_err(unbuildable)
+}
+
+static TYPES: LazyLock<Vec<XdbcTypeInfo>> = LazyLock::new(|| {
+    use XdbcDataType as Code;
+    use XdbcDatetimeSubcode as Subcode;
+    vec![
+        XdbcTypeInfo { searchable: Searchable::Basic, ..plain(&DataType::Boolean, Code::XdbcBit) },
+        integer(&DataType::Int8, Code::XdbcTinyint),
+        integer(&DataType::Int16, Code::XdbcSmallint),
+        integer(&DataType::Int32, Code::XdbcInteger),
+        integer(&DataType::Int64, Code::XdbcBigint),
+        integer(&DataType::UInt8, Code::XdbcTinyint),
+        integer(&DataType::UInt16, Code::XdbcSmallint),
+        integer(&DataType::UInt32, Code::XdbcInteger),
+        integer(&DataType::UInt64, Code::XdbcBigint),
+        number(&DataType::Float32, Code::XdbcReal),
+        number(&DataType::Float64, Code::XdbcDouble),
+        XdbcTypeInfo {
+            create_params: Some(vec!["precision".to_owned(), "scale".to_owned()]),
+            minimum_scale: Some(0),
+            maximum_scale: Some(38),
+            ..number(&DataType::Decimal128(38, 0), Code::XdbcDecimal)
+        },
+        XdbcTypeInfo {
+            create_params: Some(vec!["length".to_owned()]),
+            case_sensitive: true,
+            searchable: Searchable::Full,
+            ..quoted(plain(&DataType::Utf8, Code::XdbcVarchar), "'")
+        },
+        quoted(plain(&DataType::Binary, Code::XdbcVarbinary), "X'"),
+        // The protocol gives DATE the subcode 1, which its enumeration lists under the other name of that number.
+        time(&DataType::Date32, Code::XdbcDate, Subcode::XdbcSubcodeYear, "DATE '"),
+        time(&DataType::Time64(TimeUnit::Nanosecond), Code::XdbcTime, Subcode::XdbcSubcodeTime, "TIME '"),
+        time(
+            &DataType::Timestamp(TimeUnit::Nanosecond, None),
+            Code::XdbcTimestamp,
+            Subcode::XdbcSubcodeTimestamp,
+            "TIMESTAMP '",
+        ),
+        time(
+            &DataType::Timestamp(TimeUnit::Nanosecond, Some(Arc::from("UTC"))),
+            Code::XdbcTimestamp,
+            Subcode::XdbcSubcodeTimestampWithTimezone,
+            "TIMESTAMP WITH TIME ZONE '",
+        ),
+        quoted(
+            plain(&DataType::Interval(arrow::datatypes::IntervalUnit::MonthDayNano), Code::XdbcInterval),
+            "INTERVAL '",
+        ),
+    ]
+});
+
+/// A type that can be compared, and nothing more.
+fn plain(data_type: &DataType, code: XdbcDataType) -> XdbcTypeInfo {
+    let column = ColumnType::of(data_type);
+    XdbcTypeInfo {
+        local_type_name: Some(column.name.clone()),
+        type_name: column.name,
+        data_type: code,
+        sql_data_type: code,
+        column_size: column.precision,
+        minimum_scale: column.scale,
+        maximum_scale: column.scale,
+        nullable: Nullable::NullabilityNullable,
+        searchable: Searchable::Basic,
+        ..XdbcTypeInfo::default()
+    }
+}
+
+fn number(data_type: &DataType, code: XdbcDataType) -> XdbcTypeInfo {
+    XdbcTypeInfo {
+        unsigned_attribute: Some(data_type.is_unsigned_integer()),
+        auto_increment: Some(false),
+        num_prec_radix: Some(10),
+        ..plain(data_type, code)
+    }
+}
+
+fn integer(data_type: &DataType, code: XdbcDataType) -> XdbcTypeInfo {
+    XdbcTypeInfo { fixed_prec_scale: true, ..number(data_type, code) }
+}
+
+fn quoted(info: XdbcTypeInfo, prefix: &str) -> XdbcTypeInfo {
+    XdbcTypeInfo { literal_prefix: Some(prefix.to_owned()), literal_suffix: Some("'".to_owned()), ..info }
+}
+
+fn time(data_type: &DataType, code: XdbcDataType, subcode: XdbcDatetimeSubcode, prefix: &str) -> XdbcTypeInfo {
+    XdbcTypeInfo {
+        sql_data_type: XdbcDataType::XdbcDatetime,
+        datetime_subcode: Some(subcode),
+        minimum_scale: Some(0),
+        ..quoted(plain(data_type, code), prefix)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{Array, StringArray};
+    use datafusion::prelude::{SessionConfig, SessionContext};
+
+    use super::*;
+
+    fn names(data_type: Option<i32>) -> Vec<String> {
+        let batch = batch(data_type).unwrap();
+        assert_eq!(batch.schema(), schema());
+        let names = batch.column(0).as_any().downcast_ref::<StringArray>().unwrap();
+        names.iter().flatten().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn types_are_filtered_by_code() {
+        assert_eq!(names(Some(XdbcDataType::XdbcBigint as i32)), ["BIGINT", "BIGINT UNSIGNED"]);
+        assert_eq!(names(Some(XdbcDataType::XdbcVarchar as i32)), ["VARCHAR"]);
+        assert_eq!(names(Some(XdbcDataType::XdbcWchar as i32)), Vec::<String>::new());
+        assert_eq!(names(Some(12345)), Vec::<String>::new());
+        assert_eq!(names(None).len(), TYPES.len());
+    }
+
+    /// The engine itself says what each name means: it must be the type that bears the name.
+    #[tokio::test]
+    async fn every_name_casts_to_its_type() {
+        let options = SessionConfig::new().set_bool("datafusion.sql_parser.map_string_types_to_utf8view", false);
+        let context = SessionContext::new_with_config(options);
+        for name in names(None) {
+            let frame = context.sql(&format!("SELECT CAST(NULL AS {name}) AS x")).await.unwrap();
+            let cast = frame.schema().field(0).data_type().clone();
+            assert_eq!(ColumnType::of(&cast).name, name, "{cast}");
+        }
+    }
+
+    /// The prefix and suffix make a literal that the engine reads.
+    #[tokio::test]
+    async fn every_literal_is_read() {
+        let context = SessionContext::new();
+        let text = |name: &str| match name {
+            "VARCHAR" => "a",
+            "BYTEA" => "ab",
+            "DATE" => "2024-02-29",
+            "TIME" => "12:30:00",
+            "INTERVAL" => "1 day",
+            _ => "2024-02-29T12:30:00",
+        };
+        let mut quoted = 0;
+        for info in TYPES.iter() {
+            if let (Some(prefix), Some(suffix)) = (&info.literal_prefix, &info.literal_suffix) {
+                let sql = format!("SELECT {prefix}{}{suffix} AS x", text(&info.type_name));
+                let batches = context.sql(&sql).await.unwrap().collect().await.unwrap();
+                let column = batches[0].column(0);
+                assert!(column.is_valid(0), "{sql}");
+                assert_eq!(ColumnType::of(column.data_type()).name, info.type_name, "{sql}");
+                quoted += 1;
+            }
+        }
+        assert_eq!(quoted, 7);
+    }
+
+    #[test]
+    fn columns_are_shown_with_their_size() {
+        let micros = |zone: Option<&str>| DataType::Timestamp(TimeUnit::Microsecond, zone.map(Arc::from));
+        for (data_type, name, precision, scale) in [
+            (DataType::Utf8, "VARCHAR", Some(i32::MAX), None),
+            (DataType::Int64, "BIGINT", Some(19), Some(0)),
+            (micros(None), "TIMESTAMP", Some(26), Some(6)),
+            (micros(Some("UTC")), "TIMESTAMP WITH TIME ZONE", Some(32), Some(6)),
+            (DataType::Decimal128(12, 2), "DECIMAL", Some(12), Some(2)),
+            (DataType::new_list(DataType::Utf8, true), "VARCHAR ARRAY", None, None),
+        ] {
+            assert_eq!(ColumnType::of(&data_type), ColumnType { name: name.to_owned(), precision, scale });
+        }
+    }
+}

@@ -27,7 +27,7 @@ use arrow::record_batch::RecordBatch;
 use bytes::Bytes;
 
 use crate::clock::Micros;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Whose rows: the value of a tenant column. Never empty, at most [`TenantId::BYTES_MAX`] bytes.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -83,8 +83,16 @@ impl TenantId {
 
     /// Checks and wraps a tenant id: not empty, not too long, no control characters.
     pub fn parse(text: &str) -> Result<Self> {
-        let _ = text;
-        todo!()
+        if text.is_empty() {
+            return Err(Error::invalid("a tenant id is not empty"));
+        }
+        if text.len() > Self::BYTES_MAX {
+            return Err(Error::invalid(format!("a tenant id has at most {} bytes", Self::BYTES_MAX)));
+        }
+        if text.contains(char::is_control) {
+            return Err(Error::invalid("a tenant id has no control characters"));
+        }
+        Ok(Self(text.into()))
     }
 
     /// The text of it.

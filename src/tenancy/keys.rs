@@ -1,1 +1,188 @@
-//! TODO
+//! Keys of an issuer: where they come from, and which one a token was signed with.
+//!
+//! In: one source per issuer (a secret, a PEM file, a JWKS file, a JWKS URL), and for each token its `kid` and algorithm.
+//! Out: the one key that may verify it, or a refusal. Files are read once, at start; URLs are read by `fetch`.
+//!
+//! **Invariant:** a key set holds public signature keys only: shared secrets in it, keys for encryption, weak or broken
+//! keys are skipped, and no token can bring a key of its own (`jwk`, `jku`, `x5u`, `x5c` are never read).
+//! **Invariant:** exactly one key fits, or none is used.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+use super::claims;
+use super::fetch::Fetched;
+use super::token::{Algorithm, Key};
+use crate::clock::Clock;
+use crate::config::{AuthConfig, IssuerConfig};
+use crate::error::{Error, Result};
+
+/// The size of a PEM file, in bytes: an RSA key of 8192 bits in PEM takes 1.5 KiB.
+const PEM_BYTES_MAX: usize = 64 * 1024;
+
+/// Where an issuer's keys come from.
+#[derive(Debug)]
+pub(super) enum Keys {
+    /// One secret or public key; a token's `kid` does not matter.
+    One(Arc<Key>),
+    /// A key set from a file.
+    Set(KeySet),
+    /// A key set from a URL, which changes.
+    Fetched(Fetched),
+}
+
+impl Keys {
+    /// Opens the one source that `issuer` names, and checks that every algorithm fits what is known of its keys.
+    pub(super) fn open(
+        issuer: &IssuerConfig,
+        algorithms: &[Algorithm],
+        auth: &AuthConfig,
+        clock: &Clock,
+    ) -> Result<Self> {
+        let secret = issuer.secret.as_ref().filter(|secret| !secret.is_empty());
+        let keys = match (secret, &issuer.pem_file, &issuer.jwks_file, &issuer.jwks_url) {
+            (Some(secret), None, None, None) => Self::One(Arc::new(Key::secret(secret))),
+            (None, Some(path), None, None) => Self::One(Arc::new(read_pem(path)?)),
+            (None, None, Some(path), None) => Self::Set(read_set(path, auth)?),
+            (None, None, None, Some(url)) => Self::Fetched(Fetched::new(url, auth, clock.clone())?),
+            _ => return Err(Error::invalid("give exactly one of `secret`, `pem_file`, `jwks_file` and `jwks_url`")),
+        };
+        match algorithms.iter().find(|algorithm| !keys.can_fit(**algorithm)) {
+            Some(algorithm) => Err(Error::invalid(format!(
+                "algorithm {} does not fit the key: HS256, HS384 and HS512 need a `secret` of at least 32, 48 and 64 \
+                 bytes, all others a public key of their kind",
+                algorithm.name()
+            ))),
+            None => Ok(keys),
+        }
+    }
+
+    /// The key for a token of this `kid` and algorithm. `Unauthenticated` when there is none, `Unavailable` when the key
+    /// set cannot be fetched.
+    pub(super) async fn find(&self, kid: Option<&str>, algorithm: Algorithm) -> Result<Arc<Key>> {
+        match self {
+            Self::One(key) if key.fits(algorithm) => Ok(Arc::clone(key)),
+            Self::One(_) => Err(unknown_key()),
+            Self::Set(set) => set.find(kid, algorithm).ok_or_else(unknown_key),
+            Self::Fetched(fetched) => fetched.look(|set| set.find(kid, algorithm)).await,
+        }
+    }
+
+    /// Whether there are keys now; fetches them when that is due.
+    pub(super) async fn ready(&self) -> Result<()> {
+        match self {
+            Self::One(_) | Self::Set(_) => Ok(()),
+            Self::Fetched(fetched) => fetched.look(|set| (!set.is_empty()).then_some(())).await,
+        }
+    }
+
+    /// Whether a key of this source could ever fit.
+    fn can_fit(&self, algorithm: Algorithm) -> bool {
+        match self {
+            Self::One(key) => key.fits(algorithm),
+            Self::Set(set) => set.keys.iter().any(|named| named.key.fits(algorithm)),
+            Self::Fetched(_) => !algorithm.is_shared(),
+        }
+    }
+}
+
+/// What a token hears whose key is not there. Which keys there are is nobody's business.
+pub(super) fn unknown_key() -> Error {
+    Error::unauthenticated("token is refused: no key of its issuer fits its `kid` and `alg`")
+}
+
+/// A JWKS (RFC 7517): the public signature keys of an issuer.
+#[derive(Debug)]
+pub(super) struct KeySet {
+    keys: Vec<NamedKey>,
+}
+
+#[derive(Debug)]
+struct NamedKey {
+    kid: Option<String>,
+    /// The only algorithm that it may be used with, when it says so.
+    algorithm: Option<String>,
+    key: Arc<Key>,
+}
+
+impl KeySet {
+    /// Parses a key set. Keys that cannot verify signatures are skipped; a set of no keys at all is allowed, since that
+    /// is how an issuer takes them all back.
+    pub(super) fn parse(text: &[u8], keys_max: usize) -> Result<Self> {
+        let set = claims::object(text).map_err(|error| Error::invalid("is no JSON key set").with_source(error))?;
+        let Some(Value::Array(keys)) = set.get("keys") else {
+            return Err(Error::invalid("is no key set: it has no list `keys`"));
+        };
+        if keys.len() > keys_max {
+            return Err(Error::invalid(format!("has {} keys (limit auth.jwks_keys_max: {keys_max})", keys.len())));
+        }
+        Ok(Self { keys: keys.iter().filter_map(Value::as_object).filter_map(NamedKey::parse).collect() })
+    }
+
+    /// Whether no key is usable.
+    pub(super) fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
+    /// The one key of this `kid` that fits `algorithm`; without a `kid`, the only one that fits. None when two do.
+    pub(super) fn find(&self, kid: Option<&str>, algorithm: Algorithm) -> Option<Arc<Key>> {
+        let mut fitting = self.keys.iter().filter(|named| {
+            named.key.fits(algorithm)
+                && named.algorithm.as_deref().is_none_or(|only| only == algorithm.name())
+                && (kid.is_none() || named.kid.as_deref() == kid)
+        });
+        let first = fitting.next()?;
+        fitting.next().is_none().then(|| Arc::clone(&first.key))
+    }
+}
+
+impl NamedKey {
+    fn parse(jwk: &Map<String, Value>) -> Option<Self> {
+        let text = |name: &str| jwk.get(name).and_then(Value::as_str);
+        let verifies = |operations: &Value| {
+            operations.as_array().is_some_and(|all| all.iter().any(|one| one.as_str() == Some("verify")))
+        };
+        if jwk.get("use").is_some_and(|purpose| purpose.as_str() != Some("sig"))
+            || !jwk.get("key_ops").is_none_or(verifies)
+            || ["kid", "alg"].iter().any(|name| jwk.get(*name).is_some_and(|value| !value.is_string()))
+        {
+            return None;
+        }
+        let key = match text("kty")? {
+            "RSA" => Key::rsa(text("n")?, text("e")?),
+            "EC" => Key::ec(text("crv")?, text("x")?, text("y")?),
+            "OKP" => Key::ed(text("crv")?, text("x")?),
+            _ => return None,
+        };
+        Some(Self {
+            kid: text("kid").map(str::to_owned),
+            algorithm: text("alg").map(str::to_owned),
+            key: Arc::new(key.ok()?),
+        })
+    }
+}
+
+fn read_pem(path: &Path) -> Result<Key> {
+    Key::pem(&read(path, PEM_BYTES_MAX)?).map_err(|error| error.at(path.display()))
+}
+
+fn read_set(path: &Path, auth: &AuthConfig) -> Result<KeySet> {
+    let set = KeySet::parse(&read(path, auth.jwks_bytes_max)?, auth.jwks_keys_max);
+    let set = set.map_err(|error| error.at(path.display()))?;
+    if set.is_empty() {
+        return Err(Error::invalid("has no usable signature key").at(path.display()));
+    }
+    Ok(set)
+}
+
+fn read(path: &Path, bytes_max: usize) -> Result<Vec<u8>> {
+    let text = std::fs::read(path).map_err(|error| {
+        Error::invalid(format!("cannot be read: {}", error.kind())).with_source(error).at(path.display())
+    })?;
+    if text.len() > bytes_max {
+        return Err(Error::invalid(format!("is larger than {bytes_max} bytes")).at(path.display()));
+    }
+    Ok(text)
+}

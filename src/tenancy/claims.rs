@@ -1,0 +1,193 @@
+//! What a token says, read strictly: JSON objects without duplicate keys, and claims of exactly their type.
+//!
+//! In: a base64url part of a token, or the text of a key set. Out: typed values, or a refusal that names the claim.
+//!
+//! **Invariant:** a key that stands twice, at any depth, refuses the whole object: two readers must never see two values.
+//! **Invariant:** a claim of the wrong type is an error, never "absent".
+
+use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Value};
+
+use crate::error::{Error, Result};
+
+/// The longest `iss`, `sub`, `jti`, `kid` and `typ`, in bytes.
+pub(super) const TEXT_BYTES_MAX: usize = 256;
+/// The last second of the year 9999: no honest token speaks of later.
+const SECONDS_MAX: i64 = 253_402_300_799;
+
+/// A JSON object of a token: its header, or its claims.
+#[derive(Debug)]
+pub(super) struct Claims(Map<String, Value>);
+
+impl Claims {
+    /// Decodes one part of a token: base64url without padding, UTF-8, one JSON object.
+    pub(super) fn parse(part: &str) -> Result<Self> {
+        let bytes = URL_SAFE_NO_PAD.decode(part).map_err(|error| malformed("is not base64url").with_source(error))?;
+        object(&bytes).map(Self)
+    }
+
+    /// The value of a top-level claim.
+    pub(super) fn get(&self, name: &str) -> Option<&Value> {
+        self.0.get(name)
+    }
+
+    /// A claim that is text when it is there: not empty, bounded, without control characters.
+    pub(super) fn text(&self, name: &str) -> Result<Option<&str>> {
+        match self.0.get(name) {
+            None => Ok(None),
+            Some(Value::String(text)) if text.is_empty() => Err(refuse(name, "is empty")),
+            Some(Value::String(text)) if text.len() > TEXT_BYTES_MAX => Err(refuse(name, "is too long")),
+            Some(Value::String(text)) if text.contains(char::is_control) => Err(refuse(name, "has control characters")),
+            Some(Value::String(text)) => Ok(Some(text)),
+            Some(_) => Err(refuse(name, "is not a string")),
+        }
+    }
+
+    /// A claim that is a time when it is there (RFC 7519, NumericDate): whole seconds since 1970, fractions cut off.
+    pub(super) fn seconds(&self, name: &str) -> Result<Option<i64>> {
+        let Some(value) = self.0.get(name) else { return Ok(None) };
+        let Value::Number(number) = value else { return Err(refuse(name, "is not a number")) };
+        let seconds = number.as_i64().or_else(|| number.as_f64().and_then(whole));
+        match seconds.filter(|seconds| (0..=SECONDS_MAX).contains(seconds)) {
+            Some(seconds) => Ok(Some(seconds)),
+            None => Err(refuse(name, "is no time in seconds since 1970")),
+        }
+    }
+
+    /// The value at `path`; `None` when a step of it is missing.
+    pub(super) fn at(&self, path: &ClaimPath) -> Option<&Value> {
+        let (first, rest) = path.0.split_first()?;
+        rest.iter().try_fold(self.0.get(first)?, |value, step| value.as_object()?.get(step))
+    }
+}
+
+/// Where a claim stands: a name, or names joined by dots (`app.tenant`). A claim whose name is a URL or URN
+/// (`https://example.com/tenant`) is one name, dots and all.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct ClaimPath(Vec<String>);
+
+impl ClaimPath {
+    /// Reads the path; `Invalid` when a step is empty.
+    pub(super) fn parse(text: &str) -> Result<Self> {
+        let is_one_name = text.contains("://") || text.starts_with("urn:");
+        let steps: Vec<String> =
+            if is_one_name { vec![text.to_owned()] } else { text.split('.').map(str::to_owned).collect() };
+        if steps.iter().any(String::is_empty) {
+            return Err(Error::invalid(format!("`{text}` is no claim: name it, with dots into objects")));
+        }
+        Ok(Self(steps))
+    }
+
+    /// The top-level claim.
+    pub(super) fn first(&self) -> &str {
+        &self.0[0]
+    }
+
+    /// Puts `value` there, making the objects on the way. What stands in the way is replaced.
+    pub(super) fn put(&self, claims: &mut Map<String, Value>, value: Value) {
+        let (last, way) = self.0.split_last().expect("a path has at least one step: `parse` makes no other");
+        let mut place = claims;
+        for step in way {
+            let next = place.entry(step.clone()).or_insert_with(|| Value::Object(Map::new()));
+            if !next.is_object() {
+                *next = Value::Object(Map::new());
+            }
+            place = next.as_object_mut().expect("made an object just above");
+        }
+        place.insert(last.clone(), value);
+    }
+}
+
+/// Parses one JSON object in which no key stands twice.
+pub(super) fn object(bytes: &[u8]) -> Result<Map<String, Value>> {
+    match serde_json::from_slice::<Strict>(bytes) {
+        Ok(Strict(Value::Object(map))) => Ok(map),
+        Ok(_) => Err(malformed("is not a JSON object")),
+        Err(error) => Err(malformed("is not JSON with distinct keys").with_source(error)),
+    }
+}
+
+fn malformed(why: &str) -> Error {
+    Error::unauthenticated(format!("token is malformed: a part of it {why}"))
+}
+
+fn refuse(name: &str, why: &str) -> Error {
+    Error::unauthenticated(format!("token is refused: `{name}` {why}"))
+}
+
+fn whole(seconds: f64) -> Option<i64> {
+    #[expect(clippy::cast_precision_loss, reason = "the bound is far below 2^53")]
+    let in_range = (0.0..=SECONDS_MAX as f64).contains(&seconds);
+    #[expect(clippy::cast_possible_truncation, reason = "in range, and fractions are cut off on purpose")]
+    in_range.then_some(seconds as i64)
+}
+
+/// A JSON value in which no key stands twice.
+struct Strict(Value);
+
+impl<'de> Deserialize<'de> for Strict {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        deserializer.deserialize_any(StrictVisitor).map(Strict)
+    }
+}
+
+struct StrictVisitor;
+
+impl<'de> Visitor<'de> for StrictVisitor {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_unit<E>(self) -> std::result::Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> std::result::Result<Value, E> {
+        Ok(Value::Bool(value))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> std::result::Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_u64<E>(self, value: u64) -> std::result::Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_f64<E>(self, value: f64) -> std::result::Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_str<E>(self, value: &str) -> std::result::Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_string<E>(self, value: String) -> std::result::Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> std::result::Result<Value, A::Error> {
+        let mut list = Vec::new();
+        while let Some(Strict(item)) = items.next_element()? {
+            list.push(item);
+        }
+        Ok(Value::Array(list))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> std::result::Result<Value, A::Error> {
+        let mut map = Map::new();
+        while let Some(key) = entries.next_key::<String>()? {
+            let Strict(value) = entries.next_value()?;
+            if map.insert(key, value).is_some() {
+                return Err(A::Error::custom("a key stands twice"));
+            }
+        }
+        Ok(Value::Object(map))
+    }
+}

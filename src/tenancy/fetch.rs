@@ -1,0 +1,232 @@
+//! Key sets from a URL: fetched by one task at a time, kept for a while, and never trusted for longer than allowed.
+//!
+//! ```text
+//!   age of the set     0 ──────────── 3/4 fresh ─────────── fresh ──────────────── fresh + stale
+//!   a key in it        used           used, fetched ahead   fetched first; used    refused (Unavailable)
+//!                                                           only while that fails
+//!   a key not in it    fetched first, once per cooldown; then refused
+//! ```
+//!
+//! **Invariant:** at most one fetch runs, and after a try no unknown key starts another before the cooldown has passed. So
+//! a storm of made-up `kid`s costs the issuer one request, and callers with known keys never wait for it.
+//! **Invariant:** the fetch belongs to this set, not to the caller that started it: a caller that goes away stops nothing.
+//! **Invariant:** a key that the issuer has taken back is refused once the set is no longer fresh, unless the issuer cannot
+//! be reached; then at the latest when it is stale.
+
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use reqwest::redirect::Policy;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use url::{Host, Url};
+
+use super::keys::{KeySet, unknown_key};
+use crate::clock::{Clock, Micros};
+use crate::config::AuthConfig;
+use crate::error::{Error, Result};
+
+/// The time for one fetch, from connecting to the last byte.
+const FETCH_TIME_MAX: Duration = Duration::from_secs(5);
+/// How many fetches one caller waits for: one that was under way when it came, and one for its own sake.
+const WAITS_MAX: usize = 2;
+
+/// A key set behind a URL.
+#[derive(Debug)]
+pub(super) struct Fetched {
+    source: Arc<Source>,
+    /// Owns the fetch under way; it ends with this set.
+    tasks: Mutex<JoinSet<()>>,
+}
+
+#[derive(Debug)]
+struct Source {
+    url: Url,
+    client: reqwest::Client,
+    clock: Clock,
+    fresh: Micros,
+    stale: Micros,
+    cooldown: Micros,
+    bytes_max: usize,
+    keys_max: usize,
+    state: Mutex<State>,
+    /// Tells waiters that a fetch has ended, well or not.
+    ended: watch::Sender<()>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    set: Option<(Arc<KeySet>, Micros)>,
+    tried: Option<Micros>,
+    is_fetching: bool,
+    is_failing: bool,
+}
+
+/// What a look into the set gave.
+enum Look<T> {
+    Found(T),
+    Refused(Error),
+    Wait,
+}
+
+impl Fetched {
+    /// Checks the URL and makes the client. Nothing is fetched before the first look.
+    pub(super) fn new(url: &str, auth: &AuthConfig, clock: Clock) -> Result<Self> {
+        let url = Url::parse(url).map_err(|error| Error::invalid(format!("`jwks_url` is no URL: {error}")))?;
+        let is_local = is_loopback(&url);
+        if url.scheme() != "https" && !(url.scheme() == "http" && is_local) {
+            return Err(Error::invalid("`jwks_url` must be https: whoever can change the answer makes the tokens"));
+        }
+        let client = reqwest::Client::builder().redirect(Policy::none()).timeout(FETCH_TIME_MAX).https_only(!is_local);
+        let client = if is_local { client.no_proxy() } else { client };
+        let client =
+            client.build().map_err(|error| Error::internal("cannot make an HTTP client").with_source(error))?;
+        let source = Source {
+            url,
+            client,
+            clock,
+            fresh: micros(auth.jwks_fresh),
+            stale: micros(auth.jwks_stale_max),
+            cooldown: micros(auth.jwks_cooldown),
+            bytes_max: auth.jwks_bytes_max,
+            keys_max: auth.jwks_keys_max,
+            state: Mutex::default(),
+            ended: watch::Sender::new(()),
+        };
+        Ok(Self { source: Arc::new(source), tasks: Mutex::default() })
+    }
+
+    /// What `find` sees in the key set, which is fetched before when that is due.
+    pub(super) async fn look<T>(&self, find: impl Fn(&KeySet) -> Option<T>) -> Result<T> {
+        for _ in 0..WAITS_MAX {
+            // Subscribed before looking, so that no end is missed in between.
+            let mut ended = self.source.ended.subscribe();
+            match self.look_now(&find) {
+                Look::Found(found) => return Ok(found),
+                Look::Refused(error) => return Err(error),
+                // The sender lives as long as `self`, so this ends only with a fetch.
+                Look::Wait => drop(ended.changed().await),
+            }
+        }
+        match self.look_now(&find) {
+            Look::Found(found) => Ok(found),
+            Look::Refused(error) => Err(error),
+            Look::Wait => Err(unavailable()),
+        }
+    }
+
+    /// One look, and the start of a fetch when it is due: the table at the head of this file.
+    fn look_now<T>(&self, find: impl Fn(&KeySet) -> Option<T>) -> Look<T> {
+        let source = &self.source;
+        let now = source.clock.now();
+        let mut state = source.lock();
+        let set = state.set.as_ref().map(|(set, fetched)| (set, now.saturating_sub(*fetched)));
+        let (set, age) = set.filter(|(_, age)| *age < source.fresh.saturating_add(source.stale)).unzip();
+        let found = set.and_then(|set| find(set));
+        let (has_set, age) = (set.is_some(), age.unwrap_or(Micros::MAX));
+
+        let is_fresh = age < source.fresh;
+        let is_cool = state.tried.is_none_or(|tried| now.abs_diff(tried) >= source.cooldown.unsigned_abs());
+        let is_ageing = age >= source.fresh / 4 * 3;
+        let is_due = (found.is_none() || is_ageing) && (is_cool || (!is_fresh && !state.is_failing));
+        if is_due && !state.is_fetching {
+            state.is_fetching = true;
+            state.tried = Some(now);
+            self.start();
+        }
+        match found {
+            Some(found) if is_fresh || state.is_failing => Look::Found(found),
+            _ if state.is_fetching => Look::Wait,
+            _ if has_set => Look::Refused(unknown_key()),
+            _ => Look::Refused(unavailable()),
+        }
+    }
+
+    fn start(&self) {
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        while tasks.try_join_next().is_some() {}
+        let mut flight = Flight { source: Arc::clone(&self.source), outcome: None };
+        tasks.spawn(async move {
+            match flight.source.fetch().await {
+                Ok(set) => flight.land(set),
+                Err(error) => tracing::warn!(url = %flight.source.url, ?error, "a key set could not be fetched"),
+            }
+        });
+    }
+}
+
+/// A fetch under way. However it ends, also by a panic, its end is told: nobody waits for ever.
+struct Flight {
+    source: Arc<Source>,
+    outcome: Option<KeySet>,
+}
+
+impl Flight {
+    fn land(&mut self, set: KeySet) {
+        self.outcome = Some(set);
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        let outcome = self.outcome.take();
+        let mut state = self.source.lock();
+        state.is_fetching = false;
+        state.is_failing = outcome.is_none();
+        if let Some(set) = outcome {
+            // The set is as old as the question, not as the answer: what the issuer changed meanwhile may be missing.
+            let asked = state.tried.unwrap_or_default();
+            state.set = Some((Arc::new(set), asked));
+        }
+        drop(state);
+        self.source.ended.send_replace(());
+    }
+}
+
+impl Source {
+    /// No holder of the lock can panic half-way, so a poisoned one is as good as new.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn fetch(&self) -> Result<KeySet> {
+        let body = tokio::time::timeout(FETCH_TIME_MAX, self.download())
+            .await
+            .map_err(|_| Error::unavailable("the issuer did not answer in time"))??;
+        KeySet::parse(&body, self.keys_max)
+    }
+
+    async fn download(&self) -> Result<Vec<u8>> {
+        let broken = |error: reqwest::Error| Error::unavailable("the issuer cannot be reached").with_source(error);
+        let mut response = self.client.get(self.url.clone()).send().await.map_err(broken)?;
+        if response.status() != reqwest::StatusCode::OK {
+            return Err(Error::unavailable(format!("the issuer answered {}", response.status())));
+        }
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(broken)? {
+            if body.len() + chunk.len() > self.bytes_max {
+                return Err(Error::limited("the issuer's key set is larger than auth.jwks_bytes_max"));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body)
+    }
+}
+
+fn unavailable() -> Error {
+    Error::unavailable("the keys of the token's issuer cannot be fetched now: retry later")
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(address)) => IpAddr::V4(address).is_loopback(),
+        Some(Host::Ipv6(address)) => IpAddr::V6(address).is_loopback(),
+        None => false,
+    }
+}
+
+fn micros(duration: Duration) -> Micros {
+    Micros::try_from(duration.as_micros()).unwrap_or(Micros::MAX)
+}

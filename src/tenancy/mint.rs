@@ -1,0 +1,95 @@
+//! Development tokens: made by whoever holds an issuer's shared secret. In production tokens come from an identity provider.
+//!
+//! **Invariant:** a token made here passes [`Verifier`](super::Verifier) under the same configuration.
+
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use super::access::Scope;
+use super::claims::ClaimPath;
+use super::token::{self, Algorithm, Key};
+use crate::clock::Clock;
+use crate::config::{AuthConfig, IssuerConfig};
+use crate::error::{Error, Result, did_you_mean};
+
+/// Makes a development token for an issuer with a shared secret.
+#[derive(Debug, Clone)]
+pub struct Mint {
+    /// Our name of the issuer; the only one with a secret when empty.
+    pub issuer: String,
+    /// The tenant; none for an operator.
+    pub tenant: Option<String>,
+    /// `sub`.
+    pub subject: String,
+    /// Scopes.
+    pub scopes: Vec<Scope>,
+    /// How long it is valid.
+    pub age: Duration,
+    /// Further claims. Those that the mint sets itself are refused.
+    pub claims: Map<String, Value>,
+}
+
+impl Mint {
+    /// The signed token. `Invalid` when the issuer has no secret, or the token would be refused.
+    pub fn sign(&self, auth: &AuthConfig, clock: &Clock) -> Result<String> {
+        let (name, issuer) = self.find(auth)?;
+        let secret = issuer.secret.as_ref().filter(|secret| !secret.is_empty());
+        let secret = secret.ok_or_else(|| {
+            Error::invalid(format!("issuer `{name}` has no secret: only its identity provider can make its tokens"))
+        })?;
+        let key = Key::secret(secret);
+        let algorithm = issuer.algorithms.iter().filter_map(|name| Algorithm::parse(name)).find(|one| key.fits(*one));
+        let algorithm = algorithm.ok_or_else(|| {
+            Error::invalid(format!("issuer `{name}` has no algorithm that fits its secret: HS256 needs 32 bytes"))
+        })?;
+        if self.age > auth.token_age_max {
+            let most = auth.token_age_max.as_secs();
+            return Err(Error::invalid(format!("a token is valid for at most {most} s (limit auth.token_age_max)")));
+        }
+        let header = json!({ "alg": algorithm.name(), "typ": "JWT" });
+        token::sign(algorithm, secret, &header.to_string(), &Value::Object(self.claims(issuer, clock)?).to_string())
+    }
+
+    fn find<'a>(&self, auth: &'a AuthConfig) -> Result<(&'a str, &'a IssuerConfig)> {
+        if !self.issuer.is_empty() {
+            let found = auth.issuers.get_key_value(&self.issuer);
+            let hint = || did_you_mean(&self.issuer, auth.issuers.keys().map(String::as_str));
+            let missing = || Error::invalid(format!("unknown issuer `{}`{}", self.issuer, hint()));
+            return found.map(|(name, issuer)| (name.as_str(), issuer)).ok_or_else(missing);
+        }
+        let mut with_secret =
+            auth.issuers.iter().filter(|(_, issuer)| issuer.secret.as_ref().is_some_and(|secret| !secret.is_empty()));
+        match (with_secret.next(), with_secret.next()) {
+            (Some((name, issuer)), None) => Ok((name, issuer)),
+            (None, _) => Err(Error::invalid("no issuer has a secret to sign with: see auth.issuers")),
+            (Some((one, _)), Some((other, _))) => {
+                Err(Error::invalid(format!("issuers `{one}` and `{other}` both have a secret: name one")))
+            }
+        }
+    }
+
+    fn claims(&self, issuer: &IssuerConfig, clock: &Clock) -> Result<Map<String, Value>> {
+        let tenant = ClaimPath::parse(&issuer.tenant_claim)?;
+        let scope = ClaimPath::parse(&issuer.scope_claim)?;
+        let own = ["iss", "aud", "sub", "iat", "exp", "jti", tenant.first(), scope.first()];
+        if let Some(claim) = own.into_iter().find(|claim| self.claims.contains_key(*claim)) {
+            return Err(Error::invalid(format!("claim `{claim}` is set by the mint: use its own argument")));
+        }
+        let now = clock.now_seconds();
+        let age = i64::try_from(self.age.as_secs()).unwrap_or(i64::MAX);
+        let words: Vec<&str> = self.scopes.iter().map(|scope| scope.as_str()).collect();
+        let mut claims = self.claims.clone();
+        claims.insert("iss".to_owned(), json!(issuer.issuer));
+        claims.insert("aud".to_owned(), json!(issuer.audience));
+        claims.insert("sub".to_owned(), json!(self.subject));
+        claims.insert("iat".to_owned(), json!(now));
+        claims.insert("exp".to_owned(), json!(now.saturating_add(age)));
+        claims.insert("jti".to_owned(), json!(uuid::Uuid::new_v4().to_string()));
+        scope.put(&mut claims, json!(words.join(" ")));
+        if let Some(name) = &self.tenant {
+            tenant.put(&mut claims, json!(name));
+        }
+        Ok(claims)
+    }
+}

@@ -1,0 +1,65 @@
+//! For unit tests of every module: an [`Access`] by the one road there is, a signed token.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::{Access, Mint, Scope, Verifier};
+use crate::clock::Clock;
+use crate::config::{AuthConfig, IssuerConfig, PolicyConfig, Secret};
+
+/// A configuration with one issuer, `dev`, and its shared secret; `ops` is its operator.
+pub(crate) fn auth() -> AuthConfig {
+    AuthConfig {
+        issuers: BTreeMap::from([("dev".to_owned(), issuer())]),
+        token_bytes_max: 64 * 1024,
+        leeway: Duration::from_secs(30),
+        token_age_max: Duration::from_secs(86_400),
+        jwks_fresh: Duration::from_secs(600),
+        jwks_stale_max: Duration::from_secs(3_600),
+        jwks_cooldown: Duration::from_secs(30),
+        jwks_bytes_max: 64 * 1024,
+        jwks_keys_max: 16,
+        handle_secret: Secret::default(),
+    }
+}
+
+/// The issuer of [`auth`].
+pub(crate) fn issuer() -> IssuerConfig {
+    IssuerConfig {
+        issuer: "https://issuer.test".to_owned(),
+        audience: "glasshouse".to_owned(),
+        algorithms: vec!["HS256".to_owned()],
+        secret: Some(Secret::new("a secret of at least thirty-two bytes")),
+        pem_file: None,
+        jwks_file: None,
+        jwks_url: None,
+        tenant_claim: "tenant".to_owned(),
+        scope_claim: "scope".to_owned(),
+        operators: vec!["ops".to_owned()],
+    }
+}
+
+/// A verified caller of `tenant` (none: the operator) with these scopes, which sees all of `tables`.
+pub(crate) async fn access(tenant: Option<&str>, scopes: &[Scope], tables: &[&str]) -> Access {
+    let policy = tables.iter().map(|table| ((*table).to_owned(), PolicyConfig::default())).collect();
+    access_under(tenant, scopes, &policy, serde_json::json!({})).await
+}
+
+/// The same under a given policy, with further claims (a JSON object).
+pub(crate) async fn access_under(
+    tenant: Option<&str>,
+    scopes: &[Scope],
+    policy: &BTreeMap<String, PolicyConfig>,
+    claims: serde_json::Value,
+) -> Access {
+    let mint = Mint {
+        issuer: String::new(),
+        tenant: tenant.map(str::to_owned),
+        subject: if tenant.is_some() { "user" } else { "ops" }.to_owned(),
+        scopes: scopes.to_vec(),
+        age: Duration::from_secs(3_600),
+        claims: claims.as_object().cloned().unwrap_or_default(),
+    };
+    let token = mint.sign(&auth(), &Clock::System).unwrap();
+    Verifier::new(&auth(), policy, Clock::System).unwrap().verify(&token).await.unwrap()
+}

@@ -1,0 +1,1 @@
+//! Tokens against the whole verifier.

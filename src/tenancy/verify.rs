@@ -1,0 +1,277 @@
+//! Verification: a token's text in, an [`Access`] out, or a refusal with a reason and no internals.
+//!
+//! In order: size and shape; header; issuer by its exact `iss`; algorithm by the issuer's list; key; signature; then, on
+//! the signed claims, audience, times, subject, tenant, scopes and policy. After RFC 8725, with nothing optional.
+//!
+//! **Invariant:** the caller hears which rule was broken, never what keys, issuers or subjects there are.
+//! **Invariant:** a header's `crit` and `b64` refuse the token, and a key that the token itself brings is never used.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::access::{Access, Grant, Scope};
+use super::claims::{ClaimPath, Claims};
+use super::keys::Keys;
+use super::policy::Policy;
+use super::token::{Algorithm, Key};
+use crate::clock::{Clock, Micros, SECOND};
+use crate::config::{AuthConfig, IssuerConfig, PolicyConfig};
+use crate::contract::TenantId;
+use crate::error::{Error, Result};
+
+/// Turns tokens into [`Access`]. Shared by all doors.
+#[derive(Debug)]
+pub struct Verifier {
+    /// By their exact `iss`.
+    issuers: BTreeMap<String, Issuer>,
+    policy: Policy,
+    clock: Clock,
+    token_bytes_max: usize,
+    leeway: i64,
+    token_age_max: i64,
+}
+
+/// A trusted issuer.
+#[derive(Debug)]
+struct Issuer {
+    audience: String,
+    algorithms: Vec<Algorithm>,
+    keys: Keys,
+    tenant_claim: ClaimPath,
+    scope_claim: ClaimPath,
+    operators: Vec<String>,
+}
+
+impl Verifier {
+    /// Checks the issuers' keys and algorithms (files are read now, URLs on first use) and the policy. All faults at once,
+    /// one a line. A quarantine table `<t>_quarantine` has the tenant rule of `<t>`, and is visible where `<t>` is visible
+    /// whole (no row rules, no column list) or where it has a policy of its own.
+    pub fn new(auth: &AuthConfig, policy: &BTreeMap<String, PolicyConfig>, clock: Clock) -> Result<Self> {
+        let mut faults = Vec::new();
+        let mut issuers = BTreeMap::new();
+        for (name, config) in &auth.issuers {
+            let place = format!("auth.issuers.{name}");
+            let issuer = Issuer::new(config, auth, &clock);
+            match issuer.map(|issuer| issuers.insert(config.issuer.clone(), issuer)) {
+                Ok(None) => {}
+                Ok(Some(_)) => faults.push(format!("{place}: `issuer` is that of another issuer, too")),
+                Err(error) => faults.push(error.at(place).to_string()),
+            }
+        }
+        let policy = Policy::new(policy, &mut faults);
+        if !faults.is_empty() {
+            return Err(Error::invalid(faults.join("\n")));
+        }
+        let seconds = |duration: std::time::Duration| i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
+        Ok(Self {
+            issuers,
+            policy,
+            clock,
+            token_bytes_max: auth.token_bytes_max,
+            leeway: seconds(auth.leeway),
+            token_age_max: seconds(auth.token_age_max),
+        })
+    }
+
+    /// Verifies a compact JWT. `Unauthenticated` with a reason and no internals; `Forbidden` for a missing tenant claim;
+    /// `Unavailable` when the issuer's keys cannot be fetched.
+    pub async fn verify(&self, token: &str) -> Result<Access> {
+        let unverified = Unverified::parse(token, self.token_bytes_max)?;
+        let issuer = unverified.claims.text("iss")?.and_then(|iss| self.issuers.get(iss));
+        let issuer = issuer.ok_or_else(|| refuse("its `iss` is missing or not trusted"))?;
+        let algorithm = issuer.algorithm(&unverified.header)?;
+        let key = issuer.keys.find(unverified.header.text("kid")?, algorithm).await?;
+        let claims = unverified.signed_by(&key, algorithm)?;
+        self.admit(issuer, &claims)
+    }
+
+    /// Whether tokens can be verified now (key sets have been fetched): for `/readyz`.
+    pub async fn ready(&self) -> Result<()> {
+        if self.issuers.is_empty() {
+            return Err(Error::unavailable("no issuer is trusted: declare one under auth.issuers"));
+        }
+        for issuer in self.issuers.values() {
+            issuer.keys.ready().await?;
+        }
+        Ok(())
+    }
+
+    /// Judges signed claims.
+    fn admit(&self, issuer: &Issuer, claims: &Claims) -> Result<Access> {
+        issuer.check_audience(claims)?;
+        let expires = self.check_times(claims)?;
+        let subject = claims.text("sub")?.ok_or_else(|| refuse("`sub` is missing"))?;
+        let mut scopes = issuer.scopes(claims)?;
+        let tenant = issuer.tenant(claims, subject, &scopes)?;
+        if tenant.is_none() {
+            scopes.retain(|scope| *scope != Scope::Read); // an operator can never query
+        }
+        Ok(Access::new(Grant {
+            tenant,
+            issuer: claims.text("iss")?.unwrap_or_default().to_owned(),
+            subject: subject.to_owned(),
+            token_id: claims.text("jti")?.unwrap_or_default().to_owned(),
+            scopes,
+            expires,
+            tables: self.policy.rules(claims),
+            policy_version: self.policy.version(),
+        }))
+    }
+
+    /// Checks `exp`, `nbf` and `iat`; returns from when on the token is refused.
+    fn check_times(&self, claims: &Claims) -> Result<Micros> {
+        let now = self.clock.now_seconds();
+        let expires = claims.seconds("exp")?.ok_or_else(|| refuse("`exp` is missing"))?;
+        let mut end = expires.saturating_add(self.leeway);
+        if let Some(start) = claims.seconds("nbf")?
+            && now < start.saturating_sub(self.leeway)
+        {
+            return Err(refuse("it is not valid yet (`nbf`)"));
+        }
+        if let Some(issued) = claims.seconds("iat")? {
+            if now < issued.saturating_sub(self.leeway) {
+                return Err(refuse("it was issued in the future (`iat`)"));
+            }
+            let too_old = issued.saturating_add(self.token_age_max).saturating_add(self.leeway);
+            if now >= too_old {
+                return Err(refuse("it is too old (`iat`, limit auth.token_age_max): get a new one"));
+            }
+            end = end.min(too_old);
+        }
+        if now >= end {
+            return Err(refuse("it has expired (`exp`): get a new one"));
+        }
+        Ok(end.saturating_mul(SECOND))
+    }
+}
+
+impl Issuer {
+    fn new(config: &IssuerConfig, auth: &AuthConfig, clock: &Clock) -> Result<Self> {
+        if config.issuer.is_empty() || config.audience.is_empty() {
+            return Err(Error::invalid("`issuer` and `audience` must not be empty"));
+        }
+        if config.algorithms.is_empty() {
+            return Err(Error::invalid("`algorithms` is empty: list those that the issuer signs with"));
+        }
+        let known = |name: &String| {
+            Algorithm::parse(name).ok_or_else(|| {
+                let names = Algorithm::names().collect::<Vec<_>>().join(", ");
+                Error::invalid(format!("unknown algorithm `{name}`: choose from {names}"))
+            })
+        };
+        let algorithms = config.algorithms.iter().map(known).collect::<Result<Vec<_>>>()?;
+        Ok(Self {
+            audience: config.audience.clone(),
+            keys: Keys::open(config, &algorithms, auth, clock)?,
+            algorithms,
+            tenant_claim: ClaimPath::parse(&config.tenant_claim).map_err(|error| error.at("tenant_claim"))?,
+            scope_claim: ClaimPath::parse(&config.scope_claim).map_err(|error| error.at("scope_claim"))?,
+            operators: config.operators.clone(),
+        })
+    }
+
+    /// The header's algorithm, when this issuer signs with it.
+    fn algorithm(&self, header: &Claims) -> Result<Algorithm> {
+        let name = header.text("alg")?.unwrap_or_default();
+        let listed = self.algorithms.iter().find(|listed| listed.name() == name);
+        listed.copied().ok_or_else(|| refuse("its `alg` is missing or not one of its issuer's"))
+    }
+
+    /// `aud` is our audience, or a list of strings with it.
+    fn check_audience(&self, claims: &Claims) -> Result<()> {
+        let ours = |value: &Value| value.as_str() == Some(self.audience.as_str());
+        let is_ours = match claims.get("aud") {
+            Some(Value::Array(list)) => list.iter().all(Value::is_string) && list.iter().any(ours),
+            Some(single) => ours(single),
+            None => false,
+        };
+        if is_ours { Ok(()) } else { Err(refuse("its `aud` is missing or not this server's")) }
+    }
+
+    /// The scopes that we know, out of a list of words or a string of words. Others are not ours to judge.
+    fn scopes(&self, claims: &Claims) -> Result<Vec<Scope>> {
+        let wrong = || refuse("its scope claim is neither a string nor a list of strings");
+        let words: Vec<&str> = match claims.at(&self.scope_claim) {
+            None => Vec::new(),
+            Some(Value::String(words)) => words.split(' ').collect(),
+            Some(Value::Array(list)) => {
+                list.iter().map(|word| word.as_str().ok_or_else(wrong)).collect::<Result<_>>()?
+            }
+            Some(_) => return Err(wrong()),
+        };
+        Ok(Scope::ALL.into_iter().filter(|scope| words.contains(&scope.as_str())).collect())
+    }
+
+    /// The tenant. Only an operator that sends or administers may have none, and then the claim is not there at all.
+    fn tenant(&self, claims: &Claims, subject: &str, scopes: &[Scope]) -> Result<Option<TenantId>> {
+        match claims.at(&self.tenant_claim) {
+            Some(Value::String(tenant)) => TenantId::parse(tenant)
+                .map(Some)
+                .map_err(|error| Error::forbidden("the token's tenant claim is no tenant id").with_source(error)),
+            Some(_) => Err(Error::forbidden("the token's tenant claim is not a string")),
+            None => {
+                let is_operator = self.operators.iter().any(|operator| operator == subject)
+                    && (scopes.contains(&Scope::Ingest) || scopes.contains(&Scope::Admin));
+                if is_operator { Ok(None) } else { Err(Error::forbidden("the token has no tenant claim")) }
+            }
+        }
+    }
+}
+
+/// A token of the right shape, of which nothing is believed yet.
+struct Unverified<'a> {
+    /// Header and claims as they were signed.
+    message: &'a str,
+    signature: &'a str,
+    header: Claims,
+    claims: Claims,
+}
+
+impl<'a> Unverified<'a> {
+    fn parse(token: &'a str, bytes_max: usize) -> Result<Self> {
+        if token.len() > bytes_max {
+            return Err(refuse(format!("it is larger than {bytes_max} bytes (limit auth.token_bytes_max)")));
+        }
+        let parts: Vec<&str> = token.split('.').collect();
+        let [header, claims, signature] = parts[..] else {
+            return Err(match parts.len() {
+                5 => refuse("it is encrypted (JWE); only signed tokens (JWS) are taken"),
+                _ => refuse("it is no compact JWT of three parts"),
+            });
+        };
+        let is_base64url = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+        if parts.iter().any(|part| part.is_empty() || !part.bytes().all(is_base64url)) {
+            return Err(refuse("it has an empty part, whitespace, or other characters that no token has"));
+        }
+        let message = &token[..header.len() + 1 + claims.len()];
+        let header = Claims::parse(header)?;
+        check_header(&header)?;
+        Ok(Self { message, signature, header, claims: Claims::parse(claims)? })
+    }
+
+    /// The claims, when the signature holds.
+    fn signed_by(self, key: &Key, algorithm: Algorithm) -> Result<Claims> {
+        if key.verify(algorithm, self.message, self.signature) {
+            return Ok(self.claims);
+        }
+        Err(refuse("its signature does not fit"))
+    }
+}
+
+/// Refuses what changes a token's meaning in ways that we do not implement, and other kinds of token.
+fn check_header(header: &Claims) -> Result<()> {
+    if header.get("crit").is_some() || header.get("b64").is_some() {
+        return Err(refuse("its header asks for extensions (`crit`, `b64`), of which none is known"));
+    }
+    let kind = header.text("typ")?.unwrap_or("JWT").to_ascii_lowercase();
+    match kind.strip_prefix("application/").unwrap_or(&kind) {
+        "jwt" | "at+jwt" => {}
+        _ => return Err(refuse("its `typ` is neither JWT nor at+jwt")),
+    }
+    header.text("kid").map(drop)
+}
+
+fn refuse(why: impl std::fmt::Display) -> Error {
+    Error::unauthenticated(format!("token is refused: {why}"))
+}

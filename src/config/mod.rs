@@ -1,17 +1,52 @@
 //! The operator's page: every knob and bound of the server, in the order in which data flows.
 //!
+//! ```text
+//!   glasshouse.toml ──► tree (raw values, places) ──► page, tables, auth (ranges) ──► check (across) ──► Config
+//!   GLASSHOUSE__A__B ──┘                 └──────────────── Faults ◄───────┴────────────────┘
+//!   Config ──► show (`config show`)       declarations ──► reference (docs/configuration.md)
+//! ```
+//!
 //! In: `glasshouse.toml` and the environment (`GLASSHOUSE__SECTION__KEY`). Out: a checked [`Config`], or every fault at
 //! once, each with its place. Raw text comes in, checked values go out: nothing behind this page parses again.
 //! A module gets its own section, never the whole.
+//!
+//! **Invariant:** every path in a [`Config`] that was loaded is absolute.
+//! **Invariant:** no secret is in a fault, in `config show`, or in a `Debug` text.
+
+mod auth;
+mod check;
+mod fault;
+mod knob;
+mod page;
+mod reference;
+mod show;
+mod tables;
+mod tree;
+mod value;
+
+pub use auth::{AuthConfig, IssuerConfig, Secret};
+pub use fault::{Fault, Faults};
+pub use page::{FlightConfig, HttpConfig, IngestConfig, LakeConfig, LogConfig, QueryConfig};
+pub use tables::{COLUMN_KINDS, ColumnConfig, PolicyConfig, RowRuleConfig, TableConfig};
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::time::Duration;
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use knob::{Keys, Line, Section, Value, none};
+
+/// The file that is read when none is named.
+pub const FILE: &str = "glasshouse.toml";
+
+/// The size of a configuration file, in bytes: a file that is larger is some other file.
+const FILE_BYTES_MAX: u64 = 4 << 20;
 
 /// The whole configuration, checked.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Config {
+    /// The folder of the file: where relative paths start.
+    pub base: PathBuf,
     /// Declared tables by name.
     pub tables: BTreeMap<String, TableConfig>,
     /// Who sees what of them.
@@ -32,41 +67,6 @@ pub struct Config {
     pub log: LogConfig,
 }
 
-/// One declared table.
-#[derive(Debug, Clone, Default)]
-pub struct TableConfig {
-    /// Prose for catalogs and BI tools.
-    pub description: String,
-    /// A `.proto` file that declares the events; excludes `columns`.
-    pub proto: Option<PathBuf>,
-    /// The full name of the message in `proto`.
-    pub message: Option<String>,
-    /// Nested messages (dotted paths) whose fields become columns under their own names, without the path in front.
-    pub flatten: Vec<String>,
-    /// Fields of `proto` (dotted paths) that are not stored.
-    pub ignore: Vec<String>,
-    /// Columns, when there is no `proto`.
-    pub columns: Vec<ColumnConfig>,
-    /// The column that says whose event it is.
-    pub tenant: String,
-    /// The column that says when it happened.
-    pub time: String,
-    /// The column that makes it one event: the dedupe key, unique per tenant.
-    pub id: String,
-    /// Integer fields that are times as well.
-    pub times: Vec<String>,
-    /// What an integer time counts.
-    pub time_unit: TimeUnit,
-    /// The map column that takes unknown fields; empty for none.
-    pub dimensions_map: String,
-    /// Columns to group and filter by.
-    pub dimensions: Vec<String>,
-    /// Columns to measure.
-    pub metrics: Vec<String>,
-    /// Days to keep; 0 keeps for ever.
-    pub retention_days: u32,
-}
-
 /// What an integer time counts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum TimeUnit {
@@ -83,222 +83,6 @@ pub enum TimeUnit {
     Nanos,
 }
 
-/// One column of a table declared by columns.
-#[derive(Debug, Clone, Default)]
-pub struct ColumnConfig {
-    /// Its name.
-    pub name: String,
-    /// Its type: `text`, `bool`, `int32`, `int64`, `float32`, `float64`, `timestamp`, `date`, `bytes`, `map`.
-    pub kind: String,
-    /// The unit of its values, if any ("ms", "bytes").
-    pub unit: String,
-    /// Prose for catalogs and BI tools.
-    pub description: String,
-}
-
-/// Who sees what of one table. A table without a policy is invisible.
-#[derive(Debug, Clone, Default)]
-pub struct PolicyConfig {
-    /// The columns that may be read; empty for all.
-    pub columns: Vec<String>,
-    /// Extra row rules, all of which must hold.
-    pub rows: Vec<RowRuleConfig>,
-}
-
-/// `column` must equal the value (or be one of the values) of `claim`.
-#[derive(Debug, Clone)]
-pub struct RowRuleConfig {
-    /// A column of the table.
-    pub column: String,
-    /// A claim of the token: a string, a number, a boolean or a list of them.
-    pub claim: String,
-    /// Whether a token without the claim sees no row (true, the default) or is not bound by this rule.
-    pub required: bool,
-}
-
-/// How events come in.
-#[derive(Debug, Clone)]
-pub struct IngestConfig {
-    /// A batch closes at this many rows.
-    pub batch_rows_max: usize,
-    /// Or at this many bytes in memory.
-    pub batch_bytes_max: usize,
-    /// Or at this age of its first row.
-    pub batch_age_max: Duration,
-    /// Bytes waiting for a commit, all tables together; past it a request is refused with a retry time.
-    pub queue_bytes_max: usize,
-    /// How long a request may wait for room in the queue.
-    pub queue_wait_max: Duration,
-    /// The size of one request's body, compressed and not.
-    pub body_bytes_max: usize,
-    /// How many times larger a body may become by decompression.
-    pub body_expansion_max: usize,
-    /// The size of one event.
-    pub event_bytes_max: usize,
-    /// Entries in one event's dimensions map.
-    pub dimensions_max: usize,
-    /// Event ids in the dedupe window of one table.
-    pub dedupe_ids_max: usize,
-    /// How far ahead of the server's clock an event's time may be.
-    pub future_max: Duration,
-    /// Reasons told in one receipt; the rest is counted only.
-    pub receipt_rejects_max: usize,
-    /// Attempts to commit one batch.
-    pub commit_attempts_max: u32,
-}
-
-/// Where events rest.
-#[derive(Debug, Clone)]
-pub struct LakeConfig {
-    /// `file:///path`, `s3://bucket/prefix` or `memory:///`.
-    pub url: String,
-    /// Options of the object store (`aws_endpoint`, `aws_region`, `aws_access_key_id` …); secrets are redacted.
-    pub options: BTreeMap<String, String>,
-    /// zstd level of Parquet files.
-    pub compression_level: i32,
-    /// Rows of a row group.
-    pub row_group_rows_max: usize,
-    /// Commits between two checkpoints.
-    pub checkpoint_interval: u64,
-    /// How long log entries older than a checkpoint are kept.
-    pub log_retention: Duration,
-    /// How often other writers' commits are looked for.
-    pub refresh_interval: Duration,
-    /// Time for one request to the store.
-    pub request_time_max: Duration,
-    /// Retries of one request to the store.
-    pub request_retries_max: usize,
-}
-
-/// Whose tokens we trust.
-#[derive(Debug, Clone)]
-pub struct AuthConfig {
-    /// Trusted issuers by a name of ours.
-    pub issuers: BTreeMap<String, IssuerConfig>,
-    /// The size of a token.
-    pub token_bytes_max: usize,
-    /// How far clocks may differ.
-    pub leeway: Duration,
-    /// The age of a token with an `iat`.
-    pub token_age_max: Duration,
-    /// How long a fetched key set is fresh.
-    pub jwks_fresh: Duration,
-    /// How long a key set serves when it cannot be fetched again.
-    pub jwks_stale_max: Duration,
-    /// The least time between two fetches for an unknown key.
-    pub jwks_cooldown: Duration,
-    /// The size of a fetched key set.
-    pub jwks_bytes_max: usize,
-    /// Keys in one key set.
-    pub jwks_keys_max: usize,
-    /// Signs tickets and prepared handles; empty: made anew at each start.
-    pub handle_secret: Secret,
-}
-
-/// One trusted issuer.
-#[derive(Debug, Clone)]
-pub struct IssuerConfig {
-    /// The exact `iss`.
-    pub issuer: String,
-    /// The `aud` that must be in the token.
-    pub audience: String,
-    /// Accepted algorithms (`HS256`, `RS256`, `PS256`, `ES256`, `EdDSA` …), each fitting the key.
-    pub algorithms: Vec<String>,
-    /// A shared secret (HS* only).
-    pub secret: Option<Secret>,
-    /// A PEM public key file.
-    pub pem_file: Option<PathBuf>,
-    /// A JWKS file.
-    pub jwks_file: Option<PathBuf>,
-    /// A JWKS URL; `https` unless it is loopback.
-    pub jwks_url: Option<String>,
-    /// The claim that is the tenant; a dotted path.
-    pub tenant_claim: String,
-    /// The claim that lists scopes: a list, or a string of words.
-    pub scope_claim: String,
-    /// Subjects that may ingest for every tenant and need no tenant claim. They can never query.
-    pub operators: Vec<String>,
-}
-
-/// Text that must not be shown.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Wraps a text.
-    pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
-    }
-
-    /// The text itself: only for the code that signs or verifies.
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-}
-
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(if self.0.is_empty() { "(none)" } else { "(redacted)" })
-    }
-}
-
-/// How events are asked.
-#[derive(Debug, Clone)]
-pub struct QueryConfig {
-    /// Time for one query, planning and streaming.
-    pub time_max: Duration,
-    /// Memory of one query.
-    pub memory_bytes_max: usize,
-    /// Rows that one query may return.
-    pub rows_max: usize,
-    /// The size of a statement's text.
-    pub sql_bytes_max: usize,
-    /// Queries of one tenant at once.
-    pub tenant_queries_max: usize,
-    /// Queries of one tenant waiting for their turn.
-    pub tenant_queue_max: usize,
-    /// How long one may wait.
-    pub tenant_queue_wait_max: Duration,
-    /// Partitions of a plan; 0 for one per core.
-    pub partitions: usize,
-    /// Rows of a record batch.
-    pub batch_rows: usize,
-    /// Memory for cached Parquet metadata.
-    pub metadata_cache_bytes_max: usize,
-}
-
-/// The Arrow door.
-#[derive(Debug, Clone)]
-pub struct FlightConfig {
-    /// Where to listen.
-    pub listen: SocketAddr,
-    /// The server's certificate chain (PEM); needs `tls_key`.
-    pub tls_cert: Option<PathBuf>,
-    /// The server's private key (PEM).
-    pub tls_key: Option<PathBuf>,
-    /// Certificates of accepted clients (PEM): mutual TLS.
-    pub tls_client_ca: Option<PathBuf>,
-    /// Plain text beyond loopback, for a server behind a TLS proxy.
-    pub plaintext_allowed: bool,
-    /// One message sent; clients with default limits read 4 MiB.
-    pub message_bytes_max: usize,
-    /// One message received.
-    pub message_in_bytes_max: usize,
-    /// A request's headers.
-    pub header_bytes_max: u32,
-    /// How long a ticket or a prepared handle is valid.
-    pub handle_age_max: Duration,
-    /// The type profile of clients that ask for none.
-    pub types: TypeProfile,
-    /// How long running answers may finish when the server stops.
-    pub drain_max: Duration,
-}
-
 /// Which Arrow types are sent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum TypeProfile {
@@ -309,26 +93,6 @@ pub enum TypeProfile {
     Native,
 }
 
-/// The web door.
-#[derive(Debug, Clone)]
-pub struct HttpConfig {
-    /// Where to listen.
-    pub listen: SocketAddr,
-    /// Time for one request.
-    pub request_time_max: Duration,
-    /// Connections at once.
-    pub connections_max: usize,
-}
-
-/// What the server says of itself.
-#[derive(Debug, Clone)]
-pub struct LogConfig {
-    /// `text` or `json`.
-    pub format: LogFormat,
-    /// Filter directives, as in `info,glasshouse=debug`.
-    pub level: String,
-}
-
 /// How a log line looks.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum LogFormat {
@@ -337,4 +101,110 @@ pub enum LogFormat {
     Text,
     /// For machines.
     Json,
+}
+
+impl Config {
+    /// Reads `path` (or [`FILE`] here, if there is one) and the process's environment.
+    pub fn from_environment(path: Option<&Path>) -> Result<Self, Faults> {
+        let here = Path::new(FILE);
+        let path = path.or_else(|| here.is_file().then_some(here));
+        // A variable of ours that is not text turns up as a wrong value, with its name.
+        let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
+            (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned())
+        };
+        Self::load(path, std::env::vars_os().map(text))
+    }
+
+    /// Reads `path`, if any, and the variables `env`; then checks that every file it names is there.
+    pub fn load(path: Option<&Path>, env: impl Iterator<Item = (String, String)>) -> Result<Self, Faults> {
+        let name = path.map_or_else(|| "configuration".to_owned(), |path| path.display().to_string());
+        let mut faults = Faults::new(&name);
+        let text = path.map_or(Ok(String::new()), read_text).unwrap_or_else(|error| {
+            faults.add("", error);
+            String::new()
+        });
+        let folder = path.and_then(Path::parent).unwrap_or(Path::new(""));
+        let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+        let base = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
+        let config = faults.or(text).and_then(|text| read(&text, &name, &base, env));
+        let (config, mut faults) = config?;
+        check::files(&config, &mut faults);
+        faults.or(config)
+    }
+
+    /// Reads `text` as the file `name` in the folder `base`, without looking at any other file.
+    pub fn parse(
+        text: &str,
+        name: &str,
+        base: &Path,
+        env: impl Iterator<Item = (String, String)>,
+    ) -> Result<Self, Faults> {
+        let (config, faults) = read(text, name, base, env)?;
+        faults.or(config)
+    }
+
+    /// The sections in the order of the page.
+    fn lines(&self) -> Vec<Line> {
+        let line = |key: &str, shown| Line { key: key.to_owned(), shown, about: None };
+        let section = |key, lines| line(key, knob::Shown::Table(lines));
+        vec![
+            line("tables", self.tables.show("")),
+            line("policy", self.policy.show("")),
+            section("ingest", self.ingest.lines()),
+            section("lake", self.lake.lines()),
+            section("auth", self.auth.lines()),
+            section("query", self.query.lines()),
+            section("flight", self.flight.lines()),
+            section("http", self.http.lines()),
+            section("log", self.log.lines()),
+        ]
+    }
+}
+
+/// The names of the sections.
+const SECTIONS: [&str; 9] = ["tables", "policy", "ingest", "lake", "auth", "query", "flight", "http", "log"];
+
+/// Text and variables to a configuration, with all that is wrong in it. `Err` when the text is no TOML.
+fn read(
+    text: &str,
+    name: &str,
+    base: &Path,
+    env: impl Iterator<Item = (String, String)>,
+) -> Result<(Config, Faults), Faults> {
+    let mut faults = Faults::new(name);
+    let mut root = tree::parse(text, &mut faults);
+    if !faults.is_empty() {
+        // What follows a syntax fault is guesswork, and so would be the faults in it.
+        return Err(faults.sorted());
+    }
+    tree::overlay(&mut root, env, &mut faults);
+    let mut keys = Keys::new("", root, &mut faults);
+    let mut config = Config {
+        base: base.to_owned(),
+        tables: keys.take("tables", none()),
+        policy: keys.take("policy", none()),
+        ingest: keys.section("ingest"),
+        lake: keys.section("lake"),
+        auth: keys.section("auth"),
+        query: keys.section("query"),
+        flight: keys.section("flight"),
+        http: keys.section("http"),
+        log: keys.section("log"),
+    };
+    keys.finish(&SECTIONS);
+    tables::default_dimensions_map(&mut config.tables, &faults);
+    check::resolve(&mut config, &mut faults);
+    check::across(&config, &mut faults);
+    Ok((config, faults))
+}
+
+/// The text of a configuration file, or why there is none.
+fn read_text(path: &Path) -> Result<String, String> {
+    let mut text = String::new();
+    let file = fs::File::open(path).map_err(|error| format!("cannot be opened: {error}"))?;
+    file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text).map_err(|error| format!("cannot be read: {error}"))?;
+    if text.len() as u64 > FILE_BYTES_MAX {
+        return Err(format!("is larger than {FILE_BYTES_MAX} bytes: this is no configuration"));
+    }
+    Ok(text)
 }

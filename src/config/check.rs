@@ -1,0 +1,335 @@
+//! What no knob can see alone: names that must exist, keys that belong together, doors that must not stand open.
+//!
+//! In: a configuration whose every value is within its own bounds. Out: the same with absolute paths, and faults.
+//! Only [`files`] looks at the disk, and only for whether a file is there.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use url::Url;
+
+use super::fault::Faults;
+use super::tables::COLUMN_KINDS;
+use super::value::check_name;
+use super::{AuthConfig, Config, IssuerConfig, PolicyConfig, TableConfig};
+use crate::error::did_you_mean;
+
+/// Columns that every table has; the contract adds them.
+const RESERVED_COLUMNS: [&str; 2] = ["received_time", "event_date"];
+
+/// What the name of a table's quarantine ends with.
+const QUARANTINE_SUFFIX: &str = "_quarantine";
+
+/// The secret of the reference configuration. It is public, so that doors beyond loopback refuse it.
+pub(super) const DEVELOPMENT_SECRET: &str = "glasshouse-development-secret-do-not-use-elsewhere";
+
+/// Algorithms and the least length of their shared secret in bytes (RFC 7518, section 3.2); 0 for key pairs.
+const ALGORITHMS: [(&str, usize); 12] = [
+    ("HS256", 32),
+    ("HS384", 48),
+    ("HS512", 64),
+    ("RS256", 0),
+    ("RS384", 0),
+    ("RS512", 0),
+    ("PS256", 0),
+    ("PS384", 0),
+    ("PS512", 0),
+    ("ES256", 0),
+    ("ES384", 0),
+    ("EdDSA", 0),
+];
+
+/// The least length of the secret that signs handles, in bytes: that of its SHA-256.
+const HANDLE_SECRET_BYTES_MIN: usize = 32;
+
+/// Makes every path absolute, from the folder of the file; a lake that is a folder becomes a `file://` URL.
+pub(super) fn resolve(config: &mut Config, faults: &mut Faults) {
+    let base = config.base.clone();
+    for (_, path) in paths(config) {
+        *path = base.join(&*path);
+    }
+    if !config.lake.url.contains("://") {
+        match Url::from_directory_path(base.join(&config.lake.url)) {
+            Ok(url) => config.lake.url = url.into(),
+            Err(()) => faults.add("lake.url", "a folder needs a configuration file in an absolute place"),
+        }
+    }
+}
+
+/// Every file that is named, with its key.
+fn paths(config: &mut Config) -> Vec<(String, &mut PathBuf)> {
+    let tables = config.tables.iter_mut().map(|(name, table)| (format!("tables.{name}.proto"), table.proto.as_mut()));
+    let issuers = config.auth.issuers.iter_mut().flat_map(|(name, issuer)| {
+        let key = |field| format!("auth.issuers.{name}.{field}");
+        [(key("pem_file"), issuer.pem_file.as_mut()), (key("jwks_file"), issuer.jwks_file.as_mut())]
+    });
+    let flight = [
+        ("flight.tls_cert".to_owned(), config.flight.tls_cert.as_mut()),
+        ("flight.tls_key".to_owned(), config.flight.tls_key.as_mut()),
+        ("flight.tls_client_ca".to_owned(), config.flight.tls_client_ca.as_mut()),
+    ];
+    tables.chain(issuers).chain(flight).filter_map(|(key, path)| Some((key, path?))).collect()
+}
+
+/// Checks that every file is there.
+pub(super) fn files(config: &Config, faults: &mut Faults) {
+    for (key, path) in paths(&mut config.clone()) {
+        if !path.is_file() {
+            faults.add(&key, format!("there is no file {}", path.display()));
+        }
+    }
+}
+
+/// Checks sections against each other.
+pub(super) fn across(config: &Config, faults: &mut Faults) {
+    for (name, declared) in &config.tables {
+        table(name, declared, faults);
+    }
+    for (name, policy) in &config.policy {
+        let key = format!("policy.{name}");
+        match config.tables.get(name) {
+            Some(table) => columns_of_policy(&key, policy, table, faults),
+            None => {
+                let guess = did_you_mean(name, config.tables.keys().map(String::as_str));
+                faults.add(&key, format!("there is no table `{name}`{guess}"));
+            }
+        }
+    }
+    lake(&config.lake.url, faults);
+    auth(&config.auth, faults);
+    doors(config, faults);
+    if let Err(error) = config.log.level.parse::<tracing_subscriber::EnvFilter>() {
+        faults.add("log.level", format!("is no filter as in \"info,glasshouse=debug\": {error}"));
+    }
+}
+
+fn table(name: &str, table: &TableConfig, faults: &mut Faults) {
+    let key = format!("tables.{name}");
+    if name.ends_with(QUARANTINE_SUFFIX) {
+        faults.add(&key, format!("a name that ends in `{QUARANTINE_SUFFIX}` is kept for rejected events"));
+    }
+    match (&table.proto, table.columns.is_empty()) {
+        (Some(_), false) => faults.add(&format!("{key}.columns"), "goes without `proto`: declare the events once"),
+        (None, true) => faults.add(&key, "declares no events: set `proto` and `message`, or `columns`"),
+        (Some(_), true) if table.message.is_none() => {
+            faults.add(&key, "says no `message`: name one of `proto`, with its package");
+        }
+        _ => {}
+    }
+    for (field, set) in [
+        ("message", table.message.is_some()),
+        ("flatten", !table.flatten.is_empty()),
+        ("ignore", !table.ignore.is_empty()),
+    ] {
+        if set && table.proto.is_none() {
+            faults.add(&format!("{key}.{field}"), "belongs to a table with `proto`");
+        }
+    }
+    if table.proto.is_none() {
+        columns_of_table(&key, table, faults);
+    }
+}
+
+/// Checks the columns of a table that is declared by them, and that its keys name them.
+fn columns_of_table(key: &str, table: &TableConfig, faults: &mut Faults) {
+    for column in &table.columns {
+        let key = format!("{key}.columns.{}", column.name);
+        check_name(&column.name, &key, faults);
+        if RESERVED_COLUMNS.contains(&column.name.as_str()) {
+            faults.add(&key, "is a column that the server itself adds to every table");
+        }
+        if !column.kind.is_empty() && !COLUMN_KINDS.contains(&column.kind.as_str()) {
+            let guess = did_you_mean(&column.kind, COLUMN_KINDS);
+            let known = COLUMN_KINDS.join(", ");
+            faults.add(&key, format!("unknown type `{}`{guess}; types are {known}", column.kind));
+        }
+    }
+    let maps = table.columns.iter().filter(|column| column.kind == "map").count();
+    if maps > 1 {
+        faults.add(&format!("{key}.columns"), "a table has one map at most, and it takes the unknown fields");
+    }
+    let names: Vec<&str> = table.columns.iter().map(|column| column.name.as_str()).collect();
+    let singles = [("tenant", &table.tenant), ("time", &table.time), ("id", &table.id)];
+    for (field, name) in singles.into_iter().filter(|(_, name)| !name.is_empty()) {
+        must_be_one_of(&format!("{key}.{field}"), name, &names, faults);
+    }
+    for (field, list) in [("times", &table.times), ("dimensions", &table.dimensions), ("metrics", &table.metrics)] {
+        for (index, name) in list.iter().enumerate() {
+            must_be_one_of(&format!("{key}.{field}[{index}]"), name, &names, faults);
+        }
+    }
+    let keys: BTreeSet<_> = singles.into_iter().map(|(_, name)| name).filter(|name| !name.is_empty()).collect();
+    let said = singles.into_iter().filter(|(_, name)| !name.is_empty()).count();
+    if keys.len() < said {
+        faults.add(key, "`tenant`, `time` and `id` must be three columns");
+    }
+    map_of_table(key, table, faults);
+}
+
+fn map_of_table(key: &str, table: &TableConfig, faults: &mut Faults) {
+    let key = format!("{key}.dimensions_map");
+    let name = &table.dimensions_map;
+    if name.is_empty() {
+        return;
+    }
+    check_name(name, &key, faults);
+    if RESERVED_COLUMNS.contains(&name.as_str()) {
+        faults.add(&key, format!("`{name}` is a column that the server itself adds to every table"));
+    }
+    let declared = table.columns.iter().find(|column| column.name == *name);
+    if let Some(column) = declared.filter(|column| column.kind != "map") {
+        faults.add(&key, format!("column `{name}` is {}, not a map", column.kind));
+    }
+    let other = table.columns.iter().find(|column| column.kind == "map" && column.name != *name);
+    if let Some(other) = other {
+        faults.add(&key, format!("`{}` is a map already: set dimensions_map to it", other.name));
+    }
+}
+
+fn must_be_one_of(key: &str, name: &str, names: &[&str], faults: &mut Faults) {
+    if !names.contains(&name) {
+        faults.add(key, format!("there is no column `{name}`{}", did_you_mean(name, names.iter().copied())));
+    }
+}
+
+/// Columns of a table with `proto` are known to its contract only, which is asked when the server starts.
+fn columns_of_policy(key: &str, policy: &PolicyConfig, table: &TableConfig, faults: &mut Faults) {
+    if table.proto.is_some() {
+        return;
+    }
+    let declared = table.columns.iter().map(|column| column.name.as_str());
+    let map = Some(table.dimensions_map.as_str()).filter(|name| !name.is_empty());
+    let names: Vec<&str> = declared.chain(map).chain(RESERVED_COLUMNS).collect();
+    for (index, name) in policy.columns.iter().enumerate() {
+        must_be_one_of(&format!("{key}.columns[{index}]"), name, &names, faults);
+    }
+    for (index, rule) in policy.rows.iter().enumerate().filter(|(_, rule)| !rule.column.is_empty()) {
+        must_be_one_of(&format!("{key}.rows[{index}].column"), &rule.column, &names, faults);
+    }
+}
+
+fn lake(url: &str, faults: &mut Faults) {
+    let url = match Url::parse(url) {
+        Ok(url) => url,
+        Err(error) => return faults.add("lake.url", format!("is no URL: {error}")),
+    };
+    match url.scheme() {
+        "memory" => {}
+        "file" if matches!(url.host_str(), None | Some("")) => {}
+        "file" => faults.add("lake.url", "a file URL has three slashes: file:///path"),
+        "s3" if url.host_str().is_some_and(|host| !host.is_empty()) => {}
+        "s3" => faults.add("lake.url", "names no bucket: s3://bucket/prefix"),
+        other => faults.add("lake.url", format!("unknown store `{other}`: use file, s3 or memory")),
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        faults.add("lake.url", "must not hold credentials: set them in lake.options");
+    }
+}
+
+fn auth(auth: &AuthConfig, faults: &mut Faults) {
+    if auth.issuers.is_empty() {
+        faults.add("auth.issuers", "nobody is trusted, so that nobody could enter: add [auth.issuers.NAME]");
+    }
+    let handle_secret = &auth.handle_secret;
+    if !handle_secret.is_empty() && handle_secret.expose().len() < HANDLE_SECRET_BYTES_MIN {
+        faults.add("auth.handle_secret", format!("must have at least {HANDLE_SECRET_BYTES_MIN} bytes"));
+    }
+    let mut seen = BTreeSet::new();
+    for (name, trusted) in &auth.issuers {
+        let key = format!("auth.issuers.{name}");
+        if !trusted.issuer.is_empty() && !seen.insert(&trusted.issuer) {
+            faults.add(&format!("{key}.issuer"), format!("`{}` is trusted twice: keep one", trusted.issuer));
+        }
+        issuer(&key, trusted, faults);
+    }
+}
+
+fn issuer(key: &str, issuer: &IssuerConfig, faults: &mut Faults) {
+    let sources =
+        [issuer.secret.is_some(), issuer.pem_file.is_some(), issuer.jwks_file.is_some(), issuer.jwks_url.is_some()];
+    if sources.into_iter().filter(|set| *set).count() != 1 {
+        faults.add(key, "exactly one of `secret`, `pem_file`, `jwks_file`, `jwks_url` must say its keys");
+    }
+    for (index, algorithm) in issuer.algorithms.iter().enumerate() {
+        let key = format!("{key}.algorithms[{index}]");
+        algorithm_fits(&key, algorithm, issuer, faults);
+    }
+    if let Some(secret) = &issuer.secret {
+        let known = ALGORITHMS.iter().filter(|(name, _)| issuer.algorithms.iter().any(|given| given == name));
+        if let Some((name, least)) = known.max_by_key(|(_, least)| *least)
+            && secret.expose().len() < *least
+        {
+            faults.add(&format!("{key}.secret"), format!("must have at least {least} bytes for {name}"));
+        }
+    }
+    if let Some(url) = &issuer.jwks_url {
+        jwks_url(&format!("{key}.jwks_url"), url, faults);
+    }
+}
+
+fn algorithm_fits(key: &str, algorithm: &str, issuer: &IssuerConfig, faults: &mut Faults) {
+    if algorithm.eq_ignore_ascii_case("none") {
+        return faults.add(key, "`none` would accept tokens that nobody signed; it is never accepted");
+    }
+    let Some((_, secret_bytes)) = ALGORITHMS.iter().find(|(name, _)| *name == algorithm) else {
+        let names = ALGORITHMS.map(|(name, _)| name);
+        let guess = did_you_mean(algorithm, names);
+        return faults.add(key, format!("unknown algorithm `{algorithm}`{guess}; known are {}", names.join(", ")));
+    };
+    match (*secret_bytes > 0, issuer.secret.is_some()) {
+        (true, false) => faults.add(key, format!("{algorithm} needs a `secret`; with public keys anybody could sign")),
+        (false, true) => faults.add(key, format!("{algorithm} needs a public key, not a `secret`")),
+        _ => {}
+    }
+}
+
+fn jwks_url(key: &str, url: &str, faults: &mut Faults) {
+    let url = match Url::parse(url) {
+        Ok(url) => url,
+        Err(error) => return faults.add(key, format!("is no URL: {error}")),
+    };
+    let loopback = match url.host() {
+        Some(url::Host::Domain(name)) => name == "localhost",
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    };
+    if url.scheme() != "https" && !(url.scheme() == "http" && loopback) {
+        faults.add(key, "must be https, because whoever changes the keys on the way can sign every token");
+    }
+}
+
+/// Plain text stays on this machine unless the operator says that a proxy stands in front.
+fn doors(config: &Config, faults: &mut Faults) {
+    let (flight, http) = (&config.flight, &config.http);
+    if flight.tls_cert.is_some() != flight.tls_key.is_some() {
+        faults.add("flight.tls_cert", "`tls_cert` and `tls_key` go together");
+    }
+    if flight.tls_client_ca.is_some() && flight.tls_cert.is_none() {
+        faults.add("flight.tls_client_ca", "needs `tls_cert` and `tls_key`");
+    }
+    if flight.listen == http.listen && flight.listen.port() != 0 {
+        faults.add("http.listen", format!("{} is the address of flight.listen as well", http.listen));
+    }
+    let advice = "would take tokens in plain text from the network";
+    if open(flight.listen) && flight.tls_cert.is_none() && !flight.plaintext_allowed {
+        let way = "set flight.tls_cert and flight.tls_key, or flight.plaintext_allowed behind a TLS proxy";
+        faults.add("flight.listen", format!("{} {advice}: {way}", flight.listen));
+    }
+    if open(http.listen) && !http.plaintext_allowed {
+        faults.add("http.listen", format!("{} {advice}: set http.plaintext_allowed behind a TLS proxy", http.listen));
+    }
+    let development = |issuer: &IssuerConfig| issuer.secret.as_ref().is_some_and(|s| s.expose() == DEVELOPMENT_SECRET);
+    for (name, _) in config.auth.issuers.iter().filter(|(_, issuer)| development(issuer)) {
+        if open(flight.listen) || open(http.listen) {
+            let key = format!("auth.issuers.{name}.secret");
+            faults.add(&key, "is the public development secret, with which anybody signs tokens: loopback only");
+        }
+    }
+}
+
+/// Whether others than this machine reach it.
+fn open(listen: SocketAddr) -> bool {
+    !listen.ip().is_loopback()
+}

@@ -1,0 +1,155 @@
+//! What is wrong with a configuration, all of it at once, each fault with its place.
+//!
+//! In: keys (`ingest.batch_rows_max`) and messages, in any order. Out: lines an operator can act on, sorted by place:
+//!
+//! ```text
+//! glasshouse.toml:12:1: ingest.batch_rowz_max: unknown key, did you mean `batch_rows_max`?
+//! GLASSHOUSE__QUERY__ROWS_MAX: query.rows_max: must be at least 1 row, is 0
+//! ```
+//!
+//! **Invariant:** a message never holds the text of a secret: values are quoted only by knobs that are shown.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use crate::error::Error;
+
+/// Where a value was written.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Place {
+    /// Nowhere: it is missing.
+    #[default]
+    Nowhere,
+    /// In the file; both count from 1.
+    File {
+        /// Its line.
+        line: usize,
+        /// Its column, in characters.
+        column: usize,
+    },
+    /// In an environment variable of this name.
+    Variable(String),
+}
+
+/// One fault: where it is, which key it concerns, and what to do.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Fault {
+    place: Place,
+    key: String,
+    message: String,
+}
+
+/// All faults of one configuration. An `Err` of it holds at least one.
+#[derive(Debug, Default)]
+pub struct Faults {
+    file: String,
+    places: BTreeMap<String, Place>,
+    list: Vec<Fault>,
+}
+
+impl Faults {
+    /// No fault yet; `file` names the text.
+    pub(super) fn new(file: impl Into<String>) -> Self {
+        Self { file: file.into(), ..Self::default() }
+    }
+
+    /// Remembers where `key` was written; the last word wins, as it does for the value.
+    pub(super) fn place(&mut self, key: impl Into<String>, place: Place) {
+        self.places.insert(key.into(), place);
+    }
+
+    /// Whether `key` was written anywhere.
+    pub(super) fn knows(&self, key: &str) -> bool {
+        self.places.contains_key(key)
+    }
+
+    /// Adds a fault of `key`, at its place or that of the closest key around it.
+    pub(super) fn add(&mut self, key: &str, message: impl Into<String>) {
+        let mut around = Some(key);
+        let place = loop {
+            let Some(candidate) = around else { break Place::Nowhere };
+            if let Some(place) = self.places.get(candidate) {
+                break place.clone();
+            }
+            around = candidate.rfind(['.', '[']).map(|end| &candidate[..end]);
+        };
+        self.add_at(place, key, message);
+    }
+
+    /// Adds a fault at a place.
+    pub(super) fn add_at(&mut self, place: Place, key: &str, message: impl Into<String>) {
+        self.list.push(Fault { place, key: key.to_owned(), message: message.into() });
+    }
+
+    /// Whether nothing is wrong.
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    /// How much is wrong.
+    pub fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    /// `value` when nothing is wrong, else every fault in the order of places.
+    pub(super) fn or<T>(self, value: T) -> Result<T, Self> {
+        if self.list.is_empty() { Ok(value) } else { Err(self.sorted()) }
+    }
+
+    /// The same in the order of places, each fault once.
+    pub(super) fn sorted(mut self) -> Self {
+        self.list.sort();
+        self.list.dedup();
+        self
+    }
+}
+
+impl fmt::Display for Faults {
+    /// One line per fault, without a line end after the last.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, Fault { place, key, message }) in self.list.iter().enumerate() {
+            f.write_str(if index == 0 { "" } else { "\n" })?;
+            match place {
+                Place::Nowhere => f.write_str(&self.file)?,
+                Place::File { line, column } => write!(f, "{}:{line}:{column}", self.file)?,
+                Place::Variable(name) => f.write_str(name)?,
+            }
+            let colon = if key.is_empty() { "" } else { ": " };
+            write!(f, "{colon}{key}: {message}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Faults {}
+
+impl From<Faults> for Error {
+    fn from(faults: Faults) -> Self {
+        Self::invalid(faults.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_is_placed_at_the_closest_known_key() {
+        let mut faults = Faults::new("a.toml");
+        faults.place("policy", Place::File { line: 1, column: 1 });
+        faults.place("policy.calls.rows[1]", Place::File { line: 7, column: 3 });
+        faults.place("lake.url", Place::Variable("GLASSHOUSE__LAKE__URL".into()));
+        faults.add("policy.calls.rows[1].claim", "is missing");
+        faults.add("policy.flights.rows[0]", "is odd");
+        faults.add("lake.url", "is wrong");
+        faults.add("auth.issuers", "are missing");
+        let text = faults.or(()).unwrap_err().to_string();
+        assert_eq!(
+            text,
+            "a.toml: auth.issuers: are missing\n\
+             a.toml:1:1: policy.flights.rows[0]: is odd\n\
+             a.toml:7:3: policy.calls.rows[1].claim: is missing\n\
+             GLASSHOUSE__LAKE__URL: lake.url: is wrong"
+        );
+    }
+}

@@ -1,0 +1,66 @@
+//! `config show`: the effective configuration as TOML that could be read again, each knob explained above its line.
+//!
+//! **Invariant:** secrets are redacted where they are shown ([`super::knob::Value::show`]), not here.
+
+use std::fmt::Write;
+
+use super::Config;
+use super::knob::{About, Line, Shown};
+
+/// Columns of a line, so that comments wrap.
+const WIDTH: usize = 118;
+
+impl Config {
+    /// The effective values as TOML. With `explain`, every knob's meaning, default, bounds and reason in comments.
+    pub fn show(&self, explain: bool) -> String {
+        let mut text = String::new();
+        for line in self.lines() {
+            table(&mut text, &line.key, &line.shown, explain);
+        }
+        text.trim_start().to_owned()
+    }
+}
+
+/// Writes a table: its values first, then the tables in it, as TOML wants it.
+fn table(text: &mut String, key: &str, shown: &Shown, explain: bool) {
+    let Shown::Table(lines) = shown else { return };
+    let (tables, values): (Vec<&Line>, Vec<&Line>) =
+        lines.iter().partition(|line| matches!(line.shown, Shown::Table(_)));
+    if !values.is_empty() {
+        push(text, &format!("\n[{key}]"));
+    }
+    for Line { key, shown, about } in values {
+        if let Some(about) = about.as_ref().filter(|_| explain) {
+            comment(text, about);
+        }
+        match shown {
+            Shown::Inline(value) => push(text, &format!("{key} = {value}")),
+            _ => push(text, &format!("# {key} is not set")),
+        }
+    }
+    for Line { key: name, shown, .. } in tables {
+        table(text, &format!("{key}.{name}"), shown, explain);
+    }
+}
+
+/// What the page says of a knob, wrapped.
+fn comment(text: &mut String, about: &About) {
+    let default =
+        if about.default == "required" { "required".to_owned() } else { format!("default {}", about.default) };
+    let words = format!("{} ({default}; {}) Reason: {}.", about.what, about.allowed, about.why);
+    let mut line = String::from("#");
+    push(text, "");
+    for word in words.split_whitespace() {
+        if line.chars().count() + 1 + word.chars().count() > WIDTH {
+            push(text, &line);
+            line = String::from("#");
+        }
+        let _ = write!(line, " {word}");
+    }
+    push(text, &line);
+}
+
+fn push(text: &mut String, line: &str) {
+    text.push_str(line);
+    text.push('\n');
+}

@@ -1,0 +1,417 @@
+//! The types that a knob can have: how each is read and shown.
+//!
+//! Numbers are TOML integers; sizes also `"64 MiB"`; times `"250ms"`, `"1s"`, `"15m"`, `"1h"`, `"7d"`. A variable's text
+//! is read as the same, without the quotes; a list in a variable is `["a", "b"]` or `a,b`.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::fault::Faults;
+use super::knob::{BYTES, Keys, Knob, Line, Section, Shown, Value, none};
+use super::tree::Raw;
+use super::{LogFormat, Secret, TimeUnit, TypeProfile};
+use crate::error::did_you_mean;
+
+/// A name that a table, a policy, an issuer or a column may have.
+const NAME_BYTES_MAX: usize = 64;
+
+/// Binary units, largest first.
+const SIZES: [(&str, u64); 4] = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+
+/// Units of time in microseconds, largest first.
+const TIMES: [(&str, u64); 6] =
+    [("d", 86_400_000_000), ("h", 3_600_000_000), ("m", 60_000_000), ("s", 1_000_000), ("ms", 1_000), ("us", 1)];
+
+/// What stands for a secret wherever values are shown.
+const REDACTED: &str = "(redacted)";
+
+/// A text in TOML's quotes.
+pub(super) fn quoted(text: &str) -> String {
+    toml::Value::from(text).to_string()
+}
+
+/// Adds "must be `form`, is `raw`".
+fn wrong<T: Value>(raw: &Raw, key: &str, faults: &mut Faults) -> Option<T> {
+    faults.add(key, format!("must be {}, is {}", T::form(), raw.kind()));
+    None
+}
+
+macro_rules! numbers {
+    ($($type:ty),+) => {$(
+        impl Value for $type {
+            fn read(raw: Raw, key: &str, knob: &Knob<Self>, faults: &mut Faults) -> Option<Self> {
+                let number = match raw.typed() {
+                    Raw::Integer(number) => number,
+                    Raw::Text(text) if knob.unit == BYTES => match parse_scaled(&text, &SIZES) {
+                        Some(size) => i128::from(size),
+                        None => {
+                            faults.add(key, format!("must be a size as in \"64 MiB\" or a number of bytes, is {}", quoted(&text)));
+                            return None;
+                        }
+                    },
+                    other => return wrong::<Self>(&other, key, faults),
+                };
+                let Ok(value) = Self::try_from(number) else {
+                    faults.add(key, format!("must be {}, is {number}", knob.allowed()));
+                    return None;
+                };
+                knob.check(value, key, faults)
+            }
+
+            fn show(&self, unit: &'static str) -> Shown {
+                let exact = SIZES.iter().find(|(_, size)| *self != 0 && (*self as u64).is_multiple_of(*size));
+                Shown::Inline(match exact {
+                    Some((name, size)) if unit == BYTES => format!("\"{} {name}\"", *self as u64 / size),
+                    _ => self.to_string(),
+                })
+            }
+
+            fn form() -> String {
+                "an integer".to_owned()
+            }
+        }
+    )+};
+}
+
+numbers!(usize, u64, u32, i32);
+
+impl Value for Duration {
+    fn read(raw: Raw, key: &str, knob: &Knob<Self>, faults: &mut Faults) -> Option<Self> {
+        match raw.typed() {
+            Raw::Text(text) => match parse_scaled(&text, &TIMES) {
+                Some(micros) => knob.check(Self::from_micros(micros), key, faults),
+                None => {
+                    faults.add(key, format!("must be {}, is {}", Self::form(), quoted(&text)));
+                    None
+                }
+            },
+            Raw::Integer(number) => {
+                faults.add(key, format!("a time needs its unit, as in \"{number}s\" or \"{number}ms\""));
+                None
+            }
+            other => wrong::<Self>(&other, key, faults),
+        }
+    }
+
+    fn show(&self, _unit: &'static str) -> Shown {
+        let micros = u64::try_from(self.as_micros()).unwrap_or(u64::MAX);
+        let unit = TIMES.iter().find(|(_, size)| micros != 0 && micros.is_multiple_of(*size));
+        let (name, size) = unit.copied().unwrap_or(("s", 1_000_000));
+        Shown::Inline(format!("\"{}{name}\"", micros / size))
+    }
+
+    fn form() -> String {
+        "a time as in \"250ms\", \"1s\", \"15m\", \"1h\" or \"7d\"".to_owned()
+    }
+}
+
+/// A whole number and a unit of `units`; a bare number counts the smallest thing where `units` are sizes.
+fn parse_scaled(text: &str, units: &[(&str, u64)]) -> Option<u64> {
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let number: u64 = text[..digits].parse().ok()?;
+    let name = text[digits..].trim();
+    let sizes = units.len() == SIZES.len();
+    if sizes && (name.is_empty() || name == "B") {
+        return Some(number);
+    }
+    let (_, size) = units.iter().find(|(unit, _)| *unit == name)?;
+    number.checked_mul(*size)
+}
+
+impl Value for bool {
+    fn read(raw: Raw, key: &str, _knob: &Knob<Self>, faults: &mut Faults) -> Option<Self> {
+        match raw.typed() {
+            Raw::Bool(yes) => Some(yes),
+            other => wrong::<Self>(&other, key, faults),
+        }
+    }
+
+    fn show(&self, _unit: &'static str) -> Shown {
+        Shown::Inline(self.to_string())
+    }
+
+    fn form() -> String {
+        "true or false".to_owned()
+    }
+}
+
+/// The text of a knob that is text.
+fn text<T: Value>(raw: Raw, key: &str, knob: &Knob<T>, faults: &mut Faults) -> Option<String> {
+    match raw {
+        Raw::Text(text) | Raw::Variable(text) if knob.required && text.trim().is_empty() => {
+            faults.add(key, "must not be empty");
+            None
+        }
+        Raw::Text(text) | Raw::Variable(text) => Some(text),
+        other => {
+            wrong::<T>(&other, key, faults);
+            None
+        }
+    }
+}
+
+impl Value for String {
+    fn read(raw: Raw, key: &str, knob: &Knob<Self>, faults: &mut Faults) -> Option<Self> {
+        text(raw, key, knob, faults)
+    }
+
+    fn show(&self, _unit: &'static str) -> Shown {
+        Shown::Inline(quoted(self))
+    }
+
+    fn form() -> String {
+        "text".to_owned()
+    }
+}
+
+impl Value for PathBuf {
+    fn read(raw: Raw, key: &str, knob: &Knob<Self>, faults: &mut Faults) -> Option<Self> {
+        let path = text(raw, key, knob, faults)?;
+        if path.is_empty() {
+            faults.add(key, "must not be empty: leave it out instead");
+            return None;
+        }
+        Some(path.into())
+    }
+
+    fn show(&self, _unit: &'static str) -> Shown {
+        Shown::Inline(quoted(&self.to_string_lossy()))
+    }
+
+    fn form() -> String {
+        "a path, from the folder of this file".to_owned()
+    }
+}
+
+impl Value for Secret {
+    fn read(raw: Raw, key: &str, knob: &Knob<Self>, faults: &mut Faults) -> Option<Self> {
+        let secret = text(raw, key, knob, faults)?;
+        if secret == REDACTED {
+            faults.add(key, "is the placeholder of `config show`, not a secret");
+            return None;
+        }
+        Some(Self::new(secret))
+    }
+
+    fn show(&self, _unit: &'static str) -> Shown {
+        if self.is_empty() { Shown::Absent } else { Shown::Inline(quoted(REDACTED)) }
+    }
+
+    fn form() -> String {
+        "a secret text".to_owned()
+    }
+}
+
+impl Value for SocketAddr {
+    fn read(raw: Raw, key: &str, knob: &Knob<Self>, faults: &mut Faults) -> Option<Self> {
+        let text = text(raw, key, knob, faults)?;
+        text.parse().map_err(|_| faults.add(key, format!("must be {}, is {}", Self::form(), quoted(&text)))).ok()
+    }
+
+    fn show(&self, _unit: &'static str) -> Shown {
+        Shown::Inline(quoted(&self.to_string()))
+    }
+
+    fn form() -> String {
+        "an address and a port, as in \"127.0.0.1:8080\" or \"[::1]:8080\"".to_owned()
+    }
+}
+
+impl<T: Value + Default> Value for Option<T> {
+    fn read(raw: Raw, key: &str, _knob: &Knob<Self>, faults: &mut Faults) -> Option<Self> {
+        T::read(raw, key, &none(), faults).map(Some)
+    }
+
+    fn show(&self, unit: &'static str) -> Shown {
+        self.as_ref().map_or(Shown::Absent, |value| value.show(unit))
+    }
+
+    fn form() -> String {
+        T::form()
+    }
+}
+
+impl Value for Vec<String> {
+    fn read(raw: Raw, key: &str, knob: &Knob<Self>, faults: &mut Faults) -> Option<Self> {
+        let items = match raw.typed() {
+            Raw::List(items) => items,
+            // From a variable: a,b
+            Raw::Text(text) => text.split(',').map(|item| Raw::Text(item.trim().to_owned())).collect(),
+            other => return wrong::<Self>(&other, key, faults),
+        };
+        if knob.required && items.is_empty() {
+            faults.add(key, "must not be empty");
+            return None;
+        }
+        let item = required_item();
+        let read = items.into_iter().enumerate();
+        let texts: Vec<_> = read.map(|(index, raw)| text(raw, &format!("{key}[{index}]"), &item, faults)).collect();
+        texts.into_iter().collect()
+    }
+
+    fn show(&self, _unit: &'static str) -> Shown {
+        let items: Vec<_> = self.iter().map(|text| quoted(text)).collect();
+        Shown::Inline(format!("[{}]", items.join(", ")))
+    }
+
+    fn form() -> String {
+        "a list of texts".to_owned()
+    }
+}
+
+/// A list's item: text, not empty.
+fn required_item() -> Knob<String> {
+    super::knob::required("")
+}
+
+impl<S: Section> Value for Vec<S> {
+    fn read(raw: Raw, key: &str, _knob: &Knob<Self>, faults: &mut Faults) -> Option<Self> {
+        let Raw::List(items) = raw.typed() else {
+            faults.add(key, format!("must be {}", Self::form()));
+            return None;
+        };
+        let mut sections = Vec::with_capacity(items.len());
+        for (index, item) in items.into_iter().enumerate() {
+            let key = format!("{key}[{index}]");
+            match item {
+                Raw::Table(entries) => sections.push(S::read(Keys::new(&key, entries, faults))),
+                other => faults.add(&key, format!("must be a table, is {}", other.kind())),
+            }
+        }
+        Some(sections)
+    }
+
+    fn show(&self, _unit: &'static str) -> Shown {
+        let items: Vec<_> = self.iter().map(|section| Shown::Table(section.lines()).to_string()).collect();
+        Shown::Inline(format!("[{}]", items.join(", ")))
+    }
+
+    fn form() -> String {
+        "a list of tables".to_owned()
+    }
+}
+
+/// The entries of a table whose keys are names.
+fn named(raw: Raw, key: &str, faults: &mut Faults) -> Option<Vec<(String, Raw)>> {
+    match raw {
+        Raw::Table(entries) => Some(entries),
+        other => {
+            faults.add(key, format!("must be a table of names, is {}", other.kind()));
+            None
+        }
+    }
+}
+
+impl<S: Section> Value for BTreeMap<String, S> {
+    fn read(raw: Raw, key: &str, _knob: &Knob<Self>, faults: &mut Faults) -> Option<Self> {
+        let mut sections = Self::new();
+        for (name, raw) in named(raw, key, faults)? {
+            let key = format!("{key}.{name}");
+            check_name(&name, &key, faults);
+            match raw {
+                Raw::Table(entries) => drop(sections.insert(name, S::read(Keys::new(&key, entries, faults)))),
+                other => faults.add(&key, format!("must be a table, is {}", other.kind())),
+            }
+        }
+        Some(sections)
+    }
+
+    fn show(&self, _unit: &'static str) -> Shown {
+        let line = |(name, section): (&String, &S)| Line {
+            key: name.clone(),
+            shown: Shown::Table(section.lines()),
+            about: None,
+        };
+        Shown::Table(self.iter().map(line).collect())
+    }
+
+    fn form() -> String {
+        "a table for each name".to_owned()
+    }
+}
+
+/// Options of the object store that are shown; whatever else there is may be a secret.
+const OPTIONS_SHOWN: [&str; 8] = [
+    "aws_allow_http",
+    "aws_bucket",
+    "aws_conditional_put",
+    "aws_default_region",
+    "aws_endpoint",
+    "aws_region",
+    "aws_unsigned_payload",
+    "aws_virtual_hosted_style_request",
+];
+
+impl Value for BTreeMap<String, String> {
+    fn read(raw: Raw, key: &str, _knob: &Knob<Self>, faults: &mut Faults) -> Option<Self> {
+        let mut options = Self::new();
+        for (name, raw) in named(raw, key, faults)? {
+            let text = match raw {
+                Raw::Integer(number) => number.to_string(),
+                Raw::Bool(yes) => yes.to_string(),
+                other => text(other, &format!("{key}.{name}"), &none::<String>(), faults)?,
+            };
+            options.insert(name, text);
+        }
+        Some(options)
+    }
+
+    fn show(&self, _unit: &'static str) -> Shown {
+        let line = |(name, text): (&String, &String)| {
+            let text = if OPTIONS_SHOWN.contains(&name.as_str()) { text } else { REDACTED };
+            Line { key: name.clone(), shown: Shown::Inline(quoted(text)), about: None }
+        };
+        Shown::Table(self.iter().map(line).collect())
+    }
+
+    fn form() -> String {
+        "a table of texts".to_owned()
+    }
+}
+
+/// Complains of a name that could not be written in SQL without quotes, or in a variable.
+pub(super) fn check_name(name: &str, key: &str, faults: &mut Faults) {
+    let first = name.starts_with(|c: char| c.is_ascii_lowercase());
+    let rest = name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+    if !first || !rest || name.contains("__") || name.len() > NAME_BYTES_MAX {
+        let allowed = "a to z, 0 to 9 and single underscores, beginning with a letter";
+        faults.add(key, format!("is no name: use {allowed}, at most {NAME_BYTES_MAX} characters"));
+    }
+}
+
+macro_rules! choices {
+    ($($type:ident { $($text:literal => $variant:ident),+ $(,)? })+) => {$(
+        impl Value for $type {
+            fn read(raw: Raw, key: &str, knob: &Knob<Self>, faults: &mut Faults) -> Option<Self> {
+                let given = text(raw, key, knob, faults)?;
+                match given.as_str() {
+                    $($text => Some(Self::$variant),)+
+                    other => {
+                        let guess = did_you_mean(other, [$($text),+]);
+                        faults.add(key, format!("must be {}, is {}{guess}", Self::form(), quoted(other)));
+                        None
+                    }
+                }
+            }
+
+            fn show(&self, _unit: &'static str) -> Shown {
+                Shown::Inline(quoted(match self { $(Self::$variant => $text,)+ }))
+            }
+
+            fn form() -> String {
+                [$(concat!("\"", $text, "\"")),+].join(" or ")
+            }
+        }
+    )+};
+}
+
+choices! {
+    TimeUnit {
+        "auto" => Auto, "seconds" => Seconds, "milliseconds" => Millis, "microseconds" => Micros, "nanoseconds" => Nanos,
+    }
+    TypeProfile { "compat" => Compat, "native" => Native }
+    LogFormat { "text" => Text, "json" => Json }
+}

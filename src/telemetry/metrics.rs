@@ -1,0 +1,298 @@
+//! All metrics of the process, told in the domain's words and rendered as OpenMetrics text.
+//!
+//! In: calls such as [`Metrics::events`], cheap enough for every batch, query and request. Out: [`Metrics::render`].
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus_client::encoding::text;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::{Metric, Registry, Unit};
+
+use super::label::{Label, Labels, Names};
+use super::query::{QueryMeter, QueryOutcome};
+
+/// Tenants with a label of their own; the rest is told as `other`. Each costs three series per table.
+const TENANT_LABELS_MAX: usize = 1_000;
+
+type Counters<const N: usize> = Family<Labels<N>, Counter>;
+type Gauges<const N: usize> = Family<Labels<N>, Gauge>;
+type Histograms<const N: usize> = Family<Labels<N>, Histogram>;
+
+/// What became of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EventOutcome {
+    /// Stored.
+    Accepted,
+    /// Stored before.
+    Duplicate,
+    /// In quarantine.
+    Rejected,
+}
+
+/// All metrics of the process. Labels never hold a tenant's data other than the tenant's name.
+///
+/// `table` is always a declared table: callers name what they found, never what a client wrote.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    tenants: Names,
+    events: Counters<3>,
+    commit_duration: Histograms<1>,
+    commit_rows: Histograms<1>,
+    queue_bytes: Gauge,
+    limited: Counters<1>,
+    pub(super) queries_running: Gauge,
+    queries: Counters<1>,
+    query_duration: Histogram,
+    query_rows: Counter,
+    auth_refused: Counters<1>,
+    http_requests: Counters<2>,
+    http_duration: Histograms<1>,
+    flight_calls: Counters<2>,
+    lake_version: Gauges<1>,
+    lake_checkpoints: Counters<1>,
+}
+
+impl EventOutcome {
+    /// The word for it in metrics.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Duplicate => "duplicate",
+            Self::Rejected => "rejected",
+        }
+    }
+}
+
+/// From 1 ms to 65 s, doubling.
+fn durations() -> Histogram {
+    Histogram::new(exponential_buckets(0.001, 2.0, 17))
+}
+
+/// From 1 row to a million, times four.
+fn row_counts() -> Histogram {
+    Histogram::new(exponential_buckets(1.0, 4.0, 11))
+}
+
+/// Registers metrics as they are made.
+struct Page(Registry);
+
+impl Page {
+    fn add<M: Metric + Clone>(&mut self, name: &str, about: &str, metric: M) -> M {
+        self.0.register(name, about, metric.clone());
+        metric
+    }
+
+    fn add_in<M: Metric + Clone>(&mut self, unit: Unit, name: &str, about: &str, metric: M) -> M {
+        self.0.register_with_unit(name, about, unit, metric.clone());
+        metric
+    }
+}
+
+impl Default for Metrics {
+    /// Everything at zero. The texts here are what Prometheus shows.
+    fn default() -> Self {
+        let rows = || Unit::Other("rows".to_owned());
+        let seconds = || Family::new_with_constructor(durations as fn() -> Histogram);
+        let counts = Family::new_with_constructor(row_counts as fn() -> Histogram);
+        let mut page = Page(Registry::with_prefix("glasshouse"));
+        page.0.register("build", "This program", Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]));
+        Self {
+            tenants: Names::new(TENANT_LABELS_MAX),
+            events: page.add("events", "Events received, by what became of them", Family::default()),
+            commit_duration: page.add_in(
+                Unit::Seconds,
+                "commit_duration",
+                "Writing and committing one batch",
+                seconds(),
+            ),
+            commit_rows: page.add_in(rows(), "commit", "Rows of one batch", counts),
+            queue_bytes: page.add_in(Unit::Bytes, "ingest_queue", "Events waiting for a commit", Gauge::default()),
+            limited: page.add("limited", "Requests refused by a limit, by its name", Family::default()),
+            queries_running: page.add("queries_running", "Queries running now", Gauge::default()),
+            queries: page.add("queries", "Queries that ended, by how", Family::default()),
+            query_duration: page.add_in(Unit::Seconds, "query_duration", "From planning to the last row", durations()),
+            query_rows: page.add_in(rows(), "query_returned", "Rows returned by queries", Counter::default()),
+            auth_refused: page.add("auth_refused", "Callers refused, by reason", Family::default()),
+            http_requests: page.add("http_requests", "HTTP requests, by route and status", Family::default()),
+            http_duration: page.add_in(Unit::Seconds, "http_duration", "HTTP requests, until the answer", seconds()),
+            flight_calls: page.add("flight_calls", "Flight calls, by method and gRPC code", Family::default()),
+            lake_version: page.add("lake_version", "The newest known version of a table", Family::default()),
+            lake_checkpoints: page.add("lake_checkpoints", "Checkpoints written", Family::default()),
+            registry: page.0,
+        }
+    }
+}
+
+impl Metrics {
+    /// Counts `count` events of `tenant`.
+    pub fn events(&self, table: &str, tenant: &str, outcome: EventOutcome, count: u64) {
+        let tenant = self.tenants.label(tenant);
+        let labels = [("table", Label::owned(table)), ("tenant", tenant), ("outcome", outcome.word().into())];
+        self.events.get_or_create(&labels).inc_by(count);
+    }
+
+    /// One batch of `rows` was written and committed in `took`.
+    pub fn committed(&self, table: &str, rows: usize, took: Duration) {
+        let labels = [("table", Label::owned(table))];
+        self.commit_duration.get_or_create(&labels).observe(took.as_secs_f64());
+        self.commit_rows.get_or_create(&labels).observe(rows as f64);
+    }
+
+    /// So many bytes wait for a commit now.
+    pub fn queue_bytes(&self, bytes: usize) {
+        self.queue_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+
+    /// A request was refused by the limit of this configuration key (`ingest.queue_bytes_max`).
+    pub fn limited(&self, limit: &'static str) {
+        self.limited.get_or_create(&[("limit", limit.into())]).inc();
+    }
+
+    /// A query starts. It runs until the meter is dropped.
+    pub fn query(self: &Arc<Self>) -> QueryMeter {
+        QueryMeter::start(self.clone())
+    }
+
+    /// A query ended after `took`, with `rows` returned.
+    pub(super) fn query_ended(&self, outcome: QueryOutcome, rows: u64, took: Duration) {
+        self.queries.get_or_create(&[("outcome", outcome.word().into())]).inc();
+        self.query_duration.observe(took.as_secs_f64());
+        self.query_rows.inc_by(rows);
+    }
+
+    /// A caller was refused: `expired`, `signature`, `audience`, `scope` …
+    pub fn auth_refused(&self, reason: &'static str) {
+        self.auth_refused.get_or_create(&[("reason", reason.into())]).inc();
+    }
+
+    /// An HTTP request was answered. `route` is the pattern (`/v1/tables/{table}/events`), never the path that was asked.
+    pub fn http_request(&self, route: &str, status: u16, took: Duration) {
+        let route = Label::owned(route);
+        let labels = [("route", route.clone()), ("status", Label::owned(status.to_string()))];
+        self.http_requests.get_or_create(&labels).inc();
+        self.http_duration.get_or_create(&[("route", route)]).observe(took.as_secs_f64());
+    }
+
+    /// A Flight call was answered: `DoGet`, `RESOURCE_EXHAUSTED`.
+    pub fn flight_call(&self, method: &'static str, code: &'static str) {
+        self.flight_calls.get_or_create(&[("method", method.into()), ("code", code.into())]).inc();
+    }
+
+    /// The newest version of `table` that this server knows.
+    pub fn lake_version(&self, table: &str, version: u64) {
+        let version = i64::try_from(version).unwrap_or(i64::MAX);
+        self.lake_version.get_or_create(&[("table", Label::owned(table))]).set(version);
+    }
+
+    /// A checkpoint of `table` was written.
+    pub fn lake_checkpoint(&self, table: &str) {
+        self.lake_checkpoints.get_or_create(&[("table", Label::owned(table))]).inc();
+    }
+
+    /// The text exposition format (OpenMetrics), to be sent as [`Metrics::CONTENT_TYPE`].
+    pub fn render(&self) -> String {
+        let mut page = String::new();
+        text::encode(&mut page, &self.registry).expect("writing to a string cannot fail");
+        page
+    }
+
+    /// The media type of [`Metrics::render`].
+    pub const CONTENT_TYPE: &'static str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Error;
+
+    #[track_caller]
+    fn check(metrics: &Metrics, lines: &[&str]) {
+        let page = metrics.render();
+        for line in lines {
+            assert!(page.lines().any(|given| given == *line), "no line {line} in:\n{page}");
+        }
+    }
+
+    #[test]
+    fn every_call_shows_on_the_page() {
+        let metrics = Arc::new(Metrics::default());
+        metrics.events("calls", "acme", EventOutcome::Accepted, 7);
+        metrics.events("calls", "acme", EventOutcome::Accepted, 1);
+        metrics.committed("calls", 8, Duration::from_millis(3));
+        metrics.queue_bytes(512);
+        metrics.limited("ingest.queue_bytes_max");
+        metrics.auth_refused("expired");
+        metrics.http_request("/v1/tables/{table}/events", 429, Duration::from_millis(3));
+        metrics.flight_call("DoGet", "OK");
+        metrics.lake_version("calls", 41);
+        metrics.lake_checkpoint("calls");
+        check(
+            &metrics,
+            &[
+                "glasshouse_events_total{table=\"calls\",tenant=\"acme\",outcome=\"accepted\"} 8",
+                "glasshouse_commit_duration_seconds_count{table=\"calls\"} 1",
+                "glasshouse_commit_rows_sum{table=\"calls\"} 8.0",
+                "glasshouse_ingest_queue_bytes 512",
+                "glasshouse_limited_total{limit=\"ingest.queue_bytes_max\"} 1",
+                "glasshouse_auth_refused_total{reason=\"expired\"} 1",
+                "glasshouse_http_requests_total{route=\"/v1/tables/{table}/events\",status=\"429\"} 1",
+                "glasshouse_flight_calls_total{method=\"DoGet\",code=\"OK\"} 1",
+                "glasshouse_lake_version{table=\"calls\"} 41",
+                "glasshouse_lake_checkpoints_total{table=\"calls\"} 1",
+                "# EOF",
+            ],
+        );
+    }
+
+    #[test]
+    fn a_query_is_counted_however_it_ends() {
+        let metrics = Arc::new(Metrics::default());
+        let mut ended = metrics.query();
+        ended.rows(5);
+        let (limited, dropped) = (metrics.query(), metrics.query());
+        check(&metrics, &["glasshouse_queries_running 3"]);
+        ended.end(QueryOutcome::Ok);
+        limited.end(QueryOutcome::from(&Error::limited("too much")));
+        drop(dropped);
+        check(
+            &metrics,
+            &[
+                "glasshouse_queries_running 0",
+                "glasshouse_queries_total{outcome=\"ok\"} 1",
+                "glasshouse_queries_total{outcome=\"limited\"} 1",
+                "glasshouse_queries_total{outcome=\"cancelled\"} 1",
+                "glasshouse_query_duration_seconds_count 3",
+                "glasshouse_query_returned_rows_total 5",
+            ],
+        );
+    }
+
+    #[test]
+    fn tenants_past_the_bound_share_a_label() {
+        let metrics = Metrics::default();
+        for number in 0..TENANT_LABELS_MAX + 20 {
+            metrics.events("calls", &format!("t{number}"), EventOutcome::Accepted, 1);
+        }
+        metrics.events("calls", "t0", EventOutcome::Accepted, 1);
+        check(
+            &metrics,
+            &[
+                "glasshouse_events_total{table=\"calls\",tenant=\"t0\",outcome=\"accepted\"} 2",
+                "glasshouse_events_total{table=\"calls\",tenant=\"other\",outcome=\"accepted\"} 20",
+            ],
+        );
+    }
+
+    #[test]
+    fn a_tenants_name_cannot_forge_labels() {
+        let metrics = Metrics::default();
+        metrics.events("calls", "a\"} 9\n\\b", EventOutcome::Rejected, 1);
+        check(&metrics, &[r#"glasshouse_events_total{table="calls",tenant="a\"} 9\n\\b",outcome="rejected"} 1"#]);
+    }
+}

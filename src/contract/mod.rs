@@ -9,13 +9,12 @@
 //! **Invariant:** decoding is pure: no clock, no IO. The receive time and the owner are arguments ([`Stamp`]).
 //! **Invariant:** a bad event becomes a [`Reject`] and never spoils its neighbours.
 
-mod arrow_in;
-mod json;
+mod declare;
+mod fields;
 mod proto;
 mod reject;
-mod row;
 mod table;
-mod wire;
+mod time;
 
 pub use reject::{Reason, Reject};
 pub use table::{Column, ColumnKind, Contract, EVENT_DATE, RECEIVED_TIME};

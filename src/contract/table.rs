@@ -1,9 +1,17 @@
 //! A table's contract: its columns in stored order, its keys, and how fields of an event find their column.
+//!
+//! In: a declared table ([`TableConfig`]). Out: a checked [`Contract`], or every fault of the declaration at once.
+//! **Invariant:** stored columns stand in the order tenant, time, id, [`RECEIVED_TIME`], the rest as declared, the map.
 
+use std::collections::HashMap;
 use std::path::Path;
+use std::sync::Arc;
 
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit};
+use arrow::record_batch::RecordBatch;
 
+use super::declare::{self, Declared, Keys};
+use super::fields::{Target, Tree};
 use crate::config::TableConfig;
 use crate::error::Result;
 
@@ -69,6 +77,14 @@ pub struct Contract {
     pub received: usize,
     /// The index of the map column, if there is one.
     pub map: Option<usize>,
+    /// How fields find their columns.
+    pub(super) tree: Tree,
+    /// Whether unknown fields go to the map column; else an event with one is rejected.
+    pub(super) unknown_to_map: bool,
+    /// Whether the fields have protobuf numbers.
+    pub(super) protobuf: bool,
+    /// What an integer counts in a timestamp column that came as Arrow.
+    pub(super) time_unit: crate::config::TimeUnit,
     schema: SchemaRef,
     table_schema: SchemaRef,
 }
@@ -76,16 +92,16 @@ pub struct Contract {
 impl Contract {
     /// The contract of a declared table. Relative `.proto` paths start at `base`. All faults at once.
     pub fn new(name: &str, config: &TableConfig, base: &Path) -> Result<Self> {
-        let _ = (name, config, base);
-        todo!()
+        let (declared, keys) = declare::declare(config, base).map_err(|fault| fault.at(format!("table `{name}`")))?;
+        Ok(Self::assemble(name.into(), declared, keys, config.time_unit))
     }
 
     /// The contract of a table's quarantine, `<table>_quarantine`: tenant (nullable in fact as "" for unknown owners),
     /// `event_time` (= receive time), `quarantine_id`, `received_time`, `source_table`, `reason`, `detail`, `place`
     /// (door, request, index), `payload` (bytes).
     pub fn quarantine_of(table: &Contract) -> Self {
-        let _ = table;
-        todo!()
+        let (declared, keys) = declare::quarantine(table);
+        Self::assemble(format!("{}_quarantine", table.name), declared, keys, crate::config::TimeUnit::Micros)
     }
 
     /// The Arrow schema of its files, without [`EVENT_DATE`]. Tenant, time, id and receive time are not null.
@@ -97,4 +113,167 @@ impl Contract {
     pub fn table_schema(&self) -> &SchemaRef {
         &self.table_schema
     }
+
+    /// The index of a column by its name.
+    pub fn column(&self, name: &str) -> Option<usize> {
+        self.columns.iter().position(|column| column.name == name)
+    }
+
+    /// No rows, in [`Contract::schema`].
+    pub fn empty_batch(&self) -> RecordBatch {
+        RecordBatch::new_empty(Arc::clone(&self.schema))
+    }
+
+    /// Puts declared columns into stored order and points the tree's leaves at them.
+    fn assemble(name: String, declared: Declared, keys: Keys, time_unit: crate::config::TimeUnit) -> Self {
+        let Declared { description, columns: given, mut tree, unknown_to_map, protobuf, .. } = declared;
+        let order = stored_order(&given, keys);
+        let mut places = vec![0; given.len()];
+        for (place, column) in order.iter().enumerate() {
+            // The receive time stands at 3: it is ours and no field leads to it.
+            places[*column] = if place < 3 { place } else { place + 1 };
+        }
+        tree.reorder(&places);
+        let mut columns: Vec<_> = order.iter().map(|column| given[*column].clone()).collect();
+        columns.insert(3, received_column());
+        let schema = schema_of(&columns);
+        let table_schema = with_event_date(&schema, &columns[1].name);
+        let tree = with_column_names(tree, &columns);
+        let map = columns.iter().position(|column| column.kind == ColumnKind::Map);
+        Self {
+            name,
+            description,
+            tenant: 0,
+            time: 1,
+            id: 2,
+            received: 3,
+            map,
+            columns,
+            tree,
+            unknown_to_map,
+            protobuf,
+            time_unit,
+            schema: Arc::new(schema),
+            table_schema: Arc::new(table_schema),
+        }
+    }
+}
+
+impl ColumnKind {
+    /// The Arrow type of its values.
+    pub fn data_type(self) -> DataType {
+        match self {
+            Self::Bool => DataType::Boolean,
+            Self::Int32 => DataType::Int32,
+            Self::Int64 => DataType::Int64,
+            Self::Float32 => DataType::Float32,
+            Self::Float64 => DataType::Float64,
+            Self::Text => DataType::Utf8,
+            Self::Bytes => DataType::Binary,
+            Self::Timestamp => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
+            Self::Date => DataType::Date32,
+            Self::Map => {
+                let key = Field::new("key", DataType::Utf8, false);
+                let value = Field::new("value", DataType::Utf8, true);
+                let entries = DataType::Struct(Fields::from(vec![key, value]));
+                DataType::Map(Arc::new(Field::new("key_value", entries, false)), false)
+            }
+        }
+    }
+
+    /// Its name in the configuration and in messages.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Bool => "bool",
+            Self::Int32 => "int32",
+            Self::Int64 => "int64",
+            Self::Float32 => "float32",
+            Self::Float64 => "float64",
+            Self::Text => "text",
+            Self::Bytes => "bytes",
+            Self::Timestamp => "timestamp",
+            Self::Date => "date",
+            Self::Map => "map",
+        }
+    }
+
+    /// The kind of this name.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == name)
+    }
+
+    /// All kinds.
+    pub const ALL: [Self; 10] = [
+        Self::Text,
+        Self::Bool,
+        Self::Int32,
+        Self::Int64,
+        Self::Float32,
+        Self::Float64,
+        Self::Timestamp,
+        Self::Date,
+        Self::Bytes,
+        Self::Map,
+    ];
+}
+
+/// Declared columns in stored order: keys first, the map last.
+fn stored_order(given: &[Column], keys: Keys) -> Vec<usize> {
+    let keys = [keys.tenant, keys.time, keys.id];
+    let is_map = |column: &usize| given[*column].kind == ColumnKind::Map;
+    let rest = (0..given.len()).filter(|column| !keys.contains(column));
+    let map = rest.clone().filter(is_map);
+    keys.into_iter().chain(rest.filter(|column| !is_map(column))).chain(map).collect()
+}
+
+fn received_column() -> Column {
+    Column {
+        name: RECEIVED_TIME.into(),
+        kind: ColumnKind::Timestamp,
+        unit: String::new(),
+        description: "When the server received the event, by its own clock".into(),
+    }
+}
+
+fn schema_of(columns: &[Column]) -> Schema {
+    let fields = columns.iter().enumerate().map(|(index, column)| {
+        let field = Field::new(&column.name, column.kind.data_type(), index > 3);
+        field.with_metadata(metadata(&column.description, &column.unit))
+    });
+    Schema::new(fields.collect::<Vec<_>>())
+}
+
+fn with_event_date(schema: &Schema, time: &str) -> Schema {
+    let comment = format!("The UTC day of `{time}`");
+    let date = Field::new(EVENT_DATE, DataType::Date32, true).with_metadata(metadata(&comment, ""));
+    let fields = schema.fields().iter().cloned().chain([Arc::new(date)]);
+    Schema::new(fields.collect::<Vec<_>>())
+}
+
+fn metadata(comment: &str, unit: &str) -> HashMap<String, String> {
+    let pairs = [("comment", comment), ("unit", unit)].into_iter().filter(|(_, text)| !text.is_empty());
+    pairs.map(|(key, text)| (key.to_owned(), text.to_owned())).collect()
+}
+
+/// Lets the event itself name each column, however deep its field stands; and drops columns that only the server sets.
+fn with_column_names(mut tree: Tree, columns: &[Column]) -> Tree {
+    let map = columns.iter().find(|column| column.kind == ColumnKind::Map);
+    let nested = tree.nodes.iter().skip(1).flat_map(|node| &node.fields).filter_map(|field| {
+        let name = match field.target {
+            Target::Column(leaf) => &columns[leaf.column].name,
+            Target::Map(..) => &map?.name,
+            Target::Node(_) | Target::Ignored => return None,
+        };
+        Some(super::fields::Field { name: name.clone(), json_name: String::new(), number: 0, target: field.target })
+    });
+    let ours = [RECEIVED_TIME, EVENT_DATE].map(|name| super::fields::Field {
+        name: name.into(),
+        json_name: String::new(),
+        number: 0,
+        target: Target::Ignored,
+    });
+    let names: Vec<_> = nested.chain(ours).collect();
+    let root = tree.nodes.remove(0);
+    tree.nodes.insert(0, root.extend(names));
+    tree
 }

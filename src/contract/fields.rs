@@ -1,0 +1,266 @@
+//! The tree of fields of an event: how a JSON key or a protobuf field number finds its column.
+//!
+//! ```text
+//!   event ─► Tree ─ node 0 ─┬─ field ─► column
+//!                           ├─ field ─► node 1 ─┬─ field ─► column
+//!                           │                   └─ field ─► the map
+//!                           └─ field ─► nowhere (known, not stored)
+//! ```
+//!
+//! Built once from a `.proto` or from declared columns, read for every event: lookups neither allocate nor hash with a
+//! keyed hash. Only our own names are in the tables, so hostile keys can collide with a bounded number of them.
+
+use super::table::ColumnKind;
+use crate::config::TimeUnit;
+
+/// All objects that an event may hold. Node 0 is the event itself.
+#[derive(Debug, Default)]
+pub(super) struct Tree {
+    pub(super) nodes: Vec<Node>,
+    pub(super) enums: Vec<EnumNames>,
+}
+
+/// One object: the event, or a nested message.
+#[derive(Debug)]
+pub(super) struct Node {
+    /// Stands in front of the keys of unknown fields: empty, or a dotted path that ends in a dot.
+    pub(super) prefix: String,
+    pub(super) fields: Vec<Field>,
+    /// Columns that hold a value whenever the object is there, because their fields have no presence (proto3).
+    pub(super) defaults: Vec<(usize, Fallback)>,
+    names: Names,
+    numbers: Numbers,
+}
+
+/// One field of an object.
+#[derive(Debug, Clone)]
+pub(super) struct Field {
+    /// Its name in a `.proto` or in the configuration.
+    pub(super) name: String,
+    /// Its second name, in lowerCamelCase, or empty.
+    pub(super) json_name: String,
+    /// Its protobuf number; 0 when there is none.
+    pub(super) number: u32,
+    pub(super) target: Target,
+}
+
+/// Where a field's value goes.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Target {
+    /// Into a column.
+    Column(Leaf),
+    /// Into the fields of another object, by its index in [`Tree::nodes`].
+    Node(usize),
+    /// Into the map column: keys and values in these encodings.
+    Map(Encoding, Encoding),
+    /// Nowhere: known, but not stored.
+    Ignored,
+}
+
+/// A field that is a column.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Leaf {
+    /// Index in the stored columns.
+    pub(super) column: usize,
+    pub(super) kind: ColumnKind,
+    pub(super) encoding: Encoding,
+    /// What an integer counts, when the column is a timestamp.
+    pub(super) unit: TimeUnit,
+}
+
+/// How a value stands on the protobuf wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Encoding {
+    /// It does not: the column is declared without a `.proto`.
+    Undeclared,
+    Bool,
+    Int32,
+    Int64,
+    Uint32,
+    Uint64,
+    Sint32,
+    Sint64,
+    Fixed32,
+    Fixed64,
+    Sfixed32,
+    Sfixed64,
+    Float,
+    Double,
+    Text,
+    Bytes,
+    /// By its index in [`Tree::enums`].
+    Enum(usize),
+    /// `google.protobuf.Timestamp`.
+    Time,
+}
+
+/// What an absent field without presence holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fallback {
+    Int,
+    Float,
+    False,
+    EmptyText,
+    EmptyBytes,
+    /// The name of number 0.
+    Enum(usize),
+}
+
+/// The names of one enum's numbers.
+#[derive(Debug)]
+pub(super) struct EnumNames(Vec<(i32, String)>);
+
+impl Tree {
+    /// Moves every column to `places[column]`: from declared to stored order.
+    pub(super) fn reorder(&mut self, places: &[usize]) {
+        for node in &mut self.nodes {
+            for field in &mut node.fields {
+                if let Target::Column(leaf) = &mut field.target {
+                    leaf.column = places[leaf.column];
+                }
+            }
+            for (column, _) in &mut node.defaults {
+                *column = places[*column];
+            }
+        }
+    }
+}
+
+impl Node {
+    pub(super) fn new(prefix: String, fields: Vec<Field>, defaults: Vec<(usize, Fallback)>) -> Self {
+        let (names, numbers) = (Names::new(&fields), Numbers::new(&fields));
+        Self { prefix, fields, defaults, names, numbers }
+    }
+
+    /// The same node with further fields behind its own; a name that is taken already stays with its first owner.
+    pub(super) fn extend(self, fields: impl IntoIterator<Item = Field>) -> Self {
+        let mut all = self.fields;
+        all.extend(fields);
+        Self::new(self.prefix, all, self.defaults)
+    }
+
+    /// The field with this protobuf number.
+    pub(super) fn numbered(&self, number: u32) -> Option<&Field> {
+        self.numbers.find(number).map(|index| &self.fields[index])
+    }
+
+    /// The place of a name among [`Node::name`]s: first a guess, then a look-up.
+    pub(super) fn find_name(&self, key: &[u8]) -> Option<usize> {
+        self.names.find(key)
+    }
+
+    /// The name at a place, and its field.
+    pub(super) fn name(&self, place: usize) -> Option<(&[u8], &Field)> {
+        let (name, field) = self.names.entries.get(place)?;
+        Some((name, &self.fields[*field]))
+    }
+
+    /// How many names there are.
+    pub(super) fn names(&self) -> usize {
+        self.names.entries.len()
+    }
+}
+
+impl EnumNames {
+    pub(super) fn new(mut names: Vec<(i32, String)>) -> Self {
+        // Stable: of several names of one number (aliases) the first one declared is the name.
+        names.sort_by_key(|(number, _)| *number);
+        names.dedup_by_key(|(number, _)| *number);
+        Self(names)
+    }
+
+    /// The name of a number that the contract knows.
+    pub(super) fn name(&self, number: i32) -> Option<&str> {
+        let guess = usize::try_from(number).ok().and_then(|at| self.0.get(at)).filter(|(known, _)| *known == number);
+        let found =
+            guess.or_else(|| self.0.binary_search_by_key(&number, |(known, _)| *known).ok().map(|at| &self.0[at]));
+        found.map(|(_, name)| name.as_str())
+    }
+}
+
+/// Names to fields: open addressing over a table at most a quarter full.
+#[derive(Debug)]
+struct Names {
+    entries: Vec<(Box<[u8]>, usize)>,
+    table: Vec<u16>,
+}
+
+/// No entry.
+const EMPTY: u16 = u16::MAX;
+
+impl Names {
+    fn new(fields: &[Field]) -> Self {
+        let names = fields.iter().enumerate().map(|(index, field)| (field.name.as_bytes(), index));
+        let json_names = fields.iter().enumerate().map(|(index, field)| (field.json_name.as_bytes(), index));
+        let mut all = Self { entries: Vec::new(), table: vec![EMPTY; (fields.len() * 8 + 1).next_power_of_two()] };
+        for (name, field) in names.chain(json_names) {
+            if !name.is_empty() && all.find(name).is_none() {
+                all.insert(name, field);
+            }
+        }
+        all
+    }
+
+    fn insert(&mut self, name: &[u8], field: usize) {
+        let entry = u16::try_from(self.entries.len()).expect("tables have at most 1024 columns, so few names");
+        let mut slot = self.slot(name);
+        while self.table[slot] != EMPTY {
+            slot = (slot + 1) & (self.table.len() - 1);
+        }
+        self.table[slot] = entry;
+        self.entries.push((name.into(), field));
+    }
+
+    fn find(&self, name: &[u8]) -> Option<usize> {
+        let mut slot = self.slot(name);
+        loop {
+            let entry = usize::from(self.table[slot]);
+            let (known, _) = self.entries.get(entry)?;
+            if **known == *name {
+                return Some(entry);
+            }
+            slot = (slot + 1) & (self.table.len() - 1);
+        }
+    }
+
+    fn slot(&self, name: &[u8]) -> usize {
+        let mut hash = name.len() as u64;
+        for chunk in name.chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            hash = (hash.rotate_left(5) ^ u64::from_le_bytes(word)).wrapping_mul(0x517c_c1b7_2722_0a95);
+        }
+        (hash >> 32) as usize & (self.table.len() - 1)
+    }
+}
+
+/// Protobuf numbers to fields: a direct table for the small ones, a sorted list for the rest.
+#[derive(Debug)]
+struct Numbers {
+    direct: Vec<u16>,
+    sorted: Vec<(u32, usize)>,
+}
+
+impl Numbers {
+    /// Numbers below this one are looked up directly.
+    const DIRECT: u32 = 256;
+
+    fn new(fields: &[Field]) -> Self {
+        let numbered = fields.iter().enumerate().filter(|(_, field)| field.number > 0);
+        let mut sorted: Vec<_> = numbered.map(|(index, field)| (field.number, index)).collect();
+        sorted.sort_unstable();
+        let largest = sorted.iter().map(|(number, _)| *number).take_while(|number| *number < Self::DIRECT).last();
+        let mut direct = vec![EMPTY; largest.map_or(0, |number| number as usize + 1)];
+        for (number, index) in sorted.iter().filter(|(number, _)| *number < Self::DIRECT) {
+            direct[*number as usize] = u16::try_from(*index).expect("tables have at most 1024 columns, so few fields");
+        }
+        Self { direct, sorted }
+    }
+
+    fn find(&self, number: u32) -> Option<usize> {
+        if let Some(index) = self.direct.get(number as usize) {
+            return (*index != EMPTY).then_some(usize::from(*index));
+        }
+        self.sorted.binary_search_by_key(&number, |(known, _)| *known).ok().map(|at| self.sorted[at].1)
+    }
+}

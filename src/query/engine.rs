@@ -1,39 +1,227 @@
 //! What all queries share: tables, caches, slots per tenant, and the list of what runs.
+//!
+//! In: an [`Access`]. Out: a [`Session`] that sees the newest snapshots known. Making one reads nothing and costs
+//! microseconds: functions, rules and options come from a template, file metadata from a cache.
+//!
+//! **Invariant:** each query has its own memory, bounded by `query.memory_bytes_max`, and never writes to a disk: a query
+//! that would have to spill ends with `Limited`. A tenant must not fill the server's disk.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use datafusion::catalog::TableFunction;
+use datafusion::config::ConfigOptions;
+use datafusion::datasource::physical_plan::parquet::CachedParquetFileReaderFactory;
+use datafusion::error::DataFusionError;
+use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
+use datafusion::execution::memory_pool::GreedyMemoryPool;
+use datafusion::execution::object_store::ObjectStoreUrl;
+use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
+use datafusion::execution::SessionStateDefaults;
+use datafusion::prelude::SessionConfig;
+use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::config::QueryConfig;
-use crate::error::Result;
-use crate::lake::Tables;
-use crate::query::Session;
+use crate::error::{Error, Result};
+use crate::lake::{Table, Tables};
+use crate::query::session::{CATALOG, SCHEMA, Session};
+use crate::query::table::Source;
+use crate::query::limits;
 use crate::telemetry::Metrics;
-use crate::tenancy::Access;
+use crate::tenancy::{Access, Scope, Slots};
 
 /// Names one running query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct QueryId(pub uuid::Uuid);
 
 /// The engine.
+pub struct Engine {
+    pub(super) tables: Arc<Tables>,
+    pub(super) config: QueryConfig,
+    pub(super) clock: Clock,
+    pub(super) slots: Slots,
+    pub(super) running: Arc<Running>,
+    /// Cloned for each session.
+    pub(super) template: SessionState,
+    /// The table functions that a statement may name.
+    pub(super) table_functions: Arc<[Arc<TableFunction>]>,
+    runtime: Arc<RuntimeEnv>,
+    sources: HashMap<String, Source>,
+    #[expect(dead_code, reason = "the running gauge is wired when telemetry has it")]
+    metrics: Arc<Metrics>,
+}
+
+/// The queries that run now: who asked, and how to stop them.
+#[derive(Debug, Default)]
+pub(super) struct Running(Mutex<HashMap<QueryId, Entry>>);
+
 #[derive(Debug)]
-pub struct Engine {}
+struct Entry {
+    caller: Caller,
+    stop: CancellationToken,
+}
+
+/// Who may cancel a query: the same subject of the same issuer and tenant.
+#[derive(Debug, PartialEq, Eq)]
+struct Caller {
+    tenant: String,
+    issuer: String,
+    subject: String,
+}
+
+/// One running query's place in the list; dropping it leaves the list.
+#[derive(Debug)]
+pub(super) struct Ticket {
+    pub(super) id: QueryId,
+    pub(super) stop: CancellationToken,
+    running: Arc<Running>,
+}
 
 impl Engine {
     /// Registers the lake's store, sizes the caches.
     pub fn new(tables: Arc<Tables>, config: QueryConfig, clock: Clock, metrics: Arc<Metrics>) -> Result<Arc<Self>> {
-        let _ = (tables, config, clock, metrics);
-        todo!()
+        let fault = |fault: DataFusionError| Error::internal("the query engine does not start").with_source(fault);
+        let runtime = RuntimeEnvBuilder::new()
+            .with_metadata_cache_limit(config.metadata_cache_bytes_max)
+            .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled))
+            .build_arc()
+            .map_err(fault)?;
+        let partitions = match config.partitions {
+            0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            partitions => partitions,
+        };
+        let mut sources = HashMap::new();
+        for (name, table) in &*tables {
+            sources.insert(name.clone(), source(table, &runtime, partitions).map_err(fault)?);
+        }
+        let template = template(&config, partitions, &runtime);
+        let slots = Slots::new(config.tenant_queries_max, config.tenant_queue_max, config.tenant_queue_wait_max);
+        Ok(Arc::new(Self {
+            tables,
+            clock,
+            slots,
+            running: Arc::default(),
+            template,
+            table_functions: SessionStateDefaults::default_table_functions().into(),
+            runtime,
+            sources,
+            metrics,
+            config,
+        }))
     }
 
     /// A session for one request. `Forbidden` without the read scope or a tenant. Costs tens of microseconds.
     pub fn session(self: &Arc<Self>, access: &Access) -> Result<Session> {
-        let _ = access;
-        todo!()
+        access.require(Scope::Read)?;
+        access.check_expiry(self.clock.now())?;
+        Session::new(Arc::clone(self), access.clone())
     }
 
     /// Cancels a running query of this caller (same tenant and subject). False when it is unknown, foreign or done.
     pub fn cancel(&self, access: &Access, id: QueryId) -> bool {
-        let _ = (access, id);
-        todo!()
+        let Ok(caller) = Caller::of(access) else { return false };
+        self.running.lock().get(&id).filter(|entry| entry.caller == caller).is_some_and(|entry| {
+            entry.stop.cancel();
+            true
+        })
     }
+
+    /// How many queries run now, of all tenants.
+    pub fn running(&self) -> usize {
+        self.running.lock().len()
+    }
+
+    /// The shared environment with memory of its own for one query.
+    pub(super) fn runtime(&self) -> Arc<RuntimeEnv> {
+        let memory = GreedyMemoryPool::new(self.config.memory_bytes_max);
+        Arc::new(RuntimeEnv { memory_pool: Arc::new(memory), ..RuntimeEnv::clone(&self.runtime) })
+    }
+
+    /// How the files of a table are read.
+    pub(super) fn source(&self, table: &str) -> Option<&Source> {
+        self.sources.get(table)
+    }
+
+    /// Enters a query of `access` into the list of what runs.
+    pub(super) fn enter(&self, access: &Access) -> Result<Ticket> {
+        let id = QueryId(uuid::Uuid::new_v4());
+        let stop = CancellationToken::new();
+        let entry = Entry { caller: Caller::of(access)?, stop: stop.clone() };
+        self.running.lock().insert(id, entry);
+        Ok(Ticket { id, stop, running: Arc::clone(&self.running) })
+    }
+}
+
+impl Running {
+    /// A panic cannot leave the list half changed, so a poisoned lock is as good as new.
+    fn lock(&self) -> MutexGuard<'_, HashMap<QueryId, Entry>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.running.lock().remove(&self.id);
+    }
+}
+
+impl Caller {
+    fn of(access: &Access) -> Result<Self> {
+        let (issuer, subject, _) = access.identity();
+        let tenant = access.tenant()?.as_str().to_owned();
+        Ok(Self { tenant, issuer: issuer.to_owned(), subject: subject.to_owned() })
+    }
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine").field("tables", &self.tables.len()).finish_non_exhaustive()
+    }
+}
+
+fn source(table: &Table, runtime: &RuntimeEnv, partitions: usize) -> Result<Source, DataFusionError> {
+    let (store, prefix) = table.location();
+    let root = ObjectStoreUrl::parse(store.root.as_str())?;
+    runtime.register_object_store(&store.root, Arc::clone(&store.objects));
+    let metadata = runtime.cache_manager.get_file_metadata_cache();
+    let reader = Arc::new(CachedParquetFileReaderFactory::new(Arc::clone(&store.objects), metadata));
+    Ok(Source { store: root, prefix: prefix.clone(), reader, partitions })
+}
+
+/// Functions, rules and options of every session. There are no file formats, table factories or URL tables in it: a
+/// statement has no way to name a file.
+fn template(config: &QueryConfig, partitions: usize, runtime: &Arc<RuntimeEnv>) -> SessionState {
+    let functions = SessionStateDefaults::default_table_functions();
+    SessionStateBuilder::new()
+        .with_config(options(config, partitions).into())
+        .with_runtime_env(Arc::clone(runtime))
+        .with_expr_planners(SessionStateDefaults::default_expr_planners())
+        .with_scalar_functions(limits::bounded(SessionStateDefaults::default_scalar_functions()))
+        .with_higher_order_functions(SessionStateDefaults::default_higher_order_functions())
+        .with_aggregate_functions(SessionStateDefaults::default_aggregate_functions())
+        .with_window_functions(SessionStateDefaults::default_window_functions())
+        .with_table_function_list(functions)
+        .build()
+}
+
+fn options(config: &QueryConfig, partitions: usize) -> ConfigOptions {
+    let session = SessionConfig::new()
+        .with_default_catalog_and_schema(CATALOG, SCHEMA)
+        .with_create_default_catalog_and_schema(false)
+        // Ours stands in the catalog, without the server's settings.
+        .with_information_schema(false)
+        .with_target_partitions(partitions)
+        .with_batch_size(config.batch_rows)
+        .with_enforce_batch_size_in_joins(true);
+    let mut options = session.options().as_ref().clone();
+    options.sql_parser.collect_spans = true;
+    // String views would be sent with all their unfiltered buffers.
+    options.sql_parser.map_string_types_to_utf8view = false;
+    options.execution.parquet.schema_force_view_types = false;
+    // Our scan takes no filter that is made while a query runs.
+    options.optimizer.enable_dynamic_filter_pushdown = false;
+    options
 }

@@ -1,22 +1,34 @@
-//! How events are asked: a session per request, built from an [`Access`] over shared, immutable state.
+//! How events are asked: a session per request, built from an [`Access`](crate::tenancy::Access) over shared, immutable
+//! state.
 //!
 //! ```text
-//!   Access ─► Engine::session ─► Session ─ sql ─► statement (read-only?) ─► plan ─► stream
+//!   Access ─► Engine::session ─► Session ─ sql ─► statement (read-only?) ─► plan ─► answer (limits, promised schema)
 //!                                  │                                        │
-//!                                  └─ catalog of visible tables             └─ TenantScan: prune files ► read ► barrier
+//!                                  └─ catalog: TenantTables                 └─ TenantScan: prune files ► read ► barrier
 //! ```
 //!
-//! **Invariant:** a session comes only from an [`Access`] with a tenant; there is no unscoped SQL.
+//! **Invariant:** a session comes only from an `Access` with a tenant; there is no unscoped SQL.
 //! **Invariant:** the row filter is part of the table that a session sees; SQL text is never edited for safety.
-//! **Invariant:** no expression of a user is evaluated on a foreign row: [`TenantScan`] is a leaf that no optimizer enters.
+//! **Invariant:** no expression of a user is evaluated on a foreign row: `TenantScan` is a leaf that no optimizer enters.
+//! Comparisons of plain columns with literals are read below it, but only to skip pages by their statistics.
+//!
+//! The barrier is a plan node of our own around a standard Parquet scan, and a deliberate departure from plans made of
+//! standard nodes only: a standard filter node can be seen through, by optimizers and by EXPLAIN. When plans travel to
+//! other machines, this one node needs a codec.
 
+mod answer;
 mod catalog;
 mod engine;
+mod error;
 mod limits;
+mod parameters;
 mod prune;
 mod scan;
 mod session;
 mod statement;
+mod table;
+#[cfg(test)]
+mod tests;
 
 pub use engine::{Engine, QueryId};
 pub use session::{Answer, CATALOG, Planned, SCHEMA, Session, VisibleTable};

@@ -1,1 +1,212 @@
-//! TODO
+//! The barrier: the one plan node from which a tenant's rows come, and which no optimizer enters.
+//!
+//! In: a Parquet scan, owned privately, and the predicate that a row must meet to be this caller's. Out: the caller's rows
+//! in the asked columns, and nothing else.
+//!
+//! ```text
+//!   Parquet scan (private) ─► barrier predicate on every batch ─► asked columns ─► the user's plan
+//! ```
+//!
+//! **Invariant:** [`TenantScan`] is a leaf. It shows no child, takes no filter, limit, ordering or dynamic filter of the
+//! user's plan, reports no statistics and only metrics of its own output. So nothing of the user's is evaluated on a
+//! foreign row, and nothing about foreign rows or files (counts, names, pruning) shows in plans, metrics or answers.
+//! **Invariant:** a fault below the barrier is the lake's, never the user's: its text stays in the log.
+
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::array::{AsArray as _, RecordBatch, RecordBatchOptions};
+use arrow::compute::filter_record_batch;
+use arrow::datatypes::SchemaRef;
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::error::{DataFusionError, Result};
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_expr::{EquivalenceProperties, Partitioning, PhysicalExpr};
+use datafusion::physical_plan::execution_plan::{
+    Boundedness, EmissionType, ReplaceChildrenOptions, SchedulingType, reset_plan_states,
+};
+use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet};
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties};
+use futures::{StreamExt as _, future, stream};
+
+use crate::error::Error;
+
+/// Reads one table for one caller.
+pub(super) struct TenantScan {
+    /// The table's name, for EXPLAIN.
+    table: Arc<str>,
+    /// Reads the asked columns first, then those that only the predicate needs.
+    source: Arc<dyn ExecutionPlan>,
+    barrier: Arc<Barrier>,
+    /// Rows after which each partition may stop: the user's LIMIT, counted behind the barrier.
+    limit: Option<usize>,
+    properties: Arc<PlanProperties>,
+    metrics: ExecutionPlanMetricsSet,
+}
+
+/// What a row must meet, and which columns of it go on.
+struct Barrier {
+    predicate: Arc<dyn PhysicalExpr>,
+    schema: SchemaRef,
+}
+
+impl TenantScan {
+    /// `source` yields the columns of `schema` first; `predicate` is over all its columns.
+    pub(super) fn new(
+        table: Arc<str>,
+        source: Arc<dyn ExecutionPlan>,
+        predicate: Arc<dyn PhysicalExpr>,
+        schema: SchemaRef,
+        limit: Option<usize>,
+    ) -> Self {
+        let partitions = source.properties().output_partitioning().partition_count();
+        let properties = PlanProperties::new(
+            EquivalenceProperties::new(Arc::clone(&schema)),
+            Partitioning::UnknownPartitioning(partitions),
+            EmissionType::Incremental,
+            Boundedness::Bounded,
+        )
+        .with_scheduling_type(SchedulingType::Cooperative);
+        Self {
+            table,
+            source,
+            barrier: Arc::new(Barrier { predicate, schema }),
+            limit,
+            properties: Arc::new(properties),
+            metrics: ExecutionPlanMetricsSet::new(),
+        }
+    }
+}
+
+impl Barrier {
+    /// The caller's rows of `batch`, in the columns that go on.
+    fn admit(&self, batch: &RecordBatch) -> Result<RecordBatch> {
+        let mask = self.predicate.evaluate(batch)?.into_array(batch.num_rows())?;
+        let mask = mask
+            .as_boolean_opt()
+            .ok_or_else(|| DataFusionError::Internal("the barrier's predicate is not a boolean".to_owned()))?;
+        let columns = batch.columns()[..self.schema.fields().len()].to_vec();
+        let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+        let batch = RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options)?;
+        if mask.true_count() == batch.num_rows() {
+            return Ok(batch);
+        }
+        // A null in the mask is not true: such a row is not admitted.
+        Ok(filter_record_batch(&batch, mask)?)
+    }
+}
+
+impl ExecutionPlan for TenantScan {
+    fn name(&self) -> &'static str {
+        "TenantScan"
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        &self.properties
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        Vec::new()
+    }
+
+    fn apply_expressions(
+        &self,
+        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
+        Ok(TreeNodeRecursion::Continue)
+    }
+
+    fn replace_children(
+        self: Arc<Self>,
+        _: Vec<Arc<dyn ExecutionPlan>>,
+        _: ReplaceChildrenOptions,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        Ok(self)
+    }
+
+    fn with_new_children(self: Arc<Self>, _: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
+        Ok(self)
+    }
+
+    /// A recursive query runs its inner part many times: the private scan starts anew each time.
+    fn reset_state(self: Arc<Self>) -> Result<Arc<dyn ExecutionPlan>> {
+        Ok(Arc::new(Self {
+            table: Arc::clone(&self.table),
+            source: reset_plan_states(Arc::clone(&self.source))?,
+            barrier: Arc::clone(&self.barrier),
+            limit: self.limit,
+            properties: Arc::clone(&self.properties),
+            metrics: ExecutionPlanMetricsSet::new(),
+        }))
+    }
+
+    fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        let source = self.source.execute(partition, context).map_err(below)?;
+        let metrics = BaselineMetrics::new(&self.metrics, partition);
+        let barrier = Arc::clone(&self.barrier);
+        let admitted = source
+            .map(move |batch| {
+                let batch = batch.map_err(below)?;
+                let _timer = metrics.elapsed_compute().timer();
+                let batch = barrier.admit(&batch).map_err(below)?;
+                metrics.record_output(batch.num_rows());
+                Ok(batch)
+            })
+            .filter(|batch| future::ready(batch.as_ref().map_or(true, |batch| batch.num_rows() > 0)));
+        let rows = match self.limit {
+            None => admitted.boxed(),
+            Some(limit) => stop_after(limit, admitted).boxed(),
+        };
+        Ok(Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.barrier.schema), rows)))
+    }
+
+    fn metrics(&self) -> Option<MetricsSet> {
+        Some(self.metrics.clone_inner())
+    }
+}
+
+/// Ends `batches` once `limit` rows have passed.
+fn stop_after(
+    limit: usize,
+    batches: impl stream::Stream<Item = Result<RecordBatch>> + Send,
+) -> impl stream::Stream<Item = Result<RecordBatch>> + Send {
+    batches.scan(limit, |left, batch| {
+        future::ready(match batch {
+            Ok(_) if *left == 0 => None,
+            Ok(batch) => {
+                let rows = batch.num_rows().min(*left);
+                *left -= rows;
+                Some(Ok(batch.slice(0, rows)))
+            }
+            Err(error) => Some(Err(error)),
+        })
+    })
+}
+
+/// A fault below the barrier as seen from above it.
+fn below(error: DataFusionError) -> DataFusionError {
+    DataFusionError::External(Box::new(Error::unavailable("a table cannot be read now: retry").with_source(error)))
+}
+
+impl DisplayAs for TenantScan {
+    fn fmt_as(&self, format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let columns: Vec<&str> = self.barrier.schema.fields().iter().map(|field| field.name().as_str()).collect();
+        match format {
+            DisplayFormatType::Default | DisplayFormatType::Verbose => {
+                write!(f, "TenantScan: table={}, columns=[{}]", self.table, columns.join(", "))?;
+                self.limit.map_or(Ok(()), |limit| write!(f, ", limit={limit}"))
+            }
+            DisplayFormatType::TreeRender => {
+                writeln!(f, "table={}", self.table)?;
+                writeln!(f, "columns={}", columns.join(", "))
+            }
+        }
+    }
+}
+
+impl fmt::Debug for TenantScan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TenantScan").field("table", &self.table).finish_non_exhaustive()
+    }
+}

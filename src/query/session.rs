@@ -1,11 +1,40 @@
 //! One caller's view for one request: its tables, its plans, its answers.
+//!
+//! In: a statement, and values for its placeholders. Out: a [`Planned`] statement with the schema of its answer, and an
+//! [`Answer`] in exactly that schema. A session lives as long as one request; its tables stand still meanwhile.
+//!
+//! **Invariant:** the schema told before running is the schema of every batch: same names and types, every column
+//! nullable, no metadata. Nullability and metadata of a plan change between planning and running; a promise must not.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use chrono::DateTime;
+use datafusion::catalog::TableProvider as _;
+use datafusion::common::TableReference;
+use datafusion::error::DataFusionError;
+use datafusion::execution::TaskContext;
+use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_plan::execute_stream;
+use datafusion::sql::parser::Statement;
+use futures::FutureExt as _;
+use tokio::time::Instant;
 
-use crate::error::Result;
-use crate::query::QueryId;
+use crate::clock::Micros;
+use crate::contract::Contract;
+use crate::error::{Error, Result, did_you_mean};
+use crate::query::answer::{self, Deadline};
+use crate::query::catalog::{SessionTables, catalogs};
+use crate::query::engine::Engine;
+use crate::query::error::of_engine;
+use crate::query::table::TenantTable;
+use crate::query::{QueryId, parameters, statement};
+use crate::tenancy::Access;
 
 /// Catalog name of all tables.
 pub const CATALOG: &str = "glasshouse";
@@ -13,8 +42,13 @@ pub const CATALOG: &str = "glasshouse";
 pub const SCHEMA: &str = "public";
 
 /// A scoped session.
-#[derive(Debug)]
-pub struct Session {}
+pub struct Session {
+    engine: Arc<Engine>,
+    access: Access,
+    state: SessionState,
+    tables: Arc<SessionTables>,
+    started: Instant,
+}
 
 /// A checked, planned, read-only statement.
 #[derive(Debug, Clone)]
@@ -51,26 +85,173 @@ pub struct VisibleTable {
 }
 
 impl Session {
+    /// The tables that `access` may see, at their newest known snapshots.
+    pub(super) fn new(engine: Arc<Engine>, access: Access) -> Result<Self> {
+        let tenant = access.tenant()?;
+        let mut tables = BTreeMap::new();
+        for (name, table) in &*engine.tables {
+            if let (Some(rules), Some(source)) = (access.rules(name), engine.source(name)) {
+                let contract = Arc::clone(table.contract());
+                let table = TenantTable::new(contract, table.snapshot(), source.clone(), tenant, rules);
+                tables.insert(name.clone(), Arc::new(table));
+            }
+        }
+        let tables = Arc::new(tables);
+        let mut state = engine.template.clone();
+        state.register_catalog_list(catalogs(Arc::clone(&tables), Arc::clone(&engine.table_functions)));
+        state.mark_start_execution();
+        state.execution_props_mut().query_execution_start_time = DateTime::from_timestamp_micros(engine.clock.now());
+        Ok(Self { engine, access, state, tables, started: Instant::now() })
+    }
+
     /// Parses, checks and plans one statement. Anything but a query is refused by its name.
     pub async fn plan(&self, sql: &str) -> Result<Planned> {
-        let _ = sql;
-        todo!()
+        let statement = statement::parse(sql, &self.engine.config)?;
+        self.check_names(&statement)?;
+        let plan = self.guarded(self.state.statement_to_plan(statement)).await?;
+        statement::check_plan(&plan)?;
+        let found = plan.get_parameter_fields().map_err(|fault| self.fault(fault))?;
+        let parameters = parameters::schema(&found)?;
+        let schema = answer_schema(&plan, !parameters.fields().is_empty());
+        Ok(Planned { schema: Arc::new(schema), parameters, ordered: is_ordered(&plan), plan })
     }
 
     /// Runs a planned statement; `parameters` holds one row of values (or no column), cast to the inferred types.
     /// Waits for a slot of the tenant first.
     pub async fn run(&self, planned: &Planned, parameters: Option<&RecordBatch>) -> Result<Answer> {
-        let _ = (planned, parameters);
-        todo!()
+        self.access.check_expiry(self.engine.clock.now())?;
+        let values = parameters::bind(&planned.parameters, parameters)?;
+        let slot = self.engine.slots.take(self.access.tenant()?).await?;
+        let ticket = self.engine.enter(&self.access)?;
+        let plan = if values.is_empty() {
+            planned.plan.clone()
+        } else {
+            planned.plan.clone().with_param_values(values).map_err(|fault| self.fault(fault))?
+        };
+        self.check_types(planned, &plan)?;
+        let physical = self.guarded(self.state.create_physical_plan(&plan)).await?;
+        let context = TaskContext::from(&self.state).with_runtime(self.engine.runtime());
+        let stream = execute_stream(physical, Arc::new(context)).map_err(|fault| self.fault(fault))?;
+        let deadline = Deadline::new(self.started, self.time_left(), &self.engine.config);
+        Ok(answer::start(stream, Arc::clone(&planned.schema), deadline, ticket, slot, self.engine.config.clone()))
     }
 
     /// What this caller can see, by name.
     pub fn tables(&self) -> Vec<VisibleTable> {
-        todo!()
+        self.tables
+            .iter()
+            .map(|(name, table)| {
+                let contract = table.contract();
+                let schema = table.schema();
+                let fields = schema.fields().iter().map(|field| described(field, contract));
+                let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+                VisibleTable { name: name.clone(), description: contract.description.clone(), schema }
+            })
+            .collect()
     }
 
     /// Names of SQL functions by kind (scalar, aggregate, window), for SqlInfo.
     pub fn functions(&self) -> Vec<(String, &'static str)> {
-        todo!()
+        let scalar = self.state.scalar_functions().keys().map(|name| (name.clone(), "scalar"));
+        let aggregate = self.state.aggregate_functions().keys().map(|name| (name.clone(), "aggregate"));
+        let window = self.state.window_functions().keys().map(|name| (name.clone(), "window"));
+        let mut functions: Vec<_> = scalar.chain(aggregate).chain(window).collect();
+        functions.sort();
+        functions
     }
+
+    /// Refuses a table that is not in this session, with the same words whether it exists for others or not.
+    fn check_names(&self, statement: &Statement) -> Result<()> {
+        let names = self.state.resolve_table_references(statement).map_err(|fault| self.fault(fault))?;
+        for name in names {
+            let known = self.state.schema_for_ref(name.clone()).is_ok_and(|schema| schema.table_exist(name.table()));
+            if !known && self.state.table_functions().get(name.table()).is_none() {
+                let near = match name {
+                    TableReference::Bare { .. } => did_you_mean(name.table(), self.tables.keys().map(String::as_str)),
+                    _ => String::new(),
+                };
+                return Err(Error::not_found(format!("unknown table `{name}`{near}")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Values of unknown type may change the type of a column that depends on them: told, not cast in silence.
+    fn check_types(&self, planned: &Planned, bound: &LogicalPlan) -> Result<()> {
+        for (promised, bound) in planned.schema.fields().iter().zip(bound.schema().fields()) {
+            let original = planned.plan.schema().field_with_unqualified_name(promised.name());
+            let was_unknown = original.is_ok_and(|field| field.data_type().is_null());
+            if !planned.parameters.fields().is_empty() && promised.data_type() != bound.data_type() && !was_unknown {
+                return Err(Error::invalid(format!(
+                    "the bound values make column `{}` a {} instead of a {}: give them a type, as in CAST($1 AS BIGINT)",
+                    promised.name(),
+                    bound.data_type(),
+                    promised.data_type()
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Microseconds until the token expires.
+    fn time_left(&self) -> Micros {
+        self.access.expires().saturating_sub(self.engine.clock.now())
+    }
+
+    /// Runs a step of the engine; a panic in it ends this request only.
+    async fn guarded<T>(&self, step: impl Future<Output = Result<T, DataFusionError>>) -> Result<T> {
+        match AssertUnwindSafe(step).catch_unwind().await {
+            Ok(result) => result.map_err(|fault| self.fault(fault)),
+            Err(_) => Err(Error::internal("planning the query panicked")),
+        }
+    }
+
+    fn fault(&self, fault: DataFusionError) -> Error {
+        of_engine(fault, &self.engine.config)
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("access", &self.access).field("tables", &self.tables).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Answer").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// The promised schema. A column that is nothing but an untyped placeholder is promised as text.
+fn answer_schema(plan: &LogicalPlan, has_parameters: bool) -> Schema {
+    let fields = plan.schema().fields().iter().map(|field| {
+        let kind = match field.data_type() {
+            DataType::Null if has_parameters => DataType::Utf8,
+            kind => kind.clone(),
+        };
+        Field::new(field.name(), kind, true)
+    });
+    Schema::new(fields.collect::<Vec<_>>())
+}
+
+/// Whether the statement states an order of its rows.
+fn is_ordered(plan: &LogicalPlan) -> bool {
+    match plan {
+        LogicalPlan::Sort(_) => true,
+        LogicalPlan::Limit(limit) => is_ordered(&limit.input),
+        LogicalPlan::Projection(projection) => is_ordered(&projection.input),
+        LogicalPlan::SubqueryAlias(alias) => is_ordered(&alias.input),
+        _ => false,
+    }
+}
+
+/// A visible column with its declared prose and unit.
+fn described(field: &Field, contract: &Contract) -> Field {
+    let Some(column) = contract.columns.iter().find(|column| column.name == *field.name()) else {
+        return field.clone();
+    };
+    let told = [("comment", &column.description), ("unit", &column.unit)];
+    let told = told.into_iter().filter(|(_, text)| !text.is_empty());
+    field.clone().with_metadata(told.map(|(key, text)| (key.to_owned(), text.clone())).collect())
 }

@@ -1,0 +1,254 @@
+//! A table as one caller sees it: visible columns, own rows, one snapshot.
+//!
+//! In: a lake table at one snapshot and the caller's rules. Out: a table provider for the engine, whose scans are
+//! [`TenantScan`]s over pruned files.
+//!
+//! **Invariant:** a column outside the allow-list does not exist here: it is in no schema, error or suggestion.
+//! **Invariant:** it fails closed: a rule whose column is unknown, or whose values do not fit the column, admits no row.
+
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use async_trait::async_trait;
+use chrono::DateTime;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::{Column, DFSchema, ScalarValue};
+use datafusion::datasource::listing::PartitionedFile;
+use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetFileReaderFactory, ParquetSource};
+use datafusion::datasource::source::DataSourceExec;
+use datafusion::datasource::table_schema::TableSchema;
+use datafusion::error::Result;
+use datafusion::execution::object_store::ObjectStoreUrl;
+use datafusion::logical_expr::utils::conjunction;
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType, lit};
+use datafusion::physical_plan::ExecutionPlan;
+use object_store::ObjectMeta;
+use object_store::path::Path;
+
+use crate::contract::{Contract, TenantId};
+use crate::lake::{DataFile, Snapshot};
+use crate::query::prune::{Bounds, Range, is_leakproof, prune};
+use crate::query::scan::TenantScan;
+use crate::tenancy::{RowRule, TableRules};
+
+/// Whether the barrier's predicate also runs inside the Parquet decoder, before other columns are decoded. Off: one
+/// tenant's rows are one slice of each file, which the page index finds, and a row filter doubles the store's requests.
+const DECODER_FILTERS: bool = false;
+
+/// Where the files of a table are, and how they are read.
+#[derive(Clone)]
+pub(super) struct Source {
+    /// The root under which the store is registered.
+    pub(super) store: ObjectStoreUrl,
+    /// The table's own prefix in the store.
+    pub(super) prefix: Path,
+    /// Reads files of the store, with cached metadata.
+    pub(super) reader: Arc<dyn ParquetFileReaderFactory>,
+    /// Partitions of a scan.
+    pub(super) partitions: usize,
+}
+
+/// One table for one caller.
+pub(super) struct TenantTable {
+    contract: Arc<Contract>,
+    snapshot: Arc<Snapshot>,
+    source: Source,
+    tenant: TenantId,
+    /// What a row must meet, over the table's whole schema.
+    barrier: Expr,
+    /// The visible columns, as places in the table's whole schema.
+    columns: Vec<usize>,
+    /// The visible columns.
+    schema: SchemaRef,
+}
+
+impl TenantTable {
+    pub(super) fn new(
+        contract: Arc<Contract>,
+        snapshot: Arc<Snapshot>,
+        source: Source,
+        tenant: &TenantId,
+        rules: &TableRules,
+    ) -> Self {
+        let columns = visible_columns(contract.table_schema(), rules);
+        let visible = columns.iter().map(|column| plain(contract.table_schema().field(*column)));
+        let schema = Arc::new(Schema::new(visible.collect::<Vec<_>>()));
+        let barrier = barrier(&contract, tenant, &rules.rows);
+        Self { contract, snapshot, source, tenant: tenant.clone(), barrier, columns, schema }
+    }
+
+    /// What the table is.
+    pub(super) fn contract(&self) -> &Contract {
+        &self.contract
+    }
+
+    /// The files that a scan with these filters opens.
+    pub(super) fn files(&self, filters: &[Expr]) -> Vec<Arc<DataFile>> {
+        prune(&self.snapshot, &self.tenant, &self.bounds(filters))
+    }
+
+    fn bounds(&self, filters: &[Expr]) -> Bounds {
+        Bounds::of(filters, &self.time().name)
+    }
+
+    fn time(&self) -> &crate::contract::Column {
+        &self.contract.columns[self.contract.time]
+    }
+
+    /// What row groups and pages are skipped by: the barrier, and what of the user's filters is leakproof.
+    fn pruning_predicate(&self, filters: &[Expr]) -> Expr {
+        let times = self.bounds(filters).times;
+        let schema = self.contract.table_schema();
+        let leakproof = filters.iter().filter(|filter| is_leakproof(filter, schema)).cloned();
+        std::iter::once(self.barrier.clone())
+            .chain(leakproof)
+            .chain(time_bounds(&self.time().name, times))
+            .reduce(Expr::and)
+            .unwrap_or_else(|| lit(false))
+    }
+
+    /// The private Parquet scan of `read` (places in the whole schema), spread over as many partitions as configured:
+    /// their number must not tell how many files there are.
+    fn parquet(&self, state: &dyn Session, read: &[usize], filters: &[Expr]) -> Result<Arc<dyn ExecutionPlan>> {
+        let whole = self.contract.table_schema();
+        let partition_columns = vec![Arc::new(whole.field(whole.fields().len() - 1).clone())];
+        let table = TableSchema::builder(Arc::clone(self.contract.schema()))
+            .with_table_partition_cols(partition_columns)
+            .build();
+        let predicate = self.pruning_predicate(filters);
+        let predicate = state.create_physical_expr(predicate, &DFSchema::try_from(Arc::clone(table.table_schema()))?)?;
+        let source = ParquetSource::new(table)
+            .with_table_parquet_options(state.default_table_options().parquet)
+            .with_parquet_file_reader_factory(Arc::clone(&self.source.reader))
+            .with_pushdown_filters(DECODER_FILTERS)
+            .with_predicate(predicate);
+        let groups = balanced(self.files(filters), self.source.partitions)
+            .into_iter()
+            .map(|files| FileGroup::new(files.iter().map(|file| self.partitioned(file)).collect()))
+            .collect();
+        let config = FileScanConfigBuilder::new(self.source.store.clone(), Arc::new(source))
+            .with_projection_indices(Some(read.to_vec()))?
+            .with_file_groups(groups)
+            .build();
+        Ok(DataSourceExec::from_data_source(config))
+    }
+
+    fn partitioned(&self, file: &DataFile) -> PartitionedFile {
+        let meta = ObjectMeta {
+            location: file.path.split('/').fold(self.source.prefix.clone(), Path::join),
+            last_modified: DateTime::from_timestamp_millis(file.modified).unwrap_or_default(),
+            size: file.size,
+            e_tag: None,
+            version: None,
+        };
+        PartitionedFile::new_from_meta(meta).with_partition_values(vec![ScalarValue::Date32(Some(file.day))])
+    }
+}
+
+#[async_trait]
+impl TableProvider for TenantTable {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let asked = projection.cloned().unwrap_or_else(|| (0..self.columns.len()).collect());
+        let schema = Arc::new(self.schema.project(&asked)?);
+        let mut read: Vec<usize> = asked.iter().map(|column| self.columns[*column]).collect();
+        for column in self.barrier.column_refs() {
+            let place = self.contract.table_schema().index_of(&column.name)?;
+            if !read.contains(&place) {
+                read.push(place);
+            }
+        }
+        let source = self.parquet(state, &read, filters)?;
+        let predicate = state.create_physical_expr(self.barrier.clone(), &DFSchema::try_from(source.schema())?)?;
+        Ok(Arc::new(TenantScan::new(self.contract.name.as_str().into(), source, predicate, schema, limit)))
+    }
+
+    /// Leakproof filters help to skip pages; all filters are applied again, above the barrier.
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
+        let time = &self.time().name;
+        Ok(filters
+            .iter()
+            .map(|filter| {
+                let filter = std::slice::from_ref(*filter);
+                if is_leakproof(&filter[0], &self.schema) || Bounds::of(filter, time) != Bounds::ALL {
+                    TableProviderFilterPushDown::Inexact
+                } else {
+                    TableProviderFilterPushDown::Unsupported
+                }
+            })
+            .collect())
+    }
+}
+
+impl fmt::Debug for TenantTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TenantTable").field("table", &self.contract.name).finish_non_exhaustive()
+    }
+}
+
+fn visible_columns(schema: &Schema, rules: &TableRules) -> Vec<usize> {
+    let visible = |name: &String| rules.columns.as_ref().is_none_or(|columns| columns.contains(name));
+    schema.fields().iter().enumerate().filter(|(_, field)| visible(field.name())).map(|(place, _)| place).collect()
+}
+
+/// A field without metadata: prose and units are for catalogs, and would differ between an answer's plan and stream.
+fn plain(field: &Field) -> Field {
+    Field::new(field.name(), field.data_type().clone(), field.is_nullable())
+}
+
+/// The tenant's rows, and of them those that every row rule admits. Values are typed literals, never text of a statement.
+fn barrier(contract: &Contract, tenant: &TenantId, rules: &[RowRule]) -> Expr {
+    let tenant_column = column(&contract.columns[contract.tenant].name);
+    let own = tenant_column.eq(lit(ScalarValue::Utf8(Some(tenant.as_str().to_owned()))));
+    let rules = rules.iter().map(|rule| {
+        let Ok(field) = contract.table_schema().field_with_name(&rule.column) else { return lit(false) };
+        let values: Vec<Expr> = rule
+            .values
+            .iter()
+            .filter_map(|value| ScalarValue::try_from_string(value.clone(), field.data_type()).ok())
+            .map(lit)
+            .collect();
+        if values.is_empty() { lit(false) } else { column(&rule.column).in_list(values, false) }
+    });
+    conjunction(std::iter::once(own).chain(rules)).unwrap_or_else(|| lit(false))
+}
+
+fn time_bounds(time: &str, range: Range) -> impl Iterator<Item = Expr> {
+    let at = |micros: i64| lit(ScalarValue::TimestampMicrosecond(Some(micros), Some("UTC".into())));
+    let least = (range.min > i64::MIN).then(|| column(time).gt_eq(at(range.min)));
+    let greatest = (range.max < i64::MAX).then(|| column(time).lt_eq(at(range.max)));
+    least.into_iter().chain(greatest)
+}
+
+/// A column by its exact name: no case folding, no dots.
+fn column(name: &str) -> Expr {
+    Expr::Column(Column::new_unqualified(name))
+}
+
+/// Spreads files over exactly `groups` groups of about the same number of bytes.
+fn balanced(mut files: Vec<Arc<DataFile>>, groups: usize) -> Vec<Vec<Arc<DataFile>>> {
+    let mut groups: Vec<(u64, Vec<Arc<DataFile>>)> = vec![(0, Vec::new()); groups.max(1)];
+    files.sort_by_key(|file| std::cmp::Reverse(file.size));
+    for file in files {
+        if let Some((bytes, group)) = groups.iter_mut().min_by_key(|(bytes, _)| *bytes) {
+            *bytes += file.size;
+            group.push(file);
+        }
+    }
+    groups.into_iter().map(|(_, group)| group).collect()
+}
+

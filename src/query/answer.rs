@@ -20,7 +20,7 @@ use crate::error::{Error, Result};
 use crate::query::engine::Ticket;
 use crate::query::error::of_engine;
 use crate::query::session::Answer;
-use crate::tenancy::Slot;
+use crate::telemetry::QueryOutcome;
 
 /// When an answer must end, and what to say then.
 pub(super) struct Deadline {
@@ -57,7 +57,6 @@ struct Run {
     rows_left: usize,
     config: QueryConfig,
     ticket: Ticket,
-    _slot: Slot,
 }
 
 /// Starts to hand out `batches`.
@@ -66,17 +65,25 @@ pub(super) fn start(
     schema: SchemaRef,
     deadline: Deadline,
     ticket: Ticket,
-    slot: Slot,
     config: QueryConfig,
 ) -> Answer {
     let id = ticket.id;
-    let run = Run { batches, schema, deadline, rows_left: config.rows_max, config, ticket, _slot: slot };
+    let run = Run { batches, schema, deadline, rows_left: config.rows_max, config, ticket };
     let batches = stream::unfold(Some(run), |run| async move {
         let mut run = run?;
         match run.next().await {
-            Some(Ok(batch)) => Some((Ok(batch), Some(run))),
-            Some(Err(error)) => Some((Err(error), None)),
-            None => None,
+            Some(Ok(batch)) => {
+                run.ticket.rows(batch.num_rows());
+                Some((Ok(batch), Some(run)))
+            }
+            Some(Err(error)) => {
+                run.ticket.end(QueryOutcome::from(&error));
+                Some((Err(error), None))
+            }
+            None => {
+                run.ticket.end(QueryOutcome::Ok);
+                None
+            }
         }
     });
     Answer { id, batches: batches.boxed() }

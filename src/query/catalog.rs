@@ -26,7 +26,10 @@ const SETTINGS: &str = "df_settings";
 pub(super) type SessionTables = BTreeMap<String, Arc<TenantTable>>;
 
 /// The catalogs of a session: exactly one.
-pub(super) fn catalogs(tables: Arc<SessionTables>, functions: Arc<[Arc<TableFunction>]>) -> Arc<dyn CatalogProviderList> {
+pub(super) fn catalogs(
+    tables: Arc<SessionTables>,
+    functions: Arc<[Arc<TableFunction>]>,
+) -> Arc<dyn CatalogProviderList> {
     only(Arc::new(Catalog { tables, information: Some(functions) }))
 }
 

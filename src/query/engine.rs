@@ -14,12 +14,12 @@ use datafusion::catalog::TableFunction;
 use datafusion::config::ConfigOptions;
 use datafusion::datasource::physical_plan::parquet::CachedParquetFileReaderFactory;
 use datafusion::error::DataFusionError;
+use datafusion::execution::SessionStateDefaults;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::GreedyMemoryPool;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
-use datafusion::execution::SessionStateDefaults;
 use datafusion::prelude::SessionConfig;
 use tokio_util::sync::CancellationToken;
 
@@ -27,11 +27,11 @@ use crate::clock::Clock;
 use crate::config::QueryConfig;
 use crate::error::{Error, Result};
 use crate::lake::{Table, Tables};
+use crate::query::limits;
 use crate::query::session::{CATALOG, SCHEMA, Session};
 use crate::query::table::Source;
-use crate::query::limits;
-use crate::telemetry::Metrics;
-use crate::tenancy::{Access, Scope, Slots};
+use crate::telemetry::{Metrics, QueryMeter, QueryOutcome};
+use crate::tenancy::{Access, Scope, Slot, Slots};
 
 /// Names one running query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -50,7 +50,6 @@ pub struct Engine {
     pub(super) table_functions: Arc<[Arc<TableFunction>]>,
     runtime: Arc<RuntimeEnv>,
     sources: HashMap<String, Source>,
-    #[expect(dead_code, reason = "the running gauge is wired when telemetry has it")]
     metrics: Arc<Metrics>,
 }
 
@@ -72,12 +71,14 @@ struct Caller {
     subject: String,
 }
 
-/// One running query's place in the list; dropping it leaves the list.
+/// What one running query holds: its place in the list, its slot, its meter. Dropping it gives everything back.
 #[derive(Debug)]
 pub(super) struct Ticket {
     pub(super) id: QueryId,
     pub(super) stop: CancellationToken,
+    meter: Option<QueryMeter>,
     running: Arc<Running>,
+    _slot: Slot,
 }
 
 impl Engine {
@@ -146,12 +147,12 @@ impl Engine {
     }
 
     /// Enters a query of `access` into the list of what runs.
-    pub(super) fn enter(&self, access: &Access) -> Result<Ticket> {
+    pub(super) fn enter(&self, access: &Access, slot: Slot) -> Result<Ticket> {
         let id = QueryId(uuid::Uuid::new_v4());
         let stop = CancellationToken::new();
         let entry = Entry { caller: Caller::of(access)?, stop: stop.clone() };
         self.running.lock().insert(id, entry);
-        Ok(Ticket { id, stop, running: Arc::clone(&self.running) })
+        Ok(Ticket { id, stop, meter: Some(self.metrics.query()), running: Arc::clone(&self.running), _slot: slot })
     }
 }
 
@@ -159,6 +160,22 @@ impl Running {
     /// A panic cannot leave the list half changed, so a poisoned lock is as good as new.
     fn lock(&self) -> MutexGuard<'_, HashMap<QueryId, Entry>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Ticket {
+    /// Counts rows that were handed out.
+    pub(super) fn rows(&mut self, rows: usize) {
+        if let Some(meter) = &mut self.meter {
+            meter.rows(rows as u64);
+        }
+    }
+
+    /// Says how the query ended. One that is dropped without it was cancelled.
+    pub(super) fn end(mut self, outcome: QueryOutcome) {
+        if let Some(meter) = self.meter.take() {
+            meter.end(outcome);
+        }
     }
 }
 

@@ -31,7 +31,9 @@ pub(super) fn number(tokens: Vec<TokenWithSpan>) -> Result<Vec<TokenWithSpan>> {
             Some(rest) => {
                 marks += 1;
                 let mark = Token::Placeholder(format!("${marks}"));
-                numbered.extend(std::iter::once(mark).chain(rest.iter().cloned()).map(|token| TokenWithSpan { token, span }));
+                numbered.extend(
+                    std::iter::once(mark).chain(rest.iter().cloned()).map(|token| TokenWithSpan { token, span }),
+                );
             }
         }
     }
@@ -69,7 +71,9 @@ pub(super) fn schema(found: &HashMap<String, Option<FieldRef>>) -> Result<Schema
             return Err(Error::invalid(format!("placeholder `{name}` has a name: number them, as `$1`, or write `?`")));
         };
         if ordinal > PARAMETERS_MAX {
-            return Err(Error::limited(format!("placeholder `{name}` is beyond the {PARAMETERS_MAX} of one statement")));
+            return Err(Error::limited(format!(
+                "placeholder `{name}` is beyond the {PARAMETERS_MAX} of one statement"
+            )));
         }
         kinds.resize(kinds.len().max(ordinal), None);
         kinds[ordinal - 1] = Some(field.as_ref().map_or(DataType::Null, |field| field.data_type().clone()));

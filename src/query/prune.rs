@@ -209,7 +209,8 @@ pub(super) fn is_leakproof(filter: &Expr, schema: &Schema) -> bool {
         _ => None,
     };
     let literal = |expr: &Expr, kind: &DataType| matches!(expr, Expr::Literal(value, _) if value.data_type() == *kind);
-    let compares = |left: &Expr, right: &Expr| column(left).is_some_and(|kind| !kind.is_nested() && literal(right, kind));
+    let compares =
+        |left: &Expr, right: &Expr| column(left).is_some_and(|kind| !kind.is_nested() && literal(right, kind));
     match filter {
         Expr::BinaryExpr(BinaryExpr { left, op: Operator::And | Operator::Or, right }) => {
             is_leakproof(left, schema) && is_leakproof(right, schema)

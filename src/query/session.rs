@@ -17,8 +17,8 @@ use chrono::DateTime;
 use datafusion::catalog::TableProvider as _;
 use datafusion::common::TableReference;
 use datafusion::error::DataFusionError;
-use datafusion::execution::TaskContext;
 use datafusion::execution::session_state::SessionState;
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::execute_stream;
 use datafusion::sql::parser::Statement;
@@ -34,6 +34,7 @@ use crate::query::engine::Engine;
 use crate::query::error::of_engine;
 use crate::query::table::TenantTable;
 use crate::query::{QueryId, parameters, statement};
+use crate::telemetry::QueryOutcome;
 use crate::tenancy::Access;
 
 /// Catalog name of all tables.
@@ -120,20 +121,30 @@ impl Session {
     /// Waits for a slot of the tenant first.
     pub async fn run(&self, planned: &Planned, parameters: Option<&RecordBatch>) -> Result<Answer> {
         self.access.check_expiry(self.engine.clock.now())?;
-        let values = parameters::bind(&planned.parameters, parameters)?;
         let slot = self.engine.slots.take(self.access.tenant()?).await?;
-        let ticket = self.engine.enter(&self.access)?;
-        let plan = if values.is_empty() {
-            planned.plan.clone()
-        } else {
-            planned.plan.clone().with_param_values(values).map_err(|fault| self.fault(fault))?
-        };
-        self.check_types(planned, &plan)?;
+        let ticket = self.engine.enter(&self.access, slot)?;
+        match self.execute(planned, parameters).await {
+            Ok(batches) => {
+                let deadline = Deadline::new(self.started, self.time_left(), &self.engine.config);
+                Ok(answer::start(batches, Arc::clone(&planned.schema), deadline, ticket, self.engine.config.clone()))
+            }
+            Err(error) => {
+                ticket.end(QueryOutcome::from(&error));
+                Err(error)
+            }
+        }
+    }
+
+    async fn execute(&self, planned: &Planned, parameters: Option<&RecordBatch>) -> Result<SendableRecordBatchStream> {
+        let values = parameters::bind(&planned.parameters, parameters)?;
+        let mut plan = planned.plan.clone();
+        if !values.is_empty() {
+            plan = plan.with_param_values(values).map_err(|fault| self.fault(fault))?;
+            check_types(planned, &plan)?;
+        }
         let physical = self.guarded(self.state.create_physical_plan(&plan)).await?;
         let context = TaskContext::from(&self.state).with_runtime(self.engine.runtime());
-        let stream = execute_stream(physical, Arc::new(context)).map_err(|fault| self.fault(fault))?;
-        let deadline = Deadline::new(self.started, self.time_left(), &self.engine.config);
-        Ok(answer::start(stream, Arc::clone(&planned.schema), deadline, ticket, slot, self.engine.config.clone()))
+        execute_stream(physical, Arc::new(context)).map_err(|fault| self.fault(fault))
     }
 
     /// What this caller can see, by name.
@@ -145,7 +156,9 @@ impl Session {
                 let schema = table.schema();
                 let fields = schema.fields().iter().map(|field| described(field, contract));
                 let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
-                VisibleTable { name: name.clone(), description: contract.description.clone(), schema }
+                let id = &contract.columns[contract.id].name;
+                let id = schema.field_with_name(id).is_ok().then(|| id.clone());
+                VisibleTable { name: name.clone(), description: contract.description.clone(), schema, id }
             })
             .collect()
     }
@@ -171,23 +184,6 @@ impl Session {
                     _ => String::new(),
                 };
                 return Err(Error::not_found(format!("unknown table `{name}`{near}")));
-            }
-        }
-        Ok(())
-    }
-
-    /// Values of unknown type may change the type of a column that depends on them: told, not cast in silence.
-    fn check_types(&self, planned: &Planned, bound: &LogicalPlan) -> Result<()> {
-        for (promised, bound) in planned.schema.fields().iter().zip(bound.schema().fields()) {
-            let original = planned.plan.schema().field_with_unqualified_name(promised.name());
-            let was_unknown = original.is_ok_and(|field| field.data_type().is_null());
-            if !planned.parameters.fields().is_empty() && promised.data_type() != bound.data_type() && !was_unknown {
-                return Err(Error::invalid(format!(
-                    "the bound values make column `{}` a {} instead of a {}: give them a type, as in CAST($1 AS BIGINT)",
-                    promised.name(),
-                    bound.data_type(),
-                    promised.data_type()
-                )));
             }
         }
         Ok(())
@@ -233,6 +229,22 @@ fn answer_schema(plan: &LogicalPlan, has_parameters: bool) -> Schema {
         Field::new(field.name(), kind, true)
     });
     Schema::new(fields.collect::<Vec<_>>())
+}
+
+/// Values of unknown type may change the type of a column that depends on them: told, not cast in silence.
+fn check_types(planned: &Planned, bound: &LogicalPlan) -> Result<()> {
+    let original = planned.plan.schema().fields();
+    for ((promised, original), bound) in planned.schema.fields().iter().zip(original).zip(bound.schema().fields()) {
+        if promised.data_type() != bound.data_type() && !original.data_type().is_null() {
+            return Err(Error::invalid(format!(
+                "the bound values make column `{}` a {} instead of a {}: give them a type, as in CAST($1 AS BIGINT)",
+                promised.name(),
+                bound.data_type(),
+                promised.data_type()
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Whether the statement states an order of its rows.

@@ -38,11 +38,8 @@ pub(super) fn parse(sql: &str, config: &QueryConfig) -> Result<Statement> {
         .map_err(|error| fault(DataFusionError::from(ParserError::from(error))))?;
     let word = first_word(&tokens);
     let tokens = parameters::number(tokens)?;
-    let mut parser = DFParserBuilder::new(tokens)
-        .with_dialect(&dialect)
-        .with_recursion_limit(DEPTH_MAX)
-        .build()
-        .map_err(fault)?;
+    let mut parser =
+        DFParserBuilder::new(tokens).with_dialect(&dialect).with_recursion_limit(DEPTH_MAX).build().map_err(fault)?;
     // The engine's parser has words of its own (COPY, CREATE EXTERNAL TABLE): a refusal is clearer than its complaints.
     let parsed = parser.parse_statements();
     let mut statements = match parsed {
@@ -91,8 +88,12 @@ fn check_sql(statement: &ast::Statement, word: &str) -> Result<()> {
             Sql::Query(query) => check_query(query),
             inner => Err(refused(&format!("EXPLAIN {}", word_of(&inner.to_string())))),
         },
-        Sql::ExplainTable { .. } | Sql::ShowTables { .. } | Sql::ShowColumns { .. } | Sql::ShowFunctions { .. } => Ok(()),
-        Sql::ShowVariable { .. } | Sql::ShowVariables { .. } | Sql::ShowStatus { .. } => Err(refused("SHOW of engine options")),
+        Sql::ExplainTable { .. } | Sql::ShowTables { .. } | Sql::ShowColumns { .. } | Sql::ShowFunctions { .. } => {
+            Ok(())
+        }
+        Sql::ShowVariable { .. } | Sql::ShowVariables { .. } | Sql::ShowStatus { .. } => {
+            Err(refused("SHOW of engine options"))
+        }
         _ => Err(refused(word)),
     }
 }
@@ -117,17 +118,32 @@ fn check_body(body: &ast::SetExpr) -> Result<()> {
 /// Refuses by name a statement whose first word we know, and which does not even parse.
 fn refuse_word(word: &str) -> Result<()> {
     const WRITES: [&str; 19] = [
-        "INSERT", "UPDATE", "DELETE", "MERGE", "CREATE", "DROP", "ALTER", "TRUNCATE", "COPY", "SET", "RESET", "PREPARE",
-        "EXECUTE", "DEALLOCATE", "GRANT", "REVOKE", "ATTACH", "INSTALL", "LOAD",
+        "INSERT",
+        "UPDATE",
+        "DELETE",
+        "MERGE",
+        "CREATE",
+        "DROP",
+        "ALTER",
+        "TRUNCATE",
+        "COPY",
+        "SET",
+        "RESET",
+        "PREPARE",
+        "EXECUTE",
+        "DEALLOCATE",
+        "GRANT",
+        "REVOKE",
+        "ATTACH",
+        "INSTALL",
+        "LOAD",
     ];
     if WRITES.contains(&word) { Err(refused(word)) } else { Ok(()) }
 }
 
 fn refused(what: &str) -> Error {
     let way_out = match what.split(' ').next().unwrap_or_default() {
-        "INSERT" | "MERGE" | "COPY" => {
-            "; send events through POST /v1/tables/{table}/events or Flight SQL bulk ingest"
-        }
+        "INSERT" | "MERGE" | "COPY" => "; send events through POST /v1/tables/{table}/events or Flight SQL bulk ingest",
         "SET" | "RESET" | "SHOW" => "; options of the engine belong to the server",
         "PREPARE" | "EXECUTE" | "DEALLOCATE" => "; prepare through the client's own call instead",
         "BEGIN" | "START" | "COMMIT" | "ROLLBACK" | "SAVEPOINT" | "RELEASE" => {

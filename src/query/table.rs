@@ -15,7 +15,9 @@ use chrono::DateTime;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::{Column, DFSchema, ScalarValue};
 use datafusion::datasource::listing::PartitionedFile;
-use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetFileReaderFactory, ParquetSource};
+use datafusion::datasource::physical_plan::{
+    FileGroup, FileScanConfigBuilder, ParquetFileReaderFactory, ParquetSource,
+};
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::datasource::table_schema::TableSchema;
 use datafusion::error::Result;
@@ -117,7 +119,8 @@ impl TenantTable {
             .with_table_partition_cols(partition_columns)
             .build();
         let predicate = self.pruning_predicate(filters);
-        let predicate = state.create_physical_expr(predicate, &DFSchema::try_from(Arc::clone(table.table_schema()))?)?;
+        let predicate =
+            state.create_physical_expr(predicate, &DFSchema::try_from(Arc::clone(table.table_schema()))?)?;
         let source = ParquetSource::new(table)
             .with_table_parquet_options(state.default_table_options().parquet)
             .with_parquet_file_reader_factory(Arc::clone(&self.source.reader))
@@ -251,4 +254,3 @@ fn balanced(mut files: Vec<Arc<DataFile>>, groups: usize) -> Vec<Vec<Arc<DataFil
     }
     groups.into_iter().map(|(_, group)| group).collect()
 }
-

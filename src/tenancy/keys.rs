@@ -186,3 +186,72 @@ fn read(path: &Path, bytes_max: usize) -> Result<Vec<u8>> {
     }
     Ok(text)
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::tenancy::token::signing;
+
+    const P256: &str = include_str!("../../tests/keys/p256.pem");
+
+    fn named(changes: Value) -> Value {
+        let mut jwk = signing::jwk("ES256", P256);
+        jwk["kid"] = json!("a");
+        jwk.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+        jwk
+    }
+
+    #[test]
+    fn a_set_holds_signature_keys_only() {
+        let point = "A".repeat(43);
+        let skipped = [
+            named(json!({"use": "enc"})),
+            named(json!({"use": 1})),
+            named(json!({"key_ops": ["encrypt"]})),
+            named(json!({"key_ops": "verify"})),
+            named(json!({"kid": 7})),
+            named(json!({"alg": 7})),
+            named(json!({"crv": "P-384"})),
+            named(json!({"crv": "secp256k1"})),
+            named(json!({"x": "!"})),
+            named(json!({"x": null})),
+            named(json!({"kty": "AKP"})),
+            json!({"kty": "oct", "k": "c2VjcmV0", "kid": "a"}),
+            json!({"kty": "OKP", "crv": "X25519", "x": point, "kid": "a"}),
+            json!({"kty": "RSA", "n": URL_1024, "e": "AQAB", "kid": "a"}),
+            json!("a"),
+        ];
+        let set = KeySet::parse(json!({"keys": skipped}).to_string().as_bytes(), 100).unwrap();
+        assert!(set.is_empty(), "{set:?}");
+        let kept = [named(json!({"use": "sig"})), named(json!({"kid": "b", "key_ops": ["verify"]}))];
+        let set = KeySet::parse(json!({"keys": kept}).to_string().as_bytes(), 2).unwrap();
+        let es256 = Algorithm::parse("ES256").unwrap();
+        assert!(set.find(Some("a"), es256).is_some() && set.find(Some("b"), es256).is_some());
+        assert!(set.find(None, es256).is_none(), "two fit");
+    }
+
+    /// A modulus of 1024 bits.
+    const URL_1024: &str = "__________________________________________________________________________________________________________________________________________________________________________8";
+
+    #[test]
+    fn a_set_is_refused_whole() {
+        let twice = [named(json!({})), named(json!({}))];
+        let cases = [
+            ("[]".to_owned(), "no JSON key set"),
+            (r#"{"keys":{}}"#.to_owned(), "no list `keys`"),
+            (r#"{"keys":[],"keys":[]}"#.to_owned(), "no JSON key set"),
+            (json!({"keys": [1, 2, 3]}).to_string(), "auth.jwks_keys_max: 2"),
+        ];
+        for (text, reason) in cases {
+            let error = KeySet::parse(text.as_bytes(), 2).unwrap_err();
+            assert!(error.message().contains(reason), "{error:?}");
+        }
+        let set = KeySet::parse(json!({"keys": twice}).to_string().as_bytes(), 2).unwrap();
+        assert!(
+            set.find(Some("a"), Algorithm::parse("ES256").unwrap()).is_none(),
+            "one kid, two keys: neither is used"
+        );
+    }
+}

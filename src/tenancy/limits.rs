@@ -121,3 +121,78 @@ impl Drop for Seat {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures::poll;
+
+    use super::*;
+    use crate::error::Kind;
+
+    fn tenant(name: &str) -> TenantId {
+        TenantId::parse(name).unwrap()
+    }
+
+    #[tokio::test]
+    async fn one_tenant_waits_and_another_does_not() {
+        let slots = Slots::new(1, 1, Duration::from_secs(3_600));
+        let (acme, rival) = (tenant("acme"), tenant("rival"));
+        let running = slots.take(&acme).await.unwrap();
+        let mut waiting = Box::pin(slots.take(&acme));
+        assert!(poll!(&mut waiting).is_pending());
+
+        let refused = slots.take(&acme).await.unwrap_err();
+        assert_eq!((refused.kind(), refused.wait()), (Kind::Limited, Some(RETRY_AFTER)));
+        assert!(refused.message().contains("query.tenant_queue_max"), "{refused}");
+        let _other = slots.take(&rival).await.unwrap();
+
+        drop(running);
+        let next = waiting.await.unwrap();
+        assert_eq!(slots.tenants(), 2);
+        drop(next);
+        assert_eq!(slots.tenants(), 1, "an idle tenant costs no memory");
+    }
+
+    #[tokio::test]
+    async fn who_stops_waiting_gives_its_place_back() {
+        let slots = Slots::new(1, 1, Duration::from_secs(3_600));
+        let acme = tenant("acme");
+        let running = slots.take(&acme).await.unwrap();
+        let mut first = Box::pin(slots.take(&acme));
+        assert!(poll!(&mut first).is_pending());
+        drop(first);
+        let mut second = Box::pin(slots.take(&acme));
+        assert!(poll!(&mut second).is_pending(), "the place is free again");
+        drop(running);
+        drop(second.await.unwrap());
+        assert_eq!(slots.tenants(), 0);
+    }
+
+    #[tokio::test]
+    async fn the_first_to_come_is_the_first_served() {
+        let slots = Slots::new(1, 2, Duration::from_secs(3_600));
+        let acme = tenant("acme");
+        let running = slots.take(&acme).await.unwrap();
+        let mut first = Box::pin(slots.take(&acme));
+        let mut second = Box::pin(slots.take(&acme));
+        assert!(poll!(&mut first).is_pending() && poll!(&mut second).is_pending());
+        drop(running);
+        assert!(poll!(&mut second).is_pending(), "whoever polls first does not matter");
+        let first = first.await.unwrap();
+        drop(first);
+        drop(second.await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn waiting_ends() {
+        let slots = Slots::new(1, 1, Duration::ZERO);
+        let acme = tenant("acme");
+        let running = slots.take(&acme).await.unwrap();
+        let refused = slots.take(&acme).await.unwrap_err();
+        assert_eq!(refused.kind(), Kind::Limited);
+        assert!(refused.message().contains("query.tenant_queue_wait_max"), "{refused}");
+        drop(running);
+        assert_eq!(slots.tenants(), 0);
+        assert_eq!(Slots::new(0, 0, Duration::ZERO).take(&acme).await.unwrap_err().kind(), Kind::Limited);
+    }
+}

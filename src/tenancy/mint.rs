@@ -93,3 +93,63 @@ impl Mint {
         Ok(claims)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::clock::SECOND;
+    use crate::tenancy::Verifier;
+    use crate::tenancy::testing::{auth, issuer};
+
+    fn mint() -> Mint {
+        Mint {
+            issuer: String::new(),
+            tenant: Some("acme".to_owned()),
+            subject: "ann".to_owned(),
+            scopes: vec![Scope::Read, Scope::Admin],
+            age: Duration::from_secs(60),
+            claims: Map::new(),
+        }
+    }
+
+    #[tokio::test]
+    async fn what_it_makes_is_accepted() {
+        let clock = Clock::fixed(1_800_000_000 * SECOND);
+        let mut auth = auth();
+        let issuer = auth.issuers.get_mut("dev").unwrap();
+        issuer.tenant_claim = "app.tenant".to_owned();
+        issuer.scope_claim = "app.scopes".to_owned();
+        let refused = Mint { claims: [("app".to_owned(), json!({}))].into_iter().collect(), ..mint() };
+        assert!(refused.sign(&auth, &clock).unwrap_err().message().contains("claim `app`"));
+        let verifier = Verifier::new(&auth, &BTreeMap::new(), clock.clone()).unwrap();
+        let token = mint().sign(&auth, &clock).unwrap();
+        let access = verifier.verify(&token).await.unwrap();
+        assert_eq!(access.tenant().unwrap().as_str(), "acme");
+        assert!(access.require(Scope::Read).is_ok() && access.require(Scope::Ingest).is_err());
+        clock.set((1_800_000_000 + 60 + 30) * SECOND);
+        assert!(verifier.verify(&token).await.unwrap_err().message().contains("expired"));
+    }
+
+    #[test]
+    fn what_would_be_refused_is_not_made() {
+        let mut two = auth();
+        two.issuers.insert("more".to_owned(), issuer());
+        let mut none = auth();
+        none.issuers.get_mut("dev").unwrap().secret = None;
+        let claims: Map<String, Value> = [("iss".to_owned(), json!("x"))].into_iter().collect();
+        let cases = [
+            (mint(), two, "name one"),
+            (mint(), none.clone(), "no issuer has a secret"),
+            (Mint { issuer: "dev".to_owned(), ..mint() }, none, "has no secret"),
+            (Mint { issuer: "dve".to_owned(), ..mint() }, auth(), "did you mean `dev`?"),
+            (Mint { age: Duration::from_secs(86_401), ..mint() }, auth(), "auth.token_age_max"),
+            (Mint { claims, ..mint() }, auth(), "claim `iss` is set by the mint"),
+        ];
+        for (mint, auth, reason) in cases {
+            let error = mint.sign(&auth, &Clock::System).unwrap_err();
+            assert!(error.message().contains(reason), "{error:?}, wanted `{reason}`");
+        }
+    }
+}

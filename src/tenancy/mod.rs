@@ -28,6 +28,8 @@ mod keys;
 mod token;
 
 #[cfg(test)]
+mod fetch_tests;
+#[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;

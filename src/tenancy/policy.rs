@@ -130,3 +130,101 @@ fn version(tables: &BTreeMap<String, TablePolicy>) -> u64 {
     let digest = Sha256::digest(format!("{tables:?}"));
     digest.iter().take(8).fold(0, |version, byte| version << 8 | u64::from(*byte))
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::tenancy::testing::access_under;
+    use crate::tenancy::{Access, Scope};
+
+    fn policy(rows: &[(&str, bool)], columns: &[&str]) -> PolicyConfig {
+        let rule = |(claim, required): &(&str, bool)| RowRuleConfig {
+            column: "account".to_owned(),
+            claim: (*claim).to_owned(),
+            required: *required,
+        };
+        PolicyConfig {
+            columns: columns.iter().map(|name| (*name).to_owned()).collect(),
+            rows: rows.iter().map(rule).collect(),
+        }
+    }
+
+    async fn access(policies: &[(&str, PolicyConfig)], claims: Value) -> Access {
+        let policies = policies.iter().map(|(name, policy)| ((*name).to_owned(), policy.clone())).collect();
+        access_under(Some("acme"), &[Scope::Read], &policies, claims).await
+    }
+
+    #[tokio::test]
+    async fn claims_become_values_or_no_rows() {
+        let cases = [
+            (json!({"a": "x"}), vec!["x"]),
+            (json!({"a": 7}), vec!["7"]),
+            (json!({"a": -1.5}), vec!["-1.5"]),
+            (json!({"a": true}), vec!["true"]),
+            (json!({"a": ["x", "y'; DROP TABLE calls"]}), vec!["x", "y'; DROP TABLE calls"]),
+            (json!({"a": [1, 2]}), vec!["1", "2"]),
+            (json!({}), vec![]),
+            (json!({"a": null}), vec![]),
+            (json!({"a": ""}), vec![]),
+            (json!({"a": []}), vec![]),
+            (json!({"a": {}}), vec![]),
+            (json!({"a": ["x", ""]}), vec![]),
+            (json!({"a": ["x", 1]}), vec![]),
+            (json!({"a": ["x", null]}), vec![]),
+            (json!({"a": [["x"]]}), vec![]),
+        ];
+        for (claims, values) in cases {
+            let access = access(&[("calls", policy(&[("a", true)], &[]))], claims.clone()).await;
+            let rows = &access.rules("calls").unwrap().rows;
+            assert_eq!(rows.len(), 1, "{claims}");
+            assert_eq!(
+                (rows[0].column.as_str(), &rows[0].values),
+                ("account", &values.iter().map(|v| (*v).to_owned()).collect()),
+                "{claims}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn an_optional_claim_binds_only_when_it_is_there() {
+        let policies = [("calls", policy(&[("user.account", false)], &[]))];
+        assert_eq!(access(&policies, json!({})).await.rules("calls").unwrap().rows, []);
+        for (claims, values) in
+            [(json!({"user": {"account": "x"}}), vec!["x"]), (json!({"user": {"account": null}}), vec![])]
+        {
+            let access = access(&policies, claims.clone()).await;
+            assert_eq!(access.rules("calls").unwrap().rows[0].values, values, "{claims}: there but empty means no row");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_quarantine_is_visible_where_its_table_is_visible_whole() {
+        let policies = [
+            ("whole", policy(&[], &[])),
+            ("narrow", policy(&[], &["id"])),
+            ("split", policy(&[("a", false)], &[])),
+            ("told", policy(&[], &["id"])),
+            ("told_quarantine", policy(&[], &["reason"])),
+        ];
+        let access = access(&policies, json!({})).await;
+        assert_eq!(access.rules("whole_quarantine"), Some(&TableRules { columns: None, rows: vec![] }));
+        assert_eq!(access.rules("narrow").unwrap().columns, Some(vec!["id".to_owned()]));
+        assert_eq!(access.rules("narrow_quarantine"), None);
+        assert_eq!(access.rules("split_quarantine"), None);
+        assert_eq!(access.rules("told_quarantine").unwrap().columns, Some(vec!["reason".to_owned()]));
+        assert_eq!(access.rules("undeclared"), None);
+    }
+
+    #[tokio::test]
+    async fn a_fingerprint_tells_who_sees_the_same() {
+        let base = [("calls", policy(&[("a", true)], &[]))];
+        let one = access(&base, json!({"a": "x"})).await.fingerprint();
+        assert_eq!(one, access(&base, json!({"a": "x", "b": 1})).await.fingerprint());
+        assert_ne!(one, access(&base, json!({"a": "y"})).await.fingerprint());
+        assert_ne!(one, access(&base, json!({"a": ["x", "y"]})).await.fingerprint());
+        assert_ne!(one, access(&[("calls", policy(&[("a", true)], &["id"]))], json!({"a": "x"})).await.fingerprint());
+        assert_ne!(one, access(&[("calls", policy(&[], &[]))], json!({"a": "x"})).await.fingerprint());
+    }
+}

@@ -1,6 +1,207 @@
-//! The command line. Each command is a file; this one lists them.
+//! The command line. Each command is a file; this one lists them, loads the configuration and ends the process.
+//!
+//! ```text
+//!   arguments ─► Cli ─► serve, demo, token, config  (with the checked configuration)
+//!                   └─► ingest, query, tables       (clients of a running server: address and token are enough)
+//!                   └─► completions
+//! ```
+//!
+//! **Invariant:** answers go to standard output, everything else to standard error, so that output can be piped.
+
+mod completions;
+mod config;
+mod demo;
+mod ingest;
+mod query;
+mod serve;
+mod tables;
+mod token;
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::{Config, Faults};
+use crate::error::{Error, Kind, Result};
+
+/// Multi-tenant analytics over open Delta tables: Arrow Flight SQL and HTTP, one signed token per tenant.
+#[derive(Debug, Parser)]
+#[command(
+    name = "glasshouse",
+    version,
+    max_term_width = 110,
+    after_help = "\
+Examples:
+  glasshouse demo                                             a server with live events, and commands to paste
+  glasshouse -c /etc/glasshouse.toml serve                    the server
+  TOKEN=$(glasshouse token --tenant acme --scope read)        a token for development
+  glasshouse query --token \"$TOKEN\" 'select count(*) from call_events'
+
+Exit codes:
+  0 done, 1 failed, 2 wrong usage, 3 faulty configuration, 4 refused (token or rights), 5 server not reachable"
+)]
+struct Cli {
+    /// The configuration [default: glasshouse.toml, if it is here]
+    #[arg(long, short, global = true, env = "GLASSHOUSE_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Serve(serve::Args),
+    Demo(demo::Args),
+    Token(token::Args),
+    Ingest(ingest::Args),
+    Query(query::Args),
+    Config(config::Args),
+    Tables(tables::Args),
+    Completions(completions::Args),
+}
+
+/// Exit codes beside 0 (done), 1 (failed) and 2 (wrong usage, by clap).
+mod exit {
+    /// The configuration has faults.
+    pub(super) const CONFIG: u8 = 3;
+    /// A token was refused, or does not allow it.
+    pub(super) const REFUSED: u8 = 4;
+    /// The server, or something it needs, is away.
+    pub(super) const UNREACHABLE: u8 = 5;
+}
 
 /// Runs the command line and returns the exit code.
-pub fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+pub fn main() -> ExitCode {
+    run(Cli::parse()).unwrap_or_else(|failure| {
+        failure.tell();
+        failure.code()
+    })
+}
+
+fn run(cli: Cli) -> Result<ExitCode, Failure> {
+    let load = || Config::from_environment(cli.config.as_deref());
+    let code = match &cli.command {
+        Command::Serve(args) => serve::run(args, load()?)?,
+        Command::Demo(args) => demo::run(args, load()?)?,
+        Command::Token(args) => token::run(args, &load()?)?,
+        Command::Ingest(args) => ingest::run(args)?,
+        Command::Query(args) => query::run(args)?,
+        Command::Config(args) => config::run(args, &load()?)?,
+        Command::Tables(args) => tables::run(args)?,
+        Command::Completions(args) => completions::run(args),
+    };
+    Ok(code)
+}
+
+/// Why a command did not do its work.
+#[derive(Debug)]
+enum Failure {
+    /// Before it started: the configuration, fault by fault.
+    Config(String),
+    /// While it worked.
+    Error(Error),
+}
+
+impl From<Faults> for Failure {
+    fn from(faults: Faults) -> Self {
+        Self::Config(faults.to_string())
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Error(error)
+    }
+}
+
+impl Failure {
+    fn tell(&self) {
+        match self {
+            Self::Config(faults) => tell(faults),
+            Self::Error(error) => complain(error),
+        }
+    }
+
+    fn code(&self) -> ExitCode {
+        match self {
+            Self::Config(_) => exit::CONFIG.into(),
+            Self::Error(error) => match error.kind() {
+                Kind::Unauthenticated | Kind::Forbidden => exit::REFUSED.into(),
+                Kind::Unavailable => exit::UNREACHABLE.into(),
+                _ => ExitCode::FAILURE,
+            },
+        }
+    }
+}
+
+/// Runs a command's future on a runtime with a thread per core.
+fn block_on<T>(command: impl Future<Output = Result<T>>) -> Result<T> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    runtime.map_err(|error| Error::internal("cannot start the runtime").with_source(error))?.block_on(command)
+}
+
+/// Writes one line to standard output. A reader that has gone away is no fault: `| head` is a way to read.
+fn say(line: &str) {
+    let _ = writeln!(io::stdout().lock(), "{line}");
+}
+
+/// Writes one line to standard error.
+fn tell(line: &str) {
+    let _ = writeln!(io::stderr().lock(), "{line}");
+}
+
+/// Tells an error and what caused it to standard error.
+fn complain(error: &Error) {
+    tell(&format!("error: {error}"));
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        tell(&format!("  because {inner}"));
+        cause = inner.source();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    /// Parses the arguments of one command, as the tests of each command do.
+    pub(super) fn parse(args: &[&str]) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(["glasshouse"].iter().chain(args))
+    }
+
+    #[test]
+    fn commands_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn help_is_a_public_surface() {
+        let mut command = Cli::command().term_width(110);
+        command.build();
+        let help = |command: &mut clap::Command| command.render_help().to_string();
+        let mut text = help(&mut command);
+        for name in ["token", "config", "completions"] {
+            let sub = command.find_subcommand_mut(name).unwrap();
+            text.push_str(&format!("\n--- {name}\n{}", help(sub)));
+        }
+        insta::assert_snapshot!(text);
+    }
+
+    #[test]
+    fn exit_codes_tell_what_to_do() {
+        let cases = [
+            (Failure::Config("x".into()), ExitCode::from(3)),
+            (Error::unauthenticated("x").into(), ExitCode::from(4)),
+            (Error::forbidden("x").into(), ExitCode::from(4)),
+            (Error::unavailable("x").into(), ExitCode::from(5)),
+            (Error::invalid("x").into(), ExitCode::FAILURE),
+        ];
+        for (failure, code) in cases {
+            assert_eq!(failure.code(), code, "{failure:?}");
+        }
+    }
 }

@@ -29,6 +29,8 @@ pub use fault::{Fault, Faults};
 pub use page::{FlightConfig, HttpConfig, IngestConfig, LakeConfig, LogConfig, QueryConfig};
 pub use tables::{COLUMN_KINDS, ColumnConfig, PolicyConfig, RowRuleConfig, TableConfig};
 
+pub(crate) use value::parse_time;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;

@@ -143,7 +143,7 @@ section! {
     /// The Arrow door.
     FlightConfig {
         /// Where to listen.
-        listen: SocketAddr = plain(loopback(32_010)),
+        listen: SocketAddr = plain(loopback(8_815)),
             "nothing is opened to the network unasked";
         /// The server's certificate chain (PEM); needs `tls_key`.
         tls_cert: Option<PathBuf> = none(),

@@ -156,7 +156,8 @@ impl Value for Vec<ColumnConfig> {
 pub(super) fn default_dimensions_map(tables: &mut BTreeMap<String, TableConfig>, written: &Faults) {
     for (name, table) in tables {
         let said = written.knows(&format!("tables.{name}.dimensions_map"));
-        let taken = table.columns.iter().any(|column| column.name == DIMENSIONS_MAP && column.kind != "map");
+        // A map of another name is the table's one map, and a column of this name that is no map keeps its name.
+        let taken = table.columns.iter().any(|column| (column.name == DIMENSIONS_MAP) != (column.kind == "map"));
         if table.proto.is_none() && !said && !taken {
             DIMENSIONS_MAP.clone_into(&mut table.dimensions_map);
         }

@@ -107,6 +107,12 @@ impl Value for Duration {
     }
 }
 
+/// A length of time as knobs write it, for the command line.
+pub(crate) fn parse_time(text: &str) -> Result<Duration, String> {
+    let micros = parse_scaled(text, &TIMES);
+    micros.map(Duration::from_micros).ok_or_else(|| format!("must be {}", Duration::form()))
+}
+
 /// A whole number and a unit of `units`; a bare number counts the smallest thing where `units` are sizes.
 fn parse_scaled(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     let text = text.trim();

@@ -1,0 +1,86 @@
+//! `glasshouse config`: is the configuration right, and what does it come to?
+//!
+//! In: the configuration, checked by itself. Out: every fault that a server would meet at its start (contracts, keys,
+//! policies), or the effective values with secrets redacted.
+
+use std::process::ExitCode;
+
+use clap::{Args as ClapArgs, Subcommand};
+
+use super::{exit, say, tell};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::contract::Contract;
+use crate::error::Result;
+use crate::tenancy::Verifier;
+
+/// Check or show the configuration.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Examples:
+  glasshouse config check                        exit code 3 and all faults with their places, or 0
+  glasshouse config show                         effective values, each knob explained
+  glasshouse config show --brief > now.toml      effective values alone; secrets stay hidden
+  GLASSHOUSE__QUERY__ROWS_MAX=1000 glasshouse config show --brief
+
+Every key can be set by a variable: GLASSHOUSE__SECTION__KEY, as in GLASSHOUSE__AUTH__ISSUERS__DEV__SECRET.")]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Report every fault that the server would meet at its start
+    Check,
+    /// Print the effective values as TOML, secrets redacted
+    Show {
+        /// Leave out the explanations
+        #[arg(long)]
+        brief: bool,
+    },
+}
+
+/// Checks or shows.
+pub(crate) fn run(args: &Args, config: &Config) -> Result<ExitCode> {
+    match args.command {
+        Command::Show { brief } => say(config.show(!brief).trim_end()),
+        Command::Check => {
+            let faults = faults(config);
+            if !faults.is_empty() {
+                tell(&faults.join("\n"));
+                return Ok(exit::CONFIG.into());
+            }
+            say(&summary(config));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What is wrong beyond the configuration's own text: `.proto` files, key files, rules.
+fn faults(config: &Config) -> Vec<String> {
+    let mut faults = Vec::new();
+    for (name, table) in &config.tables {
+        if let Err(error) = Contract::new(name, table, &config.base) {
+            faults.push(format!("tables.{name}: {error}"));
+        }
+    }
+    if let Err(error) = Verifier::new(&config.auth, &config.policy, Clock::System) {
+        faults.push(error.to_string());
+    }
+    faults
+}
+
+/// One line for the operator, with what is easily forgotten.
+fn summary(config: &Config) -> String {
+    let count = |number: usize, thing: &str| format!("{number} {thing}{}", if number == 1 { "" } else { "s" });
+    let mut line = format!(
+        "the configuration is fine: {}, {}",
+        count(config.tables.len(), "table"),
+        count(config.auth.issuers.len(), "issuer")
+    );
+    let hidden: Vec<_> = config.tables.keys().filter(|name| !config.policy.contains_key(*name)).cloned().collect();
+    if !hidden.is_empty() {
+        line.push_str(&format!("; nobody sees {}: there is no [policy.NAME] for it", hidden.join(", ")));
+    }
+    line
+}

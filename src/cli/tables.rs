@@ -1,0 +1,16 @@
+//! `glasshouse tables`: List the tables that a token can see.
+
+use std::process::ExitCode;
+
+use clap::Args as ClapArgs;
+
+use crate::error::{Error, Result};
+
+/// List the tables that a token can see.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Args {}
+
+/// To be filled by its owner.
+pub(crate) fn run(_args: &Args) -> Result<ExitCode> {
+    Err(Error::unsupported("this command is not built yet"))
+}

@@ -1,0 +1,134 @@
+//! Who calls: the `authorization` header of a call becomes a token, and a verified token an [`Access`].
+//!
+//! In: a call's headers. Out: the token in them, or `Unauthenticated`. No other header, session option or URL parameter
+//! has a say in whose data is seen.
+//!
+//! Calls carry `Bearer <token>`. `Handshake` also takes `Basic`: tools that cannot send a token send it as the password of
+//! any user. Its answer carries `authorization: Bearer <token>`, which clients then send by themselves; no other answer
+//! has that header, because ADBC would take it for a new token.
+
+use base64::Engine;
+use base64::alphabet::STANDARD;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use tonic::metadata::{MetadataMap, MetadataValue};
+
+use crate::error::{Error, Result};
+use crate::tenancy::{Access, Verifier};
+
+const AUTHORIZATION: &str = "authorization";
+
+/// Go sends Basic credentials without padding, everyone else with.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+/// Verifies the bearer of a call.
+pub(super) async fn access(verifier: &Verifier, headers: &MetadataMap) -> Result<Access> {
+    verifier.verify(bearer(headers)?).await
+}
+
+/// Verifies the credentials of a Handshake; returns the header of its answer.
+pub(super) async fn handshake(verifier: &Verifier, headers: &MetadataMap) -> Result<MetadataMap> {
+    let token = credentials(headers)?;
+    verifier.verify(&token).await?;
+    let value = MetadataValue::try_from(format!("Bearer {token}"))
+        .map_err(|_| Error::unauthenticated("the token holds characters that a header cannot"))?;
+    let mut answer = MetadataMap::new();
+    answer.insert(AUTHORIZATION, value);
+    Ok(answer)
+}
+
+/// The token of a call.
+fn bearer(headers: &MetadataMap) -> Result<&str> {
+    match authorization(headers)? {
+        ("bearer", token) => Ok(token),
+        ("basic", _) => Err(Error::unauthenticated(
+            "Basic credentials are for Handshake: call it, or send `authorization: Bearer <token>`",
+        )),
+        _ => Err(unknown_scheme()),
+    }
+}
+
+/// The token of a Handshake: a bearer, or the password of any user.
+fn credentials(headers: &MetadataMap) -> Result<String> {
+    match authorization(headers)? {
+        ("bearer", token) => Ok(token.to_owned()),
+        ("basic", encoded) => password(encoded),
+        _ => Err(unknown_scheme()),
+    }
+}
+
+fn password(encoded: &str) -> Result<String> {
+    let malformed = || Error::unauthenticated("malformed Basic credentials: expected base64 of `user:token`");
+    let text = String::from_utf8(BASE64.decode(encoded).map_err(|_| malformed())?).map_err(|_| malformed())?;
+    let (_user, password) = text.split_once(':').ok_or_else(malformed)?;
+    if password.is_empty() {
+        return Err(Error::unauthenticated("the password is empty: it has to be the token"));
+    }
+    Ok(password.to_owned())
+}
+
+/// The one `authorization` header: its scheme, recognised in any case, and the rest.
+fn authorization(headers: &MetadataMap) -> Result<(&'static str, &str)> {
+    let mut values = headers.get_all(AUTHORIZATION).iter();
+    let value = values.next().ok_or_else(|| {
+        Error::unauthenticated("no `authorization` header: send `authorization: Bearer <token>`")
+    })?;
+    if values.next().is_some() {
+        return Err(Error::unauthenticated("more than one `authorization` header"));
+    }
+    let text = value.to_str().map_err(|_| Error::unauthenticated("the `authorization` header is not text"))?;
+    let (scheme, rest) = text.trim().split_once(' ').ok_or_else(unknown_scheme)?;
+    let scheme = ["bearer", "basic"]
+        .into_iter()
+        .find(|known| known.eq_ignore_ascii_case(scheme))
+        .ok_or_else(unknown_scheme)?;
+    Ok((scheme, rest.trim()))
+}
+
+fn unknown_scheme() -> Error {
+    Error::unauthenticated("malformed `authorization` header: send `Bearer <token>`")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Kind;
+
+    fn headers(values: &[&str]) -> MetadataMap {
+        let mut map = MetadataMap::new();
+        for value in values {
+            map.append(AUTHORIZATION, value.parse().unwrap());
+        }
+        map
+    }
+
+    #[test]
+    fn a_bearer_is_read_in_any_case() {
+        for value in ["Bearer a.b.c", "bearer a.b.c", "BEARER   a.b.c "] {
+            assert_eq!(bearer(&headers(&[value])).unwrap(), "a.b.c", "{value}");
+            assert_eq!(credentials(&headers(&[value])).unwrap(), "a.b.c", "{value}");
+        }
+    }
+
+    #[test]
+    fn anything_else_is_unauthenticated() {
+        let cases: &[&[&str]] =
+            &[&[], &["a.b.c"], &["Bearer"], &["Digest x"], &["Basic dTpw"], &["Bearer a", "Bearer a"]];
+        for case in cases {
+            assert_eq!(bearer(&headers(case)).unwrap_err().kind(), Kind::Unauthenticated, "{case:?}");
+        }
+    }
+
+    #[test]
+    fn a_password_is_a_token_with_and_without_padding() {
+        // base64 of "any:t.o.k" is unpadded at nine bytes; one of the other lengths needs padding.
+        for (encoded, token) in [("YW55OnQuby5r", "t.o.k"), ("dTp0LnQ=", "t.t"), ("dTp0LnQ", "t.t"), ("OmE6Yg==", "a:b")] {
+            assert_eq!(credentials(&headers(&[&format!("Basic {encoded}")])).unwrap(), token, "{encoded}");
+        }
+        for broken in ["Basic !!!", "Basic dXNlcg==", "Basic dXNlcjo=", "Basic //8="] {
+            assert_eq!(credentials(&headers(&[broken])).unwrap_err().kind(), Kind::Unauthenticated, "{broken}");
+        }
+    }
+}

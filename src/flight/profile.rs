@@ -1,0 +1,240 @@
+//! Type profiles: which Arrow types leave the server, and how values get there.
+//!
+//! In: the schema and the batches of an answer. Out: the same in the types of the caller's profile. `compat` sends only
+//! what every known client reads; `native` sends the engine's own types.
+//!
+//! **Invariant:** the schema on the wire is a pure function of the planned schema ([`wire_schema`]) and everything that
+//! shows a schema calls it: FlightInfo, GetSchema, prepared statements and the stream. So they cannot differ.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, ListArray, MapArray, RecordBatch, RecordBatchOptions, StructArray};
+use arrow::compute::{CastOptions, cast_with_options};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, TimeUnit};
+use arrow::error::ArrowError;
+
+use crate::config::TypeProfile;
+use crate::error::{Error, Result};
+
+/// The most digits of a `Decimal128`.
+const DECIMAL128_DIGITS_MAX: u8 = 38;
+/// Metadata of extension types starts so; it is about the storage type and goes when that changes.
+const EXTENSION: &str = "ARROW:extension:";
+
+/// A value that does not fit is an error, never a silent null.
+const STRICT: CastOptions<'static> =
+    CastOptions { safe: false, format_options: arrow::util::display::FormatOptions::new() };
+
+/// The schema that a caller of this profile gets for an answer planned as `planned`.
+pub(super) fn wire_schema(planned: &Schema, types: TypeProfile) -> SchemaRef {
+    match types {
+        TypeProfile::Native => Arc::new(Schema::new(planned.fields().clone())),
+        TypeProfile::Compat => Arc::new(Schema::new(planned.fields().iter().map(compat_field).collect::<Vec<_>>())),
+    }
+}
+
+/// The schema that we declare for parameters: what JDBC can bind. It writes times and timestamps as milliseconds whatever
+/// unit it reads here, and cannot bind a value to a field of type `Null`.
+pub(super) fn parameter_schema(planned: &Schema) -> Schema {
+    let declared = |field: &FieldRef| {
+        let data_type = match compat(field.data_type()) {
+            DataType::Timestamp(_, _) => DataType::Timestamp(TimeUnit::Millisecond, None),
+            DataType::Time32(_) | DataType::Time64(_) => DataType::Time32(TimeUnit::Millisecond),
+            other => other,
+        };
+        Field::new(field.name(), data_type, true)
+    };
+    Schema::new(planned.fields().iter().map(declared).collect::<Vec<_>>())
+}
+
+/// A batch in `wire`, which is the [`wire_schema`] of its own.
+pub(super) fn to_wire(batch: RecordBatch, wire: &SchemaRef) -> Result<RecordBatch> {
+    if batch.schema_ref() == wire {
+        return Ok(batch);
+    }
+    let rows = batch.num_rows();
+    let (_, columns, _) = batch.into_parts();
+    let columns = columns
+        .iter()
+        .zip(wire.fields())
+        .map(|(column, field)| convert(column, field.data_type()).map_err(|error| unsendable(field, error)))
+        .collect::<Result<Vec<_>>>()?;
+    RecordBatch::try_new_with_options(wire.clone(), columns, &RecordBatchOptions::new().with_row_count(Some(rows)))
+        .map_err(|error| Error::internal("an answer is not in its planned schema").with_source(error))
+}
+
+fn unsendable(field: &Field, error: ArrowError) -> Error {
+    Error::limited(format!(
+        "column `{}` has a value that does not fit type {}: select fewer rows, or set the session option `types` to \
+         `native`",
+        field.name(),
+        field.data_type()
+    ))
+    .with_source(error)
+}
+
+fn compat_field(field: &FieldRef) -> FieldRef {
+    let data_type = compat(field.data_type());
+    if data_type == *field.data_type() {
+        return field.clone();
+    }
+    let metadata: HashMap<_, _> = field
+        .metadata()
+        .iter()
+        .filter(|(key, _)| !key.starts_with(EXTENSION))
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect();
+    Arc::new(Field::new(field.name(), data_type, field.is_nullable()).with_metadata(metadata))
+}
+
+/// The nearest type that every known client reads.
+fn compat(data_type: &DataType) -> DataType {
+    use DataType as T;
+    match data_type {
+        T::Null | T::LargeUtf8 | T::Utf8View | T::Interval(_) => T::Utf8,
+        T::LargeBinary | T::BinaryView | T::FixedSizeBinary(_) => T::Binary,
+        T::Float16 => T::Float32,
+        T::Decimal32(digits, scale) | T::Decimal64(digits, scale) => T::Decimal128(*digits, *scale),
+        T::Decimal256(digits, scale) if *digits <= DECIMAL128_DIGITS_MAX => T::Decimal128(*digits, *scale),
+        T::Decimal256(_, _) => T::Utf8,
+        T::Dictionary(_, values) => compat(values),
+        T::RunEndEncoded(_, values) => compat(values.data_type()),
+        T::List(item)
+        | T::LargeList(item)
+        | T::ListView(item)
+        | T::LargeListView(item)
+        | T::FixedSizeList(item, _) => T::List(compat_field(item)),
+        T::Struct(fields) => T::Struct(fields.iter().map(compat_field).collect()),
+        T::Map(entries, sorted) => T::Map(compat_field(entries), *sorted),
+        other => other.clone(),
+    }
+}
+
+/// Casts nested values by position: arrow's own cast finds the fields of a struct by name, and names may repeat.
+fn convert(array: &ArrayRef, to: &DataType) -> Result<ArrayRef, ArrowError> {
+    match (array.data_type(), to) {
+        (from, to) if from == to => Ok(array.clone()),
+        (DataType::Struct(_), DataType::Struct(fields)) => {
+            let array = array.as_struct();
+            let columns = array
+                .columns()
+                .iter()
+                .zip(fields)
+                .map(|(column, field)| convert(column, field.data_type()))
+                .collect::<Result<Vec<_>, _>>()?;
+            let nulls = array.nulls().cloned();
+            Ok(Arc::new(StructArray::try_new_with_length(fields.clone(), columns, nulls, array.len())?))
+        }
+        (DataType::List(_), DataType::List(item)) => {
+            let array = array.as_list::<i32>();
+            let values = convert(array.values(), item.data_type())?;
+            Ok(Arc::new(ListArray::try_new(item.clone(), array.offsets().clone(), values, array.nulls().cloned())?))
+        }
+        (DataType::Map(_, _), DataType::Map(entries, sorted)) => {
+            let array = array.as_map();
+            let values: ArrayRef = Arc::new(array.entries().clone());
+            let values = convert(&values, entries.data_type())?.as_struct().clone();
+            let nulls = array.nulls().cloned();
+            Ok(Arc::new(MapArray::try_new(entries.clone(), array.offsets().clone(), values, nulls, *sorted)?))
+        }
+        (
+            DataType::LargeList(item)
+            | DataType::ListView(item)
+            | DataType::LargeListView(item)
+            | DataType::FixedSizeList(item, _),
+            DataType::List(_),
+        ) => {
+            let list = cast_with_options(array, &DataType::List(item.clone()), &STRICT)?;
+            convert(&list, to)
+        }
+        _ => cast_with_options(array, to, &STRICT),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{
+        Decimal256Array, DictionaryArray, FixedSizeBinaryArray, Int32Array, IntervalMonthDayNanoArray, LargeListArray,
+        NullArray, StringArray, StringViewArray,
+    };
+    use arrow::datatypes::{Int32Type, IntervalUnit, i256};
+
+    use super::*;
+
+    fn one(array: impl Array + 'static) -> RecordBatch {
+        RecordBatch::try_from_iter([("c", Arc::new(array) as ArrayRef)]).unwrap()
+    }
+
+    #[test]
+    fn compat_sends_only_what_all_clients_read() {
+        let words = || vec![Some("a"), None];
+        let view_struct = StructArray::from(vec![(
+            Arc::new(Field::new("x", DataType::Utf8View, true)),
+            Arc::new(StringViewArray::from(words())) as ArrayRef,
+        )]);
+        let cases: Vec<(RecordBatch, DataType)> = vec![
+            (one(StringViewArray::from(words())), DataType::Utf8),
+            (one(words().into_iter().collect::<DictionaryArray<Int32Type>>()), DataType::Utf8),
+            (one(FixedSizeBinaryArray::from(vec![&[1u8, 2][..]])), DataType::Binary),
+            (one(Decimal256Array::from(vec![i256::MAX]).with_precision_and_scale(76, 0).unwrap()), DataType::Utf8),
+            (
+                one(Decimal256Array::from(vec![i256::ONE]).with_precision_and_scale(20, 2).unwrap()),
+                DataType::Decimal128(20, 2),
+            ),
+            (one(IntervalMonthDayNanoArray::from(vec![None])), DataType::Utf8),
+            (one(NullArray::new(2)), DataType::Utf8),
+            (
+                one(LargeListArray::from_iter_primitive::<Int32Type, _, _>([Some([Some(1)])])),
+                DataType::List(Arc::new(Field::new_list_field(DataType::Int32, true))),
+            ),
+            (one(view_struct), DataType::Struct(vec![Field::new("x", DataType::Utf8, true)].into())),
+        ];
+        for (batch, expected) in cases {
+            let rows = batch.num_rows();
+            let wire = wire_schema(batch.schema_ref(), TypeProfile::Compat);
+            assert_eq!(*wire.field(0).data_type(), expected);
+            let sent = to_wire(batch, &wire).unwrap();
+            assert_eq!((sent.schema(), sent.num_rows()), (wire, rows));
+        }
+    }
+
+    #[test]
+    fn native_keeps_types_and_compat_is_stable() {
+        let batch = one(StringViewArray::from(vec!["a"]));
+        assert_eq!(*wire_schema(batch.schema_ref(), TypeProfile::Native).field(0).data_type(), DataType::Utf8View);
+        let once = wire_schema(batch.schema_ref(), TypeProfile::Compat);
+        assert_eq!(wire_schema(&once, TypeProfile::Compat), once);
+    }
+
+    #[test]
+    fn structs_are_cast_by_position() {
+        let fields = vec![Field::new("a", DataType::Utf8View, true), Field::new("a", DataType::Int32, true)];
+        let columns: Vec<ArrayRef> =
+            vec![Arc::new(StringViewArray::from(vec!["x"])), Arc::new(Int32Array::from(vec![7]))];
+        let batch = one(StructArray::new(fields.into(), columns, None));
+        let wire = wire_schema(batch.schema_ref(), TypeProfile::Compat);
+        let sent = to_wire(batch, &wire).unwrap();
+        let sent = sent.column(0).as_struct();
+        assert_eq!(sent.column(0).as_string::<i32>(), &StringArray::from(vec!["x"]));
+        assert_eq!(sent.column(1).as_primitive::<Int32Type>().value(0), 7);
+    }
+
+    #[test]
+    fn parameters_are_declared_as_jdbc_binds_them() {
+        let utc = Some("UTC".into());
+        let cases = [
+            (DataType::Timestamp(TimeUnit::Microsecond, utc), DataType::Timestamp(TimeUnit::Millisecond, None)),
+            (DataType::Time64(TimeUnit::Nanosecond), DataType::Time32(TimeUnit::Millisecond)),
+            (DataType::Null, DataType::Utf8),
+            (DataType::Utf8View, DataType::Utf8),
+            (DataType::Interval(IntervalUnit::DayTime), DataType::Utf8),
+            (DataType::Int64, DataType::Int64),
+            (DataType::Date32, DataType::Date32),
+        ];
+        for (inferred, declared) in cases {
+            let schema = Schema::new(vec![Field::new("$1", inferred.clone(), false)]);
+            assert_eq!(*parameter_schema(&schema).field(0).data_type(), declared, "{inferred}");
+        }
+    }
+}

@@ -72,18 +72,16 @@ fn password(encoded: &str) -> Result<String> {
 /// The one `authorization` header: its scheme, recognised in any case, and the rest.
 fn authorization(headers: &MetadataMap) -> Result<(&'static str, &str)> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
-    let value = values.next().ok_or_else(|| {
-        Error::unauthenticated("no `authorization` header: send `authorization: Bearer <token>`")
-    })?;
+    let value = values
+        .next()
+        .ok_or_else(|| Error::unauthenticated("no `authorization` header: send `authorization: Bearer <token>`"))?;
     if values.next().is_some() {
         return Err(Error::unauthenticated("more than one `authorization` header"));
     }
     let text = value.to_str().map_err(|_| Error::unauthenticated("the `authorization` header is not text"))?;
     let (scheme, rest) = text.trim().split_once(' ').ok_or_else(unknown_scheme)?;
-    let scheme = ["bearer", "basic"]
-        .into_iter()
-        .find(|known| known.eq_ignore_ascii_case(scheme))
-        .ok_or_else(unknown_scheme)?;
+    let scheme =
+        ["bearer", "basic"].into_iter().find(|known| known.eq_ignore_ascii_case(scheme)).ok_or_else(unknown_scheme)?;
     Ok((scheme, rest.trim()))
 }
 
@@ -124,7 +122,9 @@ mod tests {
     #[test]
     fn a_password_is_a_token_with_and_without_padding() {
         // base64 of "any:t.o.k" is unpadded at nine bytes; one of the other lengths needs padding.
-        for (encoded, token) in [("YW55OnQuby5r", "t.o.k"), ("dTp0LnQ=", "t.t"), ("dTp0LnQ", "t.t"), ("OmE6Yg==", "a:b")] {
+        for (encoded, token) in
+            [("YW55OnQuby5r", "t.o.k"), ("dTp0LnQ=", "t.t"), ("dTp0LnQ", "t.t"), ("OmE6Yg==", "a:b")]
+        {
             assert_eq!(credentials(&headers(&[&format!("Basic {encoded}")])).unwrap(), token, "{encoded}");
         }
         for broken in ["Basic !!!", "Basic dXNlcg==", "Basic dXNlcjo=", "Basic //8="] {

@@ -1,1 +1,111 @@
 //! The Flight SQL client of our own command line.
+//!
+//! In: a server's URL, a token, SQL. Out: the schema of the answer and its batches. Reads answers of any size, in messages
+//! of up to [`MESSAGE_BYTES_MAX`]; the words of gRPC end here.
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::{Schema, SchemaRef};
+use arrow_flight::FlightInfo;
+use arrow_flight::error::FlightError;
+use arrow_flight::flight_service_client::FlightServiceClient;
+use arrow_flight::sql::client::FlightSqlServiceClient;
+use arrow_flight::sql::{CommandStatementIngest, TableDefinitionOptions, TableExistsOption, TableNotExistOption};
+use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
+
+use super::upload::from_flight;
+use crate::error::{Error, Kind, Result};
+
+/// One message received. Our own server sends less than 4 MiB.
+const MESSAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Bytes in flight on one stream and one connection: enough for a fast link at 10 ms.
+const WINDOW_BYTES: u32 = 8 * 1024 * 1024;
+
+/// A connection to a Flight SQL server.
+#[derive(Debug, Clone)]
+pub struct Client(FlightSqlServiceClient<Channel>);
+
+/// An answer: its schema, then its rows.
+pub struct Rows {
+    /// Known before the first row.
+    pub schema: SchemaRef,
+    /// In order.
+    pub batches: BoxStream<'static, Result<RecordBatch>>,
+}
+
+impl Client {
+    /// Connects. `url` is `grpc://host:port` (plain text) or `grpc+tls://host:port`, where `ca` holds the PEM certificates
+    /// to trust. `http` and `https` mean the same. `Unavailable` when nobody answers there.
+    pub async fn connect(url: &str, token: &str, ca: Option<&[u8]>) -> Result<Self> {
+        let channel = endpoint(url, ca)?.connect().await.map_err(|error| {
+            Error::unavailable(format!("cannot connect to {url}: is the server running there?")).with_source(error)
+        })?;
+        let client = FlightServiceClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
+        let mut client = FlightSqlServiceClient::new_from_inner(client);
+        client.set_token(token.to_owned());
+        Ok(Self(client))
+    }
+
+    /// Runs one statement.
+    pub async fn query(&mut self, sql: &str) -> Result<Rows> {
+        let info = self.0.execute(sql.to_owned(), None).await.map_err(from_flight)?;
+        self.fetch(info).await
+    }
+
+    /// Sends events to a table; returns how many of them it holds now.
+    pub async fn ingest(&mut self, table: &str, batches: BoxStream<'static, Result<RecordBatch>>) -> Result<i64> {
+        let options = TableDefinitionOptions {
+            if_not_exist: TableNotExistOption::Fail.into(),
+            if_exists: TableExistsOption::Append.into(),
+        };
+        let command = CommandStatementIngest {
+            table: table.to_owned(),
+            table_definition_options: Some(options),
+            ..CommandStatementIngest::default()
+        };
+        let batches = batches.map_err(|error| FlightError::ExternalError(error.into()));
+        self.0.execute_ingest(command, batches).await.map_err(from_flight)
+    }
+
+    async fn fetch(&mut self, info: FlightInfo) -> Result<Rows> {
+        let endpoints = info.endpoint.clone();
+        let schema = Schema::try_from(info).map_err(|error| unreadable().with_source(error))?;
+        let mut streams = Vec::with_capacity(endpoints.len());
+        for endpoint in endpoints {
+            let ticket = endpoint.ticket.ok_or_else(unreadable)?;
+            streams.push(self.0.do_get(ticket).await.map_err(from_flight)?);
+        }
+        let batches = futures::stream::iter(streams).flatten().map_err(from_flight).boxed();
+        Ok(Rows { schema: schema.into(), batches })
+    }
+}
+
+fn unreadable() -> Error {
+    Error::internal("the server's answer is no Flight SQL")
+}
+
+fn endpoint(url: &str, ca: Option<&[u8]>) -> Result<Endpoint> {
+    let expected =
+        || Error::invalid(format!("`{url}` is no server's URL: expected `grpc://host:port` or `grpc+tls://…`"));
+    let (scheme, address) = url.split_once("://").ok_or_else(expected)?;
+    let is_tls = match scheme {
+        "grpc" | "grpc+tcp" | "http" => false,
+        "grpc+tls" | "https" => true,
+        _ => return Err(expected()),
+    };
+    let uri = format!("{}://{address}", if is_tls { "https" } else { "http" });
+    let endpoint = Endpoint::from_shared(uri)
+        .map_err(|error| expected().with_source(error))?
+        .tcp_nodelay(true)
+        .initial_stream_window_size(WINDOW_BYTES)
+        .initial_connection_window_size(WINDOW_BYTES);
+    if !is_tls {
+        return Ok(endpoint);
+    }
+    let ca =
+        ca.ok_or_else(|| Error::invalid("a TLS connection needs the certificates to trust: give a CA file (PEM)"))?;
+    endpoint
+        .tls_config(ClientTlsConfig::new().ca_certificate(Certificate::from_pem(ca)))
+        .map_err(|error| Error::new(Kind::Invalid, "cannot read the CA certificates").with_source(error))
+}

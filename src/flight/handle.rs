@@ -24,7 +24,7 @@ use crate::tenancy::Access;
 const VERSION: u8 = 1;
 const MAC_BYTES: usize = 32;
 /// The largest handle: it travels in requests and answers that have to stay below 4 MiB.
-const HANDLE_BYTES_MAX: usize = 1024 * 1024;
+pub(super) const HANDLE_BYTES_MAX: usize = 1024 * 1024;
 
 /// Seals and unseals handles.
 pub(super) struct Sealer {

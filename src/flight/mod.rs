@@ -1,23 +1,79 @@
 //! The Arrow door: Flight SQL for ADBC, JDBC, ODBC, pyarrow and BI tools. The only module that knows tonic and arrow-flight.
 //!
-//! (to be drawn by its author)
+//! ```text
+//!   client ─► service ─ auth (every call) ─► command ─┬─► statement ─ plan ─► handle (signed ticket)
+//!                │                                    │        └─ run ─► profile (types) ─► stream (messages) ─► client
+//!                │                                    ├─► catalog, keys, sqlinfo, xdbc ─► stream ─► client
+//!                │                                    ├─► prepared ◄─► handle (signed parameters)
+//!                │                                    ├─► upload (bounded) ─► ingest ─► Ingest::submit
+//!                │                                    └─► options · cancel
+//!                └─ error (status)
+//! ```
+//!
+//! **Invariant:** every RPC authenticates; whose data is seen comes from the token of that very call and nothing else.
+//! **Invariant:** an answer's schema is one pure function of its plan, so FlightInfo, GetSchema and the stream agree.
+//! **Invariant:** no message is larger than `message_bytes_max`; meeting a limit is a status, never a reset.
+//! **Invariant:** tickets and prepared handles are stateless: they work on any connection, and on any server that has the
+//! same `handle_secret`.
 
 use std::sync::Arc;
+use std::time::Duration;
+
+use arrow_flight::flight_service_server::FlightServiceServer;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
 
 use crate::clock::Clock;
 use crate::config::{FlightConfig, Secret};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ingest::Ingest;
 use crate::query::Engine;
 use crate::telemetry::Metrics;
 use crate::tenancy::Verifier;
+
+mod service;
+
+mod auth;
+mod error;
+
+mod command;
+
+mod statement;
+
+mod handle;
+mod prepared;
+mod profile;
+mod stream;
 
 mod catalog;
 mod keys;
 mod sqlinfo;
 mod xdbc;
 
+mod ingest;
+mod upload;
+
+mod cancel;
+mod options;
+
+mod tls;
+
 pub mod client;
+
+/// Pings keep connections open while a long plan sends nothing; balancers commonly cut them after 60 s.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
+const KEEPALIVE_WAIT_MAX: Duration = Duration::from_secs(20);
+/// Bytes in flight towards us, for one upload and for all of a connection.
+const STREAM_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
+const CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
+/// Calls of one connection at once.
+const CALLS_MAX: u32 = 256;
+/// How long connections may take to close once their answers were cut.
+const CLOSE_MAX: Duration = Duration::from_secs(5);
 
 /// What the door needs.
 #[derive(Debug, Clone)]
@@ -35,13 +91,69 @@ pub struct Doors {
 }
 
 /// Serves Flight SQL and gRPC health on `listener` until `stop` ends; then drains for at most `drain_max`.
+///
+/// `Invalid` for unusable certificates, and for plain text beyond loopback that is not allowed.
 pub async fn serve(
-    listener: tokio::net::TcpListener,
+    listener: TcpListener,
     doors: Doors,
     config: FlightConfig,
     handle_secret: Secret,
-    stop: tokio_util::sync::CancellationToken,
+    stop: CancellationToken,
 ) -> Result<()> {
-    let _ = (listener, doors, config, handle_secret, stop);
-    todo!()
+    let mut server = builder(&config);
+    if let Some(tls) = tls::settings(&listener, &config)? {
+        server = server
+            .tls_config(tls)
+            .map_err(|error| Error::invalid("flight: unusable TLS certificates or key").with_source(error))?;
+    }
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health.set_serving::<FlightServiceServer<service::Door>>().await;
+
+    let cut = CancellationToken::new();
+    let drain_max = config.drain_max;
+    let message_in_bytes_max = config.message_in_bytes_max;
+    let door = service::Door::new(doors, config, &handle_secret, cut.clone());
+    let flight = FlightServiceServer::new(door).max_decoding_message_size(message_in_bytes_max);
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true)).with_keepalive(Some(KEEPALIVE_INTERVAL));
+    let serving = server
+        .add_service(health_service)
+        .add_service(flight)
+        .serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
+    let mut serving = std::pin::pin!(serving);
+
+    let outcome = tokio::select! {
+        outcome = &mut serving => outcome,
+        () = stop.cancelled() => {
+            say_not_serving(health).await;
+            match tokio::time::timeout(drain_max, &mut serving).await {
+                Ok(outcome) => outcome,
+                Err(_) => {
+                    cut.cancel();
+                    // What is still open after this holds no answer: a client that does not close its connection.
+                    tokio::time::timeout(CLOSE_MAX, &mut serving).await.unwrap_or(Ok(()))
+                }
+            }
+        }
+    };
+    outcome.map_err(|error| Error::unavailable("the Flight listener failed").with_source(error))
+}
+
+fn builder(config: &FlightConfig) -> Server {
+    // No greatest age for connections: JDBC drivers fail queries that meet a GOAWAY.
+    Server::builder()
+        .tcp_nodelay(true)
+        .http2_max_header_list_size(config.header_bytes_max)
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_WAIT_MAX))
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_concurrent_streams(CALLS_MAX)
+}
+
+/// Tells balancers to go elsewhere, and ends their watches, which would keep connections open.
+async fn say_not_serving(mut health: HealthReporter) {
+    for service in ["", "arrow.flight.protocol.FlightService"] {
+        health.set_service_status(service, ServingStatus::NotServing).await;
+        health.clear_service_status(service).await;
+    }
 }

@@ -23,7 +23,7 @@ const DECIMAL128_DIGITS_MAX: u8 = 38;
 const EXTENSION: &str = "ARROW:extension:";
 
 /// A value that does not fit is an error, never a silent null.
-const STRICT: CastOptions<'static> =
+pub(super) const STRICT: CastOptions<'static> =
     CastOptions { safe: false, format_options: arrow::util::display::FormatOptions::new() };
 
 /// The schema that a caller of this profile gets for an answer planned as `planned`.
@@ -85,7 +85,9 @@ fn compat_field(field: &FieldRef) -> FieldRef {
         .filter(|(key, _)| !key.starts_with(EXTENSION))
         .map(|(key, value)| (key.clone(), value.clone()))
         .collect();
-    Arc::new(Field::new(field.name(), data_type, field.is_nullable()).with_metadata(metadata))
+    // A column of type `Null` holds nothing but nulls, whatever its field says.
+    let is_nullable = field.is_nullable() || field.data_type().is_null();
+    Arc::new(Field::new(field.name(), data_type, is_nullable).with_metadata(metadata))
 }
 
 /// The nearest type that every known client reads.
@@ -100,11 +102,9 @@ fn compat(data_type: &DataType) -> DataType {
         T::Decimal256(_, _) => T::Utf8,
         T::Dictionary(_, values) => compat(values),
         T::RunEndEncoded(_, values) => compat(values.data_type()),
-        T::List(item)
-        | T::LargeList(item)
-        | T::ListView(item)
-        | T::LargeListView(item)
-        | T::FixedSizeList(item, _) => T::List(compat_field(item)),
+        T::List(item) | T::LargeList(item) | T::ListView(item) | T::LargeListView(item) | T::FixedSizeList(item, _) => {
+            T::List(compat_field(item))
+        }
         T::Struct(fields) => T::Struct(fields.iter().map(compat_field).collect()),
         T::Map(entries, sorted) => T::Map(compat_field(entries), *sorted),
         other => other.clone(),
@@ -112,7 +112,7 @@ fn compat(data_type: &DataType) -> DataType {
 }
 
 /// Casts nested values by position: arrow's own cast finds the fields of a struct by name, and names may repeat.
-fn convert(array: &ArrayRef, to: &DataType) -> Result<ArrayRef, ArrowError> {
+pub(super) fn convert(array: &ArrayRef, to: &DataType) -> Result<ArrayRef, ArrowError> {
     match (array.data_type(), to) {
         (from, to) if from == to => Ok(array.clone()),
         (DataType::Struct(_), DataType::Struct(fields)) => {
@@ -176,7 +176,7 @@ mod tests {
         let cases: Vec<(RecordBatch, DataType)> = vec![
             (one(StringViewArray::from(words())), DataType::Utf8),
             (one(words().into_iter().collect::<DictionaryArray<Int32Type>>()), DataType::Utf8),
-            (one(FixedSizeBinaryArray::from(vec![&[1u8, 2][..]])), DataType::Binary),
+            (one(FixedSizeBinaryArray::try_from_iter([[1u8, 2]].into_iter()).unwrap()), DataType::Binary),
             (one(Decimal256Array::from(vec![i256::MAX]).with_precision_and_scale(76, 0).unwrap()), DataType::Utf8),
             (
                 one(Decimal256Array::from(vec![i256::ONE]).with_precision_and_scale(20, 2).unwrap()),

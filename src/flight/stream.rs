@@ -9,7 +9,6 @@
 use std::collections::VecDeque;
 
 use arrow::array::{Array, ArrayData, ArrayRef, AsArray, RecordBatch, RecordBatchOptions};
-use arrow::compute::cast;
 use arrow::datatypes::{DataType, SchemaRef};
 use arrow::error::ArrowError;
 use arrow::ipc::writer::{DictionaryTracker, EncodedData, IpcDataGenerator, IpcWriteContext, IpcWriteOptions};
@@ -18,7 +17,7 @@ use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, stream};
 use prost::Message;
 
-use super::profile::{to_wire, wire_schema};
+use super::profile::{convert, to_wire, wire_schema};
 use crate::config::TypeProfile;
 use crate::error::{Error, Result};
 
@@ -35,9 +34,10 @@ pub(super) fn messages(
     message_bytes_max: usize,
 ) -> impl Stream<Item = Result<FlightData>> + Send {
     let outgoing = Outgoing::new(batches, wire, message_bytes_max);
-    stream::try_unfold(outgoing, |mut outgoing| async move {
-        Ok(outgoing.next().await?.map(|message| (message, outgoing)))
-    })
+    stream::try_unfold(
+        outgoing,
+        |mut outgoing| async move { Ok(outgoing.next().await?.map(|message| (message, outgoing))) },
+    )
 }
 
 struct Outgoing {
@@ -190,12 +190,14 @@ fn array_bytes(data: &ArrayData) -> usize {
             DataType::List(_) | DataType::Map(_, _) => {
                 let offsets = &data.buffers()[0].typed_data::<i32>()[data.offset()..];
                 let (start, end) = (offsets[0] as usize, offsets[data.len()] as usize);
-                padded((data.len() + 1) * size_of::<i32>()) + array_bytes(&data.child_data()[0].slice(start, end - start))
+                padded((data.len() + 1) * size_of::<i32>())
+                    + array_bytes(&data.child_data()[0].slice(start, end - start))
             }
             DataType::LargeList(_) => {
                 let offsets = &data.buffers()[0].typed_data::<i64>()[data.offset()..];
                 let (start, end) = (offsets[0] as usize, offsets[data.len()] as usize);
-                padded((data.len() + 1) * size_of::<i64>()) + array_bytes(&data.child_data()[0].slice(start, end - start))
+                padded((data.len() + 1) * size_of::<i64>())
+                    + array_bytes(&data.child_data()[0].slice(start, end - start))
             }
             DataType::FixedSizeList(_, width) => {
                 let width = *width as usize;
@@ -208,9 +210,10 @@ fn array_bytes(data: &ArrayData) -> usize {
                 padded(data.len() * size_of::<u128>()) + values
             }
             // Unions, list views and run ends are sent whole; the check of the encoded message has the last word.
-            DataType::Union(_, _) | DataType::ListView(_) | DataType::LargeListView(_) | DataType::RunEndEncoded(_, _) => {
-                data.get_array_memory_size()
-            }
+            DataType::Union(_, _)
+            | DataType::ListView(_)
+            | DataType::LargeListView(_)
+            | DataType::RunEndEncoded(_, _) => data.get_array_memory_size(),
             _ => padded(data.get_slice_memory_size().unwrap_or(0)) + 2 * ALIGNMENT,
         }
 }
@@ -240,7 +243,7 @@ fn compacted_column(column: &ArrayRef, plain: &DataType) -> Result<ArrayRef, Arr
     match column.data_type() {
         DataType::Utf8View => Ok(std::sync::Arc::new(column.as_string_view().gc())),
         DataType::BinaryView => Ok(std::sync::Arc::new(column.as_binary_view().gc())),
-        nested if nested.is_nested() && nested != plain => cast(&cast(column, plain)?, nested),
+        nested if nested.is_nested() && nested != plain => convert(&convert(column, plain)?, nested),
         _ => Ok(column.clone()),
     }
 }
@@ -296,7 +299,10 @@ mod tests {
         let cases = [
             one(UInt64Array::from_iter_values(0..100_000)),
             one(StringArray::from_iter_values(&skewed)),
-            one(skewed.iter().map(|text| Some(text.as_str())).collect::<arrow::array::DictionaryArray<arrow::datatypes::Int32Type>>()),
+            one(skewed
+                .iter()
+                .map(|text| Some(text.as_str()))
+                .collect::<arrow::array::DictionaryArray<arrow::datatypes::Int32Type>>()),
             lists.slice(490, 700),
             lists,
             filter_record_batch(&views, &one_percent).unwrap(),

@@ -1,0 +1,215 @@
+//! Bulk ingestion: CommandStatementIngest, what ADBC calls `adbc_ingest`.
+//!
+//! In: an upload of batches for a declared table. Out: how many of its events the table holds now. Batches go to
+//! [`Ingest::submit`] in groups of bounded bytes, a few at a time, so that a client that is faster than the lake waits.
+//!
+//! Tables are declared in the configuration: a client can append to them, not create, replace or drop them. Bad events
+//! are kept apart and do not fail the good ones; when none is good, the upload fails with the first reasons.
+//!
+//! [`Ingest::submit`]: crate::ingest::Ingest::submit
+
+use arrow::array::RecordBatch;
+use arrow_flight::sql::{CommandStatementIngest, TableExistsOption, TableNotExistOption};
+use futures::TryStreamExt;
+use tonic::metadata::{MetadataMap, MetadataValue};
+
+use super::service::{Caller, Door};
+use super::upload::Upload;
+use crate::error::{Error, Result};
+use crate::ingest::{Payload, Receipt};
+use crate::query::{CATALOG, SCHEMA};
+use crate::tenancy::Scope;
+
+/// A group of batches is handed on at this size in memory.
+const GROUP_BYTES: usize = 8 * 1024 * 1024;
+/// Groups of one upload that wait for their commit at once: they share commits.
+const GROUPS_MAX: usize = 8;
+/// Reasons named in an error.
+const REASONS_MAX: usize = 3;
+/// The way in, for the quarantine.
+const DOOR: &str = "flight";
+
+/// What became of an upload's events.
+#[derive(Debug, Default)]
+pub(super) struct Stored {
+    accepted: u64,
+    duplicate: u64,
+    rejected: u64,
+    /// The first reasons for rejection.
+    reasons: Vec<String>,
+}
+
+impl Stored {
+    /// Events of the upload that the table holds now, whether it held them before or not: sending an upload again gives
+    /// the same count.
+    pub(super) fn record_count(&self) -> i64 {
+        i64::try_from(self.accepted + self.duplicate).unwrap_or(i64::MAX)
+    }
+
+    /// The counts as headers of the answer.
+    pub(super) fn headers(&self) -> MetadataMap {
+        let mut headers = MetadataMap::new();
+        headers.insert("x-glasshouse-accepted", MetadataValue::from(self.accepted));
+        headers.insert("x-glasshouse-duplicate", MetadataValue::from(self.duplicate));
+        headers.insert("x-glasshouse-rejected", MetadataValue::from(self.rejected));
+        headers
+    }
+
+    fn add(&mut self, first_index: u64, receipt: Receipt) {
+        self.accepted += receipt.accepted;
+        self.duplicate += receipt.duplicate;
+        self.rejected += receipt.rejected;
+        let room = REASONS_MAX.saturating_sub(self.reasons.len());
+        self.reasons.extend(receipt.rejects.iter().take(room).map(|reject| {
+            format!("event {}: {} ({})", first_index + reject.index, reject.detail, reject.reason.as_str())
+        }));
+    }
+}
+
+impl Door {
+    /// Answers DoPut of events.
+    pub(super) async fn ingest(
+        &self,
+        caller: &Caller,
+        command: &CommandStatementIngest,
+        upload: Upload,
+    ) -> Result<Stored> {
+        caller.access.require(Scope::Ingest)?;
+        check_mode(command, caller.access.rules(&command.table).is_some())?;
+        let mut stored = Stored::default();
+        let receipts = groups(upload, self.config.message_in_bytes_max)
+            .map_ok(|group| async move {
+                let payload = Payload::Arrow(group.batches);
+                let receipt = self.doors.ingest.submit(&caller.access, &command.table, payload, DOOR).await?;
+                Ok((group.first_index, receipt))
+            })
+            .try_buffered(GROUPS_MAX);
+        let outcome = receipts
+            .try_for_each(|(first_index, receipt)| {
+                stored.add(first_index, receipt);
+                std::future::ready(Ok(()))
+            })
+            .await;
+        if let Err(error) = outcome {
+            let kept = stored.record_count();
+            return Err(if kept == 0 { error } else { error.at(format!("{kept} events are stored, send all again")) });
+        }
+        if stored.rejected > 0 && stored.record_count() == 0 {
+            return Err(Error::invalid(format!(
+                "all {} events were rejected; {}",
+                stored.rejected,
+                stored.reasons.join("; ")
+            )));
+        }
+        Ok(stored)
+    }
+}
+
+struct Group {
+    /// The place of its first event in the upload.
+    first_index: u64,
+    batches: Vec<RecordBatch>,
+}
+
+/// The batches of an upload in groups of about [`GROUP_BYTES`].
+fn groups(upload: Upload, bytes_max: usize) -> impl futures::Stream<Item = Result<Group>> {
+    let start = (upload.batches(bytes_max), 0_u64);
+    futures::stream::try_unfold(start, |(mut batches, first_index)| async move {
+        let mut group = Group { first_index, batches: Vec::new() };
+        let (mut rows, mut bytes) = (0_u64, 0_usize);
+        while bytes < GROUP_BYTES {
+            let Some(batch) = batches.try_next().await? else { break };
+            rows += batch.num_rows() as u64;
+            bytes += batch.get_array_memory_size();
+            if batch.num_rows() > 0 {
+                group.batches.push(batch);
+            }
+        }
+        let next = (batches, first_index + rows);
+        Ok((!group.batches.is_empty()).then_some((group, next)))
+    })
+}
+
+/// Whether the command asks for something that this server does.
+fn check_mode(command: &CommandStatementIngest, exists: bool) -> Result<()> {
+    use TableExistsOption as IfExists;
+    use TableNotExistOption as IfNot;
+    let table = &command.table;
+    if command.temporary {
+        return Err(Error::invalid("there are no temporary tables"));
+    }
+    let is = |given: Option<&str>, known: &str| given.is_none_or(|given| given.is_empty() || given == known);
+    if !is(command.catalog.as_deref(), CATALOG) || !is(command.schema.as_deref(), SCHEMA) {
+        return Err(Error::not_found(format!(
+            "tables are in `{CATALOG}.{SCHEMA}`, there is no other catalog or schema"
+        )));
+    }
+    let options = command.table_definition_options.as_ref();
+    let (if_not, if_exists) = options
+        .map_or((IfNot::Unspecified, IfExists::Unspecified), |options| (options.if_not_exist(), options.if_exists()));
+    match (exists, if_not, if_exists) {
+        (_, IfNot::Unspecified, _) | (_, _, IfExists::Unspecified) => {
+            Err(Error::invalid("say what to do when the table exists and when not: `append` is the usual mode"))
+        }
+        (true, _, IfExists::Append) => Ok(()),
+        (true, _, IfExists::Fail) => {
+            Err(Error::conflict(format!("table `{table}` exists already: use mode `append` or `create_append`")))
+        }
+        (true, _, IfExists::Replace) => {
+            Err(Error::forbidden(format!("table `{table}` cannot be replaced: events are only ever added")))
+        }
+        (false, IfNot::Fail, _) => Err(Error::not_found(format!("unknown table `{table}`"))),
+        (false, IfNot::Create, _) => Err(Error::forbidden(format!(
+            "unknown table `{table}`: tables are declared in glasshouse.toml, not created"
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow_flight::sql::TableDefinitionOptions;
+
+    use super::*;
+    use crate::error::Kind;
+
+    fn mode(if_not: TableNotExistOption, if_exists: TableExistsOption) -> CommandStatementIngest {
+        let options = TableDefinitionOptions { if_not_exist: if_not.into(), if_exists: if_exists.into() };
+        CommandStatementIngest {
+            table: "calls".into(),
+            table_definition_options: Some(options),
+            ..CommandStatementIngest::default()
+        }
+    }
+
+    #[test]
+    fn the_modes_of_adbc() {
+        use TableExistsOption as IfExists;
+        use TableNotExistOption as IfNot;
+        let append = mode(IfNot::Fail, IfExists::Append);
+        let create = mode(IfNot::Create, IfExists::Fail);
+        let replace = mode(IfNot::Create, IfExists::Replace);
+        let create_append = mode(IfNot::Create, IfExists::Append);
+        let unspecified = CommandStatementIngest { table_definition_options: None, ..append.clone() };
+        let temporary = CommandStatementIngest { temporary: true, ..append.clone() };
+        let elsewhere = CommandStatementIngest { schema: Some("private".into()), ..append.clone() };
+        let here =
+            CommandStatementIngest { schema: Some(SCHEMA.into()), catalog: Some(CATALOG.into()), ..append.clone() };
+        let cases = [
+            (&append, true, None),
+            (&append, false, Some(Kind::NotFound)),
+            (&create, true, Some(Kind::Conflict)),
+            (&create, false, Some(Kind::Forbidden)),
+            (&replace, true, Some(Kind::Forbidden)),
+            (&replace, false, Some(Kind::Forbidden)),
+            (&create_append, true, None),
+            (&create_append, false, Some(Kind::Forbidden)),
+            (&unspecified, true, Some(Kind::Invalid)),
+            (&temporary, true, Some(Kind::Invalid)),
+            (&elsewhere, true, Some(Kind::NotFound)),
+            (&here, true, None),
+        ];
+        for (command, exists, kind) in cases {
+            assert_eq!(check_mode(command, exists).err().map(|error| error.kind()), kind, "{command:?} {exists}");
+        }
+    }
+}

@@ -1,0 +1,272 @@
+//! The service: each RPC of Flight authenticates first, then calls the file that answers it. Nothing is computed here.
+//!
+//! In: gRPC requests. Out: gRPC answers. **Invariant:** every RPC but Handshake starts with [`Door::caller`], Handshake
+//! checks its own credentials, and an error becomes a status in one place ([`answered`]). A panic ends one call.
+
+use std::any::Any as Panic;
+use std::panic::AssertUnwindSafe;
+
+use arrow_flight::flight_service_server::FlightService;
+use arrow_flight::sql::{ActionCancelQueryResult, Any, DoPutUpdateResult, ProstMessageExt};
+use arrow_flight::{
+    Action, ActionType, CancelFlightInfoResult, CancelStatus, Criteria, Empty, FlightData, FlightDescriptor,
+    FlightInfo, HandshakeRequest, HandshakeResponse, PollInfo, PutResult, SchemaResult, Ticket,
+};
+use futures::stream::BoxStream;
+use futures::{FutureExt, StreamExt, stream};
+use prost::Message;
+use tokio_util::sync::CancellationToken;
+use tonic::metadata::MetadataMap;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::cancel::Running;
+use super::catalog::ServerFacts;
+use super::command::{self, Act, Put};
+use super::error::status;
+use super::handle::{HANDLE_BYTES_MAX, Sealer};
+use super::options::{Options, parse_types};
+use super::upload::Upload;
+use super::{Doors, auth};
+use crate::config::{FlightConfig, Secret, TypeProfile};
+use crate::error::{Error, Result};
+use crate::tenancy::Access;
+
+/// A call's own choice of types, for clients that set headers but no session options.
+const TYPES_HEADER: &str = "x-glasshouse-types";
+
+/// The Flight service. It keeps no state of its callers but their session options and running answers.
+pub(super) struct Door {
+    pub(super) doors: Doors,
+    pub(super) config: FlightConfig,
+    pub(super) sealer: Sealer,
+    pub(super) facts: ServerFacts,
+    pub(super) running: Running,
+    /// Ends running answers when the server has waited for them long enough.
+    pub(super) cut: CancellationToken,
+    options: Options,
+}
+
+/// Who calls, and how it wants its answers.
+pub(super) struct Caller {
+    pub(super) access: Access,
+    pub(super) types: TypeProfile,
+}
+
+type Messages<T> = BoxStream<'static, Result<T, Status>>;
+
+impl Door {
+    pub(super) fn new(doors: Doors, config: FlightConfig, secret: &Secret, cut: CancellationToken) -> Self {
+        let age_max = i64::try_from(config.handle_age_max.as_micros()).unwrap_or(i64::MAX);
+        Self {
+            sealer: Sealer::new(secret, age_max, doors.clock.clone()),
+            facts: ServerFacts {
+                handle_age_max: config.handle_age_max,
+                sql_bytes_max: HANDLE_BYTES_MAX,
+                row_bytes_max: config.message_bytes_max,
+            },
+            running: Running::default(),
+            options: Options::new(config.types),
+            doors,
+            config,
+            cut,
+        }
+    }
+
+    async fn caller(&self, headers: &MetadataMap) -> Result<Caller> {
+        let access = auth::access(&self.doors.verifier, headers).await?;
+        let types =
+            match headers.get(TYPES_HEADER) {
+                Some(value) => value.to_str().ok().and_then(parse_types).ok_or_else(|| {
+                    Error::invalid(format!("header `{TYPES_HEADER}` is neither `compat` nor `native`"))
+                })?,
+                None => self.options.types(&access),
+            };
+        Ok(Caller { access, types })
+    }
+
+    /// Answers DoPut: the one result, and headers.
+    async fn put(&self, caller: &Caller, upload: Upload) -> Result<(PutResult, MetadataMap)> {
+        let (result, headers) = match command::put(&upload.descriptor)? {
+            Put::Bind(handle) => (self.bind(caller, &handle, upload).await?.encode_to_vec(), MetadataMap::new()),
+            Put::Ingest(command) => {
+                let stored = self.ingest(caller, &command, upload).await?;
+                (DoPutUpdateResult { record_count: stored.record_count() }.encode_to_vec(), stored.headers())
+            }
+            Put::Update(sql) => return Err(self.refuse_update(caller, &sql).await),
+            Put::PreparedUpdate(handle) => {
+                let sql = self.prepared(caller, &handle)?.sql;
+                return Err(self.refuse_update(caller, &sql).await);
+            }
+        };
+        Ok((PutResult { app_metadata: result.into() }, headers))
+    }
+
+    /// Answers DoAction: the body of its one result, or none.
+    async fn act(&self, caller: &Caller, action: &Action) -> Result<Option<Vec<u8>>> {
+        let access = &caller.access;
+        let body = match command::act(action)? {
+            Act::Prepare(sql) => self.prepare(caller, sql).await?.encode_to_vec(),
+            Act::ClosePrepared => return Ok(None),
+            Act::CancelFlight(info) => {
+                let status =
+                    if self.cancel(access, &info)? { CancelStatus::Cancelled } else { CancelStatus::NotCancellable };
+                CancelFlightInfoResult { status: status.into() }.encode_to_vec()
+            }
+            Act::CancelQuery(info) => {
+                let result = if self.cancel(access, &info)? { QUERY_CANCELLED } else { QUERY_NOT_CANCELLABLE };
+                packed(&ActionCancelQueryResult { result })
+            }
+            Act::SetOptions(request) => self.options.set(access, &request, self.doors.clock.now()).encode_to_vec(),
+            Act::GetOptions => self.options.get(access).encode_to_vec(),
+            Act::CloseSession => self.options.close(access).encode_to_vec(),
+        };
+        Ok(Some(body))
+    }
+
+    /// Cancels the running queries behind the caller's own FlightInfo. False when none runs here.
+    fn cancel(&self, access: &Access, info: &FlightInfo) -> Result<bool> {
+        let mut cancelled = false;
+        for ticket in info.endpoint.iter().filter_map(|endpoint| endpoint.ticket.as_ref()) {
+            let flight = self.sealer.unseal(access, &ticket.ticket)?.id;
+            for query in self.running.queries(flight) {
+                cancelled |= self.doors.engine.cancel(access, query);
+            }
+        }
+        Ok(cancelled)
+    }
+}
+
+/// `CancelResult` of `ActionCancelQueryResult`, an enumeration that the bindings keep private.
+const QUERY_CANCELLED: i32 = 1;
+const QUERY_NOT_CANCELLABLE: i32 = 3;
+
+fn packed(message: &impl ProstMessageExt) -> Vec<u8> {
+    let any: Any = message.as_any();
+    any.encode_to_vec()
+}
+
+/// Runs a call: its error becomes a status, and so does its panic.
+async fn answered<T>(rpc: &'static str, call: impl Future<Output = Result<T>>) -> Result<T, Status> {
+    let outcome = AssertUnwindSafe(call).catch_unwind().await.unwrap_or_else(|panic| Err(panicked(&panic)));
+    outcome.map_err(|error| status(rpc, &error))
+}
+
+/// The same for an answer that is a stream.
+fn answered_stream<T: Send + 'static>(rpc: &'static str, items: BoxStream<'static, Result<T>>) -> Messages<T> {
+    AssertUnwindSafe(items)
+        .catch_unwind()
+        .map(move |item| item.unwrap_or_else(|panic| Err(panicked(&panic))).map_err(|error| status(rpc, &error)))
+        .boxed()
+}
+
+fn panicked(panic: &Box<dyn Panic + Send>) -> Error {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+    Error::internal("a call panicked").with_source(text)
+}
+
+fn items<T: Send + 'static>(items: impl IntoIterator<Item = T, IntoIter: Send + 'static>) -> Messages<T> {
+    stream::iter(items.into_iter().map(Ok)).boxed()
+}
+
+#[tonic::async_trait]
+impl FlightService for Door {
+    type HandshakeStream = Messages<HandshakeResponse>;
+    type ListFlightsStream = Messages<FlightInfo>;
+    type DoGetStream = Messages<FlightData>;
+    type DoPutStream = Messages<PutResult>;
+    type DoExchangeStream = Messages<FlightData>;
+    type DoActionStream = Messages<arrow_flight::Result>;
+    type ListActionsStream = Messages<ActionType>;
+
+    async fn handshake(
+        &self,
+        request: Request<Streaming<HandshakeRequest>>,
+    ) -> Result<Response<Self::HandshakeStream>, Status> {
+        // Credentials are in the header; what the request stream holds, and whether it holds anything, does not matter.
+        let call = auth::handshake(&self.doors.verifier, request.metadata());
+        let headers = answered("Handshake", call).await?;
+        let mut response = Response::new(items([]));
+        *response.metadata_mut() = headers;
+        Ok(response)
+    }
+
+    async fn get_flight_info(&self, request: Request<FlightDescriptor>) -> Result<Response<FlightInfo>, Status> {
+        let call = async {
+            let caller = self.caller(request.metadata()).await?;
+            self.info(&caller, request.into_inner()).await
+        };
+        answered("GetFlightInfo", call).await.map(Response::new)
+    }
+
+    async fn poll_flight_info(&self, request: Request<FlightDescriptor>) -> Result<Response<PollInfo>, Status> {
+        let call = async {
+            let caller = self.caller(request.metadata()).await?;
+            self.poll(&caller, request.into_inner()).await
+        };
+        answered("PollFlightInfo", call).await.map(Response::new)
+    }
+
+    async fn get_schema(&self, request: Request<FlightDescriptor>) -> Result<Response<SchemaResult>, Status> {
+        let call = async {
+            let caller = self.caller(request.metadata()).await?;
+            self.schema(&caller, request.get_ref()).await
+        };
+        answered("GetSchema", call).await.map(Response::new)
+    }
+
+    async fn do_get(&self, request: Request<Ticket>) -> Result<Response<Self::DoGetStream>, Status> {
+        let call = async {
+            let caller = self.caller(request.metadata()).await?;
+            self.get(&caller, request.get_ref()).await
+        };
+        let answer = answered("DoGet", call).await?;
+        Ok(Response::new(answered_stream("DoGet", answer)))
+    }
+
+    async fn do_put(&self, request: Request<Streaming<FlightData>>) -> Result<Response<Self::DoPutStream>, Status> {
+        let call = async {
+            let caller = self.caller(request.metadata()).await?;
+            let work = async { self.put(&caller, Upload::open(request.into_inner()).await?).await };
+            let stopped = Error::unavailable("the server stops: send the upload again");
+            self.cut.run_until_cancelled(work).await.unwrap_or(Err(stopped))
+        };
+        let (result, headers) = answered("DoPut", call).await?;
+        let mut response = Response::new(items([result]));
+        *response.metadata_mut() = headers;
+        Ok(response)
+    }
+
+    async fn do_action(&self, request: Request<Action>) -> Result<Response<Self::DoActionStream>, Status> {
+        let call = async {
+            let caller = self.caller(request.metadata()).await?;
+            self.act(&caller, request.get_ref()).await
+        };
+        let body = answered("DoAction", call).await?;
+        Ok(Response::new(items(body.map(|body| arrow_flight::Result { body: body.into() }))))
+    }
+
+    async fn list_actions(&self, request: Request<Empty>) -> Result<Response<Self::ListActionsStream>, Status> {
+        answered("ListActions", self.caller(request.metadata())).await?;
+        Ok(Response::new(items(command::action_types())))
+    }
+
+    async fn list_flights(&self, request: Request<Criteria>) -> Result<Response<Self::ListFlightsStream>, Status> {
+        let call = async {
+            self.caller(request.metadata()).await?;
+            Err(Error::unsupported("flights are not listed: ask with Flight SQL, its GetTables lists the tables"))
+        };
+        answered("ListFlights", call).await
+    }
+
+    async fn do_exchange(
+        &self,
+        request: Request<Streaming<FlightData>>,
+    ) -> Result<Response<Self::DoExchangeStream>, Status> {
+        let call = async {
+            self.caller(request.metadata()).await?;
+            Err(Error::unsupported("DoExchange is not part of Flight SQL"))
+        };
+        answered("DoExchange", call).await
+    }
+}

@@ -1,0 +1,166 @@
+//! Questions: GetFlightInfo, GetSchema and DoGet for statements, prepared statements and metadata commands.
+//!
+//! In: a caller and a command, or a ticket. Out: what the answer looks like, or the answer itself. GetFlightInfo plans and
+//! runs nothing; the ticket holds the statement, and DoGet plans it again with the rights of the caller that shows it.
+//!
+//! **Invariant:** FlightInfo, GetSchema and the stream take their schema from one function ([`wire_schema`]).
+//! **Invariant:** one answer is one endpoint without locations: some clients read only the first, others lose the order.
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::{Schema, SchemaRef};
+use arrow::ipc::writer::IpcWriteOptions;
+use arrow_flight::{
+    FlightData, FlightDescriptor, FlightEndpoint, FlightInfo, IpcMessage, PollInfo, SchemaAsIpc, SchemaResult, Ticket,
+};
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use futures::{StreamExt, stream};
+use uuid::Uuid;
+
+use super::command::{self, Query};
+use super::handle::{Handle, Purpose, Statement};
+use super::profile::wire_schema;
+use super::service::{Caller, Door};
+use super::stream::messages;
+use crate::clock::{Micros, SECOND};
+use crate::config::TypeProfile;
+use crate::error::{Error, Result};
+use crate::query::{Planned, Session};
+
+/// What an answer will look like, and what fetches it.
+struct Outline {
+    schema: SchemaRef,
+    ordered: bool,
+    purpose: Purpose,
+}
+
+impl Door {
+    /// Answers GetFlightInfo.
+    pub(super) async fn info(&self, caller: &Caller, descriptor: FlightDescriptor) -> Result<FlightInfo> {
+        let outline = self.outline(caller, command::query(&descriptor)?).await?;
+        let handle = Handle { id: Uuid::new_v4(), types: caller.types, purpose: outline.purpose };
+        let ticket = self.sealer.seal(&caller.access, &handle)?;
+        let endpoint = FlightEndpoint {
+            ticket: Some(Ticket { ticket }),
+            expiration_time: Some(timestamp(self.sealer.expiry(&caller.access))),
+            ..FlightEndpoint::default()
+        };
+        Ok(FlightInfo {
+            schema: schema_bytes(&outline.schema)?,
+            ordered: outline.ordered,
+            ..FlightInfo::new().with_descriptor(descriptor).with_endpoint(endpoint)
+        })
+    }
+
+    /// Answers PollFlightInfo: planning is quick, so that the first answer is the last.
+    pub(super) async fn poll(&self, caller: &Caller, descriptor: FlightDescriptor) -> Result<PollInfo> {
+        Ok(PollInfo {
+            info: Some(self.info(caller, descriptor).await?),
+            progress: Some(1.0),
+            expiration_time: Some(timestamp(self.sealer.expiry(&caller.access))),
+            ..PollInfo::default()
+        })
+    }
+
+    /// Answers GetSchema. Parameters need not be bound for it.
+    pub(super) async fn schema(&self, caller: &Caller, descriptor: &FlightDescriptor) -> Result<SchemaResult> {
+        let schema = match command::query(descriptor)? {
+            Query::Statement(sql) => self.planned_schema(caller, &Statement::new(sql, None)?).await?,
+            Query::Prepared(handle) => self.planned_schema(caller, &self.prepared(caller, &handle)?).await?,
+            Query::Catalog(command, _) => command.schema(),
+        };
+        Ok(SchemaResult { schema: schema_bytes(&schema)? })
+    }
+
+    /// Answers DoGet.
+    pub(super) async fn get(&self, caller: &Caller, ticket: &Ticket) -> Result<BoxStream<'static, Result<FlightData>>> {
+        let handle = self.sealer.unseal(&caller.access, &ticket.ticket)?;
+        match handle.purpose {
+            Purpose::Answer(statement) => self.answer(caller, handle.id, handle.types, &statement).await,
+            Purpose::Catalog(command) => {
+                let session = self.doors.engine.session(&caller.access)?;
+                let command = command::catalog(&command)?;
+                let batch = command.batch(&session, &self.facts).await?;
+                Ok(self.catalog_messages(batch, command.schema()))
+            }
+            Purpose::Prepared(_) => {
+                Err(Error::invalid("a prepared statement's handle is no ticket: call GetFlightInfo with it first"))
+            }
+        }
+    }
+
+    async fn outline(&self, caller: &Caller, query: Query) -> Result<Outline> {
+        let statement = match query {
+            Query::Statement(sql) => Statement::new(sql, None)?,
+            Query::Prepared(handle) => self.prepared(caller, &handle)?,
+            Query::Catalog(command, bytes) => {
+                return Ok(Outline { schema: command.schema(), ordered: true, purpose: Purpose::Catalog(bytes) });
+            }
+        };
+        let session = self.doors.engine.session(&caller.access)?;
+        let (planned, _) = plan_bound(&session, &statement).await?;
+        Ok(Outline {
+            schema: wire_schema(&planned.schema, caller.types),
+            ordered: planned.ordered,
+            purpose: Purpose::Answer(statement),
+        })
+    }
+
+    async fn planned_schema(&self, caller: &Caller, statement: &Statement) -> Result<SchemaRef> {
+        let session = self.doors.engine.session(&caller.access)?;
+        Ok(wire_schema(&session.plan(&statement.sql).await?.schema, caller.types))
+    }
+
+    async fn answer(
+        &self,
+        caller: &Caller,
+        flight: Uuid,
+        types: TypeProfile,
+        statement: &Statement,
+    ) -> Result<BoxStream<'static, Result<FlightData>>> {
+        let session = self.doors.engine.session(&caller.access)?;
+        let (planned, parameters) = plan_bound(&session, statement).await?;
+        let answer = session.run(&planned, parameters.as_ref()).await?;
+        let entry = self.running.enter(flight, answer.id);
+        let wire = wire_schema(&planned.schema, types);
+        let messages = messages(answer.batches, wire, self.config.message_bytes_max);
+        // The entry lives as long as the stream: until its end, or until the client goes away.
+        let cut = self.cut.clone();
+        let stopped = stream::once(async move { cut.is_cancelled() }).filter_map(|cut| async move {
+            cut.then(|| Err(Error::unavailable("the server stops: ask again, another one may answer")))
+        });
+        let messages = messages.inspect(move |_| _ = &entry).take_until(self.cut.clone().cancelled_owned());
+        Ok(messages.chain(stopped).boxed())
+    }
+
+    fn catalog_messages(&self, batch: RecordBatch, schema: SchemaRef) -> BoxStream<'static, Result<FlightData>> {
+        messages(stream::iter([Ok(batch)]).boxed(), schema, self.config.message_bytes_max).boxed()
+    }
+}
+
+/// Plans a statement that is to run. `Invalid` when it has parameters that are not bound.
+async fn plan_bound(session: &Session, statement: &Statement) -> Result<(Planned, Option<RecordBatch>)> {
+    let planned = session.plan(&statement.sql).await?;
+    let parameters = statement.parameters()?;
+    let bound = parameters.as_ref().map_or(0, RecordBatch::num_columns);
+    let wanted = planned.parameters.fields().len();
+    if bound < wanted {
+        return Err(Error::invalid(format!(
+            "parameter {} is not bound: bind {wanted} to the prepared statement, and run the handle that binding returned",
+            bound + 1
+        )));
+    }
+    Ok((planned, parameters))
+}
+
+/// A schema as FlightInfo, GetSchema and prepared statements carry it: an encapsulated IPC message.
+pub(super) fn schema_bytes(schema: &Schema) -> Result<Bytes> {
+    IpcMessage::try_from(SchemaAsIpc::new(schema, &IpcWriteOptions::default()))
+        .map(|message| message.0)
+        .map_err(|error| Error::internal("a schema cannot be encoded").with_source(error))
+}
+
+fn timestamp(at: Micros) -> prost_types::Timestamp {
+    let nanos = i32::try_from(at.rem_euclid(SECOND) * 1_000).expect("a part of a second is below 1e9 nanoseconds");
+    prost_types::Timestamp { seconds: at.div_euclid(SECOND), nanos }
+}

@@ -1,0 +1,52 @@
+//! TLS: certificates from files to tonic's settings.
+//!
+//! In: the paths of the configuration. Out: TLS settings, or none when plain text is meant. Refuses plain text beyond
+//! loopback unless the operator allows it: tokens travel in every call.
+
+use std::path::Path;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tonic::transport::{Certificate, Identity, ServerTlsConfig};
+
+use crate::config::FlightConfig;
+use crate::error::{Error, Result};
+
+/// A client that does not finish its TLS handshake is dropped.
+const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
+
+/// The TLS settings for `listener`; `None` for plain text.
+pub(super) fn settings(listener: &TcpListener, config: &FlightConfig) -> Result<Option<ServerTlsConfig>> {
+    let (cert, key) = match (&config.tls_cert, &config.tls_key) {
+        (Some(cert), Some(key)) => (read(cert)?, read(key)?),
+        (None, None) => return plaintext(listener, config).map(|()| None),
+        _ => return Err(Error::invalid("flight: `tls_cert` and `tls_key` belong together")),
+    };
+    // Two providers are linked in; the process has to choose one, once. An error says that it has.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let mut settings = ServerTlsConfig::new().identity(Identity::from_pem(cert, key)).timeout(HANDSHAKE_MAX);
+    if let Some(ca) = &config.tls_client_ca {
+        settings = settings.client_ca_root(Certificate::from_pem(read(ca)?));
+    }
+    Ok(Some(settings))
+}
+
+fn plaintext(listener: &TcpListener, config: &FlightConfig) -> Result<()> {
+    if config.tls_client_ca.is_some() {
+        return Err(Error::invalid("flight: `tls_client_ca` needs `tls_cert` and `tls_key`"));
+    }
+    let address =
+        listener.local_addr().map_err(|error| Error::internal("the listener has no address").with_source(error))?;
+    if address.ip().is_loopback() || config.plaintext_allowed {
+        return Ok(());
+    }
+    Err(Error::invalid(format!(
+        "flight: tokens would cross the network in plain text on {address}: set `tls_cert` and `tls_key`, or \
+         `plaintext_allowed = true` behind a TLS proxy"
+    )))
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    std::fs::read(path)
+        .map_err(|error| Error::invalid(format!("cannot read `{}`: {error}", path.display())).with_source(error))
+}

@@ -1,0 +1,238 @@
+//! Uploads: the Flight messages of a client become batches that are safe to look at.
+//!
+//! In: the message stream of DoPut. Out: its first descriptor, and a stream of batches. The sizes that a message claims are
+//! checked before anything is allocated by them, and the size that a batch takes when written out flat is bounded too: a
+//! few bytes can claim terabytes (compressed buffers, dictionaries, views, run ends).
+
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::datatypes::{ArrowDictionaryKeyType, DataType};
+use arrow::downcast_dictionary_array;
+use arrow::ipc::{MessageHeader, root_as_message};
+use arrow_flight::decode::FlightRecordBatchStream;
+use arrow_flight::error::FlightError;
+use arrow_flight::{FlightData, FlightDescriptor};
+use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt, stream};
+use tonic::Streaming;
+
+use super::error::from_status;
+use crate::error::{Error, Result};
+
+/// A batch of one row may have no bytes at all (a null); many such rows are an attack.
+const ROWS_WITHOUT_BYTES_MAX: usize = 1024;
+/// Says that a compressed buffer is not compressed after all.
+const UNCOMPRESSED: i64 = -1;
+
+/// An upload whose first message has arrived.
+pub(super) struct Upload {
+    /// What it is for.
+    pub(super) descriptor: FlightDescriptor,
+    first: FlightData,
+    rest: Streaming<FlightData>,
+}
+
+impl Upload {
+    /// Waits for the first message, which has to say what the upload is for.
+    pub(super) async fn open(mut messages: Streaming<FlightData>) -> Result<Self> {
+        let first = messages.message().await.map_err(from_status)?;
+        let mut first = first.ok_or_else(|| Error::invalid("an upload without messages: the first has the command"))?;
+        let descriptor = first.flight_descriptor.take();
+        let descriptor =
+            descriptor.ok_or_else(|| Error::invalid("the first message of an upload has no descriptor"))?;
+        Ok(Self { descriptor, first, rest: messages })
+    }
+
+    /// Its batches, each at most `bytes_max` when written out flat.
+    pub(super) fn batches(self, bytes_max: usize) -> BoxStream<'static, Result<RecordBatch>> {
+        let messages = stream::iter([Ok(self.first)])
+            .chain(self.rest.map_err(FlightError::from))
+            // A message without header carries metadata only.
+            .try_filter(|message| std::future::ready(!message.data_header.is_empty()))
+            .and_then(move |message| {
+                let checked = check_message(&message, bytes_max);
+                std::future::ready(checked.map(|()| message).map_err(|error| FlightError::ExternalError(error.into())))
+            });
+        FlightRecordBatchStream::new_from_flight_data(messages)
+            .map_err(from_flight)
+            .and_then(move |batch| std::future::ready(check_batch(&batch, bytes_max).map(|()| batch)))
+            .boxed()
+    }
+}
+
+/// What a failed transfer means.
+pub(super) fn from_flight(error: FlightError) -> Error {
+    match error {
+        FlightError::Tonic(status) => from_status(*status),
+        FlightError::ExternalError(source) => match source.downcast::<Error>() {
+            Ok(error) => *error,
+            Err(source) => Error::invalid("cannot read the Arrow data").with_source(source),
+        },
+        other => Error::invalid(format!("cannot read the Arrow data: {other}")).with_source(other),
+    }
+}
+
+/// Checks what a message claims: rows, and sizes of compressed buffers.
+fn check_message(message: &FlightData, bytes_max: usize) -> Result<()> {
+    let header = root_as_message(&message.data_header)
+        .map_err(|error| Error::invalid("cannot read the header of an Arrow message").with_source(error.to_string()))?;
+    let batch = match header.header_type() {
+        MessageHeader::RecordBatch => header.header_as_record_batch(),
+        MessageHeader::DictionaryBatch => header.header_as_dictionary_batch().and_then(|dictionary| dictionary.data()),
+        _ => return Ok(()),
+    };
+    let batch = batch.ok_or_else(|| Error::invalid("an Arrow message without its batch"))?;
+    let mut bytes = message.data_body.len();
+    if batch.compression().is_some() {
+        for buffer in batch.buffers().iter().flatten() {
+            bytes = bytes.saturating_add(claimed_bytes(&message.data_body, buffer.offset(), buffer.length())?);
+        }
+    }
+    if bytes > bytes_max {
+        return Err(too_large(bytes, bytes_max));
+    }
+    let rows = usize::try_from(batch.length()).map_err(|_| Error::invalid("an Arrow batch of fewer than no rows"))?;
+    if rows > bytes.max(ROWS_WITHOUT_BYTES_MAX) {
+        return Err(Error::invalid(format!("an Arrow batch claims {rows} rows in {bytes} bytes")));
+    }
+    Ok(())
+}
+
+/// The size that a compressed buffer claims to have: its first eight bytes.
+fn claimed_bytes(body: &[u8], offset: i64, length: i64) -> Result<usize> {
+    if length == 0 {
+        return Ok(0);
+    }
+    let claimed = usize::try_from(offset)
+        .ok()
+        .and_then(|offset| body.get(offset..)?.first_chunk::<8>())
+        .map(|claimed| i64::from_le_bytes(*claimed))
+        .ok_or_else(|| Error::invalid("an Arrow buffer lies outside of its message"))?;
+    match claimed {
+        UNCOMPRESSED => Ok(0),
+        _ => usize::try_from(claimed).map_err(|_| Error::invalid("an Arrow buffer claims a negative size")),
+    }
+}
+
+/// Checks what a batch takes when written out flat.
+fn check_batch(batch: &RecordBatch, bytes_max: usize) -> Result<()> {
+    let mut bytes = 0_usize;
+    for (field, column) in batch.schema_ref().fields().iter().zip(batch.columns()) {
+        let flat = flat_bytes(column).ok_or_else(|| {
+            Error::invalid(format!(
+                "column `{}` has type {}, which cannot be sent here",
+                field.name(),
+                column.data_type()
+            ))
+        })?;
+        bytes = bytes.saturating_add(flat);
+    }
+    if bytes > bytes_max { Err(too_large(bytes, bytes_max)) } else { Ok(()) }
+}
+
+fn too_large(bytes: usize, bytes_max: usize) -> Error {
+    Error::limited(format!("an Arrow batch takes {bytes} bytes when written out, at most {bytes_max} are allowed"))
+}
+
+/// The size of an array without sharing; `None` for types that can repeat values without bound.
+fn flat_bytes(array: &ArrayRef) -> Option<usize> {
+    match array.data_type() {
+        DataType::Utf8View => Some(array.as_string_view().lengths().map(|length| length as usize).sum()),
+        DataType::BinaryView => Some(array.as_binary_view().lengths().map(|length| length as usize).sum()),
+        DataType::Dictionary(_, _) => dictionary_bytes(array),
+        DataType::Struct(_) => array.as_struct().columns().iter().map(flat_bytes).sum(),
+        DataType::Map(_, _) => array.as_map().entries().columns().iter().map(flat_bytes).sum(),
+        DataType::List(_) => flat_bytes(array.as_list::<i32>().values()),
+        DataType::LargeList(_) => flat_bytes(array.as_list::<i64>().values()),
+        DataType::FixedSizeList(_, _) => flat_bytes(array.as_fixed_size_list().values()),
+        DataType::ListView(_) | DataType::LargeListView(_) | DataType::RunEndEncoded(_, _) => None,
+        // A union is one bound parameter; its values are read one by one.
+        _ => Some(array.to_data().get_slice_memory_size().unwrap_or_else(|_| array.get_array_memory_size())),
+    }
+}
+
+fn dictionary_bytes(array: &ArrayRef) -> Option<usize> {
+    downcast_dictionary_array!(
+        array => keyed_bytes(array),
+        _ => None
+    )
+}
+
+fn keyed_bytes<K: ArrowDictionaryKeyType>(array: &arrow::array::DictionaryArray<K>) -> Option<usize> {
+    let values = array.values();
+    if values.data_type().is_nested() || matches!(values.data_type(), DataType::Dictionary(_, _)) {
+        return None;
+    }
+    let lengths: Vec<usize> = match values.data_type() {
+        DataType::Utf8 => values.as_string::<i32>().offsets().lengths().collect(),
+        DataType::LargeUtf8 => values.as_string::<i64>().offsets().lengths().collect(),
+        DataType::Binary => values.as_binary::<i32>().offsets().lengths().collect(),
+        DataType::LargeBinary => values.as_binary::<i64>().offsets().lengths().collect(),
+        DataType::Utf8View => values.as_string_view().lengths().map(|length| length as usize).collect(),
+        DataType::BinaryView => values.as_binary_view().lengths().map(|length| length as usize).collect(),
+        DataType::FixedSizeBinary(width) => vec![usize::try_from(*width).ok()?; values.len()],
+        other => vec![other.primitive_width().unwrap_or(1); values.len()],
+    };
+    Some(array.keys_iter().flatten().map(|key| lengths.get(key).copied().unwrap_or(0)).sum())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{DictionaryArray, Int64Array, ListViewArray, StringArray, StringViewArray, UInt8Array};
+    use arrow::datatypes::Int32Type;
+    use arrow::ipc::CompressionType;
+    use arrow::ipc::writer::{DictionaryTracker, IpcDataGenerator, IpcWriteContext, IpcWriteOptions};
+
+    use super::*;
+    use crate::error::Kind;
+
+    const BYTES_MAX: usize = 1024 * 1024;
+
+    fn one(array: impl Array + 'static) -> RecordBatch {
+        RecordBatch::try_from_iter([("c", Arc::new(array) as ArrayRef)]).unwrap()
+    }
+
+    #[test]
+    fn shared_values_count_each_time() {
+        let long = "x".repeat(10_000);
+        let many = |array: ArrayRef| {
+            let picks = arrow::array::UInt32Array::from(vec![0; 1_000]);
+            arrow::compute::take(&array, &picks, None).unwrap()
+        };
+        let views = many(Arc::new(StringViewArray::from(vec![long.as_str()])));
+        let keys = UInt8Array::from(vec![0; 1_000]);
+        let words = DictionaryArray::new(keys, Arc::new(StringArray::from(vec![long.as_str()])));
+        for batch in [RecordBatch::try_from_iter([("c", views)]).unwrap(), one(words)] {
+            let error = check_batch(&batch, BYTES_MAX).unwrap_err();
+            assert_eq!(error.kind(), Kind::Limited);
+            assert!(error.message().contains("takes 10000000 bytes"), "{error}");
+        }
+        let lists = ListViewArray::from_iter_primitive::<Int32Type, _, _>([Some([Some(1)])]);
+        assert_eq!(check_batch(&one(lists), BYTES_MAX).unwrap_err().kind(), Kind::Invalid);
+        assert!(check_batch(&one(StringArray::from(vec!["a"; 1_000])), BYTES_MAX).is_ok());
+    }
+
+    fn compressed(batch: &RecordBatch) -> FlightData {
+        let options = IpcWriteOptions::default().try_with_compression(Some(CompressionType::ZSTD)).unwrap();
+        let mut tracker = DictionaryTracker::new(false);
+        let (_, rows) =
+            IpcDataGenerator::default().encode(batch, &mut tracker, &options, &mut IpcWriteContext::default()).unwrap();
+        FlightData { data_header: rows.ipc_message.into(), data_body: rows.arrow_data.into(), ..Default::default() }
+    }
+
+    #[test]
+    fn a_compression_bomb_is_refused_before_it_is_inflated() {
+        let bomb = compressed(&one(Int64Array::from(vec![7; 1_000_000])));
+        assert!(bomb.data_body.len() < BYTES_MAX / 10, "{}", bomb.data_body.len());
+        assert_eq!(check_message(&bomb, BYTES_MAX).unwrap_err().kind(), Kind::Limited);
+        assert!(check_message(&compressed(&one(Int64Array::from(vec![7; 1_000]))), BYTES_MAX).is_ok());
+    }
+
+    #[test]
+    fn rows_need_bytes() {
+        let nothing = compressed(&one(arrow::array::NullArray::new(2_000)));
+        assert_eq!(check_message(&nothing, BYTES_MAX).unwrap_err().kind(), Kind::Invalid);
+        assert!(check_message(&compressed(&one(arrow::array::NullArray::new(1))), BYTES_MAX).is_ok());
+    }
+}

@@ -9,12 +9,31 @@
 //! **Invariant:** decoding is pure: no clock, no IO. The receive time and the owner are arguments ([`Stamp`]).
 //! **Invariant:** a bad event becomes a [`Reject`] and never spoils its neighbours.
 
-mod declare;
-mod fields;
-mod proto;
-mod reject;
 mod table;
+
+mod declare;
+mod proto;
+
+mod fields;
+
+mod json;
+mod wire;
+
+mod cursor;
+
+mod value;
+
+mod row;
+
+mod check;
+mod columns;
+mod reject;
 mod time;
+
+#[cfg(test)]
+mod fixture;
+#[cfg(test)]
+mod tests;
 
 pub use reject::{Reason, Reject};
 pub use table::{Column, ColumnKind, Contract, EVENT_DATE, RECEIVED_TIME};
@@ -114,8 +133,11 @@ impl fmt::Debug for TenantId {
 
 /// Decodes a whole body. `Err` only when the body as a whole is no such format (so that nothing in it can be kept apart).
 pub fn decode(contract: &Contract, format: Format, body: &Bytes, stamp: &Stamp) -> Result<Decoded> {
-    let _ = (contract, format, body, stamp);
-    todo!()
+    match format {
+        Format::Json => json::decode(contract, body, stamp),
+        Format::Protobuf => wire::decode(contract, body, stamp),
+        Format::ArrowIpc => todo!(),
+    }
 }
 
 /// The same for columns that came as Arrow already (Flight, ADBC): columns are matched by name and cast when lossless.

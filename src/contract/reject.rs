@@ -1,8 +1,10 @@
 //! Why an event was not accepted.
 
+use std::fmt::Display;
+
 use bytes::Bytes;
 
-use super::TenantId;
+use super::{Column, TenantId};
 
 /// The reason, as it stands in the quarantine's `reason` column and in receipts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -54,6 +56,11 @@ impl Reason {
             Self::TooLarge => "too_large",
         }
     }
+
+    /// The same, met in the time column.
+    pub(super) fn of_time(self) -> Self {
+        if self == Self::OutOfRange { Self::TimeOutOfRange } else { self }
+    }
 }
 
 /// One event that was not accepted.
@@ -69,4 +76,38 @@ pub struct Reject {
     pub reason: Reason,
     /// Where and what, for a person: names the column and the way out.
     pub detail: String,
+}
+
+/// What is wrong with an event, before it is tied to its bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Fault {
+    pub(super) reason: Reason,
+    pub(super) detail: String,
+}
+
+impl Fault {
+    pub(super) fn new(reason: Reason, detail: impl Into<String>) -> Self {
+        Self { reason, detail: detail.into() }
+    }
+
+    /// A value that its column does not take; `got` shows it, or names its type.
+    pub(super) fn value(reason: Reason, column: &Column, got: impl Display) -> Self {
+        let (name, kind) = (&column.name, column.kind.as_str());
+        let detail = match reason {
+            Reason::OutOfRange => format!("column `{name}` takes {kind}: {got} is out of its range"),
+            Reason::TimeOutOfRange => format!("column `{name}`: {got} is no time that can be stored"),
+            Reason::NotFinite => format!("column `{name}` takes finite numbers, got {got}"),
+            Reason::InvalidUtf8 => format!("column `{name}` takes UTF-8 text, got {got}"),
+            _ => format!("column `{name}` takes {kind}, got {got}"),
+        };
+        Self { reason, detail }
+    }
+
+    pub(super) fn duplicate(key: &str) -> Self {
+        Self::new(Reason::DuplicateKey, format!("key `{key}` stands twice; send it once"))
+    }
+
+    pub(super) fn too_large(bytes: usize, bytes_max: usize) -> Self {
+        Self::new(Reason::TooLarge, format!("the event has {bytes} bytes; {bytes_max} are allowed"))
+    }
 }

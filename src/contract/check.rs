@@ -1,0 +1,66 @@
+//! What every event must be, however it came: owned by the sender, with a believable time and an id.
+//!
+//! Leaves: each takes one value and answers with the fault, if there is one. Rows and Arrow columns ask the same.
+
+use super::reject::{Fault, Reason};
+use super::row::Row;
+use super::value::Slot;
+use super::{Contract, Owner, Stamp, TenantId};
+use crate::clock::Micros;
+
+/// Checks the key columns of a decoded row.
+pub(super) fn row(contract: &Contract, stamp: &Stamp, row: &Row<'_>) -> Option<Fault> {
+    let moment = match row.slots[contract.time] {
+        Slot::Int(micros) => Some(micros),
+        _ => None,
+    };
+    tenant(contract, stamp, row.text_of(contract.tenant))
+        .or_else(|| time(contract, stamp, moment))
+        .or_else(|| id(contract, row.text_of(contract.id)))
+}
+
+/// Whether the sender may send events of this tenant.
+pub(super) fn tenant(contract: &Contract, stamp: &Stamp, given: Option<&str>) -> Option<Fault> {
+    let name = &contract.columns[contract.tenant].name;
+    let given = given.filter(|given| !given.is_empty());
+    match (&stamp.owner, given) {
+        (Owner::Tenant(_), None) => None,
+        (Owner::Tenant(tenant), Some(given)) if tenant.as_str() == given => None,
+        // Neither tenant is repeated: the detail may be read by either.
+        (Owner::Tenant(_), Some(_)) => Some(Fault::new(
+            Reason::ForeignTenant,
+            format!("column `{name}` names another tenant than the token does; leave it out"),
+        )),
+        (Owner::PerEvent, None) => Some(Fault::new(
+            Reason::MissingTenant,
+            format!("column `{name}` is missing or empty, and the token names no tenant"),
+        )),
+        (Owner::PerEvent, Some(given)) => {
+            let fault = TenantId::parse(given).err()?;
+            Some(Fault::new(Reason::MissingTenant, format!("column `{name}`: {}", fault.message())))
+        }
+    }
+}
+
+/// Whether the event has a believable time.
+pub(super) fn time(contract: &Contract, stamp: &Stamp, given: Option<Micros>) -> Option<Fault> {
+    let name = &contract.columns[contract.time].name;
+    let (reason, what) = match given {
+        None => (Reason::MissingTime, "is missing"),
+        Some(..0) => (Reason::TimeOutOfRange, "is before 1970; is its unit right?"),
+        Some(micros) if micros > stamp.time_max => {
+            (Reason::TimeOutOfRange, "is too far ahead of the server's clock; is its unit right?")
+        }
+        Some(_) => return None,
+    };
+    Some(Fault::new(reason, format!("column `{name}` {what}")))
+}
+
+/// Whether the event has an id.
+pub(super) fn id(contract: &Contract, given: Option<&str>) -> Option<Fault> {
+    if given.is_some_and(|id| !id.is_empty()) {
+        return None;
+    }
+    let name = &contract.columns[contract.id].name;
+    Some(Fault::new(Reason::MissingId, format!("column `{name}` is missing or empty")))
+}

@@ -1,0 +1,173 @@
+//! Checked rows become Arrow columns.
+//!
+//! **Invariant:** what is the same in all rows (the receive time, the token's tenant) is written once, at the end.
+
+use std::sync::Arc;
+
+use arrow::array::{
+    ArrayRef, BinaryBuilder, BooleanBuilder, Date32Builder, Float32Builder, Float64Builder, Int32Builder, Int64Builder,
+    MapBuilder, MapFieldNames, StringArray, StringBuilder, TimestampMicrosecondArray, TimestampMicrosecondBuilder,
+};
+use arrow::record_batch::{RecordBatch, RecordBatchOptions};
+
+use super::row::Row;
+use super::table::{ColumnKind, Contract};
+use super::value::Slot;
+use super::{Owner, Stamp};
+use crate::error::{Error, Result};
+
+/// Columns that grow row by row, in stored order.
+#[derive(Debug)]
+pub(super) struct Columns {
+    builders: Vec<Builder>,
+    rows: usize,
+}
+
+#[derive(Debug)]
+enum Builder {
+    Bool(BooleanBuilder),
+    Int32(Int32Builder),
+    Int64(Int64Builder),
+    Float32(Float32Builder),
+    Float64(Float64Builder),
+    Text(StringBuilder),
+    Bytes(BinaryBuilder),
+    Timestamp(TimestampMicrosecondBuilder),
+    Date(Date32Builder),
+    Map(Box<MapBuilder<StringBuilder, StringBuilder>>),
+    /// The token's tenant, in every row.
+    Tenant,
+    /// The receive time, in every row.
+    Received,
+}
+
+impl Columns {
+    pub(super) fn new(contract: &Contract, stamp: &Stamp) -> Self {
+        let builders = contract.columns.iter().enumerate().map(|(index, column)| match column.kind {
+            _ if index == contract.received => Builder::Received,
+            _ if index == contract.tenant && stamp.owner != Owner::PerEvent => Builder::Tenant,
+            kind => Builder::new(kind),
+        });
+        Self { builders: builders.collect(), rows: 0 }
+    }
+
+    /// Adds a row that passed every check.
+    pub(super) fn append(&mut self, row: &Row<'_>) {
+        for (builder, slot) in self.builders.iter_mut().zip(&row.slots) {
+            builder.append(*slot, row);
+        }
+        self.rows += 1;
+    }
+
+    pub(super) fn finish(self, contract: &Contract, stamp: &Stamp) -> Result<RecordBatch> {
+        let rows = self.rows;
+        let arrays = self.builders.into_iter().map(|builder| builder.finish(stamp, rows)).collect();
+        batch_of(contract, arrays, rows)
+    }
+}
+
+impl Builder {
+    fn new(kind: ColumnKind) -> Self {
+        match kind {
+            ColumnKind::Bool => Self::Bool(BooleanBuilder::new()),
+            ColumnKind::Int32 => Self::Int32(Int32Builder::new()),
+            ColumnKind::Int64 => Self::Int64(Int64Builder::new()),
+            ColumnKind::Float32 => Self::Float32(Float32Builder::new()),
+            ColumnKind::Float64 => Self::Float64(Float64Builder::new()),
+            ColumnKind::Text => Self::Text(StringBuilder::new()),
+            ColumnKind::Bytes => Self::Bytes(BinaryBuilder::new()),
+            ColumnKind::Timestamp => Self::Timestamp(TimestampMicrosecondBuilder::new().with_timezone("UTC")),
+            ColumnKind::Date => Self::Date(Date32Builder::new()),
+            ColumnKind::Map => Self::Map(Box::new(map_builder())),
+        }
+    }
+
+    fn append(&mut self, slot: Slot<'_>, row: &Row<'_>) {
+        match (self, slot) {
+            (Self::Tenant | Self::Received, _) => {}
+            (Self::Map(builder), _) => append_map(builder, row),
+            (Self::Text(builder), Slot::Text(text)) => builder.append_value(row.text(text)),
+            (Self::Int64(builder), Slot::Int(value)) => builder.append_value(value),
+            (Self::Float64(builder), Slot::Float(value)) => builder.append_value(value),
+            (Self::Timestamp(builder), Slot::Int(micros)) => builder.append_value(micros),
+            (Self::Bool(builder), Slot::Bool(value)) => builder.append_value(value),
+            // Both were checked to fit by the leaf that made the slot.
+            (Self::Int32(builder), Slot::Int(value)) => builder.append_value(value as i32),
+            (Self::Date(builder), Slot::Int(days)) => builder.append_value(days as i32),
+            (Self::Float32(builder), Slot::Float(value)) => builder.append_value(value as f32),
+            (Self::Bytes(builder), Slot::Bytes(bytes)) => builder.append_value(bytes),
+            (Self::Bytes(builder), Slot::Blob(start, end)) => builder.append_value(&row.blob[start..end]),
+            (builder, slot) => {
+                debug_assert!(matches!(slot, Slot::Absent | Slot::Null), "{slot:?} is of another kind than its column");
+                builder.append_null();
+            }
+        }
+    }
+
+    fn append_null(&mut self) {
+        match self {
+            Self::Text(builder) => builder.append_null(),
+            Self::Int64(builder) => builder.append_null(),
+            Self::Float64(builder) => builder.append_null(),
+            Self::Timestamp(builder) => builder.append_null(),
+            Self::Bool(builder) => builder.append_null(),
+            Self::Int32(builder) => builder.append_null(),
+            Self::Date(builder) => builder.append_null(),
+            Self::Float32(builder) => builder.append_null(),
+            Self::Bytes(builder) => builder.append_null(),
+            Self::Map(_) | Self::Tenant | Self::Received => {}
+        }
+    }
+
+    fn finish(self, stamp: &Stamp, rows: usize) -> ArrayRef {
+        match self {
+            Self::Bool(mut builder) => Arc::new(builder.finish()),
+            Self::Int32(mut builder) => Arc::new(builder.finish()),
+            Self::Int64(mut builder) => Arc::new(builder.finish()),
+            Self::Float32(mut builder) => Arc::new(builder.finish()),
+            Self::Float64(mut builder) => Arc::new(builder.finish()),
+            Self::Text(mut builder) => Arc::new(builder.finish()),
+            Self::Bytes(mut builder) => Arc::new(builder.finish()),
+            Self::Timestamp(mut builder) => Arc::new(builder.finish()),
+            Self::Date(mut builder) => Arc::new(builder.finish()),
+            Self::Map(mut builder) => Arc::new(builder.finish()),
+            Self::Tenant => tenant_column(stamp, rows),
+            Self::Received => received_column(stamp, rows),
+        }
+    }
+}
+
+/// A builder of the map column's exact type.
+pub(super) fn map_builder() -> MapBuilder<StringBuilder, StringBuilder> {
+    let names = MapFieldNames { entry: "key_value".into(), key: "key".into(), value: "value".into() };
+    MapBuilder::new(Some(names), StringBuilder::new(), StringBuilder::new())
+}
+
+/// No entries is no map: protobuf cannot tell the two apart.
+fn append_map(builder: &mut MapBuilder<StringBuilder, StringBuilder>, row: &Row<'_>) {
+    for (key, value) in &row.entries {
+        builder.keys().append_value(row.text(*key));
+        builder.values().append_option(value.map(|value| row.text(value)));
+    }
+    builder.append(!row.entries.is_empty()).expect("each entry has added one key and one value");
+}
+
+/// The token's tenant in every row.
+pub(super) fn tenant_column(stamp: &Stamp, rows: usize) -> ArrayRef {
+    match &stamp.owner {
+        Owner::Tenant(tenant) => Arc::new(StringArray::from_iter_values(std::iter::repeat_n(tenant.as_str(), rows))),
+        Owner::PerEvent => Arc::new(StringArray::new_null(rows)),
+    }
+}
+
+/// The receive time in every row.
+pub(super) fn received_column(stamp: &Stamp, rows: usize) -> ArrayRef {
+    Arc::new(TimestampMicrosecondArray::from_value(stamp.received, rows).with_timezone("UTC"))
+}
+
+/// Columns in stored order as one batch.
+pub(super) fn batch_of(contract: &Contract, columns: Vec<ArrayRef>, rows: usize) -> Result<RecordBatch> {
+    let options = RecordBatchOptions::new().with_row_count(Some(rows));
+    RecordBatch::try_new_with_options(Arc::clone(contract.schema()), columns, &options)
+        .map_err(|fault| Error::internal("decoded columns do not fit their contract").with_source(fault))
+}

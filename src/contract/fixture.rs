@@ -1,0 +1,135 @@
+//! Contracts, stamps and bodies that the tests of this module share.
+
+use std::path::Path;
+
+use arrow::record_batch::RecordBatch;
+use bytes::Bytes;
+use serde_json::Value;
+
+use super::{Contract, Decoded, Format, Owner, Stamp, TenantId, decode};
+use crate::config::{ColumnConfig, TableConfig, TimeUnit};
+
+/// 2026-01-01T00:00:00Z in milliseconds.
+pub(super) const NOW_MS: u64 = 1_767_225_600_000;
+
+/// The demo's declaration of the call events.
+pub(super) fn voice_config() -> TableConfig {
+    TableConfig {
+        proto: Some("proto/glasshouse/voice/v1/call_event.proto".into()),
+        message: Some("glasshouse.voice.v1.CallEvent".into()),
+        flatten: strings(&["signaling.pdd", "signaling.call_state", "quality", "dimensions"]),
+        tenant: "account_id".into(),
+        time: "event_time".into(),
+        id: "event_id".into(),
+        times: strings(&["logged_event_time"]),
+        time_unit: TimeUnit::Millis,
+        dimensions_map: "other".into(),
+        dimensions: strings(&["event_type", "direction", "carrier", "country", "region", "codec", "edge"]),
+        metrics: strings(&["duration_ms", "pdd_ms", "jitter_ms", "packet_loss_ratio", "mos", "round_trip_ms"]),
+        ..TableConfig::default()
+    }
+}
+
+pub(super) fn voice() -> Contract {
+    Contract::new("call_events", &voice_config(), Path::new(env!("CARGO_MANIFEST_DIR"))).unwrap()
+}
+
+/// A table of columns, one of each kind; without a map when `map` is empty.
+pub(super) fn plain_config(map: &str) -> TableConfig {
+    let columns = [
+        ("who", "text"),
+        ("at", "timestamp"),
+        ("key", "text"),
+        ("flag", "bool"),
+        ("small", "int32"),
+        ("large", "int64"),
+        ("single", "float32"),
+        ("double", "float64"),
+        ("day", "date"),
+        ("data", "bytes"),
+    ];
+    let column =
+        |(name, kind): (&str, &str)| ColumnConfig { name: name.into(), kind: kind.into(), ..Default::default() };
+    TableConfig {
+        columns: columns.into_iter().map(column).collect(),
+        tenant: "who".into(),
+        time: "at".into(),
+        id: "key".into(),
+        dimensions_map: map.into(),
+        ..TableConfig::default()
+    }
+}
+
+pub(super) fn plain(map: &str) -> Contract {
+    Contract::new("plain", &plain_config(map), Path::new("")).unwrap()
+}
+
+pub(super) fn acme() -> Stamp {
+    stamp(Owner::Tenant(TenantId::parse("acme").unwrap()))
+}
+
+pub(super) fn operator() -> Stamp {
+    stamp(Owner::PerEvent)
+}
+
+fn stamp(owner: Owner) -> Stamp {
+    let received = NOW_MS as i64 * 1_000;
+    Stamp { received, owner, time_max: received + 3_600_000_000, event_bytes_max: 4_096, dimensions_max: 4 }
+}
+
+pub(super) fn json(contract: &Contract, body: impl AsRef<[u8]>, stamp: &Stamp) -> Decoded {
+    decode(contract, Format::Json, &Bytes::copy_from_slice(body.as_ref()), stamp).unwrap()
+}
+
+pub(super) fn protobuf(contract: &Contract, body: impl AsRef<[u8]>, stamp: &Stamp) -> Decoded {
+    decode(contract, Format::Protobuf, &Bytes::copy_from_slice(body.as_ref()), stamp).unwrap()
+}
+
+/// Accepted rows as JSON, without nulls.
+pub(super) fn rows(batch: &RecordBatch) -> Vec<Value> {
+    let mut lines = Vec::new();
+    let mut writer = arrow::json::LineDelimitedWriter::new(&mut lines);
+    writer.write(batch).unwrap();
+    writer.finish().unwrap();
+    drop(writer);
+    serde_json::Deserializer::from_slice(&lines).into_iter().map(Result::unwrap).collect()
+}
+
+/// The rejects of a body: index and reason.
+pub(super) fn reasons(decoded: &Decoded) -> Vec<(u64, &'static str)> {
+    decoded.rejects.iter().map(|reject| (reject.index, reject.reason.as_str())).collect()
+}
+
+/// One protobuf field: varint, text or bytes, double.
+pub(super) fn varint(number: u64, value: u64) -> Vec<u8> {
+    [leb(number << 3), leb(value)].concat()
+}
+
+pub(super) fn bytes(number: u64, value: impl AsRef<[u8]>) -> Vec<u8> {
+    let value = value.as_ref();
+    [leb(number << 3 | 2), leb(value.len() as u64), value.to_vec()].concat()
+}
+
+pub(super) fn double(number: u64, value: f64) -> Vec<u8> {
+    [leb(number << 3 | 1), value.to_le_bytes().to_vec()].concat()
+}
+
+/// A message behind its length.
+pub(super) fn delimited(fields: &[Vec<u8>]) -> Vec<u8> {
+    let message = fields.concat();
+    [leb(message.len() as u64), message].concat()
+}
+
+fn leb(mut value: u64) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while value >= 0x80 {
+        bytes.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    bytes.push(value as u8);
+    bytes
+}
+
+fn strings(texts: &[&str]) -> Vec<String> {
+    texts.iter().map(|text| (*text).to_owned()).collect()
+}

@@ -1,0 +1,411 @@
+//! JSON events: one object, an array of objects, or one object a line.
+//!
+//! A line that is broken spoils only itself. In an array nothing after broken syntax can be told apart: all before it is
+//! kept, and the rest is one reject. A value that does not fit its column rejects its event only.
+//!
+//! Fields are found by guessing: the field that followed the last one the time before. Producers write their fields in one
+//! order, so that a guess costs one comparison and is nearly always right; else a look-up follows.
+
+use std::ops::Range;
+
+use base64::Engine as _;
+use base64::alphabet::{STANDARD, URL_SAFE};
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use bytes::Bytes;
+
+use super::cursor::{Broken, Cursor, Number, Quoted, compact, unescape};
+use super::fields::{Encoding, Field, Leaf, Target};
+use super::reject::{Fault, Reason};
+use super::row::{Intake, Row};
+use super::table::ColumnKind;
+use super::value::{Slot, Text};
+use super::{Contract, Decoded, Stamp};
+use crate::error::{Error, Result, did_you_mean};
+
+/// Some writers put it in front of UTF-8 text.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+/// How many bytes of an unknown key a message repeats.
+const KEY_SHOWN_MAX: usize = 64;
+
+const BASE64: GeneralPurposeConfig =
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
+const BASE64_STANDARD: GeneralPurpose = GeneralPurpose::new(&STANDARD, BASE64);
+const BASE64_URL: GeneralPurpose = GeneralPurpose::new(&URL_SAFE, BASE64);
+
+/// Decodes a whole body.
+pub(super) fn decode(contract: &Contract, body: &Bytes, stamp: &Stamp) -> Result<Decoded> {
+    let text = std::str::from_utf8(body).ok();
+    let start = if body.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len() } else { 0 };
+    let mut json = Json::new(contract, body, text, stamp);
+    let mut whole = Cursor::new(body, text, start);
+    match whole.peek() {
+        0 if whole.at_end() => {}
+        b'[' => json.array(whole)?,
+        b'{' if is_one_value(whole.clone()) => json.line(trimmed(body, whole.at..body.len()))?,
+        first => json.lines(whole.at, first == b'{')?,
+    }
+    json.intake.finish()
+}
+
+/// Whether one value is all there is. Over a body of lines it reads no more than the first one.
+fn is_one_value(mut whole: Cursor<'_>) -> bool {
+    whole.raw().is_ok() && whole.at_end()
+}
+
+/// The decoder of one body.
+struct Json<'a> {
+    contract: &'a Contract,
+    body: &'a [u8],
+    text: Option<&'a str>,
+    intake: Intake<'a>,
+    row: Row<'a>,
+    /// Where each object's guesses begin in `next`.
+    bases: Vec<usize>,
+    /// For each name of each object: the place of the name that followed it last. The first is for the object's start.
+    next: Vec<u16>,
+}
+
+impl<'a> Json<'a> {
+    fn new(contract: &'a Contract, body: &'a Bytes, text: Option<&'a str>, stamp: &'a Stamp) -> Self {
+        let (mut bases, mut next) = (Vec::new(), Vec::new());
+        for node in &contract.tree.nodes {
+            bases.push(next.len());
+            next.extend((0..=node.names()).map(|place| place as u16));
+        }
+        let (intake, row) = (Intake::new(contract, body, stamp), Row::new(contract, stamp));
+        Self { contract, body, text, intake, row, bases, next }
+    }
+
+    fn lines(&mut self, start: usize, mut is_json: bool) -> Result<()> {
+        let mut start = start;
+        while start < self.body.len() {
+            let end = self.line_end(start);
+            let line = trimmed(self.body, start..end);
+            is_json |= self.body[line.clone()].starts_with(b"{");
+            if !line.is_empty() {
+                self.line(line)?;
+            }
+            start = end + 1;
+        }
+        if is_json { Ok(()) } else { Err(not_json()) }
+    }
+
+    fn line_end(&self, start: usize) -> usize {
+        let length = match self.text.and_then(|text| text.get(start..)) {
+            Some(text) => text.find('\n'), // a vectorised search
+            None => self.body[start..].iter().position(|byte| *byte == b'\n'),
+        };
+        length.map_or(self.body.len(), |length| start + length)
+    }
+
+    /// One event that has its bytes for itself.
+    fn line(&mut self, place: Range<usize>) -> Result<()> {
+        self.row.clear();
+        let mut cursor = Cursor::new(&self.body[..place.end], self.text, place.start);
+        let read = self.event(&mut cursor).and_then(|()| {
+            if cursor.at_end() { Ok(()) } else { Err(Broken("more than one value on the line".into())) }
+        });
+        self.settle(read, place)
+    }
+
+    fn array(&mut self, mut cursor: Cursor<'a>) -> Result<()> {
+        let end = trimmed(self.body, 0..self.body.len()).end;
+        cursor.at += 1;
+        let mut more = cursor.peek() != b']';
+        cursor.at += usize::from(!more);
+        while more {
+            self.row.clear();
+            cursor.peek();
+            let start = cursor.at;
+            let read = self.event(&mut cursor);
+            let broken = read.is_err();
+            self.settle(read, start..if broken { end } else { cursor.at })?;
+            if broken {
+                return Ok(());
+            }
+            let rest = cursor.at;
+            more = match cursor.more(b']') {
+                Ok(more) => more,
+                Err(broken) => return self.rest(rest..end, broken),
+            };
+        }
+        if cursor.at_end() {
+            return Ok(());
+        }
+        self.rest(cursor.at..end, Broken("there is more after the end of the array".into()))
+    }
+
+    /// Rejects the rest of an array.
+    fn rest(&mut self, place: Range<usize>, broken: Broken) -> Result<()> {
+        self.row.clear();
+        self.settle(Err(broken), place)
+    }
+
+    fn settle(&mut self, read: Result<(), Broken>, place: Range<usize>) -> Result<()> {
+        match read {
+            Ok(()) => self.intake.take(&mut self.row, place),
+            Err(Broken(what)) => self.intake.refuse(&self.row, place, Fault::new(Reason::Malformed, what)),
+        }
+    }
+
+    fn event(&mut self, cursor: &mut Cursor<'a>) -> Result<(), Broken> {
+        if cursor.peek() == b'{' {
+            return self.object(cursor, 0);
+        }
+        cursor.raw()?;
+        self.row.fail(|| Fault::new(Reason::Malformed, "an event is a JSON object"));
+        Ok(())
+    }
+
+    /// Reads the fields of an object; the cursor stands at its brace.
+    fn object(&mut self, cursor: &mut Cursor<'a>, node: usize) -> Result<(), Broken> {
+        cursor.at += 1;
+        if cursor.peek() == b'}' {
+            cursor.at += 1;
+            return Ok(());
+        }
+        let contract = self.contract;
+        let fields = &contract.tree.nodes[node];
+        let base = self.bases[node];
+        let mut last = base;
+        loop {
+            if cursor.peek() != b'"' {
+                cursor.key()?;
+            }
+            let guess = usize::from(self.next[last]);
+            if let Some((_, field)) = fields.name(guess).filter(|(name, _)| cursor.key_is(name)) {
+                cursor.eat(b':')?;
+                last = base + guess + 1;
+                self.field(cursor, node, field)?;
+            } else {
+                let key = cursor.key()?;
+                cursor.eat(b':')?;
+                match self.find(cursor, node, key) {
+                    Some(place) => {
+                        self.next[last] = place as u16;
+                        last = base + place + 1;
+                        let (_, field) = fields.name(place).expect("a name that was found has a place");
+                        self.field(cursor, node, field)?;
+                    }
+                    None => self.unknown(cursor, node, key)?,
+                }
+            }
+            if !cursor.more(b'}')? {
+                return Ok(());
+            }
+        }
+    }
+
+    fn find(&self, cursor: &Cursor<'a>, node: usize, key: Quoted) -> Option<usize> {
+        let fields = &self.contract.tree.nodes[node];
+        if !key.escaped {
+            return fields.find_name(cursor.bytes(key.start, key.end));
+        }
+        let mut name = String::new();
+        let text = cursor.slice(key.start, key.end)?;
+        unescape(text, &mut name).then(|| fields.find_name(name.as_bytes()))?
+    }
+
+    fn field(&mut self, cursor: &mut Cursor<'a>, node: usize, field: &Field) -> Result<(), Broken> {
+        match field.target {
+            Target::Column(leaf) => self.column(cursor, leaf),
+            Target::Ignored => cursor.raw().map(drop),
+            Target::Map(..) => match cursor.peek() {
+                b'{' => self.map(cursor),
+                b'n' => cursor.word("null"),
+                _ => self.no_object(cursor, node, field),
+            },
+            Target::Node(inner) => match cursor.peek() {
+                b'{' => {
+                    if std::mem::replace(&mut self.row.nodes[inner], true) {
+                        let prefix = &self.contract.tree.nodes[node].prefix;
+                        self.row.fail(|| Fault::duplicate(&format!("{prefix}{}", field.name)));
+                    }
+                    self.object(cursor, inner)
+                }
+                b'n' => cursor.word("null"),
+                _ => self.no_object(cursor, node, field),
+            },
+        }
+    }
+
+    #[cold]
+    fn no_object(&mut self, cursor: &mut Cursor<'a>, node: usize, field: &Field) -> Result<(), Broken> {
+        let got = type_of(cursor.peek());
+        let prefix = &self.contract.tree.nodes[node].prefix;
+        let detail = || format!("field `{prefix}{}` takes an object, got {got}", field.name);
+        self.row.fail(|| Fault::new(Reason::WrongType, detail()));
+        cursor.raw().map(drop)
+    }
+
+    /// Reads the value of a column.
+    fn column(&mut self, cursor: &mut Cursor<'a>, leaf: Leaf) -> Result<(), Broken> {
+        let first = cursor.peek();
+        let start = cursor.at;
+        let read = match first {
+            b'"' => {
+                let quoted = cursor.string()?;
+                self.text(cursor, quoted).ok_or(Reason::InvalidUtf8).and_then(|text| self.column_text(leaf, text))
+            }
+            b'-' | b'0'..=b'9' | b'N' | b'I' => match cursor.number()? {
+                Number::Int(value) => self.column_int(leaf, value),
+                Number::Float(value) => leaf.float(value),
+                Number::NotFinite => Err(Reason::NotFinite),
+            },
+            b'n' => cursor.word("null").map(|()| Ok(Slot::Null))?,
+            b't' => cursor.word("true").map(|()| leaf.bool(true))?,
+            b'f' => cursor.word("false").map(|()| leaf.bool(false))?,
+            _ => cursor.raw().map(|_| Err(Reason::WrongType))?,
+        };
+        let contract = self.contract;
+        if !matches!(self.row.slots[leaf.column], Slot::Absent) {
+            self.row.fail(|| Fault::duplicate(&contract.columns[leaf.column].name));
+        }
+        match read {
+            Ok(slot) => self.row.slots[leaf.column] = slot,
+            Err(reason) => {
+                let reason = if leaf.column == contract.time { reason.of_time() } else { reason };
+                let got = self.shown(cursor, first, start);
+                self.row.fail(|| Fault::value(reason, &contract.columns[leaf.column], got));
+            }
+        }
+        Ok(())
+    }
+
+    /// What a message says of a value that does not fit: numbers and words as they are, all else by type.
+    #[cold]
+    fn shown(&self, cursor: &Cursor<'a>, first: u8, start: usize) -> &'a str {
+        let word = !matches!(first, b'"' | b'{' | b'[') && cursor.at - start <= KEY_SHOWN_MAX;
+        if word { cursor.slice(start, cursor.at).unwrap_or_default() } else { type_of(first) }
+    }
+
+    fn column_text(&mut self, leaf: Leaf, text: Text<'a>) -> Result<Slot<'a>, Reason> {
+        if leaf.kind != ColumnKind::Bytes {
+            return leaf.text(self.row.text(text), text);
+        }
+        let start = self.row.blob.len();
+        let mut blob = std::mem::take(&mut self.row.blob);
+        let encoded = self.row.text(text);
+        let engine = if encoded.contains(['-', '_']) { BASE64_URL } else { BASE64_STANDARD };
+        let read = engine.decode_vec(encoded, &mut blob);
+        self.row.blob = blob;
+        read.map(|()| Slot::Blob(start, self.row.blob.len())).map_err(|_| Reason::WrongType)
+    }
+
+    /// An integer stands for a name in a column of names.
+    fn column_int(&mut self, leaf: Leaf, value: i64) -> Result<Slot<'a>, Reason> {
+        let Encoding::Enum(names) = leaf.encoding else { return leaf.int(value) };
+        let number = i32::try_from(value).map_err(|_| Reason::OutOfRange)?;
+        Ok(Slot::Text(match self.contract.tree.enums[names].name(number) {
+            Some(name) => Text::Borrowed(name),
+            None => self.row.number(number),
+        }))
+    }
+
+    /// Reads the map column's object; the cursor stands at its brace.
+    fn map(&mut self, cursor: &mut Cursor<'a>) -> Result<(), Broken> {
+        cursor.at += 1;
+        if cursor.peek() == b'}' {
+            cursor.at += 1;
+            return Ok(());
+        }
+        loop {
+            let key = cursor.key()?;
+            cursor.eat(b':')?;
+            let key = self.text(cursor, key);
+            self.entry(cursor, key)?;
+            if !cursor.more(b'}')? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// A field that nobody has declared.
+    #[cold]
+    fn unknown(&mut self, cursor: &mut Cursor<'a>, node: usize, key: Quoted) -> Result<(), Broken> {
+        let contract = self.contract;
+        let prefix = contract.tree.nodes[node].prefix.as_str();
+        let key = self.text(cursor, key);
+        if !contract.unknown_to_map {
+            let shown: String = key.map_or("?", |key| self.row.text(key)).chars().take(KEY_SHOWN_MAX).collect();
+            let hint = did_you_mean(&shown, contract.columns.iter().map(|column| column.name.as_str()));
+            let detail = format!("unknown field `{prefix}{shown}`{hint}; the table has no map for fields not declared");
+            self.row.fail(|| Fault::new(Reason::UnknownField, detail));
+            return cursor.raw().map(drop);
+        }
+        let key = key.map(|key| if prefix.is_empty() { key } else { self.row.join(prefix, key) });
+        self.entry(cursor, key)
+    }
+
+    /// Reads a value into the map column: text as it is, other scalars as written, objects and arrays as compact JSON.
+    fn entry(&mut self, cursor: &mut Cursor<'a>, key: Option<Text<'a>>) -> Result<(), Broken> {
+        let value = match cursor.peek() {
+            b'"' => {
+                let quoted = cursor.string()?;
+                self.text(cursor, quoted).map(Some)
+            }
+            b'n' => cursor.word("null").map(|()| Some(None))?,
+            _ => {
+                let raw = cursor.raw()?;
+                if raw.not_finite {
+                    self.row.fail(|| Fault::new(Reason::NotFinite, "a field holds NaN or an infinity"));
+                }
+                cursor.slice(raw.start, raw.end).map(|text| Some(self.compacted(text)))
+            }
+        };
+        let (Some(key), Some(value)) = (key, value) else {
+            self.row.fail(|| Fault::new(Reason::InvalidUtf8, "a field that is not declared is no UTF-8 text"));
+            return Ok(());
+        };
+        if self.row.find_entry(key).is_some() {
+            let key: String = self.row.text(key).chars().take(KEY_SHOWN_MAX).collect();
+            self.row.fail(|| Fault::duplicate(&key));
+        }
+        self.row.push_entry(key, value);
+        Ok(())
+    }
+
+    fn compacted(&mut self, value: &'a str) -> Text<'a> {
+        if !value.contains(|byte: char| byte.is_ascii_whitespace()) {
+            return Text::Borrowed(value);
+        }
+        let start = self.row.scratch.len();
+        compact(value, &mut self.row.scratch);
+        self.row.scratched(start)
+    }
+
+    /// The characters between two quotes; `None` when they are not UTF-8, or escapes that stand for no character.
+    fn text(&mut self, cursor: &Cursor<'a>, quoted: Quoted) -> Option<Text<'a>> {
+        let text = cursor.slice(quoted.start, quoted.end)?;
+        if !quoted.escaped {
+            return Some(Text::Borrowed(text));
+        }
+        let start = self.row.scratch.len();
+        unescape(text, &mut self.row.scratch).then(|| self.row.scratched(start))
+    }
+}
+
+/// The range without white space around it.
+fn trimmed(body: &[u8], place: Range<usize>) -> Range<usize> {
+    let is_text = |byte: &u8| !matches!(byte, b' ' | b'\n' | b'\r' | b'\t');
+    let bytes = &body[place.clone()];
+    match (bytes.iter().position(is_text), bytes.iter().rposition(is_text)) {
+        (Some(first), Some(last)) => place.start + first..place.start + last + 1,
+        _ => place.start..place.start,
+    }
+}
+
+fn type_of(first: u8) -> &'static str {
+    match first {
+        b'"' => "text",
+        b'{' => "an object",
+        b'[' => "an array",
+        b't' | b'f' => "a truth value",
+        b'n' => "null",
+        _ => "a number",
+    }
+}
+
+fn not_json() -> Error {
+    Error::invalid("the body is no JSON: send one object, an array of objects, or one object a line")
+}

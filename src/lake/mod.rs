@@ -10,12 +10,26 @@
 //! **Invariant:** a snapshot is immutable and complete; the newest one is swapped in, never edited.
 //! **Invariant:** this is the only module that knows `deltalake`.
 
-mod checkpoint;
-mod log;
-mod snapshot;
 mod store;
 mod table;
+
+mod open;
+mod schema;
+
+mod stats;
 mod write;
+
+mod commit;
+mod log;
+mod snapshot;
+mod state;
+
+mod checkpoint;
+mod reader;
+mod recent;
+
+#[cfg(test)]
+mod tests;
 
 pub use snapshot::{DataFile, Snapshot};
 pub use store::Store;

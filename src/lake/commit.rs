@@ -1,0 +1,158 @@
+//! One log entry for files and application transactions, put where there is none.
+//!
+//! ```text
+//!   encode once ─► put at version + 1 ─► written ─► publish
+//!                    ▲       │ taken or unclear: read that entry back
+//!                    │       ├─ ours ─► publish
+//!                    │       ├─ none ─► put it again, at the same version
+//!                    └───────┴─ another's ─► check it, follow the log
+//! ```
+//!
+//! **Invariant:** an entry is put at a later version only after another's entry was read at the one before: a put that
+//! arrives late can then never be a second copy.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::contract::EVENT_DATE;
+use crate::error::{Error, Result};
+use crate::lake::log::{Entry, Put, Txn};
+use crate::lake::state::{Changes, State, write_add};
+use crate::lake::{DataFile, Snapshot, Table};
+
+/// Attempts of one commit, each lost to another writer or unclear. One handle commits once at a time, so that only other
+/// processes can win.
+const ATTEMPTS_MAX: usize = 100;
+
+/// What is to be committed.
+struct Append {
+    operation: Uuid,
+    files: Vec<DataFile>,
+    txns: Vec<(String, i64)>,
+    text: Bytes,
+}
+
+/// Commits files and transactions; returns the version that holds them. See [`Table::commit`].
+pub(super) async fn append(table: &Table, files: Vec<DataFile>, txns: Vec<(String, i64)>) -> Result<u64> {
+    let append = Append::new(table, files, txns)?;
+    let _turn = table.turn.acquire().await.map_err(|_| Error::internal("a table's turn was closed"))?;
+    if table.gap_check_due() {
+        table.refresh().await?;
+    }
+    let mut state = table.state();
+    let mut last = None;
+    for _ in 0..ATTEMPTS_MAX {
+        if let Some(version) = append.done(&state.snapshot) {
+            return Ok(version);
+        }
+        append.check(table, &state.snapshot)?;
+        let version = state.snapshot.version + 1;
+        match table.log.create(version, append.text.clone()).await? {
+            Put::Written => return append.finish(table, &state, version).await,
+            Put::Taken => {}
+            Put::Unclear(error) => last = Some(error),
+        }
+        match table.log.read(version).await {
+            Ok(Some(entry)) if entry.operation == Some(append.operation.to_string()) => {
+                return append.finish(table, &state, version).await;
+            }
+            Ok(Some(winner)) => {
+                append.check_winner(table, &winner)?;
+                state = table.follow().await?;
+            }
+            Ok(None) => {}
+            Err(error) => last = Some(error),
+        }
+    }
+    let fault = format!("table `{}`: no commit in {ATTEMPTS_MAX} attempts, retry the same files", table.contract.name);
+    let fault = Error::unavailable(fault);
+    Err(match last {
+        Some(error) => fault.with_source(error),
+        None => fault,
+    })
+}
+
+impl Append {
+    fn new(table: &Table, files: Vec<DataFile>, txns: Vec<(String, i64)>) -> Result<Self> {
+        let operation = Uuid::now_v7();
+        let entry = Entry {
+            txns: txns.iter().map(|(app, version)| Txn { app_id: app.clone(), version: *version }).collect(),
+            adds: files.iter().map(|file| write_add(&table.contract, file)).collect::<Result<_>>()?,
+            ..Entry::default()
+        };
+        let parameters = json!({ "mode": "Append", "partitionBy": json!([EVENT_DATE]).to_string() });
+        let text = entry.encode(operation, "WRITE", parameters, table.now_ms())?;
+        Ok(Self { operation, files, txns, text })
+    }
+
+    /// The version that holds all our files already: an earlier commit of them had an unclear end.
+    fn done(&self, snapshot: &Snapshot) -> Option<u64> {
+        let done = !self.files.is_empty() && self.files.iter().all(|file| snapshot.holds(file));
+        done.then_some(snapshot.version)
+    }
+
+    /// Refuses a transaction that the table has already.
+    fn check(&self, table: &Table, snapshot: &Snapshot) -> Result<()> {
+        let held = |(app, version): &&(String, i64)| snapshot.txns.get(app).is_some_and(|held| held >= version);
+        match self.txns.iter().find(held) {
+            Some((app, version)) => Err(Error::conflict(format!(
+                "table `{}`: transaction {version} of `{app}` is already committed, continue after {}",
+                table.contract.name,
+                snapshot.txns.get(app).copied().unwrap_or_default()
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses to commit behind an entry that works on the same source, or that removes a file of ours. Its schema and
+    /// protocol are checked when the log is followed.
+    fn check_winner(&self, table: &Table, winner: &Entry) -> Result<()> {
+        if let Some(txn) = winner.txns.iter().find(|txn| self.txns.iter().any(|(app, _)| *app == txn.app_id)) {
+            return Err(Error::conflict(format!(
+                "table `{}`: another writer commits transactions of `{}`, start again from its version {}",
+                table.contract.name, txn.app_id, txn.version
+            )));
+        }
+        let ours: BTreeSet<&str> = self.files.iter().map(|file| &*file.path).collect();
+        match winner.removes.iter().find(|remove| ours.contains(&*remove.path)) {
+            Some(remove) => Err(Error::conflict(format!(
+                "table `{}`: `{}` was committed and replaced already",
+                table.contract.name, remove.path
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    /// Publishes the snapshot that holds our entry, which is in the log.
+    async fn finish(&self, table: &Table, before: &State, version: u64) -> Result<u64> {
+        if table.gap_check_due() {
+            return self.confirm(table).await;
+        }
+        let mut changes = Changes::at(version);
+        for file in &self.files {
+            changes.push_file(file.clone());
+        }
+        for (app, version) in &self.txns {
+            changes.push_txn(app.clone(), *version);
+        }
+        table.publish(changes.apply(&table.contract, Some(before))?);
+        Ok(version)
+    }
+
+    /// Our put took so long that its version may have been checkpointed and cleaned up before: then nobody reads our
+    /// entry. What a reader sees decides.
+    async fn confirm(&self, table: &Table) -> Result<u64> {
+        let snapshot = table.reload().await?.snapshot;
+        let txns = self.txns.iter().all(|(app, version)| snapshot.txns.get(app).is_some_and(|held| held >= version));
+        if txns && self.files.iter().all(|file| snapshot.holds(file)) {
+            return Ok(snapshot.version);
+        }
+        Err(Error::unavailable(format!(
+            "table `{}`: the commit came too late and does not count, retry the same files",
+            table.contract.name
+        )))
+    }
+}

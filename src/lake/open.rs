@@ -1,0 +1,90 @@
+//! How a table comes to be: loaded when it exists, created when it does not, evolved when its contract has grown.
+//!
+//! In: a contract. Out: a state whose table fits the contract. Several processes may open at once: each step is a
+//! conditional put, and who loses it looks again.
+
+use object_store::path::Path;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::clock::Clock;
+use crate::config::LakeConfig;
+use crate::contract::{Contract, EVENT_DATE};
+use crate::error::{Error, Result};
+use crate::lake::checkpoint::{Loaded, load};
+use crate::lake::log::{Entry, Log, Metadata, Protocol, Put};
+use crate::lake::schema::Schema;
+use crate::lake::state::{READER_VERSION, State, WRITER_VERSION};
+use crate::lake::stats;
+use crate::lake::store::Store;
+
+/// Attempts to create or evolve a table, each lost to another writer.
+const ATTEMPTS_MAX: usize = 32;
+
+/// Loads the table of `contract`; creates or evolves it first when that is due.
+pub(super) async fn load_or_create(
+    store: &Store,
+    folder: &Path,
+    log: &Log,
+    contract: &Contract,
+    config: &LakeConfig,
+) -> Result<Loaded> {
+    for _ in 0..ATTEMPTS_MAX {
+        let loaded = load(store, folder, contract).await?;
+        let (version, kind, entry) = match &loaded {
+            None => (0, "CREATE TABLE", creation(contract, config, &store.clock)?),
+            Some(Loaded { state, .. }) => match evolution(contract, state)? {
+                Some(entry) => (state.snapshot.version + 1, "ADD COLUMNS", entry),
+                None => return loaded.ok_or_else(|| Error::internal("a loaded table is gone")),
+            },
+        };
+        let text = entry.encode(Uuid::now_v7(), kind, json!({}), store.clock.now() / 1_000)?;
+        if let Put::Unclear(error) = log.create(version, text).await? {
+            return Err(error);
+        }
+        // Ours or another's: what counts is what the log says now.
+    }
+    Err(Error::unavailable(format!(
+        "table `{}`: other writers were faster {ATTEMPTS_MAX} times, start again",
+        contract.name
+    )))
+}
+
+/// The first entry of a table.
+fn creation(contract: &Contract, config: &LakeConfig, clock: &Clock) -> Result<Entry> {
+    let configuration = json!({
+        "delta.checkpointInterval": config.checkpoint_interval.max(1).to_string(),
+        "delta.logRetentionDuration": format!("interval {} seconds", config.log_retention.as_secs()),
+        "delta.dataSkippingStatsColumns": stats::columns(contract).join(","),
+    });
+    let rest = json!({
+        "id": Uuid::new_v4().to_string(),
+        "name": contract.name,
+        "description": contract.description,
+        "format": { "provider": "parquet", "options": {} },
+        "configuration": configuration,
+        "createdTime": clock.now() / 1_000,
+    });
+    let Value::Object(rest) = rest else {
+        return Err(Error::internal("metadata is no object"));
+    };
+    Ok(Entry {
+        protocol: Some(Protocol { min_reader_version: READER_VERSION, min_writer_version: WRITER_VERSION }),
+        metadata: Some(Metadata {
+            schema_string: Schema::of(contract)?.text()?,
+            partition_columns: vec![EVENT_DATE.to_owned()],
+            rest,
+        }),
+        ..Entry::default()
+    })
+}
+
+/// The entry that adds what the contract has and the table has not; none when there is nothing to add.
+fn evolution(contract: &Contract, state: &State) -> Result<Option<Entry>> {
+    let stored = Schema::parse(contract, &state.metadata.schema_string)?;
+    let Some(schema) = stored.evolve(contract)? else {
+        return Ok(None);
+    };
+    let metadata = Metadata { schema_string: schema.text()?, ..Metadata::clone(&state.metadata) };
+    Ok(Some(Entry { metadata: Some(metadata), ..Entry::default() }))
+}

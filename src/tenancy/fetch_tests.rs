@@ -224,7 +224,7 @@ async fn without_keys_nothing_opens() {
     let good = json!({"keys": [ec("a")]}).to_string();
     let cases = [
         ("404 Not Found", "", good.as_str()),
-        ("302 Found", "location: http://127.0.0.1:1/keys\r\n", &good),
+        ("302 Found", "location: /again\r\n", &good),
         ("200 OK", "", ""),
         ("200 OK", "", "<html>"),
         ("200 OK", "", r#"{"keys":[],"keys":[]}"#),
@@ -280,5 +280,19 @@ async fn a_busy_server_fetches_ahead_and_waits_for_nothing() {
 
     clock.set(START + FRESH);
     assert!(poll!(Box::pin(verifier.verify(&good))).is_ready(), "fresh again since the fetch ahead");
+    assert_eq!(issuer.hits(), 2);
+}
+
+#[tokio::test]
+async fn a_set_that_has_aged_is_asked_for_whatever_the_cooldown() {
+    let (issuer, clock) = (Issuer::start().await, Clock::fixed(START));
+    let mut auth = issuer.auth();
+    auth.jwks_cooldown = auth.jwks_fresh * 2;
+    let verifier = Verifier::new(&auth, &BTreeMap::new(), clock.clone()).unwrap();
+    issuer.has(&[ec("a")]);
+    verifier.verify(&token("a")).await.unwrap();
+    issuer.has(&[]);
+    clock.set(START + FRESH);
+    assert_kind(verifier.verify(&token("a")).await, Kind::Unauthenticated);
     assert_eq!(issuer.hits(), 2);
 }

@@ -391,6 +391,10 @@ async fn an_access_says_what_the_token_said() {
     assert!(access.check_expiry(access.expires() - 1).is_ok());
     assert_eq!(access.check_expiry(access.expires()).unwrap_err().kind(), Kind::Unauthenticated);
 
+    let old = json!({"iat": NOW - 86_400, "exp": NOW + 1_000_000});
+    let old = verify(&auth(), &signed(HEADER, &with(old))).await.unwrap();
+    assert_eq!(old.expires(), (NOW + 30) * SECOND, "its age ends it before its `exp`");
+
     let operator = json!({"sub": "ops", "tenant": null, "scope": ["ingest", "read", "email"]});
     let operator = verify(&auth(), &signed(HEADER, &with(operator))).await.unwrap();
     assert_eq!(operator.tenant().unwrap_err().kind(), Kind::Forbidden);

@@ -1,0 +1,40 @@
+# What a contributor types. `make` alone lists it. Nothing here is installed outside this folder: see .cache/ and target/.
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint docs bench need-cargo need-python3
+MAKEFLAGS += --no-print-directory
+ARGS ?=
+
+help: ## List these commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: need-cargo ## Build, start a server with live events of several tenants, print what to paste (ARGS="--rate 5000")
+	@cargo run --bin glasshouse -- demo $(ARGS)
+
+# The real clients are installed first: the tests start them. Nothing is ever skipped: what is missing is an error that
+# names it and says how to get it. ARGS is for cargo test: ARGS="tidy".
+test: need-cargo ## Run everything: Rust tests, real ADBC and JDBC clients, a real S3 server, kill -9 during ingest
+	@tests/clients/setup.sh
+	@cargo test $(ARGS)
+
+lint: need-cargo ## Check the format, and every lint with warnings denied
+	@cargo fmt --check
+	@cargo clippy --all-targets -- -D warnings
+
+docs: need-cargo ## Build the documentation with warnings denied: target/doc/glasshouse/index.html
+	@RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --lib
+
+# The release build alone takes half an hour on two cores. ARGS picks one: "transfer", "select1", "freshness".
+bench: need-cargo need-python3 ## Measure against peers, side by side, and print ratios
+	@cargo build --release --bin glasshouse
+	@[ -x .cache/bench/bin/python ] || python3 -m venv .cache/bench
+	@.cache/bench/bin/pip install --quiet --disable-pip-version-check -r bench/requirements.txt
+	@cargo bench
+	@.cache/bench/bin/python bench/run.py "$$(cargo metadata --no-deps --format-version 1 \
+	  | python3 -c 'import json, sys; print(json.load(sys.stdin)["target_directory"])')/release/glasshouse" $(ARGS)
+
+need-cargo:
+	@command -v cargo >/dev/null || { echo "make: cargo is missing: install Rust from https://rustup.rs" >&2; exit 1; }
+
+need-python3:
+	@command -v python3 >/dev/null || { echo "make: python3 is missing: install it (apt-get install python3 python3-venv)" >&2; exit 1; }

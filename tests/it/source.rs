@@ -1,0 +1,360 @@
+//! Source text as the tidy rules see it: files of this repository, code without comments and strings, and the paths in it.
+//!
+//! In: the repository's folder. Out: [`File`]s, each with its text, its code, and which of that is shipped or is test.
+//! This is no parser: it knows comments, strings, attributes, braces and `use` trees, which is what the rules ask for.
+
+use std::fmt;
+use std::fs;
+
+/// One text file.
+#[derive(Debug)]
+pub(crate) struct File {
+    /// From the repository's root, with slashes.
+    pub(crate) path: String,
+    /// All of it.
+    pub(crate) text: String,
+    /// Rust only: comments and the insides of strings are blank.
+    pub(crate) code: String,
+    /// The code without tests.
+    pub(crate) shipped: String,
+    /// The code of tests.
+    pub(crate) tests: String,
+}
+
+/// A broken rule in a file.
+#[derive(Debug)]
+pub(crate) struct Fault {
+    line: usize,
+    what: String,
+}
+
+/// A path in code (`a::b::c`), with `use` groups taken apart.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Path {
+    pub(crate) line: usize,
+    steps: Vec<String>,
+}
+
+/// Folders that are made, not written.
+const MADE: [&str; 7] = [".git", ".cargo", ".cache", "target", "demo-data", "node_modules", "__pycache__"];
+/// Kinds of file that are written by people.
+const TEXTS: [&str; 14] =
+    ["rs", "toml", "md", "proto", "py", "sh", "java", "xml", "json", "txt", "yml", "slt", "snap", "sql"];
+/// Written by people as well, without a kind in their name.
+const NAMES: [&str; 4] = ["Makefile", "run", "Dockerfile", ".gitignore"];
+
+/// Every text file of the repository, by path.
+pub(crate) fn tree() -> Vec<File> {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let (mut folders, mut files) = (vec![root.to_owned()], Vec::new());
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            let kind = path.extension().unwrap_or_default().to_string_lossy().into_owned();
+            if path.is_dir() && !MADE.contains(&name.as_str()) {
+                folders.push(path);
+            } else if path.is_file() && (TEXTS.contains(&kind.as_str()) || NAMES.contains(&name.as_str())) {
+                let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+                let path = path.strip_prefix(root).unwrap().to_string_lossy().replace('\\', "/");
+                files.push(File::new(&path, &text));
+            }
+        }
+    }
+    files.sort_by(|one, other| one.path.cmp(&other.path));
+    files
+}
+
+impl File {
+    pub(crate) fn new(path: &str, text: &str) -> Self {
+        let code = if path.ends_with(".rs") { code(text) } else { String::new() };
+        let name = path.rsplit('/').next().unwrap_or(path);
+        // In `src` a test file is known by its name, which its `mod` line in `mod.rs` repeats under `#[cfg(test)]`.
+        let is_test = !path.starts_with("src/")
+            || name.trim_end_matches(".rs").ends_with("tests")
+            || name.trim_end_matches(".rs").ends_with("testing");
+        let shipped = if is_test { blank(&code) } else { without_tests(&code) };
+        let tests =
+            code.chars().zip(shipped.chars()).map(|(all, kept)| if all == kept && all != '\n' { ' ' } else { all });
+        Self { path: path.to_owned(), text: text.to_owned(), tests: tests.collect(), shipped, code }
+    }
+
+    /// Whether it is part of the library or the binary.
+    pub(crate) fn is_src(&self) -> bool {
+        self.path.starts_with("src/") && self.is_rust()
+    }
+
+    pub(crate) fn is_rust(&self) -> bool {
+        self.path.ends_with(".rs")
+    }
+
+    /// The module that it belongs to; none for `lib.rs`, `main.rs` and what is no module.
+    pub(crate) fn module(&self) -> Option<String> {
+        let inside = self.path.strip_prefix("src/")?;
+        let name = inside.split('/').next()?.trim_end_matches(".rs");
+        (name != "lib" && name != "main").then(|| name.to_owned())
+    }
+}
+
+impl Fault {
+    pub(crate) fn new(line: usize, what: String) -> Self {
+        Self { line, what }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.line, self.what)
+    }
+}
+
+impl Path {
+    /// Whether its first steps are those of `start` (`a::b`).
+    pub(crate) fn starts_with(&self, start: &str) -> bool {
+        let mut steps = self.steps.iter();
+        start.split("::").all(|step| steps.next().is_some_and(|own| own == step))
+    }
+
+    /// Whether its last steps are those of `end` (`b::c`).
+    pub(crate) fn ends_with(&self, end: &str) -> bool {
+        let mut steps = self.steps.iter().rev();
+        end.rsplit("::").all(|step| steps.next().is_some_and(|own| own == step))
+    }
+
+    /// Its line and the step after `start`, when it begins so.
+    pub(crate) fn after(&self, start: &[&str]) -> Option<(usize, String)> {
+        let begins = self.steps.len() > start.len() && self.steps.iter().zip(start).all(|(own, step)| own == step);
+        begins.then(|| (self.line, self.steps[start.len()].clone()))
+    }
+}
+
+/// Every path of two or more steps, and everything that is used.
+pub(crate) fn paths(code: &str) -> Vec<Path> {
+    let words = words(code);
+    let mut found = Vec::new();
+    let mut at = 0;
+    while at < words.len() {
+        let (line, word) = words[at];
+        // `use<'a>` in a type is no import.
+        if word == "use" && words.get(at + 1).is_some_and(|(_, next)| *next != "<") {
+            at = used(&words, at + 1, &[], &mut found);
+        } else if is_name(word) {
+            let mut steps = vec![word.to_owned()];
+            while at + 2 < words.len() && words[at + 1].1 == "::" && is_name(words[at + 2].1) {
+                steps.push(words[at + 2].1.to_owned());
+                at += 2;
+            }
+            if steps.len() > 1 {
+                found.push(Path { line, steps });
+            }
+        }
+        at += 1;
+    }
+    found
+}
+
+/// Takes one `use` tree apart from `at` on, below the steps of `stem`; returns where it ends.
+fn used(words: &[(usize, &str)], mut at: usize, stem: &[String], found: &mut Vec<Path>) -> usize {
+    let mut steps = stem.to_vec();
+    let word = |at: usize| words.get(at).map_or(";", |(_, word)| *word);
+    loop {
+        match word(at) {
+            "," | "}" | ";" => break,
+            "::" => at += 1,
+            "as" => at += 2,
+            "{" => {
+                at += 1;
+                while !matches!(word(at), "}" | ";") {
+                    at = used(words, at, &steps, found);
+                    at += usize::from(word(at) == ",");
+                }
+                return at + 1;
+            }
+            name => {
+                steps.push(name.to_owned());
+                at += 1;
+            }
+        }
+    }
+    if steps.len() > stem.len() {
+        found.push(Path { line: words[at.min(words.len()) - 1].0, steps });
+    }
+    at
+}
+
+/// Names, `::`, and single other characters, each with its line.
+fn words(code: &str) -> Vec<(usize, &str)> {
+    let (mut words, mut line, mut at) = (Vec::new(), 1, 0);
+    while let Some(letter) = code[at..].chars().next() {
+        let rest = &code[at..];
+        let length = if is_letter(letter) {
+            rest.find(|next| !is_letter(next)).unwrap_or(rest.len())
+        } else if rest.starts_with("::") {
+            2
+        } else {
+            letter.len_utf8()
+        };
+        line += usize::from(letter == '\n');
+        if !letter.is_whitespace() {
+            words.push((line, &rest[..length]));
+        }
+        at += length;
+    }
+    words
+}
+
+fn is_letter(letter: char) -> bool {
+    letter.is_alphanumeric() || letter == '_'
+}
+
+fn is_name(word: &str) -> bool {
+    word.starts_with(|first: char| first.is_alphabetic() || first == '_')
+}
+
+/// The same text with everything but newlines blank.
+fn blank(text: &str) -> String {
+    text.chars().map(|letter| if letter == '\n' { '\n' } else { ' ' }).collect()
+}
+
+/// Rust without comments and the insides of strings and characters, which become blank.
+fn code(text: &str) -> String {
+    let mut code = String::with_capacity(text.len());
+    let mut at = 0;
+    while at < text.len() {
+        let rest = &text[at..];
+        let skipped = match rest.as_bytes()[0] {
+            b'/' => comment(rest),
+            b'"' | b'r' | b'b' | b'c' => string(rest, code.ends_with(is_letter)),
+            b'\'' => character(rest),
+            _ => None,
+        };
+        match skipped {
+            Some(length) => code.push_str(&blank(&rest[..length])),
+            None => code.extend(rest.chars().next()),
+        }
+        at += skipped.unwrap_or_else(|| rest.chars().next().map_or(1, char::len_utf8));
+    }
+    code
+}
+
+fn comment(rest: &str) -> Option<usize> {
+    if rest.starts_with("//") {
+        return Some(rest.find('\n').unwrap_or(rest.len()));
+    }
+    rest.strip_prefix("/*")?;
+    let (mut depth, mut at) = (0, 0);
+    while at < rest.len() {
+        let tail = &rest.as_bytes()[at..];
+        match tail {
+            [b'/', b'*', ..] => (depth, at) = (depth + 1, at + 2),
+            [b'*', b'/', ..] => (depth, at) = (depth - 1, at + 2),
+            _ => at += 1,
+        }
+        if depth == 0 {
+            return Some(at);
+        }
+    }
+    Some(rest.len())
+}
+
+fn string(rest: &str, is_inside_name: bool) -> Option<usize> {
+    let prefix = ["br", "cr", "r", "b", "c", ""].into_iter().find(|prefix| {
+        let tail = rest.strip_prefix(prefix).unwrap_or_default();
+        let is_raw = prefix.ends_with('r') && tail.trim_start_matches('#').starts_with('"');
+        is_raw || tail.starts_with('"')
+    })?;
+    if is_inside_name && !prefix.is_empty() {
+        return None;
+    }
+    let tail = &rest[prefix.len()..];
+    if prefix.ends_with('r') {
+        let hashes = tail.len() - tail.trim_start_matches('#').len();
+        let end = format!("\"{}", "#".repeat(hashes));
+        let inside = prefix.len() + hashes + 1;
+        return Some(rest[inside..].find(&end).map_or(rest.len(), |length| inside + length + end.len()));
+    }
+    let mut is_escaped = false;
+    for (index, letter) in tail.char_indices().skip(1) {
+        match letter {
+            _ if is_escaped => is_escaped = false,
+            '\\' => is_escaped = true,
+            '"' => return Some(prefix.len() + index + 1),
+            _ => {}
+        }
+    }
+    Some(rest.len())
+}
+
+/// A character, not a lifetime.
+fn character(rest: &str) -> Option<usize> {
+    let inside = rest.strip_prefix('\'')?;
+    if let Some(escape) = inside.strip_prefix('\\') {
+        let first = escape.chars().next()?.len_utf8();
+        return escape[first..].find('\'').map(|length| 2 + first + length + 1);
+    }
+    let length = inside.chars().next()?.len_utf8();
+    inside[length..].starts_with('\'').then_some(length + 2)
+}
+
+/// Code with every item under `#[cfg(test)]` blank.
+fn without_tests(code: &str) -> String {
+    const MARK: &str = "#[cfg(test)]";
+    let mut kept = String::with_capacity(code.len());
+    let mut rest = code;
+    while let Some(start) = rest.find(MARK) {
+        let item = &rest[start..];
+        let length = item_length(item, MARK.len());
+        kept.push_str(&rest[..start]);
+        kept.push_str(&blank(&item[..length]));
+        rest = &item[length..];
+    }
+    kept + rest
+}
+
+/// Where an item ends: at its `;`, or at the brace that closes it.
+fn item_length(item: &str, from: usize) -> usize {
+    let mut depth = 0;
+    for (index, letter) in item.char_indices().filter(|(index, _)| *index >= from) {
+        match letter {
+            '{' => depth += 1,
+            '}' if depth == 1 => return index + 1,
+            '}' => depth -= 1,
+            ';' if depth == 0 => return index + 1,
+            _ => {}
+        }
+    }
+    item.len()
+}
+
+#[test]
+fn paths_are_found() {
+    let found = |text: &str| -> Vec<String> {
+        paths(&code(text)).iter().map(|path| format!("{}:{}", path.line, path.steps.join("::"))).collect()
+    };
+    let cases: [(&str, &[&str]); 9] = [
+        ("use a;", &["1:a"]),
+        ("use a::b as c; d::e()", &["1:a::b", "1:d::e"]),
+        ("use a::{b, c::{d, e as f}, g};\nh::i", &["1:a::b", "1:a::c::d", "1:a::c::e", "1:a::g", "2:h::i"]),
+        ("use {a::b, c};", &["1:a::b", "1:c"]),
+        ("use a::{self, b::*};", &["1:a::self", "1:a::b::*"]),
+        ("let x: a::B<c::D> = e::<f::G>();", &["1:a::B", "1:c::D", "1:f::G"]),
+        ("// a::b\n/* c::d /* e::f */ g::h */ i::j", &["2:i::j"]),
+        (r##"("a::b\"c::d", r#"e::f"g::h"#, b'"', '\'', 'x', i::j::<'l>())"##, &["1:i::j"]),
+        ("#[derive(a::B)] struct C;", &["1:a::B"]),
+    ];
+    for (text, expected) in cases {
+        assert_eq!(found(text), expected, "{text}");
+    }
+}
+
+#[test]
+fn tests_are_told_apart() {
+    let file = File::new(
+        "src/a/b.rs",
+        "fn a() {}\n#[cfg(test)]\nmod tests { fn b() { {} } }\nfn c() {}\n#[cfg(test)] mod d;\nfn e() {}",
+    );
+    for name in ["a()", "c()", "e()"] {
+        assert!(file.shipped.contains(name) && !file.tests.contains(name), "{name}: {file:?}");
+    }
+    assert!(file.tests.contains("b()") && !file.shipped.contains("b()"), "{file:?}");
+}

@@ -1,1 +1,151 @@
 //! Build, run and stop, as ordered lists.
+//!
+//! In: a checked [`Config`] and a [`Clock`]. Out: both doors, listening; then, when told to stop, nothing left behind.
+//!
+//! ```text
+//!   build   contracts ► store ► tables ► verifier ► ingest ► engine ► listeners
+//!   run     flight │ http │ follow other writers
+//!   stop    close the doors ► finish running answers ► commit what was admitted ► end the tasks
+//! ```
+//!
+//! **Invariant:** the doors close before ingest stops, so that every admitted event is committed and every receipt sent.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::try_join_all;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::contract::Contract;
+use crate::error::{Error, Result};
+use crate::ingest::Ingest;
+use crate::lake::{Store, Table, Tables};
+use crate::query::Engine;
+use crate::telemetry::Metrics;
+use crate::tenancy::Verifier;
+use crate::{flight, http};
+
+/// A server that is built and bound, but does not answer yet.
+#[derive(Debug)]
+pub struct Server {
+    config: Config,
+    tables: Arc<Tables>,
+    ingest: Arc<Ingest>,
+    flight: (TcpListener, flight::Doors),
+    http: (TcpListener, http::Doors),
+}
+
+impl Server {
+    /// Builds everything in order and binds both doors. Port 0 takes a free one; see [`Server::addresses`].
+    pub async fn build(config: Config, clock: Clock) -> Result<Self> {
+        let metrics = Arc::new(Metrics::default());
+        let contracts = contracts(&config)?;
+        let store = Store::open(&config.lake)?;
+        let tables = Arc::new(open_tables(&store, contracts, &config).await?);
+        let verifier = Arc::new(Verifier::new(&config.auth, &config.policy, clock.clone())?);
+        let ingest = Ingest::start(tables.clone(), config.ingest.clone(), clock.clone(), metrics.clone()).await?;
+        let engine = Engine::new(tables.clone(), config.query.clone(), clock.clone(), metrics.clone())?;
+
+        let http_doors = http::Doors {
+            verifier: verifier.clone(),
+            ingest: ingest.clone(),
+            metrics: metrics.clone(),
+            clock: clock.clone(),
+            limits: config.ingest.clone(),
+        };
+        let flight_doors = flight::Doors { verifier, engine, ingest: ingest.clone(), metrics, clock };
+        let http = (bind(config.http.listen, "http.listen").await?, http_doors);
+        let flight = (bind(config.flight.listen, "flight.listen").await?, flight_doors);
+        Ok(Self { config, tables, ingest, flight, http })
+    }
+
+    /// Where the doors listen: (flight, http).
+    pub fn addresses(&self) -> Result<(SocketAddr, SocketAddr)> {
+        let address = |listener: &TcpListener| {
+            listener.local_addr().map_err(|e| Error::internal("a bound listener has no address").with_source(e))
+        };
+        Ok((address(&self.flight.0)?, address(&self.http.0)?))
+    }
+
+    /// Answers until `stop`, then stops in order. Returns the first door's fault, if one failed.
+    pub async fn run(self, stop: CancellationToken) -> Result<()> {
+        let Self { config, tables, ingest, flight: (flight_listener, flight_doors), http: (http_listener, http_doors) } =
+            self;
+        // A door that fails takes the other with it: half a server would look healthy to half of its users.
+        let closing = stop.child_token();
+        let following = CancellationToken::new();
+        let mut doors = JoinSet::new();
+        doors.spawn(http::serve(http_listener, http_doors, config.http, closing.clone()));
+        doors.spawn(flight::serve(
+            flight_listener,
+            flight_doors,
+            config.flight,
+            config.auth.handle_secret,
+            closing.clone(),
+        ));
+        let mut background = JoinSet::new();
+        background.spawn(follow(tables, config.lake.refresh_interval, following.clone()));
+
+        let mut outcome = Ok(());
+        while let Some(door) = doors.join_next().await {
+            closing.cancel();
+            let door = door.unwrap_or_else(|e| Err(Error::internal("a door broke down").with_source(e)));
+            outcome = outcome.and(door);
+        }
+        ingest.stop().await;
+        following.cancel();
+        background.join_all().await;
+        outcome
+    }
+}
+
+/// The contracts of all declared tables, or the faults of all of them.
+fn contracts(config: &Config) -> Result<Vec<Arc<Contract>>> {
+    let mut contracts = Vec::with_capacity(config.tables.len() * 2);
+    let mut faults = Vec::new();
+    for (name, table) in &config.tables {
+        match Contract::new(name, table, &config.base) {
+            Ok(contract) => {
+                contracts.push(Arc::new(Contract::quarantine_of(&contract)));
+                contracts.push(Arc::new(contract));
+            }
+            Err(fault) => faults.push(fault.to_string()),
+        }
+    }
+    if faults.is_empty() { Ok(contracts) } else { Err(Error::invalid(faults.join("\n"))) }
+}
+
+/// Opens or creates every table.
+async fn open_tables(store: &Store, contracts: Vec<Arc<Contract>>, config: &Config) -> Result<Tables> {
+    let opening = contracts.into_iter().map(|contract| async move {
+        let name = contract.name.clone();
+        let table = Table::open(store, contract, &config.lake).await.map_err(|e| e.at(format!("table `{name}`")))?;
+        Ok::<_, Error>((name, table))
+    });
+    Ok(try_join_all(opening).await?.into_iter().collect())
+}
+
+/// Listens, or says which setting to change.
+async fn bind(address: SocketAddr, setting: &str) -> Result<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|e| Error::unavailable(format!("cannot listen on {address}: {e}; change `{setting}`")).with_source(e))
+}
+
+/// Looks for other writers' commits until `stop`. A failed look is logged and tried again at the next turn.
+async fn follow(tables: Arc<Tables>, interval: Duration, stop: CancellationToken) {
+    let mut turns = tokio::time::interval(interval);
+    turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    while stop.run_until_cancelled(turns.tick()).await.is_some() {
+        for (name, table) in tables.iter() {
+            if let Err(error) = table.refresh().await {
+                tracing::warn!(table = %name, error = ?error, "could not look for new commits");
+            }
+        }
+    }
+}

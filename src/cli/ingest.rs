@@ -1,16 +1,245 @@
-//! `glasshouse ingest`: Send events to a running server.
+//! `glasshouse ingest`: send a file or standard input to a running server.
+//!
+//! In: NDJSON, JSON, length-delimited protobuf, Arrow IPC or Parquet. Out: requests of bounded size, a progress bar, and
+//! the sum of the receipts. Requests refused for load are sent again after the time the server names: ids make that safe.
 
+use std::io::Read;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
-use clap::Args as ClapArgs;
+use clap::{Args as ClapArgs, ValueEnum};
+use futures::StreamExt;
+use futures::stream;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Deserialize;
 
-use crate::error::{Error, Result};
+use super::chunks::{Chunk, Chunks};
+use crate::error::{Error, Kind, Result};
+
+/// Attempts for one request before the command gives up.
+const ATTEMPTS_MAX: u32 = 20;
+/// The wait before a retry when the server names none, and the longest one.
+const WAIT: Duration = Duration::from_millis(500);
+const WAIT_MAX: Duration = Duration::from_secs(30);
+/// Rejected events that are shown.
+const REJECTS_SHOWN: usize = 10;
 
 /// Send events to a running server.
 #[derive(Debug, ClapArgs)]
-pub(crate) struct Args {}
+#[command(after_help = "Examples:
+  glasshouse ingest --table call_events --token \"$TOKEN\" events.ndjson
+  zcat events.ndjson.gz | glasshouse ingest --table call_events --format ndjson -
+  glasshouse ingest --table flights flights.parquet
 
-/// To be filled by its owner.
-pub(crate) fn run(_args: &Args) -> Result<ExitCode> {
-    Err(Error::unsupported("this command is not built yet"))
+Exit codes: 0 everything is stored; 1 some events were rejected (they are in the table's quarantine); 4 refused; 5 not reachable.")]
+pub(crate) struct Args {
+    /// The table
+    #[arg(long, short)]
+    table: String,
+    /// The server's web door
+    #[arg(long, env = "GLASSHOUSE_URL", default_value = "http://127.0.0.1:8080")]
+    url: String,
+    /// A token with the scope `ingest`
+    #[arg(long, env = "GLASSHOUSE_TOKEN", hide_env_values = true)]
+    token: String,
+    /// How the input is written; told by the file's name when it is not given
+    #[arg(long, value_enum)]
+    format: Option<InputFormat>,
+    /// Bytes of one request
+    #[arg(long, default_value_t = 4 << 20, value_name = "BYTES")]
+    request_bytes: usize,
+    /// Requests on their way at once
+    #[arg(long, default_value_t = 4, value_name = "N")]
+    requests: usize,
+    /// The file, or - for standard input
+    file: PathBuf,
+}
+
+/// How the input is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum InputFormat {
+    /// One JSON object a line
+    Ndjson,
+    /// One JSON document: an object or an array of them
+    Json,
+    /// Length-delimited protobuf messages
+    Protobuf,
+    /// An Arrow IPC stream
+    Arrow,
+    /// A Parquet file
+    Parquet,
+}
+
+/// A receipt, or the sum of several.
+#[derive(Debug, Default, Deserialize)]
+struct Receipt {
+    accepted: u64,
+    duplicate: u64,
+    rejected: u64,
+    #[serde(default)]
+    rejects: Vec<RejectNote>,
+}
+
+#[derive(Debug, Deserialize)]
+struct RejectNote {
+    index: u64,
+    reason: String,
+    detail: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct Problem {
+    error: ProblemBody,
+}
+
+#[derive(Debug, Deserialize)]
+struct ProblemBody {
+    message: String,
+}
+
+/// Sends everything, prints the sum.
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    let format = args.format.or_else(|| told_by_name(&args.file)).ok_or_else(|| {
+        Error::invalid(format!(
+            "cannot tell the format of `{}`: give --format ndjson|json|protobuf|arrow|parquet",
+            args.file.display()
+        ))
+    })?;
+    let (input, size) = open(&args.file)?;
+    let progress = progress_bar(size);
+    let chunks = Chunks::new(input, format, args.request_bytes)?;
+    let total = super::block_on(send_all(args, chunks, &progress))?;
+    progress.finish_and_clear();
+    super::say(&format!("{} accepted, {} duplicate, {} rejected", total.accepted, total.duplicate, total.rejected));
+    for note in &total.rejects {
+        super::say(&format!("  event {} of its request: {}: {}", note.index, note.reason, note.detail));
+    }
+    if total.rejected > total.rejects.len() as u64 {
+        super::say(&format!("  … see `select * from {}_quarantine`", args.table));
+    }
+    Ok(if total.rejected == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Sends chunks, a few at a time, and adds up what became of them.
+async fn send_all(args: &Args, chunks: Chunks, progress: &ProgressBar) -> Result<Receipt> {
+    let client = reqwest::Client::builder()
+        .build()
+        .map_err(|e| Error::internal("cannot start an HTTP client").with_source(e))?;
+    let url = format!("{}/v1/tables/{}/events", args.url.trim_end_matches('/'), args.table);
+    let mut receipts = stream::iter(chunks)
+        .map(|chunk| {
+            let (client, url) = (&client, &url);
+            async move {
+                let chunk = chunk?;
+                let bytes = chunk.input_bytes;
+                Ok::<_, Error>((bytes, send(client, url, &args.token, chunk).await?))
+            }
+        })
+        .buffer_unordered(args.requests.max(1));
+    let mut total = Receipt::default();
+    while let Some(sent) = receipts.next().await {
+        let (bytes, receipt) = sent?;
+        total.accepted += receipt.accepted;
+        total.duplicate += receipt.duplicate;
+        total.rejected += receipt.rejected;
+        let room = REJECTS_SHOWN - total.rejects.len();
+        total.rejects.extend(receipt.rejects.into_iter().take(room));
+        progress.inc(bytes as u64);
+        progress.set_message(format!("{} stored", total.accepted + total.duplicate));
+    }
+    Ok(total)
+}
+
+/// Sends one chunk until it is answered, waiting where the server asks for it.
+async fn send(client: &reqwest::Client, url: &str, token: &str, chunk: Chunk) -> Result<Receipt> {
+    let mut last = Error::unavailable(format!("no answer from {url}"));
+    for _ in 0..ATTEMPTS_MAX {
+        let request = client.post(url).bearer_auth(token).header("content-type", chunk.content_type);
+        let wait = match request.body(chunk.body.clone()).send().await {
+            Ok(response) if response.status().is_success() => {
+                return response
+                    .json()
+                    .await
+                    .map_err(|e| Error::internal("the receipt is not readable").with_source(e));
+            }
+            Ok(response) => {
+                let wait = retry_after(&response);
+                last = refusal(response).await;
+                if !matches!(last.kind(), Kind::Limited | Kind::Unavailable) {
+                    return Err(last);
+                }
+                wait
+            }
+            Err(error) => {
+                last = not_reached(url, error);
+                WAIT
+            }
+        };
+        tokio::time::sleep(wait.min(WAIT_MAX)).await;
+    }
+    Err(last.at(format!("gave up after {ATTEMPTS_MAX} attempts")))
+}
+
+/// The error that a refusing answer tells.
+pub(super) async fn refusal(answer: reqwest::Response) -> Error {
+    let status = answer.status().as_u16();
+    let message = match answer.json::<Problem>().await {
+        Ok(problem) => problem.error.message,
+        Err(_) => format!("the server answered {status}"),
+    };
+    Error::new(kind_of(status), message)
+}
+
+/// The error for a server that did not answer at all.
+pub(super) fn not_reached(url: &str, error: reqwest::Error) -> Error {
+    Error::unavailable(format!("cannot reach {url}: is the server running?")).with_source(error)
+}
+
+fn retry_after(response: &reqwest::Response) -> Duration {
+    let seconds = response.headers().get("retry-after").and_then(|value| value.to_str().ok()?.parse().ok());
+    seconds.map_or(WAIT, Duration::from_secs)
+}
+
+fn kind_of(status: u16) -> Kind {
+    match status {
+        401 => Kind::Unauthenticated,
+        403 => Kind::Forbidden,
+        404 => Kind::NotFound,
+        429 => Kind::Limited,
+        502..=504 => Kind::Unavailable,
+        400..=499 => Kind::Invalid,
+        _ => Kind::Internal,
+    }
+}
+
+fn told_by_name(file: &Path) -> Option<InputFormat> {
+    match file.extension()?.to_str()? {
+        "ndjson" | "jsonl" => Some(InputFormat::Ndjson),
+        "json" => Some(InputFormat::Json),
+        "pb" | "protobuf" => Some(InputFormat::Protobuf),
+        "arrow" | "arrows" => Some(InputFormat::Arrow),
+        "parquet" => Some(InputFormat::Parquet),
+        _ => None,
+    }
+}
+
+/// Opens the input; its size is known for files only.
+fn open(file: &Path) -> Result<(Box<dyn Read + Send>, Option<u64>)> {
+    if file == Path::new("-") {
+        return Ok((Box::new(std::io::stdin()), None));
+    }
+    let cannot = |e: std::io::Error| Error::invalid(format!("cannot read `{}`: {e}", file.display())).with_source(e);
+    let input = std::fs::File::open(file).map_err(cannot)?;
+    let size = input.metadata().map_err(cannot)?.len();
+    Ok((Box::new(input), Some(size)))
+}
+
+/// A bar when the size is known, a spinner when it is not; neither when standard error is no terminal.
+fn progress_bar(size: Option<u64>) -> ProgressBar {
+    let (bar, template) = match size {
+        Some(size) => (ProgressBar::new(size), "{wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta} {msg}"),
+        None => (ProgressBar::new_spinner(), "{spinner} {bytes} {bytes_per_sec} {msg}"),
+    };
+    bar.with_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()))
 }

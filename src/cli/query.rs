@@ -1,16 +1,202 @@
-//! `glasshouse query`: Ask in SQL over Flight SQL.
+//! `glasshouse query`: SQL over Flight SQL, once or interactively.
+//!
+//! In: a statement as an argument, on standard input, or typed. Out: a table, CSV, JSON lines or Parquet.
 
+use std::fs::File;
+use std::io::{self, IsTerminal, Read, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Args as ClapArgs;
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use arrow::util::pretty::pretty_format_batches_with_schema;
+use clap::{Args as ClapArgs, ValueEnum};
+use futures::{StreamExt, TryStreamExt};
+use parquet::arrow::ArrowWriter;
+use rustyline::error::ReadlineError;
 
 use crate::error::{Error, Result};
+use crate::flight::client::{Client, Rows};
+
+/// Rows that a table on a terminal shows; the other formats are not cut.
+const TABLE_ROWS_MAX: usize = 10_000;
 
 /// Ask in SQL over Flight SQL.
 #[derive(Debug, ClapArgs)]
-pub(crate) struct Args {}
+#[command(after_help = "Examples:
+  glasshouse query --token \"$TOKEN\" 'select count(*) from call_events'
+  glasshouse query --format csv --output calls.csv 'select * from call_events limit 1000'
+  glasshouse query                       interactive; \\d lists tables, \\d NAME its columns, \\q leaves
+  echo 'select 1' | glasshouse query     a statement from standard input")]
+pub(crate) struct Args {
+    /// The server's Flight SQL door
+    #[arg(long, env = "GLASSHOUSE_FLIGHT_URL", default_value = "grpc://127.0.0.1:8815")]
+    url: String,
+    /// A token with the scope `read`
+    #[arg(long, env = "GLASSHOUSE_TOKEN", hide_env_values = true)]
+    token: String,
+    /// The certificate authority of a server on grpc+tls:// that the system does not know (PEM)
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// How answers are written
+    #[arg(long, value_enum, default_value_t = OutputFormat::Table)]
+    format: OutputFormat,
+    /// Write to this file instead of standard output
+    #[arg(long, short, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// The statement
+    sql: Option<String>,
+}
 
-/// To be filled by its owner.
-pub(crate) fn run(_args: &Args) -> Result<ExitCode> {
-    Err(Error::unsupported("this command is not built yet"))
+/// How answers are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum OutputFormat {
+    /// Columns for people
+    Table,
+    /// Comma-separated values with a header
+    Csv,
+    /// One JSON object a line
+    Json,
+    /// A Parquet file
+    Parquet,
+}
+
+/// Asks once, or until the user leaves.
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    super::block_on(async {
+        let ca = args.ca.as_ref().map(std::fs::read).transpose();
+        let ca = ca.map_err(|e| Error::invalid(format!("cannot read the file of --ca: {e}")))?;
+        let mut client = Client::connect(&args.url, &args.token, ca.as_deref()).await?;
+        match &args.sql {
+            Some(sql) => ask(&mut client, sql, args).await?,
+            None if io::stdin().is_terminal() => converse(&mut client, args).await?,
+            None => {
+                let mut sql = String::new();
+                io::stdin()
+                    .read_to_string(&mut sql)
+                    .map_err(|e| Error::invalid(format!("cannot read standard input: {e}")))?;
+                ask(&mut client, &sql, args).await?;
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+/// Reads statements that end in a semicolon, answers each, goes on after an error.
+async fn converse(client: &mut Client, args: &Args) -> Result<()> {
+    let terminal = |e: ReadlineError| Error::internal(format!("the terminal failed: {e}"));
+    let mut editor = rustyline::DefaultEditor::new().map_err(terminal)?;
+    let mut statement = String::new();
+    loop {
+        let prompt = if statement.is_empty() { "glasshouse> " } else { "        ... " };
+        let line = match editor.readline(prompt) {
+            Ok(line) => line,
+            Err(ReadlineError::Interrupted) => {
+                statement.clear();
+                continue;
+            }
+            Err(ReadlineError::Eof) => return Ok(()),
+            Err(error) => return Err(terminal(error)),
+        };
+        if let Some(command) = line.trim().strip_prefix('\\').filter(|_| statement.is_empty()) {
+            let sql = match command.split_whitespace().collect::<Vec<_>>()[..] {
+                ["q"] => return Ok(()),
+                ["d"] => "show tables".to_owned(),
+                ["d", table] => format!("describe {table}"),
+                _ => {
+                    super::complain(&Error::invalid("unknown command; there are \\d, \\d NAME and \\q"));
+                    continue;
+                }
+            };
+            report(ask(client, &sql, args).await);
+            continue;
+        }
+        statement.push_str(&line);
+        statement.push('\n');
+        if line.trim_end().ends_with(';') {
+            editor.add_history_entry(statement.trim()).map_err(terminal)?;
+            report(ask(client, &statement, args).await);
+            statement.clear();
+        }
+    }
+}
+
+fn report(outcome: Result<()>) {
+    if let Err(error) = outcome {
+        super::complain(&error);
+    }
+}
+
+async fn ask(client: &mut Client, sql: &str, args: &Args) -> Result<()> {
+    let Rows { schema, mut batches } = client.query(sql.trim().trim_end_matches(';')).await?;
+    let output: Box<dyn Write + Send> = match &args.output {
+        None => Box::new(io::stdout()),
+        Some(path) => {
+            Box::new(File::create(path).map_err(|e| Error::invalid(format!("cannot write `{}`: {e}", path.display())))?)
+        }
+    };
+    if args.format == OutputFormat::Table {
+        return print_table(output, &schema, batches.try_collect().await?);
+    }
+    let mut writer = Writer::new(output, args.format, schema)?;
+    while let Some(batch) = batches.next().await {
+        writer.write(&batch?)?;
+    }
+    writer.finish()
+}
+
+fn print_table(mut output: impl Write, schema: &SchemaRef, batches: Vec<RecordBatch>) -> Result<()> {
+    let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
+    let mut room = TABLE_ROWS_MAX;
+    let shown: Vec<_> = batches
+        .iter()
+        .map(|batch| {
+            let taken = batch.slice(0, batch.num_rows().min(room));
+            room -= taken.num_rows();
+            taken
+        })
+        .collect();
+    let text = pretty_format_batches_with_schema(schema.clone(), &shown).map_err(not_written)?;
+    let cut =
+        if rows > TABLE_ROWS_MAX { format!(", {TABLE_ROWS_MAX} shown; --format csv shows all") } else { String::new() };
+    writeln!(output, "{text}\n({rows} rows{cut})").map_err(not_written)
+}
+
+/// Writes batches as they come.
+enum Writer {
+    Csv(arrow::csv::Writer<Box<dyn Write + Send>>),
+    Json(arrow::json::LineDelimitedWriter<Box<dyn Write + Send>>),
+    Parquet(Box<ArrowWriter<Box<dyn Write + Send>>>),
+}
+
+impl Writer {
+    fn new(output: Box<dyn Write + Send>, format: OutputFormat, schema: SchemaRef) -> Result<Self> {
+        Ok(match format {
+            OutputFormat::Csv => Self::Csv(arrow::csv::Writer::new(output)),
+            OutputFormat::Json | OutputFormat::Table => Self::Json(arrow::json::LineDelimitedWriter::new(output)),
+            OutputFormat::Parquet => {
+                Self::Parquet(Box::new(ArrowWriter::try_new(output, schema, None).map_err(not_written)?))
+            }
+        })
+    }
+
+    fn write(&mut self, batch: &RecordBatch) -> Result<()> {
+        match self {
+            Self::Csv(writer) => writer.write(batch).map_err(not_written),
+            Self::Json(writer) => writer.write(batch).map_err(not_written),
+            Self::Parquet(writer) => writer.write(batch).map_err(not_written),
+        }
+    }
+
+    fn finish(self) -> Result<()> {
+        match self {
+            Self::Csv(writer) => writer.into_inner().flush().map_err(not_written),
+            Self::Json(mut writer) => writer.finish().map_err(not_written),
+            Self::Parquet(writer) => writer.close().map(|_| ()).map_err(not_written),
+        }
+    }
+}
+
+fn not_written(error: impl std::error::Error + Send + Sync + 'static) -> Error {
+    Error::invalid(format!("cannot write the answer: {error}")).with_source(error)
 }

@@ -1,17 +1,73 @@
-//! `glasshouse serve`: Run the server.
+//! `glasshouse serve`: run the server until a signal, then stop without losing anything.
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args as ClapArgs;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 
+use crate::clock::Clock;
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::server::Server;
+use crate::telemetry;
 
 /// Run the server.
 #[derive(Debug, ClapArgs)]
-pub(crate) struct Args {}
+pub(crate) struct Args {
+    /// Write the doors' addresses as JSON to this file once they answer: {"flight":"127.0.0.1:1234","http":"…"}
+    #[arg(long, value_name = "FILE")]
+    ready_file: Option<PathBuf>,
+}
 
-/// To be filled by its owner.
-pub(crate) fn run(_args: &Args, _config: Config) -> Result<ExitCode> {
-    Err(Error::unsupported("this command is not built yet"))
+/// Serves until SIGINT or SIGTERM. A second signal ends the process at once; nothing acknowledged is lost by that.
+pub(crate) fn run(args: &Args, config: Config) -> Result<ExitCode> {
+    telemetry::start_logging(&config.log)?;
+    super::block_on(async {
+        let server = Server::build(config, Clock::System).await?;
+        let (flight, http) = server.addresses()?;
+        tracing::info!(%flight, %http, "glasshouse answers");
+        if let Some(path) = &args.ready_file {
+            announce(path, &serde_json::json!({ "flight": flight.to_string(), "http": http.to_string() }))?;
+        }
+        server.run(stop_on_signal()?).await?;
+        tracing::info!("glasshouse stopped; everything admitted is committed");
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+/// Writes the file in one step, so that a reader never sees half of it.
+fn announce(path: &Path, addresses: &serde_json::Value) -> Result<()> {
+    let draft = path.with_extension("draft");
+    std::fs::write(&draft, addresses.to_string())
+        .and_then(|()| std::fs::rename(&draft, path))
+        .map_err(|e| Error::invalid(format!("cannot write --ready-file {}: {e}", path.display())).with_source(e))
+}
+
+/// A token that is cancelled by the first SIGINT or SIGTERM.
+pub(crate) fn stop_on_signal() -> Result<CancellationToken> {
+    let listen = |kind| signal(kind).map_err(|e| Error::internal("cannot listen for signals").with_source(e));
+    let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
+    let stop = CancellationToken::new();
+    let told = stop.clone();
+    std::thread::Builder::new()
+        .name("signals".into())
+        .spawn({
+            let runtime = tokio::runtime::Handle::current();
+            move || {
+                runtime.block_on(async {
+                    for turn in 0..2 {
+                        tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
+                        if turn == 0 {
+                            tracing::info!("stopping: finishing what runs; once more to stop at once");
+                            told.cancel();
+                        }
+                    }
+                    std::process::exit(130);
+                });
+            }
+        })
+        .map_err(|e| Error::internal("cannot start the signal thread").with_source(e))?;
+    Ok(stop)
 }

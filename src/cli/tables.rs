@@ -1,16 +1,61 @@
-//! `glasshouse tables`: List the tables that a token can see.
+//! `glasshouse tables`: what a token can see, and where it rests.
 
 use std::process::ExitCode;
 
 use clap::Args as ClapArgs;
+use serde::Deserialize;
 
 use crate::error::{Error, Result};
 
 /// List the tables that a token can see.
 #[derive(Debug, ClapArgs)]
-pub(crate) struct Args {}
+#[command(after_help = "Example:
+  glasshouse tables --token \"$TOKEN\"")]
+pub(crate) struct Args {
+    /// The server's web door
+    #[arg(long, env = "GLASSHOUSE_URL", default_value = "http://127.0.0.1:8080")]
+    url: String,
+    /// A token
+    #[arg(long, env = "GLASSHOUSE_TOKEN", hide_env_values = true)]
+    token: String,
+}
 
-/// To be filled by its owner.
-pub(crate) fn run(_args: &Args) -> Result<ExitCode> {
-    Err(Error::unsupported("this command is not built yet"))
+#[derive(Debug, Deserialize)]
+struct Listing {
+    tables: Vec<Listed>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Listed {
+    name: String,
+    #[serde(default)]
+    description: String,
+    columns: Vec<ListedColumn>,
+}
+
+#[derive(Debug, Deserialize)]
+struct ListedColumn {
+    name: String,
+    #[serde(rename = "type")]
+    kind: String,
+    #[serde(default)]
+    unit: String,
+    #[serde(default)]
+    description: String,
+}
+
+/// Asks the server and prints each table with its columns.
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    let listing: Listing = super::block_on(super::fetch(&args.url, "/v1/tables", &args.token))?;
+    if listing.tables.is_empty() {
+        return Err(Error::not_found("this token sees no table: a table needs a section [policy.NAME]"));
+    }
+    for table in &listing.tables {
+        super::say(&format!("{}  {}", table.name, table.description));
+        let width = table.columns.iter().map(|column| column.name.len()).max().unwrap_or(0);
+        for ListedColumn { name, kind, unit, description } in &table.columns {
+            super::say(format!("  {name:width$}  {kind:9}  {unit:6}  {description}").trim_end());
+        }
+    }
+    Ok(ExitCode::SUCCESS)
 }

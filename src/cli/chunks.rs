@@ -1,0 +1,187 @@
+//! Cuts an input of any size into request bodies of bounded size, without cutting an event.
+//!
+//! In: a reader and its format. Out: [`Chunk`]s. Only a single JSON document is read whole; everything else is streamed.
+
+use std::io::{BufRead, BufReader, Read};
+
+use arrow::array::{RecordBatch, RecordBatchReader};
+use arrow::ipc::reader::StreamReader;
+use arrow::ipc::writer::StreamWriter;
+use bytes::Bytes;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+
+use super::ingest::InputFormat;
+use crate::error::{Error, Result};
+
+/// The longest length prefix of a protobuf message.
+const VARINT_BYTES_MAX: usize = 10;
+/// The largest single event that is sent; a longer length prefix means that the input is no protobuf stream.
+const EVENT_BYTES_MAX: u64 = 64 << 20;
+
+/// One request's body.
+#[derive(Debug)]
+pub(crate) struct Chunk {
+    pub(crate) content_type: &'static str,
+    pub(crate) body: Bytes,
+    /// Bytes of the input that it stands for.
+    pub(crate) input_bytes: usize,
+}
+
+/// The chunks of one input.
+pub(crate) struct Chunks {
+    source: Source,
+    bytes_max: usize,
+}
+
+enum Source {
+    Lines(BufReader<Box<dyn Read + Send>>),
+    Document(Option<Box<dyn Read + Send>>),
+    Messages(BufReader<Box<dyn Read + Send>>),
+    Batches(Box<dyn RecordBatchReader + Send>),
+}
+
+impl Chunks {
+    /// Prepares to cut `input` into bodies of about `bytes_max`.
+    pub(crate) fn new(mut input: Box<dyn Read + Send>, format: InputFormat, bytes_max: usize) -> Result<Self> {
+        let unreadable =
+            |what: &str, e: arrow::error::ArrowError| Error::invalid(format!("not {what}: {e}")).with_source(e);
+        let source = match format {
+            InputFormat::Ndjson => Source::Lines(BufReader::new(input)),
+            InputFormat::Json => Source::Document(Some(input)),
+            InputFormat::Protobuf => Source::Messages(BufReader::new(input)),
+            InputFormat::Arrow => Source::Batches(Box::new(
+                StreamReader::try_new(input, None).map_err(|e| unreadable("an Arrow IPC stream", e))?,
+            )),
+            InputFormat::Parquet => {
+                // Parquet is read from its end: a pipe has to be taken in whole.
+                let mut bytes = Vec::new();
+                input.read_to_end(&mut bytes).map_err(cannot_read)?;
+                let reader = ParquetRecordBatchReaderBuilder::try_new(Bytes::from(bytes))
+                    .and_then(ParquetRecordBatchReaderBuilder::build)
+                    .map_err(|e| unreadable("a Parquet file", e.into()))?;
+                Source::Batches(Box::new(reader))
+            }
+        };
+        Ok(Self { source, bytes_max: bytes_max.max(1) })
+    }
+
+    fn next_chunk(&mut self) -> Result<Option<Chunk>> {
+        let bytes_max = self.bytes_max;
+        match &mut self.source {
+            Source::Lines(input) => {
+                let mut body = Vec::with_capacity(bytes_max);
+                while body.len() < bytes_max && input.read_until(b'\n', &mut body).map_err(cannot_read)? > 0 {}
+                Ok(raw_chunk("application/x-ndjson", body))
+            }
+            Source::Document(input) => {
+                let mut body = Vec::new();
+                if let Some(mut input) = input.take() {
+                    input.read_to_end(&mut body).map_err(cannot_read)?;
+                }
+                Ok(raw_chunk("application/json", body))
+            }
+            Source::Messages(input) => {
+                let mut body = Vec::with_capacity(bytes_max);
+                while body.len() < bytes_max && read_message(input, &mut body)? {}
+                Ok(raw_chunk("application/x-protobuf", body))
+            }
+            Source::Batches(input) => batches_chunk(&mut **input, bytes_max),
+        }
+    }
+}
+
+impl Iterator for Chunks {
+    type Item = Result<Chunk>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.next_chunk().transpose()
+    }
+}
+
+fn raw_chunk(content_type: &'static str, body: Vec<u8>) -> Option<Chunk> {
+    let input_bytes = body.len();
+    (input_bytes > 0).then(|| Chunk { content_type, body: body.into(), input_bytes })
+}
+
+/// Appends one length-delimited message, prefix and all; false at the end of the input.
+fn read_message(input: &mut impl BufRead, body: &mut Vec<u8>) -> Result<bool> {
+    let mut length = 0_u64;
+    for place in 0..VARINT_BYTES_MAX {
+        let mut byte = [0];
+        if input.read(&mut byte).map_err(cannot_read)? == 0 {
+            return if place == 0 { Ok(false) } else { Err(Error::invalid("the input ends inside a length prefix")) };
+        }
+        body.push(byte[0]);
+        length |= u64::from(byte[0] & 0x7f).checked_shl(7 * place as u32).unwrap_or(0);
+        if byte[0] < 0x80 {
+            if length > EVENT_BYTES_MAX {
+                return Err(Error::invalid(format!(
+                    "a message of {length} bytes: not a length-delimited protobuf stream?"
+                )));
+            }
+            let read = input.take(length).read_to_end(body).map_err(cannot_read)? as u64;
+            return if read == length { Ok(true) } else { Err(Error::invalid("the input ends inside a message")) };
+        }
+    }
+    Err(Error::invalid("a length prefix of more than ten bytes: not a length-delimited protobuf stream"))
+}
+
+/// Record batches, cut to about `bytes_max` in memory, as one IPC stream.
+fn batches_chunk(input: &mut (dyn RecordBatchReader + Send), bytes_max: usize) -> Result<Option<Chunk>> {
+    let wrong = |e: arrow::error::ArrowError| Error::invalid(format!("cannot read a batch: {e}")).with_source(e);
+    let mut batches: Vec<RecordBatch> = Vec::new();
+    let mut bytes = 0;
+    while bytes < bytes_max {
+        let Some(batch) = input.next().transpose().map_err(wrong)? else { break };
+        bytes += batch.get_array_memory_size();
+        batches.push(batch);
+    }
+    if batches.is_empty() {
+        return Ok(None);
+    }
+    let mut writer = StreamWriter::try_new(Vec::with_capacity(bytes), &input.schema()).map_err(wrong)?;
+    for batch in &batches {
+        writer.write(batch).map_err(wrong)?;
+    }
+    let body = writer.into_inner().map_err(wrong)?;
+    Ok(Some(Chunk { content_type: "application/vnd.apache.arrow.stream", input_bytes: body.len(), body: body.into() }))
+}
+
+fn cannot_read(error: std::io::Error) -> Error {
+    Error::invalid(format!("cannot read the input: {error}")).with_source(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bodies(input: &'static [u8], format: InputFormat, bytes_max: usize) -> Result<Vec<Bytes>> {
+        Chunks::new(Box::new(input), format, bytes_max)?.map(|chunk| chunk.map(|chunk| chunk.body)).collect()
+    }
+
+    #[test]
+    fn lines_and_messages_are_never_cut() {
+        let cases: [(&'static [u8], InputFormat, &[&[u8]]); 4] = [
+            (b"{}\n{\"a\":1}\n{}", InputFormat::Ndjson, &[b"{}\n{\"a\":1}\n", b"{}"]),
+            (b"", InputFormat::Ndjson, &[]),
+            (b"\x02ab\x03cde\x01f", InputFormat::Protobuf, &[b"\x02ab\x03cde", b"\x01f"]),
+            (b"[{},{}]", InputFormat::Json, &[b"[{},{}]"]),
+        ];
+        for (input, format, expected) in cases {
+            assert_eq!(bodies(input, format, 4).unwrap(), expected, "{format:?}");
+        }
+    }
+
+    #[test]
+    fn broken_streams_are_named() {
+        let cases: [(&'static [u8], &str); 3] = [
+            (b"\x05ab", "ends inside a message"),
+            (b"\x85", "ends inside a length prefix"),
+            (b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", "more than ten bytes"),
+        ];
+        for (input, expected) in cases {
+            let error = bodies(input, InputFormat::Protobuf, 4).unwrap_err();
+            assert!(error.message().contains(expected), "{error}");
+        }
+    }
+}

@@ -1,0 +1,124 @@
+"""One Glasshouse server on a temporary folder, for the benches: built binary in, addresses and tokens out."""
+
+import contextlib
+import json
+import os
+import pathlib
+import socket
+import subprocess
+import tempfile
+import time
+import urllib.request
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+SECRET = "a-secret-of-the-benches-and-nothing-else"
+TENANTS = {"big": 0.80, "middle": 0.18, "small": 0.02}
+
+CONFIG = """
+[lake]
+url = "file://{folder}/lake"
+
+[flight]
+listen = "127.0.0.1:0"
+
+[http]
+listen = "127.0.0.1:0"
+
+[query]
+rows_max = 100000000
+time_max = "10m"
+
+[auth.issuers.bench]
+issuer = "bench"
+audience = "glasshouse"
+algorithms = ["HS256"]
+secret = "{secret}"
+tenant_claim = "tenant"
+scope_claim = "scope"
+
+[tables.events]
+description = "Wide synthetic call events"
+tenant = "tenant_id"
+time = "event_time"
+id = "event_id"
+columns = {{ {columns} }}
+
+[policy.events]
+"""
+
+#: The twenty wide columns beside the keys, by type: what a dashboard of call quality reads.
+TEXTS = ["route_id", "event_type", "carrier", "direction", "country_from", "country_to", "edge", "codec"]
+INTS = ["duration_ms", "sip_code", "packets_sent", "packets_lost", "bytes_sent"]
+FLOATS = ["pdd_ms", "jitter_ms", "loss_ratio", "mos", "round_trip_ms"]
+
+
+def columns():
+    kinds = {"tenant_id": "text", "event_time": "timestamp", "event_id": "text"}
+    kinds |= {name: "text" for name in TEXTS} | {name: "int64" for name in INTS} | {name: "float64" for name in FLOATS}
+    return kinds
+
+
+@contextlib.contextmanager
+def server(binary):
+    """Runs `binary` with a fresh lake; yields a House; stops it gracefully."""
+    with tempfile.TemporaryDirectory(prefix="glasshouse-bench-") as folder:
+        config = pathlib.Path(folder, "glasshouse.toml")
+        listed = ", ".join(f'{name} = "{kind}"' for name, kind in columns().items())
+        config.write_text(CONFIG.format(folder=folder, secret=SECRET, columns=listed))
+        ready = pathlib.Path(folder, "ready.json")
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("GLASSHOUSE")}
+        process = subprocess.Popen(
+            [binary, "--config", config, "serve", "--ready-file", ready], env=environment,
+            stdout=subprocess.DEVNULL, stderr=open(pathlib.Path(folder, "log"), "w"))
+        try:
+            while not ready.exists():
+                if process.poll() is not None:
+                    raise SystemExit(pathlib.Path(folder, "log").read_text())
+                time.sleep(0.02)
+            yield House(binary, config, json.loads(ready.read_text()), process.pid)
+        finally:
+            process.terminate()
+            process.wait(60)
+
+
+class House:
+    """A running server."""
+
+    def __init__(self, binary, config, addresses, pid):
+        self.binary, self.config, self.pid = binary, config, pid
+        self.flight = "grpc://" + addresses["flight"]
+        self.http = "http://" + addresses["http"]
+
+    def token(self, tenant=None, scopes=("read", "ingest")):
+        who = ["--tenant", tenant] if tenant else ["--operator"]
+        told = [word for scope in scopes for word in ("--scope", scope)]
+        out = subprocess.run([self.binary, "--config", self.config, "token", *who, *told],
+                             check=True, capture_output=True, text=True)
+        return out.stdout.strip()
+
+    def post(self, token, body, kind, table="events"):
+        request = urllib.request.Request(f"{self.http}/v1/tables/{table}/events", data=body, method="POST",
+                                         headers={"authorization": f"Bearer {token}", "content-type": kind})
+        with urllib.request.urlopen(request) as answer:
+            return json.loads(answer.read())
+
+    def cpu_seconds(self):
+        """User and system time of the server so far."""
+        fields = pathlib.Path(f"/proc/{self.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_for_port(port, process):
+    """Until somebody listens there, or the process has ended."""
+    while True:
+        if process.poll() is not None:
+            raise SystemExit(f"the peer ended with {process.returncode}")
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return
+        time.sleep(0.05)

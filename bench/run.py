@@ -1,0 +1,186 @@
+"""Side-by-side benches of a running Glasshouse against peers, in one run: prints a table of medians and ratios.
+
+    python bench/run.py target/release/glasshouse [transfer] [select1] [freshness]
+"""
+
+import contextlib
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+import adbc_driver_flightsql
+import adbc_driver_flightsql.dbapi as dbapi
+import pyarrow.flight as flight
+import pyarrow.parquet as parquet
+
+import events
+import house
+
+ROWS = 2_000_000
+CHUNK = 50_000
+ROUNDS = 7
+RATE, SECONDS, REQUEST_EVENTS = 20_000, 60, 1_000
+
+
+def connect(uri, token=None):
+    options = {}
+    if token:
+        options[adbc_driver_flightsql.DatabaseOptions.AUTHORIZATION_HEADER.value] = "Bearer " + token
+    return dbapi.connect(uri, db_kwargs=options, autocommit=True)
+
+
+def timed(action):
+    start = time.perf_counter()
+    action()
+    return time.perf_counter() - start
+
+
+def statement(sql):
+    """A packed CommandStatementQuery: what every Flight SQL client sends."""
+    def field(number, payload):
+        size, length = b"", len(payload)
+        while length > 127:
+            size, length = size + bytes([length & 127 | 128]), length >> 7
+        return bytes([number << 3 | 2]) + size + bytes([length]) + payload
+    kind = b"type.googleapis.com/arrow.flight.protocol.sql.CommandStatementQuery"
+    return flight.FlightDescriptor.for_command(field(1, kind) + field(2, field(1, sql.encode())))
+
+
+def transfer(binary):
+    """DoGet of two million wide rows: ours from the lake, the bare server's from memory, the same client."""
+    with house.server(binary) as glass, tempfile.NamedTemporaryFile(suffix=".parquet") as copy:
+        token = glass.token("big")
+        rows = events.table(ROWS, tenant="big")
+        started, cpu = time.perf_counter(), glass.cpu_seconds()
+        for at in range(0, ROWS, CHUNK):
+            glass.post(token, events.ipc(rows.slice(at, CHUNK)), "application/vnd.apache.arrow.stream")
+        print(f"  loaded {ROWS} rows over HTTP in {time.perf_counter() - started:.1f} s, "
+              f"{ROWS / (glass.cpu_seconds() - cpu):,.0f} rows per CPU-second of the server", flush=True)
+
+        ours = flight.connect(glass.flight)
+        call = flight.FlightCallOptions(headers=[(b"authorization", b"Bearer " + token.encode())])
+
+        def ask():
+            info = ours.get_flight_info(statement("select * from events"), call)
+            return ours.do_get(info.endpoints[0].ticket, call).read_all()
+
+        table = ask()
+        assert table.num_rows == ROWS, table.num_rows
+        parquet.write_table(table, copy.name)
+        with bare(copy.name) as peer:
+            def peer_ask():
+                assert peer.do_get(flight.Ticket(b"")).read_all().num_rows == ROWS
+            peer_ask()
+            pairs = [(timed(ask), timed(peer_ask)) for _ in range(ROUNDS)]
+    report("DoGet, 2 M wide rows, rows per second", [ROWS / a for a, _ in pairs], [ROWS / b for _, b in pairs], "bare pyarrow.flight")
+
+
+@contextlib.contextmanager
+def bare(path):
+    process = subprocess.Popen([sys.executable, str(house.ROOT / "bench/bare_flight.py"), path], stdout=subprocess.PIPE, text=True)
+    try:
+        yield flight.connect(f"grpc://127.0.0.1:{process.stdout.readline().strip()}")
+    finally:
+        process.kill()
+        process.wait()
+
+
+def select1(binary):
+    """`SELECT 1` over ADBC: p50 in milliseconds, ours and ROAPI's in turns."""
+    with house.server(binary) as glass, roapi() as peer_uri:
+        ours, peer = connect(glass.flight, glass.token("big")).cursor(), connect(peer_uri).cursor()
+
+        def ask(cursor):
+            cursor.execute("SELECT 1")
+            assert cursor.fetchall() == [(1,)]
+        for _ in range(50):
+            ask(ours), ask(peer)
+        pairs = [(timed(lambda: ask(ours)), timed(lambda: ask(peer))) for _ in range(500)]
+    report("SELECT 1 over ADBC, ms", [1e3 * a for a, _ in pairs], [1e3 * b for _, b in pairs], "ROAPI")
+
+
+@contextlib.contextmanager
+def roapi():
+    with tempfile.TemporaryDirectory() as folder:
+        parquet.write_table(events.table(10), f"{folder}/t.parquet")
+        port = house.free_port()
+        process = subprocess.Popen(
+            ["roapi", "--table", f"t={folder}/t.parquet", "--addr-flight-sql", f"127.0.0.1:{port}",
+             "--addr-http", f"127.0.0.1:{house.free_port()}", "--addr-postgres", f"127.0.0.1:{house.free_port()}"],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            house.wait_for_port(port, process)
+            yield f"grpc://127.0.0.1:{port}"
+        finally:
+            process.kill()
+            process.wait()
+
+
+def freshness(binary):
+    """From POST to visible in Flight SQL, at 20,000 NDJSON events per second for a minute: p50 and p99 in milliseconds."""
+    with house.server(binary) as glass:
+        token, stop, sent = glass.token("big"), threading.Event(), [0]
+        # Eight senders, each with every eighth request: a receipt waits for its commit, the stream does not.
+        threads = [threading.Thread(target=sender, args=(glass, token, at, stop, sent), daemon=True) for at in range(8)]
+        started = time.perf_counter()
+        for thread in threads:
+            thread.start()
+        cursor, waits = connect(glass.flight, token).cursor(), []
+        while time.perf_counter() - started < SECONDS:
+            mark = f"mark-{len(waits)}"
+            now = int(time.time() * 1e6)
+            body = json.dumps({"event_id": mark, "event_time": now // 1000, "carrier": "mark"}).encode()
+            begin = time.perf_counter()
+            glass.post(token, body, "application/json")
+            while True:
+                cursor.execute(f"select count(*) from events where event_time >= to_timestamp_millis({now // 1000}) and event_id = '{mark}'")
+                if cursor.fetchone() == (1,):
+                    break
+            waits.append(1e3 * (time.perf_counter() - begin))
+        elapsed = time.perf_counter() - started
+        stop.set()
+        for thread in threads:
+            thread.join()
+        waits.sort()
+        print(f"| POST to visible, ms | p50 {statistics.median(waits):.0f} | p99 {waits[int(len(waits) * 0.99)]:.0f} "
+              f"| {len(waits)} probes at {sent[0] / elapsed:,.0f} events per second |", flush=True)
+
+
+def sender(glass, token, at, stop, sent):
+    started, turn = time.perf_counter(), at
+    while not stop.is_set():
+        ahead = started + turn * REQUEST_EVENTS / RATE - time.perf_counter()
+        if ahead > 0:
+            stop.wait(ahead)
+        sent[0] += glass.post(token, ndjson(turn), "application/x-ndjson")["accepted"]
+        turn += 8
+
+
+def ndjson(turn):
+    """One request of live events: cheap to make, so that the sender does not become the bottleneck."""
+    now = int(time.time() * 1000)
+    return "".join(
+        f'{{"event_id":"live-{turn}-{i}","event_time":{now},"route_id":"CA{turn:08x}{i // 8:08x}","event_type":"quality",'
+        f'"carrier":"cobalt","direction":"inbound","country_from":"BR","country_to":"DE","edge":"ashburn","codec":"opus",'
+        f'"duration_ms":{i},"packets_sent":{i * 7},"packets_lost":0,"bytes_sent":{i * 911},'
+        f'"jitter_ms":{i % 17}.25,"loss_ratio":0.001,"mos":4.2,"round_trip_ms":81.5}}\n'
+        for i in range(REQUEST_EVENTS)).encode()
+
+
+def report(name, ours, theirs, peer):
+    """One line: medians of both, and the median of the ratios pair by pair."""
+    ratio = statistics.median(a / b for a, b in zip(ours, theirs))
+    print(f"| {name} | {statistics.median(ours):,.2f} | {statistics.median(theirs):,.2f} ({peer}) | ratio {ratio:.2f} |", flush=True)
+
+
+BENCHES = {"transfer": transfer, "select1": select1, "freshness": freshness}
+
+if __name__ == "__main__":
+    binary, *names = sys.argv[1:] or sys.exit(__doc__)
+    for name in names or BENCHES:
+        print(f"{name}: {BENCHES[name].__doc__}", flush=True)
+        BENCHES[name](binary)

@@ -51,7 +51,7 @@ Exit codes:
 )]
 struct Cli {
     /// The configuration [default: glasshouse.toml, if it is here]
-    #[arg(long, short, global = true, env = "GLASSHOUSE_CONFIG", value_name = "FILE")]
+    #[arg(long, short, global = true, env = "GLASSHOUSE_CONFIG", hide_env_values = true, value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(subcommand)]
     command: Command,

@@ -17,10 +17,10 @@ use crate::tenancy::{Mint, Scope};
 /// Mint a token for development.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Examples:
-  glasshouse token --tenant acme                               may query as acme for an hour
+  glasshouse token --tenant acme                                 may query as acme for an hour
   glasshouse token --tenant acme --scope read --scope ingest --expires 7d
   glasshouse token --tenant acme --claim 'region=[\"eu\",\"us\"]'   with values for row rules
-  glasshouse token --operator --subject pipeline --scope ingest may send events of every tenant; never query")]
+  glasshouse token --operator --subject pipeline --scope ingest  may send events of every tenant, and never query")]
 pub(crate) struct Args {
     /// Whose rows
     #[arg(long, required_unless_present = "operator", conflicts_with = "operator")]

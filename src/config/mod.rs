@@ -3,7 +3,7 @@
 //! ```text
 //!   glasshouse.toml ──► tree (raw values, places) ──► page, tables, auth (ranges) ──► check (across) ──► Config
 //!   GLASSHOUSE__A__B ──┘                 └──────────────── Faults ◄───────┴────────────────┘
-//!   Config ──► show (`config show`)       declarations ──► reference (docs/configuration.md)
+//!   Config ──► show (`config show`)       declarations ──► reference (docs/configuration.md, by a test)
 //! ```
 //!
 //! In: `glasshouse.toml` and the environment (`GLASSHOUSE__SECTION__KEY`). Out: a checked [`Config`], or every fault at
@@ -18,6 +18,7 @@ mod check;
 mod fault;
 mod knob;
 mod page;
+#[cfg(test)]
 mod reference;
 mod show;
 mod tables;
@@ -210,3 +211,6 @@ fn read_text(path: &Path) -> Result<String, String> {
     }
     Ok(text)
 }
+
+#[cfg(test)]
+mod tests;

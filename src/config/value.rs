@@ -416,7 +416,7 @@ macro_rules! choices {
 
 choices! {
     TimeUnit {
-        "auto" => Auto, "seconds" => Seconds, "milliseconds" => Millis, "microseconds" => Micros, "nanoseconds" => Nanos,
+        "auto" => Auto, "seconds" => Seconds, "millis" => Millis, "micros" => Micros, "nanos" => Nanos,
     }
     TypeProfile { "compat" => Compat, "native" => Native }
     LogFormat { "text" => Text, "json" => Json }

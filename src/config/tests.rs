@@ -1,0 +1,356 @@
+//! The page as a whole: text in, values or faults out.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::*;
+
+const BASE: &str = "/etc/glasshouse";
+
+/// What every configuration needs, so that a case shows its own fault only.
+const LEAST: &str = "
+    [lake]
+    url = \"memory:///\"
+    [auth.issuers.dev]
+    issuer = \"https://dev\"
+    audience = \"glasshouse\"
+    algorithms = [\"HS256\"]
+    secret = \"0123456789abcdef0123456789abcdef\"
+";
+
+fn parse(text: &str, env: &[(&str, &str)]) -> Result<Config, Faults> {
+    let env = env.iter().map(|(name, value)| (name.to_string(), value.to_string()));
+    Config::parse(text, "t.toml", Path::new(BASE), env)
+}
+
+#[track_caller]
+fn good(text: &str, env: &[(&str, &str)]) -> Config {
+    parse(&format!("{text}\n{LEAST}"), env).unwrap_or_else(|faults| panic!("{text}\n{faults}"))
+}
+
+/// The faults of `text`, which is otherwise complete.
+#[track_caller]
+fn faults(text: &str, env: &[(&str, &str)]) -> String {
+    match parse(&format!("{text}\n{LEAST}"), env) {
+        Ok(_) => panic!("no fault in {text} {env:?}"),
+        Err(faults) => faults.to_string(),
+    }
+}
+
+fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+#[test]
+fn defaults_are_within_their_own_bounds() {
+    let shown = Config { lake: LakeConfig::default(), ..good("", &[]) }.show(false);
+    let again = shown.replace("secret = \"(redacted)\"", "secret = \"0123456789abcdef0123456789abcdef\"");
+    let read = parse(&again, &[]).unwrap_or_else(|faults| panic!("{again}\n{faults}"));
+    assert_eq!(read.show(false), shown, "what is shown can be read, and comes to the same");
+}
+
+#[test]
+fn values_have_units() {
+    let config = good(
+        "[ingest]\nbatch_bytes_max = \"8 MiB\"\nbatch_age_max = \"250ms\"\nbody_bytes_max = 4096\n\
+         [query]\ntime_max = \"15m\"\nrows_max = 1_000",
+        &[],
+    );
+    assert_eq!(config.ingest.batch_bytes_max, 8 << 20);
+    assert_eq!(config.ingest.batch_age_max, Duration::from_millis(250));
+    assert_eq!(config.ingest.body_bytes_max, 4_096);
+    assert_eq!(config.query.time_max, Duration::from_secs(900));
+    assert_eq!(config.query.rows_max, 1_000);
+}
+
+#[test]
+fn the_environment_goes_before_the_text() {
+    let env = [
+        ("GLASSHOUSE__QUERY__ROWS_MAX", "77"),
+        ("GLASSHOUSE__INGEST__QUEUE_BYTES_MAX", "1 GiB"),
+        ("GLASSHOUSE__LAKE__URL", "s3://bucket/prefix"),
+        ("GLASSHOUSE__LAKE__OPTIONS__AWS_ENDPOINT", "http://127.0.0.1:9000"),
+        ("GLASSHOUSE__AUTH__ISSUERS__DEV__SECRET", "00000000000000000000000000000000"),
+        ("GLASSHOUSE__AUTH__ISSUERS__DEV__OPERATORS", "one, two"),
+        ("GLASSHOUSE__FLIGHT__TYPES", "native"),
+        ("GLASSHOUSE__TABLES__CALLS__RETENTION_DAYS", "30"),
+        ("GLASSHOUSE_TOKEN", "not ours"),
+    ];
+    let config = good(
+        "query.rows_max = 5\n[tables.calls]\nproto = \"c.proto\"\nmessage = \"C\"\n\
+                       tenant = \"a\"\ntime = \"b\"\nid = \"c\"",
+        &env,
+    );
+    assert_eq!(config.query.rows_max, 77);
+    assert_eq!(config.ingest.queue_bytes_max, 1 << 30);
+    assert_eq!(config.lake.url, "s3://bucket/prefix");
+    assert_eq!(config.lake.options["aws_endpoint"], "http://127.0.0.1:9000");
+    let dev = &config.auth.issuers["dev"];
+    assert_eq!(dev.secret.as_ref().unwrap().expose(), "0".repeat(32));
+    assert_eq!(dev.operators, ["one", "two"]);
+    assert_eq!(config.flight.types, TypeProfile::Native);
+    assert_eq!(config.tables["calls"].retention_days, 30);
+}
+
+#[test]
+fn every_fault_comes_at_once_with_its_place() {
+    let text = "[ingest]\nbatch_rowz_max = 5\nbatch_age_max = 3\n[quarry]\nx = 1\n[lake]\nurl = \"ftp://a\"";
+    let env = [("GLASSHOUSE__QUERY__ROWS_MAX", "0"), ("GLASSHOUSE__HTPP__LISTEN", "x")];
+    insta::assert_snapshot!(parse(text, &env.map(|(k, v)| (k, v))).unwrap_err().to_string());
+}
+
+#[test]
+fn a_value_that_does_not_fit_says_what_would() {
+    let cases = [
+        ("ingest.batch_rows_max = 0", "t.toml:1:8: ingest.batch_rows_max: must be 1 to 5000000 rows, is 0"),
+        ("ingest.batch_rows_max = -1", "must be 1 to 5000000 rows, is -1"),
+        ("ingest.batch_rows_max = \"5\"", "must be an integer, is text"),
+        ("ingest.batch_rows_max = 5.5", "must be an integer, is a fraction"),
+        ("ingest.batch_bytes_max = \"8 MB\"", "must be a size as in \"64 MiB\" or a number of bytes, is \"8 MB\""),
+        ("ingest.batch_bytes_max = \"99999999999 TiB\"", "must be a size"),
+        ("ingest.batch_age_max = 5", "a time needs its unit, as in \"5s\" or \"5ms\""),
+        ("ingest.batch_age_max = \"1 fortnight\"", "must be a time as in"),
+        ("ingest.batch_age_max = \"1d\"", "must be 5ms to 5m, is \"1d\""),
+        ("flight.plaintext_allowed = \"yes\"", "must be true or false, is text"),
+        ("flight.types = \"nativ\"", "must be \"compat\" or \"native\", is \"nativ\", did you mean `native`?"),
+        ("http.listen = \"localhost\"", "must be an address and a port"),
+        ("http = 5", "is a section, not an integer"),
+        ("tables = 5", "must be a table of names"),
+        ("log.level = \"glasshouse=loud\"", "is no filter"),
+        ("auth.handle_secret = \"short\"", "must have at least 32 bytes"),
+        ("tables.x.tenant = \"\"", "tables.x.tenant: must not be empty"),
+    ];
+    for (text, expected) in cases {
+        let given = faults(text, &[]);
+        assert!(given.contains(expected), "{text}\n  gives {given}\n  not   {expected}");
+    }
+}
+
+/// A table of columns with `more` lines in it.
+fn table(name: &str, more: &str) -> String {
+    format!("[tables.{name}]\ntenant = \"who\"\ntime = \"at\"\nid = \"key\"\n{more}\n")
+}
+
+const COLUMNS: &str =
+    "columns = { who = \"text\", at = \"timestamp\", key = \"text\", mos = { type = \"float64\", unit = \"score\" } }";
+
+#[test]
+fn columns_keep_their_order() {
+    let config = good(&table("calls", COLUMNS), &[]);
+    let calls = &config.tables["calls"];
+    let names: Vec<_> = calls.columns.iter().map(|column| column.name.as_str()).collect();
+    assert_eq!(names, ["who", "at", "key", "mos"]);
+    assert_eq!((calls.columns[3].kind.as_str(), calls.columns[3].unit.as_str()), ("float64", "score"));
+}
+
+#[test]
+fn a_table_of_columns_has_a_map_unless_told() {
+    let map = |more: &str, columns: &str| {
+        good(&table("t", &format!("{more}\n{columns}")), &[]).tables["t"].dimensions_map.clone()
+    };
+    assert_eq!(map("", COLUMNS), "dimensions");
+    assert_eq!(map("dimensions_map = \"\"", COLUMNS), "");
+    assert_eq!(map("dimensions_map = \"rest\"", COLUMNS), "rest");
+    assert_eq!(map("", &COLUMNS.replace("mos", "dimensions")), "", "the name is taken");
+    let proto = "proto = \"c.proto\"\nmessage = \"C\"";
+    assert_eq!(map("", proto), "");
+}
+
+#[test]
+fn tables_and_policies_name_what_exists() {
+    let two = |columns: &str, more: &str| format!("{}{more}", table("calls", columns));
+    let cases = [
+        (table("calls_quarantine", COLUMNS), "is kept for rejected events"),
+        (table("Calls", COLUMNS), "tables.Calls: is no name"),
+        (table("a__b", COLUMNS), "tables.a__b: is no name"),
+        (table("calls", ""), "declares no events"),
+        (table("calls", &format!("proto = \"x\"\n{COLUMNS}")), "goes without `proto`"),
+        (table("calls", "proto = \"x\""), "says no `message`"),
+        (table("calls", &format!("flatten = [\"a\"]\n{COLUMNS}")), "belongs to a table with `proto`"),
+        (table("calls", &COLUMNS.replace("mos", "received_time")), "the server itself adds"),
+        (table("calls", &COLUMNS.replace("mos", "event_date")), "the server itself adds"),
+        (table("calls", &COLUMNS.replace("mos", "MOS")), "columns.MOS: is no name"),
+        (table("calls", &COLUMNS.replace("float64", "flaot64")), "unknown type `flaot64`, did you mean `float64`?"),
+        (table("calls", &COLUMNS.replace("who", "hwo")), "there is no column `who`, did you mean `hwo`?"),
+        (
+            table("calls", &format!("metrics = [\"moss\"]\n{COLUMNS}")),
+            "metrics[0]: there is no column `moss`, did you mean `mos`?",
+        ),
+        (table("calls", &format!("dimensions_map = \"mos\"\n{COLUMNS}")), "column `mos` is float64, not a map"),
+        (table("calls", COLUMNS).replace("\"at\"\nid", "\"who\"\nid"), "must be three columns"),
+        (two(COLUMNS, "[policy.call]"), "there is no table `call`, did you mean `calls`?"),
+        (two(COLUMNS, "[policy.calls]\ncolumns = [\"mso\"]"), "policy.calls.columns[0]: there is no column `mso`"),
+        (
+            two(COLUMNS, "[policy.calls]\nrows = [{ column = \"x\", claim = \"c\" }]"),
+            "rows[0].column: there is no column `x`",
+        ),
+        (two(COLUMNS, "[policy.calls]\nrows = [{ column = \"mos\" }]"), "rows[0].claim: is missing"),
+        (
+            two(COLUMNS, "[policy.calls]\nrows = [{ column = \"mos\", claim = \"c\", requird = 1 }]"),
+            "did you mean `required`?",
+        ),
+    ];
+    for (text, expected) in cases {
+        let given = faults(&text, &[]);
+        assert!(given.contains(expected), "{text}\n  gives {given}\n  not   {expected}");
+    }
+}
+
+/// A configuration whose only issuer has these lines.
+fn issuer(lines: &str) -> Result<Config, Faults> {
+    let least = LEAST.split("[auth").next().unwrap_or_default();
+    parse(&format!("{least}\n[auth.issuers.one]\nissuer = \"https://one\"\naudience = \"us\"\n{lines}"), &[])
+}
+
+#[test]
+fn an_issuers_algorithms_fit_its_key() {
+    let secret = "secret = \"0123456789abcdef0123456789abcdef\"";
+    let good = [
+        format!("algorithms = [\"HS256\"]\n{secret}"),
+        "algorithms = [\"RS256\", \"ES256\", \"EdDSA\"]\njwks_file = \"keys.json\"".to_owned(),
+        "algorithms = [\"PS512\"]\njwks_url = \"https://login.example.com/keys\"".to_owned(),
+        "algorithms = [\"PS512\"]\njwks_url = \"http://127.0.0.1:9/keys\"".to_owned(),
+        "algorithms = [\"PS512\"]\njwks_url = \"http://[::1]:9/keys\"".to_owned(),
+    ];
+    for lines in good {
+        assert!(issuer(&lines).is_ok(), "{lines}\n{}", issuer(&lines).unwrap_err());
+    }
+    let cases = [
+        (format!("algorithms = [\"none\"]\n{secret}"), "never accepted"),
+        (format!("algorithms = [\"NoNe\"]\n{secret}"), "never accepted"),
+        (format!("algorithms = [\"HS265\"]\n{secret}"), "unknown algorithm `HS265`, did you mean `HS256`?"),
+        (format!("algorithms = [\"RS256\"]\n{secret}"), "RS256 needs a public key, not a `secret`"),
+        (format!("algorithms = [\"HS256\", \"RS256\"]\n{secret}"), "RS256 needs a public key"),
+        (format!("algorithms = [\"HS512\"]\n{secret}"), "must have at least 64 bytes for HS512"),
+        ("algorithms = [\"HS256\"]\nsecret = \"short\"".to_owned(), "must have at least 32 bytes for HS256"),
+        ("algorithms = [\"HS256\"]\npem_file = \"key.pem\"".to_owned(), "HS256 needs a `secret`"),
+        (format!("algorithms = [\"HS256\"]\n{secret}\npem_file = \"k\""), "exactly one of"),
+        ("algorithms = [\"RS256\"]".to_owned(), "exactly one of"),
+        (format!("algorithms = []\n{secret}"), "algorithms: must not be empty"),
+        (secret.to_owned(), "algorithms: is missing"),
+        ("algorithms = [\"RS256\"]\njwks_url = \"http://login.example.com/k\"".to_owned(), "must be https"),
+        ("algorithms = [\"RS256\"]\njwks_url = \"http://127.0.0.1.evil.example/k\"".to_owned(), "must be https"),
+        ("algorithms = [\"RS256\"]\njwks_url = \"file:///etc/k\"".to_owned(), "must be https"),
+        ("algorithms = [\"HS256\"]\nsecret = \"(redacted)\"".to_owned(), "placeholder"),
+    ];
+    for (lines, expected) in cases {
+        let given = issuer(&lines).expect_err(&lines).to_string();
+        assert!(given.contains(expected), "{lines}\n  gives {given}\n  not   {expected}");
+    }
+}
+
+#[test]
+fn doors_do_not_stand_open_by_mistake() {
+    let dev = |listen: &str| {
+        let text = LEAST.replace("0123456789abcdef0123456789abcdef", check::DEVELOPMENT_SECRET);
+        parse(&format!("{listen}\n{text}"), &[])
+    };
+    let open = "flight.plaintext_allowed = true\nflight.listen = \"0.0.0.0:1\"";
+    assert!(dev("").is_ok());
+    assert!(good(open, &[]).flight.plaintext_allowed);
+    assert!(dev(open).unwrap_err().to_string().contains("public development secret"));
+    let cases = [
+        ("flight.listen = \"0.0.0.0:1\"", "0.0.0.0:1 would take tokens in plain text"),
+        ("flight.listen = \"[::]:1\"", "would take tokens in plain text"),
+        ("http.listen = \"10.0.0.1:1\"", "http.plaintext_allowed"),
+        ("flight.tls_cert = \"c.pem\"", "go together"),
+        ("flight.tls_key = \"c.pem\"", "go together"),
+        ("flight.tls_client_ca = \"c.pem\"", "needs `tls_cert` and `tls_key`"),
+        ("http.listen = \"127.0.0.1:8815\"", "is the address of flight.listen as well"),
+    ];
+    for (text, expected) in cases {
+        let given = faults(text, &[]);
+        assert!(given.contains(expected), "{text}\n  gives {given}\n  not   {expected}");
+    }
+}
+
+#[test]
+fn a_lake_is_a_url_or_a_folder_beside_the_file() {
+    let url = |url: &str| parse(LEAST, &[("GLASSHOUSE__LAKE__URL", url)]);
+    assert_eq!(url("data/lake").unwrap().lake.url, "file:///etc/glasshouse/data/lake/");
+    assert_eq!(url("s3://bucket/a").unwrap().lake.url, "s3://bucket/a");
+    for wrong in ["", "gs://bucket", "s3:///a", "file://host/a", "s3://key:secret@bucket/a"] {
+        assert!(url(wrong).is_err(), "{wrong}");
+    }
+    let shown = url("s3://key:secret@bucket/a").unwrap_err().to_string();
+    assert!(!shown.contains("secret@"), "{shown}");
+}
+
+#[test]
+fn paths_start_at_the_folder_of_the_file() {
+    let config = good("flight.tls_cert = \"tls/c.pem\"\nflight.tls_key = \"/k.pem\"", &[]);
+    assert_eq!(config.flight.tls_cert.as_deref(), Some(Path::new("/etc/glasshouse/tls/c.pem")));
+    assert_eq!(config.flight.tls_key.as_deref(), Some(Path::new("/k.pem")));
+}
+
+#[test]
+fn a_file_that_is_named_must_be_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("c.toml");
+    let load = |path: &Path| Config::load(Some(path), std::iter::empty()).map_err(|faults| faults.to_string());
+    assert!(load(&path).unwrap_err().contains("c.toml: cannot be opened"));
+    fs::write(&path, format!("flight.tls_cert = \"c.pem\"\nflight.tls_key = \"k.pem\"\n{LEAST}")).unwrap();
+    fs::write(folder.path().join("k.pem"), "").unwrap();
+    let given = load(&path).unwrap_err();
+    assert!(given.contains("c.toml:1:8: flight.tls_cert: there is no file"), "{given}");
+    assert!(!given.contains("tls_key"), "{given}");
+    fs::write(&path, [0xff, 0xfe]).unwrap();
+    assert!(load(&path).unwrap_err().contains("cannot be read"));
+}
+
+#[test]
+fn nothing_at_all_says_what_is_needed() {
+    let given = Config::load(None, std::iter::empty()).unwrap_err().to_string();
+    assert_eq!(
+        given,
+        "configuration: auth.issuers: nobody is trusted, so that nobody could enter: add [auth.issuers.NAME]\n\
+         configuration: lake.url: is missing: set it to text"
+    );
+}
+
+#[test]
+fn secrets_stay_secret() {
+    let env = [
+        ("GLASSHOUSE__LAKE__OPTIONS__AWS_SECRET_ACCESS_KEY", "hunter2"),
+        ("GLASSHOUSE__LAKE__OPTIONS__AWS_REGION", "eu-central-1"),
+        ("GLASSHOUSE__AUTH__HANDLE_SECRET", "hunter2hunter2hunter2hunter2hunter2"),
+        ("GLASSHOUSE__AUTH__ISSUERS__DEV__SECRET", "hunter2hunter2hunter2hunter2hunter2"),
+    ];
+    let config = good("", &env);
+    let shown = config.show(true);
+    for text in [&shown, &format!("{config:?}"), &format!("{:?}", config.lake), &format!("{:?}", config.auth)] {
+        assert!(!text.contains("hunter2"), "{text}");
+        assert!(text.contains("(redacted)"), "{text}");
+    }
+    assert!(shown.contains("aws_region = \"eu-central-1\""), "{shown}");
+}
+
+#[test]
+fn every_knob_is_shown_with_its_reason() {
+    let mut config = Config { tables: [("example".to_owned(), TableConfig::default())].into(), ..Config::default() };
+    config.policy.insert("example".to_owned(), PolicyConfig::default());
+    config.auth.issuers.insert("example".to_owned(), IssuerConfig::default());
+    insta::assert_snapshot!(config.show(true));
+}
+
+#[test]
+fn the_reference_configuration_is_right() {
+    let config = Config::load(Some(&repository().join(FILE)), std::iter::empty());
+    let config = config.unwrap_or_else(|faults| panic!("{faults}"));
+    assert_eq!(config.tables.keys().collect::<Vec<_>>(), ["call_events", "flights"]);
+    let secret = config.auth.issuers["dev"].secret.as_ref().unwrap();
+    assert_eq!(secret.expose(), check::DEVELOPMENT_SECRET, "so that doors beyond loopback refuse it");
+    let folder = format!("{}/", repository().display());
+    insta::assert_snapshot!(config.show(false).replace(&folder, "REPOSITORY/"));
+}
+
+#[test]
+fn the_reference_page_is_up_to_date() {
+    let path = repository().join("docs/configuration.md");
+    let page = reference::page();
+    if std::env::var_os("INSTA_UPDATE").is_some_and(|mode| mode == "always") {
+        fs::write(&path, &page).unwrap();
+    }
+    let written = fs::read_to_string(&path).unwrap_or_default();
+    assert!(written == page, "docs/configuration.md is out of date: run INSTA_UPDATE=always cargo test --lib config::");
+}

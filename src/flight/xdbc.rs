@@ -234,11 +234,17 @@ mod tests {
         assert_eq!(names(None).len(), TYPES.len());
     }
 
+    fn context() -> SessionContext {
+        let options = SessionConfig::new()
+            .set_bool("datafusion.sql_parser.map_string_types_to_utf8view", false)
+            .set_str("datafusion.execution.time_zone", "UTC");
+        SessionContext::new_with_config(options)
+    }
+
     /// The engine itself says what each name means: it must be the type that bears the name.
     #[tokio::test]
     async fn every_name_casts_to_its_type() {
-        let options = SessionConfig::new().set_bool("datafusion.sql_parser.map_string_types_to_utf8view", false);
-        let context = SessionContext::new_with_config(options);
+        let context = context();
         for name in names(None) {
             let frame = context.sql(&format!("SELECT CAST(NULL AS {name}) AS x")).await.unwrap();
             let cast = frame.schema().field(0).data_type().clone();
@@ -249,7 +255,7 @@ mod tests {
     /// The prefix and suffix make a literal that the engine reads.
     #[tokio::test]
     async fn every_literal_is_read() {
-        let context = SessionContext::new();
+        let context = context();
         let text = |name: &str| match name {
             "VARCHAR" => "a",
             "BYTEA" => "ab",

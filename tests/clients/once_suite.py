@@ -1,0 +1,47 @@
+"""Every acknowledged event is there once and none twice: by SQL, by delta-rs and by DuckDB.
+
+The facts hold the batches that were sent: ids `<prefix>-<batch>-<index>`, `events` of each.
+"""
+
+import adbc_driver_flightsql as driver
+import adbc_driver_flightsql.dbapi as dbapi
+import deltalake
+
+from checks import check, equal, main
+
+
+def expected(facts):
+    """All ids that were acknowledged."""
+    return {
+        f"{sent['prefix']}-{batch}-{index}"
+        for sent in facts["sent"]
+        for batch in range(sent["batches"])
+        for index in range(sent["events"])
+    }
+
+
+@check
+def sql_counts_each_once(facts):
+    ids = expected(facts)
+    options = {driver.DatabaseOptions.AUTHORIZATION_HEADER.value: f"Bearer {facts['tokens']['acme']}"}
+    for address in facts["flights"]:
+        with dbapi.connect(f"grpc://{address}", db_kwargs=options, autocommit=True) as connection:
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT count(*), count(DISTINCT id) FROM samples")
+                equal(cursor.fetchone(), (len(ids), len(ids)), address)
+                cursor.execute("SELECT id FROM samples")
+                equal(set(cursor.fetch_arrow_table().column(0).to_pylist()) ^ ids, set(), address)
+
+
+@check
+def the_lake_holds_each_once(facts):
+    ids = expected(facts)
+    table = deltalake.DeltaTable(f"{facts['lake']}/samples", storage_options=facts.get("storage_options"))
+    found = table.to_pyarrow_table(columns=["id"]).column("id").to_pylist()
+    equal((len(found), len(set(found))), (len(ids), len(ids)))
+    equal(set(found) ^ ids, set())
+    return f"{len(found)} events, version {table.version()}"
+
+
+if __name__ == "__main__":
+    main()

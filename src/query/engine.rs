@@ -238,6 +238,8 @@ fn options(config: &QueryConfig, partitions: usize) -> ConfigOptions {
     // String views would be sent with all their unfiltered buffers.
     options.sql_parser.map_string_types_to_utf8view = false;
     options.execution.parquet.schema_force_view_types = false;
+    // All times are UTC: the zone that `TIMESTAMP WITH TIME ZONE` and zoneless texts get.
+    options.execution.time_zone = Some("UTC".to_owned());
     // Our scan takes no filter that is made while a query runs.
     options.optimizer.enable_dynamic_filter_pushdown = false;
     options

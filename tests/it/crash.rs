@@ -1,0 +1,61 @@
+//! Crashes: the server is killed twenty times while it takes events in. Every acknowledged event is there once, none twice.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use crate::senders::Sender;
+use crate::server::{Server, Setup};
+use crate::suite::run_python;
+
+/// How often the server is killed.
+const CRASHES: u64 = 20;
+/// How many send at once.
+const SENDERS: usize = 4;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_while_it_ingests() {
+    let lake = tempfile::tempdir().unwrap();
+    let setup = Setup { lake: Some(lake.path().display().to_string()), ..Setup::default() };
+    let (announce, address) = watch::channel(None);
+    let (acknowledged, mut acknowledgements) = mpsc::channel(SENDERS);
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut server = Server::start(&setup);
+    let token = server.facts()["tokens"]["acme"].as_str().unwrap().to_owned();
+    let mut senders = JoinSet::new();
+    for number in 0..SENDERS {
+        let sender = Sender {
+            prefix: format!("acme-{number}"),
+            token: token.clone(),
+            address: address.clone(),
+            acknowledged: acknowledged.clone(),
+            stop: stop.clone(),
+        };
+        senders.spawn(sender.run());
+    }
+    for crash in 0..CRASHES {
+        announce.send_replace(Some(server.http.clone()));
+        for _ in 0..=crash % 5 * SENDERS as u64 {
+            acknowledgements.recv().await.expect("senders go on until they are stopped");
+        }
+        // Nothing waits for this pause: it moves the crash to another point of the batch that is under way.
+        tokio::time::sleep(Duration::from_micros(crash * 7_919 % 40_000)).await;
+        announce.send_replace(None);
+        server.kill();
+        server = Server::start(&setup);
+    }
+    announce.send_replace(Some(server.http.clone()));
+    stop.store(true, Ordering::Relaxed);
+    drop(acknowledgements);
+    let sent: Vec<Value> = senders.join_all().await;
+
+    let mut facts = server.facts();
+    facts["flights"] = json!([server.flight]);
+    facts["sent"] = json!(sent);
+    run_python("once_suite.py", &server.write_facts(&facts), &["sql_counts_each_once", "the_lake_holds_each_once"]);
+    assert!(server.stop(), "the server should stop by itself when asked");
+}

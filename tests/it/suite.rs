@@ -1,0 +1,77 @@
+//! Runs a suite of a real client as a process of its own and judges what it tells.
+//!
+//! A suite prints one line of JSON per check: `{name, ok, detail}`. **Invariant:** each expected check ran and passed: a
+//! missing one fails like a wrong one, and one that nobody expects fails too, so that the lists here stay complete.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+/// Where `tests/clients/setup.sh` installs.
+fn cache() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(".cache")
+}
+
+/// The Python of the suites.
+pub(crate) fn python() -> Command {
+    let python = cache().join("venv/bin/python");
+    assert!(python.exists(), "{} is missing: run tests/clients/setup.sh first", python.display());
+    Command::new(python)
+}
+
+/// A script of `tests/clients`.
+pub(crate) fn script(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(name)
+}
+
+/// The JDBC harness with one version of the driver.
+pub(crate) fn jdbc(version: &str) -> Command {
+    let folder = cache().join("java");
+    let driver = folder.join(format!("flight-sql-jdbc-driver-{version}.jar"));
+    assert!(driver.exists(), "{} is missing: run tests/clients/setup.sh first", driver.display());
+    let gson = "gson-2.11.0.jar";
+    let path =
+        [folder.join("jdbc-check.jar"), folder.join(gson), driver].map(|jar| jar.display().to_string()).join(":");
+    let mut command = Command::new("java");
+    command.args([
+        "--add-opens=java.base/java.nio=ALL-UNNAMED",
+        "-Duser.timezone=UTC",
+        "-Xmx1g",
+        "-cp",
+        &path,
+        "JdbcCheck",
+    ]);
+    command
+}
+
+/// Runs a Python suite with facts.
+pub(crate) fn run_python(name: &str, facts: &Path, expected: &[&str]) {
+    run(python().arg(script(name)).arg(facts), name, expected);
+}
+
+/// Runs a suite and demands that exactly the `expected` checks ran, and that all passed.
+pub(crate) fn run(command: &mut Command, name: &str, expected: &[&str]) {
+    let output = command.stdin(Stdio::null()).stderr(Stdio::piped()).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    let said = String::from_utf8_lossy(&output.stderr);
+    let lines: Vec<Value> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let told = |line: &Value| line["name"].as_str().unwrap_or_default().to_owned();
+    let failed: Vec<String> = lines
+        .iter()
+        .filter(|line| line["ok"] != true)
+        .map(|line| format!("{}: {}", told(line), line["detail"].as_str().unwrap_or_default()))
+        .collect();
+    assert!(
+        failed.is_empty(),
+        "{name}: {} of {} checks failed\n{}\n{said}",
+        failed.len(),
+        lines.len(),
+        failed.join("\n")
+    );
+    let ran: BTreeSet<String> = lines.iter().map(told).collect();
+    let wanted: BTreeSet<String> = expected.iter().map(|name| (*name).to_owned()).collect();
+    assert_eq!(ran, wanted, "{name}: checks that ran, and checks that should\n{said}");
+    assert!(output.status.success(), "{name} ended with {}\n{said}", output.status);
+}

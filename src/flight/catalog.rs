@@ -25,7 +25,9 @@ use arrow_flight::sql::{
 use datafusion::catalog::information_schema::{INFORMATION_SCHEMA, INFORMATION_SCHEMA_TABLES};
 
 use super::keys::KeyCommand;
+use super::profile::wire_schema;
 use super::{sqlinfo, xdbc};
+use crate::config::TypeProfile;
 use crate::error::{Error, Kind, Result};
 use crate::query::{CATALOG, SCHEMA, Session};
 
@@ -97,11 +99,17 @@ impl CatalogCommand {
     }
 
     /// The answer, in [`CatalogCommand::schema`], ordered as the protocol says.
-    pub(super) async fn batch(&self, session: &Session, facts: &ServerFacts) -> Result<RecordBatch> {
+    /// Columns of tables are shown in the types that `types` sends.
+    pub(super) async fn batch(
+        &self,
+        session: &Session,
+        types: TypeProfile,
+        facts: &ServerFacts,
+    ) -> Result<RecordBatch> {
         match self {
             Self::Catalogs => catalogs(),
             Self::Schemas(command) => schemas(command),
-            Self::Tables(command) => tables(command, session).await,
+            Self::Tables(command) => tables(command, session, types).await,
             Self::TableTypes => table_types(),
             Self::Keys(command) => command.batch(&session.tables()),
             Self::TypeInfo(command) => xdbc::batch(command.data_type),
@@ -134,12 +142,12 @@ fn table_types() -> Result<RecordBatch> {
     builder.build().map_err(unbuildable)
 }
 
-async fn tables(command: &CommandGetTables, session: &Session) -> Result<RecordBatch> {
+async fn tables(command: &CommandGetTables, session: &Session, types: TypeProfile) -> Result<RecordBatch> {
     let mut builder = tables_builder(command.include_schema);
     if is_wanted(command, SCHEMA, TABLE)? {
         for table in session.tables() {
             if is_like(command.table_name_filter_pattern.as_deref(), &table.name)? {
-                let schema = described(&table.schema, SCHEMA, &table.name, &table.description);
+                let schema = described(&wire_schema(&table.schema, types), SCHEMA, &table.name, &table.description);
                 builder.append(CATALOG, SCHEMA, &table.name, TABLE, &schema).map_err(unbuildable)?;
             }
         }
@@ -155,7 +163,7 @@ async fn tables(command: &CommandGetTables, session: &Session) -> Result<RecordB
                 Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Forbidden | Kind::Unsupported) => continue,
                 Err(error) => return Err(error),
             };
-            let schema = described(&planned.schema, INFORMATION_SCHEMA, name, "");
+            let schema = described(&wire_schema(&planned.schema, types), INFORMATION_SCHEMA, name, "");
             builder.append(CATALOG, INFORMATION_SCHEMA, name, SYSTEM_TABLE, &schema).map_err(unbuildable)?;
         }
     }

@@ -80,7 +80,7 @@ impl Door {
             Purpose::Catalog(command) => {
                 let session = self.doors.engine.session(&caller.access)?;
                 let command = command::catalog(&command)?;
-                let batch = command.batch(&session, &self.facts).await?;
+                let batch = command.batch(&session, handle.types, &self.facts).await?;
                 Ok(self.catalog_messages(batch, command.schema()))
             }
             Purpose::Prepared(_) => {

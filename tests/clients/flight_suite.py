@@ -1,18 +1,15 @@
 """Flight SQL message by message, over pyarrow.flight: what each client of the field sends, and what must come back."""
 
 import base64
-import datetime
 
 import pyarrow as pa
 import pyarrow.flight as flight
 
 import rows
 from checks import check, equal, main, refused
-from flightsql import DEFAULT_MESSAGE_BYTES_MAX, Client, fields, message, packed, schema_of, unpacked
-
-Unauthenticated = flight.FlightUnauthenticatedError
-Forbidden = flight.FlightUnauthorizedError
-Refused = (flight.FlightError, pa.ArrowException)
+from flightsql import (
+    COMMANDS, DEFAULT_MESSAGE_BYTES_MAX, Client, Forbidden, Refused, Unauthenticated, client, fields, message, packed,
+)
 
 QUERIES = [
     "SELECT 1",
@@ -39,25 +36,6 @@ QUERIES = [
     "SELECT * FROM information_schema.columns",
     "EXPLAIN SELECT count(*) FROM samples",
 ]
-
-COMMANDS = {
-    "catalogs": packed("CommandGetCatalogs"),
-    "schemas": packed("CommandGetDbSchemas"),
-    "tables": packed("CommandGetTables"),
-    "tables with schemas": packed("CommandGetTables", _5=True),
-    "table types": packed("CommandGetTableTypes"),
-    "primary keys": packed("CommandGetPrimaryKeys", _3="samples"),
-    "exported keys": packed("CommandGetExportedKeys", _3="samples"),
-    "imported keys": packed("CommandGetImportedKeys", _3="samples"),
-    "cross reference": packed("CommandGetCrossReference", _3="samples", _6="net_flow"),
-    "type info": packed("CommandGetXdbcTypeInfo"),
-    "sql info": packed("CommandGetSqlInfo"),
-}
-
-
-def client(facts, caller="acme", **kwargs):
-    """A connection with the caller's token."""
-    return Client(facts, facts["tokens"][caller], **kwargs)
 
 
 class Silent(flight.ClientAuthHandler):
@@ -263,267 +241,6 @@ def a_row_beyond_the_limit_is_said_so(facts):
     equal(one.query("SELECT 1").num_rows, 1)
 
 
-def parameter_types(one, sql):
-    """The types that a statement asks for."""
-    return [field.type for field in one.prepare(sql).parameter_schema]
-
-
-@check
-def parameters_are_described(facts):
-    one = client(facts)
-    ms = pa.timestamp("ms")
-    for sql, expected in (
-        ("SELECT id FROM samples WHERE small = ?", [pa.int32()]),
-        ("SELECT id FROM samples WHERE small = $1 AND label = $2", [pa.int32(), pa.string()]),
-        ("SELECT id FROM samples WHERE ratio > ? AND big < ?", [pa.float64(), pa.int64()]),
-        ("SELECT id FROM samples WHERE flag = ? AND day = ?", [pa.bool_(), pa.date32()]),
-    ):
-        equal(parameter_types(one, sql), expected, sql)
-    (at,) = parameter_types(one, "SELECT id FROM samples WHERE at >= ?")
-    assert pa.types.is_timestamp(at) and at.unit == ms.unit, at
-    for sql in ("SELECT ?", "SELECT coalesce(?, ?)", "SELECT id FROM samples WHERE ? IS NULL"):
-        assert not any(pa.types.is_null(each) for each in parameter_types(one, sql)), sql
-
-
-@check
-def bound_parameters_of_any_type_are_cast(facts):
-    one = client(facts, "globex")
-    at = rows.START + datetime.timedelta(minutes=30)
-    union = pa.UnionArray.from_dense(pa.array([0], pa.int8()), pa.array([0], pa.int32()), [pa.array([30], pa.int64())])
-    for condition, array in (
-        ("small = ?", pa.array([30], pa.int8())),
-        ("small = ?", pa.array([30], pa.int64())),
-        ("small = ?", pa.array(["30"])),
-        ("small = ?", union),
-        ("day = ?", pa.array(["2024-01-31"])),
-        ("id = ?", pa.array(["globex-00030"], pa.large_string())),
-        ("at = ?", pa.array([at], pa.timestamp("ns", "UTC"))),
-        ("at = ?", pa.array([at], pa.timestamp("ms"))),
-        ("ratio = ?", pa.array([3.75], pa.float32())),
-    ):
-        prepared = one.prepare(f"SELECT id FROM samples WHERE {condition} AND id NOT LIKE '%-shared-%'")
-        handles = prepared.bind(pa.record_batch([array], names=["0"]))
-        equal(len(handles), 1, condition)
-        if handles[0]:
-            prepared.handle = handles[0]
-        equal(prepared.run().column(0).to_pylist(), ["globex-00030"], (condition, array.type))
-
-
-@check
-def unbound_parameters_are_refused(facts):
-    prepared = client(facts).prepare("SELECT id FROM samples WHERE small = ?")
-    refused(prepared.run, Refused)
-    refused(lambda: prepared.bind(pa.record_batch([pa.array(["thirty"])], names=["0"])) and prepared.run(), Refused)
-    refused(lambda: prepared.bind(pa.record_batch([], names=[])) and prepared.run(), Refused)
-
-
-@check
-def the_old_handle_is_never_silently_wrong(facts):
-    """Some clients ignore the updated handle: the old one runs with the new parameters, or says why not."""
-    prepared = client(facts).prepare("SELECT id FROM samples WHERE small = ?")
-    prepared.bind(pa.record_batch([pa.array([5], pa.int32())], names=["0"]))
-    try:
-        equal(prepared.run().column(0).to_pylist(), ["acme-00005"])
-    except Refused as error:
-        assert "parameter" in str(error).lower(), error
-
-
-@check
-def many_rows_are_bound_loudly_or_fully(facts):
-    prepared = client(facts).prepare("SELECT id FROM samples WHERE small = ?")
-    try:
-        (handle,) = prepared.bind(pa.record_batch([pa.array([1, 2], pa.int32())], names=["0"]))
-        prepared.handle = handle or prepared.handle
-        equal(sorted(prepared.run().column(0).to_pylist()), ["acme-00001", "acme-00002"])
-    except Refused as error:
-        assert "row" in str(error).lower() or "one" in str(error).lower(), error
-
-
-@check
-def handles_live_without_their_connection(facts):
-    prepared = client(facts).prepare("SELECT count(*) AS n FROM samples")
-    prepared.client = client(facts)
-    assert prepared.run().column("n")[0].as_py() >= rows.ROWS["acme"]
-    prepared.client = client(facts, "globex")
-    refused(prepared.run, Forbidden)
-
-
-@check
-def tampered_handles_are_refused(facts):
-    prepared = client(facts).prepare("SELECT 1")
-    good = prepared.handle
-    for at in range(0, len(good), max(1, len(good) // 40)):
-        bad = bytearray(good)
-        bad[at] ^= 1
-        prepared.handle = bytes(bad)
-        refused(prepared.run, Refused)
-
-
-@check
-def closing_is_idempotent(facts):
-    prepared = client(facts).prepare("SELECT 1")
-    prepared.close()
-    prepared.close()
-    prepared.handle = b"nobody's"
-    prepared.close()
-
-
-@check
-def statements_say_whether_they_change_anything(facts):
-    one = client(facts)
-    prepared = one.prepare("SELECT id FROM samples")
-    equal(prepared.dataset_schema.names, ["id"])
-    equal(prepared.is_update, [0])
-    for sql in ("INSERT INTO samples VALUES (1)", "DELETE FROM samples", "CREATE TABLE t (a INT)", "SET x = 1"):
-        def execute(sql=sql):
-            update = one.prepare(sql)
-            equal((update.is_update, update.dataset_schema), ([1], None), sql)
-            descriptor = flight.FlightDescriptor.for_command(packed("CommandPreparedStatementUpdate", _1=update.handle))
-            empty = pa.record_batch([], schema=pa.schema([]))
-            writer, reader = one.connection.do_put(descriptor, empty.schema, one.options)
-            with writer:
-                writer.write_batch(empty)
-                writer.done_writing()
-                return reader.read()
-
-        refused(execute, Forbidden)
-
-
-@check
-def updates_are_forbidden(facts):
-    one = client(facts)
-    descriptor = flight.FlightDescriptor.for_command(packed("CommandStatementUpdate", _1="DELETE FROM samples"))
-
-    def put():
-        writer, reader = one.connection.do_put(descriptor, pa.schema([]), one.options)
-        with writer:
-            writer.done_writing()
-            return reader.read()
-
-    refused(put, Forbidden)
-    assert one.query("SELECT id FROM samples").num_rows >= rows.ROWS["acme"]
-
-
-def tables(one, **numbered):
-    """The names that GetTables yields for a filter."""
-    found = one.run(packed("CommandGetTables", **numbered))
-    return sorted(found.column("table_name").to_pylist())
-
-
-@check
-def sql_info_is_complete(facts):
-    one = client(facts)
-    found = one.run(COMMANDS["sql info"])
-    codes = found.column("info_name").to_pylist()
-    missing = set([*range(10), 100, 101, *range(500, 577)]) - set(codes)
-    equal(missing, set())
-    values = dict(zip(codes, found.column("value").to_pylist()))
-    equal((values[0], values[3], values[8], values[504], values[513]), ("Glasshouse", True, 0, '"', "\\"))
-    assert "abs" in values[509] and "lower" in values[510] and "date_bin" in values[512], values[509]
-    equal(one.run(packed("CommandGetSqlInfo", _1=[8])).column("info_name").to_pylist(), [8])
-    equal(one.run(packed("CommandGetSqlInfo", _1=[4711])).num_rows, 0)
-
-
-@check
-def tables_are_filtered(facts):
-    one = client(facts)
-    nets = ["net2flow", "net_flow"]
-    for numbered, expected in (
-        (dict(_3="net_flow"), nets),
-        (dict(_3=r"net\_flow"), ["net_flow"]),
-        (dict(_3="net%"), nets),
-        (dict(_3=r"net\%"), []),
-        (dict(_3="NET%"), []),
-        (dict(_1="", _3="net%"), []),
-        (dict(_1="glasshouse", _3="net%"), nets),
-        (dict(_1="elsewhere", _3="net%"), []),
-        (dict(_2="public", _3="net%"), nets),
-        (dict(_2="", _3="net%"), []),
-        (dict(_3="net%", _4=["BASE TABLE", "table"]), nets),
-        (dict(_3="net%", _4=["VIEW"]), []),
-        (dict(_3="net%", _4=["SYNONYM"]), []),
-        (dict(_3="hidden"), []),
-    ):
-        equal(tables(one, **numbered), expected, numbered)
-    everything = tables(one)
-    assert {"samples", "samples_quarantine", "columns"} <= set(everything), everything
-
-
-@check
-def table_schemas_are_encapsulated(facts):
-    one = client(facts)
-    found = one.run(packed("CommandGetTables", _3="samples", _5=True))
-    equal(found.schema.field("table_schema"), pa.field("table_schema", pa.binary(), False))
-    schema = schema_of(found.column("table_schema")[0].as_py())
-    queried = one.schema(packed("CommandStatementQuery", _1="SELECT * FROM samples"))
-    equal((schema.names, schema.types), (queried.names, queried.types))
-    assert not schema.field("tenant").nullable and not schema.field("id").nullable and schema.field("ratio").nullable
-    for field in schema:
-        for key in ("TYPE_NAME", "CATALOG_NAME", "DB_SCHEMA_NAME", "TABLE_NAME", "IS_READ_ONLY"):
-            assert f"ARROW:FLIGHT:SQL:{key}".encode() in field.metadata, (field.name, key)
-    equal(schema.field("at").metadata[b"ARROW:FLIGHT:SQL:SCALE"], b"6")
-    assert "table_schema" not in one.schema(packed("CommandGetTables", _3="samples")).names
-
-
-@check
-def keys_are_told(facts):
-    one = client(facts)
-    found = one.run(COMMANDS["primary keys"]).to_pylist()
-    equal([(row["table_name"], row["column_name"], row["key_sequence"]) for row in found], [("samples", "id", 1)])
-    for name in ("exported keys", "imported keys", "cross reference"):
-        equal(one.run(COMMANDS[name]).num_rows, 0, name)
-    equal(one.run(packed("CommandGetPrimaryKeys", _3="hidden")).num_rows, 0)
-
-
-@check
-def types_are_told(facts):
-    one = client(facts)
-    found = one.run(COMMANDS["type info"])
-    names = found.column("type_name").to_pylist()
-    assert {"VARCHAR", "BIGINT", "DOUBLE", "TIMESTAMP", "DATE", "BOOLEAN", "DECIMAL"} <= set(names), names
-    equal(one.run(packed("CommandGetXdbcTypeInfo", _1=12)).column("type_name").to_pylist(), ["VARCHAR"])
-    equal(one.run(packed("CommandGetXdbcTypeInfo", _1=-5)).column("type_name").to_pylist(), ["BIGINT", "BIGINT UNSIGNED"])
-    for name in names:
-        one.query(f"SELECT CAST(NULL AS {name})")
-
-
-def session_options(one):
-    """GetSessionOptions: the text values."""
-    (body,) = one.action("GetSessionOptions")
-    options = {}
-    for entry in fields(body).get(1, []):
-        found = fields(entry)
-        options[found[1][0].decode()] = fields(found[2][0]).get(1, [b""])[0].decode()
-    return options
-
-
-def set_session_option(one, name, value):
-    """SetSessionOptions of a text: the error's number, 0 for none."""
-    (body,) = one.action("SetSessionOptions", message(_1=message(_1=name, _2=message(_1=value))))
-    errors = [fields(entry) for entry in fields(body).get(1, [])]
-    return fields(errors[0][2][0]).get(1, [0])[0] if errors else 0
-
-
-@check
-def session_options_hold_catalog_and_schema(facts):
-    one = client(facts)
-    options = session_options(one)
-    equal((options["catalog"], options["schema"]), ("glasshouse", "public"), options)
-    equal(set_session_option(one, "catalog", "glasshouse"), 0)
-    equal(set_session_option(one, "schema", "public"), 0)
-    assert set_session_option(one, "catalog", "elsewhere") != 0
-    assert set_session_option(one, "schema", "elsewhere") != 0
-    one.action("CloseSession", b"")
-
-
-@check
-def session_options_never_change_the_tenant(facts):
-    one = client(facts, "globex")
-    for name in ("tenant", "tenant_id", "user", "database"):
-        assert set_session_option(one, name, "acme") != 0, name
-    equal(one.query("SELECT id FROM samples WHERE id LIKE 'acme-%'").num_rows, 0)
-
-
 @check
 def cancelling_needs_the_owner(facts):
     one = client(facts)
@@ -594,14 +311,6 @@ def actions_are_listed(facts):
     one = client(facts)
     names = {action.type for action in one.connection.list_actions(options=one.options)}
     assert {"CreatePreparedStatement", "ClosePreparedStatement", "CancelFlightInfo"} <= names, names
-
-
-@check
-def health_of_metadata_commands_for_a_tenant_without_rows(facts):
-    one = client(facts, "initech")
-    for name, command in COMMANDS.items():
-        one.run(command)
-        assert one.info(command).schema is not None, name
 
 
 if __name__ == "__main__":

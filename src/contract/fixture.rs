@@ -133,3 +133,15 @@ fn leb(mut value: u64) -> Vec<u8> {
 fn strings(texts: &[&str]) -> Vec<String> {
     texts.iter().map(|text| (*text).to_owned()).collect()
 }
+
+/// An Arrow IPC stream of batches.
+pub(super) fn ipc(batches: &[RecordBatch]) -> Vec<u8> {
+    let mut writer = arrow::ipc::writer::StreamWriter::try_new(Vec::new(), &batches[0].schema()).unwrap();
+    batches.iter().for_each(|batch| writer.write(batch).unwrap());
+    writer.into_inner().unwrap()
+}
+
+/// The decoded rows of one batch.
+pub(super) fn arrow_rows(contract: &Contract, batch: &RecordBatch, stamp: &Stamp) -> Decoded {
+    super::decode_arrow(contract, batch, 0, stamp).unwrap()
+}

@@ -3,7 +3,8 @@
 //! ```text
 //!   glasshouse.toml ─► Contract ◄─ .proto (compiled at start-up)
 //!                         │
-//!   bytes ─► wire | json | arrow ─► row ─► check ─► Decoded { batch, rejects }
+//!   bytes ─► wire | json ─► row ──────────────────┐
+//!   bytes ─► ipc ─► arrow_in ─► cast ─► columns ──┴─► check ─► Decoded { batch, rejects }
 //! ```
 //!
 //! **Invariant:** decoding is pure: no clock, no IO. The receive time and the owner are arguments ([`Stamp`]).
@@ -16,10 +17,14 @@ mod proto;
 
 mod fields;
 
+mod arrow_in;
+mod ipc;
 mod json;
 mod wire;
 
 mod cursor;
+
+mod cast;
 
 mod value;
 
@@ -30,6 +35,10 @@ mod columns;
 mod reject;
 mod time;
 
+#[cfg(test)]
+mod arrow_tests;
+#[cfg(test)]
+mod body_tests;
 #[cfg(test)]
 mod fixture;
 #[cfg(test)]
@@ -46,6 +55,9 @@ use bytes::Bytes;
 
 use crate::clock::Micros;
 use crate::error::{Error, Result};
+
+/// The largest body that can be decoded: text columns of one batch hold less than 2 GiB.
+const BODY_BYTES_MAX: usize = 1 << 30;
 
 /// Whose rows: the value of a tenant column. Never empty, at most [`TenantId::BYTES_MAX`] bytes.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -133,15 +145,17 @@ impl fmt::Debug for TenantId {
 
 /// Decodes a whole body. `Err` only when the body as a whole is no such format (so that nothing in it can be kept apart).
 pub fn decode(contract: &Contract, format: Format, body: &Bytes, stamp: &Stamp) -> Result<Decoded> {
+    if body.len() > BODY_BYTES_MAX {
+        return Err(Error::limited(format!("a body has at most {BODY_BYTES_MAX} bytes: send smaller ones")));
+    }
     match format {
         Format::Json => json::decode(contract, body, stamp),
         Format::Protobuf => wire::decode(contract, body, stamp),
-        Format::ArrowIpc => todo!(),
+        Format::ArrowIpc => ipc::decode(contract, body, stamp),
     }
 }
 
 /// The same for columns that came as Arrow already (Flight, ADBC): columns are matched by name and cast when lossless.
 pub fn decode_arrow(contract: &Contract, batch: &RecordBatch, first_index: u64, stamp: &Stamp) -> Result<Decoded> {
-    let _ = (contract, batch, first_index, stamp);
-    todo!()
+    arrow_in::decode(contract, batch, first_index, stamp)
 }

@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow_flight::flight_service_server::FlightServiceServer;
+use futures::TryStreamExt;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
@@ -60,9 +61,13 @@ mod upload;
 mod cancel;
 mod options;
 
+mod linger;
 mod tls;
 
 pub mod client;
+
+#[cfg(test)]
+mod tests;
 
 /// Pings keep connections open while a long plan sends nothing; balancers commonly cut them after 60 s.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
@@ -115,6 +120,7 @@ pub async fn serve(
     let door = service::Door::new(doors, config, &handle_secret, cut.clone());
     let flight = FlightServiceServer::new(door).max_decoding_message_size(message_in_bytes_max);
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true)).with_keepalive(Some(KEEPALIVE_INTERVAL));
+    let incoming = incoming.map_ok(linger::Lingering::new);
     let serving = server
         .add_service(health_service)
         .add_service(flight)

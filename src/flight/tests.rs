@@ -1,0 +1,660 @@
+//! The door from outside: real calls over loopback, by the requirements that real clients have.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::{Array, ArrayRef, AsArray, Float64Array, Int8Array, Int64Array, RecordBatch, StringArray};
+use arrow::compute::concat_batches;
+use arrow::datatypes::{DataType, Int64Type, Schema};
+use arrow_flight::encode::FlightDataEncoderBuilder;
+use arrow_flight::flight_service_client::FlightServiceClient;
+use arrow_flight::sql::{
+    ActionBeginTransactionRequest, ActionCancelQueryRequest, ActionCancelQueryResult,
+    ActionCreatePreparedStatementRequest, ActionCreatePreparedStatementResult, Any, CommandGetCatalogs,
+    CommandPreparedStatementQuery, CommandPreparedStatementUpdate, CommandStatementIngest, CommandStatementQuery,
+    CommandStatementUpdate, DoPutPreparedStatementResult, ProstMessageExt,
+};
+use arrow_flight::{
+    Action, CancelFlightInfoRequest, CancelFlightInfoResult, CancelStatus, Criteria, Empty, FlightData,
+    FlightDescriptor, FlightInfo, HandshakeRequest, IpcMessage, Ticket,
+};
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream};
+use prost::Message;
+use tokio::task::JoinSet;
+use tonic::metadata::MetadataValue;
+use tonic::transport::Channel;
+use tonic::{Code, IntoRequest, Request, Status};
+
+use super::client::Client;
+use super::options::{CloseResult, GetResult, OptionValue, SetErrorValue, SetRequest, SetResult};
+use super::*;
+use crate::config::{IngestConfig, QueryConfig};
+use crate::lake::Tables;
+use crate::tenancy::{Mint, Scope, testing};
+
+/// Longer than any test takes; a hang fails instead of blocking the suite.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A running server without tables.
+struct House {
+    url: String,
+    engine: Arc<Engine>,
+    stop: CancellationToken,
+    serving: JoinSet<Result<()>>,
+}
+
+impl House {
+    async fn open(config: FlightConfig) -> Self {
+        let (clock, metrics, tables) = (Clock::System, Arc::new(Metrics::default()), Arc::new(Tables::new()));
+        let engine = Engine::new(tables.clone(), QueryConfig::default(), clock.clone(), metrics.clone()).unwrap();
+        let ingest = Ingest::start(tables, IngestConfig::default(), clock.clone(), metrics.clone()).await.unwrap();
+        let verifier = Arc::new(Verifier::new(&testing::auth(), &BTreeMap::new(), clock.clone()).unwrap());
+        let doors = Doors { verifier, engine: engine.clone(), ingest, metrics, clock };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("grpc://{}", listener.local_addr().unwrap());
+        let stop = CancellationToken::new();
+        let mut serving = JoinSet::new();
+        serving.spawn(serve(listener, doors, config, Secret::new("a secret for handles"), stop.clone()));
+        Self { url, engine, stop, serving }
+    }
+
+    async fn default() -> Self {
+        Self::open(FlightConfig::default()).await
+    }
+
+    /// A client with gRPC's default limits: it reads 4 MiB.
+    async fn grpc(&self) -> FlightServiceClient<Channel> {
+        FlightServiceClient::new(self.channel().await)
+    }
+
+    async fn channel(&self) -> Channel {
+        Channel::from_shared(self.url.replace("grpc://", "http://")).unwrap().connect().await.unwrap()
+    }
+
+    /// A caller of `tenant`.
+    async fn caller(&self, tenant: &str) -> Call {
+        Call { client: self.grpc().await, token: token(tenant), headers: Vec::new() }
+    }
+
+    /// Stops the server; what `serve` returned.
+    async fn close(mut self) -> Result<()> {
+        self.stop.cancel();
+        tokio::time::timeout(PATIENCE, self.serving.join_next()).await.unwrap().unwrap().unwrap()
+    }
+}
+
+fn token(tenant: &str) -> String {
+    let mint = Mint {
+        issuer: String::new(),
+        tenant: Some(tenant.to_owned()),
+        subject: "user".to_owned(),
+        scopes: vec![Scope::Read, Scope::Ingest],
+        age: Duration::from_secs(600),
+        claims: serde_json::Map::new(),
+    };
+    mint.sign(&testing::auth(), &Clock::System).unwrap()
+}
+
+/// Raw calls of one caller.
+struct Call {
+    client: FlightServiceClient<Channel>,
+    token: String,
+    headers: Vec<(&'static str, &'static str)>,
+}
+
+impl Call {
+    fn request<T>(&self, message: impl IntoRequest<T>) -> Request<T> {
+        let mut request = message.into_request();
+        self.sign(request.metadata_mut());
+        request
+    }
+
+    fn sign(&self, headers: &mut tonic::metadata::MetadataMap) {
+        headers.insert("authorization", format!("bearer {}", self.token).parse().unwrap());
+        for (name, value) in &self.headers {
+            headers.insert(*name, MetadataValue::from_static(value));
+        }
+    }
+
+    async fn info(&mut self, command: &impl ProstMessageExt) -> Result<FlightInfo, Status> {
+        let request = self.request(described(command));
+        Ok(self.client.get_flight_info(request).await?.into_inner())
+    }
+
+    async fn schema(&mut self, command: &impl ProstMessageExt) -> Result<Schema, Status> {
+        let request = self.request(described(command));
+        Ok(Schema::try_from(self.client.get_schema(request).await?.into_inner()).unwrap())
+    }
+
+    async fn get(&mut self, ticket: Ticket) -> Result<Vec<FlightData>, Status> {
+        let request = self.request(ticket);
+        self.client.do_get(request).await?.into_inner().try_collect().await
+    }
+
+    /// The FlightInfo's schema, the stream's, and the rows.
+    async fn fetch(&mut self, command: &impl ProstMessageExt) -> Result<(Schema, Schema, Vec<RecordBatch>), Status> {
+        let info = self.info(command).await?;
+        assert_eq!(info.endpoint.len(), 1);
+        assert!(info.endpoint[0].location.is_empty());
+        let messages = self.get(info.endpoint[0].ticket.clone().unwrap()).await?;
+        let promised = Schema::try_from(info).unwrap();
+        let sent = Schema::try_from(&messages[0]).unwrap();
+        let messages = stream::iter(messages.into_iter().map(Ok));
+        let rows = arrow_flight::decode::FlightRecordBatchStream::new_from_flight_data(messages);
+        Ok((promised, sent, rows.try_collect().await.unwrap()))
+    }
+
+    /// The only value of a one-row, one-column answer.
+    async fn value(&mut self, command: &impl ProstMessageExt) -> Result<ArrayRef, Status> {
+        let (_, _, rows) = self.fetch(command).await?;
+        let rows = concat_batches(rows[0].schema_ref(), &rows).unwrap();
+        assert_eq!((rows.num_rows(), rows.num_columns()), (1, 1));
+        Ok(rows.column(0).clone())
+    }
+
+    async fn act(&mut self, name: &str, body: Vec<u8>) -> Result<Vec<arrow_flight::Result>, Status> {
+        let request = self.request(Action { r#type: name.to_owned(), body: body.into() });
+        self.client.do_action(request).await?.into_inner().try_collect().await
+    }
+
+    async fn prepare(&mut self, sql: &str) -> Result<ActionCreatePreparedStatementResult, Status> {
+        let request = ActionCreatePreparedStatementRequest { query: sql.to_owned(), transaction_id: None };
+        let results = self.act("CreatePreparedStatement", request.as_any().encode_to_vec()).await?;
+        Ok(Any::decode(&*results[0].body).unwrap().unpack().unwrap().unwrap())
+    }
+
+    /// Sends batches with a command; the one result.
+    async fn put(&mut self, command: &impl ProstMessageExt, batches: Vec<RecordBatch>) -> Result<Bytes, Status> {
+        let messages: Vec<FlightData> = FlightDataEncoderBuilder::new()
+            .with_flight_descriptor(Some(described(command)))
+            .build(stream::iter(batches.into_iter().map(Ok)))
+            .try_collect()
+            .await
+            .unwrap();
+        let mut request = Request::new(stream::iter(messages));
+        self.sign(request.metadata_mut());
+        let results: Vec<_> = self.client.do_put(request).await?.into_inner().try_collect().await?;
+        assert_eq!(results.len(), 1);
+        Ok(results[0].app_metadata.clone())
+    }
+
+    /// Why an update is refused. It is one message without a schema, as ADBC sends it.
+    async fn update(&mut self, sql: &str) -> Status {
+        let update = CommandStatementUpdate { query: sql.to_owned(), transaction_id: None };
+        let message = FlightData { flight_descriptor: Some(described(&update)), ..FlightData::default() };
+        let mut request = Request::new(stream::iter([message]));
+        self.sign(request.metadata_mut());
+        self.client.do_put(request).await.unwrap_err()
+    }
+
+    async fn bind(&mut self, handle: &Bytes, batches: Vec<RecordBatch>) -> Result<Bytes, Status> {
+        let result = self.put(&prepared(handle), batches).await?;
+        Ok(DoPutPreparedStatementResult::decode(result).unwrap().prepared_statement_handle.unwrap())
+    }
+}
+
+fn described(command: &impl ProstMessageExt) -> FlightDescriptor {
+    FlightDescriptor::new_cmd(command.as_any().encode_to_vec())
+}
+
+fn statement(sql: &str) -> CommandStatementQuery {
+    CommandStatementQuery { query: sql.to_owned(), transaction_id: None }
+}
+
+fn prepared(handle: &Bytes) -> CommandPreparedStatementQuery {
+    CommandPreparedStatementQuery { prepared_statement_handle: handle.clone() }
+}
+
+fn row(columns: Vec<ArrayRef>) -> RecordBatch {
+    let names = ["a", "b", "c"];
+    RecordBatch::try_from_iter(names.into_iter().zip(columns)).unwrap()
+}
+
+/// Waits, without a clock, until the engine runs nothing.
+async fn until_idle(engine: &Engine) {
+    let idle = async {
+        while engine.running() > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, idle).await.expect("the query still runs");
+}
+
+/// A long answer: more than any window holds.
+const ENDLESS: &str = "SELECT value, repeat('x', 200) AS text FROM generate_series(1, 50000000)";
+
+#[tokio::test]
+async fn handshake_takes_a_token_as_bearer_or_password() {
+    let house = House::default().await;
+    let token = token("acme");
+    let basic = |padded: bool| {
+        use base64::Engine as _;
+        let text = format!("anyone:{token}");
+        let engine = if padded { base64::prelude::BASE64_STANDARD } else { base64::prelude::BASE64_STANDARD_NO_PAD };
+        format!("Basic {}", engine.encode(text))
+    };
+    let cases = [
+        (format!("Bearer {token}"), 0, None),
+        (format!("bearer {token}"), 1, None),
+        (basic(true), 1, None),
+        (basic(false), 0, None),
+        ("Bearer x.y.z".to_owned(), 1, Some(Code::Unauthenticated)),
+        ("Basic YTpi".to_owned(), 0, Some(Code::Unauthenticated)),
+    ];
+    for (header, messages, refused) in cases {
+        let mut request = Request::new(stream::iter(vec![HandshakeRequest::default(); messages]));
+        request.metadata_mut().insert("authorization", header.parse().unwrap());
+        let answer = house.grpc().await.handshake(request).await;
+        match refused {
+            Some(code) => assert_eq!(answer.unwrap_err().code(), code, "{header}"),
+            None => {
+                let answer = answer.unwrap();
+                let bearer = answer.metadata().get("authorization").unwrap().to_str().unwrap().to_owned();
+                assert_eq!(bearer, format!("Bearer {token}"));
+                assert!(answer.into_inner().message().await.unwrap().is_none());
+            }
+        }
+    }
+    house.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn every_call_needs_exactly_one_token() {
+    let house = House::default().await;
+    let good = format!("Bearer {}", token("acme"));
+    for headers in [vec![], vec!["Bearer a.b.c"], vec![&good, &good], vec!["Basic YTpi"]] {
+        fn signed<T>(headers: &[&str], message: T) -> Request<T> {
+            let mut request = Request::new(message);
+            for header in headers {
+                request.metadata_mut().append("authorization", header.parse().unwrap());
+            }
+            request
+        }
+        let mut client = house.grpc().await;
+        let descriptor = described(&statement("SELECT 1"));
+        let codes = [
+            client.handshake(signed(&headers, stream::iter([]))).await.map(drop),
+            client.list_flights(signed(&headers, Criteria::default())).await.map(drop),
+            client.get_flight_info(signed(&headers, descriptor.clone())).await.map(drop),
+            client.poll_flight_info(signed(&headers, descriptor.clone())).await.map(drop),
+            client.get_schema(signed(&headers, descriptor)).await.map(drop),
+            client.do_get(signed(&headers, Ticket::default())).await.map(drop),
+            client.do_put(signed(&headers, stream::iter([]))).await.map(drop),
+            client.do_exchange(signed(&headers, stream::iter([]))).await.map(drop),
+            client.do_action(signed(&headers, Action::default())).await.map(drop),
+            client.list_actions(signed(&headers, Empty {})).await.map(drop),
+        ];
+        for (index, answer) in codes.into_iter().enumerate() {
+            assert_eq!(answer.unwrap_err().code(), Code::Unauthenticated, "call {index} with {headers:?}");
+        }
+    }
+    house.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn all_schemas_of_an_answer_are_one() {
+    let house = House::default().await;
+    let mut call = house.caller("acme").await;
+    let statements = [
+        "SELECT 1",
+        "SELECT NULL AS nothing, 'text', 1.5, true, now() AS at",
+        "SELECT count(*), sum(value), avg(value), min(value) FROM generate_series(1, 10)",
+        "SELECT arrow_cast('a', 'Utf8View') v, arrow_cast('a', 'LargeUtf8') l, arrow_cast('a', 'Dictionary(Int32, Utf8)') d",
+        "SELECT arrow_cast(1.5, 'Decimal256(50, 2)') AS wide, INTERVAL '1 day' AS day, arrow_cast(1.5, 'Float16') AS half",
+        "SELECT make_array(1, 2) l, named_struct('a', arrow_cast('x', 'Utf8View'), 'b', 2) s, MAP {'k': 1} m",
+        "SELECT arrow_cast(make_array('a'), 'LargeList(Utf8View)') AS big, value FROM generate_series(1, 3)",
+        "SELECT value FROM generate_series(1, 3) WHERE value > 100",
+        "SHOW TABLES",
+        "SELECT table_name FROM information_schema.tables",
+        "EXPLAIN SELECT 1",
+    ];
+    for types in ["compat", "native"] {
+        call.headers = vec![("x-glasshouse-types", types)];
+        for sql in statements {
+            let (promised, sent, rows) = call.fetch(&statement(sql)).await.unwrap();
+            assert_eq!(promised, sent, "{types}: {sql}");
+            assert_eq!(promised, call.schema(&statement(sql)).await.unwrap(), "{types}: {sql}");
+            let handle = call.prepare(sql).await.unwrap();
+            let dataset = Schema::try_from(IpcMessage(handle.dataset_schema)).unwrap();
+            assert_eq!(promised, dataset, "{types}: {sql}");
+            let (again, sent, same) = call.fetch(&prepared(&handle.prepared_statement_handle)).await.unwrap();
+            assert_eq!((&promised, &promised), (&again, &sent), "{types}: {sql}");
+            let count = |rows: &[RecordBatch]| rows.iter().map(RecordBatch::num_rows).sum::<usize>();
+            assert_eq!(count(&rows), count(&same), "{types}: {sql}");
+        }
+        let (promised, sent, rows) = call.fetch(&CommandGetCatalogs {}).await.unwrap();
+        assert_eq!((&promised, rows.len()), (&sent, 1));
+    }
+    house.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_order_is_told_and_kept() {
+    let house = House::default().await;
+    let mut call = house.caller("acme").await;
+    let sql = statement("SELECT value FROM generate_series(1, 100000) ORDER BY value DESC");
+    assert!(call.info(&sql).await.unwrap().ordered);
+    assert!(!call.info(&statement("SELECT 1")).await.unwrap().ordered);
+    let (_, _, rows) = call.fetch(&sql).await.unwrap();
+    let rows = concat_batches(rows[0].schema_ref(), &rows).unwrap();
+    let values = rows.column(0).as_primitive::<Int64Type>();
+    assert!(values.values().is_sorted_by(|a, b| a > b) && values.len() == 100_000);
+    house.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_ticket_is_its_callers_on_any_connection() {
+    let house = House::default().await;
+    let info = house.caller("acme").await.info(&statement("SELECT 42")).await.unwrap();
+    assert!(info.endpoint[0].expiration_time.is_some());
+    let ticket = info.endpoint[0].ticket.clone().unwrap();
+    assert_eq!(house.caller("acme").await.get(ticket.clone()).await.unwrap().len(), 2);
+    // Another server with the same secret, another tenant, a changed byte.
+    let other = House::default().await;
+    assert_eq!(other.caller("acme").await.get(ticket.clone()).await.unwrap().len(), 2);
+    let foreign = house.caller("evil").await.get(ticket.clone()).await.unwrap_err();
+    assert_eq!(foreign.code(), Code::PermissionDenied);
+    for index in [0, 1, 20, ticket.ticket.len() - 1] {
+        let mut bytes = ticket.ticket.to_vec();
+        bytes[index] ^= 1;
+        let error = house.caller("acme").await.get(Ticket { ticket: bytes.into() }).await.unwrap_err();
+        assert_eq!(error.code(), Code::InvalidArgument, "byte {index}");
+    }
+    let handle = house.caller("acme").await.prepare("SELECT 1").await.unwrap().prepared_statement_handle;
+    let foreign = house.caller("evil").await.info(&prepared(&handle)).await.unwrap_err();
+    assert_eq!(foreign.code(), Code::PermissionDenied);
+    let error = house.caller("acme").await.get(Ticket { ticket: handle }).await.unwrap_err();
+    assert_eq!(error.code(), Code::InvalidArgument);
+    let error = house.caller("acme").await.info(&prepared(&ticket.ticket)).await.unwrap_err();
+    assert_eq!(error.code(), Code::InvalidArgument);
+    house.close().await.unwrap();
+    other.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn large_answers_fit_default_clients() {
+    let house = House::default().await;
+    let mut call = house.caller("acme").await;
+    let cases = [
+        ("SELECT value, repeat('x', CAST(value % 1000 AS INT)) AS skewed FROM generate_series(1, 50000)", 50_000),
+        ("SELECT repeat('x', 2900000) AS wide FROM generate_series(1, 4)", 4),
+        (
+            "SELECT make_array(value, value) AS list, repeat('y', 3000) AS t FROM generate_series(1, 9000) LIMIT 8000",
+            8_000,
+        ),
+    ];
+    for (sql, expected) in cases {
+        let (_, _, rows) = call.fetch(&statement(sql)).await.unwrap();
+        assert_eq!(rows.iter().map(RecordBatch::num_rows).sum::<usize>(), expected, "{sql}");
+    }
+    let error = call.fetch(&statement("SELECT repeat('x', 5000000) FROM generate_series(1, 3)")).await.unwrap_err();
+    assert_eq!(error.code(), Code::ResourceExhausted);
+    assert!(error.message().contains("one row takes 5000"), "{error}");
+    // The connection is still good.
+    assert_eq!(call.value(&statement("SELECT 1")).await.unwrap().len(), 1);
+    house.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn errors_have_their_codes() {
+    let house = House::default().await;
+    let mut call = house.caller("acme").await;
+    let cases = [
+        ("SELEC 1", Code::InvalidArgument),
+        ("SELECT no_such_column FROM generate_series(1, 2)", Code::InvalidArgument),
+        ("SELECT * FROM no_such_table", Code::NotFound),
+        ("DROP TABLE calls", Code::PermissionDenied),
+        ("INSERT INTO calls VALUES (1)", Code::PermissionDenied),
+        ("SET x = 1", Code::PermissionDenied),
+        ("SELECT $1", Code::InvalidArgument),
+    ];
+    for (sql, code) in cases {
+        assert_eq!(call.info(&statement(sql)).await.unwrap_err().code(), code, "{sql}");
+        if code == Code::PermissionDenied {
+            assert_eq!(call.prepare(sql).await.unwrap_err().code(), code, "{sql}");
+            assert_eq!(call.update(sql).await.code(), code, "{sql}");
+        }
+    }
+    assert_eq!(call.update("SELECT 1").await.code(), Code::InvalidArgument);
+    let handle = call.prepare("SELECT 1").await.unwrap().prepared_statement_handle;
+    let update = CommandPreparedStatementUpdate { prepared_statement_handle: handle };
+    assert_eq!(
+        call.put(&update, vec![RecordBatch::new_empty(Arc::new(Schema::empty()))]).await.unwrap_err().code(),
+        Code::InvalidArgument
+    );
+    house.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn unsupported_calls_say_so() {
+    let house = House::default().await;
+    let mut call = house.caller("acme").await;
+    let begin = ActionBeginTransactionRequest {}.as_any().encode_to_vec();
+    assert_eq!(call.act("BeginTransaction", begin).await.unwrap_err().code(), Code::Unimplemented);
+    assert_eq!(call.act("Dance", vec![]).await.unwrap_err().code(), Code::Unimplemented);
+    let request = call.request(Criteria::default());
+    assert_eq!(call.client.list_flights(request).await.unwrap_err().code(), Code::Unimplemented);
+    let mut request = Request::new(stream::iter([]));
+    call.sign(request.metadata_mut());
+    assert_eq!(call.client.do_exchange(request).await.unwrap_err().code(), Code::Unimplemented);
+    let request = call.request(Empty {});
+    let actions: Vec<_> = call.client.list_actions(request).await.unwrap().into_inner().try_collect().await.unwrap();
+    assert!(actions.iter().any(|action| action.r#type == "CreatePreparedStatement"));
+    let request = call.request(described(&statement("SELECT 1")));
+    let poll = call.client.poll_flight_info(request).await.unwrap().into_inner();
+    assert!(poll.info.is_some() && poll.flight_descriptor.is_none() && poll.progress == Some(1.0));
+    house.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn parameters_of_any_type_are_bound() {
+    let house = House::default().await;
+    let mut call = house.caller("acme").await;
+    let sql = "SELECT sum(value) FROM generate_series(1, 10) WHERE value > $1";
+    let created = call.prepare(sql).await.unwrap();
+    let parameters = Schema::try_from(IpcMessage(created.parameter_schema)).unwrap();
+    assert_eq!(*parameters.field(0).data_type(), DataType::Int64);
+    let handle = created.prepared_statement_handle;
+    let bound: Vec<ArrayRef> = vec![
+        Arc::new(Int64Array::from(vec![7])),
+        Arc::new(Int8Array::from(vec![7])),
+        Arc::new(Float64Array::from(vec![7.0])),
+        Arc::new(StringArray::from(vec!["7"])),
+    ];
+    for value in bound {
+        let updated = call.bind(&handle, vec![row(vec![value.clone()])]).await.unwrap();
+        // Stateless: the updated handle is good on another connection, and again.
+        for mut call in [house.caller("acme").await, house.caller("acme").await] {
+            let sum = call.value(&prepared(&updated)).await.unwrap();
+            assert_eq!(sum.as_primitive::<Int64Type>().value(0), 27, "{}", value.data_type());
+        }
+    }
+    // The old handle is not bound, and says so instead of answering without the parameter.
+    let error = call.info(&prepared(&handle)).await.unwrap_err();
+    assert_eq!(error.code(), Code::InvalidArgument);
+    assert!(error.message().starts_with("parameter 1 is not bound"), "{error}");
+    assert!(call.schema(&prepared(&handle)).await.is_ok());
+    // Several rows, too few and too many columns.
+    let two = row(vec![Arc::new(Int64Array::from(vec![1, 2]))]);
+    let one = || row(vec![Arc::new(Int64Array::from(vec![1]))]);
+    let wide = row(vec![Arc::new(Int64Array::from(vec![1])), Arc::new(Int64Array::from(vec![1]))]);
+    for batches in [vec![two], vec![one(), one()], vec![wide]] {
+        assert_eq!(call.bind(&handle, batches).await.unwrap_err().code(), Code::InvalidArgument);
+    }
+    house.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn unknown_parameters_are_text_and_nothing_is_an_update() {
+    let house = House::default().await;
+    let mut call = house.caller("acme").await;
+    let request = ActionCreatePreparedStatementRequest { query: "SELECT ? AS x".into(), transaction_id: None };
+    let results = call.act("CreatePreparedStatement", request.as_any().encode_to_vec()).await.unwrap();
+    let any = Any::decode(&*results[0].body).unwrap();
+    assert!(any.value.ends_with(&[0x20, 0x00]), "field 4, is_update = false");
+    let created: ActionCreatePreparedStatementResult = any.unpack().unwrap().unwrap();
+    let parameters = Schema::try_from(IpcMessage(created.parameter_schema)).unwrap();
+    assert_eq!(*parameters.field(0).data_type(), DataType::Utf8);
+    let text = row(vec![Arc::new(StringArray::from(vec!["hello"]))]);
+    let handle = call.bind(&created.prepared_statement_handle, vec![text]).await.unwrap();
+    let value = call.value(&prepared(&handle)).await.unwrap();
+    assert_eq!(value.as_string::<i32>().value(0), "hello");
+    house.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_query_is_cancelled_by_its_caller_only() {
+    let house = House::default().await;
+    let mut call = house.caller("acme").await;
+    let info = call.info(&statement(ENDLESS)).await.unwrap();
+    let cancel = |info: &FlightInfo| CancelFlightInfoRequest { info: Some(info.clone()) }.encode_to_vec();
+    let result =
+        |results: Vec<arrow_flight::Result>| CancelFlightInfoResult::decode(&*results[0].body).unwrap().status();
+    // It does not run yet.
+    let before = call.act("CancelFlightInfo", cancel(&info)).await.unwrap();
+    assert_eq!(result(before), CancelStatus::NotCancellable);
+    for older in [false, true] {
+        let request = call.request(info.endpoint[0].ticket.clone().unwrap());
+        let mut rows = call.client.do_get(request).await.unwrap().into_inner();
+        assert!(rows.message().await.unwrap().is_some());
+        let foreign = house.caller("evil").await.act("CancelFlightInfo", cancel(&info)).await.unwrap_err();
+        assert_eq!(foreign.code(), Code::PermissionDenied);
+        if older {
+            let request = ActionCancelQueryRequest { info: info.encode_to_vec().into() };
+            let results = call.act("CancelQuery", request.as_any().encode_to_vec()).await.unwrap();
+            let answer: ActionCancelQueryResult = Any::decode(&*results[0].body).unwrap().unpack().unwrap().unwrap();
+            assert_eq!(answer.result, 1);
+        } else {
+            let answer = call.act("CancelFlightInfo", cancel(&info)).await.unwrap();
+            assert_eq!(result(answer), CancelStatus::Cancelled);
+        }
+        let end = rows.try_for_each(|_| std::future::ready(Ok(()))).await.unwrap_err();
+        assert_eq!(end.code(), Code::Cancelled);
+        until_idle(&house.engine).await;
+    }
+    house.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_client_that_goes_away_stops_its_query() {
+    let house = House::default().await;
+    let mut call = house.caller("acme").await;
+    let info = call.info(&statement(ENDLESS)).await.unwrap();
+    let request = call.request(info.endpoint[0].ticket.clone().unwrap());
+    let mut rows = call.client.do_get(request).await.unwrap().into_inner();
+    assert!(rows.message().await.unwrap().is_some());
+    assert_eq!(house.engine.running(), 1);
+    drop(rows);
+    until_idle(&house.engine).await;
+    house.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn session_options_are_checked_and_choose_types_only() {
+    let house = House::default().await;
+    let mut call = house.caller("acme").await;
+    let options = [("catalog", "glasshouse"), ("schema", "other"), ("types", "native"), ("tenant", "evil")];
+    let session_options =
+        options.map(|(name, value)| (name.to_owned(), OptionValue::from_text(value))).into_iter().collect();
+    let results = call.act("SetSessionOptions", SetRequest { session_options }.encode_to_vec()).await.unwrap();
+    let result = SetResult::decode(&*results[0].body).unwrap();
+    let errors = ["catalog", "schema", "types", "tenant"].map(|name| result.error(name));
+    assert_eq!(errors, [None, Some(SetErrorValue::InvalidValue), None, Some(SetErrorValue::InvalidName)]);
+
+    let get = async |call: &mut Call| {
+        let results = call.act("GetSessionOptions", vec![]).await.unwrap();
+        let options = GetResult::decode(&*results[0].body).unwrap().session_options;
+        ["catalog", "schema", "types"].map(|name| options[name].text().unwrap().to_owned())
+    };
+    assert_eq!(get(&mut call).await, ["glasshouse", "public", "native"]);
+    let view = statement("SELECT arrow_cast('a', 'Utf8View') AS v");
+    assert_eq!(*call.schema(&view).await.unwrap().field(0).data_type(), DataType::Utf8View);
+    assert_eq!(get(&mut house.caller("evil").await).await, ["glasshouse", "public", "compat"]);
+    let results = call.act("CloseSession", vec![]).await.unwrap();
+    assert_eq!(CloseResult::decode(&*results[0].body).unwrap().encode_to_vec(), [8, 1]);
+    assert_eq!(*call.schema(&view).await.unwrap().field(0).data_type(), DataType::Utf8);
+    house.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn ingest_needs_a_declared_table() {
+    let house = House::default().await;
+    let mut call = house.caller("acme").await;
+    let events = || vec![row(vec![Arc::new(Int64Array::from(vec![1]))])];
+    let mut command = CommandStatementIngest { table: "nowhere".into(), ..CommandStatementIngest::default() };
+    assert_eq!(call.put(&command, events()).await.unwrap_err().code(), Code::InvalidArgument);
+    command.table_definition_options =
+        Some(arrow_flight::sql::TableDefinitionOptions { if_not_exist: 2, if_exists: 2 });
+    assert_eq!(call.put(&command, events()).await.unwrap_err().code(), Code::NotFound);
+    command.transaction_id = Some("t".into());
+    assert_eq!(call.put(&command, events()).await.unwrap_err().code(), Code::Unimplemented);
+    house.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_stopping_server_finishes_its_answers_and_cuts_the_rest() {
+    let sql = "SELECT value, repeat('x', 500) AS text FROM generate_series(1, 40000)";
+    for (drain_max, finishes) in [(PATIENCE, true), (Duration::ZERO, false)] {
+        let house = House::open(FlightConfig { drain_max, ..FlightConfig::default() }).await;
+        let mut call = house.caller("acme").await;
+        let sql = if finishes { sql } else { ENDLESS };
+        let info = call.info(&statement(sql)).await.unwrap();
+        let request = call.request(info.endpoint[0].ticket.clone().unwrap());
+        let mut rows = call.client.do_get(request).await.unwrap().into_inner();
+        assert!(rows.message().await.unwrap().is_some());
+        house.stop.cancel();
+        let end = rows.by_ref().try_for_each(|_| std::future::ready(Ok(()))).await;
+        match finishes {
+            true => end.unwrap(),
+            false => {
+                let end = end.unwrap_err();
+                assert_eq!(end.code(), Code::Unavailable, "{end:?}");
+            }
+        }
+        drop(call);
+        house.close().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn plain_text_stays_on_loopback() {
+    let listener = TcpListener::bind("0.0.0.0:0").await.unwrap();
+    let error = tls::settings(&listener, &FlightConfig::default()).unwrap_err();
+    assert!(error.message().contains("plain text"), "{error}");
+    let allowed = FlightConfig { plaintext_allowed: true, ..FlightConfig::default() };
+    assert!(tls::settings(&listener, &allowed).unwrap().is_none());
+}
+
+#[tokio::test]
+async fn our_own_client_reads_answers_and_errors() {
+    let house = House::default().await;
+    let mut client = Client::connect(&house.url, &token("acme"), None).await.unwrap();
+    let rows = client.query("SELECT value FROM generate_series(1, 20000)").await.unwrap();
+    assert_eq!(rows.schema.field(0).name(), "value");
+    let batches: Vec<_> = rows.batches.try_collect().await.unwrap();
+    assert_eq!(batches.iter().map(RecordBatch::num_rows).sum::<usize>(), 20_000);
+    let error = client.query("SELECT * FROM nowhere").await.err().unwrap();
+    assert_eq!(error.kind(), crate::error::Kind::NotFound);
+    for url in ["localhost:1", "ftp://localhost", "grpc://"] {
+        assert!(Client::connect(url, "", None).await.is_err(), "{url}");
+    }
+    house.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn health_is_open_and_ends_with_the_server() {
+    use tonic_health::pb::HealthCheckRequest;
+    use tonic_health::pb::health_client::HealthClient;
+    let house = House::default().await;
+    let mut client = HealthClient::new(house.channel().await);
+    let request = || HealthCheckRequest { service: "arrow.flight.protocol.FlightService".to_owned() };
+    assert_eq!(client.check(request()).await.unwrap().into_inner().status, 1);
+    let mut watch = client.watch(request()).await.unwrap().into_inner();
+    assert_eq!(watch.message().await.unwrap().unwrap().status, 1);
+    house.stop.cancel();
+    assert_eq!(watch.message().await.unwrap().unwrap().status, 2);
+    drop((watch, client));
+    house.close().await.unwrap();
+}

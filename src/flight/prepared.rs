@@ -137,14 +137,19 @@ fn coerced_value(column: &ArrayRef, to: &DataType) -> Result<ArrayRef> {
             .map_err(|error| Error::invalid(format!("the value does not fit type {to}: {error}")).with_source(error))
     };
     let converted = cast(&value, to)?;
-    // Arrow cuts fractions off; `x > 1.5` must not become `x > 1`.
-    let has_fractions = from.is_floating() || from.is_decimal();
-    if has_fractions && to.is_integer() && cast(&converted, &from)?.to_data() != value.to_data() {
+    // Arrow cuts off what does not fit; `x > 1.5` must not become `x > 1`.
+    if may_lose(&from, to) && cast(&converted, &from)?.to_data() != value.to_data() {
         return Err(Error::invalid(format!(
-            "the value has a fraction, the statement compares it with {to}: write `CAST(? AS DOUBLE)`"
+            "a value of type {from} would be rounded to {to}: give the placeholder a type, as in `CAST(? AS DOUBLE)`"
         )));
     }
     Ok(converted)
+}
+
+/// Whether a cast that succeeds may still change the value. Floats round to floats in any arithmetic.
+fn may_lose(from: &DataType, to: &DataType) -> bool {
+    let is_exact = |kind: &DataType| kind.is_integer() || kind.is_decimal() || kind.is_temporal();
+    (is_exact(from) || from.is_floating()) && is_exact(to) && can_cast_types(to, from)
 }
 
 #[cfg(test)]
@@ -200,6 +205,8 @@ mod tests {
             coerce(Int64Array::from(vec![300]), DataType::Int8),
             coerce(Float64Array::from(vec![1.5]), DataType::Int64),
             coerce(decimal, DataType::Int32),
+            coerce(TimestampMillisecondArray::from(vec![86_400_001]), DataType::Date32),
+            coerce(TimestampMillisecondArray::from(vec![1_500]), DataType::Timestamp(TimeUnit::Second, None)),
             coerce(Date32Array::from(vec![1]), DataType::Boolean),
         ];
         for error in refused {

@@ -27,6 +27,7 @@ use crate::clock::Clock;
 use crate::config::QueryConfig;
 use crate::error::{Error, Result};
 use crate::lake::{Table, Tables};
+use crate::query::opaque::Opaque;
 use crate::query::limits;
 use crate::query::session::{CATALOG, SCHEMA, Session};
 use crate::query::table::Source;
@@ -45,7 +46,7 @@ pub struct Engine {
     pub(super) slots: Slots,
     pub(super) running: Arc<Running>,
     /// Cloned for each session.
-    pub(super) template: SessionState,
+    pub(super) template: Opaque<SessionState>,
     /// The table functions that a statement may name.
     pub(super) table_functions: Arc<[Arc<TableFunction>]>,
     runtime: Arc<RuntimeEnv>,
@@ -105,7 +106,7 @@ impl Engine {
             clock,
             slots,
             running: Arc::default(),
-            template,
+            template: Opaque::new(template),
             table_functions: SessionStateDefaults::default_table_functions().into(),
             runtime,
             sources,

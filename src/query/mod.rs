@@ -21,6 +21,7 @@ mod catalog;
 mod engine;
 mod error;
 mod limits;
+mod opaque;
 mod parameters;
 mod prune;
 mod scan;
@@ -31,4 +32,5 @@ mod table;
 mod tests;
 
 pub use engine::{Engine, QueryId};
+pub use opaque::Opaque;
 pub use session::{Answer, CATALOG, Planned, SCHEMA, Session, VisibleTable};

@@ -23,6 +23,7 @@ use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::execute_stream;
 use datafusion::sql::parser::Statement;
 use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use tokio::time::Instant;
 
 use crate::clock::Micros;
@@ -33,6 +34,7 @@ use crate::query::catalog::{SessionTables, catalogs};
 use crate::query::engine::Engine;
 use crate::query::error::of_engine;
 use crate::query::table::TenantTable;
+use crate::query::opaque::Opaque;
 use crate::query::{QueryId, parameters, statement};
 use crate::telemetry::QueryOutcome;
 use crate::tenancy::Access;
@@ -46,7 +48,7 @@ pub const SCHEMA: &str = "public";
 pub struct Session {
     engine: Arc<Engine>,
     access: Access,
-    state: SessionState,
+    state: Opaque<SessionState>,
     tables: Arc<SessionTables>,
     started: Instant,
 }
@@ -55,7 +57,7 @@ pub struct Session {
 #[derive(Debug, Clone)]
 pub struct Planned {
     /// The logical plan with placeholders unbound.
-    pub plan: LogicalPlan,
+    pub plan: Opaque<LogicalPlan>,
     /// The schema of the answer: what FlightInfo, GetSchema and the stream all say. Empty for statements without one.
     pub schema: SchemaRef,
     /// One field per placeholder, in order; the type inferred, or `Null` when it cannot be.
@@ -98,15 +100,19 @@ impl Session {
             }
         }
         let tables = Arc::new(tables);
-        let mut state = engine.template.clone();
+        let mut state = SessionState::clone(&engine.template);
         state.register_catalog_list(catalogs(Arc::clone(&tables), Arc::clone(&engine.table_functions)));
         state.mark_start_execution();
         state.execution_props_mut().query_execution_start_time = DateTime::from_timestamp_micros(engine.clock.now());
-        Ok(Self { engine, access, state, tables, started: Instant::now() })
+        Ok(Self { engine, access, state: Opaque::new(state), tables, started: Instant::now() })
     }
 
     /// Parses, checks and plans one statement. Anything but a query is refused by its name.
-    pub async fn plan(&self, sql: &str) -> Result<Planned> {
+    pub fn plan<'a>(&'a self, sql: &'a str) -> BoxFuture<'a, Result<Planned>> {
+        self.plan_statement(sql).boxed()
+    }
+
+    async fn plan_statement(&self, sql: &str) -> Result<Planned> {
         let statement = statement::parse(sql, &self.engine.config)?;
         self.check_names(&statement)?;
         let plan = self.guarded(self.state.statement_to_plan(statement)).await?;
@@ -114,12 +120,20 @@ impl Session {
         let found = plan.get_parameter_fields().map_err(|fault| self.fault(fault))?;
         let parameters = parameters::schema(&found)?;
         let schema = answer_schema(&plan, !parameters.fields().is_empty());
-        Ok(Planned { schema: Arc::new(schema), parameters, ordered: is_ordered(&plan), plan })
+        Ok(Planned { schema: Arc::new(schema), parameters, ordered: is_ordered(&plan), plan: Opaque::new(plan) })
     }
 
     /// Runs a planned statement; `parameters` holds one row of values (or no column), cast to the inferred types.
     /// Waits for a slot of the tenant first.
-    pub async fn run(&self, planned: &Planned, parameters: Option<&RecordBatch>) -> Result<Answer> {
+    pub fn run<'a>(
+        &'a self,
+        planned: &'a Planned,
+        parameters: Option<&'a RecordBatch>,
+    ) -> BoxFuture<'a, Result<Answer>> {
+        self.run_planned(planned, parameters).boxed()
+    }
+
+    async fn run_planned(&self, planned: &Planned, parameters: Option<&RecordBatch>) -> Result<Answer> {
         self.access.check_expiry(self.engine.clock.now())?;
         let slot = self.engine.slots.take(self.access.tenant()?).await?;
         let ticket = self.engine.enter(&self.access, slot)?;
@@ -137,13 +151,13 @@ impl Session {
 
     async fn execute(&self, planned: &Planned, parameters: Option<&RecordBatch>) -> Result<SendableRecordBatchStream> {
         let values = parameters::bind(&planned.parameters, parameters)?;
-        let mut plan = planned.plan.clone();
+        let mut plan = LogicalPlan::clone(&planned.plan);
         if !values.is_empty() {
             plan = plan.with_param_values(values).map_err(|fault| self.fault(fault))?;
             check_types(planned, &plan)?;
         }
         let physical = self.guarded(self.state.create_physical_plan(&plan)).await?;
-        let context = TaskContext::from(&self.state).with_runtime(self.engine.runtime());
+        let context = TaskContext::from(&*self.state).with_runtime(self.engine.runtime());
         execute_stream(physical, Arc::new(context)).map_err(|fault| self.fault(fault))
     }
 

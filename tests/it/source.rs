@@ -61,22 +61,31 @@ pub(crate) fn tree() -> Vec<File> {
             }
         }
     }
+    // A file whose `mod` line stands under `#[cfg(test)]` is a test, every line of it.
+    let tests: Vec<String> = files.iter().flat_map(|file| test_files(&file.path, &file.code)).collect();
+    let test = |file: File| if tests.contains(&file.path) { File::test(&file.path, &file.text) } else { file };
+    let mut files: Vec<File> = files.into_iter().map(test).collect();
     files.sort_by(|one, other| one.path.cmp(&other.path));
     files
 }
 
 impl File {
+    /// A file with this text. In `src` it is shipped, without what stands under `#[cfg(test)]`; elsewhere it is a test.
     pub(crate) fn new(path: &str, text: &str) -> Self {
+        Self::read(path, text, if path.starts_with("src/") { without_tests } else { blank })
+    }
+
+    /// A file that is a test wherever it stands.
+    pub(crate) fn test(path: &str, text: &str) -> Self {
+        Self::read(path, text, blank)
+    }
+
+    fn read(path: &str, text: &str, ship: impl Fn(&str) -> String) -> Self {
         let code = if path.ends_with(".rs") { code(text) } else { String::new() };
-        let name = path.rsplit('/').next().unwrap_or(path);
-        // In `src` a test file is known by its name, which its `mod` line in `mod.rs` repeats under `#[cfg(test)]`.
-        let is_test = !path.starts_with("src/")
-            || name.trim_end_matches(".rs").ends_with("tests")
-            || name.trim_end_matches(".rs").ends_with("testing");
-        let shipped = if is_test { blank(&code) } else { without_tests(&code) };
-        let tests =
+        let shipped = ship(&code);
+        let rest =
             code.chars().zip(shipped.chars()).map(|(all, kept)| if all == kept && all != '\n' { ' ' } else { all });
-        Self { path: path.to_owned(), text: text.to_owned(), tests: tests.collect(), shipped, code }
+        Self { path: path.to_owned(), text: text.to_owned(), tests: rest.collect(), shipped, code }
     }
 
     /// Whether it is part of the library or the binary.
@@ -296,9 +305,22 @@ fn character(rest: &str) -> Option<usize> {
     inside[length..].starts_with('\'').then_some(length + 2)
 }
 
+/// What stands before an item that is compiled for tests only.
+const MARK: &str = "#[cfg(test)]";
+
+/// The files whose `mod` lines stand under `#[cfg(test)]` in this one.
+fn test_files(path: &str, code: &str) -> Vec<String> {
+    let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
+    let items = code.split(MARK).skip(1).map(|item| words(&item[..item_length(item, 0)]));
+    let names = items.filter_map(|item| match item[..] {
+        [.., (_, "mod"), (_, name), (_, ";")] => Some(format!("{folder}/{name}.rs")),
+        _ => None,
+    });
+    names.collect()
+}
+
 /// Code with every item under `#[cfg(test)]` blank.
 fn without_tests(code: &str) -> String {
-    const MARK: &str = "#[cfg(test)]";
     let mut kept = String::with_capacity(code.len());
     let mut rest = code;
     while let Some(start) = rest.find(MARK) {
@@ -357,4 +379,7 @@ fn tests_are_told_apart() {
         assert!(file.shipped.contains(name) && !file.tests.contains(name), "{name}: {file:?}");
     }
     assert!(file.tests.contains("b()") && !file.shipped.contains("b()"), "{file:?}");
+    assert_eq!(test_files(&file.path, &file.code), ["src/a/d.rs"]);
+    let whole = File::test("src/a/d.rs", "fn f() {}");
+    assert!(whole.tests.contains("f()") && !whole.shipped.contains("f()"), "{whole:?}");
 }

@@ -1,30 +1,61 @@
 //! How events come in: every push door calls [`Ingest::submit`] and nothing else.
 //!
 //! ```text
-//!   submit ─► admit (bytes) ─► decode ─┐                       ┌─► table.write ─► table.commit ─► acknowledge all
-//!   submit ─► admit (bytes) ─► decode ─┼─► batch ─► dedupe ─► sort ┘
-//!   submit ─► …                        ┘  (rows, bytes, age)   rejects ─► quarantine.write ─► quarantine.commit
+//!   submit ─► room ─► intake (decode) ─┬─► a table's queue ─► batch ─► dedupe ─► table.write ─► table.commit ─┐
+//!             (bytes)                  │                    (rows, bytes, pace)                               │
+//!                                      └─► its quarantine's queue ─► the same ────────────────────────────────┤
+//!   receipt ◄─────────────────────────────────────────────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! **Invariant:** a receipt follows the commit: what it calls accepted is durable and visible.
+//! **Invariant:** a receipt follows the commit: what it calls accepted is durable and visible, what it calls rejected is
+//! in the quarantine.
 //! **Invariant:** dedupe happens before anything is counted.
 //! **Invariant:** `ingest` does not know that queries or rollups exist; they meet in the lake.
 
+mod submit;
+
+mod room;
+
+mod intake;
+
+mod commit;
+
 mod batch;
+
+mod store;
+
 mod dedupe;
 
+#[cfg(test)]
+mod tests;
+
+pub use room::Room;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::record_batch::RecordBatch;
 use bytes::Bytes;
+use futures::future::try_join_all;
+use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
 use crate::config::IngestConfig;
 use crate::contract::{Format, Reason};
-use crate::error::Result;
-use crate::lake::Tables;
+use crate::error::{Error, Result};
+use crate::lake::{Table, Tables};
 use crate::telemetry::Metrics;
-use crate::tenancy::Access;
+
+use batch::Pending;
+use commit::Ending;
+use dedupe::Keyer;
+use intake::Intaker;
+use room::Rooms;
+use store::Keeper;
+
+/// Requests that wait in one table's queue; their bytes are bounded by `queue_bytes_max`.
+const QUEUE_REQUESTS_MAX: usize = 1024;
 
 /// What a door hands in.
 #[derive(Debug)]
@@ -63,7 +94,34 @@ pub struct RejectNote {
 
 /// The one way in. Owns a committer task per table.
 #[derive(Debug)]
-pub struct Ingest {}
+pub struct Ingest {
+    tables: Arc<Tables>,
+    lanes: BTreeMap<String, Lane>,
+    rooms: Rooms,
+    /// Decoding takes as many cores as there are, and no more.
+    decoders: Arc<Semaphore>,
+    limits: IngestConfig,
+    clock: Clock,
+    metrics: Arc<Metrics>,
+    /// Requests on their way.
+    submits: TaskTracker,
+    /// Committers and their tables' maintenance.
+    tasks: TaskTracker,
+    ending: Ending,
+}
+
+/// The way into one table.
+#[derive(Debug)]
+struct Lane {
+    queue: mpsc::Sender<Pending>,
+    /// None for a quarantine: nobody sends events into it.
+    intaker: Option<Intaker>,
+}
+
+/// The name of a table's quarantine.
+fn quarantine_of(table: &str) -> String {
+    format!("{table}_quarantine")
+}
 
 impl Ingest {
     /// Rebuilds the dedupe windows from the lake and starts the committers. `tables` holds quarantines as well.
@@ -73,20 +131,87 @@ impl Ingest {
         clock: Clock,
         metrics: Arc<Metrics>,
     ) -> Result<Arc<Self>> {
-        let _ = (tables, config, clock, metrics);
-        todo!()
+        let keyer = Keyer::random();
+        let opening = tables.iter().map(|(name, table)| {
+            let (table, metrics, limits) = (table.clone(), metrics.clone(), &config);
+            async move {
+                let committed = Arc::new(Notify::new());
+                let keeper = Keeper::open(table.clone(), keyer, limits, metrics, committed.clone()).await;
+                keeper.map(|keeper| (name, table, keeper, committed)).map_err(|e| e.at(format!("table `{name}`")))
+            }
+        });
+        let opened = try_join_all(opening).await?;
+
+        let (tasks, ending) = (TaskTracker::new(), Ending::default());
+        let mut lanes = BTreeMap::new();
+        for (name, table, keeper, committed) in opened {
+            let (sender, queue) = mpsc::channel(QUEUE_REQUESTS_MAX);
+            tasks.spawn(commit::run(queue, keeper, config.clone(), ending.clone()));
+            tasks.spawn(maintain(table.clone(), committed, ending.clone()));
+            let quarantine = tables.get(&quarantine_of(name));
+            let intaker = quarantine.map(|quarantine| Intaker {
+                contract: table.contract().clone(),
+                quarantine: quarantine.contract().clone(),
+                keyer,
+                notes_max: config.receipt_rejects_max,
+            });
+            lanes.insert(name.clone(), Lane { queue: sender, intaker });
+        }
+        Ok(Arc::new(Self {
+            lanes,
+            rooms: Rooms::new(config.queue_bytes_max, config.queue_wait_max, metrics.clone()),
+            decoders: Arc::new(Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from))),
+            limits: config,
+            clock,
+            metrics,
+            submits: TaskTracker::new(),
+            tasks,
+            ending,
+            tables,
+        }))
     }
 
-    /// Validates, stamps, dedupes, commits, and only then returns. `Limited` with a retry time when the queue is full;
-    /// `NotFound` for a table that the caller may not see; `Forbidden` without the ingest scope. `door` names the way in
-    /// ("http", "flight") for the quarantine's place. Dropping the future does not undo what was admitted.
-    pub async fn submit(&self, access: &Access, table: &str, payload: Payload, door: &str) -> Result<Receipt> {
-        let _ = (access, table, payload, door);
-        todo!()
+    /// All tables, quarantines as well.
+    pub fn tables(&self) -> &Arc<Tables> {
+        &self.tables
+    }
+
+    /// Bytes that wait for a commit now.
+    pub fn queued_bytes(&self) -> usize {
+        self.rooms.taken_bytes()
+    }
+
+    /// Whether events can come in now: `Unavailable`, with the reason, when not.
+    pub fn ready(&self) -> Result<()> {
+        if self.ending.hurry.is_cancelled() {
+            return Err(stopping());
+        }
+        match self.lanes.iter().find(|(_, lane)| lane.queue.is_closed()) {
+            Some((table, _)) => Err(Error::unavailable(format!("the committer of `{table}` has ended"))),
+            None => Ok(()),
+        }
     }
 
     /// Stops taking requests, commits what was admitted, and ends the tasks.
     pub async fn stop(&self) {
-        todo!()
+        self.ending.hurry.cancel();
+        self.submits.close();
+        self.submits.wait().await;
+        self.ending.close.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
     }
+}
+
+/// Checkpoints and log clean-up in the background, when commits have made them due.
+async fn maintain(table: Arc<Table>, committed: Arc<Notify>, ending: Ending) {
+    while ending.close.run_until_cancelled(committed.notified()).await.is_some() {
+        if let Err(error) = table.maintain().await {
+            tracing::warn!(table = %table.contract().name, ?error, "maintenance failed, it is tried again after a commit");
+        }
+    }
+}
+
+fn stopping() -> Error {
+    Error::unavailable("the server is stopping: send it to another one, or again later")
 }

@@ -1,0 +1,157 @@
+//! One request on its way: may it, is there room, what does it hold, is it committed.
+//!
+//! In: a payload with its caller's [`Access`]. Out: a [`Receipt`], after the commit; or an error, and then the caller
+//! sends the same again: events that were stored all the same are counted as duplicates.
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::batch::{Pending, Stored};
+use super::dedupe::Part;
+use super::intake::{Intake, Intaker, bytes_of};
+use super::room::Room;
+use super::{Ingest, Lane, Payload, Receipt, quarantine_of, stopping};
+use crate::clock::Micros;
+use crate::contract::{Owner, Stamp};
+use crate::error::{Error, Result};
+use crate::telemetry::EventOutcome;
+use crate::tenancy::{Access, Scope};
+
+/// The metrics' name for an operator, whose events may be of many tenants.
+const OPERATOR: &str = "(operator)";
+
+impl Ingest {
+    /// Validates, stamps, dedupes, commits, and only then returns. `Limited` with a retry time when the queue is full;
+    /// `NotFound` for a table that the caller may not see; `Forbidden` without the ingest scope. `door` names the way in
+    /// ("http", "flight") for the quarantine's place. Dropping the future does not undo what was admitted.
+    pub async fn submit(&self, access: &Access, table: &str, payload: Payload, door: &str) -> Result<Receipt> {
+        self.submit_in(self.room(), access, table, payload, door).await
+    }
+
+    /// Room in the queue for a body that is still arriving. Grow it before taking more bytes into memory.
+    pub fn room(&self) -> Room {
+        self.rooms.empty()
+    }
+
+    /// The same as [`Ingest::submit`], for a payload that has room already.
+    pub async fn submit_in(
+        &self,
+        mut room: Room,
+        access: &Access,
+        table: &str,
+        payload: Payload,
+        door: &str,
+    ) -> Result<Receipt> {
+        let _running = self.submits.token();
+        let (lane, intaker) = self.lane(access, table)?;
+        room.resize(payload.bytes()).await?;
+        let Intake { good, bad, rejected, notes } = self.intake(intaker, payload, access.owner(), door).await?;
+        let (good_bytes, bad_bytes) = (bytes_of(&good.rows), bad.as_ref().map_or(0, |bad| bytes_of(&bad.rows)));
+        // Columns may take more than the text they came from.
+        room.resize(good_bytes + bad_bytes).await?;
+        let bad_room = room.split(bad_bytes);
+
+        let quarantine = self.lanes.get(&quarantine_of(table)).map_or(&lane.queue, |lane| &lane.queue);
+        let bad = bad.map(|bad| self.store(quarantine, bad, bad_bytes, bad_room));
+        let good = (good.rows.num_rows() > 0).then(|| self.store(&lane.queue, good, good_bytes, room));
+        let (bad, good) = tokio::join!(optional(bad), optional(good));
+        bad?;
+        let good = good?;
+        let receipt = Receipt {
+            accepted: good.accepted,
+            duplicate: good.duplicate,
+            rejected,
+            rejects: notes,
+            version: good.version,
+        };
+        self.count(access, table, &receipt);
+        Ok(receipt)
+    }
+
+    /// Whether the caller may send events to `table` now: what a door asks before it reads a body.
+    pub fn check(&self, access: &Access, table: &str) -> Result<()> {
+        self.lane(access, table).map(|_| ())
+    }
+
+    /// The table's lane, for a caller who may use it.
+    fn lane(&self, access: &Access, table: &str) -> Result<(&Lane, &Intaker)> {
+        if self.ending.hurry.is_cancelled() {
+            return Err(stopping());
+        }
+        access.check_expiry(self.clock.now())?;
+        access.require(Scope::Ingest)?;
+        // Operators have no rules of their own: they send for every tenant.
+        let visible = access.owner() == Owner::PerEvent || access.rules(table).is_some();
+        let lane = self.lanes.get(table).filter(|_| visible).ok_or_else(|| unknown(table))?;
+        let intaker = lane.intaker.as_ref();
+        let intaker = intaker.ok_or_else(|| Error::forbidden(format!("`{table}` is a quarantine: only the server fills it")))?;
+        Ok((lane, intaker))
+    }
+
+    /// Decodes on the blocking pool, as many requests at once as there are cores.
+    async fn intake(&self, intaker: &Intaker, payload: Payload, owner: Owner, door: &str) -> Result<Intake> {
+        let received = self.clock.now();
+        let future_max = Micros::try_from(self.limits.future_max.as_micros()).unwrap_or(Micros::MAX);
+        let stamp = Stamp {
+            received,
+            owner,
+            time_max: received.saturating_add(future_max),
+            event_bytes_max: self.limits.event_bytes_max,
+            dimensions_max: self.limits.dimensions_max,
+        };
+        let turn = Arc::clone(&self.decoders).acquire_owned().await.map_err(|_| stopping())?;
+        let (intaker, door) = (intaker.clone(), door.to_owned());
+        let decoding = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            intaker.take(payload, &stamp, &door)
+        });
+        decoding.await.map_err(|cause| Error::internal("decoding failed").with_source(cause))?
+    }
+
+    /// Hands rows to a committer and waits for its answer.
+    async fn store(&self, queue: &mpsc::Sender<Pending>, part: Part, bytes: usize, room: Room) -> Result<Stored> {
+        let (reply, answer) = oneshot::channel();
+        let pending = Pending { part, bytes, room, reply };
+        queue.send_timeout(pending, self.limits.queue_wait_max).await.map_err(|error| match error {
+            mpsc::error::SendTimeoutError::Timeout(_) => self.rooms.full(),
+            mpsc::error::SendTimeoutError::Closed(_) => stopping(),
+        })?;
+        answer.await.map_err(|_| Error::unavailable("the table's committer has ended: send it again later"))?
+    }
+
+    fn count(&self, access: &Access, table: &str, receipt: &Receipt) {
+        let tenant = access.tenant().map_or(OPERATOR, |tenant| tenant.as_str());
+        let counts = [
+            (EventOutcome::Accepted, receipt.accepted),
+            (EventOutcome::Duplicate, receipt.duplicate),
+            (EventOutcome::Rejected, receipt.rejected),
+        ];
+        for (outcome, count) in counts.into_iter().filter(|(_, count)| *count > 0) {
+            self.metrics.events(table, tenant, outcome, count);
+        }
+    }
+}
+
+impl Payload {
+    /// What it takes of the memory.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Encoded(_, body) => body.len(),
+            Self::Arrow(batches) => batches.iter().map(bytes_of).sum(),
+        }
+    }
+}
+
+/// The outcome of something that may be absent.
+async fn optional(storing: Option<impl Future<Output = Result<Stored>>>) -> Result<Stored> {
+    match storing {
+        Some(storing) => storing.await,
+        None => Ok(Stored::default()),
+    }
+}
+
+/// The same answer for a table that is absent and one that the caller may not see.
+fn unknown(table: &str) -> Error {
+    Error::not_found(format!("no table `{table}`"))
+}

@@ -1,13 +1,52 @@
-//! The web door: ingest, health and metrics. Every route on this page. The only module that knows axum.
+//! The web door: ingest, the list of tables, health and metrics. Every route on this page. The only module that knows
+//! axum and hyper.
+//!
+//! ```text
+//!   connection (bounded) ─► observe (id, time, metrics) ─► events ─► caller ─► media ─► body ─► Ingest ─► receipt
+//!                                                       ├► tables ─► caller
+//!                                                       ├► metrics ─► caller (operators)
+//!                                                       └► healthz, readyz
+//! ```
+//!
+//! **Invariant:** a body is read only after its caller may send it, and only into room taken from the ingest queue.
+//! **Invariant:** every answer is JSON with a request id, also for a path, method or failure that nobody foresaw;
+//! `/metrics` alone is text.
+
+mod ingest;
+
+mod ops;
+
+mod observe;
+
+mod caller;
+
+mod media;
+
+mod body;
+
+mod error;
+
+mod connection;
+
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
+use axum::Router;
+use axum::http::{Method, StatusCode, Uri};
+use axum::middleware::from_fn_with_state;
+use axum::routing::{get, post};
+use tokio_util::sync::CancellationToken;
+
 use crate::clock::Clock;
 use crate::config::{HttpConfig, IngestConfig};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ingest::Ingest;
 use crate::telemetry::Metrics;
 use crate::tenancy::Verifier;
+
+use error::Problem;
 
 /// What the door needs.
 #[derive(Debug, Clone)]
@@ -24,13 +63,45 @@ pub struct Doors {
     pub limits: IngestConfig,
 }
 
+/// What every handler sees.
+#[derive(Debug)]
+struct Door {
+    doors: Doors,
+    config: HttpConfig,
+    stop: CancellationToken,
+}
+
 /// Serves until `stop` ends, then finishes running requests.
 pub async fn serve(
     listener: tokio::net::TcpListener,
     doors: Doors,
     config: HttpConfig,
-    stop: tokio_util::sync::CancellationToken,
+    stop: CancellationToken,
 ) -> Result<()> {
-    let _ = (listener, doors, config, stop);
-    todo!()
+    let router = routes(Arc::new(Door { doors, config: config.clone(), stop: stop.clone() }));
+    connection::accept(listener, router, &config, stop).await;
+    Ok(())
+}
+
+/// Every route.
+fn routes(door: Arc<Door>) -> Router {
+    Router::new()
+        .route("/v1/tables", get(ops::tables))
+        .route("/v1/tables/{table}/events", post(ingest::events))
+        .route("/metrics", get(ops::metrics))
+        .route("/healthz", get(ops::healthz))
+        .route("/readyz", get(ops::readyz))
+        .fallback(unknown_path)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(from_fn_with_state(door.clone(), observe::observe))
+        .with_state(door)
+}
+
+async fn unknown_path(uri: Uri) -> Problem {
+    Error::not_found(format!("no path `{}`: see `docs/http.md` for all there are", uri.path())).into()
+}
+
+async fn wrong_method(method: Method, uri: Uri) -> Problem {
+    let error = Error::invalid(format!("`{}` does not take {method}: see the header `allow`", uri.path()));
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, error)
 }

@@ -205,11 +205,11 @@ impl Keeper {
         }
     }
 
-    /// The newest ids of the lake, oldest first.
+    /// The newest ids of the lake. They come newest first and enter oldest first.
     async fn rebuild(&self) -> Result<Window> {
         let contract = self.table.contract();
         let mut window = Window::new(self.ids_max);
-        for rows in self.table.recent(self.ids_max).await? {
+        for rows in self.table.recent(self.ids_max).await?.into_iter().rev() {
             let (tenant, id) = (position(&rows, contract, contract.tenant)?, position(&rows, contract, contract.id)?);
             window.extend(self.keyer.hashes(&rows, tenant, id)?);
         }

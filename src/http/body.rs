@@ -1,0 +1,157 @@
+//! A body into memory: received and decompressed within bounds, each byte in room taken from the ingest queue.
+//!
+//! In: a body and its encoding. Out: its plain bytes, or 413 when it grows past a bound, or 400 when it breaks off.
+//!
+//! **Invariant:** memory is taken step by step as bytes arrive: neither an announced length nor a compression header is
+//! believed.
+
+use std::io::{Cursor, Read};
+
+use axum::body::Body;
+use bytes::{Bytes, BytesMut};
+use flate2::bufread::MultiGzDecoder;
+use http_body_util::BodyExt as _;
+
+use super::error::Problem;
+use super::media::Encoding;
+use crate::config::IngestConfig;
+use crate::error::{Error, Result};
+use crate::ingest::Room;
+use crate::telemetry::Metrics;
+
+/// Bytes of one step of decompression on the blocking pool.
+const STEP_BYTES: usize = 1 << 20;
+/// A body may become this large by decompression whatever its ratio: a few short lines repeat a lot.
+const EXPANDED_BYTES_MIN: usize = 64 * 1024;
+/// Memory that a zstd frame may ask for, as a power of two: the 8 MiB that RFC 8878 recommends.
+const ZSTD_WINDOW_LOG_MAX: u32 = 23;
+/// What is read and thrown away of a refused body, so that the client sees the answer and not a broken connection.
+const DISCARDED_BYTES_MAX: usize = 256 * 1024;
+
+/// The bounds of one body.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bounds {
+    bytes_max: usize,
+    expansion_max: usize,
+}
+
+impl From<&IngestConfig> for Bounds {
+    fn from(limits: &IngestConfig) -> Self {
+        Self { bytes_max: limits.body_bytes_max, expansion_max: limits.body_expansion_max }
+    }
+}
+
+/// Receives and decompresses a body. On return `room` holds at least the bytes of it.
+pub(super) async fn read(
+    body: &mut Body,
+    encoding: Encoding,
+    bounds: Bounds,
+    room: &mut Room,
+    metrics: &Metrics,
+) -> Result<Bytes, Problem> {
+    let received = receive(body, bounds, room, metrics).await?;
+    match Inflater::new(encoding, &received)? {
+        None => Ok(received),
+        Some(inflater) => inflate(inflater, received.len(), bounds, room, metrics).await,
+    }
+}
+
+/// Reads a little of a refused body and forgets it.
+pub(super) async fn discard(body: &mut Body) {
+    let mut left = DISCARDED_BYTES_MAX;
+    while let Some(Ok(frame)) = body.frame().await {
+        let Some(rest) = left.checked_sub(frame.data_ref().map_or(0, Bytes::len)) else { return };
+        left = rest;
+    }
+}
+
+async fn receive(body: &mut Body, bounds: Bounds, room: &mut Room, metrics: &Metrics) -> Result<Bytes, Problem> {
+    let mut received = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|cause| Error::invalid("the body broke off").with_source(cause))?;
+        let Ok(data) = frame.into_data() else { continue };
+        let bytes = received.len() + data.len();
+        if bytes > bounds.bytes_max {
+            metrics.limited("ingest.body_bytes_max");
+            return Err(Problem::too_large(format!("the body is larger than {} bytes: send it in parts", bounds.bytes_max)));
+        }
+        room.resize(bytes).await?;
+        received.extend_from_slice(&data);
+    }
+    Ok(received.freeze())
+}
+
+/// Decompresses in steps, each on the blocking pool, with a pause for room between them.
+async fn inflate(
+    mut inflater: Inflater,
+    received: usize,
+    bounds: Bounds,
+    room: &mut Room,
+    metrics: &Metrics,
+) -> Result<Bytes, Problem> {
+    let expanded_max = received.saturating_mul(bounds.expansion_max).max(EXPANDED_BYTES_MIN);
+    let bytes_max = bounds.bytes_max.min(expanded_max);
+    let mut plain = Vec::new();
+    loop {
+        // One byte more than allowed tells a body that is too large from one that just fits.
+        let step = STEP_BYTES.min(bytes_max + 1 - plain.len());
+        room.resize(received + plain.len() + step).await?;
+        let before = plain.len();
+        let stepping = tokio::task::spawn_blocking(move || {
+            let outcome = inflater.step(&mut plain, step);
+            (inflater, plain, outcome)
+        });
+        let outcome;
+        (inflater, plain, outcome) =
+            stepping.await.map_err(|cause| Error::internal("decompressing failed").with_source(cause))?;
+        outcome.map_err(|cause| Error::invalid("the compressed body is damaged or broke off").with_source(cause))?;
+        if plain.len() > bytes_max {
+            return Err(bomb(bounds, expanded_max, metrics));
+        }
+        if plain.len() - before < step {
+            return Ok(plain.into());
+        }
+    }
+}
+
+fn bomb(bounds: Bounds, expanded_max: usize, metrics: &Metrics) -> Problem {
+    if expanded_max < bounds.bytes_max {
+        metrics.limited("ingest.body_expansion_max");
+        let times = bounds.expansion_max;
+        return Problem::too_large(format!("the body becomes more than {times} times larger by decompression"));
+    }
+    metrics.limited("ingest.body_bytes_max");
+    let bytes_max = bounds.bytes_max;
+    Problem::too_large(format!("the decompressed body is larger than {bytes_max} bytes: send it in parts"))
+}
+
+/// A body on its way to plain bytes.
+enum Inflater {
+    Gzip(Box<MultiGzDecoder<Cursor<Bytes>>>),
+    Zstd(Box<zstd::stream::read::Decoder<'static, Cursor<Bytes>>>),
+}
+
+impl Inflater {
+    /// None for a body that is not compressed.
+    fn new(encoding: Encoding, body: &Bytes) -> Result<Option<Self>> {
+        let source = Cursor::new(body.clone());
+        let failed = |cause| Error::internal("zstd could not be started").with_source(cause);
+        match encoding {
+            Encoding::Identity => Ok(None),
+            Encoding::Gzip => Ok(Some(Self::Gzip(Box::new(MultiGzDecoder::new(source))))),
+            Encoding::Zstd => {
+                let mut decoder = zstd::stream::read::Decoder::with_buffer(source).map_err(failed)?;
+                decoder.window_log_max(ZSTD_WINDOW_LOG_MAX).map_err(failed)?;
+                Ok(Some(Self::Zstd(Box::new(decoder))))
+            }
+        }
+    }
+
+    /// Appends up to `step` bytes; fewer only at the end.
+    fn step(&mut self, plain: &mut Vec<u8>, step: usize) -> std::io::Result<usize> {
+        match self {
+            Self::Gzip(decoder) => decoder.take(step as u64).read_to_end(plain),
+            Self::Zstd(decoder) => decoder.take(step as u64).read_to_end(plain),
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! Who calls: the bearer token of a request, verified.
+//!
+//! In: headers. Out: an [`Access`], or a refusal. Tokens are taken from one `Authorization` header and nowhere else:
+//! not from the URL, which proxies log.
+
+use axum::http::HeaderMap;
+use axum::http::header::AUTHORIZATION;
+
+use super::Door;
+use crate::contract::Owner;
+use crate::error::{Error, Kind, Result};
+use crate::tenancy::{Access, Scope};
+
+/// The verified caller.
+pub(super) async fn caller(door: &Door, headers: &HeaderMap) -> Result<Access> {
+    let refused = |reason: &'static str| move |error: Error| {
+        door.doors.metrics.auth_refused(reason);
+        error
+    };
+    let token = bearer(headers).map_err(refused("header"))?;
+    door.doors.verifier.verify(token).await.map_err(|error| match error.kind() {
+        Kind::Forbidden => refused("claims")(error),
+        Kind::Unauthenticated => refused("token")(error),
+        _ => error,
+    })
+}
+
+/// An operator with the admin scope: who may see what concerns all tenants.
+pub(super) async fn operator(door: &Door, headers: &HeaderMap) -> Result<Access> {
+    let access = caller(door, headers).await?;
+    access.require(Scope::Admin)?;
+    match access.owner() {
+        Owner::PerEvent => Ok(access),
+        Owner::Tenant(_) => Err(Error::forbidden("this is for operators: their tokens name no tenant")),
+    }
+}
+
+/// The token in the one `Authorization: Bearer` header.
+fn bearer(headers: &HeaderMap) -> Result<&str> {
+    let mut values = headers.get_all(AUTHORIZATION).iter();
+    let (first, second) = (values.next(), values.next());
+    let value = first.ok_or_else(|| Error::unauthenticated("no token: send the header `Authorization: Bearer <token>`"))?;
+    if second.is_some() {
+        return Err(Error::unauthenticated("two `Authorization` headers: send one"));
+    }
+    let (scheme, token) = value.to_str().ok().and_then(|value| value.split_once(' ')).unwrap_or_default();
+    let token = token.trim();
+    if !scheme.eq_ignore_ascii_case("bearer") || token.is_empty() {
+        return Err(Error::unauthenticated("not a bearer token: send the header `Authorization: Bearer <token>`"));
+    }
+    Ok(token)
+}

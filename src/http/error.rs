@@ -1,0 +1,143 @@
+//! Errors as a web client sees them: the one table from [`Kind`] to a status, and one shape of body.
+//!
+//! In: an [`Error`] of any module. Out: `{"error":{"kind","message","id"?}}`. **Invariant:** an internal error shows an
+//! id and nothing else; its cause is in the log.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::error::{Error, Kind};
+
+/// When a retry is worth it if nobody knows better.
+const RETRY_AFTER_DEFAULT: Duration = Duration::from_secs(1);
+
+/// An error with its status.
+#[derive(Debug)]
+pub(super) struct Problem {
+    status: StatusCode,
+    error: Error,
+}
+
+impl Problem {
+    /// An error whose status says more than its kind: 405, 413, 415.
+    pub(super) fn new(status: StatusCode, error: Error) -> Self {
+        Self { status, error }
+    }
+
+    /// 413.
+    pub(super) fn too_large(message: String) -> Self {
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, Error::limited(message))
+    }
+
+    /// 415.
+    pub(super) fn wrong_media(message: String) -> Self {
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, Error::unsupported(message))
+    }
+}
+
+impl From<Error> for Problem {
+    fn from(error: Error) -> Self {
+        Self::new(status(error.kind()), error)
+    }
+}
+
+/// The status of a kind.
+fn status(kind: Kind) -> StatusCode {
+    match kind {
+        Kind::Invalid => StatusCode::BAD_REQUEST,
+        Kind::Unauthenticated => StatusCode::UNAUTHORIZED,
+        Kind::Forbidden => StatusCode::FORBIDDEN,
+        Kind::NotFound => StatusCode::NOT_FOUND,
+        Kind::Conflict => StatusCode::CONFLICT,
+        Kind::Limited => StatusCode::TOO_MANY_REQUESTS,
+        // The caller stopped it, so that hardly anybody reads this; the server's own stop is `Unavailable`.
+        Kind::Cancelled => StatusCode::REQUEST_TIMEOUT,
+        Kind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        Kind::Unsupported => StatusCode::NOT_IMPLEMENTED,
+        Kind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+/// The word for a kind.
+fn word(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Invalid => "invalid",
+        Kind::Unauthenticated => "unauthenticated",
+        Kind::Forbidden => "forbidden",
+        Kind::NotFound => "not_found",
+        Kind::Conflict => "conflict",
+        Kind::Limited => "limited",
+        Kind::Cancelled => "cancelled",
+        Kind::Unavailable => "unavailable",
+        Kind::Unsupported => "unsupported",
+        Kind::Internal => "internal",
+    }
+}
+
+impl IntoResponse for Problem {
+    /// Logs it: this is where an error of a request is handled.
+    fn into_response(self) -> Response {
+        let Self { status, error } = self;
+        let kind = error.kind();
+        let body = if kind == Kind::Internal {
+            let id = Uuid::new_v4();
+            tracing::error!(%id, ?error, "a request failed by our fault");
+            json!({ "kind": word(kind), "message": "internal error, the server's log has its cause", "id": id.to_string() })
+        } else {
+            tracing::debug!(status = status.as_u16(), ?error, "a request was refused");
+            json!({ "kind": word(kind), "message": error.message() })
+        };
+        let mut response = (status, Json(json!({ "error": body }))).into_response();
+        let headers = response.headers_mut();
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"glasshouse\""));
+        }
+        let wait = error.wait().or((kind == Kind::Unavailable).then_some(RETRY_AFTER_DEFAULT));
+        if let Some(wait) = wait {
+            let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds.max(1)));
+        }
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn problems_say_what_to_do_and_when() {
+        let seconds = Duration::from_millis(1500);
+        let cases = [
+            (Error::invalid("x").into(), 400, None),
+            (Error::limited("x").retry_after(seconds).into(), 429, Some("2")),
+            (Error::limited("x").into(), 429, None),
+            (Error::unavailable("x").into(), 503, Some("1")),
+            (Problem::too_large("x".into()), 413, None),
+            (Problem::wrong_media("x".into()), 415, None),
+        ];
+        for (problem, status, wait) in cases {
+            let response: Response = Problem::into_response(problem);
+            assert_eq!(response.status().as_u16(), status);
+            assert_eq!(response.headers().get(RETRY_AFTER).map(|wait| wait.to_str().unwrap()), wait, "{status}");
+        }
+        let refused = Problem::from(Error::unauthenticated("x")).into_response();
+        assert!(refused.headers().contains_key(WWW_AUTHENTICATE));
+    }
+
+    #[tokio::test]
+    async fn an_internal_error_shows_an_id_and_not_its_cause() {
+        let error = Error::internal("cannot read `secret.parquet`").with_source("disk 7 of tenant acme");
+        let response = Problem::from(error).into_response();
+        assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        let body = axum::body::to_bytes(response.into_body(), 4096).await.unwrap();
+        let text = String::from_utf8(body.to_vec()).unwrap();
+        assert!(text.contains("\"id\":\"") && !text.contains("secret") && !text.contains("acme"), "{text}");
+    }
+}

@@ -1,0 +1,123 @@
+//! What a body claims to be: its type and its encoding, from the headers.
+//!
+//! In: headers. Out: a [`Format`] and an [`Encoding`], or 415 that names what is accepted. Nothing is guessed from bytes.
+
+use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use axum::http::{HeaderMap, HeaderName};
+
+use super::error::Problem;
+use crate::contract::Format;
+
+/// Accepted types.
+const TYPES: [(&str, Format); 4] = [
+    ("application/json", Format::Json),
+    ("application/x-ndjson", Format::Json),
+    ("application/x-protobuf", Format::Protobuf),
+    ("application/vnd.apache.arrow.stream", Format::ArrowIpc),
+];
+/// Accepted encodings.
+const ENCODINGS: [(&str, Encoding); 3] =
+    [("identity", Encoding::Identity), ("gzip", Encoding::Gzip), ("zstd", Encoding::Zstd)];
+
+/// How a body is compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Encoding {
+    /// Not at all.
+    Identity,
+    /// RFC 1952, any number of members.
+    Gzip,
+    /// RFC 8878, any number of frames.
+    Zstd,
+}
+
+/// What the body's bytes are, once decompressed.
+pub(super) fn format(headers: &HeaderMap) -> Result<Format, Problem> {
+    let refused = |given: &str| {
+        let known = TYPES.map(|(name, _)| format!("`{name}`")).join(", ");
+        Problem::wrong_media(format!("the content type {given} is not accepted: send one of {known}"))
+    };
+    let value = only(headers, &CONTENT_TYPE).map_err(refused)?.ok_or_else(|| refused("is missing and"))?;
+    let mut parts = value.split(';');
+    let name = parts.next().unwrap_or_default().trim();
+    // JSON is UTF-8 by definition; another charset would be read wrongly, so it is refused.
+    let charset = parts.filter_map(|part| part.trim().split_once('=')).find(|(key, _)| key.eq_ignore_ascii_case("charset"));
+    if charset.is_some_and(|(_, charset)| !charset.trim_matches('"').eq_ignore_ascii_case("utf-8")) {
+        return Err(refused(&format!("`{value}`")));
+    }
+    find(&TYPES, name).ok_or_else(|| refused(&format!("`{name}`")))
+}
+
+/// How the body is compressed.
+pub(super) fn encoding(headers: &HeaderMap) -> Result<Encoding, Problem> {
+    let refused = |given: &str| {
+        let known = ENCODINGS.map(|(name, _)| format!("`{name}`")).join(", ");
+        Problem::wrong_media(format!("the content encoding {given} is not accepted: send one of {known}"))
+    };
+    match only(headers, &CONTENT_ENCODING).map_err(refused)? {
+        Some(name) => find(&ENCODINGS, name.trim()).ok_or_else(|| refused(&format!("`{name}`"))),
+        None => Ok(Encoding::Identity),
+    }
+}
+
+/// The value of a header that may stand once.
+fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, &'static str> {
+    let mut values = headers.get_all(name).iter();
+    match (values.next(), values.next()) {
+        (None, _) => Ok(None),
+        (Some(value), None) => value.to_str().map(Some).map_err(|_| "that is not plain text"),
+        (Some(_), Some(_)) => Err("that stands twice"),
+    }
+}
+
+fn find<T: Copy>(known: &[(&str, T)], name: &str) -> Option<T> {
+    known.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, found)| *found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::http::HeaderValue;
+
+    fn headers(name: HeaderName, values: &[&'static str]) -> HeaderMap {
+        values.iter().map(|value| (name.clone(), HeaderValue::from_static(value))).collect()
+    }
+
+    #[test]
+    fn types() {
+        let cases: [(&[&'static str], Option<Format>); 10] = [
+            (&["application/json"], Some(Format::Json)),
+            (&["Application/JSON; charset=UTF-8"], Some(Format::Json)),
+            (&["application/x-ndjson"], Some(Format::Json)),
+            (&["application/x-protobuf"], Some(Format::Protobuf)),
+            (&["application/vnd.apache.arrow.stream"], Some(Format::ArrowIpc)),
+            (&["application/json; charset=latin1"], None),
+            (&["text/plain"], None),
+            (&["application/json", "application/x-protobuf"], None),
+            (&[""], None),
+            (&[], None),
+        ];
+        for (values, expected) in cases {
+            let mut all = HeaderMap::new();
+            values.iter().for_each(|value| {
+                all.append(CONTENT_TYPE, HeaderValue::from_static(value));
+            });
+            assert_eq!(format(&all).ok(), expected, "{values:?}");
+        }
+    }
+
+    #[test]
+    fn encodings() {
+        let cases = [
+            ("identity", Some(Encoding::Identity)),
+            ("GZIP", Some(Encoding::Gzip)),
+            ("zstd", Some(Encoding::Zstd)),
+            ("br", None),
+            ("gzip, zstd", None),
+            ("", None),
+        ];
+        for (value, expected) in cases {
+            assert_eq!(encoding(&headers(CONTENT_ENCODING, &[value])).ok(), expected, "{value}");
+        }
+        assert_eq!(encoding(&HeaderMap::new()).ok(), Some(Encoding::Identity));
+    }
+}

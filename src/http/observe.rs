@@ -1,0 +1,64 @@
+//! What is seen of every request: an id, a span in the log, a bound on its time, and its metrics.
+//!
+//! In: a request and its handler. Out: the handler's answer with `x-request-id`; 503 when it took too long.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+use tracing::Instrument as _;
+use uuid::Uuid;
+
+use super::Door;
+use super::error::Problem;
+use crate::error::Error;
+
+/// The header of a request's id, in requests and answers.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// The longest id taken from a client.
+const REQUEST_ID_BYTES_MAX: usize = 64;
+/// The metrics' name for paths that are no route.
+const NO_ROUTE: &str = "none";
+
+/// A request's id, for handlers.
+#[derive(Debug, Clone)]
+pub(super) struct RequestId(pub(super) String);
+
+/// Runs one request.
+pub(super) async fn observe(State(door): State<Arc<Door>>, mut request: Request, next: Next) -> Response {
+    let begun = Instant::now();
+    let id = request_id(request.headers());
+    let route = request.extensions().get::<MatchedPath>().map_or(NO_ROUTE, MatchedPath::as_str).to_owned();
+    let span = tracing::info_span!("request", %id, method = %request.method(), %route);
+    request.extensions_mut().insert(RequestId(id.clone()));
+
+    let running = tokio::time::timeout(door.config.request_time_max, next.run(request));
+    let answer = running.instrument(span.clone()).await;
+    let mut response = span.in_scope(|| answer.unwrap_or_else(|_| too_slow(&door).into_response()));
+    if let Ok(value) = HeaderValue::from_str(&id) {
+        response.headers_mut().insert(REQUEST_ID, value);
+    }
+    let (status, took) = (response.status().as_u16(), begun.elapsed());
+    door.doors.metrics.http_request(&route, status, took);
+    span.in_scope(|| tracing::debug!(status, took_ms = took.as_millis(), "answered"));
+    response
+}
+
+/// The client's id when it is short and plain, so that it can be found in its log and ours; else one of our own.
+fn request_id(headers: &HeaderMap) -> String {
+    let given = headers.get(REQUEST_ID).and_then(|value| value.to_str().ok());
+    let plain = |id: &&str| {
+        (1..=REQUEST_ID_BYTES_MAX).contains(&id.len())
+            && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
+    };
+    given.filter(plain).map_or_else(|| Uuid::now_v7().to_string(), str::to_owned)
+}
+
+fn too_slow(door: &Door) -> Problem {
+    door.doors.metrics.limited("http.request_time_max");
+    let seconds = door.config.request_time_max.as_secs_f32();
+    Error::unavailable(format!("the request took longer than {seconds} s: send it again, no event is stored twice")).into()
+}

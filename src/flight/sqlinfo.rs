@@ -236,7 +236,10 @@ fn clauses(infos: &mut SqlInfoDataBuilder) {
     infos.append(SqlInfo::SqlSupportedGrammar, bits(&grammar));
     infos.append(SqlInfo::SqlAnsi92SupportedLevel, bits(&[ANSI92_ENTRY]));
     infos.append(SqlInfo::SqlSupportsIntegrityEnhancementFacility, false);
-    infos.append(SqlInfo::SqlOuterJoinsSupportLevel, SqlOuterJoinsSupportLevel::SqlFullOuterJoins as i32);
+    // An ordinal by the protocol's text; but JDBC reads bits, and the protocol's own Java server sends them.
+    let joins =
+        [SqlOuterJoinsSupportLevel::SqlLimitedOuterJoins as i32, SqlOuterJoinsSupportLevel::SqlFullOuterJoins as i32];
+    infos.append(SqlInfo::SqlOuterJoinsSupportLevel, bits(&joins));
     // Not in quantified comparisons: the engine plans only some of them.
     let subqueries = [
         SqlSupportedSubqueries::SqlSubqueriesInComparisons as i32,

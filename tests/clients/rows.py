@@ -1,4 +1,4 @@
-"""The known rows: what every suite expects to find, and the script that sends them through the web door.
+"""The known rows: what every suite expects to find.
 
 Tenants differ in size: `acme` is large, `globex` small, `initech` has no row at all.
 """
@@ -6,8 +6,6 @@ Tenants differ in size: `acme` is large, `globex` small, `initech` has no row at
 import datetime
 import json
 import urllib.request
-
-from checks import check, equal, main
 
 ROWS = {"acme": 1_000, "globex": 37, "initech": 0}
 START = datetime.datetime(2024, 1, 1, tzinfo=datetime.timezone.utc)
@@ -49,29 +47,3 @@ def post(facts, table, token, body, content_type="application/x-ndjson"):
 def ndjson(rows):
     """Rows as the web door takes them."""
     return "\n".join(json.dumps(row, default=lambda value: value.isoformat()) for row in rows).encode()
-
-
-@check
-def feed_samples(facts):
-    for tenant, count in ROWS.items():
-        if count:
-            receipt = post(facts, "samples", facts["tokens"][tenant], ndjson(samples(tenant)))
-            equal((receipt["accepted"], receipt["duplicate"], receipt["rejected"]), (count, 0, 0), receipt)
-
-
-@check
-def feed_look_alikes(facts):
-    """Two tables whose names a careless `_` pattern confuses."""
-    for table in ("net_flow", "net2flow"):
-        row = {"id": "1", "at": START, f"of_{table}": 1}
-        equal(post(facts, table, facts["tokens"]["acme"], ndjson([row]))["accepted"], 1, table)
-
-
-@check
-def feed_again_counts_nothing(facts):
-    receipt = post(facts, "samples", facts["tokens"]["globex"], ndjson(samples("globex")))
-    equal((receipt["accepted"], receipt["duplicate"]), (0, ROWS["globex"]), receipt)
-
-
-if __name__ == "__main__":
-    main()

@@ -12,7 +12,7 @@ use crate::suite::{jdbc, python, run, run_python, script};
 fn fed() -> Server {
     let server = Server::start(&Setup::default());
     let facts = server.write_facts(&server.facts());
-    run_python("rows.py", &facts, ROWS);
+    run_python("feed_suite.py", &facts, ROWS);
     server
 }
 

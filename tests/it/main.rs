@@ -2,6 +2,9 @@
 //!
 //! `tests/clients/setup.sh` installs the clients and the S3 server; without them their tests fail and say so.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails, and says where")]
+#![expect(clippy::print_stdout, reason = "a failing test shows what the server said")]
+
 mod clients;
 mod crash;
 mod s3;

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::contract::Contract;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, did_you_mean};
 use crate::ingest::Ingest;
 use crate::lake::{Store, Table, Tables};
 use crate::query::Engine;
@@ -104,20 +104,34 @@ impl Server {
     }
 }
 
-/// The contracts of all declared tables, or the faults of all of them.
-fn contracts(config: &Config) -> Result<Vec<Arc<Contract>>> {
+/// The contracts of all declared tables and their quarantines, or the faults of all of them. Looks at `.proto` files only.
+pub(crate) fn contracts(config: &Config) -> Result<Vec<Arc<Contract>>> {
     let mut contracts = Vec::with_capacity(config.tables.len() * 2);
     let mut faults = Vec::new();
     for (name, table) in &config.tables {
         match Contract::new(name, table, &config.base) {
             Ok(contract) => {
+                faults.extend(policy_faults(&contract, config));
                 contracts.push(Arc::new(Contract::quarantine_of(&contract)));
                 contracts.push(Arc::new(contract));
             }
-            Err(fault) => faults.push(fault.to_string()),
+            Err(fault) => faults.push(format!("tables.{name}: {fault}")),
         }
     }
     if faults.is_empty() { Ok(contracts) } else { Err(Error::invalid(faults.join("\n"))) }
+}
+
+/// Columns that the table's policy names and the table has not. They would only ever hide, which nobody asks for.
+fn policy_faults(contract: &Contract, config: &Config) -> Vec<String> {
+    let Some(policy) = config.policy.get(&contract.name) else { return Vec::new() };
+    let known: Vec<&str> = contract.table_schema().fields().iter().map(|field| field.name().as_str()).collect();
+    let named = policy.columns.iter().chain(policy.rows.iter().map(|rule| &rule.column));
+    let unknown = named.filter(|name| !known.contains(&name.as_str()));
+    let fault = |name: &String| {
+        let hint = did_you_mean(name, known.iter().copied());
+        format!("policy.{}: there is no column `{name}`{hint}", contract.name)
+    };
+    unknown.map(fault).collect()
 }
 
 /// Opens or creates every table.

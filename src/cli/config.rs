@@ -10,8 +10,8 @@ use clap::{Args as ClapArgs, Subcommand};
 use super::{exit, say, tell};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::contract::Contract;
 use crate::error::Result;
+use crate::server;
 use crate::tenancy::Verifier;
 
 /// Check or show the configuration.
@@ -56,18 +56,11 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What is wrong beyond the configuration's own text: `.proto` files, key files, rules.
+/// What is wrong beyond the configuration's own text: `.proto` files, key files, columns of policies.
 fn faults(config: &Config) -> Vec<String> {
-    let mut faults = Vec::new();
-    for (name, table) in &config.tables {
-        if let Err(error) = Contract::new(name, table, &config.base) {
-            faults.push(format!("tables.{name}: {error}"));
-        }
-    }
-    if let Err(error) = Verifier::new(&config.auth, &config.policy, Clock::System) {
-        faults.push(error.to_string());
-    }
-    faults
+    let contracts = server::contracts(config).err();
+    let keys = Verifier::new(&config.auth, &config.policy, Clock::System).err();
+    contracts.into_iter().chain(keys).map(|error| error.to_string()).collect()
 }
 
 /// One line for the operator, with what is easily forgotten.
@@ -83,4 +76,45 @@ fn summary(config: &Config) -> String {
         line.push_str(&format!("; nobody sees {}: there is no [policy.NAME] for it", hidden.join(", ")));
     }
     line
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::FILE;
+
+    /// The faults of the reference configuration under these variables.
+    fn check(env: &[(&str, &str)]) -> String {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(FILE);
+        let env = env.iter().map(|(name, value)| (name.to_string(), value.to_string()));
+        faults(&Config::load(Some(&path), env).unwrap()).join("\n")
+    }
+
+    #[test]
+    fn the_reference_configuration_can_be_served() {
+        assert_eq!(check(&[]), "");
+    }
+
+    #[test]
+    fn what_only_a_contract_knows_is_checked_as_well() {
+        let cases = [
+            (
+                "POLICY__CALL_EVENTS__COLUMNS",
+                "event_id, moss",
+                "policy.call_events: there is no column `moss`, did you mean `mos`?",
+            ),
+            (
+                "TABLES__CALL_EVENTS__TENANT",
+                "acount_id",
+                "tables.call_events: `tenant` names the unknown column `acount_id`",
+            ),
+            ("TABLES__CALL_EVENTS__MESSAGE", "CallEvent", "tables.call_events: `message` names `CallEvent`"),
+        ];
+        for (variable, value, expected) in cases {
+            let given = check(&[(&format!("GLASSHOUSE__{variable}"), value)]);
+            assert!(given.contains(expected), "{variable}={value}\n  gives {given}\n  not   {expected}");
+        }
+    }
 }

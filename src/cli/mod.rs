@@ -200,11 +200,9 @@ mod tests {
     fn help_is_a_public_surface() {
         let mut command = Cli::command().term_width(110);
         command.build();
-        let help = |command: &mut clap::Command| command.render_help().to_string();
-        let mut text = help(&mut command);
-        for name in ["token", "config", "completions"] {
-            let sub = command.find_subcommand_mut(name).unwrap();
-            text.push_str(&format!("\n--- {name}\n{}", help(sub)));
+        let mut text = command.render_help().to_string();
+        for sub in command.get_subcommands_mut().filter(|sub| sub.get_name() != "help") {
+            text.push_str(&format!("\n--- {}\n{}", sub.get_name(), sub.render_help()));
         }
         insta::assert_snapshot!(text);
     }

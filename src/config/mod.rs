@@ -16,6 +16,7 @@
 mod auth;
 mod check;
 mod fault;
+mod group;
 mod knob;
 mod page;
 #[cfg(test)]
@@ -23,6 +24,7 @@ mod reference;
 mod show;
 mod tables;
 mod tree;
+mod trust;
 mod value;
 
 pub use auth::{AuthConfig, IssuerConfig, Secret};
@@ -111,7 +113,7 @@ impl Config {
     pub fn from_environment(path: Option<&Path>) -> Result<Self, Faults> {
         let here = Path::new(FILE);
         let path = path.or_else(|| here.is_file().then_some(here));
-        // A variable of ours that is not text turns up as a wrong value, with its name.
+        // What is not UTF-8 holds U+FFFD from here on, which `tree` refuses in a variable of ours.
         let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
             (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned())
         };

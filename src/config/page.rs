@@ -57,7 +57,7 @@ section! {
             "unknown fields are kept, but one sender's mistake must not fill the table";
         /// Event ids in the dedupe window of one table.
         dedupe_ids_max: usize = count("ids", 5_000_000, 1..=1_000_000_000),
-            "22 to 28 bytes of memory each; an event sent again after that many others is stored again";
+            "about 28 bytes of memory each; an event that is sent again after that many others is stored once more";
         /// How far ahead of the server's clock an event's time may be.
         future_max: Duration = time(15 * MINUTE, Duration::ZERO..=366 * DAY),
             "clocks drift by seconds; a time far ahead is a wrong unit or zone and would stay the newest for ever";

@@ -38,7 +38,7 @@ pub(super) fn page() -> String {
             PolicyConfig::default().lines(),
         ),
         (
-            "rows of [policy.NAME]",
+            "rows = [{ … }] in [policy.NAME]",
             "One extra row rule: `column` must equal the value, or be one of the values, of `claim`.",
             RowRuleConfig::default().lines(),
         ),
@@ -66,7 +66,7 @@ pub(super) fn page() -> String {
         }
         let _ = write!(page, "{about}\n\n| key | default | allowed | what it is, and why |\n|---|---|---|---|\n");
         for Line { key, about, .. } in lines {
-            page.push_str(&row(&key, &about.unwrap_or_else(|| unreachable!("a section's line has its text"))));
+            page.push_str(&row(&key, &about.expect("a section's lines have their texts")));
         }
     }
     page

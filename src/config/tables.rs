@@ -30,7 +30,7 @@ section! {
         /// Fields of `proto` (dotted paths) that are not stored.
         ignore: Vec<String> = none(),
             "not everything that is sent has to be kept";
-        /// Columns, when there is no `proto`: `name = \"type\"`, or `name = { type, unit, description }`.
+        /// Columns, when there is no `proto`: `name = "type"`, or `name = { type, unit, description }`.
         columns: Vec<ColumnConfig> = none(),
             "they are stored and shown in the order written here";
         /// The column that says whose event it is.

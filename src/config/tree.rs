@@ -76,6 +76,10 @@ pub(super) fn overlay(root: &mut Vec<(String, Raw)>, env: impl Iterator<Item = (
             faults.add_at(at, "", "is no key: write GLASSHOUSE__SECTION__KEY");
             continue;
         }
+        if value.contains(char::REPLACEMENT_CHARACTER) {
+            faults.add_at(at, &segments.join("."), "is not UTF-8");
+            continue;
+        }
         insert(root, &segments, String::new(), value, &at, faults);
     }
 }
@@ -193,6 +197,7 @@ mod tests {
         let cases = [
             ("a = ", &[][..], "t.toml:1:5: "),
             ("x = 1\nx = 2", &[], "t.toml:2:1: duplicate key"),
+            ("", &[("GLASSHOUSE__LAKE__URL", "a\u{fffd}b")], "GLASSHOUSE__LAKE__URL: lake.url: is not UTF-8"),
             ("", &[("GLASSHOUSE__", "1")], "GLASSHOUSE__: is no key"),
             ("", &[("GLASSHOUSE__LAKE____URL", "1")], "GLASSHOUSE__LAKE____URL: is no key"),
             ("[lake]", &[("GLASSHOUSE__LAKE__URL__X", "1"), ("GLASSHOUSE__LAKE__URL", "1")], "it has no keys"),

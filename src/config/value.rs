@@ -1,21 +1,17 @@
-//! The types that a knob can have: how each is read and shown.
+//! The plain types that a knob can have: how each is read and shown. Lists and tables are in `group.rs`.
 //!
 //! Numbers are TOML integers; sizes also `"64 MiB"`; times `"250ms"`, `"1s"`, `"15m"`, `"1h"`, `"7d"`. A variable's text
-//! is read as the same, without the quotes; a list in a variable is `["a", "b"]` or `a,b`.
+//! is read as the same, without the quotes.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::fault::Faults;
-use super::knob::{BYTES, Keys, Knob, Line, Section, Shown, Value, none};
+use super::knob::{BYTES, Knob, Shown, Value, none};
 use super::tree::Raw;
 use super::{LogFormat, Secret, TimeUnit, TypeProfile};
 use crate::error::did_you_mean;
-
-/// A name that a table, a policy, an issuer or a column may have.
-const NAME_BYTES_MAX: usize = 64;
 
 /// Binary units, largest first.
 const SIZES: [(&str, u64); 4] = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
@@ -25,7 +21,7 @@ const TIMES: [(&str, u64); 6] =
     [("d", 86_400_000_000), ("h", 3_600_000_000), ("m", 60_000_000), ("s", 1_000_000), ("ms", 1_000), ("us", 1)];
 
 /// What stands for a secret wherever values are shown.
-const REDACTED: &str = "(redacted)";
+pub(super) const REDACTED: &str = "(redacted)";
 
 /// A text in TOML's quotes.
 pub(super) fn quoted(text: &str) -> String {
@@ -33,7 +29,7 @@ pub(super) fn quoted(text: &str) -> String {
 }
 
 /// Adds "must be `form`, is `raw`".
-fn wrong<T: Value>(raw: &Raw, key: &str, faults: &mut Faults) -> Option<T> {
+pub(super) fn wrong<T: Value>(raw: &Raw, key: &str, faults: &mut Faults) -> Option<T> {
     faults.add(key, format!("must be {}, is {}", T::form(), raw.kind()));
     None
 }
@@ -145,7 +141,7 @@ impl Value for bool {
 }
 
 /// The text of a knob that is text.
-fn text<T: Value>(raw: Raw, key: &str, knob: &Knob<T>, faults: &mut Faults) -> Option<String> {
+pub(super) fn text<T: Value>(raw: Raw, key: &str, knob: &Knob<T>, faults: &mut Faults) -> Option<String> {
     match raw {
         Raw::Text(text) | Raw::Variable(text) if knob.required && text.trim().is_empty() => {
             faults.add(key, "must not be empty");
@@ -237,154 +233,6 @@ impl<T: Value + Default> Value for Option<T> {
 
     fn form() -> String {
         T::form()
-    }
-}
-
-impl Value for Vec<String> {
-    fn read(raw: Raw, key: &str, knob: &Knob<Self>, faults: &mut Faults) -> Option<Self> {
-        let items = match raw.typed() {
-            Raw::List(items) => items,
-            // From a variable: a,b
-            Raw::Text(text) => text.split(',').map(|item| Raw::Text(item.trim().to_owned())).collect(),
-            other => return wrong::<Self>(&other, key, faults),
-        };
-        if knob.required && items.is_empty() {
-            faults.add(key, "must not be empty");
-            return None;
-        }
-        let item = required_item();
-        let read = items.into_iter().enumerate();
-        let texts: Vec<_> = read.map(|(index, raw)| text(raw, &format!("{key}[{index}]"), &item, faults)).collect();
-        texts.into_iter().collect()
-    }
-
-    fn show(&self, _unit: &'static str) -> Shown {
-        let items: Vec<_> = self.iter().map(|text| quoted(text)).collect();
-        Shown::Inline(format!("[{}]", items.join(", ")))
-    }
-
-    fn form() -> String {
-        "a list of texts".to_owned()
-    }
-}
-
-/// A list's item: text, not empty.
-fn required_item() -> Knob<String> {
-    super::knob::required("")
-}
-
-impl<S: Section> Value for Vec<S> {
-    fn read(raw: Raw, key: &str, _knob: &Knob<Self>, faults: &mut Faults) -> Option<Self> {
-        let Raw::List(items) = raw.typed() else {
-            faults.add(key, format!("must be {}", Self::form()));
-            return None;
-        };
-        let mut sections = Vec::with_capacity(items.len());
-        for (index, item) in items.into_iter().enumerate() {
-            let key = format!("{key}[{index}]");
-            match item {
-                Raw::Table(entries) => sections.push(S::read(Keys::new(&key, entries, faults))),
-                other => faults.add(&key, format!("must be a table, is {}", other.kind())),
-            }
-        }
-        Some(sections)
-    }
-
-    fn show(&self, _unit: &'static str) -> Shown {
-        let items: Vec<_> = self.iter().map(|section| Shown::Table(section.lines()).to_string()).collect();
-        Shown::Inline(format!("[{}]", items.join(", ")))
-    }
-
-    fn form() -> String {
-        "a list of tables".to_owned()
-    }
-}
-
-/// The entries of a table whose keys are names.
-fn named(raw: Raw, key: &str, faults: &mut Faults) -> Option<Vec<(String, Raw)>> {
-    match raw {
-        Raw::Table(entries) => Some(entries),
-        other => {
-            faults.add(key, format!("must be a table of names, is {}", other.kind()));
-            None
-        }
-    }
-}
-
-impl<S: Section> Value for BTreeMap<String, S> {
-    fn read(raw: Raw, key: &str, _knob: &Knob<Self>, faults: &mut Faults) -> Option<Self> {
-        let mut sections = Self::new();
-        for (name, raw) in named(raw, key, faults)? {
-            let key = format!("{key}.{name}");
-            check_name(&name, &key, faults);
-            match raw {
-                Raw::Table(entries) => drop(sections.insert(name, S::read(Keys::new(&key, entries, faults)))),
-                other => faults.add(&key, format!("must be a table, is {}", other.kind())),
-            }
-        }
-        Some(sections)
-    }
-
-    fn show(&self, _unit: &'static str) -> Shown {
-        let line = |(name, section): (&String, &S)| Line {
-            key: name.clone(),
-            shown: Shown::Table(section.lines()),
-            about: None,
-        };
-        Shown::Table(self.iter().map(line).collect())
-    }
-
-    fn form() -> String {
-        "a table for each name".to_owned()
-    }
-}
-
-/// Options of the object store that are shown; whatever else there is may be a secret.
-const OPTIONS_SHOWN: [&str; 8] = [
-    "aws_allow_http",
-    "aws_bucket",
-    "aws_conditional_put",
-    "aws_default_region",
-    "aws_endpoint",
-    "aws_region",
-    "aws_unsigned_payload",
-    "aws_virtual_hosted_style_request",
-];
-
-impl Value for BTreeMap<String, String> {
-    fn read(raw: Raw, key: &str, _knob: &Knob<Self>, faults: &mut Faults) -> Option<Self> {
-        let mut options = Self::new();
-        for (name, raw) in named(raw, key, faults)? {
-            let text = match raw {
-                Raw::Integer(number) => number.to_string(),
-                Raw::Bool(yes) => yes.to_string(),
-                other => text(other, &format!("{key}.{name}"), &none::<String>(), faults)?,
-            };
-            options.insert(name, text);
-        }
-        Some(options)
-    }
-
-    fn show(&self, _unit: &'static str) -> Shown {
-        let line = |(name, text): (&String, &String)| {
-            let text = if OPTIONS_SHOWN.contains(&name.as_str()) { text } else { REDACTED };
-            Line { key: name.clone(), shown: Shown::Inline(quoted(text)), about: None }
-        };
-        Shown::Table(self.iter().map(line).collect())
-    }
-
-    fn form() -> String {
-        "a table of texts".to_owned()
-    }
-}
-
-/// Complains of a name that could not be written in SQL without quotes, or in a variable.
-pub(super) fn check_name(name: &str, key: &str, faults: &mut Faults) {
-    let first = name.starts_with(|c: char| c.is_ascii_lowercase());
-    let rest = name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
-    if !first || !rest || name.contains("__") || name.len() > NAME_BYTES_MAX {
-        let allowed = "a to z, 0 to 9 and single underscores, beginning with a letter";
-        faults.add(key, format!("is no name: use {allowed}, at most {NAME_BYTES_MAX} characters"));
     }
 }
 

@@ -20,7 +20,7 @@ use bytes::Bytes;
 use super::columns::{batch_of, map_builder, received_column, tenant_column};
 use super::reject::{Fault, Reason, Reject};
 use super::row::{BODY_EVENTS_MAX, BODY_REJECTS_MAX, refuse, too_many_events};
-use super::{Contract, Decoded, EVENT_DATE, Owner, RECEIVED_TIME, Stamp, TenantId, cast, check};
+use super::{ColumnKind, Contract, Decoded, EVENT_DATE, Owner, RECEIVED_TIME, Stamp, TenantId, cast, check};
 use crate::error::{Error, Result, did_you_mean};
 
 /// The first fault of each bad row.
@@ -111,6 +111,9 @@ fn map(
     for index in &sources.unknown {
         let name = batch.schema_ref().field(*index).name();
         unknown.push((name.clone(), cast::as_text(name, batch.column(*index))?));
+    }
+    if given.is_none() && unknown.is_empty() {
+        return Ok(new_null_array(&ColumnKind::Map.data_type(), batch.num_rows()));
     }
     let mut builder = map_builder();
     let mut entries: Vec<(&str, Option<&str>)> = Vec::new();

@@ -76,7 +76,7 @@ fn the_same_event_is_the_same_row_in_every_format() {
     assert_eq!(from_protobuf.batch, from_json.batch);
     // The accepted batch, sent again as columns, in one message and in an IPC stream.
     assert_eq!(arrow_rows(&contract, &from_json.batch, &acme()).batch, from_json.batch);
-    let stream = Bytes::from(ipc(&[from_json.batch.clone()]));
+    let stream = Bytes::from(ipc(std::slice::from_ref(&from_json.batch)));
     assert_eq!(decode(&contract, Format::ArrowIpc, &stream, &acme()).unwrap().batch, from_json.batch);
     // Columns named directly, whatever message their fields stand in.
     let flat = rows(&from_json.batch)[0].to_string();
@@ -300,7 +300,7 @@ fn every_reason_of_protobuf() {
     ];
     let good = delimited(&keys);
     for (bad, reason, detail) in cases {
-        let body = [good.clone(), delimited(&[bad.clone()]), good.clone()].concat();
+        let body = [good.clone(), delimited(std::slice::from_ref(&bad)), good.clone()].concat();
         let decoded = protobuf(&contract, body, &acme());
         assert_eq!((decoded.batch.num_rows(), reasons(&decoded)), (2, vec![(1, reason)]), "{:?}", decoded.rejects);
         assert!(decoded.rejects[0].detail.contains(detail), "{detail:?} is in {:?}", decoded.rejects[0].detail);

@@ -202,7 +202,7 @@ impl Names {
     }
 
     fn insert(&mut self, name: &[u8], field: usize) {
-        let entry = u16::try_from(self.entries.len()).expect("tables have at most 1024 columns, so few names");
+        let entry = u16::try_from(self.entries.len()).expect("a declaration has at most a few thousand fields");
         let mut slot = self.slot(name);
         while self.table[slot] != EMPTY {
             slot = (slot + 1) & (self.table.len() - 1);
@@ -252,7 +252,7 @@ impl Numbers {
         let largest = sorted.iter().map(|(number, _)| *number).take_while(|number| *number < Self::DIRECT).last();
         let mut direct = vec![EMPTY; largest.map_or(0, |number| number as usize + 1)];
         for (number, index) in sorted.iter().filter(|(number, _)| *number < Self::DIRECT) {
-            direct[*number as usize] = u16::try_from(*index).expect("tables have at most 1024 columns, so few fields");
+            direct[*number as usize] = u16::try_from(*index).expect("a declaration has at most a few thousand fields");
         }
         Self { direct, sorted }
     }

@@ -321,7 +321,6 @@ impl<'a> Json<'a> {
     }
 
     /// A field that nobody has declared.
-    #[cold]
     fn unknown(&mut self, cursor: &mut Cursor<'a>, node: usize, key: Quoted) -> Result<(), Broken> {
         let contract = self.contract;
         let prefix = contract.tree.nodes[node].prefix.as_str();

@@ -110,11 +110,8 @@ fn days_of(year: i64, month: i64) -> i64 {
 fn fraction(text: &[u8]) -> Option<(i64, &[u8])> {
     let Some((b'.', digits)) = text.split_first() else { return Some((0, text)) };
     let count = digits.iter().take_while(|byte| byte.is_ascii_digit()).count();
-    let mut micros = 0;
-    for place in 0..6 {
-        let digit = if place < count { i64::from(digits[place] - b'0') } else { 0 };
-        micros = micros * 10 + digit;
-    }
+    let six = digits[..count].iter().chain(std::iter::repeat(&b'0')).take(6);
+    let micros = six.fold(0, |micros, digit| micros * 10 + i64::from(digit - b'0'));
     (count > 0).then(|| (micros, &digits[count..]))
 }
 

@@ -58,7 +58,7 @@ impl Leaf {
             ColumnKind::Float32 if value.abs() <= f64::from(f32::MAX) => Ok(Slot::Float(value)),
             ColumnKind::Float64 | ColumnKind::Float32 => Err(Reason::OutOfRange),
             ColumnKind::Int64 | ColumnKind::Int32 if value.fract() != 0.0 => Err(Reason::WrongType),
-            ColumnKind::Int64 | ColumnKind::Int32 if value >= -INT_END && value < INT_END => self.int(value as i64),
+            ColumnKind::Int64 | ColumnKind::Int32 if (-INT_END..INT_END).contains(&value) => self.int(value as i64),
             ColumnKind::Int64 | ColumnKind::Int32 => Err(Reason::OutOfRange),
             ColumnKind::Timestamp => time::from_epoch_float(value, self.unit).map(Slot::Int).ok_or(Reason::OutOfRange),
             _ => Err(Reason::WrongType),

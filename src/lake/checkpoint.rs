@@ -63,8 +63,9 @@ pub(super) async fn load(store: &Store, folder: &Path, contract: &Contract) -> R
     Ok(Some(Loaded { state, checkpoint: checkpoint.map(|(version, _)| version) }))
 }
 
-/// Writes a checkpoint of the newest version and returns it; then removes entries that are older than `cutoff_ms`
-/// (milliseconds since 1970) and that no retained version needs.
+/// Removes log entries that are older than `cutoff_ms` (milliseconds since 1970) and that no retained version needs, then
+/// writes a checkpoint of the newest version and returns it. In this order, entries go only behind a checkpoint that has
+/// stood since the last time.
 pub(super) async fn write(store: &Store, folder: &Path, contract: &Contract, cutoff_ms: i64) -> Result<u64> {
     let fault = |what: &'static str| {
         move |error: DeltaTableError| {
@@ -74,11 +75,11 @@ pub(super) async fn write(store: &Store, folder: &Path, contract: &Contract, cut
     let log_store = log_store(store, folder)?;
     let mut table = DeltaTable::new(Arc::clone(&log_store));
     table.load().await.map_err(fault("cannot be loaded for a checkpoint"))?;
-    create_checkpoint(&table, None).await.map_err(fault("cannot write a checkpoint"))?;
     let version = table.snapshot().map_err(fault("has no snapshot"))?.version();
     cleanup_expired_logs_for(version, &*log_store, cutoff_ms, None)
         .await
         .map_err(fault("cannot remove expired log entries"))?;
+    create_checkpoint(&table, None).await.map_err(fault("cannot write a checkpoint"))?;
     Ok(version)
 }
 

@@ -27,6 +27,9 @@ use crate::lake::{DataFile, Snapshot, Table};
 /// processes can win.
 const ATTEMPTS_MAX: usize = 100;
 
+/// Unclear answers during one commit. Each stands for all the retries of the store's client.
+const UNCLEAR_MAX: usize = 3;
+
 /// What is to be committed.
 struct Append {
     operation: Uuid,
@@ -43,35 +46,38 @@ pub(super) async fn append(table: &Table, files: Vec<DataFile>, txns: Vec<(Strin
         table.refresh().await?;
     }
     let mut state = table.state();
-    let mut last = None;
+    let mut unclear = Vec::new();
     for _ in 0..ATTEMPTS_MAX {
         if let Some(version) = append.done(&state.snapshot) {
             return Ok(version);
         }
         append.check(table, &state.snapshot)?;
         let version = state.snapshot.version + 1;
-        match table.log.create(version, append.text.clone()).await? {
+        let answer = match table.log.create(version, append.text.clone()).await? {
             Put::Written => return append.finish(table, &state, version).await,
-            Put::Taken => {}
-            Put::Unclear(error) => last = Some(error),
-        }
+            Put::Taken => None,
+            Put::Unclear(error) => Some(error),
+        };
         match table.log.read(version).await {
             Ok(Some(entry)) if entry.operation == Some(append.operation.to_string()) => {
                 return append.finish(table, &state, version).await;
             }
             Ok(Some(winner)) => {
-                append.check_winner(table, &winner)?;
+                // Followed first: after a refusal, the table's snapshot says where to go on.
                 state = table.follow().await?;
+                append.check_winner(table, &winner)?;
             }
-            Ok(None) => {}
-            Err(error) => last = Some(error),
+            Ok(None) => unclear.extend(answer),
+            Err(error) => unclear.push(error),
+        }
+        if unclear.len() >= UNCLEAR_MAX {
+            break;
         }
     }
-    let fault = format!("table `{}`: no commit in {ATTEMPTS_MAX} attempts, retry the same files", table.contract.name);
-    let fault = Error::unavailable(fault);
-    Err(match last {
+    let fault = Error::unavailable(format!("table `{}`: it is unclear whether a commit happened", table.contract.name));
+    Err(match unclear.pop() {
         Some(error) => fault.with_source(error),
-        None => fault,
+        None => Error::unavailable(format!("table `{}`: other writers were faster each time", table.contract.name)),
     })
 }
 
@@ -108,8 +114,11 @@ impl Append {
     }
 
     /// Refuses to commit behind an entry that works on the same source, or that removes a file of ours. Its schema and
-    /// protocol are checked when the log is followed.
+    /// protocol are checked when the log is followed. An entry that adds our files is an earlier attempt of ours.
     fn check_winner(&self, table: &Table, winner: &Entry) -> Result<()> {
+        if winner.adds.iter().any(|add| self.files.iter().any(|file| *file.path == add.path)) {
+            return Ok(());
+        }
         if let Some(txn) = winner.txns.iter().find(|txn| self.txns.iter().any(|(app, _)| *app == txn.app_id)) {
             return Err(Error::conflict(format!(
                 "table `{}`: another writer commits transactions of `{}`, start again from its version {}",

@@ -272,3 +272,45 @@ impl Name {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_the_log() {
+        let version = "00000000000000000042";
+        for (name, expected) in [
+            (format!("{version}.json"), Some(Name::Entry(42))),
+            (format!("{version}.checkpoint.parquet"), Some(Name::Checkpoint { version: 42, parts: 1 })),
+            (
+                format!("{version}.checkpoint.0000000001.0000000003.parquet"),
+                Some(Name::Checkpoint { version: 42, parts: 3 }),
+            ),
+            (format!("{version}.json.tmp"), None),
+            (format!("{version}.crc"), None),
+            (format!("{version}.checkpoint.2a0b.json"), None),
+            ("_last_checkpoint".to_owned(), None),
+            ("42.json".to_owned(), None),
+            (String::new(), None),
+        ] {
+            assert_eq!(Name::parse(&name), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn unknown_actions_are_skipped_and_broken_ones_are_not() {
+        let text = br#"{"commitInfo":{"txnId":"x","engineInfo":"another"}}
+            {"domainMetadata":{"domain":"d","configuration":"{}","removed":false}}
+            {"txn":{"appId":"a","version":7,"lastUpdated":1}}
+            {"remove":{"path":"p","dataChange":true,"deletionTimestamp":1}}"#;
+        let entry = Entry::parse(3, text).unwrap();
+        assert_eq!(entry.operation.as_deref(), Some("x"));
+        assert_eq!(entry.txns, [Txn { app_id: "a".into(), version: 7 }]);
+        assert_eq!(entry.removes, [Remove { path: "p".into() }]);
+        for broken in [&b"{\"add\":{\"path\":1}}"[..], b"{\"add\"", b"\xff"] {
+            assert!(Entry::parse(3, broken).is_err());
+        }
+        assert_eq!(Entry::parse(3, b"").unwrap(), Entry::default());
+    }
+}

@@ -8,8 +8,10 @@
 //!
 //! **Invariant:** the Delta log is the only state: a process may die at any instant and nothing acknowledged is lost.
 //! **Invariant:** a snapshot is immutable and complete; the newest one is swapped in, never edited.
+//! **Invariant:** a put counts when it is durable, and a log entry is put only where there is none.
 //! **Invariant:** this is the only module that knows `deltalake`.
 
+mod folder;
 mod store;
 mod table;
 
@@ -28,6 +30,8 @@ mod checkpoint;
 mod reader;
 mod recent;
 
+#[cfg(test)]
+mod faults;
 #[cfg(test)]
 mod tests;
 

@@ -141,3 +141,80 @@ fn read_times(stats: &Stats, column: &str) -> Bound<Micros> {
     let open = greatest.rem_euclid(MILLISECOND) == 0;
     Some((least, if open { greatest.checked_add(MILLISECOND - 1)? } else { greatest }))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lake::tests::contract;
+
+    #[test]
+    fn texts_stay_within_their_bounds() {
+        let long = |last: char| format!("{}{last}tail", "x".repeat(TEXT_CHARS_MAX - 1));
+        for (least, greatest) in [
+            ("acme".to_owned(), "zeta".to_owned()),
+            (String::new(), long('a')),
+            (long('a'), long('é')),
+            (long('a'), long('\u{d7ff}')),
+            (long('a'), long(char::MAX)),
+            ("ü".repeat(65), "\u{10ffff}".repeat(63) + "ab"),
+        ] {
+            let (low, high) = text_bound(&least, &greatest).unwrap();
+            assert!(*low <= *least && *high >= *greatest, "{low} {high}");
+            assert!(low.chars().count() <= TEXT_CHARS_MAX && high.chars().count() <= TEXT_CHARS_MAX);
+        }
+        assert_eq!(text_bound("a", &char::MAX.to_string().repeat(65)), None, "nothing is greater");
+    }
+
+    #[test]
+    fn times_stay_within_their_bounds_and_come_back_the_same() {
+        for (least, greatest) in
+            [(0, 0), (1, 999), (-1_500, -1), (-999, 1_001), (1_700_000_000_000_001, 1_700_000_000_123_456)]
+        {
+            let times = time_bound(least, greatest);
+            let (low, high) = times.unwrap();
+            assert!(low <= least && high >= greatest && high - greatest < 2 * MILLISECOND, "{low} {high}");
+            let bounds = Bounds { rows: 7, times, received: times, ids: text_bound("a", "b"), ..Bounds::default() };
+            let text = bounds.to_json(&contract()).unwrap();
+            assert_eq!(Bounds::from_json(&contract(), "f", Some(&text)).unwrap(), bounds, "{text}");
+        }
+        assert_eq!(time_bound(0, Micros::MAX), None);
+    }
+
+    #[test]
+    fn statistics_are_text_as_delta_has_it() {
+        let bounds = Bounds {
+            rows: 2,
+            tenants: text_bound("acme", "zeta"),
+            times: time_bound(1_700_000_000_000_001, 1_700_000_000_123_456),
+            ids: text_bound("a", "b"),
+            received: None,
+        };
+        let found: Value = serde_json::from_str(&bounds.to_json(&contract()).unwrap()).unwrap();
+        let expected = serde_json::json!({
+            "numRecords": 2,
+            "minValues": { "tenant_id": "acme", "event_time": "2023-11-14T22:13:20.000Z", "event_id": "a" },
+            "maxValues": { "tenant_id": "zeta", "event_time": "2023-11-14T22:13:20.124Z", "event_id": "b" },
+            "nullCount": { "tenant_id": 0, "event_time": 0, "event_id": 0, "received_time": 0 },
+        });
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn other_writers_statistics_are_read_with_care() {
+        let read = |text: Option<&str>| Bounds::from_json(&contract(), "f", text);
+        let times = |least: &str, greatest: &str| {
+            let text = format!(
+                r#"{{"numRecords":1,"minValues":{{"event_time":"{least}"}},"maxValues":{{"event_time":"{greatest}"}}}}"#
+            );
+            read(Some(&text)).unwrap().times
+        };
+        assert_eq!(times("1970-01-01T00:00:00.001Z", "1970-01-01T00:00:00.002Z"), Some((1_000, 2_999)), "cut");
+        assert_eq!(times("1970-01-01T00:00:00.000001Z", "1970-01-01T00:00:00.000002Z"), Some((1, 2)), "exact");
+        assert_eq!(times("1970-01-01T01:00:00.000+01:00", "1970-01-01T01:00:00+01:00"), Some((0, 999)), "a zone");
+        assert_eq!(times("yesterday", "1970-01-01T00:00:00.002Z"), None);
+        assert_eq!(read(Some(r#"{"numRecords":1,"minValues":{"tenant_id":1}}"#)).unwrap().tenants, None);
+        for text in [None, Some(""), Some("{}"), Some("[")] {
+            assert!(read(text).unwrap_err().message().contains("row count"), "{text:?}");
+        }
+    }
+}

@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
-use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{ClientConfigKey, ObjectStore, RetryConfig};
@@ -19,6 +18,7 @@ use url::Url;
 use crate::clock::Clock;
 use crate::config::LakeConfig;
 use crate::error::{Error, Result};
+use crate::lake::folder::Folder;
 
 /// An object store and the prefix in it under which all tables lie.
 #[derive(Debug, Clone)]
@@ -98,7 +98,7 @@ fn open_folder(url: &Url) -> Result<Store> {
     std::fs::create_dir_all(&folder).map_err(|error| {
         Error::invalid(format!("lake.url: cannot make the folder {}", folder.display())).with_source(error)
     })?;
-    Ok(Store::wrap(Arc::new(LocalFileSystem::new()), root_of(url), prefix_of(url)?))
+    Ok(Store::wrap(Arc::new(Folder::new()), root_of(url), prefix_of(url)?))
 }
 
 fn open_bucket(url: &Url, config: &LakeConfig) -> Result<Store> {

@@ -1,6 +1,6 @@
 //! Tables on real stores: two handles on one lake, races, unclear answers, reloads, and what other Delta readers see.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path as FilePath;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,14 +11,21 @@ use arrow::array::{
 };
 use arrow::datatypes::DataType;
 
-use crate::clock::{DAY, Micros, SECOND};
+use object_store::ObjectStoreExt;
+use object_store::memory::InMemory;
+use tokio::task::JoinSet;
+
+use crate::clock::{Clock, DAY, Micros, SECOND};
 use crate::config::{ColumnConfig, LakeConfig, TableConfig};
 use crate::contract::Contract;
+use crate::error::Kind;
+use crate::lake::faults::{Fault, Faulty};
+use crate::lake::log::Log;
 use crate::lake::reader::read_columns;
 use crate::lake::{Store, Table};
 
 /// 2026-03-01T12:00:00Z.
-const NOON: Micros = 20_513 * DAY + DAY / 2;
+pub(super) const NOON: Micros = 20_513 * DAY + DAY / 2;
 
 const COLUMNS: &[(&str, &str)] = &[
     ("tenant_id", "text"),
@@ -80,7 +87,7 @@ async fn open(store: &Store) -> Arc<Table> {
 }
 
 /// One event: tenant, time, id.
-type Event<'a> = (&'a str, Micros, String);
+pub(super) type Event<'a> = (&'a str, Micros, String);
 
 /// Events `range` of two tenants, a second apart, latest first.
 fn events(range: std::ops::Range<usize>) -> Vec<Event<'static>> {
@@ -89,7 +96,7 @@ fn events(range: std::ops::Range<usize>) -> Vec<Event<'static>> {
 }
 
 /// Events as rows of any contract; other columns are filled by type.
-fn batch(contract: &Contract, events: &[Event<'_>]) -> RecordBatch {
+pub(super) fn batch(contract: &Contract, events: &[Event<'_>]) -> RecordBatch {
     let times = |time: fn(&Event<'_>) -> Micros| {
         Arc::new(TimestampMicrosecondArray::from_iter_values(events.iter().map(time)).with_timezone("UTC")) as ArrayRef
     };
@@ -175,5 +182,263 @@ async fn nothing_is_committed_for_no_rows() {
     for (store, _folder) in stores() {
         let table = open(&store).await;
         assert!(table.write(RecordBatch::new_empty(Arc::clone(table.contract().schema()))).await.unwrap().is_empty());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn racing_writers_lose_no_row_and_share_no_version() {
+    const TASKS: usize = 8;
+    const COMMITS: usize = 20;
+    for (store, _folder) in stores() {
+        let handles = [open(&store).await, open(&store).await];
+        let mut tasks = JoinSet::new();
+        for task in 0..TASKS {
+            let table = Arc::clone(&handles[task % 2]);
+            tasks.spawn(async move {
+                let mut versions = Vec::new();
+                for commit in 0..COMMITS {
+                    let first = (task * COMMITS + commit) * 10;
+                    versions.push(append(&table, first..first + 10).await);
+                }
+                versions
+            });
+        }
+        let versions: Vec<u64> = tasks.join_all().await.into_iter().flatten().collect();
+        let unique: BTreeSet<u64> = versions.iter().copied().collect();
+        assert_eq!(unique, (1..=(TASKS * COMMITS) as u64).collect(), "each commit has a version of its own");
+        for table in &handles {
+            table.refresh().await.unwrap();
+            assert_eq!(ids(table).await, expected(0..TASKS * COMMITS * 10));
+        }
+        assert_eq!(handles[0].snapshot(), handles[1].snapshot());
+        assert_eq!(open(&store).await.snapshot(), handles[0].snapshot());
+        assert_eq!(delta_says(&handles[0]).await, (160, 1_600));
+    }
+}
+
+#[tokio::test]
+async fn a_transaction_is_committed_once() {
+    let (store, _) = stores().remove(0);
+    let (first, second) = (open(&store).await, open(&store).await);
+    let source = |version| vec![("kafka-calls-0".to_owned(), version)];
+    let write = async |table: &Table, range| table.write(batch(table.contract(), &events(range))).await.unwrap();
+
+    assert_eq!(first.commit(write(&first, 0..10).await, source(5)).await.unwrap(), 1);
+    for version in [5, 4, -1] {
+        let error = first.commit(write(&first, 0..10).await, source(version)).await.unwrap_err();
+        assert_eq!(error.kind(), Kind::Conflict, "{version} after 5: {error}");
+    }
+    let error = second.commit(write(&second, 0..10).await, source(9)).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Conflict, "a handle that has not seen the other's commit: {error}");
+    assert!(error.message().contains("kafka-calls-0"), "{error}");
+    assert_eq!(second.snapshot().txns["kafka-calls-0"], 5, "and knows it after the refusal");
+
+    assert_eq!(second.commit(write(&second, 10..20).await, source(6)).await.unwrap(), 2);
+    assert_eq!(second.commit(Vec::new(), source(7)).await.unwrap(), 3, "progress without rows");
+    assert_eq!(second.commit(Vec::new(), vec![("other".into(), 1)]).await.unwrap(), 4);
+    let snapshot = open(&store).await.snapshot();
+    assert_eq!((snapshot.rows(), snapshot.txns["kafka-calls-0"], snapshot.txns["other"]), (20, 7, 1));
+}
+
+#[tokio::test]
+async fn an_unclear_answer_is_settled() {
+    use Fault::{AnswerLost, Late, Lost, Retried};
+    let cases: &[&[Fault]] = &[
+        &[AnswerLost],
+        &[Lost],
+        &[Retried],
+        &[Late],
+        &[Lost, Lost],
+        &[Lost, AnswerLost],
+        &[Lost, Late],
+        &[Late, Late],
+    ];
+    for faults in cases {
+        let faulty = Faulty::new(Arc::new(InMemory::new()));
+        let store = Store::wrap(Arc::clone(&faulty) as _, "memory:///".parse().unwrap(), "lake".into());
+        let (table, other) = (open(&store).await, open(&store).await);
+        append(&other, 0..10).await;
+
+        faulty.plan(faults);
+        assert_eq!(append(&table, 10..20).await, 2, "{faults:?}: behind the other's commit");
+        assert_eq!(table.snapshot().rows(), 20, "{faults:?}");
+        assert_eq!(append(&table, 20..30).await, 3, "{faults:?}: and the log goes on");
+        other.refresh().await.unwrap();
+        assert_eq!(ids(&other).await, expected(0..30), "{faults:?}");
+        assert_eq!(delta_says(&table).await, (3, 30), "{faults:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_commit_that_stayed_unclear_counts_once_when_it_is_repeated() {
+    use Fault::{AnswerLost, Late, Lost};
+    for faults in [&[Lost, Lost, Lost][..], &[Lost, Lost, Late], &[Late, Lost, Lost], &[AnswerLost]] {
+        let faulty = Faulty::new(Arc::new(InMemory::new()));
+        let store = Store::wrap(Arc::clone(&faulty) as _, "memory:///".parse().unwrap(), "lake".into());
+        let table = open(&store).await;
+        let files = table.write(batch(table.contract(), &events(0..10))).await.unwrap();
+        let txns = vec![("source".to_owned(), 1)];
+
+        faulty.plan(faults);
+        let first = table.commit(files.clone(), txns.clone()).await;
+        if let Err(error) = &first {
+            assert_eq!(error.kind(), Kind::Unavailable, "{faults:?}: {error}");
+        }
+        assert_eq!(table.commit(files, txns).await.unwrap(), 1, "{faults:?} after {first:?}");
+        assert_eq!(open(&store).await.snapshot(), table.snapshot());
+        assert_eq!(delta_says(&table).await, (1, 10), "{faults:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_table_grows_by_nullable_columns_only() {
+    let cases: &[(&str, &[(&str, &str)], Option<&str>)] = &[
+        ("a new column", &[("jitter", "float64")], None),
+        ("another type", &[("mos", "float32")], Some("mos")),
+        ("another case", &[("Region", "text")], Some("Region")),
+    ];
+    for (case, added, refused) in cases {
+        for (store, _folder) in stores() {
+            let old = open(&store).await;
+            append(&old, 0..10).await;
+            let mut columns: Vec<_> = COLUMNS.to_vec();
+            columns.retain(|(name, _)| added.iter().all(|(added, _)| !added.eq_ignore_ascii_case(name)));
+            columns.extend(*added);
+            let opened = Table::open(&store, contract_of(&columns), &config("memory:///")).await;
+            let Some(column) = refused else {
+                let new = opened.unwrap();
+                assert_eq!(new.snapshot().version, 2, "{case}");
+                append(&new, 10..20).await;
+                assert_eq!(append(&old, 20..30).await, 4, "{case}: a process of the old contract goes on");
+                assert_eq!(open(&store).await.snapshot().rows(), 30, "{case}: columns that are not declared stay");
+                assert_eq!(delta_says(&old).await, (4, 30), "{case}");
+                continue;
+            };
+            let error = opened.unwrap_err();
+            assert_eq!(error.kind(), Kind::Conflict, "{case}: {error}");
+            assert!(error.message().contains(&format!("`{column}`")), "{case}: {error}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_another_engine_turned_on_is_refused() {
+    let lines = [
+        (r#"{"protocol":{"minReaderVersion":3,"minWriterVersion":7,"readerFeatures":["deletionVectors"]}}"#, "feature"),
+        (
+            r#"{"add":{"path":"event_date=2026-03-01/x.parquet","partitionValues":{"event_date":"2026-03-01"},"size":1,"modificationTime":1,"dataChange":true}}"#,
+            "row count",
+        ),
+        (
+            r#"{"add":{"path":"s3://elsewhere/x.parquet","partitionValues":{"event_date":"2026-03-01"},"size":1,"modificationTime":1,"dataChange":true,"stats":"{\"numRecords\":1}"}}"#,
+            "outside",
+        ),
+        (
+            r#"{"add":{"path":"x.parquet","partitionValues":{"event_date":null},"size":1,"modificationTime":1,"dataChange":true,"stats":"{\"numRecords\":1}"}}"#,
+            "event_date",
+        ),
+    ];
+    for (line, word) in lines {
+        let (store, _) = stores().remove(0);
+        let table = open(&store).await;
+        let path = "some/lake/calls/_delta_log/00000000000000000001.json".into();
+        store.objects.put(&path, line.into()).await.unwrap();
+        for error in [
+            table.refresh().await.map(drop).unwrap_err(),
+            Table::open(&store, contract(), &config("memory:///")).await.map(drop).unwrap_err(),
+        ] {
+            assert_eq!(error.kind(), Kind::Unsupported, "{error}");
+            assert!(error.message().contains(word), "{error}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn checkpoints_are_written_when_due_and_load_the_same() {
+    for (store, _folder) in stores() {
+        let table = open(&store).await;
+        let hint = async || Log::of(&store, table.location().1).hint().await.unwrap();
+        for number in 0..9 {
+            append(&table, number * 10..number * 10 + 10).await;
+            table.maintain().await.unwrap();
+        }
+        assert_eq!(hint().await, None, "not due before the interval");
+        table.commit(Vec::new(), vec![("source".into(), 42)]).await.unwrap();
+        table.maintain().await.unwrap();
+        assert_eq!(hint().await, Some(10));
+        assert_eq!(open(&store).await.snapshot(), table.snapshot(), "from the checkpoint alone");
+        append(&table, 90..100).await;
+        table.commit(Vec::new(), vec![("source".into(), 43), ("new".into(), 1)]).await.unwrap();
+        let loaded = open(&store).await;
+        assert_eq!(loaded.snapshot(), table.snapshot(), "from the checkpoint and the entries behind it");
+        assert_eq!(loaded.snapshot().txns, [("new".to_owned(), 1), ("source".to_owned(), 43)].into());
+        assert_eq!(ids(&loaded).await, expected(0..100));
+        assert_eq!(delta_says(&table).await, (12, 100));
+    }
+}
+
+/// 24 commits of ten events, and two checkpoints.
+async fn fill(table: &Table) {
+    for number in 0..24 {
+        append(table, number * 10..number * 10 + 10).await;
+        if number % 12 == 11 {
+            table.maintain().await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_log_that_was_cleaned_up_is_loaded_again() {
+    let (store, _) = stores().remove(0);
+    let clock = Clock::fixed(Clock::System.now() + 2 * DAY);
+    let store = store.with_clock(clock.clone());
+    let (writer, sleeper) = (open(&store).await, open(&store).await);
+    // By the clock all entries are older than the retention: those before the first checkpoint go with the second.
+    fill(&writer).await;
+    let listing = Log::of(&store, writer.location().1).list(0).await.unwrap();
+    assert_eq!(listing.checkpoints.keys().collect::<Vec<_>>(), [&12, &24]);
+    assert_eq!(listing.entries.first(), Some(&12));
+    append(&writer, 240..250).await;
+
+    assert_eq!(sleeper.refresh().await.unwrap().version, 0, "there is no entry 1, and it is too early to wonder");
+    clock.set(clock.now() + 60 * SECOND);
+    assert_eq!(sleeper.refresh().await.unwrap(), writer.snapshot());
+    assert_eq!(open(&store).await.snapshot(), writer.snapshot());
+    assert_eq!(delta_says(&writer).await, (25, 250));
+}
+
+#[tokio::test]
+async fn a_writer_that_slept_does_not_commit_into_the_past() {
+    let (store, _) = stores().remove(0);
+    let clock = Clock::fixed(Clock::System.now() + 2 * DAY);
+    let store = store.with_clock(clock.clone());
+    let (writer, sleeper) = (open(&store).await, open(&store).await);
+    fill(&writer).await;
+    clock.set(clock.now() + 60 * SECOND);
+    assert_eq!(append(&sleeper, 240..250).await, 25, "version 1 is free again, and behind the checkpoint");
+    assert_eq!(ids(&sleeper).await, expected(0..250));
+    assert_eq!(delta_says(&sleeper).await, (25, 250));
+}
+
+#[tokio::test]
+async fn recent_ids_come_in_whole_files_newest_first() {
+    let (store, _) = stores().remove(0);
+    let table = open(&store).await;
+    for range in [20..30, 0..10, 10..20] {
+        append(&table, range).await;
+    }
+    for (rows_max, expected) in [(0, vec![]), (1, vec![20]), (10, vec![20]), (11, vec![20, 10]), (99, vec![20, 10, 0])]
+    {
+        let batches = table.recent(rows_max).await.unwrap();
+        let firsts: Vec<usize> = batches
+            .iter()
+            .map(|batch| {
+                assert_eq!(batch.num_columns(), 2);
+                assert!(batch.column_by_name("tenant_id").is_some());
+                let ids = batch.column_by_name("event_id").unwrap().as_string::<i32>();
+                ids.iter().flatten().map(|id| id[1..].parse::<usize>().unwrap()).min().unwrap()
+            })
+            .collect();
+        assert_eq!(firsts, expected, "{rows_max} rows");
     }
 }

@@ -219,3 +219,136 @@ fn text_column<'a>(contract: &Contract, rows: &'a RecordBatch, column: usize) ->
 fn internal(contract: &Contract, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
     Error::internal(format!("table `{}`: rows cannot be written", contract.name)).with_source(error)
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+    use parquet::file::properties::ReaderProperties;
+    use parquet::file::reader::FileReader;
+    use parquet::file::serialized_reader::{ReadOptionsBuilder, SerializedFileReader};
+
+    use super::*;
+    use crate::clock::SECOND;
+    use crate::lake::tests::{Event, NOON, batch, contract};
+
+    fn options(row_group_rows_max: usize) -> WriteOptions {
+        WriteOptions { compression_level: 1, row_group_rows_max }
+    }
+
+    fn events(events: &[(&'static str, Micros, &str)]) -> Vec<Event<'static>> {
+        events.iter().map(|(tenant, time, id)| (*tenant, *time, (*id).to_owned())).collect()
+    }
+
+    /// (tenant, time, id) of a file's rows, in its order.
+    fn read(file: &Encoded) -> Vec<Event<'static>> {
+        let reader =
+            ParquetRecordBatchReaderBuilder::try_new(Bytes::from(file.bytes.clone())).unwrap().build().unwrap();
+        let mut events = Vec::new();
+        for rows in reader {
+            let rows = rows.unwrap();
+            assert_eq!(rows.schema().fields(), contract().schema().fields(), "columns come back as they were");
+            let (tenants, ids) = (rows.column(0).as_string::<i32>(), rows.column(2).as_string::<i32>());
+            let times = rows.column(1).as_primitive::<TimestampMicrosecondType>();
+            let tenant = |row| if tenants.value(row) == "acme" { "acme" } else { "zeta" };
+            events.extend((0..rows.num_rows()).map(|row| (tenant(row), times.value(row), ids.value(row).to_owned())));
+        }
+        events
+    }
+
+    #[test]
+    fn a_file_per_day_each_sorted() {
+        let day = NOON.div_euclid(DAY) as i32;
+        let rows = events(&[
+            ("zeta", NOON, "b"),
+            ("acme", NOON + 1, "c"),
+            ("zeta", NOON, "a"),
+            ("acme", -1, "before 1970"),
+            ("acme", NOON, "d"),
+            ("zeta", DAY * i64::from(day + 1), "first of the next day"),
+            ("zeta", DAY * i64::from(day + 1) - 1, "last of the day"),
+        ]);
+        let files = encode(&contract(), &options(100), &batch(&contract(), &rows)).unwrap();
+        let found: Vec<_> = files.iter().map(|file| (file.day, read(file))).collect();
+        let expected = [
+            (-1, events(&[("acme", -1, "before 1970")])),
+            (
+                day,
+                events(&[
+                    ("acme", NOON, "d"),
+                    ("acme", NOON + 1, "c"),
+                    ("zeta", NOON, "a"),
+                    ("zeta", NOON, "b"),
+                    ("zeta", DAY * i64::from(day + 1) - 1, "last of the day"),
+                ]),
+            ),
+            (day + 1, events(&[("zeta", DAY * i64::from(day + 1), "first of the next day")])),
+        ];
+        assert_eq!(found, expected);
+        let bounds = &files[1].bounds;
+        assert_eq!((bounds.rows, bounds.tenants.clone().unwrap()), (5, ("acme".into(), "zeta".into())));
+        assert_eq!(bounds.ids.clone().unwrap(), ("a".into(), "last of the day".into()));
+        assert_eq!(bounds.times.unwrap(), (NOON, DAY * i64::from(day + 1) + 999), "to the end of a millisecond");
+    }
+
+    #[test]
+    fn a_file_tells_a_reader_where_its_rows_are() {
+        let rows: Vec<_> = (0..50_000)
+            .map(|number| ("acme", NOON + (number * 7_919 % 50_000) / 10 * SECOND / 1_000, format!("{number:032x}")))
+            .collect();
+        let file = encode(&contract(), &options(30_000), &batch(&contract(), &rows)).unwrap().remove(0);
+        let properties = ReaderProperties::builder().set_read_bloom_filter(true).build();
+        let options = ReadOptionsBuilder::new().with_page_index().with_reader_properties(properties).build();
+        let reader = SerializedFileReader::new_with_options(Bytes::from(file.bytes), options).unwrap();
+        let metadata = reader.metadata();
+        assert_eq!(metadata.row_groups().iter().map(|group| group.num_rows()).collect::<Vec<_>>(), [30_000, 20_000]);
+        assert!(metadata.column_index().is_some() && metadata.offset_index().is_some(), "page index");
+        let pages = &metadata.offset_index().unwrap()[0][1];
+        assert!(pages.page_locations().len() > 1, "times have pages to skip");
+        let sorting = |column_idx| SortingColumn { column_idx, descending: false, nulls_first: false };
+        let mut held = 0;
+        for group in 0..2 {
+            assert_eq!(metadata.row_group(group).sorting_columns().unwrap(), &[sorting(0), sorting(1), sorting(2)]);
+            let group = reader.get_row_group(group).unwrap();
+            let bloom = group.get_column_bloom_filter(2).expect("a bloom filter on ids");
+            held += rows.iter().filter(|event| bloom.check(event.2.as_str())).count();
+            assert!(group.get_column_bloom_filter(0).is_none(), "and on nothing else");
+        }
+        assert!((50_000..52_000).contains(&held), "every id is in its group's filter, and few in the other's: {held}");
+    }
+
+    #[test]
+    fn columns_are_encoded_by_what_they_hold() {
+        let rows: Vec<_> = (0..1_000).map(|number| ("acme", NOON + number, format!("{number:032x}"))).collect();
+        let file = encode(&contract(), &options(30_000), &batch(&contract(), &rows)).unwrap().remove(0);
+        let reader = SerializedFileReader::new(Bytes::from(file.bytes)).unwrap();
+        let group = reader.metadata().row_group(0);
+        for (column, encoding, dictionary) in [
+            ("tenant_id", Encoding::RLE_DICTIONARY, true),
+            ("event_time", Encoding::DELTA_BINARY_PACKED, false),
+            ("event_id", Encoding::PLAIN, false),
+            ("received_time", Encoding::DELTA_BINARY_PACKED, false),
+            ("region", Encoding::RLE_DICTIONARY, true),
+            ("mos", Encoding::BYTE_STREAM_SPLIT, false),
+            ("hops", Encoding::DELTA_BINARY_PACKED, false),
+            ("labels.key_value.key", Encoding::RLE_DICTIONARY, true),
+        ] {
+            let chunk = group.columns().iter().find(|chunk| chunk.column_path().string() == column).unwrap();
+            assert!(chunk.encodings().any(|found| found == encoding), "{column}");
+            assert_eq!(chunk.dictionary_page_offset().is_some(), dictionary, "{column}");
+            assert!(matches!(chunk.compression(), Compression::ZSTD(_)), "{column}");
+            assert!(chunk.statistics().is_some(), "{column}");
+        }
+    }
+
+    #[test]
+    fn rows_of_another_contract_are_refused() {
+        let other = crate::lake::tests::contract_of(&[
+            ("tenant_id", "text"),
+            ("event_time", "timestamp"),
+            ("event_id", "text"),
+        ]);
+        let rows = batch(&other, &events(&[("acme", NOON, "a")]));
+        assert!(encode(&contract(), &options(1), &rows).is_err());
+    }
+}

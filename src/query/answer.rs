@@ -55,6 +55,7 @@ struct Run {
     schema: SchemaRef,
     deadline: Deadline,
     rows_left: usize,
+    too_many_rows: bool,
     config: QueryConfig,
     ticket: Ticket,
 }
@@ -68,7 +69,7 @@ pub(super) fn start(
     config: QueryConfig,
 ) -> Answer {
     let id = ticket.id;
-    let run = Run { batches, schema, deadline, rows_left: config.rows_max, config, ticket };
+    let run = Run { batches, schema, deadline, rows_left: config.rows_max, too_many_rows: false, config, ticket };
     let batches = stream::unfold(Some(run), |run| async move {
         let mut run = run?;
         match run.next().await {
@@ -90,20 +91,28 @@ pub(super) fn start(
 }
 
 impl Run {
+    /// The next batch. Rows up to the limit are handed out before it is told.
     async fn next(&mut self) -> Option<Result<RecordBatch>> {
-        let batch = match self.pull().await? {
-            Ok(batch) => batch,
-            Err(error) => return Some(Err(error)),
-        };
-        if self.rows_left == 0 {
+        if self.too_many_rows {
             return Some(Err(Error::limited(format!(
                 "the answer has more than {} rows (limit query.rows_max): add a LIMIT or a filter",
                 self.config.rows_max
             ))));
         }
-        let rows = batch.num_rows().min(self.rows_left);
-        self.rows_left -= rows;
-        let batch = if rows < batch.num_rows() { batch.slice(0, rows) } else { batch };
+        let batch = match self.pull().await? {
+            Ok(batch) => batch,
+            Err(error) => return Some(Err(error)),
+        };
+        let batch = match self.rows_left.checked_sub(batch.num_rows()) {
+            Some(left) => {
+                self.rows_left = left;
+                batch
+            }
+            None => {
+                self.too_many_rows = true;
+                batch.slice(0, self.rows_left)
+            }
+        };
         Some(self.conform(&batch))
     }
 

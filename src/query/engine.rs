@@ -201,12 +201,12 @@ impl fmt::Debug for Engine {
 }
 
 fn source(table: &Table, runtime: &RuntimeEnv, partitions: usize) -> Result<Source, DataFusionError> {
-    let (store, prefix) = table.location();
+    let (store, _) = table.location();
     let root = ObjectStoreUrl::parse(store.root.as_str())?;
     runtime.register_object_store(&store.root, Arc::clone(&store.objects));
     let metadata = runtime.cache_manager.get_file_metadata_cache();
     let reader = Arc::new(CachedParquetFileReaderFactory::new(Arc::clone(&store.objects), metadata));
-    Ok(Source { store: root, prefix: prefix.clone(), reader, partitions })
+    Ok(Source { store: root, reader, partitions })
 }
 
 /// Functions, rules and options of every session. There are no file formats, table factories or URL tables in it: a
@@ -222,6 +222,7 @@ fn template(config: &QueryConfig, partitions: usize, runtime: &Arc<RuntimeEnv>) 
         .with_aggregate_functions(SessionStateDefaults::default_aggregate_functions())
         .with_window_functions(SessionStateDefaults::default_window_functions())
         .with_table_function_list(functions)
+        .with_analyzer_rule(Arc::new(limits::BoundGrowth))
         .build()
 }
 

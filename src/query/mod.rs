@@ -20,6 +20,7 @@ mod answer;
 mod catalog;
 mod engine;
 mod error;
+mod growth;
 mod limits;
 mod opaque;
 mod parameters;
@@ -29,8 +30,11 @@ mod session;
 mod statement;
 mod table;
 #[cfg(test)]
+mod testing;
+#[cfg(test)]
 mod tests;
 
 pub use engine::{Engine, QueryId};
 pub use opaque::Opaque;
 pub use session::{Answer, CATALOG, Planned, SCHEMA, Session, VisibleTable};
+pub use statement::STACK_BYTES_MIN;

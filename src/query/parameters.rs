@@ -5,11 +5,15 @@
 //!
 //! **Invariant:** a bound value becomes a typed literal in the plan; it is never part of a text.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, FieldRef, Schema};
 use datafusion::common::ScalarValue;
+use datafusion::common::tree_node::{TreeNode as _, TreeNodeRecursion};
+use datafusion::error::DataFusionError;
+use datafusion::logical_expr::{Expr, LogicalPlan};
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 
 use crate::error::{Error, Result};
@@ -62,10 +66,36 @@ fn after_mark(token: &Token) -> Option<&'static [Token]> {
     }
 }
 
+/// The placeholders of a plan by name, with the type that the engine inferred, and two that it does not: a placeholder that
+/// is cast at once has the type of the cast, and those of LIMIT and OFFSET are whole numbers.
+pub(super) fn of_plan(plan: &LogicalPlan) -> Result<HashMap<String, Option<FieldRef>>, DataFusionError> {
+    let mut found = plan.get_parameter_fields()?;
+    let mut infer = |expr: &Expr, kind: &DataType| {
+        if let Expr::Placeholder(placeholder) = expr {
+            let field = || Arc::new(Field::new("", kind.clone(), true));
+            found.entry(placeholder.id.clone()).or_default().get_or_insert_with(field);
+        }
+    };
+    plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::Limit(limit) = node {
+            [&limit.skip, &limit.fetch].into_iter().flatten().for_each(|bound| infer(bound, &DataType::Int64));
+        }
+        node.apply_expressions(|expr| {
+            expr.apply(|expr| {
+                if let Expr::Cast(cast) = expr {
+                    infer(&cast.expr, cast.field.data_type());
+                }
+                Ok(TreeNodeRecursion::Continue)
+            })
+        })
+    })?;
+    Ok(found)
+}
+
 /// One field per placeholder, in order; `Null` where the engine could not tell the type.
 pub(super) fn schema(found: &HashMap<String, Option<FieldRef>>) -> Result<Schema> {
     let mut kinds: Vec<Option<DataType>> = Vec::new();
-    for (name, field) in found.iter().collect::<std::collections::BTreeMap<_, _>>() {
+    for (name, field) in found.iter().collect::<BTreeMap<_, _>>() {
         let ordinal = name.strip_prefix('$').and_then(|digits| digits.parse::<usize>().ok()).filter(|at| *at > 0);
         let Some(ordinal) = ordinal else {
             return Err(Error::invalid(format!("placeholder `{name}` has a name: number them, as `$1`, or write `?`")));

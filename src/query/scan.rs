@@ -16,7 +16,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use arrow::array::{AsArray as _, RecordBatch, RecordBatchOptions};
-use arrow::compute::filter_record_batch;
+use arrow::compute::{BatchCoalescer, filter_record_batch};
 use arrow::datatypes::SchemaRef;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::error::{DataFusionError, Result};
@@ -80,8 +80,8 @@ impl TenantScan {
 }
 
 impl Barrier {
-    /// The caller's rows of `batch`, in the columns that go on.
-    fn admit(&self, batch: &RecordBatch) -> Result<RecordBatch> {
+    /// Adds the caller's rows of `batch`, in the columns that go on, to `rows`.
+    fn admit(&self, batch: &RecordBatch, rows: &mut BatchCoalescer) -> Result<()> {
         let mask = self.predicate.evaluate(batch)?.into_array(batch.num_rows())?;
         let mask = mask
             .as_boolean_opt()
@@ -90,10 +90,45 @@ impl Barrier {
         let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
         let batch = RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options)?;
         if mask.true_count() == batch.num_rows() {
-            return Ok(batch);
+            rows.push_batch(batch)?;
+        } else {
+            // A null in the mask is not true: such a row is not admitted.
+            rows.push_batch(filter_record_batch(&batch, mask)?)?;
         }
-        // A null in the mask is not true: such a row is not admitted.
-        Ok(filter_record_batch(&batch, mask)?)
+        Ok(())
+    }
+}
+
+/// One partition being read.
+struct Reading {
+    source: SendableRecordBatchStream,
+    barrier: Arc<Barrier>,
+    /// Gathers the caller's rows to whole batches: how they lie between foreign ones does not show.
+    rows: BatchCoalescer,
+    metrics: BaselineMetrics,
+    ended: bool,
+}
+
+impl Reading {
+    async fn next(&mut self) -> Result<Option<RecordBatch>> {
+        loop {
+            if let Some(batch) = self.rows.next_completed_batch() {
+                self.metrics.record_output(batch.num_rows());
+                return Ok(Some(batch));
+            }
+            if self.ended {
+                return Ok(None);
+            }
+            let batch = self.source.next().await.transpose()?;
+            let _timer = self.metrics.elapsed_compute().timer();
+            match batch {
+                Some(batch) => self.barrier.admit(&batch, &mut self.rows)?,
+                None => {
+                    self.ended = true;
+                    self.rows.finish_buffered_batch()?;
+                }
+            }
+        }
     }
 }
 
@@ -142,23 +177,27 @@ impl ExecutionPlan for TenantScan {
     }
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        let batch_rows = context.session_config().batch_size();
         let source = self.source.execute(partition, context).map_err(below)?;
-        let metrics = BaselineMetrics::new(&self.metrics, partition);
-        let barrier = Arc::clone(&self.barrier);
-        let admitted = source
-            .map(move |batch| {
-                let batch = batch.map_err(below)?;
-                let _timer = metrics.elapsed_compute().timer();
-                let batch = barrier.admit(&batch).map_err(below)?;
-                metrics.record_output(batch.num_rows());
-                Ok(batch)
-            })
-            .filter(|batch| future::ready(batch.as_ref().map_or(true, |batch| batch.num_rows() > 0)));
-        let rows = match self.limit {
-            None => admitted.boxed(),
-            Some(limit) => stop_after(limit, admitted).boxed(),
+        let schema = Arc::clone(&self.barrier.schema);
+        // A LIMIT is answered as soon as its rows are there, and not when a batch is full.
+        let batch_rows = self.limit.map_or(batch_rows, |limit| limit.clamp(1, batch_rows));
+        let reading = Reading {
+            source,
+            barrier: Arc::clone(&self.barrier),
+            rows: BatchCoalescer::new(Arc::clone(&schema), batch_rows)
+                .with_biggest_coalesce_batch_size(Some(batch_rows / 2)),
+            metrics: BaselineMetrics::new(&self.metrics, partition),
+            ended: false,
         };
-        Ok(Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.barrier.schema), rows)))
+        let batches = stream::try_unfold(reading, |mut reading| async move {
+            Ok(reading.next().await.map_err(below)?.map(|batch| (batch, reading)))
+        });
+        let batches = match self.limit {
+            None => batches.boxed(),
+            Some(limit) => stop_after(limit, batches).boxed(),
+        };
+        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, batches)))
     }
 
     fn metrics(&self) -> Option<MetricsSet> {

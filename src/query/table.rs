@@ -26,10 +26,9 @@ use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType, lit};
 use datafusion::physical_plan::ExecutionPlan;
 use object_store::ObjectMeta;
-use object_store::path::Path;
 
 use crate::contract::{Contract, TenantId};
-use crate::lake::{DataFile, Snapshot};
+use crate::lake::{DataFile, Snapshot, Table};
 use crate::query::prune::{Bounds, Range, is_leakproof, prune};
 use crate::query::scan::TenantScan;
 use crate::tenancy::{RowRule, TableRules};
@@ -43,8 +42,6 @@ const DECODER_FILTERS: bool = false;
 pub(super) struct Source {
     /// The root under which the store is registered.
     pub(super) store: ObjectStoreUrl,
-    /// The table's own prefix in the store.
-    pub(super) prefix: Path,
     /// Reads files of the store, with cached metadata.
     pub(super) reader: Arc<dyn ParquetFileReaderFactory>,
     /// Partitions of a scan.
@@ -53,6 +50,7 @@ pub(super) struct Source {
 
 /// One table for one caller.
 pub(super) struct TenantTable {
+    table: Arc<Table>,
     contract: Arc<Contract>,
     snapshot: Arc<Snapshot>,
     source: Source,
@@ -67,17 +65,18 @@ pub(super) struct TenantTable {
 
 impl TenantTable {
     pub(super) fn new(
-        contract: Arc<Contract>,
+        table: &Arc<Table>,
         snapshot: Arc<Snapshot>,
         source: Source,
         tenant: &TenantId,
         rules: &TableRules,
     ) -> Self {
+        let (table, contract) = (Arc::clone(table), Arc::clone(table.contract()));
         let columns = visible_columns(contract.table_schema(), rules);
         let visible = columns.iter().map(|column| plain(contract.table_schema().field(*column)));
         let schema = Arc::new(Schema::new(visible.collect::<Vec<_>>()));
         let barrier = barrier(&contract, tenant, &rules.rows);
-        Self { contract, snapshot, source, tenant: tenant.clone(), barrier, columns, schema }
+        Self { table, contract, snapshot, source, tenant: tenant.clone(), barrier, columns, schema }
     }
 
     /// What the table is.
@@ -139,7 +138,7 @@ impl TenantTable {
 
     fn partitioned(&self, file: &DataFile) -> PartitionedFile {
         let meta = ObjectMeta {
-            location: file.path.split('/').fold(self.source.prefix.clone(), Path::join),
+            location: self.table.file_path(file),
             last_modified: DateTime::from_timestamp_millis(file.modified).unwrap_or_default(),
             size: file.size,
             e_tag: None,

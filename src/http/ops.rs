@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::Door;
 use super::caller::{caller, operator};
 use super::error::Problem;
-use crate::contract::{ColumnKind, Contract, Owner};
+use crate::contract::{Contract, Owner};
 use crate::error::Error;
 use crate::telemetry::Metrics;
 use crate::tenancy::Access;
@@ -69,25 +69,9 @@ fn describe(contract: &Contract, access: &Access) -> Option<Value> {
     let columns: Vec<Value> = columns
         .map(|column| {
             json!({
-                "name": column.name, "type": word(column.kind), "unit": column.unit, "description": column.description,
+                "name": column.name, "type": column.kind.as_str(), "unit": column.unit, "description": column.description,
             })
         })
         .collect();
     Some(json!({ "name": contract.name, "description": contract.description, "columns": columns }))
-}
-
-/// A column's type, as the configuration writes it.
-fn word(kind: ColumnKind) -> &'static str {
-    match kind {
-        ColumnKind::Bool => "bool",
-        ColumnKind::Int32 => "int32",
-        ColumnKind::Int64 => "int64",
-        ColumnKind::Float32 => "float32",
-        ColumnKind::Float64 => "float64",
-        ColumnKind::Text => "text",
-        ColumnKind::Bytes => "bytes",
-        ColumnKind::Timestamp => "timestamp",
-        ColumnKind::Date => "date",
-        ColumnKind::Map => "map",
-    }
 }

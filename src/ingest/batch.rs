@@ -72,8 +72,8 @@ impl Batch {
     }
 
     /// When its commit should begin, if nothing else is being committed.
-    pub(super) fn due(&self, pace: &Pace) -> Instant {
-        pace.earliest().min(self.opened + pace.interval)
+    pub(super) fn due(&self, pace: &Pace, now: Instant) -> Instant {
+        pace.earliest(now).min(self.opened + pace.interval)
     }
 }
 
@@ -91,14 +91,49 @@ impl Pace {
         Self { interval, used_until: now }
     }
 
-    /// When the next commit may begin.
-    fn earliest(&self) -> Instant {
+    /// When the next commit may begin: `now` after a rest.
+    fn earliest(&self, now: Instant) -> Instant {
         let credit = self.interval * (BURST_COMMITS - 1);
-        self.used_until.checked_sub(credit).unwrap_or(self.used_until)
+        now + self.used_until.saturating_duration_since(now).saturating_sub(credit)
     }
 
     /// A commit begins.
     pub(super) fn begin(&mut self, now: Instant) {
         self.used_until = self.used_until.max(now) + self.interval;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_rest_earns_a_burst_and_load_keeps_the_pace() {
+        let start = Instant::now();
+        let mut pace = Pace::new(SECOND, start);
+        for rest in [0, 1_000] {
+            let mut now = start + SECOND * rest;
+            for commit in 0..BURST_COMMITS {
+                assert_eq!(pace.earliest(now), now, "commit {commit} of a burst is at once");
+                pace.begin(now);
+            }
+            for _ in 0..20 {
+                assert_eq!(pace.earliest(now), now + SECOND);
+                now += SECOND;
+                pace.begin(now);
+            }
+        }
+    }
+
+    #[test]
+    fn an_early_start_of_a_full_batch_is_paid_back_later() {
+        let now = Instant::now();
+        let mut pace = Pace::new(SECOND, now);
+        for _ in 0..BURST_COMMITS + 5 {
+            pace.begin(now);
+        }
+        assert_eq!(pace.earliest(now), now + SECOND * 6);
     }
 }

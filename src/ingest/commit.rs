@@ -45,13 +45,14 @@ pub(super) async fn run(
     while open || batch.is_some() || matches!(stage, Stage::Storing(_)) {
         let full = batch.as_ref().is_some_and(|batch| batch.is_full(limits.batch_rows_max, limits.batch_bytes_max));
         let hurry = full || !open || ending.hurry.is_cancelled();
-        let due = batch.as_ref().map(|batch| if hurry { Instant::now() } else { batch.due(&pace) });
+        let now = Instant::now();
+        let due = batch.as_ref().map(|batch| if hurry { now } else { batch.due(&pace, now) });
         tokio::select! {
             // In this order: a batch takes whoever is already there before it closes.
             biased;
             request = queue.recv(), if open && !full => match (request, &mut batch) {
                 (Some(request), Some(batch)) => batch.push(request),
-                (Some(request), None) => batch = Some(Batch::open(request, Instant::now())),
+                (Some(request), None) => batch = Some(Batch::open(request, now)),
                 (None, _) => open = false,
             },
             keeper = stored(&mut stage) => stage = Stage::Resting(keeper),

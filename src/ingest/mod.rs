@@ -27,6 +27,8 @@ mod store;
 mod dedupe;
 
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;
 
 pub use room::Room;

@@ -3,7 +3,7 @@
 //! In: the requests of a batch. Out: an answer to each; the same error to all when the batch could not be stored.
 //!
 //! A commit whose answer is lost may have happened. The keeper therefore never turns to the next batch before it knows:
-//! the same files are committed again under the same application transaction, which the lake takes once only.
+//! the same files are committed again, which the lake counts once.
 //!
 //! **Invariant:** ids enter the window when, and only when, their rows are committed.
 //! **Invariant:** no batch is deduped while it is unknown what became of the one before.
@@ -39,9 +39,6 @@ pub(super) struct Keeper {
     window: Option<Window>,
     ids_max: usize,
     attempts_max: u32,
-    /// Names this writer in the log, and counts its batches.
-    writer: String,
-    sequence: i64,
     unsettled: Option<Unsettled>,
     metrics: Arc<Metrics>,
     /// Told after each commit.
@@ -52,7 +49,6 @@ pub(super) struct Keeper {
 #[derive(Debug)]
 struct Unsettled {
     files: Vec<DataFile>,
-    sequence: i64,
     ids: Vec<IdHash>,
 }
 
@@ -71,8 +67,6 @@ impl Keeper {
             window: None,
             ids_max: limits.dedupe_ids_max,
             attempts_max: limits.commit_attempts_max,
-            writer: format!("glasshouse-ingest-{}", Uuid::new_v4()),
-            sequence: 0,
             unsettled: None,
             metrics,
             committed,
@@ -120,8 +114,7 @@ impl Keeper {
         let mut version = 0;
         if row_count > 0 {
             let files = self.write(rows).await?;
-            self.sequence += 1;
-            self.unsettled = Some(Unsettled { files, sequence: self.sequence, ids });
+            self.unsettled = Some(Unsettled { files, ids });
             version = self.settle().await?;
             self.metrics.committed(self.name(), row_count, begun.elapsed());
             self.committed.notify_one();
@@ -162,46 +155,31 @@ impl Keeper {
         }
     }
 
-    /// Commits the unsettled batch, if there is one; returns its version. An error leaves it unsettled, unless the lake
-    /// has refused it for good.
+    /// Commits the unsettled batch, if there is one; returns its version. After an error it stays unsettled, unless the
+    /// lake has refused it for good.
     async fn settle(&mut self) -> Result<u64> {
         let Some(unsettled) = &self.unsettled else { return Ok(0) };
-        match self.commit(unsettled).await {
-            Ok(version) => {
-                let settled = self.unsettled.take();
-                if let (Some(window), Some(settled)) = (&mut self.window, settled) {
-                    window.extend(settled.ids);
-                }
-                Ok(version)
+        let outcome = self.commit(&unsettled.files).await;
+        let stored = outcome.is_ok();
+        let refused = outcome.as_ref().is_err_and(|error| !may_still_happen(error));
+        if stored || refused {
+            let settled = self.unsettled.take();
+            if let (true, Some(window), Some(settled)) = (stored, &mut self.window, settled) {
+                window.extend(settled.ids);
             }
-            Err(Doubt::Refused(error)) => {
-                self.unsettled = None;
-                Err(error)
-            }
-            Err(Doubt::Unknown(error)) => Err(error),
         }
+        outcome
     }
 
-    async fn commit(&self, batch: &Unsettled) -> Result<u64, Doubt> {
+    async fn commit(&self, files: &[DataFile]) -> Result<u64> {
         let mut pauses = Pauses::new(self.attempts_max);
         loop {
-            let txns = vec![(self.writer.clone(), batch.sequence)];
-            let error = match self.table.commit(batch.files.clone(), txns).await {
-                Ok(version) => return Ok(version),
-                Err(error) => error,
-            };
-            // The log itself knows whether an attempt, this one or an earlier one, went through.
-            match self.table.refresh().await {
-                Ok(snapshot) if snapshot.txns.get(&self.writer) == Some(&batch.sequence) => return Ok(snapshot.version),
-                Ok(_) if matches!(error.kind(), Kind::Conflict | Kind::Invalid | Kind::Unsupported) => {
-                    return Err(Doubt::Refused(error));
+            match self.table.commit(files.to_vec(), Vec::new()).await {
+                Err(error) if may_still_happen(&error) && pauses.next().await => {
+                    tracing::warn!(table = self.name(), ?error, "could not commit a batch, trying again");
                 }
-                Ok(_) | Err(_) => {}
+                outcome => return outcome,
             }
-            if !pauses.next().await {
-                return Err(Doubt::Unknown(error));
-            }
-            tracing::warn!(table = self.name(), ?error, "could not commit a batch, trying again");
         }
     }
 
@@ -222,12 +200,9 @@ impl Keeper {
     }
 }
 
-/// Why a batch is not committed.
-enum Doubt {
-    /// It will never be: the lake said no.
-    Refused(Error),
-    /// It may be, or may still become so.
-    Unknown(Error),
+/// Whether a commit that failed so may have gone through, or may go through later.
+fn may_still_happen(error: &Error) -> bool {
+    !matches!(error.kind(), Kind::Conflict | Kind::Invalid | Kind::Unsupported)
 }
 
 /// A bounded number of growing pauses.

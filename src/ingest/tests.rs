@@ -1,0 +1,282 @@
+//! Events in, receipts out, and what the lake holds afterwards: through restarts, faults and crowds.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::task::JoinSet;
+
+use super::testing::{Faults, QUARANTINE, TABLE, faulty, limits, lines, memory, start, stored};
+use super::{Ingest, Payload, Receipt};
+use crate::config::IngestConfig;
+use crate::contract::{Format, Reason};
+use crate::error::{Kind, Result};
+use crate::lake::Store;
+use crate::tenancy::testing::access;
+use crate::tenancy::{Access, Scope};
+
+async fn acme() -> Access {
+    access(Some("acme"), &[Scope::Ingest], &[TABLE]).await
+}
+
+async fn send(ingest: &Ingest, access: &Access, body: impl Into<Bytes>) -> Result<Receipt> {
+    ingest.submit(access, TABLE, Payload::Encoded(Format::Json, body.into()), "test").await
+}
+
+/// (accepted, duplicate, rejected)
+fn counts(receipt: &Receipt) -> (u64, u64, u64) {
+    (receipt.accepted, receipt.duplicate, receipt.rejected)
+}
+
+/// What a store should hold of one tenant: each id once.
+fn once<T: ToString>(tenant: &str, ids: impl IntoIterator<Item = T>) -> Vec<(String, String)> {
+    let ids: BTreeSet<String> = ids.into_iter().map(|id| id.to_string()).collect();
+    ids.into_iter().map(|id| (tenant.to_owned(), id)).collect()
+}
+
+#[tokio::test]
+async fn a_receipt_tells_what_became_of_each_event() {
+    let (store, acme) = (memory(), acme().await);
+    let ingest = start(&store, limits()).await;
+    let body = lines(["a", "b", "a"]) + "{\"event_time\":1,\"mos\":1}\n" + &lines(["c"]) + "{\"event_id\":\n";
+
+    let first = send(&ingest, &acme, body.clone()).await.unwrap();
+    assert_eq!(counts(&first), (3, 1, 2), "{first:?}");
+    assert!(first.version > 0);
+    let notes: Vec<_> = first.rejects.iter().map(|note| (note.index, note.reason)).collect();
+    assert_eq!(notes, [(3, Reason::MissingId), (5, Reason::Malformed)]);
+    assert_eq!(stored(&store, TABLE).await, once("acme", ["a", "b", "c"]));
+    let quarantined = stored(&store, QUARANTINE).await;
+    assert!(quarantined.len() == 2 && quarantined.iter().all(|(tenant, _)| tenant == "acme"), "{quarantined:?}");
+
+    let again = send(&ingest, &acme, body).await.unwrap();
+    assert_eq!((counts(&again), again.version), ((0, 4, 2), 0));
+    assert_eq!(stored(&store, TABLE).await.len(), 3);
+    assert_eq!(stored(&store, QUARANTINE).await, quarantined, "a retry does not fill the quarantine twice");
+    ingest.stop().await;
+}
+
+#[tokio::test]
+async fn ids_are_of_their_tenant() {
+    let (store, acme) = (memory(), acme().await);
+    let ingest = start(&store, limits()).await;
+    let globex = access(Some("globex"), &[Scope::Ingest], &[TABLE]).await;
+    let operator = access(None, &[Scope::Ingest], &[]).await;
+    assert_eq!(counts(&send(&ingest, &acme, lines(["a"])).await.unwrap()), (1, 0, 0));
+    assert_eq!(counts(&send(&ingest, &globex, lines(["a"])).await.unwrap()), (1, 0, 0));
+
+    // Another's name in an event, by a tenant: refused and kept as its own. By an operator: that tenant's event.
+    let foreign = "{\"tenant_id\":\"globex\",\"event_id\":\"b\",\"event_time\":1772366400}\n";
+    assert_eq!(counts(&send(&ingest, &acme, foreign).await.unwrap()), (0, 0, 1));
+    let unowned = lines(["c"]);
+    assert_eq!(counts(&send(&ingest, &operator, foreign.to_owned() + &unowned).await.unwrap()), (1, 0, 1));
+
+    let mut expected = once("acme", ["a"]);
+    expected.extend(once("globex", ["a", "b"]));
+    assert_eq!(stored(&store, TABLE).await, expected);
+    let owners: Vec<String> = stored(&store, QUARANTINE).await.into_iter().map(|(tenant, _)| tenant).collect();
+    assert_eq!(owners, ["", "acme"], "an event of nobody is nobody's");
+    ingest.stop().await;
+}
+
+#[tokio::test]
+async fn what_was_stored_before_a_restart_is_a_duplicate_after_it() {
+    let (store, acme) = (memory(), acme().await);
+    for (ids, expected) in [(0..10, (10, 0, 0)), (5..15, (5, 5, 0)), (0..15, (0, 15, 0))] {
+        let ingest = start(&store, limits()).await;
+        assert_eq!(counts(&send(&ingest, &acme, lines(ids)).await.unwrap()), expected);
+        ingest.stop().await;
+    }
+    assert_eq!(stored(&store, TABLE).await, once("acme", 0..15));
+}
+
+#[tokio::test]
+async fn a_full_window_forgets_the_oldest_ids() {
+    let (store, acme) = (memory(), acme().await);
+    let few = IngestConfig { dedupe_ids_max: 4, ..limits() };
+    let ingest = start(&store, few).await;
+    for ids in [0..4, 4..6] {
+        send(&ingest, &acme, lines(ids)).await.unwrap();
+    }
+    assert_eq!(counts(&send(&ingest, &acme, lines(2..6)).await.unwrap()), (0, 4, 0));
+    assert_eq!(counts(&send(&ingest, &acme, lines(0..1)).await.unwrap()), (1, 0, 0));
+    ingest.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crowd_with_the_same_ids_stores_each_once() {
+    const SENDERS: usize = 32;
+    let (store, acme) = (memory(), acme().await);
+    // A batch of 40 rows: some requests share one, some fill one.
+    let ingest = start(&store, IngestConfig { batch_rows_max: 40, ..limits() }).await;
+    let mut crowd = JoinSet::new();
+    for sender in 0..SENDERS {
+        let (ingest, acme) = (ingest.clone(), acme.clone());
+        crowd.spawn(async move {
+            let mut accepted = 0;
+            for round in 0..4 {
+                let from = round * 25 + sender;
+                accepted += send(&ingest, &acme, lines(from..from + 25)).await.unwrap().accepted;
+            }
+            accepted
+        });
+    }
+    let accepted: u64 = crowd.join_all().await.into_iter().sum();
+    ingest.stop().await;
+    let expected = once("acme", 0..3 * 25 + SENDERS - 1 + 25);
+    assert_eq!(accepted, expected.len() as u64);
+    assert_eq!(stored(&store, TABLE).await, expected);
+}
+
+/// Sends until a receipt comes, as senders are told to; returns it.
+async fn persist(ingest: &Ingest, access: &Access, body: &str) -> Receipt {
+    for _ in 0..100 {
+        match send(ingest, access, body.to_owned()).await {
+            Ok(receipt) => return receipt,
+            Err(error) => assert_eq!((error.kind(), error.wait().is_some()), (Kind::Unavailable, true), "{error:?}"),
+        }
+    }
+    panic!("no receipt in a hundred attempts");
+}
+
+#[tokio::test]
+async fn a_sender_that_retries_through_faults_stores_each_event_once() {
+    for refused in 0..4 {
+        for answer_lost in 0..4 {
+            let (faults, acme) = (Arc::new(Faults::default()), acme().await);
+            let store = faulty(&faults);
+            let ingest = start(&store, limits()).await;
+            send(&ingest, &acme, lines(0..5)).await.unwrap();
+            faults.refused.store(refused, Ordering::SeqCst);
+            faults.answer_lost.store(answer_lost, Ordering::SeqCst);
+
+            let bad = "{\"mos\":1}\n";
+            let case = format!("{refused} refused, {answer_lost} lost");
+            let receipt = persist(&ingest, &acme, &(lines(3..10) + bad)).await;
+            assert_eq!((receipt.accepted + receipt.duplicate, receipt.rejected), (7, 1), "{case}");
+            let other = persist(&ingest, &acme, &lines(8..20)).await;
+            assert_eq!(counts(&other), (10, 2, 0), "{case}");
+            ingest.stop().await;
+            assert_eq!(stored(&store, TABLE).await, once("acme", 0..20), "{case}");
+            assert_eq!(stored(&store, QUARANTINE).await.len(), 1, "{case}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_stop_settles_what_is_in_doubt() {
+    let (faults, acme) = (Arc::new(Faults::default()), acme().await);
+    let store = faulty(&faults);
+    let ingest = start(&store, limits()).await;
+    // The data file is stored, then every attempt of its commit fails without a trace.
+    faults.answer_lost.store(1, Ordering::SeqCst);
+    let _told_to_retry = send(&ingest, &acme, lines(0..5)).await;
+    ingest.stop().await;
+    let again = start(&store, limits()).await;
+    persist(&again, &acme, &lines(0..5)).await;
+    again.stop().await;
+    assert_eq!(stored(&store, TABLE).await, once("acme", 0..5));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_in_a_crowd_loses_nothing_that_was_acknowledged() {
+    let (store, acme) = (memory(), acme().await);
+    // Without the stop, a batch would wait for an hour once the burst is used up.
+    let slow = IngestConfig { batch_age_max: Duration::from_secs(3_600), ..limits() };
+    let ingest = start(&store, slow).await;
+    let mut crowd = JoinSet::new();
+    for sender in 0..64_u32 {
+        let (ingest, acme) = (ingest.clone(), acme.clone());
+        crowd.spawn(async move {
+            let mut acknowledged = Vec::new();
+            for round in 0.. {
+                let id = format!("{sender}-{round}");
+                match send(&ingest, &acme, lines([&id])).await {
+                    Ok(receipt) => assert_eq!(counts(&receipt), (1, 0, 0)),
+                    Err(error) => {
+                        assert_eq!(error.kind(), Kind::Unavailable, "{error:?}");
+                        break;
+                    }
+                }
+                acknowledged.push(id);
+            }
+            acknowledged
+        });
+    }
+    // Wait for work under way, not for time to pass.
+    while ingest.tables()[TABLE].snapshot().rows() == 0 {
+        tokio::task::yield_now().await;
+    }
+    ingest.stop().await;
+    let acknowledged = crowd.join_all().await.concat();
+    assert!(!acknowledged.is_empty());
+    assert_eq!(stored(&store, TABLE).await, once("acme", acknowledged));
+    assert_eq!(ingest.ready().unwrap_err().kind(), Kind::Unavailable);
+}
+
+#[tokio::test]
+async fn only_who_may_send_can() {
+    let store = memory();
+    let ingest = start(&store, limits()).await;
+    let both = [TABLE, QUARANTINE];
+    let cases = [
+        (access(Some("acme"), &[Scope::Read, Scope::Admin], &both).await, TABLE, Kind::Forbidden),
+        (access(Some("acme"), &[Scope::Ingest], &["other"]).await, TABLE, Kind::NotFound),
+        (access(Some("acme"), &[Scope::Ingest], &["other"]).await, "other", Kind::NotFound),
+        (access(Some("acme"), &[Scope::Ingest], &both).await, QUARANTINE, Kind::Forbidden),
+        (access(None, &[Scope::Read], &both).await, TABLE, Kind::Forbidden),
+        (access(None, &[Scope::Ingest], &both).await, QUARANTINE, Kind::Forbidden),
+        (access(None, &[Scope::Ingest], &both).await, "other", Kind::NotFound),
+    ];
+    for (access, table, kind) in cases {
+        let body = Payload::Encoded(Format::Json, lines(["a"]).into());
+        let refused = ingest.submit(&access, table, body, "test").await.unwrap_err();
+        assert_eq!(refused.kind(), kind, "{table}: {refused:?}");
+        assert_eq!(ingest.check(&access, table).unwrap_err().kind(), kind);
+    }
+    ingest.stop().await;
+    assert!(stored(&store, TABLE).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_full_queue_says_when_to_come_back() {
+    let (store, acme) = (memory(), acme().await);
+    let bounds = IngestConfig { queue_bytes_max: 64 << 10, queue_wait_max: Duration::ZERO, ..limits() };
+    let ingest = start(&store, bounds).await;
+    let mut all = ingest.room();
+    all.resize(64 << 10).await.unwrap();
+    let refused = send(&ingest, &acme, lines(["a"])).await.unwrap_err();
+    assert_eq!((refused.kind(), refused.wait()), (Kind::Limited, Some(Duration::from_secs(1))));
+    assert_eq!(ingest.queued_bytes(), 64 << 10);
+
+    drop(all);
+    assert_eq!(counts(&send(&ingest, &acme, lines(["a"])).await.unwrap()), (1, 0, 0));
+    let large = send(&ingest, &acme, lines(0..2_000)).await.unwrap_err();
+    assert_eq!((large.kind(), large.wait()), (Kind::Limited, None), "no wait helps a request larger than the queue");
+    assert_eq!(ingest.queued_bytes(), 0, "room is given back by refused and answered requests alike");
+    ingest.stop().await;
+}
+
+#[tokio::test]
+async fn a_receipt_names_a_bounded_number_of_reasons() {
+    let (store, acme): (Store, _) = (memory(), acme().await);
+    let ingest = start(&store, IngestConfig { receipt_rejects_max: 2, ..limits() }).await;
+    let receipt = send(&ingest, &acme, "{\"mos\":1}\n".repeat(5)).await.unwrap();
+    assert_eq!((receipt.rejected, receipt.rejects.len()), (5, 2));
+    assert_eq!(stored(&store, QUARANTINE).await.len(), 5);
+    ingest.stop().await;
+}
+
+#[tokio::test]
+async fn a_body_without_events_gets_an_empty_receipt_and_an_unreadable_one_an_error() {
+    let (store, acme) = (memory(), acme().await);
+    let ingest = start(&store, limits()).await;
+    assert_eq!(send(&ingest, &acme, "[]").await.unwrap(), Receipt::default());
+    let payload = Payload::Encoded(Format::ArrowIpc, Bytes::from_static(b"not a stream"));
+    let refused = ingest.submit(&acme, TABLE, payload, "test").await.unwrap_err();
+    assert_eq!(refused.kind(), Kind::Invalid, "{refused:?}");
+    assert_eq!(ingest.tables()[TABLE].snapshot().version, ingest.tables()[QUARANTINE].snapshot().version);
+    ingest.stop().await;
+}

@@ -1,0 +1,168 @@
+//! For tests of ingest and of the doors: a small lake with one table, and a store that fails when told to.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path as FilePath;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use arrow::array::AsArray as _;
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::{
+    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions,
+    PutOptions, PutPayload, PutResult, Result as StoreResult,
+};
+use url::Url;
+
+use super::Ingest;
+use crate::clock::Clock;
+use crate::config::{ColumnConfig, IngestConfig, LakeConfig, TableConfig};
+use crate::contract::Contract;
+use crate::lake::{Store, Table, Tables};
+
+/// The one declared table.
+pub(crate) const TABLE: &str = "calls";
+/// Its quarantine.
+pub(crate) const QUARANTINE: &str = "calls_quarantine";
+
+/// Bounds that let a test run without waiting.
+pub(crate) fn limits() -> IngestConfig {
+    IngestConfig { batch_age_max: Duration::from_millis(5), commit_attempts_max: 1, ..IngestConfig::default() }
+}
+
+/// Columns `tenant_id`, `event_time`, `event_id`, `mos`; no map for unknown fields.
+fn contract() -> Contract {
+    let column = |(name, kind): (&str, &str)| ColumnConfig {
+        name: name.to_owned(),
+        kind: kind.to_owned(),
+        ..ColumnConfig::default()
+    };
+    let columns = [("tenant_id", "text"), ("event_time", "timestamp"), ("event_id", "text"), ("mos", "float64")];
+    let config = TableConfig {
+        columns: columns.map(column).to_vec(),
+        tenant: "tenant_id".to_owned(),
+        time: "event_time".to_owned(),
+        id: "event_id".to_owned(),
+        ..TableConfig::default()
+    };
+    Contract::new(TABLE, &config, FilePath::new(".")).unwrap()
+}
+
+/// A lake in memory.
+pub(crate) fn memory() -> Store {
+    faulty(&Arc::default())
+}
+
+/// A lake in memory that fails by `faults`.
+pub(crate) fn faulty(faults: &Arc<Faults>) -> Store {
+    let objects = Arc::new(Faulty { inner: InMemory::new(), faults: faults.clone() });
+    Store::wrap(objects, Url::parse("memory:///").unwrap(), Path::default())
+}
+
+/// The table and its quarantine, opened as by a process that just started.
+pub(crate) async fn open(store: &Store) -> Arc<Tables> {
+    let lake = LakeConfig::default();
+    let contract = contract();
+    let mut tables = BTreeMap::new();
+    for contract in [Contract::quarantine_of(&contract), contract] {
+        let name = contract.name.clone();
+        tables.insert(name, Table::open(store, Arc::new(contract), &lake).await.unwrap());
+    }
+    Arc::new(tables)
+}
+
+/// A started ingest on freshly opened tables.
+pub(crate) async fn start(store: &Store, limits: IngestConfig) -> Arc<Ingest> {
+    Ingest::start(open(store).await, limits, Clock::System, Arc::default()).await.unwrap()
+}
+
+/// NDJSON of events with these ids.
+pub(crate) fn lines<T: fmt::Display>(ids: impl IntoIterator<Item = T>) -> String {
+    ids.into_iter()
+        .map(|id| format!("{{\"event_id\":\"{id}\",\"event_time\":\"2026-03-01T12:00:00Z\",\"mos\":4.2}}\n"))
+        .collect()
+}
+
+/// All (tenant, id) of a table, sorted, as a process that just opened it sees them.
+pub(crate) async fn stored(store: &Store, table: &str) -> Vec<(String, String)> {
+    let tables = open(store).await;
+    let mut rows = Vec::new();
+    for batch in tables[table].recent(usize::MAX).await.unwrap() {
+        let (tenants, ids) = (batch.column(0).as_string::<i32>(), batch.column(1).as_string::<i32>());
+        rows.extend((0..batch.num_rows()).map(|row| (tenants.value(row).to_owned(), ids.value(row).to_owned())));
+    }
+    rows.sort_unstable();
+    rows
+}
+
+/// How many of the next puts fail: without a trace, and after they have happened.
+#[derive(Debug, Default)]
+pub(crate) struct Faults {
+    pub(crate) refused: AtomicUsize,
+    pub(crate) answer_lost: AtomicUsize,
+}
+
+/// A store whose puts fail by [`Faults`].
+#[derive(Debug)]
+struct Faulty {
+    inner: InMemory,
+    faults: Arc<Faults>,
+}
+
+impl fmt::Display for Faulty {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Faulty")
+    }
+}
+
+/// Takes one of what is left.
+fn take(left: &AtomicUsize) -> bool {
+    left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok()
+}
+
+fn failure() -> object_store::Error {
+    object_store::Error::Generic { store: "Faulty", source: "the wire was cut".into() }
+}
+
+#[async_trait]
+impl ObjectStore for Faulty {
+    async fn put_opts(&self, path: &Path, payload: PutPayload, options: PutOptions) -> StoreResult<PutResult> {
+        if take(&self.faults.refused) {
+            return Err(failure());
+        }
+        let put = self.inner.put_opts(path, payload, options).await;
+        if take(&self.faults.answer_lost) { Err(failure()) } else { put }
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        path: &Path,
+        options: PutMultipartOptions,
+    ) -> StoreResult<Box<dyn MultipartUpload>> {
+        self.inner.put_multipart_opts(path, options).await
+    }
+
+    async fn get_opts(&self, path: &Path, options: GetOptions) -> StoreResult<GetResult> {
+        self.inner.get_opts(path, options).await
+    }
+
+    fn delete_stream(&self, paths: BoxStream<'static, StoreResult<Path>>) -> BoxStream<'static, StoreResult<Path>> {
+        self.inner.delete_stream(paths)
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, StoreResult<ObjectMeta>> {
+        self.inner.list(prefix)
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> StoreResult<ListResult> {
+        self.inner.list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> StoreResult<()> {
+        self.inner.copy_opts(from, to, options).await
+    }
+}

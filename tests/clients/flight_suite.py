@@ -101,12 +101,14 @@ def every_call_needs_a_token(facts):
     descriptor = flight.FlightDescriptor.for_command(command)
 
     def put():
-        _writer, reader = nobody.connection.do_put(descriptor, pa.schema([("a", pa.int64())]), nobody.options)
+        writer, reader = nobody.connection.do_put(descriptor, pa.schema([("a", pa.int64())]), nobody.options)
         reader.read()
+        writer.close()
 
     def exchange():
-        _writer, reader = nobody.connection.do_exchange(descriptor, nobody.options)
+        writer, reader = nobody.connection.do_exchange(descriptor, nobody.options)
         reader.read_chunk()
+        writer.close()
 
     for call in (
         lambda: nobody.info(command),

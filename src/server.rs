@@ -115,7 +115,7 @@ pub(crate) fn contracts(config: &Config) -> Result<Vec<Arc<Contract>>> {
                 contracts.push(Arc::new(Contract::quarantine_of(&contract)));
                 contracts.push(Arc::new(contract));
             }
-            Err(fault) => faults.push(format!("tables.{name}: {fault}")),
+            Err(fault) => faults.push(fault.to_string()),
         }
     }
     if faults.is_empty() { Ok(contracts) } else { Err(Error::invalid(faults.join("\n"))) }

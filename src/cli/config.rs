@@ -108,9 +108,9 @@ mod tests {
             (
                 "TABLES__CALL_EVENTS__TENANT",
                 "acount_id",
-                "tables.call_events: `tenant` names the unknown column `acount_id`",
+                "table `call_events`: `tenant` names the unknown column `acount_id`",
             ),
-            ("TABLES__CALL_EVENTS__MESSAGE", "CallEvent", "tables.call_events: `message` names `CallEvent`"),
+            ("TABLES__CALL_EVENTS__MESSAGE", "CallEvent", "table `call_events`: `message` names `CallEvent`"),
         ];
         for (variable, value, expected) in cases {
             let given = check(&[(&format!("GLASSHOUSE__{variable}"), value)]);

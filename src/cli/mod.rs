@@ -203,7 +203,8 @@ mod tests {
         command.build();
         let mut text = command.render_help().to_string();
         for sub in command.get_subcommands_mut().filter(|sub| sub.get_name() != "help") {
-            text.push_str(&format!("\n--- {}\n{}", sub.get_name(), sub.render_help()));
+            let help = sub.render_help();
+            text.push_str(&format!("\n--- {}\n{help}", sub.get_name()));
         }
         insta::assert_snapshot!(text);
     }

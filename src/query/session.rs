@@ -33,8 +33,8 @@ use crate::query::answer::{self, Deadline};
 use crate::query::catalog::{SessionTables, catalogs};
 use crate::query::engine::Engine;
 use crate::query::error::of_engine;
-use crate::query::table::TenantTable;
 use crate::query::opaque::Opaque;
+use crate::query::table::TenantTable;
 use crate::query::{QueryId, parameters, statement};
 use crate::telemetry::QueryOutcome;
 use crate::tenancy::Access;
@@ -108,13 +108,13 @@ impl Session {
 
     /// Parses, checks and plans one statement. Anything but a query is refused by its name.
     pub fn plan<'a>(&'a self, sql: &'a str) -> BoxFuture<'a, Result<Planned>> {
-        self.plan_statement(sql).boxed()
+        guarded(self.plan_statement(sql)).boxed()
     }
 
     async fn plan_statement(&self, sql: &str) -> Result<Planned> {
         let statement = statement::parse(sql, &self.engine.config)?;
         self.check_names(&statement)?;
-        let plan = self.guarded(self.state.statement_to_plan(statement)).await?;
+        let plan = self.state.statement_to_plan(statement).await.map_err(|fault| self.fault(fault))?;
         statement::check_plan(&plan)?;
         let parameters = parameters::of_plan(&plan).map_err(|fault| self.fault(fault))?;
         let parameters = parameters::schema(&parameters)?;
@@ -151,7 +151,7 @@ impl Session {
         self.access.check_expiry(self.engine.clock.now())?;
         let slot = self.engine.slots.take(self.access.tenant()?).await?;
         let ticket = self.engine.enter(&self.access, slot)?;
-        match self.execute(planned, parameters).await {
+        match guarded(self.execute(planned, parameters)).await {
             Ok(batches) => {
                 let deadline = Deadline::new(self.started, self.time_left(), &self.engine.config);
                 Ok(answer::start(batches, Arc::clone(&planned.schema), deadline, ticket, self.engine.config.clone()))
@@ -170,7 +170,7 @@ impl Session {
             plan = plan.with_param_values(values).map_err(|fault| self.fault(fault))?;
             check_types(planned, &*self.analysed(&plan, &Schema::empty())?)?;
         }
-        let physical = self.guarded(self.state.create_physical_plan(&plan)).await?;
+        let physical = self.state.create_physical_plan(&plan).await.map_err(|fault| self.fault(fault))?;
         let context = TaskContext::from(&*self.state).with_runtime(self.engine.runtime());
         execute_stream(physical, Arc::new(context)).map_err(|fault| self.fault(fault))
     }
@@ -222,14 +222,6 @@ impl Session {
         self.access.expires().saturating_sub(self.engine.clock.now())
     }
 
-    /// Runs a step of the engine; a panic in it ends this request only.
-    async fn guarded<T>(&self, step: impl Future<Output = Result<T, DataFusionError>>) -> Result<T> {
-        match AssertUnwindSafe(step).catch_unwind().await {
-            Ok(result) => result.map_err(|fault| self.fault(fault)),
-            Err(_) => Err(Error::internal("planning the query panicked")),
-        }
-    }
-
     fn fault(&self, fault: DataFusionError) -> Error {
         of_engine(fault, &self.engine.config)
     }
@@ -245,6 +237,11 @@ impl fmt::Debug for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Answer").field("id", &self.id).finish_non_exhaustive()
     }
+}
+
+/// A step of the engine, of which a panic ends this request only.
+async fn guarded<T>(step: impl Future<Output = Result<T>>) -> Result<T> {
+    AssertUnwindSafe(step).catch_unwind().await.unwrap_or_else(|_| Err(Error::internal("planning the query panicked")))
 }
 
 /// The promised schema. A column that is nothing but an untyped placeholder is promised as text.

@@ -164,7 +164,7 @@ fn print_table(mut output: impl Write, schema: &SchemaRef, batches: Vec<RecordBa
 
 /// Writes batches as they come.
 enum Writer {
-    Csv(arrow::csv::Writer<Box<dyn Write + Send>>),
+    Csv(Box<arrow::csv::Writer<Box<dyn Write + Send>>>),
     Json(arrow::json::LineDelimitedWriter<Box<dyn Write + Send>>),
     Parquet(Box<ArrowWriter<Box<dyn Write + Send>>>),
 }
@@ -172,7 +172,7 @@ enum Writer {
 impl Writer {
     fn new(output: Box<dyn Write + Send>, format: OutputFormat, schema: SchemaRef) -> Result<Self> {
         Ok(match format {
-            OutputFormat::Csv => Self::Csv(arrow::csv::Writer::new(output)),
+            OutputFormat::Csv => Self::Csv(Box::new(arrow::csv::Writer::new(output))),
             OutputFormat::Json | OutputFormat::Table => Self::Json(arrow::json::LineDelimitedWriter::new(output)),
             OutputFormat::Parquet => {
                 Self::Parquet(Box::new(ArrowWriter::try_new(output, schema, None).map_err(not_written)?))

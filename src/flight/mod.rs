@@ -67,6 +67,8 @@ mod tls;
 pub mod client;
 
 #[cfg(test)]
+mod testing;
+#[cfg(test)]
 mod tests;
 
 /// Pings keep connections open while a long plan sends nothing; balancers commonly cut them after 60 s.

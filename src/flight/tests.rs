@@ -1,229 +1,28 @@
 //! The door from outside: real calls over loopback, by the requirements that real clients have.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::{Array, ArrayRef, AsArray, Float64Array, Int8Array, Int64Array, RecordBatch, StringArray};
 use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, Int64Type, Schema};
-use arrow_flight::encode::FlightDataEncoderBuilder;
-use arrow_flight::flight_service_client::FlightServiceClient;
 use arrow_flight::sql::{
     ActionBeginTransactionRequest, ActionCancelQueryRequest, ActionCancelQueryResult,
     ActionCreatePreparedStatementRequest, ActionCreatePreparedStatementResult, Any, CommandGetCatalogs,
-    CommandPreparedStatementQuery, CommandPreparedStatementUpdate, CommandStatementIngest, CommandStatementQuery,
-    CommandStatementUpdate, DoPutPreparedStatementResult, ProstMessageExt,
+    CommandPreparedStatementUpdate, CommandStatementIngest, ProstMessageExt,
 };
 use arrow_flight::{
-    Action, CancelFlightInfoRequest, CancelFlightInfoResult, CancelStatus, Criteria, Empty, FlightData,
-    FlightDescriptor, FlightInfo, HandshakeRequest, IpcMessage, Ticket,
+    Action, CancelFlightInfoRequest, CancelFlightInfoResult, CancelStatus, Criteria, Empty, FlightInfo,
+    HandshakeRequest, IpcMessage, Ticket,
 };
-use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use prost::Message;
-use tokio::task::JoinSet;
-use tonic::metadata::MetadataValue;
-use tonic::transport::Channel;
-use tonic::{Code, IntoRequest, Request, Status};
+use tonic::{Code, Request};
 
 use super::client::Client;
 use super::options::{CloseResult, GetResult, OptionValue, SetErrorValue, SetRequest, SetResult};
+use super::testing::*;
 use super::*;
-use crate::config::{IngestConfig, QueryConfig};
-use crate::lake::Tables;
-use crate::tenancy::{Mint, Scope, testing};
-
-/// Longer than any test takes; a hang fails instead of blocking the suite.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// A running server without tables.
-struct House {
-    url: String,
-    engine: Arc<Engine>,
-    stop: CancellationToken,
-    serving: JoinSet<Result<()>>,
-}
-
-impl House {
-    async fn open(config: FlightConfig) -> Self {
-        let (clock, metrics, tables) = (Clock::System, Arc::new(Metrics::default()), Arc::new(Tables::new()));
-        let engine = Engine::new(tables.clone(), QueryConfig::default(), clock.clone(), metrics.clone()).unwrap();
-        let ingest = Ingest::start(tables, IngestConfig::default(), clock.clone(), metrics.clone()).await.unwrap();
-        let verifier = Arc::new(Verifier::new(&testing::auth(), &BTreeMap::new(), clock.clone()).unwrap());
-        let doors = Doors { verifier, engine: engine.clone(), ingest, metrics, clock };
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("grpc://{}", listener.local_addr().unwrap());
-        let stop = CancellationToken::new();
-        let mut serving = JoinSet::new();
-        serving.spawn(serve(listener, doors, config, Secret::new("a secret for handles"), stop.clone()));
-        Self { url, engine, stop, serving }
-    }
-
-    async fn default() -> Self {
-        Self::open(FlightConfig::default()).await
-    }
-
-    /// A client with gRPC's default limits: it reads 4 MiB.
-    async fn grpc(&self) -> FlightServiceClient<Channel> {
-        FlightServiceClient::new(self.channel().await)
-    }
-
-    async fn channel(&self) -> Channel {
-        Channel::from_shared(self.url.replace("grpc://", "http://")).unwrap().connect().await.unwrap()
-    }
-
-    /// A caller of `tenant`.
-    async fn caller(&self, tenant: &str) -> Call {
-        Call { client: self.grpc().await, token: token(tenant), headers: Vec::new() }
-    }
-
-    /// Stops the server; what `serve` returned.
-    async fn close(mut self) -> Result<()> {
-        self.stop.cancel();
-        tokio::time::timeout(PATIENCE, self.serving.join_next()).await.unwrap().unwrap().unwrap()
-    }
-}
-
-fn token(tenant: &str) -> String {
-    let mint = Mint {
-        issuer: String::new(),
-        tenant: Some(tenant.to_owned()),
-        subject: "user".to_owned(),
-        scopes: vec![Scope::Read, Scope::Ingest],
-        age: Duration::from_secs(600),
-        claims: serde_json::Map::new(),
-    };
-    mint.sign(&testing::auth(), &Clock::System).unwrap()
-}
-
-/// Raw calls of one caller.
-struct Call {
-    client: FlightServiceClient<Channel>,
-    token: String,
-    headers: Vec<(&'static str, &'static str)>,
-}
-
-impl Call {
-    fn request<T>(&self, message: impl IntoRequest<T>) -> Request<T> {
-        let mut request = message.into_request();
-        self.sign(request.metadata_mut());
-        request
-    }
-
-    fn sign(&self, headers: &mut tonic::metadata::MetadataMap) {
-        headers.insert("authorization", format!("bearer {}", self.token).parse().unwrap());
-        for (name, value) in &self.headers {
-            headers.insert(*name, MetadataValue::from_static(value));
-        }
-    }
-
-    async fn info(&mut self, command: &impl ProstMessageExt) -> Result<FlightInfo, Status> {
-        let request = self.request(described(command));
-        Ok(self.client.get_flight_info(request).await?.into_inner())
-    }
-
-    async fn schema(&mut self, command: &impl ProstMessageExt) -> Result<Schema, Status> {
-        let request = self.request(described(command));
-        Ok(Schema::try_from(self.client.get_schema(request).await?.into_inner()).unwrap())
-    }
-
-    async fn get(&mut self, ticket: Ticket) -> Result<Vec<FlightData>, Status> {
-        let request = self.request(ticket);
-        self.client.do_get(request).await?.into_inner().try_collect().await
-    }
-
-    /// The FlightInfo's schema, the stream's, and the rows.
-    async fn fetch(&mut self, command: &impl ProstMessageExt) -> Result<(Schema, Schema, Vec<RecordBatch>), Status> {
-        let info = self.info(command).await?;
-        assert_eq!(info.endpoint.len(), 1);
-        assert!(info.endpoint[0].location.is_empty());
-        let messages = self.get(info.endpoint[0].ticket.clone().unwrap()).await?;
-        let promised = Schema::try_from(info).unwrap();
-        let sent = Schema::try_from(&messages[0]).unwrap();
-        let messages = stream::iter(messages.into_iter().map(Ok));
-        let rows = arrow_flight::decode::FlightRecordBatchStream::new_from_flight_data(messages);
-        Ok((promised, sent, rows.try_collect().await.unwrap()))
-    }
-
-    /// The only value of a one-row, one-column answer.
-    async fn value(&mut self, command: &impl ProstMessageExt) -> Result<ArrayRef, Status> {
-        let (_, _, rows) = self.fetch(command).await?;
-        let rows = concat_batches(rows[0].schema_ref(), &rows).unwrap();
-        assert_eq!((rows.num_rows(), rows.num_columns()), (1, 1));
-        Ok(rows.column(0).clone())
-    }
-
-    async fn act(&mut self, name: &str, body: Vec<u8>) -> Result<Vec<arrow_flight::Result>, Status> {
-        let request = self.request(Action { r#type: name.to_owned(), body: body.into() });
-        self.client.do_action(request).await?.into_inner().try_collect().await
-    }
-
-    async fn prepare(&mut self, sql: &str) -> Result<ActionCreatePreparedStatementResult, Status> {
-        let request = ActionCreatePreparedStatementRequest { query: sql.to_owned(), transaction_id: None };
-        let results = self.act("CreatePreparedStatement", request.as_any().encode_to_vec()).await?;
-        Ok(Any::decode(&*results[0].body).unwrap().unpack().unwrap().unwrap())
-    }
-
-    /// Sends batches with a command; the one result.
-    async fn put(&mut self, command: &impl ProstMessageExt, batches: Vec<RecordBatch>) -> Result<Bytes, Status> {
-        let messages: Vec<FlightData> = FlightDataEncoderBuilder::new()
-            .with_flight_descriptor(Some(described(command)))
-            .build(stream::iter(batches.into_iter().map(Ok)))
-            .try_collect()
-            .await
-            .unwrap();
-        let mut request = Request::new(stream::iter(messages));
-        self.sign(request.metadata_mut());
-        let results: Vec<_> = self.client.do_put(request).await?.into_inner().try_collect().await?;
-        assert_eq!(results.len(), 1);
-        Ok(results[0].app_metadata.clone())
-    }
-
-    /// Why an update is refused. It is one message without a schema, as ADBC sends it.
-    async fn update(&mut self, sql: &str) -> Status {
-        let update = CommandStatementUpdate { query: sql.to_owned(), transaction_id: None };
-        let message = FlightData { flight_descriptor: Some(described(&update)), ..FlightData::default() };
-        let mut request = Request::new(stream::iter([message]));
-        self.sign(request.metadata_mut());
-        self.client.do_put(request).await.unwrap_err()
-    }
-
-    async fn bind(&mut self, handle: &Bytes, batches: Vec<RecordBatch>) -> Result<Bytes, Status> {
-        let result = self.put(&prepared(handle), batches).await?;
-        Ok(DoPutPreparedStatementResult::decode(result).unwrap().prepared_statement_handle.unwrap())
-    }
-}
-
-fn described(command: &impl ProstMessageExt) -> FlightDescriptor {
-    FlightDescriptor::new_cmd(command.as_any().encode_to_vec())
-}
-
-fn statement(sql: &str) -> CommandStatementQuery {
-    CommandStatementQuery { query: sql.to_owned(), transaction_id: None }
-}
-
-fn prepared(handle: &Bytes) -> CommandPreparedStatementQuery {
-    CommandPreparedStatementQuery { prepared_statement_handle: handle.clone() }
-}
-
-fn row(columns: Vec<ArrayRef>) -> RecordBatch {
-    let names = ["a", "b", "c"];
-    RecordBatch::try_from_iter(names.into_iter().zip(columns)).unwrap()
-}
-
-/// Waits, without a clock, until the engine runs nothing.
-async fn until_idle(engine: &Engine) {
-    let idle = async {
-        while engine.running() > 0 {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, idle).await.expect("the query still runs");
-}
-
-/// A long answer: more than any window holds.
-const ENDLESS: &str = "SELECT value, repeat('x', 200) AS text FROM generate_series(1, 50000000)";
 
 #[tokio::test]
 async fn handshake_takes_a_token_as_bearer_or_password() {

@@ -27,6 +27,8 @@ mod parameters;
 mod prune;
 mod scan;
 mod session;
+#[cfg(test)]
+mod session_tests;
 mod statement;
 mod table;
 #[cfg(test)]

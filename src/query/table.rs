@@ -6,6 +6,7 @@
 //! **Invariant:** a column outside the allow-list does not exist here: it is in no schema, error or suggestion.
 //! **Invariant:** it fails closed: a rule whose column is unknown, or whose values do not fit the column, admits no row.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -168,12 +169,10 @@ impl TableProvider for TenantTable {
         let asked = projection.cloned().unwrap_or_else(|| (0..self.columns.len()).collect());
         let schema = Arc::new(self.schema.project(&asked)?);
         let mut read: Vec<usize> = asked.iter().map(|column| self.columns[*column]).collect();
-        for column in self.barrier.column_refs() {
-            let place = self.contract.table_schema().index_of(&column.name)?;
-            if !read.contains(&place) {
-                read.push(place);
-            }
-        }
+        let guarded = self.barrier.column_refs().into_iter();
+        let guarded: BTreeSet<usize> =
+            guarded.map(|column| self.contract.table_schema().index_of(&column.name)).collect::<Result<_, _>>()?;
+        read.extend(guarded.difference(&read.iter().copied().collect()).copied().collect::<Vec<_>>());
         let source = self.parquet(state, &read, filters)?;
         let predicate = state.create_physical_expr(self.barrier.clone(), &DFSchema::try_from(source.schema())?)?;
         Ok(Arc::new(TenantScan::new(self.contract.name.as_str().into(), source, predicate, schema, limit)))

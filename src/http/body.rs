@@ -73,7 +73,10 @@ async fn receive(body: &mut Body, bounds: Bounds, room: &mut Room, metrics: &Met
         let bytes = received.len() + data.len();
         if bytes > bounds.bytes_max {
             metrics.limited("ingest.body_bytes_max");
-            return Err(Problem::too_large(format!("the body is larger than {} bytes: send it in parts", bounds.bytes_max)));
+            return Err(Problem::too_large(format!(
+                "the body is larger than {} bytes: send it in parts",
+                bounds.bytes_max
+            )));
         }
         room.resize(bytes).await?;
         received.extend_from_slice(&data);

@@ -13,9 +13,11 @@ use crate::tenancy::{Access, Scope};
 
 /// The verified caller.
 pub(super) async fn caller(door: &Door, headers: &HeaderMap) -> Result<Access> {
-    let refused = |reason: &'static str| move |error: Error| {
-        door.doors.metrics.auth_refused(reason);
-        error
+    let refused = |reason: &'static str| {
+        move |error: Error| {
+            door.doors.metrics.auth_refused(reason);
+            error
+        }
     };
     let token = bearer(headers).map_err(refused("header"))?;
     door.doors.verifier.verify(token).await.map_err(|error| match error.kind() {
@@ -39,7 +41,8 @@ pub(super) async fn operator(door: &Door, headers: &HeaderMap) -> Result<Access>
 fn bearer(headers: &HeaderMap) -> Result<&str> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let (first, second) = (values.next(), values.next());
-    let value = first.ok_or_else(|| Error::unauthenticated("no token: send the header `Authorization: Bearer <token>`"))?;
+    let value =
+        first.ok_or_else(|| Error::unauthenticated("no token: send the header `Authorization: Bearer <token>`"))?;
     if second.is_some() {
         return Err(Error::unauthenticated("two `Authorization` headers: send one"));
     }

@@ -40,7 +40,8 @@ pub(super) fn format(headers: &HeaderMap) -> Result<Format, Problem> {
     let mut parts = value.split(';');
     let name = parts.next().unwrap_or_default().trim();
     // JSON is UTF-8 by definition; another charset would be read wrongly, so it is refused.
-    let charset = parts.filter_map(|part| part.trim().split_once('=')).find(|(key, _)| key.eq_ignore_ascii_case("charset"));
+    let charset =
+        parts.filter_map(|part| part.trim().split_once('=')).find(|(key, _)| key.eq_ignore_ascii_case("charset"));
     if charset.is_some_and(|(_, charset)| !charset.trim_matches('"').eq_ignore_ascii_case("utf-8")) {
         return Err(refused(&format!("`{value}`")));
     }

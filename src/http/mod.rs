@@ -9,8 +9,8 @@
 //! ```
 //!
 //! **Invariant:** a body is read only after its caller may send it, and only into room taken from the ingest queue.
-//! **Invariant:** every answer is JSON with a request id, also for a path, method or failure that nobody foresaw;
-//! `/metrics` alone is text.
+//! **Invariant:** every answer is JSON with a request id, also for a path, method or failure that nobody foresaw.
+//! `/metrics` alone is text; a head that is too large or no HTTP is refused by `connection`, without a body.
 
 mod ingest;
 
@@ -28,6 +28,10 @@ mod error;
 
 mod connection;
 
+#[cfg(test)]
+mod house;
+#[cfg(test)]
+mod refusal_tests;
 #[cfg(test)]
 mod tests;
 

@@ -60,5 +60,6 @@ fn request_id(headers: &HeaderMap) -> String {
 fn too_slow(door: &Door) -> Problem {
     door.doors.metrics.limited("http.request_time_max");
     let seconds = door.config.request_time_max.as_secs_f32();
-    Error::unavailable(format!("the request took longer than {seconds} s: send it again, no event is stored twice")).into()
+    Error::unavailable(format!("the request took longer than {seconds} s: send it again, no event is stored twice"))
+        .into()
 }

@@ -32,12 +32,7 @@ pub(super) struct Ending {
 }
 
 /// Collects and stores until the queue is closed and empty.
-pub(super) async fn run(
-    mut queue: mpsc::Receiver<Pending>,
-    keeper: Keeper,
-    limits: IngestConfig,
-    ending: Ending,
-) {
+pub(super) async fn run(mut queue: mpsc::Receiver<Pending>, keeper: Keeper, limits: IngestConfig, ending: Ending) {
     let mut pace = Pace::new(limits.batch_age_max, Instant::now());
     let mut stage = Stage::Resting(Box::new(keeper));
     let mut batch: Option<Batch> = None;

@@ -38,7 +38,7 @@ use std::sync::Arc;
 
 use arrow::record_batch::RecordBatch;
 use bytes::Bytes;
-use futures::future::try_join_all;
+use futures::{StreamExt as _, TryStreamExt as _};
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio_util::task::TaskTracker;
 
@@ -58,6 +58,8 @@ use store::Keeper;
 
 /// Requests that wait in one table's queue; their bytes are bounded by `queue_bytes_max`.
 const QUEUE_REQUESTS_MAX: usize = 1024;
+/// Tables whose ids are read at once at the start.
+const OPENING_MAX: usize = 4;
 
 /// What a door hands in.
 #[derive(Debug)]
@@ -142,7 +144,7 @@ impl Ingest {
                 keeper.map(|keeper| (name, table, keeper, committed)).map_err(|e| e.at(format!("table `{name}`")))
             }
         });
-        let opened = try_join_all(opening).await?;
+        let opened: Vec<_> = futures::stream::iter(opening).buffered(OPENING_MAX).try_collect().await?;
 
         let (tasks, ending) = (TaskTracker::new(), Ending::default());
         let mut lanes = BTreeMap::new();

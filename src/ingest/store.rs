@@ -101,7 +101,11 @@ impl Keeper {
     /// Makes a last attempt to settle a batch whose commit is in doubt.
     pub(super) async fn close(mut self: Box<Self>) {
         if let Err(error) = self.settle().await {
-            tracing::warn!(table = self.name(), ?error, "stopped with a commit in doubt: its senders were told to retry");
+            tracing::warn!(
+                table = self.name(),
+                ?error,
+                "stopped with a commit in doubt: its senders were told to retry"
+            );
         }
     }
 
@@ -162,13 +166,22 @@ impl Keeper {
         let outcome = self.commit(&unsettled.files).await;
         let stored = outcome.is_ok();
         let refused = outcome.as_ref().is_err_and(|error| !may_still_happen(error));
-        if stored || refused {
-            let settled = self.unsettled.take();
-            if let (true, Some(window), Some(settled)) = (stored, &mut self.window, settled) {
-                window.extend(settled.ids);
-            }
+        let settled = self.unsettled.take_if(|_| stored || refused);
+        if let (true, Some(settled)) = (stored, settled) {
+            self.remember(settled.ids).await;
         }
         outcome
+    }
+
+    /// Lets committed ids into the window.
+    async fn remember(&mut self, ids: Vec<IdHash>) {
+        let Some(mut window) = self.window.take() else { return };
+        // On the blocking pool: a window that grows moves all its ids.
+        let remembering = tokio::task::spawn_blocking(move || {
+            window.extend(ids);
+            window
+        });
+        self.window = remembering.await.ok();
     }
 
     async fn commit(&self, files: &[DataFile]) -> Result<u64> {
@@ -185,12 +198,20 @@ impl Keeper {
 
     /// The newest ids of the lake. They come newest first and enter oldest first.
     async fn rebuild(&self) -> Result<Window> {
-        let contract = self.table.contract();
-        let mut window = Window::new(self.ids_max);
-        for rows in self.table.recent(self.ids_max).await?.into_iter().rev() {
-            let (tenant, id) = (position(&rows, contract, contract.tenant)?, position(&rows, contract, contract.id)?);
-            window.extend(self.keyer.hashes(&rows, tenant, id)?);
-        }
+        let newest_first = self.table.recent(self.ids_max).await?;
+        let (contract, keyer, ids_max) = (self.table.contract().clone(), self.keyer, self.ids_max);
+        let rebuilding = tokio::task::spawn_blocking(move || {
+            let mut window = Window::new(ids_max);
+            for rows in newest_first.into_iter().rev() {
+                let (tenant, id) =
+                    (position(&rows, &contract, contract.tenant)?, position(&rows, &contract, contract.id)?);
+                window.extend(keyer.hashes(&rows, tenant, id)?);
+            }
+            Ok(window)
+        });
+        let window: Result<Window> =
+            rebuilding.await.map_err(|cause| Error::internal("rebuilding the window failed").with_source(cause))?;
+        let window = window?;
         tracing::debug!(table = self.name(), ids = window.len(), "rebuilt the dedupe window");
         Ok(window)
     }
@@ -236,6 +257,7 @@ fn position(rows: &RecordBatch, contract: &Contract, column: usize) -> Result<us
 
 /// What the senders of a failed batch are told. The log knows more under the same incident.
 fn refusal(incident: Uuid) -> Error {
-    let message = format!("the events could not be stored (incident {incident}): send them again, none is stored twice");
+    let message =
+        format!("the events could not be stored (incident {incident}): send them again, none is stored twice");
     Error::unavailable(message).retry_after(RETRY_AFTER)
 }

@@ -85,7 +85,8 @@ impl Ingest {
         let visible = access.owner() == Owner::PerEvent || access.rules(table).is_some();
         let lane = self.lanes.get(table).filter(|_| visible).ok_or_else(|| unknown(table))?;
         let intaker = lane.intaker.as_ref();
-        let intaker = intaker.ok_or_else(|| Error::forbidden(format!("`{table}` is a quarantine: only the server fills it")))?;
+        let intaker =
+            intaker.ok_or_else(|| Error::forbidden(format!("`{table}` is a quarantine: only the server fills it")))?;
         Ok((lane, intaker))
     }
 

@@ -226,7 +226,7 @@ async fn only_who_may_send_can() {
         (access(Some("acme"), &[Scope::Ingest], &["other"]).await, TABLE, Kind::NotFound),
         (access(Some("acme"), &[Scope::Ingest], &["other"]).await, "other", Kind::NotFound),
         (access(Some("acme"), &[Scope::Ingest], &both).await, QUARANTINE, Kind::Forbidden),
-        (access(None, &[Scope::Read], &both).await, TABLE, Kind::Forbidden),
+        (access(None, &[Scope::Admin], &both).await, TABLE, Kind::Forbidden),
         (access(None, &[Scope::Ingest], &both).await, QUARANTINE, Kind::Forbidden),
         (access(None, &[Scope::Ingest], &both).await, "other", Kind::NotFound),
     ];

@@ -1,0 +1,150 @@
+//! For tests of the web door: a real listener over a lake in memory, its clients, and a close look at every answer.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue};
+use reqwest::{Client, Method, Response};
+use serde_json::Value;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::{Doors, serve};
+use crate::clock::Clock;
+use crate::config::{HttpConfig, IngestConfig, PolicyConfig};
+use crate::error::Result;
+use crate::ingest::Ingest;
+use crate::ingest::testing::{TABLE, limits, memory, start};
+use crate::lake::Store;
+use crate::tenancy::testing::auth;
+use crate::tenancy::{Mint, Scope, Verifier};
+
+pub(super) const JSON: &str = "application/json";
+pub(super) const NDJSON: &str = "application/x-ndjson";
+
+/// A door on a free port, over a lake in memory.
+pub(super) struct House {
+    pub(super) store: Store,
+    pub(super) ingest: Arc<Ingest>,
+    client: Client,
+    pub(super) address: String,
+    pub(super) stop: CancellationToken,
+    door: JoinSet<Result<()>>,
+}
+
+impl House {
+    pub(super) async fn open() -> Self {
+        Self::with(limits(), HttpConfig::default()).await
+    }
+
+    pub(super) async fn with(limits: IngestConfig, config: HttpConfig) -> Self {
+        let store = memory();
+        let ingest = start(&store, limits.clone()).await;
+        let policy = BTreeMap::from([(
+            TABLE.to_owned(),
+            PolicyConfig { columns: vec!["event_time".into(), "event_id".into()], ..PolicyConfig::default() },
+        )]);
+        let doors = Doors {
+            verifier: Arc::new(Verifier::new(&auth(), &policy, Clock::System).unwrap()),
+            ingest: ingest.clone(),
+            metrics: Arc::default(),
+            clock: Clock::System,
+            limits,
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let stop = CancellationToken::new();
+        let mut door = JoinSet::new();
+        door.spawn(serve(listener, doors, config, stop.clone()));
+        let client = Client::builder().no_proxy().build().unwrap();
+        Self { store, ingest, client, address, stop, door }
+    }
+
+    pub(super) async fn request(
+        &self,
+        method: Method,
+        path: &str,
+        headers: HeaderMap,
+        body: impl Into<reqwest::Body>,
+    ) -> Response {
+        let url = format!("http://{}{path}", self.address);
+        self.client.request(method, url).headers(headers).body(body).send().await.unwrap()
+    }
+
+    pub(super) async fn get(&self, path: &str, token: &str) -> Response {
+        self.request(Method::GET, path, bearer(token), "").await
+    }
+
+    /// Posts events as acme.
+    pub(super) async fn post(
+        &self,
+        kind: &str,
+        encoding: Option<&'static str>,
+        body: impl Into<reqwest::Body>,
+    ) -> Response {
+        let mut headers = bearer(&acme());
+        headers.insert(CONTENT_TYPE, HeaderValue::from_str(kind).unwrap());
+        if let Some(encoding) = encoding {
+            headers.insert(CONTENT_ENCODING, HeaderValue::from_static(encoding));
+        }
+        self.request(Method::POST, "/v1/tables/calls/events", headers, body).await
+    }
+
+    pub(super) async fn close(self) {
+        self.stop.cancel();
+        self.door.join_all().await.into_iter().collect::<Result<()>>().unwrap();
+        self.ingest.stop().await;
+    }
+}
+
+/// A token of that tenant, or of the operator.
+pub(super) fn token(tenant: Option<&str>, scopes: &[Scope]) -> String {
+    token_of(tenant, if tenant.is_some() { "user" } else { "ops" }, scopes)
+}
+
+pub(super) fn token_of(tenant: Option<&str>, subject: &str, scopes: &[Scope]) -> String {
+    let mint = Mint {
+        issuer: String::new(),
+        tenant: tenant.map(str::to_owned),
+        subject: subject.to_owned(),
+        scopes: scopes.to_vec(),
+        age: Duration::from_secs(60),
+        claims: serde_json::Map::new(),
+    };
+    mint.sign(&auth(), &Clock::System).unwrap()
+}
+
+pub(super) fn acme() -> String {
+    token(Some("acme"), &[Scope::Ingest])
+}
+
+pub(super) fn bearer(token: &str) -> HeaderMap {
+    HeaderMap::from_iter([(AUTHORIZATION, HeaderValue::from_str(&format!("Bearer {token}")).unwrap())])
+}
+
+/// Status and body, which is JSON whatever happened, and `x-request-id`.
+pub(super) async fn answer(response: Response) -> (u16, Value) {
+    assert!(response.headers().contains_key("x-request-id"), "{response:?}");
+    assert_eq!(response.headers()[CONTENT_TYPE], JSON, "{response:?}");
+    (response.status().as_u16(), response.json().await.unwrap())
+}
+
+/// The kind of a problem, after a look at its shape.
+pub(super) fn kind(problem: &Value) -> &str {
+    let error = &problem["error"];
+    assert!(error["message"].as_str().is_some_and(|message| !message.is_empty()), "{problem}");
+    error["kind"].as_str().unwrap()
+}
+
+pub(super) fn gzip(plain: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    encoder.write_all(plain).unwrap();
+    encoder.finish().unwrap()
+}
+
+pub(super) fn zstd(plain: &[u8]) -> Vec<u8> {
+    zstd::encode_all(plain, 3).unwrap()
+}

@@ -1,8 +1,7 @@
 //! The web door as clients meet it: real requests over a real listener, and what the lake holds after them.
 
 use bytes::Bytes;
-use reqwest::Method;
-use reqwest::header::{ALLOW, HeaderMap};
+use reqwest::header::ALLOW;
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;

@@ -62,10 +62,13 @@ pub(super) fn encode(contract: &Contract, options: &WriteOptions, rows: &RecordB
         .collect()
 }
 
+/// UTC days, in days since 1970, each with its range of rows.
+type Days = Vec<(i32, Range<usize>)>;
+
 /// Rows sorted by (day, tenant, time, id), and the range of each day.
-fn sort(contract: &Contract, rows: &RecordBatch) -> Result<(RecordBatch, Vec<(i32, Range<usize>)>)> {
+fn sort(contract: &Contract, rows: &RecordBatch) -> Result<(RecordBatch, Days)> {
     let keys = sorted_keys(contract, rows)?;
-    let mut days: Vec<(i32, Range<usize>)> = Vec::new();
+    let mut days = Days::new();
     for (place, key) in keys.iter().enumerate() {
         match days.last_mut() {
             Some((day, range)) if *day == key.day => range.end = place + 1,

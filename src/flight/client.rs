@@ -1,7 +1,7 @@
 //! The Flight SQL client of our own command line.
 //!
 //! In: a server's URL, a token, SQL. Out: the schema of the answer and its batches. Reads answers of any size, in messages
-//! of up to [`MESSAGE_BYTES_MAX`]; the words of gRPC end here.
+//! of up to `MESSAGE_BYTES_MAX`; the words of gRPC end here.
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};

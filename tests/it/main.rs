@@ -10,6 +10,7 @@ mod crash;
 mod s3;
 mod senders;
 mod server;
+mod sql;
 mod suite;
 
 mod source;

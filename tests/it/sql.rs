@@ -1,0 +1,133 @@
+//! Questions and their answers: every `tests/sql/*.slt`, asked in the session of one tenant over the lake of
+//! `tests/sql/calls.ndjson`, which holds another tenant's calls as well. The session's clock stands still.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::DataType;
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use futures::TryStreamExt as _;
+use glasshouse::clock::{Clock, Micros, SECOND};
+use glasshouse::config::Config;
+use glasshouse::contract::{self, Contract, Format, Owner, Stamp};
+use glasshouse::error::Error;
+use glasshouse::lake::{Store, Table};
+use glasshouse::query::{Engine, Session};
+use glasshouse::telemetry::Metrics;
+use glasshouse::tenancy::{Mint, Scope, Verifier};
+use sqllogictest::{AsyncDB, DBOutput, DefaultColumnType, Runner};
+
+/// 2026-03-30T09:00:00Z.
+const NOW: Micros = 1_774_861_200 * SECOND;
+
+const CONFIG: &str = r#"
+[tables.calls]
+tenant = "tenant"
+time = "event_time"
+id = "event_id"
+dimensions_map = "dimensions"
+[tables.calls.columns]
+tenant = "text"
+event_time = "timestamp"
+event_id = "text"
+region = "text"
+carrier = "text"
+duration_ms = "int64"
+mos = "float64"
+answered = "bool"
+dimensions = "map"
+
+[policy.calls]
+
+[lake]
+url = "memory:///"
+
+[auth.issuers.dev]
+issuer = "https://issuer.test"
+audience = "glasshouse"
+algorithms = ["HS256"]
+secret = "a secret of at least thirty-two bytes"
+"#;
+
+/// One tenant's session, as the runner sees it.
+struct Asking(Session);
+
+#[async_trait::async_trait]
+impl AsyncDB for Asking {
+    type Error = Error;
+    type ColumnType = DefaultColumnType;
+
+    async fn run(&mut self, sql: &str) -> Result<DBOutput<DefaultColumnType>, Error> {
+        let planned = self.0.plan(sql).await?;
+        let batches: Vec<RecordBatch> = self.0.run(&planned, None).await?.batches.try_collect().await?;
+        assert!(batches.iter().all(|batch| batch.schema() == planned.schema), "{sql}: not the promised schema");
+        let types = planned.schema.fields().iter().map(|field| kind(field.data_type())).collect();
+        Ok(DBOutput::Rows { types, rows: batches.iter().flat_map(rows).collect() })
+    }
+
+    async fn shutdown(&mut self) {}
+}
+
+fn kind(of: &DataType) -> DefaultColumnType {
+    match of {
+        kind if kind.is_integer() => DefaultColumnType::Integer,
+        kind if kind.is_floating() => DefaultColumnType::FloatingPoint,
+        _ => DefaultColumnType::Text,
+    }
+}
+
+fn rows(batch: &RecordBatch) -> Vec<Vec<String>> {
+    let options = FormatOptions::new().with_null("NULL");
+    let columns: Vec<_> =
+        batch.columns().iter().map(|column| ArrayFormatter::try_new(column, &options).unwrap()).collect();
+    (0..batch.num_rows()).map(|row| columns.iter().map(|column| column.value(row).to_string()).collect()).collect()
+}
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sql")
+}
+
+/// A server's inside, without its doors: the calls committed, a token of `acme` verified.
+async fn session() -> Session {
+    let config = Config::parse(CONFIG, "sql.rs", &folder(), std::iter::empty()).unwrap();
+    let contract = Arc::new(Contract::new("calls", &config.tables["calls"], &folder()).unwrap());
+    let store = Store::open(&config.lake).unwrap();
+    let table = Table::open(&store, Arc::clone(&contract), &config.lake).await.unwrap();
+    let stamp =
+        Stamp { received: NOW, owner: Owner::PerEvent, time_max: NOW, event_bytes_max: 1 << 20, dimensions_max: 10 };
+    let body = std::fs::read(folder().join("calls.ndjson")).unwrap().into();
+    let decoded = contract::decode(&contract, Format::Json, &body, &stamp).unwrap();
+    assert!(decoded.rejects.is_empty(), "{:?}", decoded.rejects);
+    let files = table.write(decoded.batch).await.unwrap();
+    table.commit(files, Vec::new()).await.unwrap();
+
+    let clock = Clock::fixed(NOW);
+    let verifier = Verifier::new(&config.auth, &config.policy, clock.clone()).unwrap();
+    let mint = Mint {
+        issuer: "dev".to_owned(),
+        tenant: Some("acme".to_owned()),
+        subject: "analyst".to_owned(),
+        scopes: vec![Scope::Read],
+        age: Duration::from_secs(60),
+        claims: serde_json::Map::new(),
+    };
+    let access = verifier.verify(&mint.sign(&config.auth, &clock).unwrap()).await.unwrap();
+    let tables = Arc::new(BTreeMap::from([("calls".to_owned(), table)]));
+    let engine = Engine::new(tables, config.query, clock, Arc::new(Metrics::default())).unwrap();
+    engine.session(&access).unwrap()
+}
+
+#[tokio::test]
+async fn every_question_has_its_answer() {
+    let mut files: Vec<_> = std::fs::read_dir(folder()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.retain(|path| path.extension().is_some_and(|kind| kind == "slt"));
+    files.sort();
+    assert!(!files.is_empty());
+    for file in files {
+        let mut runner = Runner::new(|| async { Ok(Asking(session().await)) });
+        runner.run_file_async(&file).await.unwrap_or_else(|error| panic!("{}", error.display(false)));
+    }
+}

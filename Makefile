@@ -15,7 +15,7 @@ demo: need-cargo ## Build, start a server with live events of several tenants, p
 # names it and says how to get it. ARGS is for cargo test: ARGS="tidy".
 test: need-cargo ## Run everything: Rust tests, real ADBC and JDBC clients, a real S3 server, kill -9 during ingest
 	@tests/clients/setup.sh
-	@cargo test $(ARGS)
+	@cargo test --no-fail-fast $(ARGS)
 
 lint: need-cargo ## Check the format, and every lint with warnings denied
 	@cargo fmt --check

@@ -12,6 +12,10 @@
 //! **Invariant:** no expression of a user is evaluated on a foreign row: `TenantScan` is a leaf that no optimizer enters.
 //! Comparisons of plain columns with literals are read below it, but only to skip pages by their statistics.
 //!
+//! What it does not promise: how long an answer takes may depend on foreign rows that lie in the same pages, as in every
+//! shared store. Memory is accounted by sorts, joins and aggregates, and bounded for each call of a function; a plan that
+//! multiplies long values (a cross join, `unnest`) can hold more for the length of one batch.
+//!
 //! The barrier is a plan node of our own around a standard Parquet scan, and a deliberate departure from plans made of
 //! standard nodes only: a standard filter node can be seen through, by optimizers and by EXPLAIN. When plans travel to
 //! other machines, this one node needs a codec.

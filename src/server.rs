@@ -79,6 +79,7 @@ impl Server {
         // A door that fails takes the other with it: half a server would look healthy to half of its users.
         let closing = stop.child_token();
         let following = CancellationToken::new();
+        let metrics = http_doors.metrics.clone();
         let mut doors = JoinSet::new();
         doors.spawn(http::serve(http_listener, http_doors, config.http, closing.clone()));
         doors.spawn(flight::serve(
@@ -89,7 +90,7 @@ impl Server {
             closing.clone(),
         ));
         let mut background = JoinSet::new();
-        background.spawn(follow(tables, config.lake.refresh_interval, following.clone()));
+        background.spawn(follow(tables, metrics, config.lake.refresh_interval, following.clone()));
 
         let mut outcome = Ok(());
         while let Some(door) = doors.join_next().await {
@@ -152,13 +153,14 @@ async fn bind(address: SocketAddr, setting: &str) -> Result<TcpListener> {
 }
 
 /// Looks for other writers' commits until `stop`. A failed look is logged and tried again at the next turn.
-async fn follow(tables: Arc<Tables>, interval: Duration, stop: CancellationToken) {
+async fn follow(tables: Arc<Tables>, metrics: Arc<Metrics>, interval: Duration, stop: CancellationToken) {
     let mut turns = tokio::time::interval(interval);
     turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while stop.run_until_cancelled(turns.tick()).await.is_some() {
         for (name, table) in tables.iter() {
-            if let Err(error) = table.refresh().await {
-                tracing::warn!(table = %name, error = ?error, "could not look for new commits");
+            match table.refresh().await {
+                Ok(snapshot) => metrics.lake_version(name, snapshot.version),
+                Err(error) => tracing::warn!(table = %name, error = ?error, "could not look for new commits"),
             }
         }
     }

@@ -58,6 +58,7 @@ mod xdbc;
 mod ingest;
 mod upload;
 
+mod call;
 mod cancel;
 mod options;
 

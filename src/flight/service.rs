@@ -1,10 +1,9 @@
 //! The service: each RPC of Flight authenticates first, then calls the file that answers it. Nothing is computed here.
 //!
 //! In: gRPC requests. Out: gRPC answers. **Invariant:** every RPC but Handshake starts with [`Door::caller`], Handshake
-//! checks its own credentials, and an error becomes a status in one place ([`answered`]). A panic ends one call.
+//! checks its own credentials, and runs inside a [`Call`].
 
-use std::any::Any as Panic;
-use std::panic::AssertUnwindSafe;
+use std::time::Duration;
 
 use arrow_flight::flight_service_server::FlightService;
 use arrow_flight::sql::{ActionCancelQueryResult, Any, DoPutUpdateResult, ProstMessageExt};
@@ -12,17 +11,16 @@ use arrow_flight::{
     Action, ActionType, CancelFlightInfoResult, CancelStatus, Criteria, Empty, FlightData, FlightDescriptor,
     FlightInfo, HandshakeRequest, HandshakeResponse, PollInfo, PutResult, SchemaResult, Ticket,
 };
-use futures::stream::BoxStream;
-use futures::{FutureExt, StreamExt, stream};
+use futures::{StreamExt, stream};
 use prost::Message;
 use tokio_util::sync::CancellationToken;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::call::{Call, Messages};
 use super::cancel::Running;
 use super::catalog::ServerFacts;
 use super::command::{self, Act, Put};
-use super::error::status;
 use super::handle::{HANDLE_BYTES_MAX, Sealer};
 use super::options::{Options, parse_types};
 use super::upload::Upload;
@@ -52,7 +50,9 @@ pub(super) struct Caller {
     pub(super) types: TypeProfile,
 }
 
-type Messages<T> = BoxStream<'static, Result<T, Status>>;
+/// How long Handshake waits for the client's first message, or the end of its side, before it answers. A client built on
+/// Arrow's C++ (pyarrow, ODBC) aborts its whole process when the call ends before that message is out.
+const HANDSHAKE_WAIT_MAX: Duration = Duration::from_secs(1);
 
 impl Door {
     pub(super) fn new(doors: Doors, config: FlightConfig, secret: &Secret, cut: CancellationToken) -> Self {
@@ -61,7 +61,7 @@ impl Door {
             sealer: Sealer::new(secret, age_max, doors.clock.clone()),
             facts: ServerFacts {
                 handle_age_max: config.handle_age_max,
-                sql_bytes_max: HANDLE_BYTES_MAX,
+                sql_bytes_max: doors.engine.sql_bytes_max().min(HANDLE_BYTES_MAX),
                 row_bytes_max: config.message_bytes_max,
             },
             running: Running::default(),
@@ -72,8 +72,13 @@ impl Door {
         }
     }
 
+    fn call(&self, rpc: &'static str) -> Call {
+        Call::begin(rpc, &self.doors.metrics)
+    }
+
     async fn caller(&self, headers: &MetadataMap) -> Result<Caller> {
-        let access = auth::access(&self.doors.verifier, headers).await?;
+        let access = auth::access(&self.doors.verifier, headers).await;
+        let access = access.inspect_err(|error| self.doors.metrics.auth_refused(error))?;
         let types =
             match headers.get(TYPES_HEADER) {
                 Some(value) => value.to_str().ok().and_then(parse_types).ok_or_else(|| {
@@ -145,26 +150,7 @@ fn packed(message: &impl ProstMessageExt) -> Vec<u8> {
     any.encode_to_vec()
 }
 
-/// Runs a call: its error becomes a status, and so does its panic.
-async fn answered<T>(rpc: &'static str, call: impl Future<Output = Result<T>>) -> Result<T, Status> {
-    let outcome = AssertUnwindSafe(call).catch_unwind().await.unwrap_or_else(|panic| Err(panicked(&panic)));
-    outcome.map_err(|error| status(rpc, &error))
-}
-
-/// The same for an answer that is a stream.
-fn answered_stream<T: Send + 'static>(rpc: &'static str, items: BoxStream<'static, Result<T>>) -> Messages<T> {
-    AssertUnwindSafe(items)
-        .catch_unwind()
-        .map(move |item| item.unwrap_or_else(|panic| Err(panicked(&panic))).map_err(|error| status(rpc, &error)))
-        .boxed()
-}
-
-fn panicked(panic: &Box<dyn Panic + Send>) -> Error {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
-    Error::internal("a call panicked").with_source(text)
-}
-
+/// An answer that is all there.
 fn items<T: Send + 'static>(items: impl IntoIterator<Item = T, IntoIter: Send + 'static>) -> Messages<T> {
     stream::iter(items.into_iter().map(Ok)).boxed()
 }
@@ -183,9 +169,14 @@ impl FlightService for Door {
         &self,
         request: Request<Streaming<HandshakeRequest>>,
     ) -> Result<Response<Self::HandshakeStream>, Status> {
-        // Credentials are in the header; what the request stream holds, and whether it holds anything, does not matter.
-        let call = auth::handshake(&self.doors.verifier, request.metadata());
-        let headers = answered("Handshake", call).await?;
+        let (credentials, _, mut spoken) = request.into_parts();
+        let call = async {
+            // Credentials are in the headers: what the client says does not matter, only that it has said it.
+            let _ = tokio::time::timeout(HANDSHAKE_WAIT_MAX, spoken.message()).await;
+            let verified = auth::handshake(&self.doors.verifier, &credentials).await;
+            verified.inspect_err(|error| self.doors.metrics.auth_refused(error))
+        };
+        let headers = self.call("Handshake").answer(call).await?;
         let mut response = Response::new(items([]));
         *response.metadata_mut() = headers;
         Ok(response)
@@ -196,7 +187,7 @@ impl FlightService for Door {
             let caller = self.caller(request.metadata()).await?;
             self.info(&caller, request.into_inner()).await
         };
-        answered("GetFlightInfo", call).await.map(Response::new)
+        self.call("GetFlightInfo").answer(call).await.map(Response::new)
     }
 
     async fn poll_flight_info(&self, request: Request<FlightDescriptor>) -> Result<Response<PollInfo>, Status> {
@@ -204,7 +195,7 @@ impl FlightService for Door {
             let caller = self.caller(request.metadata()).await?;
             self.poll(&caller, request.into_inner()).await
         };
-        answered("PollFlightInfo", call).await.map(Response::new)
+        self.call("PollFlightInfo").answer(call).await.map(Response::new)
     }
 
     async fn get_schema(&self, request: Request<FlightDescriptor>) -> Result<Response<SchemaResult>, Status> {
@@ -212,7 +203,7 @@ impl FlightService for Door {
             let caller = self.caller(request.metadata()).await?;
             self.schema(&caller, request.get_ref()).await
         };
-        answered("GetSchema", call).await.map(Response::new)
+        self.call("GetSchema").answer(call).await.map(Response::new)
     }
 
     async fn do_get(&self, request: Request<Ticket>) -> Result<Response<Self::DoGetStream>, Status> {
@@ -220,8 +211,7 @@ impl FlightService for Door {
             let caller = self.caller(request.metadata()).await?;
             self.get(&caller, request.get_ref()).await
         };
-        let answer = answered("DoGet", call).await?;
-        Ok(Response::new(answered_stream("DoGet", answer)))
+        self.call("DoGet").stream(call).await.map(Response::new)
     }
 
     async fn do_put(&self, request: Request<Streaming<FlightData>>) -> Result<Response<Self::DoPutStream>, Status> {
@@ -231,7 +221,7 @@ impl FlightService for Door {
             let stopped = Error::unavailable("the server stops: send the upload again");
             self.cut.run_until_cancelled(work).await.unwrap_or(Err(stopped))
         };
-        let (result, headers) = answered("DoPut", call).await?;
+        let (result, headers) = self.call("DoPut").answer(call).await?;
         let mut response = Response::new(items([result]));
         *response.metadata_mut() = headers;
         Ok(response)
@@ -242,12 +232,12 @@ impl FlightService for Door {
             let caller = self.caller(request.metadata()).await?;
             self.act(&caller, request.get_ref()).await
         };
-        let body = answered("DoAction", call).await?;
+        let body = self.call("DoAction").answer(call).await?;
         Ok(Response::new(items(body.map(|body| arrow_flight::Result { body: body.into() }))))
     }
 
     async fn list_actions(&self, request: Request<Empty>) -> Result<Response<Self::ListActionsStream>, Status> {
-        answered("ListActions", self.caller(request.metadata())).await?;
+        self.call("ListActions").answer(self.caller(request.metadata())).await?;
         Ok(Response::new(items(command::action_types())))
     }
 
@@ -256,7 +246,7 @@ impl FlightService for Door {
             self.caller(request.metadata()).await?;
             Err(Error::unsupported("flights are not listed: ask with Flight SQL, its GetTables lists the tables"))
         };
-        answered("ListFlights", call).await
+        self.call("ListFlights").answer(call).await
     }
 
     async fn do_exchange(
@@ -267,6 +257,6 @@ impl FlightService for Door {
             self.caller(request.metadata()).await?;
             Err(Error::unsupported("DoExchange is not part of Flight SQL"))
         };
-        answered("DoExchange", call).await
+        self.call("DoExchange").answer(call).await
     }
 }

@@ -8,23 +8,16 @@ use axum::http::header::AUTHORIZATION;
 
 use super::Door;
 use crate::contract::Owner;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::tenancy::{Access, Scope};
 
 /// The verified caller.
 pub(super) async fn caller(door: &Door, headers: &HeaderMap) -> Result<Access> {
-    let refused = |reason: &'static str| {
-        move |error: Error| {
-            door.doors.metrics.auth_refused(reason);
-            error
-        }
+    let verified = match bearer(headers) {
+        Ok(token) => door.doors.verifier.verify(token).await,
+        Err(error) => Err(error),
     };
-    let token = bearer(headers).map_err(refused("header"))?;
-    door.doors.verifier.verify(token).await.map_err(|error| match error.kind() {
-        Kind::Forbidden => refused("claims")(error),
-        Kind::Unauthenticated => refused("token")(error),
-        _ => error,
-    })
+    verified.inspect_err(|error| door.doors.metrics.auth_refused(error))
 }
 
 /// An operator with the admin scope: who may see what concerns all tenants.

@@ -151,7 +151,7 @@ impl Ingest {
         for (name, table, keeper, committed) in opened {
             let (sender, queue) = mpsc::channel(QUEUE_REQUESTS_MAX);
             tasks.spawn(commit::run(queue, keeper, config.clone(), ending.clone()));
-            tasks.spawn(maintain(table.clone(), committed, ending.clone()));
+            tasks.spawn(maintain(table.clone(), committed, metrics.clone(), ending.clone()));
             let quarantine = tables.get(&quarantine_of(name));
             let intaker = quarantine.map(|quarantine| Intaker {
                 contract: table.contract().clone(),
@@ -208,10 +208,16 @@ impl Ingest {
 }
 
 /// Checkpoints and log clean-up in the background, when commits have made them due.
-async fn maintain(table: Arc<Table>, committed: Arc<Notify>, ending: Ending) {
+async fn maintain(table: Arc<Table>, committed: Arc<Notify>, metrics: Arc<Metrics>, ending: Ending) {
     while ending.close.run_until_cancelled(committed.notified()).await.is_some() {
-        if let Err(error) = table.maintain().await {
-            tracing::warn!(table = %table.contract().name, ?error, "maintenance failed, it is tried again after a commit");
+        let name = &table.contract().name;
+        match table.maintain().await {
+            Ok(None) => {}
+            Ok(Some(version)) => {
+                tracing::debug!(table = %name, version, "wrote a checkpoint");
+                metrics.lake_checkpoint(name);
+            }
+            Err(error) => tracing::warn!(table = %name, ?error, "maintenance failed, it is tried again after a commit"),
         }
     }
 }

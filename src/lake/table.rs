@@ -142,8 +142,9 @@ impl Table {
         commit::append(self, files, txns).await
     }
 
-    /// Writes a checkpoint when one is due and removes expired log entries. Called in the background by the owner.
-    pub async fn maintain(&self) -> Result<()> {
+    /// Writes a checkpoint when one is due and removes expired log entries; returns its version. Called in the background
+    /// by the owner.
+    pub async fn maintain(&self) -> Result<Option<u64>> {
         let due = |table: &Self| {
             let checkpoint = table.checkpoint.load(Ordering::Relaxed);
             table.snapshot().version.saturating_sub(checkpoint) >= table.checkpoint_interval
@@ -152,12 +153,13 @@ impl Table {
             // Another process may have written it.
             self.checkpoint.fetch_max(self.log.hint().await?.unwrap_or(0), Ordering::Relaxed);
         }
-        if due(self) {
-            let cutoff_ms = (self.store.clock.now() / 1_000).saturating_sub(self.log_retention_ms);
-            let version = checkpoint::write(&self.store, &self.folder, &self.contract, cutoff_ms).await?;
-            self.checkpoint.fetch_max(version, Ordering::Relaxed);
+        if !due(self) {
+            return Ok(None);
         }
-        Ok(())
+        let cutoff_ms = (self.store.clock.now() / 1_000).saturating_sub(self.log_retention_ms);
+        let version = checkpoint::write(&self.store, &self.folder, &self.contract, cutoff_ms).await?;
+        self.checkpoint.fetch_max(version, Ordering::Relaxed);
+        Ok(Some(version))
     }
 
     /// The (tenant, id) columns of the files that were received last, newest first: whole files, until they hold

@@ -15,6 +15,7 @@ use prometheus_client::registry::{Metric, Registry, Unit};
 
 use super::label::{Label, Labels, Names};
 use super::query::{QueryMeter, QueryOutcome};
+use crate::error::{Error, Kind};
 
 /// Tenants with a label of their own; the rest is told as `other`. Each costs three series per table.
 const TENANT_LABELS_MAX: usize = 1_000;
@@ -166,8 +167,14 @@ impl Metrics {
         self.query_rows.inc_by(rows);
     }
 
-    /// A caller was refused: `expired`, `signature`, `audience`, `scope` …
-    pub fn auth_refused(&self, reason: &'static str) {
+    /// A caller was refused for its token (absent, expired, forged …), or for the claims of a good one. What is our own
+    /// fault, such as keys that cannot be fetched, is not counted.
+    pub fn auth_refused(&self, error: &Error) {
+        let reason = match error.kind() {
+            Kind::Unauthenticated => "token",
+            Kind::Forbidden => "claims",
+            _ => return,
+        };
         self.auth_refused.get_or_create(&[("reason", reason.into())]).inc();
     }
 
@@ -209,7 +216,6 @@ impl Metrics {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::Error;
 
     #[track_caller]
     fn check(metrics: &Metrics, lines: &[&str]) {
@@ -227,7 +233,9 @@ mod tests {
         metrics.committed("calls", 8, Duration::from_millis(3));
         metrics.queue_bytes(512);
         metrics.limited("ingest.queue_bytes_max");
-        metrics.auth_refused("expired");
+        metrics.auth_refused(&Error::unauthenticated("expired"));
+        metrics.auth_refused(&Error::forbidden("no tenant"));
+        metrics.auth_refused(&Error::unavailable("no keys"));
         metrics.http_request("/v1/tables/{table}/events", 429, Duration::from_millis(3));
         metrics.flight_call("DoGet", "OK");
         metrics.lake_version("calls", 41);
@@ -240,7 +248,8 @@ mod tests {
                 "glasshouse_commit_rows_sum{table=\"calls\"} 8.0",
                 "glasshouse_ingest_queue_bytes 512",
                 "glasshouse_limited_total{limit=\"ingest.queue_bytes_max\"} 1",
-                "glasshouse_auth_refused_total{reason=\"expired\"} 1",
+                "glasshouse_auth_refused_total{reason=\"token\"} 1",
+                "glasshouse_auth_refused_total{reason=\"claims\"} 1",
                 "glasshouse_http_requests_total{route=\"/v1/tables/{table}/events\",status=\"429\"} 1",
                 "glasshouse_flight_calls_total{method=\"DoGet\",code=\"OK\"} 1",
                 "glasshouse_lake_version{table=\"calls\"} 41",

@@ -61,6 +61,18 @@ def handshake_with_a_bearer(facts):
 
 
 @check
+def handshake_lets_the_client_speak_first(facts):
+    """An answer that overtakes the client's first message would abort this whole process."""
+    for attempt in range(50):
+        one = client(facts, "forged" if attempt % 2 else "acme")
+        try:
+            one.connection.authenticate(Silent(), one.options)
+            equal(attempt % 2, 0, "a forged token was let in")
+        except Unauthenticated:
+            equal(attempt % 2, 1, "a good token was refused")
+
+
+@check
 def handshake_with_a_password(facts):
     plain = Client(facts)
     name, bearer = plain.connection.authenticate_basic_token("anyone", facts["tokens"]["globex"])

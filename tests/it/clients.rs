@@ -114,6 +114,7 @@ const ADBC: &[&str] = &[
 /// pyarrow.flight, message by message.
 const FLIGHT: &[&str] = &[
     "handshake_with_a_bearer",
+    "handshake_lets_the_client_speak_first",
     "handshake_with_a_password",
     "handshake_takes_unpadded_base64",
     "header_scheme_has_no_case",

@@ -1,0 +1,150 @@
+//! One call of Flight: run to its end, counted once, its error or panic turned into a status.
+//!
+//! In: the work of an RPC. Out: its answer, or a [`Status`]. **Invariant:** every call is counted when it is over: an
+//! answer that streams, when the stream ends; a call that nobody waits for any more, as `CANCELLED`.
+
+use std::any::Any;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use futures::stream::BoxStream;
+use futures::{FutureExt, StreamExt, stream};
+use tonic::{Code, Status};
+
+use super::error::status;
+use crate::error::{Error, Result};
+use crate::telemetry::Metrics;
+
+/// An answer of many messages.
+pub(super) type Messages<T> = BoxStream<'static, Result<T, Status>>;
+
+/// A call under way.
+pub(super) struct Call {
+    rpc: &'static str,
+    metrics: Arc<Metrics>,
+    /// How it ended; `Cancelled` until then.
+    code: Code,
+}
+
+impl Call {
+    /// Begins the call of `rpc`.
+    pub(super) fn begin(rpc: &'static str, metrics: &Arc<Metrics>) -> Self {
+        Self { rpc, metrics: Arc::clone(metrics), code: Code::Cancelled }
+    }
+
+    /// Runs a call with one answer.
+    pub(super) async fn answer<T>(mut self, work: impl Future<Output = Result<T>>) -> Result<T, Status> {
+        let outcome = self.run(work).await?;
+        self.code = Code::Ok;
+        Ok(outcome)
+    }
+
+    /// Runs a call whose answer is a stream.
+    pub(super) async fn stream<T: Send + 'static>(
+        mut self,
+        opening: impl Future<Output = Result<BoxStream<'static, Result<T>>>>,
+    ) -> Result<Messages<T>, Status> {
+        let items = self.run(opening).await?;
+        let items = AssertUnwindSafe(items).catch_unwind();
+        let messages = stream::unfold(Some((self, items)), |running| async move {
+            let (mut call, mut items) = running?;
+            match items.next().await {
+                Some(Ok(Ok(item))) => Some((Ok(item), Some((call, items)))),
+                Some(Ok(Err(error))) => Some((Err(call.failed(&error)), None)),
+                Some(Err(panic)) => Some((Err(call.failed(&panicked(&*panic))), None)),
+                None => {
+                    call.code = Code::Ok;
+                    None
+                }
+            }
+        });
+        Ok(messages.boxed())
+    }
+
+    async fn run<T>(&mut self, work: impl Future<Output = Result<T>>) -> Result<T, Status> {
+        let outcome = AssertUnwindSafe(work).catch_unwind().await;
+        outcome.unwrap_or_else(|panic| Err(panicked(&*panic))).map_err(|error| self.failed(&error))
+    }
+
+    fn failed(&mut self, error: &Error) -> Status {
+        let status = status(self.rpc, error);
+        self.code = status.code();
+        status
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        self.metrics.flight_call(self.rpc, word(self.code));
+    }
+}
+
+fn panicked(panic: &(dyn Any + Send)) -> Error {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+    Error::internal("a call panicked").with_source(text)
+}
+
+/// A code as gRPC spells it.
+fn word(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_call_is_counted_once_by_how_it_ended() {
+        let metrics = Arc::new(Metrics::default());
+        let begin = |rpc| Call::begin(rpc, &metrics);
+        begin("GetSchema").answer(async { Ok(()) }).await.unwrap();
+        let refused = begin("GetSchema").answer(async { Err::<(), _>(Error::limited("too much")) }).await;
+        assert_eq!(refused.unwrap_err().code(), Code::ResourceExhausted);
+        let panicked = begin("GetSchema").answer(async { panic!("a bug") as Result<()> }).await;
+        assert_eq!(panicked.unwrap_err().code(), Code::Internal);
+
+        let items = |items: Vec<Result<u8>>| async { Ok(stream::iter(items).boxed()) };
+        let read = |messages: Messages<u8>| messages.map(|item| item.map_err(|status| status.code())).collect();
+        let whole: Vec<_> = read(begin("DoGet").stream(items(vec![Ok(1), Ok(2)])).await.unwrap()).await;
+        assert_eq!(whole, [Ok(1), Ok(2)]);
+        let broken = items(vec![Ok(1), Err(Error::unavailable("gone")), Ok(3)]);
+        let broken: Vec<_> = read(begin("DoGet").stream(broken).await.unwrap()).await;
+        assert_eq!(broken, [Ok(1), Err(Code::Unavailable)], "nothing follows an error");
+        drop(begin("DoGet").stream(items(vec![Ok(1)])).await.unwrap());
+
+        let page = metrics.render();
+        let counted: Vec<&str> =
+            page.lines().filter(|line| line.starts_with("glasshouse_flight_calls_total")).collect();
+        for (rpc, code) in [
+            ("GetSchema", "OK"),
+            ("GetSchema", "RESOURCE_EXHAUSTED"),
+            ("GetSchema", "INTERNAL"),
+            ("DoGet", "OK"),
+            ("DoGet", "UNAVAILABLE"),
+            ("DoGet", "CANCELLED"),
+        ] {
+            let line = format!("glasshouse_flight_calls_total{{method=\"{rpc}\",code=\"{code}\"}} 1");
+            assert!(counted.contains(&line.as_str()), "{line} is not in {counted:?}");
+        }
+        assert_eq!(counted.len(), 6, "{counted:?}");
+    }
+}

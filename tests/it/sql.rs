@@ -18,7 +18,7 @@ use glasshouse::lake::{Store, Table};
 use glasshouse::query::{Engine, Session};
 use glasshouse::telemetry::Metrics;
 use glasshouse::tenancy::{Mint, Scope, Verifier};
-use sqllogictest::{AsyncDB, DBOutput, DefaultColumnType, Runner};
+use sqllogictest::{AsyncDB, DBOutput, DefaultColumnType, Runner, strict_column_validator};
 
 /// 2026-03-30T09:00:00Z.
 const NOW: Micros = 1_774_861_200 * SECOND;
@@ -128,6 +128,7 @@ async fn every_question_has_its_answer() {
     assert!(!files.is_empty());
     for file in files {
         let mut runner = Runner::new(|| async { Ok(Asking(session().await)) });
+        runner.with_column_validator(strict_column_validator);
         runner.run_file_async(&file).await.unwrap_or_else(|error| panic!("{}", error.display(false)));
     }
 }

@@ -14,12 +14,12 @@ use datafusion::catalog::TableFunction;
 use datafusion::config::ConfigOptions;
 use datafusion::datasource::physical_plan::parquet::CachedParquetFileReaderFactory;
 use datafusion::error::DataFusionError;
-use datafusion::execution::SessionStateDefaults;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::GreedyMemoryPool;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
+use datafusion::execution::{SessionStateDefaults, TaskContext};
 use datafusion::prelude::SessionConfig;
 use tokio_util::sync::CancellationToken;
 
@@ -29,6 +29,7 @@ use crate::error::{Error, Result};
 use crate::lake::{Table, Tables};
 use crate::query::limits;
 use crate::query::opaque::Opaque;
+use crate::query::plans::Plans;
 use crate::query::session::{CATALOG, SCHEMA, Session};
 use crate::query::table::Source;
 use crate::telemetry::{Metrics, QueryMeter, QueryOutcome};
@@ -45,6 +46,7 @@ pub struct Engine {
     pub(super) clock: Clock,
     pub(super) slots: Slots,
     pub(super) running: Arc<Running>,
+    pub(super) plans: Plans,
     /// Cloned for each session.
     pub(super) template: Opaque<SessionState>,
     /// The table functions that a statement may name.
@@ -106,6 +108,7 @@ impl Engine {
             clock,
             slots,
             running: Arc::default(),
+            plans: Plans::default(),
             template: Opaque::new(template),
             table_functions: SessionStateDefaults::default_table_functions().into(),
             runtime,
@@ -131,15 +134,25 @@ impl Engine {
         })
     }
 
+    /// The longest statement, in bytes.
+    pub fn sql_bytes_max(&self) -> usize {
+        self.config.sql_bytes_max
+    }
+
     /// How many queries run now, of all tenants.
     pub fn running(&self) -> usize {
         self.running.lock().len()
     }
 
-    /// The shared environment with memory of its own for one query.
-    pub(super) fn runtime(&self) -> Arc<RuntimeEnv> {
-        let memory = GreedyMemoryPool::new(self.config.memory_bytes_max);
-        Arc::new(RuntimeEnv { memory_pool: Arc::new(memory), ..RuntimeEnv::clone(&self.runtime) })
+    /// What the nodes of one query run in: the shared environment with memory of its own. Functions are found when a
+    /// statement is planned, and by name never again.
+    pub(super) fn task(&self) -> TaskContext {
+        let memory = Arc::new(GreedyMemoryPool::new(self.config.memory_bytes_max));
+        let runtime = RuntimeEnv { memory_pool: memory, ..RuntimeEnv::clone(&self.runtime) };
+        let (scalar, higher_order) = (HashMap::new(), HashMap::new());
+        let (aggregate, window) = (HashMap::new(), HashMap::new());
+        let (name, config) = (self.template.session_id().to_owned(), self.template.config().clone());
+        TaskContext::new(None, name, config, scalar, higher_order, aggregate, window, Arc::new(runtime))
     }
 
     /// How the files of a table are read.

@@ -28,6 +28,7 @@ mod growth;
 mod limits;
 mod opaque;
 mod parameters;
+mod plans;
 mod prune;
 mod scan;
 mod session;
@@ -39,8 +40,10 @@ mod table;
 mod testing;
 #[cfg(test)]
 mod tests;
+mod unsound;
 
 pub use engine::{Engine, QueryId};
 pub use opaque::Opaque;
+pub use plans::Ready;
 pub use session::{Answer, CATALOG, Planned, SCHEMA, Session, VisibleTable};
 pub use statement::STACK_BYTES_MIN;

@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
@@ -17,10 +17,10 @@ use chrono::DateTime;
 use datafusion::catalog::TableProvider as _;
 use datafusion::common::{DFSchema, DFSchemaRef, TableReference};
 use datafusion::error::DataFusionError;
+use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::session_state::SessionState;
-use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::LogicalPlan;
-use datafusion::physical_plan::execute_stream;
+use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use datafusion::sql::parser::Statement;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -34,8 +34,9 @@ use crate::query::catalog::{SessionTables, catalogs};
 use crate::query::engine::Engine;
 use crate::query::error::of_engine;
 use crate::query::opaque::Opaque;
+use crate::query::plans::{Key, Ready};
 use crate::query::table::TenantTable;
-use crate::query::{QueryId, parameters, statement};
+use crate::query::{QueryId, parameters, statement, unsound};
 use crate::telemetry::QueryOutcome;
 use crate::tenancy::Access;
 
@@ -48,9 +49,22 @@ pub const SCHEMA: &str = "public";
 pub struct Session {
     engine: Arc<Engine>,
     access: Access,
+    /// Made when it is first needed: a statement that was planned just before needs none.
+    view: OnceLock<View>,
+    started: Instant,
+}
+
+/// What a statement is planned in.
+struct View {
     state: Opaque<SessionState>,
     tables: Arc<SessionTables>,
-    started: Instant,
+}
+
+/// What a statement reads from.
+struct Named {
+    tables: Vec<Arc<TenantTable>>,
+    /// Whether a table function stands in it.
+    has_function: bool,
 }
 
 /// A checked, planned, read-only statement.
@@ -64,6 +78,8 @@ pub struct Planned {
     pub parameters: Schema,
     /// Whether rows come in a stated order.
     pub ordered: bool,
+    /// How it is run, when that is the same each time.
+    pub ready: Option<Arc<Ready>>,
 }
 
 /// A running answer. Dropping it stops the plan and frees its slot and memory.
@@ -88,22 +104,14 @@ pub struct VisibleTable {
 }
 
 impl Session {
-    /// The tables that `access` may see, at their newest known snapshots.
+    /// A session of a caller with a tenant.
     pub(super) fn new(engine: Arc<Engine>, access: Access) -> Result<Self> {
-        let tenant = access.tenant()?;
-        let mut tables = BTreeMap::new();
-        for (name, table) in &*engine.tables {
-            if let (Some(rules), Some(source)) = (access.rules(name), engine.source(name)) {
-                let table = TenantTable::new(table, table.snapshot(), source.clone(), tenant, rules);
-                tables.insert(name.clone(), Arc::new(table));
-            }
-        }
-        let tables = Arc::new(tables);
-        let mut state = SessionState::clone(&engine.template);
-        state.register_catalog_list(catalogs(Arc::clone(&tables), Arc::clone(&engine.table_functions)));
-        state.mark_start_execution();
-        state.execution_props_mut().query_execution_start_time = DateTime::from_timestamp_micros(engine.clock.now());
-        Ok(Self { engine, access, state: Opaque::new(state), tables, started: Instant::now() })
+        access.tenant()?;
+        Ok(Self { engine, access, view: OnceLock::new(), started: Instant::now() })
+    }
+
+    fn view(&self) -> &View {
+        self.view.get_or_init(|| View::new(&self.engine, &self.access))
     }
 
     /// Parses, checks and plans one statement. Anything but a query is refused by its name.
@@ -112,14 +120,26 @@ impl Session {
     }
 
     async fn plan_statement(&self, sql: &str) -> Result<Planned> {
+        let mut key = Key::of(&self.access, sql);
+        if let Some(planned) = key.and_then(|key| self.engine.plans.find(key)) {
+            return Ok(planned);
+        }
         let statement = statement::parse(sql, &self.engine.config)?;
-        self.check_names(&statement)?;
-        let plan = self.state.statement_to_plan(statement).await.map_err(|fault| self.fault(fault))?;
+        let Named { tables, has_function } = self.named(&statement)?;
+        // Arguments of table functions are computed now: `generate_series(now(), …)` would stand still.
+        key = key.filter(|_| !has_function);
+        let plan = self.view().state.statement_to_plan(statement).await.map_err(|fault| self.fault(fault))?;
         statement::check_plan(&plan)?;
+        unsound::check(&plan)?;
         let parameters = parameters::of_plan(&plan).map_err(|fault| self.fault(fault))?;
         let parameters = parameters::schema(&parameters)?;
         let schema = Arc::new(promised(&*self.analysed(&plan, &parameters)?, &parameters));
-        Ok(Planned { schema, parameters, ordered: is_ordered(&plan), plan: Opaque::new(plan) })
+        let (ordered, ready) = (is_ordered(&plan), Ready::of(&plan));
+        let planned = Planned { schema, parameters, ordered, ready, plan: Opaque::new(plan) };
+        if let Some(key) = key {
+            self.engine.plans.keep(key, planned.clone(), tables);
+        }
+        Ok(planned)
     }
 
     /// The schema of a plan after type coercion, which may change types (`SELECT 1 UNION ALL SELECT 2.5`). With placeholders
@@ -128,7 +148,8 @@ impl Session {
         if matches!(plan, LogicalPlan::Explain(_) | LogicalPlan::Analyze(_) | LogicalPlan::DescribeTable(_)) {
             return Ok(Arc::clone(plan.schema()));
         }
-        match self.state.analyzer().execute_and_check(plan.clone(), self.state.config_options(), |_, _| {}) {
+        let state = &self.view().state;
+        match state.analyzer().execute_and_check(plan.clone(), state.config_options(), |_, _| {}) {
             Ok(analysed) => Ok(Arc::clone(analysed.schema())),
             Err(_) if parameters.fields().iter().any(|field| field.data_type().is_null()) => {
                 Ok(Arc::clone(plan.schema()))
@@ -170,14 +191,26 @@ impl Session {
             plan = plan.with_param_values(values).map_err(|fault| self.fault(fault))?;
             check_types(planned, &*self.analysed(&plan, &Schema::empty())?)?;
         }
-        let physical = self.state.create_physical_plan(&plan).await.map_err(|fault| self.fault(fault))?;
-        let context = TaskContext::from(&*self.state).with_runtime(self.engine.runtime());
-        execute_stream(physical, Arc::new(context)).map_err(|fault| self.fault(fault))
+        let physical = self.physical(planned, &plan).await.map_err(|fault| self.fault(fault))?;
+        execute_stream(physical, Arc::new(self.engine.task())).map_err(|fault| self.fault(fault))
+    }
+
+    /// The plan to be run: a copy of the one made before, where there is one.
+    async fn physical(&self, planned: &Planned, plan: &LogicalPlan) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
+        if let Some(copy) = planned.ready.as_ref().and_then(|ready| ready.copy()) {
+            return copy;
+        }
+        let physical = self.view().state.create_physical_plan(plan).await?;
+        match &planned.ready {
+            Some(ready) => ready.keep(physical),
+            None => Ok(physical),
+        }
     }
 
     /// What this caller can see, by name.
     pub fn tables(&self) -> Vec<VisibleTable> {
-        self.tables
+        self.view()
+            .tables
             .iter()
             .map(|(name, table)| {
                 let contract = table.contract();
@@ -193,28 +226,35 @@ impl Session {
 
     /// Names of SQL functions by kind (scalar, aggregate, window), for SqlInfo.
     pub fn functions(&self) -> Vec<(String, &'static str)> {
-        let scalar = self.state.scalar_functions().keys().map(|name| (name.clone(), "scalar"));
-        let aggregate = self.state.aggregate_functions().keys().map(|name| (name.clone(), "aggregate"));
-        let window = self.state.window_functions().keys().map(|name| (name.clone(), "window"));
+        let state = &self.view().state;
+        let scalar = state.scalar_functions().keys().map(|name| (name.clone(), "scalar"));
+        let aggregate = state.aggregate_functions().keys().map(|name| (name.clone(), "aggregate"));
+        let window = state.window_functions().keys().map(|name| (name.clone(), "window"));
         let mut functions: Vec<_> = scalar.chain(aggregate).chain(window).collect();
         functions.sort();
         functions
     }
 
-    /// Refuses a table that is not in this session, with the same words whether it exists for others or not.
-    fn check_names(&self, statement: &Statement) -> Result<()> {
-        let names = self.state.resolve_table_references(statement).map_err(|fault| self.fault(fault))?;
+    /// What a statement reads from. Refuses a table that is not in this session, with the same words whether it exists for
+    /// others or not.
+    fn named(&self, statement: &Statement) -> Result<Named> {
+        let View { state, tables } = self.view();
+        let names = state.resolve_table_references(statement).map_err(|fault| self.fault(fault))?;
+        let mut named = Named { tables: Vec::with_capacity(names.len()), has_function: false };
         for name in names {
-            let known = self.state.schema_for_ref(name.clone()).is_ok_and(|schema| schema.table_exist(name.table()));
-            if !known && self.state.table_functions().get(name.table()).is_none() {
+            let known = state.schema_for_ref(name.clone()).is_ok_and(|schema| schema.table_exist(name.table()));
+            let is_function = state.table_functions().contains_key(name.table());
+            if !known && !is_function {
                 let near = match name {
-                    TableReference::Bare { .. } => did_you_mean(name.table(), self.tables.keys().map(String::as_str)),
+                    TableReference::Bare { .. } => did_you_mean(name.table(), tables.keys().map(String::as_str)),
                     _ => String::new(),
                 };
                 return Err(Error::not_found(format!("unknown table `{name}`{near}")));
             }
+            named.has_function |= is_function;
+            named.tables.extend(tables.get(name.table()).cloned());
         }
-        Ok(())
+        Ok(named)
     }
 
     /// Microseconds until the token expires.
@@ -227,9 +267,29 @@ impl Session {
     }
 }
 
+impl View {
+    /// The tables that `access` may see, at their newest known snapshots.
+    fn new(engine: &Engine, access: &Access) -> Self {
+        let mut tables = BTreeMap::new();
+        for (name, table) in &*engine.tables {
+            if let (Ok(tenant), Some(rules), Some(source)) = (access.tenant(), access.rules(name), engine.source(name))
+            {
+                let table = TenantTable::new(table, table.snapshot(), source.clone(), tenant, rules);
+                tables.insert(name.clone(), Arc::new(table));
+            }
+        }
+        let tables = Arc::new(tables);
+        let mut state = SessionState::clone(&engine.template);
+        state.register_catalog_list(catalogs(Arc::clone(&tables), Arc::clone(&engine.table_functions)));
+        state.mark_start_execution();
+        state.execution_props_mut().query_execution_start_time = DateTime::from_timestamp_micros(engine.clock.now());
+        Self { state: Opaque::new(state), tables }
+    }
+}
+
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Session").field("access", &self.access).field("tables", &self.tables).finish_non_exhaustive()
+        f.debug_struct("Session").field("access", &self.access).finish_non_exhaustive()
     }
 }
 

@@ -85,6 +85,11 @@ impl TenantTable {
         &self.contract
     }
 
+    /// Whether no newer version of the table is known.
+    pub(super) fn is_current(&self) -> bool {
+        self.table.snapshot().version == self.snapshot.version
+    }
+
     /// The files that a scan with these filters opens.
     pub(super) fn files(&self, filters: &[Expr]) -> Vec<Arc<DataFile>> {
         prune(&self.snapshot, &self.tenant, &self.bounds(filters))

@@ -176,6 +176,19 @@ pub(super) async fn engine_with(config: QueryConfig) -> Arc<Engine> {
     Engine::new(tables, config, Clock::System, Arc::new(Metrics::default())).unwrap()
 }
 
+/// An engine over tables that no other test has, so that they can be changed with [`add`].
+pub(super) async fn engine_apart() -> (Arc<Engine>, Arc<Tables>) {
+    let tables = tables().await;
+    (Engine::new(Arc::clone(&tables), config(), Clock::System, Arc::new(Metrics::default())).unwrap(), tables)
+}
+
+/// Commits rows to `calls`.
+pub(super) async fn add(tables: &Tables, rows: &[Row]) {
+    let table = &tables["calls"];
+    let files = table.write(batch(table.contract(), rows)).await.unwrap();
+    table.commit(files, Vec::new()).await.unwrap();
+}
+
 async fn tables() -> Arc<Tables> {
     let lake = LakeConfig { url: "memory:///".to_owned(), row_group_rows_max: 50, ..LakeConfig::default() };
     let store = Store::open(&lake).unwrap();

@@ -142,8 +142,9 @@ pub(super) struct Sifted {
 
 /// Drops rows whose id is in the window or earlier in the same batch. Pure: the window is not changed.
 pub(super) fn sift(window: &Window, parts: &[Part]) -> Result<Sifted> {
-    let mut ids: Vec<IdHash> = Vec::with_capacity(parts.iter().map(|part| part.ids.len()).sum());
-    let mut seen: HashTable<usize> = HashTable::new();
+    let rows_max = parts.iter().map(|part| part.ids.len()).sum();
+    let mut ids: Vec<IdHash> = Vec::with_capacity(rows_max);
+    let mut seen: HashTable<usize> = HashTable::with_capacity(rows_max);
     let mut kept = Vec::with_capacity(parts.len());
     let mut remaining = Vec::with_capacity(parts.len());
     for part in parts {

@@ -9,8 +9,8 @@
 
 use std::ops::Range;
 
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray, UInt32Array, make_comparator};
-use arrow::compute::{SortOptions, max, max_string, min, min_string, take_record_batch};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray, UInt32Array};
+use arrow::compute::{max, max_string, min, min_string, take_record_batch};
 use arrow::datatypes::{DataType, TimestampMicrosecondType};
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, Encoding, ZstdLevel};
@@ -83,13 +83,30 @@ fn sort(contract: &Contract, rows: &RecordBatch) -> Result<(RecordBatch, Days)> 
     Ok((rows, days))
 }
 
-/// What a row is sorted by, in order. Tenants are compared by rank: three times faster than comparing texts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+/// What a row is sorted by, in order. Texts are slow to compare: tenants have their rank, ids their first bytes, and only
+/// ids that begin alike are compared as a whole.
+#[derive(Debug, Clone, Copy)]
 struct Key {
     day: i32,
     tenant_rank: u32,
     time: Micros,
+    id_prefix: u64,
     row: u32,
+}
+
+impl Key {
+    /// All but the row, which comes after the whole id.
+    fn known(&self) -> (i32, u32, Micros, u64) {
+        (self.day, self.tenant_rank, self.time, self.id_prefix)
+    }
+}
+
+/// The first eight bytes of a text as a number with the same order.
+fn prefix(text: &str) -> u64 {
+    let mut bytes = [0; 8];
+    let length = text.len().min(bytes.len());
+    bytes[..length].copy_from_slice(&text.as_bytes()[..length]);
+    u64::from_be_bytes(bytes)
 }
 
 fn sorted_keys(contract: &Contract, rows: &RecordBatch) -> Result<Vec<Key>> {
@@ -98,8 +115,7 @@ fn sorted_keys(contract: &Contract, rows: &RecordBatch) -> Result<Vec<Key>> {
         .column(contract.time)
         .as_primitive_opt::<TimestampMicrosecondType>()
         .ok_or_else(|| internal(contract, "its time column holds no microseconds"))?;
-    let ids = rows.column(contract.id);
-    let by_id = make_comparator(ids, ids, SortOptions::default()).map_err(|error| internal(contract, error))?;
+    let ids = text_column(contract, rows, contract.id)?;
     let count = u32::try_from(rows.num_rows()).map_err(|error| internal(contract, error))?;
     let ranks = ranks(tenants);
     let mut keys = (0..count)
@@ -107,13 +123,12 @@ fn sorted_keys(contract: &Contract, rows: &RecordBatch) -> Result<Vec<Key>> {
         .zip(ranks)
         .map(|((row, time), tenant_rank)| {
             let day = i32::try_from(time.div_euclid(DAY)).map_err(|error| internal(contract, error))?;
-            Ok(Key { day, tenant_rank, time: *time, row })
+            Ok(Key { day, tenant_rank, time: *time, id_prefix: prefix(ids.value(row as usize)), row })
         })
         .collect::<Result<Vec<_>>>()?;
     keys.sort_unstable_by(|left, right| {
-        (left.day, left.tenant_rank, left.time)
-            .cmp(&(right.day, right.tenant_rank, right.time))
-            .then_with(|| by_id(left.row as usize, right.row as usize))
+        (left.known().cmp(&right.known()))
+            .then_with(|| ids.value(left.row as usize).cmp(ids.value(right.row as usize)))
             .then_with(|| left.row.cmp(&right.row))
     });
     Ok(keys)
@@ -216,7 +231,7 @@ fn encoding(builder: WriterPropertiesBuilder, column: ColumnPath, kind: &DataTyp
 
 fn text_column<'a>(contract: &Contract, rows: &'a RecordBatch, column: usize) -> Result<&'a StringArray> {
     let values: &ArrayRef = rows.column(column);
-    values.as_string_opt::<i32>().ok_or_else(|| internal(contract, "its tenant column holds no text"))
+    values.as_string_opt::<i32>().ok_or_else(|| internal(contract, "a key column holds no text"))
 }
 
 fn internal(contract: &Contract, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {

@@ -5,6 +5,7 @@
 
 import contextlib
 import json
+import pathlib
 import statistics
 import subprocess
 import sys
@@ -23,14 +24,17 @@ import house
 ROWS = 2_000_000
 CHUNK = 50_000
 ROUNDS = 7
-RATE, SECONDS, REQUEST_EVENTS = 20_000, 60, 1_000
+RATE, SECONDS, REQUEST_EVENTS, SENDERS = 20_000, 60, 1_000, 48
 
 
-def connect(uri, token=None):
+@contextlib.contextmanager
+def cursor_of(uri, token=None):
+    """A cursor over ADBC; closed, with its connection, while the server still runs."""
     options = {}
     if token:
         options[adbc_driver_flightsql.DatabaseOptions.AUTHORIZATION_HEADER.value] = "Bearer " + token
-    return dbapi.connect(uri, db_kwargs=options, autocommit=True)
+    with dbapi.connect(uri, db_kwargs=options, autocommit=True) as connection, connection.cursor() as cursor:
+        yield cursor
 
 
 def timed(action):
@@ -92,14 +96,13 @@ def bare(path):
 def select1(binary):
     """`SELECT 1` over ADBC: p50 in milliseconds, ours and ROAPI's in turns."""
     with house.server(binary) as glass, roapi() as peer_uri:
-        ours, peer = connect(glass.flight, glass.token("big")).cursor(), connect(peer_uri).cursor()
-
         def ask(cursor):
             cursor.execute("SELECT 1")
             assert cursor.fetchall() == [(1,)]
-        for _ in range(50):
-            ask(ours), ask(peer)
-        pairs = [(timed(lambda: ask(ours)), timed(lambda: ask(peer))) for _ in range(500)]
+        with cursor_of(glass.flight, glass.token("big")) as ours, cursor_of(peer_uri) as peer:
+            for _ in range(50):
+                ask(ours), ask(peer)
+            pairs = [(timed(lambda: ask(ours)), timed(lambda: ask(peer))) for _ in range(500)]
     report("SELECT 1 over ADBC, ms", [1e3 * a for a, _ in pairs], [1e3 * b for _, b in pairs], "ROAPI")
 
 
@@ -109,7 +112,7 @@ def roapi():
         parquet.write_table(events.table(10), f"{folder}/t.parquet")
         port = house.free_port()
         process = subprocess.Popen(
-            ["roapi", "--table", f"t={folder}/t.parquet", "--addr-flight-sql", f"127.0.0.1:{port}",
+            [str(pathlib.Path(sys.executable).with_name("roapi")), "--table", f"t={folder}/t.parquet", "--addr-flight-sql", f"127.0.0.1:{port}",
              "--addr-http", f"127.0.0.1:{house.free_port()}", "--addr-postgres", f"127.0.0.1:{house.free_port()}"],
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
@@ -123,52 +126,55 @@ def roapi():
 def freshness(binary):
     """From POST to visible in Flight SQL, at 20,000 NDJSON events per second for a minute: p50 and p99 in milliseconds."""
     with house.server(binary) as glass:
-        token, stop, sent = glass.token("big"), threading.Event(), [0]
-        # Eight senders, each with every eighth request: a receipt waits for its commit, the stream does not.
-        threads = [threading.Thread(target=sender, args=(glass, token, at, stop, sent), daemon=True) for at in range(8)]
-        started = time.perf_counter()
+        token, stop, sent = glass.token("big"), threading.Event(), [0] * SENDERS
+        # A receipt waits for its commit, the stream does not: each sender has every n-th request.
+        threads = [threading.Thread(target=sender, args=(glass, token, at, stop, sent), daemon=True) for at in range(SENDERS)]
+        started, waits = time.perf_counter(), []
         for thread in threads:
             thread.start()
-        cursor, waits = connect(glass.flight, token).cursor(), []
-        while time.perf_counter() - started < SECONDS:
-            mark = f"mark-{len(waits)}"
-            now = int(time.time() * 1e6)
-            body = json.dumps({"event_id": mark, "event_time": now // 1000, "carrier": "mark"}).encode()
-            begin = time.perf_counter()
-            glass.post(token, body, "application/json")
-            while True:
-                cursor.execute(f"select count(*) from events where event_time >= to_timestamp_millis({now // 1000}) and event_id = '{mark}'")
-                if cursor.fetchone() == (1,):
-                    break
-            waits.append(1e3 * (time.perf_counter() - begin))
+        with cursor_of(glass.flight, token) as cursor:
+            while time.perf_counter() - started < SECONDS:
+                waits.append(1e3 * timed(lambda: probe(glass, token, cursor, f"mark-{len(waits)}")))
         elapsed = time.perf_counter() - started
+        accepted = sum(sent)
         stop.set()
         for thread in threads:
             thread.join()
         waits.sort()
         print(f"| POST to visible, ms | p50 {statistics.median(waits):.0f} | p99 {waits[int(len(waits) * 0.99)]:.0f} "
-              f"| {len(waits)} probes at {sent[0] / elapsed:,.0f} events per second |", flush=True)
+              f"| {len(waits)} probes at {accepted / elapsed:,.0f} accepted events per second |", flush=True)
+
+
+def probe(glass, token, cursor, mark):
+    """Sends one event and asks for it until it is there."""
+    now = int(time.time() * 1e3)
+    glass.post(token, json.dumps({"event_id": mark, "event_time": now, "carrier": "mark"}).encode(), "application/json")
+    sql = f"select count(*) from events where event_time >= to_timestamp_millis({now}) and event_id = '{mark}'"
+    while True:
+        cursor.execute(sql)
+        if cursor.fetchone() == (1,):
+            return
 
 
 def sender(glass, token, at, stop, sent):
+    """Sends every n-th request of the stream at its time, and counts what the receipts accept."""
     started, turn = time.perf_counter(), at
-    while not stop.is_set():
-        ahead = started + turn * REQUEST_EVENTS / RATE - time.perf_counter()
-        if ahead > 0:
-            stop.wait(ahead)
-        sent[0] += glass.post(token, ndjson(turn), "application/x-ndjson")["accepted"]
-        turn += 8
+    while not stop.wait(max(0, started + turn * REQUEST_EVENTS / RATE - time.perf_counter())):
+        sent[at] += glass.post(token, ndjson(turn), "application/x-ndjson")["accepted"]
+        turn += SENDERS
+
+
+#: One request of live events without its turn and time: the sender must not become the bottleneck.
+LIVE = "".join(
+    f'{{"event_id":"live-@TURN@-{i}","event_time":@NOW@,"route_id":"CA@TURN@{i // 8:08x}","event_type":"quality",'
+    f'"carrier":"cobalt","direction":"inbound","country_from":"BR","country_to":"DE","edge":"ashburn","codec":"opus",'
+    f'"duration_ms":{i},"packets_sent":{i * 7},"packets_lost":0,"bytes_sent":{i * 911},'
+    f'"jitter_ms":{i % 17}.25,"loss_ratio":0.001,"mos":4.2,"round_trip_ms":81.5}}\n'
+    for i in range(REQUEST_EVENTS)).encode()
 
 
 def ndjson(turn):
-    """One request of live events: cheap to make, so that the sender does not become the bottleneck."""
-    now = int(time.time() * 1000)
-    return "".join(
-        f'{{"event_id":"live-{turn}-{i}","event_time":{now},"route_id":"CA{turn:08x}{i // 8:08x}","event_type":"quality",'
-        f'"carrier":"cobalt","direction":"inbound","country_from":"BR","country_to":"DE","edge":"ashburn","codec":"opus",'
-        f'"duration_ms":{i},"packets_sent":{i * 7},"packets_lost":0,"bytes_sent":{i * 911},'
-        f'"jitter_ms":{i % 17}.25,"loss_ratio":0.001,"mos":4.2,"round_trip_ms":81.5}}\n'
-        for i in range(REQUEST_EVENTS)).encode()
+    return LIVE.replace(b"@TURN@", b"%08x" % turn).replace(b"@NOW@", b"%d" % (time.time() * 1000))
 
 
 def report(name, ours, theirs, peer):

@@ -5,7 +5,7 @@
 
 #![expect(clippy::print_stdout, reason = "a bench prints its table")]
 
-mod common;
+mod house;
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -15,7 +15,7 @@ use glasshouse::contract::Format;
 use glasshouse::ingest::Payload;
 use glasshouse::tenancy::Access;
 
-use common::{House, cpu_seconds};
+use house::{House, cpu_seconds};
 
 /// Events of one request, and requests of one round.
 const EVENTS: usize = 20_000;
@@ -25,8 +25,7 @@ const ROUNDS: usize = 3;
 const CONCURRENT: usize = 4;
 
 fn main() {
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    let runtime = house::runtime();
     println!("| format | bytes per event | events per CPU-second (median of {ROUNDS}) |\n|---|---|---|");
     let chosen: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
     for (name, format) in [("ndjson", Format::Json), ("protobuf", Format::Protobuf), ("arrow", Format::ArrowIpc)] {

@@ -4,19 +4,18 @@
 
 #![expect(clippy::print_stdout, reason = "a bench prints its table")]
 
-mod common;
+mod house;
 
 use std::time::Instant;
 
-use common::House;
+use house::House;
 
 const ROUNDS: usize = 200;
 const QUESTION: &str = "select carrier, count(*), avg(jitter_ms) from call_events \
     where event_time >= timestamp '2026-01-05 00:00:00' and event_time < timestamp '2026-01-06 00:00:00' group by carrier";
 
 fn main() {
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    let runtime = house::runtime();
     println!("| files | logical plan, ms | physical plan with pruning, ms | sum |\n|---|---|---|---|");
     for files in [10, 1_000, 10_000] {
         runtime.block_on(measure(files));

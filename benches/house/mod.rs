@@ -20,6 +20,10 @@ use glasshouse::tenancy::{Access, Mint, Scope, Verifier};
 use prost::Message;
 use serde_json::Value;
 
+/// The server's.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// The first day of the pretended files: 2026-01-01.
 const FIRST_DAY: i32 = 20_454;
 
@@ -37,6 +41,9 @@ dimensions_map = "other"
 
 [policy.call_events]
 
+[lake]
+url = "memory:///"
+
 [ingest]
 queue_bytes_max = "1 GiB"
 
@@ -48,6 +55,13 @@ secret = "a-secret-of-the-benches-and-nothing-else"
 tenant_claim = "tenant"
 scope_claim = "scope"
 "#;
+
+/// A runtime as the server's: with stacks that planning can rely on.
+pub(crate) fn runtime() -> tokio::runtime::Runtime {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let builder = builder.worker_threads(2).thread_stack_size(glasshouse::query::STACK_BYTES_MIN).enable_all();
+    builder.build().expect("a runtime")
+}
 
 /// Everything behind the doors.
 pub(crate) struct House {

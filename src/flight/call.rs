@@ -33,36 +33,43 @@ impl Call {
     }
 
     /// Runs a call with one answer.
-    pub(super) async fn answer<T>(mut self, work: impl Future<Output = Result<T>>) -> Result<T, Status> {
-        let outcome = self.run(work).await?;
-        self.code = Code::Ok;
-        Ok(outcome)
+    pub(super) fn answer<T>(
+        mut self,
+        work: impl Future<Output = Result<T>>,
+    ) -> impl Future<Output = Result<T, Status>> {
+        AssertUnwindSafe(work).catch_unwind().map(move |outcome| {
+            let answer = self.judge(outcome)?;
+            self.code = Code::Ok;
+            Ok(answer)
+        })
     }
 
     /// Runs a call whose answer is a stream.
-    pub(super) async fn stream<T: Send + 'static>(
+    pub(super) fn stream<T: Send + 'static>(
         mut self,
         opening: impl Future<Output = Result<BoxStream<'static, Result<T>>>>,
-    ) -> Result<Messages<T>, Status> {
-        let items = self.run(opening).await?;
-        let items = AssertUnwindSafe(items).catch_unwind();
-        let messages = stream::unfold(Some((self, items)), |running| async move {
-            let (mut call, mut items) = running?;
-            match items.next().await {
-                Some(Ok(Ok(item))) => Some((Ok(item), Some((call, items)))),
-                Some(Ok(Err(error))) => Some((Err(call.failed(&error)), None)),
-                Some(Err(panic)) => Some((Err(call.failed(&panicked(&*panic))), None)),
-                None => {
-                    call.code = Code::Ok;
-                    None
+    ) -> impl Future<Output = Result<Messages<T>, Status>> {
+        AssertUnwindSafe(opening).catch_unwind().map(move |outcome| {
+            let items = AssertUnwindSafe(self.judge(outcome)?).catch_unwind();
+            let messages = stream::unfold(Some((self, items)), |running| async move {
+                let (mut call, mut items) = running?;
+                match items.next().await {
+                    Some(outcome) => match call.judge(outcome) {
+                        Ok(item) => Some((Ok(item), Some((call, items)))),
+                        Err(status) => Some((Err(status), None)),
+                    },
+                    None => {
+                        call.code = Code::Ok;
+                        None
+                    }
                 }
-            }
-        });
-        Ok(messages.boxed())
+            });
+            Ok(messages.boxed())
+        })
     }
 
-    async fn run<T>(&mut self, work: impl Future<Output = Result<T>>) -> Result<T, Status> {
-        let outcome = AssertUnwindSafe(work).catch_unwind().await;
+    /// What came of a step: its value, or the status of its error or panic.
+    fn judge<T>(&mut self, outcome: std::thread::Result<Result<T>>) -> Result<T, Status> {
         outcome.unwrap_or_else(|panic| Err(panicked(&*panic))).map_err(|error| self.failed(&error))
     }
 

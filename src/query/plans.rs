@@ -169,6 +169,7 @@ impl fmt::Debug for Plans {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::query::scan::TenantScan;
     use crate::query::testing::{account, add, ask, engine, engine_apart, policy, reader, reader_under, rows};
 
     const COUNT: &str = "SELECT count(*) FROM calls";
@@ -238,6 +239,24 @@ mod tests {
         ask(&engine, &acme, "SELECT * FROM generate_series(now(), now(), INTERVAL '1 day')").await.unwrap();
         let series = Key::of(&acme, "SELECT * FROM generate_series(now(), now(), INTERVAL '1 day')").unwrap();
         assert!(engine.plans.find(series).is_none(), "its arguments were computed while it was planned");
+    }
+
+    fn metrics_below(plan: &Arc<dyn ExecutionPlan>) -> usize {
+        let own = plan.downcast_ref::<TenantScan>().map_or(0, TenantScan::metrics_below);
+        own + plan.children().into_iter().map(metrics_below).sum::<usize>()
+    }
+
+    #[tokio::test]
+    async fn a_plan_that_is_kept_does_not_grow() {
+        let engine = engine().await;
+        let acme = reader("acme").await;
+        for _ in 0..5 {
+            assert_eq!(ask(&engine, &acme, COUNT).await.unwrap(), [["40"]]);
+        }
+        let planned = engine.plans.find(Key::of(&acme, COUNT).unwrap()).unwrap();
+        let ready = planned.ready.unwrap();
+        assert_eq!(metrics_below(ready.0.get().unwrap()), 0, "what was kept has never run");
+        assert_eq!(metrics_below(&ready.copy().unwrap().unwrap()), 0, "and a copy has metrics of its own");
     }
 
     #[tokio::test]

@@ -22,9 +22,7 @@ use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::{EquivalenceProperties, Partitioning, PhysicalExpr};
-use datafusion::physical_plan::execution_plan::{
-    Boundedness, EmissionType, ReplaceChildrenOptions, SchedulingType, reset_plan_states,
-};
+use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType, ReplaceChildrenOptions, SchedulingType};
 use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties};
@@ -32,10 +30,14 @@ use futures::{StreamExt as _, future, stream};
 
 use crate::error::Error;
 
+/// Makes a private scan that has never run. A scan that has run keeps the metrics of all its runs.
+pub(super) type Recipe = Arc<dyn Fn() -> Result<Arc<dyn ExecutionPlan>> + Send + Sync>;
+
 /// Reads one table for one caller.
 pub(super) struct TenantScan {
     /// The table's name, for EXPLAIN.
     table: Arc<str>,
+    recipe: Recipe,
     /// Reads the asked columns first, then those that only the predicate needs.
     source: Arc<dyn ExecutionPlan>,
     barrier: Arc<Barrier>,
@@ -52,14 +54,16 @@ struct Barrier {
 }
 
 impl TenantScan {
-    /// `source` yields the columns of `schema` first; `predicate` is over all its columns.
+    /// The scan of `recipe` yields the columns of `schema` first; `predicate` makes the barrier over all its columns.
     pub(super) fn new(
         table: Arc<str>,
-        source: Arc<dyn ExecutionPlan>,
-        predicate: Arc<dyn PhysicalExpr>,
+        recipe: Recipe,
+        predicate: impl FnOnce(SchemaRef) -> Result<Arc<dyn PhysicalExpr>>,
         schema: SchemaRef,
         limit: Option<usize>,
-    ) -> Self {
+    ) -> Result<Self> {
+        let source = recipe()?;
+        let predicate = predicate(source.schema())?;
         let partitions = source.properties().output_partitioning().partition_count();
         let properties = PlanProperties::new(
             EquivalenceProperties::new(Arc::clone(&schema)),
@@ -68,14 +72,23 @@ impl TenantScan {
             Boundedness::Bounded,
         )
         .with_scheduling_type(SchedulingType::Cooperative);
-        Self {
+        Ok(Self {
             table,
+            recipe,
             source,
             barrier: Arc::new(Barrier { predicate, schema }),
             limit,
             properties: Arc::new(properties),
             metrics: ExecutionPlanMetricsSet::new(),
-        }
+        })
+    }
+}
+
+#[cfg(test)]
+impl TenantScan {
+    /// How many metrics the private scan holds: none when it has not run.
+    pub(super) fn metrics_below(&self) -> usize {
+        self.source.metrics().map_or(0, |metrics| metrics.iter().count())
     }
 }
 
@@ -164,11 +177,13 @@ impl ExecutionPlan for TenantScan {
         Ok(self)
     }
 
-    /// A recursive query runs its inner part many times: the private scan starts anew each time.
+    /// A recursive query runs its inner part many times, and a plan that is kept is copied for each run: the private scan
+    /// is made anew each time.
     fn reset_state(self: Arc<Self>) -> Result<Arc<dyn ExecutionPlan>> {
         Ok(Arc::new(Self {
             table: Arc::clone(&self.table),
-            source: reset_plan_states(Arc::clone(&self.source))?,
+            recipe: Arc::clone(&self.recipe),
+            source: (self.recipe)()?,
             barrier: Arc::clone(&self.barrier),
             limit: self.limit,
             properties: Arc::clone(&self.properties),

@@ -31,7 +31,7 @@ use object_store::ObjectMeta;
 use crate::contract::{Contract, TenantId};
 use crate::lake::{DataFile, Snapshot, Table};
 use crate::query::prune::{Bounds, Range, is_leakproof, prune};
-use crate::query::scan::TenantScan;
+use crate::query::scan::{Recipe, TenantScan};
 use crate::tenancy::{RowRule, TableRules};
 
 /// Whether the barrier's predicate also runs inside the Parquet decoder, before other columns are decoded. Off: one
@@ -115,9 +115,9 @@ impl TenantTable {
             .unwrap_or_else(|| lit(false))
     }
 
-    /// The private Parquet scan of `read` (places in the whole schema), spread over as many partitions as configured:
-    /// their number must not tell how many files there are.
-    fn parquet(&self, state: &dyn Session, read: &[usize], filters: &[Expr]) -> Result<Arc<dyn ExecutionPlan>> {
+    /// How to make the private Parquet scan of `read` (places in the whole schema), spread over as many partitions as
+    /// configured: their number must not tell how many files there are.
+    fn parquet(&self, state: &dyn Session, read: Vec<usize>, filters: &[Expr]) -> Result<Recipe> {
         let whole = self.contract.table_schema();
         let partition_columns = vec![Arc::new(whole.field(whole.fields().len() - 1).clone())];
         let table = TableSchema::builder(Arc::clone(self.contract.schema()))
@@ -126,20 +126,23 @@ impl TenantTable {
         let predicate = self.pruning_predicate(filters);
         let predicate =
             state.create_physical_expr(predicate, &DFSchema::try_from(Arc::clone(table.table_schema()))?)?;
-        let source = ParquetSource::new(table)
-            .with_table_parquet_options(state.default_table_options().parquet)
-            .with_parquet_file_reader_factory(Arc::clone(&self.source.reader))
-            .with_pushdown_filters(DECODER_FILTERS)
-            .with_predicate(predicate);
-        let groups = balanced(self.files(filters), self.source.partitions)
+        let groups: Vec<FileGroup> = balanced(self.files(filters), self.source.partitions)
             .into_iter()
             .map(|files| FileGroup::new(files.iter().map(|file| self.partitioned(file)).collect()))
             .collect();
-        let config = FileScanConfigBuilder::new(self.source.store.clone(), Arc::new(source))
-            .with_projection_indices(Some(read.to_vec()))?
-            .with_file_groups(groups)
-            .build();
-        Ok(DataSourceExec::from_data_source(config))
+        let (source, options) = (self.source.clone(), state.default_table_options().parquet);
+        Ok(Arc::new(move || {
+            let parquet = ParquetSource::new(table.clone())
+                .with_table_parquet_options(options.clone())
+                .with_parquet_file_reader_factory(Arc::clone(&source.reader))
+                .with_pushdown_filters(DECODER_FILTERS)
+                .with_predicate(Arc::clone(&predicate));
+            let config = FileScanConfigBuilder::new(source.store.clone(), Arc::new(parquet))
+                .with_projection_indices(Some(read.clone()))?
+                .with_file_groups(groups.clone())
+                .build();
+            Ok(DataSourceExec::from_data_source(config) as Arc<dyn ExecutionPlan>)
+        }))
     }
 
     fn partitioned(&self, file: &DataFile) -> PartitionedFile {
@@ -178,9 +181,9 @@ impl TableProvider for TenantTable {
         let guarded: BTreeSet<usize> =
             guarded.map(|column| self.contract.table_schema().index_of(&column.name)).collect::<Result<_, _>>()?;
         read.extend(guarded.difference(&read.iter().copied().collect()).copied().collect::<Vec<_>>());
-        let source = self.parquet(state, &read, filters)?;
-        let predicate = state.create_physical_expr(self.barrier.clone(), &DFSchema::try_from(source.schema())?)?;
-        Ok(Arc::new(TenantScan::new(self.contract.name.as_str().into(), source, predicate, schema, limit)))
+        let recipe = self.parquet(state, read, filters)?;
+        let barrier = |columns| state.create_physical_expr(self.barrier.clone(), &DFSchema::try_from(columns)?);
+        Ok(Arc::new(TenantScan::new(self.contract.name.as_str().into(), recipe, barrier, schema, limit)?))
     }
 
     /// Leakproof filters help to skip pages; all filters are applied again, above the barrier.

@@ -39,7 +39,7 @@ impl Call {
     ) -> impl Future<Output = Result<T, Status>> {
         AssertUnwindSafe(work).catch_unwind().map(move |outcome| {
             let answer = self.judge(outcome)?;
-            self.code = Code::Ok;
+            self.succeed();
             Ok(answer)
         })
     }
@@ -59,7 +59,7 @@ impl Call {
                         Err(status) => Some((Err(status), None)),
                     },
                     None => {
-                        call.code = Code::Ok;
+                        call.succeed();
                         None
                     }
                 }
@@ -71,6 +71,10 @@ impl Call {
     /// What came of a step: its value, or the status of its error or panic.
     fn judge<T>(&mut self, outcome: std::thread::Result<Result<T>>) -> Result<T, Status> {
         outcome.unwrap_or_else(|panic| Err(panicked(&*panic))).map_err(|error| self.failed(&error))
+    }
+
+    fn succeed(&mut self) {
+        self.code = Code::Ok;
     }
 
     fn failed(&mut self, error: &Error) -> Status {

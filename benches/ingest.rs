@@ -20,7 +20,7 @@ use house::{House, cpu_seconds};
 /// Events of one request, and requests of one round.
 const EVENTS: usize = 20_000;
 const REQUESTS: usize = 20;
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 5;
 /// Requests under way: enough that commits are shared.
 const CONCURRENT: usize = 4;
 

@@ -20,6 +20,7 @@ use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::execution::{SessionStateDefaults, TaskContext};
+use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::SessionConfig;
 use tokio_util::sync::CancellationToken;
 
@@ -29,7 +30,7 @@ use crate::error::{Error, Result};
 use crate::lake::{Table, Tables};
 use crate::query::limits;
 use crate::query::opaque::Opaque;
-use crate::query::plans::Plans;
+use crate::query::plans::{Plans, is_repeatable};
 use crate::query::session::{CATALOG, SCHEMA, Session};
 use crate::query::table::Source;
 use crate::telemetry::{Metrics, QueryMeter, QueryOutcome};
@@ -144,15 +145,18 @@ impl Engine {
         self.running.lock().len()
     }
 
-    /// What the nodes of one query run in: the shared environment with memory of its own. Functions are found when a
-    /// statement is planned, and by name never again.
-    pub(super) fn task(&self) -> TaskContext {
+    /// What the nodes of one query run in: the shared environment with memory of its own. Functions were found when the
+    /// statement was planned; only the nodes of `information_schema` look for them again, to list them.
+    pub(super) fn task(&self, plan: &Arc<dyn ExecutionPlan>) -> TaskContext {
         let memory = Arc::new(GreedyMemoryPool::new(self.config.memory_bytes_max));
-        let runtime = RuntimeEnv { memory_pool: memory, ..RuntimeEnv::clone(&self.runtime) };
+        let runtime = Arc::new(RuntimeEnv { memory_pool: memory, ..RuntimeEnv::clone(&self.runtime) });
+        if !is_repeatable(plan) {
+            return TaskContext::from(&*self.template).with_runtime(runtime);
+        }
         let (scalar, higher_order) = (HashMap::new(), HashMap::new());
         let (aggregate, window) = (HashMap::new(), HashMap::new());
         let (name, config) = (self.template.session_id().to_owned(), self.template.config().clone());
-        TaskContext::new(None, name, config, scalar, higher_order, aggregate, window, Arc::new(runtime))
+        TaskContext::new(None, name, config, scalar, higher_order, aggregate, window, runtime)
     }
 
     /// How the files of a table are read.

@@ -148,8 +148,8 @@ fn is_timeless(plan: &LogicalPlan) -> bool {
     walked.is_ok() && timeless
 }
 
-/// A sort with a limit is not: it tells what it has seen to the nodes below it.
-fn is_repeatable(plan: &Arc<dyn ExecutionPlan>) -> bool {
+/// Whether a plan can be run again. A sort with a limit cannot: it tells what it has seen to the nodes below it.
+pub(super) fn is_repeatable(plan: &Arc<dyn ExecutionPlan>) -> bool {
     let is_limited_sort = plan.name() == "SortExec" && plan.fetch().is_some();
     REPEATABLE.contains(&plan.name()) && !is_limited_sort && plan.children().into_iter().all(is_repeatable)
 }

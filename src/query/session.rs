@@ -192,7 +192,8 @@ impl Session {
             check_types(planned, &*self.analysed(&plan, &Schema::empty())?)?;
         }
         let physical = self.physical(planned, &plan).await.map_err(|fault| self.fault(fault))?;
-        execute_stream(physical, Arc::new(self.engine.task())).map_err(|fault| self.fault(fault))
+        let task = Arc::new(self.engine.task(&physical));
+        execute_stream(physical, task).map_err(|fault| self.fault(fault))
     }
 
     /// The plan to be run: a copy of the one made before, where there is one.

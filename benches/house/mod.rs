@@ -20,10 +20,6 @@ use glasshouse::tenancy::{Access, Mint, Scope, Verifier};
 use prost::Message;
 use serde_json::Value;
 
-/// The server's.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// The first day of the pretended files: 2026-01-01.
 const FIRST_DAY: i32 = 20_454;
 

@@ -6,12 +6,15 @@
 //! ```
 //!
 //! A column that no cast can save (text where a number belongs) is a fault of the whole batch: its sender made the schema.
-//! A value that does not fit is a fault of its row. A batch without faults is never touched row by row, but for its map.
+//! A value that does not fit is a fault of its row. A batch without faults is never touched row by row, but for a map that
+//! has to be put together.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, MapArray, RecordBatch, StringArray, new_null_array};
+use arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, MapArray, RecordBatch, StringArray, StructArray, new_null_array,
+};
 use arrow::buffer::BooleanBuffer;
 use arrow::compute::filter;
 use arrow::datatypes::{DataType, TimestampMicrosecondType};
@@ -115,6 +118,11 @@ fn map(
     if given.is_none() && unknown.is_empty() {
         return Ok(new_null_array(&ColumnKind::Map.data_type(), batch.num_rows()));
     }
+    if let (Some(given), true) = (&given, unknown.is_empty())
+        && let Some(map) = given.whole(stamp)
+    {
+        return Ok(map);
+    }
     let mut builder = map_builder();
     let mut entries: Vec<(&str, Option<&str>)> = Vec::new();
     for row in 0..batch.num_rows() {
@@ -163,6 +171,28 @@ impl<'a> Entries<'a> {
             DataType::Null => Ok(None),
             other => Err(Error::invalid(format!("column `{name}` takes a map of text, got {other}"))),
         }
+    }
+
+    /// The column as it is stored, when no row needs a look of its own: each has a few entries with different keys, or is
+    /// null without any.
+    fn whole(&self, stamp: &Stamp) -> Option<ArrayRef> {
+        let offsets = self.map.value_offsets();
+        let is_plain = |row: usize| {
+            let (first, last) = (offsets[row] as usize, offsets[row + 1] as usize);
+            let is_known = |at: usize| (first..at).any(|earlier| self.keys.value(earlier) == self.keys.value(at));
+            self.map.is_null(row) == (first == last)
+                && last - first <= stamp.dimensions_max
+                && !(first + 1..last).any(is_known)
+        };
+        let DataType::Map(entries, _) = ColumnKind::Map.data_type() else { return None };
+        let DataType::Struct(fields) = entries.data_type() else { return None };
+        if self.keys.null_count() > 0 || !(0..self.map.len()).all(is_plain) {
+            return None;
+        }
+        let columns: Vec<ArrayRef> = vec![Arc::new(self.keys.clone()), Arc::new(self.values.clone())];
+        let structs = StructArray::try_new(fields.clone(), columns, None).ok()?;
+        let (offsets, nulls) = (self.map.offsets().clone(), self.map.nulls().cloned());
+        Some(Arc::new(MapArray::try_new(entries.clone(), offsets, structs, nulls, false).ok()?))
     }
 
     fn read<'b>(&'b self, row: usize, into: &mut Vec<(&'b str, Option<&'b str>)>) {

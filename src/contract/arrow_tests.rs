@@ -3,16 +3,16 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BooleanArray, Date32Array, DictionaryArray, Float32Array, Float64Array, Int32Array, Int64Array,
-    LargeStringArray, ListArray, NullArray, RecordBatch, StringArray, StringViewArray, TimestampNanosecondArray,
-    TimestampSecondArray, UInt64Array,
+    Array, ArrayRef, AsArray, BooleanArray, Date32Array, DictionaryArray, Float32Array, Float64Array, Int32Array,
+    Int64Array, LargeStringArray, ListArray, MapBuilder, NullArray, RecordBatch, StringArray, StringBuilder,
+    StringViewArray, TimestampNanosecondArray, TimestampSecondArray, UInt64Array,
 };
 use arrow::datatypes::Int32Type;
 use bytes::Bytes;
 use serde_json::{Value, json as value};
 
 use super::fixture::*;
-use super::{Format, TenantId, decode, decode_arrow};
+use super::{Format, Reason, TenantId, decode, decode_arrow};
 use crate::error::Kind;
 
 fn batch(columns: Vec<(&str, ArrayRef)>) -> RecordBatch {
@@ -165,4 +165,53 @@ fn a_stream_that_breaks_off_keeps_what_came_before() {
         let fault = decode(&contract, Format::ArrowIpc, &Bytes::from_static(body), &acme()).unwrap_err();
         assert!(fault.message().contains("no Arrow IPC stream"), "{fault}");
     }
+}
+
+/// Rows of (key, value) entries; none is a null.
+fn maps(rows: &[Option<&[(&str, Option<&str>)]>]) -> ArrayRef {
+    let mut builder = MapBuilder::new(None, StringBuilder::new(), StringBuilder::new());
+    for row in rows {
+        for (key, value) in row.iter().copied().flatten() {
+            builder.keys().append_value(key);
+            builder.values().append_option(*value);
+        }
+        builder.append(row.is_some()).unwrap();
+    }
+    Arc::new(builder.finish())
+}
+
+#[test]
+fn maps_come_as_they_are() {
+    let contract = plain("more");
+    let stored = |column: ArrayRef| {
+        let rows = column.len();
+        let ids: ArrayRef = Arc::new(StringArray::from_iter_values((0..rows).map(|row| row.to_string())));
+        let times: ArrayRef = Arc::new(Int64Array::from(vec![1_767_225_600; rows]));
+        let decoded = decode_arrow(&contract, &batch(vec![("at", times), ("key", ids), ("more", column)]), 0, &acme());
+        let decoded = decoded.unwrap();
+        let more = decoded.batch.column_by_name("more").unwrap().as_map().clone();
+        let row = |row: usize| {
+            more.is_valid(row).then(|| {
+                let entries = more.value(row);
+                let text = |column: usize| entries.column(column).as_string::<i32>().clone();
+                text(0)
+                    .iter()
+                    .zip(&text(1))
+                    .map(|(key, value)| format!("{}={value:?}", key.unwrap()))
+                    .collect::<Vec<_>>()
+            })
+        };
+        let reasons: Vec<_> = decoded.rejects.iter().map(|reject| (reject.index, reject.reason)).collect();
+        ((0..more.len()).map(row).collect::<Vec<_>>(), reasons)
+    };
+    let told = |entries: &[&str]| Some(entries.iter().map(|entry| (*entry).to_owned()).collect::<Vec<_>>());
+    let plain_rows =
+        maps(&[Some(&[("a", Some("1")), ("b", None)]), None, Some(&[("a", Some("2"))]), Some(&[("c", Some("3"))])]);
+    let expected = [told(&["a=Some(\"1\")", "b=None"]), None, told(&["a=Some(\"2\")"]), told(&["c=Some(\"3\")"])];
+    assert_eq!(stored(plain_rows.clone()), (expected.to_vec(), vec![]));
+    assert_eq!(stored(plain_rows.slice(1, 2)), (expected[1..3].to_vec(), vec![]), "a slice");
+    let empty = maps(&[Some(&[]), Some(&[("a", Some("1"))])]);
+    assert_eq!(stored(empty), (vec![None, told(&["a=Some(\"1\")"])], vec![]), "no entries is no map");
+    let twice = maps(&[Some(&[("a", Some("1"))]), Some(&[("a", Some("1")), ("b", None), ("a", None)])]);
+    assert_eq!(stored(twice), (vec![told(&["a=Some(\"1\")"])], vec![(1, Reason::DuplicateKey)]));
 }

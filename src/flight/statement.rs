@@ -1,7 +1,7 @@
 //! Questions: GetFlightInfo, GetSchema and DoGet for statements, prepared statements and metadata commands.
 //!
 //! In: a caller and a command, or a ticket. Out: what the answer looks like, or the answer itself. GetFlightInfo plans and
-//! runs nothing; the ticket holds the statement, and DoGet plans it again with the rights of the caller that shows it.
+//! runs nothing; the ticket holds the statement, and DoGet asks for its plan with the rights of the caller that shows it.
 //!
 //! **Invariant:** FlightInfo, GetSchema and the stream take their schema from one function ([`wire_schema`]).
 //! **Invariant:** one answer is one endpoint without locations: some clients read only the first, others lose the order.

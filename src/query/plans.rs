@@ -23,8 +23,8 @@ use crate::query::session::Planned;
 use crate::query::table::TenantTable;
 use crate::tenancy::Access;
 
-/// Plans kept, of all callers.
-const PLANS_MAX: usize = 256;
+/// Plans kept, of all callers. What one holds grows with the files that its statement reads.
+const PLANS_MAX: usize = 64;
 /// A longer statement is planned anew each time: what is kept stays small.
 const STATEMENT_BYTES_MAX: usize = 16 << 10;
 

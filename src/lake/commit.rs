@@ -10,6 +10,9 @@
 //!
 //! **Invariant:** an entry is put at a later version only after another's entry was read at the one before: a put that
 //! arrives late can then never be a second copy.
+//! **Invariant:** the progress of a source moves only from where its writer believes it to be: that is checked against the
+//! very state behind which the entry is put, before each put. Of two writers that read the same part of a source, one
+//! commits it and the other is refused, whatever else they share or do not share.
 
 use std::collections::BTreeSet;
 
@@ -21,7 +24,7 @@ use crate::contract::EVENT_DATE;
 use crate::error::{Error, Result};
 use crate::lake::log::{Entry, Put, Txn};
 use crate::lake::state::{Changes, State, write_add};
-use crate::lake::{DataFile, Snapshot, Table};
+use crate::lake::{DataFile, Progress, Snapshot, Table};
 
 /// Attempts of one commit, each lost to another writer or unclear. One handle commits once at a time, so that only other
 /// processes can win.
@@ -34,13 +37,13 @@ const UNCLEAR_MAX: usize = 3;
 struct Append {
     operation: Uuid,
     files: Vec<DataFile>,
-    txns: Vec<(String, i64)>,
+    progress: Vec<Progress>,
     text: Bytes,
 }
 
-/// Commits files and transactions; returns the version that holds them. See [`Table::commit`].
-pub(super) async fn append(table: &Table, files: Vec<DataFile>, txns: Vec<(String, i64)>) -> Result<u64> {
-    let append = Append::new(table, files, txns)?;
+/// Commits files and progress; returns the version that holds them. See [`Table::commit`].
+pub(super) async fn append(table: &Table, files: Vec<DataFile>, progress: Vec<Progress>) -> Result<u64> {
+    let append = Append::new(table, files, progress)?;
     let _turn = table.turn.acquire().await.map_err(|_| Error::internal("a table's turn was closed"))?;
     if table.gap_check_due() {
         table.refresh().await?;
@@ -82,48 +85,49 @@ pub(super) async fn append(table: &Table, files: Vec<DataFile>, txns: Vec<(Strin
 }
 
 impl Append {
-    fn new(table: &Table, files: Vec<DataFile>, txns: Vec<(String, i64)>) -> Result<Self> {
+    fn new(table: &Table, files: Vec<DataFile>, progress: Vec<Progress>) -> Result<Self> {
         let operation = Uuid::now_v7();
+        let moves = progress.iter().filter(|progress| progress.moves());
         let entry = Entry {
-            txns: txns.iter().map(|(app, version)| Txn { app_id: app.clone(), version: *version }).collect(),
+            txns: moves.map(|progress| Txn { app_id: progress.app.clone(), version: progress.next }).collect(),
             adds: files.iter().map(|file| write_add(&table.contract, file)).collect::<Result<_>>()?,
             ..Entry::default()
         };
         let parameters = json!({ "mode": "Append", "partitionBy": json!([EVENT_DATE]).to_string() });
         let text = entry.encode(operation, "WRITE", parameters, table.now_ms())?;
-        Ok(Self { operation, files, txns, text })
+        Ok(Self { operation, files, progress, text })
     }
 
-    /// The version that holds all our files already: an earlier commit of them had an unclear end.
+    /// The version that holds all of it already: an earlier commit of it had an unclear end. Files have names of their
+    /// own; without files, the progress alone has to be where it should go, whoever brought it there.
     fn done(&self, snapshot: &Snapshot) -> Option<u64> {
-        let done = !self.files.is_empty() && self.files.iter().all(|file| snapshot.holds(file));
+        let there = |progress: &Progress| snapshot.txns.get(&progress.app) == Some(&progress.next);
+        let done = match self.files.is_empty() {
+            false => self.files.iter().all(|file| snapshot.holds(file)),
+            true => self.progress.iter().any(Progress::moves) && self.progress.iter().all(there),
+        };
         done.then_some(snapshot.version)
     }
 
-    /// Refuses a transaction that the table has already.
+    /// Refuses to go on from where the table is not: another writer has taken the source over.
     fn check(&self, table: &Table, snapshot: &Snapshot) -> Result<()> {
-        let held = |(app, version): &&(String, i64)| snapshot.txns.get(app).is_some_and(|held| held >= version);
-        match self.txns.iter().find(held) {
-            Some((app, version)) => Err(Error::conflict(format!(
-                "table `{}`: transaction {version} of `{app}` is already committed, continue after {}",
+        match self.progress.iter().find(|progress| !progress.fits(snapshot)) {
+            Some(Progress { app, after, .. }) => Err(Error::conflict(format!(
+                "table `{}`: `{app}` should be at {}, but the table holds {}: another writer went on with it, continue \
+                 from there",
                 table.contract.name,
-                snapshot.txns.get(app).copied().unwrap_or_default()
+                place(*after),
+                place(snapshot.txns.get(app).copied()),
             ))),
             None => Ok(()),
         }
     }
 
-    /// Refuses to commit behind an entry that works on the same source, or that removes a file of ours. Its schema and
-    /// protocol are checked when the log is followed. An entry that adds our files is an earlier attempt of ours.
+    /// Refuses to commit behind an entry that removes a file of ours: it was committed, and replaced since. The winner's
+    /// schema and protocol are checked when the log is followed, its progress before the next put.
     fn check_winner(&self, table: &Table, winner: &Entry) -> Result<()> {
         if winner.adds.iter().any(|add| self.files.iter().any(|file| *file.path == add.path)) {
             return Ok(());
-        }
-        if let Some(txn) = winner.txns.iter().find(|txn| self.txns.iter().any(|(app, _)| *app == txn.app_id)) {
-            return Err(Error::conflict(format!(
-                "table `{}`: another writer commits transactions of `{}`, start again from its version {}",
-                table.contract.name, txn.app_id, txn.version
-            )));
         }
         let ours: BTreeSet<&str> = self.files.iter().map(|file| &*file.path).collect();
         match winner.removes.iter().find(|remove| ours.contains(&*remove.path)) {
@@ -144,8 +148,8 @@ impl Append {
         for file in &self.files {
             changes.push_file(file.clone());
         }
-        for (app, version) in &self.txns {
-            changes.push_txn(app.clone(), *version);
+        for progress in self.progress.iter().filter(|progress| progress.moves()) {
+            changes.push_txn(progress.app.clone(), progress.next);
         }
         table.publish(changes.apply(&table.contract, Some(before))?);
         Ok(version)
@@ -155,13 +159,17 @@ impl Append {
     /// entry. What a reader sees decides.
     async fn confirm(&self, table: &Table) -> Result<u64> {
         let snapshot = table.reload().await?.snapshot;
-        let txns = self.txns.iter().all(|(app, version)| snapshot.txns.get(app).is_some_and(|held| held >= version));
-        if txns && self.files.iter().all(|file| snapshot.holds(file)) {
-            return Ok(snapshot.version);
+        if let Some(version) = self.done(&snapshot) {
+            return Ok(version);
         }
         Err(Error::unavailable(format!(
             "table `{}`: the commit came too late and does not count, retry the same files",
             table.contract.name
         )))
     }
+}
+
+/// A place in a source, in words.
+fn place(version: Option<i64>) -> String {
+    version.map_or("its start".to_owned(), |version| version.to_string())
 }

@@ -35,7 +35,7 @@ mod faults;
 #[cfg(test)]
 mod tests;
 
-pub use snapshot::{DataFile, Snapshot};
+pub use snapshot::{DataFile, Progress, Snapshot};
 pub use store::Store;
 pub use table::{Table, Tables};
 pub use write::WriteOptions;

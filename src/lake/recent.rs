@@ -17,7 +17,11 @@ const READS_MAX: usize = 8;
 
 /// The (tenant, id) columns of the files with the latest receive times: whole files, until they hold `rows_max` rows.
 pub(super) async fn read(table: &Table, rows_max: usize) -> Result<Vec<RecordBatch>> {
-    let files = newest(&table.snapshot(), rows_max as u64);
+    read_files(table, newest(&table.snapshot(), rows_max as u64)).await
+}
+
+/// The (tenant, id) columns of `files`, in their order.
+pub(super) async fn read_files(table: &Table, files: Vec<Arc<DataFile>>) -> Result<Vec<RecordBatch>> {
     let batches: Vec<Vec<RecordBatch>> =
         futures::stream::iter(files).map(|file| read_file(table, file)).buffered(READS_MAX).try_collect().await?;
     Ok(batches.into_iter().flatten().collect())

@@ -43,6 +43,29 @@ pub struct Snapshot {
     pub txns: BTreeMap<String, i64>,
 }
 
+/// How far a source has come: an application transaction of Delta, which moves only from where it is believed to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Progress {
+    /// The source, or the part of it that moves by itself: the `appId`.
+    pub app: String,
+    /// What the table must hold; `None` when it must hold nothing yet.
+    pub after: Option<i64>,
+    /// What it holds then. The same as `after` changes nothing: then only the check counts.
+    pub next: i64,
+}
+
+impl Progress {
+    /// Whether it goes anywhere.
+    pub fn moves(&self) -> bool {
+        self.after != Some(self.next)
+    }
+
+    /// Whether the table stands where this begins.
+    pub fn fits(&self, snapshot: &Snapshot) -> bool {
+        snapshot.txns.get(&self.app).copied() == self.after
+    }
+}
+
 impl DataFile {
     /// The order of files in a snapshot.
     fn key(&self) -> (i32, Option<&str>, &str) {
@@ -54,6 +77,11 @@ impl Snapshot {
     /// Rows of all files.
     pub fn rows(&self) -> u64 {
         self.files.iter().map(|file| file.rows).sum()
+    }
+
+    /// The files that `before`, an older snapshot of the table, does not have. Costs a binary search a file.
+    pub fn since(&self, before: &Self) -> Vec<Arc<DataFile>> {
+        self.files.iter().filter(|file| !before.holds(file)).cloned().collect()
     }
 
     /// Whether this very file is live. Costs a binary search.

@@ -26,7 +26,7 @@ use crate::lake::open::load_or_create;
 use crate::lake::state::{self, Changes, State};
 use crate::lake::store::store_error;
 use crate::lake::write::{Encoded, WriteOptions, encode};
-use crate::lake::{DataFile, Snapshot, Store, commit, recent};
+use crate::lake::{DataFile, Progress, Snapshot, Store, commit, recent};
 
 /// All tables of this server by name: declared ones and their quarantines (`<t>_quarantine`).
 pub type Tables = BTreeMap<String, Arc<Table>>;
@@ -132,14 +132,15 @@ impl Table {
         futures::stream::iter(encoded).map(|file| self.put(file)).buffered(PUTS_MAX).try_collect().await
     }
 
-    /// Commits files and application transactions in one log entry; returns its version. Retries when other writers were
-    /// faster, after checking that rows of our contract still fit and that none touched the same transaction; an unclear
-    /// answer of the store is settled by reading the entry back. The snapshot holds the files before this returns.
+    /// Commits files and the progress of sources in one log entry; returns its version. Retries when other writers were
+    /// faster, after checking that rows of our contract still fit and that no source was moved by them; an unclear answer
+    /// of the store is settled by reading the entry back. The snapshot holds the files before this returns.
     ///
-    /// A transaction that is not newer than the table's is `Conflict`. After `Unavailable` the commit may have happened:
-    /// commit the same files again, they count once (a version that already holds them is returned as it is).
-    pub async fn commit(&self, files: Vec<DataFile>, txns: Vec<(String, i64)>) -> Result<u64> {
-        commit::append(self, files, txns).await
+    /// Progress that does not begin where the table stands is `Conflict`; the snapshot then says where it stands. After
+    /// `Unavailable` the commit may have happened: commit the same files and progress again, they count once (a version
+    /// that already holds them is returned as it is).
+    pub async fn commit(&self, files: Vec<DataFile>, progress: Vec<Progress>) -> Result<u64> {
+        commit::append(self, files, progress).await
     }
 
     /// Writes a checkpoint when one is due and removes expired log entries; returns its version. Called in the background
@@ -166,6 +167,11 @@ impl Table {
     /// `rows_max` rows. The dedupe window is rebuilt from it.
     pub async fn recent(&self, rows_max: usize) -> Result<Vec<RecordBatch>> {
         recent::read(self, rows_max).await
+    }
+
+    /// The (tenant, id) columns of these files, in their order.
+    pub async fn keys(&self, files: Vec<Arc<DataFile>>) -> Result<Vec<RecordBatch>> {
+        recent::read_files(self, files).await
     }
 
     pub(super) fn state(&self) -> State {

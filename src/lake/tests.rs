@@ -22,7 +22,7 @@ use crate::error::Kind;
 use crate::lake::faults::{Fault, Faulty};
 use crate::lake::log::Log;
 use crate::lake::reader::read_columns;
-use crate::lake::{Store, Table};
+use crate::lake::{Progress, Store, Table};
 
 /// 2026-03-01T12:00:00Z.
 pub(super) const NOON: Micros = 20_513 * DAY + DAY / 2;
@@ -216,28 +216,41 @@ async fn racing_writers_lose_no_row_and_share_no_version() {
     }
 }
 
+/// The progress of `app`.
+fn progress(app: &str, after: Option<i64>, next: i64) -> Vec<Progress> {
+    vec![Progress { app: app.to_owned(), after, next }]
+}
+
 #[tokio::test]
-async fn a_transaction_is_committed_once() {
+async fn a_source_moves_only_from_where_it_stands() {
     let (store, _) = stores().remove(0);
     let (first, second) = (open(&store).await, open(&store).await);
-    let source = |version| vec![("kafka-calls-0".to_owned(), version)];
+    let source = |after, next| progress("kafka:calls:0", after, next);
     let write = async |table: &Table, range| table.write(batch(table.contract(), &events(range))).await.unwrap();
 
-    assert_eq!(first.commit(write(&first, 0..10).await, source(5)).await.unwrap(), 1);
-    for version in [5, 4, -1] {
-        let error = first.commit(write(&first, 0..10).await, source(version)).await.unwrap_err();
-        assert_eq!(error.kind(), Kind::Conflict, "{version} after 5: {error}");
+    assert_eq!(first.commit(write(&first, 0..10).await, source(None, 5)).await.unwrap(), 1);
+    for (after, next) in [(None, 5), (None, 9), (Some(4), 9), (Some(6), 9), (Some(4), 5)] {
+        let error = first.commit(write(&first, 0..10).await, source(after, next)).await.unwrap_err();
+        assert_eq!(error.kind(), Kind::Conflict, "{after:?} to {next}: {error}");
     }
-    let error = second.commit(write(&second, 0..10).await, source(9)).await.unwrap_err();
+    let error = second.commit(write(&second, 0..10).await, source(None, 9)).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Conflict, "a handle that has not seen the other's commit: {error}");
-    assert!(error.message().contains("kafka-calls-0"), "{error}");
-    assert_eq!(second.snapshot().txns["kafka-calls-0"], 5, "and knows it after the refusal");
+    assert!(error.message().contains("kafka:calls:0"), "{error}");
+    assert_eq!(second.snapshot().txns["kafka:calls:0"], 5, "and knows it after the refusal");
 
-    assert_eq!(second.commit(write(&second, 10..20).await, source(6)).await.unwrap(), 2);
-    assert_eq!(second.commit(Vec::new(), source(7)).await.unwrap(), 3, "progress without rows");
-    assert_eq!(second.commit(Vec::new(), vec![("other".into(), 1)]).await.unwrap(), 4);
+    assert_eq!(second.commit(write(&second, 10..20).await, source(Some(5), 6)).await.unwrap(), 2);
+    // Newer than what the table holds, and known to this handle: but it begins where the table is no more.
+    first.refresh().await.unwrap();
+    let error = first.commit(write(&first, 0..10).await, source(Some(5), 9)).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Conflict, "{error}");
+
+    assert_eq!(second.commit(Vec::new(), source(Some(6), 7)).await.unwrap(), 3, "progress without rows");
+    assert_eq!(second.commit(Vec::new(), source(Some(6), 7)).await.unwrap(), 3, "again, after an unclear end");
+    assert_eq!(second.commit(Vec::new(), progress("other", None, 1)).await.unwrap(), 4);
+    let check_only = [source(Some(7), 7), progress("other", Some(1), 0)].concat();
+    assert_eq!(second.commit(Vec::new(), check_only).await.unwrap(), 5, "a topic that was made anew begins again");
     let snapshot = open(&store).await.snapshot();
-    assert_eq!((snapshot.rows(), snapshot.txns["kafka-calls-0"], snapshot.txns["other"]), (20, 7, 1));
+    assert_eq!((snapshot.rows(), snapshot.txns["kafka:calls:0"], snapshot.txns["other"]), (20, 7, 0));
 }
 
 #[tokio::test]
@@ -277,14 +290,14 @@ async fn a_commit_that_stayed_unclear_counts_once_when_it_is_repeated() {
         let store = Store::wrap(Arc::clone(&faulty) as _, "memory:///".parse().unwrap(), "lake".into());
         let table = open(&store).await;
         let files = table.write(batch(table.contract(), &events(0..10))).await.unwrap();
-        let txns = vec![("source".to_owned(), 1)];
+        let source = progress("source", None, 1);
 
         faulty.plan(faults);
-        let first = table.commit(files.clone(), txns.clone()).await;
+        let first = table.commit(files.clone(), source.clone()).await;
         if let Err(error) = &first {
             assert_eq!(error.kind(), Kind::Unavailable, "{faults:?}: {error}");
         }
-        assert_eq!(table.commit(files, txns).await.unwrap(), 1, "{faults:?} after {first:?}");
+        assert_eq!(table.commit(files, source).await.unwrap(), 1, "{faults:?} after {first:?}");
         assert_eq!(open(&store).await.snapshot(), table.snapshot());
         assert_eq!(delta_says(&table).await, (1, 10), "{faults:?}");
     }
@@ -363,12 +376,13 @@ async fn checkpoints_are_written_when_due_and_load_the_same() {
             table.maintain().await.unwrap();
         }
         assert_eq!(hint().await, None, "not due before the interval");
-        table.commit(Vec::new(), vec![("source".into(), 42)]).await.unwrap();
+        table.commit(Vec::new(), progress("source", None, 42)).await.unwrap();
         table.maintain().await.unwrap();
         assert_eq!(hint().await, Some(10));
         assert_eq!(open(&store).await.snapshot(), table.snapshot(), "from the checkpoint alone");
         append(&table, 90..100).await;
-        table.commit(Vec::new(), vec![("source".into(), 43), ("new".into(), 1)]).await.unwrap();
+        let moves = [progress("source", Some(42), 43), progress("new", None, 1)].concat();
+        table.commit(Vec::new(), moves).await.unwrap();
         let loaded = open(&store).await;
         assert_eq!(loaded.snapshot(), table.snapshot(), "from the checkpoint and the entries behind it");
         assert_eq!(loaded.snapshot().txns, [("new".to_owned(), 1), ("source".to_owned(), 43)].into());

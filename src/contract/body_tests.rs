@@ -7,7 +7,7 @@ use protox::prost_reflect::{DynamicMessage, MapKey, Value as Dynamic, prost::Mes
 use serde_json::json as value;
 
 use super::fixture::*;
-use super::{Contract, Decoded, Format, Stamp, decode};
+use super::{Contract, Decoded, Format, Stamp, decode, decode_messages};
 use crate::error::Kind;
 
 const EVENT: &str = r#"{"event_time": 1767225600000, "logged_event_time": "2026-01-01T00:00:00.25Z", "event_id": "e-1",
@@ -397,4 +397,38 @@ fn mutated_bodies_never_panic_and_add_up() {
         }
     }
     assert!(accepted > 5_000 && rejected > 3_000 && refused > 100, "{accepted} {rejected} {refused}");
+}
+
+/// Messages behind each other with a line break between them, as a source holds them.
+fn messages(contract: &Contract, format: Format, messages: &[&[u8]]) -> Decoded {
+    let (mut body, mut places) = (Vec::new(), Vec::new());
+    for message in messages {
+        places.push(body.len()..body.len() + message.len());
+        body.extend_from_slice(message);
+        body.push(b'\n');
+    }
+    decode_messages(contract, format, &body.into(), &places, &operator()).unwrap()
+}
+
+#[test]
+fn messages_stand_apart() {
+    let event = |key: &str| format!("{{\n \"who\": \"acme\",\n \"at\": {NOW_MS}, \"key\": \"{key}\"}}").into_bytes();
+    let (a, b) = (event("a"), event("b"));
+    let cut: &[u8] = b"{\"who\": \"acme\", \"key\": \"\xc3";
+    let two = [a.as_slice(), &b].concat();
+    let sent: &[&[u8]] = &[&a, b"", cut, b"\xa9\"}", &b, b"[]", &two, b" 7 "];
+    let decoded = messages(&plain(""), Format::Json, sent);
+    assert_eq!(rows(&decoded.batch).iter().map(|row| row["key"].clone()).collect::<Vec<_>>(), ["a", "b"]);
+    let malformed: Vec<_> = [1, 2, 3, 5, 6, 7].map(|index| (index, "malformed")).into();
+    assert_eq!(reasons(&decoded), malformed);
+    assert_eq!((&decoded.rejects[1].bytes[..], &decoded.rejects[4].bytes[..]), (cut, two.as_slice()));
+
+    let event = |id: &str| [varint(1, NOW_MS), bytes(4, "acme"), bytes(3, id)].concat();
+    let sent: &[&[u8]] = &[&event("a"), b"\x0b", b"", &event("b")];
+    let decoded = messages(&voice(), Format::Protobuf, sent);
+    let kept = (decoded.batch.num_rows(), decoded.rejects.len());
+    assert_eq!(kept.0 + kept.1, 4, "{:?}", decoded.rejects);
+    assert_eq!(reasons(&decoded)[0].1, "malformed", "{:?}", decoded.rejects);
+    let refused = decode_messages(&plain(""), Format::Protobuf, &Bytes::new(), &[], &operator()).unwrap_err();
+    assert_eq!(refused.kind(), Kind::Invalid);
 }

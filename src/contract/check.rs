@@ -29,11 +29,11 @@ pub(super) fn tenant(contract: &Contract, stamp: &Stamp, given: Option<&str>) ->
         // Neither tenant is repeated: the detail may be read by either.
         (Owner::Tenant(_), Some(_)) => Some(Fault::new(
             Reason::ForeignTenant,
-            format!("column `{name}` names another tenant than the token does; leave it out"),
+            format!("column `{name}` names another tenant than the one it was sent for; leave it out"),
         )),
         (Owner::PerEvent, None) => Some(Fault::new(
             Reason::MissingTenant,
-            format!("column `{name}` is missing or empty, and the token names no tenant"),
+            format!("column `{name}` is missing or empty, and nothing else says whose the event is"),
         )),
         (Owner::PerEvent, Some(given)) => {
             let fault = TenantId::parse(given).err()?;

@@ -47,6 +47,21 @@ pub(super) fn decode(contract: &Contract, body: &Bytes, stamp: &Stamp) -> Result
     json.intake.finish()
 }
 
+/// Decodes messages, each of which is one object.
+pub(super) fn decode_messages(
+    contract: &Contract,
+    body: &Bytes,
+    places: &[Range<usize>],
+    stamp: &Stamp,
+) -> Result<Decoded> {
+    let text = std::str::from_utf8(body).ok();
+    let mut json = Json::new(contract, body, text, stamp);
+    for place in places {
+        json.line(trimmed(body, place.clone()))?;
+    }
+    json.intake.finish()
+}
+
 /// Whether one value is all there is. Over a body of lines it reads no more than the first one.
 fn is_one_value(mut whole: Cursor<'_>) -> bool {
     whole.raw().is_ok() && whole.at_end()

@@ -48,6 +48,7 @@ pub use reject::{Reason, Reject};
 pub use table::{Column, ColumnKind, Contract, EVENT_DATE, RECEIVED_TIME};
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::record_batch::RecordBatch;
@@ -77,9 +78,10 @@ pub enum Format {
 /// Who owns the decoded events.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Owner {
-    /// The token's tenant: stamped where the event names none; an event that names another is rejected.
+    /// The sender's tenant (a token's, or that of a message's key): stamped where the event names none; an event that
+    /// names another is rejected.
     Tenant(TenantId),
-    /// Each event names its own (operators only); one without is rejected.
+    /// Each event names its own (operators and sources only); one without is rejected.
     PerEvent,
 }
 
@@ -154,6 +156,28 @@ pub fn decode(contract: &Contract, format: Format, body: &Bytes, stamp: &Stamp) 
         Format::ArrowIpc => ipc::decode(contract, body, stamp),
     }
 }
+
+/// Decodes messages that stand apart from each other: each of `places` in `body` is one event, whatever is in it. Rejects
+/// count by their place among `places`. `Err` only when no message of this format can be read.
+///
+/// What lies between two messages should be no text of theirs (a line break will do): a message that ends inside a
+/// character must not find the rest of it in the next one.
+pub fn decode_messages(
+    contract: &Contract,
+    format: Format,
+    body: &Bytes,
+    places: &[Range<usize>],
+    stamp: &Stamp,
+) -> Result<Decoded> {
+    match format {
+        Format::Json => json::decode_messages(contract, body, places, stamp),
+        Format::Protobuf => wire::decode_messages(contract, body, places, stamp),
+        Format::ArrowIpc => Err(Error::unsupported("a message is one event: send JSON or protobuf, not Arrow")),
+    }
+}
+
+/// How many messages can be decoded at once, even if all of them are bad.
+pub const MESSAGES_MAX: usize = row::BODY_REJECTS_MAX;
 
 /// The same for columns that came as Arrow already (Flight, ADBC): columns are matched by name and cast when lossless.
 pub fn decode_arrow(contract: &Contract, batch: &RecordBatch, first_index: u64, stamp: &Stamp) -> Result<Decoded> {

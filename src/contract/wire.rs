@@ -5,6 +5,8 @@
 //! merge. Refuses groups, wrong wire types, and lengths beyond their message: then the message is malformed. The stream
 //! itself can only be cut off: its tail is one reject.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 
 use super::cursor::Broken;
@@ -24,39 +26,67 @@ const FIXED32: u8 = 5;
 
 /// Decodes a whole body.
 pub(super) fn decode(contract: &Contract, body: &Bytes, stamp: &Stamp) -> Result<Decoded> {
-    if !contract.protobuf {
-        let name = &contract.name;
-        return Err(Error::invalid(format!("table `{name}` is declared by columns: send JSON or Arrow, not protobuf")));
-    }
-    let mut wire = Wire { contract, row: Row::new(contract, stamp) };
-    let mut intake = Intake::new(contract, body, stamp);
+    let mut wire = Wire::new(contract, body, stamp)?;
     let mut at = 0;
     while at < body.len() {
-        wire.row.clear();
         let mut rest = Input(&body[at..]);
         let Some(message) = rest.length_delimited() else {
             let detail = "the body ends inside a message: each message stands behind its length as a varint";
-            intake.refuse(&wire.row, at..body.len(), Fault::new(Reason::Malformed, detail))?;
+            wire.row.clear();
+            wire.intake.refuse(&wire.row, at..body.len(), Fault::new(Reason::Malformed, detail))?;
             break;
         };
         let end = body.len() - rest.0.len();
-        let place = end - message.len()..end;
-        match wire.message(0, Input(message)) {
-            Ok(()) => intake.take(&mut wire.row, place)?,
-            Err(Broken(what)) => intake.refuse(&wire.row, place, Fault::new(Reason::Malformed, what))?,
-        }
+        wire.event(end - message.len()..end)?;
         at = end;
     }
-    intake.finish()
+    wire.intake.finish()
+}
+
+/// Decodes messages, each without a length in front.
+pub(super) fn decode_messages(
+    contract: &Contract,
+    body: &Bytes,
+    places: &[Range<usize>],
+    stamp: &Stamp,
+) -> Result<Decoded> {
+    let mut wire = Wire::new(contract, body, stamp)?;
+    for place in places {
+        wire.event(place.clone())?;
+    }
+    wire.intake.finish()
 }
 
 /// The decoder of one body.
 struct Wire<'a> {
     contract: &'a Contract,
+    body: &'a Bytes,
+    intake: Intake<'a>,
     row: Row<'a>,
 }
 
 impl<'a> Wire<'a> {
+    /// `Invalid` for a table that has no protobuf contract.
+    fn new(contract: &'a Contract, body: &'a Bytes, stamp: &'a Stamp) -> Result<Self> {
+        if !contract.protobuf {
+            let name = &contract.name;
+            return Err(Error::invalid(format!(
+                "table `{name}` is declared by columns: send JSON or Arrow, not protobuf"
+            )));
+        }
+        Ok(Self { contract, body, intake: Intake::new(contract, body, stamp), row: Row::new(contract, stamp) })
+    }
+
+    /// Takes the event whose message stands at `place`.
+    fn event(&mut self, place: Range<usize>) -> Result<()> {
+        self.row.clear();
+        let body: &'a [u8] = self.body;
+        match self.message(0, Input(&body[place.clone()])) {
+            Ok(()) => self.intake.take(&mut self.row, place),
+            Err(Broken(what)) => self.intake.refuse(&self.row, place, Fault::new(Reason::Malformed, what)),
+        }
+    }
+
     /// Reads a message's fields. It goes no deeper than the contract's tree, which has an end.
     fn message(&mut self, node: usize, mut input: Input<'a>) -> Result<(), Broken> {
         let contract = self.contract;

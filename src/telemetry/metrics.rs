@@ -15,6 +15,7 @@ use prometheus_client::registry::{Metric, Registry, Unit};
 
 use super::label::{Label, Labels, Names};
 use super::query::{QueryMeter, QueryOutcome};
+use super::source::SourceMetrics;
 use crate::error::{Error, Kind};
 
 /// Tenants with a label of their own; the rest is told as `other`. Each costs three series per table.
@@ -57,6 +58,8 @@ pub struct Metrics {
     flight_calls: Counters<2>,
     lake_version: Gauges<1>,
     lake_checkpoints: Counters<1>,
+    /// What is told of sources.
+    pub sources: SourceMetrics,
 }
 
 impl EventOutcome {
@@ -71,7 +74,7 @@ impl EventOutcome {
 }
 
 /// From 1 ms to 65 s, doubling.
-fn durations() -> Histogram {
+pub(super) fn durations() -> Histogram {
     Histogram::new(exponential_buckets(0.001, 2.0, 17))
 }
 
@@ -81,15 +84,15 @@ fn row_counts() -> Histogram {
 }
 
 /// Registers metrics as they are made.
-struct Page(Registry);
+pub(super) struct Page(Registry);
 
 impl Page {
-    fn add<M: Metric + Clone>(&mut self, name: &str, about: &str, metric: M) -> M {
+    pub(super) fn add<M: Metric + Clone>(&mut self, name: &str, about: &str, metric: M) -> M {
         self.0.register(name, about, metric.clone());
         metric
     }
 
-    fn add_in<M: Metric + Clone>(&mut self, unit: Unit, name: &str, about: &str, metric: M) -> M {
+    pub(super) fn add_in<M: Metric + Clone>(&mut self, unit: Unit, name: &str, about: &str, metric: M) -> M {
         self.0.register_with_unit(name, about, unit, metric.clone());
         metric
     }
@@ -125,6 +128,7 @@ impl Default for Metrics {
             flight_calls: page.add("flight_calls", "Flight calls, by method and gRPC code", Family::default()),
             lake_version: page.add("lake_version", "The newest known version of a table", Family::default()),
             lake_checkpoints: page.add("lake_checkpoints", "Checkpoints written", Family::default()),
+            sources: SourceMetrics::new(&mut page),
             registry: page.0,
         }
     }
@@ -215,6 +219,7 @@ impl Metrics {
 
 #[cfg(test)]
 mod tests {
+    use super::super::source::PartitionLabel;
     use super::*;
 
     #[track_caller]
@@ -240,6 +245,12 @@ mod tests {
         metrics.flight_call("DoGet", "OK");
         metrics.lake_version("calls", 41);
         metrics.lake_checkpoint("calls");
+        let partition = PartitionLabel { source: "voice", topic: "calls.v1", partition: 3 };
+        metrics.sources.committed(partition, 9, Duration::from_millis(3));
+        metrics.sources.lag(partition, 11);
+        metrics.sources.skipped(partition, 2);
+        metrics.sources.stopped(partition);
+        metrics.sources.overtaken("voice");
         check(
             &metrics,
             &[
@@ -254,9 +265,16 @@ mod tests {
                 "glasshouse_flight_calls_total{method=\"DoGet\",code=\"OK\"} 1",
                 "glasshouse_lake_version{table=\"calls\"} 41",
                 "glasshouse_lake_checkpoints_total{table=\"calls\"} 1",
+                "glasshouse_source_messages_total{source=\"voice\",topic=\"calls.v1\",partition=\"3\"} 9",
+                "glasshouse_source_lag_messages{source=\"voice\",topic=\"calls.v1\",partition=\"3\"} 11",
+                "glasshouse_source_skipped_messages_total{source=\"voice\",topic=\"calls.v1\",partition=\"3\"} 2",
+                "glasshouse_source_stopped{source=\"voice\",topic=\"calls.v1\",partition=\"3\"} 1",
+                "glasshouse_source_overtaken_total{source=\"voice\"} 1",
                 "# EOF",
             ],
         );
+        metrics.sources.released(partition);
+        assert!(!metrics.render().contains("source_lag_messages{"), "another server tells it now");
     }
 
     #[test]

@@ -12,7 +12,9 @@ mod label;
 mod logs;
 mod metrics;
 mod query;
+mod source;
 
 pub use logs::start_logging;
 pub use metrics::{EventOutcome, Metrics};
 pub use query::{QueryMeter, QueryOutcome};
+pub use source::{PartitionLabel, SourceMetrics};

@@ -11,7 +11,7 @@ use url::Url;
 use super::fault::Faults;
 use super::group::check_name;
 use super::tables::COLUMN_KINDS;
-use super::{Config, PolicyConfig, TableConfig, trust};
+use super::{Config, PolicyConfig, TableConfig, sources, trust};
 use crate::error::did_you_mean;
 
 /// Columns that every table has; the contract adds them.
@@ -73,6 +73,7 @@ pub(super) fn across(config: &Config, faults: &mut Faults) {
             }
         }
     }
+    sources::across(config, faults);
     lake(&config.lake.url, faults);
     trust::auth(&config.auth, faults);
     trust::doors(config, faults);

@@ -1,8 +1,8 @@
 //! The operator's page: every knob and bound of the server, in the order in which data flows.
 //!
 //! ```text
-//!   glasshouse.toml ──► tree (raw values, places) ──► page, tables, auth (ranges) ──► check (across) ──► Config
-//!   GLASSHOUSE__A__B ──┘                 └──────────────── Faults ◄───────┴────────────────┘
+//!   glasshouse.toml ──► tree (raw values, places) ──► page, tables, sources, auth (ranges) ──► check (across) ──► Config
+//!   GLASSHOUSE__A__B ──┘                 └──────────────── Faults ◄────────────────┴────────────────┘
 //!   Config ──► show (`config show`)       declarations ──► reference (docs/configuration.md, by a test)
 //! ```
 //!
@@ -22,6 +22,7 @@ mod page;
 #[cfg(test)]
 mod reference;
 mod show;
+mod sources;
 mod tables;
 mod tree;
 mod trust;
@@ -30,6 +31,7 @@ mod value;
 pub use auth::{AuthConfig, IssuerConfig, Secret};
 pub use fault::{Fault, Faults};
 pub use page::{FlightConfig, HttpConfig, IngestConfig, LakeConfig, LogConfig, QueryConfig};
+pub use sources::{KafkaOptions, SourceConfig, StartAt, TenantFrom};
 pub use tables::{COLUMN_KINDS, ColumnConfig, PolicyConfig, RowRuleConfig, TableConfig};
 
 pub(crate) use value::parse_time;
@@ -56,6 +58,8 @@ pub struct Config {
     pub tables: BTreeMap<String, TableConfig>,
     /// Who sees what of them.
     pub policy: BTreeMap<String, PolicyConfig>,
+    /// Where events are fetched from.
+    pub sources: BTreeMap<String, SourceConfig>,
     /// How events come in.
     pub ingest: IngestConfig,
     /// Where they rest.
@@ -86,6 +90,34 @@ pub enum TimeUnit {
     Micros,
     /// Nanoseconds.
     Nanos,
+}
+
+/// What a source is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum SourceKind {
+    /// Topics of Apache Kafka, or of what speaks its protocol.
+    #[default]
+    Kafka,
+}
+
+/// The shape of a source's messages.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum SourceFormat {
+    /// One object each.
+    #[default]
+    Json,
+    /// One message of the table's contract each, without a length in front.
+    Protobuf,
+}
+
+/// What happens when messages that were not read are gone.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum OnGap {
+    /// The partition stops, and says so.
+    #[default]
+    Stop,
+    /// It goes on with the oldest message that there is, and says so.
+    Earliest,
 }
 
 /// Which Arrow types are sent.
@@ -155,6 +187,7 @@ impl Config {
         vec![
             line("tables", self.tables.show("")),
             line("policy", self.policy.show("")),
+            line("sources", self.sources.show("")),
             section("ingest", self.ingest.lines()),
             section("lake", self.lake.lines()),
             section("auth", self.auth.lines()),
@@ -167,7 +200,8 @@ impl Config {
 }
 
 /// The names of the sections.
-const SECTIONS: [&str; 9] = ["tables", "policy", "ingest", "lake", "auth", "query", "flight", "http", "log"];
+const SECTIONS: [&str; 10] =
+    ["tables", "policy", "sources", "ingest", "lake", "auth", "query", "flight", "http", "log"];
 
 /// Text and variables to a configuration, with all that is wrong in it. `Err` when the text is no TOML.
 fn read(
@@ -188,6 +222,7 @@ fn read(
         base: base.to_owned(),
         tables: keys.take("tables", none()),
         policy: keys.take("policy", none()),
+        sources: keys.take("sources", none()),
         ingest: keys.section("ingest"),
         lake: keys.section("lake"),
         auth: keys.section("auth"),

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::knob::{About, Line, Section};
 use super::{
     AuthConfig, COLUMN_KINDS, FlightConfig, HttpConfig, IngestConfig, IssuerConfig, LakeConfig, LogConfig,
-    PolicyConfig, QueryConfig, RowRuleConfig, TableConfig,
+    PolicyConfig, QueryConfig, RowRuleConfig, SourceConfig, TableConfig,
 };
 
 /// What stands above the sections.
@@ -30,7 +30,7 @@ One file, `glasshouse.toml`: every knob and bound of the server in the order in 
 pub(super) fn page() -> String {
     let kinds = COLUMN_KINDS.map(|kind| format!("`{kind}`")).join(", ");
     let tables = format!("One declared table; a new one needs no code. Types of columns are {kinds}.");
-    let sections: [(&str, &str, Vec<Line>); 12] = [
+    let sections: [(&str, &str, Vec<Line>); 13] = [
         ("[tables.NAME]", &tables, TableConfig::default().lines()),
         (
             "[policy.NAME]",
@@ -41,6 +41,11 @@ pub(super) fn page() -> String {
             "rows = [{ … }] in [policy.NAME]",
             "One extra row rule: `column` must equal the value, or be one of the values, of `claim`.",
             RowRuleConfig::default().lines(),
+        ),
+        (
+            "[sources.NAME]",
+            "Topics that are read into a table, each message once: see [ingest.md](ingest.md).",
+            SourceConfig::default().lines(),
         ),
         ("[ingest]", "How events come in.", IngestConfig::default().lines()),
         ("[lake]", "Where they rest.", LakeConfig::default().lines()),
@@ -76,6 +81,8 @@ pub(super) fn page() -> String {
 const ACROSS: &str = "\
 - Names of tables, columns and issuers are `a` to `z`, `0` to `9` and single underscores, beginning with a letter. No
   table ends in `_quarantine`, no column is `received_time` or `event_date`: the server adds those itself.
+- A source names a declared table; `protobuf` needs one that is declared by `proto`. Names of sources, like those of
+  tables, are part of what the table remembers of them: a source that is renamed begins anew.
 - A policy belongs to a declared table, and the columns that a table of columns or its policy names exist.
 - Each algorithm fits its key: HS* needs a `secret` as long as its hash, all others a public key; `none` is refused.
 - A `jwks_url` is `https`, unless it is loopback. An `iss` is trusted once.

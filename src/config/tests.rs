@@ -196,6 +196,81 @@ fn tables_and_policies_name_what_exists() {
     }
 }
 
+/// A table, and a source `one` with these lines.
+fn source(lines: &str) -> String {
+    let least = "kind = \"kafka\"\nbrokers = [\"a:9092\", \"b:9092\"]\ntopics = [\"calls.v1\"]\ngroup = \"us\"";
+    format!("{}\n[sources.one]\n{least}\n{lines}", table("calls", COLUMNS))
+}
+
+#[test]
+fn a_source_says_where_its_events_come_from() {
+    let one = |lines: &str, env: &[(&str, &str)]| {
+        good(&source(&format!("table = \"calls\"\n{lines}")), env).sources["one"].clone()
+    };
+    let plain = one("", &[]);
+    assert_eq!((plain.kind, plain.format, plain.on_gap), (SourceKind::Kafka, SourceFormat::Json, OnGap::Stop));
+    assert_eq!((plain.tenant, plain.start), (TenantFrom::Event, StartAt::Earliest));
+    assert_eq!(one("tenant = { key = true }", &[]).tenant, TenantFrom::Key);
+    assert_eq!(one("tenant = { header = \"who\" }", &[]).tenant, TenantFrom::Header("who".into()));
+    assert_eq!(one("tenant.value = \"acme\"", &[]).tenant, TenantFrom::Value("acme".into()));
+    assert_eq!(one("start = \"1970-01-01T01:00:01+01:00\"", &[]).start, StartAt::Time(1_000));
+
+    let env = [
+        ("GLASSHOUSE__SOURCES__ONE__OPTIONS__SASL_PASSWORD", "hunter2"),
+        ("GLASSHOUSE__SOURCES__ONE__TENANT__VALUE", "globex"),
+    ];
+    let options = "[sources.one.options]\nsecurity.protocol = \"SASL_SSL\"\n\"sasl.username\" = \"hunter2\"\n\
+                   socket.keepalive.enable = true\nlog_level = 6";
+    let secret = one(options, &env);
+    let given: Vec<_> = secret.options.expose().collect();
+    let expected = [
+        ("log_level", "6"),
+        ("sasl.password", "hunter2"),
+        ("sasl.username", "hunter2"),
+        ("security.protocol", "SASL_SSL"),
+        ("socket.keepalive.enable", "true"),
+    ];
+    assert_eq!(given, expected);
+    assert_eq!(secret.tenant, TenantFrom::Value("globex".into()));
+    let config = good(&source(&format!("table = \"calls\"\n{options}")), &env);
+    for text in [config.show(true), format!("{config:?}"), format!("{secret:?}"), format!("{:?}", secret.options)] {
+        assert!(!text.contains("hunter2") && text.contains("SASL_SSL"), "{text}");
+    }
+    let shown = config.show(false);
+    assert!(shown.contains("\"sasl.password\" = \"(redacted)\""), "{shown}");
+}
+
+#[test]
+fn a_sources_faults_are_told() {
+    let least = "table = \"calls\"";
+    let with = |lines: &str| source(&format!("{least}\n{lines}"));
+    let cases = [
+        (source(""), "sources.one.table: is missing"),
+        (source("table = \"call\""), "sources.one.table: there is no table `call`, did you mean `calls`?"),
+        (with("format = \"protobuf\""), "sources.one.format: table `calls` is declared by columns: use `json`"),
+        (with("format = \"avro\""), "must be \"json\" or \"protobuf\""),
+        (with("strat = \"latest\""), "unknown key, did you mean `start`?"),
+        (with("start = \"yesterday\""), "must be \"earliest\", \"latest\" or a time as in"),
+        (with("start = \"1969-01-01T00:00:00Z\""), "or a time as in"),
+        (with("on_gap = \"latest\""), "must be \"stop\" or \"earliest\""),
+        (with("tenant = { key = true, value = \"a\" }"), "sources.one.tenant: must be one of"),
+        (with("tenant = {}"), "sources.one.tenant: must be one of"),
+        (with("tenant = { header = \"\" }"), "sources.one.tenant: must be one of"),
+        (with("tenant = { claim = \"a\" }"), "tenant.claim: unknown key"),
+        (with("tenant = \"acme\""), "must be one of { key = true }"),
+        (with("options.group.id = \"other\""), "options.group.id: is set by the source itself: set `group`"),
+        (with("options.auto_offset_reset = \"latest\""), "set `start` and `on_gap`"),
+        (with("options.sasl.password = \"(redacted)\""), "is the placeholder"),
+        (with("").replace("calls.v1", "^calls"), "topics[0]: is no topic"),
+        (with("").replace("b:9092", ""), "brokers[1]: must be one `host:port`"),
+        (with("").replace("\"kafka\"", "\"kinesis\""), "must be \"kafka\""),
+    ];
+    for (text, expected) in cases {
+        let given = faults(&text, &[]);
+        assert!(given.contains(expected), "{text}\n  gives {given}\n  not   {expected}");
+    }
+}
+
 /// A configuration whose only issuer has these lines.
 fn issuer(lines: &str) -> Result<Config, Faults> {
     let least = LEAST.split("[auth").next().unwrap_or_default();
@@ -330,6 +405,7 @@ fn every_knob_is_shown_with_its_reason() {
     let mut config = Config { tables: [("example".to_owned(), TableConfig::default())].into(), ..Config::default() };
     config.policy.insert("example".to_owned(), PolicyConfig::default());
     config.auth.issuers.insert("example".to_owned(), IssuerConfig::default());
+    config.sources.insert("example".to_owned(), SourceConfig::default());
     insta::assert_snapshot!(config.show(true));
 }
 

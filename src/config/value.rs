@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::fault::Faults;
 use super::knob::{BYTES, Knob, Shown, Value, none};
 use super::tree::Raw;
-use super::{LogFormat, Secret, TimeUnit, TypeProfile};
+use super::{LogFormat, OnGap, Secret, SourceFormat, SourceKind, TimeUnit, TypeProfile};
 use crate::error::did_you_mean;
 
 /// Binary units, largest first.
@@ -268,4 +268,7 @@ choices! {
     }
     TypeProfile { "compat" => Compat, "native" => Native }
     LogFormat { "text" => Text, "json" => Json }
+    SourceKind { "kafka" => Kafka }
+    SourceFormat { "json" => Json, "protobuf" => Protobuf }
+    OnGap { "stop" => Stop, "earliest" => Earliest }
 }

@@ -1,0 +1,287 @@
+//! Where events are fetched from: Kafka topics, each source into one table.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use chrono::DateTime;
+
+use super::fault::Faults;
+use super::knob::{Keys, Knob, Line, Shown, Value, none, plain, required, section};
+use super::tree::Raw;
+use super::value::{REDACTED, quoted, text, wrong};
+use super::{Config, OnGap, SourceFormat, SourceKind};
+use crate::error::did_you_mean;
+
+section! {
+    /// One source: topics that are read into one table, each message once.
+    SourceConfig {
+        /// What it is: `kafka`.
+        kind: SourceKind = required(SourceKind::Kafka),
+            "other kinds have other keys";
+        /// Brokers to ask first, as `host:port`.
+        brokers: Vec<String> = required(Vec::new()),
+            "one that answers is enough, and names the others";
+        /// Topics to read.
+        topics: Vec<String> = required(Vec::new()),
+            "each message of them is one event";
+        /// The consumer group, under which servers share the partitions.
+        group: String = required(""),
+            "servers of one lake name the same; another lake's name their own";
+        /// The table that takes the events.
+        table: String = required(""),
+            "its contract decodes them, and its quarantine keeps those that cannot be decoded";
+        /// The shape of a message: `json` (one object) or `protobuf` (one message of the table's contract).
+        format: SourceFormat = plain(SourceFormat::Json),
+            "topics do not say it themselves";
+        /// Whether messages begin with the header of a Confluent schema registry, which is skipped.
+        confluent: bool = plain(false),
+            "the table's contract decides how they are read, not a registry";
+        /// Whose the events are: left out, each event's own field says it; or `{ key = true }`, `{ header = "name" }`,
+        /// `{ value = "tenant" }`.
+        tenant: TenantFrom = plain(TenantFrom::Event),
+            "whoever may write to the topic is trusted to name the tenant; with a fixed value, only this one";
+        /// Where to begin when the table holds no offset of a partition: `earliest`, `latest`, or a time as in
+        /// `2026-01-31T00:00:00Z`.
+        start: StartAt = plain(StartAt::Earliest),
+            "afterwards the table's own offsets count; `latest` is when the source was first started";
+        /// What to do when messages that were not read are gone: `stop` the partition, or go on with the `earliest`.
+        on_gap: OnGap = plain(OnGap::Stop),
+            "lost events are for a person to look at, before they are passed over";
+        /// Further settings of librdkafka, as in `"security.protocol" = "SASL_SSL"`; all but the harmless are redacted.
+        options: KafkaOptions = none(),
+            "the environment spells dots as `_`: `GLASSHOUSE__SOURCES__NAME__OPTIONS__SASL_PASSWORD`";
+    }
+}
+
+/// Who says whose an event is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum TenantFrom {
+    /// Its own field.
+    #[default]
+    Event,
+    /// The message's key.
+    Key,
+    /// The message's header of this name.
+    Header(String),
+    /// The operator: all are of this tenant.
+    Value(String),
+}
+
+/// Where a partition begins that was never read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum StartAt {
+    /// With its oldest message.
+    #[default]
+    Earliest,
+    /// With the first message after the source was first started.
+    Latest,
+    /// With the first message of this time or later, in milliseconds since 1970.
+    Time(i64),
+}
+
+/// Settings of librdkafka by their names. Their values may be secrets.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct KafkaOptions(BTreeMap<String, String>);
+
+/// Options that are shown; whatever else there is may be a secret.
+const OPTIONS_SHOWN: [&str; 15] = [
+    "broker.address.family",
+    "client.id",
+    "client.rack",
+    "fetch.wait.max.ms",
+    "group.instance.id",
+    "heartbeat.interval.ms",
+    "isolation.level",
+    "max.poll.interval.ms",
+    "queued.max.messages.kbytes",
+    "sasl.mechanism",
+    "sasl.mechanisms",
+    "security.protocol",
+    "session.timeout.ms",
+    "ssl.ca.location",
+    "ssl.endpoint.identification.algorithm",
+];
+
+/// Options that a source sets by itself, and why.
+const OPTIONS_OWN: [(&str, &str); 11] = [
+    ("bootstrap.servers", "set `brokers`"),
+    ("metadata.broker.list", "set `brokers`"),
+    ("group.id", "set `group`"),
+    ("group.protocol", "partitions are handed over as the source expects it"),
+    ("partition.assignment.strategy", "partitions are handed over as the source expects it"),
+    ("enable.auto.commit", "the table holds the offsets"),
+    ("enable.auto.offset.store", "the table holds the offsets"),
+    ("auto.offset.reset", "set `start` and `on_gap`"),
+    ("enable.partition.eof", "the end of a partition is no event"),
+    ("statistics.interval.ms", "the lag is told by it"),
+    ("plugin.library.paths", "code is not configuration"),
+];
+
+/// The longest name of a topic, in bytes.
+const TOPIC_BYTES_MAX: usize = 249;
+
+impl KafkaOptions {
+    /// Options of these names and values.
+    pub fn new(options: impl IntoIterator<Item = (String, String)>) -> Self {
+        Self(options.into_iter().collect())
+    }
+
+    /// Names and values: only for the code that makes a client of them.
+    pub fn expose(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+}
+
+impl fmt::Debug for KafkaOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.show(""))
+    }
+}
+
+impl Value for KafkaOptions {
+    fn read(raw: Raw, key: &str, _knob: &Knob<Self>, faults: &mut Faults) -> Option<Self> {
+        let Raw::Table(entries) = raw else { return wrong(&raw, key, faults) };
+        let mut options = Self::default();
+        for (name, raw) in entries {
+            options.insert(name.clone(), raw, &format!("{key}.{name}"), faults);
+        }
+        Some(options)
+    }
+
+    fn show(&self, _unit: &'static str) -> Shown {
+        let line = |(name, text): (&String, &String)| {
+            let text = if OPTIONS_SHOWN.contains(&name.as_str()) { text } else { REDACTED };
+            Line { key: quoted(name), shown: Shown::Inline(quoted(text)), about: None }
+        };
+        Shown::Table(self.0.iter().map(line).collect())
+    }
+
+    fn form() -> String {
+        "a table of texts".to_owned()
+    }
+}
+
+impl KafkaOptions {
+    /// Takes an option, or the options of a table: `sasl.password` without quotes is a key in the table `sasl`.
+    fn insert(&mut self, name: String, raw: Raw, key: &str, faults: &mut Faults) {
+        let text = match raw {
+            Raw::Table(entries) => {
+                for (inner, raw) in entries {
+                    self.insert(format!("{name}.{inner}"), raw, &format!("{key}.{inner}"), faults);
+                }
+                return;
+            }
+            Raw::Integer(number) => Some(number.to_string()),
+            Raw::Bool(yes) => Some(yes.to_string()),
+            other => text(other, key, &none::<String>(), faults),
+        };
+        // The one name of librdkafka with an underscore.
+        let name = if name == "log_level" { name } else { name.replace('_', ".") };
+        if text.as_deref() == Some(REDACTED) {
+            return faults.add(key, "is the placeholder of `config show`, not a value");
+        }
+        if let Some((_, why)) = OPTIONS_OWN.iter().find(|(own, _)| *own == name) {
+            return faults.add(key, format!("is set by the source itself: {why}"));
+        }
+        self.0.extend(text.map(|text| (name, text)));
+    }
+}
+
+impl Value for TenantFrom {
+    fn read(raw: Raw, key: &str, _knob: &Knob<Self>, faults: &mut Faults) -> Option<Self> {
+        let Raw::Table(entries) = raw else { return wrong(&raw, key, faults) };
+        let mut keys = Keys::new(key, entries, faults);
+        let from_key: bool = keys.take("key", none());
+        let header: Option<String> = keys.take("header", none());
+        let value: Option<String> = keys.take("value", none());
+        keys.finish(&["key", "header", "value"]);
+        match (from_key, header, value) {
+            (true, None, None) => Some(Self::Key),
+            (false, Some(name), None) if !name.is_empty() => Some(Self::Header(name)),
+            (false, None, Some(value)) if !value.is_empty() => Some(Self::Value(value)),
+            _ => {
+                faults.add(key, format!("must be {}", Self::form()));
+                None
+            }
+        }
+    }
+
+    fn show(&self, _unit: &'static str) -> Shown {
+        match self {
+            Self::Event => Shown::Absent,
+            Self::Key => Shown::Inline("{ key = true }".to_owned()),
+            Self::Header(name) => Shown::Inline(format!("{{ header = {} }}", quoted(name))),
+            Self::Value(value) => Shown::Inline(format!("{{ value = {} }}", quoted(value))),
+        }
+    }
+
+    fn form() -> String {
+        "one of { key = true }, { header = \"name\" }, { value = \"tenant\" }".to_owned()
+    }
+}
+
+impl Value for StartAt {
+    fn read(raw: Raw, key: &str, knob: &Knob<Self>, faults: &mut Faults) -> Option<Self> {
+        let given = text(raw, key, knob, faults)?;
+        match given.as_str() {
+            "earliest" => Some(Self::Earliest),
+            "latest" => Some(Self::Latest),
+            other => match DateTime::parse_from_rfc3339(other) {
+                Ok(time) if time.timestamp_millis() >= 0 => Some(Self::Time(time.timestamp_millis())),
+                _ => {
+                    faults.add(key, format!("must be {}, is {}", Self::form(), quoted(other)));
+                    None
+                }
+            },
+        }
+    }
+
+    fn show(&self, _unit: &'static str) -> Shown {
+        Shown::Inline(match self {
+            Self::Earliest => quoted("earliest"),
+            Self::Latest => quoted("latest"),
+            Self::Time(millis) => {
+                let time = DateTime::from_timestamp_millis(*millis);
+                quoted(&time.map(|time| time.to_rfc3339()).unwrap_or_default())
+            }
+        })
+    }
+
+    fn form() -> String {
+        "\"earliest\", \"latest\" or a time as in \"2026-01-31T00:00:00Z\"".to_owned()
+    }
+}
+
+/// Checks sources against the tables, and what their lists hold.
+pub(super) fn across(config: &Config, faults: &mut Faults) {
+    for (name, source) in &config.sources {
+        let key = |field: &str| format!("sources.{name}.{field}");
+        match config.tables.get(&source.table) {
+            Some(table) if source.format == SourceFormat::Protobuf && table.proto.is_none() => {
+                faults.add(&key("format"), format!("table `{}` is declared by columns: use `json`", source.table));
+            }
+            None if !source.table.is_empty() => {
+                let guess = did_you_mean(&source.table, config.tables.keys().map(String::as_str));
+                faults.add(&key("table"), format!("there is no table `{}`{guess}", source.table));
+            }
+            _ => {}
+        }
+        for (index, broker) in source.brokers.iter().enumerate() {
+            if broker.is_empty() || broker.contains([',', ' ']) {
+                faults.add(&key(&format!("brokers[{index}]")), "must be one `host:port`");
+            }
+        }
+        let mut seen = BTreeSet::new();
+        for (index, topic) in source.topics.iter().enumerate() {
+            let key = key(&format!("topics[{index}]"));
+            let allowed = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '.' | '_' | '-');
+            if topic.is_empty() || topic.len() > TOPIC_BYTES_MAX || !topic.chars().all(allowed) {
+                let known = "letters, digits, `.`, `_` and `-`";
+                faults.add(&key, format!("is no topic: use {known}, at most {TOPIC_BYTES_MAX}"));
+            }
+            if !seen.insert(topic) {
+                faults.add(&key, format!("`{topic}` stands twice"));
+            }
+        }
+    }
+}

@@ -3,12 +3,12 @@
 //! In: a checked [`Config`] and a [`Clock`]. Out: both doors, listening; then, when told to stop, nothing left behind.
 //!
 //! ```text
-//!   build   contracts ► store ► tables ► verifier ► ingest ► engine ► listeners
-//!   run     flight │ http │ follow other writers
-//!   stop    close the doors ► finish running answers ► commit what was admitted ► end the tasks
+//!   build   contracts ► sources ► store ► tables ► verifier ► ingest ► engine ► listeners
+//!   run     flight │ http │ sources │ follow other writers
+//!   stop    close the doors ► finish running answers ► end the sources ► commit what was admitted ► end the tasks
 //! ```
 //!
-//! **Invariant:** the doors close before ingest stops, so that every admitted event is committed and every receipt sent.
+//! **Invariant:** doors and sources end before ingest stops, so that every admitted event is committed and every receipt sent.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::contract::Contract;
 use crate::error::{Error, Result, did_you_mean};
-use crate::ingest::Ingest;
+use crate::ingest::{Ingest, Source};
 use crate::lake::{Store, Table, Tables};
 use crate::query::Engine;
 use crate::telemetry::Metrics;
@@ -36,6 +36,7 @@ pub struct Server {
     config: Config,
     tables: Arc<Tables>,
     ingest: Arc<Ingest>,
+    sources: Vec<Source>,
     flight: (TcpListener, flight::Doors),
     http: (TcpListener, http::Doors),
 }
@@ -45,6 +46,7 @@ impl Server {
     pub async fn build(config: Config, clock: Clock) -> Result<Self> {
         let metrics = Arc::new(Metrics::default());
         let contracts = contracts(&config)?;
+        let sources = sources(&config, &clock, &metrics)?;
         let store = Store::open(&config.lake)?;
         let tables = Arc::new(open_tables(&store, contracts, &config).await?);
         let verifier = Arc::new(Verifier::new(&config.auth, &config.policy, clock.clone())?);
@@ -61,7 +63,7 @@ impl Server {
         let flight_doors = flight::Doors { verifier, engine, ingest: ingest.clone(), metrics, clock };
         let http = (bind(config.http.listen, "http.listen").await?, http_doors);
         let flight = (bind(config.flight.listen, "flight.listen").await?, flight_doors);
-        Ok(Self { config, tables, ingest, flight, http })
+        Ok(Self { config, tables, ingest, sources, flight, http })
     }
 
     /// Where the doors listen: (flight, http).
@@ -74,8 +76,8 @@ impl Server {
 
     /// Answers until `stop`, then stops in order. Returns the first door's fault, if one failed.
     pub async fn run(self, stop: CancellationToken) -> Result<()> {
-        let Self { config, tables, ingest, flight: (flight_listener, flight_doors), http: (http_listener, http_doors) } =
-            self;
+        let Self { config, tables, ingest, sources, flight, http } = self;
+        let ((flight_listener, flight_doors), (http_listener, http_doors)) = (flight, http);
         // A door that fails takes the other with it: half a server would look healthy to half of its users.
         let closing = stop.child_token();
         let following = CancellationToken::new();
@@ -89,6 +91,10 @@ impl Server {
             config.auth.handle_secret,
             closing.clone(),
         ));
+        let mut pulling = JoinSet::new();
+        for source in sources {
+            pulling.spawn(source.run(ingest.clone(), closing.clone()));
+        }
         let mut background = JoinSet::new();
         background.spawn(follow(tables, metrics, config.lake.refresh_interval, following.clone()));
 
@@ -98,6 +104,7 @@ impl Server {
             let door = door.unwrap_or_else(|e| Err(Error::internal("a door broke down").with_source(e)));
             outcome = outcome.and(door);
         }
+        pulling.join_all().await;
         ingest.stop().await;
         following.cancel();
         background.join_all().await;
@@ -120,6 +127,14 @@ pub(crate) fn contracts(config: &Config) -> Result<Vec<Arc<Contract>>> {
         }
     }
     if faults.is_empty() { Ok(contracts) } else { Err(Error::invalid(faults.join("\n"))) }
+}
+
+/// All declared sources, or the faults of all of them. Asks nobody.
+pub(crate) fn sources(config: &Config, clock: &Clock, metrics: &Arc<Metrics>) -> Result<Vec<Source>> {
+    let made = config.sources.iter().map(|(name, source)| Source::new(name, source, clock.clone(), metrics.clone()));
+    let (sources, faults): (Vec<_>, Vec<_>) = made.partition(Result::is_ok);
+    let faults: Vec<String> = faults.into_iter().filter_map(|fault| Some(fault.err()?.to_string())).collect();
+    if faults.is_empty() { sources.into_iter().collect() } else { Err(Error::invalid(faults.join("\n"))) }
 }
 
 /// Columns that the table's policy names and the table has not. They would only ever hide, which nobody asks for.

@@ -1,9 +1,10 @@
 //! `glasshouse config`: is the configuration right, and what does it come to?
 //!
-//! In: the configuration, checked by itself. Out: every fault that a server would meet at its start (contracts, keys,
-//! policies), or the effective values with secrets redacted.
+//! In: the configuration, checked by itself. Out: every fault that a server would meet at its start (contracts, sources,
+//! keys, policies), or the effective values with secrets redacted.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Args as ClapArgs, Subcommand};
 
@@ -56,19 +57,21 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What is wrong beyond the configuration's own text: `.proto` files, key files, columns of policies.
+/// What is wrong beyond the configuration's own text: `.proto` files, key files, columns of policies, Kafka's options.
 fn faults(config: &Config) -> Vec<String> {
     let contracts = server::contracts(config).err();
     let keys = Verifier::new(&config.auth, &config.policy, Clock::System).err();
-    contracts.into_iter().chain(keys).map(|error| error.to_string()).collect()
+    let sources = server::sources(config, &Clock::System, &Arc::default()).err();
+    contracts.into_iter().chain(keys).chain(sources).map(|error| error.to_string()).collect()
 }
 
 /// One line for the operator, with what is easily forgotten.
 fn summary(config: &Config) -> String {
     let count = |number: usize, thing: &str| format!("{number} {thing}{}", if number == 1 { "" } else { "s" });
     let mut line = format!(
-        "the configuration is fine: {}, {}",
+        "the configuration is fine: {}, {}, {}",
         count(config.tables.len(), "table"),
+        count(config.sources.len(), "source"),
         count(config.auth.issuers.len(), "issuer")
     );
     let hidden: Vec<_> = config.tables.keys().filter(|name| !config.policy.contains_key(*name)).cloned().collect();

@@ -5,6 +5,7 @@
 //! A request that finds its table at rest is committed at once. Under load commits follow each other once per
 //! `batch_age_max`, however small the requests are: a lake of many tiny files would be slow to read for ever.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -13,6 +14,7 @@ use tokio::time::Instant;
 use super::dedupe::Part;
 use super::room::Room;
 use crate::error::Result;
+use crate::lake::Progress;
 
 /// Commits in quick succession before the pace of one per `batch_age_max` holds.
 const BURST_COMMITS: u32 = 8;
@@ -32,7 +34,9 @@ pub(super) struct Stored {
 #[derive(Debug)]
 pub(super) struct Pending {
     /// The rows.
-    pub(super) part: Part,
+    pub(super) part: Arc<Part>,
+    /// How far a source has come with them; a request has none.
+    pub(super) progress: Vec<Progress>,
     /// What they take of the memory.
     pub(super) bytes: usize,
     /// Their room in the queue, held until the answer.

@@ -6,6 +6,7 @@
 //! **Invariant:** the hash is keyed with random bits of this process: nobody outside can make two ids collide.
 //! **Invariant:** a full window forgets its oldest id first. One id costs 16 bytes and 6 to 12 of index.
 
+use std::borrow::Borrow;
 use std::hash::Hasher as _;
 
 use arrow::array::{Array, AsArray as _, BooleanArray, RecordBatch};
@@ -141,13 +142,14 @@ pub(super) struct Sifted {
 }
 
 /// Drops rows whose id is in the window or earlier in the same batch. Pure: the window is not changed.
-pub(super) fn sift(window: &Window, parts: &[Part]) -> Result<Sifted> {
+pub(super) fn sift<P: Borrow<Part>>(window: &Window, parts: &[P]) -> Result<Sifted> {
+    let parts: Vec<&Part> = parts.iter().map(Borrow::borrow).collect();
     let rows_max = parts.iter().map(|part| part.ids.len()).sum();
     let mut ids: Vec<IdHash> = Vec::with_capacity(rows_max);
     let mut seen: HashTable<usize> = HashTable::with_capacity(rows_max);
     let mut kept = Vec::with_capacity(parts.len());
     let mut remaining = Vec::with_capacity(parts.len());
-    for part in parts {
+    for part in &parts {
         let before = ids.len();
         let mut keep = Vec::with_capacity(part.ids.len());
         for &id in &part.ids {

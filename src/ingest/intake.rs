@@ -1,19 +1,26 @@
 //! A payload to what the committers take: good rows with the hashes of their ids, bad events as quarantine rows.
 //!
-//! In: a [`Payload`] and its [`Stamp`]. Out: an [`Intake`]. Pure, and heavy: it runs on the blocking pool.
+//! In: a [`Payload`] or a [`Haul`]'s messages, and a [`Stamp`]. Out: an [`Intake`]. Pure, and heavy: it runs on the blocking
+//! pool.
 //!
-//! **Invariant:** a bad event sent again by a retry of the same request has the same quarantine id, and is kept once.
+//! **Invariant:** a bad event sent again by a retry of the same request, or read again from the same place of a topic, has
+//! the same quarantine id, and is kept once.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BinaryArray, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow::compute::concat_batches;
+use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
 use super::dedupe::{Keyer, Part};
+use super::haul::{Fate, Message};
 use super::{Payload, RejectNote};
 use crate::clock::Micros;
-use crate::contract::{ColumnKind, Contract, Reject, Stamp, TenantId, decode, decode_arrow};
+use crate::contract::{
+    ColumnKind, Contract, Format, Owner, Reject, Stamp, TenantId, decode, decode_arrow, decode_messages,
+};
 use crate::error::{Error, Result};
 
 /// Bytes of a digest that name a rejected event.
@@ -26,9 +33,9 @@ pub(super) struct Intake {
     pub(super) good: Part,
     /// Bad events as rows of the quarantine, if there are any.
     pub(super) bad: Option<Part>,
-    /// How many bad events.
-    pub(super) rejected: u64,
-    /// The first of them.
+    /// Where the bad events stood, from 0.
+    pub(super) places: Vec<u64>,
+    /// What the sender is told of the first of them.
     pub(super) notes: Vec<RejectNote>,
 }
 
@@ -41,17 +48,96 @@ pub(super) struct Intaker {
     pub(super) notes_max: usize,
 }
 
+/// What the quarantine calls a rejected event.
+#[derive(Debug)]
+struct Name {
+    id: String,
+    place: String,
+}
+
 impl Intaker {
     /// Decodes, and turns rejects into rows. `Invalid` only when the payload as a whole cannot be read.
     pub(super) fn take(&self, payload: Payload, stamp: &Stamp, door: &str) -> Result<Intake> {
         let (rows, rejects) = self.decode(payload, stamp)?;
+        self.intake(rows, &rejects, stamp, |reject| Name {
+            // What it is and where it stood in its request, so that a retry finds the same name.
+            id: digest(&[&reject.index.to_le_bytes(), reject.reason.as_str().as_bytes(), &[0], &reject.bytes]),
+            place: format!("{door}, event {}", reject.index),
+        })
+    }
+
+    /// The same for messages in `body`: each is one event, and rejects have their place in the topic as their name.
+    pub(super) fn take_messages(
+        &self,
+        format: Format,
+        body: &Bytes,
+        messages: &[Message],
+        stamp: &Stamp,
+        source: &str,
+    ) -> Result<Intake> {
+        let (rows, rejects) = self.decode_messages(format, body, messages, stamp)?;
+        self.intake(rows, &rejects, stamp, |reject| {
+            let Message { spot, offset, .. } = &messages[reject.index as usize];
+            let place = format!("kafka {source}, {}/{}/{offset}", spot.topic, spot.partition);
+            // With its bytes: a topic that is made anew has other messages at the same places.
+            Name { id: digest(&[place.as_bytes(), &[0], &reject.bytes]), place }
+        })
+    }
+
+    fn intake(
+        &self,
+        rows: RecordBatch,
+        rejects: &[Reject],
+        stamp: &Stamp,
+        name: impl Fn(&Reject) -> Name,
+    ) -> Result<Intake> {
         let notes = rejects.iter().take(self.notes_max).map(note).collect();
-        let rejected = rejects.len() as u64;
         let bad = match rejects.is_empty() {
             true => None,
-            false => Some(self.part(&self.quarantine, self.quarantine_rows(&rejects, stamp.received, door)?)?),
+            false => {
+                let names: Vec<Name> = rejects.iter().map(name).collect();
+                Some(self.part(&self.quarantine, self.quarantine_rows(rejects, &names, stamp.received)?)?)
+            }
         };
-        Ok(Intake { good: self.part(&self.contract, rows)?, bad, rejected, notes })
+        let places = rejects.iter().map(|reject| reject.index).collect();
+        Ok(Intake { good: self.part(&self.contract, rows)?, bad, places, notes })
+    }
+
+    /// Messages of one owner are decoded together.
+    fn decode_messages(
+        &self,
+        format: Format,
+        body: &Bytes,
+        messages: &[Message],
+        stamp: &Stamp,
+    ) -> Result<(RecordBatch, Vec<Reject>)> {
+        let mut fates: BTreeMap<&Fate, Vec<usize>> = BTreeMap::new();
+        for (index, message) in messages.iter().enumerate() {
+            fates.entry(&message.fate).or_default().push(index);
+        }
+        let (mut rows, mut rejects) = (Vec::with_capacity(fates.len()), Vec::new());
+        for (fate, indexes) in fates {
+            let owner = match fate {
+                Fate::PerEvent => Owner::PerEvent,
+                Fate::Tenant(tenant) => Owner::Tenant(tenant.clone()),
+                Fate::Refused(reason, detail) => {
+                    rejects.extend(indexes.into_iter().map(|index| Reject {
+                        index: index as u64,
+                        tenant: None,
+                        bytes: body.slice(messages[index].place.clone()),
+                        reason: *reason,
+                        detail: detail.clone(),
+                    }));
+                    continue;
+                }
+            };
+            let places: Vec<_> = indexes.iter().map(|index| messages[*index].place.clone()).collect();
+            let decoded = decode_messages(&self.contract, format, body, &places, &Stamp { owner, ..stamp.clone() })?;
+            rows.push(decoded.batch);
+            let placed = |reject: Reject| Reject { index: indexes[reject.index as usize] as u64, ..reject };
+            rejects.extend(decoded.rejects.into_iter().map(placed));
+        }
+        Ok((self.join(rows)?, rejects))
     }
 
     fn decode(&self, payload: Payload, stamp: &Stamp) -> Result<(RecordBatch, Vec<Reject>)> {
@@ -69,12 +155,15 @@ impl Intaker {
             rows.push(decoded.batch);
             rejects.extend(decoded.rejects);
         }
-        let rows = match rows.len() {
-            1 => rows.remove(0),
+        Ok((self.join(rows)?, rejects))
+    }
+
+    fn join(&self, mut rows: Vec<RecordBatch>) -> Result<RecordBatch> {
+        match rows.len() {
+            1 => Ok(rows.remove(0)),
             _ => concat_batches(self.contract.schema(), &rows)
-                .map_err(|cause| Error::internal("cannot join a request's rows").with_source(cause))?,
-        };
-        Ok((rows, rejects))
+                .map_err(|cause| Error::internal("cannot join a request's rows").with_source(cause)),
+        }
     }
 
     fn part(&self, contract: &Contract, rows: RecordBatch) -> Result<Part> {
@@ -83,18 +172,18 @@ impl Intaker {
     }
 
     /// Rejects in the quarantine's schema.
-    fn quarantine_rows(&self, rejects: &[Reject], received: Micros, door: &str) -> Result<RecordBatch> {
+    fn quarantine_rows(&self, rejects: &[Reject], names: &[Name], received: Micros) -> Result<RecordBatch> {
         let contract = &self.quarantine;
         let times = || -> ArrayRef {
             Arc::new(TimestampMicrosecondArray::from_value(received, rejects.len()).with_timezone("UTC"))
         };
         let columns = contract.columns.iter().enumerate().map(|(index, column)| match column.name.as_str() {
             _ if index == contract.tenant => Ok(texts(rejects, owner)),
-            _ if index == contract.id => Ok(texts(rejects, quarantine_id)),
+            _ if index == contract.id => Ok(texts(names, |name| &name.id)),
             "source_table" => Ok(texts(rejects, |_| &self.contract.name)),
             "reason" => Ok(texts(rejects, |reject| reject.reason.as_str())),
             "detail" => Ok(texts(rejects, |reject| &reject.detail)),
-            "place" => Ok(texts(rejects, |reject| format!("{door}, event {}", reject.index))),
+            "place" => Ok(texts(names, |name| &name.place)),
             "payload" => {
                 Ok(Arc::new(BinaryArray::from_iter_values(rejects.iter().map(|reject| &reject.bytes))) as ArrayRef)
             }
@@ -107,9 +196,9 @@ impl Intaker {
     }
 }
 
-/// One text a reject.
-fn texts<'a, T: AsRef<str>>(rejects: &'a [Reject], text: impl Fn(&'a Reject) -> T) -> ArrayRef {
-    Arc::new(StringArray::from_iter_values(rejects.iter().map(text)))
+/// One text of each.
+fn texts<'a, R, T: AsRef<str>>(each: &'a [R], text: impl Fn(&'a R) -> T) -> ArrayRef {
+    Arc::new(StringArray::from_iter_values(each.iter().map(text)))
 }
 
 /// Whose it is. The empty text is no tenant's: nobody but an engineer at the lake sees those rows.
@@ -117,13 +206,10 @@ fn owner(reject: &Reject) -> &str {
     reject.tenant.as_ref().map_or("", TenantId::as_str)
 }
 
-/// Names a rejected event by what it is and where it stood in its request, so that a retry finds the same name.
-fn quarantine_id(reject: &Reject) -> String {
+/// A short digest of bytes, in hexadecimal digits.
+fn digest(parts: &[&[u8]]) -> String {
     let mut digest = Sha256::new();
-    digest.update(reject.index.to_le_bytes());
-    digest.update(reject.reason.as_str());
-    digest.update([0]);
-    digest.update(&reject.bytes);
+    parts.iter().for_each(|part| digest.update(part));
     digest.finalize()[..QUARANTINE_ID_BYTES].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -1,18 +1,27 @@
-//! How events come in: every push door calls [`Ingest::submit`] and nothing else.
+//! How events come in: every push door calls [`Ingest::submit`] and nothing else; [`Source`]s fetch theirs.
 //!
 //! ```text
 //!   submit ─► room ─► intake (decode) ─┬─► a table's queue ─► batch ─► dedupe ─► table.write ─► table.commit ─┐
-//!             (bytes)                  │                    (rows, bytes, pace)                               │
-//!                                      └─► its quarantine's queue ─► the same ────────────────────────────────┤
-//!   receipt ◄─────────────────────────────────────────────────────────────────────────────────────────────────┘
+//!             (bytes)   ▲              │                    (rows, bytes, pace)                               │
+//!                       │              └─► its quarantine's queue ─► the same ────────────────────────────────┤
+//!   receipt ◄───────────┼─────────────────────────────────────────────────────────────────────────────────────┤
+//!   kafka ─► haul ─► pull (with its offsets) ◄──── the offsets of the table ◄─────────────────────────────────┘
 //! ```
 //!
 //! **Invariant:** a receipt follows the commit: what it calls accepted is durable and visible, what it calls rejected is
 //! in the quarantine.
+//! **Invariant:** the progress of a source is in the very commit that holds its rows.
 //! **Invariant:** dedupe happens before anything is counted.
 //! **Invariant:** `ingest` does not know that queries or rollups exist; they meet in the lake.
 
 mod submit;
+
+mod kafka;
+mod kafka_client;
+mod kafka_session;
+
+mod haul;
+mod pull;
 
 mod room;
 
@@ -24,13 +33,20 @@ mod batch;
 
 mod store;
 
+mod memory;
+
 mod dedupe;
 
+#[cfg(test)]
+mod kafka_tests;
+#[cfg(test)]
+mod progress_tests;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
+pub use kafka::Source;
 pub use room::Room;
 
 use std::collections::BTreeMap;

@@ -5,8 +5,11 @@
 //! A commit whose answer is lost may have happened. The keeper therefore never turns to the next batch before it knows:
 //! the same files are committed again, which the lake counts once.
 //!
-//! **Invariant:** ids enter the window when, and only when, their rows are committed.
+//! Rows of a source carry its progress into the commit. When another server has taken the source over meanwhile, that
+//! source alone is refused: the others of its batch are stored without it.
+//!
 //! **Invariant:** no batch is deduped while it is unknown what became of the one before.
+//! **Invariant:** rows of a source are committed with its progress or not at all.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,11 +19,11 @@ use tokio::sync::Notify;
 use uuid::Uuid;
 
 use super::batch::{Pending, Stored};
-use super::dedupe::{IdHash, Keyer, Part, Sifted, Window, sift};
+use super::dedupe::{IdHash, Keyer, Sifted};
+use super::memory::Memory;
 use crate::config::IngestConfig;
-use crate::contract::Contract;
 use crate::error::{Error, Kind, Result};
-use crate::lake::{DataFile, Table};
+use crate::lake::{DataFile, Progress, Table};
 use crate::telemetry::Metrics;
 
 /// The pause after the first failed attempt; it doubles up to [`PAUSE_MAX`].
@@ -30,14 +33,11 @@ const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// When a request of a failed batch is worth sending again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Keeps a table's window and its place in the log.
+/// Keeps a table's memory and its place in the log.
 #[derive(Debug)]
 pub(super) struct Keeper {
     table: Arc<Table>,
-    keyer: Keyer,
-    /// None after a fault in the middle of a dedupe: it is rebuilt from the lake.
-    window: Option<Window>,
-    ids_max: usize,
+    memory: Memory,
     attempts_max: u32,
     unsettled: Option<Unsettled>,
     metrics: Arc<Metrics>,
@@ -50,6 +50,7 @@ pub(super) struct Keeper {
 struct Unsettled {
     files: Vec<DataFile>,
     ids: Vec<IdHash>,
+    progress: Vec<Progress>,
 }
 
 impl Keeper {
@@ -61,27 +62,27 @@ impl Keeper {
         metrics: Arc<Metrics>,
         committed: Arc<Notify>,
     ) -> Result<Self> {
-        let mut keeper = Self {
-            table,
-            keyer,
-            window: None,
-            ids_max: limits.dedupe_ids_max,
-            attempts_max: limits.commit_attempts_max,
-            unsettled: None,
-            metrics,
-            committed,
-        };
-        keeper.window = Some(keeper.rebuild().await?);
-        Ok(keeper)
+        let memory = Memory::open(table.clone(), keyer, limits.dedupe_ids_max).await?;
+        Ok(Self { table, memory, attempts_max: limits.commit_attempts_max, unsettled: None, metrics, committed })
     }
 
     /// Stores the rows of all requests in one commit and answers each.
     pub(super) async fn store(&mut self, requests: Vec<Pending>) {
-        let (parts, waiting): (Vec<_>, Vec<_>) =
-            requests.into_iter().map(|request| (request.part, (request.room, request.reply))).unzip();
-        match self.store_parts(parts).await {
+        let mut requests = requests;
+        let outcome = match self.clear().await {
+            Ok(()) => loop {
+                requests = self.refuse_overtaken(requests);
+                match self.store_together(&requests).await {
+                    // Overtaken while the commit was under way: the others go without it.
+                    Err(error) if error.kind() == Kind::Conflict && requests.iter().any(|one| self.overtaken(one)) => {}
+                    outcome => break outcome,
+                }
+            },
+            Err(error) => Err(error),
+        };
+        match outcome {
             Ok(answers) => {
-                for ((room, reply), stored) in waiting.into_iter().zip(answers) {
+                for (Pending { room, reply, .. }, stored) in requests.into_iter().zip(answers) {
                     drop(room);
                     // Whoever has gone meanwhile will ask again, and be told of duplicates.
                     let _gone = reply.send(Ok(stored));
@@ -89,8 +90,8 @@ impl Keeper {
             }
             Err(error) => {
                 let incident = Uuid::new_v4();
-                tracing::error!(%incident, table = self.name(), requests = waiting.len(), ?error, "a batch was not stored");
-                for (room, reply) in waiting {
+                tracing::error!(%incident, table = self.name(), requests = requests.len(), ?error, "a batch was not stored");
+                for Pending { room, reply, .. } in requests {
                     drop(room);
                     let _gone = reply.send(Err(refusal(incident)));
                 }
@@ -109,42 +110,56 @@ impl Keeper {
         }
     }
 
-    async fn store_parts(&mut self, parts: Vec<Part>) -> Result<Vec<Stored>> {
+    /// Settles the batch before, so that it is known what became of it.
+    async fn clear(&mut self) -> Result<()> {
+        match self.settle().await {
+            Err(error) if !may_still_happen(&error) => {
+                tracing::warn!(table = self.name(), ?error, "a batch in doubt is void: its senders were told to retry");
+                Ok(())
+            }
+            outcome => outcome.map(drop),
+        }
+    }
+
+    /// Answers those whose source went on elsewhere; returns the others.
+    fn refuse_overtaken(&self, requests: Vec<Pending>) -> Vec<Pending> {
+        let (overtaken, others): (Vec<_>, Vec<_>) = requests.into_iter().partition(|one| self.overtaken(one));
+        for Pending { room, reply, .. } in overtaken {
+            drop(room);
+            let message = format!("table `{}`: another server went on with this source", self.name());
+            let _gone = reply.send(Err(Error::conflict(message)));
+        }
+        others
+    }
+
+    fn overtaken(&self, request: &Pending) -> bool {
+        let snapshot = self.table.snapshot();
+        request.progress.iter().any(|progress| !progress.fits(&snapshot))
+    }
+
+    async fn store_together(&mut self, requests: &[Pending]) -> Result<Vec<Stored>> {
+        if requests.is_empty() {
+            return Ok(Vec::new());
+        }
         let begun = Instant::now();
-        self.settle().await?;
-        let sizes: Vec<usize> = parts.iter().map(|part| part.ids.len()).collect();
-        let Sifted { rows, ids, kept } = self.sift(parts).await?;
+        let progress: Vec<Progress> = requests.iter().flat_map(|one| one.progress.iter().cloned()).collect();
+        let parts = requests.iter().map(|one| one.part.clone()).collect();
+        let Sifted { rows, ids, kept } = self.memory.sift(parts, &progress).await?;
         let row_count = rows.num_rows();
         let mut version = 0;
-        if row_count > 0 {
+        if row_count > 0 || progress.iter().any(Progress::moves) {
             let files = self.write(rows).await?;
-            self.unsettled = Some(Unsettled { files, ids });
+            self.unsettled = Some(Unsettled { files, ids, progress });
             version = self.settle().await?;
             self.metrics.committed(self.name(), row_count, begun.elapsed());
             self.committed.notify_one();
         }
-        let answer = |(size, kept): (usize, usize)| Stored {
+        let answer = |(request, kept): (&Pending, usize)| Stored {
             accepted: kept as u64,
-            duplicate: (size - kept) as u64,
+            duplicate: (request.part.ids.len() - kept) as u64,
             version: if kept > 0 { version } else { 0 },
         };
-        Ok(sizes.into_iter().zip(kept).map(answer).collect())
-    }
-
-    /// Drops duplicates, on the blocking pool: the window goes there and comes back.
-    async fn sift(&mut self, parts: Vec<Part>) -> Result<Sifted> {
-        let window = match self.window.take() {
-            Some(window) => window,
-            None => self.rebuild().await?,
-        };
-        let sifting = tokio::task::spawn_blocking(move || {
-            let sifted = sift(&window, &parts);
-            (window, sifted)
-        });
-        let (window, sifted) =
-            sifting.await.map_err(|cause| Error::internal("dropping duplicates failed").with_source(cause))?;
-        self.window = Some(window);
-        sifted
+        Ok(requests.iter().zip(kept).map(answer).collect())
     }
 
     async fn write(&self, rows: RecordBatch) -> Result<Vec<DataFile>> {
@@ -163,57 +178,26 @@ impl Keeper {
     /// lake has refused it for good.
     async fn settle(&mut self) -> Result<u64> {
         let Some(unsettled) = &self.unsettled else { return Ok(0) };
-        let outcome = self.commit(&unsettled.files).await;
+        let outcome = self.commit(&unsettled.files, &unsettled.progress).await;
         let stored = outcome.is_ok();
         let refused = outcome.as_ref().is_err_and(|error| !may_still_happen(error));
         let settled = self.unsettled.take_if(|_| stored || refused);
-        if let (true, Some(settled)) = (stored, settled) {
-            self.remember(settled.ids).await;
+        if let (true, Some(Unsettled { files, ids, progress })) = (stored, settled) {
+            self.memory.remember(ids, &files, &progress).await;
         }
         outcome
     }
 
-    /// Lets committed ids into the window.
-    async fn remember(&mut self, ids: Vec<IdHash>) {
-        let Some(mut window) = self.window.take() else { return };
-        // On the blocking pool: a window that grows moves all its ids.
-        let remembering = tokio::task::spawn_blocking(move || {
-            window.extend(ids);
-            window
-        });
-        self.window = remembering.await.ok();
-    }
-
-    async fn commit(&self, files: &[DataFile]) -> Result<u64> {
+    async fn commit(&self, files: &[DataFile], progress: &[Progress]) -> Result<u64> {
         let mut pauses = Pauses::new(self.attempts_max);
         loop {
-            match self.table.commit(files.to_vec(), Vec::new()).await {
+            match self.table.commit(files.to_vec(), progress.to_vec()).await {
                 Err(error) if may_still_happen(&error) && pauses.next().await => {
                     tracing::warn!(table = self.name(), ?error, "could not commit a batch, trying again");
                 }
                 outcome => return outcome,
             }
         }
-    }
-
-    /// The newest ids of the lake. They come newest first and enter oldest first.
-    async fn rebuild(&self) -> Result<Window> {
-        let newest_first = self.table.recent(self.ids_max).await?;
-        let (contract, keyer, ids_max) = (self.table.contract().clone(), self.keyer, self.ids_max);
-        let rebuilding = tokio::task::spawn_blocking(move || {
-            let mut window = Window::new(ids_max);
-            for rows in newest_first.into_iter().rev() {
-                let (tenant, id) =
-                    (position(&rows, &contract, contract.tenant)?, position(&rows, &contract, contract.id)?);
-                window.extend(keyer.hashes(&rows, tenant, id)?);
-            }
-            Ok(window)
-        });
-        let window: Result<Window> =
-            rebuilding.await.map_err(|cause| Error::internal("rebuilding the window failed").with_source(cause))?;
-        let window = window?;
-        tracing::debug!(table = self.name(), ids = window.len(), "rebuilt the dedupe window");
-        Ok(window)
     }
 
     fn name(&self) -> &str {
@@ -247,12 +231,6 @@ impl Pauses {
         self.pause = (self.pause * 2).min(PAUSE_MAX);
         true
     }
-}
-
-/// Where a column of the contract stands in rows that hold only some columns.
-fn position(rows: &RecordBatch, contract: &Contract, column: usize) -> Result<usize> {
-    let name = &contract.columns[column].name;
-    rows.schema().index_of(name).map_err(|cause| Error::internal(format!("no column `{name}`")).with_source(cause))
 }
 
 /// What the senders of a failed batch are told. The log knows more under the same incident.

@@ -46,7 +46,9 @@ impl Ingest {
         let _running = self.submits.token();
         let (lane, intaker) = self.lane(access, table)?;
         room.resize(payload.bytes()).await?;
-        let Intake { good, bad, rejected, notes } = self.intake(intaker, payload, access.owner(), door).await?;
+        let (taker, way, stamp) = (intaker.clone(), door.to_owned(), self.stamp(access.owner()));
+        let intake = self.decode(move || taker.take(payload, &stamp, &way)).await?;
+        let Intake { good, bad, places, notes } = intake;
         let (good_bytes, bad_bytes) = (bytes_of(&good.rows), bad.as_ref().map_or(0, |bad| bytes_of(&bad.rows)));
         // Columns may take more than the text they came from.
         room.resize(good_bytes + bad_bytes).await?;
@@ -61,7 +63,7 @@ impl Ingest {
         let receipt = Receipt {
             accepted: good.accepted,
             duplicate: good.duplicate,
-            rejected,
+            rejected: places.len() as u64,
             rejects: notes,
             version: good.version,
         };
@@ -90,22 +92,25 @@ impl Ingest {
         Ok((lane, intaker))
     }
 
-    /// Decodes on the blocking pool, as many requests at once as there are cores.
-    async fn intake(&self, intaker: &Intaker, payload: Payload, owner: Owner, door: &str) -> Result<Intake> {
+    /// What is known of events that come now.
+    pub(super) fn stamp(&self, owner: Owner) -> Stamp {
         let received = self.clock.now();
         let future_max = Micros::try_from(self.limits.future_max.as_micros()).unwrap_or(Micros::MAX);
-        let stamp = Stamp {
+        Stamp {
             received,
             owner,
             time_max: received.saturating_add(future_max),
             event_bytes_max: self.limits.event_bytes_max,
             dimensions_max: self.limits.dimensions_max,
-        };
+        }
+    }
+
+    /// Decodes on the blocking pool, as many requests at once as there are cores.
+    pub(super) async fn decode(&self, decoding: impl FnOnce() -> Result<Intake> + Send + 'static) -> Result<Intake> {
         let turn = Arc::clone(&self.decoders).acquire_owned().await.map_err(|_| stopping())?;
-        let (intaker, door) = (intaker.clone(), door.to_owned());
         let decoding = tokio::task::spawn_blocking(move || {
             let _turn = turn;
-            intaker.take(payload, &stamp, &door)
+            decoding()
         });
         decoding.await.map_err(|cause| Error::internal("decoding failed").with_source(cause))?
     }
@@ -113,7 +118,7 @@ impl Ingest {
     /// Hands rows to a committer and waits for its answer.
     async fn store(&self, queue: &mpsc::Sender<Pending>, part: Part, bytes: usize, room: Room) -> Result<Stored> {
         let (reply, answer) = oneshot::channel();
-        let pending = Pending { part, bytes, room, reply };
+        let pending = Pending { part: Arc::new(part), progress: Vec::new(), bytes, room, reply };
         queue.send_timeout(pending, self.limits.queue_wait_max).await.map_err(|error| match error {
             mpsc::error::SendTimeoutError::Timeout(_) => self.rooms.full(),
             mpsc::error::SendTimeoutError::Closed(_) => stopping(),

@@ -1,0 +1,131 @@
+//! Kafka topics into a table, each message once: `[sources.NAME]` with `kind = "kafka"`.
+//!
+//! In: a checked [`SourceConfig`]. Out: rows and offsets in the table, bad messages in its quarantine. The work is done in
+//! sessions (`kafka_session.rs`), one client each; this file says what a source is, and whose its messages are.
+//!
+//! **Invariant:** a source has no state of its own: a session that ends in any way is followed by one that goes on from what
+//! the table says.
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rdkafka::config::ClientConfig;
+use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+
+use super::Ingest;
+use super::haul::{Fate, Spot, without_header};
+use super::kafka_client::{connect, settings};
+use super::kafka_session::Session;
+use super::pull::Route;
+use crate::clock::Clock;
+use crate::config::{SourceConfig, SourceFormat, TenantFrom};
+use crate::contract::{Format, Reason, TenantId};
+use crate::error::Result;
+use crate::telemetry::{Metrics, PartitionLabel};
+
+/// The pause between two sessions.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// A source that is checked and has not begun.
+pub struct Source {
+    pub(super) route: Route,
+    pub(super) config: SourceConfig,
+    /// The tenant of all messages, if the operator names one.
+    tenant: Option<TenantId>,
+    settings: ClientConfig,
+    pub(super) clock: Clock,
+    pub(super) metrics: Arc<Metrics>,
+}
+
+/// Without the client's settings, which hold secrets.
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Source({:?})", self.route)
+    }
+}
+
+impl Source {
+    /// Checks what the configuration alone cannot know. `Invalid` for options that librdkafka does not take, and a tenant
+    /// that is none.
+    pub fn new(name: &str, config: &SourceConfig, clock: Clock, metrics: Arc<Metrics>) -> Result<Self> {
+        let tenant = match &config.tenant {
+            TenantFrom::Value(tenant) => {
+                Some(TenantId::parse(tenant).map_err(|fault| fault.at(format!("sources.{name}.tenant")))?)
+            }
+            TenantFrom::Event | TenantFrom::Key | TenantFrom::Header(_) => None,
+        };
+        let format = match config.format {
+            SourceFormat::Json => Format::Json,
+            SourceFormat::Protobuf => Format::Protobuf,
+        };
+        let route = Route { source: name.to_owned(), table: config.table.clone(), format };
+        Ok(Self { route, tenant, settings: settings(name, config)?, config: config.clone(), clock, metrics })
+    }
+
+    /// Reads and stores until `stop`. What was read and not stored then is read again by the next one. A session that fails
+    /// is begun anew after a pause: it has no state of its own to lose.
+    pub async fn run(self, ingest: Arc<Ingest>, stop: CancellationToken) {
+        let source = Arc::new(self);
+        while !stop.is_cancelled() {
+            let (source, ingest, stop) = (source.clone(), ingest.clone(), stop.clone());
+            let (name, runtime, ended) = (source.route.source.clone(), Handle::current(), stop.clone());
+            let session = move || {
+                let client = connect(&source.route.source, &source.settings, &source.config.topics)?;
+                Session::new(&source, &ingest, &client, runtime, stop).run()
+            };
+            match tokio::task::spawn_blocking(session).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::error!(source = %name, ?error, "a source failed, it begins again"),
+                Err(error) => tracing::error!(source = %name, %error, "a source broke down, it begins again"),
+            }
+            let _stopped = ended.run_until_cancelled(tokio::time::sleep(PAUSE)).await;
+        }
+    }
+
+    pub(super) fn label<'a>(&'a self, spot: &'a Spot) -> PartitionLabel<'a> {
+        PartitionLabel { source: &self.route.source, topic: &spot.topic, partition: spot.partition }
+    }
+
+    /// The payload without what stands in front of it, and whose it is.
+    pub(super) fn read<'m>(&self, message: &'m BorrowedMessage<'_>) -> (&'m [u8], Fate) {
+        let payload = message.payload().unwrap_or_default();
+        let whole = if self.config.confluent { without_header(self.route.format, payload) } else { Ok(payload) };
+        let payload = match whole {
+            Ok(payload) => payload,
+            Err(why) => return (payload, Fate::Refused(Reason::Malformed, why.to_owned())),
+        };
+        let fate = match (&self.tenant, &self.config.tenant) {
+            (Some(tenant), _) => Fate::Tenant(tenant.clone()),
+            (None, TenantFrom::Key) => named(message.key(), "the message's key"),
+            (None, TenantFrom::Header(name)) => named(header(message, name), &format!("the header `{name}`")),
+            (None, TenantFrom::Event | TenantFrom::Value(_)) => Fate::PerEvent,
+        };
+        (payload, fate)
+    }
+}
+
+/// The tenant that the bytes name.
+fn named(bytes: Option<&[u8]>, what: &str) -> Fate {
+    let refused = |why: String| Fate::Refused(Reason::MissingTenant, why);
+    let Some(bytes) = bytes else { return refused(format!("{what}, which should name the tenant, is missing")) };
+    let Ok(text) = std::str::from_utf8(bytes) else { return refused(format!("{what} is not UTF-8")) };
+    match TenantId::parse(text) {
+        Ok(tenant) => Fate::Tenant(tenant),
+        Err(fault) => refused(format!("{what}: {}", fault.message())),
+    }
+}
+
+/// The value of a header; of several with one name the last.
+fn header<'m>(message: &'m BorrowedMessage<'_>, name: &str) -> Option<&'m [u8]> {
+    let headers = message.headers()?;
+    // The client library panics on a name that is not UTF-8, and producers may send one.
+    let value = |index: usize| {
+        let header = catch_unwind(AssertUnwindSafe(|| headers.get(index))).ok()?;
+        header.value.filter(|_| header.key == name)
+    };
+    (0..headers.count()).rev().find_map(value)
+}

@@ -1,0 +1,385 @@
+//! One Kafka client from its start to its end: what is read becomes hauls, and hauls are stored with their offsets.
+//!
+//! ```text
+//!   poll ─► haul ─ due ─► store with offsets ─┬─ stored ───► tell Kafka the offsets (for lag tools only)
+//!     ▲                                       └─ refused ──► drop the haul
+//!     │                                                         │
+//!     └── read on from ◄── the table's own offsets ◄────────────┴── partitions that were assigned to us
+//! ```
+//!
+//! In: a [`Source`] and its client. Out: rows, offsets and bad messages in the lake.
+//!
+//! One thread polls, decides and stores, in turns. So while a haul is being stored no partition comes or goes, and what was
+//! read but not stored is in one place. Brokers send ahead meanwhile, into the client's own bounded queue.
+//!
+//! **Invariant:** where to read on is what the table says, never what Kafka remembers or this server believes.
+//! **Invariant:** a haul is stored or dropped as a whole. A drop loses nothing: its messages are read again.
+//! **Invariant:** messages that are gone before they were read are never passed over in silence.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::{CommitMode, Consumer as _};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{BorrowedMessage, Message as _};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+
+use super::haul::{Bounds, Haul, Spot};
+use super::kafka::Source;
+use super::kafka_client::{Client, Note};
+use super::pull::Position;
+use super::{Ingest, stopping};
+use crate::config::{OnGap, StartAt};
+use crate::contract::MESSAGES_MAX;
+use crate::error::{Error, Kind, Result};
+
+/// The longest time between two looks at what else there is to do, above all whether to stop.
+const POLL_MAX: Duration = Duration::from_millis(100);
+/// The pause after a fault.
+const PAUSE: Duration = Duration::from_millis(500);
+/// Time for one question to the brokers.
+const ASK_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// A partition that is ours.
+#[derive(Debug)]
+struct Place {
+    position: Position,
+    /// The next offset to read; none when the first message will tell.
+    next: Option<i64>,
+    /// A gap stopped it.
+    stopped: bool,
+}
+
+/// One client from its start to its end.
+pub(super) struct Session<'a> {
+    source: &'a Source,
+    ingest: &'a Ingest,
+    client: &'a Client,
+    runtime: Handle,
+    stop: CancellationToken,
+    places: BTreeMap<Spot, Place>,
+    topics: BTreeSet<Arc<str>>,
+    haul: Haul,
+    bounds: Bounds,
+}
+
+impl<'a> Session<'a> {
+    pub(super) fn new(
+        source: &'a Source,
+        ingest: &'a Ingest,
+        client: &'a Client,
+        runtime: Handle,
+        stop: CancellationToken,
+    ) -> Self {
+        let bounds = Bounds {
+            // Even if all of them are bad, they can be decoded at once.
+            rows_max: ingest.limits.batch_rows_max.min(MESSAGES_MAX),
+            bytes_max: ingest.haul_bytes_max(),
+            age_max: ingest.limits.batch_age_max,
+        };
+        let topics = source.config.topics.iter().map(|topic| topic.as_str().into()).collect();
+        Self { source, ingest, client, runtime, stop, places: BTreeMap::new(), topics, haul: Haul::default(), bounds }
+    }
+
+    /// Until it is told to stop. An error is the end of this client, not of the source.
+    pub(super) fn run(mut self) -> Result<()> {
+        let outcome = self.read();
+        for spot in self.places.keys() {
+            self.source.metrics.sources.released(self.source.label(spot));
+        }
+        outcome
+    }
+
+    fn read(&mut self) -> Result<()> {
+        let client = self.client;
+        while !self.stop.is_cancelled() {
+            let now = Instant::now();
+            let due = self.haul.due(&self.bounds, now);
+            let wait = due.map_or(POLL_MAX, |due| due.saturating_duration_since(now).min(POLL_MAX));
+            let polled = client.poll(wait);
+            for note in client.context().take_notes() {
+                self.note(note)?;
+            }
+            match polled {
+                Some(Ok(message)) => self.take(&message),
+                Some(Err(error)) => self.fault(&error)?,
+                None => {}
+            }
+            let now = Instant::now();
+            if self.haul.due(&self.bounds, now).is_some_and(|due| due <= now) {
+                self.store()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, note: Note) -> Result<()> {
+        match note {
+            Note::Assigned(spots) => {
+                tracing::info!(source = %self.source.route.source, partitions = ?spots, "partitions were assigned");
+                let list = match self.open(&spots) {
+                    // It stops: but a client that closes waits for its assignment to be carried out.
+                    Err(_) if self.stop.is_cancelled() => list_of(&spots, Offset::End)?,
+                    list => list?,
+                };
+                // Also when there are none: the group waits for this answer.
+                self.client.incremental_assign(&list).map_err(broken)
+            }
+            Note::Revoked(spots) => {
+                tracing::info!(source = %self.source.route.source, partitions = ?spots, "partitions went elsewhere");
+                for spot in spots {
+                    self.haul.forget(&spot);
+                    self.places.remove(&spot);
+                    self.source.metrics.sources.released(self.source.label(&spot));
+                }
+                Ok(())
+            }
+            Note::End(spot, end) => {
+                let place = self.places.get(&spot);
+                if let Some(stored) = place.and_then(|place| place.position.stored.or(place.next)) {
+                    self.source.metrics.sources.lag(self.source.label(&spot), (end - stored).max(0));
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn take(&mut self, message: &BorrowedMessage<'_>) {
+        let Some(topic) = self.topics.get(message.topic()) else { return };
+        let spot = Spot { topic: topic.clone(), partition: message.partition() };
+        // What is left in the client's queue of a partition that is not ours any more, or that was set back.
+        let Some(place) = self.places.get_mut(&spot) else { return };
+        let offset = message.offset();
+        if place.stopped || place.next.is_some_and(|next| offset < next) {
+            return;
+        }
+        place.next = Some(offset + 1);
+        let (payload, fate) = self.source.read(message);
+        self.haul.push(&spot, offset, payload, fate, Instant::now());
+    }
+
+    /// Stores the haul, or drops it and goes on from where the table stands.
+    fn store(&mut self) -> Result<()> {
+        let haul = std::mem::take(&mut self.haul);
+        let (spans, count) = (haul.spans.clone(), haul.messages.len());
+        let positions = spans.keys().filter_map(|spot| Some((spot.clone(), self.places.get(spot)?.position))).collect();
+        let storing = self.ingest.store_haul(&self.source.route, haul, &positions);
+        let landed = match self.runtime.block_on(storing) {
+            Ok(landed) => landed,
+            Err(error) => return self.drop_haul(error, count),
+        };
+        let metrics = &self.source.metrics.sources;
+        let mut offsets = TopicPartitionList::new();
+        for (spot, position) in landed.positions {
+            if let Some(span) = spans.get(&spot).filter(|span| span.messages > 0) {
+                metrics.committed(self.source.label(&spot), span.messages, span.begun.elapsed());
+            }
+            let next = Offset::Offset(position.stored.unwrap_or(0));
+            offsets.add_partition_offset(&spot.topic, spot.partition, next).map_err(broken)?;
+            if let Some(place) = self.places.get_mut(&spot) {
+                place.position = position;
+            }
+        }
+        if let Err(error) = self.client.commit(&offsets, CommitMode::Async) {
+            tracing::debug!(source = %self.source.route.source, %error, "Kafka did not take the offsets");
+        }
+        Ok(())
+    }
+
+    fn drop_haul(&mut self, error: Error, messages: usize) -> Result<()> {
+        let source = &self.source.route.source;
+        if error.kind() == Kind::Conflict {
+            self.source.metrics.sources.overtaken(source);
+            tracing::warn!(%source, messages, ?error, "another server went on with these partitions: the batch is dropped");
+        } else {
+            tracing::error!(%source, messages, ?error, "a batch was not stored: its messages are read again");
+            if error.kind() == Kind::Limited {
+                // Its columns are larger than the queue can ever be.
+                self.bounds.rows_max = (self.bounds.rows_max.min(messages) / 2).max(1);
+            }
+            self.pause();
+        }
+        let spots: Vec<Spot> =
+            self.places.iter().filter(|(_, place)| !place.stopped).map(|(spot, _)| spot.clone()).collect();
+        match self.open(&spots) {
+            Err(_) if self.stop.is_cancelled() => Ok(()),
+            list => self.go_to(list?),
+        }
+    }
+
+    /// Looks up where partitions go on, for as long as it takes; they are ours then. `Unavailable` only when it stops.
+    fn open(&mut self, spots: &[Spot]) -> Result<TopicPartitionList> {
+        let spots: Vec<Spot> = spots.iter().filter_map(|spot| self.own(spot)).collect();
+        loop {
+            let positions = self.ingest.positions(&self.source.route, spots.iter().cloned());
+            match self.runtime.block_on(positions).and_then(|(positions, started)| self.begin(positions, started)) {
+                Ok(list) => return Ok(list),
+                Err(error) => {
+                    let source = &self.source.route.source;
+                    tracing::warn!(%source, ?error, "cannot find out where to read on, asking again");
+                }
+            }
+            self.pause();
+            if self.stop.is_cancelled() {
+                return Err(stopping());
+            }
+        }
+    }
+
+    /// The same partition with the source's own topic; none when the source reads no such topic.
+    fn own(&self, spot: &Spot) -> Option<Spot> {
+        Some(Spot { topic: self.topics.get(&spot.topic)?.clone(), partition: spot.partition })
+    }
+
+    /// Turns positions into places, and into the list that says where the client reads on.
+    fn begin(&mut self, positions: BTreeMap<Spot, Position>, started: Option<i64>) -> Result<TopicPartitionList> {
+        let unread = positions.iter().filter(|(_, position)| position.stored.is_none());
+        let unread: Vec<Spot> = unread.map(|(spot, _)| spot.clone()).collect();
+        let now = self.source.clock.now() / 1_000;
+        let since = match self.source.config.start {
+            StartAt::Earliest => None,
+            StartAt::Latest => Some(started.unwrap_or(now)),
+            StartAt::Time(time) => Some(time),
+        };
+        let firsts = match since {
+            Some(since) => self.firsts(&unread, since)?,
+            None => BTreeMap::new(),
+        };
+        let mut list = TopicPartitionList::new();
+        for (spot, position) in positions {
+            let next = position.stored.or(firsts.get(&spot).copied());
+            let offset = next.map_or(Offset::Beginning, Offset::Offset);
+            list.add_partition_offset(&spot.topic, spot.partition, offset).map_err(broken)?;
+            if let (None, Some(first)) = (position.stored, next) {
+                // Stored although nothing was read yet: a restart must not begin later.
+                self.haul.reach(&spot, first, Instant::now());
+                if self.source.config.start == StartAt::Latest && started.is_none() {
+                    self.haul.started.get_or_insert(now);
+                }
+            }
+            self.places.insert(spot, Place { position, next, stopped: false });
+        }
+        Ok(list)
+    }
+
+    /// The first offsets of a time (milliseconds since 1970) or later; the end where there is none.
+    fn firsts(&self, spots: &[Spot], since: i64) -> Result<BTreeMap<Spot, i64>> {
+        if spots.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let list = list_of(spots, Offset::Offset(since))?;
+        let found = self.client.offsets_for_times(list, ASK_TIME_MAX).map_err(broken)?;
+        let mut firsts = BTreeMap::new();
+        for element in found.elements() {
+            element.error().map_err(broken)?;
+            let spot = Spot { topic: element.topic().into(), partition: element.partition() };
+            let first = match element.offset() {
+                Offset::Offset(offset) => offset,
+                _ => self.client.fetch_watermarks(&spot.topic, spot.partition, ASK_TIME_MAX).map_err(broken)?.1,
+            };
+            firsts.insert(spot, first);
+        }
+        Ok(firsts)
+    }
+
+    /// Reads on elsewhere. A partition that does not read at the moment cannot seek, and is assigned anew.
+    fn go_to(&self, list: TopicPartitionList) -> Result<()> {
+        if list.count() == 0 {
+            return Ok(());
+        }
+        let sought = self.client.seek_partitions(list, ASK_TIME_MAX).map_err(broken)?;
+        let mut idle = TopicPartitionList::new();
+        for element in sought.elements().iter().filter(|element| element.error().is_err()) {
+            idle.add_partition_offset(element.topic(), element.partition(), element.offset()).map_err(broken)?;
+        }
+        if idle.count() > 0 {
+            self.client.incremental_unassign(&idle).map_err(broken)?;
+            self.client.incremental_assign(&idle).map_err(broken)?;
+        }
+        Ok(())
+    }
+
+    fn fault(&mut self, error: &KafkaError) -> Result<()> {
+        match error {
+            KafkaError::MessageConsumption(
+                RDKafkaErrorCode::AutoOffsetReset
+                | RDKafkaErrorCode::OffsetOutOfRange
+                | RDKafkaErrorCode::LogTruncation,
+            ) => self.find_gaps(),
+            KafkaError::MessageConsumptionFatal(_) => Err(broken(error.clone())),
+            // The client has told it and goes on by itself.
+            _ => Ok(()),
+        }
+    }
+
+    /// A partition has nothing to read where it should go on. The client does not say which: all are asked.
+    fn find_gaps(&mut self) -> Result<()> {
+        let (mut found, mut list) = (false, TopicPartitionList::new());
+        for (spot, place) in self.places.iter_mut().filter(|(_, place)| !place.stopped) {
+            let next = place.next.or(place.position.stored);
+            let (low, high) = match self.client.fetch_watermarks(&spot.topic, spot.partition, ASK_TIME_MAX) {
+                Ok(watermarks) => watermarks,
+                Err(error) => {
+                    tracing::warn!(source = %self.source.route.source, ?spot, %error, "the brokers do not tell what there is");
+                    (0, i64::MAX)
+                }
+            };
+            if let Some(next) = next.filter(|next| !(low..=high).contains(next)) {
+                found = true;
+                tell_gap(self.source, spot, next, low, high);
+                if self.source.config.on_gap == OnGap::Stop {
+                    place.stopped = true;
+                    self.source.metrics.sources.stopped(self.source.label(spot));
+                    continue;
+                }
+                let skipped = u64::try_from(low - next).unwrap_or(0);
+                self.source.metrics.sources.skipped(self.source.label(spot), skipped);
+                place.next = Some(low);
+                self.haul.reach(spot, low, Instant::now());
+            }
+            let offset = place.next.map_or(Offset::Beginning, Offset::Offset);
+            list.add_partition_offset(&spot.topic, spot.partition, offset).map_err(broken)?;
+        }
+        if !found {
+            self.pause();
+        }
+        self.go_to(list)
+    }
+
+    fn pause(&self) {
+        let _stopped = self.runtime.block_on(self.stop.run_until_cancelled(tokio::time::sleep(PAUSE)));
+    }
+}
+
+/// All of these partitions at one logical offset.
+fn list_of(spots: &[Spot], offset: Offset) -> Result<TopicPartitionList> {
+    let mut list = TopicPartitionList::new();
+    for spot in spots {
+        list.add_partition_offset(&spot.topic, spot.partition, offset).map_err(broken)?;
+    }
+    Ok(list)
+}
+
+/// Says what is gone, and what can be done about it.
+fn tell_gap(source: &Source, spot: &Spot, next: i64, low: i64, high: i64) {
+    let (name, Spot { topic, partition }) = (&source.route.source, spot);
+    let what = match next < low {
+        true => "messages were deleted before they were read",
+        false => "the topic was made anew, or has lost its newest messages",
+    };
+    let way = match source.config.on_gap {
+        OnGap::Stop => format!(
+            "the partition is stopped: set sources.{name}.on_gap = \"earliest\" and restart to go on from {low}"
+        ),
+        OnGap::Earliest => format!("the partition goes on from {low}, as sources.{name}.on_gap says"),
+    };
+    tracing::error!(source = %name, %topic, partition, next, low, high, "{what}; {way}");
+}
+
+/// The client cannot go on.
+fn broken(cause: KafkaError) -> Error {
+    Error::unavailable("the Kafka client cannot go on").with_source(cause)
+}

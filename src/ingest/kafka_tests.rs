@@ -1,0 +1,271 @@
+//! Sources against a Kafka cluster that the client library brings along: where they begin and go on, whose the events are,
+//! what is refused, what is gone, and who overtakes whom.
+
+use std::time::{Duration, Instant};
+
+use rdkafka::config::ClientConfig;
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::mocking::MockCluster;
+use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer as _};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::testing::{QUARANTINE, TABLE, limits, memory, open, start, stored};
+use super::{Ingest, Source};
+use crate::clock::Clock;
+use crate::config::{KafkaOptions, OnGap, SourceConfig, StartAt, TenantFrom};
+use crate::lake::{Progress, Store};
+use crate::telemetry::Metrics;
+use std::sync::Arc;
+
+const TOPIC: &str = "calls";
+/// How long something may take that has to happen.
+const WAIT_MAX: Duration = Duration::from_secs(60);
+
+/// A cluster with one topic of two partitions, and a producer.
+struct Kafka {
+    cluster: MockCluster<'static, DefaultProducerContext>,
+    producer: BaseProducer,
+}
+
+impl Kafka {
+    fn start() -> Self {
+        let cluster = MockCluster::new(1).unwrap();
+        cluster.create_topic(TOPIC, 2, 1).unwrap();
+        let producer = ClientConfig::new().set("bootstrap.servers", cluster.bootstrap_servers()).create().unwrap();
+        Self { cluster, producer }
+    }
+
+    /// A source of this cluster, as a configuration would have it.
+    fn source(&self) -> SourceConfig {
+        let options = [("session.timeout.ms", "2000"), ("heartbeat.interval.ms", "100")];
+        SourceConfig {
+            brokers: vec![self.cluster.bootstrap_servers()],
+            topics: vec![TOPIC.to_owned()],
+            group: "tests".to_owned(),
+            table: TABLE.to_owned(),
+            options: KafkaOptions::new(options.map(|(name, value)| (name.to_owned(), value.to_owned()))),
+            ..SourceConfig::default()
+        }
+    }
+
+    fn send(&self, partition: i32, payloads: impl IntoIterator<Item = String>) {
+        for payload in payloads {
+            self.put(BaseRecord::<str, str>::to(TOPIC).partition(partition).payload(&payload));
+        }
+        self.producer.flush(WAIT_MAX).unwrap();
+    }
+
+    fn put(&self, record: BaseRecord<'_, str, str>) {
+        self.producer.send(record).map_err(|(error, _)| error).unwrap();
+    }
+}
+
+/// An event of `acme`.
+fn event(id: impl std::fmt::Display) -> String {
+    format!("{{\"tenant_id\":\"acme\",\"event_id\":\"{id}\",\"event_time\":\"2026-03-01T12:00:00Z\",\n \"mos\":4.2}}")
+}
+
+/// A server that runs one source.
+struct Server {
+    ingest: Arc<Ingest>,
+    metrics: Arc<Metrics>,
+    tasks: JoinSet<()>,
+    stop: CancellationToken,
+}
+
+impl Server {
+    async fn start(store: &Store, config: &SourceConfig) -> Self {
+        let (ingest, metrics, stop) = (start(store, limits()).await, Arc::default(), CancellationToken::new());
+        let source = Source::new("voice", config, Clock::System, Arc::clone(&metrics)).unwrap();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(source.run(ingest.clone(), stop.clone()));
+        Self { ingest, metrics, tasks, stop }
+    }
+
+    async fn stop(self) {
+        self.stop.cancel();
+        self.tasks.join_all().await;
+        self.ingest.stop().await;
+    }
+
+    /// Waits until a line of the metrics begins so.
+    async fn tells(&self, line: &str) {
+        until(line, async || self.metrics.render().lines().any(|told| told.starts_with(line))).await;
+    }
+}
+
+/// Looks until it is so.
+async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
+    let (begun, mut turns) = (Instant::now(), tokio::time::interval(Duration::from_millis(20)));
+    while !is_so().await {
+        assert!(begun.elapsed() < WAIT_MAX, "not in {WAIT_MAX:?}: {what}");
+        turns.tick().await;
+    }
+}
+
+/// The offsets that a table holds of the two partitions.
+async fn offsets(store: &Store, table: &str) -> [Option<i64>; 2] {
+    let tables = open(store).await;
+    let held = &tables[table].snapshot().txns;
+    [0, 1].map(|partition| held.get(&format!("kafka:voice:{TOPIC}:{partition}")).copied())
+}
+
+async fn reaches(store: &Store, expected: [Option<i64>; 2]) {
+    until(&format!("{expected:?}"), async || offsets(store, TABLE).await == expected).await;
+}
+
+/// The ids of a tenant's stored events, sorted.
+async fn ids(store: &Store, tenant: &str) -> Vec<String> {
+    let rows = stored(store, TABLE).await.into_iter();
+    rows.filter(|(owner, _)| owner == tenant).map(|(_, id)| id).collect()
+}
+
+fn texts<T: ToString>(ids: impl IntoIterator<Item = T>) -> Vec<String> {
+    let mut ids: Vec<String> = ids.into_iter().map(|id| id.to_string()).collect();
+    ids.sort();
+    ids
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_message_counts_once_through_restarts() {
+    let (kafka, store) = (Kafka::start(), memory());
+    kafka.send(0, (0..50).map(event));
+    // Twice in the topic, in another partition, and three that cannot be stored.
+    kafka.send(1, (40..60).map(event).chain(["{\"tenant_id\":\"acme\"}".into(), "{".into(), String::new()]));
+    let server = Server::start(&store, &kafka.source()).await;
+    reaches(&store, [Some(50), Some(23)]).await;
+    kafka.send(0, (55..70).map(event));
+    reaches(&store, [Some(65), Some(23)]).await;
+    server.tells("glasshouse_source_messages_total{source=\"voice\",topic=\"calls\",partition=\"0\"} 65").await;
+    server.stop().await;
+    assert_eq!(ids(&store, "acme").await, texts(0..70));
+    let bad = stored(&store, QUARANTINE).await;
+    assert_eq!(bad.iter().map(|(tenant, _)| tenant.as_str()).collect::<Vec<_>>(), ["", "", "acme"]);
+    assert_eq!(offsets(&store, QUARANTINE).await, [None, Some(23)]);
+
+    kafka.send(1, (65..75).map(event).chain(["}".into()]));
+    let server = Server::start(&store, &kafka.source()).await;
+    reaches(&store, [Some(65), Some(34)]).await;
+    server.stop().await;
+    assert_eq!(ids(&store, "acme").await, texts(0..75));
+    assert_eq!(stored(&store, QUARANTINE).await.len(), 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_say_whose_they_are() {
+    let kafka = Kafka::start();
+    let unowned = |id: &str| event(id).replace("\"tenant_id\":\"acme\",", "");
+    let header = |value: Option<&'static str>| OwnedHeaders::new().insert(Header { key: "who", value });
+    let texts = ["a", "b", "c", "d", "e"].map(unowned);
+    let record = |index: usize| BaseRecord::<str, str>::to(TOPIC).partition(0).payload(&texts[index]);
+    kafka.put(record(0).key("acme").headers(header(Some("globex"))));
+    kafka.put(record(1).key("globex").headers(header(Some("old")).insert(Header { key: "who", value: Some("acme") })));
+    kafka.put(record(2));
+    kafka.put(record(3).key("").headers(header(None)));
+    let foreign = event("f");
+    kafka.put(BaseRecord::<str, str>::to(TOPIC).partition(0).payload(&foreign).key("globex").headers(header(Some("globex"))));
+    kafka.producer.flush(WAIT_MAX).unwrap();
+
+    let cases = [
+        (TenantFrom::Key, [&["a"][..], &["b"]], 3),
+        (TenantFrom::Header("who".into()), [&["b"], &["a"]], 3),
+        (TenantFrom::Value("acme".into()), [&["a", "b", "c", "d", "f"], &[]], 0),
+        (TenantFrom::Event, [&["f"], &[]], 4),
+    ];
+    for (tenant, [acme, globex], bad) in cases {
+        let store = memory();
+        let server = Server::start(&store, &SourceConfig { tenant: tenant.clone(), ..kafka.source() }).await;
+        reaches(&store, [Some(5), None]).await;
+        server.stop().await;
+        assert_eq!((ids(&store, "acme").await, ids(&store, "globex").await), (sorted(acme), sorted(globex)));
+        assert_eq!(stored(&store, QUARANTINE).await.len(), bad, "{tenant:?}");
+    }
+}
+
+fn sorted(ids: &[&str]) -> Vec<String> {
+    texts(ids)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_late_start_stays_where_it_was() {
+    let (kafka, store) = (Kafka::start(), memory());
+    kafka.send(0, (0..10).map(event));
+    let latest = SourceConfig { start: StartAt::Latest, ..kafka.source() };
+    let server = Server::start(&store, &latest).await;
+    reaches(&store, [Some(10), Some(0)]).await;
+    server.stop().await;
+    // Sent while nobody reads: not before the start, and so not passed over.
+    kafka.send(0, (10..15).map(event));
+    let server = Server::start(&store, &latest).await;
+    reaches(&store, [Some(15), Some(0)]).await;
+    server.stop().await;
+    assert_eq!(ids(&store, "acme").await, texts(10..15));
+    assert!(open(&store).await[TABLE].snapshot().txns.contains_key("kafka:voice:started"));
+}
+
+/// Moves the source in the table, as another server would.
+async fn move_to(store: &Store, after: Option<i64>, next: i64) {
+    let progress = Progress { app: format!("kafka:voice:{TOPIC}:0"), after, next };
+    open(store).await[TABLE].commit(Vec::new(), vec![progress]).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_that_are_gone_stop_the_partition_unless_told() {
+    let (kafka, store) = (Kafka::start(), memory());
+    kafka.send(0, (0..10).map(event));
+    kafka.send(1, (10..20).map(event));
+    // The table has read further than the topic goes: it was made anew.
+    move_to(&store, None, 1_000).await;
+    let server = Server::start(&store, &kafka.source()).await;
+    server.tells("glasshouse_source_stopped{source=\"voice\",topic=\"calls\",partition=\"0\"} 1").await;
+    reaches(&store, [Some(1_000), Some(10)]).await;
+    kafka.send(1, (20..25).map(event));
+    reaches(&store, [Some(1_000), Some(15)]).await;
+    server.stop().await;
+    assert_eq!(ids(&store, "acme").await, texts(10..25), "the other partition goes on");
+
+    let server = Server::start(&store, &SourceConfig { on_gap: OnGap::Earliest, ..kafka.source() }).await;
+    reaches(&store, [Some(10), Some(15)]).await;
+    server.stop().await;
+    assert_eq!(ids(&store, "acme").await, texts(0..25));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_overtaken_source_goes_on_from_the_table() {
+    let (kafka, store) = (Kafka::start(), memory());
+    kafka.send(0, (0..10).map(event));
+    let server = Server::start(&store, &kafka.source()).await;
+    reaches(&store, [Some(10), None]).await;
+    // Another server has read five more, which this one has not seen yet.
+    move_to(&store, Some(10), 15).await;
+    kafka.send(0, (10..20).map(event));
+    reaches(&store, [Some(20), None]).await;
+    server.tells("glasshouse_source_overtaken_total{source=\"voice\"} 1").await;
+    assert_eq!(
+        ids(&store, "acme").await,
+        texts((0..10).chain(15..20)),
+        "what the other has read is the other's to store"
+    );
+    server.stop().await;
+}
+
+#[test]
+fn faults_of_a_source_are_told_before_it_runs() {
+    let options = |name: &str, value: &str| KafkaOptions::new([(name.to_owned(), value.to_owned())]);
+    let cases = [
+        (SourceConfig { options: options("sasl.pasword", "hunter2"), ..SourceConfig::default() }, "`sasl.pasword`"),
+        (
+            SourceConfig { options: options("session.timeout.ms", "hunter2"), ..SourceConfig::default() },
+            "session.timeout.ms",
+        ),
+        (SourceConfig { tenant: TenantFrom::Value("a\nb".into()), ..SourceConfig::default() }, "sources.voice.tenant"),
+    ];
+    for (config, expected) in cases {
+        let fault = Source::new("voice", &config, Clock::System, Arc::default()).unwrap_err();
+        assert!(fault.message().contains(expected) && !format!("{fault:?}").contains("hunter2"), "{fault:?}");
+    }
+    let secret = SourceConfig { options: options("sasl.password", "hunter2"), ..SourceConfig::default() };
+    let source = Source::new("voice", &secret, Clock::System, Arc::default()).unwrap();
+    assert!(!format!("{source:?}").contains("hunter2"));
+}

@@ -1,0 +1,205 @@
+//! What a pull source does with the lake: where it stands, and how a haul is stored with its progress.
+//!
+//! ```text
+//!   positions ◄── the table's snapshot (and its quarantine's)
+//!   haul ─► room ─► decode ─┬─► quarantine, with how far it knows the partition ─┐
+//!                           └─► (after it) the table, with the offsets ──────────┴─► landed
+//! ```
+//!
+//! **Invariant:** offsets move in the very commit that holds the rows, and only from where the haul began.
+//! **Invariant:** what cannot be accepted is in the quarantine before the offsets pass it.
+//!
+//! The quarantine remembers partitions as well, so that of two servers that read the same message one is refused there, too.
+//! Its offsets say nothing of the rows: they are where its own next commit goes on from, and may be ahead or far behind.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::batch::{Pending, Stored};
+use super::dedupe::Part;
+use super::haul::{Haul, Span, Spot};
+use super::intake::{Intake, Intaker, bytes_of};
+use super::room::Room;
+use super::{Ingest, Lane, quarantine_of, stopping};
+use crate::contract::{Format, Owner};
+use crate::error::{Error, Kind, Result};
+use crate::lake::{Progress, Table};
+use crate::telemetry::EventOutcome;
+
+/// The metrics' name for the tenants of a source's events.
+const SOURCE: &str = "(source)";
+/// Of the queue's room, one haul asks for this part at most.
+const QUEUE_SHARE: usize = 8;
+/// The pause between two looks for room in the queue.
+const ROOM_PAUSE: Duration = Duration::from_millis(50);
+
+/// Where a source's events go.
+#[derive(Debug, Clone)]
+pub(super) struct Route {
+    /// The source's name.
+    pub(super) source: String,
+    pub(super) table: String,
+    pub(super) format: Format,
+}
+
+/// Where a partition stands, as the tables know it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Position {
+    /// The next offset to read; none when nothing was stored yet.
+    pub(super) stored: Option<i64>,
+    /// The same in the quarantine.
+    pub(super) quarantined: Option<i64>,
+}
+
+/// What became of a haul.
+#[derive(Debug, Default)]
+pub(super) struct Landed {
+    /// Where its partitions stand now.
+    pub(super) positions: BTreeMap<Spot, Position>,
+    pub(super) stored: Stored,
+    pub(super) rejected: u64,
+}
+
+impl Route {
+    /// The transaction that holds a partition's offset.
+    fn app(&self, spot: &Spot) -> String {
+        format!("kafka:{}:{}:{}", self.source, spot.topic, spot.partition)
+    }
+
+    /// The transaction that holds when the source was first started. No topic has a colon in its name.
+    fn started_app(&self) -> String {
+        format!("kafka:{}:started", self.source)
+    }
+}
+
+impl Ingest {
+    /// Where these partitions stand now, and when the source was first started (milliseconds since 1970) if that is known.
+    /// Reads other servers' commits first. `Unavailable` when the lake does not answer.
+    pub(super) async fn positions(
+        &self,
+        route: &Route,
+        spots: impl IntoIterator<Item = Spot>,
+    ) -> Result<(BTreeMap<Spot, Position>, Option<i64>)> {
+        let quarantine = self.table(&quarantine_of(&route.table))?.refresh().await?;
+        let table = self.table(&route.table)?.refresh().await?;
+        let position = |spot: Spot| {
+            let app = route.app(&spot);
+            let [stored, quarantined] = [&table, &quarantine].map(|held| held.txns.get(&app).copied());
+            (spot, Position { stored, quarantined })
+        };
+        let started = table.txns.get(&route.started_app()).copied();
+        Ok((spots.into_iter().map(position).collect(), started))
+    }
+
+    /// Stores a haul that was read from `positions` on. `Conflict` when another server went on with one of its partitions;
+    /// `Limited` without a time to wait when it is larger than the queue can ever be. After any error the haul may be stored
+    /// or not: its partitions go on from their [`Ingest::positions`].
+    pub(super) async fn store_haul(
+        &self,
+        route: &Route,
+        mut haul: Haul,
+        positions: &BTreeMap<Spot, Position>,
+    ) -> Result<Landed> {
+        let (lane, intaker) = self.route_lane(&route.table)?;
+        let mut room = self.rooms.empty();
+        self.make_room(&mut room, haul.bytes()).await?;
+        let (body, messages) = (haul.take_body(), Arc::new(std::mem::take(&mut haul.messages)));
+        let (taker, stamp, way) = (intaker.clone(), self.stamp(Owner::PerEvent), route.clone());
+        let taken = messages.clone();
+        let decoding = move || taker.take_messages(way.format, &body, &taken, &stamp, &way.source);
+        let Intake { good, bad, places, .. } = self.decode(decoding).await?;
+        let (good_bytes, bad_bytes) = (bytes_of(&good.rows), bad.as_ref().map_or(0, |bad| bytes_of(&bad.rows)));
+        // Columns may take more than the text they came from.
+        self.make_room(&mut room, good_bytes + bad_bytes).await?;
+        let bad_room = room.split(bad_bytes);
+
+        let position = |spot: &Spot| positions.get(spot).copied().unwrap_or_default();
+        let mut landed = Landed { rejected: places.len() as u64, ..Landed::default() };
+        landed.positions = haul.spans.keys().map(|spot| (spot.clone(), position(spot))).collect();
+        if let Some(bad) = bad {
+            let spots: BTreeSet<&Spot> = places.iter().map(|place| &messages[*place as usize].spot).collect();
+            let passed = spots.into_iter().filter_map(|spot| {
+                let after = position(spot).quarantined;
+                // Never back: what was read before is read again after a fault, and is known by its id.
+                let next = haul.spans.get(spot)?.next.max(after.unwrap_or(0));
+                Some((spot, Progress { app: route.app(spot), after, next }))
+            });
+            let passed: Vec<_> = passed.collect();
+            for (spot, progress) in &passed {
+                landed.positions.entry((*spot).clone()).or_default().quarantined = Some(progress.next);
+            }
+            let progress = passed.into_iter().map(|(_, progress)| progress).collect();
+            let quarantine = self.lanes.get(&quarantine_of(&route.table)).map_or(&lane.queue, |lane| &lane.queue);
+            hand_over(quarantine, bad, bad_bytes, bad_room, progress).await?;
+        }
+        let offset = |(spot, span): (&Spot, &Span)| Progress {
+            app: route.app(spot),
+            after: position(spot).stored,
+            next: span.next,
+        };
+        let started = haul.started.map(|next| Progress { app: route.started_app(), after: None, next });
+        let progress = haul.spans.iter().map(offset).chain(started).collect();
+        landed.stored = hand_over(&lane.queue, good, good_bytes, room, progress).await?;
+        for (spot, span) in &haul.spans {
+            landed.positions.entry(spot.clone()).or_default().stored = Some(span.next);
+        }
+        self.count_haul(&route.table, &landed);
+        Ok(landed)
+    }
+
+    /// How much of a queue's room one haul may ask for, in bytes as they were received: its columns need room as well.
+    pub(super) fn haul_bytes_max(&self) -> usize {
+        self.limits.batch_bytes_max.min(self.limits.queue_bytes_max / QUEUE_SHARE).max(1)
+    }
+
+    fn table(&self, name: &str) -> Result<&Arc<Table>> {
+        self.tables
+            .get(name)
+            .ok_or_else(|| Error::internal(format!("a source names the table `{name}`, which is not open")))
+    }
+
+    fn route_lane(&self, table: &str) -> Result<(&Lane, &Intaker)> {
+        let lane = self.lanes.get(table).and_then(|lane| Some((lane, lane.intaker.as_ref()?)));
+        lane.ok_or_else(|| Error::internal(format!("a source names `{table}`, which takes no events")))
+    }
+
+    /// Waits for room as long as it takes: that is how a slow store slows a source down.
+    async fn make_room(&self, room: &mut Room, bytes: usize) -> Result<()> {
+        loop {
+            match room.resize(bytes).await {
+                Err(error) if error.kind() == Kind::Limited && error.wait().is_some() => {
+                    tokio::time::sleep(ROOM_PAUSE).await;
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    fn count_haul(&self, table: &str, landed: &Landed) {
+        let counts = [
+            (EventOutcome::Accepted, landed.stored.accepted),
+            (EventOutcome::Duplicate, landed.stored.duplicate),
+            (EventOutcome::Rejected, landed.rejected),
+        ];
+        for (outcome, count) in counts.into_iter().filter(|(_, count)| *count > 0) {
+            self.metrics.events(table, SOURCE, outcome, count);
+        }
+    }
+}
+
+/// Hands rows with their progress to a committer and waits for its answer, however long either takes.
+async fn hand_over(
+    queue: &mpsc::Sender<Pending>,
+    part: Part,
+    bytes: usize,
+    room: Room,
+    progress: Vec<Progress>,
+) -> Result<Stored> {
+    let (reply, answer) = oneshot::channel();
+    let pending = Pending { part: Arc::new(part), progress, bytes, room, reply };
+    queue.send(pending).await.map_err(|_| stopping())?;
+    answer.await.map_err(|_| Error::unavailable("the table's committer has ended"))?
+}

@@ -13,7 +13,7 @@ demo: need-cargo ## Build, start a server with live events of several tenants, p
 
 # The real clients are installed first: the tests start them. Nothing is ever skipped: what is missing is an error that
 # names it and says how to get it. ARGS is for cargo test: ARGS="tidy".
-test: need-cargo ## Run everything: Rust tests, real ADBC and JDBC clients, a real S3 server, kill -9 during ingest
+test: need-cargo ## Run everything: Rust tests, real ADBC and JDBC clients, a real Kafka and S3 server, kill -9 during ingest
 	@tests/clients/setup.sh
 	@cargo test --no-fail-fast $(ARGS)
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs the real clients of the test suites into .cache/: a Python environment and the JDBC harness with its drivers.
+# Installs the real clients of the test suites into .cache/: a Python environment, the JDBC harness with its drivers, and an
+# Apache Kafka.
 # Does nothing, in a fraction of a second, when nothing has changed. Needs python3, java 17 and mvn.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
@@ -8,6 +9,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 jdbc_versions=(18.3.0 17.0.0)
 venv=.cache/venv
 java=.cache/java
+kafka=.cache/kafka
 
 fail() { echo "setup: $*" >&2; exit 1; }
 need() { command -v "$1" >/dev/null || fail "$1 is missing: install it ($2)"; }
@@ -43,4 +45,17 @@ if ! is_current $java "${java_inputs[@]}"; then
     [ -f "$java/$driver" ] || fail "$driver is missing after it was fetched"
   done
   mark_current $java "${java_inputs[@]}"
+fi
+
+kafka_inputs=(tests/clients/kafka/pom.xml tests/clients/setup.sh)
+if ! is_current $kafka "${kafka_inputs[@]}"; then
+  need java "apt-get install openjdk-17-jdk-headless"
+  need mvn "apt-get install maven"
+  echo "setup: Apache Kafka in $kafka"
+  rm -rf $kafka
+  mkdir -p $kafka
+  mvn -q -B -f tests/clients/kafka/pom.xml org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies \
+    -DoutputDirectory="$PWD/$kafka" -DincludeScope=runtime \
+    || fail "maven could not fetch Apache Kafka: see the message above"
+  mark_current $kafka "${kafka_inputs[@]}"
 fi

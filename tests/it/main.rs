@@ -1,12 +1,14 @@
 //! The house from outside: whole servers, real clients, and the rules of the source tree.
 //!
-//! `tests/clients/setup.sh` installs the clients and the S3 server; without them their tests fail and say so.
+//! `tests/clients/setup.sh` installs the clients, the S3 server and Kafka; without them their tests fail and say so.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails, and says where")]
 #![expect(clippy::print_stdout, reason = "a failing test shows what the server said")]
 
+mod broker;
 mod clients;
 mod crash;
+mod kafka;
 mod s3;
 mod senders;
 mod server;

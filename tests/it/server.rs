@@ -22,7 +22,7 @@ use tempfile::TempDir;
 const SECRET: &str = "a secret that signs the tokens of the tests";
 /// Queries that one tenant may run at once, there.
 pub(crate) const TENANT_QUERIES_MAX: usize = 2;
-/// How long a server may take to answer. An unoptimised one on a busy machine needs seconds.
+/// How long a server may take to answer, or to do what it has to. An unoptimised one on a busy machine needs seconds.
 const START_MAX: Duration = Duration::from_secs(120);
 /// How often a file is looked for.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
@@ -135,6 +135,15 @@ pub(crate) fn wait_for(path: &Path, child: &mut Child, log: impl Fn() -> String)
             panic!("the process ended before it was ready ({status}):\n{}", log());
         }
         assert!(started.elapsed() < START_MAX, "the process is not ready after {START_MAX:?}:\n{}", log());
+        thread::sleep(LOOK_EVERY);
+    }
+}
+
+/// Looks until it is so; panics when it takes too long.
+pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !is_so() {
+        assert!(started.elapsed() < START_MAX, "not in {START_MAX:?}: {what}");
         thread::sleep(LOOK_EVERY);
     }
 }

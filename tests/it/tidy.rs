@@ -40,7 +40,7 @@ const ORDER: [&str; 13] = [
 const FENCES: [(&str, &str); 15] = [
     ("deltalake", "src/lake/"),
     ("deltalake_core", "src/lake/"),
-    ("rdkafka", "src/ingest/kafka.rs"),
+    ("rdkafka", "src/ingest/kafka"),
     ("jsonwebtoken", "src/tenancy/token.rs"),
     ("axum", "src/http/"),
     ("utoipa", "src/http/"),
@@ -113,10 +113,12 @@ const RULES: [Rule; 12] = [
             ("src/tenancy/keys.rs", "fn f(key: &jsonwebtoken::DecodingKey) {}"),
             ("src/lake/log.rs", "use std::{env, fs};"),
             ("src/server.rs", "#[derive(clap::Parser)] struct Args;"),
+            ("src/ingest/haul.rs", "use rdkafka::message::BorrowedMessage;"),
         ],
         good: &[
             ("src/lake/log.rs", "use deltalake_core::DeltaTable; // and not axum::Router"),
             ("src/server.rs", "use crate::http::tonic;"),
+            ("src/ingest/kafka_client.rs", "use rdkafka::client::ClientContext;"),
         ],
     },
     Rule {

@@ -1,0 +1,185 @@
+//! A real Kafka, real servers, and `kill -9`: every message is stored once, or is in quarantine once.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::broker::Broker;
+use crate::server::{Server, Setup, until};
+use crate::suite::run_python;
+
+const TOPIC: &str = "events";
+const PARTITIONS: i32 = 4;
+const TENANTS: [&str; 3] = ["acme", "globex", "initech"];
+/// Events of each tenant.
+const EVENTS: usize = 8_000;
+/// Events that are sent at once.
+const ROUND: usize = 500;
+/// How often a server is killed.
+const CRASHES: usize = 6;
+
+const CHECKS: &[&str] = &[
+    "each_tenant_sees_its_messages_once",
+    "the_lake_holds_each_message_once",
+    "the_quarantine_holds_each_bad_message_once",
+];
+
+/// A topic that is being filled, and the lake that it should end up in.
+struct Feed {
+    broker: Broker,
+    lake: TempDir,
+    sent: usize,
+    bad: Vec<String>,
+}
+
+impl Feed {
+    async fn start() -> Self {
+        let broker = Broker::start();
+        broker.create_topic(TOPIC, PARTITIONS).await;
+        Self { broker, lake: tempfile::tempdir().unwrap(), sent: 0, bad: Vec::new() }
+    }
+
+    /// A server that reads the topic. Small batches: a crash then finds some of them under way.
+    fn setup(&self) -> Setup {
+        let settings = [
+            ("SOURCES__EVENTS__KIND", "kafka"),
+            ("SOURCES__EVENTS__BROKERS", &self.broker.address),
+            ("SOURCES__EVENTS__TOPICS", TOPIC),
+            ("SOURCES__EVENTS__GROUP", "glasshouse"),
+            ("SOURCES__EVENTS__TABLE", "samples"),
+            ("SOURCES__EVENTS__OPTIONS__SESSION_TIMEOUT_MS", "1000"),
+            ("SOURCES__EVENTS__OPTIONS__HEARTBEAT_INTERVAL_MS", "100"),
+            ("INGEST__BATCH_ROWS_MAX", "400"),
+        ];
+        let settings = settings.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        Setup { lake: Some(self.lake.path().display().to_string()), settings: settings.into(), ..Setup::default() }
+    }
+
+    /// Sends the next events of each tenant: some twice, and some that cannot be stored between them.
+    fn send_round(&mut self) {
+        let mut messages = Vec::new();
+        for index in self.sent..self.sent + ROUND {
+            for tenant in TENANTS {
+                let key = format!("{tenant}-{index}");
+                let event = json!({
+                    "tenant": tenant, "id": key, "small": index,
+                    "at": 1_704_067_200_000_000_i64 + i64::try_from(index).unwrap() * 1_000_000,
+                });
+                messages.push((key.clone(), event.to_string()));
+                // A producer that sends again, now and much later: the same key goes to the same partition.
+                if index % 10 == 3 {
+                    messages.push((key.clone(), event.to_string()));
+                }
+                if let Some(old) = index.checked_sub(3 * ROUND).filter(|old| old % 7 == 2) {
+                    let key = format!("{tenant}-{old}");
+                    let mut event = event.clone();
+                    event["id"] = json!(key);
+                    messages.push((key, event.to_string()));
+                }
+                let bad = match index % 50 {
+                    7 => format!("{{\"tenant\": \"{tenant}\", \"broken\": {index}"),
+                    21 => json!({ "id": key, "at": 1, "nobodys": tenant }).to_string(),
+                    _ => continue,
+                };
+                messages.push((key, bad.clone()));
+                self.bad.push(bad);
+            }
+        }
+        self.sent += ROUND;
+        self.broker.send(TOPIC, &messages);
+    }
+
+    /// Waits until the table has read all that was sent.
+    fn wait_for_all(&self) {
+        let ends = self.broker.ends(TOPIC, PARTITIONS);
+        until("all that was sent is read", || offsets(self.lake.path()) == ends);
+    }
+
+    /// Waits until the table goes on by some commits.
+    fn wait_for_commits(&self, count: usize) {
+        let before = entries(self.lake.path()).len();
+        until("the table goes on", || entries(self.lake.path()).len() >= before + count);
+    }
+
+    fn check(&self, servers: &[&Server]) {
+        let mut facts: Value = servers[0].facts();
+        facts["flights"] = servers.iter().map(|server| json!(server.flight)).collect();
+        facts["tenants"] = json!(TENANTS);
+        facts["events"] = json!(self.sent);
+        facts["bad"] = json!(self.bad);
+        run_python("kafka_suite.py", &servers[0].write_facts(&facts), CHECKS);
+    }
+}
+
+/// The entries of the table's log, in order.
+fn entries(lake: &Path) -> Vec<String> {
+    let Ok(log) = fs::read_dir(lake.join("samples/_delta_log")) else { return Vec::new() };
+    let mut paths: Vec<_> = log.map(|entry| entry.unwrap().path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|kind| kind == "json"));
+    paths.sort();
+    paths.iter().filter_map(|path| fs::read_to_string(path).ok()).collect()
+}
+
+/// The next offset of each partition, as the table holds it.
+fn offsets(lake: &Path) -> BTreeMap<i32, i64> {
+    let mut offsets = BTreeMap::new();
+    for entry in entries(lake) {
+        for line in entry.lines() {
+            let line: Value = serde_json::from_str(line).unwrap();
+            let app = line["txn"]["appId"].as_str().and_then(|app| app.strip_prefix("kafka:events:events:"));
+            if let Some(partition) = app {
+                offsets.insert(partition.parse().unwrap(), line["txn"]["version"].as_i64().unwrap());
+            }
+        }
+    }
+    offsets
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_while_it_reads() {
+    let mut feed = Feed::start().await;
+    feed.send_round();
+    let setup = feed.setup();
+    let mut server = Server::start(&setup);
+    for crash in 0..CRASHES {
+        feed.send_round();
+        // More than it has read when it dies, and each time at another point.
+        feed.send_round();
+        feed.wait_for_commits(1 + crash % 3);
+        server.kill();
+        server = Server::start(&setup);
+    }
+    while feed.sent < EVENTS {
+        feed.send_round();
+    }
+    feed.wait_for_all();
+    feed.check(&[&server]);
+    assert!(server.stop(), "the server should stop by itself when asked");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_servers_share_a_topic() {
+    let mut feed = Feed::start().await;
+    let setup = feed.setup();
+    // One after the other: the first makes the tables, the second finds them.
+    let mut servers = vec![Server::start(&setup), Server::start(&setup)];
+    for _ in 0..CRASHES {
+        feed.send_round();
+        feed.send_round();
+        feed.wait_for_commits(2);
+        // The older one dies, the other takes its partitions over, and a new one joins.
+        servers.remove(0).kill();
+        servers.push(Server::start(&setup));
+    }
+    while feed.sent < EVENTS {
+        feed.send_round();
+    }
+    feed.wait_for_all();
+    feed.check(&[&servers[0], &servers[1]]);
+    for server in servers {
+        assert!(server.stop(), "the server should stop by itself when asked");
+    }
+}

@@ -164,7 +164,9 @@ async fn messages_say_whose_they_are() {
     kafka.put(record(2));
     kafka.put(record(3).key("").headers(header(None)));
     let foreign = event("f");
-    kafka.put(BaseRecord::<str, str>::to(TOPIC).partition(0).payload(&foreign).key("globex").headers(header(Some("globex"))));
+    kafka.put(
+        BaseRecord::<str, str>::to(TOPIC).partition(0).payload(&foreign).key("globex").headers(header(Some("globex"))),
+    );
     kafka.producer.flush(WAIT_MAX).unwrap();
 
     let cases = [

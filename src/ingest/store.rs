@@ -67,8 +67,7 @@ impl Keeper {
     }
 
     /// Stores the rows of all requests in one commit and answers each.
-    pub(super) async fn store(&mut self, requests: Vec<Pending>) {
-        let mut requests = requests;
+    pub(super) async fn store(&mut self, mut requests: Vec<Pending>) {
         let outcome = match self.clear().await {
             Ok(()) => loop {
                 requests = self.refuse_overtaken(requests);

@@ -46,7 +46,7 @@ impl Feed {
     fn setup(&self) -> Setup {
         let settings = [
             ("SOURCES__EVENTS__KIND", "kafka"),
-            ("SOURCES__EVENTS__BROKERS", &self.broker.address),
+            ("SOURCES__EVENTS__BROKERS", self.broker.address.as_str()),
             ("SOURCES__EVENTS__TOPICS", TOPIC),
             ("SOURCES__EVENTS__GROUP", "glasshouse"),
             ("SOURCES__EVENTS__TABLE", "samples"),
@@ -98,9 +98,11 @@ impl Feed {
         until("all that was sent is read", || offsets(self.lake.path()) == ends);
     }
 
-    /// Waits until the table goes on by some commits.
-    fn wait_for_commits(&self, count: usize) {
+    /// Sends two rounds, of which some commits are then there, and most are not.
+    fn send_and_wait_for_commits(&mut self, count: usize) {
         let before = entries(self.lake.path()).len();
+        self.send_round();
+        self.send_round();
         until("the table goes on", || entries(self.lake.path()).len() >= before + count);
     }
 
@@ -145,10 +147,8 @@ async fn killed_while_it_reads() {
     let setup = feed.setup();
     let mut server = Server::start(&setup);
     for crash in 0..CRASHES {
-        feed.send_round();
-        // More than it has read when it dies, and each time at another point.
-        feed.send_round();
-        feed.wait_for_commits(1 + crash % 3);
+        // Each time at another point.
+        feed.send_and_wait_for_commits(1 + crash % 3);
         server.kill();
         server = Server::start(&setup);
     }
@@ -167,9 +167,7 @@ async fn two_servers_share_a_topic() {
     // One after the other: the first makes the tables, the second finds them.
     let mut servers = vec![Server::start(&setup), Server::start(&setup)];
     for _ in 0..CRASHES {
-        feed.send_round();
-        feed.send_round();
-        feed.wait_for_commits(2);
+        feed.send_and_wait_for_commits(2);
         // The older one dies, the other takes its partitions over, and a new one joins.
         servers.remove(0).kill();
         servers.push(Server::start(&setup));

@@ -1,31 +1,31 @@
 # What a contributor types. `make` alone lists it. Nothing here is installed outside this folder: see .cache/ and target/.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint docs bench need-cargo need-python3
+.PHONY: help demo test lint docs bench need-cargo need-openssl need-python3
 MAKEFLAGS += --no-print-directory
 ARGS ?=
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: need-cargo ## Build, start a server with live events of several tenants, print what to paste (ARGS="--rate 5000")
+demo: need-cargo need-openssl ## Build, start a server with live events of several tenants, print what to paste (ARGS="--rate 5000")
 	@cargo run --bin glasshouse -- demo $(ARGS)
 
 # The real clients are installed first: the tests start them. Nothing is ever skipped: what is missing is an error that
 # names it and says how to get it. ARGS is for cargo test: ARGS="tidy".
-test: need-cargo ## Run everything: Rust tests, real ADBC and JDBC clients, a real Kafka and S3 server, kill -9 during ingest
+test: need-cargo need-openssl ## Run everything: Rust tests, real ADBC and JDBC clients, a real Kafka and S3 server, kill -9 during ingest
 	@tests/clients/setup.sh
 	@cargo test --no-fail-fast $(ARGS)
 
-lint: need-cargo ## Check the format, and every lint with warnings denied
+lint: need-cargo need-openssl ## Check the format, and every lint with warnings denied
 	@cargo fmt --check
 	@cargo clippy --all-targets -- -D warnings
 
-docs: need-cargo ## Build the documentation with warnings denied: target/doc/glasshouse/index.html
+docs: need-cargo need-openssl ## Build the documentation with warnings denied: target/doc/glasshouse/index.html
 	@RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --lib
 
 # The release build alone takes half an hour on two cores. ARGS picks one: "transfer", "select1", "freshness".
-bench: need-cargo need-python3 ## Measure against peers, side by side, and print ratios
+bench: need-cargo need-openssl need-python3 ## Measure against peers, side by side, and print ratios
 	@cargo build --release --bin glasshouse
 	@[ -x .cache/bench/bin/python ] || python3 -m venv .cache/bench
 	@.cache/bench/bin/pip install --quiet --disable-pip-version-check -r bench/requirements.txt
@@ -35,6 +35,14 @@ bench: need-cargo need-python3 ## Measure against peers, side by side, and print
 
 need-cargo:
 	@command -v cargo >/dev/null || { echo "make: cargo is missing: install Rust from https://rustup.rs" >&2; exit 1; }
+
+# The Kafka client is built against the system's OpenSSL.
+need-openssl:
+	@pkg-config --exists openssl 2>/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
+	  && echo "make: installing libssl-dev and pkg-config" \
+	  && { apt-get install -qq -y libssl-dev pkg-config >/dev/null 2>&1 || { apt-get update -qq \
+	    && apt-get install -qq -y libssl-dev pkg-config >/dev/null; }; }; } \
+	  || { echo "make: OpenSSL's headers are missing: install them (apt-get install libssl-dev pkg-config)" >&2; exit 1; }
 
 need-python3:
 	@command -v python3 >/dev/null || { echo "make: python3 is missing: install it (apt-get install python3 python3-venv)" >&2; exit 1; }

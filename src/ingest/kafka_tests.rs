@@ -38,7 +38,8 @@ impl Kafka {
 
     /// A source of this cluster, as a configuration would have it.
     fn source(&self) -> SourceConfig {
-        let options = [("session.timeout.ms", "2000"), ("heartbeat.interval.ms", "100")];
+        // The cluster takes 3 s to form a group; a member must not be given up before that.
+        let options = [("session.timeout.ms", "10000"), ("heartbeat.interval.ms", "100")];
         SourceConfig {
             brokers: vec![self.cluster.bootstrap_servers()],
             topics: vec![TOPIC.to_owned()],
@@ -175,14 +176,17 @@ async fn messages_say_whose_they_are() {
         (TenantFrom::Value("acme".into()), [&["a", "b", "c", "d", "f"], &[]], 0),
         (TenantFrom::Event, [&["f"], &[]], 4),
     ];
-    for (tenant, [acme, globex], bad) in cases {
+    // At once, each in a group of its own.
+    let cases = cases.into_iter().enumerate().map(async |(group, (tenant, [acme, globex], bad))| {
         let store = memory();
-        let server = Server::start(&store, &SourceConfig { tenant: tenant.clone(), ..kafka.source() }).await;
+        let config = SourceConfig { tenant: tenant.clone(), group: format!("tests-{group}"), ..kafka.source() };
+        let server = Server::start(&store, &config).await;
         reaches(&store, [Some(5), None]).await;
         server.stop().await;
         assert_eq!((ids(&store, "acme").await, ids(&store, "globex").await), (sorted(acme), sorted(globex)));
         assert_eq!(stored(&store, QUARANTINE).await.len(), bad, "{tenant:?}");
-    }
+    });
+    futures::future::join_all(cases).await;
 }
 
 fn sorted(ids: &[&str]) -> Vec<String> {

@@ -262,7 +262,8 @@ fn a_sources_faults_are_told() {
         (with("options.auto_offset_reset = \"latest\""), "set `start` and `on_gap`"),
         (with("options.sasl.password = \"(redacted)\""), "is the placeholder"),
         (with("").replace("calls.v1", "^calls"), "topics[0]: is no topic"),
-        (with("").replace("b:9092", ""), "brokers[1]: must be one `host:port`"),
+        (with("").replace("b:9092", ""), "brokers[1]: must not be empty"),
+        (with("").replace("\"b:9092\"", "\"b:9092,c:9092\""), "brokers[1]: must be one `host:port`"),
         (with("").replace("\"kafka\"", "\"kinesis\""), "must be \"kafka\""),
     ];
     for (text, expected) in cases {

@@ -1,7 +1,7 @@
 //! Exact dedupe within a bounded window: the newest event ids of one table, each a keyed 128-bit hash of (tenant, id).
 //!
-//! In: parts of a batch, each with the hashes of its rows ([`Keyer`]). Out: the rows to store, and counts per part
-//! ([`sift`]). Ids enter the [`Window`] only when their commit has succeeded: a failed one has nothing to give back.
+//! In: parts of a batch, each with the hashes of its rows ([`Keyer`]). Out: which of them are new ([`sift`]), and the rows
+//! that remain ([`remaining`]). Ids enter the [`Window`] only when their commit has succeeded: a failed one has nothing to give back.
 //!
 //! **Invariant:** the hash is keyed with random bits of this process: nobody outside can make two ids collide.
 //! **Invariant:** a full window forgets its oldest id first. One id costs 16 bytes and 6 to 12 of index.
@@ -84,16 +84,17 @@ impl Window {
         self.ids.len()
     }
 
-    /// Remembers stored ids, oldest first, and forgets as many old ones as it must.
-    pub(super) fn extend(&mut self, stored: impl IntoIterator<Item = IdHash>) {
-        for id in stored {
-            if self.ids_max > 0 && !self.contains(id) {
-                self.push(id);
-            }
-        }
+    /// Remembers stored ids, oldest first; returns how many it had to forget for that.
+    pub(super) fn extend(&mut self, stored: impl IntoIterator<Item = IdHash>) -> usize {
+        stored.into_iter().filter(|id| self.push(*id)).count()
     }
 
-    fn push(&mut self, id: IdHash) {
+    /// Remembers an id, also one that is there already. Whether one was forgotten, if only this one itself.
+    fn push(&mut self, id: IdHash) -> bool {
+        if self.ids_max == 0 {
+            return true;
+        }
+        let full = self.ids.len() == self.ids_max;
         let slot = if self.ids.len() < self.ids_max {
             if self.ids.len() == self.ids.capacity() {
                 // Doubles like any vector, but never past the bound.
@@ -112,6 +113,7 @@ impl Window {
         };
         let slot = u32::try_from(slot).expect("a window has at most 2^32 - 1 slots");
         self.slots.insert_unique(short(id), slot, |&other| short(self.ids[other as usize]));
+        full
     }
 }
 
@@ -141,37 +143,33 @@ pub(super) struct Sifted {
     pub(super) kept: Vec<usize>,
 }
 
-/// Drops rows whose id is in the window or earlier in the same batch. Pure: the window is not changed.
-pub(super) fn sift<P: Borrow<Part>>(window: &Window, parts: &[P]) -> Result<Sifted> {
-    let parts: Vec<&Part> = parts.iter().map(Borrow::borrow).collect();
-    let rows_max = parts.iter().map(|part| part.ids.len()).sum();
-    let mut ids: Vec<IdHash> = Vec::with_capacity(rows_max);
-    let mut seen: HashTable<usize> = HashTable::with_capacity(rows_max);
-    let mut kept = Vec::with_capacity(parts.len());
-    let mut remaining = Vec::with_capacity(parts.len());
-    for part in &parts {
-        let before = ids.len();
-        let mut keep = Vec::with_capacity(part.ids.len());
-        for &id in &part.ids {
-            let new = !window.contains(id)
-                && match seen.entry(short(id), |&at| ids[at] == id, |&at| short(ids[at])) {
-                    Entry::Occupied(_) => false,
-                    Entry::Vacant(entry) => {
-                        entry.insert(ids.len());
-                        true
-                    }
-                };
-            if new {
-                ids.push(id);
-            }
-            keep.push(new);
+/// For each row of each part whether it is new: its id is neither in the window nor earlier in the batch.
+pub(super) fn sift<P: Borrow<Part>>(window: &Window, parts: &[P]) -> Vec<Vec<bool>> {
+    let rows_max = parts.iter().map(|part| part.borrow().ids.len()).sum();
+    let mut seen: HashTable<IdHash> = HashTable::with_capacity(rows_max);
+    let mut is_new = |id: IdHash| match seen.entry(short(id), |other| *other == id, |other| short(*other)) {
+        Entry::Occupied(_) => false,
+        Entry::Vacant(entry) => {
+            entry.insert(id);
+            !window.contains(id)
         }
+    };
+    parts.iter().map(|part| part.borrow().ids.iter().map(|id| is_new(*id)).collect()).collect()
+}
+
+/// The rows of the parts that `keep` names.
+pub(super) fn remaining<P: Borrow<Part>>(parts: &[P], keep: Vec<Vec<bool>>) -> Result<Sifted> {
+    let (mut ids, mut kept) = (Vec::new(), Vec::with_capacity(parts.len()));
+    let mut rows = Vec::with_capacity(parts.len());
+    for (part, keep) in parts.iter().map(Borrow::borrow).zip(keep) {
+        let before = ids.len();
+        ids.extend(part.ids.iter().zip(&keep).filter(|(_, keep)| **keep).map(|(id, _)| *id));
         kept.push(ids.len() - before);
-        remaining.push(filter(&part.rows, keep)?);
+        rows.push(filter(&part.rows, keep)?);
     }
-    let schema = parts.first().map(|part| part.rows.schema());
+    let schema = parts.first().map(|part| part.borrow().rows.schema());
     let schema = schema.ok_or_else(|| Error::internal("an empty batch has nothing to sift"))?;
-    let rows = concat_batches(&schema, &remaining).map_err(|cause| internal(cause, "cannot join a batch's rows"))?;
+    let rows = concat_batches(&schema, &rows).map_err(|cause| internal(cause, "cannot join a batch's rows"))?;
     Ok(Sifted { rows, ids, kept })
 }
 
@@ -216,13 +214,10 @@ mod tests {
                 // Few distinct low halves: entries collide in the index and must still be told apart.
                 let id = u128::from(state >> 61) | (u128::from((state >> 40) % 40) << 64);
                 assert_eq!(window.contains(id), oracle.contains(&id));
-                window.extend([id]);
-                if ids_max > 0 && !oracle.contains(&id) {
-                    oracle.push_back(id);
-                    if oracle.len() > ids_max {
-                        oracle.pop_front();
-                    }
-                }
+                let forgotten = window.extend([id]);
+                oracle.push_back(id);
+                assert_eq!(forgotten, oracle.len().saturating_sub(ids_max));
+                oracle.drain(..forgotten);
                 assert_eq!(window.len(), oracle.len());
                 assert!(oracle.iter().all(|&id| window.contains(id)));
             }
@@ -249,7 +244,9 @@ mod tests {
             part(&keyer, &[("b", "0"), ("a", "1")]),
             part(&keyer, &[("a", "2")]),
         ];
-        let sifted = sift(&window, &parts).unwrap();
+        let keep = sift(&window, &parts);
+        assert_eq!(keep, [&[false, true, false, true][..], &[false, false], &[true]]);
+        let sifted = remaining(&parts, keep).unwrap();
         assert_eq!(sifted.kept, [2, 0, 1]);
         assert_eq!(sifted.rows.column(0).as_string::<i32>().iter().flatten().collect::<Vec<_>>(), ["a", "b", "a"]);
         assert_eq!(sifted.rows.column(1).as_string::<i32>().iter().flatten().collect::<Vec<_>>(), ["1", "0", "2"]);

@@ -1,22 +1,33 @@
-//! What the dedupe of one table remembers: rebuilt from the lake at the start, and caught up when it has to know more.
+//! What of a table the dedupe knows: the newest ids in a window, and for the rest the files to look into.
 //!
-//! In: what this server commits, and what it sees others commit. Out: parts without what was stored before.
+//! ```text
+//!   rows ─► in the window, or earlier in the batch? ─► in a file of its day that the window does not cover? ─► new
+//!             ▲                                          ▲
+//!             └── ids of this server's commits, and ─────┴── files, once the window has forgotten their first id
+//!                 of others', read as they come
+//! ```
 //!
-//! Rows that other servers write are not read back as they come: that would cost every server the work of all. But when a
-//! part of a source moves here that another server has read before, all that others have written so far is read first: an
-//! event that stands twice in that part, once before and once after the move, is then counted once.
+//! In: parts of a batch. Out: what of them is stored nowhere in the table up to a version, and that version: a commit that
+//! follows it has to be refused when others have added rows since, and the parts are brought here again.
 //!
+//! **Invariant:** each file of the version that was seen is in the window as a whole, or it is looked into.
 //! **Invariant:** ids enter the window when, and only when, their rows are committed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use arrow::compute::{concat_batches, filter_record_batch};
 use arrow::record_batch::RecordBatch;
+use futures::{StreamExt as _, TryStreamExt as _};
 
-use super::dedupe::{IdHash, Keyer, Part, Sifted, Window, sift};
+use super::cover::Cover;
+use super::dedupe::{IdHash, Keyer, Part, Sifted, Window, remaining, sift};
 use crate::contract::Contract;
 use crate::error::{Error, Result};
-use crate::lake::{DataFile, Progress, Snapshot, Table};
+use crate::lake::{DataFile, Keys, Snapshot, Table};
+
+/// Files whose ids are read at once.
+const READS_MAX: usize = 8;
 
 /// The memory of one table.
 #[derive(Debug)]
@@ -28,16 +39,22 @@ pub(super) struct Memory {
     known: Option<Known>,
 }
 
-/// What is known, and how much of the table that is.
+/// What is known, and of which version.
 #[derive(Debug)]
 struct Known {
     window: Window,
-    /// All files of this version are in the window, or were, but for `foreign`.
+    cover: Cover,
     seen: Arc<Snapshot>,
-    /// Others' files that nobody has read yet, oldest first: no more than the window could hold.
-    foreign: Vec<Arc<DataFile>>,
-    /// Sources whose rows up to here are in the window, or were.
-    sources: BTreeMap<String, i64>,
+    /// Files behind `seen` that are taken in already: ours, and others' that were read before a fault.
+    taken: BTreeSet<Arc<str>>,
+}
+
+/// What of a batch is new.
+#[derive(Debug)]
+pub(super) struct News {
+    pub(super) sifted: Sifted,
+    /// The version with which the batch was compared.
+    pub(super) seen: u64,
 }
 
 impl Memory {
@@ -48,111 +65,164 @@ impl Memory {
         Ok(memory)
     }
 
-    /// Drops what was stored before. `progress` says which sources the parts come from, and from where on.
-    pub(super) async fn sift(&mut self, parts: Vec<Arc<Part>>, progress: &[Progress]) -> Result<Sifted> {
+    /// Drops what is stored already.
+    pub(super) async fn sift(&mut self, parts: Vec<Arc<Part>>) -> Result<News> {
         let mut known = match self.known.take() {
             Some(known) => known,
             None => self.rebuild().await?,
         };
-        if progress.iter().any(|progress| known.sources.get(&progress.app).copied() != progress.after) {
-            known = self.catch_up(known).await?;
+        if let Err(error) = self.catch_up(&mut known).await {
+            self.known = Some(known);
+            return Err(error);
         }
         // On the blocking pool: the window goes there and comes back.
+        let sent = parts.clone();
         let sifting = tokio::task::spawn_blocking(move || {
-            let sifted = sift(&known.window, &parts);
-            (known, sifted)
+            let keep = sift(&known.window, &sent);
+            (known, keep)
         });
-        let (known, sifted) =
-            sifting.await.map_err(|cause| Error::internal("dropping duplicates failed").with_source(cause))?;
+        let (known, mut keep) = sifting.await.map_err(|cause| failed("dropping duplicates", cause))?;
+        let seen = known.seen.version;
+        let suspects = suspects(&known.cover, self.table.contract(), &parts, &keep);
         self.known = Some(known);
-        sifted
+        if let Some(Suspects { files, keys, rows }) = suspects? {
+            let stored = self.table.stored(&files, keys).await?;
+            for ((part, row), _) in rows.into_iter().zip(stored).filter(|(_, stored)| *stored) {
+                keep[part][row] = false;
+            }
+        }
+        let copying = tokio::task::spawn_blocking(move || remaining(&parts, keep));
+        let sifted = copying.await.map_err(|cause| failed("dropping duplicates", cause))??;
+        Ok(News { sifted, seen })
     }
 
-    /// Remembers what was committed just now.
-    pub(super) async fn remember(&mut self, ids: Vec<IdHash>, files: &[DataFile], progress: &[Progress]) {
+    /// Remembers what was committed just now, as `version`.
+    pub(super) async fn remember(&mut self, ids: Vec<IdHash>, files: Vec<DataFile>, version: u64) {
         let Some(mut known) = self.known.take() else { return };
-        let (now, ids_max) = (self.table.snapshot(), self.ids_max as u64);
-        let own: BTreeSet<Arc<str>> = files.iter().map(|file| file.path.clone()).collect();
-        let moved: Vec<_> = progress.iter().map(|progress| (progress.app.clone(), progress.next)).collect();
+        let now = self.table.snapshot();
         // On the blocking pool: a window that grows moves all its ids.
         let remembering = tokio::task::spawn_blocking(move || {
-            if now.version > known.seen.version + 1 {
-                let others = now.since(&known.seen).into_iter().filter(|file| !own.contains(&file.path));
-                known.foreign.extend(others);
-                bound(&mut known.foreign, ids_max);
+            known.take_in(files.into_iter().map(Arc::new).collect(), ids);
+            if now.version == version {
+                known.see(now);
             }
-            known.seen = now;
-            known.sources.extend(moved);
-            known.window.extend(ids);
             known
         });
         self.known = remembering.await.ok();
     }
 
-    /// Reads what others have committed so far.
-    async fn catch_up(&self, mut known: Known) -> Result<Known> {
+    /// Takes in what others have committed so far.
+    async fn catch_up(&self, known: &mut Known) -> Result<()> {
         let now = self.table.snapshot();
-        let mut files = std::mem::take(&mut known.foreign);
-        files.extend(now.since(&known.seen));
-        bound(&mut files, self.ids_max as u64);
-        let count = files.len();
-        let rows = self.table.keys(files).await?;
-        let (keyer, contract) = (self.keyer, self.table.contract().clone());
-        let absorbing = tokio::task::spawn_blocking(move || {
-            absorb(&mut known.window, keyer, &contract, rows)?;
-            Ok(known)
-        });
-        let known: Result<Known> =
-            absorbing.await.map_err(|cause| Error::internal("catching up failed").with_source(cause))?;
-        tracing::info!(table = self.name(), files = count, "a source moved here: read the ids that others have stored");
-        Ok(Known { seen: now.clone(), sources: now.txns.clone(), ..known? })
+        if now.version == known.seen.version {
+            return Ok(());
+        }
+        let added = now.since(&known.seen);
+        if now.files.len() < known.seen.files.len() + added.len() {
+            known.cover.retain_live(&now);
+        }
+        let others: Vec<_> = added.into_iter().filter(|file| !known.taken.contains(&file.path)).collect();
+        let count = others.len();
+        self.absorb(known, others).await?;
+        if count > 0 {
+            tracing::debug!(table = self.table.contract().name, files = count, "took in what other writers stored");
+        }
+        known.see(now);
+        Ok(())
     }
 
-    /// The newest ids of the lake. They come newest first and enter oldest first.
+    /// The newest ids of the lake.
     async fn rebuild(&self) -> Result<Known> {
-        // Taken before the files are read: what is committed meanwhile counts as unread, and is at worst read twice.
         let seen = self.table.snapshot();
-        let mut rows = self.table.recent(self.ids_max).await?;
-        rows.reverse();
-        let (keyer, contract, ids_max) = (self.keyer, self.table.contract().clone(), self.ids_max);
-        let rebuilding = tokio::task::spawn_blocking(move || {
-            let mut window = Window::new(ids_max);
-            absorb(&mut window, keyer, &contract, rows)?;
-            Ok(window)
-        });
-        let window: Result<Window> =
-            rebuilding.await.map_err(|cause| Error::internal("rebuilding the window failed").with_source(cause))?;
-        let window = window?;
-        tracing::debug!(table = self.name(), ids = window.len(), "rebuilt the dedupe window");
-        let sources = seen.txns.clone();
-        Ok(Known { window, seen, foreign: Vec::new(), sources })
+        let (window, files) = (Window::new(self.ids_max), seen.files.to_vec());
+        let mut known = Known { window, cover: Cover::default(), seen, taken: BTreeSet::new() };
+        self.absorb(&mut known, files).await?;
+        known.taken.clear();
+        tracing::debug!(table = self.table.contract().name, ids = known.window.len(), "rebuilt the dedupe window");
+        Ok(known)
     }
 
-    fn name(&self) -> &str {
-        &self.table.contract().name
+    /// Takes files in, oldest first: into the window only what can stay there. After an error those that were taken in are
+    /// noted.
+    async fn absorb(&self, known: &mut Known, mut files: Vec<Arc<DataFile>>) -> Result<()> {
+        files.sort_unstable_by_key(|file| (file.received.map(|(_, latest)| latest), file.modified));
+        let mut rows = 0;
+        let fit = files.iter().rev().take_while(|file| {
+            let wanted = rows < self.ids_max as u64;
+            rows += file.rows;
+            wanted
+        });
+        let newest = files.split_off(files.len() - fit.count());
+        known.taken.extend(files.iter().map(|file| file.path.clone()));
+        known.cover.leave(files);
+        let reads =
+            futures::stream::iter(newest).map(|file| async move { Ok::<_, Error>((self.read(&file).await?, file)) });
+        let mut reads = reads.buffered(READS_MAX);
+        while let Some((ids, file)) = reads.try_next().await? {
+            known.take_in(vec![file], ids);
+        }
+        Ok(())
+    }
+
+    /// The ids of a file.
+    async fn read(&self, file: &DataFile) -> Result<Vec<IdHash>> {
+        let rows = self.table.keys(file).await?;
+        let (keyer, contract) = (self.keyer, self.table.contract().clone());
+        let hashing = tokio::task::spawn_blocking(move || hashes(keyer, &contract, rows));
+        hashing.await.map_err(|cause| failed("reading ids", cause))?
     }
 }
 
-/// Lets the ids of stored rows into the window, oldest first.
-fn absorb(window: &mut Window, keyer: Keyer, contract: &Contract, rows: Vec<RecordBatch>) -> Result<()> {
+impl Known {
+    /// Lets the ids of files into the window.
+    fn take_in(&mut self, files: Vec<Arc<DataFile>>, ids: Vec<IdHash>) {
+        self.taken.extend(files.iter().map(|file| file.path.clone()));
+        self.cover.push(files, ids.len());
+        self.cover.forget(self.window.extend(ids));
+    }
+
+    /// All of this version is taken in.
+    fn see(&mut self, version: Arc<Snapshot>) {
+        (self.seen, self.taken) = (version, BTreeSet::new());
+    }
+}
+
+/// Rows that the window does not know, and files behind it that may hold them.
+struct Suspects {
+    files: Vec<Arc<DataFile>>,
+    keys: Keys,
+    /// Each one's part and row.
+    rows: Vec<(usize, usize)>,
+}
+
+/// The kept rows that are as old as files which the window does not cover. None when there are none, as mostly.
+fn suspects(cover: &Cover, contract: &Contract, parts: &[Arc<Part>], keep: &[Vec<bool>]) -> Result<Option<Suspects>> {
+    let (mut days, mut rows, mut batches) = (BTreeSet::new(), Vec::new(), Vec::new());
+    let internal = |cause| Error::internal("cannot pick rows to look up").with_source(cause);
+    for (index, (part, keep)) in parts.iter().zip(keep).enumerate() {
+        let old = cover.old(contract, &part.rows, keep, &mut days)?;
+        if old.contains(&true) {
+            rows.extend(old.iter().enumerate().filter(|(_, old)| **old).map(|(row, _)| (index, row)));
+            batches.push(filter_record_batch(&part.rows, &old.into()).map_err(internal)?);
+        }
+    }
+    let Some(first) = batches.first() else { return Ok(None) };
+    let keys = Keys::of(contract, &concat_batches(&first.schema(), &batches).map_err(internal)?)?;
+    Ok(Some(Suspects { files: cover.files(&days), keys, rows }))
+}
+
+fn failed(what: &str, cause: tokio::task::JoinError) -> Error {
+    Error::internal(format!("{what} failed")).with_source(cause)
+}
+
+/// The hashes of rows that hold the (tenant, id) columns.
+fn hashes(keyer: Keyer, contract: &Contract, rows: Vec<RecordBatch>) -> Result<Vec<IdHash>> {
+    let mut ids = Vec::new();
     for rows in rows {
         let (tenant, id) = (position(&rows, contract, contract.tenant)?, position(&rows, contract, contract.id)?);
-        window.extend(keyer.hashes(&rows, tenant, id)?);
+        ids.extend(keyer.hashes(&rows, tenant, id)?);
     }
-    Ok(())
-}
-
-/// Leaves the newest files that hold no more than `rows_max` rows, but for the oldest of them.
-fn bound(files: &mut Vec<Arc<DataFile>>, rows_max: u64) {
-    files.sort_by_key(|file| (file.received.map(|(_, latest)| latest), file.modified));
-    let mut rows = 0;
-    let kept = files.iter().rev().take_while(|file| {
-        let wanted = rows < rows_max;
-        rows += file.rows;
-        wanted
-    });
-    let kept = kept.count();
-    files.drain(..files.len() - kept);
+    Ok(ids)
 }
 
 /// Where a column of the contract stands in rows that hold only some columns.

@@ -35,12 +35,13 @@ mod store;
 
 mod memory;
 
+mod cover;
 mod dedupe;
 
 #[cfg(test)]
 mod kafka_tests;
 #[cfg(test)]
-mod progress_tests;
+mod shared_tests;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]

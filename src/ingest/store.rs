@@ -8,6 +8,10 @@
 //! Rows of a source carry its progress into the commit. When another server has taken the source over meanwhile, that
 //! source alone is refused: the others of its batch are stored without it.
 //!
+//! A batch is compared with what is stored up to one version, and committed only behind that one. When another server has
+//! added rows meanwhile, the batch is compared with them and tried again.
+//!
+//! **Invariant:** of events that two servers get, each is stored once.
 //! **Invariant:** no batch is deduped while it is unknown what became of the one before.
 //! **Invariant:** rows of a source are committed with its progress or not at all.
 
@@ -20,16 +24,18 @@ use uuid::Uuid;
 
 use super::batch::{Pending, Stored};
 use super::dedupe::{IdHash, Keyer, Sifted};
-use super::memory::Memory;
+use super::memory::{Memory, News};
 use crate::config::IngestConfig;
 use crate::error::{Error, Kind, Result};
-use crate::lake::{DataFile, Progress, Table};
+use crate::lake::{Committed, DataFile, Progress, Table};
 use crate::telemetry::Metrics;
 
 /// The pause after the first failed attempt; it doubles up to [`PAUSE_MAX`].
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 /// The longest pause between two attempts.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// How often one batch may find that others have added rows meanwhile.
+const RACES_MAX: usize = 100;
 /// When a request of a failed batch is worth sending again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -51,6 +57,16 @@ struct Unsettled {
     files: Vec<DataFile>,
     ids: Vec<IdHash>,
     progress: Vec<Progress>,
+    /// The version with which its rows were compared.
+    seen: u64,
+}
+
+/// What became of an unsettled batch.
+enum Settled {
+    /// It is in this version.
+    At(u64),
+    /// It is not in the table, and has to be compared with what others have stored since.
+    Behind(Unsettled),
 }
 
 impl Keeper {
@@ -100,7 +116,7 @@ impl Keeper {
 
     /// Makes a last attempt to settle a batch whose commit is in doubt.
     pub(super) async fn close(mut self: Box<Self>) {
-        if let Err(error) = self.settle().await {
+        if let Err(error) = self.clear().await {
             tracing::warn!(
                 table = self.name(),
                 ?error,
@@ -111,12 +127,21 @@ impl Keeper {
 
     /// Settles the batch before, so that it is known what became of it.
     async fn clear(&mut self) -> Result<()> {
+        if self.unsettled.is_none() {
+            return Ok(());
+        }
         match self.settle().await {
+            Ok(Settled::At(_)) => Ok(()),
+            Ok(Settled::Behind(unsettled)) => {
+                self.discard(Some(unsettled)).await;
+                tracing::warn!(table = self.name(), "a batch in doubt is void: its senders were told to retry");
+                Ok(())
+            }
             Err(error) if !may_still_happen(&error) => {
                 tracing::warn!(table = self.name(), ?error, "a batch in doubt is void: its senders were told to retry");
                 Ok(())
             }
-            outcome => outcome.map(drop),
+            Err(error) => Err(error),
         }
     }
 
@@ -142,23 +167,35 @@ impl Keeper {
         }
         let begun = Instant::now();
         let progress: Vec<Progress> = requests.iter().flat_map(|one| one.progress.iter().cloned()).collect();
-        let parts = requests.iter().map(|one| one.part.clone()).collect();
-        let Sifted { rows, ids, kept } = self.memory.sift(parts, &progress).await?;
-        let row_count = rows.num_rows();
-        let mut version = 0;
-        if row_count > 0 || progress.iter().any(Progress::moves) {
-            let files = self.write(rows).await?;
-            self.unsettled = Some(Unsettled { files, ids, progress });
-            version = self.settle().await?;
-            self.metrics.committed(self.name(), row_count, begun.elapsed());
-            self.committed.notify_one();
+        let parts: Vec<_> = requests.iter().map(|one| one.part.clone()).collect();
+        let mut written: Option<Unsettled> = None;
+        for _ in 0..RACES_MAX {
+            let News { sifted: Sifted { rows, ids, kept }, seen } = self.memory.sift(parts.clone()).await?;
+            if rows.num_rows() == 0 && !progress.iter().any(Progress::moves) {
+                self.discard(written).await;
+                return Ok(answers(requests, &kept, 0));
+            }
+            let row_count = rows.num_rows();
+            let files = match written.take() {
+                Some(before) if before.ids == ids => before.files,
+                before => {
+                    self.discard(before).await;
+                    self.write(rows).await?
+                }
+            };
+            self.unsettled = Some(Unsettled { files, ids, progress: progress.clone(), seen });
+            match self.settle().await? {
+                Settled::At(version) => {
+                    self.metrics.committed(self.name(), row_count, begun.elapsed());
+                    self.committed.notify_one();
+                    return Ok(answers(requests, &kept, version));
+                }
+                // Others have added rows meanwhile, which may be the same ones.
+                Settled::Behind(unsettled) => written = Some(unsettled),
+            }
         }
-        let answer = |(request, kept): (&Pending, usize)| Stored {
-            accepted: kept as u64,
-            duplicate: (request.part.ids.len() - kept) as u64,
-            version: if kept > 0 { version } else { 0 },
-        };
-        Ok(requests.iter().zip(kept).map(answer).collect())
+        self.discard(written).await;
+        Err(Error::unavailable(format!("table `{}`: other writers were faster each time", self.name())))
     }
 
     async fn write(&self, rows: RecordBatch) -> Result<Vec<DataFile>> {
@@ -173,24 +210,27 @@ impl Keeper {
         }
     }
 
-    /// Commits the unsettled batch, if there is one; returns its version. After an error it stays unsettled, unless the
-    /// lake has refused it for good.
-    async fn settle(&mut self) -> Result<u64> {
-        let Some(unsettled) = &self.unsettled else { return Ok(0) };
-        let outcome = self.commit(&unsettled.files, &unsettled.progress).await;
-        let stored = outcome.is_ok();
-        let refused = outcome.as_ref().is_err_and(|error| !may_still_happen(error));
-        let settled = self.unsettled.take_if(|_| stored || refused);
-        if let (true, Some(Unsettled { files, ids, progress })) = (stored, settled) {
-            self.memory.remember(ids, &files, &progress).await;
+    /// Commits the unsettled batch. After an error it stays unsettled, unless the lake has refused it for good.
+    async fn settle(&mut self) -> Result<Settled> {
+        let unsettled = self.unsettled.take().ok_or_else(|| Error::internal("there is nothing to settle"))?;
+        match self.commit(&unsettled).await {
+            Ok(Committed::At(version)) => {
+                self.memory.remember(unsettled.ids, unsettled.files, version).await;
+                Ok(Settled::At(version))
+            }
+            Ok(Committed::Behind) => Ok(Settled::Behind(unsettled)),
+            Err(error) => {
+                self.unsettled = Some(unsettled).filter(|_| may_still_happen(&error));
+                Err(error)
+            }
         }
-        outcome
     }
 
-    async fn commit(&self, files: &[DataFile], progress: &[Progress]) -> Result<u64> {
+    async fn commit(&self, unsettled: &Unsettled) -> Result<Committed> {
+        let (files, progress) = (&unsettled.files, &unsettled.progress);
         let mut pauses = Pauses::new(self.attempts_max);
         loop {
-            match self.table.commit(files.to_vec(), progress.to_vec()).await {
+            match self.table.commit_after(unsettled.seen, files.clone(), progress.clone()).await {
                 Err(error) if may_still_happen(&error) && pauses.next().await => {
                     tracing::warn!(table = self.name(), ?error, "could not commit a batch, trying again");
                 }
@@ -199,9 +239,26 @@ impl Keeper {
         }
     }
 
+    /// Deletes the files of a batch that nobody will commit.
+    async fn discard(&self, written: Option<Unsettled>) {
+        if let Some(Unsettled { files, .. }) = written {
+            self.table.discard(&files).await;
+        }
+    }
+
     fn name(&self) -> &str {
         &self.table.contract().name
     }
+}
+
+/// What each request is told: of its rows so many were kept.
+fn answers(requests: &[Pending], kept: &[usize], version: u64) -> Vec<Stored> {
+    let answer = |(request, kept): (&Pending, &usize)| Stored {
+        accepted: *kept as u64,
+        duplicate: (request.part.ids.len() - kept) as u64,
+        version: if *kept > 0 { version } else { 0 },
+    };
+    requests.iter().zip(kept).map(answer).collect()
 }
 
 /// Whether a commit that failed so may have gone through, or may go through later.

@@ -91,9 +91,11 @@ pub(crate) fn lines<T: fmt::Display>(ids: impl IntoIterator<Item = T>) -> String
 pub(crate) async fn stored(store: &Store, table: &str) -> Vec<(String, String)> {
     let tables = open(store).await;
     let mut rows = Vec::new();
-    for batch in tables[table].recent(usize::MAX).await.unwrap() {
-        let (tenants, ids) = (batch.column(0).as_string::<i32>(), batch.column(1).as_string::<i32>());
-        rows.extend((0..batch.num_rows()).map(|row| (tenants.value(row).to_owned(), ids.value(row).to_owned())));
+    for file in tables[table].snapshot().files.iter() {
+        for batch in tables[table].keys(file).await.unwrap() {
+            let (tenants, ids) = (batch.column(0).as_string::<i32>(), batch.column(1).as_string::<i32>());
+            rows.extend((0..batch.num_rows()).map(|row| (tenants.value(row).to_owned(), ids.value(row).to_owned())));
+        }
     }
     rows.sort_unstable();
     rows

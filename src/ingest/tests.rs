@@ -92,19 +92,6 @@ async fn what_was_stored_before_a_restart_is_a_duplicate_after_it() {
     assert_eq!(stored(&store, TABLE).await, once("acme", 0..15));
 }
 
-#[tokio::test]
-async fn a_full_window_forgets_the_oldest_ids() {
-    let (store, acme) = (memory(), acme().await);
-    let few = IngestConfig { dedupe_ids_max: 4, ..limits() };
-    let ingest = start(&store, few).await;
-    for ids in [0..4, 4..6] {
-        send(&ingest, &acme, lines(ids)).await.unwrap();
-    }
-    assert_eq!(counts(&send(&ingest, &acme, lines(2..6)).await.unwrap()), (0, 4, 0));
-    assert_eq!(counts(&send(&ingest, &acme, lines(0..1)).await.unwrap()), (1, 0, 0));
-    ingest.stop().await;
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crowd_with_the_same_ids_stores_each_once() {
     const SENDERS: usize = 32;

@@ -10,6 +10,8 @@
 //!
 //! **Invariant:** an entry is put at a later version only after another's entry was read at the one before: a put that
 //! arrives late can then never be a second copy.
+//! **Invariant:** rows that were compared with the rows of one version are committed behind it only while nobody else has
+//! added any: so two writers never both store what each of them found to be new.
 //! **Invariant:** the progress of a source moves only from where its writer believes it to be: that is checked against the
 //! very state behind which the entry is put, before each put. Of two writers that read the same part of a source, one
 //! commits it and the other is refused, whatever else they share or do not share.
@@ -33,17 +35,33 @@ const ATTEMPTS_MAX: usize = 100;
 /// Unclear answers during one commit. Each stands for all the retries of the store's client.
 const UNCLEAR_MAX: usize = 3;
 
+/// How a commit ended that was to follow what its writer had seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Committed {
+    /// It is in this version.
+    At(u64),
+    /// Other writers have added rows since: nothing was committed, and these files never will be by themselves.
+    Behind,
+}
+
 /// What is to be committed.
 struct Append {
     operation: Uuid,
     files: Vec<DataFile>,
     progress: Vec<Progress>,
+    /// The version behind which nobody else may have added rows.
+    seen: Option<u64>,
     text: Bytes,
 }
 
-/// Commits files and progress; returns the version that holds them. See [`Table::commit`].
-pub(super) async fn append(table: &Table, files: Vec<DataFile>, progress: Vec<Progress>) -> Result<u64> {
-    let append = Append::new(table, files, progress)?;
+/// Commits files and progress. See [`Table::commit`] and [`Table::commit_after`].
+pub(super) async fn append(
+    table: &Table,
+    files: Vec<DataFile>,
+    progress: Vec<Progress>,
+    seen: Option<u64>,
+) -> Result<Committed> {
+    let append = Append { seen, ..Append::new(table, files, progress)? };
     let _turn = table.turn.acquire().await.map_err(|_| Error::internal("a table's turn was closed"))?;
     if table.gap_check_due() {
         table.refresh().await?;
@@ -52,7 +70,11 @@ pub(super) async fn append(table: &Table, files: Vec<DataFile>, progress: Vec<Pr
     let mut unclear = Vec::new();
     for _ in 0..ATTEMPTS_MAX {
         if let Some(version) = append.done(&state.snapshot) {
-            return Ok(version);
+            return Ok(Committed::At(version));
+        }
+        // An entry at the version where ours was tried is another's: ours cannot arrive any more.
+        if !append.files.is_empty() && append.seen.is_some_and(|seen| state.grown > seen) {
+            return Ok(Committed::Behind);
         }
         append.check(table, &state.snapshot)?;
         let version = state.snapshot.version + 1;
@@ -95,7 +117,7 @@ impl Append {
         };
         let parameters = json!({ "mode": "Append", "partitionBy": json!([EVENT_DATE]).to_string() });
         let text = entry.encode(operation, "WRITE", parameters, table.now_ms())?;
-        Ok(Self { operation, files, progress, text })
+        Ok(Self { operation, files, progress, seen: None, text })
     }
 
     /// The version that holds all of it already: an earlier commit of it had an unclear end. Files have names of their
@@ -140,7 +162,7 @@ impl Append {
     }
 
     /// Publishes the snapshot that holds our entry, which is in the log.
-    async fn finish(&self, table: &Table, before: &State, version: u64) -> Result<u64> {
+    async fn finish(&self, table: &Table, before: &State, version: u64) -> Result<Committed> {
         if table.gap_check_due() {
             return self.confirm(table).await;
         }
@@ -152,15 +174,15 @@ impl Append {
             changes.push_txn(progress.app.clone(), progress.next);
         }
         table.publish(changes.apply(&table.contract, Some(before))?);
-        Ok(version)
+        Ok(Committed::At(version))
     }
 
     /// Our put took so long that its version may have been checkpointed and cleaned up before: then nobody reads our
     /// entry. What a reader sees decides.
-    async fn confirm(&self, table: &Table) -> Result<u64> {
+    async fn confirm(&self, table: &Table) -> Result<Committed> {
         let snapshot = table.reload().await?.snapshot;
         if let Some(version) = self.done(&snapshot) {
-            return Ok(version);
+            return Ok(Committed::At(version));
         }
         Err(Error::unavailable(format!(
             "table `{}`: the commit came too late and does not count, retry the same files",

@@ -27,14 +27,18 @@ mod snapshot;
 mod state;
 
 mod checkpoint;
+mod filters;
+mod keys;
+mod lookup;
 mod reader;
-mod recent;
 
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
 mod tests;
 
+pub use commit::Committed;
+pub use lookup::Keys;
 pub use snapshot::{DataFile, Progress, Snapshot};
 pub use store::Store;
 pub use table::{Table, Tables};

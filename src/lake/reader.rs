@@ -27,7 +27,7 @@ pub(super) async fn read_columns(
     size: u64,
     names: &[&str],
 ) -> Result<Vec<RecordBatch>> {
-    let builder = ParquetRecordBatchStreamBuilder::new(Object { objects: Arc::clone(objects), path, size }).await?;
+    let builder = ParquetRecordBatchStreamBuilder::new(Object::new(objects, path, size)).await?;
     let fields = builder.schema().fields().iter().enumerate();
     let wanted = fields.filter(|(_, field)| names.contains(&field.name().as_str())).map(|(column, _)| column);
     let mask = ProjectionMask::roots(builder.parquet_schema(), wanted);
@@ -35,10 +35,16 @@ pub(super) async fn read_columns(
 }
 
 /// One object of known size.
-struct Object {
+pub(super) struct Object {
     objects: Arc<dyn ObjectStore>,
     path: Path,
     size: u64,
+}
+
+impl Object {
+    pub(super) fn new(objects: &Arc<dyn ObjectStore>, path: Path, size: u64) -> Self {
+        Self { objects: Arc::clone(objects), path, size }
+    }
 }
 
 impl AsyncFileReader for Object {

@@ -85,7 +85,7 @@ impl Snapshot {
     }
 
     /// Whether this very file is live. Costs a binary search.
-    pub(super) fn holds(&self, file: &DataFile) -> bool {
+    pub fn holds(&self, file: &DataFile) -> bool {
         self.files.binary_search_by(|live| live.key().cmp(&file.key())).is_ok()
     }
 }

@@ -29,6 +29,8 @@ pub(super) const WRITER_VERSION: u32 = 2;
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct State {
     pub(super) snapshot: Arc<Snapshot>,
+    /// No entry after this version has added files. It may be later than the last one that did.
+    pub(super) grown: u64,
     pub(super) metadata: Arc<Metadata>,
 }
 
@@ -104,8 +106,12 @@ impl Changes {
             None => Default::default(),
         };
         txns.extend(self.txns);
+        let grown = match before {
+            Some(before) if self.files.values().all(Option::is_none) => before.grown,
+            _ => self.version,
+        };
         let files = if self.files.is_empty() { live } else { Arc::new(merge(&live, self.files)) };
-        Ok(State { snapshot: Arc::new(Snapshot { version: self.version, files, txns }), metadata })
+        Ok(State { snapshot: Arc::new(Snapshot { version: self.version, files, txns }), grown, metadata })
     }
 }
 

@@ -21,12 +21,13 @@ use crate::config::LakeConfig;
 use crate::contract::{Contract, EVENT_DATE};
 use crate::error::{Error, Result};
 use crate::lake::checkpoint::{self, Loaded};
+use crate::lake::filters::Filters;
 use crate::lake::log::Log;
 use crate::lake::open::load_or_create;
 use crate::lake::state::{self, Changes, State};
 use crate::lake::store::store_error;
 use crate::lake::write::{Encoded, WriteOptions, encode};
-use crate::lake::{DataFile, Progress, Snapshot, Store, commit, recent};
+use crate::lake::{Committed, DataFile, Keys, Progress, Snapshot, Store, commit, keys, lookup};
 
 /// All tables of this server by name: declared ones and their quarantines (`<t>_quarantine`).
 pub type Tables = BTreeMap<String, Arc<Table>>;
@@ -50,6 +51,8 @@ pub struct Table {
     current: RwLock<State>,
     /// Commits of one handle take turns: who contends at the store is then a process, not a request.
     pub(super) turn: Semaphore,
+    /// Filters of files that were looked into.
+    pub(super) filters: Filters,
     /// The newest known checkpoint, 0 for none.
     checkpoint: AtomicU64,
     /// When the hint was last looked at.
@@ -72,6 +75,7 @@ impl Table {
             log_retention_ms: i64::try_from(config.log_retention.as_millis()).unwrap_or(i64::MAX),
             current: RwLock::new(state),
             turn: Semaphore::new(1),
+            filters: Filters::default(),
             checkpoint: AtomicU64::new(checkpoint.unwrap_or(0)),
             gap_checked: AtomicI64::new(store.clock.now()),
             contract,
@@ -140,7 +144,25 @@ impl Table {
     /// `Unavailable` the commit may have happened: commit the same files and progress again, they count once (a version
     /// that already holds them is returned as it is).
     pub async fn commit(&self, files: Vec<DataFile>, progress: Vec<Progress>) -> Result<u64> {
-        commit::append(self, files, progress).await
+        match commit::append(self, files, progress, None).await? {
+            Committed::At(version) => Ok(version),
+            Committed::Behind => Err(Error::internal("a commit that follows nothing cannot be behind")),
+        }
+    }
+
+    /// The same, but only when no other writer has added rows since version `seen`, whose rows ours were compared with.
+    pub async fn commit_after(&self, seen: u64, files: Vec<DataFile>, progress: Vec<Progress>) -> Result<Committed> {
+        commit::append(self, files, progress, Some(seen)).await
+    }
+
+    /// Deletes files of a write that will never be committed, as far as the store lets it.
+    pub async fn discard(&self, files: &[DataFile]) {
+        for file in files {
+            let path = self.file_path(file);
+            if let Err(error) = self.store.objects.delete(&path).await {
+                tracing::debug!(%path, %error, "a file that nothing names is left behind");
+            }
+        }
     }
 
     /// Writes a checkpoint when one is due and removes expired log entries; returns its version. Called in the background
@@ -163,15 +185,15 @@ impl Table {
         Ok(Some(version))
     }
 
-    /// The (tenant, id) columns of the files that were received last, newest first: whole files, until they hold
-    /// `rows_max` rows. The dedupe window is rebuilt from it.
-    pub async fn recent(&self, rows_max: usize) -> Result<Vec<RecordBatch>> {
-        recent::read(self, rows_max).await
+    /// The (tenant, id) columns of a file.
+    pub async fn keys(&self, file: &DataFile) -> Result<Vec<RecordBatch>> {
+        keys::read(self, file).await
     }
 
-    /// The (tenant, id) columns of these files, in their order.
-    pub async fn keys(&self, files: Vec<Arc<DataFile>>) -> Result<Vec<RecordBatch>> {
-        recent::read_files(self, files).await
+    /// For each event whether one of `files` has it: the same tenant, time and id. `Unavailable` when a file cannot be
+    /// read.
+    pub async fn stored(&self, files: &[Arc<DataFile>], keys: Keys) -> Result<Vec<bool>> {
+        lookup::stored(self, files, keys).await
     }
 
     pub(super) fn state(&self) -> State {

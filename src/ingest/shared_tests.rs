@@ -1,4 +1,5 @@
-//! Rows that come with the progress of a source: overtaken sources, lost answers, and sources that move between servers.
+//! Servers that share a table: events that both get, events older than the window, sources that are overtaken or move, and
+//! lost answers.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,6 +14,7 @@ use super::intake::Intaker;
 use super::room::Rooms;
 use super::store::Keeper;
 use super::testing::{Faults, QUARANTINE, TABLE, faulty, limits, lines, memory, open, stored};
+use crate::config::IngestConfig;
 use crate::contract::{Format, Owner, Stamp, TenantId};
 use crate::error::{Kind, Result};
 use crate::lake::{Progress, Store, Table, Tables};
@@ -27,6 +29,11 @@ struct Server {
 
 impl Server {
     async fn start(store: &Store) -> Self {
+        Self::with_window(store, limits().dedupe_ids_max).await
+    }
+
+    async fn with_window(store: &Store, dedupe_ids_max: usize) -> Self {
+        let limits = IngestConfig { dedupe_ids_max, ..limits() };
         let tables = open(store).await;
         let (keyer, metrics) = (Keyer::random(), Arc::default());
         let table: Arc<Table> = tables[TABLE].clone();
@@ -37,7 +44,7 @@ impl Server {
             notes_max: 1,
         };
         let rooms = Rooms::new(1 << 20, std::time::Duration::ZERO, Arc::clone(&metrics));
-        let keeper = Keeper::open(table, keyer, &limits(), metrics, Arc::new(Notify::new())).await.unwrap();
+        let keeper = Keeper::open(table, keyer, &limits, metrics, Arc::new(Notify::new())).await.unwrap();
         Self { tables, keeper, intaker, rooms }
     }
 
@@ -57,6 +64,18 @@ impl Server {
             told.push(answer.await.expect("each is answered"));
         }
         told
+    }
+
+    /// Stores these events: (id, day of March 2026). Returns how many were new.
+    async fn store_days(&mut self, events: &[(u32, u32)]) -> u64 {
+        let line = |(id, day): &(u32, u32)| {
+            format!("{{\"event_id\":\"{id}\",\"event_time\":\"2026-03-{day:02}T12:00:{:02}Z\"}}\n", id % 60)
+        };
+        let payload = Payload::Encoded(Format::Json, Bytes::from(events.iter().map(line).collect::<String>()));
+        let part = Arc::new(self.intaker.take(payload, &acme(), "test").unwrap().good);
+        let (reply, answer) = oneshot::channel();
+        self.keeper.store(vec![Pending { part, progress: vec![], bytes: 1, room: self.rooms.empty(), reply }]).await;
+        answer.await.unwrap().unwrap().accepted
     }
 
     /// Where the table says the source stands.
@@ -130,6 +149,40 @@ async fn a_source_that_moves_brings_its_duplicates_along() {
     assert_eq!(one.stands().await, Some(13));
     assert_eq!(kinds(&one.store(&[(4..12, source(Some(13), 21))]).await), [Ok((1, 7))]);
     assert_eq!(ids(&store).await, (0..12).chain(20..22).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn an_event_that_two_servers_get_is_stored_once() {
+    let store = memory();
+    let mut servers = [Server::start(&store).await, Server::start(&store).await, Server::with_window(&store, 0).await];
+    // Neither asks for the other's commits: each finds out when it commits.
+    let mut stored = 0;
+    for turn in 0..30 {
+        let ids = turn * 3..turn * 3 + 10;
+        for server in &mut servers {
+            stored += kinds(&server.store(&[(ids.clone(), vec![])]).await)[0].unwrap().0;
+        }
+    }
+    assert_eq!((stored, ids(&store).await), (97, (0..97).collect()));
+}
+
+#[tokio::test]
+async fn an_old_event_is_known_by_its_day_when_the_window_has_forgotten_it() {
+    for window in [0, 1, 5, 1_000] {
+        let store = memory();
+        let mut server = Server::with_window(&store, window).await;
+        let events: Vec<_> = (0..40).map(|id| (id, 1 + id % 4)).collect();
+        for some in events.chunks(7) {
+            assert_eq!(server.store_days(some).await, some.len() as u64, "window {window}");
+        }
+        assert_eq!(server.store_days(&events).await, 0, "all again, window {window}");
+        assert_eq!(server.store_days(&[(40, 1), (3, 4), (41, 5), (40, 1)]).await, 2, "window {window}");
+        let mut restarted = Server::with_window(&store, window).await;
+        let again: Vec<_> = events.iter().rev().copied().chain([(41, 5), (42, 5)]).collect();
+        assert_eq!(restarted.store_days(&again).await, 1, "after a restart, window {window}");
+        assert_eq!(server.store_days(&[(42, 5), (7, 4)]).await, 0, "and back, window {window}");
+        assert_eq!(ids(&store).await, (0..43).collect::<Vec<_>>());
+    }
 }
 
 #[tokio::test]

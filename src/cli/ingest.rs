@@ -76,6 +76,8 @@ pub(crate) enum InputFormat {
 struct Receipt {
     accepted: u64,
     duplicate: u64,
+    #[serde(default)]
+    conflict: u64,
     rejected: u64,
     #[serde(default)]
     rejects: Vec<RejectNote>,
@@ -112,6 +114,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let total = super::block_on(send_all(args, chunks, &progress))?;
     progress.finish_and_clear();
     super::say(&format!("{} accepted, {} duplicate, {} rejected", total.accepted, total.duplicate, total.rejected));
+    if total.conflict > 0 {
+        super::say(&format!("  {} of the duplicates say something else than the event that is stored", total.conflict));
+    }
     for note in &total.rejects {
         super::say(&format!("  event {} of its request: {}: {}", note.index, note.reason, note.detail));
     }
@@ -142,6 +147,7 @@ async fn send_all(args: &Args, chunks: Chunks, progress: &ProgressBar) -> Result
         let (bytes, receipt) = sent?;
         total.accepted += receipt.accepted;
         total.duplicate += receipt.duplicate;
+        total.conflict += receipt.conflict;
         total.rejected += receipt.rejected;
         let room = REJECTS_SHOWN - total.rejects.len();
         total.rejects.extend(receipt.rejects.into_iter().take(room));

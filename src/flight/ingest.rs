@@ -34,6 +34,7 @@ const DOOR: &str = "flight";
 pub(super) struct Stored {
     accepted: u64,
     duplicate: u64,
+    conflict: u64,
     rejected: u64,
     /// The first reasons for rejection.
     reasons: Vec<String>,
@@ -51,6 +52,7 @@ impl Stored {
         let mut headers = MetadataMap::new();
         headers.insert("x-glasshouse-accepted", MetadataValue::from(self.accepted));
         headers.insert("x-glasshouse-duplicate", MetadataValue::from(self.duplicate));
+        headers.insert("x-glasshouse-conflict", MetadataValue::from(self.conflict));
         headers.insert("x-glasshouse-rejected", MetadataValue::from(self.rejected));
         headers
     }
@@ -58,6 +60,7 @@ impl Stored {
     fn add(&mut self, first_index: u64, receipt: Receipt) {
         self.accepted += receipt.accepted;
         self.duplicate += receipt.duplicate;
+        self.conflict += receipt.conflict;
         self.rejected += receipt.rejected;
         let room = REASONS_MAX.saturating_sub(self.reasons.len());
         self.reasons.extend(receipt.rejects.iter().take(room).map(|reject| {

@@ -26,6 +26,7 @@ use crate::ingest::{Payload, Receipt};
 pub(super) struct ReceiptBody {
     accepted: u64,
     duplicate: u64,
+    conflict: u64,
     rejected: u64,
     rejects: Vec<RejectBody>,
     version: u64,
@@ -49,6 +50,7 @@ impl From<Receipt> for ReceiptBody {
         Self {
             accepted: receipt.accepted,
             duplicate: receipt.duplicate,
+            conflict: receipt.conflict,
             rejected: receipt.rejected,
             rejects: rejects.collect(),
             version: receipt.version,

@@ -26,6 +26,8 @@ pub(super) struct Stored {
     pub(super) accepted: u64,
     /// Rows stored before.
     pub(super) duplicate: u64,
+    /// Of these, rows with another content, as far as it is known.
+    pub(super) conflict: u64,
     /// The version that holds them; 0 when nothing was stored.
     pub(super) version: u64,
 }

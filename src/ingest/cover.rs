@@ -11,6 +11,7 @@ use std::sync::Arc;
 use arrow::array::{AsArray as _, RecordBatch};
 use arrow::datatypes::TimestampMicrosecondType;
 
+use super::dedupe::Verdict;
 use crate::clock::{DAY, Micros};
 use crate::contract::Contract;
 use crate::error::{Error, Result};
@@ -80,22 +81,22 @@ impl Cover {
         self.behind.retain(|_, day| !day.files.is_empty());
     }
 
-    /// Which of the rows that are kept so far a file behind the window may hold, by their time; their days join `days`.
+    /// Which of the rows that seem new a file behind the window may hold, by their time; their days join `days`.
     pub(super) fn old(
         &self,
         contract: &Contract,
         rows: &RecordBatch,
-        keep: &[bool],
+        verdicts: &[Verdict],
         days: &mut BTreeSet<i32>,
     ) -> Result<Vec<bool>> {
         if self.behind.is_empty() {
-            return Ok(vec![false; keep.len()]);
+            return Ok(vec![false; verdicts.len()]);
         }
         let times = rows.column(contract.time).as_primitive_opt::<TimestampMicrosecondType>();
         let times = times.ok_or_else(|| Error::internal("rows to compare have no time of their contract"))?;
         // Rows of a day mostly come together.
         let mut last: Option<(Micros, Option<Micros>)> = None;
-        let old = keep.iter().zip(times.values()).map(|(keep, time)| {
+        let old = verdicts.iter().zip(times.values()).map(|(verdict, time)| {
             let day = time.div_euclid(DAY);
             let latest = match last {
                 Some((known, latest)) if known == day => latest,
@@ -104,7 +105,7 @@ impl Cover {
                     last.insert((day, behind.map(|behind| behind.latest))).1
                 }
             };
-            let old = *keep && latest.is_some_and(|latest| *time <= latest);
+            let old = *verdict == Verdict::New && latest.is_some_and(|latest| *time <= latest);
             if let (true, Ok(day)) = (old, i32::try_from(day)) {
                 days.insert(day);
             }

@@ -1,12 +1,14 @@
-//! Exact dedupe within a bounded window: the newest event ids of one table, each a keyed 128-bit hash of (tenant, id).
+//! Exact dedupe within a bounded window: the newest event ids of one table, each a keyed hash of (tenant, id).
 //!
-//! In: parts of a batch, each with the hashes of its rows ([`Keyer`]). Out: which of them are new ([`sift`]), and the rows
-//! that remain ([`remaining`]). Ids enter the [`Window`] only when their commit has succeeded: a failed one has nothing to give back.
+//! In: parts of a batch, each with the [`Mark`]s of its rows ([`Keyer`]). Out: which of them are new ([`sift`]), and the rows
+//! that remain ([`remaining`]). Marks enter the [`Window`] only when their commit has succeeded: a failed one has nothing to
+//! give back.
 //!
 //! **Invariant:** the hash is keyed with random bits of this process: nobody outside can make two ids collide.
-//! **Invariant:** a full window forgets its oldest id first. One id costs 16 bytes and 6 to 12 of index.
+//! **Invariant:** a full window forgets its oldest mark first. One costs 16 bytes and 6 to 12 of index.
 
 use std::borrow::Borrow;
+use std::collections::BTreeMap;
 use std::hash::Hasher as _;
 
 use arrow::array::{Array, AsArray as _, BooleanArray, RecordBatch};
@@ -15,12 +17,50 @@ use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 use siphasher::sip128::{Hasher128 as _, SipHasher13};
 
+use super::content::UNKNOWN;
 use crate::error::{Error, Result};
 
-/// The hash of one (tenant, id).
-pub(super) type IdHash = u128;
+/// One event: 96 bits of the hash of its (tenant, id), and 32 of its content, if that is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Mark(u128);
 
-/// Turns (tenant, id) into an [`IdHash`] that means nothing in another process.
+impl Mark {
+    const CONTENT_BITS: u128 = 0xffff_ffff << 64;
+
+    fn of(hash: u128, content: u32) -> Self {
+        Self(hash & !Self::CONTENT_BITS | u128::from(content) << 64)
+    }
+
+    /// Whether both are the same event.
+    fn is(self, other: Self) -> bool {
+        (self.0 ^ other.0) & !Self::CONTENT_BITS == 0
+    }
+
+    /// Whether they, the same event, are known to say different things.
+    fn contradicts(self, other: Self) -> bool {
+        let [one, other] = [self, other].map(|mark| (mark.0 >> 64) as u32);
+        one != UNKNOWN && other != UNKNOWN && one != other
+    }
+
+    /// The part of the hash that finds its place in a table.
+    #[expect(clippy::cast_possible_truncation, reason = "the low half of a uniform hash is a uniform hash")]
+    fn short(self) -> u64 {
+        self.0 as u64
+    }
+}
+
+/// What a row is to the rows before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// The first of its id.
+    New,
+    /// Not the first, and the same as the first as far as that is known.
+    Again,
+    /// Not the first, and another than the first.
+    Conflict,
+}
+
+/// Turns (tenant, id) into a [`Mark`] that means nothing in another process.
 #[derive(Clone, Copy)]
 pub(super) struct Keyer(SipHasher13);
 
@@ -31,7 +71,7 @@ impl Keyer {
     }
 
     /// The hash of one event. The tenant's length keeps ("a", "bc") and ("ab", "c") apart.
-    fn hash(&self, tenant: &str, id: &str) -> IdHash {
+    fn hash(&self, tenant: &str, id: &str) -> u128 {
         let mut hasher = self.0;
         hasher.write_usize(tenant.len());
         hasher.write(tenant.as_bytes());
@@ -39,14 +79,19 @@ impl Keyer {
         hasher.finish128().as_u128()
     }
 
-    /// The hashes of all rows, in order: from the columns at `tenant` and `id`, both text without nulls.
-    pub(super) fn hashes(&self, rows: &RecordBatch, tenant: usize, id: usize) -> Result<Vec<IdHash>> {
+    /// The marks of rows, in order: from the columns at `tenant` and `id`, both text without nulls. `contents` are one a
+    /// row, or none.
+    pub(super) fn marks(&self, rows: &RecordBatch, tenant: usize, id: usize, contents: &[u32]) -> Result<Vec<Mark>> {
         let text = |column: usize| {
             let array = rows.column(column).as_string_opt::<i32>().filter(|array| array.null_count() == 0);
             array.ok_or_else(|| Error::internal(format!("key column {column} is not text without nulls")))
         };
         let (tenants, ids) = (text(tenant)?, text(id)?);
-        Ok((0..rows.num_rows()).map(|row| self.hash(tenants.value(row), ids.value(row))).collect())
+        let mark = |row| {
+            let content = contents.get(row).copied().unwrap_or(UNKNOWN);
+            Mark::of(self.hash(tenants.value(row), ids.value(row)), content)
+        };
+        Ok((0..rows.num_rows()).map(mark).collect())
     }
 }
 
@@ -56,80 +101,75 @@ impl std::fmt::Debug for Keyer {
     }
 }
 
-/// The newest ids, first in first out.
+/// The newest marks, first in first out.
 #[derive(Debug)]
 pub(super) struct Window {
     /// A ring once it is full: `oldest` is the next to be forgotten.
-    ids: Vec<IdHash>,
+    marks: Vec<Mark>,
     oldest: usize,
-    /// Slots of `ids` by hash.
+    /// Slots of `marks` by hash.
     slots: HashTable<u32>,
     ids_max: usize,
 }
 
 impl Window {
-    /// An empty window of at most `ids_max` ids (and never more than 2^32 - 1).
+    /// An empty window of at most `ids_max` marks (and never more than 2^32 - 1).
     pub(super) fn new(ids_max: usize) -> Self {
         let ids_max = ids_max.min(u32::MAX as usize);
-        Self { ids: Vec::new(), oldest: 0, slots: HashTable::new(), ids_max }
+        Self { marks: Vec::new(), oldest: 0, slots: HashTable::new(), ids_max }
     }
 
-    /// Whether the id was stored before.
-    pub(super) fn contains(&self, id: IdHash) -> bool {
-        self.slots.find(short(id), |&slot| self.ids[slot as usize] == id).is_some()
+    /// The mark of the same event, if it was stored before.
+    pub(super) fn find(&self, mark: Mark) -> Option<Mark> {
+        let slot = self.slots.find(mark.short(), |&slot| self.marks[slot as usize].is(mark));
+        slot.map(|slot| self.marks[*slot as usize])
     }
 
-    /// Ids held now.
+    /// Marks held now.
     pub(super) fn len(&self) -> usize {
-        self.ids.len()
+        self.marks.len()
     }
 
-    /// Remembers stored ids, oldest first; returns how many it had to forget for that.
-    pub(super) fn extend(&mut self, stored: impl IntoIterator<Item = IdHash>) -> usize {
-        stored.into_iter().filter(|id| self.push(*id)).count()
+    /// Remembers stored events, oldest first; returns how many it had to forget for that.
+    pub(super) fn extend(&mut self, stored: impl IntoIterator<Item = Mark>) -> usize {
+        stored.into_iter().filter(|mark| self.push(*mark)).count()
     }
 
-    /// Remembers an id, also one that is there already. Whether one was forgotten, if only this one itself.
-    fn push(&mut self, id: IdHash) -> bool {
+    /// Remembers a mark, also one that is there already. Whether one was forgotten, if only this one itself.
+    fn push(&mut self, mark: Mark) -> bool {
         if self.ids_max == 0 {
             return true;
         }
-        let full = self.ids.len() == self.ids_max;
-        let slot = if self.ids.len() < self.ids_max {
-            if self.ids.len() == self.ids.capacity() {
-                // Doubles like any vector, but never past the bound.
-                self.ids.reserve_exact(self.ids.len().max(1024).min(self.ids_max - self.ids.len()));
-            }
-            self.ids.push(id);
-            self.ids.len() - 1
-        } else {
+        let full = self.marks.len() == self.ids_max;
+        let slot = if full {
             let slot = self.oldest;
-            let forgotten = std::mem::replace(&mut self.ids[slot], id);
-            if let Ok(entry) = self.slots.find_entry(short(forgotten), |&other| other as usize == slot) {
+            let forgotten = std::mem::replace(&mut self.marks[slot], mark);
+            if let Ok(entry) = self.slots.find_entry(forgotten.short(), |&other| other as usize == slot) {
                 entry.remove();
             }
             self.oldest = (slot + 1) % self.ids_max;
             slot
+        } else {
+            if self.marks.len() == self.marks.capacity() {
+                // Doubles like any vector, but never past the bound.
+                self.marks.reserve_exact(self.marks.len().max(1024).min(self.ids_max - self.marks.len()));
+            }
+            self.marks.push(mark);
+            self.marks.len() - 1
         };
         let slot = u32::try_from(slot).expect("a window has at most 2^32 - 1 slots");
-        self.slots.insert_unique(short(id), slot, |&other| short(self.ids[other as usize]));
+        self.slots.insert_unique(mark.short(), slot, |&other| self.marks[other as usize].short());
         full
     }
 }
 
-/// The part of a hash that finds its place in a table.
-#[expect(clippy::cast_possible_truncation, reason = "the low half of a uniform hash is a uniform hash")]
-fn short(id: IdHash) -> u64 {
-    id as u64
-}
-
-/// Rows of one request with the hash of each.
+/// Rows of one request with the mark of each.
 #[derive(Debug)]
 pub(super) struct Part {
     /// In the contract's schema.
     pub(super) rows: RecordBatch,
     /// One a row.
-    pub(super) ids: Vec<IdHash>,
+    pub(super) marks: Vec<Mark>,
 }
 
 /// What remains of a batch after dedupe.
@@ -137,47 +177,90 @@ pub(super) struct Part {
 pub(super) struct Sifted {
     /// Rows to store, in order of arrival.
     pub(super) rows: RecordBatch,
-    /// Their ids.
-    pub(super) ids: Vec<IdHash>,
-    /// How many rows of each part remain.
-    pub(super) kept: Vec<usize>,
+    /// Their marks.
+    pub(super) marks: Vec<Mark>,
+    /// What became of each part's rows.
+    pub(super) counts: Vec<Counts>,
+    /// The rows that do not remain, by tenant.
+    pub(super) repeats: BTreeMap<String, Counts>,
 }
 
-/// For each row of each part whether it is new: its id is neither in the window nor earlier in the batch.
-pub(super) fn sift<P: Borrow<Part>>(window: &Window, parts: &[P]) -> Vec<Vec<bool>> {
-    let rows_max = parts.iter().map(|part| part.borrow().ids.len()).sum();
-    let mut seen: HashTable<IdHash> = HashTable::with_capacity(rows_max);
-    let mut is_new = |id: IdHash| match seen.entry(short(id), |other| *other == id, |other| short(*other)) {
-        Entry::Occupied(_) => false,
-        Entry::Vacant(entry) => {
-            entry.insert(id);
-            !window.contains(id)
+/// How many rows are what.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Counts {
+    /// New ones.
+    pub(super) new: u64,
+    /// All others.
+    pub(super) repeated: u64,
+    /// Of these, the ones with another content than the first.
+    pub(super) conflict: u64,
+}
+
+impl Counts {
+    fn add(&mut self, verdict: Verdict) {
+        *match verdict {
+            Verdict::New => &mut self.new,
+            Verdict::Again | Verdict::Conflict => &mut self.repeated,
+        } += 1;
+        self.conflict += u64::from(verdict == Verdict::Conflict);
+    }
+}
+
+/// What each row of each part is: new when its id is neither in the window nor earlier in the batch.
+pub(super) fn sift<P: Borrow<Part>>(window: &Window, parts: &[P]) -> Vec<Vec<Verdict>> {
+    let rows_max = parts.iter().map(|part| part.borrow().marks.len()).sum();
+    let mut seen: HashTable<Mark> = HashTable::with_capacity(rows_max);
+    let mut judge = |mark: Mark| {
+        let first = match seen.entry(mark.short(), |other| other.is(mark), |other| other.short()) {
+            Entry::Occupied(first) => Some(*first.get()),
+            Entry::Vacant(entry) => {
+                let stored = window.find(mark);
+                entry.insert(stored.unwrap_or(mark));
+                stored
+            }
+        };
+        match first {
+            None => Verdict::New,
+            Some(first) if first.contradicts(mark) => Verdict::Conflict,
+            Some(_) => Verdict::Again,
         }
     };
-    parts.iter().map(|part| part.borrow().ids.iter().map(|id| is_new(*id)).collect()).collect()
+    parts.iter().map(|part| part.borrow().marks.iter().map(|mark| judge(*mark)).collect()).collect()
 }
 
-/// The rows of the parts that `keep` names.
-pub(super) fn remaining<P: Borrow<Part>>(parts: &[P], keep: Vec<Vec<bool>>) -> Result<Sifted> {
-    let (mut ids, mut kept) = (Vec::new(), Vec::with_capacity(parts.len()));
+/// The rows of the parts that are new. `tenant` is the column that says whose a row is.
+pub(super) fn remaining<P: Borrow<Part>>(parts: &[P], verdicts: &[Vec<Verdict>], tenant: usize) -> Result<Sifted> {
+    let (mut marks, mut counts, mut repeats) = (Vec::new(), Vec::with_capacity(parts.len()), BTreeMap::new());
     let mut rows = Vec::with_capacity(parts.len());
-    for (part, keep) in parts.iter().map(Borrow::borrow).zip(keep) {
-        let before = ids.len();
-        ids.extend(part.ids.iter().zip(&keep).filter(|(_, keep)| **keep).map(|(id, _)| *id));
-        kept.push(ids.len() - before);
-        rows.push(filter(&part.rows, keep)?);
+    for (part, verdicts) in parts.iter().map(Borrow::borrow).zip(verdicts) {
+        let mut count = Counts::default();
+        let tenants = part.rows.column(tenant).as_string_opt::<i32>();
+        let tenants = tenants.ok_or_else(|| Error::internal("rows without a tenant cannot be counted"))?;
+        for (row, (verdict, mark)) in verdicts.iter().zip(&part.marks).enumerate() {
+            count.add(*verdict);
+            match verdict {
+                Verdict::New => marks.push(*mark),
+                Verdict::Again | Verdict::Conflict => {
+                    let tenant = tenants.value(row);
+                    let of_tenant: &mut Counts = match repeats.get_mut(tenant) {
+                        Some(counts) => counts,
+                        None => repeats.entry(tenant.to_owned()).or_default(),
+                    };
+                    of_tenant.add(*verdict);
+                }
+            }
+        }
+        rows.push(if count.repeated == 0 { part.rows.clone() } else { filter(&part.rows, verdicts)? });
+        counts.push(count);
     }
     let schema = parts.first().map(|part| part.borrow().rows.schema());
     let schema = schema.ok_or_else(|| Error::internal("an empty batch has nothing to sift"))?;
     let rows = concat_batches(&schema, &rows).map_err(|cause| internal(cause, "cannot join a batch's rows"))?;
-    Ok(Sifted { rows, ids, kept })
+    Ok(Sifted { rows, marks, counts, repeats })
 }
 
-/// The rows to keep; no copy when that is all of them.
-fn filter(rows: &RecordBatch, keep: Vec<bool>) -> Result<RecordBatch> {
-    if keep.iter().all(|&keep| keep) {
-        return Ok(rows.clone());
-    }
+fn filter(rows: &RecordBatch, verdicts: &[Verdict]) -> Result<RecordBatch> {
+    let keep: Vec<bool> = verdicts.iter().map(|verdict| *verdict == Verdict::New).collect();
     filter_record_batch(rows, &BooleanArray::from(keep)).map_err(|cause| internal(cause, "cannot drop duplicates"))
 }
 
@@ -194,12 +277,14 @@ mod tests {
 
     use super::*;
 
-    fn part(keyer: &Keyer, rows: &[(&str, &str)]) -> Part {
+    /// Rows of (tenant, id, content).
+    fn part(keyer: &Keyer, rows: &[(&str, &str, u32)]) -> Part {
         let tenants: ArrayRef = Arc::new(StringArray::from_iter_values(rows.iter().map(|row| row.0)));
         let ids: ArrayRef = Arc::new(StringArray::from_iter_values(rows.iter().map(|row| row.1)));
+        let contents: Vec<u32> = rows.iter().map(|row| row.2).collect();
         let rows = RecordBatch::try_from_iter([("tenant", tenants), ("id", ids)]).unwrap();
-        let ids = keyer.hashes(&rows, 0, 1).unwrap();
-        Part { rows, ids }
+        let marks = keyer.marks(&rows, 0, 1, &contents).unwrap();
+        Part { rows, marks }
     }
 
     #[test]
@@ -207,19 +292,19 @@ mod tests {
         // The oracle: a plain queue that is searched from end to end.
         for ids_max in [0, 1, 2, 7, 64] {
             let mut window = Window::new(ids_max);
-            let mut oracle: VecDeque<IdHash> = VecDeque::new();
+            let mut oracle: VecDeque<Mark> = VecDeque::new();
             let mut state: u64 = 7;
-            for _ in 0..2_000 {
+            for turn in 0..2_000 {
                 state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
                 // Few distinct low halves: entries collide in the index and must still be told apart.
-                let id = u128::from(state >> 61) | (u128::from((state >> 40) % 40) << 64);
-                assert_eq!(window.contains(id), oracle.contains(&id));
-                let forgotten = window.extend([id]);
-                oracle.push_back(id);
+                let mark = Mark::of(u128::from(state >> 61) | (u128::from((state >> 40) % 40) << 96), turn % 3);
+                assert_eq!(window.find(mark).is_some(), oracle.iter().any(|other| other.is(mark)));
+                let forgotten = window.extend([mark]);
+                oracle.push_back(mark);
                 assert_eq!(forgotten, oracle.len().saturating_sub(ids_max));
                 oracle.drain(..forgotten);
                 assert_eq!(window.len(), oracle.len());
-                assert!(oracle.iter().all(|&id| window.contains(id)));
+                assert!(oracle.iter().all(|&mark| window.find(mark).is_some()));
             }
         }
     }
@@ -236,21 +321,28 @@ mod tests {
 
     #[test]
     fn sifting_keeps_the_first_of_each_id() {
+        use Verdict::{Again, Conflict, New};
         let keyer = Keyer::random();
         let mut window = Window::new(100);
-        window.extend([keyer.hash("a", "0")]);
+        window.extend(part(&keyer, &[("a", "0", 7), ("b", "9", UNKNOWN)]).marks);
         let parts = [
-            part(&keyer, &[("a", "0"), ("a", "1"), ("a", "1"), ("b", "0")]),
-            part(&keyer, &[("b", "0"), ("a", "1")]),
-            part(&keyer, &[("a", "2")]),
+            part(&keyer, &[("a", "0", 7), ("a", "1", 1), ("a", "1", 2), ("b", "0", 1), ("b", "9", 3)]),
+            part(&keyer, &[("b", "0", UNKNOWN), ("a", "1", 1), ("a", "0", 8), ("a", "0", 7)]),
+            part(&keyer, &[("a", "2", 5)]),
         ];
-        let keep = sift(&window, &parts);
-        assert_eq!(keep, [&[false, true, false, true][..], &[false, false], &[true]]);
-        let sifted = remaining(&parts, keep).unwrap();
-        assert_eq!(sifted.kept, [2, 0, 1]);
+        let verdicts = sift(&window, &parts);
+        assert_eq!(
+            verdicts,
+            [vec![Again, New, Conflict, New, Again], vec![Again, Again, Conflict, Again], vec![New]],
+            "the first stays, whatever it says"
+        );
+        let sifted = remaining(&parts, &verdicts, 0).unwrap();
+        let counts = |new, repeated, conflict| Counts { new, repeated, conflict };
+        assert_eq!(sifted.counts, [counts(2, 3, 1), counts(0, 4, 1), counts(1, 0, 0)]);
+        assert_eq!(sifted.repeats, BTreeMap::from([("a".into(), counts(0, 5, 2)), ("b".into(), counts(0, 2, 0))]));
         assert_eq!(sifted.rows.column(0).as_string::<i32>().iter().flatten().collect::<Vec<_>>(), ["a", "b", "a"]);
         assert_eq!(sifted.rows.column(1).as_string::<i32>().iter().flatten().collect::<Vec<_>>(), ["1", "0", "2"]);
-        assert_eq!(sifted.ids, [keyer.hash("a", "1"), keyer.hash("b", "0"), keyer.hash("a", "2")]);
-        assert_eq!(window.len(), 1, "sifting does not change the window");
+        assert_eq!(sifted.marks, [parts[0].marks[1], parts[0].marks[3], parts[2].marks[0]]);
+        assert_eq!(window.len(), 2, "sifting does not change the window");
     }
 }

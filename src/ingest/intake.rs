@@ -14,6 +14,7 @@ use arrow::compute::concat_batches;
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
+use super::content::fingerprints;
 use super::dedupe::{Keyer, Part};
 use super::haul::{Fate, Message};
 use super::{Payload, RejectNote};
@@ -96,11 +97,12 @@ impl Intaker {
             true => None,
             false => {
                 let names: Vec<Name> = rejects.iter().map(name).collect();
-                Some(self.part(&self.quarantine, self.quarantine_rows(rejects, &names, stamp.received)?)?)
+                Some(self.part(&self.quarantine, self.quarantine_rows(rejects, &names, stamp.received)?, &[])?)
             }
         };
         let places = rejects.iter().map(|reject| reject.index).collect();
-        Ok(Intake { good: self.part(&self.contract, rows)?, bad, places, notes })
+        let contents = fingerprints(&self.contract, &rows)?;
+        Ok(Intake { good: self.part(&self.contract, rows, &contents)?, bad, places, notes })
     }
 
     /// Messages of one owner are decoded together.
@@ -166,9 +168,9 @@ impl Intaker {
         }
     }
 
-    fn part(&self, contract: &Contract, rows: RecordBatch) -> Result<Part> {
-        let ids = self.keyer.hashes(&rows, contract.tenant, contract.id)?;
-        Ok(Part { rows, ids })
+    fn part(&self, contract: &Contract, rows: RecordBatch, contents: &[u32]) -> Result<Part> {
+        let marks = self.keyer.marks(&rows, contract.tenant, contract.id, contents)?;
+        Ok(Part { rows, marks })
     }
 
     /// Rejects in the quarantine's schema.

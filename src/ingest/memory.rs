@@ -21,7 +21,7 @@ use arrow::record_batch::RecordBatch;
 use futures::{StreamExt as _, TryStreamExt as _};
 
 use super::cover::Cover;
-use super::dedupe::{IdHash, Keyer, Part, Sifted, Window, remaining, sift};
+use super::dedupe::{Keyer, Mark, Part, Sifted, Verdict, Window, remaining, sift};
 use crate::contract::Contract;
 use crate::error::{Error, Result};
 use crate::lake::{DataFile, Keys, Snapshot, Table};
@@ -78,31 +78,32 @@ impl Memory {
         // On the blocking pool: the window goes there and comes back.
         let sent = parts.clone();
         let sifting = tokio::task::spawn_blocking(move || {
-            let keep = sift(&known.window, &sent);
-            (known, keep)
+            let verdicts = sift(&known.window, &sent);
+            (known, verdicts)
         });
-        let (known, mut keep) = sifting.await.map_err(|cause| failed("dropping duplicates", cause))?;
+        let (known, mut verdicts) = sifting.await.map_err(|cause| failed("dropping duplicates", cause))?;
         let seen = known.seen.version;
-        let suspects = suspects(&known.cover, self.table.contract(), &parts, &keep);
+        let suspects = suspects(&known.cover, self.table.contract(), &parts, &verdicts);
         self.known = Some(known);
         if let Some(Suspects { files, keys, rows }) = suspects? {
             let stored = self.table.stored(&files, keys).await?;
             for ((part, row), _) in rows.into_iter().zip(stored).filter(|(_, stored)| *stored) {
-                keep[part][row] = false;
+                verdicts[part][row] = Verdict::Again;
             }
         }
-        let copying = tokio::task::spawn_blocking(move || remaining(&parts, keep));
+        let tenant = self.table.contract().tenant;
+        let copying = tokio::task::spawn_blocking(move || remaining(&parts, &verdicts, tenant));
         let sifted = copying.await.map_err(|cause| failed("dropping duplicates", cause))??;
         Ok(News { sifted, seen })
     }
 
     /// Remembers what was committed just now, as `version`.
-    pub(super) async fn remember(&mut self, ids: Vec<IdHash>, files: Vec<DataFile>, version: u64) {
+    pub(super) async fn remember(&mut self, marks: Vec<Mark>, files: Vec<DataFile>, version: u64) {
         let Some(mut known) = self.known.take() else { return };
         let now = self.table.snapshot();
         // On the blocking pool: a window that grows moves all its ids.
         let remembering = tokio::task::spawn_blocking(move || {
-            known.take_in(files.into_iter().map(Arc::new).collect(), ids);
+            known.take_in(files.into_iter().map(Arc::new).collect(), marks);
             if now.version == version {
                 known.see(now);
             }
@@ -158,27 +159,27 @@ impl Memory {
         let reads =
             futures::stream::iter(newest).map(|file| async move { Ok::<_, Error>((self.read(&file).await?, file)) });
         let mut reads = reads.buffered(READS_MAX);
-        while let Some((ids, file)) = reads.try_next().await? {
-            known.take_in(vec![file], ids);
+        while let Some((marks, file)) = reads.try_next().await? {
+            known.take_in(vec![file], marks);
         }
         Ok(())
     }
 
-    /// The ids of a file.
-    async fn read(&self, file: &DataFile) -> Result<Vec<IdHash>> {
+    /// The marks of a file.
+    async fn read(&self, file: &DataFile) -> Result<Vec<Mark>> {
         let rows = self.table.keys(file).await?;
         let (keyer, contract) = (self.keyer, self.table.contract().clone());
-        let hashing = tokio::task::spawn_blocking(move || hashes(keyer, &contract, rows));
+        let hashing = tokio::task::spawn_blocking(move || marks(keyer, &contract, rows));
         hashing.await.map_err(|cause| failed("reading ids", cause))?
     }
 }
 
 impl Known {
     /// Lets the ids of files into the window.
-    fn take_in(&mut self, files: Vec<Arc<DataFile>>, ids: Vec<IdHash>) {
+    fn take_in(&mut self, files: Vec<Arc<DataFile>>, marks: Vec<Mark>) {
         self.taken.extend(files.iter().map(|file| file.path.clone()));
-        self.cover.push(files, ids.len());
-        self.cover.forget(self.window.extend(ids));
+        self.cover.push(files, marks.len());
+        self.cover.forget(self.window.extend(marks));
     }
 
     /// All of this version is taken in.
@@ -196,11 +197,16 @@ struct Suspects {
 }
 
 /// The kept rows that are as old as files which the window does not cover. None when there are none, as mostly.
-fn suspects(cover: &Cover, contract: &Contract, parts: &[Arc<Part>], keep: &[Vec<bool>]) -> Result<Option<Suspects>> {
+fn suspects(
+    cover: &Cover,
+    contract: &Contract,
+    parts: &[Arc<Part>],
+    verdicts: &[Vec<Verdict>],
+) -> Result<Option<Suspects>> {
     let (mut days, mut rows, mut batches) = (BTreeSet::new(), Vec::new(), Vec::new());
     let internal = |cause| Error::internal("cannot pick rows to look up").with_source(cause);
-    for (index, (part, keep)) in parts.iter().zip(keep).enumerate() {
-        let old = cover.old(contract, &part.rows, keep, &mut days)?;
+    for (index, (part, verdicts)) in parts.iter().zip(verdicts).enumerate() {
+        let old = cover.old(contract, &part.rows, verdicts, &mut days)?;
         if old.contains(&true) {
             rows.extend(old.iter().enumerate().filter(|(_, old)| **old).map(|(row, _)| (index, row)));
             batches.push(filter_record_batch(&part.rows, &old.into()).map_err(internal)?);
@@ -215,14 +221,14 @@ fn failed(what: &str, cause: tokio::task::JoinError) -> Error {
     Error::internal(format!("{what} failed")).with_source(cause)
 }
 
-/// The hashes of rows that hold the (tenant, id) columns.
-fn hashes(keyer: Keyer, contract: &Contract, rows: Vec<RecordBatch>) -> Result<Vec<IdHash>> {
-    let mut ids = Vec::new();
+/// The marks of rows that hold the (tenant, id) columns.
+fn marks(keyer: Keyer, contract: &Contract, rows: Vec<RecordBatch>) -> Result<Vec<Mark>> {
+    let mut marks = Vec::new();
     for rows in rows {
         let (tenant, id) = (position(&rows, contract, contract.tenant)?, position(&rows, contract, contract.id)?);
-        ids.extend(keyer.hashes(&rows, tenant, id)?);
+        marks.extend(keyer.marks(&rows, tenant, id, &[])?);
     }
-    Ok(ids)
+    Ok(marks)
 }
 
 /// Where a column of the contract stands in rows that hold only some columns.

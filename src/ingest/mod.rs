@@ -35,6 +35,7 @@ mod store;
 
 mod memory;
 
+mod content;
 mod cover;
 mod dedupe;
 
@@ -94,6 +95,8 @@ pub struct Receipt {
     pub accepted: u64,
     /// Stored before, or twice in this request.
     pub duplicate: u64,
+    /// Of the duplicates, those with another content than the event that was stored first, as far as that is remembered.
+    pub conflict: u64,
     /// In quarantine.
     pub rejected: u64,
     /// The first rejected ones, in order: at most `receipt_rejects_max`.

@@ -15,6 +15,7 @@
 //! **Invariant:** no batch is deduped while it is unknown what became of the one before.
 //! **Invariant:** rows of a source are committed with its progress or not at all.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -23,7 +24,7 @@ use tokio::sync::Notify;
 use uuid::Uuid;
 
 use super::batch::{Pending, Stored};
-use super::dedupe::{IdHash, Keyer, Sifted};
+use super::dedupe::{Counts, Keyer, Mark, Sifted};
 use super::memory::{Memory, News};
 use crate::config::IngestConfig;
 use crate::error::{Error, Kind, Result};
@@ -55,7 +56,7 @@ pub(super) struct Keeper {
 #[derive(Debug)]
 struct Unsettled {
     files: Vec<DataFile>,
-    ids: Vec<IdHash>,
+    marks: Vec<Mark>,
     progress: Vec<Progress>,
     /// The version with which its rows were compared.
     seen: u64,
@@ -170,25 +171,28 @@ impl Keeper {
         let parts: Vec<_> = requests.iter().map(|one| one.part.clone()).collect();
         let mut written: Option<Unsettled> = None;
         for _ in 0..RACES_MAX {
-            let News { sifted: Sifted { rows, ids, kept }, seen } = self.memory.sift(parts.clone()).await?;
+            let News { sifted: Sifted { rows, marks, counts, repeats }, seen } =
+                self.memory.sift(parts.clone()).await?;
             if rows.num_rows() == 0 && !progress.iter().any(Progress::moves) {
                 self.discard(written).await;
-                return Ok(answers(requests, &kept, 0));
+                self.count(&repeats);
+                return Ok(answers(&counts, 0));
             }
             let row_count = rows.num_rows();
             let files = match written.take() {
-                Some(before) if before.ids == ids => before.files,
+                Some(before) if before.marks == marks => before.files,
                 before => {
                     self.discard(before).await;
                     self.write(rows).await?
                 }
             };
-            self.unsettled = Some(Unsettled { files, ids, progress: progress.clone(), seen });
+            self.unsettled = Some(Unsettled { files, marks, progress: progress.clone(), seen });
             match self.settle().await? {
                 Settled::At(version) => {
                     self.metrics.committed(self.name(), row_count, begun.elapsed());
                     self.committed.notify_one();
-                    return Ok(answers(requests, &kept, version));
+                    self.count(&repeats);
+                    return Ok(answers(&counts, version));
                 }
                 // Others have added rows meanwhile, which may be the same ones.
                 Settled::Behind(unsettled) => written = Some(unsettled),
@@ -215,7 +219,7 @@ impl Keeper {
         let unsettled = self.unsettled.take().ok_or_else(|| Error::internal("there is nothing to settle"))?;
         match self.commit(&unsettled).await {
             Ok(Committed::At(version)) => {
-                self.memory.remember(unsettled.ids, unsettled.files, version).await;
+                self.memory.remember(unsettled.marks, unsettled.files, version).await;
                 Ok(Settled::At(version))
             }
             Ok(Committed::Behind) => Ok(Settled::Behind(unsettled)),
@@ -246,19 +250,27 @@ impl Keeper {
         }
     }
 
+    /// Tells of rows that were stored before.
+    fn count(&self, repeats: &BTreeMap<String, Counts>) {
+        for (tenant, Counts { repeated, conflict, .. }) in repeats {
+            self.metrics.repeats(self.name(), tenant, repeated - conflict, *conflict);
+        }
+    }
+
     fn name(&self) -> &str {
         &self.table.contract().name
     }
 }
 
-/// What each request is told: of its rows so many were kept.
-fn answers(requests: &[Pending], kept: &[usize], version: u64) -> Vec<Stored> {
-    let answer = |(request, kept): (&Pending, &usize)| Stored {
-        accepted: *kept as u64,
-        duplicate: (request.part.ids.len() - kept) as u64,
-        version: if *kept > 0 { version } else { 0 },
+/// What each request is told.
+fn answers(counts: &[Counts], version: u64) -> Vec<Stored> {
+    let answer = |counts: &Counts| Stored {
+        accepted: counts.new,
+        duplicate: counts.repeated,
+        conflict: counts.conflict,
+        version: if counts.new > 0 { version } else { 0 },
     };
-    requests.iter().zip(kept).map(answer).collect()
+    counts.iter().map(answer).collect()
 }
 
 /// Whether a commit that failed so may have gone through, or may go through later.

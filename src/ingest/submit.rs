@@ -63,6 +63,7 @@ impl Ingest {
         let receipt = Receipt {
             accepted: good.accepted,
             duplicate: good.duplicate,
+            conflict: good.conflict,
             rejected: places.len() as u64,
             rejects: notes,
             version: good.version,

@@ -92,6 +92,30 @@ async fn what_was_stored_before_a_restart_is_a_duplicate_after_it() {
     assert_eq!(stored(&store, TABLE).await, once("acme", 0..15));
 }
 
+#[tokio::test]
+async fn an_id_that_comes_again_with_another_content_is_a_conflict() {
+    let (store, acme) = (memory(), acme().await);
+    let other = |ids: std::ops::Range<u32>| lines(ids).replace("4.2", "1.3");
+    let ingest = start(&store, limits()).await;
+    let mut told = Vec::new();
+    for body in [lines(0..3), other(2..5), lines(4..6) + &other(5..7), lines(0..2)] {
+        let receipt = send(&ingest, &acme, body).await.unwrap();
+        told.push((receipt.accepted, receipt.duplicate, receipt.conflict));
+    }
+    assert_eq!(told, [(3, 0, 0), (2, 1, 1), (2, 2, 2), (0, 2, 0)]);
+    assert_eq!(stored(&store, TABLE).await, once("acme", 0..7), "the first of each stays");
+    ingest.stop().await;
+
+    let ingest = start(&store, limits()).await;
+    let receipt = send(&ingest, &acme, other(0..1)).await.unwrap();
+    assert_eq!(
+        (receipt.duplicate, receipt.conflict),
+        (1, 0),
+        "what was stored before the start is not known to differ"
+    );
+    ingest.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crowd_with_the_same_ids_stores_each_once() {
     const SENDERS: usize = 32;

@@ -35,6 +35,8 @@ mod reader;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
+mod lookup_tests;
+#[cfg(test)]
 mod tests;
 
 pub use commit::Committed;

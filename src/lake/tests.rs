@@ -22,7 +22,7 @@ use crate::error::Kind;
 use crate::lake::faults::{Fault, Faulty};
 use crate::lake::log::Log;
 use crate::lake::reader::read_columns;
-use crate::lake::{Committed, Keys, Progress, Store, Table};
+use crate::lake::{Progress, Store, Table};
 
 /// 2026-03-01T12:00:00Z.
 pub(super) const NOON: Micros = 20_513 * DAY + DAY / 2;
@@ -75,14 +75,14 @@ pub(super) fn config(url: &str) -> LakeConfig {
 }
 
 /// A store in memory, or in a folder that lives as long as the second value.
-fn stores() -> Vec<(Store, Option<tempfile::TempDir>)> {
+pub(super) fn stores() -> Vec<(Store, Option<tempfile::TempDir>)> {
     let folder = tempfile::Builder::new().prefix("a lake ").tempdir().unwrap();
     let url = url::Url::from_directory_path(folder.path()).unwrap().join("new/").unwrap();
     let memory = Store::open(&config("memory:///some/lake")).unwrap();
     vec![(memory, None), (Store::open(&config(url.as_str())).unwrap(), Some(folder))]
 }
 
-async fn open(store: &Store) -> Arc<Table> {
+pub(super) async fn open(store: &Store) -> Arc<Table> {
     Table::open(store, contract(), &config("memory:///")).await.unwrap()
 }
 
@@ -90,7 +90,7 @@ async fn open(store: &Store) -> Arc<Table> {
 pub(super) type Event<'a> = (&'a str, Micros, String);
 
 /// Events `range` of two tenants, a second apart, latest first.
-fn events(range: std::ops::Range<usize>) -> Vec<Event<'static>> {
+pub(super) fn events(range: std::ops::Range<usize>) -> Vec<Event<'static>> {
     let tenant = |number| if number % 3 == 0 { "acme" } else { "zeta" };
     range.rev().map(|number| (tenant(number), NOON + number as Micros * SECOND, format!("e{number:06}"))).collect()
 }
@@ -125,13 +125,13 @@ fn labels(rows: usize) -> ArrayRef {
     Arc::new(labels.finish())
 }
 
-async fn append(table: &Table, range: std::ops::Range<usize>) -> u64 {
+pub(super) async fn append(table: &Table, range: std::ops::Range<usize>) -> u64 {
     let files = table.write(batch(table.contract(), &events(range))).await.unwrap();
     table.commit(files, Vec::new()).await.unwrap()
 }
 
 /// All ids of the table's newest snapshot, by reading its files.
-async fn ids(table: &Table) -> Vec<String> {
+pub(super) async fn ids(table: &Table) -> Vec<String> {
     let mut ids: Vec<String> = Vec::new();
     for file in table.snapshot().files.iter() {
         let objects = &table.location().0.objects;
@@ -144,7 +144,7 @@ async fn ids(table: &Table) -> Vec<String> {
     ids
 }
 
-fn expected(range: std::ops::Range<usize>) -> Vec<String> {
+pub(super) fn expected(range: std::ops::Range<usize>) -> Vec<String> {
     range.map(|number| format!("e{number:06}")).collect()
 }
 
@@ -217,7 +217,7 @@ async fn racing_writers_lose_no_row_and_share_no_version() {
 }
 
 /// The progress of `app`.
-fn progress(app: &str, after: Option<i64>, next: i64) -> Vec<Progress> {
+pub(super) fn progress(app: &str, after: Option<i64>, next: i64) -> Vec<Progress> {
     vec![Progress { app: app.to_owned(), after, next }]
 }
 
@@ -432,91 +432,4 @@ async fn a_writer_that_slept_does_not_commit_into_the_past() {
     assert_eq!(append(&sleeper, 240..250).await, 25, "version 1 is free again, and behind the checkpoint");
     assert_eq!(ids(&sleeper).await, expected(0..250));
     assert_eq!(delta_says(&sleeper).await, (25, 250));
-}
-
-#[tokio::test]
-async fn a_files_keys_are_its_tenants_and_ids() {
-    let (store, _) = stores().remove(0);
-    let table = open(&store).await;
-    append(&table, 0..10).await;
-    let file = table.snapshot().files[0].clone();
-    let mut ids = Vec::new();
-    for batch in table.keys(&file).await.unwrap() {
-        assert_eq!(
-            batch.schema().fields().iter().map(|field| field.name()).collect::<Vec<_>>(),
-            ["tenant_id", "event_id"]
-        );
-        ids.extend(batch.column(1).as_string::<i32>().iter().flatten().map(str::to_owned));
-    }
-    ids.sort();
-    assert_eq!(ids, expected(0..10));
-}
-
-#[tokio::test]
-async fn stored_events_are_found_by_tenant_time_and_id() {
-    let (store, _) = stores().remove(0);
-    let small = LakeConfig { row_group_rows_max: 20_000, ..config("memory:///") };
-    let table = Table::open(&store, contract(), &small).await.unwrap();
-    // Three files that overlap in time, one of them with several row groups and many pages.
-    let many: Vec<_> = (0..50_000).map(|number| ("acme", NOON + number * 7, format!("m{number}"))).collect();
-    let few = vec![
-        ("acme", NOON + 70, "few".to_owned()),
-        ("zeta", NOON, "few".to_owned()),
-        ("zeta", NOON + DAY, "next".to_owned()),
-    ];
-    for events in [&many, &few] {
-        let files = table.write(batch(table.contract(), events)).await.unwrap();
-        table.commit(files, Vec::new()).await.unwrap();
-    }
-    let cases = [
-        (("acme", NOON, "m0"), true),
-        (("acme", NOON + 7 * 49_999, "m49999"), true),
-        (("acme", NOON + 7 * 31_234, "m31234"), true),
-        (("acme", NOON + 7 * 31_234, "m31235"), false),
-        (("acme", NOON + 7 * 31_235, "m31234"), false),
-        (("zeta", NOON + 7 * 31_234, "m31234"), false),
-        (("acme", NOON + 70, "few"), true),
-        (("zeta", NOON, "few"), true),
-        (("zeta", NOON + DAY, "few"), false),
-        (("zeta", NOON + DAY, "next"), true),
-        (("acme", NOON - DAY, "few"), false),
-        (("omega", NOON, "few"), false),
-        (("acme", NOON, "m0"), true),
-    ];
-    let asked: Vec<Event<'_>> =
-        cases.iter().map(|((tenant, time, id), _)| (*tenant, *time, (*id).to_owned())).collect();
-    let expected: Vec<bool> = cases.iter().map(|(_, stored)| *stored).collect();
-    let keys = || Keys::of(table.contract(), &batch(table.contract(), &asked)).unwrap();
-    let files = table.snapshot().files.to_vec();
-    assert_eq!(files.len(), 3);
-    assert_eq!(table.stored(&files, keys()).await.unwrap(), expected);
-    assert_eq!(table.stored(&files, keys()).await.unwrap(), expected, "with filters that were kept");
-    assert_eq!(table.stored(&[], keys()).await.unwrap(), vec![false; cases.len()], "only in the files that are named");
-    // All of them at once.
-    let keys = Keys::of(table.contract(), &batch(table.contract(), &many)).unwrap();
-    assert!(table.stored(&files, keys).await.unwrap().iter().all(|stored| *stored));
-}
-
-#[tokio::test]
-async fn rows_are_committed_behind_what_they_were_compared_with() {
-    let (store, _) = stores().remove(0);
-    let (one, other) = (open(&store).await, open(&store).await);
-    let write = async |table: &Table, range| table.write(batch(table.contract(), &events(range))).await.unwrap();
-    let files = write(&one, 0..10).await;
-    assert_eq!(one.commit_after(0, files.clone(), Vec::new()).await.unwrap(), Committed::At(1));
-    assert_eq!(one.commit_after(0, files, Vec::new()).await.unwrap(), Committed::At(1), "again, after an unclear end");
-    // The other has not seen that, and finds out when it puts its entry.
-    let files = write(&other, 10..20).await;
-    assert_eq!(other.commit_after(0, files.clone(), Vec::new()).await.unwrap(), Committed::Behind);
-    assert_eq!(ids(&other).await, expected(0..10), "it has seen it now");
-    // Progress alone adds no rows.
-    one.refresh().await.unwrap();
-    one.commit(Vec::new(), progress("source", None, 5)).await.unwrap();
-    assert_eq!(other.commit_after(1, files, Vec::new()).await.unwrap(), Committed::At(3));
-    let files = write(&one, 20..30).await;
-    assert_eq!(one.commit_after(2, files.clone(), Vec::new()).await.unwrap(), Committed::Behind);
-    one.discard(&files).await;
-    let path = one.file_path(&files[0]);
-    assert!(one.location().0.objects.head(&path).await.is_err(), "nothing is left of it");
-    assert_eq!(ids(&one).await, expected(0..20));
 }

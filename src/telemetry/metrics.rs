@@ -44,6 +44,7 @@ pub struct Metrics {
     registry: Registry,
     tenants: Names,
     events: Counters<3>,
+    repeats: Counters<3>,
     commit_duration: Histograms<1>,
     commit_rows: Histograms<1>,
     queue_bytes: Gauge,
@@ -109,6 +110,11 @@ impl Default for Metrics {
         Self {
             tenants: Names::new(TENANT_LABELS_MAX),
             events: page.add("events", "Events received, by what became of them", Family::default()),
+            repeats: page.add(
+                "repeats",
+                "Events stored before, by tenant and by whether they said the same",
+                Family::default(),
+            ),
             commit_duration: page.add_in(
                 Unit::Seconds,
                 "commit_duration",
@@ -140,6 +146,15 @@ impl Metrics {
         let tenant = self.tenants.label(tenant);
         let labels = [("table", Label::owned(table)), ("tenant", tenant), ("outcome", outcome.word().into())];
         self.events.get_or_create(&labels).inc_by(count);
+    }
+
+    /// Events of `tenant` came again: `same` as what is stored, as far as that is known, and `other` ones under their ids.
+    pub fn repeats(&self, table: &str, tenant: &str, same: u64, other: u64) {
+        for (content, count) in [("same", same), ("other", other)].into_iter().filter(|(_, count)| *count > 0) {
+            let tenant = self.tenants.label(tenant);
+            let labels = [("table", Label::owned(table)), ("tenant", tenant), ("content", content.into())];
+            self.repeats.get_or_create(&labels).inc_by(count);
+        }
     }
 
     /// One batch of `rows` was written and committed in `took`.

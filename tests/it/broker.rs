@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::TcpListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ pub(crate) struct Broker {
     /// Where it answers.
     pub(crate) address: String,
     producer: BaseProducer,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Broker {
@@ -37,19 +37,30 @@ impl Broker {
     pub(crate) fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let [port, controller_port] = free_ports();
-        let settings = folder.path().join("server.properties");
+        let settings = settings(&folder);
         fs::write(&settings, properties(folder.path(), port, controller_port)).unwrap();
         let format = ["kafka.tools.StorageTool", "format", "-t", "AAAAAAAAAAAAAAAAAAAAAQ", "-c"];
         let formatted = java().args(format).arg(&settings).output().unwrap();
         assert!(formatted.status.success(), "{}", String::from_utf8_lossy(&formatted.stderr));
-        let child = java().arg("kafka.Kafka").arg(&settings).stderr(Stdio::null()).spawn().unwrap();
 
         let address = format!("127.0.0.1:{port}");
         let client = || ClientConfig::new().set("bootstrap.servers", &address).set("log_level", "0").clone();
         let producer: BaseProducer = client().set("enable.idempotence", "true").create().unwrap();
-        let broker = Self { child, address: address.clone(), producer, _folder: folder };
-        until("the broker answers", || broker.producer.client().fetch_metadata(None, Duration::from_secs(1)).is_ok());
+        let broker = Self { child: run(&folder), address: address.clone(), producer, folder };
+        broker.wait();
         broker
+    }
+
+    /// Kills it without a warning, and starts it again on what it has left.
+    pub(crate) fn crash(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        self.child = run(&self.folder);
+        self.wait();
+    }
+
+    fn wait(&self) {
+        until("the broker answers", || self.producer.client().fetch_metadata(None, Duration::from_secs(1)).is_ok());
     }
 
     /// Makes a topic.
@@ -91,6 +102,14 @@ impl Drop for Broker {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+fn settings(folder: &TempDir) -> PathBuf {
+    folder.path().join("server.properties")
+}
+
+fn run(folder: &TempDir) -> Child {
+    java().arg("kafka.Kafka").arg(settings(folder)).stderr(Stdio::null()).spawn().unwrap()
 }
 
 fn java() -> Command {

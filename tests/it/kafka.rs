@@ -15,11 +15,13 @@ const TOPIC: &str = "events";
 const PARTITIONS: i32 = 4;
 const TENANTS: [&str; 3] = ["acme", "globex", "initech"];
 /// Events of each tenant.
-const EVENTS: usize = 8_000;
+const EVENTS: usize = 14_000;
 /// Events that are sent at once.
 const ROUND: usize = 500;
 /// How often a server is killed.
-const CRASHES: usize = 6;
+const CRASHES: usize = 10;
+/// The crashes with which the broker dies as well.
+const BROKER_CRASHES: [usize; 2] = [3, 7];
 
 const CHECKS: &[&str] = &[
     "each_tenant_sees_its_messages_once",
@@ -149,6 +151,11 @@ async fn killed_while_it_reads() {
     for crash in 0..CRASHES {
         // Each time at another point.
         feed.send_and_wait_for_commits(1 + crash % 3);
+        if BROKER_CRASHES.contains(&crash) {
+            feed.broker.crash();
+            // The server has lived on: what is sent now arrives.
+            feed.send_and_wait_for_commits(1);
+        }
         server.kill();
         server = Server::start(&setup);
     }

@@ -83,9 +83,10 @@ async fn stored(stage: &mut Stage) -> Box<Keeper> {
     }
 }
 
-/// Ends at `due`; never, when nothing is due.
+/// Ends at `due`; never, when nothing is due. What is due already does not wait for a timer, which counts in milliseconds.
 async fn until(due: Option<Instant>) {
     match due {
+        Some(due) if due <= Instant::now() => {}
         Some(due) => sleep_until(due).await,
         None => std::future::pending().await,
     }

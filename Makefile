@@ -1,12 +1,12 @@
 # What a contributor types. `make` alone lists it. Nothing here is installed outside this folder: see .cache/ and target/.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint docs bench need-cargo need-openssl need-python3
+.PHONY: help demo test schedules lint docs bench need-cargo need-openssl need-python3
 MAKEFLAGS += --no-print-directory
 ARGS ?=
 
 help: ## List these commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: need-cargo need-openssl ## Build, start a server with live events of several tenants, print what to paste (ARGS="--rate 5000")
 	@cargo run --bin glasshouse -- demo $(ARGS)
@@ -16,6 +16,10 @@ demo: need-cargo need-openssl ## Build, start a server with live events of sever
 test: need-cargo need-openssl ## Run everything: Rust tests, real ADBC and JDBC clients, a real Kafka and S3 server, kill -9 during ingest
 	@tests/clients/setup.sh
 	@cargo test --no-fail-fast $(ARGS)
+
+# Beyond those that every test run plays. ARGS is a range of seeds, or one, of which everything is told then.
+schedules: need-cargo need-openssl ## Play thousands of schedules of crashes and faults (ARGS=5000..9000, ARGS=17)
+	@GLASSHOUSE_SCHEDULES="$(or $(ARGS),1000..3000)" cargo test --lib ingest::sim_tests::chosen -- --nocapture
 
 lint: need-cargo need-openssl ## Check the format, and every lint with warnings denied
 	@cargo fmt --check

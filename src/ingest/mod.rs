@@ -44,6 +44,24 @@ mod kafka_tests;
 #[cfg(test)]
 mod shared_tests;
 #[cfg(test)]
+mod sim_audit;
+#[cfg(test)]
+mod sim_bucket;
+#[cfg(test)]
+mod sim_dice;
+#[cfg(test)]
+mod sim_fate;
+#[cfg(test)]
+mod sim_line;
+#[cfg(test)]
+pub(crate) mod sim_play;
+#[cfg(test)]
+pub(crate) mod sim_script;
+#[cfg(test)]
+mod sim_server;
+#[cfg(test)]
+mod sim_tests;
+#[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;

@@ -35,7 +35,7 @@ pub(crate) fn limits() -> IngestConfig {
 }
 
 /// Columns `tenant_id`, `event_time`, `event_id`, `mos`; no map for unknown fields.
-fn contract() -> Contract {
+pub(crate) fn contract() -> Contract {
     let column = |(name, kind): (&str, &str)| ColumnConfig {
         name: name.to_owned(),
         kind: kind.to_owned(),

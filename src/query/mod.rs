@@ -31,6 +31,8 @@ mod parameters;
 mod plans;
 mod prune;
 mod scan;
+#[cfg(test)]
+mod schedule_tests;
 mod session;
 #[cfg(test)]
 mod session_tests;

@@ -97,14 +97,15 @@ impl Memory {
         Ok(News { sifted, seen })
     }
 
-    /// Remembers what was committed just now, as `version`.
-    pub(super) async fn remember(&mut self, marks: Vec<Mark>, files: Vec<DataFile>, version: u64) {
+    /// Remembers what was committed.
+    pub(super) async fn remember(&mut self, marks: Vec<Mark>, files: Vec<DataFile>) {
         let Some(mut known) = self.known.take() else { return };
         let now = self.table.snapshot();
         // On the blocking pool: a window that grows moves all its ids.
         let remembering = tokio::task::spawn_blocking(move || {
             known.take_in(files.into_iter().map(Arc::new).collect(), marks);
-            if now.version == version {
+            // Then it is our entry, and there is nothing else to take in. A commit that was in doubt may lie further back.
+            if now.version == known.seen.version + 1 {
                 known.see(now);
             }
             known

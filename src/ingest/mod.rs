@@ -48,6 +48,8 @@ mod sim_audit;
 #[cfg(test)]
 mod sim_bucket;
 #[cfg(test)]
+mod sim_cast;
+#[cfg(test)]
 mod sim_dice;
 #[cfg(test)]
 mod sim_fate;
@@ -160,9 +162,12 @@ struct Lane {
     intaker: Option<Intaker>,
 }
 
+/// What the name of a table's quarantine ends with.
+const QUARANTINE_SUFFIX: &str = "_quarantine";
+
 /// The name of a table's quarantine.
 fn quarantine_of(table: &str) -> String {
-    format!("{table}_quarantine")
+    format!("{table}{QUARANTINE_SUFFIX}")
 }
 
 impl Ingest {
@@ -174,12 +179,17 @@ impl Ingest {
         metrics: Arc<Metrics>,
     ) -> Result<Arc<Self>> {
         let keyer = Keyer::random();
-        let opening = tables.iter().map(|(name, table)| {
-            let (table, metrics, limits) = (table.clone(), metrics.clone(), &config);
+        // Owned by the futures that open them, so that any task can wait for a start.
+        let named: Vec<_> = tables.iter().map(|(name, table)| (name.clone(), table.clone())).collect();
+        let opening = named.into_iter().map(|(name, table)| {
+            let quarantine = name.strip_suffix(QUARANTINE_SUFFIX).is_some_and(|table| tables.contains_key(table));
+            let (metrics, limits) = (metrics.clone(), &config);
             async move {
                 let committed = Arc::new(Notify::new());
-                let keeper = Keeper::open(table.clone(), keyer, limits, metrics, committed.clone()).await;
-                keeper.map(|keeper| (name, table, keeper, committed)).map_err(|e| e.at(format!("table `{name}`")))
+                let keeper = Keeper::open(table.clone(), quarantine, keyer, limits, metrics, committed.clone()).await;
+                keeper
+                    .map(|keeper| (name.clone(), table, keeper, committed))
+                    .map_err(|e| e.at(format!("table `{name}`")))
             }
         });
         let opened: Vec<_> = futures::stream::iter(opening).buffered(OPENING_MAX).try_collect().await?;
@@ -190,14 +200,14 @@ impl Ingest {
             let (sender, queue) = mpsc::channel(QUEUE_REQUESTS_MAX);
             tasks.spawn(commit::run(queue, keeper, config.clone(), ending.clone()));
             tasks.spawn(maintain(table.clone(), committed, metrics.clone(), ending.clone()));
-            let quarantine = tables.get(&quarantine_of(name));
+            let quarantine = tables.get(&quarantine_of(&name));
             let intaker = quarantine.map(|quarantine| Intaker {
                 contract: table.contract().clone(),
                 quarantine: quarantine.contract().clone(),
                 keyer,
                 notes_max: config.receipt_rejects_max,
             });
-            lanes.insert(name.clone(), Lane { queue: sender, intaker });
+            lanes.insert(name, Lane { queue: sender, intaker });
         }
         Ok(Arc::new(Self {
             lanes,

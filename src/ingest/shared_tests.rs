@@ -44,7 +44,7 @@ impl Server {
             notes_max: 1,
         };
         let rooms = Rooms::new(1 << 20, std::time::Duration::ZERO, Arc::clone(&metrics));
-        let keeper = Keeper::open(table, keyer, &limits, metrics, Arc::new(Notify::new())).await.unwrap();
+        let keeper = Keeper::open(table, false, keyer, &limits, metrics, Arc::new(Notify::new())).await.unwrap();
         Self { tables, keeper, intaker, rooms }
     }
 

@@ -20,23 +20,24 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use tokio::runtime::Builder;
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::JoinSet;
 
 use super::haul::{Fate, Haul, Spot};
 use super::pull::{Landed, Position, Route};
 use super::sim_bucket::{Bucket, Death};
+use super::sim_cast::{Client, Outcome, Waiting, Who};
 use super::sim_dice::Dice;
 use super::sim_line::Line;
-use super::sim_script::{Body, Expected, PARTITIONS, SERVERS, SHARED_DEDUPE, Script};
-use super::sim_server::{Life, Place, Reader, Server, lake, open, start};
+use super::sim_script::{Expected, PARTITIONS, SERVERS, Script};
+use super::sim_server::{Life, Place, Reader, Server, WINDOWS, lake, open, start};
 use super::testing::TABLE;
-use super::{Ingest, Payload, Receipt};
+use super::{Payload, Receipt};
 use crate::clock::{Clock, SECOND};
 use crate::contract::Format;
 use crate::error::{Kind, Result};
 use crate::lake::{Store, Tables};
+use crate::tenancy::Scope;
 use crate::tenancy::testing::access;
-use crate::tenancy::{Access, Scope};
 
 /// From this step on nothing fails.
 const CALM_AFTER: usize = 250;
@@ -62,43 +63,6 @@ impl Played {
     pub(crate) async fn tables(&self) -> Arc<Tables> {
         open(&self.store).await.unwrap()
     }
-}
-
-/// Who waits for something.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Who {
-    Server(usize),
-    Client(usize),
-    Reader(usize),
-}
-
-/// What came of it.
-#[derive(Debug)]
-enum Outcome {
-    Started(Result<Arc<Ingest>>),
-    Stopped,
-    Sent(Result<Receipt>),
-    Asked(Vec<usize>, Result<BTreeMap<Spot, Position>>),
-    Hauled(Vec<usize>, Result<Landed>),
-}
-
-/// One of those who wait.
-#[derive(Debug)]
-struct Waiting {
-    who: Who,
-    process: usize,
-    task: AbortHandle,
-}
-
-struct Client {
-    access: Arc<Access>,
-    home: usize,
-    bodies: Vec<Body>,
-    /// Bodies that are stored.
-    done: usize,
-    /// The attempt under way, and the step at which it is given up.
-    attempt: Option<(u64, usize)>,
-    rests_until: usize,
 }
 
 struct Play {
@@ -289,9 +253,8 @@ impl Play {
     fn rest(&mut self, client: usize) {
         self.clients[client].attempt = None;
         self.clients[client].rests_until = self.step + self.dice.below(8);
-        if SHARED_DEDUPE {
-            self.clients[client].home = self.dice.below(SERVERS);
-        }
+        // Any server will do: they know of each other's events.
+        self.clients[client].home = self.dice.below(SERVERS);
     }
 
     fn take(&mut self, number: u64, outcome: Outcome) {
@@ -417,7 +380,8 @@ impl Play {
         self.bucket.note(|| format!("server {server} starts as process {process}"));
         (self.servers[server].process, self.servers[server].life) = (process, Life::Starting);
         let (line, clock) = (Line { bucket: self.bucket.clone(), process }, self.clock.clone());
-        self.begin(Who::Server(server), async move { Outcome::Started(start(line, clock).await) }).await;
+        let window = self.dice.pick(&WINDOWS);
+        self.begin(Who::Server(server), async move { Outcome::Started(start(line, clock, window).await) }).await;
     }
 
     async fn stop(&mut self, server: usize) {

@@ -9,9 +9,6 @@ use std::fmt::Write as _;
 
 use super::sim_dice::Dice;
 
-/// Whether servers share what they know of ids. While they do not, one event's retries all go to one server.
-pub(super) const SHARED_DEDUPE: bool = true;
-
 /// Servers at work on one lake.
 pub(super) const SERVERS: usize = 2;
 /// Tenants; the last client is an operator, who sends for all of them.

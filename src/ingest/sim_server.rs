@@ -90,10 +90,13 @@ pub(super) async fn open(store: &Store) -> Result<Arc<Tables>> {
     Ok(Arc::new(tables))
 }
 
+/// Ids that a process keeps in memory: none, few, or all of a schedule. What it has forgotten it looks up.
+pub(super) const WINDOWS: [usize; 3] = [0, 9, 10_000];
+
 /// Starts a process at the end of its line.
-pub(super) async fn start(line: Line, clock: Clock) -> Result<Arc<Ingest>> {
+pub(super) async fn start(line: Line, clock: Clock, dedupe_ids_max: usize) -> Result<Arc<Ingest>> {
     let store = lake(Arc::new(line), clock.clone());
     // Nothing waits for company or for another attempt: no time passes in a schedule.
-    let limits = IngestConfig { batch_age_max: Duration::ZERO, ..limits() };
+    let limits = IngestConfig { batch_age_max: Duration::ZERO, dedupe_ids_max, ..limits() };
     Ingest::start(open(&store).await?, limits, clock, Arc::default()).await
 }

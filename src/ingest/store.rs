@@ -35,6 +35,8 @@ use crate::telemetry::Metrics;
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 /// The longest pause between two attempts.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// Ids of a quarantine that are kept in memory at least: it has no times by which an older one could be looked up.
+const QUARANTINE_IDS_MIN: usize = 100_000;
 /// How often one batch may find that others have added rows meanwhile.
 const RACES_MAX: usize = 100;
 /// When a request of a failed batch is worth sending again.
@@ -74,12 +76,17 @@ impl Keeper {
     /// A keeper with the window rebuilt from the lake.
     pub(super) async fn open(
         table: Arc<Table>,
+        quarantine: bool,
         keyer: Keyer,
         limits: &IngestConfig,
         metrics: Arc<Metrics>,
         committed: Arc<Notify>,
     ) -> Result<Self> {
-        let memory = Memory::open(table.clone(), keyer, limits.dedupe_ids_max).await?;
+        let ids_max = match quarantine {
+            true => limits.dedupe_ids_max.max(QUARANTINE_IDS_MIN),
+            false => limits.dedupe_ids_max,
+        };
+        let memory = Memory::open(table.clone(), keyer, ids_max).await?;
         Ok(Self { table, memory, attempts_max: limits.commit_attempts_max, unsettled: None, metrics, committed })
     }
 
@@ -219,7 +226,7 @@ impl Keeper {
         let unsettled = self.unsettled.take().ok_or_else(|| Error::internal("there is nothing to settle"))?;
         match self.commit(&unsettled).await {
             Ok(Committed::At(version)) => {
-                self.memory.remember(unsettled.marks, unsettled.files, version).await;
+                self.memory.remember(unsettled.marks, unsettled.files).await;
                 Ok(Settled::At(version))
             }
             Ok(Committed::Behind) => Ok(Settled::Behind(unsettled)),

@@ -10,7 +10,7 @@ use url::Url;
 
 use super::fault::Faults;
 use super::group::check_name;
-use super::tables::COLUMN_KINDS;
+use super::tables::{CHANGES_SUFFIX, COLUMN_KINDS};
 use super::{Config, PolicyConfig, TableConfig, sources, trust};
 use crate::error::did_you_mean;
 
@@ -62,6 +62,11 @@ pub(super) fn files(config: &Config, faults: &mut Faults) {
 pub(super) fn across(config: &Config, faults: &mut Faults) {
     for (name, declared) in &config.tables {
         table(name, declared, faults);
+        let changes = format!("{name}{CHANGES_SUFFIX}");
+        if declared.latest.is_some() && config.tables.contains_key(&changes) {
+            let fault = format!("is the name under which all versions of `{name}` are asked: rename one of the two");
+            faults.add(&format!("tables.{changes}"), fault);
+        }
     }
     for (name, policy) in &config.policy {
         let key = format!("policy.{name}");
@@ -137,6 +142,7 @@ fn columns_of_table(key: &str, table: &TableConfig, faults: &mut Faults) {
             must_be_one_of(&format!("{key}.{field}[{index}]"), name, &names, faults);
         }
     }
+    latest_of_table(key, table, &names, faults);
     let keys: BTreeSet<_> = singles.into_iter().map(|(_, name)| name).filter(|name| !name.is_empty()).collect();
     let said = singles.into_iter().filter(|(_, name)| !name.is_empty()).count();
     if keys.len() < said {
@@ -162,6 +168,20 @@ fn map_of_table(key: &str, table: &TableConfig, faults: &mut Faults) {
     let other = table.columns.iter().find(|column| column.kind == "map" && column.name != *name);
     if let Some(other) = other {
         faults.add(&key, format!("`{}` is a map already: set dimensions_map to it", other.name));
+    }
+}
+
+/// Their types are the contract's business.
+fn latest_of_table(key: &str, table: &TableConfig, names: &[&str], faults: &mut Faults) {
+    let Some(latest) = &table.latest else { return };
+    for (index, name) in latest.key.iter().enumerate() {
+        must_be_one_of(&format!("{key}.latest.key[{index}]"), name, names, faults);
+    }
+    if !latest.by.is_empty() && latest.by != RESERVED_COLUMNS[0] {
+        must_be_one_of(&format!("{key}.latest.by"), &latest.by, names, faults);
+    }
+    if let Some(name) = &latest.deleted {
+        must_be_one_of(&format!("{key}.latest.deleted"), name, names, faults);
     }
 }
 

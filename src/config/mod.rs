@@ -32,7 +32,7 @@ pub use auth::{AuthConfig, IssuerConfig, Secret};
 pub use fault::{Fault, Faults};
 pub use page::{FlightConfig, HttpConfig, IngestConfig, LakeConfig, LogConfig, QueryConfig};
 pub use sources::{KafkaOptions, SourceConfig, StartAt, TenantFrom};
-pub use tables::{COLUMN_KINDS, ColumnConfig, PolicyConfig, RowRuleConfig, TableConfig};
+pub use tables::{CHANGES_SUFFIX, COLUMN_KINDS, ColumnConfig, LatestConfig, PolicyConfig, RowRuleConfig, TableConfig};
 
 pub(crate) use value::parse_time;
 

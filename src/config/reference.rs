@@ -4,8 +4,8 @@ use std::fmt::Write;
 
 use super::knob::{About, Line, Section};
 use super::{
-    AuthConfig, COLUMN_KINDS, FlightConfig, HttpConfig, IngestConfig, IssuerConfig, LakeConfig, LogConfig,
-    PolicyConfig, QueryConfig, RowRuleConfig, SourceConfig, TableConfig,
+    AuthConfig, COLUMN_KINDS, FlightConfig, HttpConfig, IngestConfig, IssuerConfig, LakeConfig, LatestConfig,
+    LogConfig, PolicyConfig, QueryConfig, RowRuleConfig, SourceConfig, TableConfig,
 };
 
 /// What stands above the sections.
@@ -30,8 +30,13 @@ One file, `glasshouse.toml`: every knob and bound of the server in the order in 
 pub(super) fn page() -> String {
     let kinds = COLUMN_KINDS.map(|kind| format!("`{kind}`")).join(", ");
     let tables = format!("One declared table; a new one needs no code. Types of columns are {kinds}.");
-    let sections: [(&str, &str, Vec<Line>); 13] = [
+    let sections: [(&str, &str, Vec<Line>); 14] = [
         ("[tables.NAME]", &tables, TableConfig::default().lines()),
+        (
+            "latest = { … } in [tables.NAME]",
+            "The table shows the newest version of each key: see [tables.md](tables.md).",
+            LatestConfig::default().lines(),
+        ),
         (
             "[policy.NAME]",
             "Who sees what of the table NAME. A table without a policy is invisible.",
@@ -80,7 +85,8 @@ pub(super) fn page() -> String {
 /// What `check.rs` looks at.
 const ACROSS: &str = "\
 - Names of tables, columns and issuers are `a` to `z`, `0` to `9` and single underscores, beginning with a letter. No
-  table ends in `_quarantine`, no column is `received_time` or `event_date`: the server adds those itself.
+  table ends in `_quarantine`, no column is `received_time` or `event_date`: the server adds those itself. Beside a table
+  NAME with `latest` there is no table `NAME_changes`.
 - A source names a declared table; `protobuf` needs one that is declared by `proto`. Names of sources, like those of
   tables, are part of what the table remembers of them: a source that is renamed begins anew.
 - A policy belongs to a declared table, and the columns that a table of columns or its policy names exist.

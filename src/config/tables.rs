@@ -5,12 +5,15 @@ use std::path::PathBuf;
 
 use super::TimeUnit;
 use super::fault::Faults;
-use super::knob::{Keys, Knob, Line, Shown, Value, count, none, plain, required, section};
+use super::knob::{Keys, Knob, Line, Section, Shown, Value, count, none, plain, required, section};
 use super::tree::Raw;
-use super::value::quoted;
+use super::value::{quoted, wrong};
 
 /// The map column of a table declared by columns that says nothing of it.
 pub(super) const DIMENSIONS_MAP: &str = "dimensions";
+
+/// What the name ends with under which all versions of a table's rows are asked, when the table shows the newest ones only.
+pub const CHANGES_SUFFIX: &str = "_changes";
 
 section! {
     /// One declared table.
@@ -57,9 +60,27 @@ section! {
         /// Columns to measure.
         metrics: Vec<String> = none(),
             "what is summed and whose percentiles are kept";
+        /// Shows the newest version of each key only; all versions are asked as `NAME_changes`.
+        latest: Option<LatestConfig> = none(),
+            "a thing that changes is sent again as a whole, and should be counted once";
         /// Days to keep; 0 keeps for ever.
         retention_days: u32 = count("days", 0, 0..=36_500),
             "nothing is deleted unasked";
+    }
+}
+
+section! {
+    /// Which versions of its rows a table shows.
+    LatestConfig {
+        /// The columns that name a thing, together with the tenant.
+        key: Vec<String> = required(Vec::new()),
+            "rows with the same key are versions of the same thing; two tenants never share one";
+        /// An integer, timestamp or date column, or `received_time`: its greatest value is the newest version.
+        by: String = required(""),
+            "versions may arrive in any order; of equal ones the one that was received last counts";
+        /// A boolean column: a key whose newest version has it true is not shown.
+        deleted: Option<String> = none(),
+            "a thing is deleted by one more version of it";
     }
 }
 
@@ -149,6 +170,23 @@ impl Value for Vec<ColumnConfig> {
 
     fn form() -> String {
         "a table of columns, as in { caller = \"text\", duration = { type = \"int64\", unit = \"ms\" } }".to_owned()
+    }
+}
+
+impl Value for LatestConfig {
+    fn read(raw: Raw, key: &str, _knob: &Knob<Self>, faults: &mut Faults) -> Option<Self> {
+        match raw {
+            Raw::Table(entries) => Some(Section::read(Keys::new(key, entries, faults))),
+            other => wrong(&other, key, faults),
+        }
+    }
+
+    fn show(&self, _unit: &'static str) -> Shown {
+        Shown::Inline(Shown::Table(self.lines()).to_string())
+    }
+
+    fn form() -> String {
+        "a table, as in { key = [\"order_id\"], by = \"position\", deleted = \"deleted\" }".to_owned()
     }
 }
 

@@ -196,6 +196,38 @@ fn tables_and_policies_name_what_exists() {
     }
 }
 
+#[test]
+fn a_table_may_show_the_newest_version_of_each_key() {
+    let columns = COLUMNS.replace("mos = ", "item = \"text\", gone = \"bool\", mos = ");
+    let with = |latest: &str| table("calls", &format!("latest = {latest}\n{columns}"));
+    let latest = |text: &str| good(text, &[]).tables["calls"].latest.clone();
+    let full = latest(&with("{ key = [\"item\"], by = \"at\", deleted = \"gone\" }")).unwrap();
+    assert_eq!((full.key, full.by, full.deleted), (vec!["item".to_owned()], "at".to_owned(), Some("gone".to_owned())));
+    assert_eq!(latest(&with("{ key = [\"item\"], by = \"received_time\" }")).unwrap().deleted, None);
+    assert!(latest(&table("calls", &columns)).is_none());
+    let shown = good(&with("{ key = [\"item\"], by = \"at\" }"), &[]).show(false);
+    assert!(shown.contains("latest = { key = [\"item\"], by = \"at\" }"), "{shown}");
+
+    let both = format!("{}{}", with("{ key = [\"item\"], by = \"at\" }"), table("calls_changes", COLUMNS));
+    let cases = [
+        (with("\"item\""), "calls.latest: must be a table, as in { key = [\"order_id\"], by = \"position\""),
+        (with("{ by = \"at\" }"), "calls.latest.key: is missing"),
+        (with("{ key = [], by = \"at\" }"), "calls.latest.key: must not be empty"),
+        (with("{ key = [\"item\"] }"), "calls.latest.by: is missing"),
+        (with("{ key = [\"item\"], by = \"at\", delete = \"gone\" }"), "did you mean `deleted`?"),
+        (with("{ key = [\"itme\"], by = \"at\" }"), "latest.key[0]: there is no column `itme`, did you mean `item`?"),
+        (with("{ key = [\"received_time\"], by = \"at\" }"), "latest.key[0]: there is no column `received_time`"),
+        (with("{ key = [\"item\"], by = \"att\" }"), "latest.by: there is no column `att`, did you mean `at`?"),
+        (with("{ key = [\"item\"], by = \"at\", deleted = \"goen\" }"), "latest.deleted: there is no column `goen`"),
+        (both, "tables.calls_changes: is the name under which all versions of `calls` are asked: rename one"),
+    ];
+    for (text, expected) in cases {
+        let given = faults(&text, &[]);
+        assert!(given.contains(expected), "{text}\n  gives {given}\n  not   {expected}");
+    }
+    good(&format!("{}{}", table("calls", COLUMNS), table("calls_changes", COLUMNS)), &[]);
+}
+
 /// A table, and a source `one` with these lines.
 fn source(lines: &str) -> String {
     let least = "kind = \"kafka\"\nbrokers = [\"a:9092\", \"b:9092\"]\ntopics = [\"calls.v1\"]\ngroup = \"us\"";

@@ -6,6 +6,7 @@
 use std::path::Path;
 
 use super::fields::{Encoding, Field, Leaf, Node, Target, Tree};
+use super::latest::{self, Chosen};
 use super::proto;
 use super::table::{Column, ColumnKind, Contract, EVENT_DATE, RECEIVED_TIME};
 use crate::config::{ColumnConfig, TableConfig, TimeUnit};
@@ -39,11 +40,13 @@ pub(super) struct Declared {
 }
 
 /// The key columns, by their index in [`Declared::columns`].
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Keys {
     pub(super) tenant: usize,
     pub(super) time: usize,
     pub(super) id: usize,
+    /// What names a thing of which only the newest version is shown.
+    pub(super) latest: Option<Chosen>,
 }
 
 /// All faults of a declaration.
@@ -82,7 +85,7 @@ pub(super) fn quarantine(table: &Contract) -> (Declared, Keys) {
         unknown_to_map: false,
         protobuf: false,
     };
-    (declared, Keys { tenant: 0, time: 1, id: 2 })
+    (declared, Keys { tenant: 0, time: 1, id: 2, latest: None })
 }
 
 /// Columns as the configuration lists them.
@@ -173,7 +176,8 @@ fn check(declared: &Declared, config: &TableConfig, faults: &mut Faults) -> Opti
     for name in &config.metrics {
         check_list(declared, "metrics", name, "a number", is_number, faults);
     }
-    Some(Keys { tenant: tenant?, time: time?, id: id? })
+    let latest = latest::check(declared, config, faults);
+    Some(Keys { tenant: tenant?, time: time?, id: id?, latest })
 }
 
 fn check_columns(columns: &[Column], faults: &mut Faults) {
@@ -220,7 +224,7 @@ fn key_column(declared: &Declared, role: &str, name: &str, kind: ColumnKind, fau
     Some(index)
 }
 
-fn check_list(
+pub(super) fn check_list(
     declared: &Declared,
     list: &str,
     name: &str,
@@ -239,7 +243,7 @@ fn check_list(
 }
 
 /// A column by its name or by its field's dotted path.
-fn find(declared: &Declared, name: &str) -> Option<usize> {
+pub(super) fn find(declared: &Declared, name: &str) -> Option<usize> {
     let by_name = declared.columns.iter().position(|column| column.name == name);
     by_name.or_else(|| declared.paths.iter().position(|path| path == name))
 }

@@ -13,6 +13,7 @@
 mod table;
 
 mod declare;
+mod latest;
 mod proto;
 
 mod fields;
@@ -44,6 +45,7 @@ mod fixture;
 #[cfg(test)]
 mod tests;
 
+pub use latest::Latest;
 pub use reject::{Reason, Reject};
 pub use table::{Column, ColumnKind, Contract, EVENT_DATE, RECEIVED_TIME};
 

@@ -12,6 +12,7 @@ use arrow::record_batch::RecordBatch;
 
 use super::declare::{self, Declared, Keys};
 use super::fields::{Target, Tree};
+use super::latest::Latest;
 use crate::config::TableConfig;
 use crate::error::Result;
 
@@ -77,6 +78,8 @@ pub struct Contract {
     pub received: usize,
     /// The index of the map column, if there is one.
     pub map: Option<usize>,
+    /// Which versions the table shows, when not all.
+    pub latest: Option<Latest>,
     /// How fields find their columns.
     pub(super) tree: Tree,
     /// Whether unknown fields go to the map column; else an event with one is rejected.
@@ -127,13 +130,14 @@ impl Contract {
     /// Puts declared columns into stored order and points the tree's leaves at them.
     fn assemble(name: String, declared: Declared, keys: Keys, time_unit: crate::config::TimeUnit) -> Self {
         let Declared { description, columns: given, mut tree, unknown_to_map, protobuf, .. } = declared;
-        let order = stored_order(&given, keys);
+        let order = stored_order(&given, &keys);
         let mut places = vec![0; given.len()];
         for (place, column) in order.iter().enumerate() {
             // The receive time stands at 3: it is ours and no field leads to it.
             places[*column] = if place < 3 { place } else { place + 1 };
         }
         tree.reorder(&places);
+        let latest = keys.latest.map(|chosen| chosen.stored(&places, 3));
         let mut columns: Vec<_> = order.iter().map(|column| given[*column].clone()).collect();
         columns.insert(3, received_column());
         let schema = schema_of(&columns);
@@ -148,6 +152,7 @@ impl Contract {
             id: 2,
             received: 3,
             map,
+            latest,
             columns,
             tree,
             unknown_to_map,
@@ -218,7 +223,7 @@ impl ColumnKind {
 }
 
 /// Declared columns in stored order: keys first, the map last.
-fn stored_order(given: &[Column], keys: Keys) -> Vec<usize> {
+fn stored_order(given: &[Column], keys: &Keys) -> Vec<usize> {
     let keys = [keys.tenant, keys.time, keys.id];
     let is_map = |column: &usize| given[*column].kind == ColumnKind::Map;
     let rest = (0..given.len()).filter(|column| !keys.contains(column));

@@ -5,8 +5,8 @@ use std::path::Path;
 use serde_json::json as value;
 
 use super::fixture::*;
-use super::{ColumnKind, Contract, Format, TenantId, decode};
-use crate::config::{ColumnConfig, TableConfig};
+use super::{ColumnKind, Contract, Format, Latest, TenantId, decode};
+use crate::config::{ColumnConfig, LatestConfig, TableConfig};
 use crate::error::Kind;
 
 #[test]
@@ -119,6 +119,52 @@ fn faults_of_columns_are_named_all_at_once() {
         "`metrics` names `day`, which is date; it must be a number",
     ] {
         assert!(fault.message().contains(part), "{part:?} is in {fault}");
+    }
+}
+
+#[test]
+fn the_newest_versions_are_told_apart_by_columns_that_can() {
+    let latest = |key: &[&str], by: &str, deleted: Option<&str>| {
+        let mut config = plain_config("more");
+        let key = key.iter().map(|name| (*name).to_owned()).collect();
+        config.latest = Some(LatestConfig { key, by: by.to_owned(), deleted: deleted.map(str::to_owned) });
+        Contract::new("plain", &config, Path::new(""))
+    };
+    // In stored order: who, at, key, received_time, flag, small, large, single, double, day, data, more.
+    for (key, by, deleted, expected) in [
+        (&["data"][..], "day", Some("flag"), Latest { key: vec![10], by: 9, deleted: Some(4) }),
+        (&["large", "flag", "who"], "received_time", None, Latest { key: vec![6, 4, 0], by: 3, deleted: None }),
+        (&["day", "at"], "small", None, Latest { key: vec![9, 1], by: 5, deleted: None }),
+    ] {
+        let contract = latest(key, by, deleted).unwrap();
+        assert_eq!(contract.latest, Some(expected));
+        assert_eq!(contract.changes_name().as_deref(), Some("plain_changes"));
+        assert_eq!(Contract::quarantine_of(&contract).latest, None);
+    }
+    assert_eq!(plain("").changes_name(), None);
+    for (key, by, deleted, expected) in [
+        (&[][..], "day", None, "`latest.key` is empty: name the columns"),
+        (&["dya"], "at", None, "`latest.key` names the unknown column `dya`, did you mean `day`?"),
+        (&["single"], "at", None, "`latest.key` names `single`, which is float32; it must be a text, a bool"),
+        (&["double"], "at", None, "`latest.key` names `double`, which is float64"),
+        (&["more"], "at", None, "`latest.key` names `more`, which is map"),
+        (&["received_time"], "at", None, "`latest.key` names the unknown column `received_time`"),
+        (&["large", "day", "large"], "at", None, "`latest.key` names `large` twice"),
+        (&["key"], "at", None, "which is the table's `id`: an event of an id that was stored is a duplicate"),
+        (&["large"], "large", None, "`latest.by` names `large`, which is in `latest.key`"),
+        (
+            &["large"],
+            "data",
+            None,
+            "`latest.by` names `data`, which is bytes; it must be an integer, a timestamp or a date",
+        ),
+        (&["large"], "double", None, "`latest.by` names `double`, which is float64"),
+        (&["large"], "gone", None, "`latest.by` names the unknown column `gone`"),
+        (&["large"], "at", Some("small"), "`latest.deleted` names `small`, which is int32; it must be bool"),
+        (&["large", "flag"], "at", Some("flag"), "`latest.deleted` names `flag`, which is in `latest.key`"),
+    ] {
+        let fault = latest(key, by, deleted).unwrap_err();
+        assert!(fault.message().contains(expected), "{expected:?} is in {fault}");
     }
 }
 

@@ -5,12 +5,16 @@
 //!   Access ─► Engine::session ─► Session ─ sql ─► statement (read-only?) ─► plan ─► answer (limits, promised schema)
 //!                                  │                                        │
 //!                                  └─ catalog: TenantTables                 └─ TenantScan: prune files ► read ► barrier
+//!                                                                              (► newest versions, where declared ►)
 //! ```
 //!
 //! **Invariant:** a session comes only from an `Access` with a tenant; there is no unscoped SQL.
 //! **Invariant:** the row filter is part of the table that a session sees; SQL text is never edited for safety.
 //! **Invariant:** no expression of a user is evaluated on a foreign row: `TenantScan` is a leaf that no optimizer enters.
 //! Comparisons of plain columns with literals are read below it, but only to skip pages by their statistics.
+//!
+//! **Invariant:** a table that shows the newest version of each key finds it among all of the tenant's rows, before any rule
+//! or filter that an older version could meet in its place.
 //!
 //! What it does not promise: how long an answer takes may depend on foreign rows that lie in the same pages, as in every
 //! shared store. Memory is accounted by sorts, joins and aggregates, and bounded for each call of a function; a plan that
@@ -26,6 +30,11 @@ mod engine;
 mod error;
 mod growth;
 mod limits;
+mod newest;
+#[cfg(test)]
+mod newest_testing;
+#[cfg(test)]
+mod newest_tests;
 mod opaque;
 mod parameters;
 mod plans;
@@ -43,6 +52,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 mod unsound;
+mod versions;
 
 pub use engine::{Engine, QueryId};
 pub use opaque::Opaque;

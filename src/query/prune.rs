@@ -78,8 +78,8 @@ impl Bounds {
     pub(super) const ALL: Self = Self { days: Range::ALL, times: Range::ALL, received: Range::ALL };
 
     /// What `filters` (all of which must hold) say; `time` is the name of the table's time column.
-    pub(super) fn of(filters: &[Expr], time: &str) -> Self {
-        let conjuncts = filters.iter().flat_map(iter_conjunction);
+    pub(super) fn of<'a>(filters: impl IntoIterator<Item = &'a Expr>, time: &str) -> Self {
+        let conjuncts = filters.into_iter().flat_map(iter_conjunction);
         conjuncts.fold(Self::ALL, |bounds, filter| bounds.intersect(Self::of_any(filter, time)))
     }
 

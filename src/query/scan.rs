@@ -1,7 +1,8 @@
 //! The barrier: the one plan node from which a tenant's rows come, and which no optimizer enters.
 //!
-//! In: a Parquet scan, owned privately, and the predicate that a row must meet to be this caller's. Out: the caller's rows
-//! in the asked columns, and nothing else.
+//! In: a plan that reads, owned privately, and the predicate that a row must meet to be this caller's. Out: the caller's rows
+//! in the asked columns, and nothing else. The private plan is a Parquet scan, and for a table that shows the newest versions
+//! the search for them on top of it (`newest.rs`).
 //!
 //! ```text
 //!   Parquet scan (private) ─► barrier predicate on every batch ─► asked columns ─► the user's plan
@@ -10,7 +11,8 @@
 //! **Invariant:** [`TenantScan`] is a leaf. It shows no child, takes no filter, limit, ordering or dynamic filter of the
 //! user's plan, reports no statistics and only metrics of its own output. So nothing of the user's is evaluated on a
 //! foreign row, and nothing about foreign rows or files (counts, names, pruning) shows in plans, metrics or answers.
-//! **Invariant:** a fault below the barrier is the lake's, never the user's: its text stays in the log.
+//! **Invariant:** a fault below the barrier is the lake's, never the user's: its text stays in the log. Only that the query's
+//! memory is used up is told, without how it came to be.
 
 use std::fmt;
 use std::sync::Arc;
@@ -29,14 +31,15 @@ use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, Pla
 use futures::{StreamExt as _, future, stream};
 
 use crate::error::Error;
+use crate::query::error::root;
 
 /// Makes a private scan that has never run. A scan that has run keeps the metrics of all its runs.
 pub(super) type Recipe = Arc<dyn Fn() -> Result<Arc<dyn ExecutionPlan>> + Send + Sync>;
 
 /// Reads one table for one caller.
 pub(super) struct TenantScan {
-    /// The table's name, for EXPLAIN.
-    table: Arc<str>,
+    /// What is read, for EXPLAIN.
+    reads: Reads,
     recipe: Recipe,
     /// Reads the asked columns first, then those that only the predicate needs.
     source: Arc<dyn ExecutionPlan>,
@@ -45,6 +48,15 @@ pub(super) struct TenantScan {
     limit: Option<usize>,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
+}
+
+/// What a scan reads, as EXPLAIN says it.
+#[derive(Debug, Clone)]
+pub(super) struct Reads {
+    /// The table's name.
+    pub(super) table: Arc<str>,
+    /// Whether only the newest version of each key goes on.
+    pub(super) newest: bool,
 }
 
 /// What a row must meet, and which columns of it go on.
@@ -56,7 +68,7 @@ struct Barrier {
 impl TenantScan {
     /// The scan of `recipe` yields the columns of `schema` first; `predicate` makes the barrier over all its columns.
     pub(super) fn new(
-        table: Arc<str>,
+        reads: Reads,
         recipe: Recipe,
         predicate: impl FnOnce(SchemaRef) -> Result<Arc<dyn PhysicalExpr>>,
         schema: SchemaRef,
@@ -73,7 +85,7 @@ impl TenantScan {
         )
         .with_scheduling_type(SchedulingType::Cooperative);
         Ok(Self {
-            table,
+            reads,
             recipe,
             source,
             barrier: Arc::new(Barrier { predicate, schema }),
@@ -181,7 +193,7 @@ impl ExecutionPlan for TenantScan {
     /// is made anew each time.
     fn reset_state(self: Arc<Self>) -> Result<Arc<dyn ExecutionPlan>> {
         Ok(Arc::new(Self {
-            table: Arc::clone(&self.table),
+            reads: self.reads.clone(),
             recipe: Arc::clone(&self.recipe),
             source: (self.recipe)()?,
             barrier: Arc::clone(&self.barrier),
@@ -240,6 +252,9 @@ fn stop_after(
 
 /// A fault below the barrier as seen from above it.
 fn below(error: DataFusionError) -> DataFusionError {
+    if matches!(root(&error), DataFusionError::ResourcesExhausted(_)) {
+        return DataFusionError::ResourcesExhausted("below the barrier".to_owned());
+    }
     DataFusionError::External(Box::new(Error::unavailable("a table cannot be read now: retry").with_source(error)))
 }
 
@@ -248,11 +263,15 @@ impl DisplayAs for TenantScan {
         let columns: Vec<&str> = self.barrier.schema.fields().iter().map(|field| field.name().as_str()).collect();
         match format {
             DisplayFormatType::Default | DisplayFormatType::Verbose => {
-                write!(f, "TenantScan: table={}, columns=[{}]", self.table, columns.join(", "))?;
+                let versions = if self.reads.newest { ", versions=newest" } else { "" };
+                write!(f, "TenantScan: table={}{versions}, columns=[{}]", self.reads.table, columns.join(", "))?;
                 self.limit.map_or(Ok(()), |limit| write!(f, ", limit={limit}"))
             }
             DisplayFormatType::TreeRender => {
-                writeln!(f, "table={}", self.table)?;
+                writeln!(f, "table={}", self.reads.table)?;
+                if self.reads.newest {
+                    writeln!(f, "versions=newest")?;
+                }
                 writeln!(f, "columns={}", columns.join(", "))
             }
         }
@@ -261,6 +280,6 @@ impl DisplayAs for TenantScan {
 
 impl fmt::Debug for TenantScan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TenantScan").field("table", &self.table).finish_non_exhaustive()
+        f.debug_struct("TenantScan").field("reads", &self.reads).finish_non_exhaustive()
     }
 }

@@ -220,7 +220,8 @@ impl Session {
                 let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
                 let id = &contract.columns[contract.id].name;
                 let id = schema.field_with_name(id).is_ok().then(|| id.clone());
-                VisibleTable { name: name.clone(), description: contract.description.clone(), schema, id }
+                let description = table.description().into_owned();
+                VisibleTable { name: name.clone(), description, schema, id }
             })
             .collect()
     }
@@ -276,7 +277,10 @@ impl View {
             if let (Ok(tenant), Some(rules), Some(source)) = (access.tenant(), access.rules(name), engine.source(name))
             {
                 let table = TenantTable::new(table, table.snapshot(), source.clone(), tenant, rules);
-                tables.insert(name.clone(), Arc::new(table));
+                let changes = table.changes(rules);
+                for table in [table].into_iter().chain(changes) {
+                    tables.insert(table.name().to_owned(), Arc::new(table));
+                }
             }
         }
         let tables = Arc::new(tables);

@@ -1,11 +1,20 @@
 //! A table as one caller sees it: visible columns, own rows, one snapshot.
 //!
 //! In: a lake table at one snapshot and the caller's rules. Out: a table provider for the engine, whose scans are
-//! [`TenantScan`]s over pruned files.
+//! [`TenantScan`]s over pruned files. A table declared with `latest` is two: its newest versions under its own name, and all
+//! of them beside it.
+//!
+//! ```text
+//!   all versions      prune by all filters ─► read ─► tenant, row rules
+//!   newest versions   prune by the key's filters ─► read ─► tenant ─► the key's filters ─► newest ─► row rules, not deleted
+//! ```
 //!
 //! **Invariant:** a column outside the allow-list does not exist here: it is in no schema, error or suggestion.
+//! **Invariant:** row rules are applied to the newest version: a row that has moved to another sub-account is gone from the
+//! first one's, and its older version does not stand in for it.
 //! **Invariant:** it fails closed: a rule whose column is unknown, or whose values do not fit the column, admits no row.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
@@ -21,17 +30,19 @@ use datafusion::datasource::physical_plan::{
 };
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::datasource::table_schema::TableSchema;
-use datafusion::error::Result;
+use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType, lit};
 use datafusion::physical_plan::ExecutionPlan;
 use object_store::ObjectMeta;
 
-use crate::contract::{Contract, TenantId};
+use crate::contract::{Contract, Latest, TenantId};
 use crate::lake::{DataFile, Snapshot, Table};
+use crate::query::newest::newest;
 use crate::query::prune::{Bounds, Range, is_leakproof, prune};
-use crate::query::scan::{Recipe, TenantScan};
+use crate::query::scan::{Reads, Recipe, TenantScan};
+use crate::query::versions::Places;
 use crate::tenancy::{RowRule, TableRules};
 
 /// Whether the barrier's predicate also runs inside the Parquet decoder, before other columns are decoded. Off: one
@@ -56,8 +67,12 @@ pub(super) struct TenantTable {
     snapshot: Arc<Snapshot>,
     source: Source,
     tenant: TenantId,
-    /// What a row must meet, over the table's whole schema.
-    barrier: Expr,
+    /// Its name in SQL.
+    name: Arc<str>,
+    /// By which columns the newest versions are found; none when all versions are shown.
+    latest: Option<Latest>,
+    /// What a row must meet, over the table's whole schema: all of them, the tenant's first.
+    barrier: Vec<Expr>,
     /// The visible columns, as places in the table's whole schema.
     columns: Vec<usize>,
     /// The visible columns.
@@ -65,6 +80,7 @@ pub(super) struct TenantTable {
 }
 
 impl TenantTable {
+    /// The table as it was declared: all rows, or the newest version of each key.
     pub(super) fn new(
         table: &Arc<Table>,
         snapshot: Arc<Snapshot>,
@@ -73,11 +89,41 @@ impl TenantTable {
         rules: &TableRules,
     ) -> Self {
         let (table, contract) = (Arc::clone(table), Arc::clone(table.contract()));
+        let (name, latest) = (contract.name.as_str().into(), contract.latest.clone());
         let columns = visible_columns(contract.table_schema(), rules);
         let visible = columns.iter().map(|column| plain(contract.table_schema().field(*column)));
         let schema = Arc::new(Schema::new(visible.collect::<Vec<_>>()));
-        let barrier = barrier(&contract, tenant, &rules.rows);
-        Self { table, contract, snapshot, source, tenant: tenant.clone(), barrier, columns, schema }
+        let barrier = barrier(&contract, latest.as_ref(), tenant, &rules.rows);
+        Self { table, contract, snapshot, source, tenant: tenant.clone(), name, latest, barrier, columns, schema }
+    }
+
+    /// All versions of the rows of a table that shows the newest ones, under a name of their own; none for any other table.
+    pub(super) fn changes(&self, rules: &TableRules) -> Option<Self> {
+        Some(Self {
+            table: Arc::clone(&self.table),
+            contract: Arc::clone(&self.contract),
+            snapshot: Arc::clone(&self.snapshot),
+            source: self.source.clone(),
+            tenant: self.tenant.clone(),
+            name: self.contract.changes_name()?.into(),
+            latest: None,
+            barrier: barrier(&self.contract, None, &self.tenant, &rules.rows),
+            columns: self.columns.clone(),
+            schema: Arc::clone(&self.schema),
+        })
+    }
+
+    /// Its name in SQL.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Prose.
+    pub(super) fn description(&self) -> Cow<'_, str> {
+        if *self.name == *self.contract.name {
+            return (&self.contract.description).into();
+        }
+        self.contract.changes_description().into()
     }
 
     /// What the table is.
@@ -91,12 +137,31 @@ impl TenantTable {
     }
 
     /// The files that a scan with these filters opens.
-    pub(super) fn files(&self, filters: &[Expr]) -> Vec<Arc<DataFile>> {
+    fn files(&self, filters: &[Expr]) -> Vec<Arc<DataFile>> {
         prune(&self.snapshot, &self.tenant, &self.bounds(filters))
     }
 
+    /// Whether `filter` may decide what is read at all. Where the newest versions are to be found it must be the same for
+    /// all versions of a key: else the newest one could stay unread, and an older one be taken for it.
+    fn is_early(&self, filter: &Expr) -> bool {
+        let Some(latest) = &self.latest else { return true };
+        let place = |column: &Column| self.contract.column(&column.name);
+        let is_same = |place: usize| place == self.contract.tenant || latest.key.contains(&place);
+        filter.column_refs().into_iter().all(|column| place(column).is_some_and(is_same))
+    }
+
+    /// Those filters, and of them those that can neither fail nor act.
+    fn early<'a>(&self, filters: &'a [Expr]) -> impl Iterator<Item = &'a Expr> {
+        filters.iter().filter(|filter| self.is_early(filter))
+    }
+
+    fn leakproof(&self, filters: &[Expr]) -> Vec<Expr> {
+        let schema = self.contract.table_schema();
+        self.early(filters).filter(|filter| is_leakproof(filter, schema)).cloned().collect()
+    }
+
     fn bounds(&self, filters: &[Expr]) -> Bounds {
-        Bounds::of(filters, &self.time().name)
+        Bounds::of(self.early(filters), &self.time().name)
     }
 
     fn time(&self) -> &crate::contract::Column {
@@ -106,13 +171,8 @@ impl TenantTable {
     /// What row groups and pages are skipped by: the barrier, and what of the user's filters is leakproof.
     fn pruning_predicate(&self, filters: &[Expr]) -> Expr {
         let times = self.bounds(filters).times;
-        let schema = self.contract.table_schema();
-        let leakproof = filters.iter().filter(|filter| is_leakproof(filter, schema)).cloned();
-        std::iter::once(self.barrier.clone())
-            .chain(leakproof)
-            .chain(time_bounds(&self.time().name, times))
-            .reduce(Expr::and)
-            .unwrap_or_else(|| lit(false))
+        let all = self.early(&self.barrier).cloned().chain(self.leakproof(filters));
+        conjunction(all.chain(time_bounds(&self.time().name, times))).unwrap_or_else(|| lit(false))
     }
 
     /// How to make the private Parquet scan of `read` (places in the whole schema), spread over as many partitions as
@@ -143,6 +203,38 @@ impl TenantTable {
                 .build();
             Ok(DataSourceExec::from_data_source(config) as Arc<dyn ExecutionPlan>)
         }))
+    }
+
+    /// The private plan on top of `scan`, which reads the places `read` of the whole schema: first the `columns` that go on,
+    /// and all by which versions are told apart.
+    fn newest(
+        &self,
+        state: &dyn Session,
+        scan: Recipe,
+        latest: &Latest,
+        (read, columns): (&[usize], usize),
+        filters: &[Expr],
+    ) -> Result<Recipe> {
+        let schema = DFSchema::try_from(self.contract.table_schema().project(read)?)?;
+        let place = |column: &usize| {
+            let found = read.iter().position(|read| read == column);
+            found.ok_or_else(|| DataFusionError::Internal("a column of the versions is not read".to_owned()))
+        };
+        let places = Places {
+            key: latest.key.iter().map(place).collect::<Result<_>>()?,
+            by: place(&latest.by)?,
+            received: place(&self.contract.received)?,
+            id: place(&self.contract.id)?,
+            columns,
+        };
+        // The tenant's rows first: nothing of the user's meets a foreign row, not even a comparison.
+        let (own, rules) =
+            self.barrier.split_first().map_or((lit(false), &[][..]), |(own, rules)| (own.clone(), rules));
+        let asked = conjunction(self.early(rules).cloned().chain(self.leakproof(filters)));
+        let conditions =
+            std::iter::once(own).chain(asked).map(|condition| state.create_physical_expr(condition, &schema));
+        let (partitions, batch_rows) = (self.source.partitions, state.config().batch_size());
+        Ok(newest(scan, conditions.collect::<Result<_>>()?, places, partitions, batch_rows))
     }
 
     fn partitioned(&self, file: &DataFile) -> PartitionedFile {
@@ -177,13 +269,24 @@ impl TableProvider for TenantTable {
         let asked = projection.cloned().unwrap_or_else(|| (0..self.columns.len()).collect());
         let schema = Arc::new(self.schema.project(&asked)?);
         let mut read: Vec<usize> = asked.iter().map(|column| self.columns[*column]).collect();
-        let guarded = self.barrier.column_refs().into_iter();
+        let guard = conjunction(self.barrier.clone()).unwrap_or_else(|| lit(false));
+        let guarded = guard.column_refs().into_iter();
         let guarded: BTreeSet<usize> =
             guarded.map(|column| self.contract.table_schema().index_of(&column.name)).collect::<Result<_, _>>()?;
-        read.extend(guarded.difference(&read.iter().copied().collect()).copied().collect::<Vec<_>>());
-        let recipe = self.parquet(state, read, filters)?;
-        let barrier = |columns| state.create_physical_expr(self.barrier.clone(), &DFSchema::try_from(columns)?);
-        Ok(Arc::new(TenantScan::new(self.contract.name.as_str().into(), recipe, barrier, schema, limit)?))
+        also(&mut read, guarded);
+        let recipe = match &self.latest {
+            None => self.parquet(state, read, filters)?,
+            Some(latest) => {
+                let columns = read.len();
+                let order = [latest.by, self.contract.received, self.contract.id];
+                also(&mut read, latest.key.iter().copied().chain(order));
+                let scan = self.parquet(state, read.clone(), filters)?;
+                self.newest(state, scan, latest, (&read, columns), filters)?
+            }
+        };
+        let barrier = |columns| state.create_physical_expr(guard, &DFSchema::try_from(columns)?);
+        let reads = Reads { table: Arc::clone(&self.name), newest: self.latest.is_some() };
+        Ok(Arc::new(TenantScan::new(reads, recipe, barrier, schema, limit)?))
     }
 
     /// Leakproof filters help to skip pages; all filters are applied again, above the barrier.
@@ -192,8 +295,8 @@ impl TableProvider for TenantTable {
         Ok(filters
             .iter()
             .map(|filter| {
-                let filter = std::slice::from_ref(*filter);
-                if is_leakproof(&filter[0], &self.schema) || Bounds::of(filter, time) != Bounds::ALL {
+                let is_of_use = is_leakproof(filter, &self.schema) || Bounds::of([*filter], time) != Bounds::ALL;
+                if self.is_early(filter) && is_of_use {
                     TableProviderFilterPushDown::Inexact
                 } else {
                     TableProviderFilterPushDown::Unsupported
@@ -205,7 +308,7 @@ impl TableProvider for TenantTable {
 
 impl fmt::Debug for TenantTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TenantTable").field("table", &self.contract.name).finish_non_exhaustive()
+        f.debug_struct("TenantTable").field("name", &self.name).finish_non_exhaustive()
     }
 }
 
@@ -219,8 +322,9 @@ fn plain(field: &Field) -> Field {
     Field::new(field.name(), field.data_type().clone(), field.is_nullable())
 }
 
-/// The tenant's rows, and of them those that every row rule admits. Values are typed literals, never text of a statement.
-fn barrier(contract: &Contract, tenant: &TenantId, rules: &[RowRule]) -> Expr {
+/// The tenant's rows, and of them those that every row rule admits; of the newest versions, those that do not say that their
+/// key was deleted. Values are typed literals, never text of a statement.
+fn barrier(contract: &Contract, latest: Option<&Latest>, tenant: &TenantId, rules: &[RowRule]) -> Vec<Expr> {
     let tenant_column = column(&contract.columns[contract.tenant].name);
     let own = tenant_column.eq(lit(ScalarValue::Utf8(Some(tenant.as_str().to_owned()))));
     let rules = rules.iter().map(|rule| {
@@ -233,7 +337,8 @@ fn barrier(contract: &Contract, tenant: &TenantId, rules: &[RowRule]) -> Expr {
             .collect();
         if values.is_empty() { lit(false) } else { column(&rule.column).in_list(values, false) }
     });
-    conjunction(std::iter::once(own).chain(rules)).unwrap_or_else(|| lit(false))
+    let deleted = latest.and_then(|latest| latest.deleted).map(|place| &contract.columns[place].name);
+    std::iter::once(own).chain(rules).chain(deleted.map(|name| column(name).is_not_true())).collect()
 }
 
 fn time_bounds(time: &str, range: Range) -> impl Iterator<Item = Expr> {
@@ -241,6 +346,15 @@ fn time_bounds(time: &str, range: Range) -> impl Iterator<Item = Expr> {
     let least = (range.min > i64::MIN).then(|| column(time).gt_eq(at(range.min)));
     let greatest = (range.max < i64::MAX).then(|| column(time).lt_eq(at(range.max)));
     least.into_iter().chain(greatest)
+}
+
+/// Adds places that are not there yet.
+fn also(read: &mut Vec<usize>, places: impl IntoIterator<Item = usize>) {
+    for place in places {
+        if !read.contains(&place) {
+            read.push(place);
+        }
+    }
 }
 
 /// A column by its exact name: no case folding, no dots.

@@ -1,5 +1,5 @@
 //! Questions and their answers: every `tests/sql/*.slt`, asked in the session of one tenant over the lake of
-//! `tests/sql/calls.ndjson`, which holds another tenant's calls as well. The session's clock stands still.
+//! `tests/sql/*.ndjson`, which hold another tenant's events as well. The session's clock stands still.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -40,7 +40,24 @@ mos = "float64"
 answered = "bool"
 dimensions = "map"
 
+[tables.orders]
+tenant = "tenant"
+time = "changed"
+id = "change_id"
+latest = { key = ["order_id"], by = "position", deleted = "deleted" }
+dimensions_map = ""
+[tables.orders.columns]
+tenant = "text"
+changed = "timestamp"
+change_id = "text"
+order_id = "text"
+position = "int64"
+state = "text"
+amount = "int64"
+deleted = "bool"
+
 [policy.calls]
+[policy.orders]
 
 [lake]
 url = "memory:///"
@@ -90,19 +107,28 @@ fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sql")
 }
 
-/// A server's inside, without its doors: the calls committed, a token of `acme` verified.
-async fn session() -> Session {
-    let config = Config::parse(CONFIG, "sql.rs", &folder(), std::iter::empty()).unwrap();
-    let contract = Arc::new(Contract::new("calls", &config.tables["calls"], &folder()).unwrap());
-    let store = Store::open(&config.lake).unwrap();
-    let table = Table::open(&store, Arc::clone(&contract), &config.lake).await.unwrap();
+/// The table of this name with the events of its file.
+async fn table(name: &str, store: &Store, config: &Config) -> Arc<Table> {
+    let contract = Arc::new(Contract::new(name, &config.tables[name], &folder()).unwrap());
+    let table = Table::open(store, Arc::clone(&contract), &config.lake).await.unwrap();
     let stamp =
         Stamp { received: NOW, owner: Owner::PerEvent, time_max: NOW, event_bytes_max: 1 << 20, dimensions_max: 10 };
-    let body = std::fs::read(folder().join("calls.ndjson")).unwrap().into();
+    let body = std::fs::read(folder().join(format!("{name}.ndjson"))).unwrap().into();
     let decoded = contract::decode(&contract, Format::Json, &body, &stamp).unwrap();
     assert!(decoded.rejects.is_empty(), "{:?}", decoded.rejects);
     let files = table.write(decoded.batch).await.unwrap();
     table.commit(files, Vec::new()).await.unwrap();
+    table
+}
+
+/// A server's inside, without its doors: the events committed, a token of `acme` verified.
+async fn session() -> Session {
+    let config = Config::parse(CONFIG, "sql.rs", &folder(), std::iter::empty()).unwrap();
+    let store = Store::open(&config.lake).unwrap();
+    let mut tables = BTreeMap::new();
+    for name in ["calls", "orders"] {
+        tables.insert(name.to_owned(), table(name, &store, &config).await);
+    }
 
     let clock = Clock::fixed(NOW);
     let verifier = Verifier::new(&config.auth, &config.policy, clock.clone()).unwrap();
@@ -115,8 +141,7 @@ async fn session() -> Session {
         claims: serde_json::Map::new(),
     };
     let access = verifier.verify(&mint.sign(&config.auth, &clock).unwrap()).await.unwrap();
-    let tables = Arc::new(BTreeMap::from([("calls".to_owned(), table)]));
-    let engine = Engine::new(tables, config.query, clock, Arc::new(Metrics::default())).unwrap();
+    let engine = Engine::new(Arc::new(tables), config.query, clock, Arc::new(Metrics::default())).unwrap();
     engine.session(&access).unwrap()
 }
 

@@ -31,6 +31,14 @@ struct Listed {
     #[serde(default)]
     description: String,
     columns: Vec<ListedColumn>,
+    latest: Option<ListedLatest>,
+}
+
+/// Of a table that shows the newest versions only.
+#[derive(Debug, Deserialize)]
+struct ListedLatest {
+    key: Vec<String>,
+    changes: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -52,6 +60,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     }
     for table in &listing.tables {
         super::say(&format!("{}  {}", table.name, table.description));
+        if let Some(ListedLatest { key, changes }) = &table.latest {
+            super::say(&format!("  the newest version of each key ({}); all versions: {changes}", key.join(", ")));
+        }
         let width = table.columns.iter().map(|column| column.name.len()).max().unwrap_or(0);
         for ListedColumn { name, kind, unit, description } in &table.columns {
             super::say(format!("  {name:width$}  {kind:9}  {unit:6}  {description}").trim_end());

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::Door;
 use super::caller::{caller, operator};
 use super::error::Problem;
-use crate::contract::{Contract, Owner};
+use crate::contract::{Column, Contract, Owner};
 use crate::error::Error;
 use crate::telemetry::Metrics;
 use crate::tenancy::Access;
@@ -25,7 +25,7 @@ const READY_TIME_MAX: Duration = Duration::from_secs(2);
 pub(super) async fn tables(State(door): State<Arc<Door>>, headers: HeaderMap) -> Result<Json<Value>, Problem> {
     let access = caller(&door, &headers).await?;
     let tables = door.doors.ingest.tables().values();
-    let shown: Vec<Value> = tables.filter_map(|table| describe(table.contract(), &access)).collect();
+    let shown: Vec<Value> = tables.flat_map(|table| describe(table.contract(), &access)).collect();
     Ok(Json(json!({ "tables": shown })))
 }
 
@@ -58,20 +58,92 @@ pub(super) async fn readyz(State(door): State<Arc<Door>>) -> (StatusCode, Json<V
     (status, Json(json!({ "ready": reasons.is_empty(), "reasons": reasons })))
 }
 
-/// A table as the caller sees it, if it sees it.
-fn describe(contract: &Contract, access: &Access) -> Option<Value> {
+/// A table as the caller sees it, if it sees it. One that shows the newest versions only is two tables to ask, and one that
+/// takes events.
+fn describe(contract: &Contract, access: &Access) -> Vec<Value> {
     let readable = match (access.owner(), access.rules(&contract.name)) {
         (Owner::PerEvent, _) => None,
         (Owner::Tenant(_), Some(rules)) => rules.columns.as_ref(),
-        (Owner::Tenant(_), None) => return None,
+        (Owner::Tenant(_), None) => return Vec::new(),
     };
-    let columns = contract.columns.iter().filter(|column| readable.is_none_or(|names| names.contains(&column.name)));
-    let columns: Vec<Value> = columns
+    let is_visible = |column: &&Column| readable.is_none_or(|names| names.contains(&column.name));
+    let columns: Vec<Value> = contract
+        .columns
+        .iter()
+        .filter(is_visible)
         .map(|column| {
             json!({
                 "name": column.name, "type": column.kind.as_str(), "unit": column.unit, "description": column.description,
             })
         })
         .collect();
-    Some(json!({ "name": contract.name, "description": contract.description, "columns": columns }))
+    let mut table = json!({ "name": contract.name, "description": contract.description, "columns": columns });
+    let (Some(latest), Some(changes)) = (&contract.latest, contract.changes_name()) else { return vec![table] };
+    let name = |place: usize| Some(&contract.columns[place]).filter(is_visible).map(|column| &column.name);
+    let key: Vec<_> = latest.key.iter().filter_map(|place| name(*place)).collect();
+    table["latest"] = json!({
+        "key": key, "by": name(latest.by), "deleted": latest.deleted.and_then(name), "changes": changes,
+    });
+    if access.owner() == Owner::PerEvent {
+        return vec![table];
+    }
+    let changes = json!({ "name": changes, "description": contract.changes_description(), "columns": columns });
+    vec![table, changes]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::{ColumnConfig, LatestConfig, PolicyConfig, TableConfig};
+    use crate::tenancy::Scope;
+    use crate::tenancy::testing::access_under;
+
+    fn orders() -> Contract {
+        let column = |(name, kind): (&str, &str)| ColumnConfig {
+            name: name.to_owned(),
+            kind: kind.to_owned(),
+            ..ColumnConfig::default()
+        };
+        let columns = [("who", "text"), ("at", "timestamp"), ("id", "text"), ("order", "text"), ("gone", "bool")];
+        let latest =
+            LatestConfig { key: vec!["order".to_owned()], by: "at".to_owned(), deleted: Some("gone".to_owned()) };
+        let config = TableConfig {
+            description: "Orders".to_owned(),
+            columns: columns.map(column).to_vec(),
+            tenant: "who".to_owned(),
+            time: "at".to_owned(),
+            id: "id".to_owned(),
+            latest: Some(latest),
+            ..TableConfig::default()
+        };
+        Contract::new("orders", &config, Path::new(".")).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_table_of_newest_versions_is_shown_with_the_table_of_all() {
+        let latest = |key: &[&str], by: Value, deleted: Value| json!({ "key": key, "by": by, "deleted": deleted, "changes": "orders_changes" });
+        let whole = latest(&["order"], json!("at"), json!("gone"));
+        for (tenant, columns, names, shown) in [
+            (Some("acme"), vec![], vec!["orders", "orders_changes"], whole.clone()),
+            (Some("acme"), vec!["at", "id"], vec!["orders", "orders_changes"], latest(&[], json!("at"), json!(null))),
+            (None, vec![], vec!["orders"], whole),
+        ] {
+            let columns = columns.into_iter().map(str::to_owned).collect();
+            let policy = BTreeMap::from([("orders".to_owned(), PolicyConfig { columns, ..PolicyConfig::default() })]);
+            let access = access_under(tenant, &[Scope::Ingest], &policy, json!({})).await;
+            let tables = describe(&orders(), &access);
+            let told: Vec<&str> = tables.iter().map(|table| table["name"].as_str().unwrap()).collect();
+            assert_eq!(told, names);
+            assert_eq!(tables[0]["latest"], shown);
+            for changes in &tables[1..] {
+                assert_eq!((&changes["columns"], changes.get("latest")), (&tables[0]["columns"], None));
+                assert_eq!(changes["description"], "All versions of the rows of `orders`: Orders");
+            }
+        }
+        let hidden = access_under(Some("acme"), &[Scope::Ingest], &BTreeMap::new(), json!({})).await;
+        assert_eq!(describe(&orders(), &hidden), Vec::<Value>::new());
+    }
 }

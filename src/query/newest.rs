@@ -144,3 +144,38 @@ impl DisplayAs for NewestExec {
         f.write_str("NewestExec")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{ArrayRef, AsArray as _, Int64Array, RecordBatch, StringArray};
+    use arrow::datatypes::Int64Type;
+    use datafusion::datasource::memory::MemorySourceConfig;
+    use datafusion::physical_plan::collect;
+
+    use super::*;
+
+    /// Rows of (key, by), of which every partition of the scan holds a version of every key.
+    fn partition(number: i64) -> Vec<RecordBatch> {
+        let column = |of: &dyn Fn(i64) -> i64| Arc::new((0..100).map(of).collect::<Int64Array>()) as ArrayRef;
+        let ids: ArrayRef = Arc::new((0..100).map(|key| Some(format!("{key} {number}"))).collect::<StringArray>());
+        let (key, by, received) = (column(&|key| key), column(&|key| (key + number) % 4), column(&|_| 0));
+        vec![RecordBatch::try_from_iter([("key", key), ("by", by), ("received", received), ("id", ids)]).unwrap()]
+    }
+
+    #[tokio::test]
+    async fn versions_of_a_key_meet_whichever_partition_reads_them() {
+        let rows: Vec<_> = (0..4).map(partition).collect();
+        let schema = rows[0][0].schema();
+        let scan: Recipe =
+            Arc::new(move || Ok(MemorySourceConfig::try_new_exec(&rows, Arc::clone(&schema), None)? as _));
+        let places = Places { key: vec![0], by: 1, received: 2, id: 3, columns: 2 };
+        let plan = newest(scan, Vec::new(), places, 4, 16)().unwrap();
+        let mut found = Vec::new();
+        for batch in collect(plan, Arc::default()).await.unwrap() {
+            let column = |place: usize| batch.column(place).as_primitive::<Int64Type>().values().iter().copied();
+            found.extend(column(0).zip(column(1)));
+        }
+        found.sort_unstable();
+        assert_eq!(found, (0..100).map(|key| (key, 3)).collect::<Vec<_>>(), "each key once, as its newest version");
+    }
+}

@@ -11,7 +11,7 @@ use url::Url;
 use super::fault::Faults;
 use super::group::check_name;
 use super::tables::{CHANGES_SUFFIX, COLUMN_KINDS};
-use super::{Config, PolicyConfig, TableConfig, sources, trust};
+use super::{Config, PolicyConfig, TableConfig, dimensions, sources, trust};
 use crate::error::did_you_mean;
 
 /// Columns that every table has; the contract adds them.
@@ -25,6 +25,10 @@ pub(super) fn resolve(config: &mut Config, faults: &mut Faults) {
     let base = config.base.clone();
     for (_, path) in paths(config) {
         *path = base.join(&*path);
+    }
+    // Not among the files that must be there: a dimension may be written later, and a source waits for it.
+    for file in config.dimensions.values_mut().filter_map(|dimension| dimension.file.as_mut()) {
+        *file = base.join(&*file);
     }
     if !config.lake.url.contains("://") {
         match Url::from_directory_path(base.join(&config.lake.url)) {
@@ -41,12 +45,15 @@ fn paths(config: &mut Config) -> Vec<(String, &mut PathBuf)> {
         let key = |field| format!("auth.issuers.{name}.{field}");
         [(key("pem_file"), issuer.pem_file.as_mut()), (key("jwks_file"), issuer.jwks_file.as_mut())]
     });
+    let sources = config.sources.iter_mut();
+    let sources =
+        sources.map(|(name, source)| (format!("sources.{name}.transform_file"), source.transform_file.as_mut()));
     let flight = [
         ("flight.tls_cert".to_owned(), config.flight.tls_cert.as_mut()),
         ("flight.tls_key".to_owned(), config.flight.tls_key.as_mut()),
         ("flight.tls_client_ca".to_owned(), config.flight.tls_client_ca.as_mut()),
     ];
-    tables.chain(issuers).chain(flight).filter_map(|(key, path)| Some((key, path?))).collect()
+    tables.chain(sources).chain(issuers).chain(flight).filter_map(|(key, path)| Some((key, path?))).collect()
 }
 
 /// Checks that every file is there.
@@ -79,6 +86,7 @@ pub(super) fn across(config: &Config, faults: &mut Faults) {
         }
     }
     sources::across(config, faults);
+    dimensions::across(config, faults);
     lake(&config.lake.url, faults);
     trust::auth(&config.auth, faults);
     trust::doors(config, faults);

@@ -1,7 +1,7 @@
 //! The operator's page: every knob and bound of the server, in the order in which data flows.
 //!
 //! ```text
-//!   glasshouse.toml ──► tree (raw values, places) ──► page, tables, sources, auth (ranges) ──► check (across) ──► Config
+//!   glasshouse.toml ──► tree (raw values, places) ──► page, tables, sources, dimensions, auth (ranges) ──► check (across) ──► Config
 //!   GLASSHOUSE__A__B ──┘                 └──────────────── Faults ◄────────────────┴────────────────┘
 //!   Config ──► show (`config show`)       declarations ──► reference (docs/configuration.md, by a test)
 //! ```
@@ -15,6 +15,7 @@
 
 mod auth;
 mod check;
+mod dimensions;
 mod fault;
 mod group;
 mod knob;
@@ -29,6 +30,7 @@ mod trust;
 mod value;
 
 pub use auth::{AuthConfig, IssuerConfig, Secret};
+pub use dimensions::{DimensionConfig, DimensionFormat};
 pub use fault::{Fault, Faults};
 pub use page::{FlightConfig, HttpConfig, IngestConfig, LakeConfig, LogConfig, QueryConfig};
 pub use sources::{KafkaOptions, SourceConfig, StartAt, TenantFrom};
@@ -60,6 +62,8 @@ pub struct Config {
     pub policy: BTreeMap<String, PolicyConfig>,
     /// Where events are fetched from.
     pub sources: BTreeMap<String, SourceConfig>,
+    /// What transforms of sources join with.
+    pub dimensions: BTreeMap<String, DimensionConfig>,
     /// How events come in.
     pub ingest: IngestConfig,
     /// Where they rest.
@@ -108,6 +112,16 @@ pub enum SourceFormat {
     Json,
     /// One message of the table's contract each, without a length in front.
     Protobuf,
+}
+
+/// What stands around the events in a source's messages.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Envelope {
+    /// Nothing.
+    #[default]
+    None,
+    /// What Debezium says of a change in a database.
+    Debezium,
 }
 
 /// What happens when messages that were not read are gone.
@@ -188,6 +202,7 @@ impl Config {
             line("tables", self.tables.show("")),
             line("policy", self.policy.show("")),
             line("sources", self.sources.show("")),
+            line("dimensions", self.dimensions.show("")),
             section("ingest", self.ingest.lines()),
             section("lake", self.lake.lines()),
             section("auth", self.auth.lines()),
@@ -200,8 +215,8 @@ impl Config {
 }
 
 /// The names of the sections.
-const SECTIONS: [&str; 10] =
-    ["tables", "policy", "sources", "ingest", "lake", "auth", "query", "flight", "http", "log"];
+const SECTIONS: [&str; 11] =
+    ["tables", "policy", "sources", "dimensions", "ingest", "lake", "auth", "query", "flight", "http", "log"];
 
 /// Text and variables to a configuration, with all that is wrong in it. `Err` when the text is no TOML.
 fn read(
@@ -223,6 +238,7 @@ fn read(
         tables: keys.take("tables", none()),
         policy: keys.take("policy", none()),
         sources: keys.take("sources", none()),
+        dimensions: keys.take("dimensions", none()),
         ingest: keys.section("ingest"),
         lake: keys.section("lake"),
         auth: keys.section("auth"),

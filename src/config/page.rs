@@ -67,6 +67,25 @@ section! {
         /// Attempts to commit one batch.
         commit_attempts_max: u32 = count("attempts", 10, 1..=1_000),
             "each attempt loses to another writer's commit or a failing store; then the sender is told to retry";
+        /// Time for the transform of one batch, finding its bad messages included.
+        transform_time_max: Duration = time(30 * SECOND, 100 * MILLISECOND..=4 * MINUTE),
+            "a batch that takes longer is read again in smaller ones; below the five minutes after which Kafka gives a \
+             silent reader's partitions away";
+        /// Memory for the transform of one batch: its joins, and its rows.
+        transform_memory_bytes_max: usize = bytes(256 * MIB, MIB..=64 * GIB),
+            "a join that multiplies its rows fails by itself, and not with the server";
+        /// Rows that the transform of one batch may make.
+        transform_rows_max: usize = count("rows", 1_000_000, 1..=1_048_576),
+            "sixteen rows for each message of the largest batch; one message that makes more goes to quarantine";
+        /// The size of one dimension table, as a file and in memory.
+        dimension_bytes_max: usize = bytes(64 * MIB, KIB..=16 * GIB),
+            "each is held in memory, and read again at each refresh";
+        /// Rows of one dimension table.
+        dimension_rows_max: usize = count("rows", 1_000_000, 1..=100_000_000),
+            "each batch's join goes through all of them";
+        /// Time to load one dimension table.
+        dimension_time_max: Duration = time(30 * SECOND, 100 * MILLISECOND..=10 * MINUTE),
+            "a service that hangs must not hold up the next try";
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::path::PathBuf;
 
 use chrono::DateTime;
 
@@ -9,7 +10,7 @@ use super::fault::Faults;
 use super::knob::{Keys, Knob, Line, Shown, Value, none, plain, required, section};
 use super::tree::Raw;
 use super::value::{REDACTED, quoted, text, wrong};
-use super::{Config, OnGap, SourceFormat, SourceKind};
+use super::{Config, Envelope, OnGap, SourceFormat, SourceKind};
 use crate::error::did_you_mean;
 
 section! {
@@ -23,7 +24,7 @@ section! {
             "one that answers is enough, and names the others";
         /// Topics to read.
         topics: Vec<String> = required(Vec::new()),
-            "each message of them is one event";
+            "each message of them is one event, or what its transform makes of it";
         /// The consumer group, under which servers share the partitions.
         group: String = required(""),
             "servers of one lake name the same; another lake's name their own";
@@ -36,6 +37,15 @@ section! {
         /// Whether messages begin with the header of a Confluent schema registry, which is skipped.
         confluent: bool = plain(false),
             "the table's contract decides how they are read, not a registry";
+        /// What stands around the events: `none`, or `debezium` (changes of a database as JSON), which needs a transform.
+        envelope: Envelope = plain(Envelope::None),
+            "changes say what a row was and what it is; the transform says what becomes of that";
+        /// SQL over the batch that makes the table's columns of messages: one SELECT from `messages`, see ingest.md.
+        transform: Option<String> = none(),
+            "left out, a message has the table's columns already";
+        /// The same from a file, from the folder of this file.
+        transform_file: Option<PathBuf> = none(),
+            "a long statement is easier to read and to test in a file of its own";
         /// Whose the events are: left out, each event's own field says it; or `{ key = true }`, `{ header = "name" }`,
         /// `{ value = "tenant" }`.
         tenant: TenantFrom = plain(TenantFrom::Event),
@@ -266,6 +276,7 @@ pub(super) fn across(config: &Config, faults: &mut Faults) {
             }
             _ => {}
         }
+        transform(&key, source, faults);
         for (index, broker) in source.brokers.iter().enumerate() {
             if broker.is_empty() || broker.contains([',', ' ']) {
                 faults.add(&key(&format!("brokers[{index}]")), "must be one `host:port`");
@@ -283,5 +294,23 @@ pub(super) fn across(config: &Config, faults: &mut Faults) {
                 faults.add(&key, format!("`{topic}` stands twice"));
             }
         }
+    }
+}
+
+/// What a transform needs, and what needs one.
+fn transform(key: &dyn Fn(&str) -> String, source: &SourceConfig, faults: &mut Faults) {
+    let has_transform = source.transform.is_some() || source.transform_file.is_some();
+    if source.transform.is_some() && source.transform_file.is_some() {
+        faults.add(&key("transform_file"), "goes without `transform`: write the statement once");
+    }
+    if source.transform.as_ref().is_some_and(|sql| sql.trim().is_empty()) {
+        faults.add(&key("transform"), "must not be empty: leave it out instead");
+    }
+    if has_transform && source.format != SourceFormat::Json {
+        faults
+            .add(&key("format"), "a transform reads JSON: use `json`, or let the table take the messages as they are");
+    }
+    if source.envelope == Envelope::Debezium && !has_transform {
+        faults.add(&key("envelope"), "needs a `transform` that says which columns the changes become");
     }
 }

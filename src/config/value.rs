@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::fault::Faults;
 use super::knob::{BYTES, Knob, Shown, Value, none};
 use super::tree::Raw;
-use super::{LogFormat, OnGap, Secret, SourceFormat, SourceKind, TimeUnit, TypeProfile};
+use super::{Envelope, LogFormat, OnGap, Secret, SourceFormat, SourceKind, TimeUnit, TypeProfile};
 use crate::error::did_you_mean;
 
 /// Binary units, largest first.
@@ -270,5 +270,6 @@ choices! {
     LogFormat { "text" => Text, "json" => Json }
     SourceKind { "kafka" => Kafka }
     SourceFormat { "json" => Json, "protobuf" => Protobuf }
+    Envelope { "none" => None, "debezium" => Debezium }
     OnGap { "stop" => Stop, "earliest" => Earliest }
 }

@@ -35,6 +35,8 @@ pub enum Reason {
     UnknownField,
     /// Larger than an event may be, or with too many dimensions.
     TooLarge,
+    /// The source's transform failed on it.
+    TransformFailed,
 }
 
 impl Reason {
@@ -54,6 +56,7 @@ impl Reason {
             Self::DuplicateKey => "duplicate_key",
             Self::UnknownField => "unknown_field",
             Self::TooLarge => "too_large",
+            Self::TransformFailed => "transform_failed",
         }
     }
 

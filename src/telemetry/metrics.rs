@@ -16,6 +16,7 @@ use prometheus_client::registry::{Metric, Registry, Unit};
 use super::label::{Label, Labels, Names};
 use super::query::{QueryMeter, QueryOutcome};
 use super::source::SourceMetrics;
+use super::transform::TransformMetrics;
 use crate::error::{Error, Kind};
 
 /// Tenants with a label of their own; the rest is told as `other`. Each costs three series per table.
@@ -61,6 +62,8 @@ pub struct Metrics {
     lake_checkpoints: Counters<1>,
     /// What is told of sources.
     pub sources: SourceMetrics,
+    /// What is told of transforms.
+    pub transforms: TransformMetrics,
 }
 
 impl EventOutcome {
@@ -135,6 +138,7 @@ impl Default for Metrics {
             lake_version: page.add("lake_version", "The newest known version of a table", Family::default()),
             lake_checkpoints: page.add("lake_checkpoints", "Checkpoints written", Family::default()),
             sources: SourceMetrics::new(&mut page),
+            transforms: TransformMetrics::new(&mut page),
             registry: page.0,
         }
     }
@@ -266,6 +270,8 @@ mod tests {
         metrics.sources.skipped(partition, 2);
         metrics.sources.stopped(partition);
         metrics.sources.overtaken("voice");
+        metrics.transforms.dimension_loaded("restaurants", 12);
+        metrics.transforms.dimension_failed("restaurants");
         check(
             &metrics,
             &[
@@ -285,6 +291,9 @@ mod tests {
                 "glasshouse_source_skipped_messages_total{source=\"voice\",topic=\"calls.v1\",partition=\"3\"} 2",
                 "glasshouse_source_stopped{source=\"voice\",topic=\"calls.v1\",partition=\"3\"} 1",
                 "glasshouse_source_overtaken_total{source=\"voice\"} 1",
+                "glasshouse_dimension_rows{dimension=\"restaurants\"} 12",
+                "glasshouse_dimension_loads_total{dimension=\"restaurants\",outcome=\"loaded\"} 1",
+                "glasshouse_dimension_loads_total{dimension=\"restaurants\",outcome=\"failed\"} 1",
                 "# EOF",
             ],
         );

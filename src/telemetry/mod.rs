@@ -13,8 +13,10 @@ mod logs;
 mod metrics;
 mod query;
 mod source;
+mod transform;
 
 pub use logs::start_logging;
 pub use metrics::{EventOutcome, Metrics};
 pub use query::{QueryMeter, QueryOutcome};
 pub use source::{PartitionLabel, SourceMetrics};
+pub use transform::TransformMetrics;

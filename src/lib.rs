@@ -13,6 +13,8 @@ pub mod tenancy;
 
 pub mod lake;
 
+pub mod transform;
+
 pub mod ingest;
 
 pub mod query;

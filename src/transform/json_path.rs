@@ -1,0 +1,211 @@
+//! A value inside a JSON text, found without building a tree of all the rest.
+//!
+//! In: a JSON text and a path of keys and indexes. Out: the text of the value there, or that value as text, number or truth
+//! value. Leaves: pure, and they borrow.
+//!
+//! A value of another type than the one asked for, a JSON null and a path that leads nowhere are all nothing.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer as _, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+
+/// One step into a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step<'a> {
+    /// Of an object. Of keys that stand twice the first counts.
+    Key(&'a str),
+    /// Of an array, from 0; negative ones count from its end.
+    Index(i64),
+}
+
+/// The text of the value at `path`. Nothing when it is not there, or when what stands before it is no JSON.
+pub(super) fn find<'j>(json: &'j str, path: &[Step<'_>]) -> Option<&'j str> {
+    match path.split_first() {
+        None => serde_json::from_str::<&RawValue>(json).ok().map(RawValue::get),
+        Some((first, rest)) => rest.iter().try_fold(child(json, *first)?, |value, step| child(value, *step)),
+    }
+}
+
+/// A text without its quotes, any other value as it is written; a null is nothing.
+pub(super) fn text(value: &str) -> Option<Cow<'_, str>> {
+    match value.as_bytes().first()? {
+        b'n' => None,
+        b'"' if !value.contains('\\') => Some(Cow::Borrowed(value.get(1..value.len() - 1)?)),
+        b'"' => serde_json::from_str(value).ok().map(Cow::Owned),
+        _ => Some(Cow::Borrowed(value)),
+    }
+}
+
+/// A whole number: `12`, `12.0`, `"12"`.
+pub(super) fn int(value: &str) -> Option<i64> {
+    let digits = number(value)?;
+    if let Ok(whole) = digits.parse() {
+        return Some(whole);
+    }
+    let given: f64 = digits.parse().ok()?;
+    // Beyond 2^53 a fraction of this form does not say which number was meant.
+    let is_exact = given.fract() == 0.0 && given.abs() <= 9_007_199_254_740_992.0;
+    is_exact.then_some(given as i64)
+}
+
+/// A number: `1`, `1.5`, `"1.5"`.
+pub(super) fn float(value: &str) -> Option<f64> {
+    number(value)?.parse().ok().filter(|number: &f64| number.is_finite())
+}
+
+/// `true` or `false`.
+pub(super) fn truth(value: &str) -> Option<bool> {
+    match value {
+        "true" => Some(true),
+        "false" => Some(false),
+        _ => None,
+    }
+}
+
+/// The texts of an array's elements.
+pub(super) fn elements(value: &str) -> Option<Vec<&str>> {
+    let elements: Vec<&RawValue> = serde_json::from_str(value).ok()?;
+    Some(elements.into_iter().map(RawValue::get).collect())
+}
+
+/// What is written as a number, with quotes or without.
+fn number(value: &str) -> Option<Cow<'_, str>> {
+    let is_number = |byte: &u8| byte.is_ascii_digit() || matches!(byte, b'-' | b'+' | b'.' | b'e' | b'E');
+    text(value).filter(|digits| digits.bytes().all(|byte| is_number(&byte)))
+}
+
+fn child<'j>(json: &'j str, step: Step<'_>) -> Option<&'j str> {
+    let mut found = None;
+    // A visitor that has found its value stops the reader with an error: what follows is of no interest.
+    let _read = serde_json::Deserializer::from_str(json).deserialize_any(Seek { step, found: &mut found });
+    found.map(RawValue::get)
+}
+
+/// Looks for one child.
+struct Seek<'s, 'j> {
+    step: Step<'s>,
+    found: &'s mut Option<&'j RawValue>,
+}
+
+impl<'j> Visitor<'j> for Seek<'_, 'j> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object or an array")
+    }
+
+    fn visit_map<A: MapAccess<'j>>(self, mut map: A) -> Result<(), A::Error> {
+        let Step::Key(key) = self.step else { return Err(A::Error::custom("no array")) };
+        while let Some(is_wanted) = map.next_key_seed(Is(key))? {
+            if is_wanted {
+                *self.found = Some(map.next_value()?);
+                return Err(A::Error::custom("found"));
+            }
+            map.next_value::<IgnoredAny>()?;
+        }
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'j>>(self, mut list: A) -> Result<(), A::Error> {
+        let Step::Index(index) = self.step else { return Err(A::Error::custom("no object")) };
+        let Ok(mut left) = usize::try_from(index) else {
+            let mut all: Vec<&'j RawValue> = Vec::new();
+            while let Some(element) = list.next_element()? {
+                all.push(element);
+            }
+            let back = usize::try_from(index.unsigned_abs()).unwrap_or(usize::MAX);
+            *self.found = all.len().checked_sub(back).and_then(|place| all.get(place).copied());
+            return Ok(());
+        };
+        while left > 0 {
+            if list.next_element::<IgnoredAny>()?.is_none() {
+                return Ok(());
+            }
+            left -= 1;
+        }
+        *self.found = list.next_element()?;
+        Err(A::Error::custom("found"))
+    }
+}
+
+/// Whether a key is this one.
+struct Is<'s>(&'s str);
+
+impl<'j> DeserializeSeed<'j> for Is<'_> {
+    type Value = bool;
+
+    fn deserialize<D: serde::Deserializer<'j>>(self, deserializer: D) -> Result<bool, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for Is<'_> {
+    type Value = bool;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a key")
+    }
+
+    fn visit_str<E>(self, key: &str) -> Result<bool, E> {
+        Ok(key == self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ORDER: &str = r#" {"id":"o\"1","total":12.50,"n":3,"paid":true,"note":null,
+        "items":[{"sku":"a","tags":["x","y"]},{"sku":"b"}],"id":"late"} "#;
+
+    #[test]
+    fn values_are_found_by_keys_and_indexes() {
+        use Step::{Index, Key};
+        let cases: [(&[Step<'_>], Option<&str>); 10] = [
+            (&[Key("n")], Some("3")),
+            (&[Key("id")], Some(r#""o\"1""#)),
+            (&[Key("items"), Index(0), Key("tags"), Index(1)], Some(r#""y""#)),
+            (&[Key("items"), Index(-1)], Some(r#"{"sku":"b"}"#)),
+            (&[Key("items"), Index(-3)], None),
+            (&[Key("items"), Index(2)], None),
+            (&[Key("items"), Key("sku")], None),
+            (&[Key("n"), Key("sku")], None),
+            (&[Key("note")], Some("null")),
+            (&[Key("none")], None),
+        ];
+        for (path, expected) in cases {
+            assert_eq!(find(ORDER, path), expected, "{path:?}");
+        }
+        assert_eq!(find("no json", &[]), None);
+        assert_eq!(find("{\"a\":1", &[Key("b")]), None);
+        assert_eq!(find(" 12 ", &[]), Some("12"));
+    }
+
+    #[test]
+    fn values_are_read_as_what_they_are() {
+        let cases = [
+            ("12", Some("12"), Some(12), Some(12.0), None),
+            ("12.0", Some("12.0"), Some(12), Some(12.0), None),
+            ("1.5", Some("1.5"), None, Some(1.5), None),
+            ("\"7\"", Some("7"), Some(7), Some(7.0), None),
+            ("\"-0.5\"", Some("-0.5"), None, Some(-0.5), None),
+            ("9223372036854775807", Some("9223372036854775807"), Some(i64::MAX), Some(9.223_372_036_854_776e18), None),
+            ("1e300", Some("1e300"), None, Some(1e300), None),
+            ("1e999", Some("1e999"), None, None, None),
+            ("\"NaN\"", Some("NaN"), None, None, None),
+            ("\"\"", Some(""), None, None, None),
+            ("\"a\\u00e9\\n\"", Some("aé\n"), None, None, None),
+            ("true", Some("true"), None, None, Some(true)),
+            ("null", None, None, None, None),
+            ("{\"a\":1}", Some("{\"a\":1}"), None, None, None),
+        ];
+        for (value, as_text, as_int, as_float, as_truth) in cases {
+            assert_eq!(text(value).as_deref(), as_text, "{value}");
+            assert_eq!((int(value), float(value), truth(value)), (as_int, as_float, as_truth), "{value}");
+        }
+        assert_eq!(elements("[1, \"a\" ,{}]"), Some(vec!["1", "\"a\"", "{}"]));
+        assert_eq!(elements("{}"), None);
+    }
+}

@@ -1,0 +1,308 @@
+//! What a source makes of its messages: one SELECT over each batch, joined with dimension tables.
+//!
+//! ```text
+//!   messages ─► debezium? ─► table `messages` ─┐
+//!                                              ├─► plan (made once) ─► run ─► rows, and the message of each
+//!   file │ url │ query ─► dimension tables ────┘              │
+//!                                                             └─► bad messages, each with its reason
+//! ```
+//!
+//! **Invariant:** a row comes from one message. What a message becomes depends on it and on the dimension tables, never on
+//! the messages beside it: a batch may be cut anywhere, and be read again in other pieces.
+//! **Invariant:** a bad message never spoils its neighbours, and is told with its own reason.
+//! **Invariant:** `transform` knows neither Kafka nor the lake nor queries: messages are given to it, and so is whoever answers
+//! the query of a dimension.
+
+mod plan;
+
+mod messages;
+
+mod debezium;
+mod json;
+mod json_path;
+
+mod carry;
+mod pulse;
+mod slot;
+
+mod run;
+
+mod fault;
+
+mod dimension;
+mod dimension_file;
+mod fetch;
+
+#[cfg(test)]
+mod dimension_tests;
+#[cfg(test)]
+mod tests;
+
+pub use dimension::{Asker, Dimensions};
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Micros;
+use crate::config::{Envelope, IngestConfig, SourceConfig, TenantFrom};
+use crate::contract::{Contract, Reason};
+use crate::error::{Error, Result, did_you_mean};
+
+use dimension::Loaded;
+use messages::MESSAGES;
+use plan::{Plan, Target};
+use run::Run;
+
+/// A header of a message: its name and its value.
+pub type Header = (String, Option<Vec<u8>>);
+
+/// One message, as it was read.
+#[derive(Debug, Clone, Copy)]
+pub struct Message<'a> {
+    /// The payload; none in a tombstone.
+    pub value: Option<&'a [u8]>,
+    /// The key.
+    pub key: Option<&'a [u8]>,
+    /// The headers, in their order.
+    pub headers: &'a [Header],
+    /// Where it was read.
+    pub topic: &'a str,
+    /// The partition, from 0.
+    pub partition: i32,
+    /// Its place there.
+    pub offset: i64,
+    /// Its own time.
+    pub time: Option<Micros>,
+}
+
+/// Rows that a transform has made.
+#[derive(Debug)]
+pub struct Rows {
+    /// Their columns, as the SELECT names them.
+    pub batch: RecordBatch,
+    /// For each row the place of its message among those that were given.
+    pub messages: Vec<u32>,
+}
+
+/// A message that cannot be transformed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// Its place among those that were given.
+    pub message: usize,
+    /// Why.
+    pub reason: Reason,
+    /// For a person.
+    pub detail: String,
+}
+
+/// What became of a batch.
+#[derive(Debug)]
+pub struct Outcome<T> {
+    /// What was accepted of its rows.
+    pub parts: Vec<T>,
+    /// Its bad messages, in order.
+    pub faults: Vec<Fault>,
+    /// How many messages the statement has seen: without bad ones and tombstones.
+    pub messages: usize,
+}
+
+/// What one batch may take.
+#[derive(Debug, Clone, Copy)]
+struct Bounds {
+    time_max: Duration,
+    bytes_max: usize,
+    rows_max: usize,
+}
+
+/// The transform of one source.
+pub struct Transform {
+    source: String,
+    contract: Arc<Contract>,
+    is_owned: bool,
+    envelope: Envelope,
+    /// Read anew each time it is planned, which is seldom: its tree is a type that costs every future a long look.
+    sql: String,
+    dimensions: Arc<Dimensions>,
+    /// Those that the statement reads.
+    names: Vec<String>,
+    bounds: Bounds,
+    prepared: Mutex<Option<Arc<Prepared>>>,
+}
+
+/// A plan with what its dimensions held when it was last looked at.
+struct Prepared {
+    plan: Arc<Plan>,
+    loaded: Vec<(String, Arc<Loaded>)>,
+    /// Contents for which there is no plan: told once.
+    refused: Vec<(String, Arc<Loaded>)>,
+}
+
+impl Transform {
+    /// The transform of a source, if it has one. `Invalid` for a statement that is none, or that does not fit the table, as
+    /// far as that can be told before all dimensions are loaded ([`Transform::waits_for`]).
+    pub fn new(
+        source: &str,
+        config: &SourceConfig,
+        contract: &Arc<Contract>,
+        dimensions: &Arc<Dimensions>,
+        limits: &IngestConfig,
+    ) -> Result<Option<Arc<Self>>> {
+        let (key, sql) = match (&config.transform, &config.transform_file) {
+            (Some(sql), _) => (format!("sources.{source}.transform"), sql.clone()),
+            (None, Some(path)) => {
+                let sql = std::fs::read_to_string(path);
+                let sql = sql.map_err(|error| Error::invalid(format!("{} cannot be read: {error}", path.display())));
+                let key = format!("sources.{source}.transform_file");
+                (key.clone(), sql.map_err(|fault| fault.at(key))?)
+            }
+            (None, None) => return Ok(None),
+        };
+        let names = names(&sql, dimensions).map_err(|fault| fault.at(&key))?;
+        let transform = Self {
+            source: source.to_owned(),
+            contract: Arc::clone(contract),
+            is_owned: config.tenant != TenantFrom::Event,
+            envelope: config.envelope,
+            sql,
+            dimensions: Arc::clone(dimensions),
+            names,
+            bounds: Bounds {
+                time_max: limits.transform_time_max,
+                bytes_max: limits.transform_memory_bytes_max,
+                rows_max: limits.transform_rows_max,
+            },
+            prepared: Mutex::default(),
+        };
+        if let Ok(expected) = dimensions.expected(&transform.names) {
+            transform.plan(&expected).map_err(|fault| fault.at(&key))?;
+        }
+        Ok(Some(Arc::new(transform)))
+    }
+
+    /// What stands around the events.
+    pub fn envelope(&self) -> Envelope {
+        self.envelope
+    }
+
+    /// Dimensions that must be loaded before the statement can be checked.
+    pub fn waits_for(&self) -> Vec<String> {
+        self.dimensions.expected(&self.names).err().unwrap_or_default()
+    }
+
+    /// Waits until there is a plan, as long as it takes. False when it was told to stop.
+    pub async fn ready(&self, stop: &CancellationToken) -> bool {
+        loop {
+            let mut changes = self.dimensions.changes();
+            let source = &self.source;
+            match self.dimensions.now(&self.names) {
+                Ok(loaded) => match self.prepare(loaded) {
+                    Ok(_) => return true,
+                    Err(error) => tracing::error!(%source, ?error, "the transform does not fit: the source waits"),
+                },
+                Err(missing) => {
+                    tracing::warn!(%source, dimensions = %missing.join(", "), "the source waits for its dimensions");
+                }
+            }
+            match stop.run_until_cancelled(changes.changed()).await {
+                Some(Ok(())) => {}
+                Some(Err(_)) | None => return false,
+            }
+        }
+    }
+
+    /// Makes rows of messages and hands them to `accept`, which may refuse them. Blocks: not for a thread that runs tasks.
+    /// `Limited` without a time to wait when the batch as a whole is too much; smaller ones may do.
+    pub fn run<T>(
+        &self,
+        messages: &[Message<'_>],
+        runtime: &Handle,
+        accept: impl FnMut(Rows) -> Result<T>,
+    ) -> Result<Outcome<T>> {
+        let prepared = self.now()?;
+        let is_read = &prepared.plan.is_read;
+        let table = messages::table(self.envelope, messages, |column| is_read.get(column).copied().unwrap_or(false))?;
+        let filled = |(name, loaded): &(String, Arc<Loaded>)| (Arc::from(name.as_str()), Arc::clone(&loaded.batches));
+        let dimensions = prepared.loaded.iter().map(filled).collect();
+        let run = Run { plan: &prepared.plan, dimensions: &dimensions, bounds: self.bounds, runtime };
+        run.all(table, accept)
+    }
+
+    /// The plan, over what the dimensions hold now. When that has no plan any more, the last that had one.
+    fn now(&self) -> Result<Arc<Prepared>> {
+        let loaded = self
+            .dimensions
+            .now(&self.names)
+            .map_err(|missing| Error::unavailable(format!("dimensions are not loaded: {}", missing.join(", "))))?;
+        self.prepare(loaded)
+    }
+
+    fn prepare(&self, loaded: Vec<(String, Arc<Loaded>)>) -> Result<Arc<Prepared>> {
+        // A panic while planning leaves what was there before.
+        let mut prepared = self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = prepared.clone();
+        let next = match last {
+            Some(last) if all_same(&last.loaded, &loaded, Arc::ptr_eq) => return Ok(last),
+            Some(last) if all_same(&last.refused, &loaded, Arc::ptr_eq) && !loaded.is_empty() => return Ok(last),
+            Some(last) if all_same(&last.loaded, &loaded, |one, other| one.schema == other.schema) => {
+                Prepared { plan: Arc::clone(&last.plan), loaded, refused: Vec::new() }
+            }
+            last => match (self.plan(&loaded), last) {
+                (Ok(plan), _) => Prepared { plan: Arc::new(plan), loaded, refused: Vec::new() },
+                (Err(error), None) => return Err(error),
+                (Err(error), Some(last)) => {
+                    let source = &self.source;
+                    tracing::error!(%source, ?error, "a dimension has changed and the transform does not fit it: the last one is used");
+                    Prepared { plan: Arc::clone(&last.plan), loaded: last.loaded.clone(), refused: loaded }
+                }
+            },
+        };
+        let next = Arc::new(next);
+        *prepared = Some(Arc::clone(&next));
+        Ok(next)
+    }
+
+    fn plan(&self, dimensions: &[(String, Arc<Loaded>)]) -> Result<Plan> {
+        let target = Target { contract: &self.contract, is_owned: self.is_owned, envelope: self.envelope };
+        Plan::new(&self.sql, target, dimensions)
+    }
+}
+
+/// The dimensions that a statement reads.
+fn names(sql: &str, dimensions: &Dimensions) -> Result<Vec<String>> {
+    let (_, mut names) = plan::parse(sql)?;
+    names.retain(|name| name != MESSAGES);
+    names.sort();
+    names.dedup();
+    if let Some(unknown) = names.iter().find(|name| !dimensions.has(name)) {
+        let known: Vec<&str> = std::iter::once(MESSAGES).chain(dimensions.names()).collect();
+        let near = did_you_mean(unknown, known.iter().copied());
+        let known = known.join(", ");
+        return Err(Error::invalid(format!(
+            "there is no table or dimension `{unknown}`{near}; a transform sees {known}"
+        )));
+    }
+    Ok(names)
+}
+
+/// Whether these are the same one by one.
+fn all_same(
+    one: &[(String, Arc<Loaded>)],
+    other: &[(String, Arc<Loaded>)],
+    is_same: impl Fn(&Arc<Loaded>, &Arc<Loaded>) -> bool,
+) -> bool {
+    one.len() == other.len() && one.iter().zip(other).all(|((_, one), (_, other))| is_same(one, other))
+}
+
+impl fmt::Debug for Transform {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Transform")
+            .field("source", &self.source)
+            .field("dimensions", &self.names)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,207 @@
+//! A statement to a plan that runs over any batch.
+//!
+//! ```text
+//!   text ─► parse (one SELECT?) ─► plan over empty slots ─► carry the place ─► columns of the contract? ─► physical plan
+//! ```
+//!
+//! In: the text, the table it must fill, and what the dimension tables look like. Out: a [`Plan`], or what is wrong, in
+//! words that name the way out. Nothing is read: slots are filled when it runs.
+//!
+//! **Invariant:** a statement sees `messages` and the dimension tables. There is no other table, no file, no option in reach.
+
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::{DataType, Schema, SchemaRef};
+use datafusion::common::tree_node::{TreeNode as _, TreeNodeRecursion};
+use datafusion::execution::SessionStateDefaults;
+use datafusion::execution::context::SQLOptions;
+use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
+use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::logical_expr::planner::ExprPlanner;
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::prelude::SessionConfig;
+use datafusion::sql::parser::{DFParserBuilder, Statement};
+use datafusion::sql::sqlparser::ast;
+use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
+
+use super::carry::carry;
+use super::dimension::Loaded;
+use super::fault::of_engine;
+use super::messages::{MESSAGES, schema, schema_with_place};
+use super::slot::{Slot, SlotScan};
+use super::{json, pulse};
+use crate::config::Envelope;
+use crate::contract::{Contract, EVENT_DATE, Owner, RECEIVED_TIME, Stamp, decode_arrow};
+use crate::error::{Error, Result, did_you_mean};
+
+/// Rows of one step of a plan.
+const BATCH_ROWS: usize = 8_192;
+/// Messages that a batch has, about: joins are planned for it.
+const MESSAGES_EXPECTED: usize = 10_000;
+
+/// What a statement is checked against.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Target<'a> {
+    pub(super) contract: &'a Contract,
+    /// Whether the source itself says whose a message is.
+    pub(super) is_owned: bool,
+    pub(super) envelope: Envelope,
+}
+
+/// A statement that is ready to run. It is never run itself, only copies of it.
+pub(super) struct Plan {
+    pub(super) physical: Arc<dyn ExecutionPlan>,
+    /// Of each column of `messages` whether it is read.
+    pub(super) is_read: Vec<bool>,
+    pub(super) config: SessionConfig,
+    pub(super) runtime: Arc<RuntimeEnv>,
+}
+
+impl fmt::Debug for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Plan").field("is_read", &self.is_read).finish_non_exhaustive()
+    }
+}
+
+/// Parses one SELECT, and returns it with the names of the tables that it reads.
+pub(super) fn parse(sql: &str) -> Result<(Statement, Vec<String>)> {
+    // Its operators bind as everybody expects them to: `value->>'a' = 'b'` compares, which the generic dialect reads as a key.
+    let dialect = PostgreSqlDialect {};
+    let parser = DFParserBuilder::new(sql).with_dialect(&dialect).build();
+    let mut statements = parser.and_then(|mut parser| parser.parse_statements()).map_err(of_engine)?;
+    if statements.len() > 1 {
+        return Err(Error::invalid("there is more than one statement: a transform is one SELECT"));
+    }
+    let statement = statements.pop_front().ok_or_else(|| Error::invalid("the statement is empty"))?;
+    let is_query = matches!(&statement, Statement::Statement(inner) if matches!(**inner, ast::Statement::Query(_)));
+    if !is_query {
+        return Err(Error::invalid("a transform is one SELECT, and nothing else"));
+    }
+    let state = state(&[], Envelope::None)?;
+    let names = state.resolve_table_references(&statement).map_err(of_engine)?;
+    Ok((statement, names.iter().map(|name| name.table().to_owned()).collect()))
+}
+
+impl Plan {
+    /// Plans a statement over dimensions of these schemas.
+    pub(super) fn new(sql: &str, target: Target<'_>, dimensions: &[(String, Arc<Loaded>)]) -> Result<Self> {
+        let state = state(dimensions, target.envelope)?;
+        let (statement, _) = parse(sql)?;
+        let planned = futures::executor::block_on(state.statement_to_plan(statement)).map_err(of_engine)?;
+        let reads_only = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+        reads_only.verify_plan(&planned).map_err(of_engine)?;
+        let messages = Slot::new(MESSAGES, schema_with_place(target.envelope), MESSAGES_EXPECTED);
+        let carried = carry(&planned, &Arc::new(messages))?;
+        check_names(&carried, target)?;
+        let physical = futures::executor::block_on(state.create_physical_plan(&carried)).map_err(of_engine)?;
+        check_types(&physical.schema(), target)?;
+        let is_read = is_read(&physical, schema_with_place(target.envelope).fields().len());
+        let physical = pulse::watched(physical).map_err(of_engine)?;
+        let (config, runtime) = (state.config().clone(), Arc::clone(state.runtime_env()));
+        Ok(Self { physical, is_read, config, runtime })
+    }
+}
+
+/// The functions and rules of a transform, and its tables.
+fn state(dimensions: &[(String, Arc<Loaded>)], envelope: Envelope) -> Result<SessionState> {
+    let session = SessionConfig::new()
+        .with_information_schema(false)
+        // One batch is small: several threads would only get into each other's way.
+        .with_target_partitions(1)
+        .with_batch_size(BATCH_ROWS)
+        .with_enforce_batch_size_in_joins(true);
+    let mut options = session.options().as_ref().clone();
+    options.sql_parser.collect_spans = true;
+    options.sql_parser.map_string_types_to_utf8view = false;
+    options.execution.time_zone = Some("UTC".to_owned());
+    options.optimizer.enable_dynamic_filter_pushdown = false;
+    let runtime = RuntimeEnvBuilder::new()
+        .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled))
+        .build_arc()
+        .map_err(of_engine)?;
+    let mut planners = vec![Arc::new(json::Operators) as Arc<dyn ExprPlanner>];
+    planners.extend(SessionStateDefaults::default_expr_planners());
+    let mut functions = SessionStateDefaults::default_scalar_functions();
+    functions.extend(json::functions());
+    let state = SessionStateBuilder::new()
+        .with_config(options.into())
+        .with_runtime_env(runtime)
+        .with_expr_planners(planners)
+        .with_scalar_functions(functions)
+        .with_higher_order_functions(SessionStateDefaults::default_higher_order_functions())
+        .with_aggregate_functions(SessionStateDefaults::default_aggregate_functions())
+        .with_window_functions(SessionStateDefaults::default_window_functions())
+        .build();
+    let tables = state.schema_for_ref(MESSAGES).map_err(of_engine)?;
+    let messages = Slot::new(MESSAGES, schema(envelope), MESSAGES_EXPECTED);
+    tables.register_table(MESSAGES.to_owned(), Arc::new(messages)).map_err(of_engine)?;
+    for (name, loaded) in dimensions {
+        let slot = Slot::new(name, Arc::clone(&loaded.schema), loaded.rows);
+        tables.register_table(name.clone(), Arc::new(slot)).map_err(of_engine)?;
+    }
+    Ok(state)
+}
+
+/// Whether the columns of the rows, but for the last, are columns of the table, and its keys are among them.
+fn check_names(plan: &LogicalPlan, target: Target<'_>) -> Result<()> {
+    let contract = target.contract;
+    let fields = plan.schema().fields();
+    let names: Vec<&str> = fields.iter().rev().skip(1).rev().map(|field| field.name().as_str()).collect();
+    let known = || contract.columns.iter().map(|column| column.name.as_str()).filter(|name| *name != RECEIVED_TIME);
+    let table = &contract.name;
+    for (index, name) in names.iter().enumerate() {
+        if [RECEIVED_TIME, EVENT_DATE].contains(name) {
+            return Err(Error::invalid(format!("column `{name}` is set by the server itself: leave it out")));
+        }
+        if contract.column(name).is_none() {
+            let near = did_you_mean(name, known());
+            let all =
+                if near.is_empty() { format!("; it has {}", known().collect::<Vec<_>>().join(", ")) } else { near };
+            return Err(Error::invalid(format!("table `{table}` has no column `{name}`{all} (name it with AS)")));
+        }
+        if names[..index].contains(name) {
+            return Err(Error::invalid(format!("column `{name}` stands twice in the SELECT")));
+        }
+    }
+    let keys = [("id", contract.id), ("time", contract.time), ("tenant", contract.tenant)];
+    for (role, column) in keys {
+        let name = contract.columns[column].name.as_str();
+        if !names.contains(&name) && !(role == "tenant" && target.is_owned) {
+            let way = if role == "tenant" { ", or set the source's `tenant`" } else { "" };
+            return Err(Error::invalid(format!(
+                "the SELECT has no `{name}`, the {role} of table `{table}`: add it{way}"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Whether the table takes values of these types. It is asked itself, with no rows.
+fn check_types(schema: &SchemaRef, target: Target<'_>) -> Result<()> {
+    let columns = schema.fields().len().saturating_sub(1);
+    if let Some(field) =
+        schema.fields()[..columns].iter().find(|field| matches!(field.data_type(), DataType::Union(..)))
+    {
+        return Err(Error::invalid(format!("column `{}` has values of many types: cast it", field.name())));
+    }
+    let shown = Arc::new(Schema::new(schema.fields()[..columns].to_vec()));
+    let stamp = Stamp { received: 0, owner: Owner::PerEvent, time_max: 0, event_bytes_max: 0, dimensions_max: 0 };
+    decode_arrow(target.contract, &RecordBatch::new_empty(shown), 0, &stamp).map(|_| ())
+}
+
+/// Which columns of `messages` the plan reads.
+fn is_read(plan: &Arc<dyn ExecutionPlan>, columns: usize) -> Vec<bool> {
+    let mut is_read = vec![false; columns];
+    // The walk cannot fail: its one step does not.
+    let _walked = plan.apply(|node| {
+        if let Some(scan) = node.downcast_ref::<SlotScan>() {
+            scan.columns_of(MESSAGES).iter().for_each(|column| is_read[*column] = true);
+        }
+        Ok(TreeNodeRecursion::Continue)
+    });
+    is_read
+}

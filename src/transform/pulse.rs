@@ -1,0 +1,125 @@
+//! A look at the watch between two batches of a join.
+//!
+//! In: a plan. Out: the same, where each join is followed by a [`Pulse`]. A filter above a join that multiplies rows asks
+//! for batch after batch until one has rows that pass: without this nobody would look at the time meanwhile.
+
+use std::fmt;
+use std::sync::Arc;
+
+use datafusion::common::tree_node::{Transformed, TreeNode as _, TreeNodeRecursion};
+use datafusion::error::{DataFusionError, Result};
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_plan::execution_plan::ReplaceChildrenOptions;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties};
+use futures::StreamExt as _;
+use tokio::time::Instant;
+
+use crate::error::Error;
+
+/// Nodes that can make many rows of few.
+const JOINS: [&str; 5] = ["HashJoinExec", "NestedLoopJoinExec", "CrossJoinExec", "SortMergeJoinExec", "UnnestExec"];
+
+/// When a run must end, and what to say then.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Deadline {
+    pub(super) at: Instant,
+    pub(super) seconds: f64,
+}
+
+impl Deadline {
+    /// An error when the time is over.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        if Instant::now() < self.at { Ok(()) } else { Err(self.fault()) }
+    }
+
+    pub(super) fn fault(&self) -> Error {
+        Error::limited(format!(
+            "the transform took longer than {} s (limit ingest.transform_time_max): join on equal keys, or with less",
+            self.seconds
+        ))
+    }
+}
+
+/// The same as an error of the engine.
+pub(super) fn watch(deadline: Option<&Deadline>) -> Result<()> {
+    let checked = deadline.map_or(Ok(()), Deadline::check);
+    checked.map_err(|fault| DataFusionError::External(Box::new(fault)))
+}
+
+/// The same plan with a look at the watch behind each join.
+pub(super) fn watched(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
+    let watched = plan.transform_up(|node| {
+        Ok(match JOINS.contains(&node.name()) {
+            true => Transformed::yes(Arc::new(Pulse { input: node }) as Arc<dyn ExecutionPlan>),
+            false => Transformed::no(node),
+        })
+    });
+    Ok(watched?.data)
+}
+
+/// Hands batches on while there is time.
+#[derive(Debug)]
+struct Pulse {
+    input: Arc<dyn ExecutionPlan>,
+}
+
+impl Pulse {
+    fn around(&self, children: Vec<Arc<dyn ExecutionPlan>>) -> Arc<dyn ExecutionPlan> {
+        let input = children.into_iter().next().unwrap_or_else(|| Arc::clone(&self.input));
+        Arc::new(Self { input })
+    }
+}
+
+impl ExecutionPlan for Pulse {
+    fn name(&self) -> &'static str {
+        "Pulse"
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        self.input.properties()
+    }
+
+    fn maintains_input_order(&self) -> Vec<bool> {
+        vec![true]
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        vec![&self.input]
+    }
+
+    fn apply_expressions(
+        &self,
+        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
+        Ok(TreeNodeRecursion::Continue)
+    }
+
+    fn replace_children(
+        self: Arc<Self>,
+        children: Vec<Arc<dyn ExecutionPlan>>,
+        _: ReplaceChildrenOptions,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        Ok(self.around(children))
+    }
+
+    fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
+        Ok(self.around(children))
+    }
+
+    fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        let deadline = context.session_config().get_extension::<Deadline>();
+        let batches = self.input.execute(partition, context)?.map(move |batch| {
+            watch(deadline.as_deref())?;
+            batch
+        });
+        Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), batches)))
+    }
+}
+
+impl DisplayAs for Pulse {
+    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Pulse")
+    }
+}

@@ -1,0 +1,437 @@
+//! Messages and a statement in, rows and bad messages out.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tempfile::NamedTempFile;
+use tokio::runtime::Runtime;
+
+use super::{Dimensions, Fault, Header, Message, Rows, Transform};
+use crate::config::{ColumnConfig, DimensionConfig, Envelope, IngestConfig, SourceConfig, TableConfig, TenantFrom};
+use crate::contract::{Contract, Reason};
+use crate::error::{Error, Kind, Result};
+
+/// 2026-03-01T12:00:00Z in microseconds.
+const NOON: i64 = 1_772_366_400_000_000;
+
+/// Restaurants by id: 1 in two places.
+const RESTAURANTS: &str = "id,name,city\n1,Taco Uno,Lima\n1,Taco Uno,Cusco\n2,Dos,Quito\n3,Tres,\n";
+
+/// The table that is filled.
+fn orders() -> Arc<Contract> {
+    let columns = [
+        ("tenant_id", "text"),
+        ("event_time", "timestamp"),
+        ("event_id", "text"),
+        ("total", "float64"),
+        ("items", "int64"),
+        ("city", "text"),
+    ];
+    let column = |(name, kind): (&str, &str)| ColumnConfig {
+        name: name.to_owned(),
+        kind: kind.to_owned(),
+        ..ColumnConfig::default()
+    };
+    let config = TableConfig {
+        columns: columns.map(column).to_vec(),
+        tenant: "tenant_id".to_owned(),
+        time: "event_time".to_owned(),
+        id: "event_id".to_owned(),
+        ..TableConfig::default()
+    };
+    Arc::new(Contract::new("orders", &config, Path::new(".")).unwrap())
+}
+
+/// A source under test, and what it joins with.
+struct Case {
+    source: SourceConfig,
+    limits: IngestConfig,
+    dimensions: BTreeMap<String, DimensionConfig>,
+    files: Vec<NamedTempFile>,
+}
+
+impl Case {
+    fn new(sql: &str) -> Self {
+        let source = SourceConfig { transform: Some(sql.to_owned()), ..SourceConfig::default() };
+        let (dimensions, files) = (BTreeMap::new(), Vec::new());
+        Self { source, limits: IngestConfig::default(), dimensions, files }.with("restaurants", RESTAURANTS)
+    }
+
+    fn debezium(sql: &str) -> Self {
+        let mut case = Self::new(sql);
+        case.source.envelope = Envelope::Debezium;
+        case
+    }
+
+    fn with(mut self, name: &str, csv: &str) -> Self {
+        let mut file = NamedTempFile::with_suffix(".csv").unwrap();
+        file.write_all(csv.as_bytes()).unwrap();
+        let dimension = DimensionConfig { file: Some(file.path().to_owned()), ..DimensionConfig::default() };
+        self.dimensions.insert(name.to_owned(), dimension);
+        self.files.push(file);
+        self
+    }
+
+    fn transform(&self) -> Result<Arc<Transform>> {
+        let dimensions = Dimensions::new(&self.dimensions, &self.limits, Arc::default());
+        assert!(dimensions.load_files().is_empty());
+        let transform = Transform::new("shop", &self.source, &orders(), &dimensions, &self.limits)?;
+        Ok(transform.expect("the source has a statement"))
+    }
+
+    /// Rows as `place of the message: JSON`, sorted; and the bad messages.
+    fn run(&self, messages: &[Message<'_>]) -> Result<(Vec<String>, Vec<Fault>)> {
+        let runtime = Runtime::new().unwrap();
+        let outcome = self.transform()?.run(messages, runtime.handle(), |rows| Ok(lines(&rows)))?;
+        let mut lines = outcome.parts.concat();
+        lines.sort();
+        Ok((lines, outcome.faults))
+    }
+
+    fn values(&self, values: &[&str]) -> (Vec<String>, Vec<Fault>) {
+        let messages: Vec<_> = values.iter().enumerate().map(|(offset, value)| message(offset, value)).collect();
+        self.run(&messages).unwrap()
+    }
+}
+
+fn lines(rows: &Rows) -> Vec<String> {
+    let mut json = Vec::new();
+    let mut writer = arrow::json::LineDelimitedWriter::new(&mut json);
+    writer.write(&rows.batch).unwrap();
+    writer.finish().unwrap();
+    drop(writer);
+    let json = String::from_utf8(json).unwrap();
+    json.lines().zip(&rows.messages).map(|(line, message)| format!("{message}: {line}")).collect()
+}
+
+fn message(offset: usize, value: &str) -> Message<'_> {
+    let offset = i64::try_from(offset).unwrap();
+    Message {
+        value: Some(value.as_bytes()),
+        key: Some(b"acme"),
+        headers: &[],
+        topic: "shop.orders",
+        partition: 0,
+        offset,
+        time: Some(NOON),
+    }
+}
+
+/// What makes a whole row of little: `SELECT … FROM`, with further columns.
+fn select(more: &str) -> String {
+    format!("SELECT key AS tenant_id, time AS event_time, value->>'id' AS event_id{more} FROM")
+}
+
+#[test]
+fn all_that_is_known_of_a_message_is_a_column() {
+    let case = Case::new(
+        "SELECT key AS tenant_id, time AS event_time, topic || '/' || partition || '/' || offset AS event_id,
+                json_float(value, 'total') AS total, headers['city'] AS city
+         FROM messages WHERE value IS NOT NULL OR headers['keep'] = 'yes'",
+    );
+    let header = |name: &str, value: &[u8]| -> Header { (name.to_owned(), Some(value.to_vec())) };
+    let headers = [header("city", b"old"), header("city", b"Lima"), header("bad", b"\xff")];
+    let keep = [header("keep", b"yes")];
+    let plain = message(7, r#"{"total": 12.5}"#);
+    let messages = [
+        Message { headers: &headers, ..plain },
+        Message { value: None, ..plain },
+        Message { value: None, headers: &keep, key: Some(b"\xff"), time: None, ..plain },
+        Message { value: Some(b"\xff"), ..plain },
+        Message { value: Some(b"{"), ..plain },
+        Message { value: Some(b""), ..plain },
+    ];
+    let (rows, faults) = case.run(&messages).unwrap();
+    let time = "\"event_time\":\"2026-03-01T12:00:00Z\"";
+    assert_eq!(
+        rows,
+        [
+            format!(
+                "0: {{\"tenant_id\":\"acme\",{time},\"event_id\":\"shop.orders/0/7\",\"total\":12.5,\"city\":\"Lima\"}}"
+            ),
+            "2: {\"event_id\":\"shop.orders/0/7\"}".to_owned(),
+        ]
+    );
+    let reasons: Vec<_> = faults.iter().map(|fault| (fault.message, fault.reason)).collect();
+    assert_eq!(reasons, [(3, Reason::InvalidUtf8), (4, Reason::Malformed), (5, Reason::Malformed)]);
+}
+
+#[test]
+fn changes_of_a_database_are_columns() {
+    let case = Case::debezium(
+        "SELECT row->>'tenant' AS tenant_id, changed_time AS event_time,
+                op || '/' || position || '/' || (row->>'id') AS event_id,
+                CASE WHEN deleted THEN 0 ELSE CAST(after->>'total' AS DOUBLE) - coalesce(json_float(before, 'total'), 0) END AS total,
+                source->>'table' AS city
+         FROM messages WHERE op <> 'r'",
+    );
+    let source = r#""source":{"table":"o","lsn":5,"ts_us":1772366400000000}"#;
+    let created = format!(r#"{{"op":"c","before":null,"after":{{"id":1,"tenant":"acme","total":"8.5"}},{source}}}"#);
+    let updated = format!(
+        r#"{{"schema":{{}},"payload":{{"op":"u","before":{{"id":1,"total":8.5}},"after":{{"id":1,"tenant":"acme","total":9}},{source}}}}}"#
+    );
+    let deleted = format!(r#"{{"op":"d","before":{{"id":1,"tenant":"acme"}},"after":null,{source}}}"#);
+    let read = format!(r#"{{"op":"r","after":{{"id":2}},{source}}}"#);
+    let odd = r#"{"id":1}"#;
+    let (rows, faults) = case.values(&[&created, &updated, &deleted, &read, odd, "null"]);
+    let line = |place: usize, id: &str, total: &str| {
+        let time = "\"event_time\":\"2026-03-01T12:00:00Z\"";
+        format!("{place}: {{\"tenant_id\":\"acme\",{time},\"event_id\":\"{id}\",\"total\":{total},\"city\":\"o\"}}")
+    };
+    assert_eq!(rows, [line(0, "c/5/1", "8.5"), line(1, "u/5/1", "0.5"), line(2, "d/5/1", "0.0")]);
+    assert_eq!(faults.len(), 1, "{faults:?}");
+    assert!(faults[0].message == 4 && faults[0].detail.contains("no `op`"), "{faults:?}");
+}
+
+/// Places and cities (or ids) of rows, to compare at a glance.
+fn short(rows: &[String], key: &str) -> Vec<String> {
+    let find = |line: &String| {
+        let (place, json) = line.split_once(": ").unwrap();
+        let row: serde_json::Value = serde_json::from_str(json).unwrap();
+        format!("{place} {}", row[key].as_str().unwrap_or("-"))
+    };
+    rows.iter().map(find).collect()
+}
+
+#[test]
+fn rows_know_their_message_through_joins_filters_and_lists() {
+    let some = r#"{"id":"a","restaurant":1,"items":[{"sku":"x"},{"sku":"y"}]}"#;
+    let other = r#"{"id":"b","restaurant":2,"items":[]}"#;
+    let none = r#"{"id":"c","restaurant":9,"items":[{"sku":"z"}]}"#;
+    let city = select(", r.city");
+    let id = "json_int(value, 'restaurant')";
+    let cases = [
+        // Multiplied by an inner join; without a partner there is no row.
+        (format!("{city} messages JOIN restaurants r ON r.id = {id}"), "city", &["0 Cusco", "0 Lima", "1 Quito"][..]),
+        (
+            format!("{city} messages m LEFT JOIN restaurants AS r ON r.id = {id} WHERE m.value->>'id' <> 'b'"),
+            "city",
+            &["0 Cusco", "0 Lima", "2 -"],
+        ),
+        (format!("{city} restaurants r RIGHT JOIN messages ON r.id = {id}"), "city", &["0 Cusco", "0 Lima", "1 Quito", "2 -"]),
+        // Any join but one on equal keys.
+        (format!("{city} messages JOIN restaurants r ON r.id < {id} AND r.city = 'Quito'"), "city", &["2 Quito"]),
+        (format!("{city} messages CROSS JOIN (SELECT max(city) AS city FROM restaurants) r"), "city", &["0 Quito", "1 Quito", "2 Quito"]),
+        // Subqueries, named parts, and what a dimension comes to.
+        (
+            format!(
+                "WITH m AS (SELECT *, {id} AS place FROM messages), r AS (SELECT id, count(*) AS n, min(city) AS city \
+                 FROM restaurants GROUP BY id ORDER BY id LIMIT 10) {city} m JOIN r ON r.id = m.place"
+            ),
+            "city",
+            &["0 Cusco", "1 Quito"],
+        ),
+        (format!("{} messages WHERE {id} IN (SELECT id FROM restaurants)", select("")), "event_id", &["0 a", "1 b"]),
+        (
+            format!("{} messages WHERE NOT EXISTS (SELECT 1 FROM restaurants r WHERE r.id = {id})", select("")),
+            "event_id",
+            &["2 c"],
+        ),
+        (
+            format!("{} messages", select(&format!(", (SELECT max(r.city) FROM restaurants r WHERE r.id = {id}) AS city"))),
+            "city",
+            &["0 Lima", "1 Quito", "2 -"],
+        ),
+        // One row for each element of a list, and the element's fields.
+        (
+            "SELECT key AS tenant_id, time AS event_time, id || '-' || (item->>'sku') AS event_id FROM \
+             (SELECT key, time, value->>'id' AS id, unnest(json_array(value, 'items')) AS item FROM messages) AS lines"
+                .to_owned(),
+            "event_id",
+            &["0 a-x", "0 a-y", "2 c-z"],
+        ),
+        (
+            "SELECT t.tenant_id, t.event_time, t.event_id, r.name AS city FROM \
+             (SELECT key AS tenant_id, time AS event_time, value->>'id' AS event_id, json_int(value, 'restaurant') AS id \
+              FROM messages) t JOIN restaurants r USING (id) WHERE r.city IS NOT NULL AND r.city > 'D'"
+                .to_owned(),
+            "city",
+            &["0 Taco Uno", "1 Dos"],
+        ),
+    ];
+    for (sql, key, expected) in cases {
+        let (rows, faults) = Case::new(&sql).values(&[some, other, none]);
+        assert_eq!(short(&rows, key), expected, "{sql}");
+        assert_eq!(faults, [], "{sql}");
+    }
+}
+
+#[test]
+fn what_depends_on_the_cut_of_a_batch_is_refused() {
+    let columns = select("");
+    let cases = [
+        ("SELECT 1; SELECT 2".to_owned(), "more than one statement"),
+        (String::new(), "empty"),
+        ("DELETE FROM messages".to_owned(), "one SELECT"),
+        ("CREATE TABLE t AS SELECT * FROM messages".to_owned(), "one SELECT"),
+        ("COPY messages TO '/tmp/x.csv'".to_owned(), "one SELECT"),
+        ("EXPLAIN SELECT * FROM messages".to_owned(), "one SELECT"),
+        ("SET x = 1".to_owned(), "one SELECT"),
+        (format!("{columns} messages LIMIT 3"), "LIMIT"),
+        (format!("{columns} messages ORDER BY offset"), "ORDER BY"),
+        (columns.replace("SELECT", "SELECT DISTINCT") + " messages", "DISTINCT"),
+        (
+            "SELECT key AS tenant_id, max(time) AS event_time, min(topic) AS event_id FROM messages GROUP BY key"
+                .into(),
+            "GROUP BY",
+        ),
+        (format!("{} messages", select(", row_number() OVER (ORDER BY offset) AS items")), "window functions"),
+        (format!("{columns} messages UNION ALL {columns} messages"), "more than once"),
+(
+            "SELECT a.key AS tenant_id, a.time AS event_time, a.topic AS event_id FROM messages a JOIN messages b USING (key)".into(),
+            "more than once",
+        ),
+        (format!("{columns} messages WHERE offset IN (SELECT max(offset) FROM messages)"), "more than once"),
+        (format!("{columns} (SELECT * FROM messages LIMIT 2)"), "LIMIT"),
+        (
+            "SELECT 'a' AS tenant_id, now() AS event_time, 'x' AS event_id FROM restaurants \
+             WHERE id IN (SELECT offset FROM messages)"
+                .into(),
+            "`now`",
+        ),
+        (
+            "SELECT name AS tenant_id, TIMESTAMP '2026-01-01' AS event_time, city AS event_id FROM restaurants \
+             WHERE id IN (SELECT offset FROM messages)"
+                .into(),
+            "does not read",
+        ),
+        ("SELECT 'a' AS tenant_id, TIMESTAMP '2026-01-01' AS event_time, 'x' AS event_id".to_owned(), "does not read"),
+        (format!("{columns} messages RIGHT JOIN restaurants r ON r.id = partition"), "of no message"),
+        (format!("{columns} messages FULL JOIN restaurants r ON r.id = partition"), "of no message"),
+        (format!("{columns} restaurants r LEFT JOIN messages ON r.id = partition"), "of no message"),
+        (format!("{} messages", select(", random() AS total")), "`random`"),
+        (columns.replace("time AS", "now() AS") + " messages", "`now`"),
+        (format!("{} messages", select(", 1 AS __place")), "`__place`"),
+        (format!("{columns} '/etc/passwd'"), "/etc/passwd"),
+        (format!("{columns} read_csv('/etc/passwd')"), "read_csv"),
+        (format!("{columns} mesages"), "did you mean `messages`"),
+        (format!("{columns} messages JOIN restaurant r ON true"), "did you mean `restaurants`"),
+        (format!("{columns} information_schema.tables"), "tables"),
+        (format!("{columns} messages WHERE offst > 3"), "did you mean `offset`"),
+        (format!("{columns} messages WHERE value ->> 1.5 = 'x'"), "a text or a whole number"),
+        (format!("{columns} messages WHERE json_text(offset, 'a') = 'x'"), "takes a JSON text"),
+        (format!("{columns} messages WHERE"), "cannot be read"),
+    ];
+    for (sql, expected) in cases {
+        let error = Case::new(&sql).transform().expect_err(&sql);
+        assert_eq!(error.kind(), Kind::Invalid, "{sql}: {error:?}");
+        let told = error.message();
+        assert!(told.starts_with("sources.shop.transform: ") && told.contains(expected), "{sql}\n  {told}");
+    }
+}
+
+#[test]
+fn columns_are_checked_against_the_table_before_anything_runs() {
+    let columns = select("");
+    let unowned = "SELECT time AS event_time, value->>'id' AS event_id FROM messages";
+    let cases = [
+        (format!("{} messages", select(", 1 AS totl")), "no column `totl`, did you mean `total`?"),
+        (format!("{} messages", select(", 1 AS zzzzzz")), "it has tenant_id, event_time"),
+        (format!("{} messages", select(", value->>'total'")), "no column `json_text"),
+        (format!("{} messages", select(", time AS received_time")), "set by the server"),
+        (format!("{} messages", select(", 1 AS total, 2.0 AS total")), "total"),
+        (format!("{} messages", select(", value->>'total' AS total")), "takes float64"),
+        (format!("{} messages", select(", json_array(value) AS city")), "`city`"),
+        (format!("{} messages", select(", headers AS city")), "`city`"),
+        (columns.replace("time AS event_time, ", "") + " messages", "no `event_time`, the time of table `orders`"),
+        (columns.replace("AS event_id", "AS city") + " messages", "no `event_id`, the id"),
+        (unowned.to_owned(), "no `tenant_id`, the tenant of table `orders`: add it, or set the source's `tenant`"),
+        ("SELECT * FROM messages".to_owned(), "no column `value`"),
+    ];
+    for (sql, expected) in cases {
+        let error = Case::new(&sql).transform().expect_err(&sql);
+        assert!(error.kind() == Kind::Invalid && error.message().contains(expected), "{sql}\n  {error:?}");
+    }
+    let mut owned = Case::new(unowned);
+    owned.source.tenant = TenantFrom::Key;
+    owned.transform().unwrap();
+}
+
+#[test]
+fn a_bad_message_is_told_alone_with_its_own_reason() {
+    let sql = format!(
+        "{} messages",
+        select(", CAST(value->>'total' AS DOUBLE) AS total, 12 / json_int(value, 'by') AS items")
+    );
+    let case = Case::new(&sql);
+    let good = |id: usize| format!("{{\"id\":\"{id}\",\"total\":\"1.5\",\"by\":2}}");
+    for bad in [&[][..], &[0], &[99], &[0, 1, 50, 51, 98, 99], &(0..100).collect::<Vec<_>>()] {
+        let values: Vec<String> = (0..100)
+            .map(|id| match bad.contains(&id) {
+                true if id % 2 == 0 => good(id).replace("1.5", "many"),
+                true => good(id).replace(":2", ":0"),
+                false => good(id),
+            })
+            .collect();
+        let (rows, faults) = case.values(&values.iter().map(String::as_str).collect::<Vec<_>>());
+        assert_eq!(rows.len(), 100 - bad.len(), "{bad:?}");
+        assert_eq!(faults.iter().map(|fault| fault.message).collect::<Vec<_>>(), bad);
+        for Fault { message, reason, detail } in &faults {
+            let expected = if message % 2 == 0 { "'many'" } else { "ivide by zero" };
+            assert!(*reason == Reason::TransformFailed && detail.contains(expected), "{detail}");
+        }
+    }
+}
+
+#[test]
+fn whoever_takes_the_rows_may_refuse_them_alone() {
+    let (case, runtime) = (Case::new(&format!("{} messages", select(""))), Runtime::new().unwrap());
+    let values: Vec<String> = (0..20).map(|id| format!("{{\"id\":\"{id}\"}}")).collect();
+    let messages: Vec<_> = values.iter().enumerate().map(|(offset, value)| message(offset, value)).collect();
+    let accept = |rows: Rows| match rows.messages.contains(&13) {
+        true => Err(Error::invalid("unlucky")),
+        false => Ok(rows.messages.len()),
+    };
+    let outcome = case.transform().unwrap().run(&messages, runtime.handle(), accept).unwrap();
+    assert_eq!((outcome.parts.iter().sum::<usize>(), outcome.messages), (19, 20));
+    let expected = Fault { message: 13, reason: Reason::TransformFailed, detail: "unlucky".to_owned() };
+    assert_eq!(outcome.faults, [expected]);
+}
+
+#[test]
+fn what_explodes_is_bounded() {
+    let many = (0..2_000).fold("id,city\n".to_owned(), |csv, id| csv + &format!("{id},c\n"));
+    let joined = format!("{} messages JOIN places r ON true JOIN places s ON true", select(", r.city"));
+    let dropped = format!("{joined} WHERE r.id + s.id < -json_int(value, 'n')");
+    let alone = [message(0, r#"{"id":"a","n":1}"#)];
+    let mut two = alone.to_vec();
+    two.push(message(1, r#"{"id":"b","n":2}"#));
+
+    let mut case = Case::new(&joined).with("places", &many);
+    case.limits.transform_rows_max = 50_000;
+    let (rows, faults) = case.run(&alone).unwrap();
+    assert!(rows.is_empty() && faults[0].reason == Reason::TooLarge, "{faults:?}");
+    assert!(faults[0].detail.contains("ingest.transform_rows_max"), "{faults:?}");
+    assert_eq!(case.run(&two).unwrap().1.len(), 2, "each is found to be too much by itself");
+
+    case.limits.transform_memory_bytes_max = 1 << 20;
+    assert!(case.run(&alone).unwrap().1[0].detail.contains("ingest.transform_memory_bytes_max"));
+
+    // No row ever leaves the filter above the joins.
+    let mut case = Case::new(&dropped).with("places", &many);
+    case.limits.transform_time_max = Duration::from_millis(1);
+    assert!(case.run(&alone).unwrap().1[0].detail.contains("ingest.transform_time_max"));
+    let limited = case.run(&two).unwrap_err();
+    assert_eq!((limited.kind(), limited.wait()), (Kind::Limited, None), "fewer at once may do");
+}
+
+#[test]
+fn rows_of_many_messages_together_are_bounded_as_well() {
+    let sql = format!("{} messages JOIN restaurants ON true", select(""));
+    let mut case = Case::new(&sql);
+    case.limits.transform_rows_max = 10;
+    let values: Vec<String> = (0..8).map(|id| format!("{{\"id\":\"{id}\"}}")).collect();
+    let messages: Vec<_> = values.iter().enumerate().map(|(offset, value)| message(offset, value)).collect();
+    assert_eq!(case.run(&messages[..2]).unwrap().0.len(), 8);
+    assert_eq!(case.run(&messages).unwrap_err().kind(), Kind::Limited);
+}
+
+#[test]
+fn no_messages_are_no_rows() {
+    let case = Case::debezium(&format!("{} messages", select("")));
+    assert_eq!(case.values(&[]), (vec![], vec![]));
+    assert_eq!(case.run(&[Message { value: None, ..message(0, "") }]).unwrap(), (vec![], vec![]));
+}

@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 
+use crate::clock::Micros;
 use crate::contract::{Format, Reason, TenantId};
+use crate::transform::Header;
 
 /// One partition of a topic.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -40,6 +42,18 @@ pub(super) struct Message {
     pub(super) spot: Spot,
     pub(super) offset: i64,
     pub(super) fate: Fate,
+    /// What else is known of it, when a transform may ask for it.
+    pub(super) beside: Option<Box<Beside>>,
+}
+
+/// What stands beside a message's payload.
+#[derive(Debug, Default)]
+pub(super) struct Beside {
+    /// Whether there is no payload at all.
+    pub(super) is_tombstone: bool,
+    pub(super) key: Option<Vec<u8>>,
+    pub(super) headers: Vec<Header>,
+    pub(super) time: Option<Micros>,
 }
 
 /// How far a partition has come.
@@ -64,6 +78,8 @@ pub(super) struct Bounds {
 #[derive(Debug, Default)]
 pub(super) struct Haul {
     body: BytesMut,
+    /// Bytes beside the body.
+    beside: usize,
     pub(super) messages: Vec<Message>,
     pub(super) spans: BTreeMap<Spot, Span>,
     /// When the source was first started, in milliseconds since 1970, if that has to be stored.
@@ -71,15 +87,36 @@ pub(super) struct Haul {
     begun: Option<Instant>,
 }
 
+impl Fate {
+    /// It is the tenant's that these bytes name; `what` they are is told when they name none.
+    pub(super) fn named(bytes: Option<&[u8]>, what: &str) -> Self {
+        let refused = |why: String| Self::Refused(Reason::MissingTenant, why);
+        let Some(bytes) = bytes else { return refused(format!("{what}, which should name the tenant, is missing")) };
+        let Ok(text) = std::str::from_utf8(bytes) else { return refused(format!("{what} is not UTF-8")) };
+        match TenantId::parse(text) {
+            Ok(tenant) => Self::Tenant(tenant),
+            Err(fault) => refused(format!("{what}: {}", fault.message())),
+        }
+    }
+}
+
 impl Haul {
     /// Takes a message.
-    pub(super) fn push(&mut self, spot: &Spot, offset: i64, payload: &[u8], fate: Fate, now: Instant) {
+    pub(super) fn push(
+        &mut self,
+        (spot, offset): (&Spot, i64),
+        payload: &[u8],
+        fate: Fate,
+        beside: Option<Box<Beside>>,
+        now: Instant,
+    ) {
         let start = self.body.len();
         self.body.extend_from_slice(payload);
         let place = start..self.body.len();
         // So that a message that ends inside a character does not find the rest of it in the next one.
         self.body.extend_from_slice(b"\n");
-        self.messages.push(Message { place, spot: spot.clone(), offset, fate });
+        self.beside += beside.as_ref().map_or(0, |beside| beside.bytes());
+        self.messages.push(Message { place, spot: spot.clone(), offset, fate, beside });
         self.reach(spot, offset + 1, now).messages += 1;
     }
 
@@ -101,18 +138,26 @@ impl Haul {
     /// When it is due, at the latest; never when there is nothing in it.
     pub(super) fn due(&self, bounds: &Bounds, now: Instant) -> Option<Instant> {
         let begun = self.begun.filter(|_| !self.spans.is_empty())?;
-        let full = self.messages.len() >= bounds.rows_max || self.body.len() >= bounds.bytes_max;
+        let full = self.messages.len() >= bounds.rows_max || self.bytes() >= bounds.bytes_max;
         Some(if full { now } else { begun + bounds.age_max })
     }
 
     /// Bytes held.
     pub(super) fn bytes(&self) -> usize {
-        self.body.len()
+        self.body.len() + self.beside
     }
 
     /// The bytes in which the messages stand.
     pub(super) fn take_body(&mut self) -> Bytes {
         std::mem::take(&mut self.body).freeze()
+    }
+}
+
+impl Beside {
+    /// Bytes held, about.
+    fn bytes(&self) -> usize {
+        let headers = self.headers.iter().map(|(name, value)| name.len() + value.as_ref().map_or(0, Vec::len));
+        size_of::<Self>() + self.key.as_ref().map_or(0, Vec::len) + headers.sum::<usize>()
     }
 }
 
@@ -158,11 +203,11 @@ mod tests {
         let now = Instant::now();
         let mut haul = Haul::default();
         assert_eq!(haul.due(&bounds, now), None);
-        haul.push(&spot(0), 7, b"a", Fate::PerEvent, now);
+        haul.push((&spot(0), 7), b"a", Fate::PerEvent, None, now);
         let later = now + Duration::from_millis(10);
-        haul.push(&spot(1), 2, b"b", Fate::PerEvent, later);
+        haul.push((&spot(1), 2), b"b", Fate::PerEvent, None, later);
         assert_eq!(haul.due(&bounds, later), Some(now + bounds.age_max), "the age is that of the first");
-        haul.push(&spot(0), 9, b"c", Fate::PerEvent, later);
+        haul.push((&spot(0), 9), b"c", Fate::PerEvent, None, later);
         assert_eq!(haul.due(&bounds, later), Some(later));
         assert_eq!(haul.spans[&spot(0)], Span { next: 10, messages: 2, begun: now });
 
@@ -173,7 +218,7 @@ mod tests {
 
         haul.reach(&spot(2), 40, later);
         assert!(haul.due(&bounds, later).is_some(), "progress alone is stored as well");
-        haul.push(&spot(2), 40, &[b'x'; 200], Fate::PerEvent, later);
+        haul.push((&spot(2), 40), &[b'x'; 200], Fate::PerEvent, None, later);
         assert_eq!(haul.due(&bounds, later), Some(later), "a large message fills it");
     }
 
@@ -183,7 +228,7 @@ mod tests {
         let mut haul = Haul::default();
         let payloads: [&[u8]; 4] = [b"{\"a\":1}", b"", b"\xc3", b"\xa9"];
         for (offset, payload) in (0..).zip(payloads) {
-            haul.push(&spot(0), offset, payload, Fate::PerEvent, now);
+            haul.push((&spot(0), offset), payload, Fate::PerEvent, None, now);
         }
         let body = haul.take_body();
         let found: Vec<_> = haul.messages.iter().map(|message| &body[message.place.clone()]).collect();

@@ -77,7 +77,19 @@ impl Intaker {
         source: &str,
     ) -> Result<Intake> {
         let (rows, rejects) = self.decode_messages(format, body, messages, stamp)?;
-        self.intake(rows, &rejects, stamp, |reject| {
+        self.intake_messages(rows, &rejects, messages, stamp, source)
+    }
+
+    /// Rows and rejects of messages, the rejects named by their places in the topic.
+    pub(super) fn intake_messages(
+        &self,
+        rows: RecordBatch,
+        rejects: &[Reject],
+        messages: &[Message],
+        stamp: &Stamp,
+        source: &str,
+    ) -> Result<Intake> {
+        self.intake(rows, rejects, stamp, |reject| {
             let Message { spot, offset, .. } = &messages[reject.index as usize];
             let place = format!("kafka {source}, {}/{}/{offset}", spot.topic, spot.partition);
             // With its bytes: a topic that is made anew has other messages at the same places.
@@ -160,7 +172,7 @@ impl Intaker {
         Ok((self.join(rows)?, rejects))
     }
 
-    fn join(&self, mut rows: Vec<RecordBatch>) -> Result<RecordBatch> {
+    pub(super) fn join(&self, mut rows: Vec<RecordBatch>) -> Result<RecordBatch> {
         match rows.len() {
             1 => Ok(rows.remove(0)),
             _ => concat_batches(self.contract.schema(), &rows)

@@ -17,7 +17,7 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::Ingest;
-use super::haul::{Fate, Spot, without_header};
+use super::haul::{Beside, Fate, Spot, without_header};
 use super::kafka_client::{connect, settings};
 use super::kafka_session::Session;
 use super::pull::Route;
@@ -26,6 +26,7 @@ use crate::config::{SourceConfig, SourceFormat, TenantFrom};
 use crate::contract::{Format, Reason, TenantId};
 use crate::error::Result;
 use crate::telemetry::{Metrics, PartitionLabel};
+use crate::transform::{Header, Transform};
 
 /// The pause between two sessions.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -51,7 +52,13 @@ impl fmt::Debug for Source {
 impl Source {
     /// Checks what the configuration alone cannot know. `Invalid` for options that librdkafka does not take, and a tenant
     /// that is none.
-    pub fn new(name: &str, config: &SourceConfig, clock: Clock, metrics: Arc<Metrics>) -> Result<Self> {
+    pub fn new(
+        name: &str,
+        config: &SourceConfig,
+        transform: Option<Arc<Transform>>,
+        clock: Clock,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self> {
         let tenant = match &config.tenant {
             TenantFrom::Value(tenant) => {
                 Some(TenantId::parse(tenant).map_err(|fault| fault.at(format!("sources.{name}.tenant")))?)
@@ -62,14 +69,19 @@ impl Source {
             SourceFormat::Json => Format::Json,
             SourceFormat::Protobuf => Format::Protobuf,
         };
-        let route = Route { source: name.to_owned(), table: config.table.clone(), format };
+        let route = Route { source: name.to_owned(), table: config.table.clone(), format, transform };
         Ok(Self { route, tenant, settings: settings(name, config)?, config: config.clone(), clock, metrics })
     }
 
-    /// Reads and stores until `stop`. What was read and not stored then is read again by the next one. A session that fails
+    /// Reads and stores until `stop`, once its transform's dimensions are loaded. What was read and not stored then is read again by the next one. A session that fails
     /// is begun anew after a pause: it has no state of its own to lose.
     pub async fn run(self, ingest: Arc<Ingest>, stop: CancellationToken) {
         let source = Arc::new(self);
+        if let Some(transform) = &source.route.transform
+            && !transform.ready(&stop).await
+        {
+            return;
+        }
         while !stop.is_cancelled() {
             let (source, ingest, stop) = (source.clone(), ingest.clone(), stop.clone());
             let (name, runtime, ended) = (source.route.source.clone(), Handle::current(), stop.clone());
@@ -93,39 +105,53 @@ impl Source {
     /// The payload without what stands in front of it, and whose it is.
     pub(super) fn read<'m>(&self, message: &'m BorrowedMessage<'_>) -> (&'m [u8], Fate) {
         let payload = message.payload().unwrap_or_default();
-        let whole = if self.config.confluent { without_header(self.route.format, payload) } else { Ok(payload) };
+        let is_wrapped = self.config.confluent && (message.payload().is_some() || self.route.transform.is_none());
+        let whole = if is_wrapped { without_header(self.route.format, payload) } else { Ok(payload) };
         let payload = match whole {
             Ok(payload) => payload,
             Err(why) => return (payload, Fate::Refused(Reason::Malformed, why.to_owned())),
         };
         let fate = match (&self.tenant, &self.config.tenant) {
             (Some(tenant), _) => Fate::Tenant(tenant.clone()),
-            (None, TenantFrom::Key) => named(message.key(), "the message's key"),
-            (None, TenantFrom::Header(name)) => named(header(message, name), &format!("the header `{name}`")),
+            (None, TenantFrom::Key) => Fate::named(message.key(), "the message's key"),
+            (None, TenantFrom::Header(name)) => Fate::named(header(message, name), &format!("the header `{name}`")),
             (None, TenantFrom::Event | TenantFrom::Value(_)) => Fate::PerEvent,
         };
         (payload, fate)
     }
-}
 
-/// The tenant that the bytes name.
-fn named(bytes: Option<&[u8]>, what: &str) -> Fate {
-    let refused = |why: String| Fate::Refused(Reason::MissingTenant, why);
-    let Some(bytes) = bytes else { return refused(format!("{what}, which should name the tenant, is missing")) };
-    let Ok(text) = std::str::from_utf8(bytes) else { return refused(format!("{what} is not UTF-8")) };
-    match TenantId::parse(text) {
-        Ok(tenant) => Fate::Tenant(tenant),
-        Err(fault) => refused(format!("{what}: {}", fault.message())),
+    /// What a transform may ask for beside the payload.
+    pub(super) fn beside(&self, message: &BorrowedMessage<'_>) -> Option<Box<Beside>> {
+        self.route.transform.as_ref()?;
+        let millis = message.timestamp().to_millis();
+        Some(Box::new(Beside {
+            is_tombstone: message.payload().is_none(),
+            key: message.key().map(<[u8]>::to_vec),
+            headers: headers(message),
+            time: millis.and_then(|millis| millis.checked_mul(1_000)),
+        }))
     }
 }
 
 /// The value of a header; of several with one name the last.
 fn header<'m>(message: &'m BorrowedMessage<'_>, name: &str) -> Option<&'m [u8]> {
+    let count = message.headers()?.count();
+    (0..count).rev().find_map(|index| {
+        let (found, value) = header_at(message, index)?;
+        value.filter(|_| found == name)
+    })
+}
+
+/// All headers whose names are UTF-8.
+fn headers(message: &BorrowedMessage<'_>) -> Vec<Header> {
+    let count = message.headers().map_or(0, |headers| headers.count());
+    let owned = |(name, value): (&str, Option<&[u8]>)| (name.to_owned(), value.map(<[u8]>::to_vec));
+    (0..count).filter_map(|index| header_at(message, index).map(owned)).collect()
+}
+
+/// One header. The client library panics on a name that is not UTF-8, and producers may send one.
+fn header_at<'m>(message: &'m BorrowedMessage<'_>, index: usize) -> Option<(&'m str, Option<&'m [u8]>)> {
     let headers = message.headers()?;
-    // The client library panics on a name that is not UTF-8, and producers may send one.
-    let value = |index: usize| {
-        let header = catch_unwind(AssertUnwindSafe(|| headers.get(index))).ok()?;
-        header.value.filter(|_| header.key == name)
-    };
-    (0..headers.count()).rev().find_map(value)
+    let header = catch_unwind(AssertUnwindSafe(|| headers.get(index))).ok()?;
+    Some((header.key, header.value))
 }

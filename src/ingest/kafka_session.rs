@@ -40,6 +40,8 @@ use crate::error::{Error, Kind, Result};
 const POLL_MAX: Duration = Duration::from_millis(100);
 /// The pause after a fault.
 const PAUSE: Duration = Duration::from_millis(500);
+/// Batches from the smallest to a whole one, after one was too much.
+const ROWS_STEPS: usize = 64;
 /// Time for one question to the brokers.
 const ASK_TIME_MAX: Duration = Duration::from_secs(10);
 
@@ -64,6 +66,8 @@ pub(super) struct Session<'a> {
     topics: BTreeSet<Arc<str>>,
     haul: Haul,
     bounds: Bounds,
+    /// What `bounds` were before a batch was too much.
+    rows_full: usize,
 }
 
 impl<'a> Session<'a> {
@@ -81,7 +85,8 @@ impl<'a> Session<'a> {
             age_max: ingest.limits.batch_age_max,
         };
         let topics = source.config.topics.iter().map(|topic| topic.as_str().into()).collect();
-        Self { source, ingest, client, runtime, stop, places: BTreeMap::new(), topics, haul: Haul::default(), bounds }
+        let (places, haul, rows_full) = (BTreeMap::new(), Haul::default(), bounds.rows_max);
+        Self { source, ingest, client, runtime, stop, places, topics, haul, bounds, rows_full }
     }
 
     /// Until it is told to stop. An error is the end of this client, not of the source.
@@ -157,8 +162,8 @@ impl<'a> Session<'a> {
             return;
         }
         place.next = Some(offset + 1);
-        let (payload, fate) = self.source.read(message);
-        self.haul.push(&spot, offset, payload, fate, Instant::now());
+        let ((payload, fate), beside) = (self.source.read(message), self.source.beside(message));
+        self.haul.push((&spot, offset), payload, fate, beside, Instant::now());
     }
 
     /// Stores the haul, or drops it and goes on from where the table stands.
@@ -171,6 +176,8 @@ impl<'a> Session<'a> {
             Ok(landed) => landed,
             Err(error) => return self.drop_haul(error, count),
         };
+        // After a batch that was too much, slowly back to whole ones.
+        self.bounds.rows_max = (self.bounds.rows_max + self.rows_full.div_ceil(ROWS_STEPS)).min(self.rows_full);
         let metrics = &self.source.metrics.sources;
         let mut offsets = TopicPartitionList::new();
         for (spot, position) in landed.positions {
@@ -197,7 +204,7 @@ impl<'a> Session<'a> {
         } else {
             tracing::error!(%source, messages, ?error, "a batch was not stored: its messages are read again");
             if error.kind() == Kind::Limited {
-                // Its columns are larger than the queue can ever be.
+                // Its columns are larger than the queue can ever be, or its transform met a limit.
                 self.bounds.rows_max = (self.bounds.rows_max.min(messages) / 2).max(1);
             }
             self.pause();

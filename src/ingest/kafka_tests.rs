@@ -1,8 +1,14 @@
 //! Sources against a Kafka cluster that the client library brings along: where they begin and go on, whose the events are,
 //! what is refused, what is gone, and who overtakes whom.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arrow::array::AsArray as _;
+use arrow::util::display::array_value_to_string;
+use object_store::{GetOptions, ObjectStore as _};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use rdkafka::config::ClientConfig;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::mocking::MockCluster;
@@ -13,10 +19,10 @@ use tokio_util::sync::CancellationToken;
 use super::testing::{QUARANTINE, TABLE, limits, memory, open, start, stored};
 use super::{Ingest, Source};
 use crate::clock::Clock;
-use crate::config::{KafkaOptions, OnGap, SourceConfig, StartAt, TenantFrom};
+use crate::config::{DimensionConfig, Envelope, KafkaOptions, OnGap, SourceConfig, StartAt, TenantFrom};
 use crate::lake::{Progress, Store};
 use crate::telemetry::Metrics;
-use std::sync::Arc;
+use crate::transform::{Asker, Dimensions, Transform};
 
 const TOPIC: &str = "calls";
 /// How long something may take that has to happen.
@@ -77,9 +83,19 @@ struct Server {
 
 impl Server {
     async fn start(store: &Store, config: &SourceConfig) -> Self {
+        Self::start_with(store, config, &BTreeMap::new()).await
+    }
+
+    /// The same with dimensions, which are loaded when the source already waits for them.
+    async fn start_with(store: &Store, config: &SourceConfig, dimensions: &BTreeMap<String, DimensionConfig>) -> Self {
         let (ingest, metrics, stop) = (start(store, limits()).await, Arc::default(), CancellationToken::new());
-        let source = Source::new("voice", config, Clock::System, Arc::clone(&metrics)).unwrap();
+        let dimensions = Dimensions::new(dimensions, &limits(), Arc::clone(&metrics));
+        let contract = ingest.tables()[TABLE].contract().clone();
+        let transform = Transform::new("voice", config, &contract, &dimensions, &limits()).unwrap();
+        let source = Source::new("voice", config, transform, Clock::System, Arc::clone(&metrics)).unwrap();
         let mut tasks = JoinSet::new();
+        let asker: Asker = Arc::new(|_| Box::pin(async { Ok(Vec::new()) }));
+        tasks.spawn(dimensions.run(asker, stop.clone()));
         tasks.spawn(source.run(ingest.clone(), stop.clone()));
         Self { ingest, metrics, tasks, stop }
     }
@@ -268,10 +284,113 @@ fn faults_of_a_source_are_told_before_it_runs() {
         (SourceConfig { tenant: TenantFrom::Value("a\nb".into()), ..SourceConfig::default() }, "sources.voice.tenant"),
     ];
     for (config, expected) in cases {
-        let fault = Source::new("voice", &config, Clock::System, Arc::default()).unwrap_err();
+        let fault = Source::new("voice", &config, None, Clock::System, Arc::default()).unwrap_err();
         assert!(fault.message().contains(expected) && !format!("{fault:?}").contains("hunter2"), "{fault:?}");
     }
     let secret = SourceConfig { options: options("sasl.password", "hunter2"), ..SourceConfig::default() };
-    let source = Source::new("voice", &secret, Clock::System, Arc::default()).unwrap();
+    let source = Source::new("voice", &secret, None, Clock::System, Arc::default()).unwrap();
     assert!(!format!("{source:?}").contains("hunter2"));
+}
+
+/// Columns of all rows of a table as text, sorted.
+async fn columns(store: &Store, table: &str, names: &[&str]) -> Vec<Vec<String>> {
+    let tables = open(store).await;
+    let (table, mut rows) = (&tables[table], Vec::new());
+    for file in table.snapshot().files.iter() {
+        let objects = &table.location().0.objects;
+        let bytes = objects.get_opts(&table.file_path(file), GetOptions::default()).await.unwrap();
+        let reader = ParquetRecordBatchReaderBuilder::try_new(bytes.bytes().await.unwrap()).unwrap().build().unwrap();
+        for batch in reader {
+            let batch = batch.unwrap();
+            let text = |name: &str, row: usize| {
+                let column = batch.column_by_name(name).unwrap();
+                match column.as_binary_opt::<i32>() {
+                    Some(bytes) => String::from_utf8(bytes.value(row).to_vec()).unwrap(),
+                    None => array_value_to_string(column, row).unwrap(),
+                }
+            };
+            rows.extend((0..batch.num_rows()).map(|row| names.iter().map(|name| text(name, row)).collect()));
+        }
+    }
+    rows.sort();
+    rows
+}
+
+/// A change of an order, as Debezium writes it.
+fn change(op: &str, id: u32, restaurant: u32, total: &str) -> String {
+    let row = format!("{{\"id\":{id},\"restaurant\":{restaurant},\"total\":\"{total}\"}}");
+    let (before, after) = if op == "d" { (row.as_str(), "null") } else { ("null", row.as_str()) };
+    let source = "{\"lsn\":7,\"ts_us\":1772366400000000}";
+    format!("{{\"before\":{before},\"after\":{after},\"source\":{source},\"op\":\"{op}\",\"ts_ms\":1}}")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_of_a_database_become_rows_by_a_transform() {
+    let (kafka, store, folder) = (Kafka::start(), memory(), tempfile::tempdir().unwrap());
+    let file = folder.path().join("restaurants.csv");
+    let dimension =
+        DimensionConfig { file: Some(file.clone()), refresh: Duration::from_millis(20), ..DimensionConfig::default() };
+    let dimensions = BTreeMap::from([("restaurants".to_owned(), dimension)]);
+    let sql = "SELECT r.owner AS tenant_id, changed_time AS event_time, op || (row->>'id') AS event_id, \
+               CAST(row->>'total' AS DOUBLE) AS mos FROM messages JOIN restaurants r ON r.id = json_int(row, 'restaurant')";
+    let config = SourceConfig { transform: Some(sql.into()), envelope: Envelope::Debezium, ..kafka.source() };
+    let (much, unowned, odd) = (change("c", 2, 1, "much"), change("c", 3, 2, "1"), event("x"));
+    let wrapped = format!("{{\"schema\":{{}},\"payload\":{}}}", change("u", 1, 1, "2.5"));
+    kafka.send(
+        0,
+        [change("c", 1, 1, "1.5"), much.clone(), unowned.clone(), change("c", 4, 9, "1"), odd.clone(), wrapped],
+    );
+    kafka.put(BaseRecord::<str, str>::to(TOPIC).partition(0).key("tombstone"));
+    kafka.send(0, [change("d", 1, 1, "2.5")]);
+
+    let server = Server::start_with(&store, &config, &dimensions).await;
+    server.tells("glasshouse_dimension_loads_total{dimension=\"restaurants\",outcome=\"failed\"}").await;
+    assert_eq!(offsets(&store, TABLE).await, [None, None], "without its dimension it reads nothing");
+    let draft = folder.path().join("draft");
+    std::fs::write(&draft, "id,owner\n1,acme\n2,\n").unwrap();
+    std::fs::rename(&draft, &file).unwrap();
+    reaches(&store, [Some(8), None]).await;
+    server.stop().await;
+
+    let rows = columns(&store, TABLE, &["tenant_id", "event_id", "mos"]).await;
+    assert_eq!(rows, [["acme", "c1", "1.5"], ["acme", "d1", "2.5"], ["acme", "u1", "2.5"]]);
+    let bad = columns(&store, QUARANTINE, &["place", "reason", "payload"]).await;
+    let place = |offset: i64| format!("kafka voice, {TOPIC}/0/{offset}");
+    let expected = [
+        [place(1), "transform_failed".to_owned(), much],
+        [place(2), "missing_tenant".to_owned(), unowned],
+        [place(4), "malformed".to_owned(), odd],
+    ];
+    assert_eq!(bad, expected);
+
+    // Again from where the table stands, and nothing twice.
+    kafka.send(0, [change("c", 5, 1, "3")]);
+    let server = Server::start_with(&store, &config, &dimensions).await;
+    reaches(&store, [Some(9), None]).await;
+    server.stop().await;
+    assert_eq!(ids(&store, "acme").await, sorted(&["c1", "c5", "d1", "u1"]));
+    assert_eq!(stored(&store, QUARANTINE).await.len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transform_may_leave_the_tenant_to_the_source() {
+    let (kafka, store) = (Kafka::start(), memory());
+    for (id, said) in [("a", "\"acme\""), ("b", "\"globex\""), ("c", "null")] {
+        for key in ["acme", "globex"] {
+            let payload = format!("{{\"id\":\"{id}\",\"whose\":{said}}}");
+            kafka.put(BaseRecord::<str, str>::to(TOPIC).partition(0).payload(&payload).key(key));
+        }
+    }
+    kafka.producer.flush(WAIT_MAX).unwrap();
+    let sql = "SELECT value->>'whose' AS tenant_id, time AS event_time, value->>'id' AS event_id FROM messages";
+    let config = SourceConfig { transform: Some(sql.into()), tenant: TenantFrom::Key, ..kafka.source() };
+    let server = Server::start(&store, &config).await;
+    reaches(&store, [Some(6), None]).await;
+    server.stop().await;
+    assert_eq!((ids(&store, "acme").await, ids(&store, "globex").await), (sorted(&["a", "c"]), sorted(&["b", "c"])));
+    let bad = columns(&store, QUARANTINE, &["tenant_id", "reason", "payload"]).await;
+    let foreign = |key: &str, id: &str, said: &str| {
+        [key.to_owned(), "foreign_tenant".to_owned(), format!("{{\"id\":\"{id}\",\"whose\":\"{said}\"}}")]
+    };
+    assert_eq!(bad, [foreign("acme", "b", "globex"), foreign("globex", "a", "acme")]);
 }

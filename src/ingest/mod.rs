@@ -26,6 +26,8 @@ mod pull;
 mod room;
 
 mod intake;
+mod reshape;
+mod trial;
 
 mod commit;
 
@@ -70,6 +72,7 @@ mod tests;
 
 pub use kafka::Source;
 pub use room::Room;
+pub use trial::{Sample, Trial, rehearse};
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

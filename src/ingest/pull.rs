@@ -16,6 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
 use super::batch::{Pending, Stored};
@@ -28,6 +29,7 @@ use crate::contract::{Format, Owner};
 use crate::error::{Error, Kind, Result};
 use crate::lake::{Progress, Table};
 use crate::telemetry::EventOutcome;
+use crate::transform::Transform;
 
 /// The metrics' name for the tenants of a source's events.
 const SOURCE: &str = "(source)";
@@ -43,6 +45,8 @@ pub(super) struct Route {
     pub(super) source: String,
     pub(super) table: String,
     pub(super) format: Format,
+    /// What makes the table's columns of the messages; none when they have them.
+    pub(super) transform: Option<Arc<Transform>>,
 }
 
 /// Where a partition stands, as the tables know it.
@@ -109,7 +113,11 @@ impl Ingest {
         let (body, messages) = (haul.take_body(), Arc::new(std::mem::take(&mut haul.messages)));
         let (taker, stamp, way) = (intaker.clone(), self.stamp(Owner::PerEvent), route.clone());
         let taken = messages.clone();
-        let decoding = move || taker.take_messages(way.format, &body, &taken, &stamp, &way.source);
+        let runtime = Handle::current();
+        let decoding = move || match &way.transform {
+            Some(transform) => taker.take_transformed(transform, &body, &taken, &stamp, &way.source, &runtime),
+            None => taker.take_messages(way.format, &body, &taken, &stamp, &way.source),
+        };
         let Intake { good, bad, places, .. } = self.decode(decoding).await?;
         let (good_bytes, bad_bytes) = (bytes_of(&good.rows), bad.as_ref().map_or(0, |bad| bytes_of(&bad.rows)));
         // Columns may take more than the text they came from.

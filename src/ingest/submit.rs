@@ -13,6 +13,7 @@ use super::intake::{Intake, Intaker, bytes_of};
 use super::room::Room;
 use super::{Ingest, Lane, Payload, Receipt, quarantine_of, stopping};
 use crate::clock::Micros;
+use crate::config::IngestConfig;
 use crate::contract::{Owner, Stamp};
 use crate::error::{Error, Result};
 use crate::telemetry::EventOutcome;
@@ -20,6 +21,18 @@ use crate::tenancy::{Access, Scope};
 
 /// The metrics' name for an operator, whose events may be of many tenants.
 const OPERATOR: &str = "(operator)";
+
+/// What is known of events that came at `received`.
+pub(super) fn stamp(limits: &IngestConfig, received: Micros, owner: Owner) -> Stamp {
+    let future_max = Micros::try_from(limits.future_max.as_micros()).unwrap_or(Micros::MAX);
+    Stamp {
+        received,
+        owner,
+        time_max: received.saturating_add(future_max),
+        event_bytes_max: limits.event_bytes_max,
+        dimensions_max: limits.dimensions_max,
+    }
+}
 
 impl Ingest {
     /// Validates, stamps, dedupes, commits, and only then returns. `Limited` with a retry time when the queue is full;
@@ -95,15 +108,7 @@ impl Ingest {
 
     /// What is known of events that come now.
     pub(super) fn stamp(&self, owner: Owner) -> Stamp {
-        let received = self.clock.now();
-        let future_max = Micros::try_from(self.limits.future_max.as_micros()).unwrap_or(Micros::MAX);
-        Stamp {
-            received,
-            owner,
-            time_max: received.saturating_add(future_max),
-            event_bytes_max: self.limits.event_bytes_max,
-            dimensions_max: self.limits.dimensions_max,
-        }
+        stamp(&self.limits, self.clock.now(), owner)
     }
 
     /// Decodes on the blocking pool, as many requests at once as there are cores.

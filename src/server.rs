@@ -3,8 +3,8 @@
 //! In: a checked [`Config`] and a [`Clock`]. Out: both doors, listening; then, when told to stop, nothing left behind.
 //!
 //! ```text
-//!   build   contracts ► sources ► store ► tables ► verifier ► ingest ► engine ► listeners
-//!   run     flight │ http │ sources │ follow other writers
+//!   build   contracts ► dimensions ► sources ► store ► tables ► verifier ► ingest ► engine ► listeners
+//!   run     flight │ http │ dimensions │ sources │ follow other writers
 //!   stop    close the doors ► finish running answers ► end the sources ► commit what was admitted ► end the tasks
 //! ```
 //!
@@ -14,6 +14,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use futures::future::try_join_all;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -25,20 +26,28 @@ use crate::contract::Contract;
 use crate::error::{Error, Result, did_you_mean};
 use crate::ingest::{Ingest, Source};
 use crate::lake::{Store, Table, Tables};
-use crate::query::Engine;
+use crate::query::{Engine, Whole};
 use crate::telemetry::Metrics;
 use crate::tenancy::Verifier;
+use crate::transform::{Asker, Dimensions, Transform};
 use crate::{flight, http};
 
 /// A server that is built and bound, but does not answer yet.
-#[derive(Debug)]
 pub struct Server {
     config: Config,
     tables: Arc<Tables>,
     ingest: Arc<Ingest>,
     sources: Vec<Source>,
+    dimensions: Arc<Dimensions>,
+    asker: Asker,
     flight: (TcpListener, flight::Doors),
     http: (TcpListener, http::Doors),
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server").field("config", &self.config).field("sources", &self.sources).finish_non_exhaustive()
+    }
 }
 
 impl Server {
@@ -46,12 +55,17 @@ impl Server {
     pub async fn build(config: Config, clock: Clock) -> Result<Self> {
         let metrics = Arc::new(Metrics::default());
         let contracts = contracts(&config)?;
-        let sources = sources(&config, &clock, &metrics)?;
+        let dimensions = Dimensions::new(&config.dimensions, &config.ingest, metrics.clone());
+        for (_, fault) in dimensions.load_files() {
+            tracing::warn!(error = ?fault, "a dimension is not loaded yet");
+        }
+        let sources = sources(&config, Some(&contracts), &dimensions, &clock, &metrics)?;
         let store = Store::open(&config.lake)?;
         let tables = Arc::new(open_tables(&store, contracts, &config).await?);
         let verifier = Arc::new(Verifier::new(&config.auth, &config.policy, clock.clone())?);
         let ingest = Ingest::start(tables.clone(), config.ingest.clone(), clock.clone(), metrics.clone()).await?;
         let engine = Engine::new(tables.clone(), config.query.clone(), clock.clone(), metrics.clone())?;
+        let asker = asker(&engine, &config);
 
         let http_doors = http::Doors {
             verifier: verifier.clone(),
@@ -63,7 +77,7 @@ impl Server {
         let flight_doors = flight::Doors { verifier, engine, ingest: ingest.clone(), metrics, clock };
         let http = (bind(config.http.listen, "http.listen").await?, http_doors);
         let flight = (bind(config.flight.listen, "flight.listen").await?, flight_doors);
-        Ok(Self { config, tables, ingest, sources, flight, http })
+        Ok(Self { config, tables, ingest, sources, dimensions, asker, flight, http })
     }
 
     /// Where the doors listen: (flight, http).
@@ -76,7 +90,7 @@ impl Server {
 
     /// Answers until `stop`, then stops in order. Returns the first door's fault, if one failed.
     pub async fn run(self, stop: CancellationToken) -> Result<()> {
-        let Self { config, tables, ingest, sources, flight, http } = self;
+        let Self { config, tables, ingest, sources, dimensions, asker, flight, http } = self;
         let ((flight_listener, flight_doors), (http_listener, http_doors)) = (flight, http);
         // A door that fails takes the other with it: half a server would look healthy to half of its users.
         let closing = stop.child_token();
@@ -91,11 +105,12 @@ impl Server {
             config.auth.handle_secret,
             closing.clone(),
         ));
+        let mut background = JoinSet::new();
+        background.spawn(dimensions.run(asker, following.clone()));
         let mut pulling = JoinSet::new();
         for source in sources {
             pulling.spawn(source.run(ingest.clone(), closing.clone()));
         }
-        let mut background = JoinSet::new();
         background.spawn(follow(tables, metrics, config.lake.refresh_interval, following.clone()));
 
         let mut outcome = Ok(());
@@ -129,12 +144,52 @@ pub(crate) fn contracts(config: &Config) -> Result<Vec<Arc<Contract>>> {
     if faults.is_empty() { Ok(contracts) } else { Err(Error::invalid(faults.join("\n"))) }
 }
 
-/// All declared sources, or the faults of all of them. Asks nobody.
-pub(crate) fn sources(config: &Config, clock: &Clock, metrics: &Arc<Metrics>) -> Result<Vec<Source>> {
-    let made = config.sources.iter().map(|(name, source)| Source::new(name, source, clock.clone(), metrics.clone()));
+/// All declared sources, or the faults of all of them. Asks nobody. Transforms are checked against `contracts`, if there
+/// are any, and what is known of `dimensions`.
+pub(crate) fn sources(
+    config: &Config,
+    contracts: Option<&[Arc<Contract>]>,
+    dimensions: &Arc<Dimensions>,
+    clock: &Clock,
+    metrics: &Arc<Metrics>,
+) -> Result<Vec<Source>> {
+    let made = config.sources.iter().map(|(name, source)| {
+        let transform = transform(config, name, contracts, dimensions)?;
+        Source::new(name, source, transform, clock.clone(), metrics.clone())
+    });
     let (sources, faults): (Vec<_>, Vec<_>) = made.partition(Result::is_ok);
     let faults: Vec<String> = faults.into_iter().filter_map(|fault| Some(fault.err()?.to_string())).collect();
     if faults.is_empty() { sources.into_iter().collect() } else { Err(Error::invalid(faults.join("\n"))) }
+}
+
+/// The transform of a source, if it has one.
+pub(crate) fn transform(
+    config: &Config,
+    source: &str,
+    contracts: Option<&[Arc<Contract>]>,
+    dimensions: &Arc<Dimensions>,
+) -> Result<Option<Arc<Transform>>> {
+    let Some(declared) = config.sources.get(source) else { return Ok(None) };
+    let contract = contracts.and_then(|all| all.iter().find(|contract| contract.name == declared.table));
+    let Some(contract) = contract else { return Ok(None) };
+    Transform::new(source, declared, contract, dimensions, &config.ingest)
+}
+
+/// Answers the queries of dimension tables, with the operator's rights.
+fn asker(engine: &Arc<Engine>, config: &Config) -> Asker {
+    let limits = &config.ingest;
+    let whole = Arc::new(Whole::new(engine.clone(), limits.dimension_rows_max, limits.dimension_bytes_max));
+    Arc::new(move |sql| {
+        let whole = whole.clone();
+        async move { whole.ask(&sql).await }.boxed()
+    })
+}
+
+/// The same without a server, over the lake's tables as they are now.
+pub(crate) async fn asker_of(config: &Config, contracts: &[Arc<Contract>], clock: &Clock) -> Result<Asker> {
+    let store = Store::open(&config.lake)?;
+    let tables = Arc::new(open_tables(&store, contracts.to_vec(), config).await?);
+    Ok(asker(&Engine::new(tables, config.query.clone(), clock.clone(), Arc::default())?, config))
 }
 
 /// Columns that the table's policy names and the table has not. They would only ever hide, which nobody asks for.

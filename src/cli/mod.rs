@@ -1,7 +1,7 @@
 //! The command line. Each command is a file; this one lists them, loads the configuration and ends the process.
 //!
 //! ```text
-//!   arguments ─► Cli ─► serve, demo, token, config  (with the checked configuration)
+//!   arguments ─► Cli ─► serve, demo, token, config, transform  (with the checked configuration)
 //!                   └─► ingest, query, tables       (clients of a running server: address and token are enough)
 //!                   └─► completions
 //! ```
@@ -23,6 +23,7 @@ mod tables;
 
 mod completions;
 mod config;
+mod transform;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -65,6 +66,7 @@ enum Command {
     Ingest(ingest::Args),
     Query(query::Args),
     Config(config::Args),
+    Transform(transform::Args),
     Tables(tables::Args),
     Completions(completions::Args),
 }
@@ -96,6 +98,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Ingest(args) => ingest::run(args)?,
         Command::Query(args) => query::run(args)?,
         Command::Config(args) => config::run(args, &load()?)?,
+        Command::Transform(args) => transform::run(args, &load()?)?,
         Command::Tables(args) => tables::run(args)?,
         Command::Completions(args) => completions::run(args),
     };

@@ -1,0 +1,284 @@
+//! `glasshouse transform`: what does a source's transform make of these messages?
+//!
+//! In: the configuration, and sample messages, one a line. Out: the rows that would be stored, and every message that would be
+//! in the quarantine with its reason. Nothing is stored, and Kafka is not asked.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use arrow::util::pretty::pretty_format_batches;
+use clap::{Args as ClapArgs, Subcommand};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use tokio::runtime::Handle;
+
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::contract::{Contract, MESSAGES_MAX, RECEIVED_TIME};
+use crate::error::{Error, Result, did_you_mean};
+use crate::ingest::{Sample, Trial, rehearse};
+use crate::server;
+use crate::transform::Dimensions;
+
+/// The longest line of a sample file, in bytes.
+const LINE_BYTES_MAX: usize = 16 << 20;
+
+/// Try the transform of a source.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Try(Try),
+}
+
+/// Run a source's transform over sample messages and show what becomes of them
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+Each line of the samples is the value of one message: for `envelope = \"debezium\"` the whole envelope. With --messages it is
+a message with what stands beside its value:
+  {\"key\": \"k1\", \"headers\": {\"account\": \"acme\"}, \"value\": {\"op\": \"c\", \"after\": {\"id\": 1}}}
+
+The rows are printed as the table would hold them; nothing is stored, and Kafka is not asked. Dimensions are loaded as the
+server would, and a `query` reads the lake; --dimension takes one from a file instead.
+
+Examples:
+  glasshouse transform try orders --sample orders.jsonl
+  kcat -C -b 127.0.0.1:9092 -t tacosoft.public.orders -c 20 | glasshouse transform try orders
+  glasshouse transform try orders --sample orders.jsonl --dimension restaurants=restaurants.csv
+
+Exit codes:
+  0 every message became rows (or none, as the statement says), 1 some were rejected, 3 faulty configuration")]
+struct Try {
+    /// The source, as in [sources.NAME]
+    source: String,
+    /// Sample messages, one a line; `-` is standard input
+    #[arg(long, value_name = "FILE", default_value = "-")]
+    sample: PathBuf,
+    /// Try the first N messages
+    #[arg(long, value_name = "N", default_value_t = 1_000)]
+    limit: usize,
+    /// Lines are messages as {"key":…,"headers":{…},"value":…}
+    #[arg(long)]
+    messages: bool,
+    /// Take a dimension from this file instead of where it is declared
+    #[arg(long = "dimension", value_name = "NAME=FILE", value_parser = named_file)]
+    dimensions: Vec<(String, PathBuf)>,
+}
+
+/// A message with what stands beside it.
+#[derive(Debug, Deserialize)]
+struct Line<'a> {
+    #[serde(borrow, default)]
+    key: Option<&'a RawValue>,
+    #[serde(default)]
+    headers: BTreeMap<String, String>,
+    #[serde(borrow, default)]
+    value: Option<&'a RawValue>,
+}
+
+/// Tries.
+pub(crate) fn run(args: &Args, config: &Config) -> Result<ExitCode> {
+    let Command::Try(args) = &args.command;
+    let samples = samples(args)?;
+    let given = samples.iter().map(|(_, sample)| sample.clone()).collect();
+    let trial = super::block_on(tried(args, config, given))?;
+    show(&trial, &samples)?;
+    Ok(if trial.rejects.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn tried(args: &Try, config: &Config, samples: Vec<Sample>) -> Result<Trial> {
+    let name = &args.source;
+    let Some(source) = config.sources.get(name) else {
+        let near = did_you_mean(name, config.sources.keys().map(String::as_str));
+        return Err(Error::invalid(format!("there is no source `{name}`{near}: declare [sources.{name}]")));
+    };
+    let contracts = server::contracts(config)?;
+    let dimensions = Dimensions::new(&config.dimensions, &config.ingest, Arc::default());
+    load(args, config, &contracts, &dimensions).await?;
+    let transform = server::transform(config, name, Some(&contracts), &dimensions)?;
+    let transform = transform.ok_or_else(|| Error::invalid(format!("source `{name}` has no transform")))?;
+    let contract = contracts.into_iter().find(|contract| contract.name == source.table);
+    let contract = contract.ok_or_else(|| Error::internal("a checked source has a table"))?;
+    let (source, limits, runtime) = (source.clone(), config.ingest.clone(), Handle::current());
+    let trying = tokio::task::spawn_blocking(move || {
+        rehearse(&source, &transform, &contract, &samples, &limits, &Clock::System, &runtime)
+    });
+    trying.await.map_err(|cause| Error::internal("the trial broke down").with_source(cause))?
+}
+
+/// Loads what the configuration declares, or what was named instead.
+async fn load(args: &Try, config: &Config, contracts: &[Arc<Contract>], dimensions: &Arc<Dimensions>) -> Result<()> {
+    for (name, file) in &args.dimensions {
+        dimensions.load_instead(name, file).map_err(|fault| fault.at(format!("--dimension {name}")))?;
+    }
+    let is_left = |name: &String| args.dimensions.iter().all(|(given, _)| given != name);
+    let left: Vec<_> = config.dimensions.iter().filter(|(name, _)| is_left(name)).collect();
+    let asker = match left.iter().any(|(_, dimension)| dimension.query.is_some()) {
+        true => Some(server::asker_of(config, contracts, &Clock::System).await?),
+        false => None,
+    };
+    for (name, _) in left {
+        dimensions.load_one(name, asker.as_ref()).await?;
+    }
+    Ok(())
+}
+
+/// The samples with the lines on which they stand, from 1.
+fn samples(args: &Try) -> Result<Vec<(usize, Sample)>> {
+    let unreadable = |error: io::Error| Error::invalid(format!("cannot read {}: {error}", args.sample.display()));
+    let reader: Box<dyn BufRead> = match args.sample == Path::new("-") {
+        true => Box::new(io::stdin().lock()),
+        false => Box::new(BufReader::new(File::open(&args.sample).map_err(unreadable)?)),
+    };
+    let mut samples = Vec::new();
+    for (index, line) in reader.split(b'\n').enumerate() {
+        let line = line.map_err(unreadable)?;
+        let text = line.trim_ascii();
+        if text.is_empty() {
+            continue;
+        }
+        if samples.len() == args.limit.min(MESSAGES_MAX) {
+            break;
+        }
+        if text.len() > LINE_BYTES_MAX {
+            return Err(Error::limited(format!("line {} has more than {LINE_BYTES_MAX} bytes", index + 1)));
+        }
+        let sample = match args.messages {
+            true => whole(text).map_err(|fault| Error::invalid(format!("line {}: {fault}", index + 1)))?,
+            false => Sample { value: Some(text.to_vec()), ..Sample::default() },
+        };
+        samples.push((index + 1, sample));
+    }
+    Ok(samples)
+}
+
+/// A message written with its key and headers.
+fn whole(line: &[u8]) -> std::result::Result<Sample, serde_json::Error> {
+    let Line { key, headers, value } = serde_json::from_slice(line)?;
+    let key = key.map(|key| match serde_json::from_str::<String>(key.get()) {
+        Ok(text) => text.into_bytes(),
+        Err(_) => key.get().as_bytes().to_vec(),
+    });
+    let headers = headers.into_iter().map(|(name, value)| (name, Some(value.into_bytes()))).collect();
+    Ok(Sample { value: value.map(|value| value.get().as_bytes().to_vec()), key, headers })
+}
+
+fn show(trial: &Trial, samples: &[(usize, Sample)]) -> Result<()> {
+    let rows = &trial.rows;
+    // The server's own clock says nothing of the transform.
+    let shown = (0..rows.num_columns()).filter(|column| rows.schema_ref().field(*column).name() != RECEIVED_TIME);
+    let shown: Vec<usize> = shown.collect();
+    let failed = |cause: arrow::error::ArrowError| Error::internal("the rows cannot be shown").with_source(cause);
+    let shown = rows.project(&shown).map_err(failed)?;
+    super::say(&pretty_format_batches(&[shown]).map_err(failed)?.to_string());
+    for reject in &trial.rejects {
+        let line = usize::try_from(reject.index).ok().and_then(|index| samples.get(index)).map_or(0, |(line, _)| *line);
+        super::tell(&format!("rejected: line {line}: {}: {}", reject.reason.as_str(), reject.detail));
+    }
+    let (messages, rejected) = (samples.len(), trial.rejects.len());
+    super::tell(&format!("{messages} messages, {} rows, {rejected} rejected", rows.num_rows()));
+    Ok(())
+}
+
+fn named_file(text: &str) -> std::result::Result<(String, PathBuf), String> {
+    match text.split_once('=') {
+        Some((name, file)) if !name.is_empty() && !file.is_empty() => Ok((name.to_owned(), file.into())),
+        _ => Err("write NAME=FILE".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::tests::parse;
+
+    const CONFIG: &str = r#"
+        [lake]
+        url = "memory:///"
+        [auth.issuers.dev]
+        issuer = "https://dev"
+        audience = "glasshouse"
+        algorithms = ["HS256"]
+        secret = "0123456789abcdef0123456789abcdef"
+        [tables.orders]
+        tenant = "who"
+        time = "at"
+        id = "id"
+        columns = { who = "text", at = "timestamp", id = "text", city = "text" }
+        [sources.orders]
+        kind = "kafka"
+        brokers = ["localhost:9092"]
+        topics = ["orders"]
+        group = "glasshouse"
+        table = "orders"
+        tenant = { header = "account" }
+        transform = """
+            SELECT time AS at, value->>'id' AS id, p.city FROM messages JOIN places p ON p.id = json_int(value, 'place')
+        """
+        [dimensions.places]
+        file = "nowhere.csv"
+    "#;
+
+    /// Ids and cities of the rows, and lines with reasons.
+    fn tried(lines: &str, more: &[&str]) -> (Vec<String>, Vec<String>) {
+        let folder = tempfile::tempdir().unwrap();
+        let (sample, places) = (folder.path().join("sample"), folder.path().join("places.csv"));
+        std::fs::write(&sample, lines).unwrap();
+        std::fs::write(&places, "id,city\n1,Lima\n").unwrap();
+        let dimension = format!("places={}", places.display());
+        let args = ["transform", "try", "orders", "--dimension", &dimension, "--sample", sample.to_str().unwrap()];
+        let cli = parse(&[&args[..], more].concat()).unwrap();
+        let super::super::Command::Transform(Args { command: Command::Try(args) }) = cli.command else { panic!() };
+        let config = Config::parse(CONFIG, "t.toml", folder.path(), std::iter::empty()).unwrap();
+        let samples = samples(&args).unwrap();
+        let given = samples.iter().map(|(_, sample)| sample.clone()).collect();
+        let trial = crate::cli::block_on(super::tried(&args, &config, given)).unwrap();
+        show(&trial, &samples).unwrap();
+        let text = |row: usize, name: &str| {
+            let column = trial.rows.column_by_name(name).unwrap();
+            arrow::util::display::array_value_to_string(column, row).unwrap()
+        };
+        let row = |row: usize| ["who", "id", "city"].map(|name| text(row, name)).join(" ");
+        let reject =
+            |note: &crate::ingest::RejectNote| format!("{} {}", samples[note.index as usize].0, note.reason.as_str());
+        ((0..trial.rows.num_rows()).map(row).collect(), trial.rejects.iter().map(reject).collect())
+    }
+
+    #[test]
+    fn samples_become_rows_or_are_told_with_their_lines() {
+        let lines = r#"{"headers":{"account":"acme"},"value":{"id":"a","place":1}}
+
+            {"key":7,"value":{"id":"b","place":1}}
+            {"headers":{"account":"acme"},"value":{"place":1}}
+            {"headers":{"account":"globex"},"value":{"id":"d","place":9}}
+            {"headers":{"account":"globex"},"value":{"id":"e","place":1}}"#;
+        let (rows, rejects) = tried(lines, &["--messages"]);
+        assert_eq!(rows, ["acme a Lima", "globex e Lima"]);
+        assert_eq!(rejects, ["3 missing_tenant", "4 missing_id"]);
+        let (rows, rejects) = tried(lines, &["--messages", "--limit", "1"]);
+        assert_eq!((rows.len(), rejects.len()), (1, 0));
+        let (rows, rejects) = tried("{\"id\":\"a\",\"place\":1}\n{", &[]);
+        assert_eq!(
+            (rows.len(), rejects.as_slice()),
+            (0, &["1 missing_tenant".to_owned(), "2 missing_tenant".to_owned()][..])
+        );
+    }
+
+    #[test]
+    fn a_message_has_a_key_headers_and_a_value() {
+        let sample = whole(br#"{"key":"k","headers":{"h":"v"},"value":{"a": 1}}"#).unwrap();
+        assert_eq!(sample.key.as_deref(), Some(&b"k"[..]));
+        assert_eq!(sample.value.as_deref(), Some(&br#"{"a": 1}"#[..]));
+        assert_eq!(sample.headers, [("h".to_owned(), Some(b"v".to_vec()))]);
+        assert_eq!(whole(br#"{"key":{"id":1},"value":null}"#).unwrap().value, None, "a tombstone");
+        assert!(whole(b"7").is_err() && named_file("a").is_err() && named_file("a=b").is_ok());
+    }
+}

@@ -18,6 +18,7 @@ use datafusion::catalog::{
     MemorySchemaProvider, SchemaProvider as _, Session, TableProvider,
 };
 use datafusion::common::DFSchema;
+use datafusion::datasource::ViewTable;
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
 use datafusion::datasource::source::DataSourceExec;
@@ -30,6 +31,7 @@ use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use futures::{StreamExt as _, TryStreamExt as _};
 use object_store::ObjectMeta;
 
+use crate::contract::Contract;
 use crate::error::{Error, Result};
 use crate::lake::{Snapshot, Table};
 use crate::query::engine::Engine;
@@ -56,7 +58,7 @@ impl Whole {
     /// The rows of one query: at the newest snapshots known. `Limited` when there are too many.
     pub async fn ask(&self, sql: &str) -> Result<Vec<RecordBatch>> {
         let fault = |fault: DataFusionError| of_engine(fault, &self.engine.config);
-        let state = self.state()?;
+        let state = self.state().await?;
         let statement = statement::parse(sql, &self.engine.config)?;
         let plan = Opaque::new(state.statement_to_plan(statement).await.map_err(fault)?);
         statement::check_plan(&plan)?;
@@ -78,17 +80,18 @@ impl Whole {
     }
 
     /// The engine's own functions and rules, over whole tables.
-    fn state(&self) -> Result<Opaque<SessionState>> {
+    async fn state(&self) -> Result<Opaque<SessionState>> {
+        let fault = |fault: DataFusionError| of_engine(fault, &self.engine.config);
         let schema = Arc::new(MemorySchemaProvider::new());
         for (name, table) in &*self.engine.tables {
             if let Some(source) = self.engine.source(name) {
+                let name = table.contract().changes_name().unwrap_or_else(|| name.clone());
                 let table = WholeTable { table: Arc::clone(table), snapshot: table.snapshot(), source: source.clone() };
-                let registered = schema.register_table(name.clone(), Arc::new(table));
-                registered.map_err(|fault| of_engine(fault, &self.engine.config))?;
+                schema.register_table(name, Arc::new(table)).map_err(fault)?;
             }
         }
         let catalog = MemoryCatalogProvider::new();
-        catalog.register_schema(SCHEMA, schema).map_err(|fault| of_engine(fault, &self.engine.config))?;
+        catalog.register_schema(SCHEMA, Arc::clone(&schema) as _).map_err(fault)?;
         let catalogs = MemoryCatalogProviderList::new();
         catalogs.register_catalog(CATALOG.to_owned(), Arc::new(catalog));
         let mut state = SessionState::clone(&self.engine.template);
@@ -96,8 +99,33 @@ impl Whole {
         state.mark_start_execution();
         state.execution_props_mut().query_execution_start_time =
             DateTime::from_timestamp_micros(self.engine.clock.now());
-        Ok(Opaque::new(state))
+        let state = Opaque::new(state);
+        for (name, table) in &*self.engine.tables {
+            if let (Some(sql), Some(_)) = (newest_sql(table.contract()), self.engine.source(name)) {
+                let plan = state.create_logical_plan(&sql).await.map_err(fault)?;
+                schema.register_table(name.clone(), Arc::new(ViewTable::new(plan, None))).map_err(fault)?;
+            }
+        }
+        Ok(state)
     }
+}
+
+/// What a table shows that holds versions: the newest of each key of each tenant, unless it says that the key was deleted.
+/// All names in it were checked when the table was declared.
+fn newest_sql(contract: &Contract) -> Option<String> {
+    let (latest, changes) = (contract.latest.as_ref()?, contract.changes_name()?);
+    let name = |column: usize| format!("\"{}\"", contract.columns[column].name);
+    let key: Vec<String> = [contract.tenant].iter().chain(&latest.key).map(|column| name(*column)).collect();
+    let order = [name(latest.by) + " DESC NULLS LAST", name(contract.received) + " DESC", name(contract.id) + " DESC"];
+    let fields = contract.table_schema().fields().iter().map(|field| format!("\"{}\"", field.name()));
+    let live = latest.deleted.map_or("true".to_owned(), |deleted| format!("{} IS NOT TRUE", name(deleted)));
+    Some(format!(
+        "SELECT {} FROM (SELECT *, row_number() OVER (PARTITION BY {} ORDER BY {}) AS \"(age)\" FROM \"{changes}\") \
+         WHERE \"(age)\" = 1 AND {live}",
+        fields.collect::<Vec<_>>().join(", "),
+        key.join(", "),
+        order.join(", "),
+    ))
 }
 
 /// A table with all its rows and columns, at one snapshot.
@@ -174,6 +202,7 @@ impl fmt::Debug for WholeTable {
 mod tests {
     use super::*;
     use crate::error::Kind;
+    use crate::query::newest_testing::{self, Change, by_order, change, lake, old};
     use crate::query::testing::{engine, rows, text};
 
     #[tokio::test]
@@ -185,6 +214,25 @@ mod tests {
             whole.ask("SELECT count(*) FROM calls WHERE event_date > '1970-01-02' AND y IS NOT NULL").await.unwrap();
         let counted = whole.ask("SELECT count(y) FROM hidden").await.unwrap();
         assert_eq!(text(&some), text(&counted), "tables without a policy as well");
+    }
+
+    #[tokio::test]
+    async fn a_table_of_versions_shows_the_newest_of_each_tenant() {
+        let of = |tenant, change: Change| Change { tenant, id: format!("{tenant} {}", change.id), ..change };
+        let changes = [
+            old("a", 1),
+            change("a", 3, "sent"),
+            old("a", 2),
+            of("zeta", change("a", 2, "open")),
+            change("b", 1, "open"),
+            Change { deleted: Some(true), ..change("b", 2, "gone") },
+        ];
+        let tables = lake(by_order(), &[&changes[..3], &changes[3..]]).await;
+        let whole = Whole::new(newest_testing::engine(&tables), 10_000, 64 << 20);
+        let shown = whole.ask("SELECT tenant_id, order_id, state FROM orders ORDER BY 1, 2").await.unwrap();
+        assert_eq!(text(&shown), [["acme", "a", "sent"], ["zeta", "a", "open"]]);
+        let all = whole.ask("SELECT count(*) FROM orders_changes").await.unwrap();
+        assert_eq!(text(&all), [["6"]]);
     }
 
     #[tokio::test]

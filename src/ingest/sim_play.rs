@@ -136,7 +136,7 @@ fn partition(spot: &Spot) -> usize {
 }
 
 fn route() -> Route {
-    Route { source: "voice".to_owned(), table: TABLE.to_owned(), format: Format::Json }
+    Route { source: "voice".to_owned(), table: TABLE.to_owned(), format: Format::Json, transform: None }
 }
 
 impl Play {
@@ -463,7 +463,7 @@ impl Play {
             let count = 1 + self.dice.below(6);
             for (offset, message) in messages.iter().enumerate().skip(first).take(count) {
                 let offset = i64::try_from(offset).unwrap();
-                haul.push(&spot(*number), offset, message.as_bytes(), Fate::PerEvent, Instant::now());
+                haul.push((&spot(*number), offset), message.as_bytes(), Fate::PerEvent, None, Instant::now());
             }
             positions.insert(spot(*number), position);
             place.hauls_left = place.hauls_left.map(|hauls| hauls - 1);

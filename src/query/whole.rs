@@ -229,7 +229,7 @@ mod tests {
         ];
         let tables = lake(by_order(), &[&changes[..3], &changes[3..]]).await;
         let whole = Whole::new(newest_testing::engine(&tables), 10_000, 64 << 20);
-        let shown = whole.ask("SELECT tenant_id, order_id, state FROM orders ORDER BY 1, 2").await.unwrap();
+        let shown = whole.ask("SELECT tenant, order_id, state FROM orders ORDER BY 1, 2").await.unwrap();
         assert_eq!(text(&shown), [["acme", "a", "sent"], ["zeta", "a", "open"]]);
         let all = whole.ask("SELECT count(*) FROM orders_changes").await.unwrap();
         assert_eq!(text(&all), [["6"]]);

@@ -170,7 +170,8 @@ fn check_names(plan: &LogicalPlan, target: Target<'_>) -> Result<()> {
     let keys = [("id", contract.id), ("time", contract.time), ("tenant", contract.tenant)];
     for (role, column) in keys {
         let name = contract.columns[column].name.as_str();
-        if !names.contains(&name) && !(role == "tenant" && target.is_owned) {
+        let is_given = names.contains(&name) || role == "tenant" && target.is_owned;
+        if !is_given {
             let way = if role == "tenant" { ", or set the source's `tenant`" } else { "" };
             return Err(Error::invalid(format!(
                 "the SELECT has no `{name}`, the {role} of table `{table}`: add it{way}"

@@ -59,7 +59,7 @@ impl Run<'_> {
         let mut outcome = Outcome { parts: Vec::new(), faults, messages: rows.num_rows() };
         let is_alone = rows.num_rows() == 1;
         let (mut rows_left, mut bytes_left) = (self.bounds.rows_max, self.bounds.bytes_max);
-        let mut work = vec![0..rows.num_rows()];
+        let mut work = Vec::from([Range { start: 0, end: rows.num_rows() }]);
         while let Some(range) = work.pop().filter(|range| !range.is_empty()) {
             let part = rows.slice(range.start, range.len());
             let done = self.part(&part, deadline).and_then(|made| {

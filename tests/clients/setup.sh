@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Installs the real clients of the test suites into .cache/: a Python environment, the JDBC harness with its drivers, and an
-# Apache Kafka.
-# Does nothing, in a fraction of a second, when nothing has changed. Needs python3, java 17 and mvn.
+# Installs the real clients of the test suites into .cache/: a Python environment, the JDBC harness with its drivers, an
+# Apache Kafka with Connect and Debezium, and a link to PostgreSQL's programs. `setup.sh python kafka postgres` installs these.
+# Does nothing, in a fraction of a second, when nothing has changed. Needs python3, java 17 and mvn; PostgreSQL is installed
+# with apt-get where that is allowed.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
@@ -10,16 +11,24 @@ jdbc_versions=(18.3.0 17.0.0)
 venv=.cache/venv
 java=.cache/java
 kafka=.cache/kafka
+postgres=.cache/postgres
 
 fail() { echo "setup: $*" >&2; exit 1; }
 need() { command -v "$1" >/dev/null || fail "$1 is missing: install it ($2)"; }
+
+for part in "$@"; do
+  [[ $part =~ ^(python|jdbc|kafka|postgres)$ ]] \
+    || fail "there is no part $part: name some of python, jdbc, kafka, postgres, or none"
+done
+wanted=" ${*:-python jdbc kafka postgres} "
+is_wanted() { [[ $wanted == *" $1 "* ]]; }
 
 # Whether $1 was made from the same inputs as now; the rest of the arguments are the inputs.
 is_current() { [ -f "$1/.made-from" ] && [ "$(cat "$1/.made-from")" = "$(cat "${@:2}" | sha256sum)" ]; }
 mark_current() { cat "${@:2}" | sha256sum > "$1/.made-from"; }
 
 python_inputs=(tests/clients/requirements.txt)
-if ! is_current $venv "${python_inputs[@]}"; then
+if is_wanted python && ! is_current $venv "${python_inputs[@]}"; then
   need python3 "apt-get install python3 python3-venv"
   echo "setup: Python environment in $venv"
   [ -x $venv/bin/python ] || python3 -m venv $venv || fail "cannot make a Python environment: apt-get install python3-venv"
@@ -29,7 +38,7 @@ if ! is_current $venv "${python_inputs[@]}"; then
 fi
 
 java_inputs=(tests/clients/java/pom.xml tests/clients/java/src/main/java/*.java tests/clients/setup.sh)
-if ! is_current $java "${java_inputs[@]}"; then
+if is_wanted jdbc && ! is_current $java "${java_inputs[@]}"; then
   need java "apt-get install openjdk-17-jdk-headless"
   need mvn "apt-get install maven"
   echo "setup: JDBC harness and drivers ${jdbc_versions[*]} in $java"
@@ -48,14 +57,44 @@ if ! is_current $java "${java_inputs[@]}"; then
 fi
 
 kafka_inputs=(tests/clients/kafka/pom.xml tests/clients/setup.sh)
-if ! is_current $kafka "${kafka_inputs[@]}"; then
+if is_wanted kafka && ! is_current $kafka "${kafka_inputs[@]}"; then
   need java "apt-get install openjdk-17-jdk-headless"
   need mvn "apt-get install maven"
-  echo "setup: Apache Kafka in $kafka"
+  echo "setup: Apache Kafka, Connect and Debezium in $kafka"
   rm -rf $kafka
   mkdir -p $kafka
   mvn -q -B -f tests/clients/kafka/pom.xml org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies \
     -DoutputDirectory="$PWD/$kafka" -DincludeScope=runtime \
-    || fail "maven could not fetch Apache Kafka: see the message above"
+    || fail "maven could not fetch Apache Kafka, Connect and Debezium: see the message above"
   mark_current $kafka "${kafka_inputs[@]}"
+fi
+
+# The folder of PostgreSQL's programs: the newest of Debian's, or wherever the server on the path is.
+find_postgres() {
+  local folder
+  folder=$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | sort -V | tail -n 1)
+  if [ -z "$folder" ] && command -v postgres >/dev/null; then
+    folder=$(dirname "$(readlink -f "$(command -v postgres)")")
+  fi
+  [ -n "$folder" ] && [ -x "$folder/postgres" ] && [ -x "$folder/initdb" ] && echo "$folder"
+}
+
+install_postgres() {
+  local how="apt-get install postgresql"
+  command -v apt-get >/dev/null || fail "PostgreSQL is missing: install its server, 13 or newer"
+  [ "$(id -u)" -eq 0 ] || fail "PostgreSQL is missing: install it ($how)"
+  echo "setup: $how"
+  # Debian would make and start a server of its own, on the usual port: the tests start theirs.
+  [ -e /etc/postgresql-common/createcluster.conf ] \
+    || { mkdir -p /etc/postgresql-common && echo "create_main_cluster = false" > /etc/postgresql-common/createcluster.conf; }
+  { apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends \
+      -o Dpkg::Options::=--force-confold install postgresql >/dev/null; } \
+    || fail "apt-get could not install PostgreSQL: see the message above"
+}
+
+if is_wanted postgres && ! [ -x $postgres/initdb ]; then
+  programs=$(find_postgres) || { install_postgres; programs=$(find_postgres); } \
+    || fail "PostgreSQL was installed, and its server is not in /usr/lib/postgresql nor on the path"
+  mkdir -p .cache
+  ln -sfn "$programs" $postgres
 fi

@@ -128,23 +128,8 @@ fn free_ports() -> [u16; 2] {
 }
 
 fn properties(folder: &Path, port: u16, controller_port: u16) -> String {
-    format!(
-        "process.roles=broker,controller
-node.id=1
-controller.quorum.voters=1@127.0.0.1:{controller_port}
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port}
-controller.listener.names=CONTROLLER
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
-log.dirs={}
-auto.create.topics.enable=false
-offsets.topic.replication.factor=1
-offsets.topic.num.partitions=1
-transaction.state.log.replication.factor=1
-transaction.state.log.min.isr=1
-group.initial.rebalance.delay.ms=0
-group.min.session.timeout.ms=500
-",
-        folder.join("data").display()
-    )
+    include_str!("../clients/kafka/server.properties")
+        .replace("{port}", &port.to_string())
+        .replace("{controller_port}", &controller_port.to_string())
+        .replace("{data}", &folder.join("data").display().to_string())
 }

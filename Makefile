@@ -1,19 +1,27 @@
 # What a contributor types. `make` alone lists it. Nothing here is installed outside this folder: see .cache/ and target/.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test schedules lint docs bench need-cargo need-openssl need-python3
+.PHONY: help demo demo-tacosoft test schedules lint docs bench need-cargo need-openssl need-python3
 MAKEFLAGS += --no-print-directory
 ARGS ?=
+# Prints where cargo builds.
+TARGET_FOLDER = cargo metadata --no-deps --format-version 1 \
+  | python3 -c 'import json, sys; print(json.load(sys.stdin)["target_directory"])'
 
 help: ## List these commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: need-cargo need-openssl ## Build, start a server with live events of several tenants, print what to paste (ARGS="--rate 5000")
 	@cargo run --bin glasshouse -- demo $(ARGS)
 
+demo-tacosoft: need-cargo need-openssl need-python3 ## Orders from PostgreSQL through Debezium and Kafka, live as two restaurants (ARGS="--rate 50")
+	@tests/clients/setup.sh python kafka postgres
+	@cargo build --bin glasshouse
+	@.cache/venv/bin/python demo/tacosoft/run.py --server "$$($(TARGET_FOLDER))/debug/glasshouse" $(ARGS)
+
 # The real clients are installed first: the tests start them. Nothing is ever skipped: what is missing is an error that
 # names it and says how to get it. ARGS is for cargo test: ARGS="tidy".
-test: need-cargo need-openssl ## Run everything: Rust tests, real ADBC and JDBC clients, a real Kafka and S3 server, kill -9 during ingest
+test: need-cargo need-openssl ## Run everything: Rust tests, real ADBC and JDBC clients, real Kafka, Debezium and S3 servers, kill -9
 	@tests/clients/setup.sh
 	@cargo test --no-fail-fast $(ARGS)
 
@@ -34,8 +42,7 @@ bench: need-cargo need-openssl need-python3 ## Measure against peers, side by si
 	@[ -x .cache/bench/bin/python ] || python3 -m venv .cache/bench
 	@.cache/bench/bin/pip install --quiet --disable-pip-version-check -r bench/requirements.txt
 	@cargo bench
-	@.cache/bench/bin/python bench/run.py "$$(cargo metadata --no-deps --format-version 1 \
-	  | python3 -c 'import json, sys; print(json.load(sys.stdin)["target_directory"])')/release/glasshouse" $(ARGS)
+	@.cache/bench/bin/python bench/run.py "$$($(TARGET_FOLDER))/release/glasshouse" $(ARGS)
 
 need-cargo:
 	@command -v cargo >/dev/null || { echo "make: cargo is missing: install Rust from https://rustup.rs" >&2; exit 1; }

@@ -1,0 +1,114 @@
+"""My orders by state today, asked every second as two tenants, side by side: the same SQL, other rows.
+
+    live.py --url grpc://127.0.0.1:8815 fuego=TOKEN verde=TOKEN
+"""
+
+import argparse
+import concurrent.futures
+import contextlib
+import sys
+import time
+
+import adbc_driver_flightsql as driver
+import adbc_driver_flightsql.dbapi as dbapi
+
+STATES = ["placed", "cooking", "ready", "delivered", "cancelled"]
+BY_STATE = """
+SELECT state, count(*) AS orders, sum(total_cents) AS cents FROM orders
+WHERE placed_at >= date_trunc('day', now()) GROUP BY state"""
+VERSIONS = "SELECT count(*) FROM orders_changes"
+ASK_SECONDS_MAX = 5
+WIDTH = 26
+
+
+class Tenant:
+    """One customer, with a token and so with rows of its own."""
+
+    def __init__(self, name, url, token):
+        self.name, self.url, self.connection = name, url, None
+        timeouts = driver.DatabaseOptions
+        self.options = {
+            timeouts.AUTHORIZATION_HEADER.value: f"Bearer {token}",
+            timeouts.TIMEOUT_QUERY.value: str(ASK_SECONDS_MAX),
+            timeouts.TIMEOUT_FETCH.value: str(ASK_SECONDS_MAX),
+        }
+
+    def ask(self, sql):
+        """The rows of an answer; none while the server does not answer."""
+        try:
+            if self.connection is None:
+                self.connection = dbapi.connect(self.url, db_kwargs=self.options, autocommit=True)
+            with self.connection.cursor() as cursor:
+                cursor.execute(sql)
+                return cursor.fetchall()
+        except dbapi.Error:
+            self.close()
+            return None
+
+    def close(self):
+        """Forgets the connection: the next question makes a new one."""
+        connection, self.connection = self.connection, None
+        with contextlib.suppress(dbapi.Error):
+            if connection is not None:
+                connection.close()
+
+
+def hush(unraisable, otherwise=sys.unraisablehook):
+    """Says nothing of statements that could not be closed because their server is gone; the driver would."""
+    if not isinstance(unraisable.exc_value, dbapi.Error):
+        otherwise(unraisable)
+
+
+sys.unraisablehook = hush
+
+
+def column(tenant):
+    """What is shown of a tenant, line by line."""
+    started = time.monotonic()
+    states, versions = tenant.ask(BY_STATE), tenant.ask(VERSIONS)
+    if states is None or versions is None:
+        return [tenant.name, *["no answer"] + [""] * (len(STATES) + 2)]
+    asked_ms = (time.monotonic() - started) * 1000
+    found = {state: (orders, cents) for state, orders, cents in states}
+    lines = [tenant.name]
+    for state in STATES:
+        orders, cents = found.get(state, (0, 0))
+        lines.append(f"{orders:>6} {cents / 100:>14,.2f}")
+    orders, cents = (sum(values) for values in zip((0, 0), *found.values()))
+    lines.append(f"{orders:>6} {cents / 100:>14,.2f}")
+    lines.append(f"{versions[0][0]:>6}")
+    return [*lines, f"{asked_ms:>6.0f} ms"]
+
+
+def picture(tenants, pool):
+    """All tenants side by side. They are asked by the pool: on the main thread the driver would keep ctrl-C to itself."""
+    names = ["today", *STATES, "all", "changes kept", "asked in"]
+    columns = list(pool.map(column, tenants))
+    lines = [f"  {name:<14}" + "".join(f"{cells[at]:<{WIDTH}}" for cells in columns) for at, name in enumerate(names)]
+    return [line.rstrip() for line in lines]
+
+
+def draw(lines, over=0):
+    """Shows the lines in place of the `over` lines above; returns how many there are now. Without a terminal, below them."""
+    if over and sys.stdout.isatty():
+        sys.stdout.write(f"\x1b[{over}A\x1b[J")
+    print("\n".join(lines), flush=True)
+    return len(lines)
+
+
+def main():
+    """Asks until it is stopped."""
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--url", default="grpc://127.0.0.1:8815", help="the server's Flight SQL door")
+    arguments.add_argument("tenants", nargs="+", metavar="NAME=TOKEN")
+    given = arguments.parse_args()
+    tenants = [Tenant(name, given.url, token) for name, token in (text.split("=", 1) for text in given.tenants)]
+    shown = 0
+    with contextlib.suppress(KeyboardInterrupt), concurrent.futures.ThreadPoolExecutor(len(tenants)) as pool:
+        while True:
+            shown = draw(picture(tenants, pool), shown)
+            time.sleep(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,251 @@
+"""What TacoSoft runs beside Glasshouse: PostgreSQL, Kafka, and Kafka Connect with Debezium, on loopback.
+
+    parts.py ready.json      for the tests: starts all three on free ports and tells where, stops when its input is closed
+
+In: the programs that `tests/clients/setup.sh` has installed. Out: running processes, each with a log of its own. Their data
+is in a temporary folder, which is removed at the end.
+"""
+
+import contextlib
+import json
+import os
+import pathlib
+import pwd
+import shutil
+import signal
+import subprocess
+import sys
+import urllib.request
+
+import psycopg
+
+from processes import Failure, Part, free_ports, is_listening, scratch
+from traffic import Traffic
+
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+CACHE = ROOT / ".cache"
+# What TacoSoft calls its database, its user there, its replication slot and the prefix of its topics.
+NAME = "tacosoft"
+TOPIC = f"{NAME}.public.orders"
+JAVA_MIN = 17
+# Delivered orders that are there before the tests begin.
+HISTORY_ORDERS = 50
+
+
+def check_programs():
+    """Fails when something is not installed."""
+    if not (CACHE / "postgres/initdb").exists() or not (CACHE / "kafka/.made-from").exists():
+        raise Failure("PostgreSQL or Kafka is missing: run tests/clients/setup.sh python kafka postgres")
+    if shutil.which("java") is None:
+        raise Failure(f"java is missing: install a JDK, {JAVA_MIN} or newer (apt-get install openjdk-17-jdk-headless)")
+
+
+# PostgreSQL ----------------------------------------------------------------------------------------------------------
+
+
+def start_postgres(folder, logs, port):
+    """A cluster of its own, whose changes can be followed."""
+    data = folder / "postgres"
+    data.mkdir(mode=0o700)
+    as_user = {"cwd": "/"}
+    if os.geteuid() == 0:
+        # PostgreSQL refuses to run as root.
+        user = _unprivileged_user()
+        os.chown(data, user.pw_uid, user.pw_gid)
+        as_user |= {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+    programs = (CACHE / "postgres").resolve()
+    made = subprocess.run(
+        [programs / "initdb", "-D", data, "-U", NAME, "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"],
+        capture_output=True, text=True, **as_user,
+    )
+    if made.returncode:
+        raise Failure(f"PostgreSQL could not make its data folder: {made.stderr.strip()}")
+    settings = {
+        "port": port, "listen_addresses": "127.0.0.1", "unix_socket_directories": "", "wal_level": "logical",
+        # The data does not outlive the demo.
+        "fsync": "off",
+    }
+    settings = [word for key, value in settings.items() for word in ("-c", f"{key}={value}")]
+    command = [programs / "postgres", "-D", data, *settings]
+    # SIGINT is its fast shutdown: it does not wait for clients to leave.
+    return Part("postgres", command, logs, lambda: is_postgres_ready(port), stop_signal=signal.SIGINT, **as_user)
+
+
+def make_database(port):
+    """TacoSoft's database with its tables, and its restaurants."""
+    with connect(port, database="postgres") as connection:
+        connection.execute(f"CREATE DATABASE {NAME}")
+    with connect(port) as connection, connection.cursor() as cursor:
+        cursor.execute((HERE / "schema.sql").read_text())
+        with cursor.copy("COPY restaurants FROM STDIN (FORMAT csv, HEADER)") as copy:
+            copy.write((HERE / "restaurants.csv").read_bytes())
+
+
+def is_postgres_ready(port):
+    """Whether it takes connections."""
+    try:
+        connect(port, database="postgres").close()
+    except psycopg.OperationalError:
+        return False
+    return True
+
+
+def connect(port, database=NAME):
+    """A connection to the database; each statement is a transaction of its own."""
+    return psycopg.connect(
+        host="127.0.0.1", port=port, user=NAME, dbname=database, autocommit=True, connect_timeout=10,
+    )
+
+
+def export_restaurants(port, file):
+    """Writes the restaurants as CSV, if they have changed, in one step: a reader never sees half of them."""
+    with connect(port) as connection, connection.cursor() as cursor:
+        with cursor.copy("COPY (SELECT * FROM restaurants ORDER BY restaurant_id) TO STDOUT (FORMAT csv, HEADER)") as copy:
+            text = b"".join(copy)
+    if not file.exists() or file.read_bytes() != text:
+        draft = file.with_suffix(".draft")
+        draft.write_bytes(text)
+        draft.rename(file)
+
+
+def _unprivileged_user():
+    """The user that Debian makes for PostgreSQL, or nobody."""
+    for name in ("postgres", "nobody"):
+        with contextlib.suppress(KeyError):
+            return pwd.getpwnam(name)
+    raise Failure("PostgreSQL must not run as root, and there is no user `postgres` or `nobody`: run this as another user")
+
+
+# Kafka ---------------------------------------------------------------------------------------------------------------
+
+
+def _java(heap, *words):
+    logger = "-Dorg.slf4j.simpleLogger"
+    # Of each of PostgreSQL's own types Debezium says twice that it knows it already.
+    quiet = [f"{logger}.defaultLogLevel=warn", f"{logger}.log.io.debezium.connector.postgresql.TypeRegistry=error"]
+    fast = [f"-Xmx{heap}", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
+    return ["java", *fast, *quiet, "-cp", f"{CACHE / 'kafka'}/*", *words]
+
+
+def start_kafka(folder, logs, port, controller_port):
+    """A broker that is its own controller."""
+    settings = (ROOT / "tests/clients/kafka/server.properties").read_text()
+    for key, value in {"port": port, "controller_port": controller_port, "data": folder / "kafka"}.items():
+        settings = settings.replace(f"{{{key}}}", str(value))
+    file = folder / "kafka.properties"
+    file.write_text(settings)
+    made = subprocess.run(
+        _java("256m", "kafka.tools.StorageTool", "format", "-t", "AAAAAAAAAAAAAAAAAAAAAQ", "-c", str(file)),
+        capture_output=True, text=True,
+    )
+    if made.returncode:
+        raise Failure(f"Kafka could not make its data folder: {made.stderr.strip()}")
+    return Part("kafka", _java("512m", "kafka.Kafka", file), logs, lambda: is_listening(port))
+
+
+# Kafka Connect and Debezium ------------------------------------------------------------------------------------------
+
+
+def start_connect(folder, logs, port, postgres_port, kafka_port):
+    """A worker that follows the database and sends each change to the brokers."""
+    worker = {
+        "bootstrap.servers": f"127.0.0.1:{kafka_port}",
+        "listeners": f"http://127.0.0.1:{port}",
+        "plugin.discovery": "service_load",
+        "offset.storage.file.filename": folder / "connect.offsets",
+        "offset.flush.interval.ms": 1000,
+        "key.converter": "org.apache.kafka.connect.json.JsonConverter",
+        "key.converter.schemas.enable": "false",
+        "value.converter": "org.apache.kafka.connect.json.JsonConverter",
+        "value.converter.schemas.enable": "false",
+    }
+    connector = (HERE / "debezium.properties").read_text().format(postgres_port=postgres_port)
+    (folder / "connect.properties").write_text("".join(f"{key}={value}\n" for key, value in worker.items()))
+    (folder / "debezium.properties").write_text(connector)
+    command = _java(
+        "512m", "org.apache.kafka.connect.cli.ConnectStandalone",
+        folder / "connect.properties", folder / "debezium.properties",
+    )
+    return Part("connect", command, logs, lambda: has_sent_orders(port))
+
+
+def has_sent_orders(port):
+    """Whether the connector has sent an order: from then on the topic is there. Fails when the connector has failed."""
+    status = _ask(port, "status")
+    for task in status.get("tasks", []) if status else []:
+        if task["state"] == "FAILED":
+            raise Failure(f"Debezium has failed:\n{task.get('trace', '')}")
+    topics = _ask(port, "topics")
+    return bool(topics) and TOPIC in topics[NAME]["topics"]
+
+
+def _ask(port, question):
+    """An answer of the worker about its connector; none while it has none."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/connectors/{NAME}/{question}", timeout=10) as answer:
+            return json.load(answer)
+    except OSError:
+        return None
+
+
+# All of them ---------------------------------------------------------------------------------------------------------
+
+
+def start_all(stack, logs, ports, say=lambda text: None, fill=lambda postgres_port: None):
+    """Starts all parts onto the stack, which stops them in the reverse order. Returns them by name, and their folder.
+
+    `ports` are postgres, kafka, controller and connect; `fill` puts rows into the database before it is followed.
+    """
+    check_programs()
+    folder = stack.enter_context(scratch())
+    parts = {}
+
+    def add(part):
+        parts[part.name] = part
+        stack.callback(part.stop)
+
+    say("Kafka")
+    add(start_kafka(folder, logs, ports["kafka"], ports["controller"]))
+    say("PostgreSQL")
+    add(start_postgres(folder, logs, ports["postgres"]))
+    parts["postgres"].wait()
+    make_database(ports["postgres"])
+    fill(ports["postgres"])
+    parts["kafka"].wait()
+    say("Kafka Connect with Debezium")
+    add(start_connect(folder, logs, ports["connect"], ports["postgres"], ports["kafka"]))
+    parts["connect"].wait()
+    return parts, folder
+
+
+def main():
+    """For the tests: see the top of the file. A line `crash` on the input ends Connect as a power cut would, and starts it."""
+    ready = pathlib.Path(sys.argv[1])
+    logs = ready.parent
+    ports = dict(zip(("postgres", "kafka", "controller", "connect"), free_ports(4)))
+
+    def fill(postgres_port):
+        with connect(postgres_port) as connection:
+            Traffic(connection).place_history(HISTORY_ORDERS)
+
+    try:
+        with contextlib.ExitStack() as stack:
+            running, folder = start_all(stack, logs, ports, fill=fill)
+            restaurants = logs / "restaurants.csv"
+            export_restaurants(ports["postgres"], restaurants)
+            draft = ready.with_suffix(".draft")
+            draft.write_text(json.dumps(ports | {"restaurants": str(restaurants)}))
+            draft.rename(ready)
+            for line in sys.stdin:
+                if line.strip() == "crash":
+                    running["connect"].process.kill()
+                    running["connect"].process.wait()
+                    running["connect"] = start_connect(folder, logs, ports["connect"], ports["postgres"], ports["kafka"])
+                    stack.callback(running["connect"].stop)
+    except Failure as failure:
+        sys.exit(f"tacosoft: {failure}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,244 @@
+"""TacoSoft, all of it: PostgreSQL, Kafka, Connect with Debezium, Glasshouse, and guests who order. See docs/tacosoft.md.
+
+In: the built server and what `tests/clients/setup.sh` has installed. Out: commands to paste, and a live view of two tenants.
+Each run starts afresh; ctrl-C stops everything in the reverse order.
+"""
+
+import argparse
+import concurrent.futures
+import contextlib
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import live
+import parts
+from processes import Failure, Part, free_ports, is_listening
+from traffic import RESTAURANTS, Traffic
+
+PORTS = {"postgres": 15432, "kafka": 19092, "controller": 19093, "connect": 18083, "flight": 8815, "http": 8080}
+TENANTS = ("fuego", "verde")
+# Delivered orders that are there before anybody looks.
+HISTORY_ORDERS = 500
+# Parts that are started again when somebody has killed them, and how often.
+RESTARTED = ("glasshouse", "connect")
+RESTARTS_MAX = 50
+
+
+class Demo:
+    """The running parts, and what it takes to start one of them again."""
+
+    def __init__(self, given, stack):
+        self.given, self.stack, self.started = given, stack, time.monotonic()
+        self.work = pathlib.Path(given.work).resolve()
+        self.logs = self.work / "logs"
+        self.ports = dict(PORTS)
+        self.parts, self.folder, self.restarts, self.failure = {}, None, 0, None
+        self.stopping = threading.Event()
+
+    def start(self):
+        """Everything, in the order in which data flows."""
+        if self.given.free_ports:
+            self.ports = dict(zip(PORTS, free_ports(len(PORTS))))
+        for name, port in self.ports.items():
+            if is_listening(port):
+                raise Failure(f"port {port} ({name}) is taken: stop what listens there, or add --free-ports")
+        if not pathlib.Path(self.given.server).is_file():
+            raise Failure(f"there is no server at {self.given.server}: cargo build --bin glasshouse")
+        self.make_folder()
+        self.parts, self.folder = parts.start_all(self.stack, self.logs, self.ports, self.say, self.fill)
+        for part in self.parts.values():
+            self.write_pid(part)
+        self.export()
+        self.say("Glasshouse")
+        self.add(self.start_glasshouse())
+        self.parts["glasshouse"].wait()
+        traffic = threading.Thread(target=self.order, daemon=True)
+        self.stack.callback(traffic.join)
+        self.stack.callback(self.stopping.set)
+        traffic.start()
+        self.say("guests order")
+
+    def make_folder(self):
+        """An empty folder, in place of the last run's. Nobody else's is removed."""
+        mark = self.work / ".tacosoft"
+        if mark.exists():
+            shutil.rmtree(self.work)
+        elif self.work.exists() and any(self.work.iterdir()):
+            raise Failure(f"{self.work} is no folder of an earlier run and is not empty: give another one with --work")
+        self.logs.mkdir(parents=True)
+        mark.touch()
+
+    def say(self, what):
+        """Progress, with the seconds that have passed."""
+        print(f"tacosoft: {time.monotonic() - self.started:5.1f} s  {what}", file=sys.stderr, flush=True)
+
+    def fill(self, port):
+        """What was there before: the last week."""
+        with parts.connect(port) as connection:
+            Traffic(connection).place_history(HISTORY_ORDERS)
+
+    def export(self):
+        """The restaurants as the dimension that Glasshouse reads again every few seconds."""
+        parts.export_restaurants(self.ports["postgres"], self.work / "restaurants.csv")
+
+    def add(self, part):
+        """A part that is stopped at the end."""
+        self.parts[part.name] = part
+        self.stack.callback(part.stop)
+        self.write_pid(part)
+
+    def write_pid(self, part):
+        """Its process id in a file, for who wants to harm it."""
+        (self.work / f"{part.name}.pid").write_text(f"{part.process.pid}\n")
+
+    def start_glasshouse(self):
+        """The server, on the demo's own configuration."""
+        ready = self.work / "ready.json"
+        ready.unlink(missing_ok=True)
+        command = [self.given.server, "--config", parts.HERE / "glasshouse.toml", "serve", "--ready-file", ready]
+        settings = {
+            "LAKE__URL": f"file://{self.work / 'lake'}",
+            "FLIGHT__LISTEN": f"127.0.0.1:{self.ports['flight']}",
+            "HTTP__LISTEN": f"127.0.0.1:{self.ports['http']}",
+            "SOURCES__ORDERS__BROKERS": f"127.0.0.1:{self.ports['kafka']}",
+            "DIMENSIONS__RESTAURANTS__FILE": str(self.work / "restaurants.csv"),
+        }
+        (self.work / "lake").mkdir(exist_ok=True)
+        environment = os.environ | {f"GLASSHOUSE__{key}": value for key, value in settings.items()}
+        return Part("glasshouse", command, self.logs, ready.exists, env=environment)
+
+    def order(self):
+        """Guests, at their rate, until the end."""
+        try:
+            with parts.connect(self.ports["postgres"]) as connection:
+                traffic = Traffic(connection, seed=2)
+                while not self.stopping.wait(1 / self.given.rate):
+                    traffic.step()
+        except Exception as error:  # noqa: BLE001: whatever it is, the demo ends with it
+            self.failure = self.failure or error
+
+    def look_after(self):
+        """Starts again what was killed; fails when something else has ended."""
+        for name, part in list(self.parts.items()):
+            code = part.process.poll()
+            if code is None:
+                continue
+            self.restarts += 1
+            if name not in RESTARTED or self.restarts > RESTARTS_MAX:
+                raise part.failure()
+            self.say(f"{name} has ended ({code}): it is started again")
+            again = self.start_glasshouse if name == "glasshouse" else self.start_connect
+            self.add(again())
+        if self.failure is not None:
+            raise Failure(f"no more orders: {self.failure}")
+
+    def start_connect(self):
+        """Connect goes on from the offsets that it has written; what it had not written it sends again."""
+        ports = self.ports
+        return parts.start_connect(self.folder, self.logs, ports["connect"], ports["postgres"], ports["kafka"])
+
+    def token(self, tenant):
+        """A token of a tenant for a day, from the server's own command line."""
+        command = [self.given.server, "--config", parts.HERE / "glasshouse.toml", "token", "--tenant", tenant]
+        return subprocess.run([*command, "--expires", "24h"], check=True, capture_output=True, text=True).stdout.strip()
+
+
+def welcome(demo, tokens):
+    """What can be pasted into another terminal."""
+    (one, one_token), (other, other_token) = tokens.items()
+    url, work = f"grpc://127.0.0.1:{demo.ports['flight']}", os.path.relpath(demo.work)
+    return f"""
+TacoSoft runs: PostgreSQL {demo.ports['postgres']}, Kafka {demo.ports['kafka']}, Connect {demo.ports['connect']}, \
+Glasshouse {demo.ports['flight']} (Flight SQL) and {demo.ports['http']} (HTTP).
+Logs and process ids are in {work}. Two of its {len(RESTAURANTS)} restaurants (the tokens are valid for a day):
+
+  export {one.upper()}={one_token}
+  export {other.upper()}={other_token}
+
+  # The same SQL as one, then as the other
+  glasshouse() {{ {os.path.relpath(demo.given.server)} "$@"; }}
+  glasshouse query --url {url} --token "${one.upper()}" \\
+    'select state, count(*) as orders, sum(total_cents) / 100.0 as total from orders group by state'
+  glasshouse query --url {url} --token "${other.upper()}" \\
+    'select order_id, state, deleted, event_time from orders_changes order by order_id desc, position limit 20'
+
+  # Python, ADBC
+  import os, adbc_driver_flightsql as fs, adbc_driver_flightsql.dbapi as dbapi
+  db = dbapi.connect("{url}", db_kwargs={{
+      fs.DatabaseOptions.AUTHORIZATION_HEADER.value: "Bearer " + os.environ["{one.upper()}"]}}, autocommit=True)
+  cursor = db.cursor(); cursor.execute("select first_dish, count(*) from orders group by 1"); print(cursor.fetch_arrow_table())
+
+  # What the restaurants' own database says, and a change of your own
+  {os.path.relpath(parts.CACHE / 'postgres/psql')} -h 127.0.0.1 -p {demo.ports['postgres']} -U {parts.NAME} \\
+    -c "select state, count(*), sum(total) from orders where restaurant_id = '{one}' group by state"
+
+  # Harm it: what was killed is started again, and nothing is lost or counted twice
+  kill -9 $(cat {work}/glasshouse.pid)
+  kill -9 $(cat {work}/connect.pid)
+
+ctrl-C stops all of it.
+"""
+
+
+def main():
+    """Starts, shows, looks after, stops."""
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--server", default="target/debug/glasshouse", help="the built server")
+    arguments.add_argument("--work", default="demo-data/tacosoft", help="the folder of the lake and the logs; made anew")
+    arguments.add_argument("--rate", type=float, default=20, help="changes of orders a second")
+    arguments.add_argument("--seconds", type=float, help="stop after so many seconds")
+    arguments.add_argument("--free-ports", action="store_true", help="any free ports instead of the usual ones")
+    given = arguments.parse_args()
+    if not 0 < given.rate <= 1000:
+        arguments.error("--rate is more than 0, and at most 1000")
+
+    interrupted = threading.Event()
+
+    def interrupt(*_):
+        # Once: what is being stopped is not interrupted again. The flag is for when a driver swallows the exception.
+        if not interrupted.is_set():
+            interrupted.set()
+            raise KeyboardInterrupt
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt)
+    try:
+        with contextlib.ExitStack() as stack:
+            stack.callback(lambda: print("tacosoft: all parts are stopped", file=sys.stderr))
+            demo = Demo(given, stack)
+            demo.start()
+            tokens = {tenant: demo.token(tenant) for tenant in TENANTS}
+            print(welcome(demo, tokens), flush=True)
+            url = f"grpc://127.0.0.1:{demo.ports['flight']}"
+            tenants = [live.Tenant(name, url, token) for name, token in tokens.items()]
+            for tenant in tenants:
+                stack.callback(tenant.close)
+            watch(demo, tenants, given.seconds, interrupted)
+    except KeyboardInterrupt:
+        pass
+    except Failure as failure:
+        sys.exit(f"tacosoft: {failure}")
+
+
+def watch(demo, tenants, seconds, interrupted):
+    """The live view, until it is stopped."""
+    until = time.monotonic() + (seconds or float("inf"))
+    shown = 0
+    with concurrent.futures.ThreadPoolExecutor(len(tenants)) as pool:
+        while time.monotonic() < until and not interrupted.is_set():
+            before = demo.restarts
+            demo.look_after()
+            demo.export()
+            # What was said in between stays above.
+            shown = live.draw(live.picture(tenants, pool), shown if before == demo.restarts else 0)
+            interrupted.wait(1)
+
+
+if __name__ == "__main__":
+    main()

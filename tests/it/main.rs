@@ -1,6 +1,7 @@
 //! The house from outside: whole servers, real clients, and the rules of the source tree.
 //!
-//! `tests/clients/setup.sh` installs the clients, the S3 server and Kafka; without them their tests fail and say so.
+//! `tests/clients/setup.sh` installs the clients, the S3 server, Kafka with Debezium, and PostgreSQL; without them their tests
+//! fail and say so.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails, and says where")]
 #![expect(clippy::print_stdout, reason = "a failing test shows what the server said")]
@@ -14,6 +15,7 @@ mod senders;
 mod server;
 mod sql;
 mod suite;
+mod tacosoft;
 
 mod source;
 mod tidy;

@@ -20,6 +20,8 @@ use tempfile::TempDir;
 
 /// The key that `tests/clients/glasshouse.toml` trusts.
 const SECRET: &str = "a secret that signs the tokens of the tests";
+/// Who signs them.
+const ISSUER: &str = "https://issuer.test";
 /// Queries that one tenant may run at once, there.
 pub(crate) const TENANT_QUERIES_MAX: usize = 2;
 /// How long a server may take to answer, or to do what it has to. An unoptimised one on a busy machine needs seconds.
@@ -34,6 +36,8 @@ pub(crate) struct Setup {
     pub(crate) lake: Option<String>,
     /// Options of its store.
     pub(crate) lake_options: Value,
+    /// A configuration of its own in place of the one of the tests; its callers are the same.
+    pub(crate) config: Option<PathBuf>,
     /// More settings, as `SECTION__KEY` and value.
     pub(crate) settings: Vec<(String, String)>,
 }
@@ -59,8 +63,11 @@ impl Server {
         if !lake.contains("://") {
             fs::create_dir_all(&lake).unwrap();
         }
-        let config = folder.path().join("glasshouse.toml");
-        fs::write(&config, configuration(&lake, &setup.lake_options)).unwrap();
+        let config = setup.config.clone().unwrap_or_else(|| folder.path().join("glasshouse.toml"));
+        if setup.config.is_none() {
+            fs::write(&config, configuration(&lake, &setup.lake_options)).unwrap();
+        }
+        let own = if setup.config.is_some() { settings(&lake) } else { Vec::new() };
         let ready = folder.path().join("ready.json");
         let log = fs::File::create(folder.path().join("log")).unwrap();
         let mut child = Command::new(env!("CARGO_BIN_EXE_glasshouse"))
@@ -68,7 +75,7 @@ impl Server {
             .arg(&config)
             .args(["serve", "--ready-file"])
             .arg(&ready)
-            .envs(setup.settings.iter().map(|(key, value)| (format!("GLASSHOUSE__{key}"), value)))
+            .envs(own.iter().chain(&setup.settings).map(|(key, value)| (format!("GLASSHOUSE__{key}"), value)))
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
@@ -148,6 +155,21 @@ pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
+/// What a configuration that was not written for the tests is told instead.
+fn settings(lake: &str) -> Vec<(String, String)> {
+    let settings = [
+        ("LAKE__URL", lake),
+        ("LAKE__REFRESH_INTERVAL", "100ms"),
+        ("FLIGHT__LISTEN", "127.0.0.1:0"),
+        ("HTTP__LISTEN", "127.0.0.1:0"),
+        ("AUTH__ISSUERS__TESTS__ISSUER", ISSUER),
+        ("AUTH__ISSUERS__TESTS__AUDIENCE", "glasshouse"),
+        ("AUTH__ISSUERS__TESTS__ALGORITHMS", "HS256"),
+        ("AUTH__ISSUERS__TESTS__SECRET", SECRET),
+    ];
+    settings.map(|(key, value)| (key.to_owned(), value.to_owned())).into()
+}
+
 fn configuration(lake: &str, options: &Value) -> String {
     let mut text = format!("[lake]\nurl = {lake:?}\nrefresh_interval = \"100ms\"\n[lake.options]\n");
     for (key, value) in options.as_object().into_iter().flatten() {
@@ -168,13 +190,16 @@ fn flights() -> &'static str {
 const CARRIERS: [&str; 16] =
     ["9E", "AA", "AS", "B6", "DL", "EV", "F9", "FL", "HA", "MQ", "OO", "UA", "US", "VX", "WN", "YV"];
 
+/// Tenants of the tests, and restaurants of the demo.
+const TENANTS: [&str; 5] = ["acme", "globex", "initech", "fuego", "verde"];
+
 /// A token for each caller: tenants, an operator, and those who must be refused.
 fn tokens() -> Value {
     let now = Clock::System.now_seconds();
     let mut tokens = serde_json::Map::new();
     let mut add = |caller: &str, secret: &str, change: Value| {
         let mut claims = json!({
-            "iss": "https://issuer.test", "aud": "glasshouse", "sub": caller, "iat": now, "exp": now + 3600,
+            "iss": ISSUER, "aud": "glasshouse", "sub": caller, "iat": now, "exp": now + 3600,
             "scope": "read ingest", "tenant": "acme",
         });
         let object = claims.as_object_mut().expect("it was made as an object");
@@ -187,7 +212,7 @@ fn tokens() -> Value {
         }
         tokens.insert(caller.to_owned(), token(secret, &claims).into());
     };
-    for tenant in ["acme", "globex", "initech"].into_iter().chain(CARRIERS) {
+    for tenant in TENANTS.into_iter().chain(CARRIERS) {
         add(tenant, SECRET, json!({ "tenant": tenant }));
     }
     add("reader", SECRET, json!({ "scope": "read" }));

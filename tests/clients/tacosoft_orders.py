@@ -1,0 +1,44 @@
+"""Guests of TacoSoft for the tests: `tacosoft_orders.py PORT STEPS SEED` makes so many changes of orders, one after another.
+
+The first one also makes PostgreSQL write a journal of its own, by a trigger: what the history in the lake is compared with.
+"""
+
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "demo/tacosoft"))
+
+import parts  # noqa: E402: the demo is not installed, it lies beside
+from traffic import Traffic  # noqa: E402
+
+# The orders that are there already are snapshots: of each, one version.
+JOURNAL = """
+CREATE TABLE journal (
+    number bigint GENERATED ALWAYS AS IDENTITY, restaurant_id text, order_id bigint, state text, deleted bool
+);
+INSERT INTO journal (restaurant_id, order_id, state, deleted)
+    SELECT restaurant_id, order_id, state, false FROM orders ORDER BY order_id;
+CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE changed orders := CASE TG_OP WHEN 'DELETE' THEN OLD ELSE NEW END;
+BEGIN
+    INSERT INTO journal (restaurant_id, order_id, state, deleted)
+        VALUES (changed.restaurant_id, changed.order_id, changed.state, TG_OP = 'DELETE');
+    RETURN NULL;
+END $$;
+CREATE TRIGGER keep AFTER INSERT OR UPDATE OR DELETE ON orders FOR EACH ROW EXECUTE FUNCTION keep();
+"""
+
+
+def main():
+    """Makes the changes."""
+    port, steps, seed = (int(word) for word in sys.argv[1:])
+    with parts.connect(port) as connection:
+        if connection.execute("SELECT to_regclass('journal') IS NULL").fetchone()[0]:
+            connection.execute(JOURNAL)
+        traffic = Traffic(connection, seed)
+        for _ in range(steps):
+            traffic.step()
+
+
+if __name__ == "__main__":
+    main()

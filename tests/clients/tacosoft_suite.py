@@ -1,0 +1,124 @@
+"""What two restaurants see over ADBC is what their own database says: now, and change by change.
+
+The facts hold PostgreSQL's port (`postgres`) and the tenants. Each question is asked until the answers are the same, since
+changes are still on their way; a bound ends that.
+"""
+
+import itertools
+import pathlib
+import sys
+import time
+
+import adbc_driver_flightsql as driver
+import adbc_driver_flightsql.dbapi as dbapi
+import deltalake
+
+from checks import check, equal, main
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "demo/tacosoft"))
+
+import parts  # noqa: E402: the demo is not installed, it lies beside
+
+# Debezium, Kafka and two crashes lie between the database and the answer.
+SHOWN_SECONDS_MAX = 90
+
+
+def ask(facts, tenant, sql):
+    """The rows of an answer to a tenant."""
+    options = {driver.DatabaseOptions.AUTHORIZATION_HEADER.value: f"Bearer {facts['tokens'][tenant]}"}
+    with dbapi.connect(f"grpc://{facts['flight']}", db_kwargs=options, autocommit=True) as connection:
+        with connection.cursor() as cursor:
+            cursor.execute(sql)
+            return cursor.fetchall()
+
+
+def database(facts, sql, *values):
+    """The rows of PostgreSQL's answer."""
+    with parts.connect(facts["postgres"]) as connection:
+        return connection.execute(sql, values).fetchall()
+
+
+def same(facts, ours, theirs):
+    """Asks as each tenant until the answer is the database's; returns how many rows that are. Nobody changes orders now."""
+    total = 0
+    for tenant in facts["tenants"]:
+        expected = database(facts, theirs, tenant)
+        assert expected, f"{tenant} has nothing to compare"
+        until = time.monotonic() + SHOWN_SECONDS_MAX
+        found = None
+        while found != expected and time.monotonic() < until:
+            found = ask(facts, tenant, ours)
+        pairs = enumerate(itertools.zip_longest(found, expected))
+        different = next((f"row {at} is {one} instead of {other}" for at, (one, other) in pairs if one != other), None)
+        equal(different, None, f"{tenant}, {len(found)} rows for {len(expected)}")
+        total += len(expected)
+    return f"{total} rows"
+
+
+@check
+def orders_by_state_are_the_databases(facts):
+    return same(
+        facts,
+        "SELECT state, count(*), sum(total_cents) FROM orders GROUP BY state ORDER BY state",
+        "SELECT state, count(*), sum(total * 100)::bigint FROM orders WHERE restaurant_id = %s GROUP BY state ORDER BY state",
+    )
+
+
+@check
+def each_order_is_flattened_and_enriched(facts):
+    return same(
+        facts,
+        """SELECT order_id, state, total_cents, placed_at, channel, courier, courier_distance_m, first_dish, dishes,
+                  restaurant, city, time_zone, cuisine
+           FROM orders ORDER BY order_id""",
+        """SELECT order_id, state, (total * 100)::bigint, placed_at, details ->> 'channel', details -> 'courier' ->> 'vehicle',
+                  (details -> 'courier' ->> 'distance_m')::bigint, details -> 'items' -> 0 ->> 'dish',
+                  jsonb_array_length(details -> 'items'), name, city, time_zone, cuisine
+           FROM orders JOIN restaurants USING (restaurant_id) WHERE restaurant_id = %s ORDER BY order_id""",
+    )
+
+
+@check
+def the_history_has_each_change_once(facts):
+    return same(
+        facts,
+        "SELECT order_id, state, deleted FROM orders_changes ORDER BY order_id, position",
+        "SELECT order_id, state, deleted FROM journal WHERE restaurant_id = %s ORDER BY order_id, number",
+    )
+
+
+@check
+def deleted_orders_are_in_the_history_only(facts):
+    deleted = 0
+    for tenant in facts["tenants"]:
+        gone = "SELECT order_id FROM orders_changes WHERE deleted"
+        equal(ask(facts, tenant, f"SELECT count(*) FROM orders WHERE deleted OR order_id IN ({gone})"), [(0,)], tenant)
+        deleted += len(ask(facts, tenant, gone))
+    assert deleted, "no order was deleted: nothing was tested"
+    return f"{deleted} deleted"
+
+
+@check
+def a_restaurant_sees_its_own_orders_only(facts):
+    for tenant in facts["tenants"]:
+        others = [other for other in facts["tenants"] if other != tenant]
+        for table in ("orders", "orders_changes"):
+            equal(ask(facts, tenant, f"SELECT DISTINCT restaurant_id FROM {table}"), [(tenant,)], table)
+            for other in others:
+                equal(ask(facts, tenant, f"SELECT count(*) FROM {table} WHERE restaurant_id = '{other}'"), [(0,)], table)
+                equal(ask(facts, tenant, f"SELECT count(*) FROM {table} WHERE position > 0 OR restaurant_id = '{other}'"),
+                      ask(facts, tenant, f"SELECT count(*) FROM {table}"), table)
+
+
+@check
+def nothing_is_stored_twice_or_refused(facts):
+    changes = deltalake.DeltaTable(f"{facts['lake']}/orders").to_pyarrow_table(columns=["event_id"]).column(0).to_pylist()
+    equal(len(changes), len(set(changes)), "ids of changes")
+    equal(len(changes), database(facts, "SELECT count(*) FROM journal")[0][0], "changes of all restaurants")
+    refused = deltalake.DeltaTable(f"{facts['lake']}/orders_quarantine").to_pyarrow_table(columns=["reason", "detail"])
+    equal(refused.to_pylist(), [], "quarantine")
+    return f"{len(changes)} changes"
+
+
+if __name__ == "__main__":
+    main()

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   arguments ─► Cli ─► serve, demo, token, config  (with the checked configuration)
-//!                   └─► ingest, query, tables       (clients of a running server: address and token are enough)
+//!                   └─► ingest, quarantine, query, tables (clients of a running server: address and token are enough)
 //!                   └─► completions
 //! ```
 //!
@@ -17,6 +17,7 @@ mod token;
 
 mod chunks;
 mod ingest;
+mod quarantine;
 
 mod query;
 mod tables;
@@ -63,6 +64,7 @@ enum Command {
     Demo(demo::Args),
     Token(token::Args),
     Ingest(ingest::Args),
+    Quarantine(quarantine::Args),
     Query(query::Args),
     Config(config::Args),
     Tables(tables::Args),
@@ -94,6 +96,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Demo(args) => demo::run(args, load()?)?,
         Command::Token(args) => token::run(args, &load()?)?,
         Command::Ingest(args) => ingest::run(args)?,
+        Command::Quarantine(args) => quarantine::run(args)?,
         Command::Query(args) => query::run(args)?,
         Command::Config(args) => config::run(args, &load()?)?,
         Command::Tables(args) => tables::run(args)?,

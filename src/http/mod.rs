@@ -1,9 +1,10 @@
-//! The web door: ingest, the list of tables, health and metrics. Every route on this page. The only module that knows
+//! The web door: ingest, quarantines, the list of tables, health and metrics. Every route on this page. The only module that knows
 //! axum and hyper.
 //!
 //! ```text
 //!   connection (bounded) ─► observe (id, time, metrics) ─► events ─► caller ─► media ─► body ─► Ingest ─► receipt
 //!                                                       ├► tables ─► caller
+//!                                                       ├► quarantine ─► caller ─► Ingest (show, replay, drop)
 //!                                                       ├► metrics ─► caller (operators)
 //!                                                       └► healthz, readyz
 //! ```
@@ -13,6 +14,7 @@
 //! `/metrics` alone is text; a head that is too large or no HTTP is refused by `connection`, without a body.
 
 mod ingest;
+mod quarantine;
 
 mod ops;
 
@@ -92,6 +94,12 @@ fn routes(door: Arc<Door>) -> Router {
     Router::new()
         .route("/v1/tables", get(ops::tables))
         .route("/v1/tables/{table}/events", post(ingest::events))
+        .route("/v1/quarantine", get(quarantine::counts))
+        .route("/v1/tables/{table}/quarantine", get(quarantine::list))
+        .route("/v1/tables/{table}/quarantine/replay", post(quarantine::replay))
+        .route("/v1/tables/{table}/quarantine/drop", post(quarantine::discard))
+        .route("/v1/tables/{table}/quarantine/{id}", get(quarantine::show))
+        .route("/v1/tables/{table}/quarantine/{id}/replay", post(quarantine::replay_fixed))
         .route("/metrics", get(ops::metrics))
         .route("/healthz", get(ops::healthz))
         .route("/readyz", get(ops::readyz))

@@ -65,7 +65,8 @@ fn describe(contract: &Contract, access: &Access) -> Option<Value> {
         (Owner::Tenant(_), Some(rules)) => rules.columns.as_ref(),
         (Owner::Tenant(_), None) => return None,
     };
-    let columns = contract.columns.iter().filter(|column| readable.is_none_or(|names| names.contains(&column.name)));
+    let columns = contract.columns.iter().filter(|column| contract.is_shown(&column.name));
+    let columns = columns.filter(|column| readable.is_none_or(|names| names.contains(&column.name)));
     let columns: Vec<Value> = columns
         .map(|column| {
             json!({

@@ -31,7 +31,7 @@ impl Keyer {
     }
 
     /// The hash of one event. The tenant's length keeps ("a", "bc") and ("ab", "c") apart.
-    fn hash(&self, tenant: &str, id: &str) -> IdHash {
+    pub(super) fn hash(&self, tenant: &str, id: &str) -> IdHash {
         let mut hasher = self.0;
         hasher.write_usize(tenant.len());
         hasher.write(tenant.as_bytes());

@@ -5,6 +5,7 @@
 //!             (bytes)   ▲              │                    (rows, bytes, pace)                               │
 //!                       │              └─► its quarantine's queue ─► the same ────────────────────────────────┤
 //!   receipt ◄───────────┼─────────────────────────────────────────────────────────────────────────────────────┤
+//!   replay ─► an entry of a quarantine, decoded again ─► a table's queue, then what closes it ─► the quarantine's queue
 //!   kafka ─► haul ─► pull (with its offsets) ◄──── the offsets of the table ◄─────────────────────────────────┘
 //! ```
 //!
@@ -38,8 +39,13 @@ mod memory;
 mod cover;
 mod dedupe;
 
+mod quarantine;
+mod replay;
+
 #[cfg(test)]
 mod kafka_tests;
+#[cfg(test)]
+mod replay_tests;
 #[cfg(test)]
 mod shared_tests;
 #[cfg(test)]
@@ -48,6 +54,8 @@ pub(crate) mod testing;
 mod tests;
 
 pub use kafka::Source;
+pub use quarantine::{Count, Entry, Mark, Pick};
+pub use replay::{Closed, Listing, Page, ReplayNote, Replayed};
 pub use room::Room;
 
 use std::collections::BTreeMap;
@@ -121,6 +129,8 @@ pub struct Ingest {
     rooms: Rooms,
     /// Decoding takes as many cores as there are, and no more.
     decoders: Arc<Semaphore>,
+    /// Who looks through quarantines, and changes them, takes turns.
+    looks: Semaphore,
     limits: IngestConfig,
     clock: Clock,
     metrics: Arc<Metrics>,
@@ -182,6 +192,7 @@ impl Ingest {
             lanes,
             rooms: Rooms::new(config.queue_bytes_max, config.queue_wait_max, metrics.clone()),
             decoders: Arc::new(Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from))),
+            looks: Semaphore::new(1),
             limits: config,
             clock,
             metrics,

@@ -13,7 +13,7 @@ use super::intake::{Intake, Intaker, bytes_of};
 use super::room::Room;
 use super::{Ingest, Lane, Payload, Receipt, quarantine_of, stopping};
 use crate::clock::Micros;
-use crate::contract::{Owner, Stamp};
+use crate::contract::{Format, Owner, Stamp};
 use crate::error::{Error, Result};
 use crate::telemetry::EventOutcome;
 use crate::tenancy::{Access, Scope};
@@ -77,7 +77,7 @@ impl Ingest {
     }
 
     /// The table's lane, for a caller who may use it.
-    fn lane(&self, access: &Access, table: &str) -> Result<(&Lane, &Intaker)> {
+    pub(super) fn lane(&self, access: &Access, table: &str) -> Result<(&Lane, &Intaker)> {
         if self.ending.hurry.is_cancelled() {
             return Err(stopping());
         }
@@ -116,7 +116,13 @@ impl Ingest {
     }
 
     /// Hands rows to a committer and waits for its answer.
-    async fn store(&self, queue: &mpsc::Sender<Pending>, part: Part, bytes: usize, room: Room) -> Result<Stored> {
+    pub(super) async fn store(
+        &self,
+        queue: &mpsc::Sender<Pending>,
+        part: Part,
+        bytes: usize,
+        room: Room,
+    ) -> Result<Stored> {
         let (reply, answer) = oneshot::channel();
         let pending = Pending { part: Arc::new(part), progress: Vec::new(), bytes, room, reply };
         queue.send_timeout(pending, self.limits.queue_wait_max).await.map_err(|error| match error {
@@ -126,7 +132,7 @@ impl Ingest {
         answer.await.map_err(|_| Error::unavailable("the table's committer has ended: send it again later"))?
     }
 
-    fn count(&self, access: &Access, table: &str, receipt: &Receipt) {
+    pub(super) fn count(&self, access: &Access, table: &str, receipt: &Receipt) {
         let tenant = access.tenant().map_or(OPERATOR, |tenant| tenant.as_str());
         let counts = [
             (EventOutcome::Accepted, receipt.accepted),
@@ -140,6 +146,14 @@ impl Ingest {
 }
 
 impl Payload {
+    /// How it is written.
+    pub(super) fn format(&self) -> Format {
+        match self {
+            Self::Encoded(format, _) => *format,
+            Self::Arrow(_) => Format::ArrowIpc,
+        }
+    }
+
     /// What it takes of the memory.
     fn bytes(&self) -> usize {
         match self {
@@ -158,6 +172,6 @@ async fn optional(storing: Option<impl Future<Output = Result<Stored>>>) -> Resu
 }
 
 /// The same answer for a table that is absent and one that the caller may not see.
-fn unknown(table: &str) -> Error {
+pub(super) fn unknown(table: &str) -> Error {
     Error::not_found(format!("no table `{table}`"))
 }

@@ -71,7 +71,7 @@ fn of_arrow(error: &ArrowError, config: &QueryConfig) -> Error {
 }
 
 /// The fault inside contexts, shared handles and collections.
-fn root(fault: &DataFusionError) -> &DataFusionError {
+pub(super) fn root(fault: &DataFusionError) -> &DataFusionError {
     match fault {
         DataFusionError::Context(_, inner) | DataFusionError::Diagnostic(_, inner) => root(inner),
         DataFusionError::Shared(inner) => root(inner),

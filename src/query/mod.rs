@@ -23,6 +23,9 @@
 mod answer;
 mod catalog;
 mod engine;
+mod entries;
+#[cfg(test)]
+mod entries_tests;
 mod error;
 mod growth;
 mod limits;

@@ -10,7 +10,8 @@
 //! **Invariant:** [`TenantScan`] is a leaf. It shows no child, takes no filter, limit, ordering or dynamic filter of the
 //! user's plan, reports no statistics and only metrics of its own output. So nothing of the user's is evaluated on a
 //! foreign row, and nothing about foreign rows or files (counts, names, pruning) shows in plans, metrics or answers.
-//! **Invariant:** a fault below the barrier is the lake's, never the user's: its text stays in the log.
+//! **Invariant:** a fault below the barrier is the lake's, never the user's: its text stays in the log. Only that the query's
+//! memory is used up is told, without how it came to be.
 
 use std::fmt;
 use std::sync::Arc;
@@ -29,6 +30,7 @@ use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, Pla
 use futures::{StreamExt as _, future, stream};
 
 use crate::error::Error;
+use crate::query::error::root;
 
 /// Makes a private scan that has never run. A scan that has run keeps the metrics of all its runs.
 pub(super) type Recipe = Arc<dyn Fn() -> Result<Arc<dyn ExecutionPlan>> + Send + Sync>;
@@ -240,6 +242,9 @@ fn stop_after(
 
 /// A fault below the barrier as seen from above it.
 fn below(error: DataFusionError) -> DataFusionError {
+    if matches!(root(&error), DataFusionError::ResourcesExhausted(_)) {
+        return DataFusionError::ResourcesExhausted("below the barrier".to_owned());
+    }
     DataFusionError::External(Box::new(Error::unavailable("a table cannot be read now: retry").with_source(error)))
 }
 

@@ -4,6 +4,7 @@
 //! [`TenantScan`]s over pruned files.
 //!
 //! **Invariant:** a column outside the allow-list does not exist here: it is in no schema, error or suggestion.
+//! **Invariant:** a quarantine shows its open entries: no row that closes one, and none that is closed.
 //! **Invariant:** it fails closed: a rule whose column is unknown, or whose values do not fit the column, admits no row.
 
 use std::collections::BTreeSet;
@@ -30,6 +31,7 @@ use object_store::ObjectMeta;
 
 use crate::contract::{Contract, TenantId};
 use crate::lake::{DataFile, Snapshot, Table};
+use crate::query::entries::{Closing, open};
 use crate::query::prune::{Bounds, Range, is_leakproof, prune};
 use crate::query::scan::{Recipe, TenantScan};
 use crate::tenancy::{RowRule, TableRules};
@@ -73,7 +75,7 @@ impl TenantTable {
         rules: &TableRules,
     ) -> Self {
         let (table, contract) = (Arc::clone(table), Arc::clone(table.contract()));
-        let columns = visible_columns(contract.table_schema(), rules);
+        let columns = visible_columns(&contract, rules);
         let visible = columns.iter().map(|column| plain(contract.table_schema().field(*column)));
         let schema = Arc::new(Schema::new(visible.collect::<Vec<_>>()));
         let barrier = barrier(&contract, tenant, &rules.rows);
@@ -105,25 +107,22 @@ impl TenantTable {
 
     /// What row groups and pages are skipped by: the barrier, and what of the user's filters is leakproof.
     fn pruning_predicate(&self, filters: &[Expr]) -> Expr {
-        let times = self.bounds(filters).times;
         let schema = self.contract.table_schema();
         let leakproof = filters.iter().filter(|filter| is_leakproof(filter, schema)).cloned();
-        std::iter::once(self.barrier.clone())
-            .chain(leakproof)
-            .chain(time_bounds(&self.time().name, times))
-            .reduce(Expr::and)
-            .unwrap_or_else(|| lit(false))
+        std::iter::once(self.barrier.clone()).chain(leakproof).reduce(Expr::and).unwrap_or_else(|| lit(false))
     }
 
     /// How to make the private Parquet scan of `read` (places in the whole schema), spread over as many partitions as
-    /// configured: their number must not tell how many files there are.
-    fn parquet(&self, state: &dyn Session, read: Vec<usize>, filters: &[Expr]) -> Result<Recipe> {
+    /// configured: their number must not tell how many files there are. What does not meet `predicate`, or the times that
+    /// `filters` ask for, may be skipped.
+    fn parquet(&self, state: &dyn Session, read: Vec<usize>, predicate: Expr, filters: &[Expr]) -> Result<Recipe> {
         let whole = self.contract.table_schema();
         let partition_columns = vec![Arc::new(whole.field(whole.fields().len() - 1).clone())];
         let table = TableSchema::builder(Arc::clone(self.contract.schema()))
             .with_table_partition_cols(partition_columns)
             .build();
-        let predicate = self.pruning_predicate(filters);
+        let times = time_bounds(&self.time().name, self.bounds(filters).times);
+        let predicate = times.fold(predicate, Expr::and);
         let predicate =
             state.create_physical_expr(predicate, &DFSchema::try_from(Arc::clone(table.table_schema()))?)?;
         let groups: Vec<FileGroup> = balanced(self.files(filters), self.source.partitions)
@@ -143,6 +142,21 @@ impl TenantTable {
                 .build();
             Ok(DataSourceExec::from_data_source(config) as Arc<dyn ExecutionPlan>)
         }))
+    }
+
+    /// How to read of a quarantine only what nobody has closed; any other table as it is.
+    fn without_closed(&self, state: &dyn Session, scan: Recipe, filters: &[Expr]) -> Result<Recipe> {
+        let Some(resolves) = self.contract.resolves else { return Ok(scan) };
+        let (contract, name) = (&self.contract, |place: usize| self.contract.columns[place].name.clone());
+        let read = vec![contract.tenant, contract.time, resolves];
+        let is_own = own(contract, &self.tenant).and(column(&name(resolves)).is_not_null());
+        let schema = DFSchema::try_from(contract.table_schema().project(&read)?)?;
+        let closing = Closing {
+            is_own: state.create_physical_expr(is_own.clone(), &schema)?,
+            scan: self.parquet(state, read, is_own, filters)?,
+            on: vec![(name(resolves), name(contract.id)), (name(contract.time), name(contract.time))],
+        };
+        Ok(open(scan, closing))
     }
 
     fn partitioned(&self, file: &DataFile) -> PartitionedFile {
@@ -180,8 +194,11 @@ impl TableProvider for TenantTable {
         let guarded = self.barrier.column_refs().into_iter();
         let guarded: BTreeSet<usize> =
             guarded.map(|column| self.contract.table_schema().index_of(&column.name)).collect::<Result<_, _>>()?;
+        let closed_by = self.contract.resolves.map(|_| [self.contract.id, self.contract.time]);
+        let guarded: BTreeSet<usize> = guarded.into_iter().chain(closed_by.into_iter().flatten()).collect();
         read.extend(guarded.difference(&read.iter().copied().collect()).copied().collect::<Vec<_>>());
-        let recipe = self.parquet(state, read, filters)?;
+        let recipe = self.parquet(state, read, self.pruning_predicate(filters), filters)?;
+        let recipe = self.without_closed(state, recipe, filters)?;
         let barrier = |columns| state.create_physical_expr(self.barrier.clone(), &DFSchema::try_from(columns)?);
         Ok(Arc::new(TenantScan::new(self.contract.name.as_str().into(), recipe, barrier, schema, limit)?))
     }
@@ -209,8 +226,10 @@ impl fmt::Debug for TenantTable {
     }
 }
 
-fn visible_columns(schema: &Schema, rules: &TableRules) -> Vec<usize> {
-    let visible = |name: &String| rules.columns.as_ref().is_none_or(|columns| columns.contains(name));
+fn visible_columns(contract: &Contract, rules: &TableRules) -> Vec<usize> {
+    let listed = |name: &String| rules.columns.as_ref().is_none_or(|columns| columns.contains(name));
+    let visible = |name: &String| contract.is_shown(name) && listed(name);
+    let schema = contract.table_schema();
     schema.fields().iter().enumerate().filter(|(_, field)| visible(field.name())).map(|(place, _)| place).collect()
 }
 
@@ -219,10 +238,16 @@ fn plain(field: &Field) -> Field {
     Field::new(field.name(), field.data_type().clone(), field.is_nullable())
 }
 
-/// The tenant's rows, and of them those that every row rule admits. Values are typed literals, never text of a statement.
-fn barrier(contract: &Contract, tenant: &TenantId, rules: &[RowRule]) -> Expr {
+/// The tenant's rows.
+fn own(contract: &Contract, tenant: &TenantId) -> Expr {
     let tenant_column = column(&contract.columns[contract.tenant].name);
-    let own = tenant_column.eq(lit(ScalarValue::Utf8(Some(tenant.as_str().to_owned()))));
+    tenant_column.eq(lit(ScalarValue::Utf8(Some(tenant.as_str().to_owned()))))
+}
+
+/// The tenant's rows, and of them those that every row rule admits; of a quarantine, no row that only closes an entry.
+/// Values are typed literals, never text of a statement.
+fn barrier(contract: &Contract, tenant: &TenantId, rules: &[RowRule]) -> Expr {
+    let own = own(contract, tenant);
     let rules = rules.iter().map(|rule| {
         let Ok(field) = contract.table_schema().field_with_name(&rule.column) else { return lit(false) };
         let values: Vec<Expr> = rule
@@ -233,7 +258,8 @@ fn barrier(contract: &Contract, tenant: &TenantId, rules: &[RowRule]) -> Expr {
             .collect();
         if values.is_empty() { lit(false) } else { column(&rule.column).in_list(values, false) }
     });
-    conjunction(std::iter::once(own).chain(rules)).unwrap_or_else(|| lit(false))
+    let entry = contract.resolves.map(|place| column(&contract.columns[place].name).is_null());
+    conjunction(std::iter::once(own).chain(rules).chain(entry)).unwrap_or_else(|| lit(false))
 }
 
 fn time_bounds(time: &str, range: Range) -> impl Iterator<Item = Expr> {

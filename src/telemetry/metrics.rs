@@ -44,6 +44,7 @@ pub struct Metrics {
     registry: Registry,
     tenants: Names,
     events: Counters<3>,
+    quarantine_closed: Counters<2>,
     commit_duration: Histograms<1>,
     commit_rows: Histograms<1>,
     queue_bytes: Gauge,
@@ -109,6 +110,11 @@ impl Default for Metrics {
         Self {
             tenants: Names::new(TENANT_LABELS_MAX),
             events: page.add("events", "Events received, by what became of them", Family::default()),
+            quarantine_closed: page.add(
+                "quarantine_closed",
+                "Entries of a table's quarantine that were replayed or dropped",
+                Family::default(),
+            ),
             commit_duration: page.add_in(
                 Unit::Seconds,
                 "commit_duration",
@@ -140,6 +146,13 @@ impl Metrics {
         let tenant = self.tenants.label(tenant);
         let labels = [("table", Label::owned(table)), ("tenant", tenant), ("outcome", outcome.word().into())];
         self.events.get_or_create(&labels).inc_by(count);
+    }
+
+    /// So many entries of the quarantine of `table` were closed: `replayed` or `dropped`.
+    pub fn quarantine_closed(&self, table: &str, how: &'static str, count: u64) {
+        self.quarantine_closed
+            .get_or_create(&[("table", Label::owned(table)), ("resolution", how.into())])
+            .inc_by(count);
     }
 
     /// One batch of `rows` was written and committed in `took`.

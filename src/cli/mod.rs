@@ -208,6 +208,11 @@ mod tests {
         for sub in command.get_subcommands_mut().filter(|sub| sub.get_name() != "help") {
             let help = sub.render_help();
             text.push_str(&format!("\n--- {}\n{help}", sub.get_name()));
+            let name = sub.get_name().to_owned();
+            for inner in sub.get_subcommands_mut().filter(|inner| inner.get_name() != "help") {
+                let help = inner.render_help();
+                text.push_str(&format!("\n--- {name} {}\n{help}", inner.get_name()));
+            }
         }
         insta::assert_snapshot!(text);
     }

@@ -10,12 +10,14 @@
 //! ```
 //!
 //! **Invariant:** a receipt follows the commit: what it calls accepted is durable and visible, what it calls rejected is
-//! in the quarantine.
+//! in the quarantine. Only a [`Promise`] goes before it, to senders who asked for one.
 //! **Invariant:** the progress of a source is in the very commit that holds its rows.
 //! **Invariant:** dedupe happens before anything is counted.
 //! **Invariant:** `ingest` does not know that queries or rollups exist; they meet in the lake.
 
 mod submit;
+
+mod received;
 
 mod kafka;
 mod kafka_client;
@@ -44,6 +46,8 @@ mod replay;
 
 #[cfg(test)]
 mod kafka_tests;
+#[cfg(test)]
+mod received_tests;
 #[cfg(test)]
 mod replay_tests;
 #[cfg(test)]
@@ -108,6 +112,17 @@ pub struct Receipt {
     pub rejects: Vec<RejectNote>,
     /// The table's version that holds them (0 when nothing had to be committed).
     pub version: u64,
+}
+
+/// What is known of a request's events before they are stored.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Promise {
+    /// Decoded and in the queue: to be stored, unless they were before.
+    pub received: u64,
+    /// On their way to the quarantine.
+    pub rejected: u64,
+    /// The first rejected ones, in order: at most `receipt_rejects_max`.
+    pub rejects: Vec<RejectNote>,
 }
 
 /// One rejected event in a receipt.

@@ -155,7 +155,7 @@ impl Payload {
     }
 
     /// What it takes of the memory.
-    fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         match self {
             Self::Encoded(_, body) => body.len(),
             Self::Arrow(batches) => batches.iter().map(bytes_of).sum(),

@@ -45,6 +45,7 @@ pub struct Metrics {
     tenants: Names,
     events: Counters<3>,
     quarantine_closed: Counters<2>,
+    events_lost: Counters<1>,
     commit_duration: Histograms<1>,
     commit_rows: Histograms<1>,
     queue_bytes: Gauge,
@@ -115,6 +116,11 @@ impl Default for Metrics {
                 "Entries of a table's quarantine that were replayed or dropped",
                 Family::default(),
             ),
+            events_lost: page.add(
+                "events_lost",
+                "Events acknowledged on receipt that could not be stored before the server ended",
+                Family::default(),
+            ),
             commit_duration: page.add_in(
                 Unit::Seconds,
                 "commit_duration",
@@ -146,6 +152,11 @@ impl Metrics {
         let tenant = self.tenants.label(tenant);
         let labels = [("table", Label::owned(table)), ("tenant", tenant), ("outcome", outcome.word().into())];
         self.events.get_or_create(&labels).inc_by(count);
+    }
+
+    /// So many events of `table` were acknowledged on receipt and could not be stored.
+    pub fn events_lost(&self, table: &str, count: u64) {
+        self.events_lost.get_or_create(&[("table", Label::owned(table))]).inc_by(count);
     }
 
     /// So many entries of the quarantine of `table` were closed: `replayed` or `dropped`.

@@ -115,7 +115,7 @@ fn a_replay_that_is_killed_and_run_again_stores_each_event_once() {
     let setup = Setup { lake, ..Setup::default() };
     let server = Server::start(&setup);
     assert_eq!(ask(&server, "SELECT count(*) FROM samples_quarantine"), ENTRIES.to_string());
-    let server = std::thread::scope(|scope| {
+    std::thread::scope(|scope| {
         let replaying = scope.spawn(|| client(&server, "admin", &["quarantine", "replay", "samples"]));
         // The first of its pages is stored, and its entries may be closed or not.
         until("the first events are stored", || {
@@ -123,7 +123,6 @@ fn a_replay_that_is_killed_and_run_again_stores_each_event_once() {
         });
         kill(&server);
         replaying.join().unwrap();
-        server
     });
     server.kill();
     let server = Server::start(&setup);

@@ -35,8 +35,8 @@ const ATTEMPTS_MAX: u32 = 20;
   glasshouse quarantine replay call_events --id 5f0c… --file fixed.json
   glasshouse quarantine drop call_events --reason malformed --tenant acme --yes
 
-The token is an operator's with the scope `admin`; a tenant's with `read` shows its own entries, with `ingest` replays and
-drops them. An event that is stored by a replay keeps the time at which it was first received.
+The token is an operator's with the scope `admin`; a tenant's with `read` shows its own entries, with `ingest`
+replays and drops them. An event that is stored by a replay keeps the time at which it was first received.
 
 Exit codes: 0 done; 1 failed, or some events were rejected again; 4 refused; 5 not reachable.")]
 pub(crate) struct Args {
@@ -44,7 +44,14 @@ pub(crate) struct Args {
     #[arg(long, global = true, env = "GLASSHOUSE_URL", default_value = "http://127.0.0.1:8080")]
     url: String,
     /// A token, see below
-    #[arg(long, global = true, env = "GLASSHOUSE_TOKEN", hide_env_values = true, default_value = "")]
+    #[arg(
+        long,
+        global = true,
+        env = "GLASSHOUSE_TOKEN",
+        hide_env_values = true,
+        default_value = "",
+        hide_default_value = true
+    )]
     token: String,
     /// Print the server's JSON
     #[arg(long, global = true)]

@@ -194,7 +194,7 @@ async fn posted(door: &Door, request: Request) -> Result<(Access, Picked), Probl
     Ok((access, picked.map_err(|fault| Error::invalid(format!("the body does not say which entries: {fault}")))?))
 }
 
-fn path<T>(given: PathOf<T>) -> Result<T> {
+pub(super) fn path<T>(given: PathOf<T>) -> Result<T> {
     given.map(|Path(path)| path).map_err(|_| Error::invalid("a name in the path is not UTF-8"))
 }
 

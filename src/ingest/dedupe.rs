@@ -8,6 +8,7 @@
 
 use std::borrow::Borrow;
 use std::hash::Hasher as _;
+use std::sync::Arc;
 
 use arrow::array::{Array, AsArray as _, BooleanArray, RecordBatch};
 use arrow::compute::{concat_batches, filter_record_batch};
@@ -15,6 +16,7 @@ use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 use siphasher::sip128::{Hasher128 as _, SipHasher13};
 
+use super::freshness::Held;
 use crate::error::{Error, Result};
 
 /// The hash of one (tenant, id).
@@ -130,6 +132,8 @@ pub(super) struct Part {
     pub(super) rows: RecordBatch,
     /// One a row.
     pub(super) ids: Vec<IdHash>,
+    /// Says that they are under way.
+    pub(super) held: Option<Arc<Held>>,
 }
 
 /// What remains of a batch after dedupe.
@@ -188,7 +192,6 @@ fn internal(cause: arrow::error::ArrowError, what: &'static str) -> Error {
 #[cfg(test)]
 mod tests {
     use std::collections::VecDeque;
-    use std::sync::Arc;
 
     use arrow::array::{ArrayRef, StringArray};
 
@@ -199,7 +202,7 @@ mod tests {
         let ids: ArrayRef = Arc::new(StringArray::from_iter_values(rows.iter().map(|row| row.1)));
         let rows = RecordBatch::try_from_iter([("tenant", tenants), ("id", ids)]).unwrap();
         let ids = keyer.hashes(&rows, 0, 1).unwrap();
-        Part { rows, ids }
+        Part { rows, ids, held: None }
     }
 
     #[test]

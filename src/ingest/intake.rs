@@ -15,6 +15,7 @@ use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
 use super::dedupe::{Keyer, Part};
+use super::freshness::Held;
 use super::haul::{Fate, Message};
 use super::{Payload, RejectNote};
 use crate::clock::Micros;
@@ -38,6 +39,17 @@ pub(super) struct Intake {
     pub(super) places: Vec<u64>,
     /// What the sender is told of the first of them.
     pub(super) notes: Vec<RejectNote>,
+}
+
+impl Intake {
+    /// The same, under way until its rows are settled.
+    pub(super) fn held(mut self, held: Held) -> Self {
+        let held = Arc::new(held);
+        for part in [Some(&mut self.good), self.bad.as_mut()].into_iter().flatten() {
+            part.held = Some(held.clone());
+        }
+        self
+    }
 }
 
 /// What decoding needs beside the payload.
@@ -170,7 +182,7 @@ impl Intaker {
 
     pub(super) fn part(&self, contract: &Contract, rows: RecordBatch) -> Result<Part> {
         let ids = self.keyer.hashes(&rows, contract.tenant, contract.id)?;
-        Ok(Part { rows, ids })
+        Ok(Part { rows, ids, held: None })
     }
 
     /// Rejects in the quarantine's schema.

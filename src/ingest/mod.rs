@@ -41,6 +41,7 @@ mod memory;
 mod cover;
 mod dedupe;
 
+mod freshness;
 mod quarantine;
 mod replay;
 
@@ -57,6 +58,7 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
+pub use freshness::{Freshness, TableFreshness};
 pub use kafka::Source;
 pub use quarantine::{Count, Entry, Mark, Pick};
 pub use replay::{Closed, Listing, Page, ReplayNote, Replayed};
@@ -81,6 +83,7 @@ use crate::telemetry::Metrics;
 use batch::Pending;
 use commit::Ending;
 use dedupe::Keyer;
+use freshness::UnderWay;
 use intake::Intaker;
 use room::Rooms;
 use store::Keeper;
@@ -144,6 +147,7 @@ pub struct Ingest {
     rooms: Rooms,
     /// Decoding takes as many cores as there are, and no more.
     decoders: Arc<Semaphore>,
+    under_way: Arc<UnderWay>,
     /// Who looks through quarantines, and changes them, takes turns.
     looks: Semaphore,
     limits: IngestConfig,
@@ -207,6 +211,7 @@ impl Ingest {
             lanes,
             rooms: Rooms::new(config.queue_bytes_max, config.queue_wait_max, metrics.clone()),
             decoders: Arc::new(Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from))),
+            under_way: Arc::default(),
             looks: Semaphore::new(1),
             limits: config,
             clock,

@@ -40,8 +40,8 @@ struct Followed {
     part: Arc<Part>,
     bytes: usize,
     answer: oneshot::Receiver<Result<Stored>>,
-    /// Held until they are stored, or lost.
-    _room: Room,
+    /// The room of the whole request, held until they are stored, or lost.
+    _room: Arc<Room>,
 }
 
 impl Ingest {
@@ -58,18 +58,20 @@ impl Ingest {
         let running = self.submits.token();
         let (lane, intaker) = self.lane(access, table)?;
         room.resize(payload.bytes()).await?;
-        let (taker, way, stamp) = (intaker.clone(), door.to_owned(), self.stamp(access.owner()));
-        let Intake { good, bad, places, notes } = self.decode(move || taker.take(payload, &stamp, &way)).await?;
+        let (taker, way) = (intaker.clone(), door.to_owned());
+        let (stamp, held) = self.stamp_held(table, access.owner());
+        let intake = self.decode(move || taker.take(payload, &stamp, &way)).await?;
+        let Intake { good, bad, places, notes } = intake.held(held);
         let (good_bytes, bad_bytes) = (bytes_of(&good.rows), bad.as_ref().map_or(0, |bad| bytes_of(&bad.rows)));
         room.resize(good_bytes + bad_bytes).await?;
-        let bad_room = room.split(bad_bytes);
+        let room = Arc::new(room);
         let promise = Promise { received: good.rows.num_rows() as u64, rejected: places.len() as u64, rejects: notes };
 
         let quarantine = quarantine_of(table);
         let queue = self.lanes.get(&quarantine).map_or(&lane.queue, |lane| &lane.queue);
         // The bad ones first: when there is no place for the good ones the sender tries again, and they are known then.
         let bad = match bad {
-            Some(bad) => Some(self.hand_in(queue, quarantine, bad, (bad_bytes, bad_room)).await?),
+            Some(bad) => Some(self.hand_in(queue, quarantine, bad, (bad_bytes, room.clone())).await?),
             None => None,
         };
         let good = match promise.received {
@@ -93,7 +95,7 @@ impl Ingest {
         queue: &mpsc::Sender<Pending>,
         table: String,
         part: Part,
-        (bytes, room): (usize, Room),
+        (bytes, room): (usize, Arc<Room>),
     ) -> Result<Followed> {
         let (reply, answer) = oneshot::channel();
         let part = Arc::new(part);

@@ -161,7 +161,7 @@ async fn payloads_are_sent_again_page_by_page_by_any_rule_of_the_present() {
     let expected = (0..5).map(|id| (id.to_string(), now + id * SECOND));
     assert_eq!(received(&store).await, expected.collect::<BTreeMap<_, _>>(), "each with the time of its own entry");
     let reasons: Vec<_> = entries(&ingest, &acme).await.into_iter().map(|entry| entry.reason).collect();
-    assert_eq!(reasons, ["missing_id"]);
+    assert_eq!(reasons, ["missing_time"]);
     ingest.stop().await;
 }
 

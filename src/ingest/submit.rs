@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::batch::{Pending, Stored};
 use super::dedupe::Part;
+use super::freshness::Held;
 use super::intake::{Intake, Intaker, bytes_of};
 use super::room::Room;
 use super::{Ingest, Lane, Payload, Receipt, quarantine_of, stopping};
@@ -46,9 +47,10 @@ impl Ingest {
         let _running = self.submits.token();
         let (lane, intaker) = self.lane(access, table)?;
         room.resize(payload.bytes()).await?;
-        let (taker, way, stamp) = (intaker.clone(), door.to_owned(), self.stamp(access.owner()));
+        let (taker, way) = (intaker.clone(), door.to_owned());
+        let (stamp, held) = self.stamp_held(table, access.owner());
         let intake = self.decode(move || taker.take(payload, &stamp, &way)).await?;
-        let Intake { good, bad, places, notes } = intake;
+        let Intake { good, bad, places, notes } = intake.held(held);
         let (good_bytes, bad_bytes) = (bytes_of(&good.rows), bad.as_ref().map_or(0, |bad| bytes_of(&bad.rows)));
         // Columns may take more than the text they came from.
         room.resize(good_bytes + bad_bytes).await?;
@@ -103,6 +105,12 @@ impl Ingest {
             event_bytes_max: self.limits.event_bytes_max,
             dimensions_max: self.limits.dimensions_max,
         }
+    }
+
+    /// The same, of events that are under way from now on.
+    pub(super) fn stamp_held(&self, table: &str, owner: Owner) -> (Stamp, Held) {
+        let (received, held) = self.under_way.enter(table, &owner, &self.clock);
+        (Stamp { received, ..self.stamp(owner) }, held)
     }
 
     /// Decodes on the blocking pool, as many requests at once as there are cores.

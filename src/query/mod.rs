@@ -29,6 +29,7 @@ mod entries_tests;
 mod error;
 mod growth;
 mod limits;
+mod newest_rows;
 mod opaque;
 mod parameters;
 mod plans;
@@ -46,6 +47,7 @@ mod tests;
 mod unsound;
 
 pub use engine::{Engine, QueryId};
+pub use newest_rows::Newest;
 pub use opaque::Opaque;
 pub use plans::Ready;
 pub use session::{Answer, CATALOG, Planned, SCHEMA, Session, VisibleTable};

@@ -225,6 +225,17 @@ impl Session {
             .collect()
     }
 
+    /// The name of a table's time column, whether the caller sees it or not.
+    pub(super) fn time_column(&self, table: &str) -> Option<String> {
+        let contract = self.view().tables.get(table)?.contract();
+        Some(contract.columns[contract.time].name.clone())
+    }
+
+    /// The time now, by the server's clock.
+    pub(super) fn now(&self) -> Micros {
+        self.engine.clock.now()
+    }
+
     /// Names of SQL functions by kind (scalar, aggregate, window), for SqlInfo.
     pub fn functions(&self) -> Vec<(String, &'static str)> {
         let state = &self.view().state;

@@ -79,6 +79,7 @@ use crate::contract::{Format, Reason};
 use crate::error::{Error, Result};
 use crate::lake::{Table, Tables};
 use crate::telemetry::Metrics;
+use crate::tenancy::Slots;
 
 use batch::Pending;
 use commit::Ending;
@@ -90,6 +91,8 @@ use store::Keeper;
 
 /// Requests that wait in one table's queue; their bytes are bounded by `queue_bytes_max`.
 const QUEUE_REQUESTS_MAX: usize = 1024;
+/// Requests of one tenant that wait to look through a quarantine.
+const LOOKS_WAITING_MAX: usize = 4;
 /// Tables whose ids are read at once at the start.
 const OPENING_MAX: usize = 4;
 
@@ -150,6 +153,7 @@ pub struct Ingest {
     under_way: Arc<UnderWay>,
     /// Who looks through quarantines, and changes them, takes turns.
     looks: Semaphore,
+    lookers: Slots,
     limits: IngestConfig,
     clock: Clock,
     metrics: Arc<Metrics>,
@@ -213,6 +217,7 @@ impl Ingest {
             decoders: Arc::new(Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from))),
             under_way: Arc::default(),
             looks: Semaphore::new(1),
+            lookers: Slots::new(1, LOOKS_WAITING_MAX, config.queue_wait_max),
             limits: config,
             clock,
             metrics,

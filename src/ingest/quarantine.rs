@@ -31,8 +31,8 @@ const LOOK_ROWS_MAX: u64 = 4_000_000;
 const COUNTS_MAX: usize = 10_000;
 /// Rows of one batch of the columns by which entries are found.
 const LIGHT_BATCH_ROWS: usize = 8_192;
-/// Rows of one batch with payloads.
-const PAYLOAD_BATCH_ROWS: usize = 8;
+/// Rows of one batch with payloads, each of which may be as large as a body: room is taken after each.
+const PAYLOAD_BATCH_ROWS: usize = 1;
 
 /// Which entries are meant: those for which all of it holds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -12,9 +12,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::{ArrayRef, RecordBatch, StringArray, TimestampMicrosecondArray, new_null_array};
 use bytes::{Bytes, BytesMut};
+use tokio::sync::SemaphorePermit;
 
 use super::batch::Stored;
 use super::dedupe::Part;
@@ -28,7 +30,7 @@ use crate::contract::{
     ColumnKind, Contract, Format, Owner, RESOLUTION, RESOLVED_BY, RESOLVES, Reason, Stamp, TenantId, decode_messages,
 };
 use crate::error::{Error, Result};
-use crate::tenancy::{Access, Scope};
+use crate::tenancy::{Access, Scope, Slot};
 
 /// Entries of one page, replayed, dropped or listed.
 pub(super) const PAGE_ENTRIES_MAX: usize = 1_000;
@@ -99,6 +101,12 @@ struct Again {
     faults: Vec<Option<(Reason, String)>>,
 }
 
+/// A turn to look through a quarantine.
+struct Turn<'a> {
+    _turn: SemaphorePermit<'a>,
+    _slot: Option<Slot>,
+}
+
 /// One table with its quarantine, for a caller who may work on it.
 struct Desk<'a> {
     lane: &'a Lane,
@@ -112,7 +120,7 @@ impl Ingest {
     /// The newest open entries, and how many there are. A tenant sees its own.
     pub async fn quarantine(&self, access: &Access, table: &str, pick: &Pick, limit: usize) -> Result<Listing> {
         let desk = self.desk(access, table, Scope::Read, pick)?;
-        let _turn = self.look().await?;
+        let _turn = self.look(access).await?;
         let mut found = desk.shelf.find(&desk.pick, &Want::Newest(limit.min(PAGE_ENTRIES_MAX))).await?;
         Ok(Listing { counts: found.take_counts(), entries: desk.shelf.read(&found, None).await? })
     }
@@ -126,7 +134,7 @@ impl Ingest {
         tenant: Option<&str>,
     ) -> Result<(Vec<Entry>, Room)> {
         let desk = self.desk(access, table, Scope::Read, &of_id(id, tenant))?;
-        let _turn = self.look().await?;
+        let _turn = self.look(access).await?;
         let found = desk.shelf.find(&desk.pick, &Want::Next(None, SHOWN_MAX)).await?;
         let mut room = self.room();
         let entries = desk.shelf.read(&found, Some(&mut room)).await?;
@@ -137,7 +145,7 @@ impl Ingest {
     pub async fn replay(&self, access: &Access, table: &str, pick: &Pick, page: Page) -> Result<Replayed> {
         let _running = self.submits.token();
         let desk = self.desk(access, table, Scope::Ingest, pick)?;
-        let _turn = self.look().await?;
+        let _turn = self.look(access).await?;
         let mut room = self.room();
         let (entries, more) = desk.page(page, Some(&mut room)).await?;
         let next = entries.last().filter(|_| more).map(Entry::mark);
@@ -160,7 +168,7 @@ impl Ingest {
     ) -> Result<Replayed> {
         let _running = self.submits.token();
         let desk = self.desk(access, table, Scope::Ingest, &of_id(id, tenant))?;
-        let _turn = self.look().await?;
+        let _turn = self.look(access).await?;
         let (entries, _) = desk.page(Page { after: None, limit: SHOWN_MAX }, None).await?;
         let first = entries.first().ok_or_else(|| no_entry(table, id))?;
         if entries.iter().any(|entry| entry.tenant != first.tenant) {
@@ -183,7 +191,7 @@ impl Ingest {
     pub async fn drop_quarantined(&self, access: &Access, table: &str, pick: &Pick, limit: usize) -> Result<Closed> {
         let _running = self.submits.token();
         let desk = self.desk(access, table, Scope::Ingest, pick)?;
-        let _turn = self.look().await?;
+        let _turn = self.look(access).await?;
         let (entries, more) = desk.page(Page { after: None, limit }, None).await?;
         let dropped = self.close(access, &desk, &entries.iter().collect::<Vec<_>>(), "dropped").await?;
         Ok(Closed { dropped: dropped.accepted, more })
@@ -222,14 +230,19 @@ impl Ingest {
         Ok(Desk { lane, intaker, queue, shelf: Shelf { table, keyer: intaker.keyer }, pick })
     }
 
-    /// A turn to look through a quarantine, and to change it: of two who replay an entry the second finds it closed.
-    async fn look(&self) -> Result<tokio::sync::SemaphorePermit<'_>> {
-        let turn = tokio::time::timeout(self.limits.queue_wait_max, self.looks.acquire()).await;
-        let turn = turn.map_err(|_| {
-            let busy = Error::limited("another request looks through a quarantine: send it again later");
-            busy.retry_after(std::time::Duration::from_secs(1))
-        })?;
-        turn.map_err(|_| stopping())
+    /// A turn to look through a quarantine, and to change it: of two who replay an entry the second finds it closed. One
+    /// request of a tenant waits for it at a time, so that a tenant which asks without end leaves turns to others.
+    async fn look(&self, access: &Access) -> Result<Turn<'_>> {
+        let busy = || {
+            let busy = Error::limited("other requests look through quarantines: send it again later");
+            busy.retry_after(Duration::from_secs(1))
+        };
+        let slot = match access.owner() {
+            Owner::Tenant(tenant) => Some(self.lookers.take(&tenant).await.map_err(|_| busy())?),
+            Owner::PerEvent => None,
+        };
+        let turn = tokio::time::timeout(self.limits.queue_wait_max, self.looks.acquire()).await.map_err(|_| busy())?;
+        Ok(Turn { _turn: turn.map_err(|_| stopping())?, _slot: slot })
     }
 
     async fn blocking(&self, decoding: impl FnOnce() -> Result<Again> + Send + 'static) -> Result<Again> {

@@ -95,8 +95,8 @@ async fn tables_are_shown_by_what_the_caller_sees() {
 async fn freshness_is_told_to_each_of_its_own() {
     let house = House::open().await;
     answer(house.post(NDJSON, None, lines(["a"])).await).await;
-    let ask = |tenant| {
-        let scope = if tenant == None { Scope::Admin } else { Scope::Read };
+    let ask = |tenant: Option<&str>| {
+        let scope = if tenant.is_some() { Scope::Read } else { Scope::Admin };
         token(tenant, &[scope])
     };
     let path = "/v1/tables/calls/freshness";

@@ -70,6 +70,7 @@ impl Server {
         let http_doors = http::Doors {
             verifier: verifier.clone(),
             ingest: ingest.clone(),
+            engine: engine.clone(),
             metrics: metrics.clone(),
             clock: clock.clone(),
             limits: config.ingest.clone(),

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   arguments ─► Cli ─► serve, demo, token, config, transform  (with the checked configuration)
-//!                   └─► ingest, query, tables       (clients of a running server: address and token are enough)
+//!                   └─► ingest, quarantine, query, tables (clients of a running server: address and token are enough)
 //!                   └─► completions
 //! ```
 //!
@@ -17,6 +17,7 @@ mod token;
 
 mod chunks;
 mod ingest;
+mod quarantine;
 
 mod query;
 mod tables;
@@ -64,6 +65,7 @@ enum Command {
     Demo(demo::Args),
     Token(token::Args),
     Ingest(ingest::Args),
+    Quarantine(quarantine::Args),
     Query(query::Args),
     Config(config::Args),
     Transform(transform::Args),
@@ -96,6 +98,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Demo(args) => demo::run(args, load()?)?,
         Command::Token(args) => token::run(args, &load()?)?,
         Command::Ingest(args) => ingest::run(args)?,
+        Command::Quarantine(args) => quarantine::run(args)?,
         Command::Query(args) => query::run(args)?,
         Command::Config(args) => config::run(args, &load()?)?,
         Command::Transform(args) => transform::run(args, &load()?)?,
@@ -208,6 +211,11 @@ mod tests {
         for sub in command.get_subcommands_mut().filter(|sub| sub.get_name() != "help") {
             let help = sub.render_help();
             text.push_str(&format!("\n--- {}\n{help}", sub.get_name()));
+            let name = sub.get_name().to_owned();
+            for inner in sub.get_subcommands_mut().filter(|inner| inner.get_name() != "help") {
+                let help = inner.render_help();
+                text.push_str(&format!("\n--- {name} {}\n{help}", inner.get_name()));
+            }
         }
         insta::assert_snapshot!(text);
     }

@@ -8,6 +8,7 @@ use std::path::Path;
 use super::fields::{Encoding, Field, Leaf, Node, Target, Tree};
 use super::latest::{self, Chosen};
 use super::proto;
+use super::resolved::{RESOLUTION, RESOLVED_BY, RESOLVES};
 use super::table::{Column, ColumnKind, Contract, EVENT_DATE, RECEIVED_TIME};
 use crate::config::{ColumnConfig, TableConfig, TimeUnit};
 use crate::error::{Error, Result, did_you_mean};
@@ -17,7 +18,7 @@ pub(super) const COLUMNS_MAX: usize = 1024;
 /// Bytes of one column's name.
 const NAME_BYTES_MAX: usize = 128;
 /// Columns of every quarantine beside the tenant's.
-const QUARANTINE_COLUMNS: [(&str, ColumnKind, &str); 7] = [
+const QUARANTINE_COLUMNS: [(&str, ColumnKind, &str); 11] = [
     ("event_time", ColumnKind::Timestamp, "When it was rejected: the receive time"),
     ("quarantine_id", ColumnKind::Text, "Names the rejected event"),
     ("source_table", ColumnKind::Text, "The table it was sent to"),
@@ -25,6 +26,10 @@ const QUARANTINE_COLUMNS: [(&str, ColumnKind, &str); 7] = [
     ("detail", ColumnKind::Text, "What is wrong with it, and the way out"),
     ("place", ColumnKind::Text, "The door it came through, the request, and its index in it"),
     ("payload", ColumnKind::Bytes, "The bytes received"),
+    ("format", ColumnKind::Text, "How the payload is written: json or protobuf"),
+    (RESOLVES, ColumnKind::Text, "Of a row that closes an entry: the entry's `quarantine_id`"),
+    (RESOLUTION, ColumnKind::Text, "Of a row that closes an entry: replayed or dropped"),
+    (RESOLVED_BY, ColumnKind::Text, "Of a row that closes an entry: the subject of the token that closed it"),
 ];
 
 /// What a declaration says, in its own order.

@@ -15,6 +15,7 @@ mod table;
 mod declare;
 mod latest;
 mod proto;
+mod resolved;
 
 mod fields;
 
@@ -47,6 +48,7 @@ mod tests;
 
 pub use latest::Latest;
 pub use reject::{Reason, Reject};
+pub use resolved::{RESOLUTION, RESOLVED_BY, RESOLVES};
 pub use table::{Column, ColumnKind, Contract, EVENT_DATE, RECEIVED_TIME};
 
 use std::fmt;
@@ -75,6 +77,25 @@ pub enum Format {
     Protobuf,
     /// An Arrow IPC stream.
     ArrowIpc,
+}
+
+impl Format {
+    /// The word for the format of a rejected event's bytes: an Arrow row is kept as JSON.
+    pub fn kept_as(self) -> &'static str {
+        match self {
+            Self::Json | Self::ArrowIpc => "json",
+            Self::Protobuf => "protobuf",
+        }
+    }
+
+    /// The format of this word. Entries of a time before it was stored have none: what begins like an object is JSON.
+    pub fn of_kept(word: Option<&str>, bytes: &[u8]) -> Self {
+        match word {
+            Some("protobuf") => Self::Protobuf,
+            None if !bytes.trim_ascii_start().starts_with(b"{") => Self::Protobuf,
+            _ => Self::Json,
+        }
+    }
 }
 
 /// Who owns the decoded events.

@@ -13,6 +13,7 @@ use arrow::record_batch::RecordBatch;
 use super::declare::{self, Declared, Keys};
 use super::fields::{Target, Tree};
 use super::latest::Latest;
+use super::resolved::RESOLVES;
 use crate::config::TableConfig;
 use crate::error::Result;
 
@@ -80,6 +81,8 @@ pub struct Contract {
     pub map: Option<usize>,
     /// Which versions the table shows, when not all.
     pub latest: Option<Latest>,
+    /// Of a quarantine: the index of the column in which a row names the entry that it closes.
+    pub resolves: Option<usize>,
     /// How fields find their columns.
     pub(super) tree: Tree,
     /// Whether unknown fields go to the map column; else an event with one is rejected.
@@ -101,10 +104,13 @@ impl Contract {
 
     /// The contract of a table's quarantine, `<table>_quarantine`: tenant (nullable in fact as "" for unknown owners),
     /// `event_time` (= receive time), `quarantine_id`, `received_time`, `source_table`, `reason`, `detail`, `place`
-    /// (door, request, index), `payload` (bytes).
+    /// (door, request, index), `payload` (bytes), its `format`; and three columns of rows that close an entry, which are
+    /// no events and which nobody sees in SQL (see [`Contract::is_shown`]).
     pub fn quarantine_of(table: &Contract) -> Self {
         let (declared, keys) = declare::quarantine(table);
-        Self::assemble(format!("{}_quarantine", table.name), declared, keys, crate::config::TimeUnit::Micros)
+        let name = format!("{}_quarantine", table.name);
+        let contract = Self::assemble(name, declared, keys, crate::config::TimeUnit::Micros);
+        Self { resolves: contract.column(RESOLVES), ..contract }
     }
 
     /// The Arrow schema of its files, without [`EVENT_DATE`]. Tenant, time, id and receive time are not null.
@@ -153,6 +159,7 @@ impl Contract {
             received: 3,
             map,
             latest,
+            resolves: None,
             columns,
             tree,
             unknown_to_map,

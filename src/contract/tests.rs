@@ -86,8 +86,15 @@ fn the_quarantine_has_the_tenant_column_of_its_table() {
             ("detail", "text"),
             ("place", "text"),
             ("payload", "bytes"),
+            ("format", "text"),
+            ("resolves", "text"),
+            ("resolution", "text"),
+            ("resolved_by", "text"),
         ]
     );
+    let hidden: Vec<_> = columns.iter().map(|(name, _)| *name).filter(|name| !quarantine.is_shown(name)).collect();
+    assert_eq!(hidden, ["resolves", "resolution", "resolved_by"]);
+    assert!(voice().is_shown("resolves"), "a table may have a column of that name");
 }
 
 /// One fault of a declaration: what was done to a good one, and what the error says.

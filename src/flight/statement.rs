@@ -13,6 +13,7 @@ use arrow_flight::{
     FlightData, FlightDescriptor, FlightEndpoint, FlightInfo, IpcMessage, PollInfo, SchemaAsIpc, SchemaResult, Ticket,
 };
 use bytes::Bytes;
+use chrono::{DateTime, SecondsFormat};
 use futures::stream::BoxStream;
 use futures::{StreamExt, stream};
 use uuid::Uuid;
@@ -32,6 +33,8 @@ struct Outline {
     schema: SchemaRef,
     ordered: bool,
     purpose: Purpose,
+    /// How fresh its tables are, as JSON; empty when there is nothing to say.
+    freshness: Bytes,
 }
 
 impl Door {
@@ -48,6 +51,7 @@ impl Door {
         Ok(FlightInfo {
             schema: schema_bytes(&outline.schema)?,
             ordered: outline.ordered,
+            app_metadata: outline.freshness,
             ..FlightInfo::new().with_descriptor(descriptor).with_endpoint(endpoint)
         })
     }
@@ -94,7 +98,8 @@ impl Door {
             Query::Statement(sql) => Statement::new(sql, None)?,
             Query::Prepared(handle) => self.prepared(caller, &handle)?,
             Query::Catalog(command, bytes) => {
-                return Ok(Outline { schema: command.schema(), ordered: true, purpose: Purpose::Catalog(bytes) });
+                let (schema, purpose) = (command.schema(), Purpose::Catalog(bytes));
+                return Ok(Outline { schema, ordered: true, purpose, freshness: Bytes::new() });
             }
         };
         let session = self.doors.engine.session(&caller.access)?;
@@ -102,7 +107,20 @@ impl Door {
         Ok(Outline {
             schema: wire_schema(&planned.schema, caller.types),
             ordered: planned.ordered,
+            freshness: self.freshness(caller, &planned),
             purpose: Purpose::Answer(statement),
+        })
+    }
+
+    /// `{"complete_until": "…"}`: the receive time before which all that this server has received for the tables of the
+    /// statement is in its answer. Empty when it reads none, or anything that is no table for events.
+    fn freshness(&self, caller: &Caller, planned: &Planned) -> Bytes {
+        let told = planned.sources().into_iter().map(|table| self.doors.ingest.freshness(&caller.access, &table));
+        let told: Result<Vec<_>> = told.collect();
+        let until = told.unwrap_or_default().into_iter().map(|told| told.complete_until).min();
+        until.and_then(DateTime::from_timestamp_micros).map_or_else(Bytes::new, |until| {
+            let until = until.to_rfc3339_opts(SecondsFormat::Micros, true);
+            serde_json::json!({ "complete_until": until }).to_string().into()
         })
     }
 

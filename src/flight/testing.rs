@@ -23,7 +23,7 @@ use tonic::transport::Channel;
 use tonic::{IntoRequest, Request, Status};
 
 use super::*;
-use crate::config::{IngestConfig, QueryConfig};
+use crate::config::{IngestConfig, PolicyConfig, QueryConfig};
 use crate::lake::Tables;
 use crate::tenancy::{Mint, Scope, testing as tokens};
 
@@ -40,10 +40,19 @@ pub(super) struct House {
 
 impl House {
     pub(super) async fn open(config: FlightConfig) -> Self {
-        let (clock, metrics, tables) = (Clock::System, Arc::new(Metrics::default()), Arc::new(Tables::new()));
+        Self::over(config, Arc::new(Tables::new()), &BTreeMap::new()).await
+    }
+
+    /// The same over tables.
+    pub(super) async fn over(
+        config: FlightConfig,
+        tables: Arc<Tables>,
+        policy: &BTreeMap<String, PolicyConfig>,
+    ) -> Self {
+        let (clock, metrics) = (Clock::System, Arc::new(Metrics::default()));
         let engine = Engine::new(tables.clone(), QueryConfig::default(), clock.clone(), metrics.clone()).unwrap();
         let ingest = Ingest::start(tables, IngestConfig::default(), clock.clone(), metrics.clone()).await.unwrap();
-        let verifier = Arc::new(Verifier::new(&tokens::auth(), &BTreeMap::new(), clock.clone()).unwrap());
+        let verifier = Arc::new(Verifier::new(&tokens::auth(), policy, clock.clone()).unwrap());
         let doors = Doors { verifier, engine: engine.clone(), ingest, metrics, clock };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("grpc://{}", listener.local_addr().unwrap());

@@ -130,6 +130,30 @@ async fn all_schemas_of_an_answer_are_one() {
 }
 
 #[tokio::test]
+async fn an_answer_says_up_to_when_its_tables_are_complete() {
+    let tables = crate::ingest::testing::open(&crate::ingest::testing::memory()).await;
+    let policy = std::collections::BTreeMap::from([("calls".to_owned(), crate::config::PolicyConfig::default())]);
+    let house = House::over(crate::config::FlightConfig::default(), tables, &policy).await;
+    let mut call = house.caller("acme").await;
+    for (sql, told) in [
+        ("SELECT count(*) FROM calls", true),
+        ("SELECT 1 WHERE EXISTS (SELECT 1 FROM calls a, calls b)", true),
+        ("SELECT 1", false),
+        ("SELECT * FROM calls_quarantine", false),
+        ("SELECT count(*) FROM calls, generate_series(1, 2)", false),
+    ] {
+        let before = chrono::DateTime::from_timestamp_micros(crate::clock::Clock::System.now()).unwrap();
+        let info = call.info(&statement(sql)).await.unwrap();
+        let metadata: serde_json::Value = serde_json::from_slice(&info.app_metadata).unwrap_or_default();
+        let until =
+            metadata["complete_until"].as_str().map(|until| until.parse::<chrono::DateTime<chrono::Utc>>().unwrap());
+        assert_eq!(until.is_some_and(|until| until >= before), told, "{sql}: {metadata}");
+        assert_eq!(info.app_metadata.is_empty(), !told, "{sql}");
+    }
+    house.close().await.unwrap();
+}
+
+#[tokio::test]
 async fn an_order_is_told_and_kept() {
     let house = House::default().await;
     let mut call = house.caller("acme").await;

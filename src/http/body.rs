@@ -31,8 +31,8 @@ const DISCARDED_BYTES_MAX: usize = 256 * 1024;
 /// The bounds of one body.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bounds {
-    bytes_max: usize,
-    expansion_max: usize,
+    pub(super) bytes_max: usize,
+    pub(super) expansion_max: usize,
 }
 
 impl From<&IngestConfig> for Bounds {

@@ -14,11 +14,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Doors, serve};
 use crate::clock::Clock;
-use crate::config::{HttpConfig, IngestConfig, PolicyConfig};
+use crate::config::{HttpConfig, IngestConfig, PolicyConfig, QueryConfig};
 use crate::error::Result;
 use crate::ingest::Ingest;
 use crate::ingest::testing::{TABLE, limits, memory, start};
 use crate::lake::Store;
+use crate::query::Engine;
 use crate::tenancy::testing::auth;
 use crate::tenancy::{Mint, Scope, Verifier};
 
@@ -47,7 +48,10 @@ impl House {
             TABLE.to_owned(),
             PolicyConfig { columns: vec!["event_time".into(), "event_id".into()], ..PolicyConfig::default() },
         )]);
+        let engine =
+            Engine::new(ingest.tables().clone(), QueryConfig::default(), Clock::System, Arc::default()).unwrap();
         let doors = Doors {
+            engine,
             verifier: Arc::new(Verifier::new(&auth(), &policy, Clock::System).unwrap()),
             ingest: ingest.clone(),
             metrics: Arc::default(),

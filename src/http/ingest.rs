@@ -2,14 +2,16 @@
 //!
 //! 200 means that the body was read: each event is stored, was stored before, or is in quarantine, and the receipt says
 //! how many of each, even if all of them are in quarantine. 400 means that nothing in the body could be told apart.
+//! With `?ack=received` it is 202 before the commit, and a promise in place of the receipt.
 
 use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Extension, Path, State};
-use axum::http::HeaderMap;
 use axum::http::header::CONTENT_LENGTH;
+use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::response::{IntoResponse as _, Response};
 use axum::{Json, extract::Request};
 use serde::Serialize;
 
@@ -19,7 +21,7 @@ use super::error::Problem;
 use super::observe::RequestId;
 use super::{Door, media};
 use crate::error::Error;
-use crate::ingest::{Payload, Receipt};
+use crate::ingest::{Payload, Promise, Receipt, RejectNote};
 
 /// A receipt in the web's words.
 #[derive(Debug, Serialize)]
@@ -39,14 +41,53 @@ struct RejectBody {
     detail: String,
 }
 
+/// A promise in the web's words.
+#[derive(Debug, Serialize)]
+struct PromiseBody {
+    ack: &'static str,
+    received: u64,
+    rejected: u64,
+    rejects: Vec<RejectBody>,
+}
+
+/// When the sender wants its answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ack {
+    /// After the commit.
+    Committed,
+    /// When the events are in the queue.
+    Received,
+}
+
+impl Ack {
+    /// What the URL's query says; other parts of it are left alone, as ever.
+    fn of(uri: &Uri) -> Result<Self, Error> {
+        let query = uri.query().unwrap_or_default().split('&');
+        let mut said = query.filter_map(|part| part.strip_prefix("ack="));
+        match (said.next(), said.next()) {
+            (None | Some("committed"), None) => Ok(Self::Committed),
+            (Some("received"), None) => Ok(Self::Received),
+            _ => Err(Error::invalid("`ack` is `committed` or `received`, and stands once")),
+        }
+    }
+}
+
+impl From<Promise> for PromiseBody {
+    fn from(promise: Promise) -> Self {
+        let rejects = promise.rejects.into_iter().map(RejectBody::from).collect();
+        Self { ack: "received", received: promise.received, rejected: promise.rejected, rejects }
+    }
+}
+
+impl From<RejectNote> for RejectBody {
+    fn from(reject: RejectNote) -> Self {
+        Self { index: reject.index, reason: reject.reason.as_str(), detail: reject.detail }
+    }
+}
+
 impl From<Receipt> for ReceiptBody {
     fn from(receipt: Receipt) -> Self {
-        let rejects = receipt.rejects.into_iter();
-        let rejects = rejects.map(|reject| RejectBody {
-            index: reject.index,
-            reason: reject.reason.as_str(),
-            detail: reject.detail,
-        });
+        let rejects = receipt.rejects.into_iter().map(RejectBody::from);
         Self {
             accepted: receipt.accepted,
             duplicate: receipt.duplicate,
@@ -64,23 +105,30 @@ pub(super) async fn events(
     table: Result<Path<String>, PathRejection>,
     Extension(RequestId(id)): Extension<RequestId>,
     request: Request,
-) -> Result<Json<ReceiptBody>, Problem> {
+) -> Result<Response, Problem> {
     let (head, mut body) = request.into_parts();
     let taken = match table {
-        Ok(Path(table)) => take(&door, &table, &head.headers, &mut body, &format!("http {id}")).await,
+        Ok(Path(table)) => take(&door, &table, (&head.uri, &head.headers), &mut body, &format!("http {id}")).await,
         Err(_) => Err(Error::invalid("the table's name in the path is not UTF-8").into()),
     };
     if taken.is_err() {
         body::discard(&mut body).await;
     }
-    taken.map(|receipt| Json(receipt.into()))
+    taken
 }
 
 /// Refuses what can be refused before the body is read, then reads and submits it.
-async fn take(door: &Door, table: &str, headers: &HeaderMap, body: &mut Body, way: &str) -> Result<Receipt, Problem> {
+async fn take(
+    door: &Door,
+    table: &str,
+    (uri, headers): (&Uri, &HeaderMap),
+    body: &mut Body,
+    way: &str,
+) -> Result<Response, Problem> {
     let doors = &door.doors;
     let access = caller(door, headers).await?;
     doors.ingest.check(&access, table)?;
+    let ack = Ack::of(uri)?;
     let (format, encoding) = (media::format(headers)?, media::encoding(headers)?);
     let announced = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
     if announced.is_some_and(|bytes| bytes > doors.limits.body_bytes_max) {
@@ -90,5 +138,15 @@ async fn take(door: &Door, table: &str, headers: &HeaderMap, body: &mut Body, wa
     }
     let mut room = doors.ingest.room();
     let plain = body::read(body, encoding, Bounds::from(&doors.limits), &mut room, &doors.metrics).await?;
-    Ok(doors.ingest.submit_in(room, &access, table, Payload::Encoded(format, plain), way).await?)
+    let payload = Payload::Encoded(format, plain);
+    match ack {
+        Ack::Committed => {
+            let receipt = doors.ingest.submit_in(room, &access, table, payload, way).await?;
+            Ok(Json(ReceiptBody::from(receipt)).into_response())
+        }
+        Ack::Received => {
+            let promise = doors.ingest.submit_received(room, &access, table, payload, way).await?;
+            Ok((StatusCode::ACCEPTED, Json(PromiseBody::from(promise))).into_response())
+        }
+    }
 }

@@ -1,9 +1,11 @@
-//! The web door: ingest, the list of tables, health and metrics. Every route on this page. The only module that knows
+//! The web door: ingest, quarantines, the list of tables, health and metrics. Every route on this page. The only module that knows
 //! axum and hyper.
 //!
 //! ```text
 //!   connection (bounded) ─► observe (id, time, metrics) ─► events ─► caller ─► media ─► body ─► Ingest ─► receipt
 //!                                                       ├► tables ─► caller
+//!                                                       ├► freshness ─► caller ─► Ingest, and a session for the newest rows
+//!                                                       ├► quarantine ─► caller ─► Ingest (show, replay, drop)
 //!                                                       ├► metrics ─► caller (operators)
 //!                                                       └► healthz, readyz
 //! ```
@@ -12,7 +14,9 @@
 //! **Invariant:** every answer is JSON with a request id, also for a path, method or failure that nobody foresaw.
 //! `/metrics` alone is text; a head that is too large or no HTTP is refused by `connection`, without a body.
 
+mod freshness;
 mod ingest;
+mod quarantine;
 
 mod ops;
 
@@ -47,6 +51,7 @@ use crate::clock::Clock;
 use crate::config::{HttpConfig, IngestConfig};
 use crate::error::{Error, Result};
 use crate::ingest::Ingest;
+use crate::query::Engine;
 use crate::telemetry::Metrics;
 use crate::tenancy::Verifier;
 
@@ -59,6 +64,8 @@ pub struct Doors {
     pub verifier: Arc<Verifier>,
     /// Events.
     pub ingest: Arc<Ingest>,
+    /// Questions: the newest of a tenant's own rows.
+    pub engine: Arc<Engine>,
     /// Metrics.
     pub metrics: Arc<Metrics>,
     /// Time.
@@ -92,6 +99,13 @@ fn routes(door: Arc<Door>) -> Router {
     Router::new()
         .route("/v1/tables", get(ops::tables))
         .route("/v1/tables/{table}/events", post(ingest::events))
+        .route("/v1/tables/{table}/freshness", get(freshness::freshness))
+        .route("/v1/quarantine", get(quarantine::counts))
+        .route("/v1/tables/{table}/quarantine", get(quarantine::list))
+        .route("/v1/tables/{table}/quarantine/replay", post(quarantine::replay))
+        .route("/v1/tables/{table}/quarantine/drop", post(quarantine::discard))
+        .route("/v1/tables/{table}/quarantine/{id}", get(quarantine::show))
+        .route("/v1/tables/{table}/quarantine/{id}/replay", post(quarantine::replay_fixed))
         .route("/metrics", get(ops::metrics))
         .route("/healthz", get(ops::healthz))
         .route("/readyz", get(ops::readyz))

@@ -1,12 +1,13 @@
 //! The web door as clients meet it: real requests over a real listener, and what the lake holds after them.
 
 use bytes::Bytes;
-use reqwest::header::ALLOW;
+use reqwest::Method;
+use reqwest::header::{ALLOW, CONTENT_TYPE, HeaderValue};
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use super::house::{House, JSON, NDJSON, acme, answer, gzip, kind, token, zstd};
+use super::house::{House, JSON, NDJSON, acme, answer, bearer, gzip, kind, token, zstd};
 use crate::config::HttpConfig;
 use crate::ingest::testing::{QUARANTINE, TABLE, limits, lines, stored};
 use crate::tenancy::Scope;
@@ -88,6 +89,103 @@ async fn tables_are_shown_by_what_the_caller_sees() {
     assert_eq!(calls["columns"][0]["type"], "timestamp");
     assert_eq!(answer(house.get("/v1/tables", "").await).await.0, 401);
     house.close().await;
+}
+
+#[tokio::test]
+async fn freshness_is_told_to_each_of_its_own() {
+    let house = House::open().await;
+    answer(house.post(NDJSON, None, lines(["a"])).await).await;
+    let ask = |tenant: Option<&str>| {
+        let scope = if tenant.is_some() { Scope::Read } else { Scope::Admin };
+        token(tenant, &[scope])
+    };
+    let path = "/v1/tables/calls/freshness";
+    let (status, told) = answer(house.get(path, &ask(Some("acme"))).await).await;
+    assert_eq!((status, &told["newest_event_time"]), (200, &json!("2026-03-01T12:00:00.000000Z")), "{told}");
+    assert!(told["complete_until"] == told["now"] && told.get("version").is_none(), "{told}");
+    assert!(told["newest_received_time"].is_null(), "the policy hides the column: {told}");
+    let (_, told) = answer(house.get(path, &ask(Some("globex"))).await).await;
+    assert!(told["newest_event_time"].is_null() && told["newest_received_time"].is_null(), "{told}");
+    let (_, told) = answer(house.get(path, &ask(None)).await).await;
+    assert!(told["version"].as_u64() > Some(0) && told["newest_received_time"].is_string(), "{told}");
+    assert!(told.get("newest_event_time").is_none(), "{told}");
+    for (token, path, expected) in [
+        (acme(), path, 403),
+        (ask(Some("acme")), "/v1/tables/calls_quarantine/freshness", 404),
+        (ask(None), "/v1/tables/other/freshness", 404),
+        (String::new(), path, 401),
+    ] {
+        assert_eq!(answer(house.get(path, &token).await).await.0, expected, "{path}");
+    }
+    house.close().await;
+}
+
+#[tokio::test]
+async fn quarantines_are_shown_replayed_and_dropped() {
+    let house = House::open().await;
+    answer(house.post(NDJSON, None, "{\"event_time\":1,\"mos\":1}\n{\"event_id\":\"b\",\"mos\":\"\u{e9}\"}\n").await)
+        .await;
+    let operator = token(None, &[Scope::Admin]);
+    let post = |path: String, body: &'static str| {
+        let mut headers = bearer(&operator);
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(JSON));
+        let house = &house;
+        async move { answer(house.request(Method::POST, &path, headers, body).await).await }
+    };
+    let (status, listed) = answer(house.get("/v1/tables/calls/quarantine?limit=5", &operator).await).await;
+    assert_eq!((status, listed["entries"].as_array().unwrap().len()), (200, 2), "{listed}");
+    let (_, counted) = answer(house.get("/v1/quarantine?tenant=acme", &operator).await).await;
+    assert_eq!(counted["counts"].as_array().unwrap().len(), 2, "{counted}");
+    let missing = listed["entries"].as_array().unwrap().iter().find(|entry| entry["reason"] == "missing_id").unwrap();
+    let entry = format!("/v1/tables/calls/quarantine/{}", missing["id"].as_str().unwrap());
+    let (_, shown) = answer(house.get(&entry, &operator).await).await;
+    assert_eq!(shown["entries"][0]["payload"], "{\"event_time\":1,\"mos\":1}", "{shown}");
+
+    let quarantine = |verb: &str| format!("/v1/tables/calls/quarantine/{verb}");
+    let (status, told) = post(quarantine("replay"), "").await;
+    assert_eq!((status, &told["rejected"], &told["next"]), (200, &json!(2), &json!(null)), "{told}");
+    let fixed = "{\"event_id\":\"a\",\"event_time\":1}";
+    let (status, told) = post(format!("{entry}/replay"), fixed).await;
+    assert_eq!((status, &told["accepted"]), (200, &json!(1)), "{told}");
+    assert_eq!(post(format!("{entry}/replay"), fixed).await.0, 404);
+    for (body, expected) in [("", 400), ("{\"reasons\":[]}", 400), ("{\"since\":\"yesterday\"}", 400), ("[", 400)] {
+        let (status, told) = post(quarantine("drop"), body).await;
+        assert_eq!((status, kind(&told)), (expected, "invalid"), "{body}");
+    }
+    let (status, told) = post(quarantine("drop"), "{\"all\":true}").await;
+    assert_eq!((status, told), (200, json!({ "dropped": 1, "more": false })));
+    for (path, expected) in [("?limit=x", 400), ("?who=x", 400), ("/none", 404), ("?limit=0", 200)] {
+        let path = format!("/v1/tables/calls/quarantine{path}");
+        assert_eq!(answer(house.get(&path, &operator).await).await.0, expected, "{path}");
+    }
+    // The policy of acme hides columns, and so the whole quarantine.
+    let reader = token(Some("acme"), &[Scope::Read]);
+    assert_eq!(answer(house.get("/v1/tables/calls/quarantine", &reader).await).await.0, 404);
+    assert_eq!(answer(house.get("/v1/quarantine", &reader).await).await, (200, json!({ "counts": [] })));
+    house.close().await;
+}
+
+#[tokio::test]
+async fn a_sender_may_ask_for_its_answer_before_the_commit() {
+    let house = House::open().await;
+    let post = |query: &str, ids: &'static str| {
+        let path = format!("/v1/tables/calls/events{query}");
+        let mut headers = bearer(&acme());
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(NDJSON));
+        let house = &house;
+        async move { answer(house.request(Method::POST, &path, headers, lines([ids]) + "{}\n").await).await }
+    };
+    let (status, promise) = post("?ack=received", "a").await;
+    assert_eq!((status, &promise["ack"], &promise["received"]), (202, &json!("received"), &json!(1)), "{promise}");
+    assert_eq!((&promise["rejected"], &promise["rejects"][0]["index"]), (&json!(1), &json!(1)), "{promise}");
+    for (query, expected) in [("?ack=committed", 200), ("?other=1", 200), ("?ack=never", 400), ("?ack=", 400)] {
+        assert_eq!(post(query, "b").await.0, expected, "{query}");
+    }
+    let (store, ingest) = (house.store.clone(), house.ingest.clone());
+    house.close().await;
+    assert_eq!(ingest.queued_bytes(), 0);
+    let ids: Vec<String> = stored(&store, TABLE).await.into_iter().map(|(_, id)| id).collect();
+    assert_eq!(ids, ["a", "b"]);
 }
 
 #[tokio::test]

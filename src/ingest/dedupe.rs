@@ -10,6 +10,7 @@
 use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::hash::Hasher as _;
+use std::sync::Arc;
 
 use arrow::array::{Array, AsArray as _, BooleanArray, RecordBatch};
 use arrow::compute::{concat_batches, filter_record_batch};
@@ -18,6 +19,7 @@ use hashbrown::hash_table::Entry;
 use siphasher::sip128::{Hasher128 as _, SipHasher13};
 
 use super::content::UNKNOWN;
+use super::freshness::Held;
 use crate::error::{Error, Result};
 
 /// One event: 96 bits of the hash of its (tenant, id), and 32 of its content, if that is known.
@@ -71,7 +73,7 @@ impl Keyer {
     }
 
     /// The hash of one event. The tenant's length keeps ("a", "bc") and ("ab", "c") apart.
-    fn hash(&self, tenant: &str, id: &str) -> u128 {
+    pub(super) fn hash(&self, tenant: &str, id: &str) -> u128 {
         let mut hasher = self.0;
         hasher.write_usize(tenant.len());
         hasher.write(tenant.as_bytes());
@@ -170,6 +172,8 @@ pub(super) struct Part {
     pub(super) rows: RecordBatch,
     /// One a row.
     pub(super) marks: Vec<Mark>,
+    /// Says that they are under way.
+    pub(super) held: Option<Arc<Held>>,
 }
 
 /// What remains of a batch after dedupe.
@@ -271,7 +275,6 @@ fn internal(cause: arrow::error::ArrowError, what: &'static str) -> Error {
 #[cfg(test)]
 mod tests {
     use std::collections::VecDeque;
-    use std::sync::Arc;
 
     use arrow::array::{ArrayRef, StringArray};
 
@@ -284,7 +287,7 @@ mod tests {
         let contents: Vec<u32> = rows.iter().map(|row| row.2).collect();
         let rows = RecordBatch::try_from_iter([("tenant", tenants), ("id", ids)]).unwrap();
         let marks = keyer.marks(&rows, 0, 1, &contents).unwrap();
-        Part { rows, marks }
+        Part { rows, marks, held: None }
     }
 
     #[test]

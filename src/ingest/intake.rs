@@ -9,18 +9,20 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BinaryArray, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::array::{ArrayRef, BinaryArray, RecordBatch, StringArray, TimestampMicrosecondArray, new_null_array};
 use arrow::compute::concat_batches;
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
 use super::content::fingerprints;
 use super::dedupe::{Keyer, Part};
+use super::freshness::Held;
 use super::haul::{Fate, Message};
 use super::{Payload, RejectNote};
 use crate::clock::Micros;
 use crate::contract::{
-    ColumnKind, Contract, Format, Owner, Reject, Stamp, TenantId, decode, decode_arrow, decode_messages,
+    ColumnKind, Contract, Format, Owner, RESOLUTION, RESOLVED_BY, RESOLVES, Reject, Stamp, TenantId, decode,
+    decode_arrow, decode_messages,
 };
 use crate::error::{Error, Result};
 
@@ -38,6 +40,17 @@ pub(super) struct Intake {
     pub(super) places: Vec<u64>,
     /// What the sender is told of the first of them.
     pub(super) notes: Vec<RejectNote>,
+}
+
+impl Intake {
+    /// The same, under way until its rows are settled.
+    pub(super) fn held(mut self, held: Held) -> Self {
+        let held = Arc::new(held);
+        for part in [Some(&mut self.good), self.bad.as_mut()].into_iter().flatten() {
+            part.held = Some(held.clone());
+        }
+        self
+    }
 }
 
 /// What decoding needs beside the payload.
@@ -59,8 +72,9 @@ struct Name {
 impl Intaker {
     /// Decodes, and turns rejects into rows. `Invalid` only when the payload as a whole cannot be read.
     pub(super) fn take(&self, payload: Payload, stamp: &Stamp, door: &str) -> Result<Intake> {
+        let kept_as = payload.format().kept_as();
         let (rows, rejects) = self.decode(payload, stamp)?;
-        self.intake(rows, &rejects, stamp, |reject| Name {
+        self.intake(rows, &rejects, (stamp, kept_as), |reject| Name {
             // What it is and where it stood in its request, so that a retry finds the same name.
             id: digest(&[&reject.index.to_le_bytes(), reject.reason.as_str().as_bytes(), &[0], &reject.bytes]),
             place: format!("{door}, event {}", reject.index),
@@ -77,7 +91,7 @@ impl Intaker {
         source: &str,
     ) -> Result<Intake> {
         let (rows, rejects) = self.decode_messages(format, body, messages, stamp)?;
-        self.intake_messages(rows, &rejects, messages, stamp, source)
+        self.intake_messages(rows, &rejects, messages, (stamp, format.kept_as()), source)
     }
 
     /// Rows and rejects of messages, the rejects named by their places in the topic.
@@ -86,10 +100,10 @@ impl Intaker {
         rows: RecordBatch,
         rejects: &[Reject],
         messages: &[Message],
-        stamp: &Stamp,
+        (stamp, kept_as): (&Stamp, &'static str),
         source: &str,
     ) -> Result<Intake> {
-        self.intake(rows, rejects, stamp, |reject| {
+        self.intake(rows, rejects, (stamp, kept_as), |reject| {
             let Message { spot, offset, .. } = &messages[reject.index as usize];
             let place = format!("kafka {source}, {}/{}/{offset}", spot.topic, spot.partition);
             // With its bytes: a topic that is made anew has other messages at the same places.
@@ -101,7 +115,7 @@ impl Intaker {
         &self,
         rows: RecordBatch,
         rejects: &[Reject],
-        stamp: &Stamp,
+        (stamp, kept_as): (&Stamp, &'static str),
         name: impl Fn(&Reject) -> Name,
     ) -> Result<Intake> {
         let notes = rejects.iter().take(self.notes_max).map(note).collect();
@@ -109,12 +123,15 @@ impl Intaker {
             true => None,
             false => {
                 let names: Vec<Name> = rejects.iter().map(name).collect();
-                Some(self.part(&self.quarantine, self.quarantine_rows(rejects, &names, stamp.received)?, &[])?)
+                Some(self.part(
+                    &self.quarantine,
+                    self.quarantine_rows(rejects, &names, kept_as, stamp.received)?,
+                    &[],
+                )?)
             }
         };
         let places = rejects.iter().map(|reject| reject.index).collect();
-        let contents = fingerprints(&self.contract, &rows)?;
-        Ok(Intake { good: self.part(&self.contract, rows, &contents)?, bad, places, notes })
+        Ok(Intake { good: self.good(rows)?, bad, places, notes })
     }
 
     /// Messages of one owner are decoded together.
@@ -154,7 +171,7 @@ impl Intaker {
         Ok((self.join(rows)?, rejects))
     }
 
-    fn decode(&self, payload: Payload, stamp: &Stamp) -> Result<(RecordBatch, Vec<Reject>)> {
+    pub(super) fn decode(&self, payload: Payload, stamp: &Stamp) -> Result<(RecordBatch, Vec<Reject>)> {
         let batches = match payload {
             Payload::Encoded(format, body) => {
                 let decoded = decode(&self.contract, format, &body, stamp)?;
@@ -180,13 +197,25 @@ impl Intaker {
         }
     }
 
-    fn part(&self, contract: &Contract, rows: RecordBatch, contents: &[u32]) -> Result<Part> {
+    /// Rows of the table, with their contents.
+    pub(super) fn good(&self, rows: RecordBatch) -> Result<Part> {
+        let contents = fingerprints(&self.contract, &rows)?;
+        self.part(&self.contract, rows, &contents)
+    }
+
+    pub(super) fn part(&self, contract: &Contract, rows: RecordBatch, contents: &[u32]) -> Result<Part> {
         let marks = self.keyer.marks(&rows, contract.tenant, contract.id, contents)?;
-        Ok(Part { rows, marks })
+        Ok(Part { rows, marks, held: None })
     }
 
     /// Rejects in the quarantine's schema.
-    fn quarantine_rows(&self, rejects: &[Reject], names: &[Name], received: Micros) -> Result<RecordBatch> {
+    fn quarantine_rows(
+        &self,
+        rejects: &[Reject],
+        names: &[Name],
+        kept_as: &'static str,
+        received: Micros,
+    ) -> Result<RecordBatch> {
         let contract = &self.quarantine;
         let times = || -> ArrayRef {
             Arc::new(TimestampMicrosecondArray::from_value(received, rejects.len()).with_timezone("UTC"))
@@ -201,6 +230,8 @@ impl Intaker {
             "payload" => {
                 Ok(Arc::new(BinaryArray::from_iter_values(rejects.iter().map(|reject| &reject.bytes))) as ArrayRef)
             }
+            "format" => Ok(texts(rejects, |_| kept_as)),
+            RESOLVES | RESOLUTION | RESOLVED_BY => Ok(new_null_array(&column.kind.data_type(), rejects.len())),
             _ if column.kind == ColumnKind::Timestamp => Ok(times()),
             name => Err(Error::internal(format!("the quarantine has a column `{name}` that nothing fills"))),
         });

@@ -5,16 +5,19 @@
 //!             (bytes)   ▲              │                    (rows, bytes, pace)                               │
 //!                       │              └─► its quarantine's queue ─► the same ────────────────────────────────┤
 //!   receipt ◄───────────┼─────────────────────────────────────────────────────────────────────────────────────┤
+//!   replay ─► an entry of a quarantine, decoded again ─► a table's queue, then what closes it ─► the quarantine's queue
 //!   kafka ─► haul ─► pull (with its offsets) ◄──── the offsets of the table ◄─────────────────────────────────┘
 //! ```
 //!
 //! **Invariant:** a receipt follows the commit: what it calls accepted is durable and visible, what it calls rejected is
-//! in the quarantine.
+//! in the quarantine. Only a [`Promise`] goes before it, to senders who asked for one.
 //! **Invariant:** the progress of a source is in the very commit that holds its rows.
 //! **Invariant:** dedupe happens before anything is counted.
 //! **Invariant:** `ingest` does not know that queries or rollups exist; they meet in the lake.
 
 mod submit;
+
+mod received;
 
 mod kafka;
 mod kafka_client;
@@ -41,8 +44,16 @@ mod content;
 mod cover;
 mod dedupe;
 
+mod freshness;
+mod quarantine;
+mod replay;
+
 #[cfg(test)]
 mod kafka_tests;
+#[cfg(test)]
+mod received_tests;
+#[cfg(test)]
+mod replay_tests;
 #[cfg(test)]
 mod shared_tests;
 #[cfg(test)]
@@ -70,7 +81,10 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
+pub use freshness::{Freshness, TableFreshness};
 pub use kafka::Source;
+pub use quarantine::{Count, Entry, Mark, Pick};
+pub use replay::{Closed, Listing, Page, ReplayNote, Replayed};
 pub use room::Room;
 pub use trial::{Sample, Trial, rehearse};
 
@@ -89,16 +103,20 @@ use crate::contract::{Format, Reason};
 use crate::error::{Error, Result};
 use crate::lake::{Table, Tables};
 use crate::telemetry::Metrics;
+use crate::tenancy::Slots;
 
 use batch::Pending;
 use commit::Ending;
 use dedupe::Keyer;
+use freshness::UnderWay;
 use intake::Intaker;
 use room::Rooms;
 use store::Keeper;
 
 /// Requests that wait in one table's queue; their bytes are bounded by `queue_bytes_max`.
 const QUEUE_REQUESTS_MAX: usize = 1024;
+/// Requests of one tenant that wait to look through a quarantine.
+const LOOKS_WAITING_MAX: usize = 4;
 /// Tables whose ids are read at once at the start.
 const OPENING_MAX: usize = 4;
 
@@ -128,6 +146,17 @@ pub struct Receipt {
     pub version: u64,
 }
 
+/// What is known of a request's events before they are stored.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Promise {
+    /// Decoded and in the queue: to be stored, unless they were before.
+    pub received: u64,
+    /// On their way to the quarantine.
+    pub rejected: u64,
+    /// The first rejected ones, in order: at most `receipt_rejects_max`.
+    pub rejects: Vec<RejectNote>,
+}
+
 /// One rejected event in a receipt.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RejectNote {
@@ -147,6 +176,10 @@ pub struct Ingest {
     rooms: Rooms,
     /// Decoding takes as many cores as there are, and no more.
     decoders: Arc<Semaphore>,
+    under_way: Arc<UnderWay>,
+    /// Who looks through quarantines, and changes them, takes turns.
+    looks: Semaphore,
+    lookers: Slots,
     limits: IngestConfig,
     clock: Clock,
     metrics: Arc<Metrics>,
@@ -216,6 +249,9 @@ impl Ingest {
             lanes,
             rooms: Rooms::new(config.queue_bytes_max, config.queue_wait_max, metrics.clone()),
             decoders: Arc::new(Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from))),
+            under_way: Arc::default(),
+            looks: Semaphore::new(1),
+            lookers: Slots::new(1, LOOKS_WAITING_MAX, config.queue_wait_max),
             limits: config,
             clock,
             metrics,

@@ -111,14 +111,15 @@ impl Ingest {
         let mut room = self.rooms.empty();
         self.make_room(&mut room, haul.bytes()).await?;
         let (body, messages) = (haul.take_body(), Arc::new(std::mem::take(&mut haul.messages)));
-        let (taker, stamp, way) = (intaker.clone(), self.stamp(Owner::PerEvent), route.clone());
+        let (taker, way) = (intaker.clone(), route.clone());
+        let (stamp, held) = self.stamp_held(&route.table, Owner::PerEvent);
         let taken = messages.clone();
         let runtime = Handle::current();
         let decoding = move || match &way.transform {
             Some(transform) => taker.take_transformed(transform, &body, &taken, &stamp, &way.source, &runtime),
             None => taker.take_messages(way.format, &body, &taken, &stamp, &way.source),
         };
-        let Intake { good, bad, places, .. } = self.decode(decoding).await?;
+        let Intake { good, bad, places, .. } = self.decode(decoding).await?.held(held);
         let (good_bytes, bad_bytes) = (bytes_of(&good.rows), bad.as_ref().map_or(0, |bad| bytes_of(&bad.rows)));
         // Columns may take more than the text they came from.
         self.make_room(&mut room, good_bytes + bad_bytes).await?;

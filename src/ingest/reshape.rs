@@ -20,7 +20,7 @@ use tokio::runtime::Handle;
 use super::haul::{Fate, Message};
 use super::intake::{Intake, Intaker};
 use crate::config::Envelope;
-use crate::contract::{Owner, Reason, Reject, Stamp, decode_arrow};
+use crate::contract::{Format, Owner, Reason, Reject, Stamp, decode_arrow};
 use crate::error::{Error, Result};
 use crate::transform::{self, Rows, Transform};
 
@@ -63,7 +63,7 @@ impl Intaker {
             }
         }
         let rejects: Vec<Reject> = rejects.into_values().collect();
-        self.intake_messages(self.join(batches)?, &rejects, messages, stamp, source)
+        self.intake_messages(self.join(batches)?, &rejects, messages, (stamp, Format::Json.kept_as()), source)
     }
 
     /// Decodes the rows of messages that have one owner together. Rejects count by message.

@@ -105,8 +105,9 @@ impl Keeper {
         };
         match outcome {
             Ok(answers) => {
-                for (Pending { room, reply, .. }, stored) in requests.into_iter().zip(answers) {
-                    drop(room);
+                for (Pending { part, room, reply, .. }, stored) in requests.into_iter().zip(answers) {
+                    // Before the answer: whoever has it may ask how fresh the table is.
+                    drop((part, room));
                     // Whoever has gone meanwhile will ask again, and be told of duplicates.
                     let _gone = reply.send(Ok(stored));
                 }

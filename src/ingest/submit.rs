@@ -9,12 +9,13 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::batch::{Pending, Stored};
 use super::dedupe::Part;
+use super::freshness::Held;
 use super::intake::{Intake, Intaker, bytes_of};
 use super::room::Room;
 use super::{Ingest, Lane, Payload, Receipt, quarantine_of, stopping};
 use crate::clock::Micros;
 use crate::config::IngestConfig;
-use crate::contract::{Owner, Stamp};
+use crate::contract::{Format, Owner, Stamp};
 use crate::error::{Error, Result};
 use crate::telemetry::EventOutcome;
 use crate::tenancy::{Access, Scope};
@@ -59,9 +60,10 @@ impl Ingest {
         let _running = self.submits.token();
         let (lane, intaker) = self.lane(access, table)?;
         room.resize(payload.bytes()).await?;
-        let (taker, way, stamp) = (intaker.clone(), door.to_owned(), self.stamp(access.owner()));
+        let (taker, way) = (intaker.clone(), door.to_owned());
+        let (stamp, held) = self.stamp_held(table, access.owner());
         let intake = self.decode(move || taker.take(payload, &stamp, &way)).await?;
-        let Intake { good, bad, places, notes } = intake;
+        let Intake { good, bad, places, notes } = intake.held(held);
         let (good_bytes, bad_bytes) = (bytes_of(&good.rows), bad.as_ref().map_or(0, |bad| bytes_of(&bad.rows)));
         // Columns may take more than the text they came from.
         room.resize(good_bytes + bad_bytes).await?;
@@ -91,7 +93,7 @@ impl Ingest {
     }
 
     /// The table's lane, for a caller who may use it.
-    fn lane(&self, access: &Access, table: &str) -> Result<(&Lane, &Intaker)> {
+    pub(super) fn lane(&self, access: &Access, table: &str) -> Result<(&Lane, &Intaker)> {
         if self.ending.hurry.is_cancelled() {
             return Err(stopping());
         }
@@ -111,6 +113,12 @@ impl Ingest {
         stamp(&self.limits, self.clock.now(), owner)
     }
 
+    /// The same, of events that are under way from now on.
+    pub(super) fn stamp_held(&self, table: &str, owner: Owner) -> (Stamp, Held) {
+        let (received, held) = self.under_way.enter(table, &owner, &self.clock);
+        (Stamp { received, ..self.stamp(owner) }, held)
+    }
+
     /// Decodes on the blocking pool, as many requests at once as there are cores.
     pub(super) async fn decode(&self, decoding: impl FnOnce() -> Result<Intake> + Send + 'static) -> Result<Intake> {
         let turn = Arc::clone(&self.decoders).acquire_owned().await.map_err(|_| stopping())?;
@@ -122,7 +130,13 @@ impl Ingest {
     }
 
     /// Hands rows to a committer and waits for its answer.
-    async fn store(&self, queue: &mpsc::Sender<Pending>, part: Part, bytes: usize, room: Room) -> Result<Stored> {
+    pub(super) async fn store(
+        &self,
+        queue: &mpsc::Sender<Pending>,
+        part: Part,
+        bytes: usize,
+        room: Room,
+    ) -> Result<Stored> {
         let (reply, answer) = oneshot::channel();
         let pending = Pending { part: Arc::new(part), progress: Vec::new(), bytes, room, reply };
         queue.send_timeout(pending, self.limits.queue_wait_max).await.map_err(|error| match error {
@@ -132,7 +146,7 @@ impl Ingest {
         answer.await.map_err(|_| Error::unavailable("the table's committer has ended: send it again later"))?
     }
 
-    fn count(&self, access: &Access, table: &str, receipt: &Receipt) {
+    pub(super) fn count(&self, access: &Access, table: &str, receipt: &Receipt) {
         let tenant = access.tenant().map_or(OPERATOR, |tenant| tenant.as_str());
         let counts = [
             (EventOutcome::Accepted, receipt.accepted),
@@ -146,8 +160,16 @@ impl Ingest {
 }
 
 impl Payload {
+    /// How it is written.
+    pub(super) fn format(&self) -> Format {
+        match self {
+            Self::Encoded(format, _) => *format,
+            Self::Arrow(_) => Format::ArrowIpc,
+        }
+    }
+
     /// What it takes of the memory.
-    fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         match self {
             Self::Encoded(_, body) => body.len(),
             Self::Arrow(batches) => batches.iter().map(bytes_of).sum(),
@@ -164,6 +186,6 @@ async fn optional(storing: Option<impl Future<Output = Result<Stored>>>) -> Resu
 }
 
 /// The same answer for a table that is absent and one that the caller may not see.
-fn unknown(table: &str) -> Error {
+pub(super) fn unknown(table: &str) -> Error {
     Error::not_found(format!("no table `{table}`"))
 }

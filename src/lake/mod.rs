@@ -31,6 +31,7 @@ mod filters;
 mod keys;
 mod lookup;
 mod reader;
+mod rows;
 
 #[cfg(test)]
 mod faults;

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
 
 use arrow::record_batch::RecordBatch;
+use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{ObjectStoreExt, PutPayload};
@@ -27,7 +28,7 @@ use crate::lake::open::load_or_create;
 use crate::lake::state::{self, Changes, State};
 use crate::lake::store::store_error;
 use crate::lake::write::{Encoded, WriteOptions, encode};
-use crate::lake::{Committed, DataFile, Keys, Progress, Snapshot, Store, commit, keys, lookup};
+use crate::lake::{Committed, DataFile, Keys, Progress, Snapshot, Store, commit, keys, lookup, rows};
 
 /// All tables of this server by name: declared ones and their quarantines (`<t>_quarantine`).
 pub type Tables = BTreeMap<String, Arc<Table>>;
@@ -194,6 +195,18 @@ impl Table {
     /// read.
     pub async fn stored(&self, files: &[Arc<DataFile>], keys: Keys) -> Result<Vec<bool>> {
         lookup::stored(self, files, keys).await
+    }
+
+    /// Streams rows of a file: the columns of `names` that it has, all rows or those at `places` (ascending, from 0), in
+    /// batches of at most `batch_rows`. `Unavailable` when the file cannot be read.
+    pub async fn rows(
+        &self,
+        file: &DataFile,
+        names: &[&str],
+        places: Option<&[usize]>,
+        batch_rows: usize,
+    ) -> Result<BoxStream<'static, Result<RecordBatch>>> {
+        rows::read(self, file, names, places, batch_rows).await
     }
 
     pub(super) fn state(&self) -> State {

@@ -28,10 +28,14 @@
 mod answer;
 mod catalog;
 mod engine;
+mod entries;
+#[cfg(test)]
+mod entries_tests;
 mod error;
 mod growth;
 mod limits;
 mod newest;
+mod newest_rows;
 #[cfg(test)]
 mod newest_testing;
 #[cfg(test)]
@@ -57,6 +61,7 @@ mod versions;
 mod whole;
 
 pub use engine::{Engine, QueryId};
+pub use newest_rows::Newest;
 pub use opaque::Opaque;
 pub use plans::Ready;
 pub use session::{Answer, CATALOG, Planned, SCHEMA, Session, VisibleTable};

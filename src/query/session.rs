@@ -6,7 +6,7 @@
 //! **Invariant:** the schema told before running is the schema of every batch: same names and types, every column
 //! nullable, no metadata. Nullability and metadata of a plan change between planning and running; a promise must not.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, OnceLock};
@@ -15,6 +15,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use chrono::DateTime;
 use datafusion::catalog::TableProvider as _;
+use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{DFSchema, DFSchemaRef, TableReference};
 use datafusion::error::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
@@ -80,6 +81,20 @@ pub struct Planned {
     pub ordered: bool,
     /// How it is run, when that is the same each time.
     pub ready: Option<Arc<Ready>>,
+}
+
+impl Planned {
+    /// The names of what it reads, each once: tables, and what else stands where a table may.
+    pub fn sources(&self) -> BTreeSet<String> {
+        let mut names = BTreeSet::new();
+        let walked = self.plan.apply_with_subqueries(|node| {
+            if let LogicalPlan::TableScan(scan) = node {
+                names.insert(scan.table_name.table().to_owned());
+            }
+            Ok(TreeNodeRecursion::Continue)
+        });
+        walked.map_or_else(|_| BTreeSet::new(), |_| names)
+    }
 }
 
 /// A running answer. Dropping it stops the plan and frees its slot and memory.
@@ -224,6 +239,17 @@ impl Session {
                 VisibleTable { name: name.clone(), description, schema, id }
             })
             .collect()
+    }
+
+    /// The name of a table's time column, whether the caller sees it or not.
+    pub(super) fn time_column(&self, table: &str) -> Option<String> {
+        let contract = self.view().tables.get(table)?.contract();
+        Some(contract.columns[contract.time].name.clone())
+    }
+
+    /// The time now, by the server's clock.
+    pub(super) fn now(&self) -> Micros {
+        self.engine.clock.now()
     }
 
     /// Names of SQL functions by kind (scalar, aggregate, window), for SqlInfo.

@@ -12,6 +12,7 @@
 //! **Invariant:** a column outside the allow-list does not exist here: it is in no schema, error or suggestion.
 //! **Invariant:** row rules are applied to the newest version: a row that has moved to another sub-account is gone from the
 //! first one's, and its older version does not stand in for it.
+//! **Invariant:** a quarantine shows its open entries: no row that closes one, and none that is closed.
 //! **Invariant:** it fails closed: a rule whose column is unknown, or whose values do not fit the column, admits no row.
 
 use std::borrow::Cow;
@@ -39,6 +40,7 @@ use object_store::ObjectMeta;
 
 use crate::contract::{Contract, Latest, TenantId};
 use crate::lake::{DataFile, Snapshot, Table};
+use crate::query::entries::{Closing, open};
 use crate::query::newest::newest;
 use crate::query::prune::{Bounds, Range, is_leakproof, prune};
 use crate::query::scan::{Reads, Recipe, TenantScan};
@@ -90,7 +92,7 @@ impl TenantTable {
     ) -> Self {
         let (table, contract) = (Arc::clone(table), Arc::clone(table.contract()));
         let (name, latest) = (contract.name.as_str().into(), contract.latest.clone());
-        let columns = visible_columns(contract.table_schema(), rules);
+        let columns = visible_columns(&contract, rules);
         let visible = columns.iter().map(|column| plain(contract.table_schema().field(*column)));
         let schema = Arc::new(Schema::new(visible.collect::<Vec<_>>()));
         let barrier = barrier(&contract, latest.as_ref(), tenant, &rules.rows);
@@ -170,20 +172,21 @@ impl TenantTable {
 
     /// What row groups and pages are skipped by: the barrier, and what of the user's filters is leakproof.
     fn pruning_predicate(&self, filters: &[Expr]) -> Expr {
-        let times = self.bounds(filters).times;
         let all = self.early(&self.barrier).cloned().chain(self.leakproof(filters));
-        conjunction(all.chain(time_bounds(&self.time().name, times))).unwrap_or_else(|| lit(false))
+        conjunction(all).unwrap_or_else(|| lit(false))
     }
 
     /// How to make the private Parquet scan of `read` (places in the whole schema), spread over as many partitions as
-    /// configured: their number must not tell how many files there are.
-    fn parquet(&self, state: &dyn Session, read: Vec<usize>, filters: &[Expr]) -> Result<Recipe> {
+    /// configured: their number must not tell how many files there are. What does not meet `predicate`, or the times that
+    /// `filters` ask for, may be skipped.
+    fn parquet(&self, state: &dyn Session, read: Vec<usize>, predicate: Expr, filters: &[Expr]) -> Result<Recipe> {
         let whole = self.contract.table_schema();
         let partition_columns = vec![Arc::new(whole.field(whole.fields().len() - 1).clone())];
         let table = TableSchema::builder(Arc::clone(self.contract.schema()))
             .with_table_partition_cols(partition_columns)
             .build();
-        let predicate = self.pruning_predicate(filters);
+        let times = time_bounds(&self.time().name, self.bounds(filters).times);
+        let predicate = times.fold(predicate, Expr::and);
         let predicate =
             state.create_physical_expr(predicate, &DFSchema::try_from(Arc::clone(table.table_schema()))?)?;
         let groups: Vec<FileGroup> = balanced(self.files(filters), self.source.partitions)
@@ -237,6 +240,21 @@ impl TenantTable {
         Ok(newest(scan, conditions.collect::<Result<_>>()?, places, partitions, batch_rows))
     }
 
+    /// How to read of a quarantine only what nobody has closed; any other table as it is.
+    fn without_closed(&self, state: &dyn Session, scan: Recipe, filters: &[Expr]) -> Result<Recipe> {
+        let Some(resolves) = self.contract.resolves else { return Ok(scan) };
+        let (contract, name) = (&self.contract, |place: usize| self.contract.columns[place].name.clone());
+        let read = vec![contract.tenant, contract.time, resolves];
+        let is_own = own(contract, &self.tenant).and(column(&name(resolves)).is_not_null());
+        let schema = DFSchema::try_from(contract.table_schema().project(&read)?)?;
+        let closing = Closing {
+            is_own: state.create_physical_expr(is_own.clone(), &schema)?,
+            scan: self.parquet(state, read, is_own, filters)?,
+            on: vec![(name(resolves), name(contract.id)), (name(contract.time), name(contract.time))],
+        };
+        Ok(open(scan, closing))
+    }
+
     fn partitioned(&self, file: &DataFile) -> PartitionedFile {
         let meta = ObjectMeta {
             location: self.table.file_path(file),
@@ -274,15 +292,18 @@ impl TableProvider for TenantTable {
         let guarded: BTreeSet<usize> =
             guarded.map(|column| self.contract.table_schema().index_of(&column.name)).collect::<Result<_, _>>()?;
         also(&mut read, guarded);
+        if self.contract.resolves.is_some() {
+            also(&mut read, [self.contract.id, self.contract.time]);
+        }
+        let columns = read.len();
+        if let Some(latest) = &self.latest {
+            let order = [latest.by, self.contract.received, self.contract.id];
+            also(&mut read, latest.key.iter().copied().chain(order));
+        }
+        let scan = self.parquet(state, read.clone(), self.pruning_predicate(filters), filters)?;
         let recipe = match &self.latest {
-            None => self.parquet(state, read, filters)?,
-            Some(latest) => {
-                let columns = read.len();
-                let order = [latest.by, self.contract.received, self.contract.id];
-                also(&mut read, latest.key.iter().copied().chain(order));
-                let scan = self.parquet(state, read.clone(), filters)?;
-                self.newest(state, scan, latest, (&read, columns), filters)?
-            }
+            None => self.without_closed(state, scan, filters)?,
+            Some(latest) => self.newest(state, scan, latest, (&read, columns), filters)?,
         };
         let barrier = |columns| state.create_physical_expr(guard, &DFSchema::try_from(columns)?);
         let reads = Reads { table: Arc::clone(&self.name), newest: self.latest.is_some() };
@@ -312,8 +333,10 @@ impl fmt::Debug for TenantTable {
     }
 }
 
-fn visible_columns(schema: &Schema, rules: &TableRules) -> Vec<usize> {
-    let visible = |name: &String| rules.columns.as_ref().is_none_or(|columns| columns.contains(name));
+fn visible_columns(contract: &Contract, rules: &TableRules) -> Vec<usize> {
+    let listed = |name: &String| rules.columns.as_ref().is_none_or(|columns| columns.contains(name));
+    let visible = |name: &String| contract.is_shown(name) && listed(name);
+    let schema = contract.table_schema();
     schema.fields().iter().enumerate().filter(|(_, field)| visible(field.name())).map(|(place, _)| place).collect()
 }
 
@@ -322,11 +345,16 @@ fn plain(field: &Field) -> Field {
     Field::new(field.name(), field.data_type().clone(), field.is_nullable())
 }
 
-/// The tenant's rows, and of them those that every row rule admits; of the newest versions, those that do not say that their
-/// key was deleted. Values are typed literals, never text of a statement.
-fn barrier(contract: &Contract, latest: Option<&Latest>, tenant: &TenantId, rules: &[RowRule]) -> Vec<Expr> {
+/// The tenant's rows.
+fn own(contract: &Contract, tenant: &TenantId) -> Expr {
     let tenant_column = column(&contract.columns[contract.tenant].name);
-    let own = tenant_column.eq(lit(ScalarValue::Utf8(Some(tenant.as_str().to_owned()))));
+    tenant_column.eq(lit(ScalarValue::Utf8(Some(tenant.as_str().to_owned()))))
+}
+
+/// The tenant's rows, and of them those that every row rule admits; of the newest versions, those that do not say that their
+/// key was deleted; of a quarantine, no row that only closes an entry. Values are typed literals, never text of a statement.
+fn barrier(contract: &Contract, latest: Option<&Latest>, tenant: &TenantId, rules: &[RowRule]) -> Vec<Expr> {
+    let own = own(contract, tenant);
     let rules = rules.iter().map(|rule| {
         let Ok(field) = contract.table_schema().field_with_name(&rule.column) else { return lit(false) };
         let values: Vec<Expr> = rule
@@ -338,7 +366,9 @@ fn barrier(contract: &Contract, latest: Option<&Latest>, tenant: &TenantId, rule
         if values.is_empty() { lit(false) } else { column(&rule.column).in_list(values, false) }
     });
     let deleted = latest.and_then(|latest| latest.deleted).map(|place| &contract.columns[place].name);
-    std::iter::once(own).chain(rules).chain(deleted.map(|name| column(name).is_not_true())).collect()
+    let deleted = deleted.map(|name| column(name).is_not_true());
+    let entry = contract.resolves.map(|place| column(&contract.columns[place].name).is_null());
+    std::iter::once(own).chain(rules).chain(deleted).chain(entry).collect()
 }
 
 fn time_bounds(time: &str, range: Range) -> impl Iterator<Item = Expr> {

@@ -46,6 +46,8 @@ pub struct Metrics {
     tenants: Names,
     events: Counters<3>,
     repeats: Counters<3>,
+    quarantine_closed: Counters<2>,
+    events_lost: Counters<1>,
     commit_duration: Histograms<1>,
     commit_rows: Histograms<1>,
     queue_bytes: Gauge,
@@ -118,6 +120,16 @@ impl Default for Metrics {
                 "Events stored before, by tenant and by whether they said the same",
                 Family::default(),
             ),
+            quarantine_closed: page.add(
+                "quarantine_closed",
+                "Entries of a table's quarantine that were replayed or dropped",
+                Family::default(),
+            ),
+            events_lost: page.add(
+                "events_lost",
+                "Events acknowledged on receipt that could not be stored before the server ended",
+                Family::default(),
+            ),
             commit_duration: page.add_in(
                 Unit::Seconds,
                 "commit_duration",
@@ -159,6 +171,18 @@ impl Metrics {
             let labels = [("table", Label::owned(table)), ("tenant", tenant), ("content", content.into())];
             self.repeats.get_or_create(&labels).inc_by(count);
         }
+    }
+
+    /// So many events of `table` were acknowledged on receipt and could not be stored.
+    pub fn events_lost(&self, table: &str, count: u64) {
+        self.events_lost.get_or_create(&[("table", Label::owned(table))]).inc_by(count);
+    }
+
+    /// So many entries of the quarantine of `table` were closed: `replayed` or `dropped`.
+    pub fn quarantine_closed(&self, table: &str, how: &'static str, count: u64) {
+        self.quarantine_closed
+            .get_or_create(&[("table", Label::owned(table)), ("resolution", how.into())])
+            .inc_by(count);
     }
 
     /// One batch of `rows` was written and committed in `took`.

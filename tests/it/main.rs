@@ -10,6 +10,7 @@ mod broker;
 mod clients;
 mod crash;
 mod kafka;
+mod quarantine;
 mod s3;
 mod senders;
 mod server;

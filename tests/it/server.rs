@@ -101,6 +101,11 @@ impl Server {
         path
     }
 
+    /// The id of its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Ends it as a power cut would.
     pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
@@ -218,6 +223,7 @@ fn tokens() -> Value {
     add("reader", SECRET, json!({ "scope": "read" }));
     add("writer", SECRET, json!({ "scope": "ingest" }));
     add("operator", SECRET, json!({ "sub": "loader", "scope": "ingest", "tenant": "absent" }));
+    add("admin", SECRET, json!({ "sub": "loader", "scope": "admin ingest", "tenant": "absent" }));
     add("expired", SECRET, json!({ "exp": now - 3600, "iat": now - 7200 }));
     add("forged", "another secret, as long as the one that is trusted", json!({}));
     add("other_audience", SECRET, json!({ "aud": "another service" }));

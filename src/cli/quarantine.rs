@@ -1,0 +1,433 @@
+//! `glasshouse quarantine`: rejected events of a running server, listed, shown, sent again, or dropped.
+//!
+//! In: which entries. Out: lines for people, or the server's JSON. Replays and drops go page by page: what was done before
+//! an error stays done, and the same command goes on with the rest.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use chrono::{DateTime, SecondsFormat};
+use clap::{Args as ClapArgs, Subcommand, ValueEnum};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use url::Url;
+
+use super::{ingest, say, tell};
+use crate::clock::Clock;
+use crate::config::parse_time;
+use crate::error::{Error, Kind, Result};
+
+/// Rejected entries that are shown.
+const REJECTS_SHOWN: usize = 20;
+/// The wait before a busy server is asked again, and how often.
+const WAIT: Duration = Duration::from_secs(1);
+const ATTEMPTS_MAX: u32 = 20;
+
+/// Show rejected events, send them again, or drop them.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Examples:
+  glasshouse quarantine list                                        how many, by table, reason and tenant
+  glasshouse quarantine list call_events --since 24h                and the newest of one table
+  glasshouse quarantine show call_events 5f0c…                      one, with what was received
+  glasshouse quarantine replay call_events --reason unknown_field   again, after the table was changed
+  glasshouse quarantine replay call_events --id 5f0c… --file fixed.json
+  glasshouse quarantine drop call_events --reason malformed --tenant acme --yes
+
+The token is an operator's with the scope `admin`; a tenant's with `read` shows its own entries, with `ingest`
+replays and drops them. An event that is stored by a replay keeps the time at which it was first received.
+
+Exit codes: 0 done; 1 failed, or some events were rejected again; 4 refused; 5 not reachable.")]
+pub(crate) struct Args {
+    /// The server's web door
+    #[arg(long, global = true, env = "GLASSHOUSE_URL", default_value = "http://127.0.0.1:8080")]
+    url: String,
+    /// A token, see below
+    #[arg(
+        long,
+        global = true,
+        env = "GLASSHOUSE_TOKEN",
+        hide_env_values = true,
+        default_value = "",
+        hide_default_value = true
+    )]
+    token: String,
+    /// Print the server's JSON
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Count what is there; with a table, show its newest entries
+    List {
+        /// The table whose entries are shown
+        table: Option<String>,
+        #[command(flatten)]
+        filter: Filter,
+        /// Entries that are shown
+        #[arg(long, default_value_t = 20, value_name = "N")]
+        limit: usize,
+    },
+    /// Show an entry with what was received
+    Show {
+        /// The table that it was sent to
+        table: String,
+        /// Its id
+        id: String,
+        /// Its tenant, if several have an entry of this id
+        #[arg(long)]
+        tenant: Option<String>,
+    },
+    /// Send entries again: as they were received, or one of them as it is in a file
+    Replay {
+        /// The table that they were sent to
+        table: String,
+        /// These entries
+        #[arg(long = "id", value_name = "ID")]
+        ids: Vec<String>,
+        #[command(flatten)]
+        filter: Filter,
+        /// The event that takes the place of what was received; needs one --id
+        #[arg(long, value_name = "FILE", conflicts_with_all = ["reason", "since"])]
+        file: Option<PathBuf>,
+        /// How the file is written; told by its name when it is not given
+        #[arg(long, value_enum, requires = "file")]
+        format: Option<FileFormat>,
+    },
+    /// Drop entries: they are not shown any more, and stay in the lake
+    Drop {
+        /// The table that they were sent to
+        table: String,
+        /// These entries
+        ids: Vec<String>,
+        #[command(flatten)]
+        filter: Filter,
+        /// All entries that the token may drop
+        #[arg(long)]
+        all: bool,
+        /// Without it nothing is dropped
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+/// Which entries are meant.
+#[derive(Debug, ClapArgs)]
+struct Filter {
+    /// Of this tenant; '' for events of nobody
+    #[arg(long)]
+    tenant: Option<String>,
+    /// Rejected for this reason
+    #[arg(long)]
+    reason: Option<String>,
+    /// Received since then: a time as in 2026-03-01T12:00:00Z, or an age as in 24h
+    #[arg(long, value_name = "TIME")]
+    since: Option<String>,
+}
+
+/// How a fixed event is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum FileFormat {
+    /// One JSON object
+    Json,
+    /// One protobuf message behind its length
+    Protobuf,
+}
+
+#[derive(Debug, Deserialize)]
+struct Listing {
+    counts: Vec<Counted>,
+    #[serde(default)]
+    entries: Vec<Entry>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Counted {
+    table: String,
+    reason: String,
+    tenant: String,
+    count: u64,
+    last_received_time: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct Entries {
+    entries: Vec<Entry>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Entry {
+    id: String,
+    received_time: String,
+    tenant: String,
+    reason: String,
+    detail: String,
+    place: String,
+    payload: Option<String>,
+    payload_hex: Option<String>,
+}
+
+/// One answer of a replay, or the sum of several.
+#[derive(Debug, Default, Deserialize)]
+struct Replayed {
+    accepted: u64,
+    duplicate: u64,
+    rejected: u64,
+    rejects: Vec<Rejected>,
+    next: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Rejected {
+    id: String,
+    reason: String,
+    detail: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct Dropped {
+    dropped: u64,
+    more: bool,
+}
+
+/// Asks the server, and shows the answer.
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    if args.token.is_empty() {
+        return Err(Error::unauthenticated("no token: give --token, or set GLASSHOUSE_TOKEN"));
+    }
+    super::block_on(async {
+        match &args.command {
+            Command::List { table, filter, limit } => list(args, table.as_deref(), filter, *limit).await,
+            Command::Show { table, id, tenant } => show(args, table, id, tenant.as_deref()).await,
+            Command::Replay { table, ids, filter, file: Some(file), format } => {
+                replay_fixed(args, table, ids, filter, (file, *format)).await
+            }
+            Command::Replay { table, ids, filter, file: None, .. } => replay(args, table, ids, filter).await,
+            Command::Drop { table, ids, filter, all, yes } => discard(args, table, ids, filter, (*all, *yes)).await,
+        }
+    })
+}
+
+async fn list(args: &Args, table: Option<&str>, filter: &Filter, limit: usize) -> Result<ExitCode> {
+    let path: &[&str] = match table {
+        Some(table) => &["v1", "tables", table, "quarantine"],
+        None => &["v1", "quarantine"],
+    };
+    let mut query = filter.query()?;
+    query.push(("limit", limit.to_string()));
+    let answer = get(args, path, &query).await?;
+    let Listing { counts, entries } = read(args, answer)?;
+    if args.json {
+        return Ok(ExitCode::SUCCESS);
+    }
+    if counts.is_empty() {
+        tell("nothing is in quarantine");
+    }
+    for Counted { table, reason, tenant, count, last_received_time } in counts {
+        say(&format!("{count:>9}  {table}  {reason}  {}  last {last_received_time}", owner(&tenant)));
+    }
+    for entry in entries {
+        say(&format!("{}  {}  {}  {}", entry.id, entry.received_time, owner(&entry.tenant), entry.reason));
+        say(&format!("  {}\n  {}", entry.detail, entry.place));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn show(args: &Args, table: &str, id: &str, tenant: Option<&str>) -> Result<ExitCode> {
+    let query: Vec<_> = tenant.map(|tenant| ("tenant", tenant.to_owned())).into_iter().collect();
+    let answer = get(args, &["v1", "tables", table, "quarantine", id], &query).await?;
+    let Entries { entries } = read(args, answer)?;
+    for entry in entries.into_iter().filter(|_| !args.json) {
+        say(&format!("id        {}\nreceived  {}\ntenant    {}", entry.id, entry.received_time, owner(&entry.tenant)));
+        say(&format!("reason    {}\ndetail    {}\nplace     {}", entry.reason, entry.detail, entry.place));
+        say("payload");
+        say(&entry.payload.or(entry.payload_hex).unwrap_or_default());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn replay(args: &Args, table: &str, ids: &[String], filter: &Filter) -> Result<ExitCode> {
+    let (mut total, mut after) = (Replayed::default(), None);
+    loop {
+        let mut body = filter.body(ids)?;
+        body["after"] = json!(after);
+        let answer = post(args, &["v1", "tables", table, "quarantine", "replay"], &body).await?;
+        let page: Replayed = read(args, answer)?;
+        total.accepted += page.accepted;
+        total.duplicate += page.duplicate;
+        total.rejected += page.rejected;
+        let room = REJECTS_SHOWN - total.rejects.len();
+        total.rejects.extend(page.rejects.into_iter().take(room));
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    Ok(sum(args, &total))
+}
+
+async fn replay_fixed(
+    args: &Args,
+    table: &str,
+    ids: &[String],
+    filter: &Filter,
+    (file, format): (&Path, Option<FileFormat>),
+) -> Result<ExitCode> {
+    let [id] = ids else { return Err(Error::invalid("a file takes the place of one entry: give one --id")) };
+    let format = format.or_else(|| told_by_name(file));
+    let kind = match format {
+        Some(FileFormat::Json) => "application/json",
+        Some(FileFormat::Protobuf) => "application/x-protobuf",
+        None => return Err(Error::invalid("cannot tell the format of the file: give --format json|protobuf")),
+    };
+    let event = std::fs::read(file)
+        .map_err(|fault| Error::invalid(format!("cannot read `{}`: {fault}", file.display())).with_source(fault))?;
+    let query: Vec<_> = filter.tenant.iter().map(|tenant| ("tenant", tenant.clone())).collect();
+    let url = address(args, &["v1", "tables", table, "quarantine", id, "replay"], &query)?;
+    let send = || client().map(|client| client.post(url.clone()).header("content-type", kind).body(event.clone()));
+    let replayed: Replayed = read(args, answered(args, send).await?)?;
+    Ok(sum(args, &replayed))
+}
+
+async fn discard(
+    args: &Args,
+    table: &str,
+    ids: &[String],
+    filter: &Filter,
+    (all, yes): (bool, bool),
+) -> Result<ExitCode> {
+    if !yes {
+        return Err(Error::invalid("nothing was dropped: say --yes (`quarantine list` shows what is there)"));
+    }
+    let mut dropped = 0;
+    loop {
+        let mut body = filter.body(ids)?;
+        body["all"] = json!(all);
+        let answer = post(args, &["v1", "tables", table, "quarantine", "drop"], &body).await?;
+        let page: Dropped = serde_json::from_value(answer).map_err(unreadable)?;
+        dropped += page.dropped;
+        if !page.more {
+            break;
+        }
+    }
+    if args.json {
+        say(&json!({ "dropped": dropped }).to_string())
+    } else {
+        say(&format!("{dropped} dropped"))
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+impl Filter {
+    fn query(&self) -> Result<Vec<(&'static str, String)>> {
+        let since = self.since()?;
+        let given = [("tenant", &self.tenant), ("reason", &self.reason), ("since", &since)];
+        Ok(given.into_iter().filter_map(|(name, value)| Some((name, value.clone()?))).collect())
+    }
+
+    fn body(&self, ids: &[String]) -> Result<Value> {
+        let mut body = json!({ "ids": ids });
+        for (name, value) in self.query()? {
+            body[name] = value.into();
+        }
+        Ok(body)
+    }
+
+    /// An age becomes the time so long before now.
+    fn since(&self) -> Result<Option<String>> {
+        let Some(given) = &self.since else { return Ok(None) };
+        if DateTime::parse_from_rfc3339(given).is_ok() {
+            return Ok(Some(given.clone()));
+        }
+        let age = parse_time(given)
+            .map_err(|_| Error::invalid("--since takes a time as in 2026-03-01T12:00:00Z, or an age as in 24h"))?;
+        let then = Clock::System.now().saturating_sub(i64::try_from(age.as_micros()).unwrap_or(i64::MAX));
+        let then = DateTime::from_timestamp_micros(then).unwrap_or_default();
+        Ok(Some(then.to_rfc3339_opts(SecondsFormat::Micros, true)))
+    }
+}
+
+/// Reads an answer, and prints it as it came if that was asked for.
+fn read<T: DeserializeOwned>(args: &Args, answer: Value) -> Result<T> {
+    if args.json {
+        say(&answer.to_string());
+    }
+    serde_json::from_value(answer).map_err(unreadable)
+}
+
+fn sum(args: &Args, total: &Replayed) -> ExitCode {
+    if !args.json {
+        let Replayed { accepted, duplicate, rejected, rejects, .. } = total;
+        say(&format!("{accepted} accepted, {duplicate} duplicate, {rejected} rejected again"));
+        for Rejected { id, reason, detail } in rejects {
+            say(&format!("  {id}  {reason}: {detail}"));
+        }
+    }
+    if total.rejected == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn owner(tenant: &str) -> &str {
+    if tenant.is_empty() { "(nobody)" } else { tenant }
+}
+
+fn told_by_name(file: &Path) -> Option<FileFormat> {
+    match file.extension()?.to_str()? {
+        "json" | "ndjson" => Some(FileFormat::Json),
+        "pb" | "protobuf" => Some(FileFormat::Protobuf),
+        _ => None,
+    }
+}
+
+/// The URL of a path, whatever characters its names have.
+fn address(args: &Args, path: &[&str], query: &[(&str, String)]) -> Result<Url> {
+    let wrong = || Error::invalid(format!("`{}` is no URL of a web door, as in http://127.0.0.1:8080", args.url));
+    let mut url = Url::parse(&args.url).map_err(|_| wrong())?;
+    url.path_segments_mut().map_err(|()| wrong())?.pop_if_empty().extend(path);
+    if !query.is_empty() {
+        url.query_pairs_mut().extend_pairs(query);
+    }
+    Ok(url)
+}
+
+fn client() -> Result<reqwest::Client> {
+    reqwest::Client::builder()
+        .build()
+        .map_err(|fault| Error::internal("cannot start an HTTP client").with_source(fault))
+}
+
+async fn get(args: &Args, path: &[&str], query: &[(&str, String)]) -> Result<Value> {
+    let url = address(args, path, query)?;
+    answered(args, || client().map(|client| client.get(url.clone()))).await
+}
+
+async fn post(args: &Args, path: &[&str], body: &Value) -> Result<Value> {
+    let url = address(args, path, &[])?;
+    answered(args, || client().map(|client| client.post(url.clone()).json(body))).await
+}
+
+/// Sends until the server has the time for it.
+async fn answered(args: &Args, request: impl Fn() -> Result<reqwest::RequestBuilder>) -> Result<Value> {
+    let mut last = Error::unavailable("no answer");
+    for _ in 0..ATTEMPTS_MAX {
+        let answer = request()?.bearer_auth(&args.token).send().await;
+        let answer = answer.map_err(|error| ingest::not_reached(&args.url, error))?;
+        if answer.status().is_success() {
+            return answer.json().await.map_err(unreadable);
+        }
+        let again = answer.headers().contains_key("retry-after");
+        last = ingest::refusal(answer).await;
+        if !again || !matches!(last.kind(), Kind::Limited | Kind::Unavailable) {
+            return Err(last);
+        }
+        tokio::time::sleep(WAIT).await;
+    }
+    Err(last.at(format!("gave up after {ATTEMPTS_MAX} attempts")))
+}
+
+fn unreadable(fault: impl std::error::Error + Send + Sync + 'static) -> Error {
+    Error::internal("the answer is not readable").with_source(fault)
+}

@@ -1,0 +1,253 @@
+//! `/v1/quarantine` and `/v1/tables/{table}/quarantine…`: rejected events, shown, sent again and dropped.
+//!
+//! In: which entries, by the query of a GET or the JSON of a POST. Out: counts, entries, and what became of them. Times are
+//! RFC 3339, UTC. Payloads are text when they are UTF-8, else hexadecimal digits.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{Path, Query, Request, State};
+use axum::http::HeaderMap;
+use chrono::{DateTime, SecondsFormat};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::body::{self, Bounds};
+use super::caller::caller;
+use super::error::Problem;
+use super::media::Encoding;
+use super::{Door, media};
+use crate::clock::Micros;
+use crate::error::{Error, Kind, Result};
+use crate::ingest::{Count, Entry, Mark, Page, Payload, Pick, Replayed};
+use crate::tenancy::Access;
+
+/// Entries of a listing when nothing is said.
+const LIST_ENTRIES: usize = 100;
+/// Entries of one replay or drop when nothing is said.
+const PAGE_ENTRIES: usize = 256;
+/// The JSON that says which entries are meant.
+const PICK_BYTES_MAX: usize = 256 * 1024;
+
+/// Which entries a listing shows.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Asked {
+    tenant: Option<String>,
+    reason: Option<String>,
+    since: Option<String>,
+    limit: Option<usize>,
+}
+
+/// Whose entry is meant.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Whose {
+    tenant: Option<String>,
+}
+
+/// Which entries are replayed or dropped.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Picked {
+    ids: Vec<String>,
+    tenant: Option<String>,
+    reason: Option<String>,
+    since: Option<String>,
+    limit: Option<usize>,
+    /// Where a replay goes on: the `next` of the answer before.
+    after: Option<String>,
+    /// Said when all entries are meant.
+    all: bool,
+}
+
+type PathOf<T> = Result<Path<T>, PathRejection>;
+type QueryOf<T> = Result<Query<T>, QueryRejection>;
+
+/// `GET /v1/quarantine`: how many entries are open, by table, reason and tenant.
+pub(super) async fn counts(
+    State(door): State<Arc<Door>>,
+    headers: HeaderMap,
+    asked: QueryOf<Asked>,
+) -> Result<Json<Value>, Problem> {
+    let access = caller(&door, &headers).await?;
+    let pick = query(asked)?.pick()?;
+    let ingest = &door.doors.ingest;
+    let mut counts = Vec::new();
+    for table in ingest.tables().keys() {
+        match ingest.quarantine(&access, table, &pick, 0).await {
+            Ok(listing) => counts.extend(listing.counts.iter().map(|count| counted(table, count))),
+            // A quarantine, or a table that the caller does not see.
+            Err(error) if error.kind() == Kind::NotFound => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(Json(json!({ "counts": counts })))
+}
+
+/// `GET /v1/tables/{table}/quarantine`: the same of one table, and its newest entries.
+pub(super) async fn list(
+    State(door): State<Arc<Door>>,
+    table: PathOf<String>,
+    headers: HeaderMap,
+    asked: QueryOf<Asked>,
+) -> Result<Json<Value>, Problem> {
+    let access = caller(&door, &headers).await?;
+    let (table, asked) = (path(table)?, query(asked)?);
+    let limit = asked.limit.unwrap_or(LIST_ENTRIES);
+    let listing = door.doors.ingest.quarantine(&access, &table, &asked.pick()?, limit).await?;
+    let counts: Vec<Value> = listing.counts.iter().map(|count| counted(&table, count)).collect();
+    let entries: Vec<Value> = listing.entries.iter().map(shown).collect();
+    Ok(Json(json!({ "counts": counts, "entries": entries })))
+}
+
+/// `GET /v1/tables/{table}/quarantine/{id}`: the open entries of an id, with their payloads.
+pub(super) async fn show(
+    State(door): State<Arc<Door>>,
+    table: PathOf<(String, String)>,
+    headers: HeaderMap,
+    whose: QueryOf<Whose>,
+) -> Result<Json<Value>, Problem> {
+    let access = caller(&door, &headers).await?;
+    let ((table, id), whose) = (path(table)?, query(whose)?);
+    let (entries, _room) = door.doors.ingest.quarantined(&access, &table, &id, whose.tenant.as_deref()).await?;
+    Ok(Json(json!({ "entries": entries.iter().map(with_payload).collect::<Vec<_>>() })))
+}
+
+/// `POST /v1/tables/{table}/quarantine/replay`: payloads again, as they are.
+pub(super) async fn replay(
+    State(door): State<Arc<Door>>,
+    table: PathOf<String>,
+    request: Request,
+) -> Result<Json<Value>, Problem> {
+    let (access, picked) = posted(&door, request).await?;
+    let after = picked.after.as_deref().map(Mark::parse).transpose()?;
+    let page = Page { after, limit: picked.limit.unwrap_or(PAGE_ENTRIES) };
+    let replayed = door.doors.ingest.replay(&access, &path(table)?, &picked.pick()?, page).await?;
+    Ok(Json(told(replayed)))
+}
+
+/// `POST /v1/tables/{table}/quarantine/{id}/replay`: one event in place of an entry's payload.
+pub(super) async fn replay_fixed(
+    State(door): State<Arc<Door>>,
+    table: PathOf<(String, String)>,
+    whose: QueryOf<Whose>,
+    request: Request,
+) -> Result<Json<Value>, Problem> {
+    let (head, mut body) = request.into_parts();
+    let access = caller(&door, &head.headers).await?;
+    let ((table, id), whose) = (path(table)?, query(whose)?);
+    let (format, encoding) = (media::format(&head.headers)?, media::encoding(&head.headers)?);
+    let mut room = door.doors.ingest.room();
+    let plain =
+        body::read(&mut body, encoding, Bounds::from(&door.doors.limits), &mut room, &door.doors.metrics).await?;
+    let payload = Payload::Encoded(format, plain);
+    let replayed = door.doors.ingest.replay_fixed(&access, &table, &id, whose.tenant.as_deref(), payload).await?;
+    Ok(Json(told(replayed)))
+}
+
+/// `POST /v1/tables/{table}/quarantine/drop`: closes entries without their events.
+pub(super) async fn discard(
+    State(door): State<Arc<Door>>,
+    table: PathOf<String>,
+    request: Request,
+) -> Result<Json<Value>, Problem> {
+    let (access, picked) = posted(&door, request).await?;
+    let pick = picked.pick()?;
+    if pick.is_all() && !picked.all {
+        return Err(
+            Error::invalid("which entries? name `ids`, `tenant`, `reason` or `since`, or say `\"all\": true`").into()
+        );
+    }
+    let limit = picked.limit.unwrap_or(PAGE_ENTRIES);
+    let closed = door.doors.ingest.drop_quarantined(&access, &path(table)?, &pick, limit).await?;
+    Ok(Json(json!({ "dropped": closed.dropped, "more": closed.more })))
+}
+
+impl Asked {
+    fn pick(&self) -> Result<Pick> {
+        let since = self.since.as_deref().map(moment).transpose()?;
+        Ok(Pick { ids: Vec::new(), tenant: self.tenant.clone(), reason: self.reason.clone(), since })
+    }
+}
+
+impl Picked {
+    fn pick(&self) -> Result<Pick> {
+        let since = self.since.as_deref().map(moment).transpose()?;
+        Ok(Pick { ids: self.ids.clone(), tenant: self.tenant.clone(), reason: self.reason.clone(), since })
+    }
+}
+
+/// The caller, and the JSON that it sent. An empty body says nothing.
+async fn posted(door: &Door, request: Request) -> Result<(Access, Picked), Problem> {
+    let (head, mut body): (_, Body) = request.into_parts();
+    let access = caller(door, &head.headers).await?;
+    let mut room = door.doors.ingest.room();
+    let bounds = Bounds { bytes_max: PICK_BYTES_MAX, ..Bounds::from(&door.doors.limits) };
+    let text = body::read(&mut body, Encoding::Identity, bounds, &mut room, &door.doors.metrics).await?;
+    if text.trim_ascii().is_empty() {
+        return Ok((access, Picked::default()));
+    }
+    let picked = serde_json::from_slice(&text);
+    Ok((access, picked.map_err(|fault| Error::invalid(format!("the body does not say which entries: {fault}")))?))
+}
+
+pub(super) fn path<T>(given: PathOf<T>) -> Result<T> {
+    given.map(|Path(path)| path).map_err(|_| Error::invalid("a name in the path is not UTF-8"))
+}
+
+fn query<T>(given: QueryOf<T>) -> Result<T> {
+    given
+        .map(|Query(query)| query)
+        .map_err(|fault| Error::invalid(format!("the query of the URL: {}", fault.body_text())))
+}
+
+fn moment(text: &str) -> Result<Micros> {
+    let moment = DateTime::parse_from_rfc3339(text).map(|moment| moment.timestamp_micros());
+    moment.map_err(|_| Error::invalid("`since` must be a time as in 2026-03-01T12:00:00Z"))
+}
+
+/// A time as RFC 3339.
+pub(super) fn told_time(micros: Micros) -> String {
+    let moment = DateTime::from_timestamp_micros(micros).unwrap_or_default();
+    moment.to_rfc3339_opts(SecondsFormat::Micros, true)
+}
+
+fn counted(table: &str, count: &Count) -> Value {
+    let (first, last) = count.received;
+    json!({
+        "table": table, "reason": count.reason, "tenant": count.tenant, "count": count.count,
+        "first_received_time": told_time(first), "last_received_time": told_time(last),
+    })
+}
+
+fn shown(entry: &Entry) -> Value {
+    json!({
+        "id": entry.id, "received_time": told_time(entry.received), "tenant": entry.tenant, "reason": entry.reason,
+        "detail": entry.detail, "place": entry.place,
+    })
+}
+
+fn with_payload(entry: &Entry) -> Value {
+    let mut shown = shown(entry);
+    let payload = entry.payload.as_deref().unwrap_or_default();
+    shown["format"] = entry.format.kept_as().into();
+    match std::str::from_utf8(payload) {
+        Ok(text) => shown["payload"] = text.into(),
+        Err(_) => shown["payload_hex"] = payload.iter().map(|byte| format!("{byte:02x}")).collect::<String>().into(),
+    }
+    shown
+}
+
+fn told(replayed: Replayed) -> Value {
+    let rejects = replayed.rejects.iter().map(|reject| {
+        json!({ "id": reject.id, "tenant": reject.tenant, "reason": reject.reason.as_str(), "detail": reject.detail })
+    });
+    json!({
+        "accepted": replayed.accepted, "duplicate": replayed.duplicate, "rejected": replayed.rejected,
+        "rejects": rejects.collect::<Vec<_>>(), "version": replayed.version,
+        "next": replayed.next.map(|mark| mark.text()),
+    })
+}

@@ -1,0 +1,92 @@
+//! Events acknowledged on receipt: stored in the end through faults and stops, within the queue's bounds, or counted as lost.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::testing::{Faults, QUARANTINE, TABLE, faulty, limits, lines, memory, open, start, stored};
+use super::{Ingest, Payload, Promise};
+use crate::clock::Clock;
+use crate::config::IngestConfig;
+use crate::contract::Format;
+use crate::error::{Kind, Result};
+use crate::telemetry::Metrics;
+use crate::tenancy::testing::access;
+use crate::tenancy::{Access, Scope};
+
+async fn acme() -> Access {
+    access(Some("acme"), &[Scope::Ingest], &[TABLE]).await
+}
+
+async fn send(ingest: &Arc<Ingest>, access: &Access, body: String) -> Result<Promise> {
+    let payload = Payload::Encoded(Format::Json, body.into());
+    ingest.submit_received(ingest.room(), access, TABLE, payload, "test").await
+}
+
+#[tokio::test]
+async fn a_promise_is_kept_by_a_stop() {
+    let (store, acme) = (memory(), acme().await);
+    // By itself a batch would wait for an hour once the burst is used up.
+    let slow = IngestConfig { batch_age_max: Duration::from_secs(3_600), ..limits() };
+    let ingest = start(&store, slow).await;
+    for batch in 0..50 {
+        let body = lines(batch * 10..batch * 10 + 11) + "{\"mos\":1}\n";
+        let promise = send(&ingest, &acme, body).await.unwrap();
+        assert_eq!((promise.received, promise.rejected, promise.rejects.len()), (11, 1, 1));
+        assert_eq!(promise.rejects[0].index, 11);
+    }
+    ingest.stop().await;
+    assert_eq!(stored(&store, TABLE).await.len(), 501, "each once");
+    assert_eq!(stored(&store, QUARANTINE).await.len(), 1);
+    assert_eq!(ingest.queued_bytes(), 0);
+    assert_eq!(send(&ingest, &acme, lines(["late"])).await.unwrap_err().kind(), Kind::Unavailable);
+}
+
+#[tokio::test]
+async fn what_cannot_be_stored_is_tried_until_it_can() {
+    for (refused, answer_lost) in [(1, 0), (0, 1), (2, 1)] {
+        let (faults, acme) = (Arc::new(Faults::default()), acme().await);
+        let store = faulty(&faults);
+        let ingest = start(&store, limits()).await;
+        faults.refused.store(refused, Ordering::SeqCst);
+        faults.answer_lost.store(answer_lost, Ordering::SeqCst);
+        let promise = send(&ingest, &acme, lines(0..5) + "{\"mos\":1}\n").await.unwrap();
+        assert_eq!((promise.received, promise.rejected), (5, 1));
+        while ingest.queued_bytes() > 0 {
+            tokio::task::yield_now().await;
+        }
+        let case = format!("{refused} refused, {answer_lost} lost");
+        assert_eq!(stored(&store, TABLE).await.len(), 5, "{case}");
+        assert_eq!(stored(&store, QUARANTINE).await.len(), 1, "{case}");
+        ingest.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_full_queue_takes_no_promise() {
+    let (store, acme) = (memory(), acme().await);
+    let bounds = IngestConfig { queue_bytes_max: 64 << 10, queue_wait_max: Duration::ZERO, ..limits() };
+    let ingest = start(&store, bounds).await;
+    let mut all = ingest.room();
+    all.resize(64 << 10).await.unwrap();
+    let refused = send(&ingest, &acme, lines(["a"])).await.unwrap_err();
+    assert_eq!((refused.kind(), refused.wait()), (Kind::Limited, Some(Duration::from_secs(1))));
+    drop(all);
+    assert_eq!(send(&ingest, &acme, lines(["a"])).await.unwrap().received, 1);
+    ingest.stop().await;
+    assert_eq!(stored(&store, TABLE).await.len(), 1);
+}
+
+#[tokio::test]
+async fn what_a_stop_cannot_store_is_counted_as_lost() {
+    let (faults, acme, metrics) = (Arc::new(Faults::default()), acme().await, Arc::new(Metrics::default()));
+    let store = faulty(&faults);
+    let ingest = Ingest::start(open(&store).await, limits(), Clock::System, metrics.clone()).await.unwrap();
+    faults.refused.store(usize::MAX, Ordering::SeqCst);
+    assert_eq!(send(&ingest, &acme, lines(0..5)).await.unwrap().received, 5);
+    ingest.stop().await;
+    faults.refused.store(0, Ordering::SeqCst);
+    assert_eq!(stored(&store, TABLE).await, []);
+    let page = metrics.render();
+    assert!(page.contains("glasshouse_events_lost_total{table=\"calls\"} 5"), "{page}");
+}

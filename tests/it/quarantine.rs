@@ -1,0 +1,141 @@
+//! The quarantine as an operator meets it: `glasshouse quarantine` against a server, which is killed in the middle.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+use crate::server::{Server, Setup, until};
+
+/// Entries of the replay that is cut short.
+const ENTRIES: usize = 600;
+
+/// Runs the binary as a client of `server`.
+fn client(server: &Server, caller: &str, args: &[&str]) -> Output {
+    let token = server.facts()["tokens"][caller].as_str().unwrap().to_owned();
+    Command::new(env!("CARGO_BIN_EXE_glasshouse"))
+        .args(args)
+        .env("GLASSHOUSE_URL", format!("http://{}", server.http))
+        .env("GLASSHOUSE_FLIGHT_URL", format!("grpc://{}", server.flight))
+        .env("GLASSHOUSE_TOKEN", token)
+        .output()
+        .unwrap()
+}
+
+/// What it printed, and whether it said that all is well.
+fn told(output: &Output) -> (bool, String) {
+    (output.status.success(), String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+fn answer(server: &Server, caller: &str, args: &[&str]) -> Value {
+    let output = client(server, caller, &[&["quarantine", "--json"], args].concat());
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)))
+}
+
+/// The one value of a statement's answer.
+fn ask(server: &Server, sql: &str) -> String {
+    let output = client(server, "acme", &["query", "--format", "csv", sql]);
+    let (well, text) = told(&output);
+    assert!(well, "{sql}: {}", String::from_utf8_lossy(&output.stderr));
+    text.lines().nth(1).unwrap_or_default().to_owned()
+}
+
+fn write(folder: &Path, name: &str, text: &str) -> String {
+    let path = folder.join(name);
+    std::fs::write(&path, text).unwrap();
+    path.display().to_string()
+}
+
+fn ingest(server: &Server, file: &str) -> (bool, String) {
+    told(&client(server, "acme", &["ingest", "--table", "samples", file]))
+}
+
+#[test]
+fn a_rejected_event_is_fixed_once_with_the_time_it_first_came() {
+    let folder = tempfile::tempdir().unwrap();
+    let setup = Setup { lake: Some(folder.path().join("lake").display().to_string()), ..Setup::default() };
+    let server = Server::start(&setup);
+    let bad = write(folder.path(), "bad.ndjson", "{\"id\":\"a\",\"at\":\"2026-03-01T12:00:00Z\",\"big\":\"many\"}\n");
+    let (well, text) = ingest(&server, &bad);
+    assert!(!well && text.contains("1 rejected"), "{text}");
+
+    let (well, text) = told(&client(&server, "admin", &["quarantine", "list"]));
+    assert!(well && text.contains("samples  wrong_type  acme"), "{text}");
+    let listed = answer(&server, "acme", &["list", "samples", "--since", "1h"]);
+    assert_eq!(listed["counts"][0]["count"], 1, "{listed}");
+    let (id, received) = ["id", "received_time"].map(|key| listed["entries"][0][key].as_str().unwrap()).into();
+    let (well, text) = told(&client(&server, "admin", &["quarantine", "show", "samples", id]));
+    assert!(well && text.contains("\"big\":\"many\"") && text.contains(received), "{text}");
+    let (well, text) = told(&client(&server, "globex", &["quarantine", "show", "samples", id]));
+    assert!(!well && text.is_empty(), "another tenant's: {text}");
+
+    let as_it_is = ["quarantine", "replay", "samples", "--id", id];
+    assert!(!told(&client(&server, "admin", &as_it_is)).0);
+    let fixed = write(folder.path(), "fixed.json", "{\"id\":\"a\",\"at\":\"2026-03-01T12:00:00Z\",\"big\":7}\n");
+    let fix = [&as_it_is[..], &["--file", &fixed]].concat();
+    assert_eq!(told(&client(&server, "admin", &fix)), (true, "1 accepted, 0 duplicate, 0 rejected again".to_owned()));
+    let stored = "SELECT to_char(received_time, '%Y-%m-%dT%H:%M:%S%.6fZ') FROM samples WHERE big = 7";
+    assert_eq!(ask(&server, stored), received);
+    server.kill();
+
+    let server = Server::start(&setup);
+    let (well, text) = told(&client(&server, "admin", &fix));
+    assert!(!well && text.is_empty(), "it is closed: {text}");
+    assert_eq!(ingest(&server, &fixed), (true, "0 accepted, 1 duplicate, 0 rejected".to_owned()));
+    assert_eq!(ask(&server, "SELECT count(*) FROM samples"), "1");
+    assert_eq!(ask(&server, "SELECT count(*) FROM samples_quarantine"), "0");
+
+    let other = write(folder.path(), "other.ndjson", "{\"id\":\"b\"}\n{\"id\":\"c\",\"at\":\"yesterday\"}\n");
+    assert!(!ingest(&server, &other).0);
+    assert_eq!(ask(&server, "SELECT count(*) FROM samples_quarantine"), "2");
+    for refused in [&["drop", "samples", "--all"][..], &["drop", "samples", "--yes"]] {
+        assert!(!told(&client(&server, "admin", &[&["quarantine"], refused].concat())).0, "{refused:?}");
+    }
+    let dropped = client(&server, "acme", &["quarantine", "drop", "samples", "--reason", "missing_time", "--yes"]);
+    assert_eq!(told(&dropped), (true, "1 dropped".to_owned()));
+    let dropped = client(&server, "admin", &["quarantine", "drop", "samples", "--all", "--yes"]);
+    assert_eq!(told(&dropped), (true, "1 dropped".to_owned()));
+    assert_eq!(answer(&server, "admin", &["list", "samples"])["counts"], Value::Array(Vec::new()));
+    assert_eq!(ask(&server, "SELECT count(*) FROM samples_quarantine"), "0");
+    assert!(server.stop());
+}
+
+#[test]
+fn a_replay_that_is_killed_and_run_again_stores_each_event_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let lake = Some(folder.path().join("lake").display().to_string());
+    let strict = vec![("INGEST__EVENT_BYTES_MAX".to_owned(), "1024".to_owned())];
+    let server = Server::start(&Setup { lake: lake.clone(), settings: strict, ..Setup::default() });
+    let label = "x".repeat(1024);
+    let event = |id| format!("{{\"id\":\"{id}\",\"at\":\"2026-03-01T12:00:00Z\",\"label\":\"{label}\"}}\n");
+    let large = write(folder.path(), "large.ndjson", &(0..ENTRIES).map(event).collect::<String>());
+    assert!(!ingest(&server, &large).0);
+    server.kill();
+
+    let setup = Setup { lake, ..Setup::default() };
+    let server = Server::start(&setup);
+    assert_eq!(ask(&server, "SELECT count(*) FROM samples_quarantine"), ENTRIES.to_string());
+    std::thread::scope(|scope| {
+        let replaying = scope.spawn(|| client(&server, "admin", &["quarantine", "replay", "samples"]));
+        // The first of its pages is stored, and its entries may be closed or not.
+        until("the first events are stored", || {
+            ask(&server, "SELECT count(*) > 0 FROM samples") == "true" || replaying.is_finished()
+        });
+        kill(&server);
+        replaying.join().unwrap();
+    });
+    server.kill();
+    let server = Server::start(&setup);
+    let (well, text) = told(&client(&server, "admin", &["quarantine", "replay", "samples"]));
+    assert!(well, "{text}");
+    assert_eq!(ask(&server, "SELECT count(*) FROM samples_quarantine"), "0");
+    assert_eq!(ask(&server, "SELECT count(*) FROM samples"), ENTRIES.to_string());
+    assert_eq!(ask(&server, "SELECT count(DISTINCT id) FROM samples"), ENTRIES.to_string());
+    assert!(server.stop());
+}
+
+/// A power cut, while others still hold the server.
+fn kill(server: &Server) {
+    let killed = Command::new("kill").args(["-KILL", &server.id().to_string()]).status().unwrap();
+    assert!(killed.success());
+}

@@ -66,9 +66,12 @@ fn describe(contract: &Contract, access: &Access) -> Vec<Value> {
         (Owner::Tenant(_), Some(rules)) => rules.columns.as_ref(),
         (Owner::Tenant(_), None) => return Vec::new(),
     };
-    let columns = contract.columns.iter().filter(|column| contract.is_shown(&column.name));
-    let columns = columns.filter(|column| readable.is_none_or(|names| names.contains(&column.name)));
-    let columns: Vec<Value> = columns
+    let is_visible =
+        |column: &&Column| contract.is_shown(&column.name) && readable.is_none_or(|names| names.contains(&column.name));
+    let columns: Vec<Value> = contract
+        .columns
+        .iter()
+        .filter(is_visible)
         .map(|column| {
             json!({
                 "name": column.name, "type": column.kind.as_str(), "unit": column.unit, "description": column.description,

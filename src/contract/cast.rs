@@ -181,7 +181,7 @@ fn by_value(
         return Err(Error::invalid(format!("column `{name}` takes {kind}, got {given}: cast it before sending")));
     }
     let row = Row::new(contract, stamp);
-    let mut builder = Builder::new(column.kind);
+    let mut builder = Builder::new(column.kind, plain.len());
     for index in 0..plain.len() {
         let read = match plain.data_type() {
             _ if plain.is_null(index) => Ok(Slot::Null),
@@ -202,7 +202,7 @@ fn by_value(
             faults.add(index, || Fault::value(reason, column, shown(plain, index)));
         }
     }
-    Ok(builder.finish(stamp, plain.len()))
+    builder.finish(stamp, plain.len())
 }
 
 /// Whether values of a type can be values of a kind, one by one.

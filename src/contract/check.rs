@@ -36,7 +36,7 @@ pub(super) fn tenant(contract: &Contract, stamp: &Stamp, given: Option<&str>) ->
             format!("column `{name}` is missing or empty, and nothing else says whose the event is"),
         )),
         (Owner::PerEvent, Some(given)) => {
-            let fault = TenantId::parse(given).err()?;
+            let fault = TenantId::check(given).err()?;
             Some(Fault::new(Reason::MissingTenant, format!("column `{name}`: {}", fault.message())))
         }
     }

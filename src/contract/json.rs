@@ -36,7 +36,7 @@ const BASE64_URL: GeneralPurpose = GeneralPurpose::new(&URL_SAFE, BASE64);
 pub(super) fn decode(contract: &Contract, body: &Bytes, stamp: &Stamp) -> Result<Decoded> {
     let text = std::str::from_utf8(body).ok();
     let start = if body.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len() } else { 0 };
-    let mut json = Json::new(contract, body, text, stamp);
+    let mut json = Json::new(contract, body, text, stamp, 0);
     let mut whole = Cursor::new(body, text, start);
     match whole.peek() {
         0 if whole.at_end() => {}
@@ -55,7 +55,7 @@ pub(super) fn decode_messages(
     stamp: &Stamp,
 ) -> Result<Decoded> {
     let text = std::str::from_utf8(body).ok();
-    let mut json = Json::new(contract, body, text, stamp);
+    let mut json = Json::new(contract, body, text, stamp, places.len());
     for place in places {
         json.line(trimmed(body, place.clone()))?;
     }
@@ -81,13 +81,13 @@ struct Json<'a> {
 }
 
 impl<'a> Json<'a> {
-    fn new(contract: &'a Contract, body: &'a Bytes, text: Option<&'a str>, stamp: &'a Stamp) -> Self {
+    fn new(contract: &'a Contract, body: &'a Bytes, text: Option<&'a str>, stamp: &'a Stamp, rows: usize) -> Self {
         let (mut bases, mut next) = (Vec::new(), Vec::new());
         for node in &contract.tree.nodes {
             bases.push(next.len());
             next.extend((0..=node.names()).map(|place| place as u16));
         }
-        let (intake, row) = (Intake::new(contract, body, stamp), Row::new(contract, stamp));
+        let (intake, row) = (Intake::new(contract, body, stamp, rows), Row::new(contract, stamp));
         Self { contract, body, text, intake, row, bases, next }
     }
 

@@ -138,6 +138,11 @@ impl TenantId {
 
     /// Checks and wraps a tenant id: not empty, not too long, no control characters.
     pub fn parse(text: &str) -> Result<Self> {
+        Self::check(text).map(|()| Self(text.into()))
+    }
+
+    /// The same, only checked.
+    pub(crate) fn check(text: &str) -> Result<()> {
         if text.is_empty() {
             return Err(Error::invalid("a tenant id is not empty"));
         }
@@ -147,7 +152,7 @@ impl TenantId {
         if text.contains(char::is_control) {
             return Err(Error::invalid("a tenant id has no control characters"));
         }
-        Ok(Self(text.into()))
+        Ok(())
     }
 
     /// The text of it.

@@ -76,7 +76,17 @@ impl<'a> Row<'a> {
     pub(super) fn text(&self, text: Text<'a>) -> &str {
         match text {
             Text::Borrowed(text) => text,
+            Text::Checked(bytes) => std::str::from_utf8(bytes).unwrap_or_default(),
             Text::Scratch(start, end) => &self.scratch[start..end],
+        }
+    }
+
+    /// The same as bytes, which costs nothing.
+    pub(super) fn bytes(&self, text: Text<'a>) -> &[u8] {
+        match text {
+            Text::Borrowed(text) => text.as_bytes(),
+            Text::Checked(bytes) => bytes,
+            Text::Scratch(start, end) => self.scratch[start..end].as_bytes(),
         }
     }
 
@@ -100,6 +110,7 @@ impl<'a> Row<'a> {
         self.scratch.push_str(prefix);
         match text {
             Text::Borrowed(text) => self.scratch.push_str(text),
+            Text::Checked(bytes) => self.scratch.push_str(std::str::from_utf8(bytes).unwrap_or_default()),
             Text::Scratch(from, to) => self.scratch.extend_from_within(from..to),
         }
         self.scratched(start)
@@ -117,8 +128,8 @@ impl<'a> Row<'a> {
 
     /// The place of a key among the entries.
     pub(super) fn find_entry(&self, key: Text<'a>) -> Option<usize> {
-        let key = self.text(key);
-        self.entries.iter().position(|(known, _)| self.text(*known) == key)
+        let key = self.bytes(key);
+        self.entries.iter().position(|(known, _)| self.bytes(*known) == key)
     }
 
     /// The text of a column, when it has one.
@@ -162,8 +173,9 @@ pub(super) struct Intake<'a> {
 }
 
 impl<'a> Intake<'a> {
-    pub(super) fn new(contract: &'a Contract, body: &'a Bytes, stamp: &'a Stamp) -> Self {
-        Self { contract, stamp, body, columns: Columns::new(contract, stamp), rejects: Vec::new(), index: 0 }
+    /// `rows` are as many as there may be, if that is known.
+    pub(super) fn new(contract: &'a Contract, body: &'a Bytes, stamp: &'a Stamp, rows: usize) -> Self {
+        Self { contract, stamp, body, columns: Columns::new(contract, stamp, rows), rejects: Vec::new(), index: 0 }
     }
 
     /// Takes a decoded event that stands at `place` in the body: checks it, and keeps or rejects it.

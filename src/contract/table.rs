@@ -171,6 +171,11 @@ impl Contract {
     }
 }
 
+/// The fields of a map's entries.
+pub(super) fn entry_fields() -> Fields {
+    vec![Field::new("key", DataType::Utf8, false), Field::new("value", DataType::Utf8, true)].into()
+}
+
 impl ColumnKind {
     /// The Arrow type of its values.
     pub fn data_type(self) -> DataType {
@@ -185,9 +190,7 @@ impl ColumnKind {
             Self::Timestamp => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
             Self::Date => DataType::Date32,
             Self::Map => {
-                let key = Field::new("key", DataType::Utf8, false);
-                let value = Field::new("value", DataType::Utf8, true);
-                let entries = DataType::Struct(Fields::from(vec![key, value]));
+                let entries = DataType::Struct(entry_fields());
                 DataType::Map(Arc::new(Field::new("key_value", entries, false)), false)
             }
         }

@@ -31,6 +31,8 @@ pub(super) enum Slot<'a> {
 pub(super) enum Text<'a> {
     /// As it stands in the body or in the contract.
     Borrowed(&'a str),
+    /// The same, as bytes that were found to be UTF-8: columns take bytes, and check all of them once more at the end.
+    Checked(&'a [u8]),
     /// Made from it, as a range of the row's scratch.
     Scratch(usize, usize),
 }

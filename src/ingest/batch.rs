@@ -39,6 +39,8 @@ pub(super) struct Pending {
     pub(super) part: Arc<Part>,
     /// How far a source has come with them; a request has none.
     pub(super) progress: Vec<Progress>,
+    /// They are a batch of their own: more is waiting behind them.
+    pub(super) is_whole: bool,
     /// What they take of the memory.
     pub(super) bytes: usize,
     /// Their room in the queue, held until the answer.
@@ -54,13 +56,15 @@ pub(super) struct Batch {
     pub(super) requests: Vec<Pending>,
     rows: usize,
     bytes: usize,
+    /// One of them is a batch of its own.
+    is_whole: bool,
     opened: Instant,
 }
 
 impl Batch {
     /// A batch of one.
     pub(super) fn open(first: Pending, now: Instant) -> Self {
-        let mut batch = Self { requests: Vec::new(), rows: 0, bytes: 0, opened: now };
+        let mut batch = Self { requests: Vec::new(), rows: 0, bytes: 0, is_whole: false, opened: now };
         batch.push(first);
         batch
     }
@@ -69,12 +73,13 @@ impl Batch {
     pub(super) fn push(&mut self, request: Pending) {
         self.rows += request.part.rows.num_rows();
         self.bytes += request.bytes;
+        self.is_whole |= request.is_whole;
         self.requests.push(request);
     }
 
     /// Whether it takes no more. It may be over its bounds by one request.
     pub(super) fn is_full(&self, rows_max: usize, bytes_max: usize) -> bool {
-        self.rows >= rows_max || self.bytes >= bytes_max
+        self.is_whole || self.rows >= rows_max || self.bytes >= bytes_max
     }
 
     /// When its commit should begin, if nothing else is being committed.

@@ -5,6 +5,7 @@
 //! **Invariant:** a haul's messages of a partition are all that were read from where the haul began up to its `next`. So it
 //! can be stored with that `next` as progress, or be dropped as a whole and read again.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use crate::contract::{Format, Reason, TenantId};
 use crate::transform::Header;
 
 /// One partition of a topic.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Spot {
     pub(super) topic: Arc<str>,
     pub(super) partition: i32,
@@ -84,7 +85,24 @@ pub(super) struct Haul {
     pub(super) spans: BTreeMap<Spot, Span>,
     /// When the source was first started, in milliseconds since 1970, if that has to be stored.
     pub(super) started: Option<i64>,
+    /// It is as large as a haul may be: more is waiting, and it need not wait for company.
+    pub(super) is_whole: bool,
     begun: Option<Instant>,
+}
+
+/// By partition, then by topic: each message looks its partition up, and numbers are quicker to compare than names.
+impl Ord for Spot {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let by_topic =
+            || if Arc::ptr_eq(&self.topic, &other.topic) { Ordering::Equal } else { self.topic.cmp(&other.topic) };
+        self.partition.cmp(&other.partition).then_with(by_topic)
+    }
+}
+
+impl PartialOrd for Spot {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
 }
 
 impl Fate {
@@ -101,6 +119,11 @@ impl Fate {
 }
 
 impl Haul {
+    /// An empty haul with room for as much as the one before it had.
+    pub(super) fn with_room(bytes: usize, messages: usize) -> Self {
+        Self { body: BytesMut::with_capacity(bytes), messages: Vec::with_capacity(messages), ..Self::default() }
+    }
+
     /// Takes a message.
     pub(super) fn push(
         &mut self,

@@ -38,6 +38,8 @@ use crate::error::{Error, Kind, Result};
 
 /// The longest time between two looks at what else there is to do, above all whether to stop.
 const POLL_MAX: Duration = Duration::from_millis(100);
+/// Messages that were waiting already and are taken under one reading of the clock.
+const CLOCK_EVERY: u32 = 64;
 /// The pause after a fault.
 const PAUSE: Duration = Duration::from_millis(500);
 /// Batches from the smallest to a whole one, after one was too much.
@@ -100,22 +102,30 @@ impl<'a> Session<'a> {
 
     fn read(&mut self) -> Result<()> {
         let client = self.client;
+        // Messages that are there already, and that were taken since the clock was read: reading it takes as long as a good
+        // part of the rest.
+        let (mut now, mut taken) = (Instant::now(), 0);
         while !self.stop.is_cancelled() {
-            let now = Instant::now();
             let due = self.haul.due(&self.bounds, now);
             let wait = due.map_or(POLL_MAX, |due| due.saturating_duration_since(now).min(POLL_MAX));
-            let polled = client.poll(wait);
+            let polled = client.poll(Duration::ZERO).inspect(|_| taken += 1).or_else(|| {
+                taken = CLOCK_EVERY;
+                client.poll(wait)
+            });
+            if taken >= CLOCK_EVERY {
+                (now, taken) = (Instant::now(), 0);
+            }
             for note in client.context().take_notes() {
                 self.note(note)?;
             }
             match polled {
-                Some(Ok(message)) => self.take(&message),
+                Some(Ok(message)) => self.take(&message, now),
                 Some(Err(error)) => self.fault(&error)?,
                 None => {}
             }
-            let now = Instant::now();
             if self.haul.due(&self.bounds, now).is_some_and(|due| due <= now) {
                 self.store()?;
+                (now, taken) = (Instant::now(), 0);
             }
         }
         Ok(())
@@ -152,7 +162,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn take(&mut self, message: &BorrowedMessage<'_>) {
+    fn take(&mut self, message: &BorrowedMessage<'_>, now: Instant) {
         let Some(topic) = self.topics.get(message.topic()) else { return };
         let spot = Spot { topic: topic.clone(), partition: message.partition() };
         // What is left in the client's queue of a partition that is not ours any more, or that was set back.
@@ -163,12 +173,14 @@ impl<'a> Session<'a> {
         }
         place.next = Some(offset + 1);
         let ((payload, fate), beside) = (self.source.read(message), self.source.beside(message));
-        self.haul.push((&spot, offset), payload, fate, beside, Instant::now());
+        self.haul.push((&spot, offset), payload, fate, beside, now);
     }
 
     /// Stores the haul, or drops it and goes on from where the table stands.
     fn store(&mut self) -> Result<()> {
-        let haul = std::mem::take(&mut self.haul);
+        let next = Haul::with_room(self.haul.bytes(), self.haul.messages.len());
+        let mut haul = std::mem::replace(&mut self.haul, next);
+        haul.is_whole = haul.messages.len() >= self.rows_full || haul.bytes() >= self.bounds.bytes_max;
         let (spans, count) = (haul.spans.clone(), haul.messages.len());
         let positions = spans.keys().filter_map(|spot| Some((spot.clone(), self.places.get(spot)?.position))).collect();
         let storing = self.ingest.store_haul(&self.source.route, haul, &positions);

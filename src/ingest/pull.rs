@@ -142,7 +142,7 @@ impl Ingest {
             }
             let progress = passed.into_iter().map(|(_, progress)| progress).collect();
             let quarantine = self.lanes.get(&quarantine_of(&route.table)).map_or(&lane.queue, |lane| &lane.queue);
-            hand_over(quarantine, bad, bad_bytes, bad_room, progress).await?;
+            hand_over(quarantine, (bad, false), bad_bytes, bad_room, progress).await?;
         }
         let offset = |(spot, span): (&Spot, &Span)| Progress {
             app: route.app(spot),
@@ -151,7 +151,7 @@ impl Ingest {
         };
         let started = haul.started.map(|next| Progress { app: route.started_app(), after: None, next });
         let progress = haul.spans.iter().map(offset).chain(started).collect();
-        landed.stored = hand_over(&lane.queue, good, good_bytes, room, progress).await?;
+        landed.stored = hand_over(&lane.queue, (good, haul.is_whole), good_bytes, room, progress).await?;
         for (spot, span) in &haul.spans {
             landed.positions.entry(spot.clone()).or_default().stored = Some(span.next);
         }
@@ -199,16 +199,17 @@ impl Ingest {
     }
 }
 
-/// Hands rows with their progress to a committer and waits for its answer, however long either takes.
+/// Hands rows with their progress to a committer and waits for its answer, however long either takes. Rows may be a batch
+/// of their own.
 async fn hand_over(
     queue: &mpsc::Sender<Pending>,
-    part: Part,
+    (part, is_whole): (Part, bool),
     bytes: usize,
     room: Room,
     progress: Vec<Progress>,
 ) -> Result<Stored> {
     let (reply, answer) = oneshot::channel();
-    let pending = Pending { part: Arc::new(part), progress, bytes, room, reply };
+    let pending = Pending { part: Arc::new(part), progress, is_whole, bytes, room, reply };
     queue.send(pending).await.map_err(|_| stopping())?;
     answer.await.map_err(|_| Error::unavailable("the table's committer has ended"))?
 }

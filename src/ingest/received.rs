@@ -99,7 +99,8 @@ impl Ingest {
     ) -> Result<Followed> {
         let (reply, answer) = oneshot::channel();
         let part = Arc::new(part);
-        let pending = Pending { part: part.clone(), progress: Vec::new(), bytes, room: self.room(), reply };
+        let pending =
+            Pending { part: part.clone(), progress: Vec::new(), is_whole: false, bytes, room: self.room(), reply };
         queue.send_timeout(pending, self.limits.queue_wait_max).await.map_err(|error| match error {
             mpsc::error::SendTimeoutError::Timeout(_) => self.rooms.full(),
             mpsc::error::SendTimeoutError::Closed(_) => stopping(),
@@ -123,7 +124,7 @@ impl Ingest {
             }
             let (reply, answer) = oneshot::channel();
             let (part, bytes) = (followed.part.clone(), followed.bytes);
-            let pending = Pending { part, progress: Vec::new(), bytes, room: self.room(), reply };
+            let pending = Pending { part, progress: Vec::new(), is_whole: false, bytes, room: self.room(), reply };
             tracing::debug!(table = followed.table, ?fault, "acknowledged events were not stored yet, trying again");
             // A stop ends the pause, not the attempts.
             let _stopping = self.ending.hurry.run_until_cancelled(tokio::time::sleep(pause)).await;

@@ -55,7 +55,14 @@ impl Server {
             let payload = Payload::Encoded(Format::Json, Bytes::from(lines(ids.clone())));
             let part = Arc::new(self.intaker.take(payload, &acme(), "test").unwrap().good);
             let (reply, answer) = oneshot::channel();
-            pending.push(Pending { part, progress: progress.clone(), bytes: 1, room: self.rooms.empty(), reply });
+            pending.push(Pending {
+                part,
+                progress: progress.clone(),
+                is_whole: false,
+                bytes: 1,
+                room: self.rooms.empty(),
+                reply,
+            });
             answers.push(answer);
         }
         self.keeper.store(pending).await;
@@ -74,7 +81,9 @@ impl Server {
         let payload = Payload::Encoded(Format::Json, Bytes::from(events.iter().map(line).collect::<String>()));
         let part = Arc::new(self.intaker.take(payload, &acme(), "test").unwrap().good);
         let (reply, answer) = oneshot::channel();
-        self.keeper.store(vec![Pending { part, progress: vec![], bytes: 1, room: self.rooms.empty(), reply }]).await;
+        self.keeper
+            .store(vec![Pending { part, progress: vec![], is_whole: false, bytes: 1, room: self.rooms.empty(), reply }])
+            .await;
         answer.await.unwrap().unwrap().accepted
     }
 

@@ -138,7 +138,7 @@ impl Ingest {
         room: Room,
     ) -> Result<Stored> {
         let (reply, answer) = oneshot::channel();
-        let pending = Pending { part: Arc::new(part), progress: Vec::new(), bytes, room, reply };
+        let pending = Pending { part: Arc::new(part), progress: Vec::new(), is_whole: false, bytes, room, reply };
         queue.send_timeout(pending, self.limits.queue_wait_max).await.map_err(|error| match error {
             mpsc::error::SendTimeoutError::Timeout(_) => self.rooms.full(),
             mpsc::error::SendTimeoutError::Closed(_) => stopping(),

@@ -35,6 +35,7 @@ algorithms = ["HS256"]
 secret = "{secret}"
 tenant_claim = "tenant"
 scope_claim = "scope"
+operators = ["bench"]
 
 [tables.events]
 description = "Wide synthetic call events"
@@ -59,12 +60,12 @@ def columns():
 
 
 @contextlib.contextmanager
-def server(binary):
-    """Runs `binary` with a fresh lake; yields a House; stops it gracefully."""
+def server(binary, further=""):
+    """Runs `binary` with a fresh lake, and `further` configuration; yields a House; stops it gracefully."""
     with tempfile.TemporaryDirectory(prefix="glasshouse-bench-") as folder:
         config = pathlib.Path(folder, "glasshouse.toml")
         listed = ", ".join(f'{name} = "{kind}"' for name, kind in columns().items())
-        config.write_text(CONFIG.format(folder=folder, secret=SECRET, columns=listed))
+        config.write_text(CONFIG.format(folder=folder, secret=SECRET, columns=listed) + further)
         ready = pathlib.Path(folder, "ready.json")
         environment = {k: v for k, v in os.environ.items() if not k.startswith("GLASSHOUSE")}
         process = subprocess.Popen(
@@ -85,12 +86,12 @@ class House:
     """A running server."""
 
     def __init__(self, binary, config, addresses, pid):
-        self.binary, self.config, self.pid = binary, config, pid
+        self.binary, self.config, self.pid, self.admin = binary, config, pid, None
         self.flight = "grpc://" + addresses["flight"]
         self.http = "http://" + addresses["http"]
 
     def token(self, tenant=None, scopes=("read", "ingest")):
-        who = ["--tenant", tenant] if tenant else ["--operator"]
+        who = ["--tenant", tenant] if tenant else ["--operator", "--subject", "bench"]
         told = [word for scope in scopes for word in ("--scope", scope)]
         out = subprocess.run([self.binary, "--config", self.config, "token", *who, *told],
                              check=True, capture_output=True, text=True)
@@ -106,6 +107,23 @@ class House:
         """User and system time of the server so far."""
         fields = pathlib.Path(f"/proc/{self.pid}/stat").read_text().rsplit(")", 1)[1].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def metric(self, name):
+        """The sum of a metric over its labels; 0 when there is none yet."""
+        self.admin = self.admin or self.token(scopes=["admin"])
+        request = urllib.request.Request(f"{self.http}/metrics", headers={"authorization": f"Bearer {self.admin}"})
+        with urllib.request.urlopen(request) as answer:
+            lines = answer.read().decode().splitlines()
+        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.split("{")[0].split(" ")[0] == name)
+
+    def memory_mib(self, what="VmHWM"):
+        """The most memory that the server has had so far."""
+        status = pathlib.Path(f"/proc/{self.pid}/status").read_text()
+        return int(status.split(f"{what}:")[1].split()[0]) // 1024
+
+    def memory_mib_now(self):
+        """The memory that the server has now."""
+        return self.memory_mib("VmRSS")
 
 
 def free_port():

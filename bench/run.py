@@ -1,6 +1,6 @@
 """Side-by-side benches of a running Glasshouse against peers, in one run: prints a table of medians and ratios.
 
-    python bench/run.py target/release/glasshouse [transfer] [select1] [freshness]
+    python bench/run.py target/release/glasshouse [transfer] [select1] [freshness] [kafka] [ndjson] [window] [stream]
 """
 
 import contextlib
@@ -20,6 +20,8 @@ import pyarrow.parquet as parquet
 
 import events
 import house
+import ingest
+import stream
 
 ROWS = 2_000_000
 CHUNK = 50_000
@@ -183,7 +185,8 @@ def report(name, ours, theirs, peer):
     print(f"| {name} | {statistics.median(ours):,.2f} | {statistics.median(theirs):,.2f} ({peer}) | ratio {ratio:.2f} |", flush=True)
 
 
-BENCHES = {"transfer": transfer, "select1": select1, "freshness": freshness}
+BENCHES = {"transfer": transfer, "select1": select1, "freshness": freshness, "kafka": ingest.kafka, "ndjson": ingest.ndjson,
+           "window": ingest.window, "stream": stream.stream}
 
 if __name__ == "__main__":
     binary, *names = sys.argv[1:] or sys.exit(__doc__)

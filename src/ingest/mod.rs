@@ -296,6 +296,9 @@ impl Ingest {
 
 /// Checkpoints and log clean-up in the background, when commits have made them due.
 async fn maintain(table: Arc<Table>, committed: Arc<Notify>, metrics: Arc<Metrics>, ending: Ending) {
+    if let Err(error) = table.sweep().await {
+        tracing::warn!(?error, "files that nothing names are left behind");
+    }
     while ending.close.run_until_cancelled(committed.notified()).await.is_some() {
         let name = &table.contract().name;
         match table.maintain().await {

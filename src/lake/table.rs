@@ -29,7 +29,7 @@ use crate::lake::open::load_or_create;
 use crate::lake::state::{self, Changes, State};
 use crate::lake::store::store_error;
 use crate::lake::write::{Encoded, WriteOptions, encode};
-use crate::lake::{Committed, DataFile, Keys, Progress, Snapshot, Store, commit, keys, lookup, rows};
+use crate::lake::{Committed, DataFile, Inflow, Keys, Progress, Snapshot, Store, commit, keys, lookup, rows};
 
 /// All tables of this server by name: declared ones and their quarantines (`<t>_quarantine`).
 pub type Tables = BTreeMap<String, Arc<Table>>;
@@ -61,6 +61,8 @@ pub struct Table {
     checkpoint: AtomicU64,
     /// When the hint was last looked at.
     gap_checked: AtomicI64,
+    /// What is on its way into it on this server.
+    inflow: Arc<Inflow>,
 }
 
 impl Table {
@@ -82,6 +84,7 @@ impl Table {
             filters: Filters::default(),
             checkpoint: AtomicU64::new(checkpoint.unwrap_or(0)),
             gap_checked: AtomicI64::new(store.clock.now()),
+            inflow: Arc::default(),
             contract,
         }))
     }
@@ -94,6 +97,11 @@ impl Table {
     /// The store and the table's own prefix in it: file paths of a snapshot are relative to it.
     pub fn location(&self) -> (&Store, &Path) {
         (&self.store, &self.folder)
+    }
+
+    /// What is on its way into the table on this server.
+    pub fn inflow(&self) -> &Arc<Inflow> {
+        &self.inflow
     }
 
     /// The place of a file in the store.
@@ -237,6 +245,12 @@ impl Table {
         batch_rows: usize,
     ) -> Result<BoxStream<'static, Result<RecordBatch>>> {
         rows::read(self, file, names, places, batch_rows).await
+    }
+
+    /// Takes the turn in which commits are made: none is made until it is given back.
+    #[cfg(test)]
+    pub(crate) async fn hold(&self) -> tokio::sync::SemaphorePermit<'_> {
+        self.turn.acquire().await.unwrap()
     }
 
     pub(super) fn state(&self) -> State {

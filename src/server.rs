@@ -229,7 +229,9 @@ async fn follow(tables: Arc<Tables>, metrics: Arc<Metrics>, interval: Duration, 
     turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while stop.run_until_cancelled(turns.tick()).await.is_some() {
         for (name, table) in tables.iter() {
-            match table.refresh().await {
+            // A stop does not wait for a store that hangs.
+            let Some(looked) = stop.run_until_cancelled(table.refresh()).await else { return };
+            match looked {
                 Ok(snapshot) => metrics.lake_version(name, snapshot.version),
                 Err(error) => tracing::warn!(table = %name, error = ?error, "could not look for new commits"),
             }

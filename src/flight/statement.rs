@@ -117,7 +117,7 @@ impl Door {
     fn freshness(&self, caller: &Caller, planned: &Planned) -> Bytes {
         let told = planned.sources().into_iter().map(|table| self.doors.ingest.freshness(&caller.access, &table));
         let told: Result<Vec<_>> = told.collect();
-        let until = told.unwrap_or_default().into_iter().map(|told| told.complete_until).min();
+        let until = told.unwrap_or_default().into_iter().map(|told| told.watermark.complete_until).min();
         until.and_then(DateTime::from_timestamp_micros).map_or_else(Bytes::new, |until| {
             let until = until.to_rfc3339_opts(SecondsFormat::Micros, true);
             serde_json::json!({ "complete_until": until }).to_string().into()

@@ -1,7 +1,8 @@
 //! `GET /v1/tables/{table}/freshness`: up to when a table is complete, and the newest of the caller's own rows.
 //!
 //! **Invariant:** what a tenant is told of rows comes from a session of its own, as any answer does: by its policy, and
-//! without anything of another tenant. Versions and commits of the table, which all tenants share, are for operators.
+//! without anything of another tenant. Versions and commits of the table, which all tenants share, are for operators, and so
+//! is how many messages wait in a topic: of a shared one it would tell how busy the others are.
 
 use std::sync::Arc;
 
@@ -15,6 +16,7 @@ use super::Door;
 use super::caller::caller;
 use super::error::Problem;
 use super::quarantine::{path, told_time};
+use crate::lake::Watermark;
 use crate::query::Newest;
 
 /// How fresh a table is.
@@ -26,13 +28,15 @@ pub(super) async fn freshness(
     let access = caller(&door, &headers).await?;
     let table = path(table)?;
     let told = door.doors.ingest.freshness(&access, &table)?;
-    let mut body =
-        json!({ "table": table, "complete_until": told_time(told.complete_until), "now": told_time(told.now) });
+    let Watermark { now, complete_until, source_lag } = told.watermark;
+    let mut body = json!({ "table": table, "complete_until": told_time(complete_until), "now": told_time(now) });
+    body["source_lag_seconds"] = source_lag.map(|lag| lag.seconds).into();
     match told.table {
         Some(all) => {
             body["version"] = all.version.into();
             body["newest_received_time"] = all.newest_received.map(told_time).into();
             body["newest_file_time"] = all.written.map(told_time).into();
+            body["source_lag_messages"] = source_lag.map(|lag| lag.messages).into();
         }
         None => {
             let Newest { event, received } = door.doors.engine.session(&access)?.newest(&table).await?;

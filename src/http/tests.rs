@@ -104,10 +104,12 @@ async fn freshness_is_told_to_each_of_its_own() {
     assert_eq!((status, &told["newest_event_time"]), (200, &json!("2026-03-01T12:00:00.000000Z")), "{told}");
     assert!(told["complete_until"] == told["now"] && told.get("version").is_none(), "{told}");
     assert!(told["newest_received_time"].is_null(), "the policy hides the column: {told}");
+    assert!(told["source_lag_seconds"].is_null() && told.get("source_lag_messages").is_none(), "{told}");
     let (_, told) = answer(house.get(path, &ask(Some("globex"))).await).await;
     assert!(told["newest_event_time"].is_null() && told["newest_received_time"].is_null(), "{told}");
     let (_, told) = answer(house.get(path, &ask(None)).await).await;
     assert!(told["version"].as_u64() > Some(0) && told["newest_received_time"].is_string(), "{told}");
+    assert!(told["source_lag_messages"].is_null(), "no source fills it: {told}");
     assert!(told.get("newest_event_time").is_none(), "{told}");
     for (token, path, expected) in [
         (acme(), path, 403),

@@ -19,8 +19,8 @@ use hashbrown::hash_table::Entry;
 use siphasher::sip128::{Hasher128 as _, SipHasher13};
 
 use super::content::UNKNOWN;
-use super::freshness::Held;
 use crate::error::{Error, Result};
+use crate::lake::Held;
 
 /// One event: 96 bits of the hash of its (tenant, id), and 32 of its content, if that is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

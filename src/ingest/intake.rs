@@ -16,7 +16,6 @@ use sha2::{Digest as _, Sha256};
 
 use super::content::fingerprints;
 use super::dedupe::{Keyer, Part};
-use super::freshness::Held;
 use super::haul::{Fate, Message};
 use super::{Payload, RejectNote};
 use crate::clock::Micros;
@@ -25,6 +24,7 @@ use crate::contract::{
     decode_arrow, decode_messages,
 };
 use crate::error::{Error, Result};
+use crate::lake::Held;
 
 /// Bytes of a digest that name a rejected event.
 const QUARANTINE_ID_BYTES: usize = 16;

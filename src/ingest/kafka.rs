@@ -23,7 +23,7 @@ use super::kafka_session::Session;
 use super::pull::Route;
 use crate::clock::Clock;
 use crate::config::{SourceConfig, SourceFormat, TenantFrom};
-use crate::contract::{Format, Reason, TenantId};
+use crate::contract::{Format, Owner, Reason, TenantId};
 use crate::error::Result;
 use crate::telemetry::{Metrics, PartitionLabel};
 use crate::transform::{Header, Transform};
@@ -69,7 +69,8 @@ impl Source {
             SourceFormat::Json => Format::Json,
             SourceFormat::Protobuf => Format::Protobuf,
         };
-        let route = Route { source: name.to_owned(), table: config.table.clone(), format, transform };
+        let owner = tenant.clone().map_or(Owner::PerEvent, Owner::Tenant);
+        let route = Route { source: name.to_owned(), table: config.table.clone(), format, owner, transform };
         Ok(Self { route, tenant, settings: settings(name, config)?, config: config.clone(), clock, metrics })
     }
 

@@ -6,6 +6,7 @@
 //! **Invariant:** the client never decides where to read: it stores no offsets, and has no place to go by itself.
 //! **Invariant:** values of options are in no message: they may be secrets.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rdkafka::client::ClientContext;
@@ -34,7 +35,17 @@ pub(super) enum Note {
     /// These are not ours any more; they are unassigned already.
     Revoked(Vec<Spot>),
     /// The end of a partition: the offset that its next message will have.
-    End(Spot, i64),
+    End(Spot, End),
+}
+
+/// What a partition's leader has told of it last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct End {
+    /// The offset after its last message.
+    pub(super) offset: i64,
+    /// When all up to there was fetched and handed out: the offset after the last message that was. Ends of transactions
+    /// have offsets, too, and are no messages.
+    pub(super) drained: Option<i64>,
 }
 
 /// Takes what the client tells.
@@ -113,11 +124,17 @@ impl ClientContext for Context {
     }
 
     fn stats(&self, statistics: Statistics) {
+        // What the client says of a partition whose leader is away is what it heard before.
+        let up = statistics.brokers.values().filter(|broker| broker.state == "UP").map(|broker| broker.nodeid);
+        let up: BTreeSet<i32> = up.collect();
         let ends = statistics.topics.into_iter().flat_map(|(topic, statistics)| {
-            let topic: Arc<str> = topic.into();
+            let (topic, up): (Arc<str>, _) = (topic.into(), &up);
             statistics.partitions.into_iter().filter_map(move |(partition, statistics)| {
-                let end = if statistics.ls_offset >= 0 { statistics.ls_offset } else { statistics.hi_offset };
-                (partition >= 0 && end >= 0).then(|| Note::End(Spot { topic: topic.clone(), partition }, end))
+                let offset = if statistics.ls_offset >= 0 { statistics.ls_offset } else { statistics.hi_offset };
+                let drained = statistics.fetchq_cnt == 0 && statistics.next_offset >= offset;
+                let end = End { offset, drained: drained.then_some(statistics.app_offset) };
+                let told = partition >= 0 && offset >= 0 && up.contains(&statistics.leader);
+                told.then(|| Note::End(Spot { topic: topic.clone(), partition }, end))
             })
         });
         self.notes().extend(ends);

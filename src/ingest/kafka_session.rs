@@ -30,11 +30,13 @@ use tokio_util::sync::CancellationToken;
 use super::haul::{Bounds, Haul, Spot};
 use super::kafka::Source;
 use super::kafka_client::{Client, Note};
+use super::lag::Behind;
 use super::pull::Position;
 use super::{Ingest, stopping};
 use crate::config::{OnGap, StartAt};
 use crate::contract::MESSAGES_MAX;
 use crate::error::{Error, Kind, Result};
+use crate::lake::Standing;
 
 /// The longest time between two looks at what else there is to do, above all whether to stop.
 const POLL_MAX: Duration = Duration::from_millis(100);
@@ -55,6 +57,7 @@ struct Place {
     next: Option<i64>,
     /// A gap stopped it.
     stopped: bool,
+    behind: Behind,
 }
 
 /// One client from its start to its end.
@@ -95,7 +98,7 @@ impl<'a> Session<'a> {
     pub(super) fn run(mut self) -> Result<()> {
         let outcome = self.read();
         for spot in self.places.keys() {
-            self.source.metrics.sources.released(self.source.label(spot));
+            self.leave(spot);
         }
         outcome
     }
@@ -148,15 +151,19 @@ impl<'a> Session<'a> {
                 for spot in spots {
                     self.haul.forget(&spot);
                     self.places.remove(&spot);
-                    self.source.metrics.sources.released(self.source.label(&spot));
+                    self.leave(&spot);
                 }
                 Ok(())
             }
             Note::End(spot, end) => {
-                let place = self.places.get(&spot);
-                if let Some(stored) = place.and_then(|place| place.position.stored.or(place.next)) {
+                let Some(place) = self.places.get_mut(&spot) else { return Ok(()) };
+                // What stands behind our last message then is no message.
+                let end = place.next.filter(|_| end.drained == place.next).unwrap_or(end.offset);
+                if let Some(stored) = place.position.stored.or(place.next) {
                     self.source.metrics.sources.lag(self.source.label(&spot), (end - stored).max(0));
                 }
+                place.behind.heard(end, place.position.stored, self.source.clock.now());
+                self.tell(&spot);
                 Ok(())
             }
         }
@@ -172,6 +179,9 @@ impl<'a> Session<'a> {
             return;
         }
         place.next = Some(offset + 1);
+        if place.behind.read(offset, || message.timestamp().to_millis()?.checked_mul(1_000)) {
+            self.tell(&spot);
+        }
         let ((payload, fate), beside) = (self.source.read(message), self.source.beside(message));
         self.haul.push((&spot, offset), payload, fate, beside, now);
     }
@@ -200,6 +210,8 @@ impl<'a> Session<'a> {
             offsets.add_partition_offset(&spot.topic, spot.partition, next).map_err(broken)?;
             if let Some(place) = self.places.get_mut(&spot) {
                 place.position = position;
+                place.behind.committed();
+                self.tell(&spot);
             }
         }
         if let Err(error) = self.client.commit(&offsets, CommitMode::Async) {
@@ -279,9 +291,29 @@ impl<'a> Session<'a> {
                     self.haul.started.get_or_insert(now);
                 }
             }
-            self.places.insert(spot, Place { position, next, stopped: false });
+            let mut behind = self.places.remove(&spot).map(|place| place.behind).unwrap_or_default();
+            behind.dropped();
+            self.places.insert(spot.clone(), Place { position, next, stopped: false, behind });
+            self.tell(&spot);
         }
         Ok(list)
+    }
+
+    /// Tells whoever asks how fresh the table is how far a partition has come.
+    fn tell(&self, spot: &Spot) {
+        if let Some(Place { position, stopped, behind, .. }) = self.places.get(spot) {
+            let standing = match stopped {
+                true => Standing::Unknown,
+                false => behind.standing(position.stored),
+            };
+            self.ingest.fed(&self.source.route, spot, standing);
+        }
+    }
+
+    /// Of a partition that is not ours any more, what was told would only grow old.
+    fn leave(&self, spot: &Spot) {
+        self.source.metrics.sources.released(self.source.label(spot));
+        self.ingest.not_fed(&self.source.route, spot);
     }
 
     /// The first offsets of a time (milliseconds since 1970) or later; the end where there is none.
@@ -351,6 +383,7 @@ impl<'a> Session<'a> {
                 tell_gap(self.source, spot, next, low, high);
                 if self.source.config.on_gap == OnGap::Stop {
                     place.stopped = true;
+                    self.ingest.fed(&self.source.route, spot, Standing::Unknown);
                     self.source.metrics.sources.stopped(self.source.label(spot));
                     continue;
                 }

@@ -18,9 +18,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::testing::{QUARANTINE, TABLE, limits, memory, open, start, stored};
 use super::{Ingest, Source};
-use crate::clock::Clock;
+use crate::clock::{Clock, SECOND};
 use crate::config::{DimensionConfig, Envelope, KafkaOptions, OnGap, SourceConfig, StartAt, TenantFrom};
-use crate::lake::{Progress, Store};
+use crate::contract::Owner;
+use crate::lake::{Progress, SourceLag, Store};
 use crate::telemetry::Metrics;
 use crate::transform::{Asker, Dimensions, Transform};
 
@@ -167,6 +168,29 @@ async fn each_message_counts_once_through_restarts() {
     server.stop().await;
     assert_eq!(ids(&store, "acme").await, texts(0..75));
     assert_eq!(stored(&store, QUARANTINE).await.len(), 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_says_how_far_its_source_is_behind() {
+    let (kafka, store) = (Kafka::start(), memory());
+    kafka.send(0, (0..50).map(event));
+    let server = Server::start(&store, &kafka.source()).await;
+    let lag = || server.ingest.tables()[TABLE].inflow().watermark(&Owner::PerEvent, &Clock::System).source_lag;
+    // The other partition is empty, and not behind either.
+    until("all is committed", async || lag() == Some(SourceLag { seconds: 0, messages: 0 })).await;
+    assert_eq!(offsets(&store, TABLE).await, [Some(50), None]);
+    // Its last message was sent an hour ago, and cannot be stored: the table is taken.
+    let turn = server.ingest.tables()[TABLE].hold().await;
+    let late = (Clock::System.now() - 3_600 * SECOND) / 1_000;
+    kafka.put(BaseRecord::<str, str>::to(TOPIC).partition(1).payload(&event("late")).timestamp(late));
+    kafka.producer.flush(WAIT_MAX).unwrap();
+    until("an hour behind", async || lag().is_some_and(|lag| (3_600..3_700).contains(&lag.seconds))).await;
+    drop(turn);
+    until("all is committed again", async || lag() == Some(SourceLag { seconds: 0, messages: 0 })).await;
+    assert_eq!(offsets(&store, TABLE).await, [Some(50), Some(1)]);
+    let tables = server.ingest.tables().clone();
+    server.stop().await;
+    assert_eq!(tables[TABLE].inflow().watermark(&Owner::PerEvent, &Clock::System).source_lag, None);
 }
 
 #[tokio::test(flavor = "multi_thread")]

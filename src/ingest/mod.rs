@@ -24,6 +24,7 @@ mod kafka_client;
 mod kafka_session;
 
 mod haul;
+mod lag;
 mod pull;
 
 mod room;
@@ -108,7 +109,6 @@ use crate::tenancy::Slots;
 use batch::Pending;
 use commit::Ending;
 use dedupe::Keyer;
-use freshness::UnderWay;
 use intake::Intaker;
 use room::Rooms;
 use store::Keeper;
@@ -176,7 +176,6 @@ pub struct Ingest {
     rooms: Rooms,
     /// Decoding takes as many cores as there are, and no more.
     decoders: Arc<Semaphore>,
-    under_way: Arc<UnderWay>,
     /// Who looks through quarantines, and changes them, takes turns.
     looks: Semaphore,
     lookers: Slots,
@@ -249,7 +248,6 @@ impl Ingest {
             lanes,
             rooms: Rooms::new(config.queue_bytes_max, config.queue_wait_max, metrics.clone()),
             decoders: Arc::new(Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from))),
-            under_way: Arc::default(),
             looks: Semaphore::new(1),
             lookers: Slots::new(1, LOOKS_WAITING_MAX, config.queue_wait_max),
             limits: config,
@@ -296,6 +294,9 @@ impl Ingest {
 
 /// Checkpoints and log clean-up in the background, when commits have made them due.
 async fn maintain(table: Arc<Table>, committed: Arc<Notify>, metrics: Arc<Metrics>, ending: Ending) {
+    if let Err(error) = table.sweep().await {
+        tracing::warn!(?error, "files that nothing names are left behind");
+    }
     while ending.close.run_until_cancelled(committed.notified()).await.is_some() {
         let name = &table.contract().name;
         match table.maintain().await {

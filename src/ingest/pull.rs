@@ -27,7 +27,7 @@ use super::room::Room;
 use super::{Ingest, Lane, quarantine_of, stopping};
 use crate::contract::{Format, Owner};
 use crate::error::{Error, Kind, Result};
-use crate::lake::{Progress, Table};
+use crate::lake::{Feed, Progress, Standing, Table};
 use crate::telemetry::EventOutcome;
 use crate::transform::Transform;
 
@@ -45,6 +45,8 @@ pub(super) struct Route {
     pub(super) source: String,
     pub(super) table: String,
     pub(super) format: Format,
+    /// Whose its events are, as far as the operator says it.
+    pub(super) owner: Owner,
     /// What makes the table's columns of the messages; none when they have them.
     pub(super) transform: Option<Arc<Transform>>,
 }
@@ -71,6 +73,10 @@ impl Route {
     /// The transaction that holds a partition's offset.
     fn app(&self, spot: &Spot) -> String {
         format!("kafka:{}:{}:{}", self.source, spot.topic, spot.partition)
+    }
+
+    fn feed(&self, spot: &Spot) -> Feed {
+        Feed { source: self.source.clone(), topic: spot.topic.clone(), partition: spot.partition }
     }
 
     /// The transaction that holds when the source was first started. No topic has a colon in its name.
@@ -112,7 +118,7 @@ impl Ingest {
         self.make_room(&mut room, haul.bytes()).await?;
         let (body, messages) = (haul.take_body(), Arc::new(std::mem::take(&mut haul.messages)));
         let (taker, way) = (intaker.clone(), route.clone());
-        let (stamp, held) = self.stamp_held(&route.table, Owner::PerEvent);
+        let (stamp, held) = self.stamp_held(&route.table, Owner::PerEvent)?;
         let taken = messages.clone();
         let runtime = Handle::current();
         let decoding = move || match &way.transform {
@@ -157,6 +163,20 @@ impl Ingest {
         }
         self.count_haul(&route.table, &landed);
         Ok(landed)
+    }
+
+    /// A partition of a source has come so far.
+    pub(super) fn fed(&self, route: &Route, spot: &Spot, standing: Standing) {
+        if let Some(table) = self.tables.get(&route.table) {
+            table.inflow().feed(route.feed(spot), &route.owner, standing);
+        }
+    }
+
+    /// A partition is not read here any more.
+    pub(super) fn not_fed(&self, route: &Route, spot: &Spot) {
+        if let Some(table) = self.tables.get(&route.table) {
+            table.inflow().leave(&route.feed(spot));
+        }
     }
 
     /// How much of a queue's room one haul may ask for, in bytes as they were received: its columns need room as well.

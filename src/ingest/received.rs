@@ -59,7 +59,7 @@ impl Ingest {
         let (lane, intaker) = self.lane(access, table)?;
         room.resize(payload.bytes()).await?;
         let (taker, way) = (intaker.clone(), door.to_owned());
-        let (stamp, held) = self.stamp_held(table, access.owner());
+        let (stamp, held) = self.stamp_held(table, access.owner())?;
         let intake = self.decode(move || taker.take(payload, &stamp, &way)).await?;
         let Intake { good, bad, places, notes } = intake.held(held);
         let (good_bytes, bad_bytes) = (bytes_of(&good.rows), bad.as_ref().map_or(0, |bad| bytes_of(&bad.rows)));

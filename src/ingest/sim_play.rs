@@ -33,7 +33,7 @@ use super::sim_server::{Life, Place, Reader, Server, WINDOWS, lake, open, start}
 use super::testing::TABLE;
 use super::{Payload, Receipt};
 use crate::clock::{Clock, SECOND};
-use crate::contract::Format;
+use crate::contract::{Format, Owner};
 use crate::error::{Kind, Result};
 use crate::lake::{Store, Tables};
 use crate::tenancy::Scope;
@@ -136,7 +136,13 @@ fn partition(spot: &Spot) -> usize {
 }
 
 fn route() -> Route {
-    Route { source: "voice".to_owned(), table: TABLE.to_owned(), format: Format::Json, transform: None }
+    Route {
+        source: "voice".to_owned(),
+        table: TABLE.to_owned(),
+        format: Format::Json,
+        owner: Owner::PerEvent,
+        transform: None,
+    }
 }
 
 impl Play {

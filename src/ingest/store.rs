@@ -213,7 +213,9 @@ impl Keeper {
     async fn write(&self, rows: RecordBatch) -> Result<Vec<DataFile>> {
         let mut pauses = Pauses::new(self.attempts_max);
         loop {
-            match self.table.write(rows.clone()).await {
+            let outcome = self.table.write(rows.clone()).await;
+            self.count_failure(&outcome);
+            match outcome {
                 Err(error) if error.kind() == Kind::Unavailable && pauses.next().await => {
                     tracing::warn!(table = self.name(), ?error, "could not write a batch, trying again");
                 }
@@ -242,12 +244,20 @@ impl Keeper {
         let (files, progress) = (&unsettled.files, &unsettled.progress);
         let mut pauses = Pauses::new(self.attempts_max);
         loop {
-            match self.table.commit_after(unsettled.seen, files.clone(), progress.clone()).await {
+            let outcome = self.table.commit_after(unsettled.seen, files.clone(), progress.clone()).await;
+            self.count_failure(&outcome);
+            match outcome {
                 Err(error) if may_still_happen(&error) && pauses.next().await => {
                     tracing::warn!(table = self.name(), ?error, "could not commit a batch, trying again");
                 }
                 outcome => return outcome,
             }
+        }
+    }
+
+    fn count_failure<T>(&self, outcome: &Result<T>) {
+        if outcome.as_ref().is_err_and(|error| error.kind() == Kind::Unavailable) {
+            self.metrics.commit_failed(self.name());
         }
     }
 

@@ -9,7 +9,6 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::batch::{Pending, Stored};
 use super::dedupe::Part;
-use super::freshness::Held;
 use super::intake::{Intake, Intaker, bytes_of};
 use super::room::Room;
 use super::{Ingest, Lane, Payload, Receipt, quarantine_of, stopping};
@@ -17,6 +16,7 @@ use crate::clock::Micros;
 use crate::config::IngestConfig;
 use crate::contract::{Format, Owner, Stamp};
 use crate::error::{Error, Result};
+use crate::lake::Held;
 use crate::telemetry::EventOutcome;
 use crate::tenancy::{Access, Scope};
 
@@ -61,7 +61,7 @@ impl Ingest {
         let (lane, intaker) = self.lane(access, table)?;
         room.resize(payload.bytes()).await?;
         let (taker, way) = (intaker.clone(), door.to_owned());
-        let (stamp, held) = self.stamp_held(table, access.owner());
+        let (stamp, held) = self.stamp_held(table, access.owner())?;
         let intake = self.decode(move || taker.take(payload, &stamp, &way)).await?;
         let Intake { good, bad, places, notes } = intake.held(held);
         let (good_bytes, bad_bytes) = (bytes_of(&good.rows), bad.as_ref().map_or(0, |bad| bytes_of(&bad.rows)));
@@ -114,9 +114,10 @@ impl Ingest {
     }
 
     /// The same, of events that are under way from now on.
-    pub(super) fn stamp_held(&self, table: &str, owner: Owner) -> (Stamp, Held) {
-        let (received, held) = self.under_way.enter(table, &owner, &self.clock);
-        (Stamp { received, ..self.stamp(owner) }, held)
+    pub(super) fn stamp_held(&self, table: &str, owner: Owner) -> Result<(Stamp, Held)> {
+        let inflow = self.tables.get(table).ok_or_else(|| unknown(table))?.inflow();
+        let (received, held) = inflow.enter(&owner, &self.clock);
+        Ok((Stamp { received, ..self.stamp(owner) }, held))
     }
 
     /// Decodes on the blocking pool, as many requests at once as there are cores.

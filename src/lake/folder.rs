@@ -5,12 +5,14 @@
 //!
 //! Costs two `fsync` a put: about 5 ms, shared by all requests of a group commit.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Write};
 use std::ops::Range;
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
+use std::time::UNIX_EPOCH;
 
 use bytes::Bytes;
 use futures::stream::BoxStream;
@@ -56,6 +58,35 @@ fn staged(path: &FilePath) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(format!("#{}", Uuid::new_v4().as_u128()));
     name.into()
+}
+
+/// Deletes staged files under `folder` that were written before `before_ms` (milliseconds since 1970); returns how many.
+/// A process that was killed in the middle of a put has left them: nobody lists or reads them, and no other process
+/// cleans up behind it.
+pub(super) fn sweep(folder: &FilePath, before_ms: i64) -> io::Result<usize> {
+    let mut swept = 0;
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        let kind = entry.file_type()?;
+        if kind.is_dir() {
+            swept += sweep(&entry.path(), before_ms)?;
+        } else if kind.is_file() && is_staged(&entry.file_name()) {
+            // It may be gone by now: its writer lives, and has finished.
+            let Ok(modified) = entry.metadata().and_then(|metadata| metadata.modified()) else { continue };
+            let modified = modified.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+            if i64::try_from(modified).is_ok_and(|modified| modified < before_ms) {
+                std::fs::remove_file(entry.path())?;
+                swept += 1;
+            }
+        }
+    }
+    Ok(swept)
+}
+
+/// Whether a name is one of [`staged`].
+fn is_staged(name: &OsStr) -> bool {
+    let number = name.to_str().and_then(|name| name.rsplit_once('#')).map(|(_, number)| number);
+    number.is_some_and(|number| !number.is_empty() && number.bytes().all(|digit| digit.is_ascii_digit()))
 }
 
 fn stage(path: &FilePath, payload: &PutPayload) -> io::Result<()> {
@@ -172,6 +203,26 @@ mod tests {
             [&path],
             "unfinished puts are not listed"
         );
+    }
+
+    #[test]
+    fn a_sweep_takes_what_nobody_writes_any_more() {
+        let temporary = tempfile::tempdir().unwrap();
+        let day = temporary.path().join("event_date=2026-03-01");
+        std::fs::create_dir(&day).unwrap();
+        let names = ["part-1.parquet", "part-1.parquet#12", "part-2.parquet#x", "part-3.parquet#", "#7", "8"];
+        for name in names {
+            std::fs::write(day.join(name), "half").unwrap();
+        }
+        let left = || {
+            let names = std::fs::read_dir(&day).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+            names.collect::<std::collections::BTreeSet<_>>()
+        };
+        assert_eq!(sweep(temporary.path(), 0).unwrap(), 0, "they are new");
+        assert_eq!(left().len(), names.len());
+        assert_eq!(sweep(temporary.path(), i64::MAX).unwrap(), 2);
+        assert_eq!(left(), ["8", "part-1.parquet", "part-2.parquet#x", "part-3.parquet#"].map(str::to_owned).into());
+        assert!(sweep(&day.join("nowhere"), 0).is_err());
     }
 
     #[tokio::test]

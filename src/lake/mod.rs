@@ -6,6 +6,8 @@
 //!   other writers' entries ── refresh ───────────────────┘            checkpoint, clean-up ◄──┘
 //! ```
 //!
+//! Beside a table stands what is on its way into it on this server ([`Inflow`]): there writers and readers meet.
+//!
 //! **Invariant:** the Delta log is the only state: a process may die at any instant and nothing acknowledged is lost.
 //! **Invariant:** a snapshot is immutable and complete; the newest one is swapped in, never edited.
 //! **Invariant:** a put counts when it is durable, and a log entry is put only where there is none.
@@ -28,6 +30,7 @@ mod state;
 
 mod checkpoint;
 mod filters;
+mod inflow;
 mod keys;
 mod lookup;
 mod reader;
@@ -41,6 +44,7 @@ mod lookup_tests;
 mod tests;
 
 pub use commit::Committed;
+pub use inflow::{Feed, Held, Inflow, SourceLag, Standing, Watermark};
 pub use lookup::Keys;
 pub use snapshot::{DataFile, Progress, Snapshot};
 pub use store::Store;

@@ -6,6 +6,8 @@
 //! **Invariant:** a client can put an object only where there is none: that is what makes a commit atomic. Stores without
 //! a conditional put are refused by their first commit.
 
+use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -64,6 +66,11 @@ impl Store {
         self.prefix.clone().join(table)
     }
 
+    /// The same as a path of this machine, if the store is one of its folders.
+    pub(super) fn local(&self, folder: &Path) -> Option<PathBuf> {
+        (self.root.scheme() == "file").then(|| self.url(folder).ok()?.to_file_path().ok())?
+    }
+
     /// The URL of a folder in this store, ending in a slash.
     pub(super) fn url(&self, folder: &Path) -> Result<Url> {
         let mut url = self.root.clone();
@@ -86,9 +93,20 @@ pub(super) fn store_error(what: impl std::fmt::Display, error: object_store::Err
             Error::unavailable(format!("{what}: the object store refuses our credentials"))
         }
         object_store::Error::NotFound { .. } => Error::unavailable(format!("{what}: not in the object store")),
+        _ if is_full(&error) => Error::unavailable(format!(
+            "{what}: the disk of the lake is full, or its quota is used up: free space on it, then writing goes on by itself"
+        )),
         _ => Error::unavailable(format!("{what}: the object store does not answer as it should")),
     };
     answer.with_source(error)
+}
+
+/// Whether a local disk had no room.
+fn is_full(error: &object_store::Error) -> bool {
+    let causes = std::iter::successors(Some(error as &(dyn std::error::Error + 'static)), |cause| cause.source());
+    causes.filter_map(|cause| cause.downcast_ref::<io::Error>()).any(|cause| {
+        matches!(cause.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)
+    })
 }
 
 fn open_folder(url: &Url) -> Result<Store> {

@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
 
 use arrow::record_batch::RecordBatch;
+use futures::StreamExt;
 use futures::stream::BoxStream;
-use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{ObjectStoreExt, PutPayload};
 use tokio::sync::Semaphore;
@@ -23,12 +23,13 @@ use crate::contract::{Contract, EVENT_DATE};
 use crate::error::{Error, Result};
 use crate::lake::checkpoint::{self, Loaded};
 use crate::lake::filters::Filters;
+use crate::lake::folder;
 use crate::lake::log::Log;
 use crate::lake::open::load_or_create;
 use crate::lake::state::{self, Changes, State};
 use crate::lake::store::store_error;
 use crate::lake::write::{Encoded, WriteOptions, encode};
-use crate::lake::{Committed, DataFile, Keys, Progress, Snapshot, Store, commit, keys, lookup, rows};
+use crate::lake::{Committed, DataFile, Inflow, Keys, Progress, Snapshot, Store, commit, keys, lookup, rows};
 
 /// All tables of this server by name: declared ones and their quarantines (`<t>_quarantine`).
 pub type Tables = BTreeMap<String, Arc<Table>>;
@@ -37,6 +38,8 @@ pub type Tables = BTreeMap<String, Arc<Table>>;
 const PUTS_MAX: usize = 4;
 /// After this long without a look at the checkpoint hint, the log may have been cleaned up under us.
 const GAP_CHECK_INTERVAL: Micros = 60 * SECOND;
+/// A put takes seconds: what was begun so long ago belongs to no process that still runs.
+const UNFINISHED_AGE_MIN: Micros = 3_600 * SECOND;
 
 /// One open table.
 #[derive(Debug)]
@@ -58,6 +61,8 @@ pub struct Table {
     checkpoint: AtomicU64,
     /// When the hint was last looked at.
     gap_checked: AtomicI64,
+    /// What is on its way into it on this server.
+    inflow: Arc<Inflow>,
 }
 
 impl Table {
@@ -79,6 +84,7 @@ impl Table {
             filters: Filters::default(),
             checkpoint: AtomicU64::new(checkpoint.unwrap_or(0)),
             gap_checked: AtomicI64::new(store.clock.now()),
+            inflow: Arc::default(),
             contract,
         }))
     }
@@ -91,6 +97,11 @@ impl Table {
     /// The store and the table's own prefix in it: file paths of a snapshot are relative to it.
     pub fn location(&self) -> (&Store, &Path) {
         (&self.store, &self.folder)
+    }
+
+    /// What is on its way into the table on this server.
+    pub fn inflow(&self) -> &Arc<Inflow> {
+        &self.inflow
     }
 
     /// The place of a file in the store.
@@ -125,7 +136,8 @@ impl Table {
     }
 
     /// Writes rows as Parquet: split by UTC day of the time column, each file sorted by (tenant, time, id). Rows may come
-    /// in any order. Nothing is visible before [`Table::commit`]. Blocking work runs on the blocking pool.
+    /// in any order. Nothing is visible before [`Table::commit`]. Blocking work runs on the blocking pool. After an error
+    /// the files that were put all the same are deleted again, as far as the store lets it.
     pub async fn write(&self, rows: RecordBatch) -> Result<Vec<DataFile>> {
         if rows.num_rows() == 0 {
             return Ok(Vec::new());
@@ -134,7 +146,18 @@ impl Table {
         let encoded = tokio::task::spawn_blocking(move || encode(&contract, &options, &rows))
             .await
             .map_err(|error| Error::internal("writing rows was cut short").with_source(error))??;
-        futures::stream::iter(encoded).map(|file| self.put(file)).buffered(PUTS_MAX).try_collect().await
+        // All are awaited: one that is dropped goes on, and its file would lie there unknown to anybody. A disk that is
+        // full fails the large files and takes the small ones, with each attempt.
+        let puts: Vec<_> = futures::stream::iter(encoded).map(|file| self.put(file)).buffered(PUTS_MAX).collect().await;
+        let (files, faults): (Vec<_>, Vec<_>) = puts.into_iter().partition(Result::is_ok);
+        let files = files.into_iter().filter_map(Result::ok).collect::<Vec<_>>();
+        match faults.into_iter().find_map(Result::err) {
+            Some(fault) => {
+                self.discard(&files).await;
+                Err(fault)
+            }
+            None => Ok(files),
+        }
     }
 
     /// Commits files and the progress of sources in one log entry; returns its version. Retries when other writers were
@@ -186,6 +209,21 @@ impl Table {
         Ok(Some(version))
     }
 
+    /// Deletes what puts into a local folder have left unfinished when their process was killed. Called once by the owner,
+    /// in the background.
+    pub async fn sweep(&self) -> Result<()> {
+        let Some(folder) = self.store.local(&self.folder) else { return Ok(()) };
+        let before_ms = (self.store.clock.now() - UNFINISHED_AGE_MIN) / 1_000;
+        let swept = tokio::task::spawn_blocking(move || folder::sweep(&folder, before_ms)).await;
+        let fault =
+            || Error::unavailable(format!("table `{}`: what puts have left cannot be swept", self.contract.name));
+        let count = swept.map_err(|error| fault().with_source(error))?.map_err(|error| fault().with_source(error))?;
+        if count > 0 {
+            tracing::info!(table = %self.contract.name, count, "deleted what puts of an ended process have left unfinished");
+        }
+        Ok(())
+    }
+
     /// The (tenant, id) columns of a file.
     pub async fn keys(&self, file: &DataFile) -> Result<Vec<RecordBatch>> {
         keys::read(self, file).await
@@ -207,6 +245,12 @@ impl Table {
         batch_rows: usize,
     ) -> Result<BoxStream<'static, Result<RecordBatch>>> {
         rows::read(self, file, names, places, batch_rows).await
+    }
+
+    /// Takes the turn in which commits are made: none is made until it is given back.
+    #[cfg(test)]
+    pub(crate) async fn hold(&self) -> tokio::sync::SemaphorePermit<'_> {
+        self.turn.acquire().await.unwrap()
     }
 
     pub(super) fn state(&self) -> State {

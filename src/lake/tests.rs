@@ -185,6 +185,22 @@ async fn nothing_is_committed_for_no_rows() {
     }
 }
 
+#[tokio::test]
+async fn a_write_that_fails_leaves_nothing_behind() {
+    let (store, folder) = stores().pop().unwrap();
+    let (table, kept) = (open(&store).await, folder.unwrap());
+    let folder = kept.path().join("new/calls");
+    // Rows of two days, of which the second has no folder that it could be in.
+    let days = ["event_date=2026-03-01", "event_date=2026-03-02"].map(|day| folder.join(day));
+    std::fs::write(&days[1], "in the way").unwrap();
+    let rows = batch(table.contract(), &events(0..90_000));
+    let error = table.write(rows.clone()).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Unavailable, "{error:?}");
+    assert_eq!(std::fs::read_dir(&days[0]).unwrap().count(), 0, "the first day's file is deleted again");
+    std::fs::remove_file(&days[1]).unwrap();
+    assert_eq!(table.write(rows).await.unwrap().len(), 2);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn racing_writers_lose_no_row_and_share_no_version() {
     const TASKS: usize = 8;

@@ -28,6 +28,7 @@ use crate::clock::Clock;
 use crate::config::QueryConfig;
 use crate::error::{Error, Result};
 use crate::lake::{Table, Tables};
+use crate::query::freshness::Freshness;
 use crate::query::limits;
 use crate::query::opaque::Opaque;
 use crate::query::plans::{Plans, is_repeatable};
@@ -103,6 +104,7 @@ impl Engine {
             sources.insert(name.clone(), source(table, &runtime, partitions).map_err(fault)?);
         }
         let template = template(&config, partitions, &runtime);
+        let table_functions = SessionStateDefaults::default_table_functions().into_iter();
         let slots = Slots::new(config.tenant_queries_max, config.tenant_queue_max, config.tenant_queue_wait_max);
         Ok(Arc::new(Self {
             tables,
@@ -111,7 +113,7 @@ impl Engine {
             running: Arc::default(),
             plans: Plans::default(),
             template: Opaque::new(template),
-            table_functions: SessionStateDefaults::default_table_functions().into(),
+            table_functions: table_functions.chain([Freshness::listed()]).collect(),
             runtime,
             sources,
             metrics,

@@ -32,6 +32,9 @@ mod entries;
 #[cfg(test)]
 mod entries_tests;
 mod error;
+mod freshness;
+#[cfg(test)]
+mod freshness_tests;
 mod growth;
 mod limits;
 mod newest;

@@ -34,10 +34,11 @@ use crate::query::answer::{self, Deadline};
 use crate::query::catalog::{SessionTables, catalogs};
 use crate::query::engine::Engine;
 use crate::query::error::of_engine;
+use crate::query::freshness::Freshness;
 use crate::query::opaque::Opaque;
 use crate::query::plans::{Key, Ready};
 use crate::query::table::TenantTable;
-use crate::query::{QueryId, parameters, statement, unsound};
+use crate::query::{QueryId, freshness, parameters, statement, unsound};
 use crate::telemetry::QueryOutcome;
 use crate::tenancy::Access;
 
@@ -241,17 +242,6 @@ impl Session {
             .collect()
     }
 
-    /// The name of a table's time column, whether the caller sees it or not.
-    pub(super) fn time_column(&self, table: &str) -> Option<String> {
-        let contract = self.view().tables.get(table)?.contract();
-        Some(contract.columns[contract.time].name.clone())
-    }
-
-    /// The time now, by the server's clock.
-    pub(super) fn now(&self) -> Micros {
-        self.engine.clock.now()
-    }
-
     /// Names of SQL functions by kind (scalar, aggregate, window), for SqlInfo.
     pub fn functions(&self) -> Vec<(String, &'static str)> {
         let state = &self.view().state;
@@ -298,13 +288,16 @@ impl Session {
 impl View {
     /// The tables that `access` may see, at their newest known snapshots.
     fn new(engine: &Engine, access: &Access) -> Self {
-        let mut tables = BTreeMap::new();
+        let (mut tables, mut watermarks) = (BTreeMap::new(), BTreeMap::new());
         for (name, table) in &*engine.tables {
             if let (Ok(tenant), Some(rules), Some(source)) = (access.tenant(), access.rules(name), engine.source(name))
             {
+                // First: what it calls complete is in the snapshot then.
+                let watermark = table.inflow().watermark(&access.owner(), &engine.clock);
                 let table = TenantTable::new(table, table.snapshot(), source.clone(), tenant, rules);
                 let changes = table.changes(rules);
                 for table in [table].into_iter().chain(changes) {
+                    watermarks.insert(table.name().to_owned(), watermark);
                     tables.insert(table.name().to_owned(), Arc::new(table));
                 }
             }
@@ -312,6 +305,7 @@ impl View {
         let tables = Arc::new(tables);
         let mut state = SessionState::clone(&engine.template);
         state.register_catalog_list(catalogs(Arc::clone(&tables), Arc::clone(&engine.table_functions)));
+        state.register_udtf(freshness::NAME, Arc::new(Freshness::new(Arc::clone(&tables), watermarks)));
         state.mark_start_execution();
         state.execution_props_mut().query_execution_start_time = DateTime::from_timestamp_micros(engine.clock.now());
         Self { state: Opaque::new(state), tables }

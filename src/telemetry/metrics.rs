@@ -50,6 +50,7 @@ pub struct Metrics {
     events_lost: Counters<1>,
     commit_duration: Histograms<1>,
     commit_rows: Histograms<1>,
+    commit_failures: Counters<1>,
     queue_bytes: Gauge,
     limited: Counters<1>,
     pub(super) queries_running: Gauge,
@@ -137,6 +138,11 @@ impl Default for Metrics {
                 seconds(),
             ),
             commit_rows: page.add_in(rows(), "commit", "Rows of one batch", counts),
+            commit_failures: page.add(
+                "commit_failures",
+                "Attempts to write or to commit a batch that failed",
+                Family::default(),
+            ),
             queue_bytes: page.add_in(Unit::Bytes, "ingest_queue", "Events waiting for a commit", Gauge::default()),
             limited: page.add("limited", "Requests refused by a limit, by its name", Family::default()),
             queries_running: page.add("queries_running", "Queries running now", Gauge::default()),
@@ -190,6 +196,11 @@ impl Metrics {
         let labels = [("table", Label::owned(table))];
         self.commit_duration.get_or_create(&labels).observe(took.as_secs_f64());
         self.commit_rows.get_or_create(&labels).observe(rows as f64);
+    }
+
+    /// An attempt to write or to commit a batch of a table failed.
+    pub fn commit_failed(&self, table: &str) {
+        self.commit_failures.get_or_create(&[("table", Label::owned(table))]).inc();
     }
 
     /// So many bytes wait for a commit now.
@@ -279,6 +290,7 @@ mod tests {
         metrics.events("calls", "acme", EventOutcome::Accepted, 7);
         metrics.events("calls", "acme", EventOutcome::Accepted, 1);
         metrics.committed("calls", 8, Duration::from_millis(3));
+        metrics.commit_failed("calls");
         metrics.queue_bytes(512);
         metrics.limited("ingest.queue_bytes_max");
         metrics.auth_refused(&Error::unauthenticated("expired"));
@@ -302,6 +314,7 @@ mod tests {
                 "glasshouse_events_total{table=\"calls\",tenant=\"acme\",outcome=\"accepted\"} 8",
                 "glasshouse_commit_duration_seconds_count{table=\"calls\"} 1",
                 "glasshouse_commit_rows_sum{table=\"calls\"} 8.0",
+                "glasshouse_commit_failures_total{table=\"calls\"} 1",
                 "glasshouse_ingest_queue_bytes 512",
                 "glasshouse_limited_total{limit=\"ingest.queue_bytes_max\"} 1",
                 "glasshouse_auth_refused_total{reason=\"token\"} 1",

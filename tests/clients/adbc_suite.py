@@ -132,6 +132,28 @@ def types_are_the_safe_ones(facts):
 
 
 @check
+def freshness_is_a_table(facts):
+    with connect(facts) as connection:
+        found = table(connection, "SELECT * FROM freshness('samples')").to_pylist()
+        names = ["table_name", "complete_until", "now", "newest_event_time", "newest_received_time", "source_lag_seconds"]
+        equal([list(row) for row in found], [names])
+        (row,) = found
+        newest = value(connection, "SELECT max(at) FROM samples")
+        equal((row["table_name"], row["newest_event_time"], row["source_lag_seconds"]), ("samples", newest, None))
+        assert row["newest_received_time"] <= row["complete_until"] <= row["now"], row
+        later = value(connection, "SELECT now FROM freshness('samples')")
+        assert later > row["now"], "the same statement tells of now, each time"
+        hidden, nowhere = (
+            refused(lambda name=name: value(connection, f"SELECT now FROM freshness('{name}')"), dbapi.Error)
+            for name in ("hidden", "nowhere")
+        )
+        equal((hidden.status_code, nowhere.status_code), (STATUS.NOT_FOUND, STATUS.NOT_FOUND))
+        equal(str(hidden).replace("hidden", "nowhere"), str(nowhere))
+        error = refused(lambda: value(connection, "SELECT now FROM freshness(?)", ("samples",)), dbapi.Error)
+        equal(error.status_code, STATUS.INVALID_ARGUMENT, error)
+
+
+@check
 def order_by_is_kept(facts):
     with connect(facts) as connection:
         found = table(connection, "SELECT id FROM samples ORDER BY id DESC").column(0).to_pylist()

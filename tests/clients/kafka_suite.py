@@ -45,6 +45,20 @@ def each_tenant_sees_its_messages_once(facts):
 
 
 @check
+def sources_are_not_behind(facts):
+    options = {driver.DatabaseOptions.AUTHORIZATION_HEADER.value: f"Bearer {facts['tokens'][facts['tenants'][0]]}"}
+    for address in facts["flights"]:
+        with dbapi.connect(f"grpc://{address}", db_kwargs=options, autocommit=True) as connection:
+            with connection.cursor() as cursor:
+                until = time.monotonic() + SHOWN_SECONDS_MAX
+                found = None
+                while found != (0,) and time.monotonic() < until:
+                    cursor.execute("SELECT source_lag_seconds FROM freshness('samples')")
+                    found = cursor.fetchone()
+                equal(found, (0,), address)
+
+
+@check
 def the_lake_holds_each_message_once(facts):
     tenants, ids = read(facts, "samples", ["tenant", "id"])
     counts = collections.Counter(zip(tenants, ids))

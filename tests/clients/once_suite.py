@@ -1,6 +1,6 @@
 """Every acknowledged event is there once and none twice: by SQL, by delta-rs and by DuckDB.
 
-The facts hold the batches that were sent: ids `<prefix>-<batch>-<index>`, `events` of each.
+The facts hold the batches that were sent: ids `<prefix>-<batch>-<index>`, `events` of each. A prefix begins with its tenant.
 """
 
 import time
@@ -15,11 +15,17 @@ from checks import check, equal, main
 SHOWN_SECONDS_MAX = 20
 
 
-def expected(facts):
-    """All ids that were acknowledged."""
+def tenants(facts):
+    """Whose events were acknowledged."""
+    return sorted({sent["prefix"].partition("-")[0] for sent in facts["sent"]})
+
+
+def expected(facts, tenant):
+    """All ids of a tenant that were acknowledged."""
     return {
         f"{sent['prefix']}-{batch}-{index}"
         for sent in facts["sent"]
+        if sent["prefix"].startswith(f"{tenant}-")
         for batch in range(sent["batches"])
         for index in range(sent["events"])
     }
@@ -27,24 +33,25 @@ def expected(facts):
 
 @check
 def sql_counts_each_once(facts):
-    ids = expected(facts)
-    options = {driver.DatabaseOptions.AUTHORIZATION_HEADER.value: f"Bearer {facts['tokens']['acme']}"}
-    for address in facts["flights"]:
-        with dbapi.connect(f"grpc://{address}", db_kwargs=options, autocommit=True) as connection:
-            with connection.cursor() as cursor:
-                until = time.monotonic() + SHOWN_SECONDS_MAX
-                found = None
-                while found != (len(ids), len(ids)) and time.monotonic() < until:
-                    cursor.execute("SELECT count(*), count(DISTINCT id) FROM samples")
-                    found = cursor.fetchone()
-                equal(found, (len(ids), len(ids)), address)
-                cursor.execute("SELECT id FROM samples")
-                equal(set(cursor.fetch_arrow_table().column(0).to_pylist()) ^ ids, set(), address)
+    for tenant in tenants(facts):
+        ids = expected(facts, tenant)
+        options = {driver.DatabaseOptions.AUTHORIZATION_HEADER.value: f"Bearer {facts['tokens'][tenant]}"}
+        for address in facts["flights"]:
+            with dbapi.connect(f"grpc://{address}", db_kwargs=options, autocommit=True) as connection:
+                with connection.cursor() as cursor:
+                    until = time.monotonic() + SHOWN_SECONDS_MAX
+                    found = None
+                    while found != (len(ids), len(ids)) and time.monotonic() < until:
+                        cursor.execute("SELECT count(*), count(DISTINCT id) FROM samples")
+                        found = cursor.fetchone()
+                    equal(found, (len(ids), len(ids)), f"{tenant} at {address}")
+                    cursor.execute("SELECT id FROM samples")
+                    equal(set(cursor.fetch_arrow_table().column(0).to_pylist()) ^ ids, set(), f"{tenant} at {address}")
 
 
 @check
 def the_lake_holds_each_once(facts):
-    ids = expected(facts)
+    ids = set().union(*(expected(facts, tenant) for tenant in tenants(facts)))
     table = deltalake.DeltaTable(f"{facts['lake']}/samples", storage_options=facts.get("storage_options"))
     found = table.to_pyarrow_table(columns=["id"]).column("id").to_pylist()
     equal((len(found), len(set(found))), (len(ids), len(ids)))

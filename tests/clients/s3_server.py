@@ -1,11 +1,17 @@
-"""An S3 server on this machine for the tests: `s3_server.py ready.json bucket`. It writes its port and serves until killed.
+"""An S3 server on this machine for the tests: `s3_server.py ready.json bucket journal [port]`. It writes its port and serves
+until killed.
 
 moto checks `If-None-Match: *` and then stores the object: two steps, between which another writer could come. Real S3
 does both at once, and the Delta log relies on it. So requests are answered one at a time.
+
+moto keeps all in memory. So each change is written to the journal before it is answered, and a server that finds a journal
+begins with the changes in it: what was answered before a `kill -9` is there after it.
 """
 
+import io
 import json
 import os
+import pickle
 import sys
 import threading
 
@@ -22,22 +28,52 @@ class Quiet(WSGIRequestHandler):
         pass
 
 
-def one_at_a_time(application):
-    """The same application, answering each request as a whole before the next."""
+def journaled(application, path):
+    """The same application, answering each request as a whole before the next, and keeping its changes in a journal."""
     lock = threading.Lock()
 
+    def ask(environ, body):
+        """The answer's status, headers and body."""
+        told = []
+        environ = environ | {
+            "wsgi.version": (1, 0), "wsgi.input": io.BytesIO(body), "wsgi.errors": sys.stderr,
+            "wsgi.multithread": True, "wsgi.multiprocess": False, "wsgi.run_once": False,
+        }
+        chunks = list(application(environ, lambda status, headers, _=None: told.extend((status, headers))))
+        return told[0], told[1], chunks
+
+    with open(path, "a+b") as journal:
+        journal.seek(0)
+        while True:
+            whole = journal.tell()
+            try:
+                ask(*pickle.load(journal))
+            except (EOFError, pickle.UnpicklingError):
+                # It was killed in the middle of a change, which nobody was answered.
+                journal.truncate(whole)
+                break
+    journal = open(path, "ab")
+
     def answer(environ, start_response):
+        body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+        request = {name: value for name, value in environ.items() if isinstance(value, str)}
         with lock:
-            return list(application(environ, start_response))
+            status, headers, chunks = ask(request, body)
+            if environ["REQUEST_METHOD"] in ("PUT", "POST", "DELETE") and status.startswith("2"):
+                pickle.dump((request, body), journal)
+                journal.flush()
+        start_response(status, headers)
+        return chunks
 
     return answer
 
 
 def main():
-    """Makes the bucket, listens, tells the port."""
-    ready, bucket = sys.argv[1:]
-    application = one_at_a_time(DomainDispatcherApplication(create_backend_app))
-    server = make_server("127.0.0.1", 0, application, threaded=True, request_handler=Quiet)
+    """Listens, makes the bucket if there is none, tells the port."""
+    ready, bucket, journal, *port = sys.argv[1:]
+    is_new = not os.path.exists(journal)
+    application = journaled(DomainDispatcherApplication(create_backend_app), journal)
+    server = make_server("127.0.0.1", int(*port), application, threaded=True, request_handler=Quiet)
     threading.Thread(target=server.serve_forever, daemon=True).start()
 
     import boto3
@@ -53,7 +89,8 @@ def main():
         "s3", endpoint_url=options["aws_endpoint"], region_name="us-east-1",
         aws_access_key_id="testing", aws_secret_access_key="testing",
     )
-    client.create_bucket(Bucket=bucket)
+    if is_new:
+        client.create_bucket(Bucket=bucket)
     client.put_object(Bucket=bucket, Key="probe", Body=b"1", IfNoneMatch="*")
     try:
         client.put_object(Bucket=bucket, Key="probe", Body=b"2", IfNoneMatch="*")

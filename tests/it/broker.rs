@@ -85,6 +85,16 @@ impl Broker {
         self.producer.flush(ASK_TIME_MAX).unwrap();
     }
 
+    /// Sends one message in a transaction, which is committed: its end takes an offset as well.
+    pub(crate) fn send_in_transaction(&self, topic: &str, key: &str, payload: &str) {
+        let producer: BaseProducer = self.client().set("transactional.id", "tests").create().unwrap();
+        producer.init_transactions(ASK_TIME_MAX).unwrap();
+        producer.begin_transaction().unwrap();
+        producer.send(BaseRecord::to(topic).key(key).payload(payload)).map_err(|(error, _)| error).unwrap();
+        producer.flush(ASK_TIME_MAX).unwrap();
+        producer.commit_transaction(ASK_TIME_MAX).unwrap();
+    }
+
     /// The offset after the last message of each partition.
     pub(crate) fn ends(&self, topic: &str, partitions: i32) -> BTreeMap<i32, i64> {
         let client: BaseConsumer = self.client().create().unwrap();

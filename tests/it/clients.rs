@@ -85,6 +85,7 @@ const ADBC: &[&str] = &[
     "headers_never_change_the_tenant",
     "values_come_back_as_sent",
     "types_are_the_safe_ones",
+    "freshness_is_a_table",
     "order_by_is_kept",
     "zero_rows_keep_their_types_in_pandas",
     "get_objects_of_all_depths",

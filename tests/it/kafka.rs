@@ -1,14 +1,16 @@
-//! A real Kafka, real servers, and `kill -9`: every message is stored once, or is in quarantine once.
+//! A real Kafka, real servers, and `kill -9`: every message is stored once, or is in quarantine once. Also when the disk was
+//! full.
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::broker::Broker;
-use crate::server::{Server, Setup, until};
+use crate::disk::Disk;
+use crate::server::{Server, Setup, until, until_it};
 use crate::suite::run_python;
 
 const TOPIC: &str = "events";
@@ -25,6 +27,7 @@ const BROKER_CRASHES: [usize; 2] = [3, 7];
 
 const CHECKS: &[&str] = &[
     "each_tenant_sees_its_messages_once",
+    "sources_are_not_behind",
     "the_lake_holds_each_message_once",
     "the_quarantine_holds_each_bad_message_once",
 ];
@@ -32,16 +35,18 @@ const CHECKS: &[&str] = &[
 /// A topic that is being filled, and the lake that it should end up in.
 struct Feed {
     broker: Broker,
-    lake: TempDir,
+    lake: PathBuf,
     sent: usize,
     bad: Vec<String>,
+    _folder: TempDir,
 }
 
 impl Feed {
     async fn start() -> Self {
         let broker = Broker::start();
         broker.create_topic(TOPIC, PARTITIONS).await;
-        Self { broker, lake: tempfile::tempdir().unwrap(), sent: 0, bad: Vec::new() }
+        let folder = tempfile::tempdir().unwrap();
+        Self { broker, lake: folder.path().to_owned(), sent: 0, bad: Vec::new(), _folder: folder }
     }
 
     /// A server that reads the topic. Small batches: a crash then finds some of them under way.
@@ -57,7 +62,7 @@ impl Feed {
             ("INGEST__BATCH_ROWS_MAX", "400"),
         ];
         let settings = settings.map(|(key, value)| (key.to_owned(), value.to_owned()));
-        Setup { lake: Some(self.lake.path().display().to_string()), settings: settings.into(), ..Setup::default() }
+        Setup { lake: Some(self.lake.display().to_string()), settings: settings.into(), ..Setup::default() }
     }
 
     /// Sends the next events of each tenant: some twice, and some that cannot be stored between them.
@@ -97,19 +102,20 @@ impl Feed {
     /// Waits until the table has read all that was sent.
     fn wait_for_all(&self) {
         let ends = self.broker.ends(TOPIC, PARTITIONS);
-        until("all that was sent is read", || offsets(self.lake.path()) == ends);
+        until("all that was sent is read", || offsets(&self.lake) == ends);
     }
 
     /// Sends two rounds, of which some commits are then there, and most are not.
     fn send_and_wait_for_commits(&mut self, count: usize) {
-        let before = entries(self.lake.path()).len();
+        let before = entries(&self.lake).len();
         self.send_round();
         self.send_round();
-        until("the table goes on", || entries(self.lake.path()).len() >= before + count);
+        until("the table goes on", || entries(&self.lake).len() >= before + count);
     }
 
-    fn check(&self, servers: &[&Server]) {
+    fn check(&self, servers: &[&Server], lake: &Path) {
         let mut facts: Value = servers[0].facts();
+        facts["lake"] = json!(lake);
         facts["flights"] = servers.iter().map(|server| json!(server.flight)).collect();
         facts["tenants"] = json!(TENANTS);
         facts["events"] = json!(self.sent);
@@ -163,7 +169,7 @@ async fn killed_while_it_reads() {
         feed.send_round();
     }
     feed.wait_for_all();
-    feed.check(&[&server]);
+    feed.check(&[&server], &feed.lake);
     assert!(server.stop(), "the server should stop by itself when asked");
 }
 
@@ -183,8 +189,52 @@ async fn two_servers_share_a_topic() {
         feed.send_round();
     }
     feed.wait_for_all();
-    feed.check(&[&servers[0], &servers[1]]);
+    feed.check(&[&servers[0], &servers[1]], &feed.lake);
     for server in servers {
         assert!(server.stop(), "the server should stop by itself when asked");
     }
+}
+
+/// Room of the disk, far more than the test needs.
+const DISK_BYTES: usize = 128 << 20;
+/// Failed attempts to store that show that the source tries on.
+const FAILURES: f64 = 6.0;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_source_goes_on_when_a_full_disk_has_room_again() {
+    let disk = Disk::mount(DISK_BYTES);
+    let mut feed = Feed { lake: disk.folder("lake"), ..Feed::start().await };
+    let mut setup = feed.setup();
+    setup.settings.push(("INGEST__COMMIT_ATTEMPTS_MAX".to_owned(), "2".to_owned()));
+    let server = Server::start(&setup);
+    feed.send_and_wait_for_commits(2);
+    disk.fill();
+    feed.send_round();
+    until_it("nothing can be stored", async || {
+        disk.fill();
+        let failures = server.metric("glasshouse_commit_failures_total{table=\"samples").await;
+        failures >= FAILURES && waiting(&server).await > Some(0)
+    })
+    .await;
+    server.ask("acme", "SELECT count(*) FROM samples").expect("queries go on");
+    disk.free();
+    feed.send_round();
+    feed.wait_for_all();
+    feed.check(&[&server], disk.copy("lake").path());
+
+    // The end of a transaction stands behind the last message, and nobody waits for it.
+    let event = json!({ "tenant": "acme", "id": "acme-last", "at": 1_704_067_200_000_000_i64 });
+    feed.broker.send_in_transaction(TOPIC, "acme-last", &event.to_string());
+    until_it("the source is not behind", async || {
+        let stored = server.ask("acme", "SELECT count(*) FROM samples WHERE id = 'acme-last'").unwrap();
+        stored.ends_with('1') && waiting(&server).await == Some(0)
+    })
+    .await;
+    assert!(server.stop(), "the server should stop by itself when asked");
+}
+
+/// Messages that the table's sources have not committed yet, if that is known.
+async fn waiting(server: &Server) -> Option<u64> {
+    let (_, fresh) = server.get("admin", "/v1/tables/samples/freshness").await;
+    serde_json::from_str::<Value>(&fresh).unwrap()["source_lag_messages"].as_u64()
 }

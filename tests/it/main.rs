@@ -9,6 +9,7 @@
 mod broker;
 mod clients;
 mod crash;
+mod disk;
 mod kafka;
 mod quarantine;
 mod s3;

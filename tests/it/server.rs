@@ -58,32 +58,55 @@ pub(crate) struct Server {
 impl Server {
     /// Starts the binary and waits until it answers.
     pub(crate) fn start(setup: &Setup) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let lake = setup.lake.clone().unwrap_or_else(|| folder.path().join("lake").display().to_string());
-        if !lake.contains("://") {
-            fs::create_dir_all(&lake).unwrap();
-        }
-        let config = setup.config.clone().unwrap_or_else(|| folder.path().join("glasshouse.toml"));
-        if setup.config.is_none() {
-            fs::write(&config, configuration(&lake, &setup.lake_options)).unwrap();
-        }
-        let own = if setup.config.is_some() { settings(&lake) } else { Vec::new() };
-        let ready = folder.path().join("ready.json");
-        let log = fs::File::create(folder.path().join("log")).unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_glasshouse"))
-            .arg("--config")
-            .arg(&config)
-            .args(["serve", "--ready-file"])
-            .arg(&ready)
-            .envs(own.iter().chain(&setup.settings).map(|(key, value)| (format!("GLASSHOUSE__{key}"), value)))
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        let addresses = wait_for(&ready, &mut child, || fs::read_to_string(folder.path().join("log")).unwrap());
+        let (mut child, folder, lake) = run(setup);
+        let addresses = wait_for(&folder.path().join("ready.json"), &mut child, || text_of(&folder));
         let address = |door: &str| addresses[door].as_str().expect("both doors are told").to_owned();
         Self { flight: address("flight"), http: address("http"), child, folder, lake }
+    }
+
+    /// What a server says that cannot start; panics when it can.
+    pub(crate) fn refused(setup: &Setup) -> String {
+        let (mut child, folder, _) = run(setup);
+        let ready = folder.path().join("ready.json");
+        until("the server starts or ends", || ready.exists() || child.try_wait().unwrap().is_some());
+        let ended = child.try_wait().unwrap();
+        let _ = child.kill();
+        let status = child.wait().unwrap();
+        assert!(ended.is_some() && !status.success(), "it started, or ended well: {status}");
+        text_of(&folder)
+    }
+
+    /// The answer of an HTTP route to a caller: the status, and the body as text.
+    pub(crate) async fn get(&self, caller: &str, path: &str) -> (u16, String) {
+        let url = format!("http://{}{path}", self.http);
+        let answer = reqwest::Client::new().get(url).bearer_auth(self.token(caller)).send().await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
+    }
+
+    /// A metric of one sample, or of several added up: all whose line begins so.
+    pub(crate) async fn metric(&self, line: &str) -> f64 {
+        let (status, page) = self.get("admin", "/metrics").await;
+        assert_eq!(status, 200, "{page}");
+        let values = page.lines().filter(|told| told.starts_with(line)).filter_map(|told| told.rsplit(' ').next());
+        values.map(|value| value.parse::<f64>().unwrap()).sum()
+    }
+
+    /// What a tenant's statement gives, as CSV, or what the server says instead. Asked by the program's own client.
+    pub(crate) fn ask(&self, caller: &str, sql: &str) -> Result<String, String> {
+        let url = format!("grpc://{}", self.flight);
+        let token = self.token(caller);
+        let asked = Command::new(env!("CARGO_BIN_EXE_glasshouse"))
+            .args(["query", "--url", &url, "--token", &token, "--format", "csv", sql])
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+        if asked.status.success() { Ok(text(&asked.stdout)) } else { Err(text(&asked.stderr)) }
+    }
+
+    /// A caller's token.
+    pub(crate) fn token(&self, caller: &str) -> String {
+        tokens()[caller].as_str().expect("the callers are known").to_owned()
     }
 
     /// What the suites need to know, with a token for each caller.
@@ -118,6 +141,11 @@ impl Server {
         asked.success() && self.child.wait().unwrap().success()
     }
 
+    /// Whether its log has this text.
+    pub(crate) fn said(&self, text: &str) -> bool {
+        text_of(&self.folder).contains(text)
+    }
+
     /// The last lines of its log.
     fn log(&self) -> String {
         let file = fs::File::open(self.folder.path().join("log")).unwrap();
@@ -134,6 +162,38 @@ impl Drop for Server {
             println!("the last lines of the server's log:\n{}", self.log());
         }
     }
+}
+
+/// Runs the binary in a folder of its own; with the lake that it was given.
+fn run(setup: &Setup) -> (Child, TempDir, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let lake = setup.lake.clone().unwrap_or_else(|| folder.path().join("lake").display().to_string());
+    if !lake.contains("://") {
+        fs::create_dir_all(&lake).unwrap();
+    }
+    let config = setup.config.clone().unwrap_or_else(|| folder.path().join("glasshouse.toml"));
+    if setup.config.is_none() {
+        fs::write(&config, configuration(&lake, &setup.lake_options)).unwrap();
+    }
+    let own = if setup.config.is_some() { settings(&lake) } else { Vec::new() };
+    let log = fs::File::create(folder.path().join("log")).unwrap();
+    let child = Command::new(env!("CARGO_BIN_EXE_glasshouse"))
+        .arg("--config")
+        .arg(&config)
+        .args(["serve", "--ready-file"])
+        .arg(folder.path().join("ready.json"))
+        .envs(own.iter().chain(&setup.settings).map(|(key, value)| (format!("GLASSHOUSE__{key}"), value)))
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().unwrap())
+        .stderr(log)
+        .spawn()
+        .unwrap();
+    (child, folder, lake)
+}
+
+/// What a server in this folder has said.
+fn text_of(folder: &TempDir) -> String {
+    fs::read_to_string(folder.path().join("log")).unwrap()
 }
 
 /// Waits until `child` has written the JSON file `path`; panics with `log` when it ends before, or takes too long.
@@ -157,6 +217,15 @@ pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     while !is_so() {
         assert!(started.elapsed() < START_MAX, "not in {START_MAX:?}: {what}");
         thread::sleep(LOOK_EVERY);
+    }
+}
+
+/// The same for what has to be awaited.
+pub(crate) async fn until_it(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
+    let (started, mut turns) = (Instant::now(), tokio::time::interval(LOOK_EVERY));
+    while !is_so().await {
+        assert!(started.elapsed() < START_MAX, "not in {START_MAX:?}: {what}");
+        turns.tick().await;
     }
 }
 

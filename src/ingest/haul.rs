@@ -14,6 +14,7 @@ use bytes::{Bytes, BytesMut};
 
 use crate::clock::Micros;
 use crate::contract::{Format, Reason, TenantId};
+use crate::lake::Progress;
 use crate::transform::Header;
 
 /// One partition of a topic.
@@ -84,6 +85,8 @@ pub(super) struct Haul {
     pub(super) spans: BTreeMap<Spot, Span>,
     /// When the source was first started, in milliseconds since 1970, if that has to be stored.
     pub(super) started: Option<i64>,
+    /// What else must still be so in the table when it is committed.
+    pub(super) guard: Option<Progress>,
     begun: Option<Instant>,
 }
 

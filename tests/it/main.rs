@@ -8,8 +8,11 @@
 
 mod broker;
 mod clients;
+mod command;
 mod crash;
 mod kafka;
+mod kafka_login;
+mod provider;
 mod quarantine;
 mod s3;
 mod senders;

@@ -13,7 +13,7 @@ use crate::lake::Store;
 /// The same source as another server has it, with handles of its own of the tables.
 async fn elsewhere(store: &Store, config: &SourceConfig) -> Sources {
     let source = Source::new("voice", config, None, Clock::System, Arc::default()).unwrap();
-    Sources::new(Arc::new(open(store).await), &[source], Clock::System)
+    Sources::new(open(store).await, &[source], Clock::System)
 }
 
 /// What a partition of a source is told of: its offset, its lag, and whether it is read here.

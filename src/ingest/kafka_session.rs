@@ -51,6 +51,8 @@ const ASK_TIME_MAX: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(super) struct Place {
     position: Position,
+    /// Where it begins, as long as the table does not say where it goes on; none when the first message will tell.
+    first: Option<i64>,
     /// The next offset to read; none when the first message will tell.
     next: Option<i64>,
     /// A gap stopped it.
@@ -284,12 +286,13 @@ impl<'a> Session<'a> {
 
     /// Turns positions into places, and into the list that says where the client reads on.
     fn begin(&mut self, positions: BTreeMap<Spot, Position>, started: Option<i64>) -> Result<TopicPartitionList> {
-        let unread = positions.iter().filter(|(_, position)| position.stored.is_none());
+        // Asked once: what was dropped before it was stored does not make a partition begin later.
+        let known = |spot: &Spot| self.places.get(spot).and_then(|place| place.first);
+        let unread = positions.iter().filter(|(spot, position)| position.stored.or(known(spot)).is_none());
         let unread: Vec<Spot> = unread.map(|(spot, _)| spot.clone()).collect();
         let now = self.source.clock.now() / 1_000;
         let since = match self.source.config.start {
             StartAt::Earliest => None,
-            // What was not stored yet is remembered: a batch that fails does not make the source begin later.
             StartAt::Latest => Some(started.unwrap_or_else(|| *self.started.get_or_insert(now))),
             StartAt::Time(time) => Some(time),
         };
@@ -299,7 +302,8 @@ impl<'a> Session<'a> {
         };
         let mut list = TopicPartitionList::new();
         for (spot, position) in positions {
-            let next = position.stored.or(firsts.get(&spot).copied());
+            let known = self.places.get(&spot).and_then(|place| place.first);
+            let next = position.stored.or(known).or(firsts.get(&spot).copied());
             let offset = next.map_or(Offset::Beginning, Offset::Offset);
             list.add_partition_offset(&spot.topic, spot.partition, offset).map_err(broken)?;
             if let (None, Some(first), false) = (position.stored, next, self.is_paused()) {
@@ -310,7 +314,7 @@ impl<'a> Session<'a> {
                 }
             }
             self.source.watch.reads(&spot);
-            self.places.insert(spot, Place { position, next, stopped: false });
+            self.places.insert(spot, Place { position, first: next, next, stopped: false });
         }
         Ok(list)
     }

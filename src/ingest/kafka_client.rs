@@ -86,6 +86,8 @@ pub(super) fn settings(name: &str, config: &SourceConfig) -> Result<ClientConfig
         // Messages that are gone are for `on_gap`.
         .set("auto.offset.reset", "error")
         .set("statistics.interval.ms", STATISTICS_INTERVAL_MS);
+    // What it says of connections that are closed is told from then on; the rest of it is for debugging.
+    settings.set_log_level(RDKafkaLogLevel::Info);
     if config.oauth.is_some() {
         settings.set("sasl.mechanism", "OAUTHBEARER");
     }
@@ -186,6 +188,12 @@ impl ClientContext for Context {
             // Told as an error as well, in better words.
             RDKafkaLogLevel::Error if matches!(facility, "FAIL" | "ERROR") => {
                 tracing::debug!(%source, facility, text, "kafka client");
+            }
+            RDKafkaLogLevel::Warning | RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info if facility == "FAIL" => {
+                match Fault::of_line(source, self.tokens.is_some(), text) {
+                    Some(fault) => self.tell(fault),
+                    None => tracing::debug!(%source, facility, text, "kafka client"),
+                }
             }
             RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical | RDKafkaLogLevel::Error => {
                 tracing::warn!(%source, facility, text, "kafka client");

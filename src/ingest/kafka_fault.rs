@@ -13,6 +13,10 @@ use rdkafka::error::RDKafkaErrorCode as Code;
 
 use crate::telemetry::SourceTrouble;
 
+/// A connection that ends sooner than this was refused, whatever the broker said of it.
+const REFUSED_MILLIS_MAX: u64 = 2_000;
+/// Words of the library under the client, which it may pass on as an error of the connection.
+const TLS_WORDS: [&str; 2] = ["SSL routines:", "SSL handshake failed"];
 /// How long a trouble that was logged is only counted.
 const QUIET: Duration = Duration::from_secs(60);
 
@@ -30,7 +34,10 @@ pub(super) struct Told(Mutex<BTreeMap<SourceTrouble, Instant>>);
 impl Fault {
     /// The client's words for a person who knows the configuration. `has_tokens`: the source logs in by tokens.
     pub(super) fn new(source: &str, has_tokens: bool, code: Code, reason: &str) -> Self {
-        let trouble = trouble(code);
+        let trouble = match trouble(code) {
+            SourceTrouble::Connection if TLS_WORDS.iter().any(|words| reason.contains(words)) => SourceTrouble::Tls,
+            trouble => trouble,
+        };
         let (what, way) = match trouble {
             SourceTrouble::Login if has_tokens => (
                 "the brokers refuse the token",
@@ -73,6 +80,21 @@ impl Fault {
             }
         };
         Self { trouble, message: format!("{what}: {reason}; {way}") }
+    }
+}
+
+impl Fault {
+    /// The same of a line that the client does not call an error: a connection that was closed before it was of any use.
+    /// None for those that had been used, which close for many reasons and are made again.
+    pub(super) fn of_line(source: &str, has_tokens: bool, line: &str) -> Option<Self> {
+        let (age, state) = line.rsplit_once("(after ")?.1.split_once("ms in state ")?;
+        let is_up = state.starts_with("UP");
+        if is_up && age.parse::<u64>().ok()? >= REFUSED_MILLIS_MAX {
+            return None;
+        }
+        // A broker that refuses a token lets the client in and closes the door at once.
+        let code = if is_up && has_tokens { Code::Authentication } else { Code::BrokerTransportFailure };
+        Some(Self::new(source, has_tokens, code, line))
     }
 }
 
@@ -140,6 +162,26 @@ mod tests {
             for words in expected {
                 assert!(fault.message.contains(words), "{code:?}: {}", fault.message);
             }
+        }
+    }
+
+    #[test]
+    fn a_connection_that_was_of_no_use_is_a_fault() {
+        let cases = [
+            (false, "Disconnected (after 12ms in state APIVERSION_QUERY)", Some(SourceTrouble::Connection)),
+            (false, "error:0A000086:SSL routines::x (after 4ms in state SSL_HANDSHAKE)", Some(SourceTrouble::Tls)),
+            (
+                false,
+                "Disconnected (after 0ms in state UP, 4 identical error(s) suppressed)",
+                Some(SourceTrouble::Connection),
+            ),
+            (true, "Disconnected (after 1999ms in state UP)", Some(SourceTrouble::Login)),
+            (true, "Disconnected (after 2000ms in state UP)", None),
+            (false, "something else", None),
+        ];
+        for (has_tokens, line, expected) in cases {
+            let found = Fault::of_line("voice", has_tokens, line).map(|fault| fault.trouble);
+            assert_eq!(found, expected, "{line}");
         }
     }
 

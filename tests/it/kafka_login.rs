@@ -62,7 +62,7 @@ fn cases(guarded: &Guarded, provider: &Provider) -> Vec<Case> {
     let (tls, sasl) = (("OPTIONS__SECURITY_PROTOCOL", "SSL"), ("OPTIONS__SECURITY_PROTOCOL", "SASL_SSL"));
     let ca = ("OPTIONS__SSL_CA_LOCATION", authority.as_str());
     let reader = ("OPTIONS__SASL_USERNAME", "reader");
-    let (token, short, expired) = (provider.url("token"), provider.url("short"), provider.url("expired"));
+    let [token, short, expired, foreign] = ["token", "short", "expired", "foreign"].map(|path| provider.url(path));
     let by_token = |name, url: &str, secret: &str, trouble: Option<(&'static str, &[&str])>| {
         let settings = [
             sasl,
@@ -121,7 +121,8 @@ fn cases(guarded: &Guarded, provider: &Provider) -> Vec<Case> {
             "guess",
             Some(("token", &["401", "invalid_client", "sources.bad_client.oauth"])),
         ),
-        by_token("bad_token", &expired, CLIENT.1, Some(("login", &["sources.bad_token.oauth"]))),
+        by_token("old_token", &expired, CLIENT.1, Some(("login", &["sources.old_token.oauth"]))),
+        by_token("foreign_token", &foreign, CLIENT.1, Some(("login", &["sources.foreign_token.oauth"]))),
     ]);
     cases
 }

@@ -42,7 +42,8 @@ impl Provider {
         Self { address, given, _tasks: tasks }
     }
 
-    /// An endpoint: `token` gives good ones, `short` such that end soon, `expired` such that have ended.
+    /// An endpoint: `token` gives good ones, `short` such that end soon, `expired` such that have ended, `foreign` such that
+    /// are for others than the brokers.
     pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}/{path}", self.address)
     }
@@ -65,12 +66,12 @@ fn key() -> EncodingKey {
     EncodingKey::from_ec_pem(KEY.as_bytes()).unwrap()
 }
 
-/// A token that ends so many seconds from now.
-fn token(life: i64) -> String {
+/// A token for somebody, that ends so many seconds from now.
+fn token(audience: &str, life: i64) -> String {
     let header = Header { kid: Some("one".to_owned()), ..Header::new(Algorithm::ES256) };
     let now = Clock::System.now_seconds();
     let claims = json!({
-        "iss": "https://provider.test", "aud": "brokers", "sub": CLIENT.0, "iat": now - 600, "exp": now + life,
+        "iss": "https://provider.test", "aud": audience, "sub": CLIENT.0, "iat": now - 600, "exp": now + life,
     });
     encode(&header, &claims, &key()).unwrap()
 }
@@ -82,18 +83,19 @@ async fn answer(mut connection: TcpStream, short_given: &AtomicUsize) {
         request.to_ascii_lowercase().contains(&format!("authorization: basic {credentials}").to_ascii_lowercase());
     let is_grant = request.ends_with("grant_type=client_credentials&scope=read");
     let path = request.split(' ').nth(1).unwrap_or_default().to_owned();
-    let given = |life: i64, said: i64| {
-        ("200 OK", json!({ "access_token": token(life), "token_type": "Bearer", "expires_in": said }))
+    let given = |audience: &str, life: i64, said: i64| {
+        ("200 OK", json!({ "access_token": token(audience, life), "token_type": "Bearer", "expires_in": said }))
     };
     let (status, body) = match path.as_str() {
         _ if !is_known => ("401 Unauthorized", json!({ "error": "invalid_client", "error_description": "who is it?" })),
         _ if !is_grant => ("400 Bad Request", json!({ "error": "invalid_request" })),
         "/short" => {
             short_given.fetch_add(1, Ordering::SeqCst);
-            given(600, 10)
+            given("brokers", 600, 10)
         }
-        "/expired" => given(-300, 600),
-        _ => given(600, 600),
+        "/expired" => given("brokers", -300, 600),
+        "/foreign" => given("others", 600, 600),
+        _ => given("brokers", 600, 600),
     };
     let body = body.to_string();
     let head = format!("HTTP/1.1 {status}\r\nconnection: close\r\ncontent-type: application/json\r\n");

@@ -24,7 +24,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::contract::Contract;
 use crate::error::{Error, Result, did_you_mean};
-use crate::ingest::{Ingest, Source};
+use crate::ingest::{Ingest, Source, Sources};
 use crate::lake::{Store, Table, Tables};
 use crate::query::{Engine, Whole};
 use crate::telemetry::Metrics;
@@ -70,6 +70,7 @@ impl Server {
         let http_doors = http::Doors {
             verifier: verifier.clone(),
             ingest: ingest.clone(),
+            sources: Arc::new(Sources::new(tables.clone(), &sources, clock.clone())),
             engine: engine.clone(),
             metrics: metrics.clone(),
             clock: clock.clone(),

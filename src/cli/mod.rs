@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   arguments ─► Cli ─► serve, demo, token, config, transform  (with the checked configuration)
-//!                   └─► ingest, quarantine, query, tables (clients of a running server: address and token are enough)
+//!                   └─► ingest, quarantine, sources, query, tables (clients of a running server: address and token are enough)
 //!                   └─► completions
 //! ```
 //!
@@ -18,6 +18,8 @@ mod token;
 mod chunks;
 mod ingest;
 mod quarantine;
+mod sources;
+mod web;
 
 mod query;
 mod tables;
@@ -66,6 +68,7 @@ enum Command {
     Token(token::Args),
     Ingest(ingest::Args),
     Quarantine(quarantine::Args),
+    Sources(sources::Args),
     Query(query::Args),
     Config(config::Args),
     Transform(transform::Args),
@@ -99,6 +102,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Token(args) => token::run(args, &load()?)?,
         Command::Ingest(args) => ingest::run(args)?,
         Command::Quarantine(args) => quarantine::run(args)?,
+        Command::Sources(args) => sources::run(args)?,
         Command::Query(args) => query::run(args)?,
         Command::Config(args) => config::run(args, &load()?)?,
         Command::Transform(args) => transform::run(args, &load()?)?,

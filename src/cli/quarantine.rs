@@ -5,25 +5,21 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat};
 use clap::{Args as ClapArgs, Subcommand, ValueEnum};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use url::Url;
 
-use super::{ingest, say, tell};
+use super::web::{Door, client, unreadable};
+use super::{say, tell};
 use crate::clock::Clock;
 use crate::config::parse_time;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 
 /// Rejected entries that are shown.
 const REJECTS_SHOWN: usize = 20;
-/// The wait before a busy server is asked again, and how often.
-const WAIT: Duration = Duration::from_secs(1);
-const ATTEMPTS_MAX: u32 = 20;
 
 /// Show rejected events, send them again, or drop them.
 #[derive(Debug, ClapArgs)]
@@ -40,22 +36,8 @@ replays and drops them. An event that is stored by a replay keeps the time at wh
 
 Exit codes: 0 done; 1 failed, or some events were rejected again; 4 refused; 5 not reachable.")]
 pub(crate) struct Args {
-    /// The server's web door
-    #[arg(long, global = true, env = "GLASSHOUSE_URL", default_value = "http://127.0.0.1:8080")]
-    url: String,
-    /// A token, see below
-    #[arg(
-        long,
-        global = true,
-        env = "GLASSHOUSE_TOKEN",
-        hide_env_values = true,
-        default_value = "",
-        hide_default_value = true
-    )]
-    token: String,
-    /// Print the server's JSON
-    #[arg(long, global = true)]
-    json: bool,
+    #[command(flatten)]
+    door: Door,
     #[command(subcommand)]
     command: Command,
 }
@@ -196,9 +178,7 @@ struct Dropped {
 
 /// Asks the server, and shows the answer.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    if args.token.is_empty() {
-        return Err(Error::unauthenticated("no token: give --token, or set GLASSHOUSE_TOKEN"));
-    }
+    args.door.check()?;
     super::block_on(async {
         match &args.command {
             Command::List { table, filter, limit } => list(args, table.as_deref(), filter, *limit).await,
@@ -219,9 +199,9 @@ async fn list(args: &Args, table: Option<&str>, filter: &Filter, limit: usize) -
     };
     let mut query = filter.query()?;
     query.push(("limit", limit.to_string()));
-    let answer = get(args, path, &query).await?;
+    let answer = args.door.get(path, &query).await?;
     let Listing { counts, entries } = read(args, answer)?;
-    if args.json {
+    if args.door.json {
         return Ok(ExitCode::SUCCESS);
     }
     if counts.is_empty() {
@@ -239,9 +219,9 @@ async fn list(args: &Args, table: Option<&str>, filter: &Filter, limit: usize) -
 
 async fn show(args: &Args, table: &str, id: &str, tenant: Option<&str>) -> Result<ExitCode> {
     let query: Vec<_> = tenant.map(|tenant| ("tenant", tenant.to_owned())).into_iter().collect();
-    let answer = get(args, &["v1", "tables", table, "quarantine", id], &query).await?;
+    let answer = args.door.get(&["v1", "tables", table, "quarantine", id], &query).await?;
     let Entries { entries } = read(args, answer)?;
-    for entry in entries.into_iter().filter(|_| !args.json) {
+    for entry in entries.into_iter().filter(|_| !args.door.json) {
         say(&format!("id        {}\nreceived  {}\ntenant    {}", entry.id, entry.received_time, owner(&entry.tenant)));
         say(&format!("reason    {}\ndetail    {}\nplace     {}", entry.reason, entry.detail, entry.place));
         say("payload");
@@ -255,7 +235,7 @@ async fn replay(args: &Args, table: &str, ids: &[String], filter: &Filter) -> Re
     loop {
         let mut body = filter.body(ids)?;
         body["after"] = json!(after);
-        let answer = post(args, &["v1", "tables", table, "quarantine", "replay"], &body).await?;
+        let answer = args.door.post(&["v1", "tables", table, "quarantine", "replay"], &body).await?;
         let page: Replayed = read(args, answer)?;
         total.accepted += page.accepted;
         total.duplicate += page.duplicate;
@@ -287,9 +267,9 @@ async fn replay_fixed(
     let event = std::fs::read(file)
         .map_err(|fault| Error::invalid(format!("cannot read `{}`: {fault}", file.display())).with_source(fault))?;
     let query: Vec<_> = filter.tenant.iter().map(|tenant| ("tenant", tenant.clone())).collect();
-    let url = address(args, &["v1", "tables", table, "quarantine", id, "replay"], &query)?;
+    let url = args.door.address(&["v1", "tables", table, "quarantine", id, "replay"], &query)?;
     let send = || client().map(|client| client.post(url.clone()).header("content-type", kind).body(event.clone()));
-    let replayed: Replayed = read(args, answered(args, send).await?)?;
+    let replayed: Replayed = read(args, args.door.answered(send).await?)?;
     Ok(sum(args, &replayed))
 }
 
@@ -307,14 +287,14 @@ async fn discard(
     loop {
         let mut body = filter.body(ids)?;
         body["all"] = json!(all);
-        let answer = post(args, &["v1", "tables", table, "quarantine", "drop"], &body).await?;
+        let answer = args.door.post(&["v1", "tables", table, "quarantine", "drop"], &body).await?;
         let page: Dropped = serde_json::from_value(answer).map_err(unreadable)?;
         dropped += page.dropped;
         if !page.more {
             break;
         }
     }
-    if args.json {
+    if args.door.json {
         say(&json!({ "dropped": dropped }).to_string())
     } else {
         say(&format!("{dropped} dropped"))
@@ -353,14 +333,14 @@ impl Filter {
 
 /// Reads an answer, and prints it as it came if that was asked for.
 fn read<T: DeserializeOwned>(args: &Args, answer: Value) -> Result<T> {
-    if args.json {
+    if args.door.json {
         say(&answer.to_string());
     }
     serde_json::from_value(answer).map_err(unreadable)
 }
 
 fn sum(args: &Args, total: &Replayed) -> ExitCode {
-    if !args.json {
+    if !args.door.json {
         let Replayed { accepted, duplicate, rejected, rejects, .. } = total;
         say(&format!("{accepted} accepted, {duplicate} duplicate, {rejected} rejected again"));
         for Rejected { id, reason, detail } in rejects {
@@ -380,54 +360,4 @@ fn told_by_name(file: &Path) -> Option<FileFormat> {
         "pb" | "protobuf" => Some(FileFormat::Protobuf),
         _ => None,
     }
-}
-
-/// The URL of a path, whatever characters its names have.
-fn address(args: &Args, path: &[&str], query: &[(&str, String)]) -> Result<Url> {
-    let wrong = || Error::invalid(format!("`{}` is no URL of a web door, as in http://127.0.0.1:8080", args.url));
-    let mut url = Url::parse(&args.url).map_err(|_| wrong())?;
-    url.path_segments_mut().map_err(|()| wrong())?.pop_if_empty().extend(path);
-    if !query.is_empty() {
-        url.query_pairs_mut().extend_pairs(query);
-    }
-    Ok(url)
-}
-
-fn client() -> Result<reqwest::Client> {
-    reqwest::Client::builder()
-        .build()
-        .map_err(|fault| Error::internal("cannot start an HTTP client").with_source(fault))
-}
-
-async fn get(args: &Args, path: &[&str], query: &[(&str, String)]) -> Result<Value> {
-    let url = address(args, path, query)?;
-    answered(args, || client().map(|client| client.get(url.clone()))).await
-}
-
-async fn post(args: &Args, path: &[&str], body: &Value) -> Result<Value> {
-    let url = address(args, path, &[])?;
-    answered(args, || client().map(|client| client.post(url.clone()).json(body))).await
-}
-
-/// Sends until the server has the time for it.
-async fn answered(args: &Args, request: impl Fn() -> Result<reqwest::RequestBuilder>) -> Result<Value> {
-    let mut last = Error::unavailable("no answer");
-    for _ in 0..ATTEMPTS_MAX {
-        let answer = request()?.bearer_auth(&args.token).send().await;
-        let answer = answer.map_err(|error| ingest::not_reached(&args.url, error))?;
-        if answer.status().is_success() {
-            return answer.json().await.map_err(unreadable);
-        }
-        let again = answer.headers().contains_key("retry-after");
-        last = ingest::refusal(answer).await;
-        if !again || !matches!(last.kind(), Kind::Limited | Kind::Unavailable) {
-            return Err(last);
-        }
-        tokio::time::sleep(WAIT).await;
-    }
-    Err(last.at(format!("gave up after {ATTEMPTS_MAX} attempts")))
-}
-
-fn unreadable(fault: impl std::error::Error + Send + Sync + 'static) -> Error {
-    Error::internal("the answer is not readable").with_source(fault)
 }

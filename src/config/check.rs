@@ -45,9 +45,11 @@ fn paths(config: &mut Config) -> Vec<(String, &mut PathBuf)> {
         let key = |field| format!("auth.issuers.{name}.{field}");
         [(key("pem_file"), issuer.pem_file.as_mut()), (key("jwks_file"), issuer.jwks_file.as_mut())]
     });
-    let sources = config.sources.iter_mut();
-    let sources =
-        sources.map(|(name, source)| (format!("sources.{name}.transform_file"), source.transform_file.as_mut()));
+    let sources = config.sources.iter_mut().flat_map(|(name, source)| {
+        let ca_file = source.oauth.as_mut().and_then(|oauth| oauth.ca_file.as_mut());
+        let key = |field| format!("sources.{name}.{field}");
+        [(key("transform_file"), source.transform_file.as_mut()), (key("oauth.ca_file"), ca_file)]
+    });
     let flight = [
         ("flight.tls_cert".to_owned(), config.flight.tls_cert.as_mut()),
         ("flight.tls_key".to_owned(), config.flight.tls_key.as_mut()),

@@ -19,6 +19,7 @@ mod dimensions;
 mod fault;
 mod group;
 mod knob;
+mod oauth;
 mod page;
 #[cfg(test)]
 mod reference;
@@ -32,6 +33,7 @@ mod value;
 pub use auth::{AuthConfig, IssuerConfig, Secret};
 pub use dimensions::{DimensionConfig, DimensionFormat};
 pub use fault::{Fault, Faults};
+pub use oauth::OauthConfig;
 pub use page::{FlightConfig, HttpConfig, IngestConfig, LakeConfig, LogConfig, QueryConfig};
 pub use sources::{KafkaOptions, SourceConfig, StartAt, TenantFrom};
 pub use tables::{CHANGES_SUFFIX, COLUMN_KINDS, ColumnConfig, LatestConfig, PolicyConfig, RowRuleConfig, TableConfig};

@@ -8,6 +8,7 @@ use chrono::DateTime;
 
 use super::fault::Faults;
 use super::knob::{Keys, Knob, Line, Shown, Value, none, plain, required, section};
+use super::oauth::{self, OauthConfig};
 use super::tree::Raw;
 use super::value::{REDACTED, quoted, text, wrong};
 use super::{Config, Envelope, OnGap, SourceFormat, SourceKind};
@@ -60,6 +61,9 @@ section! {
         /// Further settings of librdkafka, as in `"security.protocol" = "SASL_SSL"`; all but the harmless are redacted.
         options: KafkaOptions = none(),
             "the environment spells dots as `_`: `GLASSHOUSE__SOURCES__NAME__OPTIONS__SASL_PASSWORD`";
+        /// Where the tokens come from with which it logs in (SASL's `OAUTHBEARER`): a section of its own.
+        oauth: Option<OauthConfig> = none(),
+            "without it a source logs in by the options alone, or not at all";
     }
 }
 
@@ -113,7 +117,7 @@ const OPTIONS_SHOWN: [&str; 15] = [
 ];
 
 /// Options that a source sets by itself, and why.
-const OPTIONS_OWN: [(&str, &str); 11] = [
+const OPTIONS_OWN: [(&str, &str); 12] = [
     ("bootstrap.servers", "set `brokers`"),
     ("metadata.broker.list", "set `brokers`"),
     ("group.id", "set `group`"),
@@ -125,6 +129,7 @@ const OPTIONS_OWN: [(&str, &str); 11] = [
     ("enable.partition.eof", "the end of a partition is no event"),
     ("statistics.interval.ms", "the lag is told by it"),
     ("plugin.library.paths", "code is not configuration"),
+    ("enable.sasl.oauthbearer.unsecure.jwt", "anybody can write a token that nobody signs"),
 ];
 
 /// The longest name of a topic, in bytes.
@@ -189,6 +194,9 @@ impl KafkaOptions {
         let name = if name == "log_level" { name } else { name.replace('_', ".") };
         if text.as_deref() == Some(REDACTED) {
             return faults.add(key, "is the placeholder of `config show`, not a value");
+        }
+        if name.starts_with("sasl.oauthbearer.") {
+            return faults.add(key, "is not taken: say where tokens come from in [sources.NAME.oauth]");
         }
         if let Some((_, why)) = OPTIONS_OWN.iter().find(|(own, _)| *own == name) {
             return faults.add(key, format!("is set by the source itself: {why}"));
@@ -277,6 +285,7 @@ pub(super) fn across(config: &Config, faults: &mut Faults) {
             _ => {}
         }
         transform(&key, source, faults);
+        oauth::check(&key, source, faults);
         for (index, broker) in source.brokers.iter().enumerate() {
             if broker.is_empty() || broker.contains([',', ' ']) {
                 faults.add(&key(&format!("brokers[{index}]")), "must be one `host:port`");

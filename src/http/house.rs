@@ -14,10 +14,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Doors, serve};
 use crate::clock::Clock;
-use crate::config::{HttpConfig, IngestConfig, PolicyConfig, QueryConfig};
+use crate::config::{HttpConfig, IngestConfig, PolicyConfig, QueryConfig, SourceConfig};
 use crate::error::Result;
-use crate::ingest::Ingest;
 use crate::ingest::testing::{TABLE, limits, memory, start};
+use crate::ingest::{Ingest, Source, Sources};
 use crate::lake::Store;
 use crate::query::Engine;
 use crate::tenancy::testing::auth;
@@ -54,6 +54,7 @@ impl House {
             engine,
             verifier: Arc::new(Verifier::new(&auth(), &policy, Clock::System).unwrap()),
             ingest: ingest.clone(),
+            sources: Arc::new(sources(&ingest)),
             metrics: Arc::default(),
             clock: Clock::System,
             limits,
@@ -102,6 +103,13 @@ impl House {
         self.door.join_all().await.into_iter().collect::<Result<()>>().unwrap();
         self.ingest.stop().await;
     }
+}
+
+/// One source, which nobody runs.
+fn sources(ingest: &Ingest) -> Sources {
+    let config = SourceConfig { table: TABLE.to_owned(), ..SourceConfig::default() };
+    let source = Source::new("voice", &config, None, Clock::System, Arc::default()).unwrap();
+    Sources::new(ingest.tables().clone(), &[source], Clock::System)
 }
 
 /// A token of that tenant, or of the operator.

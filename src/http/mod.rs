@@ -6,6 +6,7 @@
 //!                                                       ├► tables ─► caller
 //!                                                       ├► freshness ─► caller ─► Ingest, and a session for the newest rows
 //!                                                       ├► quarantine ─► caller ─► Ingest (show, replay, drop)
+//!                                                       ├► sources ─► caller (operators) ─► Sources (list, pause, resume)
 //!                                                       ├► metrics ─► caller (operators)
 //!                                                       └► healthz, readyz
 //! ```
@@ -17,6 +18,7 @@
 mod freshness;
 mod ingest;
 mod quarantine;
+mod sources;
 
 mod ops;
 
@@ -50,7 +52,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::Clock;
 use crate::config::{HttpConfig, IngestConfig};
 use crate::error::{Error, Result};
-use crate::ingest::Ingest;
+use crate::ingest::{Ingest, Sources};
 use crate::query::Engine;
 use crate::telemetry::Metrics;
 use crate::tenancy::Verifier;
@@ -64,6 +66,8 @@ pub struct Doors {
     pub verifier: Arc<Verifier>,
     /// Events.
     pub ingest: Arc<Ingest>,
+    /// What fetches events by itself.
+    pub sources: Arc<Sources>,
     /// Questions: the newest of a tenant's own rows.
     pub engine: Arc<Engine>,
     /// Metrics.
@@ -106,6 +110,9 @@ fn routes(door: Arc<Door>) -> Router {
         .route("/v1/tables/{table}/quarantine/drop", post(quarantine::discard))
         .route("/v1/tables/{table}/quarantine/{id}", get(quarantine::show))
         .route("/v1/tables/{table}/quarantine/{id}/replay", post(quarantine::replay_fixed))
+        .route("/v1/sources", get(sources::list))
+        .route("/v1/sources/{name}/pause", post(sources::pause))
+        .route("/v1/sources/{name}/resume", post(sources::resume))
         .route("/metrics", get(ops::metrics))
         .route("/healthz", get(ops::healthz))
         .route("/readyz", get(ops::readyz))

@@ -58,6 +58,46 @@ async fn a_receipt_names_the_bad_events_and_takes_the_good_ones() {
 }
 
 #[tokio::test]
+async fn operators_see_pause_and_resume_sources() {
+    let house = House::open().await;
+    let admin = token(None, &[Scope::Admin]);
+    let post = async |path: &str, token: &str| answer(house.request(Method::POST, path, bearer(token), "").await).await;
+    let (status, listed) = answer(house.get("/v1/sources", &admin).await).await;
+    let running = json!({
+        "name": "voice", "table": TABLE, "state": "running", "paused_since": null, "last_error": null, "partitions": [],
+    });
+    assert_eq!((status, listed), (200, json!({ "sources": [running] })));
+
+    let (status, paused) = post("/v1/sources/voice/pause", &admin).await;
+    assert_eq!((status, &paused["state"]), (200, &json!("paused")), "{paused}");
+    assert!(paused["paused_since"].is_string(), "{paused}");
+    assert_eq!(post("/v1/sources/voice/pause", &admin).await, (200, paused.clone()), "it is paused already");
+    let (_, listed) = answer(house.get("/v1/sources", &admin).await).await;
+    assert_eq!(listed["sources"][0], paused);
+    assert_eq!(post("/v1/sources/voice/resume", &admin).await, (200, running.clone()));
+    assert_eq!(post("/v1/sources/voice/resume", &admin).await, (200, running));
+
+    let ingest = token(None, &[Scope::Ingest]);
+    let tenant = token(Some("acme"), &[Scope::Admin]);
+    let cases = [
+        ("/v1/sources/voice/pause", "", 401, "unauthenticated"),
+        ("/v1/sources/voice/pause", ingest.as_str(), 403, "forbidden"),
+        ("/v1/sources/voice/resume", &tenant, 403, "forbidden"),
+        ("/v1/sources/voices/pause", &admin, 404, "not_found"),
+        ("/v1/sources/%ff/pause", &admin, 400, "invalid"),
+    ];
+    for (path, token, expected, expected_kind) in cases {
+        let (status, problem) = post(path, token).await;
+        assert_eq!((status, kind(&problem)), (expected, expected_kind), "{path}: {problem}");
+    }
+    for token in [&ingest, &tenant] {
+        let (status, problem) = answer(house.get("/v1/sources", token).await).await;
+        assert_eq!((status, kind(&problem)), (403, "forbidden"), "{problem}");
+    }
+    house.close().await;
+}
+
+#[tokio::test]
 async fn paths_methods_and_health() {
     let house = House::open().await;
     let (status, problem) = answer(house.get("/v2/anything", "").await).await;

@@ -15,6 +15,7 @@ use bytes::{Bytes, BytesMut};
 
 use crate::clock::Micros;
 use crate::contract::{Format, Reason, TenantId};
+use crate::lake::Progress;
 use crate::transform::Header;
 
 /// One partition of a topic.
@@ -87,6 +88,8 @@ pub(super) struct Haul {
     pub(super) started: Option<i64>,
     /// It is as large as a haul may be: more is waiting, and it need not wait for company.
     pub(super) is_whole: bool,
+    /// What else must still be so in the table when it is committed.
+    pub(super) guard: Option<Progress>,
     begun: Option<Instant>,
 }
 

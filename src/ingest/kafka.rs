@@ -9,7 +9,7 @@
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::config::ClientConfig;
 use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
@@ -20,16 +20,20 @@ use super::Ingest;
 use super::haul::{Beside, Fate, Spot, without_header};
 use super::kafka_client::{connect, settings};
 use super::kafka_session::Session;
+use super::kafka_token::Tokens;
 use super::pull::Route;
+use super::watch::Watch;
 use crate::clock::Clock;
 use crate::config::{SourceConfig, SourceFormat, TenantFrom};
 use crate::contract::{Format, Owner, Reason, TenantId};
 use crate::error::Result;
-use crate::telemetry::{Metrics, PartitionLabel};
+use crate::telemetry::{Metrics, PartitionLabel, SourceTrouble};
 use crate::transform::{Header, Transform};
 
-/// The pause between two sessions.
-const PAUSE: Duration = Duration::from_millis(500);
+/// The pause after a session; it doubles up to [`PAUSE_MAX`] while sessions end at once.
+const PAUSE_MIN: Duration = Duration::from_millis(500);
+/// The longest pause between two sessions.
+const PAUSE_MAX: Duration = Duration::from_secs(10);
 
 /// A source that is checked and has not begun.
 pub struct Source {
@@ -37,7 +41,10 @@ pub struct Source {
     pub(super) config: SourceConfig,
     /// The tenant of all messages, if the operator names one.
     tenant: Option<TenantId>,
-    settings: ClientConfig,
+    pub(super) settings: ClientConfig,
+    /// Where the tokens come from with which it logs in, if it does so by tokens.
+    pub(super) tokens: Option<Arc<Tokens>>,
+    pub(super) watch: Arc<Watch>,
     pub(super) clock: Clock,
     pub(super) metrics: Arc<Metrics>,
 }
@@ -71,7 +78,10 @@ impl Source {
         };
         let owner = tenant.clone().map_or(Owner::PerEvent, Owner::Tenant);
         let route = Route { source: name.to_owned(), table: config.table.clone(), format, owner, transform };
-        Ok(Self { route, tenant, settings: settings(name, config)?, config: config.clone(), clock, metrics })
+        let tokens = config.oauth.as_ref().map(|oauth| Tokens::new(name, oauth, clock.clone())).transpose()?;
+        let watch = Arc::new(Watch::new(name, clock.clone(), metrics.clone()));
+        let (settings, tokens) = (settings(name, config)?, tokens.map(Arc::new));
+        Ok(Self { route, tenant, settings, tokens, watch, config: config.clone(), clock, metrics })
     }
 
     /// Reads and stores until `stop`, once its transform's dimensions are loaded. What was read and not stored then is read again by the next one. A session that fails
@@ -83,19 +93,29 @@ impl Source {
         {
             return;
         }
+        let mut pause = PAUSE_MIN;
         while !stop.is_cancelled() {
-            let (source, ingest, stop) = (source.clone(), ingest.clone(), stop.clone());
-            let (name, runtime, ended) = (source.route.source.clone(), Handle::current(), stop.clone());
+            let (source, ingest, ended) = (source.clone(), ingest.clone(), stop.clone());
+            let (name, watch, runtime) = (source.route.source.clone(), source.watch.clone(), Handle::current());
+            let begun = Instant::now();
             let session = move || {
-                let client = connect(&source.route.source, &source.settings, &source.config.topics)?;
-                Session::new(&source, &ingest, &client, runtime, stop).run()
+                let client = connect(&source, runtime.clone(), ended.clone())?;
+                Session::new(&source, &ingest, &client, runtime, ended)?.run()
             };
             match tokio::task::spawn_blocking(session).await {
                 Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::error!(source = %name, ?error, "a source failed, it begins again"),
-                Err(error) => tracing::error!(source = %name, %error, "a source broke down, it begins again"),
+                Ok(Err(error)) => {
+                    tracing::error!(source = %name, ?error, "a source failed, it begins again");
+                    watch.failed(SourceTrouble::Other, format!("{error:?}"));
+                }
+                Err(error) => {
+                    tracing::error!(source = %name, %error, "a source broke down, it begins again");
+                    watch.failed(SourceTrouble::Other, "it broke down: the log has the cause");
+                }
             }
-            let _stopped = ended.run_until_cancelled(tokio::time::sleep(PAUSE)).await;
+            pause = if begun.elapsed() > PAUSE_MAX { PAUSE_MIN } else { pause };
+            let _stopped = stop.run_until_cancelled(tokio::time::sleep(pause)).await;
+            pause = (pause * 2).min(PAUSE_MAX);
         }
     }
 

@@ -31,12 +31,14 @@ use super::haul::{Bounds, Haul, Spot};
 use super::kafka::Source;
 use super::kafka_client::{Client, Note};
 use super::lag::Behind;
+use super::pause::Pause;
 use super::pull::Position;
 use super::{Ingest, stopping};
 use crate::config::{OnGap, StartAt};
 use crate::contract::MESSAGES_MAX;
 use crate::error::{Error, Kind, Result};
 use crate::lake::Standing;
+use crate::telemetry::SourceTrouble;
 
 /// The longest time between two looks at what else there is to do, above all whether to stop.
 const POLL_MAX: Duration = Duration::from_millis(100);
@@ -51,25 +53,34 @@ const ASK_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// A partition that is ours.
 #[derive(Debug)]
-struct Place {
+pub(super) struct Place {
     position: Position,
+    /// Where it begins, as long as the table does not say where it goes on; none when the first message will tell.
+    first: Option<i64>,
     /// The next offset to read; none when the first message will tell.
     next: Option<i64>,
     /// A gap stopped it.
-    stopped: bool,
+    pub(super) stopped: bool,
     behind: Behind,
 }
 
 /// One client from its start to its end.
 pub(super) struct Session<'a> {
-    source: &'a Source,
-    ingest: &'a Ingest,
-    client: &'a Client,
+    pub(super) source: &'a Source,
+    pub(super) ingest: &'a Ingest,
+    pub(super) client: &'a Client,
     runtime: Handle,
-    stop: CancellationToken,
-    places: BTreeMap<Spot, Place>,
+    pub(super) stop: CancellationToken,
+    pub(super) places: BTreeMap<Spot, Place>,
     topics: BTreeSet<Arc<str>>,
-    haul: Haul,
+    pub(super) haul: Haul,
+    /// What the table said of the pause when it was looked at last.
+    pub(super) pause: Pause,
+    pub(super) pause_looked: Instant,
+    /// When the brokers were asked last where the partitions end, while they are not read.
+    pub(super) ends_asked: Instant,
+    /// When the source was first started, in milliseconds since 1970, as long as the table does not say it.
+    started: Option<i64>,
     bounds: Bounds,
     /// What `bounds` were before a batch was too much.
     rows_full: usize,
@@ -82,7 +93,7 @@ impl<'a> Session<'a> {
         client: &'a Client,
         runtime: Handle,
         stop: CancellationToken,
-    ) -> Self {
+    ) -> Result<Self> {
         let bounds = Bounds {
             // Even if all of them are bad, they can be decoded at once.
             rows_max: ingest.limits.batch_rows_max.min(MESSAGES_MAX),
@@ -90,13 +101,30 @@ impl<'a> Session<'a> {
             age_max: ingest.limits.batch_age_max,
         };
         let topics = source.config.topics.iter().map(|topic| topic.as_str().into()).collect();
-        let (places, haul, rows_full) = (BTreeMap::new(), Haul::default(), bounds.rows_max);
-        Self { source, ingest, client, runtime, stop, places, topics, haul, bounds, rows_full }
+        let (now, rows_full) = (Instant::now(), bounds.rows_max);
+        Ok(Self {
+            source,
+            ingest,
+            client,
+            runtime,
+            stop,
+            places: BTreeMap::new(),
+            topics,
+            haul: Haul::default(),
+            pause: ingest.pause_of(&source.route)?,
+            pause_looked: now,
+            ends_asked: now,
+            started: None,
+            bounds,
+            rows_full,
+        })
     }
 
     /// Until it is told to stop. An error is the end of this client, not of the source.
     pub(super) fn run(mut self) -> Result<()> {
+        self.tell_pause();
         let outcome = self.read();
+        self.source.watch.connected(false);
         for spot in self.places.keys() {
             self.leave(spot);
         }
@@ -109,6 +137,7 @@ impl<'a> Session<'a> {
         // part of the rest.
         let (mut now, mut taken) = (Instant::now(), 0);
         while !self.stop.is_cancelled() {
+            self.mind_pause(now)?;
             let due = self.haul.due(&self.bounds, now);
             let wait = due.map_or(POLL_MAX, |due| due.saturating_duration_since(now).min(POLL_MAX));
             let polled = client.poll(Duration::ZERO).inspect(|_| taken += 1).or_else(|| {
@@ -134,7 +163,7 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    fn note(&mut self, note: Note) -> Result<()> {
+    pub(super) fn note(&mut self, note: Note) -> Result<()> {
         match note {
             Note::Assigned(spots) => {
                 tracing::info!(source = %self.source.route.source, partitions = ?spots, "partitions were assigned");
@@ -144,7 +173,11 @@ impl<'a> Session<'a> {
                     list => list?,
                 };
                 // Also when there are none: the group waits for this answer.
-                self.client.incremental_assign(&list).map_err(broken)
+                self.client.incremental_assign(&list).map_err(broken)?;
+                if !spots.is_empty() {
+                    self.source.watch.goes_on();
+                }
+                if self.is_paused() { self.client.pause(&list).map_err(broken) } else { Ok(()) }
             }
             Note::Revoked(spots) => {
                 tracing::info!(source = %self.source.route.source, partitions = ?spots, "partitions went elsewhere");
@@ -160,7 +193,7 @@ impl<'a> Session<'a> {
                 // What stands behind our last message then is no message.
                 let end = place.next.filter(|_| end.drained == place.next).unwrap_or(end.offset);
                 if let Some(stored) = place.position.stored.or(place.next) {
-                    self.source.metrics.sources.lag(self.source.label(&spot), (end - stored).max(0));
+                    self.source.watch.lag(&spot, (end - stored).max(0));
                 }
                 place.behind.heard(end, place.position.stored, self.source.clock.now());
                 self.tell(&spot);
@@ -175,7 +208,7 @@ impl<'a> Session<'a> {
         // What is left in the client's queue of a partition that is not ours any more, or that was set back.
         let Some(place) = self.places.get_mut(&spot) else { return };
         let offset = message.offset();
-        if place.stopped || place.next.is_some_and(|next| offset < next) {
+        if self.pause.since().is_some() || place.stopped || place.next.is_some_and(|next| offset < next) {
             return;
         }
         place.next = Some(offset + 1);
@@ -191,6 +224,7 @@ impl<'a> Session<'a> {
         let next = Haul::with_room(self.haul.bytes(), self.haul.messages.len());
         let mut haul = std::mem::replace(&mut self.haul, next);
         haul.is_whole = haul.messages.len() >= self.rows_full || haul.bytes() >= self.bounds.bytes_max;
+        haul.guard = Some(self.pause.guard(&self.source.route, self.source.clock.now()));
         let (spans, count) = (haul.spans.clone(), haul.messages.len());
         let positions = spans.keys().filter_map(|spot| Some((spot.clone(), self.places.get(spot)?.position))).collect();
         let storing = self.ingest.store_haul(&self.source.route, haul, &positions);
@@ -217,16 +251,21 @@ impl<'a> Session<'a> {
         if let Err(error) = self.client.commit(&offsets, CommitMode::Async) {
             tracing::debug!(source = %self.source.route.source, %error, "Kafka did not take the offsets");
         }
-        Ok(())
+        self.source.watch.goes_on();
+        // The first commit has made the mark under which the next one is read.
+        self.look_at_pause()
     }
 
     fn drop_haul(&mut self, error: Error, messages: usize) -> Result<()> {
         let source = &self.source.route.source;
-        if error.kind() == Kind::Conflict {
+        if error.kind() == Kind::Conflict && self.ingest.pause_of(&self.source.route)? != self.pause {
+            tracing::info!(%source, messages, "the source was paused or set going: the batch is dropped");
+        } else if error.kind() == Kind::Conflict {
             self.source.metrics.sources.overtaken(source);
             tracing::warn!(%source, messages, ?error, "another server went on with these partitions: the batch is dropped");
         } else {
             tracing::error!(%source, messages, ?error, "a batch was not stored: its messages are read again");
+            self.source.watch.failed(SourceTrouble::Store, format!("{error:?}"));
             if error.kind() == Kind::Limited {
                 // Its columns are larger than the queue can ever be, or its transform met a limit.
                 self.bounds.rows_max = (self.bounds.rows_max.min(messages) / 2).max(1);
@@ -236,13 +275,14 @@ impl<'a> Session<'a> {
         let spots: Vec<Spot> =
             self.places.iter().filter(|(_, place)| !place.stopped).map(|(spot, _)| spot.clone()).collect();
         match self.open(&spots) {
-            Err(_) if self.stop.is_cancelled() => Ok(()),
-            list => self.go_to(list?),
+            Err(_) if self.stop.is_cancelled() => return Ok(()),
+            list => self.go_to(list?)?,
         }
+        self.look_at_pause()
     }
 
     /// Looks up where partitions go on, for as long as it takes; they are ours then. `Unavailable` only when it stops.
-    fn open(&mut self, spots: &[Spot]) -> Result<TopicPartitionList> {
+    pub(super) fn open(&mut self, spots: &[Spot]) -> Result<TopicPartitionList> {
         let spots: Vec<Spot> = spots.iter().filter_map(|spot| self.own(spot)).collect();
         loop {
             let positions = self.ingest.positions(&self.source.route, spots.iter().cloned());
@@ -251,6 +291,9 @@ impl<'a> Session<'a> {
                 Err(error) => {
                     let source = &self.source.route.source;
                     tracing::warn!(%source, ?error, "cannot find out where to read on, asking again");
+                    self.source
+                        .watch
+                        .failed(SourceTrouble::Other, format!("cannot find out where to read on: {error:?}"));
                 }
             }
             self.pause();
@@ -267,12 +310,14 @@ impl<'a> Session<'a> {
 
     /// Turns positions into places, and into the list that says where the client reads on.
     fn begin(&mut self, positions: BTreeMap<Spot, Position>, started: Option<i64>) -> Result<TopicPartitionList> {
-        let unread = positions.iter().filter(|(_, position)| position.stored.is_none());
+        // Asked once: what was dropped before it was stored does not make a partition begin later.
+        let known = |spot: &Spot| self.places.get(spot).and_then(|place| place.first);
+        let unread = positions.iter().filter(|(spot, position)| position.stored.or(known(spot)).is_none());
         let unread: Vec<Spot> = unread.map(|(spot, _)| spot.clone()).collect();
         let now = self.source.clock.now() / 1_000;
         let since = match self.source.config.start {
             StartAt::Earliest => None,
-            StartAt::Latest => Some(started.unwrap_or(now)),
+            StartAt::Latest => Some(started.unwrap_or_else(|| *self.started.get_or_insert(now))),
             StartAt::Time(time) => Some(time),
         };
         let firsts = match since {
@@ -281,19 +326,21 @@ impl<'a> Session<'a> {
         };
         let mut list = TopicPartitionList::new();
         for (spot, position) in positions {
-            let next = position.stored.or(firsts.get(&spot).copied());
+            let known = self.places.get(&spot).and_then(|place| place.first);
+            let next = position.stored.or(known).or(firsts.get(&spot).copied());
             let offset = next.map_or(Offset::Beginning, Offset::Offset);
             list.add_partition_offset(&spot.topic, spot.partition, offset).map_err(broken)?;
-            if let (None, Some(first)) = (position.stored, next) {
+            if let (None, Some(first), false) = (position.stored, next, self.is_paused()) {
                 // Stored although nothing was read yet: a restart must not begin later.
                 self.haul.reach(&spot, first, Instant::now());
-                if self.source.config.start == StartAt::Latest && started.is_none() {
-                    self.haul.started.get_or_insert(now);
+                if started.is_none() {
+                    self.haul.started = self.started;
                 }
             }
+            self.source.watch.reads(&spot);
             let mut behind = self.places.remove(&spot).map(|place| place.behind).unwrap_or_default();
             behind.dropped();
-            self.places.insert(spot.clone(), Place { position, next, stopped: false, behind });
+            self.places.insert(spot.clone(), Place { position, first: next, next, stopped: false, behind });
             self.tell(&spot);
         }
         Ok(list)
@@ -312,7 +359,7 @@ impl<'a> Session<'a> {
 
     /// Of a partition that is not ours any more, what was told would only grow old.
     fn leave(&self, spot: &Spot) {
-        self.source.metrics.sources.released(self.source.label(spot));
+        self.source.watch.released(spot);
         self.ingest.not_fed(&self.source.route, spot);
     }
 
@@ -337,7 +384,7 @@ impl<'a> Session<'a> {
     }
 
     /// Reads on elsewhere. A partition that does not read at the moment cannot seek, and is assigned anew.
-    fn go_to(&self, list: TopicPartitionList) -> Result<()> {
+    pub(super) fn go_to(&self, list: TopicPartitionList) -> Result<()> {
         if list.count() == 0 {
             return Ok(());
         }
@@ -384,7 +431,7 @@ impl<'a> Session<'a> {
                 if self.source.config.on_gap == OnGap::Stop {
                     place.stopped = true;
                     self.ingest.fed(&self.source.route, spot, Standing::Unknown);
-                    self.source.metrics.sources.stopped(self.source.label(spot));
+                    self.source.watch.stopped(spot);
                     continue;
                 }
                 let skipped = u64::try_from(low - next).unwrap_or(0);
@@ -407,7 +454,7 @@ impl<'a> Session<'a> {
 }
 
 /// All of these partitions at one logical offset.
-fn list_of(spots: &[Spot], offset: Offset) -> Result<TopicPartitionList> {
+pub(super) fn list_of(spots: &[Spot], offset: Offset) -> Result<TopicPartitionList> {
     let mut list = TopicPartitionList::new();
     for spot in spots {
         list.add_partition_offset(&spot.topic, spot.partition, offset).map_err(broken)?;
@@ -432,6 +479,6 @@ fn tell_gap(source: &Source, spot: &Spot, next: i64, low: i64, high: i64) {
 }
 
 /// The client cannot go on.
-fn broken(cause: KafkaError) -> Error {
+pub(super) fn broken(cause: KafkaError) -> Error {
     Error::unavailable("the Kafka client cannot go on").with_source(cause)
 }

@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::testing::{QUARANTINE, TABLE, limits, memory, open, start, stored};
-use super::{Ingest, Source};
+use super::{Ingest, Source, Sources};
 use crate::clock::{Clock, SECOND};
 use crate::config::{DimensionConfig, Envelope, KafkaOptions, OnGap, SourceConfig, StartAt, TenantFrom};
 use crate::contract::Owner;
@@ -25,18 +25,18 @@ use crate::lake::{Progress, SourceLag, Store};
 use crate::telemetry::Metrics;
 use crate::transform::{Asker, Dimensions, Transform};
 
-const TOPIC: &str = "calls";
+pub(super) const TOPIC: &str = "calls";
 /// How long something may take that has to happen.
 const WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// A cluster with one topic of two partitions, and a producer.
-struct Kafka {
+pub(super) struct Kafka {
     cluster: MockCluster<'static, DefaultProducerContext>,
     producer: BaseProducer,
 }
 
 impl Kafka {
-    fn start() -> Self {
+    pub(super) fn start() -> Self {
         let cluster = MockCluster::new(1).unwrap();
         cluster.create_topic(TOPIC, 2, 1).unwrap();
         let producer = ClientConfig::new().set("bootstrap.servers", cluster.bootstrap_servers()).create().unwrap();
@@ -44,7 +44,7 @@ impl Kafka {
     }
 
     /// A source of this cluster, as a configuration would have it.
-    fn source(&self) -> SourceConfig {
+    pub(super) fn source(&self) -> SourceConfig {
         // The cluster takes 3 s to form a group; a member must not be given up before that.
         let options = [("session.timeout.ms", "10000"), ("heartbeat.interval.ms", "100")];
         SourceConfig {
@@ -57,7 +57,7 @@ impl Kafka {
         }
     }
 
-    fn send(&self, partition: i32, payloads: impl IntoIterator<Item = String>) {
+    pub(super) fn send(&self, partition: i32, payloads: impl IntoIterator<Item = String>) {
         for payload in payloads {
             self.put(BaseRecord::<str, str>::to(TOPIC).partition(partition).payload(&payload));
         }
@@ -70,20 +70,21 @@ impl Kafka {
 }
 
 /// An event of `acme`.
-fn event(id: impl std::fmt::Display) -> String {
+pub(super) fn event(id: impl std::fmt::Display) -> String {
     format!("{{\"tenant_id\":\"acme\",\"event_id\":\"{id}\",\"event_time\":\"2026-03-01T12:00:00Z\",\n \"mos\":4.2}}")
 }
 
 /// A server that runs one source.
-struct Server {
-    ingest: Arc<Ingest>,
+pub(super) struct Server {
+    pub(super) ingest: Arc<Ingest>,
+    pub(super) sources: Sources,
     metrics: Arc<Metrics>,
     tasks: JoinSet<()>,
     stop: CancellationToken,
 }
 
 impl Server {
-    async fn start(store: &Store, config: &SourceConfig) -> Self {
+    pub(super) async fn start(store: &Store, config: &SourceConfig) -> Self {
         Self::start_with(store, config, &BTreeMap::new()).await
     }
 
@@ -94,21 +95,22 @@ impl Server {
         let contract = ingest.tables()[TABLE].contract().clone();
         let transform = Transform::new("voice", config, &contract, &dimensions, &limits()).unwrap();
         let source = Source::new("voice", config, transform, Clock::System, Arc::clone(&metrics)).unwrap();
+        let sources = Sources::new(ingest.tables().clone(), std::slice::from_ref(&source), Clock::System);
         let mut tasks = JoinSet::new();
         let asker: Asker = Arc::new(|_| Box::pin(async { Ok(Vec::new()) }));
         tasks.spawn(dimensions.run(asker, stop.clone()));
         tasks.spawn(source.run(ingest.clone(), stop.clone()));
-        Self { ingest, metrics, tasks, stop }
+        Self { ingest, sources, metrics, tasks, stop }
     }
 
-    async fn stop(self) {
+    pub(super) async fn stop(self) {
         self.stop.cancel();
         self.tasks.join_all().await;
         self.ingest.stop().await;
     }
 
     /// Waits until a line of the metrics begins so.
-    async fn tells(&self, line: &str) {
+    pub(super) async fn tells(&self, line: &str) {
         until(line, async || self.metrics.render().lines().any(|told| told.starts_with(line))).await;
     }
 }
@@ -123,23 +125,23 @@ async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
 }
 
 /// The offsets that a table holds of the two partitions.
-async fn offsets(store: &Store, table: &str) -> [Option<i64>; 2] {
+pub(super) async fn offsets(store: &Store, table: &str) -> [Option<i64>; 2] {
     let tables = open(store).await;
     let held = &tables[table].snapshot().txns;
     [0, 1].map(|partition| held.get(&format!("kafka:voice:{TOPIC}:{partition}")).copied())
 }
 
-async fn reaches(store: &Store, expected: [Option<i64>; 2]) {
+pub(super) async fn reaches(store: &Store, expected: [Option<i64>; 2]) {
     until(&format!("{expected:?}"), async || offsets(store, TABLE).await == expected).await;
 }
 
 /// The ids of a tenant's stored events, sorted.
-async fn ids(store: &Store, tenant: &str) -> Vec<String> {
+pub(super) async fn ids(store: &Store, tenant: &str) -> Vec<String> {
     let rows = stored(store, TABLE).await.into_iter();
     rows.filter(|(owner, _)| owner == tenant).map(|(_, id)| id).collect()
 }
 
-fn texts<T: ToString>(ids: impl IntoIterator<Item = T>) -> Vec<String> {
+pub(super) fn texts<T: ToString>(ids: impl IntoIterator<Item = T>) -> Vec<String> {
     let mut ids: Vec<String> = ids.into_iter().map(|id| id.to_string()).collect();
     ids.sort();
     ids

@@ -21,10 +21,17 @@ mod received;
 
 mod kafka;
 mod kafka_client;
+mod kafka_fault;
+mod kafka_pause;
 mod kafka_session;
+mod kafka_token;
+
+mod sources;
+mod watch;
 
 mod haul;
 mod lag;
+mod pause;
 mod pull;
 
 mod room;
@@ -50,7 +57,11 @@ mod quarantine;
 mod replay;
 
 #[cfg(test)]
+mod kafka_pause_tests;
+#[cfg(test)]
 mod kafka_tests;
+#[cfg(test)]
+mod kafka_token_tests;
 #[cfg(test)]
 mod received_tests;
 #[cfg(test)]
@@ -87,7 +98,9 @@ pub use kafka::Source;
 pub use quarantine::{Count, Entry, Mark, Pick};
 pub use replay::{Closed, Listing, Page, ReplayNote, Replayed};
 pub use room::Room;
+pub use sources::{PartitionState, SourceState, Sources};
 pub use trial::{Sample, Trial, rehearse};
+pub use watch::SourceError;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -23,6 +23,7 @@ use super::batch::{Pending, Stored};
 use super::dedupe::Part;
 use super::haul::{Haul, Span, Spot};
 use super::intake::{Intake, Intaker, bytes_of};
+use super::pause::Pause;
 use super::room::Room;
 use super::{Ingest, Lane, quarantine_of, stopping};
 use crate::contract::{Format, Owner};
@@ -72,7 +73,12 @@ pub(super) struct Landed {
 impl Route {
     /// The transaction that holds a partition's offset.
     fn app(&self, spot: &Spot) -> String {
-        format!("kafka:{}:{}:{}", self.source, spot.topic, spot.partition)
+        format!("{}{}:{}", self.app_prefix(), spot.topic, spot.partition)
+    }
+
+    /// What the names of the source's transactions begin with.
+    pub(super) fn app_prefix(&self) -> String {
+        format!("kafka:{}:", self.source)
     }
 
     fn feed(&self, spot: &Spot) -> Feed {
@@ -81,7 +87,7 @@ impl Route {
 
     /// The transaction that holds when the source was first started. No topic has a colon in its name.
     fn started_app(&self) -> String {
-        format!("kafka:{}:started", self.source)
+        format!("{}started", self.app_prefix())
     }
 }
 
@@ -104,7 +110,8 @@ impl Ingest {
         Ok((spots.into_iter().map(position).collect(), started))
     }
 
-    /// Stores a haul that was read from `positions` on. `Conflict` when another server went on with one of its partitions;
+    /// Stores a haul that was read from `positions` on. `Conflict` when another server went on with one of its partitions, or
+    /// its guard does not hold any more;
     /// `Limited` without a time to wait when it is larger than the queue can ever be. After any error the haul may be stored
     /// or not: its partitions go on from their [`Ingest::positions`].
     pub(super) async fn store_haul(
@@ -156,7 +163,7 @@ impl Ingest {
             next: span.next,
         };
         let started = haul.started.map(|next| Progress { app: route.started_app(), after: None, next });
-        let progress = haul.spans.iter().map(offset).chain(started).collect();
+        let progress = haul.spans.iter().map(offset).chain(started).chain(haul.guard.take()).collect();
         landed.stored = hand_over(&lane.queue, (good, haul.is_whole), good_bytes, room, progress).await?;
         for (spot, span) in &haul.spans {
             landed.positions.entry(spot.clone()).or_default().stored = Some(span.next);
@@ -177,6 +184,11 @@ impl Ingest {
         if let Some(table) = self.tables.get(&route.table) {
             table.inflow().leave(&route.feed(spot));
         }
+    }
+
+    /// What the table says of the source's pause, as far as this server has read it.
+    pub(super) fn pause_of(&self, route: &Route) -> Result<Pause> {
+        Ok(Pause::of(&self.table(&route.table)?.snapshot(), route))
     }
 
     /// How much of a queue's room one haul may ask for, in bytes as they were received: its columns need room as well.

@@ -1,4 +1,4 @@
-//! Metrics of sources, by source, topic and partition.
+//! Metrics of sources: of each as a whole, and by topic and partition.
 //!
 //! **Invariant:** labels are the operator's own names: the configured topics bound them.
 
@@ -24,7 +24,49 @@ pub struct PartitionLabel<'a> {
     pub partition: i32,
 }
 
-/// What is told of each partition that this server reads.
+/// What an error of a source is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SourceTrouble {
+    /// The brokers are not reached.
+    Connection,
+    /// There is no TLS connection.
+    Tls,
+    /// The brokers refuse the user or its token.
+    Login,
+    /// No token is to be had.
+    Token,
+    /// The user may not read.
+    Rights,
+    /// A topic is not there.
+    Topic,
+    /// What was read cannot be stored.
+    Store,
+    /// Anything else.
+    Other,
+}
+
+impl SourceTrouble {
+    /// As it is written in metrics and answers.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Connection => "connection",
+            Self::Tls => "tls",
+            Self::Login => "login",
+            Self::Token => "token",
+            Self::Rights => "rights",
+            Self::Topic => "topic",
+            Self::Store => "store",
+            Self::Other => "other",
+        }
+    }
+
+    /// Whether it is over as soon as the brokers answer.
+    pub fn ends_with_connection(self) -> bool {
+        matches!(self, Self::Connection | Self::Tls | Self::Login | Self::Token)
+    }
+}
+
+/// What is told of each source, and of each partition that this server reads.
 #[derive(Debug)]
 pub struct SourceMetrics {
     messages: Family<Labels<3>, Counter>,
@@ -33,6 +75,9 @@ pub struct SourceMetrics {
     stopped: Family<Labels<3>, Gauge>,
     skipped: Family<Labels<3>, Counter>,
     overtaken: Family<Labels<1>, Counter>,
+    paused: Family<Labels<1>, Gauge>,
+    failing: Family<Labels<1>, Gauge>,
+    errors: Family<Labels<2>, Counter>,
 }
 
 impl PartitionLabel<'_> {
@@ -76,6 +121,9 @@ impl SourceMetrics {
                 "Batches dropped because another server went on with their partitions",
                 Family::default(),
             ),
+            paused: page.add("source_paused", "Whether the source is paused", Family::default()),
+            failing: page.add("source_failing", "Whether the source cannot go on", Family::default()),
+            errors: page.add("source_errors", "Errors of the source, by what they are about", Family::default()),
         }
     }
 
@@ -104,6 +152,22 @@ impl SourceMetrics {
     /// A batch was dropped because another server went on with its partitions.
     pub fn overtaken(&self, source: &str) {
         self.overtaken.get_or_create(&[("source", Label::owned(source))]).inc();
+    }
+
+    /// Whether the source is paused.
+    pub fn paused(&self, source: &str, is_paused: bool) {
+        self.paused.get_or_create(&[("source", Label::owned(source))]).set(i64::from(is_paused));
+    }
+
+    /// Whether the source cannot go on.
+    pub fn failing(&self, source: &str, is_failing: bool) {
+        self.failing.get_or_create(&[("source", Label::owned(source))]).set(i64::from(is_failing));
+    }
+
+    /// The source has met an error.
+    pub fn failed(&self, source: &str, trouble: SourceTrouble) {
+        let labels = [("source", Label::owned(source)), ("kind", Label::from(trouble.as_str()))];
+        self.errors.get_or_create(&labels).inc();
     }
 
     /// The partition is another server's from now on: what this one said of it would only grow old.

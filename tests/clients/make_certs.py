@@ -1,4 +1,4 @@
-"""Certificates for one test: `make_certs.py folder` writes two authorities, a server and a client, each as PEM."""
+"""Certificates for one test: `make_certs.py folder` writes two authorities, servers and clients, each as PEM."""
 
 import datetime
 import ipaddress
@@ -13,7 +13,10 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 NOW = datetime.datetime.now(datetime.timezone.utc)
 
 
-def certificate(folder, name, issuer=None, usage=None):
+HERE = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+
+
+def certificate(folder, name, issuer=None, usage=None, hosts=HERE):
     """A key and a certificate, signed by `issuer` (name, key, certificate) or, for an authority, by itself."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
@@ -29,8 +32,7 @@ def certificate(folder, name, issuer=None, usage=None):
     )
     if usage:
         builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False).add_extension(
-            x509.SubjectAlternativeName([x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]),
-            critical=False,
+            x509.SubjectAlternativeName(hosts), critical=False
         )
     made = builder.sign(issuer[0] if issuer else key, hashes.SHA256())
     (folder / f"{name}.pem").write_bytes(made.public_bytes(serialization.Encoding.PEM))
@@ -43,11 +45,12 @@ def certificate(folder, name, issuer=None, usage=None):
 
 
 def main():
-    """Writes authority, stranger, server and client."""
+    """Writes authority, stranger, server, a server of another host, and clients."""
     folder = pathlib.Path(sys.argv[1])
     authority = certificate(folder, "authority")
     stranger = certificate(folder, "stranger")
     certificate(folder, "server", authority, ExtendedKeyUsageOID.SERVER_AUTH)
+    certificate(folder, "elsewhere", authority, ExtendedKeyUsageOID.SERVER_AUTH, [x509.DNSName("elsewhere.test")])
     certificate(folder, "client", authority, ExtendedKeyUsageOID.CLIENT_AUTH)
     certificate(folder, "strange-client", stranger, ExtendedKeyUsageOID.CLIENT_AUTH)
 

@@ -1,6 +1,7 @@
 //! A real Apache Kafka for the tests: broker and controller in one process, on free ports of loopback.
 //!
-//! In: the jars that `tests/clients/setup.sh` has fetched. Out: a topic, and messages in it.
+//! In: the jars that `tests/clients/setup.sh` has fetched. Out: a topic, and messages in it. A broker may have further
+//! listeners that want TLS, a certificate or a login ([`Broker::guarded`]); the tests themselves use the plain one.
 //! **Invariant:** the process ends with its [`Broker`].
 
 use std::collections::BTreeMap;
@@ -19,9 +20,28 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use tempfile::TempDir;
 
 use crate::server::until;
+use crate::suite::{python, script};
 
 /// Time for one question to the broker.
 const ASK_TIME_MAX: Duration = Duration::from_secs(30);
+
+/// The password of the user `reader` in each mechanism, as `tests/clients/kafka/guarded.properties` has it.
+pub(crate) const PASSWORDS: [(&str, &str); 3] =
+    [("PLAIN", "plain secret"), ("SCRAM-SHA-256", "scram-256 secret"), ("SCRAM-SHA-512", "scram-512 secret")];
+
+/// Listeners that ask who is there, by their addresses.
+#[derive(Debug)]
+pub(crate) struct Guarded {
+    /// TLS.
+    pub(crate) tls: String,
+    /// TLS, for clients with a certificate.
+    pub(crate) mutual: String,
+    /// TLS, with a certificate of another host.
+    pub(crate) elsewhere: String,
+    /// TLS and a login by SASL.
+    pub(crate) login: String,
+    certificates: TempDir,
+}
 
 /// A running broker.
 pub(crate) struct Broker {
@@ -30,23 +50,38 @@ pub(crate) struct Broker {
     pub(crate) address: String,
     producer: BaseProducer,
     folder: TempDir,
+    /// One more option of its virtual machine.
+    option: String,
 }
 
 impl Broker {
     /// Starts it and waits until it answers.
     pub(crate) fn start() -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        Self::start_in(tempfile::tempdir().unwrap(), "", "-ea")
+    }
+
+    /// The same with listeners that ask who is there. Tokens are trusted that `keys` (a JWKS) verifies.
+    pub(crate) fn guarded(keys: &str) -> (Self, Guarded) {
+        let (folder, guarded) = (tempfile::tempdir().unwrap(), Guarded::new(keys));
+        (Self::start_in(folder, &guarded.properties(), &guarded.option()), guarded)
+    }
+
+    fn start_in(folder: TempDir, more: &str, option: &str) -> Self {
         let [port, controller_port] = free_ports();
         let settings = settings(&folder);
-        fs::write(&settings, properties(folder.path(), port, controller_port)).unwrap();
-        let format = ["kafka.tools.StorageTool", "format", "-t", "AAAAAAAAAAAAAAAAAAAAAQ", "-c"];
-        let formatted = java().args(format).arg(&settings).output().unwrap();
+        fs::write(&settings, properties(folder.path(), port, controller_port, more)).unwrap();
+        let format = ["kafka.tools.StorageTool", "format", "-t", "AAAAAAAAAAAAAAAAAAAAAQ"];
+        let users = PASSWORDS.iter().filter(|(mechanism, _)| mechanism.starts_with("SCRAM"));
+        let users = users.map(|(mechanism, password)| format!("{mechanism}=[name=reader,password={password}]"));
+        let users = users.flat_map(|user| ["--add-scram".to_owned(), user]);
+        let formatted = java().args(format).args(users).arg("-c").arg(&settings).output().unwrap();
         assert!(formatted.status.success(), "{}", String::from_utf8_lossy(&formatted.stderr));
 
         let address = format!("127.0.0.1:{port}");
         let client = || ClientConfig::new().set("bootstrap.servers", &address).set("log_level", "0").clone();
         let producer: BaseProducer = client().set("enable.idempotence", "true").create().unwrap();
-        let broker = Self { child: run(&folder), address: address.clone(), producer, folder };
+        let child = run(&folder, option);
+        let broker = Self { child, address: address.clone(), producer, folder, option: option.to_owned() };
         broker.wait();
         broker
     }
@@ -55,7 +90,7 @@ impl Broker {
     pub(crate) fn crash(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
-        self.child = run(&self.folder);
+        self.child = run(&self.folder, &self.option);
         self.wait();
     }
 
@@ -107,6 +142,42 @@ impl Broker {
     }
 }
 
+impl Guarded {
+    fn new(keys: &str) -> Self {
+        let certificates = tempfile::tempdir().unwrap();
+        let made = python().arg(script("make_certs.py")).arg(certificates.path()).output().unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        let [tls, mutual, elsewhere, login] = free_ports().map(|port| format!("localhost:{port}"));
+        let guarded = Self { tls, mutual, elsewhere, login, certificates };
+        for name in ["server", "elsewhere"] {
+            let both = ["key", "pem"].map(|kind| fs::read_to_string(guarded.file(&format!("{name}.{kind}"))).unwrap());
+            fs::write(guarded.file(&format!("{name}.both.pem")), both.concat()).unwrap();
+        }
+        fs::write(guarded.file("keys.json"), keys).unwrap();
+        guarded
+    }
+
+    /// A file of `make_certs.py`.
+    pub(crate) fn file(&self, name: &str) -> String {
+        self.certificates.path().join(name).display().to_string()
+    }
+
+    /// Kafka reads keys only from where it is allowed to.
+    fn option(&self) -> String {
+        format!("-Dorg.apache.kafka.sasl.oauthbearer.allowed.urls=file://{}", self.file("keys.json"))
+    }
+
+    fn properties(&self) -> String {
+        let port = |address: &str| address.rsplit_once(':').unwrap().1.to_owned();
+        include_str!("../clients/kafka/guarded.properties")
+            .replace("{tls}", &port(&self.tls))
+            .replace("{mutual}", &port(&self.mutual))
+            .replace("{elsewhere}", &port(&self.elsewhere))
+            .replace("{login}", &port(&self.login))
+            .replace("{certificates}", &self.certificates.path().display().to_string())
+    }
+}
+
 impl Drop for Broker {
     fn drop(&mut self) {
         let _ = self.child.kill();
@@ -118,8 +189,8 @@ fn settings(folder: &TempDir) -> PathBuf {
     folder.path().join("server.properties")
 }
 
-fn run(folder: &TempDir) -> Child {
-    java().arg("kafka.Kafka").arg(settings(folder)).stderr(Stdio::null()).spawn().unwrap()
+fn run(folder: &TempDir, option: &str) -> Child {
+    java().arg(option).arg("kafka.Kafka").arg(settings(folder)).stderr(Stdio::null()).spawn().unwrap()
 }
 
 fn java() -> Command {
@@ -131,14 +202,14 @@ fn java() -> Command {
     command
 }
 
-/// Two ports that nobody listens on now.
-fn free_ports() -> [u16; 2] {
-    let listeners = [0, 0].map(|port| TcpListener::bind(("127.0.0.1", port)).unwrap());
+/// Ports that nobody listens on now.
+fn free_ports<const N: usize>() -> [u16; N] {
+    let listeners = [0; N].map(|port| TcpListener::bind(("127.0.0.1", port)).unwrap());
     listeners.map(|listener| listener.local_addr().unwrap().port())
 }
 
-fn properties(folder: &Path, port: u16, controller_port: u16) -> String {
-    include_str!("../clients/kafka/server.properties")
+fn properties(folder: &Path, port: u16, controller_port: u16, more: &str) -> String {
+    (include_str!("../clients/kafka/server.properties").to_owned() + more)
         .replace("{port}", &port.to_string())
         .replace("{controller_port}", &controller_port.to_string())
         .replace("{data}", &folder.join("data").display().to_string())

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::broker::Broker;
+use crate::command::{client, told};
 use crate::disk::Disk;
 use crate::server::{Server, Setup, until, until_it};
 use crate::suite::run_python;
@@ -135,11 +136,17 @@ fn entries(lake: &Path) -> Vec<String> {
 
 /// The next offset of each partition, as the table holds it.
 fn offsets(lake: &Path) -> BTreeMap<i32, i64> {
+    offsets_of(lake, "events", TOPIC)
+}
+
+/// The same of any source that reads into this table.
+pub(crate) fn offsets_of(lake: &Path, source: &str, topic: &str) -> BTreeMap<i32, i64> {
+    let prefix = format!("kafka:{source}:{topic}:");
     let mut offsets = BTreeMap::new();
     for entry in entries(lake) {
         for line in entry.lines() {
             let line: Value = serde_json::from_str(line).unwrap();
-            let app = line["txn"]["appId"].as_str().and_then(|app| app.strip_prefix("kafka:events:events:"));
+            let app = line["txn"]["appId"].as_str().and_then(|app| app.strip_prefix(&prefix));
             if let Some(partition) = app {
                 offsets.insert(partition.parse().unwrap(), line["txn"]["version"].as_i64().unwrap());
             }
@@ -237,4 +244,60 @@ async fn a_source_goes_on_when_a_full_disk_has_room_again() {
 async fn waiting(server: &Server) -> Option<u64> {
     let (_, fresh) = server.get("admin", "/v1/tables/samples/freshness").await;
     serde_json::from_str::<Value>(&fresh).unwrap()["source_lag_messages"].as_u64()
+}
+
+/// What a server says of its one source.
+fn state(server: &Server) -> Value {
+    let (well, text) = told(&client(server, "admin", &["sources", "list", "--json"]));
+    assert!(well, "{text}");
+    serde_json::from_str::<Value>(&text).unwrap()["sources"][0].take()
+}
+
+/// How far the partitions are behind that these servers read.
+fn lags(servers: &[Server]) -> BTreeMap<i32, i64> {
+    let mut lags = BTreeMap::new();
+    for server in servers {
+        for partition in state(server)["partitions"].as_array().unwrap() {
+            if let Some(lag) = partition["lag"].as_i64() {
+                lags.insert(i32::try_from(partition["partition"].as_i64().unwrap()).unwrap(), lag);
+            }
+        }
+    }
+    lags
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pause_holds_all_servers_and_lasts_through_restarts() {
+    let mut feed = Feed::start().await;
+    let setup = feed.setup();
+    let mut servers = vec![Server::start(&setup), Server::start(&setup)];
+    feed.send_round();
+    feed.wait_for_all();
+    // While they work.
+    feed.send_and_wait_for_commits(1);
+    let (well, text) = told(&client(&servers[0], "admin", &["sources", "pause", "events"]));
+    assert!(well && text.contains("paused"), "{text}");
+    let held = offsets(feed.lake.path());
+    feed.send_round();
+    let ends = feed.broker.ends(TOPIC, PARTITIONS);
+    let behind: BTreeMap<i32, i64> = ends.iter().map(|(partition, end)| (*partition, end - held[partition])).collect();
+    // Both tell how much there is: they know of it, and do not take it.
+    until("the lag is told", || lags(&servers) == behind);
+    assert_eq!(offsets(feed.lake.path()), held, "behind the pause nothing is stored");
+
+    servers.remove(0).kill();
+    servers.push(Server::start(&setup));
+    until("the partitions of the killed one are watched again", || lags(&servers) == behind);
+    for server in &servers {
+        assert_eq!(state(server)["state"], "paused");
+    }
+    assert_eq!(offsets(feed.lake.path()), held, "a restart does not end the pause");
+
+    let (well, text) = told(&client(&servers[1], "admin", &["sources", "resume", "events"]));
+    assert!(well && text.contains("running"), "{text}");
+    feed.wait_for_all();
+    feed.check(&[&servers[0], &servers[1]]);
+    for server in servers {
+        assert!(server.stop(), "the server should stop by itself when asked");
+    }
 }

@@ -8,9 +8,12 @@
 
 mod broker;
 mod clients;
+mod command;
 mod crash;
 mod disk;
 mod kafka;
+mod kafka_login;
+mod provider;
 mod quarantine;
 mod s3;
 mod senders;

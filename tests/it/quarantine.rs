@@ -1,43 +1,19 @@
 //! The quarantine as an operator meets it: `glasshouse quarantine` against a server, which is killed in the middle.
 
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Command;
 
 use serde_json::Value;
 
+use crate::command::{ask, client, told};
 use crate::server::{Server, Setup, until};
 
 /// Entries of the replay that is cut short.
 const ENTRIES: usize = 600;
 
-/// Runs the binary as a client of `server`.
-fn client(server: &Server, caller: &str, args: &[&str]) -> Output {
-    let token = server.facts()["tokens"][caller].as_str().unwrap().to_owned();
-    Command::new(env!("CARGO_BIN_EXE_glasshouse"))
-        .args(args)
-        .env("GLASSHOUSE_URL", format!("http://{}", server.http))
-        .env("GLASSHOUSE_FLIGHT_URL", format!("grpc://{}", server.flight))
-        .env("GLASSHOUSE_TOKEN", token)
-        .output()
-        .unwrap()
-}
-
-/// What it printed, and whether it said that all is well.
-fn told(output: &Output) -> (bool, String) {
-    (output.status.success(), String::from_utf8_lossy(&output.stdout).trim().to_owned())
-}
-
 fn answer(server: &Server, caller: &str, args: &[&str]) -> Value {
     let output = client(server, caller, &[&["quarantine", "--json"], args].concat());
     serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)))
-}
-
-/// The one value of a statement's answer.
-fn ask(server: &Server, sql: &str) -> String {
-    let output = client(server, "acme", &["query", "--format", "csv", sql]);
-    let (well, text) = told(&output);
-    assert!(well, "{sql}: {}", String::from_utf8_lossy(&output.stderr));
-    text.lines().nth(1).unwrap_or_default().to_owned()
 }
 
 fn write(folder: &Path, name: &str, text: &str) -> String {

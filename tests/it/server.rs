@@ -146,10 +146,15 @@ impl Server {
         text_of(&self.folder).contains(text)
     }
 
+    /// The lines of its log so far.
+    pub(crate) fn log_lines(&self) -> Vec<String> {
+        let file = fs::File::open(self.folder.path().join("log")).unwrap();
+        BufReader::new(file).lines().map_while(Result::ok).collect()
+    }
+
     /// The last lines of its log.
     fn log(&self) -> String {
-        let file = fs::File::open(self.folder.path().join("log")).unwrap();
-        let lines: Vec<String> = BufReader::new(file).lines().map_while(Result::ok).collect();
+        let lines = self.log_lines();
         lines[lines.len().saturating_sub(30)..].join("\n")
     }
 }

@@ -1,0 +1,131 @@
+//! `glasshouse sources`: what the sources of a running server do; paused, and set going again.
+//!
+//! In: the name of a source. Out: lines for people, or the server's JSON.
+
+use std::process::ExitCode;
+
+use clap::{Args as ClapArgs, Subcommand};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::web::{Door, unreadable};
+use super::{say, tell};
+use crate::error::Result;
+
+/// Show what the sources do, pause them, or set them going again.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Examples:
+  glasshouse sources list
+  glasshouse sources pause voice      nothing more of it is stored, by any server, until
+  glasshouse sources resume voice     it goes on with the first message that is not stored
+
+The token is an operator's with the scope `admin`. A pause is kept in the table: it lasts through restarts.
+
+Exit codes: 0 done; 1 failed; 4 refused; 5 not reachable.")]
+pub(crate) struct Args {
+    #[command(flatten)]
+    door: Door,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show each source with its state, its last error, and its partitions
+    List,
+    /// Pause a source on all servers of the lake
+    Pause {
+        /// The source, as [sources.NAME] calls it
+        name: String,
+    },
+    /// Set a paused source going again
+    Resume {
+        /// The source, as [sources.NAME] calls it
+        name: String,
+    },
+}
+
+#[derive(Debug, Deserialize)]
+struct Listing {
+    sources: Vec<Source>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Source {
+    name: String,
+    table: String,
+    state: String,
+    paused_since: Option<String>,
+    last_error: Option<LastError>,
+    partitions: Vec<Partition>,
+}
+
+#[derive(Debug, Deserialize)]
+struct LastError {
+    time: String,
+    kind: String,
+    message: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct Partition {
+    topic: String,
+    partition: i32,
+    offset: Option<i64>,
+    lag: Option<i64>,
+    here: bool,
+    stopped: bool,
+}
+
+/// Asks the server, and shows the answer.
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    args.door.check()?;
+    let answer = super::block_on(async {
+        match &args.command {
+            Command::List => args.door.get(&["v1", "sources"], &[]).await,
+            Command::Pause { name } => args.door.post(&["v1", "sources", name.as_str(), "pause"], &json!({})).await,
+            Command::Resume { name } => args.door.post(&["v1", "sources", name.as_str(), "resume"], &json!({})).await,
+        }
+    })?;
+    if args.door.json {
+        say(&answer.to_string());
+        return Ok(ExitCode::SUCCESS);
+    }
+    show(&args.command, answer)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn show(command: &Command, answer: Value) -> Result<()> {
+    if !matches!(command, Command::List) {
+        let Source { name, table, state, .. } = serde_json::from_value(answer).map_err(unreadable)?;
+        say(&format!("{name}  into {table}  {state}"));
+        return Ok(());
+    }
+    let Listing { sources } = serde_json::from_value(answer).map_err(unreadable)?;
+    if sources.is_empty() {
+        tell("the server has no sources: they are declared as [sources.NAME]");
+    }
+    for Source { name, table, state, paused_since, last_error, partitions } in sources {
+        let since = paused_since.map(|time| format!(" since {time}")).unwrap_or_default();
+        say(&format!("{name}  into {table}  {state}{since}"));
+        if let Some(LastError { time, kind, message }) = last_error {
+            say(&format!("  last error {time}  {kind}: {message}"));
+        }
+        for partition in partitions {
+            say(&line(&partition));
+        }
+    }
+    Ok(())
+}
+
+/// One partition: its offset and lag, and what is special of it.
+fn line(partition: &Partition) -> String {
+    let Partition { topic, partition, offset, lag, here, stopped } = partition;
+    let number = |number: &Option<i64>| number.map_or("-".to_owned(), |number| number.to_string());
+    let place = match (here, stopped) {
+        (_, true) => "  stopped by a gap",
+        (true, false) => "",
+        (false, false) => "  not read by this server",
+    };
+    format!("  {topic}/{partition}  next {}  lag {}{place}", number(offset), number(lag))
+}

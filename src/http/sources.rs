@@ -1,0 +1,80 @@
+//! `/v1/sources…`: what the sources do, and the pause. For operators.
+//!
+//! In: the name of a source. Out: its state, with errors and offsets. Times are RFC 3339, UTC.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
+use axum::http::HeaderMap;
+use serde_json::{Value, json};
+
+use super::Door;
+use super::caller::operator;
+use super::error::Problem;
+use super::quarantine::{path, told_time};
+use crate::ingest::{PartitionState, SourceState};
+
+/// `GET /v1/sources`: every declared source.
+pub(super) async fn list(State(door): State<Arc<Door>>, headers: HeaderMap) -> Result<Json<Value>, Problem> {
+    operator(&door, &headers).await?;
+    let sources = door.doors.sources.list()?;
+    Ok(Json(json!({ "sources": sources.iter().map(shown).collect::<Vec<_>>() })))
+}
+
+/// `POST /v1/sources/{name}/pause`.
+pub(super) async fn pause(
+    State(door): State<Arc<Door>>,
+    name: Result<Path<String>, PathRejection>,
+    headers: HeaderMap,
+) -> Result<Json<Value>, Problem> {
+    set(&door, name, &headers, true).await
+}
+
+/// `POST /v1/sources/{name}/resume`.
+pub(super) async fn resume(
+    State(door): State<Arc<Door>>,
+    name: Result<Path<String>, PathRejection>,
+    headers: HeaderMap,
+) -> Result<Json<Value>, Problem> {
+    set(&door, name, &headers, false).await
+}
+
+async fn set(
+    door: &Door,
+    name: Result<Path<String>, PathRejection>,
+    headers: &HeaderMap,
+    is_paused: bool,
+) -> Result<Json<Value>, Problem> {
+    let access = operator(door, headers).await?;
+    let name = path(name)?;
+    let state = door.doors.sources.set_paused(&name, is_paused).await?;
+    let what = if is_paused { "paused" } else { "set going" };
+    let (_, subject, _) = access.identity();
+    tracing::info!(source = %name, subject, "a source was {what}");
+    Ok(Json(shown(&state)))
+}
+
+fn shown(source: &SourceState) -> Value {
+    let state = match (source.paused_since, source.is_failing) {
+        (Some(_), _) => "paused",
+        (None, true) => "failing",
+        (None, false) => "running",
+    };
+    let error = source.error.as_ref().map(
+        |error| json!({ "time": told_time(error.time), "kind": error.trouble.as_str(), "message": error.message }),
+    );
+    json!({
+        "name": source.name, "table": source.table, "state": state,
+        "paused_since": source.paused_since.map(told_time), "last_error": error,
+        "partitions": source.partitions.iter().map(partition).collect::<Vec<_>>(),
+    })
+}
+
+fn partition(partition: &PartitionState) -> Value {
+    json!({
+        "topic": *partition.topic, "partition": partition.partition, "offset": partition.offset, "lag": partition.lag,
+        "here": partition.is_here, "stopped": partition.is_stopped,
+    })
+}

@@ -1,0 +1,30 @@
+//! The command line against a running server: the built binary, with the address and a token in its environment.
+
+use std::process::{Command, Output};
+
+use crate::server::Server;
+
+/// Runs the binary as a client of `server`.
+pub(crate) fn client(server: &Server, caller: &str, args: &[&str]) -> Output {
+    let token = server.facts()["tokens"][caller].as_str().unwrap().to_owned();
+    Command::new(env!("CARGO_BIN_EXE_glasshouse"))
+        .args(args)
+        .env("GLASSHOUSE_URL", format!("http://{}", server.http))
+        .env("GLASSHOUSE_FLIGHT_URL", format!("grpc://{}", server.flight))
+        .env("GLASSHOUSE_TOKEN", token)
+        .output()
+        .unwrap()
+}
+
+/// What it printed, and whether it said that all is well.
+pub(crate) fn told(output: &Output) -> (bool, String) {
+    (output.status.success(), String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+/// The one value of a statement's answer, as acme gets it.
+pub(crate) fn ask(server: &Server, sql: &str) -> String {
+    let output = client(server, "acme", &["query", "--format", "csv", sql]);
+    let (well, text) = told(&output);
+    assert!(well, "{sql}: {}", String::from_utf8_lossy(&output.stderr));
+    text.lines().nth(1).unwrap_or_default().to_owned()
+}

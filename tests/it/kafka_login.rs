@@ -1,0 +1,219 @@
+//! A real Kafka that asks who is there: sources log in by every mechanism, and say what is wrong when they cannot.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::broker::{Broker, Guarded, PASSWORDS};
+use crate::command::{ask, client, told};
+use crate::kafka::offsets_of;
+use crate::provider::{CLIENT, Provider};
+use crate::server::{Server, Setup, until};
+
+/// Events of each good source in one go.
+const EVENTS: usize = 60;
+const PARTITIONS: i32 = 2;
+
+/// A source: its listener's address, and its settings behind `SOURCES__NAME__`.
+struct Case {
+    name: &'static str,
+    address: String,
+    settings: Vec<(String, String)>,
+    /// What kind of trouble it has, and words of its last error; none when it reads its topic.
+    trouble: Option<(&'static str, Vec<String>)>,
+}
+
+impl Case {
+    fn good(name: &'static str, address: &str, settings: &[(&str, &str)]) -> Self {
+        let settings = settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        Self { name, address: address.to_owned(), settings, trouble: None }
+    }
+
+    fn bad(
+        name: &'static str,
+        address: &str,
+        settings: &[(&str, &str)],
+        (kind, words): (&'static str, &[&str]),
+    ) -> Self {
+        let words = words.iter().map(|word| (*word).to_owned()).collect();
+        Self { trouble: Some((kind, words)), ..Self::good(name, address, settings) }
+    }
+
+    /// What the server is told. Each reads the topic of its own name.
+    fn told(&self) -> Vec<(String, String)> {
+        let common = [
+            ("KIND", "kafka"),
+            ("BROKERS", &self.address),
+            ("TOPICS", self.name),
+            ("GROUP", self.name),
+            ("TABLE", "samples"),
+            ("OPTIONS__BROKER_ADDRESS_FAMILY", "v4"),
+        ];
+        let common = common.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let all = common.into_iter().chain(self.settings.iter().cloned());
+        all.map(|(key, value)| (format!("SOURCES__{}__{key}", self.name.to_uppercase()), value)).collect()
+    }
+}
+
+fn cases(guarded: &Guarded, provider: &Provider) -> Vec<Case> {
+    let (authority, stranger) = (guarded.file("authority.pem"), guarded.file("stranger.pem"));
+    let (certificate, key) = (guarded.file("client.pem"), guarded.file("client.key"));
+    let (tls, sasl) = (("OPTIONS__SECURITY_PROTOCOL", "SSL"), ("OPTIONS__SECURITY_PROTOCOL", "SASL_SSL"));
+    let ca = ("OPTIONS__SSL_CA_LOCATION", authority.as_str());
+    let reader = ("OPTIONS__SASL_USERNAME", "reader");
+    let [token, short, expired, foreign] = ["token", "short", "expired", "foreign"].map(|path| provider.url(path));
+    let by_token = |name, url: &str, secret: &str, trouble: Option<(&'static str, &[&str])>| {
+        let settings = [
+            sasl,
+            ca,
+            ("OAUTH__TOKEN_URL", url),
+            ("OAUTH__CLIENT_ID", CLIENT.0),
+            ("OAUTH__CLIENT_SECRET", secret),
+            ("OAUTH__SCOPE", "read"),
+        ];
+        match trouble {
+            Some(trouble) => Case::bad(name, &guarded.login, &settings, trouble),
+            None => Case::good(name, &guarded.login, &settings),
+        }
+    };
+    let mut cases: Vec<Case> = ["plain", "scram256", "scram512"]
+        .into_iter()
+        .zip(PASSWORDS)
+        .map(|(name, (mechanism, password))| {
+            let login = [("OPTIONS__SASL_MECHANISM", mechanism), reader, ("OPTIONS__SASL_PASSWORD", password)];
+            Case::good(name, &guarded.login, &[&[sasl, ca][..], &login].concat())
+        })
+        .collect();
+    cases.extend([
+        Case::good("tls", &guarded.tls, &[tls, ca]),
+        Case::good(
+            "mutual",
+            &guarded.mutual,
+            &[tls, ca, ("OPTIONS__SSL_CERTIFICATE_LOCATION", &certificate), ("OPTIONS__SSL_KEY_LOCATION", &key)],
+        ),
+        by_token("token", &token, CLIENT.1, None),
+        by_token("short_token", &short, CLIENT.1, None),
+        Case::bad(
+            "bad_password",
+            &guarded.login,
+            &[sasl, ca, reader, ("OPTIONS__SASL_MECHANISM", "SCRAM-SHA-512"), ("OPTIONS__SASL_PASSWORD", "guess")],
+            ("login", &["`sasl.password`", "sources.bad_password.options", "OPTIONS__SASL_PASSWORD"]),
+        ),
+        Case::bad(
+            "bad_plain",
+            &guarded.login,
+            &[sasl, ca, reader, ("OPTIONS__SASL_MECHANISM", "PLAIN"), ("OPTIONS__SASL_PASSWORD", "guess")],
+            ("login", &["sources.bad_plain.options"]),
+        ),
+        Case::bad(
+            "bad_authority",
+            &guarded.tls,
+            &[tls, ("OPTIONS__SSL_CA_LOCATION", &stranger)],
+            ("tls", &["`ssl.ca.location`", "sources.bad_authority.options"]),
+        ),
+        Case::bad("bad_host", &guarded.elsewhere, &[tls, ca], ("tls", &["sources.bad_host.brokers"])),
+        Case::bad("no_certificate", &guarded.mutual, &[tls, ca], ("tls", &["`ssl.certificate.location`"])),
+        Case::bad("no_protocol", &guarded.tls, &[], ("connection", &["`security.protocol`"])),
+        by_token(
+            "bad_client",
+            &token,
+            "guess",
+            Some(("token", &["401", "invalid_client", "sources.bad_client.oauth"])),
+        ),
+        by_token("old_token", &expired, CLIENT.1, Some(("login", &["sources.old_token.oauth"]))),
+        by_token("foreign_token", &foreign, CLIENT.1, Some(("login", &["sources.foreign_token.oauth"]))),
+    ]);
+    cases
+}
+
+/// Events of a source, from `first` on.
+fn events(source: &str, first: usize) -> Vec<(String, String)> {
+    let event = |index: usize| {
+        let id = format!("{source}-{index}");
+        let text =
+            format!("{{\"tenant\":\"acme\",\"id\":\"{id}\",\"at\":\"2026-03-01T12:00:00Z\",\"label\":\"{source}\"}}");
+        (id, text)
+    };
+    (first..first + EVENTS).map(event).collect()
+}
+
+fn states(server: &Server) -> BTreeMap<String, Value> {
+    let (well, text) = told(&client(server, "admin", &["sources", "list", "--json"]));
+    assert!(well, "{text}");
+    let mut answer: Value = serde_json::from_str(&text).unwrap();
+    let sources = answer["sources"].as_array_mut().unwrap().drain(..);
+    sources.map(|source| (source["name"].as_str().unwrap().to_owned(), source)).collect()
+}
+
+/// Waits until the table has read all of these topics.
+fn wait_for(broker: &Broker, lake: &Path, cases: &[&Case]) {
+    for Case { name, .. } in cases {
+        let ends = broker.ends(name, PARTITIONS);
+        until(&format!("all of `{name}` is read"), || offsets_of(lake, name, name) == ends);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sources_log_in_by_every_mechanism_or_say_why_not() {
+    let provider = Provider::start().await;
+    let (broker, guarded) = Broker::guarded(&Provider::keys());
+    let cases = cases(&guarded, &provider);
+    let (good, bad): (Vec<&Case>, Vec<&Case>) = cases.iter().partition(|case| case.trouble.is_none());
+    for case in &cases {
+        broker.create_topic(case.name, PARTITIONS).await;
+        broker.send(case.name, &events(case.name, 0));
+    }
+    let lake = tempfile::tempdir().unwrap();
+    let settings = cases.iter().flat_map(Case::told).collect();
+    let server = Server::start(&Setup { lake: Some(lake.path().display().to_string()), settings, ..Setup::default() });
+    wait_for(&broker, lake.path(), &good);
+
+    for Case { name, trouble, .. } in &bad {
+        let (kind, words) = trouble.as_ref().expect("it is a bad one");
+        let mut last = Value::Null;
+        until(&format!("`{name}` says that it fails"), || {
+            last = states(&server).remove(*name).unwrap();
+            last["state"] == "failing" && last["last_error"]["kind"] == *kind
+        });
+        let message = last["last_error"]["message"].as_str().unwrap();
+        for word in words {
+            assert!(message.contains(word), "`{name}` does not name {word}: {message}");
+        }
+        assert!(!message.contains("guess"), "{message}");
+        let log = server.log_lines();
+        let is_told = |line: &&String| line.contains(&format!("\"source\":\"{name}\"")) && line.contains(&words[0]);
+        assert!(log.iter().any(|line| is_told(&line)), "the log does not say why `{name}` fails");
+        assert!(!log.iter().any(|line| line.contains("guess")), "a secret is in the log");
+    }
+    let metrics = metrics(&server).await;
+    for Case { name, trouble, .. } in &cases {
+        let is_failing = i32::from(trouble.is_some());
+        let line = format!("glasshouse_source_failing{{source=\"{name}\"}} {is_failing}");
+        assert!(metrics.lines().any(|told| told == line), "no line {line}");
+        if let Some((kind, _)) = trouble {
+            let line = format!("glasshouse_source_errors_total{{source=\"{name}\",kind=\"{kind}\"}} ");
+            assert!(metrics.lines().any(|told| told.starts_with(&line)), "no line {line}");
+        }
+    }
+
+    // The others go on, also when their first tokens have ended.
+    until("a second short token was given", || provider.short_given() > 1);
+    for case in &good {
+        broker.send(case.name, &events(case.name, EVENTS));
+    }
+    wait_for(&broker, lake.path(), &good);
+    for Case { name, trouble, .. } in &cases {
+        let count = if trouble.is_none() { 2 * EVENTS } else { 0 };
+        let sql = format!("SELECT count(*) || ' ' || count(DISTINCT id) FROM samples WHERE label = '{name}'");
+        assert_eq!(ask(&server, &sql), format!("{count} {count}"), "{name}");
+    }
+    assert!(server.stop(), "sources that fail do not keep the server from stopping");
+}
+
+async fn metrics(server: &Server) -> String {
+    let token = server.facts()["tokens"]["admin"].as_str().unwrap().to_owned();
+    let url = format!("http://{}/metrics", server.http);
+    let answer = reqwest::Client::builder().no_proxy().build().unwrap().get(url).bearer_auth(token).send().await;
+    answer.unwrap().text().await.unwrap()
+}

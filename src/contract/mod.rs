@@ -3,7 +3,9 @@
 //! ```text
 //!   glasshouse.toml ─► Contract ◄─ .proto (compiled at start-up)
 //!                         │
-//!   bytes ─► wire | json ─► row ──────────────────┐
+//!   avro | message ─► json text (of sources whose schema tells how) ─┐
+//!   bytes ─► wire | json ◄───────────────────────────────────────────┘
+//!              └──────► row ──────────────────────┐
 //!   bytes ─► ipc ─► arrow_in ─► cast ─► columns ──┴─► check ─► Decoded { batch, rejects }
 //! ```
 //!
@@ -16,6 +18,12 @@ mod declare;
 mod latest;
 mod proto;
 mod resolved;
+
+mod avro;
+mod avro_json;
+
+mod agree;
+mod message;
 
 mod fields;
 
@@ -40,13 +48,19 @@ mod time;
 #[cfg(test)]
 mod arrow_tests;
 #[cfg(test)]
+mod avro_tests;
+#[cfg(test)]
 mod body_tests;
 #[cfg(test)]
 mod fixture;
 #[cfg(test)]
+mod message_tests;
+#[cfg(test)]
 mod tests;
 
+pub use avro::AvroSchema;
 pub use latest::Latest;
+pub use message::{MessageType, ProtoFile};
 pub use reject::{Reason, Reject};
 pub use resolved::{RESOLUTION, RESOLVED_BY, RESOLVES};
 pub use table::{Column, ColumnKind, Contract, EVENT_DATE, RECEIVED_TIME};

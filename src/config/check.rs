@@ -45,9 +45,14 @@ fn paths(config: &mut Config) -> Vec<(String, &mut PathBuf)> {
         let key = |field| format!("auth.issuers.{name}.{field}");
         [(key("pem_file"), issuer.pem_file.as_mut()), (key("jwks_file"), issuer.jwks_file.as_mut())]
     });
-    let sources = config.sources.iter_mut();
-    let sources =
-        sources.map(|(name, source)| (format!("sources.{name}.transform_file"), source.transform_file.as_mut()));
+    let sources = config.sources.iter_mut().flat_map(|(name, source)| {
+        let key = |field| format!("sources.{name}.{field}");
+        [
+            (key("transform_file"), source.transform_file.as_mut()),
+            (key("schema_file"), source.schema_file.as_mut()),
+            (key("registry.ca_file"), source.registry.as_mut().and_then(|registry| registry.ca_file.as_mut())),
+        ]
+    });
     let flight = [
         ("flight.tls_cert".to_owned(), config.flight.tls_cert.as_mut()),
         ("flight.tls_key".to_owned(), config.flight.tls_key.as_mut()),

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::knob::{About, Line, Section};
 use super::{
     AuthConfig, COLUMN_KINDS, DimensionConfig, FlightConfig, HttpConfig, IngestConfig, IssuerConfig, LakeConfig,
-    LatestConfig, LogConfig, PolicyConfig, QueryConfig, RowRuleConfig, SourceConfig, TableConfig,
+    LatestConfig, LogConfig, PolicyConfig, QueryConfig, RegistryConfig, RowRuleConfig, SourceConfig, TableConfig,
 };
 
 /// What stands above the sections.
@@ -30,7 +30,7 @@ One file, `glasshouse.toml`: every knob and bound of the server in the order in 
 pub(super) fn page() -> String {
     let kinds = COLUMN_KINDS.map(|kind| format!("`{kind}`")).join(", ");
     let tables = format!("One declared table; a new one needs no code. Types of columns are {kinds}.");
-    let sections: [(&str, &str, Vec<Line>); 15] = [
+    let sections: [(&str, &str, Vec<Line>); 16] = [
         ("[tables.NAME]", &tables, TableConfig::default().lines()),
         (
             "latest = { … } in [tables.NAME]",
@@ -51,6 +51,11 @@ pub(super) fn page() -> String {
             "[sources.NAME]",
             "Topics that are read into a table, each message once: see [ingest.md](ingest.md).",
             SourceConfig::default().lines(),
+        ),
+        (
+            "[sources.NAME.registry]",
+            "A registry that speaks Confluent's protocol: see [ingest.md](ingest.md#schema-registries-and-avro).",
+            RegistryConfig::default().lines(),
         ),
         (
             "[dimensions.NAME]",
@@ -92,10 +97,12 @@ const ACROSS: &str = "\
 - Names of tables, columns and issuers are `a` to `z`, `0` to `9` and single underscores, beginning with a letter. No
   table ends in `_quarantine`, no column is `received_time` or `event_date`: the server adds those itself. Beside a table
   NAME with `latest` there is no table `NAME_changes`.
-- A source names a declared table; `protobuf` needs one that is declared by `proto`. Names of sources, like those of
-  tables, are part of what the table remembers of them: a source that is renamed begins anew.
-- A source has `transform` or `transform_file`, with `json` only; `envelope = \"debezium\"` needs one of them. A dimension
-  has exactly one of `file`, `url` and `query`, and is not called `messages`.
+- A source names a declared table; `protobuf` without a transform needs one that is declared by `proto`; `avro` needs a
+  `registry` or a `schema_file`. A registry's URL that takes a password or a token is `https`, unless it is loopback.
+- Names of sources, like those of tables, are part of what the table remembers of them: a source that is renamed begins
+  anew.
+- A source has `transform` or `transform_file`, or neither; `envelope = \"debezium\"` needs one of them. A dimension has
+  exactly one of `file`, `url` and `query`, and is not called `messages`.
 - A policy belongs to a declared table, and the columns that a table of columns or its policy names exist.
 - Each algorithm fits its key: HS* needs a `secret` as long as its hash, all others a public key; `none` is refused.
 - A `jwks_url` is `https`, unless it is loopback. An `iss` is trusted once.

@@ -21,9 +21,10 @@ use super::haul::{Beside, Fate, Spot, without_header};
 use super::kafka_client::{connect, settings};
 use super::kafka_session::Session;
 use super::pull::Route;
+use super::reader::Reader;
 use crate::clock::Clock;
 use crate::config::{SourceConfig, SourceFormat, TenantFrom};
-use crate::contract::{Format, Reason, TenantId};
+use crate::contract::{Contract, Format, Reason, TenantId};
 use crate::error::Result;
 use crate::telemetry::{Metrics, PartitionLabel};
 use crate::transform::{Header, Transform};
@@ -50,11 +51,12 @@ impl fmt::Debug for Source {
 }
 
 impl Source {
-    /// Checks what the configuration alone cannot know. `Invalid` for options that librdkafka does not take, and a tenant
-    /// that is none.
+    /// Checks what the configuration alone cannot know. `Invalid` for options that librdkafka does not take, a tenant that is
+    /// none, and a schema that is none. `contract` is the table's.
     pub fn new(
         name: &str,
         config: &SourceConfig,
+        contract: Option<&Arc<Contract>>,
         transform: Option<Arc<Transform>>,
         clock: Clock,
         metrics: Arc<Metrics>,
@@ -66,10 +68,12 @@ impl Source {
             TenantFrom::Event | TenantFrom::Key | TenantFrom::Header(_) => None,
         };
         let format = match config.format {
-            SourceFormat::Json => Format::Json,
+            // Avro becomes JSON before it is decoded.
+            SourceFormat::Json | SourceFormat::Avro => Format::Json,
             SourceFormat::Protobuf => Format::Protobuf,
         };
-        let route = Route { source: name.to_owned(), table: config.table.clone(), format, transform };
+        let reader = Reader::new(name, config, contract, &metrics)?.map(Arc::new);
+        let route = Route { source: name.to_owned(), table: config.table.clone(), format, reader, transform };
         Ok(Self { route, tenant, settings: settings(name, config)?, config: config.clone(), clock, metrics })
     }
 
@@ -77,6 +81,9 @@ impl Source {
     /// is begun anew after a pause: it has no state of its own to lose.
     pub async fn run(self, ingest: Arc<Ingest>, stop: CancellationToken) {
         let source = Arc::new(self);
+        if let (Some(reader), None) = (&source.route.reader, &source.route.transform) {
+            ingest.keep_reader(&source.route.source, reader);
+        }
         if let Some(transform) = &source.route.transform
             && !transform.ready(&stop).await
         {
@@ -105,11 +112,13 @@ impl Source {
     /// The payload without what stands in front of it, and whose it is.
     pub(super) fn read<'m>(&self, message: &'m BorrowedMessage<'_>) -> (&'m [u8], Fate) {
         let payload = message.payload().unwrap_or_default();
-        let is_wrapped = self.config.confluent && (message.payload().is_some() || self.route.transform.is_none());
+        // A reader takes the header off itself, and the quarantine keeps it.
+        let is_skipped = self.config.confluent && self.route.reader.is_none();
+        let is_wrapped = is_skipped && (message.payload().is_some() || self.route.transform.is_none());
         let whole = if is_wrapped { without_header(self.route.format, payload) } else { Ok(payload) };
         let payload = match whole {
             Ok(payload) => payload,
-            Err(why) => return (payload, Fate::Refused(Reason::Malformed, why.to_owned())),
+            Err(why) => return (payload, Fate::Refused(None, Reason::Malformed, why.to_owned())),
         };
         let fate = match (&self.tenant, &self.config.tenant) {
             (Some(tenant), _) => Fate::Tenant(tenant.clone()),
@@ -121,10 +130,10 @@ impl Source {
     }
 
     /// What a transform may ask for beside the payload.
-    pub(super) fn beside(&self, message: &BorrowedMessage<'_>) -> Option<Box<Beside>> {
+    pub(super) fn beside(&self, message: &BorrowedMessage<'_>) -> Option<Arc<Beside>> {
         self.route.transform.as_ref()?;
         let millis = message.timestamp().to_millis();
-        Some(Box::new(Beside {
+        Some(Arc::new(Beside {
             is_tombstone: message.payload().is_none(),
             key: message.key().map(<[u8]>::to_vec),
             headers: headers(message),

@@ -16,26 +16,27 @@ use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Produc
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::testing::{QUARANTINE, TABLE, limits, memory, open, start, stored};
+use super::testing::{QUARANTINE, TABLE, limits, memory, open, open_as, stored};
 use super::{Ingest, Source};
 use crate::clock::Clock;
 use crate::config::{DimensionConfig, Envelope, KafkaOptions, OnGap, SourceConfig, StartAt, TenantFrom};
+use crate::contract::Contract;
 use crate::lake::{Progress, Store};
 use crate::telemetry::Metrics;
 use crate::transform::{Asker, Dimensions, Transform};
 
-const TOPIC: &str = "calls";
+pub(super) const TOPIC: &str = "calls";
 /// How long something may take that has to happen.
 const WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// A cluster with one topic of two partitions, and a producer.
-struct Kafka {
+pub(super) struct Kafka {
     cluster: MockCluster<'static, DefaultProducerContext>,
     producer: BaseProducer,
 }
 
 impl Kafka {
-    fn start() -> Self {
+    pub(super) fn start() -> Self {
         let cluster = MockCluster::new(1).unwrap();
         cluster.create_topic(TOPIC, 2, 1).unwrap();
         let producer = ClientConfig::new().set("bootstrap.servers", cluster.bootstrap_servers()).create().unwrap();
@@ -43,7 +44,7 @@ impl Kafka {
     }
 
     /// A source of this cluster, as a configuration would have it.
-    fn source(&self) -> SourceConfig {
+    pub(super) fn source(&self) -> SourceConfig {
         // The cluster takes 3 s to form a group; a member must not be given up before that.
         let options = [("session.timeout.ms", "10000"), ("heartbeat.interval.ms", "100")];
         SourceConfig {
@@ -63,6 +64,13 @@ impl Kafka {
         self.producer.flush(WAIT_MAX).unwrap();
     }
 
+    /// Sends one message of these bytes to the first partition.
+    pub(super) fn send_bytes(&self, key: &str, payload: &[u8]) {
+        let record = BaseRecord::<str, [u8]>::to(TOPIC).partition(0).key(key).payload(payload);
+        self.producer.send(record).map_err(|(error, _)| error).unwrap();
+        self.producer.flush(WAIT_MAX).unwrap();
+    }
+
     fn put(&self, record: BaseRecord<'_, str, str>) {
         self.producer.send(record).map_err(|(error, _)| error).unwrap();
     }
@@ -74,25 +82,38 @@ fn event(id: impl std::fmt::Display) -> String {
 }
 
 /// A server that runs one source.
-struct Server {
-    ingest: Arc<Ingest>,
+pub(super) struct Server {
+    pub(super) ingest: Arc<Ingest>,
     metrics: Arc<Metrics>,
     tasks: JoinSet<()>,
     stop: CancellationToken,
 }
 
 impl Server {
-    async fn start(store: &Store, config: &SourceConfig) -> Self {
+    pub(super) async fn start(store: &Store, config: &SourceConfig) -> Self {
         Self::start_with(store, config, &BTreeMap::new()).await
     }
 
     /// The same with dimensions, which are loaded when the source already waits for them.
     async fn start_with(store: &Store, config: &SourceConfig, dimensions: &BTreeMap<String, DimensionConfig>) -> Self {
-        let (ingest, metrics, stop) = (start(store, limits()).await, Arc::default(), CancellationToken::new());
+        let contract = open(store).await[TABLE].contract().clone();
+        Self::start_as(store, config, dimensions, &contract).await
+    }
+
+    /// The same with a table that is declared in another way; its columns are the same.
+    pub(super) async fn start_as(
+        store: &Store,
+        config: &SourceConfig,
+        dimensions: &BTreeMap<String, DimensionConfig>,
+        contract: &Arc<Contract>,
+    ) -> Self {
+        let (metrics, stop) = (Arc::new(Metrics::default()), CancellationToken::new());
+        let tables = open_as(store, contract).await;
+        let ingest = Ingest::start(tables, limits(), Clock::System, Arc::clone(&metrics)).await.unwrap();
         let dimensions = Dimensions::new(dimensions, &limits(), Arc::clone(&metrics));
-        let contract = ingest.tables()[TABLE].contract().clone();
-        let transform = Transform::new("voice", config, &contract, &dimensions, &limits()).unwrap();
-        let source = Source::new("voice", config, transform, Clock::System, Arc::clone(&metrics)).unwrap();
+        let transform = Transform::new("voice", config, contract, &dimensions, &limits()).unwrap();
+        let source =
+            Source::new("voice", config, Some(contract), transform, Clock::System, Arc::clone(&metrics)).unwrap();
         let mut tasks = JoinSet::new();
         let asker: Asker = Arc::new(|_| Box::pin(async { Ok(Vec::new()) }));
         tasks.spawn(dimensions.run(asker, stop.clone()));
@@ -100,14 +121,14 @@ impl Server {
         Self { ingest, metrics, tasks, stop }
     }
 
-    async fn stop(self) {
+    pub(super) async fn stop(self) {
         self.stop.cancel();
         self.tasks.join_all().await;
         self.ingest.stop().await;
     }
 
     /// Waits until a line of the metrics begins so.
-    async fn tells(&self, line: &str) {
+    pub(super) async fn tells(&self, line: &str) {
         until(line, async || self.metrics.render().lines().any(|told| told.starts_with(line))).await;
     }
 }
@@ -122,13 +143,13 @@ async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
 }
 
 /// The offsets that a table holds of the two partitions.
-async fn offsets(store: &Store, table: &str) -> [Option<i64>; 2] {
+pub(super) async fn offsets(store: &Store, table: &str) -> [Option<i64>; 2] {
     let tables = open(store).await;
     let held = &tables[table].snapshot().txns;
     [0, 1].map(|partition| held.get(&format!("kafka:voice:{TOPIC}:{partition}")).copied())
 }
 
-async fn reaches(store: &Store, expected: [Option<i64>; 2]) {
+pub(super) async fn reaches(store: &Store, expected: [Option<i64>; 2]) {
     until(&format!("{expected:?}"), async || offsets(store, TABLE).await == expected).await;
 }
 
@@ -284,11 +305,11 @@ fn faults_of_a_source_are_told_before_it_runs() {
         (SourceConfig { tenant: TenantFrom::Value("a\nb".into()), ..SourceConfig::default() }, "sources.voice.tenant"),
     ];
     for (config, expected) in cases {
-        let fault = Source::new("voice", &config, None, Clock::System, Arc::default()).unwrap_err();
+        let fault = Source::new("voice", &config, None, None, Clock::System, Arc::default()).unwrap_err();
         assert!(fault.message().contains(expected) && !format!("{fault:?}").contains("hunter2"), "{fault:?}");
     }
     let secret = SourceConfig { options: options("sasl.password", "hunter2"), ..SourceConfig::default() };
-    let source = Source::new("voice", &secret, None, Clock::System, Arc::default()).unwrap();
+    let source = Source::new("voice", &secret, None, None, Clock::System, Arc::default()).unwrap();
     assert!(!format!("{source:?}").contains("hunter2"));
 }
 

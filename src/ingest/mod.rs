@@ -7,6 +7,7 @@
 //!   receipt ◄───────────┼─────────────────────────────────────────────────────────────────────────────────────┤
 //!   replay ─► an entry of a quarantine, decoded again ─► a table's queue, then what closes it ─► the quarantine's queue
 //!   kafka ─► haul ─► pull (with its offsets) ◄──── the offsets of the table ◄─────────────────────────────────┘
+//!                      └─► reader (Avro, protobuf by schemas) ◄─► registry
 //! ```
 //!
 //! **Invariant:** a receipt follows the commit: what it calls accepted is durable and visible, what it calls rejected is
@@ -25,6 +26,10 @@ mod kafka_session;
 
 mod haul;
 mod pull;
+
+mod reader;
+mod registry;
+mod reread;
 
 mod room;
 
@@ -53,7 +58,11 @@ mod kafka_tests;
 #[cfg(test)]
 mod received_tests;
 #[cfg(test)]
+mod registry_tests;
+#[cfg(test)]
 mod replay_tests;
+#[cfg(test)]
+mod schema_tests;
 #[cfg(test)]
 mod shared_tests;
 #[cfg(test)]
@@ -89,7 +98,7 @@ pub use room::Room;
 pub use trial::{Sample, Trial, rehearse};
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use arrow::record_batch::RecordBatch;
 use bytes::Bytes;
@@ -110,6 +119,7 @@ use commit::Ending;
 use dedupe::Keyer;
 use freshness::UnderWay;
 use intake::Intaker;
+use reader::Reader;
 use room::Rooms;
 use store::Keeper;
 
@@ -180,6 +190,8 @@ pub struct Ingest {
     /// Who looks through quarantines, and changes them, takes turns.
     looks: Semaphore,
     lookers: Slots,
+    /// What reads the messages of sources that run here, by their names, where the contract alone cannot.
+    readers: Mutex<BTreeMap<String, Arc<Reader>>>,
     limits: IngestConfig,
     clock: Clock,
     metrics: Arc<Metrics>,
@@ -252,6 +264,7 @@ impl Ingest {
             under_way: Arc::default(),
             looks: Semaphore::new(1),
             lookers: Slots::new(1, LOOKS_WAITING_MAX, config.queue_wait_max),
+            readers: Mutex::default(),
             limits: config,
             clock,
             metrics,

@@ -136,7 +136,7 @@ fn partition(spot: &Spot) -> usize {
 }
 
 fn route() -> Route {
-    Route { source: "voice".to_owned(), table: TABLE.to_owned(), format: Format::Json, transform: None }
+    Route { source: "voice".to_owned(), table: TABLE.to_owned(), format: Format::Json, reader: None, transform: None }
 }
 
 impl Play {

@@ -33,6 +33,18 @@ pub struct SourceMetrics {
     stopped: Family<Labels<3>, Gauge>,
     skipped: Family<Labels<3>, Counter>,
     overtaken: Family<Labels<1>, Counter>,
+    registry: Family<Labels<2>, Counter>,
+}
+
+/// How a schema registry has answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RegistryAnswer {
+    /// With a schema.
+    Found,
+    /// That it knows no such schema.
+    Unknown,
+    /// Not at all, or not in its protocol.
+    Failed,
 }
 
 impl PartitionLabel<'_> {
@@ -76,6 +88,7 @@ impl SourceMetrics {
                 "Batches dropped because another server went on with their partitions",
                 Family::default(),
             ),
+            registry: page.add("source_schemas", "Schemas asked of the registry", Family::default()),
         }
     }
 
@@ -104,6 +117,17 @@ impl SourceMetrics {
     /// A batch was dropped because another server went on with its partitions.
     pub fn overtaken(&self, source: &str) {
         self.overtaken.get_or_create(&[("source", Label::owned(source))]).inc();
+    }
+
+    /// The source's schema registry was asked for a schema.
+    pub fn registry(&self, source: &str, answer: RegistryAnswer) {
+        let outcome = match answer {
+            RegistryAnswer::Found => "found",
+            RegistryAnswer::Unknown => "unknown",
+            RegistryAnswer::Failed => "failed",
+        };
+        let labels = [("source", Label::owned(source)), ("outcome", Label::from(outcome))];
+        self.registry.get_or_create(&labels).inc();
     }
 
     /// The partition is another server's from now on: what this one said of it would only grow old.

@@ -11,6 +11,7 @@ mod clients;
 mod crash;
 mod kafka;
 mod quarantine;
+mod registry;
 mod s3;
 mod senders;
 mod server;

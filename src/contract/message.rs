@@ -26,6 +26,8 @@ use crate::error::{Error, Result};
 
 /// What a schema of a registry is called when its imports do not tell.
 const FILE: &str = "(schema).proto";
+/// Braces within braces: the compiler goes down with them, and a stack has its end.
+const DEPTH_MAX: usize = 200;
 /// Files that Confluent's clients bring along: schemas import them, and registries do not know them.
 const KNOWN: [(&str, &str); 2] = [
     (
@@ -69,6 +71,9 @@ struct Bounded<'a> {
 impl ProtoFile {
     /// Compiles a schema. `imports` are the files that it imports, and that those import, by name; Google's own are known.
     pub fn compile(text: &str, imports: Vec<(String, String)>) -> Result<Self> {
+        if is_deep(text) || imports.iter().any(|(_, text)| is_deep(text)) {
+            return Err(Error::invalid(format!("the protobuf schema has more than {DEPTH_MAX} braces in each other")));
+        }
         let known = KNOWN.map(|(name, text)| (name.to_owned(), text.to_owned()));
         let mut sources: HashMap<String, String> = known.into_iter().chain(imports).collect();
         sources.insert(FILE.to_owned(), text.to_owned());
@@ -82,12 +87,20 @@ impl ProtoFile {
         pool.get_file_by_name(FILE).map(Self).ok_or_else(|| Error::internal("a file that was compiled is not there"))
     }
 
-    /// The message at a path of indexes: of the file's messages, then of the messages in that one, and so on.
-    pub fn message(&self, path: &[usize]) -> Option<MessageType> {
+    /// The messages that a path of indexes may mean: of the file's messages, then of the messages in that one, and so on.
+    /// Two when it matters that a map is a message in its message as well: Java's writers count without those, others with
+    /// them. Java's meaning comes first.
+    pub fn messages(&self, path: &[usize]) -> Vec<MessageType> {
+        let mut meant: Vec<_> = [false, true].into_iter().filter_map(|with_maps| self.at(path, with_maps)).collect();
+        meant.dedup();
+        meant
+    }
+
+    fn at(&self, path: &[usize], with_maps: bool) -> Option<MessageType> {
         let (first, inner) = path.split_first()?;
         let mut message = self.0.messages().nth(*first)?;
         for index in inner {
-            let child = message.child_messages().nth(*index)?;
+            let child = message.child_messages().filter(|child| with_maps || !child.is_map_entry()).nth(*index)?;
             message = child;
         }
         (!message.is_map_entry()).then_some(MessageType(message))
@@ -118,6 +131,22 @@ impl MessageType {
             false => (Reason::Malformed, format!("message `{}` has no form in JSON: {fault}", self.name())),
         })
     }
+}
+
+/// Whether a text has too many braces in each other, comments at the end of a line left out.
+fn is_deep(text: &str) -> bool {
+    let mut depth = 0_usize;
+    text.lines().any(|line| {
+        let code = line.split("//").next().unwrap_or_default();
+        code.bytes().any(|byte| {
+            match byte {
+                b'{' | b'[' | b'<' => depth += 1,
+                b'}' | b']' | b'>' => depth = depth.saturating_sub(1),
+                _ => {}
+            }
+            depth > DEPTH_MAX
+        })
+    })
 }
 
 impl FileResolver for Sources {

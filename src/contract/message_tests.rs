@@ -32,13 +32,14 @@ const ORDER: &str = r#"
       bytes raw = 8;
       State state = 9;
       message Line { string sku = 1; uint32 count = 2; }
+      message Note { string text = 1; }
     }
     enum State { NEW = 0; DONE = 1; }"#;
 const GUEST: &str = "syntax = \"proto3\"; package people; message Guest { string name = 1; }";
 
-fn order(path: &[usize]) -> Option<MessageType> {
+fn orders(path: &[usize]) -> Vec<MessageType> {
     let imports = vec![("people/guest.proto".to_owned(), GUEST.to_owned())];
-    ProtoFile::compile(ORDER, imports).unwrap().message(path)
+    ProtoFile::compile(ORDER, imports).unwrap().messages(path)
 }
 
 fn json(kind: &MessageType, message: &[u8], bytes_max: usize) -> Result<String, (Reason, String)> {
@@ -48,25 +49,27 @@ fn json(kind: &MessageType, message: &[u8], bytes_max: usize) -> Result<String, 
 
 #[test]
 fn a_path_leads_to_a_message() {
-    let cases: [(&[usize], Option<&str>); 8] = [
-        (&[0], Some("shop.Other")),
-        (&[1], Some("shop.Order")),
-        (&[0, 0], Some("shop.Other.Inner")),
-        // The entries of the map are a message as well, of which nobody sends one.
-        (&[1, 0], None),
-        (&[1, 1], Some("shop.Order.Line")),
-        (&[2], None),
-        (&[0, 0, 0], None),
-        (&[], None),
+    let cases: [(&[usize], &[&str]); 9] = [
+        (&[0], &["shop.Other"]),
+        (&[1], &["shop.Order"]),
+        (&[0, 0], &["shop.Other.Inner"]),
+        // The entries of the map are a message as well, of which nobody sends one: some count it, some do not.
+        (&[1, 0], &["shop.Order.Line"]),
+        (&[1, 1], &["shop.Order.Note", "shop.Order.Line"]),
+        (&[1, 2], &["shop.Order.Note"]),
+        (&[2], &[]),
+        (&[0, 0, 0], &[]),
+        (&[], &[]),
     ];
     for (path, expected) in cases {
-        assert_eq!(order(path).as_ref().map(MessageType::name), expected, "{path:?}");
+        let meant = orders(path);
+        assert_eq!(meant.iter().map(MessageType::name).collect::<Vec<_>>(), expected, "{path:?}");
     }
 }
 
 #[test]
 fn a_message_is_told_with_its_names_and_all_its_digits() {
-    let kind = order(&[1]).unwrap();
+    let kind = &orders(&[1])[0];
     let message = [
         bytes(1, "a"),
         varint(2, u64::MAX),
@@ -79,19 +82,22 @@ fn a_message_is_told_with_its_names_and_all_its_digits() {
         varint(99, 1),
     ];
     let expected = r#"{"order_id":"a","total":-1,"lines":[{"sku":"x","count":3}],"rates":{"k":0.5},"at":"2026-03-01T12:00:00Z","guest":{"name":"Ann"},"raw":"AP8=","state":"DONE"}"#;
-    assert_eq!(json(&kind, &message.concat(), 1_000).unwrap(), expected);
+    assert_eq!(json(kind, &message.concat(), 1_000).unwrap(), expected);
     let empty = r#"{"order_id":"","total":0,"lines":[],"rates":{},"raw":"","state":"NEW"}"#;
-    assert_eq!(json(&kind, &[], 1_000).unwrap(), empty, "what has no presence is always there");
+    assert_eq!(json(kind, &[], 1_000).unwrap(), empty, "what has no presence is always there");
 
-    let (reason, detail) = json(&kind, &message.concat(), 100).unwrap_err();
+    let (reason, detail) = json(kind, &message.concat(), 100).unwrap_err();
     assert!(reason == Reason::TooLarge && detail.contains("100 bytes"), "{detail}");
-    let (reason, detail) = json(&kind, &[0x0a, 0x05, b'a'], 100).unwrap_err();
+    let (reason, detail) = json(kind, &[0x0a, 0x05, b'a'], 100).unwrap_err();
     assert!(reason == Reason::Malformed && detail.contains("`shop.Order`"), "{detail}");
 }
 
 #[test]
 fn a_schema_that_does_not_compile_says_why() {
-    for (text, expected) in [("message {", "does not compile"), ("import \"gone.proto\";", "gone.proto")] {
+    let deep = format!("option (a) = {}", "{ a: ".repeat(100_000));
+    for (text, expected) in
+        [("message {", "does not compile"), ("import \"gone.proto\";", "gone.proto"), (&*deep, "more than 200 braces")]
+    {
         let fault = ProtoFile::compile(text, Vec::new()).unwrap_err();
         assert!(fault.message().contains(expected), "{text}: {fault}");
     }
@@ -110,9 +116,9 @@ fn a_file_that_is_compiled_already_is_a_schema_as_well() {
     let text = BASE64.encode(file.encode_to_vec());
     let imports = vec![("a.proto".to_owned(), text.clone())];
     let alone = ProtoFile::compile(&text, Vec::new()).unwrap();
-    assert_eq!(alone.message(&[1]).unwrap().name(), "shop.B");
+    assert_eq!(alone.messages(&[1])[0].name(), "shop.B");
     let uses = "syntax = \"proto3\"; import \"a.proto\"; message C { shop.A a = 1; }";
-    assert_eq!(ProtoFile::compile(uses, imports).unwrap().message(&[0]).unwrap().name(), "C");
+    assert_eq!(ProtoFile::compile(uses, imports).unwrap().messages(&[0])[0].name(), "C");
 }
 
 /// A table of `shop.Call`, and a message of another schema.
@@ -138,7 +144,7 @@ fn agreement(written: &str) -> Result<(), String> {
         "syntax = \"proto3\"; package shop; import \"google/protobuf/timestamp.proto\"; {written}
          message Part {{ double value = 1; }} enum Kind {{ A = 0; B = 1; }} enum Sort {{ C = 0; D = 1; }}"
     );
-    contract.agrees(&ProtoFile::compile(&text, Vec::new()).unwrap().message(&[0]).unwrap())
+    contract.agrees(&ProtoFile::compile(&text, Vec::new()).unwrap().messages(&[0])[0])
 }
 
 #[test]

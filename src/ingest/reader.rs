@@ -233,14 +233,17 @@ impl Reader {
 
     fn message(&self, id: u32, file: &ProtoFile, header: &[u8]) -> Result<Way, Fault> {
         let (path, _) = path(&header[HEADER_BYTES..]).ok_or_else(cut_off)?;
-        let message = file.message(&path);
-        let message =
-            message.ok_or_else(|| malformed(format!("schema {id} of the registry has no message at {path:?}")))?;
+        let meant = file.messages(&path);
+        let Some(first) = meant.first() else {
+            return Err(malformed(format!("schema {id} of the registry has no message at {path:?}")));
+        };
         if self.is_text {
-            return Ok(Way::Text(message));
+            return Ok(Way::Text(first.clone()));
         }
-        self.contract.agrees(&message).map_err(|what| (Reason::WrongType, format!("schema {id}: {what}")))?;
-        Ok(Way::Own)
+        match (self.contract.agrees(first), meant.get(1).map(|second| self.contract.agrees(second))) {
+            (Ok(()), _) | (_, Some(Ok(()))) => Ok(Way::Own),
+            (Err(what), _) => Err((Reason::WrongType, format!("schema {id}: {what}"))),
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use super::kafka_tests::{Kafka, Server, offsets, reaches};
 use super::registry_tests::Double;
 use super::testing::{QUARANTINE, TABLE, memory, stored};
 use super::{Entry, Page, Pick};
-use crate::config::{SourceConfig, SourceFormat, TableConfig, TenantFrom};
+use crate::config::{Envelope, SourceConfig, SourceFormat, TableConfig, TenantFrom};
 use crate::contract::{Contract, Kept};
 use crate::tenancy::testing::access;
 use crate::tenancy::{Access, Scope};
@@ -23,6 +23,12 @@ const SECOND: &str = r#"{"type":"record","name":"Call","fields":[{"name":"event_
     {"name":"event_time","type":{"type":"long","logicalType":"timestamp-millis"}},{"name":"mos","type":["null","double"]}]}"#;
 /// 2026-03-01T12:00:00Z in milliseconds, as Avro writes it.
 const TIME: [u8; 6] = [0x80, 0xa8, 0xa8, 0x94, 0x95, 0x67];
+const CHANGE: &str = r#"{"type":"record","name":"Envelope","namespace":"shop","fields":[
+    {"name":"before","type":["null",{"type":"record","name":"Value","fields":[{"name":"id","type":"int"}]}]},
+    {"name":"after","type":["null","Value"]},
+    {"name":"source","type":{"type":"record","name":"Source","fields":[
+        {"name":"lsn","type":["null","long"]},{"name":"ts_us","type":"long"}]}},
+    {"name":"op","type":"string"}]}"#;
 const CALLS: &str = r#"
     syntax = "proto3";
     package voice;
@@ -199,6 +205,7 @@ async fn a_transform_sees_avro_and_protobuf_as_json() {
     let registry = Double::start().await;
     registry.holds(9, SECOND, json!({}));
     registry.holds(1, CALLS, json!({ "schemaType": "PROTOBUF" }));
+    registry.holds(5, CHANGE, json!({}));
     let folder = tempfile::tempdir().unwrap();
     let (own, file) = (declared(folder.path()), folder.path().join("calls.proto"));
     let plain = Arc::new(super::testing::contract());
@@ -219,6 +226,21 @@ async fn a_transform_sees_avro_and_protobuf_as_json() {
             second(9, "a", 4.5),
             &plain,
             "a4.52026-03-01T12:00:00.000Z",
+        ),
+        (
+            "changes of a database as Debezium's Avro converter writes them",
+            SourceConfig {
+                registry: Some(registry.config()),
+                envelope: Envelope::Debezium,
+                ..source(
+                    SourceFormat::Avro,
+                    "SELECT op || (row->>'id') AS event_id, 'acme' AS tenant_id, changed_time AS event_time FROM messages"
+                        .to_owned(),
+                )
+            },
+            framed(5, &[b"\0\x02\x0a\x02\x0e\x80\xe4\x97\xd0\x12\x02c"]),
+            &plain,
+            "c5",
         ),
         (
             "protobuf by a registry",

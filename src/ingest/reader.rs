@@ -46,7 +46,7 @@ pub(super) struct Reader {
 /// Where schemas come from.
 #[derive(Debug)]
 enum Origin {
-    Registry(Registry),
+    Registry(Box<Registry>),
     Avro(Arc<AvroSchema>),
     Protobuf(MessageType),
 }
@@ -103,7 +103,7 @@ impl Reader {
         let origin = match (&config.registry, &config.schema_file) {
             (Some(registry), _) => {
                 let registry = Registry::new(name, registry, Arc::clone(metrics));
-                Origin::Registry(registry.map_err(|fault| fault.at(key("registry")))?)
+                Origin::Registry(Box::new(registry.map_err(|fault| fault.at(key("registry")))?))
             }
             (None, Some(file)) => of_file(file, config, is_avro).map_err(|fault| fault.at(key("schema_file")))?,
             (None, None) => Origin::Protobuf(contract.message().ok_or_else(|| {

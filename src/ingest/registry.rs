@@ -157,12 +157,12 @@ impl Registry {
     }
 
     async fn fetch_new(&self, ids: Vec<u32>) -> Result<Vec<(u32, Known)>> {
-        let mut fetched = self.fetch_all(&ids).await?;
+        let mut fetched = self.fetch_all(ids).await?;
         let unknown: Vec<u32> =
             fetched.iter().filter(|(_, known)| matches!(known, Known::Unknown)).map(|(id, _)| *id).collect();
         if !unknown.is_empty() {
             tokio::time::sleep(SECOND_LOOK).await;
-            let again = self.fetch_all(&unknown).await?;
+            let again = self.fetch_all(unknown).await?;
             for (id, known) in &again {
                 self.memory().keep(*id, known.clone(), self.config.schemas_max);
             }
@@ -171,9 +171,9 @@ impl Registry {
         Ok(fetched)
     }
 
-    async fn fetch_all(&self, ids: &[u32]) -> Result<Vec<(u32, Known)>> {
+    async fn fetch_all(&self, ids: Vec<u32>) -> Result<Vec<(u32, Known)>> {
         // Owned by the futures, so that any task can wait for them.
-        let questions = ids.to_vec().into_iter().map(|id| async move {
+        let questions = ids.into_iter().map(|id| async move {
             let known = self.fetch(id).await.map_err(|fault| {
                 self.metrics.sources.registry(&self.source, RegistryAnswer::Failed);
                 fault.at(format!("schema {id}"))

@@ -200,98 +200,74 @@ async fn protobuf_of_a_registry_is_the_message_that_the_table_reads() {
     server.stop().await;
 }
 
+/// A transform of messages, whose ids end in what else it reads of them.
+fn with_transform(format: SourceFormat, more: &str) -> SourceConfig {
+    let id = format!("(value->>'event_id') || {more}");
+    let sql = format!("SELECT {id} AS event_id, 'acme' AS tenant_id, time AS event_time FROM messages");
+    SourceConfig { format, transform: Some(sql), ..SourceConfig::default() }
+}
+
+/// A source with a transform makes one event of this id of a message, and none of half of it.
+async fn transformed(case: &str, config: SourceConfig, message: &[u8], contract: &Arc<Contract>, expected: &str) {
+    let (kafka, store) = (Kafka::start(), memory());
+    let config = of_cluster(config, &kafka);
+    let bad = &message[..message.len() - 1];
+    kafka.send_bytes("", message);
+    kafka.send_bytes("", bad);
+    let server = Server::start_as(&store, &config, &BTreeMap::new(), contract).await;
+    reaches(&store, [Some(2), None]).await;
+    assert_eq!(names(&stored(&store, TABLE).await), [expected], "{case}");
+    let found = entries(&server).await;
+    let kept = if config.format == SourceFormat::Avro { Kept::Avro } else { Kept::SourceProtobuf };
+    assert_eq!(found.len(), 1, "{case}: {found:?}");
+    assert_eq!((found[0].payload.as_deref(), found[0].format), (Some(bad), kept), "{case}");
+    let page = Page { after: None, limit: 100 };
+    let again = server.ingest.replay(&operator().await, TABLE, &Pick::default(), page).await.unwrap();
+    assert!(again.rejects[0].detail.contains("with a file"), "{case}: {again:?}");
+    server.stop().await;
+    assert_eq!(stored(&store, QUARANTINE).await.len(), 1, "{case}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn a_transform_sees_avro_and_protobuf_as_json() {
+async fn a_transform_sees_avro_as_json() {
     let registry = Double::start().await;
     registry.holds(9, SECOND, json!({}));
-    registry.holds(1, CALLS, json!({ "schemaType": "PROTOBUF" }));
     registry.holds(5, CHANGE, json!({}));
+    let contract = Arc::new(super::testing::contract());
+    let more = "(value->>'mos') || (value->>'event_time')";
+    let config = SourceConfig { registry: Some(registry.config()), ..with_transform(SourceFormat::Avro, more) };
+    let expected = "a4.52026-03-01T12:00:00.000Z";
+    transformed("Avro", config.clone(), &second(9, "a", 4.5), &contract, expected).await;
+
+    let sql = "SELECT op || (row->>'id') AS event_id, 'acme' AS tenant_id, changed_time AS event_time FROM messages";
+    let config = SourceConfig { transform: Some(sql.to_owned()), envelope: Envelope::Debezium, ..config };
+    let change = framed(5, &[b"\0\x02\x0a\x02\x0e\x80\xe4\x97\xd0\x12\x02c"]);
+    transformed("changes as Debezium's Avro converter writes them", config, &change, &contract, "c5").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transform_sees_protobuf_as_json() {
+    let registry = Double::start().await;
+    registry.holds(1, CALLS, json!({ "schemaType": "PROTOBUF" }));
     let folder = tempfile::tempdir().unwrap();
     let (own, file) = (declared(folder.path()), folder.path().join("calls.proto"));
     let plain = Arc::new(super::testing::contract());
-    let sql = |more: &str| {
-        let id = format!("(value->>'event_id') || {more}");
-        format!("SELECT {id} AS event_id, 'acme' AS tenant_id, time AS event_time FROM messages")
-    };
-    let source = |format, transform| SourceConfig { format, transform: Some(transform), ..SourceConfig::default() };
-    let protobuf = |transform: &str| source(SourceFormat::Protobuf, sql(transform));
-    let bare = call(0, &[], "p")[5..].to_vec();
-    let cases = [
-        (
-            "Avro by a registry",
-            SourceConfig {
-                registry: Some(registry.config()),
-                ..source(SourceFormat::Avro, sql("(value->>'mos') || (value->>'event_time')"))
-            },
-            second(9, "a", 4.5),
-            &plain,
-            "a4.52026-03-01T12:00:00.000Z",
-        ),
-        (
-            "changes of a database as Debezium's Avro converter writes them",
-            SourceConfig {
-                registry: Some(registry.config()),
-                envelope: Envelope::Debezium,
-                ..source(
-                    SourceFormat::Avro,
-                    "SELECT op || (row->>'id') AS event_id, 'acme' AS tenant_id, changed_time AS event_time FROM messages"
-                        .to_owned(),
-                )
-            },
-            framed(5, &[b"\0\x02\x0a\x02\x0e\x80\xe4\x97\xd0\x12\x02c"]),
-            &plain,
-            "c5",
-        ),
-        (
-            "protobuf by a registry",
-            SourceConfig { registry: Some(registry.config()), ..protobuf("json_text(value, 'tags', 0)") },
-            call(1, &[4, 2, 0], "p"),
-            &plain,
-            "px",
-        ),
-        (
-            "protobuf by a file",
-            SourceConfig {
-                schema_file: Some(file),
-                message: Some("voice.Outer.Call".into()),
-                ..protobuf("(value->>'tenant_id')")
-            },
-            bare,
-            &plain,
-            "pacme",
-        ),
-        (
-            "protobuf by the table's own message, behind a header that nobody reads",
-            SourceConfig { confluent: true, ..protobuf("(value->>'tenant_id')") },
-            call(77, &[0], "p"),
-            &own,
-            "pacme",
-        ),
-    ];
-    for (case, config, message, contract, expected) in cases {
-        let (kafka, store) = (Kafka::start(), memory());
-        let config = SourceConfig { brokers: kafka.source().brokers, ..with_topic(config, &kafka) };
-        let bad = message[..message.len() - 1].to_vec();
-        kafka.send_bytes("", &message);
-        kafka.send_bytes("", &bad);
-        let server = Server::start_as(&store, &config, &BTreeMap::new(), contract).await;
-        reaches(&store, [Some(2), None]).await;
-        assert_eq!(names(&stored(&store, TABLE).await), [expected], "{case}");
-        let found = entries(&server).await;
-        let kept = if config.format == SourceFormat::Avro { Kept::Avro } else { Kept::SourceProtobuf };
-        assert_eq!(found.len(), 1, "{case}: {found:?}");
-        assert_eq!((found[0].payload.as_deref(), found[0].format), (Some(&*bad), kept), "{case}");
-        let page = Page { after: None, limit: 100 };
-        let again = server.ingest.replay(&operator().await, TABLE, &Pick::default(), page).await.unwrap();
-        assert!(again.rejects[0].detail.contains("with a file"), "{case}: {again:?}");
-        server.stop().await;
-        assert_eq!(stored(&store, QUARANTINE).await.len(), 1, "{case}");
-    }
+    let protobuf = || with_transform(SourceFormat::Protobuf, "json_text(value, 'tags', 0)");
+    let (framed, bare) = (call(1, &[4, 2, 0], "p"), call(0, &[], "p")[5..].to_vec());
+    let config = SourceConfig { registry: Some(registry.config()), ..protobuf() };
+    transformed("by a registry", config, &framed, &plain, "px").await;
+    let message = Some("voice.Outer.Call".to_owned());
+    let config = SourceConfig { schema_file: Some(file), message, ..protobuf() };
+    transformed("by a file", config, &bare, &plain, "px").await;
+    let config = SourceConfig { confluent: true, ..protobuf() };
+    let unread = call(77, &[0], "p");
+    transformed("by the table's own message, behind a header that nobody reads", config, &unread, &own, "px").await;
 }
 
-fn with_topic(config: SourceConfig, kafka: &Kafka) -> SourceConfig {
-    let SourceConfig { topics, group, table, options, .. } = kafka.source();
-    SourceConfig { topics, group, table, options, ..config }
+/// The same source, of this cluster.
+fn of_cluster(config: SourceConfig, kafka: &Kafka) -> SourceConfig {
+    let SourceConfig { brokers, topics, group, table, options, .. } = kafka.source();
+    SourceConfig { brokers, topics, group, table, options, ..config }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -311,9 +287,8 @@ async fn avro_needs_no_registry_when_a_file_says_its_schema() {
     server.stop().await;
     assert_eq!(names(&stored(&store, TABLE).await), ["a"]);
 
-    let kafka = Kafka::start();
-    let config = SourceConfig { confluent: true, ..with_topic(config.clone(), &kafka) };
-    let (config, store) = (SourceConfig { brokers: kafka.source().brokers, ..config }, memory());
+    let (kafka, store) = (Kafka::start(), memory());
+    let config = of_cluster(SourceConfig { confluent: true, ..config }, &kafka);
     kafka.send_bytes("", &second(77, "b", 1.0));
     let server = Server::start(&store, &config).await;
     reaches(&store, [Some(1), None]).await;

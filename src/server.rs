@@ -157,7 +157,8 @@ pub(crate) fn sources(
 ) -> Result<Vec<Source>> {
     let made = config.sources.iter().map(|(name, source)| {
         let transform = transform(config, name, contracts, dimensions)?;
-        Source::new(name, source, transform, clock.clone(), metrics.clone())
+        let contract = contracts.and_then(|all| all.iter().find(|contract| contract.name == source.table));
+        Source::new(name, source, contract, transform, clock.clone(), metrics.clone())
     });
     let (sources, faults): (Vec<_>, Vec<_>) = made.partition(Result::is_ok);
     let faults: Vec<String> = faults.into_iter().filter_map(|fault| Some(fault.err()?.to_string())).collect();

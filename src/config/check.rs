@@ -46,9 +46,13 @@ fn paths(config: &mut Config) -> Vec<(String, &mut PathBuf)> {
         [(key("pem_file"), issuer.pem_file.as_mut()), (key("jwks_file"), issuer.jwks_file.as_mut())]
     });
     let sources = config.sources.iter_mut().flat_map(|(name, source)| {
-        let ca_file = source.oauth.as_mut().and_then(|oauth| oauth.ca_file.as_mut());
         let key = |field| format!("sources.{name}.{field}");
-        [(key("transform_file"), source.transform_file.as_mut()), (key("oauth.ca_file"), ca_file)]
+        [
+            (key("transform_file"), source.transform_file.as_mut()),
+            (key("schema_file"), source.schema_file.as_mut()),
+            (key("oauth.ca_file"), source.oauth.as_mut().and_then(|oauth| oauth.ca_file.as_mut())),
+            (key("registry.ca_file"), source.registry.as_mut().and_then(|registry| registry.ca_file.as_mut())),
+        ]
     });
     let flight = [
         ("flight.tls_cert".to_owned(), config.flight.tls_cert.as_mut()),

@@ -23,6 +23,7 @@ mod oauth;
 mod page;
 #[cfg(test)]
 mod reference;
+mod registry;
 mod show;
 mod sources;
 mod tables;
@@ -35,6 +36,7 @@ pub use dimensions::{DimensionConfig, DimensionFormat};
 pub use fault::{Fault, Faults};
 pub use oauth::OauthConfig;
 pub use page::{FlightConfig, HttpConfig, IngestConfig, LakeConfig, LogConfig, QueryConfig};
+pub use registry::RegistryConfig;
 pub use sources::{KafkaOptions, SourceConfig, StartAt, TenantFrom};
 pub use tables::{CHANGES_SUFFIX, COLUMN_KINDS, ColumnConfig, LatestConfig, PolicyConfig, RowRuleConfig, TableConfig};
 
@@ -112,8 +114,10 @@ pub enum SourceFormat {
     /// One object each.
     #[default]
     Json,
-    /// One message of the table's contract each, without a length in front.
+    /// One message each, without a length in front: of the table's contract, unless a transform reads them.
     Protobuf,
+    /// One record each, without a file around it.
+    Avro,
 }
 
 /// What stands around the events in a source's messages.

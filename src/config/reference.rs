@@ -5,7 +5,8 @@ use std::fmt::Write;
 use super::knob::{About, Line, Section};
 use super::{
     AuthConfig, COLUMN_KINDS, DimensionConfig, FlightConfig, HttpConfig, IngestConfig, IssuerConfig, LakeConfig,
-    LatestConfig, LogConfig, OauthConfig, PolicyConfig, QueryConfig, RowRuleConfig, SourceConfig, TableConfig,
+    LatestConfig, LogConfig, OauthConfig, PolicyConfig, QueryConfig, RegistryConfig, RowRuleConfig, SourceConfig,
+    TableConfig,
 };
 
 /// What stands above the sections.
@@ -58,6 +59,11 @@ pub(super) fn page() -> String {
             OauthConfig::default().lines(),
         ),
         (
+            "[sources.NAME.registry]",
+            "A registry that speaks Confluent's protocol: see [ingest.md](ingest.md#schema-registries-and-avro).",
+            RegistryConfig::default().lines(),
+        ),
+        (
             "[dimensions.NAME]",
             "What the transforms of sources join with, under this name: see [ingest.md](ingest.md#dimension-tables).",
             DimensionConfig::default().lines(),
@@ -97,10 +103,12 @@ const ACROSS: &str = "\
 - Names of tables, columns and issuers are `a` to `z`, `0` to `9` and single underscores, beginning with a letter. No
   table ends in `_quarantine`, no column is `received_time` or `event_date`: the server adds those itself. Beside a table
   NAME with `latest` there is no table `NAME_changes`.
-- A source names a declared table; `protobuf` needs one that is declared by `proto`. Names of sources, like those of
-  tables, are part of what the table remembers of them: a source that is renamed begins anew.
-- A source has `transform` or `transform_file`, with `json` only; `envelope = \"debezium\"` needs one of them. A dimension
-  has exactly one of `file`, `url` and `query`, and is not called `messages`.
+- A source names a declared table; `protobuf` without a transform needs one that is declared by `proto`; `avro` needs a
+  `registry` or a `schema_file`. A registry's URL that takes a password or a token is `https`, unless it is loopback.
+- Names of sources, like those of tables, are part of what the table remembers of them: a source that is renamed begins
+  anew.
+- A source has `transform` or `transform_file`, or neither; `envelope = \"debezium\"` needs one of them. A dimension has
+  exactly one of `file`, `url` and `query`, and is not called `messages`.
 - `oauth` of a source goes with `security.protocol` = `SASL_SSL` (or `SASL_PLAINTEXT`) in its options, and the mechanism
   `OAUTHBEARER` with `oauth`.
 - A policy belongs to a declared table, and the columns that a table of columns or its policy names exist.

@@ -11,7 +11,7 @@ use super::knob::{Keys, Knob, Line, Shown, Value, none, plain, required, section
 use super::oauth::{self, OauthConfig};
 use super::tree::Raw;
 use super::value::{REDACTED, quoted, text, wrong};
-use super::{Config, Envelope, OnGap, SourceFormat, SourceKind};
+use super::{Config, Envelope, OnGap, RegistryConfig, SourceFormat, SourceKind, registry};
 use crate::error::did_you_mean;
 
 section! {
@@ -32,12 +32,22 @@ section! {
         /// The table that takes the events.
         table: String = required(""),
             "its contract decodes them, and its quarantine keeps those that cannot be decoded";
-        /// The shape of a message: `json` (one object) or `protobuf` (one message of the table's contract).
+        /// The shape of a message: `json` (one object), `protobuf` (one message of the table's contract) or `avro` (one
+        /// record).
         format: SourceFormat = plain(SourceFormat::Json),
             "topics do not say it themselves";
         /// Whether messages begin with the header of a Confluent schema registry, which is skipped.
         confluent: bool = plain(false),
-            "the table's contract decides how they are read, not a registry";
+            "the table's contract decides how they are read; with a `registry` there is always a header, and it is read";
+        /// The schema registry that knows the schemas of `avro` and `protobuf` messages.
+        registry: Option<RegistryConfig> = none(),
+            "`avro` is read by the schema it was written with, `protobuf` is checked against the table's contract";
+        /// The schema of all messages in place of a registry: an `.avsc`; or a `.proto` for a transform of `protobuf`.
+        schema_file: Option<PathBuf> = none(),
+            "not everybody has a registry; a transform of `protobuf` without either reads the table's own message";
+        /// The full name of the message in a `schema_file` of `protobuf`.
+        message: Option<String> = none(),
+            "a file may hold several";
         /// What stands around the events: `none`, or `debezium` (changes of a database as JSON), which needs a transform.
         envelope: Envelope = plain(Envelope::None),
             "changes say what a row was and what it is; the transform says what becomes of that";
@@ -275,9 +285,6 @@ pub(super) fn across(config: &Config, faults: &mut Faults) {
     for (name, source) in &config.sources {
         let key = |field: &str| format!("sources.{name}.{field}");
         match config.tables.get(&source.table) {
-            Some(table) if source.format == SourceFormat::Protobuf && table.proto.is_none() => {
-                faults.add(&key("format"), format!("table `{}` is declared by columns: use `json`", source.table));
-            }
             None if !source.table.is_empty() => {
                 let guess = did_you_mean(&source.table, config.tables.keys().map(String::as_str));
                 faults.add(&key("table"), format!("there is no table `{}`{guess}", source.table));
@@ -286,6 +293,7 @@ pub(super) fn across(config: &Config, faults: &mut Faults) {
         }
         transform(&key, source, faults);
         oauth::check(&key, source, faults);
+        registry::across(&key, source, config, faults);
         for (index, broker) in source.brokers.iter().enumerate() {
             if broker.is_empty() || broker.contains([',', ' ']) {
                 faults.add(&key(&format!("brokers[{index}]")), "must be one `host:port`");
@@ -314,10 +322,6 @@ fn transform(key: &dyn Fn(&str) -> String, source: &SourceConfig, faults: &mut F
     }
     if source.transform.as_ref().is_some_and(|sql| sql.trim().is_empty()) {
         faults.add(&key("transform"), "must not be empty: leave it out instead");
-    }
-    if has_transform && source.format != SourceFormat::Json {
-        faults
-            .add(&key("format"), "a transform reads JSON: use `json`, or let the table take the messages as they are");
     }
     if source.envelope == Envelope::Debezium && !has_transform {
         faults.add(&key("envelope"), "needs a `transform` that says which columns the changes become");

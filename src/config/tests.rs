@@ -280,7 +280,7 @@ fn a_sources_faults_are_told() {
         (source(""), "sources.one.table: is missing"),
         (source("table = \"call\""), "sources.one.table: there is no table `call`, did you mean `calls`?"),
         (with("format = \"protobuf\""), "sources.one.format: table `calls` is declared by columns: use `json`"),
-        (with("format = \"avro\""), "must be \"json\" or \"protobuf\""),
+        (with("format = \"arvo\""), "did you mean `avro`?"),
         (with("strat = \"latest\""), "unknown key, did you mean `start`?"),
         (with("start = \"yesterday\""), "must be \"earliest\", \"latest\" or a time as in"),
         (with("start = \"1969-01-01T00:00:00Z\""), "or a time as in"),

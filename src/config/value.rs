@@ -269,7 +269,7 @@ choices! {
     TypeProfile { "compat" => Compat, "native" => Native }
     LogFormat { "text" => Text, "json" => Json }
     SourceKind { "kafka" => Kafka }
-    SourceFormat { "json" => Json, "protobuf" => Protobuf }
+    SourceFormat { "json" => Json, "protobuf" => Protobuf, "avro" => Avro }
     Envelope { "none" => None, "debezium" => Debezium }
     OnGap { "stop" => Stop, "earliest" => Earliest }
 }

@@ -5,6 +5,8 @@
 
 use std::path::Path;
 
+use prost_reflect::MessageDescriptor;
+
 use super::fields::{Encoding, Field, Leaf, Node, Target, Tree};
 use super::latest::{self, Chosen};
 use super::proto;
@@ -26,7 +28,11 @@ const QUARANTINE_COLUMNS: [(&str, ColumnKind, &str); 11] = [
     ("detail", ColumnKind::Text, "What is wrong with it, and the way out"),
     ("place", ColumnKind::Text, "The door it came through, the request, and its index in it"),
     ("payload", ColumnKind::Bytes, "The bytes received"),
-    ("format", ColumnKind::Text, "How the payload is written: json or protobuf"),
+    (
+        "format",
+        ColumnKind::Text,
+        "How the payload is written: json or protobuf; avro or source_protobuf as its source reads it",
+    ),
     (RESOLVES, ColumnKind::Text, "Of a row that closes an entry: the entry's `quarantine_id`"),
     (RESOLUTION, ColumnKind::Text, "Of a row that closes an entry: replayed or dropped"),
     (RESOLVED_BY, ColumnKind::Text, "Of a row that closes an entry: the subject of the token that closed it"),
@@ -41,7 +47,8 @@ pub(super) struct Declared {
     pub(super) paths: Vec<String>,
     pub(super) tree: Tree,
     pub(super) unknown_to_map: bool,
-    pub(super) protobuf: bool,
+    /// The message, when it is declared by one.
+    pub(super) message: Option<MessageDescriptor>,
 }
 
 /// The key columns, by their index in [`Declared::columns`].
@@ -88,7 +95,7 @@ pub(super) fn quarantine(table: &Contract) -> (Declared, Keys) {
         tree: flat_tree(&columns, TimeUnit::Micros),
         columns,
         unknown_to_map: false,
-        protobuf: false,
+        message: None,
     };
     (declared, Keys { tenant: 0, time: 1, id: 2, latest: None })
 }
@@ -125,7 +132,7 @@ fn from_columns(config: &TableConfig, faults: &mut Faults) -> Declared {
         tree: flat_tree(&columns, config.time_unit),
         columns,
         unknown_to_map: !map.is_empty(),
-        protobuf: false,
+        message: None,
     }
 }
 

@@ -3,7 +3,9 @@
 //! ```text
 //!   glasshouse.toml ─► Contract ◄─ .proto (compiled at start-up)
 //!                         │
-//!   bytes ─► wire | json ─► row ──────────────────┐
+//!   avro | message ─► json text (of sources whose schema tells how) ─┐
+//!   bytes ─► wire | json ◄───────────────────────────────────────────┘
+//!              └──────► row ──────────────────────┐
 //!   bytes ─► ipc ─► arrow_in ─► cast ─► columns ──┴─► check ─► Decoded { batch, rejects }
 //! ```
 //!
@@ -16,6 +18,12 @@ mod declare;
 mod latest;
 mod proto;
 mod resolved;
+
+mod avro;
+mod avro_json;
+
+mod agree;
+mod message;
 
 mod fields;
 
@@ -40,13 +48,19 @@ mod time;
 #[cfg(test)]
 mod arrow_tests;
 #[cfg(test)]
+mod avro_tests;
+#[cfg(test)]
 mod body_tests;
 #[cfg(test)]
 mod fixture;
 #[cfg(test)]
+mod message_tests;
+#[cfg(test)]
 mod tests;
 
+pub use avro::AvroSchema;
 pub use latest::Latest;
+pub use message::{MessageType, ProtoFile};
 pub use reject::{Reason, Reject};
 pub use resolved::{RESOLUTION, RESOLVED_BY, RESOLVES};
 pub use table::{Column, ColumnKind, Contract, EVENT_DATE, RECEIVED_TIME};
@@ -79,21 +93,57 @@ pub enum Format {
     ArrowIpc,
 }
 
+/// How the bytes of a rejected event are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kept {
+    /// One object.
+    Json,
+    /// One message of the table's contract.
+    Protobuf,
+    /// Avro, as its source received it.
+    Avro,
+    /// Protobuf, as its source received it: with a registry's header, or of another message than the table's.
+    SourceProtobuf,
+}
+
 impl Format {
-    /// The word for the format of a rejected event's bytes: an Arrow row is kept as JSON.
-    pub fn kept_as(self) -> &'static str {
+    /// How a rejected event's bytes are kept: an Arrow row as JSON.
+    pub fn kept_as(self) -> Kept {
         match self {
-            Self::Json | Self::ArrowIpc => "json",
+            Self::Json | Self::ArrowIpc => Kept::Json,
+            Self::Protobuf => Kept::Protobuf,
+        }
+    }
+}
+
+impl Kept {
+    /// The word for it in the quarantine's `format` column.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Json => "json",
             Self::Protobuf => "protobuf",
+            Self::Avro => "avro",
+            Self::SourceProtobuf => "source_protobuf",
         }
     }
 
-    /// The format of this word. Entries of a time before it was stored have none: what begins like an object is JSON.
-    pub fn of_kept(word: Option<&str>, bytes: &[u8]) -> Self {
+    /// What this word stands for. Entries of a time before it was stored have none: what begins like an object is JSON.
+    pub fn of(word: Option<&str>, bytes: &[u8]) -> Self {
         match word {
             Some("protobuf") => Self::Protobuf,
+            Some("avro") => Self::Avro,
+            Some("source_protobuf") => Self::SourceProtobuf,
             None if !bytes.trim_ascii_start().starts_with(b"{") => Self::Protobuf,
             _ => Self::Json,
+        }
+    }
+
+    /// The format of an event of the table; none when only its source knows how to read it.
+    pub fn format(self) -> Option<Format> {
+        match self {
+            Self::Json => Some(Format::Json),
+            Self::Protobuf => Some(Format::Protobuf),
+            Self::Avro | Self::SourceProtobuf => None,
         }
     }
 }

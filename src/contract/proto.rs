@@ -6,7 +6,7 @@
 
 use std::path::Path;
 
-use protox::prost_reflect::{EnumDescriptor, FieldDescriptor, FileDescriptor, Kind, MessageDescriptor};
+use prost_reflect::{EnumDescriptor, FieldDescriptor, FileDescriptor, Kind, MessageDescriptor};
 
 use super::declare::{COLUMNS_MAX, Declared, Faults};
 use super::fields::{Encoding, EnumNames, Fallback, Field, Leaf, Node, Target, Tree};
@@ -22,7 +22,7 @@ pub(super) fn declare(config: &TableConfig, file: &Path, base: &Path, faults: &m
     if !config.columns.is_empty() {
         faults.push("it has both `proto` and `columns`: a table is declared by one of them".into());
     }
-    let message = compile(config, file, base).map_err(|fault| faults.push(fault)).ok()?;
+    let message = compile(config.message.as_deref(), file, base).map_err(|fault| faults.push(fault)).ok()?;
     let mut walk = Walk::new(config);
     walk.message(&message, "", "");
     walk.check_lists();
@@ -40,11 +40,12 @@ pub(super) fn declare(config: &TableConfig, file: &Path, base: &Path, faults: &m
         paths,
         tree: Tree { nodes, enums: enums.into_iter().map(|(_, names)| names).collect() },
         unknown_to_map: map.is_some(),
-        protobuf: true,
+        message: Some(message),
     })
 }
 
-fn compile(config: &TableConfig, file: &Path, base: &Path) -> Result<MessageDescriptor, String> {
+/// The message of this full name in a file, or what is wrong with them.
+pub(super) fn compile(message: Option<&str>, file: &Path, base: &Path) -> Result<MessageDescriptor, String> {
     let place = file.display();
     // Imports are looked for beside the file and in every folder above it, up to the configuration's own.
     let mut includes: Vec<_> = file.ancestors().skip(1).take_while(|folder| folder.starts_with(base)).collect();
@@ -55,7 +56,7 @@ fn compile(config: &TableConfig, file: &Path, base: &Path) -> Result<MessageDesc
     compiler.open_file(file).map_err(|fault| format!("`proto` {place} does not compile: {fault}"))?;
     let pool = compiler.descriptor_pool();
     let names: Vec<_> = pool.all_messages().map(|message| message.full_name().to_owned()).collect();
-    let Some(name) = &config.message else {
+    let Some(name) = message else {
         return Err(format!("`message` is not set: name one of {} in {place}", names.join(", ")));
     };
     pool.get_message_by_name(name).ok_or_else(|| {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit};
 use arrow::record_batch::RecordBatch;
+use prost_reflect::MessageDescriptor;
 
 use super::declare::{self, Declared, Keys};
 use super::fields::{Target, Tree};
@@ -87,8 +88,8 @@ pub struct Contract {
     pub(super) tree: Tree,
     /// Whether unknown fields go to the map column; else an event with one is rejected.
     pub(super) unknown_to_map: bool,
-    /// Whether the fields have protobuf numbers.
-    pub(super) protobuf: bool,
+    /// The message whose fields have protobuf numbers, when the table is declared by one.
+    pub(super) message: Option<MessageDescriptor>,
     /// What an integer counts in a timestamp column that came as Arrow.
     pub(super) time_unit: crate::config::TimeUnit,
     schema: SchemaRef,
@@ -135,7 +136,7 @@ impl Contract {
 
     /// Puts declared columns into stored order and points the tree's leaves at them.
     fn assemble(name: String, declared: Declared, keys: Keys, time_unit: crate::config::TimeUnit) -> Self {
-        let Declared { description, columns: given, mut tree, unknown_to_map, protobuf, .. } = declared;
+        let Declared { description, columns: given, mut tree, unknown_to_map, message, .. } = declared;
         let order = stored_order(&given, &keys);
         let mut places = vec![0; given.len()];
         for (place, column) in order.iter().enumerate() {
@@ -163,7 +164,7 @@ impl Contract {
             columns,
             tree,
             unknown_to_map,
-            protobuf,
+            message,
             time_unit,
             schema: Arc::new(schema),
             table_schema: Arc::new(table_schema),

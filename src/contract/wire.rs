@@ -68,7 +68,7 @@ struct Wire<'a> {
 impl<'a> Wire<'a> {
     /// `Invalid` for a table that has no protobuf contract.
     fn new(contract: &'a Contract, body: &'a Bytes, stamp: &'a Stamp, rows: usize) -> Result<Self> {
-        if !contract.protobuf {
+        if contract.message.is_none() {
             let name = &contract.name;
             return Err(Error::invalid(format!(
                 "table `{name}` is declared by columns: send JSON or Arrow, not protobuf"

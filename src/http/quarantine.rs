@@ -233,7 +233,7 @@ fn shown(entry: &Entry) -> Value {
 fn with_payload(entry: &Entry) -> Value {
     let mut shown = shown(entry);
     let payload = entry.payload.as_deref().unwrap_or_default();
-    shown["format"] = entry.format.kept_as().into();
+    shown["format"] = entry.format.as_str().into();
     match std::str::from_utf8(payload) {
         Ok(text) => shown["payload"] = text.into(),
         Err(_) => shown["payload_hex"] = payload.iter().map(|byte| format!("{byte:02x}")).collect::<String>().into(),

@@ -32,12 +32,12 @@ pub(super) enum Fate {
     PerEvent,
     /// It is this tenant's.
     Tenant(TenantId),
-    /// It goes to the quarantine, whatever is in it.
-    Refused(Reason, String),
+    /// It goes to the quarantine, whatever is in it; as this tenant's, if it is somebody's.
+    Refused(Option<TenantId>, Reason, String),
 }
 
 /// One message.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Message {
     /// Where it stands in the body.
     pub(super) place: Range<usize>,
@@ -45,7 +45,7 @@ pub(super) struct Message {
     pub(super) offset: i64,
     pub(super) fate: Fate,
     /// What else is known of it, when a transform may ask for it.
-    pub(super) beside: Option<Box<Beside>>,
+    pub(super) beside: Option<Arc<Beside>>,
 }
 
 /// What stands beside a message's payload.
@@ -111,7 +111,7 @@ impl PartialOrd for Spot {
 impl Fate {
     /// It is the tenant's that these bytes name; `what` they are is told when they name none.
     pub(super) fn named(bytes: Option<&[u8]>, what: &str) -> Self {
-        let refused = |why: String| Self::Refused(Reason::MissingTenant, why);
+        let refused = |why: String| Self::Refused(None, Reason::MissingTenant, why);
         let Some(bytes) = bytes else { return refused(format!("{what}, which should name the tenant, is missing")) };
         let Ok(text) = std::str::from_utf8(bytes) else { return refused(format!("{what} is not UTF-8")) };
         match TenantId::parse(text) {
@@ -133,7 +133,7 @@ impl Haul {
         (spot, offset): (&Spot, i64),
         payload: &[u8],
         fate: Fate,
-        beside: Option<Box<Beside>>,
+        beside: Option<Arc<Beside>>,
         now: Instant,
     ) {
         let start = self.body.len();
@@ -209,7 +209,7 @@ pub(super) fn without_header(format: Format, payload: &[u8]) -> Result<&[u8], &'
 }
 
 /// A varint of at most five bytes, and what stands behind it.
-fn varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
+pub(super) fn varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
     let end = bytes.iter().take(5).position(|byte| *byte < 0x80)?;
     let (varint, rest) = bytes.split_at(end + 1);
     Some((varint.iter().rev().fold(0, |value, byte| value << 7 | u64::from(byte & 0x7f)), rest))

@@ -20,7 +20,7 @@ use super::haul::{Fate, Message};
 use super::{Payload, RejectNote};
 use crate::clock::Micros;
 use crate::contract::{
-    ColumnKind, Contract, Format, Owner, RESOLUTION, RESOLVED_BY, RESOLVES, Reject, Stamp, TenantId, decode,
+    ColumnKind, Contract, Format, Kept, Owner, RESOLUTION, RESOLVED_BY, RESOLVES, Reject, Stamp, TenantId, decode,
     decode_arrow, decode_messages,
 };
 use crate::error::{Error, Result};
@@ -62,6 +62,14 @@ pub(super) struct Intaker {
     pub(super) notes_max: usize,
 }
 
+/// Messages as they were received, which is how the quarantine keeps them, whatever they are decoded from.
+#[derive(Debug)]
+pub(super) struct Received<'a> {
+    pub(super) body: &'a Bytes,
+    pub(super) messages: &'a [Message],
+    pub(super) kept_as: Kept,
+}
+
 /// What the quarantine calls a rejected event.
 #[derive(Debug)]
 struct Name {
@@ -72,7 +80,7 @@ struct Name {
 impl Intaker {
     /// Decodes, and turns rejects into rows. `Invalid` only when the payload as a whole cannot be read.
     pub(super) fn take(&self, payload: Payload, stamp: &Stamp, door: &str) -> Result<Intake> {
-        let kept_as = payload.format().kept_as();
+        let kept_as = payload.format().kept_as().as_str();
         let (rows, rejects) = self.decode(payload, stamp)?;
         self.intake(rows, &rejects, (stamp, kept_as), |reject| Name {
             // What it is and where it stood in its request, so that a retry finds the same name.
@@ -81,30 +89,32 @@ impl Intaker {
         })
     }
 
-    /// The same for messages in `body`: each is one event, and rejects have their place in the topic as their name.
+    /// The same for messages: each is one event, and rejects have their place in the topic as their name.
     pub(super) fn take_messages(
         &self,
-        format: Format,
-        body: &Bytes,
-        messages: &[Message],
+        (format, body, messages): (Format, &Bytes, &[Message]),
+        received: &Received<'_>,
         stamp: &Stamp,
         source: &str,
     ) -> Result<Intake> {
         let (rows, rejects) = self.decode_messages(format, body, messages, stamp)?;
-        self.intake_messages(rows, &rejects, messages, (stamp, format.kept_as()), source)
+        self.intake_messages(rows, rejects, received, stamp, source)
     }
 
-    /// Rows and rejects of messages, the rejects named by their places in the topic.
+    /// Rows and rejects of messages, the rejects named by their places in the topic and kept as they were received.
     pub(super) fn intake_messages(
         &self,
         rows: RecordBatch,
-        rejects: &[Reject],
-        messages: &[Message],
-        (stamp, kept_as): (&Stamp, &'static str),
+        mut rejects: Vec<Reject>,
+        received: &Received<'_>,
+        stamp: &Stamp,
         source: &str,
     ) -> Result<Intake> {
-        self.intake(rows, rejects, (stamp, kept_as), |reject| {
-            let Message { spot, offset, .. } = &messages[reject.index as usize];
+        for reject in &mut rejects {
+            reject.bytes = received.body.slice(received.messages[reject.index as usize].place.clone());
+        }
+        self.intake(rows, &rejects, (stamp, received.kept_as.as_str()), |reject| {
+            let Message { spot, offset, .. } = &received.messages[reject.index as usize];
             let place = format!("kafka {source}, {}/{}/{offset}", spot.topic, spot.partition);
             // With its bytes: a topic that is made anew has other messages at the same places.
             Name { id: digest(&[place.as_bytes(), &[0], &reject.bytes]), place }
@@ -151,10 +161,10 @@ impl Intaker {
             let owner = match fate {
                 Fate::PerEvent => Owner::PerEvent,
                 Fate::Tenant(tenant) => Owner::Tenant(tenant.clone()),
-                Fate::Refused(reason, detail) => {
+                Fate::Refused(tenant, reason, detail) => {
                     rejects.extend(indexes.into_iter().map(|index| Reject {
                         index: index as u64,
-                        tenant: None,
+                        tenant: tenant.clone(),
                         bytes: body.slice(messages[index].place.clone()),
                         reason: *reason,
                         detail: detail.clone(),

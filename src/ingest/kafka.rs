@@ -22,10 +22,11 @@ use super::kafka_client::{connect, settings};
 use super::kafka_session::Session;
 use super::kafka_token::Tokens;
 use super::pull::Route;
+use super::reader::Reader;
 use super::watch::Watch;
 use crate::clock::Clock;
 use crate::config::{SourceConfig, SourceFormat, TenantFrom};
-use crate::contract::{Format, Owner, Reason, TenantId};
+use crate::contract::{Contract, Format, Owner, Reason, TenantId};
 use crate::error::Result;
 use crate::telemetry::{Metrics, PartitionLabel, SourceTrouble};
 use crate::transform::{Header, Transform};
@@ -57,11 +58,12 @@ impl fmt::Debug for Source {
 }
 
 impl Source {
-    /// Checks what the configuration alone cannot know. `Invalid` for options that librdkafka does not take, and a tenant
-    /// that is none.
+    /// Checks what the configuration alone cannot know. `Invalid` for options that librdkafka does not take, a tenant that is
+    /// none, and a schema that is none. `contract` is the table's.
     pub fn new(
         name: &str,
         config: &SourceConfig,
+        contract: Option<&Arc<Contract>>,
         transform: Option<Arc<Transform>>,
         clock: Clock,
         metrics: Arc<Metrics>,
@@ -73,11 +75,13 @@ impl Source {
             TenantFrom::Event | TenantFrom::Key | TenantFrom::Header(_) => None,
         };
         let format = match config.format {
-            SourceFormat::Json => Format::Json,
+            // Avro becomes JSON before it is decoded.
+            SourceFormat::Json | SourceFormat::Avro => Format::Json,
             SourceFormat::Protobuf => Format::Protobuf,
         };
         let owner = tenant.clone().map_or(Owner::PerEvent, Owner::Tenant);
-        let route = Route { source: name.to_owned(), table: config.table.clone(), format, owner, transform };
+        let reader = Reader::new(name, config, contract, &metrics)?.map(Arc::new);
+        let route = Route { source: name.to_owned(), table: config.table.clone(), format, owner, reader, transform };
         let tokens = config.oauth.as_ref().map(|oauth| Tokens::new(name, oauth, clock.clone())).transpose()?;
         let watch = Arc::new(Watch::new(name, clock.clone(), metrics.clone()));
         let (settings, tokens) = (settings(name, config)?, tokens.map(Arc::new));
@@ -88,6 +92,9 @@ impl Source {
     /// is begun anew after a pause: it has no state of its own to lose.
     pub async fn run(self, ingest: Arc<Ingest>, stop: CancellationToken) {
         let source = Arc::new(self);
+        if let (Some(reader), None) = (&source.route.reader, &source.route.transform) {
+            ingest.keep_reader(&source.route.source, reader);
+        }
         if let Some(transform) = &source.route.transform
             && !transform.ready(&stop).await
         {
@@ -126,11 +133,13 @@ impl Source {
     /// The payload without what stands in front of it, and whose it is.
     pub(super) fn read<'m>(&self, message: &'m BorrowedMessage<'_>) -> (&'m [u8], Fate) {
         let payload = message.payload().unwrap_or_default();
-        let is_wrapped = self.config.confluent && (message.payload().is_some() || self.route.transform.is_none());
+        // A reader takes the header off itself, and the quarantine keeps it.
+        let is_skipped = self.config.confluent && self.route.reader.is_none();
+        let is_wrapped = is_skipped && (message.payload().is_some() || self.route.transform.is_none());
         let whole = if is_wrapped { without_header(self.route.format, payload) } else { Ok(payload) };
         let payload = match whole {
             Ok(payload) => payload,
-            Err(why) => return (payload, Fate::Refused(Reason::Malformed, why.to_owned())),
+            Err(why) => return (payload, Fate::Refused(None, Reason::Malformed, why.to_owned())),
         };
         let fate = match (&self.tenant, &self.config.tenant) {
             (Some(tenant), _) => Fate::Tenant(tenant.clone()),
@@ -142,10 +151,10 @@ impl Source {
     }
 
     /// What a transform may ask for beside the payload.
-    pub(super) fn beside(&self, message: &BorrowedMessage<'_>) -> Option<Box<Beside>> {
+    pub(super) fn beside(&self, message: &BorrowedMessage<'_>) -> Option<Arc<Beside>> {
         self.route.transform.as_ref()?;
         let millis = message.timestamp().to_millis();
-        Some(Box::new(Beside {
+        Some(Arc::new(Beside {
             is_tombstone: message.payload().is_none(),
             key: message.key().map(<[u8]>::to_vec),
             headers: headers(message),

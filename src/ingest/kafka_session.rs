@@ -97,7 +97,7 @@ impl<'a> Session<'a> {
         let bounds = Bounds {
             // Even if all of them are bad, they can be decoded at once.
             rows_max: ingest.limits.batch_rows_max.min(MESSAGES_MAX),
-            bytes_max: ingest.haul_bytes_max(),
+            bytes_max: ingest.haul_bytes_max(&source.route),
             age_max: ingest.limits.batch_age_max,
         };
         let topics = source.config.topics.iter().map(|topic| topic.as_str().into()).collect();

@@ -16,11 +16,11 @@ use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Produc
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::testing::{QUARANTINE, TABLE, limits, memory, open, start, stored};
+use super::testing::{QUARANTINE, TABLE, limits, memory, open, open_as, stored};
 use super::{Ingest, Source, Sources};
 use crate::clock::{Clock, SECOND};
 use crate::config::{DimensionConfig, Envelope, KafkaOptions, OnGap, SourceConfig, StartAt, TenantFrom};
-use crate::contract::Owner;
+use crate::contract::{Contract, Owner};
 use crate::lake::{Progress, SourceLag, Store};
 use crate::telemetry::Metrics;
 use crate::transform::{Asker, Dimensions, Transform};
@@ -64,6 +64,13 @@ impl Kafka {
         self.producer.flush(WAIT_MAX).unwrap();
     }
 
+    /// Sends one message of these bytes to the first partition.
+    pub(super) fn send_bytes(&self, key: &str, payload: &[u8]) {
+        let record = BaseRecord::<str, [u8]>::to(TOPIC).partition(0).key(key).payload(payload);
+        self.producer.send(record).map_err(|(error, _)| error).unwrap();
+        self.producer.flush(WAIT_MAX).unwrap();
+    }
+
     fn put(&self, record: BaseRecord<'_, str, str>) {
         self.producer.send(record).map_err(|(error, _)| error).unwrap();
     }
@@ -90,11 +97,24 @@ impl Server {
 
     /// The same with dimensions, which are loaded when the source already waits for them.
     async fn start_with(store: &Store, config: &SourceConfig, dimensions: &BTreeMap<String, DimensionConfig>) -> Self {
-        let (ingest, metrics, stop) = (start(store, limits()).await, Arc::default(), CancellationToken::new());
+        let contract = open(store).await[TABLE].contract().clone();
+        Self::start_as(store, config, dimensions, &contract).await
+    }
+
+    /// The same with a table that is declared in another way; its columns are the same.
+    pub(super) async fn start_as(
+        store: &Store,
+        config: &SourceConfig,
+        dimensions: &BTreeMap<String, DimensionConfig>,
+        contract: &Arc<Contract>,
+    ) -> Self {
+        let (metrics, stop) = (Arc::new(Metrics::default()), CancellationToken::new());
+        let tables = open_as(store, contract).await;
+        let ingest = Ingest::start(tables, limits(), Clock::System, Arc::clone(&metrics)).await.unwrap();
         let dimensions = Dimensions::new(dimensions, &limits(), Arc::clone(&metrics));
-        let contract = ingest.tables()[TABLE].contract().clone();
-        let transform = Transform::new("voice", config, &contract, &dimensions, &limits()).unwrap();
-        let source = Source::new("voice", config, transform, Clock::System, Arc::clone(&metrics)).unwrap();
+        let transform = Transform::new("voice", config, contract, &dimensions, &limits()).unwrap();
+        let source =
+            Source::new("voice", config, Some(contract), transform, Clock::System, Arc::clone(&metrics)).unwrap();
         let sources = Sources::new(ingest.tables().clone(), std::slice::from_ref(&source), Clock::System);
         let mut tasks = JoinSet::new();
         let asker: Asker = Arc::new(|_| Box::pin(async { Ok(Vec::new()) }));
@@ -310,11 +330,11 @@ fn faults_of_a_source_are_told_before_it_runs() {
         (SourceConfig { tenant: TenantFrom::Value("a\nb".into()), ..SourceConfig::default() }, "sources.voice.tenant"),
     ];
     for (config, expected) in cases {
-        let fault = Source::new("voice", &config, None, Clock::System, Arc::default()).unwrap_err();
+        let fault = Source::new("voice", &config, None, None, Clock::System, Arc::default()).unwrap_err();
         assert!(fault.message().contains(expected) && !format!("{fault:?}").contains("hunter2"), "{fault:?}");
     }
     let secret = SourceConfig { options: options("sasl.password", "hunter2"), ..SourceConfig::default() };
-    let source = Source::new("voice", &secret, None, Clock::System, Arc::default()).unwrap();
+    let source = Source::new("voice", &secret, None, None, Clock::System, Arc::default()).unwrap();
     assert!(!format!("{source:?}").contains("hunter2"));
 }
 

@@ -7,6 +7,7 @@
 //!   receipt ◄───────────┼─────────────────────────────────────────────────────────────────────────────────────┤
 //!   replay ─► an entry of a quarantine, decoded again ─► a table's queue, then what closes it ─► the quarantine's queue
 //!   kafka ─► haul ─► pull (with its offsets) ◄──── the offsets of the table ◄─────────────────────────────────┘
+//!                      └─► reader (Avro, protobuf by schemas) ◄─► registry
 //! ```
 //!
 //! **Invariant:** a receipt follows the commit: what it calls accepted is durable and visible, what it calls rejected is
@@ -33,6 +34,10 @@ mod haul;
 mod lag;
 mod pause;
 mod pull;
+
+mod reader;
+mod registry;
+mod reread;
 
 mod room;
 
@@ -65,7 +70,11 @@ mod kafka_token_tests;
 #[cfg(test)]
 mod received_tests;
 #[cfg(test)]
+mod registry_tests;
+#[cfg(test)]
 mod replay_tests;
+#[cfg(test)]
+mod schema_tests;
 #[cfg(test)]
 mod shared_tests;
 #[cfg(test)]
@@ -103,7 +112,7 @@ pub use trial::{Sample, Trial, rehearse};
 pub use watch::SourceError;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use arrow::record_batch::RecordBatch;
 use bytes::Bytes;
@@ -123,6 +132,7 @@ use batch::Pending;
 use commit::Ending;
 use dedupe::Keyer;
 use intake::Intaker;
+use reader::Reader;
 use room::Rooms;
 use store::Keeper;
 
@@ -192,6 +202,8 @@ pub struct Ingest {
     /// Who looks through quarantines, and changes them, takes turns.
     looks: Semaphore,
     lookers: Slots,
+    /// What reads the messages of sources that run here, by their names, where the contract alone cannot.
+    readers: Mutex<BTreeMap<String, Arc<Reader>>>,
     limits: IngestConfig,
     clock: Clock,
     metrics: Arc<Metrics>,
@@ -263,6 +275,7 @@ impl Ingest {
             decoders: Arc::new(Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from))),
             looks: Semaphore::new(1),
             lookers: Slots::new(1, LOOKS_WAITING_MAX, config.queue_wait_max),
+            readers: Mutex::default(),
             limits: config,
             clock,
             metrics,

@@ -16,17 +16,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
 use super::batch::{Pending, Stored};
 use super::dedupe::Part;
-use super::haul::{Haul, Span, Spot};
-use super::intake::{Intake, Intaker, bytes_of};
+use super::haul::{Haul, Message, Span, Spot};
+use super::intake::{Intake, Intaker, Received, bytes_of};
 use super::pause::Pause;
+use super::reader::{Forms, Reader};
 use super::room::Room;
 use super::{Ingest, Lane, quarantine_of, stopping};
-use crate::contract::{Format, Owner};
+use crate::contract::{Format, Kept, Owner};
 use crate::error::{Error, Kind, Result};
 use crate::lake::{Feed, Progress, Standing, Table};
 use crate::telemetry::EventOutcome;
@@ -36,6 +38,10 @@ use crate::transform::Transform;
 const SOURCE: &str = "(source)";
 /// Of the queue's room, one haul asks for this part at most.
 const QUEUE_SHARE: usize = 8;
+/// How many times longer than binary messages their text is thought to be, when room for it is planned.
+const TEXT_TIMES: usize = 4;
+/// The text of one haul, in shares of the queue: more is for smaller hauls.
+pub(super) const TEXT_TIMES_MAX: usize = 2;
 /// The pause between two looks for room in the queue.
 const ROOM_PAUSE: Duration = Duration::from_millis(50);
 
@@ -48,6 +54,8 @@ pub(super) struct Route {
     pub(super) format: Format,
     /// Whose its events are, as far as the operator says it.
     pub(super) owner: Owner,
+    /// What makes events of messages that the contract cannot read by itself.
+    pub(super) reader: Option<Arc<Reader>>,
     /// What makes the table's columns of the messages; none when they have them.
     pub(super) transform: Option<Arc<Transform>>,
 }
@@ -71,6 +79,11 @@ pub(super) struct Landed {
 }
 
 impl Route {
+    /// How the quarantine calls what the source has received.
+    fn kept_as(&self) -> Kept {
+        self.reader.as_ref().map_or(self.format.kept_as(), |reader| reader.kept_as())
+    }
+
     /// The transaction that holds a partition's offset.
     fn app(&self, spot: &Spot) -> String {
         format!("{}{}:{}", self.app_prefix(), spot.topic, spot.partition)
@@ -126,11 +139,19 @@ impl Ingest {
         let (body, messages) = (haul.take_body(), Arc::new(std::mem::take(&mut haul.messages)));
         let (taker, way) = (intaker.clone(), route.clone());
         let (stamp, held) = self.stamp_held(&route.table, Owner::PerEvent)?;
+        let forms = match &route.reader {
+            Some(reader) => Some(self.read_messages(reader, &body, &messages, &mut room).await?),
+            None => None,
+        };
         let taken = messages.clone();
         let runtime = Handle::current();
-        let decoding = move || match &way.transform {
-            Some(transform) => taker.take_transformed(transform, &body, &taken, &stamp, &way.source, &runtime),
-            None => taker.take_messages(way.format, &body, &taken, &stamp, &way.source),
+        let decoding = move || {
+            let received = Received { body: &body, messages: &taken, kept_as: way.kept_as() };
+            let given = forms.as_ref().map_or((way.format, &body, &**taken), |forms| forms.given());
+            match &way.transform {
+                Some(transform) => taker.take_transformed(transform, given, &received, &stamp, &way.source, &runtime),
+                None => taker.take_messages(given, &received, &stamp, &way.source),
+            }
         };
         let Intake { good, bad, places, .. } = self.decode(decoding).await?.held(held);
         let (good_bytes, bad_bytes) = (bytes_of(&good.rows), bad.as_ref().map_or(0, |bad| bytes_of(&bad.rows)));
@@ -191,8 +212,33 @@ impl Ingest {
         Ok(Pause::of(&self.table(&route.table)?.snapshot(), route))
     }
 
-    /// How much of a queue's room one haul may ask for, in bytes as they were received: its columns need room as well.
-    pub(super) fn haul_bytes_max(&self) -> usize {
+    /// Messages in the form in which they are decoded; their text takes room as well.
+    async fn read_messages(
+        &self,
+        reader: &Arc<Reader>,
+        body: &Bytes,
+        messages: &Arc<Vec<Message>>,
+        room: &mut Room,
+    ) -> Result<Forms> {
+        let schemas = reader.learn(reader.ids(messages.iter().map(|message| &body[message.place.clone()]))).await?;
+        let bounds = (self.limits.event_bytes_max, self.share() * TEXT_TIMES_MAX);
+        let (reader, from, messages) = (reader.clone(), body.clone(), messages.clone());
+        let forms = self.decode(move || reader.read(&from, &messages, &schemas, bounds)).await?;
+        if forms.format == Format::Json {
+            self.make_room(room, body.len() + forms.body.len()).await?;
+        }
+        Ok(forms)
+    }
+
+    /// How much one haul may hold, in bytes as they were received: its columns need room as well, and texts that are made
+    /// of its messages are longer than they.
+    pub(super) fn haul_bytes_max(&self, route: &Route) -> usize {
+        let bytes_max = self.share();
+        if route.reader.is_some() { (bytes_max / TEXT_TIMES).max(1) } else { bytes_max }
+    }
+
+    /// How much of a queue's room one haul may ask for.
+    pub(super) fn share(&self) -> usize {
         self.limits.batch_bytes_max.min(self.limits.queue_bytes_max / QUEUE_SHARE).max(1)
     }
 

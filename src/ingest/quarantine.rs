@@ -21,7 +21,7 @@ use futures::TryStreamExt as _;
 use super::dedupe::Keyer;
 use super::room::Room;
 use crate::clock::Micros;
-use crate::contract::{Contract, Format, RESOLVES};
+use crate::contract::{Contract, Kept, RESOLVES};
 use crate::error::{Error, Result};
 use crate::lake::{DataFile, Table};
 
@@ -63,7 +63,7 @@ pub struct Entry {
     /// Door, request and index.
     pub place: String,
     /// How the payload is written.
-    pub format: Format,
+    pub format: Kept,
     /// What was received; none unless it was asked for.
     pub payload: Option<Bytes>,
 }
@@ -364,7 +364,7 @@ fn entry(batch: &RecordBatch, row: usize, spot: &Spot, with_payload: bool) -> Re
         reason: spot.reason.clone(),
         detail: text(batch, "detail")?.value(row).to_owned(),
         place: text(batch, "place")?.value(row).to_owned(),
-        format: Format::of_kept(format, payload.as_deref().unwrap_or_default()),
+        format: Kept::of(format, payload.as_deref().unwrap_or_default()),
         payload,
     })
 }

@@ -22,12 +22,14 @@ use super::batch::Stored;
 use super::dedupe::Part;
 use super::intake::{Intaker, bytes_of};
 use super::quarantine::{Count, Entry, Found, Mark, Pick, Shelf, Want, closing_id};
+use super::reread::Form;
 use super::room::Room;
 use super::submit::unknown;
 use super::{Ingest, Lane, Payload, Receipt, quarantine_of, stopping};
 use crate::clock::Micros;
 use crate::contract::{
-    ColumnKind, Contract, Format, Owner, RESOLUTION, RESOLVED_BY, RESOLVES, Reason, Stamp, TenantId, decode_messages,
+    ColumnKind, Contract, Format, Kept, Owner, RESOLUTION, RESOLVED_BY, RESOLVES, Reason, Stamp, TenantId,
+    decode_messages,
 };
 use crate::error::{Error, Result};
 use crate::tenancy::{Access, Scope, Slot};
@@ -149,9 +151,9 @@ impl Ingest {
         let mut room = self.room();
         let (entries, more) = desk.page(page, Some(&mut room)).await?;
         let next = entries.last().filter(|_| more).map(Entry::mark);
-        let entries = Arc::new(entries);
+        let (forms, entries) = (self.read_again(&entries).await?, Arc::new(entries));
         let (taker, stamp, again) = (desk.intaker.clone(), self.stamp(Owner::PerEvent), entries.clone());
-        let again = self.blocking(move || taker.again(&again, &stamp)).await?;
+        let again = self.decode(move || taker.again(&again, forms, &stamp)).await?;
         let replayed = self.settle_again(access, &desk, &entries, again).await?;
         Ok(Replayed { next, ..replayed })
     }
@@ -177,7 +179,7 @@ impl Ingest {
         // The same bytes that were rejected more than once are one event: fixed once, it came when the first of them came.
         let (received, owner) = (first.received, owner(&first.tenant)?);
         let (taker, stamp) = (desk.intaker.clone(), self.stamp(owner));
-        let again = self.blocking(move || taker.again_fixed(payload, received, &stamp)).await?;
+        let again = self.decode(move || taker.again_fixed(payload, received, &stamp)).await?;
         let (fault, all) = (again.faults.first().cloned().flatten(), entries.len());
         let replayed = self.settle_again(access, &desk, &entries, Again { faults: vec![fault; all], ..again }).await?;
         Ok(Replayed {
@@ -245,15 +247,6 @@ impl Ingest {
         Ok(Turn { _turn: turn.map_err(|_| stopping())?, _slot: slot })
     }
 
-    async fn blocking(&self, decoding: impl FnOnce() -> Result<Again> + Send + 'static) -> Result<Again> {
-        let turn = Arc::clone(&self.decoders).acquire_owned().await.map_err(|_| stopping())?;
-        let decoding = tokio::task::spawn_blocking(move || {
-            let _turn = turn;
-            decoding()
-        });
-        decoding.await.map_err(|cause| Error::internal("decoding failed").with_source(cause))?
-    }
-
     /// Stores the good events, then closes their entries.
     async fn settle_again(
         &self,
@@ -318,19 +311,28 @@ impl Desk<'_> {
 }
 
 impl Intaker {
-    /// Decodes payloads of entries, each as its own tenant's.
-    fn again(&self, entries: &[Entry], stamp: &Stamp) -> Result<Again> {
-        let mut groups: BTreeMap<(&str, &str), (Format, Vec<usize>)> = BTreeMap::new();
-        for (index, entry) in entries.iter().enumerate() {
-            let group = groups.entry((&entry.tenant, entry.format.kept_as()));
-            group.or_insert((entry.format, Vec::new())).1.push(index);
-        }
+    /// Decodes what entries hold, each as its own tenant's.
+    fn again(&self, entries: &[Entry], forms: Vec<Form>, stamp: &Stamp) -> Result<Again> {
         let (mut rows, mut faults) = (vec![self.contract.empty_batch()], vec![None; entries.len()]);
+        let mut groups: BTreeMap<(&str, Kept), (Format, Vec<usize>)> = BTreeMap::new();
+        let mut payloads = Vec::with_capacity(entries.len());
+        for (index, (entry, form)) in entries.iter().zip(forms).enumerate() {
+            match form {
+                Ok((format, payload)) => {
+                    groups.entry((&entry.tenant, format.kept_as())).or_insert((format, Vec::new())).1.push(index);
+                    payloads.push(payload);
+                }
+                Err(fault) => {
+                    faults[index] = Some(fault);
+                    payloads.push(Bytes::new());
+                }
+            }
+        }
         for ((tenant, _), (format, indexes)) in groups {
             let (mut body, mut places) = (BytesMut::new(), Vec::with_capacity(indexes.len()));
             for index in &indexes {
                 let start = body.len();
-                body.extend_from_slice(entries[*index].payload.as_deref().unwrap_or_default());
+                body.extend_from_slice(&payloads[*index]);
                 places.push(start..body.len());
                 body.extend_from_slice(b"\n");
             }

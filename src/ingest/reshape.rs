@@ -18,7 +18,7 @@ use bytes::Bytes;
 use tokio::runtime::Handle;
 
 use super::haul::{Fate, Message};
-use super::intake::{Intake, Intaker};
+use super::intake::{Intake, Intaker, Received};
 use crate::config::Envelope;
 use crate::contract::{Format, Owner, Reason, Reject, Stamp, decode_arrow};
 use crate::error::{Error, Result};
@@ -31,12 +31,12 @@ struct Decoded {
 }
 
 impl Intaker {
-    /// Transforms messages in `body` and decodes what becomes of them. `Limited` when that is too much for one batch.
+    /// Transforms messages, which are JSON, and decodes what becomes of them. `Limited` when that is too much for one batch.
     pub(super) fn take_transformed(
         &self,
         transform: &Transform,
-        body: &Bytes,
-        messages: &[Message],
+        (_, body, messages): (Format, &Bytes, &[Message]),
+        received: &Received<'_>,
         stamp: &Stamp,
         source: &str,
         runtime: &Handle,
@@ -63,7 +63,7 @@ impl Intaker {
             }
         }
         let rejects: Vec<Reject> = rejects.into_values().collect();
-        self.intake_messages(self.join(batches)?, &rejects, messages, (stamp, Format::Json.kept_as()), source)
+        self.intake_messages(self.join(batches)?, rejects, received, stamp, source)
     }
 
     /// Decodes the rows of messages that have one owner together. Rejects count by message.
@@ -121,7 +121,7 @@ fn fate(message: &Message, envelope: Envelope, stamp: &Stamp) -> std::result::Re
     }
     let (bytes, bytes_max) = (message.place.len(), stamp.event_bytes_max);
     match &message.fate {
-        Fate::Refused(reason, detail) => Err((*reason, detail.clone())),
+        Fate::Refused(_, reason, detail) => Err((*reason, detail.clone())),
         _ if bytes > bytes_max => {
             Err((Reason::TooLarge, format!("the message has {bytes} bytes; {bytes_max} are allowed")))
         }
@@ -133,7 +133,8 @@ fn bad(body: &Bytes, messages: &[Message], index: usize, reason: Reason, detail:
     let message = &messages[index];
     let tenant = match &message.fate {
         Fate::Tenant(tenant) => Some(tenant.clone()),
-        Fate::PerEvent | Fate::Refused(..) => None,
+        Fate::Refused(tenant, ..) => tenant.clone(),
+        Fate::PerEvent => None,
     };
     Reject { index: index as u64, tenant, bytes: body.slice(message.place.clone()), reason, detail }
 }

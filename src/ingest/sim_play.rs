@@ -141,6 +141,7 @@ fn route() -> Route {
         table: TABLE.to_owned(),
         format: Format::Json,
         owner: Owner::PerEvent,
+        reader: None,
         transform: None,
     }
 }

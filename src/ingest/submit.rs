@@ -121,7 +121,10 @@ impl Ingest {
     }
 
     /// Decodes on the blocking pool, as many requests at once as there are cores.
-    pub(super) async fn decode(&self, decoding: impl FnOnce() -> Result<Intake> + Send + 'static) -> Result<Intake> {
+    pub(super) async fn decode<T: Send + 'static>(
+        &self,
+        decoding: impl FnOnce() -> Result<T> + Send + 'static,
+    ) -> Result<T> {
         let turn = Arc::clone(&self.decoders).acquire_owned().await.map_err(|_| stopping())?;
         let decoding = tokio::task::spawn_blocking(move || {
             let _turn = turn;

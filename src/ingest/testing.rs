@@ -65,12 +65,16 @@ pub(crate) fn faulty(faults: &Arc<Faults>) -> Store {
 
 /// The table and its quarantine, opened as by a process that just started.
 pub(crate) async fn open(store: &Store) -> Arc<Tables> {
+    open_as(store, &Arc::new(contract())).await
+}
+
+/// The same, declared in another way.
+pub(crate) async fn open_as(store: &Store, contract: &Arc<Contract>) -> Arc<Tables> {
     let lake = LakeConfig::default();
-    let contract = contract();
     let mut tables = BTreeMap::new();
-    for contract in [Contract::quarantine_of(&contract), contract] {
+    for contract in [Arc::new(Contract::quarantine_of(contract)), Arc::clone(contract)] {
         let name = contract.name.clone();
-        tables.insert(name, Table::open(store, Arc::new(contract), &lake).await.unwrap());
+        tables.insert(name, Table::open(store, contract, &lake).await.unwrap());
     }
     Arc::new(tables)
 }

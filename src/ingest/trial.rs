@@ -12,11 +12,11 @@ use tokio::runtime::Handle;
 use super::RejectNote;
 use super::dedupe::Keyer;
 use super::haul::{Beside, Fate, Haul, Spot};
-use super::intake::Intaker;
+use super::intake::{Intaker, Received};
 use super::submit::stamp;
 use crate::clock::Clock;
 use crate::config::{IngestConfig, SourceConfig, TenantFrom};
-use crate::contract::{Contract, Owner, TenantId};
+use crate::contract::{Contract, Format, Kept, Owner, TenantId};
 use crate::error::Result;
 use crate::transform::{Header, Transform};
 
@@ -60,7 +60,7 @@ pub fn rehearse(
             time: Some(received),
         };
         let payload = sample.value.as_deref().unwrap_or_default();
-        haul.push((&spot, offset), payload, fate(source, sample)?, Some(Box::new(beside)), Instant::now());
+        haul.push((&spot, offset), payload, fate(source, sample)?, Some(Arc::new(beside)), Instant::now());
     }
     let intaker = Intaker {
         contract: Arc::clone(contract),
@@ -70,7 +70,9 @@ pub fn rehearse(
     };
     let (body, messages) = (haul.take_body(), std::mem::take(&mut haul.messages));
     let stamp = stamp(limits, received, Owner::PerEvent);
-    let intake = intaker.take_transformed(transform, &body, &messages, &stamp, "", runtime)?;
+    let received = Received { body: &body, messages: &messages, kept_as: Kept::Json };
+    let given = (Format::Json, &body, &*messages);
+    let intake = intaker.take_transformed(transform, given, &received, &stamp, "", runtime)?;
     Ok(Trial { rows: intake.good.rows, rejects: intake.notes })
 }
 

@@ -18,5 +18,5 @@ mod transform;
 pub use logs::start_logging;
 pub use metrics::{EventOutcome, Metrics};
 pub use query::{QueryMeter, QueryOutcome};
-pub use source::{PartitionLabel, SourceMetrics, SourceTrouble};
+pub use source::{PartitionLabel, RegistryAnswer, SourceMetrics, SourceTrouble};
 pub use transform::TransformMetrics;

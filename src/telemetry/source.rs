@@ -78,6 +78,18 @@ pub struct SourceMetrics {
     paused: Family<Labels<1>, Gauge>,
     failing: Family<Labels<1>, Gauge>,
     errors: Family<Labels<2>, Counter>,
+    registry: Family<Labels<2>, Counter>,
+}
+
+/// How a schema registry has answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RegistryAnswer {
+    /// With a schema.
+    Found,
+    /// That it knows no such schema.
+    Unknown,
+    /// Not at all, or not in its protocol.
+    Failed,
 }
 
 impl PartitionLabel<'_> {
@@ -124,6 +136,7 @@ impl SourceMetrics {
             paused: page.add("source_paused", "Whether the source is paused", Family::default()),
             failing: page.add("source_failing", "Whether the source cannot go on", Family::default()),
             errors: page.add("source_errors", "Errors of the source, by what they are about", Family::default()),
+            registry: page.add("source_schemas", "Schemas asked of the registry", Family::default()),
         }
     }
 
@@ -168,6 +181,17 @@ impl SourceMetrics {
     pub fn failed(&self, source: &str, trouble: SourceTrouble) {
         let labels = [("source", Label::owned(source)), ("kind", Label::from(trouble.as_str()))];
         self.errors.get_or_create(&labels).inc();
+    }
+
+    /// The source's schema registry was asked for a schema.
+    pub fn registry(&self, source: &str, answer: RegistryAnswer) {
+        let outcome = match answer {
+            RegistryAnswer::Found => "found",
+            RegistryAnswer::Unknown => "unknown",
+            RegistryAnswer::Failed => "failed",
+        };
+        let labels = [("source", Label::owned(source)), ("outcome", Label::from(outcome))];
+        self.registry.get_or_create(&labels).inc();
     }
 
     /// The partition is another server's from now on: what this one said of it would only grow old.

@@ -15,6 +15,7 @@ mod kafka;
 mod kafka_login;
 mod provider;
 mod quarantine;
+mod registry;
 mod s3;
 mod senders;
 mod server;

@@ -38,10 +38,12 @@ const ORDER: [&str; 14] = [
 ];
 
 /// What has one home: the start of a path, and where it may stand.
-const FENCES: [(&str, &str); 16] = [
+const FENCES: [(&str, &str); 18] = [
     ("deltalake", "src/lake/"),
     ("deltalake_core", "src/lake/"),
     ("rdkafka", "src/ingest/kafka"),
+    ("apache_avro", "src/contract/avro"),
+    ("prost_reflect", "src/contract/"),
     ("jsonwebtoken", "src/tenancy/token.rs"),
     ("axum", "src/http/"),
     ("utoipa", "src/http/"),

@@ -1,0 +1,230 @@
+//! The schema registry of a source: where it is, who asks it, and how much it may answer.
+//!
+//! In: `[sources.NAME.registry]` and what else says how messages are written (`format`, `confluent`, `schema_file`, `message`).
+//! Out: a checked [`RegistryConfig`], and faults of what does not go together.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use url::{Host, Url};
+
+use super::fault::Faults;
+use super::knob::{Keys, Knob, Section, Shown, Value, bytes, count, none, required, section, time};
+use super::page::{MILLISECOND, MINUTE, SECOND};
+use super::tree::Raw;
+use super::value::wrong;
+use super::{Config, Secret, SourceConfig, SourceFormat};
+
+section! {
+    /// A schema registry that speaks Confluent's protocol.
+    RegistryConfig {
+        /// Its URLs, without credentials; a path is kept, as in `https://registry/apis/ccompat/v7`.
+        urls: Vec<String> = required(Vec::new()),
+            "they are asked in turn until one answers";
+        /// The user of HTTP basic authentication; needs `password`.
+        user: Option<String> = none(),
+            "of a cloud's registry this is the API key";
+        /// Its password.
+        password: Option<Secret> = none(),
+            "belongs into the environment: `GLASSHOUSE__SOURCES__NAME__REGISTRY__PASSWORD`";
+        /// A bearer token, in place of `user` and `password`.
+        token: Option<Secret> = none(),
+            "belongs into the environment: `GLASSHOUSE__SOURCES__NAME__REGISTRY__TOKEN`";
+        /// Certificates (PEM) that are trusted beside the system's.
+        ca_file: Option<PathBuf> = none(),
+            "a registry of one's own often has a certificate of one's own";
+        /// Time for one question.
+        request_time_max: Duration = time(5 * SECOND, 10 * MILLISECOND..=MINUTE),
+            "a schema is small, and a source waits for it";
+        /// The size of one answer.
+        schema_bytes_max: usize = bytes(1 << 20, 1 << 10..=64 << 20),
+            "schemas are written by people; a message whose schema is larger goes to quarantine";
+        /// Schemas that are remembered.
+        schemas_max: usize = count("schemas", 1_000, 1..=1_000_000),
+            "a schema is asked for once: what an id stands for never changes";
+    }
+}
+
+impl Value for RegistryConfig {
+    fn read(raw: Raw, key: &str, _knob: &Knob<Self>, faults: &mut Faults) -> Option<Self> {
+        match raw {
+            Raw::Table(entries) => Some(Section::read(Keys::new(key, entries, faults))),
+            other => wrong(&other, key, faults),
+        }
+    }
+
+    fn show(&self, _unit: &'static str) -> Shown {
+        Shown::Inline(Shown::Table(self.lines()).to_string())
+    }
+
+    fn form() -> String {
+        "a table, as in { urls = [\"https://registry:8081\"] }".to_owned()
+    }
+}
+
+/// Checks how a source's messages are written, and where their schemas come from.
+pub(super) fn across(key: &dyn Fn(&str) -> String, source: &SourceConfig, config: &Config, faults: &mut Faults) {
+    let has_transform = source.transform.is_some() || source.transform_file.is_some();
+    let is_declared = config.tables.get(&source.table).is_none_or(|table| table.proto.is_some());
+    if source.registry.is_some() && source.schema_file.is_some() {
+        faults.add(&key("schema_file"), "goes without `registry`: schemas come from one of the two");
+    }
+    match source.format {
+        SourceFormat::Json => {
+            if source.registry.is_some() {
+                faults.add(&key("registry"), "is not asked about `json`: `confluent = true` skips the header");
+            }
+            if source.schema_file.is_some() {
+                faults.add(&key("schema_file"), "is for `avro` and `protobuf`: JSON needs none");
+            }
+        }
+        SourceFormat::Avro => {
+            if source.registry.is_none() && source.schema_file.is_none() {
+                faults.add(&key("format"), "`avro` needs a `registry`, or a `schema_file` that all messages follow");
+            }
+        }
+        SourceFormat::Protobuf => {
+            if source.schema_file.is_some() && !has_transform {
+                faults.add(
+                    &key("schema_file"),
+                    "of `protobuf` is for a transform: without one the table's `proto` counts",
+                );
+            }
+            if source.schema_file.is_some() && source.message.is_none() {
+                faults.add(&key("message"), "is missing: name a message of `schema_file`, with its package");
+            }
+            if !is_declared && !has_transform {
+                let table = &source.table;
+                faults.add(
+                    &key("format"),
+                    format!("table `{table}` is declared by columns: use `json` or `avro`, or a `transform`"),
+                );
+            }
+            if !is_declared && has_transform && source.registry.is_none() && source.schema_file.is_none() {
+                faults.add(
+                    &key("format"),
+                    "nothing says how the messages are read: set `registry`, or `schema_file` and `message`",
+                );
+            }
+        }
+    }
+    if source.message.is_some() && (source.format != SourceFormat::Protobuf || source.schema_file.is_none()) {
+        faults.add(&key("message"), "belongs to a `schema_file` of `protobuf`");
+    }
+    if let Some(registry) = &source.registry {
+        check(key, registry, faults);
+    }
+}
+
+fn check(key: &dyn Fn(&str) -> String, registry: &RegistryConfig, faults: &mut Faults) {
+    match (&registry.user, &registry.password, &registry.token) {
+        (Some(_), None, _) => faults.add(&key("registry.password"), "is missing: `user` needs it"),
+        (None, Some(_), _) => faults.add(&key("registry.user"), "is missing: `password` needs it"),
+        (Some(_), _, Some(_)) => faults.add(&key("registry.token"), "goes without `user` and `password`: keep one"),
+        _ => {}
+    }
+    let has_secret = registry.password.is_some() || registry.token.is_some();
+    for (index, text) in registry.urls.iter().enumerate() {
+        let key = key(&format!("registry.urls[{index}]"));
+        match Url::parse(text) {
+            // Not what was written: it may hold a password.
+            Err(error) => faults.add(&key, format!("is no URL: {error}")),
+            Ok(url) if !url.username().is_empty() || url.password().is_some() => {
+                faults.add(&key, "must not hold credentials, since it is shown: set `user` and `password`");
+            }
+            Ok(url) if !["http", "https"].contains(&url.scheme()) || url.query().is_some() => {
+                faults.add(&key, "must be as in \"https://registry:8081\"");
+            }
+            Ok(url) if url.scheme() == "http" && has_secret && !is_loopback(&url) => {
+                faults.add(&key, "must be https: a password or a token must not go in plain text");
+            }
+            Ok(_) => {}
+        }
+    }
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(address)) => IpAddr::V4(address).is_loopback(),
+        Some(Host::Ipv6(address)) => IpAddr::V6(address).is_loopback(),
+        None => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    /// The faults of a source with these lines, by the keys of a table of columns.
+    fn faults(lines: &str) -> String {
+        let text = format!(
+            "[lake]\nurl = \"memory:///\"\n[tables.calls]\ntenant = \"who\"\ntime = \"at\"\nid = \"key\"\n\
+             columns = {{ who = \"text\", at = \"timestamp\", key = \"text\" }}\n[sources.one]\nkind = \"kafka\"\n\
+             brokers = [\"a:1\"]\ntopics = [\"t\"]\ngroup = \"g\"\ntable = \"calls\"\n{lines}"
+        );
+        let read = Config::parse(&text, "t.toml", Path::new("/etc/glasshouse"), std::iter::empty());
+        read.err().map(|faults| faults.to_string()).unwrap_or_default()
+    }
+
+    #[test]
+    fn what_says_how_messages_are_written_goes_together() {
+        let cases = [
+            ("format = \"avro\"\nregistry = { urls = [\"http://registry:8081/a\"] }", ""),
+            ("format = \"avro\"\nschema_file = \"a.avsc\"", ""),
+            ("format = \"protobuf\"\ntransform = \"SELECT 1\"\nschema_file = \"a.proto\"\nmessage = \"a.B\"", ""),
+            ("format = \"protobuf\"\ntransform = \"SELECT 1\"\nregistry = { urls = [\"http://a\"] }", ""),
+            ("format = \"avro\"", "`avro` needs a `registry`"),
+            ("format = \"avro\"\nregistry = { urls = [] }", "registry.urls: must not be empty"),
+            ("format = \"avro\"\nregistry = { url = \"http://a\" }", "did you mean `urls`?"),
+            ("format = \"avro\"\nschema_file = \"a\"\nregistry = { urls = [\"http://a\"] }", "one of the two"),
+            ("registry = { urls = [\"http://a\"] }", "`confluent = true` skips the header"),
+            ("schema_file = \"a\"", "JSON needs none"),
+            ("format = \"protobuf\"", "declared by columns"),
+            ("format = \"protobuf\"\ntransform = \"SELECT 1\"", "nothing says how the messages are read"),
+            ("format = \"protobuf\"\ntransform = \"SELECT 1\"\nschema_file = \"a\"", "message: is missing"),
+            ("format = \"avro\"\nschema_file = \"a\"\nmessage = \"a.B\"", "belongs to a `schema_file` of `protobuf`"),
+        ];
+        for (lines, expected) in cases {
+            check(lines, expected);
+        }
+    }
+
+    #[test]
+    fn credentials_go_together_and_over_tls() {
+        let cases = [
+            ("urls = [\"https://a\"]\nuser = \"u\"\npassword = \"p\"", ""),
+            ("urls = [\"http://127.0.0.1:1\"]\ntoken = \"t\"", ""),
+            ("urls = [\"https://a\"]\nuser = \"u\"", "registry.password: is missing"),
+            ("urls = [\"https://a\"]\npassword = \"p\"", "registry.user: is missing"),
+            ("urls = [\"https://a\"]\nuser = \"u\"\npassword = \"p\"\ntoken = \"t\"", "keep one"),
+            ("urls = [\"http://a\"]\ntoken = \"t\"", "must not go in plain text"),
+            ("urls = [\"https://u:p@a\"]", "must not hold credentials"),
+            ("urls = [\"ftp://a\"]", "must be as in"),
+            ("urls = [\"a\"]", "is no URL"),
+        ];
+        for (lines, expected) in cases {
+            check(&format!("format = \"avro\"\n[sources.one.registry]\n{lines}"), expected);
+        }
+    }
+
+    /// The source with these lines has this fault; or none, when it is empty.
+    fn check(lines: &str, expected: &str) {
+        let given = faults(lines);
+        let is_expected = if expected.is_empty() { !given.contains("sources.one") } else { given.contains(expected) };
+        assert!(is_expected, "{lines}\n  gives {given}\n  not   {expected}");
+    }
+
+    #[test]
+    fn a_registrys_secrets_are_not_shown() {
+        let secret = || Some(Secret::new("hunter2"));
+        let registry = RegistryConfig { password: secret(), token: secret(), ..RegistryConfig::default() };
+        let source = SourceConfig { registry: Some(registry), ..SourceConfig::default() };
+        let shown = format!("{source:?} {}", Shown::Table(source.lines()));
+        assert!(shown.contains("password = \"(redacted)\"") && shown.contains("token = \"(redacted)\""), "{shown}");
+        assert!(!shown.contains("hunter2"), "{shown}");
+    }
+}

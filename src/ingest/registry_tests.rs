@@ -1,0 +1,244 @@
+//! The client of a schema registry against a small one on loopback: what it asks, what it remembers, what it believes.
+//!
+//! The answers are those of Confluent's documentation of the Schema Registry API, codes of errors included.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+
+use super::registry::{Known, Registry};
+use crate::config::{RegistryConfig, Secret};
+use crate::error::{Kind, Result};
+use crate::telemetry::Metrics;
+
+/// A registry that answers with what it holds, or not at all.
+pub(super) struct Double {
+    address: SocketAddr,
+    held: Arc<Mutex<Held>>,
+    _tasks: JoinSet<()>,
+}
+
+#[derive(Default)]
+struct Held {
+    /// Status and body by path.
+    answers: BTreeMap<String, (u16, String)>,
+    /// What every answer is while it is out of order.
+    fault: Option<(u16, String)>,
+    /// First lines and credentials of what was asked.
+    asked: Vec<String>,
+}
+
+impl Double {
+    pub(super) async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut double = Self { address: listener.local_addr().unwrap(), held: Arc::default(), _tasks: JoinSet::new() };
+        let held = double.held.clone();
+        double._tasks.spawn(async move {
+            let mut connections = JoinSet::new();
+            loop {
+                let (connection, _) = listener.accept().await.unwrap();
+                connections.spawn(answer(connection, held.clone()));
+            }
+        });
+        double
+    }
+
+    pub(super) fn config(&self) -> RegistryConfig {
+        let request_time_max = Duration::from_secs(10);
+        RegistryConfig { urls: vec![self.url()], request_time_max, ..RegistryConfig::default() }
+    }
+
+    fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    pub(super) fn says(&self, path: &str, status: u16, body: impl Into<String>) {
+        self.held.lock().unwrap().answers.insert(path.to_owned(), (status, body.into()));
+    }
+
+    /// Holds a schema, of `AVRO` when nothing else is said.
+    pub(super) fn holds(&self, id: u32, schema: &str, more: Value) {
+        let mut told = json!({ "schema": schema });
+        told.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        self.says(&format!("/schemas/ids/{id}"), 200, told.to_string());
+    }
+
+    /// From now on it answers everything in this way; or as it should.
+    pub(super) fn fails(&self, with: Option<(u16, &str)>) {
+        self.held.lock().unwrap().fault = with.map(|(status, body)| (status, body.to_owned()));
+    }
+
+    fn asked(&self) -> Vec<String> {
+        let mut asked = std::mem::take(&mut self.held.lock().unwrap().asked);
+        asked.sort();
+        asked
+    }
+}
+
+async fn answer(mut connection: TcpStream, held: Arc<Mutex<Held>>) {
+    let mut request = Vec::new();
+    while !request.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        if connection.read(&mut byte).await.unwrap_or(0) == 0 {
+            return;
+        }
+        request.push(byte[0]);
+    }
+    let request = String::from_utf8(request).unwrap();
+    let path = request.split(' ').nth(1).unwrap_or_default().to_owned();
+    let credentials = request.lines().find_map(|line| line.strip_prefix("authorization: ")).unwrap_or_default();
+    let (status, body) = {
+        let mut held = held.lock().unwrap();
+        held.asked.push(format!("{path} {credentials}").trim_end().to_owned());
+        let unknown = || (404, json!({ "error_code": 40403, "message": "Schema not found" }).to_string());
+        held.fault.clone().or_else(|| held.answers.get(&path).cloned()).unwrap_or_else(unknown)
+    };
+    let length = body.len();
+    let place = if status == 302 { "location: /elsewhere\r\n" } else { "" };
+    let text = format!("HTTP/1.1 {status} Said\r\nconnection: close\r\n{place}content-length: {length}\r\n\r\n{body}");
+    // Who reads no further (an answer that is too large) is what some tests are about.
+    drop(connection.write_all(text.as_bytes()).await);
+    drop(connection.shutdown().await);
+}
+
+fn registry(config: &RegistryConfig) -> Registry {
+    Registry::new("voice", config, Arc::new(Metrics::default())).unwrap()
+}
+
+async fn learn(registry: &Registry, ids: &[u32]) -> Result<Vec<String>> {
+    let known = registry.learn(ids.iter().copied().collect::<BTreeSet<u32>>()).await?;
+    let word = |known: Known| match known {
+        Known::Avro(_) => "avro".to_owned(),
+        Known::Protobuf(_) => "protobuf".to_owned(),
+        Known::Other(kind) => format!("other {kind}"),
+        Known::Unusable(why) => format!("unusable {why}"),
+        Known::Unknown => "unknown".to_owned(),
+    };
+    Ok(known.into_values().map(word).collect())
+}
+
+#[tokio::test]
+async fn a_schema_is_asked_for_once_with_what_it_refers_to() {
+    let double = Double::start().await;
+    let refers = |name: &str, subject: &str| json!([{ "name": name, "subject": subject, "version": 3 }]);
+    double.holds(1, "\"string\"", json!({}));
+    double.holds(2, "{\"type\":\"array\",\"items\":\"a.B\"}", json!({ "references": refers("a.B", "a/b value") }));
+    double.says(
+        "/subjects/a%2Fb%20value/versions/3?deleted=true",
+        200,
+        json!({ "subject": "a/b value", "id": 9, "version": 3,
+                "schema": "{\"type\":\"fixed\",\"name\":\"B\",\"namespace\":\"a\",\"size\":2}" })
+        .to_string(),
+    );
+    let uses = "syntax = \"proto3\"; import \"b.proto\"; message A { B b = 1; }";
+    double.holds(3, uses, json!({ "schemaType": "PROTOBUF", "references": refers("b.proto", "b") }));
+    let used = json!({ "schema": "syntax = \"proto3\"; message B { int32 c = 1; }", "references": [] });
+    double.says("/subjects/b/versions/3?deleted=true", 200, used.to_string());
+    double.holds(4, "{}", json!({ "schemaType": "JSON" }));
+
+    let config = RegistryConfig { user: Some("key".into()), password: Some(Secret::new("hunter2")), ..double.config() };
+    let registry = registry(&config);
+    let expected = ["avro", "avro", "protobuf", "other JSON"];
+    assert_eq!(learn(&registry, &[1, 2, 3, 4]).await.unwrap(), expected);
+    let asked: Vec<String> = [
+        "/schemas/ids/1",
+        "/schemas/ids/2",
+        "/schemas/ids/3",
+        "/schemas/ids/4",
+        "/subjects/a%2Fb%20value/versions/3?deleted=true",
+        "/subjects/b/versions/3?deleted=true",
+    ]
+    .map(|path| format!("{path} Basic a2V5Omh1bnRlcjI="))
+    .to_vec();
+    assert_eq!(double.asked(), asked);
+    double.fails(Some((500, "")));
+    assert_eq!(learn(&registry, &[4, 3, 2, 1]).await.unwrap(), expected, "what is known needs no registry");
+    assert_eq!(double.asked(), Vec::<String>::new());
+    assert!(!format!("{registry:?}{config:?}").contains("hunter2"));
+}
+
+#[tokio::test]
+async fn what_is_no_answer_is_not_believed() {
+    let double = Double::start().await;
+    let config = RegistryConfig { token: Some(Secret::new("hunter2")), ..double.config() };
+    let registry = registry(&config);
+    for (status, body, expected) in [
+        (500, "{\"error_code\":50001}", "answers 500"),
+        (503, "", "answers 503"),
+        (429, "", "answers 429"),
+        (401, "{\"error_code\":40101}", "registry.user and password, or token"),
+        (403, "", "registry.user and password, or token"),
+        (404, "<html>no such page</html>", "is its URL right?"),
+        (404, "{\"error_code\":404,\"message\":\"HTTP 404 Not Found\"}", "is its URL right?"),
+        (302, "", "answers 302"),
+        (200, "<html>Log in</html>", "answers no JSON"),
+        (200, "{\"id\":1}", "not in its protocol"),
+    ] {
+        double.fails(Some((status, body)));
+        let fault = learn(&registry, &[7]).await.unwrap_err();
+        assert!(fault.kind() == Kind::Unavailable && fault.message().contains(expected), "{status} {body}: {fault:?}");
+        assert!(fault.message().starts_with("schema 7: ") && !format!("{fault:?}").contains("hunter2"), "{fault:?}");
+        assert!(double.asked().iter().all(|asked| asked == "/schemas/ids/7 Bearer hunter2"));
+    }
+    double.fails(None);
+    double.holds(7, "\"int\"", json!({}));
+    assert_eq!(learn(&registry, &[7]).await.unwrap(), ["avro"], "and is asked for again");
+
+    let alone = Double::start().await;
+    let gone = { TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap() };
+    alone.holds(7, "\"int\"", json!({}));
+    let urls = vec![format!("http://{gone}/"), format!("{}/", alone.url())];
+    let both = self::registry(&RegistryConfig { urls, ..alone.config() });
+    assert_eq!(learn(&both, &[7]).await.unwrap(), ["avro"], "the second is asked when the first is away");
+    let none = self::registry(&RegistryConfig { urls: vec![format!("http://{gone}")], ..alone.config() });
+    let fault = learn(&none, &[7]).await.unwrap_err();
+    assert!(fault.kind() == Kind::Unavailable && fault.message().contains("cannot be reached"), "{fault}");
+}
+
+#[tokio::test]
+async fn what_cannot_be_used_says_why() {
+    let double = Double::start().await;
+    let refers = json!({ "references": [{ "name": "x", "subject": "gone", "version": 1 }] });
+    double.holds(1, "{\"type\":\"recrod\"}", json!({}));
+    double.holds(2, "message {", json!({ "schemaType": "PROTOBUF" }));
+    double.holds(3, "\"x\"", refers);
+    double.holds(4, &"x".repeat(2_000), json!({}));
+    let registry = registry(&RegistryConfig { schema_bytes_max: 1_024, ..double.config() });
+    let given = learn(&registry, &[1, 2, 3, 4, 5]).await.unwrap();
+    let expected = ["unusable the Avro schema is faulty", "unusable the protobuf schema does not compile"];
+    for (given, expected) in given.iter().zip(expected.into_iter().chain([
+        "unusable it refers to `gone`, version 1",
+        "unusable the schema has more than 1024 bytes (sources.voice.registry.schema_bytes_max)",
+        "unknown",
+    ])) {
+        assert!(given.starts_with(expected), "{given}, not {expected}");
+    }
+    let asked = double.asked();
+    assert_eq!(asked.iter().filter(|path| *path == "/schemas/ids/5").count(), 2, "an unknown id is asked for twice");
+    assert_eq!(learn(&registry, &[5]).await.unwrap(), ["unknown"]);
+    assert_eq!(double.asked(), Vec::<String>::new(), "and is believed for a while");
+}
+
+#[tokio::test]
+async fn made_up_ids_have_their_bounds() {
+    let double = Double::start().await;
+    let registry = registry(&RegistryConfig { schemas_max: 2, ..double.config() });
+    let fault = learn(&registry, &(0..65).collect::<Vec<_>>()).await.unwrap_err();
+    assert!(fault.kind() == Kind::Limited && fault.wait().is_none(), "{fault:?}");
+    assert_eq!(double.asked(), Vec::<String>::new());
+    for id in 1..4 {
+        double.holds(id, "\"int\"", json!({}));
+        assert_eq!(learn(&registry, &[id]).await.unwrap(), ["avro"]);
+    }
+    double.asked();
+    learn(&registry, &[2, 3]).await.unwrap();
+    assert_eq!(double.asked(), Vec::<String>::new());
+    learn(&registry, &[1]).await.unwrap();
+    assert_eq!(double.asked(), ["/schemas/ids/1"], "the oldest is forgotten first");
+}

@@ -1,0 +1,140 @@
+"""A schema registry for the tests: Confluent's protocol over HTTP, on a free port of loopback, with its state in memory.
+
+`registry_server.py ready.json` writes where it answers and runs until its input ends. It demands a user and a password.
+`PUT /-/away` lets every question fail until `PUT /-/back`; both are the tests' own. Answers and codes of errors are those of
+Confluent's documentation of the Schema Registry API; Confluent's own client registers at it.
+"""
+
+import base64
+import http.server
+import json
+import os
+import re
+import sys
+import threading
+import urllib.parse
+
+USER, PASSWORD = "reader", "open sesame"
+
+
+class Registry:
+    """Schemas by id, and their ids by subject and version."""
+
+    def __init__(self):
+        self.lock = threading.Lock()
+        self.schemas = []
+        self.subjects = {}
+        self.is_away = False
+
+    def register(self, subject, told):
+        """The id of a schema, which it has from now on."""
+        schema = {key: told[key] for key in ("schema", "schemaType", "references") if told.get(key)}
+        with self.lock:
+            if schema not in self.schemas:
+                self.schemas.append(schema)
+            number = self.schemas.index(schema) + 1
+            versions = self.subjects.setdefault(subject, [])
+            if number not in versions:
+                versions.append(number)
+            return {"id": number}
+
+    def lookup(self, subject, told):
+        """Which version of a subject a schema is; none if it is none."""
+        number = self.register(subject, told)["id"]
+        return self.version(subject, self.subjects[subject].index(number) + 1)
+
+    def schema(self, number):
+        """What an id stands for."""
+        if not 0 < number <= len(self.schemas):
+            return None
+        return self.schemas[number - 1]
+
+    def version(self, subject, version):
+        """One version of a subject."""
+        versions = self.subjects.get(subject, [])
+        if not 0 < version <= len(versions):
+            return None
+        number = versions[version - 1]
+        return {"subject": subject, "version": version, "id": number, **self.schemas[number - 1]}
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """One question."""
+
+    registry = Registry()
+
+    def answer(self, status, body):
+        """Sends JSON."""
+        text = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/vnd.schemaregistry.v1+json")
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+    def found(self, body, code, what):
+        """Sends what was found, or that it was not."""
+        if body is None:
+            self.answer(404, {"error_code": code, "message": f"{what} not found."})
+        else:
+            self.answer(200, body)
+
+    def is_refused(self):
+        """Whether the question is not for this registry now, which it says."""
+        if self.registry.is_away:
+            self.answer(503, {"error_code": 50003, "message": "Error while forwarding the request to the primary"})
+            return True
+        expected = "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+        if self.headers.get("Authorization") != expected:
+            self.answer(401, {"error_code": 401, "message": "Unauthorized"})
+            return True
+        return False
+
+    def do_PUT(self):  # noqa: N802: the name is the library's
+        """The tests' own switch."""
+        self.registry.is_away = self.path == "/-/away"
+        self.answer(200, {})
+
+    def do_GET(self):  # noqa: N802
+        """Schemas by id, and by subject and version."""
+        path = urllib.parse.urlsplit(self.path).path
+        if self.is_refused():
+            return
+        if match := re.fullmatch(r"/schemas/ids/(\d+)", path):
+            self.found(self.registry.schema(int(match[1])), 40403, "Schema")
+        elif match := re.fullmatch(r"/subjects/([^/]+)/versions/(\d+)", path):
+            subject = urllib.parse.unquote(match[1])
+            self.found(self.registry.version(subject, int(match[2])), 40402, "Version")
+        else:
+            self.answer(404, {"error_code": 404, "message": "HTTP 404 Not Found"})
+
+    def do_POST(self):  # noqa: N802
+        """Registers a schema, or looks it up."""
+        told = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        path = urllib.parse.urlsplit(self.path).path
+        if self.is_refused():
+            return
+        if match := re.fullmatch(r"/subjects/([^/]+)/versions", path):
+            self.answer(200, self.registry.register(urllib.parse.unquote(match[1]), told))
+        elif match := re.fullmatch(r"/subjects/([^/]+)", path):
+            self.found(self.registry.lookup(urllib.parse.unquote(match[1]), told), 40403, "Schema")
+        else:
+            self.answer(404, {"error_code": 404, "message": "HTTP 404 Not Found"})
+
+    def log_message(self, *words):
+        """Nothing: the tests tell what went wrong."""
+
+
+def main():
+    """Answers until the input ends."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    draft = sys.argv[1] + ".draft"
+    with open(draft, "w", encoding="utf-8") as file:
+        json.dump({"url": f"http://127.0.0.1:{server.server_port}", "user": USER, "password": PASSWORD}, file)
+    os.rename(draft, sys.argv[1])
+    sys.stdin.read()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+//! A schema registry, a real Kafka, and messages of Confluent's own serializers: what they write is what the table holds.
+//!
+//! The registry is ours (`tests/clients/registry_server.py`), and Confluent's client is content with it.
+
+use std::process::{Child, Stdio};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::broker::Broker;
+use crate::server::{Server, Setup, wait_for};
+use crate::suite::{python, run_python, script};
+
+const CHECKS: &[&str] = &[
+    "avro_of_two_versions_is_stored",
+    "each_value_is_what_was_sent",
+    "protobuf_reaches_its_transform_as_json",
+    "a_registry_that_is_away_loses_nothing",
+    "what_cannot_be_read_is_quarantined_as_it_came",
+];
+
+/// What becomes of the orders.
+const TRANSFORM: &str = "SELECT 'acme' AS tenant, time AS at, value->>'order_id' AS id, json_int(value, 'total') AS big, \
+                         json_text(value, 'guest', 'name') AS label FROM messages";
+
+/// A running registry. It ends with its value.
+struct Registry {
+    child: Child,
+    facts: Value,
+    _folder: TempDir,
+}
+
+impl Registry {
+    fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let ready = folder.path().join("ready.json");
+        let mut command = python();
+        command.arg(script("registry_server.py")).arg(&ready);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        let facts = wait_for(&ready, &mut child, || "see the messages of registry_server.py above".to_owned());
+        Self { child, facts, _folder: folder }
+    }
+
+    /// A source that asks it.
+    fn source(&self, name: &str, format: &str, broker: &Broker) -> Vec<(String, String)> {
+        let text = |key: &str| self.facts[key].as_str().unwrap().to_owned();
+        let settings = [
+            ("KIND", "kafka".to_owned()),
+            ("BROKERS", broker.address.clone()),
+            ("TOPICS", name.to_owned()),
+            ("GROUP", "glasshouse".to_owned()),
+            ("TABLE", "samples".to_owned()),
+            ("FORMAT", format.to_owned()),
+            ("REGISTRY__URLS", text("url")),
+            ("REGISTRY__USER", text("user")),
+            ("REGISTRY__PASSWORD", text("password")),
+        ];
+        let key = |key: &str| format!("SOURCES__{}__{key}", name.to_uppercase());
+        settings.into_iter().map(|(name, value)| (key(name), value)).collect()
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        // The end of its input is the end of it.
+        drop(self.child.stdin.take());
+        let _ = self.child.wait();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_confluents_serializers_write_is_read() {
+    let (broker, registry) = (Broker::start(), Registry::start());
+    for topic in ["avro", "orders"] {
+        broker.create_topic(topic, 1).await;
+    }
+    let mut settings = registry.source("avro", "avro", &broker);
+    settings.extend(registry.source("orders", "protobuf", &broker));
+    settings.push(("SOURCES__ORDERS__TRANSFORM".to_owned(), TRANSFORM.to_owned()));
+    let server = Server::start(&Setup { settings, ..Setup::default() });
+    let mut facts = server.facts();
+    facts["kafka"] = broker.address.clone().into();
+    facts["registry"] = registry.facts.clone();
+    run_python("registry_suite.py", &server.write_facts(&facts), CHECKS);
+    assert!(server.stop(), "the server should stop by itself when asked");
+}

@@ -31,7 +31,7 @@ One file, `glasshouse.toml`: every knob and bound of the server in the order in 
 pub(super) fn page() -> String {
     let kinds = COLUMN_KINDS.map(|kind| format!("`{kind}`")).join(", ");
     let tables = format!("One declared table; a new one needs no code. Types of columns are {kinds}.");
-    let sections: [(&str, &str, Vec<Line>); 16] = [
+    let sections: [(&str, &str, Vec<Line>); 17] = [
         ("[tables.NAME]", &tables, TableConfig::default().lines()),
         (
             "latest = { … } in [tables.NAME]",

@@ -108,7 +108,7 @@ impl House {
 /// One source, which nobody runs.
 fn sources(ingest: &Ingest) -> Sources {
     let config = SourceConfig { table: TABLE.to_owned(), ..SourceConfig::default() };
-    let source = Source::new("voice", &config, None, Clock::System, Arc::default()).unwrap();
+    let source = Source::new("voice", &config, None, None, Clock::System, Arc::default()).unwrap();
     Sources::new(ingest.tables().clone(), &[source], Clock::System)
 }
 

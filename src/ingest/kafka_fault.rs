@@ -2,7 +2,7 @@
 //!
 //! In: the client's code and its own words. Out: what it is about, and a sentence for the log and for operators.
 //!
-//! The client tries again by itself, at most every ten seconds a broker (`reconnect.backoff.max.ms`), and tells the same
+//! The client tries again by itself, with pauses that grow to ten seconds (`reconnect.backoff.max.ms`), and tells the same
 //! error of the same broker at most every thirty. Here each trouble is logged at most once a minute; all are counted.
 
 use std::collections::BTreeMap;

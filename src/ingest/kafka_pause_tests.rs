@@ -12,7 +12,7 @@ use crate::lake::Store;
 
 /// The same source as another server has it, with handles of its own of the tables.
 async fn elsewhere(store: &Store, config: &SourceConfig) -> Sources {
-    let source = Source::new("voice", config, None, Clock::System, Arc::default()).unwrap();
+    let source = Source::new("voice", config, None, None, Clock::System, Arc::default()).unwrap();
     Sources::new(open(store).await, &[source], Clock::System)
 }
 

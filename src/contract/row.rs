@@ -86,7 +86,7 @@ impl<'a> Row<'a> {
         match text {
             Text::Borrowed(text) => text.as_bytes(),
             Text::Checked(bytes) => bytes,
-            Text::Scratch(start, end) => self.scratch[start..end].as_bytes(),
+            Text::Scratch(start, end) => &self.scratch.as_bytes()[start..end],
         }
     }
 

@@ -277,13 +277,13 @@ async fn a_pause_holds_all_servers_and_lasts_through_restarts() {
     feed.send_and_wait_for_commits(1);
     let (well, text) = told(&client(&servers[0], "admin", &["sources", "pause", "events"]));
     assert!(well && text.contains("paused"), "{text}");
-    let held = offsets(feed.lake.path());
+    let held = offsets(&feed.lake);
     feed.send_round();
     let ends = feed.broker.ends(TOPIC, PARTITIONS);
     let behind: BTreeMap<i32, i64> = ends.iter().map(|(partition, end)| (*partition, end - held[partition])).collect();
     // Both tell how much there is: they know of it, and do not take it.
     until("the lag is told", || lags(&servers) == behind);
-    assert_eq!(offsets(feed.lake.path()), held, "behind the pause nothing is stored");
+    assert_eq!(offsets(&feed.lake), held, "behind the pause nothing is stored");
 
     servers.remove(0).kill();
     servers.push(Server::start(&setup));
@@ -291,12 +291,12 @@ async fn a_pause_holds_all_servers_and_lasts_through_restarts() {
     for server in &servers {
         assert_eq!(state(server)["state"], "paused");
     }
-    assert_eq!(offsets(feed.lake.path()), held, "a restart does not end the pause");
+    assert_eq!(offsets(&feed.lake), held, "a restart does not end the pause");
 
     let (well, text) = told(&client(&servers[1], "admin", &["sources", "resume", "events"]));
     assert!(well && text.contains("running"), "{text}");
     feed.wait_for_all();
-    feed.check(&[&servers[0], &servers[1]]);
+    feed.check(&[&servers[0], &servers[1]], &feed.lake);
     for server in servers {
         assert!(server.stop(), "the server should stop by itself when asked");
     }

@@ -36,7 +36,8 @@ lint: need-cargo need-openssl ## Check the format, and every lint with warnings 
 docs: need-cargo need-openssl ## Build the documentation with warnings denied: target/doc/glasshouse/index.html
 	@RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --lib
 
-# The release build alone takes half an hour on two cores. ARGS picks one: "transfer", "select1", "freshness".
+# The release build alone takes half an hour on two cores. ARGS picks some: "transfer", "select1", "freshness",
+# "kafka", "ndjson", "window", and "stream", which takes ten minutes.
 bench: need-cargo need-openssl need-python3 ## Measure against peers, side by side, and print ratios
 	@cargo build --release --bin glasshouse
 	@[ -x .cache/bench/bin/python ] || python3 -m venv .cache/bench

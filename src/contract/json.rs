@@ -106,11 +106,7 @@ impl<'a> Json<'a> {
     }
 
     fn line_end(&self, start: usize) -> usize {
-        let length = match self.text.and_then(|text| text.get(start..)) {
-            Some(text) => text.find('\n'), // a vectorised search
-            None => self.body[start..].iter().position(|byte| *byte == b'\n'),
-        };
-        length.map_or(self.body.len(), |length| start + length)
+        memchr::memchr(b'\n', &self.body[start..]).map_or(self.body.len(), |length| start + length)
     }
 
     /// One event that has its bytes for itself.

@@ -7,7 +7,7 @@
 
 use std::io::{Cursor, Read};
 
-use axum::body::Body;
+use axum::body::{Body, HttpBody as _};
 use bytes::{Bytes, BytesMut};
 use flate2::bufread::MultiGzDecoder;
 use http_body_util::BodyExt as _;
@@ -19,6 +19,8 @@ use crate::error::{Error, Result};
 use crate::ingest::Room;
 use crate::telemetry::Metrics;
 
+/// What is set aside for a body before it arrives, at most.
+const CLAIMED_BYTES_MAX: usize = 8 << 20;
 /// Bytes of one step of decompression on the blocking pool.
 const STEP_BYTES: usize = 1 << 20;
 /// A body may become this large by decompression whatever its ratio: a few short lines repeat a lot.
@@ -66,7 +68,9 @@ pub(super) async fn discard(body: &mut Body) {
 }
 
 async fn receive(body: &mut Body, bounds: Bounds, room: &mut Room, metrics: &Metrics) -> Result<Bytes, Problem> {
-    let mut received = BytesMut::new();
+    // What the sender claims is only set aside: until bytes arrive it takes no memory.
+    let claimed = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+    let mut received = BytesMut::with_capacity(claimed.min(bounds.bytes_max).min(CLAIMED_BYTES_MAX));
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|cause| Error::invalid("the body broke off").with_source(cause))?;
         let Ok(data) = frame.into_data() else { continue };

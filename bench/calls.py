@@ -16,6 +16,9 @@ EDGES = [("ap-southeast", "singapore"), ("eu-central", "frankfurt"), ("sa-east",
 BODIES = 20_000
 #: Events of one call.
 EVENTS_A_CALL = 8
+#: Each so many-th message is one that was sent so many before, and each so many-th is late by so much.
+REPEAT_EVERY, REPEAT_OF = 200, 1_001
+LATE_EVERY, LATE_MS = 100, 7_200_000
 
 
 def varint(number):
@@ -62,13 +65,19 @@ def body(dice):
     )
 
 
+def is_repeat(at):
+    """Whether the message at this place was sent before."""
+    return at % REPEAT_EVERY == 0 and at >= REPEAT_OF
+
+
 def messages(count, start_ms, seed=1, per_ms=20):
-    """(tenant, message) of `count` events from `start_ms` on (milliseconds since 1970), `per_ms` to a millisecond."""
+    """(tenant, message) of `count` messages from `start_ms` on (milliseconds since 1970), `per_ms` to a millisecond."""
     dice = random.Random(seed)
     bodies = [(tenant, block(5, tenant) + rest) for tenant, rest in (body(dice) for _ in range(BODIES))]
-    for index in range(count):
+    for at in range(count):
+        index = at - REPEAT_OF if is_repeat(at) else at
         tenant, rest = bodies[index % BODIES]
-        time_ms = start_ms + index // per_ms
+        time_ms = start_ms + index // per_ms - (LATE_MS if index % LATE_EVERY == 1 else 0)
         head = (
             number(1, time_ms) + number(2, time_ms + index % 40) + block(3, f"{seed:08x}-{index * 2654435761 % 2**32:08x}-{index:014x}")
             + block(4, f"CA{seed:08x}{index // EVENTS_A_CALL:024x}")

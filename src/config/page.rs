@@ -57,7 +57,7 @@ section! {
             "unknown fields are kept, but one sender's mistake must not fill the table";
         /// Newest event ids of one table that are kept in memory to drop duplicates.
         dedupe_ids_max: usize = count("ids", 5_000_000, 1..=1_000_000_000),
-            "about 28 bytes of memory each; for an older event of the same time, files are looked into";
+            "about 26 bytes of memory each; for an older event of the same time, files are looked into";
         /// How far ahead of the server's clock an event's time may be.
         future_max: Duration = time(15 * MINUTE, Duration::ZERO..=366 * DAY),
             "clocks drift by seconds; a time far ahead is a wrong unit or zone and would stay the newest for ever";

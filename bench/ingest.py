@@ -32,7 +32,7 @@ sys.path.insert(0, str(house.ROOT / "demo/tacosoft"))
 import parts  # noqa: E402
 import processes  # noqa: E402
 
-MESSAGES, PARTITIONS = 2_000_000, 8
+MESSAGES, PARTITIONS = 1_000_000, 8
 LINES, REQUEST_LINES, SENDERS, ROUNDS = 1_000_000, 20_000, 4, 3
 
 #: A window that forgets: late events are looked up in files.

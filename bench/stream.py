@@ -84,7 +84,8 @@ def ask(glass, token, stop, times):
         while not stop.wait(ASK_EVERY_SECONDS):
             started = time.perf_counter()
             cursor.execute(QUESTION)
-            assert len(cursor.fetchall()) <= len(calls.CARRIERS)
+            # The probes name no carrier.
+            assert len(cursor.fetchall()) <= len(calls.CARRIERS) + 1
             times.append(time.perf_counter() - started)
 
 

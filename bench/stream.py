@@ -1,7 +1,7 @@
 """How fresh a stream is while it flows: from a message's way into Kafka to its row in a customer's answer.
 
 60,000 call events per second for ten minutes into one table, while eight tenants ask for their last minute again and again.
-In: a built server. Out: a line with the times of probes, and the server's memory at the start, in the middle and at the end.
+In: a built server. Out: the times of probes and of the tenants' answers, and the server's memory after each tenth of the time.
 """
 
 import random

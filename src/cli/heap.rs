@@ -1,7 +1,7 @@
 //! How the allocator keeps memory that batches of events take and give back every second.
 //!
 //! By default glibc gives large blocks back to the system at once, and gets them again as pages that the kernel has to find
-//! and clear: a good tenth of ingest's CPU time went there. Other allocators do the same by default, or were slower.
+//! and clear. Other allocators do the same by default, or were slower: see docs/performance.md.
 
 /// Blocks up to this size, in bytes, come from memory that is kept: glibc allows no more.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]

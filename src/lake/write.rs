@@ -29,6 +29,8 @@ const BLOOM_FPP: f64 = 0.01;
 
 /// Rows that tell whether a text column holds few different ones.
 const LABEL_SAMPLE: usize = 256;
+/// How often each of the few is in the sample, on average: so a small file of different texts keeps its bounds.
+const LABEL_REPEATS: usize = 4;
 
 /// How files are written.
 #[derive(Debug, Clone)]
@@ -242,7 +244,12 @@ fn bounds_of(builder: WriterPropertiesBuilder, name: &str, values: &ArrayRef) ->
 fn is_label(values: &StringArray) -> bool {
     let step = values.len().div_ceil(LABEL_SAMPLE).max(1);
     let sample = (0..values.len()).step_by(step).filter(|row| values.is_valid(*row)).map(|row| values.value(row));
-    sample.collect::<std::collections::HashSet<_>>().len() <= LABEL_SAMPLE / 4
+    let (mut count, mut distinct) = (0, std::collections::HashSet::new());
+    for value in sample {
+        count += 1;
+        distinct.insert(value);
+    }
+    distinct.len() * LABEL_REPEATS <= count
 }
 
 fn encoding(builder: WriterPropertiesBuilder, column: ColumnPath, kind: &DataType) -> WriterPropertiesBuilder {
@@ -398,8 +405,15 @@ mod tests {
         let of = |distinct: usize, rows: usize| {
             is_label(&StringArray::from_iter_values((0..rows).map(|row| format!("v{}", row * 7 % distinct))))
         };
-        for (distinct, rows, expected) in [(3, 10_000, true), (60, 10_000, true), (5_000, 10_000, false), (1, 1, true)]
-        {
+        let cases = [
+            (3, 10_000, true),
+            (60, 10_000, true),
+            (5_000, 10_000, false),
+            (50, 50, false),
+            (5, 50, true),
+            (1, 1, false),
+        ];
+        for (distinct, rows, expected) in cases {
             assert_eq!(of(distinct, rows), expected, "{distinct} in {rows}");
         }
         assert!(is_label(&StringArray::new_null(10_000)) && is_label(&StringArray::new_null(0)));

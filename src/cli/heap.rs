@@ -14,8 +14,8 @@ const KEPT_FREE_MAX: i32 = 256 << 20;
 pub(super) fn keep_memory() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
-        // As many arenas as can be busy: what is free in one helps no thread of another.
-        let arenas = std::thread::available_parallelism().map_or(4, |cores| cores.get().saturating_mul(2));
+        // What is free in one arena helps no thread of another: no more of them than threads that run at once.
+        let arenas = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
         let arenas = i32::try_from(arenas).unwrap_or(i32::MAX);
         for (option, value) in [
             (libc::M_MMAP_THRESHOLD, KEPT_BLOCK_MAX),

@@ -21,8 +21,8 @@ use arrow::datatypes::{DataType, TimestampMicrosecondType};
 use bytes::Bytes;
 
 use super::columns::{batch_of, map_builder, received_column, tenant_column};
+use super::intake::{BODY_EVENTS_MAX, BODY_REJECTS_MAX, refuse, too_many_events};
 use super::reject::{Fault, Reason, Reject};
-use super::row::{BODY_EVENTS_MAX, BODY_REJECTS_MAX, refuse, too_many_events};
 use super::{ColumnKind, Contract, Decoded, EVENT_DATE, Owner, RECEIVED_TIME, Stamp, TenantId, cast, check};
 use crate::error::{Error, Result, did_you_mean};
 
@@ -53,7 +53,7 @@ pub(super) fn decode(contract: &Contract, batch: &RecordBatch, first_index: u64,
         columns.push(match sources.columns[index] {
             _ if index == contract.received => received_column(stamp, rows),
             _ if Some(index) == contract.map => map(contract, batch, &sources, stamp, &mut faults)?,
-            Some(source) => cast::column(contract, index, source, stamp, &mut faults)?,
+            Some(source) => cast::column(contract, index, source, &mut faults)?,
             None => new_null_array(&column.kind.data_type(), rows),
         });
     }
@@ -214,7 +214,7 @@ fn check_keys(contract: &Contract, stamp: &Stamp, columns: &[ArrayRef], faults: 
     for (row, ((tenant, time), id)) in tenants.iter().zip(times).zip(ids).enumerate() {
         let fault = check::tenant(contract, stamp, tenant)
             .or_else(|| check::time(contract, stamp, time))
-            .or_else(|| check::id(contract, id));
+            .or_else(|| check::id(contract, id.map(str::as_bytes)));
         if let Some(fault) = fault {
             faults.add(row, || fault);
         }

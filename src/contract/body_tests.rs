@@ -346,10 +346,10 @@ fn newer_producers_and_repeated_fields_are_read_as_proto3_says() {
 
 #[test]
 fn bodies_of_nothing_but_bad_events_are_refused_as_a_whole() {
-    let zeros = Bytes::from(vec![0; super::row::BODY_REJECTS_MAX + 1]);
+    let zeros = Bytes::from(vec![0; super::intake::BODY_REJECTS_MAX + 1]);
     let fault = decode(&voice(), Format::Protobuf, &zeros, &acme()).unwrap_err();
     assert!(fault.message().contains("missing_time"), "{fault}");
-    let lines = Bytes::from("{}\n".repeat(super::row::BODY_REJECTS_MAX + 1));
+    let lines = Bytes::from("{}\n".repeat(super::intake::BODY_REJECTS_MAX + 1));
     assert_eq!(decode(&voice(), Format::Json, &lines, &acme()).unwrap_err().kind(), Kind::Invalid);
 }
 

@@ -11,27 +11,20 @@ use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, Float32Type, Float64Type, Int64Type, UInt64Type};
 use arrow::record_batch::RecordBatch;
 
+use super::Contract;
 use super::arrow_in::Faults;
-use super::columns::Builder;
+use super::columns::Cells;
 use super::fields::{Encoding, Leaf};
 use super::reject::{Fault, Reason};
-use super::row::Row;
 use super::table::ColumnKind;
 use super::value::{Slot, Text};
-use super::{Contract, Stamp};
 use crate::error::{Error, Result};
 
 /// What the texts of one batch may expand to.
 const BATCH_BYTES_MAX: usize = 256 << 20;
 
 /// Casts `source` to the contract's column at `index`. Values that do not fit are null, and a fault of their row.
-pub(super) fn column(
-    contract: &Contract,
-    index: usize,
-    source: &ArrayRef,
-    stamp: &Stamp,
-    faults: &mut Faults,
-) -> Result<ArrayRef> {
+pub(super) fn column(contract: &Contract, index: usize, source: &ArrayRef, faults: &mut Faults) -> Result<ArrayRef> {
     let (name, kind) = (&contract.columns[index].name, contract.columns[index].kind);
     let target = kind.data_type();
     let plain = if *source.data_type() == target { Arc::clone(source) } else { plain(name, source)? };
@@ -47,7 +40,7 @@ pub(super) fn column(
             }
             cast
         }
-        _ => by_value(contract, index, &plain, stamp, faults)?,
+        _ => by_value(contract, index, &plain, faults)?,
     };
     check_finite(contract, index, &cast, faults);
     Ok(cast)
@@ -167,24 +160,16 @@ fn cast_to(name: &str, source: &dyn Array, target: &DataType) -> Result<ArrayRef
     })
 }
 
-fn by_value(
-    contract: &Contract,
-    index: usize,
-    plain: &ArrayRef,
-    stamp: &Stamp,
-    faults: &mut Faults,
-) -> Result<ArrayRef> {
+fn by_value(contract: &Contract, index: usize, plain: &ArrayRef, faults: &mut Faults) -> Result<ArrayRef> {
     let column = &contract.columns[index];
     let leaf = Leaf { column: index, kind: column.kind, encoding: Encoding::Undeclared, unit: contract.time_unit };
     if !can_fit(plain.data_type(), column.kind) {
         let (name, kind, given) = (&column.name, column.kind.as_str(), plain.data_type());
         return Err(Error::invalid(format!("column `{name}` takes {kind}, got {given}: cast it before sending")));
     }
-    let row = Row::new(contract, stamp);
-    let mut builder = Builder::new(column.kind, plain.len());
-    for index in 0..plain.len() {
+    let mut cells = Cells::with_room(plain.len());
+    for index in (0..plain.len()).filter(|index| plain.is_valid(*index)) {
         let read = match plain.data_type() {
-            _ if plain.is_null(index) => Ok(Slot::Null),
             DataType::Int64 => leaf.int(plain.as_primitive::<Int64Type>().value(index)),
             DataType::UInt64 => match i64::try_from(plain.as_primitive::<UInt64Type>().value(index)) {
                 Ok(value) => leaf.int(value),
@@ -196,13 +181,17 @@ fn by_value(
                 leaf.text(text, Text::Borrowed(text))
             }
         };
-        builder.append(read.unwrap_or_default(), &row);
-        if let Err(reason) = read {
-            let reason = if leaf.column == contract.time { reason.of_time() } else { reason };
-            faults.add(index, || Fault::value(reason, column, shown(plain, index)));
+        match read {
+            Ok(Slot::Int(value)) => cells.set(index, value as u64),
+            Ok(Slot::Float(value)) => cells.set(index, value.to_bits()),
+            Ok(_) => {}
+            Err(reason) => {
+                let reason = if leaf.column == contract.time { reason.of_time() } else { reason };
+                faults.add(index, || Fault::value(reason, column, shown(plain, index)));
+            }
         }
     }
-    builder.finish(stamp, plain.len())
+    Ok(cells.numbers(column.kind, plain.len()))
 }
 
 /// Whether values of a type can be values of a kind, one by one.

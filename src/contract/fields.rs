@@ -30,6 +30,24 @@ pub(super) struct Node {
     pub(super) defaults: Vec<(usize, Fallback)>,
     names: Names,
     numbers: Numbers,
+    tags: Vec<Option<(Short, u16)>>,
+}
+
+/// How a field is read that stands on the wire as most do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Short {
+    /// Text, into a column of text.
+    Text,
+    /// A double, into a column of doubles.
+    Double,
+    /// The low half of a varint, into a column of integers.
+    Uint32,
+    /// A varint, into a column of integers.
+    Int64,
+    /// The same, which may be too large for it.
+    Uint64,
+    /// An entry of text and text, into the map.
+    Texts,
 }
 
 /// One field of an object.
@@ -128,8 +146,8 @@ impl Tree {
 
 impl Node {
     pub(super) fn new(prefix: String, fields: Vec<Field>, defaults: Vec<(usize, Fallback)>) -> Self {
-        let (names, numbers) = (Names::new(&fields), Numbers::new(&fields));
-        Self { prefix, fields, defaults, names, numbers }
+        let (names, numbers, tags) = (Names::new(&fields), Numbers::new(&fields), tags(&fields));
+        Self { prefix, fields, defaults, names, numbers, tags }
     }
 
     /// The same node with further fields behind its own; a name that is taken already stays with its first owner.
@@ -137,6 +155,12 @@ impl Node {
         let mut all = self.fields;
         all.extend(fields);
         Self::new(self.prefix, all, self.defaults)
+    }
+
+    /// How the field with this protobuf key (its number and the type of its value) is read, and which it is.
+    pub(super) fn tagged(&self, key: u64) -> Option<(Short, &Field)> {
+        let (short, field) = (*self.tags.get(usize::try_from(key).ok()?)?)?;
+        Some((short, &self.fields[usize::from(field)]))
     }
 
     /// The field with this protobuf number.
@@ -159,6 +183,37 @@ impl Node {
     pub(super) fn names(&self) -> usize {
         self.names.entries.len()
     }
+}
+
+impl Short {
+    /// The key's low bits, and the way, of a field that is read in a short way.
+    fn of(target: &Target) -> Option<(usize, Self)> {
+        let leaf = match target {
+            Target::Column(leaf) => leaf,
+            Target::Map(Encoding::Text, Encoding::Text) => return Some((2, Self::Texts)),
+            _ => return None,
+        };
+        Some(match (leaf.encoding, leaf.kind) {
+            (Encoding::Text, ColumnKind::Text) => (2, Self::Text),
+            (Encoding::Double, ColumnKind::Float64) => (1, Self::Double),
+            (Encoding::Uint32, ColumnKind::Int64) => (0, Self::Uint32),
+            (Encoding::Int64, ColumnKind::Int64) => (0, Self::Int64),
+            (Encoding::Uint64, ColumnKind::Int64) => (0, Self::Uint64),
+            _ => return None,
+        })
+    }
+}
+
+/// By key, the fields with a small number that are read in a short way.
+fn tags(fields: &[Field]) -> Vec<Option<(Short, u16)>> {
+    let mut tags = vec![None; TAGS];
+    for (place, field) in fields.iter().enumerate().filter(|(_, field)| field.number > 0) {
+        let (Some((bits, short)), Ok(place)) = (Short::of(&field.target), u16::try_from(place)) else { continue };
+        if let Some(tag) = tags.get_mut(field.number as usize * 8 + bits) {
+            *tag = Some((short, place));
+        }
+    }
+    tags
 }
 
 impl EnumNames {
@@ -184,6 +239,9 @@ struct Names {
     entries: Vec<(Box<[u8]>, usize)>,
     table: Vec<u16>,
 }
+
+/// Keys of protobuf fields up to number 31.
+const TAGS: usize = 32 * 8;
 
 /// No entry.
 const EMPTY: u16 = u16::MAX;

@@ -14,8 +14,8 @@ use arrow::ipc::{MessageHeader, RecordBatch as BatchHeader, root_as_message};
 use arrow::record_batch::RecordBatch;
 use bytes::Bytes;
 
+use super::intake::refuse;
 use super::reject::{Reason, Reject};
-use super::row::refuse;
 use super::{Contract, Decoded, Owner, Stamp, arrow_in};
 use crate::error::{Error, Result};
 

@@ -15,8 +15,9 @@ use bytes::Bytes;
 
 use super::cursor::{Broken, Cursor, Number, Quoted, compact, unescape};
 use super::fields::{Encoding, Field, Leaf, Target};
+use super::intake::Intake;
 use super::reject::{Fault, Reason};
-use super::row::{Intake, Row};
+use super::sheet::Sheet;
 use super::table::ColumnKind;
 use super::value::{Slot, Text};
 use super::{Contract, Decoded, Stamp};
@@ -44,7 +45,7 @@ pub(super) fn decode(contract: &Contract, body: &Bytes, stamp: &Stamp) -> Result
         b'{' if is_one_value(whole.clone()) => json.line(trimmed(body, whole.at..body.len()))?,
         first => json.lines(whole.at, first == b'{')?,
     }
-    json.intake.finish()
+    json.intake.finish(json.sheet)
 }
 
 /// Decodes messages, each of which is one object.
@@ -59,7 +60,7 @@ pub(super) fn decode_messages(
     for place in places {
         json.line(trimmed(body, place.clone()))?;
     }
-    json.intake.finish()
+    json.intake.finish(json.sheet)
 }
 
 /// Whether one value is all there is. Over a body of lines it reads no more than the first one.
@@ -73,7 +74,7 @@ struct Json<'a> {
     body: &'a [u8],
     text: Option<&'a str>,
     intake: Intake<'a>,
-    row: Row<'a>,
+    sheet: Sheet<'a>,
     /// Where each object's guesses begin in `next`.
     bases: Vec<usize>,
     /// For each name of each object: the place of the name that followed it last. The first is for the object's start.
@@ -87,8 +88,8 @@ impl<'a> Json<'a> {
             bases.push(next.len());
             next.extend((0..=node.names()).map(|place| place as u16));
         }
-        let (intake, row) = (Intake::new(contract, body, stamp, rows), Row::new(contract, stamp));
-        Self { contract, body, text, intake, row, bases, next }
+        let (intake, sheet) = (Intake::new(contract, body, stamp), Sheet::new(contract, body, stamp, rows));
+        Self { contract, body, text, intake, sheet, bases, next }
     }
 
     fn lines(&mut self, start: usize, mut is_json: bool) -> Result<()> {
@@ -111,7 +112,7 @@ impl<'a> Json<'a> {
 
     /// One event that has its bytes for itself.
     fn line(&mut self, place: Range<usize>) -> Result<()> {
-        self.row.clear();
+        self.sheet.open();
         let mut cursor = Cursor::new(&self.body[..place.end], self.text, place.start);
         let read = self.event(&mut cursor).and_then(|()| {
             if cursor.at_end() { Ok(()) } else { Err(Broken("more than one value on the line".into())) }
@@ -125,7 +126,7 @@ impl<'a> Json<'a> {
         let mut more = cursor.peek() != b']';
         cursor.at += usize::from(!more);
         while more {
-            self.row.clear();
+            self.sheet.open();
             cursor.peek();
             let start = cursor.at;
             let read = self.event(&mut cursor);
@@ -148,14 +149,14 @@ impl<'a> Json<'a> {
 
     /// Rejects the rest of an array.
     fn rest(&mut self, place: Range<usize>, broken: Broken) -> Result<()> {
-        self.row.clear();
+        self.sheet.open();
         self.settle(Err(broken), place)
     }
 
     fn settle(&mut self, read: Result<(), Broken>, place: Range<usize>) -> Result<()> {
         match read {
-            Ok(()) => self.intake.take(&mut self.row, place),
-            Err(Broken(what)) => self.intake.refuse(&self.row, place, Fault::new(Reason::Malformed, what)),
+            Ok(()) => self.intake.take(&mut self.sheet, place),
+            Err(Broken(what)) => self.intake.refuse(&mut self.sheet, place, Fault::new(Reason::Malformed, what)),
         }
     }
 
@@ -164,7 +165,7 @@ impl<'a> Json<'a> {
             return self.object(cursor, 0);
         }
         cursor.raw()?;
-        self.row.fail(|| Fault::new(Reason::Malformed, "an event is a JSON object"));
+        self.sheet.fail(|| Fault::new(Reason::Malformed, "an event is a JSON object"));
         Ok(())
     }
 
@@ -228,9 +229,9 @@ impl<'a> Json<'a> {
             },
             Target::Node(inner) => match cursor.peek() {
                 b'{' => {
-                    if std::mem::replace(&mut self.row.nodes[inner], true) {
+                    if self.sheet.enter(inner) {
                         let prefix = &self.contract.tree.nodes[node].prefix;
-                        self.row.fail(|| Fault::duplicate(&format!("{prefix}{}", field.name)));
+                        self.sheet.fail(|| Fault::duplicate(&format!("{prefix}{}", field.name)));
                     }
                     self.object(cursor, inner)
                 }
@@ -245,7 +246,7 @@ impl<'a> Json<'a> {
         let got = type_of(cursor.peek());
         let prefix = &self.contract.tree.nodes[node].prefix;
         let detail = || format!("field `{prefix}{}` takes an object, got {got}", field.name);
-        self.row.fail(|| Fault::new(Reason::WrongType, detail()));
+        self.sheet.fail(|| Fault::new(Reason::WrongType, detail()));
         cursor.raw().map(drop)
     }
 
@@ -269,15 +270,15 @@ impl<'a> Json<'a> {
             _ => cursor.raw().map(|_| Err(Reason::WrongType))?,
         };
         let contract = self.contract;
-        if !matches!(self.row.slots[leaf.column], Slot::Absent) {
-            self.row.fail(|| Fault::duplicate(&contract.columns[leaf.column].name));
+        if self.sheet.is_named(leaf.column) {
+            self.sheet.fail(|| Fault::duplicate(&contract.columns[leaf.column].name));
         }
         match read {
-            Ok(slot) => self.row.slots[leaf.column] = slot,
+            Ok(slot) => self.sheet.set(leaf.column, slot),
             Err(reason) => {
                 let reason = if leaf.column == contract.time { reason.of_time() } else { reason };
                 let got = self.shown(cursor, first, start);
-                self.row.fail(|| Fault::value(reason, &contract.columns[leaf.column], got));
+                self.sheet.fail(|| Fault::value(reason, &contract.columns[leaf.column], got));
             }
         }
         Ok(())
@@ -292,15 +293,15 @@ impl<'a> Json<'a> {
 
     fn column_text(&mut self, leaf: Leaf, text: Text<'a>) -> Result<Slot<'a>, Reason> {
         if leaf.kind != ColumnKind::Bytes {
-            return leaf.text(self.row.text(text), text);
+            return leaf.text(self.sheet.text(text), text);
         }
-        let start = self.row.blob.len();
-        let mut blob = std::mem::take(&mut self.row.blob);
-        let encoded = self.row.text(text);
+        let start = self.sheet.blob.len();
+        let mut blob = std::mem::take(&mut self.sheet.blob);
+        let encoded = self.sheet.text(text);
         let engine = if encoded.contains(['-', '_']) { BASE64_URL } else { BASE64_STANDARD };
         let read = engine.decode_vec(encoded, &mut blob);
-        self.row.blob = blob;
-        read.map(|()| Slot::Blob(start, self.row.blob.len())).map_err(|_| Reason::WrongType)
+        self.sheet.blob = blob;
+        read.map(|()| Slot::Blob(start, self.sheet.blob.len())).map_err(|_| Reason::WrongType)
     }
 
     /// An integer stands for a name in a column of names.
@@ -309,7 +310,7 @@ impl<'a> Json<'a> {
         let number = i32::try_from(value).map_err(|_| Reason::OutOfRange)?;
         Ok(Slot::Text(match self.contract.tree.enums[names].name(number) {
             Some(name) => Text::Borrowed(name),
-            None => self.row.number(number),
+            None => self.sheet.number(number),
         }))
     }
 
@@ -337,13 +338,13 @@ impl<'a> Json<'a> {
         let prefix = contract.tree.nodes[node].prefix.as_str();
         let key = self.text(cursor, key);
         if !contract.unknown_to_map {
-            let shown: String = key.map_or("?", |key| self.row.text(key)).chars().take(KEY_SHOWN_MAX).collect();
+            let shown: String = key.map_or("?", |key| self.sheet.text(key)).chars().take(KEY_SHOWN_MAX).collect();
             let hint = did_you_mean(&shown, contract.columns.iter().map(|column| column.name.as_str()));
             let detail = format!("unknown field `{prefix}{shown}`{hint}; the table has no map for fields not declared");
-            self.row.fail(|| Fault::new(Reason::UnknownField, detail));
+            self.sheet.fail(|| Fault::new(Reason::UnknownField, detail));
             return cursor.raw().map(drop);
         }
-        let key = key.map(|key| if prefix.is_empty() { key } else { self.row.join(prefix, key) });
+        let key = key.map(|key| if prefix.is_empty() { key } else { self.sheet.join(prefix, key) });
         self.entry(cursor, key)
     }
 
@@ -358,20 +359,19 @@ impl<'a> Json<'a> {
             _ => {
                 let raw = cursor.raw()?;
                 if raw.not_finite {
-                    self.row.fail(|| Fault::new(Reason::NotFinite, "a field holds NaN or an infinity"));
+                    self.sheet.fail(|| Fault::new(Reason::NotFinite, "a field holds NaN or an infinity"));
                 }
                 cursor.slice(raw.start, raw.end).map(|text| Some(self.compacted(text)))
             }
         };
         let (Some(key), Some(value)) = (key, value) else {
-            self.row.fail(|| Fault::new(Reason::InvalidUtf8, "a field that is not declared is no UTF-8 text"));
+            self.sheet.fail(|| Fault::new(Reason::InvalidUtf8, "a field that is not declared is no UTF-8 text"));
             return Ok(());
         };
-        if self.row.find_entry(key).is_some() {
-            let key: String = self.row.text(key).chars().take(KEY_SHOWN_MAX).collect();
-            self.row.fail(|| Fault::duplicate(&key));
+        if !self.sheet.add_entry(key, value, false) {
+            let key: String = self.sheet.text(key).chars().take(KEY_SHOWN_MAX).collect();
+            self.sheet.fail(|| Fault::duplicate(&key));
         }
-        self.row.push_entry(key, value);
         Ok(())
     }
 
@@ -379,9 +379,9 @@ impl<'a> Json<'a> {
         if !value.contains(|byte: char| byte.is_ascii_whitespace()) {
             return Text::Borrowed(value);
         }
-        let start = self.row.scratch.len();
-        compact(value, &mut self.row.scratch);
-        self.row.scratched(start)
+        let start = self.sheet.own.len();
+        compact(value, &mut self.sheet.own);
+        self.sheet.owned(start)
     }
 
     /// The characters between two quotes; `None` when they are not UTF-8, or escapes that stand for no character.
@@ -390,8 +390,8 @@ impl<'a> Json<'a> {
         if !quoted.escaped {
             return Some(Text::Borrowed(text));
         }
-        let start = self.row.scratch.len();
-        unescape(text, &mut self.row.scratch).then(|| self.row.scratched(start))
+        let start = self.sheet.own.len();
+        unescape(text, &mut self.sheet.own).then(|| self.sheet.owned(start))
     }
 }
 

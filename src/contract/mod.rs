@@ -5,7 +5,7 @@
 //!                         │
 //!   avro | message ─► json text (of sources whose schema tells how) ─┐
 //!   bytes ─► wire | json ◄───────────────────────────────────────────┘
-//!              └──────► row ──────────────────────┐
+//!              └──────► sheet ────────────────────┐
 //!   bytes ─► ipc ─► arrow_in ─► cast ─► columns ──┴─► check ─► Decoded { batch, rejects }
 //! ```
 //!
@@ -38,7 +38,9 @@ mod cast;
 
 mod value;
 
-mod row;
+mod intake;
+
+mod sheet;
 
 mod check;
 mod columns;
@@ -205,6 +207,11 @@ impl TenantId {
         Ok(())
     }
 
+    /// Whether these bytes are one at the first glance: a short one of printable ASCII.
+    pub(crate) fn is_plain(bytes: &[u8]) -> bool {
+        !bytes.is_empty() && bytes.len() <= Self::BYTES_MAX && bytes.iter().all(|byte| matches!(byte, b' '..=b'~'))
+    }
+
     /// The text of it.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -225,14 +232,19 @@ impl fmt::Debug for TenantId {
 
 /// Decodes a whole body. `Err` only when the body as a whole is no such format (so that nothing in it can be kept apart).
 pub fn decode(contract: &Contract, format: Format, body: &Bytes, stamp: &Stamp) -> Result<Decoded> {
-    if body.len() > BODY_BYTES_MAX {
-        return Err(Error::limited(format!("a body has at most {BODY_BYTES_MAX} bytes: send smaller ones")));
-    }
+    check_length(body)?;
     match format {
         Format::Json => json::decode(contract, body, stamp),
         Format::Protobuf => wire::decode(contract, body, stamp),
         Format::ArrowIpc => ipc::decode(contract, body, stamp),
     }
+}
+
+fn check_length(body: &Bytes) -> Result<()> {
+    if body.len() > BODY_BYTES_MAX {
+        return Err(Error::limited(format!("a body has at most {BODY_BYTES_MAX} bytes: send smaller ones")));
+    }
+    Ok(())
 }
 
 /// Decodes messages that stand apart from each other: each of `places` in `body` is one event, whatever is in it. Rejects
@@ -247,6 +259,7 @@ pub fn decode_messages(
     places: &[Range<usize>],
     stamp: &Stamp,
 ) -> Result<Decoded> {
+    check_length(body)?;
     match format {
         Format::Json => json::decode_messages(contract, body, places, stamp),
         Format::Protobuf => wire::decode_messages(contract, body, places, stamp),
@@ -255,7 +268,7 @@ pub fn decode_messages(
 }
 
 /// How many messages can be decoded at once, even if all of them are bad.
-pub const MESSAGES_MAX: usize = row::BODY_REJECTS_MAX;
+pub const MESSAGES_MAX: usize = intake::BODY_REJECTS_MAX;
 
 /// The same for columns that came as Arrow already (Flight, ADBC): columns are matched by name and cast when lossless.
 pub fn decode_arrow(contract: &Contract, batch: &RecordBatch, first_index: u64, stamp: &Stamp) -> Result<Decoded> {

@@ -9,11 +9,8 @@ use super::table::ColumnKind;
 use super::time;
 
 /// The value of one column in one event.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub(super) enum Slot<'a> {
-    /// The event does not name the column.
-    #[default]
-    Absent,
     /// The event says that there is no value.
     Null,
     Bool(bool),
@@ -22,7 +19,7 @@ pub(super) enum Slot<'a> {
     Float(f64),
     Text(Text<'a>),
     Bytes(&'a [u8]),
-    /// Decoded bytes, as a range of the row's blob.
+    /// Decoded bytes, as a range of the sheet's blob.
     Blob(usize, usize),
 }
 
@@ -33,8 +30,8 @@ pub(super) enum Text<'a> {
     Borrowed(&'a str),
     /// The same, as bytes that were found to be UTF-8: columns take bytes, and check all of them once more at the end.
     Checked(&'a [u8]),
-    /// Made from it, as a range of the row's scratch.
-    Scratch(usize, usize),
+    /// Made from it, as a range of the sheet's own text.
+    Own(usize, usize),
 }
 
 /// The first float that no `i64` holds: 2^63.

@@ -1,6 +1,6 @@
 //! Protobuf events: a stream of messages, each behind its length as a varint.
 //!
-//! Reads the wire format directly into a [`Row`], driven by the contract's field tree, as a parser of proto3 would: unknown
+//! Reads the wire format directly into a [`Sheet`], driven by the contract's field tree, as a parser of proto3 would: unknown
 //! fields are skipped (producers may be newer than the server), the last of repeated occurrences counts, nested messages
 //! merge. Refuses groups, wrong wire types, and lengths beyond their message: then the message is malformed. The stream
 //! itself can only be cut off: its tail is one reject.
@@ -10,9 +10,10 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use super::cursor::Broken;
-use super::fields::{Encoding, Field, Leaf, Target};
+use super::fields::{Encoding, Field, Leaf, Short, Target};
+use super::intake::Intake;
 use super::reject::{Fault, Reason};
-use super::row::{Intake, Row};
+use super::sheet::Sheet;
 use super::table::ColumnKind;
 use super::value::{Slot, Text};
 use super::{Contract, Decoded, Stamp};
@@ -32,15 +33,15 @@ pub(super) fn decode(contract: &Contract, body: &Bytes, stamp: &Stamp) -> Result
         let mut rest = Input(&body[at..]);
         let Some(message) = rest.length_delimited() else {
             let detail = "the body ends inside a message: each message stands behind its length as a varint";
-            wire.row.clear();
-            wire.intake.refuse(&wire.row, at..body.len(), Fault::new(Reason::Malformed, detail))?;
+            wire.sheet.open();
+            wire.intake.refuse(&mut wire.sheet, at..body.len(), Fault::new(Reason::Malformed, detail))?;
             break;
         };
         let end = body.len() - rest.0.len();
         wire.event(end - message.len()..end)?;
         at = end;
     }
-    wire.intake.finish()
+    wire.intake.finish(wire.sheet)
 }
 
 /// Decodes messages, each without a length in front.
@@ -54,7 +55,7 @@ pub(super) fn decode_messages(
     for place in places {
         wire.event(place.clone())?;
     }
-    wire.intake.finish()
+    wire.intake.finish(wire.sheet)
 }
 
 /// The decoder of one body.
@@ -62,7 +63,7 @@ struct Wire<'a> {
     contract: &'a Contract,
     body: &'a Bytes,
     intake: Intake<'a>,
-    row: Row<'a>,
+    sheet: Sheet<'a>,
 }
 
 impl<'a> Wire<'a> {
@@ -74,16 +75,17 @@ impl<'a> Wire<'a> {
                 "table `{name}` is declared by columns: send JSON or Arrow, not protobuf"
             )));
         }
-        Ok(Self { contract, body, intake: Intake::new(contract, body, stamp, rows), row: Row::new(contract, stamp) })
+        let (intake, sheet) = (Intake::new(contract, body, stamp), Sheet::new(contract, body, stamp, rows));
+        Ok(Self { contract, body, intake, sheet })
     }
 
     /// Takes the event whose message stands at `place`.
     fn event(&mut self, place: Range<usize>) -> Result<()> {
-        self.row.clear();
+        self.sheet.open();
         let body: &'a [u8] = self.body;
         match self.message(0, Input(&body[place.clone()])) {
-            Ok(()) => self.intake.take(&mut self.row, place),
-            Err(Broken(what)) => self.intake.refuse(&self.row, place, Fault::new(Reason::Malformed, what)),
+            Ok(()) => self.intake.take(&mut self.sheet, place),
+            Err(Broken(what)) => self.intake.refuse(&mut self.sheet, place, Fault::new(Reason::Malformed, what)),
         }
     }
 
@@ -93,6 +95,10 @@ impl<'a> Wire<'a> {
         let fields = &contract.tree.nodes[node];
         while !input.0.is_empty() {
             let key = input.varint().ok_or_else(|| cut_off("a field's key"))?;
+            if let Some((short, field)) = fields.tagged(key) {
+                self.short(short, field, &mut input)?;
+                continue;
+            }
             let (number, wire_type) = ((key >> 3) as u32, (key & 7) as u8);
             if number == 0 || key > u64::from(u32::MAX) {
                 return Err(Broken("a field has a number that no message can have".into()));
@@ -105,6 +111,40 @@ impl<'a> Wire<'a> {
         Ok(())
     }
 
+    /// Most fields are these. What is short here is much faster than the way that fits every type.
+    fn short(&mut self, short: Short, field: &'a Field, input: &mut Input<'a>) -> Result<(), Broken> {
+        let cut_off = || cut_off(&field.name);
+        let leaf = match &field.target {
+            Target::Column(leaf) => leaf,
+            _ => {
+                let entry = Input(input.length_delimited().ok_or_else(cut_off)?);
+                return self.entry(field, Encoding::Text, Encoding::Text, entry);
+            }
+        };
+        let bits = match short {
+            Short::Text => {
+                let bytes = input.length_delimited().ok_or_else(cut_off)?;
+                if is_utf8(bytes) {
+                    self.sheet.set_text(leaf.column, bytes);
+                } else {
+                    self.misfit(leaf, Reason::InvalidUtf8, Scalar::Bytes(bytes));
+                }
+                return Ok(());
+            }
+            Short::Double => u64::from_le_bytes(input.fixed().ok_or_else(cut_off)?),
+            Short::Uint32 => input.varint().ok_or_else(cut_off)? & u64::from(u32::MAX),
+            Short::Int64 | Short::Uint64 | Short::Texts => input.varint().ok_or_else(cut_off)?,
+        };
+        if short == Short::Double && !f64::from_bits(bits).is_finite() {
+            self.misfit(leaf, Reason::NotFinite, Scalar::Float(f64::from_bits(bits)));
+        } else if short == Short::Uint64 && i64::try_from(bits).is_err() {
+            self.misfit(leaf, Reason::OutOfRange, Scalar::TooLarge(bits));
+        } else {
+            self.sheet.put(leaf.column, bits);
+        }
+        Ok(())
+    }
+
     fn field(&mut self, field: &'a Field, wire_type: u8, input: &mut Input<'a>) -> Result<(), Broken> {
         match &field.target {
             Target::Column(leaf) => {
@@ -113,7 +153,7 @@ impl<'a> Wire<'a> {
             }
             &Target::Node(node) => {
                 let message = nested(field, wire_type, input)?;
-                self.row.nodes[node] = true;
+                self.sheet.enter(node);
                 self.message(node, message)
             }
             &Target::Map(key, value) => {
@@ -124,36 +164,8 @@ impl<'a> Wire<'a> {
         }
     }
 
-    fn column(&mut self, field: &Field, leaf: &Leaf, input: &mut Input<'a>) -> Result<(), Broken> {
-        // Most fields are these. What is short here is much faster than the way that fits every type.
-        let cut_off = || cut_off(&field.name);
-        let slot = match (leaf.encoding, leaf.kind) {
-            (Encoding::Text, ColumnKind::Text) => {
-                let bytes = input.length_delimited().ok_or_else(cut_off)?;
-                if !is_utf8(bytes) {
-                    self.misfit(leaf, Reason::InvalidUtf8, Scalar::Bytes(bytes));
-                    return Ok(());
-                }
-                Slot::Text(Text::Checked(bytes))
-            }
-            (Encoding::Double, ColumnKind::Float64) => {
-                let value = f64::from_le_bytes(input.fixed().ok_or_else(cut_off)?);
-                if !value.is_finite() {
-                    self.misfit(leaf, Reason::NotFinite, Scalar::Float(value));
-                    return Ok(());
-                }
-                Slot::Float(value)
-            }
-            (Encoding::Uint32, ColumnKind::Int64) => Slot::Int(i64::from(input.varint().ok_or_else(cut_off)? as u32)),
-            (Encoding::Int64, ColumnKind::Int64) => Slot::Int(input.varint().ok_or_else(cut_off)? as i64),
-            _ => return self.any_column(field, leaf, input),
-        };
-        self.row.slots[leaf.column] = slot;
-        Ok(())
-    }
-
     /// A column of any type.
-    fn any_column(&mut self, field: &Field, leaf: &Leaf, input: &mut Input<'a>) -> Result<(), Broken> {
+    fn column(&mut self, field: &Field, leaf: &Leaf, input: &mut Input<'a>) -> Result<(), Broken> {
         let value = input.scalar(leaf.encoding).ok_or_else(|| cut_off(&field.name))?;
         let read = match value {
             Scalar::Int(value) => leaf.int(value),
@@ -170,7 +182,7 @@ impl<'a> Wire<'a> {
             Scalar::Time(bytes) => moment(Input(bytes)).ok_or_else(|| cut_off(&field.name))?,
         };
         match read {
-            Ok(slot) => self.row.slots[leaf.column] = slot,
+            Ok(slot) => self.sheet.set(leaf.column, slot),
             Err(reason) => self.misfit(leaf, reason, value),
         }
         Ok(())
@@ -186,7 +198,7 @@ impl<'a> Wire<'a> {
             Scalar::Time(_) => "a google.protobuf.Timestamp".into(),
             _ => "other bytes".into(),
         };
-        self.row.fail(|| Fault::value(reason, &self.contract.columns[leaf.column], got));
+        self.sheet.fail(|| Fault::value(reason, &self.contract.columns[leaf.column], got));
     }
 
     /// One entry of the map column: a message with the key as field 1 and the value as field 2. Absent is empty.
@@ -200,16 +212,13 @@ impl<'a> Wire<'a> {
                     (Ok(key), Ok(value)) => (key, value),
                     (Err(reason), _) | (_, Err(reason)) => {
                         let detail = || format!("an entry of `{}` does not fit a map of text", field.name);
-                        self.row.fail(|| Fault::new(reason, detail()));
+                        self.sheet.fail(|| Fault::new(reason, detail()));
                         return Ok(());
                     }
                 }
             }
         };
-        match self.row.find_entry(key) {
-            Some(entry) => self.row.entries[entry].1 = Some(value),
-            None => self.row.push_entry(key, Some(value)),
-        }
+        self.sheet.add_entry(key, Some(value), true);
         Ok(())
     }
 
@@ -242,10 +251,10 @@ impl<'a> Wire<'a> {
         match value {
             Scalar::Bytes(bytes) => std::str::from_utf8(bytes).map(Text::Borrowed).map_err(|_| Reason::InvalidUtf8),
             Scalar::Bool(value) => Ok(Text::Borrowed(if value { "true" } else { "false" })),
-            Scalar::Int(value) => Ok(self.row.number(value)),
-            Scalar::TooLarge(value) => Ok(self.row.number(value)),
+            Scalar::Int(value) => Ok(self.sheet.number(value)),
+            Scalar::TooLarge(value) => Ok(self.sheet.number(value)),
             Scalar::Float(value) if !value.is_finite() => Err(Reason::NotFinite),
-            Scalar::Float(value) => Ok(self.row.number(value)),
+            Scalar::Float(value) => Ok(self.sheet.number(value)),
             Scalar::Enum(names, number) => Ok(self.name(names, number)),
             Scalar::Time(_) => Err(Reason::WrongType),
         }
@@ -255,7 +264,7 @@ impl<'a> Wire<'a> {
     fn name(&mut self, names: usize, number: i32) -> Text<'a> {
         match self.contract.tree.enums[names].name(number) {
             Some(name) => Text::Borrowed(name),
-            None => self.row.number(number),
+            None => self.sheet.number(number),
         }
     }
 }

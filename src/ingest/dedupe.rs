@@ -12,15 +12,15 @@ use std::collections::BTreeMap;
 use std::hash::Hasher as _;
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray as _, BooleanArray, RecordBatch};
-use arrow::compute::{concat_batches, filter_record_batch};
+use arrow::array::{Array, AsArray as _, RecordBatch};
+use arrow::compute::concat_batches;
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 use siphasher::sip128::{Hasher128 as _, SipHasher13};
 
 use super::content::UNKNOWN;
 use crate::error::{Error, Result};
-use crate::lake::Held;
+use crate::lake::{Chosen, Held};
 
 /// One event: 96 bits of the hash of its (tenant, id), and 32 of its content, if that is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -180,7 +180,7 @@ pub(super) struct Part {
 #[derive(Debug)]
 pub(super) struct Sifted {
     /// Rows to store, in order of arrival.
-    pub(super) rows: RecordBatch,
+    pub(super) rows: Chosen,
     /// Their marks.
     pub(super) marks: Vec<Mark>,
     /// What became of each part's rows.
@@ -235,7 +235,7 @@ pub(super) fn sift<P: Borrow<Part>>(window: &Window, parts: &[P]) -> Vec<Vec<Ver
 /// The rows of the parts that are new. `tenant` is the column that says whose a row is.
 pub(super) fn remaining<P: Borrow<Part>>(parts: &[P], verdicts: &[Vec<Verdict>], tenant: usize) -> Result<Sifted> {
     let (mut marks, mut counts, mut repeats) = (Vec::new(), Vec::with_capacity(parts.len()), BTreeMap::new());
-    let mut rows = Vec::with_capacity(parts.len());
+    let (mut rows, mut begin) = (Vec::new(), 0);
     for (part, verdicts) in parts.iter().map(Borrow::borrow).zip(verdicts) {
         let mut count = Counts::default();
         let tenants = part.rows.column(tenant).as_string_opt::<i32>();
@@ -243,7 +243,10 @@ pub(super) fn remaining<P: Borrow<Part>>(parts: &[P], verdicts: &[Vec<Verdict>],
         for (row, (verdict, mark)) in verdicts.iter().zip(&part.marks).enumerate() {
             count.add(*verdict);
             match verdict {
-                Verdict::New => marks.push(*mark),
+                Verdict::New => {
+                    marks.push(*mark);
+                    rows.push(u32::try_from(begin + row).map_err(|_| Error::internal("a batch has too many rows"))?);
+                }
                 Verdict::Again | Verdict::Conflict => {
                     let tenant = tenants.value(row);
                     let of_tenant: &mut Counts = match repeats.get_mut(tenant) {
@@ -254,22 +257,17 @@ pub(super) fn remaining<P: Borrow<Part>>(parts: &[P], verdicts: &[Vec<Verdict>],
                 }
             }
         }
-        rows.push(if count.repeated == 0 { part.rows.clone() } else { filter(&part.rows, verdicts)? });
+        begin += verdicts.len();
         counts.push(count);
     }
-    let schema = parts.first().map(|part| part.borrow().rows.schema());
-    let schema = schema.ok_or_else(|| Error::internal("an empty batch has nothing to sift"))?;
-    let rows = concat_batches(&schema, &rows).map_err(|cause| internal(cause, "cannot join a batch's rows"))?;
-    Ok(Sifted { rows, marks, counts, repeats })
-}
-
-fn filter(rows: &RecordBatch, verdicts: &[Verdict]) -> Result<RecordBatch> {
-    let keep: Vec<bool> = verdicts.iter().map(|verdict| *verdict == Verdict::New).collect();
-    filter_record_batch(rows, &BooleanArray::from(keep)).map_err(|cause| internal(cause, "cannot drop duplicates"))
-}
-
-fn internal(cause: arrow::error::ArrowError, what: &'static str) -> Error {
-    Error::internal(what).with_source(cause)
+    let batches: Vec<&RecordBatch> = parts.iter().map(|part| &part.borrow().rows).collect();
+    let batch = match *batches {
+        [] => return Err(Error::internal("an empty batch has nothing to sift")),
+        [one] => one.clone(),
+        [first, ..] => concat_batches(&first.schema(), batches)
+            .map_err(|cause| Error::internal("cannot join a batch's rows").with_source(cause))?,
+    };
+    Ok(Sifted { rows: Chosen::new(batch, rows), marks, counts, repeats })
 }
 
 #[cfg(test)]
@@ -343,8 +341,9 @@ mod tests {
         let counts = |new, repeated, conflict| Counts { new, repeated, conflict };
         assert_eq!(sifted.counts, [counts(2, 3, 1), counts(0, 4, 1), counts(1, 0, 0)]);
         assert_eq!(sifted.repeats, BTreeMap::from([("a".into(), counts(0, 5, 2)), ("b".into(), counts(0, 2, 0))]));
-        assert_eq!(sifted.rows.column(0).as_string::<i32>().iter().flatten().collect::<Vec<_>>(), ["a", "b", "a"]);
-        assert_eq!(sifted.rows.column(1).as_string::<i32>().iter().flatten().collect::<Vec<_>>(), ["1", "0", "2"]);
+        let rows = sifted.rows.alone();
+        assert_eq!(rows.column(0).as_string::<i32>().iter().flatten().collect::<Vec<_>>(), ["a", "b", "a"]);
+        assert_eq!(rows.column(1).as_string::<i32>().iter().flatten().collect::<Vec<_>>(), ["1", "0", "2"]);
         assert_eq!(sifted.marks, [parts[0].marks[1], parts[0].marks[3], parts[2].marks[0]]);
         assert_eq!(window.len(), 2, "sifting does not change the window");
     }

@@ -130,7 +130,7 @@ impl Haul {
     /// Takes a message.
     pub(super) fn push(
         &mut self,
-        (spot, offset): (&Spot, i64),
+        (spot, offset): (Spot, i64),
         payload: &[u8],
         fate: Fate,
         beside: Option<Arc<Beside>>,
@@ -142,14 +142,17 @@ impl Haul {
         // So that a message that ends inside a character does not find the rest of it in the next one.
         self.body.extend_from_slice(b"\n");
         self.beside += beside.as_ref().map_or(0, |beside| beside.bytes());
-        self.messages.push(Message { place, spot: spot.clone(), offset, fate, beside });
-        self.reach(spot, offset + 1, now).messages += 1;
+        self.reach(&spot, offset + 1, now).messages += 1;
+        self.messages.push(Message { place, spot, offset, fate, beside });
     }
 
     /// The partition goes on from `next`, whatever was read of it.
     pub(super) fn reach(&mut self, spot: &Spot, next: i64, now: Instant) -> &mut Span {
         self.begun.get_or_insert(now);
-        let span = self.spans.entry(spot.clone()).or_insert(Span { next, messages: 0, begun: now });
+        if !self.spans.contains_key(spot) {
+            self.spans.insert(spot.clone(), Span { next, messages: 0, begun: now });
+        }
+        let span = self.spans.get_mut(spot).expect("it was put there");
         span.next = next;
         span
     }
@@ -164,8 +167,12 @@ impl Haul {
     /// When it is due, at the latest; never when there is nothing in it.
     pub(super) fn due(&self, bounds: &Bounds, now: Instant) -> Option<Instant> {
         let begun = self.begun.filter(|_| !self.spans.is_empty())?;
-        let full = self.messages.len() >= bounds.rows_max || self.bytes() >= bounds.bytes_max;
-        Some(if full { now } else { begun + bounds.age_max })
+        Some(if self.is_full(bounds) { now } else { begun + bounds.age_max })
+    }
+
+    /// Whether it takes no more. It may be over its bounds by one message.
+    pub(super) fn is_full(&self, bounds: &Bounds) -> bool {
+        self.messages.len() >= bounds.rows_max || self.bytes() >= bounds.bytes_max
     }
 
     /// Bytes held.
@@ -229,11 +236,11 @@ mod tests {
         let now = Instant::now();
         let mut haul = Haul::default();
         assert_eq!(haul.due(&bounds, now), None);
-        haul.push((&spot(0), 7), b"a", Fate::PerEvent, None, now);
+        haul.push((spot(0), 7), b"a", Fate::PerEvent, None, now);
         let later = now + Duration::from_millis(10);
-        haul.push((&spot(1), 2), b"b", Fate::PerEvent, None, later);
+        haul.push((spot(1), 2), b"b", Fate::PerEvent, None, later);
         assert_eq!(haul.due(&bounds, later), Some(now + bounds.age_max), "the age is that of the first");
-        haul.push((&spot(0), 9), b"c", Fate::PerEvent, None, later);
+        haul.push((spot(0), 9), b"c", Fate::PerEvent, None, later);
         assert_eq!(haul.due(&bounds, later), Some(later));
         assert_eq!(haul.spans[&spot(0)], Span { next: 10, messages: 2, begun: now });
 
@@ -244,7 +251,7 @@ mod tests {
 
         haul.reach(&spot(2), 40, later);
         assert!(haul.due(&bounds, later).is_some(), "progress alone is stored as well");
-        haul.push((&spot(2), 40), &[b'x'; 200], Fate::PerEvent, None, later);
+        haul.push((spot(2), 40), &[b'x'; 200], Fate::PerEvent, None, later);
         assert_eq!(haul.due(&bounds, later), Some(later), "a large message fills it");
     }
 
@@ -254,7 +261,7 @@ mod tests {
         let mut haul = Haul::default();
         let payloads: [&[u8]; 4] = [b"{\"a\":1}", b"", b"\xc3", b"\xa9"];
         for (offset, payload) in (0..).zip(payloads) {
-            haul.push((&spot(0), offset), payload, Fate::PerEvent, None, now);
+            haul.push((spot(0), offset), payload, Fate::PerEvent, None, now);
         }
         let body = haul.take_body();
         let found: Vec<_> = haul.messages.iter().map(|message| &body[message.place.clone()]).collect();

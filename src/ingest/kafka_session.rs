@@ -42,8 +42,8 @@ use crate::telemetry::SourceTrouble;
 
 /// The longest time between two looks at what else there is to do, above all whether to stop.
 const POLL_MAX: Duration = Duration::from_millis(100);
-/// Messages that were waiting already and are taken under one reading of the clock.
-const CLOCK_EVERY: u32 = 64;
+/// Messages that were waiting already and are taken under one look at the clock.
+const TAKEN_MAX: u32 = 64;
 /// The pause after a fault.
 const PAUSE: Duration = Duration::from_millis(500);
 /// Batches from the smallest to a whole one, after one was too much.
@@ -73,6 +73,8 @@ pub(super) struct Session<'a> {
     pub(super) stop: CancellationToken,
     pub(super) places: BTreeMap<Spot, Place>,
     topics: BTreeSet<Arc<str>>,
+    /// The partition of the last message.
+    near: Option<Spot>,
     pub(super) haul: Haul,
     /// What the table said of the pause when it was looked at last.
     pub(super) pause: Pause,
@@ -110,6 +112,7 @@ impl<'a> Session<'a> {
             stop,
             places: BTreeMap::new(),
             topics,
+            near: None,
             haul: Haul::default(),
             pause: ingest.pause_of(&source.route)?,
             pause_looked: now,
@@ -132,32 +135,37 @@ impl<'a> Session<'a> {
     }
 
     fn read(&mut self) -> Result<()> {
-        let client = self.client;
-        // Messages that are there already, and that were taken since the clock was read: reading it takes as long as a good
-        // part of the rest.
-        let (mut now, mut taken) = (Instant::now(), 0);
         while !self.stop.is_cancelled() {
+            let now = Instant::now();
             self.mind_pause(now)?;
-            let due = self.haul.due(&self.bounds, now);
-            let wait = due.map_or(POLL_MAX, |due| due.saturating_duration_since(now).min(POLL_MAX));
-            let polled = client.poll(Duration::ZERO).inspect(|_| taken += 1).or_else(|| {
-                taken = CLOCK_EVERY;
-                client.poll(wait)
-            });
-            if taken >= CLOCK_EVERY {
-                (now, taken) = (Instant::now(), 0);
+            match self.haul.due(&self.bounds, now) {
+                Some(due) if due <= now => self.store()?,
+                due => {
+                    let wait = due.map_or(POLL_MAX, |due| (due - now).min(POLL_MAX));
+                    self.take_waiting(now, wait)?;
+                }
             }
-            for note in client.context().take_notes() {
+            for note in self.client.context().take_notes() {
                 self.note(note)?;
             }
+        }
+        Ok(())
+    }
+
+    /// Takes messages that are there already, a few under one look at the clock and at all else; waits for the first one
+    /// when there is none.
+    fn take_waiting(&mut self, now: Instant, wait: Duration) -> Result<()> {
+        let client = self.client;
+        for taken in 0..TAKEN_MAX {
+            let polled = client.poll(Duration::ZERO).or_else(|| (taken == 0).then(|| client.poll(wait))?);
             match polled {
                 Some(Ok(message)) => self.take(&message, now),
-                Some(Err(error)) => self.fault(&error)?,
-                None => {}
+                Some(Err(error)) => return self.fault(&error),
+                // Nothing is there, or something happened that has to be looked at before the next message.
+                None => return Ok(()),
             }
-            if self.haul.due(&self.bounds, now).is_some_and(|due| due <= now) {
-                self.store()?;
-                (now, taken) = (Instant::now(), 0);
+            if self.haul.is_full(&self.bounds) {
+                return Ok(());
             }
         }
         Ok(())
@@ -203,8 +211,16 @@ impl<'a> Session<'a> {
     }
 
     fn take(&mut self, message: &BorrowedMessage<'_>, now: Instant) {
-        let Some(topic) = self.topics.get(message.topic()) else { return };
-        let spot = Spot { topic: topic.clone(), partition: message.partition() };
+        // Messages come in runs of one partition.
+        let is_near = |near: &&Spot| near.partition == message.partition() && *near.topic == *message.topic();
+        let spot = match self.near.as_ref().filter(is_near) {
+            Some(near) => near.clone(),
+            None => {
+                let Some(topic) = self.topics.get(message.topic()) else { return };
+                let spot = Spot { topic: topic.clone(), partition: message.partition() };
+                self.near.insert(spot).clone()
+            }
+        };
         // What is left in the client's queue of a partition that is not ours any more, or that was set back.
         let Some(place) = self.places.get_mut(&spot) else { return };
         let offset = message.offset();
@@ -216,7 +232,7 @@ impl<'a> Session<'a> {
             self.tell(&spot);
         }
         let ((payload, fate), beside) = (self.source.read(message), self.source.beside(message));
-        self.haul.push((&spot, offset), payload, fate, beside, now);
+        self.haul.push((spot, offset), payload, fate, beside, now);
     }
 
     /// Stores the haul, or drops it and goes on from where the table stands.

@@ -470,7 +470,7 @@ impl Play {
             let count = 1 + self.dice.below(6);
             for (offset, message) in messages.iter().enumerate().skip(first).take(count) {
                 let offset = i64::try_from(offset).unwrap();
-                haul.push((&spot(*number), offset), message.as_bytes(), Fate::PerEvent, None, Instant::now());
+                haul.push((spot(*number), offset), message.as_bytes(), Fate::PerEvent, None, Instant::now());
             }
             positions.insert(spot(*number), position);
             place.hauls_left = place.hauls_left.map(|hauls| hauls - 1);

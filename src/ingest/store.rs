@@ -19,7 +19,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use arrow::record_batch::RecordBatch;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
@@ -28,7 +27,7 @@ use super::dedupe::{Counts, Keyer, Mark, Sifted};
 use super::memory::{Memory, News};
 use crate::config::IngestConfig;
 use crate::error::{Error, Kind, Result};
-use crate::lake::{Committed, DataFile, Progress, Table};
+use crate::lake::{Chosen, Committed, DataFile, Progress, Table};
 use crate::telemetry::Metrics;
 
 /// The pause after the first failed attempt; it doubles up to [`PAUSE_MAX`].
@@ -181,12 +180,12 @@ impl Keeper {
         for _ in 0..RACES_MAX {
             let News { sifted: Sifted { rows, marks, counts, repeats }, seen } =
                 self.memory.sift(parts.clone()).await?;
-            if rows.num_rows() == 0 && !progress.iter().any(Progress::moves) {
+            if rows.is_empty() && !progress.iter().any(Progress::moves) {
                 self.discard(written).await;
                 self.count(&repeats);
                 return Ok(answers(&counts, 0));
             }
-            let row_count = rows.num_rows();
+            let row_count = rows.len();
             let files = match written.take() {
                 Some(before) if before.marks == marks => before.files,
                 before => {
@@ -210,7 +209,7 @@ impl Keeper {
         Err(Error::unavailable(format!("table `{}`: other writers were faster each time", self.name())))
     }
 
-    async fn write(&self, rows: RecordBatch) -> Result<Vec<DataFile>> {
+    async fn write(&self, rows: Chosen) -> Result<Vec<DataFile>> {
         let mut pauses = Pauses::new(self.attempts_max);
         loop {
             let outcome = self.table.write(rows.clone()).await;

@@ -60,7 +60,7 @@ pub fn rehearse(
             time: Some(received),
         };
         let payload = sample.value.as_deref().unwrap_or_default();
-        haul.push((&spot, offset), payload, fate(source, sample)?, Some(Arc::new(beside)), Instant::now());
+        haul.push((spot.clone(), offset), payload, fate(source, sample)?, Some(Arc::new(beside)), Instant::now());
     }
     let intaker = Intaker {
         contract: Arc::clone(contract),

@@ -49,4 +49,4 @@ pub use lookup::Keys;
 pub use snapshot::{DataFile, Progress, Snapshot};
 pub use store::Store;
 pub use table::{Table, Tables};
-pub use write::WriteOptions;
+pub use write::{Chosen, WriteOptions};

@@ -28,7 +28,7 @@ use crate::lake::log::Log;
 use crate::lake::open::load_or_create;
 use crate::lake::state::{self, Changes, State};
 use crate::lake::store::store_error;
-use crate::lake::write::{Encoded, WriteOptions, encode};
+use crate::lake::write::{Chosen, Encoded, WriteOptions, encode};
 use crate::lake::{Committed, DataFile, Inflow, Keys, Progress, Snapshot, Store, commit, keys, lookup, rows};
 
 /// All tables of this server by name: declared ones and their quarantines (`<t>_quarantine`).
@@ -138,8 +138,9 @@ impl Table {
     /// Writes rows as Parquet: split by UTC day of the time column, each file sorted by (tenant, time, id). Rows may come
     /// in any order. Nothing is visible before [`Table::commit`]. Blocking work runs on the blocking pool. After an error
     /// the files that were put all the same are deleted again, as far as the store lets it.
-    pub async fn write(&self, rows: RecordBatch) -> Result<Vec<DataFile>> {
-        if rows.num_rows() == 0 {
+    pub async fn write(&self, rows: impl Into<Chosen>) -> Result<Vec<DataFile>> {
+        let rows: Chosen = rows.into();
+        if rows.is_empty() {
             return Ok(Vec::new());
         }
         let (contract, options) = (Arc::clone(&self.contract), self.options.clone());

@@ -32,6 +32,9 @@ const LABEL_SAMPLE: usize = 256;
 /// How often each of the few is in the sample, on average: so a small file of different texts keeps its bounds.
 const LABEL_REPEATS: usize = 4;
 
+/// Tenants whose number is at hand while rows are counted off.
+const TENANTS_MET: usize = 64;
+
 /// How files are written.
 #[derive(Debug, Clone)]
 pub struct WriteOptions {
@@ -56,9 +59,47 @@ impl From<&LakeConfig> for WriteOptions {
     }
 }
 
+/// Rows of one contract, in any order.
+#[derive(Debug, Clone)]
+pub struct Chosen {
+    batch: RecordBatch,
+    /// Which of the batch's rows they are; all when it does not say.
+    rows: Option<Vec<u32>>,
+}
+
+impl Chosen {
+    /// The rows at these places of a batch. They are moved once, into the order of their files.
+    pub fn new(batch: RecordBatch, rows: Vec<u32>) -> Self {
+        Self { batch, rows: Some(rows) }
+    }
+
+    /// How many they are.
+    pub fn len(&self) -> usize {
+        self.rows.as_ref().map_or(self.batch.num_rows(), Vec::len)
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The rows alone.
+    #[cfg(test)]
+    pub fn alone(&self) -> RecordBatch {
+        let rows = self.rows.clone().unwrap_or_else(|| (0..self.batch.num_rows() as u32).collect());
+        take_record_batch(&self.batch, &UInt32Array::from(rows)).unwrap()
+    }
+}
+
+impl From<RecordBatch> for Chosen {
+    fn from(batch: RecordBatch) -> Self {
+        Self { batch, rows: None }
+    }
+}
+
 /// Sorts rows and encodes a file for each UTC day.
-pub(super) fn encode(contract: &Contract, options: &WriteOptions, rows: &RecordBatch) -> Result<Vec<Encoded>> {
-    if rows.schema().fields() != contract.schema().fields() {
+pub(super) fn encode(contract: &Contract, options: &WriteOptions, rows: &Chosen) -> Result<Vec<Encoded>> {
+    if rows.batch.schema().fields() != contract.schema().fields() {
         return Err(Error::internal(format!("table `{}`: rows to write are not of its contract", contract.name)));
     }
     let (rows, days) = sort(contract, rows)?;
@@ -71,50 +112,79 @@ pub(super) fn encode(contract: &Contract, options: &WriteOptions, rows: &RecordB
 type Days = Vec<(i32, Range<usize>)>;
 
 /// Rows sorted by (day, tenant, time, id), and the range of each day.
-fn sort(contract: &Contract, rows: &RecordBatch) -> Result<(RecordBatch, Days)> {
+fn sort(contract: &Contract, rows: &Chosen) -> Result<(RecordBatch, Days)> {
     let keys = sorted_keys(contract, rows)?;
     let mut days = Days::new();
     for (place, key) in keys.iter().enumerate() {
         match days.last_mut() {
-            Some((day, range)) if *day == key.day => range.end = place + 1,
-            _ => days.push((key.day, place..place + 1)),
+            Some((day, range)) if *day == key.day() => range.end = place + 1,
+            _ => days.push((key.day(), place..place + 1)),
         }
     }
-    if keys.iter().zip(0..).all(|(key, row)| key.row == row) {
-        return Ok((rows.clone(), days));
+    if keys.len() == rows.batch.num_rows() && keys.iter().zip(0..).all(|(key, row)| key.row == row) {
+        return Ok((rows.batch.clone(), days));
     }
     let order = UInt32Array::from_iter_values(keys.into_iter().map(|key| key.row));
-    let rows = take_record_batch(rows, &order).map_err(|error| internal(contract, error))?;
+    let rows = take_record_batch(&rows.batch, &order).map_err(|error| internal(contract, error))?;
     Ok((rows, days))
 }
 
-/// What a row is sorted by, in order. Texts are slow to compare: tenants have their rank, ids their first bytes, and only
-/// ids that begin alike are compared as a whole.
+/// What a row is sorted by, in order. Texts are slow to compare: tenants have their rank, and of ids only those are compared
+/// as a whole that are alike in the bytes where a batch's ids begin to differ.
 #[derive(Debug, Clone, Copy)]
 struct Key {
-    day: i32,
-    tenant_rank: u32,
-    time: Micros,
-    id_prefix: u64,
+    /// Day, tenant's rank and time, as one number with the same order.
+    slice: u128,
+    /// Eight bytes of the id.
+    id: u64,
     row: u32,
 }
 
 impl Key {
+    fn new(day: i32, tenant_rank: u32, time: Micros, id: u64, row: u32) -> Self {
+        // A signed number without its sign's bit set is in the order of unsigned ones.
+        let (day, time) = (day.cast_unsigned() ^ (1 << 31), time.cast_unsigned() ^ (1 << 63));
+        Self { slice: u128::from(day) << 96 | u128::from(tenant_rank) << 64 | u128::from(time), id, row }
+    }
+
+    fn day(&self) -> i32 {
+        ((self.slice >> 96) as u32 ^ (1 << 31)).cast_signed()
+    }
+
     /// All but the row, which comes after the whole id.
-    fn known(&self) -> (i32, u32, Micros, u64) {
-        (self.day, self.tenant_rank, self.time, self.id_prefix)
+    fn known(&self) -> (u128, u64) {
+        (self.slice, self.id)
     }
 }
 
-/// The first eight bytes of a text as a number with the same order.
-fn prefix(text: &str) -> u64 {
-    let mut bytes = [0; 8];
-    let length = text.len().min(bytes.len());
-    bytes[..length].copy_from_slice(&text.as_bytes()[..length]);
-    u64::from_be_bytes(bytes)
+/// Eight bytes of a text from `start` on, as a number with the same order.
+fn eight_bytes(text: &str, start: usize) -> u64 {
+    let rest = text.as_bytes().get(start..).unwrap_or_default();
+    match rest.first_chunk() {
+        Some(bytes) => u64::from_be_bytes(*bytes),
+        None => {
+            let mut bytes = [0; 8];
+            bytes[..rest.len()].copy_from_slice(rest);
+            u64::from_be_bytes(bytes)
+        }
+    }
 }
 
-fn sorted_keys(contract: &Contract, rows: &RecordBatch) -> Result<Vec<Key>> {
+/// How many bytes all texts begin with alike.
+fn alike(texts: &StringArray) -> usize {
+    let mut rows = (0..texts.len()).map(|row| texts.value(row).as_bytes());
+    let Some(mut alike) = rows.next() else { return 0 };
+    for text in rows {
+        if !text.starts_with(alike) {
+            let count = alike.iter().zip(text).take_while(|(one, other)| one == other).count();
+            alike = &alike[..count];
+        }
+    }
+    alike.len()
+}
+
+fn sorted_keys(contract: &Contract, chosen: &Chosen) -> Result<Vec<Key>> {
+    let rows = &chosen.batch;
     let tenants = text_column(contract, rows, contract.tenant)?;
     let times = rows
         .column(contract.time)
@@ -122,15 +192,17 @@ fn sorted_keys(contract: &Contract, rows: &RecordBatch) -> Result<Vec<Key>> {
         .ok_or_else(|| internal(contract, "its time column holds no microseconds"))?;
     let ids = text_column(contract, rows, contract.id)?;
     let count = u32::try_from(rows.num_rows()).map_err(|error| internal(contract, error))?;
-    let ranks = ranks(tenants);
-    let mut keys = (0..count)
-        .zip(times.values())
-        .zip(ranks)
-        .map(|((row, time), tenant_rank)| {
-            let day = i32::try_from(time.div_euclid(DAY)).map_err(|error| internal(contract, error))?;
-            Ok(Key { day, tenant_rank, time: *time, id_prefix: prefix(ids.value(row as usize)), row })
-        })
-        .collect::<Result<Vec<_>>>()?;
+    let (ranks, alike) = (ranks(tenants), alike(ids));
+    let key = |row: u32| {
+        let place = row as usize;
+        let time = times.value(place);
+        let day = i32::try_from(time.div_euclid(DAY)).map_err(|error| internal(contract, error))?;
+        Ok(Key::new(day, ranks[place], time, eight_bytes(ids.value(place), alike), row))
+    };
+    let mut keys = match &chosen.rows {
+        Some(rows) => rows.iter().copied().map(key).collect::<Result<Vec<_>>>()?,
+        None => (0..count).map(key).collect::<Result<Vec<_>>>()?,
+    };
     keys.sort_unstable_by(|left, right| {
         (left.known().cmp(&right.known()))
             .then_with(|| ids.value(left.row as usize).cmp(ids.value(right.row as usize)))
@@ -143,19 +215,21 @@ fn sorted_keys(contract: &Contract, rows: &RecordBatch) -> Result<Vec<Key>> {
 fn ranks(tenants: &StringArray) -> Vec<u32> {
     let mut numbers = std::collections::HashMap::new();
     let mut names = Vec::new();
-    // Often the next row is the same tenant's.
-    let mut last = ("", 0);
+    // A few tenants send most rows: those met last are not looked up.
+    let mut met = [("", 0); TENANTS_MET];
     let rows: Vec<u32> = (0..tenants.len())
         .map(|row| {
             let name = tenants.value(row);
-            if row == 0 || name != last.0 {
+            let last = name.bytes().next_back().map_or(0, usize::from);
+            let near = &mut met[(last + name.len()) % TENANTS_MET];
+            if near.0 != name || name.is_empty() {
                 let number = *numbers.entry(name).or_insert_with(|| {
                     names.push(name);
                     names.len() as u32 - 1
                 });
-                last = (name, number);
+                *near = (name, number);
             }
-            last.1
+            near.1
         })
         .collect();
     let mut sorted: Vec<u32> = (0..names.len() as u32).collect();
@@ -326,7 +400,7 @@ mod tests {
             ("zeta", DAY * i64::from(day + 1), "first of the next day"),
             ("zeta", DAY * i64::from(day + 1) - 1, "last of the day"),
         ]);
-        let files = encode(&contract(), &options(100), &batch(&contract(), &rows)).unwrap();
+        let files = encode(&contract(), &options(100), &batch(&contract(), &rows).into()).unwrap();
         let found: Vec<_> = files.iter().map(|file| (file.day, read(file))).collect();
         let expected = [
             (-1, events(&[("acme", -1, "before 1970")])),
@@ -354,7 +428,7 @@ mod tests {
         let rows: Vec<_> = (0..50_000)
             .map(|number| ("acme", NOON + (number * 7_919 % 50_000) / 10 * SECOND / 1_000, format!("{number:032x}")))
             .collect();
-        let file = encode(&contract(), &options(30_000), &batch(&contract(), &rows)).unwrap().remove(0);
+        let file = encode(&contract(), &options(30_000), &batch(&contract(), &rows).into()).unwrap().remove(0);
         let properties = ReaderProperties::builder().set_read_bloom_filter(true).build();
         let options = ReadOptionsBuilder::new().with_page_index().with_reader_properties(properties).build();
         let reader = SerializedFileReader::new_with_options(Bytes::from(file.bytes), options).unwrap();
@@ -378,7 +452,7 @@ mod tests {
     #[test]
     fn columns_are_encoded_by_what_they_hold() {
         let rows: Vec<_> = (0..1_000).map(|number| ("acme", NOON + number, format!("{number:032x}"))).collect();
-        let file = encode(&contract(), &options(30_000), &batch(&contract(), &rows)).unwrap().remove(0);
+        let file = encode(&contract(), &options(30_000), &batch(&contract(), &rows).into()).unwrap().remove(0);
         let reader = SerializedFileReader::new(Bytes::from(file.bytes)).unwrap();
         let group = reader.metadata().row_group(0);
         for (column, encoding, dictionary, bounds) in [
@@ -427,6 +501,6 @@ mod tests {
             ("event_id", "text"),
         ]);
         let rows = batch(&other, &events(&[("acme", NOON, "a")]));
-        assert!(encode(&contract(), &options(1), &rows).is_err());
+        assert!(encode(&contract(), &options(1), &rows.into()).is_err());
     }
 }

@@ -21,6 +21,11 @@ mod open;
 mod schema;
 
 mod stats;
+
+mod labels;
+
+mod file;
+
 mod write;
 
 mod commit;

@@ -167,7 +167,8 @@ fn by_value(contract: &Contract, index: usize, plain: &ArrayRef, faults: &mut Fa
         let (name, kind, given) = (&column.name, column.kind.as_str(), plain.data_type());
         return Err(Error::invalid(format!("column `{name}` takes {kind}, got {given}: cast it before sending")));
     }
-    let mut cells = Cells::with_room(plain.len());
+    let mut cells = Cells::new(column.kind, plain.len());
+    cells.grow(plain.len());
     for index in (0..plain.len()).filter(|index| plain.is_valid(*index)) {
         let read = match plain.data_type() {
             DataType::Int64 => leaf.int(plain.as_primitive::<Int64Type>().value(index)),
@@ -182,8 +183,8 @@ fn by_value(contract: &Contract, index: usize, plain: &ArrayRef, faults: &mut Fa
             }
         };
         match read {
-            Ok(Slot::Int(value)) => cells.set(index, value as u64),
-            Ok(Slot::Float(value)) => cells.set(index, value.to_bits()),
+            Ok(Slot::Int(value)) => cells.put(index, value.cast_unsigned()),
+            Ok(Slot::Float(value)) => cells.put(index, value.to_bits()),
             Ok(_) => {}
             Err(reason) => {
                 let reason = if leaf.column == contract.time { reason.of_time() } else { reason };
@@ -191,7 +192,7 @@ fn by_value(contract: &Contract, index: usize, plain: &ArrayRef, faults: &mut Fa
             }
         }
     }
-    Ok(cells.numbers(column.kind, plain.len()))
+    cells.finish(column.kind, plain.len())?.ok_or_else(|| Error::internal("a map is no column of numbers"))
 }
 
 /// Whether values of a type can be values of a kind, one by one.

@@ -1,16 +1,16 @@
 //! Values of checked rows become Arrow columns.
 //!
-//! In: [`Cells`], one column's values as eight bytes each, and the [`Texts`] in which they stand. Out: arrays. Numbers of
-//! eight bytes become their column as they are; bytes of texts are moved once, into a buffer of the right size.
+//! In: values row by row, into the [`Cells`] of their column. Out: arrays. Numbers of eight bytes become their column as they
+//! are. Bytes of texts are moved once, while they are at hand: a body is read from its front to its end.
 //!
-//! **Invariant:** a cell without a value is 0, which is an empty text.
+//! **Invariant:** what the open row has written stands behind all that is kept, and is cut off when the row is dropped.
 
 use std::sync::Arc;
 
 use arrow::array::{
     Array as _, ArrayRef, BinaryArray, BooleanArray, Date32Array, Float32Array, Float64Array, Int32Array, Int64Array,
     MapArray, MapBuilder, MapFieldNames, NullBufferBuilder, StringArray, StringBuilder, StructArray,
-    TimestampMicrosecondArray, new_null_array,
+    TimestampMicrosecondArray,
 };
 use arrow::buffer::{BooleanBuffer, Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::{ArrowNativeType, Field};
@@ -23,196 +23,275 @@ use crate::error::{Error, Result};
 
 /// Bytes of a short text, which are moved at once whatever its length.
 const SHORT: usize = 16;
+/// Bytes for a text that room is made for at first.
+const TEXT_BYTES: usize = 8;
 /// Rows that share a word of a bit set.
 const WORD: usize = 64;
-/// Marks a text's cell whose place is not in the body.
-const OWN: u64 = 1 << 63;
-/// The largest place, and the largest length, that a cell can tell.
-const PLACE_MAX: usize = u32::MAX as usize;
-const LENGTH_MAX: usize = i32::MAX as usize;
-/// An entry's value that is null.
-const NO_TEXT: u64 = u64::MAX;
+/// The bytes of one column.
+const BYTES_MAX: usize = i32::MAX as usize;
 
 /// One column's values while rows are added.
-#[derive(Debug, Default)]
-pub(super) struct Cells {
-    values: Vec<u64>,
-    /// A bit for each row: whether it has a value.
-    valued: Vec<u64>,
+#[derive(Debug)]
+pub(super) enum Cells {
+    /// As the bits of numbers, and a bit for each row: whether it has a value.
+    Numbers(Vec<u64>, Vec<u64>),
+    /// As bytes, and the same.
+    Bytes(Texts, Vec<u64>),
+    /// The map's are somewhere else.
+    Map,
+}
+
+/// Texts, one behind the other.
+#[derive(Debug)]
+pub(super) struct Texts {
+    bytes: Vec<u8>,
+    /// Where each begins, and the last one ends; behind that stands what is not kept yet.
+    ends: Vec<i32>,
 }
 
 /// The map column while rows are added.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Entries {
-    keys: Vec<u64>,
-    values: Vec<u64>,
+    keys: Texts,
+    values: Texts,
+    /// Whether each value is there.
+    valued: Vec<bool>,
     /// Where the entries of each kept row end.
     ends: Vec<usize>,
     /// Where those of the open row begin.
     begin: usize,
 }
 
-/// Where the bytes of texts stand.
+/// A text in the bytes around it.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Texts<'a> {
-    pub(super) body: &'a [u8],
-    pub(super) own: &'a [u8],
+pub(super) struct Span<'a> {
+    pub(super) source: &'a [u8],
+    pub(super) start: usize,
+    pub(super) length: usize,
 }
 
-/// The cell of a text: where it stands, in the body or not. Texts beyond what a cell can tell are empty: no body has them.
-pub(super) fn place(start: usize, length: usize, is_own: bool) -> u64 {
-    if start > PLACE_MAX || length > LENGTH_MAX {
-        return 0;
+impl<'a> Span<'a> {
+    /// A text by itself.
+    pub(super) fn alone(source: &'a [u8]) -> Self {
+        Self { source, start: 0, length: source.len() }
     }
-    (length as u64) << 32 | start as u64 | if is_own { OWN } else { 0 }
+
+    pub(super) fn bytes(&self) -> &'a [u8] {
+        &self.source[self.start..self.start + self.length]
+    }
 }
 
-fn length(cell: u64) -> usize {
-    (cell >> 32) as usize & LENGTH_MAX
-}
-
-impl<'a> Texts<'a> {
-    /// The bytes of a text's cell.
-    pub(super) fn of(&self, cell: u64) -> &'a [u8] {
-        let (source, start) = self.source(cell);
-        &source[start..start + length(cell)]
-    }
-
-    fn source(&self, cell: u64) -> (&'a [u8], usize) {
-        (if cell & OWN == 0 { self.body } else { self.own }, (cell & u64::from(u32::MAX)) as usize)
-    }
-
-    /// All texts in one buffer, and where each of them ends. `Limited` when a column cannot hold them.
-    fn gather(&self, cells: &[u64]) -> Result<(OffsetBuffer<i32>, Buffer)> {
-        let total: usize = cells.iter().map(|cell| length(*cell)).sum();
-        if total > LENGTH_MAX {
-            return Err(Error::limited("the texts of a column are more than 2 GiB: send smaller bodies"));
-        }
-        let mut bytes = vec![0; total + SHORT];
-        let mut ends = Vec::with_capacity(cells.len() + 1);
-        let mut end = 0;
+impl Texts {
+    fn with_room(texts: usize) -> Self {
+        let mut ends = Vec::with_capacity(texts + 1);
         ends.push(0);
-        for cell in cells {
-            let (length, (source, start)) = (length(*cell), self.source(*cell));
-            match source.get(start..start + SHORT) {
-                Some(short) if length <= SHORT => bytes[end..end + SHORT].copy_from_slice(short),
-                _ => bytes[end..end + length].copy_from_slice(&source[start..start + length]),
+        Self { bytes: Vec::with_capacity(texts * TEXT_BYTES), ends }
+    }
+
+    /// Where the text that is not kept yet begins.
+    fn begin(&self) -> usize {
+        self.ends.last().map_or(0, |end| *end as usize)
+    }
+
+    /// Writes the text that is not kept yet, in place of what it was.
+    fn put(&mut self, text: Span<'_>) {
+        let begin = self.begin();
+        self.bytes.truncate(begin);
+        match text.source.get(text.start..text.start + SHORT).and_then(<[u8]>::first_chunk::<SHORT>) {
+            Some(short) if text.length <= SHORT => {
+                self.bytes.extend_from_slice(short);
+                self.bytes.truncate(begin + text.length);
             }
-            end += length;
-            ends.push(end as i32);
+            _ => self.bytes.extend_from_slice(text.bytes()),
         }
-        bytes.truncate(total);
-        Ok((OffsetBuffer::new(ends.into()), bytes.into()))
+    }
+
+    /// Takes it away.
+    fn clear(&mut self) {
+        self.bytes.truncate(self.begin());
+    }
+
+    /// Keeps it, or an empty one. `Limited` when there are more bytes than a column can hold.
+    fn keep(&mut self) -> Result<()> {
+        let end = i32::try_from(self.bytes.len()).map_err(|_| {
+            Error::limited(format!("the texts of a column are more than {BYTES_MAX} bytes: send smaller bodies"))
+        })?;
+        self.ends.push(end);
+        Ok(())
+    }
+
+    /// A text that is kept.
+    fn get(&self, place: usize) -> &[u8] {
+        &self.bytes[self.ends[place] as usize..self.ends[place + 1] as usize]
+    }
+
+    /// Leaves the first `count` texts.
+    fn truncate(&mut self, count: usize) {
+        self.ends.truncate(count + 1);
+        self.clear();
+    }
+
+    fn finish(self) -> (OffsetBuffer<i32>, Buffer) {
+        (OffsetBuffer::new(self.ends.into()), Buffer::from_vec(self.bytes))
     }
 }
 
 impl Cells {
-    /// Room for `rows`.
-    pub(super) fn with_room(rows: usize) -> Self {
-        Self { values: vec![0; rows], valued: vec![0; rows.div_ceil(WORD)] }
+    /// A column of a kind, with room for `rows` set aside.
+    pub(super) fn new(kind: ColumnKind, rows: usize) -> Self {
+        let valued = Vec::with_capacity(rows.div_ceil(WORD));
+        match kind {
+            ColumnKind::Map => Self::Map,
+            ColumnKind::Text | ColumnKind::Bytes => Self::Bytes(Texts::with_room(rows), valued),
+            _ => Self::Numbers(Vec::with_capacity(rows), valued),
+        }
     }
 
-    /// Room for `rows`, unless it is the map's.
+    /// Makes `rows` rows writable.
     pub(super) fn grow(&mut self, rows: usize) {
-        self.values.resize(rows, 0);
-        self.valued.resize(rows.div_ceil(WORD), 0);
+        let (Self::Numbers(_, valued) | Self::Bytes(_, valued)) = self else { return };
+        valued.resize(rows.div_ceil(WORD), 0);
+        if let Self::Numbers(values, _) = self {
+            values.resize(rows, 0);
+        }
     }
 
-    /// Writes a row's value.
-    pub(super) fn set(&mut self, row: usize, bits: u64) {
-        self.values[row] = bits;
-        self.valued[row / WORD] |= 1 << (row % WORD);
+    /// Writes a row's number.
+    pub(super) fn put(&mut self, row: usize, bits: u64) {
+        let Self::Numbers(values, valued) = self else { return debug_assert!(false, "a number is no text") };
+        values[row] = bits;
+        valued[row / WORD] |= 1 << (row % WORD);
     }
 
-    /// Takes a row's value away, if there is one.
+    /// Writes the open row's text.
+    pub(super) fn put_text(&mut self, row: usize, text: Span<'_>) {
+        let Self::Bytes(texts, valued) = self else { return debug_assert!(false, "a text is no number") };
+        texts.put(text);
+        valued[row / WORD] |= 1 << (row % WORD);
+    }
+
+    /// Takes the open row's value away, if there is one.
     pub(super) fn clear(&mut self, row: usize) {
-        if let (Some(value), Some(word)) = (self.values.get_mut(row), self.valued.get_mut(row / WORD)) {
-            *value = 0;
+        let (Self::Numbers(_, valued) | Self::Bytes(_, valued)) = self else { return };
+        if let Some(word) = valued.get_mut(row / WORD) {
             *word &= !(1 << (row % WORD));
         }
-    }
-
-    /// A row's value.
-    pub(super) fn get(&self, row: usize) -> Option<u64> {
-        (self.valued.get(row / WORD)? >> (row % WORD) & 1 == 1).then(|| self.values[row])
-    }
-
-    /// The first `rows` values, and which of them are there.
-    fn finish(mut self, rows: usize) -> (Vec<u64>, Option<NullBuffer>) {
-        self.values.truncate(rows);
-        let nulls = NullBuffer::new(BooleanBuffer::new(Buffer::from_vec(self.valued), 0, rows));
-        (self.values, Some(nulls).filter(|nulls| nulls.null_count() > 0))
-    }
-
-    /// A column of numbers, truth values, times or days.
-    pub(super) fn numbers(self, kind: ColumnKind, rows: usize) -> ArrayRef {
-        let (values, nulls) = self.finish(rows);
-        if is_empty(nulls.as_ref()) {
-            return new_null_array(&kind.data_type(), rows);
-        }
-        match kind {
-            ColumnKind::Bool => {
-                Arc::new(BooleanArray::new(BooleanBuffer::collect_bool(rows, |row| values[row] != 0), nulls))
-            }
-            // Both were checked to fit by the leaf that made the value.
-            ColumnKind::Int32 => Arc::new(Int32Array::new(values.iter().map(|bits| *bits as i32).collect(), nulls)),
-            ColumnKind::Date => Arc::new(Date32Array::new(values.iter().map(|bits| *bits as i32).collect(), nulls)),
-            ColumnKind::Float32 => {
-                let values = values.iter().map(|bits| f64::from_bits(*bits) as f32);
-                Arc::new(Float32Array::new(values.collect(), nulls))
-            }
-            ColumnKind::Float64 => Arc::new(Float64Array::new(same_bits(values), nulls)),
-            ColumnKind::Timestamp => {
-                Arc::new(TimestampMicrosecondArray::new(same_bits(values), nulls).with_timezone("UTC"))
-            }
-            _ => Arc::new(Int64Array::new(same_bits(values), nulls)),
+        if let Self::Bytes(texts, _) = self {
+            texts.clear();
         }
     }
 
-    /// A column of texts. They are checked to be UTF-8 as a whole, which is quicker than one by one.
-    pub(super) fn texts(self, rows: usize, texts: &Texts<'_>) -> Result<ArrayRef> {
-        let (cells, nulls) = self.finish(rows);
-        if is_empty(nulls.as_ref()) {
-            return Ok(new_null_array(&ColumnKind::Text.data_type(), rows));
-        }
-        let (offsets, bytes) = texts.gather(&cells)?;
-        Ok(Arc::new(StringArray::try_new(offsets, bytes, nulls).map_err(unfit)?))
+    /// Keeps the open row's text, if it may have one. `Limited` when there is no place for it.
+    pub(super) fn keep(&mut self) -> Result<()> {
+        if let Self::Bytes(texts, _) = self { texts.keep() } else { Ok(()) }
     }
 
-    /// A column of bytes.
-    pub(super) fn bytes(self, rows: usize, bytes: &Texts<'_>) -> Result<ArrayRef> {
-        let (cells, nulls) = self.finish(rows);
-        let (offsets, bytes) = bytes.gather(&cells)?;
-        Ok(Arc::new(BinaryArray::try_new(offsets, bytes, nulls).map_err(unfit)?))
+    /// The open row's number.
+    pub(super) fn number(&self, row: usize) -> Option<u64> {
+        let Self::Numbers(values, valued) = self else { return None };
+        is_set(valued, row).then(|| values[row])
+    }
+
+    /// The open row's text.
+    pub(super) fn text(&self, row: usize) -> Option<&[u8]> {
+        let Self::Bytes(texts, valued) = self else { return None };
+        is_set(valued, row).then(|| &texts.bytes[texts.begin()..])
+    }
+
+    /// The column, of which `rows` rows are kept; none when it is the map's. Texts are checked to be UTF-8 as a whole, which
+    /// is quicker than one by one.
+    pub(super) fn finish(self, kind: ColumnKind, rows: usize) -> Result<Option<ArrayRef>> {
+        let nulls = |valued| {
+            let nulls = NullBuffer::new(BooleanBuffer::new(Buffer::from_vec(valued), 0, rows));
+            Some(nulls).filter(|nulls| nulls.null_count() > 0)
+        };
+        Ok(Some(match self {
+            Self::Map => return Ok(None),
+            Self::Numbers(values, valued) => numbers(kind, values, rows, nulls(valued)),
+            Self::Bytes(texts, valued) => {
+                let ((offsets, bytes), nulls) = (texts.finish(), nulls(valued));
+                match kind {
+                    ColumnKind::Text => Arc::new(StringArray::try_new(offsets, bytes, nulls).map_err(unfit)?),
+                    _ => Arc::new(BinaryArray::try_new(offsets, bytes, nulls).map_err(unfit)?),
+                }
+            }
+        }))
+    }
+}
+
+fn is_set(bits: &[u64], row: usize) -> bool {
+    bits.get(row / WORD).is_some_and(|word| word >> (row % WORD) & 1 == 1)
+}
+
+/// The first `rows` values as a column of numbers, truth values, times or days.
+fn numbers(kind: ColumnKind, mut values: Vec<u64>, rows: usize, nulls: Option<NullBuffer>) -> ArrayRef {
+    values.truncate(rows);
+    match kind {
+        ColumnKind::Bool => {
+            Arc::new(BooleanArray::new(BooleanBuffer::collect_bool(rows, |row| values[row] != 0), nulls))
+        }
+        // Both were checked to fit by the leaf that made the value.
+        ColumnKind::Int32 => Arc::new(Int32Array::new(values.iter().map(|bits| *bits as i32).collect(), nulls)),
+        ColumnKind::Date => Arc::new(Date32Array::new(values.iter().map(|bits| *bits as i32).collect(), nulls)),
+        ColumnKind::Float32 => {
+            let values = values.iter().map(|bits| f64::from_bits(*bits) as f32);
+            Arc::new(Float32Array::new(values.collect(), nulls))
+        }
+        ColumnKind::Float64 => Arc::new(Float64Array::new(same_bits(values), nulls)),
+        ColumnKind::Timestamp => {
+            Arc::new(TimestampMicrosecondArray::new(same_bits(values), nulls).with_timezone("UTC"))
+        }
+        _ => Arc::new(Int64Array::new(same_bits(values), nulls)),
     }
 }
 
 impl Entries {
+    /// No entries, with room for those of `rows` rows set aside.
+    pub(super) fn new(rows: usize) -> Self {
+        let texts = || Texts::with_room(rows);
+        Self { keys: texts(), values: texts(), valued: Vec::new(), ends: Vec::with_capacity(rows), begin: 0 }
+    }
+
     /// How many entries the open row has.
     pub(super) fn open(&self) -> usize {
-        self.keys.len() - self.begin
+        self.valued.len() - self.begin
     }
 
     /// The place of a key among the open row's.
-    pub(super) fn find(&self, key: u64, texts: &Texts<'_>) -> Option<usize> {
-        let is_key = |known: &u64| length(*known) == length(key) && texts.of(*known) == texts.of(key);
-        self.keys[self.begin..].iter().position(is_key).map(|entry| self.begin + entry)
+    pub(super) fn find(&self, key: &[u8]) -> Option<usize> {
+        (self.begin..self.valued.len()).find(|entry| self.keys.get(*entry) == key)
     }
 
-    /// Adds an entry to the open row.
-    pub(super) fn push(&mut self, key: u64, value: Option<u64>) {
-        self.keys.push(key);
-        self.values.push(value.unwrap_or(NO_TEXT));
+    /// Adds an entry to the open row. `Limited` when there is no place for it.
+    pub(super) fn push(&mut self, key: Span<'_>, value: Option<Span<'_>>) -> Result<()> {
+        self.keys.put(key);
+        self.keys.keep()?;
+        self.push_value(value)
     }
 
-    /// Gives an entry another value.
-    pub(super) fn replace(&mut self, entry: usize, value: Option<u64>) {
-        self.values[entry] = value.unwrap_or(NO_TEXT);
+    fn push_value(&mut self, value: Option<Span<'_>>) -> Result<()> {
+        if let Some(value) = value {
+            self.values.put(value);
+        }
+        self.values.keep()?;
+        self.valued.push(value.is_some());
+        Ok(())
+    }
+
+    /// Gives an entry of the open row another value. Producers write a key once: this may take its time.
+    #[cold]
+    pub(super) fn replace(&mut self, entry: usize, value: Option<Span<'_>>) -> Result<()> {
+        let behind = entry + 1..self.valued.len();
+        let behind: Vec<_> = behind.map(|entry| self.valued[entry].then(|| self.values.get(entry).to_vec())).collect();
+        self.values.truncate(entry);
+        self.valued.truncate(entry);
+        self.push_value(value)?;
+        behind.iter().try_for_each(|value| self.push_value(value.as_deref().map(Span::alone)))
     }
 
     /// Keeps the open row, and opens the next.
     pub(super) fn keep(&mut self) {
-        self.begin = self.keys.len();
+        self.begin = self.valued.len();
         self.ends.push(self.begin);
     }
 
@@ -220,19 +299,17 @@ impl Entries {
     pub(super) fn drop(&mut self) {
         self.keys.truncate(self.begin);
         self.values.truncate(self.begin);
+        self.valued.truncate(self.begin);
     }
 
     /// The map column. No entries is no map: protobuf cannot tell the two apart.
-    pub(super) fn finish(mut self, texts: &Texts<'_>) -> Result<ArrayRef> {
-        let nulls = self.values.contains(&NO_TEXT).then(|| {
-            NullBuffer::new(BooleanBuffer::collect_bool(self.values.len(), |entry| self.values[entry] != NO_TEXT))
-        });
-        self.values.iter_mut().filter(|value| **value == NO_TEXT).for_each(|value| *value = 0);
-        let column = |cells: &[u64], nulls| -> Result<ArrayRef> {
-            let (offsets, bytes) = texts.gather(cells)?;
+    pub(super) fn finish(self) -> Result<ArrayRef> {
+        let nulls = Some(NullBuffer::from(self.valued)).filter(|nulls| nulls.null_count() > 0);
+        let column = |texts: Texts, nulls| -> Result<ArrayRef> {
+            let (offsets, bytes) = texts.finish();
             Ok(Arc::new(StringArray::try_new(offsets, bytes, nulls).map_err(unfit)?))
         };
-        let columns = vec![column(&self.keys, None)?, column(&self.values, nulls)?];
+        let columns = vec![column(self.keys, None)?, column(self.values, nulls)?];
         let mut present = NullBufferBuilder::new(self.ends.len());
         let mut before = 0;
         let lengths = self.ends.iter().map(|end| end - std::mem::replace(&mut before, *end));
@@ -246,11 +323,6 @@ impl Entries {
 /// Values of eight bytes as the column has them.
 fn same_bits<T: ArrowNativeType>(values: Vec<u64>) -> ScalarBuffer<T> {
     Buffer::from_vec(values).into()
-}
-
-/// Whether there is no value at all.
-fn is_empty(nulls: Option<&NullBuffer>) -> bool {
-    nulls.is_some_and(|nulls| nulls.null_count() == nulls.len())
 }
 
 /// An error would be a fault of a decoder: it has looked at each value.

@@ -1,19 +1,18 @@
-//! Events while they are decoded: column by column, eight bytes a value.
+//! Events while they are decoded: column by column.
 //!
 //! ```text
 //!   wire | json ─ fill ─► the open row ─ check ─┬─ keep ─► the next one ─► … ─► Arrow columns
 //!                                               └─ drop ─► the same one, empty again
 //! ```
 //!
-//! A value is written once, where its column will be: a number as its bits, a text as its place in the body. Texts that do
-//! not stand in the body as they are (escapes, numbers, names) stand in the sheet's own. So a field costs no allocation,
-//! and bytes are moved once, when all rows are there.
+//! A value is written once, where its column will be. So a field costs no allocation, and what is read is moved while it is
+//! at hand.
 //!
 //! **Invariant:** a row that is dropped leaves nothing behind.
 
 use arrow::record_batch::RecordBatch;
 
-use super::columns::{Cells, Entries, Texts, place};
+use super::columns::{Cells, Entries, Span};
 use super::fields::{Fallback, Node};
 use super::reject::{Fault, Reason};
 use super::table::ColumnKind;
@@ -21,26 +20,25 @@ use super::value::{Slot, Text};
 use super::{Contract, Owner, Stamp, columns};
 use crate::error::{Error, Result};
 
-/// Rows that there is room for at first, when nobody knows how many there will be.
-const ROWS_MIN: usize = 1 << 10;
-/// The sheet's own texts together.
-const OWN_BYTES_MAX: usize = 1 << 30;
+/// Rows that are made writable at once: few enough to be in the processor's caches when they are written.
+const ROWS_STEP: usize = 1 << 10;
 
 /// Rows in the making.
 #[derive(Debug)]
 pub(super) struct Sheet<'a> {
     body: &'a [u8],
-    /// One per stored column; the map's stays empty.
+    /// One per stored column.
     columns: Vec<Cells>,
-    map: Option<usize>,
+    /// Those that hold bytes.
+    texts: Vec<usize>,
     entries: Entries,
     /// Rows kept so far, which is the place of the open one.
     rows: usize,
     room: usize,
     open: Open,
-    /// Text that does not stand in the body as it is.
+    /// Text of the open row that does not stand in the body as it is (escapes, numbers).
     pub(super) own: String,
-    /// Bytes that do not stand in the body as they are (base64).
+    /// Bytes of the open row that do not stand in the body as they are (base64).
     pub(super) blob: Vec<u8>,
     entries_max: usize,
 }
@@ -54,31 +52,24 @@ struct Open {
     nodes: Vec<bool>,
     /// The first fault met.
     fault: Option<Box<Fault>>,
-    /// Where its own text and bytes begin.
-    own: usize,
-    blob: usize,
 }
 
 impl<'a> Sheet<'a> {
     /// A sheet with room for `rows`; it grows beyond it.
     pub(super) fn new(contract: &Contract, body: &'a [u8], stamp: &Stamp, rows: usize) -> Self {
-        let columns = contract.columns.iter().map(|column| match column.kind {
-            ColumnKind::Map => Cells::default(),
-            _ => Cells::with_room(rows),
-        });
+        let is_bytes = |kind| matches!(kind, ColumnKind::Text | ColumnKind::Bytes);
+        let columns = contract.columns.iter().enumerate();
         Self {
             body,
-            columns: columns.collect(),
-            map: contract.map,
-            entries: Entries::default(),
+            columns: columns.clone().map(|(_, column)| Cells::new(column.kind, rows)).collect(),
+            texts: columns.filter(|(_, column)| is_bytes(column.kind)).map(|(index, _)| index).collect(),
+            entries: Entries::new(rows),
             rows: 0,
-            room: rows,
+            room: 0,
             open: Open {
                 named: vec![false; contract.columns.len()],
                 nodes: vec![false; contract.tree.nodes.len()],
                 fault: None,
-                own: 0,
-                blob: 0,
             },
             own: String::new(),
             blob: Vec::new(),
@@ -89,21 +80,21 @@ impl<'a> Sheet<'a> {
     /// Opens a row that says nothing. The one before it was kept or dropped.
     pub(super) fn open(&mut self) {
         if self.rows == self.room {
-            self.room = (self.room * 2).max(ROWS_MIN);
-            let columns = self.columns.iter_mut().enumerate().filter(|(column, _)| Some(*column) != self.map);
-            columns.for_each(|(_, cells)| cells.grow(self.room));
+            self.room += ROWS_STEP;
+            self.columns.iter_mut().for_each(|cells| cells.grow(self.room));
         }
         self.open.named.fill(false);
         self.open.nodes.fill(false);
+        self.own.clear();
+        self.blob.clear();
     }
 
-    /// Keeps the open row. `Limited` when the rows' own texts are more than cells can tell apart.
+    /// Keeps the open row. `Limited` when a column has more bytes than it can hold.
     pub(super) fn keep(&mut self) -> Result<()> {
-        self.rows += 1;
+        self.texts.iter().try_for_each(|column| self.columns[*column].keep())?;
         self.entries.keep();
-        self.open.own = self.own.len();
-        self.open.blob = self.blob.len();
-        if self.own.len() > OWN_BYTES_MAX { Err(too_much_text()) } else { Ok(()) }
+        self.rows += 1;
+        Ok(())
     }
 
     /// Empties the open row.
@@ -111,8 +102,6 @@ impl<'a> Sheet<'a> {
     pub(super) fn drop(&mut self) {
         self.columns.iter_mut().for_each(|cells| cells.clear(self.rows));
         self.entries.drop();
-        self.own.truncate(self.open.own);
-        self.blob.truncate(self.open.blob);
         self.open.fault = None;
     }
 
@@ -139,55 +128,33 @@ impl<'a> Sheet<'a> {
 
     /// Writes a value, or that there is none.
     pub(super) fn set(&mut self, column: usize, slot: Slot<'a>) {
-        let bits = match slot {
+        match slot {
             Slot::Null => {
                 self.open.named[column] = true;
-                return self.columns[column].clear(self.rows);
+                self.columns[column].clear(self.rows);
             }
-            Slot::Bool(value) => u64::from(value),
-            Slot::Int(value) => value as u64,
-            Slot::Float(value) => value.to_bits(),
-            Slot::Text(text) => self.cell(text),
-            Slot::Bytes(bytes) => self.cell(Text::Checked(bytes)),
-            Slot::Blob(start, end) => place(start, end - start, true),
-        };
-        self.put(column, bits);
+            Slot::Bool(value) => self.put(column, u64::from(value)),
+            Slot::Int(value) => self.put(column, value.cast_unsigned()),
+            Slot::Float(value) => self.put(column, value.to_bits()),
+            Slot::Text(text) => self.put_text(column, text),
+            Slot::Bytes(bytes) => self.put_text(column, Text::Checked(bytes)),
+            Slot::Blob(start, end) => {
+                self.columns[column].put_text(self.rows, Span::alone(&self.blob[start..end]));
+                self.open.named[column] = true;
+            }
+        }
     }
 
-    /// Writes a text that stands in the body.
-    pub(super) fn set_text(&mut self, column: usize, text: &'a [u8]) {
-        let bits = self.cell(Text::Checked(text));
-        self.put(column, bits);
-    }
-
-    /// Writes a value's bits.
-    pub(super) fn put(&mut self, column: usize, bits: u64) {
-        self.columns[column].set(self.rows, bits);
+    /// Writes a text.
+    pub(super) fn put_text(&mut self, column: usize, text: Text<'a>) {
+        self.columns[column].put_text(self.rows, span(self.body, &self.own, text));
         self.open.named[column] = true;
     }
 
-    /// The place of a text, for a cell. What stands nowhere else is written to the sheet's own.
-    fn cell(&mut self, text: Text<'a>) -> u64 {
-        let bytes = match text {
-            Text::Own(start, end) => return place(start, end - start, true),
-            Text::Borrowed(text) => text.as_bytes(),
-            Text::Checked(bytes) => bytes,
-        };
-        // Where it lies tells whether it is of the body: names are of the contract.
-        let start = (bytes.as_ptr() as usize).wrapping_sub(self.body.as_ptr() as usize);
-        if start < self.body.len() && bytes.len() <= self.body.len() - start {
-            return place(start, bytes.len(), false);
-        }
-        let start = self.own.len();
-        if let Text::Borrowed(text) = text {
-            self.own.push_str(text);
-        }
-        place(start, self.own.len() - start, true)
-    }
-
-    /// Where everything stands.
-    fn texts(&self) -> Texts<'_> {
-        Texts { body: self.body, own: self.own.as_bytes() }
+    /// Writes a number's bits.
+    pub(super) fn put(&mut self, column: usize, bits: u64) {
+        self.columns[column].put(self.rows, bits);
+        self.open.named[column] = true;
     }
 
     /// The characters of a text.
@@ -201,12 +168,12 @@ impl<'a> Sheet<'a> {
 
     /// The bytes of a column's text in the open row, when it has one.
     pub(super) fn text_of(&self, column: usize) -> Option<&[u8]> {
-        self.columns[column].get(self.rows).map(|cell| self.texts().of(cell))
+        self.columns[column].text(self.rows)
     }
 
-    /// The number that stands in a column of the open row.
+    /// The integer that stands in a column of the open row.
     pub(super) fn int_of(&self, column: usize) -> Option<i64> {
-        self.columns[column].get(self.rows).map(|bits| bits as i64)
+        self.columns[column].number(self.rows).map(u64::cast_signed)
     }
 
     /// The text appended to the sheet's own since it had `start` bytes.
@@ -238,23 +205,22 @@ impl<'a> Sheet<'a> {
     /// Adds an entry to the map, or says that there are too many. Whether its key is a new one: else nothing is added, and
     /// `replace` says whether the value takes the place of the one before.
     pub(super) fn add_entry(&mut self, key: Text<'a>, value: Option<Text<'a>>, replace: bool) -> bool {
-        let key = self.cell(key);
-        let value = value.map(|value| self.cell(value));
-        let texts = Texts { body: self.body, own: self.own.as_bytes() };
-        if let Some(entry) = self.entries.find(key, &texts) {
-            if replace {
-                self.entries.replace(entry, value);
+        let key = span(self.body, &self.own, key);
+        let value = value.map(|value| span(self.body, &self.own, value));
+        let known = self.entries.find(key.bytes());
+        let added = match known {
+            Some(entry) if replace => self.entries.replace(entry, value),
+            Some(_) => Ok(()),
+            None if self.entries.open() < self.entries_max => self.entries.push(key, value),
+            None => {
+                let entries_max = self.entries_max;
+                Err(Error::limited(format!("the event has more than {entries_max} dimensions that are not declared")))
             }
-            return false;
+        };
+        if let Err(fault) = added {
+            self.fail(|| Fault::new(Reason::TooLarge, fault.message()));
         }
-        if self.entries.open() == self.entries_max {
-            let entries_max = self.entries_max;
-            let detail = move || format!("the event has more than {entries_max} dimensions that are not declared");
-            self.fail(|| Fault::new(Reason::TooLarge, detail()));
-        } else {
-            self.entries.push(key, value);
-        }
-        true
+        known.is_none()
     }
 
     /// Gives the fields of present objects that have no presence of their own the value that absence stands for.
@@ -286,25 +252,31 @@ impl<'a> Sheet<'a> {
 
     /// The rows that were kept, as columns. What is the same in all of them is written now.
     pub(super) fn finish(self, contract: &Contract, stamp: &Stamp) -> Result<RecordBatch> {
-        let Self { body, columns, entries, rows, own, blob, .. } = self;
-        let texts = Texts { body, own: own.as_bytes() };
-        let bytes = Texts { body, own: &blob };
+        let Self { columns, entries, rows, .. } = self;
         let mut entries = Some(entries);
         let arrays = contract.columns.iter().zip(columns).enumerate().map(|(index, (column, cells))| {
-            Ok(match column.kind {
+            Ok(match cells.finish(column.kind, rows)? {
                 _ if index == contract.received => columns::received_column(stamp, rows),
                 _ if index == contract.tenant && stamp.owner != Owner::PerEvent => columns::tenant_column(stamp, rows),
-                ColumnKind::Map => entries.take().unwrap_or_default().finish(&texts)?,
-                ColumnKind::Text => cells.texts(rows, &texts)?,
-                ColumnKind::Bytes => cells.bytes(rows, &bytes)?,
-                kind => cells.numbers(kind, rows),
+                Some(column) => column,
+                None => entries.take().unwrap_or_else(|| Entries::new(0)).finish()?,
             })
         });
         columns::batch_of(contract, arrays.collect::<Result<_>>()?, rows)
     }
 }
 
-#[cold]
-fn too_much_text() -> Error {
-    Error::limited(format!("the body's texts are more than {OWN_BYTES_MAX} bytes without escapes: send smaller bodies"))
+/// A text with what stands around it: short ones are moved together with what follows them.
+fn span<'s>(body: &'s [u8], own: &'s str, text: Text<'s>) -> Span<'s> {
+    let bytes = match text {
+        Text::Own(start, end) => return Span { source: own.as_bytes(), start, length: end - start },
+        Text::Borrowed(text) => text.as_bytes(),
+        Text::Checked(bytes) => bytes,
+    };
+    // Where it lies tells whether it is of the body: names are of the contract.
+    let start = (bytes.as_ptr() as usize).wrapping_sub(body.as_ptr() as usize);
+    match body.get(start..) {
+        Some(rest) if bytes.len() <= rest.len() => Span { source: body, start, length: bytes.len() },
+        _ => Span::alone(bytes),
+    }
 }

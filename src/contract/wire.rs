@@ -125,7 +125,7 @@ impl<'a> Wire<'a> {
             Short::Text => {
                 let bytes = input.length_delimited().ok_or_else(cut_off)?;
                 if is_utf8(bytes) {
-                    self.sheet.set_text(leaf.column, bytes);
+                    self.sheet.put_text(leaf.column, Text::Checked(bytes));
                 } else {
                     self.misfit(leaf, Reason::InvalidUtf8, Scalar::Bytes(bytes));
                 }

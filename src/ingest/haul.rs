@@ -122,9 +122,13 @@ impl Fate {
 }
 
 impl Haul {
-    /// An empty haul with room for as much as the one before it had.
+    /// An empty haul with room for as much as the one before it had, and a little more: to grow is to copy all of it.
     pub(super) fn with_room(bytes: usize, messages: usize) -> Self {
-        Self { body: BytesMut::with_capacity(bytes), messages: Vec::with_capacity(messages), ..Self::default() }
+        Self {
+            body: BytesMut::with_capacity(bytes + bytes / 8),
+            messages: Vec::with_capacity(messages),
+            ..Self::default()
+        }
     }
 
     /// Takes a message.
@@ -142,19 +146,21 @@ impl Haul {
         // So that a message that ends inside a character does not find the rest of it in the next one.
         self.body.extend_from_slice(b"\n");
         self.beside += beside.as_ref().map_or(0, |beside| beside.bytes());
-        self.reach(&spot, offset + 1, now).messages += 1;
+        self.advance(&spot, offset + 1, 1, now);
         self.messages.push(Message { place, spot, offset, fate, beside });
     }
 
     /// The partition goes on from `next`, whatever was read of it.
-    pub(super) fn reach(&mut self, spot: &Spot, next: i64, now: Instant) -> &mut Span {
+    pub(super) fn reach(&mut self, spot: &Spot, next: i64, now: Instant) {
+        self.advance(spot, next, 0, now);
+    }
+
+    fn advance(&mut self, spot: &Spot, next: i64, messages: u64, now: Instant) {
         self.begun.get_or_insert(now);
-        if !self.spans.contains_key(spot) {
-            self.spans.insert(spot.clone(), Span { next, messages: 0, begun: now });
+        match self.spans.get_mut(spot) {
+            Some(span) => (span.next, span.messages) = (next, span.messages + messages),
+            None => drop(self.spans.insert(spot.clone(), Span { next, messages, begun: now })),
         }
-        let span = self.spans.get_mut(spot).expect("it was put there");
-        span.next = next;
-        span
     }
 
     /// Drops what was read of a partition: another server has it now.

@@ -25,6 +25,7 @@ mod stats;
 mod labels;
 
 mod file;
+mod gather;
 
 mod write;
 

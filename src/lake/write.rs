@@ -1,7 +1,7 @@
 //! Rows to files: sorted, and split by UTC day.
 //!
 //! ```text
-//!   rows ─► order (day, tenant, time, id) ─► take ─► a file per UTC day ─► bytes and bounds
+//!   rows ─► order (day, tenant, time, id) ─► gather ─► a file per UTC day ─► bytes and bounds
 //! ```
 //!
 //! In: rows of one contract in any order. Out: [`Encoded`] files, in memory. Pure work for the processor: no store, no
@@ -9,8 +9,8 @@
 
 use std::ops::Range;
 
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray, UInt32Array};
-use arrow::compute::{max, max_string, min, min_string, take_record_batch};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray};
+use arrow::compute::{max, max_string, min, min_string};
 use arrow::datatypes::TimestampMicrosecondType;
 
 use crate::clock::{DAY, Micros};
@@ -18,6 +18,7 @@ use crate::config::LakeConfig;
 use crate::contract::Contract;
 use crate::error::{Error, Result};
 use crate::lake::file::parquet_file;
+use crate::lake::gather::gather;
 use crate::lake::stats::{Bounds, text_bound, time_bound};
 
 /// Tenants whose number is at hand while rows are counted off.
@@ -75,7 +76,7 @@ impl Chosen {
     #[cfg(test)]
     pub fn alone(&self) -> RecordBatch {
         let rows = self.rows.clone().unwrap_or_else(|| (0..self.batch.num_rows() as u32).collect());
-        take_record_batch(&self.batch, &UInt32Array::from(rows)).unwrap()
+        gather(&self.batch, &rows).unwrap()
     }
 }
 
@@ -112,8 +113,8 @@ fn sort(contract: &Contract, rows: &Chosen) -> Result<(RecordBatch, Days)> {
     if keys.len() == rows.batch.num_rows() && keys.iter().zip(0..).all(|(key, row)| key.row == row) {
         return Ok((rows.batch.clone(), days));
     }
-    let order = UInt32Array::from_iter_values(keys.into_iter().map(|key| key.row));
-    let rows = take_record_batch(&rows.batch, &order).map_err(|error| internal(contract, error))?;
+    let order: Vec<u32> = keys.into_iter().map(|key| key.row).collect();
+    let rows = gather(&rows.batch, &order).map_err(|error| internal(contract, error))?;
     Ok((rows, days))
 }
 

@@ -4,6 +4,8 @@
 //! comments, no trailing commas; `NaN` and `Infinity` are read, so that they can be told apart from broken syntax.
 //! Nothing is allocated but messages of [`Broken`], and recursion has a bound.
 
+use super::fields::Name;
+
 /// Objects and arrays within each other, in a value that has no column of its own.
 const DEPTH_MAX: usize = 64;
 
@@ -88,11 +90,10 @@ impl<'a> Cursor<'a> {
     }
 
     /// Takes a key that is exactly `name`, quotes included; else stays.
-    pub(super) fn key_is(&mut self, name: &[u8]) -> bool {
-        let rest = &self.bytes[self.at..];
-        let hit = rest.len() > name.len() + 1 && rest[name.len() + 1] == b'"' && rest[1..=name.len()] == *name;
+    pub(super) fn key_is(&mut self, name: &Name) -> bool {
+        let hit = self.bytes.get(self.at + 1..).is_some_and(|rest| name.opens(rest));
         if hit {
-            self.at += name.len() + 2;
+            self.at += name.bytes().len() + 2;
         }
         hit
     }
@@ -184,6 +185,30 @@ impl<'a> Cursor<'a> {
             // Both sides are exact below 2^53, so that one division rounds correctly (Clinger's fast path).
             _ if value.unsigned_abs() < 1 << 53 => Number::Float(signed(value, negative) / TENS[fraction]),
             _ => self.long_number(start, false),
+        })
+    }
+
+    /// Takes a number as most are written: digits, and perhaps a point and digits, all of them few. None for any other: then
+    /// the cursor stands anywhere.
+    pub(super) fn plain_number(&mut self) -> Option<Number> {
+        let (whole, digits, rest) = few_digits(self.bytes.get(self.at..)?, 0);
+        if digits == 0 || digits > 1 && self.bytes[self.at] == b'0' {
+            return None;
+        }
+        let (value, fraction, rest) = match rest.split_first() {
+            Some((b'.', rest)) => few_digits(rest, whole),
+            _ => (whole, 0, rest),
+        };
+        let is_whole = rest.len() + digits == self.bytes.len() - self.at;
+        if matches!(rest.first(), Some(b'e' | b'E' | b'.')) || !is_whole && fraction == 0 || digits + fraction > 15 {
+            return None;
+        }
+        self.at = self.bytes.len() - rest.len();
+        Some(match TENS.get(fraction) {
+            Some(_) if fraction == 0 => Number::Int(value.cast_signed()),
+            // Both sides are exact, so that one division rounds correctly (Clinger's fast path).
+            Some(ten) => Number::Float(value as f64 / ten),
+            None => return None,
         })
     }
 
@@ -355,6 +380,21 @@ fn plain_run(bytes: &[u8]) -> usize {
     tail.map_or(bytes.len(), |tail| at + tail)
 }
 
+/// The digits that bytes begin with, appended to `value`: the number, how many they were, and what stands behind them. No
+/// more than sixteen are read.
+fn few_digits(bytes: &[u8], mut value: u64) -> (u64, usize, &[u8]) {
+    let mut count = 0;
+    for byte in bytes.iter().take(16) {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 {
+            break;
+        }
+        value = value.wrapping_mul(10).wrapping_add(u64::from(digit));
+        count += 1;
+    }
+    (value, count, &bytes[count..])
+}
+
 fn signed(value: i64, negative: bool) -> f64 {
     // Minus zero keeps its sign.
     if negative { -(value.unsigned_abs() as f64) } else { value as f64 }
@@ -363,3 +403,57 @@ fn signed(value: i64, negative: bool) -> f64 {
 /// Powers of ten that are exact.
 const TENS: [f64; 19] =
     [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18];
+
+#[cfg(test)]
+mod tests {
+    use rand::rngs::StdRng;
+    use rand::{RngExt as _, SeedableRng as _};
+
+    use super::*;
+
+    /// What the whole of a text is as a number, both ways; the plain one only when it takes it.
+    fn read(text: &str) -> (Option<Number>, Option<Number>) {
+        // What follows a number in a body must not matter.
+        let body = format!("{text},1");
+        let cursor = Cursor::new(body.as_bytes(), Some(&body), 0);
+        let read = |plain: bool| {
+            let mut cursor = cursor.clone();
+            let number = if plain { cursor.plain_number() } else { cursor.number().ok() };
+            number.filter(|_| cursor.at == text.len())
+        };
+        (read(true), read(false))
+    }
+
+    #[test]
+    fn numbers_are_read_as_the_standard_library_reads_them() {
+        let mut dice = StdRng::seed_from_u64(3);
+        let digits = |count: usize, dice: &mut StdRng| -> String {
+            (0..count).map(|_| char::from(b'0' + dice.random_range(0..10))).collect()
+        };
+        let mut plain_ones = 0;
+        for _ in 0..20_000 {
+            let (whole, fraction) = (dice.random_range(1..20), dice.random_range(0..20));
+            let mut text = digits(whole, &mut dice).trim_start_matches('0').to_owned();
+            if text.is_empty() {
+                text.push('0');
+            }
+            if fraction > 0 {
+                text = format!("{text}.{}", digits(fraction, &mut dice));
+            }
+            let expected = match text.parse() {
+                Ok(value) => Number::Int(value),
+                Err(_) => Number::Float(text.parse().unwrap()),
+            };
+            let (plain, full) = read(&text);
+            assert_eq!(full, Some(expected), "{text}");
+            if let Some(plain) = plain {
+                assert_eq!(plain, expected, "{text}");
+                plain_ones += 1;
+            }
+        }
+        assert!(plain_ones > 5_000, "{plain_ones}");
+        for other in ["", "-1", "01", "1.", ".5", "1e3", "1.5E2", "1.2.3", "1234567890123456", "1.234567890123456"] {
+            assert_eq!(read(other).0, None, "{other}");
+        }
+    }
+}

@@ -174,9 +174,9 @@ impl Node {
     }
 
     /// The name at a place, and its field.
-    pub(super) fn name(&self, place: usize) -> Option<(&[u8], &Field)> {
-        let (name, field) = self.names.entries.get(place)?;
-        Some((name, &self.fields[*field]))
+    pub(super) fn name(&self, place: usize) -> Option<(&Name, &Field)> {
+        let name = self.names.entries.get(place)?;
+        Some((name, &self.fields[name.field]))
     }
 
     /// How many names there are.
@@ -236,8 +236,46 @@ impl EnumNames {
 /// Names to fields: open addressing over a table at most a quarter full.
 #[derive(Debug)]
 struct Names {
-    entries: Vec<(Box<[u8]>, usize)>,
+    entries: Vec<Name>,
     table: Vec<u16>,
+}
+
+/// One name of a field.
+#[derive(Debug)]
+pub(super) struct Name {
+    text: Box<[u8]>,
+    field: usize,
+    /// The name and the quote behind it as one number, and which of its bits count; none when it is too long for that.
+    word: u128,
+    mask: u128,
+}
+
+impl Name {
+    fn new(text: &[u8], field: usize) -> Self {
+        let mut word = [0; 16];
+        let (word, mask) = match word.get_mut(..=text.len()) {
+            Some(quoted) => {
+                quoted[..text.len()].copy_from_slice(text);
+                quoted[text.len()] = b'"';
+                (u128::from_le_bytes(word), u128::MAX >> (8 * (15 - text.len())))
+            }
+            None => (0, 0),
+        };
+        Self { text: text.into(), field, word, mask }
+    }
+
+    /// The bytes of it.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.text
+    }
+
+    /// Whether bytes begin with it and a quote.
+    pub(super) fn opens(&self, bytes: &[u8]) -> bool {
+        match bytes.first_chunk() {
+            Some(chunk) if self.mask != 0 => u128::from_le_bytes(*chunk) & self.mask == self.word,
+            _ => bytes.get(self.text.len()) == Some(&b'"') && bytes.starts_with(&self.text),
+        }
+    }
 }
 
 /// Keys of protobuf fields up to number 31.
@@ -266,15 +304,15 @@ impl Names {
             slot = (slot + 1) & (self.table.len() - 1);
         }
         self.table[slot] = entry;
-        self.entries.push((name.into(), field));
+        self.entries.push(Name::new(name, field));
     }
 
     fn find(&self, name: &[u8]) -> Option<usize> {
         let mut slot = self.slot(name);
         loop {
             let entry = usize::from(self.table[slot]);
-            let (known, _) = self.entries.get(entry)?;
-            if **known == *name {
+            let known = self.entries.get(entry)?;
+            if *known.text == *name {
                 return Some(entry);
             }
             slot = (slot + 1) & (self.table.len() - 1);

@@ -25,6 +25,8 @@ use crate::error::{Error, Result, did_you_mean};
 
 /// Some writers put it in front of UTF-8 text.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+/// Rows that room is set aside for by a guess.
+const ROWS_GUESSED_MAX: usize = 1 << 16;
 /// How many bytes of an unknown key a message repeats.
 const KEY_SHOWN_MAX: usize = 64;
 
@@ -37,7 +39,7 @@ const BASE64_URL: GeneralPurpose = GeneralPurpose::new(&URL_SAFE, BASE64);
 pub(super) fn decode(contract: &Contract, body: &Bytes, stamp: &Stamp) -> Result<Decoded> {
     let text = std::str::from_utf8(body).ok();
     let start = if body.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len() } else { 0 };
-    let mut json = Json::new(contract, body, text, stamp, 0);
+    let mut json = Json::new(contract, body, text, stamp, rows_of(body));
     let mut whole = Cursor::new(body, text, start);
     match whole.peek() {
         0 if whole.at_end() => {}
@@ -61,6 +63,12 @@ pub(super) fn decode_messages(
         json.line(trimmed(body, place.clone()))?;
     }
     json.intake.finish(json.sheet)
+}
+
+/// How many rows a body of lines has, if all lines are like the first.
+fn rows_of(body: &[u8]) -> usize {
+    let line = memchr::memchr(b'\n', body).map_or(body.len(), |end| end + 1);
+    (body.len() / line.max(1)).min(ROWS_GUESSED_MAX)
 }
 
 /// Whether one value is all there is. Over a body of lines it reads no more than the first one.
@@ -254,6 +262,11 @@ impl<'a> Json<'a> {
     fn column(&mut self, cursor: &mut Cursor<'a>, leaf: Leaf) -> Result<(), Broken> {
         let first = cursor.peek();
         let start = cursor.at;
+        let is_named = self.sheet.is_named(leaf.column);
+        if !is_named && self.plain_value(cursor, leaf, first)? {
+            return Ok(());
+        }
+        cursor.at = start;
         let read = match first {
             b'"' => {
                 let quoted = cursor.string()?;
@@ -270,7 +283,7 @@ impl<'a> Json<'a> {
             _ => cursor.raw().map(|_| Err(Reason::WrongType))?,
         };
         let contract = self.contract;
-        if self.sheet.is_named(leaf.column) {
+        if is_named {
             self.sheet.fail(|| Fault::duplicate(&contract.columns[leaf.column].name));
         }
         match read {
@@ -282,6 +295,32 @@ impl<'a> Json<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Reads a value of the type that most columns have, written as most are. Whether it was one; else the cursor is to go
+    /// back.
+    fn plain_value(&mut self, cursor: &mut Cursor<'a>, leaf: Leaf, first: u8) -> Result<bool, Broken> {
+        match (first, leaf.kind) {
+            (b'"', ColumnKind::Text) => {
+                let quoted = cursor.string()?;
+                match cursor.slice(quoted.start, quoted.end) {
+                    Some(text) if !quoted.escaped => self.sheet.put_text(leaf.column, Text::Borrowed(text)),
+                    _ => return Ok(false),
+                }
+                Ok(true)
+            }
+            (b'0'..=b'9', ColumnKind::Int64 | ColumnKind::Float64) => {
+                let bits = match (cursor.plain_number(), leaf.kind) {
+                    (Some(Number::Int(value)), ColumnKind::Int64) => value.cast_unsigned(),
+                    (Some(Number::Int(value)), _) => (value as f64).to_bits(),
+                    (Some(Number::Float(value)), ColumnKind::Float64) => value.to_bits(),
+                    _ => return Ok(false),
+                };
+                self.sheet.put(leaf.column, bits);
+                Ok(true)
+            }
+            _ => Ok(false),
+        }
     }
 
     /// What a message says of a value that does not fit: numbers and words as they are, all else by type.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use arrow::array::{
     Array as _, ArrayRef, BinaryArray, BooleanArray, Date32Array, Float32Array, Float64Array, Int32Array, Int64Array,
     MapArray, MapBuilder, MapFieldNames, NullBufferBuilder, StringArray, StringBuilder, StructArray,
-    TimestampMicrosecondArray,
+    TimestampMicrosecondArray, new_null_array,
 };
 use arrow::buffer::{BooleanBuffer, Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::{ArrowNativeType, Field};
@@ -76,6 +76,7 @@ impl<'a> Span<'a> {
         Self { source, start: 0, length: source.len() }
     }
 
+    #[inline]
     pub(super) fn bytes(&self) -> &'a [u8] {
         &self.source[self.start..self.start + self.length]
     }
@@ -89,11 +90,13 @@ impl Texts {
     }
 
     /// Where the text that is not kept yet begins.
+    #[inline]
     fn begin(&self) -> usize {
         self.ends.last().map_or(0, |end| *end as usize)
     }
 
     /// Writes the text that is not kept yet, in place of what it was.
+    #[inline]
     fn put(&mut self, text: Span<'_>) {
         let begin = self.begin();
         self.bytes.truncate(begin);
@@ -112,6 +115,7 @@ impl Texts {
     }
 
     /// Keeps it, or an empty one. `Limited` when there are more bytes than a column can hold.
+    #[inline]
     fn keep(&mut self) -> Result<()> {
         let end = i32::try_from(self.bytes.len()).map_err(|_| {
             Error::limited(format!("the texts of a column are more than {BYTES_MAX} bytes: send smaller bodies"))
@@ -121,6 +125,7 @@ impl Texts {
     }
 
     /// A text that is kept.
+    #[inline]
     fn get(&self, place: usize) -> &[u8] {
         &self.bytes[self.ends[place] as usize..self.ends[place + 1] as usize]
     }
@@ -157,6 +162,7 @@ impl Cells {
     }
 
     /// Writes a row's number.
+    #[inline]
     pub(super) fn put(&mut self, row: usize, bits: u64) {
         let Self::Numbers(values, valued) = self else { return debug_assert!(false, "a number is no text") };
         values[row] = bits;
@@ -164,6 +170,7 @@ impl Cells {
     }
 
     /// Writes the open row's text.
+    #[inline]
     pub(super) fn put_text(&mut self, row: usize, text: Span<'_>) {
         let Self::Bytes(texts, valued) = self else { return debug_assert!(false, "a text is no number") };
         texts.put(text);
@@ -182,17 +189,20 @@ impl Cells {
     }
 
     /// Keeps the open row's text, if it may have one. `Limited` when there is no place for it.
+    #[inline]
     pub(super) fn keep(&mut self) -> Result<()> {
         if let Self::Bytes(texts, _) = self { texts.keep() } else { Ok(()) }
     }
 
     /// The open row's number.
+    #[inline]
     pub(super) fn number(&self, row: usize) -> Option<u64> {
         let Self::Numbers(values, valued) = self else { return None };
         is_set(valued, row).then(|| values[row])
     }
 
     /// The open row's text.
+    #[inline]
     pub(super) fn text(&self, row: usize) -> Option<&[u8]> {
         let Self::Bytes(texts, valued) = self else { return None };
         is_set(valued, row).then(|| &texts.bytes[texts.begin()..])
@@ -304,6 +314,9 @@ impl Entries {
 
     /// The map column. No entries is no map: protobuf cannot tell the two apart.
     pub(super) fn finish(self) -> Result<ArrayRef> {
+        if self.valued.is_empty() {
+            return Ok(new_null_array(&ColumnKind::Map.data_type(), self.ends.len()));
+        }
         let nulls = Some(NullBuffer::from(self.valued)).filter(|nulls| nulls.null_count() > 0);
         let column = |texts: Texts, nulls| -> Result<ArrayRef> {
             let (offsets, bytes) = texts.finish();

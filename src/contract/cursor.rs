@@ -56,6 +56,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// The next byte that is no white space, without taking it; 0 at the end.
+    #[inline]
     pub(super) fn peek(&mut self) -> u8 {
         loop {
             match self.bytes.get(self.at) {
@@ -72,6 +73,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// Takes `byte`.
+    #[inline]
     pub(super) fn eat(&mut self, byte: u8) -> Result<(), Broken> {
         if self.peek() != byte {
             return Err(self.broken(format_args!("expected `{}`", char::from(byte))));
@@ -90,6 +92,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// Takes a key that is exactly `name`, quotes included; else stays.
+    #[inline]
     pub(super) fn key_is(&mut self, name: &Name) -> bool {
         let hit = self.bytes.get(self.at + 1..).is_some_and(|rest| name.opens(rest));
         if hit {
@@ -99,6 +102,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// Takes a string; the cursor stands at its first quote.
+    #[inline]
     pub(super) fn string(&mut self) -> Result<Quoted, Broken> {
         let start = self.at + 1;
         let mut escaped = false;
@@ -131,6 +135,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// The characters of a range; `None` when they are not UTF-8.
+    #[inline]
     pub(super) fn slice(&self, start: usize, end: usize) -> Option<&'a str> {
         match self.text {
             Some(text) => text.get(start..end),
@@ -190,6 +195,7 @@ impl<'a> Cursor<'a> {
 
     /// Takes a number as most are written: digits, and perhaps a point and digits, all of them few. None for any other: then
     /// the cursor stands anywhere.
+    #[inline]
     pub(super) fn plain_number(&mut self) -> Option<Number> {
         let (whole, digits, rest) = few_digits(self.bytes.get(self.at..)?, 0);
         if digits == 0 || digits > 1 && self.bytes[self.at] == b'0' {
@@ -285,6 +291,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// Takes a comma (true: another one follows) or the closing bracket.
+    #[inline]
     pub(super) fn more(&mut self, close: u8) -> Result<bool, Broken> {
         let byte = self.peek();
         if byte != b',' && byte != close {
@@ -361,6 +368,7 @@ fn string_end(text: &str) -> usize {
 }
 
 /// How many bytes from the start are no quote, backslash or control character; eight at a time.
+#[inline]
 fn plain_run(bytes: &[u8]) -> usize {
     const ONES: u64 = 0x0101_0101_0101_0101;
     const TOPS: u64 = 0x8080_8080_8080_8080;
@@ -382,6 +390,7 @@ fn plain_run(bytes: &[u8]) -> usize {
 
 /// The digits that bytes begin with, appended to `value`: the number, how many they were, and what stands behind them. No
 /// more than sixteen are read.
+#[inline]
 fn few_digits(bytes: &[u8], mut value: u64) -> (u64, usize, &[u8]) {
     let mut count = 0;
     for byte in bytes.iter().take(16) {

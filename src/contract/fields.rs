@@ -158,6 +158,7 @@ impl Node {
     }
 
     /// How the field with this protobuf key (its number and the type of its value) is read, and which it is.
+    #[inline]
     pub(super) fn tagged(&self, key: u64) -> Option<(Short, &Field)> {
         let (short, field) = (*self.tags.get(usize::try_from(key).ok()?)?)?;
         Some((short, &self.fields[usize::from(field)]))
@@ -174,6 +175,7 @@ impl Node {
     }
 
     /// The name at a place, and its field.
+    #[inline]
     pub(super) fn name(&self, place: usize) -> Option<(&Name, &Field)> {
         let name = self.names.entries.get(place)?;
         Some((name, &self.fields[name.field]))
@@ -270,6 +272,7 @@ impl Name {
     }
 
     /// Whether bytes begin with it and a quote.
+    #[inline]
     pub(super) fn opens(&self, bytes: &[u8]) -> bool {
         match bytes.first_chunk() {
             Some(chunk) if self.mask != 0 => u128::from_le_bytes(*chunk) & self.mask == self.word,

@@ -78,6 +78,7 @@ impl<'a> Sheet<'a> {
     }
 
     /// Opens a row that says nothing. The one before it was kept or dropped.
+    #[inline]
     pub(super) fn open(&mut self) {
         if self.rows == self.room {
             self.room += ROWS_STEP;
@@ -90,6 +91,7 @@ impl<'a> Sheet<'a> {
     }
 
     /// Keeps the open row. `Limited` when a column has more bytes than it can hold.
+    #[inline]
     pub(super) fn keep(&mut self) -> Result<()> {
         self.texts.iter().try_for_each(|column| self.columns[*column].keep())?;
         self.entries.keep();
@@ -117,11 +119,13 @@ impl<'a> Sheet<'a> {
     }
 
     /// Whether the open row has named a column before, be it with null.
+    #[inline]
     pub(super) fn is_named(&self, column: usize) -> bool {
         self.open.named[column]
     }
 
     /// Notes that the open row has an object. Whether it had it before.
+    #[inline]
     pub(super) fn enter(&mut self, node: usize) -> bool {
         std::mem::replace(&mut self.open.nodes[node], true)
     }
@@ -146,12 +150,14 @@ impl<'a> Sheet<'a> {
     }
 
     /// Writes a text.
+    #[inline]
     pub(super) fn put_text(&mut self, column: usize, text: Text<'a>) {
         self.columns[column].put_text(self.rows, span(self.body, &self.own, text));
         self.open.named[column] = true;
     }
 
     /// Writes a number's bits.
+    #[inline]
     pub(super) fn put(&mut self, column: usize, bits: u64) {
         self.columns[column].put(self.rows, bits);
         self.open.named[column] = true;
@@ -167,11 +173,13 @@ impl<'a> Sheet<'a> {
     }
 
     /// The bytes of a column's text in the open row, when it has one.
+    #[inline]
     pub(super) fn text_of(&self, column: usize) -> Option<&[u8]> {
         self.columns[column].text(self.rows)
     }
 
     /// The integer that stands in a column of the open row.
+    #[inline]
     pub(super) fn int_of(&self, column: usize) -> Option<i64> {
         self.columns[column].number(self.rows).map(u64::cast_signed)
     }
@@ -267,6 +275,7 @@ impl<'a> Sheet<'a> {
 }
 
 /// A text with what stands around it: short ones are moved together with what follows them.
+#[inline]
 fn span<'s>(body: &'s [u8], own: &'s str, text: Text<'s>) -> Span<'s> {
     let bytes = match text {
         Text::Own(start, end) => return Span { source: own.as_bytes(), start, length: end - start },

@@ -295,6 +295,7 @@ impl Scalar<'_> {
 }
 
 /// Whether bytes are UTF-8. Most texts are short and ASCII: for them this is much quicker than the standard library.
+#[inline]
 fn is_utf8(bytes: &[u8]) -> bool {
     const TOPS: u64 = 0x8080_8080_8080_8080;
     let mut seen = 0;
@@ -337,6 +338,7 @@ impl<'a> Input<'a> {
         })
     }
 
+    #[inline]
     fn varint(&mut self) -> Option<u64> {
         let (first, rest) = self.0.split_first()?;
         if *first < 0x80 {
@@ -355,12 +357,14 @@ impl<'a> Input<'a> {
         None
     }
 
+    #[inline]
     fn fixed<const N: usize>(&mut self) -> Option<[u8; N]> {
         let (bytes, rest) = self.0.split_first_chunk()?;
         self.0 = rest;
         Some(*bytes)
     }
 
+    #[inline]
     fn length_delimited(&mut self) -> Option<&'a [u8]> {
         let length = usize::try_from(self.varint()?).ok()?;
         let (bytes, rest) = self.0.split_at_checked(length)?;

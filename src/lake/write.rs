@@ -244,9 +244,14 @@ fn bounds(contract: &Contract, rows: &RecordBatch) -> Result<Bounds> {
         let values = rows.column(column).as_primitive_opt::<TimestampMicrosecondType>()?;
         time_bound(min(values)?, max(values)?)
     };
+    // The rows are in the order of their tenants.
+    let tenants = || {
+        let values = rows.column(contract.tenant).as_string_opt::<i32>().filter(|values| !values.is_empty())?;
+        text_bound(values.value(0), values.value(values.len() - 1))
+    };
     Ok(Bounds {
         rows: rows.num_rows() as u64,
-        tenants: texts(contract.tenant),
+        tenants: tenants(),
         times: times(contract.time),
         ids: texts(contract.id),
         received: times(contract.received),

@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
+use arrow::array::AsArray as _;
 use bytes::Bytes;
 use protox::prost_reflect::{DynamicMessage, MapKey, Value as Dynamic, prost::Message};
-use serde_json::json as value;
+use serde_json::{Value, json as value};
 
 use super::fixture::*;
 use super::{Contract, Decoded, Format, Stamp, decode, decode_messages};
@@ -342,6 +343,42 @@ fn newer_producers_and_repeated_fields_are_read_as_proto3_says() {
         "{:?}",
         decoded.rejects
     );
+}
+
+#[test]
+fn maps_of_neighbours_do_not_mix() {
+    let contract = voice();
+    let entry = |key: &str, value: &str| bytes(15, [bytes(1, key), bytes(2, value)].concat());
+    let event =
+        |id: &str, entries: &[Vec<u8>]| delimited(&[varint(1, NOW_MS), bytes(3, id), bytes(8, entries.concat())]);
+    let body = [
+        event("a", &[entry("k", "1"), entry("l", "2"), entry("k", "3")]),
+        // Without an id, after entries of which one came twice.
+        event("", &[entry("k", "4"), entry("k", "5"), entry("m", "6")]),
+        event("b", &[]),
+        event("c", &[entry("m", "7"), entry("k", "a text that is longer than most")]),
+    ];
+    let decoded = protobuf(&contract, body.concat(), &acme());
+    assert_eq!(reasons(&decoded), [(1, "missing_id")]);
+    let maps: Vec<_> = rows(&decoded.batch).iter().map(|row| row.get("other").cloned().unwrap_or_default()).collect();
+    let last = value!({"m": "7", "k": "a text that is longer than most"});
+    assert_eq!(maps, [value!({"k": "3", "l": "2"}), Value::Null, last]);
+
+    let lines = [r#"{"x": null, "y": "1"}"#, r#"{"key": "", "x": "2"}"#, r#"{"y": "3", "x": null, "z": "4"}"#];
+    let lines = lines.iter().enumerate().map(|(line, fields)| {
+        fields.replacen('{', &format!("{{\"at\": 0, {}", if line == 1 { "" } else { "\"key\": \"k\", " }), 1)
+    });
+    let decoded = json(&plain("more"), lines.collect::<Vec<_>>().join("\n"), &acme());
+    assert_eq!(reasons(&decoded), [(1, "missing_id")]);
+    let more = decoded.batch.column_by_name("more").unwrap().as_map();
+    let entries = |row: usize| -> Vec<_> {
+        let entries = more.value(row);
+        let texts = |column: usize| entries.column(column).as_string::<i32>().clone();
+        let (keys, values) = (texts(0), texts(1));
+        keys.iter().flatten().zip(&values).map(|(key, value)| format!("{key}={value:?}")).collect()
+    };
+    assert_eq!(entries(0), ["x=None", "y=Some(\"1\")"]);
+    assert_eq!(entries(1), ["y=Some(\"3\")", "x=None", "z=Some(\"4\")"]);
 }
 
 #[test]

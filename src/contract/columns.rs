@@ -27,6 +27,8 @@ const SHORT: usize = 16;
 const TEXT_BYTES: usize = 8;
 /// Rows that share a word of a bit set.
 const WORD: usize = 64;
+/// The place of a value that is null.
+const NOWHERE: u32 = u32::MAX;
 /// The bytes of one column.
 const BYTES_MAX: usize = i32::MAX as usize;
 
@@ -53,13 +55,15 @@ pub(super) struct Texts {
 #[derive(Debug)]
 pub(super) struct Entries {
     keys: Texts,
+    /// In the order in which they came: of a key that comes again the earlier value stays here, and nobody reads it.
     values: Texts,
-    /// Whether each value is there.
-    valued: Vec<bool>,
+    /// For each key the place of its value.
+    places: Vec<u32>,
     /// Where the entries of each kept row end.
     ends: Vec<usize>,
-    /// Where those of the open row begin.
+    /// Where the keys and the values of the open row begin.
     begin: usize,
+    values_begin: usize,
 }
 
 /// A text in the bytes around it.
@@ -122,6 +126,11 @@ impl Texts {
         })?;
         self.ends.push(end);
         Ok(())
+    }
+
+    /// How many are kept.
+    fn count(&self) -> usize {
+        self.ends.len() - 1
     }
 
     /// A text that is kept.
@@ -258,71 +267,89 @@ fn numbers(kind: ColumnKind, mut values: Vec<u64>, rows: usize, nulls: Option<Nu
 impl Entries {
     /// No entries, with room for those of `rows` rows set aside.
     pub(super) fn new(rows: usize) -> Self {
-        let texts = || Texts::with_room(rows);
-        Self { keys: texts(), values: texts(), valued: Vec::new(), ends: Vec::with_capacity(rows), begin: 0 }
+        Self {
+            keys: Texts::with_room(rows),
+            values: Texts::with_room(rows),
+            places: Vec::with_capacity(rows),
+            ends: Vec::with_capacity(rows),
+            begin: 0,
+            values_begin: 0,
+        }
     }
 
     /// How many entries the open row has.
     pub(super) fn open(&self) -> usize {
-        self.valued.len() - self.begin
+        self.places.len() - self.begin
     }
 
     /// The place of a key among the open row's.
     pub(super) fn find(&self, key: &[u8]) -> Option<usize> {
-        (self.begin..self.valued.len()).find(|entry| self.keys.get(*entry) == key)
+        (self.begin..self.places.len()).find(|entry| self.keys.get(*entry) == key)
     }
 
     /// Adds an entry to the open row. `Limited` when there is no place for it.
     pub(super) fn push(&mut self, key: Span<'_>, value: Option<Span<'_>>) -> Result<()> {
         self.keys.put(key);
         self.keys.keep()?;
-        self.push_value(value)
-    }
-
-    fn push_value(&mut self, value: Option<Span<'_>>) -> Result<()> {
-        if let Some(value) = value {
-            self.values.put(value);
-        }
-        self.values.keep()?;
-        self.valued.push(value.is_some());
+        let place = self.add(value)?;
+        self.places.push(place);
         Ok(())
     }
 
-    /// Gives an entry of the open row another value. Producers write a key once: this may take its time.
-    #[cold]
+    /// Gives an entry of the open row another value. `Limited` when there is no place for it.
     pub(super) fn replace(&mut self, entry: usize, value: Option<Span<'_>>) -> Result<()> {
-        let behind = entry + 1..self.valued.len();
-        let behind: Vec<_> = behind.map(|entry| self.valued[entry].then(|| self.values.get(entry).to_vec())).collect();
-        self.values.truncate(entry);
-        self.valued.truncate(entry);
-        self.push_value(value)?;
-        behind.iter().try_for_each(|value| self.push_value(value.as_deref().map(Span::alone)))
+        self.places[entry] = self.add(value)?;
+        Ok(())
+    }
+
+    fn add(&mut self, value: Option<Span<'_>>) -> Result<u32> {
+        let Some(value) = value else { return Ok(NOWHERE) };
+        let place = self.values.count();
+        self.values.put(value);
+        self.values.keep()?;
+        u32::try_from(place).map_err(|_| Error::limited("a body has too many entries: send smaller bodies"))
     }
 
     /// Keeps the open row, and opens the next.
     pub(super) fn keep(&mut self) {
-        self.begin = self.valued.len();
+        (self.begin, self.values_begin) = (self.places.len(), self.values.count());
         self.ends.push(self.begin);
     }
 
     /// Empties the open row.
     pub(super) fn drop(&mut self) {
         self.keys.truncate(self.begin);
-        self.values.truncate(self.begin);
-        self.valued.truncate(self.begin);
+        self.values.truncate(self.values_begin);
+        self.places.truncate(self.begin);
+    }
+
+    /// The values in the order of their keys, and which of them are there.
+    fn values(texts: Texts, places: &[u32]) -> Result<(Texts, Option<NullBuffer>)> {
+        if places.len() == texts.count() && (0..).zip(places).all(|(entry, place)| entry == *place) {
+            return Ok((texts, None));
+        }
+        let mut values = Texts::with_room(places.len());
+        for place in places {
+            if *place != NOWHERE {
+                values.put(Span::alone(texts.get(*place as usize)));
+            }
+            values.keep()?;
+        }
+        let nulls = NullBuffer::new(BooleanBuffer::collect_bool(places.len(), |entry| places[entry] != NOWHERE));
+        Ok((values, Some(nulls).filter(|nulls| nulls.null_count() > 0)))
     }
 
     /// The map column. No entries is no map: protobuf cannot tell the two apart.
     pub(super) fn finish(self) -> Result<ArrayRef> {
-        if self.valued.is_empty() {
+        if self.places.is_empty() {
             return Ok(new_null_array(&ColumnKind::Map.data_type(), self.ends.len()));
         }
-        let nulls = Some(NullBuffer::from(self.valued)).filter(|nulls| nulls.null_count() > 0);
         let column = |texts: Texts, nulls| -> Result<ArrayRef> {
             let (offsets, bytes) = texts.finish();
             Ok(Arc::new(StringArray::try_new(offsets, bytes, nulls).map_err(unfit)?))
         };
-        let columns = vec![column(self.keys, None)?, column(self.values, nulls)?];
+        let (values, nulls) = Self::values(self.values, &self.places)?;
+        let columns = vec![column(self.keys, None)?, column(values, nulls)?];
         let mut present = NullBufferBuilder::new(self.ends.len());
         let mut before = 0;
         let lengths = self.ends.iter().map(|end| end - std::mem::replace(&mut before, *end));

@@ -45,6 +45,8 @@ mod rows;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
+mod labels_tests;
+#[cfg(test)]
 mod lookup_tests;
 #[cfg(test)]
 mod tests;

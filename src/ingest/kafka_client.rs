@@ -32,6 +32,11 @@ use crate::telemetry::SourceTrouble;
 /// How often the client tells the ends of its partitions, from which the lag is counted.
 const STATISTICS_INTERVAL_MS: &str = "2000";
 
+/// What the client fetches ahead, and how long a partition waits when that is full. By default it is eight times as much, which
+/// falls out of the processor's caches, and a second, in which the source may have nothing to read.
+const QUEUE_KIB: &str = "8192";
+const QUEUE_BACKOFF_MS: &str = "2";
+
 /// What the client calls a group whose coordinator answers.
 const GROUP_UP: &str = "up";
 /// With what the client's own words begin when we gave it no token, which we have told already.
@@ -75,7 +80,10 @@ pub(super) struct Context {
 /// The settings of a source's client. `Invalid` names the option that librdkafka does not take.
 pub(super) fn settings(name: &str, config: &SourceConfig) -> Result<ClientConfig> {
     let mut settings = ClientConfig::new();
-    settings.set("client.id", format!("glasshouse-{name}"));
+    settings
+        .set("client.id", format!("glasshouse-{name}"))
+        .set("queued.max.messages.kbytes", QUEUE_KIB)
+        .set("fetch.queue.backoff.ms", QUEUE_BACKOFF_MS);
     for (option, value) in config.options.expose() {
         let mut alone = ClientConfig::new();
         alone.set(option, value);

@@ -22,6 +22,10 @@ use super::content::UNKNOWN;
 use crate::error::{Error, Result};
 use crate::lake::{Chosen, Held};
 
+/// How much more room than it needs a small index gets, and up to how many marks.
+const INDEX_STEP: usize = 4;
+const INDEX_AHEAD_MAX: usize = 1 << 20;
+
 /// One event: 96 bits of the hash of its (tenant, id), and 32 of its content, if that is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Mark(u128);
@@ -133,8 +137,20 @@ impl Window {
     }
 
     /// Remembers stored events, oldest first; returns how many it had to forget for that.
-    pub(super) fn extend(&mut self, stored: impl IntoIterator<Item = Mark>) -> usize {
-        stored.into_iter().filter(|mark| self.push(*mark)).count()
+    pub(super) fn extend(&mut self, stored: impl IntoIterator<Item = Mark, IntoIter: ExactSizeIterator>) -> usize {
+        let stored = stored.into_iter();
+        self.reserve(stored.len());
+        stored.filter(|mark| self.push(*mark)).count()
+    }
+
+    /// Makes room in the index for some more. To grow is to find a new place for each: a small index grows in large steps.
+    fn reserve(&mut self, more: usize) {
+        let wanted = (self.marks.len() + more).min(self.ids_max);
+        if wanted > self.slots.capacity() {
+            let ahead = (wanted * INDEX_STEP).min(INDEX_AHEAD_MAX).min(self.ids_max);
+            let marks = &self.marks;
+            self.slots.reserve(wanted.max(ahead) - self.slots.len(), |&other| marks[other as usize].short());
+        }
     }
 
     /// Remembers a mark, also one that is there already. Whether one was forgotten, if only this one itself.

@@ -79,6 +79,11 @@ fn the_same_event_is_the_same_row_in_every_format() {
     assert_eq!(arrow_rows(&contract, &from_json.batch, &acme()).batch, from_json.batch);
     let stream = Bytes::from(ipc(std::slice::from_ref(&from_json.batch)));
     assert_eq!(decode(&contract, Format::ArrowIpc, &stream, &acme()).unwrap().batch, from_json.batch);
+    // Also with labels in them, which are dictionaries to other programs.
+    let labels = decode(&contract, Format::Json, &Bytes::from_static(EVENT.as_bytes()), &acme()).unwrap().batch;
+    assert_ne!(labels.schema(), from_json.batch.schema());
+    let stream = Bytes::from(ipc(&[labels]));
+    assert_eq!(decode(&contract, Format::ArrowIpc, &stream, &acme()).unwrap().batch, from_json.batch);
     // Columns named directly, whatever message their fields stand in.
     let flat = rows(&from_json.batch)[0].to_string();
     assert_eq!(json(&contract, flat, &acme()).batch, from_json.batch);

@@ -167,7 +167,7 @@ fn by_value(contract: &Contract, index: usize, plain: &ArrayRef, faults: &mut Fa
         let (name, kind, given) = (&column.name, column.kind.as_str(), plain.data_type());
         return Err(Error::invalid(format!("column `{name}` takes {kind}, got {given}: cast it before sending")));
     }
-    let mut cells = Cells::new(column.kind, plain.len());
+    let mut cells = Cells::new(column.kind, true, plain.len());
     cells.grow(plain.len());
     for index in (0..plain.len()).filter(|index| plain.is_valid(*index)) {
         let read = match plain.data_type() {

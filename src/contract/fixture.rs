@@ -78,11 +78,17 @@ fn stamp(owner: Owner) -> Stamp {
 }
 
 pub(super) fn json(contract: &Contract, body: impl AsRef<[u8]>, stamp: &Stamp) -> Decoded {
-    decode(contract, Format::Json, &Bytes::copy_from_slice(body.as_ref()), stamp).unwrap()
+    of(contract, Format::Json, body, stamp)
 }
 
 pub(super) fn protobuf(contract: &Contract, body: impl AsRef<[u8]>, stamp: &Stamp) -> Decoded {
-    decode(contract, Format::Protobuf, &Bytes::copy_from_slice(body.as_ref()), stamp).unwrap()
+    of(contract, Format::Protobuf, body, stamp)
+}
+
+/// A body's rows without labels, and its rejects.
+fn of(contract: &Contract, format: Format, body: impl AsRef<[u8]>, stamp: &Stamp) -> Decoded {
+    let decoded = decode(contract, format, &Bytes::copy_from_slice(body.as_ref()), stamp).unwrap();
+    Decoded { batch: super::plain(&decoded.batch).unwrap(), ..decoded }
 }
 
 /// Accepted rows as JSON, without nulls.

@@ -5,9 +5,11 @@
 //!                         │
 //!   avro | message ─► json text (of sources whose schema tells how) ─┐
 //!   bytes ─► wire | json ◄───────────────────────────────────────────┘
-//!              └──────► sheet ────────────────────┐
-//!   bytes ─► ipc ─► arrow_in ─► cast ─► columns ──┴─► check ─► Decoded { batch, rejects }
+//!              └──────► sheet ─► columns (words, entries) ─┐
+//!   bytes ─► ipc ─► arrow_in ─► cast ─► columns ───────────┴─► check ─► Decoded { batch, rejects } ─► join
 //! ```
+//!
+//! Texts that come again and again are [`Labels`] from here to their file.
 //!
 //! **Invariant:** decoding is pure: no clock, no IO. The receive time and the owner are arguments ([`Stamp`]).
 //! **Invariant:** a bad event becomes a [`Reject`] and never spoils its neighbours.
@@ -44,8 +46,16 @@ mod sheet;
 
 mod check;
 mod columns;
+mod entries;
 mod reject;
 mod time;
+
+mod join;
+mod words;
+
+mod labels;
+
+mod span;
 
 #[cfg(test)]
 mod arrow_tests;
@@ -56,15 +66,20 @@ mod body_tests;
 #[cfg(test)]
 mod fixture;
 #[cfg(test)]
+mod label_tests;
+#[cfg(test)]
 mod message_tests;
 #[cfg(test)]
 mod tests;
 
 pub use avro::AvroSchema;
+pub use join::{is_same, join, plain, plain_column};
+pub use labels::{LABELS_MAX, LabelArray, Labels, is_labels};
 pub use latest::Latest;
 pub use message::{MessageType, ProtoFile};
 pub use reject::{Reason, Reject};
 pub use resolved::{RESOLUTION, RESOLVED_BY, RESOLVES};
+pub use span::{SHORT, Span};
 pub use table::{Column, ColumnKind, Contract, EVENT_DATE, RECEIVED_TIME};
 
 use std::fmt;
@@ -178,7 +193,7 @@ pub struct Stamp {
 /// A decoded body: the good events as columns in arrival order, the bad ones with their reasons.
 #[derive(Debug)]
 pub struct Decoded {
-    /// Good events, in [`Contract::schema`].
+    /// Good events, in [`Contract::schema`]; columns of few different texts are labels (see [`plain`]).
     pub batch: RecordBatch,
     /// Bad events.
     pub rejects: Vec<Reject>,

@@ -12,13 +12,15 @@
 
 use arrow::record_batch::RecordBatch;
 
-use super::columns::{Cells, Entries, Span};
+use super::columns::Cells;
+use super::entries::Entries;
 use super::fields::{Fallback, Node};
 use super::reject::{Fault, Reason};
+use super::span::Span;
 use super::table::ColumnKind;
 use super::value::{Slot, Text};
 use super::{Contract, Owner, Stamp, columns};
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// Rows that are made writable at once: few enough to be in the processor's caches when they are written.
 const ROWS_STEP: usize = 1 << 10;
@@ -58,10 +60,11 @@ impl<'a> Sheet<'a> {
     /// A sheet with room for `rows`; it grows beyond it.
     pub(super) fn new(contract: &Contract, body: &'a [u8], stamp: &Stamp, rows: usize) -> Self {
         let is_bytes = |kind| matches!(kind, ColumnKind::Text | ColumnKind::Bytes);
+        let is_key = |column| column == contract.tenant || column == contract.id;
         let columns = contract.columns.iter().enumerate();
         Self {
             body,
-            columns: columns.clone().map(|(_, column)| Cells::new(column.kind, rows)).collect(),
+            columns: columns.clone().map(|(index, column)| Cells::new(column.kind, is_key(index), rows)).collect(),
             texts: columns.filter(|(_, column)| is_bytes(column.kind)).map(|(index, _)| index).collect(),
             entries: Entries::new(rows),
             rows: 0,
@@ -156,6 +159,14 @@ impl<'a> Sheet<'a> {
         self.open.named[column] = true;
     }
 
+    /// Writes a text of the body, if the column knows it as a label: then it is UTF-8. Whether it does.
+    #[inline]
+    pub(super) fn put_known(&mut self, column: usize, text: &'a [u8]) -> bool {
+        let known = self.columns[column].put_known(self.rows, span(self.body, &self.own, Text::Checked(text)));
+        self.open.named[column] |= known;
+        known
+    }
+
     /// Writes a number's bits.
     #[inline]
     pub(super) fn put(&mut self, column: usize, bits: u64) {
@@ -172,7 +183,7 @@ impl<'a> Sheet<'a> {
         }
     }
 
-    /// The bytes of a column's text in the open row, when it has one.
+    /// The bytes of a key's text in the open row, when it has one.
     #[inline]
     pub(super) fn text_of(&self, column: usize) -> Option<&[u8]> {
         self.columns[column].text(self.rows)
@@ -215,20 +226,13 @@ impl<'a> Sheet<'a> {
     pub(super) fn add_entry(&mut self, key: Text<'a>, value: Option<Text<'a>>, replace: bool) -> bool {
         let key = span(self.body, &self.own, key);
         let value = value.map(|value| span(self.body, &self.own, value));
-        let known = self.entries.find(key.bytes());
-        let added = match known {
-            Some(entry) if replace => self.entries.replace(entry, value),
-            Some(_) => Ok(()),
-            None if self.entries.open() < self.entries_max => self.entries.push(key, value),
-            None => {
-                let entries_max = self.entries_max;
-                Err(Error::limited(format!("the event has more than {entries_max} dimensions that are not declared")))
+        match self.entries.add(key, value, replace, self.entries_max) {
+            Ok(is_new) => is_new,
+            Err(fault) => {
+                self.fail(|| Fault::new(Reason::TooLarge, fault.message()));
+                true
             }
-        };
-        if let Err(fault) = added {
-            self.fail(|| Fault::new(Reason::TooLarge, fault.message()));
         }
-        known.is_none()
     }
 
     /// Gives the fields of present objects that have no presence of their own the value that absence stands for.
@@ -278,14 +282,14 @@ impl<'a> Sheet<'a> {
 #[inline]
 fn span<'s>(body: &'s [u8], own: &'s str, text: Text<'s>) -> Span<'s> {
     let bytes = match text {
-        Text::Own(start, end) => return Span { source: own.as_bytes(), start, length: end - start },
+        Text::Own(start, end) => return Span::new(own.as_bytes(), start, end),
         Text::Borrowed(text) => text.as_bytes(),
         Text::Checked(bytes) => bytes,
     };
     // Where it lies tells whether it is of the body: names are of the contract.
     let start = (bytes.as_ptr() as usize).wrapping_sub(body.as_ptr() as usize);
     match body.get(start..) {
-        Some(rest) if bytes.len() <= rest.len() => Span { source: body, start, length: bytes.len() },
+        Some(rest) if bytes.len() <= rest.len() => Span::new(body, start, start + bytes.len()),
         _ => Span::alone(bytes),
     }
 }

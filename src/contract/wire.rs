@@ -124,6 +124,9 @@ impl<'a> Wire<'a> {
         let bits = match short {
             Short::Text => {
                 let bytes = input.length_delimited().ok_or_else(cut_off)?;
+                if self.sheet.put_known(leaf.column, bytes) {
+                    return Ok(());
+                }
                 if is_utf8(bytes) {
                     self.sheet.put_text(leaf.column, Text::Checked(bytes));
                 } else {

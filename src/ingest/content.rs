@@ -56,9 +56,17 @@ mod tests {
 
     use super::*;
     use crate::config::{ColumnConfig, TableConfig};
+    use crate::contract::{Format, Owner, Stamp, decode, plain};
 
     fn contract() -> Contract {
-        let columns = [("who", "text"), ("at", "timestamp"), ("key", "text"), ("mos", "float64"), ("other", "map")];
+        let columns = [
+            ("who", "text"),
+            ("at", "timestamp"),
+            ("key", "text"),
+            ("why", "text"),
+            ("mos", "float64"),
+            ("other", "map"),
+        ];
         let column =
             |(name, kind): (&str, &str)| ColumnConfig { name: name.into(), kind: kind.into(), ..Default::default() };
         let config = TableConfig {
@@ -78,6 +86,7 @@ mod tests {
             match field.name().as_str() {
                 "who" => Arc::new(StringArray::from(vec!["acme"])),
                 "key" => Arc::new(StringArray::from(vec!["k"])),
+                "why" => Arc::new(StringArray::from(vec![None::<&str>])),
                 "mos" => Arc::new(Float64Array::from(vec![mos])),
                 "other" => {
                     let names = arrow::array::MapFieldNames {
@@ -129,5 +138,30 @@ mod tests {
         let alone: Vec<u32> = others.iter().chain(&same).chain([&first]).map(of).collect();
         assert_eq!(fingerprints(&contract, &together).unwrap(), alone);
         assert_eq!(fingerprints(&contract, &together.slice(2, 3)).unwrap(), alone[2..5]);
+    }
+
+    #[test]
+    fn labels_have_the_fingerprint_of_their_texts() {
+        let contract = contract();
+        let lines: Vec<String> = (0..300)
+            .map(|row| match row % 3 {
+                0 => format!(r#"{{"who":"acme","at":7,"key":"k{row}","mos":4.5,"a":"{}","b":"x"}}"#, row % 5),
+                1 => {
+                    format!(r#"{{"who":"zeta","at":7,"key":"k{row}","a":"a text that is longer than most","c":null}}"#)
+                }
+                _ => format!(r#"{{"who":"acme","at":7,"key":"k{row}","why":"{}"}}"#, row % 7),
+            })
+            .collect();
+        let stamp = Stamp {
+            received: 1,
+            owner: Owner::PerEvent,
+            time_max: i64::MAX,
+            event_bytes_max: 1_000,
+            dimensions_max: 9,
+        };
+        let labels = decode(&contract, Format::Json, &lines.join("\n").into(), &stamp).unwrap().batch;
+        assert_ne!(labels.schema_ref(), contract.schema(), "some of it is labels");
+        let texts = fingerprints(&contract, &plain(&labels).unwrap()).unwrap();
+        assert_eq!(fingerprints(&contract, &labels).unwrap(), texts);
     }
 }

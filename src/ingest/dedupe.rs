@@ -13,12 +13,12 @@ use std::hash::Hasher as _;
 use std::sync::Arc;
 
 use arrow::array::{Array, AsArray as _, RecordBatch};
-use arrow::compute::concat_batches;
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 use siphasher::sip128::{Hasher128 as _, SipHasher13};
 
 use super::content::UNKNOWN;
+use crate::contract::join;
 use crate::error::{Error, Result};
 use crate::lake::{Chosen, Held};
 
@@ -277,12 +277,7 @@ pub(super) fn remaining<P: Borrow<Part>>(parts: &[P], verdicts: &[Vec<Verdict>],
         counts.push(count);
     }
     let batches: Vec<&RecordBatch> = parts.iter().map(|part| &part.borrow().rows).collect();
-    let batch = match *batches {
-        [] => return Err(Error::internal("an empty batch has nothing to sift")),
-        [one] => one.clone(),
-        [first, ..] => concat_batches(&first.schema(), batches)
-            .map_err(|cause| Error::internal("cannot join a batch's rows").with_source(cause))?,
-    };
+    let batch = join(&batches).map_err(|cause| Error::internal("cannot join a batch's rows").with_source(cause))?;
     Ok(Sifted { rows: Chosen::new(batch, rows), marks, counts, repeats })
 }
 

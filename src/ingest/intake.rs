@@ -10,7 +10,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BinaryArray, RecordBatch, StringArray, TimestampMicrosecondArray, new_null_array};
-use arrow::compute::concat_batches;
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
@@ -21,7 +20,7 @@ use super::{Payload, RejectNote};
 use crate::clock::Micros;
 use crate::contract::{
     ColumnKind, Contract, Format, Kept, Owner, RESOLUTION, RESOLVED_BY, RESOLVES, Reject, Stamp, TenantId, decode,
-    decode_arrow, decode_messages,
+    decode_arrow, decode_messages, join,
 };
 use crate::error::{Error, Result};
 use crate::lake::Held;
@@ -199,12 +198,10 @@ impl Intaker {
         Ok((self.join(rows)?, rejects))
     }
 
-    pub(super) fn join(&self, mut rows: Vec<RecordBatch>) -> Result<RecordBatch> {
-        match rows.len() {
-            1 => Ok(rows.remove(0)),
-            _ => concat_batches(self.contract.schema(), &rows)
-                .map_err(|cause| Error::internal("cannot join a request's rows").with_source(cause)),
-        }
+    pub(super) fn join(&self, rows: Vec<RecordBatch>) -> Result<RecordBatch> {
+        let none = RecordBatch::new_empty(Arc::clone(self.contract.schema()));
+        let rows: Vec<&RecordBatch> = if rows.is_empty() { vec![&none] } else { rows.iter().collect() };
+        join(&rows).map_err(|cause| Error::internal("cannot join a request's rows").with_source(cause))
     }
 
     /// Rows of the table, with their contents.

@@ -16,13 +16,13 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use arrow::compute::{concat_batches, filter_record_batch};
+use arrow::compute::filter_record_batch;
 use arrow::record_batch::RecordBatch;
 use futures::{StreamExt as _, TryStreamExt as _};
 
 use super::cover::Cover;
 use super::dedupe::{Keyer, Mark, Part, Sifted, Verdict, Window, remaining, sift};
-use crate::contract::Contract;
+use crate::contract::{Contract, join};
 use crate::error::{Error, Result};
 use crate::lake::{DataFile, Keys, Snapshot, Table};
 
@@ -213,8 +213,10 @@ fn suspects(
             batches.push(filter_record_batch(&part.rows, &old.into()).map_err(internal)?);
         }
     }
-    let Some(first) = batches.first() else { return Ok(None) };
-    let keys = Keys::of(contract, &concat_batches(&first.schema(), &batches).map_err(internal)?)?;
+    if batches.is_empty() {
+        return Ok(None);
+    }
+    let keys = Keys::of(contract, &join(&batches.iter().collect::<Vec<_>>()).map_err(internal)?)?;
     Ok(Some(Suspects { files: cover.files(&days), keys, rows }))
 }
 

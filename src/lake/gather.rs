@@ -11,8 +11,7 @@ use arrow::compute::take;
 use arrow::datatypes::DataType;
 use arrow::error::ArrowError;
 
-/// Bytes of a short text, which are moved at once whatever its length.
-const SHORT: usize = 16;
+use crate::contract::{SHORT, Span};
 
 /// The rows at these places, which are all there.
 pub(super) fn gather(rows: &RecordBatch, places: &[u32]) -> Result<RecordBatch, ArrowError> {
@@ -38,14 +37,8 @@ fn gather_texts(texts: &StringArray, places: &[u32]) -> Result<StringArray, Arro
     let mut offsets = Vec::with_capacity(places.len() + 1);
     offsets.push(0);
     for place in places {
-        let ((start, end), begin) = (range(*place), bytes.len());
-        match source.get(start..start + SHORT).and_then(<[u8]>::first_chunk::<SHORT>) {
-            Some(short) if end - start <= SHORT => {
-                bytes.extend_from_slice(short);
-                bytes.truncate(begin + end - start);
-            }
-            _ => bytes.extend_from_slice(&source[start..end]),
-        }
+        let (start, end) = range(*place);
+        Span::new(source, start, end).append_to(&mut bytes);
         let end = i32::try_from(bytes.len()).map_err(|_| ArrowError::OffsetOverflowError(bytes.len()))?;
         offsets.push(end);
     }

@@ -1,18 +1,20 @@
 //! Columns of few different texts, again and again, as Parquet keeps them: a dictionary, and places in it.
 //!
 //! ```text
-//!   texts ─► numbers (one look into a small table each) ─► pages: levels, numbers in as few bits as they need ─► a chunk
+//!   texts | labels ─► numbers ─► pages: levels, numbers in as few bits as they need ─► a chunk
 //! ```
 //!
-//! In: texts with their levels. Out: a column chunk, or none when there are too many different texts: then Parquet's own
+//! In: labels, or texts (one look into a small table each), with their levels. Out: a column chunk, or none when there are too many different texts: then Parquet's own
 //! writer takes the column. Labels are most of an event's columns, and that writer's general table of values takes longer for
 //! them than all else together.
 //!
 //! Source: the Apache Parquet format, `Encodings.md` (plain, RLE and bit-packing hybrid) and `README.md` (data pages).
 
-use std::hash::Hasher as _;
+use std::collections::HashSet;
+use std::hash::Hash;
 
-use arrow::array::{Array as _, MapArray, StringArray};
+use arrow::array::{Array, ArrayRef, AsArray as _, MapArray, StringArray};
+use arrow::buffer::NullBuffer;
 use parquet::basic::{Compression, Encoding, PageType, ZstdLevel};
 use parquet::column::page::{CompressedPage, Page, PageWriter as _};
 use parquet::column::writer::ColumnCloseResult;
@@ -20,15 +22,14 @@ use parquet::errors::{ParquetError, Result};
 use parquet::file::metadata::{ColumnChunkMetaData, OffsetIndexBuilder, PageEncodingStats};
 use parquet::file::writer::{SerializedPageWriter, TrackedWrite};
 use parquet::schema::types::ColumnDescPtr;
-use siphasher::sip128::{Hasher128 as _, SipHasher13};
 use zstd::bulk::Compressor;
 
-/// Different texts of one column chunk.
-pub(super) const LABELS_MAX: usize = 1 << 11;
-/// Places of the table that finds them: it stays half empty.
-const SLOTS: usize = LABELS_MAX * 2;
-/// Bytes of a text that are its own key.
-const SHORT: usize = 16;
+use crate::contract::{LABELS_MAX, LabelArray, Labels, Span, is_labels};
+
+/// Texts that tell whether a column holds few different ones.
+const SAMPLE: usize = 256;
+/// How often each of the few is in the sample, on average: so a small file of different texts keeps its bounds.
+const REPEATS: usize = 4;
 /// Rows of a page, as in all other columns.
 const PAGE_ROWS: usize = 20_000;
 /// Values that are packed together.
@@ -40,8 +41,6 @@ const RUN_GROUPS_MIN: usize = 4;
 pub(super) struct LabelWriter {
     compressor: Compressor<'static>,
     compression: Compression,
-    /// With a secret: nobody can choose texts that are slow to tell apart.
-    hasher: SipHasher13,
 }
 
 /// Where the texts of a leaf column stand among its rows.
@@ -62,20 +61,14 @@ impl LabelWriter {
     /// A writer whose pages are compressed at this level.
     pub(super) fn new(level: ZstdLevel) -> Result<Self> {
         let compressor = Compressor::new(level.compression_level())?;
-        let hasher = SipHasher13::new_with_keys(rand::random(), rand::random());
-        Ok(Self { compressor, compression: Compression::ZSTD(level), hasher })
+        Ok(Self { compressor, compression: Compression::ZSTD(level) })
     }
 
     /// The chunk of a row group's texts; none when too many are different.
-    pub(super) fn chunk(
-        &mut self,
-        column: &ColumnDescPtr,
-        texts: &StringArray,
-        levels: &Levels,
-    ) -> Result<Option<LabelChunk>> {
-        let Some(numbered) = Numbered::of(texts, self.hasher) else { return Ok(None) };
+    pub(super) fn chunk(&mut self, column: &ColumnDescPtr, leaf: &Leaf, levels: &Levels) -> Result<Option<LabelChunk>> {
+        let Some(numbered) = leaf.numbered() else { return Ok(None) };
         let rows = match levels {
-            Levels::Rows => texts.len(),
+            Levels::Rows => leaf.array().len(),
             Levels::Entries(ends) => ends.len() - 1,
         };
         let mut sink = TrackedWrite::new(Vec::new());
@@ -95,7 +88,7 @@ impl LabelWriter {
         for start in (0..rows.max(1)).step_by(PAGE_ROWS) {
             let page_rows = PAGE_ROWS.min(rows - start);
             let mut plain = Vec::new();
-            let (page_values, filled) = levels.write(column, texts, start, page_rows, &mut plain);
+            let (page_values, filled) = levels.write(column, leaf.array().nulls(), start, page_rows, &mut plain);
             plain.push(numbered.bits);
             pack(&numbered.numbers[taken..taken + filled], numbered.bits, &mut plain);
             taken += filled;
@@ -146,6 +139,59 @@ fn count(number: usize) -> Result<u32> {
     u32::try_from(number).map_err(|_| ParquetError::General("a page has too many values".into()))
 }
 
+/// Texts of a leaf column.
+#[derive(Debug)]
+pub(super) enum Leaf {
+    /// As they are.
+    Texts(StringArray),
+    /// Numbered already.
+    Labels(LabelArray),
+}
+
+impl Leaf {
+    /// The texts of an array, if it holds some.
+    pub(super) fn of(array: &ArrayRef) -> Option<Self> {
+        match array.as_string_opt() {
+            Some(texts) => Some(Self::Texts(texts.clone())),
+            None => Some(Self::Labels(array.as_dictionary_opt()?.clone())).filter(|_| is_labels(array)),
+        }
+    }
+
+    fn array(&self) -> &dyn Array {
+        match self {
+            Self::Texts(texts) => texts,
+            Self::Labels(labels) => labels,
+        }
+    }
+
+    /// Whether few different texts seem to come again and again: by a sample.
+    pub(super) fn repeats(&self) -> bool {
+        let array = self.array();
+        let step = array.len().div_ceil(SAMPLE).max(1);
+        let sample = (0..array.len()).step_by(step).filter(|place| array.is_valid(*place));
+        match self {
+            Self::Texts(texts) => are_few(sample.map(|place| texts.value(place))),
+            Self::Labels(labels) => are_few(sample.map(|place| labels.keys().value(place))),
+        }
+    }
+
+    fn numbered(&self) -> Option<Numbered> {
+        match self {
+            Self::Texts(texts) => Numbered::of_texts(texts),
+            Self::Labels(labels) => Numbered::of_labels(labels),
+        }
+    }
+}
+
+fn are_few<T: Eq + Hash>(sample: impl Iterator<Item = T>) -> bool {
+    let (mut count, mut distinct) = (0, HashSet::new());
+    for one in sample {
+        count += 1;
+        distinct.insert(one);
+    }
+    distinct.len() * REPEATS <= count
+}
+
 /// Texts as numbers.
 struct Numbered {
     /// The different texts, in order of their numbers, each behind its length.
@@ -157,93 +203,46 @@ struct Numbered {
     numbers: Vec<u16>,
 }
 
-/// A place of the table: a text's key, its length, and its number.
-#[derive(Clone, Copy)]
-struct Slot {
-    key: u128,
-    length: u32,
-    number: u16,
-    is_taken: bool,
-}
-
 impl Numbered {
+    fn new<'t>(texts: impl ExactSizeIterator<Item = &'t [u8]>, numbers: Vec<u16>) -> Self {
+        let (labels, mut dictionary) = (texts.len(), Vec::new());
+        for text in texts {
+            dictionary.extend_from_slice(&(text.len() as u32).to_le_bytes());
+            dictionary.extend_from_slice(text);
+        }
+        Self { dictionary, labels, bits: bits_of(labels.saturating_sub(1)), numbers }
+    }
+
     /// None when there are more than [`LABELS_MAX`] different ones.
-    fn of(texts: &StringArray, hasher: SipHasher13) -> Option<Self> {
-        let seed = hasher.finish128().as_u128();
-        let mut slots = vec![Slot { key: 0, length: 0, number: 0, is_taken: false }; SLOTS];
-        // Where the texts begin in the dictionary.
-        let (mut starts, mut dictionary) = (Vec::new(), Vec::new());
-        let mut numbers = Vec::with_capacity(texts.len() - texts.null_count());
+    fn of_texts(texts: &StringArray) -> Option<Self> {
+        let (mut labels, mut numbers) = (Labels::default(), Vec::with_capacity(texts.len() - texts.null_count()));
         let (bytes, ends) = (texts.value_data(), texts.value_offsets());
         for (row, ends) in ends.windows(2).enumerate() {
-            if texts.is_null(row) {
-                continue;
+            if texts.is_valid(row) {
+                numbers.push(labels.number(Span::new(bytes, ends[0] as usize, ends[1] as usize), LABELS_MAX)?);
             }
-            let (start, end) = (ends[0] as usize, ends[1] as usize);
-            let text = &bytes[start..end];
-            let key = match text.len() {
-                ..=SHORT => short_key(bytes, start, end),
-                _ => long_key(text, hasher),
-            };
-            let mut at = place(key, text.len(), seed);
-            let number = loop {
-                let slot = &mut slots[at];
-                if !slot.is_taken {
-                    if starts.len() == LABELS_MAX {
-                        return None;
-                    }
-                    let number = starts.len() as u16;
-                    *slot = Slot { key, length: text.len() as u32, number, is_taken: true };
-                    dictionary.extend_from_slice(&(text.len() as u32).to_le_bytes());
-                    starts.push(dictionary.len());
-                    dictionary.extend_from_slice(text);
-                    break number;
-                }
-                if slot.key == key && slot.length as usize == text.len() {
-                    let known = starts[usize::from(slot.number)];
-                    if text.len() <= SHORT || dictionary[known..known + text.len()] == *text {
-                        break slot.number;
-                    }
-                }
-                at = (at + 1) % SLOTS;
-            };
-            numbers.push(number);
         }
-        let labels = starts.len();
-        let bits = bits_of(labels.saturating_sub(1));
-        Some(Self { dictionary, labels, bits, numbers })
+        Some(Self::new((0..labels.len()).map(|number| labels.get(number as u16).bytes()), numbers))
     }
-}
 
-/// The bytes of a short text as a number.
-fn short_key(bytes: &[u8], start: usize, end: usize) -> u128 {
-    let length = end - start;
-    match bytes.get(start..start + SHORT) {
-        _ if length == 0 => 0,
-        // What stands behind it is cut off: one load is quicker than as many bytes as there are.
-        Some(chunk) => chunk.try_into().map_or(0, u128::from_le_bytes) & (u128::MAX >> (8 * (SHORT - length))),
-        None => {
-            let mut chunk = [0; SHORT];
-            chunk[..length].copy_from_slice(&bytes[start..end]);
-            u128::from_le_bytes(chunk)
-        }
+    /// The labels that these rows have, numbered anew. None when a label is null itself.
+    fn of_labels(column: &LabelArray) -> Option<Self> {
+        let texts = column.values().as_string_opt::<i32>().filter(|texts| texts.null_count() == 0)?;
+        // The new number of each label that was met, and these in the order of their new numbers.
+        let (mut known, mut met) = (vec![None; texts.len()], Vec::new());
+        let mut number = |label: u16| {
+            *known[usize::from(label)].get_or_insert_with(|| {
+                met.push(label);
+                met.len() as u16 - 1
+            })
+        };
+        let labels = column.keys().values();
+        let numbers = match column.nulls().filter(|nulls| nulls.null_count() > 0) {
+            None => labels.iter().map(|label| number(*label)).collect(),
+            Some(nulls) => nulls.valid_indices().map(|row| number(labels[row])).collect(),
+        };
+        Some(Self::new(met.iter().map(|label| texts.value(usize::from(*label)).as_bytes()), numbers))
     }
-}
-
-fn long_key(text: &[u8], mut hasher: SipHasher13) -> u128 {
-    hasher.write(text);
-    hasher.finish128().as_u128()
-}
-
-/// The first place where a key is looked for.
-fn place(key: u128, length: usize, seed: u128) -> usize {
-    const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
-    let halves = |number: u128| (number as u64, (number >> 64) as u64);
-    let ((low, high), (one, other)) = (halves(key), halves(seed));
-    // A product of two secrets: from outside nobody can tell what either half of a key does to it.
-    let product = u128::from(low ^ one) * u128::from(high.rotate_left(29) ^ other ^ length as u64);
-    let (low, high) = halves(product);
-    ((low ^ high).wrapping_mul(MULTIPLIER) >> (u64::BITS - SLOTS.trailing_zeros())) as usize
 }
 
 impl Levels {
@@ -260,16 +259,17 @@ impl Levels {
     fn write(
         &self,
         column: &ColumnDescPtr,
-        texts: &StringArray,
+        nulls: Option<&NullBuffer>,
         start: usize,
         rows: usize,
         into: &mut Vec<u8>,
     ) -> (usize, usize) {
+        let is_valid = |place: usize| nulls.is_none_or(|nulls| nulls.is_valid(place));
         let defined = column.max_def_level() as u16;
         match self {
             Self::Rows if defined == 0 => (rows, rows),
             Self::Rows => {
-                let levels: Vec<u16> = (start..start + rows).map(|row| u16::from(texts.is_valid(row))).collect();
+                let levels: Vec<u16> = (start..start + rows).map(|row| u16::from(is_valid(row))).collect();
                 let filled = levels.iter().filter(|level| **level == 1).count();
                 write_levels(&levels, 1, into);
                 (rows, filled)
@@ -283,10 +283,10 @@ impl Levels {
                         definitions.push(0);
                     }
                     for entry in entries.clone() {
-                        let is_valid = texts.is_valid(entry);
-                        filled += usize::from(is_valid);
+                        let is_there = is_valid(entry);
+                        filled += usize::from(is_there);
                         repeats.push(u16::from(entry > entries.start));
-                        definitions.push(if is_valid { defined } else { defined - 1 });
+                        definitions.push(if is_there { defined } else { defined - 1 });
                     }
                 }
                 write_levels(&repeats, 1, into);

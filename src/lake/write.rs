@@ -15,7 +15,7 @@ use arrow::datatypes::TimestampMicrosecondType;
 
 use crate::clock::{DAY, Micros};
 use crate::config::LakeConfig;
-use crate::contract::Contract;
+use crate::contract::{Contract, is_same};
 use crate::error::{Error, Result};
 use crate::lake::file::parquet_file;
 use crate::lake::gather::gather;
@@ -88,7 +88,7 @@ impl From<RecordBatch> for Chosen {
 
 /// Sorts rows and encodes a file for each UTC day.
 pub(super) fn encode(contract: &Contract, options: &WriteOptions, rows: &Chosen) -> Result<Vec<Encoded>> {
-    if rows.batch.schema().fields() != contract.schema().fields() {
+    if !is_same(rows.batch.schema_ref(), contract.schema()) {
         return Err(Error::internal(format!("table `{}`: rows to write are not of its contract", contract.name)));
     }
     let (rows, days) = sort(contract, rows)?;

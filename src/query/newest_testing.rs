@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::compute::concat_batches;
 use serde_json::{Value, json};
 
 use super::testing::{NEW_YEAR, config};
@@ -168,7 +167,7 @@ pub(super) async fn commit(tables: &Tables, changes: &[Change]) {
         decoded.batch
     });
     let batches: Vec<_> = batches.collect();
-    let files = table.write(concat_batches(table.contract().schema(), &batches).unwrap()).await.unwrap();
+    let files = table.write(contract::join(&batches.iter().collect::<Vec<_>>()).unwrap()).await.unwrap();
     table.commit(files, Vec::new()).await.unwrap();
 }
 

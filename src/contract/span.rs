@@ -1,0 +1,111 @@
+//! A text in the bytes around it: what is short is moved and compared in one step, whatever its length.
+
+/// Bytes of a short text. What texts are appended to has as much more room than they need, or is moved for the last of them.
+pub const SHORT: usize = 16;
+
+/// For each length of a short text the bits of its two numbers.
+const MASKS: [[u64; 2]; SHORT + 1] = {
+    let mut masks = [[0; 2]; SHORT + 1];
+    let mut length = 1;
+    while length <= SHORT {
+        let all = u128::MAX >> (8 * (SHORT - length));
+        masks[length] = [all as u64, (all >> 64) as u64];
+        length += 1;
+    }
+    masks
+};
+
+/// A text, and where it stands.
+#[derive(Debug, Clone, Copy)]
+pub struct Span<'a> {
+    source: &'a [u8],
+    start: usize,
+    length: usize,
+}
+
+impl<'a> Span<'a> {
+    /// The text from `start` up to `end`, which `source` has.
+    #[inline]
+    pub fn new(source: &'a [u8], start: usize, end: usize) -> Self {
+        debug_assert!(start <= end && end <= source.len(), "{start}..{end} of {}", source.len());
+        Self { source, start, length: end - start }
+    }
+
+    /// A text by itself.
+    #[inline]
+    pub fn alone(source: &'a [u8]) -> Self {
+        Self { source, start: 0, length: source.len() }
+    }
+
+    /// Its bytes.
+    #[inline]
+    pub fn bytes(self) -> &'a [u8] {
+        &self.source[self.start..self.start + self.length]
+    }
+
+    /// How many they are.
+    #[inline]
+    pub fn length(self) -> usize {
+        self.length
+    }
+
+    /// Writes it behind `bytes`.
+    #[inline]
+    pub fn append_to(self, bytes: &mut Vec<u8>) {
+        match self.chunk() {
+            Some(chunk) if self.length <= SHORT => {
+                let begin = bytes.len();
+                bytes.extend_from_slice(chunk);
+                bytes.truncate(begin + self.length);
+            }
+            _ => bytes.extend_from_slice(self.bytes()),
+        }
+    }
+
+    /// All of a short text as two numbers, which with its length say what it is; none of a longer one.
+    #[inline]
+    pub fn numbers(self) -> Option<[u64; 2]> {
+        let [low, high] = MASKS.get(self.length)?;
+        let Some(chunk) = self.chunk() else { return Some(self.last_numbers()) };
+        let (one, other) = chunk.split_at(SHORT / 2);
+        let number = |half: &[u8]| half.try_into().map_or(0, u64::from_le_bytes);
+        // What stands behind the text is cut off.
+        Some([number(one) & low, number(other) & high])
+    }
+
+    /// The same for a text near the end of its source.
+    #[cold]
+    fn last_numbers(self) -> [u64; 2] {
+        let mut chunk = [0; SHORT];
+        chunk[..self.length].copy_from_slice(self.bytes());
+        let chunk = u128::from_le_bytes(chunk);
+        [chunk as u64, (chunk >> 64) as u64]
+    }
+
+    /// The bytes from its start on, as many as a short text can have.
+    #[inline]
+    fn chunk(self) -> Option<&'a [u8; SHORT]> {
+        self.source.get(self.start..self.start + SHORT)?.first_chunk()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_the_same_wherever_it_stands() {
+        let source = b"0123456789abcdefghijklmnop";
+        for start in 0..=source.len() {
+            for end in start..=source.len() {
+                let (text, within) = (&source[start..end], Span::new(source, start, end));
+                let mut bytes = b"before ".to_vec();
+                within.append_to(&mut bytes);
+                assert_eq!((within.bytes(), &bytes[7..]), (text, text));
+                let number = text.iter().rev().fold(0, |number: u128, byte| number << 8 | u128::from(*byte));
+                let numbers = (text.len() <= SHORT).then_some([number as u64, (number >> 64) as u64]);
+                assert_eq!((within.numbers(), Span::alone(text).numbers()), (numbers, numbers), "{start}..{end}");
+            }
+        }
+    }
+}

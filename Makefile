@@ -27,7 +27,7 @@ test: need-cargo need-openssl ## Run everything: Rust tests, real ADBC and JDBC 
 
 # Beyond those that every test run plays. ARGS is a range of seeds, or one, of which everything is told then.
 schedules: need-cargo need-openssl ## Play thousands of schedules of crashes and faults (ARGS=5000..9000, ARGS=17)
-	@GLASSHOUSE_SCHEDULES="$(or $(ARGS),1000..3000)" cargo test --lib ingest::sim_tests::chosen -- --nocapture
+	@GLASSHOUSE_SCHEDULES="$(or $(ARGS),1000..3000)" cargo test --lib ingest::sim::tests::chosen -- --nocapture
 
 lint: need-cargo need-openssl ## Check the format, and every lint with warnings denied
 	@cargo fmt --check

@@ -13,9 +13,8 @@ use arrow::array::{ArrayRef, BinaryArray, RecordBatch, StringArray, TimestampMic
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
-use super::content::fingerprints;
-use super::dedupe::{Keyer, Part};
-use super::haul::{Fate, Message};
+use super::dedupe::{Keyer, Part, fingerprints};
+use super::sources::{Fate, Message};
 use super::{Payload, RejectNote};
 use crate::clock::Micros;
 use crate::contract::{

@@ -10,6 +10,16 @@
 //!                      └─► reader (Avro, protobuf by schemas) ◄─► registry
 //! ```
 //!
+//! The files of this folder are the way of a request from its door to its receipt. Each folder in it is one idea:
+//!
+//! - `commit`: group commit, from the queue and its room to the answer.
+//! - `dedupe`: which events a table holds already.
+//! - `sources`: what every source that is read from a topic does, whatever client reads it.
+//! - `kafka`: the one client there is, and its sessions.
+//! - `schemas`: messages that are read by the schemas of a registry or a file.
+//! - `quarantine`: what becomes of rejected events.
+//! - `sim`: crashes and faults by seed, for tests.
+//!
 //! **Invariant:** a receipt follows the commit: what it calls accepted is durable and visible, what it calls rejected is
 //! in the quarantine. Only a [`Promise`] goes before it, to senders who asked for one.
 //! **Invariant:** the progress of a source is in the very commit that holds its rows.
@@ -20,96 +30,36 @@ mod submit;
 
 mod received;
 
-mod kafka;
-mod kafka_client;
-mod kafka_fault;
-mod kafka_pause;
-mod kafka_session;
-mod kafka_token;
-
-mod sources;
-mod watch;
-
-mod haul;
-mod lag;
-mod pause;
-mod pull;
-
-mod reader;
-mod registry;
-mod reread;
-
-mod room;
-
 mod intake;
-mod reshape;
-mod trial;
 
 mod commit;
 
-mod batch;
-
-mod store;
-
-mod memory;
-
-mod content;
-mod cover;
 mod dedupe;
 
-mod freshness;
-mod quarantine;
-mod replay;
+mod sources;
 
-#[cfg(test)]
-mod kafka_pause_tests;
-#[cfg(test)]
-mod kafka_tests;
-#[cfg(test)]
-mod kafka_token_tests;
+mod kafka;
+
+mod schemas;
+
+mod quarantine;
+
+mod freshness;
+
 #[cfg(test)]
 mod received_tests;
 #[cfg(test)]
-mod registry_tests;
-#[cfg(test)]
-mod replay_tests;
-#[cfg(test)]
-mod schema_tests;
-#[cfg(test)]
-mod shared_tests;
-#[cfg(test)]
-mod sim_audit;
-#[cfg(test)]
-mod sim_bucket;
-#[cfg(test)]
-mod sim_cast;
-#[cfg(test)]
-mod sim_dice;
-#[cfg(test)]
-mod sim_fate;
-#[cfg(test)]
-mod sim_line;
-#[cfg(test)]
-pub(crate) mod sim_play;
-#[cfg(test)]
-pub(crate) mod sim_script;
-#[cfg(test)]
-mod sim_server;
-#[cfg(test)]
-mod sim_tests;
+pub(crate) mod sim;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
+pub use commit::Room;
 pub use freshness::{Freshness, TableFreshness};
 pub use kafka::Source;
-pub use quarantine::{Count, Entry, Mark, Pick};
-pub use replay::{Closed, Listing, Page, ReplayNote, Replayed};
-pub use room::Room;
-pub use sources::{PartitionState, SourceState, Sources};
-pub use trial::{Sample, Trial, rehearse};
-pub use watch::SourceError;
+pub use quarantine::{Closed, Count, Entry, Listing, Mark, Page, Pick, ReplayNote, Replayed};
+pub use sources::{PartitionState, Sample, SourceError, SourceState, Sources, Trial, rehearse};
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -128,13 +78,10 @@ use crate::lake::{Table, Tables};
 use crate::telemetry::Metrics;
 use crate::tenancy::Slots;
 
-use batch::Pending;
-use commit::Ending;
+use commit::{Ending, Keeper, Pending, Rooms};
 use dedupe::Keyer;
 use intake::Intaker;
-use reader::Reader;
-use room::Rooms;
-use store::Keeper;
+use schemas::Reader;
 
 /// Requests that wait in one table's queue; their bytes are bounded by `queue_bytes_max`.
 const QUEUE_REQUESTS_MAX: usize = 1024;

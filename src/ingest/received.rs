@@ -18,10 +18,9 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::batch::{Pending, Stored};
+use super::commit::{Pending, Room, Stored};
 use super::dedupe::Part;
 use super::intake::{Intake, bytes_of};
-use super::room::Room;
 use super::{Ingest, Payload, Promise, Receipt, quarantine_of, stopping};
 use crate::error::{Error, Result};
 use crate::tenancy::Access;

@@ -61,9 +61,9 @@ pub(crate) fn tree() -> Vec<File> {
             }
         }
     }
-    // A file whose `mod` line stands under `#[cfg(test)]` is a test, every line of it.
-    let tests: Vec<String> = files.iter().flat_map(|file| test_files(&file.path, &file.code)).collect();
-    let test = |file: File| if tests.contains(&file.path) { File::test(&file.path, &file.text) } else { file };
+    // A file whose `mod` line stands under `#[cfg(test)]` is a test, every line of it; and so is all of such a folder.
+    let tests: Vec<String> = files.iter().flat_map(|file| test_modules(&file.path, &file.code)).collect();
+    let test = |file: File| if is_of(&tests, &file.path) { File::test(&file.path, &file.text) } else { file };
     let mut files: Vec<File> = files.into_iter().map(test).collect();
     files.sort_by(|one, other| one.path.cmp(&other.path));
     files
@@ -308,15 +308,22 @@ fn character(rest: &str) -> Option<usize> {
 /// What stands before an item that is compiled for tests only.
 const MARK: &str = "#[cfg(test)]";
 
-/// The files whose `mod` lines stand under `#[cfg(test)]` in this one.
-fn test_files(path: &str, code: &str) -> Vec<String> {
+/// The modules whose `mod` lines stand under `#[cfg(test)]` in this file: paths without the end, `.rs` or a folder's.
+fn test_modules(path: &str, code: &str) -> Vec<String> {
     let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
     let items = code.split(MARK).skip(1).map(|item| words(&item[..item_length(item, 0)]));
     let names = items.filter_map(|item| match item[..] {
-        [.., (_, "mod"), (_, name), (_, ";")] => Some(format!("{folder}/{name}.rs")),
+        [.., (_, "mod"), (_, name), (_, ";")] => Some(format!("{folder}/{name}")),
         _ => None,
     });
     names.collect()
+}
+
+/// Whether a file is one of these modules, or stands in the folder of one.
+fn is_of(modules: &[String], path: &str) -> bool {
+    let after =
+        |module: &String| path.strip_prefix(module.as_str()).is_some_and(|end| end == ".rs" || end.starts_with('/'));
+    modules.iter().any(after)
 }
 
 /// Code with every item under `#[cfg(test)]` blank.
@@ -379,7 +386,18 @@ fn tests_are_told_apart() {
         assert!(file.shipped.contains(name) && !file.tests.contains(name), "{name}: {file:?}");
     }
     assert!(file.tests.contains("b()") && !file.shipped.contains("b()"), "{file:?}");
-    assert_eq!(test_files(&file.path, &file.code), ["src/a/d.rs"]);
+    let modules = test_modules(&file.path, &file.code);
+    assert_eq!(modules, ["src/a/d"]);
+    for (path, is_test) in [
+        ("src/a/d.rs", true),
+        ("src/a/d/mod.rs", true),
+        ("src/a/d/e.rs", true),
+        ("src/a/de.rs", false),
+        ("src/a/mod.rs", false),
+        ("src/b/d.rs", false),
+    ] {
+        assert_eq!(is_of(&modules, path), is_test, "{path}");
+    }
     let whole = File::test("src/a/d.rs", "fn f() {}");
     assert!(whole.tests.contains("f()") && !whole.shipped.contains("f()"), "{whole:?}");
 }

@@ -1,0 +1,143 @@
+//! Room in the queue: the one bound on bytes that wait for a commit, all tables and requests together.
+//!
+//! In: how many bytes a request holds as it grows. Out: the room for them, or `Limited` with a retry time.
+//!
+//! **Invariant:** what a request holds in memory is accounted from its first received byte until its receipt.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::error::{Error, Result};
+use crate::telemetry::Metrics;
+
+/// The unit of account: a semaphore counts in 32 bits, so bytes are rounded up to this.
+const UNIT_BYTES: usize = 1024;
+/// When a refused request is worth sending again.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// All room there is.
+#[derive(Debug, Clone)]
+pub(in crate::ingest) struct Rooms {
+    free: Arc<Semaphore>,
+    units: usize,
+    wait_max: Duration,
+    metrics: Arc<Metrics>,
+}
+
+impl Rooms {
+    /// Room for `bytes_max` bytes; a request waits for its share at most `wait_max` each time it grows.
+    pub(in crate::ingest) fn new(bytes_max: usize, wait_max: Duration, metrics: Arc<Metrics>) -> Self {
+        let units = units(bytes_max).min(Semaphore::MAX_PERMITS).min(u32::MAX as usize);
+        Self { free: Arc::new(Semaphore::new(units)), units, wait_max, metrics }
+    }
+
+    /// Room for nothing yet.
+    pub(in crate::ingest) fn empty(&self) -> Room {
+        Room { rooms: self.clone(), taken: None }
+    }
+
+    /// Bytes taken now, rounded up.
+    pub(in crate::ingest) fn taken_bytes(&self) -> usize {
+        (self.units - self.free.available_permits()) * UNIT_BYTES
+    }
+
+    /// The answer to a request for which there is no room.
+    pub(in crate::ingest) fn full(&self) -> Error {
+        self.metrics.limited("ingest.queue_bytes_max");
+        Error::limited("the ingest queue is full: send it again later, or send less at once").retry_after(RETRY_AFTER)
+    }
+}
+
+/// The room that one request has taken; dropping it gives it back.
+#[derive(Debug)]
+pub struct Room {
+    rooms: Rooms,
+    taken: Option<OwnedSemaphorePermit>,
+}
+
+impl Room {
+    /// Grows or shrinks to hold `bytes` in all. Growing waits at most `queue_wait_max`, then is `Limited` with a retry time.
+    pub async fn resize(&mut self, bytes: usize) -> Result<()> {
+        let (wanted, taken) = (units(bytes), self.units());
+        if wanted < taken {
+            drop(self.taken.as_mut().and_then(|permit| permit.split(taken - wanted)));
+            return Ok(());
+        }
+        if wanted > self.rooms.units {
+            self.rooms.metrics.limited("ingest.queue_bytes_max");
+            let bytes_max = self.rooms.units * UNIT_BYTES;
+            let message = format!("one request needs {bytes} bytes of the queue's {bytes_max}: send less at once");
+            return Err(Error::limited(message));
+        }
+        let more = u32::try_from(wanted - taken).map_err(|_| self.rooms.full())?;
+        let waiting = Arc::clone(&self.rooms.free).acquire_many_owned(more);
+        let permit = tokio::time::timeout(self.rooms.wait_max, waiting).await.map_err(|_| self.rooms.full())?;
+        let permit = permit.map_err(|_| Error::unavailable("the server is stopping"))?;
+        match &mut self.taken {
+            Some(taken) => taken.merge(permit),
+            None => self.taken = Some(permit),
+        }
+        Ok(())
+    }
+
+    /// Splits off the share of `bytes`, or all when there is less.
+    pub(in crate::ingest) fn split(&mut self, bytes: usize) -> Self {
+        let share = units(bytes).min(self.units());
+        let taken = self.taken.as_mut().and_then(|permit| permit.split(share));
+        Self { rooms: self.rooms.clone(), taken }
+    }
+
+    fn units(&self) -> usize {
+        self.taken.as_ref().map_or(0, OwnedSemaphorePermit::num_permits)
+    }
+}
+
+fn units(bytes: usize) -> usize {
+    bytes.div_ceil(UNIT_BYTES)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Kind;
+
+    #[tokio::test]
+    async fn room_is_bounded_and_given_back() {
+        let rooms = Rooms::new(8 * UNIT_BYTES, Duration::ZERO, Arc::default());
+        let mut one = rooms.empty();
+        one.resize(6 * UNIT_BYTES).await.unwrap();
+        let mut other = rooms.empty();
+        let refused = other.resize(3 * UNIT_BYTES).await.unwrap_err();
+        assert_eq!((refused.kind(), refused.wait()), (Kind::Limited, Some(RETRY_AFTER)));
+
+        one.resize(4 * UNIT_BYTES + 1).await.unwrap();
+        other.resize(3 * UNIT_BYTES).await.unwrap();
+        assert_eq!(rooms.taken_bytes(), 8 * UNIT_BYTES);
+
+        let share = one.split(2 * UNIT_BYTES);
+        drop(one);
+        assert_eq!(rooms.taken_bytes(), 5 * UNIT_BYTES);
+        drop((share, other));
+        assert_eq!(rooms.taken_bytes(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_request_larger_than_the_queue_is_told_so_at_once() {
+        let rooms = Rooms::new(8 * UNIT_BYTES, Duration::from_secs(3600), Arc::default());
+        let refused = rooms.empty().resize(8 * UNIT_BYTES + 1).await.unwrap_err();
+        assert_eq!((refused.kind(), refused.wait()), (Kind::Limited, None));
+    }
+
+    #[tokio::test]
+    async fn a_waiting_request_gets_the_room_that_another_gives_back() {
+        let rooms = Rooms::new(UNIT_BYTES, Duration::from_secs(3600), Arc::default());
+        let mut one = rooms.empty();
+        one.resize(1).await.unwrap();
+        let mut other = rooms.empty();
+        let waiting = other.resize(1);
+        let (waited, ()) = tokio::join!(waiting, async { drop(one) });
+        waited.unwrap();
+    }
+}

@@ -1,0 +1,325 @@
+//! Stores one batch after the other: dedupe, write, commit, answer.
+//!
+//! In: the requests of a batch. Out: an answer to each; the same error to all when the batch could not be stored.
+//!
+//! A commit whose answer is lost may have happened. The keeper therefore never turns to the next batch before it knows:
+//! the same files are committed again, which the lake counts once.
+//!
+//! Rows of a source carry its progress into the commit. When another server has taken the source over meanwhile, that
+//! source alone is refused: the others of its batch are stored without it.
+//!
+//! A batch is compared with what is stored up to one version, and committed only behind that one. When another server has
+//! added rows meanwhile, the batch is compared with them and tried again.
+//!
+//! **Invariant:** of events that two servers get, each is stored once.
+//! **Invariant:** no batch is deduped while it is unknown what became of the one before.
+//! **Invariant:** rows of a source are committed with its progress or not at all.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+use super::batch::{Pending, Stored};
+use crate::config::IngestConfig;
+use crate::error::{Error, Kind, Result};
+use crate::ingest::dedupe::{Counts, Keyer, Mark, Memory, News, Sifted};
+use crate::lake::{Chosen, Committed, DataFile, Progress, Table};
+use crate::telemetry::Metrics;
+
+/// The pause after the first failed attempt; it doubles up to [`PAUSE_MAX`].
+const PAUSE_MIN: Duration = Duration::from_millis(50);
+/// The longest pause between two attempts.
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// Ids of a quarantine that are kept in memory at least: it has no times by which an older one could be looked up.
+const QUARANTINE_IDS_MIN: usize = 100_000;
+/// How often one batch may find that others have added rows meanwhile.
+const RACES_MAX: usize = 100;
+/// When a request of a failed batch is worth sending again.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Keeps a table's memory and its place in the log.
+#[derive(Debug)]
+pub(in crate::ingest) struct Keeper {
+    table: Arc<Table>,
+    memory: Memory,
+    attempts_max: u32,
+    unsettled: Option<Unsettled>,
+    metrics: Arc<Metrics>,
+    /// Told after each commit.
+    committed: Arc<Notify>,
+}
+
+/// A written batch that is not known to be committed.
+#[derive(Debug)]
+struct Unsettled {
+    files: Vec<DataFile>,
+    marks: Vec<Mark>,
+    progress: Vec<Progress>,
+    /// The version with which its rows were compared.
+    seen: u64,
+}
+
+/// What became of an unsettled batch.
+enum Settled {
+    /// It is in this version.
+    At(u64),
+    /// It is not in the table, and has to be compared with what others have stored since.
+    Behind(Unsettled),
+}
+
+impl Keeper {
+    /// A keeper with the window rebuilt from the lake.
+    pub(in crate::ingest) async fn open(
+        table: Arc<Table>,
+        quarantine: bool,
+        keyer: Keyer,
+        limits: &IngestConfig,
+        metrics: Arc<Metrics>,
+        committed: Arc<Notify>,
+    ) -> Result<Self> {
+        let ids_max = match quarantine {
+            true => limits.dedupe_ids_max.max(QUARANTINE_IDS_MIN),
+            false => limits.dedupe_ids_max,
+        };
+        let memory = Memory::open(table.clone(), keyer, ids_max).await?;
+        Ok(Self { table, memory, attempts_max: limits.commit_attempts_max, unsettled: None, metrics, committed })
+    }
+
+    /// Stores the rows of all requests in one commit and answers each.
+    pub(super) async fn store(&mut self, mut requests: Vec<Pending>) {
+        let outcome = match self.clear().await {
+            Ok(()) => loop {
+                requests = self.refuse_overtaken(requests);
+                match self.store_together(&requests).await {
+                    // Overtaken while the commit was under way: the others go without it.
+                    Err(error) if error.kind() == Kind::Conflict && requests.iter().any(|one| self.overtaken(one)) => {}
+                    outcome => break outcome,
+                }
+            },
+            Err(error) => Err(error),
+        };
+        match outcome {
+            Ok(answers) => {
+                for (Pending { part, room, reply, .. }, stored) in requests.into_iter().zip(answers) {
+                    // Before the answer: whoever has it may ask how fresh the table is.
+                    drop((part, room));
+                    // Whoever has gone meanwhile will ask again, and be told of duplicates.
+                    let _gone = reply.send(Ok(stored));
+                }
+            }
+            Err(error) => {
+                let incident = Uuid::new_v4();
+                tracing::error!(%incident, table = self.name(), requests = requests.len(), ?error, "a batch was not stored");
+                for Pending { room, reply, .. } in requests {
+                    drop(room);
+                    let _gone = reply.send(Err(refusal(incident)));
+                }
+            }
+        }
+    }
+
+    /// Makes a last attempt to settle a batch whose commit is in doubt.
+    pub(super) async fn close(mut self: Box<Self>) {
+        if let Err(error) = self.clear().await {
+            tracing::warn!(
+                table = self.name(),
+                ?error,
+                "stopped with a commit in doubt: its senders were told to retry"
+            );
+        }
+    }
+
+    /// Settles the batch before, so that it is known what became of it.
+    async fn clear(&mut self) -> Result<()> {
+        if self.unsettled.is_none() {
+            return Ok(());
+        }
+        match self.settle().await {
+            Ok(Settled::At(_)) => Ok(()),
+            Ok(Settled::Behind(unsettled)) => {
+                self.discard(Some(unsettled)).await;
+                tracing::warn!(table = self.name(), "a batch in doubt is void: its senders were told to retry");
+                Ok(())
+            }
+            Err(error) if !may_still_happen(&error) => {
+                tracing::warn!(table = self.name(), ?error, "a batch in doubt is void: its senders were told to retry");
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Answers those whose source went on elsewhere; returns the others.
+    fn refuse_overtaken(&self, requests: Vec<Pending>) -> Vec<Pending> {
+        let (overtaken, others): (Vec<_>, Vec<_>) = requests.into_iter().partition(|one| self.overtaken(one));
+        for Pending { room, reply, .. } in overtaken {
+            drop(room);
+            let message = format!("table `{}`: another server went on with this source", self.name());
+            let _gone = reply.send(Err(Error::conflict(message)));
+        }
+        others
+    }
+
+    fn overtaken(&self, request: &Pending) -> bool {
+        let snapshot = self.table.snapshot();
+        request.progress.iter().any(|progress| !progress.fits(&snapshot))
+    }
+
+    async fn store_together(&mut self, requests: &[Pending]) -> Result<Vec<Stored>> {
+        if requests.is_empty() {
+            return Ok(Vec::new());
+        }
+        let begun = Instant::now();
+        let progress: Vec<Progress> = requests.iter().flat_map(|one| one.progress.iter().cloned()).collect();
+        let parts: Vec<_> = requests.iter().map(|one| one.part.clone()).collect();
+        let mut written: Option<Unsettled> = None;
+        for _ in 0..RACES_MAX {
+            let News { sifted: Sifted { rows, marks, counts, repeats }, seen } =
+                self.memory.sift(parts.clone()).await?;
+            if rows.is_empty() && !progress.iter().any(Progress::moves) {
+                self.discard(written).await;
+                self.count(&repeats);
+                return Ok(answers(&counts, 0));
+            }
+            let row_count = rows.len();
+            let files = match written.take() {
+                Some(before) if before.marks == marks => before.files,
+                before => {
+                    self.discard(before).await;
+                    self.write(rows).await?
+                }
+            };
+            self.unsettled = Some(Unsettled { files, marks, progress: progress.clone(), seen });
+            match self.settle().await? {
+                Settled::At(version) => {
+                    self.metrics.committed(self.name(), row_count, begun.elapsed());
+                    self.committed.notify_one();
+                    self.count(&repeats);
+                    return Ok(answers(&counts, version));
+                }
+                // Others have added rows meanwhile, which may be the same ones.
+                Settled::Behind(unsettled) => written = Some(unsettled),
+            }
+        }
+        self.discard(written).await;
+        Err(Error::unavailable(format!("table `{}`: other writers were faster each time", self.name())))
+    }
+
+    async fn write(&self, rows: Chosen) -> Result<Vec<DataFile>> {
+        let mut pauses = Pauses::new(self.attempts_max);
+        loop {
+            let outcome = self.table.write(rows.clone()).await;
+            self.count_failure(&outcome);
+            match outcome {
+                Err(error) if error.kind() == Kind::Unavailable && pauses.next().await => {
+                    tracing::warn!(table = self.name(), ?error, "could not write a batch, trying again");
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// Commits the unsettled batch. After an error it stays unsettled, unless the lake has refused it for good.
+    async fn settle(&mut self) -> Result<Settled> {
+        let unsettled = self.unsettled.take().ok_or_else(|| Error::internal("there is nothing to settle"))?;
+        match self.commit(&unsettled).await {
+            Ok(Committed::At(version)) => {
+                self.memory.remember(unsettled.marks, unsettled.files).await;
+                Ok(Settled::At(version))
+            }
+            Ok(Committed::Behind) => Ok(Settled::Behind(unsettled)),
+            Err(error) => {
+                self.unsettled = Some(unsettled).filter(|_| may_still_happen(&error));
+                Err(error)
+            }
+        }
+    }
+
+    async fn commit(&self, unsettled: &Unsettled) -> Result<Committed> {
+        let (files, progress) = (&unsettled.files, &unsettled.progress);
+        let mut pauses = Pauses::new(self.attempts_max);
+        loop {
+            let outcome = self.table.commit_after(unsettled.seen, files.clone(), progress.clone()).await;
+            self.count_failure(&outcome);
+            match outcome {
+                Err(error) if may_still_happen(&error) && pauses.next().await => {
+                    tracing::warn!(table = self.name(), ?error, "could not commit a batch, trying again");
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    fn count_failure<T>(&self, outcome: &Result<T>) {
+        if outcome.as_ref().is_err_and(|error| error.kind() == Kind::Unavailable) {
+            self.metrics.commit_failed(self.name());
+        }
+    }
+
+    /// Deletes the files of a batch that nobody will commit.
+    async fn discard(&self, written: Option<Unsettled>) {
+        if let Some(Unsettled { files, .. }) = written {
+            self.table.discard(&files).await;
+        }
+    }
+
+    /// Tells of rows that were stored before.
+    fn count(&self, repeats: &BTreeMap<String, Counts>) {
+        for (tenant, Counts { repeated, conflict, .. }) in repeats {
+            self.metrics.repeats(self.name(), tenant, repeated - conflict, *conflict);
+        }
+    }
+
+    fn name(&self) -> &str {
+        &self.table.contract().name
+    }
+}
+
+/// What each request is told.
+fn answers(counts: &[Counts], version: u64) -> Vec<Stored> {
+    let answer = |counts: &Counts| Stored {
+        accepted: counts.new,
+        duplicate: counts.repeated,
+        conflict: counts.conflict,
+        version: if counts.new > 0 { version } else { 0 },
+    };
+    counts.iter().map(answer).collect()
+}
+
+/// Whether a commit that failed so may have gone through, or may go through later.
+fn may_still_happen(error: &Error) -> bool {
+    !matches!(error.kind(), Kind::Conflict | Kind::Invalid | Kind::Unsupported)
+}
+
+/// A bounded number of growing pauses.
+struct Pauses {
+    left: u32,
+    pause: Duration,
+}
+
+impl Pauses {
+    fn new(attempts_max: u32) -> Self {
+        Self { left: attempts_max.saturating_sub(1), pause: PAUSE_MIN }
+    }
+
+    /// Waits, and says whether another attempt is left.
+    async fn next(&mut self) -> bool {
+        if self.left == 0 {
+            return false;
+        }
+        tokio::time::sleep(self.pause).await;
+        self.left -= 1;
+        self.pause = (self.pause * 2).min(PAUSE_MAX);
+        true
+    }
+}
+
+/// What the senders of a failed batch are told. The log knows more under the same incident.
+fn refusal(incident: Uuid) -> Error {
+    let message =
+        format!("the events could not be stored (incident {incident}): send them again, none is stored twice");
+    Error::unavailable(message).retry_after(RETRY_AFTER)
+}

@@ -1,0 +1,25 @@
+//! Which events a table holds already: each is stored once, whoever sends it how often.
+//!
+//! ```text
+//!   rows ─► marks (keyed hash of tenant and id, fingerprint of the content) ─► memory ─┬─► new: to be written
+//!                                                                              │       └─► seen before: counted
+//!                              window (the newest ids, in memory) ◄────────────┤
+//!                              cover ─► files behind the window, looked into ◄─┘
+//! ```
+//!
+//! In: parts of a batch ([`Part`]). Out: the rows that are stored nowhere yet ([`Sifted`]), counts of the rest, and the
+//! version of the table of which that is true.
+//!
+//! **Invariant:** an id counts as stored when, and only when, the commit of its row has succeeded.
+//! **Invariant:** each file of the version that was seen is in the window as a whole, or it is looked into.
+
+mod memory;
+
+mod window;
+
+mod content;
+mod cover;
+
+pub(super) use content::fingerprints;
+pub(super) use memory::{Memory, News};
+pub(super) use window::{Counts, Keyer, Mark, Part, Sifted};

@@ -1,0 +1,367 @@
+//! Exact dedupe within a bounded window: the newest event ids of one table, each a keyed hash of (tenant, id).
+//!
+//! In: parts of a batch, each with the [`Mark`]s of its rows ([`Keyer`]). Out: which of them are new ([`sift`]), and the rows
+//! that remain ([`remaining`]). Marks enter the [`Window`] only when their commit has succeeded: a failed one has nothing to
+//! give back.
+//!
+//! **Invariant:** the hash is keyed with random bits of this process: nobody outside can make two ids collide.
+//! **Invariant:** a full window forgets its oldest mark first. One costs 16 bytes and 6 to 12 of index.
+
+use std::borrow::Borrow;
+use std::collections::BTreeMap;
+use std::hash::Hasher as _;
+use std::sync::Arc;
+
+use arrow::array::{Array, AsArray as _, RecordBatch};
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
+use siphasher::sip128::{Hasher128 as _, SipHasher13};
+
+use super::content::UNKNOWN;
+use crate::contract::join;
+use crate::error::{Error, Result};
+use crate::lake::{Chosen, Held};
+
+/// How much more room than it needs a small index gets, and up to how many marks.
+const INDEX_STEP: usize = 4;
+const INDEX_AHEAD_MAX: usize = 1 << 20;
+
+/// One event: 96 bits of the hash of its (tenant, id), and 32 of its content, if that is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::ingest) struct Mark(u128);
+
+impl Mark {
+    const CONTENT_BITS: u128 = 0xffff_ffff << 64;
+
+    fn of(hash: u128, content: u32) -> Self {
+        Self(hash & !Self::CONTENT_BITS | u128::from(content) << 64)
+    }
+
+    /// Whether both are the same event.
+    fn is(self, other: Self) -> bool {
+        (self.0 ^ other.0) & !Self::CONTENT_BITS == 0
+    }
+
+    /// Whether they, the same event, are known to say different things.
+    fn contradicts(self, other: Self) -> bool {
+        let [one, other] = [self, other].map(|mark| (mark.0 >> 64) as u32);
+        one != UNKNOWN && other != UNKNOWN && one != other
+    }
+
+    /// The part of the hash that finds its place in a table.
+    #[expect(clippy::cast_possible_truncation, reason = "the low half of a uniform hash is a uniform hash")]
+    fn short(self) -> u64 {
+        self.0 as u64
+    }
+}
+
+/// What a row is to the rows before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// The first of its id.
+    New,
+    /// Not the first, and the same as the first as far as that is known.
+    Again,
+    /// Not the first, and another than the first.
+    Conflict,
+}
+
+/// Turns (tenant, id) into a [`Mark`] that means nothing in another process.
+#[derive(Clone, Copy)]
+pub(in crate::ingest) struct Keyer(SipHasher13);
+
+impl Keyer {
+    /// A keyer with a key of its own.
+    pub(in crate::ingest) fn random() -> Self {
+        Self(SipHasher13::new_with_keys(rand::random(), rand::random()))
+    }
+
+    /// The hash of one event. The tenant's length keeps ("a", "bc") and ("ab", "c") apart.
+    pub(in crate::ingest) fn hash(&self, tenant: &str, id: &str) -> u128 {
+        let mut hasher = self.0;
+        hasher.write_usize(tenant.len());
+        hasher.write(tenant.as_bytes());
+        hasher.write(id.as_bytes());
+        hasher.finish128().as_u128()
+    }
+
+    /// The marks of rows, in order: from the columns at `tenant` and `id`, both text without nulls. `contents` are one a
+    /// row, or none.
+    pub(in crate::ingest) fn marks(
+        &self,
+        rows: &RecordBatch,
+        tenant: usize,
+        id: usize,
+        contents: &[u32],
+    ) -> Result<Vec<Mark>> {
+        let text = |column: usize| {
+            let array = rows.column(column).as_string_opt::<i32>().filter(|array| array.null_count() == 0);
+            array.ok_or_else(|| Error::internal(format!("key column {column} is not text without nulls")))
+        };
+        let (tenants, ids) = (text(tenant)?, text(id)?);
+        let mark = |row| {
+            let content = contents.get(row).copied().unwrap_or(UNKNOWN);
+            Mark::of(self.hash(tenants.value(row), ids.value(row)), content)
+        };
+        Ok((0..rows.num_rows()).map(mark).collect())
+    }
+}
+
+impl std::fmt::Debug for Keyer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Keyer(secret)")
+    }
+}
+
+/// The newest marks, first in first out.
+#[derive(Debug)]
+pub(super) struct Window {
+    /// A ring once it is full: `oldest` is the next to be forgotten.
+    marks: Vec<Mark>,
+    oldest: usize,
+    /// Slots of `marks` by hash.
+    slots: HashTable<u32>,
+    ids_max: usize,
+}
+
+impl Window {
+    /// An empty window of at most `ids_max` marks (and never more than 2^32 - 1).
+    pub(super) fn new(ids_max: usize) -> Self {
+        let ids_max = ids_max.min(u32::MAX as usize);
+        Self { marks: Vec::new(), oldest: 0, slots: HashTable::new(), ids_max }
+    }
+
+    /// The mark of the same event, if it was stored before.
+    pub(super) fn find(&self, mark: Mark) -> Option<Mark> {
+        let slot = self.slots.find(mark.short(), |&slot| self.marks[slot as usize].is(mark));
+        slot.map(|slot| self.marks[*slot as usize])
+    }
+
+    /// Marks held now.
+    pub(super) fn len(&self) -> usize {
+        self.marks.len()
+    }
+
+    /// Remembers stored events, oldest first; returns how many it had to forget for that.
+    pub(super) fn extend(&mut self, stored: impl IntoIterator<Item = Mark, IntoIter: ExactSizeIterator>) -> usize {
+        let stored = stored.into_iter();
+        self.reserve(stored.len());
+        stored.filter(|mark| self.push(*mark)).count()
+    }
+
+    /// Makes room in the index for some more. To grow is to find a new place for each: a small index grows in large steps.
+    fn reserve(&mut self, more: usize) {
+        let wanted = (self.marks.len() + more).min(self.ids_max);
+        if wanted > self.slots.capacity() {
+            let ahead = (wanted * INDEX_STEP).min(INDEX_AHEAD_MAX).min(self.ids_max);
+            let marks = &self.marks;
+            self.slots.reserve(wanted.max(ahead) - self.slots.len(), |&other| marks[other as usize].short());
+        }
+    }
+
+    /// Remembers a mark, also one that is there already. Whether one was forgotten, if only this one itself.
+    fn push(&mut self, mark: Mark) -> bool {
+        if self.ids_max == 0 {
+            return true;
+        }
+        let full = self.marks.len() == self.ids_max;
+        let slot = if full {
+            let slot = self.oldest;
+            let forgotten = std::mem::replace(&mut self.marks[slot], mark);
+            if let Ok(entry) = self.slots.find_entry(forgotten.short(), |&other| other as usize == slot) {
+                entry.remove();
+            }
+            self.oldest = (slot + 1) % self.ids_max;
+            slot
+        } else {
+            if self.marks.len() == self.marks.capacity() {
+                // Doubles like any vector, but never past the bound.
+                self.marks.reserve_exact(self.marks.len().max(1024).min(self.ids_max - self.marks.len()));
+            }
+            self.marks.push(mark);
+            self.marks.len() - 1
+        };
+        let slot = u32::try_from(slot).expect("a window has at most 2^32 - 1 slots");
+        self.slots.insert_unique(mark.short(), slot, |&other| self.marks[other as usize].short());
+        full
+    }
+}
+
+/// Rows of one request with the mark of each.
+#[derive(Debug)]
+pub(in crate::ingest) struct Part {
+    /// In the contract's schema.
+    pub(in crate::ingest) rows: RecordBatch,
+    /// One a row.
+    pub(in crate::ingest) marks: Vec<Mark>,
+    /// Says that they are under way.
+    pub(in crate::ingest) held: Option<Arc<Held>>,
+}
+
+/// What remains of a batch after dedupe.
+#[derive(Debug)]
+pub(in crate::ingest) struct Sifted {
+    /// Rows to store, in order of arrival.
+    pub(in crate::ingest) rows: Chosen,
+    /// Their marks.
+    pub(in crate::ingest) marks: Vec<Mark>,
+    /// What became of each part's rows.
+    pub(in crate::ingest) counts: Vec<Counts>,
+    /// The rows that do not remain, by tenant.
+    pub(in crate::ingest) repeats: BTreeMap<String, Counts>,
+}
+
+/// How many rows are what.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(in crate::ingest) struct Counts {
+    /// New ones.
+    pub(in crate::ingest) new: u64,
+    /// All others.
+    pub(in crate::ingest) repeated: u64,
+    /// Of these, the ones with another content than the first.
+    pub(in crate::ingest) conflict: u64,
+}
+
+impl Counts {
+    fn add(&mut self, verdict: Verdict) {
+        *match verdict {
+            Verdict::New => &mut self.new,
+            Verdict::Again | Verdict::Conflict => &mut self.repeated,
+        } += 1;
+        self.conflict += u64::from(verdict == Verdict::Conflict);
+    }
+}
+
+/// What each row of each part is: new when its id is neither in the window nor earlier in the batch.
+pub(super) fn sift<P: Borrow<Part>>(window: &Window, parts: &[P]) -> Vec<Vec<Verdict>> {
+    let rows_max = parts.iter().map(|part| part.borrow().marks.len()).sum();
+    let mut seen: HashTable<Mark> = HashTable::with_capacity(rows_max);
+    let mut judge = |mark: Mark| {
+        let first = match seen.entry(mark.short(), |other| other.is(mark), |other| other.short()) {
+            Entry::Occupied(first) => Some(*first.get()),
+            Entry::Vacant(entry) => {
+                let stored = window.find(mark);
+                entry.insert(stored.unwrap_or(mark));
+                stored
+            }
+        };
+        match first {
+            None => Verdict::New,
+            Some(first) if first.contradicts(mark) => Verdict::Conflict,
+            Some(_) => Verdict::Again,
+        }
+    };
+    parts.iter().map(|part| part.borrow().marks.iter().map(|mark| judge(*mark)).collect()).collect()
+}
+
+/// The rows of the parts that are new. `tenant` is the column that says whose a row is.
+pub(super) fn remaining<P: Borrow<Part>>(parts: &[P], verdicts: &[Vec<Verdict>], tenant: usize) -> Result<Sifted> {
+    let (mut marks, mut counts, mut repeats) = (Vec::new(), Vec::with_capacity(parts.len()), BTreeMap::new());
+    let (mut rows, mut begin) = (Vec::new(), 0);
+    for (part, verdicts) in parts.iter().map(Borrow::borrow).zip(verdicts) {
+        let mut count = Counts::default();
+        let tenants = part.rows.column(tenant).as_string_opt::<i32>();
+        let tenants = tenants.ok_or_else(|| Error::internal("rows without a tenant cannot be counted"))?;
+        for (row, (verdict, mark)) in verdicts.iter().zip(&part.marks).enumerate() {
+            count.add(*verdict);
+            match verdict {
+                Verdict::New => {
+                    marks.push(*mark);
+                    rows.push(u32::try_from(begin + row).map_err(|_| Error::internal("a batch has too many rows"))?);
+                }
+                Verdict::Again | Verdict::Conflict => {
+                    let tenant = tenants.value(row);
+                    let of_tenant: &mut Counts = match repeats.get_mut(tenant) {
+                        Some(counts) => counts,
+                        None => repeats.entry(tenant.to_owned()).or_default(),
+                    };
+                    of_tenant.add(*verdict);
+                }
+            }
+        }
+        begin += verdicts.len();
+        counts.push(count);
+    }
+    let batches: Vec<&RecordBatch> = parts.iter().map(|part| &part.borrow().rows).collect();
+    let batch = join(&batches).map_err(|cause| Error::internal("cannot join a batch's rows").with_source(cause))?;
+    Ok(Sifted { rows: Chosen::new(batch, rows), marks, counts, repeats })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use arrow::array::{ArrayRef, StringArray};
+
+    use super::*;
+
+    /// Rows of (tenant, id, content).
+    fn part(keyer: &Keyer, rows: &[(&str, &str, u32)]) -> Part {
+        let tenants: ArrayRef = Arc::new(StringArray::from_iter_values(rows.iter().map(|row| row.0)));
+        let ids: ArrayRef = Arc::new(StringArray::from_iter_values(rows.iter().map(|row| row.1)));
+        let contents: Vec<u32> = rows.iter().map(|row| row.2).collect();
+        let rows = RecordBatch::try_from_iter([("tenant", tenants), ("id", ids)]).unwrap();
+        let marks = keyer.marks(&rows, 0, 1, &contents).unwrap();
+        Part { rows, marks, held: None }
+    }
+
+    #[test]
+    fn a_window_is_an_exact_queue() {
+        // The oracle: a plain queue that is searched from end to end.
+        for ids_max in [0, 1, 2, 7, 64] {
+            let mut window = Window::new(ids_max);
+            let mut oracle: VecDeque<Mark> = VecDeque::new();
+            let mut state: u64 = 7;
+            for turn in 0..2_000 {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                // Few distinct low halves: entries collide in the index and must still be told apart.
+                let mark = Mark::of(u128::from(state >> 61) | (u128::from((state >> 40) % 40) << 96), turn % 3);
+                assert_eq!(window.find(mark).is_some(), oracle.iter().any(|other| other.is(mark)));
+                let forgotten = window.extend([mark]);
+                oracle.push_back(mark);
+                assert_eq!(forgotten, oracle.len().saturating_sub(ids_max));
+                oracle.drain(..forgotten);
+                assert_eq!(window.len(), oracle.len());
+                assert!(oracle.iter().all(|&mark| window.find(mark).is_some()));
+            }
+        }
+    }
+
+    #[test]
+    fn keys_are_random_and_tell_tenant_from_id() {
+        let (one, other) = (Keyer::random(), Keyer::random());
+        assert_ne!(one.hash("a", "bc"), one.hash("ab", "c"));
+        assert_ne!(one.hash("a", "x"), one.hash("b", "x"));
+        assert_ne!(one.hash("a", "x"), other.hash("a", "x"));
+        assert_eq!(one.hash("a", "x"), one.hash("a", "x"));
+        assert!(!format!("{one:?}").contains(char::is_numeric));
+    }
+
+    #[test]
+    fn sifting_keeps_the_first_of_each_id() {
+        use Verdict::{Again, Conflict, New};
+        let keyer = Keyer::random();
+        let mut window = Window::new(100);
+        window.extend(part(&keyer, &[("a", "0", 7), ("b", "9", UNKNOWN)]).marks);
+        let parts = [
+            part(&keyer, &[("a", "0", 7), ("a", "1", 1), ("a", "1", 2), ("b", "0", 1), ("b", "9", 3)]),
+            part(&keyer, &[("b", "0", UNKNOWN), ("a", "1", 1), ("a", "0", 8), ("a", "0", 7)]),
+            part(&keyer, &[("a", "2", 5)]),
+        ];
+        let verdicts = sift(&window, &parts);
+        assert_eq!(
+            verdicts,
+            [vec![Again, New, Conflict, New, Again], vec![Again, Again, Conflict, Again], vec![New]],
+            "the first stays, whatever it says"
+        );
+        let sifted = remaining(&parts, &verdicts, 0).unwrap();
+        let counts = |new, repeated, conflict| Counts { new, repeated, conflict };
+        assert_eq!(sifted.counts, [counts(2, 3, 1), counts(0, 4, 1), counts(1, 0, 0)]);
+        assert_eq!(sifted.repeats, BTreeMap::from([("a".into(), counts(0, 5, 2)), ("b".into(), counts(0, 2, 0))]));
+        let rows = sifted.rows.alone();
+        assert_eq!(rows.column(0).as_string::<i32>().iter().flatten().collect::<Vec<_>>(), ["a", "b", "a"]);
+        assert_eq!(rows.column(1).as_string::<i32>().iter().flatten().collect::<Vec<_>>(), ["1", "0", "2"]);
+        assert_eq!(sifted.marks, [parts[0].marks[1], parts[0].marks[3], parts[2].marks[0]]);
+        assert_eq!(window.len(), 2, "sifting does not change the window");
+    }
+}

@@ -1,0 +1,34 @@
+//! Kafka as a source: its client, and one session of it after the other.
+//!
+//! ```text
+//!   source ─► session ─ ends, in any way ─► the next session
+//!               │
+//!   brokers ◄─► client ─ messages, assignments ─► session ─► haul ─► stored with its offsets
+//!               ▲   └─ errors ─► fault ─► the log, operators
+//!               └─ token ◄─► an identity provider
+//! ```
+//!
+//! In: a checked configuration ([`Source`]). Out: hauls for [`sources`](super::sources), which knows the rest.
+//!
+//! **Invariant:** this is the only folder that knows `rdkafka`.
+//! **Invariant:** where to read on is what the table says, never what Kafka or the client remembers.
+
+mod source;
+
+mod session;
+
+mod pause;
+
+mod client;
+
+mod fault;
+mod token;
+
+#[cfg(test)]
+mod pause_tests;
+#[cfg(test)]
+pub(super) mod tests;
+#[cfg(test)]
+mod token_tests;
+
+pub use source::Source;

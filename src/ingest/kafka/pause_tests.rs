@@ -1,0 +1,115 @@
+//! Pauses of a source: what is stored before, nothing behind, and all of it afterwards, once.
+
+use std::sync::Arc;
+
+use super::tests::{Kafka, Server, TOPIC, event, ids, offsets, reaches, texts};
+use crate::clock::Clock;
+use crate::config::{SourceConfig, StartAt};
+use crate::ingest::testing::{TABLE, memory, open};
+use crate::ingest::{Source, SourceState, Sources};
+use crate::lake::Store;
+
+/// The same source as another server has it, with handles of its own of the tables.
+async fn elsewhere(store: &Store, config: &SourceConfig) -> Sources {
+    let source = Source::new("voice", config, None, None, Clock::System, Arc::default()).unwrap();
+    Sources::new(open(store).await, &[source], Clock::System)
+}
+
+/// What a partition of a source is told of: its offset, its lag, and whether it is read here.
+fn partitions(state: &SourceState) -> Vec<(i32, Option<i64>, Option<i64>, bool)> {
+    let told = state.partitions.iter();
+    told.map(|one| (one.partition, one.offset, one.lag, one.is_here)).collect()
+}
+
+fn metric(name: &str, value: i64) -> String {
+    format!("glasshouse_source_{name}{{source=\"voice\",topic=\"{TOPIC}\",partition=\"0\"}} {value}")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pause_lasts_through_a_restart_and_loses_nothing() {
+    let (kafka, store) = (Kafka::start(), memory());
+    kafka.send(0, (0..10).map(event));
+    let server = Server::start(&store, &kafka.source()).await;
+    reaches(&store, [Some(10), None]).await;
+    let paused = server.sources.set_paused("voice", true).await.unwrap();
+    assert!(paused.paused_since.is_some());
+    kafka.send(0, (10..25).map(event));
+    server.tells("glasshouse_source_paused{source=\"voice\"} 1").await;
+    server.tells(&metric("lag_messages", 15)).await;
+    let [listed] = &server.sources.list().unwrap()[..] else { panic!("there is one source") };
+    assert_eq!(partitions(listed)[0], (0, Some(10), Some(15), true));
+    assert_eq!((listed.paused_since, listed.is_failing), (paused.paused_since, false));
+    server.stop().await;
+
+    let server = Server::start(&store, &kafka.source()).await;
+    server.tells("glasshouse_source_paused{source=\"voice\"} 1").await;
+    server.tells(&metric("lag_messages", 15)).await;
+    assert_eq!(offsets(&store, TABLE).await, [Some(10), None], "a paused source stores nothing");
+    let running = server.sources.set_paused("voice", false).await.unwrap();
+    assert_eq!(running.paused_since, None);
+    reaches(&store, [Some(25), None]).await;
+    server.tells("glasshouse_source_paused{source=\"voice\"} 0").await;
+    kafka.send(0, (25..30).map(event));
+    reaches(&store, [Some(30), None]).await;
+    server.stop().await;
+    assert_eq!(ids(&store, "acme").await, texts(0..30));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn behind_a_pause_nothing_is_stored_by_a_server_that_has_not_heard_of_it() {
+    let (kafka, store) = (Kafka::start(), memory());
+    kafka.send(0, (0..10).map(event));
+    let server = Server::start(&store, &kafka.source()).await;
+    reaches(&store, [Some(10), None]).await;
+    // Nobody follows the log for this server: it hears of the pause when its next batch is refused.
+    let other = elsewhere(&store, &kafka.source()).await;
+    other.set_paused("voice", true).await.unwrap();
+    kafka.send(0, (10..20).map(event));
+    server.tells("glasshouse_source_paused{source=\"voice\"} 1").await;
+    server.tells(&metric("lag_messages", 10)).await;
+    assert_eq!(offsets(&store, TABLE).await, [Some(10), None]);
+
+    other.set_paused("voice", false).await.unwrap();
+    server.ingest.tables()[TABLE].refresh().await.unwrap();
+    reaches(&store, [Some(20), None]).await;
+    // Paused and set going before it looks: its batch is refused, and read again.
+    for is_paused in [true, false] {
+        other.set_paused("voice", is_paused).await.unwrap();
+    }
+    kafka.send(0, (20..30).map(event));
+    reaches(&store, [Some(30), None]).await;
+    server.stop().await;
+    assert_eq!(ids(&store, "acme").await, texts(0..30));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_may_be_paused_before_it_has_ever_read() {
+    let (kafka, store) = (Kafka::start(), memory());
+    let latest = SourceConfig { start: StartAt::Latest, ..kafka.source() };
+    elsewhere(&store, &latest).await.set_paused("voice", true).await.unwrap();
+    kafka.send(0, (0..5).map(event));
+    let server = Server::start(&store, &latest).await;
+    // It has its partitions, begins behind what is there, and reads nothing.
+    server.tells(&metric("lag_messages", 0)).await;
+    kafka.send(0, (5..9).map(event));
+    server.tells(&metric("lag_messages", 4)).await;
+    assert_eq!(offsets(&store, TABLE).await, [None, None]);
+    server.sources.set_paused("voice", false).await.unwrap();
+    reaches(&store, [Some(9), Some(0)]).await;
+    server.stop().await;
+    assert_eq!(ids(&store, "acme").await, texts(5..9), "what came during the pause is not passed over");
+}
+
+#[tokio::test]
+async fn operators_who_pause_at_once_agree() {
+    let store = memory();
+    let config = SourceConfig { table: TABLE.to_owned(), ..SourceConfig::default() };
+    let (one, two) = (elsewhere(&store, &config).await, elsewhere(&store, &config).await);
+    for is_paused in [true, false, true] {
+        let (one, two) = tokio::join!(one.set_paused("voice", is_paused), two.set_paused("voice", is_paused));
+        let (one, two) = (one.unwrap().paused_since, two.unwrap().paused_since);
+        assert_eq!((one, one.is_some()), (two, is_paused));
+    }
+    let unknown = one.set_paused("voices", true).await.unwrap_err();
+    assert!(unknown.message().contains("did you mean `voice`?"), "{unknown}");
+}

@@ -1,0 +1,185 @@
+//! Kafka topics into a table, each message once: `[sources.NAME]` with `kind = "kafka"`.
+//!
+//! In: a checked [`SourceConfig`]. Out: rows and offsets in the table, bad messages in its quarantine. The work is done in
+//! sessions (`session.rs`), one client each; this file says what a source is, and whose its messages are.
+//!
+//! **Invariant:** a source has no state of its own: a session that ends in any way is followed by one that goes on from what
+//! the table says.
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rdkafka::config::ClientConfig;
+use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+
+use super::client::{connect, settings};
+use super::session::Session;
+use super::token::Tokens;
+use crate::clock::Clock;
+use crate::config::{SourceConfig, SourceFormat, TenantFrom};
+use crate::contract::{Contract, Format, Owner, Reason, TenantId};
+use crate::error::Result;
+use crate::ingest::Ingest;
+use crate::ingest::schemas::Reader;
+use crate::ingest::sources::{Beside, Fate, Route, Spot, Watch, without_header};
+use crate::telemetry::{Metrics, PartitionLabel, SourceTrouble};
+use crate::transform::{Header, Transform};
+
+/// The pause after a session; it doubles up to [`PAUSE_MAX`] while sessions end at once.
+const PAUSE_MIN: Duration = Duration::from_millis(500);
+/// The longest pause between two sessions.
+const PAUSE_MAX: Duration = Duration::from_secs(10);
+
+/// A source that is checked and has not begun.
+pub struct Source {
+    pub(in crate::ingest) route: Route,
+    pub(super) config: SourceConfig,
+    /// The tenant of all messages, if the operator names one.
+    tenant: Option<TenantId>,
+    pub(super) settings: ClientConfig,
+    /// Where the tokens come from with which it logs in, if it does so by tokens.
+    pub(super) tokens: Option<Arc<Tokens>>,
+    pub(in crate::ingest) watch: Arc<Watch>,
+    pub(super) clock: Clock,
+    pub(super) metrics: Arc<Metrics>,
+}
+
+/// Without the client's settings, which hold secrets.
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Source({:?})", self.route)
+    }
+}
+
+impl Source {
+    /// Checks what the configuration alone cannot know. `Invalid` for options that librdkafka does not take, a tenant that is
+    /// none, and a schema that is none. `contract` is the table's.
+    pub fn new(
+        name: &str,
+        config: &SourceConfig,
+        contract: Option<&Arc<Contract>>,
+        transform: Option<Arc<Transform>>,
+        clock: Clock,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self> {
+        let tenant = match &config.tenant {
+            TenantFrom::Value(tenant) => {
+                Some(TenantId::parse(tenant).map_err(|fault| fault.at(format!("sources.{name}.tenant")))?)
+            }
+            TenantFrom::Event | TenantFrom::Key | TenantFrom::Header(_) => None,
+        };
+        let format = match config.format {
+            // Avro becomes JSON before it is decoded.
+            SourceFormat::Json | SourceFormat::Avro => Format::Json,
+            SourceFormat::Protobuf => Format::Protobuf,
+        };
+        let owner = tenant.clone().map_or(Owner::PerEvent, Owner::Tenant);
+        let reader = Reader::new(name, config, contract, &metrics)?.map(Arc::new);
+        let route = Route { source: name.to_owned(), table: config.table.clone(), format, owner, reader, transform };
+        let tokens = config.oauth.as_ref().map(|oauth| Tokens::new(name, oauth, clock.clone())).transpose()?;
+        let watch = Arc::new(Watch::new(name, clock.clone(), metrics.clone()));
+        let (settings, tokens) = (settings(name, config)?, tokens.map(Arc::new));
+        Ok(Self { route, tenant, settings, tokens, watch, config: config.clone(), clock, metrics })
+    }
+
+    /// Reads and stores until `stop`, once its transform's dimensions are loaded. What was read and not stored then is read again by the next one. A session that fails
+    /// is begun anew after a pause: it has no state of its own to lose.
+    pub async fn run(self, ingest: Arc<Ingest>, stop: CancellationToken) {
+        let source = Arc::new(self);
+        if let (Some(reader), None) = (&source.route.reader, &source.route.transform) {
+            ingest.keep_reader(&source.route.source, reader);
+        }
+        if let Some(transform) = &source.route.transform
+            && !transform.ready(&stop).await
+        {
+            return;
+        }
+        let mut pause = PAUSE_MIN;
+        while !stop.is_cancelled() {
+            let (source, ingest, ended) = (source.clone(), ingest.clone(), stop.clone());
+            let (name, watch, runtime) = (source.route.source.clone(), source.watch.clone(), Handle::current());
+            let begun = Instant::now();
+            let session = move || {
+                let client = connect(&source, runtime.clone(), ended.clone())?;
+                Session::new(&source, &ingest, &client, runtime, ended)?.run()
+            };
+            match tokio::task::spawn_blocking(session).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => {
+                    tracing::error!(source = %name, ?error, "a source failed, it begins again");
+                    watch.failed(SourceTrouble::Other, format!("{error:?}"));
+                }
+                Err(error) => {
+                    tracing::error!(source = %name, %error, "a source broke down, it begins again");
+                    watch.failed(SourceTrouble::Other, "it broke down: the log has the cause");
+                }
+            }
+            pause = if begun.elapsed() > PAUSE_MAX { PAUSE_MIN } else { pause };
+            let _stopped = stop.run_until_cancelled(tokio::time::sleep(pause)).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+
+    pub(super) fn label<'a>(&'a self, spot: &'a Spot) -> PartitionLabel<'a> {
+        PartitionLabel { source: &self.route.source, topic: &spot.topic, partition: spot.partition }
+    }
+
+    /// The payload without what stands in front of it, and whose it is.
+    pub(super) fn read<'m>(&self, message: &'m BorrowedMessage<'_>) -> (&'m [u8], Fate) {
+        let payload = message.payload().unwrap_or_default();
+        // A reader takes the header off itself, and the quarantine keeps it.
+        let is_skipped = self.config.confluent && self.route.reader.is_none();
+        let is_wrapped = is_skipped && (message.payload().is_some() || self.route.transform.is_none());
+        let whole = if is_wrapped { without_header(self.route.format, payload) } else { Ok(payload) };
+        let payload = match whole {
+            Ok(payload) => payload,
+            Err(why) => return (payload, Fate::Refused(None, Reason::Malformed, why.to_owned())),
+        };
+        let fate = match (&self.tenant, &self.config.tenant) {
+            (Some(tenant), _) => Fate::Tenant(tenant.clone()),
+            (None, TenantFrom::Key) => Fate::named(message.key(), "the message's key"),
+            (None, TenantFrom::Header(name)) => Fate::named(header(message, name), &format!("the header `{name}`")),
+            (None, TenantFrom::Event | TenantFrom::Value(_)) => Fate::PerEvent,
+        };
+        (payload, fate)
+    }
+
+    /// What a transform may ask for beside the payload.
+    pub(super) fn beside(&self, message: &BorrowedMessage<'_>) -> Option<Arc<Beside>> {
+        self.route.transform.as_ref()?;
+        let millis = message.timestamp().to_millis();
+        Some(Arc::new(Beside {
+            is_tombstone: message.payload().is_none(),
+            key: message.key().map(<[u8]>::to_vec),
+            headers: headers(message),
+            time: millis.and_then(|millis| millis.checked_mul(1_000)),
+        }))
+    }
+}
+
+/// The value of a header; of several with one name the last.
+fn header<'m>(message: &'m BorrowedMessage<'_>, name: &str) -> Option<&'m [u8]> {
+    let count = message.headers()?.count();
+    (0..count).rev().find_map(|index| {
+        let (found, value) = header_at(message, index)?;
+        value.filter(|_| found == name)
+    })
+}
+
+/// All headers whose names are UTF-8.
+fn headers(message: &BorrowedMessage<'_>) -> Vec<Header> {
+    let count = message.headers().map_or(0, |headers| headers.count());
+    let owned = |(name, value): (&str, Option<&[u8]>)| (name.to_owned(), value.map(<[u8]>::to_vec));
+    (0..count).filter_map(|index| header_at(message, index).map(owned)).collect()
+}
+
+/// One header. The client library panics on a name that is not UTF-8, and producers may send one.
+fn header_at<'m>(message: &'m BorrowedMessage<'_>, index: usize) -> Option<(&'m str, Option<&'m [u8]>)> {
+    let headers = message.headers()?;
+    let header = catch_unwind(AssertUnwindSafe(|| headers.get(index))).ok()?;
+    Some((header.key, header.value))
+}

@@ -1,0 +1,442 @@
+//! Sources against a Kafka cluster that the client library brings along: where they begin and go on, whose the events are,
+//! what is refused, what is gone, and who overtakes whom.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arrow::array::AsArray as _;
+use arrow::util::display::array_value_to_string;
+use object_store::{GetOptions, ObjectStore as _};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use rdkafka::config::ClientConfig;
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::mocking::MockCluster;
+use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer as _};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::{Clock, SECOND};
+use crate::config::{DimensionConfig, Envelope, KafkaOptions, OnGap, SourceConfig, StartAt, TenantFrom};
+use crate::contract::{Contract, Owner};
+use crate::ingest::testing::{QUARANTINE, TABLE, limits, memory, open, open_as, stored};
+use crate::ingest::{Ingest, Source, Sources};
+use crate::lake::{Progress, SourceLag, Store};
+use crate::telemetry::Metrics;
+use crate::transform::{Asker, Dimensions, Transform};
+
+pub(super) const TOPIC: &str = "calls";
+/// How long something may take that has to happen.
+const WAIT_MAX: Duration = Duration::from_secs(60);
+
+/// A cluster with one topic of two partitions, and a producer.
+pub(in crate::ingest) struct Kafka {
+    cluster: MockCluster<'static, DefaultProducerContext>,
+    producer: BaseProducer,
+}
+
+impl Kafka {
+    pub(in crate::ingest) fn start() -> Self {
+        let cluster = MockCluster::new(1).unwrap();
+        cluster.create_topic(TOPIC, 2, 1).unwrap();
+        let producer = ClientConfig::new().set("bootstrap.servers", cluster.bootstrap_servers()).create().unwrap();
+        Self { cluster, producer }
+    }
+
+    /// A source of this cluster, as a configuration would have it.
+    pub(in crate::ingest) fn source(&self) -> SourceConfig {
+        // The cluster takes 3 s to form a group; a member must not be given up before that.
+        let options = [("session.timeout.ms", "10000"), ("heartbeat.interval.ms", "100")];
+        SourceConfig {
+            brokers: vec![self.cluster.bootstrap_servers()],
+            topics: vec![TOPIC.to_owned()],
+            group: "tests".to_owned(),
+            table: TABLE.to_owned(),
+            options: KafkaOptions::new(options.map(|(name, value)| (name.to_owned(), value.to_owned()))),
+            ..SourceConfig::default()
+        }
+    }
+
+    pub(super) fn send(&self, partition: i32, payloads: impl IntoIterator<Item = String>) {
+        for payload in payloads {
+            self.put(BaseRecord::<str, str>::to(TOPIC).partition(partition).payload(&payload));
+        }
+        self.producer.flush(WAIT_MAX).unwrap();
+    }
+
+    /// Sends one message of these bytes to the first partition.
+    pub(in crate::ingest) fn send_bytes(&self, key: &str, payload: &[u8]) {
+        let record = BaseRecord::<str, [u8]>::to(TOPIC).partition(0).key(key).payload(payload);
+        self.producer.send(record).map_err(|(error, _)| error).unwrap();
+        self.producer.flush(WAIT_MAX).unwrap();
+    }
+
+    fn put(&self, record: BaseRecord<'_, str, str>) {
+        self.producer.send(record).map_err(|(error, _)| error).unwrap();
+    }
+}
+
+/// An event of `acme`.
+pub(super) fn event(id: impl std::fmt::Display) -> String {
+    format!("{{\"tenant_id\":\"acme\",\"event_id\":\"{id}\",\"event_time\":\"2026-03-01T12:00:00Z\",\n \"mos\":4.2}}")
+}
+
+/// A server that runs one source.
+pub(in crate::ingest) struct Server {
+    pub(in crate::ingest) ingest: Arc<Ingest>,
+    pub(super) sources: Sources,
+    metrics: Arc<Metrics>,
+    tasks: JoinSet<()>,
+    stop: CancellationToken,
+}
+
+impl Server {
+    pub(in crate::ingest) async fn start(store: &Store, config: &SourceConfig) -> Self {
+        Self::start_with(store, config, &BTreeMap::new()).await
+    }
+
+    /// The same with dimensions, which are loaded when the source already waits for them.
+    async fn start_with(store: &Store, config: &SourceConfig, dimensions: &BTreeMap<String, DimensionConfig>) -> Self {
+        let contract = open(store).await[TABLE].contract().clone();
+        Self::start_as(store, config, dimensions, &contract).await
+    }
+
+    /// The same with a table that is declared in another way; its columns are the same.
+    pub(in crate::ingest) async fn start_as(
+        store: &Store,
+        config: &SourceConfig,
+        dimensions: &BTreeMap<String, DimensionConfig>,
+        contract: &Arc<Contract>,
+    ) -> Self {
+        let (metrics, stop) = (Arc::new(Metrics::default()), CancellationToken::new());
+        let tables = open_as(store, contract).await;
+        let ingest = Ingest::start(tables, limits(), Clock::System, Arc::clone(&metrics)).await.unwrap();
+        let dimensions = Dimensions::new(dimensions, &limits(), Arc::clone(&metrics));
+        let transform = Transform::new("voice", config, contract, &dimensions, &limits()).unwrap();
+        let source =
+            Source::new("voice", config, Some(contract), transform, Clock::System, Arc::clone(&metrics)).unwrap();
+        let sources = Sources::new(ingest.tables().clone(), std::slice::from_ref(&source), Clock::System);
+        let mut tasks = JoinSet::new();
+        let asker: Asker = Arc::new(|_| Box::pin(async { Ok(Vec::new()) }));
+        tasks.spawn(dimensions.run(asker, stop.clone()));
+        tasks.spawn(source.run(ingest.clone(), stop.clone()));
+        Self { ingest, sources, metrics, tasks, stop }
+    }
+
+    pub(in crate::ingest) async fn stop(self) {
+        self.stop.cancel();
+        self.tasks.join_all().await;
+        self.ingest.stop().await;
+    }
+
+    /// Waits until a line of the metrics begins so.
+    pub(in crate::ingest) async fn tells(&self, line: &str) {
+        until(line, async || self.metrics.render().lines().any(|told| told.starts_with(line))).await;
+    }
+}
+
+/// Looks until it is so.
+async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
+    let (begun, mut turns) = (Instant::now(), tokio::time::interval(Duration::from_millis(20)));
+    while !is_so().await {
+        assert!(begun.elapsed() < WAIT_MAX, "not in {WAIT_MAX:?}: {what}");
+        turns.tick().await;
+    }
+}
+
+/// The offsets that a table holds of the two partitions.
+pub(in crate::ingest) async fn offsets(store: &Store, table: &str) -> [Option<i64>; 2] {
+    let tables = open(store).await;
+    let held = &tables[table].snapshot().txns;
+    [0, 1].map(|partition| held.get(&format!("kafka:voice:{TOPIC}:{partition}")).copied())
+}
+
+pub(in crate::ingest) async fn reaches(store: &Store, expected: [Option<i64>; 2]) {
+    until(&format!("{expected:?}"), async || offsets(store, TABLE).await == expected).await;
+}
+
+/// The ids of a tenant's stored events, sorted.
+pub(super) async fn ids(store: &Store, tenant: &str) -> Vec<String> {
+    let rows = stored(store, TABLE).await.into_iter();
+    rows.filter(|(owner, _)| owner == tenant).map(|(_, id)| id).collect()
+}
+
+pub(super) fn texts<T: ToString>(ids: impl IntoIterator<Item = T>) -> Vec<String> {
+    let mut ids: Vec<String> = ids.into_iter().map(|id| id.to_string()).collect();
+    ids.sort();
+    ids
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_message_counts_once_through_restarts() {
+    let (kafka, store) = (Kafka::start(), memory());
+    kafka.send(0, (0..50).map(event));
+    // Twice in the topic, in another partition, and three that cannot be stored.
+    kafka.send(1, (40..60).map(event).chain(["{\"tenant_id\":\"acme\"}".into(), "{".into(), String::new()]));
+    let server = Server::start(&store, &kafka.source()).await;
+    reaches(&store, [Some(50), Some(23)]).await;
+    kafka.send(0, (55..70).map(event));
+    reaches(&store, [Some(65), Some(23)]).await;
+    server.tells("glasshouse_source_messages_total{source=\"voice\",topic=\"calls\",partition=\"0\"} 65").await;
+    server.stop().await;
+    assert_eq!(ids(&store, "acme").await, texts(0..70));
+    let bad = stored(&store, QUARANTINE).await;
+    assert_eq!(bad.iter().map(|(tenant, _)| tenant.as_str()).collect::<Vec<_>>(), ["", "", "acme"]);
+    assert_eq!(offsets(&store, QUARANTINE).await, [None, Some(23)]);
+
+    kafka.send(1, (65..75).map(event).chain(["}".into()]));
+    let server = Server::start(&store, &kafka.source()).await;
+    reaches(&store, [Some(65), Some(34)]).await;
+    server.stop().await;
+    assert_eq!(ids(&store, "acme").await, texts(0..75));
+    assert_eq!(stored(&store, QUARANTINE).await.len(), 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_says_how_far_its_source_is_behind() {
+    let (kafka, store) = (Kafka::start(), memory());
+    kafka.send(0, (0..50).map(event));
+    let server = Server::start(&store, &kafka.source()).await;
+    let lag = || server.ingest.tables()[TABLE].inflow().watermark(&Owner::PerEvent, &Clock::System).source_lag;
+    // The other partition is empty, and not behind either.
+    until("all is committed", async || lag() == Some(SourceLag { seconds: 0, messages: 0 })).await;
+    assert_eq!(offsets(&store, TABLE).await, [Some(50), None]);
+    // Its last message was sent an hour ago, and cannot be stored: the table is taken.
+    let turn = server.ingest.tables()[TABLE].hold().await;
+    let late = (Clock::System.now() - 3_600 * SECOND) / 1_000;
+    kafka.put(BaseRecord::<str, str>::to(TOPIC).partition(1).payload(&event("late")).timestamp(late));
+    kafka.producer.flush(WAIT_MAX).unwrap();
+    until("an hour behind", async || lag().is_some_and(|lag| (3_600..3_700).contains(&lag.seconds))).await;
+    drop(turn);
+    until("all is committed again", async || lag() == Some(SourceLag { seconds: 0, messages: 0 })).await;
+    assert_eq!(offsets(&store, TABLE).await, [Some(50), Some(1)]);
+    let tables = server.ingest.tables().clone();
+    server.stop().await;
+    assert_eq!(tables[TABLE].inflow().watermark(&Owner::PerEvent, &Clock::System).source_lag, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_say_whose_they_are() {
+    let kafka = Kafka::start();
+    let unowned = |id: &str| event(id).replace("\"tenant_id\":\"acme\",", "");
+    let header = |value: Option<&'static str>| OwnedHeaders::new().insert(Header { key: "who", value });
+    let texts = ["a", "b", "c", "d", "e"].map(unowned);
+    let record = |index: usize| BaseRecord::<str, str>::to(TOPIC).partition(0).payload(&texts[index]);
+    kafka.put(record(0).key("acme").headers(header(Some("globex"))));
+    kafka.put(record(1).key("globex").headers(header(Some("old")).insert(Header { key: "who", value: Some("acme") })));
+    kafka.put(record(2));
+    kafka.put(record(3).key("").headers(header(None)));
+    let foreign = event("f");
+    kafka.put(
+        BaseRecord::<str, str>::to(TOPIC).partition(0).payload(&foreign).key("globex").headers(header(Some("globex"))),
+    );
+    kafka.producer.flush(WAIT_MAX).unwrap();
+
+    let cases = [
+        (TenantFrom::Key, [&["a"][..], &["b"]], 3),
+        (TenantFrom::Header("who".into()), [&["b"], &["a"]], 3),
+        (TenantFrom::Value("acme".into()), [&["a", "b", "c", "d", "f"], &[]], 0),
+        (TenantFrom::Event, [&["f"], &[]], 4),
+    ];
+    // At once, each in a group of its own.
+    let cases = cases.into_iter().enumerate().map(async |(group, (tenant, [acme, globex], bad))| {
+        let store = memory();
+        let config = SourceConfig { tenant: tenant.clone(), group: format!("tests-{group}"), ..kafka.source() };
+        let server = Server::start(&store, &config).await;
+        reaches(&store, [Some(5), None]).await;
+        server.stop().await;
+        assert_eq!((ids(&store, "acme").await, ids(&store, "globex").await), (sorted(acme), sorted(globex)));
+        assert_eq!(stored(&store, QUARANTINE).await.len(), bad, "{tenant:?}");
+    });
+    futures::future::join_all(cases).await;
+}
+
+fn sorted(ids: &[&str]) -> Vec<String> {
+    texts(ids)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_late_start_stays_where_it_was() {
+    let (kafka, store) = (Kafka::start(), memory());
+    kafka.send(0, (0..10).map(event));
+    let latest = SourceConfig { start: StartAt::Latest, ..kafka.source() };
+    let server = Server::start(&store, &latest).await;
+    reaches(&store, [Some(10), Some(0)]).await;
+    server.stop().await;
+    // Sent while nobody reads: not before the start, and so not passed over.
+    kafka.send(0, (10..15).map(event));
+    let server = Server::start(&store, &latest).await;
+    reaches(&store, [Some(15), Some(0)]).await;
+    server.stop().await;
+    assert_eq!(ids(&store, "acme").await, texts(10..15));
+    assert!(open(&store).await[TABLE].snapshot().txns.contains_key("kafka:voice:started"));
+}
+
+/// Moves the source in the table, as another server would.
+async fn move_to(store: &Store, after: Option<i64>, next: i64) {
+    let progress = Progress { app: format!("kafka:voice:{TOPIC}:0"), after, next };
+    open(store).await[TABLE].commit(Vec::new(), vec![progress]).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_that_are_gone_stop_the_partition_unless_told() {
+    let (kafka, store) = (Kafka::start(), memory());
+    kafka.send(0, (0..10).map(event));
+    kafka.send(1, (10..20).map(event));
+    // The table has read further than the topic goes: it was made anew.
+    move_to(&store, None, 1_000).await;
+    let server = Server::start(&store, &kafka.source()).await;
+    server.tells("glasshouse_source_stopped{source=\"voice\",topic=\"calls\",partition=\"0\"} 1").await;
+    reaches(&store, [Some(1_000), Some(10)]).await;
+    kafka.send(1, (20..25).map(event));
+    reaches(&store, [Some(1_000), Some(15)]).await;
+    server.stop().await;
+    assert_eq!(ids(&store, "acme").await, texts(10..25), "the other partition goes on");
+
+    let server = Server::start(&store, &SourceConfig { on_gap: OnGap::Earliest, ..kafka.source() }).await;
+    reaches(&store, [Some(10), Some(15)]).await;
+    server.stop().await;
+    assert_eq!(ids(&store, "acme").await, texts(0..25));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_overtaken_source_goes_on_from_the_table() {
+    let (kafka, store) = (Kafka::start(), memory());
+    kafka.send(0, (0..10).map(event));
+    let server = Server::start(&store, &kafka.source()).await;
+    reaches(&store, [Some(10), None]).await;
+    // Another server has read five more, which this one has not seen yet.
+    move_to(&store, Some(10), 15).await;
+    kafka.send(0, (10..20).map(event));
+    reaches(&store, [Some(20), None]).await;
+    server.tells("glasshouse_source_overtaken_total{source=\"voice\"} 1").await;
+    assert_eq!(
+        ids(&store, "acme").await,
+        texts((0..10).chain(15..20)),
+        "what the other has read is the other's to store"
+    );
+    server.stop().await;
+}
+
+#[test]
+fn faults_of_a_source_are_told_before_it_runs() {
+    let options = |name: &str, value: &str| KafkaOptions::new([(name.to_owned(), value.to_owned())]);
+    let cases = [
+        (SourceConfig { options: options("sasl.pasword", "hunter2"), ..SourceConfig::default() }, "`sasl.pasword`"),
+        (
+            SourceConfig { options: options("session.timeout.ms", "hunter2"), ..SourceConfig::default() },
+            "session.timeout.ms",
+        ),
+        (SourceConfig { tenant: TenantFrom::Value("a\nb".into()), ..SourceConfig::default() }, "sources.voice.tenant"),
+    ];
+    for (config, expected) in cases {
+        let fault = Source::new("voice", &config, None, None, Clock::System, Arc::default()).unwrap_err();
+        assert!(fault.message().contains(expected) && !format!("{fault:?}").contains("hunter2"), "{fault:?}");
+    }
+    let secret = SourceConfig { options: options("sasl.password", "hunter2"), ..SourceConfig::default() };
+    let source = Source::new("voice", &secret, None, None, Clock::System, Arc::default()).unwrap();
+    assert!(!format!("{source:?}").contains("hunter2"));
+}
+
+/// Columns of all rows of a table as text, sorted.
+async fn columns(store: &Store, table: &str, names: &[&str]) -> Vec<Vec<String>> {
+    let tables = open(store).await;
+    let (table, mut rows) = (&tables[table], Vec::new());
+    for file in table.snapshot().files.iter() {
+        let objects = &table.location().0.objects;
+        let bytes = objects.get_opts(&table.file_path(file), GetOptions::default()).await.unwrap();
+        let reader = ParquetRecordBatchReaderBuilder::try_new(bytes.bytes().await.unwrap()).unwrap().build().unwrap();
+        for batch in reader {
+            let batch = batch.unwrap();
+            let text = |name: &str, row: usize| {
+                let column = batch.column_by_name(name).unwrap();
+                match column.as_binary_opt::<i32>() {
+                    Some(bytes) => String::from_utf8(bytes.value(row).to_vec()).unwrap(),
+                    None => array_value_to_string(column, row).unwrap(),
+                }
+            };
+            rows.extend((0..batch.num_rows()).map(|row| names.iter().map(|name| text(name, row)).collect()));
+        }
+    }
+    rows.sort();
+    rows
+}
+
+/// A change of an order, as Debezium writes it.
+fn change(op: &str, id: u32, restaurant: u32, total: &str) -> String {
+    let row = format!("{{\"id\":{id},\"restaurant\":{restaurant},\"total\":\"{total}\"}}");
+    let (before, after) = if op == "d" { (row.as_str(), "null") } else { ("null", row.as_str()) };
+    let source = "{\"lsn\":7,\"ts_us\":1772366400000000}";
+    format!("{{\"before\":{before},\"after\":{after},\"source\":{source},\"op\":\"{op}\",\"ts_ms\":1}}")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_of_a_database_become_rows_by_a_transform() {
+    let (kafka, store, folder) = (Kafka::start(), memory(), tempfile::tempdir().unwrap());
+    let file = folder.path().join("restaurants.csv");
+    let dimension =
+        DimensionConfig { file: Some(file.clone()), refresh: Duration::from_millis(20), ..DimensionConfig::default() };
+    let dimensions = BTreeMap::from([("restaurants".to_owned(), dimension)]);
+    let sql = "SELECT r.owner AS tenant_id, changed_time AS event_time, op || (row->>'id') AS event_id, \
+               CAST(row->>'total' AS DOUBLE) AS mos FROM messages JOIN restaurants r ON r.id = json_int(row, 'restaurant')";
+    let config = SourceConfig { transform: Some(sql.into()), envelope: Envelope::Debezium, ..kafka.source() };
+    let (much, unowned, odd) = (change("c", 2, 1, "much"), change("c", 3, 2, "1"), event("x"));
+    let wrapped = format!("{{\"schema\":{{}},\"payload\":{}}}", change("u", 1, 1, "2.5"));
+    kafka.send(
+        0,
+        [change("c", 1, 1, "1.5"), much.clone(), unowned.clone(), change("c", 4, 9, "1"), odd.clone(), wrapped],
+    );
+    kafka.put(BaseRecord::<str, str>::to(TOPIC).partition(0).key("tombstone"));
+    kafka.send(0, [change("d", 1, 1, "2.5")]);
+
+    let server = Server::start_with(&store, &config, &dimensions).await;
+    server.tells("glasshouse_dimension_loads_total{dimension=\"restaurants\",outcome=\"failed\"}").await;
+    assert_eq!(offsets(&store, TABLE).await, [None, None], "without its dimension it reads nothing");
+    let draft = folder.path().join("draft");
+    std::fs::write(&draft, "id,owner\n1,acme\n2,\n").unwrap();
+    std::fs::rename(&draft, &file).unwrap();
+    reaches(&store, [Some(8), None]).await;
+    server.stop().await;
+
+    let rows = columns(&store, TABLE, &["tenant_id", "event_id", "mos"]).await;
+    assert_eq!(rows, [["acme", "c1", "1.5"], ["acme", "d1", "2.5"], ["acme", "u1", "2.5"]]);
+    let bad = columns(&store, QUARANTINE, &["place", "reason", "payload"]).await;
+    let place = |offset: i64| format!("kafka voice, {TOPIC}/0/{offset}");
+    let expected = [
+        [place(1), "transform_failed".to_owned(), much],
+        [place(2), "missing_tenant".to_owned(), unowned],
+        [place(4), "malformed".to_owned(), odd],
+    ];
+    assert_eq!(bad, expected);
+
+    // Again from where the table stands, and nothing twice.
+    kafka.send(0, [change("c", 5, 1, "3")]);
+    let server = Server::start_with(&store, &config, &dimensions).await;
+    reaches(&store, [Some(9), None]).await;
+    server.stop().await;
+    assert_eq!(ids(&store, "acme").await, sorted(&["c1", "c5", "d1", "u1"]));
+    assert_eq!(stored(&store, QUARANTINE).await.len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transform_may_leave_the_tenant_to_the_source() {
+    let (kafka, store) = (Kafka::start(), memory());
+    for (id, said) in [("a", "\"acme\""), ("b", "\"globex\""), ("c", "null")] {
+        for key in ["acme", "globex"] {
+            let payload = format!("{{\"id\":\"{id}\",\"whose\":{said}}}");
+            kafka.put(BaseRecord::<str, str>::to(TOPIC).partition(0).payload(&payload).key(key));
+        }
+    }
+    kafka.producer.flush(WAIT_MAX).unwrap();
+    let sql = "SELECT value->>'whose' AS tenant_id, time AS event_time, value->>'id' AS event_id FROM messages";
+    let config = SourceConfig { transform: Some(sql.into()), tenant: TenantFrom::Key, ..kafka.source() };
+    let server = Server::start(&store, &config).await;
+    reaches(&store, [Some(6), None]).await;
+    server.stop().await;
+    assert_eq!((ids(&store, "acme").await, ids(&store, "globex").await), (sorted(&["a", "c"]), sorted(&["b", "c"])));
+    let bad = columns(&store, QUARANTINE, &["tenant_id", "reason", "payload"]).await;
+    let foreign = |key: &str, id: &str, said: &str| {
+        [key.to_owned(), "foreign_tenant".to_owned(), format!("{{\"id\":\"{id}\",\"whose\":\"{said}\"}}")]
+    };
+    assert_eq!(bad, [foreign("acme", "b", "globex"), foreign("globex", "a", "acme")]);
+}

@@ -1,0 +1,26 @@
+//! What becomes of rejected events: they are shown, sent again as they were or fixed, or dropped.
+//!
+//! ```text
+//!   quarantine ─► shelf (open entries: counted, found, read) ─┬─► shown
+//!       ▲                                                     ├─► replay (reread) ─► its table ─ stored ─┐
+//!       │                                                     └─► drop ──────────────────────────────────┤
+//!       └─────────── a row that closes the entry ◄───────────────────────────────────────────────────────┘
+//! ```
+//!
+//! In: which entries ([`Pick`]), by operators, and by tenants for their own. Out: counts, entries, and what became of them.
+//!
+//! **Invariant:** a quarantine only grows: an entry is closed by a row behind it; one that is sent again, after its event is
+//! stored.
+//! **Invariant:** a tenant sees and changes its own entries only.
+
+mod shelf;
+
+mod replay;
+
+mod reread;
+
+#[cfg(test)]
+mod replay_tests;
+
+pub use replay::{Closed, Listing, Page, ReplayNote, Replayed};
+pub use shelf::{Count, Entry, Mark, Pick};

@@ -1,0 +1,286 @@
+//! Entries of a quarantine, shown, sent again and dropped: by whom, once, and with the time at which they first came.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::AsArray as _;
+use arrow::datatypes::TimestampMicrosecondType;
+use bytes::Bytes;
+use futures::TryStreamExt as _;
+use serde_json::json;
+
+use crate::clock::{Clock, Micros, SECOND};
+use crate::config::PolicyConfig;
+use crate::contract::Format;
+use crate::error::{Error, Kind, Result};
+use crate::ingest::testing::{QUARANTINE, TABLE, limits, lines, memory, open, stored};
+use crate::ingest::{Entry, Ingest, Page, Payload, Pick, Replayed};
+use crate::lake::Store;
+use crate::tenancy::testing::{access, access_under};
+use crate::tenancy::{Access, Scope};
+
+/// An event without an id, and one with a value that its column does not take.
+const BAD: &str =
+    "{\"event_time\":1772366400,\"mos\":1}\n{\"event_id\":\"b\",\"event_time\":1772366400,\"mos\":\"x\"}\n";
+
+async fn start(store: &Store, clock: &Clock) -> Arc<Ingest> {
+    Ingest::start(open(store).await, limits(), clock.clone(), Arc::default()).await.unwrap()
+}
+
+async fn tenant(name: &str) -> Access {
+    access(Some(name), &[Scope::Read, Scope::Ingest], &[TABLE]).await
+}
+
+async fn operator() -> Access {
+    access(None, &[Scope::Admin, Scope::Ingest], &[]).await
+}
+
+fn json_event(text: impl Into<Bytes>) -> Payload {
+    Payload::Encoded(Format::Json, text.into())
+}
+
+async fn send(ingest: &Ingest, access: &Access, body: impl Into<Bytes>) -> u64 {
+    ingest.submit(access, TABLE, json_event(body), "test").await.unwrap().rejected
+}
+
+async fn entries(ingest: &Ingest, access: &Access) -> Vec<Entry> {
+    ingest.quarantine(access, TABLE, &Pick::default(), 100).await.unwrap().entries
+}
+
+fn all(limit: usize) -> Page {
+    Page { after: None, limit }
+}
+
+fn counts(replayed: &Replayed) -> (u64, u64, u64) {
+    (replayed.accepted, replayed.duplicate, replayed.rejected)
+}
+
+fn kind<T: std::fmt::Debug>(outcome: Result<T>) -> Kind {
+    outcome.unwrap_err().kind()
+}
+
+/// The receive time of each event.
+async fn received(store: &Store) -> BTreeMap<String, Micros> {
+    let table = open(store).await[TABLE].clone();
+    let mut found = BTreeMap::new();
+    for file in table.snapshot().files.iter() {
+        let rows = table.rows(file, &["event_id", "received_time"], None, 100).await.unwrap();
+        for batch in rows.try_collect::<Vec<_>>().await.unwrap() {
+            let ids = batch.column(0).as_string::<i32>().iter().flatten().map(str::to_owned);
+            found.extend(ids.zip(batch.column(1).as_primitive::<TimestampMicrosecondType>().values().iter().copied()));
+        }
+    }
+    found
+}
+
+#[tokio::test]
+async fn a_fixed_event_keeps_its_first_receive_time_and_its_entry_is_closed() {
+    let (store, acme, now) = (memory(), tenant("acme").await, Clock::System.now());
+    let clock = Clock::fixed(now);
+    let ingest = start(&store, &clock).await;
+    assert_eq!(send(&ingest, &acme, BAD).await, 2);
+    clock.set(now + 60 * SECOND);
+    let open_entries = entries(&ingest, &acme).await;
+    let reasons: Vec<_> = open_entries.iter().map(|entry| entry.reason.as_str()).collect();
+    assert!(open_entries.iter().all(|entry| entry.received == now && entry.tenant == "acme"), "{open_entries:?}");
+    assert!(reasons.contains(&"missing_id") && reasons.contains(&"wrong_type"), "{reasons:?}");
+    let id = &open_entries.iter().find(|entry| entry.reason == "missing_id").unwrap().id;
+    let (shown, _room) = ingest.quarantined(&acme, TABLE, id, None).await.unwrap();
+    assert_eq!(shown[0].payload.as_deref(), Some(&b"{\"event_time\":1772366400,\"mos\":1}"[..]));
+
+    let bad = ingest.replay_fixed(&acme, TABLE, id, None, json_event("{\"mos\":1}")).await.unwrap();
+    assert_eq!((counts(&bad), bad.rejects[0].id.as_str()), ((0, 0, 1), id.as_str()));
+    for several in [lines(["a", "c"]), "[]".to_owned()] {
+        assert_eq!(kind(ingest.replay_fixed(&acme, TABLE, id, None, json_event(several)).await), Kind::Invalid);
+    }
+    assert_eq!(entries(&ingest, &acme).await.len(), 2, "what is rejected again stays, once");
+    assert_eq!(stored(&store, QUARANTINE).await.len(), 2);
+
+    let fixed = ingest.replay_fixed(&acme, TABLE, id, None, json_event(lines(["a"]))).await.unwrap();
+    assert_eq!(counts(&fixed), (1, 0, 0));
+    assert_eq!(received(&store).await, BTreeMap::from([("a".to_owned(), now)]));
+    let left = entries(&ingest, &acme).await;
+    assert_eq!(left.iter().map(|entry| entry.reason.as_str()).collect::<Vec<_>>(), ["wrong_type"]);
+    let again = ingest.replay_fixed(&acme, TABLE, id, None, json_event(lines(["z"]))).await;
+    assert_eq!(kind(again), Kind::NotFound, "a closed entry is not replayed again");
+    ingest.stop().await;
+
+    let ingest = start(&store, &clock).await;
+    assert_eq!(entries(&ingest, &acme).await, left, "closed is closed, for every server");
+    assert_eq!(send(&ingest, &acme, BAD).await, 2);
+    assert_eq!(entries(&ingest, &acme).await, left, "a retry of the request brings nothing back");
+    ingest.stop().await;
+    assert_eq!(received(&store).await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_replay_that_ended_between_the_event_and_its_entry_stores_nothing_twice() {
+    let (store, acme, clock) = (memory(), tenant("acme").await, Clock::System);
+    let ingest = start(&store, &clock).await;
+    send(&ingest, &acme, BAD).await;
+    let entry = entries(&ingest, &acme).await.remove(0);
+    // What such a replay leaves behind: the event is stored, and nothing says so of its entry.
+    assert_eq!(send(&ingest, &acme, lines(["a"])).await, 0);
+    ingest.stop().await;
+    let ingest = start(&store, &clock).await;
+    let fixed = ingest.replay_fixed(&acme, TABLE, &entry.id, None, json_event(lines(["a"]))).await.unwrap();
+    assert_eq!(counts(&fixed), (0, 1, 0));
+    assert_eq!(entries(&ingest, &acme).await.len(), 1);
+    ingest.stop().await;
+    assert_eq!(stored(&store, TABLE).await.len(), 1);
+}
+
+#[tokio::test]
+async fn payloads_are_sent_again_page_by_page_by_any_rule_of_the_present() {
+    let (store, acme, now) = (memory(), tenant("acme").await, Clock::System.now());
+    let clock = Clock::fixed(now);
+    // Too large for the first server, and not for the second.
+    let small = crate::config::IngestConfig { event_bytes_max: 16, ..limits() };
+    let strict = Ingest::start(open(&store).await, small, clock.clone(), Arc::default()).await.unwrap();
+    for id in 0..5 {
+        clock.set(now + id * SECOND);
+        assert_eq!(send(&strict, &acme, lines([id])).await, 1);
+    }
+    assert_eq!(send(&strict, &acme, "{\"mos\":1}").await, 1);
+    strict.stop().await;
+
+    let ingest = start(&store, &clock).await;
+    let (mut total, mut page) = ((0, 0, 0), all(2));
+    let (mut pages, operator) = (0, operator().await);
+    loop {
+        let replayed = ingest.replay(&operator, TABLE, &Pick::default(), page).await.unwrap();
+        let (accepted, duplicate, rejected) = counts(&replayed);
+        total = (total.0 + accepted, total.1 + duplicate, total.2 + rejected);
+        pages += 1;
+        match replayed.next {
+            Some(next) => page = Page { after: Some(crate::ingest::Mark::parse(&next.text()).unwrap()), limit: 2 },
+            None => break,
+        }
+    }
+    assert_eq!((total, pages), ((5, 0, 1), 3));
+    let expected = (0..5).map(|id| (id.to_string(), now + id * SECOND));
+    assert_eq!(received(&store).await, expected.collect::<BTreeMap<_, _>>(), "each with the time of its own entry");
+    let reasons: Vec<_> = entries(&ingest, &acme).await.into_iter().map(|entry| entry.reason).collect();
+    assert_eq!(reasons, ["missing_time"]);
+    ingest.stop().await;
+}
+
+#[tokio::test]
+async fn entries_are_picked_counted_and_dropped() {
+    let (store, acme, now) = (memory(), tenant("acme").await, Clock::System.now());
+    let (globex, operator, clock) = (tenant("globex").await, operator().await, Clock::fixed(now));
+    let ingest = start(&store, &clock).await;
+    send(&ingest, &acme, BAD).await;
+    send(&ingest, &globex, BAD).await;
+    clock.set(now + 10 * SECOND);
+    send(&ingest, &operator, "{\"event_id\":\"n\",\"event_time\":1}").await;
+
+    let listing = ingest.quarantine(&operator, TABLE, &Pick::default(), 2).await.unwrap();
+    let counted: Vec<_> =
+        listing.counts.iter().map(|count| (count.reason.as_str(), count.tenant.as_str(), count.count)).collect();
+    let each = [
+        ("missing_id", "acme", 1),
+        ("missing_id", "globex", 1),
+        ("missing_tenant", "", 1),
+        ("wrong_type", "acme", 1),
+        ("wrong_type", "globex", 1),
+    ];
+    assert_eq!(counted, each);
+    assert_eq!(listing.entries.len(), 2);
+    assert_eq!(listing.entries[0].reason, "missing_tenant", "the newest first");
+    let nobodys = listing.entries[0].clone();
+
+    let picks = [
+        (Pick { tenant: Some("acme".into()), ..Pick::default() }, 2),
+        (Pick { tenant: Some(String::new()), ..Pick::default() }, 1),
+        (Pick { reason: Some("missing_id".into()), ..Pick::default() }, 2),
+        (Pick { since: Some(now + SECOND), ..Pick::default() }, 1),
+        (Pick { ids: vec![nobodys.id.clone(), "other".into()], ..Pick::default() }, 1),
+        (Pick { tenant: Some("acme".into()), reason: Some("missing_tenant".into()), ..Pick::default() }, 0),
+    ];
+    for (pick, expected) in picks {
+        let found = ingest.quarantine(&operator, TABLE, &pick, 100).await.unwrap();
+        assert_eq!(found.entries.len(), expected, "{pick:?}");
+        assert_eq!(found.counts.iter().map(|count| count.count).sum::<u64>(), expected as u64, "{pick:?}");
+    }
+
+    // The same bytes at the same place are one id: of two tenants, and each drops its own.
+    let own = entries(&ingest, &acme).await;
+    let pick = Pick { ids: own.iter().map(|entry| entry.id.clone()).collect(), ..Pick::default() };
+    let fixed = json_event("{\"tenant_id\":\"acme\",\"event_id\":\"q\",\"event_time\":1}");
+    assert_eq!(kind(ingest.replay_fixed(&operator, TABLE, &own[0].id, None, fixed).await), Kind::Invalid);
+    assert_eq!(
+        ingest.drop_quarantined(&acme, TABLE, &pick, 1).await.unwrap(),
+        crate::ingest::Closed { dropped: 1, more: true }
+    );
+    assert_eq!(
+        ingest.drop_quarantined(&acme, TABLE, &pick, 9).await.unwrap(),
+        crate::ingest::Closed { dropped: 1, more: false }
+    );
+    assert_eq!(ingest.drop_quarantined(&acme, TABLE, &pick, 9).await.unwrap(), crate::ingest::Closed::default());
+    assert_eq!((entries(&ingest, &acme).await.len(), entries(&ingest, &globex).await.len()), (0, 2));
+
+    // An event of nobody is an operator's to give to a tenant.
+    let owned = json_event("{\"tenant_id\":\"globex\",\"event_id\":\"n\",\"event_time\":1}");
+    let replayed = ingest.replay_fixed(&operator, TABLE, &nobodys.id, Some(""), owned).await.unwrap();
+    assert_eq!(counts(&replayed), (1, 0, 0));
+    assert_eq!(stored(&store, TABLE).await, [("globex".to_owned(), "n".to_owned())]);
+    assert_eq!(entries(&ingest, &operator).await.len(), 2);
+    ingest.stop().await;
+}
+
+#[tokio::test]
+async fn what_was_closed_stays_closed_when_the_same_comes_again() {
+    let (store, acme, now) = (memory(), tenant("acme").await, Clock::System.now());
+    let clock = Clock::fixed(now);
+    // However few ids of a table are remembered: those of its quarantine are.
+    let small = crate::config::IngestConfig { dedupe_ids_max: 1, ..limits() };
+    let ingest = Ingest::start(open(&store).await, small, clock.clone(), Arc::default()).await.unwrap();
+    for (round, open) in [(0, 2), (1, 0), (2, 0)] {
+        clock.set(now + round * SECOND);
+        send(&ingest, &acme, BAD).await;
+        assert_eq!(entries(&ingest, &acme).await.len(), open, "round {round}");
+        let all = Pick::default();
+        let dropped = ingest.drop_quarantined(&acme, TABLE, &all, 9).await.unwrap().dropped;
+        assert_eq!(dropped, open as u64, "round {round}");
+    }
+    ingest.stop().await;
+}
+
+#[tokio::test]
+async fn only_who_may_can_look_and_change() {
+    let store = memory();
+    let ingest = start(&store, &Clock::System).await;
+    send(&ingest, &tenant("acme").await, BAD).await;
+    let id = entries(&ingest, &operator().await).await.remove(0).id;
+    let narrow = |policy| async move {
+        let policy = BTreeMap::from([(TABLE.to_owned(), policy)]);
+        access_under(Some("acme"), &[Scope::Read, Scope::Ingest], &policy, json!({})).await
+    };
+    let columns = PolicyConfig { columns: vec!["event_id".into()], ..PolicyConfig::default() };
+    let foreign = Some(Kind::NotFound);
+    let cases: [(&str, Access, Option<Kind>, Option<Kind>); 8] = [
+        ("acme", tenant("acme").await, None, None),
+        ("a reader", access(Some("acme"), &[Scope::Read], &[TABLE]).await, None, Some(Kind::Forbidden)),
+        ("a writer", access(Some("acme"), &[Scope::Ingest], &[TABLE]).await, Some(Kind::Forbidden), None),
+        ("another tenant", tenant("globex").await, foreign, foreign),
+        ("who sees some columns", narrow(columns).await, foreign, foreign),
+        ("who sees no table", access(Some("acme"), &[Scope::Read, Scope::Ingest], &[]).await, foreign, foreign),
+        ("a loader", access(None, &[Scope::Ingest], &[]).await, Some(Kind::Forbidden), Some(Kind::Forbidden)),
+        ("an operator", operator().await, None, None),
+    ];
+    for (who, access, looks, changes) in cases {
+        let told = |outcome: Option<Error>| outcome.map(|error| error.kind());
+        assert_eq!(told(ingest.quarantined(&access, TABLE, &id, None).await.err()), looks, "{who}");
+        let bad = json_event("{}");
+        assert_eq!(told(ingest.replay_fixed(&access, TABLE, &id, None, bad).await.err()), changes, "{who}");
+        let other = Pick { tenant: Some("initech".into()), ..Pick::default() };
+        let dropped = told(ingest.drop_quarantined(&access, TABLE, &other, 9).await.err());
+        assert!(access.tenant().is_err() || dropped == Some(Kind::Forbidden), "{who}: {dropped:?}");
+    }
+    for table in [QUARANTINE, "other"] {
+        let looked = ingest.quarantine(&operator().await, table, &Pick::default(), 1).await;
+        assert_eq!(kind(looked), Kind::NotFound, "{table}");
+    }
+    ingest.stop().await;
+}

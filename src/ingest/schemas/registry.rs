@@ -1,0 +1,366 @@
+//! The client of a schema registry: what a schema's id stands for. It is asked once, since that never changes.
+//!
+//! ```text
+//!   ids of a batch ─► known? ─ no ─► GET /schemas/ids/{id} ─► GET /subjects/{s}/versions/{v} for what it refers to ─► known
+//!                                        │
+//!                                        ├─ the registry knows no such id (asked twice) ─► unknown for a while
+//!                                        └─ anything else ─► `Unavailable`: the batch is read again
+//! ```
+//!
+//! In: ids, as messages name them. Out: schemas, ready for reading. The URLs are the operator's; an answer is bounded in
+//! time and size, and is not followed elsewhere, so that credentials stay where they belong.
+//!
+//! **Invariant:** an id is unknown only when the registry itself says so, in the words of its protocol. A wrong path, wrong
+//! credentials, a proxy's page are no answer: nothing goes to the quarantine because of them.
+//!
+//! Source: Confluent's documentation of the Schema Registry API.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures::{StreamExt as _, TryStreamExt as _};
+use reqwest::redirect::Policy;
+use reqwest::{Certificate, StatusCode};
+use serde::Deserialize;
+use url::{Host, Url};
+
+use crate::config::RegistryConfig;
+use crate::contract::{AvroSchema, ProtoFile};
+use crate::error::{Error, Result};
+use crate::telemetry::{Metrics, RegistryAnswer};
+
+/// Schemas that one schema may refer to, over however many steps.
+const REFERENCES_MAX: usize = 64;
+/// New ids of one batch. More of them are for smaller batches: who writes made-up ids must not make us ask without end.
+const NEW_IDS_MAX: usize = 64;
+/// Questions at once.
+const QUESTIONS_MAX: usize = 8;
+/// Time for all new ids of one batch; what was learnt by then is remembered, and the rest asked for again.
+const LEARN_TIME_MAX: Duration = Duration::from_secs(30);
+/// The pause before an id that is unknown is asked for once more: the registry that answers may follow another.
+const SECOND_LOOK: Duration = Duration::from_secs(1);
+/// How long an id stays unknown.
+const UNKNOWN_KEPT: Duration = Duration::from_secs(30);
+/// What the protocol says when there is no such subject, version or schema.
+const NOT_FOUND_CODES: [u32; 3] = [40_401, 40_402, 40_403];
+
+/// What an id stands for.
+#[derive(Debug, Clone)]
+pub(in crate::ingest) enum Known {
+    Avro(Arc<AvroSchema>),
+    Protobuf(Arc<ProtoFile>),
+    /// A schema of another kind, in its own word.
+    Other(Arc<str>),
+    /// A schema that cannot be used, and why.
+    Unusable(Arc<str>),
+    /// The registry knows no such id.
+    Unknown,
+}
+
+/// A registry, and what it has answered.
+pub(super) struct Registry {
+    source: String,
+    urls: Vec<Url>,
+    client: reqwest::Client,
+    config: RegistryConfig,
+    metrics: Arc<Metrics>,
+    memory: Mutex<Memory>,
+}
+
+/// Without what may be secret.
+impl fmt::Debug for Registry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let urls: Vec<_> = self.urls.iter().map(Url::as_str).collect();
+        write!(f, "Registry({urls:?})")
+    }
+}
+
+/// What is known of ids; the oldest goes first when it is full.
+#[derive(Debug, Default)]
+struct Memory {
+    known: HashMap<u32, (Known, Instant)>,
+    order: VecDeque<u32>,
+}
+
+/// A schema as the registry tells it.
+#[derive(Debug, Deserialize)]
+struct Told {
+    schema: String,
+    #[serde(rename = "schemaType", default)]
+    kind: Option<String>,
+    #[serde(default)]
+    references: Vec<Reference>,
+}
+
+/// Another schema that a schema uses.
+#[derive(Debug, Clone, Deserialize)]
+struct Reference {
+    /// What it is called there: the path of an import, or a full name.
+    name: String,
+    subject: String,
+    version: i64,
+}
+
+/// What the registry says when it has no such thing.
+#[derive(Debug, Deserialize)]
+struct Complaint {
+    error_code: u32,
+}
+
+impl Registry {
+    /// Checks what the configuration alone cannot know. `Invalid` for certificates that are none.
+    pub(super) fn new(source: &str, config: &RegistryConfig, metrics: Arc<Metrics>) -> Result<Self> {
+        let urls = config.urls.iter().map(|text| {
+            // A base without a slash at its end would lose its last part when paths are joined to it.
+            let base = format!("{}/", text.trim_end_matches('/'));
+            Url::parse(&base).map_err(|error| Error::invalid(format!("`urls`: {error}")))
+        });
+        let urls = urls.collect::<Result<Vec<_>>>()?;
+        let mut client = reqwest::Client::builder().redirect(Policy::none()).timeout(config.request_time_max);
+        if urls.iter().all(is_loopback) {
+            client = client.no_proxy();
+        }
+        if let Some(path) = &config.ca_file {
+            let unread = |fault: &dyn fmt::Display| Error::invalid(format!("`ca_file` {}: {fault}", path.display()));
+            let text = std::fs::read(path).map_err(|fault| unread(&fault))?;
+            for certificate in Certificate::from_pem_bundle(&text).map_err(|fault| unread(&fault))? {
+                client = client.add_root_certificate(certificate);
+            }
+        }
+        let client =
+            client.build().map_err(|error| Error::internal("cannot make an HTTP client").with_source(error))?;
+        let (source, config, memory) = (source.to_owned(), config.clone(), Mutex::default());
+        Ok(Self { source, urls, client, config, metrics, memory })
+    }
+
+    /// What these ids stand for. `Unavailable` when the registry does not answer; `Limited` without a time to wait when too
+    /// many of them are new.
+    pub(super) async fn learn(&self, ids: BTreeSet<u32>) -> Result<BTreeMap<u32, Known>> {
+        let mut found: BTreeMap<u32, Known> = {
+            let memory = self.memory();
+            ids.iter().filter_map(|id| Some((*id, memory.find(*id)?))).collect()
+        };
+        let new: Vec<u32> = ids.into_iter().filter(|id| !found.contains_key(id)).collect();
+        if new.len() > NEW_IDS_MAX {
+            return Err(Error::limited(format!(
+                "a batch names {} schemas that are not known yet; {NEW_IDS_MAX} are asked for at once",
+                new.len()
+            )));
+        }
+        let fetching = tokio::time::timeout(LEARN_TIME_MAX, self.fetch_new(new));
+        let slow =
+            |_| Error::unavailable(format!("the schema registry has not answered all within {LEARN_TIME_MAX:?}"));
+        found.extend(fetching.await.map_err(slow)??);
+        Ok(found)
+    }
+
+    async fn fetch_new(&self, ids: Vec<u32>) -> Result<Vec<(u32, Known)>> {
+        let mut fetched = self.fetch_all(ids).await?;
+        let unknown: Vec<u32> =
+            fetched.iter().filter(|(_, known)| matches!(known, Known::Unknown)).map(|(id, _)| *id).collect();
+        if !unknown.is_empty() {
+            tokio::time::sleep(SECOND_LOOK).await;
+            let again = self.fetch_all(unknown).await?;
+            for (id, known) in &again {
+                self.memory().keep(*id, known.clone(), self.config.schemas_max);
+            }
+            fetched.extend(again);
+        }
+        Ok(fetched)
+    }
+
+    async fn fetch_all(&self, ids: Vec<u32>) -> Result<Vec<(u32, Known)>> {
+        // Owned by the futures, so that any task can wait for them.
+        let questions = ids.into_iter().map(|id| async move {
+            let known = self.fetch(id).await.map_err(|fault| {
+                self.metrics.sources.registry(&self.source, RegistryAnswer::Failed);
+                fault.at(format!("schema {id}"))
+            })?;
+            let answer = match known {
+                Known::Unknown => RegistryAnswer::Unknown,
+                _ => RegistryAnswer::Found,
+            };
+            self.metrics.sources.registry(&self.source, answer);
+            // At once: if another id fails, this one need not be asked for again.
+            if answer == RegistryAnswer::Found {
+                self.memory().keep(id, known.clone(), self.config.schemas_max);
+            }
+            Ok((id, known))
+        });
+        futures::stream::iter(questions).buffer_unordered(QUESTIONS_MAX).try_collect().await
+    }
+
+    async fn fetch(&self, id: u32) -> Result<Known> {
+        let told: Told = match self.ask(&["schemas", "ids", &id.to_string()], &[]).await {
+            Ok(Some(body)) => read(&body)?,
+            Ok(None) => return Ok(Known::Unknown),
+            Err(Fault::Away(error)) => return Err(error),
+            Err(Fault::Large) => return Ok(Known::Unusable(self.too_large().into())),
+        };
+        let kind = told.kind.as_deref().unwrap_or("AVRO");
+        if !["AVRO", "PROTOBUF"].contains(&kind) {
+            return Ok(Known::Other(kind.into()));
+        }
+        let is_avro = kind == "AVRO";
+        let references = match self.references(told.references).await? {
+            Ok(references) => references,
+            Err(why) => return Ok(Known::Unusable(why.into())),
+        };
+        let reading = tokio::task::spawn_blocking(move || match is_avro {
+            true => {
+                let texts: Vec<String> = references.into_iter().map(|(_, text)| text).collect();
+                AvroSchema::parse(&told.schema, &texts).map(|schema| Known::Avro(Arc::new(schema)))
+            }
+            false => ProtoFile::compile(&told.schema, references).map(|file| Known::Protobuf(Arc::new(file))),
+        });
+        // What the registry holds is what it is: a faulty schema, also one that its reader stumbles over, stays so.
+        Ok(match reading.await {
+            Ok(Ok(known)) => known,
+            Ok(Err(fault)) => Known::Unusable(fault.message().into()),
+            Err(_) => Known::Unusable("the schema cannot be read".into()),
+        })
+    }
+
+    /// The schemas that a schema refers to, and those that they refer to, each once, by the names that they are called; or
+    /// why they cannot be had.
+    async fn references(&self, mut open: Vec<Reference>) -> Result<Result<Vec<(String, String)>, String>> {
+        let (mut seen, mut found) = (BTreeSet::new(), Vec::new());
+        while let Some(Reference { name, subject, version }) = open.pop() {
+            if !seen.insert((subject.clone(), version)) {
+                continue;
+            }
+            if seen.len() > REFERENCES_MAX {
+                return Ok(Err(format!("the schema refers to more than {REFERENCES_MAX} others")));
+            }
+            // What was deleted later is still what messages were written with.
+            let question = ["subjects", &subject, "versions", &version.to_string()];
+            match self.ask(&question, &[("deleted", "true")]).await {
+                Ok(Some(body)) => {
+                    let told: Told = read(&body)?;
+                    open.extend(told.references);
+                    found.push((name, told.schema));
+                }
+                Ok(None) => {
+                    return Ok(Err(format!("it refers to `{subject}`, version {version}, which the registry has not")));
+                }
+                Err(Fault::Away(error)) => return Err(error),
+                Err(Fault::Large) => return Ok(Err(self.too_large())),
+            }
+        }
+        Ok(Ok(found))
+    }
+
+    /// The answer to one question, of the first registry that gives one; none when there is no such thing.
+    async fn ask(&self, path: &[&str], query: &[(&str, &str)]) -> Result<Option<Vec<u8>>, Fault> {
+        let mut last = Fault::Away(Error::unavailable("no schema registry is configured"));
+        for base in &self.urls {
+            match self.ask_one(base, path, query).await {
+                Ok(answer) => return Ok(answer),
+                Err(Fault::Large) => return Err(Fault::Large),
+                Err(fault) => last = fault,
+            }
+        }
+        Err(last)
+    }
+
+    async fn ask_one(&self, base: &Url, path: &[&str], query: &[(&str, &str)]) -> Result<Option<Vec<u8>>, Fault> {
+        let mut url = base.clone();
+        if let Ok(mut parts) = url.path_segments_mut() {
+            parts.pop_if_empty().extend(path);
+        }
+        let accepted = "application/vnd.schemaregistry.v1+json, application/json";
+        let mut request = self.client.get(url).query(query).header("accept", accepted);
+        if let (Some(user), Some(password)) = (&self.config.user, &self.config.password) {
+            request = request.basic_auth(user, Some(password.expose()));
+        }
+        if let Some(token) = &self.config.token {
+            request = request.bearer_auth(token.expose());
+        }
+        let away = |what: String| Fault::Away(Error::unavailable(format!("the schema registry at {base} {what}")));
+        let broken = |cause: reqwest::Error| {
+            let fault = format!("the schema registry at {base} cannot be reached");
+            Fault::Away(Error::unavailable(fault).with_source(cause.without_url()))
+        };
+        let mut response = request.send().await.map_err(broken)?;
+        let status = response.status();
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(broken)? {
+            if body.len() + chunk.len() > self.config.schema_bytes_max {
+                // A page of an error may be as long as it likes; a schema may not.
+                if status == StatusCode::OK {
+                    return Err(Fault::Large);
+                }
+                break;
+            }
+            body.extend_from_slice(&chunk);
+        }
+        let code = serde_json::from_slice::<Complaint>(&body).ok().map(|complaint| complaint.error_code);
+        match status {
+            StatusCode::OK if read::<serde_json::Value>(&body).is_err() => {
+                Err(away("answers no JSON: is its URL the one of its API?".to_owned()))
+            }
+            StatusCode::OK => Ok(Some(body)),
+            StatusCode::NOT_FOUND if code.is_some_and(|code| NOT_FOUND_CODES.contains(&code)) => Ok(None),
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+                let name = &self.source;
+                Err(away(format!("answers {status}: check sources.{name}.registry.user and password, or token")))
+            }
+            StatusCode::NOT_FOUND => Err(away(format!("answers {status} and not in its protocol: is its URL right?"))),
+            status => Err(away(format!("answers {status}"))),
+        }
+    }
+
+    fn too_large(&self) -> String {
+        let (name, bytes_max) = (&self.source, self.config.schema_bytes_max);
+        format!("the schema has more than {bytes_max} bytes (sources.{name}.registry.schema_bytes_max)")
+    }
+
+    /// No holder of the lock can panic half-way, so a poisoned one is as good as new.
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+enum Fault {
+    /// The registry does not answer, or not in its protocol.
+    Away(Error),
+    /// What it answers is larger than it may be.
+    Large,
+}
+
+impl Memory {
+    fn find(&self, id: u32) -> Option<Known> {
+        let (known, since) = self.known.get(&id)?;
+        let is_old = matches!(known, Known::Unknown) && since.elapsed() >= UNKNOWN_KEPT;
+        (!is_old).then(|| known.clone())
+    }
+
+    fn keep(&mut self, id: u32, known: Known, count_max: usize) {
+        if self.known.insert(id, (known, Instant::now())).is_none() {
+            self.order.push_back(id);
+        }
+        while self.order.len() > count_max {
+            if let Some(oldest) = self.order.pop_front() {
+                self.known.remove(&oldest);
+            }
+        }
+    }
+}
+
+fn read<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T> {
+    serde_json::from_slice(body)
+        .map_err(|cause| Error::unavailable("the schema registry's answer is not in its protocol").with_source(cause))
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    }
+}

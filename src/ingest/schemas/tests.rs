@@ -1,0 +1,297 @@
+//! Sources whose messages are read by schemas: Avro and protobuf by a registry, by a file, and for a transform.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde_json::json;
+
+use super::registry_tests::Double;
+use crate::config::{Envelope, SourceConfig, SourceFormat, TableConfig, TenantFrom};
+use crate::contract::{Contract, Kept};
+use crate::ingest::kafka::tests::{Kafka, Server, offsets, reaches};
+use crate::ingest::testing::{QUARANTINE, TABLE, memory, stored};
+use crate::ingest::{Entry, Page, Pick};
+use crate::tenancy::testing::access;
+use crate::tenancy::{Access, Scope};
+
+/// An event in its first form, and with a further field, of which the table has no column yet.
+const FIRST: &str = r#"{"type":"record","name":"Call","fields":[{"name":"event_id","type":"string"},
+    {"name":"event_time","type":{"type":"long","logicalType":"timestamp-millis"}}]}"#;
+const SECOND: &str = r#"{"type":"record","name":"Call","fields":[{"name":"event_id","type":"string"},
+    {"name":"event_time","type":{"type":"long","logicalType":"timestamp-millis"}},{"name":"mos","type":["null","double"]}]}"#;
+/// 2026-03-01T12:00:00Z in milliseconds, as Avro writes it.
+const TIME: [u8; 6] = [0x80, 0xa8, 0xa8, 0x94, 0x95, 0x67];
+const CHANGE: &str = r#"{"type":"record","name":"Envelope","namespace":"shop","fields":[
+    {"name":"before","type":["null",{"type":"record","name":"Value","fields":[{"name":"id","type":"int"}]}]},
+    {"name":"after","type":["null","Value"]},
+    {"name":"source","type":{"type":"record","name":"Source","fields":[
+        {"name":"lsn","type":["null","long"]},{"name":"ts_us","type":"long"}]}},
+    {"name":"op","type":"string"}]}"#;
+const CALLS: &str = r#"
+    syntax = "proto3";
+    package voice;
+    import "google/protobuf/timestamp.proto";
+    message Other { string name = 1; message Call { string tenant_id = 1; } }
+    message Outer {
+      message Call {
+        string tenant_id = 1;
+        google.protobuf.Timestamp event_time = 2;
+        string event_id = 3;
+        optional double mos = 4;
+        repeated string tags = 9;
+      }
+    }"#;
+
+fn framed(id: u32, rest: &[&[u8]]) -> Vec<u8> {
+    [&[0], &id.to_be_bytes()[..], &rest.concat()].concat()
+}
+
+/// An event of the first form, and one of the second.
+fn first(id: u32, event: &str) -> Vec<u8> {
+    framed(id, &[&[event.len() as u8 * 2], event.as_bytes(), &TIME])
+}
+
+fn second(id: u32, event: &str, mos: f64) -> Vec<u8> {
+    [first(id, event), vec![2], mos.to_le_bytes().to_vec()].concat()
+}
+
+/// An event as protobuf, behind the path to its type.
+fn call(id: u32, path: &[u8], event: &str) -> Vec<u8> {
+    let time = [0x08, 0xc0, 0xd4, 0x90, 0xcd, 0x06];
+    let text = |number: u8, text: &[u8]| [&[number << 3 | 2, text.len() as u8], text].concat();
+    framed(id, &[path, &text(1, b"acme"), &text(2, &time), &text(3, event.as_bytes()), &text(9, b"x")])
+}
+
+async fn operator() -> Access {
+    access(None, &[Scope::Admin, Scope::Ingest], &[]).await
+}
+
+/// Open entries with their payloads, by their places.
+async fn entries(server: &Server) -> Vec<Entry> {
+    let operator = operator().await;
+    let listed = server.ingest.quarantine(&operator, TABLE, &Pick::default(), 100).await.unwrap();
+    let mut entries = Vec::new();
+    for entry in listed.entries {
+        let (whole, _room) = server.ingest.quarantined(&operator, TABLE, &entry.id, None).await.unwrap();
+        entries.extend(whole);
+    }
+    entries.sort_by(|one, other| one.place.cmp(&other.place));
+    entries
+}
+
+fn names(found: &[(String, String)]) -> Vec<&str> {
+    found.iter().map(|(_, id)| id.as_str()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn avro_is_read_by_the_schemas_of_a_registry() {
+    let (kafka, store, registry) = (Kafka::start(), memory(), Double::start().await);
+    registry.holds(7, FIRST, json!({}));
+    registry.holds(9, SECOND, json!({}));
+    registry.holds(11, "syntax = \"proto3\"; message A {}", json!({ "schemaType": "PROTOBUF" }));
+    let config = SourceConfig {
+        format: SourceFormat::Avro,
+        registry: Some(registry.config()),
+        tenant: TenantFrom::Key,
+        ..kafka.source()
+    };
+    let (unknown, cut) = (first(8, "later"), first(7, "cut")[..8].to_vec());
+    let bad = [unknown.clone(), cut, b"{}".to_vec(), call(11, &[0], "x")];
+    kafka.send_bytes("acme", &first(7, "a"));
+    bad.iter().for_each(|bytes| kafka.send_bytes("acme", bytes));
+    kafka.send_bytes("globex", &second(9, "b", 4.5));
+
+    // While the registry is away nothing is stored, and nothing is judged.
+    registry.fails(Some((503, "")));
+    let server = Server::start(&store, &config).await;
+    server.tells("glasshouse_source_schemas_total{source=\"voice\",outcome=\"failed\"}").await;
+    assert_eq!((offsets(&store, TABLE).await, entries(&server).await), ([None, None], vec![]));
+    registry.fails(None);
+    reaches(&store, [Some(6), None]).await;
+    let pairs = [("acme", "a"), ("globex", "b")].map(|(tenant, id)| (tenant.to_owned(), id.to_owned()));
+    assert_eq!(stored(&store, TABLE).await, pairs);
+
+    let found = entries(&server).await;
+    let kept: Vec<_> = found.iter().map(|entry| entry.payload.clone().unwrap()).collect();
+    assert_eq!(kept, bad.map(Bytes::from), "as they were received");
+    assert!(found.iter().all(|entry| entry.tenant == "acme" && entry.format == Kept::Avro), "{found:?}");
+    assert!(found.iter().all(|entry| entry.reason == "malformed"), "{found:?}");
+    let details = ["knows no schema 8", "ends before its schema", "does not begin with", "is PROTOBUF"];
+    for (entry, detail) in found.iter().zip(details) {
+        assert!(entry.detail.contains(detail), "{entry:?}, not {detail}");
+    }
+    let page = || Page { after: None, limit: 100 };
+    let again = server.ingest.replay(&operator().await, TABLE, &Pick::default(), page()).await.unwrap();
+    assert_eq!((again.accepted, again.rejected), (0, 4));
+    server.stop().await;
+
+    // The schema comes later: the entry is read by it.
+    registry.holds(8, FIRST, json!({}));
+    let server = Server::start(&store, &config).await;
+    kafka.send_bytes("acme", &first(7, "c"));
+    reaches(&store, [Some(7), None]).await;
+    let again = server.ingest.replay(&operator().await, TABLE, &Pick::default(), page()).await.unwrap();
+    assert_eq!((again.accepted, again.rejected), (1, 3));
+    assert_eq!(entries(&server).await.len(), 3);
+    server.stop().await;
+    assert_eq!(names(&stored(&store, TABLE).await), ["a", "c", "later", "b"]);
+}
+
+/// The table of these tests, declared by a message.
+fn declared(folder: &std::path::Path) -> Arc<Contract> {
+    let file = folder.join("calls.proto");
+    std::fs::write(file, CALLS).unwrap();
+    let config = TableConfig {
+        proto: Some(PathBuf::from("calls.proto")),
+        message: Some("voice.Outer.Call".to_owned()),
+        ignore: vec!["tags".to_owned()],
+        tenant: "tenant_id".to_owned(),
+        time: "event_time".to_owned(),
+        id: "event_id".to_owned(),
+        ..TableConfig::default()
+    };
+    Arc::new(Contract::new(TABLE, &config, folder).unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn protobuf_of_a_registry_is_the_message_that_the_table_reads() {
+    let (kafka, store, registry) = (Kafka::start(), memory(), Double::start().await);
+    let folder = tempfile::tempdir().unwrap();
+    let contract = declared(folder.path());
+    registry.holds(1, CALLS, json!({ "schemaType": "PROTOBUF" }));
+    let only = "syntax = \"proto3\"; message Call { string tenant_id = 1; string event_id = 3; double size = 4; }";
+    registry.holds(2, only, json!({ "schemaType": "PROTOBUF" }));
+    registry.holds(3, FIRST, json!({}));
+    let config = SourceConfig { format: SourceFormat::Protobuf, registry: Some(registry.config()), ..kafka.source() };
+    let bad = [
+        call(1, &[0], "other"),
+        call(2, &[0], "wrong"),
+        call(1, &[2, 8], "none"),
+        call(1, &[0x04, 0x02], "cut"),
+        call(3, &[0], "avro"),
+        framed(1, &[&[4, 2, 0], b"\x0a\x04acme\x1a\x01x"]),
+    ];
+    kafka.send_bytes("", &call(1, &[4, 2, 0], "a"));
+    bad.iter().for_each(|bytes| kafka.send_bytes("", bytes));
+    kafka.send_bytes("", &call(1, &[4, 2, 0], "b"));
+    let server = Server::start_as(&store, &config, &BTreeMap::new(), &contract).await;
+    reaches(&store, [Some(8), None]).await;
+    assert_eq!(names(&stored(&store, TABLE).await), ["a", "b"]);
+    let found = entries(&server).await;
+    let kept: Vec<_> = found.iter().map(|entry| entry.payload.clone().unwrap()).collect();
+    assert_eq!(kept, bad.map(Bytes::from), "as they were received, header and all");
+    let details = [
+        ("wrong_type", "written as `voice.Other`"),
+        ("wrong_type", "field 4 is `size`, not `mos`"),
+        ("malformed", "no message at [4]"),
+        ("malformed", "no message at [1, 5]"),
+        ("malformed", "is AVRO, and the source reads PROTOBUF"),
+        ("missing_time", ""),
+    ];
+    for (entry, (reason, detail)) in found.iter().zip(details) {
+        assert!(entry.reason == reason && entry.detail.contains(detail), "{entry:?}, not {reason}: {detail}");
+        assert_eq!(entry.format, Kept::SourceProtobuf);
+    }
+    let page = Page { after: None, limit: 100 };
+    let again = server.ingest.replay(&operator().await, TABLE, &Pick::default(), page).await.unwrap();
+    assert_eq!((again.accepted, again.rejected), (0, 6), "what is not the table's message never becomes rows");
+    server.stop().await;
+}
+
+/// A transform of messages, whose ids end in what else it reads of them.
+fn with_transform(format: SourceFormat, more: &str) -> SourceConfig {
+    let id = format!("(value->>'event_id') || {more}");
+    let sql = format!("SELECT {id} AS event_id, 'acme' AS tenant_id, time AS event_time FROM messages");
+    SourceConfig { format, transform: Some(sql), ..SourceConfig::default() }
+}
+
+/// A source with a transform makes one event of this id of a message, and none of half of it.
+async fn transformed(case: &str, config: SourceConfig, message: &[u8], contract: &Arc<Contract>, expected: &str) {
+    let (kafka, store) = (Kafka::start(), memory());
+    let config = of_cluster(config, &kafka);
+    let bad = &message[..message.len() - 1];
+    kafka.send_bytes("", message);
+    kafka.send_bytes("", bad);
+    let server = Server::start_as(&store, &config, &BTreeMap::new(), contract).await;
+    reaches(&store, [Some(2), None]).await;
+    assert_eq!(names(&stored(&store, TABLE).await), [expected], "{case}");
+    let found = entries(&server).await;
+    let kept = if config.format == SourceFormat::Avro { Kept::Avro } else { Kept::SourceProtobuf };
+    assert_eq!(found.len(), 1, "{case}: {found:?}");
+    assert_eq!((found[0].payload.as_deref(), found[0].format), (Some(bad), kept), "{case}");
+    let page = Page { after: None, limit: 100 };
+    let again = server.ingest.replay(&operator().await, TABLE, &Pick::default(), page).await.unwrap();
+    assert!(again.rejects[0].detail.contains("with a file"), "{case}: {again:?}");
+    server.stop().await;
+    assert_eq!(stored(&store, QUARANTINE).await.len(), 1, "{case}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transform_sees_avro_as_json() {
+    let registry = Double::start().await;
+    registry.holds(9, SECOND, json!({}));
+    registry.holds(5, CHANGE, json!({}));
+    let contract = Arc::new(crate::ingest::testing::contract());
+    let more = "(value->>'mos') || (value->>'event_time')";
+    let config = SourceConfig { registry: Some(registry.config()), ..with_transform(SourceFormat::Avro, more) };
+    let expected = "a4.52026-03-01T12:00:00.000Z";
+    transformed("Avro", config.clone(), &second(9, "a", 4.5), &contract, expected).await;
+
+    let sql = "SELECT op || (row->>'id') AS event_id, 'acme' AS tenant_id, changed_time AS event_time FROM messages";
+    let config = SourceConfig { transform: Some(sql.to_owned()), envelope: Envelope::Debezium, ..config };
+    let change = framed(5, &[b"\0\x02\x0a\x02\x0e\x80\xe4\x97\xd0\x12\x02c"]);
+    transformed("changes as Debezium's Avro converter writes them", config, &change, &contract, "c5").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transform_sees_protobuf_as_json() {
+    let registry = Double::start().await;
+    registry.holds(1, CALLS, json!({ "schemaType": "PROTOBUF" }));
+    let folder = tempfile::tempdir().unwrap();
+    let (own, file) = (declared(folder.path()), folder.path().join("calls.proto"));
+    let plain = Arc::new(crate::ingest::testing::contract());
+    let protobuf = || with_transform(SourceFormat::Protobuf, "json_text(value, 'tags', 0)");
+    let (framed, bare) = (call(1, &[4, 2, 0], "p"), call(0, &[], "p")[5..].to_vec());
+    let config = SourceConfig { registry: Some(registry.config()), ..protobuf() };
+    transformed("by a registry", config, &framed, &plain, "px").await;
+    let message = Some("voice.Outer.Call".to_owned());
+    let config = SourceConfig { schema_file: Some(file), message, ..protobuf() };
+    transformed("by a file", config, &bare, &plain, "px").await;
+    let config = SourceConfig { confluent: true, ..protobuf() };
+    let unread = call(77, &[0], "p");
+    transformed("by the table's own message, behind a header that nobody reads", config, &unread, &own, "px").await;
+}
+
+/// The same source, of this cluster.
+fn of_cluster(config: SourceConfig, kafka: &Kafka) -> SourceConfig {
+    let SourceConfig { brokers, topics, group, table, options, .. } = kafka.source();
+    SourceConfig { brokers, topics, group, table, options, ..config }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn avro_needs_no_registry_when_a_file_says_its_schema() {
+    let (kafka, store, folder) = (Kafka::start(), memory(), tempfile::tempdir().unwrap());
+    let file = folder.path().join("call.avsc");
+    std::fs::write(&file, SECOND).unwrap();
+    let config = SourceConfig {
+        format: SourceFormat::Avro,
+        schema_file: Some(file),
+        tenant: TenantFrom::Value("acme".into()),
+        ..kafka.source()
+    };
+    kafka.send_bytes("", &second(0, "a", 1.0)[5..]);
+    let server = Server::start(&store, &config).await;
+    reaches(&store, [Some(1), None]).await;
+    server.stop().await;
+    assert_eq!(names(&stored(&store, TABLE).await), ["a"]);
+
+    let (kafka, store) = (Kafka::start(), memory());
+    let config = of_cluster(SourceConfig { confluent: true, ..config }, &kafka);
+    kafka.send_bytes("", &second(77, "b", 1.0));
+    let server = Server::start(&store, &config).await;
+    reaches(&store, [Some(1), None]).await;
+    server.stop().await;
+    assert_eq!(names(&stored(&store, TABLE).await), ["b"]);
+}

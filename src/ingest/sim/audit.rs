@@ -1,0 +1,193 @@
+//! Counts what a lake holds, without our own readers: the log's text, and Parquet files by the `parquet` crate alone.
+//!
+//! In: a bucket after its schedule, and what was sent. Out: nothing, or the first thing that is not as it was promised.
+//!
+//! Checked: the log has no gap; no file is added twice, is missing, or has another size or number of rows than the log says;
+//! checkpoints say what the entries say; every event is there once, and nothing else; every bad event is in the quarantine
+//! once; each partition's offset is where its messages end, and moved there in steps forward.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use arrow::array::{Array as _, AsArray as _, RecordBatch};
+use arrow::datatypes::Int64Type;
+use futures::{FutureExt as _, StreamExt as _};
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::{ObjectStore as _, ObjectStoreExt as _};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use serde_json::Value;
+
+use super::script::Expected;
+use crate::ingest::testing::{QUARANTINE, TABLE};
+
+/// What a table holds by its log.
+#[derive(Debug, Default)]
+struct Replayed {
+    /// Rows by file.
+    files: BTreeMap<String, u64>,
+    txns: BTreeMap<String, i64>,
+}
+
+/// Everything that was promised of a lake after its schedule.
+pub(super) fn audit(objects: &InMemory, expected: &Expected) -> Result<(), String> {
+    let table = replay(objects, TABLE)?;
+    let events: Vec<(String, String)> = rows(objects, TABLE, &table, ["tenant_id", "event_id"])?;
+    same("events", events, expected.events.iter().cloned())?;
+    let ends = expected.ends.iter().enumerate();
+    let ends: BTreeMap<String, i64> = ends.map(|(number, end)| (format!("kafka:voice:calls:{number}"), *end)).collect();
+    if table.txns != ends {
+        return Err(format!("offsets are {:?}, messages end at {ends:?}", table.txns));
+    }
+    let quarantine = replay(objects, QUARANTINE)?;
+    let bad = rows(objects, QUARANTINE, &quarantine, ["payload", "reason"])?;
+    let name = |(payload, _): (String, String)| payload.split('"').nth(3).unwrap_or_default().to_owned();
+    same("bad events", bad.into_iter().map(name).collect(), expected.bad.iter().cloned())
+}
+
+/// Each of these once and nothing else.
+fn same<T: Ord + std::fmt::Debug>(what: &str, found: Vec<T>, expected: impl Iterator<Item = T>) -> Result<(), String> {
+    let expected: BTreeSet<T> = expected.collect();
+    let (mut once, mut twice) = (BTreeSet::new(), Vec::new());
+    for one in found {
+        if let Some(again) = once.replace(one) {
+            twice.push(again);
+        }
+    }
+    let (missing, more): (Vec<_>, Vec<_>) =
+        (expected.difference(&once).collect(), once.difference(&expected).collect());
+    match twice.is_empty() && missing.is_empty() && more.is_empty() {
+        true => Ok(()),
+        false => Err(format!("{what}: stored twice {twice:?}, missing {missing:?}, never sent {more:?}")),
+    }
+}
+
+/// The log from its first entry to its last, and its checkpoints on the way.
+fn replay(objects: &InMemory, table: &str) -> Result<Replayed, String> {
+    let names = names(objects, &format!("{table}/_delta_log"));
+    let mut replayed = Replayed::default();
+    let mut added = BTreeSet::new();
+    let entries: Vec<&String> = names.iter().filter(|name| name.ends_with(".json")).collect();
+    for (version, name) in entries.iter().enumerate() {
+        if **name != format!("{table}/_delta_log/{version:020}.json") {
+            return Err(format!("`{name}` stands where entry {version} should"));
+        }
+        for line in std::str::from_utf8(&read(objects, name)).unwrap().lines() {
+            let action: Value = serde_json::from_str(line).map_err(|error| format!("{name}: {error}"))?;
+            apply(objects, table, &action, &mut replayed, &mut added).map_err(|fault| format!("{name}: {fault}"))?;
+        }
+        let checkpoint = format!("{table}/_delta_log/{version:020}.checkpoint.parquet");
+        if names.contains(&checkpoint) {
+            compare(objects, &checkpoint, &replayed)?;
+        }
+    }
+    Ok(replayed)
+}
+
+fn apply(
+    objects: &InMemory,
+    table: &str,
+    action: &Value,
+    replayed: &mut Replayed,
+    added: &mut BTreeSet<String>,
+) -> Result<(), String> {
+    if let Some(add) = action.get("add") {
+        let path = add["path"].as_str().unwrap_or_default().to_owned();
+        if !added.insert(path.clone()) {
+            return Err(format!("adds {path} a second time"));
+        }
+        let size = names(objects, &format!("{table}/{path}")).len();
+        let bytes = if size == 1 { read(objects, &format!("{table}/{path}")).len() } else { 0 };
+        if add["size"].as_u64() != Some(bytes as u64) {
+            return Err(format!("{path} has {bytes} bytes, not {}", add["size"]));
+        }
+        let stats: Value = serde_json::from_str(add["stats"].as_str().unwrap_or_default()).unwrap_or_default();
+        replayed.files.insert(path, stats["numRecords"].as_u64().ok_or("a file without a count")?);
+    }
+    if let Some(txn) = action.get("txn") {
+        let (app, to) = (txn["appId"].as_str().unwrap_or_default(), txn["version"].as_i64().unwrap_or(-1));
+        match replayed.txns.insert(app.to_owned(), to) {
+            Some(from) if to <= from => return Err(format!("{app} goes from {from} to {to}")),
+            _ => {}
+        }
+    }
+    match action.get("remove") {
+        Some(remove) => Err(format!("nobody removes, but {remove}")),
+        None => Ok(()),
+    }
+}
+
+/// A checkpoint holds what the entries up to it hold.
+fn compare(objects: &InMemory, checkpoint: &str, replayed: &Replayed) -> Result<(), String> {
+    let mut found = Replayed::default();
+    for batch in parquet(read(objects, checkpoint)) {
+        let group = |name: &str| batch.column_by_name(name).and_then(|column| column.as_struct_opt()).cloned();
+        if let Some(adds) = group("add") {
+            let paths = adds.column_by_name("path").unwrap().as_string::<i32>();
+            let live = (0..adds.len()).filter(|row| adds.is_valid(*row) && paths.is_valid(*row));
+            found
+                .files
+                .extend(live.map(|row| (paths.value(row).to_owned(), replayed_rows(replayed, paths.value(row)))));
+        }
+        if let Some(txns) = group("txn") {
+            let apps = txns.column_by_name("appId").unwrap().as_string::<i32>();
+            let versions = txns.column_by_name("version").unwrap().as_primitive::<Int64Type>();
+            let there = (0..txns.len()).filter(|row| txns.is_valid(*row) && apps.is_valid(*row));
+            found.txns.extend(there.map(|row| (apps.value(row).to_owned(), versions.value(row))));
+        }
+    }
+    match found.files == replayed.files && found.txns == replayed.txns {
+        true => Ok(()),
+        false => Err(format!("{checkpoint} holds {found:?}, its entries {replayed:?}")),
+    }
+}
+
+fn replayed_rows(replayed: &Replayed, path: &str) -> u64 {
+    replayed.files.get(path).copied().unwrap_or(u64::MAX)
+}
+
+/// Two columns of all rows of all live files, as text.
+fn rows(
+    objects: &InMemory,
+    table: &str,
+    replayed: &Replayed,
+    columns: [&str; 2],
+) -> Result<Vec<(String, String)>, String> {
+    let mut rows = Vec::new();
+    for (path, count) in &replayed.files {
+        let before = rows.len();
+        for batch in parquet(read(objects, &format!("{table}/{path}"))) {
+            let [first, second] = columns.map(|name| texts(&batch, name));
+            rows.extend(first.into_iter().zip(second));
+        }
+        if (rows.len() - before) as u64 != *count {
+            return Err(format!("{path} has {} rows, not {count}", rows.len() - before));
+        }
+    }
+    Ok(rows)
+}
+
+fn texts(batch: &RecordBatch, name: &str) -> Vec<String> {
+    let column = batch.column_by_name(name).unwrap();
+    match column.as_binary_opt::<i32>() {
+        Some(bytes) => bytes.iter().map(|bytes| String::from_utf8_lossy(bytes.unwrap()).into_owned()).collect(),
+        None => column.as_string::<i32>().iter().map(|text| text.unwrap().to_owned()).collect(),
+    }
+}
+
+fn parquet(bytes: bytes::Bytes) -> Vec<RecordBatch> {
+    let reader = ParquetRecordBatchReaderBuilder::try_new(bytes).unwrap().build().unwrap();
+    reader.map(Result::unwrap).collect()
+}
+
+/// The names of all objects under a prefix, or of this very object, sorted.
+fn names(objects: &InMemory, prefix: &str) -> BTreeSet<String> {
+    let path = Path::from(prefix);
+    let itself = objects.head(&path).now_or_never().unwrap().map(|object| object.location.to_string());
+    let under = objects.list(Some(&path)).map(|object| object.unwrap().location.to_string()).collect::<Vec<_>>();
+    under.now_or_never().unwrap().into_iter().chain(itself).collect()
+}
+
+fn read(objects: &InMemory, path: &str) -> bytes::Bytes {
+    let found = objects.get(&Path::from(path)).now_or_never().unwrap().unwrap();
+    found.bytes().now_or_never().unwrap().unwrap()
+}

@@ -1,0 +1,84 @@
+//! Schedules of crashes and faults: whatever happens, each event is stored once, and a topic is read exactly once.
+//!
+//! One seed is one schedule: who sends what, what the store does with each request, who dies when and what becomes of what was
+//! under way. [`SEEDS`] are played in every run. Any others: `GLASSHOUSE_SCHEDULES=17 cargo test --lib sim::tests::chosen`
+//! plays one and tells all that happens in it, `GLASSHOUSE_SCHEDULES=1000..9000` plays many.
+
+use std::ops::Range;
+
+use super::audit::audit;
+use super::play::{Played, play};
+
+/// What is played in every run: in four tests, so that cores share them.
+const SEEDS: [Range<u64>; 4] = [0..32, 32..64, 64..96, 96..128];
+
+/// Plays a seed and counts; the deaths in it.
+fn check(seed: u64) -> Result<usize, String> {
+    let Played { bucket, expected, deaths, .. } = play(seed)?;
+    audit(&bucket.objects, &expected).map(|()| deaths).map_err(|fault| fault.to_string())
+}
+
+/// Plays all, and names those that fail.
+fn check_all(seeds: Range<u64>) {
+    let (mut deaths, mut failed) = (0, Vec::new());
+    for seed in seeds.clone() {
+        match check(seed) {
+            Ok(died) => deaths += died,
+            Err(fault) => failed.push(format!("GLASSHOUSE_SCHEDULES={seed}: {fault}")),
+        }
+    }
+    assert!(failed.is_empty(), "{} of {seeds:?} fail\n{}", failed.len(), failed.join("\n"));
+    assert!(deaths > 0, "schedules in which nobody dies prove little");
+}
+
+#[test]
+fn each_event_is_stored_once_in_the_first_schedules() {
+    check_all(SEEDS[0].clone());
+}
+
+#[test]
+fn each_event_is_stored_once_in_the_second_schedules() {
+    check_all(SEEDS[1].clone());
+}
+
+#[test]
+fn each_event_is_stored_once_in_the_third_schedules() {
+    check_all(SEEDS[2].clone());
+}
+
+#[test]
+fn each_event_is_stored_once_in_the_fourth_schedules() {
+    check_all(SEEDS[3].clone());
+}
+
+#[test]
+fn a_seed_is_a_schedule() {
+    for seed in SEEDS[0].clone().step_by(8) {
+        let traces = [play(seed), play(seed)].map(|played| played.unwrap().bucket.trace());
+        assert_eq!(traces[0], traces[1], "seed {seed}");
+    }
+}
+
+#[test]
+fn chosen() {
+    let Some(chosen) = std::env::var_os("GLASSHOUSE_SCHEDULES") else { return };
+    let chosen = chosen.into_string().unwrap();
+    match chosen.split_once("..") {
+        Some((first, end)) => {
+            let (first, end): (u64, u64) = (first.parse().unwrap(), end.parse().unwrap());
+            let cores = std::thread::available_parallelism().map_or(1, usize::from) as u64;
+            let part = (end - first).div_ceil(cores).max(1);
+            std::thread::scope(|scope| {
+                for start in (first..end).step_by(usize::try_from(part).unwrap()) {
+                    scope.spawn(move || check_all(start..end.min(start + part)));
+                }
+            });
+        }
+        None => {
+            let seed = chosen.parse().unwrap();
+            let played = play(seed).unwrap();
+            println!("{}", played.bucket.trace().join("\n"));
+            audit(&played.bucket.objects, &played.expected).unwrap();
+        }
+    }
+}

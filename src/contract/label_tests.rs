@@ -30,7 +30,12 @@ fn event(row: usize, dice: &mut StdRng) -> Map<String, Value> {
     let mut event = Map::new();
     let mut put = |name: &str, text: String| event.insert(name.to_owned(), text.into());
     put("few", ["a", "é\n", "", "a text that is longer than most"][dice.random_range(0..4)].into());
-    put("more", if row < 700 { format!("m{}", row % 90) } else { format!("m{row}") });
+    // Few, then none for a while, then others each time.
+    match row {
+        ..700 if row % 4 > 0 => put("more", format!("m{}", row % 90)),
+        900.. if row % 2 > 0 => put("more", format!("m{row}")),
+        _ => None,
+    };
     if dice.random_range(0..3) == 0 {
         put("rare", format!("r{}", dice.random_range(0..9)));
     }

@@ -74,8 +74,9 @@ impl Words {
         if let Self::Labels(labels, numbers) = self {
             let mut texts = Texts::with_room(place);
             // Each was somewhere in the body: together they are no more than a column can hold.
-            for number in numbers.iter().take(place) {
-                texts.push(if *number == NO_LABEL { Span::alone(&[]) } else { labels.get(*number) });
+            for place in 0..place {
+                let number = numbers.get(place).copied().filter(|number| *number != NO_LABEL);
+                texts.push(number.map_or(Span::alone(&[]), |number| labels.get(number)));
             }
             *self = Self::Texts(texts);
         }

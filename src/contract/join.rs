@@ -43,6 +43,29 @@ pub fn plain_column(column: &ArrayRef) -> Result<ArrayRef, ArrowError> {
     }
 }
 
+/// Bytes that a column takes, or would take with plain texts in place of labels: what a short column of labels may become when
+/// it is joined to others. Buffers shared with other columns are counted by their share.
+pub fn plain_bytes(column: &ArrayRef) -> usize {
+    let own =
+        |column: &ArrayRef| column.to_data().get_slice_memory_size().unwrap_or_else(|_| column.get_array_memory_size());
+    if let Some(map) = column.as_map_opt() {
+        let (offsets, offset_bytes) = (map.value_offsets(), size_of_val(map.value_offsets()));
+        let (first, last) = (offsets[0] as usize, offsets[map.len()] as usize);
+        let leaves = map.entries().columns().iter().map(|leaf| plain_bytes(&leaf.slice(first, last - first)));
+        return offset_bytes + leaves.sum::<usize>();
+    }
+    let labels = column.as_dictionary_opt::<UInt16Type>().filter(|_| is_labels(column));
+    let Some(labels) = labels else { return own(column) };
+    let lengths: Vec<usize> = labels.values().as_string::<i32>().offsets().lengths().collect();
+    let (numbers, length) =
+        (labels.keys().values(), |number: u16| lengths.get(usize::from(number)).copied().unwrap_or(0));
+    let texts: usize = match labels.nulls().filter(|nulls| nulls.null_count() > 0) {
+        None => numbers.iter().map(|number| length(*number)).sum(),
+        Some(nulls) => nulls.valid_indices().map(|row| length(numbers[row])).sum(),
+    };
+    texts + size_of::<i32>() * numbers.len()
+}
+
 /// Whether rows with the one schema are rows of the other one, with labels in place of plain texts or without.
 pub fn is_same(one: &Schema, other: &Schema) -> bool {
     let same = |(one, other): (&FieldRef, &FieldRef)| {

@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json as value};
 
 use super::fixture::*;
 use super::join::typed;
-use super::{Contract, Format, LABELS_MAX, decode, is_labels, join, plain};
+use super::{Contract, Format, LABELS_MAX, decode, is_labels, join, plain, plain_bytes};
 use crate::config::ColumnConfig;
 
 /// Texts of many kinds: few, few and then many, some absent, and different in each row.
@@ -32,8 +32,8 @@ fn event(row: usize, dice: &mut StdRng) -> Map<String, Value> {
     put("few", ["a", "é\n", "", "a text that is longer than most"][dice.random_range(0..4)].into());
     // Few, then none for a while, then others each time.
     match row {
-        ..700 if row % 4 > 0 => put("more", format!("m{}", row % 90)),
-        900.. if row % 2 > 0 => put("more", format!("m{row}")),
+        ..700 if !row.is_multiple_of(4) => put("more", format!("m{}", row % 90)),
+        900.. if !row.is_multiple_of(2) => put("more", format!("m{row}")),
         _ => None,
     };
     if dice.random_range(0..3) == 0 {
@@ -98,6 +98,26 @@ fn a_label_of_an_event_that_is_dropped_is_no_text_of_another() {
     };
     assert_eq!(texts("few"), [None, Some("x".into()), None]);
     assert_eq!(texts("rare"), [None, None, Some("y".into())]);
+}
+
+#[test]
+fn labels_weigh_what_their_texts_would() {
+    let (contract, mut dice) = (contract(), StdRng::seed_from_u64(11));
+    let lines = (0..500).map(|row| {
+        let mut sent = event(row, &mut dice);
+        sent.extend([("key".to_owned(), value!(format!("k{row}"))), ("at".to_owned(), value!(0))]);
+        Value::from(sent).to_string()
+    });
+    let body = Bytes::from(lines.collect::<Vec<_>>().join("\n"));
+    let labels = decode(&contract, Format::Json, &body, &acme()).unwrap().batch.slice(7, 300);
+    let texts = plain(&labels).unwrap();
+    for (labels, texts) in labels.columns().iter().zip(texts.columns()) {
+        let (weighed, own) = (plain_bytes(labels), plain_bytes(texts));
+        // But for bits of nulls and an offset more.
+        assert!(weighed.abs_diff(own) <= 200, "{weighed} of {own}: {}", labels.data_type());
+    }
+    let few = labels.column_by_name("few").unwrap();
+    assert!(few.to_data().get_slice_memory_size().unwrap() * 4 < plain_bytes(few), "labels are smaller");
 }
 
 /// The same rows with each column of text as labels, or not.

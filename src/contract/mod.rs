@@ -73,7 +73,7 @@ mod message_tests;
 mod tests;
 
 pub use avro::AvroSchema;
-pub use join::{is_same, join, plain, plain_column};
+pub use join::{is_same, join, plain, plain_bytes, plain_column};
 pub use labels::{LABELS_MAX, LabelArray, Labels, is_labels};
 pub use latest::Latest;
 pub use message::{MessageType, ProtoFile};

@@ -19,7 +19,7 @@ use super::{Payload, RejectNote};
 use crate::clock::Micros;
 use crate::contract::{
     ColumnKind, Contract, Format, Kept, Owner, RESOLUTION, RESOLVED_BY, RESOLVES, Reject, Stamp, TenantId, decode,
-    decode_arrow, decode_messages, join,
+    decode_arrow, decode_messages, join, plain_bytes,
 };
 use crate::error::{Error, Result};
 use crate::lake::Held;
@@ -268,8 +268,7 @@ fn note(reject: &Reject) -> RejectNote {
     RejectNote { index: reject.index, reason: reject.reason, detail: reject.detail.clone() }
 }
 
-/// Bytes that rows really hold: buffers shared with other batches are counted by their share.
+/// Bytes that rows hold, labels counted as the texts that they stand for: a batch may need them as such.
 pub(super) fn bytes_of(rows: &RecordBatch) -> usize {
-    let columns = rows.columns().iter();
-    columns.map(|column| column.to_data().get_slice_memory_size().unwrap_or(column.get_array_memory_size())).sum()
+    rows.columns().iter().map(plain_bytes).sum()
 }

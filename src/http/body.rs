@@ -20,7 +20,7 @@ use crate::ingest::Room;
 use crate::telemetry::Metrics;
 
 /// What is set aside for a body before it arrives, at most.
-const CLAIMED_BYTES_MAX: usize = 8 << 20;
+const CLAIMED_BYTES_MAX: usize = 16 << 20;
 /// Bytes of one step of decompression on the blocking pool.
 const STEP_BYTES: usize = 1 << 20;
 /// A body may become this large by decompression whatever its ratio: a few short lines repeat a lot.

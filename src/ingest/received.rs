@@ -20,7 +20,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::commit::{Pending, Room, Stored};
 use super::dedupe::Part;
-use super::intake::{Intake, bytes_of};
+use super::intake::Intake;
+use super::submit::Taken;
 use super::{Ingest, Payload, Promise, Receipt, quarantine_of, stopping};
 use crate::error::{Error, Result};
 use crate::tenancy::Access;
@@ -55,22 +56,17 @@ impl Ingest {
         door: &str,
     ) -> Result<Promise> {
         let running = self.submits.token();
-        let (lane, intaker) = self.lane(access, table)?;
-        room.resize(payload.bytes()).await?;
-        let (taker, way) = (intaker.clone(), door.to_owned());
-        let (stamp, held) = self.stamp_held(table, access.owner())?;
-        let intake = self.decode(move || taker.take(payload, &stamp, &way)).await?;
-        let Intake { good, bad, places, notes } = intake.held(held);
-        let (good_bytes, bad_bytes) = (bytes_of(&good.rows), bad.as_ref().map_or(0, |bad| bytes_of(&bad.rows)));
-        room.resize(good_bytes + bad_bytes).await?;
-        let room = Arc::new(room);
+        let Taken { intake, lane, quarantine, bytes: (good_bytes, bad_bytes) } =
+            self.take(&mut room, access, table, payload, door).await?;
+        let (Intake { good, bad, places, notes }, room) = (intake, Arc::new(room));
         let promise = Promise { received: good.rows.num_rows() as u64, rejected: places.len() as u64, rejects: notes };
 
-        let quarantine = quarantine_of(table);
-        let queue = self.lanes.get(&quarantine).map_or(&lane.queue, |lane| &lane.queue);
         // The bad ones first: when there is no place for the good ones the sender tries again, and they are known then.
         let bad = match bad {
-            Some(bad) => Some(self.hand_in(queue, quarantine, bad, (bad_bytes, room.clone())).await?),
+            Some(bad) => {
+                let handed = self.hand_in(&quarantine.queue, quarantine_of(table), bad, (bad_bytes, room.clone()));
+                Some(handed.await?)
+            }
             None => None,
         };
         let good = match promise.received {

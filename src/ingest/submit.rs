@@ -22,6 +22,16 @@ use crate::tenancy::{Access, Scope};
 /// The metrics' name for an operator, whose events may be of many tenants.
 const OPERATOR: &str = "(operator)";
 
+/// What a request holds, and where it goes.
+pub(super) struct Taken<'a> {
+    pub(super) intake: Intake,
+    pub(super) lane: &'a Lane,
+    /// The lane of the table's bad events.
+    pub(super) quarantine: &'a Lane,
+    /// Of the good events and of the bad ones.
+    pub(super) bytes: (usize, usize),
+}
+
 /// What is known of events that came at `received`.
 pub(super) fn stamp(limits: &IngestConfig, received: Micros, owner: Owner) -> Stamp {
     let future_max = Micros::try_from(limits.future_max.as_micros()).unwrap_or(Micros::MAX);
@@ -57,19 +67,11 @@ impl Ingest {
         door: &str,
     ) -> Result<Receipt> {
         let _running = self.submits.token();
-        let (lane, intaker) = self.lane(access, table)?;
-        room.resize(payload.bytes()).await?;
-        let (taker, way) = (intaker.clone(), door.to_owned());
-        let (stamp, held) = self.stamp_held(table, access.owner())?;
-        let intake = self.decode(move || taker.take(payload, &stamp, &way)).await?;
-        let Intake { good, bad, places, notes } = intake.held(held);
-        let (good_bytes, bad_bytes) = (bytes_of(&good.rows), bad.as_ref().map_or(0, |bad| bytes_of(&bad.rows)));
-        // Columns may take more than the text they came from.
-        room.resize(good_bytes + bad_bytes).await?;
+        let Taken { intake, lane, quarantine, bytes: (good_bytes, bad_bytes) } =
+            self.take(&mut room, access, table, payload, door).await?;
+        let Intake { good, bad, places, notes } = intake;
         let bad_room = room.split(bad_bytes);
-
-        let quarantine = self.lanes.get(&quarantine_of(table)).map_or(&lane.queue, |lane| &lane.queue);
-        let bad = bad.map(|bad| self.store(quarantine, bad, bad_bytes, bad_room));
+        let bad = bad.map(|bad| self.store(&quarantine.queue, bad, bad_bytes, bad_room));
         let good = (good.rows.num_rows() > 0).then(|| self.store(&lane.queue, good, good_bytes, room));
         let (bad, good) = tokio::join!(optional(bad), optional(good));
         bad?;
@@ -84,6 +86,27 @@ impl Ingest {
         };
         self.count(access, table, &receipt);
         Ok(receipt)
+    }
+
+    /// A payload of a caller who may send it, decoded, with room for its columns.
+    pub(super) async fn take(
+        &self,
+        room: &mut Room,
+        access: &Access,
+        table: &str,
+        payload: Payload,
+        door: &str,
+    ) -> Result<Taken<'_>> {
+        let (lane, intaker) = self.lane(access, table)?;
+        room.resize(payload.bytes()).await?;
+        let (taker, way) = (intaker.clone(), door.to_owned());
+        let (stamp, held) = self.stamp_held(table, access.owner())?;
+        let intake = self.decode(move || taker.take(payload, &stamp, &way)).await?.held(held);
+        let bytes = (bytes_of(&intake.good.rows), intake.bad.as_ref().map_or(0, |bad| bytes_of(&bad.rows)));
+        // Columns may take more than the text they came from.
+        room.resize(bytes.0 + bytes.1).await?;
+        let quarantine = self.lanes.get(&quarantine_of(table)).unwrap_or(lane);
+        Ok(Taken { intake, lane, quarantine, bytes })
     }
 
     /// Whether the caller may send events to `table` now: what a door asks before it reads a body.

@@ -19,6 +19,7 @@ mod dimensions;
 mod fault;
 mod group;
 mod knob;
+mod loopback;
 mod oauth;
 mod page;
 #[cfg(test)]
@@ -34,6 +35,7 @@ mod value;
 pub use auth::{AuthConfig, IssuerConfig, Secret};
 pub use dimensions::{DimensionConfig, DimensionFormat};
 pub use fault::{Fault, Faults};
+pub use loopback::is_loopback;
 pub use oauth::OauthConfig;
 pub use page::{FlightConfig, HttpConfig, IngestConfig, LakeConfig, LogConfig, QueryConfig};
 pub use registry::RegistryConfig;

@@ -9,6 +9,7 @@ use url::Url;
 use super::auth::Secret;
 use super::fault::Faults;
 use super::knob::{Keys, Knob, Section, Shown, Value, none, required, section};
+use super::loopback::is_loopback;
 use super::sources::SourceConfig;
 use super::tree::Raw;
 use super::value::wrong;
@@ -85,13 +86,7 @@ fn token_url(key: &str, url: &str, faults: &mut Faults) {
         Ok(url) => url,
         Err(error) => return faults.add(key, format!("is no URL: {error}")),
     };
-    let is_local = match url.host() {
-        Some(url::Host::Domain(name)) => name == "localhost",
-        Some(url::Host::Ipv4(address)) => address.is_loopback(),
-        Some(url::Host::Ipv6(address)) => address.is_loopback(),
-        None => false,
-    };
-    if url.scheme() != "https" && !(url.scheme() == "http" && is_local) {
+    if url.scheme() != "https" && !(url.scheme() == "http" && is_loopback(&url)) {
         faults.add(key, "must be https: the client's secret goes there");
     }
     if !url.username().is_empty() || url.password().is_some() {

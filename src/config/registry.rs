@@ -3,14 +3,14 @@
 //! In: `[sources.NAME.registry]` and what else says how messages are written (`format`, `confluent`, `schema_file`, `message`).
 //! Out: a checked [`RegistryConfig`], and faults of what does not go together.
 
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use url::{Host, Url};
+use url::Url;
 
 use super::fault::Faults;
 use super::knob::{Keys, Knob, Section, Shown, Value, bytes, count, none, required, section, time};
+use super::loopback::is_loopback;
 use super::page::{MILLISECOND, MINUTE, SECOND};
 use super::tree::Raw;
 use super::value::wrong;
@@ -141,15 +141,6 @@ fn check(key: &dyn Fn(&str) -> String, registry: &RegistryConfig, faults: &mut F
             }
             Ok(_) => {}
         }
-    }
-}
-
-fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Domain(name)) => name == "localhost",
-        Some(Host::Ipv4(address)) => IpAddr::V4(address).is_loopback(),
-        Some(Host::Ipv6(address)) => IpAddr::V6(address).is_loopback(),
-        None => false,
     }
 }
 

@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use url::Url;
 
 use super::fault::Faults;
+use super::loopback::is_loopback;
 use super::{AuthConfig, Config, IssuerConfig};
 use crate::error::did_you_mean;
 
@@ -97,13 +98,7 @@ fn jwks_url(key: &str, url: &str, faults: &mut Faults) {
         Ok(url) => url,
         Err(error) => return faults.add(key, format!("is no URL: {error}")),
     };
-    let loopback = match url.host() {
-        Some(url::Host::Domain(name)) => name == "localhost",
-        Some(url::Host::Ipv4(address)) => address.is_loopback(),
-        Some(url::Host::Ipv6(address)) => address.is_loopback(),
-        None => false,
-    };
-    if url.scheme() != "https" && !(url.scheme() == "http" && loopback) {
+    if url.scheme() != "https" && !(url.scheme() == "http" && is_loopback(&url)) {
         faults.add(key, "must be https, because whoever changes the keys on the way can sign every token");
     }
 }

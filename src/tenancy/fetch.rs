@@ -13,18 +13,17 @@
 //! **Invariant:** a key that the issuer has taken back is refused once the set is no longer fresh, unless the issuer cannot
 //! be reached; then at the latest when it is stale.
 
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use reqwest::redirect::Policy;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use url::{Host, Url};
+use url::Url;
 
 use super::keys::{KeySet, unknown_key};
 use crate::clock::{Clock, Micros};
-use crate::config::AuthConfig;
+use crate::config::{AuthConfig, is_loopback};
 use crate::error::{Error, Result};
 
 /// The time for one fetch, from connecting to the last byte.
@@ -216,15 +215,6 @@ impl Source {
 
 fn unavailable() -> Error {
     Error::unavailable("the keys of the token's issuer cannot be fetched now: retry later")
-}
-
-fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Domain(name)) => name == "localhost",
-        Some(Host::Ipv4(address)) => IpAddr::V4(address).is_loopback(),
-        Some(Host::Ipv6(address)) => IpAddr::V6(address).is_loopback(),
-        None => false,
-    }
 }
 
 fn micros(duration: Duration) -> Micros {

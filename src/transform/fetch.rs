@@ -1,12 +1,11 @@
 //! A dimension's file behind a URL: fetched as a whole, within bounds of time and size.
 
-use std::net::IpAddr;
-
 use bytes::Bytes;
 use reqwest::redirect::Policy;
-use url::{Host, Url};
+use url::Url;
 
 use super::dimension_file::Bounds;
+use crate::config::is_loopback;
 use crate::error::{Error, Result};
 
 /// How often an answer may point elsewhere.
@@ -30,13 +29,4 @@ pub(super) async fn fetch(url: &Url, bounds: &Bounds) -> Result<Bytes> {
         body.extend_from_slice(&chunk);
     }
     Ok(body.into())
-}
-
-fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Domain(name)) => name == "localhost",
-        Some(Host::Ipv4(address)) => IpAddr::V4(address).is_loopback(),
-        Some(Host::Ipv6(address)) => IpAddr::V6(address).is_loopback(),
-        None => false,
-    }
 }

@@ -8,18 +8,17 @@
 
 use std::fmt;
 use std::fs;
-use std::net::IpAddr;
 use std::time::Duration;
 
 use reqwest::redirect::Policy;
 use reqwest::{Certificate, StatusCode};
 use serde::Deserialize;
 use serde_json::Value;
+use url::Url;
 use url::form_urlencoded::{Serializer, byte_serialize};
-use url::{Host, Url};
 
 use crate::clock::Clock;
-use crate::config::OauthConfig;
+use crate::config::{OauthConfig, is_loopback};
 use crate::error::{Error, Result};
 
 /// The time for one fetch, from connecting to the last byte.
@@ -182,13 +181,4 @@ fn causes(error: &dyn std::error::Error) -> String {
         cause = inner.source();
     }
     text
-}
-
-fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Domain(name)) => name == "localhost",
-        Some(Host::Ipv4(address)) => IpAddr::V4(address).is_loopback(),
-        Some(Host::Ipv6(address)) => IpAddr::V6(address).is_loopback(),
-        None => false,
-    }
 }

@@ -24,9 +24,9 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use reqwest::redirect::Policy;
 use reqwest::{Certificate, StatusCode};
 use serde::Deserialize;
-use url::{Host, Url};
+use url::Url;
 
-use crate::config::RegistryConfig;
+use crate::config::{RegistryConfig, is_loopback};
 use crate::contract::{AvroSchema, ProtoFile};
 use crate::error::{Error, Result};
 use crate::telemetry::{Metrics, RegistryAnswer};
@@ -354,13 +354,4 @@ impl Memory {
 fn read<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T> {
     serde_json::from_slice(body)
         .map_err(|cause| Error::unavailable("the schema registry's answer is not in its protocol").with_source(cause))
-}
-
-fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Domain(name)) => name == "localhost",
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        None => false,
-    }
 }

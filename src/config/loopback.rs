@@ -1,0 +1,42 @@
+//! Whether a URL leads to this machine: what stays here may do without TLS, and needs no proxy.
+//!
+//! In: a URL. Out: yes or no. A name is not looked up: whoever answers for it may say something else the next time.
+
+use url::{Host, Url};
+
+/// Whether a URL's host is this machine: `localhost`, or an address of the loopback interface.
+pub fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_this_machine_is_this_machine() {
+        let cases = [
+            ("http://localhost:1/a", true),
+            ("http://LOCALHOST/", true),
+            ("http://127.0.0.1/", true),
+            ("http://127.9.9.9:80/", true),
+            ("http://2130706433/", true),
+            ("http://[::1]:8080/", true),
+            ("http://localhost.example/", false),
+            ("http://127.0.0.1.example/", false),
+            ("http://localhost@example.com/", false),
+            ("http://0.0.0.0/", false),
+            ("http://10.0.0.1/", false),
+            ("http://[::2]/", false),
+            ("file:///tmp/a", false),
+        ];
+        for (url, expected) in cases {
+            assert_eq!(is_loopback(&Url::parse(url).unwrap()), expected, "{url}");
+        }
+    }
+}

@@ -10,7 +10,7 @@ mod house;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream;
-use glasshouse::cli::traffic::{TENANTS, Traffic};
+use glasshouse::cli::call_traffic::{TENANTS, Traffic};
 use glasshouse::contract::Format;
 use glasshouse::ingest::Payload;
 use glasshouse::tenancy::Access;

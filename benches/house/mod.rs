@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::try_join_all;
-use glasshouse::cli::traffic::Traffic;
+use glasshouse::cli::call_traffic::Traffic;
 use glasshouse::clock::{Clock, DAY, SECOND};
 use glasshouse::config::Config;
 use glasshouse::contract::{self, Contract, Format, Owner, Stamp, TenantId};

@@ -12,7 +12,7 @@ use serde_json::Value;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::traffic::{TENANTS, Traffic};
+use super::call_traffic::{TENANTS, Traffic};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::error::{Error, Result};

@@ -8,19 +8,19 @@
 //!
 //! **Invariant:** answers go to standard output, everything else to standard error, so that output can be piped.
 
-mod heap;
+mod allocator;
 mod serve;
 
+pub mod call_traffic;
 mod demo;
-pub mod traffic;
 
 mod token;
 
 mod chunks;
+mod client;
 mod ingest;
 mod quarantine;
 mod sources;
-mod web;
 
 mod query;
 mod tables;
@@ -156,7 +156,7 @@ impl Failure {
 
 /// Runs a command's future on a runtime with a thread per core, each with the stack that statements need.
 fn block_on<T>(command: impl Future<Output = Result<T>>) -> Result<T> {
-    heap::keep_memory();
+    allocator::keep_memory();
     let stack = crate::query::STACK_BYTES_MIN;
     let runtime = tokio::runtime::Builder::new_multi_thread().thread_stack_size(stack).enable_all().build();
     runtime.map_err(|error| Error::internal("cannot start the runtime").with_source(error))?.block_on(command)

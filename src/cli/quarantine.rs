@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::web::{Door, client, unreadable};
+use super::client::{Door, client, unreadable};
 use super::{say, tell};
 use crate::clock::Clock;
 use crate::config::parse_time;

@@ -8,7 +8,7 @@ use clap::{Args as ClapArgs, Subcommand};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::web::{Door, unreadable};
+use super::client::{Door, unreadable};
 use super::{say, tell};
 use crate::error::Result;
 

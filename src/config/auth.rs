@@ -5,8 +5,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::knob::{bytes, count, none, plain, required, section, time};
-use super::page::{DAY, HOUR, MINUTE, SECOND};
+use super::key::{bytes, count, none, plain, required, section, time};
+use super::server_sections::{DAY, HOUR, MINUTE, SECOND};
 
 section! {
     /// Whose tokens we trust.

@@ -8,10 +8,10 @@ use std::path::PathBuf;
 
 use url::Url;
 
-use super::fault::Faults;
-use super::group::check_name;
+use super::collections::check_name;
+use super::error::Faults;
 use super::tables::{CHANGES_SUFFIX, COLUMN_KINDS};
-use super::{Config, PolicyConfig, TableConfig, dimensions, sources, trust};
+use super::{Config, PolicyConfig, TableConfig, auth_check, lookups, sources};
 use crate::error::did_you_mean;
 
 /// Columns that every table has; the contract adds them.
@@ -92,10 +92,10 @@ pub(super) fn across(config: &Config, faults: &mut Faults) {
         }
     }
     sources::across(config, faults);
-    dimensions::across(config, faults);
+    lookups::across(config, faults);
     lake(&config.lake.url, faults);
-    trust::auth(&config.auth, faults);
-    trust::doors(config, faults);
+    auth_check::auth(&config.auth, faults);
+    auth_check::doors(config, faults);
     if let Err(error) = config.log.level.parse::<tracing_subscriber::EnvFilter>() {
         faults.add("log.level", format!("is no filter as in \"info,glasshouse=debug\": {error}"));
     }

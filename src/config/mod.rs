@@ -14,31 +14,31 @@
 //! **Invariant:** no secret is in a fault, in `config show`, or in a `Debug` text.
 
 mod auth;
+mod auth_check;
 mod check;
-mod dimensions;
-mod fault;
-mod group;
-mod knob;
+mod collections;
+mod error;
+mod key;
+mod lookups;
 mod loopback;
 mod oauth;
-mod page;
+mod raw;
 #[cfg(test)]
 mod reference;
 mod registry;
+mod server_sections;
 mod show;
 mod sources;
 mod tables;
-mod tree;
-mod trust;
 mod value;
 
 pub use auth::{AuthConfig, IssuerConfig, Secret};
-pub use dimensions::{DimensionConfig, DimensionFormat};
-pub use fault::{Fault, Faults};
+pub use error::{Fault, Faults};
+pub use lookups::{DimensionConfig, DimensionFormat};
 pub use loopback::is_loopback;
 pub use oauth::OauthConfig;
-pub use page::{FlightConfig, HttpConfig, IngestConfig, LakeConfig, LogConfig, QueryConfig};
 pub use registry::RegistryConfig;
+pub use server_sections::{FlightConfig, HttpConfig, IngestConfig, LakeConfig, LogConfig, QueryConfig};
 pub use sources::{KafkaOptions, SourceConfig, StartAt, TenantFrom};
 pub use tables::{CHANGES_SUFFIX, COLUMN_KINDS, ColumnConfig, LatestConfig, PolicyConfig, RowRuleConfig, TableConfig};
 
@@ -49,7 +49,7 @@ use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use knob::{Keys, Line, Section, Value, none};
+use key::{Keys, Line, Section, Value, none};
 
 /// The file that is read when none is named.
 pub const FILE: &str = "glasshouse.toml";
@@ -205,7 +205,7 @@ impl Config {
     /// The sections in the order of the page.
     fn lines(&self) -> Vec<Line> {
         let line = |key: &str, shown| Line { key: key.to_owned(), shown, about: None };
-        let section = |key, lines| line(key, knob::Shown::Table(lines));
+        let section = |key, lines| line(key, key::Shown::Table(lines));
         vec![
             line("tables", self.tables.show("")),
             line("policy", self.policy.show("")),
@@ -234,12 +234,12 @@ fn read(
     env: impl Iterator<Item = (String, String)>,
 ) -> Result<(Config, Faults), Faults> {
     let mut faults = Faults::new(name);
-    let mut root = tree::parse(text, &mut faults);
+    let mut root = raw::parse(text, &mut faults);
     if !faults.is_empty() {
         // What follows a syntax fault is guesswork, and so would be the faults in it.
         return Err(faults.sorted());
     }
-    tree::overlay(&mut root, env, &mut faults);
+    raw::overlay(&mut root, env, &mut faults);
     let mut keys = Keys::new("", root, &mut faults);
     let mut config = Config {
         base: base.to_owned(),

@@ -7,11 +7,11 @@ use std::path::PathBuf;
 use url::Url;
 
 use super::auth::Secret;
-use super::fault::Faults;
-use super::knob::{Keys, Knob, Section, Shown, Value, none, required, section};
+use super::error::Faults;
+use super::key::{Keys, Knob, Section, Shown, Value, none, required, section};
 use super::loopback::is_loopback;
+use super::raw::Raw;
 use super::sources::SourceConfig;
-use super::tree::Raw;
 use super::value::wrong;
 
 section! {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::knob::{About, Line, Section};
+use super::key::{About, Line, Section};
 use super::{
     AuthConfig, COLUMN_KINDS, DimensionConfig, FlightConfig, HttpConfig, IngestConfig, IssuerConfig, LakeConfig,
     LatestConfig, LogConfig, OauthConfig, PolicyConfig, QueryConfig, RegistryConfig, RowRuleConfig, SourceConfig,

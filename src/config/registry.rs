@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use url::Url;
 
-use super::fault::Faults;
-use super::knob::{Keys, Knob, Section, Shown, Value, bytes, count, none, required, section, time};
+use super::error::Faults;
+use super::key::{Keys, Knob, Section, Shown, Value, bytes, count, none, required, section, time};
 use super::loopback::is_loopback;
-use super::page::{MILLISECOND, MINUTE, SECOND};
-use super::tree::Raw;
+use super::raw::Raw;
+use super::server_sections::{MILLISECOND, MINUTE, SECOND};
 use super::value::wrong;
 use super::{Config, Secret, SourceConfig, SourceFormat};
 

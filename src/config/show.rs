@@ -1,11 +1,11 @@
 //! `config show`: the effective configuration as TOML that could be read again, each knob explained above its line.
 //!
-//! **Invariant:** secrets are redacted where they are shown ([`super::knob::Value::show`]), not here.
+//! **Invariant:** secrets are redacted where they are shown ([`super::key::Value::show`]), not here.
 
 use std::fmt::Write;
 
 use super::Config;
-use super::knob::{About, Line, Shown};
+use super::key::{About, Line, Shown};
 
 /// Columns of a line, so that comments wrap.
 const WIDTH: usize = 118;

@@ -6,10 +6,10 @@ use std::path::PathBuf;
 
 use chrono::DateTime;
 
-use super::fault::Faults;
-use super::knob::{Keys, Knob, Line, Shown, Value, none, plain, required, section};
+use super::error::Faults;
+use super::key::{Keys, Knob, Line, Shown, Value, none, plain, required, section};
 use super::oauth::{self, OauthConfig};
-use super::tree::Raw;
+use super::raw::Raw;
 use super::value::{REDACTED, quoted, text, wrong};
 use super::{Config, Envelope, OnGap, RegistryConfig, SourceFormat, SourceKind, registry};
 use crate::error::did_you_mean;

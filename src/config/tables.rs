@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::TimeUnit;
-use super::fault::Faults;
-use super::knob::{Keys, Knob, Line, Section, Shown, Value, count, none, plain, required, section};
-use super::tree::Raw;
+use super::error::Faults;
+use super::key::{Keys, Knob, Line, Section, Shown, Value, count, none, plain, required, section};
+use super::raw::Raw;
 use super::value::{quoted, wrong};
 
 /// The map column of a table declared by columns that says nothing of it.

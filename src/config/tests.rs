@@ -350,7 +350,7 @@ fn an_issuers_algorithms_fit_its_key() {
 #[test]
 fn doors_do_not_stand_open_by_mistake() {
     let dev = |listen: &str| {
-        let text = LEAST.replace("0123456789abcdef0123456789abcdef", trust::DEVELOPMENT_SECRET);
+        let text = LEAST.replace("0123456789abcdef0123456789abcdef", auth_check::DEVELOPMENT_SECRET);
         parse(&format!("{listen}\n{text}"), &[])
     };
     let open = "flight.plaintext_allowed = true\nflight.listen = \"0.0.0.0:1\"";
@@ -448,7 +448,7 @@ fn the_reference_configuration_is_right() {
     let config = config.unwrap_or_else(|faults| panic!("{faults}"));
     assert_eq!(config.tables.keys().collect::<Vec<_>>(), ["call_events", "flights"]);
     let secret = config.auth.issuers["dev"].secret.as_ref().unwrap();
-    assert_eq!(secret.expose(), trust::DEVELOPMENT_SECRET, "so that doors beyond loopback refuse it");
+    assert_eq!(secret.expose(), auth_check::DEVELOPMENT_SECRET, "so that doors beyond loopback refuse it");
     let folder = format!("{}/", repository().display());
     insta::assert_snapshot!(config.show(false).replace(&folder, "REPOSITORY/"));
 }

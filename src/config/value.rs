@@ -7,9 +7,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::fault::Faults;
-use super::knob::{BYTES, Knob, Shown, Value, none};
-use super::tree::Raw;
+use super::error::Faults;
+use super::key::{BYTES, Knob, Shown, Value, none};
+use super::raw::Raw;
 use super::{Envelope, LogFormat, OnGap, Secret, SourceFormat, SourceKind, TimeUnit, TypeProfile};
 use crate::error::did_you_mean;
 

@@ -14,73 +14,24 @@
 //! **Invariant:** decoding is pure: no clock, no IO. The receive time and the owner are arguments ([`Stamp`]).
 //! **Invariant:** a bad event becomes a [`Reject`] and never spoils its neighbours.
 
-mod table;
-
-mod declare;
-mod latest;
-mod proto;
-mod resolved;
-
-mod avro;
-mod avro_json;
-
-mod agree;
-mod message;
-
-mod fields;
-
-mod arrow_in;
-mod ipc;
-mod json;
-mod wire;
-
-mod cursor;
-
-mod cast;
-
-mod value;
-
-mod intake;
-
-mod sheet;
-
-mod check;
 mod columns;
-mod entries;
-mod reject;
-mod time;
-
-mod join;
-mod words;
-
-mod labels;
-
-mod span;
-
+mod decode;
+mod message;
+mod schema;
 #[cfg(test)]
-mod arrow_tests;
-#[cfg(test)]
-mod avro_tests;
-#[cfg(test)]
-mod body_tests;
-#[cfg(test)]
-mod fixture;
-#[cfg(test)]
-mod label_tests;
-#[cfg(test)]
-mod message_tests;
+mod testing;
 #[cfg(test)]
 mod tests;
 
-pub use avro::AvroSchema;
-pub use join::{is_same, join, plain, plain_bytes, plain_column};
-pub use labels::{LABELS_MAX, LabelArray, Labels, is_labels};
-pub use latest::Latest;
-pub use message::{MessageType, ProtoFile};
-pub use reject::{Reason, Reject};
-pub use resolved::{RESOLUTION, RESOLVED_BY, RESOLVES};
-pub use span::{SHORT, Span};
-pub use table::{Column, ColumnKind, Contract, EVENT_DATE, RECEIVED_TIME};
+pub use columns::dictionary::{LABELS_MAX, LabelArray, Labels, is_labels};
+pub use columns::dictionary_ops::{is_same, join, plain, plain_bytes, plain_column};
+pub use columns::padded_slice::{SHORT, Span};
+pub use decode::reject::{Reason, Reject};
+pub use message::avro::AvroSchema;
+pub use message::dynamic_protobuf::{MessageType, ProtoFile};
+pub use schema::latest::Latest;
+pub use schema::quarantine_resolution::{RESOLUTION, RESOLVED_BY, RESOLVES};
+pub use schema::table::{Column, ColumnKind, Contract, EVENT_DATE, RECEIVED_TIME};
 
 use std::fmt;
 use std::ops::Range;
@@ -249,9 +200,9 @@ impl fmt::Debug for TenantId {
 pub fn decode(contract: &Contract, format: Format, body: &Bytes, stamp: &Stamp) -> Result<Decoded> {
     check_length(body)?;
     match format {
-        Format::Json => json::decode(contract, body, stamp),
-        Format::Protobuf => wire::decode(contract, body, stamp),
-        Format::ArrowIpc => ipc::decode(contract, body, stamp),
+        Format::Json => decode::json::decode(contract, body, stamp),
+        Format::Protobuf => decode::protobuf::decode(contract, body, stamp),
+        Format::ArrowIpc => decode::ipc::decode(contract, body, stamp),
     }
 }
 
@@ -276,16 +227,16 @@ pub fn decode_messages(
 ) -> Result<Decoded> {
     check_length(body)?;
     match format {
-        Format::Json => json::decode_messages(contract, body, places, stamp),
-        Format::Protobuf => wire::decode_messages(contract, body, places, stamp),
+        Format::Json => decode::json::decode_messages(contract, body, places, stamp),
+        Format::Protobuf => decode::protobuf::decode_messages(contract, body, places, stamp),
         Format::ArrowIpc => Err(Error::unsupported("a message is one event: send JSON or protobuf, not Arrow")),
     }
 }
 
 /// How many messages can be decoded at once, even if all of them are bad.
-pub const MESSAGES_MAX: usize = intake::BODY_REJECTS_MAX;
+pub const MESSAGES_MAX: usize = decode::acceptor::BODY_REJECTS_MAX;
 
 /// The same for columns that came as Arrow already (Flight, ADBC): columns are matched by name and cast when lossless.
 pub fn decode_arrow(contract: &Contract, batch: &RecordBatch, first_index: u64, stamp: &Stamp) -> Result<Decoded> {
-    arrow_in::decode(contract, batch, first_index, stamp)
+    decode::arrow_batch::decode(contract, batch, first_index, stamp)
 }

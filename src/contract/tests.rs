@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::json as value;
 
-use super::fixture::*;
+use super::testing::*;
 use super::{ColumnKind, Contract, Format, Latest, TenantId, decode};
 use crate::config::{ColumnConfig, LatestConfig, TableConfig};
 use crate::error::Kind;

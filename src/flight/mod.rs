@@ -58,11 +58,11 @@ mod xdbc;
 mod ingest;
 mod upload;
 
-mod call;
 mod cancel;
 mod options;
+mod rpc;
 
-mod linger;
+mod graceful_close;
 mod tls;
 
 pub mod client;
@@ -123,7 +123,7 @@ pub async fn serve(
     let door = service::Door::new(doors, config, &handle_secret, cut.clone());
     let flight = FlightServiceServer::new(door).max_decoding_message_size(message_in_bytes_max);
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true)).with_keepalive(Some(KEEPALIVE_INTERVAL));
-    let incoming = incoming.map_ok(linger::Lingering::new);
+    let incoming = incoming.map_ok(graceful_close::Lingering::new);
     let serving = server
         .add_service(health_service)
         .add_service(flight)

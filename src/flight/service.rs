@@ -17,12 +17,12 @@ use tokio_util::sync::CancellationToken;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::call::{Call, Messages};
 use super::cancel::Running;
 use super::catalog::ServerFacts;
 use super::command::{self, Act, Put};
 use super::handle::{HANDLE_BYTES_MAX, Sealer};
 use super::options::{Options, parse_types};
+use super::rpc::{Call, Messages};
 use super::upload::Upload;
 use super::{Doors, auth};
 use crate::config::{FlightConfig, Secret, TypeProfile};

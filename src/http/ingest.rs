@@ -18,7 +18,7 @@ use serde::Serialize;
 use super::body::{self, Bounds};
 use super::caller::caller;
 use super::error::Problem;
-use super::observe::RequestId;
+use super::request_log::RequestId;
 use super::{Door, media};
 use crate::error::Error;
 use crate::ingest::{Payload, Promise, Receipt, RejectNote};

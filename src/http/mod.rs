@@ -22,7 +22,7 @@ mod sources;
 
 mod ops;
 
-mod observe;
+mod request_log;
 
 mod caller;
 
@@ -35,9 +35,9 @@ mod error;
 mod connection;
 
 #[cfg(test)]
-mod house;
-#[cfg(test)]
 mod refusal_tests;
+#[cfg(test)]
+mod testing;
 #[cfg(test)]
 mod tests;
 
@@ -118,7 +118,7 @@ fn routes(door: Arc<Door>) -> Router {
         .route("/readyz", get(ops::readyz))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
-        .layer(from_fn_with_state(door.clone(), observe::observe))
+        .layer(from_fn_with_state(door.clone(), request_log::observe))
         .with_state(door)
 }
 

@@ -7,7 +7,7 @@ use reqwest::Method;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use serde_json::json;
 
-use super::house::{House, JSON, NDJSON, acme, answer, bearer, gzip, kind, token, token_of, zstd};
+use super::testing::{House, JSON, NDJSON, acme, answer, bearer, gzip, kind, token, token_of, zstd};
 use crate::config::{HttpConfig, IngestConfig};
 use crate::ingest::testing::{TABLE, limits, lines, stored};
 use crate::tenancy::Scope;

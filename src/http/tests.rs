@@ -7,7 +7,7 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use super::house::{House, JSON, NDJSON, acme, answer, bearer, gzip, kind, token, zstd};
+use super::testing::{House, JSON, NDJSON, acme, answer, bearer, gzip, kind, token, zstd};
 use crate::config::HttpConfig;
 use crate::ingest::testing::{QUARANTINE, TABLE, limits, lines, stored};
 use crate::tenancy::Scope;

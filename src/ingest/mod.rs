@@ -28,15 +28,15 @@
 
 mod submit;
 
-mod received;
+mod early_ack;
 
-mod intake;
+mod prepare;
 
-mod commit;
+mod write;
 
 mod dedupe;
 
-mod sources;
+mod source;
 
 mod kafka;
 
@@ -47,7 +47,7 @@ mod quarantine;
 mod freshness;
 
 #[cfg(test)]
-mod received_tests;
+mod early_ack_tests;
 #[cfg(test)]
 pub(crate) mod sim;
 #[cfg(test)]
@@ -55,11 +55,11 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
-pub use commit::Room;
 pub use freshness::{Freshness, TableFreshness};
 pub use kafka::Source;
 pub use quarantine::{Closed, Count, Entry, Listing, Mark, Page, Pick, ReplayNote, Replayed};
-pub use sources::{PartitionState, Sample, SourceError, SourceState, Sources, Trial, rehearse};
+pub use source::{PartitionState, Sample, SourceError, SourceState, Sources, Trial, rehearse};
+pub use write::Room;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -78,10 +78,10 @@ use crate::lake::{Table, Tables};
 use crate::telemetry::Metrics;
 use crate::tenancy::Slots;
 
-use commit::{Ending, Keeper, Pending, Rooms};
 use dedupe::Keyer;
-use intake::Intaker;
+use prepare::Intaker;
 use schemas::Reader;
+use write::{Ending, Keeper, Pending, Rooms};
 
 /// Requests that wait in one table's queue; their bytes are bounded by `queue_bytes_max`.
 const QUEUE_REQUESTS_MAX: usize = 1024;
@@ -205,7 +205,7 @@ impl Ingest {
         let mut lanes = BTreeMap::new();
         for (name, table, keeper, committed) in opened {
             let (sender, queue) = mpsc::channel(QUEUE_REQUESTS_MAX);
-            tasks.spawn(commit::run(queue, keeper, config.clone(), ending.clone()));
+            tasks.spawn(write::run(queue, keeper, config.clone(), ending.clone()));
             tasks.spawn(maintain(table.clone(), committed, metrics.clone(), ending.clone()));
             let quarantine = tables.get(&quarantine_of(&name));
             let intaker = quarantine.map(|quarantine| Intaker {

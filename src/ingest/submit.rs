@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::commit::{Pending, Room, Stored};
 use super::dedupe::Part;
-use super::intake::{Intake, Intaker, bytes_of};
+use super::prepare::{Intake, Intaker, bytes_of};
+use super::write::{Pending, Room, Stored};
 use super::{Ingest, Lane, Payload, Receipt, quarantine_of, stopping};
 use crate::clock::Micros;
 use crate::config::IngestConfig;

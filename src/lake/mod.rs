@@ -13,48 +13,23 @@
 //! **Invariant:** a put counts when it is durable, and a log entry is put only where there is none.
 //! **Invariant:** this is the only module that knows `deltalake`.
 
-mod folder;
+mod log;
+mod read;
 mod store;
 mod table;
-
-mod open;
-mod schema;
-
-mod stats;
-
-mod labels;
-
-mod file;
-mod gather;
-
 mod write;
 
-mod commit;
-mod log;
-mod snapshot;
-mod state;
+mod open;
 
-mod checkpoint;
-mod filters;
-mod inflow;
-mod keys;
-mod lookup;
-mod reader;
-mod rows;
+mod in_flight;
 
-#[cfg(test)]
-mod faults;
-#[cfg(test)]
-mod labels_tests;
-#[cfg(test)]
-mod lookup_tests;
 #[cfg(test)]
 mod tests;
 
-pub use commit::Committed;
-pub use inflow::{Feed, Held, Inflow, SourceLag, Standing, Watermark};
-pub use lookup::Keys;
-pub use snapshot::{DataFile, Progress, Snapshot};
-pub use store::Store;
+pub use in_flight::{Feed, Held, Inflow, SourceLag, Standing, Watermark};
+pub use log::commit::Committed;
+pub use log::snapshot::{DataFile, Progress, Snapshot};
+pub use read::event_lookup::Keys;
+pub use store::client::Store;
 pub use table::{Table, Tables};
-pub use write::{Chosen, WriteOptions};
+pub use write::sort::{Chosen, WriteOptions};

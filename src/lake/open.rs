@@ -11,12 +11,12 @@ use crate::clock::Clock;
 use crate::config::LakeConfig;
 use crate::contract::{Contract, EVENT_DATE};
 use crate::error::{Error, Result};
-use crate::lake::checkpoint::{Loaded, load};
-use crate::lake::log::{Entry, Log, Metadata, Protocol, Put};
-use crate::lake::schema::Schema;
-use crate::lake::state::{READER_VERSION, State, WRITER_VERSION};
-use crate::lake::stats;
-use crate::lake::store::Store;
+use crate::lake::log::checkpoint::{Loaded, load};
+use crate::lake::log::delta_log::{Entry, Log, Metadata, Protocol, Put};
+use crate::lake::log::schema::Schema;
+use crate::lake::log::state::{READER_VERSION, State, WRITER_VERSION};
+use crate::lake::log::stats;
+use crate::lake::store::client::Store;
 
 /// Attempts to create or evolve a table, each lost to another writer.
 const ATTEMPTS_MAX: usize = 32;

@@ -21,15 +21,17 @@ use crate::clock::{Micros, SECOND};
 use crate::config::LakeConfig;
 use crate::contract::{Contract, EVENT_DATE};
 use crate::error::{Error, Result};
-use crate::lake::checkpoint::{self, Loaded};
-use crate::lake::filters::Filters;
-use crate::lake::folder;
-use crate::lake::log::Log;
+use crate::lake::log::checkpoint::{self, Loaded};
+use crate::lake::log::commit;
+use crate::lake::log::delta_log::Log;
+use crate::lake::log::state::{self, Changes, State};
 use crate::lake::open::load_or_create;
-use crate::lake::state::{self, Changes, State};
-use crate::lake::store::store_error;
-use crate::lake::write::{Chosen, Encoded, WriteOptions, encode};
-use crate::lake::{Committed, DataFile, Inflow, Keys, Progress, Snapshot, Store, commit, keys, lookup, rows};
+use crate::lake::read::bloom_filters::Filters;
+use crate::lake::read::{event_lookup, file_keys, row_reader};
+use crate::lake::store::client::store_error;
+use crate::lake::store::durable_folder;
+use crate::lake::write::sort::{Chosen, Encoded, WriteOptions, encode};
+use crate::lake::{Committed, DataFile, Inflow, Keys, Progress, Snapshot, Store};
 
 /// All tables of this server by name: declared ones and their quarantines (`<t>_quarantine`).
 pub type Tables = BTreeMap<String, Arc<Table>>;
@@ -215,7 +217,7 @@ impl Table {
     pub async fn sweep(&self) -> Result<()> {
         let Some(folder) = self.store.local(&self.folder) else { return Ok(()) };
         let before_ms = (self.store.clock.now() - UNFINISHED_AGE_MIN) / 1_000;
-        let swept = tokio::task::spawn_blocking(move || folder::sweep(&folder, before_ms)).await;
+        let swept = tokio::task::spawn_blocking(move || durable_folder::sweep(&folder, before_ms)).await;
         let fault =
             || Error::unavailable(format!("table `{}`: what puts have left cannot be swept", self.contract.name));
         let count = swept.map_err(|error| fault().with_source(error))?.map_err(|error| fault().with_source(error))?;
@@ -227,13 +229,13 @@ impl Table {
 
     /// The (tenant, id) columns of a file.
     pub async fn keys(&self, file: &DataFile) -> Result<Vec<RecordBatch>> {
-        keys::read(self, file).await
+        file_keys::read(self, file).await
     }
 
     /// For each event whether one of `files` has it: the same tenant, time and id. `Unavailable` when a file cannot be
     /// read.
     pub async fn stored(&self, files: &[Arc<DataFile>], keys: Keys) -> Result<Vec<bool>> {
-        lookup::stored(self, files, keys).await
+        event_lookup::stored(self, files, keys).await
     }
 
     /// Streams rows of a file: the columns of `names` that it has, all rows or those at `places` (ascending, from 0), in
@@ -245,7 +247,7 @@ impl Table {
         places: Option<&[usize]>,
         batch_rows: usize,
     ) -> Result<BoxStream<'static, Result<RecordBatch>>> {
-        rows::read(self, file, names, places, batch_rows).await
+        row_reader::read(self, file, names, places, batch_rows).await
     }
 
     /// Takes the turn in which commits are made: none is made until it is given back.

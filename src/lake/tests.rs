@@ -19,9 +19,9 @@ use crate::clock::{Clock, DAY, Micros, SECOND};
 use crate::config::{ColumnConfig, LakeConfig, TableConfig};
 use crate::contract::Contract;
 use crate::error::Kind;
-use crate::lake::faults::{Fault, Faulty};
-use crate::lake::log::Log;
-use crate::lake::reader::read_columns;
+use crate::lake::log::delta_log::Log;
+use crate::lake::read::object_reader::read_columns;
+use crate::lake::store::faulty_store::{Fault, Faulty};
 use crate::lake::{Progress, Store, Table};
 
 /// 2026-03-01T12:00:00Z.
@@ -151,7 +151,7 @@ pub(super) fn expected(range: std::ops::Range<usize>) -> Vec<String> {
 /// Rows and version by `deltalake`, from the log alone.
 async fn delta_says(table: &Table) -> (u64, u64) {
     let (store, folder) = table.location();
-    let mut delta = deltalake_core::DeltaTable::new(super::checkpoint::log_store(store, folder).unwrap());
+    let mut delta = deltalake_core::DeltaTable::new(super::log::checkpoint::log_store(store, folder).unwrap());
     delta.load().await.unwrap();
     let snapshot = delta.snapshot().unwrap();
     (snapshot.version(), snapshot.log_data().iter().map(|file| file.num_records().unwrap() as u64).sum())

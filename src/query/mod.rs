@@ -25,48 +25,23 @@
 //! standard nodes only: a standard filter node can be seen through, by optimizers and by EXPLAIN. When plans travel to
 //! other machines, this one node needs a codec.
 
-mod answer;
-mod catalog;
-mod engine;
-mod entries;
-#[cfg(test)]
-mod entries_tests;
+mod engine_bugs;
 mod error;
-mod freshness;
-#[cfg(test)]
-mod freshness_tests;
-mod growth;
-mod limits;
-mod newest;
-mod newest_rows;
-#[cfg(test)]
-mod newest_testing;
-#[cfg(test)]
-mod newest_tests;
-mod opaque;
-mod parameters;
-mod plans;
-mod prune;
+mod functions;
+mod operator_query;
+mod request;
 mod scan;
 #[cfg(test)]
 mod schedule_tests;
-mod session;
-#[cfg(test)]
-mod session_tests;
-mod statement;
-mod table;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;
-mod unsound;
-mod versions;
-mod whole;
 
-pub use engine::{Engine, QueryId};
-pub use newest_rows::Newest;
-pub use opaque::Opaque;
-pub use plans::Ready;
-pub use session::{Answer, CATALOG, Planned, SCHEMA, Session, VisibleTable};
-pub use statement::STACK_BYTES_MIN;
-pub use whole::Whole;
+pub use operator_query::Whole;
+pub use request::engine::{Engine, QueryId};
+pub use request::erased_plan::Opaque;
+pub use request::plan_cache::Ready;
+pub use request::session::{Answer, CATALOG, Planned, SCHEMA, Session, VisibleTable};
+pub use request::statement::STACK_BYTES_MIN;
+pub use scan::newest_rows::Newest;

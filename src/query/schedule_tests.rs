@@ -7,8 +7,8 @@ use std::collections::BTreeSet;
 use tokio::runtime::Builder;
 
 use crate::clock::Clock;
-use crate::ingest::sim::play::play;
-use crate::ingest::sim::script::TENANTS;
+use crate::ingest::sim::schedule::play;
+use crate::ingest::sim::workload::TENANTS;
 use crate::query::Engine;
 use crate::query::testing::{ask, config, reader};
 

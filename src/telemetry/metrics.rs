@@ -13,7 +13,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Metric, Registry, Unit};
 
-use super::label::{Label, Labels, Names};
+use super::label_value::{Label, Labels, Names};
 use super::query::{QueryMeter, QueryOutcome};
 use super::source::SourceMetrics;
 use super::transform::TransformMetrics;

@@ -8,7 +8,7 @@
 //! **Invariant:** labels are bounded: a hostile sender cannot make the server remember names without end.
 //! **Invariant:** of a tenant's data, nothing but the tenant's name is ever a label.
 
-mod label;
+mod label_value;
 mod logs;
 mod metrics;
 mod query;

@@ -10,7 +10,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Unit;
 
-use super::label::{Label, Labels};
+use super::label_value::{Label, Labels};
 use super::metrics::{Page, durations};
 
 /// One partition of a source's topic.

@@ -7,7 +7,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Unit;
 
-use super::label::{Label, Labels};
+use super::label_value::{Label, Labels};
 use super::metrics::Page;
 
 /// What is told of each dimension table.

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::claims;
-use super::fetch::Fetched;
+use super::jwks::Fetched;
 use super::token::{Algorithm, Key};
 use crate::clock::Clock;
 use crate::config::{AuthConfig, IssuerConfig};

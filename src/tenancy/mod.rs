@@ -16,25 +16,25 @@
 //! **Invariant:** nothing of a token but its `iss` and its header is looked at before its signature holds.
 
 mod access;
-mod limits;
 mod mint;
+mod query_slots;
 mod verify;
 
 mod claims;
 mod policy;
 
-mod fetch;
+mod jwks;
 mod keys;
 mod token;
 
 #[cfg(test)]
-mod fetch_tests;
+mod jwks_tests;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
 pub use access::{Access, RowRule, Scope, TableRules};
-pub use limits::{Slot, Slots};
 pub use mint::Mint;
+pub use query_slots::{Slot, Slots};
 pub use verify::Verifier;

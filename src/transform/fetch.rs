@@ -4,7 +4,7 @@ use bytes::Bytes;
 use reqwest::redirect::Policy;
 use url::Url;
 
-use super::dimension_file::Bounds;
+use super::lookup_file::Bounds;
 use crate::config::is_loopback;
 use crate::error::{Error, Result};
 

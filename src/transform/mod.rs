@@ -21,24 +21,24 @@ mod debezium;
 mod json;
 mod json_path;
 
-mod carry;
-mod pulse;
-mod slot;
+mod batch_table;
+mod deadline;
+mod provenance;
 
-mod run;
+mod execute;
 
-mod fault;
+mod error;
 
-mod dimension;
-mod dimension_file;
 mod fetch;
+mod lookup;
+mod lookup_file;
 
 #[cfg(test)]
-mod dimension_tests;
+mod lookup_tests;
 #[cfg(test)]
 mod tests;
 
-pub use dimension::{Asker, Dimensions};
+pub use lookup::{Asker, Dimensions};
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -53,10 +53,10 @@ use crate::config::{Envelope, IngestConfig, SourceConfig, TenantFrom};
 use crate::contract::{Contract, Reason};
 use crate::error::{Error, Result, did_you_mean};
 
-use dimension::Loaded;
+use execute::Run;
+use lookup::Loaded;
 use messages::MESSAGES;
 use plan::{Plan, Target};
-use run::Run;
 
 /// A header of a message: its name and its value.
 pub type Header = (String, Option<Vec<u8>>);

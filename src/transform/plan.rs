@@ -28,12 +28,12 @@ use datafusion::sql::parser::{DFParserBuilder, Statement};
 use datafusion::sql::sqlparser::ast;
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 
-use super::carry::carry;
-use super::dimension::Loaded;
-use super::fault::of_engine;
+use super::batch_table::{Slot, SlotScan};
+use super::error::of_engine;
+use super::lookup::Loaded;
 use super::messages::{MESSAGES, schema, schema_with_place};
-use super::slot::{Slot, SlotScan};
-use super::{json, pulse};
+use super::provenance::carry;
+use super::{deadline, json};
 use crate::config::Envelope;
 use crate::contract::{Contract, EVENT_DATE, Owner, RECEIVED_TIME, Stamp, decode_arrow};
 use crate::error::{Error, Result, did_you_mean};
@@ -100,7 +100,7 @@ impl Plan {
         let physical = futures::executor::block_on(state.create_physical_plan(&carried)).map_err(of_engine)?;
         check_types(&physical.schema(), target)?;
         let is_read = is_read(&physical, schema_with_place(target.envelope).fields().len());
-        let physical = pulse::watched(physical).map_err(of_engine)?;
+        let physical = deadline::watched(physical).map_err(of_engine)?;
         let (config, runtime) = (state.config().clone(), Arc::clone(state.runtime_env()));
         Ok(Self { physical, is_read, config, runtime })
     }

@@ -13,13 +13,13 @@
 //! **Invariant:** an id counts as stored when, and only when, the commit of its row has succeeded.
 //! **Invariant:** each file of the version that was seen is in the window as a whole, or it is looked into.
 
-mod memory;
+mod index;
 
 mod window;
 
-mod content;
-mod cover;
+mod content_hash;
+mod uncovered_files;
 
-pub(super) use content::fingerprints;
-pub(super) use memory::{Memory, News};
+pub(super) use content_hash::fingerprints;
+pub(super) use index::{Memory, News};
 pub(super) use window::{Counts, Keyer, Mark, Part, Sifted};

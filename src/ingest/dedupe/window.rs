@@ -17,7 +17,7 @@ use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 use siphasher::sip128::{Hasher128 as _, SipHasher13};
 
-use super::content::UNKNOWN;
+use super::content_hash::UNKNOWN;
 use crate::contract::join;
 use crate::error::{Error, Result};
 use crate::lake::{Chosen, Held};

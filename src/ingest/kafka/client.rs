@@ -20,12 +20,12 @@ use rdkafka::types::RDKafkaRespErr;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
-use super::fault::{Fault, Told};
+use super::error::{Fault, Told};
+use super::oauth_token::Tokens;
 use super::source::Source;
-use super::token::Tokens;
 use crate::config::SourceConfig;
 use crate::error::{Error, Kind, Result};
-use crate::ingest::sources::{Spot, Watch};
+use crate::ingest::source::{Spot, Watch};
 use crate::telemetry::SourceTrouble;
 
 /// How often the client tells the ends of its partitions, from which the lag is counted.

@@ -8,7 +8,7 @@
 //!               └─ token ◄─► an identity provider
 //! ```
 //!
-//! In: a checked configuration ([`Source`]). Out: hauls for [`sources`](super::sources), which knows the rest.
+//! In: a checked configuration ([`Source`]). Out: hauls for [`sources`](super::source), which knows the rest.
 //!
 //! **Invariant:** this is the only folder that knows `rdkafka`.
 //! **Invariant:** where to read on is what the table says, never what Kafka or the client remembers.
@@ -21,14 +21,14 @@ mod pause;
 
 mod client;
 
-mod fault;
-mod token;
+mod error;
+mod oauth_token;
 
+#[cfg(test)]
+mod oauth_token_tests;
 #[cfg(test)]
 mod pause_tests;
 #[cfg(test)]
 pub(super) mod tests;
-#[cfg(test)]
-mod token_tests;
 
 pub use source::Source;

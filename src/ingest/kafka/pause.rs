@@ -20,7 +20,7 @@ use rdkafka::topic_partition_list::Offset;
 use super::client::{End, Note};
 use super::session::{Session, broken, list_of};
 use crate::error::Result;
-use crate::ingest::sources::{Haul, Spot};
+use crate::ingest::source::{Haul, Spot};
 
 /// How often the table is looked at, in memory: others follow its log.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);

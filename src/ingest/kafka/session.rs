@@ -32,7 +32,7 @@ use super::source::Source;
 use crate::config::{OnGap, StartAt};
 use crate::contract::MESSAGES_MAX;
 use crate::error::{Error, Kind, Result};
-use crate::ingest::sources::{Behind, Bounds, Haul, Pause, Position, Spot};
+use crate::ingest::source::{Behind, Bounds, Haul, Pause, Position, Spot};
 use crate::ingest::{Ingest, stopping};
 use crate::lake::Standing;
 use crate::telemetry::SourceTrouble;

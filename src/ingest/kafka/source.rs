@@ -17,15 +17,15 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::client::{connect, settings};
+use super::oauth_token::Tokens;
 use super::session::Session;
-use super::token::Tokens;
 use crate::clock::Clock;
 use crate::config::{SourceConfig, SourceFormat, TenantFrom};
 use crate::contract::{Contract, Format, Owner, Reason, TenantId};
 use crate::error::Result;
 use crate::ingest::Ingest;
 use crate::ingest::schemas::Reader;
-use crate::ingest::sources::{Beside, Fate, Route, Spot, Watch, without_header};
+use crate::ingest::source::{Beside, Fate, Route, Spot, Watch, without_header};
 use crate::telemetry::{Metrics, PartitionLabel, SourceTrouble};
 use crate::transform::{Header, Transform};
 

@@ -13,14 +13,14 @@
 //! stored.
 //! **Invariant:** a tenant sees and changes its own entries only.
 
-mod shelf;
+mod reader;
 
 mod replay;
 
-mod reread;
+mod decode_entry;
 
 #[cfg(test)]
 mod replay_tests;
 
+pub use reader::{Count, Entry, Mark, Pick};
 pub use replay::{Closed, Listing, Page, ReplayNote, Replayed};
-pub use shelf::{Count, Entry, Mark, Pick};

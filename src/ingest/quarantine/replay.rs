@@ -18,18 +18,18 @@ use arrow::array::{ArrayRef, RecordBatch, StringArray, TimestampMicrosecondArray
 use bytes::{Bytes, BytesMut};
 use tokio::sync::SemaphorePermit;
 
-use super::reread::Form;
-use super::shelf::{Count, Entry, Found, Mark, Pick, Shelf, Want, closing_id};
+use super::decode_entry::Form;
+use super::reader::{Count, Entry, Found, Mark, Pick, Shelf, Want, closing_id};
 use crate::clock::Micros;
 use crate::contract::{
     ColumnKind, Contract, Format, Kept, Owner, RESOLUTION, RESOLVED_BY, RESOLVES, Reason, Stamp, TenantId,
     decode_messages,
 };
 use crate::error::{Error, Result};
-use crate::ingest::commit::{Room, Stored};
 use crate::ingest::dedupe::Part;
-use crate::ingest::intake::{Intaker, bytes_of};
+use crate::ingest::prepare::{Intaker, bytes_of};
 use crate::ingest::submit::unknown;
+use crate::ingest::write::{Room, Stored};
 use crate::ingest::{Ingest, Lane, Payload, Receipt, quarantine_of, stopping};
 use crate::tenancy::{Access, Scope, Slot};
 

@@ -23,7 +23,7 @@ use super::registry::{Known, Registry};
 use crate::config::{SourceConfig, SourceFormat};
 use crate::contract::{AvroSchema, Contract, Format, Kept, MessageType, ProtoFile, Reason};
 use crate::error::{Error, Result};
-use crate::ingest::sources::{Fate, Message, varint};
+use crate::ingest::source::{Fate, Message, varint};
 use crate::telemetry::Metrics;
 
 /// The bytes of a header without a path: a zero and a schema's id.

@@ -17,7 +17,7 @@ use object_store::{ObjectStore as _, ObjectStoreExt as _};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::Value;
 
-use super::script::Expected;
+use super::workload::Expected;
 use crate::ingest::testing::{QUARANTINE, TABLE};
 
 /// What a table holds by its log.

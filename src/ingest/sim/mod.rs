@@ -12,18 +12,18 @@
 
 mod tests;
 
-pub(crate) mod play;
+pub(crate) mod schedule;
 
-pub(crate) mod script;
+pub(crate) mod workload;
 
-mod cast;
+mod actors;
 mod server;
 
-mod line;
+mod store_client;
 
-mod bucket;
+mod store_scheduler;
 
-mod dice;
-mod fate;
+mod random;
+mod store_faults;
 
 mod audit;

@@ -9,13 +9,13 @@ use std::time::Duration;
 use object_store::ObjectStore;
 use object_store::path::Path;
 
-use super::line::Line;
+use super::store_client::Line;
 use crate::clock::Clock;
 use crate::config::{IngestConfig, LakeConfig};
 use crate::contract::Contract;
 use crate::error::Result;
 use crate::ingest::Ingest;
-use crate::ingest::sources::Position;
+use crate::ingest::source::Position;
 use crate::ingest::testing::{contract, limits};
 use crate::lake::{Store, Table, Tables};
 

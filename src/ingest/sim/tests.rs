@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use super::audit::audit;
-use super::play::{Played, play};
+use super::schedule::{Played, play};
 
 /// What is played in every run: in four tests, so that cores share them.
 const SEEDS: [Range<u64>; 4] = [0..32, 32..64, 64..96, 96..128];

@@ -1,0 +1,182 @@
+//! Dimension tables: what the transforms of sources join with, from a file, a URL or the lake itself.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use url::Url;
+
+use super::Config;
+use super::collections::check_name;
+use super::error::Faults;
+use super::key::{none, section, time};
+use super::server_sections::{DAY, MINUTE, SECOND};
+use super::tables::{COLUMN_KINDS, ColumnConfig};
+use crate::error::did_you_mean;
+
+section! {
+    /// One dimension table: exactly one of `file`, `url` and `query`.
+    DimensionConfig {
+        /// A file, from the folder of this file: `.csv` with a header, `.json`, `.jsonl` or `.ndjson` (one object a line),
+        /// or `.parquet`.
+        file: Option<PathBuf> = none(),
+            "what changes by hand or by a job of yours";
+        /// The same behind `https://` or `http://`.
+        url: Option<String> = none(),
+            "what another service keeps; no credentials in it, since it is shown";
+        /// One SQL query over the tables of this lake, of all their tenants.
+        query: Option<String> = none(),
+            "what streams in by another source; the operator's rights";
+        /// How often it is loaded again.
+        refresh: Duration = time(MINUTE, SECOND..=7 * DAY),
+            "what cannot be loaded is tried again then, and the last good one is used meanwhile";
+        /// Its columns, as in a table; left out, they are told from what is loaded.
+        columns: Vec<ColumnConfig> = none(),
+            "types that do not depend on today's values, and a transform that is checked before anything is loaded";
+    }
+}
+
+/// The name that transforms know the batch by.
+const MESSAGES: &str = "messages";
+
+/// How a file of a dimension is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DimensionFormat {
+    /// Comma-separated values with a header.
+    Csv,
+    /// One JSON object a line.
+    Json,
+    /// Parquet.
+    Parquet,
+}
+
+impl DimensionFormat {
+    /// The format that the end of a path stands for.
+    pub fn of(path: &str) -> Option<Self> {
+        let end = Path::new(path).extension()?.to_str()?.to_ascii_lowercase();
+        match end.as_str() {
+            "csv" => Some(Self::Csv),
+            "json" | "jsonl" | "ndjson" => Some(Self::Json),
+            "parquet" => Some(Self::Parquet),
+            _ => None,
+        }
+    }
+}
+
+/// Checks what no key can see alone.
+pub(super) fn across(config: &Config, faults: &mut Faults) {
+    for (name, dimension) in &config.dimensions {
+        let key = format!("dimensions.{name}");
+        if name == MESSAGES {
+            faults.add(&key, "is what transforms call the batch itself: give it another name");
+        }
+        let said = [dimension.file.is_some(), dimension.url.is_some(), dimension.query.is_some()];
+        if said.into_iter().filter(|said| *said).count() != 1 {
+            faults.add(&key, "needs exactly one of `file`, `url` and `query`");
+        }
+        if let Some(file) = &dimension.file {
+            format_of(&format!("{key}.file"), &file.to_string_lossy(), faults);
+        }
+        if let Some(url) = &dimension.url {
+            check_url(&format!("{key}.url"), url, faults);
+        }
+        if dimension.query.as_ref().is_some_and(|query| query.trim().is_empty()) {
+            faults.add(&format!("{key}.query"), "must not be empty");
+        }
+        for column in &dimension.columns {
+            check_column(&format!("{key}.columns.{}", column.name), column, faults);
+        }
+    }
+}
+
+fn format_of(key: &str, path: &str, faults: &mut Faults) {
+    if DimensionFormat::of(path).is_none() {
+        faults.add(key, "must end in .csv, .json, .jsonl, .ndjson or .parquet");
+    }
+}
+
+fn check_url(key: &str, url: &str, faults: &mut Faults) {
+    let url = match Url::parse(url) {
+        Ok(url) => url,
+        Err(error) => return faults.add(key, format!("is no URL: {error}")),
+    };
+    if !matches!(url.scheme(), "http" | "https") {
+        faults.add(key, format!("unknown scheme `{}`: use https or http", url.scheme()));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        faults.add(key, "must not hold credentials: it is shown by `config show` and in the log");
+    }
+    format_of(key, url.path(), faults);
+}
+
+fn check_column(key: &str, column: &ColumnConfig, faults: &mut Faults) {
+    check_name(&column.name, key, faults);
+    if column.kind.is_empty() || COLUMN_KINDS.contains(&column.kind.as_str()) && column.kind != "map" {
+        return;
+    }
+    let guess = did_you_mean(&column.kind, COLUMN_KINDS.into_iter().filter(|kind| *kind != "map"));
+    faults.add(key, format!("a dimension has no column of type `{}`{guess}", column.kind));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The faults of a configuration with these sections.
+    fn faults(text: &str) -> String {
+        let least = "[lake]\nurl = \"memory:///\"\n[tables.calls]\ntenant = \"who\"\ntime = \"at\"\nid = \"key\"\n\
+                     columns = { who = \"text\", at = \"timestamp\", key = \"text\" }\n";
+        let read = Config::parse(&format!("{least}{text}"), "t.toml", Path::new("/etc/glasshouse"), std::iter::empty());
+        read.err().map(|faults| faults.to_string()).unwrap_or_default()
+    }
+
+    #[test]
+    fn a_dimension_says_where_it_comes_from() {
+        let with = |lines: &str| faults(&format!("[dimensions.places]\n{lines}"));
+        for good in [
+            "file = \"a.csv\"",
+            "url = \"https://a.example/b.parquet?x=1\"\nrefresh = \"5s\"",
+            "query = \"SELECT 1 AS id\"\ncolumns = { id = \"int64\" }",
+        ] {
+            let given = with(good);
+            assert!(!given.contains("dimensions"), "{good}: {given}");
+        }
+        let cases = [
+            ("", "dimensions.places: needs exactly one of `file`, `url` and `query`"),
+            ("file = \"a.csv\"\nquery = \"SELECT 1\"", "needs exactly one"),
+            ("file = \"a.txt\"", "dimensions.places.file: must end in .csv"),
+            ("url = \"https://a.example/\"", "must end in .csv"),
+            ("url = \"ftp://a.example/b.csv\"", "unknown scheme `ftp`"),
+            ("url = \"https://me:secret@a.example/b.csv\"", "must not hold credentials"),
+            ("query = \" \"", "must not be empty"),
+            ("file = \"a.csv\"\nrefresh = \"1ms\"", "dimensions.places.refresh: must be 1s to 7d"),
+            ("file = \"a.csv\"\ncolumns = { id = \"map\" }", "no column of type `map`"),
+            ("file = \"a.csv\"\ncolumns = { id = \"int46\" }", "did you mean `int64`?"),
+        ];
+        for (lines, expected) in cases {
+            let given = with(lines);
+            assert!(given.contains(expected), "{lines}\n  gives {given}\n  not   {expected}");
+        }
+        assert!(faults("[dimensions.messages]\nfile = \"a.csv\"").contains("what transforms call the batch"));
+    }
+
+    #[test]
+    fn a_transform_is_written_once_and_an_envelope_needs_one() {
+        let source = "[sources.one]\nkind = \"kafka\"\nbrokers = [\"a:1\"]\ntopics = [\"t\"]\ngroup = \"g\"\ntable = \"calls\"\n";
+        let with = |lines: &str| faults(&format!("{source}{lines}"));
+        let cases = [
+            ("transform = \"SELECT 1\"", ""),
+            ("transform = \"SELECT 1\"\nenvelope = \"debezium\"", ""),
+            ("transform_file = \"a.sql\"", ""),
+            ("transform = \"SELECT 1\"\ntransform_file = \"a.sql\"", "goes without `transform`"),
+            ("transform = \" \"", "sources.one.transform: must not be empty"),
+            ("envelope = \"debezium\"", "sources.one.envelope: needs a `transform`"),
+            ("envelope = \"debezum\"", "did you mean `debezium`?"),
+        ];
+        for (lines, expected) in cases {
+            let given = with(lines);
+            let is_expected =
+                if expected.is_empty() { !given.contains("sources.one") } else { given.contains(expected) };
+            assert!(is_expected, "{lines}\n  gives {given}\n  not   {expected}");
+        }
+    }
+}

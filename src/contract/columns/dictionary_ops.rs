@@ -1,0 +1,171 @@
+//! Rows of one contract in several batches become one batch, also when a column is labels in one and plain text in another.
+//!
+//! In: batches whose columns are those of one contract, each as plain values or as labels. Out: one such batch.
+
+use std::sync::Arc;
+
+use arrow::array::{Array as _, ArrayRef, AsArray as _, MapArray, NullBufferBuilder, RecordBatch, StructArray};
+use arrow::buffer::OffsetBuffer;
+use arrow::compute::{cast, concat};
+use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef, UInt16Type};
+use arrow::error::ArrowError;
+
+use super::dictionary::{Labels, is_labels};
+use super::padded_slice::Span;
+
+/// The rows of these batches, of which there is at least one, in their order.
+pub fn join(batches: &[&RecordBatch]) -> Result<RecordBatch, ArrowError> {
+    let [first, rest @ ..] = batches else {
+        return Err(ArrowError::InvalidArgumentError("there is no batch to join".into()));
+    };
+    if rest.is_empty() {
+        return Ok((*first).clone());
+    }
+    let joined = |column: usize| {
+        let columns: Vec<ArrayRef> = batches.iter().map(|batch| Arc::clone(batch.column(column))).collect();
+        join_columns(&columns)
+    };
+    let columns = (0..first.num_columns()).map(joined).collect::<Result<Vec<_>, _>>()?;
+    RecordBatch::try_new(typed(first.schema_ref(), &columns), columns)
+}
+
+/// The same rows with plain texts in place of labels.
+pub fn plain(rows: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+    let columns = rows.columns().iter().map(plain_column).collect::<Result<Vec<_>, _>>()?;
+    RecordBatch::try_new(typed(rows.schema_ref(), &columns), columns)
+}
+
+/// The same column with plain texts in place of labels.
+pub fn plain_column(column: &ArrayRef) -> Result<ArrayRef, ArrowError> {
+    match plain_type(column.data_type()) {
+        kind if kind == *column.data_type() => Ok(Arc::clone(column)),
+        kind => cast(column, &kind),
+    }
+}
+
+/// Bytes that a column takes, or would take with plain texts in place of labels: what a short column of labels may become when
+/// it is joined to others. Buffers shared with other columns are counted by their share.
+pub fn plain_bytes(column: &ArrayRef) -> usize {
+    let own =
+        |column: &ArrayRef| column.to_data().get_slice_memory_size().unwrap_or_else(|_| column.get_array_memory_size());
+    if let Some(map) = column.as_map_opt() {
+        let (offsets, offset_bytes) = (map.value_offsets(), size_of_val(map.value_offsets()));
+        let (first, last) = (offsets[0] as usize, offsets[map.len()] as usize);
+        let leaves = map.entries().columns().iter().map(|leaf| plain_bytes(&leaf.slice(first, last - first)));
+        return offset_bytes + leaves.sum::<usize>();
+    }
+    let labels = column.as_dictionary_opt::<UInt16Type>().filter(|_| is_labels(column));
+    let Some(labels) = labels else { return own(column) };
+    let lengths: Vec<usize> = labels.values().as_string::<i32>().offsets().lengths().collect();
+    let (numbers, length) =
+        (labels.keys().values(), |number: u16| lengths.get(usize::from(number)).copied().unwrap_or(0));
+    let texts: usize = match labels.nulls().filter(|nulls| nulls.null_count() > 0) {
+        None => numbers.iter().map(|number| length(*number)).sum(),
+        Some(nulls) => nulls.valid_indices().map(|row| length(numbers[row])).sum(),
+    };
+    texts + size_of::<i32>() * numbers.len()
+}
+
+/// Whether rows with the one schema are rows of the other one, with labels in place of plain texts or without.
+pub fn is_same(one: &Schema, other: &Schema) -> bool {
+    let same = |(one, other): (&FieldRef, &FieldRef)| {
+        one.name() == other.name() && plain_type(one.data_type()) == plain_type(other.data_type())
+    };
+    one.fields().len() == other.fields().len() && one.fields().iter().zip(other.fields()).all(same)
+}
+
+/// A schema with the types that these columns have.
+pub(in crate::contract) fn typed(schema: &SchemaRef, columns: &[ArrayRef]) -> SchemaRef {
+    let fields = schema.fields().iter().zip(columns);
+    if fields.clone().all(|(field, column)| field.data_type() == column.data_type()) {
+        return Arc::clone(schema);
+    }
+    let fields: Fields = fields.map(|(field, column)| with_type(field, column.data_type().clone())).collect();
+    Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone()))
+}
+
+fn with_type(field: &FieldRef, kind: DataType) -> FieldRef {
+    if *field.data_type() == kind { Arc::clone(field) } else { Arc::new(field.as_ref().clone().with_data_type(kind)) }
+}
+
+/// The type without labels.
+fn plain_type(kind: &DataType) -> DataType {
+    let plain = |field: &FieldRef| with_type(field, plain_type(field.data_type()));
+    match kind {
+        DataType::Dictionary(_, values) => values.as_ref().clone(),
+        DataType::Map(entries, ordered) => DataType::Map(plain(entries), *ordered),
+        DataType::Struct(fields) => DataType::Struct(fields.iter().map(plain).collect()),
+        kind => kind.clone(),
+    }
+}
+
+fn join_columns(columns: &[ArrayRef]) -> Result<ArrayRef, ArrowError> {
+    // What is empty has no say in what the others are.
+    let filled: Vec<ArrayRef> = columns.iter().filter(|column| !column.is_empty()).cloned().collect();
+    let filled = if filled.is_empty() { &columns[..1] } else { &filled };
+    if filled.iter().all(is_labels) {
+        if let Some(labels) = join_labels(filled)? {
+            return Ok(labels);
+        }
+    } else if matches!(filled[0].data_type(), DataType::Map(..)) {
+        return join_maps(filled);
+    }
+    let plain = filled.iter().map(plain_column).collect::<Result<Vec<_>, _>>()?;
+    concat(&plain.iter().map(AsRef::as_ref).collect::<Vec<_>>())
+}
+
+/// None when together they have too many different texts.
+fn join_labels(columns: &[ArrayRef]) -> Result<Option<ArrayRef>, ArrowError> {
+    let rows = columns.iter().map(|column| column.len()).sum();
+    let (mut labels, mut numbers, mut nulls) =
+        (Labels::default(), Vec::with_capacity(rows), NullBufferBuilder::new(rows));
+    for column in columns {
+        let column = column.as_dictionary::<UInt16Type>();
+        let texts = column.values().as_string::<i32>();
+        let ends = texts.value_offsets().windows(2).map(|ends| (ends[0] as usize, ends[1] as usize));
+        let known = ends.map(|(start, end)| labels.number(Span::new(texts.value_data(), start, end), usize::MAX));
+        let Some(known) = known.collect::<Option<Vec<u16>>>() else { return Ok(None) };
+        // The number of a null says nothing.
+        let number = |number: &u16| known.get(usize::from(*number)).copied().unwrap_or(0);
+        numbers.extend(column.keys().values().iter().map(number));
+        match column.nulls() {
+            Some(more) => nulls.append_buffer(more),
+            None => nulls.append_n_non_nulls(column.len()),
+        }
+    }
+    Ok(Some(Arc::new(labels.column(numbers, nulls.finish())?)))
+}
+
+fn join_maps(columns: &[ArrayRef]) -> Result<ArrayRef, ArrowError> {
+    let maps: Vec<&MapArray> = columns.iter().map(|column| column.as_map()).collect();
+    let DataType::Map(entries, ordered) = columns[0].data_type() else {
+        return Err(ArrowError::SchemaError(format!("{} is no map", columns[0].data_type())));
+    };
+    let rows = columns.iter().map(|column| column.len()).sum();
+    let (mut lengths, mut nulls) = (Vec::with_capacity(rows), NullBufferBuilder::new(rows));
+    for map in &maps {
+        lengths.extend(map.value_offsets().windows(2).map(|ends| (ends[1] - ends[0]) as usize));
+        match map.nulls() {
+            Some(more) => nulls.append_buffer(more),
+            None => nulls.append_n_non_nulls(map.len()),
+        }
+    }
+    let leaf = |place: usize| {
+        let parts: Vec<ArrayRef> = maps
+            .iter()
+            .map(|map| {
+                let (offsets, leaf) = (map.value_offsets(), map.entries().column(place));
+                let (first, last) = (offsets[0] as usize, offsets[map.len()] as usize);
+                leaf.slice(first, last - first)
+            })
+            .collect();
+        join_columns(&parts)
+    };
+    let leaves = (0..maps[0].entries().num_columns()).map(leaf).collect::<Result<Vec<_>, _>>()?;
+    let fields = maps[0].entries().fields().iter().zip(&leaves);
+    let fields: Fields = fields.map(|(field, leaf)| with_type(field, leaf.data_type().clone())).collect();
+    let joined = StructArray::try_new(fields, leaves, None)?;
+    let entries: FieldRef = Arc::new(Field::clone(entries).with_data_type(joined.data_type().clone()));
+    let offsets = OffsetBuffer::from_lengths(lengths);
+    Ok(Arc::new(MapArray::try_new(entries, offsets, joined, nulls.finish(), *ordered)?))
+}

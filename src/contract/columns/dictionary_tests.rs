@@ -1,0 +1,179 @@
+//! Columns of labels from bodies, and batches of them that are joined.
+
+use std::sync::Arc;
+
+use arrow::array::{Array as _, ArrayRef, AsArray as _, RecordBatch, StringArray};
+use arrow::compute::{cast, concat_batches};
+use arrow::datatypes::{DataType, UInt16Type};
+use bytes::Bytes;
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+use serde_json::{Map, Value, json as value};
+
+use super::dictionary_ops::typed;
+use crate::config::ColumnConfig;
+use crate::contract::testing::*;
+use crate::contract::{Contract, Format, LABELS_MAX, decode, is_labels, join, plain, plain_bytes};
+
+/// Texts of many kinds: few, few and then many, some absent, and different in each row.
+const COLUMNS: [&str; 4] = ["few", "more", "rare", "many"];
+
+fn contract() -> Contract {
+    let mut config = plain_config("labels");
+    let text = |name: &str| ColumnConfig { name: name.into(), kind: "text".into(), ..Default::default() };
+    config.columns.extend(COLUMNS.map(text));
+    Contract::new("plain", &config, std::path::Path::new("")).unwrap()
+}
+
+/// An event without its keys: of every seventh the last column has a value that no text is.
+fn event(row: usize, dice: &mut StdRng) -> Map<String, Value> {
+    let mut event = Map::new();
+    let mut put = |name: &str, text: String| event.insert(name.to_owned(), text.into());
+    put("few", ["a", "é\n", "", "a text that is longer than most"][dice.random_range(0..4)].into());
+    // Few, then none for a while, then others each time.
+    match row {
+        ..700 if !row.is_multiple_of(4) => put("more", format!("m{}", row % 90)),
+        900.. if !row.is_multiple_of(2) => put("more", format!("m{row}")),
+        _ => None,
+    };
+    if dice.random_range(0..3) == 0 {
+        put("rare", format!("r{}", dice.random_range(0..9)));
+    }
+    put("many", format!("number {row}"));
+    for entry in 0..dice.random_range(0..4) {
+        put(&format!("key {entry}"), if entry > 0 { format!("v{row} {entry}") } else { format!("v{}", row % 5) });
+    }
+    event
+}
+
+#[test]
+fn few_different_texts_are_labels_and_say_the_same() {
+    let (contract, mut dice) = (contract(), StdRng::seed_from_u64(3));
+    let (mut lines, mut expected) = (Vec::new(), Vec::new());
+    for row in 0..3_000 {
+        let mut sent = event(row, &mut dice);
+        sent.extend([("key".to_owned(), value!(format!("k{row}"))), ("at".to_owned(), value!(0))]);
+        let is_bad = row % 7 == 3;
+        if is_bad {
+            sent.insert("large".into(), value!("no number"));
+        }
+        lines.push(Value::from(sent.clone()).to_string());
+        if !is_bad {
+            let (own, other): (Map<_, _>, Map<_, _>) =
+                sent.into_iter().partition(|(name, _)| !name.starts_with("key "));
+            let mut row = own;
+            row.extend([("who".to_owned(), value!("acme")), ("at".to_owned(), value!("1970-01-01T00:00:00Z"))]);
+            row.insert("received_time".into(), value!("2026-01-01T00:00:00Z"));
+            if !other.is_empty() {
+                row.insert("labels".into(), other.into());
+            }
+            expected.push(Value::from(row));
+        }
+    }
+    let body = Bytes::from(lines.join("\n"));
+    let decoded = decode(&contract, Format::Json, &body, &acme()).unwrap();
+    let column = |name: &str| decoded.batch.column_by_name(name).unwrap();
+    assert_eq!(COLUMNS.map(|name| is_labels(column(name))), [true, false, true, false]);
+    assert_eq!(column("few").as_dictionary::<UInt16Type>().values().len(), 4);
+    assert!(!is_labels(column("who")) && !is_labels(column("key")), "keys are plain");
+    let maps = column("labels").as_map();
+    assert_eq!([maps.keys(), maps.values()].map(is_labels), [true, false]);
+    assert_eq!(decoded.rejects.len(), 3_000 - expected.len());
+    assert_eq!(rows(&plain(&decoded.batch).unwrap()), expected);
+}
+
+#[test]
+fn a_label_of_an_event_that_is_dropped_is_no_text_of_another() {
+    let lines = [
+        r#"{"key": "a", "at": 0, "few": "lost", "large": "no number"}"#,
+        r#"{"key": "b", "at": 0}"#,
+        r#"{"key": "c", "at": 0, "few": "x", "rare": null}"#,
+        r#"{"key": "d", "at": 0, "rare": "y"}"#,
+    ];
+    let decoded = decode(&contract(), Format::Json, &Bytes::from(lines.join("\n")), &acme()).unwrap();
+    let texts = |name: &str| -> Vec<Option<String>> {
+        let rows = plain(&decoded.batch).unwrap();
+        let column = rows.column_by_name(name).unwrap().as_string::<i32>().clone();
+        column.iter().map(|text| text.map(str::to_owned)).collect()
+    };
+    assert_eq!(texts("few"), [None, Some("x".into()), None]);
+    assert_eq!(texts("rare"), [None, None, Some("y".into())]);
+}
+
+#[test]
+fn labels_weigh_what_their_texts_would() {
+    let (contract, mut dice) = (contract(), StdRng::seed_from_u64(11));
+    let lines = (0..500).map(|row| {
+        let mut sent = event(row, &mut dice);
+        sent.extend([("key".to_owned(), value!(format!("k{row}"))), ("at".to_owned(), value!(0))]);
+        Value::from(sent).to_string()
+    });
+    let body = Bytes::from(lines.collect::<Vec<_>>().join("\n"));
+    let labels = decode(&contract, Format::Json, &body, &acme()).unwrap().batch.slice(7, 300);
+    let texts = plain(&labels).unwrap();
+    for (labels, texts) in labels.columns().iter().zip(texts.columns()) {
+        let (weighed, own) = (plain_bytes(labels), plain_bytes(texts));
+        // But for bits of nulls and an offset more.
+        assert!(weighed.abs_diff(own) <= 200, "{weighed} of {own}: {}", labels.data_type());
+    }
+    let few = labels.column_by_name("few").unwrap();
+    assert!(few.to_data().get_slice_memory_size().unwrap() * 4 < plain_bytes(few), "labels are smaller");
+}
+
+/// The same rows with each column of text as labels, or not.
+fn labelled(rows: &RecordBatch, dice: &mut StdRng) -> RecordBatch {
+    let columns: Vec<ArrayRef> = rows
+        .columns()
+        .iter()
+        .map(|column| {
+            let kind = DataType::Dictionary(Box::new(DataType::UInt16), Box::new(column.data_type().clone()));
+            if dice.random_range(0..4) > 0 { cast(column, &kind).unwrap() } else { Arc::clone(column) }
+        })
+        .collect();
+    RecordBatch::try_new(typed(&rows.schema(), &columns), columns).unwrap()
+}
+
+#[test]
+fn batches_are_joined_whatever_is_labels_in_them() {
+    for seed in 0..200 {
+        let mut dice = StdRng::seed_from_u64(seed);
+        let different = if seed % 10 == 0 { LABELS_MAX } else { 7 };
+        let batch = |dice: &mut StdRng| {
+            let count = if different > 7 { 3_000 } else { dice.random_range(0..40) };
+            let text = |dice: &mut StdRng| {
+                (dice.random_range(0..5) > 0).then(|| format!("t{}", dice.random_range(0..different * 2)))
+            };
+            let column =
+                |dice: &mut StdRng| -> ArrayRef { Arc::new((0..count).map(|_| text(dice)).collect::<StringArray>()) };
+            let columns = [("one", column(dice)), ("other", column(dice))];
+            RecordBatch::try_from_iter_with_nullable(columns.map(|(name, column)| (name, column, true))).unwrap()
+        };
+        let batches: Vec<RecordBatch> = (0..dice.random_range(1..5)).map(|_| batch(&mut dice)).collect();
+        let expected = concat_batches(&batches[0].schema(), &batches).unwrap();
+        let given: Vec<RecordBatch> = batches.iter().map(|batch| labelled(batch, &mut dice)).collect();
+        let joined = join(&given.iter().collect::<Vec<_>>()).unwrap();
+        assert_eq!(plain(&joined).unwrap(), expected, "seed {seed}");
+    }
+}
+
+#[test]
+fn maps_of_several_bodies_are_joined() {
+    let (contract, mut dice) = (contract(), StdRng::seed_from_u64(5));
+    let mut body = |rows: std::ops::Range<usize>| {
+        let lines = rows.map(|row| {
+            let mut sent = event(row, &mut dice);
+            sent.extend([("key".to_owned(), value!(format!("k{row}"))), ("at".to_owned(), value!(0))]);
+            Value::from(sent).to_string()
+        });
+        let body = Bytes::from(lines.collect::<Vec<_>>().join("\n"));
+        decode(&contract, Format::Json, &body, &acme()).unwrap().batch
+    };
+    // The second has too many different values to be labels, the third has no map at all.
+    let batches = [body(0..50), body(700..1_200), body(0..1).slice(0, 0), body(60..80).slice(3, 9)];
+    let joined = join(&batches.iter().collect::<Vec<_>>()).unwrap();
+    let alone: Vec<Value> = batches.iter().flat_map(|batch| rows(&plain(batch).unwrap())).collect();
+    assert_eq!(rows(&plain(&joined).unwrap()), alone);
+    let few = [&batches[0], &batches[3]];
+    let maps = join(&few).unwrap().column_by_name("labels").unwrap().as_map().clone();
+    assert_eq!([maps.keys(), maps.values()].map(is_labels), [true, true]);
+}

@@ -1,0 +1,19 @@
+//! Builders of Arrow columns: values are appended row by row, and the open row can be dropped.
+//!
+//! ```text
+//!   values ─► batch_builder ─► column_builder ─┬─► text_builder ─► dictionary | plain text ─┐
+//!                                              └─► map_builder  ────────────────────────────┴─► RecordBatch
+//!   batches ─► dictionary_ops (concatenate, decode to plain text)
+//! ```
+//!
+//! **Invariant:** values of the open row come after all kept values and are truncated when the row is rejected.
+
+pub(super) mod batch_builder;
+pub(super) mod column_builder;
+pub(super) mod dictionary;
+pub(super) mod dictionary_ops;
+#[cfg(test)]
+mod dictionary_tests;
+pub(super) mod map_builder;
+pub(super) mod padded_slice;
+pub(super) mod text_builder;

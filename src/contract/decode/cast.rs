@@ -1,0 +1,238 @@
+//! One Arrow column becomes a column of the contract, when nothing is lost by it.
+//!
+//! Encodings (dictionaries, views, large offsets, narrow numbers) are undone first, within a bound on what they expand to:
+//! a dictionary of one long text can name it a million times. Then equal types pass as they are, times change their unit
+//! and zone, and all else goes value by value through the same rules as JSON ([`Leaf`]).
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, StringArray, new_null_array};
+use arrow::compute::{CastOptions, cast_with_options};
+use arrow::datatypes::{DataType, Float32Type, Float64Type, Int64Type, UInt64Type};
+use arrow::record_batch::RecordBatch;
+
+use super::arrow_batch::Faults;
+use super::reject::{Fault, Reason};
+use super::value::{Slot, Text};
+use crate::contract::Contract;
+use crate::contract::columns::column_builder::Cells;
+use crate::contract::schema::fields::{Encoding, Leaf};
+use crate::contract::schema::table::ColumnKind;
+use crate::error::{Error, Result};
+
+/// What the texts of one batch may expand to.
+const BATCH_BYTES_MAX: usize = 256 << 20;
+
+/// Casts `source` to the contract's column at `index`. Values that do not fit are null, and a fault of their row.
+pub(in crate::contract) fn column(
+    contract: &Contract,
+    index: usize,
+    source: &ArrayRef,
+    faults: &mut Faults,
+) -> Result<ArrayRef> {
+    let (name, kind) = (&contract.columns[index].name, contract.columns[index].kind);
+    let target = kind.data_type();
+    let plain = if *source.data_type() == target { Arc::clone(source) } else { plain(name, source)? };
+    let cast = match (plain.data_type(), kind) {
+        (same, _) if *same == target => plain,
+        (DataType::Null, _) => new_null_array(&target, plain.len()),
+        (DataType::Timestamp(..) | DataType::Date32 | DataType::Date64, ColumnKind::Timestamp)
+        | (DataType::Date64, ColumnKind::Date) => {
+            let cast = cast_to(name, &plain, &target)?;
+            for row in (0..plain.len()).filter(|row| plain.is_valid(*row) && cast.is_null(*row)) {
+                let reason = if index == contract.time { Reason::TimeOutOfRange } else { Reason::OutOfRange };
+                faults.add(row, || Fault::value(reason, &contract.columns[index], plain.data_type()));
+            }
+            cast
+        }
+        _ => by_value(contract, index, &plain, faults)?,
+    };
+    check_finite(contract, index, &cast, faults);
+    Ok(cast)
+}
+
+/// A column that nobody has declared, as text.
+pub(in crate::contract) fn as_text(name: &str, source: &ArrayRef) -> Result<StringArray> {
+    let plain = plain(name, source)?;
+    match plain.data_type() {
+        DataType::Utf8 => Ok(plain.as_string::<i32>().clone()),
+        DataType::Null => Ok(StringArray::new_null(plain.len())),
+        scalar if scalar.is_primitive() || *scalar == DataType::Boolean => {
+            Ok(cast_to(name, &plain, &DataType::Utf8)?.as_string::<i32>().clone())
+        }
+        other => {
+            let way = "only text, numbers, truth values and times can be dimensions";
+            Err(Error::invalid(format!("column `{name}` is not declared and is {other}: {way}")))
+        }
+    }
+}
+
+/// The same values in the plainest type that holds them: `Int64`, `UInt64`, `Float64`, `Utf8`, `Binary`, or as they are.
+fn plain(name: &str, source: &ArrayRef) -> Result<ArrayRef> {
+    use DataType::{
+        Binary, BinaryView, Decimal32, Decimal64, Decimal128, Decimal256, Dictionary, FixedSizeBinary, Float16,
+        Float32, Float64, Int8, Int16, Int32, Int64, LargeBinary, LargeUtf8, UInt8, UInt16, UInt32, Utf8, Utf8View,
+    };
+    let target = match source.data_type() {
+        Dictionary(..) => return undo_dictionary(name, source),
+        Utf8View | LargeUtf8 => Utf8,
+        BinaryView | LargeBinary | FixedSizeBinary(_) => Binary,
+        Int8 | Int16 | Int32 | UInt8 | UInt16 | UInt32 => Int64,
+        Decimal32(_, 0) | Decimal64(_, 0) | Decimal128(_, 0) | Decimal256(_, 0) => Int64,
+        Float16 | Float32 | Decimal32(..) | Decimal64(..) | Decimal128(..) | Decimal256(..) => Float64,
+        _ => return Ok(Arc::clone(source)),
+    };
+    let cast = cast_to(name, source, &target)?;
+    if cast.null_count() > source.null_count() {
+        return Err(Error::invalid(format!("column `{name}` holds values that do not fit {target}")));
+    }
+    Ok(cast)
+}
+
+fn undo_dictionary(name: &str, source: &ArrayRef) -> Result<ArrayRef> {
+    let dictionary = source.as_any_dictionary();
+    let given = dictionary.values().data_type();
+    if given.is_nested() || matches!(given, DataType::Dictionary(..)) {
+        return Err(Error::invalid(format!("column `{name}` is a dictionary of {given}: send plain values")));
+    }
+    let values = plain(name, dictionary.values())?;
+    cast_to(name, &dictionary.with_values(Arc::clone(&values)), values.data_type())
+}
+
+/// Refuses a batch whose encodings stand for far more bytes than were sent.
+pub(in crate::contract) fn check_expansion(batch: &RecordBatch) -> Result<()> {
+    let bytes: usize = batch.columns().iter().map(|column| expanded_bytes(column)).fold(0, usize::saturating_add);
+    if bytes <= BATCH_BYTES_MAX {
+        return Ok(());
+    }
+    let way = format!("{BATCH_BYTES_MAX} are allowed; send smaller batches");
+    Err(Error::limited(format!("the texts of one batch expand to {bytes} bytes: {way}")))
+}
+
+/// The bytes of texts that several rows may share: in dictionaries and views. All others were sent as they are.
+fn expanded_bytes(array: &dyn Array) -> usize {
+    match array.data_type() {
+        DataType::Utf8View => view_bytes(array.as_string_view().views()),
+        DataType::BinaryView => view_bytes(array.as_binary_view().views()),
+        DataType::Map(..) => {
+            let map = array.as_map();
+            expanded_bytes(map.keys()).saturating_add(expanded_bytes(map.values()))
+        }
+        DataType::Dictionary(..) => {
+            let dictionary = array.as_any_dictionary();
+            let lengths = lengths(dictionary.values());
+            if lengths.is_empty() {
+                return 0;
+            }
+            let keys = dictionary.normalized_keys().into_iter().enumerate();
+            keys.filter(|(row, _)| array.is_valid(*row)).map(|(_, key)| lengths[key]).fold(0, usize::saturating_add)
+        }
+        _ => 0,
+    }
+}
+
+/// The length of each text or byte string; empty for values of a fixed size.
+fn lengths(values: &ArrayRef) -> Vec<usize> {
+    fn of<T: TryInto<usize> + Copy + std::ops::Sub<Output = T>>(offsets: &[T]) -> Vec<usize> {
+        offsets.windows(2).map(|ends| (ends[1] - ends[0]).try_into().unwrap_or(usize::MAX)).collect()
+    }
+    match values.data_type() {
+        DataType::Utf8 => of(values.as_string::<i32>().value_offsets()),
+        DataType::LargeUtf8 => of(values.as_string::<i64>().value_offsets()),
+        DataType::Binary => of(values.as_binary::<i32>().value_offsets()),
+        DataType::LargeBinary => of(values.as_binary::<i64>().value_offsets()),
+        DataType::Utf8View => values.as_string_view().views().iter().map(view_length).collect(),
+        DataType::BinaryView => values.as_binary_view().views().iter().map(view_length).collect(),
+        DataType::FixedSizeBinary(size) => vec![usize::try_from(*size).unwrap_or(0); values.len()],
+        _ => Vec::new(),
+    }
+}
+
+fn view_bytes(views: &[u128]) -> usize {
+    views.iter().map(view_length).sum()
+}
+
+/// The low four bytes of a view are its length.
+fn view_length(view: &u128) -> usize {
+    *view as u32 as usize
+}
+
+/// A cast whose misfits become null.
+fn cast_to(name: &str, source: &dyn Array, target: &DataType) -> Result<ArrayRef> {
+    cast_with_options(source, target, &CastOptions { safe: true, ..CastOptions::default() }).map_err(|fault| {
+        Error::invalid(format!("column `{name}` is {}, which cannot become {target}", source.data_type()))
+            .with_source(fault)
+    })
+}
+
+fn by_value(contract: &Contract, index: usize, plain: &ArrayRef, faults: &mut Faults) -> Result<ArrayRef> {
+    let column = &contract.columns[index];
+    let leaf = Leaf { column: index, kind: column.kind, encoding: Encoding::Undeclared, unit: contract.time_unit };
+    if !can_fit(plain.data_type(), column.kind) {
+        let (name, kind, given) = (&column.name, column.kind.as_str(), plain.data_type());
+        return Err(Error::invalid(format!("column `{name}` takes {kind}, got {given}: cast it before sending")));
+    }
+    let mut cells = Cells::new(column.kind, true, plain.len());
+    cells.grow(plain.len());
+    for index in (0..plain.len()).filter(|index| plain.is_valid(*index)) {
+        let read = match plain.data_type() {
+            DataType::Int64 => leaf.int(plain.as_primitive::<Int64Type>().value(index)),
+            DataType::UInt64 => match i64::try_from(plain.as_primitive::<UInt64Type>().value(index)) {
+                Ok(value) => leaf.int(value),
+                Err(_) => Err(Reason::OutOfRange),
+            },
+            DataType::Float64 => leaf.float(plain.as_primitive::<Float64Type>().value(index)),
+            _ => {
+                let text = plain.as_string::<i32>().value(index);
+                leaf.text(text, Text::Borrowed(text))
+            }
+        };
+        match read {
+            Ok(Slot::Int(value)) => cells.put(index, value.cast_unsigned()),
+            Ok(Slot::Float(value)) => cells.put(index, value.to_bits()),
+            Ok(_) => {}
+            Err(reason) => {
+                let reason = if leaf.column == contract.time { reason.of_time() } else { reason };
+                faults.add(index, || Fault::value(reason, column, shown(plain, index)));
+            }
+        }
+    }
+    cells.finish(column.kind, plain.len())?.ok_or_else(|| Error::internal("a map is no column of numbers"))
+}
+
+/// Whether values of a type can be values of a kind, one by one.
+fn can_fit(given: &DataType, kind: ColumnKind) -> bool {
+    use ColumnKind::{Date, Float32, Float64, Int32, Int64, Timestamp};
+    match given {
+        DataType::Int64 | DataType::UInt64 | DataType::Float64 => {
+            matches!(kind, Int32 | Int64 | Float32 | Float64 | Timestamp)
+        }
+        DataType::Utf8 => matches!(kind, Timestamp | Date),
+        _ => false,
+    }
+}
+
+fn shown(array: &ArrayRef, row: usize) -> String {
+    if *array.data_type() == DataType::Utf8 {
+        return "text".into();
+    }
+    arrow::util::display::array_value_to_string(array, row).unwrap_or_else(|_| array.data_type().to_string())
+}
+
+fn check_finite(contract: &Contract, index: usize, array: &ArrayRef, faults: &mut Faults) {
+    let bad: Vec<usize> = match array.data_type() {
+        DataType::Float64 => not_finite(array.as_primitive::<Float64Type>().values(), |value| value.is_finite()),
+        DataType::Float32 => not_finite(array.as_primitive::<Float32Type>().values(), |value| value.is_finite()),
+        _ => return,
+    };
+    for row in bad.into_iter().filter(|row| array.is_valid(*row)) {
+        faults.add(row, || Fault::value(Reason::NotFinite, &contract.columns[index], "NaN or an infinity"));
+    }
+}
+
+fn not_finite<T>(values: &[T], is_finite: impl Fn(&T) -> bool) -> Vec<usize> {
+    if values.iter().all(&is_finite) {
+        return Vec::new();
+    }
+    (0..values.len()).filter(|row| !is_finite(&values[*row])).collect()
+}

@@ -1,0 +1,156 @@
+//! An Arrow IPC stream becomes batches, message by message.
+//!
+//! The bytes are a stranger's: lengths are checked against the body before anything is read, compressed buffers against a
+//! bound before anything is allocated, and a panic of the reader ends this body only. A stream that is cut off or broken
+//! after its schema keeps the batches before the break; the rest is one reject.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use arrow::array::Array;
+use arrow::buffer::Buffer;
+use arrow::compute::concat_batches;
+use arrow::ipc::reader::StreamDecoder;
+use arrow::ipc::{MessageHeader, RecordBatch as BatchHeader, root_as_message};
+use arrow::record_batch::RecordBatch;
+use bytes::Bytes;
+
+use super::acceptor::refuse;
+use super::arrow_batch;
+use super::reject::{Reason, Reject};
+use crate::contract::{Contract, Decoded, Owner, Stamp};
+use crate::error::{Error, Result};
+
+/// Stands in front of every message of a modern stream.
+const CONTINUATION: [u8; 4] = [0xff; 4];
+/// How many times larger than the body its compressed buffers may become.
+const EXPANSION_MAX: u64 = 64;
+
+/// Bytes of all rows of one body: batch by batch, encodings may expand to more than was sent.
+const ROWS_BYTES_MAX: usize = 1 << 30;
+
+/// Decodes a whole body.
+pub(in crate::contract) fn decode(contract: &Contract, body: &Bytes, stamp: &Stamp) -> Result<Decoded> {
+    let mut stream =
+        Stream { body, buffer: Buffer::from(body.clone()), at: 0, decoder: StreamDecoder::new(), expanded: 0 };
+    let mut batches = vec![contract.empty_batch()];
+    let mut rejects = Vec::new();
+    let (mut index, mut bytes) = (0, 0_usize);
+    loop {
+        let start = stream.at;
+        match stream.next() {
+            Ok(None) => break,
+            Ok(Some(batch)) => {
+                let decoded = arrow_batch::decode(contract, &batch, index, stamp)?;
+                index += batch.num_rows() as u64;
+                bytes = bytes.saturating_add(bytes_of(&decoded.batch));
+                if bytes > ROWS_BYTES_MAX {
+                    return Err(Error::limited(format!(
+                        "the body's rows take more than {ROWS_BYTES_MAX} bytes: send less"
+                    )));
+                }
+                batches.push(decoded.batch);
+                decoded.rejects.into_iter().try_for_each(|reject| refuse(&mut rejects, reject))?;
+            }
+            Err(fault) if stream.decoder.schema().is_none() => {
+                return Err(Error::invalid(format!("the body is no Arrow IPC stream: {fault}")));
+            }
+            Err(fault) => {
+                let tenant = match &stamp.owner {
+                    Owner::Tenant(tenant) => Some(tenant.clone()),
+                    Owner::PerEvent => None,
+                };
+                let (bytes, detail) = (body.slice(start..), format!("the Arrow stream breaks off here: {fault}"));
+                refuse(&mut rejects, Reject { index, tenant, bytes, reason: Reason::Malformed, detail })?;
+                break;
+            }
+        }
+    }
+    let batch = concat_batches(contract.schema(), &batches)
+        .map_err(|fault| Error::internal("decoded batches do not fit together").with_source(fault))?;
+    Ok(Decoded { batch, rejects })
+}
+
+/// The bytes of a batch's own rows, without what else stands in shared buffers.
+fn bytes_of(batch: &RecordBatch) -> usize {
+    let bytes = batch.columns().iter().map(|column| column.to_data().get_slice_memory_size().unwrap_or(0));
+    bytes.fold(0, usize::saturating_add)
+}
+
+/// A stream that is read from the front.
+struct Stream<'a> {
+    body: &'a [u8],
+    buffer: Buffer,
+    /// Where the next message begins.
+    at: usize,
+    decoder: StreamDecoder,
+    /// What compressed buffers have become so far.
+    expanded: u64,
+}
+
+impl Stream<'_> {
+    /// The next batch; `None` at the end of the stream.
+    fn next(&mut self) -> Result<Option<RecordBatch>, String> {
+        while let Some(end) = self.message_end()? {
+            let mut message = self.buffer.slice_with_length(self.at, end - self.at);
+            self.at = end;
+            let decoder = &mut self.decoder;
+            // The reader asserts what a valid stream keeps to; its state is not used again after an error.
+            let read = catch_unwind(AssertUnwindSafe(|| decoder.decode(&mut message)));
+            match read.map_err(|_| "the reader cannot make sense of it")?.map_err(|fault| fault.to_string())? {
+                Some(batch) => return Ok(Some(batch)),
+                None => continue,
+            }
+        }
+        match self.decoder.schema() {
+            Some(_) => Ok(None),
+            None => Err("it has no schema".into()),
+        }
+    }
+
+    /// Where the next message ends, once its lengths are known to be true; `None` at the end of the stream.
+    fn message_end(&mut self) -> Result<Option<usize>, String> {
+        let mut rest = &self.body[self.at..];
+        if rest.is_empty() {
+            return Ok(None);
+        }
+        let all = rest.len();
+        rest = rest.strip_prefix(&CONTINUATION).unwrap_or(rest);
+        let (length, rest) = rest.split_first_chunk().ok_or("it ends inside a length")?;
+        let length = u32::from_le_bytes(*length) as usize;
+        if length == 0 {
+            return Ok(None);
+        }
+        let (metadata, rest) = rest.split_at_checked(length).ok_or("it ends inside a message's metadata")?;
+        let message = root_as_message(metadata).map_err(|fault| format!("a message's metadata is broken ({fault})"))?;
+        let length = usize::try_from(message.bodyLength()).map_err(|_| "a message has a negative length")?;
+        let (data, rest) = rest.split_at_checked(length).ok_or("it ends inside a message's data")?;
+        let batch = match message.header_type() {
+            MessageHeader::RecordBatch => message.header_as_record_batch(),
+            MessageHeader::DictionaryBatch => message.header_as_dictionary_batch().and_then(|batch| batch.data()),
+            _ => None,
+        };
+        if let Some(batch) = batch {
+            self.check_expansion(batch, data)?;
+        }
+        Ok(Some(self.at + all - rest.len()))
+    }
+
+    /// Adds up what compressed buffers say that they become.
+    fn check_expansion(&mut self, batch: BatchHeader<'_>, data: &[u8]) -> Result<(), String> {
+        if batch.compression().is_none() {
+            return Ok(());
+        }
+        for buffer in batch.buffers().iter().flatten() {
+            let start = usize::try_from(buffer.offset()).map_err(|_| "a buffer has a negative place")?;
+            let length = data.get(start..).and_then(|data| data.first_chunk()).map(|bytes| i64::from_le_bytes(*bytes));
+            // A negative length marks a buffer that is not compressed; an empty one has none.
+            self.expanded =
+                self.expanded.saturating_add(length.and_then(|length| u64::try_from(length).ok()).unwrap_or(0));
+        }
+        let allowed = (self.body.len() as u64).saturating_mul(EXPANSION_MAX);
+        if self.expanded > allowed {
+            return Err(format!("its compressed buffers become more than {EXPANSION_MAX} times the size of the body"));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,460 @@
+//! JSON events: one object, an array of objects, or one object a line.
+//!
+//! A line that is broken spoils only itself. In an array nothing after broken syntax can be told apart: all before it is
+//! kept, and the rest is one reject. A value that does not fit its column rejects its event only.
+//!
+//! Fields are found by guessing: the field that followed the last one the time before. Producers write their fields in one
+//! order, so that a guess costs one comparison and is nearly always right; else a look-up follows.
+
+use std::ops::Range;
+
+use base64::Engine as _;
+use base64::alphabet::{STANDARD, URL_SAFE};
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use bytes::Bytes;
+
+use super::acceptor::Intake;
+use super::cursor::{Broken, Cursor, Number, Quoted, compact, unescape};
+use super::reject::{Fault, Reason};
+use super::value::{Slot, Text};
+use crate::contract::columns::batch_builder::Sheet;
+use crate::contract::schema::fields::{Encoding, Field, Leaf, Target};
+use crate::contract::schema::table::ColumnKind;
+use crate::contract::{Contract, Decoded, Stamp};
+use crate::error::{Error, Result, did_you_mean};
+
+/// Some writers put it in front of UTF-8 text.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+/// Rows that room is set aside for by a guess.
+const ROWS_GUESSED_MAX: usize = 1 << 16;
+/// How many bytes of an unknown key a message repeats.
+const KEY_SHOWN_MAX: usize = 64;
+
+const BASE64: GeneralPurposeConfig =
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
+const BASE64_STANDARD: GeneralPurpose = GeneralPurpose::new(&STANDARD, BASE64);
+const BASE64_URL: GeneralPurpose = GeneralPurpose::new(&URL_SAFE, BASE64);
+
+/// Decodes a whole body.
+pub(in crate::contract) fn decode(contract: &Contract, body: &Bytes, stamp: &Stamp) -> Result<Decoded> {
+    let text = std::str::from_utf8(body).ok();
+    let start = if body.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len() } else { 0 };
+    let mut json = Json::new(contract, body, text, stamp, rows_of(body));
+    let mut whole = Cursor::new(body, text, start);
+    match whole.peek() {
+        0 if whole.at_end() => {}
+        b'[' => json.array(whole)?,
+        b'{' if is_one_value(whole.clone()) => json.line(trimmed(body, whole.at..body.len()))?,
+        first => json.lines(whole.at, first == b'{')?,
+    }
+    json.intake.finish(json.sheet)
+}
+
+/// Decodes messages, each of which is one object.
+pub(in crate::contract) fn decode_messages(
+    contract: &Contract,
+    body: &Bytes,
+    places: &[Range<usize>],
+    stamp: &Stamp,
+) -> Result<Decoded> {
+    let text = std::str::from_utf8(body).ok();
+    let mut json = Json::new(contract, body, text, stamp, places.len());
+    for place in places {
+        json.line(trimmed(body, place.clone()))?;
+    }
+    json.intake.finish(json.sheet)
+}
+
+/// How many rows a body of lines has, if all lines are like the first.
+fn rows_of(body: &[u8]) -> usize {
+    let line = memchr::memchr(b'\n', body).map_or(body.len(), |end| end + 1);
+    (body.len() / line.max(1)).min(ROWS_GUESSED_MAX)
+}
+
+/// Whether one value is all there is. Over a body of lines it reads no more than the first one.
+fn is_one_value(mut whole: Cursor<'_>) -> bool {
+    whole.raw().is_ok() && whole.at_end()
+}
+
+/// The decoder of one body.
+struct Json<'a> {
+    contract: &'a Contract,
+    body: &'a [u8],
+    text: Option<&'a str>,
+    intake: Intake<'a>,
+    sheet: Sheet<'a>,
+    /// Where each object's guesses begin in `next`.
+    bases: Vec<usize>,
+    /// For each name of each object: the place of the name that followed it last. The first is for the object's start.
+    next: Vec<u16>,
+}
+
+impl<'a> Json<'a> {
+    fn new(contract: &'a Contract, body: &'a Bytes, text: Option<&'a str>, stamp: &'a Stamp, rows: usize) -> Self {
+        let (mut bases, mut next) = (Vec::new(), Vec::new());
+        for node in &contract.tree.nodes {
+            bases.push(next.len());
+            next.extend((0..=node.names()).map(|place| place as u16));
+        }
+        let (intake, sheet) = (Intake::new(contract, body, stamp), Sheet::new(contract, body, stamp, rows));
+        Self { contract, body, text, intake, sheet, bases, next }
+    }
+
+    fn lines(&mut self, start: usize, mut is_json: bool) -> Result<()> {
+        let mut start = start;
+        while start < self.body.len() {
+            let end = self.line_end(start);
+            let line = trimmed(self.body, start..end);
+            is_json |= self.body[line.clone()].starts_with(b"{");
+            if !line.is_empty() {
+                self.line(line)?;
+            }
+            start = end + 1;
+        }
+        if is_json { Ok(()) } else { Err(not_json()) }
+    }
+
+    fn line_end(&self, start: usize) -> usize {
+        memchr::memchr(b'\n', &self.body[start..]).map_or(self.body.len(), |length| start + length)
+    }
+
+    /// One event that has its bytes for itself.
+    fn line(&mut self, place: Range<usize>) -> Result<()> {
+        self.sheet.open();
+        let mut cursor = Cursor::new(&self.body[..place.end], self.text, place.start);
+        let read = self.event(&mut cursor).and_then(|()| {
+            if cursor.at_end() { Ok(()) } else { Err(Broken("more than one value on the line".into())) }
+        });
+        self.settle(read, place)
+    }
+
+    fn array(&mut self, mut cursor: Cursor<'a>) -> Result<()> {
+        let end = trimmed(self.body, 0..self.body.len()).end;
+        cursor.at += 1;
+        let mut more = cursor.peek() != b']';
+        cursor.at += usize::from(!more);
+        while more {
+            self.sheet.open();
+            cursor.peek();
+            let start = cursor.at;
+            let read = self.event(&mut cursor);
+            let broken = read.is_err();
+            self.settle(read, start..if broken { end } else { cursor.at })?;
+            if broken {
+                return Ok(());
+            }
+            let rest = cursor.at;
+            more = match cursor.more(b']') {
+                Ok(more) => more,
+                Err(broken) => return self.rest(rest..end, broken),
+            };
+        }
+        if cursor.at_end() {
+            return Ok(());
+        }
+        self.rest(cursor.at..end, Broken("there is more after the end of the array".into()))
+    }
+
+    /// Rejects the rest of an array.
+    fn rest(&mut self, place: Range<usize>, broken: Broken) -> Result<()> {
+        self.sheet.open();
+        self.settle(Err(broken), place)
+    }
+
+    fn settle(&mut self, read: Result<(), Broken>, place: Range<usize>) -> Result<()> {
+        match read {
+            Ok(()) => self.intake.take(&mut self.sheet, place),
+            Err(Broken(what)) => self.intake.refuse(&mut self.sheet, place, Fault::new(Reason::Malformed, what)),
+        }
+    }
+
+    fn event(&mut self, cursor: &mut Cursor<'a>) -> Result<(), Broken> {
+        if cursor.peek() == b'{' {
+            return self.object(cursor, 0);
+        }
+        cursor.raw()?;
+        self.sheet.fail(|| Fault::new(Reason::Malformed, "an event is a JSON object"));
+        Ok(())
+    }
+
+    /// Reads the fields of an object; the cursor stands at its brace.
+    fn object(&mut self, cursor: &mut Cursor<'a>, node: usize) -> Result<(), Broken> {
+        cursor.at += 1;
+        if cursor.peek() == b'}' {
+            cursor.at += 1;
+            return Ok(());
+        }
+        let contract = self.contract;
+        let fields = &contract.tree.nodes[node];
+        let base = self.bases[node];
+        let mut last = base;
+        loop {
+            if cursor.peek() != b'"' {
+                cursor.key()?;
+            }
+            let guess = usize::from(self.next[last]);
+            if let Some((_, field)) = fields.name(guess).filter(|(name, _)| cursor.key_is(name)) {
+                cursor.eat(b':')?;
+                last = base + guess + 1;
+                self.field(cursor, node, field)?;
+            } else {
+                let key = cursor.key()?;
+                cursor.eat(b':')?;
+                match self.find(cursor, node, key) {
+                    Some(place) => {
+                        self.next[last] = place as u16;
+                        last = base + place + 1;
+                        let (_, field) = fields.name(place).expect("a name that was found has a place");
+                        self.field(cursor, node, field)?;
+                    }
+                    None => self.unknown(cursor, node, key)?,
+                }
+            }
+            if !cursor.more(b'}')? {
+                return Ok(());
+            }
+        }
+    }
+
+    fn find(&self, cursor: &Cursor<'a>, node: usize, key: Quoted) -> Option<usize> {
+        let fields = &self.contract.tree.nodes[node];
+        if !key.escaped {
+            return fields.find_name(cursor.bytes(key.start, key.end));
+        }
+        let mut name = String::new();
+        let text = cursor.slice(key.start, key.end)?;
+        unescape(text, &mut name).then(|| fields.find_name(name.as_bytes()))?
+    }
+
+    fn field(&mut self, cursor: &mut Cursor<'a>, node: usize, field: &Field) -> Result<(), Broken> {
+        match field.target {
+            Target::Column(leaf) => self.column(cursor, leaf),
+            Target::Ignored => cursor.raw().map(drop),
+            Target::Map(..) => match cursor.peek() {
+                b'{' => self.map(cursor),
+                b'n' => cursor.word("null"),
+                _ => self.no_object(cursor, node, field),
+            },
+            Target::Node(inner) => match cursor.peek() {
+                b'{' => {
+                    if self.sheet.enter(inner) {
+                        let prefix = &self.contract.tree.nodes[node].prefix;
+                        self.sheet.fail(|| Fault::duplicate(&format!("{prefix}{}", field.name)));
+                    }
+                    self.object(cursor, inner)
+                }
+                b'n' => cursor.word("null"),
+                _ => self.no_object(cursor, node, field),
+            },
+        }
+    }
+
+    #[cold]
+    fn no_object(&mut self, cursor: &mut Cursor<'a>, node: usize, field: &Field) -> Result<(), Broken> {
+        let got = type_of(cursor.peek());
+        let prefix = &self.contract.tree.nodes[node].prefix;
+        let detail = || format!("field `{prefix}{}` takes an object, got {got}", field.name);
+        self.sheet.fail(|| Fault::new(Reason::WrongType, detail()));
+        cursor.raw().map(drop)
+    }
+
+    /// Reads the value of a column.
+    fn column(&mut self, cursor: &mut Cursor<'a>, leaf: Leaf) -> Result<(), Broken> {
+        let first = cursor.peek();
+        let start = cursor.at;
+        let is_named = self.sheet.is_named(leaf.column);
+        if !is_named && self.plain_value(cursor, leaf, first)? {
+            return Ok(());
+        }
+        cursor.at = start;
+        let read = match first {
+            b'"' => {
+                let quoted = cursor.string()?;
+                self.text(cursor, quoted).ok_or(Reason::InvalidUtf8).and_then(|text| self.column_text(leaf, text))
+            }
+            b'-' | b'0'..=b'9' | b'N' | b'I' => match cursor.number()? {
+                Number::Int(value) => self.column_int(leaf, value),
+                Number::Float(value) => leaf.float(value),
+                Number::NotFinite => Err(Reason::NotFinite),
+            },
+            b'n' => cursor.word("null").map(|()| Ok(Slot::Null))?,
+            b't' => cursor.word("true").map(|()| leaf.bool(true))?,
+            b'f' => cursor.word("false").map(|()| leaf.bool(false))?,
+            _ => cursor.raw().map(|_| Err(Reason::WrongType))?,
+        };
+        let contract = self.contract;
+        if is_named {
+            self.sheet.fail(|| Fault::duplicate(&contract.columns[leaf.column].name));
+        }
+        match read {
+            Ok(slot) => self.sheet.set(leaf.column, slot),
+            Err(reason) => {
+                let reason = if leaf.column == contract.time { reason.of_time() } else { reason };
+                let got = self.shown(cursor, first, start);
+                self.sheet.fail(|| Fault::value(reason, &contract.columns[leaf.column], got));
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads a value of the type that most columns have, written as most are. Whether it was one; else the cursor is to go
+    /// back.
+    fn plain_value(&mut self, cursor: &mut Cursor<'a>, leaf: Leaf, first: u8) -> Result<bool, Broken> {
+        match (first, leaf.kind) {
+            (b'"', ColumnKind::Text) => {
+                let quoted = cursor.string()?;
+                match cursor.slice(quoted.start, quoted.end) {
+                    Some(text) if !quoted.escaped => self.sheet.put_text(leaf.column, Text::Borrowed(text)),
+                    _ => return Ok(false),
+                }
+                Ok(true)
+            }
+            (b'0'..=b'9', ColumnKind::Int64 | ColumnKind::Float64) => {
+                let bits = match (cursor.plain_number(), leaf.kind) {
+                    (Some(Number::Int(value)), ColumnKind::Int64) => value.cast_unsigned(),
+                    (Some(Number::Int(value)), _) => (value as f64).to_bits(),
+                    (Some(Number::Float(value)), ColumnKind::Float64) => value.to_bits(),
+                    _ => return Ok(false),
+                };
+                self.sheet.put(leaf.column, bits);
+                Ok(true)
+            }
+            _ => Ok(false),
+        }
+    }
+
+    /// What a message says of a value that does not fit: numbers and words as they are, all else by type.
+    #[cold]
+    fn shown(&self, cursor: &Cursor<'a>, first: u8, start: usize) -> &'a str {
+        let word = !matches!(first, b'"' | b'{' | b'[') && cursor.at - start <= KEY_SHOWN_MAX;
+        if word { cursor.slice(start, cursor.at).unwrap_or_default() } else { type_of(first) }
+    }
+
+    fn column_text(&mut self, leaf: Leaf, text: Text<'a>) -> Result<Slot<'a>, Reason> {
+        if leaf.kind != ColumnKind::Bytes {
+            return leaf.text(self.sheet.text(text), text);
+        }
+        let start = self.sheet.blob.len();
+        let mut blob = std::mem::take(&mut self.sheet.blob);
+        let encoded = self.sheet.text(text);
+        let engine = if encoded.contains(['-', '_']) { BASE64_URL } else { BASE64_STANDARD };
+        let read = engine.decode_vec(encoded, &mut blob);
+        self.sheet.blob = blob;
+        read.map(|()| Slot::Blob(start, self.sheet.blob.len())).map_err(|_| Reason::WrongType)
+    }
+
+    /// An integer stands for a name in a column of names.
+    fn column_int(&mut self, leaf: Leaf, value: i64) -> Result<Slot<'a>, Reason> {
+        let Encoding::Enum(names) = leaf.encoding else { return leaf.int(value) };
+        let number = i32::try_from(value).map_err(|_| Reason::OutOfRange)?;
+        Ok(Slot::Text(match self.contract.tree.enums[names].name(number) {
+            Some(name) => Text::Borrowed(name),
+            None => self.sheet.number(number),
+        }))
+    }
+
+    /// Reads the map column's object; the cursor stands at its brace.
+    fn map(&mut self, cursor: &mut Cursor<'a>) -> Result<(), Broken> {
+        cursor.at += 1;
+        if cursor.peek() == b'}' {
+            cursor.at += 1;
+            return Ok(());
+        }
+        loop {
+            let key = cursor.key()?;
+            cursor.eat(b':')?;
+            let key = self.text(cursor, key);
+            self.entry(cursor, key)?;
+            if !cursor.more(b'}')? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// A field that nobody has declared.
+    fn unknown(&mut self, cursor: &mut Cursor<'a>, node: usize, key: Quoted) -> Result<(), Broken> {
+        let contract = self.contract;
+        let prefix = contract.tree.nodes[node].prefix.as_str();
+        let key = self.text(cursor, key);
+        if !contract.unknown_to_map {
+            let shown: String = key.map_or("?", |key| self.sheet.text(key)).chars().take(KEY_SHOWN_MAX).collect();
+            let hint = did_you_mean(&shown, contract.columns.iter().map(|column| column.name.as_str()));
+            let detail = format!("unknown field `{prefix}{shown}`{hint}; the table has no map for fields not declared");
+            self.sheet.fail(|| Fault::new(Reason::UnknownField, detail));
+            return cursor.raw().map(drop);
+        }
+        let key = key.map(|key| if prefix.is_empty() { key } else { self.sheet.join(prefix, key) });
+        self.entry(cursor, key)
+    }
+
+    /// Reads a value into the map column: text as it is, other scalars as written, objects and arrays as compact JSON.
+    fn entry(&mut self, cursor: &mut Cursor<'a>, key: Option<Text<'a>>) -> Result<(), Broken> {
+        let value = match cursor.peek() {
+            b'"' => {
+                let quoted = cursor.string()?;
+                self.text(cursor, quoted).map(Some)
+            }
+            b'n' => cursor.word("null").map(|()| Some(None))?,
+            _ => {
+                let raw = cursor.raw()?;
+                if raw.not_finite {
+                    self.sheet.fail(|| Fault::new(Reason::NotFinite, "a field holds NaN or an infinity"));
+                }
+                cursor.slice(raw.start, raw.end).map(|text| Some(self.compacted(text)))
+            }
+        };
+        let (Some(key), Some(value)) = (key, value) else {
+            self.sheet.fail(|| Fault::new(Reason::InvalidUtf8, "a field that is not declared is no UTF-8 text"));
+            return Ok(());
+        };
+        if !self.sheet.add_entry(key, value, false) {
+            let key: String = self.sheet.text(key).chars().take(KEY_SHOWN_MAX).collect();
+            self.sheet.fail(|| Fault::duplicate(&key));
+        }
+        Ok(())
+    }
+
+    fn compacted(&mut self, value: &'a str) -> Text<'a> {
+        if !value.contains(|byte: char| byte.is_ascii_whitespace()) {
+            return Text::Borrowed(value);
+        }
+        let start = self.sheet.own.len();
+        compact(value, &mut self.sheet.own);
+        self.sheet.owned(start)
+    }
+
+    /// The characters between two quotes; `None` when they are not UTF-8, or escapes that stand for no character.
+    fn text(&mut self, cursor: &Cursor<'a>, quoted: Quoted) -> Option<Text<'a>> {
+        let text = cursor.slice(quoted.start, quoted.end)?;
+        if !quoted.escaped {
+            return Some(Text::Borrowed(text));
+        }
+        let start = self.sheet.own.len();
+        unescape(text, &mut self.sheet.own).then(|| self.sheet.owned(start))
+    }
+}
+
+/// The range without white space around it.
+fn trimmed(body: &[u8], place: Range<usize>) -> Range<usize> {
+    let is_text = |byte: &u8| !matches!(byte, b' ' | b'\n' | b'\r' | b'\t');
+    let bytes = &body[place.clone()];
+    match (bytes.iter().position(is_text), bytes.iter().rposition(is_text)) {
+        (Some(first), Some(last)) => place.start + first..place.start + last + 1,
+        _ => place.start..place.start,
+    }
+}
+
+fn type_of(first: u8) -> &'static str {
+    match first {
+        b'"' => "text",
+        b'{' => "an object",
+        b'[' => "an array",
+        b't' | b'f' => "a truth value",
+        b'n' => "null",
+        _ => "a number",
+    }
+}
+
+fn not_json() -> Error {
+    Error::invalid("the body is no JSON: send one object, an array of objects, or one object a line")
+}

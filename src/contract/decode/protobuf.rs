@@ -1,0 +1,447 @@
+//! Protobuf events: a stream of messages, each behind its length as a varint.
+//!
+//! Reads the wire format directly into a [`Sheet`], driven by the contract's field tree, as a parser of proto3 would: unknown
+//! fields are skipped (producers may be newer than the server), the last of repeated occurrences counts, nested messages
+//! merge. Refuses groups, wrong wire types, and lengths beyond their message: then the message is malformed. The stream
+//! itself can only be cut off: its tail is one reject.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+
+use super::acceptor::Intake;
+use super::cursor::Broken;
+use super::reject::{Fault, Reason};
+use super::value::{Slot, Text};
+use crate::contract::columns::batch_builder::Sheet;
+use crate::contract::schema::fields::{Encoding, Field, Leaf, Short, Target};
+use crate::contract::schema::table::ColumnKind;
+use crate::contract::{Contract, Decoded, Stamp};
+use crate::error::{Error, Result};
+
+/// A field's key: its number and this.
+const VARINT: u8 = 0;
+const FIXED64: u8 = 1;
+const LENGTH: u8 = 2;
+const FIXED32: u8 = 5;
+
+/// Decodes a whole body.
+pub(in crate::contract) fn decode(contract: &Contract, body: &Bytes, stamp: &Stamp) -> Result<Decoded> {
+    let mut wire = Wire::new(contract, body, stamp, 0)?;
+    let mut at = 0;
+    while at < body.len() {
+        let mut rest = Input(&body[at..]);
+        let Some(message) = rest.length_delimited() else {
+            let detail = "the body ends inside a message: each message stands behind its length as a varint";
+            wire.sheet.open();
+            wire.intake.refuse(&mut wire.sheet, at..body.len(), Fault::new(Reason::Malformed, detail))?;
+            break;
+        };
+        let end = body.len() - rest.0.len();
+        wire.event(end - message.len()..end)?;
+        at = end;
+    }
+    wire.intake.finish(wire.sheet)
+}
+
+/// Decodes messages, each without a length in front.
+pub(in crate::contract) fn decode_messages(
+    contract: &Contract,
+    body: &Bytes,
+    places: &[Range<usize>],
+    stamp: &Stamp,
+) -> Result<Decoded> {
+    let mut wire = Wire::new(contract, body, stamp, places.len())?;
+    for place in places {
+        wire.event(place.clone())?;
+    }
+    wire.intake.finish(wire.sheet)
+}
+
+/// The decoder of one body.
+struct Wire<'a> {
+    contract: &'a Contract,
+    body: &'a Bytes,
+    intake: Intake<'a>,
+    sheet: Sheet<'a>,
+}
+
+impl<'a> Wire<'a> {
+    /// `Invalid` for a table that has no protobuf contract.
+    fn new(contract: &'a Contract, body: &'a Bytes, stamp: &'a Stamp, rows: usize) -> Result<Self> {
+        if contract.message.is_none() {
+            let name = &contract.name;
+            return Err(Error::invalid(format!(
+                "table `{name}` is declared by columns: send JSON or Arrow, not protobuf"
+            )));
+        }
+        let (intake, sheet) = (Intake::new(contract, body, stamp), Sheet::new(contract, body, stamp, rows));
+        Ok(Self { contract, body, intake, sheet })
+    }
+
+    /// Takes the event whose message stands at `place`.
+    fn event(&mut self, place: Range<usize>) -> Result<()> {
+        self.sheet.open();
+        let body: &'a [u8] = self.body;
+        match self.message(0, Input(&body[place.clone()])) {
+            Ok(()) => self.intake.take(&mut self.sheet, place),
+            Err(Broken(what)) => self.intake.refuse(&mut self.sheet, place, Fault::new(Reason::Malformed, what)),
+        }
+    }
+
+    /// Reads a message's fields. It goes no deeper than the contract's tree, which has an end.
+    fn message(&mut self, node: usize, mut input: Input<'a>) -> Result<(), Broken> {
+        let contract = self.contract;
+        let fields = &contract.tree.nodes[node];
+        while !input.0.is_empty() {
+            let key = input.varint().ok_or_else(|| cut_off("a field's key"))?;
+            if let Some((short, field)) = fields.tagged(key) {
+                self.short(short, field, &mut input)?;
+                continue;
+            }
+            let (number, wire_type) = ((key >> 3) as u32, (key & 7) as u8);
+            if number == 0 || key > u64::from(u32::MAX) {
+                return Err(Broken("a field has a number that no message can have".into()));
+            }
+            match fields.numbered(number) {
+                None => input.skip(wire_type).ok_or_else(|| cut_off("a field that is not known"))?,
+                Some(field) => self.field(field, wire_type, &mut input)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Most fields are these. What is short here is much faster than the way that fits every type.
+    fn short(&mut self, short: Short, field: &'a Field, input: &mut Input<'a>) -> Result<(), Broken> {
+        let cut_off = || cut_off(&field.name);
+        let leaf = match &field.target {
+            Target::Column(leaf) => leaf,
+            _ => {
+                let entry = Input(input.length_delimited().ok_or_else(cut_off)?);
+                return self.entry(field, Encoding::Text, Encoding::Text, entry);
+            }
+        };
+        let bits = match short {
+            Short::Text => {
+                let bytes = input.length_delimited().ok_or_else(cut_off)?;
+                if self.sheet.put_known(leaf.column, bytes) {
+                    return Ok(());
+                }
+                if is_utf8(bytes) {
+                    self.sheet.put_text(leaf.column, Text::Checked(bytes));
+                } else {
+                    self.misfit(leaf, Reason::InvalidUtf8, Scalar::Bytes(bytes));
+                }
+                return Ok(());
+            }
+            Short::Double => u64::from_le_bytes(input.fixed().ok_or_else(cut_off)?),
+            Short::Uint32 => input.varint().ok_or_else(cut_off)? & u64::from(u32::MAX),
+            Short::Int64 | Short::Uint64 | Short::Texts => input.varint().ok_or_else(cut_off)?,
+        };
+        if short == Short::Double && !f64::from_bits(bits).is_finite() {
+            self.misfit(leaf, Reason::NotFinite, Scalar::Float(f64::from_bits(bits)));
+        } else if short == Short::Uint64 && i64::try_from(bits).is_err() {
+            self.misfit(leaf, Reason::OutOfRange, Scalar::TooLarge(bits));
+        } else {
+            self.sheet.put(leaf.column, bits);
+        }
+        Ok(())
+    }
+
+    fn field(&mut self, field: &'a Field, wire_type: u8, input: &mut Input<'a>) -> Result<(), Broken> {
+        match &field.target {
+            Target::Column(leaf) => {
+                check_type(field, leaf.encoding, wire_type)?;
+                self.column(field, leaf, input)
+            }
+            &Target::Node(node) => {
+                let message = nested(field, wire_type, input)?;
+                self.sheet.enter(node);
+                self.message(node, message)
+            }
+            &Target::Map(key, value) => {
+                let entry = nested(field, wire_type, input)?;
+                self.entry(field, key, value, entry)
+            }
+            Target::Ignored => input.skip(wire_type).ok_or_else(|| cut_off(&field.name)),
+        }
+    }
+
+    /// A column of any type.
+    fn column(&mut self, field: &Field, leaf: &Leaf, input: &mut Input<'a>) -> Result<(), Broken> {
+        let value = input.scalar(leaf.encoding).ok_or_else(|| cut_off(&field.name))?;
+        let read = match value {
+            Scalar::Int(value) => leaf.int(value),
+            Scalar::TooLarge(_) => Err(Reason::OutOfRange),
+            Scalar::Float(value) if !value.is_finite() => Err(Reason::NotFinite),
+            Scalar::Float(value) => Ok(Slot::Float(value)),
+            Scalar::Bool(value) => leaf.bool(value),
+            Scalar::Enum(names, number) => Ok(Slot::Text(self.name(names, number))),
+            Scalar::Bytes(bytes) if leaf.kind == ColumnKind::Bytes => Ok(Slot::Bytes(bytes)),
+            Scalar::Bytes(bytes) => match std::str::from_utf8(bytes) {
+                Ok(text) => leaf.text(text, Text::Borrowed(text)),
+                Err(_) => Err(Reason::InvalidUtf8),
+            },
+            Scalar::Time(bytes) => moment(Input(bytes)).ok_or_else(|| cut_off(&field.name))?,
+        };
+        match read {
+            Ok(slot) => self.sheet.set(leaf.column, slot),
+            Err(reason) => self.misfit(leaf, reason, value),
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn misfit(&mut self, leaf: &Leaf, reason: Reason, value: Scalar<'a>) {
+        let reason = if leaf.column == self.contract.time { reason.of_time() } else { reason };
+        let got = match value {
+            Scalar::Int(value) => value.to_string(),
+            Scalar::TooLarge(value) => value.to_string(),
+            Scalar::Float(value) => value.to_string(),
+            Scalar::Time(_) => "a google.protobuf.Timestamp".into(),
+            _ => "other bytes".into(),
+        };
+        self.sheet.fail(|| Fault::value(reason, &self.contract.columns[leaf.column], got));
+    }
+
+    /// One entry of the map column: a message with the key as field 1 and the value as field 2. Absent is empty.
+    fn entry(&mut self, field: &Field, key: Encoding, value: Encoding, entry: Input<'a>) -> Result<(), Broken> {
+        let texts = if (key, value) == (Encoding::Text, Encoding::Text) { entry.texts() } else { None };
+        let (key, value) = match texts {
+            Some(texts) => texts,
+            None => {
+                let [key, value] = self.parts(field, key, value, entry)?.map(|part| self.as_text(part));
+                match (key, value) {
+                    (Ok(key), Ok(value)) => (key, value),
+                    (Err(reason), _) | (_, Err(reason)) => {
+                        let detail = || format!("an entry of `{}` does not fit a map of text", field.name);
+                        self.sheet.fail(|| Fault::new(reason, detail()));
+                        return Ok(());
+                    }
+                }
+            }
+        };
+        self.sheet.add_entry(key, Some(value), true);
+        Ok(())
+    }
+
+    /// Key and value of an entry, in any order and of any type.
+    fn parts(
+        &self,
+        field: &Field,
+        key: Encoding,
+        value: Encoding,
+        mut entry: Input<'a>,
+    ) -> Result<[Scalar<'a>; 2], Broken> {
+        let mut parts = [Scalar::zero(key), Scalar::zero(value)];
+        while !entry.0.is_empty() {
+            let tag = entry.varint().ok_or_else(|| cut_off(&field.name))?;
+            let (part, encoding) = match tag >> 3 {
+                1 => (0, key),
+                2 => (1, value),
+                _ => {
+                    entry.skip((tag & 7) as u8).ok_or_else(|| cut_off(&field.name))?;
+                    continue;
+                }
+            };
+            check_type(field, encoding, (tag & 7) as u8)?;
+            parts[part] = entry.scalar(encoding).ok_or_else(|| cut_off(&field.name))?;
+        }
+        Ok(parts)
+    }
+
+    fn as_text(&mut self, value: Scalar<'a>) -> Result<Text<'a>, Reason> {
+        match value {
+            Scalar::Bytes(bytes) => std::str::from_utf8(bytes).map(Text::Borrowed).map_err(|_| Reason::InvalidUtf8),
+            Scalar::Bool(value) => Ok(Text::Borrowed(if value { "true" } else { "false" })),
+            Scalar::Int(value) => Ok(self.sheet.number(value)),
+            Scalar::TooLarge(value) => Ok(self.sheet.number(value)),
+            Scalar::Float(value) if !value.is_finite() => Err(Reason::NotFinite),
+            Scalar::Float(value) => Ok(self.sheet.number(value)),
+            Scalar::Enum(names, number) => Ok(self.name(names, number)),
+            Scalar::Time(_) => Err(Reason::WrongType),
+        }
+    }
+
+    /// An enum's value as text: its name, or the number that the contract does not know yet.
+    fn name(&mut self, names: usize, number: i32) -> Text<'a> {
+        match self.contract.tree.enums[names].name(number) {
+            Some(name) => Text::Borrowed(name),
+            None => self.sheet.number(number),
+        }
+    }
+}
+
+/// A value as it stands on the wire.
+#[derive(Debug, Clone, Copy)]
+enum Scalar<'a> {
+    Bool(bool),
+    Int(i64),
+    /// An unsigned integer beyond `i64`.
+    TooLarge(u64),
+    Float(f64),
+    Bytes(&'a [u8]),
+    Enum(usize, i32),
+    Time(&'a [u8]),
+}
+
+impl Scalar<'_> {
+    fn zero(encoding: Encoding) -> Self {
+        match encoding {
+            Encoding::Bool => Self::Bool(false),
+            Encoding::Float | Encoding::Double => Self::Float(0.0),
+            Encoding::Text | Encoding::Bytes | Encoding::Time | Encoding::Undeclared => Self::Bytes(&[]),
+            Encoding::Enum(names) => Self::Enum(names, 0),
+            _ => Self::Int(0),
+        }
+    }
+}
+
+/// Whether bytes are UTF-8. Most texts are short and ASCII: for them this is much quicker than the standard library.
+#[inline]
+fn is_utf8(bytes: &[u8]) -> bool {
+    const TOPS: u64 = 0x8080_8080_8080_8080;
+    let mut seen = 0;
+    let mut rest = bytes;
+    while let Some((chunk, tail)) = rest.split_first_chunk::<8>() {
+        seen |= u64::from_ne_bytes(*chunk);
+        rest = tail;
+    }
+    match bytes.last_chunk::<8>() {
+        Some(last) => seen |= u64::from_ne_bytes(*last),
+        None => seen |= rest.iter().fold(0, |seen, byte| seen | u64::from(*byte)),
+    }
+    seen & TOPS == 0 || std::str::from_utf8(bytes).is_ok()
+}
+
+/// Bytes that are read from the front. `None` from any of its readers: they end too early.
+#[derive(Clone, Copy)]
+struct Input<'a>(&'a [u8]);
+
+impl<'a> Input<'a> {
+    fn scalar(&mut self, encoding: Encoding) -> Option<Scalar<'a>> {
+        Some(match encoding {
+            Encoding::Uint64 => unsigned(self.varint()?),
+            Encoding::Int64 => Scalar::Int(self.varint()? as i64),
+            // 32-bit values are the low half of their varint, whatever stands above.
+            Encoding::Uint32 => Scalar::Int(i64::from(self.varint()? as u32)),
+            Encoding::Int32 => Scalar::Int(i64::from(self.varint()? as i32)),
+            Encoding::Sint32 => Scalar::Int(i64::from(unzigzag(u64::from(self.varint()? as u32)) as i32)),
+            Encoding::Sint64 => Scalar::Int(unzigzag(self.varint()?)),
+            Encoding::Bool => Scalar::Bool(self.varint()? != 0),
+            Encoding::Enum(names) => Scalar::Enum(names, self.varint()? as i32),
+            Encoding::Double => Scalar::Float(f64::from_le_bytes(self.fixed()?)),
+            Encoding::Float => Scalar::Float(f64::from(f32::from_le_bytes(self.fixed()?))),
+            Encoding::Fixed64 => unsigned(u64::from_le_bytes(self.fixed()?)),
+            Encoding::Sfixed64 => Scalar::Int(i64::from_le_bytes(self.fixed()?)),
+            Encoding::Fixed32 => Scalar::Int(i64::from(u32::from_le_bytes(self.fixed()?))),
+            Encoding::Sfixed32 => Scalar::Int(i64::from(i32::from_le_bytes(self.fixed()?))),
+            Encoding::Text | Encoding::Bytes | Encoding::Undeclared => Scalar::Bytes(self.length_delimited()?),
+            Encoding::Time => Scalar::Time(self.length_delimited()?),
+        })
+    }
+
+    #[inline]
+    fn varint(&mut self) -> Option<u64> {
+        let (first, rest) = self.0.split_first()?;
+        if *first < 0x80 {
+            self.0 = rest;
+            return Some(u64::from(*first));
+        }
+        let mut value = 0;
+        for (place, byte) in self.0.iter().take(10).enumerate() {
+            value |= u64::from(byte & 0x7f) << (7 * place);
+            if *byte < 0x80 {
+                self.0 = &self.0[place + 1..];
+                // The tenth byte holds the last of 64 bits.
+                return (place < 9 || *byte <= 1).then_some(value);
+            }
+        }
+        None
+    }
+
+    #[inline]
+    fn fixed<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (bytes, rest) = self.0.split_first_chunk()?;
+        self.0 = rest;
+        Some(*bytes)
+    }
+
+    #[inline]
+    fn length_delimited(&mut self) -> Option<&'a [u8]> {
+        let length = usize::try_from(self.varint()?).ok()?;
+        let (bytes, rest) = self.0.split_at_checked(length)?;
+        self.0 = rest;
+        Some(bytes)
+    }
+
+    /// An entry of two texts as every producer writes it: key, then value. None when it stands in another way.
+    fn texts(mut self) -> Option<(Text<'a>, Text<'a>)> {
+        let mut text = |tag: u8| {
+            if self.fixed::<1>()? != [tag] {
+                return None;
+            }
+            self.length_delimited().filter(|bytes| is_utf8(bytes)).map(Text::Checked)
+        };
+        let entry = (text(1 << 3 | LENGTH)?, text(2 << 3 | LENGTH)?);
+        self.0.is_empty().then_some(entry)
+    }
+
+    /// Passes over a value; groups are refused like a value that is cut off.
+    fn skip(&mut self, wire_type: u8) -> Option<()> {
+        match wire_type {
+            VARINT => self.varint().map(drop),
+            FIXED64 => self.fixed::<8>().map(drop),
+            LENGTH => self.length_delimited().map(drop),
+            FIXED32 => self.fixed::<4>().map(drop),
+            _ => None,
+        }
+    }
+}
+
+fn nested<'a>(field: &Field, wire_type: u8, input: &mut Input<'a>) -> Result<Input<'a>, Broken> {
+    check_type(field, Encoding::Bytes, wire_type)?;
+    input.length_delimited().map(Input).ok_or_else(|| cut_off(&field.name))
+}
+
+fn check_type(field: &Field, encoding: Encoding, wire_type: u8) -> Result<(), Broken> {
+    let expected = match encoding {
+        Encoding::Fixed64 | Encoding::Sfixed64 | Encoding::Double => FIXED64,
+        Encoding::Fixed32 | Encoding::Sfixed32 | Encoding::Float => FIXED32,
+        Encoding::Text | Encoding::Bytes | Encoding::Time | Encoding::Undeclared => LENGTH,
+        _ => VARINT,
+    };
+    if wire_type == expected {
+        return Ok(());
+    }
+    let (name, number) = (&field.name, field.number);
+    Err(Broken(format!("field {number} (`{name}`) has wire type {wire_type}, expected {expected}").into()))
+}
+
+#[cold]
+fn cut_off(what: &str) -> Broken {
+    Broken(format!("the message is cut off, or holds a group, in `{what}`").into())
+}
+
+fn unsigned<'a>(value: u64) -> Scalar<'a> {
+    i64::try_from(value).map_or(Scalar::TooLarge(value), Scalar::Int)
+}
+
+fn unzigzag(value: u64) -> i64 {
+    (value >> 1) as i64 ^ -((value & 1) as i64)
+}
+
+/// `google.protobuf.Timestamp`: seconds as field 1, nanoseconds as field 2; `None` when it is cut off.
+fn moment<'a>(mut input: Input<'a>) -> Option<Result<Slot<'a>, Reason>> {
+    let (mut seconds, mut nanos) = (0, 0);
+    while !input.0.is_empty() {
+        match input.varint()? {
+            0x08 => seconds = input.varint()? as i64,
+            0x10 => nanos = i64::from(input.varint()? as i32),
+            other => input.skip((other & 7) as u8)?,
+        }
+    }
+    let micros = seconds.checked_mul(1_000_000).and_then(|micros| micros.checked_add(nanos / 1_000));
+    let in_second = (0..1_000_000_000).contains(&nanos);
+    Some(micros.filter(|_| in_second).map(Slot::Int).ok_or(Reason::OutOfRange))
+}

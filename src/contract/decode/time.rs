@@ -1,0 +1,209 @@
+//! Times of events: RFC 3339 text and epoch numbers in, microseconds UTC out.
+//!
+//! Leaves without a clock. What cannot be told apart (text without an offset, a broken date) is refused, never guessed.
+
+use crate::clock::{DAY, Micros, SECOND};
+use crate::config::TimeUnit;
+
+/// Below this many an `auto` time counts seconds (until the year 5138).
+const AUTO_SECONDS: u64 = 100_000_000_000;
+/// Below this many an `auto` time counts milliseconds.
+const AUTO_MILLIS: u64 = 100_000_000_000_000;
+/// Below this many an `auto` time counts microseconds; from it on, nanoseconds.
+const AUTO_MICROS: u64 = 100_000_000_000_000_000;
+
+/// An epoch number as microseconds; `None` when it does not fit.
+pub(in crate::contract) fn from_epoch(value: i64, unit: TimeUnit) -> Option<Micros> {
+    match unit {
+        TimeUnit::Auto => from_epoch(value, told_by_size(value.unsigned_abs())),
+        TimeUnit::Seconds => value.checked_mul(SECOND),
+        TimeUnit::Millis => value.checked_mul(1_000),
+        TimeUnit::Micros => Some(value),
+        TimeUnit::Nanos => Some(value.div_euclid(1_000)),
+    }
+}
+
+/// A fractional epoch number as microseconds, rounded; `None` when it does not fit.
+pub(in crate::contract) fn from_epoch_float(value: f64, unit: TimeUnit) -> Option<Micros> {
+    let micros = match unit {
+        TimeUnit::Auto => return from_epoch_float(value, told_by_size(value.abs() as u64)),
+        TimeUnit::Seconds => value * 1e6,
+        TimeUnit::Millis => value * 1e3,
+        TimeUnit::Micros => value,
+        TimeUnit::Nanos => value / 1e3,
+    };
+    // 2^63 is the first float that no i64 holds; NaN fails both comparisons.
+    (micros.abs() < 9_223_372_036_854_775_808.0).then_some(micros.round() as i64)
+}
+
+fn told_by_size(size: u64) -> TimeUnit {
+    match size {
+        0..AUTO_SECONDS => TimeUnit::Seconds,
+        AUTO_SECONDS..AUTO_MILLIS => TimeUnit::Millis,
+        AUTO_MILLIS..AUTO_MICROS => TimeUnit::Micros,
+        _ => TimeUnit::Nanos,
+    }
+}
+
+/// A time as text: RFC 3339 (offset required, any number of fraction digits, `T` or a space), or an epoch integer.
+pub(in crate::contract) fn from_text(text: &str, unit: TimeUnit) -> Option<Micros> {
+    let text = text.as_bytes();
+    match text.get(4) {
+        Some(b'-') => from_rfc3339(text),
+        _ => from_epoch(integer(text)?, unit),
+    }
+}
+
+/// A day as `YYYY-MM-DD`, in days since 1970.
+pub(in crate::contract) fn day_from_text(text: &str) -> Option<i32> {
+    let text: &[u8; 10] = text.as_bytes().try_into().ok()?;
+    day(text)
+}
+
+fn integer(text: &[u8]) -> Option<i64> {
+    // `str::parse` takes a leading plus; an epoch number has none.
+    if text.first() == Some(&b'+') {
+        return None;
+    }
+    std::str::from_utf8(text).ok()?.parse().ok()
+}
+
+fn from_rfc3339(text: &[u8]) -> Option<Micros> {
+    let (date, rest) = text.split_first_chunk::<10>()?;
+    let (clock, rest) = rest.split_first_chunk::<9>()?;
+    let &[b'T' | b't' | b' ', h1, h2, b':', m1, m2, b':', s1, s2] = clock else { return None };
+    let (hour, minute, second) = (pair(h1, h2)?, pair(m1, m2)?, pair(s1, s2)?);
+    // RFC 3339 allows second 60; it is the first instant of the next minute on a clock without leap seconds.
+    if hour > 23 || minute > 59 || second > 60 {
+        return None;
+    }
+    let (fraction, rest) = fraction(rest)?;
+    let local = i64::from(day(date)?) * DAY + (hour * 3_600 + minute * 60 + second) * SECOND + fraction;
+    Some(local - offset(rest)?)
+}
+
+/// Days since 1970 of a proleptic Gregorian date (H. Hinnant, "chrono-compatible low-level date algorithms").
+fn day(text: &[u8; 10]) -> Option<i32> {
+    let &[y1, y2, y3, y4, b'-', m1, m2, b'-', d1, d2] = text else { return None };
+    let (year, month, day) = (pair(y1, y2)? * 100 + pair(y3, y4)?, pair(m1, m2)?, pair(d1, d2)?);
+    if !(1..=12).contains(&month) || !(1..=days_of(year, month)).contains(&day) {
+        return None;
+    }
+    let shifted = if month <= 2 { year - 1 } else { year };
+    let era = shifted.div_euclid(400);
+    let year_of_era = shifted - era * 400;
+    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    i32::try_from(era * 146_097 + day_of_era - 719_468).ok()
+}
+
+fn days_of(year: i64, month: i64) -> i64 {
+    match month {
+        2 if year % 4 == 0 && (year % 100 != 0 || year % 400 == 0) => 29,
+        2 => 28,
+        4 | 6 | 9 | 11 => 30,
+        _ => 31,
+    }
+}
+
+/// The microseconds of `.123456789`, cut after the sixth digit, and what follows it.
+fn fraction(text: &[u8]) -> Option<(i64, &[u8])> {
+    let Some((b'.', digits)) = text.split_first() else { return Some((0, text)) };
+    let count = digits.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let six = digits[..count].iter().chain(std::iter::repeat(&b'0')).take(6);
+    let micros = six.fold(0, |micros, digit| micros * 10 + i64::from(digit - b'0'));
+    (count > 0).then(|| (micros, &digits[count..]))
+}
+
+/// `Z`, `±HH:MM`, `±HHMM` or `±HH`, in microseconds east of UTC.
+fn offset(text: &[u8]) -> Option<Micros> {
+    let (sign, hours, minutes) = match *text {
+        [b'Z' | b'z'] => return Some(0),
+        [sign, h1, h2, b':', m1, m2] | [sign, h1, h2, m1, m2] => (sign, pair(h1, h2)?, pair(m1, m2)?),
+        [sign, h1, h2] => (sign, pair(h1, h2)?, 0),
+        _ => return None,
+    };
+    if hours > 23 || minutes > 59 {
+        return None;
+    }
+    let east = (hours * 3_600 + minutes * 60) * SECOND;
+    match sign {
+        b'+' => Some(east),
+        b'-' => Some(-east),
+        _ => None,
+    }
+}
+
+fn pair(tens: u8, ones: u8) -> Option<i64> {
+    (tens.is_ascii_digit() && ones.is_ascii_digit()).then(|| i64::from(tens - b'0') * 10 + i64::from(ones - b'0'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rfc3339_text_becomes_microseconds() {
+        for (text, micros) in [
+            ("1970-01-01T00:00:00Z", Some(0)),
+            ("1970-01-01 00:00:00Z", Some(0)),
+            ("1970-01-01t00:00:00.5z", Some(500_000)),
+            ("2024-02-29T12:34:56.789Z", Some(1_709_210_096_789_000)),
+            ("2024-02-29T14:34:56.789+02:00", Some(1_709_210_096_789_000)),
+            ("2024-02-29T07:04:56.789-0530", Some(1_709_210_096_789_000)),
+            ("2024-02-29T12:34:56.123456999Z", Some(1_709_210_096_123_456)),
+            ("2016-12-31T23:59:60Z", Some(1_483_228_800_000_000)),
+            ("1969-12-31T23:59:59Z", Some(-1_000_000)),
+            ("0000-03-01T00:00:00Z", Some(-62_162_035_200_000_000)),
+            ("2023-02-29T00:00:00Z", None),
+            ("2024-13-01T00:00:00Z", None),
+            ("2024-01-01T24:00:00Z", None),
+            ("2024-01-01T00:00:00", None),
+            ("2024-01-01", None),
+            ("2024-01-01T00:00:00.Z", None),
+            ("2024-01-01T00:00:00+25:00", None),
+            ("2024-01-01T00:00:00Z ", None),
+            ("20000-01-01T00:00:00Z", None),
+            ("yesterday", None),
+            ("", None),
+        ] {
+            assert_eq!(from_text(text, TimeUnit::Auto), micros, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn every_day_of_eight_centuries_counts_up_by_one() {
+        let mut expected = -135_140; // 1600-01-01
+        for year in 1600..2400 {
+            for month in 1..=12 {
+                for day in 1..=days_of(year, month) {
+                    assert_eq!(day_from_text(&format!("{year:04}-{month:02}-{day:02}")), Some(expected));
+                    expected += 1;
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn epoch_numbers_follow_their_unit() {
+        use TimeUnit::*;
+        for (value, unit, micros) in [
+            (1_700_000_000, Auto, Some(1_700_000_000_000_000)),
+            (1_700_000_000_123, Auto, Some(1_700_000_000_123_000)),
+            (1_700_000_000_123_456, Auto, Some(1_700_000_000_123_456)),
+            (1_700_000_000_123_456_789, Auto, Some(1_700_000_000_123_456)),
+            (-1, Millis, Some(-1_000)),
+            (i64::MAX, Seconds, None),
+            (i64::MIN, Millis, None),
+            (i64::MAX, Micros, Some(i64::MAX)),
+            (i64::MIN, Auto, Some(i64::MIN.div_euclid(1_000))),
+        ] {
+            assert_eq!(from_epoch(value, unit), micros, "{value} {unit:?}");
+            assert_eq!(from_text(&value.to_string(), unit), micros, "{value} {unit:?} as text");
+        }
+        assert_eq!(from_epoch_float(1_700_000_000.25, Auto), Some(1_700_000_000_250_000));
+        assert_eq!(from_epoch_float(1e300, Seconds), None);
+        assert_eq!(from_epoch_float(f64::NAN, Micros), None);
+        assert_eq!(from_text("+1700000000", Seconds), None);
+    }
+}

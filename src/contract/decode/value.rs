@@ -1,0 +1,101 @@
+//! One value on its way from a body to its column: borrowed from the body where it can be.
+//!
+//! In: an integer, a number, a text as a decoder read it, and the [`Leaf`] it belongs to. Out: a [`Slot`] that the
+//! column takes as it is, or the [`Reason`] why it does not.
+
+use super::reject::Reason;
+use super::time;
+use crate::contract::schema::fields::{Encoding, Leaf};
+use crate::contract::schema::table::ColumnKind;
+
+/// The value of one column in one event.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::contract) enum Slot<'a> {
+    /// The event says that there is no value.
+    Null,
+    Bool(bool),
+    /// An integer, microseconds, or days: what the column counts.
+    Int(i64),
+    Float(f64),
+    Text(Text<'a>),
+    Bytes(&'a [u8]),
+    /// Decoded bytes, as a range of the sheet's blob.
+    Blob(usize, usize),
+}
+
+/// A text of one event.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::contract) enum Text<'a> {
+    /// As it stands in the body or in the contract.
+    Borrowed(&'a str),
+    /// The same, as bytes that were found to be UTF-8: columns take bytes, and check all of them once more at the end.
+    Checked(&'a [u8]),
+    /// Made from it, as a range of the sheet's own text.
+    Own(usize, usize),
+}
+
+/// The first float that no `i64` holds: 2^63.
+const INT_END: f64 = 9_223_372_036_854_775_808.0;
+
+impl Leaf {
+    /// An integer for this column.
+    pub(in crate::contract) fn int<'a>(&self, value: i64) -> Result<Slot<'a>, Reason> {
+        match self.kind {
+            ColumnKind::Int64 => Ok(Slot::Int(value)),
+            ColumnKind::Int32 => i32::try_from(value).map(|_| Slot::Int(value)).map_err(|_| Reason::OutOfRange),
+            ColumnKind::Float64 | ColumnKind::Float32 => Ok(Slot::Float(value as f64)),
+            ColumnKind::Timestamp => time::from_epoch(value, self.unit).map(Slot::Int).ok_or(Reason::OutOfRange),
+            _ => Err(Reason::WrongType),
+        }
+    }
+
+    /// A number with a fraction or an exponent, or too large for an integer.
+    pub(in crate::contract) fn float<'a>(&self, value: f64) -> Result<Slot<'a>, Reason> {
+        match self.kind {
+            _ if value.is_nan() => Err(Reason::NotFinite),
+            ColumnKind::Float64 if value.is_finite() => Ok(Slot::Float(value)),
+            ColumnKind::Float32 if value.abs() <= f64::from(f32::MAX) => Ok(Slot::Float(value)),
+            ColumnKind::Float64 | ColumnKind::Float32 => Err(Reason::OutOfRange),
+            ColumnKind::Int64 | ColumnKind::Int32 if value.fract() != 0.0 => Err(Reason::WrongType),
+            ColumnKind::Int64 | ColumnKind::Int32 if (-INT_END..INT_END).contains(&value) => self.int(value as i64),
+            ColumnKind::Int64 | ColumnKind::Int32 => Err(Reason::OutOfRange),
+            ColumnKind::Timestamp => time::from_epoch_float(value, self.unit).map(Slot::Int).ok_or(Reason::OutOfRange),
+            _ => Err(Reason::WrongType),
+        }
+    }
+
+    /// A text, given as it is and as the slot would keep it.
+    pub(in crate::contract) fn text<'a>(&self, text: &str, kept: Text<'a>) -> Result<Slot<'a>, Reason> {
+        match self.kind {
+            ColumnKind::Text => Ok(Slot::Text(kept)),
+            ColumnKind::Timestamp => time::from_text(text, self.unit).map(Slot::Int).ok_or(Reason::WrongType),
+            ColumnKind::Date => time::day_from_text(text).map(|day| Slot::Int(day.into())).ok_or(Reason::WrongType),
+            // Protobuf's own JSON form writes 64-bit integers, and floats that are not numbers, as text.
+            ColumnKind::Int64 if self.is_wide() => text
+                .parse()
+                .map(Slot::Int)
+                .map_err(|_| if is_integer(text) { Reason::OutOfRange } else { Reason::WrongType }),
+            ColumnKind::Float64 | ColumnKind::Float32
+                if self.encoding != Encoding::Undeclared && ["NaN", "Infinity", "-Infinity"].contains(&text) =>
+            {
+                Err(Reason::NotFinite)
+            }
+            _ => Err(Reason::WrongType),
+        }
+    }
+
+    /// A truth value.
+    pub(in crate::contract) fn bool<'a>(&self, value: bool) -> Result<Slot<'a>, Reason> {
+        if self.kind == ColumnKind::Bool { Ok(Slot::Bool(value)) } else { Err(Reason::WrongType) }
+    }
+
+    fn is_wide(&self) -> bool {
+        use Encoding::{Fixed64, Int64, Sfixed64, Sint64, Uint64};
+        matches!(self.encoding, Int64 | Uint64 | Sint64 | Fixed64 | Sfixed64)
+    }
+}
+
+fn is_integer(text: &str) -> bool {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
+}

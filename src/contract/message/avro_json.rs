@@ -1,0 +1,375 @@
+//! Avro messages as JSON text, by the schema that they were written with.
+//!
+//! | Avro | JSON |
+//! |---|---|
+//! | union | its value, without the name of its type |
+//! | `bytes`, `fixed` | text in base64 |
+//! | `enum`, `uuid` | text |
+//! | `decimal`, `big-decimal` | text with all of its digits |
+//! | `timestamp-*`, `local-timestamp-*` | RFC 3339 text, the local ones without an offset |
+//! | `date`, `time-*`, `duration` | ISO 8601 text |
+//! | NaN and infinities | `"NaN"`, `"Infinity"`, `"-Infinity"` |
+//!
+//! A date or time that the calendar does not reach is the number that was sent.
+//!
+//! **Invariant:** every value of a list writes at least one byte: who sends a list of a billion nothings meets the bound on
+//! the text before that on the memory.
+
+use std::fmt::Write as _;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use chrono::{DateTime, Days, NaiveDate, NaiveTime, SecondsFormat};
+
+use super::avro::{AvroSchema, Node, SCALE_MAX, Tick};
+use crate::contract::decode::reject::Reason;
+
+/// Values within values.
+const DEPTH_MAX: usize = 64;
+/// Bytes of a decimal: more than 600 digits.
+const DECIMAL_BYTES_MAX: usize = 256;
+
+/// What is wrong with a message, and why it is rejected.
+type Fault = (Reason, String);
+
+impl AvroSchema {
+    /// Adds a message to `out` as JSON text of at most `bytes_max` bytes.
+    pub fn write_json(&self, message: &[u8], out: &mut Vec<u8>, bytes_max: usize) -> Result<(), Fault> {
+        let mut reader =
+            Reader { schema: self, rest: message, depth: 0, end: out.len().saturating_add(bytes_max), bytes_max };
+        reader.value(0, out)?;
+        match reader.rest.len() {
+            0 => Ok(()),
+            rest => Err(malformed(format!(
+                "{rest} bytes are left over after the message: it was written with another schema"
+            ))),
+        }
+    }
+}
+
+struct Reader<'a> {
+    schema: &'a AvroSchema,
+    rest: &'a [u8],
+    depth: usize,
+    /// The greatest length of the text.
+    end: usize,
+    bytes_max: usize,
+}
+
+impl<'a> Reader<'a> {
+    fn value(&mut self, node: usize, out: &mut Vec<u8>) -> Result<(), Fault> {
+        self.depth += 1;
+        if self.depth > DEPTH_MAX {
+            return Err(malformed(format!("values stand in more than {DEPTH_MAX} others")));
+        }
+        match &self.schema.nodes[node] {
+            Node::Union(branches) => {
+                let branch = self.place(branches.len(), "union")?;
+                self.value(branches[branch], out)?;
+            }
+            Node::Record(fields) => self.record(fields, out)?,
+            Node::Array(items) => self.blocks(*items, (b'[', b']'), false, out)?,
+            Node::Map(values) => self.blocks(*values, (b'{', b'}'), true, out)?,
+            plain => self.plain(plain, out)?,
+        }
+        self.depth -= 1;
+        if out.len() > self.end {
+            let bytes_max = self.bytes_max;
+            return Err((
+                Reason::TooLarge,
+                format!("the message has more than {bytes_max} bytes as JSON, which are allowed"),
+            ));
+        }
+        Ok(())
+    }
+
+    fn record(&mut self, fields: &[(String, usize)], out: &mut Vec<u8>) -> Result<(), Fault> {
+        out.push(b'{');
+        for (index, (key, node)) in fields.iter().enumerate() {
+            if index > 0 {
+                out.push(b',');
+            }
+            out.extend_from_slice(key.as_bytes());
+            self.value(*node, out)?;
+        }
+        out.push(b'}');
+        Ok(())
+    }
+
+    /// The values of a list or map, which come in blocks: a count, or a negative one and the bytes of the block.
+    fn blocks(&mut self, node: usize, (open, close): (u8, u8), is_map: bool, out: &mut Vec<u8>) -> Result<(), Fault> {
+        out.push(open);
+        let mut is_first = true;
+        loop {
+            let count = self.long()?;
+            if count == 0 {
+                out.push(close);
+                return Ok(());
+            }
+            if count < 0 {
+                self.long()?;
+            }
+            for _ in 0..count.unsigned_abs() {
+                if !std::mem::take(&mut is_first) {
+                    out.push(b',');
+                }
+                if is_map {
+                    self.text(out)?;
+                    out.push(b':');
+                }
+                self.value(node, out)?;
+            }
+        }
+    }
+
+    fn plain(&mut self, node: &Node, out: &mut Vec<u8>) -> Result<(), Fault> {
+        match node {
+            Node::Null => out.extend_from_slice(b"null"),
+            Node::Boolean => match self.take(1)? {
+                [0] => out.extend_from_slice(b"false"),
+                [1] => out.extend_from_slice(b"true"),
+                _ => return Err(malformed("a boolean is neither 0 nor 1")),
+            },
+            Node::Int => number(out, self.int()?.into()),
+            Node::Long => number(out, self.long()?),
+            Node::Float => {
+                let value = f32::from_le_bytes(self.array()?);
+                // By itself: as an f64 it would show digits that nobody has sent.
+                if value.is_finite() { json(out, &value) } else { not_finite(out, value.into()) }
+            }
+            Node::Double => {
+                let value = f64::from_le_bytes(self.array()?);
+                if value.is_finite() { json(out, &value) } else { not_finite(out, value) }
+            }
+            Node::Bytes => {
+                let bytes = self.counted()?;
+                base64(out, bytes);
+            }
+            Node::Fixed(size) => base64(out, self.take(*size)?),
+            Node::Text => self.text(out)?,
+            Node::Enum(symbols) => {
+                let symbol = self.place(symbols.len(), "enum")?;
+                out.extend_from_slice(symbols[symbol].as_bytes());
+            }
+            Node::Decimal(size, scale) => {
+                let bytes = self.sized(*size)?;
+                text(out, &decimal(bytes, *scale as i64)?);
+            }
+            Node::BigDecimal => text(out, &big_decimal(self.counted()?)?),
+            Node::Uuid(size) => text(out, &uuid(self.sized(*size)?)?),
+            Node::Date | Node::Time(_) | Node::Timestamp(_) | Node::LocalTimestamp(_) => self.time(node, out)?,
+            Node::Duration => {
+                let [months, days, millis] = [self.array()?, self.array()?, self.array()?].map(u32::from_le_bytes);
+                text(out, &format!("P{months}M{days}DT{}.{:03}S", millis / 1_000, millis % 1_000));
+            }
+            Node::Union(_) | Node::Record(_) | Node::Array(_) | Node::Map(_) | Node::Pending => {
+                return Err(malformed("a type that holds others was read as a plain one"));
+            }
+        }
+        Ok(())
+    }
+
+    fn time(&mut self, node: &Node, out: &mut Vec<u8>) -> Result<(), Fault> {
+        let value = match node {
+            Node::Date | Node::Time(Tick::Millis) => self.int()?.into(),
+            _ => self.long()?,
+        };
+        let shown = match node {
+            Node::Date => day(value),
+            Node::Time(tick) => time_of_day(value, *tick),
+            Node::LocalTimestamp(tick) => moment(value, *tick).map(|time| time.trim_end_matches('Z').to_owned()),
+            Node::Timestamp(tick) => moment(value, *tick),
+            _ => None,
+        };
+        match shown {
+            Some(shown) => text(out, &shown),
+            None => number(out, value),
+        }
+        Ok(())
+    }
+
+    fn text(&mut self, out: &mut Vec<u8>) -> Result<(), Fault> {
+        let bytes = self.counted()?;
+        let text = std::str::from_utf8(bytes).map_err(|_| (Reason::InvalidUtf8, "a text is not UTF-8".to_owned()))?;
+        json(out, text);
+        Ok(())
+    }
+
+    /// Bytes with their number in front.
+    fn counted(&mut self) -> Result<&'a [u8], Fault> {
+        let count = self.long()?;
+        let count = usize::try_from(count).map_err(|_| malformed(format!("a length is {count}")))?;
+        self.take(count)
+    }
+
+    fn sized(&mut self, size: Option<usize>) -> Result<&'a [u8], Fault> {
+        match size {
+            Some(size) => self.take(size),
+            None => self.counted(),
+        }
+    }
+
+    /// Which of `count` symbols or branches.
+    fn place(&mut self, count: usize, of: &str) -> Result<usize, Fault> {
+        let place = self.long()?;
+        let known = usize::try_from(place).ok().filter(|place| *place < count);
+        known.ok_or_else(|| malformed(format!("the {of} has {count} values, and the message names number {place}")))
+    }
+
+    fn int(&mut self) -> Result<i32, Fault> {
+        let value = self.long()?;
+        i32::try_from(value).map_err(|_| malformed(format!("an int is {value}")))
+    }
+
+    /// A zigzag varint of at most ten bytes.
+    fn long(&mut self) -> Result<i64, Fault> {
+        let end = self.rest.iter().take(10).position(|byte| *byte < 0x80);
+        let bytes = match end {
+            Some(end) => self.take(end + 1)?,
+            None if self.rest.len() < 10 => return Err(cut_off()),
+            None => return Err(malformed("a number has more than ten bytes")),
+        };
+        let value = bytes.iter().rev().fold(0_u128, |value, byte| value << 7 | u128::from(byte & 0x7f));
+        let value = u64::try_from(value).map_err(|_| malformed("a number has more than 64 bits"))?;
+        Ok((value >> 1) as i64 ^ -((value & 1) as i64))
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], Fault> {
+        let (array, rest) = self.rest.split_first_chunk().ok_or_else(cut_off)?;
+        self.rest = rest;
+        Ok(*array)
+    }
+
+    fn take(&mut self, count: usize) -> Result<&'a [u8], Fault> {
+        let (bytes, rest) = self.rest.split_at_checked(count).ok_or_else(cut_off)?;
+        self.rest = rest;
+        Ok(bytes)
+    }
+}
+
+fn malformed(what: impl Into<String>) -> Fault {
+    (Reason::Malformed, what.into())
+}
+
+fn cut_off() -> Fault {
+    malformed("the message ends before its schema does")
+}
+
+fn json(out: &mut Vec<u8>, value: &(impl serde::Serialize + ?Sized)) {
+    serde_json::to_writer(out, value).expect("numbers and texts are JSON, and a vector takes all bytes");
+}
+
+fn number(out: &mut Vec<u8>, value: i64) {
+    json(out, &value);
+}
+
+/// A text that needs no escapes.
+fn text(out: &mut Vec<u8>, text: &str) {
+    out.push(b'"');
+    out.extend_from_slice(text.as_bytes());
+    out.push(b'"');
+}
+
+fn base64(out: &mut Vec<u8>, bytes: &[u8]) {
+    text(out, &BASE64.encode(bytes));
+}
+
+fn not_finite(out: &mut Vec<u8>, value: f64) {
+    text(
+        out,
+        if value.is_nan() {
+            "NaN"
+        } else if value > 0.0 {
+            "Infinity"
+        } else {
+            "-Infinity"
+        },
+    );
+}
+
+fn day(days: i64) -> Option<String> {
+    let first = NaiveDate::from_ymd_opt(1970, 1, 1)?;
+    let count = Days::new(days.unsigned_abs());
+    let day = if days < 0 { first.checked_sub_days(count) } else { first.checked_add_days(count) };
+    Some(day?.to_string())
+}
+
+fn time_of_day(value: i64, tick: Tick) -> Option<String> {
+    let (per_second, digits) = match tick {
+        Tick::Millis => (1_000, 3),
+        Tick::Micros => (1_000_000, 6),
+        Tick::Nanos => (1_000_000_000, 9),
+    };
+    let seconds = u32::try_from(value.div_euclid(per_second)).ok()?;
+    let fraction = value.rem_euclid(per_second);
+    Some(format!("{}.{fraction:0digits$}", NaiveTime::from_num_seconds_from_midnight_opt(seconds, 0)?))
+}
+
+fn moment(value: i64, tick: Tick) -> Option<String> {
+    let (time, digits) = match tick {
+        Tick::Millis => (DateTime::from_timestamp_millis(value)?, SecondsFormat::Millis),
+        Tick::Micros => (DateTime::from_timestamp_micros(value)?, SecondsFormat::Micros),
+        Tick::Nanos => (DateTime::from_timestamp_nanos(value), SecondsFormat::Nanos),
+    };
+    Some(time.to_rfc3339_opts(digits, true))
+}
+
+fn uuid(bytes: &[u8]) -> Result<String, Fault> {
+    let bytes = bytes.try_into().map_err(|_| malformed(format!("a uuid has {} bytes, not 16", bytes.len())))?;
+    Ok(uuid::Uuid::from_bytes(bytes).to_string())
+}
+
+fn big_decimal(bytes: &[u8]) -> Result<String, Fault> {
+    let schema = AvroSchema { nodes: Vec::new() };
+    let mut inner = Reader { schema: &schema, rest: bytes, depth: 0, end: 0, bytes_max: 0 };
+    let (unscaled, scale) = (inner.counted()?, inner.long()?);
+    decimal(unscaled, scale)
+}
+
+/// A number of big-endian two's complement bytes with `scale` digits behind the point. Far from the point it has an exponent.
+fn decimal(bytes: &[u8], scale: i64) -> Result<String, Fault> {
+    if bytes.len() > DECIMAL_BYTES_MAX {
+        return Err(malformed(format!("a decimal has {} bytes; {DECIMAL_BYTES_MAX} are allowed", bytes.len())));
+    }
+    let is_negative = bytes.first().is_some_and(|byte| *byte >= 0x80);
+    let digits = digits(bytes, is_negative);
+    let mut shown = if is_negative { "-".to_owned() } else { String::new() };
+    match usize::try_from(scale) {
+        Ok(0) => shown.push_str(&digits),
+        Ok(scale) if scale <= SCALE_MAX => {
+            let padded = format!("{digits:0>width$}", width = scale + 1);
+            let (whole, fraction) = padded.split_at(padded.len() - scale);
+            let _ = write!(shown, "{whole}.{fraction}");
+        }
+        _ => {
+            let _ = write!(shown, "{digits}E{}", scale.saturating_neg());
+        }
+    }
+    Ok(shown)
+}
+
+/// The decimal digits of the number's size.
+fn digits(bytes: &[u8], is_negative: bool) -> String {
+    let mut size = bytes.to_vec();
+    if is_negative {
+        // Two's complement: all bits the other way, and one more.
+        let mut carry = true;
+        for byte in size.iter_mut().rev() {
+            (*byte, carry) = (!*byte).overflowing_add(u8::from(carry));
+        }
+    }
+    let mut groups = Vec::new();
+    while size.iter().any(|byte| *byte != 0) {
+        let mut rest = 0_u64;
+        for byte in &mut size {
+            let value = rest << 8 | u64::from(*byte);
+            (*byte, rest) = ((value / 1_000_000_000) as u8, value % 1_000_000_000);
+        }
+        groups.push(rest);
+    }
+    let mut digits = groups.pop().unwrap_or(0).to_string();
+    for group in groups.iter().rev() {
+        let _ = write!(digits, "{group:09}");
+    }
+    digits
+}

@@ -1,0 +1,16 @@
+//! Messages whose schema is known only at run time: Avro, and protobuf types of a registry or a file.
+//!
+//! ```text
+//!   Avro schema ─► avro ─► avro_json ──────► JSON text
+//!   .proto text ─► dynamic_protobuf ───────► JSON text
+//! ```
+//!
+//! **Invariant:** a message that does not match its schema is an error, never a partial value.
+
+pub(super) mod avro;
+pub(super) mod avro_json;
+#[cfg(test)]
+mod avro_tests;
+pub(super) mod dynamic_protobuf;
+#[cfg(test)]
+mod dynamic_protobuf_tests;

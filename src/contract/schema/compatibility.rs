@@ -1,0 +1,123 @@
+//! Whether a message is the one that a contract reads. A contract finds its fields by number: another message under the
+//! same numbers would become wrong columns, and nobody would notice.
+//!
+//! In: a contract with protobuf numbers, and the type that a message was written with. Out: nothing, or the first thing in
+//! which they differ. Fields that only one of the two knows are no difference: that is how contracts grow.
+//!
+//! **Invariant:** of a field that both know the type on the wire is the same, and the name. In a message of the same full
+//! name a field may have another name, when neither of the two knows the other's name: it was renamed.
+
+use prost_reflect::{FieldDescriptor, Kind, MessageDescriptor};
+
+use super::fields::{Encoding, Field, Target};
+use super::table::Contract;
+use crate::contract::message::dynamic_protobuf::MessageType;
+
+impl Contract {
+    /// What is wrong when messages of this type are read by the contract; names the way out.
+    pub fn agrees(&self, written: &MessageType) -> Result<(), String> {
+        let is_same = self.message.as_ref().is_some_and(|own| own.full_name() == written.0.full_name());
+        self.node_agrees(0, &written.0, is_same).map_err(|what| {
+            let own = self.message.as_ref().map_or("no message", |own| own.full_name());
+            format!(
+                "the message was written as `{}`, which is not what table `{}` reads as `{own}`: {what}; give it a topic of its own, or a table",
+                written.name(),
+                self.name
+            )
+        })
+    }
+
+    /// The message that the contract was declared by.
+    pub fn message(&self) -> Option<MessageType> {
+        self.message.clone().map(MessageType)
+    }
+
+    fn node_agrees(&self, node: usize, written: &MessageDescriptor, may_rename: bool) -> Result<(), String> {
+        let fields = &self.tree.nodes[node].fields;
+        // Columns may be asked for by further names, without a number.
+        for field in fields.iter().filter(|field| field.number > 0 && !matches!(field.target, Target::Ignored)) {
+            let Some(other) = written.get_field(field.number) else {
+                if let Some(moved) = written.get_field_by_name(&field.name) {
+                    return Err(format!("`{}` is field {}, not {}", field.name, moved.number(), field.number));
+                }
+                continue;
+            };
+            if other.name() != field.name {
+                let is_known = fields.iter().any(|own| own.name == other.name() && own.number > 0)
+                    || written.get_field_by_name(&field.name).is_some();
+                if !may_rename || is_known {
+                    return Err(format!("field {} is `{}`, not `{}`", field.number, other.name(), field.name));
+                }
+            }
+            self.field_agrees(field, &other, may_rename)
+                .map_err(|what| format!("field {} (`{}`) {what}", field.number, field.name))?;
+        }
+        Ok(())
+    }
+
+    fn field_agrees(&self, field: &Field, written: &FieldDescriptor, may_rename: bool) -> Result<(), String> {
+        let kind = written.kind();
+        let differs = || Err(format!("is {}", told(written)));
+        match (field.target, &kind) {
+            (Target::Ignored, _) => Ok(()),
+            (Target::Map(key, value), Kind::Message(entry)) if written.is_map() => {
+                let (own_key, own_value) = (entry.map_entry_key_field().kind(), entry.map_entry_value_field().kind());
+                let same = self.kind_agrees(key, &own_key)? && self.kind_agrees(value, &own_value)?;
+                if same { Ok(()) } else { differs() }
+            }
+            _ if written.is_list() || written.is_map() || written.is_group() => differs(),
+            (Target::Node(inner), Kind::Message(message)) => self.node_agrees(inner, message, may_rename),
+            (Target::Column(leaf), kind) if self.kind_agrees(leaf.encoding, kind)? => Ok(()),
+            _ => differs(),
+        }
+    }
+
+    fn kind_agrees(&self, encoding: Encoding, kind: &Kind) -> Result<bool, String> {
+        Ok(match (encoding, kind) {
+            (Encoding::Bool, Kind::Bool)
+            | (Encoding::Int32, Kind::Int32)
+            | (Encoding::Int64, Kind::Int64)
+            | (Encoding::Uint32, Kind::Uint32)
+            | (Encoding::Uint64, Kind::Uint64)
+            | (Encoding::Sint32, Kind::Sint32)
+            | (Encoding::Sint64, Kind::Sint64)
+            | (Encoding::Fixed32, Kind::Fixed32)
+            | (Encoding::Fixed64, Kind::Fixed64)
+            | (Encoding::Sfixed32, Kind::Sfixed32)
+            | (Encoding::Sfixed64, Kind::Sfixed64)
+            | (Encoding::Float, Kind::Float)
+            | (Encoding::Double, Kind::Double)
+            | (Encoding::Text, Kind::String)
+            | (Encoding::Bytes, Kind::Bytes) => true,
+            (Encoding::Time, Kind::Message(message)) => message.full_name() == "google.protobuf.Timestamp",
+            (Encoding::Enum(names), Kind::Enum(written)) => {
+                let names = &self.tree.enums[names];
+                for value in written.values() {
+                    let own = names.name(value.number());
+                    // Of several names of one number the contract knows the first.
+                    let mut same = written.values().filter(|other| other.number() == value.number());
+                    if own.is_some_and(|own| same.all(|other| other.name() != own)) {
+                        let own = own.unwrap_or_default();
+                        return Err(format!("calls value {} `{}`, not `{own}`", value.number(), value.name()));
+                    }
+                }
+                true
+            }
+            _ => false,
+        })
+    }
+}
+
+/// What a field is, as its `.proto` says.
+fn told(field: &FieldDescriptor) -> String {
+    let kind = match field.kind() {
+        Kind::Message(message) => format!("message `{}`", message.full_name()),
+        Kind::Enum(names) => format!("enum `{}`", names.full_name()),
+        plain => format!("{plain:?}").to_lowercase(),
+    };
+    match (field.is_map(), field.is_list()) {
+        (true, _) => "a map".to_owned(),
+        (_, true) => format!("repeated {kind}"),
+        _ => kind,
+    }
+}

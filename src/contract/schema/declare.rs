@@ -1,0 +1,271 @@
+//! From a table's declaration to its columns, keys and field tree, before they are put into stored order.
+//!
+//! In: a [`TableConfig`] (columns, or a `.proto` that `proto.rs` reads). Out: checked columns, or one `Invalid` error that
+//! lists every fault: an operator repairs a declaration once, not once for each fault.
+
+use std::path::Path;
+
+use prost_reflect::MessageDescriptor;
+
+use super::fields::{Encoding, Field, Leaf, Node, Target, Tree};
+use super::latest::{self, Chosen};
+use super::proto;
+use super::quarantine_resolution::{RESOLUTION, RESOLVED_BY, RESOLVES};
+use super::table::{Column, ColumnKind, Contract, EVENT_DATE, RECEIVED_TIME};
+use crate::config::{ColumnConfig, TableConfig, TimeUnit};
+use crate::error::{Error, Result, did_you_mean};
+
+/// Columns of one table.
+pub(in crate::contract) const COLUMNS_MAX: usize = 1024;
+/// Bytes of one column's name.
+const NAME_BYTES_MAX: usize = 128;
+/// Columns of every quarantine beside the tenant's.
+const QUARANTINE_COLUMNS: [(&str, ColumnKind, &str); 11] = [
+    ("event_time", ColumnKind::Timestamp, "When it was rejected: the receive time"),
+    ("quarantine_id", ColumnKind::Text, "Names the rejected event"),
+    ("source_table", ColumnKind::Text, "The table it was sent to"),
+    ("reason", ColumnKind::Text, "Why it was rejected, in one word"),
+    ("detail", ColumnKind::Text, "What is wrong with it, and the way out"),
+    ("place", ColumnKind::Text, "The door it came through, the request, and its index in it"),
+    ("payload", ColumnKind::Bytes, "The bytes received"),
+    (
+        "format",
+        ColumnKind::Text,
+        "How the payload is written: json or protobuf; avro or source_protobuf as its source reads it",
+    ),
+    (RESOLVES, ColumnKind::Text, "Of a row that closes an entry: the entry's `quarantine_id`"),
+    (RESOLUTION, ColumnKind::Text, "Of a row that closes an entry: replayed or dropped"),
+    (RESOLVED_BY, ColumnKind::Text, "Of a row that closes an entry: the subject of the token that closed it"),
+];
+
+/// What a declaration says, in its own order.
+#[derive(Debug, Default)]
+pub(in crate::contract) struct Declared {
+    pub(in crate::contract) description: String,
+    pub(in crate::contract) columns: Vec<Column>,
+    /// The dotted path of each column's field.
+    pub(in crate::contract) paths: Vec<String>,
+    pub(in crate::contract) tree: Tree,
+    pub(in crate::contract) unknown_to_map: bool,
+    /// The message, when it is declared by one.
+    pub(in crate::contract) message: Option<MessageDescriptor>,
+}
+
+/// The key columns, by their index in [`Declared::columns`].
+#[derive(Debug, Clone)]
+pub(in crate::contract) struct Keys {
+    pub(in crate::contract) tenant: usize,
+    pub(in crate::contract) time: usize,
+    pub(in crate::contract) id: usize,
+    /// What names a thing of which only the newest version is shown.
+    pub(in crate::contract) latest: Option<Chosen>,
+}
+
+/// All faults of a declaration.
+pub(in crate::contract) type Faults = Vec<String>;
+
+/// Reads and checks a declaration.
+pub(in crate::contract) fn declare(config: &TableConfig, base: &Path) -> Result<(Declared, Keys)> {
+    let mut faults = Faults::new();
+    let declared = match &config.proto {
+        Some(path) => proto::declare(config, &base.join(path), base, &mut faults),
+        None => Some(from_columns(config, &mut faults)),
+    };
+    // Without columns every other fault would only follow from the first one.
+    let keys = declared.as_ref().and_then(|declared| check(declared, config, &mut faults));
+    match (declared, keys) {
+        (Some(declared), Some(keys)) if faults.is_empty() => Ok((declared, keys)),
+        _ => Err(Error::invalid(faults.join("; "))),
+    }
+}
+
+/// The columns of a table's quarantine.
+pub(in crate::contract) fn quarantine(table: &Contract) -> (Declared, Keys) {
+    let tenant = table.columns[table.tenant].clone();
+    let others = QUARANTINE_COLUMNS.map(|(name, kind, description)| Column {
+        name: name.into(),
+        kind,
+        unit: String::new(),
+        description: description.into(),
+    });
+    let columns: Vec<_> = [tenant].into_iter().chain(others).collect();
+    let declared = Declared {
+        description: format!("Events sent to `{}` that could not be accepted, each with its reason", table.name),
+        paths: columns.iter().map(|column| column.name.clone()).collect(),
+        tree: flat_tree(&columns, TimeUnit::Micros),
+        columns,
+        unknown_to_map: false,
+        message: None,
+    };
+    (declared, Keys { tenant: 0, time: 1, id: 2, latest: None })
+}
+
+/// Columns as the configuration lists them.
+fn from_columns(config: &TableConfig, faults: &mut Faults) -> Declared {
+    if config.columns.is_empty() {
+        faults.push("it has no columns: list them in `columns`, or name a `proto` and its `message`".into());
+    }
+    for (list, given) in [("flatten", &config.flatten), ("ignore", &config.ignore)] {
+        if !given.is_empty() {
+            faults.push(format!("`{list}` is about fields of a `proto`, and there is none"));
+        }
+    }
+    let mut columns: Vec<_> = config.columns.iter().map(|column| from_column(column, config, faults)).collect();
+    let map = &config.dimensions_map;
+    match columns.iter().find(|column| column.name == *map) {
+        Some(column) if column.kind != ColumnKind::Map => {
+            let kind = column.kind.as_str();
+            faults.push(format!("`dimensions_map` names `{map}`, which is {kind}: declare it as map, or not at all"));
+        }
+        Some(_) => {}
+        None if map.is_empty() => {}
+        None => columns.push(Column {
+            name: map.clone(),
+            kind: ColumnKind::Map,
+            unit: String::new(),
+            description: "Fields that are not declared, by name".into(),
+        }),
+    }
+    Declared {
+        description: config.description.clone(),
+        paths: columns.iter().map(|column| column.name.clone()).collect(),
+        tree: flat_tree(&columns, config.time_unit),
+        columns,
+        unknown_to_map: !map.is_empty(),
+        message: None,
+    }
+}
+
+fn from_column(column: &ColumnConfig, config: &TableConfig, faults: &mut Faults) -> Column {
+    let name = &column.name;
+    let kind = ColumnKind::parse(&column.kind).unwrap_or_else(|| {
+        let known = ColumnKind::ALL.map(ColumnKind::as_str);
+        let hint = did_you_mean(&column.kind, known);
+        faults.push(format!("column `{name}`: unknown type `{}`{hint} (one of {})", column.kind, known.join(", ")));
+        ColumnKind::Text
+    });
+    let is_time = config.time == *name || config.times.contains(name);
+    let kind = if is_time && kind == ColumnKind::Int64 { ColumnKind::Timestamp } else { kind };
+    Column { name: name.clone(), kind, unit: column.unit.clone(), description: column.description.clone() }
+}
+
+/// One object whose fields are the columns.
+fn flat_tree(columns: &[Column], unit: TimeUnit) -> Tree {
+    let fields = columns.iter().enumerate().map(|(index, column)| Field {
+        name: column.name.clone(),
+        json_name: String::new(),
+        number: 0,
+        target: match column.kind {
+            ColumnKind::Map => Target::Map(Encoding::Undeclared, Encoding::Undeclared),
+            kind => Target::Column(Leaf { column: index, kind, encoding: Encoding::Undeclared, unit }),
+        },
+    });
+    // More columns than that are a fault that `check` names; the tree of a faulty table is never used.
+    let fields = fields.take(COLUMNS_MAX).collect();
+    Tree { nodes: vec![Node::new(String::new(), fields, Vec::new())], enums: Vec::new() }
+}
+
+/// Checks names, keys, and the lists of columns; `None` when a key column is missing.
+fn check(declared: &Declared, config: &TableConfig, faults: &mut Faults) -> Option<Keys> {
+    check_columns(&declared.columns, faults);
+    let mut key = |role, name: &str, kind| key_column(declared, role, name, kind, faults);
+    let tenant = key("tenant", &config.tenant, ColumnKind::Text);
+    let time = key("time", &config.time, ColumnKind::Timestamp);
+    let id = key("id", &config.id, ColumnKind::Text);
+    if tenant.is_some() && tenant == id {
+        faults.push(format!("`tenant` and `id` both name `{}`: they are two columns", config.id));
+    }
+    if QUARANTINE_COLUMNS.iter().any(|(name, ..)| *name == config.tenant) {
+        faults
+            .push(format!("the tenant column cannot be `{}`: its quarantine has a column of that name", config.tenant));
+    }
+    for name in &config.times {
+        check_list(declared, "times", name, "timestamp or int64", |kind| kind == ColumnKind::Timestamp, faults);
+    }
+    for name in &config.dimensions {
+        check_list(declared, "dimensions", name, "a plain value", |kind| kind != ColumnKind::Map, faults);
+    }
+    for name in &config.metrics {
+        check_list(declared, "metrics", name, "a number", is_number, faults);
+    }
+    let latest = latest::check(declared, config, faults);
+    Some(Keys { tenant: tenant?, time: time?, id: id?, latest })
+}
+
+fn check_columns(columns: &[Column], faults: &mut Faults) {
+    if columns.len() > COLUMNS_MAX {
+        faults.push(format!("it has {} columns; {COLUMNS_MAX} are allowed", columns.len()));
+        return;
+    }
+    for (index, Column { name, .. }) in columns.iter().enumerate() {
+        let word = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+        if !word || name.is_empty() || name.len() > NAME_BYTES_MAX || name.as_bytes()[0].is_ascii_digit() {
+            faults.push(format!("column `{name}`: a name is letters, digits and `_`, begins with no digit, and has at most {NAME_BYTES_MAX} bytes"));
+        }
+        if [RECEIVED_TIME, EVENT_DATE].contains(&name.as_str()) {
+            faults.push(format!("column `{name}` is the server's own: give yours another name"));
+        }
+        // Delta tables tell column names apart without regard to case.
+        if columns[..index].iter().any(|earlier| earlier.name.eq_ignore_ascii_case(name)) {
+            faults.push(format!("column `{name}` is declared twice: rename one, or do not flatten its message"));
+        }
+    }
+    let maps: Vec<_> = columns.iter().filter(|column| column.kind == ColumnKind::Map).map(|map| &*map.name).collect();
+    if maps.len() > 1 {
+        faults.push(format!("it has {} map columns ({}): one is allowed", maps.len(), maps.join(", ")));
+    }
+}
+
+fn key_column(declared: &Declared, role: &str, name: &str, kind: ColumnKind, faults: &mut Faults) -> Option<usize> {
+    if name.is_empty() {
+        faults.push(format!("`{role}` is not set: name the {role} column"));
+        return None;
+    }
+    let Some(index) = find(declared, name) else {
+        faults.push(unknown(declared, role, name));
+        return None;
+    };
+    let column = &declared.columns[index];
+    if column.kind != kind {
+        faults.push(format!(
+            "`{role}` names `{name}`, which is {}; it must be {}",
+            column.kind.as_str(),
+            kind.as_str()
+        ));
+    }
+    Some(index)
+}
+
+pub(in crate::contract) fn check_list(
+    declared: &Declared,
+    list: &str,
+    name: &str,
+    wanted: &str,
+    fits: impl Fn(ColumnKind) -> bool,
+    faults: &mut Faults,
+) {
+    match find(declared, name) {
+        None => faults.push(unknown(declared, list, name)),
+        Some(index) if !fits(declared.columns[index].kind) => {
+            let kind = declared.columns[index].kind.as_str();
+            faults.push(format!("`{list}` names `{name}`, which is {kind}; it must be {wanted}"));
+        }
+        Some(_) => {}
+    }
+}
+
+/// A column by its name or by its field's dotted path.
+pub(in crate::contract) fn find(declared: &Declared, name: &str) -> Option<usize> {
+    let by_name = declared.columns.iter().position(|column| column.name == name);
+    by_name.or_else(|| declared.paths.iter().position(|path| path == name))
+}
+
+fn unknown(declared: &Declared, list: &str, name: &str) -> String {
+    let hint = did_you_mean(name, declared.columns.iter().map(|column| column.name.as_str()));
+    format!("`{list}` names the unknown column `{name}`{hint}")
+}
+
+fn is_number(kind: ColumnKind) -> bool {
+    use ColumnKind::{Float32, Float64, Int32, Int64};
+    matches!(kind, Int32 | Int64 | Float32 | Float64)
+}

@@ -1,0 +1,17 @@
+//! What a table is declared to be: its columns, keys and field tree, from `glasshouse.toml` or a `.proto` file.
+//!
+//! ```text
+//!   [tables.NAME] ─► declare ─┬─► latest ────────────────┬─► table: Contract (columns in stored order, field tree)
+//!                   .proto ─► proto ─► fields ───────────┘        │
+//!                                       compatibility ◄───────────┘   does a registry's message type match?
+//! ```
+//!
+//! **Invariant:** a `Contract` is immutable and fully checked; every error of a declaration is reported at once.
+
+pub(super) mod compatibility;
+pub(super) mod declare;
+pub(super) mod fields;
+pub(super) mod latest;
+pub(super) mod proto;
+pub(super) mod quarantine_resolution;
+pub(super) mod table;

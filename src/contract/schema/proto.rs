@@ -1,0 +1,284 @@
+//! From a `.proto` file to columns: compiled in memory at start-up, flattened along the paths of nested messages.
+//!
+//! In: the file, the message's name, the paths to flatten and to ignore. Out: columns with the comments as descriptions,
+//! and the field tree that both protobuf and JSON events are read by. Refuses repeated and recursive fields: they have no
+//! column; a table that has them lists them in `ignore`.
+
+use std::path::Path;
+
+use prost_reflect::{EnumDescriptor, FieldDescriptor, FileDescriptor, Kind, MessageDescriptor};
+
+use super::declare::{COLUMNS_MAX, Declared, Faults};
+use super::fields::{Encoding, EnumNames, Fallback, Field, Leaf, Node, Target, Tree};
+use super::table::{Column, ColumnKind};
+use crate::config::TableConfig;
+use crate::error::did_you_mean;
+
+/// Objects in one tree, and fields in one object: messages that hold messages that hold messages grow fast.
+const TREE_MAX: usize = 4 * COLUMNS_MAX;
+
+/// Reads the message that the configuration names; `None` when there is none to read.
+pub(in crate::contract) fn declare(
+    config: &TableConfig,
+    file: &Path,
+    base: &Path,
+    faults: &mut Faults,
+) -> Option<Declared> {
+    if !config.columns.is_empty() {
+        faults.push("it has both `proto` and `columns`: a table is declared by one of them".into());
+    }
+    let message = compile(config.message.as_deref(), file, base).map_err(|fault| faults.push(fault)).ok()?;
+    let mut walk = Walk::new(config);
+    walk.message(&message, "", "");
+    walk.check_lists();
+    faults.append(&mut walk.faults);
+    let Walk { columns, paths, nodes, enums, .. } = walk;
+    let map = columns.iter().position(|column| column.kind == ColumnKind::Map);
+    check_map(&config.dimensions_map, map.map(|index| (&*columns[index].name, &*paths[index])), faults);
+    let description = match &config.description {
+        given if given.is_empty() => comment(&message.parent_file(), message.path()).0,
+        given => given.clone(),
+    };
+    Some(Declared {
+        description,
+        columns,
+        paths,
+        tree: Tree { nodes, enums: enums.into_iter().map(|(_, names)| names).collect() },
+        unknown_to_map: map.is_some(),
+        message: Some(message),
+    })
+}
+
+/// The message of this full name in a file, or what is wrong with them.
+pub(in crate::contract) fn compile(
+    message: Option<&str>,
+    file: &Path,
+    base: &Path,
+) -> Result<MessageDescriptor, String> {
+    let place = file.display();
+    // Imports are looked for beside the file and in every folder above it, up to the configuration's own.
+    let mut includes: Vec<_> = file.ancestors().skip(1).take_while(|folder| folder.starts_with(base)).collect();
+    if includes.is_empty() {
+        includes.extend(file.parent());
+    }
+    let mut compiler = protox::Compiler::new(includes).map_err(|fault| format!("`proto` {place}: {fault}"))?;
+    compiler.open_file(file).map_err(|fault| format!("`proto` {place} does not compile: {fault}"))?;
+    let pool = compiler.descriptor_pool();
+    let names: Vec<_> = pool.all_messages().map(|message| message.full_name().to_owned()).collect();
+    let Some(name) = message else {
+        return Err(format!("`message` is not set: name one of {} in {place}", names.join(", ")));
+    };
+    pool.get_message_by_name(name).ok_or_else(|| {
+        let hint = did_you_mean(name, names.iter().map(String::as_str));
+        format!("`message` names `{name}`, which {place} does not declare{hint}")
+    })
+}
+
+fn check_map(named: &str, map: Option<(&str, &str)>, faults: &mut Faults) {
+    match map {
+        _ if named.is_empty() => {}
+        None => faults.push(format!("`dimensions_map` names `{named}`, but the message has no map field")),
+        Some((name, path)) if named != name && named != path => {
+            faults.push(format!("`dimensions_map` names `{named}`, but the map field of the message is `{name}`"));
+        }
+        Some(_) => {}
+    }
+}
+
+/// A walk over the message and all messages in it.
+struct Walk<'a> {
+    config: &'a TableConfig,
+    columns: Vec<Column>,
+    paths: Vec<String>,
+    nodes: Vec<Node>,
+    enums: Vec<(String, EnumNames)>,
+    /// Messages that the walk is in, to notice recursion.
+    inside: Vec<MessageDescriptor>,
+    /// Paths of `flatten` and `ignore` that were met.
+    met: Vec<String>,
+    faults: Faults,
+}
+
+impl<'a> Walk<'a> {
+    fn new(config: &'a TableConfig) -> Self {
+        let (columns, paths, nodes, enums) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Self { config, columns, paths, nodes, enums, inside: Vec::new(), met: Vec::new(), faults: Vec::new() }
+    }
+
+    /// Adds one message; `path` leads to it, `prefix` stands in front of its columns. Both are empty or end in a dot.
+    fn message(&mut self, message: &MessageDescriptor, path: &str, prefix: &str) -> usize {
+        let index = self.nodes.len();
+        self.nodes.push(Node::new(String::new(), Vec::new(), Vec::new()));
+        if self.nodes.len() == TREE_MAX || message.fields().len() > TREE_MAX {
+            self.faults.push(format!("`{path}` is one message too many: {TREE_MAX} are allowed; ignore some"));
+        }
+        if self.nodes.len() >= TREE_MAX || message.fields().len() > TREE_MAX {
+            return index;
+        }
+        self.inside.push(message.clone());
+        let mut defaults = Vec::new();
+        let mut fields = Vec::new();
+        for field in message.fields() {
+            let target = self.field(&field, &format!("{path}{}", field.name()), prefix);
+            if let Target::Column(leaf) = target {
+                defaults.extend(fallback(&field, leaf).map(|value| (leaf.column, value)));
+            }
+            fields.push(Field {
+                name: field.name().into(),
+                json_name: if field.json_name() == field.name() { String::new() } else { field.json_name().into() },
+                number: field.number(),
+                target,
+            });
+        }
+        self.inside.pop();
+        self.nodes[index] = Node::new(prefix.into(), fields, defaults);
+        index
+    }
+
+    fn field(&mut self, field: &FieldDescriptor, path: &str, prefix: &str) -> Target {
+        if self.listed(&self.config.ignore, path) {
+            return Target::Ignored;
+        }
+        let kind = field.kind();
+        match &kind {
+            Kind::Message(entry) if field.is_map() => self.map(field, entry, path, prefix),
+            _ if field.is_list() || field.is_group() => {
+                self.faults.push(format!("field `{path}` is repeated and has no column: list it in `ignore`"));
+                Target::Ignored
+            }
+            Kind::Message(message) if message.full_name() == "google.protobuf.Timestamp" => {
+                self.column(field, path, prefix, ColumnKind::Timestamp, Encoding::Time)
+            }
+            Kind::Message(message) if self.inside.contains(message) => {
+                self.faults.push(format!("field `{path}` is recursive and has no column: list it in `ignore`"));
+                Target::Ignored
+            }
+            Kind::Message(message) => {
+                let flat = self.listed(&self.config.flatten, path);
+                let prefix = if flat { String::new() } else { format!("{prefix}{}.", field.name()) };
+                Target::Node(self.message(message, &format!("{path}."), &prefix))
+            }
+            kind => {
+                let (column, encoding) = self.scalar(kind);
+                self.column(field, path, prefix, column, encoding)
+            }
+        }
+    }
+
+    fn column(
+        &mut self,
+        field: &FieldDescriptor,
+        path: &str,
+        prefix: &str,
+        kind: ColumnKind,
+        encoding: Encoding,
+    ) -> Target {
+        let name = format!("{prefix}{}", field.name()).replace('.', "_");
+        let is_time = [&name, path]
+            .iter()
+            .any(|name| self.config.time == **name || self.config.times.iter().any(|time| time == name));
+        let is_integer = matches!(kind, ColumnKind::Int32 | ColumnKind::Int64);
+        let kind = if is_time && is_integer { ColumnKind::Timestamp } else { kind };
+        let (description, unit) = comment(&field.parent_file(), field.path());
+        // A timestamp column counts nothing any more: the unit was that of the integer on the wire.
+        let unit = if kind == ColumnKind::Timestamp { String::new() } else { unit };
+        let column = self.columns.len();
+        self.columns.push(Column { name, kind, unit, description });
+        self.paths.push(path.into());
+        Target::Column(Leaf { column, kind, encoding, unit: self.config.time_unit })
+    }
+
+    fn map(&mut self, field: &FieldDescriptor, entry: &MessageDescriptor, path: &str, prefix: &str) -> Target {
+        let (_, key) = self.scalar(&entry.map_entry_key_field().kind());
+        let value = entry.map_entry_value_field().kind();
+        if matches!(value, Kind::Message(_) | Kind::Bytes) {
+            self.faults.push(format!("field `{path}` is a map of messages or bytes: list it in `ignore`"));
+            return Target::Ignored;
+        }
+        let (_, value) = self.scalar(&value);
+        self.column(field, path, prefix, ColumnKind::Map, Encoding::Undeclared);
+        Target::Map(key, value)
+    }
+
+    fn scalar(&mut self, kind: &Kind) -> (ColumnKind, Encoding) {
+        match kind {
+            Kind::Bool => (ColumnKind::Bool, Encoding::Bool),
+            Kind::Int32 => (ColumnKind::Int32, Encoding::Int32),
+            Kind::Sint32 => (ColumnKind::Int32, Encoding::Sint32),
+            Kind::Sfixed32 => (ColumnKind::Int32, Encoding::Sfixed32),
+            Kind::Uint32 => (ColumnKind::Int64, Encoding::Uint32),
+            Kind::Fixed32 => (ColumnKind::Int64, Encoding::Fixed32),
+            Kind::Int64 => (ColumnKind::Int64, Encoding::Int64),
+            Kind::Sint64 => (ColumnKind::Int64, Encoding::Sint64),
+            Kind::Sfixed64 => (ColumnKind::Int64, Encoding::Sfixed64),
+            Kind::Uint64 => (ColumnKind::Int64, Encoding::Uint64),
+            Kind::Fixed64 => (ColumnKind::Int64, Encoding::Fixed64),
+            Kind::Float => (ColumnKind::Float32, Encoding::Float),
+            Kind::Double => (ColumnKind::Float64, Encoding::Double),
+            Kind::String => (ColumnKind::Text, Encoding::Text),
+            Kind::Bytes | Kind::Message(_) => (ColumnKind::Bytes, Encoding::Bytes),
+            Kind::Enum(names) => (ColumnKind::Text, Encoding::Enum(self.enumeration(names))),
+        }
+    }
+
+    fn enumeration(&mut self, names: &EnumDescriptor) -> usize {
+        if let Some(index) = self.enums.iter().position(|(name, _)| name == names.full_name()) {
+            return index;
+        }
+        let values = names.values().map(|value| (value.number(), value.name().to_owned())).collect();
+        self.enums.push((names.full_name().to_owned(), EnumNames::new(values)));
+        self.enums.len() - 1
+    }
+
+    fn listed(&mut self, list: &[String], path: &str) -> bool {
+        let listed = list.iter().any(|listed| listed == path);
+        if listed {
+            self.met.push(path.into());
+        }
+        listed
+    }
+
+    /// Names the paths that lead nowhere.
+    fn check_lists(&mut self) {
+        for (list, paths) in [("flatten", &self.config.flatten), ("ignore", &self.config.ignore)] {
+            for path in paths.iter().filter(|path| !self.met.contains(path)) {
+                let wanted = if list == "flatten" { "message field" } else { "field" };
+                self.faults.push(format!("`{list}` names `{path}`, which is no {wanted} of the message"));
+            }
+        }
+    }
+}
+
+/// What the column holds when a field without presence is absent: such a field cannot say zero in any other way.
+fn fallback(field: &FieldDescriptor, leaf: Leaf) -> Option<Fallback> {
+    match (leaf.kind, leaf.encoding) {
+        _ if field.supports_presence() => None,
+        (_, Encoding::Enum(names)) => Some(Fallback::Enum(names)),
+        (ColumnKind::Int32 | ColumnKind::Int64, _) => Some(Fallback::Int),
+        (ColumnKind::Float32 | ColumnKind::Float64, _) => Some(Fallback::Float),
+        (ColumnKind::Bool, _) => Some(Fallback::False),
+        (ColumnKind::Text, _) => Some(Fallback::EmptyText),
+        (ColumnKind::Bytes, _) => Some(Fallback::EmptyBytes),
+        // A time that was not told is no time, rather than 1970.
+        (ColumnKind::Timestamp | ColumnKind::Date | ColumnKind::Map, _) => None,
+    }
+}
+
+/// The comment at a place of a file, on one line, and the unit that it tells (`Unit: ms.`).
+fn comment(file: &FileDescriptor, path: &[i32]) -> (String, String) {
+    let info = file.file_descriptor_proto().source_code_info.as_ref();
+    let place = info.and_then(|info| info.location.iter().find(|location| location.path == path));
+    let text = place.map_or("", |place| match place.leading_comments() {
+        "" => place.trailing_comments(),
+        leading => leading,
+    });
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    match text.split_once("Unit: ") {
+        None => (text, String::new()),
+        Some((before, after)) => {
+            let (unit, after) = after.split_once('.').unwrap_or((after, ""));
+            let prose = format!("{} {}", before.trim_end(), after.trim_start());
+            (prose.trim().to_owned(), unit.to_owned())
+        }
+    }
+}

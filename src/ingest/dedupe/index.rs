@@ -1,0 +1,241 @@
+//! What of a table the dedupe knows: the newest ids in a window, and for the rest the files to look into.
+//!
+//! ```text
+//!   rows ─► in the window, or earlier in the batch? ─► in a file of its day that the window does not cover? ─► new
+//!             ▲                                          ▲
+//!             └── ids of this server's commits, and ─────┴── files, once the window has forgotten their first id
+//!                 of others', read as they come
+//! ```
+//!
+//! In: parts of a batch. Out: what of them is stored nowhere in the table up to a version, and that version: a commit that
+//! follows it has to be refused when others have added rows since, and the parts are brought here again.
+//!
+//! **Invariant:** each file of the version that was seen is in the window as a whole, or it is looked into.
+//! **Invariant:** ids enter the window when, and only when, their rows are committed.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use arrow::compute::filter_record_batch;
+use arrow::record_batch::RecordBatch;
+use futures::{StreamExt as _, TryStreamExt as _};
+
+use super::uncovered_files::Cover;
+use super::window::{Keyer, Mark, Part, Sifted, Verdict, Window, remaining, sift};
+use crate::contract::{Contract, join};
+use crate::error::{Error, Result};
+use crate::lake::{DataFile, Keys, Snapshot, Table};
+
+/// Files whose ids are read at once.
+const READS_MAX: usize = 8;
+
+/// The memory of one table.
+#[derive(Debug)]
+pub(in crate::ingest) struct Memory {
+    table: Arc<Table>,
+    keyer: Keyer,
+    ids_max: usize,
+    /// None after a fault in the middle of something: it is rebuilt from the lake.
+    known: Option<Known>,
+}
+
+/// What is known, and of which version.
+#[derive(Debug)]
+struct Known {
+    window: Window,
+    cover: Cover,
+    seen: Arc<Snapshot>,
+    /// Files behind `seen` that are taken in already: ours, and others' that were read before a fault.
+    taken: BTreeSet<Arc<str>>,
+}
+
+/// What of a batch is new.
+#[derive(Debug)]
+pub(in crate::ingest) struct News {
+    pub(in crate::ingest) sifted: Sifted,
+    /// The version with which the batch was compared.
+    pub(in crate::ingest) seen: u64,
+}
+
+impl Memory {
+    /// A memory of the table as it is now.
+    pub(in crate::ingest) async fn open(table: Arc<Table>, keyer: Keyer, ids_max: usize) -> Result<Self> {
+        let mut memory = Self { table, keyer, ids_max, known: None };
+        memory.known = Some(memory.rebuild().await?);
+        Ok(memory)
+    }
+
+    /// Drops what is stored already.
+    pub(in crate::ingest) async fn sift(&mut self, parts: Vec<Arc<Part>>) -> Result<News> {
+        let mut known = match self.known.take() {
+            Some(known) => known,
+            None => self.rebuild().await?,
+        };
+        if let Err(error) = self.catch_up(&mut known).await {
+            self.known = Some(known);
+            return Err(error);
+        }
+        // On the blocking pool: the window goes there and comes back.
+        let sent = parts.clone();
+        let sifting = tokio::task::spawn_blocking(move || {
+            let verdicts = sift(&known.window, &sent);
+            (known, verdicts)
+        });
+        let (known, mut verdicts) = sifting.await.map_err(|cause| failed("dropping duplicates", cause))?;
+        let seen = known.seen.version;
+        let suspects = suspects(&known.cover, self.table.contract(), &parts, &verdicts);
+        self.known = Some(known);
+        if let Some(Suspects { files, keys, rows }) = suspects? {
+            let stored = self.table.stored(&files, keys).await?;
+            for ((part, row), _) in rows.into_iter().zip(stored).filter(|(_, stored)| *stored) {
+                verdicts[part][row] = Verdict::Again;
+            }
+        }
+        let tenant = self.table.contract().tenant;
+        let copying = tokio::task::spawn_blocking(move || remaining(&parts, &verdicts, tenant));
+        let sifted = copying.await.map_err(|cause| failed("dropping duplicates", cause))??;
+        Ok(News { sifted, seen })
+    }
+
+    /// Remembers what was committed.
+    pub(in crate::ingest) async fn remember(&mut self, marks: Vec<Mark>, files: Vec<DataFile>) {
+        let Some(mut known) = self.known.take() else { return };
+        let now = self.table.snapshot();
+        // On the blocking pool: a window that grows moves all its ids.
+        let remembering = tokio::task::spawn_blocking(move || {
+            known.take_in(files.into_iter().map(Arc::new).collect(), marks);
+            // Then it is our entry, and there is nothing else to take in. A commit that was in doubt may lie further back.
+            if now.version == known.seen.version + 1 {
+                known.see(now);
+            }
+            known
+        });
+        self.known = remembering.await.ok();
+    }
+
+    /// Takes in what others have committed so far.
+    async fn catch_up(&self, known: &mut Known) -> Result<()> {
+        let now = self.table.snapshot();
+        if now.version == known.seen.version {
+            return Ok(());
+        }
+        let added = now.since(&known.seen);
+        if now.files.len() < known.seen.files.len() + added.len() {
+            known.cover.retain_live(&now);
+        }
+        let others: Vec<_> = added.into_iter().filter(|file| !known.taken.contains(&file.path)).collect();
+        let count = others.len();
+        self.absorb(known, others).await?;
+        if count > 0 {
+            tracing::debug!(table = self.table.contract().name, files = count, "took in what other writers stored");
+        }
+        known.see(now);
+        Ok(())
+    }
+
+    /// The newest ids of the lake.
+    async fn rebuild(&self) -> Result<Known> {
+        let seen = self.table.snapshot();
+        let (window, files) = (Window::new(self.ids_max), seen.files.to_vec());
+        let mut known = Known { window, cover: Cover::default(), seen, taken: BTreeSet::new() };
+        self.absorb(&mut known, files).await?;
+        known.taken.clear();
+        tracing::debug!(table = self.table.contract().name, ids = known.window.len(), "rebuilt the dedupe window");
+        Ok(known)
+    }
+
+    /// Takes files in, oldest first: into the window only what can stay there. After an error those that were taken in are
+    /// noted.
+    async fn absorb(&self, known: &mut Known, mut files: Vec<Arc<DataFile>>) -> Result<()> {
+        files.sort_unstable_by_key(|file| (file.received.map(|(_, latest)| latest), file.modified));
+        let mut rows = 0;
+        let fit = files.iter().rev().take_while(|file| {
+            let wanted = rows < self.ids_max as u64;
+            rows += file.rows;
+            wanted
+        });
+        let newest = files.split_off(files.len() - fit.count());
+        known.taken.extend(files.iter().map(|file| file.path.clone()));
+        known.cover.leave(files);
+        let reads =
+            futures::stream::iter(newest).map(|file| async move { Ok::<_, Error>((self.read(&file).await?, file)) });
+        let mut reads = reads.buffered(READS_MAX);
+        while let Some((marks, file)) = reads.try_next().await? {
+            known.take_in(vec![file], marks);
+        }
+        Ok(())
+    }
+
+    /// The marks of a file.
+    async fn read(&self, file: &DataFile) -> Result<Vec<Mark>> {
+        let rows = self.table.keys(file).await?;
+        let (keyer, contract) = (self.keyer, self.table.contract().clone());
+        let hashing = tokio::task::spawn_blocking(move || marks(keyer, &contract, rows));
+        hashing.await.map_err(|cause| failed("reading ids", cause))?
+    }
+}
+
+impl Known {
+    /// Lets the ids of files into the window.
+    fn take_in(&mut self, files: Vec<Arc<DataFile>>, marks: Vec<Mark>) {
+        self.taken.extend(files.iter().map(|file| file.path.clone()));
+        self.cover.push(files, marks.len());
+        self.cover.forget(self.window.extend(marks));
+    }
+
+    /// All of this version is taken in.
+    fn see(&mut self, version: Arc<Snapshot>) {
+        (self.seen, self.taken) = (version, BTreeSet::new());
+    }
+}
+
+/// Rows that the window does not know, and files behind it that may hold them.
+struct Suspects {
+    files: Vec<Arc<DataFile>>,
+    keys: Keys,
+    /// Each one's part and row.
+    rows: Vec<(usize, usize)>,
+}
+
+/// The kept rows that are as old as files which the window does not cover. None when there are none, as mostly.
+fn suspects(
+    cover: &Cover,
+    contract: &Contract,
+    parts: &[Arc<Part>],
+    verdicts: &[Vec<Verdict>],
+) -> Result<Option<Suspects>> {
+    let (mut days, mut rows, mut batches) = (BTreeSet::new(), Vec::new(), Vec::new());
+    let internal = |cause| Error::internal("cannot pick rows to look up").with_source(cause);
+    for (index, (part, verdicts)) in parts.iter().zip(verdicts).enumerate() {
+        let old = cover.old(contract, &part.rows, verdicts, &mut days)?;
+        if old.contains(&true) {
+            rows.extend(old.iter().enumerate().filter(|(_, old)| **old).map(|(row, _)| (index, row)));
+            batches.push(filter_record_batch(&part.rows, &old.into()).map_err(internal)?);
+        }
+    }
+    if batches.is_empty() {
+        return Ok(None);
+    }
+    let keys = Keys::of(contract, &join(&batches.iter().collect::<Vec<_>>()).map_err(internal)?)?;
+    Ok(Some(Suspects { files: cover.files(&days), keys, rows }))
+}
+
+fn failed(what: &str, cause: tokio::task::JoinError) -> Error {
+    Error::internal(format!("{what} failed")).with_source(cause)
+}
+
+/// The marks of rows that hold the (tenant, id) columns.
+fn marks(keyer: Keyer, contract: &Contract, rows: Vec<RecordBatch>) -> Result<Vec<Mark>> {
+    let mut marks = Vec::new();
+    for rows in rows {
+        let (tenant, id) = (position(&rows, contract, contract.tenant)?, position(&rows, contract, contract.id)?);
+        marks.extend(keyer.marks(&rows, tenant, id, &[])?);
+    }
+    Ok(marks)
+}
+
+/// Where a column of the contract stands in rows that hold only some columns.
+fn position(rows: &RecordBatch, contract: &Contract, column: usize) -> Result<usize> {
+    let name = &contract.columns[column].name;
+    rows.schema().index_of(name).map_err(|cause| Error::internal(format!("no column `{name}`")).with_source(cause))
+}

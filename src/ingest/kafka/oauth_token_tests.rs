@@ -1,0 +1,111 @@
+//! Tokens from an endpoint on loopback that gives good ones, odd ones, and none.
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+
+use super::oauth_token::{Token, Tokens};
+use crate::clock::{Clock, SECOND};
+use crate::config::{OauthConfig, Secret};
+use crate::error::{Kind, Result};
+
+const NOW: i64 = 1_800_000_000;
+
+/// A token from an endpoint that answers so, and what it was asked.
+async fn fetch(status: &str, body: &str) -> (Result<Token>, String) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let config = OauthConfig {
+        token_url: format!("http://{}/token", listener.local_addr().unwrap()),
+        client_id: "us:er".to_owned(),
+        client_secret: Secret::new("hunter 2"),
+        scope: Some("read & more".to_owned()),
+        ..OauthConfig::default()
+    };
+    let tokens = Tokens::new("voice", &config, Clock::fixed(NOW * SECOND)).unwrap();
+    assert!(!format!("{tokens:?}").contains("hunter"));
+    let head = "location: /elsewhere\r\nconnection: close";
+    let answer = format!("HTTP/1.1 {status}\r\n{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    let answering = async {
+        let (mut connection, _) = listener.accept().await.unwrap();
+        let mut request = vec![0; 8_192];
+        let mut length = 0;
+        while !request[..length].ends_with(b"read+%26+more") {
+            length += connection.read(&mut request[length..]).await.unwrap();
+        }
+        drop(connection.write_all(answer.as_bytes()).await);
+        drop(connection.shutdown().await);
+        String::from_utf8_lossy(&request[..length]).into_owned()
+    };
+    tokio::join!(tokens.fetch(), answering)
+}
+
+#[tokio::test]
+async fn a_token_is_asked_for_and_read_as_the_standard_says() {
+    // The answer, and when its token ends, in seconds from now.
+    let cases = [
+        (r#"{"access_token":"a.b-c","token_type":"bearer","expires_in":600}"#, 600),
+        (r#"{"access_token":"a.b-c","expires_in":"3599","ext_expires_in":1}"#, 3_599),
+        (r#"{"access_token":"a.b-c","token_type":"Bearer","scope":"read"}"#, 300),
+        (r#"{"access_token":"a.b-c","expires_in":9000000000}"#, 7 * 24 * 3_600),
+    ];
+    for (body, life) in cases {
+        let (token, request) = fetch("200 OK", body).await;
+        let Token { text, principal, ends } = token.unwrap();
+        assert_eq!((text.as_str(), principal.as_str(), ends), ("a.b-c", "us:er", (NOW + life) * 1_000), "{body}");
+        let (head, form) = request.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("POST /token HTTP/1.1"), "{head}");
+        // `us%3Aer:hunter+2`, each part encoded as in a form.
+        assert!(head.contains("Basic dXMlM0FlcjpodW50ZXIrMg=="), "{head}");
+        assert_eq!(form, "grant_type=client_credentials&scope=read+%26+more");
+    }
+}
+
+#[tokio::test]
+async fn an_endpoint_that_gives_none_is_told_of() {
+    let (long, refusal) = ("x".repeat(300_000), r#"{"error":"invalid_client","error_description":"no\u0000 such"}"#);
+    let cases = [
+        ("401 Unauthorized", refusal, Kind::Forbidden, "answers 401 Unauthorized (invalid_client, no such)"),
+        ("400 Bad Request", "<html>", Kind::Forbidden, "answers 400 Bad Request"),
+        ("302 Found", "", Kind::Unavailable, "answers 302 Found"),
+        ("503 Service Unavailable", "{}", Kind::Unavailable, "answers 503"),
+        ("200 OK", "<html>", Kind::Unavailable, "no JSON object with an `access_token`"),
+        ("200 OK", r#"{"access_token":""}"#, Kind::Unavailable, "a token that is none"),
+        ("200 OK", r#"{"access_token":"a\u0001host=b"}"#, Kind::Unavailable, "a token that is none"),
+        ("200 OK", r#"{"access_token":"a","token_type":"mac"}"#, Kind::Unavailable, "another kind of token"),
+        ("200 OK", r#"{"access_token":"a","expires_in":"soon"}"#, Kind::Unavailable, "no number of seconds"),
+        ("200 OK", r#"{"access_token":"a","expires_in":5}"#, Kind::Unavailable, "ends in 5 s"),
+        ("200 OK", r#"{"access_token":"a","expires_in":-1}"#, Kind::Unavailable, "ends in -1 s"),
+        ("200 OK", &long, Kind::Unavailable, "is longer than"),
+    ];
+    for (status, body, kind, words) in cases {
+        let Err(error) = fetch(status, body).await.0 else { panic!("{status} is no token") };
+        assert_eq!(error.kind(), kind, "{error}");
+        assert!(error.message().contains(words) && error.message().contains("/token"), "{error}");
+        assert!(!format!("{error:?}").contains("hunter"), "{error:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_endpoint_that_is_away_is_told_of() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/token", listener.local_addr().unwrap());
+    drop(listener);
+    let config = OauthConfig { token_url: url.clone(), ..OauthConfig::default() };
+    let tokens = Tokens::new("voice", &config, Clock::System).unwrap();
+    let Err(error) = tokens.fetch().await else { panic!("nobody answers there") };
+    assert_eq!(error.kind(), Kind::Unavailable);
+    assert!(error.message().contains(&format!("the token endpoint {url} cannot be reached")), "{error}");
+}
+
+#[test]
+fn certificates_that_are_none_are_told_of() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("ca.pem");
+    let made = || {
+        let token_url = "https://a.example/token".to_owned();
+        let config = OauthConfig { token_url, ca_file: Some(file.clone()), ..OauthConfig::default() };
+        Tokens::new("voice", &config, Clock::System).unwrap_err().message().to_owned()
+    };
+    assert!(made().starts_with("sources.voice.oauth.ca_file: "), "{}", made());
+    std::fs::write(&file, "no certificate").unwrap();
+    assert!(made().contains("holds no certificate"), "{}", made());
+}

@@ -1,0 +1,274 @@
+//! A payload to what the committers take: good rows with the hashes of their ids, bad events as quarantine rows.
+//!
+//! In: a [`Payload`] or a [`Haul`]'s messages, and a [`Stamp`]. Out: an [`Intake`]. Pure, and heavy: it runs on the blocking
+//! pool.
+//!
+//! **Invariant:** a bad event sent again by a retry of the same request, or read again from the same place of a topic, has
+//! the same quarantine id, and is kept once.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, BinaryArray, RecordBatch, StringArray, TimestampMicrosecondArray, new_null_array};
+use bytes::Bytes;
+use sha2::{Digest as _, Sha256};
+
+use super::dedupe::{Keyer, Part, fingerprints};
+use super::source::{Fate, Message};
+use super::{Payload, RejectNote};
+use crate::clock::Micros;
+use crate::contract::{
+    ColumnKind, Contract, Format, Kept, Owner, RESOLUTION, RESOLVED_BY, RESOLVES, Reject, Stamp, TenantId, decode,
+    decode_arrow, decode_messages, join, plain_bytes,
+};
+use crate::error::{Error, Result};
+use crate::lake::Held;
+
+/// Bytes of a digest that name a rejected event.
+const QUARANTINE_ID_BYTES: usize = 16;
+
+/// What a payload holds.
+#[derive(Debug)]
+pub(super) struct Intake {
+    /// Good events.
+    pub(super) good: Part,
+    /// Bad events as rows of the quarantine, if there are any.
+    pub(super) bad: Option<Part>,
+    /// Where the bad events stood, from 0.
+    pub(super) places: Vec<u64>,
+    /// What the sender is told of the first of them.
+    pub(super) notes: Vec<RejectNote>,
+}
+
+impl Intake {
+    /// The same, under way until its rows are settled.
+    pub(super) fn held(mut self, held: Held) -> Self {
+        let held = Arc::new(held);
+        for part in [Some(&mut self.good), self.bad.as_mut()].into_iter().flatten() {
+            part.held = Some(held.clone());
+        }
+        self
+    }
+}
+
+/// What decoding needs beside the payload.
+#[derive(Debug, Clone)]
+pub(super) struct Intaker {
+    pub(super) contract: Arc<Contract>,
+    pub(super) quarantine: Arc<Contract>,
+    pub(super) keyer: Keyer,
+    pub(super) notes_max: usize,
+}
+
+/// Messages as they were received, which is how the quarantine keeps them, whatever they are decoded from.
+#[derive(Debug)]
+pub(super) struct Received<'a> {
+    pub(super) body: &'a Bytes,
+    pub(super) messages: &'a [Message],
+    pub(super) kept_as: Kept,
+}
+
+/// What the quarantine calls a rejected event.
+#[derive(Debug)]
+struct Name {
+    id: String,
+    place: String,
+}
+
+impl Intaker {
+    /// Decodes, and turns rejects into rows. `Invalid` only when the payload as a whole cannot be read.
+    pub(super) fn take(&self, payload: Payload, stamp: &Stamp, door: &str) -> Result<Intake> {
+        let kept_as = payload.format().kept_as().as_str();
+        let (rows, rejects) = self.decode(payload, stamp)?;
+        self.intake(rows, &rejects, (stamp, kept_as), |reject| Name {
+            // What it is and where it stood in its request, so that a retry finds the same name.
+            id: digest(&[&reject.index.to_le_bytes(), reject.reason.as_str().as_bytes(), &[0], &reject.bytes]),
+            place: format!("{door}, event {}", reject.index),
+        })
+    }
+
+    /// The same for messages: each is one event, and rejects have their place in the topic as their name.
+    pub(super) fn take_messages(
+        &self,
+        (format, body, messages): (Format, &Bytes, &[Message]),
+        received: &Received<'_>,
+        stamp: &Stamp,
+        source: &str,
+    ) -> Result<Intake> {
+        let (rows, rejects) = self.decode_messages(format, body, messages, stamp)?;
+        self.intake_messages(rows, rejects, received, stamp, source)
+    }
+
+    /// Rows and rejects of messages, the rejects named by their places in the topic and kept as they were received.
+    pub(super) fn intake_messages(
+        &self,
+        rows: RecordBatch,
+        mut rejects: Vec<Reject>,
+        received: &Received<'_>,
+        stamp: &Stamp,
+        source: &str,
+    ) -> Result<Intake> {
+        for reject in &mut rejects {
+            reject.bytes = received.body.slice(received.messages[reject.index as usize].place.clone());
+        }
+        self.intake(rows, &rejects, (stamp, received.kept_as.as_str()), |reject| {
+            let Message { spot, offset, .. } = &received.messages[reject.index as usize];
+            let place = format!("kafka {source}, {}/{}/{offset}", spot.topic, spot.partition);
+            // With its bytes: a topic that is made anew has other messages at the same places.
+            Name { id: digest(&[place.as_bytes(), &[0], &reject.bytes]), place }
+        })
+    }
+
+    fn intake(
+        &self,
+        rows: RecordBatch,
+        rejects: &[Reject],
+        (stamp, kept_as): (&Stamp, &'static str),
+        name: impl Fn(&Reject) -> Name,
+    ) -> Result<Intake> {
+        let notes = rejects.iter().take(self.notes_max).map(note).collect();
+        let bad = match rejects.is_empty() {
+            true => None,
+            false => {
+                let names: Vec<Name> = rejects.iter().map(name).collect();
+                Some(self.part(
+                    &self.quarantine,
+                    self.quarantine_rows(rejects, &names, kept_as, stamp.received)?,
+                    &[],
+                )?)
+            }
+        };
+        let places = rejects.iter().map(|reject| reject.index).collect();
+        Ok(Intake { good: self.good(rows)?, bad, places, notes })
+    }
+
+    /// Messages of one owner are decoded together.
+    fn decode_messages(
+        &self,
+        format: Format,
+        body: &Bytes,
+        messages: &[Message],
+        stamp: &Stamp,
+    ) -> Result<(RecordBatch, Vec<Reject>)> {
+        let mut fates: BTreeMap<&Fate, Vec<usize>> = BTreeMap::new();
+        for (index, message) in messages.iter().enumerate() {
+            fates.entry(&message.fate).or_default().push(index);
+        }
+        let (mut rows, mut rejects) = (Vec::with_capacity(fates.len()), Vec::new());
+        for (fate, indexes) in fates {
+            let owner = match fate {
+                Fate::PerEvent => Owner::PerEvent,
+                Fate::Tenant(tenant) => Owner::Tenant(tenant.clone()),
+                Fate::Refused(tenant, reason, detail) => {
+                    rejects.extend(indexes.into_iter().map(|index| Reject {
+                        index: index as u64,
+                        tenant: tenant.clone(),
+                        bytes: body.slice(messages[index].place.clone()),
+                        reason: *reason,
+                        detail: detail.clone(),
+                    }));
+                    continue;
+                }
+            };
+            let places: Vec<_> = indexes.iter().map(|index| messages[*index].place.clone()).collect();
+            let decoded = decode_messages(&self.contract, format, body, &places, &Stamp { owner, ..stamp.clone() })?;
+            rows.push(decoded.batch);
+            let placed = |reject: Reject| Reject { index: indexes[reject.index as usize] as u64, ..reject };
+            rejects.extend(decoded.rejects.into_iter().map(placed));
+        }
+        Ok((self.join(rows)?, rejects))
+    }
+
+    pub(super) fn decode(&self, payload: Payload, stamp: &Stamp) -> Result<(RecordBatch, Vec<Reject>)> {
+        let batches = match payload {
+            Payload::Encoded(format, body) => {
+                let decoded = decode(&self.contract, format, &body, stamp)?;
+                return Ok((decoded.batch, decoded.rejects));
+            }
+            Payload::Arrow(batches) => batches,
+        };
+        let (mut rows, mut rejects, mut first_index) = (Vec::with_capacity(batches.len()), Vec::new(), 0);
+        for batch in &batches {
+            let decoded = decode_arrow(&self.contract, batch, first_index, stamp)?;
+            first_index += batch.num_rows() as u64;
+            rows.push(decoded.batch);
+            rejects.extend(decoded.rejects);
+        }
+        Ok((self.join(rows)?, rejects))
+    }
+
+    pub(super) fn join(&self, rows: Vec<RecordBatch>) -> Result<RecordBatch> {
+        let none = RecordBatch::new_empty(Arc::clone(self.contract.schema()));
+        let rows: Vec<&RecordBatch> = if rows.is_empty() { vec![&none] } else { rows.iter().collect() };
+        join(&rows).map_err(|cause| Error::internal("cannot join a request's rows").with_source(cause))
+    }
+
+    /// Rows of the table, with their contents.
+    pub(super) fn good(&self, rows: RecordBatch) -> Result<Part> {
+        let contents = fingerprints(&self.contract, &rows)?;
+        self.part(&self.contract, rows, &contents)
+    }
+
+    pub(super) fn part(&self, contract: &Contract, rows: RecordBatch, contents: &[u32]) -> Result<Part> {
+        let marks = self.keyer.marks(&rows, contract.tenant, contract.id, contents)?;
+        Ok(Part { rows, marks, held: None })
+    }
+
+    /// Rejects in the quarantine's schema.
+    fn quarantine_rows(
+        &self,
+        rejects: &[Reject],
+        names: &[Name],
+        kept_as: &'static str,
+        received: Micros,
+    ) -> Result<RecordBatch> {
+        let contract = &self.quarantine;
+        let times = || -> ArrayRef {
+            Arc::new(TimestampMicrosecondArray::from_value(received, rejects.len()).with_timezone("UTC"))
+        };
+        let columns = contract.columns.iter().enumerate().map(|(index, column)| match column.name.as_str() {
+            _ if index == contract.tenant => Ok(texts(rejects, owner)),
+            _ if index == contract.id => Ok(texts(names, |name| &name.id)),
+            "source_table" => Ok(texts(rejects, |_| &self.contract.name)),
+            "reason" => Ok(texts(rejects, |reject| reject.reason.as_str())),
+            "detail" => Ok(texts(rejects, |reject| &reject.detail)),
+            "place" => Ok(texts(names, |name| &name.place)),
+            "payload" => {
+                Ok(Arc::new(BinaryArray::from_iter_values(rejects.iter().map(|reject| &reject.bytes))) as ArrayRef)
+            }
+            "format" => Ok(texts(rejects, |_| kept_as)),
+            RESOLVES | RESOLUTION | RESOLVED_BY => Ok(new_null_array(&column.kind.data_type(), rejects.len())),
+            _ if column.kind == ColumnKind::Timestamp => Ok(times()),
+            name => Err(Error::internal(format!("the quarantine has a column `{name}` that nothing fills"))),
+        });
+        let columns = columns.collect::<Result<Vec<_>>>()?;
+        RecordBatch::try_new(contract.schema().clone(), columns)
+            .map_err(|cause| Error::internal("cannot build quarantine rows").with_source(cause))
+    }
+}
+
+/// One text of each.
+fn texts<'a, R, T: AsRef<str>>(each: &'a [R], text: impl Fn(&'a R) -> T) -> ArrayRef {
+    Arc::new(StringArray::from_iter_values(each.iter().map(text)))
+}
+
+/// Whose it is. The empty text is no tenant's: nobody but an engineer at the lake sees those rows.
+fn owner(reject: &Reject) -> &str {
+    reject.tenant.as_ref().map_or("", TenantId::as_str)
+}
+
+/// A short digest of bytes, in hexadecimal digits.
+fn digest(parts: &[&[u8]]) -> String {
+    let mut digest = Sha256::new();
+    parts.iter().for_each(|part| digest.update(part));
+    digest.finalize()[..QUARANTINE_ID_BYTES].iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn note(reject: &Reject) -> RejectNote {
+    RejectNote { index: reject.index, reason: reject.reason, detail: reject.detail.clone() }
+}
+
+/// Bytes that rows hold, labels counted as the texts that they stand for: a batch may need them as such.
+pub(super) fn bytes_of(rows: &RecordBatch) -> usize {
+    rows.columns().iter().map(plain_bytes).sum()
+}

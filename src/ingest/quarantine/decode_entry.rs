@@ -1,0 +1,92 @@
+//! Entries of a quarantine that only their source can read, read once more by it.
+//!
+//! In: entries with their payloads. Out: of each the event as the table's contract decodes it, or why it has none. An entry
+//! names its source by its place; the source must still be there, and make events of its messages without a transform.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError};
+
+use bytes::Bytes;
+
+use super::reader::Entry;
+use crate::contract::{Format, Reason};
+use crate::error::{Error, Result};
+use crate::ingest::Ingest;
+use crate::ingest::schemas::{Reader, Schemas};
+use crate::ingest::source::TEXT_TIMES_MAX;
+
+/// Entries whose schemas are asked for at once.
+const ENTRIES_MAX: usize = 64;
+
+/// An event as the contract decodes it, or why there is none.
+pub(super) type Form = Result<(Format, Bytes), (Reason, String)>;
+
+impl Ingest {
+    /// A source runs here, whose messages only this reader can read.
+    pub(in crate::ingest) fn keep_reader(&self, source: &str, reader: &Arc<Reader>) {
+        let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
+        readers.insert(source.to_owned(), Arc::clone(reader));
+    }
+
+    /// What entries hold. `Unavailable` when a registry does not answer; `Limited` when it is too much at once.
+    pub(super) async fn read_again(&self, entries: &[Entry]) -> Result<Vec<Form>> {
+        let mut forms: Vec<Option<Form>> = Vec::with_capacity(entries.len());
+        let mut by_source: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+        for (index, entry) in entries.iter().enumerate() {
+            let payload = entry.payload.clone().unwrap_or_default();
+            forms.push(entry.format.format().map(|format| Ok((format, payload))));
+            if entry.format.format().is_none() {
+                by_source.entry(source(entry)).or_default().push(index);
+            }
+        }
+        let (mut bytes, bytes_max) = (0, self.share() * TEXT_TIMES_MAX);
+        for (source, indexes) in by_source {
+            let reader = self.readers.lock().unwrap_or_else(PoisonError::into_inner).get(source).cloned();
+            let Some(reader) = reader else { continue };
+            let payload = |index: &usize| entries[*index].payload.clone().unwrap_or_default();
+            let given: Vec<Bytes> = indexes.iter().map(payload).collect();
+            let mut schemas = Schemas::new();
+            for part in given.chunks(ENTRIES_MAX) {
+                schemas.extend(reader.learn(reader.ids(part.iter().map(|payload| &**payload))).await?);
+            }
+            let event_bytes_max = self.limits.event_bytes_max;
+            let room = bytes_max - bytes;
+            let read = self.decode(move || read_all(&reader, &given, &schemas, event_bytes_max, room)).await?;
+            bytes += read.iter().flatten().map(|(_, text)| text.len()).sum::<usize>();
+            for (index, form) in indexes.into_iter().zip(read) {
+                forms[index] = Some(form);
+            }
+        }
+        Ok(forms.into_iter().map(|form| form.unwrap_or_else(|| Err(unread()))).collect())
+    }
+}
+
+fn read_all(
+    reader: &Reader,
+    payloads: &[Bytes],
+    schemas: &Schemas,
+    event_bytes_max: usize,
+    bytes_max: usize,
+) -> Result<Vec<Form>> {
+    let mut bytes = 0;
+    let read = payloads.iter().map(|payload| {
+        let form = reader.read_one(payload, schemas, event_bytes_max);
+        bytes += form.as_ref().map_or(0, |(_, text)| text.len());
+        if bytes > bytes_max {
+            return Err(Error::limited("these entries are too much to be replayed at once: pick fewer"));
+        }
+        Ok(form)
+    });
+    read.collect()
+}
+
+/// The source that an entry's place names, or nothing.
+fn source(entry: &Entry) -> &str {
+    let place = entry.place.strip_prefix("kafka ").and_then(|place| place.split_once(", "));
+    place.map_or("", |(source, _)| source)
+}
+
+fn unread() -> (Reason, String) {
+    let why = "only its source can read it, and it does not run here or has a transform: replay the entry with a file that holds the event";
+    (Reason::Malformed, why.to_owned())
+}

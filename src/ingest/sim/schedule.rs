@@ -1,0 +1,487 @@
+//! Plays a schedule: servers that start, die and stop, clients that send until they are told that it is stored, readers of a
+//! topic that move between servers; all by one seed.
+//!
+//! ```text
+//!   settle (until everybody waits for the bucket) ─► take answers ─► bury the dead ─► act ─► one request's turn ─┐
+//!     ▲                                                                                                          │
+//!     └──────────────────────────────────────────────────────────────────────────────────────────────────────────┘
+//! ```
+//!
+//! In: a seed. Out: [`Played`]: the bucket, and what must be in it.
+//!
+//! After [`CALM_AFTER`] steps nothing fails any more, so that every schedule comes to its end.
+//!
+//! **Invariant:** nothing here waits for time to pass, and nobody acts before all others wait. Threads of the blocking pool
+//! take one task after the other, and one of ours behind the last says that they are done.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use tokio::runtime::Builder;
+use tokio::task::JoinSet;
+
+use super::actors::{Client, Outcome, Waiting, Who};
+use super::random::Dice;
+use super::server::{Life, Place, Reader, Server, WINDOWS, lake, open, start};
+use super::store_client::Line;
+use super::store_scheduler::{Bucket, Death};
+use super::workload::{Expected, PARTITIONS, SERVERS, Script};
+use crate::clock::{Clock, SECOND};
+use crate::contract::{Format, Owner};
+use crate::error::{Kind, Result};
+use crate::ingest::source::{Fate, Haul, Landed, Position, Route, Spot};
+use crate::ingest::testing::TABLE;
+use crate::ingest::{Payload, Receipt};
+use crate::lake::{Store, Tables};
+use crate::tenancy::Scope;
+use crate::tenancy::testing::access;
+
+/// From this step on nothing fails.
+const CALM_AFTER: usize = 250;
+/// A schedule that has not ended by then never will.
+const STEPS_MAX: usize = 6_000;
+/// Rounds without any news after which everybody waits for the bucket: more than there are turns between two requests.
+const QUIET_ROUNDS: usize = 6;
+/// Turns of the other tasks in one round.
+const ROUND_TURNS: usize = 4;
+
+/// A schedule that was played to its end.
+#[derive(Debug)]
+pub(crate) struct Played {
+    pub(super) bucket: Arc<Bucket>,
+    /// The lake, without faults.
+    store: Store,
+    pub(crate) expected: Expected,
+    pub(super) deaths: usize,
+}
+
+impl Played {
+    /// The table and its quarantine, as a process that starts now sees them.
+    pub(crate) async fn tables(&self) -> Arc<Tables> {
+        open(&self.store).await.unwrap()
+    }
+}
+
+struct Play {
+    bucket: Arc<Bucket>,
+    clock: Clock,
+    dice: Dice,
+    step: usize,
+    servers: Vec<Server>,
+    clients: Vec<Client>,
+    partitions: Vec<Vec<String>>,
+    /// Whose each partition is.
+    owners: Vec<usize>,
+    /// What the owners have been told: offsets that are stored.
+    stored: Vec<i64>,
+    waiting: BTreeMap<u64, Waiting>,
+    tasks: JoinSet<(u64, Outcome)>,
+    next: u64,
+    /// Whether somebody got an answer since everybody waited.
+    restless: bool,
+    deaths: usize,
+    faults: Vec<String>,
+}
+
+/// Plays the schedule of a seed. `Err` says what went wrong on the way, and what happened until then.
+pub(crate) fn play(seed: u64) -> std::result::Result<Played, String> {
+    let runtime = Builder::new_current_thread().enable_time().max_blocking_threads(1).build().unwrap();
+    runtime.block_on(async {
+        let Script { clients, partitions, expected } = Script::of(seed);
+        let bucket = Arc::new(Bucket::new(seed));
+        let mut known = Vec::new();
+        for client in clients {
+            let access = access(client.tenant, &[Scope::Ingest], &[TABLE]).await;
+            known.push(Client {
+                access: Arc::new(access),
+                home: client.home,
+                bodies: client.bodies,
+                done: 0,
+                attempt: None,
+                rests_until: 0,
+            });
+        }
+        let play = Play {
+            bucket: bucket.clone(),
+            clock: Clock::fixed(Clock::System.now()),
+            dice: Dice::of(seed, "play"),
+            step: 0,
+            servers: (0..SERVERS).map(|_| Server::new()).collect(),
+            clients: known,
+            owners: (0..PARTITIONS).map(|partition| partition % SERVERS).collect(),
+            stored: vec![0; PARTITIONS],
+            partitions,
+            waiting: BTreeMap::new(),
+            tasks: JoinSet::new(),
+            next: 0,
+            restless: false,
+            deaths: 0,
+            faults: Vec::new(),
+        };
+        let deaths = play.run().await?;
+        let store = lake(bucket.objects.clone(), Clock::System);
+        Ok(Played { bucket, store, expected, deaths })
+    })
+}
+
+fn spot(partition: usize) -> Spot {
+    Spot { topic: "calls".into(), partition: i32::try_from(partition).unwrap() }
+}
+
+fn partition(spot: &Spot) -> usize {
+    usize::try_from(spot.partition).unwrap()
+}
+
+fn route() -> Route {
+    Route {
+        source: "voice".to_owned(),
+        table: TABLE.to_owned(),
+        format: Format::Json,
+        owner: Owner::PerEvent,
+        reader: None,
+        transform: None,
+    }
+}
+
+impl Play {
+    async fn run(mut self) -> std::result::Result<usize, String> {
+        while !self.is_done() {
+            self.turn().await?;
+            self.act().await;
+            self.restless = self.bucket.step();
+        }
+        // The end of all servers, in order: what is in doubt is settled.
+        for server in 0..self.servers.len() {
+            self.stop(server).await;
+        }
+        while !self.waiting.is_empty() {
+            self.turn().await?;
+            self.restless = self.bucket.step();
+        }
+        self.bucket.arrive_all();
+        Ok(self.deaths)
+    }
+
+    async fn turn(&mut self) -> std::result::Result<(), String> {
+        if std::mem::take(&mut self.restless) {
+            self.settle().await;
+        }
+        while let Some(joined) = self.tasks.try_join_next() {
+            match joined {
+                Ok((number, outcome)) => self.take(number, outcome),
+                Err(error) if error.is_cancelled() => {}
+                Err(error) => self.faults.push(format!("a task panicked: {error}")),
+            }
+        }
+        self.bury();
+        self.step += 1;
+        if self.step == CALM_AFTER {
+            self.bucket.note(|| "calm".to_owned());
+            self.bucket.calm_down();
+        }
+        if self.step > STEPS_MAX {
+            self.faults.push(format!("it does not come to its end: {:?} are waited for", self.waiting.values()));
+        }
+        if self.faults.is_empty() { Ok(()) } else { Err(std::mem::take(&mut self.faults).join("; ")) }
+    }
+
+    fn is_calm(&self) -> bool {
+        self.step >= CALM_AFTER
+    }
+
+    fn is_done(&self) -> bool {
+        let sent = self.clients.iter().all(|client| client.done == client.bodies.len());
+        let read = (0..PARTITIONS).all(|partition| self.stored[partition] == self.end(partition));
+        let up = self.servers.iter().all(|server| matches!(server.life, Life::Up(_)));
+        sent && read && up && self.waiting.is_empty()
+    }
+
+    fn end(&self, partition: usize) -> i64 {
+        i64::try_from(self.partitions[partition].len()).unwrap()
+    }
+
+    /// Until everybody waits for the bucket.
+    async fn settle(&self) {
+        let (mut quiet, mut before) = (0, (0, 0));
+        while quiet < QUIET_ROUNDS {
+            // Behind all that the only thread of the pool has to do.
+            tokio::task::spawn_blocking(|| ()).await.unwrap();
+            for _ in 0..ROUND_TURNS {
+                tokio::task::yield_now().await;
+            }
+            let now = (self.bucket.activity(), self.tasks.len());
+            quiet = if now == before { quiet + 1 } else { 0 };
+            before = now;
+        }
+    }
+
+    /// Begins something, and lets it come as far as it can before anything else begins.
+    async fn begin(&mut self, who: Who, doing: impl Future<Output = Outcome> + Send + 'static) -> u64 {
+        let number = self.next;
+        self.next += 1;
+        let task = self.tasks.spawn(async move { (number, doing.await) });
+        let server = match who {
+            Who::Server(server) | Who::Reader(server) => server,
+            Who::Client(client) => self.clients[client].home,
+        };
+        self.waiting.insert(number, Waiting { who, process: self.servers[server].process, task });
+        self.settle().await;
+        number
+    }
+
+    /// Takes the dead away: nobody gets an answer from them.
+    fn bury(&mut self) {
+        for server in 0..self.servers.len() {
+            let Server { process, life, .. } = &self.servers[server];
+            if matches!(life, Life::Down(_)) || !self.bucket.is_dead(*process) {
+                continue;
+            }
+            self.deaths += 1;
+            let process = *process;
+            let lost: Vec<u64> =
+                self.waiting.iter().filter(|(_, one)| one.process == process).map(|(number, _)| *number).collect();
+            for number in lost {
+                if let Some(Waiting { who, task, .. }) = self.waiting.remove(&number) {
+                    task.abort();
+                    if let Who::Client(client) = who {
+                        self.rest(client);
+                    }
+                }
+            }
+            let until = self.step + self.dice.below(12);
+            self.servers[server].life = Life::Down(until);
+            self.servers[server].reader = Reader::default();
+        }
+    }
+
+    fn rest(&mut self, client: usize) {
+        self.clients[client].attempt = None;
+        self.clients[client].rests_until = self.step + self.dice.below(8);
+        // Any server will do: they know of each other's events.
+        self.clients[client].home = self.dice.below(SERVERS);
+    }
+
+    fn take(&mut self, number: u64, outcome: Outcome) {
+        // Of the dead, and of those who have been given up, nobody hears.
+        let Some(Waiting { who, process, .. }) = self.waiting.remove(&number) else { return };
+        if self.bucket.is_dead(process) && !matches!(outcome, Outcome::Stopped) {
+            // It died in the very moment: `bury` says so to the others of its process.
+            if let Who::Client(client) = who {
+                self.rest(client);
+            }
+            return;
+        }
+        match (who, outcome) {
+            (Who::Server(server), Outcome::Started(Ok(ingest))) => {
+                self.servers[server].life = Life::Up(ingest);
+                let own = (0..PARTITIONS).filter(|partition| self.owners[*partition] == server);
+                self.servers[server].reader.places = own.map(|partition| (partition, Place::default())).collect();
+            }
+            (Who::Server(server), Outcome::Started(Err(_)) | Outcome::Stopped) => {
+                // The process ends; what it has under way may still arrive.
+                self.bucket.kill(process);
+                self.servers[server].life = Life::Down(self.step + self.dice.below(12));
+                self.servers[server].reader = Reader::default();
+            }
+            (Who::Client(client), Outcome::Sent(outcome)) => self.sent(client, outcome),
+            (Who::Reader(server), Outcome::Asked(partitions, outcome)) => self.asked(server, &partitions, outcome),
+            (Who::Reader(server), Outcome::Hauled(partitions, outcome)) => self.hauled(server, &partitions, outcome),
+            (who, outcome) => self.faults.push(format!("{who:?} got {outcome:?}")),
+        }
+    }
+
+    fn sent(&mut self, client: usize, outcome: Result<Receipt>) {
+        let Client { bodies, done, .. } = &self.clients[client];
+        let body = &bodies[*done];
+        match outcome {
+            Ok(receipt) => {
+                if (receipt.accepted + receipt.duplicate, receipt.rejected) != (body.good, body.bad) {
+                    self.faults.push(format!("client {client} sent {body:?} and got {receipt:?}"));
+                }
+                self.clients[client].done += 1;
+            }
+            // What senders are told to send again.
+            Err(error) if error.kind() == Kind::Unavailable => {}
+            Err(error) => self.faults.push(format!("client {client} was refused: {error:?}")),
+        }
+        self.rest(client);
+    }
+
+    /// Where partitions stand, by a table: that it never takes back.
+    fn asked(&mut self, server: usize, partitions: &[usize], outcome: Result<BTreeMap<Spot, Position>>) {
+        let reader = &mut self.servers[server].reader;
+        reader.busy = false;
+        let Ok(positions) = outcome else {
+            reader.rests_until = self.step + self.dice.below(8);
+            return;
+        };
+        for place in partitions {
+            let Some(place) = reader.places.get_mut(place) else { continue };
+            place.position = None;
+        }
+        for (spot, position) in positions {
+            if let Some(place) = reader.places.get_mut(&partition(&spot)) {
+                place.position = Some(position);
+            }
+            let stored = &mut self.stored[partition(&spot)];
+            *stored = (*stored).max(position.stored.unwrap_or(0));
+        }
+    }
+
+    fn hauled(&mut self, server: usize, partitions: &[usize], outcome: Result<Landed>) {
+        let reader = &mut self.servers[server].reader;
+        reader.busy = false;
+        match outcome {
+            Ok(landed) => self.asked(server, &[], Ok(landed.positions)),
+            Err(error) => {
+                if !matches!(error.kind(), Kind::Unavailable | Kind::Conflict) {
+                    self.faults.push(format!("reader {server} was refused: {error:?}"));
+                }
+                reader.rests_until = self.step + self.dice.below(8);
+                for place in partitions {
+                    if let Some(place) = reader.places.get_mut(place) {
+                        place.position = None;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whatever somebody may do now, by chance.
+    async fn act(&mut self) {
+        if !self.is_calm() && self.dice.percent(2) {
+            // So that tables look whether their log was cleaned up under them.
+            self.clock.set(self.clock.now() + 61 * SECOND);
+        }
+        for server in 0..self.servers.len() {
+            match self.servers[server].life {
+                Life::Down(until) if until <= self.step => self.start(server).await,
+                Life::Up(_) if !self.is_calm() && self.dice.percent(1) => self.stop(server).await,
+                Life::Up(_) => self.read(server).await,
+                Life::Stopping(_) | Life::Down(_) | Life::Starting => {}
+            }
+        }
+        if !self.is_calm() && self.dice.percent(4) {
+            self.hand_over();
+        }
+        for client in 0..self.clients.len() {
+            self.send(client).await;
+        }
+    }
+
+    async fn start(&mut self, server: usize) {
+        let dice = &mut self.dice;
+        let deaths = [
+            Death::Turn(1 + dice.below(70)),
+            // More often than not in the middle of a commit: that is what is worth looking at.
+            Death::Commit(1 + dice.below(12)),
+            Death::Commit(1 + dice.below(12)),
+            Death::Kernel(1 + dice.below(60)),
+        ];
+        let death = dice.pick(&deaths.map(Some));
+        let mortal = !self.is_calm() && self.dice.percent(80);
+        let process = self.bucket.enter(death.filter(|_| mortal));
+        self.bucket.note(|| format!("server {server} starts as process {process}"));
+        (self.servers[server].process, self.servers[server].life) = (process, Life::Starting);
+        let (line, clock) = (Line { bucket: self.bucket.clone(), process }, self.clock.clone());
+        let window = self.dice.pick(&WINDOWS);
+        self.begin(Who::Server(server), async move { Outcome::Started(start(line, clock, window).await) }).await;
+    }
+
+    async fn stop(&mut self, server: usize) {
+        let Some(ingest) = self.servers[server].ingest().cloned() else { return };
+        self.bucket.note(|| format!("server {server} stops"));
+        self.servers[server].life = Life::Stopping(ingest.clone());
+        self.begin(Who::Server(server), async move {
+            ingest.stop().await;
+            Outcome::Stopped
+        })
+        .await;
+    }
+
+    /// A partition goes to the other server. The one before goes on until it finds out.
+    fn hand_over(&mut self) {
+        let partition = self.dice.below(PARTITIONS);
+        let (from, to) = (self.owners[partition], (self.owners[partition] + 1) % SERVERS);
+        self.bucket.note(|| format!("partition {partition} goes to server {to}"));
+        self.owners[partition] = to;
+        let hauls_left = Some(self.dice.below(3));
+        if let Some(place) = self.servers[from].reader.places.get_mut(&partition) {
+            place.hauls_left = hauls_left;
+        }
+        if matches!(self.servers[to].life, Life::Up(_)) {
+            self.servers[to].reader.places.insert(partition, Place::default());
+        }
+    }
+
+    async fn send(&mut self, number: usize) {
+        let Client { home, bodies, done, attempt, rests_until, access } = &self.clients[number];
+        if let Some((task, gives_up)) = attempt {
+            if *gives_up <= self.step && !self.is_calm() {
+                let given_up = self.waiting.remove(task);
+                given_up.inspect(|one| one.task.abort());
+                self.rest(number);
+            }
+            return;
+        }
+        let Life::Up(ingest) = &self.servers[*home].life else { return };
+        if *rests_until > self.step {
+            return;
+        }
+        let Some(body) = bodies.get(*done) else { return };
+        let (ingest, access, text) = (ingest.clone(), access.clone(), Bytes::from(body.text.clone()));
+        let task = self.begin(Who::Client(number), async move {
+            Outcome::Sent(ingest.submit(&access, TABLE, Payload::Encoded(Format::Json, text), "test").await)
+        });
+        let task = task.await;
+        self.clients[number].attempt = Some((task, self.step + 5 + self.dice.below(120)));
+    }
+
+    async fn read(&mut self, server: usize) {
+        let Server { life: Life::Up(ingest), reader, .. } = &mut self.servers[server] else { return };
+        if reader.busy || reader.rests_until > self.step {
+            return;
+        }
+        let ingest = ingest.clone();
+        reader.places.retain(|_, place| place.hauls_left != Some(0));
+        let unknown: Vec<usize> =
+            reader.places.iter().filter(|(_, place)| place.position.is_none()).map(|(number, _)| *number).collect();
+        if !unknown.is_empty() {
+            reader.busy = true;
+            let spots: BTreeSet<Spot> = unknown.iter().copied().map(spot).collect();
+            self.begin(Who::Reader(server), async move {
+                let asked = ingest.positions(&route(), spots).await.map(|(positions, _)| positions);
+                Outcome::Asked(unknown, asked)
+            })
+            .await;
+            return;
+        }
+        let (mut haul, mut positions) = (Haul::default(), BTreeMap::new());
+        for (number, place) in &mut reader.places {
+            let messages = &self.partitions[*number];
+            let position = place.position.unwrap_or_default();
+            let first = usize::try_from(position.stored.unwrap_or(0)).unwrap();
+            if first == messages.len() || self.dice.percent(20) {
+                continue;
+            }
+            let count = 1 + self.dice.below(6);
+            for (offset, message) in messages.iter().enumerate().skip(first).take(count) {
+                let offset = i64::try_from(offset).unwrap();
+                haul.push((spot(*number), offset), message.as_bytes(), Fate::PerEvent, None, Instant::now());
+            }
+            positions.insert(spot(*number), position);
+            place.hauls_left = place.hauls_left.map(|hauls| hauls - 1);
+        }
+        if positions.is_empty() {
+            return;
+        }
+        reader.busy = true;
+        self.begin(Who::Reader(server), async move {
+            let partitions = positions.keys().map(partition).collect();
+            Outcome::Hauled(partitions, ingest.store_haul(&route(), haul, &positions).await)
+        })
+        .await;
+    }
+}

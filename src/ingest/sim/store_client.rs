@@ -1,0 +1,115 @@
+//! One process's line to the bucket of its schedule: an object store whose every request waits for its turn.
+//!
+//! In: requests of our code. Out: what the [`Bucket`] says becomes of them.
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures::stream::{self, BoxStream};
+use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _};
+use object_store::path::Path;
+use object_store::{
+    CopyOptions, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
+    ObjectStoreExt as _, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+};
+
+use super::store_faults::Act;
+use super::store_scheduler::{Bucket, Put, Verdict, failure};
+
+/// A line.
+#[derive(Debug, Clone)]
+pub(super) struct Line {
+    pub(super) bucket: Arc<Bucket>,
+    pub(super) process: usize,
+}
+
+impl Line {
+    /// Whether the answer may be whole.
+    async fn may(&self, act: Act, path: &Path) -> Result<bool> {
+        match self.bucket.ask(self.process, act, path, None).await {
+            Verdict::Go => Ok(true),
+            Verdict::CutOff => Ok(false),
+            Verdict::Fail(error) | Verdict::Put(Err(error)) => Err(error),
+            Verdict::Put(Ok(_)) => unreachable!("nothing was put"),
+        }
+    }
+}
+
+impl fmt::Display for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "line of process {}", self.process)
+    }
+}
+
+/// The first half of an answer, and then a failure.
+fn cut_off(mut found: GetResult) -> GetResult {
+    let half = (found.range.end - found.range.start) / 2;
+    found.payload = match found.payload {
+        GetResultPayload::Stream(body) => {
+            let body = body.map_ok(move |bytes| bytes.slice(..usize::try_from(half).unwrap().min(bytes.len())));
+            GetResultPayload::Stream(body.chain(stream::iter([Err(failure("the line was cut"))])).boxed())
+        }
+        file @ GetResultPayload::File(..) => file,
+    };
+    found
+}
+
+#[async_trait]
+impl ObjectStore for Line {
+    async fn put_opts(&self, path: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
+        let put = Put { path: path.clone(), payload, options };
+        match self.bucket.ask(self.process, put.act(), path, Some(put)).await {
+            Verdict::Put(answer) => answer,
+            Verdict::Fail(error) => Err(error),
+            Verdict::Go | Verdict::CutOff => unreachable!("a put has an answer"),
+        }
+    }
+
+    async fn put_multipart_opts(&self, path: &Path, options: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
+        self.may(Act::Put, path).await?;
+        self.bucket.objects.put_multipart_opts(path, options).await
+    }
+
+    async fn get_opts(&self, path: &Path, options: GetOptions) -> Result<GetResult> {
+        let whole = self.may(Act::Get, path).await?;
+        let found = self.bucket.objects.get_opts(path, options).await?;
+        Ok(if whole { found } else { cut_off(found) })
+    }
+
+    fn delete_stream(&self, paths: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+        let line = self.clone();
+        let delete = move |path: Path| {
+            let line = line.clone();
+            async move {
+                line.may(Act::Delete, &path).await?;
+                line.bucket.objects.delete(&path).await.map(|()| path)
+            }
+        };
+        paths.and_then(delete).boxed()
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        let (line, prefix) = (self.clone(), prefix.cloned());
+        let listing = async move {
+            let whole = line.may(Act::List, &prefix.clone().unwrap_or_default()).await;
+            let found = line.bucket.objects.list(prefix.as_ref());
+            match whole {
+                Ok(true) => found,
+                Ok(false) => found.take(2).chain(stream::iter([Err(failure("the line was cut"))])).boxed(),
+                Err(error) => stream::iter([Err(error)]).boxed(),
+            }
+        };
+        listing.flatten_stream().boxed()
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        self.may(Act::List, &prefix.cloned().unwrap_or_default()).await?;
+        self.bucket.objects.list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        self.may(Act::Put, to).await?;
+        self.bucket.objects.copy_opts(from, to, options).await
+    }
+}

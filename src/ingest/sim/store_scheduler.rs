@@ -1,0 +1,342 @@
+//! The bucket of a schedule, and the network before it: requests of several processes wait here until it is their turn.
+//!
+//! ```text
+//!   process ─► line ─► ticket ─┐                                        ┌─► objects in memory ─► answer
+//!   process ─► line ─► ticket ─┴─ one at a time, by the schedule's dice ┴─► late puts ─ ─ ─ ─► objects in memory
+//! ```
+//!
+//! In: requests ([`Bucket::ask`]). Out: verdicts, each when [`Bucket::step`] has chosen its request.
+//!
+//! **Invariant:** between two steps nothing changes in the bucket. So the order of all effects is the schedule's.
+//! **Invariant:** after its death a process has no effect but by a put that was under way.
+//!
+//! Requests from other threads than the schedule's (the Delta kernel reads and writes checkpoints on one of its own) do not
+//! wait: whoever holds them up would hold up the pool that the schedule waits for. They fail and die like others.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread::ThreadId;
+
+use futures::FutureExt as _;
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::{Error, ObjectStore, PutMode, PutOptions, PutPayload, PutResult, Result};
+use tokio::sync::oneshot;
+
+use super::random::Dice;
+use super::store_faults::{Act, Fate, Request, Weather};
+
+/// A put under way.
+#[derive(Debug, Clone)]
+pub(super) struct Put {
+    pub(super) path: Path,
+    pub(super) payload: PutPayload,
+    pub(super) options: PutOptions,
+}
+
+/// What a process may do now.
+#[derive(Debug)]
+pub(super) enum Verdict {
+    /// Read, list or delete.
+    Go,
+    /// Read or list, and fail in the middle.
+    CutOff,
+    /// The answer to a put.
+    Put(Result<PutResult>),
+    Fail(Error),
+}
+
+/// A request that waits for its turn.
+#[derive(Debug)]
+struct Ticket {
+    request: Request,
+    fate: Fate,
+    delay: usize,
+    put: Option<Put>,
+    answer: oneshot::Sender<Verdict>,
+}
+
+/// When a process dies: with so many requests of a kind, the last of which is under way then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Death {
+    /// Any that waits for its turn.
+    Turn(usize),
+    /// Puts of log entries.
+    Commit(usize),
+    /// Requests of the Delta kernel, while it reads or writes a checkpoint.
+    Kernel(usize),
+}
+
+#[derive(Debug, Default)]
+struct Process {
+    turns: usize,
+    commits: usize,
+    kernels: usize,
+    death: Option<Death>,
+    dead: bool,
+}
+
+impl Process {
+    /// Counts a request, and says whether it is the last.
+    fn dies_with(&mut self, request: &Request, waits: bool) -> bool {
+        let (turn, commit) = (waits, waits && request.act == Act::Create);
+        self.turns += usize::from(turn);
+        self.commits += usize::from(commit);
+        self.kernels += usize::from(!waits);
+        match self.death {
+            Some(Death::Turn(last)) => turn && self.turns == last,
+            Some(Death::Commit(last)) => commit && self.commits == last,
+            Some(Death::Kernel(last)) => !waits && self.kernels == last,
+            None => false,
+        }
+    }
+}
+
+/// The bucket.
+#[derive(Debug)]
+pub(super) struct Bucket {
+    pub(super) objects: Arc<InMemory>,
+    weather: Weather,
+    /// The schedule's own thread.
+    thread: ThreadId,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    dice: Dice,
+    calm: bool,
+    processes: Vec<Process>,
+    tickets: Vec<Ticket>,
+    /// Puts that will arrive, and after how many steps.
+    late: Vec<(usize, Put)>,
+    numbers: BTreeMap<(usize, Act, String), u32>,
+    activity: u64,
+    trace: Vec<String>,
+}
+
+impl Bucket {
+    /// An empty bucket, whose schedule runs on this thread.
+    pub(super) fn new(seed: u64) -> Self {
+        let inner = Inner {
+            dice: Dice::of(seed, "turns"),
+            calm: false,
+            processes: Vec::new(),
+            tickets: Vec::new(),
+            late: Vec::new(),
+            numbers: BTreeMap::new(),
+            activity: 0,
+            trace: Vec::new(),
+        };
+        Self {
+            objects: Arc::default(),
+            weather: Weather::of(seed),
+            thread: std::thread::current().id(),
+            inner: Mutex::new(inner),
+        }
+    }
+
+    /// A new process, and when it dies. Returns its number.
+    pub(super) fn enter(&self, death: Option<Death>) -> usize {
+        let mut inner = self.lock();
+        inner.processes.push(Process { death, ..Process::default() });
+        inner.processes.len() - 1
+    }
+
+    /// Whether the process is dead.
+    pub(super) fn is_dead(&self, process: usize) -> bool {
+        self.lock().processes[process].dead
+    }
+
+    /// The process dies, whatever it does.
+    pub(super) fn kill(&self, process: usize) {
+        self.die(&mut self.lock(), process);
+    }
+
+    /// From now on nothing fails and nobody dies; late puts still arrive.
+    pub(super) fn calm_down(&self) {
+        let mut inner = self.lock();
+        inner.calm = true;
+        inner.processes.iter_mut().for_each(|process| process.death = None);
+        inner.tickets.iter_mut().for_each(|ticket| (ticket.fate, ticket.delay) = (Fate::Fine, 0));
+    }
+
+    /// A number that grows whenever a request comes.
+    pub(super) fn activity(&self) -> u64 {
+        self.lock().activity
+    }
+
+    /// Writes down what happened.
+    pub(super) fn note(&self, what: impl FnOnce() -> String) {
+        self.lock().trace.push(what());
+    }
+
+    /// All that happened.
+    pub(super) fn trace(&self) -> Vec<String> {
+        self.lock().trace.clone()
+    }
+
+    /// Gives one waiting request its verdict, if there is one, and lets late puts arrive that are due. With its last request a
+    /// process dies: then all that it has under way get one.
+    pub(super) fn step(&self) -> bool {
+        let mut inner = self.lock();
+        let (due, rest) = std::mem::take(&mut inner.late).into_iter().partition(|(steps, _)| *steps == 0);
+        inner.late = rest;
+        inner.late.iter_mut().for_each(|(steps, _)| *steps -= 1);
+        self.arrive(&mut inner, due);
+        // Who has gone away does not read any more.
+        inner.tickets.retain(|ticket| ticket.put.is_some() || !ticket.answer.is_closed());
+        inner.tickets.sort_by(|one, other| one.request.cmp(&other.request));
+        let Some(least) = inner.tickets.iter().map(|ticket| ticket.delay).min() else { return false };
+        let ready = inner.tickets.iter().enumerate().filter(|(_, ticket)| ticket.delay == least);
+        let ready: Vec<usize> = ready.map(|(place, _)| place).collect();
+        inner.tickets.iter_mut().for_each(|ticket| ticket.delay = ticket.delay.saturating_sub(1));
+        let chosen = inner.dice.pick(&ready);
+        let request = inner.tickets[chosen].request.clone();
+        if inner.processes[request.process].dies_with(&request, true) {
+            self.die(&mut inner, request.process);
+        } else {
+            let ticket = inner.tickets.remove(chosen);
+            self.answer(&mut inner, ticket);
+        }
+        true
+    }
+
+    /// Lets all late puts arrive.
+    pub(super) fn arrive_all(&self) {
+        let mut inner = self.lock();
+        let late = std::mem::take(&mut inner.late);
+        self.arrive(&mut inner, late);
+    }
+
+    /// Waits for the turn of a request.
+    pub(super) async fn ask(&self, process: usize, act: Act, path: &Path, put: Option<Put>) -> Verdict {
+        let (answer, mut verdict) = oneshot::channel();
+        {
+            let mut inner = self.lock();
+            if inner.processes[process].dead {
+                return Verdict::Fail(failure("the process is dead"));
+            }
+            inner.activity += 1;
+            let place = Request::place(path);
+            let number = inner.numbers.entry((process, act, place.clone())).or_default();
+            let request = Request { process, act, place, number: *number };
+            *number += 1;
+            let fate = if inner.calm { Fate::Fine } else { self.weather.fate(&request) };
+            let delay = if inner.calm { 0 } else { self.weather.delay(&request) };
+            let ticket = Ticket { request, fate, delay, put, answer };
+            let waits = std::thread::current().id() == self.thread;
+            let dies = !waits && inner.processes[process].dies_with(&ticket.request, false);
+            if waits || dies {
+                inner.tickets.push(ticket);
+            } else {
+                self.answer(&mut inner, ticket);
+            }
+            if dies {
+                self.die(&mut inner, process);
+            }
+        }
+        match verdict.try_recv() {
+            Ok(verdict) => verdict,
+            Err(_) => verdict.await.unwrap_or_else(|_| Verdict::Fail(failure("the schedule has ended"))),
+        }
+    }
+
+    /// What is under way when a process dies arrives, or does not, or later.
+    fn die(&self, inner: &mut Inner, process: usize) {
+        if std::mem::replace(&mut inner.processes[process].dead, true) {
+            return;
+        }
+        inner.trace.push(format!("process {process} dies"));
+        let (mut own, others): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut inner.tickets).into_iter().partition(|ticket| ticket.request.process == process);
+        inner.tickets = others;
+        own.sort_by(|one, other| one.request.cmp(&other.request));
+        for ticket in own {
+            let fate = if ticket.put.is_some() { self.weather.at_death(&ticket.request) } else { Fate::Refused };
+            self.answer(inner, Ticket { fate, ..ticket });
+        }
+    }
+
+    fn answer(&self, inner: &mut Inner, ticket: Ticket) {
+        let Ticket { request, fate, put, answer, .. } = ticket;
+        let verdict = match put {
+            None => match fate {
+                Fate::Fine => Verdict::Go,
+                Fate::CutOff => Verdict::CutOff,
+                // What is deleted without an answer is found to be gone by the next who looks: the caller's effect is its own.
+                _ => Verdict::Fail(failure("refused")),
+            },
+            Some(put) => self.put(inner, fate, put),
+        };
+        let outcome = match &verdict {
+            Verdict::Put(Ok(_)) => "stored".to_owned(),
+            Verdict::Put(Err(error)) => format!("{error}"),
+            other => format!("{other:?}"),
+        };
+        let Request { process, act, place, number } = request;
+        inner.trace.push(format!("{process} {act:?} {place} #{number}: {fate:?}: {outcome}"));
+        // Who has gone away has no ear for it.
+        let _gone = answer.send(verdict);
+    }
+
+    fn put(&self, inner: &mut Inner, fate: Fate, put: Put) -> Verdict {
+        let answer = match fate {
+            Fate::Fine | Fate::CutOff => self.store(put),
+            Fate::Refused => Err(failure("refused")),
+            Fate::AnswerLost => self.store(put).and(Err(failure("the answer was lost"))),
+            Fate::Late(steps) => {
+                inner.late.push((steps, put));
+                Err(failure("timed out"))
+            }
+            Fate::Retried => {
+                let path = put.path.to_string();
+                self.store(put).and(Err(Error::AlreadyExists { path, source: "a retry".into() }))
+            }
+            Fate::Rival => {
+                self.rival(&put);
+                self.store(put)
+            }
+        };
+        Verdict::Put(answer)
+    }
+
+    /// Another writer's entry of the same version, which changes nothing; not as a table's first, which says what it is.
+    fn rival(&self, put: &Put) {
+        let entry = put.path.filename().and_then(|name| name.strip_suffix(".json")?.parse::<u64>().ok());
+        if entry.is_some_and(|version| version > 0) {
+            let payload = "{\"commitInfo\":{\"operation\":\"WRITE\",\"engineInfo\":\"another\"}}\n".into();
+            // When there is an entry already, the put loses to that.
+            let _lost = self.store(Put { payload, ..put.clone() });
+        }
+    }
+
+    fn arrive(&self, inner: &mut Inner, late: Vec<(usize, Put)>) {
+        for (_, put) in late {
+            let place = Request::place(&put.path);
+            let outcome = self.store(put).map(drop);
+            inner.trace.push(format!("a late put of {place} arrives: {outcome:?}"));
+        }
+    }
+
+    fn store(&self, put: Put) -> Result<PutResult> {
+        let Put { path, payload, options } = put;
+        self.objects.put_opts(&path, payload, options).now_or_never().expect("memory answers at once")
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap()
+    }
+}
+
+impl Put {
+    /// Which kind of put it is.
+    pub(super) fn act(&self) -> Act {
+        if self.options.mode == PutMode::Create { Act::Create } else { Act::Put }
+    }
+}
+
+/// What a client of the store is told when a request has failed for good.
+pub(super) fn failure(what: &'static str) -> Error {
+    Error::Generic { store: "bucket", source: what.into() }
+}

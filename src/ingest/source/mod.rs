@@ -1,0 +1,39 @@
+//! What every source does that is read from a topic, whatever client reads it: hauls, offsets, lag, pauses.
+//!
+//! ```text
+//!   a client ─► haul ─► pull ─┬─► reader ─► reshape (a transform) ─► the way of every event, with the offsets
+//!      ▲                      └─► lag ─► how fresh the table is
+//!      └── where to read on, and whether ◄── pull, pause ◄── the table
+//!   operators ─► overview (watch, offsets, pause)        a transform and samples ─► trial
+//! ```
+//!
+//! In: messages, as a client has read them. Out: rows, offsets and pauses in the table, bad messages in its quarantine; and
+//! what operators are told ([`Sources`]).
+//!
+//! **Invariant:** nothing here knows `rdkafka`: what is true of hauls and offsets is proved without a broker.
+//! **Invariant:** where a source stands, and whether it is paused, is in its table alone.
+
+mod message_batch;
+
+mod pull;
+
+mod apply_transform;
+mod dry_run;
+
+mod lag;
+mod pause;
+
+mod monitor;
+mod overview;
+
+pub use dry_run::{Sample, Trial, rehearse};
+pub use monitor::SourceError;
+pub use overview::{PartitionState, SourceState, Sources};
+
+pub(super) use lag::Behind;
+pub(super) use message_batch::{Beside, Bounds, Fate, Haul, Message, Spot, varint, without_header};
+pub(super) use monitor::Watch;
+pub(super) use pause::Pause;
+#[cfg(test)]
+pub(super) use pull::Landed;
+pub(super) use pull::{Position, Route, TEXT_TIMES_MAX};

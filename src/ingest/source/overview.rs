@@ -1,0 +1,138 @@
+//! The sources of this server as its operators see them: what they do, and the pause.
+//!
+//! ```text
+//!   list   ◄── the table (offsets, pause) and the watch (errors, lag) of each source
+//!   pause  ──► the table of the source ──► every server that reads it, by following the log
+//! ```
+//!
+//! In: the name of a source. Out: [`SourceState`]. Who may ask is for the door to decide: operators only.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::message_batch::Spot;
+use super::monitor::{SourceError, Watch};
+use super::pause::{self, Pause};
+use super::pull::Route;
+use crate::clock::{Clock, Micros};
+use crate::error::{Error, Result, did_you_mean};
+use crate::ingest::kafka::Source;
+use crate::lake::Tables;
+
+/// All declared sources.
+#[derive(Debug)]
+pub struct Sources {
+    tables: Arc<Tables>,
+    sources: BTreeMap<String, (Route, Arc<Watch>)>,
+    clock: Clock,
+}
+
+/// What a source does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceState {
+    /// Its name.
+    pub name: String,
+    /// The table that it reads into.
+    pub table: String,
+    /// Since when it is paused, on all servers; none while it runs.
+    pub paused_since: Option<Micros>,
+    /// Whether it cannot go on here.
+    pub is_failing: bool,
+    /// The last error here, which may be long over.
+    pub error: Option<SourceError>,
+    /// The partitions that the table or this server knows.
+    pub partitions: Vec<PartitionState>,
+}
+
+/// Where a partition of a source stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartitionState {
+    /// The topic.
+    pub topic: Arc<str>,
+    /// The partition, from 0.
+    pub partition: i32,
+    /// The next offset to read, as the table holds it.
+    pub offset: Option<i64>,
+    /// Messages that are not committed yet; known to the server that reads the partition.
+    pub lag: Option<i64>,
+    /// Whether this server reads it.
+    pub is_here: bool,
+    /// A gap has stopped it.
+    pub is_stopped: bool,
+}
+
+impl Sources {
+    /// These sources, over the tables that they read into.
+    pub fn new(tables: Arc<Tables>, sources: &[Source], clock: Clock) -> Self {
+        let named =
+            sources.iter().map(|source| (source.route.source.clone(), (source.route.clone(), source.watch.clone())));
+        Self { tables, sources: named.collect(), clock }
+    }
+
+    /// What each of them does, by name. Asks nobody: tables and partitions are as this server knows them.
+    pub fn list(&self) -> Result<Vec<SourceState>> {
+        self.sources.keys().map(|name| self.state(name)).collect()
+    }
+
+    /// Pauses a source on all servers, or sets it going again; returns what it does then. `NotFound` when there is none.
+    pub async fn set_paused(&self, name: &str, is_paused: bool) -> Result<SourceState> {
+        let (route, _) = self.source(name)?;
+        pause::set(self.table(route)?, route, is_paused, self.clock.now()).await?;
+        self.state(name)
+    }
+
+    fn state(&self, name: &str) -> Result<SourceState> {
+        let (route, watch) = self.source(name)?;
+        let snapshot = self.table(route)?.snapshot();
+        let (is_failing, error, readings) = watch.look();
+        let mut partitions: BTreeMap<Spot, PartitionState> = BTreeMap::new();
+        let prefix = route.app_prefix();
+        let known = snapshot.txns.range(prefix.clone()..).take_while(|(app, _)| app.starts_with(&prefix));
+        for (app, offset) in known {
+            let Some(spot) = spot(&app[prefix.len()..]) else { continue };
+            partition(&mut partitions, &spot).offset = Some(*offset);
+        }
+        for (spot, reading) in readings {
+            let told = partition(&mut partitions, &spot);
+            (told.is_here, told.lag, told.is_stopped) = (true, reading.lag, reading.is_stopped);
+        }
+        Ok(SourceState {
+            name: name.to_owned(),
+            table: route.table.clone(),
+            paused_since: Pause::of(&snapshot, route).since(),
+            is_failing,
+            error,
+            partitions: partitions.into_values().collect(),
+        })
+    }
+
+    fn source(&self, name: &str) -> Result<&(Route, Arc<Watch>)> {
+        self.sources.get(name).ok_or_else(|| {
+            let guess = did_you_mean(name, self.sources.keys().map(String::as_str));
+            Error::not_found(format!("there is no source `{name}`{guess}"))
+        })
+    }
+
+    fn table(&self, route: &Route) -> Result<&crate::lake::Table> {
+        let table = self.tables.get(&route.table);
+        table.map(|table| &**table).ok_or_else(|| Error::internal(format!("`{}` is not open", route.table)))
+    }
+}
+
+/// The entry of a partition.
+fn partition<'a>(partitions: &'a mut BTreeMap<Spot, PartitionState>, spot: &Spot) -> &'a mut PartitionState {
+    partitions.entry(spot.clone()).or_insert_with(|| PartitionState {
+        topic: spot.topic.clone(),
+        partition: spot.partition,
+        offset: None,
+        lag: None,
+        is_here: false,
+        is_stopped: false,
+    })
+}
+
+/// `topic:partition`. No topic has a colon in its name.
+fn spot(text: &str) -> Option<Spot> {
+    let (topic, partition) = text.split_once(':')?;
+    Some(Spot { topic: topic.into(), partition: partition.parse().ok()? })
+}

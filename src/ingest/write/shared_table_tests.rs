@@ -1,0 +1,221 @@
+//! Servers that share a table: events that both get, events older than the window, sources that are overtaken or move, and
+//! lost answers.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use tokio::sync::{Notify, oneshot};
+
+use super::batch::{Pending, Stored};
+use super::reservation::Rooms;
+use super::table_writer::Keeper;
+use crate::config::IngestConfig;
+use crate::contract::{Format, Owner, Stamp, TenantId};
+use crate::error::{Kind, Result};
+use crate::ingest::Payload;
+use crate::ingest::dedupe::Keyer;
+use crate::ingest::prepare::Intaker;
+use crate::ingest::testing::{Faults, QUARANTINE, TABLE, faulty, limits, lines, memory, open, stored};
+use crate::lake::{Progress, Store, Table, Tables};
+
+/// A server's committer of the one table, in our hands.
+struct Server {
+    tables: Arc<Tables>,
+    keeper: Keeper,
+    intaker: Intaker,
+    rooms: Rooms,
+}
+
+impl Server {
+    async fn start(store: &Store) -> Self {
+        Self::with_window(store, limits().dedupe_ids_max).await
+    }
+
+    async fn with_window(store: &Store, dedupe_ids_max: usize) -> Self {
+        let limits = IngestConfig { dedupe_ids_max, ..limits() };
+        let tables = open(store).await;
+        let (keyer, metrics) = (Keyer::random(), Arc::default());
+        let table: Arc<Table> = tables[TABLE].clone();
+        let intaker = Intaker {
+            contract: table.contract().clone(),
+            quarantine: tables[QUARANTINE].contract().clone(),
+            keyer,
+            notes_max: 1,
+        };
+        let rooms = Rooms::new(1 << 20, std::time::Duration::ZERO, Arc::clone(&metrics));
+        let keeper = Keeper::open(table, false, keyer, &limits, metrics, Arc::new(Notify::new())).await.unwrap();
+        Self { tables, keeper, intaker, rooms }
+    }
+
+    /// Stores requests of these ids together, each with its progress.
+    async fn store(&mut self, requests: &[(std::ops::Range<u32>, Vec<Progress>)]) -> Vec<Result<Stored>> {
+        let (mut pending, mut answers) = (Vec::new(), Vec::new());
+        for (ids, progress) in requests {
+            let payload = Payload::Encoded(Format::Json, Bytes::from(lines(ids.clone())));
+            let part = Arc::new(self.intaker.take(payload, &acme(), "test").unwrap().good);
+            let (reply, answer) = oneshot::channel();
+            pending.push(Pending {
+                part,
+                progress: progress.clone(),
+                is_whole: false,
+                bytes: 1,
+                room: self.rooms.empty(),
+                reply,
+            });
+            answers.push(answer);
+        }
+        self.keeper.store(pending).await;
+        let mut told = Vec::new();
+        for answer in answers {
+            told.push(answer.await.expect("each is answered"));
+        }
+        told
+    }
+
+    /// Stores these events: (id, day of March 2026). Returns how many were new.
+    async fn store_days(&mut self, events: &[(u32, u32)]) -> u64 {
+        let line = |(id, day): &(u32, u32)| {
+            format!("{{\"event_id\":\"{id}\",\"event_time\":\"2026-03-{day:02}T12:00:{:02}Z\"}}\n", id % 60)
+        };
+        let payload = Payload::Encoded(Format::Json, Bytes::from(events.iter().map(line).collect::<String>()));
+        let part = Arc::new(self.intaker.take(payload, &acme(), "test").unwrap().good);
+        let (reply, answer) = oneshot::channel();
+        self.keeper
+            .store(vec![Pending { part, progress: vec![], is_whole: false, bytes: 1, room: self.rooms.empty(), reply }])
+            .await;
+        answer.await.unwrap().unwrap().accepted
+    }
+
+    /// Where the table says the source stands.
+    async fn stands(&self) -> Option<i64> {
+        self.tables[TABLE].refresh().await.unwrap().txns.get("kafka:calls:t:0").copied()
+    }
+}
+
+fn acme() -> Stamp {
+    let owner = Owner::Tenant(TenantId::parse("acme").unwrap());
+    Stamp { received: 0, owner, time_max: i64::MAX, event_bytes_max: 1_000, dimensions_max: 0 }
+}
+
+fn source(after: Option<i64>, next: i64) -> Vec<Progress> {
+    vec![Progress { app: "kafka:calls:t:0".to_owned(), after, next }]
+}
+
+fn kinds(answers: &[Result<Stored>]) -> Vec<std::result::Result<(u64, u64), Kind>> {
+    let kind = |answer: &Result<Stored>| match answer {
+        Ok(stored) => Ok((stored.accepted, stored.duplicate)),
+        Err(error) => Err(error.kind()),
+    };
+    answers.iter().map(kind).collect()
+}
+
+/// All ids of the table, sorted as numbers.
+async fn ids(store: &Store) -> Vec<u32> {
+    let mut ids: Vec<u32> = stored(store, TABLE).await.iter().map(|(_, id)| id.parse().unwrap()).collect();
+    ids.sort_unstable();
+    ids
+}
+
+#[tokio::test]
+async fn an_overtaken_source_is_refused_alone() {
+    let store = memory();
+    let (mut one, mut other) = (Server::start(&store).await, Server::start(&store).await);
+    assert_eq!(kinds(&one.store(&[(0..3, source(None, 3))]).await), [Ok((3, 0))]);
+    // The other has not seen that, so that it finds out only when it commits: the request in the same batch is stored.
+    let told = other.store(&[(3..6, vec![]), (0..4, source(None, 4)), (6..7, vec![])]).await;
+    assert_eq!(kinds(&told), [Ok((3, 0)), Err(Kind::Conflict), Ok((1, 0))]);
+    // And now that it knows, before anything is written.
+    let told = other.store(&[(7..8, vec![]), (0..4, source(Some(2), 4))]).await;
+    assert_eq!(kinds(&told), [Ok((1, 0)), Err(Kind::Conflict)]);
+    assert_eq!(kinds(&other.store(&[(0..9, source(Some(2), 9))]).await), [Err(Kind::Conflict)], "alone as well");
+    assert_eq!((other.stands().await, ids(&store).await), (Some(3), (0..8).collect()));
+}
+
+#[tokio::test]
+async fn progress_is_stored_when_no_row_is_new() {
+    let store = memory();
+    let mut server = Server::start(&store).await;
+    assert_eq!(kinds(&server.store(&[(0..3, source(None, 3))]).await), [Ok((3, 0))]);
+    assert_eq!(kinds(&server.store(&[(0..3, source(Some(3), 6))]).await), [Ok((0, 3))]);
+    assert_eq!(kinds(&server.store(&[(0..0, source(Some(6), 9))]).await), [Ok((0, 0))], "not even old ones");
+    assert_eq!((server.stands().await, ids(&store).await), (Some(9), (0..3).collect()));
+    let version = server.tables[TABLE].snapshot().version;
+    assert_eq!(kinds(&server.store(&[(0..2, source(Some(9), 9))]).await), [Ok((0, 2))]);
+    assert_eq!(server.tables[TABLE].snapshot().version, version, "nothing moved, nothing is committed");
+}
+
+#[tokio::test]
+async fn a_source_that_moves_brings_its_duplicates_along() {
+    let store = memory();
+    let (mut one, mut other) = (Server::start(&store).await, Server::start(&store).await);
+    assert_eq!(kinds(&one.store(&[(0..5, source(None, 5))]).await), [Ok((5, 0))]);
+    assert_eq!(kinds(&one.store(&[(5..9, source(Some(5), 9))]).await), [Ok((4, 0))]);
+    assert_eq!(other.stands().await, Some(9));
+    assert_eq!(kinds(&other.store(&[(20..22, vec![])]).await), [Ok((2, 0))], "a commit of its own comes between");
+    assert_eq!(kinds(&other.store(&[(7..11, source(Some(9), 13))]).await), [Ok((2, 2))]);
+    // And back again.
+    assert_eq!(one.stands().await, Some(13));
+    assert_eq!(kinds(&one.store(&[(4..12, source(Some(13), 21))]).await), [Ok((1, 7))]);
+    assert_eq!(ids(&store).await, (0..12).chain(20..22).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn an_event_that_two_servers_get_is_stored_once() {
+    let store = memory();
+    let mut servers = [Server::start(&store).await, Server::start(&store).await, Server::with_window(&store, 0).await];
+    // Neither asks for the other's commits: each finds out when it commits.
+    let mut stored = 0;
+    for turn in 0..30 {
+        let ids = turn * 3..turn * 3 + 10;
+        for server in &mut servers {
+            stored += kinds(&server.store(&[(ids.clone(), vec![])]).await)[0].unwrap().0;
+        }
+    }
+    assert_eq!((stored, ids(&store).await), (97, (0..97).collect()));
+}
+
+#[tokio::test]
+async fn an_old_event_is_known_by_its_day_when_the_window_has_forgotten_it() {
+    for window in [0, 1, 5, 1_000] {
+        let store = memory();
+        let mut server = Server::with_window(&store, window).await;
+        let events: Vec<_> = (0..40).map(|id| (id, 1 + id % 4)).collect();
+        for some in events.chunks(7) {
+            assert_eq!(server.store_days(some).await, some.len() as u64, "window {window}");
+        }
+        assert_eq!(server.store_days(&events).await, 0, "all again, window {window}");
+        assert_eq!(server.store_days(&[(40, 1), (3, 4), (41, 5), (40, 1)]).await, 2, "window {window}");
+        let mut restarted = Server::with_window(&store, window).await;
+        let again: Vec<_> = events.iter().rev().copied().chain([(41, 5), (42, 5)]).collect();
+        assert_eq!(restarted.store_days(&again).await, 1, "after a restart, window {window}");
+        assert_eq!(server.store_days(&[(42, 5), (7, 4)]).await, 0, "and back, window {window}");
+        assert_eq!(ids(&store).await, (0..43).collect::<Vec<_>>());
+    }
+}
+
+#[tokio::test]
+async fn lost_answers_neither_lose_nor_double() {
+    for refused in 0..5 {
+        for answer_lost in 0..5 {
+            let (faults, case) = (Arc::new(Faults::default()), format!("{refused} refused, {answer_lost} lost"));
+            let store = faulty(&faults);
+            let mut server = Server::start(&store).await;
+            server.store(&[(0..3, source(None, 3))]).await;
+            faults.refused.store(refused, Ordering::SeqCst);
+            faults.answer_lost.store(answer_lost, Ordering::SeqCst);
+            // As a source does: after any error it goes on from where the table stands.
+            for _ in 0..20 {
+                let at = server.stands().await.unwrap();
+                if at == 9 {
+                    break;
+                }
+                let ids = u32::try_from(at).unwrap()..9;
+                server.store(&[(ids, source(Some(at), 9)), (100..101, vec![])]).await;
+            }
+            server.store(&[(100..101, vec![])]).await;
+            let expected: Vec<u32> = (0..9).chain(100..101).collect();
+            assert_eq!((server.stands().await, ids(&store).await), (Some(9), expected), "{case}");
+        }
+    }
+}

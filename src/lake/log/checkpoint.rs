@@ -1,0 +1,170 @@
+//! Whole tables, in and out: loaded from a checkpoint and the entries behind it, and written as a checkpoint.
+//!
+//! In: a table's log. Out: its [`State`], complete, or nothing when there is no table. Checkpoints are read, written and
+//! outdated entries removed by `deltalake`; the entries behind a checkpoint are read by the same code that follows the
+//! log.
+//!
+//! **Invariant:** a log with a gap is an error, never a shorter table.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, AsArray};
+use arrow::datatypes::Int64Type;
+use deltalake_core::checkpoints::{cleanup_expired_logs_for, create_checkpoint};
+use deltalake_core::logstore::{LogStoreRef, StorageConfig, default_logstore};
+use deltalake_core::{DeltaTable, DeltaTableError};
+use futures::{StreamExt, TryStreamExt};
+use object_store::ObjectMeta;
+use object_store::path::Path;
+use object_store::prefix::PrefixStore;
+
+use crate::contract::Contract;
+use crate::error::{Error, Result};
+use crate::lake::log::delta_log::{Add, Entry, Listing, Log};
+use crate::lake::log::state::{Changes, State, check_layout, check_protocol, read_add};
+use crate::lake::read::object_reader::read_columns;
+use crate::lake::store::client::Store;
+
+/// Log entries read at once while a table is loaded.
+const READS_MAX: usize = 16;
+
+/// A loaded table.
+#[derive(Debug)]
+pub(in crate::lake) struct Loaded {
+    pub(in crate::lake) state: State,
+    /// The checkpoint that it was loaded from.
+    pub(in crate::lake) checkpoint: Option<u64>,
+}
+
+/// Loads the newest version; nothing when there is no table.
+pub(in crate::lake) async fn load(store: &Store, folder: &Path, contract: &Contract) -> Result<Option<Loaded>> {
+    let log = Log::of(store, folder);
+    let mut listing = log.list(log.hint().await?.unwrap_or(0)).await?;
+    if listing.checkpoints.is_empty() {
+        listing = log.list(0).await?;
+    }
+    let Listing { mut checkpoints, entries } = listing;
+    let checkpoint = checkpoints.pop_last();
+    let base = match &checkpoint {
+        Some((version, files)) => Some(replay(store, folder, contract, *version, files).await?),
+        None => None,
+    };
+    let first = base.as_ref().map_or(0, |base| base.snapshot.version + 1);
+    let behind: Vec<u64> = entries.range(first..).copied().collect();
+    if let Some(gap) = behind.iter().zip(first..).find(|(found, wanted)| *found != wanted) {
+        return Err(Error::unavailable(format!("table `{}`: log entry {} is missing", contract.name, gap.1)));
+    }
+    let changes = read(&log, contract, &behind).await?;
+    let state = match (changes, base) {
+        (Some(changes), base) => changes.apply(contract, base.as_ref())?,
+        (None, Some(base)) => base,
+        (None, None) => return Ok(None),
+    };
+    Ok(Some(Loaded { state, checkpoint: checkpoint.map(|(version, _)| version) }))
+}
+
+/// Removes log entries that are older than `cutoff_ms` (milliseconds since 1970) and that no retained version needs, then
+/// writes a checkpoint of the newest version and returns it. In this order, entries go only behind a checkpoint that has
+/// stood since the last time.
+pub(in crate::lake) async fn write(store: &Store, folder: &Path, contract: &Contract, cutoff_ms: i64) -> Result<u64> {
+    let fault = |what: &'static str| {
+        move |error: DeltaTableError| {
+            Error::unavailable(format!("table `{}`: {what}", contract.name)).with_source(error)
+        }
+    };
+    let log_store = log_store(store, folder)?;
+    let mut table = DeltaTable::new(Arc::clone(&log_store));
+    table.load().await.map_err(fault("cannot be loaded for a checkpoint"))?;
+    let version = table.snapshot().map_err(fault("has no snapshot"))?.version();
+    cleanup_expired_logs_for(version, &*log_store, cutoff_ms, None)
+        .await
+        .map_err(fault("cannot remove expired log entries"))?;
+    create_checkpoint(&table, None).await.map_err(fault("cannot write a checkpoint"))?;
+    Ok(version)
+}
+
+/// The table at a checkpoint.
+async fn replay(
+    store: &Store,
+    folder: &Path,
+    contract: &Contract,
+    version: u64,
+    files: &[ObjectMeta],
+) -> Result<State> {
+    let fault = |error: DeltaTableError| {
+        Error::unavailable(format!("table `{}`: checkpoint {version} cannot be read", contract.name)).with_source(error)
+    };
+    let mut table = DeltaTable::new(log_store(store, folder)?);
+    table.load_version(version).await.map_err(fault)?;
+    let snapshot = table.snapshot().map_err(fault)?;
+    check_protocol(contract, &convert(snapshot.protocol())?)?;
+    let metadata = convert(snapshot.metadata())?;
+    check_layout(contract, &metadata)?;
+
+    let mut changes = Changes::at(version);
+    changes.push_metadata(metadata);
+    for file in snapshot.log_data().iter() {
+        let add = Add {
+            path: file.path().replace('%', "%25"),
+            partition_values: file.partition_values_map().into_iter().collect(),
+            size: u64::try_from(file.size()).unwrap_or(0),
+            modification_time: file.modification_time(),
+            data_change: false,
+            stats: file.stats(),
+            deletion_vector: file.deletion_vector_descriptor().map(|_| true.into()),
+        };
+        changes.push_file(read_add(contract, add)?);
+    }
+    for file in files {
+        for (app, version) in read_txns(store, file).await? {
+            changes.push_txn(app, version);
+        }
+    }
+    changes.apply(contract, None)
+}
+
+/// The application transactions of a checkpoint file: `deltalake` tells them one by one only, each at the price of a
+/// whole replay.
+async fn read_txns(store: &Store, file: &ObjectMeta) -> Result<Vec<(String, i64)>> {
+    let batches = read_columns(&store.objects, file.location.clone(), file.size, &["txn"]).await.map_err(|error| {
+        Error::unavailable(format!("checkpoint `{}` cannot be read", file.location)).with_source(error)
+    })?;
+    let mut txns = Vec::new();
+    for batch in batches {
+        let Some(column) = batch.columns().first().and_then(|column| column.as_struct_opt()) else { continue };
+        let apps = column.column_by_name("appId").and_then(|apps| apps.as_string_opt::<i32>());
+        let versions = column.column_by_name("version").and_then(|versions| versions.as_primitive_opt::<Int64Type>());
+        let (Some(apps), Some(versions)) = (apps, versions) else { continue };
+        let present = (0..column.len()).filter(|row| column.is_valid(*row) && apps.is_valid(*row));
+        txns.extend(present.map(|row| (apps.value(row).to_owned(), versions.value(row))));
+    }
+    Ok(txns)
+}
+
+/// Reads entries, some at once, in order. Nothing when there are none.
+async fn read(log: &Log, contract: &Contract, versions: &[u64]) -> Result<Option<Changes>> {
+    let mut entries = futures::stream::iter(versions.iter().copied())
+        .map(|version| async move { Ok::<_, Error>((version, log.read(version).await?)) })
+        .buffered(READS_MAX);
+    let mut changes: Option<Changes> = None;
+    while let Some((version, entry)) = entries.try_next().await? {
+        let entry: Entry = entry.ok_or_else(|| {
+            Error::unavailable(format!("table `{}`: log entry {version} went away while it was read", contract.name))
+        })?;
+        changes.get_or_insert_default().push(contract, version, entry)?;
+    }
+    Ok(changes)
+}
+
+/// The log as `deltalake` knows it.
+pub(in crate::lake) fn log_store(store: &Store, folder: &Path) -> Result<LogStoreRef> {
+    let table = Arc::new(PrefixStore::new(Arc::clone(&store.objects), folder.clone()));
+    Ok(default_logstore(table, Arc::clone(&store.objects), &store.url(folder)?, &StorageConfig::default()))
+}
+
+/// An action of `deltalake` as ours: both are the JSON of the Delta protocol.
+fn convert<T: serde::Serialize, U: serde::de::DeserializeOwned>(action: &T) -> Result<U> {
+    serde_json::to_value(action).and_then(serde_json::from_value).map_err(|error| {
+        Error::unavailable("a checkpoint's action is not as the Delta protocol has it").with_source(error)
+    })
+}

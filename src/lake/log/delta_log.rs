@@ -1,0 +1,316 @@
+//! The Delta log of one table: entries written if absent, read one by one, and listed when a table is loaded.
+//!
+//! In: actions. Out: `_delta_log/<version>.json`, one action a line, after the Delta protocol
+//! (<https://github.com/delta-io/delta/blob/master/PROTOCOL.md>); and back.
+//!
+//! **Invariant:** an entry is put only where there is none, and is never changed. Two writers cannot own one version.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::TryStreamExt;
+use object_store::path::Path;
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutPayload};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use uuid::Uuid;
+
+use crate::error::{Error, Result};
+use crate::lake::store::client::{Store, store_error};
+
+/// The folder of the log in a table's folder.
+const FOLDER: &str = "_delta_log";
+/// The hint at the newest checkpoint.
+const HINT: &str = "_last_checkpoint";
+
+/// One line of an entry: exactly one field is set. Actions that we do not know are skipped.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Line {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    commit_info: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    protocol: Option<Protocol>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    meta_data: Option<Metadata>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    txn: Option<Txn>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    add: Option<Add>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    remove: Option<Remove>,
+}
+
+/// Who may read and write the table.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(in crate::lake) struct Protocol {
+    pub(in crate::lake) min_reader_version: u32,
+    pub(in crate::lake) min_writer_version: u32,
+}
+
+/// What the table is. Unknown parts survive a change of ours.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(in crate::lake) struct Metadata {
+    pub(in crate::lake) schema_string: String,
+    #[serde(default)]
+    pub(in crate::lake) partition_columns: Vec<String>,
+    #[serde(flatten)]
+    pub(in crate::lake) rest: Map<String, Value>,
+}
+
+/// The progress of one source.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(in crate::lake) struct Txn {
+    pub(in crate::lake) app_id: String,
+    pub(in crate::lake) version: i64,
+}
+
+/// A file that is part of the table from this version on. `path` is percent-encoded.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(in crate::lake) struct Add {
+    pub(in crate::lake) path: String,
+    pub(in crate::lake) partition_values: BTreeMap<String, Option<String>>,
+    pub(in crate::lake) size: u64,
+    pub(in crate::lake) modification_time: i64,
+    pub(in crate::lake) data_change: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in crate::lake) stats: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(in crate::lake) deletion_vector: Option<Value>,
+}
+
+/// A file that is no part of the table any more. `path` is percent-encoded.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(in crate::lake) struct Remove {
+    pub(in crate::lake) path: String,
+}
+
+/// All actions of one version.
+#[derive(Debug, Default, PartialEq)]
+pub(in crate::lake) struct Entry {
+    /// The unique name of the operation, when its writer gave one.
+    pub(in crate::lake) operation: Option<String>,
+    pub(in crate::lake) protocol: Option<Protocol>,
+    pub(in crate::lake) metadata: Option<Metadata>,
+    pub(in crate::lake) txns: Vec<Txn>,
+    pub(in crate::lake) adds: Vec<Add>,
+    pub(in crate::lake) removes: Vec<Remove>,
+}
+
+/// What became of a conditional put.
+#[derive(Debug)]
+pub(in crate::lake) enum Put {
+    /// The entry is ours.
+    Written,
+    /// There is an entry of this version already; it may be ours, if a retry met its own first attempt.
+    Taken,
+    /// It may be written, now or in a moment, or not.
+    Unclear(Error),
+}
+
+/// What the log holds from some version on.
+#[derive(Debug, Default)]
+pub(in crate::lake) struct Listing {
+    /// Complete checkpoints, with their files.
+    pub(in crate::lake) checkpoints: BTreeMap<u64, Vec<ObjectMeta>>,
+    /// Versions that have an entry.
+    pub(in crate::lake) entries: BTreeSet<u64>,
+}
+
+/// The log of one table.
+#[derive(Debug, Clone)]
+pub(in crate::lake) struct Log {
+    objects: Arc<dyn ObjectStore>,
+    folder: Path,
+}
+
+impl Entry {
+    /// The text of an entry. The operation's name tells our entries from others'.
+    pub(in crate::lake) fn encode(self, operation: Uuid, kind: &str, parameters: Value, now_ms: i64) -> Result<Bytes> {
+        let info = json!({
+            "timestamp": now_ms,
+            "operation": kind,
+            "operationParameters": parameters,
+            "isBlindAppend": kind == "WRITE",
+            "engineInfo": concat!("glasshouse/", env!("CARGO_PKG_VERSION")),
+            "txnId": operation.to_string(),
+        });
+        let lines = [Line { commit_info: Some(info), ..Line::default() }]
+            .into_iter()
+            .chain(self.protocol.map(|protocol| Line { protocol: Some(protocol), ..Line::default() }))
+            .chain(self.metadata.map(|metadata| Line { meta_data: Some(metadata), ..Line::default() }))
+            .chain(self.txns.into_iter().map(|txn| Line { txn: Some(txn), ..Line::default() }))
+            .chain(self.removes.into_iter().map(|remove| Line { remove: Some(remove), ..Line::default() }))
+            .chain(self.adds.into_iter().map(|add| Line { add: Some(add), ..Line::default() }));
+        let mut text = Vec::new();
+        for line in lines {
+            serde_json::to_writer(&mut text, &line)
+                .map_err(|error| Error::internal("a log action is not JSON").with_source(error))?;
+            text.push(b'\n');
+        }
+        Ok(text.into())
+    }
+
+    /// Reads the text of an entry, whoever wrote it.
+    fn parse(version: u64, text: &[u8]) -> Result<Self> {
+        let mut entry = Self::default();
+        for line in serde_json::Deserializer::from_slice(text).into_iter::<Line>() {
+            let line = line.map_err(|error| {
+                Error::unavailable(format!("log entry {version} is no Delta log entry")).with_source(error)
+            })?;
+            if let Some(info) = line.commit_info {
+                entry.operation = info.get("txnId").and_then(Value::as_str).map(str::to_owned);
+            }
+            entry.protocol = line.protocol.or(entry.protocol);
+            entry.metadata = line.meta_data.or(entry.metadata);
+            entry.txns.extend(line.txn);
+            entry.adds.extend(line.add);
+            entry.removes.extend(line.remove);
+        }
+        Ok(entry)
+    }
+}
+
+impl Log {
+    /// The log of the table in `folder`.
+    pub(in crate::lake) fn of(store: &Store, folder: &Path) -> Self {
+        Self { objects: Arc::clone(&store.objects), folder: folder.clone().join(FOLDER) }
+    }
+
+    /// Writes an entry if its version has none.
+    pub(in crate::lake) async fn create(&self, version: u64, text: Bytes) -> Result<Put> {
+        let path = self.entry(version);
+        match self.objects.put_opts(&path, PutPayload::from_bytes(text), PutMode::Create.into()).await {
+            Ok(_) => Ok(Put::Written),
+            Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => Ok(Put::Taken),
+            Err(error @ (object_store::Error::NotImplemented { .. } | object_store::Error::NotSupported { .. })) => {
+                Err(store_error(&path, error))
+            }
+            Err(error) => Ok(Put::Unclear(store_error(&path, error))),
+        }
+    }
+
+    /// The entry of a version, if there is one.
+    pub(in crate::lake) async fn read(&self, version: u64) -> Result<Option<Entry>> {
+        match self.get(&self.entry(version)).await? {
+            Some(text) => Entry::parse(version, &text).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The version that the hint calls the newest checkpoint. It may be late or missing, never ahead.
+    pub(in crate::lake) async fn hint(&self) -> Result<Option<u64>> {
+        let text = self.get(&self.folder.clone().join(HINT)).await?;
+        let hint = text.and_then(|text| serde_json::from_slice::<Value>(&text).ok());
+        Ok(hint.and_then(|hint| hint.get("version")?.as_u64()))
+    }
+
+    /// What the log holds from version `first` on: one request per thousand objects.
+    pub(in crate::lake) async fn list(&self, first: u64) -> Result<Listing> {
+        let offset = self.folder.clone().join(format!("{first:020}"));
+        let mut found = self.objects.list_with_offset(Some(&self.folder), &offset);
+        let mut listing = Listing::default();
+        let mut parts: BTreeMap<u64, Vec<ObjectMeta>> = BTreeMap::new();
+        while let Some(object) = found.try_next().await.map_err(|error| store_error(&self.folder, error))? {
+            let name = object.location.filename().unwrap_or_default();
+            match Name::parse(name) {
+                Some(Name::Entry(version)) => {
+                    listing.entries.insert(version);
+                }
+                Some(Name::Checkpoint { version, parts: 1 }) => {
+                    listing.checkpoints.insert(version, vec![object]);
+                }
+                Some(Name::Checkpoint { version, parts: all }) => {
+                    let known = parts.entry(version).or_default();
+                    known.push(object);
+                    if known.len() == all && !listing.checkpoints.contains_key(&version) {
+                        listing.checkpoints.insert(version, known.clone());
+                    }
+                }
+                None => {}
+            }
+        }
+        Ok(listing)
+    }
+
+    fn entry(&self, version: u64) -> Path {
+        self.folder.clone().join(format!("{version:020}.json"))
+    }
+
+    async fn get(&self, path: &Path) -> Result<Option<Bytes>> {
+        let answer = match self.objects.get(path).await {
+            Ok(found) => found.bytes().await.map(Some),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error),
+        };
+        answer.map_err(|error| store_error(path, error))
+    }
+}
+
+/// What a file of the log is, by its name.
+#[derive(Debug, PartialEq)]
+enum Name {
+    Entry(u64),
+    Checkpoint { version: u64, parts: usize },
+}
+
+impl Name {
+    /// `<version>.json`, `<version>.checkpoint.parquet`, `<version>.checkpoint.<part>.<parts>.parquet`.
+    fn parse(name: &str) -> Option<Self> {
+        let (version, rest) = name.split_once('.').filter(|(version, _)| version.len() == 20)?;
+        let version = version.parse().ok()?;
+        match rest.split('.').collect::<Vec<_>>()[..] {
+            ["json"] => Some(Self::Entry(version)),
+            ["checkpoint", "parquet"] => Some(Self::Checkpoint { version, parts: 1 }),
+            ["checkpoint", _, parts, "parquet"] => Some(Self::Checkpoint { version, parts: parts.parse().ok()? }),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_the_log() {
+        let version = "00000000000000000042";
+        for (name, expected) in [
+            (format!("{version}.json"), Some(Name::Entry(42))),
+            (format!("{version}.checkpoint.parquet"), Some(Name::Checkpoint { version: 42, parts: 1 })),
+            (
+                format!("{version}.checkpoint.0000000001.0000000003.parquet"),
+                Some(Name::Checkpoint { version: 42, parts: 3 }),
+            ),
+            (format!("{version}.json.tmp"), None),
+            (format!("{version}.crc"), None),
+            (format!("{version}.checkpoint.2a0b.json"), None),
+            ("_last_checkpoint".to_owned(), None),
+            ("42.json".to_owned(), None),
+            (String::new(), None),
+        ] {
+            assert_eq!(Name::parse(&name), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn unknown_actions_are_skipped_and_broken_ones_are_not() {
+        let text = br#"{"commitInfo":{"txnId":"x","engineInfo":"another"}}
+            {"domainMetadata":{"domain":"d","configuration":"{}","removed":false}}
+            {"txn":{"appId":"a","version":7,"lastUpdated":1}}
+            {"remove":{"path":"p","dataChange":true,"deletionTimestamp":1}}"#;
+        let entry = Entry::parse(3, text).unwrap();
+        assert_eq!(entry.operation.as_deref(), Some("x"));
+        assert_eq!(entry.txns, [Txn { app_id: "a".into(), version: 7 }]);
+        assert_eq!(entry.removes, [Remove { path: "p".into() }]);
+        for broken in [&b"{\"add\":{\"path\":1}}"[..], b"{\"add\"", b"\xff"] {
+            assert!(Entry::parse(3, broken).is_err());
+        }
+        assert_eq!(Entry::parse(3, b"").unwrap(), Entry::default());
+    }
+}

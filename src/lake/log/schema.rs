@@ -1,0 +1,152 @@
+//! A contract as a Delta schema, and what may change in one that is stored already.
+//!
+//! In: a [`Contract`] and the schema text of a table's metadata. Out: the schema to store, or a `Conflict` that names the
+//! column and the way out.
+//!
+//! What is allowed: new nullable columns. They are appended behind the stored ones; readers go by name. A column that the
+//! contract no longer has stays in the table, and is null in new files; external readers still see it, queries do not.
+//! What is refused: another type, another nullability, names that differ only in case.
+
+use arrow::datatypes::{DataType, TimeUnit};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use crate::contract::Contract;
+use crate::error::{Error, Result};
+
+/// A Delta schema: the JSON in a metadata action's `schemaString`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(in crate::lake) struct Schema {
+    #[serde(rename = "type")]
+    kind: String,
+    fields: Vec<Field>,
+}
+
+/// One column of it. `kind` is a type name, or an object for nested types.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Field {
+    name: String,
+    #[serde(rename = "type")]
+    kind: Value,
+    nullable: bool,
+    #[serde(default)]
+    metadata: Map<String, Value>,
+}
+
+impl Schema {
+    /// The Delta schema of a contract: all columns and the partition column, with their prose as column comments.
+    pub(in crate::lake) fn of(contract: &Contract) -> Result<Self> {
+        let fields = contract.table_schema().fields().iter().map(|field| {
+            let column = contract.columns.iter().find(|column| column.name == *field.name());
+            let mut metadata = Map::new();
+            if let Some(column) = column.filter(|column| !column.description.is_empty()) {
+                metadata.insert("comment".into(), column.description.as_str().into());
+            }
+            if let Some(column) = column.filter(|column| !column.unit.is_empty()) {
+                metadata.insert("glasshouse.unit".into(), column.unit.as_str().into());
+            }
+            let kind = delta_type(field.data_type()).map_err(|error| error.at(place(contract, field.name())))?;
+            Ok(Field { name: field.name().clone(), kind, nullable: field.is_nullable(), metadata })
+        });
+        Ok(Self { kind: "struct".into(), fields: fields.collect::<Result<_>>()? })
+    }
+
+    /// Reads the schema text of a table's metadata.
+    pub(in crate::lake) fn parse(contract: &Contract, text: &str) -> Result<Self> {
+        serde_json::from_str(text).map_err(|error| {
+            Error::unsupported(format!("table `{}` has a schema that is no Delta schema", contract.name))
+                .with_source(error)
+        })
+    }
+
+    /// The schema text of a table's metadata.
+    pub(in crate::lake) fn text(&self) -> Result<String> {
+        serde_json::to_string(self).map_err(|error| Error::internal("a schema is not JSON").with_source(error))
+    }
+
+    /// This stored schema with the new columns of `contract`, or `None` when it has them all. `Conflict` when rows of the
+    /// contract do not fit into the table.
+    pub(in crate::lake) fn evolve(&self, contract: &Contract) -> Result<Option<Self>> {
+        let wanted = Self::of(contract)?;
+        let mut evolved = self.clone();
+        for field in &wanted.fields {
+            match self.fields.iter().find(|stored| stored.name.eq_ignore_ascii_case(&field.name)) {
+                Some(stored) => fits(contract, stored, field)?,
+                None if field.nullable => evolved.fields.push(field.clone()),
+                None => {
+                    return Err(Error::conflict(format!(
+                        "{}: it may not be null, but the table was made without it: declare a new table",
+                        place(contract, &field.name)
+                    )));
+                }
+            }
+        }
+        let left = |stored: &&Field| !stored.nullable && !wanted.fields.iter().any(|field| field.name == stored.name);
+        if let Some(stored) = self.fields.iter().find(left) {
+            return Err(Error::conflict(format!(
+                "{}: the table requires it, but the contract does not have it: declare it again, or a new table",
+                place(contract, &stored.name)
+            )));
+        }
+        Ok((evolved != *self).then_some(evolved))
+    }
+}
+
+fn place(contract: &Contract, column: &str) -> String {
+    format!("table `{}`, column `{column}`", contract.name)
+}
+
+/// Whether values of a declared column can be stored in a stored one.
+fn fits(contract: &Contract, stored: &Field, field: &Field) -> Result<()> {
+    let fault = if stored.name != field.name {
+        format!("the table calls it `{}`: names may not differ only in case", stored.name)
+    } else if stored.kind != field.kind {
+        format!(
+            "it is {} in the table and {} in the contract: restore its type, or give the new one another name",
+            stored.kind, field.kind
+        )
+    } else if stored.nullable != field.nullable {
+        let kind = |nullable: bool| if nullable { "may be null" } else { "may not be null" };
+        format!(
+            "it {} in the table and {} in the contract: give it another name",
+            kind(stored.nullable),
+            kind(field.nullable)
+        )
+    } else {
+        return Ok(());
+    };
+    Err(Error::conflict(fault).at(place(contract, &field.name)))
+}
+
+/// The Delta type of an Arrow type.
+fn delta_type(kind: &DataType) -> Result<Value> {
+    let name = match kind {
+        DataType::Boolean => "boolean",
+        DataType::Int32 => "integer",
+        DataType::Int64 => "long",
+        DataType::Float32 => "float",
+        DataType::Float64 => "double",
+        DataType::Utf8 => "string",
+        DataType::Binary => "binary",
+        DataType::Date32 => "date",
+        DataType::Timestamp(TimeUnit::Microsecond, Some(_)) => "timestamp",
+        DataType::Map(entries, _) => return map_type(entries.data_type()),
+        other => return Err(Error::unsupported(format!("{other} cannot be stored in a Delta table"))),
+    };
+    Ok(name.into())
+}
+
+fn map_type(entries: &DataType) -> Result<Value> {
+    let DataType::Struct(fields) = entries else {
+        return Err(Error::internal("a map's entries are no struct"));
+    };
+    let [key, value] = &fields[..] else {
+        return Err(Error::internal("a map's entries are no pairs"));
+    };
+    Ok(json!({
+        "type": "map",
+        "keyType": delta_type(key.data_type())?,
+        "valueType": delta_type(value.data_type())?,
+        "valueContainsNull": value.is_nullable(),
+    }))
+}

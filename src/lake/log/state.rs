@@ -1,0 +1,209 @@
+//! What the log says at one version, and how the next entries change it.
+//!
+//! ```text
+//!   Entry ─► Changes ─► State ─► Snapshot (for queries) and Metadata (for evolving)
+//! ```
+//!
+//! What is refused here: tables whose protocol, partitioning, schema or files our readers and writers do not understand.
+//! Better no answer than one that misses rows.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use chrono::{DateTime, Days, NaiveDate};
+use object_store::path::Path;
+
+use crate::contract::{Contract, EVENT_DATE};
+use crate::error::{Error, Result};
+use crate::lake::log::delta_log::{Add, Entry, Metadata, Protocol};
+use crate::lake::log::schema::Schema;
+use crate::lake::log::snapshot::{DataFile, FileChanges, Snapshot, merge};
+use crate::lake::log::stats::Bounds;
+
+/// The Delta reader version that we are.
+pub(in crate::lake) const READER_VERSION: u32 = 1;
+/// The Delta writer version that we are.
+pub(in crate::lake) const WRITER_VERSION: u32 = 2;
+
+/// A table at one version, as the lake needs it. Cheap to clone.
+#[derive(Debug, Clone, PartialEq)]
+pub(in crate::lake) struct State {
+    pub(in crate::lake) snapshot: Arc<Snapshot>,
+    /// No entry after this version has added files. It may be later than the last one that did.
+    pub(in crate::lake) grown: u64,
+    pub(in crate::lake) metadata: Arc<Metadata>,
+}
+
+/// What entries up to `version` change, in order: later ones win.
+#[derive(Debug, Default)]
+pub(in crate::lake) struct Changes {
+    version: u64,
+    files: FileChanges,
+    txns: BTreeMap<String, i64>,
+    metadata: Option<Metadata>,
+}
+
+impl Changes {
+    /// No changes yet, that lead to `version`.
+    pub(in crate::lake) fn at(version: u64) -> Self {
+        Self { version, ..Self::default() }
+    }
+
+    /// Takes in the next entry.
+    pub(in crate::lake) fn push(&mut self, contract: &Contract, version: u64, entry: Entry) -> Result<()> {
+        self.version = version;
+        if let Some(protocol) = entry.protocol {
+            check_protocol(contract, &protocol)?;
+        }
+        if let Some(metadata) = entry.metadata {
+            check_layout(contract, &metadata)?;
+            self.metadata = Some(metadata);
+        }
+        for remove in entry.removes {
+            self.files.insert(decode_path(contract, &remove.path)?.into(), None);
+        }
+        for add in entry.adds {
+            let file = read_add(contract, add)?;
+            self.push_file(file);
+        }
+        for txn in entry.txns {
+            self.txns.insert(txn.app_id, txn.version);
+        }
+        Ok(())
+    }
+
+    /// Takes in a file that is live.
+    pub(in crate::lake) fn push_file(&mut self, file: DataFile) {
+        self.files.insert(Arc::clone(&file.path), Some(file));
+    }
+
+    /// Takes in the progress of a source.
+    pub(in crate::lake) fn push_txn(&mut self, app: String, version: i64) {
+        self.txns.insert(app, version);
+    }
+
+    /// Takes in what the table is.
+    pub(in crate::lake) fn push_metadata(&mut self, metadata: Metadata) {
+        self.metadata = Some(metadata);
+    }
+
+    /// The state after these changes, on top of `before` (none: a log from its first entry). `Conflict` when the table's
+    /// schema has become one that the contract does not fit.
+    pub(in crate::lake) fn apply(self, contract: &Contract, before: Option<&State>) -> Result<State> {
+        let metadata = match (self.metadata, before) {
+            (Some(metadata), Some(_)) => {
+                Schema::parse(contract, &metadata.schema_string)?.evolve(contract)?;
+                Arc::new(metadata)
+            }
+            (Some(metadata), None) => Arc::new(metadata),
+            (None, Some(before)) => Arc::clone(&before.metadata),
+            (None, None) => {
+                return Err(Error::unavailable(format!("table `{}`: its log starts without metadata", contract.name)));
+            }
+        };
+        let (live, mut txns) = match before {
+            Some(before) => (Arc::clone(&before.snapshot.files), before.snapshot.txns.clone()),
+            None => Default::default(),
+        };
+        txns.extend(self.txns);
+        let grown = match before {
+            Some(before) if self.files.values().all(Option::is_none) => before.grown,
+            _ => self.version,
+        };
+        let files = if self.files.is_empty() { live } else { Arc::new(merge(&live, self.files)) };
+        Ok(State { snapshot: Arc::new(Snapshot { version: self.version, files, txns }), grown, metadata })
+    }
+}
+
+/// The log's word for a file of ours.
+pub(in crate::lake) fn write_add(contract: &Contract, file: &DataFile) -> Result<Add> {
+    let bounds = Bounds {
+        rows: file.rows,
+        tenants: file.tenants.clone(),
+        times: file.times,
+        ids: file.ids.clone(),
+        received: file.received,
+    };
+    Ok(Add {
+        path: file.path.to_string(),
+        partition_values: [(EVENT_DATE.to_owned(), Some(day_text(file.day)?))].into(),
+        size: file.size,
+        modification_time: file.modified,
+        data_change: true,
+        stats: Some(bounds.to_json(contract)?),
+        deletion_vector: None,
+    })
+}
+
+/// A file of anybody's, from the log.
+pub(in crate::lake) fn read_add(contract: &Contract, add: Add) -> Result<DataFile> {
+    let path = decode_path(contract, &add.path)?;
+    let refuse = |why: &str| Error::unsupported(format!("table `{}`: `{path}` {why}", contract.name));
+    if add.deletion_vector.is_some() {
+        return Err(refuse("has a deletion vector: purge deletion vectors and turn them off"));
+    }
+    let day = add.partition_values.get(EVENT_DATE).and_then(|day| read_day(day.as_deref()?));
+    let day = day.ok_or_else(|| refuse("has no event_date"))?;
+    let bounds = Bounds::from_json(contract, &path, add.stats.as_deref())?;
+    Ok(DataFile {
+        path: path.into(),
+        size: add.size,
+        rows: bounds.rows,
+        day,
+        tenants: bounds.tenants,
+        times: bounds.times,
+        ids: bounds.ids,
+        received: bounds.received,
+        modified: add.modification_time,
+    })
+}
+
+/// Refuses a protocol that asks for more than we know.
+pub(in crate::lake) fn check_protocol(contract: &Contract, protocol: &Protocol) -> Result<()> {
+    let Protocol { min_reader_version: reader, min_writer_version: writer } = *protocol;
+    if reader <= READER_VERSION && writer <= WRITER_VERSION {
+        return Ok(());
+    }
+    Err(Error::unsupported(format!(
+        "table `{}` needs Delta reader {reader} and writer {writer}, we are {READER_VERSION} and {WRITER_VERSION}: \
+         another engine turned on a table feature, drop that feature",
+        contract.name
+    )))
+}
+
+/// Refuses a table that is not laid out by day.
+pub(in crate::lake) fn check_layout(contract: &Contract, metadata: &Metadata) -> Result<()> {
+    if metadata.partition_columns == [EVENT_DATE] {
+        return Ok(());
+    }
+    Err(Error::conflict(format!(
+        "table `{}` is partitioned by {:?}, not by `{EVENT_DATE}`: it is not one of ours, choose another lake.url",
+        contract.name, metadata.partition_columns
+    )))
+}
+
+/// `YYYY-MM-DD`.
+pub(in crate::lake) fn day_text(day: i32) -> Result<String> {
+    let date = DateTime::UNIX_EPOCH.date_naive();
+    let date = match u64::try_from(day) {
+        Ok(days) => date.checked_add_days(Days::new(days)),
+        Err(_) => date.checked_sub_days(Days::new(u64::from(day.unsigned_abs()))),
+    };
+    date.map(|date| date.format("%Y-%m-%d").to_string())
+        .ok_or_else(|| Error::invalid(format!("day {day} since 1970 is no date")))
+}
+
+fn read_day(text: &str) -> Option<i32> {
+    let date = NaiveDate::parse_from_str(text, "%Y-%m-%d").ok()?;
+    i32::try_from(date.signed_duration_since(DateTime::UNIX_EPOCH.date_naive()).num_days()).ok()
+}
+
+/// A path of the log, decoded. Absolute ones (shallow clones) are refused.
+fn decode_path(contract: &Contract, encoded: &str) -> Result<String> {
+    let refuse =
+        || Error::unsupported(format!("table `{}`: `{encoded}` lies outside of the table's folder", contract.name));
+    if encoded.contains("://") || encoded.starts_with('/') {
+        return Err(refuse());
+    }
+    Path::from_url_path(encoded).map(String::from).map_err(|error| refuse().with_source(error))
+}

@@ -1,0 +1,96 @@
+//! What a dedupe asks of a table: keys of files, events that are stored, and commits that follow what was compared.
+
+use arrow::array::AsArray;
+use object_store::ObjectStoreExt;
+
+use crate::clock::DAY;
+use crate::config::LakeConfig;
+use crate::lake::tests::{Event, NOON, append, batch, config, contract, events, expected, ids, open, progress, stores};
+use crate::lake::{Committed, Keys, Table};
+
+#[tokio::test]
+async fn a_files_keys_are_its_tenants_and_ids() {
+    let (store, _) = stores().remove(0);
+    let table = open(&store).await;
+    append(&table, 0..10).await;
+    let file = table.snapshot().files[0].clone();
+    let mut ids = Vec::new();
+    for batch in table.keys(&file).await.unwrap() {
+        assert_eq!(
+            batch.schema().fields().iter().map(|field| field.name()).collect::<Vec<_>>(),
+            ["tenant_id", "event_id"]
+        );
+        ids.extend(batch.column(1).as_string::<i32>().iter().flatten().map(str::to_owned));
+    }
+    ids.sort();
+    assert_eq!(ids, expected(0..10));
+}
+
+#[tokio::test]
+async fn stored_events_are_found_by_tenant_time_and_id() {
+    let (store, _) = stores().remove(0);
+    let small = LakeConfig { row_group_rows_max: 20_000, ..config("memory:///") };
+    let table = Table::open(&store, contract(), &small).await.unwrap();
+    // Three files that overlap in time, one of them with several row groups and many pages.
+    let many: Vec<_> = (0..50_000).map(|number| ("acme", NOON + number * 7, format!("m{number}"))).collect();
+    let few = vec![
+        ("acme", NOON + 70, "few".to_owned()),
+        ("zeta", NOON, "few".to_owned()),
+        ("zeta", NOON + DAY, "next".to_owned()),
+    ];
+    for events in [&many, &few] {
+        let files = table.write(batch(table.contract(), events)).await.unwrap();
+        table.commit(files, Vec::new()).await.unwrap();
+    }
+    let cases = [
+        (("acme", NOON, "m0"), true),
+        (("acme", NOON + 7 * 49_999, "m49999"), true),
+        (("acme", NOON + 7 * 31_234, "m31234"), true),
+        (("acme", NOON + 7 * 31_234, "m31235"), false),
+        (("acme", NOON + 7 * 31_235, "m31234"), false),
+        (("zeta", NOON + 7 * 31_234, "m31234"), false),
+        (("acme", NOON + 70, "few"), true),
+        (("zeta", NOON, "few"), true),
+        (("zeta", NOON + DAY, "few"), false),
+        (("zeta", NOON + DAY, "next"), true),
+        (("acme", NOON - DAY, "few"), false),
+        (("omega", NOON, "few"), false),
+        (("acme", NOON, "m0"), true),
+    ];
+    let asked: Vec<Event<'_>> =
+        cases.iter().map(|((tenant, time, id), _)| (*tenant, *time, (*id).to_owned())).collect();
+    let expected: Vec<bool> = cases.iter().map(|(_, stored)| *stored).collect();
+    let keys = || Keys::of(table.contract(), &batch(table.contract(), &asked)).unwrap();
+    let files = table.snapshot().files.to_vec();
+    assert_eq!(files.len(), 3);
+    assert_eq!(table.stored(&files, keys()).await.unwrap(), expected);
+    assert_eq!(table.stored(&files, keys()).await.unwrap(), expected, "with filters that were kept");
+    assert_eq!(table.stored(&[], keys()).await.unwrap(), vec![false; cases.len()], "only in the files that are named");
+    // All of them at once.
+    let keys = Keys::of(table.contract(), &batch(table.contract(), &many)).unwrap();
+    assert!(table.stored(&files, keys).await.unwrap().iter().all(|stored| *stored));
+}
+
+#[tokio::test]
+async fn rows_are_committed_behind_what_they_were_compared_with() {
+    let (store, _) = stores().remove(0);
+    let (one, other) = (open(&store).await, open(&store).await);
+    let write = async |table: &Table, range| table.write(batch(table.contract(), &events(range))).await.unwrap();
+    let files = write(&one, 0..10).await;
+    assert_eq!(one.commit_after(0, files.clone(), Vec::new()).await.unwrap(), Committed::At(1));
+    assert_eq!(one.commit_after(0, files, Vec::new()).await.unwrap(), Committed::At(1), "again, after an unclear end");
+    // The other has not seen that, and finds out when it puts its entry.
+    let files = write(&other, 10..20).await;
+    assert_eq!(other.commit_after(0, files.clone(), Vec::new()).await.unwrap(), Committed::Behind);
+    assert_eq!(ids(&other).await, expected(0..10), "it has seen it now");
+    // Progress alone adds no rows.
+    one.refresh().await.unwrap();
+    one.commit(Vec::new(), progress("source", None, 5)).await.unwrap();
+    assert_eq!(other.commit_after(1, files, Vec::new()).await.unwrap(), Committed::At(3));
+    let files = write(&one, 20..30).await;
+    assert_eq!(one.commit_after(2, files.clone(), Vec::new()).await.unwrap(), Committed::Behind);
+    one.discard(&files).await;
+    let path = one.file_path(&files[0]);
+    assert!(one.location().0.objects.head(&path).await.is_err(), "nothing is left of it");
+    assert_eq!(ids(&one).await, expected(0..20));
+}

@@ -1,0 +1,17 @@
+//! Reads of single files, for dedupe and quarantine: keys, stored events, rows. Queries scan through `query`.
+//!
+//! ```text
+//!   file ─► object_reader ─┬─► file_keys ─► dedupe index
+//!                          ├─► bloom_filters ─► event_lookup ─► which events are stored
+//!                          └─► row_reader ─► rows
+//! ```
+//!
+//! **Invariant:** only the pages of the requested columns are fetched.
+
+pub(super) mod bloom_filters;
+pub(super) mod event_lookup;
+#[cfg(test)]
+mod event_lookup_tests;
+pub(super) mod file_keys;
+pub(super) mod object_reader;
+pub(super) mod row_reader;

@@ -1,0 +1,75 @@
+//! Columns of one Parquet object, read in ranges: the footer, then the pages of those columns only.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use arrow::record_batch::RecordBatch;
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use futures::{FutureExt, TryStreamExt};
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
+use parquet::arrow::arrow_reader::ArrowReaderOptions;
+use parquet::arrow::async_reader::AsyncFileReader;
+use parquet::arrow::{ParquetRecordBatchStreamBuilder, ProjectionMask};
+use parquet::errors::{ParquetError, Result};
+use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
+
+/// Bytes of a file's end that are read at once: the footer of most files.
+const FOOTER_BYTES: usize = 64 * 1024;
+/// Rows of one batch.
+const BATCH_ROWS: usize = 8_192;
+
+/// The named top-level columns of a file, in stored order; names that it does not have are skipped.
+pub(in crate::lake) async fn read_columns(
+    objects: &Arc<dyn ObjectStore>,
+    path: Path,
+    size: u64,
+    names: &[&str],
+) -> Result<Vec<RecordBatch>> {
+    let builder = ParquetRecordBatchStreamBuilder::new(Object::new(objects, path, size)).await?;
+    let fields = builder.schema().fields().iter().enumerate();
+    let wanted = fields.filter(|(_, field)| names.contains(&field.name().as_str())).map(|(column, _)| column);
+    let mask = ProjectionMask::roots(builder.parquet_schema(), wanted);
+    builder.with_projection(mask).with_batch_size(BATCH_ROWS).build()?.try_collect().await
+}
+
+/// One object of known size.
+pub(in crate::lake) struct Object {
+    objects: Arc<dyn ObjectStore>,
+    path: Path,
+    size: u64,
+}
+
+impl Object {
+    pub(in crate::lake) fn new(objects: &Arc<dyn ObjectStore>, path: Path, size: u64) -> Self {
+        Self { objects: Arc::clone(objects), path, size }
+    }
+}
+
+impl AsyncFileReader for Object {
+    fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, Result<Bytes>> {
+        async move { self.objects.get_range(&self.path, range).await.map_err(external) }.boxed()
+    }
+
+    fn get_byte_ranges(&mut self, ranges: Vec<Range<u64>>) -> BoxFuture<'_, Result<Vec<Bytes>>> {
+        async move { self.objects.get_ranges(&self.path, &ranges).await.map_err(external) }.boxed()
+    }
+
+    fn get_metadata<'a>(
+        &'a mut self,
+        options: Option<&'a ArrowReaderOptions>,
+    ) -> BoxFuture<'a, Result<Arc<ParquetMetaData>>> {
+        async move {
+            let size = self.size;
+            let reader =
+                ParquetMetaDataReader::new().with_arrow_reader_options(options).with_prefetch_hint(Some(FOOTER_BYTES));
+            reader.load_and_finish(self, size).await.map(Arc::new)
+        }
+        .boxed()
+    }
+}
+
+fn external(error: object_store::Error) -> ParquetError {
+    ParquetError::External(Box::new(error))
+}

@@ -1,0 +1,240 @@
+//! A local folder as an object store whose puts survive a power cut.
+//!
+//! `object_store`'s own leaves written data in the machine's cache. Here a put returns when the file and its name are on
+//! the disk; and a file appears under its name only once it is whole. All else is `object_store`'s.
+//!
+//! Costs two `fsync` a put: about 5 ms, shared by all requests of a group commit.
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Write};
+use std::ops::Range;
+use std::path::{Path as FilePath, PathBuf};
+use std::sync::Arc;
+use std::time::UNIX_EPOCH;
+
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use object_store::local::LocalFileSystem;
+use object_store::path::Path;
+use object_store::{
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+};
+use uuid::Uuid;
+
+/// The file system, from its root.
+#[derive(Debug, Clone)]
+pub(in crate::lake) struct Folder {
+    files: Arc<LocalFileSystem>,
+}
+
+impl Folder {
+    pub(in crate::lake) fn new() -> Self {
+        Self { files: Arc::new(LocalFileSystem::new()) }
+    }
+}
+
+/// Writes a whole file beside its place, forces it to the disk, then gives it its name.
+fn put(path: &FilePath, payload: &PutPayload, replace: bool) -> io::Result<()> {
+    let folder = path.parent().ok_or_else(|| io::Error::other("a file needs a folder"))?;
+    make(folder)?;
+    let staged = staged(path);
+    let written = stage(&staged, payload).and_then(|()| match replace {
+        true => std::fs::rename(&staged, path),
+        // Fails when there is one: this is what makes a put conditional.
+        false => std::fs::hard_link(&staged, path),
+    });
+    if written.is_err() || !replace {
+        // Best effort: a leftover is never listed, and its name never used again.
+        let _ = std::fs::remove_file(&staged);
+    }
+    written.and_then(|()| sync_folder(folder))
+}
+
+/// A name beside `path` that listings skip: `object_store` takes `#` and digits for an unfinished put.
+fn staged(path: &FilePath) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!("#{}", Uuid::new_v4().as_u128()));
+    name.into()
+}
+
+/// Deletes staged files under `folder` that were written before `before_ms` (milliseconds since 1970); returns how many.
+/// A process that was killed in the middle of a put has left them: nobody lists or reads them, and no other process
+/// cleans up behind it.
+pub(in crate::lake) fn sweep(folder: &FilePath, before_ms: i64) -> io::Result<usize> {
+    let mut swept = 0;
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        let kind = entry.file_type()?;
+        if kind.is_dir() {
+            swept += sweep(&entry.path(), before_ms)?;
+        } else if kind.is_file() && is_staged(&entry.file_name()) {
+            // It may be gone by now: its writer lives, and has finished.
+            let Ok(modified) = entry.metadata().and_then(|metadata| metadata.modified()) else { continue };
+            let modified = modified.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+            if i64::try_from(modified).is_ok_and(|modified| modified < before_ms) {
+                std::fs::remove_file(entry.path())?;
+                swept += 1;
+            }
+        }
+    }
+    Ok(swept)
+}
+
+/// Whether a name is one of [`staged`].
+fn is_staged(name: &OsStr) -> bool {
+    let number = name.to_str().and_then(|name| name.rsplit_once('#')).map(|(_, number)| number);
+    number.is_some_and(|number| !number.is_empty() && number.bytes().all(|digit| digit.is_ascii_digit()))
+}
+
+fn stage(path: &FilePath, payload: &PutPayload) -> io::Result<()> {
+    let mut file = File::create_new(path)?;
+    for chunk in payload {
+        file.write_all(chunk)?;
+    }
+    file.sync_all()
+}
+
+/// Makes a folder and those above it, each forced to the disk.
+fn make(folder: &FilePath) -> io::Result<()> {
+    let missing: Vec<&FilePath> = folder.ancestors().take_while(|folder| !folder.exists()).collect();
+    std::fs::create_dir_all(folder)?;
+    missing.into_iter().rev().filter_map(FilePath::parent).try_for_each(sync_folder)
+}
+
+/// Forces a folder's names to the disk. Other systems than Unix do so by themselves.
+fn sync_folder(folder: &FilePath) -> io::Result<()> {
+    if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
+}
+
+fn fault(path: &Path, error: io::Error) -> Error {
+    match error.kind() {
+        io::ErrorKind::AlreadyExists => Error::AlreadyExists { path: path.to_string(), source: error.into() },
+        io::ErrorKind::PermissionDenied => Error::PermissionDenied { path: path.to_string(), source: error.into() },
+        _ => Error::Generic { store: "folder", source: error.into() },
+    }
+}
+
+impl fmt::Display for Folder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "durable {}", self.files)
+    }
+}
+
+#[async_trait::async_trait]
+impl ObjectStore for Folder {
+    async fn put_opts(&self, path: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
+        let replace = match options.mode {
+            PutMode::Create => false,
+            PutMode::Overwrite => true,
+            PutMode::Update(_) => return self.files.put_opts(path, payload, options).await,
+        };
+        let file = self.files.path_to_filesystem(path)?;
+        tokio::task::spawn_blocking(move || put(&file, &payload, replace))
+            .await?
+            .map_err(|error| fault(path, error))
+            .map(|()| PutResult { e_tag: None, version: None })
+    }
+
+    async fn put_multipart_opts(&self, path: &Path, options: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
+        self.files.put_multipart_opts(path, options).await
+    }
+
+    async fn get_opts(&self, path: &Path, options: GetOptions) -> Result<GetResult> {
+        self.files.get_opts(path, options).await
+    }
+
+    async fn get_ranges(&self, path: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
+        self.files.get_ranges(path, ranges).await
+    }
+
+    fn delete_stream(&self, paths: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+        self.files.delete_stream(paths)
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.files.list(prefix)
+    }
+
+    fn list_with_offset(&self, prefix: Option<&Path>, offset: &Path) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.files.list_with_offset(prefix, offset)
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        self.files.list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        self.files.copy_opts(from, to, options).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::TryStreamExt;
+    use object_store::ObjectStoreExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_put_is_whole_and_conditional() {
+        let temporary = tempfile::tempdir().unwrap();
+        let folder = Folder::new();
+        let path = Path::from_absolute_path(temporary.path()).unwrap().join("a").join("b").join("c.json");
+        let read = async || folder.get(&path).await.unwrap().bytes().await.unwrap();
+
+        folder.put_opts(&path, "one".into(), PutMode::Create.into()).await.unwrap();
+        let error = folder.put_opts(&path, "two".into(), PutMode::Create.into()).await.unwrap_err();
+        assert!(matches!(error, Error::AlreadyExists { .. }), "{error}");
+        assert_eq!(read().await, "one");
+        folder.put(&path, "three".into()).await.unwrap();
+        assert_eq!(read().await, "three");
+
+        let names: Vec<_> =
+            std::fs::read_dir(temporary.path().join("a/b")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(names, ["c.json"], "nothing is left beside it");
+        std::fs::write(temporary.path().join("a/b/c.json#12"), "half").unwrap();
+        let prefix = Path::from_absolute_path(temporary.path()).unwrap();
+        let listed: Vec<_> = folder.list(Some(&prefix)).try_collect().await.unwrap();
+        assert_eq!(
+            listed.iter().map(|object| &object.location).collect::<Vec<_>>(),
+            [&path],
+            "unfinished puts are not listed"
+        );
+    }
+
+    #[test]
+    fn a_sweep_takes_what_nobody_writes_any_more() {
+        let temporary = tempfile::tempdir().unwrap();
+        let day = temporary.path().join("event_date=2026-03-01");
+        std::fs::create_dir(&day).unwrap();
+        let names = ["part-1.parquet", "part-1.parquet#12", "part-2.parquet#x", "part-3.parquet#", "#7", "8"];
+        for name in names {
+            std::fs::write(day.join(name), "half").unwrap();
+        }
+        let left = || {
+            let names = std::fs::read_dir(&day).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+            names.collect::<std::collections::BTreeSet<_>>()
+        };
+        assert_eq!(sweep(temporary.path(), 0).unwrap(), 0, "they are new");
+        assert_eq!(left().len(), names.len());
+        assert_eq!(sweep(temporary.path(), i64::MAX).unwrap(), 2);
+        assert_eq!(left(), ["8", "part-1.parquet", "part-2.parquet#x", "part-3.parquet#"].map(str::to_owned).into());
+        assert!(sweep(&day.join("nowhere"), 0).is_err());
+    }
+
+    #[tokio::test]
+    async fn of_many_conditional_puts_one_wins() {
+        let temporary = tempfile::tempdir().unwrap();
+        let path = Path::from_absolute_path(temporary.path()).unwrap().join("entry.json");
+        let folder = Folder::new();
+        let puts = (0..16).map(|number| {
+            let (folder, path) = (folder.clone(), path.clone());
+            async move { folder.put_opts(&path, number.to_string().into(), PutMode::Create.into()).await.is_ok() }
+        });
+        let won = futures::future::join_all(puts).await;
+        assert_eq!(won.iter().filter(|won| **won).count(), 1);
+    }
+}

@@ -1,0 +1,113 @@
+//! An object store for tests that breaks its word when it is told to: only puts of log entries, only as often as told.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::ops::Range;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use object_store::path::Path;
+use object_store::{
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+};
+
+/// What happens to the put of a log entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::lake) enum Fault {
+    /// It works.
+    None,
+    /// It is stored, and the answer is lost.
+    AnswerLost,
+    /// It is not stored.
+    Lost,
+    /// It fails, and is stored just before the next put of an entry.
+    Late,
+    /// It is stored, and a retry of the client meets it: the answer is that there is one already.
+    Retried,
+}
+
+/// A store with faults to come.
+#[derive(Debug)]
+pub(in crate::lake) struct Faulty {
+    inner: Arc<dyn ObjectStore>,
+    faults: Mutex<VecDeque<Fault>>,
+    late: Mutex<Option<(Path, PutPayload)>>,
+}
+
+impl Faulty {
+    pub(in crate::lake) fn new(inner: Arc<dyn ObjectStore>) -> Arc<Self> {
+        Arc::new(Self { inner, faults: Mutex::default(), late: Mutex::default() })
+    }
+
+    /// The next puts of log entries have these faults, in order; later ones work.
+    pub(in crate::lake) fn plan(&self, faults: &[Fault]) {
+        self.faults.lock().unwrap().extend(faults);
+    }
+}
+
+fn lost() -> Error {
+    Error::Generic { store: "faulty", source: "the answer was lost".into() }
+}
+
+impl fmt::Display for Faulty {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("faulty")
+    }
+}
+
+#[async_trait::async_trait]
+impl ObjectStore for Faulty {
+    async fn put_opts(&self, path: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
+        if path.extension() != Some("json") {
+            return self.inner.put_opts(path, payload, options).await;
+        }
+        let late = self.late.lock().unwrap().take();
+        if let Some((path, payload)) = late {
+            self.inner.put_opts(&path, payload, options.clone()).await?;
+        }
+        let fault = self.faults.lock().unwrap().pop_front().unwrap_or(Fault::None);
+        match fault {
+            Fault::None => self.inner.put_opts(path, payload, options).await,
+            Fault::AnswerLost => self.inner.put_opts(path, payload, options).await.and(Err(lost())),
+            Fault::Lost => Err(lost()),
+            Fault::Late => {
+                *self.late.lock().unwrap() = Some((path.clone(), payload));
+                Err(lost())
+            }
+            Fault::Retried => {
+                self.inner.put_opts(path, payload, options).await?;
+                Err(Error::AlreadyExists { path: path.to_string(), source: "a retry".into() })
+            }
+        }
+    }
+
+    async fn put_multipart_opts(&self, path: &Path, options: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
+        self.inner.put_multipart_opts(path, options).await
+    }
+
+    async fn get_opts(&self, path: &Path, options: GetOptions) -> Result<GetResult> {
+        self.inner.get_opts(path, options).await
+    }
+
+    async fn get_ranges(&self, path: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
+        self.inner.get_ranges(path, ranges).await
+    }
+
+    fn delete_stream(&self, paths: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+        self.inner.delete_stream(paths)
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.inner.list(prefix)
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        self.inner.list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        self.inner.copy_opts(from, to, options).await
+    }
+}

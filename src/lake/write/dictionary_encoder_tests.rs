@@ -1,0 +1,200 @@
+//! Label columns written here and read by Parquet's own reader.
+
+use std::sync::Arc;
+
+use arrow::array::{
+    Array as _, ArrayRef, AsArray as _, MapArray, MapBuilder, RecordBatch, StringArray, StringBuilder, StructArray,
+};
+use arrow::compute::{cast, concat, concat_batches, take_record_batch};
+use arrow::datatypes::{DataType, Field, Fields, Schema};
+use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder, RowSelection, RowSelector};
+use parquet::basic::ZstdLevel;
+use parquet::file::metadata::PageIndexPolicy;
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+
+use super::dictionary_encoder::{LabelChunk, LabelWriter, Leaf, Levels};
+use crate::contract::{LABELS_MAX, plain};
+
+/// What stands in a row: nothing, or a text of a few.
+struct Texts {
+    rows: usize,
+    labels: usize,
+    /// In a hundred.
+    nulls: u32,
+    length: usize,
+    /// How often each comes in a row.
+    run: usize,
+}
+
+impl Texts {
+    fn draw(&self, row: usize, dice: &mut StdRng) -> Option<String> {
+        let number = if self.run > 1 { row / self.run % self.labels } else { dice.random_range(0..self.labels) };
+        let text = format!("{number}{}", "é".repeat(self.length));
+        (dice.random_range(0..100) >= self.nulls).then_some(text)
+    }
+
+    fn column(&self, dice: &mut StdRng) -> StringArray {
+        (0..self.rows).map(|row| self.draw(row, dice)).collect()
+    }
+
+    /// Maps of none to three entries.
+    fn maps(&self, dice: &mut StdRng) -> MapArray {
+        let mut maps = MapBuilder::new(None, StringBuilder::new(), StringBuilder::new());
+        for row in 0..self.rows {
+            let entries = if dice.random_range(0..100) < self.nulls { 0 } else { dice.random_range(1..4) };
+            for entry in 0..entries {
+                maps.keys().append_value(format!("key {entry}"));
+                maps.values().append_option(self.draw(row, dice));
+            }
+            maps.append(entries > 0).unwrap();
+        }
+        maps.finish()
+    }
+}
+
+/// The same rows, with every leaf of text encoded here, in two row groups; none when a leaf is no label.
+fn encode(rows: &RecordBatch) -> Option<bytes::Bytes> {
+    let mut bytes = Vec::new();
+    let properties = WriterProperties::builder().set_statistics_enabled(EnabledStatistics::None).build();
+    let schema = plain(rows).unwrap().schema();
+    let writer = ArrowWriter::try_new(&mut bytes, schema, Some(properties)).unwrap();
+    let (mut file, _) = writer.into_serialized_writer().unwrap();
+    let mut labels = LabelWriter::new(ZstdLevel::try_new(1).unwrap()).unwrap();
+    let leaves = file.schema_descr().columns().to_vec();
+    let half = rows.num_rows() / 3;
+    for rows in [rows.slice(0, half), rows.slice(half, rows.num_rows() - half)] {
+        let mut group = file.next_row_group().unwrap();
+        let map = rows.column(1).as_map();
+        let offsets = map.value_offsets();
+        let (first, last) = (offsets[0] as usize, offsets[map.len()] as usize);
+        let entries = [map.keys(), map.values()].map(|leaf| Leaf::of(&leaf.slice(first, last - first)).unwrap());
+        let (column, levels) = (Leaf::of(rows.column(0)).unwrap(), Levels::of(map).unwrap());
+        for (leaf, (texts, levels)) in
+            leaves.iter().zip([(&column, &Levels::Rows), (&entries[0], &levels), (&entries[1], &levels)])
+        {
+            let LabelChunk { bytes, close } = labels.chunk(leaf, texts, levels).unwrap()?;
+            group.append_column(&bytes, close).unwrap();
+        }
+        group.close().unwrap();
+    }
+    file.close().unwrap();
+    Some(bytes.into())
+}
+
+fn rows(texts: &Texts, seed: u64) -> RecordBatch {
+    let mut dice = StdRng::seed_from_u64(seed);
+    let columns: [ArrayRef; 2] = [Arc::new(texts.column(&mut dice)), Arc::new(texts.maps(&mut dice))];
+    let names = ["label", "map"].iter().zip(&columns);
+    let fields = names.map(|(name, column)| Field::new(*name, column.data_type().clone(), true));
+    RecordBatch::try_new(Arc::new(Schema::new(fields.collect::<Vec<_>>())), columns.to_vec()).unwrap()
+}
+
+/// The same rows with a number in place of each text, some of them of labels that no row has.
+fn numbered(rows: &RecordBatch) -> RecordBatch {
+    let kind = DataType::Dictionary(Box::new(DataType::UInt16), Box::new(DataType::Utf8));
+    let labels = |texts: &ArrayRef| {
+        let unused: ArrayRef = Arc::new(StringArray::from(vec!["nobody's", "nothing"]));
+        let all = cast(&concat(&[&unused, texts]).unwrap(), &kind).unwrap();
+        all.slice(unused.len(), texts.len())
+    };
+    let map = rows.column(1).as_map();
+    let leaves: Vec<ArrayRef> = [map.keys(), map.values()].map(labels).into();
+    let fields = map.entries().fields().iter().zip(&leaves);
+    let fields: Fields =
+        fields.map(|(field, leaf)| field.as_ref().clone().with_data_type(leaf.data_type().clone())).collect();
+    let entries = StructArray::new(fields, leaves, None);
+    let DataType::Map(field, ordered) = map.data_type() else { unreachable!("it is a map") };
+    let field = Arc::new(field.as_ref().clone().with_data_type(entries.data_type().clone()));
+    let map = MapArray::new(field, map.offsets().clone(), entries, map.nulls().cloned(), *ordered);
+    let columns: Vec<ArrayRef> = vec![labels(rows.column(0)), Arc::new(map)];
+    let fields = rows
+        .schema()
+        .fields()
+        .iter()
+        .zip(&columns)
+        .map(|(field, column)| field.as_ref().clone().with_data_type(column.data_type().clone()))
+        .collect::<Vec<_>>();
+    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).unwrap()
+}
+
+fn read(file: &bytes::Bytes, chosen: Option<RowSelection>) -> RecordBatch {
+    let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Optional);
+    let reader = ParquetRecordBatchReaderBuilder::try_new_with_options(file.clone(), options).unwrap();
+    let schema = reader.schema().clone();
+    let reader = match chosen {
+        Some(chosen) => reader.with_row_selection(chosen),
+        None => reader,
+    };
+    let batches: Vec<_> = reader.build().unwrap().map(Result::unwrap).collect();
+    concat_batches(&schema, &batches).unwrap()
+}
+
+#[test]
+fn what_is_read_is_what_was_written() {
+    let usual = || Texts { rows: 70_000, labels: 5, nulls: 10, length: 3, run: 1 };
+    let cases = [
+        usual(),
+        Texts { rows: 0, ..usual() },
+        Texts { rows: 1, nulls: 0, ..usual() },
+        Texts { nulls: 0, labels: 1, length: 0, ..usual() },
+        Texts { nulls: 100, ..usual() },
+        Texts { labels: 2, length: 7, ..usual() },
+        Texts { labels: 9, length: 8, run: 37, ..usual() },
+        Texts { labels: 300, nulls: 0, length: 30, ..usual() },
+        Texts { rows: 50_000, labels: LABELS_MAX, length: 9, nulls: 1, run: 3 },
+    ];
+    for (seed, texts) in (0..).zip(cases) {
+        let written = rows(&texts, seed);
+        let file = encode(&written).unwrap();
+        assert_eq!(read(&file, None), written, "case {seed}");
+        assert_eq!(file, encode(&numbered(&written)).unwrap(), "numbers were given before: case {seed}");
+        // Some rows of some pages, found by their places alone.
+        let (mut selectors, mut places, mut dice) = (Vec::new(), Vec::new(), StdRng::seed_from_u64(seed));
+        let mut at = 0;
+        while at < texts.rows {
+            let (skipped, taken) = (dice.random_range(0..30_000), dice.random_range(1..3_000));
+            let begin = texts.rows.min(at + skipped);
+            let end = texts.rows.min(begin + taken);
+            selectors.extend([RowSelector::skip(begin - at), RowSelector::select(end - begin)]);
+            places.extend(begin as u32..end as u32);
+            at = end;
+        }
+        let chosen = take_record_batch(&written, &arrow::array::UInt32Array::from(places)).unwrap();
+        assert_eq!(read(&file, Some(selectors.into())), chosen, "some rows of case {seed}");
+    }
+}
+
+#[test]
+fn too_many_different_texts_are_no_labels() {
+    let texts = Texts { rows: 30_000, labels: LABELS_MAX + 1, nulls: 0, length: 1, run: 2 };
+    assert!(encode(&rows(&texts, 0)).is_none());
+}
+
+#[test]
+fn maps_with_entries_that_nobody_sees_are_left_to_others() {
+    let map = rows(&Texts { rows: 10, labels: 2, nulls: 50, length: 1, run: 1 }, 1).column(1).as_map().clone();
+    assert!(Levels::of(&map).is_some());
+    let DataType::Map(field, ordered) = map.data_type() else { unreachable!("it is a map") };
+    let (offsets, entries) = (map.offsets().clone(), map.entries().clone());
+    let hidden = MapArray::new(field.clone(), offsets, entries, Some(vec![false; 10].into()), *ordered);
+    assert!(Levels::of(&hidden).is_none());
+}
+
+#[test]
+fn a_text_is_a_label_when_few_come_again_and_again() {
+    let repeats = |texts: StringArray| {
+        let texts: ArrayRef = Arc::new(texts);
+        let kind = DataType::Dictionary(Box::new(DataType::UInt16), Box::new(DataType::Utf8));
+        [texts.clone(), cast(&texts, &kind).unwrap()].map(|leaf| Leaf::of(&leaf).unwrap().repeats())
+    };
+    let cases =
+        [(3, 10_000, true), (60, 10_000, true), (5_000, 10_000, false), (50, 50, false), (5, 50, true), (1, 1, false)];
+    for (distinct, rows, expected) in cases {
+        let texts = StringArray::from_iter_values((0..rows).map(|row| format!("v{}", row * 7 % distinct)));
+        assert_eq!(repeats(texts), [expected; 2], "{distinct} in {rows}");
+    }
+    assert_eq!([10_000, 0].map(|rows| repeats(StringArray::new_null(rows))), [[true; 2]; 2]);
+}

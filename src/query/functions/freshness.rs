@@ -1,0 +1,203 @@
+//! `freshness('table')`: up to when a table is complete, and the newest of the caller's own rows, as a table of one row.
+//!
+//! In: the name of a table of the session, and the watermark that was taken before the session's snapshot of it. Out: one
+//! row; the newest times only where they are asked for.
+//!
+//! ```text
+//!   session: watermark, then snapshot ─► freshness('t') ─► one row ◄─ (newest times) ─ max of the last days ─┐ none there
+//!                                                                                        max of all ◄─────────┘
+//! ```
+//!
+//! **Invariant:** a watermark is older than the snapshot beside it: what it calls complete is in every answer of the session,
+//! also in those that read the table in the same statement.
+//! **Invariant:** a table that the caller may not see is answered like one that does not exist.
+//! **Invariant:** no plan that holds a watermark is kept for another call (`Session::plan`).
+//! **Invariant:** a tenant learns of sources how old the oldest message is, in whole seconds; not how many there are: of a
+//! topic that is shared it would tell how busy the others are.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, RecordBatchOptions, StringArray, TimestampMicrosecondArray};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use async_trait::async_trait;
+use datafusion::catalog::{Session, TableFunction, TableFunctionArgs, TableFunctionImpl, TableProvider};
+use datafusion::common::{Column, ScalarValue, TableReference};
+use datafusion::datasource::provider_as_source;
+use datafusion::error::{DataFusionError, Result};
+use datafusion::functions_aggregate::expr_fn::max;
+use datafusion::logical_expr::{Expr, LogicalPlanBuilder, TableType, lit};
+use datafusion::physical_plan::ExecutionPlan;
+
+use crate::clock::{DAY, Micros};
+use crate::contract::RECEIVED_TIME;
+use crate::error::{Error, did_you_mean};
+use crate::lake::Watermark;
+use crate::query::request::catalog::SessionTables;
+use crate::query::scan::newest_rows::{Newest, NewestRows};
+use crate::query::scan::tenant_table::TenantTable;
+
+/// Its name in SQL.
+pub(in crate::query) const NAME: &str = "freshness";
+/// Rows of this age are looked at first; all of them only when there is none of that age.
+const RECENT: Micros = 2 * DAY;
+/// Where the columns that ask for a look at the rows begin, and where they end.
+const LOOKED_AT: std::ops::Range<usize> = 3..5;
+
+/// The function of one session.
+#[derive(Default)]
+pub(in crate::query) struct Freshness {
+    tables: Arc<SessionTables>,
+    /// By the tables' names in SQL.
+    watermarks: BTreeMap<String, Watermark>,
+}
+
+impl Freshness {
+    pub(in crate::query) fn new(tables: Arc<SessionTables>, watermarks: BTreeMap<String, Watermark>) -> Self {
+        Self { tables, watermarks }
+    }
+
+    /// What is listed among the functions, for all sessions.
+    pub(in crate::query) fn listed() -> Arc<TableFunction> {
+        Arc::new(TableFunction::new(NAME.to_owned(), Arc::new(Self::default())))
+    }
+
+    fn table(&self, arguments: &[Expr]) -> std::result::Result<Fresh, Error> {
+        let name = match arguments {
+            [Expr::Literal(ScalarValue::Utf8(Some(name)) | ScalarValue::LargeUtf8(Some(name)), _)] => name,
+            _ => {
+                return Err(Error::invalid(
+                    "freshness takes one table's name as a text, as in freshness('call_events')",
+                ));
+            }
+        };
+        let (Some(table), Some(watermark)) = (self.tables.get(name), self.watermarks.get(name)) else {
+            let near = did_you_mean(name, self.tables.keys().map(String::as_str));
+            return Err(Error::not_found(format!("unknown table `{name}`{near}")));
+        };
+        if table.contract().resolves.is_some() {
+            return Err(Error::invalid(format!("`{name}` is a quarantine: ask for the freshness of its table")));
+        }
+        Ok(Fresh { table: Arc::clone(table), watermark: *watermark, schema: schema() })
+    }
+}
+
+impl TableFunctionImpl for Freshness {
+    fn call_with_args(&self, arguments: TableFunctionArgs) -> Result<Arc<dyn TableProvider>> {
+        let fresh = self.table(arguments.exprs()).map_err(|error| DataFusionError::External(Box::new(error)))?;
+        Ok(Arc::new(fresh))
+    }
+}
+
+fn schema() -> SchemaRef {
+    let time = || DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
+    Arc::new(Schema::new(vec![
+        Field::new("table_name", DataType::Utf8, false),
+        Field::new("complete_until", time(), false),
+        Field::new("now", time(), false),
+        Field::new("newest_event_time", time(), true),
+        Field::new("newest_received_time", time(), true),
+        Field::new("source_lag_seconds", DataType::Int64, true),
+    ]))
+}
+
+/// How fresh one table is for one caller.
+struct Fresh {
+    table: Arc<TenantTable>,
+    watermark: Watermark,
+    schema: SchemaRef,
+}
+
+impl Fresh {
+    /// The plans by which the newest times are found: each is run when those before it have found none.
+    async fn looks(&self, state: &dyn Session) -> Result<Vec<Arc<dyn ExecutionPlan>>> {
+        let contract = self.table.contract();
+        let shown = TableProvider::schema(&*self.table);
+        let [time, received] = [contract.columns[contract.time].name.as_str(), RECEIVED_TIME]
+            .map(|name| shown.field_with_name(name).ok().map(|_| Expr::Column(Column::new_unqualified(name))));
+        let mut looks = Vec::new();
+        let recent = self.watermark.now.saturating_sub(RECENT);
+        let recent = lit(ScalarValue::TimestampMicrosecond(Some(recent), Some("UTC".into())));
+        let conditions =
+            [time.clone().map(|time| Some(time.gt_eq(recent))), (time.is_some() || received.is_some()).then_some(None)];
+        for condition in conditions.into_iter().flatten() {
+            let newest = |column: &Option<Expr>| {
+                let nothing = || lit(ScalarValue::TimestampMicrosecond(None, Some("UTC".into())));
+                max(column.clone().unwrap_or_else(nothing))
+            };
+            let newest = [newest(&time).alias("event"), newest(&received).alias("received")];
+            let source = provider_as_source(Arc::clone(&self.table) as Arc<dyn TableProvider>);
+            let mut rows = LogicalPlanBuilder::scan(TableReference::bare(self.table.name()), source, None)?;
+            if let Some(condition) = condition {
+                rows = rows.filter(condition)?;
+            }
+            let plan = rows.aggregate(Vec::<Expr>::new(), newest)?.build()?;
+            looks.push(state.create_physical_plan(&plan).await?);
+        }
+        Ok(looks)
+    }
+
+    /// The row, in the columns of `asked`.
+    fn row(&self, asked: &[usize], schema: &SchemaRef, newest: Newest) -> Result<RecordBatch> {
+        let Watermark { now, complete_until, source_lag } = self.watermark;
+        let time = |time: Option<Micros>| {
+            Arc::new(TimestampMicrosecondArray::from(vec![time]).with_timezone("UTC")) as ArrayRef
+        };
+        let lag = source_lag.map(|lag| i64::try_from(lag.seconds).unwrap_or(i64::MAX));
+        let columns: [ArrayRef; 6] = [
+            Arc::new(StringArray::from(vec![self.table.name()])),
+            time(Some(complete_until)),
+            time(Some(now)),
+            time(newest.event),
+            time(newest.received),
+            Arc::new(Int64Array::from(vec![lag])),
+        ];
+        let columns = asked.iter().map(|column| Arc::clone(&columns[*column])).collect();
+        let options = RecordBatchOptions::new().with_row_count(Some(1));
+        Ok(RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)?)
+    }
+}
+
+#[async_trait]
+impl TableProvider for Fresh {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Temporary
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        _: &[Expr],
+        _: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let asked = projection.cloned().unwrap_or_else(|| (0..self.schema.fields().len()).collect());
+        let schema = Arc::new(self.schema.project(&asked)?);
+        let looks = match asked.iter().any(|column| LOOKED_AT.contains(column)) {
+            true => self.looks(state).await?,
+            false => Vec::new(),
+        };
+        let fresh =
+            Self { table: Arc::clone(&self.table), watermark: self.watermark, schema: Arc::clone(&self.schema) };
+        let shown = Arc::clone(&schema);
+        let row = move |newest| fresh.row(&asked, &shown, newest);
+        Ok(Arc::new(NewestRows::new(self.table.name(), looks, schema, Arc::new(row))))
+    }
+}
+
+impl fmt::Debug for Freshness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Freshness").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Fresh {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fresh").field("table", &self.table).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,208 @@
+//! `freshness('table')`: what it says, to whom, and that it never says what was true before.
+
+use std::sync::Arc;
+
+use crate::clock::{Clock, DAY, Micros, SECOND};
+use crate::contract::{Owner, TenantId};
+use crate::error::Kind;
+use crate::lake::{Feed, Standing, Tables};
+use crate::query::testing::{
+    NEW_YEAR, TELLTALES, account, add, ask, config, engine, engine_apart, policy, reader, reader_under, rows, run,
+};
+use crate::query::{Engine, Session};
+use crate::telemetry::Metrics;
+use crate::tenancy::Access;
+
+/// An hour after the newest row of `acme`, which has 40 rows, one in five hours.
+const NOW: Micros = NEW_YEAR + 196 * 3_600 * SECOND;
+
+/// An engine over tables of its own, whose clock stands still until it is set.
+async fn engine_at(now: Micros) -> (Arc<Engine>, Arc<Tables>, Clock) {
+    let ((_, tables), clock) = (engine_apart().await, Clock::fixed(now));
+    let engine = Engine::new(Arc::clone(&tables), config(), clock.clone(), Arc::new(Metrics::default())).unwrap();
+    (engine, tables, clock)
+}
+
+fn told(time: Micros) -> String {
+    let format = if time % SECOND == 0 { "%Y-%m-%dT%H:%M:%SZ" } else { "%Y-%m-%dT%H:%M:%S%.6fZ" };
+    chrono::DateTime::from_timestamp_micros(time).unwrap().format(format).to_string()
+}
+
+fn line(values: &[&str]) -> Vec<String> {
+    values.iter().map(ToString::to_string).collect()
+}
+
+fn tenant(name: &str) -> Owner {
+    Owner::Tenant(TenantId::parse(name).unwrap())
+}
+
+#[tokio::test]
+async fn it_tells_of_the_callers_own_rows_wherever_it_stands() {
+    let (now, acme, coda) = (told(NOW), NEW_YEAR + 195 * 3_600 * SECOND, NEW_YEAR + 300 * 3_600 * SECOND);
+    // Rows of `coda` go on after this moment, those of the third tenant end days before it.
+    let (engine, _, _) = engine_at(NOW).await;
+    for (tenant, newest) in [("acme", acme), ("coda", coda)] {
+        let access = reader(tenant).await;
+        let (event, received) = (told(newest), told(newest + SECOND));
+        for (sql, expected) in [
+            ("SELECT * FROM freshness('calls')", line(&["calls", &now, &now, &event, &received, "NULL"])),
+            ("SELECT f.now, newest_event_time FROM freshness('calls') AS f", line(&[&now, &event])),
+            ("SELECT complete_until FROM freshness('calls') WHERE source_lag_seconds IS NULL", line(&[&now])),
+            ("SELECT count(*) FROM freshness('calls')", line(&["1"])),
+            ("SELECT count(*) FROM freshness('calls') a, freshness('calls') b", line(&["1"])),
+            ("SELECT newest_received_time FROM (SELECT * FROM freshness('calls') LIMIT 1)", line(&[&received])),
+            ("SELECT (SELECT newest_event_time FROM freshness('calls'))", line(&[&event])),
+            ("SELECT max(event_time) = (SELECT newest_event_time FROM freshness('calls')) FROM calls", line(&["true"])),
+            (
+                "WITH RECURSIVE t AS (SELECT 1 AS n, arrow_cast(NULL, 'Timestamp(µs, \"UTC\")') AS e UNION ALL SELECT n + 1, newest_event_time \
+                 FROM t, freshness('calls') WHERE n < 3) SELECT max(e), count(e) FROM t",
+                line(&[&event, "2"]),
+            ),
+        ] {
+            assert_eq!(
+                ask(&engine, &access, sql).await.unwrap_or_else(|e| panic!("{sql}: {e:?}")),
+                [expected],
+                "{sql}"
+            );
+        }
+        for explain in ["EXPLAIN VERBOSE", "EXPLAIN ANALYZE VERBOSE"] {
+            let plan = ask(&engine, &access, &format!("{explain} SELECT * FROM freshness('calls')")).await.unwrap();
+            let plan = plan.concat().join("\n");
+            assert!(TELLTALES.iter().all(|telltale| !plan.contains(telltale)), "{plan}");
+        }
+    }
+    let none = ask(&engine, &reader("brrr").await, "SELECT newest_event_time FROM freshness('calls')").await.unwrap();
+    assert_eq!(none, [["NULL"]], "a tenant without rows");
+    let (long_ago, _, _) = engine_at(NOW + 30 * DAY).await;
+    let old = ask(&long_ago, &reader("acme").await, "SELECT newest_event_time FROM freshness('calls')").await.unwrap();
+    assert_eq!(old, [[told(acme)]], "no row is recent");
+}
+
+#[tokio::test]
+async fn it_keeps_to_rules_and_columns() {
+    let (engine, _, _) = engine_at(NOW).await;
+    let sql = "SELECT newest_event_time, newest_received_time FROM freshness('calls')";
+    let newest = |account: &str| {
+        let own = rows().into_iter().filter(|row| row.tenant == "acme" && row.account == account);
+        own.map(|row| row.time).max().unwrap()
+    };
+    for name in ["north", "south"] {
+        let access = reader_under("acme", policy(Some(("account", "account")), &[]), account(name)).await;
+        let newest = newest(name);
+        assert_eq!(ask(&engine, &access, sql).await.unwrap(), [[told(newest), told(newest + SECOND)]], "{name}");
+    }
+    let acme = NEW_YEAR + 195 * 3_600 * SECOND;
+    for (columns, expected) in [
+        (&["region"][..], ["NULL".to_owned(), "NULL".to_owned()]),
+        (&["event_time", "region"], [told(acme), "NULL".to_owned()]),
+        (&["received_time"], ["NULL".to_owned(), told(acme + SECOND)]),
+    ] {
+        let access = reader_under("acme", policy(None, columns), serde_json::json!({})).await;
+        assert_eq!(ask(&engine, &access, sql).await.unwrap(), [expected], "{columns:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_argument_gets_a_clear_error() {
+    let engine = engine().await;
+    let acme = reader("acme").await;
+    let usage = "freshness takes one table's name as a text, as in freshness('call_events')";
+    for (argument, kind, text) in [
+        ("", Kind::Invalid, usage),
+        ("1", Kind::Invalid, usage),
+        ("NULL", Kind::Invalid, usage),
+        ("'calls', 'calls'", Kind::Invalid, usage),
+        ("$1", Kind::Invalid, usage),
+        ("?", Kind::Invalid, usage),
+        ("(SELECT 'calls')", Kind::Invalid, usage),
+        ("calls", Kind::Invalid, ""),
+        ("now()", Kind::Invalid, usage),
+        ("'call'", Kind::NotFound, "unknown table `call`, did you mean `calls`?"),
+        ("'hidden'", Kind::NotFound, "unknown table `hidden`"),
+        ("'nowhere'", Kind::NotFound, "unknown table `nowhere`"),
+        ("'public.calls'", Kind::NotFound, "unknown table `public.calls`"),
+        ("'calls''; SELECT 1 --'", Kind::NotFound, "unknown table `calls'; SELECT 1 --`"),
+    ] {
+        let error = ask(&engine, &acme, &format!("SELECT * FROM freshness({argument})")).await.expect_err(argument);
+        assert_eq!(error.kind(), kind, "{argument}: {error:?}");
+        assert!(error.message().starts_with(text), "{argument}: {error:?}");
+    }
+    let error = ask(&engine, &acme, "SELECT * FROM hidden").await.unwrap_err();
+    assert_eq!(error.message(), "unknown table `hidden`", "the same words as for any table");
+}
+
+async fn complete_until(session: &Session) -> String {
+    run(session, "SELECT complete_until FROM freshness('calls')").await.unwrap().concat().concat()
+}
+
+#[tokio::test]
+async fn the_same_statement_never_says_what_was_true_before() {
+    let (engine, tables, clock) = engine_at(NOW).await;
+    let (acme, coda) = (reader("acme").await, reader("coda").await);
+    let until = async |access: &Access| complete_until(&engine.session(access).unwrap()).await;
+    assert_eq!([until(&acme).await, until(&coda).await], [told(NOW), told(NOW)]);
+    let (_, held) = tables["calls"].inflow().enter(&tenant("acme"), &clock);
+    clock.set(NOW + SECOND);
+    for _ in 0..2 {
+        assert_eq!([until(&acme).await, until(&coda).await], [told(NOW), told(NOW + SECOND)], "each of its own");
+    }
+    let before = engine.session(&acme).unwrap();
+    assert_eq!(complete_until(&before).await, told(NOW));
+    let mut row = rows().swap_remove(0);
+    row.id = "acme-new".to_owned();
+    add(&tables, &[row]).await;
+    drop(held);
+    assert_eq!(until(&acme).await, told(NOW + SECOND));
+    // What a session reads stands still, and so does what it says of it.
+    let both = "SELECT count(*), (SELECT complete_until FROM freshness('calls')) FROM calls";
+    assert_eq!(run(&before, both).await.unwrap(), [["40".to_owned(), told(NOW)]]);
+    assert_eq!(ask(&engine, &acme, both).await.unwrap(), [["41".to_owned(), told(NOW + SECOND)]]);
+}
+
+#[tokio::test]
+async fn no_form_of_a_statement_is_planned_once_for_all() {
+    let (engine, _, clock) = engine_at(NOW).await;
+    let acme = reader("acme").await;
+    for (turn, sql) in [
+        "SELECT now FROM freshness('calls')",
+        "SELECT now FROM glasshouse.public.calls, freshness('calls') LIMIT 1",
+        "SELECT (SELECT now FROM freshness('calls'))",
+        "SELECT f.now FROM freshness('calls') f WHERE EXISTS (SELECT 1 FROM calls WHERE event_time = newest_event_time)",
+        "WITH fresh AS (SELECT * FROM freshness('calls')) SELECT now FROM fresh",
+        "SELECT now FROM freshness('calls') UNION SELECT now FROM freshness('calls')",
+        "SELECT max(now) FROM (SELECT now FROM freshness('calls')) GROUP BY 'a'",
+        "SELECT f.now FROM (VALUES (1)) v(n) LEFT JOIN freshness('calls') f ON v.n = 1",
+        "SELECT v.now FROM (SELECT * FROM freshness('calls')) v ORDER BY v.now",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        for second in 0..3 {
+            let now = NOW + (turn as Micros * 10 + second) * SECOND;
+            clock.set(now);
+            let found = ask(&engine, &acme, sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+            assert_eq!(found, [[told(now)]], "{sql}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn sources_say_how_far_they_are_behind() {
+    let (engine, tables, _) = engine_at(NOW).await;
+    let feed = |source: &str| Feed { source: source.to_owned(), topic: "calls".into(), partition: 0 };
+    let behind = |seconds| Standing::Behind { messages: 12_345, oldest: Some(NOW - seconds * SECOND) };
+    let inflow = tables["calls"].inflow();
+    for (source, owner, standing, expected) in [
+        ("shared", Owner::PerEvent, behind(3), ["3", "3"]),
+        ("own", tenant("acme"), behind(60), ["60", "3"]),
+        ("other", tenant("bzzz"), behind(600), ["60", "3"]),
+        ("own", tenant("acme"), Standing::Complete(NOW), ["3", "3"]),
+        ("shared", Owner::PerEvent, Standing::Unknown, ["NULL", "NULL"]),
+    ] {
+        inflow.feed(feed(source), &owner, standing);
+        for (tenant, lag) in ["acme", "coda"].into_iter().zip(expected) {
+            let sql = "SELECT source_lag_seconds FROM freshness('calls')";
+            assert_eq!(ask(&engine, &reader(tenant).await, sql).await.unwrap(), [[lag]], "{tenant}: {source}");
+        }
+    }
+}

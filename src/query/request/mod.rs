@@ -1,0 +1,19 @@
+//! One request: a session for its caller, a checked statement, a plan, and the stream of its result.
+//!
+//! ```text
+//!   Access ─► engine ─► session (catalog) ─ SQL ─► statement (read-only?) ─► plan_cache ─► result_stream (deadline, slot)
+//! ```
+//!
+//! **Invariant:** a session comes only from an `Access` that names a tenant.
+//! **Invariant:** SQL text is never edited for safety; what is not a query is refused.
+
+pub(super) mod catalog;
+pub(super) mod engine;
+pub(super) mod erased_plan;
+pub(super) mod parameters;
+pub(super) mod plan_cache;
+pub(super) mod result_stream;
+pub(super) mod session;
+#[cfg(test)]
+mod session_tests;
+pub(super) mod statement;

@@ -1,0 +1,294 @@
+//! Plans that were just made: the calls of one question (prepare, describe, fetch) plan it once, and so does a dashboard
+//! that asks the same again.
+//!
+//! In: who asks and a statement. Out: the plan made before, when everything it was made from still holds. A statement that
+//! means the same at any time keeps its physical plan as well ([`Ready`]).
+//!
+//! **Invariant:** a plan is found only under the fingerprint of the rights that it was made with, and only while each table
+//! in it is at the version that it was planned on. An answer is never older than the newest snapshot known.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use datafusion::common::tree_node::{TreeNode as _, TreeNodeRecursion};
+use datafusion::error::DataFusionError;
+use datafusion::logical_expr::{Expr, LogicalPlan, Volatility};
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::execution_plan::reset_plan_states;
+use sha2::{Digest as _, Sha256};
+
+use crate::query::request::erased_plan::Opaque;
+use crate::query::request::session::Planned;
+use crate::query::scan::tenant_table::TenantTable;
+use crate::tenancy::Access;
+
+/// Plans kept, of all callers. What one holds grows with the files that its statement reads.
+const PLANS_MAX: usize = 64;
+/// A longer statement is planned anew each time: what is kept stays small.
+const STATEMENT_BYTES_MAX: usize = 16 << 10;
+
+/// Nodes of a physical plan that can be run again: what they gather while they run is theirs alone, and made anew.
+const REPEATABLE: [&str; 9] = [
+    "AggregateExec",
+    "CoalescePartitionsExec",
+    "FilterExec",
+    "PlaceholderRowExec",
+    "ProjectionExec",
+    "RepartitionExec",
+    "SortExec",
+    "SortPreservingMergeExec",
+    "TenantScan",
+];
+
+/// The plans kept.
+#[derive(Default)]
+pub(in crate::query) struct Plans(Mutex<Kept>);
+
+#[derive(Default)]
+struct Kept {
+    plans: HashMap<Key, Plan>,
+    /// Counts look-ups: tells which plan was used last.
+    turn: u64,
+}
+
+struct Plan {
+    planned: Planned,
+    /// The tables in it.
+    tables: Vec<Arc<TenantTable>>,
+    used: u64,
+}
+
+/// A hash of the caller's rights and the statement.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(in crate::query) struct Key([u8; 32]);
+
+impl Key {
+    /// The place of a statement; none for one that is not kept.
+    pub(in crate::query) fn of(access: &Access, sql: &str) -> Option<Self> {
+        let digest = || Sha256::new().chain_update(access.fingerprint()).chain_update(sql).finalize();
+        (sql.len() <= STATEMENT_BYTES_MAX).then(|| Self(digest().into()))
+    }
+}
+
+impl Plans {
+    /// The plan at `key`, if it still holds.
+    pub(in crate::query) fn find(&self, key: Key) -> Option<Planned> {
+        let mut kept = self.lock();
+        kept.turn += 1;
+        let turn = kept.turn;
+        let plan = kept.plans.get_mut(&key).filter(|plan| plan.holds())?;
+        plan.used = turn;
+        Some(plan.planned.clone())
+    }
+
+    /// Keeps a plan with the tables in it; drops those that hold no more, then those that were used longest ago.
+    pub(in crate::query) fn keep(&self, key: Key, planned: Planned, tables: Vec<Arc<TenantTable>>) {
+        let mut kept = self.lock();
+        kept.plans.retain(|_, plan| plan.holds());
+        if kept.plans.len() >= PLANS_MAX {
+            let oldest = kept.plans.iter().min_by_key(|(_, plan)| plan.used).map(|(key, _)| *key);
+            oldest.and_then(|key| kept.plans.remove(&key));
+        }
+        let used = kept.turn;
+        kept.plans.insert(key, Plan { planned, tables, used });
+    }
+
+    /// A panic cannot leave the plans half changed, so a poisoned lock is as good as new.
+    fn lock(&self) -> MutexGuard<'_, Kept> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The physical plan of a statement without parameters, whose answer does not depend on when it is asked. Empty until its
+/// first run; it is never run itself, only copies of it.
+#[derive(Debug, Default)]
+pub struct Ready(OnceLock<Opaque<Arc<dyn ExecutionPlan>>>);
+
+impl Ready {
+    /// Room for the plan of a statement that can have one.
+    pub(in crate::query) fn of(plan: &LogicalPlan) -> Option<Arc<Self>> {
+        is_timeless(plan).then(Arc::default)
+    }
+
+    /// A copy to be run.
+    pub(in crate::query) fn copy(&self) -> Option<Result<Arc<dyn ExecutionPlan>, DataFusionError>> {
+        self.0.get().map(|plan| reset_plan_states(Arc::clone(plan)))
+    }
+
+    /// Keeps `plan`, if it can be run again, and returns what to run.
+    pub(in crate::query) fn keep(
+        &self,
+        plan: Arc<dyn ExecutionPlan>,
+    ) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
+        if !is_repeatable(&plan) {
+            return Ok(plan);
+        }
+        let copy = reset_plan_states(Arc::clone(&plan));
+        // Whoever is first has kept the same plan.
+        let _ = self.0.set(Opaque::new(plan));
+        copy
+    }
+}
+
+/// Whether nothing in a plan changes with time or chance (`now()`, `random()`), and whether it only asks.
+fn is_timeless(plan: &LogicalPlan) -> bool {
+    let changes = |expr: &Expr| {
+        Ok(match expr {
+            Expr::ScalarFunction(call) => call.func.signature().volatility != Volatility::Immutable,
+            Expr::HigherOrderFunction(_) | Expr::ScalarVariable(..) | Expr::Placeholder(_) => true,
+            _ => false,
+        })
+    };
+    let mut timeless = true;
+    let walked = plan.apply_with_subqueries(|node| {
+        timeless &= !matches!(node, LogicalPlan::Explain(_) | LogicalPlan::Analyze(_) | LogicalPlan::RecursiveQuery(_));
+        node.apply_expressions(|expr| {
+            timeless &= !expr.exists(changes)?;
+            Ok(if timeless { TreeNodeRecursion::Continue } else { TreeNodeRecursion::Stop })
+        })
+    });
+    walked.is_ok() && timeless
+}
+
+/// Whether a plan can be run again. A sort with a limit cannot: it tells what it has seen to the nodes below it.
+pub(in crate::query) fn is_repeatable(plan: &Arc<dyn ExecutionPlan>) -> bool {
+    let is_limited_sort = plan.name() == "SortExec" && plan.fetch().is_some();
+    REPEATABLE.contains(&plan.name()) && !is_limited_sort && plan.children().into_iter().all(is_repeatable)
+}
+
+impl Plan {
+    fn holds(&self) -> bool {
+        self.tables.iter().all(|table| table.is_current())
+    }
+}
+
+impl fmt::Debug for Plans {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Plans").field("kept", &self.lock().plans.len()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::query::scan::tenant_scan::TenantScan;
+    use crate::query::testing::{account, add, ask, engine, engine_apart, policy, reader, reader_under, rows};
+
+    const COUNT: &str = "SELECT count(*) FROM calls";
+
+    fn kept(plans: &Plans) -> usize {
+        plans.lock().plans.len()
+    }
+
+    #[tokio::test]
+    async fn a_plan_holds_until_its_table_has_a_new_version() {
+        let (engine, tables) = engine_apart().await;
+        let acme = reader("acme").await;
+        for _ in 0..3 {
+            assert_eq!(ask(&engine, &acme, COUNT).await.unwrap(), [["40"]]);
+        }
+        ask(&engine, &acme, "SELECT 1").await.unwrap();
+        assert_eq!(kept(&engine.plans), 2, "one for each statement");
+        let mut row = rows().swap_remove(0);
+        row.id = "acme-new".to_owned();
+        add(&tables, &[row]).await;
+        assert_eq!(ask(&engine, &acme, COUNT).await.unwrap(), [["41"]]);
+        assert_eq!(kept(&engine.plans), 2, "the old plan is gone, the one without tables is not");
+    }
+
+    #[tokio::test]
+    async fn a_plan_is_found_with_the_same_rights_only() {
+        let engine = engine().await;
+        let north = reader_under("acme", policy(Some(("account", "account")), &[]), account("north")).await;
+        let south = reader_under("acme", policy(Some(("account", "account")), &[]), account("south")).await;
+        for _ in 0..2 {
+            for (access, count) in
+                [(&reader("acme").await, "40"), (&reader("coda").await, "61"), (&north, "14"), (&south, "26")]
+            {
+                assert_eq!(ask(&engine, access, COUNT).await.unwrap(), [[count]]);
+            }
+        }
+        assert_eq!(kept(&engine.plans), 4);
+    }
+
+    #[tokio::test]
+    async fn a_plan_is_run_again_when_its_answer_cannot_differ() {
+        let engine = engine().await;
+        let acme = reader("acme").await;
+        for (sql, again) in [
+            ("SELECT 1", true),
+            ("SELECT region, count(*), avg(duration) FROM calls WHERE y > 2 GROUP BY region ORDER BY 2, 1", true),
+            ("SELECT upper(region) FROM calls WHERE event_time > '2026-01-02' ORDER BY event_id", true),
+            ("SELECT event_id FROM calls ORDER BY event_id LIMIT 3", false),
+            ("SELECT count(*) FROM calls WHERE event_time < now()", false),
+            ("SELECT count(*) FROM calls WHERE event_time < (SELECT now())", false),
+            ("SELECT count(*) FROM calls a JOIN calls b ON a.y = b.y", false),
+            ("SELECT random() < 2", false),
+            ("EXPLAIN ANALYZE SELECT count(*) FROM calls", false),
+            (
+                "WITH RECURSIVE t AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM t WHERE n < 3) SELECT sum(n) FROM t",
+                false,
+            ),
+        ] {
+            let first = ask(&engine, &acme, sql).await.unwrap();
+            for _ in 0..3 {
+                let next = ask(&engine, &acme, sql).await.unwrap();
+                assert!(next == first || sql.starts_with("EXPLAIN"), "{sql}: {next:?} after {first:?}");
+            }
+            let planned = engine.plans.find(Key::of(&acme, sql).unwrap()).unwrap();
+            assert_eq!(planned.ready.is_some_and(|ready| ready.0.get().is_some()), again, "{sql}");
+        }
+        ask(&engine, &acme, "SELECT * FROM generate_series(now(), now(), INTERVAL '1 day')").await.unwrap();
+        let series = Key::of(&acme, "SELECT * FROM generate_series(now(), now(), INTERVAL '1 day')").unwrap();
+        assert!(engine.plans.find(series).is_none(), "its arguments were computed while it was planned");
+    }
+
+    fn metrics_below(plan: &Arc<dyn ExecutionPlan>) -> usize {
+        let own = plan.downcast_ref::<TenantScan>().map_or(0, TenantScan::metrics_below);
+        own + plan.children().into_iter().map(metrics_below).sum::<usize>()
+    }
+
+    #[tokio::test]
+    async fn a_plan_that_is_kept_does_not_grow() {
+        let engine = engine().await;
+        let acme = reader("acme").await;
+        for _ in 0..5 {
+            assert_eq!(ask(&engine, &acme, COUNT).await.unwrap(), [["40"]]);
+        }
+        let planned = engine.plans.find(Key::of(&acme, COUNT).unwrap()).unwrap();
+        let ready = planned.ready.unwrap();
+        assert_eq!(metrics_below(ready.0.get().unwrap()), 0, "what was kept has never run");
+        assert_eq!(metrics_below(&ready.copy().unwrap().unwrap()), 0, "and a copy has metrics of its own");
+    }
+
+    #[tokio::test]
+    async fn copies_of_a_plan_run_at_once() {
+        let engine = engine().await;
+        let acme = reader("acme").await;
+        let sql = "SELECT region, count(*) FROM calls GROUP BY region ORDER BY region";
+        let asked = (0..4).map(|_| ask(&engine, &acme, sql));
+        let answers = futures::future::try_join_all(asked).await.unwrap();
+        assert_eq!(answers[0].len(), 4);
+        assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:?}");
+    }
+
+    #[tokio::test]
+    async fn no_more_plans_are_kept_than_allowed() {
+        let engine = engine().await;
+        let acme = reader("acme").await;
+        let session = || engine.session(&acme).unwrap();
+        session().plan(COUNT).await.unwrap();
+        for number in 0..PLANS_MAX + 10 {
+            session().plan(&format!("SELECT {number}")).await.unwrap();
+            session().plan(COUNT).await.unwrap();
+        }
+        assert_eq!(kept(&engine.plans), PLANS_MAX);
+        let is_kept = |sql: &str| Key::of(&acme, sql).is_some_and(|key| engine.plans.find(key).is_some());
+        assert!(is_kept(COUNT), "what is used stays");
+        assert!(!is_kept("SELECT 0"), "what was used longest ago goes first");
+        let long = format!("SELECT '{}'", "x".repeat(STATEMENT_BYTES_MAX));
+        session().plan(&long).await.unwrap();
+        assert!(!is_kept(&long));
+    }
+}

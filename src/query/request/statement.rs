@@ -1,0 +1,365 @@
+//! What may be asked: one statement, a query, and nothing else.
+//!
+//! In: a text. Out: a parsed statement that reads, with its placeholders numbered. Everything else is refused by its name.
+//! The plan made of it is checked once more ([`check_plan`]): two gates, either of which would do.
+//!
+//! **Invariant:** the text is read by the engine's own tokenizer and parser, never searched or edited as text.
+
+use std::ops::ControlFlow;
+
+use datafusion::error::DataFusionError;
+use datafusion::execution::context::SQLOptions;
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::sql::parser::{DFParserBuilder, Statement};
+use datafusion::sql::sqlparser::ast::{self, Visit as _};
+use datafusion::sql::sqlparser::dialect::GenericDialect;
+use datafusion::sql::sqlparser::parser::ParserError;
+use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
+
+use crate::config::QueryConfig;
+use crate::error::{Error, Result};
+use crate::query::error::of_engine;
+use crate::query::request::parameters;
+
+/// How deep a statement may be nested.
+const DEPTH_MAX: usize = 50;
+
+/// Operators on the way from a statement to the deepest of its expressions: as many as [`STACK_BYTES_MIN`] bears.
+const CHAIN_MAX: usize = 600;
+/// The stack of a thread that plans and runs statements: three times what the longest allowed chain was seen to need.
+pub const STACK_BYTES_MIN: usize = 16 << 20;
+/// Tables that a statement names, the same one as often as it stands there.
+const RELATIONS_MAX: usize = 100;
+
+/// Parses one statement and refuses everything that is not a query.
+pub(in crate::query) fn parse(sql: &str, config: &QueryConfig) -> Result<Statement> {
+    if sql.len() > config.sql_bytes_max {
+        return Err(Error::limited(format!(
+            "the statement has {} bytes, more than {} (limit query.sql_bytes_max)",
+            sql.len(),
+            config.sql_bytes_max
+        )));
+    }
+    let fault = |fault: DataFusionError| of_engine(fault, config);
+    let dialect = GenericDialect {};
+    let tokens = Tokenizer::new(&dialect, sql)
+        .tokenize_with_location()
+        .map_err(|error| fault(DataFusionError::from(ParserError::from(error))))?;
+    let word = first_word(&tokens);
+    check_chains(&tokens)?;
+    let tokens = parameters::number(tokens)?;
+    let mut parser =
+        DFParserBuilder::new(tokens).with_dialect(&dialect).with_recursion_limit(DEPTH_MAX).build().map_err(fault)?;
+    // The engine's parser has words of its own (COPY, CREATE EXTERNAL TABLE): a refusal is clearer than its complaints.
+    let parsed = parser.parse_statements();
+    let mut statements = match parsed {
+        Ok(statements) => statements,
+        Err(error) => {
+            refuse_word(&word)?;
+            return Err(fault(error));
+        }
+    };
+    if statements.len() > 1 {
+        return Err(Error::invalid("there is more than one statement: send them one by one"));
+    }
+    let statement = statements.pop_front().ok_or_else(|| Error::invalid("the statement is empty"))?;
+    check(&statement, &word)?;
+    Ok(statement)
+}
+
+/// Refuses a plan that does anything but read, however deep inside.
+pub(in crate::query) fn check_plan(plan: &LogicalPlan) -> Result<()> {
+    SQLOptions::new()
+        .with_allow_ddl(false)
+        .with_allow_dml(false)
+        .with_allow_statements(false)
+        .verify_plan(plan)
+        .map_err(|fault| refused("this").with_source(fault))
+}
+
+fn check(statement: &Statement, word: &str) -> Result<()> {
+    match statement {
+        Statement::Statement(statement) => check_sql(statement, word),
+        Statement::Explain(explain) => match &*explain.statement {
+            Statement::Statement(inner) if matches!(**inner, ast::Statement::Query(_)) => check_sql(inner, word),
+            inner => Err(refused(&format!("EXPLAIN {}", word_of(&inner.to_string())))),
+        },
+        Statement::CreateExternalTable(_) => Err(refused("CREATE EXTERNAL TABLE")),
+        Statement::CopyTo(_) => Err(refused("COPY")),
+        Statement::Reset(_) => Err(refused("RESET")),
+    }
+}
+
+fn check_sql(statement: &ast::Statement, word: &str) -> Result<()> {
+    use ast::Statement as Sql;
+    match statement {
+        Sql::Query(_) | Sql::ExplainTable { .. } => {}
+        Sql::ShowTables { .. } | Sql::ShowColumns { .. } | Sql::ShowFunctions { .. } => {}
+        Sql::Explain { statement, .. } if matches!(**statement, Sql::Query(_)) => {}
+        Sql::Explain { statement, .. } => return Err(refused(&format!("EXPLAIN {}", word_of(&statement.to_string())))),
+        Sql::ShowVariable { .. } | Sql::ShowVariables { .. } | Sql::ShowStatus { .. } => {
+            return Err(refused("SHOW of engine options"));
+        }
+        _ => return Err(refused(word)),
+    }
+    match statement.visit(&mut Gate { relations: 0 }) {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(error) => Err(error),
+    }
+}
+
+/// Looks inside a query, which may hold statements that write: `WITH x AS (DELETE …)`, `INSERT …` as its body.
+struct Gate {
+    relations: usize,
+}
+
+impl ast::Visitor for Gate {
+    type Break = Error;
+
+    fn pre_visit_statement(&mut self, statement: &ast::Statement) -> ControlFlow<Error> {
+        use ast::Statement as Sql;
+        match statement {
+            Sql::Insert(_) | Sql::Update(_) | Sql::Delete(_) | Sql::Merge(_) => {
+                ControlFlow::Break(refused(&word_of(&statement.to_string())))
+            }
+            _ => ControlFlow::Continue(()),
+        }
+    }
+
+    fn pre_visit_select(&mut self, select: &ast::Select) -> ControlFlow<Error> {
+        match select.into {
+            Some(_) => ControlFlow::Break(refused("SELECT INTO")),
+            None => ControlFlow::Continue(()),
+        }
+    }
+
+    fn pre_visit_table_factor(&mut self, _: &ast::TableFactor) -> ControlFlow<Error> {
+        self.relations += 1;
+        if self.relations > RELATIONS_MAX {
+            return ControlFlow::Break(Error::limited(format!("the statement names more than {RELATIONS_MAX} tables")));
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// Refuses chains (`a AND b AND …`, `1 + 1 + …`, `… UNION …`) that would become a tree deeper than a stack can bear: each
+/// operator nests what stands before it. Counted per parenthesis and between commas, before anything is parsed.
+fn check_chains(tokens: &[TokenWithSpan]) -> Result<()> {
+    let (mut levels, mut depth) = (vec![0], 0);
+    for token in tokens {
+        match &token.token {
+            Token::LParen => levels.push(0),
+            Token::RParen if levels.len() > 1 => depth -= levels.pop().unwrap_or(0),
+            Token::Comma => depth -= std::mem::take(levels.last_mut().unwrap_or(&mut 0)),
+            token if is_operator(token) => {
+                depth += 1;
+                levels.iter_mut().next_back().into_iter().for_each(|level| *level += 1);
+            }
+            _ => {}
+        }
+        if depth > CHAIN_MAX {
+            return Err(Error::limited(format!(
+                "the statement chains more than {CHAIN_MAX} operators: use IN (…) or a join with VALUES instead"
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn is_operator(token: &Token) -> bool {
+    const WORDS: [&str; 16] = [
+        "AND",
+        "OR",
+        "XOR",
+        "NOT",
+        "IS",
+        "LIKE",
+        "ILIKE",
+        "SIMILAR",
+        "BETWEEN",
+        "IN",
+        "AT",
+        "COLLATE",
+        "UNION",
+        "INTERSECT",
+        "EXCEPT",
+        "JOIN",
+    ];
+    match token {
+        Token::Word(word) => {
+            word.quote_style.is_none() && WORDS.iter().any(|known| word.value.eq_ignore_ascii_case(known))
+        }
+        Token::Number(..) | Token::Char(_) | Token::Whitespace(_) | Token::Period | Token::SemiColon => false,
+        Token::Placeholder(_) | Token::RParen | Token::RBracket | Token::RBrace | Token::EOF => false,
+        token => !is_text(token),
+    }
+}
+
+fn is_text(token: &Token) -> bool {
+    matches!(
+        token,
+        Token::SingleQuotedString(_)
+            | Token::DoubleQuotedString(_)
+            | Token::DollarQuotedString(_)
+            | Token::NationalStringLiteral(_)
+            | Token::EscapedStringLiteral(_)
+            | Token::UnicodeStringLiteral(_)
+            | Token::HexStringLiteral(_)
+    )
+}
+
+/// Refuses by name a statement whose first word we know, and which does not even parse.
+fn refuse_word(word: &str) -> Result<()> {
+    const WRITES: [&str; 19] = [
+        "INSERT",
+        "UPDATE",
+        "DELETE",
+        "MERGE",
+        "CREATE",
+        "DROP",
+        "ALTER",
+        "TRUNCATE",
+        "COPY",
+        "SET",
+        "RESET",
+        "PREPARE",
+        "EXECUTE",
+        "DEALLOCATE",
+        "GRANT",
+        "REVOKE",
+        "ATTACH",
+        "INSTALL",
+        "LOAD",
+    ];
+    if WRITES.contains(&word) { Err(refused(word)) } else { Ok(()) }
+}
+
+fn refused(what: &str) -> Error {
+    let way_out = match what.split(' ').next().unwrap_or_default() {
+        "INSERT" | "MERGE" | "COPY" => "; send events through POST /v1/tables/{table}/events or Flight SQL bulk ingest",
+        "SET" | "RESET" | "SHOW" => "; options of the engine belong to the server",
+        "PREPARE" | "EXECUTE" | "DEALLOCATE" => "; prepare through the client's own call instead",
+        "BEGIN" | "START" | "COMMIT" | "ROLLBACK" | "SAVEPOINT" | "RELEASE" => {
+            "; each query sees one complete snapshot, so there is nothing to begin or to end"
+        }
+        _ => "",
+    };
+    Error::forbidden(format!("{what} is not allowed: Glasshouse answers queries only{way_out}"))
+}
+
+/// The first word of a statement, in capitals.
+fn first_word(tokens: &[TokenWithSpan]) -> String {
+    tokens
+        .iter()
+        .find_map(|token| match &token.token {
+            Token::Word(word) => Some(word.value.to_ascii_uppercase()),
+            _ => None,
+        })
+        .unwrap_or_else(|| "this".to_owned())
+}
+
+fn word_of(text: &str) -> String {
+    text.split_whitespace().next().unwrap_or("this").to_ascii_uppercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Kind;
+    use crate::query::testing::config;
+
+    #[test]
+    fn queries_pass() {
+        for sql in [
+            "SELECT 1",
+            "select 1;",
+            "VALUES (1)",
+            "(SELECT 1) UNION ALL SELECT 2",
+            "WITH t AS (SELECT 1) SELECT * FROM t",
+            "WITH RECURSIVE t AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM t WHERE n < 3) SELECT * FROM t",
+            "EXPLAIN SELECT 1",
+            "EXPLAIN ANALYZE VERBOSE SELECT 1",
+            "EXPLAIN FORMAT TREE SELECT 1",
+            "SHOW TABLES",
+            "SHOW COLUMNS FROM calls",
+            "SHOW FUNCTIONS",
+            "DESCRIBE calls",
+            "DESCRIBE SELECT 1",
+            "/* a comment */ SELECT 1 -- and INSERT another",
+        ] {
+            parse(sql, &config()).unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+        }
+    }
+
+    #[test]
+    fn everything_else_is_refused_by_its_name() {
+        for (sql, name) in [
+            ("INSERT INTO calls VALUES (1)", "INSERT"),
+            ("insert into calls select * from calls", "INSERT"),
+            ("UPDATE calls SET y = 1", "UPDATE"),
+            ("DELETE FROM calls", "DELETE"),
+            ("MERGE INTO calls USING x ON a = b WHEN MATCHED THEN DELETE", "MERGE"),
+            ("TRUNCATE TABLE calls", "TRUNCATE"),
+            ("CREATE TABLE t AS SELECT 1", "CREATE"),
+            ("CREATE VIEW v AS SELECT 1", "CREATE"),
+            ("CREATE SCHEMA s", "CREATE"),
+            ("CREATE FUNCTION f() RETURNS INT RETURN 1", "CREATE"),
+            ("CREATE EXTERNAL TABLE t STORED AS PARQUET LOCATION '/etc'", "CREATE EXTERNAL TABLE"),
+            ("CREATE EXTERNAL TABLE t", "CREATE"),
+            ("DROP TABLE calls", "DROP"),
+            ("ALTER TABLE calls ADD COLUMN x INT", "ALTER"),
+            ("COPY calls TO '/tmp/x.parquet'", "COPY"),
+            ("COPY (SELECT 1) TO 's3://bucket/x' STORED AS CSV", "COPY"),
+            ("SET datafusion.execution.batch_size = 1", "SET"),
+            ("SET TIME ZONE 'UTC'", "SET"),
+            ("RESET datafusion.execution.batch_size", "RESET"),
+            ("SHOW ALL", "SHOW of engine options"),
+            ("SHOW datafusion.execution.batch_size", "SHOW of engine options"),
+            ("SHOW VARIABLES", "SHOW of engine options"),
+            ("SHOW CREATE TABLE calls", "SHOW"),
+            ("SHOW DATABASES", "SHOW"),
+            ("PREPARE p AS SELECT 1", "PREPARE"),
+            ("EXECUTE p", "EXECUTE"),
+            ("DEALLOCATE p", "DEALLOCATE"),
+            ("BEGIN", "BEGIN"),
+            ("START TRANSACTION", "START"),
+            ("COMMIT", "COMMIT"),
+            ("ROLLBACK", "ROLLBACK"),
+            ("GRANT SELECT ON calls TO x", "GRANT"),
+            ("USE other", "USE"),
+            ("KILL 1", "KILL"),
+            ("CALL f()", "CALL"),
+            ("ATTACH 'x' AS y", "ATTACH"),
+            ("INSTALL x", "INSTALL"),
+            ("EXPLAIN INSERT INTO calls VALUES (1)", "EXPLAIN INSERT"),
+            ("EXPLAIN ANALYZE DELETE FROM calls", "EXPLAIN DELETE"),
+            ("EXPLAIN COPY calls TO '/tmp/x.csv'", "EXPLAIN COPY"),
+            ("WITH t AS (SELECT 1) INSERT INTO calls SELECT * FROM t", "INSERT"),
+            ("WITH t AS (DELETE FROM calls RETURNING *) SELECT * FROM t", "DELETE"),
+            ("SELECT * INTO t FROM calls", "SELECT INTO"),
+            ("EXPLAIN SELECT * INTO t FROM calls", "SELECT INTO"),
+        ] {
+            let error = parse(sql, &config()).expect_err(sql);
+            assert_eq!(error.kind(), Kind::Forbidden, "{sql}: {error:?}");
+            assert!(error.message().starts_with(&format!("{name} is not allowed")), "{sql}: {error:?}");
+        }
+    }
+
+    #[test]
+    fn size_and_depth_are_bounded() {
+        let deep = format!("SELECT {}1{}", "(".repeat(10_000), ")".repeat(10_000));
+        assert_eq!(parse(&deep, &config()).unwrap_err().kind(), Kind::Invalid);
+        for chain in ["1 + ", "1 = 1 AND ", "1 = 1 OR ", "f(1, 2) || ", "NOT ", "'x' LIKE ", "1 UNION SELECT "] {
+            let error = parse(&format!("SELECT {}1", chain.repeat(4_000)), &config()).expect_err(chain);
+            assert!(matches!(error.kind(), Kind::Limited), "{chain}: {error:?}");
+        }
+        let relations = format!("SELECT 1 FROM {}", vec!["t"; RELATIONS_MAX + 1].join(", "));
+        assert_eq!(parse(&relations, &config()).unwrap_err().kind(), Kind::Limited);
+        let list = format!("SELECT x IN ({})", vec!["-1"; 9_000].join(", "));
+        parse(&list, &config()).unwrap();
+        let long = format!("SELECT '{}'", "x".repeat(config().sql_bytes_max));
+        let error = parse(&long, &config()).unwrap_err();
+        assert_eq!(error.kind(), Kind::Limited);
+        assert!(error.message().contains("query.sql_bytes_max"), "{error:?}");
+    }
+}

@@ -1,0 +1,21 @@
+//! How a table is read for one caller: files are pruned, rows pass the barrier, newest versions are picked.
+//!
+//! ```text
+//!   tenant_table ─► prune (files by tenant and time) ─► tenant_scan: Parquet ─► barrier ─► newest_exec | open_quarantine
+//! ```
+//!
+//! **Invariant:** a scan is a leaf of the plan: no optimizer moves an expression of a user below the barrier.
+
+pub(super) mod newest_exec;
+pub(super) mod newest_rows;
+#[cfg(test)]
+pub(super) mod newest_testing;
+#[cfg(test)]
+mod newest_tests;
+pub(super) mod open_quarantine;
+#[cfg(test)]
+mod open_quarantine_tests;
+pub(super) mod prune;
+pub(super) mod tenant_scan;
+pub(super) mod tenant_table;
+pub(super) mod versions;

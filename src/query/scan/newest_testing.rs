@@ -1,0 +1,199 @@
+//! For tests of tables that show the newest versions: orders that change, of tenants that share their keys, and an oracle.
+//!
+//! A version that nobody may see is built to give itself away, like a foreign row: one that was overtaken has the amount 20
+//! (so that `1 / (amount - 20)` fails on it), a note that is no number, and a state that no newest version has.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use crate::clock::{Clock, DAY, Micros, SECOND};
+use crate::config::{ColumnConfig, LakeConfig, LatestConfig, PolicyConfig, QueryConfig, RowRuleConfig, TableConfig};
+use crate::contract::{self, Contract, Format, Owner, Stamp};
+use crate::lake::{Store, Table, Tables};
+use crate::query::Engine;
+use crate::query::testing::{NEW_YEAR, config};
+use crate::telemetry::Metrics;
+use crate::tenancy::{Access, Scope};
+
+/// One version of an order's line.
+#[derive(Debug, Clone, PartialEq)]
+pub(in crate::query) struct Change {
+    pub(in crate::query) tenant: &'static str,
+    pub(in crate::query) order: Option<&'static str>,
+    pub(in crate::query) line: i64,
+    pub(in crate::query) position: Option<i64>,
+    pub(in crate::query) received: i64,
+    pub(in crate::query) id: String,
+    /// The day of the change, and so its file.
+    pub(in crate::query) day: i64,
+    pub(in crate::query) account: &'static str,
+    pub(in crate::query) state: &'static str,
+    pub(in crate::query) amount: i64,
+    pub(in crate::query) note: &'static str,
+    pub(in crate::query) deleted: Option<bool>,
+}
+
+/// A version that may be seen when it is the newest.
+pub(in crate::query) fn change(order: &'static str, position: i64, state: &'static str) -> Change {
+    Change {
+        tenant: "acme",
+        order: Some(order),
+        line: 1,
+        position: Some(position),
+        received: position,
+        id: format!("{order}-{position}-{state}"),
+        day: position,
+        account: "north",
+        state,
+        amount: 7,
+        note: "12",
+        deleted: None,
+    }
+}
+
+/// A version that was overtaken.
+pub(in crate::query) fn old(order: &'static str, position: i64) -> Change {
+    Change { amount: 20, note: "zebra", ..change(order, position, "overtaken") }
+}
+
+/// How the table is declared in most tests.
+pub(in crate::query) fn by_order() -> LatestConfig {
+    latest(&["order_id"], "position")
+}
+
+pub(in crate::query) fn latest(key: &[&str], by: &str) -> LatestConfig {
+    let key = key.iter().map(|name| (*name).to_owned()).collect();
+    LatestConfig { key, by: by.to_owned(), deleted: Some("deleted".to_owned()) }
+}
+
+/// Of each key the newest version, without what was deleted: by the book.
+pub(in crate::query) fn newest(changes: &[Change], key: impl Fn(&Change) -> String, by_position: bool) -> Vec<Change> {
+    let mut newest: BTreeMap<(&str, String), &Change> = BTreeMap::new();
+    for change in changes {
+        let rank = |change: &Change| {
+            let by = if by_position { change.position } else { Some(change.received) };
+            (by, change.received, change.id.clone())
+        };
+        let known = newest.entry((change.tenant, key(change))).or_insert(change);
+        if rank(change) > rank(known) {
+            *known = change;
+        }
+    }
+    newest.into_values().filter(|change| change.deleted != Some(true)).cloned().collect()
+}
+
+fn orders(latest: LatestConfig) -> TableConfig {
+    let column = |(name, kind): (&str, &str)| ColumnConfig {
+        name: name.to_owned(),
+        kind: kind.to_owned(),
+        ..ColumnConfig::default()
+    };
+    let columns = [
+        ("tenant", "text"),
+        ("changed", "timestamp"),
+        ("event_id", "text"),
+        ("order_id", "text"),
+        ("line", "int32"),
+        ("due", "date"),
+        ("code", "bytes"),
+        ("position", "int64"),
+        ("version", "int32"),
+        ("version_time", "timestamp"),
+        ("version_date", "date"),
+        ("account", "text"),
+        ("state", "text"),
+        ("amount", "int64"),
+        ("note", "text"),
+        ("deleted", "bool"),
+        ("tags", "map"),
+    ];
+    TableConfig {
+        description: "Orders".to_owned(),
+        columns: columns.map(column).to_vec(),
+        tenant: "tenant".to_owned(),
+        time: "changed".to_owned(),
+        id: "event_id".to_owned(),
+        dimensions_map: "tags".to_owned(),
+        latest: Some(latest),
+        ..TableConfig::default()
+    }
+}
+
+/// The event that was sent. Keys of other types are made of the line, other ranks of the position.
+fn event(change: &Change) -> Value {
+    let day = |days: i64| chrono::DateTime::from_timestamp_micros(NEW_YEAR + days * DAY).unwrap().date_naive();
+    json!({
+        "tenant": change.tenant, "changed": NEW_YEAR + change.day * DAY + change.received * SECOND,
+        "event_id": change.id, "order_id": change.order, "line": change.line, "due": day(change.line).to_string(),
+        "code": if change.line % 2 == 0 { "AAEC" } else { "AAED" }, "position": change.position,
+        "version": change.position, "version_time": change.position.map(|position| NEW_YEAR + position * SECOND),
+        "version_date": change.position.map(|position| day(position).to_string()), "account": change.account,
+        "state": change.state, "amount": change.amount, "note": change.note, "deleted": change.deleted,
+        "tags": { "state": change.state },
+    })
+}
+
+/// A lake in memory with the table `orders`.
+pub(in crate::query) async fn lake(latest: LatestConfig, commits: &[&[Change]]) -> Arc<Tables> {
+    let lake = LakeConfig { url: "memory:///".to_owned(), row_group_rows_max: 128, ..LakeConfig::default() };
+    let store = Store::open(&lake).unwrap();
+    let contract = Arc::new(Contract::new("orders", &orders(latest), Path::new(".")).unwrap());
+    let table = Table::open(&store, contract, &lake).await.unwrap();
+    let tables = Arc::new(BTreeMap::from([("orders".to_owned(), table)]));
+    for changes in commits {
+        commit(&tables, changes).await;
+    }
+    tables
+}
+
+/// Commits changes, which were received one after the other.
+pub(in crate::query) async fn commit(tables: &Tables, changes: &[Change]) {
+    let table = &tables["orders"];
+    let received = |change: &Change| -> Micros { NEW_YEAR + change.received * SECOND };
+    let batches = changes.iter().map(|change| {
+        let stamp = Stamp {
+            received: received(change),
+            owner: Owner::PerEvent,
+            time_max: Micros::MAX,
+            event_bytes_max: 1 << 16,
+            dimensions_max: 8,
+        };
+        let body = event(change).to_string().into();
+        let decoded = contract::decode(table.contract(), Format::Json, &body, &stamp).unwrap();
+        assert!(decoded.rejects.is_empty(), "{:?}", decoded.rejects);
+        decoded.batch
+    });
+    let batches: Vec<_> = batches.collect();
+    let files = table.write(contract::join(&batches.iter().collect::<Vec<_>>()).unwrap()).await.unwrap();
+    table.commit(files, Vec::new()).await.unwrap();
+}
+
+/// An engine over these tables with the limits of the tests.
+pub(in crate::query) fn engine(tables: &Arc<Tables>) -> Arc<Engine> {
+    engine_with(tables, config())
+}
+
+pub(in crate::query) fn engine_with(tables: &Arc<Tables>, config: QueryConfig) -> Arc<Engine> {
+    Engine::new(Arc::clone(tables), config, Clock::System, Arc::new(Metrics::default())).unwrap()
+}
+
+/// A reader of `tenant` that sees all of `orders`.
+pub(in crate::query) async fn reader(tenant: &str) -> Access {
+    reader_under(tenant, PolicyConfig::default(), "").await
+}
+
+/// A reader under a policy, with the claim `account`.
+pub(in crate::query) async fn reader_under(tenant: &str, policy: PolicyConfig, account: &str) -> Access {
+    let policy = BTreeMap::from([("orders".to_owned(), policy)]);
+    let claims = json!({ "account": account });
+    crate::tenancy::testing::access_under(Some(tenant), &[Scope::Read], &policy, claims).await
+}
+
+/// The policy of sub-accounts by `column`, with a list of columns (none: all).
+pub(in crate::query) fn split(column: &str, columns: &[&str]) -> PolicyConfig {
+    let rule = RowRuleConfig { column: column.to_owned(), claim: "account".to_owned(), required: true };
+    PolicyConfig { columns: columns.iter().map(|column| (*column).to_owned()).collect(), rows: vec![rule] }
+}

@@ -1,0 +1,285 @@
+//! The barrier: the one plan node from which a tenant's rows come, and which no optimizer enters.
+//!
+//! In: a plan that reads, owned privately, and the predicate that a row must meet to be this caller's. Out: the caller's rows
+//! in the asked columns, and nothing else. The private plan is a Parquet scan, and for a table that shows the newest versions
+//! the search for them on top of it (`newest.rs`).
+//!
+//! ```text
+//!   Parquet scan (private) ─► barrier predicate on every batch ─► asked columns ─► the user's plan
+//! ```
+//!
+//! **Invariant:** [`TenantScan`] is a leaf. It shows no child, takes no filter, limit, ordering or dynamic filter of the
+//! user's plan, reports no statistics and only metrics of its own output. So nothing of the user's is evaluated on a
+//! foreign row, and nothing about foreign rows or files (counts, names, pruning) shows in plans, metrics or answers.
+//! **Invariant:** a fault below the barrier is the lake's, never the user's: its text stays in the log. Only that the query's
+//! memory is used up is told, without how it came to be.
+
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::array::{AsArray as _, RecordBatch, RecordBatchOptions};
+use arrow::compute::{BatchCoalescer, filter_record_batch};
+use arrow::datatypes::SchemaRef;
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::error::{DataFusionError, Result};
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_expr::{EquivalenceProperties, Partitioning, PhysicalExpr};
+use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType, ReplaceChildrenOptions, SchedulingType};
+use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet};
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties};
+use futures::{StreamExt as _, future, stream};
+
+use crate::error::Error;
+use crate::query::error::root;
+
+/// Makes a private scan that has never run. A scan that has run keeps the metrics of all its runs.
+pub(in crate::query) type Recipe = Arc<dyn Fn() -> Result<Arc<dyn ExecutionPlan>> + Send + Sync>;
+
+/// Reads one table for one caller.
+pub(in crate::query) struct TenantScan {
+    /// What is read, for EXPLAIN.
+    reads: Reads,
+    recipe: Recipe,
+    /// Reads the asked columns first, then those that only the predicate needs.
+    source: Arc<dyn ExecutionPlan>,
+    barrier: Arc<Barrier>,
+    /// Rows after which each partition may stop: the user's LIMIT, counted behind the barrier.
+    limit: Option<usize>,
+    properties: Arc<PlanProperties>,
+    metrics: ExecutionPlanMetricsSet,
+}
+
+/// What a scan reads, as EXPLAIN says it.
+#[derive(Debug, Clone)]
+pub(in crate::query) struct Reads {
+    /// The table's name.
+    pub(in crate::query) table: Arc<str>,
+    /// Whether only the newest version of each key goes on.
+    pub(in crate::query) newest: bool,
+}
+
+/// What a row must meet, and which columns of it go on.
+struct Barrier {
+    predicate: Arc<dyn PhysicalExpr>,
+    schema: SchemaRef,
+}
+
+impl TenantScan {
+    /// The scan of `recipe` yields the columns of `schema` first; `predicate` makes the barrier over all its columns.
+    pub(in crate::query) fn new(
+        reads: Reads,
+        recipe: Recipe,
+        predicate: impl FnOnce(SchemaRef) -> Result<Arc<dyn PhysicalExpr>>,
+        schema: SchemaRef,
+        limit: Option<usize>,
+    ) -> Result<Self> {
+        let source = recipe()?;
+        let predicate = predicate(source.schema())?;
+        let partitions = source.properties().output_partitioning().partition_count();
+        let properties = PlanProperties::new(
+            EquivalenceProperties::new(Arc::clone(&schema)),
+            Partitioning::UnknownPartitioning(partitions),
+            EmissionType::Incremental,
+            Boundedness::Bounded,
+        )
+        .with_scheduling_type(SchedulingType::Cooperative);
+        Ok(Self {
+            reads,
+            recipe,
+            source,
+            barrier: Arc::new(Barrier { predicate, schema }),
+            limit,
+            properties: Arc::new(properties),
+            metrics: ExecutionPlanMetricsSet::new(),
+        })
+    }
+}
+
+#[cfg(test)]
+impl TenantScan {
+    /// How many metrics the private scan holds: none when it has not run.
+    pub(in crate::query) fn metrics_below(&self) -> usize {
+        self.source.metrics().map_or(0, |metrics| metrics.iter().count())
+    }
+}
+
+impl Barrier {
+    /// Adds the caller's rows of `batch`, in the columns that go on, to `rows`.
+    fn admit(&self, batch: &RecordBatch, rows: &mut BatchCoalescer) -> Result<()> {
+        let mask = self.predicate.evaluate(batch)?.into_array(batch.num_rows())?;
+        let mask = mask
+            .as_boolean_opt()
+            .ok_or_else(|| DataFusionError::Internal("the barrier's predicate is not a boolean".to_owned()))?;
+        let columns = batch.columns()[..self.schema.fields().len()].to_vec();
+        let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+        let batch = RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options)?;
+        if mask.true_count() == batch.num_rows() {
+            rows.push_batch(batch)?;
+        } else {
+            // A null in the mask is not true: such a row is not admitted.
+            rows.push_batch(filter_record_batch(&batch, mask)?)?;
+        }
+        Ok(())
+    }
+}
+
+/// One partition being read.
+struct Reading {
+    source: SendableRecordBatchStream,
+    barrier: Arc<Barrier>,
+    /// Gathers the caller's rows to whole batches: how they lie between foreign ones does not show.
+    rows: BatchCoalescer,
+    metrics: BaselineMetrics,
+    ended: bool,
+}
+
+impl Reading {
+    async fn next(&mut self) -> Result<Option<RecordBatch>> {
+        loop {
+            if let Some(batch) = self.rows.next_completed_batch() {
+                self.metrics.record_output(batch.num_rows());
+                return Ok(Some(batch));
+            }
+            if self.ended {
+                return Ok(None);
+            }
+            let batch = self.source.next().await.transpose()?;
+            let _timer = self.metrics.elapsed_compute().timer();
+            match batch {
+                Some(batch) => self.barrier.admit(&batch, &mut self.rows)?,
+                None => {
+                    self.ended = true;
+                    self.rows.finish_buffered_batch()?;
+                }
+            }
+        }
+    }
+}
+
+impl ExecutionPlan for TenantScan {
+    fn name(&self) -> &'static str {
+        "TenantScan"
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        &self.properties
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        Vec::new()
+    }
+
+    fn apply_expressions(
+        &self,
+        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
+        Ok(TreeNodeRecursion::Continue)
+    }
+
+    fn replace_children(
+        self: Arc<Self>,
+        _: Vec<Arc<dyn ExecutionPlan>>,
+        _: ReplaceChildrenOptions,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        Ok(self)
+    }
+
+    fn with_new_children(self: Arc<Self>, _: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
+        Ok(self)
+    }
+
+    /// A recursive query runs its inner part many times, and a plan that is kept is copied for each run: the private scan
+    /// is made anew each time.
+    fn reset_state(self: Arc<Self>) -> Result<Arc<dyn ExecutionPlan>> {
+        Ok(Arc::new(Self {
+            reads: self.reads.clone(),
+            recipe: Arc::clone(&self.recipe),
+            source: (self.recipe)()?,
+            barrier: Arc::clone(&self.barrier),
+            limit: self.limit,
+            properties: Arc::clone(&self.properties),
+            metrics: ExecutionPlanMetricsSet::new(),
+        }))
+    }
+
+    fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        let batch_rows = context.session_config().batch_size();
+        let source = self.source.execute(partition, context).map_err(below)?;
+        let schema = Arc::clone(&self.barrier.schema);
+        // A LIMIT is answered as soon as its rows are there, and not when a batch is full.
+        let batch_rows = self.limit.map_or(batch_rows, |limit| limit.clamp(1, batch_rows));
+        let reading = Reading {
+            source,
+            barrier: Arc::clone(&self.barrier),
+            rows: BatchCoalescer::new(Arc::clone(&schema), batch_rows)
+                .with_biggest_coalesce_batch_size(Some(batch_rows / 2)),
+            metrics: BaselineMetrics::new(&self.metrics, partition),
+            ended: false,
+        };
+        let batches = stream::try_unfold(reading, |mut reading| async move {
+            Ok(reading.next().await.map_err(below)?.map(|batch| (batch, reading)))
+        });
+        let batches = match self.limit {
+            None => batches.boxed(),
+            Some(limit) => stop_after(limit, batches).boxed(),
+        };
+        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, batches)))
+    }
+
+    fn metrics(&self) -> Option<MetricsSet> {
+        Some(self.metrics.clone_inner())
+    }
+}
+
+/// Ends `batches` once `limit` rows have passed.
+fn stop_after(
+    limit: usize,
+    batches: impl stream::Stream<Item = Result<RecordBatch>> + Send,
+) -> impl stream::Stream<Item = Result<RecordBatch>> + Send {
+    batches.scan(limit, |left, batch| {
+        future::ready(match batch {
+            Ok(_) if *left == 0 => None,
+            Ok(batch) => {
+                let rows = batch.num_rows().min(*left);
+                *left -= rows;
+                Some(Ok(batch.slice(0, rows)))
+            }
+            Err(error) => Some(Err(error)),
+        })
+    })
+}
+
+/// A fault below the barrier as seen from above it.
+fn below(error: DataFusionError) -> DataFusionError {
+    if matches!(root(&error), DataFusionError::ResourcesExhausted(_)) {
+        return DataFusionError::ResourcesExhausted("below the barrier".to_owned());
+    }
+    DataFusionError::External(Box::new(Error::unavailable("a table cannot be read now: retry").with_source(error)))
+}
+
+impl DisplayAs for TenantScan {
+    fn fmt_as(&self, format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let columns: Vec<&str> = self.barrier.schema.fields().iter().map(|field| field.name().as_str()).collect();
+        match format {
+            DisplayFormatType::Default | DisplayFormatType::Verbose => {
+                let versions = if self.reads.newest { ", versions=newest" } else { "" };
+                write!(f, "TenantScan: table={}{versions}, columns=[{}]", self.reads.table, columns.join(", "))?;
+                self.limit.map_or(Ok(()), |limit| write!(f, ", limit={limit}"))
+            }
+            DisplayFormatType::TreeRender => {
+                writeln!(f, "table={}", self.reads.table)?;
+                if self.reads.newest {
+                    writeln!(f, "versions=newest")?;
+                }
+                writeln!(f, "columns={}", columns.join(", "))
+            }
+        }
+    }
+}
+
+impl fmt::Debug for TenantScan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TenantScan").field("reads", &self.reads).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,242 @@
+//! Dimension tables: loaded when the server starts, again at each refresh, and kept when that fails.
+//!
+//! ```text
+//!   file │ url │ query ─► load (bytes, rows, time) ─┬─ good ─► what transforms join with from now on
+//!             ▲                                     └─ bad ──► told, counted, tried again; the last good one stays
+//!             └──────────── refresh ◄───────────────┘
+//! ```
+//!
+//! In: declared dimensions. Out: for each what it holds now, if it was ever loaded. Queries are asked by whoever runs this:
+//! a transform does not know the engine that answers them.
+//!
+//! **Invariant:** what was loaded once is there for ever: a refresh replaces it as a whole or not at all.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use futures::future::BoxFuture;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use url::Url;
+
+use super::fetch;
+use super::lookup_file::{self, Bounds};
+use crate::config::{ColumnConfig, DimensionConfig, DimensionFormat, IngestConfig};
+use crate::contract::ColumnKind;
+use crate::error::{Error, Result, did_you_mean};
+use crate::telemetry::Metrics;
+
+/// The longest pause before a dimension that was never loaded is tried again.
+const RETRY_PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// Answers the query of a dimension, with all rows of all tenants.
+pub type Asker = Arc<dyn Fn(String) -> BoxFuture<'static, Result<Vec<RecordBatch>>> + Send + Sync>;
+
+/// All dimension tables.
+#[derive(Debug)]
+pub struct Dimensions {
+    list: BTreeMap<String, Dimension>,
+    bounds: Bounds,
+    metrics: Arc<Metrics>,
+    /// Tells waiters that one was loaded.
+    changed: watch::Sender<()>,
+}
+
+#[derive(Debug)]
+struct Dimension {
+    config: DimensionConfig,
+    /// Its declared columns, if any.
+    declared: Option<SchemaRef>,
+    loaded: RwLock<Option<Arc<Loaded>>>,
+}
+
+/// What a dimension holds.
+#[derive(Debug)]
+pub(super) struct Loaded {
+    pub(super) schema: SchemaRef,
+    pub(super) batches: Arc<Vec<RecordBatch>>,
+    pub(super) rows: usize,
+}
+
+impl Dimensions {
+    /// The declared dimensions, none of them loaded.
+    pub fn new(configs: &BTreeMap<String, DimensionConfig>, limits: &IngestConfig, metrics: Arc<Metrics>) -> Arc<Self> {
+        let dimension = |(name, config): (&String, &DimensionConfig)| {
+            let declared = (!config.columns.is_empty()).then(|| declared(&config.columns));
+            (name.clone(), Dimension { config: config.clone(), declared, loaded: RwLock::default() })
+        };
+        let bounds = Bounds {
+            bytes_max: limits.dimension_bytes_max,
+            rows_max: limits.dimension_rows_max,
+            time_max: limits.dimension_time_max,
+        };
+        let list = configs.iter().map(dimension).collect();
+        Arc::new(Self { list, bounds, metrics, changed: watch::Sender::new(()) })
+    }
+
+    /// Loads what is in files, at once. Returns what could not be loaded, by name.
+    pub fn load_files(&self) -> Vec<(String, Error)> {
+        let mut faults = Vec::new();
+        for (name, dimension) in &self.list {
+            if let Some(file) = &dimension.config.file {
+                match lookup_file::read(file, dimension.declared.as_ref(), &self.bounds) {
+                    Ok(loaded) => self.keep(name, loaded),
+                    Err(error) => faults.push((name.clone(), error.at(format!("dimensions.{name}")))),
+                }
+            }
+        }
+        faults
+    }
+
+    /// Loads one. A query needs an `asker`.
+    pub async fn load_one(&self, name: &str, asker: Option<&Asker>) -> Result<()> {
+        let dimension = self.list.get(name).ok_or_else(|| self.unknown(name))?;
+        let loaded = self.load(dimension, asker).await.map_err(|error| error.at(format!("dimensions.{name}")))?;
+        self.keep(name, loaded);
+        Ok(())
+    }
+
+    /// Loads from this file instead of what is declared.
+    pub fn load_instead(&self, name: &str, file: &Path) -> Result<()> {
+        let dimension = self.list.get(name).ok_or_else(|| self.unknown(name))?;
+        self.keep(name, lookup_file::read(file, dimension.declared.as_ref(), &self.bounds)?);
+        Ok(())
+    }
+
+    /// Keeps all of them fresh until `stop`.
+    pub async fn run(self: Arc<Self>, asker: Asker, stop: CancellationToken) {
+        let mut keepers = JoinSet::new();
+        for name in self.list.keys().cloned() {
+            keepers.spawn(Arc::clone(&self).refresh(name, asker.clone(), stop.clone()));
+        }
+        keepers.join_all().await;
+    }
+
+    /// Loads one again and again.
+    async fn refresh(self: Arc<Self>, name: String, asker: Asker, stop: CancellationToken) {
+        let Some(dimension) = self.list.get(&name) else { return };
+        loop {
+            let Some(loaded) = stop.run_until_cancelled(self.load(dimension, Some(&asker))).await else { return };
+            let is_loaded = dimension.now().is_some();
+            match loaded {
+                Ok(loaded) => {
+                    if !is_loaded {
+                        tracing::info!(dimension = %name, rows = loaded.rows, "a dimension is loaded");
+                    }
+                    self.keep(&name, loaded);
+                }
+                Err(error) => {
+                    self.metrics.transforms.dimension_failed(&name);
+                    match is_loaded {
+                        true => {
+                            tracing::warn!(dimension = %name, ?error, "a dimension is not refreshed: the last one is used")
+                        }
+                        false => {
+                            tracing::warn!(dimension = %name, ?error, "a dimension is not loaded: its sources wait")
+                        }
+                    }
+                }
+            }
+            let pause = dimension.config.refresh;
+            let pause = if dimension.now().is_some() { pause } else { pause.min(RETRY_PAUSE_MAX) };
+            if stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+                return;
+            }
+        }
+    }
+
+    async fn load(&self, dimension: &Dimension, asker: Option<&Asker>) -> Result<Loaded> {
+        let (config, declared, bounds) = (&dimension.config, dimension.declared.clone(), self.bounds);
+        let time_max = bounds.time_max;
+        let loading = async {
+            if let Some(file) = config.file.clone() {
+                return blocking(move || lookup_file::read(&file, declared.as_ref(), &bounds)).await;
+            }
+            if let Some(url) = &config.url {
+                let url = Url::parse(url).map_err(|error| Error::invalid(format!("no URL: {error}")))?;
+                let format = DimensionFormat::of(url.path());
+                let format = format.ok_or_else(|| Error::invalid("the url does not say its format"))?;
+                let body = fetch::fetch(&url, &bounds).await?;
+                return blocking(move || lookup_file::decode(body, format, declared.as_ref(), &bounds)).await;
+            }
+            let query = config.query.clone().ok_or_else(|| Error::internal("a dimension comes from nowhere"))?;
+            let asker = asker.ok_or_else(|| Error::internal("nobody is there to answer a dimension's query"))?;
+            let batches = asker(query).await?;
+            blocking(move || lookup_file::gather(batches, declared.as_ref(), &bounds)).await
+        };
+        let late = || {
+            Error::unavailable(format!("not loaded in {} s (limit ingest.dimension_time_max)", time_max.as_secs_f64()))
+        };
+        tokio::time::timeout(time_max, loading).await.map_err(|_| late())?
+    }
+
+    fn keep(&self, name: &str, loaded: Loaded) {
+        self.metrics.transforms.dimension_loaded(name, loaded.rows);
+        if let Some(dimension) = self.list.get(name) {
+            *dimension.loaded.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(loaded));
+        }
+        self.changed.send_replace(());
+    }
+
+    /// What these hold now; or the names of those that were never loaded.
+    pub(super) fn now(&self, names: &[String]) -> std::result::Result<Vec<(String, Arc<Loaded>)>, Vec<String>> {
+        let found = |name: &String| Some((name.clone(), self.list.get(name)?.now()?));
+        let missing: Vec<String> = names.iter().filter(|name| found(name).is_none()).cloned().collect();
+        if missing.is_empty() { Ok(names.iter().filter_map(found).collect()) } else { Err(missing) }
+    }
+
+    /// What these hold, or would hold as far as that is declared: to plan with before anything is loaded.
+    pub(super) fn expected(&self, names: &[String]) -> std::result::Result<Vec<(String, Arc<Loaded>)>, Vec<String>> {
+        let found = |name: &String| {
+            let dimension = self.list.get(name)?;
+            let empty =
+                |schema: &SchemaRef| Arc::new(Loaded { schema: Arc::clone(schema), batches: Arc::default(), rows: 0 });
+            Some((name.clone(), dimension.now().or_else(|| dimension.declared.as_ref().map(empty))?))
+        };
+        let missing: Vec<String> = names.iter().filter(|name| found(name).is_none()).cloned().collect();
+        if missing.is_empty() { Ok(names.iter().filter_map(found).collect()) } else { Err(missing) }
+    }
+
+    /// Their names.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.list.keys().map(String::as_str)
+    }
+
+    /// Whether this is one of them.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.list.contains_key(name)
+    }
+
+    /// Ends when one of them was loaded after this was called.
+    pub(super) fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    fn unknown(&self, name: &str) -> Error {
+        Error::invalid(format!("there is no dimension `{name}`{}", did_you_mean(name, self.names())))
+    }
+}
+
+impl Dimension {
+    fn now(&self) -> Option<Arc<Loaded>> {
+        self.loaded.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Declared columns as a schema. Their types were checked with the configuration.
+fn declared(columns: &[ColumnConfig]) -> SchemaRef {
+    let field = |column: &ColumnConfig| {
+        let kind = ColumnKind::parse(&column.kind).unwrap_or(ColumnKind::Text);
+        Field::new(&column.name, kind.data_type(), true)
+    };
+    Arc::new(Schema::new(columns.iter().map(field).collect::<Vec<_>>()))
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(|cause| Error::internal("loading broke down").with_source(cause))?
+}

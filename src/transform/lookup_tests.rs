@@ -1,0 +1,301 @@
+//! Dimension tables: their formats, their refreshes, and what transforms make of a change.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::{Int64Array, RecordBatch, StringArray};
+use arrow::datatypes::DataType;
+use futures::FutureExt as _;
+use parquet::arrow::ArrowWriter;
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::lookup::{Asker, Dimensions, Loaded};
+use super::{Message, Transform};
+use crate::config::{ColumnConfig, DimensionConfig, IngestConfig, SourceConfig, TableConfig};
+use crate::contract::Contract;
+use crate::error::{Error, Kind, Result};
+use crate::telemetry::Metrics;
+
+fn columns(columns: &[(&str, &str)]) -> Vec<ColumnConfig> {
+    let column = |(name, kind): &(&str, &str)| ColumnConfig {
+        name: (*name).to_owned(),
+        kind: (*kind).to_owned(),
+        ..ColumnConfig::default()
+    };
+    columns.iter().map(column).collect()
+}
+
+fn of_file(path: &Path) -> DimensionConfig {
+    DimensionConfig { file: Some(path.to_owned()), refresh: Duration::from_millis(5), ..DimensionConfig::default() }
+}
+
+fn dimensions(config: DimensionConfig, limits: &IngestConfig) -> Arc<Dimensions> {
+    Dimensions::new(&BTreeMap::from([("places".to_owned(), config)]), limits, Arc::default())
+}
+
+/// What the one dimension holds, as rows of text.
+fn held(dimensions: &Dimensions) -> Option<(Vec<DataType>, Vec<String>)> {
+    let (_, loaded): (String, Arc<Loaded>) = dimensions.now(&["places".to_owned()]).ok()?.pop()?;
+    let kinds = loaded.schema.fields().iter().map(|field| field.data_type().clone()).collect();
+    let mut rows = Vec::new();
+    for batch in loaded.batches.iter() {
+        for row in 0..batch.num_rows() {
+            let value =
+                |column: &arrow::array::ArrayRef| arrow::util::display::array_value_to_string(column, row).unwrap();
+            rows.push(batch.columns().iter().map(value).collect::<Vec<_>>().join(","));
+        }
+    }
+    Some((kinds, rows))
+}
+
+fn parquet(rows: &[(i64, &str)]) -> Vec<u8> {
+    let ids: Int64Array = rows.iter().map(|(id, _)| Some(*id)).collect();
+    let cities: StringArray = rows.iter().map(|(_, city)| Some(*city)).collect();
+    let batch = RecordBatch::try_from_iter([("id", Arc::new(ids) as _), ("city", Arc::new(cities) as _)]).unwrap();
+    let mut bytes = Vec::new();
+    let mut writer = ArrowWriter::try_new(&mut bytes, batch.schema(), None).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+    bytes
+}
+
+#[test]
+fn files_of_each_format_become_columns() {
+    use DataType::{Float64, Int32, Int64, Utf8};
+    let folder = TempDir::new().unwrap();
+    let rows = ["1,Lima", "2,Quito"];
+    let json = "{\"id\":1,\"city\":\"Lima\"}\n{\"city\":\"Quito\",\"id\":2}\n";
+    let declared = [("city", "text"), ("id", "int32")];
+    let cases: [(&str, Vec<u8>, &[(&str, &str)], Vec<DataType>, &[&str]); 9] = [
+        ("a.csv", b"id,city\n1,Lima\n2,Quito\n".to_vec(), &[], vec![Int64, Utf8], &rows),
+        ("b.jsonl", json.into(), &[], vec![Utf8, Int64], &["Lima,1", "Quito,2"]),
+        ("c.ndjson", json.into(), &[], vec![Utf8, Int64], &["Lima,1", "Quito,2"]),
+        ("d.parquet", parquet(&[(1, "Lima"), (2, "Quito")]), &[], vec![Int64, Utf8], &rows),
+        ("e.csv", b"id,more,city\n1,x,Lima\n,y,\n".to_vec(), &declared, vec![Utf8, Int32], &["Lima,1", ","]),
+        ("f.json", json.into(), &declared, vec![Utf8, Int32], &["Lima,1", "Quito,2"]),
+        ("g.parquet", parquet(&[(1, "Lima")]), &declared, vec![Utf8, Int32], &["Lima,1"]),
+        (
+            "h.csv",
+            b"zip,rate\n01234,1\n5,2.5\n".to_vec(),
+            &[("zip", "text"), ("rate", "float64")],
+            vec![Utf8, Float64],
+            &["01234,1.0", "5,2.5"],
+        ),
+        ("i.csv", b"id,city\n".to_vec(), &declared, vec![Utf8, Int32], &[]),
+    ];
+    for (name, bytes, declared, kinds, expected) in cases {
+        let path = folder.path().join(name);
+        fs::write(&path, bytes).unwrap();
+        let config = DimensionConfig { columns: columns(declared), ..of_file(&path) };
+        let dimensions = dimensions(config, &IngestConfig::default());
+        let faults = dimensions.load_files();
+        assert!(faults.is_empty(), "{name}: {faults:?}");
+        let expected: Vec<String> = expected.iter().map(|row| (*row).to_owned()).collect();
+        assert_eq!(held(&dimensions), Some((kinds, expected)), "{name}");
+    }
+}
+
+#[test]
+fn what_cannot_be_a_dimension_says_why() {
+    let folder = TempDir::new().unwrap();
+    let few = IngestConfig { dimension_rows_max: 2, ..IngestConfig::default() };
+    let small = IngestConfig { dimension_bytes_max: 16, ..IngestConfig::default() };
+    let usual = IngestConfig::default();
+    let cases: [(&str, Vec<u8>, &[(&str, &str)], &IngestConfig, Kind, &str); 9] = [
+        ("a.csv", b"id\n1\n2\n3\n".to_vec(), &[], &few, Kind::Limited, "ingest.dimension_rows_max"),
+        ("b.parquet", parquet(&[(1, "a"), (2, "b"), (3, "c")]), &[], &few, Kind::Limited, "ingest.dimension_rows_max"),
+        ("c.csv", b"id,city\n1,Lima Lima Lima\n".to_vec(), &[], &small, Kind::Limited, "ingest.dimension_bytes_max"),
+        ("d.csv", b"id,city\n1\n".to_vec(), &[], &usual, Kind::Invalid, "no readable CSV"),
+        ("e.json", b"[1,2]".to_vec(), &[], &usual, Kind::Invalid, "no readable JSON"),
+        ("f.parquet", b"id,city".to_vec(), &[], &usual, Kind::Invalid, "no readable Parquet"),
+        (
+            "g.csv",
+            b"idd\n1\n".to_vec(),
+            &[("id", "int64")],
+            &usual,
+            Kind::Invalid,
+            "no column `id`, which is declared, did you mean `idd`?",
+        ),
+        ("h.csv", b"id\nx\n".to_vec(), &[("id", "int64")], &usual, Kind::Invalid, "no readable CSV"),
+        ("i.csv", Vec::new(), &[], &usual, Kind::Invalid, "empty"),
+    ];
+    for (name, bytes, declared, limits, kind, expected) in cases {
+        let path = folder.path().join(name);
+        fs::write(&path, bytes).unwrap();
+        let config = DimensionConfig { columns: columns(declared), ..of_file(&path) };
+        let (dimension, fault) = dimensions(config, limits).load_files().pop().expect(name);
+        assert_eq!((dimension.as_str(), fault.kind()), ("places", kind), "{name}: {fault:?}");
+        assert!(fault.message().contains(expected), "{name}: {fault:?}");
+    }
+    let missing = dimensions(of_file(&folder.path().join("none.csv")), &usual).load_files();
+    assert_eq!(missing[0].1.kind(), Kind::Unavailable);
+}
+
+/// An answer to the next query.
+fn asker(answer: impl Fn(String) -> Result<Vec<RecordBatch>> + Send + Sync + 'static) -> Asker {
+    let answer = Arc::new(answer);
+    Arc::new(move |sql| {
+        let answer = Arc::clone(&answer);
+        async move { answer(sql) }.boxed()
+    })
+}
+
+#[tokio::test]
+async fn a_query_is_answered_by_whoever_runs_it() {
+    let batch = RecordBatch::try_from_iter([("id", Arc::new(Int64Array::from(vec![7])) as _)]).unwrap();
+    let config = DimensionConfig { query: Some("SELECT 7 AS id".to_owned()), ..DimensionConfig::default() };
+    let dimensions = dimensions(config, &IngestConfig::default());
+    let answer = asker(move |sql| if sql == "SELECT 7 AS id" { Ok(vec![batch.clone()]) } else { Ok(vec![]) });
+    dimensions.load_one("places", Some(&answer)).await.unwrap();
+    assert_eq!(held(&dimensions), Some((vec![DataType::Int64], vec!["7".to_owned()])));
+    let away = asker(|_| Err(Error::unavailable("the lake is away")));
+    assert_eq!(dimensions.load_one("places", Some(&away)).await.unwrap_err().kind(), Kind::Unavailable);
+    assert!(held(&dimensions).is_some(), "the last good one stays");
+    let unknown = dimensions.load_one("place", None).await.unwrap_err();
+    assert!(unknown.message().contains("did you mean `places`"), "{unknown:?}");
+}
+
+/// Serves these answers one after the other, and returns the address.
+async fn serve(answers: Vec<&'static str>, tasks: &mut JoinSet<()>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tasks.spawn(async move {
+        for answer in answers {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut asked = [0; 4_096];
+            let _read = stream.read(&mut asked).await.unwrap();
+            let _gone = stream.write_all(answer.as_bytes()).await;
+        }
+    });
+    format!("http://{address}")
+}
+
+#[tokio::test]
+async fn a_url_is_fetched_within_bounds() {
+    let mut tasks = JoinSet::new();
+    let answers = vec![
+        "HTTP/1.1 302 Found\r\nLocation: /other.csv\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 13\r\nConnection: close\r\n\r\nid,city\n1,Rom",
+        "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 33\r\nConnection: close\r\n\r\nid,city\n1,Roma Roma Roma Roma Roma",
+    ];
+    let root = serve(answers, &mut tasks).await;
+    let limits = IngestConfig { dimension_bytes_max: 4_096, ..IngestConfig::default() };
+    let url = |path: &str| DimensionConfig { url: Some(format!("{root}/{path}")), ..DimensionConfig::default() };
+    let good = dimensions(url("places.csv?x=1"), &limits);
+    good.load_one("places", None).await.unwrap();
+    assert_eq!(held(&good).unwrap().1, ["1,Rom"]);
+    let gone = good.load_one("places", None).await.unwrap_err();
+    assert!(gone.kind() == Kind::Unavailable && gone.message().contains("404"), "{gone:?}");
+    let small = dimensions(url("places.csv"), &IngestConfig { dimension_bytes_max: 20, ..limits });
+    assert_eq!(small.load_one("places", None).await.unwrap_err().kind(), Kind::Limited);
+    assert_eq!(held(&good).unwrap().1, ["1,Rom"]);
+}
+
+/// A source that takes the city from the dimension `places`.
+fn transform(dimensions: &Arc<Dimensions>) -> Result<Arc<Transform>> {
+    let sql = "SELECT key AS who, time AS at, p.city AS id FROM messages LEFT JOIN places p ON p.id = offset";
+    let source = SourceConfig { transform: Some(sql.to_owned()), ..SourceConfig::default() };
+    let table = TableConfig {
+        columns: columns(&[("who", "text"), ("at", "timestamp"), ("id", "text")]),
+        tenant: "who".to_owned(),
+        time: "at".to_owned(),
+        id: "id".to_owned(),
+        ..TableConfig::default()
+    };
+    let contract = Arc::new(Contract::new("visits", &table, Path::new(".")).unwrap());
+    let made = Transform::new("shop", &source, &contract, dimensions, &IngestConfig::default())?;
+    Ok(made.expect("the source has a statement"))
+}
+
+/// The city of message 1.
+async fn city(transform: &Arc<Transform>) -> String {
+    let (transform, runtime) = (Arc::clone(transform), tokio::runtime::Handle::current());
+    let run = move || {
+        let message =
+            Message { value: Some(b"{}"), key: None, headers: &[], topic: "t", partition: 0, offset: 1, time: None };
+        let shown = |rows: super::Rows| {
+            let city = rows.batch.column_by_name("id").unwrap();
+            Ok(arrow::util::display::array_value_to_string(city, 0).unwrap())
+        };
+        transform.run(&[message], &runtime, shown).unwrap().parts.concat()
+    };
+    tokio::task::spawn_blocking(run).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_waits_for_its_dimensions_and_follows_them() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("places.csv");
+    let metrics = Arc::new(Metrics::default());
+    let configs = BTreeMap::from([("places".to_owned(), of_file(&path))]);
+    let dimensions = Dimensions::new(&configs, &IngestConfig::default(), Arc::clone(&metrics));
+    let transform = transform(&dimensions).unwrap();
+    assert_eq!(transform.waits_for(), ["places"], "its columns are not known yet");
+    let (stop, mut tasks) = (CancellationToken::new(), JoinSet::new());
+    tasks.spawn(Arc::clone(&dimensions).run(asker(|_| Ok(Vec::new())), stop.clone()));
+    let waiting = {
+        let (transform, stop) = (Arc::clone(&transform), stop.clone());
+        tasks.spawn(async move { assert!(transform.ready(&stop).await) })
+    };
+    let write = |csv: &str| {
+        let draft = folder.path().join("draft");
+        fs::write(&draft, csv).unwrap();
+        fs::rename(&draft, &path).unwrap();
+    };
+    let told = async |line: &str| {
+        let mut turns = tokio::time::interval(Duration::from_millis(5));
+        while !metrics.render().lines().any(|told| told.starts_with(line)) {
+            turns.tick().await;
+        }
+    };
+    told("glasshouse_dimension_loads_total{dimension=\"places\",outcome=\"failed\"}").await;
+    assert!(!waiting.is_finished());
+    write("id,city\n1,Lima\n");
+    while !waiting.is_finished() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(city(&transform).await, "Lima");
+
+    // Each of these is seen at some refresh: other rows, another schema, and one that the statement does not fit.
+    for (csv, expected) in [("id,city\n1,Quito\n2,x\n", "Quito"), ("more,city,id\n3,Cusco,1\n4,y,5\n6,z,7\n", "Cusco")]
+    {
+        write(csv);
+        while city(&transform).await != expected {
+            tokio::task::yield_now().await;
+        }
+    }
+    write("id,town\n1,Lima\n2,x\n3,y\n4,z\n");
+    told("glasshouse_dimension_rows{dimension=\"places\"} 4").await;
+    assert_eq!(city(&transform).await, "Cusco", "the last that fits is used");
+    write("no,csv\n1\n");
+    assert_eq!(city(&transform).await, "Cusco");
+    write("id,city\n1,Lima\n");
+    while city(&transform).await != "Lima" {
+        tokio::task::yield_now().await;
+    }
+    stop.cancel();
+    tasks.join_all().await;
+}
+
+#[tokio::test]
+async fn a_transform_is_checked_with_declared_columns_before_they_are_loaded() {
+    let nowhere = of_file(Path::new("nowhere.csv"));
+    let declared = |list: &[(&str, &str)]| DimensionConfig { columns: columns(list), ..nowhere.clone() };
+    let limits = IngestConfig::default();
+    let good = transform(&dimensions(declared(&[("id", "int64"), ("city", "text")]), &limits)).unwrap();
+    assert!(good.waits_for().is_empty());
+    let bad = transform(&dimensions(declared(&[("id", "int64"), ("town", "text")]), &limits)).unwrap_err();
+    assert!(bad.message().contains("unknown column `p.city`"), "{bad:?}");
+
+    let stop = CancellationToken::new();
+    stop.cancel();
+    assert!(!good.ready(&stop).await, "a server that stops does not wait");
+}

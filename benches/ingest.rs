@@ -27,9 +27,9 @@ const CONCURRENT: usize = 4;
 fn main() {
     let runtime = house::runtime();
     println!("| format | bytes per event | events per CPU-second (median of {ROUNDS}) |\n|---|---|---|");
-    let chosen: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
+    let selection: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
     for (name, format) in [("ndjson", Format::Json), ("protobuf", Format::Protobuf), ("arrow", Format::ArrowIpc)] {
-        if chosen.is_empty() || chosen.iter().any(|word| word == name) {
+        if selection.is_empty() || selection.iter().any(|word| word == name) {
             runtime.block_on(measure(name, format));
         }
     }

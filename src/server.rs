@@ -26,10 +26,10 @@ use crate::contract::Contract;
 use crate::error::{Error, Result, did_you_mean};
 use crate::ingest::{Ingest, Source, Sources};
 use crate::lake::{Store, Table, Tables};
-use crate::query::{Engine, Whole};
+use crate::query::{Engine, OperatorQuery};
 use crate::telemetry::Metrics;
 use crate::tenancy::Verifier;
-use crate::transform::{Asker, Dimensions, Transform};
+use crate::transform::{Dimensions, LookupQuery, Transform};
 use crate::{flight, http};
 
 /// A server that is built and bound, but does not answer yet.
@@ -39,9 +39,9 @@ pub struct Server {
     ingest: Arc<Ingest>,
     sources: Vec<Source>,
     dimensions: Arc<Dimensions>,
-    asker: Asker,
-    flight: (TcpListener, flight::Doors),
-    http: (TcpListener, http::Doors),
+    lookup_query: LookupQuery,
+    flight: (TcpListener, flight::FlightServices),
+    http: (TcpListener, http::HttpServices),
 }
 
 impl std::fmt::Debug for Server {
@@ -65,9 +65,9 @@ impl Server {
         let verifier = Arc::new(Verifier::new(&config.auth, &config.policy, clock.clone())?);
         let ingest = Ingest::start(tables.clone(), config.ingest.clone(), clock.clone(), metrics.clone()).await?;
         let engine = Engine::new(tables.clone(), config.query.clone(), clock.clone(), metrics.clone())?;
-        let asker = asker(&engine, &config);
+        let lookup_query = lookup_query(&engine, &config);
 
-        let http_doors = http::Doors {
+        let http_services = http::HttpServices {
             verifier: verifier.clone(),
             ingest: ingest.clone(),
             sources: Arc::new(Sources::new(tables.clone(), &sources, clock.clone())),
@@ -76,10 +76,10 @@ impl Server {
             clock: clock.clone(),
             limits: config.ingest.clone(),
         };
-        let flight_doors = flight::Doors { verifier, engine, ingest: ingest.clone(), metrics, clock };
-        let http = (bind(config.http.listen, "http.listen").await?, http_doors);
-        let flight = (bind(config.flight.listen, "flight.listen").await?, flight_doors);
-        Ok(Self { config, tables, ingest, sources, dimensions, asker, flight, http })
+        let flight_services = flight::FlightServices { verifier, engine, ingest: ingest.clone(), metrics, clock };
+        let http = (bind(config.http.listen, "http.listen").await?, http_services);
+        let flight = (bind(config.flight.listen, "flight.listen").await?, flight_services);
+        Ok(Self { config, tables, ingest, sources, dimensions, lookup_query, flight, http })
     }
 
     /// Where the doors listen: (flight, http).
@@ -92,23 +92,23 @@ impl Server {
 
     /// Answers until `stop`, then stops in order. Returns the first door's fault, if one failed.
     pub async fn run(self, stop: CancellationToken) -> Result<()> {
-        let Self { config, tables, ingest, sources, dimensions, asker, flight, http } = self;
-        let ((flight_listener, flight_doors), (http_listener, http_doors)) = (flight, http);
+        let Self { config, tables, ingest, sources, dimensions, lookup_query, flight, http } = self;
+        let ((flight_listener, flight_services), (http_listener, http_services)) = (flight, http);
         // A door that fails takes the other with it: half a server would look healthy to half of its users.
         let closing = stop.child_token();
         let following = CancellationToken::new();
-        let metrics = http_doors.metrics.clone();
-        let mut doors = JoinSet::new();
-        doors.spawn(http::serve(http_listener, http_doors, config.http, closing.clone()));
-        doors.spawn(flight::serve(
+        let metrics = http_services.metrics.clone();
+        let mut endpoints = JoinSet::new();
+        endpoints.spawn(http::serve(http_listener, http_services, config.http, closing.clone()));
+        endpoints.spawn(flight::serve(
             flight_listener,
-            flight_doors,
+            flight_services,
             config.flight,
             config.auth.handle_secret,
             closing.clone(),
         ));
         let mut background = JoinSet::new();
-        background.spawn(dimensions.run(asker, following.clone()));
+        background.spawn(dimensions.run(lookup_query, following.clone()));
         let mut pulling = JoinSet::new();
         for source in sources {
             pulling.spawn(source.run(ingest.clone(), closing.clone()));
@@ -116,10 +116,10 @@ impl Server {
         background.spawn(follow(tables, metrics, config.lake.refresh_interval, following.clone()));
 
         let mut outcome = Ok(());
-        while let Some(door) = doors.join_next().await {
+        while let Some(endpoint) = endpoints.join_next().await {
             closing.cancel();
-            let door = door.unwrap_or_else(|e| Err(Error::internal("a door broke down").with_source(e)));
-            outcome = outcome.and(door);
+            let endpoint = endpoint.unwrap_or_else(|e| Err(Error::internal("a door broke down").with_source(e)));
+            outcome = outcome.and(endpoint);
         }
         pulling.join_all().await;
         ingest.stop().await;
@@ -179,9 +179,9 @@ pub(crate) fn transform(
 }
 
 /// Answers the queries of dimension tables, with the operator's rights.
-fn asker(engine: &Arc<Engine>, config: &Config) -> Asker {
+fn lookup_query(engine: &Arc<Engine>, config: &Config) -> LookupQuery {
     let limits = &config.ingest;
-    let whole = Arc::new(Whole::new(engine.clone(), limits.dimension_rows_max, limits.dimension_bytes_max));
+    let whole = Arc::new(OperatorQuery::new(engine.clone(), limits.dimension_rows_max, limits.dimension_bytes_max));
     Arc::new(move |sql| {
         let whole = whole.clone();
         async move { whole.ask(&sql).await }.boxed()
@@ -189,10 +189,14 @@ fn asker(engine: &Arc<Engine>, config: &Config) -> Asker {
 }
 
 /// The same without a server, over the lake's tables as they are now.
-pub(crate) async fn asker_of(config: &Config, contracts: &[Arc<Contract>], clock: &Clock) -> Result<Asker> {
+pub(crate) async fn lookup_query_of(
+    config: &Config,
+    contracts: &[Arc<Contract>],
+    clock: &Clock,
+) -> Result<LookupQuery> {
     let store = Store::open(&config.lake)?;
     let tables = Arc::new(open_tables(&store, contracts.to_vec(), config).await?);
-    Ok(asker(&Engine::new(tables, config.query.clone(), clock.clone(), Arc::default())?, config))
+    Ok(lookup_query(&Engine::new(tables, config.query.clone(), clock.clone(), Arc::default())?, config))
 }
 
 /// Columns that the table's policy names and the table has not. They would only ever hide, which nobody asks for.

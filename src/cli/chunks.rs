@@ -29,11 +29,11 @@ pub(crate) struct Chunk {
 
 /// The chunks of one input.
 pub(crate) struct Chunks {
-    source: Source,
+    source: ChunkSource,
     bytes_max: usize,
 }
 
-enum Source {
+enum ChunkSource {
     Lines(BufReader<Box<dyn Read + Send>>),
     Document(Option<Box<dyn Read + Send>>),
     Messages(BufReader<Box<dyn Read + Send>>),
@@ -46,10 +46,10 @@ impl Chunks {
         let unreadable =
             |what: &str, e: arrow::error::ArrowError| Error::invalid(format!("not {what}: {e}")).with_source(e);
         let source = match format {
-            InputFormat::Ndjson => Source::Lines(BufReader::new(input)),
-            InputFormat::Json => Source::Document(Some(input)),
-            InputFormat::Protobuf => Source::Messages(BufReader::new(input)),
-            InputFormat::Arrow => Source::Batches(Box::new(
+            InputFormat::Ndjson => ChunkSource::Lines(BufReader::new(input)),
+            InputFormat::Json => ChunkSource::Document(Some(input)),
+            InputFormat::Protobuf => ChunkSource::Messages(BufReader::new(input)),
+            InputFormat::Arrow => ChunkSource::Batches(Box::new(
                 StreamReader::try_new(input, None).map_err(|e| unreadable("an Arrow IPC stream", e))?,
             )),
             InputFormat::Parquet => {
@@ -59,7 +59,7 @@ impl Chunks {
                 let reader = ParquetRecordBatchReaderBuilder::try_new(Bytes::from(bytes))
                     .and_then(ParquetRecordBatchReaderBuilder::build)
                     .map_err(|e| unreadable("a Parquet file", e.into()))?;
-                Source::Batches(Box::new(reader))
+                ChunkSource::Batches(Box::new(reader))
             }
         };
         Ok(Self { source, bytes_max: bytes_max.max(1) })
@@ -68,24 +68,24 @@ impl Chunks {
     fn next_chunk(&mut self) -> Result<Option<Chunk>> {
         let bytes_max = self.bytes_max;
         match &mut self.source {
-            Source::Lines(input) => {
+            ChunkSource::Lines(input) => {
                 let mut body = Vec::with_capacity(bytes_max);
                 while body.len() < bytes_max && input.read_until(b'\n', &mut body).map_err(cannot_read)? > 0 {}
                 Ok(raw_chunk("application/x-ndjson", body))
             }
-            Source::Document(input) => {
+            ChunkSource::Document(input) => {
                 let mut body = Vec::new();
                 if let Some(mut input) = input.take() {
                     input.read_to_end(&mut body).map_err(cannot_read)?;
                 }
                 Ok(raw_chunk("application/json", body))
             }
-            Source::Messages(input) => {
+            ChunkSource::Messages(input) => {
                 let mut body = Vec::with_capacity(bytes_max);
                 while body.len() < bytes_max && read_message(input, &mut body)? {}
                 Ok(raw_chunk("application/x-protobuf", body))
             }
-            Source::Batches(input) => batches_chunk(&mut **input, bytes_max),
+            ChunkSource::Batches(input) => batches_chunk(&mut **input, bytes_max),
         }
     }
 }

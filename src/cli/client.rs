@@ -15,7 +15,7 @@ const ATTEMPTS_MAX: u32 = 20;
 
 /// Where a server answers, who asks, and how the answer is shown.
 #[derive(Debug, ClapArgs)]
-pub(super) struct Door {
+pub(super) struct ServerClient {
     /// The server's web door
     #[arg(long, global = true, env = "GLASSHOUSE_URL", default_value = "http://127.0.0.1:8080")]
     url: String,
@@ -34,7 +34,7 @@ pub(super) struct Door {
     pub(super) json: bool,
 }
 
-impl Door {
+impl ServerClient {
     /// Refuses to ask without a token.
     pub(super) fn check(&self) -> Result<()> {
         if self.token.is_empty() {

@@ -73,30 +73,30 @@ pub(crate) enum InputFormat {
 
 /// A receipt, or the sum of several.
 #[derive(Debug, Default, Deserialize)]
-struct Receipt {
+struct ReceiptJson {
     accepted: u64,
     duplicate: u64,
     #[serde(default)]
     conflict: u64,
     rejected: u64,
     #[serde(default)]
-    rejects: Vec<RejectNote>,
+    rejects: Vec<RejectJson>,
 }
 
 #[derive(Debug, Deserialize)]
-struct RejectNote {
+struct RejectJson {
     index: u64,
     reason: String,
     detail: String,
 }
 
 #[derive(Debug, Deserialize)]
-struct Problem {
-    error: ProblemBody,
+struct ErrorJson {
+    error: ErrorJsonBody,
 }
 
 #[derive(Debug, Deserialize)]
-struct ProblemBody {
+struct ErrorJsonBody {
     message: String,
 }
 
@@ -127,7 +127,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 }
 
 /// Sends chunks, a few at a time, and adds up what became of them.
-async fn send_all(args: &Args, chunks: Chunks, progress: &ProgressBar) -> Result<Receipt> {
+async fn send_all(args: &Args, chunks: Chunks, progress: &ProgressBar) -> Result<ReceiptJson> {
     let client = reqwest::Client::builder()
         .build()
         .map_err(|e| Error::internal("cannot start an HTTP client").with_source(e))?;
@@ -142,7 +142,7 @@ async fn send_all(args: &Args, chunks: Chunks, progress: &ProgressBar) -> Result
             }
         })
         .buffer_unordered(args.requests.max(1));
-    let mut total = Receipt::default();
+    let mut total = ReceiptJson::default();
     while let Some(sent) = receipts.next().await {
         let (bytes, receipt) = sent?;
         total.accepted += receipt.accepted;
@@ -158,7 +158,7 @@ async fn send_all(args: &Args, chunks: Chunks, progress: &ProgressBar) -> Result
 }
 
 /// Sends one chunk until it is answered, waiting where the server asks for it.
-async fn send(client: &reqwest::Client, url: &str, token: &str, chunk: Chunk) -> Result<Receipt> {
+async fn send(client: &reqwest::Client, url: &str, token: &str, chunk: Chunk) -> Result<ReceiptJson> {
     let mut last = Error::unavailable(format!("no answer from {url}"));
     for _ in 0..ATTEMPTS_MAX {
         let request = client.post(url).bearer_auth(token).header("content-type", chunk.content_type);
@@ -190,7 +190,7 @@ async fn send(client: &reqwest::Client, url: &str, token: &str, chunk: Chunk) ->
 /// The error that a refusing answer tells.
 pub(super) async fn refusal(answer: reqwest::Response) -> Error {
     let status = answer.status().as_u16();
-    let message = match answer.json::<Problem>().await {
+    let message = match answer.json::<ErrorJson>().await {
         Ok(problem) => problem.error.message,
         Err(_) => format!("the server answered {status}"),
     };

@@ -35,7 +35,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::config::{Config, Faults};
+use crate::config::{Config, ConfigErrors};
 use crate::error::{Error, Kind, Result};
 
 /// Multi-tenant analytics over open Delta tables: Arrow Flight SQL and HTTP, one signed token per tenant.
@@ -122,8 +122,8 @@ enum Failure {
     Error(Error),
 }
 
-impl From<Faults> for Failure {
-    fn from(faults: Faults) -> Self {
+impl From<ConfigErrors> for Failure {
+    fn from(faults: ConfigErrors) -> Self {
         Self::Config(faults.to_string())
     }
 }

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::client::{Door, client, unreadable};
+use super::client::{ServerClient, client, unreadable};
 use super::{say, tell};
 use crate::clock::Clock;
 use crate::config::parse_time;
@@ -37,7 +37,7 @@ replays and drops them. An event that is stored by a replay keeps the time at wh
 Exit codes: 0 done; 1 failed, or some events were rejected again; 4 refused; 5 not reachable.")]
 pub(crate) struct Args {
     #[command(flatten)]
-    door: Door,
+    client: ServerClient,
     #[command(subcommand)]
     command: Command,
 }
@@ -121,10 +121,10 @@ enum FileFormat {
 }
 
 #[derive(Debug, Deserialize)]
-struct Listing {
+struct EntriesJson {
     counts: Vec<Counted>,
     #[serde(default)]
-    entries: Vec<Entry>,
+    entries: Vec<EntryJson>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -138,11 +138,11 @@ struct Counted {
 
 #[derive(Debug, Deserialize)]
 struct Entries {
-    entries: Vec<Entry>,
+    entries: Vec<EntryJson>,
 }
 
 #[derive(Debug, Deserialize)]
-struct Entry {
+struct EntryJson {
     id: String,
     received_time: String,
     tenant: String,
@@ -178,7 +178,7 @@ struct Dropped {
 
 /// Asks the server, and shows the answer.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    args.door.check()?;
+    args.client.check()?;
     super::block_on(async {
         match &args.command {
             Command::List { table, filter, limit } => list(args, table.as_deref(), filter, *limit).await,
@@ -199,9 +199,9 @@ async fn list(args: &Args, table: Option<&str>, filter: &Filter, limit: usize) -
     };
     let mut query = filter.query()?;
     query.push(("limit", limit.to_string()));
-    let answer = args.door.get(path, &query).await?;
-    let Listing { counts, entries } = read(args, answer)?;
-    if args.door.json {
+    let answer = args.client.get(path, &query).await?;
+    let EntriesJson { counts, entries } = read(args, answer)?;
+    if args.client.json {
         return Ok(ExitCode::SUCCESS);
     }
     if counts.is_empty() {
@@ -219,9 +219,9 @@ async fn list(args: &Args, table: Option<&str>, filter: &Filter, limit: usize) -
 
 async fn show(args: &Args, table: &str, id: &str, tenant: Option<&str>) -> Result<ExitCode> {
     let query: Vec<_> = tenant.map(|tenant| ("tenant", tenant.to_owned())).into_iter().collect();
-    let answer = args.door.get(&["v1", "tables", table, "quarantine", id], &query).await?;
+    let answer = args.client.get(&["v1", "tables", table, "quarantine", id], &query).await?;
     let Entries { entries } = read(args, answer)?;
-    for entry in entries.into_iter().filter(|_| !args.door.json) {
+    for entry in entries.into_iter().filter(|_| !args.client.json) {
         say(&format!("id        {}\nreceived  {}\ntenant    {}", entry.id, entry.received_time, owner(&entry.tenant)));
         say(&format!("reason    {}\ndetail    {}\nplace     {}", entry.reason, entry.detail, entry.place));
         say("payload");
@@ -235,7 +235,7 @@ async fn replay(args: &Args, table: &str, ids: &[String], filter: &Filter) -> Re
     loop {
         let mut body = filter.body(ids)?;
         body["after"] = json!(after);
-        let answer = args.door.post(&["v1", "tables", table, "quarantine", "replay"], &body).await?;
+        let answer = args.client.post(&["v1", "tables", table, "quarantine", "replay"], &body).await?;
         let page: Replayed = read(args, answer)?;
         total.accepted += page.accepted;
         total.duplicate += page.duplicate;
@@ -267,9 +267,9 @@ async fn replay_fixed(
     let event = std::fs::read(file)
         .map_err(|fault| Error::invalid(format!("cannot read `{}`: {fault}", file.display())).with_source(fault))?;
     let query: Vec<_> = filter.tenant.iter().map(|tenant| ("tenant", tenant.clone())).collect();
-    let url = args.door.address(&["v1", "tables", table, "quarantine", id, "replay"], &query)?;
+    let url = args.client.address(&["v1", "tables", table, "quarantine", id, "replay"], &query)?;
     let send = || client().map(|client| client.post(url.clone()).header("content-type", kind).body(event.clone()));
-    let replayed: Replayed = read(args, args.door.answered(send).await?)?;
+    let replayed: Replayed = read(args, args.client.answered(send).await?)?;
     Ok(sum(args, &replayed))
 }
 
@@ -287,14 +287,14 @@ async fn discard(
     loop {
         let mut body = filter.body(ids)?;
         body["all"] = json!(all);
-        let answer = args.door.post(&["v1", "tables", table, "quarantine", "drop"], &body).await?;
+        let answer = args.client.post(&["v1", "tables", table, "quarantine", "drop"], &body).await?;
         let page: Dropped = serde_json::from_value(answer).map_err(unreadable)?;
         dropped += page.dropped;
         if !page.more {
             break;
         }
     }
-    if args.door.json {
+    if args.client.json {
         say(&json!({ "dropped": dropped }).to_string())
     } else {
         say(&format!("{dropped} dropped"))
@@ -333,14 +333,14 @@ impl Filter {
 
 /// Reads an answer, and prints it as it came if that was asked for.
 fn read<T: DeserializeOwned>(args: &Args, answer: Value) -> Result<T> {
-    if args.door.json {
+    if args.client.json {
         say(&answer.to_string());
     }
     serde_json::from_value(answer).map_err(unreadable)
 }
 
 fn sum(args: &Args, total: &Replayed) -> ExitCode {
-    if !args.door.json {
+    if !args.client.json {
         let Replayed { accepted, duplicate, rejected, rejects, .. } = total;
         say(&format!("{accepted} accepted, {duplicate} duplicate, {rejected} rejected again"));
         for Rejected { id, reason, detail } in rejects {

@@ -16,7 +16,7 @@ use parquet::arrow::ArrowWriter;
 use rustyline::error::ReadlineError;
 
 use crate::error::{Error, Result};
-use crate::flight::client::{Client, Rows};
+use crate::flight::client::{FlightClient, ResultRows};
 
 /// Rows that a table on a terminal shows; the other formats are not cut.
 const TABLE_ROWS_MAX: usize = 10_000;
@@ -66,7 +66,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     super::block_on(async {
         let ca = args.ca.as_ref().map(std::fs::read).transpose();
         let ca = ca.map_err(|e| Error::invalid(format!("cannot read the file of --ca: {e}")))?;
-        let mut client = Client::connect(&args.url, &args.token, ca.as_deref()).await?;
+        let mut client = FlightClient::connect(&args.url, &args.token, ca.as_deref()).await?;
         match &args.sql {
             Some(sql) => ask(&mut client, sql, args).await?,
             None if io::stdin().is_terminal() => converse(&mut client, args).await?,
@@ -83,7 +83,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 }
 
 /// Reads statements that end in a semicolon, answers each, goes on after an error.
-async fn converse(client: &mut Client, args: &Args) -> Result<()> {
+async fn converse(client: &mut FlightClient, args: &Args) -> Result<()> {
     let terminal = |e: ReadlineError| Error::internal(format!("the terminal failed: {e}"));
     let mut editor = rustyline::DefaultEditor::new().map_err(terminal)?;
     let mut statement = String::new();
@@ -127,8 +127,8 @@ fn report(outcome: Result<()>) {
     }
 }
 
-async fn ask(client: &mut Client, sql: &str, args: &Args) -> Result<()> {
-    let Rows { schema, mut batches } = client.query(sql.trim().trim_end_matches(';')).await?;
+async fn ask(client: &mut FlightClient, sql: &str, args: &Args) -> Result<()> {
+    let ResultRows { schema, mut batches } = client.query(sql.trim().trim_end_matches(';')).await?;
     let output: Box<dyn Write + Send> = match &args.output {
         None => Box::new(io::stdout()),
         Some(path) => {

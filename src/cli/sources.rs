@@ -8,7 +8,7 @@ use clap::{Args as ClapArgs, Subcommand};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::client::{Door, unreadable};
+use super::client::{ServerClient, unreadable};
 use super::{say, tell};
 use crate::error::Result;
 
@@ -24,7 +24,7 @@ The token is an operator's with the scope `admin`. A pause is kept in the table:
 Exit codes: 0 done; 1 failed; 4 refused; 5 not reachable.")]
 pub(crate) struct Args {
     #[command(flatten)]
-    door: Door,
+    client: ServerClient,
     #[command(subcommand)]
     command: Command,
 }
@@ -46,12 +46,12 @@ enum Command {
 }
 
 #[derive(Debug, Deserialize)]
-struct Listing {
-    sources: Vec<Source>,
+struct SourcesJson {
+    sources: Vec<SourceLine>,
 }
 
 #[derive(Debug, Deserialize)]
-struct Source {
+struct SourceLine {
     name: String,
     table: String,
     state: String,
@@ -79,15 +79,15 @@ struct Partition {
 
 /// Asks the server, and shows the answer.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    args.door.check()?;
+    args.client.check()?;
     let answer = super::block_on(async {
         match &args.command {
-            Command::List => args.door.get(&["v1", "sources"], &[]).await,
-            Command::Pause { name } => args.door.post(&["v1", "sources", name.as_str(), "pause"], &json!({})).await,
-            Command::Resume { name } => args.door.post(&["v1", "sources", name.as_str(), "resume"], &json!({})).await,
+            Command::List => args.client.get(&["v1", "sources"], &[]).await,
+            Command::Pause { name } => args.client.post(&["v1", "sources", name.as_str(), "pause"], &json!({})).await,
+            Command::Resume { name } => args.client.post(&["v1", "sources", name.as_str(), "resume"], &json!({})).await,
         }
     })?;
-    if args.door.json {
+    if args.client.json {
         say(&answer.to_string());
         return Ok(ExitCode::SUCCESS);
     }
@@ -97,15 +97,15 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 
 fn show(command: &Command, answer: Value) -> Result<()> {
     if !matches!(command, Command::List) {
-        let Source { name, table, state, .. } = serde_json::from_value(answer).map_err(unreadable)?;
+        let SourceLine { name, table, state, .. } = serde_json::from_value(answer).map_err(unreadable)?;
         say(&format!("{name}  into {table}  {state}"));
         return Ok(());
     }
-    let Listing { sources } = serde_json::from_value(answer).map_err(unreadable)?;
+    let SourcesJson { sources } = serde_json::from_value(answer).map_err(unreadable)?;
     if sources.is_empty() {
         tell("the server has no sources: they are declared as [sources.NAME]");
     }
-    for Source { name, table, state, paused_since, last_error, partitions } in sources {
+    for SourceLine { name, table, state, paused_since, last_error, partitions } in sources {
         let since = paused_since.map(|time| format!(" since {time}")).unwrap_or_default();
         say(&format!("{name}  into {table}  {state}{since}"));
         if let Some(LastError { time, kind, message }) = last_error {

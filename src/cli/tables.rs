@@ -21,7 +21,7 @@ pub(crate) struct Args {
 }
 
 #[derive(Debug, Deserialize)]
-struct Listing {
+struct TablesJson {
     tables: Vec<Listed>,
 }
 
@@ -54,7 +54,7 @@ struct ListedColumn {
 
 /// Asks the server and prints each table with its columns.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    let listing: Listing = super::block_on(super::fetch(&args.url, "/v1/tables", &args.token))?;
+    let listing: TablesJson = super::block_on(super::fetch(&args.url, "/v1/tables", &args.token))?;
     if listing.tables.is_empty() {
         return Err(Error::not_found("this token sees no table: a table needs a section [policy.NAME]"));
     }

@@ -20,7 +20,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::contract::{Contract, MESSAGES_MAX, RECEIVED_TIME};
 use crate::error::{Error, Result, did_you_mean};
-use crate::ingest::{Sample, Trial, rehearse};
+use crate::ingest::{DryRun, Sample, dry_run};
 use crate::server;
 use crate::transform::Dimensions;
 
@@ -94,7 +94,7 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<ExitCode> {
     Ok(if trial.rejects.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-async fn tried(args: &Try, config: &Config, samples: Vec<Sample>) -> Result<Trial> {
+async fn tried(args: &Try, config: &Config, samples: Vec<Sample>) -> Result<DryRun> {
     let name = &args.source;
     let Some(source) = config.sources.get(name) else {
         let near = did_you_mean(name, config.sources.keys().map(String::as_str));
@@ -109,7 +109,7 @@ async fn tried(args: &Try, config: &Config, samples: Vec<Sample>) -> Result<Tria
     let contract = contract.ok_or_else(|| Error::internal("a checked source has a table"))?;
     let (source, limits, runtime) = (source.clone(), config.ingest.clone(), Handle::current());
     let trying = tokio::task::spawn_blocking(move || {
-        rehearse(&source, &transform, &contract, &samples, &limits, &Clock::System, &runtime)
+        dry_run(&source, &transform, &contract, &samples, &limits, &Clock::System, &runtime)
     });
     trying.await.map_err(|cause| Error::internal("the trial broke down").with_source(cause))?
 }
@@ -121,12 +121,12 @@ async fn load(args: &Try, config: &Config, contracts: &[Arc<Contract>], dimensio
     }
     let is_left = |name: &String| args.dimensions.iter().all(|(given, _)| given != name);
     let left: Vec<_> = config.dimensions.iter().filter(|(name, _)| is_left(name)).collect();
-    let asker = match left.iter().any(|(_, dimension)| dimension.query.is_some()) {
-        true => Some(server::asker_of(config, contracts, &Clock::System).await?),
+    let lookup_query = match left.iter().any(|(_, dimension)| dimension.query.is_some()) {
+        true => Some(server::lookup_query_of(config, contracts, &Clock::System).await?),
         false => None,
     };
     for (name, _) in left {
-        dimensions.load_one(name, asker.as_ref()).await?;
+        dimensions.load_one(name, lookup_query.as_ref()).await?;
     }
     Ok(())
 }
@@ -171,7 +171,7 @@ fn whole(line: &[u8]) -> std::result::Result<Sample, serde_json::Error> {
     Ok(Sample { value: value.map(|value| value.get().as_bytes().to_vec()), key, headers })
 }
 
-fn show(trial: &Trial, samples: &[(usize, Sample)]) -> Result<()> {
+fn show(trial: &DryRun, samples: &[(usize, Sample)]) -> Result<()> {
     let rows = &trial.rows;
     // The server's own clock says nothing of the transform.
     let shown = (0..rows.num_columns()).filter(|column| rows.schema_ref().field(*column).name() != RECEIVED_TIME);

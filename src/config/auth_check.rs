@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 
 use url::Url;
 
-use super::error::Faults;
+use super::error::ConfigErrors;
 use super::loopback::is_loopback;
 use super::{AuthConfig, Config, IssuerConfig};
 use crate::error::did_you_mean;
@@ -36,7 +36,7 @@ const ALGORITHMS: [(&str, usize); 12] = [
 const HANDLE_SECRET_BYTES_MIN: usize = 32;
 
 /// Checks issuers, their keys and algorithms.
-pub(super) fn auth(auth: &AuthConfig, faults: &mut Faults) {
+pub(super) fn auth(auth: &AuthConfig, faults: &mut ConfigErrors) {
     if auth.issuers.is_empty() {
         faults.add("auth.issuers", "nobody is trusted, so that nobody could enter: add [auth.issuers.NAME]");
     }
@@ -54,7 +54,7 @@ pub(super) fn auth(auth: &AuthConfig, faults: &mut Faults) {
     }
 }
 
-fn issuer(key: &str, issuer: &IssuerConfig, faults: &mut Faults) {
+fn issuer(key: &str, issuer: &IssuerConfig, faults: &mut ConfigErrors) {
     let sources =
         [issuer.secret.is_some(), issuer.pem_file.is_some(), issuer.jwks_file.is_some(), issuer.jwks_url.is_some()];
     if sources.into_iter().filter(|set| *set).count() != 1 {
@@ -77,7 +77,7 @@ fn issuer(key: &str, issuer: &IssuerConfig, faults: &mut Faults) {
     }
 }
 
-fn algorithm_fits(key: &str, algorithm: &str, issuer: &IssuerConfig, faults: &mut Faults) {
+fn algorithm_fits(key: &str, algorithm: &str, issuer: &IssuerConfig, faults: &mut ConfigErrors) {
     if algorithm.eq_ignore_ascii_case("none") {
         return faults.add(key, "`none` would accept tokens that nobody signed; it is never accepted");
     }
@@ -93,7 +93,7 @@ fn algorithm_fits(key: &str, algorithm: &str, issuer: &IssuerConfig, faults: &mu
     }
 }
 
-fn jwks_url(key: &str, url: &str, faults: &mut Faults) {
+fn jwks_url(key: &str, url: &str, faults: &mut ConfigErrors) {
     let url = match Url::parse(url) {
         Ok(url) => url,
         Err(error) => return faults.add(key, format!("is no URL: {error}")),
@@ -104,7 +104,7 @@ fn jwks_url(key: &str, url: &str, faults: &mut Faults) {
 }
 
 /// Plain text stays on this machine unless the operator says that a proxy stands in front.
-pub(super) fn doors(config: &Config, faults: &mut Faults) {
+pub(super) fn doors(config: &Config, faults: &mut ConfigErrors) {
     let (flight, http) = (&config.flight, &config.http);
     if flight.tls_cert.is_some() != flight.tls_key.is_some() {
         faults.add("flight.tls_cert", "`tls_cert` and `tls_key` go together");

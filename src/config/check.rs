@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use url::Url;
 
 use super::collections::check_name;
-use super::error::Faults;
+use super::error::ConfigErrors;
 use super::tables::{CHANGES_SUFFIX, COLUMN_KINDS};
 use super::{Config, PolicyConfig, TableConfig, auth_check, lookups, sources};
 use crate::error::did_you_mean;
@@ -21,7 +21,7 @@ const RESERVED_COLUMNS: [&str; 2] = ["received_time", "event_date"];
 const QUARANTINE_SUFFIX: &str = "_quarantine";
 
 /// Makes every path absolute, from the folder of the file; a lake that is a folder becomes a `file://` URL.
-pub(super) fn resolve(config: &mut Config, faults: &mut Faults) {
+pub(super) fn resolve(config: &mut Config, faults: &mut ConfigErrors) {
     let base = config.base.clone();
     for (_, path) in paths(config) {
         *path = base.join(&*path);
@@ -63,7 +63,7 @@ fn paths(config: &mut Config) -> Vec<(String, &mut PathBuf)> {
 }
 
 /// Checks that every file is there.
-pub(super) fn files(config: &Config, faults: &mut Faults) {
+pub(super) fn files(config: &Config, faults: &mut ConfigErrors) {
     for (key, path) in paths(&mut config.clone()) {
         if !path.is_file() {
             faults.add(&key, format!("there is no file {}", path.display()));
@@ -72,7 +72,7 @@ pub(super) fn files(config: &Config, faults: &mut Faults) {
 }
 
 /// Checks sections against each other.
-pub(super) fn across(config: &Config, faults: &mut Faults) {
+pub(super) fn across(config: &Config, faults: &mut ConfigErrors) {
     for (name, declared) in &config.tables {
         table(name, declared, faults);
         let changes = format!("{name}{CHANGES_SUFFIX}");
@@ -101,7 +101,7 @@ pub(super) fn across(config: &Config, faults: &mut Faults) {
     }
 }
 
-fn table(name: &str, table: &TableConfig, faults: &mut Faults) {
+fn table(name: &str, table: &TableConfig, faults: &mut ConfigErrors) {
     let key = format!("tables.{name}");
     if name.ends_with(QUARANTINE_SUFFIX) {
         faults.add(&key, format!("a name that ends in `{QUARANTINE_SUFFIX}` is kept for rejected events"));
@@ -129,7 +129,7 @@ fn table(name: &str, table: &TableConfig, faults: &mut Faults) {
 }
 
 /// Checks the columns of a table that is declared by them, and that its keys name them.
-fn columns_of_table(key: &str, table: &TableConfig, faults: &mut Faults) {
+fn columns_of_table(key: &str, table: &TableConfig, faults: &mut ConfigErrors) {
     for column in &table.columns {
         let key = format!("{key}.columns.{}", column.name);
         check_name(&column.name, &key, faults);
@@ -165,7 +165,7 @@ fn columns_of_table(key: &str, table: &TableConfig, faults: &mut Faults) {
     map_of_table(key, table, faults);
 }
 
-fn map_of_table(key: &str, table: &TableConfig, faults: &mut Faults) {
+fn map_of_table(key: &str, table: &TableConfig, faults: &mut ConfigErrors) {
     let key = format!("{key}.dimensions_map");
     let name = &table.dimensions_map;
     if name.is_empty() {
@@ -186,7 +186,7 @@ fn map_of_table(key: &str, table: &TableConfig, faults: &mut Faults) {
 }
 
 /// Their types are the contract's business.
-fn latest_of_table(key: &str, table: &TableConfig, names: &[&str], faults: &mut Faults) {
+fn latest_of_table(key: &str, table: &TableConfig, names: &[&str], faults: &mut ConfigErrors) {
     let Some(latest) = &table.latest else { return };
     for (index, name) in latest.key.iter().enumerate() {
         must_be_one_of(&format!("{key}.latest.key[{index}]"), name, names, faults);
@@ -199,14 +199,14 @@ fn latest_of_table(key: &str, table: &TableConfig, names: &[&str], faults: &mut 
     }
 }
 
-fn must_be_one_of(key: &str, name: &str, names: &[&str], faults: &mut Faults) {
+fn must_be_one_of(key: &str, name: &str, names: &[&str], faults: &mut ConfigErrors) {
     if !names.contains(&name) {
         faults.add(key, format!("there is no column `{name}`{}", did_you_mean(name, names.iter().copied())));
     }
 }
 
 /// Columns of a table with `proto` are known to its contract only, which is asked when the server starts.
-fn columns_of_policy(key: &str, policy: &PolicyConfig, table: &TableConfig, faults: &mut Faults) {
+fn columns_of_policy(key: &str, policy: &PolicyConfig, table: &TableConfig, faults: &mut ConfigErrors) {
     if table.proto.is_some() {
         return;
     }
@@ -221,7 +221,7 @@ fn columns_of_policy(key: &str, policy: &PolicyConfig, table: &TableConfig, faul
     }
 }
 
-fn lake(url: &str, faults: &mut Faults) {
+fn lake(url: &str, faults: &mut ConfigErrors) {
     let url = match Url::parse(url) {
         Ok(url) => url,
         Err(error) => return faults.add("lake.url", format!("is no URL: {error}")),

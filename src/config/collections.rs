@@ -4,23 +4,23 @@
 
 use std::collections::BTreeMap;
 
-use super::error::Faults;
-use super::key::{Keys, Knob, Line, Section, Shown, Value, none, required};
-use super::raw::Raw;
+use super::error::ConfigErrors;
+use super::key::{KeySpec, Section, SectionReader, ShownLine, ShownValue, Value, none, required};
+use super::raw::RawConfig;
 use super::value::{REDACTED, quoted, text, wrong};
 
 /// A name that a table, a policy, an issuer or a column may have.
 const NAME_BYTES_MAX: usize = 64;
 
 impl Value for Vec<String> {
-    fn read(raw: Raw, key: &str, knob: &Knob<Self>, faults: &mut Faults) -> Option<Self> {
+    fn read(raw: RawConfig, key: &str, spec: &KeySpec<Self>, faults: &mut ConfigErrors) -> Option<Self> {
         let items = match raw.typed() {
-            Raw::List(items) => items,
+            RawConfig::List(items) => items,
             // From a variable: a,b
-            Raw::Text(text) => text.split(',').map(|item| Raw::Text(item.trim().to_owned())).collect(),
+            RawConfig::Text(text) => text.split(',').map(|item| RawConfig::Text(item.trim().to_owned())).collect(),
             other => return wrong::<Self>(&other, key, faults),
         };
-        if knob.required && items.is_empty() {
+        if spec.required && items.is_empty() {
             faults.add(key, "must not be empty");
             return None;
         }
@@ -30,9 +30,9 @@ impl Value for Vec<String> {
         texts.into_iter().collect()
     }
 
-    fn show(&self, _unit: &'static str) -> Shown {
+    fn show(&self, _unit: &'static str) -> ShownValue {
         let items: Vec<_> = self.iter().map(|text| quoted(text)).collect();
-        Shown::Inline(format!("[{}]", items.join(", ")))
+        ShownValue::Inline(format!("[{}]", items.join(", ")))
     }
 
     fn form() -> String {
@@ -41,8 +41,8 @@ impl Value for Vec<String> {
 }
 
 impl<S: Section> Value for Vec<S> {
-    fn read(raw: Raw, key: &str, _knob: &Knob<Self>, faults: &mut Faults) -> Option<Self> {
-        let Raw::List(items) = raw.typed() else {
+    fn read(raw: RawConfig, key: &str, _knob: &KeySpec<Self>, faults: &mut ConfigErrors) -> Option<Self> {
+        let RawConfig::List(items) = raw.typed() else {
             faults.add(key, format!("must be {}", Self::form()));
             return None;
         };
@@ -50,16 +50,16 @@ impl<S: Section> Value for Vec<S> {
         for (index, item) in items.into_iter().enumerate() {
             let key = format!("{key}[{index}]");
             match item {
-                Raw::Table(entries) => sections.push(S::read(Keys::new(&key, entries, faults))),
+                RawConfig::Table(entries) => sections.push(S::read(SectionReader::new(&key, entries, faults))),
                 other => faults.add(&key, format!("must be a table, is {}", other.kind())),
             }
         }
         Some(sections)
     }
 
-    fn show(&self, _unit: &'static str) -> Shown {
-        let items: Vec<_> = self.iter().map(|section| Shown::Table(section.lines()).to_string()).collect();
-        Shown::Inline(format!("[{}]", items.join(", ")))
+    fn show(&self, _unit: &'static str) -> ShownValue {
+        let items: Vec<_> = self.iter().map(|section| ShownValue::Table(section.lines()).to_string()).collect();
+        ShownValue::Inline(format!("[{}]", items.join(", ")))
     }
 
     fn form() -> String {
@@ -68,9 +68,9 @@ impl<S: Section> Value for Vec<S> {
 }
 
 /// The entries of a table whose keys are names.
-fn named(raw: Raw, key: &str, faults: &mut Faults) -> Option<Vec<(String, Raw)>> {
+fn named(raw: RawConfig, key: &str, faults: &mut ConfigErrors) -> Option<Vec<(String, RawConfig)>> {
     match raw {
-        Raw::Table(entries) => Some(entries),
+        RawConfig::Table(entries) => Some(entries),
         other => {
             faults.add(key, format!("must be a table of names, is {}", other.kind()));
             None
@@ -79,26 +79,28 @@ fn named(raw: Raw, key: &str, faults: &mut Faults) -> Option<Vec<(String, Raw)>>
 }
 
 impl<S: Section> Value for BTreeMap<String, S> {
-    fn read(raw: Raw, key: &str, _knob: &Knob<Self>, faults: &mut Faults) -> Option<Self> {
+    fn read(raw: RawConfig, key: &str, _knob: &KeySpec<Self>, faults: &mut ConfigErrors) -> Option<Self> {
         let mut sections = Self::new();
         for (name, raw) in named(raw, key, faults)? {
             let key = format!("{key}.{name}");
             check_name(&name, &key, faults);
             match raw {
-                Raw::Table(entries) => drop(sections.insert(name, S::read(Keys::new(&key, entries, faults)))),
+                RawConfig::Table(entries) => {
+                    drop(sections.insert(name, S::read(SectionReader::new(&key, entries, faults))))
+                }
                 other => faults.add(&key, format!("must be a table, is {}", other.kind())),
             }
         }
         Some(sections)
     }
 
-    fn show(&self, _unit: &'static str) -> Shown {
-        let line = |(name, section): (&String, &S)| Line {
+    fn show(&self, _unit: &'static str) -> ShownValue {
+        let line = |(name, section): (&String, &S)| ShownLine {
             key: name.clone(),
-            shown: Shown::Table(section.lines()),
+            shown: ShownValue::Table(section.lines()),
             about: None,
         };
-        Shown::Table(self.iter().map(line).collect())
+        ShownValue::Table(self.iter().map(line).collect())
     }
 
     fn form() -> String {
@@ -119,12 +121,12 @@ const OPTIONS_SHOWN: [&str; 8] = [
 ];
 
 impl Value for BTreeMap<String, String> {
-    fn read(raw: Raw, key: &str, _knob: &Knob<Self>, faults: &mut Faults) -> Option<Self> {
+    fn read(raw: RawConfig, key: &str, _knob: &KeySpec<Self>, faults: &mut ConfigErrors) -> Option<Self> {
         let mut options = Self::new();
         for (name, raw) in named(raw, key, faults)? {
             let text = match raw {
-                Raw::Integer(number) => number.to_string(),
-                Raw::Bool(yes) => yes.to_string(),
+                RawConfig::Integer(number) => number.to_string(),
+                RawConfig::Bool(yes) => yes.to_string(),
                 other => text(other, &format!("{key}.{name}"), &none::<String>(), faults)?,
             };
             options.insert(name, text);
@@ -132,12 +134,12 @@ impl Value for BTreeMap<String, String> {
         Some(options)
     }
 
-    fn show(&self, _unit: &'static str) -> Shown {
+    fn show(&self, _unit: &'static str) -> ShownValue {
         let line = |(name, text): (&String, &String)| {
             let text = if OPTIONS_SHOWN.contains(&name.as_str()) { text } else { REDACTED };
-            Line { key: name.clone(), shown: Shown::Inline(quoted(text)), about: None }
+            ShownLine { key: name.clone(), shown: ShownValue::Inline(quoted(text)), about: None }
         };
-        Shown::Table(self.iter().map(line).collect())
+        ShownValue::Table(self.iter().map(line).collect())
     }
 
     fn form() -> String {
@@ -146,7 +148,7 @@ impl Value for BTreeMap<String, String> {
 }
 
 /// Complains of a name that could not be written in SQL without quotes, or in a variable.
-pub(super) fn check_name(name: &str, key: &str, faults: &mut Faults) {
+pub(super) fn check_name(name: &str, key: &str, faults: &mut ConfigErrors) {
     let first = name.starts_with(|c: char| c.is_ascii_lowercase());
     let rest = name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
     if !first || !rest || name.contains("__") || name.len() > NAME_BYTES_MAX {

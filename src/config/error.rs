@@ -16,7 +16,7 @@ use crate::error::Error;
 
 /// Where a value was written.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Place {
+pub(super) enum KeyLocation {
     /// Nowhere: it is missing.
     #[default]
     Nowhere,
@@ -33,28 +33,28 @@ pub(super) enum Place {
 
 /// One fault: where it is, which key it concerns, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Fault {
-    place: Place,
+pub struct ConfigError {
+    place: KeyLocation,
     key: String,
     message: String,
 }
 
 /// All faults of one configuration. An `Err` of it holds at least one.
 #[derive(Debug, Default)]
-pub struct Faults {
+pub struct ConfigErrors {
     file: String,
-    places: BTreeMap<String, Place>,
-    list: Vec<Fault>,
+    places: BTreeMap<String, KeyLocation>,
+    list: Vec<ConfigError>,
 }
 
-impl Faults {
+impl ConfigErrors {
     /// No fault yet; `file` names the text.
     pub(super) fn new(file: impl Into<String>) -> Self {
         Self { file: file.into(), ..Self::default() }
     }
 
     /// Remembers where `key` was written; the last word wins, as it does for the value.
-    pub(super) fn place(&mut self, key: impl Into<String>, place: Place) {
+    pub(super) fn place(&mut self, key: impl Into<String>, place: KeyLocation) {
         self.places.insert(key.into(), place);
     }
 
@@ -67,7 +67,7 @@ impl Faults {
     pub(super) fn add(&mut self, key: &str, message: impl Into<String>) {
         let mut around = Some(key);
         let place = loop {
-            let Some(candidate) = around else { break Place::Nowhere };
+            let Some(candidate) = around else { break KeyLocation::Nowhere };
             if let Some(place) = self.places.get(candidate) {
                 break place.clone();
             }
@@ -77,8 +77,8 @@ impl Faults {
     }
 
     /// Adds a fault at a place.
-    pub(super) fn add_at(&mut self, place: Place, key: &str, message: impl Into<String>) {
-        self.list.push(Fault { place, key: key.to_owned(), message: message.into() });
+    pub(super) fn add_at(&mut self, place: KeyLocation, key: &str, message: impl Into<String>) {
+        self.list.push(ConfigError { place, key: key.to_owned(), message: message.into() });
     }
 
     /// Whether nothing is wrong.
@@ -104,15 +104,15 @@ impl Faults {
     }
 }
 
-impl fmt::Display for Faults {
+impl fmt::Display for ConfigErrors {
     /// One line per fault, without a line end after the last.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, Fault { place, key, message }) in self.list.iter().enumerate() {
+        for (index, ConfigError { place, key, message }) in self.list.iter().enumerate() {
             f.write_str(if index == 0 { "" } else { "\n" })?;
             match place {
-                Place::Nowhere => f.write_str(&self.file)?,
-                Place::File { line, column } => write!(f, "{}:{line}:{column}", self.file)?,
-                Place::Variable(name) => f.write_str(name)?,
+                KeyLocation::Nowhere => f.write_str(&self.file)?,
+                KeyLocation::File { line, column } => write!(f, "{}:{line}:{column}", self.file)?,
+                KeyLocation::Variable(name) => f.write_str(name)?,
             }
             let colon = if key.is_empty() { "" } else { ": " };
             write!(f, "{colon}{key}: {message}")?;
@@ -121,10 +121,10 @@ impl fmt::Display for Faults {
     }
 }
 
-impl std::error::Error for Faults {}
+impl std::error::Error for ConfigErrors {}
 
-impl From<Faults> for Error {
-    fn from(faults: Faults) -> Self {
+impl From<ConfigErrors> for Error {
+    fn from(faults: ConfigErrors) -> Self {
         Self::invalid(faults.to_string())
     }
 }
@@ -135,10 +135,10 @@ mod tests {
 
     #[test]
     fn a_fault_is_placed_at_the_closest_known_key() {
-        let mut faults = Faults::new("a.toml");
-        faults.place("policy", Place::File { line: 1, column: 1 });
-        faults.place("policy.calls.rows[1]", Place::File { line: 7, column: 3 });
-        faults.place("lake.url", Place::Variable("GLASSHOUSE__LAKE__URL".into()));
+        let mut faults = ConfigErrors::new("a.toml");
+        faults.place("policy", KeyLocation::File { line: 1, column: 1 });
+        faults.place("policy.calls.rows[1]", KeyLocation::File { line: 7, column: 3 });
+        faults.place("lake.url", KeyLocation::Variable("GLASSHOUSE__LAKE__URL".into()));
         faults.add("policy.calls.rows[1].claim", "is missing");
         faults.add("policy.flights.rows[0]", "is odd");
         faults.add("lake.url", "is wrong");

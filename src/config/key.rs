@@ -9,13 +9,13 @@
 use std::fmt;
 use std::ops::RangeInclusive;
 
-use super::error::Faults;
-use super::raw::Raw;
+use super::error::ConfigErrors;
+use super::raw::RawConfig;
 use crate::error::did_you_mean;
 
 /// One knob: what it is when nothing is said, and what may be said.
 #[derive(Debug, Clone)]
-pub(super) struct Knob<T> {
+pub(super) struct KeySpec<T> {
     pub(super) default: T,
     pub(super) unit: &'static str,
     pub(super) bounds: Option<RangeInclusive<T>>,
@@ -26,42 +26,42 @@ pub(super) struct Knob<T> {
 pub(super) const BYTES: &str = "bytes";
 
 /// A number of `unit` things.
-pub(super) fn count<T>(unit: &'static str, default: T, bounds: RangeInclusive<T>) -> Knob<T> {
-    Knob { default, unit, bounds: Some(bounds), required: false }
+pub(super) fn count<T>(unit: &'static str, default: T, bounds: RangeInclusive<T>) -> KeySpec<T> {
+    KeySpec { default, unit, bounds: Some(bounds), required: false }
 }
 
 /// A size.
-pub(super) fn bytes<T>(default: T, bounds: RangeInclusive<T>) -> Knob<T> {
+pub(super) fn bytes<T>(default: T, bounds: RangeInclusive<T>) -> KeySpec<T> {
     count(BYTES, default, bounds)
 }
 
 /// A length of time.
-pub(super) fn time<T>(default: T, bounds: RangeInclusive<T>) -> Knob<T> {
+pub(super) fn time<T>(default: T, bounds: RangeInclusive<T>) -> KeySpec<T> {
     count("", default, bounds)
 }
 
 /// Any value of the type; `default` when nothing is said.
-pub(super) fn plain<T>(default: impl Into<T>) -> Knob<T> {
-    Knob { default: default.into(), unit: "", bounds: None, required: false }
+pub(super) fn plain<T>(default: impl Into<T>) -> KeySpec<T> {
+    KeySpec { default: default.into(), unit: "", bounds: None, required: false }
 }
 
 /// Nothing, unless said.
-pub(super) fn none<T: Default>() -> Knob<T> {
+pub(super) fn none<T: Default>() -> KeySpec<T> {
     plain(T::default())
 }
 
 /// Something has to be said. `default` is what a section built in code starts from.
-pub(super) fn required<T>(default: impl Into<T>) -> Knob<T> {
-    Knob { required: true, ..plain(default) }
+pub(super) fn required<T>(default: impl Into<T>) -> KeySpec<T> {
+    KeySpec { required: true, ..plain(default) }
 }
 
 /// A type that a knob can have.
 pub(super) trait Value: Sized {
     /// Reads `raw`, which was written for `key`. Pushes every fault; `None` when there is one.
-    fn read(raw: Raw, key: &str, knob: &Knob<Self>, faults: &mut Faults) -> Option<Self>;
+    fn read(raw: RawConfig, key: &str, spec: &KeySpec<Self>, faults: &mut ConfigErrors) -> Option<Self>;
 
     /// As it is written in TOML; secrets are redacted.
-    fn show(&self, unit: &'static str) -> Shown;
+    fn show(&self, unit: &'static str) -> ShownValue;
 
     /// What may be said, beside bounds: `"a" or "b"`.
     fn form() -> String;
@@ -69,26 +69,26 @@ pub(super) trait Value: Sized {
 
 /// A value as it is written in TOML.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Shown {
+pub(super) enum ShownValue {
     /// Not set.
     Absent,
     /// `64`, `"text"`, `["list"]`.
     Inline(String),
     /// A table of its own.
-    Table(Vec<Line>),
+    Table(Vec<ShownLine>),
 }
 
 /// One key of a table and its value.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Line {
+pub(super) struct ShownLine {
     pub(super) key: String,
-    pub(super) shown: Shown,
-    pub(super) about: Option<About>,
+    pub(super) shown: ShownValue,
+    pub(super) about: Option<SectionInfo>,
 }
 
 /// What the page says of a knob.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct About {
+pub(super) struct SectionInfo {
     /// What it is.
     pub(super) what: String,
     /// Why the default is what it is.
@@ -102,22 +102,22 @@ pub(super) struct About {
 /// A table of knobs, made by [`section!`].
 pub(super) trait Section: Sized {
     /// Takes its keys, and complains of those that are left over.
-    fn read(keys: Keys<'_>) -> Self;
+    fn read(keys: SectionReader<'_>) -> Self;
 
     /// Its knobs in the order of the page, with their values.
-    fn lines(&self) -> Vec<Line>;
+    fn lines(&self) -> Vec<ShownLine>;
 }
 
 /// The keys of one table while it is read.
-pub(super) struct Keys<'a> {
+pub(super) struct SectionReader<'a> {
     prefix: String,
-    entries: Vec<(String, Raw)>,
-    faults: &'a mut Faults,
+    entries: Vec<(String, RawConfig)>,
+    faults: &'a mut ConfigErrors,
 }
 
-impl<'a> Keys<'a> {
+impl<'a> SectionReader<'a> {
     /// The entries of the table at `prefix` (empty for the whole file).
-    pub(super) fn new(prefix: &str, entries: Vec<(String, Raw)>, faults: &'a mut Faults) -> Self {
+    pub(super) fn new(prefix: &str, entries: Vec<(String, RawConfig)>, faults: &'a mut ConfigErrors) -> Self {
         Self { prefix: prefix.to_owned(), entries, faults }
     }
 
@@ -127,16 +127,16 @@ impl<'a> Keys<'a> {
     }
 
     /// Takes the value of `name`, or its default when it was not said or is faulty.
-    pub(super) fn take<T: Value>(&mut self, name: &str, knob: Knob<T>) -> T {
+    pub(super) fn take<T: Value>(&mut self, name: &str, spec: KeySpec<T>) -> T {
         let key = self.key(name);
         let Some(index) = self.entries.iter().position(|(entry, _)| entry == name) else {
-            if knob.required {
+            if spec.required {
                 self.faults.add(&key, format!("is missing: set it to {}", T::form()));
             }
-            return knob.default;
+            return spec.default;
         };
         let (_, raw) = self.entries.swap_remove(index);
-        T::read(raw, &key, &knob, self.faults).unwrap_or(knob.default)
+        T::read(raw, &key, &spec, self.faults).unwrap_or(spec.default)
     }
 
     /// Takes a section, which has its defaults when nothing of it was said. What it requires is required then, too.
@@ -145,14 +145,14 @@ impl<'a> Keys<'a> {
         let entries = match self.entries.iter().position(|(entry, _)| entry == name) {
             None => Vec::new(),
             Some(index) => match self.entries.swap_remove(index).1 {
-                Raw::Table(entries) => entries,
+                RawConfig::Table(entries) => entries,
                 other => {
                     self.faults.add(&key, format!("is a section, not {}: write [{key}] and its keys", other.kind()));
                     Vec::new()
                 }
             },
         };
-        S::read(Keys::new(&key, entries, self.faults))
+        S::read(SectionReader::new(&key, entries, self.faults))
     }
 
     /// Complains of keys that nobody took.
@@ -165,9 +165,9 @@ impl<'a> Keys<'a> {
     }
 }
 
-impl<T: Value + PartialOrd> Knob<T> {
+impl<T: Value + PartialOrd> KeySpec<T> {
     /// `value` when it is within the bounds.
-    pub(super) fn check(&self, value: T, key: &str, faults: &mut Faults) -> Option<T> {
+    pub(super) fn check(&self, value: T, key: &str, faults: &mut ConfigErrors) -> Option<T> {
         match &self.bounds {
             Some(bounds) if !bounds.contains(&value) => {
                 faults.add(key, format!("must be {}, is {}", self.allowed(), value.show(self.unit)));
@@ -178,7 +178,7 @@ impl<T: Value + PartialOrd> Knob<T> {
     }
 }
 
-impl<T: Value> Knob<T> {
+impl<T: Value> KeySpec<T> {
     /// Form, bounds and unit in words.
     pub(super) fn allowed(&self) -> String {
         match &self.bounds {
@@ -192,18 +192,18 @@ impl<T: Value> Knob<T> {
     }
 
     /// What the page says of this knob, given its doc comment and reason.
-    pub(super) fn about(&self, what: &str, why: &'static str) -> About {
+    pub(super) fn about(&self, what: &str, why: &'static str) -> SectionInfo {
         let default = match (self.required, self.default.show(self.unit)) {
             (true, _) => "required".to_owned(),
-            (false, Shown::Inline(text)) => text,
-            (false, Shown::Absent | Shown::Table(_)) => "not set".to_owned(),
+            (false, ShownValue::Inline(text)) => text,
+            (false, ShownValue::Absent | ShownValue::Table(_)) => "not set".to_owned(),
         };
         let what = what.split_whitespace().collect::<Vec<_>>().join(" ");
-        About { what, why, allowed: self.allowed(), default }
+        SectionInfo { what, why, allowed: self.allowed(), default }
     }
 }
 
-impl fmt::Display for Shown {
+impl fmt::Display for ShownValue {
     /// On one line: tables in braces.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -220,12 +220,12 @@ impl fmt::Display for Shown {
 
 /// Declares a section: a struct whose every field is a knob.
 ///
-/// `name: type = knob, "reason";` with [`count`], [`bytes`], [`time`], [`plain`], [`none`] or [`required`] as the knob.
+/// `name: type = spec, "reason";` with [`count`], [`bytes`], [`time`], [`plain`], [`none`] or [`required`] as the knob.
 macro_rules! section {
     (
         $(#[doc = $about:literal])+
         $name:ident {
-            $( $(#[doc = $what:literal])+ $field:ident: $type:ty = $knob:expr, $why:literal; )+
+            $( $(#[doc = $what:literal])+ $field:ident: $type:ty = $spec:expr, $why:literal; )+
         }
     ) => {
         $(#[doc = $about])+
@@ -240,25 +240,25 @@ macro_rules! section {
 
         impl Default for $name {
             fn default() -> Self {
-                $( let $field: $crate::config::key::Knob<$type> = $knob; )+
+                $( let $field: $crate::config::key::KeySpec<$type> = $spec; )+
                 Self { $( $field: $field.default, )+ }
             }
         }
 
         impl $crate::config::key::Section for $name {
-            fn read(mut keys: $crate::config::key::Keys<'_>) -> Self {
-                let section = Self { $( $field: keys.take(stringify!($field), $knob), )+ };
+            fn read(mut keys: $crate::config::key::SectionReader<'_>) -> Self {
+                let section = Self { $( $field: keys.take(stringify!($field), $spec), )+ };
                 keys.finish(&[$( stringify!($field) ),+]);
                 section
             }
 
-            fn lines(&self) -> Vec<$crate::config::key::Line> {
+            fn lines(&self) -> Vec<$crate::config::key::ShownLine> {
                 vec![$({
-                    let knob: $crate::config::key::Knob<$type> = $knob;
-                    $crate::config::key::Line {
+                    let spec: $crate::config::key::KeySpec<$type> = $spec;
+                    $crate::config::key::ShownLine {
                         key: stringify!($field).to_owned(),
-                        shown: $crate::config::key::Value::show(&self.$field, knob.unit),
-                        about: Some(knob.about(concat!($($what),+), $why)),
+                        shown: $crate::config::key::Value::show(&self.$field, spec.unit),
+                        about: Some(spec.about(concat!($($what),+), $why)),
                     }
                 }),+]
             }
@@ -268,7 +268,7 @@ macro_rules! section {
         impl std::fmt::Debug for $name {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 let lines = $crate::config::key::Section::lines(self);
-                write!(f, "{} {}", stringify!($name), $crate::config::key::Shown::Table(lines))
+                write!(f, "{} {}", stringify!($name), $crate::config::key::ShownValue::Table(lines))
             }
         }
     };

@@ -7,7 +7,7 @@ use url::Url;
 
 use super::Config;
 use super::collections::check_name;
-use super::error::Faults;
+use super::error::ConfigErrors;
 use super::key::{none, section, time};
 use super::server_sections::{DAY, MINUTE, SECOND};
 use super::tables::{COLUMN_KINDS, ColumnConfig};
@@ -63,7 +63,7 @@ impl DimensionFormat {
 }
 
 /// Checks what no key can see alone.
-pub(super) fn across(config: &Config, faults: &mut Faults) {
+pub(super) fn across(config: &Config, faults: &mut ConfigErrors) {
     for (name, dimension) in &config.dimensions {
         let key = format!("dimensions.{name}");
         if name == MESSAGES {
@@ -88,13 +88,13 @@ pub(super) fn across(config: &Config, faults: &mut Faults) {
     }
 }
 
-fn format_of(key: &str, path: &str, faults: &mut Faults) {
+fn format_of(key: &str, path: &str, faults: &mut ConfigErrors) {
     if DimensionFormat::of(path).is_none() {
         faults.add(key, "must end in .csv, .json, .jsonl, .ndjson or .parquet");
     }
 }
 
-fn check_url(key: &str, url: &str, faults: &mut Faults) {
+fn check_url(key: &str, url: &str, faults: &mut ConfigErrors) {
     let url = match Url::parse(url) {
         Ok(url) => url,
         Err(error) => return faults.add(key, format!("is no URL: {error}")),
@@ -108,7 +108,7 @@ fn check_url(key: &str, url: &str, faults: &mut Faults) {
     format_of(key, url.path(), faults);
 }
 
-fn check_column(key: &str, column: &ColumnConfig, faults: &mut Faults) {
+fn check_column(key: &str, column: &ColumnConfig, faults: &mut ConfigErrors) {
     check_name(&column.name, key, faults);
     if column.kind.is_empty() || COLUMN_KINDS.contains(&column.kind.as_str()) && column.kind != "map" {
         return;

@@ -33,7 +33,7 @@ mod tables;
 mod value;
 
 pub use auth::{AuthConfig, IssuerConfig, Secret};
-pub use error::{Fault, Faults};
+pub use error::{ConfigError, ConfigErrors};
 pub use lookups::{DimensionConfig, DimensionFormat};
 pub use loopback::is_loopback;
 pub use oauth::OauthConfig;
@@ -49,7 +49,7 @@ use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use key::{Keys, Line, Section, Value, none};
+use key::{Section, SectionReader, ShownLine, Value, none};
 
 /// The file that is read when none is named.
 pub const FILE: &str = "glasshouse.toml";
@@ -164,7 +164,7 @@ pub enum LogFormat {
 
 impl Config {
     /// Reads `path` (or [`FILE`] here, if there is one) and the process's environment.
-    pub fn from_environment(path: Option<&Path>) -> Result<Self, Faults> {
+    pub fn from_environment(path: Option<&Path>) -> Result<Self, ConfigErrors> {
         let here = Path::new(FILE);
         let path = path.or_else(|| here.is_file().then_some(here));
         // What is not UTF-8 holds U+FFFD from here on, which `tree` refuses in a variable of ours.
@@ -175,9 +175,9 @@ impl Config {
     }
 
     /// Reads `path`, if any, and the variables `env`; then checks that every file it names is there.
-    pub fn load(path: Option<&Path>, env: impl Iterator<Item = (String, String)>) -> Result<Self, Faults> {
+    pub fn load(path: Option<&Path>, env: impl Iterator<Item = (String, String)>) -> Result<Self, ConfigErrors> {
         let name = path.map_or_else(|| "configuration".to_owned(), |path| path.display().to_string());
-        let mut faults = Faults::new(&name);
+        let mut faults = ConfigErrors::new(&name);
         let text = path.map_or(Ok(String::new()), read_text).unwrap_or_else(|error| {
             faults.add("", error);
             String::new()
@@ -197,15 +197,15 @@ impl Config {
         name: &str,
         base: &Path,
         env: impl Iterator<Item = (String, String)>,
-    ) -> Result<Self, Faults> {
+    ) -> Result<Self, ConfigErrors> {
         let (config, faults) = read(text, name, base, env)?;
         faults.or(config)
     }
 
     /// The sections in the order of the page.
-    fn lines(&self) -> Vec<Line> {
-        let line = |key: &str, shown| Line { key: key.to_owned(), shown, about: None };
-        let section = |key, lines| line(key, key::Shown::Table(lines));
+    fn lines(&self) -> Vec<ShownLine> {
+        let line = |key: &str, shown| ShownLine { key: key.to_owned(), shown, about: None };
+        let section = |key, lines| line(key, key::ShownValue::Table(lines));
         vec![
             line("tables", self.tables.show("")),
             line("policy", self.policy.show("")),
@@ -232,15 +232,15 @@ fn read(
     name: &str,
     base: &Path,
     env: impl Iterator<Item = (String, String)>,
-) -> Result<(Config, Faults), Faults> {
-    let mut faults = Faults::new(name);
+) -> Result<(Config, ConfigErrors), ConfigErrors> {
+    let mut faults = ConfigErrors::new(name);
     let mut root = raw::parse(text, &mut faults);
     if !faults.is_empty() {
         // What follows a syntax fault is guesswork, and so would be the faults in it.
         return Err(faults.sorted());
     }
     raw::overlay(&mut root, env, &mut faults);
-    let mut keys = Keys::new("", root, &mut faults);
+    let mut keys = SectionReader::new("", root, &mut faults);
     let mut config = Config {
         base: base.to_owned(),
         tables: keys.take("tables", none()),

@@ -7,10 +7,10 @@ use std::path::PathBuf;
 use url::Url;
 
 use super::auth::Secret;
-use super::error::Faults;
-use super::key::{Keys, Knob, Section, Shown, Value, none, required, section};
+use super::error::ConfigErrors;
+use super::key::{KeySpec, Section, SectionReader, ShownValue, Value, none, required, section};
 use super::loopback::is_loopback;
-use super::raw::Raw;
+use super::raw::RawConfig;
 use super::sources::SourceConfig;
 use super::value::wrong;
 
@@ -42,15 +42,15 @@ section! {
 pub(super) const MECHANISM: &str = "OAUTHBEARER";
 
 impl Value for OauthConfig {
-    fn read(raw: Raw, key: &str, _knob: &Knob<Self>, faults: &mut Faults) -> Option<Self> {
+    fn read(raw: RawConfig, key: &str, _knob: &KeySpec<Self>, faults: &mut ConfigErrors) -> Option<Self> {
         match raw {
-            Raw::Table(entries) => Some(Section::read(Keys::new(key, entries, faults))),
+            RawConfig::Table(entries) => Some(Section::read(SectionReader::new(key, entries, faults))),
             other => wrong(&other, key, faults),
         }
     }
 
-    fn show(&self, _unit: &'static str) -> Shown {
-        Shown::Table(self.lines())
+    fn show(&self, _unit: &'static str) -> ShownValue {
+        ShownValue::Table(self.lines())
     }
 
     fn form() -> String {
@@ -59,7 +59,7 @@ impl Value for OauthConfig {
 }
 
 /// Checks the section against the options of its source.
-pub(super) fn check(key: &dyn Fn(&str) -> String, source: &SourceConfig, faults: &mut Faults) {
+pub(super) fn check(key: &dyn Fn(&str) -> String, source: &SourceConfig, faults: &mut ConfigErrors) {
     let option = |name: &str| source.options.expose().find(|(given, _)| *given == name).map(|(_, value)| value);
     let mechanism = option("sasl.mechanism").or(option("sasl.mechanisms"));
     let Some(oauth) = &source.oauth else {
@@ -81,7 +81,7 @@ pub(super) fn check(key: &dyn Fn(&str) -> String, source: &SourceConfig, faults:
     }
 }
 
-fn token_url(key: &str, url: &str, faults: &mut Faults) {
+fn token_url(key: &str, url: &str, faults: &mut ConfigErrors) {
     let url = match Url::parse(url) {
         Ok(url) => url,
         Err(error) => return faults.add(key, format!("is no URL: {error}")),
@@ -102,7 +102,7 @@ mod tests {
     use crate::config::Config;
 
     /// A configuration with one source that has these lines.
-    fn read(lines: &str, env: &[(&str, &str)]) -> Result<Config, Faults> {
+    fn read(lines: &str, env: &[(&str, &str)]) -> Result<Config, ConfigErrors> {
         let text = format!(
             "[lake]\nurl = \"memory:///\"\n[auth.issuers.dev]\nissuer = \"https://a\"\naudience = \"b\"\n\
              algorithms = [\"HS256\"]\nsecret = \"0123456789abcdef0123456789abcdef\"\n\

@@ -6,14 +6,14 @@
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::error::{Faults, Place};
+use super::error::{ConfigErrors, KeyLocation};
 
 /// What a variable of ours starts with. Two underscores part its segments, so that names may hold one.
 pub(super) const VARIABLE_PREFIX: &str = "GLASSHOUSE__";
 
 /// A value as it was written.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Raw {
+pub(super) enum RawConfig {
     /// A TOML string.
     Text(String),
     /// A TOML integer.
@@ -21,16 +21,16 @@ pub(super) enum Raw {
     /// `true` or `false`.
     Bool(bool),
     /// `[…]`
-    List(Vec<Raw>),
+    List(Vec<RawConfig>),
     /// A table, in the order it was written.
-    Table(Vec<(String, Raw)>),
+    Table(Vec<(String, RawConfig)>),
     /// The text of a variable, whose type is not known yet.
     Variable(String),
     /// A TOML value of a type that no knob has; its name.
     Other(&'static str),
 }
 
-impl Raw {
+impl RawConfig {
     /// What it is, for "must be …, is …".
     pub(super) fn kind(&self) -> &'static str {
         match self {
@@ -54,7 +54,7 @@ impl Raw {
 }
 
 /// Parses a TOML text. Every syntax fault is reported; the entries are then what could be read.
-pub(super) fn parse(text: &str, faults: &mut Faults) -> Vec<(String, Raw)> {
+pub(super) fn parse(text: &str, faults: &mut ConfigErrors) -> Vec<(String, RawConfig)> {
     let (table, errors) = DeTable::parse_recoverable(text);
     for error in errors {
         let at = error.span().map_or(0, |span| span.start);
@@ -65,13 +65,17 @@ pub(super) fn parse(text: &str, faults: &mut Faults) -> Vec<(String, Raw)> {
 }
 
 /// Lays the variables of ours over `root`. Others are not looked at.
-pub(super) fn overlay(root: &mut Vec<(String, Raw)>, env: impl Iterator<Item = (String, String)>, faults: &mut Faults) {
+pub(super) fn overlay(
+    root: &mut Vec<(String, RawConfig)>,
+    env: impl Iterator<Item = (String, String)>,
+    faults: &mut ConfigErrors,
+) {
     let mut ours: Vec<_> = env.filter(|(name, _)| name.starts_with(VARIABLE_PREFIX)).collect();
     ours.sort();
     for (name, value) in ours {
         let path = name[VARIABLE_PREFIX.len()..].to_lowercase();
         let segments: Vec<&str> = path.split("__").collect();
-        let at = Place::Variable(name.clone());
+        let at = KeyLocation::Variable(name.clone());
         if segments.len() < 2 || segments.iter().any(|segment| segment.is_empty()) {
             faults.add_at(at, "", "is no key: write GLASSHOUSE__SECTION__KEY");
             continue;
@@ -86,41 +90,41 @@ pub(super) fn overlay(root: &mut Vec<(String, Raw)>, env: impl Iterator<Item = (
 
 /// Sets the value at `segments` under `prefix`, making the tables on the way.
 fn insert(
-    table: &mut Vec<(String, Raw)>,
+    table: &mut Vec<(String, RawConfig)>,
     segments: &[&str],
     prefix: String,
     value: String,
-    at: &Place,
-    faults: &mut Faults,
+    at: &KeyLocation,
+    faults: &mut ConfigErrors,
 ) {
     let (name, rest) = (segments[0], &segments[1..]);
     let key = if prefix.is_empty() { name.to_owned() } else { format!("{prefix}.{name}") };
     let index = table.iter().position(|(entry, _)| entry == name).unwrap_or_else(|| {
-        let empty = if rest.is_empty() { Raw::Variable(String::new()) } else { Raw::Table(Vec::new()) };
+        let empty = if rest.is_empty() { RawConfig::Variable(String::new()) } else { RawConfig::Table(Vec::new()) };
         table.push((name.to_owned(), empty));
         faults.place(&key, at.clone());
         table.len() - 1
     });
     match (&mut table[index].1, rest.is_empty()) {
-        (Raw::Table(inner), false) => insert(inner, rest, key, value, at, faults),
-        (Raw::Table(_), true) => faults.add_at(at.clone(), &key, "is a section: set its keys one by one"),
+        (RawConfig::Table(inner), false) => insert(inner, rest, key, value, at, faults),
+        (RawConfig::Table(_), true) => faults.add_at(at.clone(), &key, "is a section: set its keys one by one"),
         (_, false) => faults.add_at(at.clone(), &key, "is a value, not a section: it has no keys"),
         (entry, true) => {
-            *entry = Raw::Variable(value);
+            *entry = RawConfig::Variable(value);
             faults.place(key, at.clone());
         }
     }
 }
 
 /// Remembers where each key of `table` was written.
-fn note_table(text: &str, prefix: &str, table: &DeTable<'_>, faults: &mut Faults) {
+fn note_table(text: &str, prefix: &str, table: &DeTable<'_>, faults: &mut ConfigErrors) {
     for (name, value) in table.iter() {
         let key = if prefix.is_empty() { name.get_ref().to_string() } else { format!("{prefix}.{}", name.get_ref()) };
         note(text, key, name.span().start, value, faults);
     }
 }
 
-fn note(text: &str, key: String, start: usize, value: &Spanned<DeValue<'_>>, faults: &mut Faults) {
+fn note(text: &str, key: String, start: usize, value: &Spanned<DeValue<'_>>, faults: &mut ConfigErrors) {
     match value.get_ref() {
         DeValue::Table(inner) => note_table(text, &key, inner, faults),
         DeValue::Array(items) => {
@@ -134,40 +138,40 @@ fn note(text: &str, key: String, start: usize, value: &Spanned<DeValue<'_>>, fau
 }
 
 /// The entries of a table as they were written: the parser sorts by name.
-fn entries(table: &DeTable<'_>) -> Vec<(String, Raw)> {
+fn entries(table: &DeTable<'_>) -> Vec<(String, RawConfig)> {
     let mut entries: Vec<_> = table.iter().collect();
     entries.sort_by_key(|(name, _)| name.span().start);
     entries.into_iter().map(|(name, value)| (name.get_ref().to_string(), convert(value.get_ref()))).collect()
 }
 
-fn convert(value: &DeValue<'_>) -> Raw {
+fn convert(value: &DeValue<'_>) -> RawConfig {
     match value {
-        DeValue::String(text) => Raw::Text(text.to_string()),
+        DeValue::String(text) => RawConfig::Text(text.to_string()),
         DeValue::Integer(integer) => match i128::from_str_radix(integer.as_str(), integer.radix()) {
-            Ok(number) => Raw::Integer(number),
-            Err(_) => Raw::Other("a huge integer"),
+            Ok(number) => RawConfig::Integer(number),
+            Err(_) => RawConfig::Other("a huge integer"),
         },
-        DeValue::Boolean(yes) => Raw::Bool(*yes),
-        DeValue::Array(items) => Raw::List(items.iter().map(|item| convert(item.get_ref())).collect()),
-        DeValue::Table(inner) => Raw::Table(entries(inner)),
-        DeValue::Float(_) => Raw::Other("a fraction"),
-        DeValue::Datetime(_) => Raw::Other("a date"),
+        DeValue::Boolean(yes) => RawConfig::Bool(*yes),
+        DeValue::Array(items) => RawConfig::List(items.iter().map(|item| convert(item.get_ref())).collect()),
+        DeValue::Table(inner) => RawConfig::Table(entries(inner)),
+        DeValue::Float(_) => RawConfig::Other("a fraction"),
+        DeValue::Datetime(_) => RawConfig::Other("a date"),
     }
 }
 
 /// Line and column of a byte of `text`.
-fn place(text: &str, at: usize) -> Place {
+fn place(text: &str, at: usize) -> KeyLocation {
     let before = text.get(..at).unwrap_or(text);
     let line_start = before.rfind('\n').map_or(0, |end| end + 1);
-    Place::File { line: before.matches('\n').count() + 1, column: before[line_start..].chars().count() + 1 }
+    KeyLocation::File { line: before.matches('\n').count() + 1, column: before[line_start..].chars().count() + 1 }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn read(text: &str, env: &[(&str, &str)]) -> (Vec<(String, Raw)>, String) {
-        let mut faults = Faults::new("t.toml");
+    fn read(text: &str, env: &[(&str, &str)]) -> (Vec<(String, RawConfig)>, String) {
+        let mut faults = ConfigErrors::new("t.toml");
         let mut root = parse(text, &mut faults);
         overlay(&mut root, env.iter().map(|(k, v)| (k.to_string(), v.to_string())), &mut faults);
         (root, faults.or(()).err().map(|faults| faults.to_string()).unwrap_or_default())
@@ -177,8 +181,8 @@ mod tests {
     fn keeps_the_order_of_the_text() {
         let (root, faults) = read("[z]\nb = 1\na = \"x\"\n[a]\n", &[]);
         assert_eq!(faults, "");
-        let z = Raw::Table(vec![("b".into(), Raw::Integer(1)), ("a".into(), Raw::Text("x".into()))]);
-        assert_eq!(root, [("z".into(), z), ("a".into(), Raw::Table(vec![]))]);
+        let z = RawConfig::Table(vec![("b".into(), RawConfig::Integer(1)), ("a".into(), RawConfig::Text("x".into()))]);
+        assert_eq!(root, [("z".into(), z), ("a".into(), RawConfig::Table(vec![]))]);
     }
 
     #[test]
@@ -187,7 +191,7 @@ mod tests {
             [("GLASSHOUSE__LAKE__URL", "memory:///"), ("GLASSHOUSE__AUTH__ISSUERS__DEV__SECRET", "s"), ("PATH", "/")];
         let (root, faults) = read("lake.url = \"file:///a\"", &env);
         assert_eq!(faults, "");
-        let lake = Raw::Table(vec![("url".into(), Raw::Variable("memory:///".into()))]);
+        let lake = RawConfig::Table(vec![("url".into(), RawConfig::Variable("memory:///".into()))]);
         assert_eq!(root[0], ("lake".into(), lake));
         assert_eq!(root[1].0, "auth");
     }
@@ -211,10 +215,10 @@ mod tests {
 
     #[test]
     fn a_variable_is_typed_by_its_reader() {
-        let typed = |text: &str| Raw::Variable(text.into()).typed();
-        assert_eq!(typed("5"), Raw::Integer(5));
-        assert_eq!(typed("true"), Raw::Bool(true));
-        assert_eq!(typed("[\"a\"]"), Raw::List(vec![Raw::Text("a".into())]));
-        assert_eq!(typed("64 MiB"), Raw::Text("64 MiB".into()));
+        let typed = |text: &str| RawConfig::Variable(text.into()).typed();
+        assert_eq!(typed("5"), RawConfig::Integer(5));
+        assert_eq!(typed("true"), RawConfig::Bool(true));
+        assert_eq!(typed("[\"a\"]"), RawConfig::List(vec![RawConfig::Text("a".into())]));
+        assert_eq!(typed("64 MiB"), RawConfig::Text("64 MiB".into()));
     }
 }

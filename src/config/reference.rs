@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::key::{About, Line, Section};
+use super::key::{Section, SectionInfo, ShownLine};
 use super::{
     AuthConfig, COLUMN_KINDS, DimensionConfig, FlightConfig, HttpConfig, IngestConfig, IssuerConfig, LakeConfig,
     LatestConfig, LogConfig, OauthConfig, PolicyConfig, QueryConfig, RegistryConfig, RowRuleConfig, SourceConfig,
@@ -31,7 +31,7 @@ One file, `glasshouse.toml`: every knob and bound of the server in the order in 
 pub(super) fn page() -> String {
     let kinds = COLUMN_KINDS.map(|kind| format!("`{kind}`")).join(", ");
     let tables = format!("One declared table; a new one needs no code. Types of columns are {kinds}.");
-    let sections: [(&str, &str, Vec<Line>); 17] = [
+    let sections: [(&str, &str, Vec<ShownLine>); 17] = [
         ("[tables.NAME]", &tables, TableConfig::default().lines()),
         (
             "latest = { … } in [tables.NAME]",
@@ -91,7 +91,7 @@ pub(super) fn page() -> String {
             continue;
         }
         let _ = write!(page, "{about}\n\n| key | default | allowed | what it is, and why |\n|---|---|---|---|\n");
-        for Line { key, about, .. } in lines {
+        for ShownLine { key, about, .. } in lines {
             page.push_str(&row(&key, &about.expect("a section's lines have their texts")));
         }
     }
@@ -118,8 +118,8 @@ const ACROSS: &str = "\
   development secret is refused.
 ";
 
-fn row(key: &str, about: &About) -> String {
-    let About { what, why, allowed, default } = about;
+fn row(key: &str, about: &SectionInfo) -> String {
+    let SectionInfo { what, why, allowed, default } = about;
     let default = if matches!(default.as_str(), "required" | "not set") { default.clone() } else { code(default) };
     let escape = |text: &str| text.replace('|', "\\|");
     format!("| `{key}` | {default} | {} | {}<br>*{}.* |\n", escape(allowed), escape(what), escape(why))

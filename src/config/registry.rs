@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use url::Url;
 
-use super::error::Faults;
-use super::key::{Keys, Knob, Section, Shown, Value, bytes, count, none, required, section, time};
+use super::error::ConfigErrors;
+use super::key::{KeySpec, Section, SectionReader, ShownValue, Value, bytes, count, none, required, section, time};
 use super::loopback::is_loopback;
-use super::raw::Raw;
+use super::raw::RawConfig;
 use super::server_sections::{MILLISECOND, MINUTE, SECOND};
 use super::value::wrong;
 use super::{Config, Secret, SourceConfig, SourceFormat};
@@ -47,15 +47,15 @@ section! {
 }
 
 impl Value for RegistryConfig {
-    fn read(raw: Raw, key: &str, _knob: &Knob<Self>, faults: &mut Faults) -> Option<Self> {
+    fn read(raw: RawConfig, key: &str, _knob: &KeySpec<Self>, faults: &mut ConfigErrors) -> Option<Self> {
         match raw {
-            Raw::Table(entries) => Some(Section::read(Keys::new(key, entries, faults))),
+            RawConfig::Table(entries) => Some(Section::read(SectionReader::new(key, entries, faults))),
             other => wrong(&other, key, faults),
         }
     }
 
-    fn show(&self, _unit: &'static str) -> Shown {
-        Shown::Inline(Shown::Table(self.lines()).to_string())
+    fn show(&self, _unit: &'static str) -> ShownValue {
+        ShownValue::Inline(ShownValue::Table(self.lines()).to_string())
     }
 
     fn form() -> String {
@@ -64,7 +64,7 @@ impl Value for RegistryConfig {
 }
 
 /// Checks how a source's messages are written, and where their schemas come from.
-pub(super) fn across(key: &dyn Fn(&str) -> String, source: &SourceConfig, config: &Config, faults: &mut Faults) {
+pub(super) fn across(key: &dyn Fn(&str) -> String, source: &SourceConfig, config: &Config, faults: &mut ConfigErrors) {
     let has_transform = source.transform.is_some() || source.transform_file.is_some();
     let is_declared = config.tables.get(&source.table).is_none_or(|table| table.proto.is_some());
     if source.registry.is_some() && source.schema_file.is_some() {
@@ -117,7 +117,7 @@ pub(super) fn across(key: &dyn Fn(&str) -> String, source: &SourceConfig, config
     }
 }
 
-fn check(key: &dyn Fn(&str) -> String, registry: &RegistryConfig, faults: &mut Faults) {
+fn check(key: &dyn Fn(&str) -> String, registry: &RegistryConfig, faults: &mut ConfigErrors) {
     match (&registry.user, &registry.password, &registry.token) {
         (Some(_), None, _) => faults.add(&key("registry.password"), "is missing: `user` needs it"),
         (None, Some(_), _) => faults.add(&key("registry.user"), "is missing: `password` needs it"),
@@ -214,7 +214,7 @@ mod tests {
         let secret = || Some(Secret::new("hunter2"));
         let registry = RegistryConfig { password: secret(), token: secret(), ..RegistryConfig::default() };
         let source = SourceConfig { registry: Some(registry), ..SourceConfig::default() };
-        let shown = format!("{source:?} {}", Shown::Table(source.lines()));
+        let shown = format!("{source:?} {}", ShownValue::Table(source.lines()));
         assert!(shown.contains("password = \"(redacted)\"") && shown.contains("token = \"(redacted)\""), "{shown}");
         assert!(!shown.contains("hunter2"), "{shown}");
     }

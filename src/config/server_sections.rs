@@ -1,6 +1,6 @@
 //! The sections of the server's own knobs, in the order in which data flows: ingest, lake, query, flight, http, log.
 //!
-//! Each knob says its unit, default, bounds and reason once; the rest follows from it (see `knob.rs`).
+//! Each knob says its unit, default, bounds and reason once; the rest follows from it (see `spec.rs`).
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};

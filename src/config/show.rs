@@ -5,7 +5,7 @@
 use std::fmt::Write;
 
 use super::Config;
-use super::key::{About, Line, Shown};
+use super::key::{SectionInfo, ShownLine, ShownValue};
 
 /// Columns of a line, so that comments wrap.
 const WIDTH: usize = 118;
@@ -22,29 +22,29 @@ impl Config {
 }
 
 /// Writes a table: its values first, then the tables in it, as TOML wants it.
-fn table(text: &mut String, key: &str, shown: &Shown, explain: bool) {
-    let Shown::Table(lines) = shown else { return };
-    let (tables, values): (Vec<&Line>, Vec<&Line>) =
-        lines.iter().partition(|line| matches!(line.shown, Shown::Table(_)));
+fn table(text: &mut String, key: &str, shown: &ShownValue, explain: bool) {
+    let ShownValue::Table(lines) = shown else { return };
+    let (tables, values): (Vec<&ShownLine>, Vec<&ShownLine>) =
+        lines.iter().partition(|line| matches!(line.shown, ShownValue::Table(_)));
     if !values.is_empty() {
         push(text, &format!("\n[{key}]"));
     }
-    for Line { key, shown, about } in values {
+    for ShownLine { key, shown, about } in values {
         if let Some(about) = about.as_ref().filter(|_| explain) {
             comment(text, about);
         }
         match shown {
-            Shown::Inline(value) => push(text, &format!("{key} = {value}")),
+            ShownValue::Inline(value) => push(text, &format!("{key} = {value}")),
             _ => push(text, &format!("# {key} is not set")),
         }
     }
-    for Line { key: name, shown, .. } in tables {
+    for ShownLine { key: name, shown, .. } in tables {
         table(text, &format!("{key}.{name}"), shown, explain);
     }
 }
 
 /// What the page says of a knob, wrapped.
-fn comment(text: &mut String, about: &About) {
+fn comment(text: &mut String, about: &SectionInfo) {
     let default =
         if about.default == "required" { "required".to_owned() } else { format!("default {}", about.default) };
     let words = format!("{} ({default}; {}) Reason: {}.", about.what, about.allowed, about.why);

@@ -6,10 +6,10 @@ use std::path::PathBuf;
 
 use chrono::DateTime;
 
-use super::error::Faults;
-use super::key::{Keys, Knob, Line, Shown, Value, none, plain, required, section};
+use super::error::ConfigErrors;
+use super::key::{KeySpec, SectionReader, ShownLine, ShownValue, Value, none, plain, required, section};
 use super::oauth::{self, OauthConfig};
-use super::raw::Raw;
+use super::raw::RawConfig;
 use super::value::{REDACTED, quoted, text, wrong};
 use super::{Config, Envelope, OnGap, RegistryConfig, SourceFormat, SourceKind, registry};
 use crate::error::did_you_mean;
@@ -164,8 +164,8 @@ impl fmt::Debug for KafkaOptions {
 }
 
 impl Value for KafkaOptions {
-    fn read(raw: Raw, key: &str, _knob: &Knob<Self>, faults: &mut Faults) -> Option<Self> {
-        let Raw::Table(entries) = raw else { return wrong(&raw, key, faults) };
+    fn read(raw: RawConfig, key: &str, _knob: &KeySpec<Self>, faults: &mut ConfigErrors) -> Option<Self> {
+        let RawConfig::Table(entries) = raw else { return wrong(&raw, key, faults) };
         let mut options = Self::default();
         for (name, raw) in entries {
             options.insert(name.clone(), raw, &format!("{key}.{name}"), faults);
@@ -173,12 +173,12 @@ impl Value for KafkaOptions {
         Some(options)
     }
 
-    fn show(&self, _unit: &'static str) -> Shown {
+    fn show(&self, _unit: &'static str) -> ShownValue {
         let line = |(name, text): (&String, &String)| {
             let text = if OPTIONS_SHOWN.contains(&name.as_str()) { text } else { REDACTED };
-            Line { key: quoted(name), shown: Shown::Inline(quoted(text)), about: None }
+            ShownLine { key: quoted(name), shown: ShownValue::Inline(quoted(text)), about: None }
         };
-        Shown::Table(self.0.iter().map(line).collect())
+        ShownValue::Table(self.0.iter().map(line).collect())
     }
 
     fn form() -> String {
@@ -188,16 +188,16 @@ impl Value for KafkaOptions {
 
 impl KafkaOptions {
     /// Takes an option, or the options of a table: `sasl.password` without quotes is a key in the table `sasl`.
-    fn insert(&mut self, name: String, raw: Raw, key: &str, faults: &mut Faults) {
+    fn insert(&mut self, name: String, raw: RawConfig, key: &str, faults: &mut ConfigErrors) {
         let text = match raw {
-            Raw::Table(entries) => {
+            RawConfig::Table(entries) => {
                 for (inner, raw) in entries {
                     self.insert(format!("{name}.{inner}"), raw, &format!("{key}.{inner}"), faults);
                 }
                 return;
             }
-            Raw::Integer(number) => Some(number.to_string()),
-            Raw::Bool(yes) => Some(yes.to_string()),
+            RawConfig::Integer(number) => Some(number.to_string()),
+            RawConfig::Bool(yes) => Some(yes.to_string()),
             other => text(other, key, &none::<String>(), faults),
         };
         // The one name of librdkafka with an underscore.
@@ -216,9 +216,9 @@ impl KafkaOptions {
 }
 
 impl Value for TenantFrom {
-    fn read(raw: Raw, key: &str, _knob: &Knob<Self>, faults: &mut Faults) -> Option<Self> {
-        let Raw::Table(entries) = raw else { return wrong(&raw, key, faults) };
-        let mut keys = Keys::new(key, entries, faults);
+    fn read(raw: RawConfig, key: &str, _knob: &KeySpec<Self>, faults: &mut ConfigErrors) -> Option<Self> {
+        let RawConfig::Table(entries) = raw else { return wrong(&raw, key, faults) };
+        let mut keys = SectionReader::new(key, entries, faults);
         let from_key: bool = keys.take("key", none());
         let header: Option<String> = keys.take("header", none());
         let value: Option<String> = keys.take("value", none());
@@ -234,12 +234,12 @@ impl Value for TenantFrom {
         }
     }
 
-    fn show(&self, _unit: &'static str) -> Shown {
+    fn show(&self, _unit: &'static str) -> ShownValue {
         match self {
-            Self::Event => Shown::Absent,
-            Self::Key => Shown::Inline("{ key = true }".to_owned()),
-            Self::Header(name) => Shown::Inline(format!("{{ header = {} }}", quoted(name))),
-            Self::Value(value) => Shown::Inline(format!("{{ value = {} }}", quoted(value))),
+            Self::Event => ShownValue::Absent,
+            Self::Key => ShownValue::Inline("{ key = true }".to_owned()),
+            Self::Header(name) => ShownValue::Inline(format!("{{ header = {} }}", quoted(name))),
+            Self::Value(value) => ShownValue::Inline(format!("{{ value = {} }}", quoted(value))),
         }
     }
 
@@ -249,8 +249,8 @@ impl Value for TenantFrom {
 }
 
 impl Value for StartAt {
-    fn read(raw: Raw, key: &str, knob: &Knob<Self>, faults: &mut Faults) -> Option<Self> {
-        let given = text(raw, key, knob, faults)?;
+    fn read(raw: RawConfig, key: &str, spec: &KeySpec<Self>, faults: &mut ConfigErrors) -> Option<Self> {
+        let given = text(raw, key, spec, faults)?;
         match given.as_str() {
             "earliest" => Some(Self::Earliest),
             "latest" => Some(Self::Latest),
@@ -264,8 +264,8 @@ impl Value for StartAt {
         }
     }
 
-    fn show(&self, _unit: &'static str) -> Shown {
-        Shown::Inline(match self {
+    fn show(&self, _unit: &'static str) -> ShownValue {
+        ShownValue::Inline(match self {
             Self::Earliest => quoted("earliest"),
             Self::Latest => quoted("latest"),
             Self::Time(millis) => {
@@ -281,7 +281,7 @@ impl Value for StartAt {
 }
 
 /// Checks sources against the tables, and what their lists hold.
-pub(super) fn across(config: &Config, faults: &mut Faults) {
+pub(super) fn across(config: &Config, faults: &mut ConfigErrors) {
     for (name, source) in &config.sources {
         let key = |field: &str| format!("sources.{name}.{field}");
         match config.tables.get(&source.table) {
@@ -315,7 +315,7 @@ pub(super) fn across(config: &Config, faults: &mut Faults) {
 }
 
 /// What a transform needs, and what needs one.
-fn transform(key: &dyn Fn(&str) -> String, source: &SourceConfig, faults: &mut Faults) {
+fn transform(key: &dyn Fn(&str) -> String, source: &SourceConfig, faults: &mut ConfigErrors) {
     let has_transform = source.transform.is_some() || source.transform_file.is_some();
     if source.transform.is_some() && source.transform_file.is_some() {
         faults.add(&key("transform_file"), "goes without `transform`: write the statement once");

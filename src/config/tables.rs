@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::TimeUnit;
-use super::error::Faults;
-use super::key::{Keys, Knob, Line, Section, Shown, Value, count, none, plain, required, section};
-use super::raw::Raw;
+use super::error::ConfigErrors;
+use super::key::{
+    KeySpec, Section, SectionReader, ShownLine, ShownValue, Value, count, none, plain, required, section,
+};
+use super::raw::RawConfig;
 use super::value::{quoted, wrong};
 
 /// The map column of a table declared by columns that says nothing of it.
@@ -129,16 +131,16 @@ pub const COLUMN_KINDS: [&str; 10] =
     ["text", "bool", "int32", "int64", "float32", "float64", "timestamp", "date", "bytes", "map"];
 
 impl Value for Vec<ColumnConfig> {
-    fn read(raw: Raw, key: &str, _knob: &Knob<Self>, faults: &mut Faults) -> Option<Self> {
-        let Raw::Table(entries) = raw else {
+    fn read(raw: RawConfig, key: &str, _knob: &KeySpec<Self>, faults: &mut ConfigErrors) -> Option<Self> {
+        let RawConfig::Table(entries) = raw else {
             faults.add(key, format!("must be {}, is {}", Self::form(), raw.kind()));
             return None;
         };
-        let column = |(name, raw): (String, Raw)| {
+        let column = |(name, raw): (String, RawConfig)| {
             let key = format!("{key}.{name}");
             match raw {
-                Raw::Table(entries) => {
-                    let mut keys = Keys::new(&key, entries, faults);
+                RawConfig::Table(entries) => {
+                    let mut keys = SectionReader::new(&key, entries, faults);
                     let kind = keys.take("type", required(""));
                     let unit = keys.take("unit", none());
                     let description = keys.take("description", none());
@@ -154,7 +156,7 @@ impl Value for Vec<ColumnConfig> {
         Some(entries.into_iter().map(column).collect())
     }
 
-    fn show(&self, _unit: &'static str) -> Shown {
+    fn show(&self, _unit: &'static str) -> ShownValue {
         let line = |column: &ColumnConfig| {
             let texts = [("type", &column.kind), ("unit", &column.unit), ("description", &column.description)];
             let said = texts.into_iter().filter(|(_, text)| !text.is_empty());
@@ -163,9 +165,9 @@ impl Value for Vec<ColumnConfig> {
                 [_] => quoted(&column.kind),
                 _ => format!("{{ {} }}", parts.join(", ")),
             };
-            Line { key: column.name.clone(), shown: Shown::Inline(shown), about: None }
+            ShownLine { key: column.name.clone(), shown: ShownValue::Inline(shown), about: None }
         };
-        if self.is_empty() { Shown::Absent } else { Shown::Table(self.iter().map(line).collect()) }
+        if self.is_empty() { ShownValue::Absent } else { ShownValue::Table(self.iter().map(line).collect()) }
     }
 
     fn form() -> String {
@@ -174,15 +176,15 @@ impl Value for Vec<ColumnConfig> {
 }
 
 impl Value for LatestConfig {
-    fn read(raw: Raw, key: &str, _knob: &Knob<Self>, faults: &mut Faults) -> Option<Self> {
+    fn read(raw: RawConfig, key: &str, _knob: &KeySpec<Self>, faults: &mut ConfigErrors) -> Option<Self> {
         match raw {
-            Raw::Table(entries) => Some(Section::read(Keys::new(key, entries, faults))),
+            RawConfig::Table(entries) => Some(Section::read(SectionReader::new(key, entries, faults))),
             other => wrong(&other, key, faults),
         }
     }
 
-    fn show(&self, _unit: &'static str) -> Shown {
-        Shown::Inline(Shown::Table(self.lines()).to_string())
+    fn show(&self, _unit: &'static str) -> ShownValue {
+        ShownValue::Inline(ShownValue::Table(self.lines()).to_string())
     }
 
     fn form() -> String {
@@ -191,7 +193,7 @@ impl Value for LatestConfig {
 }
 
 /// Gives tables of columns their map column where `written` does not say whether they have one.
-pub(super) fn default_dimensions_map(tables: &mut BTreeMap<String, TableConfig>, written: &Faults) {
+pub(super) fn default_dimensions_map(tables: &mut BTreeMap<String, TableConfig>, written: &ConfigErrors) {
     for (name, table) in tables {
         let said = written.knows(&format!("tables.{name}.dimensions_map"));
         // A map of another name is the table's one map, and a column of this name that is no map keeps its name.

@@ -18,7 +18,7 @@ const LEAST: &str = "
     secret = \"0123456789abcdef0123456789abcdef\"
 ";
 
-fn parse(text: &str, env: &[(&str, &str)]) -> Result<Config, Faults> {
+fn parse(text: &str, env: &[(&str, &str)]) -> Result<Config, ConfigErrors> {
     let env = env.iter().map(|(name, value)| (name.to_string(), value.to_string()));
     Config::parse(text, "t.toml", Path::new(BASE), env)
 }
@@ -305,7 +305,7 @@ fn a_sources_faults_are_told() {
 }
 
 /// A configuration whose only issuer has these lines.
-fn issuer(lines: &str) -> Result<Config, Faults> {
+fn issuer(lines: &str) -> Result<Config, ConfigErrors> {
     let least = LEAST.split("[auth").next().unwrap_or_default();
     parse(&format!("{least}\n[auth.issuers.one]\nissuer = \"https://one\"\naudience = \"us\"\n{lines}"), &[])
 }

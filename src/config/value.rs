@@ -7,9 +7,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::error::Faults;
-use super::key::{BYTES, Knob, Shown, Value, none};
-use super::raw::Raw;
+use super::error::ConfigErrors;
+use super::key::{BYTES, KeySpec, ShownValue, Value, none};
+use super::raw::RawConfig;
 use super::{Envelope, LogFormat, OnGap, Secret, SourceFormat, SourceKind, TimeUnit, TypeProfile};
 use crate::error::did_you_mean;
 
@@ -29,7 +29,7 @@ pub(super) fn quoted(text: &str) -> String {
 }
 
 /// Adds "must be `form`, is `raw`".
-pub(super) fn wrong<T: Value>(raw: &Raw, key: &str, faults: &mut Faults) -> Option<T> {
+pub(super) fn wrong<T: Value>(raw: &RawConfig, key: &str, faults: &mut ConfigErrors) -> Option<T> {
     faults.add(key, format!("must be {}, is {}", T::form(), raw.kind()));
     None
 }
@@ -37,10 +37,10 @@ pub(super) fn wrong<T: Value>(raw: &Raw, key: &str, faults: &mut Faults) -> Opti
 macro_rules! numbers {
     ($($type:ty),+) => {$(
         impl Value for $type {
-            fn read(raw: Raw, key: &str, knob: &Knob<Self>, faults: &mut Faults) -> Option<Self> {
+            fn read(raw: RawConfig, key: &str, spec: &KeySpec<Self>, faults: &mut ConfigErrors) -> Option<Self> {
                 let number = match raw.typed() {
-                    Raw::Integer(number) => number,
-                    Raw::Text(text) if knob.unit == BYTES => match parse_scaled(&text, &SIZES) {
+                    RawConfig::Integer(number) => number,
+                    RawConfig::Text(text) if spec.unit == BYTES => match parse_scaled(&text, &SIZES) {
                         Some(size) => i128::from(size),
                         None => {
                             faults.add(key, format!("must be a size as in \"64 MiB\" or a number of bytes, is {}", quoted(&text)));
@@ -50,15 +50,15 @@ macro_rules! numbers {
                     other => return wrong::<Self>(&other, key, faults),
                 };
                 let Ok(value) = Self::try_from(number) else {
-                    faults.add(key, format!("must be {}, is {number}", knob.allowed()));
+                    faults.add(key, format!("must be {}, is {number}", spec.allowed()));
                     return None;
                 };
-                knob.check(value, key, faults)
+                spec.check(value, key, faults)
             }
 
-            fn show(&self, unit: &'static str) -> Shown {
+            fn show(&self, unit: &'static str) -> ShownValue {
                 let exact = SIZES.iter().find(|(_, size)| *self != 0 && (*self as u64).is_multiple_of(*size));
-                Shown::Inline(match exact {
+                ShownValue::Inline(match exact {
                     Some((name, size)) if unit == BYTES => format!("\"{} {name}\"", *self as u64 / size),
                     _ => self.to_string(),
                 })
@@ -74,16 +74,16 @@ macro_rules! numbers {
 numbers!(usize, u64, u32, i32);
 
 impl Value for Duration {
-    fn read(raw: Raw, key: &str, knob: &Knob<Self>, faults: &mut Faults) -> Option<Self> {
+    fn read(raw: RawConfig, key: &str, spec: &KeySpec<Self>, faults: &mut ConfigErrors) -> Option<Self> {
         match raw.typed() {
-            Raw::Text(text) => match parse_scaled(&text, &TIMES) {
-                Some(micros) => knob.check(Self::from_micros(micros), key, faults),
+            RawConfig::Text(text) => match parse_scaled(&text, &TIMES) {
+                Some(micros) => spec.check(Self::from_micros(micros), key, faults),
                 None => {
                     faults.add(key, format!("must be {}, is {}", Self::form(), quoted(&text)));
                     None
                 }
             },
-            Raw::Integer(number) => {
+            RawConfig::Integer(number) => {
                 faults.add(key, format!("a time needs its unit, as in \"{number}s\" or \"{number}ms\""));
                 None
             }
@@ -91,11 +91,11 @@ impl Value for Duration {
         }
     }
 
-    fn show(&self, _unit: &'static str) -> Shown {
+    fn show(&self, _unit: &'static str) -> ShownValue {
         let micros = u64::try_from(self.as_micros()).unwrap_or(u64::MAX);
         let unit = TIMES.iter().find(|(_, size)| micros != 0 && micros.is_multiple_of(*size));
         let (name, size) = unit.copied().unwrap_or(("s", 1_000_000));
-        Shown::Inline(format!("\"{}{name}\"", micros / size))
+        ShownValue::Inline(format!("\"{}{name}\"", micros / size))
     }
 
     fn form() -> String {
@@ -124,15 +124,15 @@ fn parse_scaled(text: &str, units: &[(&str, u64)]) -> Option<u64> {
 }
 
 impl Value for bool {
-    fn read(raw: Raw, key: &str, _knob: &Knob<Self>, faults: &mut Faults) -> Option<Self> {
+    fn read(raw: RawConfig, key: &str, _knob: &KeySpec<Self>, faults: &mut ConfigErrors) -> Option<Self> {
         match raw.typed() {
-            Raw::Bool(yes) => Some(yes),
+            RawConfig::Bool(yes) => Some(yes),
             other => wrong::<Self>(&other, key, faults),
         }
     }
 
-    fn show(&self, _unit: &'static str) -> Shown {
-        Shown::Inline(self.to_string())
+    fn show(&self, _unit: &'static str) -> ShownValue {
+        ShownValue::Inline(self.to_string())
     }
 
     fn form() -> String {
@@ -141,13 +141,18 @@ impl Value for bool {
 }
 
 /// The text of a knob that is text.
-pub(super) fn text<T: Value>(raw: Raw, key: &str, knob: &Knob<T>, faults: &mut Faults) -> Option<String> {
+pub(super) fn text<T: Value>(
+    raw: RawConfig,
+    key: &str,
+    spec: &KeySpec<T>,
+    faults: &mut ConfigErrors,
+) -> Option<String> {
     match raw {
-        Raw::Text(text) | Raw::Variable(text) if knob.required && text.trim().is_empty() => {
+        RawConfig::Text(text) | RawConfig::Variable(text) if spec.required && text.trim().is_empty() => {
             faults.add(key, "must not be empty");
             None
         }
-        Raw::Text(text) | Raw::Variable(text) => Some(text),
+        RawConfig::Text(text) | RawConfig::Variable(text) => Some(text),
         other => {
             wrong::<T>(&other, key, faults);
             None
@@ -156,12 +161,12 @@ pub(super) fn text<T: Value>(raw: Raw, key: &str, knob: &Knob<T>, faults: &mut F
 }
 
 impl Value for String {
-    fn read(raw: Raw, key: &str, knob: &Knob<Self>, faults: &mut Faults) -> Option<Self> {
-        text(raw, key, knob, faults)
+    fn read(raw: RawConfig, key: &str, spec: &KeySpec<Self>, faults: &mut ConfigErrors) -> Option<Self> {
+        text(raw, key, spec, faults)
     }
 
-    fn show(&self, _unit: &'static str) -> Shown {
-        Shown::Inline(quoted(self))
+    fn show(&self, _unit: &'static str) -> ShownValue {
+        ShownValue::Inline(quoted(self))
     }
 
     fn form() -> String {
@@ -170,8 +175,8 @@ impl Value for String {
 }
 
 impl Value for PathBuf {
-    fn read(raw: Raw, key: &str, knob: &Knob<Self>, faults: &mut Faults) -> Option<Self> {
-        let path = text(raw, key, knob, faults)?;
+    fn read(raw: RawConfig, key: &str, spec: &KeySpec<Self>, faults: &mut ConfigErrors) -> Option<Self> {
+        let path = text(raw, key, spec, faults)?;
         if path.is_empty() {
             faults.add(key, "must not be empty: leave it out instead");
             return None;
@@ -179,8 +184,8 @@ impl Value for PathBuf {
         Some(path.into())
     }
 
-    fn show(&self, _unit: &'static str) -> Shown {
-        Shown::Inline(quoted(&self.to_string_lossy()))
+    fn show(&self, _unit: &'static str) -> ShownValue {
+        ShownValue::Inline(quoted(&self.to_string_lossy()))
     }
 
     fn form() -> String {
@@ -189,8 +194,8 @@ impl Value for PathBuf {
 }
 
 impl Value for Secret {
-    fn read(raw: Raw, key: &str, knob: &Knob<Self>, faults: &mut Faults) -> Option<Self> {
-        let secret = text(raw, key, knob, faults)?;
+    fn read(raw: RawConfig, key: &str, spec: &KeySpec<Self>, faults: &mut ConfigErrors) -> Option<Self> {
+        let secret = text(raw, key, spec, faults)?;
         if secret == REDACTED {
             faults.add(key, "is the placeholder of `config show`, not a secret");
             return None;
@@ -198,8 +203,8 @@ impl Value for Secret {
         Some(Self::new(secret))
     }
 
-    fn show(&self, _unit: &'static str) -> Shown {
-        if self.is_empty() { Shown::Absent } else { Shown::Inline(quoted(REDACTED)) }
+    fn show(&self, _unit: &'static str) -> ShownValue {
+        if self.is_empty() { ShownValue::Absent } else { ShownValue::Inline(quoted(REDACTED)) }
     }
 
     fn form() -> String {
@@ -208,13 +213,13 @@ impl Value for Secret {
 }
 
 impl Value for SocketAddr {
-    fn read(raw: Raw, key: &str, knob: &Knob<Self>, faults: &mut Faults) -> Option<Self> {
-        let text = text(raw, key, knob, faults)?;
+    fn read(raw: RawConfig, key: &str, spec: &KeySpec<Self>, faults: &mut ConfigErrors) -> Option<Self> {
+        let text = text(raw, key, spec, faults)?;
         text.parse().map_err(|_| faults.add(key, format!("must be {}, is {}", Self::form(), quoted(&text)))).ok()
     }
 
-    fn show(&self, _unit: &'static str) -> Shown {
-        Shown::Inline(quoted(&self.to_string()))
+    fn show(&self, _unit: &'static str) -> ShownValue {
+        ShownValue::Inline(quoted(&self.to_string()))
     }
 
     fn form() -> String {
@@ -223,12 +228,12 @@ impl Value for SocketAddr {
 }
 
 impl<T: Value + Default> Value for Option<T> {
-    fn read(raw: Raw, key: &str, _knob: &Knob<Self>, faults: &mut Faults) -> Option<Self> {
+    fn read(raw: RawConfig, key: &str, _knob: &KeySpec<Self>, faults: &mut ConfigErrors) -> Option<Self> {
         T::read(raw, key, &none(), faults).map(Some)
     }
 
-    fn show(&self, unit: &'static str) -> Shown {
-        self.as_ref().map_or(Shown::Absent, |value| value.show(unit))
+    fn show(&self, unit: &'static str) -> ShownValue {
+        self.as_ref().map_or(ShownValue::Absent, |value| value.show(unit))
     }
 
     fn form() -> String {
@@ -239,8 +244,8 @@ impl<T: Value + Default> Value for Option<T> {
 macro_rules! choices {
     ($($type:ident { $($text:literal => $variant:ident),+ $(,)? })+) => {$(
         impl Value for $type {
-            fn read(raw: Raw, key: &str, knob: &Knob<Self>, faults: &mut Faults) -> Option<Self> {
-                let given = text(raw, key, knob, faults)?;
+            fn read(raw: RawConfig, key: &str, spec: &KeySpec<Self>, faults: &mut ConfigErrors) -> Option<Self> {
+                let given = text(raw, key, spec, faults)?;
                 match given.as_str() {
                     $($text => Some(Self::$variant),)+
                     other => {
@@ -251,8 +256,8 @@ macro_rules! choices {
                 }
             }
 
-            fn show(&self, _unit: &'static str) -> Shown {
-                Shown::Inline(quoted(match self { $(Self::$variant => $text,)+ }))
+            fn show(&self, _unit: &'static str) -> ShownValue {
+                ShownValue::Inline(quoted(match self { $(Self::$variant => $text,)+ }))
             }
 
             fn form() -> String {

@@ -9,7 +9,7 @@
 //!   bytes ─► ipc ─► arrow_in ─► cast ─► columns ───────────┴─► check ─► Decoded { batch, rejects } ─► join
 //! ```
 //!
-//! Texts that come again and again are [`Labels`] from here to their file.
+//! Texts that come again and again are [`DictionaryBuilder`] from here to their file.
 //!
 //! **Invariant:** decoding is pure: no clock, no IO. The receive time and the owner are arguments ([`Stamp`]).
 //! **Invariant:** a bad event becomes a [`Reject`] and never spoils its neighbours.
@@ -23,9 +23,9 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
-pub use columns::dictionary::{LABELS_MAX, LabelArray, Labels, is_labels};
+pub use columns::dictionary::{DICTIONARY_VALUES_MAX, DictionaryBuilder, TextDictionaryArray, is_dictionary};
 pub use columns::dictionary_ops::{is_same, join, plain, plain_bytes, plain_column};
-pub use columns::padded_slice::{SHORT, Span};
+pub use columns::padded_slice::{PaddedSlice, SHORT_BYTES_MAX};
 pub use decode::reject::{Reason, Reject};
 pub use message::avro::AvroSchema;
 pub use message::dynamic_protobuf::{MessageType, ProtoFile};

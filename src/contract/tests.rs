@@ -98,7 +98,7 @@ fn the_quarantine_has_the_tenant_column_of_its_table() {
 }
 
 /// One fault of a declaration: what was done to a good one, and what the error says.
-type Fault = (fn(&mut TableConfig), &'static str);
+type DeclarationCase = (fn(&mut TableConfig), &'static str);
 
 #[test]
 fn faults_of_columns_are_named_all_at_once() {
@@ -177,7 +177,7 @@ fn the_newest_versions_are_told_apart_by_columns_that_can() {
 
 #[test]
 fn faults_of_a_proto_declaration_are_named() {
-    let cases: [Fault; 9] = [
+    let cases: [DeclarationCase; 9] = [
         (|config| config.proto = Some("proto/none.proto".into()), "does not compile"),
         (|config| config.message = None, "`message` is not set: name one of glasshouse.voice.v1.CallEvent,"),
         (

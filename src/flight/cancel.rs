@@ -1,7 +1,7 @@
 //! Cancelling: finds the running query behind a FlightInfo.
 //!
 //! In: a FlightInfo with our ticket in it. Out: whether a query was stopped. Tickets name a flight; while its answer runs
-//! on this server, [`Running`] knows which query that is. A caller can cancel its own flights only: others' tickets do not
+//! on this server, [`RunningAnswers`] knows which query that is. A caller can cancel its own flights only: others' tickets do not
 //! unseal for it.
 
 use std::collections::BTreeSet;
@@ -13,21 +13,21 @@ use crate::query::QueryId;
 
 /// The flights whose answers run now. A flight can be fetched more than once at a time.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Running(Arc<Mutex<BTreeSet<(Uuid, QueryId)>>>);
+pub(super) struct RunningAnswers(Arc<Mutex<BTreeSet<(Uuid, QueryId)>>>);
 
 /// One running answer; dropping it takes it off the list.
 #[derive(Debug)]
-pub(super) struct Entry {
-    running: Running,
+pub(super) struct RunningEntry {
+    running: RunningAnswers,
     key: (Uuid, QueryId),
 }
 
-impl Running {
+impl RunningAnswers {
     /// Puts an answer on the list.
-    pub(super) fn enter(&self, flight: Uuid, query: QueryId) -> Entry {
+    pub(super) fn enter(&self, flight: Uuid, query: QueryId) -> RunningEntry {
         let key = (flight, query);
         self.lock().insert(key);
-        Entry { running: self.clone(), key }
+        RunningEntry { running: self.clone(), key }
     }
 
     /// The queries that answer this flight now.
@@ -41,7 +41,7 @@ impl Running {
     }
 }
 
-impl Drop for Entry {
+impl Drop for RunningEntry {
     fn drop(&mut self) {
         self.running.lock().remove(&self.key);
     }
@@ -53,7 +53,7 @@ mod tests {
 
     #[test]
     fn a_flight_is_known_while_it_runs() {
-        let running = Running::default();
+        let running = RunningAnswers::default();
         let (flight, first, second) = (Uuid::new_v4(), QueryId(Uuid::from_u128(1)), QueryId(Uuid::from_u128(2)));
         let one = running.enter(flight, first);
         let two = running.enter(flight, second);

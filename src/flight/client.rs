@@ -24,17 +24,17 @@ const WINDOW_BYTES: u32 = 8 * 1024 * 1024;
 
 /// A connection to a Flight SQL server.
 #[derive(Debug, Clone)]
-pub struct Client(FlightSqlServiceClient<Channel>);
+pub struct FlightClient(FlightSqlServiceClient<Channel>);
 
 /// An answer: its schema, then its rows.
-pub struct Rows {
+pub struct ResultRows {
     /// Known before the first row.
     pub schema: SchemaRef,
     /// In order.
     pub batches: BoxStream<'static, Result<RecordBatch>>,
 }
 
-impl Client {
+impl FlightClient {
     /// Connects. `url` is `grpc://host:port` (plain text) or `grpc+tls://host:port`, where `ca` holds the PEM certificates
     /// to trust. `http` and `https` mean the same. `Unavailable` when nobody answers there.
     pub async fn connect(url: &str, token: &str, ca: Option<&[u8]>) -> Result<Self> {
@@ -48,7 +48,7 @@ impl Client {
     }
 
     /// Runs one statement.
-    pub async fn query(&mut self, sql: &str) -> Result<Rows> {
+    pub async fn query(&mut self, sql: &str) -> Result<ResultRows> {
         let info = self.0.execute(sql.to_owned(), None).await.map_err(from_flight)?;
         self.fetch(info).await
     }
@@ -68,7 +68,7 @@ impl Client {
         self.0.execute_ingest(command, batches).await.map_err(from_flight)
     }
 
-    async fn fetch(&mut self, info: FlightInfo) -> Result<Rows> {
+    async fn fetch(&mut self, info: FlightInfo) -> Result<ResultRows> {
         let endpoints = info.endpoint.clone();
         let schema = Schema::try_from(info).map_err(|error| unreadable().with_source(error))?;
         let mut streams = Vec::with_capacity(endpoints.len());
@@ -77,7 +77,7 @@ impl Client {
             streams.push(self.0.do_get(ticket).await.map_err(from_flight)?);
         }
         let batches = futures::stream::iter(streams).flatten().map_err(from_flight).boxed();
-        Ok(Rows { schema: schema.into(), batches })
+        Ok(ResultRows { schema: schema.into(), batches })
     }
 }
 

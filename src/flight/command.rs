@@ -1,6 +1,6 @@
 //! Commands: the protobuf messages in descriptors, tickets and actions become closed sets of what this server does.
 //!
-//! In: bytes of a client. Out: a [`Query`], a [`Put`] or an [`Act`]. Refuses by name what Glasshouse does not do
+//! In: bytes of a client. Out: a [`QueryCommand`], a [`PutCommand`] or an [`ActionCommand`]. Refuses by name what Glasshouse does not do
 //! (transactions, savepoints, Substrait), and anything malformed.
 
 use arrow_flight::flight_descriptor::DescriptorType;
@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 
 /// What has rows to fetch.
 #[derive(Debug)]
-pub(super) enum Query {
+pub(super) enum QueryCommand {
     /// A statement's text.
     Statement(String),
     /// A prepared handle.
@@ -29,7 +29,7 @@ pub(super) enum Query {
 
 /// What an upload is for.
 #[derive(Debug)]
-pub(super) enum Put {
+pub(super) enum PutCommand {
     /// Parameters of a prepared query.
     Bind(Bytes),
     /// Events.
@@ -42,7 +42,7 @@ pub(super) enum Put {
 
 /// What `DoAction` does.
 #[derive(Debug)]
-pub(super) enum Act {
+pub(super) enum ActionCommand {
     Prepare(String),
     /// Handles are stateless: there is nothing to close.
     ClosePrepared,
@@ -73,18 +73,18 @@ const GET_OPTIONS: &str = "GetSessionOptions";
 const CLOSE_SESSION: &str = "CloseSession";
 
 /// Reads the command of GetFlightInfo, PollFlightInfo and GetSchema.
-pub(super) fn query(descriptor: &FlightDescriptor) -> Result<Query> {
+pub(super) fn query(descriptor: &FlightDescriptor) -> Result<QueryCommand> {
     let bytes = descriptor_bytes(descriptor)?;
     let any = any(&bytes)?;
     if let Some(command) = CatalogCommand::decode(&any) {
-        return Ok(Query::Catalog(command?, bytes));
+        return Ok(QueryCommand::Catalog(command?, bytes));
     }
     match command(any)? {
         Command::CommandStatementQuery(query) => {
             no_transaction(query.transaction_id.as_ref())?;
-            Ok(Query::Statement(query.query))
+            Ok(QueryCommand::Statement(query.query))
         }
-        Command::CommandPreparedStatementQuery(query) => Ok(Query::Prepared(query.prepared_statement_handle)),
+        Command::CommandPreparedStatementQuery(query) => Ok(QueryCommand::Prepared(query.prepared_statement_handle)),
         Command::CommandStatementSubstraitPlan(_) => Err(no_substrait()),
         other => Err(misplaced(&other, "a query")),
     }
@@ -96,45 +96,47 @@ pub(super) fn catalog(bytes: &[u8]) -> Result<CatalogCommand> {
 }
 
 /// Reads the command of DoPut.
-pub(super) fn put(descriptor: &FlightDescriptor) -> Result<Put> {
+pub(super) fn put(descriptor: &FlightDescriptor) -> Result<PutCommand> {
     match command(any(&descriptor_bytes(descriptor)?)?)? {
-        Command::CommandPreparedStatementQuery(query) => Ok(Put::Bind(query.prepared_statement_handle)),
+        Command::CommandPreparedStatementQuery(query) => Ok(PutCommand::Bind(query.prepared_statement_handle)),
         Command::CommandStatementIngest(ingest) => {
             no_transaction(ingest.transaction_id.as_ref())?;
-            Ok(Put::Ingest(Box::new(ingest)))
+            Ok(PutCommand::Ingest(Box::new(ingest)))
         }
         Command::CommandStatementUpdate(update) => {
             no_transaction(update.transaction_id.as_ref())?;
-            Ok(Put::Update(update.query))
+            Ok(PutCommand::Update(update.query))
         }
-        Command::CommandPreparedStatementUpdate(update) => Ok(Put::PreparedUpdate(update.prepared_statement_handle)),
+        Command::CommandPreparedStatementUpdate(update) => {
+            Ok(PutCommand::PreparedUpdate(update.prepared_statement_handle))
+        }
         Command::CommandStatementSubstraitPlan(_) => Err(no_substrait()),
         other => Err(misplaced(&other, "an upload")),
     }
 }
 
 /// Reads an action.
-pub(super) fn act(action: &Action) -> Result<Act> {
+pub(super) fn act(action: &Action) -> Result<ActionCommand> {
     let body = &action.body;
     match action.r#type.as_str() {
         PREPARE => {
             let request: ActionCreatePreparedStatementRequest = unpack(action)?;
             no_transaction(request.transaction_id.as_ref())?;
-            Ok(Act::Prepare(request.query))
+            Ok(ActionCommand::Prepare(request.query))
         }
-        CLOSE_PREPARED => unpack::<ActionClosePreparedStatementRequest>(action).map(|_| Act::ClosePrepared),
+        CLOSE_PREPARED => unpack::<ActionClosePreparedStatementRequest>(action).map(|_| ActionCommand::ClosePrepared),
         CANCEL_FLIGHT => {
             let request: CancelFlightInfoRequest = decode(body, CANCEL_FLIGHT)?;
             let info = request.info.ok_or_else(|| Error::invalid("`CancelFlightInfo` needs a FlightInfo"))?;
-            Ok(Act::CancelFlight(Box::new(info)))
+            Ok(ActionCommand::CancelFlight(Box::new(info)))
         }
         CANCEL_QUERY => {
             let request: ActionCancelQueryRequest = unpack(action)?;
-            Ok(Act::CancelQuery(Box::new(decode(&request.info, CANCEL_QUERY)?)))
+            Ok(ActionCommand::CancelQuery(Box::new(decode(&request.info, CANCEL_QUERY)?)))
         }
-        SET_OPTIONS => Ok(Act::SetOptions(decode(body, SET_OPTIONS)?)),
-        GET_OPTIONS => Ok(Act::GetOptions),
-        CLOSE_SESSION => Ok(Act::CloseSession),
+        SET_OPTIONS => Ok(ActionCommand::SetOptions(decode(body, SET_OPTIONS)?)),
+        GET_OPTIONS => Ok(ActionCommand::GetOptions),
+        CLOSE_SESSION => Ok(ActionCommand::CloseSession),
         "BeginTransaction" | "EndTransaction" | "BeginSavepoint" | "EndSavepoint" => Err(no_transactions()),
         "CreatePreparedSubstraitPlan" => Err(no_substrait()),
         "RenewFlightEndpoint" => {
@@ -209,7 +211,7 @@ mod tests {
     #[test]
     fn a_statement_is_read_and_a_transaction_refused() {
         let mut statement = CommandStatementQuery { query: "SELECT 1".into(), transaction_id: None };
-        assert!(matches!(query(&described(&statement)).unwrap(), Query::Statement(sql) if sql == "SELECT 1"));
+        assert!(matches!(query(&described(&statement)).unwrap(), QueryCommand::Statement(sql) if sql == "SELECT 1"));
         statement.transaction_id = Some(Bytes::new());
         assert!(query(&described(&statement)).is_ok());
         statement.transaction_id = Some("t".into());

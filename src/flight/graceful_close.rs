@@ -21,24 +21,24 @@ const SCRATCH_BYTES: usize = 4 * 1024;
 
 /// A TCP connection that lingers when it is shut down.
 #[derive(Debug)]
-pub(super) struct Lingering {
+pub(super) struct GracefulClose {
     stream: TcpStream,
     deadline: Option<Pin<Box<Sleep>>>,
 }
 
-impl Lingering {
+impl GracefulClose {
     pub(super) fn new(stream: TcpStream) -> Self {
         Self { stream, deadline: None }
     }
 }
 
-impl AsyncRead for Lingering {
+impl AsyncRead for GracefulClose {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, buffer)
     }
 }
 
-impl AsyncWrite for Lingering {
+impl AsyncWrite for GracefulClose {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
@@ -79,7 +79,7 @@ impl AsyncWrite for Lingering {
     }
 }
 
-impl Connected for Lingering {
+impl Connected for GracefulClose {
     type ConnectInfo = TcpConnectInfo;
 
     fn connect_info(&self) -> Self::ConnectInfo {

@@ -70,7 +70,7 @@ pub(super) struct Statement {
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
-struct Payload {
+struct HandlePayload {
     #[prost(bytes = "vec", tag = "1")]
     owner: Vec<u8>,
     #[prost(int64, tag = "2")]
@@ -120,7 +120,7 @@ impl Sealer {
 
     /// The bytes of a handle for this caller. `Limited` when it would be too large.
     pub(super) fn seal(&self, access: &Access, handle: &Handle) -> Result<Bytes> {
-        let payload = Payload {
+        let payload = HandlePayload {
             owner: owner(access).to_vec(),
             expires: self.expiry(access),
             id: handle.id.as_bytes().to_vec(),
@@ -151,7 +151,7 @@ impl Sealer {
         }
         let (tag, payload) = rest.split_at(MAC_BYTES);
         mac(&self.key, &[&[VERSION], payload]).verify_slice(tag).map_err(|_| unknown())?;
-        let payload = Payload::decode(payload).map_err(|_| unknown())?;
+        let payload = HandlePayload::decode(payload).map_err(|_| unknown())?;
         if payload.owner != owner(access) {
             return Err(Error::forbidden("this handle was made for another caller or other rights: ask for a new one"));
         }

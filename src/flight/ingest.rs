@@ -13,7 +13,7 @@ use arrow_flight::sql::{CommandStatementIngest, TableExistsOption, TableNotExist
 use futures::TryStreamExt;
 use tonic::metadata::{MetadataMap, MetadataValue};
 
-use super::service::{Caller, Door};
+use super::service::{FlightHandler, RpcCaller};
 use super::upload::Upload;
 use crate::error::{Error, Result};
 use crate::ingest::{Payload, Receipt};
@@ -31,7 +31,7 @@ const DOOR: &str = "flight";
 
 /// What became of an upload's events.
 #[derive(Debug, Default)]
-pub(super) struct Stored {
+pub(super) struct IngestResult {
     accepted: u64,
     duplicate: u64,
     conflict: u64,
@@ -40,7 +40,7 @@ pub(super) struct Stored {
     reasons: Vec<String>,
 }
 
-impl Stored {
+impl IngestResult {
     /// Events of the upload that the table holds now, whether it held them before or not: sending an upload again gives
     /// the same count.
     pub(super) fn record_count(&self) -> i64 {
@@ -62,28 +62,28 @@ impl Stored {
         self.duplicate += receipt.duplicate;
         self.conflict += receipt.conflict;
         self.rejected += receipt.rejected;
-        let room = REASONS_MAX.saturating_sub(self.reasons.len());
-        self.reasons.extend(receipt.rejects.iter().take(room).map(|reject| {
+        let reservation = REASONS_MAX.saturating_sub(self.reasons.len());
+        self.reasons.extend(receipt.rejects.iter().take(reservation).map(|reject| {
             format!("event {}: {} ({})", first_index + reject.index, reject.detail, reject.reason.as_str())
         }));
     }
 }
 
-impl Door {
+impl FlightHandler {
     /// Answers DoPut of events.
     pub(super) async fn ingest(
         &self,
-        caller: &Caller,
+        caller: &RpcCaller,
         command: &CommandStatementIngest,
         upload: Upload,
-    ) -> Result<Stored> {
+    ) -> Result<IngestResult> {
         caller.access.require(Scope::Ingest)?;
         check_mode(command, caller.access.rules(&command.table).is_some())?;
-        let mut stored = Stored::default();
+        let mut stored = IngestResult::default();
         let receipts = groups(upload, self.config.message_in_bytes_max)
             .map_ok(|group| async move {
                 let payload = Payload::Arrow(group.batches);
-                let receipt = self.doors.ingest.submit(&caller.access, &command.table, payload, DOOR).await?;
+                let receipt = self.services.ingest.submit(&caller.access, &command.table, payload, DOOR).await?;
                 Ok((group.first_index, receipt))
             })
             .try_buffered(GROUPS_MAX);
@@ -108,17 +108,17 @@ impl Door {
     }
 }
 
-struct Group {
+struct UploadGroup {
     /// The place of its first event in the upload.
     first_index: u64,
     batches: Vec<RecordBatch>,
 }
 
 /// The batches of an upload in groups of about [`GROUP_BYTES`].
-fn groups(upload: Upload, bytes_max: usize) -> impl futures::Stream<Item = Result<Group>> {
+fn groups(upload: Upload, bytes_max: usize) -> impl futures::Stream<Item = Result<UploadGroup>> {
     let start = (upload.batches(bytes_max), 0_u64);
     futures::stream::try_unfold(start, |(mut batches, first_index)| async move {
-        let mut group = Group { first_index, batches: Vec::new() };
+        let mut group = UploadGroup { first_index, batches: Vec::new() };
         let (mut rows, mut bytes) = (0_u64, 0_usize);
         while bytes < GROUP_BYTES {
             let Some(batch) = batches.try_next().await? else { break };

@@ -85,7 +85,7 @@ const CLOSE_MAX: Duration = Duration::from_secs(5);
 
 /// What the door needs.
 #[derive(Debug, Clone)]
-pub struct Doors {
+pub struct FlightServices {
     /// Tokens.
     pub verifier: Arc<Verifier>,
     /// Questions.
@@ -103,7 +103,7 @@ pub struct Doors {
 /// `Invalid` for unusable certificates, and for plain text beyond loopback that is not allowed.
 pub async fn serve(
     listener: TcpListener,
-    doors: Doors,
+    services: FlightServices,
     config: FlightConfig,
     handle_secret: Secret,
     stop: CancellationToken,
@@ -115,15 +115,15 @@ pub async fn serve(
             .map_err(|error| Error::invalid("flight: unusable TLS certificates or key").with_source(error))?;
     }
     let (health, health_service) = tonic_health::server::health_reporter();
-    health.set_serving::<FlightServiceServer<service::Door>>().await;
+    health.set_serving::<FlightServiceServer<service::FlightHandler>>().await;
 
     let cut = CancellationToken::new();
     let drain_max = config.drain_max;
     let message_in_bytes_max = config.message_in_bytes_max;
-    let door = service::Door::new(doors, config, &handle_secret, cut.clone());
-    let flight = FlightServiceServer::new(door).max_decoding_message_size(message_in_bytes_max);
+    let handler = service::FlightHandler::new(services, config, &handle_secret, cut.clone());
+    let flight = FlightServiceServer::new(handler).max_decoding_message_size(message_in_bytes_max);
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true)).with_keepalive(Some(KEEPALIVE_INTERVAL));
-    let incoming = incoming.map_ok(graceful_close::Lingering::new);
+    let incoming = incoming.map_ok(graceful_close::GracefulClose::new);
     let serving = server
         .add_service(health_service)
         .add_service(flight)

@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use super::handle::{Handle, Purpose, Statement};
 use super::profile::{STRICT, parameter_schema, wire_schema};
-use super::service::{Caller, Door};
+use super::service::{FlightHandler, RpcCaller};
 use super::statement::schema_bytes;
 use super::upload::Upload;
 use crate::error::{Error, Result};
@@ -28,10 +28,10 @@ use crate::error::{Error, Result};
 /// something is refused when it is prepared.
 const IS_NO_UPDATE: [u8; 2] = [4 << 3, 0];
 
-impl Door {
+impl FlightHandler {
     /// Answers CreatePreparedStatement.
-    pub(super) async fn prepare(&self, caller: &Caller, sql: String) -> Result<Any> {
-        let session = self.doors.engine.session(&caller.access)?;
+    pub(super) async fn prepare(&self, caller: &RpcCaller, sql: String) -> Result<Any> {
+        let session = self.services.engine.session(&caller.access)?;
         let planned = session.plan(&sql).await?;
         let handle = self.seal_prepared(caller, Statement::new(sql, None)?)?;
         let result = ActionCreatePreparedStatementResult {
@@ -47,12 +47,12 @@ impl Door {
     /// Answers DoPut of parameters: the handle to run instead.
     pub(super) async fn bind(
         &self,
-        caller: &Caller,
+        caller: &RpcCaller,
         handle: &[u8],
         upload: Upload,
     ) -> Result<DoPutPreparedStatementResult> {
         let sql = self.prepared(caller, handle)?.sql;
-        let session = self.doors.engine.session(&caller.access)?;
+        let session = self.services.engine.session(&caller.access)?;
         let planned = session.plan(&sql).await?;
         let row = one_row(upload, self.config.message_in_bytes_max).await?;
         let row = row.map(|row| coerced(&row, &planned.parameters)).transpose()?;
@@ -61,8 +61,8 @@ impl Door {
     }
 
     /// Why a statement cannot run as an update: the engine refuses all but queries, and a query updates nothing.
-    pub(super) async fn refuse_update(&self, caller: &Caller, sql: &str) -> Error {
-        let planned = match self.doors.engine.session(&caller.access) {
+    pub(super) async fn refuse_update(&self, caller: &RpcCaller, sql: &str) -> Error {
+        let planned = match self.services.engine.session(&caller.access) {
             Ok(session) => session.plan(sql).await,
             Err(error) => Err(error),
         };
@@ -73,14 +73,14 @@ impl Door {
     }
 
     /// The statement in a prepared handle.
-    pub(super) fn prepared(&self, caller: &Caller, handle: &[u8]) -> Result<Statement> {
+    pub(super) fn prepared(&self, caller: &RpcCaller, handle: &[u8]) -> Result<Statement> {
         match self.sealer.unseal(&caller.access, handle)?.purpose {
             Purpose::Prepared(statement) => Ok(statement),
             Purpose::Answer(_) | Purpose::Catalog(_) => Err(Error::invalid("a ticket is no prepared statement")),
         }
     }
 
-    fn seal_prepared(&self, caller: &Caller, statement: Statement) -> Result<Bytes> {
+    fn seal_prepared(&self, caller: &RpcCaller, statement: Statement) -> Result<Bytes> {
         let purpose = Purpose::Prepared(statement);
         self.sealer.seal(&caller.access, &Handle { id: Uuid::nil(), types: caller.types, purpose })
     }

@@ -19,14 +19,14 @@ use crate::telemetry::Metrics;
 pub(super) type Messages<T> = BoxStream<'static, Result<T, Status>>;
 
 /// A call under way.
-pub(super) struct Call {
+pub(super) struct RpcCall {
     rpc: &'static str,
     metrics: Arc<Metrics>,
     /// How it ended; `Cancelled` until then.
     code: Code,
 }
 
-impl Call {
+impl RpcCall {
     /// Begins the call of `rpc`.
     pub(super) fn begin(rpc: &'static str, metrics: &Arc<Metrics>) -> Self {
         Self { rpc, metrics: Arc::clone(metrics), code: Code::Cancelled }
@@ -84,7 +84,7 @@ impl Call {
     }
 }
 
-impl Drop for Call {
+impl Drop for RpcCall {
     fn drop(&mut self) {
         self.metrics.flight_call(self.rpc, word(self.code));
     }
@@ -126,7 +126,7 @@ mod tests {
     #[tokio::test]
     async fn a_call_is_counted_once_by_how_it_ended() {
         let metrics = Arc::new(Metrics::default());
-        let begin = |rpc| Call::begin(rpc, &metrics);
+        let begin = |rpc| RpcCall::begin(rpc, &metrics);
         begin("GetSchema").answer(async { Ok(()) }).await.unwrap();
         let refused = begin("GetSchema").answer(async { Err::<(), _>(Error::limited("too much")) }).await;
         assert_eq!(refused.unwrap_err().code(), Code::ResourceExhausted);

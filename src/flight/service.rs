@@ -1,7 +1,7 @@
 //! The service: each RPC of Flight authenticates first, then calls the file that answers it. Nothing is computed here.
 //!
-//! In: gRPC requests. Out: gRPC answers. **Invariant:** every RPC but Handshake starts with [`Door::caller`], Handshake
-//! checks its own credentials, and runs inside a [`Call`].
+//! In: gRPC requests. Out: gRPC answers. **Invariant:** every RPC but Handshake starts with [`FlightHandler::caller`], Handshake
+//! checks its own credentials, and runs inside a [`RpcCall`].
 
 use std::time::Duration;
 
@@ -17,14 +17,14 @@ use tokio_util::sync::CancellationToken;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::cancel::Running;
+use super::cancel::RunningAnswers;
 use super::catalog::ServerFacts;
-use super::command::{self, Act, Put};
+use super::command::{self, ActionCommand, PutCommand};
 use super::handle::{HANDLE_BYTES_MAX, Sealer};
 use super::options::{Options, parse_types};
-use super::rpc::{Call, Messages};
+use super::rpc::{Messages, RpcCall};
 use super::upload::Upload;
-use super::{Doors, auth};
+use super::{FlightServices, auth};
 use crate::config::{FlightConfig, Secret, TypeProfile};
 use crate::error::{Error, Result};
 use crate::tenancy::Access;
@@ -33,19 +33,19 @@ use crate::tenancy::Access;
 const TYPES_HEADER: &str = "x-glasshouse-types";
 
 /// The Flight service. It keeps no state of its callers but their session options and running answers.
-pub(super) struct Door {
-    pub(super) doors: Doors,
+pub(super) struct FlightHandler {
+    pub(super) services: FlightServices,
     pub(super) config: FlightConfig,
     pub(super) sealer: Sealer,
     pub(super) facts: ServerFacts,
-    pub(super) running: Running,
+    pub(super) running: RunningAnswers,
     /// Ends running answers when the server has waited for them long enough.
     pub(super) cut: CancellationToken,
     options: Options,
 }
 
 /// Who calls, and how it wants its answers.
-pub(super) struct Caller {
+pub(super) struct RpcCaller {
     pub(super) access: Access,
     pub(super) types: TypeProfile,
 }
@@ -54,31 +54,31 @@ pub(super) struct Caller {
 /// Arrow's C++ (pyarrow, ODBC) aborts its whole process when the call ends before that message is out.
 const HANDSHAKE_WAIT_MAX: Duration = Duration::from_secs(1);
 
-impl Door {
-    pub(super) fn new(doors: Doors, config: FlightConfig, secret: &Secret, cut: CancellationToken) -> Self {
+impl FlightHandler {
+    pub(super) fn new(services: FlightServices, config: FlightConfig, secret: &Secret, cut: CancellationToken) -> Self {
         let age_max = i64::try_from(config.handle_age_max.as_micros()).unwrap_or(i64::MAX);
         Self {
-            sealer: Sealer::new(secret, age_max, doors.clock.clone()),
+            sealer: Sealer::new(secret, age_max, services.clock.clone()),
             facts: ServerFacts {
                 handle_age_max: config.handle_age_max,
-                sql_bytes_max: doors.engine.sql_bytes_max().min(HANDLE_BYTES_MAX),
+                sql_bytes_max: services.engine.sql_bytes_max().min(HANDLE_BYTES_MAX),
                 row_bytes_max: config.message_bytes_max,
             },
-            running: Running::default(),
+            running: RunningAnswers::default(),
             options: Options::new(config.types),
-            doors,
+            services,
             config,
             cut,
         }
     }
 
-    fn call(&self, rpc: &'static str) -> Call {
-        Call::begin(rpc, &self.doors.metrics)
+    fn call(&self, rpc: &'static str) -> RpcCall {
+        RpcCall::begin(rpc, &self.services.metrics)
     }
 
-    async fn caller(&self, headers: &MetadataMap) -> Result<Caller> {
-        let access = auth::access(&self.doors.verifier, headers).await;
-        let access = access.inspect_err(|error| self.doors.metrics.auth_refused(error))?;
+    async fn caller(&self, headers: &MetadataMap) -> Result<RpcCaller> {
+        let access = auth::access(&self.services.verifier, headers).await;
+        let access = access.inspect_err(|error| self.services.metrics.auth_refused(error))?;
         let types =
             match headers.get(TYPES_HEADER) {
                 Some(value) => value.to_str().ok().and_then(parse_types).ok_or_else(|| {
@@ -86,19 +86,19 @@ impl Door {
                 })?,
                 None => self.options.types(&access),
             };
-        Ok(Caller { access, types })
+        Ok(RpcCaller { access, types })
     }
 
     /// Answers DoPut: the one result, and headers.
-    async fn put(&self, caller: &Caller, upload: Upload) -> Result<(PutResult, MetadataMap)> {
+    async fn put(&self, caller: &RpcCaller, upload: Upload) -> Result<(PutResult, MetadataMap)> {
         let (result, headers) = match command::put(&upload.descriptor)? {
-            Put::Bind(handle) => (self.bind(caller, &handle, upload).await?.encode_to_vec(), MetadataMap::new()),
-            Put::Ingest(command) => {
+            PutCommand::Bind(handle) => (self.bind(caller, &handle, upload).await?.encode_to_vec(), MetadataMap::new()),
+            PutCommand::Ingest(command) => {
                 let stored = self.ingest(caller, &command, upload).await?;
                 (DoPutUpdateResult { record_count: stored.record_count() }.encode_to_vec(), stored.headers())
             }
-            Put::Update(sql) => return Err(self.refuse_update(caller, &sql).await),
-            Put::PreparedUpdate(handle) => {
+            PutCommand::Update(sql) => return Err(self.refuse_update(caller, &sql).await),
+            PutCommand::PreparedUpdate(handle) => {
                 let sql = self.prepared(caller, &handle)?.sql;
                 return Err(self.refuse_update(caller, &sql).await);
             }
@@ -107,23 +107,25 @@ impl Door {
     }
 
     /// Answers DoAction: the body of its one result, or none.
-    async fn act(&self, caller: &Caller, action: &Action) -> Result<Option<Vec<u8>>> {
+    async fn act(&self, caller: &RpcCaller, action: &Action) -> Result<Option<Vec<u8>>> {
         let access = &caller.access;
         let body = match command::act(action)? {
-            Act::Prepare(sql) => self.prepare(caller, sql).await?.encode_to_vec(),
-            Act::ClosePrepared => return Ok(None),
-            Act::CancelFlight(info) => {
+            ActionCommand::Prepare(sql) => self.prepare(caller, sql).await?.encode_to_vec(),
+            ActionCommand::ClosePrepared => return Ok(None),
+            ActionCommand::CancelFlight(info) => {
                 let status =
                     if self.cancel(access, &info)? { CancelStatus::Cancelled } else { CancelStatus::NotCancellable };
                 CancelFlightInfoResult { status: status.into() }.encode_to_vec()
             }
-            Act::CancelQuery(info) => {
+            ActionCommand::CancelQuery(info) => {
                 let result = if self.cancel(access, &info)? { QUERY_CANCELLED } else { QUERY_NOT_CANCELLABLE };
                 packed(&ActionCancelQueryResult { result })
             }
-            Act::SetOptions(request) => self.options.set(access, &request, self.doors.clock.now()).encode_to_vec(),
-            Act::GetOptions => self.options.get(access).encode_to_vec(),
-            Act::CloseSession => self.options.close(access).encode_to_vec(),
+            ActionCommand::SetOptions(request) => {
+                self.options.set(access, &request, self.services.clock.now()).encode_to_vec()
+            }
+            ActionCommand::GetOptions => self.options.get(access).encode_to_vec(),
+            ActionCommand::CloseSession => self.options.close(access).encode_to_vec(),
         };
         Ok(Some(body))
     }
@@ -134,7 +136,7 @@ impl Door {
         for ticket in info.endpoint.iter().filter_map(|endpoint| endpoint.ticket.as_ref()) {
             let flight = self.sealer.unseal(access, &ticket.ticket)?.id;
             for query in self.running.queries(flight) {
-                cancelled |= self.doors.engine.cancel(access, query);
+                cancelled |= self.services.engine.cancel(access, query);
             }
         }
         Ok(cancelled)
@@ -156,7 +158,7 @@ fn items<T: Send + 'static>(items: impl IntoIterator<Item = T, IntoIter: Send + 
 }
 
 #[tonic::async_trait]
-impl FlightService for Door {
+impl FlightService for FlightHandler {
     type HandshakeStream = Messages<HandshakeResponse>;
     type ListFlightsStream = Messages<FlightInfo>;
     type DoGetStream = Messages<FlightData>;
@@ -173,8 +175,8 @@ impl FlightService for Door {
         let call = async {
             // Credentials are in the headers: what the client says does not matter, only that it has said it.
             let _ = tokio::time::timeout(HANDSHAKE_WAIT_MAX, spoken.message()).await;
-            let verified = auth::handshake(&self.doors.verifier, &credentials).await;
-            verified.inspect_err(|error| self.doors.metrics.auth_refused(error))
+            let verified = auth::handshake(&self.services.verifier, &credentials).await;
+            verified.inspect_err(|error| self.services.metrics.auth_refused(error))
         };
         let headers = self.call("Handshake").answer(call).await?;
         let mut response = Response::new(items([]));

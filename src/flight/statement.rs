@@ -18,10 +18,10 @@ use futures::stream::BoxStream;
 use futures::{StreamExt, stream};
 use uuid::Uuid;
 
-use super::command::{self, Query};
+use super::command::{self, QueryCommand};
 use super::handle::{Handle, Purpose, Statement};
 use super::profile::wire_schema;
-use super::service::{Caller, Door};
+use super::service::{FlightHandler, RpcCaller};
 use super::stream::messages;
 use crate::clock::{Micros, SECOND};
 use crate::config::TypeProfile;
@@ -37,9 +37,9 @@ struct Outline {
     freshness: Bytes,
 }
 
-impl Door {
+impl FlightHandler {
     /// Answers GetFlightInfo.
-    pub(super) async fn info(&self, caller: &Caller, descriptor: FlightDescriptor) -> Result<FlightInfo> {
+    pub(super) async fn info(&self, caller: &RpcCaller, descriptor: FlightDescriptor) -> Result<FlightInfo> {
         let outline = self.outline(caller, command::query(&descriptor)?).await?;
         let handle = Handle { id: Uuid::new_v4(), types: caller.types, purpose: outline.purpose };
         let ticket = self.sealer.seal(&caller.access, &handle)?;
@@ -57,7 +57,7 @@ impl Door {
     }
 
     /// Answers PollFlightInfo: planning is quick, so that the first answer is the last.
-    pub(super) async fn poll(&self, caller: &Caller, descriptor: FlightDescriptor) -> Result<PollInfo> {
+    pub(super) async fn poll(&self, caller: &RpcCaller, descriptor: FlightDescriptor) -> Result<PollInfo> {
         Ok(PollInfo {
             info: Some(self.info(caller, descriptor).await?),
             progress: Some(1.0),
@@ -67,22 +67,26 @@ impl Door {
     }
 
     /// Answers GetSchema. Parameters need not be bound for it.
-    pub(super) async fn schema(&self, caller: &Caller, descriptor: &FlightDescriptor) -> Result<SchemaResult> {
+    pub(super) async fn schema(&self, caller: &RpcCaller, descriptor: &FlightDescriptor) -> Result<SchemaResult> {
         let schema = match command::query(descriptor)? {
-            Query::Statement(sql) => self.planned_schema(caller, &Statement::new(sql, None)?).await?,
-            Query::Prepared(handle) => self.planned_schema(caller, &self.prepared(caller, &handle)?).await?,
-            Query::Catalog(command, _) => command.schema(),
+            QueryCommand::Statement(sql) => self.planned_schema(caller, &Statement::new(sql, None)?).await?,
+            QueryCommand::Prepared(handle) => self.planned_schema(caller, &self.prepared(caller, &handle)?).await?,
+            QueryCommand::Catalog(command, _) => command.schema(),
         };
         Ok(SchemaResult { schema: schema_bytes(&schema)? })
     }
 
     /// Answers DoGet.
-    pub(super) async fn get(&self, caller: &Caller, ticket: &Ticket) -> Result<BoxStream<'static, Result<FlightData>>> {
+    pub(super) async fn get(
+        &self,
+        caller: &RpcCaller,
+        ticket: &Ticket,
+    ) -> Result<BoxStream<'static, Result<FlightData>>> {
         let handle = self.sealer.unseal(&caller.access, &ticket.ticket)?;
         match handle.purpose {
             Purpose::Answer(statement) => self.answer(caller, handle.id, handle.types, &statement).await,
             Purpose::Catalog(command) => {
-                let session = self.doors.engine.session(&caller.access)?;
+                let session = self.services.engine.session(&caller.access)?;
                 let command = command::catalog(&command)?;
                 let batch = command.batch(&session, handle.types, &self.facts).await?;
                 Ok(self.catalog_messages(batch, command.schema()))
@@ -93,16 +97,16 @@ impl Door {
         }
     }
 
-    async fn outline(&self, caller: &Caller, query: Query) -> Result<Outline> {
+    async fn outline(&self, caller: &RpcCaller, query: QueryCommand) -> Result<Outline> {
         let statement = match query {
-            Query::Statement(sql) => Statement::new(sql, None)?,
-            Query::Prepared(handle) => self.prepared(caller, &handle)?,
-            Query::Catalog(command, bytes) => {
+            QueryCommand::Statement(sql) => Statement::new(sql, None)?,
+            QueryCommand::Prepared(handle) => self.prepared(caller, &handle)?,
+            QueryCommand::Catalog(command, bytes) => {
                 let (schema, purpose) = (command.schema(), Purpose::Catalog(bytes));
                 return Ok(Outline { schema, ordered: true, purpose, freshness: Bytes::new() });
             }
         };
-        let session = self.doors.engine.session(&caller.access)?;
+        let session = self.services.engine.session(&caller.access)?;
         let (planned, _) = plan_bound(&session, &statement).await?;
         Ok(Outline {
             schema: wire_schema(&planned.schema, caller.types),
@@ -114,8 +118,8 @@ impl Door {
 
     /// `{"complete_until": "…"}`: the receive time before which all that this server has received for the tables of the
     /// statement is in its answer. Empty when it reads none, or anything that is no table for events.
-    fn freshness(&self, caller: &Caller, planned: &Planned) -> Bytes {
-        let told = planned.sources().into_iter().map(|table| self.doors.ingest.freshness(&caller.access, &table));
+    fn freshness(&self, caller: &RpcCaller, planned: &Planned) -> Bytes {
+        let told = planned.sources().into_iter().map(|table| self.services.ingest.freshness(&caller.access, &table));
         let told: Result<Vec<_>> = told.collect();
         let until = told.unwrap_or_default().into_iter().map(|told| told.watermark.complete_until).min();
         until.and_then(DateTime::from_timestamp_micros).map_or_else(Bytes::new, |until| {
@@ -124,19 +128,19 @@ impl Door {
         })
     }
 
-    async fn planned_schema(&self, caller: &Caller, statement: &Statement) -> Result<SchemaRef> {
-        let session = self.doors.engine.session(&caller.access)?;
+    async fn planned_schema(&self, caller: &RpcCaller, statement: &Statement) -> Result<SchemaRef> {
+        let session = self.services.engine.session(&caller.access)?;
         Ok(wire_schema(&session.plan(&statement.sql).await?.schema, caller.types))
     }
 
     async fn answer(
         &self,
-        caller: &Caller,
+        caller: &RpcCaller,
         flight: Uuid,
         types: TypeProfile,
         statement: &Statement,
     ) -> Result<BoxStream<'static, Result<FlightData>>> {
-        let session = self.doors.engine.session(&caller.access)?;
+        let session = self.services.engine.session(&caller.access)?;
         let (planned, parameters) = plan_bound(&session, statement).await?;
         let answer = session.run(&planned, parameters.as_ref()).await?;
         let entry = self.running.enter(flight, answer.id);

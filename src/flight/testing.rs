@@ -31,14 +31,14 @@ use crate::tenancy::{Mint, Scope, testing as tokens};
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A running server without tables.
-pub(super) struct House {
+pub(super) struct FlightTestServer {
     pub(super) url: String,
     pub(super) engine: Arc<Engine>,
     pub(super) stop: CancellationToken,
     pub(super) serving: JoinSet<Result<()>>,
 }
 
-impl House {
+impl FlightTestServer {
     pub(super) async fn open(config: FlightConfig) -> Self {
         Self::over(config, Arc::new(Tables::new()), &BTreeMap::new()).await
     }
@@ -53,12 +53,12 @@ impl House {
         let engine = Engine::new(tables.clone(), QueryConfig::default(), clock.clone(), metrics.clone()).unwrap();
         let ingest = Ingest::start(tables, IngestConfig::default(), clock.clone(), metrics.clone()).await.unwrap();
         let verifier = Arc::new(Verifier::new(&tokens::auth(), policy, clock.clone()).unwrap());
-        let doors = Doors { verifier, engine: engine.clone(), ingest, metrics, clock };
+        let services = FlightServices { verifier, engine: engine.clone(), ingest, metrics, clock };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("grpc://{}", listener.local_addr().unwrap());
         let stop = CancellationToken::new();
         let mut serving = JoinSet::new();
-        serving.spawn(serve(listener, doors, config, Secret::new("a secret for handles"), stop.clone()));
+        serving.spawn(serve(listener, services, config, Secret::new("a secret for handles"), stop.clone()));
         Self { url, engine, stop, serving }
     }
 
@@ -76,8 +76,8 @@ impl House {
     }
 
     /// A caller of `tenant`.
-    pub(super) async fn caller(&self, tenant: &str) -> Call {
-        Call { client: self.grpc().await, token: token(tenant), headers: Vec::new() }
+    pub(super) async fn caller(&self, tenant: &str) -> TestCall {
+        TestCall { client: self.grpc().await, token: token(tenant), headers: Vec::new() }
     }
 
     /// Stops the server; what `serve` returned.
@@ -100,13 +100,13 @@ pub(super) fn token(tenant: &str) -> String {
 }
 
 /// Raw calls of one caller.
-pub(super) struct Call {
+pub(super) struct TestCall {
     pub(super) client: FlightServiceClient<Channel>,
     pub(super) token: String,
     pub(super) headers: Vec<(&'static str, &'static str)>,
 }
 
-impl Call {
+impl TestCall {
     pub(super) fn request<T>(&self, message: impl IntoRequest<T>) -> Request<T> {
         let mut request = message.into_request();
         self.sign(request.metadata_mut());

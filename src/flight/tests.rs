@@ -19,14 +19,14 @@ use futures::{StreamExt, TryStreamExt, stream};
 use prost::Message;
 use tonic::{Code, Request};
 
-use super::client::Client;
+use super::client::FlightClient;
 use super::options::{CloseResult, GetResult, OptionValue, SetErrorValue, SetRequest, SetResult};
 use super::testing::*;
 use super::*;
 
 #[tokio::test]
 async fn handshake_takes_a_token_as_bearer_or_password() {
-    let house = House::default().await;
+    let server = FlightTestServer::default().await;
     let token = token("acme");
     let basic = |padded: bool| {
         use base64::Engine as _;
@@ -45,7 +45,7 @@ async fn handshake_takes_a_token_as_bearer_or_password() {
     for (header, messages, refused) in cases {
         let mut request = Request::new(stream::iter(vec![HandshakeRequest::default(); messages]));
         request.metadata_mut().insert("authorization", header.parse().unwrap());
-        let answer = house.grpc().await.handshake(request).await;
+        let answer = server.grpc().await.handshake(request).await;
         match refused {
             Some(code) => assert_eq!(answer.unwrap_err().code(), code, "{header}"),
             None => {
@@ -56,12 +56,12 @@ async fn handshake_takes_a_token_as_bearer_or_password() {
             }
         }
     }
-    house.close().await.unwrap();
+    server.close().await.unwrap();
 }
 
 #[tokio::test]
 async fn every_call_needs_exactly_one_token() {
-    let house = House::default().await;
+    let server = FlightTestServer::default().await;
     let good = format!("Bearer {}", token("acme"));
     for headers in [vec![], vec!["Bearer a.b.c"], vec![&good, &good], vec!["Basic YTpi"]] {
         fn signed<T>(headers: &[&str], message: T) -> Request<T> {
@@ -71,7 +71,7 @@ async fn every_call_needs_exactly_one_token() {
             }
             request
         }
-        let mut client = house.grpc().await;
+        let mut client = server.grpc().await;
         let descriptor = described(&statement("SELECT 1"));
         let codes = [
             client.handshake(signed(&headers, stream::iter([]))).await.map(drop),
@@ -89,13 +89,13 @@ async fn every_call_needs_exactly_one_token() {
             assert_eq!(answer.unwrap_err().code(), Code::Unauthenticated, "call {index} with {headers:?}");
         }
     }
-    house.close().await.unwrap();
+    server.close().await.unwrap();
 }
 
 #[tokio::test]
 async fn all_schemas_of_an_answer_are_one() {
-    let house = House::default().await;
-    let mut call = house.caller("acme").await;
+    let server = FlightTestServer::default().await;
+    let mut call = server.caller("acme").await;
     let statements = [
         "SELECT 1",
         "SELECT NULL AS nothing, 'text', 1.5, true, now() AS at",
@@ -126,15 +126,15 @@ async fn all_schemas_of_an_answer_are_one() {
         let (promised, sent, rows) = call.fetch(&CommandGetCatalogs {}).await.unwrap();
         assert_eq!((&promised, rows.len()), (&sent, 1));
     }
-    house.close().await.unwrap();
+    server.close().await.unwrap();
 }
 
 #[tokio::test]
 async fn an_answer_says_up_to_when_its_tables_are_complete() {
     let tables = crate::ingest::testing::open(&crate::ingest::testing::memory()).await;
     let policy = std::collections::BTreeMap::from([("calls".to_owned(), crate::config::PolicyConfig::default())]);
-    let house = House::over(crate::config::FlightConfig::default(), tables, &policy).await;
-    let mut call = house.caller("acme").await;
+    let server = FlightTestServer::over(crate::config::FlightConfig::default(), tables, &policy).await;
+    let mut call = server.caller("acme").await;
     for (sql, told) in [
         ("SELECT count(*) FROM calls", true),
         ("SELECT 1 WHERE EXISTS (SELECT 1 FROM calls a, calls b)", true),
@@ -150,13 +150,13 @@ async fn an_answer_says_up_to_when_its_tables_are_complete() {
         assert_eq!(until.is_some_and(|until| until >= before), told, "{sql}: {metadata}");
         assert_eq!(info.app_metadata.is_empty(), !told, "{sql}");
     }
-    house.close().await.unwrap();
+    server.close().await.unwrap();
 }
 
 #[tokio::test]
 async fn an_order_is_told_and_kept() {
-    let house = House::default().await;
-    let mut call = house.caller("acme").await;
+    let server = FlightTestServer::default().await;
+    let mut call = server.caller("acme").await;
     let sql = statement("SELECT value FROM generate_series(1, 100000) ORDER BY value DESC");
     assert!(call.info(&sql).await.unwrap().ordered);
     assert!(!call.info(&statement("SELECT 1")).await.unwrap().ordered);
@@ -164,42 +164,42 @@ async fn an_order_is_told_and_kept() {
     let rows = concat_batches(rows[0].schema_ref(), &rows).unwrap();
     let values = rows.column(0).as_primitive::<Int64Type>();
     assert!(values.values().is_sorted_by(|a, b| a > b) && values.len() == 100_000);
-    house.close().await.unwrap();
+    server.close().await.unwrap();
 }
 
 #[tokio::test]
 async fn a_ticket_is_its_callers_on_any_connection() {
-    let house = House::default().await;
-    let info = house.caller("acme").await.info(&statement("SELECT 42")).await.unwrap();
+    let server = FlightTestServer::default().await;
+    let info = server.caller("acme").await.info(&statement("SELECT 42")).await.unwrap();
     assert!(info.endpoint[0].expiration_time.is_some());
     let ticket = info.endpoint[0].ticket.clone().unwrap();
-    assert_eq!(house.caller("acme").await.get(ticket.clone()).await.unwrap().len(), 2);
+    assert_eq!(server.caller("acme").await.get(ticket.clone()).await.unwrap().len(), 2);
     // Another server with the same secret, another tenant, a changed byte.
-    let other = House::default().await;
+    let other = FlightTestServer::default().await;
     assert_eq!(other.caller("acme").await.get(ticket.clone()).await.unwrap().len(), 2);
-    let foreign = house.caller("evil").await.get(ticket.clone()).await.unwrap_err();
+    let foreign = server.caller("evil").await.get(ticket.clone()).await.unwrap_err();
     assert_eq!(foreign.code(), Code::PermissionDenied);
     for index in [0, 1, 20, ticket.ticket.len() - 1] {
         let mut bytes = ticket.ticket.to_vec();
         bytes[index] ^= 1;
-        let error = house.caller("acme").await.get(Ticket { ticket: bytes.into() }).await.unwrap_err();
+        let error = server.caller("acme").await.get(Ticket { ticket: bytes.into() }).await.unwrap_err();
         assert_eq!(error.code(), Code::InvalidArgument, "byte {index}");
     }
-    let handle = house.caller("acme").await.prepare("SELECT 1").await.unwrap().prepared_statement_handle;
-    let foreign = house.caller("evil").await.info(&prepared(&handle)).await.unwrap_err();
+    let handle = server.caller("acme").await.prepare("SELECT 1").await.unwrap().prepared_statement_handle;
+    let foreign = server.caller("evil").await.info(&prepared(&handle)).await.unwrap_err();
     assert_eq!(foreign.code(), Code::PermissionDenied);
-    let error = house.caller("acme").await.get(Ticket { ticket: handle }).await.unwrap_err();
+    let error = server.caller("acme").await.get(Ticket { ticket: handle }).await.unwrap_err();
     assert_eq!(error.code(), Code::InvalidArgument);
-    let error = house.caller("acme").await.info(&prepared(&ticket.ticket)).await.unwrap_err();
+    let error = server.caller("acme").await.info(&prepared(&ticket.ticket)).await.unwrap_err();
     assert_eq!(error.code(), Code::InvalidArgument);
-    house.close().await.unwrap();
+    server.close().await.unwrap();
     other.close().await.unwrap();
 }
 
 #[tokio::test]
 async fn large_answers_fit_default_clients() {
-    let house = House::default().await;
-    let mut call = house.caller("acme").await;
+    let server = FlightTestServer::default().await;
+    let mut call = server.caller("acme").await;
     let cases = [
         ("SELECT value, repeat('x', CAST(value % 1000 AS INT)) AS skewed FROM generate_series(1, 50000)", 50_000),
         ("SELECT repeat('x', 2900000) AS wide FROM generate_series(1, 4)", 4),
@@ -217,13 +217,13 @@ async fn large_answers_fit_default_clients() {
     assert!(error.message().contains("one row takes 5000"), "{error}");
     // The connection is still good.
     assert_eq!(call.value(&statement("SELECT 1")).await.unwrap().len(), 1);
-    house.close().await.unwrap();
+    server.close().await.unwrap();
 }
 
 #[tokio::test]
 async fn errors_have_their_codes() {
-    let house = House::default().await;
-    let mut call = house.caller("acme").await;
+    let server = FlightTestServer::default().await;
+    let mut call = server.caller("acme").await;
     let cases = [
         ("SELEC 1", Code::InvalidArgument),
         ("SELECT no_such_column FROM generate_series(1, 2)", Code::InvalidArgument),
@@ -247,13 +247,13 @@ async fn errors_have_their_codes() {
         call.put(&update, vec![RecordBatch::new_empty(Arc::new(Schema::empty()))]).await.unwrap_err().code(),
         Code::InvalidArgument
     );
-    house.close().await.unwrap();
+    server.close().await.unwrap();
 }
 
 #[tokio::test]
 async fn unsupported_calls_say_so() {
-    let house = House::default().await;
-    let mut call = house.caller("acme").await;
+    let server = FlightTestServer::default().await;
+    let mut call = server.caller("acme").await;
     let begin = ActionBeginTransactionRequest {}.as_any().encode_to_vec();
     assert_eq!(call.act("BeginTransaction", begin).await.unwrap_err().code(), Code::Unimplemented);
     assert_eq!(call.act("Dance", vec![]).await.unwrap_err().code(), Code::Unimplemented);
@@ -268,13 +268,13 @@ async fn unsupported_calls_say_so() {
     let request = call.request(described(&statement("SELECT 1")));
     let poll = call.client.poll_flight_info(request).await.unwrap().into_inner();
     assert!(poll.info.is_some() && poll.flight_descriptor.is_none() && poll.progress == Some(1.0));
-    house.close().await.unwrap();
+    server.close().await.unwrap();
 }
 
 #[tokio::test]
 async fn parameters_of_any_type_are_bound() {
-    let house = House::default().await;
-    let mut call = house.caller("acme").await;
+    let server = FlightTestServer::default().await;
+    let mut call = server.caller("acme").await;
     let sql = "SELECT sum(value) FROM generate_series(1, 10) WHERE value > $1";
     let created = call.prepare(sql).await.unwrap();
     let parameters = Schema::try_from(IpcMessage(created.parameter_schema)).unwrap();
@@ -289,7 +289,7 @@ async fn parameters_of_any_type_are_bound() {
     for value in bound {
         let updated = call.bind(&handle, vec![row(vec![value.clone()])]).await.unwrap();
         // Stateless: the updated handle is good on another connection, and again.
-        for mut call in [house.caller("acme").await, house.caller("acme").await] {
+        for mut call in [server.caller("acme").await, server.caller("acme").await] {
             let sum = call.value(&prepared(&updated)).await.unwrap();
             assert_eq!(sum.as_primitive::<Int64Type>().value(0), 27, "{}", value.data_type());
         }
@@ -306,13 +306,13 @@ async fn parameters_of_any_type_are_bound() {
     for batches in [vec![two], vec![one(), one()], vec![wide]] {
         assert_eq!(call.bind(&handle, batches).await.unwrap_err().code(), Code::InvalidArgument);
     }
-    house.close().await.unwrap();
+    server.close().await.unwrap();
 }
 
 #[tokio::test]
 async fn unknown_parameters_are_text_and_nothing_is_an_update() {
-    let house = House::default().await;
-    let mut call = house.caller("acme").await;
+    let server = FlightTestServer::default().await;
+    let mut call = server.caller("acme").await;
     let request = ActionCreatePreparedStatementRequest { query: "SELECT ? AS x".into(), transaction_id: None };
     let results = call.act("CreatePreparedStatement", request.as_any().encode_to_vec()).await.unwrap();
     let any = Any::decode(&*results[0].body).unwrap();
@@ -324,13 +324,13 @@ async fn unknown_parameters_are_text_and_nothing_is_an_update() {
     let handle = call.bind(&created.prepared_statement_handle, vec![text]).await.unwrap();
     let value = call.value(&prepared(&handle)).await.unwrap();
     assert_eq!(value.as_string::<i32>().value(0), "hello");
-    house.close().await.unwrap();
+    server.close().await.unwrap();
 }
 
 #[tokio::test]
 async fn a_query_is_cancelled_by_its_caller_only() {
-    let house = House::default().await;
-    let mut call = house.caller("acme").await;
+    let server = FlightTestServer::default().await;
+    let mut call = server.caller("acme").await;
     let info = call.info(&statement(ENDLESS)).await.unwrap();
     let cancel = |info: &FlightInfo| CancelFlightInfoRequest { info: Some(info.clone()) }.encode_to_vec();
     let result =
@@ -342,7 +342,7 @@ async fn a_query_is_cancelled_by_its_caller_only() {
         let request = call.request(info.endpoint[0].ticket.clone().unwrap());
         let mut rows = call.client.do_get(request).await.unwrap().into_inner();
         assert!(rows.message().await.unwrap().is_some());
-        let foreign = house.caller("evil").await.act("CancelFlightInfo", cancel(&info)).await.unwrap_err();
+        let foreign = server.caller("evil").await.act("CancelFlightInfo", cancel(&info)).await.unwrap_err();
         assert_eq!(foreign.code(), Code::PermissionDenied);
         if older {
             let request = ActionCancelQueryRequest { info: info.encode_to_vec().into() };
@@ -355,29 +355,29 @@ async fn a_query_is_cancelled_by_its_caller_only() {
         }
         let end = rows.try_for_each(|_| std::future::ready(Ok(()))).await.unwrap_err();
         assert_eq!(end.code(), Code::Cancelled);
-        until_idle(&house.engine).await;
+        until_idle(&server.engine).await;
     }
-    house.close().await.unwrap();
+    server.close().await.unwrap();
 }
 
 #[tokio::test]
 async fn a_client_that_goes_away_stops_its_query() {
-    let house = House::default().await;
-    let mut call = house.caller("acme").await;
+    let server = FlightTestServer::default().await;
+    let mut call = server.caller("acme").await;
     let info = call.info(&statement(ENDLESS)).await.unwrap();
     let request = call.request(info.endpoint[0].ticket.clone().unwrap());
     let mut rows = call.client.do_get(request).await.unwrap().into_inner();
     assert!(rows.message().await.unwrap().is_some());
-    assert_eq!(house.engine.running(), 1);
+    assert_eq!(server.engine.running(), 1);
     drop(rows);
-    until_idle(&house.engine).await;
-    house.close().await.unwrap();
+    until_idle(&server.engine).await;
+    server.close().await.unwrap();
 }
 
 #[tokio::test]
 async fn session_options_are_checked_and_choose_types_only() {
-    let house = House::default().await;
-    let mut call = house.caller("acme").await;
+    let server = FlightTestServer::default().await;
+    let mut call = server.caller("acme").await;
     let options = [("catalog", "glasshouse"), ("schema", "other"), ("types", "native"), ("tenant", "evil")];
     let session_options =
         options.map(|(name, value)| (name.to_owned(), OptionValue::from_text(value))).into_iter().collect();
@@ -386,7 +386,7 @@ async fn session_options_are_checked_and_choose_types_only() {
     let errors = ["catalog", "schema", "types", "tenant"].map(|name| result.error(name));
     assert_eq!(errors, [None, Some(SetErrorValue::InvalidValue), None, Some(SetErrorValue::InvalidName)]);
 
-    let get = async |call: &mut Call| {
+    let get = async |call: &mut TestCall| {
         let results = call.act("GetSessionOptions", vec![]).await.unwrap();
         let options = GetResult::decode(&*results[0].body).unwrap().session_options;
         ["catalog", "schema", "types"].map(|name| options[name].text().unwrap().to_owned())
@@ -394,17 +394,17 @@ async fn session_options_are_checked_and_choose_types_only() {
     assert_eq!(get(&mut call).await, ["glasshouse", "public", "native"]);
     let view = statement("SELECT arrow_cast('a', 'Utf8View') AS v");
     assert_eq!(*call.schema(&view).await.unwrap().field(0).data_type(), DataType::Utf8View);
-    assert_eq!(get(&mut house.caller("evil").await).await, ["glasshouse", "public", "compat"]);
+    assert_eq!(get(&mut server.caller("evil").await).await, ["glasshouse", "public", "compat"]);
     let results = call.act("CloseSession", vec![]).await.unwrap();
     assert_eq!(CloseResult::decode(&*results[0].body).unwrap().encode_to_vec(), [8, 1]);
     assert_eq!(*call.schema(&view).await.unwrap().field(0).data_type(), DataType::Utf8);
-    house.close().await.unwrap();
+    server.close().await.unwrap();
 }
 
 #[tokio::test]
 async fn ingest_needs_a_declared_table() {
-    let house = House::default().await;
-    let mut call = house.caller("acme").await;
+    let server = FlightTestServer::default().await;
+    let mut call = server.caller("acme").await;
     let events = || vec![row(vec![Arc::new(Int64Array::from(vec![1]))])];
     let mut command = CommandStatementIngest { table: "nowhere".into(), ..CommandStatementIngest::default() };
     assert_eq!(call.put(&command, events()).await.unwrap_err().code(), Code::InvalidArgument);
@@ -413,21 +413,21 @@ async fn ingest_needs_a_declared_table() {
     assert_eq!(call.put(&command, events()).await.unwrap_err().code(), Code::NotFound);
     command.transaction_id = Some("t".into());
     assert_eq!(call.put(&command, events()).await.unwrap_err().code(), Code::Unimplemented);
-    house.close().await.unwrap();
+    server.close().await.unwrap();
 }
 
 #[tokio::test]
 async fn a_stopping_server_finishes_its_answers_and_cuts_the_rest() {
     let sql = "SELECT value, repeat('x', 500) AS text FROM generate_series(1, 40000)";
     for (drain_max, finishes) in [(PATIENCE, true), (Duration::ZERO, false)] {
-        let house = House::open(FlightConfig { drain_max, ..FlightConfig::default() }).await;
-        let mut call = house.caller("acme").await;
+        let server = FlightTestServer::open(FlightConfig { drain_max, ..FlightConfig::default() }).await;
+        let mut call = server.caller("acme").await;
         let sql = if finishes { sql } else { ENDLESS };
         let info = call.info(&statement(sql)).await.unwrap();
         let request = call.request(info.endpoint[0].ticket.clone().unwrap());
         let mut rows = call.client.do_get(request).await.unwrap().into_inner();
         assert!(rows.message().await.unwrap().is_some());
-        house.stop.cancel();
+        server.stop.cancel();
         let end = rows.by_ref().try_for_each(|_| std::future::ready(Ok(()))).await;
         match finishes {
             true => end.unwrap(),
@@ -437,7 +437,7 @@ async fn a_stopping_server_finishes_its_answers_and_cuts_the_rest() {
             }
         }
         drop(call);
-        house.close().await.unwrap();
+        server.close().await.unwrap();
     }
 }
 
@@ -452,8 +452,8 @@ async fn plain_text_stays_on_loopback() {
 
 #[tokio::test]
 async fn our_own_client_reads_answers_and_errors() {
-    let house = House::default().await;
-    let mut client = Client::connect(&house.url, &token("acme"), None).await.unwrap();
+    let server = FlightTestServer::default().await;
+    let mut client = FlightClient::connect(&server.url, &token("acme"), None).await.unwrap();
     let rows = client.query("SELECT value FROM generate_series(1, 20000)").await.unwrap();
     assert_eq!(rows.schema.field(0).name(), "value");
     let batches: Vec<_> = rows.batches.try_collect().await.unwrap();
@@ -461,23 +461,23 @@ async fn our_own_client_reads_answers_and_errors() {
     let error = client.query("SELECT * FROM nowhere").await.err().unwrap();
     assert_eq!(error.kind(), crate::error::Kind::NotFound);
     for url in ["localhost:1", "ftp://localhost", "grpc://"] {
-        assert!(Client::connect(url, "", None).await.is_err(), "{url}");
+        assert!(FlightClient::connect(url, "", None).await.is_err(), "{url}");
     }
-    house.close().await.unwrap();
+    server.close().await.unwrap();
 }
 
 #[tokio::test]
 async fn health_is_open_and_ends_with_the_server() {
     use tonic_health::pb::HealthCheckRequest;
     use tonic_health::pb::health_client::HealthClient;
-    let house = House::default().await;
-    let mut client = HealthClient::new(house.channel().await);
+    let server = FlightTestServer::default().await;
+    let mut client = HealthClient::new(server.channel().await);
     let request = || HealthCheckRequest { service: "arrow.flight.protocol.FlightService".to_owned() };
     assert_eq!(client.check(request()).await.unwrap().into_inner().status, 1);
     let mut watch = client.watch(request()).await.unwrap().into_inner();
     assert_eq!(watch.message().await.unwrap().unwrap().status, 1);
-    house.stop.cancel();
+    server.stop.cancel();
     assert_eq!(watch.message().await.unwrap().unwrap().status, 2);
     drop((watch, client));
-    house.close().await.unwrap();
+    server.close().await.unwrap();
 }

@@ -12,11 +12,11 @@ use bytes::{Bytes, BytesMut};
 use flate2::bufread::MultiGzDecoder;
 use http_body_util::BodyExt as _;
 
-use super::error::Problem;
-use super::media::Encoding;
+use super::error::ErrorBody;
+use super::media::ContentEncoding;
 use crate::config::IngestConfig;
 use crate::error::{Error, Result};
-use crate::ingest::Room;
+use crate::ingest::MemoryReservation;
 use crate::telemetry::Metrics;
 
 /// What is set aside for a body before it arrives, at most.
@@ -32,29 +32,29 @@ const DISCARDED_BYTES_MAX: usize = 256 * 1024;
 
 /// The bounds of one body.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Bounds {
+pub(super) struct BodyLimits {
     pub(super) bytes_max: usize,
     pub(super) expansion_max: usize,
 }
 
-impl From<&IngestConfig> for Bounds {
+impl From<&IngestConfig> for BodyLimits {
     fn from(limits: &IngestConfig) -> Self {
         Self { bytes_max: limits.body_bytes_max, expansion_max: limits.body_expansion_max }
     }
 }
 
-/// Receives and decompresses a body. On return `room` holds at least the bytes of it.
+/// Receives and decompresses a body. On return `reservation` holds at least the bytes of it.
 pub(super) async fn read(
     body: &mut Body,
-    encoding: Encoding,
-    bounds: Bounds,
-    room: &mut Room,
+    encoding: ContentEncoding,
+    bounds: BodyLimits,
+    reservation: &mut MemoryReservation,
     metrics: &Metrics,
-) -> Result<Bytes, Problem> {
-    let received = receive(body, bounds, room, metrics).await?;
+) -> Result<Bytes, ErrorBody> {
+    let received = receive(body, bounds, reservation, metrics).await?;
     match Inflater::new(encoding, &received)? {
         None => Ok(received),
-        Some(inflater) => inflate(inflater, received.len(), bounds, room, metrics).await,
+        Some(inflater) => inflate(inflater, received.len(), bounds, reservation, metrics).await,
     }
 }
 
@@ -67,7 +67,12 @@ pub(super) async fn discard(body: &mut Body) {
     }
 }
 
-async fn receive(body: &mut Body, bounds: Bounds, room: &mut Room, metrics: &Metrics) -> Result<Bytes, Problem> {
+async fn receive(
+    body: &mut Body,
+    bounds: BodyLimits,
+    reservation: &mut MemoryReservation,
+    metrics: &Metrics,
+) -> Result<Bytes, ErrorBody> {
     // What the sender claims is only set aside: until bytes arrive it takes no memory.
     let claimed = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
     let mut received = BytesMut::with_capacity(claimed.min(bounds.bytes_max).min(CLAIMED_BYTES_MAX));
@@ -77,12 +82,12 @@ async fn receive(body: &mut Body, bounds: Bounds, room: &mut Room, metrics: &Met
         let bytes = received.len() + data.len();
         if bytes > bounds.bytes_max {
             metrics.limited("ingest.body_bytes_max");
-            return Err(Problem::too_large(format!(
+            return Err(ErrorBody::too_large(format!(
                 "the body is larger than {} bytes: send it in parts",
                 bounds.bytes_max
             )));
         }
-        room.resize(bytes).await?;
+        reservation.resize(bytes).await?;
         received.extend_from_slice(&data);
     }
     Ok(received.freeze())
@@ -92,17 +97,17 @@ async fn receive(body: &mut Body, bounds: Bounds, room: &mut Room, metrics: &Met
 async fn inflate(
     mut inflater: Inflater,
     received: usize,
-    bounds: Bounds,
-    room: &mut Room,
+    bounds: BodyLimits,
+    reservation: &mut MemoryReservation,
     metrics: &Metrics,
-) -> Result<Bytes, Problem> {
+) -> Result<Bytes, ErrorBody> {
     let expanded_max = received.saturating_mul(bounds.expansion_max).max(EXPANDED_BYTES_MIN);
     let bytes_max = bounds.bytes_max.min(expanded_max);
     let mut plain = Vec::new();
     loop {
         // One byte more than allowed tells a body that is too large from one that just fits.
         let step = STEP_BYTES.min(bytes_max + 1 - plain.len());
-        room.resize(received + plain.len() + step).await?;
+        reservation.resize(received + plain.len() + step).await?;
         let before = plain.len();
         let stepping = tokio::task::spawn_blocking(move || {
             let outcome = inflater.step(&mut plain, step);
@@ -121,15 +126,15 @@ async fn inflate(
     }
 }
 
-fn bomb(bounds: Bounds, expanded_max: usize, metrics: &Metrics) -> Problem {
+fn bomb(bounds: BodyLimits, expanded_max: usize, metrics: &Metrics) -> ErrorBody {
     if expanded_max < bounds.bytes_max {
         metrics.limited("ingest.body_expansion_max");
         let times = bounds.expansion_max;
-        return Problem::too_large(format!("the body becomes more than {times} times larger by decompression"));
+        return ErrorBody::too_large(format!("the body becomes more than {times} times larger by decompression"));
     }
     metrics.limited("ingest.body_bytes_max");
     let bytes_max = bounds.bytes_max;
-    Problem::too_large(format!("the decompressed body is larger than {bytes_max} bytes: send it in parts"))
+    ErrorBody::too_large(format!("the decompressed body is larger than {bytes_max} bytes: send it in parts"))
 }
 
 /// A body on its way to plain bytes.
@@ -140,13 +145,13 @@ enum Inflater {
 
 impl Inflater {
     /// None for a body that is not compressed.
-    fn new(encoding: Encoding, body: &Bytes) -> Result<Option<Self>> {
+    fn new(encoding: ContentEncoding, body: &Bytes) -> Result<Option<Self>> {
         let source = Cursor::new(body.clone());
         let failed = |cause| Error::internal("zstd could not be started").with_source(cause);
         match encoding {
-            Encoding::Identity => Ok(None),
-            Encoding::Gzip => Ok(Some(Self::Gzip(Box::new(MultiGzDecoder::new(source))))),
-            Encoding::Zstd => {
+            ContentEncoding::Identity => Ok(None),
+            ContentEncoding::Gzip => Ok(Some(Self::Gzip(Box::new(MultiGzDecoder::new(source))))),
+            ContentEncoding::Zstd => {
                 let mut decoder = zstd::stream::read::Decoder::with_buffer(source).map_err(failed)?;
                 decoder.window_log_max(ZSTD_WINDOW_LOG_MAX).map_err(failed)?;
                 Ok(Some(Self::Zstd(Box::new(decoder))))

@@ -6,23 +6,23 @@
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
 
-use super::Door;
+use super::HttpHandler;
 use crate::contract::Owner;
 use crate::error::{Error, Result};
 use crate::tenancy::{Access, Scope};
 
 /// The verified caller.
-pub(super) async fn caller(door: &Door, headers: &HeaderMap) -> Result<Access> {
+pub(super) async fn caller(handler: &HttpHandler, headers: &HeaderMap) -> Result<Access> {
     let verified = match bearer(headers) {
-        Ok(token) => door.doors.verifier.verify(token).await,
+        Ok(token) => handler.services.verifier.verify(token).await,
         Err(error) => Err(error),
     };
-    verified.inspect_err(|error| door.doors.metrics.auth_refused(error))
+    verified.inspect_err(|error| handler.services.metrics.auth_refused(error))
 }
 
 /// An operator with the admin scope: who may see what concerns all tenants.
-pub(super) async fn operator(door: &Door, headers: &HeaderMap) -> Result<Access> {
-    let access = caller(door, headers).await?;
+pub(super) async fn operator(handler: &HttpHandler, headers: &HeaderMap) -> Result<Access> {
+    let access = caller(handler, headers).await?;
     access.require(Scope::Admin)?;
     match access.owner() {
         Owner::PerEvent => Ok(access),

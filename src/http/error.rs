@@ -19,12 +19,12 @@ const RETRY_AFTER_DEFAULT: Duration = Duration::from_secs(1);
 
 /// An error with its status.
 #[derive(Debug)]
-pub(super) struct Problem {
+pub(super) struct ErrorBody {
     status: StatusCode,
     error: Error,
 }
 
-impl Problem {
+impl ErrorBody {
     /// An error whose status says more than its kind: 405, 413, 415.
     pub(super) fn new(status: StatusCode, error: Error) -> Self {
         Self { status, error }
@@ -41,7 +41,7 @@ impl Problem {
     }
 }
 
-impl From<Error> for Problem {
+impl From<Error> for ErrorBody {
     fn from(error: Error) -> Self {
         Self::new(status(error.kind()), error)
     }
@@ -80,7 +80,7 @@ fn word(kind: Kind) -> &'static str {
     }
 }
 
-impl IntoResponse for Problem {
+impl IntoResponse for ErrorBody {
     /// Logs it: this is where an error of a request is handled.
     fn into_response(self) -> Response {
         let Self { status, error } = self;
@@ -119,22 +119,22 @@ mod tests {
             (Error::limited("x").retry_after(seconds).into(), 429, Some("2")),
             (Error::limited("x").into(), 429, None),
             (Error::unavailable("x").into(), 503, Some("1")),
-            (Problem::too_large("x".into()), 413, None),
-            (Problem::wrong_media("x".into()), 415, None),
+            (ErrorBody::too_large("x".into()), 413, None),
+            (ErrorBody::wrong_media("x".into()), 415, None),
         ];
         for (problem, status, wait) in cases {
-            let response: Response = Problem::into_response(problem);
+            let response: Response = ErrorBody::into_response(problem);
             assert_eq!(response.status().as_u16(), status);
             assert_eq!(response.headers().get(RETRY_AFTER).map(|wait| wait.to_str().unwrap()), wait, "{status}");
         }
-        let refused = Problem::from(Error::unauthenticated("x")).into_response();
+        let refused = ErrorBody::from(Error::unauthenticated("x")).into_response();
         assert!(refused.headers().contains_key(WWW_AUTHENTICATE));
     }
 
     #[tokio::test]
     async fn an_internal_error_shows_an_id_and_not_its_cause() {
         let error = Error::internal("cannot read `secret.parquet`").with_source("disk 7 of tenant acme");
-        let response = Problem::from(error).into_response();
+        let response = ErrorBody::from(error).into_response();
         assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
         let body = axum::body::to_bytes(response.into_body(), 4096).await.unwrap();
         let text = String::from_utf8(body.to_vec()).unwrap();

@@ -12,22 +12,22 @@ use axum::extract::{Path, State};
 use axum::http::HeaderMap;
 use serde_json::{Value, json};
 
-use super::Door;
+use super::HttpHandler;
 use super::caller::caller;
-use super::error::Problem;
+use super::error::ErrorBody;
 use super::quarantine::{path, told_time};
 use crate::lake::Watermark;
 use crate::query::Newest;
 
 /// How fresh a table is.
 pub(super) async fn freshness(
-    State(door): State<Arc<Door>>,
+    State(handler): State<Arc<HttpHandler>>,
     table: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
-) -> Result<Json<Value>, Problem> {
-    let access = caller(&door, &headers).await?;
+) -> Result<Json<Value>, ErrorBody> {
+    let access = caller(&handler, &headers).await?;
     let table = path(table)?;
-    let told = door.doors.ingest.freshness(&access, &table)?;
+    let told = handler.services.ingest.freshness(&access, &table)?;
     let Watermark { now, complete_until, source_lag } = told.watermark;
     let mut body = json!({ "table": table, "complete_until": told_time(complete_until), "now": told_time(now) });
     body["source_lag_seconds"] = source_lag.map(|lag| lag.seconds).into();
@@ -39,7 +39,7 @@ pub(super) async fn freshness(
             body["source_lag_messages"] = source_lag.map(|lag| lag.messages).into();
         }
         None => {
-            let Newest { event, received } = door.doors.engine.session(&access)?.newest(&table).await?;
+            let Newest { event, received } = handler.services.engine.session(&access)?.newest(&table).await?;
             body["newest_event_time"] = event.map(told_time).into();
             body["newest_received_time"] = received.map(told_time).into();
         }

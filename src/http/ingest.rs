@@ -15,11 +15,11 @@ use axum::response::{IntoResponse as _, Response};
 use axum::{Json, extract::Request};
 use serde::Serialize;
 
-use super::body::{self, Bounds};
+use super::body::{self, BodyLimits};
 use super::caller::caller;
-use super::error::Problem;
+use super::error::ErrorBody;
 use super::request_log::RequestId;
-use super::{Door, media};
+use super::{HttpHandler, media};
 use crate::error::Error;
 use crate::ingest::{Payload, Promise, Receipt, RejectNote};
 
@@ -101,14 +101,14 @@ impl From<Receipt> for ReceiptBody {
 
 /// Takes events.
 pub(super) async fn events(
-    State(door): State<Arc<Door>>,
+    State(handler): State<Arc<HttpHandler>>,
     table: Result<Path<String>, PathRejection>,
     Extension(RequestId(id)): Extension<RequestId>,
     request: Request,
-) -> Result<Response, Problem> {
+) -> Result<Response, ErrorBody> {
     let (head, mut body) = request.into_parts();
     let taken = match table {
-        Ok(Path(table)) => take(&door, &table, (&head.uri, &head.headers), &mut body, &format!("http {id}")).await,
+        Ok(Path(table)) => take(&handler, &table, (&head.uri, &head.headers), &mut body, &format!("http {id}")).await,
         Err(_) => Err(Error::invalid("the table's name in the path is not UTF-8").into()),
     };
     if taken.is_err() {
@@ -119,33 +119,34 @@ pub(super) async fn events(
 
 /// Refuses what can be refused before the body is read, then reads and submits it.
 async fn take(
-    door: &Door,
+    handler: &HttpHandler,
     table: &str,
     (uri, headers): (&Uri, &HeaderMap),
     body: &mut Body,
     way: &str,
-) -> Result<Response, Problem> {
-    let doors = &door.doors;
-    let access = caller(door, headers).await?;
-    doors.ingest.check(&access, table)?;
+) -> Result<Response, ErrorBody> {
+    let services = &handler.services;
+    let access = caller(handler, headers).await?;
+    services.ingest.check(&access, table)?;
     let ack = Ack::of(uri)?;
     let (format, encoding) = (media::format(headers)?, media::encoding(headers)?);
     let announced = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
-    if announced.is_some_and(|bytes| bytes > doors.limits.body_bytes_max) {
-        doors.metrics.limited("ingest.body_bytes_max");
-        let bytes_max = doors.limits.body_bytes_max;
-        return Err(Problem::too_large(format!("the body is larger than {bytes_max} bytes: send it in parts")));
+    if announced.is_some_and(|bytes| bytes > services.limits.body_bytes_max) {
+        services.metrics.limited("ingest.body_bytes_max");
+        let bytes_max = services.limits.body_bytes_max;
+        return Err(ErrorBody::too_large(format!("the body is larger than {bytes_max} bytes: send it in parts")));
     }
-    let mut room = doors.ingest.room();
-    let plain = body::read(body, encoding, Bounds::from(&doors.limits), &mut room, &doors.metrics).await?;
+    let mut reservation = services.ingest.reservation();
+    let plain =
+        body::read(body, encoding, BodyLimits::from(&services.limits), &mut reservation, &services.metrics).await?;
     let payload = Payload::Encoded(format, plain);
     match ack {
         Ack::Committed => {
-            let receipt = doors.ingest.submit_in(room, &access, table, payload, way).await?;
+            let receipt = services.ingest.submit_in(reservation, &access, table, payload, way).await?;
             Ok(Json(ReceiptBody::from(receipt)).into_response())
         }
         Ack::Received => {
-            let promise = doors.ingest.submit_received(room, &access, table, payload, way).await?;
+            let promise = services.ingest.submit_received(reservation, &access, table, payload, way).await?;
             Ok((StatusCode::ACCEPTED, Json(PromiseBody::from(promise))).into_response())
         }
     }

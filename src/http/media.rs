@@ -1,11 +1,11 @@
 //! What a body claims to be: its type and its encoding, from the headers.
 //!
-//! In: headers. Out: a [`Format`] and an [`Encoding`], or 415 that names what is accepted. Nothing is guessed from bytes.
+//! In: headers. Out: a [`Format`] and an [`ContentEncoding`], or 415 that names what is accepted. Nothing is guessed from bytes.
 
 use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderName};
 
-use super::error::Problem;
+use super::error::ErrorBody;
 use crate::contract::Format;
 
 /// Accepted types.
@@ -16,12 +16,12 @@ const TYPES: [(&str, Format); 4] = [
     ("application/vnd.apache.arrow.stream", Format::ArrowIpc),
 ];
 /// Accepted encodings.
-const ENCODINGS: [(&str, Encoding); 3] =
-    [("identity", Encoding::Identity), ("gzip", Encoding::Gzip), ("zstd", Encoding::Zstd)];
+const ENCODINGS: [(&str, ContentEncoding); 3] =
+    [("identity", ContentEncoding::Identity), ("gzip", ContentEncoding::Gzip), ("zstd", ContentEncoding::Zstd)];
 
 /// How a body is compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Encoding {
+pub(super) enum ContentEncoding {
     /// Not at all.
     Identity,
     /// RFC 1952, any number of members.
@@ -31,10 +31,10 @@ pub(super) enum Encoding {
 }
 
 /// What the body's bytes are, once decompressed.
-pub(super) fn format(headers: &HeaderMap) -> Result<Format, Problem> {
+pub(super) fn format(headers: &HeaderMap) -> Result<Format, ErrorBody> {
     let refused = |given: &str| {
         let known = TYPES.map(|(name, _)| format!("`{name}`")).join(", ");
-        Problem::wrong_media(format!("the content type {given} is not accepted: send one of {known}"))
+        ErrorBody::wrong_media(format!("the content type {given} is not accepted: send one of {known}"))
     };
     let value = only(headers, &CONTENT_TYPE).map_err(refused)?.ok_or_else(|| refused("is missing and"))?;
     let mut parts = value.split(';');
@@ -49,14 +49,14 @@ pub(super) fn format(headers: &HeaderMap) -> Result<Format, Problem> {
 }
 
 /// How the body is compressed.
-pub(super) fn encoding(headers: &HeaderMap) -> Result<Encoding, Problem> {
+pub(super) fn encoding(headers: &HeaderMap) -> Result<ContentEncoding, ErrorBody> {
     let refused = |given: &str| {
         let known = ENCODINGS.map(|(name, _)| format!("`{name}`")).join(", ");
-        Problem::wrong_media(format!("the content encoding {given} is not accepted: send one of {known}"))
+        ErrorBody::wrong_media(format!("the content encoding {given} is not accepted: send one of {known}"))
     };
     match only(headers, &CONTENT_ENCODING).map_err(refused)? {
         Some(name) => find(&ENCODINGS, name.trim()).ok_or_else(|| refused(&format!("`{name}`"))),
-        None => Ok(Encoding::Identity),
+        None => Ok(ContentEncoding::Identity),
     }
 }
 
@@ -109,9 +109,9 @@ mod tests {
     #[test]
     fn encodings() {
         let cases = [
-            ("identity", Some(Encoding::Identity)),
-            ("GZIP", Some(Encoding::Gzip)),
-            ("zstd", Some(Encoding::Zstd)),
+            ("identity", Some(ContentEncoding::Identity)),
+            ("GZIP", Some(ContentEncoding::Gzip)),
+            ("zstd", Some(ContentEncoding::Zstd)),
             ("br", None),
             ("gzip, zstd", None),
             ("", None),
@@ -119,6 +119,6 @@ mod tests {
         for (value, expected) in cases {
             assert_eq!(encoding(&headers(CONTENT_ENCODING, &[value])).ok(), expected, "{value}");
         }
-        assert_eq!(encoding(&HeaderMap::new()).ok(), Some(Encoding::Identity));
+        assert_eq!(encoding(&HeaderMap::new()).ok(), Some(ContentEncoding::Identity));
     }
 }

@@ -57,11 +57,11 @@ use crate::query::Engine;
 use crate::telemetry::Metrics;
 use crate::tenancy::Verifier;
 
-use error::Problem;
+use error::ErrorBody;
 
 /// What the door needs.
 #[derive(Debug, Clone)]
-pub struct Doors {
+pub struct HttpServices {
     /// Tokens.
     pub verifier: Arc<Verifier>,
     /// Events.
@@ -80,8 +80,8 @@ pub struct Doors {
 
 /// What every handler sees.
 #[derive(Debug)]
-struct Door {
-    doors: Doors,
+struct HttpHandler {
+    services: HttpServices,
     config: HttpConfig,
     stop: CancellationToken,
 }
@@ -89,17 +89,17 @@ struct Door {
 /// Serves until `stop` ends, then finishes running requests.
 pub async fn serve(
     listener: tokio::net::TcpListener,
-    doors: Doors,
+    services: HttpServices,
     config: HttpConfig,
     stop: CancellationToken,
 ) -> Result<()> {
-    let router = routes(Arc::new(Door { doors, config: config.clone(), stop: stop.clone() }));
+    let router = routes(Arc::new(HttpHandler { services, config: config.clone(), stop: stop.clone() }));
     connection::accept(listener, router, &config, stop).await;
     Ok(())
 }
 
 /// Every route.
-fn routes(door: Arc<Door>) -> Router {
+fn routes(handler: Arc<HttpHandler>) -> Router {
     Router::new()
         .route("/v1/tables", get(ops::tables))
         .route("/v1/tables/{table}/events", post(ingest::events))
@@ -118,15 +118,15 @@ fn routes(door: Arc<Door>) -> Router {
         .route("/readyz", get(ops::readyz))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
-        .layer(from_fn_with_state(door.clone(), request_log::observe))
-        .with_state(door)
+        .layer(from_fn_with_state(handler.clone(), request_log::observe))
+        .with_state(handler)
 }
 
-async fn unknown_path(uri: Uri) -> Problem {
+async fn unknown_path(uri: Uri) -> ErrorBody {
     Error::not_found(format!("no path `{}`: see `docs/http.md` for all there are", uri.path())).into()
 }
 
-async fn wrong_method(method: Method, uri: Uri) -> Problem {
+async fn wrong_method(method: Method, uri: Uri) -> ErrorBody {
     let error = Error::invalid(format!("`{}` does not take {method}: see the header `allow`", uri.path()));
-    Problem::new(StatusCode::METHOD_NOT_ALLOWED, error)
+    ErrorBody::new(StatusCode::METHOD_NOT_ALLOWED, error)
 }

@@ -10,9 +10,9 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::IntoResponse;
 use serde_json::{Value, json};
 
-use super::Door;
+use super::HttpHandler;
 use super::caller::{caller, operator};
-use super::error::Problem;
+use super::error::ErrorBody;
 use crate::contract::{Column, Contract, Owner};
 use crate::error::Error;
 use crate::telemetry::Metrics;
@@ -22,21 +22,24 @@ use crate::tenancy::Access;
 const READY_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// `GET /v1/tables`: the tables and columns that the caller sees; for an operator the tables that take events.
-pub(super) async fn tables(State(door): State<Arc<Door>>, headers: HeaderMap) -> Result<Json<Value>, Problem> {
-    let access = caller(&door, &headers).await?;
-    let tables = door.doors.ingest.tables().values();
+pub(super) async fn tables(
+    State(handler): State<Arc<HttpHandler>>,
+    headers: HeaderMap,
+) -> Result<Json<Value>, ErrorBody> {
+    let access = caller(&handler, &headers).await?;
+    let tables = handler.services.ingest.tables().values();
     let shown: Vec<Value> = tables.flat_map(|table| describe(table.contract(), &access)).collect();
     Ok(Json(json!({ "tables": shown })))
 }
 
 /// `GET /metrics`: for operators, since labels name tenants.
 pub(super) async fn metrics(
-    State(door): State<Arc<Door>>,
+    State(handler): State<Arc<HttpHandler>>,
     headers: HeaderMap,
-) -> Result<impl IntoResponse + use<>, Problem> {
-    operator(&door, &headers).await?;
-    door.doors.metrics.queue_bytes(door.doors.ingest.queued_bytes());
-    Ok(([(CONTENT_TYPE, Metrics::CONTENT_TYPE)], door.doors.metrics.render()))
+) -> Result<impl IntoResponse + use<>, ErrorBody> {
+    operator(&handler, &headers).await?;
+    handler.services.metrics.queue_bytes(handler.services.ingest.queued_bytes());
+    Ok(([(CONTENT_TYPE, Metrics::CONTENT_TYPE)], handler.services.metrics.render()))
 }
 
 /// `GET /healthz`: the process answers.
@@ -45,11 +48,11 @@ pub(super) async fn healthz() -> Json<Value> {
 }
 
 /// `GET /readyz`: 200 when requests can be served, or 503 with the reasons why not.
-pub(super) async fn readyz(State(door): State<Arc<Door>>) -> (StatusCode, Json<Value>) {
-    let keys = tokio::time::timeout(READY_TIME_MAX, door.doors.verifier.ready()).await;
+pub(super) async fn readyz(State(handler): State<Arc<HttpHandler>>) -> (StatusCode, Json<Value>) {
+    let keys = tokio::time::timeout(READY_TIME_MAX, handler.services.verifier.ready()).await;
     let keys = keys.unwrap_or_else(|_| Err(Error::unavailable("the token keys are not here yet")));
-    let stopping = if door.stop.is_cancelled() { Err(Error::unavailable("the server is stopping")) } else { Ok(()) };
-    let reasons: Vec<String> = [stopping, door.doors.ingest.ready(), keys]
+    let stopping = if handler.stop.is_cancelled() { Err(Error::unavailable("the server is stopping")) } else { Ok(()) };
+    let reasons: Vec<String> = [stopping, handler.services.ingest.ready(), keys]
         .into_iter()
         .filter_map(|check| check.err())
         .map(|error| error.message().to_owned())

@@ -14,14 +14,14 @@ use chrono::{DateTime, SecondsFormat};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::body::{self, Bounds};
+use super::body::{self, BodyLimits};
 use super::caller::caller;
-use super::error::Problem;
-use super::media::Encoding;
-use super::{Door, media};
+use super::error::ErrorBody;
+use super::media::ContentEncoding;
+use super::{HttpHandler, media};
 use crate::clock::Micros;
 use crate::error::{Error, Kind, Result};
-use crate::ingest::{Count, Entry, Mark, Page, Payload, Pick, Replayed};
+use crate::ingest::{EntryCount, EntryCursor, EntryFilter, EntryPage, Payload, QuarantineEntry, ReplayResult};
 use crate::tenancy::Access;
 
 /// Entries of a listing when nothing is said.
@@ -68,13 +68,13 @@ type QueryOf<T> = Result<Query<T>, QueryRejection>;
 
 /// `GET /v1/quarantine`: how many entries are open, by table, reason and tenant.
 pub(super) async fn counts(
-    State(door): State<Arc<Door>>,
+    State(handler): State<Arc<HttpHandler>>,
     headers: HeaderMap,
     asked: QueryOf<Asked>,
-) -> Result<Json<Value>, Problem> {
-    let access = caller(&door, &headers).await?;
+) -> Result<Json<Value>, ErrorBody> {
+    let access = caller(&handler, &headers).await?;
     let pick = query(asked)?.pick()?;
-    let ingest = &door.doors.ingest;
+    let ingest = &handler.services.ingest;
     let mut counts = Vec::new();
     for table in ingest.tables().keys() {
         match ingest.quarantine(&access, table, &pick, 0).await {
@@ -89,15 +89,15 @@ pub(super) async fn counts(
 
 /// `GET /v1/tables/{table}/quarantine`: the same of one table, and its newest entries.
 pub(super) async fn list(
-    State(door): State<Arc<Door>>,
+    State(handler): State<Arc<HttpHandler>>,
     table: PathOf<String>,
     headers: HeaderMap,
     asked: QueryOf<Asked>,
-) -> Result<Json<Value>, Problem> {
-    let access = caller(&door, &headers).await?;
+) -> Result<Json<Value>, ErrorBody> {
+    let access = caller(&handler, &headers).await?;
     let (table, asked) = (path(table)?, query(asked)?);
     let limit = asked.limit.unwrap_or(LIST_ENTRIES);
-    let listing = door.doors.ingest.quarantine(&access, &table, &asked.pick()?, limit).await?;
+    let listing = handler.services.ingest.quarantine(&access, &table, &asked.pick()?, limit).await?;
     let counts: Vec<Value> = listing.counts.iter().map(|count| counted(&table, count)).collect();
     let entries: Vec<Value> = listing.entries.iter().map(shown).collect();
     Ok(Json(json!({ "counts": counts, "entries": entries })))
@@ -105,56 +105,62 @@ pub(super) async fn list(
 
 /// `GET /v1/tables/{table}/quarantine/{id}`: the open entries of an id, with their payloads.
 pub(super) async fn show(
-    State(door): State<Arc<Door>>,
+    State(handler): State<Arc<HttpHandler>>,
     table: PathOf<(String, String)>,
     headers: HeaderMap,
     whose: QueryOf<Whose>,
-) -> Result<Json<Value>, Problem> {
-    let access = caller(&door, &headers).await?;
+) -> Result<Json<Value>, ErrorBody> {
+    let access = caller(&handler, &headers).await?;
     let ((table, id), whose) = (path(table)?, query(whose)?);
-    let (entries, _room) = door.doors.ingest.quarantined(&access, &table, &id, whose.tenant.as_deref()).await?;
+    let (entries, _room) = handler.services.ingest.quarantined(&access, &table, &id, whose.tenant.as_deref()).await?;
     Ok(Json(json!({ "entries": entries.iter().map(with_payload).collect::<Vec<_>>() })))
 }
 
 /// `POST /v1/tables/{table}/quarantine/replay`: payloads again, as they are.
 pub(super) async fn replay(
-    State(door): State<Arc<Door>>,
+    State(handler): State<Arc<HttpHandler>>,
     table: PathOf<String>,
     request: Request,
-) -> Result<Json<Value>, Problem> {
-    let (access, picked) = posted(&door, request).await?;
-    let after = picked.after.as_deref().map(Mark::parse).transpose()?;
-    let page = Page { after, limit: picked.limit.unwrap_or(PAGE_ENTRIES) };
-    let replayed = door.doors.ingest.replay(&access, &path(table)?, &picked.pick()?, page).await?;
+) -> Result<Json<Value>, ErrorBody> {
+    let (access, picked) = posted(&handler, request).await?;
+    let after = picked.after.as_deref().map(EntryCursor::parse).transpose()?;
+    let page = EntryPage { after, limit: picked.limit.unwrap_or(PAGE_ENTRIES) };
+    let replayed = handler.services.ingest.replay(&access, &path(table)?, &picked.pick()?, page).await?;
     Ok(Json(told(replayed)))
 }
 
 /// `POST /v1/tables/{table}/quarantine/{id}/replay`: one event in place of an entry's payload.
 pub(super) async fn replay_fixed(
-    State(door): State<Arc<Door>>,
+    State(handler): State<Arc<HttpHandler>>,
     table: PathOf<(String, String)>,
     whose: QueryOf<Whose>,
     request: Request,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<Value>, ErrorBody> {
     let (head, mut body) = request.into_parts();
-    let access = caller(&door, &head.headers).await?;
+    let access = caller(&handler, &head.headers).await?;
     let ((table, id), whose) = (path(table)?, query(whose)?);
     let (format, encoding) = (media::format(&head.headers)?, media::encoding(&head.headers)?);
-    let mut room = door.doors.ingest.room();
-    let plain =
-        body::read(&mut body, encoding, Bounds::from(&door.doors.limits), &mut room, &door.doors.metrics).await?;
+    let mut reservation = handler.services.ingest.reservation();
+    let plain = body::read(
+        &mut body,
+        encoding,
+        BodyLimits::from(&handler.services.limits),
+        &mut reservation,
+        &handler.services.metrics,
+    )
+    .await?;
     let payload = Payload::Encoded(format, plain);
-    let replayed = door.doors.ingest.replay_fixed(&access, &table, &id, whose.tenant.as_deref(), payload).await?;
+    let replayed = handler.services.ingest.replay_fixed(&access, &table, &id, whose.tenant.as_deref(), payload).await?;
     Ok(Json(told(replayed)))
 }
 
 /// `POST /v1/tables/{table}/quarantine/drop`: closes entries without their events.
 pub(super) async fn discard(
-    State(door): State<Arc<Door>>,
+    State(handler): State<Arc<HttpHandler>>,
     table: PathOf<String>,
     request: Request,
-) -> Result<Json<Value>, Problem> {
-    let (access, picked) = posted(&door, request).await?;
+) -> Result<Json<Value>, ErrorBody> {
+    let (access, picked) = posted(&handler, request).await?;
     let pick = picked.pick()?;
     if pick.is_all() && !picked.all {
         return Err(
@@ -162,31 +168,32 @@ pub(super) async fn discard(
         );
     }
     let limit = picked.limit.unwrap_or(PAGE_ENTRIES);
-    let closed = door.doors.ingest.drop_quarantined(&access, &path(table)?, &pick, limit).await?;
+    let closed = handler.services.ingest.drop_quarantined(&access, &path(table)?, &pick, limit).await?;
     Ok(Json(json!({ "dropped": closed.dropped, "more": closed.more })))
 }
 
 impl Asked {
-    fn pick(&self) -> Result<Pick> {
+    fn pick(&self) -> Result<EntryFilter> {
         let since = self.since.as_deref().map(moment).transpose()?;
-        Ok(Pick { ids: Vec::new(), tenant: self.tenant.clone(), reason: self.reason.clone(), since })
+        Ok(EntryFilter { ids: Vec::new(), tenant: self.tenant.clone(), reason: self.reason.clone(), since })
     }
 }
 
 impl Picked {
-    fn pick(&self) -> Result<Pick> {
+    fn pick(&self) -> Result<EntryFilter> {
         let since = self.since.as_deref().map(moment).transpose()?;
-        Ok(Pick { ids: self.ids.clone(), tenant: self.tenant.clone(), reason: self.reason.clone(), since })
+        Ok(EntryFilter { ids: self.ids.clone(), tenant: self.tenant.clone(), reason: self.reason.clone(), since })
     }
 }
 
 /// The caller, and the JSON that it sent. An empty body says nothing.
-async fn posted(door: &Door, request: Request) -> Result<(Access, Picked), Problem> {
+async fn posted(handler: &HttpHandler, request: Request) -> Result<(Access, Picked), ErrorBody> {
     let (head, mut body): (_, Body) = request.into_parts();
-    let access = caller(door, &head.headers).await?;
-    let mut room = door.doors.ingest.room();
-    let bounds = Bounds { bytes_max: PICK_BYTES_MAX, ..Bounds::from(&door.doors.limits) };
-    let text = body::read(&mut body, Encoding::Identity, bounds, &mut room, &door.doors.metrics).await?;
+    let access = caller(handler, &head.headers).await?;
+    let mut reservation = handler.services.ingest.reservation();
+    let bounds = BodyLimits { bytes_max: PICK_BYTES_MAX, ..BodyLimits::from(&handler.services.limits) };
+    let text =
+        body::read(&mut body, ContentEncoding::Identity, bounds, &mut reservation, &handler.services.metrics).await?;
     if text.trim_ascii().is_empty() {
         return Ok((access, Picked::default()));
     }
@@ -215,7 +222,7 @@ pub(super) fn told_time(micros: Micros) -> String {
     moment.to_rfc3339_opts(SecondsFormat::Micros, true)
 }
 
-fn counted(table: &str, count: &Count) -> Value {
+fn counted(table: &str, count: &EntryCount) -> Value {
     let (first, last) = count.received;
     json!({
         "table": table, "reason": count.reason, "tenant": count.tenant, "count": count.count,
@@ -223,14 +230,14 @@ fn counted(table: &str, count: &Count) -> Value {
     })
 }
 
-fn shown(entry: &Entry) -> Value {
+fn shown(entry: &QuarantineEntry) -> Value {
     json!({
         "id": entry.id, "received_time": told_time(entry.received), "tenant": entry.tenant, "reason": entry.reason,
         "detail": entry.detail, "place": entry.place,
     })
 }
 
-fn with_payload(entry: &Entry) -> Value {
+fn with_payload(entry: &QuarantineEntry) -> Value {
     let mut shown = shown(entry);
     let payload = entry.payload.as_deref().unwrap_or_default();
     shown["format"] = entry.format.as_str().into();
@@ -241,7 +248,7 @@ fn with_payload(entry: &Entry) -> Value {
     shown
 }
 
-fn told(replayed: Replayed) -> Value {
+fn told(replayed: ReplayResult) -> Value {
     let rejects = replayed.rejects.iter().map(|reject| {
         json!({ "id": reject.id, "tenant": reject.tenant, "reason": reject.reason.as_str(), "detail": reject.detail })
     });

@@ -7,7 +7,7 @@ use reqwest::Method;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use serde_json::json;
 
-use super::testing::{House, JSON, NDJSON, acme, answer, bearer, gzip, kind, token, token_of, zstd};
+use super::testing::{HttpTestServer, JSON, NDJSON, acme, answer, bearer, gzip, kind, token, token_of, zstd};
 use crate::config::{HttpConfig, IngestConfig};
 use crate::ingest::testing::{TABLE, limits, lines, stored};
 use crate::tenancy::Scope;
@@ -18,7 +18,7 @@ type Refused = (&'static str, &'static str, Option<&'static str>, Vec<u8>, u16, 
 #[tokio::test]
 async fn bodies_that_cannot_be_taken() {
     let small = IngestConfig { body_bytes_max: 100_000, body_expansion_max: 20, ..limits() };
-    let house = House::with(small, HttpConfig::default()).await;
+    let server = HttpTestServer::with(small, HttpConfig::default()).await;
     let whole = gzip(lines(0..50).as_bytes());
     let mut damaged = whole.clone();
     let middle = damaged.len() / 2;
@@ -43,25 +43,25 @@ async fn bodies_that_cannot_be_taken() {
         ("unreadable", "application/vnd.apache.arrow.stream", None, b"not a stream".to_vec(), 400, "invalid"),
     ];
     for (case, media, encoding, body, expected, expected_kind) in cases {
-        let (status, problem) = answer(house.post(media, encoding, body).await).await;
+        let (status, problem) = answer(server.post(media, encoding, body).await).await;
         assert_eq!((status, kind(&problem)), (expected, expected_kind), "{case}: {problem}");
     }
 
     // Chunked, so that no length is announced.
     let chunks = futures::stream::iter((0..200).map(|_| Ok::<_, std::io::Error>(Bytes::from_static(&[b' '; 1_000]))));
-    let (status, problem) = answer(house.post(NDJSON, None, reqwest::Body::wrap_stream(chunks)).await).await;
+    let (status, problem) = answer(server.post(NDJSON, None, reqwest::Body::wrap_stream(chunks)).await).await;
     assert_eq!((status, kind(&problem)), (413, "limited"), "{problem}");
 
     let exact = [lines(["fits"]).into_bytes(), vec![b' '; 100_000]].concat()[..100_000].to_vec();
-    let (status, receipt) = answer(house.post(NDJSON, None, exact).await).await;
+    let (status, receipt) = answer(server.post(NDJSON, None, exact).await).await;
     assert_eq!((status, &receipt["accepted"]), (200, &json!(1)), "{receipt}");
-    assert_eq!(house.ingest.queued_bytes(), 0, "refused bodies give their room back");
-    house.close().await;
+    assert_eq!(server.ingest.queued_bytes(), 0, "refused bodies give their room back");
+    server.close().await;
 }
 
 #[tokio::test]
 async fn callers_who_may_not() {
-    let house = House::open().await;
+    let server = HttpTestServer::open().await;
     let events = "/v1/tables/calls/events";
     let operator = token(None, &[Scope::Ingest]);
     let mut twice = bearer(&acme());
@@ -84,34 +84,34 @@ async fn callers_who_may_not() {
     ];
     for (case, mut headers, path, expected, expected_kind) in cases {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(NDJSON));
-        let response = house.request(Method::POST, path, headers, lines(["a"])).await;
+        let response = server.request(Method::POST, path, headers, lines(["a"])).await;
         assert_eq!(response.headers().contains_key(WWW_AUTHENTICATE), expected == 401, "{case}");
         let (status, problem) = answer(response).await;
         assert_eq!((status, kind(&problem)), (expected, expected_kind), "{case}: {problem}");
     }
-    assert!(stored(&house.store, TABLE).await.is_empty());
-    house.close().await;
+    assert!(stored(&server.store, TABLE).await.is_empty());
+    server.close().await;
 }
 
 #[tokio::test]
 async fn limits_answer_with_a_time_to_come_back() {
     let bounds = IngestConfig { queue_bytes_max: 64 << 10, queue_wait_max: Duration::ZERO, ..limits() };
-    let house = House::with(bounds, HttpConfig::default()).await;
-    let mut all = house.ingest.room();
+    let server = HttpTestServer::with(bounds, HttpConfig::default()).await;
+    let mut all = server.ingest.reservation();
     all.resize(64 << 10).await.unwrap();
-    let full = house.post(NDJSON, None, lines(["a"])).await;
+    let full = server.post(NDJSON, None, lines(["a"])).await;
     assert_eq!(full.headers()[RETRY_AFTER], "1");
     let (status, problem) = answer(full).await;
     assert_eq!((status, kind(&problem)), (429, "limited"));
-    house.close().await;
+    server.close().await;
 
     // A body that never ends is cut off by the time of a request.
     let hasty = HttpConfig { request_time_max: Duration::from_millis(50), ..HttpConfig::default() };
-    let house = House::with(limits(), hasty).await;
+    let server = HttpTestServer::with(limits(), hasty).await;
     let endless = futures::stream::pending::<std::io::Result<Bytes>>();
-    let slow = house.post(NDJSON, None, reqwest::Body::wrap_stream(endless)).await;
+    let slow = server.post(NDJSON, None, reqwest::Body::wrap_stream(endless)).await;
     assert_eq!(slow.headers()[RETRY_AFTER], "1");
     let (status, problem) = answer(slow).await;
     assert_eq!((status, kind(&problem)), (503, "unavailable"));
-    house.close().await;
+    server.close().await;
 }

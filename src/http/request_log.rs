@@ -12,8 +12,8 @@ use axum::response::{IntoResponse as _, Response};
 use tracing::Instrument as _;
 use uuid::Uuid;
 
-use super::Door;
-use super::error::Problem;
+use super::HttpHandler;
+use super::error::ErrorBody;
 use crate::error::Error;
 
 /// The header of a request's id, in requests and answers.
@@ -28,21 +28,21 @@ const NO_ROUTE: &str = "none";
 pub(super) struct RequestId(pub(super) String);
 
 /// Runs one request.
-pub(super) async fn observe(State(door): State<Arc<Door>>, mut request: Request, next: Next) -> Response {
+pub(super) async fn observe(State(handler): State<Arc<HttpHandler>>, mut request: Request, next: Next) -> Response {
     let begun = Instant::now();
     let id = request_id(request.headers());
     let route = request.extensions().get::<MatchedPath>().map_or(NO_ROUTE, MatchedPath::as_str).to_owned();
     let span = tracing::info_span!("request", %id, method = %request.method(), %route);
     request.extensions_mut().insert(RequestId(id.clone()));
 
-    let running = tokio::time::timeout(door.config.request_time_max, next.run(request));
+    let running = tokio::time::timeout(handler.config.request_time_max, next.run(request));
     let answer = running.instrument(span.clone()).await;
-    let mut response = span.in_scope(|| answer.unwrap_or_else(|_| too_slow(&door).into_response()));
+    let mut response = span.in_scope(|| answer.unwrap_or_else(|_| too_slow(&handler).into_response()));
     if let Ok(value) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(REQUEST_ID, value);
     }
     let (status, took) = (response.status().as_u16(), begun.elapsed());
-    door.doors.metrics.http_request(&route, status, took);
+    handler.services.metrics.http_request(&route, status, took);
     span.in_scope(|| tracing::debug!(status, took_ms = took.as_millis(), "answered"));
     response
 }
@@ -57,9 +57,9 @@ fn request_id(headers: &HeaderMap) -> String {
     given.filter(plain).map_or_else(|| Uuid::now_v7().to_string(), str::to_owned)
 }
 
-fn too_slow(door: &Door) -> Problem {
-    door.doors.metrics.limited("http.request_time_max");
-    let seconds = door.config.request_time_max.as_secs_f32();
+fn too_slow(handler: &HttpHandler) -> ErrorBody {
+    handler.services.metrics.limited("http.request_time_max");
+    let seconds = handler.config.request_time_max.as_secs_f32();
     Error::unavailable(format!("the request took longer than {seconds} s: send it again, no event is stored twice"))
         .into()
 }

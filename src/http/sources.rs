@@ -10,46 +10,49 @@ use axum::extract::{Path, State};
 use axum::http::HeaderMap;
 use serde_json::{Value, json};
 
-use super::Door;
+use super::HttpHandler;
 use super::caller::operator;
-use super::error::Problem;
+use super::error::ErrorBody;
 use super::quarantine::{path, told_time};
-use crate::ingest::{PartitionState, SourceState};
+use crate::ingest::{PartitionProgress, SourceState};
 
 /// `GET /v1/sources`: every declared source.
-pub(super) async fn list(State(door): State<Arc<Door>>, headers: HeaderMap) -> Result<Json<Value>, Problem> {
-    operator(&door, &headers).await?;
-    let sources = door.doors.sources.list()?;
+pub(super) async fn list(
+    State(handler): State<Arc<HttpHandler>>,
+    headers: HeaderMap,
+) -> Result<Json<Value>, ErrorBody> {
+    operator(&handler, &headers).await?;
+    let sources = handler.services.sources.list()?;
     Ok(Json(json!({ "sources": sources.iter().map(shown).collect::<Vec<_>>() })))
 }
 
 /// `POST /v1/sources/{name}/pause`.
 pub(super) async fn pause(
-    State(door): State<Arc<Door>>,
+    State(handler): State<Arc<HttpHandler>>,
     name: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
-) -> Result<Json<Value>, Problem> {
-    set(&door, name, &headers, true).await
+) -> Result<Json<Value>, ErrorBody> {
+    set(&handler, name, &headers, true).await
 }
 
 /// `POST /v1/sources/{name}/resume`.
 pub(super) async fn resume(
-    State(door): State<Arc<Door>>,
+    State(handler): State<Arc<HttpHandler>>,
     name: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
-) -> Result<Json<Value>, Problem> {
-    set(&door, name, &headers, false).await
+) -> Result<Json<Value>, ErrorBody> {
+    set(&handler, name, &headers, false).await
 }
 
 async fn set(
-    door: &Door,
+    handler: &HttpHandler,
     name: Result<Path<String>, PathRejection>,
     headers: &HeaderMap,
     is_paused: bool,
-) -> Result<Json<Value>, Problem> {
-    let access = operator(door, headers).await?;
+) -> Result<Json<Value>, ErrorBody> {
+    let access = operator(handler, headers).await?;
     let name = path(name)?;
-    let state = door.doors.sources.set_paused(&name, is_paused).await?;
+    let state = handler.services.sources.set_paused(&name, is_paused).await?;
     let what = if is_paused { "paused" } else { "set going" };
     let (_, subject, _) = access.identity();
     tracing::info!(source = %name, subject, "a source was {what}");
@@ -72,7 +75,7 @@ fn shown(source: &SourceState) -> Value {
     })
 }
 
-fn partition(partition: &PartitionState) -> Value {
+fn partition(partition: &PartitionProgress) -> Value {
     json!({
         "topic": *partition.topic, "partition": partition.partition, "offset": partition.offset, "lag": partition.lag,
         "here": partition.is_here, "stopped": partition.is_stopped,

@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{Doors, serve};
+use super::{HttpServices, serve};
 use crate::clock::Clock;
 use crate::config::{HttpConfig, IngestConfig, PolicyConfig, QueryConfig, SourceConfig};
 use crate::error::Result;
@@ -27,16 +27,16 @@ pub(super) const JSON: &str = "application/json";
 pub(super) const NDJSON: &str = "application/x-ndjson";
 
 /// A door on a free port, over a lake in memory.
-pub(super) struct House {
+pub(super) struct HttpTestServer {
     pub(super) store: Store,
     pub(super) ingest: Arc<Ingest>,
     client: Client,
     pub(super) address: String,
     pub(super) stop: CancellationToken,
-    door: JoinSet<Result<()>>,
+    handler: JoinSet<Result<()>>,
 }
 
-impl House {
+impl HttpTestServer {
     pub(super) async fn open() -> Self {
         Self::with(limits(), HttpConfig::default()).await
     }
@@ -50,7 +50,7 @@ impl House {
         )]);
         let engine =
             Engine::new(ingest.tables().clone(), QueryConfig::default(), Clock::System, Arc::default()).unwrap();
-        let doors = Doors {
+        let services = HttpServices {
             engine,
             verifier: Arc::new(Verifier::new(&auth(), &policy, Clock::System).unwrap()),
             ingest: ingest.clone(),
@@ -62,10 +62,10 @@ impl House {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let stop = CancellationToken::new();
-        let mut door = JoinSet::new();
-        door.spawn(serve(listener, doors, config, stop.clone()));
+        let mut handler = JoinSet::new();
+        handler.spawn(serve(listener, services, config, stop.clone()));
         let client = Client::builder().no_proxy().build().unwrap();
-        Self { store, ingest, client, address, stop, door }
+        Self { store, ingest, client, address, stop, handler }
     }
 
     pub(super) async fn request(
@@ -100,7 +100,7 @@ impl House {
 
     pub(super) async fn close(self) {
         self.stop.cancel();
-        self.door.join_all().await.into_iter().collect::<Result<()>>().unwrap();
+        self.handler.join_all().await.into_iter().collect::<Result<()>>().unwrap();
         self.ingest.stop().await;
     }
 }

@@ -7,14 +7,14 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use super::testing::{House, JSON, NDJSON, acme, answer, bearer, gzip, kind, token, zstd};
+use super::testing::{HttpTestServer, JSON, NDJSON, acme, answer, bearer, gzip, kind, token, zstd};
 use crate::config::HttpConfig;
 use crate::ingest::testing::{QUARANTINE, TABLE, limits, lines, stored};
 use crate::tenancy::Scope;
 
 #[tokio::test]
 async fn events_come_in_by_every_encoding() {
-    let house = House::open().await;
+    let server = HttpTestServer::open().await;
     let array = json!([{ "event_id": "e", "event_time": 1_772_366_400 }]).to_string();
     let cases: [(&str, Option<&'static str>, Vec<u8>); 6] = [
         (NDJSON, None, lines(["a"]).into()),
@@ -25,24 +25,24 @@ async fn events_come_in_by_every_encoding() {
         (NDJSON, Some("zstd"), [zstd(lines(["f"]).as_bytes()), zstd(b"\n")].concat()),
     ];
     for (kind, encoding, body) in cases {
-        let (status, receipt) = answer(house.post(kind, encoding, body).await).await;
+        let (status, receipt) = answer(server.post(kind, encoding, body).await).await;
         assert_eq!(status, 200, "{kind} {encoding:?}: {receipt}");
         assert_eq!((&receipt["accepted"], &receipt["rejected"]), (&json!(1), &json!(0)), "{kind} {encoding:?}");
         assert!(receipt["version"].as_u64().unwrap() > 0);
     }
-    let ids: Vec<String> = stored(&house.store, TABLE).await.into_iter().map(|(_, id)| id).collect();
+    let ids: Vec<String> = stored(&server.store, TABLE).await.into_iter().map(|(_, id)| id).collect();
     assert_eq!(ids, ["a", "b", "c", "d", "e", "f"]);
-    house.close().await;
+    server.close().await;
 }
 
 #[tokio::test]
 async fn a_receipt_names_the_bad_events_and_takes_the_good_ones() {
-    let house = House::open().await;
+    let server = HttpTestServer::open().await;
     let mut body = lines(["a", "a"]).into_bytes();
     body.extend_from_slice(
         b"{\"event_id\":\"b\",\"event_time\":1,\"mos\":\"\xff\"}\n{\"event_id\":\"\",\"event_time\":1}\n",
     );
-    let (status, receipt) = answer(house.post(NDJSON, None, body).await).await;
+    let (status, receipt) = answer(server.post(NDJSON, None, body).await).await;
     assert_eq!(status, 200, "{receipt}");
     let counts = ["accepted", "duplicate", "rejected"].map(|count| receipt[count].as_u64().unwrap());
     assert_eq!(counts, [1, 1, 2], "{receipt}");
@@ -50,19 +50,20 @@ async fn a_receipt_names_the_bad_events_and_takes_the_good_ones() {
     let told: Vec<_> =
         rejects.iter().map(|one| (one["index"].as_u64().unwrap(), one["reason"].as_str().unwrap())).collect();
     assert_eq!(told, [(2, "invalid_utf8"), (3, "missing_id")], "{receipt}");
-    assert_eq!(stored(&house.store, QUARANTINE).await.len(), 2);
+    assert_eq!(stored(&server.store, QUARANTINE).await.len(), 2);
 
-    let (status, receipt) = answer(house.post(NDJSON, None, "{\"event_id\":\"c\"}\n").await).await;
+    let (status, receipt) = answer(server.post(NDJSON, None, "{\"event_id\":\"c\"}\n").await).await;
     assert_eq!((status, &receipt["rejected"], &receipt["version"]), (200, &json!(1), &json!(0)), "{receipt}");
-    house.close().await;
+    server.close().await;
 }
 
 #[tokio::test]
 async fn operators_see_pause_and_resume_sources() {
-    let house = House::open().await;
+    let server = HttpTestServer::open().await;
     let admin = token(None, &[Scope::Admin]);
-    let post = async |path: &str, token: &str| answer(house.request(Method::POST, path, bearer(token), "").await).await;
-    let (status, listed) = answer(house.get("/v1/sources", &admin).await).await;
+    let post =
+        async |path: &str, token: &str| answer(server.request(Method::POST, path, bearer(token), "").await).await;
+    let (status, listed) = answer(server.get("/v1/sources", &admin).await).await;
     let running = json!({
         "name": "voice", "table": TABLE, "state": "running", "paused_since": null, "last_error": null, "partitions": [],
     });
@@ -72,7 +73,7 @@ async fn operators_see_pause_and_resume_sources() {
     assert_eq!((status, &paused["state"]), (200, &json!("paused")), "{paused}");
     assert!(paused["paused_since"].is_string(), "{paused}");
     assert_eq!(post("/v1/sources/voice/pause", &admin).await, (200, paused.clone()), "it is paused already");
-    let (_, listed) = answer(house.get("/v1/sources", &admin).await).await;
+    let (_, listed) = answer(server.get("/v1/sources", &admin).await).await;
     assert_eq!(listed["sources"][0], paused);
     assert_eq!(post("/v1/sources/voice/resume", &admin).await, (200, running.clone()));
     assert_eq!(post("/v1/sources/voice/resume", &admin).await, (200, running));
@@ -91,63 +92,63 @@ async fn operators_see_pause_and_resume_sources() {
         assert_eq!((status, kind(&problem)), (expected, expected_kind), "{path}: {problem}");
     }
     for token in [&ingest, &tenant] {
-        let (status, problem) = answer(house.get("/v1/sources", token).await).await;
+        let (status, problem) = answer(server.get("/v1/sources", token).await).await;
         assert_eq!((status, kind(&problem)), (403, "forbidden"), "{problem}");
     }
-    house.close().await;
+    server.close().await;
 }
 
 #[tokio::test]
 async fn paths_methods_and_health() {
-    let house = House::open().await;
-    let (status, problem) = answer(house.get("/v2/anything", "").await).await;
+    let server = HttpTestServer::open().await;
+    let (status, problem) = answer(server.get("/v2/anything", "").await).await;
     assert_eq!((status, kind(&problem)), (404, "not_found"));
-    let wrong = house.get("/v1/tables/calls/events", &acme()).await;
+    let wrong = server.get("/v1/tables/calls/events", &acme()).await;
     assert_eq!(wrong.headers()[ALLOW], "POST");
     assert_eq!(answer(wrong).await.0, 405);
 
-    assert_eq!(answer(house.get("/healthz", "").await).await, (200, json!({ "status": "ok" })));
-    assert_eq!(answer(house.get("/readyz", "").await).await, (200, json!({ "ready": true, "reasons": [] })));
-    house.ingest.stop().await;
-    let (status, body) = answer(house.get("/readyz", "").await).await;
+    assert_eq!(answer(server.get("/healthz", "").await).await, (200, json!({ "status": "ok" })));
+    assert_eq!(answer(server.get("/readyz", "").await).await, (200, json!({ "ready": true, "reasons": [] })));
+    server.ingest.stop().await;
+    let (status, body) = answer(server.get("/readyz", "").await).await;
     assert_eq!((status, &body["ready"]), (503, &json!(false)));
     assert!(body["reasons"][0].as_str().unwrap().contains("stopping"), "{body}");
-    let (status, problem) = answer(house.post(NDJSON, None, lines(["a"])).await).await;
+    let (status, problem) = answer(server.post(NDJSON, None, lines(["a"])).await).await;
     assert_eq!((status, kind(&problem)), (503, "unavailable"));
-    house.close().await;
+    server.close().await;
 }
 
 #[tokio::test]
 async fn tables_are_shown_by_what_the_caller_sees() {
-    let house = House::open().await;
-    let (status, body) = answer(house.get("/v1/tables", &acme()).await).await;
+    let server = HttpTestServer::open().await;
+    let (status, body) = answer(server.get("/v1/tables", &acme()).await).await;
     assert_eq!(status, 200);
     let calls = body["tables"].as_array().unwrap().iter().find(|table| table["name"] == TABLE).unwrap();
     let columns: Vec<&str> =
         calls["columns"].as_array().unwrap().iter().map(|column| column["name"].as_str().unwrap()).collect();
     assert_eq!(columns, ["event_time", "event_id"]);
     assert_eq!(calls["columns"][0]["type"], "timestamp");
-    assert_eq!(answer(house.get("/v1/tables", "").await).await.0, 401);
-    house.close().await;
+    assert_eq!(answer(server.get("/v1/tables", "").await).await.0, 401);
+    server.close().await;
 }
 
 #[tokio::test]
 async fn freshness_is_told_to_each_of_its_own() {
-    let house = House::open().await;
-    answer(house.post(NDJSON, None, lines(["a"])).await).await;
+    let server = HttpTestServer::open().await;
+    answer(server.post(NDJSON, None, lines(["a"])).await).await;
     let ask = |tenant: Option<&str>| {
         let scope = if tenant.is_some() { Scope::Read } else { Scope::Admin };
         token(tenant, &[scope])
     };
     let path = "/v1/tables/calls/freshness";
-    let (status, told) = answer(house.get(path, &ask(Some("acme"))).await).await;
+    let (status, told) = answer(server.get(path, &ask(Some("acme"))).await).await;
     assert_eq!((status, &told["newest_event_time"]), (200, &json!("2026-03-01T12:00:00.000000Z")), "{told}");
     assert!(told["complete_until"] == told["now"] && told.get("version").is_none(), "{told}");
     assert!(told["newest_received_time"].is_null(), "the policy hides the column: {told}");
     assert!(told["source_lag_seconds"].is_null() && told.get("source_lag_messages").is_none(), "{told}");
-    let (_, told) = answer(house.get(path, &ask(Some("globex"))).await).await;
+    let (_, told) = answer(server.get(path, &ask(Some("globex"))).await).await;
     assert!(told["newest_event_time"].is_null() && told["newest_received_time"].is_null(), "{told}");
-    let (_, told) = answer(house.get(path, &ask(None)).await).await;
+    let (_, told) = answer(server.get(path, &ask(None)).await).await;
     assert!(told["version"].as_u64() > Some(0) && told["newest_received_time"].is_string(), "{told}");
     assert!(told["source_lag_messages"].is_null(), "no source fills it: {told}");
     assert!(told.get("newest_event_time").is_none(), "{told}");
@@ -157,30 +158,30 @@ async fn freshness_is_told_to_each_of_its_own() {
         (ask(None), "/v1/tables/other/freshness", 404),
         (String::new(), path, 401),
     ] {
-        assert_eq!(answer(house.get(path, &token).await).await.0, expected, "{path}");
+        assert_eq!(answer(server.get(path, &token).await).await.0, expected, "{path}");
     }
-    house.close().await;
+    server.close().await;
 }
 
 #[tokio::test]
 async fn quarantines_are_shown_replayed_and_dropped() {
-    let house = House::open().await;
-    answer(house.post(NDJSON, None, "{\"event_time\":1,\"mos\":1}\n{\"event_id\":\"b\",\"mos\":\"\u{e9}\"}\n").await)
+    let server = HttpTestServer::open().await;
+    answer(server.post(NDJSON, None, "{\"event_time\":1,\"mos\":1}\n{\"event_id\":\"b\",\"mos\":\"\u{e9}\"}\n").await)
         .await;
     let operator = token(None, &[Scope::Admin]);
     let post = |path: String, body: &'static str| {
         let mut headers = bearer(&operator);
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(JSON));
-        let house = &house;
-        async move { answer(house.request(Method::POST, &path, headers, body).await).await }
+        let server = &server;
+        async move { answer(server.request(Method::POST, &path, headers, body).await).await }
     };
-    let (status, listed) = answer(house.get("/v1/tables/calls/quarantine?limit=5", &operator).await).await;
+    let (status, listed) = answer(server.get("/v1/tables/calls/quarantine?limit=5", &operator).await).await;
     assert_eq!((status, listed["entries"].as_array().unwrap().len()), (200, 2), "{listed}");
-    let (_, counted) = answer(house.get("/v1/quarantine?tenant=acme", &operator).await).await;
+    let (_, counted) = answer(server.get("/v1/quarantine?tenant=acme", &operator).await).await;
     assert_eq!(counted["counts"].as_array().unwrap().len(), 2, "{counted}");
     let missing = listed["entries"].as_array().unwrap().iter().find(|entry| entry["reason"] == "missing_id").unwrap();
     let entry = format!("/v1/tables/calls/quarantine/{}", missing["id"].as_str().unwrap());
-    let (_, shown) = answer(house.get(&entry, &operator).await).await;
+    let (_, shown) = answer(server.get(&entry, &operator).await).await;
     assert_eq!(shown["entries"][0]["payload"], "{\"event_time\":1,\"mos\":1}", "{shown}");
 
     let quarantine = |verb: &str| format!("/v1/tables/calls/quarantine/{verb}");
@@ -198,24 +199,24 @@ async fn quarantines_are_shown_replayed_and_dropped() {
     assert_eq!((status, told), (200, json!({ "dropped": 1, "more": false })));
     for (path, expected) in [("?limit=x", 400), ("?who=x", 400), ("/none", 404), ("?limit=0", 200)] {
         let path = format!("/v1/tables/calls/quarantine{path}");
-        assert_eq!(answer(house.get(&path, &operator).await).await.0, expected, "{path}");
+        assert_eq!(answer(server.get(&path, &operator).await).await.0, expected, "{path}");
     }
     // The policy of acme hides columns, and so the whole quarantine.
     let reader = token(Some("acme"), &[Scope::Read]);
-    assert_eq!(answer(house.get("/v1/tables/calls/quarantine", &reader).await).await.0, 404);
-    assert_eq!(answer(house.get("/v1/quarantine", &reader).await).await, (200, json!({ "counts": [] })));
-    house.close().await;
+    assert_eq!(answer(server.get("/v1/tables/calls/quarantine", &reader).await).await.0, 404);
+    assert_eq!(answer(server.get("/v1/quarantine", &reader).await).await, (200, json!({ "counts": [] })));
+    server.close().await;
 }
 
 #[tokio::test]
 async fn a_sender_may_ask_for_its_answer_before_the_commit() {
-    let house = House::open().await;
+    let server = HttpTestServer::open().await;
     let post = |query: &str, ids: &'static str| {
         let path = format!("/v1/tables/calls/events{query}");
         let mut headers = bearer(&acme());
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(NDJSON));
-        let house = &house;
-        async move { answer(house.request(Method::POST, &path, headers, lines([ids]) + "{}\n").await).await }
+        let server = &server;
+        async move { answer(server.request(Method::POST, &path, headers, lines([ids]) + "{}\n").await).await }
     };
     let (status, promise) = post("?ack=received", "a").await;
     assert_eq!((status, &promise["ack"], &promise["received"]), (202, &json!("received"), &json!(1)), "{promise}");
@@ -223,8 +224,8 @@ async fn a_sender_may_ask_for_its_answer_before_the_commit() {
     for (query, expected) in [("?ack=committed", 200), ("?other=1", 200), ("?ack=never", 400), ("?ack=", 400)] {
         assert_eq!(post(query, "b").await.0, expected, "{query}");
     }
-    let (store, ingest) = (house.store.clone(), house.ingest.clone());
-    house.close().await;
+    let (store, ingest) = (server.store.clone(), server.ingest.clone());
+    server.close().await;
     assert_eq!(ingest.queued_bytes(), 0);
     let ids: Vec<String> = stored(&store, TABLE).await.into_iter().map(|(_, id)| id).collect();
     assert_eq!(ids, ["a", "b"]);
@@ -232,24 +233,24 @@ async fn a_sender_may_ask_for_its_answer_before_the_commit() {
 
 #[tokio::test]
 async fn metrics_are_for_operators() {
-    let house = House::open().await;
-    answer(house.post(NDJSON, None, lines(["a"])).await).await;
+    let server = HttpTestServer::open().await;
+    answer(server.post(NDJSON, None, lines(["a"])).await).await;
     for refused in [acme(), token(Some("acme"), &[Scope::Admin]), token(None, &[Scope::Ingest])] {
-        assert_eq!(answer(house.get("/metrics", &refused).await).await.0, 403);
+        assert_eq!(answer(server.get("/metrics", &refused).await).await.0, 403);
     }
-    assert_eq!(answer(house.get("/metrics", "").await).await.0, 401);
-    let page = house.get("/metrics", &token(None, &[Scope::Admin])).await;
+    assert_eq!(answer(server.get("/metrics", "").await).await.0, 401);
+    let page = server.get("/metrics", &token(None, &[Scope::Admin])).await;
     assert_eq!(page.status(), 200);
     let page = page.text().await.unwrap();
     let posts = "glasshouse_http_requests_total{route=\"/v1/tables/{table}/events\",status=\"200\"} 1";
     assert!(page.contains(posts) && page.contains("glasshouse_ingest_queue_bytes 0"), "{page}");
-    house.close().await;
+    server.close().await;
 }
 
 #[tokio::test]
 async fn heads_are_bounded_and_connections_kept_alive() {
-    let house = House::open().await;
-    let mut wire = TcpStream::connect(&house.address).await.unwrap();
+    let server = HttpTestServer::open().await;
+    let mut wire = TcpStream::connect(&server.address).await.unwrap();
     for _ in 0..3 {
         wire.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
         assert!(head(&mut wire).await.starts_with("HTTP/1.1 200"), "one connection answers many requests");
@@ -259,7 +260,7 @@ async fn heads_are_bounded_and_connections_kept_alive() {
     // The door may answer, and close, before all of it is written.
     let _cut = wire.write_all(long.as_bytes()).await;
     assert!(head(&mut wire).await.starts_with("HTTP/1.1 431"));
-    house.close().await;
+    server.close().await;
 }
 
 /// The head of an answer; its body has a known end in the same read, or does not matter.
@@ -272,38 +273,38 @@ async fn head(wire: &mut TcpStream) -> String {
 #[tokio::test]
 async fn connections_are_bounded() {
     let one = HttpConfig { connections_max: 1, ..HttpConfig::default() };
-    let house = House::with(limits(), one).await;
-    let mut first = TcpStream::connect(&house.address).await.unwrap();
+    let server = HttpTestServer::with(limits(), one).await;
+    let mut first = TcpStream::connect(&server.address).await.unwrap();
     first.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
     assert!(head(&mut first).await.starts_with("HTTP/1.1 200"));
-    let mut second = TcpStream::connect(&house.address).await.unwrap();
+    let mut second = TcpStream::connect(&server.address).await.unwrap();
     second.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
     drop(first);
     assert!(head(&mut second).await.starts_with("HTTP/1.1 200"), "the second waits for the first's slot");
     drop(second);
-    house.close().await;
+    server.close().await;
 }
 
 #[tokio::test]
 async fn a_stop_lets_the_running_request_end() {
-    let house = House::open().await;
+    let server = HttpTestServer::open().await;
     let (sender, receiver) = tokio::sync::mpsc::channel::<std::io::Result<Bytes>>(1);
     let body = reqwest::Body::wrap_stream(tokio_stream::wrappers::ReceiverStream::new(receiver));
-    let posting = house.post(NDJSON, None, body);
+    let posting = server.post(NDJSON, None, body);
     let stopping = async {
         let text = Bytes::from(lines(["a"]));
         sender.send(Ok(text)).await.unwrap();
         // The first bytes have room in the queue: the request is under way.
-        while house.ingest.queued_bytes() == 0 {
+        while server.ingest.queued_bytes() == 0 {
             tokio::task::yield_now().await;
         }
-        house.stop.cancel();
+        server.stop.cancel();
         drop(sender);
     };
     let (response, ()) = tokio::join!(posting, stopping);
     let (status, receipt) = answer(response).await;
     assert_eq!((status, &receipt["accepted"]), (200, &json!(1)));
-    let address = house.address.clone();
-    house.close().await;
+    let address = server.address.clone();
+    server.close().await;
     assert!(TcpStream::connect(&address).await.is_err(), "the door is closed");
 }

@@ -19,9 +19,9 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 use super::dedupe::Part;
-use super::prepare::Intake;
-use super::submit::Taken;
-use super::write::{Pending, Room, Stored};
+use super::prepare::PreparedBatch;
+use super::submit::AdmittedRequest;
+use super::write::{MemoryReservation, Pending, Stored};
 use super::{Ingest, Payload, Promise, Receipt, quarantine_of, stopping};
 use crate::error::{Error, Result};
 use crate::tenancy::Access;
@@ -34,14 +34,14 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 const LAST_ATTEMPTS_MAX: u32 = 3;
 
 /// Rows on their way into one table.
-struct Followed {
+struct PendingRows {
     queue: mpsc::Sender<Pending>,
     table: String,
     part: Arc<Part>,
     bytes: usize,
     answer: oneshot::Receiver<Result<Stored>>,
     /// The room of the whole request, held until they are stored, or lost.
-    _room: Arc<Room>,
+    _room: Arc<MemoryReservation>,
 }
 
 impl Ingest {
@@ -49,29 +49,30 @@ impl Ingest {
     /// within about `batch_age_max`. They are lost when the server dies before that.
     pub async fn submit_received(
         self: &Arc<Self>,
-        mut room: Room,
+        mut reservation: MemoryReservation,
         access: &Access,
         table: &str,
         payload: Payload,
         door: &str,
     ) -> Result<Promise> {
         let running = self.submits.token();
-        let Taken { intake, lane, quarantine, bytes: (good_bytes, bad_bytes) } =
-            self.take(&mut room, access, table, payload, door).await?;
-        let (Intake { good, bad, places, notes }, room) = (intake, Arc::new(room));
+        let AdmittedRequest { intake, table_queue, quarantine, bytes: (good_bytes, bad_bytes) } =
+            self.take(&mut reservation, access, table, payload, door).await?;
+        let (PreparedBatch { good, bad, places, notes }, reservation) = (intake, Arc::new(reservation));
         let promise = Promise { received: good.rows.num_rows() as u64, rejected: places.len() as u64, rejects: notes };
 
         // The bad ones first: when there is no place for the good ones the sender tries again, and they are known then.
         let bad = match bad {
             Some(bad) => {
-                let handed = self.hand_in(&quarantine.queue, quarantine_of(table), bad, (bad_bytes, room.clone()));
+                let handed =
+                    self.hand_in(&quarantine.queue, quarantine_of(table), bad, (bad_bytes, reservation.clone()));
                 Some(handed.await?)
             }
             None => None,
         };
         let good = match promise.received {
             0 => None,
-            _ => Some(self.hand_in(&lane.queue, table.to_owned(), good, (good_bytes, room)).await?),
+            _ => Some(self.hand_in(&table_queue.queue, table.to_owned(), good, (good_bytes, reservation)).await?),
         };
         let (ingest, access, table, rejected) = (self.clone(), access.clone(), table.to_owned(), promise.rejected);
         self.submits.spawn(async move {
@@ -90,22 +91,28 @@ impl Ingest {
         queue: &mpsc::Sender<Pending>,
         table: String,
         part: Part,
-        (bytes, room): (usize, Arc<Room>),
-    ) -> Result<Followed> {
+        (bytes, reservation): (usize, Arc<MemoryReservation>),
+    ) -> Result<PendingRows> {
         let (reply, answer) = oneshot::channel();
         let part = Arc::new(part);
-        let pending =
-            Pending { part: part.clone(), progress: Vec::new(), is_whole: false, bytes, room: self.room(), reply };
+        let pending = Pending {
+            part: part.clone(),
+            progress: Vec::new(),
+            is_whole: false,
+            bytes,
+            reservation: self.reservation(),
+            reply,
+        };
         queue.send_timeout(pending, self.limits.queue_wait_max).await.map_err(|error| match error {
-            mpsc::error::SendTimeoutError::Timeout(_) => self.rooms.full(),
+            mpsc::error::SendTimeoutError::Timeout(_) => self.memory_budget.full(),
             mpsc::error::SendTimeoutError::Closed(_) => stopping(),
         })?;
-        Ok(Followed { queue: queue.clone(), table, part, bytes, answer, _room: room })
+        Ok(PendingRows { queue: queue.clone(), table, part, bytes, answer, _room: reservation })
     }
 
     /// Waits until rows are stored, and hands them in again when they were not. None when there are none, or when they are
     /// lost.
-    async fn follow(&self, followed: Option<Followed>) -> Option<Stored> {
+    async fn follow(&self, followed: Option<PendingRows>) -> Option<Stored> {
         let mut followed = followed?;
         let (mut pause, mut last_attempts) = (PAUSE_MIN, 0);
         loop {
@@ -119,7 +126,8 @@ impl Ingest {
             }
             let (reply, answer) = oneshot::channel();
             let (part, bytes) = (followed.part.clone(), followed.bytes);
-            let pending = Pending { part, progress: Vec::new(), is_whole: false, bytes, room: self.room(), reply };
+            let pending =
+                Pending { part, progress: Vec::new(), is_whole: false, bytes, reservation: self.reservation(), reply };
             tracing::debug!(table = followed.table, ?fault, "acknowledged events were not stored yet, trying again");
             // A stop ends the pause, not the attempts.
             let _stopping = self.ending.hurry.run_until_cancelled(tokio::time::sleep(pause)).await;

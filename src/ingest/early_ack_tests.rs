@@ -20,7 +20,7 @@ async fn acme() -> Access {
 
 async fn send(ingest: &Arc<Ingest>, access: &Access, body: String) -> Result<Promise> {
     let payload = Payload::Encoded(Format::Json, body.into());
-    ingest.submit_received(ingest.room(), access, TABLE, payload, "test").await
+    ingest.submit_received(ingest.reservation(), access, TABLE, payload, "test").await
 }
 
 #[tokio::test]
@@ -67,7 +67,7 @@ async fn a_full_queue_takes_no_promise() {
     let (store, acme) = (memory(), acme().await);
     let bounds = IngestConfig { queue_bytes_max: 64 << 10, queue_wait_max: Duration::ZERO, ..limits() };
     let ingest = start(&store, bounds).await;
-    let mut all = ingest.room();
+    let mut all = ingest.reservation();
     all.resize(64 << 10).await.unwrap();
     let refused = send(&ingest, &acme, lines(["a"])).await.unwrap_err();
     assert_eq!((refused.kind(), refused.wait()), (Kind::Limited, Some(Duration::from_secs(1))));

@@ -1,4 +1,4 @@
-//! Up to when a table is complete, for a caller: what the table's [`Inflow`](crate::lake::Inflow) says, to those who may know.
+//! Up to when a table is complete, for a caller: what the table's [`InFlight`](crate::lake::InFlight) says, to those who may know.
 
 use super::submit::unknown;
 use super::{Ingest, stopping};
@@ -38,10 +38,10 @@ impl Ingest {
         let owner = access.owner();
         let operator = owner == Owner::PerEvent;
         access.require(if operator { Scope::Admin } else { Scope::Read })?;
-        let visible = self.lanes.get(table).is_some_and(|lane| lane.intaker.is_some());
+        let visible = self.table_queues.get(table).is_some_and(|table_queue| table_queue.preparer.is_some());
         let visible = visible && (operator || access.rules(table).is_some());
         let open = self.tables.get(table).filter(|_| visible).ok_or_else(|| unknown(table))?;
-        let watermark = open.inflow().watermark(&owner, &self.clock);
+        let watermark = open.in_flight().watermark(&owner, &self.clock);
         let told = || {
             let snapshot = open.snapshot();
             let received = snapshot.files.iter().filter_map(|file| Some(file.received?.1));
@@ -101,7 +101,7 @@ mod tests {
         let acme = access(Some("acme"), &[Scope::Read, Scope::Ingest], &[TABLE]).await;
         // Nothing else runs between the answer and this look: the committer has no turn yet.
         let payload = Payload::Encoded(crate::contract::Format::Json, lines(["a"]).into());
-        ingest.submit_received(ingest.room(), &acme, TABLE, payload, "test").await.unwrap();
+        ingest.submit_received(ingest.reservation(), &acme, TABLE, payload, "test").await.unwrap();
         clock.set(now + SECOND);
         while ingest.freshness(&acme, TABLE).unwrap().watermark.complete_until == now {
             tokio::task::yield_now().await;

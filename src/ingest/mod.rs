@@ -57,9 +57,12 @@ mod tests;
 
 pub use freshness::{Freshness, TableFreshness};
 pub use kafka::Source;
-pub use quarantine::{Closed, Count, Entry, Listing, Mark, Page, Pick, ReplayNote, Replayed};
-pub use source::{PartitionState, Sample, SourceError, SourceState, Sources, Trial, rehearse};
-pub use write::Room;
+pub use quarantine::{
+    DropResult, EntryCount, EntryCursor, EntryFilter, EntryPage, QuarantineEntry, QuarantineListing, ReplayNote,
+    ReplayResult,
+};
+pub use source::{DryRun, PartitionProgress, Sample, SourceError, SourceState, Sources, dry_run};
+pub use write::MemoryReservation;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -78,10 +81,10 @@ use crate::lake::{Table, Tables};
 use crate::telemetry::Metrics;
 use crate::tenancy::Slots;
 
-use dedupe::Keyer;
-use prepare::Intaker;
-use schemas::Reader;
-use write::{Ending, Keeper, Pending, Rooms};
+use dedupe::EventKeyHasher;
+use prepare::Preparer;
+use schemas::SchemaReader;
+use write::{Ending, MemoryBudget, Pending, TableWriter};
 
 /// Requests that wait in one table's queue; their bytes are bounded by `queue_bytes_max`.
 const QUEUE_REQUESTS_MAX: usize = 1024;
@@ -142,15 +145,15 @@ pub struct RejectNote {
 #[derive(Debug)]
 pub struct Ingest {
     tables: Arc<Tables>,
-    lanes: BTreeMap<String, Lane>,
-    rooms: Rooms,
+    table_queues: BTreeMap<String, TableQueue>,
+    memory_budget: MemoryBudget,
     /// Decoding takes as many cores as there are, and no more.
     decoders: Arc<Semaphore>,
     /// Who looks through quarantines, and changes them, takes turns.
     looks: Semaphore,
     lookers: Slots,
     /// What reads the messages of sources that run here, by their names, where the contract alone cannot.
-    readers: Mutex<BTreeMap<String, Arc<Reader>>>,
+    readers: Mutex<BTreeMap<String, Arc<SchemaReader>>>,
     limits: IngestConfig,
     clock: Clock,
     metrics: Arc<Metrics>,
@@ -163,10 +166,10 @@ pub struct Ingest {
 
 /// The way into one table.
 #[derive(Debug)]
-struct Lane {
+struct TableQueue {
     queue: mpsc::Sender<Pending>,
     /// None for a quarantine: nobody sends events into it.
-    intaker: Option<Intaker>,
+    preparer: Option<Preparer>,
 }
 
 /// What the name of a table's quarantine ends with.
@@ -185,7 +188,7 @@ impl Ingest {
         clock: Clock,
         metrics: Arc<Metrics>,
     ) -> Result<Arc<Self>> {
-        let keyer = Keyer::random();
+        let key_hasher = EventKeyHasher::random();
         // Owned by the futures that open them, so that any task can wait for a start.
         let named: Vec<_> = tables.iter().map(|(name, table)| (name.clone(), table.clone())).collect();
         let opening = named.into_iter().map(|(name, table)| {
@@ -193,32 +196,33 @@ impl Ingest {
             let (metrics, limits) = (metrics.clone(), &config);
             async move {
                 let committed = Arc::new(Notify::new());
-                let keeper = Keeper::open(table.clone(), quarantine, keyer, limits, metrics, committed.clone()).await;
-                keeper
-                    .map(|keeper| (name.clone(), table, keeper, committed))
+                let table_writer =
+                    TableWriter::open(table.clone(), quarantine, key_hasher, limits, metrics, committed.clone()).await;
+                table_writer
+                    .map(|table_writer| (name.clone(), table, table_writer, committed))
                     .map_err(|e| e.at(format!("table `{name}`")))
             }
         });
         let opened: Vec<_> = futures::stream::iter(opening).buffered(OPENING_MAX).try_collect().await?;
 
         let (tasks, ending) = (TaskTracker::new(), Ending::default());
-        let mut lanes = BTreeMap::new();
-        for (name, table, keeper, committed) in opened {
+        let mut table_queues = BTreeMap::new();
+        for (name, table, table_writer, committed) in opened {
             let (sender, queue) = mpsc::channel(QUEUE_REQUESTS_MAX);
-            tasks.spawn(write::run(queue, keeper, config.clone(), ending.clone()));
+            tasks.spawn(write::run(queue, table_writer, config.clone(), ending.clone()));
             tasks.spawn(maintain(table.clone(), committed, metrics.clone(), ending.clone()));
             let quarantine = tables.get(&quarantine_of(&name));
-            let intaker = quarantine.map(|quarantine| Intaker {
+            let preparer = quarantine.map(|quarantine| Preparer {
                 contract: table.contract().clone(),
                 quarantine: quarantine.contract().clone(),
-                keyer,
+                key_hasher,
                 notes_max: config.receipt_rejects_max,
             });
-            lanes.insert(name, Lane { queue: sender, intaker });
+            table_queues.insert(name, TableQueue { queue: sender, preparer });
         }
         Ok(Arc::new(Self {
-            lanes,
-            rooms: Rooms::new(config.queue_bytes_max, config.queue_wait_max, metrics.clone()),
+            table_queues,
+            memory_budget: MemoryBudget::new(config.queue_bytes_max, config.queue_wait_max, metrics.clone()),
             decoders: Arc::new(Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from))),
             looks: Semaphore::new(1),
             lookers: Slots::new(1, LOOKS_WAITING_MAX, config.queue_wait_max),
@@ -240,7 +244,7 @@ impl Ingest {
 
     /// Bytes that wait for a commit now.
     pub fn queued_bytes(&self) -> usize {
-        self.rooms.taken_bytes()
+        self.memory_budget.taken_bytes()
     }
 
     /// Whether events can come in now: `Unavailable`, with the reason, when not.
@@ -248,7 +252,7 @@ impl Ingest {
         if self.ending.hurry.is_cancelled() {
             return Err(stopping());
         }
-        match self.lanes.iter().find(|(_, lane)| lane.queue.is_closed()) {
+        match self.table_queues.iter().find(|(_, table_queue)| table_queue.queue.is_closed()) {
             Some((table, _)) => Err(Error::unavailable(format!("the committer of `{table}` has ended"))),
             None => Ok(()),
         }

@@ -1,6 +1,6 @@
 //! A payload to what the committers take: good rows with the hashes of their ids, bad events as quarantine rows.
 //!
-//! In: a [`Payload`] or a [`Haul`]'s messages, and a [`Stamp`]. Out: an [`Intake`]. Pure, and heavy: it runs on the blocking
+//! In: a [`Payload`] or a [`MessageBatch`]'s messages, and a [`Stamp`]. Out: an [`PreparedBatch`]. Pure, and heavy: it runs on the blocking
 //! pool.
 //!
 //! **Invariant:** a bad event sent again by a retry of the same request, or read again from the same place of a topic, has
@@ -13,8 +13,8 @@ use arrow::array::{ArrayRef, BinaryArray, RecordBatch, StringArray, TimestampMic
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
-use super::dedupe::{Keyer, Part, fingerprints};
-use super::source::{Fate, Message};
+use super::dedupe::{EventKeyHasher, Part, fingerprints};
+use super::source::{BatchMessage, TenantResolution};
 use super::{Payload, RejectNote};
 use crate::clock::Micros;
 use crate::contract::{
@@ -22,14 +22,14 @@ use crate::contract::{
     decode_arrow, decode_messages, join, plain_bytes,
 };
 use crate::error::{Error, Result};
-use crate::lake::Held;
+use crate::lake::InFlightGuard;
 
 /// Bytes of a digest that name a rejected event.
 const QUARANTINE_ID_BYTES: usize = 16;
 
 /// What a payload holds.
 #[derive(Debug)]
-pub(super) struct Intake {
+pub(super) struct PreparedBatch {
     /// Good events.
     pub(super) good: Part,
     /// Bad events as rows of the quarantine, if there are any.
@@ -40,9 +40,9 @@ pub(super) struct Intake {
     pub(super) notes: Vec<RejectNote>,
 }
 
-impl Intake {
+impl PreparedBatch {
     /// The same, under way until its rows are settled.
-    pub(super) fn held(mut self, held: Held) -> Self {
+    pub(super) fn held(mut self, held: InFlightGuard) -> Self {
         let held = Arc::new(held);
         for part in [Some(&mut self.good), self.bad.as_mut()].into_iter().flatten() {
             part.held = Some(held.clone());
@@ -53,34 +53,34 @@ impl Intake {
 
 /// What decoding needs beside the payload.
 #[derive(Debug, Clone)]
-pub(super) struct Intaker {
+pub(super) struct Preparer {
     pub(super) contract: Arc<Contract>,
     pub(super) quarantine: Arc<Contract>,
-    pub(super) keyer: Keyer,
+    pub(super) key_hasher: EventKeyHasher,
     pub(super) notes_max: usize,
 }
 
 /// Messages as they were received, which is how the quarantine keeps them, whatever they are decoded from.
 #[derive(Debug)]
-pub(super) struct Received<'a> {
+pub(super) struct ReceivedMessages<'a> {
     pub(super) body: &'a Bytes,
-    pub(super) messages: &'a [Message],
+    pub(super) messages: &'a [BatchMessage],
     pub(super) kept_as: Kept,
 }
 
 /// What the quarantine calls a rejected event.
 #[derive(Debug)]
-struct Name {
+struct RejectName {
     id: String,
     place: String,
 }
 
-impl Intaker {
+impl Preparer {
     /// Decodes, and turns rejects into rows. `Invalid` only when the payload as a whole cannot be read.
-    pub(super) fn take(&self, payload: Payload, stamp: &Stamp, door: &str) -> Result<Intake> {
+    pub(super) fn take(&self, payload: Payload, stamp: &Stamp, door: &str) -> Result<PreparedBatch> {
         let kept_as = payload.format().kept_as().as_str();
         let (rows, rejects) = self.decode(payload, stamp)?;
-        self.intake(rows, &rejects, (stamp, kept_as), |reject| Name {
+        self.intake(rows, &rejects, (stamp, kept_as), |reject| RejectName {
             // What it is and where it stood in its request, so that a retry finds the same name.
             id: digest(&[&reject.index.to_le_bytes(), reject.reason.as_str().as_bytes(), &[0], &reject.bytes]),
             place: format!("{door}, event {}", reject.index),
@@ -90,11 +90,11 @@ impl Intaker {
     /// The same for messages: each is one event, and rejects have their place in the topic as their name.
     pub(super) fn take_messages(
         &self,
-        (format, body, messages): (Format, &Bytes, &[Message]),
-        received: &Received<'_>,
+        (format, body, messages): (Format, &Bytes, &[BatchMessage]),
+        received: &ReceivedMessages<'_>,
         stamp: &Stamp,
         source: &str,
-    ) -> Result<Intake> {
+    ) -> Result<PreparedBatch> {
         let (rows, rejects) = self.decode_messages(format, body, messages, stamp)?;
         self.intake_messages(rows, rejects, received, stamp, source)
     }
@@ -104,18 +104,18 @@ impl Intaker {
         &self,
         rows: RecordBatch,
         mut rejects: Vec<Reject>,
-        received: &Received<'_>,
+        received: &ReceivedMessages<'_>,
         stamp: &Stamp,
         source: &str,
-    ) -> Result<Intake> {
+    ) -> Result<PreparedBatch> {
         for reject in &mut rejects {
             reject.bytes = received.body.slice(received.messages[reject.index as usize].place.clone());
         }
         self.intake(rows, &rejects, (stamp, received.kept_as.as_str()), |reject| {
-            let Message { spot, offset, .. } = &received.messages[reject.index as usize];
-            let place = format!("kafka {source}, {}/{}/{offset}", spot.topic, spot.partition);
+            let BatchMessage { topic_partition, offset, .. } = &received.messages[reject.index as usize];
+            let place = format!("kafka {source}, {}/{}/{offset}", topic_partition.topic, topic_partition.partition);
             // With its bytes: a topic that is made anew has other messages at the same places.
-            Name { id: digest(&[place.as_bytes(), &[0], &reject.bytes]), place }
+            RejectName { id: digest(&[place.as_bytes(), &[0], &reject.bytes]), place }
         })
     }
 
@@ -124,13 +124,13 @@ impl Intaker {
         rows: RecordBatch,
         rejects: &[Reject],
         (stamp, kept_as): (&Stamp, &'static str),
-        name: impl Fn(&Reject) -> Name,
-    ) -> Result<Intake> {
+        name: impl Fn(&Reject) -> RejectName,
+    ) -> Result<PreparedBatch> {
         let notes = rejects.iter().take(self.notes_max).map(note).collect();
         let bad = match rejects.is_empty() {
             true => None,
             false => {
-                let names: Vec<Name> = rejects.iter().map(name).collect();
+                let names: Vec<RejectName> = rejects.iter().map(name).collect();
                 Some(self.part(
                     &self.quarantine,
                     self.quarantine_rows(rejects, &names, kept_as, stamp.received)?,
@@ -139,7 +139,7 @@ impl Intaker {
             }
         };
         let places = rejects.iter().map(|reject| reject.index).collect();
-        Ok(Intake { good: self.good(rows)?, bad, places, notes })
+        Ok(PreparedBatch { good: self.good(rows)?, bad, places, notes })
     }
 
     /// Messages of one owner are decoded together.
@@ -147,19 +147,19 @@ impl Intaker {
         &self,
         format: Format,
         body: &Bytes,
-        messages: &[Message],
+        messages: &[BatchMessage],
         stamp: &Stamp,
     ) -> Result<(RecordBatch, Vec<Reject>)> {
-        let mut fates: BTreeMap<&Fate, Vec<usize>> = BTreeMap::new();
+        let mut fates: BTreeMap<&TenantResolution, Vec<usize>> = BTreeMap::new();
         for (index, message) in messages.iter().enumerate() {
-            fates.entry(&message.fate).or_default().push(index);
+            fates.entry(&message.tenant_resolution).or_default().push(index);
         }
         let (mut rows, mut rejects) = (Vec::with_capacity(fates.len()), Vec::new());
-        for (fate, indexes) in fates {
-            let owner = match fate {
-                Fate::PerEvent => Owner::PerEvent,
-                Fate::Tenant(tenant) => Owner::Tenant(tenant.clone()),
-                Fate::Refused(tenant, reason, detail) => {
+        for (tenant_resolution, indexes) in fates {
+            let owner = match tenant_resolution {
+                TenantResolution::PerEvent => Owner::PerEvent,
+                TenantResolution::Tenant(tenant) => Owner::Tenant(tenant.clone()),
+                TenantResolution::Refused(tenant, reason, detail) => {
                     rejects.extend(indexes.into_iter().map(|index| Reject {
                         index: index as u64,
                         tenant: tenant.clone(),
@@ -210,7 +210,7 @@ impl Intaker {
     }
 
     pub(super) fn part(&self, contract: &Contract, rows: RecordBatch, contents: &[u32]) -> Result<Part> {
-        let marks = self.keyer.marks(&rows, contract.tenant, contract.id, contents)?;
+        let marks = self.key_hasher.marks(&rows, contract.tenant, contract.id, contents)?;
         Ok(Part { rows, marks, held: None })
     }
 
@@ -218,7 +218,7 @@ impl Intaker {
     fn quarantine_rows(
         &self,
         rejects: &[Reject],
-        names: &[Name],
+        names: &[RejectName],
         kept_as: &'static str,
         received: Micros,
     ) -> Result<RecordBatch> {

@@ -8,14 +8,14 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
 use super::dedupe::Part;
-use super::prepare::{Intake, Intaker, bytes_of};
-use super::write::{Pending, Room, Stored};
-use super::{Ingest, Lane, Payload, Receipt, quarantine_of, stopping};
+use super::prepare::{PreparedBatch, Preparer, bytes_of};
+use super::write::{MemoryReservation, Pending, Stored};
+use super::{Ingest, Payload, Receipt, TableQueue, quarantine_of, stopping};
 use crate::clock::Micros;
 use crate::config::IngestConfig;
 use crate::contract::{Format, Owner, Stamp};
 use crate::error::{Error, Result};
-use crate::lake::Held;
+use crate::lake::InFlightGuard;
 use crate::telemetry::EventOutcome;
 use crate::tenancy::{Access, Scope};
 
@@ -23,11 +23,11 @@ use crate::tenancy::{Access, Scope};
 const OPERATOR: &str = "(operator)";
 
 /// What a request holds, and where it goes.
-pub(super) struct Taken<'a> {
-    pub(super) intake: Intake,
-    pub(super) lane: &'a Lane,
+pub(super) struct AdmittedRequest<'a> {
+    pub(super) intake: PreparedBatch,
+    pub(super) table_queue: &'a TableQueue,
     /// The lane of the table's bad events.
-    pub(super) quarantine: &'a Lane,
+    pub(super) quarantine: &'a TableQueue,
     /// Of the good events and of the bad ones.
     pub(super) bytes: (usize, usize),
 }
@@ -49,30 +49,30 @@ impl Ingest {
     /// `NotFound` for a table that the caller may not see; `Forbidden` without the ingest scope. `door` names the way in
     /// ("http", "flight") for the quarantine's place. Dropping the future does not undo what was admitted.
     pub async fn submit(&self, access: &Access, table: &str, payload: Payload, door: &str) -> Result<Receipt> {
-        self.submit_in(self.room(), access, table, payload, door).await
+        self.submit_in(self.reservation(), access, table, payload, door).await
     }
 
     /// Room in the queue for a body that is still arriving. Grow it before taking more bytes into memory.
-    pub fn room(&self) -> Room {
-        self.rooms.empty()
+    pub fn reservation(&self) -> MemoryReservation {
+        self.memory_budget.empty()
     }
 
     /// The same as [`Ingest::submit`], for a payload that has room already.
     pub async fn submit_in(
         &self,
-        mut room: Room,
+        mut reservation: MemoryReservation,
         access: &Access,
         table: &str,
         payload: Payload,
         door: &str,
     ) -> Result<Receipt> {
         let _running = self.submits.token();
-        let Taken { intake, lane, quarantine, bytes: (good_bytes, bad_bytes) } =
-            self.take(&mut room, access, table, payload, door).await?;
-        let Intake { good, bad, places, notes } = intake;
-        let bad_room = room.split(bad_bytes);
+        let AdmittedRequest { intake, table_queue, quarantine, bytes: (good_bytes, bad_bytes) } =
+            self.take(&mut reservation, access, table, payload, door).await?;
+        let PreparedBatch { good, bad, places, notes } = intake;
+        let bad_room = reservation.split(bad_bytes);
         let bad = bad.map(|bad| self.store(&quarantine.queue, bad, bad_bytes, bad_room));
-        let good = (good.rows.num_rows() > 0).then(|| self.store(&lane.queue, good, good_bytes, room));
+        let good = (good.rows.num_rows() > 0).then(|| self.store(&table_queue.queue, good, good_bytes, reservation));
         let (bad, good) = tokio::join!(optional(bad), optional(good));
         bad?;
         let good = good?;
@@ -91,31 +91,31 @@ impl Ingest {
     /// A payload of a caller who may send it, decoded, with room for its columns.
     pub(super) async fn take(
         &self,
-        room: &mut Room,
+        reservation: &mut MemoryReservation,
         access: &Access,
         table: &str,
         payload: Payload,
         door: &str,
-    ) -> Result<Taken<'_>> {
-        let (lane, intaker) = self.lane(access, table)?;
-        room.resize(payload.bytes()).await?;
-        let (taker, way) = (intaker.clone(), door.to_owned());
+    ) -> Result<AdmittedRequest<'_>> {
+        let (table_queue, preparer) = self.table_queue(access, table)?;
+        reservation.resize(payload.bytes()).await?;
+        let (taker, way) = (preparer.clone(), door.to_owned());
         let (stamp, held) = self.stamp_held(table, access.owner())?;
         let intake = self.decode(move || taker.take(payload, &stamp, &way)).await?.held(held);
         let bytes = (bytes_of(&intake.good.rows), intake.bad.as_ref().map_or(0, |bad| bytes_of(&bad.rows)));
         // Columns may take more than the text they came from.
-        room.resize(bytes.0 + bytes.1).await?;
-        let quarantine = self.lanes.get(&quarantine_of(table)).unwrap_or(lane);
-        Ok(Taken { intake, lane, quarantine, bytes })
+        reservation.resize(bytes.0 + bytes.1).await?;
+        let quarantine = self.table_queues.get(&quarantine_of(table)).unwrap_or(table_queue);
+        Ok(AdmittedRequest { intake, table_queue, quarantine, bytes })
     }
 
     /// Whether the caller may send events to `table` now: what a door asks before it reads a body.
     pub fn check(&self, access: &Access, table: &str) -> Result<()> {
-        self.lane(access, table).map(|_| ())
+        self.table_queue(access, table).map(|_| ())
     }
 
     /// The table's lane, for a caller who may use it.
-    pub(super) fn lane(&self, access: &Access, table: &str) -> Result<(&Lane, &Intaker)> {
+    pub(super) fn table_queue(&self, access: &Access, table: &str) -> Result<(&TableQueue, &Preparer)> {
         if self.ending.hurry.is_cancelled() {
             return Err(stopping());
         }
@@ -123,11 +123,11 @@ impl Ingest {
         access.require(Scope::Ingest)?;
         // Operators have no rules of their own: they send for every tenant.
         let visible = access.owner() == Owner::PerEvent || access.rules(table).is_some();
-        let lane = self.lanes.get(table).filter(|_| visible).ok_or_else(|| unknown(table))?;
-        let intaker = lane.intaker.as_ref();
-        let intaker =
-            intaker.ok_or_else(|| Error::forbidden(format!("`{table}` is a quarantine: only the server fills it")))?;
-        Ok((lane, intaker))
+        let table_queue = self.table_queues.get(table).filter(|_| visible).ok_or_else(|| unknown(table))?;
+        let preparer = table_queue.preparer.as_ref();
+        let preparer =
+            preparer.ok_or_else(|| Error::forbidden(format!("`{table}` is a quarantine: only the server fills it")))?;
+        Ok((table_queue, preparer))
     }
 
     /// What is known of events that come now.
@@ -136,9 +136,9 @@ impl Ingest {
     }
 
     /// The same, of events that are under way from now on.
-    pub(super) fn stamp_held(&self, table: &str, owner: Owner) -> Result<(Stamp, Held)> {
-        let inflow = self.tables.get(table).ok_or_else(|| unknown(table))?.inflow();
-        let (received, held) = inflow.enter(&owner, &self.clock);
+    pub(super) fn stamp_held(&self, table: &str, owner: Owner) -> Result<(Stamp, InFlightGuard)> {
+        let in_flight = self.tables.get(table).ok_or_else(|| unknown(table))?.in_flight();
+        let (received, held) = in_flight.enter(&owner, &self.clock);
         Ok((Stamp { received, ..self.stamp(owner) }, held))
     }
 
@@ -161,12 +161,13 @@ impl Ingest {
         queue: &mpsc::Sender<Pending>,
         part: Part,
         bytes: usize,
-        room: Room,
+        reservation: MemoryReservation,
     ) -> Result<Stored> {
         let (reply, answer) = oneshot::channel();
-        let pending = Pending { part: Arc::new(part), progress: Vec::new(), is_whole: false, bytes, room, reply };
+        let pending =
+            Pending { part: Arc::new(part), progress: Vec::new(), is_whole: false, bytes, reservation, reply };
         queue.send_timeout(pending, self.limits.queue_wait_max).await.map_err(|error| match error {
-            mpsc::error::SendTimeoutError::Timeout(_) => self.rooms.full(),
+            mpsc::error::SendTimeoutError::Timeout(_) => self.memory_budget.full(),
             mpsc::error::SendTimeoutError::Closed(_) => stopping(),
         })?;
         answer.await.map_err(|_| Error::unavailable("the table's committer has ended: send it again later"))?

@@ -256,7 +256,7 @@ async fn a_full_queue_says_when_to_come_back() {
     let (store, acme) = (memory(), acme().await);
     let bounds = IngestConfig { queue_bytes_max: 64 << 10, queue_wait_max: Duration::ZERO, ..limits() };
     let ingest = start(&store, bounds).await;
-    let mut all = ingest.room();
+    let mut all = ingest.reservation();
     all.resize(64 << 10).await.unwrap();
     let refused = send(&ingest, &acme, lines(["a"])).await.unwrap_err();
     assert_eq!((refused.kind(), refused.wait()), (Kind::Limited, Some(Duration::from_secs(1))));

@@ -1,9 +1,9 @@
 //! What is on its way into a table on this server: events that were received and are not settled, and how far behind its
 //! brokers each source is that fills it.
 //!
-//! In: requests and batches of sources as they are stamped with their receive time ([`Inflow::enter`]), and as they are
-//! settled (the [`Held`] is dropped); partitions of sources, as their readers know them ([`Inflow::feed`]). Out:
-//! [`Inflow::watermark`], for whoever tells how fresh the table is. It stands beside the table, where its writers and its
+//! In: requests and batches of sources as they are stamped with their receive time ([`InFlight::enter`]), and as they are
+//! settled (the [`InFlightGuard`] is dropped); partitions of sources, as their readers know them ([`InFlight::feed`]). Out:
+//! [`InFlight::watermark`], for whoever tells how fresh the table is. It stands beside the table, where its writers and its
 //! readers meet: neither knows the other.
 //!
 //! **Invariant:** the clock is read under the lock, by who enters and by who asks: nothing enters with a time before one that
@@ -23,27 +23,27 @@ const NEWS_AGE_MAX: Micros = 5 * SECOND;
 
 /// What was received and is not settled, and what sources have still to fetch.
 #[derive(Debug, Default)]
-pub struct Inflow(Mutex<Entered>);
+pub struct InFlight(Mutex<InFlightState>);
 
 #[derive(Debug, Default)]
-struct Entered {
+struct InFlightState {
     next: u64,
     /// Receive times by whose events they are: none for events that may be anybody's.
     under_way: BTreeMap<Option<TenantId>, BTreeSet<(Micros, u64)>>,
-    feeds: BTreeMap<Feed, (Owner, Standing)>,
+    feeds: BTreeMap<PartitionFeed, (Owner, LagState)>,
 }
 
 /// Something that was received and is not settled, until it is dropped.
 #[derive(Debug)]
-pub struct Held {
-    inflow: Arc<Inflow>,
+pub struct InFlightGuard {
+    in_flight: Arc<InFlight>,
     tenant: Option<TenantId>,
     place: (Micros, u64),
 }
 
 /// One partition that a source of this server reads into the table.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Feed {
+pub struct PartitionFeed {
     /// The source's name.
     pub source: String,
     /// The topic.
@@ -54,7 +54,7 @@ pub struct Feed {
 
 /// How far a partition has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
+pub enum LagState {
     /// It is read, and its end is not known yet.
     Unknown,
     /// So many messages are not committed; the oldest of them has this time, if one of them was read.
@@ -88,9 +88,9 @@ pub struct Watermark {
     pub source_lag: Option<SourceLag>,
 }
 
-impl Inflow {
+impl InFlight {
     /// Enters events that come now; returns the time of it.
-    pub fn enter(self: &Arc<Self>, owner: &Owner, clock: &Clock) -> (Micros, Held) {
+    pub fn enter(self: &Arc<Self>, owner: &Owner, clock: &Clock) -> (Micros, InFlightGuard) {
         let tenant = match owner {
             Owner::Tenant(tenant) => Some(tenant.clone()),
             Owner::PerEvent => None,
@@ -100,16 +100,16 @@ impl Inflow {
         entered.next += 1;
         entered.under_way.entry(tenant.clone()).or_default().insert(place);
         drop(entered);
-        (place.0, Held { inflow: Arc::clone(self), tenant, place })
+        (place.0, InFlightGuard { in_flight: Arc::clone(self), tenant, place })
     }
 
     /// What a reader knows of a partition whose events are `owner`'s.
-    pub fn feed(&self, feed: Feed, owner: &Owner, standing: Standing) {
+    pub fn feed(&self, feed: PartitionFeed, owner: &Owner, standing: LagState) {
         self.lock().feeds.insert(feed, (owner.clone(), standing));
     }
 
     /// The partition is not read here any more.
-    pub fn leave(&self, feed: &Feed) {
+    pub fn leave(&self, feed: &PartitionFeed) {
         self.lock().feeds.remove(feed);
     }
 
@@ -131,14 +131,14 @@ impl Inflow {
     }
 
     /// Nothing panics while it is held, so a poisoned lock is as good as new.
-    fn lock(&self) -> MutexGuard<'_, Entered> {
+    fn lock(&self) -> MutexGuard<'_, InFlightState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for Held {
+impl Drop for InFlightGuard {
     fn drop(&mut self) {
-        let mut entered = self.inflow.lock();
+        let mut entered = self.in_flight.lock();
         if let Some(held) = entered.under_way.get_mut(&self.tenant) {
             held.remove(&self.place);
             if held.is_empty() {
@@ -149,17 +149,17 @@ impl Drop for Held {
 }
 
 /// The lag of all partitions together; none when there are none, or one of them does not know.
-fn lag<'a>(standings: impl Iterator<Item = &'a Standing>, now: Micros) -> Option<SourceLag> {
+fn lag<'a>(standings: impl Iterator<Item = &'a LagState>, now: Micros) -> Option<SourceLag> {
     let age = |time: Micros| u64::try_from(now.saturating_sub(time)).unwrap_or(0).div_ceil(SECOND.unsigned_abs());
     standings
         .map(|standing| match *standing {
-            Standing::Unknown | Standing::Behind { oldest: None, .. } => None,
-            Standing::Behind { messages, oldest: Some(time) } => Some(SourceLag { seconds: age(time), messages }),
-            Standing::Complete(heard) if now.saturating_sub(heard) <= NEWS_AGE_MAX => {
+            LagState::Unknown | LagState::Behind { oldest: None, .. } => None,
+            LagState::Behind { messages, oldest: Some(time) } => Some(SourceLag { seconds: age(time), messages }),
+            LagState::Complete(heard) if now.saturating_sub(heard) <= NEWS_AGE_MAX => {
                 Some(SourceLag { seconds: 0, messages: 0 })
             }
             // The brokers are silent: since then anything may have come.
-            Standing::Complete(heard) => Some(SourceLag { seconds: age(heard), messages: 0 }),
+            LagState::Complete(heard) => Some(SourceLag { seconds: age(heard), messages: 0 }),
         })
         .reduce(|all, one| {
             let (all, one) = (all?, one?);
@@ -177,13 +177,13 @@ mod tests {
 
     #[test]
     fn the_first_that_is_under_way_counts_and_never_another_tenants() {
-        let (inflow, clock) = (Arc::new(Inflow::default()), Clock::fixed(10));
-        let until = |owner: &Owner| inflow.watermark(owner, &clock).complete_until;
+        let (in_flight, clock) = (Arc::new(InFlight::default()), Clock::fixed(10));
+        let until = |owner: &Owner| in_flight.watermark(owner, &clock).complete_until;
         let (acme, globex) = (tenant("acme"), tenant("globex"));
-        let (_, first) = inflow.enter(&acme, &clock);
+        let (_, first) = in_flight.enter(&acme, &clock);
         clock.set(20);
-        let (_, shared) = inflow.enter(&Owner::PerEvent, &clock);
-        let (_, again) = inflow.enter(&acme, &clock);
+        let (_, shared) = in_flight.enter(&Owner::PerEvent, &clock);
+        let (_, again) = in_flight.enter(&acme, &clock);
         clock.set(30);
         assert_eq!((until(&acme), until(&globex), until(&Owner::PerEvent)), (10, 20, 10));
         drop(first);
@@ -194,33 +194,33 @@ mod tests {
         assert_eq!((until(&acme), until(&globex), until(&Owner::PerEvent)), (30, 30, 30));
         clock.set(5);
         assert_eq!(until(&acme), 5, "a clock that goes back promises less");
-        assert!(inflow.lock().under_way.is_empty(), "nothing is left of who has gone");
+        assert!(in_flight.lock().under_way.is_empty(), "nothing is left of who has gone");
     }
 
     #[test]
     fn sources_are_as_far_behind_as_the_last_of_their_partitions() {
-        let (inflow, now) = (Inflow::default(), 100 * SECOND);
+        let (in_flight, now) = (InFlight::default(), 100 * SECOND);
         let clock = Clock::fixed(now);
-        let feed = |partition| Feed { source: "voice".to_owned(), topic: "calls".into(), partition };
+        let feed = |partition| PartitionFeed { source: "voice".to_owned(), topic: "calls".into(), partition };
         let (acme, globex) = (tenant("acme"), tenant("globex"));
-        let told = |owner: &Owner| inflow.watermark(owner, &clock).source_lag.map(|lag| (lag.seconds, lag.messages));
+        let told = |owner: &Owner| in_flight.watermark(owner, &clock).source_lag.map(|lag| (lag.seconds, lag.messages));
         assert_eq!(told(&acme), None, "no source fills the table");
 
-        let behind = |messages, oldest| Standing::Behind { messages, oldest };
+        let behind = |messages, oldest| LagState::Behind { messages, oldest };
         for (partition, owner, standing, seen) in [
-            (0, &Owner::PerEvent, Standing::Complete(now - 3 * SECOND), Some((0, 0))),
+            (0, &Owner::PerEvent, LagState::Complete(now - 3 * SECOND), Some((0, 0))),
             (1, &Owner::PerEvent, behind(7, Some(now - SECOND - 1)), Some((2, 7))),
             (1, &Owner::PerEvent, behind(5, Some(now + SECOND)), Some((0, 5))),
-            (0, &Owner::PerEvent, Standing::Complete(now - 30 * SECOND), Some((30, 5))),
+            (0, &Owner::PerEvent, LagState::Complete(now - 30 * SECOND), Some((30, 5))),
             (2, &Owner::PerEvent, behind(7, None), None),
-            (2, &Owner::PerEvent, Standing::Unknown, None),
-            (2, &globex, Standing::Unknown, Some((30, 5))),
+            (2, &Owner::PerEvent, LagState::Unknown, None),
+            (2, &globex, LagState::Unknown, Some((30, 5))),
         ] {
-            inflow.feed(feed(partition), owner, standing);
+            in_flight.feed(feed(partition), owner, standing);
             assert_eq!(told(&acme), seen, "{partition} {standing:?}");
         }
         assert_eq!((told(&globex), told(&Owner::PerEvent)), (None, None), "its own source does not know");
-        (0..3).for_each(|partition| inflow.leave(&feed(partition)));
+        (0..3).for_each(|partition| in_flight.leave(&feed(partition)));
         assert_eq!(told(&globex), None);
     }
 }

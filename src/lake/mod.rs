@@ -6,7 +6,7 @@
 //!   other writers' entries ── refresh ───────────────────┘            checkpoint, clean-up ◄──┘
 //! ```
 //!
-//! Beside a table stands what is on its way into it on this server ([`Inflow`]): there writers and readers meet.
+//! Beside a table stands what is on its way into it on this server ([`InFlight`]): there writers and readers meet.
 //!
 //! **Invariant:** the Delta log is the only state: a process may die at any instant and nothing acknowledged is lost.
 //! **Invariant:** a snapshot is immutable and complete; the newest one is swapped in, never edited.
@@ -26,10 +26,10 @@ mod in_flight;
 #[cfg(test)]
 mod tests;
 
-pub use in_flight::{Feed, Held, Inflow, SourceLag, Standing, Watermark};
+pub use in_flight::{InFlight, InFlightGuard, LagState, PartitionFeed, SourceLag, Watermark};
 pub use log::commit::Committed;
 pub use log::snapshot::{DataFile, Progress, Snapshot};
-pub use read::event_lookup::Keys;
+pub use read::event_lookup::EventKeys;
 pub use store::client::Store;
 pub use table::{Table, Tables};
-pub use write::sort::{Chosen, WriteOptions};
+pub use write::sort::{RowSelection, WriteOptions};

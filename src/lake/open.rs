@@ -11,8 +11,8 @@ use crate::clock::Clock;
 use crate::config::LakeConfig;
 use crate::contract::{Contract, EVENT_DATE};
 use crate::error::{Error, Result};
-use crate::lake::log::checkpoint::{Loaded, load};
-use crate::lake::log::delta_log::{Entry, Log, Metadata, Protocol, Put};
+use crate::lake::log::checkpoint::{LoadedTable, load};
+use crate::lake::log::delta_log::{Log, LogEntry, Metadata, Protocol, PutOutcome};
 use crate::lake::log::schema::Schema;
 use crate::lake::log::state::{READER_VERSION, State, WRITER_VERSION};
 use crate::lake::log::stats;
@@ -28,18 +28,18 @@ pub(super) async fn load_or_create(
     log: &Log,
     contract: &Contract,
     config: &LakeConfig,
-) -> Result<Loaded> {
+) -> Result<LoadedTable> {
     for _ in 0..ATTEMPTS_MAX {
         let loaded = load(store, folder, contract).await?;
         let (version, kind, entry) = match &loaded {
             None => (0, "CREATE TABLE", creation(contract, config, &store.clock)?),
-            Some(Loaded { state, .. }) => match evolution(contract, state)? {
+            Some(LoadedTable { state, .. }) => match evolution(contract, state)? {
                 Some(entry) => (state.snapshot.version + 1, "ADD COLUMNS", entry),
                 None => return loaded.ok_or_else(|| Error::internal("a loaded table is gone")),
             },
         };
         let text = entry.encode(Uuid::now_v7(), kind, json!({}), store.clock.now() / 1_000)?;
-        if let Put::Unclear(error) = log.create(version, text).await? {
+        if let PutOutcome::Unclear(error) = log.create(version, text).await? {
             return Err(error);
         }
         // Ours or another's: what counts is what the log says now.
@@ -51,7 +51,7 @@ pub(super) async fn load_or_create(
 }
 
 /// The first entry of a table.
-fn creation(contract: &Contract, config: &LakeConfig, clock: &Clock) -> Result<Entry> {
+fn creation(contract: &Contract, config: &LakeConfig, clock: &Clock) -> Result<LogEntry> {
     let configuration = json!({
         "delta.checkpointInterval": config.checkpoint_interval.max(1).to_string(),
         "delta.logRetentionDuration": format!("interval {} seconds", config.log_retention.as_secs()),
@@ -68,23 +68,23 @@ fn creation(contract: &Contract, config: &LakeConfig, clock: &Clock) -> Result<E
     let Value::Object(rest) = rest else {
         return Err(Error::internal("metadata is no object"));
     };
-    Ok(Entry {
+    Ok(LogEntry {
         protocol: Some(Protocol { min_reader_version: READER_VERSION, min_writer_version: WRITER_VERSION }),
         metadata: Some(Metadata {
             schema_string: Schema::of(contract)?.text()?,
             partition_columns: vec![EVENT_DATE.to_owned()],
             rest,
         }),
-        ..Entry::default()
+        ..LogEntry::default()
     })
 }
 
 /// The entry that adds what the contract has and the table has not; none when there is nothing to add.
-fn evolution(contract: &Contract, state: &State) -> Result<Option<Entry>> {
+fn evolution(contract: &Contract, state: &State) -> Result<Option<LogEntry>> {
     let stored = Schema::parse(contract, &state.metadata.schema_string)?;
     let Some(schema) = stored.evolve(contract)? else {
         return Ok(None);
     };
     let metadata = Metadata { schema_string: schema.text()?, ..Metadata::clone(&state.metadata) };
-    Ok(Some(Entry { metadata: Some(metadata), ..Entry::default() }))
+    Ok(Some(LogEntry { metadata: Some(metadata), ..LogEntry::default() }))
 }

@@ -21,17 +21,17 @@ use crate::clock::{Micros, SECOND};
 use crate::config::LakeConfig;
 use crate::contract::{Contract, EVENT_DATE};
 use crate::error::{Error, Result};
-use crate::lake::log::checkpoint::{self, Loaded};
+use crate::lake::log::checkpoint::{self, LoadedTable};
 use crate::lake::log::commit;
 use crate::lake::log::delta_log::Log;
 use crate::lake::log::state::{self, Changes, State};
 use crate::lake::open::load_or_create;
-use crate::lake::read::bloom_filters::Filters;
+use crate::lake::read::bloom_filters::BloomFilterCache;
 use crate::lake::read::{event_lookup, file_keys, row_reader};
 use crate::lake::store::client::store_error;
 use crate::lake::store::durable_folder;
-use crate::lake::write::sort::{Chosen, Encoded, WriteOptions, encode};
-use crate::lake::{Committed, DataFile, Inflow, Keys, Progress, Snapshot, Store};
+use crate::lake::write::sort::{EncodedFile, RowSelection, WriteOptions, encode};
+use crate::lake::{Committed, DataFile, EventKeys, InFlight, Progress, Snapshot, Store};
 
 /// All tables of this server by name: declared ones and their quarantines (`<t>_quarantine`).
 pub type Tables = BTreeMap<String, Arc<Table>>;
@@ -58,13 +58,13 @@ pub struct Table {
     /// Commits of one handle take turns: who contends at the store is then a process, not a request.
     pub(super) turn: Semaphore,
     /// Filters of files that were looked into.
-    pub(super) filters: Filters,
+    pub(super) filters: BloomFilterCache,
     /// The newest known checkpoint, 0 for none.
     checkpoint: AtomicU64,
     /// When the hint was last looked at.
     gap_checked: AtomicI64,
     /// What is on its way into it on this server.
-    inflow: Arc<Inflow>,
+    in_flight: Arc<InFlight>,
 }
 
 impl Table {
@@ -73,7 +73,7 @@ impl Table {
     pub async fn open(store: &Store, contract: Arc<Contract>, config: &LakeConfig) -> Result<Arc<Self>> {
         let folder = store.folder(&contract.name);
         let log = Log::of(store, &folder);
-        let Loaded { state, checkpoint } = load_or_create(store, &folder, &log, &contract, config).await?;
+        let LoadedTable { state, checkpoint } = load_or_create(store, &folder, &log, &contract, config).await?;
         Ok(Arc::new(Self {
             store: store.clone(),
             folder,
@@ -83,10 +83,10 @@ impl Table {
             log_retention_ms: i64::try_from(config.log_retention.as_millis()).unwrap_or(i64::MAX),
             current: RwLock::new(state),
             turn: Semaphore::new(1),
-            filters: Filters::default(),
+            filters: BloomFilterCache::default(),
             checkpoint: AtomicU64::new(checkpoint.unwrap_or(0)),
             gap_checked: AtomicI64::new(store.clock.now()),
-            inflow: Arc::default(),
+            in_flight: Arc::default(),
             contract,
         }))
     }
@@ -102,8 +102,8 @@ impl Table {
     }
 
     /// What is on its way into the table on this server.
-    pub fn inflow(&self) -> &Arc<Inflow> {
-        &self.inflow
+    pub fn in_flight(&self) -> &Arc<InFlight> {
+        &self.in_flight
     }
 
     /// The place of a file in the store.
@@ -140,8 +140,8 @@ impl Table {
     /// Writes rows as Parquet: split by UTC day of the time column, each file sorted by (tenant, time, id). Rows may come
     /// in any order. Nothing is visible before [`Table::commit`]. Blocking work runs on the blocking pool. After an error
     /// the files that were put all the same are deleted again, as far as the store lets it.
-    pub async fn write(&self, rows: impl Into<Chosen>) -> Result<Vec<DataFile>> {
-        let rows: Chosen = rows.into();
+    pub async fn write(&self, rows: impl Into<RowSelection>) -> Result<Vec<DataFile>> {
+        let rows: RowSelection = rows.into();
         if rows.is_empty() {
             return Ok(Vec::new());
         }
@@ -234,7 +234,7 @@ impl Table {
 
     /// For each event whether one of `files` has it: the same tenant, time and id. `Unavailable` when a file cannot be
     /// read.
-    pub async fn stored(&self, files: &[Arc<DataFile>], keys: Keys) -> Result<Vec<bool>> {
+    pub async fn stored(&self, files: &[Arc<DataFile>], keys: EventKeys) -> Result<Vec<bool>> {
         event_lookup::stored(self, files, keys).await
     }
 
@@ -302,8 +302,8 @@ impl Table {
         self.store.clock.now() / 1_000
     }
 
-    async fn put(&self, encoded: Encoded) -> Result<DataFile> {
-        let Encoded { day, bytes, bounds } = encoded;
+    async fn put(&self, encoded: EncodedFile) -> Result<DataFile> {
+        let EncodedFile { day, bytes, bounds } = encoded;
         let name = format!("{EVENT_DATE}={}/part-{}.zstd.parquet", state::day_text(day)?, Uuid::now_v7());
         let file = DataFile {
             path: name.into(),

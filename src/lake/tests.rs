@@ -21,7 +21,7 @@ use crate::contract::Contract;
 use crate::error::Kind;
 use crate::lake::log::delta_log::Log;
 use crate::lake::read::object_reader::read_columns;
-use crate::lake::store::faulty_store::{Fault, Faulty};
+use crate::lake::store::faulty_store::{FaultyStore, StoreFault};
 use crate::lake::{Progress, Store, Table};
 
 /// 2026-03-01T12:00:00Z.
@@ -271,8 +271,8 @@ async fn a_source_moves_only_from_where_it_stands() {
 
 #[tokio::test]
 async fn an_unclear_answer_is_settled() {
-    use Fault::{AnswerLost, Late, Lost, Retried};
-    let cases: &[&[Fault]] = &[
+    use StoreFault::{AnswerLost, Late, Lost, Retried};
+    let cases: &[&[StoreFault]] = &[
         &[AnswerLost],
         &[Lost],
         &[Retried],
@@ -283,7 +283,7 @@ async fn an_unclear_answer_is_settled() {
         &[Late, Late],
     ];
     for faults in cases {
-        let faulty = Faulty::new(Arc::new(InMemory::new()));
+        let faulty = FaultyStore::new(Arc::new(InMemory::new()));
         let store = Store::wrap(Arc::clone(&faulty) as _, "memory:///".parse().unwrap(), "lake".into());
         let (table, other) = (open(&store).await, open(&store).await);
         append(&other, 0..10).await;
@@ -300,9 +300,9 @@ async fn an_unclear_answer_is_settled() {
 
 #[tokio::test]
 async fn a_commit_that_stayed_unclear_counts_once_when_it_is_repeated() {
-    use Fault::{AnswerLost, Late, Lost};
+    use StoreFault::{AnswerLost, Late, Lost};
     for faults in [&[Lost, Lost, Lost][..], &[Lost, Lost, Late], &[Late, Lost, Lost], &[AnswerLost]] {
-        let faulty = Faulty::new(Arc::new(InMemory::new()));
+        let faulty = FaultyStore::new(Arc::new(InMemory::new()));
         let store = Store::wrap(Arc::clone(&faulty) as _, "memory:///".parse().unwrap(), "lake".into());
         let table = open(&store).await;
         let files = table.write(batch(table.contract(), &events(0..10))).await.unwrap();

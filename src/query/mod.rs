@@ -9,7 +9,7 @@
 //! ```
 //!
 //! **Invariant:** a session comes only from an `Access` with a tenant; nobody can send unscoped SQL. What the operator's own
-//! configuration asks ([`Whole`]) has no door.
+//! configuration asks ([`OperatorQuery`]) has no door.
 //! **Invariant:** the row filter is part of the table that a session sees; SQL text is never edited for safety.
 //! **Invariant:** no expression of a user is evaluated on a foreign row: `TenantScan` is a leaf that no optimizer enters.
 //! Comparisons of plain columns with literals are read below it, but only to skip pages by their statistics.
@@ -38,10 +38,10 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
-pub use operator_query::Whole;
+pub use operator_query::OperatorQuery;
 pub use request::engine::{Engine, QueryId};
-pub use request::erased_plan::Opaque;
+pub use request::erased_plan::ErasedPlan;
 pub use request::plan_cache::Ready;
-pub use request::session::{Answer, CATALOG, Planned, SCHEMA, Session, VisibleTable};
+pub use request::session::{CATALOG, Planned, ResultStream, SCHEMA, Session, VisibleTable};
 pub use request::statement::STACK_BYTES_MIN;
 pub use scan::newest_rows::Newest;

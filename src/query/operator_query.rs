@@ -37,20 +37,20 @@ use crate::lake::{Snapshot, Table};
 use crate::query::engine_bugs;
 use crate::query::error::of_engine;
 use crate::query::request::engine::Engine;
-use crate::query::request::erased_plan::Opaque;
+use crate::query::request::erased_plan::ErasedPlan;
 use crate::query::request::session::{CATALOG, SCHEMA};
 use crate::query::request::statement;
-use crate::query::scan::tenant_table::Source;
+use crate::query::scan::tenant_table::TableSource;
 
 /// Asks over all rows.
 #[derive(Debug)]
-pub struct Whole {
+pub struct OperatorQuery {
     engine: Arc<Engine>,
     rows_max: usize,
     bytes_max: usize,
 }
 
-impl Whole {
+impl OperatorQuery {
     /// Answers of at most so many rows and bytes.
     pub fn new(engine: Arc<Engine>, rows_max: usize, bytes_max: usize) -> Self {
         Self { engine, rows_max, bytes_max }
@@ -61,7 +61,7 @@ impl Whole {
         let fault = |fault: DataFusionError| of_engine(fault, &self.engine.config);
         let state = self.state().await?;
         let statement = statement::parse(sql, &self.engine.config)?;
-        let plan = Opaque::new(state.statement_to_plan(statement).await.map_err(fault)?);
+        let plan = ErasedPlan::new(state.statement_to_plan(statement).await.map_err(fault)?);
         statement::check_plan(&plan)?;
         engine_bugs::check(&plan)?;
         let physical = state.create_physical_plan(&plan).await.map_err(fault)?;
@@ -81,13 +81,14 @@ impl Whole {
     }
 
     /// The engine's own functions and rules, over whole tables.
-    async fn state(&self) -> Result<Opaque<SessionState>> {
+    async fn state(&self) -> Result<ErasedPlan<SessionState>> {
         let fault = |fault: DataFusionError| of_engine(fault, &self.engine.config);
         let schema = Arc::new(MemorySchemaProvider::new());
         for (name, table) in &*self.engine.tables {
             if let Some(source) = self.engine.source(name) {
                 let name = table.contract().changes_name().unwrap_or_else(|| name.clone());
-                let table = WholeTable { table: Arc::clone(table), snapshot: table.snapshot(), source: source.clone() };
+                let table =
+                    OperatorTable { table: Arc::clone(table), snapshot: table.snapshot(), source: source.clone() };
                 schema.register_table(name, Arc::new(table)).map_err(fault)?;
             }
         }
@@ -100,7 +101,7 @@ impl Whole {
         state.mark_start_execution();
         state.execution_props_mut().query_execution_start_time =
             DateTime::from_timestamp_micros(self.engine.clock.now());
-        let state = Opaque::new(state);
+        let state = ErasedPlan::new(state);
         for (name, table) in &*self.engine.tables {
             if let (Some(sql), Some(_)) = (newest_sql(table.contract()), self.engine.source(name)) {
                 let plan = state.create_logical_plan(&sql).await.map_err(fault)?;
@@ -130,14 +131,14 @@ fn newest_sql(contract: &Contract) -> Option<String> {
 }
 
 /// A table with all its rows and columns, at one snapshot.
-struct WholeTable {
+struct OperatorTable {
     table: Arc<Table>,
     snapshot: Arc<Snapshot>,
-    source: Source,
+    source: TableSource,
 }
 
 #[async_trait]
-impl TableProvider for WholeTable {
+impl TableProvider for OperatorTable {
     fn schema(&self) -> SchemaRef {
         Arc::clone(self.table.contract().table_schema())
     }
@@ -193,7 +194,7 @@ impl TableProvider for WholeTable {
     }
 }
 
-impl fmt::Debug for WholeTable {
+impl fmt::Debug for OperatorTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("WholeTable").field("table", &self.table.contract().name).finish_non_exhaustive()
     }
@@ -208,7 +209,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_operators_question_is_answered_over_all_tenants() {
-        let whole = Whole::new(engine().await, 10_000, 64 << 20);
+        let whole = OperatorQuery::new(engine().await, 10_000, 64 << 20);
         let all = whole.ask("SELECT count(*) FROM calls").await.unwrap();
         assert_eq!(text(&all), [[rows().len().to_string()]]);
         let some =
@@ -229,7 +230,7 @@ mod tests {
             Change { deleted: Some(true), ..change("b", 2, "gone") },
         ];
         let tables = lake(by_order(), &[&changes[..3], &changes[3..]]).await;
-        let whole = Whole::new(newest_testing::engine(&tables), 10_000, 64 << 20);
+        let whole = OperatorQuery::new(newest_testing::engine(&tables), 10_000, 64 << 20);
         let shown = whole.ask("SELECT tenant, order_id, state FROM orders ORDER BY 1, 2").await.unwrap();
         assert_eq!(text(&shown), [["acme", "a", "sent"], ["zeta", "a", "open"]]);
         let all = whole.ask("SELECT count(*) FROM orders_changes").await.unwrap();
@@ -238,7 +239,7 @@ mod tests {
 
     #[tokio::test]
     async fn it_only_asks_and_within_bounds() {
-        let whole = Whole::new(engine().await, 10, 64 << 20);
+        let whole = OperatorQuery::new(engine().await, 10, 64 << 20);
         let cases = [
             ("SELECT * FROM calls", Kind::Limited),
             ("DELETE FROM calls", Kind::Forbidden),

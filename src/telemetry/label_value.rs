@@ -43,14 +43,14 @@ impl EncodeLabelValue for Label {
     }
 }
 
-/// The first `max` names get a label of their own, all later ones share [`Names::OTHER`].
+/// The first `max` names get a label of their own, all later ones share [`LabelNames::OTHER`].
 #[derive(Debug)]
-pub(super) struct Names {
+pub(super) struct LabelNames {
     seen: Mutex<HashSet<String>>,
     max: usize,
 }
 
-impl Names {
+impl LabelNames {
     /// The label of all names beyond the bound.
     pub(super) const OTHER: &'static str = "other";
 

@@ -13,7 +13,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Metric, Registry, Unit};
 
-use super::label_value::{Label, Labels, Names};
+use super::label_value::{Label, LabelNames, Labels};
 use super::query::{QueryMeter, QueryOutcome};
 use super::source::SourceMetrics;
 use super::transform::TransformMetrics;
@@ -43,7 +43,7 @@ pub enum EventOutcome {
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    tenants: Names,
+    tenants: LabelNames,
     events: Counters<3>,
     repeats: Counters<3>,
     quarantine_closed: Counters<2>,
@@ -91,9 +91,9 @@ fn row_counts() -> Histogram {
 }
 
 /// Registers metrics as they are made.
-pub(super) struct Page(Registry);
+pub(super) struct MetricsRegistry(Registry);
 
-impl Page {
+impl MetricsRegistry {
     pub(super) fn add<M: Metric + Clone>(&mut self, name: &str, about: &str, metric: M) -> M {
         self.0.register(name, about, metric.clone());
         metric
@@ -111,10 +111,10 @@ impl Default for Metrics {
         let rows = || Unit::Other("rows".to_owned());
         let seconds = || Family::new_with_constructor(durations as fn() -> Histogram);
         let counts = Family::new_with_constructor(row_counts as fn() -> Histogram);
-        let mut page = Page(Registry::with_prefix("glasshouse"));
+        let mut page = MetricsRegistry(Registry::with_prefix("glasshouse"));
         page.0.register("build", "This program", Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]));
         Self {
-            tenants: Names::new(TENANT_LABELS_MAX),
+            tenants: LabelNames::new(TENANT_LABELS_MAX),
             events: page.add("events", "Events received, by what became of them", Family::default()),
             repeats: page.add(
                 "repeats",

@@ -11,7 +11,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Unit;
 
 use super::label_value::{Label, Labels};
-use super::metrics::{Page, durations};
+use super::metrics::{MetricsRegistry, durations};
 
 /// One partition of a source's topic.
 #[derive(Debug, Clone, Copy)]
@@ -104,7 +104,7 @@ impl PartitionLabel<'_> {
 }
 
 impl SourceMetrics {
-    pub(super) fn new(page: &mut Page) -> Self {
+    pub(super) fn new(page: &mut MetricsRegistry) -> Self {
         let messages = || Unit::Other("messages".to_owned());
         let durations = Family::new_with_constructor(durations as fn() -> Histogram);
         Self {

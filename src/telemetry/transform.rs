@@ -8,7 +8,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Unit;
 
 use super::label_value::{Label, Labels};
-use super::metrics::Page;
+use super::metrics::MetricsRegistry;
 
 /// What is told of each dimension table.
 #[derive(Debug)]
@@ -18,7 +18,7 @@ pub struct TransformMetrics {
 }
 
 impl TransformMetrics {
-    pub(super) fn new(page: &mut Page) -> Self {
+    pub(super) fn new(page: &mut MetricsRegistry) -> Self {
         let rows = Unit::Other("rows".to_owned());
         Self {
             rows: page.add_in(rows, "dimension", "Rows of a dimension table, as last loaded", Family::default()),

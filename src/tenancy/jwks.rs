@@ -34,13 +34,13 @@ const WAITS_MAX: usize = 2;
 /// A key set behind a URL.
 #[derive(Debug)]
 pub(super) struct Fetched {
-    source: Arc<Source>,
+    source: Arc<KeySetSource>,
     /// Owns the fetch under way; it ends with this set.
     tasks: Mutex<JoinSet<()>>,
 }
 
 #[derive(Debug)]
-struct Source {
+struct KeySetSource {
     url: Url,
     client: reqwest::Client,
     clock: Clock,
@@ -49,13 +49,13 @@ struct Source {
     cooldown: Micros,
     bytes_max: usize,
     keys_max: usize,
-    state: Mutex<State>,
+    state: Mutex<CacheState>,
     /// Tells waiters that a fetch has ended, well or not.
     ended: watch::Sender<()>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct CacheState {
     set: Option<(Arc<KeySet>, Micros)>,
     tried: Option<Micros>,
     is_fetching: bool,
@@ -63,7 +63,7 @@ struct State {
 }
 
 /// What a look into the set gave.
-enum Look<T> {
+enum KeyLookup<T> {
     Found(T),
     Refused(Error),
     Wait,
@@ -81,7 +81,7 @@ impl Fetched {
         let client = if is_local { client.no_proxy() } else { client };
         let client =
             client.build().map_err(|error| Error::internal("cannot make an HTTP client").with_source(error))?;
-        let source = Source {
+        let source = KeySetSource {
             url,
             client,
             clock,
@@ -102,21 +102,21 @@ impl Fetched {
             // Subscribed before looking, so that no end is missed in between.
             let mut ended = self.source.ended.subscribe();
             match self.look_now(&find) {
-                Look::Found(found) => return Ok(found),
-                Look::Refused(error) => return Err(error),
+                KeyLookup::Found(found) => return Ok(found),
+                KeyLookup::Refused(error) => return Err(error),
                 // The sender lives as long as `self`, so this ends only with a fetch.
-                Look::Wait => drop(ended.changed().await),
+                KeyLookup::Wait => drop(ended.changed().await),
             }
         }
         match self.look_now(&find) {
-            Look::Found(found) => Ok(found),
-            Look::Refused(error) => Err(error),
-            Look::Wait => Err(unavailable()),
+            KeyLookup::Found(found) => Ok(found),
+            KeyLookup::Refused(error) => Err(error),
+            KeyLookup::Wait => Err(unavailable()),
         }
     }
 
     /// One look, and the start of a fetch when it is due: the table at the head of this file.
-    fn look_now<T>(&self, find: impl Fn(&KeySet) -> Option<T>) -> Look<T> {
+    fn look_now<T>(&self, find: impl Fn(&KeySet) -> Option<T>) -> KeyLookup<T> {
         let source = &self.source;
         let now = source.clock.now();
         let mut state = source.lock();
@@ -135,17 +135,17 @@ impl Fetched {
             self.start();
         }
         match found {
-            Some(found) if is_fresh || state.is_failing => Look::Found(found),
-            _ if state.is_fetching => Look::Wait,
-            _ if has_set => Look::Refused(unknown_key()),
-            _ => Look::Refused(unavailable()),
+            Some(found) if is_fresh || state.is_failing => KeyLookup::Found(found),
+            _ if state.is_fetching => KeyLookup::Wait,
+            _ if has_set => KeyLookup::Refused(unknown_key()),
+            _ => KeyLookup::Refused(unavailable()),
         }
     }
 
     fn start(&self) {
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         while tasks.try_join_next().is_some() {}
-        let mut flight = Flight { source: Arc::clone(&self.source), outcome: None };
+        let mut flight = FetchInProgress { source: Arc::clone(&self.source), outcome: None };
         tasks.spawn(async move {
             match flight.source.fetch().await {
                 Ok(set) => flight.land(set),
@@ -156,18 +156,18 @@ impl Fetched {
 }
 
 /// A fetch under way. However it ends, also by a panic, its end is told: nobody waits for ever.
-struct Flight {
-    source: Arc<Source>,
+struct FetchInProgress {
+    source: Arc<KeySetSource>,
     outcome: Option<KeySet>,
 }
 
-impl Flight {
+impl FetchInProgress {
     fn land(&mut self, set: KeySet) {
         self.outcome = Some(set);
     }
 }
 
-impl Drop for Flight {
+impl Drop for FetchInProgress {
     fn drop(&mut self) {
         let outcome = self.outcome.take();
         let mut state = self.source.lock();
@@ -183,9 +183,9 @@ impl Drop for Flight {
     }
 }
 
-impl Source {
+impl KeySetSource {
     /// No holder of the lock can panic half-way, so a poisoned one is as good as new.
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, CacheState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

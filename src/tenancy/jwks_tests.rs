@@ -29,7 +29,7 @@ const COOLDOWN: Micros = 30 * SECOND;
 const START: Micros = 1_800_000_000 * SECOND;
 
 /// An issuer that answers every connection with its present answer, once `gate` lets it.
-struct Issuer {
+struct TestIssuer {
     address: SocketAddr,
     hits: Arc<AtomicUsize>,
     answer: Arc<Mutex<String>>,
@@ -37,7 +37,7 @@ struct Issuer {
     _tasks: JoinSet<()>,
 }
 
-impl Issuer {
+impl TestIssuer {
     async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut issuer = Self {
@@ -137,7 +137,7 @@ fn assert_kind(outcome: Result<Access>, kind: Kind) {
 
 #[tokio::test]
 async fn keys_turn_over() {
-    let (issuer, clock) = (Issuer::start().await, Clock::fixed(START));
+    let (issuer, clock) = (TestIssuer::start().await, Clock::fixed(START));
     let verifier = issuer.verifier(&clock);
     issuer.has(&[ec("old")]);
     verifier.ready().await.unwrap();
@@ -169,7 +169,7 @@ async fn keys_turn_over() {
 
 #[tokio::test]
 async fn a_storm_of_unknown_keys_costs_one_fetch() {
-    let (issuer, clock) = (Issuer::start().await, Clock::fixed(START));
+    let (issuer, clock) = (TestIssuer::start().await, Clock::fixed(START));
     let verifier = issuer.verifier(&clock);
     issuer.has(&[ec("a")]);
     let good = token("a");
@@ -196,7 +196,7 @@ async fn a_storm_of_unknown_keys_costs_one_fetch() {
 
 #[tokio::test]
 async fn an_issuer_that_is_away_is_forgiven_for_a_while() {
-    let (issuer, clock) = (Issuer::start().await, Clock::fixed(START));
+    let (issuer, clock) = (TestIssuer::start().await, Clock::fixed(START));
     let verifier = issuer.verifier(&clock);
     issuer.has(&[ec("a")]);
     verifier.verify(&token("a")).await.unwrap();
@@ -231,7 +231,7 @@ async fn without_keys_nothing_opens() {
         ("200 OK", "", &huge),
         ("200 OK", "", &many),
     ];
-    let (issuer, clock) = (Issuer::start().await, Clock::fixed(START));
+    let (issuer, clock) = (TestIssuer::start().await, Clock::fixed(START));
     let verifier = issuer.verifier(&clock);
     for (turn, (status, headers, body)) in cases.into_iter().enumerate() {
         issuer.says(status, headers, body);
@@ -248,7 +248,7 @@ async fn without_keys_nothing_opens() {
 
 #[tokio::test]
 async fn a_caller_that_goes_away_stops_no_fetch() {
-    let (mut issuer, clock) = (Issuer::start().await, Clock::fixed(START));
+    let (mut issuer, clock) = (TestIssuer::start().await, Clock::fixed(START));
     issuer.gate.forget_permits(1_000_000);
     let verifier = issuer.verifier(&clock);
     issuer.has(&[ec("a")]);
@@ -266,7 +266,7 @@ async fn a_caller_that_goes_away_stops_no_fetch() {
 
 #[tokio::test]
 async fn a_busy_server_fetches_ahead_and_waits_for_nothing() {
-    let (issuer, clock) = (Issuer::start().await, Clock::fixed(START));
+    let (issuer, clock) = (TestIssuer::start().await, Clock::fixed(START));
     let verifier = issuer.verifier(&clock);
     issuer.has(&[ec("a")]);
     let good = token("a");
@@ -285,7 +285,7 @@ async fn a_busy_server_fetches_ahead_and_waits_for_nothing() {
 
 #[tokio::test]
 async fn a_set_that_has_aged_is_asked_for_whatever_the_cooldown() {
-    let (issuer, clock) = (Issuer::start().await, Clock::fixed(START));
+    let (issuer, clock) = (TestIssuer::start().await, Clock::fixed(START));
     let mut auth = issuer.auth();
     auth.jwks_cooldown = auth.jwks_fresh * 2;
     let verifier = Verifier::new(&auth, &BTreeMap::new(), clock.clone()).unwrap();

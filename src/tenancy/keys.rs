@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 
 use super::claims;
 use super::jwks::Fetched;
-use super::token::{Algorithm, Key};
+use super::token::{Algorithm, VerificationKey};
 use crate::clock::Clock;
 use crate::config::{AuthConfig, IssuerConfig};
 use crate::error::{Error, Result};
@@ -26,7 +26,7 @@ const PEM_BYTES_MAX: usize = 64 * 1024;
 #[derive(Debug)]
 pub(super) enum Keys {
     /// One secret or public key; a token's `kid` does not matter.
-    One(Arc<Key>),
+    One(Arc<VerificationKey>),
     /// A key set from a file.
     Set(KeySet),
     /// A key set from a URL, which changes.
@@ -43,7 +43,7 @@ impl Keys {
     ) -> Result<Self> {
         let secret = issuer.secret.as_ref().filter(|secret| !secret.is_empty());
         let keys = match (secret, &issuer.pem_file, &issuer.jwks_file, &issuer.jwks_url) {
-            (Some(secret), None, None, None) => Self::One(Arc::new(Key::secret(secret))),
+            (Some(secret), None, None, None) => Self::One(Arc::new(VerificationKey::secret(secret))),
             (None, Some(path), None, None) => Self::One(Arc::new(read_pem(path)?)),
             (None, None, Some(path), None) => Self::Set(read_set(path, auth)?),
             (None, None, None, Some(url)) => Self::Fetched(Fetched::new(url, auth, clock.clone())?),
@@ -61,7 +61,7 @@ impl Keys {
 
     /// The key for a token of this `kid` and algorithm. `Unauthenticated` when there is none, `Unavailable` when the key
     /// set cannot be fetched.
-    pub(super) async fn find(&self, kid: Option<&str>, algorithm: Algorithm) -> Result<Arc<Key>> {
+    pub(super) async fn find(&self, kid: Option<&str>, algorithm: Algorithm) -> Result<Arc<VerificationKey>> {
         match self {
             Self::One(key) if key.fits(algorithm) => Ok(Arc::clone(key)),
             Self::One(_) => Err(unknown_key()),
@@ -104,7 +104,7 @@ struct NamedKey {
     kid: Option<String>,
     /// The only algorithm that it may be used with, when it says so.
     algorithm: Option<String>,
-    key: Arc<Key>,
+    key: Arc<VerificationKey>,
 }
 
 impl KeySet {
@@ -127,7 +127,7 @@ impl KeySet {
     }
 
     /// The one key of this `kid` that fits `algorithm`; without a `kid`, the only one that fits. None when two do.
-    pub(super) fn find(&self, kid: Option<&str>, algorithm: Algorithm) -> Option<Arc<Key>> {
+    pub(super) fn find(&self, kid: Option<&str>, algorithm: Algorithm) -> Option<Arc<VerificationKey>> {
         let mut fitting = self.keys.iter().filter(|named| {
             named.key.fits(algorithm)
                 && named.algorithm.as_deref().is_none_or(|only| only == algorithm.name())
@@ -151,9 +151,9 @@ impl NamedKey {
             return None;
         }
         let key = match text("kty")? {
-            "RSA" => Key::rsa(text("n")?, text("e")?),
-            "EC" => Key::ec(text("crv")?, text("x")?, text("y")?),
-            "OKP" => Key::ed(text("crv")?, text("x")?),
+            "RSA" => VerificationKey::rsa(text("n")?, text("e")?),
+            "EC" => VerificationKey::ec(text("crv")?, text("x")?, text("y")?),
+            "OKP" => VerificationKey::ed(text("crv")?, text("x")?),
             _ => return None,
         };
         Some(Self {
@@ -164,8 +164,8 @@ impl NamedKey {
     }
 }
 
-fn read_pem(path: &Path) -> Result<Key> {
-    Key::pem(&read(path, PEM_BYTES_MAX)?).map_err(|error| error.at(path.display()))
+fn read_pem(path: &Path) -> Result<VerificationKey> {
+    VerificationKey::pem(&read(path, PEM_BYTES_MAX)?).map_err(|error| error.at(path.display()))
 }
 
 fn read_set(path: &Path, auth: &AuthConfig) -> Result<KeySet> {

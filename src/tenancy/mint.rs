@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::access::Scope;
 use super::claims::ClaimPath;
-use super::token::{self, Algorithm, Key};
+use super::token::{self, Algorithm, VerificationKey};
 use crate::clock::Clock;
 use crate::config::{AuthConfig, IssuerConfig};
 use crate::error::{Error, Result, did_you_mean};
@@ -38,7 +38,7 @@ impl Mint {
         let secret = secret.ok_or_else(|| {
             Error::invalid(format!("issuer `{name}` has no secret: only its identity provider can make its tokens"))
         })?;
-        let key = Key::secret(secret);
+        let key = VerificationKey::secret(secret);
         let algorithm = issuer.algorithms.iter().filter_map(|name| Algorithm::parse(name)).find(|one| key.fits(*one));
         let algorithm = algorithm.ok_or_else(|| {
             Error::invalid(format!("issuer `{name}` has no algorithm that fits its secret: HS256 needs 32 bytes"))

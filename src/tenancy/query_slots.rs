@@ -26,7 +26,7 @@ pub struct Slots {
     running_max: usize,
     waiting_max: usize,
     wait_max: Duration,
-    lanes: Arc<Lanes>,
+    queues: Arc<TenantQueues>,
 }
 
 /// One taken slot; dropping it gives it back.
@@ -35,30 +35,30 @@ pub struct Slots {
 pub struct Slot {
     // Dropped in this order: the permit before the lane that it belongs to.
     _permit: OwnedSemaphorePermit,
-    _seat: Seat,
+    _seat: QueuePosition,
 }
 
 /// One lane for each tenant that has a seat.
 #[derive(Debug, Default)]
-struct Lanes(Mutex<HashMap<TenantId, Lane>>);
+struct TenantQueues(Mutex<HashMap<TenantId, TenantQueue>>);
 
 #[derive(Debug)]
-struct Lane {
+struct TenantQueue {
     running: Arc<Semaphore>,
     seats: usize,
 }
 
 /// A place in a lane, running or waiting.
 #[derive(Debug)]
-struct Seat {
+struct QueuePosition {
     tenant: TenantId,
-    lanes: Arc<Lanes>,
+    queues: Arc<TenantQueues>,
 }
 
 impl Slots {
     /// `running_max` at once per tenant, `waiting_max` more may wait for at most `wait_max`.
     pub fn new(running_max: usize, waiting_max: usize, wait_max: Duration) -> Self {
-        Self { running_max, waiting_max, wait_max, lanes: Arc::default() }
+        Self { running_max, waiting_max, wait_max, queues: Arc::default() }
     }
 
     /// Takes a slot, or says `Limited` with a retry time. First come, first served within a tenant; tenants do not wait
@@ -79,12 +79,12 @@ impl Slots {
 
     /// How many tenants have a query running or waiting.
     pub fn tenants(&self) -> usize {
-        self.lanes.lock().len()
+        self.queues.lock().len()
     }
 
-    fn sit(&self, tenant: &TenantId) -> Result<(Seat, Arc<Semaphore>)> {
-        let mut lanes = self.lanes.lock();
-        let seats = lanes.get(tenant).map_or(0, |lane| lane.seats);
+    fn sit(&self, tenant: &TenantId) -> Result<(QueuePosition, Arc<Semaphore>)> {
+        let mut queues = self.queues.lock();
+        let seats = queues.get(tenant).map_or(0, |queue| queue.seats);
         if seats >= self.running_max.saturating_add(self.waiting_max) {
             return Err(Error::limited(format!(
                 "this tenant has {} queries running and {} waiting (limits query.tenant_queries_max, \
@@ -94,29 +94,29 @@ impl Slots {
             .retry_after(RETRY_AFTER));
         }
         let permits = self.running_max.min(Semaphore::MAX_PERMITS);
-        let lane = lanes
+        let queue = queues
             .entry(tenant.clone())
-            .or_insert_with(|| Lane { running: Arc::new(Semaphore::new(permits)), seats: 0 });
-        lane.seats += 1;
-        let running = Arc::clone(&lane.running);
-        Ok((Seat { tenant: tenant.clone(), lanes: Arc::clone(&self.lanes) }, running))
+            .or_insert_with(|| TenantQueue { running: Arc::new(Semaphore::new(permits)), seats: 0 });
+        queue.seats += 1;
+        let running = Arc::clone(&queue.running);
+        Ok((QueuePosition { tenant: tenant.clone(), queues: Arc::clone(&self.queues) }, running))
     }
 }
 
-impl Lanes {
+impl TenantQueues {
     /// A panic cannot leave a count half changed, so a poisoned lock is as good as new.
-    fn lock(&self) -> MutexGuard<'_, HashMap<TenantId, Lane>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<TenantId, TenantQueue>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for Seat {
+impl Drop for QueuePosition {
     fn drop(&mut self) {
-        let mut lanes = self.lanes.lock();
-        if let Entry::Occupied(mut lane) = lanes.entry(self.tenant.clone()) {
-            lane.get_mut().seats -= 1;
-            if lane.get().seats == 0 {
-                lane.remove();
+        let mut queues = self.queues.lock();
+        if let Entry::Occupied(mut queue) = queues.entry(self.tenant.clone()) {
+            queue.get_mut().seats -= 1;
+            if queue.get().seats == 0 {
+                queue.remove();
             }
         }
     }

@@ -90,14 +90,14 @@ impl fmt::Debug for Algorithm {
 
 /// A key that verifies. Its `Debug` shows its kind, never its bytes.
 #[derive(Clone)]
-pub(super) struct Key {
+pub(super) struct VerificationKey {
     kind: KeyKind,
     inner: DecodingKey,
     /// Bytes of a shared secret, to be compared with what an algorithm needs.
     secret_bytes: usize,
 }
 
-impl Key {
+impl VerificationKey {
     /// A shared secret.
     pub(super) fn secret(secret: &Secret) -> Self {
         let bytes = secret.expose().as_bytes();
@@ -176,7 +176,7 @@ impl Key {
     }
 }
 
-impl fmt::Debug for Key {
+impl fmt::Debug for VerificationKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Key({:?})", self.kind)
     }

@@ -14,7 +14,7 @@ use super::access::{Access, Grant, Scope};
 use super::claims::{ClaimPath, Claims};
 use super::keys::Keys;
 use super::policy::Policy;
-use super::token::{Algorithm, Key};
+use super::token::{Algorithm, VerificationKey};
 use crate::clock::{Clock, Micros, SECOND};
 use crate::config::{AuthConfig, IssuerConfig, PolicyConfig};
 use crate::contract::TenantId;
@@ -251,7 +251,7 @@ impl<'a> Unverified<'a> {
     }
 
     /// The claims, when the signature holds.
-    fn signed_by(self, key: &Key, algorithm: Algorithm) -> Result<Claims> {
+    fn signed_by(self, key: &VerificationKey, algorithm: Algorithm) -> Result<Claims> {
         if key.verify(algorithm, self.message, self.signature) {
             return Ok(self.claims);
         }

@@ -1,6 +1,6 @@
 //! Tables that are empty while a statement is planned, and filled anew for each run of its plan.
 //!
-//! In: a name and a schema. Out: a [`Slot`] to plan with. What is in it is given with each run ([`Filled`]), so that a plan
+//! In: a name and a schema. Out: a [`BatchTable`] to plan with. What is in it is given with each run ([`BatchTables`]), so that a plan
 //! is made once and runs over every batch, and over dimension tables as they are then.
 //!
 //! **Invariant:** a slot reads what its run was given, and nothing else: no file, no store, no clock.
@@ -25,29 +25,29 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties};
 use futures::stream;
 
-use super::deadline::{Deadline, watch};
+use super::deadline::{RunDeadline, watch};
 
 /// What the slots of one run hold, by name.
 #[derive(Debug, Default)]
-pub(super) struct Filled(pub(super) BTreeMap<Arc<str>, Arc<Vec<RecordBatch>>>);
+pub(super) struct BatchTables(pub(super) BTreeMap<Arc<str>, Arc<Vec<RecordBatch>>>);
 
 /// A table to plan with.
 #[derive(Debug)]
-pub(super) struct Slot {
+pub(super) struct BatchTable {
     name: Arc<str>,
     schema: SchemaRef,
     /// How many rows a run will bring, about: which side of a join is kept in memory follows from it.
     rows: usize,
 }
 
-impl Slot {
+impl BatchTable {
     pub(super) fn new(name: &str, schema: SchemaRef, rows: usize) -> Self {
         Self { name: name.into(), schema, rows }
     }
 }
 
 #[async_trait]
-impl TableProvider for Slot {
+impl TableProvider for BatchTable {
     fn schema(&self) -> SchemaRef {
         Arc::clone(&self.schema)
     }
@@ -72,26 +72,26 @@ impl TableProvider for Slot {
             Boundedness::Bounded,
         );
         let (name, rows) = (Arc::clone(&self.name), self.rows);
-        Ok(Arc::new(SlotScan { name, columns, rows, properties: Arc::new(properties) }))
+        Ok(Arc::new(BatchTableScan { name, columns, rows, properties: Arc::new(properties) }))
     }
 }
 
 /// Reads a slot.
-pub(super) struct SlotScan {
+pub(super) struct BatchTableScan {
     name: Arc<str>,
     columns: Vec<usize>,
     rows: usize,
     properties: Arc<PlanProperties>,
 }
 
-impl SlotScan {
+impl BatchTableScan {
     /// The columns that are read of the slot `name`, if it is that one.
     pub(super) fn columns_of(&self, name: &str) -> &[usize] {
         if *self.name == *name { &self.columns } else { &[] }
     }
 }
 
-impl ExecutionPlan for SlotScan {
+impl ExecutionPlan for BatchTableScan {
     fn name(&self) -> &'static str {
         "SlotScan"
     }
@@ -130,7 +130,7 @@ impl ExecutionPlan for SlotScan {
     }
 
     fn execute(&self, _: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        let filled = context.session_config().get_extension::<Filled>();
+        let filled = context.session_config().get_extension::<BatchTables>();
         let batches = filled.and_then(|filled| filled.0.get(&self.name).cloned());
         let batches = batches.ok_or_else(|| DataFusionError::Internal(format!("`{}` is not filled", self.name)))?;
         let (columns, count, size) = (self.columns.clone(), batches.len(), context.session_config().batch_size());
@@ -140,7 +140,7 @@ impl ExecutionPlan for SlotScan {
             starts.map(move |start| batch.slice(start, size.min(batch.num_rows() - start)))
         });
         // A join that compares each row with each has no other moment at which to look at the watch.
-        let deadline = context.session_config().get_extension::<Deadline>();
+        let deadline = context.session_config().get_extension::<RunDeadline>();
         let projected = pieces.map(move |piece| {
             watch(deadline.as_deref())?;
             piece.project(&columns).map_err(DataFusionError::from)
@@ -149,13 +149,13 @@ impl ExecutionPlan for SlotScan {
     }
 }
 
-impl DisplayAs for SlotScan {
+impl DisplayAs for BatchTableScan {
     fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "SlotScan: {}", self.name)
     }
 }
 
-impl fmt::Debug for SlotScan {
+impl fmt::Debug for BatchTableScan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SlotScan").field("name", &self.name).field("columns", &self.columns).finish()
     }

@@ -1,6 +1,6 @@
 //! A look at the watch between two batches of a join.
 //!
-//! In: a plan. Out: the same, where each join is followed by a [`Pulse`]. A filter above a join that multiplies rows asks
+//! In: a plan. Out: the same, where each join is followed by a [`DeadlineExec`]. A filter above a join that multiplies rows asks
 //! for batch after batch until one has rows that pass: without this nobody would look at the time meanwhile.
 
 use std::fmt;
@@ -23,12 +23,12 @@ const JOINS: [&str; 5] = ["HashJoinExec", "NestedLoopJoinExec", "CrossJoinExec",
 
 /// When a run must end, and what to say then.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Deadline {
+pub(super) struct RunDeadline {
     pub(super) at: Instant,
     pub(super) seconds: f64,
 }
 
-impl Deadline {
+impl RunDeadline {
     /// An error when the time is over.
     pub(super) fn check(&self) -> Result<(), Error> {
         if Instant::now() < self.at { Ok(()) } else { Err(self.fault()) }
@@ -43,8 +43,8 @@ impl Deadline {
 }
 
 /// The same as an error of the engine.
-pub(super) fn watch(deadline: Option<&Deadline>) -> Result<()> {
-    let checked = deadline.map_or(Ok(()), Deadline::check);
+pub(super) fn watch(deadline: Option<&RunDeadline>) -> Result<()> {
+    let checked = deadline.map_or(Ok(()), RunDeadline::check);
     checked.map_err(|fault| DataFusionError::External(Box::new(fault)))
 }
 
@@ -52,7 +52,7 @@ pub(super) fn watch(deadline: Option<&Deadline>) -> Result<()> {
 pub(super) fn watched(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
     let watched = plan.transform_up(|node| {
         Ok(match JOINS.contains(&node.name()) {
-            true => Transformed::yes(Arc::new(Pulse { input: node }) as Arc<dyn ExecutionPlan>),
+            true => Transformed::yes(Arc::new(DeadlineExec { input: node }) as Arc<dyn ExecutionPlan>),
             false => Transformed::no(node),
         })
     });
@@ -61,18 +61,18 @@ pub(super) fn watched(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionP
 
 /// Hands batches on while there is time.
 #[derive(Debug)]
-struct Pulse {
+struct DeadlineExec {
     input: Arc<dyn ExecutionPlan>,
 }
 
-impl Pulse {
+impl DeadlineExec {
     fn around(&self, children: Vec<Arc<dyn ExecutionPlan>>) -> Arc<dyn ExecutionPlan> {
         let input = children.into_iter().next().unwrap_or_else(|| Arc::clone(&self.input));
         Arc::new(Self { input })
     }
 }
 
-impl ExecutionPlan for Pulse {
+impl ExecutionPlan for DeadlineExec {
     fn name(&self) -> &'static str {
         "Pulse"
     }
@@ -109,7 +109,7 @@ impl ExecutionPlan for Pulse {
     }
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        let deadline = context.session_config().get_extension::<Deadline>();
+        let deadline = context.session_config().get_extension::<RunDeadline>();
         let batches = self.input.execute(partition, context)?.map(move |batch| {
             watch(deadline.as_deref())?;
             batch
@@ -118,7 +118,7 @@ impl ExecutionPlan for Pulse {
     }
 }
 
-impl DisplayAs for Pulse {
+impl DisplayAs for DeadlineExec {
     fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Pulse")
     }

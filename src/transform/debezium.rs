@@ -1,6 +1,6 @@
 //! Debezium's envelope: what a change in a database looks like in Kafka, written by the JSON converter.
 //!
-//! In: a message's JSON, with the converter's wrapper (`{"schema": …, "payload": …}`) or without it. Out: a [`Change`],
+//! In: a message's JSON, with the converter's wrapper (`{"schema": …, "payload": …}`) or without it. Out: a [`ChangeEvent`],
 //! nothing for a tombstone, or what is wrong with it.
 //!
 //! Source: Debezium's documentation of its connectors, "data change events".
@@ -15,7 +15,7 @@ use crate::clock::Micros;
 
 /// One change of one row.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Change<'a> {
+pub(super) struct ChangeEvent<'a> {
     /// `c` created, `u` updated, `d` deleted, `r` read by a snapshot, `t` truncated, `m` a message.
     pub(super) op: Cow<'a, str>,
     /// The row before it, as JSON.
@@ -39,7 +39,7 @@ struct Parts<'a> {
     source: Option<&'a RawValue>,
 }
 
-impl<'a> Change<'a> {
+impl<'a> ChangeEvent<'a> {
     /// Reads a valid JSON text. Nothing is a tombstone: a message that only tells Kafka to forget a key.
     pub(super) fn read(json: &'a str) -> Result<Option<Self>, String> {
         if json.trim() == "null" {
@@ -117,7 +117,7 @@ mod tests {
             "source":{"lsn":77,"ts_ms":1772366400123,"ts_us":1772366400123456,"snapshot":"false"},"op":"u","ts_ms":5}"#;
         let wrapped = format!("{{\"schema\":{{\"type\":\"struct\"}},\"payload\":{plain}}}");
         for json in [plain, &wrapped] {
-            let change = Change::read(json).unwrap().unwrap();
+            let change = ChangeEvent::read(json).unwrap().unwrap();
             assert_eq!((&*change.op, change.is_delete()), ("u", false));
             assert_eq!((change.row(), change.before), (Some("{\"id\":1,\"n\":\"x\"}"), Some("{\"id\":1}")));
             assert_eq!((change.position(), change.changed()), (Some(77), Some(1_772_366_400_123_456)));
@@ -127,17 +127,17 @@ mod tests {
     #[test]
     fn a_delete_shows_what_was_there() {
         let json = r#"{"op":"d","before":{"id":1},"after":null,"source":{"pos":9,"ts_ms":3}}"#;
-        let change = Change::read(json).unwrap().unwrap();
+        let change = ChangeEvent::read(json).unwrap().unwrap();
         assert_eq!((change.is_delete(), change.row(), change.after), (true, Some("{\"id\":1}"), None));
         assert_eq!((change.position(), change.changed()), (Some(9), Some(3_000)));
-        let bare = Change::read(r#"{"op":"t","source":{"ts_ns":4999}}"#).unwrap().unwrap();
+        let bare = ChangeEvent::read(r#"{"op":"t","source":{"ts_ns":4999}}"#).unwrap().unwrap();
         assert_eq!((bare.row(), bare.position(), bare.changed()), (None, None, Some(4)));
     }
 
     #[test]
     fn tombstones_say_nothing_and_all_else_is_refused() {
         for json in ["null", " null ", r#"{"schema":null,"payload":null}"#, r#"{"payload":null}"#] {
-            assert_eq!(Change::read(json), Ok(None), "{json}");
+            assert_eq!(ChangeEvent::read(json), Ok(None), "{json}");
         }
         let cases = [
             ("{}", "no `op`"),
@@ -150,7 +150,7 @@ mod tests {
             (r#"{"op":"c","op":"d"}"#, "duplicate field"),
         ];
         for (json, expected) in cases {
-            let fault = Change::read(json).unwrap_err();
+            let fault = ChangeEvent::read(json).unwrap_err();
             assert!(fault.contains(expected), "{json}: {fault}");
         }
     }

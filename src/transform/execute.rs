@@ -30,12 +30,12 @@ use futures::StreamExt as _;
 use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout_at};
 
-use super::batch_table::Filled;
-use super::deadline::Deadline;
+use super::batch_table::BatchTables;
+use super::deadline::RunDeadline;
 use super::error::{of_engine, out_of_memory};
-use super::messages::{MESSAGES, Table};
-use super::plan::Plan;
-use super::{Bounds, Fault, Outcome, Rows};
+use super::messages::{MESSAGES, MessagesTable};
+use super::plan::TransformPlan;
+use super::{MessageError, Outcome, Rows, TransformLimits};
 use crate::contract::Reason;
 use crate::error::{Error, Kind, Result};
 
@@ -43,19 +43,19 @@ use crate::error::{Error, Kind, Result};
 pub(super) type Dimensions = BTreeMap<Arc<str>, Arc<Vec<RecordBatch>>>;
 
 /// One batch's work.
-pub(super) struct Run<'a> {
-    pub(super) plan: &'a Plan,
+pub(super) struct BatchRun<'a> {
+    pub(super) plan: &'a TransformPlan,
     pub(super) dimensions: &'a Dimensions,
-    pub(super) bounds: Bounds,
+    pub(super) bounds: TransformLimits,
     pub(super) runtime: &'a Handle,
 }
 
-impl Run<'_> {
+impl BatchRun<'_> {
     /// Runs over all of `table`. Must not be called on a thread that runs tasks: it blocks.
-    pub(super) fn all<T>(&self, table: Table, mut accept: impl FnMut(Rows) -> Result<T>) -> Result<Outcome<T>> {
-        let Table { rows, faults } = table;
+    pub(super) fn all<T>(&self, table: MessagesTable, mut accept: impl FnMut(Rows) -> Result<T>) -> Result<Outcome<T>> {
+        let MessagesTable { rows, faults } = table;
         let deadline =
-            Deadline { at: Instant::now() + self.bounds.time_max, seconds: self.bounds.time_max.as_secs_f64() };
+            RunDeadline { at: Instant::now() + self.bounds.time_max, seconds: self.bounds.time_max.as_secs_f64() };
         let mut outcome = Outcome { parts: Vec::new(), faults, messages: rows.num_rows() };
         let is_alone = rows.num_rows() == 1;
         let (mut rows_left, mut bytes_left) = (self.bounds.rows_max, self.bounds.bytes_max);
@@ -88,12 +88,12 @@ impl Run<'_> {
     }
 
     /// One run. A panic of the engine is an error of this run.
-    fn part(&self, messages: &RecordBatch, deadline: Deadline) -> Result<Rows> {
+    fn part(&self, messages: &RecordBatch, deadline: RunDeadline) -> Result<Rows> {
         let running = || self.runtime.block_on(self.run(messages, deadline));
         catch_unwind(AssertUnwindSafe(running)).unwrap_or_else(|_| Err(Error::internal("the transform panicked")))
     }
 
-    async fn run(&self, messages: &RecordBatch, deadline: Deadline) -> Result<Rows> {
+    async fn run(&self, messages: &RecordBatch, deadline: RunDeadline) -> Result<Rows> {
         let physical = reset_plan_states(Arc::clone(&self.plan.physical)).map_err(of_engine)?;
         let schema = physical.schema();
         let mut stream = execute_stream(physical, self.task(messages, deadline)).map_err(of_engine)?;
@@ -116,11 +116,11 @@ impl Run<'_> {
     }
 
     /// What the nodes of one run find: its slots, its deadline, its memory.
-    fn task(&self, messages: &RecordBatch, deadline: Deadline) -> Arc<TaskContext> {
+    fn task(&self, messages: &RecordBatch, deadline: RunDeadline) -> Arc<TaskContext> {
         let mut filled = self.dimensions.clone();
         filled.insert(MESSAGES.into(), Arc::new(vec![messages.clone()]));
         let config = self.plan.config.clone();
-        let config = config.with_extension(Arc::new(Filled(filled))).with_extension(Arc::new(deadline));
+        let config = config.with_extension(Arc::new(BatchTables(filled))).with_extension(Arc::new(deadline));
         let memory_pool = Arc::new(GreedyMemoryPool::new(self.bounds.bytes_max));
         let runtime = Arc::new(RuntimeEnv { memory_pool, ..RuntimeEnv::clone(&self.plan.runtime) });
         let (scalar, higher_order) = (HashMap::new(), HashMap::new());
@@ -149,12 +149,12 @@ fn rows_of(all: &RecordBatch) -> Result<Rows> {
     Ok(Rows { batch, messages: places.values().to_vec() })
 }
 
-fn refused(place: u32, error: &Error) -> Fault {
+fn refused(place: u32, error: &Error) -> MessageError {
     let reason = match error.kind() {
         Kind::Limited => Reason::TooLarge,
         _ => Reason::TransformFailed,
     };
-    Fault { message: place as usize, reason, detail: error.message().to_owned() }
+    MessageError { message: place as usize, reason, detail: error.message().to_owned() }
 }
 
 fn too_many_rows(rows_max: usize) -> Error {

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use reqwest::redirect::Policy;
 use url::Url;
 
-use super::lookup_file::Bounds;
+use super::lookup_file::LookupLimits;
 use crate::config::is_loopback;
 use crate::error::{Error, Result};
 
@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 const REDIRECTS_MAX: usize = 5;
 
 /// Fetches a file.
-pub(super) async fn fetch(url: &Url, bounds: &Bounds) -> Result<Bytes> {
+pub(super) async fn fetch(url: &Url, bounds: &LookupLimits) -> Result<Bytes> {
     let client = reqwest::Client::builder().redirect(Policy::limited(REDIRECTS_MAX)).timeout(bounds.time_max);
     let client = if is_loopback(url) { client.no_proxy() } else { client };
     let client = client.build().map_err(|error| Error::internal("cannot make an HTTP client").with_source(error))?;

@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use super::fetch;
-use super::lookup_file::{self, Bounds};
+use super::lookup_file::{self, LookupLimits};
 use crate::config::{ColumnConfig, DimensionConfig, DimensionFormat, IngestConfig};
 use crate::contract::ColumnKind;
 use crate::error::{Error, Result, did_you_mean};
@@ -35,13 +35,13 @@ use crate::telemetry::Metrics;
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// Answers the query of a dimension, with all rows of all tenants.
-pub type Asker = Arc<dyn Fn(String) -> BoxFuture<'static, Result<Vec<RecordBatch>>> + Send + Sync>;
+pub type LookupQuery = Arc<dyn Fn(String) -> BoxFuture<'static, Result<Vec<RecordBatch>>> + Send + Sync>;
 
 /// All dimension tables.
 #[derive(Debug)]
 pub struct Dimensions {
     list: BTreeMap<String, Dimension>,
-    bounds: Bounds,
+    bounds: LookupLimits,
     metrics: Arc<Metrics>,
     /// Tells waiters that one was loaded.
     changed: watch::Sender<()>,
@@ -52,12 +52,12 @@ struct Dimension {
     config: DimensionConfig,
     /// Its declared columns, if any.
     declared: Option<SchemaRef>,
-    loaded: RwLock<Option<Arc<Loaded>>>,
+    loaded: RwLock<Option<Arc<LoadedLookup>>>,
 }
 
 /// What a dimension holds.
 #[derive(Debug)]
-pub(super) struct Loaded {
+pub(super) struct LoadedLookup {
     pub(super) schema: SchemaRef,
     pub(super) batches: Arc<Vec<RecordBatch>>,
     pub(super) rows: usize,
@@ -70,7 +70,7 @@ impl Dimensions {
             let declared = (!config.columns.is_empty()).then(|| declared(&config.columns));
             (name.clone(), Dimension { config: config.clone(), declared, loaded: RwLock::default() })
         };
-        let bounds = Bounds {
+        let bounds = LookupLimits {
             bytes_max: limits.dimension_bytes_max,
             rows_max: limits.dimension_rows_max,
             time_max: limits.dimension_time_max,
@@ -93,10 +93,11 @@ impl Dimensions {
         faults
     }
 
-    /// Loads one. A query needs an `asker`.
-    pub async fn load_one(&self, name: &str, asker: Option<&Asker>) -> Result<()> {
+    /// Loads one. A query needs an `lookup_query`.
+    pub async fn load_one(&self, name: &str, lookup_query: Option<&LookupQuery>) -> Result<()> {
         let dimension = self.list.get(name).ok_or_else(|| self.unknown(name))?;
-        let loaded = self.load(dimension, asker).await.map_err(|error| error.at(format!("dimensions.{name}")))?;
+        let loaded =
+            self.load(dimension, lookup_query).await.map_err(|error| error.at(format!("dimensions.{name}")))?;
         self.keep(name, loaded);
         Ok(())
     }
@@ -109,19 +110,21 @@ impl Dimensions {
     }
 
     /// Keeps all of them fresh until `stop`.
-    pub async fn run(self: Arc<Self>, asker: Asker, stop: CancellationToken) {
+    pub async fn run(self: Arc<Self>, lookup_query: LookupQuery, stop: CancellationToken) {
         let mut keepers = JoinSet::new();
         for name in self.list.keys().cloned() {
-            keepers.spawn(Arc::clone(&self).refresh(name, asker.clone(), stop.clone()));
+            keepers.spawn(Arc::clone(&self).refresh(name, lookup_query.clone(), stop.clone()));
         }
         keepers.join_all().await;
     }
 
     /// Loads one again and again.
-    async fn refresh(self: Arc<Self>, name: String, asker: Asker, stop: CancellationToken) {
+    async fn refresh(self: Arc<Self>, name: String, lookup_query: LookupQuery, stop: CancellationToken) {
         let Some(dimension) = self.list.get(&name) else { return };
         loop {
-            let Some(loaded) = stop.run_until_cancelled(self.load(dimension, Some(&asker))).await else { return };
+            let Some(loaded) = stop.run_until_cancelled(self.load(dimension, Some(&lookup_query))).await else {
+                return;
+            };
             let is_loaded = dimension.now().is_some();
             match loaded {
                 Ok(loaded) => {
@@ -150,7 +153,7 @@ impl Dimensions {
         }
     }
 
-    async fn load(&self, dimension: &Dimension, asker: Option<&Asker>) -> Result<Loaded> {
+    async fn load(&self, dimension: &Dimension, lookup_query: Option<&LookupQuery>) -> Result<LoadedLookup> {
         let (config, declared, bounds) = (&dimension.config, dimension.declared.clone(), self.bounds);
         let time_max = bounds.time_max;
         let loading = async {
@@ -165,8 +168,9 @@ impl Dimensions {
                 return blocking(move || lookup_file::decode(body, format, declared.as_ref(), &bounds)).await;
             }
             let query = config.query.clone().ok_or_else(|| Error::internal("a dimension comes from nowhere"))?;
-            let asker = asker.ok_or_else(|| Error::internal("nobody is there to answer a dimension's query"))?;
-            let batches = asker(query).await?;
+            let lookup_query =
+                lookup_query.ok_or_else(|| Error::internal("nobody is there to answer a dimension's query"))?;
+            let batches = lookup_query(query).await?;
             blocking(move || lookup_file::gather(batches, declared.as_ref(), &bounds)).await
         };
         let late = || {
@@ -175,7 +179,7 @@ impl Dimensions {
         tokio::time::timeout(time_max, loading).await.map_err(|_| late())?
     }
 
-    fn keep(&self, name: &str, loaded: Loaded) {
+    fn keep(&self, name: &str, loaded: LoadedLookup) {
         self.metrics.transforms.dimension_loaded(name, loaded.rows);
         if let Some(dimension) = self.list.get(name) {
             *dimension.loaded.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(loaded));
@@ -184,18 +188,22 @@ impl Dimensions {
     }
 
     /// What these hold now; or the names of those that were never loaded.
-    pub(super) fn now(&self, names: &[String]) -> std::result::Result<Vec<(String, Arc<Loaded>)>, Vec<String>> {
+    pub(super) fn now(&self, names: &[String]) -> std::result::Result<Vec<(String, Arc<LoadedLookup>)>, Vec<String>> {
         let found = |name: &String| Some((name.clone(), self.list.get(name)?.now()?));
         let missing: Vec<String> = names.iter().filter(|name| found(name).is_none()).cloned().collect();
         if missing.is_empty() { Ok(names.iter().filter_map(found).collect()) } else { Err(missing) }
     }
 
     /// What these hold, or would hold as far as that is declared: to plan with before anything is loaded.
-    pub(super) fn expected(&self, names: &[String]) -> std::result::Result<Vec<(String, Arc<Loaded>)>, Vec<String>> {
+    pub(super) fn expected(
+        &self,
+        names: &[String],
+    ) -> std::result::Result<Vec<(String, Arc<LoadedLookup>)>, Vec<String>> {
         let found = |name: &String| {
             let dimension = self.list.get(name)?;
-            let empty =
-                |schema: &SchemaRef| Arc::new(Loaded { schema: Arc::clone(schema), batches: Arc::default(), rows: 0 });
+            let empty = |schema: &SchemaRef| {
+                Arc::new(LoadedLookup { schema: Arc::clone(schema), batches: Arc::default(), rows: 0 })
+            };
             Some((name.clone(), dimension.now().or_else(|| dimension.declared.as_ref().map(empty))?))
         };
         let missing: Vec<String> = names.iter().filter(|name| found(name).is_none()).cloned().collect();
@@ -223,7 +231,7 @@ impl Dimensions {
 }
 
 impl Dimension {
-    fn now(&self) -> Option<Arc<Loaded>> {
+    fn now(&self) -> Option<Arc<LoadedLookup>> {
         self.loaded.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

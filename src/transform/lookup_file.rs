@@ -18,7 +18,7 @@ use arrow::json;
 use bytes::Bytes;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
-use super::lookup::Loaded;
+use super::lookup::LoadedLookup;
 use crate::config::DimensionFormat;
 use crate::error::{Error, Result, did_you_mean};
 
@@ -27,14 +27,14 @@ const BATCH_ROWS: usize = 8_192;
 
 /// How large a dimension may be, and how long it may take.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Bounds {
+pub(super) struct LookupLimits {
     pub(super) bytes_max: usize,
     pub(super) rows_max: usize,
     pub(super) time_max: Duration,
 }
 
 /// Reads a file as a whole.
-pub(super) fn read(path: &Path, declared: Option<&SchemaRef>, bounds: &Bounds) -> Result<Loaded> {
+pub(super) fn read(path: &Path, declared: Option<&SchemaRef>, bounds: &LookupLimits) -> Result<LoadedLookup> {
     let format = DimensionFormat::of(&path.to_string_lossy());
     let format = format.ok_or_else(|| Error::invalid("the file does not say its format: .csv, .json or .parquet"))?;
     let fault = |error: std::io::Error| Error::unavailable(format!("{} cannot be read: {error}", path.display()));
@@ -52,9 +52,9 @@ pub(super) fn decode(
     body: Bytes,
     format: DimensionFormat,
     declared: Option<&SchemaRef>,
-    bounds: &Bounds,
-) -> Result<Loaded> {
-    let mut gathering = Gathering::new(declared, *bounds);
+    bounds: &LookupLimits,
+) -> Result<LoadedLookup> {
+    let mut gathering = LookupRows::new(declared, *bounds);
     match format {
         DimensionFormat::Csv => {
             let schema = csv_schema(&body, declared)?;
@@ -96,24 +96,28 @@ pub(super) fn decode(
 }
 
 /// Takes what a query has answered.
-pub(super) fn gather(batches: Vec<RecordBatch>, declared: Option<&SchemaRef>, bounds: &Bounds) -> Result<Loaded> {
-    let mut gathering = Gathering::new(declared, *bounds);
+pub(super) fn gather(
+    batches: Vec<RecordBatch>,
+    declared: Option<&SchemaRef>,
+    bounds: &LookupLimits,
+) -> Result<LoadedLookup> {
+    let mut gathering = LookupRows::new(declared, *bounds);
     batches.into_iter().try_for_each(|batch| gathering.take(batch))?;
     gathering.finish()
 }
 
 /// Batches in their final schema, and what they take.
-struct Gathering {
+struct LookupRows {
     declared: Option<SchemaRef>,
     schema: Option<SchemaRef>,
     batches: Vec<RecordBatch>,
     rows: usize,
     bytes: usize,
-    bounds: Bounds,
+    bounds: LookupLimits,
 }
 
-impl Gathering {
-    fn new(declared: Option<&SchemaRef>, bounds: Bounds) -> Self {
+impl LookupRows {
+    fn new(declared: Option<&SchemaRef>, bounds: LookupLimits) -> Self {
         let declared = declared.cloned();
         Self { schema: declared.clone(), declared, batches: Vec::new(), rows: 0, bytes: 0, bounds }
     }
@@ -136,14 +140,14 @@ impl Gathering {
         Ok(())
     }
 
-    fn finish(self) -> Result<Loaded> {
+    fn finish(self) -> Result<LoadedLookup> {
         let schema = self.schema.filter(|schema| !schema.fields().is_empty());
         let schema = schema.ok_or_else(|| Error::invalid("it is empty and its `columns` are not declared"))?;
-        Ok(Loaded { schema, batches: Arc::new(self.batches), rows: self.rows })
+        Ok(LoadedLookup { schema, batches: Arc::new(self.batches), rows: self.rows })
     }
 }
 
-impl Bounds {
+impl LookupLimits {
     pub(super) fn too_large(&self) -> Error {
         Error::limited(format!("it has more than {} bytes (limit ingest.dimension_bytes_max)", self.bytes_max))
     }

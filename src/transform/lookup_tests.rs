@@ -16,7 +16,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::lookup::{Asker, Dimensions, Loaded};
+use super::lookup::{Dimensions, LoadedLookup, LookupQuery};
 use super::{Message, Transform};
 use crate::config::{ColumnConfig, DimensionConfig, IngestConfig, SourceConfig, TableConfig};
 use crate::contract::Contract;
@@ -42,7 +42,7 @@ fn dimensions(config: DimensionConfig, limits: &IngestConfig) -> Arc<Dimensions>
 
 /// What the one dimension holds, as rows of text.
 fn held(dimensions: &Dimensions) -> Option<(Vec<DataType>, Vec<String>)> {
-    let (_, loaded): (String, Arc<Loaded>) = dimensions.now(&["places".to_owned()]).ok()?.pop()?;
+    let (_, loaded): (String, Arc<LoadedLookup>) = dimensions.now(&["places".to_owned()]).ok()?.pop()?;
     let kinds = loaded.schema.fields().iter().map(|field| field.data_type().clone()).collect();
     let mut rows = Vec::new();
     for batch in loaded.batches.iter() {
@@ -139,7 +139,7 @@ fn what_cannot_be_a_dimension_says_why() {
 }
 
 /// An answer to the next query.
-fn asker(answer: impl Fn(String) -> Result<Vec<RecordBatch>> + Send + Sync + 'static) -> Asker {
+fn lookup_query(answer: impl Fn(String) -> Result<Vec<RecordBatch>> + Send + Sync + 'static) -> LookupQuery {
     let answer = Arc::new(answer);
     Arc::new(move |sql| {
         let answer = Arc::clone(&answer);
@@ -152,10 +152,10 @@ async fn a_query_is_answered_by_whoever_runs_it() {
     let batch = RecordBatch::try_from_iter([("id", Arc::new(Int64Array::from(vec![7])) as _)]).unwrap();
     let config = DimensionConfig { query: Some("SELECT 7 AS id".to_owned()), ..DimensionConfig::default() };
     let dimensions = dimensions(config, &IngestConfig::default());
-    let answer = asker(move |sql| if sql == "SELECT 7 AS id" { Ok(vec![batch.clone()]) } else { Ok(vec![]) });
+    let answer = lookup_query(move |sql| if sql == "SELECT 7 AS id" { Ok(vec![batch.clone()]) } else { Ok(vec![]) });
     dimensions.load_one("places", Some(&answer)).await.unwrap();
     assert_eq!(held(&dimensions), Some((vec![DataType::Int64], vec!["7".to_owned()])));
-    let away = asker(|_| Err(Error::unavailable("the lake is away")));
+    let away = lookup_query(|_| Err(Error::unavailable("the lake is away")));
     assert_eq!(dimensions.load_one("places", Some(&away)).await.unwrap_err().kind(), Kind::Unavailable);
     assert!(held(&dimensions).is_some(), "the last good one stays");
     let unknown = dimensions.load_one("place", None).await.unwrap_err();
@@ -240,7 +240,7 @@ async fn a_source_waits_for_its_dimensions_and_follows_them() {
     let transform = transform(&dimensions).unwrap();
     assert_eq!(transform.waits_for(), ["places"], "its columns are not known yet");
     let (stop, mut tasks) = (CancellationToken::new(), JoinSet::new());
-    tasks.spawn(Arc::clone(&dimensions).run(asker(|_| Ok(Vec::new())), stop.clone()));
+    tasks.spawn(Arc::clone(&dimensions).run(lookup_query(|_| Ok(Vec::new())), stop.clone()));
     let waiting = {
         let (transform, stop) = (Arc::clone(&transform), stop.clone());
         tasks.spawn(async move { assert!(transform.ready(&stop).await) })

@@ -1,6 +1,6 @@
 //! The table `messages`: a batch of messages as columns.
 //!
-//! In: messages as they were read. Out: a [`Table`], and what is wrong with those that cannot be in it.
+//! In: messages as they were read. Out: a [`MessagesTable`], and what is wrong with those that cannot be in it.
 //!
 //! | column | type | |
 //! |---|---|---|
@@ -24,8 +24,8 @@ use arrow::array::{
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use serde_json::value::RawValue;
 
-use super::debezium::Change;
-use super::{Fault, Message};
+use super::debezium::ChangeEvent;
+use super::{Message, MessageError};
 use crate::config::Envelope;
 use crate::contract::{ColumnKind, Reason};
 use crate::error::{Error, Result};
@@ -78,19 +78,19 @@ const DEBEZIUM: [(&str, Fact, ColumnKind); 8] = [
 
 /// Messages as columns.
 #[derive(Debug)]
-pub(super) struct Table {
+pub(super) struct MessagesTable {
     /// In the order of arrival; [`PLACE`] last.
     pub(super) rows: RecordBatch,
     /// Messages that cannot be rows.
-    pub(super) faults: Vec<Fault>,
+    pub(super) faults: Vec<MessageError>,
 }
 
 /// One message that is a row.
-struct Row<'a> {
+struct MessageRow<'a> {
     place: u32,
     message: &'a Message<'a>,
     value: Option<&'a str>,
-    change: Option<Change<'a>>,
+    change: Option<ChangeEvent<'a>>,
 }
 
 fn facts(envelope: Envelope) -> impl Iterator<Item = (&'static str, Fact, ColumnKind)> {
@@ -113,12 +113,16 @@ pub(super) fn schema_with_place(envelope: Envelope) -> SchemaRef {
 
 /// Makes columns of messages. Tombstones of Debezium are passed over. `is_needed` says of which columns the values are
 /// asked for: the others are null.
-pub(super) fn table(envelope: Envelope, messages: &[Message<'_>], is_needed: impl Fn(usize) -> bool) -> Result<Table> {
+pub(super) fn table(
+    envelope: Envelope,
+    messages: &[Message<'_>],
+    is_needed: impl Fn(usize) -> bool,
+) -> Result<MessagesTable> {
     let (mut rows, mut faults) = (Vec::with_capacity(messages.len()), Vec::new());
     for (place, message) in (0..).zip(messages) {
         match read(envelope, place, message) {
             Ok(row) => rows.extend(row),
-            Err((reason, detail)) => faults.push(Fault { message: place as usize, reason, detail }),
+            Err((reason, detail)) => faults.push(MessageError { message: place as usize, reason, detail }),
         }
     }
     let columns = facts(envelope).enumerate().map(|(index, (_, fact, kind))| match is_needed(index) {
@@ -129,16 +133,16 @@ pub(super) fn table(envelope: Envelope, messages: &[Message<'_>], is_needed: imp
     let columns = columns.chain([places]).collect();
     let rows = RecordBatch::try_new(schema_with_place(envelope), columns)
         .map_err(|cause| Error::internal("messages do not fit their table").with_source(cause))?;
-    Ok(Table { rows, faults })
+    Ok(MessagesTable { rows, faults })
 }
 
 fn read<'a>(
     envelope: Envelope,
     place: u32,
     message: &'a Message<'a>,
-) -> std::result::Result<Option<Row<'a>>, (Reason, String)> {
+) -> std::result::Result<Option<MessageRow<'a>>, (Reason, String)> {
     let Some(bytes) = message.value else {
-        let row = Row { place, message, value: None, change: None };
+        let row = MessageRow { place, message, value: None, change: None };
         return Ok((envelope != Envelope::Debezium).then_some(row));
     };
     let value = std::str::from_utf8(bytes).map_err(|_| (Reason::InvalidUtf8, "the message is not UTF-8".to_owned()))?;
@@ -146,15 +150,15 @@ fn read<'a>(
         .map_err(|fault| (Reason::Malformed, format!("the message is no JSON: {fault}")))?;
     let change = match envelope {
         Envelope::None => None,
-        Envelope::Debezium => match Change::read(value).map_err(|fault| (Reason::Malformed, fault))? {
+        Envelope::Debezium => match ChangeEvent::read(value).map_err(|fault| (Reason::Malformed, fault))? {
             Some(change) => Some(change),
             None => return Ok(None),
         },
     };
-    Ok(Some(Row { place, message, value: Some(value), change }))
+    Ok(Some(MessageRow { place, message, value: Some(value), change }))
 }
 
-fn column(fact: Fact, rows: &[Row<'_>]) -> ArrayRef {
+fn column(fact: Fact, rows: &[MessageRow<'_>]) -> ArrayRef {
     let changes = || rows.iter().map(|row| row.change.as_ref());
     match fact {
         Fact::Value => texts(rows.iter().map(|row| row.value)),
@@ -169,7 +173,7 @@ fn column(fact: Fact, rows: &[Row<'_>]) -> ArrayRef {
         Fact::After => texts(changes().map(|change| change?.after)),
         Fact::Source => texts(changes().map(|change| change?.source)),
         Fact::Row => texts(changes().map(|change| change?.row())),
-        Fact::Deleted => Arc::new(changes().map(|change| change.map(Change::is_delete)).collect::<BooleanArray>()),
+        Fact::Deleted => Arc::new(changes().map(|change| change.map(ChangeEvent::is_delete)).collect::<BooleanArray>()),
         Fact::Position => Arc::new(changes().map(|change| change?.position()).collect::<Int64Array>()),
         Fact::Changed => times(changes().map(|change| change?.changed())),
     }
@@ -187,7 +191,7 @@ fn utf8(bytes: Option<&[u8]>) -> Option<&str> {
     bytes.and_then(|bytes| std::str::from_utf8(bytes).ok())
 }
 
-fn headers(rows: &[Row<'_>]) -> ArrayRef {
+fn headers(rows: &[MessageRow<'_>]) -> ArrayRef {
     let names = MapFieldNames { entry: "key_value".into(), key: "key".into(), value: "value".into() };
     let mut builder = MapBuilder::new(Some(names), StringBuilder::new(), StringBuilder::new());
     for row in rows {

@@ -38,7 +38,7 @@ mod lookup_tests;
 #[cfg(test)]
 mod tests;
 
-pub use lookup::{Asker, Dimensions};
+pub use lookup::{Dimensions, LookupQuery};
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -53,10 +53,10 @@ use crate::config::{Envelope, IngestConfig, SourceConfig, TenantFrom};
 use crate::contract::{Contract, Reason};
 use crate::error::{Error, Result, did_you_mean};
 
-use execute::Run;
-use lookup::Loaded;
+use execute::BatchRun;
+use lookup::LoadedLookup;
 use messages::MESSAGES;
-use plan::{Plan, Target};
+use plan::{PlanTarget, TransformPlan};
 
 /// A header of a message: its name and its value.
 pub type Header = (String, Option<Vec<u8>>);
@@ -91,7 +91,7 @@ pub struct Rows {
 
 /// A message that cannot be transformed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fault {
+pub struct MessageError {
     /// Its place among those that were given.
     pub message: usize,
     /// Why.
@@ -106,14 +106,14 @@ pub struct Outcome<T> {
     /// What was accepted of its rows.
     pub parts: Vec<T>,
     /// Its bad messages, in order.
-    pub faults: Vec<Fault>,
+    pub faults: Vec<MessageError>,
     /// How many messages the statement has seen: without bad ones and tombstones.
     pub messages: usize,
 }
 
 /// What one batch may take.
 #[derive(Debug, Clone, Copy)]
-struct Bounds {
+struct TransformLimits {
     time_max: Duration,
     bytes_max: usize,
     rows_max: usize,
@@ -130,16 +130,16 @@ pub struct Transform {
     dimensions: Arc<Dimensions>,
     /// Those that the statement reads.
     names: Vec<String>,
-    bounds: Bounds,
+    bounds: TransformLimits,
     prepared: Mutex<Option<Arc<Prepared>>>,
 }
 
 /// A plan with what its dimensions held when it was last looked at.
 struct Prepared {
-    plan: Arc<Plan>,
-    loaded: Vec<(String, Arc<Loaded>)>,
+    plan: Arc<TransformPlan>,
+    loaded: Vec<(String, Arc<LoadedLookup>)>,
     /// Contents for which there is no plan: told once.
-    refused: Vec<(String, Arc<Loaded>)>,
+    refused: Vec<(String, Arc<LoadedLookup>)>,
 }
 
 impl Transform {
@@ -171,7 +171,7 @@ impl Transform {
             sql,
             dimensions: Arc::clone(dimensions),
             names,
-            bounds: Bounds {
+            bounds: TransformLimits {
                 time_max: limits.transform_time_max,
                 bytes_max: limits.transform_memory_bytes_max,
                 rows_max: limits.transform_rows_max,
@@ -226,9 +226,10 @@ impl Transform {
         let prepared = self.now()?;
         let is_read = &prepared.plan.is_read;
         let table = messages::table(self.envelope, messages, |column| is_read.get(column).copied().unwrap_or(false))?;
-        let filled = |(name, loaded): &(String, Arc<Loaded>)| (Arc::from(name.as_str()), Arc::clone(&loaded.batches));
+        let filled =
+            |(name, loaded): &(String, Arc<LoadedLookup>)| (Arc::from(name.as_str()), Arc::clone(&loaded.batches));
         let dimensions = prepared.loaded.iter().map(filled).collect();
-        let run = Run { plan: &prepared.plan, dimensions: &dimensions, bounds: self.bounds, runtime };
+        let run = BatchRun { plan: &prepared.plan, dimensions: &dimensions, bounds: self.bounds, runtime };
         run.all(table, accept)
     }
 
@@ -241,7 +242,7 @@ impl Transform {
         self.prepare(loaded)
     }
 
-    fn prepare(&self, loaded: Vec<(String, Arc<Loaded>)>) -> Result<Arc<Prepared>> {
+    fn prepare(&self, loaded: Vec<(String, Arc<LoadedLookup>)>) -> Result<Arc<Prepared>> {
         // A panic while planning leaves what was there before.
         let mut prepared = self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
         let last = prepared.clone();
@@ -266,9 +267,9 @@ impl Transform {
         Ok(next)
     }
 
-    fn plan(&self, dimensions: &[(String, Arc<Loaded>)]) -> Result<Plan> {
-        let target = Target { contract: &self.contract, is_owned: self.is_owned, envelope: self.envelope };
-        Plan::new(&self.sql, target, dimensions)
+    fn plan(&self, dimensions: &[(String, Arc<LoadedLookup>)]) -> Result<TransformPlan> {
+        let target = PlanTarget { contract: &self.contract, is_owned: self.is_owned, envelope: self.envelope };
+        TransformPlan::new(&self.sql, target, dimensions)
     }
 }
 
@@ -291,9 +292,9 @@ fn names(sql: &str, dimensions: &Dimensions) -> Result<Vec<String>> {
 
 /// Whether these are the same one by one.
 fn all_same(
-    one: &[(String, Arc<Loaded>)],
-    other: &[(String, Arc<Loaded>)],
-    is_same: impl Fn(&Arc<Loaded>, &Arc<Loaded>) -> bool,
+    one: &[(String, Arc<LoadedLookup>)],
+    other: &[(String, Arc<LoadedLookup>)],
+    is_same: impl Fn(&Arc<LoadedLookup>, &Arc<LoadedLookup>) -> bool,
 ) -> bool {
     one.len() == other.len() && one.iter().zip(other).all(|((_, one), (_, other))| is_same(one, other))
 }

@@ -4,7 +4,7 @@
 //!   text ─► parse (one SELECT?) ─► plan over empty slots ─► carry the place ─► columns of the contract? ─► physical plan
 //! ```
 //!
-//! In: the text, the table it must fill, and what the dimension tables look like. Out: a [`Plan`], or what is wrong, in
+//! In: the text, the table it must fill, and what the dimension tables look like. Out: a [`TransformPlan`], or what is wrong, in
 //! words that name the way out. Nothing is read: slots are filled when it runs.
 //!
 //! **Invariant:** a statement sees `messages` and the dimension tables. There is no other table, no file, no option in reach.
@@ -28,9 +28,9 @@ use datafusion::sql::parser::{DFParserBuilder, Statement};
 use datafusion::sql::sqlparser::ast;
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 
-use super::batch_table::{Slot, SlotScan};
+use super::batch_table::{BatchTable, BatchTableScan};
 use super::error::of_engine;
-use super::lookup::Loaded;
+use super::lookup::LoadedLookup;
 use super::messages::{MESSAGES, schema, schema_with_place};
 use super::provenance::carry;
 use super::{deadline, json};
@@ -45,7 +45,7 @@ const MESSAGES_EXPECTED: usize = 10_000;
 
 /// What a statement is checked against.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Target<'a> {
+pub(super) struct PlanTarget<'a> {
     pub(super) contract: &'a Contract,
     /// Whether the source itself says whose a message is.
     pub(super) is_owned: bool,
@@ -53,7 +53,7 @@ pub(super) struct Target<'a> {
 }
 
 /// A statement that is ready to run. It is never run itself, only copies of it.
-pub(super) struct Plan {
+pub(super) struct TransformPlan {
     pub(super) physical: Arc<dyn ExecutionPlan>,
     /// Of each column of `messages` whether it is read.
     pub(super) is_read: Vec<bool>,
@@ -61,7 +61,7 @@ pub(super) struct Plan {
     pub(super) runtime: Arc<RuntimeEnv>,
 }
 
-impl fmt::Debug for Plan {
+impl fmt::Debug for TransformPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Plan").field("is_read", &self.is_read).finish_non_exhaustive()
     }
@@ -86,15 +86,15 @@ pub(super) fn parse(sql: &str) -> Result<(Statement, Vec<String>)> {
     Ok((statement, names.iter().map(|name| name.table().to_owned()).collect()))
 }
 
-impl Plan {
+impl TransformPlan {
     /// Plans a statement over dimensions of these schemas.
-    pub(super) fn new(sql: &str, target: Target<'_>, dimensions: &[(String, Arc<Loaded>)]) -> Result<Self> {
+    pub(super) fn new(sql: &str, target: PlanTarget<'_>, dimensions: &[(String, Arc<LoadedLookup>)]) -> Result<Self> {
         let state = state(dimensions, target.envelope)?;
         let (statement, _) = parse(sql)?;
         let planned = futures::executor::block_on(state.statement_to_plan(statement)).map_err(of_engine)?;
         let reads_only = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
         reads_only.verify_plan(&planned).map_err(of_engine)?;
-        let messages = Slot::new(MESSAGES, schema_with_place(target.envelope), MESSAGES_EXPECTED);
+        let messages = BatchTable::new(MESSAGES, schema_with_place(target.envelope), MESSAGES_EXPECTED);
         let carried = carry(&planned, &Arc::new(messages))?;
         check_names(&carried, target)?;
         let physical = futures::executor::block_on(state.create_physical_plan(&carried)).map_err(of_engine)?;
@@ -107,7 +107,7 @@ impl Plan {
 }
 
 /// The functions and rules of a transform, and its tables.
-fn state(dimensions: &[(String, Arc<Loaded>)], envelope: Envelope) -> Result<SessionState> {
+fn state(dimensions: &[(String, Arc<LoadedLookup>)], envelope: Envelope) -> Result<SessionState> {
     let session = SessionConfig::new()
         .with_information_schema(false)
         // One batch is small: several threads would only get into each other's way.
@@ -137,17 +137,17 @@ fn state(dimensions: &[(String, Arc<Loaded>)], envelope: Envelope) -> Result<Ses
         .with_window_functions(SessionStateDefaults::default_window_functions())
         .build();
     let tables = state.schema_for_ref(MESSAGES).map_err(of_engine)?;
-    let messages = Slot::new(MESSAGES, schema(envelope), MESSAGES_EXPECTED);
+    let messages = BatchTable::new(MESSAGES, schema(envelope), MESSAGES_EXPECTED);
     tables.register_table(MESSAGES.to_owned(), Arc::new(messages)).map_err(of_engine)?;
     for (name, loaded) in dimensions {
-        let slot = Slot::new(name, Arc::clone(&loaded.schema), loaded.rows);
+        let slot = BatchTable::new(name, Arc::clone(&loaded.schema), loaded.rows);
         tables.register_table(name.clone(), Arc::new(slot)).map_err(of_engine)?;
     }
     Ok(state)
 }
 
 /// Whether the columns of the rows, but for the last, are columns of the table, and its keys are among them.
-fn check_names(plan: &LogicalPlan, target: Target<'_>) -> Result<()> {
+fn check_names(plan: &LogicalPlan, target: PlanTarget<'_>) -> Result<()> {
     let contract = target.contract;
     let fields = plan.schema().fields();
     let names: Vec<&str> = fields.iter().rev().skip(1).rev().map(|field| field.name().as_str()).collect();
@@ -182,7 +182,7 @@ fn check_names(plan: &LogicalPlan, target: Target<'_>) -> Result<()> {
 }
 
 /// Whether the table takes values of these types. It is asked itself, with no rows.
-fn check_types(schema: &SchemaRef, target: Target<'_>) -> Result<()> {
+fn check_types(schema: &SchemaRef, target: PlanTarget<'_>) -> Result<()> {
     let columns = schema.fields().len().saturating_sub(1);
     if let Some(field) =
         schema.fields()[..columns].iter().find(|field| matches!(field.data_type(), DataType::Union(..)))
@@ -199,7 +199,7 @@ fn is_read(plan: &Arc<dyn ExecutionPlan>, columns: usize) -> Vec<bool> {
     let mut is_read = vec![false; columns];
     // The walk cannot fail: its one step does not.
     let _walked = plan.apply(|node| {
-        if let Some(scan) = node.downcast_ref::<SlotScan>() {
+        if let Some(scan) = node.downcast_ref::<BatchTableScan>() {
             scan.columns_of(MESSAGES).iter().for_each(|column| is_read[*column] = true);
         }
         Ok(TreeNodeRecursion::Continue)

@@ -20,19 +20,19 @@ use datafusion::datasource::provider_as_source;
 use datafusion::error::DataFusionError;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, TableScan, Volatility};
 
-use super::batch_table::Slot;
+use super::batch_table::BatchTable;
 use super::error::of_engine;
 use super::messages::{MESSAGES, PLACE};
 use crate::error::{Error, Result};
 
 /// A plan that carries the hidden column, and the name of it there.
-struct Carried {
+struct ProvenancePlan {
     plan: LogicalPlan,
     place: Column,
 }
 
 /// The plan with the hidden column last; `messages` is the table that has it.
-pub(super) fn carry(plan: &LogicalPlan, messages: &Arc<Slot>) -> Result<LogicalPlan> {
+pub(super) fn carry(plan: &LogicalPlan, messages: &Arc<BatchTable>) -> Result<LogicalPlan> {
     check(plan)?;
     match node(plan, messages)? {
         Some(carried) => Ok(carried.plan),
@@ -87,7 +87,7 @@ fn is_messages(plan: &LogicalPlan) -> bool {
 }
 
 /// The node with the hidden column, if `messages` is below it.
-fn node(plan: &LogicalPlan, messages: &Arc<Slot>) -> Result<Option<Carried>> {
+fn node(plan: &LogicalPlan, messages: &Arc<BatchTable>) -> Result<Option<ProvenancePlan>> {
     if let LogicalPlan::TableScan(scan) = plan {
         return is_messages(plan).then(|| messages_with_place(scan, messages)).transpose();
     }
@@ -118,14 +118,14 @@ fn node(plan: &LogicalPlan, messages: &Arc<Slot>) -> Result<Option<Carried>> {
         other => return Err(refused(other)),
     };
     let plan = plan.with_new_exprs(exprs, inputs).map_err(of_engine)?;
-    Ok(Some(Carried { plan, place }))
+    Ok(Some(ProvenancePlan { plan, place }))
 }
 
-fn messages_with_place(scan: &TableScan, messages: &Arc<Slot>) -> Result<Carried> {
+fn messages_with_place(scan: &TableScan, messages: &Arc<BatchTable>) -> Result<ProvenancePlan> {
     let source = provider_as_source(Arc::clone(messages) as _);
     let plan = LogicalPlanBuilder::scan(scan.table_name.clone(), source, None);
     let plan = plan.and_then(LogicalPlanBuilder::build).map_err(|fault: DataFusionError| of_engine(fault))?;
-    Ok(Carried { plan, place: Column::new(Some(scan.table_name.clone()), PLACE) })
+    Ok(ProvenancePlan { plan, place: Column::new(Some(scan.table_name.clone()), PLACE) })
 }
 
 /// Refuses joins that make rows of no message: those depend on which messages are in the batch.

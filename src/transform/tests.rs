@@ -9,7 +9,7 @@ use std::time::Duration;
 use tempfile::NamedTempFile;
 use tokio::runtime::Runtime;
 
-use super::{Dimensions, Fault, Header, Message, Rows, Transform};
+use super::{Dimensions, Header, Message, MessageError, Rows, Transform};
 use crate::config::{ColumnConfig, DimensionConfig, Envelope, IngestConfig, SourceConfig, TableConfig, TenantFrom};
 use crate::contract::{Contract, Reason};
 use crate::error::{Error, Kind, Result};
@@ -83,7 +83,7 @@ impl Case {
     }
 
     /// Rows as `place of the message: JSON`, sorted; and the bad messages.
-    fn run(&self, messages: &[Message<'_>]) -> Result<(Vec<String>, Vec<Fault>)> {
+    fn run(&self, messages: &[Message<'_>]) -> Result<(Vec<String>, Vec<MessageError>)> {
         let runtime = Runtime::new().unwrap();
         let outcome = self.transform()?.run(messages, runtime.handle(), |rows| Ok(lines(&rows)))?;
         let mut lines = outcome.parts.concat();
@@ -91,7 +91,7 @@ impl Case {
         Ok((lines, outcome.faults))
     }
 
-    fn values(&self, values: &[&str]) -> (Vec<String>, Vec<Fault>) {
+    fn values(&self, values: &[&str]) -> (Vec<String>, Vec<MessageError>) {
         let messages: Vec<_> = values.iter().enumerate().map(|(offset, value)| message(offset, value)).collect();
         self.run(&messages).unwrap()
     }
@@ -369,7 +369,7 @@ fn a_bad_message_is_told_alone_with_its_own_reason() {
         let (rows, faults) = case.values(&values.iter().map(String::as_str).collect::<Vec<_>>());
         assert_eq!(rows.len(), 100 - bad.len(), "{bad:?}");
         assert_eq!(faults.iter().map(|fault| fault.message).collect::<Vec<_>>(), bad);
-        for Fault { message, reason, detail } in &faults {
+        for MessageError { message, reason, detail } in &faults {
             let expected = if message % 2 == 0 { "'many'" } else { "ivide by zero" };
             assert!(*reason == Reason::TransformFailed && detail.contains(expected), "{detail}");
         }
@@ -387,7 +387,7 @@ fn whoever_takes_the_rows_may_refuse_them_alone() {
     };
     let outcome = case.transform().unwrap().run(&messages, runtime.handle(), accept).unwrap();
     assert_eq!((outcome.parts.iter().sum::<usize>(), outcome.messages), (19, 20));
-    let expected = Fault { message: 13, reason: Reason::TransformFailed, detail: "unlucky".to_owned() };
+    let expected = MessageError { message: 13, reason: Reason::TransformFailed, detail: "unlucky".to_owned() };
     assert_eq!(outcome.faults, [expected]);
 }
 

@@ -13,11 +13,11 @@
 use arrow::record_batch::RecordBatch;
 
 use super::column_builder;
-use super::column_builder::Cells;
-use super::map_builder::Entries;
-use super::padded_slice::Span;
-use crate::contract::decode::reject::{Fault, Reason};
-use crate::contract::decode::value::{Slot, Text};
+use super::column_builder::ColumnBuilder;
+use super::map_builder::MapBuilder;
+use super::padded_slice::PaddedSlice;
+use crate::contract::decode::reject::{Reason, RejectCause};
+use crate::contract::decode::value::{ColumnValue, Text};
 use crate::contract::schema::fields::{Fallback, Node};
 use crate::contract::schema::table::ColumnKind;
 use crate::contract::{Contract, Owner, Stamp};
@@ -28,13 +28,13 @@ const ROWS_STEP: usize = 1 << 10;
 
 /// Rows in the making.
 #[derive(Debug)]
-pub(in crate::contract) struct Sheet<'a> {
+pub(in crate::contract) struct BatchBuilder<'a> {
     body: &'a [u8],
     /// One per stored column.
-    columns: Vec<Cells>,
+    columns: Vec<ColumnBuilder>,
     /// Those that hold bytes.
     texts: Vec<usize>,
-    entries: Entries,
+    entries: MapBuilder,
     /// Rows kept so far, which is the place of the open one.
     rows: usize,
     room: usize,
@@ -54,10 +54,10 @@ struct Open {
     /// Which objects it has, by their index in the tree.
     nodes: Vec<bool>,
     /// The first fault met.
-    fault: Option<Box<Fault>>,
+    fault: Option<Box<RejectCause>>,
 }
 
-impl<'a> Sheet<'a> {
+impl<'a> BatchBuilder<'a> {
     /// A sheet with room for `rows`; it grows beyond it.
     pub(in crate::contract) fn new(contract: &Contract, body: &'a [u8], stamp: &Stamp, rows: usize) -> Self {
         let is_bytes = |kind| matches!(kind, ColumnKind::Text | ColumnKind::Bytes);
@@ -65,9 +65,12 @@ impl<'a> Sheet<'a> {
         let columns = contract.columns.iter().enumerate();
         Self {
             body,
-            columns: columns.clone().map(|(index, column)| Cells::new(column.kind, is_key(index), rows)).collect(),
+            columns: columns
+                .clone()
+                .map(|(index, column)| ColumnBuilder::new(column.kind, is_key(index), rows))
+                .collect(),
             texts: columns.filter(|(_, column)| is_bytes(column.kind)).map(|(index, _)| index).collect(),
-            entries: Entries::new(rows),
+            entries: MapBuilder::new(rows),
             rows: 0,
             room: 0,
             open: Open {
@@ -113,12 +116,12 @@ impl<'a> Sheet<'a> {
 
     /// Keeps the first fault. Decoding goes on, so that the rest of the event is known (above all, whose it is).
     #[cold]
-    pub(in crate::contract) fn fail(&mut self, fault: impl FnOnce() -> Fault) {
+    pub(in crate::contract) fn fail(&mut self, fault: impl FnOnce() -> RejectCause) {
         self.open.fault.get_or_insert_with(|| Box::new(fault()));
     }
 
     /// The fault of the open row, if it has one.
-    pub(in crate::contract) fn fault(&mut self) -> Option<Fault> {
+    pub(in crate::contract) fn fault(&mut self) -> Option<RejectCause> {
         self.open.fault.take().map(|fault| *fault)
     }
 
@@ -135,19 +138,19 @@ impl<'a> Sheet<'a> {
     }
 
     /// Writes a value, or that there is none.
-    pub(in crate::contract) fn set(&mut self, column: usize, slot: Slot<'a>) {
+    pub(in crate::contract) fn set(&mut self, column: usize, slot: ColumnValue<'a>) {
         match slot {
-            Slot::Null => {
+            ColumnValue::Null => {
                 self.open.named[column] = true;
                 self.columns[column].clear(self.rows);
             }
-            Slot::Bool(value) => self.put(column, u64::from(value)),
-            Slot::Int(value) => self.put(column, value.cast_unsigned()),
-            Slot::Float(value) => self.put(column, value.to_bits()),
-            Slot::Text(text) => self.put_text(column, text),
-            Slot::Bytes(bytes) => self.put_text(column, Text::Checked(bytes)),
-            Slot::Blob(start, end) => {
-                self.columns[column].put_text(self.rows, Span::alone(&self.blob[start..end]));
+            ColumnValue::Bool(value) => self.put(column, u64::from(value)),
+            ColumnValue::Int(value) => self.put(column, value.cast_unsigned()),
+            ColumnValue::Float(value) => self.put(column, value.to_bits()),
+            ColumnValue::Text(text) => self.put_text(column, text),
+            ColumnValue::Bytes(bytes) => self.put_text(column, Text::Checked(bytes)),
+            ColumnValue::Blob(start, end) => {
+                self.columns[column].put_text(self.rows, PaddedSlice::alone(&self.blob[start..end]));
                 self.open.named[column] = true;
             }
         }
@@ -230,7 +233,7 @@ impl<'a> Sheet<'a> {
         match self.entries.add(key, value, replace, self.entries_max) {
             Ok(is_new) => is_new,
             Err(fault) => {
-                self.fail(|| Fault::new(Reason::TooLarge, fault.message()));
+                self.fail(|| RejectCause::new(Reason::TooLarge, fault.message()));
                 true
             }
         }
@@ -249,13 +252,13 @@ impl<'a> Sheet<'a> {
         for (column, fallback) in &node.defaults {
             if !self.is_named(*column) {
                 let slot = match *fallback {
-                    Fallback::Int => Slot::Int(0),
-                    Fallback::Float => Slot::Float(0.0),
-                    Fallback::False => Slot::Bool(false),
-                    Fallback::EmptyText => Slot::Text(Text::Borrowed("")),
-                    Fallback::EmptyBytes => Slot::Bytes(&[]),
+                    Fallback::Int => ColumnValue::Int(0),
+                    Fallback::Float => ColumnValue::Float(0.0),
+                    Fallback::False => ColumnValue::Bool(false),
+                    Fallback::EmptyText => ColumnValue::Text(Text::Borrowed("")),
+                    Fallback::EmptyBytes => ColumnValue::Bytes(&[]),
                     Fallback::Enum(names) => {
-                        Slot::Text(Text::Borrowed(contract.tree.enums[names].name(0).unwrap_or("0")))
+                        ColumnValue::Text(Text::Borrowed(contract.tree.enums[names].name(0).unwrap_or("0")))
                     }
                 };
                 self.set(*column, slot);
@@ -274,7 +277,7 @@ impl<'a> Sheet<'a> {
                     column_builder::tenant_column(stamp, rows)
                 }
                 Some(column) => column,
-                None => entries.take().unwrap_or_else(|| Entries::new(0)).finish()?,
+                None => entries.take().unwrap_or_else(|| MapBuilder::new(0)).finish()?,
             })
         });
         column_builder::batch_of(contract, arrays.collect::<Result<_>>()?, rows)
@@ -283,16 +286,16 @@ impl<'a> Sheet<'a> {
 
 /// A text with what stands around it: short ones are moved together with what follows them.
 #[inline]
-fn span<'s>(body: &'s [u8], own: &'s str, text: Text<'s>) -> Span<'s> {
+fn span<'s>(body: &'s [u8], own: &'s str, text: Text<'s>) -> PaddedSlice<'s> {
     let bytes = match text {
-        Text::Own(start, end) => return Span::new(own.as_bytes(), start, end),
+        Text::Own(start, end) => return PaddedSlice::new(own.as_bytes(), start, end),
         Text::Borrowed(text) => text.as_bytes(),
         Text::Checked(bytes) => bytes,
     };
     // Where it lies tells whether it is of the body: names are of the contract.
     let start = (bytes.as_ptr() as usize).wrapping_sub(body.as_ptr() as usize);
     match body.get(start..) {
-        Some(rest) if bytes.len() <= rest.len() => Span::new(body, start, start + bytes.len()),
-        _ => Span::alone(bytes),
+        Some(rest) if bytes.len() <= rest.len() => PaddedSlice::new(body, start, start + bytes.len()),
+        _ => PaddedSlice::alone(bytes),
     }
 }

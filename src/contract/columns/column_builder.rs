@@ -1,7 +1,7 @@
 //! Values of checked rows become Arrow columns.
 //!
-//! In: values row by row, into the [`Cells`] of their column. Out: arrays. Numbers of eight bytes become their column as they
-//! are, texts as [`Words`] has them.
+//! In: values row by row, into the [`ColumnBuilder`] of their column. Out: arrays. Numbers of eight bytes become their column as they
+//! are, texts as [`TextBuilder`] has them.
 //!
 //! **Invariant:** what the open row has written stands behind all that is kept, and is cut off when the row is dropped.
 
@@ -17,8 +17,8 @@ use arrow::error::ArrowError;
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 
 use super::dictionary_ops::typed;
-use super::padded_slice::Span;
-use super::text_builder::Words;
+use super::padded_slice::PaddedSlice;
+use super::text_builder::TextBuilder;
 use crate::contract::schema::table::{ColumnKind, Contract};
 use crate::contract::{Owner, Stamp};
 use crate::error::{Error, Result};
@@ -28,24 +28,24 @@ const WORD: usize = 64;
 
 /// One column's values while rows are added.
 #[derive(Debug)]
-pub(in crate::contract) enum Cells {
+pub(in crate::contract) enum ColumnBuilder {
     /// As the bits of numbers, and a bit for each row: whether it has a value.
     Numbers(Vec<u64>, Vec<u64>),
     /// As bytes, and the same.
-    Bytes(Words, Vec<u64>),
+    Bytes(TextBuilder, Vec<u64>),
     /// The map's are somewhere else.
     Map,
 }
 
-impl Cells {
+impl ColumnBuilder {
     /// A column of a kind, with room for `rows` set aside. `plain` texts are no labels: they can be read before the row is
     /// kept.
     pub(in crate::contract) fn new(kind: ColumnKind, plain: bool, rows: usize) -> Self {
         let valued = Vec::with_capacity(rows.div_ceil(WORD));
         match kind {
             ColumnKind::Map => Self::Map,
-            ColumnKind::Text if !plain => Self::Bytes(Words::new(rows), valued),
-            ColumnKind::Text | ColumnKind::Bytes => Self::Bytes(Words::plain(rows), valued),
+            ColumnKind::Text if !plain => Self::Bytes(TextBuilder::new(rows), valued),
+            ColumnKind::Text | ColumnKind::Bytes => Self::Bytes(TextBuilder::plain(rows), valued),
             _ => Self::Numbers(Vec::with_capacity(rows), valued),
         }
     }
@@ -69,7 +69,7 @@ impl Cells {
 
     /// Writes the open row's text.
     #[inline]
-    pub(in crate::contract) fn put_text(&mut self, row: usize, text: Span<'_>) {
+    pub(in crate::contract) fn put_text(&mut self, row: usize, text: PaddedSlice<'_>) {
         let Self::Bytes(words, valued) = self else { return debug_assert!(false, "a text is no number") };
         words.put(row, text);
         valued[row / WORD] |= 1 << (row % WORD);
@@ -77,7 +77,7 @@ impl Cells {
 
     /// Writes the open row's text, if it is a label that is known. Whether it is.
     #[inline]
-    pub(in crate::contract) fn put_known(&mut self, row: usize, text: Span<'_>) -> bool {
+    pub(in crate::contract) fn put_known(&mut self, row: usize, text: PaddedSlice<'_>) -> bool {
         let Self::Bytes(words, valued) = self else { return false };
         let known = words.put_known(row, text);
         valued[row / WORD] |= u64::from(known) << (row % WORD);

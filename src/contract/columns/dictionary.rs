@@ -14,26 +14,26 @@ use arrow::datatypes::{DataType, UInt16Type};
 use arrow::error::ArrowError;
 use siphasher::sip128::{Hasher128 as _, SipHasher13};
 
-use super::padded_slice::{SHORT, Span};
+use super::padded_slice::{PaddedSlice, SHORT_BYTES_MAX};
 
 /// The most that are numbered.
-pub const LABELS_MAX: usize = 1 << 11;
+pub const DICTIONARY_VALUES_MAX: usize = 1 << 11;
 /// Places of a new table. It grows before it is half full.
 const SLOTS_MIN: usize = 1 << 5;
 /// What stands in a place that is free: no text is that long.
-const FREE: Slot = Slot { key: [0; 2], length: u32::MAX, number: 0 };
+const FREE: TableSlot = TableSlot { key: [0; 2], length: u32::MAX, number: 0 };
 
 /// Texts by their numbers: a column of labels.
-pub type LabelArray = DictionaryArray<UInt16Type>;
+pub type TextDictionaryArray = DictionaryArray<UInt16Type>;
 
 /// The secret of this process.
 static SECRET: LazyLock<SipHasher13> = LazyLock::new(|| SipHasher13::new_with_keys(rand::random(), rand::random()));
 
 /// Different texts and their numbers.
 #[derive(Debug)]
-pub struct Labels {
+pub struct DictionaryBuilder {
     /// As many as a power of two.
-    slots: Vec<Slot>,
+    slots: Vec<TableSlot>,
     /// Where each text begins, and the last one ends.
     ends: Vec<i32>,
     bytes: Vec<u8>,
@@ -42,20 +42,20 @@ pub struct Labels {
 
 /// A place of the table: a text's key and length, and its number.
 #[derive(Debug, Clone, Copy)]
-struct Slot {
+struct TableSlot {
     key: [u64; 2],
     length: u32,
     number: u16,
 }
 
-impl Default for Labels {
+impl Default for DictionaryBuilder {
     fn default() -> Self {
         let secret = SECRET.finish128();
         Self { slots: vec![FREE; SLOTS_MIN], ends: vec![0], bytes: Vec::new(), secret: [secret.h1, secret.h2] }
     }
 }
 
-impl Labels {
+impl DictionaryBuilder {
     /// How many there are.
     pub fn len(&self) -> usize {
         self.ends.len() - 1
@@ -67,36 +67,36 @@ impl Labels {
     }
 
     /// The text with a number that was given.
-    pub fn get(&self, number: u16) -> Span<'_> {
+    pub fn get(&self, number: u16) -> PaddedSlice<'_> {
         let [start, end] = [0, 1].map(|place| self.ends[usize::from(number) + place] as usize);
-        Span::new(&self.bytes, start, end)
+        PaddedSlice::new(&self.bytes, start, end)
     }
 
     /// The number of a text that is known.
     #[inline]
-    pub fn find(&self, text: Span<'_>) -> Option<u16> {
+    pub fn find(&self, text: PaddedSlice<'_>) -> Option<u16> {
         self.seek(key(text), text).ok()
     }
 
-    /// The number of a text, a new one if need be; none when that would be one more than `labels_max` or [`LABELS_MAX`].
+    /// The number of a text, a new one if need be; none when that would be one more than `labels_max` or [`DICTIONARY_VALUES_MAX`].
     #[inline]
-    pub fn number(&mut self, text: Span<'_>, labels_max: usize) -> Option<u16> {
+    pub fn number(&mut self, text: PaddedSlice<'_>, labels_max: usize) -> Option<u16> {
         let key = key(text);
         match self.seek(key, text) {
             Ok(number) => Some(number),
-            Err(slot) => self.add(slot, key, text, labels_max.min(LABELS_MAX)),
+            Err(slot) => self.add(slot, key, text, labels_max.min(DICTIONARY_VALUES_MAX)),
         }
     }
 
     /// The number of a text, or the place where it would be.
     #[inline]
-    fn seek(&self, key: [u64; 2], text: Span<'_>) -> Result<u16, usize> {
+    fn seek(&self, key: [u64; 2], text: PaddedSlice<'_>) -> Result<u16, usize> {
         let mut at = self.place(key, text.length());
         loop {
             let slot = &self.slots[at];
             if slot.key == key && slot.length as usize == text.length() {
                 // A short text is its key.
-                if text.length() <= SHORT || self.get(slot.number).bytes() == text.bytes() {
+                if text.length() <= SHORT_BYTES_MAX || self.get(slot.number).bytes() == text.bytes() {
                     return Ok(slot.number);
                 }
             }
@@ -108,7 +108,7 @@ impl Labels {
     }
 
     #[cold]
-    fn add(&mut self, slot: usize, key: [u64; 2], text: Span<'_>, labels_max: usize) -> Option<u16> {
+    fn add(&mut self, slot: usize, key: [u64; 2], text: PaddedSlice<'_>, labels_max: usize) -> Option<u16> {
         let number = u16::try_from(self.len()).ok().filter(|number| usize::from(*number) < labels_max)?;
         let (length, end) = (
             u32::try_from(text.length()).ok().filter(|length| *length < FREE.length)?,
@@ -116,7 +116,7 @@ impl Labels {
         );
         self.ends.push(i32::try_from(end).ok()?);
         text.append_to(&mut self.bytes);
-        self.slots[slot] = Slot { key, length, number };
+        self.slots[slot] = TableSlot { key, length, number };
         if self.len() * 2 > self.slots.len() {
             self.grow();
         }
@@ -150,15 +150,15 @@ impl Labels {
     }
 
     /// A column of these numbers, which were given by this table where they are not null. An error when a text is not UTF-8.
-    pub fn column(self, numbers: Vec<u16>, nulls: Option<NullBuffer>) -> Result<LabelArray, ArrowError> {
+    pub fn column(self, numbers: Vec<u16>, nulls: Option<NullBuffer>) -> Result<TextDictionaryArray, ArrowError> {
         let numbers = UInt16Array::try_new(numbers.into(), nulls)?;
-        LabelArray::try_new(numbers, Arc::new(self.texts()?))
+        TextDictionaryArray::try_new(numbers, Arc::new(self.texts()?))
     }
 }
 
 /// A short text as it is, a long one by its hash.
 #[inline]
-fn key(text: Span<'_>) -> [u64; 2] {
+fn key(text: PaddedSlice<'_>) -> [u64; 2] {
     text.numbers().unwrap_or_else(|| {
         let mut hasher = *SECRET;
         hasher.write(text.bytes());
@@ -168,7 +168,7 @@ fn key(text: Span<'_>) -> [u64; 2] {
 }
 
 /// Whether a column holds labels.
-pub fn is_labels(column: &ArrayRef) -> bool {
+pub fn is_dictionary(column: &ArrayRef) -> bool {
     let DataType::Dictionary(numbers, texts) = column.data_type() else { return false };
     (numbers.as_ref(), texts.as_ref()) == (&DataType::UInt16, &DataType::Utf8)
 }
@@ -185,13 +185,13 @@ mod tests {
     #[test]
     fn a_text_has_one_number() {
         let mut dice = StdRng::seed_from_u64(7);
-        for (different, length) in [(1, 0), (3, 4), (40, 15), (300, 16), (LABELS_MAX, 17), (900, 40)] {
-            let (mut labels, mut oracle) = (Labels::default(), HashMap::new());
+        for (different, length) in [(1, 0), (3, 4), (40, 15), (300, 16), (DICTIONARY_VALUES_MAX, 17), (900, 40)] {
+            let (mut labels, mut oracle) = (DictionaryBuilder::default(), HashMap::new());
             for _ in 0..20_000 {
                 let text = format!("{:>length$}", dice.random_range(0..different));
-                assert_eq!(labels.find(Span::alone(text.as_bytes())), oracle.get(&text).copied());
+                assert_eq!(labels.find(PaddedSlice::alone(text.as_bytes())), oracle.get(&text).copied());
                 let next = oracle.len() as u16;
-                let number = labels.number(Span::alone(text.as_bytes()), usize::MAX).unwrap();
+                let number = labels.number(PaddedSlice::alone(text.as_bytes()), usize::MAX).unwrap();
                 assert_eq!(number, *oracle.entry(text.clone()).or_insert(next));
                 assert_eq!(labels.get(number).bytes(), text.as_bytes());
             }
@@ -201,18 +201,21 @@ mod tests {
 
     #[test]
     fn texts_of_zeros_are_told_apart() {
-        let mut labels = Labels::default();
+        let mut labels = DictionaryBuilder::default();
         for length in 0..40 {
-            assert_eq!(labels.number(Span::alone(&[0; 40][..length]), usize::MAX), Some(length as u16));
+            assert_eq!(labels.number(PaddedSlice::alone(&[0; 40][..length]), usize::MAX), Some(length as u16));
         }
     }
 
     #[test]
     fn there_are_no_more_than_wanted() {
-        let mut labels = Labels::default();
-        let mut number = |text: usize, most| labels.number(Span::alone(text.to_string().as_bytes()), most);
+        let mut labels = DictionaryBuilder::default();
+        let mut number = |text: usize, most| labels.number(PaddedSlice::alone(text.to_string().as_bytes()), most);
         assert_eq!((number(0, 2), number(1, 2), number(2, 2), number(1, 2)), (Some(0), Some(1), None, Some(1)));
-        assert_eq!((2..LABELS_MAX).filter_map(|text| number(text, usize::MAX)).count(), LABELS_MAX - 2);
-        assert_eq!((number(LABELS_MAX, usize::MAX), number(0, usize::MAX)), (None, Some(0)));
+        assert_eq!(
+            (2..DICTIONARY_VALUES_MAX).filter_map(|text| number(text, usize::MAX)).count(),
+            DICTIONARY_VALUES_MAX - 2
+        );
+        assert_eq!((number(DICTIONARY_VALUES_MAX, usize::MAX), number(0, usize::MAX)), (None, Some(0)));
     }
 }

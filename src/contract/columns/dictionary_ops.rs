@@ -10,8 +10,8 @@ use arrow::compute::{cast, concat};
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef, UInt16Type};
 use arrow::error::ArrowError;
 
-use super::dictionary::{Labels, is_labels};
-use super::padded_slice::Span;
+use super::dictionary::{DictionaryBuilder, is_dictionary};
+use super::padded_slice::PaddedSlice;
 
 /// The rows of these batches, of which there is at least one, in their order.
 pub fn join(batches: &[&RecordBatch]) -> Result<RecordBatch, ArrowError> {
@@ -54,7 +54,7 @@ pub fn plain_bytes(column: &ArrayRef) -> usize {
         let leaves = map.entries().columns().iter().map(|leaf| plain_bytes(&leaf.slice(first, last - first)));
         return offset_bytes + leaves.sum::<usize>();
     }
-    let labels = column.as_dictionary_opt::<UInt16Type>().filter(|_| is_labels(column));
+    let labels = column.as_dictionary_opt::<UInt16Type>().filter(|_| is_dictionary(column));
     let Some(labels) = labels else { return own(column) };
     let lengths: Vec<usize> = labels.values().as_string::<i32>().offsets().lengths().collect();
     let (numbers, length) =
@@ -103,7 +103,7 @@ fn join_columns(columns: &[ArrayRef]) -> Result<ArrayRef, ArrowError> {
     // What is empty has no say in what the others are.
     let filled: Vec<ArrayRef> = columns.iter().filter(|column| !column.is_empty()).cloned().collect();
     let filled = if filled.is_empty() { &columns[..1] } else { &filled };
-    if filled.iter().all(is_labels) {
+    if filled.iter().all(is_dictionary) {
         if let Some(labels) = join_labels(filled)? {
             return Ok(labels);
         }
@@ -118,12 +118,13 @@ fn join_columns(columns: &[ArrayRef]) -> Result<ArrayRef, ArrowError> {
 fn join_labels(columns: &[ArrayRef]) -> Result<Option<ArrayRef>, ArrowError> {
     let rows = columns.iter().map(|column| column.len()).sum();
     let (mut labels, mut numbers, mut nulls) =
-        (Labels::default(), Vec::with_capacity(rows), NullBufferBuilder::new(rows));
+        (DictionaryBuilder::default(), Vec::with_capacity(rows), NullBufferBuilder::new(rows));
     for column in columns {
         let column = column.as_dictionary::<UInt16Type>();
         let texts = column.values().as_string::<i32>();
         let ends = texts.value_offsets().windows(2).map(|ends| (ends[0] as usize, ends[1] as usize));
-        let known = ends.map(|(start, end)| labels.number(Span::new(texts.value_data(), start, end), usize::MAX));
+        let known =
+            ends.map(|(start, end)| labels.number(PaddedSlice::new(texts.value_data(), start, end), usize::MAX));
         let Some(known) = known.collect::<Option<Vec<u16>>>() else { return Ok(None) };
         // The number of a null says nothing.
         let number = |number: &u16| known.get(usize::from(*number)).copied().unwrap_or(0);

@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json as value};
 use super::dictionary_ops::typed;
 use crate::config::ColumnConfig;
 use crate::contract::testing::*;
-use crate::contract::{Contract, Format, LABELS_MAX, decode, is_labels, join, plain, plain_bytes};
+use crate::contract::{Contract, DICTIONARY_VALUES_MAX, Format, decode, is_dictionary, join, plain, plain_bytes};
 
 /// Texts of many kinds: few, few and then many, some absent, and different in each row.
 const COLUMNS: [&str; 4] = ["few", "more", "rare", "many"];
@@ -73,11 +73,11 @@ fn few_different_texts_are_labels_and_say_the_same() {
     let body = Bytes::from(lines.join("\n"));
     let decoded = decode(&contract, Format::Json, &body, &acme()).unwrap();
     let column = |name: &str| decoded.batch.column_by_name(name).unwrap();
-    assert_eq!(COLUMNS.map(|name| is_labels(column(name))), [true, false, true, false]);
+    assert_eq!(COLUMNS.map(|name| is_dictionary(column(name))), [true, false, true, false]);
     assert_eq!(column("few").as_dictionary::<UInt16Type>().values().len(), 4);
-    assert!(!is_labels(column("who")) && !is_labels(column("key")), "keys are plain");
+    assert!(!is_dictionary(column("who")) && !is_dictionary(column("key")), "keys are plain");
     let maps = column("labels").as_map();
-    assert_eq!([maps.keys(), maps.values()].map(is_labels), [true, false]);
+    assert_eq!([maps.keys(), maps.values()].map(is_dictionary), [true, false]);
     assert_eq!(decoded.rejects.len(), 3_000 - expected.len());
     assert_eq!(rows(&plain(&decoded.batch).unwrap()), expected);
 }
@@ -137,7 +137,7 @@ fn labelled(rows: &RecordBatch, dice: &mut StdRng) -> RecordBatch {
 fn batches_are_joined_whatever_is_labels_in_them() {
     for seed in 0..200 {
         let mut dice = StdRng::seed_from_u64(seed);
-        let different = if seed % 10 == 0 { LABELS_MAX } else { 7 };
+        let different = if seed % 10 == 0 { DICTIONARY_VALUES_MAX } else { 7 };
         let batch = |dice: &mut StdRng| {
             let count = if different > 7 { 3_000 } else { dice.random_range(0..40) };
             let text = |dice: &mut StdRng| {
@@ -175,5 +175,5 @@ fn maps_of_several_bodies_are_joined() {
     assert_eq!(rows(&plain(&joined).unwrap()), alone);
     let few = [&batches[0], &batches[3]];
     let maps = join(&few).unwrap().column_by_name("labels").unwrap().as_map().clone();
-    assert_eq!([maps.keys(), maps.values()].map(is_labels), [true, true]);
+    assert_eq!([maps.keys(), maps.values()].map(is_dictionary), [true, true]);
 }

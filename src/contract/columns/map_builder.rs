@@ -12,17 +12,17 @@ use arrow::datatypes::{Field, Schema};
 
 use super::column_builder::unfit;
 use super::dictionary_ops::typed;
-use super::padded_slice::Span;
-use super::text_builder::{NOWHERE, Words};
+use super::padded_slice::PaddedSlice;
+use super::text_builder::{NOWHERE, TextBuilder};
 use crate::contract::schema::table::{ColumnKind, entry_fields};
 use crate::error::{Error, Result};
 
 /// The map column while rows are added.
 #[derive(Debug)]
-pub(in crate::contract) struct Entries {
-    keys: Words,
+pub(in crate::contract) struct MapBuilder {
+    keys: TextBuilder,
     /// In the order in which they came: of a key that comes again the earlier value stays here, and nobody reads it.
-    values: Words,
+    values: TextBuilder,
     /// How many values that is.
     values_count: usize,
     /// For each key the place of its value.
@@ -34,12 +34,12 @@ pub(in crate::contract) struct Entries {
     values_begin: usize,
 }
 
-impl Entries {
+impl MapBuilder {
     /// No entries, with room for those of `rows` rows set aside.
     pub(in crate::contract) fn new(rows: usize) -> Self {
         Self {
-            keys: Words::new(rows),
-            values: Words::new(rows),
+            keys: TextBuilder::new(rows),
+            values: TextBuilder::new(rows),
             values_count: 0,
             places: Vec::with_capacity(rows),
             ends: Vec::with_capacity(rows),
@@ -52,8 +52,8 @@ impl Entries {
     /// the one before. `Limited` when there is no place for it, or when the row has `entries_max` already.
     pub(in crate::contract) fn add(
         &mut self,
-        key: Span<'_>,
-        value: Option<Span<'_>>,
+        key: PaddedSlice<'_>,
+        value: Option<PaddedSlice<'_>>,
         replace: bool,
         entries_max: usize,
     ) -> Result<bool> {
@@ -80,7 +80,7 @@ impl Entries {
         Ok(known.is_none())
     }
 
-    fn add_value(&mut self, value: Option<Span<'_>>) -> Result<u32> {
+    fn add_value(&mut self, value: Option<PaddedSlice<'_>>) -> Result<u32> {
         let Some(value) = value else { return Ok(NOWHERE) };
         let place = self.values_count;
         self.values.put(place, value);

@@ -1,14 +1,14 @@
 //! A text in the bytes around it: what is short is moved and compared in one step, whatever its length.
 
 /// Bytes of a short text. What texts are appended to has as much more room than they need, or is moved for the last of them.
-pub const SHORT: usize = 16;
+pub const SHORT_BYTES_MAX: usize = 16;
 
 /// For each length of a short text the bits of its two numbers.
-const MASKS: [[u64; 2]; SHORT + 1] = {
-    let mut masks = [[0; 2]; SHORT + 1];
+const MASKS: [[u64; 2]; SHORT_BYTES_MAX + 1] = {
+    let mut masks = [[0; 2]; SHORT_BYTES_MAX + 1];
     let mut length = 1;
-    while length <= SHORT {
-        let all = u128::MAX >> (8 * (SHORT - length));
+    while length <= SHORT_BYTES_MAX {
+        let all = u128::MAX >> (8 * (SHORT_BYTES_MAX - length));
         masks[length] = [all as u64, (all >> 64) as u64];
         length += 1;
     }
@@ -17,13 +17,13 @@ const MASKS: [[u64; 2]; SHORT + 1] = {
 
 /// A text, and where it stands.
 #[derive(Debug, Clone, Copy)]
-pub struct Span<'a> {
+pub struct PaddedSlice<'a> {
     source: &'a [u8],
     start: usize,
     length: usize,
 }
 
-impl<'a> Span<'a> {
+impl<'a> PaddedSlice<'a> {
     /// The text from `start` up to `end`, which `source` has.
     #[inline]
     pub fn new(source: &'a [u8], start: usize, end: usize) -> Self {
@@ -53,7 +53,7 @@ impl<'a> Span<'a> {
     #[inline]
     pub fn append_to(self, bytes: &mut Vec<u8>) {
         match self.chunk() {
-            Some(chunk) if self.length <= SHORT => {
+            Some(chunk) if self.length <= SHORT_BYTES_MAX => {
                 let begin = bytes.len();
                 bytes.extend_from_slice(chunk);
                 bytes.truncate(begin + self.length);
@@ -67,7 +67,7 @@ impl<'a> Span<'a> {
     pub fn numbers(self) -> Option<[u64; 2]> {
         let [low, high] = MASKS.get(self.length)?;
         let Some(chunk) = self.chunk() else { return Some(self.last_numbers()) };
-        let (one, other) = chunk.split_at(SHORT / 2);
+        let (one, other) = chunk.split_at(SHORT_BYTES_MAX / 2);
         let number = |half: &[u8]| half.try_into().map_or(0, u64::from_le_bytes);
         // What stands behind the text is cut off.
         Some([number(one) & low, number(other) & high])
@@ -76,7 +76,7 @@ impl<'a> Span<'a> {
     /// The same for a text near the end of its source.
     #[cold]
     fn last_numbers(self) -> [u64; 2] {
-        let mut chunk = [0; SHORT];
+        let mut chunk = [0; SHORT_BYTES_MAX];
         chunk[..self.length].copy_from_slice(self.bytes());
         let chunk = u128::from_le_bytes(chunk);
         [chunk as u64, (chunk >> 64) as u64]
@@ -84,8 +84,8 @@ impl<'a> Span<'a> {
 
     /// The bytes from its start on, as many as a short text can have.
     #[inline]
-    fn chunk(self) -> Option<&'a [u8; SHORT]> {
-        self.source.get(self.start..self.start + SHORT)?.first_chunk()
+    fn chunk(self) -> Option<&'a [u8; SHORT_BYTES_MAX]> {
+        self.source.get(self.start..self.start + SHORT_BYTES_MAX)?.first_chunk()
     }
 }
 
@@ -98,13 +98,17 @@ mod tests {
         let source = b"0123456789abcdefghijklmnop";
         for start in 0..=source.len() {
             for end in start..=source.len() {
-                let (text, within) = (&source[start..end], Span::new(source, start, end));
+                let (text, within) = (&source[start..end], PaddedSlice::new(source, start, end));
                 let mut bytes = b"before ".to_vec();
                 within.append_to(&mut bytes);
                 assert_eq!((within.bytes(), &bytes[7..]), (text, text));
                 let number = text.iter().rev().fold(0, |number: u128, byte| number << 8 | u128::from(*byte));
-                let numbers = (text.len() <= SHORT).then_some([number as u64, (number >> 64) as u64]);
-                assert_eq!((within.numbers(), Span::alone(text).numbers()), (numbers, numbers), "{start}..{end}");
+                let numbers = (text.len() <= SHORT_BYTES_MAX).then_some([number as u64, (number >> 64) as u64]);
+                assert_eq!(
+                    (within.numbers(), PaddedSlice::alone(text).numbers()),
+                    (numbers, numbers),
+                    "{start}..{end}"
+                );
             }
         }
     }

@@ -11,8 +11,8 @@ use arrow::array::{ArrayRef, BinaryArray, StringArray};
 use arrow::buffer::{Buffer, NullBuffer, OffsetBuffer};
 
 use super::column_builder::unfit;
-use super::dictionary::Labels;
-use super::padded_slice::Span;
+use super::dictionary::DictionaryBuilder;
+use super::padded_slice::PaddedSlice;
 use crate::contract::schema::table::ColumnKind;
 use crate::error::{Error, Result};
 
@@ -31,34 +31,34 @@ const NO_LABEL: u16 = u16::MAX;
 
 /// Texts by their places, of which those before the open one are kept.
 #[derive(Debug)]
-pub(in crate::contract) enum Words {
+pub(in crate::contract) enum TextBuilder {
     /// Few different ones, and the number of each.
-    Labels(Labels, Vec<u16>),
-    Texts(Texts),
+    Labels(DictionaryBuilder, Vec<u16>),
+    Texts(PlainTexts),
 }
 
 /// Texts, one behind the other.
 #[derive(Debug)]
-pub(in crate::contract) struct Texts {
+pub(in crate::contract) struct PlainTexts {
     bytes: Vec<u8>,
     /// Where each begins, and the last one ends; behind that stands what is not kept yet.
     ends: Vec<i32>,
 }
 
-impl Words {
+impl TextBuilder {
     /// Texts that may be labels, with room for `count`.
     pub(in crate::contract) fn new(count: usize) -> Self {
-        Self::Labels(Labels::default(), Vec::with_capacity(count))
+        Self::Labels(DictionaryBuilder::default(), Vec::with_capacity(count))
     }
 
     /// Texts that are no labels, with room for `count`.
     pub(in crate::contract) fn plain(count: usize) -> Self {
-        Self::Texts(Texts::with_room(count))
+        Self::Texts(PlainTexts::with_room(count))
     }
 
     /// Writes the text at `place`, which is the open one, in place of what it was.
     #[inline]
-    pub(in crate::contract) fn put(&mut self, place: usize, text: Span<'_>) {
+    pub(in crate::contract) fn put(&mut self, place: usize, text: PaddedSlice<'_>) {
         match self {
             Self::Texts(texts) => texts.put(text),
             Self::Labels(labels, numbers) => match labels.number(text, LABELS_FEW.max(place / LABEL_REPEATS)) {
@@ -70,13 +70,13 @@ impl Words {
 
     /// Writes the text, which is one too many: from now on none is a label.
     #[cold]
-    fn put_plain(&mut self, place: usize, text: Span<'_>) {
+    fn put_plain(&mut self, place: usize, text: PaddedSlice<'_>) {
         if let Self::Labels(labels, numbers) = self {
-            let mut texts = Texts::with_room(place);
+            let mut texts = PlainTexts::with_room(place);
             // Each was somewhere in the body: together they are no more than a column can hold.
             for place in 0..place {
                 let number = numbers.get(place).copied().filter(|number| *number != NO_LABEL);
-                texts.push(number.map_or(Span::alone(&[]), |number| labels.get(number)));
+                texts.push(number.map_or(PaddedSlice::alone(&[]), |number| labels.get(number)));
             }
             *self = Self::Texts(texts);
         }
@@ -85,7 +85,7 @@ impl Words {
 
     /// Writes the text at `place`, if it is a label that is known. Whether it is.
     #[inline]
-    pub(in crate::contract) fn put_known(&mut self, place: usize, text: Span<'_>) -> bool {
+    pub(in crate::contract) fn put_known(&mut self, place: usize, text: PaddedSlice<'_>) -> bool {
         let Self::Labels(labels, numbers) = self else { return false };
         let Some(number) = labels.find(text) else { return false };
         write(numbers, place, number);
@@ -138,10 +138,10 @@ impl Words {
                 Self::Labels(labels, places.iter().map(number).collect())
             }
             Self::Texts(texts) => {
-                let mut found = Texts::with_room(places.len());
+                let mut found = PlainTexts::with_room(places.len());
                 for place in places {
                     if *place != NOWHERE {
-                        found.put(Span::alone(texts.get(*place as usize)));
+                        found.put(PaddedSlice::alone(texts.get(*place as usize)));
                     }
                     found.keep()?;
                 }
@@ -185,7 +185,7 @@ fn write(numbers: &mut Vec<u16>, place: usize, number: u16) {
     }
 }
 
-impl Texts {
+impl PlainTexts {
     fn with_room(texts: usize) -> Self {
         let mut ends = Vec::with_capacity(texts + 1);
         ends.push(0);
@@ -200,7 +200,7 @@ impl Texts {
 
     /// Writes the text that is not kept yet, in place of what it was.
     #[inline]
-    fn put(&mut self, text: Span<'_>) {
+    fn put(&mut self, text: PaddedSlice<'_>) {
         self.bytes.truncate(self.begin());
         text.append_to(&mut self.bytes);
     }
@@ -221,7 +221,7 @@ impl Texts {
     }
 
     /// Adds a text and keeps it, where there is a place for it for sure.
-    fn push(&mut self, text: Span<'_>) {
+    fn push(&mut self, text: PaddedSlice<'_>) {
         self.put(text);
         self.ends.push(i32::try_from(self.bytes.len()).unwrap_or(i32::MAX));
     }

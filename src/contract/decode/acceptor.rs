@@ -12,8 +12,8 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use super::check;
-use super::reject::{Fault, Reject};
-use crate::contract::columns::batch_builder::Sheet;
+use super::reject::{Reject, RejectCause};
+use crate::contract::columns::batch_builder::BatchBuilder;
 use crate::contract::{Contract, Decoded, Owner, Stamp, TenantId};
 use crate::error::{Error, Result};
 
@@ -24,7 +24,7 @@ pub(in crate::contract) const BODY_REJECTS_MAX: usize = 1 << 16;
 
 /// The bad events of one body, and how many there were of both.
 #[derive(Debug)]
-pub(in crate::contract) struct Intake<'a> {
+pub(in crate::contract) struct Acceptor<'a> {
     contract: &'a Contract,
     stamp: &'a Stamp,
     body: &'a Bytes,
@@ -33,25 +33,25 @@ pub(in crate::contract) struct Intake<'a> {
     index: u64,
 }
 
-impl<'a> Intake<'a> {
+impl<'a> Acceptor<'a> {
     pub(in crate::contract) fn new(contract: &'a Contract, body: &'a Bytes, stamp: &'a Stamp) -> Self {
         Self { contract, stamp, body, rejects: Vec::new(), index: 0 }
     }
 
     /// Takes the open row, which was read from `place` in the body: checks it, and keeps or rejects it.
-    pub(in crate::contract) fn take(&mut self, sheet: &mut Sheet<'a>, place: Range<usize>) -> Result<()> {
-        sheet.fall_back(self.contract);
-        let fault = match sheet.fault() {
+    pub(in crate::contract) fn take(&mut self, builder: &mut BatchBuilder<'a>, place: Range<usize>) -> Result<()> {
+        builder.fall_back(self.contract);
+        let fault = match builder.fault() {
             _ if place.len() > self.stamp.event_bytes_max => {
-                Some(Fault::too_large(place.len(), self.stamp.event_bytes_max))
+                Some(RejectCause::too_large(place.len(), self.stamp.event_bytes_max))
             }
             Some(fault) => Some(fault),
-            None => check::row(self.contract, self.stamp, sheet),
+            None => check::row(self.contract, self.stamp, builder),
         };
         match fault {
-            Some(fault) => self.refuse(sheet, place, fault),
+            Some(fault) => self.refuse(builder, place, fault),
             None => {
-                sheet.keep()?;
+                builder.keep()?;
                 self.count()
             }
         }
@@ -61,22 +61,22 @@ impl<'a> Intake<'a> {
     #[cold]
     pub(in crate::contract) fn refuse(
         &mut self,
-        sheet: &mut Sheet<'a>,
+        builder: &mut BatchBuilder<'a>,
         place: Range<usize>,
-        fault: Fault,
+        fault: RejectCause,
     ) -> Result<()> {
         let tenant = match &self.stamp.owner {
             Owner::Tenant(tenant) => Some(tenant.clone()),
-            Owner::PerEvent => named(sheet.text_of(self.contract.tenant)),
+            Owner::PerEvent => named(builder.text_of(self.contract.tenant)),
         };
-        sheet.drop();
-        let Fault { reason, detail } = fault;
+        builder.drop();
+        let RejectCause { reason, detail } = fault;
         refuse(&mut self.rejects, Reject { index: self.index, tenant, bytes: self.body.slice(place), reason, detail })?;
         self.count()
     }
 
-    pub(in crate::contract) fn finish(self, sheet: Sheet<'a>) -> Result<Decoded> {
-        Ok(Decoded { batch: sheet.finish(self.contract, self.stamp)?, rejects: self.rejects })
+    pub(in crate::contract) fn finish(self, builder: BatchBuilder<'a>) -> Result<Decoded> {
+        Ok(Decoded { batch: builder.finish(self.contract, self.stamp)?, rejects: self.rejects })
     }
 
     fn count(&mut self) -> Result<()> {

@@ -21,7 +21,7 @@ use arrow::datatypes::{DataType, TimestampMicrosecondType};
 use bytes::Bytes;
 
 use super::acceptor::{BODY_EVENTS_MAX, BODY_REJECTS_MAX, refuse, too_many_events};
-use super::reject::{Fault, Reason, Reject};
+use super::reject::{Reason, Reject, RejectCause};
 use super::{cast, check};
 use crate::contract::columns::column_builder::{batch_of, map_builder, received_column, tenant_column};
 use crate::contract::{ColumnKind, Contract, Decoded, EVENT_DATE, Owner, RECEIVED_TIME, Stamp, TenantId};
@@ -29,11 +29,11 @@ use crate::error::{Error, Result, did_you_mean};
 
 /// The first fault of each bad row.
 #[derive(Debug, Default)]
-pub(in crate::contract) struct Faults(BTreeMap<usize, Fault>);
+pub(in crate::contract) struct FaultsByRow(BTreeMap<usize, RejectCause>);
 
-impl Faults {
+impl FaultsByRow {
     /// Keeps the first fault of a row; more rows than a body may reject are not kept, only noticed.
-    pub(in crate::contract) fn add(&mut self, row: usize, fault: impl FnOnce() -> Fault) {
+    pub(in crate::contract) fn add(&mut self, row: usize, fault: impl FnOnce() -> RejectCause) {
         if self.0.len() <= BODY_REJECTS_MAX {
             self.0.entry(row).or_insert_with(fault);
         }
@@ -52,8 +52,8 @@ pub(in crate::contract) fn decode(
         return Err(too_many_events());
     }
     cast::check_expansion(batch)?;
-    let sources = Sources::find(contract, batch)?;
-    let mut faults = Faults::default();
+    let sources = ColumnSources::find(contract, batch)?;
+    let mut faults = FaultsByRow::default();
     let mut columns = Vec::with_capacity(contract.columns.len());
     for (index, column) in contract.columns.iter().enumerate() {
         columns.push(match sources.columns[index] {
@@ -73,14 +73,14 @@ pub(in crate::contract) fn decode(
 }
 
 /// Which column of a batch goes where.
-struct Sources<'a> {
+struct ColumnSources<'a> {
     /// For each column of the contract the one that feeds it.
     columns: Vec<Option<&'a ArrayRef>>,
     /// The others, by their index in the batch: entries of the map.
     unknown: Vec<usize>,
 }
 
-impl<'a> Sources<'a> {
+impl<'a> ColumnSources<'a> {
     fn find(contract: &Contract, batch: &'a RecordBatch) -> Result<Self> {
         let mut all = Self { columns: vec![None; contract.columns.len()], unknown: Vec::new() };
         for (index, field) in batch.schema_ref().fields().iter().enumerate() {
@@ -108,12 +108,12 @@ impl<'a> Sources<'a> {
 fn map(
     contract: &Contract,
     batch: &RecordBatch,
-    sources: &Sources<'_>,
+    sources: &ColumnSources<'_>,
     stamp: &Stamp,
-    faults: &mut Faults,
+    faults: &mut FaultsByRow,
 ) -> Result<ArrayRef> {
     let given = match contract.map.and_then(|map| sources.columns[map]) {
-        Some(source) => Entries::new(contract, source)?,
+        Some(source) => MapColumn::new(contract, source)?,
         None => None,
     };
     let mut unknown = Vec::with_capacity(sources.unknown.len());
@@ -146,26 +146,26 @@ fn map(
     Ok(Arc::new(builder.finish()))
 }
 
-fn check_entries(entries: &[(&str, Option<&str>)], stamp: &Stamp, row: usize, faults: &mut Faults) {
+fn check_entries(entries: &[(&str, Option<&str>)], stamp: &Stamp, row: usize, faults: &mut FaultsByRow) {
     if entries.len() > stamp.dimensions_max {
         let detail = format!("the event has more than {} dimensions that are not declared", stamp.dimensions_max);
-        return faults.add(row, || Fault::new(Reason::TooLarge, detail));
+        return faults.add(row, || RejectCause::new(Reason::TooLarge, detail));
     }
     for (index, (key, _)) in entries.iter().enumerate() {
         if entries[..index].iter().any(|(earlier, _)| earlier == key) {
-            faults.add(row, || Fault::duplicate(key));
+            faults.add(row, || RejectCause::duplicate(key));
         }
     }
 }
 
 /// A map column as it came.
-struct Entries<'a> {
+struct MapColumn<'a> {
     map: &'a MapArray,
     keys: StringArray,
     values: StringArray,
 }
 
-impl<'a> Entries<'a> {
+impl<'a> MapColumn<'a> {
     fn new(contract: &Contract, source: &'a ArrayRef) -> Result<Option<Self>> {
         let name = contract.map.map_or("", |map| &contract.columns[map].name);
         match source.data_type() {
@@ -213,7 +213,7 @@ impl<'a> Entries<'a> {
     }
 }
 
-fn check_keys(contract: &Contract, stamp: &Stamp, columns: &[ArrayRef], faults: &mut Faults) {
+fn check_keys(contract: &Contract, stamp: &Stamp, columns: &[ArrayRef], faults: &mut FaultsByRow) {
     let tenants = columns[contract.tenant].as_string::<i32>();
     let times = columns[contract.time].as_primitive::<TimestampMicrosecondType>();
     let ids = columns[contract.id].as_string::<i32>();
@@ -228,7 +228,7 @@ fn check_keys(contract: &Contract, stamp: &Stamp, columns: &[ArrayRef], faults: 
 }
 
 /// An event's size as columns: the bytes of its texts, byte strings and map, and eight for every other value.
-fn check_sizes(stamp: &Stamp, columns: &[ArrayRef], rows: usize, faults: &mut Faults) {
+fn check_sizes(stamp: &Stamp, columns: &[ArrayRef], rows: usize, faults: &mut FaultsByRow) {
     let mut sizes = vec![0_usize; rows];
     for column in columns {
         match column.data_type() {
@@ -247,7 +247,7 @@ fn check_sizes(stamp: &Stamp, columns: &[ArrayRef], rows: usize, faults: &mut Fa
         }
     }
     for (row, size) in sizes.into_iter().enumerate().filter(|(_, size)| *size > stamp.event_bytes_max) {
-        faults.add(row, || Fault::too_large(size, stamp.event_bytes_max));
+        faults.add(row, || RejectCause::too_large(size, stamp.event_bytes_max));
     }
 }
 
@@ -263,11 +263,11 @@ fn rejects(
     first_index: u64,
     stamp: &Stamp,
     columns: &[ArrayRef],
-    faults: &Faults,
+    faults: &FaultsByRow,
 ) -> Result<Vec<Reject>> {
     let tenants = columns[contract.tenant].as_string::<i32>();
     let mut rejects = Vec::new();
-    for (row, Fault { reason, detail }) in &faults.0 {
+    for (row, RejectCause { reason, detail }) in &faults.0 {
         let tenant = match &stamp.owner {
             Owner::Tenant(tenant) => Some(tenant.clone()),
             Owner::PerEvent if tenants.is_null(*row) => None,
@@ -296,7 +296,7 @@ fn row_as_json(batch: &RecordBatch, row: usize) -> Bytes {
 }
 
 /// The rows without faults.
-fn keep(contract: &Contract, columns: Vec<ArrayRef>, rows: usize, faults: &Faults) -> Result<RecordBatch> {
+fn keep(contract: &Contract, columns: Vec<ArrayRef>, rows: usize, faults: &FaultsByRow) -> Result<RecordBatch> {
     if faults.0.is_empty() {
         return batch_of(contract, columns, rows);
     }

@@ -11,12 +11,12 @@ use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, Float32Type, Float64Type, Int64Type, UInt64Type};
 use arrow::record_batch::RecordBatch;
 
-use super::arrow_batch::Faults;
-use super::reject::{Fault, Reason};
-use super::value::{Slot, Text};
+use super::arrow_batch::FaultsByRow;
+use super::reject::{Reason, RejectCause};
+use super::value::{ColumnValue, Text};
 use crate::contract::Contract;
-use crate::contract::columns::column_builder::Cells;
-use crate::contract::schema::fields::{Encoding, Leaf};
+use crate::contract::columns::column_builder::ColumnBuilder;
+use crate::contract::schema::fields::{FieldEncoding, Leaf};
 use crate::contract::schema::table::ColumnKind;
 use crate::error::{Error, Result};
 
@@ -28,7 +28,7 @@ pub(in crate::contract) fn column(
     contract: &Contract,
     index: usize,
     source: &ArrayRef,
-    faults: &mut Faults,
+    faults: &mut FaultsByRow,
 ) -> Result<ArrayRef> {
     let (name, kind) = (&contract.columns[index].name, contract.columns[index].kind);
     let target = kind.data_type();
@@ -41,7 +41,7 @@ pub(in crate::contract) fn column(
             let cast = cast_to(name, &plain, &target)?;
             for row in (0..plain.len()).filter(|row| plain.is_valid(*row) && cast.is_null(*row)) {
                 let reason = if index == contract.time { Reason::TimeOutOfRange } else { Reason::OutOfRange };
-                faults.add(row, || Fault::value(reason, &contract.columns[index], plain.data_type()));
+                faults.add(row, || RejectCause::value(reason, &contract.columns[index], plain.data_type()));
             }
             cast
         }
@@ -165,14 +165,14 @@ fn cast_to(name: &str, source: &dyn Array, target: &DataType) -> Result<ArrayRef
     })
 }
 
-fn by_value(contract: &Contract, index: usize, plain: &ArrayRef, faults: &mut Faults) -> Result<ArrayRef> {
+fn by_value(contract: &Contract, index: usize, plain: &ArrayRef, faults: &mut FaultsByRow) -> Result<ArrayRef> {
     let column = &contract.columns[index];
-    let leaf = Leaf { column: index, kind: column.kind, encoding: Encoding::Undeclared, unit: contract.time_unit };
+    let leaf = Leaf { column: index, kind: column.kind, encoding: FieldEncoding::Undeclared, unit: contract.time_unit };
     if !can_fit(plain.data_type(), column.kind) {
         let (name, kind, given) = (&column.name, column.kind.as_str(), plain.data_type());
         return Err(Error::invalid(format!("column `{name}` takes {kind}, got {given}: cast it before sending")));
     }
-    let mut cells = Cells::new(column.kind, true, plain.len());
+    let mut cells = ColumnBuilder::new(column.kind, true, plain.len());
     cells.grow(plain.len());
     for index in (0..plain.len()).filter(|index| plain.is_valid(*index)) {
         let read = match plain.data_type() {
@@ -188,12 +188,12 @@ fn by_value(contract: &Contract, index: usize, plain: &ArrayRef, faults: &mut Fa
             }
         };
         match read {
-            Ok(Slot::Int(value)) => cells.put(index, value.cast_unsigned()),
-            Ok(Slot::Float(value)) => cells.put(index, value.to_bits()),
+            Ok(ColumnValue::Int(value)) => cells.put(index, value.cast_unsigned()),
+            Ok(ColumnValue::Float(value)) => cells.put(index, value.to_bits()),
             Ok(_) => {}
             Err(reason) => {
                 let reason = if leaf.column == contract.time { reason.of_time() } else { reason };
-                faults.add(index, || Fault::value(reason, column, shown(plain, index)));
+                faults.add(index, || RejectCause::value(reason, column, shown(plain, index)));
             }
         }
     }
@@ -219,14 +219,14 @@ fn shown(array: &ArrayRef, row: usize) -> String {
     arrow::util::display::array_value_to_string(array, row).unwrap_or_else(|_| array.data_type().to_string())
 }
 
-fn check_finite(contract: &Contract, index: usize, array: &ArrayRef, faults: &mut Faults) {
+fn check_finite(contract: &Contract, index: usize, array: &ArrayRef, faults: &mut FaultsByRow) {
     let bad: Vec<usize> = match array.data_type() {
         DataType::Float64 => not_finite(array.as_primitive::<Float64Type>().values(), |value| value.is_finite()),
         DataType::Float32 => not_finite(array.as_primitive::<Float32Type>().values(), |value| value.is_finite()),
         _ => return,
     };
     for row in bad.into_iter().filter(|row| array.is_valid(*row)) {
-        faults.add(row, || Fault::value(Reason::NotFinite, &contract.columns[index], "NaN or an infinity"));
+        faults.add(row, || RejectCause::value(Reason::NotFinite, &contract.columns[index], "NaN or an infinity"));
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! In: the bytes of a body. Out: strings as ranges, numbers as values, whole values skipped but checked. Strict: no
 //! comments, no trailing commas; `NaN` and `Infinity` are read, so that they can be told apart from broken syntax.
-//! Nothing is allocated but messages of [`Broken`], and recursion has a bound.
+//! Nothing is allocated but messages of [`SyntaxError`], and recursion has a bound.
 
 use crate::contract::schema::fields::Name;
 
@@ -11,7 +11,7 @@ const DEPTH_MAX: usize = 64;
 
 /// Broken syntax: what was expected, and where. Nothing after it can be told apart.
 #[derive(Debug)]
-pub(in crate::contract) struct Broken(pub(in crate::contract) Box<str>);
+pub(in crate::contract) struct SyntaxError(pub(in crate::contract) Box<str>);
 
 /// A place in a body.
 #[derive(Debug, Clone)]
@@ -24,7 +24,7 @@ pub(in crate::contract) struct Cursor<'a> {
 
 /// What stands between two quotes.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::contract) struct Quoted {
+pub(in crate::contract) struct QuotedString {
     pub(in crate::contract) start: usize,
     pub(in crate::contract) end: usize,
     pub(in crate::contract) escaped: bool,
@@ -53,7 +53,7 @@ impl Number {
 
 /// A whole value, skipped.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::contract) struct Raw {
+pub(in crate::contract) struct RawValue {
     pub(in crate::contract) start: usize,
     pub(in crate::contract) end: usize,
     /// Whether `NaN` or an infinity stands in it.
@@ -85,7 +85,7 @@ impl<'a> Cursor<'a> {
 
     /// Takes `byte`.
     #[inline]
-    pub(in crate::contract) fn eat(&mut self, byte: u8) -> Result<(), Broken> {
+    pub(in crate::contract) fn eat(&mut self, byte: u8) -> Result<(), SyntaxError> {
         if self.peek() != byte {
             return Err(self.broken(format_args!("expected `{}`", char::from(byte))));
         }
@@ -94,7 +94,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// Takes a fixed word.
-    pub(in crate::contract) fn word(&mut self, word: &str) -> Result<(), Broken> {
+    pub(in crate::contract) fn word(&mut self, word: &str) -> Result<(), SyntaxError> {
         if !self.bytes[self.at..].starts_with(word.as_bytes()) {
             return Err(self.broken(format_args!("expected a value")));
         }
@@ -114,7 +114,7 @@ impl<'a> Cursor<'a> {
 
     /// Takes a string; the cursor stands at its first quote.
     #[inline]
-    pub(in crate::contract) fn string(&mut self) -> Result<Quoted, Broken> {
+    pub(in crate::contract) fn string(&mut self) -> Result<QuotedString, SyntaxError> {
         let start = self.at + 1;
         let mut escaped = false;
         self.at = start;
@@ -123,7 +123,7 @@ impl<'a> Cursor<'a> {
             match self.bytes.get(self.at) {
                 Some(b'"') => {
                     self.at += 1;
-                    return Ok(Quoted { start, end: self.at - 1, escaped });
+                    return Ok(QuotedString { start, end: self.at - 1, escaped });
                 }
                 Some(b'\\') => {
                     escaped = true;
@@ -135,7 +135,7 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    fn escape(&mut self) -> Result<(), Broken> {
+    fn escape(&mut self) -> Result<(), SyntaxError> {
         let rest = &self.bytes[self.at + 1..];
         self.at += match rest {
             [b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't', ..] => 2,
@@ -160,7 +160,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// Takes a number; the cursor stands at its sign, its first digit, or at the `N` or `I` of what is none.
-    pub(in crate::contract) fn number(&mut self) -> Result<Number, Broken> {
+    pub(in crate::contract) fn number(&mut self) -> Result<Number, SyntaxError> {
         match self.bytes[self.at..] {
             [b'N', ..] => return self.word("NaN").map(|()| Number::NotFinite),
             [b'I', ..] => return self.word("Infinity").map(|()| Number::NotFinite),
@@ -225,7 +225,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// Takes digits, at least one. How many they are.
-    fn digits(&mut self) -> Result<usize, Broken> {
+    fn digits(&mut self) -> Result<usize, SyntaxError> {
         let start = self.at;
         while self.bytes.get(self.at).is_some_and(u8::is_ascii_digit) {
             self.at += 1;
@@ -234,15 +234,15 @@ impl<'a> Cursor<'a> {
     }
 
     /// Takes a whole value and checks its syntax.
-    pub(in crate::contract) fn raw(&mut self) -> Result<Raw, Broken> {
+    pub(in crate::contract) fn raw(&mut self) -> Result<RawValue, SyntaxError> {
         self.peek();
-        let mut raw = Raw { start: self.at, end: self.at, not_finite: false };
+        let mut raw = RawValue { start: self.at, end: self.at, not_finite: false };
         self.skip(DEPTH_MAX, &mut raw.not_finite)?;
         raw.end = self.at;
         Ok(raw)
     }
 
-    fn skip(&mut self, depth: usize, not_finite: &mut bool) -> Result<(), Broken> {
+    fn skip(&mut self, depth: usize, not_finite: &mut bool) -> Result<(), SyntaxError> {
         match self.peek() {
             b'"' => self.string().map(drop),
             b't' => self.word("true"),
@@ -260,7 +260,7 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    fn skip_inside(&mut self, open: u8, depth: usize, not_finite: &mut bool) -> Result<(), Broken> {
+    fn skip_inside(&mut self, open: u8, depth: usize, not_finite: &mut bool) -> Result<(), SyntaxError> {
         let close = if open == b'{' { b'}' } else { b']' };
         self.at += 1;
         if self.peek() == close {
@@ -280,7 +280,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// Takes a key.
-    pub(in crate::contract) fn key(&mut self) -> Result<Quoted, Broken> {
+    pub(in crate::contract) fn key(&mut self) -> Result<QuotedString, SyntaxError> {
         if self.peek() != b'"' {
             return Err(self.broken(format_args!("expected a key in quotes")));
         }
@@ -289,7 +289,7 @@ impl<'a> Cursor<'a> {
 
     /// Takes a comma (true: another one follows) or the closing bracket.
     #[inline]
-    pub(in crate::contract) fn more(&mut self, close: u8) -> Result<bool, Broken> {
+    pub(in crate::contract) fn more(&mut self, close: u8) -> Result<bool, SyntaxError> {
         let byte = self.peek();
         if byte != b',' && byte != close {
             return Err(self.broken(format_args!("expected `,` or `{}`", char::from(close))));
@@ -300,9 +300,9 @@ impl<'a> Cursor<'a> {
 
     /// What is broken here; tells the end of the body apart from a wrong byte.
     #[cold]
-    fn broken(&self, expected: std::fmt::Arguments<'_>) -> Broken {
+    fn broken(&self, expected: std::fmt::Arguments<'_>) -> SyntaxError {
         let ends = if self.at >= self.bytes.len() { ", where it ends" } else { "" };
-        Broken(format!("{expected} at byte {} of the body{ends}", self.at).into())
+        SyntaxError(format!("{expected} at byte {} of the body{ends}", self.at).into())
     }
 }
 

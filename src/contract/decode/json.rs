@@ -13,12 +13,12 @@ use base64::alphabet::{STANDARD, URL_SAFE};
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use bytes::Bytes;
 
-use super::acceptor::Intake;
-use super::cursor::{Broken, Cursor, Number, Quoted, compact, unescape};
-use super::reject::{Fault, Reason};
-use super::value::{Slot, Text};
-use crate::contract::columns::batch_builder::Sheet;
-use crate::contract::schema::fields::{Encoding, Field, Leaf, Target};
+use super::acceptor::Acceptor;
+use super::cursor::{Cursor, Number, QuotedString, SyntaxError, compact, unescape};
+use super::reject::{Reason, RejectCause};
+use super::value::{ColumnValue, Text};
+use crate::contract::columns::batch_builder::BatchBuilder;
+use crate::contract::schema::fields::{Field, FieldEncoding, Leaf, Target};
 use crate::contract::schema::table::ColumnKind;
 use crate::contract::{Contract, Decoded, Stamp};
 use crate::error::{Error, Result, did_you_mean};
@@ -39,7 +39,7 @@ const BASE64_URL: GeneralPurpose = GeneralPurpose::new(&URL_SAFE, BASE64);
 pub(in crate::contract) fn decode(contract: &Contract, body: &Bytes, stamp: &Stamp) -> Result<Decoded> {
     let text = std::str::from_utf8(body).ok();
     let start = if body.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len() } else { 0 };
-    let mut json = Json::new(contract, body, text, stamp, rows_of(body));
+    let mut json = JsonDecoder::new(contract, body, text, stamp, rows_of(body));
     let mut whole = Cursor::new(body, text, start);
     match whole.peek() {
         0 if whole.at_end() => {}
@@ -47,7 +47,7 @@ pub(in crate::contract) fn decode(contract: &Contract, body: &Bytes, stamp: &Sta
         b'{' if is_one_value(whole.clone()) => json.line(trimmed(body, whole.at..body.len()))?,
         first => json.lines(whole.at, first == b'{')?,
     }
-    json.intake.finish(json.sheet)
+    json.intake.finish(json.builder)
 }
 
 /// Decodes messages, each of which is one object.
@@ -58,11 +58,11 @@ pub(in crate::contract) fn decode_messages(
     stamp: &Stamp,
 ) -> Result<Decoded> {
     let text = std::str::from_utf8(body).ok();
-    let mut json = Json::new(contract, body, text, stamp, places.len());
+    let mut json = JsonDecoder::new(contract, body, text, stamp, places.len());
     for place in places {
         json.line(trimmed(body, place.clone()))?;
     }
-    json.intake.finish(json.sheet)
+    json.intake.finish(json.builder)
 }
 
 /// How many rows a body of lines has, if all lines are like the first.
@@ -77,27 +77,27 @@ fn is_one_value(mut whole: Cursor<'_>) -> bool {
 }
 
 /// The decoder of one body.
-struct Json<'a> {
+struct JsonDecoder<'a> {
     contract: &'a Contract,
     body: &'a [u8],
     text: Option<&'a str>,
-    intake: Intake<'a>,
-    sheet: Sheet<'a>,
+    intake: Acceptor<'a>,
+    builder: BatchBuilder<'a>,
     /// Where each object's guesses begin in `next`.
     bases: Vec<usize>,
     /// For each name of each object: the place of the name that followed it last. The first is for the object's start.
     next: Vec<u16>,
 }
 
-impl<'a> Json<'a> {
+impl<'a> JsonDecoder<'a> {
     fn new(contract: &'a Contract, body: &'a Bytes, text: Option<&'a str>, stamp: &'a Stamp, rows: usize) -> Self {
         let (mut bases, mut next) = (Vec::new(), Vec::new());
         for node in &contract.tree.nodes {
             bases.push(next.len());
             next.extend((0..=node.names()).map(|place| place as u16));
         }
-        let (intake, sheet) = (Intake::new(contract, body, stamp), Sheet::new(contract, body, stamp, rows));
-        Self { contract, body, text, intake, sheet, bases, next }
+        let (intake, builder) = (Acceptor::new(contract, body, stamp), BatchBuilder::new(contract, body, stamp, rows));
+        Self { contract, body, text, intake, builder, bases, next }
     }
 
     fn lines(&mut self, start: usize, mut is_json: bool) -> Result<()> {
@@ -120,10 +120,10 @@ impl<'a> Json<'a> {
 
     /// One event that has its bytes for itself.
     fn line(&mut self, place: Range<usize>) -> Result<()> {
-        self.sheet.open();
+        self.builder.open();
         let mut cursor = Cursor::new(&self.body[..place.end], self.text, place.start);
         let read = self.event(&mut cursor).and_then(|()| {
-            if cursor.at_end() { Ok(()) } else { Err(Broken("more than one value on the line".into())) }
+            if cursor.at_end() { Ok(()) } else { Err(SyntaxError("more than one value on the line".into())) }
         });
         self.settle(read, place)
     }
@@ -134,7 +134,7 @@ impl<'a> Json<'a> {
         let mut more = cursor.peek() != b']';
         cursor.at += usize::from(!more);
         while more {
-            self.sheet.open();
+            self.builder.open();
             cursor.peek();
             let start = cursor.at;
             let read = self.event(&mut cursor);
@@ -152,33 +152,35 @@ impl<'a> Json<'a> {
         if cursor.at_end() {
             return Ok(());
         }
-        self.rest(cursor.at..end, Broken("there is more after the end of the array".into()))
+        self.rest(cursor.at..end, SyntaxError("there is more after the end of the array".into()))
     }
 
     /// Rejects the rest of an array.
-    fn rest(&mut self, place: Range<usize>, broken: Broken) -> Result<()> {
-        self.sheet.open();
+    fn rest(&mut self, place: Range<usize>, broken: SyntaxError) -> Result<()> {
+        self.builder.open();
         self.settle(Err(broken), place)
     }
 
-    fn settle(&mut self, read: Result<(), Broken>, place: Range<usize>) -> Result<()> {
+    fn settle(&mut self, read: Result<(), SyntaxError>, place: Range<usize>) -> Result<()> {
         match read {
-            Ok(()) => self.intake.take(&mut self.sheet, place),
-            Err(Broken(what)) => self.intake.refuse(&mut self.sheet, place, Fault::new(Reason::Malformed, what)),
+            Ok(()) => self.intake.take(&mut self.builder, place),
+            Err(SyntaxError(what)) => {
+                self.intake.refuse(&mut self.builder, place, RejectCause::new(Reason::Malformed, what))
+            }
         }
     }
 
-    fn event(&mut self, cursor: &mut Cursor<'a>) -> Result<(), Broken> {
+    fn event(&mut self, cursor: &mut Cursor<'a>) -> Result<(), SyntaxError> {
         if cursor.peek() == b'{' {
             return self.object(cursor, 0);
         }
         cursor.raw()?;
-        self.sheet.fail(|| Fault::new(Reason::Malformed, "an event is a JSON object"));
+        self.builder.fail(|| RejectCause::new(Reason::Malformed, "an event is a JSON object"));
         Ok(())
     }
 
     /// Reads the fields of an object; the cursor stands at its brace.
-    fn object(&mut self, cursor: &mut Cursor<'a>, node: usize) -> Result<(), Broken> {
+    fn object(&mut self, cursor: &mut Cursor<'a>, node: usize) -> Result<(), SyntaxError> {
         cursor.at += 1;
         if cursor.peek() == b'}' {
             cursor.at += 1;
@@ -216,7 +218,7 @@ impl<'a> Json<'a> {
         }
     }
 
-    fn find(&self, cursor: &Cursor<'a>, node: usize, key: Quoted) -> Option<usize> {
+    fn find(&self, cursor: &Cursor<'a>, node: usize, key: QuotedString) -> Option<usize> {
         let fields = &self.contract.tree.nodes[node];
         if !key.escaped {
             return fields.find_name(cursor.bytes(key.start, key.end));
@@ -226,7 +228,7 @@ impl<'a> Json<'a> {
         unescape(text, &mut name).then(|| fields.find_name(name.as_bytes()))?
     }
 
-    fn field(&mut self, cursor: &mut Cursor<'a>, node: usize, field: &Field) -> Result<(), Broken> {
+    fn field(&mut self, cursor: &mut Cursor<'a>, node: usize, field: &Field) -> Result<(), SyntaxError> {
         match field.target {
             Target::Column(leaf) => self.column(cursor, leaf),
             Target::Ignored => cursor.raw().map(drop),
@@ -237,9 +239,9 @@ impl<'a> Json<'a> {
             },
             Target::Node(inner) => match cursor.peek() {
                 b'{' => {
-                    if self.sheet.enter(inner) {
+                    if self.builder.enter(inner) {
                         let prefix = &self.contract.tree.nodes[node].prefix;
-                        self.sheet.fail(|| Fault::duplicate(&format!("{prefix}{}", field.name)));
+                        self.builder.fail(|| RejectCause::duplicate(&format!("{prefix}{}", field.name)));
                     }
                     self.object(cursor, inner)
                 }
@@ -250,19 +252,19 @@ impl<'a> Json<'a> {
     }
 
     #[cold]
-    fn no_object(&mut self, cursor: &mut Cursor<'a>, node: usize, field: &Field) -> Result<(), Broken> {
+    fn no_object(&mut self, cursor: &mut Cursor<'a>, node: usize, field: &Field) -> Result<(), SyntaxError> {
         let got = type_of(cursor.peek());
         let prefix = &self.contract.tree.nodes[node].prefix;
         let detail = || format!("field `{prefix}{}` takes an object, got {got}", field.name);
-        self.sheet.fail(|| Fault::new(Reason::WrongType, detail()));
+        self.builder.fail(|| RejectCause::new(Reason::WrongType, detail()));
         cursor.raw().map(drop)
     }
 
     /// Reads the value of a column.
-    fn column(&mut self, cursor: &mut Cursor<'a>, leaf: Leaf) -> Result<(), Broken> {
+    fn column(&mut self, cursor: &mut Cursor<'a>, leaf: Leaf) -> Result<(), SyntaxError> {
         let first = cursor.peek();
         let start = cursor.at;
-        let is_named = self.sheet.is_named(leaf.column);
+        let is_named = self.builder.is_named(leaf.column);
         if !is_named && self.plain_value(cursor, leaf, first)? {
             return Ok(());
         }
@@ -277,21 +279,21 @@ impl<'a> Json<'a> {
                 Number::Float(value) => leaf.float(value),
                 Number::NotFinite => Err(Reason::NotFinite),
             },
-            b'n' => cursor.word("null").map(|()| Ok(Slot::Null))?,
+            b'n' => cursor.word("null").map(|()| Ok(ColumnValue::Null))?,
             b't' => cursor.word("true").map(|()| leaf.bool(true))?,
             b'f' => cursor.word("false").map(|()| leaf.bool(false))?,
             _ => cursor.raw().map(|_| Err(Reason::WrongType))?,
         };
         let contract = self.contract;
         if is_named {
-            self.sheet.fail(|| Fault::duplicate(&contract.columns[leaf.column].name));
+            self.builder.fail(|| RejectCause::duplicate(&contract.columns[leaf.column].name));
         }
         match read {
-            Ok(slot) => self.sheet.set(leaf.column, slot),
+            Ok(slot) => self.builder.set(leaf.column, slot),
             Err(reason) => {
                 let reason = if leaf.column == contract.time { reason.of_time() } else { reason };
                 let got = self.shown(cursor, first, start);
-                self.sheet.fail(|| Fault::value(reason, &contract.columns[leaf.column], got));
+                self.builder.fail(|| RejectCause::value(reason, &contract.columns[leaf.column], got));
             }
         }
         Ok(())
@@ -299,12 +301,12 @@ impl<'a> Json<'a> {
 
     /// Reads a value of the type that most columns have, written as most are. Whether it was one; else the cursor is to go
     /// back.
-    fn plain_value(&mut self, cursor: &mut Cursor<'a>, leaf: Leaf, first: u8) -> Result<bool, Broken> {
+    fn plain_value(&mut self, cursor: &mut Cursor<'a>, leaf: Leaf, first: u8) -> Result<bool, SyntaxError> {
         match (first, leaf.kind) {
             (b'"', ColumnKind::Text) => {
                 let quoted = cursor.string()?;
                 match cursor.slice(quoted.start, quoted.end) {
-                    Some(text) if !quoted.escaped => self.sheet.put_text(leaf.column, Text::Borrowed(text)),
+                    Some(text) if !quoted.escaped => self.builder.put_text(leaf.column, Text::Borrowed(text)),
                     _ => return Ok(false),
                 }
                 Ok(true)
@@ -316,7 +318,7 @@ impl<'a> Json<'a> {
                     (Some(Number::Float(value)), ColumnKind::Float64) => value.to_bits(),
                     _ => return Ok(false),
                 };
-                self.sheet.put(leaf.column, bits);
+                self.builder.put(leaf.column, bits);
                 Ok(true)
             }
             _ => Ok(false),
@@ -330,31 +332,31 @@ impl<'a> Json<'a> {
         if word { cursor.slice(start, cursor.at).unwrap_or_default() } else { type_of(first) }
     }
 
-    fn column_text(&mut self, leaf: Leaf, text: Text<'a>) -> Result<Slot<'a>, Reason> {
+    fn column_text(&mut self, leaf: Leaf, text: Text<'a>) -> Result<ColumnValue<'a>, Reason> {
         if leaf.kind != ColumnKind::Bytes {
-            return leaf.text(self.sheet.text(text), text);
+            return leaf.text(self.builder.text(text), text);
         }
-        let start = self.sheet.blob.len();
-        let mut blob = std::mem::take(&mut self.sheet.blob);
-        let encoded = self.sheet.text(text);
+        let start = self.builder.blob.len();
+        let mut blob = std::mem::take(&mut self.builder.blob);
+        let encoded = self.builder.text(text);
         let engine = if encoded.contains(['-', '_']) { BASE64_URL } else { BASE64_STANDARD };
         let read = engine.decode_vec(encoded, &mut blob);
-        self.sheet.blob = blob;
-        read.map(|()| Slot::Blob(start, self.sheet.blob.len())).map_err(|_| Reason::WrongType)
+        self.builder.blob = blob;
+        read.map(|()| ColumnValue::Blob(start, self.builder.blob.len())).map_err(|_| Reason::WrongType)
     }
 
     /// An integer stands for a name in a column of names.
-    fn column_int(&mut self, leaf: Leaf, value: i64) -> Result<Slot<'a>, Reason> {
-        let Encoding::Enum(names) = leaf.encoding else { return leaf.int(value) };
+    fn column_int(&mut self, leaf: Leaf, value: i64) -> Result<ColumnValue<'a>, Reason> {
+        let FieldEncoding::Enum(names) = leaf.encoding else { return leaf.int(value) };
         let number = i32::try_from(value).map_err(|_| Reason::OutOfRange)?;
-        Ok(Slot::Text(match self.contract.tree.enums[names].name(number) {
+        Ok(ColumnValue::Text(match self.contract.tree.enums[names].name(number) {
             Some(name) => Text::Borrowed(name),
-            None => self.sheet.number(number),
+            None => self.builder.number(number),
         }))
     }
 
     /// Reads the map column's object; the cursor stands at its brace.
-    fn map(&mut self, cursor: &mut Cursor<'a>) -> Result<(), Broken> {
+    fn map(&mut self, cursor: &mut Cursor<'a>) -> Result<(), SyntaxError> {
         cursor.at += 1;
         if cursor.peek() == b'}' {
             cursor.at += 1;
@@ -372,23 +374,23 @@ impl<'a> Json<'a> {
     }
 
     /// A field that nobody has declared.
-    fn unknown(&mut self, cursor: &mut Cursor<'a>, node: usize, key: Quoted) -> Result<(), Broken> {
+    fn unknown(&mut self, cursor: &mut Cursor<'a>, node: usize, key: QuotedString) -> Result<(), SyntaxError> {
         let contract = self.contract;
         let prefix = contract.tree.nodes[node].prefix.as_str();
         let key = self.text(cursor, key);
         if !contract.unknown_to_map {
-            let shown: String = key.map_or("?", |key| self.sheet.text(key)).chars().take(KEY_SHOWN_MAX).collect();
+            let shown: String = key.map_or("?", |key| self.builder.text(key)).chars().take(KEY_SHOWN_MAX).collect();
             let hint = did_you_mean(&shown, contract.columns.iter().map(|column| column.name.as_str()));
             let detail = format!("unknown field `{prefix}{shown}`{hint}; the table has no map for fields not declared");
-            self.sheet.fail(|| Fault::new(Reason::UnknownField, detail));
+            self.builder.fail(|| RejectCause::new(Reason::UnknownField, detail));
             return cursor.raw().map(drop);
         }
-        let key = key.map(|key| if prefix.is_empty() { key } else { self.sheet.join(prefix, key) });
+        let key = key.map(|key| if prefix.is_empty() { key } else { self.builder.join(prefix, key) });
         self.entry(cursor, key)
     }
 
     /// Reads a value into the map column: text as it is, other scalars as written, objects and arrays as compact JSON.
-    fn entry(&mut self, cursor: &mut Cursor<'a>, key: Option<Text<'a>>) -> Result<(), Broken> {
+    fn entry(&mut self, cursor: &mut Cursor<'a>, key: Option<Text<'a>>) -> Result<(), SyntaxError> {
         let value = match cursor.peek() {
             b'"' => {
                 let quoted = cursor.string()?;
@@ -398,18 +400,19 @@ impl<'a> Json<'a> {
             _ => {
                 let raw = cursor.raw()?;
                 if raw.not_finite {
-                    self.sheet.fail(|| Fault::new(Reason::NotFinite, "a field holds NaN or an infinity"));
+                    self.builder.fail(|| RejectCause::new(Reason::NotFinite, "a field holds NaN or an infinity"));
                 }
                 cursor.slice(raw.start, raw.end).map(|text| Some(self.compacted(text)))
             }
         };
         let (Some(key), Some(value)) = (key, value) else {
-            self.sheet.fail(|| Fault::new(Reason::InvalidUtf8, "a field that is not declared is no UTF-8 text"));
+            self.builder
+                .fail(|| RejectCause::new(Reason::InvalidUtf8, "a field that is not declared is no UTF-8 text"));
             return Ok(());
         };
-        if !self.sheet.add_entry(key, value, false) {
-            let key: String = self.sheet.text(key).chars().take(KEY_SHOWN_MAX).collect();
-            self.sheet.fail(|| Fault::duplicate(&key));
+        if !self.builder.add_entry(key, value, false) {
+            let key: String = self.builder.text(key).chars().take(KEY_SHOWN_MAX).collect();
+            self.builder.fail(|| RejectCause::duplicate(&key));
         }
         Ok(())
     }
@@ -418,19 +421,19 @@ impl<'a> Json<'a> {
         if !value.contains(|byte: char| byte.is_ascii_whitespace()) {
             return Text::Borrowed(value);
         }
-        let start = self.sheet.own.len();
-        compact(value, &mut self.sheet.own);
-        self.sheet.owned(start)
+        let start = self.builder.own.len();
+        compact(value, &mut self.builder.own);
+        self.builder.owned(start)
     }
 
     /// The characters between two quotes; `None` when they are not UTF-8, or escapes that stand for no character.
-    fn text(&mut self, cursor: &Cursor<'a>, quoted: Quoted) -> Option<Text<'a>> {
+    fn text(&mut self, cursor: &Cursor<'a>, quoted: QuotedString) -> Option<Text<'a>> {
         let text = cursor.slice(quoted.start, quoted.end)?;
         if !quoted.escaped {
             return Some(Text::Borrowed(text));
         }
-        let start = self.sheet.own.len();
-        unescape(text, &mut self.sheet.own).then(|| self.sheet.owned(start))
+        let start = self.builder.own.len();
+        unescape(text, &mut self.builder.own).then(|| self.builder.owned(start))
     }
 }
 

@@ -1,6 +1,6 @@
 //! Protobuf events: a stream of messages, each behind its length as a varint.
 //!
-//! Reads the wire format directly into a [`Sheet`], driven by the contract's field tree, as a parser of proto3 would: unknown
+//! Reads the wire format directly into a [`BatchBuilder`], driven by the contract's field tree, as a parser of proto3 would: unknown
 //! fields are skipped (producers may be newer than the server), the last of repeated occurrences counts, nested messages
 //! merge. Refuses groups, wrong wire types, and lengths beyond their message: then the message is malformed. The stream
 //! itself can only be cut off: its tail is one reject.
@@ -9,12 +9,12 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-use super::acceptor::Intake;
-use super::cursor::Broken;
-use super::reject::{Fault, Reason};
-use super::value::{Slot, Text};
-use crate::contract::columns::batch_builder::Sheet;
-use crate::contract::schema::fields::{Encoding, Field, Leaf, Short, Target};
+use super::acceptor::Acceptor;
+use super::cursor::SyntaxError;
+use super::reject::{Reason, RejectCause};
+use super::value::{ColumnValue, Text};
+use crate::contract::columns::batch_builder::BatchBuilder;
+use crate::contract::schema::fields::{Field, FieldEncoding, Leaf, Short, Target};
 use crate::contract::schema::table::ColumnKind;
 use crate::contract::{Contract, Decoded, Stamp};
 use crate::error::{Error, Result};
@@ -27,21 +27,21 @@ const FIXED32: u8 = 5;
 
 /// Decodes a whole body.
 pub(in crate::contract) fn decode(contract: &Contract, body: &Bytes, stamp: &Stamp) -> Result<Decoded> {
-    let mut wire = Wire::new(contract, body, stamp, 0)?;
+    let mut wire = ProtobufDecoder::new(contract, body, stamp, 0)?;
     let mut at = 0;
     while at < body.len() {
         let mut rest = Input(&body[at..]);
         let Some(message) = rest.length_delimited() else {
             let detail = "the body ends inside a message: each message stands behind its length as a varint";
-            wire.sheet.open();
-            wire.intake.refuse(&mut wire.sheet, at..body.len(), Fault::new(Reason::Malformed, detail))?;
+            wire.builder.open();
+            wire.intake.refuse(&mut wire.builder, at..body.len(), RejectCause::new(Reason::Malformed, detail))?;
             break;
         };
         let end = body.len() - rest.0.len();
         wire.event(end - message.len()..end)?;
         at = end;
     }
-    wire.intake.finish(wire.sheet)
+    wire.intake.finish(wire.builder)
 }
 
 /// Decodes messages, each without a length in front.
@@ -51,22 +51,22 @@ pub(in crate::contract) fn decode_messages(
     places: &[Range<usize>],
     stamp: &Stamp,
 ) -> Result<Decoded> {
-    let mut wire = Wire::new(contract, body, stamp, places.len())?;
+    let mut wire = ProtobufDecoder::new(contract, body, stamp, places.len())?;
     for place in places {
         wire.event(place.clone())?;
     }
-    wire.intake.finish(wire.sheet)
+    wire.intake.finish(wire.builder)
 }
 
 /// The decoder of one body.
-struct Wire<'a> {
+struct ProtobufDecoder<'a> {
     contract: &'a Contract,
     body: &'a Bytes,
-    intake: Intake<'a>,
-    sheet: Sheet<'a>,
+    intake: Acceptor<'a>,
+    builder: BatchBuilder<'a>,
 }
 
-impl<'a> Wire<'a> {
+impl<'a> ProtobufDecoder<'a> {
     /// `Invalid` for a table that has no protobuf contract.
     fn new(contract: &'a Contract, body: &'a Bytes, stamp: &'a Stamp, rows: usize) -> Result<Self> {
         if contract.message.is_none() {
@@ -75,22 +75,24 @@ impl<'a> Wire<'a> {
                 "table `{name}` is declared by columns: send JSON or Arrow, not protobuf"
             )));
         }
-        let (intake, sheet) = (Intake::new(contract, body, stamp), Sheet::new(contract, body, stamp, rows));
-        Ok(Self { contract, body, intake, sheet })
+        let (intake, builder) = (Acceptor::new(contract, body, stamp), BatchBuilder::new(contract, body, stamp, rows));
+        Ok(Self { contract, body, intake, builder })
     }
 
     /// Takes the event whose message stands at `place`.
     fn event(&mut self, place: Range<usize>) -> Result<()> {
-        self.sheet.open();
+        self.builder.open();
         let body: &'a [u8] = self.body;
         match self.message(0, Input(&body[place.clone()])) {
-            Ok(()) => self.intake.take(&mut self.sheet, place),
-            Err(Broken(what)) => self.intake.refuse(&mut self.sheet, place, Fault::new(Reason::Malformed, what)),
+            Ok(()) => self.intake.take(&mut self.builder, place),
+            Err(SyntaxError(what)) => {
+                self.intake.refuse(&mut self.builder, place, RejectCause::new(Reason::Malformed, what))
+            }
         }
     }
 
     /// Reads a message's fields. It goes no deeper than the contract's tree, which has an end.
-    fn message(&mut self, node: usize, mut input: Input<'a>) -> Result<(), Broken> {
+    fn message(&mut self, node: usize, mut input: Input<'a>) -> Result<(), SyntaxError> {
         let contract = self.contract;
         let fields = &contract.tree.nodes[node];
         while !input.0.is_empty() {
@@ -101,7 +103,7 @@ impl<'a> Wire<'a> {
             }
             let (number, wire_type) = ((key >> 3) as u32, (key & 7) as u8);
             if number == 0 || key > u64::from(u32::MAX) {
-                return Err(Broken("a field has a number that no message can have".into()));
+                return Err(SyntaxError("a field has a number that no message can have".into()));
             }
             match fields.numbered(number) {
                 None => input.skip(wire_type).ok_or_else(|| cut_off("a field that is not known"))?,
@@ -112,23 +114,23 @@ impl<'a> Wire<'a> {
     }
 
     /// Most fields are these. What is short here is much faster than the way that fits every type.
-    fn short(&mut self, short: Short, field: &'a Field, input: &mut Input<'a>) -> Result<(), Broken> {
+    fn short(&mut self, short: Short, field: &'a Field, input: &mut Input<'a>) -> Result<(), SyntaxError> {
         let cut_off = || cut_off(&field.name);
         let leaf = match &field.target {
             Target::Column(leaf) => leaf,
             _ => {
                 let entry = Input(input.length_delimited().ok_or_else(cut_off)?);
-                return self.entry(field, Encoding::Text, Encoding::Text, entry);
+                return self.entry(field, FieldEncoding::Text, FieldEncoding::Text, entry);
             }
         };
         let bits = match short {
             Short::Text => {
                 let bytes = input.length_delimited().ok_or_else(cut_off)?;
-                if self.sheet.put_known(leaf.column, bytes) {
+                if self.builder.put_known(leaf.column, bytes) {
                     return Ok(());
                 }
                 if is_utf8(bytes) {
-                    self.sheet.put_text(leaf.column, Text::Checked(bytes));
+                    self.builder.put_text(leaf.column, Text::Checked(bytes));
                 } else {
                     self.misfit(leaf, Reason::InvalidUtf8, Scalar::Bytes(bytes));
                 }
@@ -143,12 +145,12 @@ impl<'a> Wire<'a> {
         } else if short == Short::Uint64 && i64::try_from(bits).is_err() {
             self.misfit(leaf, Reason::OutOfRange, Scalar::TooLarge(bits));
         } else {
-            self.sheet.put(leaf.column, bits);
+            self.builder.put(leaf.column, bits);
         }
         Ok(())
     }
 
-    fn field(&mut self, field: &'a Field, wire_type: u8, input: &mut Input<'a>) -> Result<(), Broken> {
+    fn field(&mut self, field: &'a Field, wire_type: u8, input: &mut Input<'a>) -> Result<(), SyntaxError> {
         match &field.target {
             Target::Column(leaf) => {
                 check_type(field, leaf.encoding, wire_type)?;
@@ -156,7 +158,7 @@ impl<'a> Wire<'a> {
             }
             &Target::Node(node) => {
                 let message = nested(field, wire_type, input)?;
-                self.sheet.enter(node);
+                self.builder.enter(node);
                 self.message(node, message)
             }
             &Target::Map(key, value) => {
@@ -168,16 +170,16 @@ impl<'a> Wire<'a> {
     }
 
     /// A column of any type.
-    fn column(&mut self, field: &Field, leaf: &Leaf, input: &mut Input<'a>) -> Result<(), Broken> {
+    fn column(&mut self, field: &Field, leaf: &Leaf, input: &mut Input<'a>) -> Result<(), SyntaxError> {
         let value = input.scalar(leaf.encoding).ok_or_else(|| cut_off(&field.name))?;
         let read = match value {
             Scalar::Int(value) => leaf.int(value),
             Scalar::TooLarge(_) => Err(Reason::OutOfRange),
             Scalar::Float(value) if !value.is_finite() => Err(Reason::NotFinite),
-            Scalar::Float(value) => Ok(Slot::Float(value)),
+            Scalar::Float(value) => Ok(ColumnValue::Float(value)),
             Scalar::Bool(value) => leaf.bool(value),
-            Scalar::Enum(names, number) => Ok(Slot::Text(self.name(names, number))),
-            Scalar::Bytes(bytes) if leaf.kind == ColumnKind::Bytes => Ok(Slot::Bytes(bytes)),
+            Scalar::Enum(names, number) => Ok(ColumnValue::Text(self.name(names, number))),
+            Scalar::Bytes(bytes) if leaf.kind == ColumnKind::Bytes => Ok(ColumnValue::Bytes(bytes)),
             Scalar::Bytes(bytes) => match std::str::from_utf8(bytes) {
                 Ok(text) => leaf.text(text, Text::Borrowed(text)),
                 Err(_) => Err(Reason::InvalidUtf8),
@@ -185,7 +187,7 @@ impl<'a> Wire<'a> {
             Scalar::Time(bytes) => moment(Input(bytes)).ok_or_else(|| cut_off(&field.name))?,
         };
         match read {
-            Ok(slot) => self.sheet.set(leaf.column, slot),
+            Ok(slot) => self.builder.set(leaf.column, slot),
             Err(reason) => self.misfit(leaf, reason, value),
         }
         Ok(())
@@ -201,12 +203,18 @@ impl<'a> Wire<'a> {
             Scalar::Time(_) => "a google.protobuf.Timestamp".into(),
             _ => "other bytes".into(),
         };
-        self.sheet.fail(|| Fault::value(reason, &self.contract.columns[leaf.column], got));
+        self.builder.fail(|| RejectCause::value(reason, &self.contract.columns[leaf.column], got));
     }
 
     /// One entry of the map column: a message with the key as field 1 and the value as field 2. Absent is empty.
-    fn entry(&mut self, field: &Field, key: Encoding, value: Encoding, entry: Input<'a>) -> Result<(), Broken> {
-        let texts = if (key, value) == (Encoding::Text, Encoding::Text) { entry.texts() } else { None };
+    fn entry(
+        &mut self,
+        field: &Field,
+        key: FieldEncoding,
+        value: FieldEncoding,
+        entry: Input<'a>,
+    ) -> Result<(), SyntaxError> {
+        let texts = if (key, value) == (FieldEncoding::Text, FieldEncoding::Text) { entry.texts() } else { None };
         let (key, value) = match texts {
             Some(texts) => texts,
             None => {
@@ -215,13 +223,13 @@ impl<'a> Wire<'a> {
                     (Ok(key), Ok(value)) => (key, value),
                     (Err(reason), _) | (_, Err(reason)) => {
                         let detail = || format!("an entry of `{}` does not fit a map of text", field.name);
-                        self.sheet.fail(|| Fault::new(reason, detail()));
+                        self.builder.fail(|| RejectCause::new(reason, detail()));
                         return Ok(());
                     }
                 }
             }
         };
-        self.sheet.add_entry(key, Some(value), true);
+        self.builder.add_entry(key, Some(value), true);
         Ok(())
     }
 
@@ -229,10 +237,10 @@ impl<'a> Wire<'a> {
     fn parts(
         &self,
         field: &Field,
-        key: Encoding,
-        value: Encoding,
+        key: FieldEncoding,
+        value: FieldEncoding,
         mut entry: Input<'a>,
-    ) -> Result<[Scalar<'a>; 2], Broken> {
+    ) -> Result<[Scalar<'a>; 2], SyntaxError> {
         let mut parts = [Scalar::zero(key), Scalar::zero(value)];
         while !entry.0.is_empty() {
             let tag = entry.varint().ok_or_else(|| cut_off(&field.name))?;
@@ -254,10 +262,10 @@ impl<'a> Wire<'a> {
         match value {
             Scalar::Bytes(bytes) => std::str::from_utf8(bytes).map(Text::Borrowed).map_err(|_| Reason::InvalidUtf8),
             Scalar::Bool(value) => Ok(Text::Borrowed(if value { "true" } else { "false" })),
-            Scalar::Int(value) => Ok(self.sheet.number(value)),
-            Scalar::TooLarge(value) => Ok(self.sheet.number(value)),
+            Scalar::Int(value) => Ok(self.builder.number(value)),
+            Scalar::TooLarge(value) => Ok(self.builder.number(value)),
             Scalar::Float(value) if !value.is_finite() => Err(Reason::NotFinite),
-            Scalar::Float(value) => Ok(self.sheet.number(value)),
+            Scalar::Float(value) => Ok(self.builder.number(value)),
             Scalar::Enum(names, number) => Ok(self.name(names, number)),
             Scalar::Time(_) => Err(Reason::WrongType),
         }
@@ -267,7 +275,7 @@ impl<'a> Wire<'a> {
     fn name(&mut self, names: usize, number: i32) -> Text<'a> {
         match self.contract.tree.enums[names].name(number) {
             Some(name) => Text::Borrowed(name),
-            None => self.sheet.number(number),
+            None => self.builder.number(number),
         }
     }
 }
@@ -286,12 +294,14 @@ enum Scalar<'a> {
 }
 
 impl Scalar<'_> {
-    fn zero(encoding: Encoding) -> Self {
+    fn zero(encoding: FieldEncoding) -> Self {
         match encoding {
-            Encoding::Bool => Self::Bool(false),
-            Encoding::Float | Encoding::Double => Self::Float(0.0),
-            Encoding::Text | Encoding::Bytes | Encoding::Time | Encoding::Undeclared => Self::Bytes(&[]),
-            Encoding::Enum(names) => Self::Enum(names, 0),
+            FieldEncoding::Bool => Self::Bool(false),
+            FieldEncoding::Float | FieldEncoding::Double => Self::Float(0.0),
+            FieldEncoding::Text | FieldEncoding::Bytes | FieldEncoding::Time | FieldEncoding::Undeclared => {
+                Self::Bytes(&[])
+            }
+            FieldEncoding::Enum(names) => Self::Enum(names, 0),
             _ => Self::Int(0),
         }
     }
@@ -319,25 +329,27 @@ fn is_utf8(bytes: &[u8]) -> bool {
 struct Input<'a>(&'a [u8]);
 
 impl<'a> Input<'a> {
-    fn scalar(&mut self, encoding: Encoding) -> Option<Scalar<'a>> {
+    fn scalar(&mut self, encoding: FieldEncoding) -> Option<Scalar<'a>> {
         Some(match encoding {
-            Encoding::Uint64 => unsigned(self.varint()?),
-            Encoding::Int64 => Scalar::Int(self.varint()? as i64),
+            FieldEncoding::Uint64 => unsigned(self.varint()?),
+            FieldEncoding::Int64 => Scalar::Int(self.varint()? as i64),
             // 32-bit values are the low half of their varint, whatever stands above.
-            Encoding::Uint32 => Scalar::Int(i64::from(self.varint()? as u32)),
-            Encoding::Int32 => Scalar::Int(i64::from(self.varint()? as i32)),
-            Encoding::Sint32 => Scalar::Int(i64::from(unzigzag(u64::from(self.varint()? as u32)) as i32)),
-            Encoding::Sint64 => Scalar::Int(unzigzag(self.varint()?)),
-            Encoding::Bool => Scalar::Bool(self.varint()? != 0),
-            Encoding::Enum(names) => Scalar::Enum(names, self.varint()? as i32),
-            Encoding::Double => Scalar::Float(f64::from_le_bytes(self.fixed()?)),
-            Encoding::Float => Scalar::Float(f64::from(f32::from_le_bytes(self.fixed()?))),
-            Encoding::Fixed64 => unsigned(u64::from_le_bytes(self.fixed()?)),
-            Encoding::Sfixed64 => Scalar::Int(i64::from_le_bytes(self.fixed()?)),
-            Encoding::Fixed32 => Scalar::Int(i64::from(u32::from_le_bytes(self.fixed()?))),
-            Encoding::Sfixed32 => Scalar::Int(i64::from(i32::from_le_bytes(self.fixed()?))),
-            Encoding::Text | Encoding::Bytes | Encoding::Undeclared => Scalar::Bytes(self.length_delimited()?),
-            Encoding::Time => Scalar::Time(self.length_delimited()?),
+            FieldEncoding::Uint32 => Scalar::Int(i64::from(self.varint()? as u32)),
+            FieldEncoding::Int32 => Scalar::Int(i64::from(self.varint()? as i32)),
+            FieldEncoding::Sint32 => Scalar::Int(i64::from(unzigzag(u64::from(self.varint()? as u32)) as i32)),
+            FieldEncoding::Sint64 => Scalar::Int(unzigzag(self.varint()?)),
+            FieldEncoding::Bool => Scalar::Bool(self.varint()? != 0),
+            FieldEncoding::Enum(names) => Scalar::Enum(names, self.varint()? as i32),
+            FieldEncoding::Double => Scalar::Float(f64::from_le_bytes(self.fixed()?)),
+            FieldEncoding::Float => Scalar::Float(f64::from(f32::from_le_bytes(self.fixed()?))),
+            FieldEncoding::Fixed64 => unsigned(u64::from_le_bytes(self.fixed()?)),
+            FieldEncoding::Sfixed64 => Scalar::Int(i64::from_le_bytes(self.fixed()?)),
+            FieldEncoding::Fixed32 => Scalar::Int(i64::from(u32::from_le_bytes(self.fixed()?))),
+            FieldEncoding::Sfixed32 => Scalar::Int(i64::from(i32::from_le_bytes(self.fixed()?))),
+            FieldEncoding::Text | FieldEncoding::Bytes | FieldEncoding::Undeclared => {
+                Scalar::Bytes(self.length_delimited()?)
+            }
+            FieldEncoding::Time => Scalar::Time(self.length_delimited()?),
         })
     }
 
@@ -399,28 +411,28 @@ impl<'a> Input<'a> {
     }
 }
 
-fn nested<'a>(field: &Field, wire_type: u8, input: &mut Input<'a>) -> Result<Input<'a>, Broken> {
-    check_type(field, Encoding::Bytes, wire_type)?;
+fn nested<'a>(field: &Field, wire_type: u8, input: &mut Input<'a>) -> Result<Input<'a>, SyntaxError> {
+    check_type(field, FieldEncoding::Bytes, wire_type)?;
     input.length_delimited().map(Input).ok_or_else(|| cut_off(&field.name))
 }
 
-fn check_type(field: &Field, encoding: Encoding, wire_type: u8) -> Result<(), Broken> {
+fn check_type(field: &Field, encoding: FieldEncoding, wire_type: u8) -> Result<(), SyntaxError> {
     let expected = match encoding {
-        Encoding::Fixed64 | Encoding::Sfixed64 | Encoding::Double => FIXED64,
-        Encoding::Fixed32 | Encoding::Sfixed32 | Encoding::Float => FIXED32,
-        Encoding::Text | Encoding::Bytes | Encoding::Time | Encoding::Undeclared => LENGTH,
+        FieldEncoding::Fixed64 | FieldEncoding::Sfixed64 | FieldEncoding::Double => FIXED64,
+        FieldEncoding::Fixed32 | FieldEncoding::Sfixed32 | FieldEncoding::Float => FIXED32,
+        FieldEncoding::Text | FieldEncoding::Bytes | FieldEncoding::Time | FieldEncoding::Undeclared => LENGTH,
         _ => VARINT,
     };
     if wire_type == expected {
         return Ok(());
     }
     let (name, number) = (&field.name, field.number);
-    Err(Broken(format!("field {number} (`{name}`) has wire type {wire_type}, expected {expected}").into()))
+    Err(SyntaxError(format!("field {number} (`{name}`) has wire type {wire_type}, expected {expected}").into()))
 }
 
 #[cold]
-fn cut_off(what: &str) -> Broken {
-    Broken(format!("the message is cut off, or holds a group, in `{what}`").into())
+fn cut_off(what: &str) -> SyntaxError {
+    SyntaxError(format!("the message is cut off, or holds a group, in `{what}`").into())
 }
 
 fn unsigned<'a>(value: u64) -> Scalar<'a> {
@@ -432,7 +444,7 @@ fn unzigzag(value: u64) -> i64 {
 }
 
 /// `google.protobuf.Timestamp`: seconds as field 1, nanoseconds as field 2; `None` when it is cut off.
-fn moment<'a>(mut input: Input<'a>) -> Option<Result<Slot<'a>, Reason>> {
+fn moment<'a>(mut input: Input<'a>) -> Option<Result<ColumnValue<'a>, Reason>> {
     let (mut seconds, mut nanos) = (0, 0);
     while !input.0.is_empty() {
         match input.varint()? {
@@ -443,5 +455,5 @@ fn moment<'a>(mut input: Input<'a>) -> Option<Result<Slot<'a>, Reason>> {
     }
     let micros = seconds.checked_mul(1_000_000).and_then(|micros| micros.checked_add(nanos / 1_000));
     let in_second = (0..1_000_000_000).contains(&nanos);
-    Some(micros.filter(|_| in_second).map(Slot::Int).ok_or(Reason::OutOfRange))
+    Some(micros.filter(|_| in_second).map(ColumnValue::Int).ok_or(Reason::OutOfRange))
 }

@@ -83,12 +83,12 @@ pub struct Reject {
 
 /// What is wrong with an event, before it is tied to its bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::contract) struct Fault {
+pub(in crate::contract) struct RejectCause {
     pub(in crate::contract) reason: Reason,
     pub(in crate::contract) detail: String,
 }
 
-impl Fault {
+impl RejectCause {
     pub(in crate::contract) fn new(reason: Reason, detail: impl Into<String>) -> Self {
         Self { reason, detail: detail.into() }
     }

@@ -1,16 +1,16 @@
 //! One value on its way from a body to its column: borrowed from the body where it can be.
 //!
-//! In: an integer, a number, a text as a decoder read it, and the [`Leaf`] it belongs to. Out: a [`Slot`] that the
+//! In: an integer, a number, a text as a decoder read it, and the [`Leaf`] it belongs to. Out: a [`ColumnValue`] that the
 //! column takes as it is, or the [`Reason`] why it does not.
 
 use super::reject::Reason;
 use super::time;
-use crate::contract::schema::fields::{Encoding, Leaf};
+use crate::contract::schema::fields::{FieldEncoding, Leaf};
 use crate::contract::schema::table::ColumnKind;
 
 /// The value of one column in one event.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::contract) enum Slot<'a> {
+pub(in crate::contract) enum ColumnValue<'a> {
     /// The event says that there is no value.
     Null,
     Bool(bool),
@@ -39,44 +39,48 @@ const INT_END: f64 = 9_223_372_036_854_775_808.0;
 
 impl Leaf {
     /// An integer for this column.
-    pub(in crate::contract) fn int<'a>(&self, value: i64) -> Result<Slot<'a>, Reason> {
+    pub(in crate::contract) fn int<'a>(&self, value: i64) -> Result<ColumnValue<'a>, Reason> {
         match self.kind {
-            ColumnKind::Int64 => Ok(Slot::Int(value)),
-            ColumnKind::Int32 => i32::try_from(value).map(|_| Slot::Int(value)).map_err(|_| Reason::OutOfRange),
-            ColumnKind::Float64 | ColumnKind::Float32 => Ok(Slot::Float(value as f64)),
-            ColumnKind::Timestamp => time::from_epoch(value, self.unit).map(Slot::Int).ok_or(Reason::OutOfRange),
+            ColumnKind::Int64 => Ok(ColumnValue::Int(value)),
+            ColumnKind::Int32 => i32::try_from(value).map(|_| ColumnValue::Int(value)).map_err(|_| Reason::OutOfRange),
+            ColumnKind::Float64 | ColumnKind::Float32 => Ok(ColumnValue::Float(value as f64)),
+            ColumnKind::Timestamp => time::from_epoch(value, self.unit).map(ColumnValue::Int).ok_or(Reason::OutOfRange),
             _ => Err(Reason::WrongType),
         }
     }
 
     /// A number with a fraction or an exponent, or too large for an integer.
-    pub(in crate::contract) fn float<'a>(&self, value: f64) -> Result<Slot<'a>, Reason> {
+    pub(in crate::contract) fn float<'a>(&self, value: f64) -> Result<ColumnValue<'a>, Reason> {
         match self.kind {
             _ if value.is_nan() => Err(Reason::NotFinite),
-            ColumnKind::Float64 if value.is_finite() => Ok(Slot::Float(value)),
-            ColumnKind::Float32 if value.abs() <= f64::from(f32::MAX) => Ok(Slot::Float(value)),
+            ColumnKind::Float64 if value.is_finite() => Ok(ColumnValue::Float(value)),
+            ColumnKind::Float32 if value.abs() <= f64::from(f32::MAX) => Ok(ColumnValue::Float(value)),
             ColumnKind::Float64 | ColumnKind::Float32 => Err(Reason::OutOfRange),
             ColumnKind::Int64 | ColumnKind::Int32 if value.fract() != 0.0 => Err(Reason::WrongType),
             ColumnKind::Int64 | ColumnKind::Int32 if (-INT_END..INT_END).contains(&value) => self.int(value as i64),
             ColumnKind::Int64 | ColumnKind::Int32 => Err(Reason::OutOfRange),
-            ColumnKind::Timestamp => time::from_epoch_float(value, self.unit).map(Slot::Int).ok_or(Reason::OutOfRange),
+            ColumnKind::Timestamp => {
+                time::from_epoch_float(value, self.unit).map(ColumnValue::Int).ok_or(Reason::OutOfRange)
+            }
             _ => Err(Reason::WrongType),
         }
     }
 
     /// A text, given as it is and as the slot would keep it.
-    pub(in crate::contract) fn text<'a>(&self, text: &str, kept: Text<'a>) -> Result<Slot<'a>, Reason> {
+    pub(in crate::contract) fn text<'a>(&self, text: &str, kept: Text<'a>) -> Result<ColumnValue<'a>, Reason> {
         match self.kind {
-            ColumnKind::Text => Ok(Slot::Text(kept)),
-            ColumnKind::Timestamp => time::from_text(text, self.unit).map(Slot::Int).ok_or(Reason::WrongType),
-            ColumnKind::Date => time::day_from_text(text).map(|day| Slot::Int(day.into())).ok_or(Reason::WrongType),
+            ColumnKind::Text => Ok(ColumnValue::Text(kept)),
+            ColumnKind::Timestamp => time::from_text(text, self.unit).map(ColumnValue::Int).ok_or(Reason::WrongType),
+            ColumnKind::Date => {
+                time::day_from_text(text).map(|day| ColumnValue::Int(day.into())).ok_or(Reason::WrongType)
+            }
             // Protobuf's own JSON form writes 64-bit integers, and floats that are not numbers, as text.
             ColumnKind::Int64 if self.is_wide() => text
                 .parse()
-                .map(Slot::Int)
+                .map(ColumnValue::Int)
                 .map_err(|_| if is_integer(text) { Reason::OutOfRange } else { Reason::WrongType }),
             ColumnKind::Float64 | ColumnKind::Float32
-                if self.encoding != Encoding::Undeclared && ["NaN", "Infinity", "-Infinity"].contains(&text) =>
+                if self.encoding != FieldEncoding::Undeclared && ["NaN", "Infinity", "-Infinity"].contains(&text) =>
             {
                 Err(Reason::NotFinite)
             }
@@ -85,12 +89,12 @@ impl Leaf {
     }
 
     /// A truth value.
-    pub(in crate::contract) fn bool<'a>(&self, value: bool) -> Result<Slot<'a>, Reason> {
-        if self.kind == ColumnKind::Bool { Ok(Slot::Bool(value)) } else { Err(Reason::WrongType) }
+    pub(in crate::contract) fn bool<'a>(&self, value: bool) -> Result<ColumnValue<'a>, Reason> {
+        if self.kind == ColumnKind::Bool { Ok(ColumnValue::Bool(value)) } else { Err(Reason::WrongType) }
     }
 
     fn is_wide(&self) -> bool {
-        use Encoding::{Fixed64, Int64, Sfixed64, Sint64, Uint64};
+        use FieldEncoding::{Fixed64, Int64, Sfixed64, Sint64, Uint64};
         matches!(self.encoding, Int64 | Uint64 | Sint64 | Fixed64 | Sfixed64)
     }
 }

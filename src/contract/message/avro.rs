@@ -20,12 +20,12 @@ pub(in crate::contract) const SCALE_MAX: usize = 1_000;
 #[derive(Debug)]
 pub struct AvroSchema {
     /// All types; the message itself is the first.
-    pub(in crate::contract) nodes: Vec<Node>,
+    pub(in crate::contract) nodes: Vec<AvroNode>,
 }
 
 /// One type. Others are named by their place in [`AvroSchema::nodes`].
 #[derive(Debug, Clone, PartialEq)]
-pub(in crate::contract) enum Node {
+pub(in crate::contract) enum AvroNode {
     Null,
     Boolean,
     Int,
@@ -50,9 +50,9 @@ pub(in crate::contract) enum Node {
     /// 16 bytes: as they are, or with their number in front.
     Uuid(Option<usize>),
     Date,
-    Time(Tick),
-    Timestamp(Tick),
-    LocalTimestamp(Tick),
+    Time(AvroTimeUnit),
+    Timestamp(AvroTimeUnit),
+    LocalTimestamp(AvroTimeUnit),
     Duration,
     /// A name that is not known yet, only while the schema is read.
     Pending,
@@ -60,7 +60,7 @@ pub(in crate::contract) enum Node {
 
 /// What an integer time counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::contract) enum Tick {
+pub(in crate::contract) enum AvroTimeUnit {
     Millis,
     Micros,
     Nanos,
@@ -74,13 +74,13 @@ impl AvroSchema {
             [] => (Schema::parse_str(text).map_err(broken)?, Vec::new()),
             references => Schema::parse_str_with_list(text, references).map_err(broken)?,
         };
-        let mut walk = Walk { nodes: vec![Node::Pending], names: BTreeMap::new() };
+        let mut walk = AvroWalk { nodes: vec![AvroNode::Pending], names: BTreeMap::new() };
         for other in &others {
             walk.place(other, None)?;
         }
         let root = walk.place(&schema, None)?;
         walk.nodes[0] = walk.nodes[root].clone();
-        let nameless = walk.names.iter().find(|(_, place)| walk.nodes[**place] == Node::Pending);
+        let nameless = walk.names.iter().find(|(_, place)| walk.nodes[**place] == AvroNode::Pending);
         if let Some((name, _)) = nameless {
             return Err(Error::invalid(format!("the Avro schema uses `{name}`, which nothing declares")));
         }
@@ -89,13 +89,13 @@ impl AvroSchema {
 }
 
 /// A walk over a schema.
-struct Walk {
-    nodes: Vec<Node>,
+struct AvroWalk {
+    nodes: Vec<AvroNode>,
     /// Where the type of each full name is, or will be.
     names: BTreeMap<String, usize>,
 }
 
-impl Walk {
+impl AvroWalk {
     /// Adds a type and says where it is.
     fn place(&mut self, schema: &Schema, namespace: NamespaceRef<'_>) -> Result<usize> {
         if self.nodes.len() >= NODES_MAX {
@@ -107,15 +107,15 @@ impl Walk {
         // A name that was used before it is declared has its place already.
         let place = match schema.name() {
             Some(name) => self.named(name.fullname(namespace)),
-            None => self.add(Node::Pending),
+            None => self.add(AvroNode::Pending),
         };
         let node = match schema {
             Schema::Record(record) => self.record(record, namespace)?,
-            Schema::Array(array) => Node::Array(self.place(&array.items, namespace)?),
-            Schema::Map(map) => Node::Map(self.place(&map.types, namespace)?),
+            Schema::Array(array) => AvroNode::Array(self.place(&array.items, namespace)?),
+            Schema::Map(map) => AvroNode::Map(self.place(&map.types, namespace)?),
             Schema::Union(union) => {
                 let places = union.variants().iter().map(|schema| self.place(schema, namespace));
-                Node::Union(places.collect::<Result<_>>()?)
+                AvroNode::Union(places.collect::<Result<_>>()?)
             }
             plain => node(plain)?,
         };
@@ -123,66 +123,66 @@ impl Walk {
         Ok(place)
     }
 
-    fn record(&mut self, record: &RecordSchema, namespace: NamespaceRef<'_>) -> Result<Node> {
+    fn record(&mut self, record: &RecordSchema, namespace: NamespaceRef<'_>) -> Result<AvroNode> {
         let namespace = record.name.namespace().or(namespace);
         let fields = record.fields.iter().map(|field| {
             let key = format!("{}:", quoted(&field.name));
             Ok((key, self.place(&field.schema, namespace)?))
         });
-        Ok(Node::Record(fields.collect::<Result<_>>()?))
+        Ok(AvroNode::Record(fields.collect::<Result<_>>()?))
     }
 
     fn named(&mut self, name: String) -> usize {
         if let Some(place) = self.names.get(&name) {
             return *place;
         }
-        let place = self.add(Node::Pending);
+        let place = self.add(AvroNode::Pending);
         self.names.insert(name, place);
         place
     }
 
-    fn add(&mut self, node: Node) -> usize {
+    fn add(&mut self, node: AvroNode) -> usize {
         self.nodes.push(node);
         self.nodes.len() - 1
     }
 }
 
 /// A type that holds no other.
-fn node(schema: &Schema) -> Result<Node> {
+fn node(schema: &Schema) -> Result<AvroNode> {
     Ok(match schema {
-        Schema::Null => Node::Null,
-        Schema::Boolean => Node::Boolean,
-        Schema::Int => Node::Int,
-        Schema::Long => Node::Long,
-        Schema::Float => Node::Float,
-        Schema::Double => Node::Double,
-        Schema::Bytes => Node::Bytes,
-        Schema::String => Node::Text,
-        Schema::Fixed(fixed) => Node::Fixed(fixed.size),
-        Schema::Enum(symbols) => Node::Enum(symbols.symbols.iter().map(|symbol| quoted(symbol)).collect()),
+        Schema::Null => AvroNode::Null,
+        Schema::Boolean => AvroNode::Boolean,
+        Schema::Int => AvroNode::Int,
+        Schema::Long => AvroNode::Long,
+        Schema::Float => AvroNode::Float,
+        Schema::Double => AvroNode::Double,
+        Schema::Bytes => AvroNode::Bytes,
+        Schema::String => AvroNode::Text,
+        Schema::Fixed(fixed) => AvroNode::Fixed(fixed.size),
+        Schema::Enum(symbols) => AvroNode::Enum(symbols.symbols.iter().map(|symbol| quoted(symbol)).collect()),
         Schema::Decimal(DecimalSchema { scale, .. }) if *scale > SCALE_MAX => {
             return Err(Error::invalid(format!(
                 "the Avro schema has a decimal of scale {scale}; {SCALE_MAX} are allowed"
             )));
         }
         Schema::Decimal(DecimalSchema { scale, inner, .. }) => match inner {
-            InnerDecimalSchema::Bytes => Node::Decimal(None, *scale),
-            InnerDecimalSchema::Fixed(fixed) => Node::Decimal(Some(fixed.size), *scale),
+            InnerDecimalSchema::Bytes => AvroNode::Decimal(None, *scale),
+            InnerDecimalSchema::Fixed(fixed) => AvroNode::Decimal(Some(fixed.size), *scale),
         },
-        Schema::BigDecimal => Node::BigDecimal,
-        Schema::Uuid(UuidSchema::String) => Node::Text,
-        Schema::Uuid(UuidSchema::Bytes) => Node::Uuid(None),
-        Schema::Uuid(UuidSchema::Fixed(fixed)) => Node::Uuid(Some(fixed.size)),
-        Schema::Date => Node::Date,
-        Schema::TimeMillis => Node::Time(Tick::Millis),
-        Schema::TimeMicros => Node::Time(Tick::Micros),
-        Schema::TimestampMillis => Node::Timestamp(Tick::Millis),
-        Schema::TimestampMicros => Node::Timestamp(Tick::Micros),
-        Schema::TimestampNanos => Node::Timestamp(Tick::Nanos),
-        Schema::LocalTimestampMillis => Node::LocalTimestamp(Tick::Millis),
-        Schema::LocalTimestampMicros => Node::LocalTimestamp(Tick::Micros),
-        Schema::LocalTimestampNanos => Node::LocalTimestamp(Tick::Nanos),
-        Schema::Duration(_) => Node::Duration,
+        Schema::BigDecimal => AvroNode::BigDecimal,
+        Schema::Uuid(UuidSchema::String) => AvroNode::Text,
+        Schema::Uuid(UuidSchema::Bytes) => AvroNode::Uuid(None),
+        Schema::Uuid(UuidSchema::Fixed(fixed)) => AvroNode::Uuid(Some(fixed.size)),
+        Schema::Date => AvroNode::Date,
+        Schema::TimeMillis => AvroNode::Time(AvroTimeUnit::Millis),
+        Schema::TimeMicros => AvroNode::Time(AvroTimeUnit::Micros),
+        Schema::TimestampMillis => AvroNode::Timestamp(AvroTimeUnit::Millis),
+        Schema::TimestampMicros => AvroNode::Timestamp(AvroTimeUnit::Micros),
+        Schema::TimestampNanos => AvroNode::Timestamp(AvroTimeUnit::Nanos),
+        Schema::LocalTimestampMillis => AvroNode::LocalTimestamp(AvroTimeUnit::Millis),
+        Schema::LocalTimestampMicros => AvroNode::LocalTimestamp(AvroTimeUnit::Micros),
+        Schema::LocalTimestampNanos => AvroNode::LocalTimestamp(AvroTimeUnit::Nanos),
+        Schema::Duration(_) => AvroNode::Duration,
         Schema::Array(_) | Schema::Map(_) | Schema::Union(_) | Schema::Record(_) | Schema::Ref { .. } => {
             return Err(Error::internal("a type that holds others was taken for a plain one"));
         }

@@ -21,7 +21,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use chrono::{DateTime, Days, NaiveDate, NaiveTime, SecondsFormat};
 
-use super::avro::{AvroSchema, Node, SCALE_MAX, Tick};
+use super::avro::{AvroNode, AvroSchema, AvroTimeUnit, SCALE_MAX};
 use crate::contract::decode::reject::Reason;
 
 /// Values within values.
@@ -30,13 +30,13 @@ const DEPTH_MAX: usize = 64;
 const DECIMAL_BYTES_MAX: usize = 256;
 
 /// What is wrong with a message, and why it is rejected.
-type Fault = (Reason, String);
+type AvroRejection = (Reason, String);
 
 impl AvroSchema {
     /// Adds a message to `out` as JSON text of at most `bytes_max` bytes.
-    pub fn write_json(&self, message: &[u8], out: &mut Vec<u8>, bytes_max: usize) -> Result<(), Fault> {
+    pub fn write_json(&self, message: &[u8], out: &mut Vec<u8>, bytes_max: usize) -> Result<(), AvroRejection> {
         let mut reader =
-            Reader { schema: self, rest: message, depth: 0, end: out.len().saturating_add(bytes_max), bytes_max };
+            AvroReader { schema: self, rest: message, depth: 0, end: out.len().saturating_add(bytes_max), bytes_max };
         reader.value(0, out)?;
         match reader.rest.len() {
             0 => Ok(()),
@@ -47,7 +47,7 @@ impl AvroSchema {
     }
 }
 
-struct Reader<'a> {
+struct AvroReader<'a> {
     schema: &'a AvroSchema,
     rest: &'a [u8],
     depth: usize,
@@ -56,20 +56,20 @@ struct Reader<'a> {
     bytes_max: usize,
 }
 
-impl<'a> Reader<'a> {
-    fn value(&mut self, node: usize, out: &mut Vec<u8>) -> Result<(), Fault> {
+impl<'a> AvroReader<'a> {
+    fn value(&mut self, node: usize, out: &mut Vec<u8>) -> Result<(), AvroRejection> {
         self.depth += 1;
         if self.depth > DEPTH_MAX {
             return Err(malformed(format!("values stand in more than {DEPTH_MAX} others")));
         }
         match &self.schema.nodes[node] {
-            Node::Union(branches) => {
+            AvroNode::Union(branches) => {
                 let branch = self.place(branches.len(), "union")?;
                 self.value(branches[branch], out)?;
             }
-            Node::Record(fields) => self.record(fields, out)?,
-            Node::Array(items) => self.blocks(*items, (b'[', b']'), false, out)?,
-            Node::Map(values) => self.blocks(*values, (b'{', b'}'), true, out)?,
+            AvroNode::Record(fields) => self.record(fields, out)?,
+            AvroNode::Array(items) => self.blocks(*items, (b'[', b']'), false, out)?,
+            AvroNode::Map(values) => self.blocks(*values, (b'{', b'}'), true, out)?,
             plain => self.plain(plain, out)?,
         }
         self.depth -= 1;
@@ -83,7 +83,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    fn record(&mut self, fields: &[(String, usize)], out: &mut Vec<u8>) -> Result<(), Fault> {
+    fn record(&mut self, fields: &[(String, usize)], out: &mut Vec<u8>) -> Result<(), AvroRejection> {
         out.push(b'{');
         for (index, (key, node)) in fields.iter().enumerate() {
             if index > 0 {
@@ -97,7 +97,13 @@ impl<'a> Reader<'a> {
     }
 
     /// The values of a list or map, which come in blocks: a count, or a negative one and the bytes of the block.
-    fn blocks(&mut self, node: usize, (open, close): (u8, u8), is_map: bool, out: &mut Vec<u8>) -> Result<(), Fault> {
+    fn blocks(
+        &mut self,
+        node: usize,
+        (open, close): (u8, u8),
+        is_map: bool,
+        out: &mut Vec<u8>,
+    ) -> Result<(), AvroRejection> {
         out.push(open);
         let mut is_first = true;
         loop {
@@ -122,63 +128,65 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn plain(&mut self, node: &Node, out: &mut Vec<u8>) -> Result<(), Fault> {
+    fn plain(&mut self, node: &AvroNode, out: &mut Vec<u8>) -> Result<(), AvroRejection> {
         match node {
-            Node::Null => out.extend_from_slice(b"null"),
-            Node::Boolean => match self.take(1)? {
+            AvroNode::Null => out.extend_from_slice(b"null"),
+            AvroNode::Boolean => match self.take(1)? {
                 [0] => out.extend_from_slice(b"false"),
                 [1] => out.extend_from_slice(b"true"),
                 _ => return Err(malformed("a boolean is neither 0 nor 1")),
             },
-            Node::Int => number(out, self.int()?.into()),
-            Node::Long => number(out, self.long()?),
-            Node::Float => {
+            AvroNode::Int => number(out, self.int()?.into()),
+            AvroNode::Long => number(out, self.long()?),
+            AvroNode::Float => {
                 let value = f32::from_le_bytes(self.array()?);
                 // By itself: as an f64 it would show digits that nobody has sent.
                 if value.is_finite() { json(out, &value) } else { not_finite(out, value.into()) }
             }
-            Node::Double => {
+            AvroNode::Double => {
                 let value = f64::from_le_bytes(self.array()?);
                 if value.is_finite() { json(out, &value) } else { not_finite(out, value) }
             }
-            Node::Bytes => {
+            AvroNode::Bytes => {
                 let bytes = self.counted()?;
                 base64(out, bytes);
             }
-            Node::Fixed(size) => base64(out, self.take(*size)?),
-            Node::Text => self.text(out)?,
-            Node::Enum(symbols) => {
+            AvroNode::Fixed(size) => base64(out, self.take(*size)?),
+            AvroNode::Text => self.text(out)?,
+            AvroNode::Enum(symbols) => {
                 let symbol = self.place(symbols.len(), "enum")?;
                 out.extend_from_slice(symbols[symbol].as_bytes());
             }
-            Node::Decimal(size, scale) => {
+            AvroNode::Decimal(size, scale) => {
                 let bytes = self.sized(*size)?;
                 text(out, &decimal(bytes, *scale as i64)?);
             }
-            Node::BigDecimal => text(out, &big_decimal(self.counted()?)?),
-            Node::Uuid(size) => text(out, &uuid(self.sized(*size)?)?),
-            Node::Date | Node::Time(_) | Node::Timestamp(_) | Node::LocalTimestamp(_) => self.time(node, out)?,
-            Node::Duration => {
+            AvroNode::BigDecimal => text(out, &big_decimal(self.counted()?)?),
+            AvroNode::Uuid(size) => text(out, &uuid(self.sized(*size)?)?),
+            AvroNode::Date | AvroNode::Time(_) | AvroNode::Timestamp(_) | AvroNode::LocalTimestamp(_) => {
+                self.time(node, out)?
+            }
+            AvroNode::Duration => {
                 let [months, days, millis] = [self.array()?, self.array()?, self.array()?].map(u32::from_le_bytes);
                 text(out, &format!("P{months}M{days}DT{}.{:03}S", millis / 1_000, millis % 1_000));
             }
-            Node::Union(_) | Node::Record(_) | Node::Array(_) | Node::Map(_) | Node::Pending => {
+            AvroNode::Union(_) | AvroNode::Record(_) | AvroNode::Array(_) | AvroNode::Map(_) | AvroNode::Pending => {
                 return Err(malformed("a type that holds others was read as a plain one"));
             }
         }
         Ok(())
     }
 
-    fn time(&mut self, node: &Node, out: &mut Vec<u8>) -> Result<(), Fault> {
+    fn time(&mut self, node: &AvroNode, out: &mut Vec<u8>) -> Result<(), AvroRejection> {
         let value = match node {
-            Node::Date | Node::Time(Tick::Millis) => self.int()?.into(),
+            AvroNode::Date | AvroNode::Time(AvroTimeUnit::Millis) => self.int()?.into(),
             _ => self.long()?,
         };
         let shown = match node {
-            Node::Date => day(value),
-            Node::Time(tick) => time_of_day(value, *tick),
-            Node::LocalTimestamp(tick) => moment(value, *tick).map(|time| time.trim_end_matches('Z').to_owned()),
-            Node::Timestamp(tick) => moment(value, *tick),
+            AvroNode::Date => day(value),
+            AvroNode::Time(tick) => time_of_day(value, *tick),
+            AvroNode::LocalTimestamp(tick) => moment(value, *tick).map(|time| time.trim_end_matches('Z').to_owned()),
+            AvroNode::Timestamp(tick) => moment(value, *tick),
             _ => None,
         };
         match shown {
@@ -188,7 +196,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    fn text(&mut self, out: &mut Vec<u8>) -> Result<(), Fault> {
+    fn text(&mut self, out: &mut Vec<u8>) -> Result<(), AvroRejection> {
         let bytes = self.counted()?;
         let text = std::str::from_utf8(bytes).map_err(|_| (Reason::InvalidUtf8, "a text is not UTF-8".to_owned()))?;
         json(out, text);
@@ -196,13 +204,13 @@ impl<'a> Reader<'a> {
     }
 
     /// Bytes with their number in front.
-    fn counted(&mut self) -> Result<&'a [u8], Fault> {
+    fn counted(&mut self) -> Result<&'a [u8], AvroRejection> {
         let count = self.long()?;
         let count = usize::try_from(count).map_err(|_| malformed(format!("a length is {count}")))?;
         self.take(count)
     }
 
-    fn sized(&mut self, size: Option<usize>) -> Result<&'a [u8], Fault> {
+    fn sized(&mut self, size: Option<usize>) -> Result<&'a [u8], AvroRejection> {
         match size {
             Some(size) => self.take(size),
             None => self.counted(),
@@ -210,19 +218,19 @@ impl<'a> Reader<'a> {
     }
 
     /// Which of `count` symbols or branches.
-    fn place(&mut self, count: usize, of: &str) -> Result<usize, Fault> {
+    fn place(&mut self, count: usize, of: &str) -> Result<usize, AvroRejection> {
         let place = self.long()?;
         let known = usize::try_from(place).ok().filter(|place| *place < count);
         known.ok_or_else(|| malformed(format!("the {of} has {count} values, and the message names number {place}")))
     }
 
-    fn int(&mut self) -> Result<i32, Fault> {
+    fn int(&mut self) -> Result<i32, AvroRejection> {
         let value = self.long()?;
         i32::try_from(value).map_err(|_| malformed(format!("an int is {value}")))
     }
 
     /// A zigzag varint of at most ten bytes.
-    fn long(&mut self) -> Result<i64, Fault> {
+    fn long(&mut self) -> Result<i64, AvroRejection> {
         let end = self.rest.iter().take(10).position(|byte| *byte < 0x80);
         let bytes = match end {
             Some(end) => self.take(end + 1)?,
@@ -234,24 +242,24 @@ impl<'a> Reader<'a> {
         Ok((value >> 1) as i64 ^ -((value & 1) as i64))
     }
 
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], Fault> {
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], AvroRejection> {
         let (array, rest) = self.rest.split_first_chunk().ok_or_else(cut_off)?;
         self.rest = rest;
         Ok(*array)
     }
 
-    fn take(&mut self, count: usize) -> Result<&'a [u8], Fault> {
+    fn take(&mut self, count: usize) -> Result<&'a [u8], AvroRejection> {
         let (bytes, rest) = self.rest.split_at_checked(count).ok_or_else(cut_off)?;
         self.rest = rest;
         Ok(bytes)
     }
 }
 
-fn malformed(what: impl Into<String>) -> Fault {
+fn malformed(what: impl Into<String>) -> AvroRejection {
     (Reason::Malformed, what.into())
 }
 
-fn cut_off() -> Fault {
+fn cut_off() -> AvroRejection {
     malformed("the message ends before its schema does")
 }
 
@@ -294,40 +302,40 @@ fn day(days: i64) -> Option<String> {
     Some(day?.to_string())
 }
 
-fn time_of_day(value: i64, tick: Tick) -> Option<String> {
+fn time_of_day(value: i64, tick: AvroTimeUnit) -> Option<String> {
     let (per_second, digits) = match tick {
-        Tick::Millis => (1_000, 3),
-        Tick::Micros => (1_000_000, 6),
-        Tick::Nanos => (1_000_000_000, 9),
+        AvroTimeUnit::Millis => (1_000, 3),
+        AvroTimeUnit::Micros => (1_000_000, 6),
+        AvroTimeUnit::Nanos => (1_000_000_000, 9),
     };
     let seconds = u32::try_from(value.div_euclid(per_second)).ok()?;
     let fraction = value.rem_euclid(per_second);
     Some(format!("{}.{fraction:0digits$}", NaiveTime::from_num_seconds_from_midnight_opt(seconds, 0)?))
 }
 
-fn moment(value: i64, tick: Tick) -> Option<String> {
+fn moment(value: i64, tick: AvroTimeUnit) -> Option<String> {
     let (time, digits) = match tick {
-        Tick::Millis => (DateTime::from_timestamp_millis(value)?, SecondsFormat::Millis),
-        Tick::Micros => (DateTime::from_timestamp_micros(value)?, SecondsFormat::Micros),
-        Tick::Nanos => (DateTime::from_timestamp_nanos(value), SecondsFormat::Nanos),
+        AvroTimeUnit::Millis => (DateTime::from_timestamp_millis(value)?, SecondsFormat::Millis),
+        AvroTimeUnit::Micros => (DateTime::from_timestamp_micros(value)?, SecondsFormat::Micros),
+        AvroTimeUnit::Nanos => (DateTime::from_timestamp_nanos(value), SecondsFormat::Nanos),
     };
     Some(time.to_rfc3339_opts(digits, true))
 }
 
-fn uuid(bytes: &[u8]) -> Result<String, Fault> {
+fn uuid(bytes: &[u8]) -> Result<String, AvroRejection> {
     let bytes = bytes.try_into().map_err(|_| malformed(format!("a uuid has {} bytes, not 16", bytes.len())))?;
     Ok(uuid::Uuid::from_bytes(bytes).to_string())
 }
 
-fn big_decimal(bytes: &[u8]) -> Result<String, Fault> {
+fn big_decimal(bytes: &[u8]) -> Result<String, AvroRejection> {
     let schema = AvroSchema { nodes: Vec::new() };
-    let mut inner = Reader { schema: &schema, rest: bytes, depth: 0, end: 0, bytes_max: 0 };
+    let mut inner = AvroReader { schema: &schema, rest: bytes, depth: 0, end: 0, bytes_max: 0 };
     let (unscaled, scale) = (inner.counted()?, inner.long()?);
     decimal(unscaled, scale)
 }
 
 /// A number of big-endian two's complement bytes with `scale` digits behind the point. Far from the point it has an exponent.
-fn decimal(bytes: &[u8], scale: i64) -> Result<String, Fault> {
+fn decimal(bytes: &[u8], scale: i64) -> Result<String, AvroRejection> {
     if bytes.len() > DECIMAL_BYTES_MAX {
         return Err(malformed(format!("a decimal has {} bytes; {DECIMAL_BYTES_MAX} are allowed", bytes.len())));
     }

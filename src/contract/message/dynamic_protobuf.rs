@@ -60,10 +60,10 @@ pub struct MessageType(pub(in crate::contract) MessageDescriptor);
 
 /// Files in memory, by the names under which they are imported.
 #[derive(Debug)]
-struct Sources(HashMap<String, String>);
+struct ProtoSources(HashMap<String, String>);
 
 /// Text that may grow up to a length.
-struct Bounded<'a> {
+struct BoundedText<'a> {
     out: &'a mut Vec<u8>,
     end: usize,
 }
@@ -78,7 +78,7 @@ impl ProtoFile {
         let mut sources: HashMap<String, String> = known.into_iter().chain(imports).collect();
         sources.insert(FILE.to_owned(), text.to_owned());
         let mut resolver = ChainFileResolver::new();
-        resolver.add(Sources(sources));
+        resolver.add(ProtoSources(sources));
         resolver.add(GoogleFileResolver::new());
         let mut compiler = Compiler::with_file_resolver(resolver);
         let compiled = compiler.include_imports(true).open_file(FILE);
@@ -123,7 +123,7 @@ impl MessageType {
         let message = DynamicMessage::decode(self.0.clone(), message)
             .map_err(|fault| (Reason::Malformed, format!("no message `{}`: {fault}", self.name())))?;
         let end = out.len().saturating_add(bytes_max);
-        let mut text = serde_json::Serializer::new(Bounded { out, end });
+        let mut text = serde_json::Serializer::new(BoundedText { out, end });
         message.serialize_with_options(&mut text, &JSON).map_err(|fault| match fault.is_io() {
             true => {
                 (Reason::TooLarge, format!("the message has more than {bytes_max} bytes as JSON, which are allowed"))
@@ -149,7 +149,7 @@ fn is_deep(text: &str) -> bool {
     })
 }
 
-impl FileResolver for Sources {
+impl FileResolver for ProtoSources {
     fn open_file(&self, name: &str) -> std::result::Result<File, protox::Error> {
         let text = self.0.get(name).ok_or_else(|| protox::Error::file_not_found(name))?;
         // Some clients register a file as it is compiled, and some registries tell it in the same way.
@@ -164,7 +164,7 @@ impl FileResolver for Sources {
     }
 }
 
-impl io::Write for Bounded<'_> {
+impl io::Write for BoundedText<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if self.out.len() + bytes.len() > self.end {
             return Err(io::Error::from(io::ErrorKind::FileTooLarge));

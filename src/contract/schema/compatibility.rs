@@ -9,7 +9,7 @@
 
 use prost_reflect::{FieldDescriptor, Kind, MessageDescriptor};
 
-use super::fields::{Encoding, Field, Target};
+use super::fields::{Field, FieldEncoding, Target};
 use super::table::Contract;
 use crate::contract::message::dynamic_protobuf::MessageType;
 
@@ -72,25 +72,25 @@ impl Contract {
         }
     }
 
-    fn kind_agrees(&self, encoding: Encoding, kind: &Kind) -> Result<bool, String> {
+    fn kind_agrees(&self, encoding: FieldEncoding, kind: &Kind) -> Result<bool, String> {
         Ok(match (encoding, kind) {
-            (Encoding::Bool, Kind::Bool)
-            | (Encoding::Int32, Kind::Int32)
-            | (Encoding::Int64, Kind::Int64)
-            | (Encoding::Uint32, Kind::Uint32)
-            | (Encoding::Uint64, Kind::Uint64)
-            | (Encoding::Sint32, Kind::Sint32)
-            | (Encoding::Sint64, Kind::Sint64)
-            | (Encoding::Fixed32, Kind::Fixed32)
-            | (Encoding::Fixed64, Kind::Fixed64)
-            | (Encoding::Sfixed32, Kind::Sfixed32)
-            | (Encoding::Sfixed64, Kind::Sfixed64)
-            | (Encoding::Float, Kind::Float)
-            | (Encoding::Double, Kind::Double)
-            | (Encoding::Text, Kind::String)
-            | (Encoding::Bytes, Kind::Bytes) => true,
-            (Encoding::Time, Kind::Message(message)) => message.full_name() == "google.protobuf.Timestamp",
-            (Encoding::Enum(names), Kind::Enum(written)) => {
+            (FieldEncoding::Bool, Kind::Bool)
+            | (FieldEncoding::Int32, Kind::Int32)
+            | (FieldEncoding::Int64, Kind::Int64)
+            | (FieldEncoding::Uint32, Kind::Uint32)
+            | (FieldEncoding::Uint64, Kind::Uint64)
+            | (FieldEncoding::Sint32, Kind::Sint32)
+            | (FieldEncoding::Sint64, Kind::Sint64)
+            | (FieldEncoding::Fixed32, Kind::Fixed32)
+            | (FieldEncoding::Fixed64, Kind::Fixed64)
+            | (FieldEncoding::Sfixed32, Kind::Sfixed32)
+            | (FieldEncoding::Sfixed64, Kind::Sfixed64)
+            | (FieldEncoding::Float, Kind::Float)
+            | (FieldEncoding::Double, Kind::Double)
+            | (FieldEncoding::Text, Kind::String)
+            | (FieldEncoding::Bytes, Kind::Bytes) => true,
+            (FieldEncoding::Time, Kind::Message(message)) => message.full_name() == "google.protobuf.Timestamp",
+            (FieldEncoding::Enum(names), Kind::Enum(written)) => {
                 let names = &self.tree.enums[names];
                 for value in written.values() {
                     let own = names.name(value.number());

@@ -7,8 +7,8 @@ use std::path::Path;
 
 use prost_reflect::MessageDescriptor;
 
-use super::fields::{Encoding, Field, Leaf, Node, Target, Tree};
-use super::latest::{self, Chosen};
+use super::fields::{Field, FieldEncoding, Leaf, Node, Target, Tree};
+use super::latest::{self, LatestColumns};
 use super::proto;
 use super::quarantine_resolution::{RESOLUTION, RESOLVED_BY, RESOLVES};
 use super::table::{Column, ColumnKind, Contract, EVENT_DATE, RECEIVED_TIME};
@@ -53,20 +53,20 @@ pub(in crate::contract) struct Declared {
 
 /// The key columns, by their index in [`Declared::columns`].
 #[derive(Debug, Clone)]
-pub(in crate::contract) struct Keys {
+pub(in crate::contract) struct KeyColumns {
     pub(in crate::contract) tenant: usize,
     pub(in crate::contract) time: usize,
     pub(in crate::contract) id: usize,
     /// What names a thing of which only the newest version is shown.
-    pub(in crate::contract) latest: Option<Chosen>,
+    pub(in crate::contract) latest: Option<LatestColumns>,
 }
 
 /// All faults of a declaration.
-pub(in crate::contract) type Faults = Vec<String>;
+pub(in crate::contract) type DeclarationErrors = Vec<String>;
 
 /// Reads and checks a declaration.
-pub(in crate::contract) fn declare(config: &TableConfig, base: &Path) -> Result<(Declared, Keys)> {
-    let mut faults = Faults::new();
+pub(in crate::contract) fn declare(config: &TableConfig, base: &Path) -> Result<(Declared, KeyColumns)> {
+    let mut faults = DeclarationErrors::new();
     let declared = match &config.proto {
         Some(path) => proto::declare(config, &base.join(path), base, &mut faults),
         None => Some(from_columns(config, &mut faults)),
@@ -80,7 +80,7 @@ pub(in crate::contract) fn declare(config: &TableConfig, base: &Path) -> Result<
 }
 
 /// The columns of a table's quarantine.
-pub(in crate::contract) fn quarantine(table: &Contract) -> (Declared, Keys) {
+pub(in crate::contract) fn quarantine(table: &Contract) -> (Declared, KeyColumns) {
     let tenant = table.columns[table.tenant].clone();
     let others = QUARANTINE_COLUMNS.map(|(name, kind, description)| Column {
         name: name.into(),
@@ -97,11 +97,11 @@ pub(in crate::contract) fn quarantine(table: &Contract) -> (Declared, Keys) {
         unknown_to_map: false,
         message: None,
     };
-    (declared, Keys { tenant: 0, time: 1, id: 2, latest: None })
+    (declared, KeyColumns { tenant: 0, time: 1, id: 2, latest: None })
 }
 
 /// Columns as the configuration lists them.
-fn from_columns(config: &TableConfig, faults: &mut Faults) -> Declared {
+fn from_columns(config: &TableConfig, faults: &mut DeclarationErrors) -> Declared {
     if config.columns.is_empty() {
         faults.push("it has no columns: list them in `columns`, or name a `proto` and its `message`".into());
     }
@@ -136,7 +136,7 @@ fn from_columns(config: &TableConfig, faults: &mut Faults) -> Declared {
     }
 }
 
-fn from_column(column: &ColumnConfig, config: &TableConfig, faults: &mut Faults) -> Column {
+fn from_column(column: &ColumnConfig, config: &TableConfig, faults: &mut DeclarationErrors) -> Column {
     let name = &column.name;
     let kind = ColumnKind::parse(&column.kind).unwrap_or_else(|| {
         let known = ColumnKind::ALL.map(ColumnKind::as_str);
@@ -156,8 +156,8 @@ fn flat_tree(columns: &[Column], unit: TimeUnit) -> Tree {
         json_name: String::new(),
         number: 0,
         target: match column.kind {
-            ColumnKind::Map => Target::Map(Encoding::Undeclared, Encoding::Undeclared),
-            kind => Target::Column(Leaf { column: index, kind, encoding: Encoding::Undeclared, unit }),
+            ColumnKind::Map => Target::Map(FieldEncoding::Undeclared, FieldEncoding::Undeclared),
+            kind => Target::Column(Leaf { column: index, kind, encoding: FieldEncoding::Undeclared, unit }),
         },
     });
     // More columns than that are a fault that `check` names; the tree of a faulty table is never used.
@@ -166,7 +166,7 @@ fn flat_tree(columns: &[Column], unit: TimeUnit) -> Tree {
 }
 
 /// Checks names, keys, and the lists of columns; `None` when a key column is missing.
-fn check(declared: &Declared, config: &TableConfig, faults: &mut Faults) -> Option<Keys> {
+fn check(declared: &Declared, config: &TableConfig, faults: &mut DeclarationErrors) -> Option<KeyColumns> {
     check_columns(&declared.columns, faults);
     let mut key = |role, name: &str, kind| key_column(declared, role, name, kind, faults);
     let tenant = key("tenant", &config.tenant, ColumnKind::Text);
@@ -189,10 +189,10 @@ fn check(declared: &Declared, config: &TableConfig, faults: &mut Faults) -> Opti
         check_list(declared, "metrics", name, "a number", is_number, faults);
     }
     let latest = latest::check(declared, config, faults);
-    Some(Keys { tenant: tenant?, time: time?, id: id?, latest })
+    Some(KeyColumns { tenant: tenant?, time: time?, id: id?, latest })
 }
 
-fn check_columns(columns: &[Column], faults: &mut Faults) {
+fn check_columns(columns: &[Column], faults: &mut DeclarationErrors) {
     if columns.len() > COLUMNS_MAX {
         faults.push(format!("it has {} columns; {COLUMNS_MAX} are allowed", columns.len()));
         return;
@@ -216,7 +216,13 @@ fn check_columns(columns: &[Column], faults: &mut Faults) {
     }
 }
 
-fn key_column(declared: &Declared, role: &str, name: &str, kind: ColumnKind, faults: &mut Faults) -> Option<usize> {
+fn key_column(
+    declared: &Declared,
+    role: &str,
+    name: &str,
+    kind: ColumnKind,
+    faults: &mut DeclarationErrors,
+) -> Option<usize> {
     if name.is_empty() {
         faults.push(format!("`{role}` is not set: name the {role} column"));
         return None;
@@ -242,7 +248,7 @@ pub(in crate::contract) fn check_list(
     name: &str,
     wanted: &str,
     fits: impl Fn(ColumnKind) -> bool,
-    faults: &mut Faults,
+    faults: &mut DeclarationErrors,
 ) {
     match find(declared, name) {
         None => faults.push(unknown(declared, list, name)),

@@ -70,7 +70,7 @@ pub(in crate::contract) enum Target {
     /// Into the fields of another object, by its index in [`Tree::nodes`].
     Node(usize),
     /// Into the map column: keys and values in these encodings.
-    Map(Encoding, Encoding),
+    Map(FieldEncoding, FieldEncoding),
     /// Nowhere: known, but not stored.
     Ignored,
 }
@@ -81,14 +81,14 @@ pub(in crate::contract) struct Leaf {
     /// Index in the stored columns.
     pub(in crate::contract) column: usize,
     pub(in crate::contract) kind: ColumnKind,
-    pub(in crate::contract) encoding: Encoding,
+    pub(in crate::contract) encoding: FieldEncoding,
     /// What an integer counts, when the column is a timestamp.
     pub(in crate::contract) unit: TimeUnit,
 }
 
 /// How a value stands on the protobuf wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::contract) enum Encoding {
+pub(in crate::contract) enum FieldEncoding {
     /// It does not: the column is declared without a `.proto`.
     Undeclared,
     Bool,
@@ -192,15 +192,15 @@ impl Short {
     fn of(target: &Target) -> Option<(usize, Self)> {
         let leaf = match target {
             Target::Column(leaf) => leaf,
-            Target::Map(Encoding::Text, Encoding::Text) => return Some((2, Self::Texts)),
+            Target::Map(FieldEncoding::Text, FieldEncoding::Text) => return Some((2, Self::Texts)),
             _ => return None,
         };
         Some(match (leaf.encoding, leaf.kind) {
-            (Encoding::Text, ColumnKind::Text) => (2, Self::Text),
-            (Encoding::Double, ColumnKind::Float64) => (1, Self::Double),
-            (Encoding::Uint32, ColumnKind::Int64) => (0, Self::Uint32),
-            (Encoding::Int64, ColumnKind::Int64) => (0, Self::Int64),
-            (Encoding::Uint64, ColumnKind::Int64) => (0, Self::Uint64),
+            (FieldEncoding::Text, ColumnKind::Text) => (2, Self::Text),
+            (FieldEncoding::Double, ColumnKind::Float64) => (1, Self::Double),
+            (FieldEncoding::Uint32, ColumnKind::Int64) => (0, Self::Uint32),
+            (FieldEncoding::Int64, ColumnKind::Int64) => (0, Self::Int64),
+            (FieldEncoding::Uint64, ColumnKind::Int64) => (0, Self::Uint64),
             _ => return None,
         })
     }

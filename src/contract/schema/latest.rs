@@ -3,7 +3,7 @@
 //! In: a table's columns and what its `latest` says. Out: the columns chosen, or faults.
 //! **Invariant:** ingest does not know it: every version is stored, and what is shown is decided when it is asked.
 
-use super::declare::{Declared, Faults, check_list, find};
+use super::declare::{DeclarationErrors, Declared, check_list, find};
 use super::table::{ColumnKind, Contract, RECEIVED_TIME};
 use crate::config::{CHANGES_SUFFIX, TableConfig};
 
@@ -21,7 +21,7 @@ pub struct Latest {
 
 /// The same before columns are put into stored order, as places in [`Declared::columns`].
 #[derive(Debug, Clone)]
-pub(in crate::contract) struct Chosen {
+pub(in crate::contract) struct LatestColumns {
     key: Vec<usize>,
     /// None: the server's receive time.
     by: Option<usize>,
@@ -40,7 +40,7 @@ impl Contract {
     }
 }
 
-impl Chosen {
+impl LatestColumns {
     /// The chosen columns, where `places` says the stored place of each declared one.
     pub(in crate::contract) fn stored(&self, places: &[usize], received: usize) -> Latest {
         Latest {
@@ -52,7 +52,11 @@ impl Chosen {
 }
 
 /// Checks what `latest` names; `None` when there is none, or a fault.
-pub(in crate::contract) fn check(declared: &Declared, config: &TableConfig, faults: &mut Faults) -> Option<Chosen> {
+pub(in crate::contract) fn check(
+    declared: &Declared,
+    config: &TableConfig,
+    faults: &mut DeclarationErrors,
+) -> Option<LatestColumns> {
     let latest = config.latest.as_ref()?;
     let before = faults.len();
     if latest.key.is_empty() {
@@ -89,7 +93,7 @@ pub(in crate::contract) fn check(declared: &Declared, config: &TableConfig, faul
              not a newer version; give each change an id of its own"
         ));
     }
-    (faults.len() == before).then_some(Chosen { key, by, deleted })
+    (faults.len() == before).then_some(LatestColumns { key, by, deleted })
 }
 
 /// Values that are equal or not, without a doubt.

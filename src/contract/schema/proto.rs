@@ -8,8 +8,8 @@ use std::path::Path;
 
 use prost_reflect::{EnumDescriptor, FieldDescriptor, FileDescriptor, Kind, MessageDescriptor};
 
-use super::declare::{COLUMNS_MAX, Declared, Faults};
-use super::fields::{Encoding, EnumNames, Fallback, Field, Leaf, Node, Target, Tree};
+use super::declare::{COLUMNS_MAX, DeclarationErrors, Declared};
+use super::fields::{EnumNames, Fallback, Field, FieldEncoding, Leaf, Node, Target, Tree};
 use super::table::{Column, ColumnKind};
 use crate::config::TableConfig;
 use crate::error::did_you_mean;
@@ -22,17 +22,17 @@ pub(in crate::contract) fn declare(
     config: &TableConfig,
     file: &Path,
     base: &Path,
-    faults: &mut Faults,
+    faults: &mut DeclarationErrors,
 ) -> Option<Declared> {
     if !config.columns.is_empty() {
         faults.push("it has both `proto` and `columns`: a table is declared by one of them".into());
     }
     let message = compile(config.message.as_deref(), file, base).map_err(|fault| faults.push(fault)).ok()?;
-    let mut walk = Walk::new(config);
+    let mut walk = ProtoWalk::new(config);
     walk.message(&message, "", "");
     walk.check_lists();
     faults.append(&mut walk.faults);
-    let Walk { columns, paths, nodes, enums, .. } = walk;
+    let ProtoWalk { columns, paths, nodes, enums, .. } = walk;
     let map = columns.iter().position(|column| column.kind == ColumnKind::Map);
     check_map(&config.dimensions_map, map.map(|index| (&*columns[index].name, &*paths[index])), faults);
     let description = match &config.description {
@@ -74,7 +74,7 @@ pub(in crate::contract) fn compile(
     })
 }
 
-fn check_map(named: &str, map: Option<(&str, &str)>, faults: &mut Faults) {
+fn check_map(named: &str, map: Option<(&str, &str)>, faults: &mut DeclarationErrors) {
     match map {
         _ if named.is_empty() => {}
         None => faults.push(format!("`dimensions_map` names `{named}`, but the message has no map field")),
@@ -86,7 +86,7 @@ fn check_map(named: &str, map: Option<(&str, &str)>, faults: &mut Faults) {
 }
 
 /// A walk over the message and all messages in it.
-struct Walk<'a> {
+struct ProtoWalk<'a> {
     config: &'a TableConfig,
     columns: Vec<Column>,
     paths: Vec<String>,
@@ -96,10 +96,10 @@ struct Walk<'a> {
     inside: Vec<MessageDescriptor>,
     /// Paths of `flatten` and `ignore` that were met.
     met: Vec<String>,
-    faults: Faults,
+    faults: DeclarationErrors,
 }
 
-impl<'a> Walk<'a> {
+impl<'a> ProtoWalk<'a> {
     fn new(config: &'a TableConfig) -> Self {
         let (columns, paths, nodes, enums) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         Self { config, columns, paths, nodes, enums, inside: Vec::new(), met: Vec::new(), faults: Vec::new() }
@@ -147,7 +147,7 @@ impl<'a> Walk<'a> {
                 Target::Ignored
             }
             Kind::Message(message) if message.full_name() == "google.protobuf.Timestamp" => {
-                self.column(field, path, prefix, ColumnKind::Timestamp, Encoding::Time)
+                self.column(field, path, prefix, ColumnKind::Timestamp, FieldEncoding::Time)
             }
             Kind::Message(message) if self.inside.contains(message) => {
                 self.faults.push(format!("field `{path}` is recursive and has no column: list it in `ignore`"));
@@ -171,7 +171,7 @@ impl<'a> Walk<'a> {
         path: &str,
         prefix: &str,
         kind: ColumnKind,
-        encoding: Encoding,
+        encoding: FieldEncoding,
     ) -> Target {
         let name = format!("{prefix}{}", field.name()).replace('.', "_");
         let is_time = [&name, path]
@@ -196,28 +196,28 @@ impl<'a> Walk<'a> {
             return Target::Ignored;
         }
         let (_, value) = self.scalar(&value);
-        self.column(field, path, prefix, ColumnKind::Map, Encoding::Undeclared);
+        self.column(field, path, prefix, ColumnKind::Map, FieldEncoding::Undeclared);
         Target::Map(key, value)
     }
 
-    fn scalar(&mut self, kind: &Kind) -> (ColumnKind, Encoding) {
+    fn scalar(&mut self, kind: &Kind) -> (ColumnKind, FieldEncoding) {
         match kind {
-            Kind::Bool => (ColumnKind::Bool, Encoding::Bool),
-            Kind::Int32 => (ColumnKind::Int32, Encoding::Int32),
-            Kind::Sint32 => (ColumnKind::Int32, Encoding::Sint32),
-            Kind::Sfixed32 => (ColumnKind::Int32, Encoding::Sfixed32),
-            Kind::Uint32 => (ColumnKind::Int64, Encoding::Uint32),
-            Kind::Fixed32 => (ColumnKind::Int64, Encoding::Fixed32),
-            Kind::Int64 => (ColumnKind::Int64, Encoding::Int64),
-            Kind::Sint64 => (ColumnKind::Int64, Encoding::Sint64),
-            Kind::Sfixed64 => (ColumnKind::Int64, Encoding::Sfixed64),
-            Kind::Uint64 => (ColumnKind::Int64, Encoding::Uint64),
-            Kind::Fixed64 => (ColumnKind::Int64, Encoding::Fixed64),
-            Kind::Float => (ColumnKind::Float32, Encoding::Float),
-            Kind::Double => (ColumnKind::Float64, Encoding::Double),
-            Kind::String => (ColumnKind::Text, Encoding::Text),
-            Kind::Bytes | Kind::Message(_) => (ColumnKind::Bytes, Encoding::Bytes),
-            Kind::Enum(names) => (ColumnKind::Text, Encoding::Enum(self.enumeration(names))),
+            Kind::Bool => (ColumnKind::Bool, FieldEncoding::Bool),
+            Kind::Int32 => (ColumnKind::Int32, FieldEncoding::Int32),
+            Kind::Sint32 => (ColumnKind::Int32, FieldEncoding::Sint32),
+            Kind::Sfixed32 => (ColumnKind::Int32, FieldEncoding::Sfixed32),
+            Kind::Uint32 => (ColumnKind::Int64, FieldEncoding::Uint32),
+            Kind::Fixed32 => (ColumnKind::Int64, FieldEncoding::Fixed32),
+            Kind::Int64 => (ColumnKind::Int64, FieldEncoding::Int64),
+            Kind::Sint64 => (ColumnKind::Int64, FieldEncoding::Sint64),
+            Kind::Sfixed64 => (ColumnKind::Int64, FieldEncoding::Sfixed64),
+            Kind::Uint64 => (ColumnKind::Int64, FieldEncoding::Uint64),
+            Kind::Fixed64 => (ColumnKind::Int64, FieldEncoding::Fixed64),
+            Kind::Float => (ColumnKind::Float32, FieldEncoding::Float),
+            Kind::Double => (ColumnKind::Float64, FieldEncoding::Double),
+            Kind::String => (ColumnKind::Text, FieldEncoding::Text),
+            Kind::Bytes | Kind::Message(_) => (ColumnKind::Bytes, FieldEncoding::Bytes),
+            Kind::Enum(names) => (ColumnKind::Text, FieldEncoding::Enum(self.enumeration(names))),
         }
     }
 
@@ -253,7 +253,7 @@ impl<'a> Walk<'a> {
 fn fallback(field: &FieldDescriptor, leaf: Leaf) -> Option<Fallback> {
     match (leaf.kind, leaf.encoding) {
         _ if field.supports_presence() => None,
-        (_, Encoding::Enum(names)) => Some(Fallback::Enum(names)),
+        (_, FieldEncoding::Enum(names)) => Some(Fallback::Enum(names)),
         (ColumnKind::Int32 | ColumnKind::Int64, _) => Some(Fallback::Int),
         (ColumnKind::Float32 | ColumnKind::Float64, _) => Some(Fallback::Float),
         (ColumnKind::Bool, _) => Some(Fallback::False),

@@ -11,7 +11,7 @@ use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit};
 use arrow::record_batch::RecordBatch;
 use prost_reflect::MessageDescriptor;
 
-use super::declare::{self, Declared, Keys};
+use super::declare::{self, Declared, KeyColumns};
 use super::fields::{Target, Tree};
 use super::latest::Latest;
 use super::quarantine_resolution::RESOLVES;
@@ -135,7 +135,7 @@ impl Contract {
     }
 
     /// Puts declared columns into stored order and points the tree's leaves at them.
-    fn assemble(name: String, declared: Declared, keys: Keys, time_unit: crate::config::TimeUnit) -> Self {
+    fn assemble(name: String, declared: Declared, keys: KeyColumns, time_unit: crate::config::TimeUnit) -> Self {
         let Declared { description, columns: given, mut tree, unknown_to_map, message, .. } = declared;
         let order = stored_order(&given, &keys);
         let mut places = vec![0; given.len()];
@@ -234,7 +234,7 @@ impl ColumnKind {
 }
 
 /// Declared columns in stored order: keys first, the map last.
-fn stored_order(given: &[Column], keys: &Keys) -> Vec<usize> {
+fn stored_order(given: &[Column], keys: &KeyColumns) -> Vec<usize> {
     let keys = [keys.tenant, keys.time, keys.id];
     let is_map = |column: &usize| given[*column].kind == ColumnKind::Map;
     let rest = (0..given.len()).filter(|column| !keys.contains(column));

@@ -20,30 +20,30 @@ use arrow::compute::filter_record_batch;
 use arrow::record_batch::RecordBatch;
 use futures::{StreamExt as _, TryStreamExt as _};
 
-use super::uncovered_files::Cover;
-use super::window::{Keyer, Mark, Part, Sifted, Verdict, Window, remaining, sift};
+use super::uncovered_files::UncoveredFiles;
+use super::window::{EventKey, EventKeyHasher, Part, RowVerdict, Window, WindowResult, compare, remaining};
 use crate::contract::{Contract, join};
 use crate::error::{Error, Result};
-use crate::lake::{DataFile, Keys, Snapshot, Table};
+use crate::lake::{DataFile, EventKeys, Snapshot, Table};
 
 /// Files whose ids are read at once.
 const READS_MAX: usize = 8;
 
 /// The memory of one table.
 #[derive(Debug)]
-pub(in crate::ingest) struct Memory {
+pub(in crate::ingest) struct DedupeIndex {
     table: Arc<Table>,
-    keyer: Keyer,
+    key_hasher: EventKeyHasher,
     ids_max: usize,
     /// None after a fault in the middle of something: it is rebuilt from the lake.
-    known: Option<Known>,
+    known: Option<KnownVersion>,
 }
 
 /// What is known, and of which version.
 #[derive(Debug)]
-struct Known {
+struct KnownVersion {
     window: Window,
-    cover: Cover,
+    cover: UncoveredFiles,
     seen: Arc<Snapshot>,
     /// Files behind `seen` that are taken in already: ours, and others' that were read before a fault.
     taken: BTreeSet<Arc<str>>,
@@ -51,22 +51,22 @@ struct Known {
 
 /// What of a batch is new.
 #[derive(Debug)]
-pub(in crate::ingest) struct News {
-    pub(in crate::ingest) sifted: Sifted,
+pub(in crate::ingest) struct DedupeResult {
+    pub(in crate::ingest) sifted: WindowResult,
     /// The version with which the batch was compared.
     pub(in crate::ingest) seen: u64,
 }
 
-impl Memory {
+impl DedupeIndex {
     /// A memory of the table as it is now.
-    pub(in crate::ingest) async fn open(table: Arc<Table>, keyer: Keyer, ids_max: usize) -> Result<Self> {
-        let mut memory = Self { table, keyer, ids_max, known: None };
+    pub(in crate::ingest) async fn open(table: Arc<Table>, key_hasher: EventKeyHasher, ids_max: usize) -> Result<Self> {
+        let mut memory = Self { table, key_hasher, ids_max, known: None };
         memory.known = Some(memory.rebuild().await?);
         Ok(memory)
     }
 
     /// Drops what is stored already.
-    pub(in crate::ingest) async fn sift(&mut self, parts: Vec<Arc<Part>>) -> Result<News> {
+    pub(in crate::ingest) async fn compare(&mut self, parts: Vec<Arc<Part>>) -> Result<DedupeResult> {
         let mut known = match self.known.take() {
             Some(known) => known,
             None => self.rebuild().await?,
@@ -78,27 +78,27 @@ impl Memory {
         // On the blocking pool: the window goes there and comes back.
         let sent = parts.clone();
         let sifting = tokio::task::spawn_blocking(move || {
-            let verdicts = sift(&known.window, &sent);
+            let verdicts = compare(&known.window, &sent);
             (known, verdicts)
         });
         let (known, mut verdicts) = sifting.await.map_err(|cause| failed("dropping duplicates", cause))?;
         let seen = known.seen.version;
         let suspects = suspects(&known.cover, self.table.contract(), &parts, &verdicts);
         self.known = Some(known);
-        if let Some(Suspects { files, keys, rows }) = suspects? {
+        if let Some(LookupCandidates { files, keys, rows }) = suspects? {
             let stored = self.table.stored(&files, keys).await?;
             for ((part, row), _) in rows.into_iter().zip(stored).filter(|(_, stored)| *stored) {
-                verdicts[part][row] = Verdict::Again;
+                verdicts[part][row] = RowVerdict::Again;
             }
         }
         let tenant = self.table.contract().tenant;
         let copying = tokio::task::spawn_blocking(move || remaining(&parts, &verdicts, tenant));
         let sifted = copying.await.map_err(|cause| failed("dropping duplicates", cause))??;
-        Ok(News { sifted, seen })
+        Ok(DedupeResult { sifted, seen })
     }
 
     /// Remembers what was committed.
-    pub(in crate::ingest) async fn remember(&mut self, marks: Vec<Mark>, files: Vec<DataFile>) {
+    pub(in crate::ingest) async fn remember(&mut self, marks: Vec<EventKey>, files: Vec<DataFile>) {
         let Some(mut known) = self.known.take() else { return };
         let now = self.table.snapshot();
         // On the blocking pool: a window that grows moves all its ids.
@@ -114,7 +114,7 @@ impl Memory {
     }
 
     /// Takes in what others have committed so far.
-    async fn catch_up(&self, known: &mut Known) -> Result<()> {
+    async fn catch_up(&self, known: &mut KnownVersion) -> Result<()> {
         let now = self.table.snapshot();
         if now.version == known.seen.version {
             return Ok(());
@@ -134,10 +134,10 @@ impl Memory {
     }
 
     /// The newest ids of the lake.
-    async fn rebuild(&self) -> Result<Known> {
+    async fn rebuild(&self) -> Result<KnownVersion> {
         let seen = self.table.snapshot();
         let (window, files) = (Window::new(self.ids_max), seen.files.to_vec());
-        let mut known = Known { window, cover: Cover::default(), seen, taken: BTreeSet::new() };
+        let mut known = KnownVersion { window, cover: UncoveredFiles::default(), seen, taken: BTreeSet::new() };
         self.absorb(&mut known, files).await?;
         known.taken.clear();
         tracing::debug!(table = self.table.contract().name, ids = known.window.len(), "rebuilt the dedupe window");
@@ -146,7 +146,7 @@ impl Memory {
 
     /// Takes files in, oldest first: into the window only what can stay there. After an error those that were taken in are
     /// noted.
-    async fn absorb(&self, known: &mut Known, mut files: Vec<Arc<DataFile>>) -> Result<()> {
+    async fn absorb(&self, known: &mut KnownVersion, mut files: Vec<Arc<DataFile>>) -> Result<()> {
         files.sort_unstable_by_key(|file| (file.received.map(|(_, latest)| latest), file.modified));
         let mut rows = 0;
         let fit = files.iter().rev().take_while(|file| {
@@ -167,17 +167,17 @@ impl Memory {
     }
 
     /// The marks of a file.
-    async fn read(&self, file: &DataFile) -> Result<Vec<Mark>> {
+    async fn read(&self, file: &DataFile) -> Result<Vec<EventKey>> {
         let rows = self.table.keys(file).await?;
-        let (keyer, contract) = (self.keyer, self.table.contract().clone());
-        let hashing = tokio::task::spawn_blocking(move || marks(keyer, &contract, rows));
+        let (key_hasher, contract) = (self.key_hasher, self.table.contract().clone());
+        let hashing = tokio::task::spawn_blocking(move || marks(key_hasher, &contract, rows));
         hashing.await.map_err(|cause| failed("reading ids", cause))?
     }
 }
 
-impl Known {
+impl KnownVersion {
     /// Lets the ids of files into the window.
-    fn take_in(&mut self, files: Vec<Arc<DataFile>>, marks: Vec<Mark>) {
+    fn take_in(&mut self, files: Vec<Arc<DataFile>>, marks: Vec<EventKey>) {
         self.taken.extend(files.iter().map(|file| file.path.clone()));
         self.cover.push(files, marks.len());
         self.cover.forget(self.window.extend(marks));
@@ -190,20 +190,20 @@ impl Known {
 }
 
 /// Rows that the window does not know, and files behind it that may hold them.
-struct Suspects {
+struct LookupCandidates {
     files: Vec<Arc<DataFile>>,
-    keys: Keys,
+    keys: EventKeys,
     /// Each one's part and row.
     rows: Vec<(usize, usize)>,
 }
 
 /// The kept rows that are as old as files which the window does not cover. None when there are none, as mostly.
 fn suspects(
-    cover: &Cover,
+    cover: &UncoveredFiles,
     contract: &Contract,
     parts: &[Arc<Part>],
-    verdicts: &[Vec<Verdict>],
-) -> Result<Option<Suspects>> {
+    verdicts: &[Vec<RowVerdict>],
+) -> Result<Option<LookupCandidates>> {
     let (mut days, mut rows, mut batches) = (BTreeSet::new(), Vec::new(), Vec::new());
     let internal = |cause| Error::internal("cannot pick rows to look up").with_source(cause);
     for (index, (part, verdicts)) in parts.iter().zip(verdicts).enumerate() {
@@ -216,8 +216,8 @@ fn suspects(
     if batches.is_empty() {
         return Ok(None);
     }
-    let keys = Keys::of(contract, &join(&batches.iter().collect::<Vec<_>>()).map_err(internal)?)?;
-    Ok(Some(Suspects { files: cover.files(&days), keys, rows }))
+    let keys = EventKeys::of(contract, &join(&batches.iter().collect::<Vec<_>>()).map_err(internal)?)?;
+    Ok(Some(LookupCandidates { files: cover.files(&days), keys, rows }))
 }
 
 fn failed(what: &str, cause: tokio::task::JoinError) -> Error {
@@ -225,11 +225,11 @@ fn failed(what: &str, cause: tokio::task::JoinError) -> Error {
 }
 
 /// The marks of rows that hold the (tenant, id) columns.
-fn marks(keyer: Keyer, contract: &Contract, rows: Vec<RecordBatch>) -> Result<Vec<Mark>> {
+fn marks(key_hasher: EventKeyHasher, contract: &Contract, rows: Vec<RecordBatch>) -> Result<Vec<EventKey>> {
     let mut marks = Vec::new();
     for rows in rows {
         let (tenant, id) = (position(&rows, contract, contract.tenant)?, position(&rows, contract, contract.id)?);
-        marks.extend(keyer.marks(&rows, tenant, id, &[])?);
+        marks.extend(key_hasher.marks(&rows, tenant, id, &[])?);
     }
     Ok(marks)
 }

@@ -7,7 +7,7 @@
 //!                              cover ─► files behind the window, looked into ◄─┘
 //! ```
 //!
-//! In: parts of a batch ([`Part`]). Out: the rows that are stored nowhere yet ([`Sifted`]), counts of the rest, and the
+//! In: parts of a batch ([`Part`]). Out: the rows that are stored nowhere yet ([`WindowResult`]), counts of the rest, and the
 //! version of the table of which that is true.
 //!
 //! **Invariant:** an id counts as stored when, and only when, the commit of its row has succeeded.
@@ -21,5 +21,5 @@ mod content_hash;
 mod uncovered_files;
 
 pub(super) use content_hash::fingerprints;
-pub(super) use index::{Memory, News};
-pub(super) use window::{Counts, Keyer, Mark, Part, Sifted};
+pub(super) use index::{DedupeIndex, DedupeResult};
+pub(super) use window::{Counts, EventKey, EventKeyHasher, Part, WindowResult};

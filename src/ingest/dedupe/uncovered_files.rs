@@ -11,7 +11,7 @@ use std::sync::Arc;
 use arrow::array::{AsArray as _, RecordBatch};
 use arrow::datatypes::TimestampMicrosecondType;
 
-use super::window::Verdict;
+use super::window::RowVerdict;
 use crate::clock::{DAY, Micros};
 use crate::contract::Contract;
 use crate::error::{Error, Result};
@@ -19,11 +19,11 @@ use crate::lake::{DataFile, Snapshot};
 
 /// What a window covers of a table.
 #[derive(Debug, Default)]
-pub(super) struct Cover {
+pub(super) struct UncoveredFiles {
     /// Oldest first.
     within: VecDeque<Group>,
     /// By UTC day.
-    behind: BTreeMap<i32, Behind>,
+    behind: BTreeMap<i32, UncoveredDay>,
 }
 
 /// Files whose ids came together, in an order that is not known.
@@ -37,13 +37,13 @@ struct Group {
 
 /// Files of one day that the window does not cover.
 #[derive(Debug)]
-struct Behind {
+struct UncoveredDay {
     files: Vec<Arc<DataFile>>,
     /// No row of theirs is later.
     latest: Micros,
 }
 
-impl Cover {
+impl UncoveredFiles {
     /// The ids of these files have entered the window.
     pub(super) fn push(&mut self, files: Vec<Arc<DataFile>>, ids: usize) {
         self.within.push_back(Group { files, ids });
@@ -67,7 +67,7 @@ impl Cover {
     pub(super) fn leave(&mut self, files: Vec<Arc<DataFile>>) {
         for file in files {
             let latest = file.times.map_or(Micros::MAX, |(_, latest)| latest);
-            let day = self.behind.entry(file.day).or_insert(Behind { files: Vec::new(), latest });
+            let day = self.behind.entry(file.day).or_insert(UncoveredDay { files: Vec::new(), latest });
             day.latest = day.latest.max(latest);
             day.files.push(file);
         }
@@ -86,7 +86,7 @@ impl Cover {
         &self,
         contract: &Contract,
         rows: &RecordBatch,
-        verdicts: &[Verdict],
+        verdicts: &[RowVerdict],
         days: &mut BTreeSet<i32>,
     ) -> Result<Vec<bool>> {
         if self.behind.is_empty() {
@@ -105,7 +105,7 @@ impl Cover {
                     last.insert((day, behind.map(|behind| behind.latest))).1
                 }
             };
-            let old = *verdict == Verdict::New && latest.is_some_and(|latest| *time <= latest);
+            let old = *verdict == RowVerdict::New && latest.is_some_and(|latest| *time <= latest);
             if let (true, Ok(day)) = (old, i32::try_from(day)) {
                 days.insert(day);
             }
@@ -140,7 +140,7 @@ mod tests {
 
     #[test]
     fn files_leave_with_their_first_id() {
-        let mut cover = Cover::default();
+        let mut cover = UncoveredFiles::default();
         cover.push(vec![file("a", 1), file("b", 2)], 3);
         cover.push(vec![], 0);
         cover.push(vec![file("c", 1)], 2);

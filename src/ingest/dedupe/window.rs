@@ -1,6 +1,6 @@
 //! Exact dedupe within a bounded window: the newest event ids of one table, each a keyed hash of (tenant, id).
 //!
-//! In: parts of a batch, each with the [`Mark`]s of its rows ([`Keyer`]). Out: which of them are new ([`sift`]), and the rows
+//! In: parts of a batch, each with the [`EventKey`]s of its rows ([`EventKeyHasher`]). Out: which of them are new ([`compare`]), and the rows
 //! that remain ([`remaining`]). Marks enter the [`Window`] only when their commit has succeeded: a failed one has nothing to
 //! give back.
 //!
@@ -20,7 +20,7 @@ use siphasher::sip128::{Hasher128 as _, SipHasher13};
 use super::content_hash::UNKNOWN;
 use crate::contract::join;
 use crate::error::{Error, Result};
-use crate::lake::{Chosen, Held};
+use crate::lake::{InFlightGuard, RowSelection};
 
 /// How much more room than it needs a small index gets, and up to how many marks.
 const INDEX_STEP: usize = 4;
@@ -28,9 +28,9 @@ const INDEX_AHEAD_MAX: usize = 1 << 20;
 
 /// One event: 96 bits of the hash of its (tenant, id), and 32 of its content, if that is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::ingest) struct Mark(u128);
+pub(in crate::ingest) struct EventKey(u128);
 
-impl Mark {
+impl EventKey {
     const CONTENT_BITS: u128 = 0xffff_ffff << 64;
 
     fn of(hash: u128, content: u32) -> Self {
@@ -57,7 +57,7 @@ impl Mark {
 
 /// What a row is to the rows before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum RowVerdict {
     /// The first of its id.
     New,
     /// Not the first, and the same as the first as far as that is known.
@@ -66,11 +66,11 @@ pub(super) enum Verdict {
     Conflict,
 }
 
-/// Turns (tenant, id) into a [`Mark`] that means nothing in another process.
+/// Turns (tenant, id) into a [`EventKey`] that means nothing in another process.
 #[derive(Clone, Copy)]
-pub(in crate::ingest) struct Keyer(SipHasher13);
+pub(in crate::ingest) struct EventKeyHasher(SipHasher13);
 
-impl Keyer {
+impl EventKeyHasher {
     /// A keyer with a key of its own.
     pub(in crate::ingest) fn random() -> Self {
         Self(SipHasher13::new_with_keys(rand::random(), rand::random()))
@@ -93,7 +93,7 @@ impl Keyer {
         tenant: usize,
         id: usize,
         contents: &[u32],
-    ) -> Result<Vec<Mark>> {
+    ) -> Result<Vec<EventKey>> {
         let text = |column: usize| {
             let array = rows.column(column).as_string_opt::<i32>().filter(|array| array.null_count() == 0);
             array.ok_or_else(|| Error::internal(format!("key column {column} is not text without nulls")))
@@ -101,13 +101,13 @@ impl Keyer {
         let (tenants, ids) = (text(tenant)?, text(id)?);
         let mark = |row| {
             let content = contents.get(row).copied().unwrap_or(UNKNOWN);
-            Mark::of(self.hash(tenants.value(row), ids.value(row)), content)
+            EventKey::of(self.hash(tenants.value(row), ids.value(row)), content)
         };
         Ok((0..rows.num_rows()).map(mark).collect())
     }
 }
 
-impl std::fmt::Debug for Keyer {
+impl std::fmt::Debug for EventKeyHasher {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Keyer(secret)")
     }
@@ -117,7 +117,7 @@ impl std::fmt::Debug for Keyer {
 #[derive(Debug)]
 pub(super) struct Window {
     /// A ring once it is full: `oldest` is the next to be forgotten.
-    marks: Vec<Mark>,
+    marks: Vec<EventKey>,
     oldest: usize,
     /// Slots of `marks` by hash.
     slots: HashTable<u32>,
@@ -132,7 +132,7 @@ impl Window {
     }
 
     /// The mark of the same event, if it was stored before.
-    pub(super) fn find(&self, mark: Mark) -> Option<Mark> {
+    pub(super) fn find(&self, mark: EventKey) -> Option<EventKey> {
         let slot = self.slots.find(mark.short(), |&slot| self.marks[slot as usize].is(mark));
         slot.map(|slot| self.marks[*slot as usize])
     }
@@ -143,7 +143,7 @@ impl Window {
     }
 
     /// Remembers stored events, oldest first; returns how many it had to forget for that.
-    pub(super) fn extend(&mut self, stored: impl IntoIterator<Item = Mark, IntoIter: ExactSizeIterator>) -> usize {
+    pub(super) fn extend(&mut self, stored: impl IntoIterator<Item = EventKey, IntoIter: ExactSizeIterator>) -> usize {
         let stored = stored.into_iter();
         self.reserve(stored.len());
         stored.filter(|mark| self.push(*mark)).count()
@@ -160,7 +160,7 @@ impl Window {
     }
 
     /// Remembers a mark, also one that is there already. Whether one was forgotten, if only this one itself.
-    fn push(&mut self, mark: Mark) -> bool {
+    fn push(&mut self, mark: EventKey) -> bool {
         if self.ids_max == 0 {
             return true;
         }
@@ -193,18 +193,18 @@ pub(in crate::ingest) struct Part {
     /// In the contract's schema.
     pub(in crate::ingest) rows: RecordBatch,
     /// One a row.
-    pub(in crate::ingest) marks: Vec<Mark>,
+    pub(in crate::ingest) marks: Vec<EventKey>,
     /// Says that they are under way.
-    pub(in crate::ingest) held: Option<Arc<Held>>,
+    pub(in crate::ingest) held: Option<Arc<InFlightGuard>>,
 }
 
 /// What remains of a batch after dedupe.
 #[derive(Debug)]
-pub(in crate::ingest) struct Sifted {
+pub(in crate::ingest) struct WindowResult {
     /// Rows to store, in order of arrival.
-    pub(in crate::ingest) rows: Chosen,
+    pub(in crate::ingest) rows: RowSelection,
     /// Their marks.
-    pub(in crate::ingest) marks: Vec<Mark>,
+    pub(in crate::ingest) marks: Vec<EventKey>,
     /// What became of each part's rows.
     pub(in crate::ingest) counts: Vec<Counts>,
     /// The rows that do not remain, by tenant.
@@ -223,20 +223,20 @@ pub(in crate::ingest) struct Counts {
 }
 
 impl Counts {
-    fn add(&mut self, verdict: Verdict) {
+    fn add(&mut self, verdict: RowVerdict) {
         *match verdict {
-            Verdict::New => &mut self.new,
-            Verdict::Again | Verdict::Conflict => &mut self.repeated,
+            RowVerdict::New => &mut self.new,
+            RowVerdict::Again | RowVerdict::Conflict => &mut self.repeated,
         } += 1;
-        self.conflict += u64::from(verdict == Verdict::Conflict);
+        self.conflict += u64::from(verdict == RowVerdict::Conflict);
     }
 }
 
 /// What each row of each part is: new when its id is neither in the window nor earlier in the batch.
-pub(super) fn sift<P: Borrow<Part>>(window: &Window, parts: &[P]) -> Vec<Vec<Verdict>> {
+pub(super) fn compare<P: Borrow<Part>>(window: &Window, parts: &[P]) -> Vec<Vec<RowVerdict>> {
     let rows_max = parts.iter().map(|part| part.borrow().marks.len()).sum();
-    let mut seen: HashTable<Mark> = HashTable::with_capacity(rows_max);
-    let mut judge = |mark: Mark| {
+    let mut seen: HashTable<EventKey> = HashTable::with_capacity(rows_max);
+    let mut judge = |mark: EventKey| {
         let first = match seen.entry(mark.short(), |other| other.is(mark), |other| other.short()) {
             Entry::Occupied(first) => Some(*first.get()),
             Entry::Vacant(entry) => {
@@ -246,16 +246,20 @@ pub(super) fn sift<P: Borrow<Part>>(window: &Window, parts: &[P]) -> Vec<Vec<Ver
             }
         };
         match first {
-            None => Verdict::New,
-            Some(first) if first.contradicts(mark) => Verdict::Conflict,
-            Some(_) => Verdict::Again,
+            None => RowVerdict::New,
+            Some(first) if first.contradicts(mark) => RowVerdict::Conflict,
+            Some(_) => RowVerdict::Again,
         }
     };
     parts.iter().map(|part| part.borrow().marks.iter().map(|mark| judge(*mark)).collect()).collect()
 }
 
 /// The rows of the parts that are new. `tenant` is the column that says whose a row is.
-pub(super) fn remaining<P: Borrow<Part>>(parts: &[P], verdicts: &[Vec<Verdict>], tenant: usize) -> Result<Sifted> {
+pub(super) fn remaining<P: Borrow<Part>>(
+    parts: &[P],
+    verdicts: &[Vec<RowVerdict>],
+    tenant: usize,
+) -> Result<WindowResult> {
     let (mut marks, mut counts, mut repeats) = (Vec::new(), Vec::with_capacity(parts.len()), BTreeMap::new());
     let (mut rows, mut begin) = (Vec::new(), 0);
     for (part, verdicts) in parts.iter().map(Borrow::borrow).zip(verdicts) {
@@ -265,11 +269,11 @@ pub(super) fn remaining<P: Borrow<Part>>(parts: &[P], verdicts: &[Vec<Verdict>],
         for (row, (verdict, mark)) in verdicts.iter().zip(&part.marks).enumerate() {
             count.add(*verdict);
             match verdict {
-                Verdict::New => {
+                RowVerdict::New => {
                     marks.push(*mark);
                     rows.push(u32::try_from(begin + row).map_err(|_| Error::internal("a batch has too many rows"))?);
                 }
-                Verdict::Again | Verdict::Conflict => {
+                RowVerdict::Again | RowVerdict::Conflict => {
                     let tenant = tenants.value(row);
                     let of_tenant: &mut Counts = match repeats.get_mut(tenant) {
                         Some(counts) => counts,
@@ -284,7 +288,7 @@ pub(super) fn remaining<P: Borrow<Part>>(parts: &[P], verdicts: &[Vec<Verdict>],
     }
     let batches: Vec<&RecordBatch> = parts.iter().map(|part| &part.borrow().rows).collect();
     let batch = join(&batches).map_err(|cause| Error::internal("cannot join a batch's rows").with_source(cause))?;
-    Ok(Sifted { rows: Chosen::new(batch, rows), marks, counts, repeats })
+    Ok(WindowResult { rows: RowSelection::new(batch, rows), marks, counts, repeats })
 }
 
 #[cfg(test)]
@@ -296,12 +300,12 @@ mod tests {
     use super::*;
 
     /// Rows of (tenant, id, content).
-    fn part(keyer: &Keyer, rows: &[(&str, &str, u32)]) -> Part {
+    fn part(key_hasher: &EventKeyHasher, rows: &[(&str, &str, u32)]) -> Part {
         let tenants: ArrayRef = Arc::new(StringArray::from_iter_values(rows.iter().map(|row| row.0)));
         let ids: ArrayRef = Arc::new(StringArray::from_iter_values(rows.iter().map(|row| row.1)));
         let contents: Vec<u32> = rows.iter().map(|row| row.2).collect();
         let rows = RecordBatch::try_from_iter([("tenant", tenants), ("id", ids)]).unwrap();
-        let marks = keyer.marks(&rows, 0, 1, &contents).unwrap();
+        let marks = key_hasher.marks(&rows, 0, 1, &contents).unwrap();
         Part { rows, marks, held: None }
     }
 
@@ -310,12 +314,12 @@ mod tests {
         // The oracle: a plain queue that is searched from end to end.
         for ids_max in [0, 1, 2, 7, 64] {
             let mut window = Window::new(ids_max);
-            let mut oracle: VecDeque<Mark> = VecDeque::new();
+            let mut oracle: VecDeque<EventKey> = VecDeque::new();
             let mut state: u64 = 7;
             for turn in 0..2_000 {
                 state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
                 // Few distinct low halves: entries collide in the index and must still be told apart.
-                let mark = Mark::of(u128::from(state >> 61) | (u128::from((state >> 40) % 40) << 96), turn % 3);
+                let mark = EventKey::of(u128::from(state >> 61) | (u128::from((state >> 40) % 40) << 96), turn % 3);
                 assert_eq!(window.find(mark).is_some(), oracle.iter().any(|other| other.is(mark)));
                 let forgotten = window.extend([mark]);
                 oracle.push_back(mark);
@@ -329,7 +333,7 @@ mod tests {
 
     #[test]
     fn keys_are_random_and_tell_tenant_from_id() {
-        let (one, other) = (Keyer::random(), Keyer::random());
+        let (one, other) = (EventKeyHasher::random(), EventKeyHasher::random());
         assert_ne!(one.hash("a", "bc"), one.hash("ab", "c"));
         assert_ne!(one.hash("a", "x"), one.hash("b", "x"));
         assert_ne!(one.hash("a", "x"), other.hash("a", "x"));
@@ -339,16 +343,16 @@ mod tests {
 
     #[test]
     fn sifting_keeps_the_first_of_each_id() {
-        use Verdict::{Again, Conflict, New};
-        let keyer = Keyer::random();
+        use RowVerdict::{Again, Conflict, New};
+        let key_hasher = EventKeyHasher::random();
         let mut window = Window::new(100);
-        window.extend(part(&keyer, &[("a", "0", 7), ("b", "9", UNKNOWN)]).marks);
+        window.extend(part(&key_hasher, &[("a", "0", 7), ("b", "9", UNKNOWN)]).marks);
         let parts = [
-            part(&keyer, &[("a", "0", 7), ("a", "1", 1), ("a", "1", 2), ("b", "0", 1), ("b", "9", 3)]),
-            part(&keyer, &[("b", "0", UNKNOWN), ("a", "1", 1), ("a", "0", 8), ("a", "0", 7)]),
-            part(&keyer, &[("a", "2", 5)]),
+            part(&key_hasher, &[("a", "0", 7), ("a", "1", 1), ("a", "1", 2), ("b", "0", 1), ("b", "9", 3)]),
+            part(&key_hasher, &[("b", "0", UNKNOWN), ("a", "1", 1), ("a", "0", 8), ("a", "0", 7)]),
+            part(&key_hasher, &[("a", "2", 5)]),
         ];
-        let verdicts = sift(&window, &parts);
+        let verdicts = compare(&window, &parts);
         assert_eq!(
             verdicts,
             [vec![Again, New, Conflict, New, Again], vec![Again, Again, Conflict, Again], vec![New]],

@@ -1,7 +1,7 @@
 //! The Kafka client of a source: its settings, and what it tells of itself between messages.
 //!
-//! In: a checked [`SourceConfig`]. Out: a [`Client`] in its group, whose assignments are not carried out by the client's own
-//! thread but noted ([`Note`]) for the source, which alone knows where a partition goes on.
+//! In: a checked [`SourceConfig`]. Out: a [`KafkaClient`] in its group, whose assignments are not carried out by the client's own
+//! thread but noted ([`ClientEvent`]) for the source, which alone knows where a partition goes on.
 //!
 //! **Invariant:** the client never decides where to read: it stores no offsets, and has no place to go by itself.
 //! **Invariant:** values of options are in no message: they may be secrets.
@@ -20,12 +20,12 @@ use rdkafka::types::RDKafkaRespErr;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
-use super::error::{Fault, Told};
-use super::oauth_token::Tokens;
+use super::error::{ClientError, LoggedTroubles};
+use super::oauth_token::OauthTokens;
 use super::source::Source;
 use crate::config::SourceConfig;
 use crate::error::{Error, Kind, Result};
-use crate::ingest::source::{Spot, Watch};
+use crate::ingest::source::{SourceMonitor, TopicPartition};
 use crate::telemetry::SourceTrouble;
 
 /// How often the client tells the ends of its partitions, from which the lag is counted.
@@ -42,22 +42,22 @@ const GROUP_UP: &str = "up";
 const NO_TOKEN: &str = "Failed to acquire SASL OAUTHBEARER token";
 
 /// A consumer with our context.
-pub(super) type Client = BaseConsumer<Context>;
+pub(super) type KafkaClient = BaseConsumer<ClientContextState>;
 
 /// What happened between two messages.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Note {
+pub(super) enum ClientEvent {
     /// These partitions are ours from now on; the source has to assign them.
-    Assigned(Vec<Spot>),
+    Assigned(Vec<TopicPartition>),
     /// These are not ours any more; they are unassigned already.
-    Revoked(Vec<Spot>),
+    Revoked(Vec<TopicPartition>),
     /// The end of a partition: the offset that its next message will have.
-    End(Spot, End),
+    End(TopicPartition, PartitionEnd),
 }
 
 /// What a partition's leader has told of it last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct End {
+pub(super) struct PartitionEnd {
     /// The offset after its last message.
     pub(super) offset: i64,
     /// When all up to there was fetched and handed out: the offset after the last message that was. Ends of transactions
@@ -66,14 +66,14 @@ pub(super) struct End {
 }
 
 /// Takes what the client tells, and gives it the tokens that it asks for.
-pub(super) struct Context {
+pub(super) struct ClientContextState {
     source: String,
-    watch: Arc<Watch>,
-    tokens: Option<Arc<Tokens>>,
+    watch: Arc<SourceMonitor>,
+    tokens: Option<Arc<OauthTokens>>,
     runtime: Handle,
     stop: CancellationToken,
-    notes: Mutex<Vec<Note>>,
-    told: Told,
+    notes: Mutex<Vec<ClientEvent>>,
+    told: LoggedTroubles,
 }
 
 /// The settings of a source's client. `Invalid` names the option that librdkafka does not take.
@@ -128,18 +128,18 @@ fn check(name: &str, settings: &ClientConfig) -> Result<()> {
 }
 
 /// A client that joins its group and subscribes to its topics. Its context may wait in `runtime`, until `stop`.
-pub(super) fn connect(source: &Source, runtime: Handle, stop: CancellationToken) -> Result<Client> {
+pub(super) fn connect(source: &Source, runtime: Handle, stop: CancellationToken) -> Result<KafkaClient> {
     let name = &source.route.source;
-    let context = Context {
+    let context = ClientContextState {
         source: name.clone(),
         watch: source.watch.clone(),
         tokens: source.tokens.clone(),
         runtime,
         stop,
         notes: Mutex::default(),
-        told: Told::default(),
+        told: LoggedTroubles::default(),
     };
-    let client: Client = source.settings.create_with_context(context).map_err(no_client(name))?;
+    let client: KafkaClient = source.settings.create_with_context(context).map_err(no_client(name))?;
     let topics: Vec<&str> = source.config.topics.iter().map(String::as_str).collect();
     client.subscribe(&topics).map_err(no_client(name))?;
     Ok(client)
@@ -149,14 +149,14 @@ fn no_client(source: &str) -> impl Fn(KafkaError) -> Error {
     move |cause| Error::invalid(format!("sources.{source}: no Kafka client can be made")).with_source(cause)
 }
 
-impl Context {
+impl ClientContextState {
     /// What happened since the last call, in order.
-    pub(super) fn take_notes(&self) -> Vec<Note> {
+    pub(super) fn take_notes(&self) -> Vec<ClientEvent> {
         std::mem::take(&mut *self.notes())
     }
 
     /// Notes a fault for operators, and logs it unless that was done a moment ago.
-    fn tell(&self, Fault { trouble, message }: Fault) {
+    fn tell(&self, ClientError { trouble, message }: ClientError) {
         let (source, kind) = (&self.source, trouble.as_str());
         let is_news = self.told.is_news(trouble, Instant::now());
         match trouble {
@@ -169,13 +169,13 @@ impl Context {
         self.watch.failed(trouble, message);
     }
 
-    fn notes(&self) -> std::sync::MutexGuard<'_, Vec<Note>> {
+    fn notes(&self) -> std::sync::MutexGuard<'_, Vec<ClientEvent>> {
         // A poisoned list is still a list: nothing in it can be half done.
         self.notes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl ClientContext for Context {
+impl ClientContext for ClientContextState {
     const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
 
     /// Called by the thread that polls. A token that cannot be had is asked for again by the client, ten seconds later.
@@ -193,7 +193,7 @@ impl ClientContext for Context {
             Err(error) => {
                 if error.kind() != Kind::Cancelled {
                     let message = format!("no token to log in with: {error}; check sources.{source}.oauth");
-                    self.tell(Fault { trouble: SourceTrouble::Token, message });
+                    self.tell(ClientError { trouble: SourceTrouble::Token, message });
                 }
                 Err(error.message().replace('\0', "").into())
             }
@@ -208,7 +208,7 @@ impl ClientContext for Context {
                 tracing::debug!(%source, facility, text, "kafka client");
             }
             RDKafkaLogLevel::Warning | RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info if facility == "FAIL" => {
-                match Fault::of_line(source, self.tokens.is_some(), text) {
+                match ClientError::of_line(source, self.tokens.is_some(), text) {
                     Some(fault) => self.tell(fault),
                     None => tracing::debug!(%source, facility, text, "kafka client"),
                 }
@@ -233,9 +233,9 @@ impl ClientContext for Context {
             statistics.partitions.into_iter().filter_map(move |(partition, statistics)| {
                 let offset = if statistics.ls_offset >= 0 { statistics.ls_offset } else { statistics.hi_offset };
                 let drained = statistics.fetchq_cnt == 0 && statistics.next_offset >= offset;
-                let end = End { offset, drained: drained.then_some(statistics.app_offset) };
+                let end = PartitionEnd { offset, drained: drained.then_some(statistics.app_offset) };
                 let told = partition >= 0 && offset >= 0 && up.contains(&statistics.leader);
-                told.then(|| Note::End(Spot { topic: topic.clone(), partition }, end))
+                told.then(|| ClientEvent::End(TopicPartition { topic: topic.clone(), partition }, end))
             })
         });
         self.notes().extend(ends);
@@ -257,22 +257,22 @@ impl ClientContext for Context {
             tracing::debug!(source = %self.source, %error, reason, "kafka client");
             return;
         }
-        self.tell(Fault::new(&self.source, self.tokens.is_some(), code, reason));
+        self.tell(ClientError::new(&self.source, self.tokens.is_some(), code, reason));
     }
 }
 
-impl ConsumerContext for Context {
+impl ConsumerContext for ClientContextState {
     fn rebalance(&self, client: &BaseConsumer<Self>, what: RDKafkaRespErr, list: &mut TopicPartitionList) {
         let spots = spots(list);
         if what == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
-            self.notes().push(Note::Assigned(spots));
+            self.notes().push(ClientEvent::Assigned(spots));
             return;
         }
         // At once, since a client that closes waits for it: what was read of them is then left to their next reader.
         if let Err(error) = client.incremental_unassign(list) {
             tracing::warn!(source = %self.source, %error, "partitions could not be given back");
         }
-        self.notes().push(Note::Revoked(spots));
+        self.notes().push(ClientEvent::Revoked(spots));
     }
 
     fn commit_callback(&self, outcome: KafkaResult<()>, _offsets: &TopicPartitionList) {
@@ -284,8 +284,8 @@ impl ConsumerContext for Context {
 }
 
 /// The partitions of a list.
-fn spots(list: &TopicPartitionList) -> Vec<Spot> {
+fn spots(list: &TopicPartitionList) -> Vec<TopicPartition> {
     let elements = list.elements();
-    let spot = |topic: &str, partition| Spot { topic: topic.into(), partition };
-    elements.iter().map(|element| spot(element.topic(), element.partition())).collect()
+    let topic_partition = |topic: &str, partition| TopicPartition { topic: topic.into(), partition };
+    elements.iter().map(|element| topic_partition(element.topic(), element.partition())).collect()
 }

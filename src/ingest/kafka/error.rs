@@ -22,16 +22,16 @@ const QUIET: Duration = Duration::from_secs(60);
 
 /// What is wrong, and what can be done about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Fault {
+pub(super) struct ClientError {
     pub(super) trouble: SourceTrouble,
     pub(super) message: String,
 }
 
 /// When each trouble was logged last.
 #[derive(Debug, Default)]
-pub(super) struct Told(Mutex<BTreeMap<SourceTrouble, Instant>>);
+pub(super) struct LoggedTroubles(Mutex<BTreeMap<SourceTrouble, Instant>>);
 
-impl Fault {
+impl ClientError {
     /// The client's words for a person who knows the configuration. `has_tokens`: the source logs in by tokens.
     pub(super) fn new(source: &str, has_tokens: bool, code: Code, reason: &str) -> Self {
         let trouble = match trouble(code) {
@@ -83,7 +83,7 @@ impl Fault {
     }
 }
 
-impl Fault {
+impl ClientError {
     /// The same of a line that the client does not call an error: a connection that was closed before it was of any use.
     /// None for those that had been used, which close for many reasons and are made again.
     pub(super) fn of_line(source: &str, has_tokens: bool, line: &str) -> Option<Self> {
@@ -98,7 +98,7 @@ impl Fault {
     }
 }
 
-impl Told {
+impl LoggedTroubles {
     /// Whether it is time to log this trouble again.
     pub(super) fn is_news(&self, trouble: SourceTrouble, now: Instant) -> bool {
         let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -157,7 +157,7 @@ mod tests {
             (false, Code::Fail, SourceTrouble::Other, &["why"]),
         ];
         for (has_tokens, code, trouble, expected) in cases {
-            let fault = Fault::new("voice", has_tokens, code, "why");
+            let fault = ClientError::new("voice", has_tokens, code, "why");
             assert_eq!(fault.trouble, trouble, "{code:?}");
             for words in expected {
                 assert!(fault.message.contains(words), "{code:?}: {}", fault.message);
@@ -180,14 +180,14 @@ mod tests {
             (false, "something else", None),
         ];
         for (has_tokens, line, expected) in cases {
-            let found = Fault::of_line("voice", has_tokens, line).map(|fault| fault.trouble);
+            let found = ClientError::of_line("voice", has_tokens, line).map(|fault| fault.trouble);
             assert_eq!(found, expected, "{line}");
         }
     }
 
     #[test]
     fn the_same_trouble_is_logged_once_a_minute() {
-        let (told, now) = (Told::default(), Instant::now());
+        let (told, now) = (LoggedTroubles::default(), Instant::now());
         let seconds = |seconds| now + Duration::from_secs(seconds);
         assert!(told.is_news(SourceTrouble::Login, now));
         assert!(!told.is_news(SourceTrouble::Login, seconds(59)));

@@ -1,6 +1,6 @@
 //! The tokens with which a source logs in to its brokers: fetched from an identity provider when they are due.
 //!
-//! In: `[sources.NAME.oauth]`. Out: a [`Token`] for SASL's `OAUTHBEARER`, by the grant `client_credentials` (RFC 6749,
+//! In: `[sources.NAME.oauth]`. Out: a [`OauthToken`] for SASL's `OAUTHBEARER`, by the grant `client_credentials` (RFC 6749,
 //! section 4.4), the client named by HTTP's basic scheme as its section 2.3.1 wants it.
 //!
 //! **Invariant:** a fetch ends: it has a time and a size, follows no redirect, and is not tried again by itself.
@@ -35,7 +35,7 @@ const LIFE_UNSAID: i64 = 300;
 const LIFE_MAX: i64 = 7 * 24 * 3_600;
 
 /// Fetches the tokens of one source.
-pub(super) struct Tokens {
+pub(super) struct OauthTokens {
     url: Url,
     client: reqwest::Client,
     id: String,
@@ -45,7 +45,7 @@ pub(super) struct Tokens {
 }
 
 /// A token.
-pub(super) struct Token {
+pub(super) struct OauthToken {
     pub(super) text: String,
     /// Whose it is, for the log.
     pub(super) principal: String,
@@ -55,7 +55,7 @@ pub(super) struct Token {
 
 /// What the endpoint answers.
 #[derive(Deserialize)]
-struct Answer {
+struct TokenAnswer {
     access_token: String,
     token_type: Option<String>,
     expires_in: Option<Value>,
@@ -64,19 +64,19 @@ struct Answer {
 /// What it answers when it refuses (RFC 6749, section 5.2).
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Refusal {
+struct TokenRefusal {
     error: String,
     error_description: String,
 }
 
 /// Without the secret.
-impl fmt::Debug for Tokens {
+impl fmt::Debug for OauthTokens {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Tokens({} from {})", self.id, self.url)
     }
 }
 
-impl Tokens {
+impl OauthTokens {
     /// Checks what the configuration alone cannot know. `Invalid` for a URL that is none, or certificates that are none.
     pub(super) fn new(source: &str, config: &OauthConfig, clock: Clock) -> Result<Self> {
         let key = |field: &str| format!("sources.{source}.oauth.{field}");
@@ -108,7 +108,7 @@ impl Tokens {
     }
 
     /// A new token. `Unavailable` when the endpoint does not answer as it should, `Forbidden` when it refuses.
-    pub(super) async fn fetch(&self) -> Result<Token> {
+    pub(super) async fn fetch(&self) -> Result<OauthToken> {
         let away = |error: reqwest::Error| {
             // Without its URL, which our own words name.
             let cause = causes(&error.without_url());
@@ -134,8 +134,8 @@ impl Tokens {
     }
 
     /// The token of an answer.
-    fn read(&self, body: &[u8]) -> Result<Token> {
-        let answer: Answer =
+    fn read(&self, body: &[u8]) -> Result<OauthToken> {
+        let answer: TokenAnswer =
             serde_json::from_slice(body).map_err(|_| self.odd("is no JSON object with an `access_token`"))?;
         if answer.token_type.is_some_and(|kind| !kind.eq_ignore_ascii_case("bearer")) {
             return Err(self.odd("holds another kind of token than `Bearer`"));
@@ -154,11 +154,11 @@ impl Tokens {
             return Err(self.odd(format!("holds a token that ends in {life} s: let tokens live {LIFE_MIN} s at least")));
         }
         let ends = self.clock.now() / 1_000 + life.min(LIFE_MAX) * 1_000;
-        Ok(Token { text: answer.access_token, principal: self.id.clone(), ends })
+        Ok(OauthToken { text: answer.access_token, principal: self.id.clone(), ends })
     }
 
     fn refused(&self, status: StatusCode, body: &[u8]) -> Error {
-        let Refusal { error, error_description } = serde_json::from_slice(body).unwrap_or_default();
+        let TokenRefusal { error, error_description } = serde_json::from_slice(body).unwrap_or_default();
         let said =
             [error, error_description].into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join(", ");
         let said: String = said.chars().filter(|letter| !letter.is_control()).take(COMPLAINT_MAX).collect();

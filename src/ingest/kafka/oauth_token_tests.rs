@@ -3,7 +3,7 @@
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
-use super::oauth_token::{Token, Tokens};
+use super::oauth_token::{OauthToken, OauthTokens};
 use crate::clock::{Clock, SECOND};
 use crate::config::{OauthConfig, Secret};
 use crate::error::{Kind, Result};
@@ -11,7 +11,7 @@ use crate::error::{Kind, Result};
 const NOW: i64 = 1_800_000_000;
 
 /// A token from an endpoint that answers so, and what it was asked.
-async fn fetch(status: &str, body: &str) -> (Result<Token>, String) {
+async fn fetch(status: &str, body: &str) -> (Result<OauthToken>, String) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let config = OauthConfig {
         token_url: format!("http://{}/token", listener.local_addr().unwrap()),
@@ -20,7 +20,7 @@ async fn fetch(status: &str, body: &str) -> (Result<Token>, String) {
         scope: Some("read & more".to_owned()),
         ..OauthConfig::default()
     };
-    let tokens = Tokens::new("voice", &config, Clock::fixed(NOW * SECOND)).unwrap();
+    let tokens = OauthTokens::new("voice", &config, Clock::fixed(NOW * SECOND)).unwrap();
     assert!(!format!("{tokens:?}").contains("hunter"));
     let head = "location: /elsewhere\r\nconnection: close";
     let answer = format!("HTTP/1.1 {status}\r\n{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
@@ -49,7 +49,7 @@ async fn a_token_is_asked_for_and_read_as_the_standard_says() {
     ];
     for (body, life) in cases {
         let (token, request) = fetch("200 OK", body).await;
-        let Token { text, principal, ends } = token.unwrap();
+        let OauthToken { text, principal, ends } = token.unwrap();
         assert_eq!((text.as_str(), principal.as_str(), ends), ("a.b-c", "us:er", (NOW + life) * 1_000), "{body}");
         let (head, form) = request.split_once("\r\n\r\n").unwrap();
         assert!(head.starts_with("POST /token HTTP/1.1"), "{head}");
@@ -90,7 +90,7 @@ async fn an_endpoint_that_is_away_is_told_of() {
     let url = format!("http://{}/token", listener.local_addr().unwrap());
     drop(listener);
     let config = OauthConfig { token_url: url.clone(), ..OauthConfig::default() };
-    let tokens = Tokens::new("voice", &config, Clock::System).unwrap();
+    let tokens = OauthTokens::new("voice", &config, Clock::System).unwrap();
     let Err(error) = tokens.fetch().await else { panic!("nobody answers there") };
     assert_eq!(error.kind(), Kind::Unavailable);
     assert!(error.message().contains(&format!("the token endpoint {url} cannot be reached")), "{error}");
@@ -103,7 +103,7 @@ fn certificates_that_are_none_are_told_of() {
     let made = || {
         let token_url = "https://a.example/token".to_owned();
         let config = OauthConfig { token_url, ca_file: Some(file.clone()), ..OauthConfig::default() };
-        Tokens::new("voice", &config, Clock::System).unwrap_err().message().to_owned()
+        OauthTokens::new("voice", &config, Clock::System).unwrap_err().message().to_owned()
     };
     assert!(made().starts_with("sources.voice.oauth.ca_file: "), "{}", made());
     std::fs::write(&file, "no certificate").unwrap();

@@ -17,10 +17,10 @@ use std::time::{Duration, Instant};
 use rdkafka::consumer::Consumer as _;
 use rdkafka::topic_partition_list::Offset;
 
-use super::client::{End, Note};
-use super::session::{Session, broken, list_of};
+use super::client::{ClientEvent, PartitionEnd};
+use super::session::{KafkaSession, broken, list_of};
 use crate::error::Result;
-use crate::ingest::source::{Haul, Spot};
+use crate::ingest::source::{MessageBatch, TopicPartition};
 
 /// How often the table is looked at, in memory: others follow its log.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
@@ -29,7 +29,7 @@ const ENDS_INTERVAL: Duration = Duration::from_secs(2);
 /// Time for their answer.
 const ENDS_TIME_MAX: Duration = Duration::from_secs(2);
 
-impl Session<'_> {
+impl KafkaSession<'_> {
     pub(super) fn is_paused(&self) -> bool {
         self.pause.since().is_some()
     }
@@ -69,8 +69,8 @@ impl Session<'_> {
     }
 
     fn rest(&mut self) -> Result<()> {
-        self.haul = Haul::default();
-        let spots: Vec<Spot> = self.places.keys().cloned().collect();
+        self.message_batch = MessageBatch::default();
+        let spots: Vec<TopicPartition> = self.places.keys().cloned().collect();
         self.client.pause(&list_of(&spots, Offset::Invalid)?).map_err(broken)?;
         self.tell_pause();
         Ok(())
@@ -78,12 +78,12 @@ impl Session<'_> {
 
     fn go_on(&mut self) -> Result<()> {
         tracing::info!(source = %self.source.route.source, "the source goes on");
-        let all: Vec<Spot> = self.places.keys().cloned().collect();
+        let all: Vec<TopicPartition> = self.places.keys().cloned().collect();
         // Before it seeks: a client that is set going begins where it was paused.
         self.client.resume(&list_of(&all, Offset::Invalid)?).map_err(broken)?;
         self.tell_pause();
         let open = self.places.iter().filter(|(_, place)| !place.stopped);
-        let spots: Vec<Spot> = open.map(|(spot, _)| spot.clone()).collect();
+        let spots: Vec<TopicPartition> = open.map(|(topic_partition, _)| topic_partition.clone()).collect();
         match self.open(&spots) {
             Err(_) if self.stop.is_cancelled() => Ok(()),
             list => self.go_to(list?),
@@ -92,7 +92,7 @@ impl Session<'_> {
 
     /// Asks the brokers where the partitions end, so that the lag is told.
     fn ask_ends(&mut self) -> Result<()> {
-        let spots: Vec<Spot> = self.places.keys().cloned().collect();
+        let spots: Vec<TopicPartition> = self.places.keys().cloned().collect();
         if spots.is_empty() {
             return Ok(());
         }
@@ -105,8 +105,8 @@ impl Session<'_> {
         };
         for element in ends.elements() {
             if let (Ok(()), Offset::Offset(end)) = (element.error(), element.offset()) {
-                let spot = Spot { topic: element.topic().into(), partition: element.partition() };
-                self.note(Note::End(spot, End { offset: end, drained: None }))?;
+                let topic_partition = TopicPartition { topic: element.topic().into(), partition: element.partition() };
+                self.note(ClientEvent::End(topic_partition, PartitionEnd { offset: end, drained: None }))?;
             }
         }
         Ok(())

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::tests::{Kafka, Server, TOPIC, event, ids, offsets, reaches, texts};
+use super::tests::{Kafka, SourceServer, TOPIC, event, ids, offsets, reaches, texts};
 use crate::clock::Clock;
 use crate::config::{SourceConfig, StartAt};
 use crate::ingest::testing::{TABLE, memory, open};
@@ -29,7 +29,7 @@ fn metric(name: &str, value: i64) -> String {
 async fn a_pause_lasts_through_a_restart_and_loses_nothing() {
     let (kafka, store) = (Kafka::start(), memory());
     kafka.send(0, (0..10).map(event));
-    let server = Server::start(&store, &kafka.source()).await;
+    let server = SourceServer::start(&store, &kafka.source()).await;
     reaches(&store, [Some(10), None]).await;
     let paused = server.sources.set_paused("voice", true).await.unwrap();
     assert!(paused.paused_since.is_some());
@@ -41,7 +41,7 @@ async fn a_pause_lasts_through_a_restart_and_loses_nothing() {
     assert_eq!((listed.paused_since, listed.is_failing), (paused.paused_since, false));
     server.stop().await;
 
-    let server = Server::start(&store, &kafka.source()).await;
+    let server = SourceServer::start(&store, &kafka.source()).await;
     server.tells("glasshouse_source_paused{source=\"voice\"} 1").await;
     server.tells(&metric("lag_messages", 15)).await;
     assert_eq!(offsets(&store, TABLE).await, [Some(10), None], "a paused source stores nothing");
@@ -59,7 +59,7 @@ async fn a_pause_lasts_through_a_restart_and_loses_nothing() {
 async fn behind_a_pause_nothing_is_stored_by_a_server_that_has_not_heard_of_it() {
     let (kafka, store) = (Kafka::start(), memory());
     kafka.send(0, (0..10).map(event));
-    let server = Server::start(&store, &kafka.source()).await;
+    let server = SourceServer::start(&store, &kafka.source()).await;
     reaches(&store, [Some(10), None]).await;
     // Nobody follows the log for this server: it hears of the pause when its next batch is refused.
     let other = elsewhere(&store, &kafka.source()).await;
@@ -88,7 +88,7 @@ async fn a_source_may_be_paused_before_it_has_ever_read() {
     let latest = SourceConfig { start: StartAt::Latest, ..kafka.source() };
     elsewhere(&store, &latest).await.set_paused("voice", true).await.unwrap();
     kafka.send(0, (0..5).map(event));
-    let server = Server::start(&store, &latest).await;
+    let server = SourceServer::start(&store, &latest).await;
     // It has its partitions, begins behind what is there, and reads nothing.
     server.tells(&metric("lag_messages", 0)).await;
     kafka.send(0, (5..9).map(event));

@@ -27,14 +27,14 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
-use super::client::{Client, Note};
+use super::client::{ClientEvent, KafkaClient};
 use super::source::Source;
 use crate::config::{OnGap, StartAt};
 use crate::contract::MESSAGES_MAX;
 use crate::error::{Error, Kind, Result};
-use crate::ingest::source::{Behind, Bounds, Haul, Pause, Position, Spot};
+use crate::ingest::source::{BatchLimits, Lag, MessageBatch, Pause, Position, TopicPartition};
 use crate::ingest::{Ingest, stopping};
-use crate::lake::Standing;
+use crate::lake::LagState;
 use crate::telemetry::SourceTrouble;
 
 /// The longest time between two looks at what else there is to do, above all whether to stop.
@@ -50,7 +50,7 @@ const ASK_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// A partition that is ours.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct PartitionReader {
     position: Position,
     /// Where it begins, as long as the table does not say where it goes on; none when the first message will tell.
     first: Option<i64>,
@@ -58,21 +58,21 @@ pub(super) struct Place {
     next: Option<i64>,
     /// A gap stopped it.
     pub(super) stopped: bool,
-    behind: Behind,
+    behind: Lag,
 }
 
 /// One client from its start to its end.
-pub(super) struct Session<'a> {
+pub(super) struct KafkaSession<'a> {
     pub(super) source: &'a Source,
     pub(super) ingest: &'a Ingest,
-    pub(super) client: &'a Client,
+    pub(super) client: &'a KafkaClient,
     runtime: Handle,
     pub(super) stop: CancellationToken,
-    pub(super) places: BTreeMap<Spot, Place>,
+    pub(super) places: BTreeMap<TopicPartition, PartitionReader>,
     topics: BTreeSet<Arc<str>>,
     /// The partition of the last message.
-    near: Option<Spot>,
-    pub(super) haul: Haul,
+    near: Option<TopicPartition>,
+    pub(super) message_batch: MessageBatch,
     /// What the table said of the pause when it was looked at last.
     pub(super) pause: Pause,
     pub(super) pause_looked: Instant,
@@ -80,20 +80,20 @@ pub(super) struct Session<'a> {
     pub(super) ends_asked: Instant,
     /// When the source was first started, in milliseconds since 1970, as long as the table does not say it.
     started: Option<i64>,
-    bounds: Bounds,
+    bounds: BatchLimits,
     /// What `bounds` were before a batch was too much.
     rows_full: usize,
 }
 
-impl<'a> Session<'a> {
+impl<'a> KafkaSession<'a> {
     pub(super) fn new(
         source: &'a Source,
         ingest: &'a Ingest,
-        client: &'a Client,
+        client: &'a KafkaClient,
         runtime: Handle,
         stop: CancellationToken,
     ) -> Result<Self> {
-        let bounds = Bounds {
+        let bounds = BatchLimits {
             // Even if all of them are bad, they can be decoded at once.
             rows_max: ingest.limits.batch_rows_max.min(MESSAGES_MAX),
             bytes_max: ingest.haul_bytes_max(&source.route),
@@ -110,7 +110,7 @@ impl<'a> Session<'a> {
             places: BTreeMap::new(),
             topics,
             near: None,
-            haul: Haul::default(),
+            message_batch: MessageBatch::default(),
             pause: ingest.pause_of(&source.route)?,
             pause_looked: now,
             ends_asked: now,
@@ -125,8 +125,8 @@ impl<'a> Session<'a> {
         self.tell_pause();
         let outcome = self.read();
         self.source.watch.connected(false);
-        for spot in self.places.keys() {
-            self.leave(spot);
+        for topic_partition in self.places.keys() {
+            self.leave(topic_partition);
         }
         outcome
     }
@@ -135,7 +135,7 @@ impl<'a> Session<'a> {
         while !self.stop.is_cancelled() {
             let now = Instant::now();
             self.mind_pause(now)?;
-            match self.haul.due(&self.bounds, now) {
+            match self.message_batch.due(&self.bounds, now) {
                 Some(due) if due <= now => self.store()?,
                 due => {
                     let wait = due.map_or(POLL_MAX, |due| (due - now).min(POLL_MAX));
@@ -161,16 +161,16 @@ impl<'a> Session<'a> {
                 // Nothing is there, or something happened that has to be looked at before the next message.
                 None => return Ok(()),
             }
-            if self.haul.is_full(&self.bounds) {
+            if self.message_batch.is_full(&self.bounds) {
                 return Ok(());
             }
         }
         Ok(())
     }
 
-    pub(super) fn note(&mut self, note: Note) -> Result<()> {
+    pub(super) fn note(&mut self, note: ClientEvent) -> Result<()> {
         match note {
-            Note::Assigned(spots) => {
+            ClientEvent::Assigned(spots) => {
                 tracing::info!(source = %self.source.route.source, partitions = ?spots, "partitions were assigned");
                 let list = match self.open(&spots) {
                     // It stops: but a client that closes waits for its assignment to be carried out.
@@ -184,24 +184,24 @@ impl<'a> Session<'a> {
                 }
                 if self.is_paused() { self.client.pause(&list).map_err(broken) } else { Ok(()) }
             }
-            Note::Revoked(spots) => {
+            ClientEvent::Revoked(spots) => {
                 tracing::info!(source = %self.source.route.source, partitions = ?spots, "partitions went elsewhere");
-                for spot in spots {
-                    self.haul.forget(&spot);
-                    self.places.remove(&spot);
-                    self.leave(&spot);
+                for topic_partition in spots {
+                    self.message_batch.forget(&topic_partition);
+                    self.places.remove(&topic_partition);
+                    self.leave(&topic_partition);
                 }
                 Ok(())
             }
-            Note::End(spot, end) => {
-                let Some(place) = self.places.get_mut(&spot) else { return Ok(()) };
+            ClientEvent::End(topic_partition, end) => {
+                let Some(place) = self.places.get_mut(&topic_partition) else { return Ok(()) };
                 // What stands behind our last message then is no message.
                 let end = place.next.filter(|_| end.drained == place.next).unwrap_or(end.offset);
                 if let Some(stored) = place.position.stored.or(place.next) {
-                    self.source.watch.lag(&spot, (end - stored).max(0));
+                    self.source.watch.lag(&topic_partition, (end - stored).max(0));
                 }
                 place.behind.heard(end, place.position.stored, self.source.clock.now());
-                self.tell(&spot);
+                self.tell(&topic_partition);
                 Ok(())
             }
         }
@@ -209,38 +209,42 @@ impl<'a> Session<'a> {
 
     fn take(&mut self, message: &BorrowedMessage<'_>, now: Instant) {
         // Messages come in runs of one partition.
-        let is_near = |near: &&Spot| near.partition == message.partition() && *near.topic == *message.topic();
-        let spot = match self.near.as_ref().filter(is_near) {
+        let is_near = |near: &&TopicPartition| near.partition == message.partition() && *near.topic == *message.topic();
+        let topic_partition = match self.near.as_ref().filter(is_near) {
             Some(near) => near.clone(),
             None => {
                 let Some(topic) = self.topics.get(message.topic()) else { return };
-                let spot = Spot { topic: topic.clone(), partition: message.partition() };
-                self.near.insert(spot).clone()
+                let topic_partition = TopicPartition { topic: topic.clone(), partition: message.partition() };
+                self.near.insert(topic_partition).clone()
             }
         };
         // What is left in the client's queue of a partition that is not ours any more, or that was set back.
-        let Some(place) = self.places.get_mut(&spot) else { return };
+        let Some(place) = self.places.get_mut(&topic_partition) else { return };
         let offset = message.offset();
         if self.pause.since().is_some() || place.stopped || place.next.is_some_and(|next| offset < next) {
             return;
         }
         place.next = Some(offset + 1);
         if place.behind.read(offset, || message.timestamp().to_millis()?.checked_mul(1_000)) {
-            self.tell(&spot);
+            self.tell(&topic_partition);
         }
-        let ((payload, fate), beside) = (self.source.read(message), self.source.beside(message));
-        self.haul.push((spot, offset), payload, fate, beside, now);
+        let ((payload, tenant_resolution), meta) = (self.source.read(message), self.source.meta(message));
+        self.message_batch.push((topic_partition, offset), payload, tenant_resolution, meta, now);
     }
 
     /// Stores the haul, or drops it and goes on from where the table stands.
     fn store(&mut self) -> Result<()> {
-        let next = Haul::with_room(self.haul.bytes(), self.haul.messages.len());
-        let mut haul = std::mem::replace(&mut self.haul, next);
-        haul.is_whole = haul.messages.len() >= self.rows_full || haul.bytes() >= self.bounds.bytes_max;
-        haul.guard = Some(self.pause.guard(&self.source.route, self.source.clock.now()));
-        let (spans, count) = (haul.spans.clone(), haul.messages.len());
-        let positions = spans.keys().filter_map(|spot| Some((spot.clone(), self.places.get(spot)?.position))).collect();
-        let storing = self.ingest.store_haul(&self.source.route, haul, &positions);
+        let next = MessageBatch::with_room(self.message_batch.bytes(), self.message_batch.messages.len());
+        let mut message_batch = std::mem::replace(&mut self.message_batch, next);
+        message_batch.is_whole =
+            message_batch.messages.len() >= self.rows_full || message_batch.bytes() >= self.bounds.bytes_max;
+        message_batch.guard = Some(self.pause.guard(&self.source.route, self.source.clock.now()));
+        let (spans, count) = (message_batch.spans.clone(), message_batch.messages.len());
+        let positions = spans
+            .keys()
+            .filter_map(|topic_partition| Some((topic_partition.clone(), self.places.get(topic_partition)?.position)))
+            .collect();
+        let storing = self.ingest.store_haul(&self.source.route, message_batch, &positions);
         let landed = match self.runtime.block_on(storing) {
             Ok(landed) => landed,
             Err(error) => return self.drop_haul(error, count),
@@ -249,16 +253,16 @@ impl<'a> Session<'a> {
         self.bounds.rows_max = (self.bounds.rows_max + self.rows_full.div_ceil(ROWS_STEPS)).min(self.rows_full);
         let metrics = &self.source.metrics.sources;
         let mut offsets = TopicPartitionList::new();
-        for (spot, position) in landed.positions {
-            if let Some(span) = spans.get(&spot).filter(|span| span.messages > 0) {
-                metrics.committed(self.source.label(&spot), span.messages, span.begun.elapsed());
+        for (topic_partition, position) in landed.positions {
+            if let Some(span) = spans.get(&topic_partition).filter(|span| span.messages > 0) {
+                metrics.committed(self.source.label(&topic_partition), span.messages, span.begun.elapsed());
             }
             let next = Offset::Offset(position.stored.unwrap_or(0));
-            offsets.add_partition_offset(&spot.topic, spot.partition, next).map_err(broken)?;
-            if let Some(place) = self.places.get_mut(&spot) {
+            offsets.add_partition_offset(&topic_partition.topic, topic_partition.partition, next).map_err(broken)?;
+            if let Some(place) = self.places.get_mut(&topic_partition) {
                 place.position = position;
                 place.behind.committed();
-                self.tell(&spot);
+                self.tell(&topic_partition);
             }
         }
         if let Err(error) = self.client.commit(&offsets, CommitMode::Async) {
@@ -285,8 +289,12 @@ impl<'a> Session<'a> {
             }
             self.pause();
         }
-        let spots: Vec<Spot> =
-            self.places.iter().filter(|(_, place)| !place.stopped).map(|(spot, _)| spot.clone()).collect();
+        let spots: Vec<TopicPartition> = self
+            .places
+            .iter()
+            .filter(|(_, place)| !place.stopped)
+            .map(|(topic_partition, _)| topic_partition.clone())
+            .collect();
         match self.open(&spots) {
             Err(_) if self.stop.is_cancelled() => return Ok(()),
             list => self.go_to(list?)?,
@@ -295,8 +303,8 @@ impl<'a> Session<'a> {
     }
 
     /// Looks up where partitions go on, for as long as it takes; they are ours then. `Unavailable` only when it stops.
-    pub(super) fn open(&mut self, spots: &[Spot]) -> Result<TopicPartitionList> {
-        let spots: Vec<Spot> = spots.iter().filter_map(|spot| self.own(spot)).collect();
+    pub(super) fn open(&mut self, spots: &[TopicPartition]) -> Result<TopicPartitionList> {
+        let spots: Vec<TopicPartition> = spots.iter().filter_map(|topic_partition| self.own(topic_partition)).collect();
         loop {
             let positions = self.ingest.positions(&self.source.route, spots.iter().cloned());
             match self.runtime.block_on(positions).and_then(|(positions, started)| self.begin(positions, started)) {
@@ -317,16 +325,24 @@ impl<'a> Session<'a> {
     }
 
     /// The same partition with the source's own topic; none when the source reads no such topic.
-    fn own(&self, spot: &Spot) -> Option<Spot> {
-        Some(Spot { topic: self.topics.get(&spot.topic)?.clone(), partition: spot.partition })
+    fn own(&self, topic_partition: &TopicPartition) -> Option<TopicPartition> {
+        Some(TopicPartition {
+            topic: self.topics.get(&topic_partition.topic)?.clone(),
+            partition: topic_partition.partition,
+        })
     }
 
     /// Turns positions into places, and into the list that says where the client reads on.
-    fn begin(&mut self, positions: BTreeMap<Spot, Position>, started: Option<i64>) -> Result<TopicPartitionList> {
+    fn begin(
+        &mut self,
+        positions: BTreeMap<TopicPartition, Position>,
+        started: Option<i64>,
+    ) -> Result<TopicPartitionList> {
         // Asked once: what was dropped before it was stored does not make a partition begin later.
-        let known = |spot: &Spot| self.places.get(spot).and_then(|place| place.first);
-        let unread = positions.iter().filter(|(spot, position)| position.stored.or(known(spot)).is_none());
-        let unread: Vec<Spot> = unread.map(|(spot, _)| spot.clone()).collect();
+        let known = |topic_partition: &TopicPartition| self.places.get(topic_partition).and_then(|place| place.first);
+        let unread =
+            positions.iter().filter(|(topic_partition, position)| position.stored.or(known(topic_partition)).is_none());
+        let unread: Vec<TopicPartition> = unread.map(|(topic_partition, _)| topic_partition.clone()).collect();
         let now = self.source.clock.now() / 1_000;
         let since = match self.source.config.start {
             StartAt::Earliest => None,
@@ -338,46 +354,49 @@ impl<'a> Session<'a> {
             None => BTreeMap::new(),
         };
         let mut list = TopicPartitionList::new();
-        for (spot, position) in positions {
-            let known = self.places.get(&spot).and_then(|place| place.first);
-            let next = position.stored.or(known).or(firsts.get(&spot).copied());
+        for (topic_partition, position) in positions {
+            let known = self.places.get(&topic_partition).and_then(|place| place.first);
+            let next = position.stored.or(known).or(firsts.get(&topic_partition).copied());
             let offset = next.map_or(Offset::Beginning, Offset::Offset);
-            list.add_partition_offset(&spot.topic, spot.partition, offset).map_err(broken)?;
+            list.add_partition_offset(&topic_partition.topic, topic_partition.partition, offset).map_err(broken)?;
             if let (None, Some(first), false) = (position.stored, next, self.is_paused()) {
                 // Stored although nothing was read yet: a restart must not begin later.
-                self.haul.reach(&spot, first, Instant::now());
+                self.message_batch.reach(&topic_partition, first, Instant::now());
                 if started.is_none() {
-                    self.haul.started = self.started;
+                    self.message_batch.started = self.started;
                 }
             }
-            self.source.watch.reads(&spot);
-            let mut behind = self.places.remove(&spot).map(|place| place.behind).unwrap_or_default();
+            self.source.watch.reads(&topic_partition);
+            let mut behind = self.places.remove(&topic_partition).map(|place| place.behind).unwrap_or_default();
             behind.dropped();
-            self.places.insert(spot.clone(), Place { position, first: next, next, stopped: false, behind });
-            self.tell(&spot);
+            self.places.insert(
+                topic_partition.clone(),
+                PartitionReader { position, first: next, next, stopped: false, behind },
+            );
+            self.tell(&topic_partition);
         }
         Ok(list)
     }
 
     /// Tells whoever asks how fresh the table is how far a partition has come.
-    fn tell(&self, spot: &Spot) {
-        if let Some(Place { position, stopped, behind, .. }) = self.places.get(spot) {
+    fn tell(&self, topic_partition: &TopicPartition) {
+        if let Some(PartitionReader { position, stopped, behind, .. }) = self.places.get(topic_partition) {
             let standing = match stopped {
-                true => Standing::Unknown,
+                true => LagState::Unknown,
                 false => behind.standing(position.stored),
             };
-            self.ingest.fed(&self.source.route, spot, standing);
+            self.ingest.fed(&self.source.route, topic_partition, standing);
         }
     }
 
     /// Of a partition that is not ours any more, what was told would only grow old.
-    fn leave(&self, spot: &Spot) {
-        self.source.watch.released(spot);
-        self.ingest.not_fed(&self.source.route, spot);
+    fn leave(&self, topic_partition: &TopicPartition) {
+        self.source.watch.released(topic_partition);
+        self.ingest.not_fed(&self.source.route, topic_partition);
     }
 
     /// The first offsets of a time (milliseconds since 1970) or later; the end where there is none.
-    fn firsts(&self, spots: &[Spot], since: i64) -> Result<BTreeMap<Spot, i64>> {
+    fn firsts(&self, spots: &[TopicPartition], since: i64) -> Result<BTreeMap<TopicPartition, i64>> {
         if spots.is_empty() {
             return Ok(BTreeMap::new());
         }
@@ -386,12 +405,17 @@ impl<'a> Session<'a> {
         let mut firsts = BTreeMap::new();
         for element in found.elements() {
             element.error().map_err(broken)?;
-            let spot = Spot { topic: element.topic().into(), partition: element.partition() };
+            let topic_partition = TopicPartition { topic: element.topic().into(), partition: element.partition() };
             let first = match element.offset() {
                 Offset::Offset(offset) => offset,
-                _ => self.client.fetch_watermarks(&spot.topic, spot.partition, ASK_TIME_MAX).map_err(broken)?.1,
+                _ => {
+                    self.client
+                        .fetch_watermarks(&topic_partition.topic, topic_partition.partition, ASK_TIME_MAX)
+                        .map_err(broken)?
+                        .1
+                }
             };
-            firsts.insert(spot, first);
+            firsts.insert(topic_partition, first);
         }
         Ok(firsts)
     }
@@ -429,31 +453,35 @@ impl<'a> Session<'a> {
     /// A partition has nothing to read where it should go on. The client does not say which: all are asked.
     fn find_gaps(&mut self) -> Result<()> {
         let (mut found, mut list) = (false, TopicPartitionList::new());
-        for (spot, place) in self.places.iter_mut().filter(|(_, place)| !place.stopped) {
+        for (topic_partition, place) in self.places.iter_mut().filter(|(_, place)| !place.stopped) {
             let next = place.next.or(place.position.stored);
-            let (low, high) = match self.client.fetch_watermarks(&spot.topic, spot.partition, ASK_TIME_MAX) {
+            let (low, high) = match self.client.fetch_watermarks(
+                &topic_partition.topic,
+                topic_partition.partition,
+                ASK_TIME_MAX,
+            ) {
                 Ok(watermarks) => watermarks,
                 Err(error) => {
-                    tracing::warn!(source = %self.source.route.source, ?spot, %error, "the brokers do not tell what there is");
+                    tracing::warn!(source = %self.source.route.source, ?topic_partition, %error, "the brokers do not tell what there is");
                     (0, i64::MAX)
                 }
             };
             if let Some(next) = next.filter(|next| !(low..=high).contains(next)) {
                 found = true;
-                tell_gap(self.source, spot, next, low, high);
+                tell_gap(self.source, topic_partition, next, low, high);
                 if self.source.config.on_gap == OnGap::Stop {
                     place.stopped = true;
-                    self.ingest.fed(&self.source.route, spot, Standing::Unknown);
-                    self.source.watch.stopped(spot);
+                    self.ingest.fed(&self.source.route, topic_partition, LagState::Unknown);
+                    self.source.watch.stopped(topic_partition);
                     continue;
                 }
                 let skipped = u64::try_from(low - next).unwrap_or(0);
-                self.source.metrics.sources.skipped(self.source.label(spot), skipped);
+                self.source.metrics.sources.skipped(self.source.label(topic_partition), skipped);
                 place.next = Some(low);
-                self.haul.reach(spot, low, Instant::now());
+                self.message_batch.reach(topic_partition, low, Instant::now());
             }
             let offset = place.next.map_or(Offset::Beginning, Offset::Offset);
-            list.add_partition_offset(&spot.topic, spot.partition, offset).map_err(broken)?;
+            list.add_partition_offset(&topic_partition.topic, topic_partition.partition, offset).map_err(broken)?;
         }
         if !found {
             self.pause();
@@ -467,17 +495,17 @@ impl<'a> Session<'a> {
 }
 
 /// All of these partitions at one logical offset.
-pub(super) fn list_of(spots: &[Spot], offset: Offset) -> Result<TopicPartitionList> {
+pub(super) fn list_of(spots: &[TopicPartition], offset: Offset) -> Result<TopicPartitionList> {
     let mut list = TopicPartitionList::new();
-    for spot in spots {
-        list.add_partition_offset(&spot.topic, spot.partition, offset).map_err(broken)?;
+    for topic_partition in spots {
+        list.add_partition_offset(&topic_partition.topic, topic_partition.partition, offset).map_err(broken)?;
     }
     Ok(list)
 }
 
 /// Says what is gone, and what can be done about it.
-fn tell_gap(source: &Source, spot: &Spot, next: i64, low: i64, high: i64) {
-    let (name, Spot { topic, partition }) = (&source.route.source, spot);
+fn tell_gap(source: &Source, topic_partition: &TopicPartition, next: i64, low: i64, high: i64) {
+    let (name, TopicPartition { topic, partition }) = (&source.route.source, topic_partition);
     let what = match next < low {
         true => "messages were deleted before they were read",
         false => "the topic was made anew, or has lost its newest messages",

@@ -17,15 +17,15 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::client::{connect, settings};
-use super::oauth_token::Tokens;
-use super::session::Session;
+use super::oauth_token::OauthTokens;
+use super::session::KafkaSession;
 use crate::clock::Clock;
 use crate::config::{SourceConfig, SourceFormat, TenantFrom};
 use crate::contract::{Contract, Format, Owner, Reason, TenantId};
 use crate::error::Result;
 use crate::ingest::Ingest;
-use crate::ingest::schemas::Reader;
-use crate::ingest::source::{Beside, Fate, Route, Spot, Watch, without_header};
+use crate::ingest::schemas::SchemaReader;
+use crate::ingest::source::{MessageMeta, Route, SourceMonitor, TenantResolution, TopicPartition, without_header};
 use crate::telemetry::{Metrics, PartitionLabel, SourceTrouble};
 use crate::transform::{Header, Transform};
 
@@ -42,8 +42,8 @@ pub struct Source {
     tenant: Option<TenantId>,
     pub(super) settings: ClientConfig,
     /// Where the tokens come from with which it logs in, if it does so by tokens.
-    pub(super) tokens: Option<Arc<Tokens>>,
-    pub(in crate::ingest) watch: Arc<Watch>,
+    pub(super) tokens: Option<Arc<OauthTokens>>,
+    pub(in crate::ingest) watch: Arc<SourceMonitor>,
     pub(super) clock: Clock,
     pub(super) metrics: Arc<Metrics>,
 }
@@ -78,10 +78,10 @@ impl Source {
             SourceFormat::Protobuf => Format::Protobuf,
         };
         let owner = tenant.clone().map_or(Owner::PerEvent, Owner::Tenant);
-        let reader = Reader::new(name, config, contract, &metrics)?.map(Arc::new);
+        let reader = SchemaReader::new(name, config, contract, &metrics)?.map(Arc::new);
         let route = Route { source: name.to_owned(), table: config.table.clone(), format, owner, reader, transform };
-        let tokens = config.oauth.as_ref().map(|oauth| Tokens::new(name, oauth, clock.clone())).transpose()?;
-        let watch = Arc::new(Watch::new(name, clock.clone(), metrics.clone()));
+        let tokens = config.oauth.as_ref().map(|oauth| OauthTokens::new(name, oauth, clock.clone())).transpose()?;
+        let watch = Arc::new(SourceMonitor::new(name, clock.clone(), metrics.clone()));
         let (settings, tokens) = (settings(name, config)?, tokens.map(Arc::new));
         Ok(Self { route, tenant, settings, tokens, watch, config: config.clone(), clock, metrics })
     }
@@ -105,7 +105,7 @@ impl Source {
             let begun = Instant::now();
             let session = move || {
                 let client = connect(&source, runtime.clone(), ended.clone())?;
-                Session::new(&source, &ingest, &client, runtime, ended)?.run()
+                KafkaSession::new(&source, &ingest, &client, runtime, ended)?.run()
             };
             match tokio::task::spawn_blocking(session).await {
                 Ok(Ok(())) => {}
@@ -124,12 +124,16 @@ impl Source {
         }
     }
 
-    pub(super) fn label<'a>(&'a self, spot: &'a Spot) -> PartitionLabel<'a> {
-        PartitionLabel { source: &self.route.source, topic: &spot.topic, partition: spot.partition }
+    pub(super) fn label<'a>(&'a self, topic_partition: &'a TopicPartition) -> PartitionLabel<'a> {
+        PartitionLabel {
+            source: &self.route.source,
+            topic: &topic_partition.topic,
+            partition: topic_partition.partition,
+        }
     }
 
     /// The payload without what stands in front of it, and whose it is.
-    pub(super) fn read<'m>(&self, message: &'m BorrowedMessage<'_>) -> (&'m [u8], Fate) {
+    pub(super) fn read<'m>(&self, message: &'m BorrowedMessage<'_>) -> (&'m [u8], TenantResolution) {
         let payload = message.payload().unwrap_or_default();
         // A reader takes the header off itself, and the quarantine keeps it.
         let is_skipped = self.config.confluent && self.route.reader.is_none();
@@ -137,22 +141,24 @@ impl Source {
         let whole = if is_wrapped { without_header(self.route.format, payload) } else { Ok(payload) };
         let payload = match whole {
             Ok(payload) => payload,
-            Err(why) => return (payload, Fate::Refused(None, Reason::Malformed, why.to_owned())),
+            Err(why) => return (payload, TenantResolution::Refused(None, Reason::Malformed, why.to_owned())),
         };
-        let fate = match (&self.tenant, &self.config.tenant) {
-            (Some(tenant), _) => Fate::Tenant(tenant.clone()),
-            (None, TenantFrom::Key) => Fate::named(message.key(), "the message's key"),
-            (None, TenantFrom::Header(name)) => Fate::named(header(message, name), &format!("the header `{name}`")),
-            (None, TenantFrom::Event | TenantFrom::Value(_)) => Fate::PerEvent,
+        let tenant_resolution = match (&self.tenant, &self.config.tenant) {
+            (Some(tenant), _) => TenantResolution::Tenant(tenant.clone()),
+            (None, TenantFrom::Key) => TenantResolution::named(message.key(), "the message's key"),
+            (None, TenantFrom::Header(name)) => {
+                TenantResolution::named(header(message, name), &format!("the header `{name}`"))
+            }
+            (None, TenantFrom::Event | TenantFrom::Value(_)) => TenantResolution::PerEvent,
         };
-        (payload, fate)
+        (payload, tenant_resolution)
     }
 
     /// What a transform may ask for beside the payload.
-    pub(super) fn beside(&self, message: &BorrowedMessage<'_>) -> Option<Arc<Beside>> {
+    pub(super) fn meta(&self, message: &BorrowedMessage<'_>) -> Option<Arc<MessageMeta>> {
         self.route.transform.as_ref()?;
         let millis = message.timestamp().to_millis();
-        Some(Arc::new(Beside {
+        Some(Arc::new(MessageMeta {
             is_tombstone: message.payload().is_none(),
             key: message.key().map(<[u8]>::to_vec),
             headers: headers(message),

@@ -23,7 +23,7 @@ use crate::ingest::testing::{QUARANTINE, TABLE, limits, memory, open, open_as, s
 use crate::ingest::{Ingest, Source, Sources};
 use crate::lake::{Progress, SourceLag, Store};
 use crate::telemetry::Metrics;
-use crate::transform::{Asker, Dimensions, Transform};
+use crate::transform::{Dimensions, LookupQuery, Transform};
 
 pub(super) const TOPIC: &str = "calls";
 /// How long something may take that has to happen.
@@ -82,7 +82,7 @@ pub(super) fn event(id: impl std::fmt::Display) -> String {
 }
 
 /// A server that runs one source.
-pub(in crate::ingest) struct Server {
+pub(in crate::ingest) struct SourceServer {
     pub(in crate::ingest) ingest: Arc<Ingest>,
     pub(super) sources: Sources,
     metrics: Arc<Metrics>,
@@ -90,7 +90,7 @@ pub(in crate::ingest) struct Server {
     stop: CancellationToken,
 }
 
-impl Server {
+impl SourceServer {
     pub(in crate::ingest) async fn start(store: &Store, config: &SourceConfig) -> Self {
         Self::start_with(store, config, &BTreeMap::new()).await
     }
@@ -117,8 +117,8 @@ impl Server {
             Source::new("voice", config, Some(contract), transform, Clock::System, Arc::clone(&metrics)).unwrap();
         let sources = Sources::new(ingest.tables().clone(), std::slice::from_ref(&source), Clock::System);
         let mut tasks = JoinSet::new();
-        let asker: Asker = Arc::new(|_| Box::pin(async { Ok(Vec::new()) }));
-        tasks.spawn(dimensions.run(asker, stop.clone()));
+        let lookup_query: LookupQuery = Arc::new(|_| Box::pin(async { Ok(Vec::new()) }));
+        tasks.spawn(dimensions.run(lookup_query, stop.clone()));
         tasks.spawn(source.run(ingest.clone(), stop.clone()));
         Self { ingest, sources, metrics, tasks, stop }
     }
@@ -173,7 +173,7 @@ async fn each_message_counts_once_through_restarts() {
     kafka.send(0, (0..50).map(event));
     // Twice in the topic, in another partition, and three that cannot be stored.
     kafka.send(1, (40..60).map(event).chain(["{\"tenant_id\":\"acme\"}".into(), "{".into(), String::new()]));
-    let server = Server::start(&store, &kafka.source()).await;
+    let server = SourceServer::start(&store, &kafka.source()).await;
     reaches(&store, [Some(50), Some(23)]).await;
     kafka.send(0, (55..70).map(event));
     reaches(&store, [Some(65), Some(23)]).await;
@@ -185,7 +185,7 @@ async fn each_message_counts_once_through_restarts() {
     assert_eq!(offsets(&store, QUARANTINE).await, [None, Some(23)]);
 
     kafka.send(1, (65..75).map(event).chain(["}".into()]));
-    let server = Server::start(&store, &kafka.source()).await;
+    let server = SourceServer::start(&store, &kafka.source()).await;
     reaches(&store, [Some(65), Some(34)]).await;
     server.stop().await;
     assert_eq!(ids(&store, "acme").await, texts(0..75));
@@ -196,8 +196,8 @@ async fn each_message_counts_once_through_restarts() {
 async fn a_table_says_how_far_its_source_is_behind() {
     let (kafka, store) = (Kafka::start(), memory());
     kafka.send(0, (0..50).map(event));
-    let server = Server::start(&store, &kafka.source()).await;
-    let lag = || server.ingest.tables()[TABLE].inflow().watermark(&Owner::PerEvent, &Clock::System).source_lag;
+    let server = SourceServer::start(&store, &kafka.source()).await;
+    let lag = || server.ingest.tables()[TABLE].in_flight().watermark(&Owner::PerEvent, &Clock::System).source_lag;
     // The other partition is empty, and not behind either.
     until("all is committed", async || lag() == Some(SourceLag { seconds: 0, messages: 0 })).await;
     assert_eq!(offsets(&store, TABLE).await, [Some(50), None]);
@@ -212,7 +212,7 @@ async fn a_table_says_how_far_its_source_is_behind() {
     assert_eq!(offsets(&store, TABLE).await, [Some(50), Some(1)]);
     let tables = server.ingest.tables().clone();
     server.stop().await;
-    assert_eq!(tables[TABLE].inflow().watermark(&Owner::PerEvent, &Clock::System).source_lag, None);
+    assert_eq!(tables[TABLE].in_flight().watermark(&Owner::PerEvent, &Clock::System).source_lag, None);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -242,7 +242,7 @@ async fn messages_say_whose_they_are() {
     let cases = cases.into_iter().enumerate().map(async |(group, (tenant, [acme, globex], bad))| {
         let store = memory();
         let config = SourceConfig { tenant: tenant.clone(), group: format!("tests-{group}"), ..kafka.source() };
-        let server = Server::start(&store, &config).await;
+        let server = SourceServer::start(&store, &config).await;
         reaches(&store, [Some(5), None]).await;
         server.stop().await;
         assert_eq!((ids(&store, "acme").await, ids(&store, "globex").await), (sorted(acme), sorted(globex)));
@@ -260,12 +260,12 @@ async fn a_late_start_stays_where_it_was() {
     let (kafka, store) = (Kafka::start(), memory());
     kafka.send(0, (0..10).map(event));
     let latest = SourceConfig { start: StartAt::Latest, ..kafka.source() };
-    let server = Server::start(&store, &latest).await;
+    let server = SourceServer::start(&store, &latest).await;
     reaches(&store, [Some(10), Some(0)]).await;
     server.stop().await;
     // Sent while nobody reads: not before the start, and so not passed over.
     kafka.send(0, (10..15).map(event));
-    let server = Server::start(&store, &latest).await;
+    let server = SourceServer::start(&store, &latest).await;
     reaches(&store, [Some(15), Some(0)]).await;
     server.stop().await;
     assert_eq!(ids(&store, "acme").await, texts(10..15));
@@ -285,7 +285,7 @@ async fn messages_that_are_gone_stop_the_partition_unless_told() {
     kafka.send(1, (10..20).map(event));
     // The table has read further than the topic goes: it was made anew.
     move_to(&store, None, 1_000).await;
-    let server = Server::start(&store, &kafka.source()).await;
+    let server = SourceServer::start(&store, &kafka.source()).await;
     server.tells("glasshouse_source_stopped{source=\"voice\",topic=\"calls\",partition=\"0\"} 1").await;
     reaches(&store, [Some(1_000), Some(10)]).await;
     kafka.send(1, (20..25).map(event));
@@ -293,7 +293,7 @@ async fn messages_that_are_gone_stop_the_partition_unless_told() {
     server.stop().await;
     assert_eq!(ids(&store, "acme").await, texts(10..25), "the other partition goes on");
 
-    let server = Server::start(&store, &SourceConfig { on_gap: OnGap::Earliest, ..kafka.source() }).await;
+    let server = SourceServer::start(&store, &SourceConfig { on_gap: OnGap::Earliest, ..kafka.source() }).await;
     reaches(&store, [Some(10), Some(15)]).await;
     server.stop().await;
     assert_eq!(ids(&store, "acme").await, texts(0..25));
@@ -303,7 +303,7 @@ async fn messages_that_are_gone_stop_the_partition_unless_told() {
 async fn an_overtaken_source_goes_on_from_the_table() {
     let (kafka, store) = (Kafka::start(), memory());
     kafka.send(0, (0..10).map(event));
-    let server = Server::start(&store, &kafka.source()).await;
+    let server = SourceServer::start(&store, &kafka.source()).await;
     reaches(&store, [Some(10), None]).await;
     // Another server has read five more, which this one has not seen yet.
     move_to(&store, Some(10), 15).await;
@@ -389,7 +389,7 @@ async fn changes_of_a_database_become_rows_by_a_transform() {
     kafka.put(BaseRecord::<str, str>::to(TOPIC).partition(0).key("tombstone"));
     kafka.send(0, [change("d", 1, 1, "2.5")]);
 
-    let server = Server::start_with(&store, &config, &dimensions).await;
+    let server = SourceServer::start_with(&store, &config, &dimensions).await;
     server.tells("glasshouse_dimension_loads_total{dimension=\"restaurants\",outcome=\"failed\"}").await;
     assert_eq!(offsets(&store, TABLE).await, [None, None], "without its dimension it reads nothing");
     let draft = folder.path().join("draft");
@@ -411,7 +411,7 @@ async fn changes_of_a_database_become_rows_by_a_transform() {
 
     // Again from where the table stands, and nothing twice.
     kafka.send(0, [change("c", 5, 1, "3")]);
-    let server = Server::start_with(&store, &config, &dimensions).await;
+    let server = SourceServer::start_with(&store, &config, &dimensions).await;
     reaches(&store, [Some(9), None]).await;
     server.stop().await;
     assert_eq!(ids(&store, "acme").await, sorted(&["c1", "c5", "d1", "u1"]));
@@ -430,7 +430,7 @@ async fn a_transform_may_leave_the_tenant_to_the_source() {
     kafka.producer.flush(WAIT_MAX).unwrap();
     let sql = "SELECT value->>'whose' AS tenant_id, time AS event_time, value->>'id' AS event_id FROM messages";
     let config = SourceConfig { transform: Some(sql.into()), tenant: TenantFrom::Key, ..kafka.source() };
-    let server = Server::start(&store, &config).await;
+    let server = SourceServer::start(&store, &config).await;
     reaches(&store, [Some(6), None]).await;
     server.stop().await;
     assert_eq!((ids(&store, "acme").await, ids(&store, "globex").await), (sorted(&["a", "c"]), sorted(&["b", "c"])));

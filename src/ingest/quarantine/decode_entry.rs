@@ -8,29 +8,29 @@ use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
 
-use super::reader::Entry;
+use super::reader::QuarantineEntry;
 use crate::contract::{Format, Reason};
 use crate::error::{Error, Result};
 use crate::ingest::Ingest;
-use crate::ingest::schemas::{Reader, Schemas};
+use crate::ingest::schemas::{SchemaReader, Schemas};
 use crate::ingest::source::TEXT_TIMES_MAX;
 
 /// Entries whose schemas are asked for at once.
 const ENTRIES_MAX: usize = 64;
 
 /// An event as the contract decodes it, or why there is none.
-pub(super) type Form = Result<(Format, Bytes), (Reason, String)>;
+pub(super) type DecodedEntry = Result<(Format, Bytes), (Reason, String)>;
 
 impl Ingest {
     /// A source runs here, whose messages only this reader can read.
-    pub(in crate::ingest) fn keep_reader(&self, source: &str, reader: &Arc<Reader>) {
+    pub(in crate::ingest) fn keep_reader(&self, source: &str, reader: &Arc<SchemaReader>) {
         let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
         readers.insert(source.to_owned(), Arc::clone(reader));
     }
 
     /// What entries hold. `Unavailable` when a registry does not answer; `Limited` when it is too much at once.
-    pub(super) async fn read_again(&self, entries: &[Entry]) -> Result<Vec<Form>> {
-        let mut forms: Vec<Option<Form>> = Vec::with_capacity(entries.len());
+    pub(super) async fn read_again(&self, entries: &[QuarantineEntry]) -> Result<Vec<DecodedEntry>> {
+        let mut forms: Vec<Option<DecodedEntry>> = Vec::with_capacity(entries.len());
         let mut by_source: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
         for (index, entry) in entries.iter().enumerate() {
             let payload = entry.payload.clone().unwrap_or_default();
@@ -50,8 +50,8 @@ impl Ingest {
                 schemas.extend(reader.learn(reader.ids(part.iter().map(|payload| &**payload))).await?);
             }
             let event_bytes_max = self.limits.event_bytes_max;
-            let room = bytes_max - bytes;
-            let read = self.decode(move || read_all(&reader, &given, &schemas, event_bytes_max, room)).await?;
+            let reservation = bytes_max - bytes;
+            let read = self.decode(move || read_all(&reader, &given, &schemas, event_bytes_max, reservation)).await?;
             bytes += read.iter().flatten().map(|(_, text)| text.len()).sum::<usize>();
             for (index, form) in indexes.into_iter().zip(read) {
                 forms[index] = Some(form);
@@ -62,12 +62,12 @@ impl Ingest {
 }
 
 fn read_all(
-    reader: &Reader,
+    reader: &SchemaReader,
     payloads: &[Bytes],
     schemas: &Schemas,
     event_bytes_max: usize,
     bytes_max: usize,
-) -> Result<Vec<Form>> {
+) -> Result<Vec<DecodedEntry>> {
     let mut bytes = 0;
     let read = payloads.iter().map(|payload| {
         let form = reader.read_one(payload, schemas, event_bytes_max);
@@ -81,7 +81,7 @@ fn read_all(
 }
 
 /// The source that an entry's place names, or nothing.
-fn source(entry: &Entry) -> &str {
+fn source(entry: &QuarantineEntry) -> &str {
     let place = entry.place.strip_prefix("kafka ").and_then(|place| place.split_once(", "));
     place.map_or("", |(source, _)| source)
 }

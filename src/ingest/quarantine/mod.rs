@@ -7,7 +7,7 @@
 //!       └─────────── a row that closes the entry ◄───────────────────────────────────────────────────────┘
 //! ```
 //!
-//! In: which entries ([`Pick`]), by operators, and by tenants for their own. Out: counts, entries, and what became of them.
+//! In: which entries ([`EntryFilter`]), by operators, and by tenants for their own. Out: counts, entries, and what became of them.
 //!
 //! **Invariant:** a quarantine only grows: an entry is closed by a row behind it; one that is sent again, after its event is
 //! stored.
@@ -22,5 +22,5 @@ mod decode_entry;
 #[cfg(test)]
 mod replay_tests;
 
-pub use reader::{Count, Entry, Mark, Pick};
-pub use replay::{Closed, Listing, Page, ReplayNote, Replayed};
+pub use reader::{EntryCount, EntryCursor, EntryFilter, QuarantineEntry};
+pub use replay::{DropResult, EntryPage, QuarantineListing, ReplayNote, ReplayResult};

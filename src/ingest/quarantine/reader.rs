@@ -1,6 +1,6 @@
 //! What lies in a quarantine and is not closed: counted, found, read.
 //!
-//! In: which entries are meant ([`Pick`]). Out: counts, and entries in the order of their receipt.
+//! In: which entries are meant ([`EntryFilter`]). Out: counts, and entries in the order of their receipt.
 //!
 //! ```text
 //!   each UTC day ─► what closes its entries ─► its open entries ─┬─► counts
@@ -21,8 +21,8 @@ use futures::TryStreamExt as _;
 use crate::clock::Micros;
 use crate::contract::{Contract, Kept, RESOLVES};
 use crate::error::{Error, Result};
-use crate::ingest::dedupe::Keyer;
-use crate::ingest::write::Room;
+use crate::ingest::dedupe::EventKeyHasher;
+use crate::ingest::write::MemoryReservation;
 use crate::lake::{DataFile, Table};
 
 /// Rows that one look passes, entries and what closes them.
@@ -36,7 +36,7 @@ const PAYLOAD_BATCH_ROWS: usize = 1;
 
 /// Which entries are meant: those for which all of it holds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Pick {
+pub struct EntryFilter {
     /// One of these; any when there are none.
     pub ids: Vec<String>,
     /// This tenant's; the empty text for entries of nobody.
@@ -49,7 +49,7 @@ pub struct Pick {
 
 /// One rejected event.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
+pub struct QuarantineEntry {
     /// Its id. With its tenant and time it names it.
     pub id: String,
     /// Whose it is; empty when nobody knows.
@@ -70,7 +70,7 @@ pub struct Entry {
 
 /// Open entries of one reason and tenant.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Count {
+pub struct EntryCount {
     /// Why they were rejected.
     pub reason: String,
     /// Whose they are.
@@ -83,7 +83,7 @@ pub struct Count {
 
 /// A place between two entries, in the order of their receipt.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Mark {
+pub struct EntryCursor {
     received: Micros,
     tenant: String,
     id: String,
@@ -91,18 +91,18 @@ pub struct Mark {
 
 /// Which of the entries are wanted.
 #[derive(Debug, Clone)]
-pub(super) enum Want {
+pub(super) enum EntryRange {
     /// The newest so many, newest first, and the counts of all.
     Newest(usize),
     /// The oldest so many behind a mark, oldest first.
-    Next(Option<Mark>, usize),
+    Next(Option<EntryCursor>, usize),
 }
 
 /// What was found.
 #[derive(Debug, Default)]
-pub(super) struct Found {
-    counts: BTreeMap<(String, String), Count>,
-    entries: BTreeSet<Spot>,
+pub(super) struct FoundEntries {
+    counts: BTreeMap<(String, String), EntryCount>,
+    entries: BTreeSet<EntryPosition>,
     /// Whether there are more than were wanted.
     pub(super) more: bool,
     newest_first: bool,
@@ -111,8 +111,8 @@ pub(super) struct Found {
 
 /// Where an entry is. They are in the order of their receipt.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Spot {
-    mark: Mark,
+struct EntryPosition {
+    mark: EntryCursor,
     reason: String,
     file: usize,
     row: usize,
@@ -120,19 +120,19 @@ struct Spot {
 
 /// One quarantine, to be looked into.
 #[derive(Debug)]
-pub(super) struct Shelf<'a> {
+pub(super) struct QuarantineReader<'a> {
     pub(super) table: &'a Arc<Table>,
-    pub(super) keyer: Keyer,
+    pub(super) key_hasher: EventKeyHasher,
 }
 
-impl Pick {
+impl EntryFilter {
     /// Whether nothing is said: all entries.
     pub fn is_all(&self) -> bool {
         *self == Self::default()
     }
 }
 
-impl Mark {
+impl EntryCursor {
     /// As text, to be handed to a caller and back.
     pub fn text(&self) -> String {
         format!("{}/{}/{}", self.received, self.id, self.tenant)
@@ -161,10 +161,10 @@ impl Mark {
     }
 }
 
-impl Entry {
+impl QuarantineEntry {
     /// Its place among the others.
-    pub fn mark(&self) -> Mark {
-        Mark { received: self.received, tenant: self.tenant.clone(), id: self.id.clone() }
+    pub fn mark(&self) -> EntryCursor {
+        EntryCursor { received: self.received, tenant: self.tenant.clone(), id: self.id.clone() }
     }
 }
 
@@ -173,11 +173,11 @@ pub(super) fn closing_id(id: &str, received: Micros) -> String {
     format!("{id}/{received}")
 }
 
-impl Shelf<'_> {
+impl QuarantineReader<'_> {
     /// Looks through the quarantine as it is now, other servers' commits included. `Limited` when that is too much.
-    pub(super) async fn find(&self, pick: &Pick, want: &Want) -> Result<Found> {
+    pub(super) async fn find(&self, pick: &EntryFilter, want: &EntryRange) -> Result<FoundEntries> {
         let snapshot = self.table.refresh().await?;
-        let mut found = Found { newest_first: matches!(want, Want::Newest(_)), ..Found::default() };
+        let mut found = FoundEntries { newest_first: matches!(want, EntryRange::Newest(_)), ..FoundEntries::default() };
         found.files = snapshot.files.iter().filter(|file| may_hold(file, pick, want)).cloned().collect();
         if found.files.iter().map(|file| file.rows).sum::<u64>() > LOOK_ROWS_MAX {
             let name = &self.table.contract().name;
@@ -199,7 +199,7 @@ impl Shelf<'_> {
                 self.entries(file, &closed, (pick, &ids), want, &mut found).await?;
             }
             // Later days hold later entries only.
-            if matches!(want, Want::Next(..)) && found.more {
+            if matches!(want, EntryRange::Next(..)) && found.more {
                 break;
             }
         }
@@ -218,7 +218,7 @@ impl Shelf<'_> {
             let (tenants, times) = (text(&batch, names[0])?, moments(&batch, contract)?);
             for row in (0..batch.num_rows()).filter(|row| resolves.is_valid(*row)) {
                 let id = closing_id(resolves.value(row), times.value(row));
-                closed.insert(self.keyer.hash(tenants.value(row), &id));
+                closed.insert(self.key_hasher.hash(tenants.value(row), &id));
             }
         }
         Ok(())
@@ -229,9 +229,9 @@ impl Shelf<'_> {
         &self,
         file: usize,
         closed: &HashSet<u128>,
-        (pick, ids): (&Pick, &BTreeSet<&str>),
-        want: &Want,
-        found: &mut Found,
+        (pick, ids): (&EntryFilter, &BTreeSet<&str>),
+        want: &EntryRange,
+        found: &mut FoundEntries,
     ) -> Result<()> {
         let contract = self.table.contract();
         let name = |column: usize| contract.columns[column].name.as_str();
@@ -249,10 +249,10 @@ impl Shelf<'_> {
                     && pick.reason.as_ref().is_none_or(|picked| picked == reasons.value(row))
                     && pick.since.is_none_or(|since| received >= since)
                     && (ids.is_empty() || ids.contains(id));
-                if is_entry && is_meant && !closed.contains(&self.keyer.hash(tenant, &closing_id(id, received))) {
-                    let mark = Mark { received, tenant: tenant.to_owned(), id: id.to_owned() };
+                if is_entry && is_meant && !closed.contains(&self.key_hasher.hash(tenant, &closing_id(id, received))) {
+                    let mark = EntryCursor { received, tenant: tenant.to_owned(), id: id.to_owned() };
                     let reason = reasons.value(row).to_owned();
-                    found.push(Spot { mark, reason, file, row: first_row + row }, want)?;
+                    found.push(EntryPosition { mark, reason, file, row: first_row + row }, want)?;
                 }
             }
             first_row += batch.num_rows();
@@ -260,15 +260,19 @@ impl Shelf<'_> {
         Ok(())
     }
 
-    /// Reads what was found, in its order. With payloads, `room` grows by their bytes.
-    pub(super) async fn read(&self, found: &Found, payloads: Option<&mut Room>) -> Result<Vec<Entry>> {
-        let (with_payload, mut room) = (payloads.is_some(), payloads);
+    /// Reads what was found, in its order. With payloads, `reservation` grows by their bytes.
+    pub(super) async fn read(
+        &self,
+        found: &FoundEntries,
+        payloads: Option<&mut MemoryReservation>,
+    ) -> Result<Vec<QuarantineEntry>> {
+        let (with_payload, mut reservation) = (payloads.is_some(), payloads);
         let columns: &[&str] = match with_payload {
             true => &["detail", "place", "format", "payload"],
             false => &["detail", "place", "format"],
         };
         let batch_rows = if with_payload { PAYLOAD_BATCH_ROWS } else { LIGHT_BATCH_ROWS };
-        let mut by_file: BTreeMap<usize, Vec<&Spot>> = BTreeMap::new();
+        let mut by_file: BTreeMap<usize, Vec<&EntryPosition>> = BTreeMap::new();
         for spot in &found.entries {
             by_file.entry(spot.file).or_default().push(spot);
         }
@@ -284,8 +288,8 @@ impl Shelf<'_> {
                     bytes += entry.payload.as_ref().map_or(0, Bytes::len);
                     entries.insert(spot, entry);
                 }
-                if let Some(room) = &mut room {
-                    room.resize(bytes).await?;
+                if let Some(reservation) = &mut reservation {
+                    reservation.resize(bytes).await?;
                 }
             }
         }
@@ -294,20 +298,20 @@ impl Shelf<'_> {
     }
 }
 
-impl Found {
+impl FoundEntries {
     /// How many of each reason and tenant, if the newest were wanted.
-    pub(super) fn take_counts(&mut self) -> Vec<Count> {
+    pub(super) fn take_counts(&mut self) -> Vec<EntryCount> {
         std::mem::take(&mut self.counts).into_values().collect()
     }
 
-    fn push(&mut self, spot: Spot, want: &Want) -> Result<()> {
+    fn push(&mut self, spot: EntryPosition, want: &EntryRange) -> Result<()> {
         let wanted = match want {
-            Want::Newest(wanted) => {
+            EntryRange::Newest(wanted) => {
                 self.count(&spot)?;
                 *wanted
             }
-            Want::Next(Some(after), _) if spot.mark <= *after => return Ok(()),
-            Want::Next(_, wanted) => *wanted,
+            EntryRange::Next(Some(after), _) if spot.mark <= *after => return Ok(()),
+            EntryRange::Next(_, wanted) => *wanted,
         };
         self.entries.insert(spot);
         if self.entries.len() > wanted {
@@ -321,8 +325,8 @@ impl Found {
         Ok(())
     }
 
-    fn count(&mut self, spot: &Spot) -> Result<()> {
-        let Spot { mark: Mark { received, tenant, .. }, reason, .. } = spot;
+    fn count(&mut self, spot: &EntryPosition) -> Result<()> {
+        let EntryPosition { mark: EntryCursor { received, tenant, .. }, reason, .. } = spot;
         let kind = (reason.clone(), tenant.clone());
         if self.counts.len() >= COUNTS_MAX && !self.counts.contains_key(&kind) {
             return Err(Error::limited(format!(
@@ -330,7 +334,7 @@ impl Found {
             )));
         }
         let received = (*received, *received);
-        let none = Count { reason: kind.0.clone(), tenant: kind.1.clone(), count: 0, received };
+        let none = EntryCount { reason: kind.0.clone(), tenant: kind.1.clone(), count: 0, received };
         let count = self.counts.entry(kind).or_insert(none);
         count.count += 1;
         count.received = (count.received.0.min(received.0), count.received.1.max(received.1));
@@ -339,9 +343,9 @@ impl Found {
 }
 
 /// Whether a file may hold entries that are meant, by its bounds.
-fn may_hold(file: &DataFile, pick: &Pick, want: &Want) -> bool {
+fn may_hold(file: &DataFile, pick: &EntryFilter, want: &EntryRange) -> bool {
     let after = match want {
-        Want::Next(Some(after), _) => Some(after.received),
+        EntryRange::Next(Some(after), _) => Some(after.received),
         _ => None,
     };
     let since = pick.since.max(after);
@@ -350,14 +354,14 @@ fn may_hold(file: &DataFile, pick: &Pick, want: &Want) -> bool {
     late && own.is_none_or(|((least, greatest), tenant)| **least <= *tenant && *tenant <= **greatest)
 }
 
-fn entry(batch: &RecordBatch, row: usize, spot: &Spot, with_payload: bool) -> Result<Entry> {
+fn entry(batch: &RecordBatch, row: usize, spot: &EntryPosition, with_payload: bool) -> Result<QuarantineEntry> {
     let payload = match with_payload {
         true => Some(Bytes::copy_from_slice(binary(batch, "payload")?.value(row))),
         false => None,
     };
     let format = optional_text(batch, "format").filter(|format| format.is_valid(row));
     let format = format.map(|format| format.value(row));
-    Ok(Entry {
+    Ok(QuarantineEntry {
         id: spot.mark.id.clone(),
         tenant: spot.mark.tenant.clone(),
         received: spot.mark.received,

@@ -18,8 +18,10 @@ use arrow::array::{ArrayRef, RecordBatch, StringArray, TimestampMicrosecondArray
 use bytes::{Bytes, BytesMut};
 use tokio::sync::SemaphorePermit;
 
-use super::decode_entry::Form;
-use super::reader::{Count, Entry, Found, Mark, Pick, Shelf, Want, closing_id};
+use super::decode_entry::DecodedEntry;
+use super::reader::{
+    EntryCount, EntryCursor, EntryFilter, EntryRange, FoundEntries, QuarantineEntry, QuarantineReader, closing_id,
+};
 use crate::clock::Micros;
 use crate::contract::{
     ColumnKind, Contract, Format, Kept, Owner, RESOLUTION, RESOLVED_BY, RESOLVES, Reason, Stamp, TenantId,
@@ -27,10 +29,10 @@ use crate::contract::{
 };
 use crate::error::{Error, Result};
 use crate::ingest::dedupe::Part;
-use crate::ingest::prepare::{Intaker, bytes_of};
+use crate::ingest::prepare::{Preparer, bytes_of};
 use crate::ingest::submit::unknown;
-use crate::ingest::write::{Room, Stored};
-use crate::ingest::{Ingest, Lane, Payload, Receipt, quarantine_of, stopping};
+use crate::ingest::write::{MemoryReservation, Stored};
+use crate::ingest::{Ingest, Payload, Receipt, TableQueue, quarantine_of, stopping};
 use crate::tenancy::{Access, Scope, Slot};
 
 /// Entries of one page, replayed, dropped or listed.
@@ -40,25 +42,25 @@ const SHOWN_MAX: usize = 16;
 
 /// Which of the picked entries are taken at once.
 #[derive(Debug, Clone)]
-pub struct Page {
+pub struct EntryPage {
     /// Those behind this one, in the order of their receipt.
-    pub after: Option<Mark>,
+    pub after: Option<EntryCursor>,
     /// At most so many, and never more than a thousand.
     pub limit: usize,
 }
 
 /// Open entries: how many, and the newest.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Listing {
+pub struct QuarantineListing {
     /// By reason and tenant.
-    pub counts: Vec<Count>,
+    pub counts: Vec<EntryCount>,
     /// Newest first, without payloads.
-    pub entries: Vec<Entry>,
+    pub entries: Vec<QuarantineEntry>,
 }
 
 /// What became of replayed entries.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Replayed {
+pub struct ReplayResult {
     /// Stored now, and closed.
     pub accepted: u64,
     /// Stored before, and closed.
@@ -70,7 +72,7 @@ pub struct Replayed {
     /// The table's version that holds the events (0 when nothing had to be committed).
     pub version: u64,
     /// Where the next page begins; none when this was the last.
-    pub next: Option<Mark>,
+    pub next: Option<EntryCursor>,
 }
 
 /// An entry that was rejected again.
@@ -88,7 +90,7 @@ pub struct ReplayNote {
 
 /// How many entries were dropped.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Closed {
+pub struct DropResult {
     /// Now.
     pub dropped: u64,
     /// Whether more of the picked ones are open.
@@ -96,34 +98,40 @@ pub struct Closed {
 }
 
 /// What entries are when they are decoded again.
-struct Again {
+struct DecodedEntries {
     good: Part,
     /// Of each entry, why it was rejected again.
     faults: Vec<Option<(Reason, String)>>,
 }
 
 /// A turn to look through a quarantine.
-struct Turn<'a> {
+struct ScanPermit<'a> {
     _turn: SemaphorePermit<'a>,
     _slot: Option<Slot>,
 }
 
 /// One table with its quarantine, for a caller who may work on it.
-struct Desk<'a> {
-    lane: &'a Lane,
-    intaker: &'a Intaker,
-    queue: &'a Lane,
-    shelf: Shelf<'a>,
-    pick: Pick,
+struct QuarantineSession<'a> {
+    table_queue: &'a TableQueue,
+    preparer: &'a Preparer,
+    queue: &'a TableQueue,
+    reader: QuarantineReader<'a>,
+    pick: EntryFilter,
 }
 
 impl Ingest {
     /// The newest open entries, and how many there are. A tenant sees its own.
-    pub async fn quarantine(&self, access: &Access, table: &str, pick: &Pick, limit: usize) -> Result<Listing> {
-        let desk = self.desk(access, table, Scope::Read, pick)?;
+    pub async fn quarantine(
+        &self,
+        access: &Access,
+        table: &str,
+        pick: &EntryFilter,
+        limit: usize,
+    ) -> Result<QuarantineListing> {
+        let session = self.session(access, table, Scope::Read, pick)?;
         let _turn = self.look(access).await?;
-        let mut found = desk.shelf.find(&desk.pick, &Want::Newest(limit.min(PAGE_ENTRIES_MAX))).await?;
-        Ok(Listing { counts: found.take_counts(), entries: desk.shelf.read(&found, None).await? })
+        let mut found = session.reader.find(&session.pick, &EntryRange::Newest(limit.min(PAGE_ENTRIES_MAX))).await?;
+        Ok(QuarantineListing { counts: found.take_counts(), entries: session.reader.read(&found, None).await? })
     }
 
     /// The open entries of an id with their payloads, which take up the room that is returned. `NotFound` when there are none.
@@ -133,28 +141,34 @@ impl Ingest {
         table: &str,
         id: &str,
         tenant: Option<&str>,
-    ) -> Result<(Vec<Entry>, Room)> {
-        let desk = self.desk(access, table, Scope::Read, &of_id(id, tenant))?;
+    ) -> Result<(Vec<QuarantineEntry>, MemoryReservation)> {
+        let session = self.session(access, table, Scope::Read, &of_id(id, tenant))?;
         let _turn = self.look(access).await?;
-        let found = desk.shelf.find(&desk.pick, &Want::Next(None, SHOWN_MAX)).await?;
-        let mut room = self.room();
-        let entries = desk.shelf.read(&found, Some(&mut room)).await?;
-        if entries.is_empty() { Err(no_entry(table, id)) } else { Ok((entries, room)) }
+        let found = session.reader.find(&session.pick, &EntryRange::Next(None, SHOWN_MAX)).await?;
+        let mut reservation = self.reservation();
+        let entries = session.reader.read(&found, Some(&mut reservation)).await?;
+        if entries.is_empty() { Err(no_entry(table, id)) } else { Ok((entries, reservation)) }
     }
 
     /// Sends the payloads of a page of entries again, as they are.
-    pub async fn replay(&self, access: &Access, table: &str, pick: &Pick, page: Page) -> Result<Replayed> {
+    pub async fn replay(
+        &self,
+        access: &Access,
+        table: &str,
+        pick: &EntryFilter,
+        page: EntryPage,
+    ) -> Result<ReplayResult> {
         let _running = self.submits.token();
-        let desk = self.desk(access, table, Scope::Ingest, pick)?;
+        let session = self.session(access, table, Scope::Ingest, pick)?;
         let _turn = self.look(access).await?;
-        let mut room = self.room();
-        let (entries, more) = desk.page(page, Some(&mut room)).await?;
-        let next = entries.last().filter(|_| more).map(Entry::mark);
+        let mut reservation = self.reservation();
+        let (entries, more) = session.page(page, Some(&mut reservation)).await?;
+        let next = entries.last().filter(|_| more).map(QuarantineEntry::mark);
         let (forms, entries) = (self.read_again(&entries).await?, Arc::new(entries));
-        let (taker, stamp, again) = (desk.intaker.clone(), self.stamp(Owner::PerEvent), entries.clone());
+        let (taker, stamp, again) = (session.preparer.clone(), self.stamp(Owner::PerEvent), entries.clone());
         let again = self.decode(move || taker.again(&again, forms, &stamp)).await?;
-        let replayed = self.settle_again(access, &desk, &entries, again).await?;
-        Ok(Replayed { next, ..replayed })
+        let replayed = self.settle_again(access, &session, &entries, again).await?;
+        Ok(ReplayResult { next, ..replayed })
     }
 
     /// Sends one event in place of the payload of an entry. `Invalid` when it is not one event, or the id is of several
@@ -166,22 +180,23 @@ impl Ingest {
         id: &str,
         tenant: Option<&str>,
         payload: Payload,
-    ) -> Result<Replayed> {
+    ) -> Result<ReplayResult> {
         let _running = self.submits.token();
-        let desk = self.desk(access, table, Scope::Ingest, &of_id(id, tenant))?;
+        let session = self.session(access, table, Scope::Ingest, &of_id(id, tenant))?;
         let _turn = self.look(access).await?;
-        let (entries, _) = desk.page(Page { after: None, limit: SHOWN_MAX }, None).await?;
+        let (entries, _) = session.page(EntryPage { after: None, limit: SHOWN_MAX }, None).await?;
         let first = entries.first().ok_or_else(|| no_entry(table, id))?;
         if entries.iter().any(|entry| entry.tenant != first.tenant) {
             return Err(Error::invalid(format!("several tenants have an entry `{id}`: name the tenant as well")));
         }
         // The same bytes that were rejected more than once are one event: fixed once, it came when the first of them came.
         let (received, owner) = (first.received, owner(&first.tenant)?);
-        let (taker, stamp) = (desk.intaker.clone(), self.stamp(owner));
+        let (taker, stamp) = (session.preparer.clone(), self.stamp(owner));
         let again = self.decode(move || taker.again_fixed(payload, received, &stamp)).await?;
         let (fault, all) = (again.faults.first().cloned().flatten(), entries.len());
-        let replayed = self.settle_again(access, &desk, &entries, Again { faults: vec![fault; all], ..again }).await?;
-        Ok(Replayed {
+        let replayed =
+            self.settle_again(access, &session, &entries, DecodedEntries { faults: vec![fault; all], ..again }).await?;
+        Ok(ReplayResult {
             rejected: replayed.rejected.min(1),
             rejects: replayed.rejects.into_iter().take(1).collect(),
             ..replayed
@@ -189,17 +204,29 @@ impl Ingest {
     }
 
     /// Closes entries without their events. They stay in the lake.
-    pub async fn drop_quarantined(&self, access: &Access, table: &str, pick: &Pick, limit: usize) -> Result<Closed> {
+    pub async fn drop_quarantined(
+        &self,
+        access: &Access,
+        table: &str,
+        pick: &EntryFilter,
+        limit: usize,
+    ) -> Result<DropResult> {
         let _running = self.submits.token();
-        let desk = self.desk(access, table, Scope::Ingest, pick)?;
+        let session = self.session(access, table, Scope::Ingest, pick)?;
         let _turn = self.look(access).await?;
-        let (entries, more) = desk.page(Page { after: None, limit }, None).await?;
-        let dropped = self.close(access, &desk, &entries.iter().collect::<Vec<_>>(), "dropped").await?;
-        Ok(Closed { dropped: dropped.accepted, more })
+        let (entries, more) = session.page(EntryPage { after: None, limit }, None).await?;
+        let dropped = self.close(access, &session, &entries.iter().collect::<Vec<_>>(), "dropped").await?;
+        Ok(DropResult { dropped: dropped.accepted, more })
     }
 
     /// The table's desk. Operators need the scope `admin`, tenants `scope` and a quarantine that they may see whole.
-    fn desk<'a>(&'a self, access: &Access, table: &str, scope: Scope, pick: &Pick) -> Result<Desk<'a>> {
+    fn session<'a>(
+        &'a self,
+        access: &Access,
+        table: &str,
+        scope: Scope,
+        pick: &EntryFilter,
+    ) -> Result<QuarantineSession<'a>> {
         if self.ending.hurry.is_cancelled() {
             return Err(stopping());
         }
@@ -219,21 +246,27 @@ impl Ingest {
                 if foreign {
                     return Err(Error::forbidden("a tenant's token is for its own entries: leave `tenant` out"));
                 }
-                (whole && access.rules(table).is_some(), Pick { tenant: own, ..pick.clone() })
+                (whole && access.rules(table).is_some(), EntryFilter { tenant: own, ..pick.clone() })
             }
         };
         let found = || {
-            let lane = self.lanes.get(table)?;
-            let (queue, table) = (self.lanes.get(&name)?, self.tables.get(&name)?);
-            Some((lane, lane.intaker.as_ref()?, queue, table))
+            let table_queue = self.table_queues.get(table)?;
+            let (queue, table) = (self.table_queues.get(&name)?, self.tables.get(&name)?);
+            Some((table_queue, table_queue.preparer.as_ref()?, queue, table))
         };
-        let (lane, intaker, queue, table) = found().filter(|_| visible).ok_or_else(|| unknown(table))?;
-        Ok(Desk { lane, intaker, queue, shelf: Shelf { table, keyer: intaker.keyer }, pick })
+        let (table_queue, preparer, queue, table) = found().filter(|_| visible).ok_or_else(|| unknown(table))?;
+        Ok(QuarantineSession {
+            table_queue,
+            preparer,
+            queue,
+            reader: QuarantineReader { table, key_hasher: preparer.key_hasher },
+            pick,
+        })
     }
 
     /// A turn to look through a quarantine, and to change it: of two who replay an entry the second finds it closed. One
     /// request of a tenant waits for it at a time, so that a tenant which asks without end leaves turns to others.
-    async fn look(&self, access: &Access) -> Result<Turn<'_>> {
+    async fn look(&self, access: &Access) -> Result<ScanPermit<'_>> {
         let busy = || {
             let busy = Error::limited("other requests look through quarantines: send it again later");
             busy.retry_after(Duration::from_secs(1))
@@ -243,28 +276,28 @@ impl Ingest {
             Owner::PerEvent => None,
         };
         let turn = tokio::time::timeout(self.limits.queue_wait_max, self.looks.acquire()).await.map_err(|_| busy())?;
-        Ok(Turn { _turn: turn.map_err(|_| stopping())?, _slot: slot })
+        Ok(ScanPermit { _turn: turn.map_err(|_| stopping())?, _slot: slot })
     }
 
     /// Stores the good events, then closes their entries.
     async fn settle_again(
         &self,
         access: &Access,
-        desk: &Desk<'_>,
-        entries: &[Entry],
-        again: Again,
-    ) -> Result<Replayed> {
-        let Again { good, faults } = again;
+        session: &QuarantineSession<'_>,
+        entries: &[QuarantineEntry],
+        again: DecodedEntries,
+    ) -> Result<ReplayResult> {
+        let DecodedEntries { good, faults } = again;
         let stored = match good.rows.num_rows() {
             0 => Stored::default(),
-            _ => self.store_part(desk.lane, good).await?,
+            _ => self.store_part(session.table_queue, good).await?,
         };
         let notes = entries.iter().zip(&faults).filter_map(|(entry, fault)| {
             let (reason, detail) = fault.clone()?;
             Some(ReplayNote { id: entry.id.clone(), tenant: entry.tenant.clone(), reason, detail })
         });
         let notes: Vec<ReplayNote> = notes.collect();
-        let replayed = Replayed {
+        let replayed = ReplayResult {
             accepted: stored.accepted,
             duplicate: stored.duplicate,
             rejected: notes.len() as u64,
@@ -273,45 +306,55 @@ impl Ingest {
             next: None,
         };
         let receipt = Receipt { accepted: stored.accepted, duplicate: stored.duplicate, ..Receipt::default() };
-        self.count(access, &desk.intaker.contract.name, &receipt);
-        let closed: Vec<&Entry> =
+        self.count(access, &session.preparer.contract.name, &receipt);
+        let closed: Vec<&QuarantineEntry> =
             entries.iter().zip(&faults).filter(|(_, fault)| fault.is_none()).map(|(e, _)| e).collect();
-        self.close(access, desk, &closed, "replayed").await?;
+        self.close(access, session, &closed, "replayed").await?;
         Ok(replayed)
     }
 
-    async fn close(&self, access: &Access, desk: &Desk<'_>, entries: &[&Entry], how: &'static str) -> Result<Stored> {
+    async fn close(
+        &self,
+        access: &Access,
+        session: &QuarantineSession<'_>,
+        entries: &[&QuarantineEntry],
+        how: &'static str,
+    ) -> Result<Stored> {
         if entries.is_empty() {
             return Ok(Stored::default());
         }
         let (_, subject, _) = access.identity();
-        let (intaker, now) = (desk.intaker, self.clock.now());
-        let rows = closing_rows(&intaker.quarantine, &intaker.contract.name, entries, (how, subject, now))?;
-        let stored = self.store_part(desk.queue, intaker.part(&intaker.quarantine, rows, &[])?).await?;
-        self.metrics.quarantine_closed(&intaker.contract.name, how, stored.accepted);
+        let (preparer, now) = (session.preparer, self.clock.now());
+        let rows = closing_rows(&preparer.quarantine, &preparer.contract.name, entries, (how, subject, now))?;
+        let stored = self.store_part(session.queue, preparer.part(&preparer.quarantine, rows, &[])?).await?;
+        self.metrics.quarantine_closed(&preparer.contract.name, how, stored.accepted);
         Ok(stored)
     }
 
-    async fn store_part(&self, lane: &Lane, part: Part) -> Result<Stored> {
-        let (bytes, mut room) = (bytes_of(&part.rows), self.room());
-        room.resize(bytes).await?;
-        self.store(&lane.queue, part, bytes, room).await
+    async fn store_part(&self, table_queue: &TableQueue, part: Part) -> Result<Stored> {
+        let (bytes, mut reservation) = (bytes_of(&part.rows), self.reservation());
+        reservation.resize(bytes).await?;
+        self.store(&table_queue.queue, part, bytes, reservation).await
     }
 }
 
-impl Desk<'_> {
+impl QuarantineSession<'_> {
     /// The picked entries of a page, oldest first, and whether there are more behind them.
-    async fn page(&self, page: Page, room: Option<&mut Room>) -> Result<(Vec<Entry>, bool)> {
-        let want = Want::Next(page.after, page.limit.clamp(1, PAGE_ENTRIES_MAX));
-        let found: Found = self.shelf.find(&self.pick, &want).await?;
-        let entries = self.shelf.read(&found, room).await?;
+    async fn page(
+        &self,
+        page: EntryPage,
+        reservation: Option<&mut MemoryReservation>,
+    ) -> Result<(Vec<QuarantineEntry>, bool)> {
+        let want = EntryRange::Next(page.after, page.limit.clamp(1, PAGE_ENTRIES_MAX));
+        let found: FoundEntries = self.reader.find(&self.pick, &want).await?;
+        let entries = self.reader.read(&found, reservation).await?;
         Ok((entries, found.more))
     }
 }
 
-impl Intaker {
+impl Preparer {
     /// Decodes what entries hold, each as its own tenant's.
-    fn again(&self, entries: &[Entry], forms: Vec<Form>, stamp: &Stamp) -> Result<Again> {
+    fn again(&self, entries: &[QuarantineEntry], forms: Vec<DecodedEntry>, stamp: &Stamp) -> Result<DecodedEntries> {
         let (mut rows, mut faults) = (vec![self.contract.empty_batch()], vec![None; entries.len()]);
         let mut groups: BTreeMap<(&str, Kept), (Format, Vec<usize>)> = BTreeMap::new();
         let mut payloads = Vec::with_capacity(entries.len());
@@ -348,11 +391,11 @@ impl Intaker {
                 good.map(|index| entries[*index].received).collect(),
             )?);
         }
-        Ok(Again { good: self.good(self.join(rows)?)?, faults })
+        Ok(DecodedEntries { good: self.good(self.join(rows)?)?, faults })
     }
 
     /// Decodes one event that came as `received`.
-    fn again_fixed(&self, payload: Payload, received: Micros, stamp: &Stamp) -> Result<Again> {
+    fn again_fixed(&self, payload: Payload, received: Micros, stamp: &Stamp) -> Result<DecodedEntries> {
         let (rows, rejects) = self.decode(payload, stamp)?;
         let events = rows.num_rows() + rejects.len();
         if events != 1 {
@@ -362,7 +405,7 @@ impl Intaker {
         }
         let rows = received_at(&self.contract, rows, vec![received; 1 - rejects.len()])?;
         let fault = rejects.into_iter().next().map(|reject| (reject.reason, reject.detail));
-        Ok(Again { good: self.good(rows)?, faults: vec![fault] })
+        Ok(DecodedEntries { good: self.good(rows)?, faults: vec![fault] })
     }
 }
 
@@ -371,8 +414,8 @@ fn owner(tenant: &str) -> Result<Owner> {
     if tenant.is_empty() { Ok(Owner::PerEvent) } else { TenantId::parse(tenant).map(Owner::Tenant) }
 }
 
-fn of_id(id: &str, tenant: Option<&str>) -> Pick {
-    Pick { ids: vec![id.to_owned()], tenant: tenant.map(str::to_owned), ..Pick::default() }
+fn of_id(id: &str, tenant: Option<&str>) -> EntryFilter {
+    EntryFilter { ids: vec![id.to_owned()], tenant: tenant.map(str::to_owned), ..EntryFilter::default() }
 }
 
 fn no_entry(table: &str, id: &str) -> Error {
@@ -391,20 +434,20 @@ fn received_at(contract: &Contract, rows: RecordBatch, received: Vec<Micros>) ->
 fn closing_rows(
     contract: &Contract,
     table: &str,
-    entries: &[&Entry],
+    entries: &[&QuarantineEntry],
     (how, by, now): (&str, &str, Micros),
 ) -> Result<RecordBatch> {
     // The same entry twice in a page would be the same row twice.
-    let entries: BTreeSet<Mark> = entries.iter().map(|entry| entry.mark()).collect();
-    let texts = |text: &dyn Fn(&Mark) -> String| -> ArrayRef {
+    let entries: BTreeSet<EntryCursor> = entries.iter().map(|entry| entry.mark()).collect();
+    let texts = |text: &dyn Fn(&EntryCursor) -> String| -> ArrayRef {
         Arc::new(StringArray::from_iter_values(entries.iter().map(text)))
     };
-    let times = |time: &dyn Fn(&Mark) -> Micros| -> ArrayRef {
+    let times = |time: &dyn Fn(&EntryCursor) -> Micros| -> ArrayRef {
         Arc::new(TimestampMicrosecondArray::from_iter_values(entries.iter().map(time)).with_timezone("UTC"))
     };
     let columns = contract.columns.iter().enumerate().map(|(index, column)| match column.name.as_str() {
         _ if index == contract.tenant => texts(&|entry| entry.tenant().to_owned()),
-        _ if index == contract.time => times(&Mark::received),
+        _ if index == contract.time => times(&EntryCursor::received),
         _ if index == contract.id => texts(&|entry| closing_id(entry.id(), entry.received())),
         "source_table" => texts(&|_| table.to_owned()),
         RESOLVES => texts(&|entry| entry.id().to_owned()),

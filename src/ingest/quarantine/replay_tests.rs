@@ -14,7 +14,7 @@ use crate::config::PolicyConfig;
 use crate::contract::Format;
 use crate::error::{Error, Kind, Result};
 use crate::ingest::testing::{QUARANTINE, TABLE, limits, lines, memory, open, stored};
-use crate::ingest::{Entry, Ingest, Page, Payload, Pick, Replayed};
+use crate::ingest::{EntryFilter, EntryPage, Ingest, Payload, QuarantineEntry, ReplayResult};
 use crate::lake::Store;
 use crate::tenancy::testing::{access, access_under};
 use crate::tenancy::{Access, Scope};
@@ -43,15 +43,15 @@ async fn send(ingest: &Ingest, access: &Access, body: impl Into<Bytes>) -> u64 {
     ingest.submit(access, TABLE, json_event(body), "test").await.unwrap().rejected
 }
 
-async fn entries(ingest: &Ingest, access: &Access) -> Vec<Entry> {
-    ingest.quarantine(access, TABLE, &Pick::default(), 100).await.unwrap().entries
+async fn entries(ingest: &Ingest, access: &Access) -> Vec<QuarantineEntry> {
+    ingest.quarantine(access, TABLE, &EntryFilter::default(), 100).await.unwrap().entries
 }
 
-fn all(limit: usize) -> Page {
-    Page { after: None, limit }
+fn all(limit: usize) -> EntryPage {
+    EntryPage { after: None, limit }
 }
 
-fn counts(replayed: &Replayed) -> (u64, u64, u64) {
+fn counts(replayed: &ReplayResult) -> (u64, u64, u64) {
     (replayed.accepted, replayed.duplicate, replayed.rejected)
 }
 
@@ -148,12 +148,14 @@ async fn payloads_are_sent_again_page_by_page_by_any_rule_of_the_present() {
     let (mut total, mut page) = ((0, 0, 0), all(2));
     let (mut pages, operator) = (0, operator().await);
     loop {
-        let replayed = ingest.replay(&operator, TABLE, &Pick::default(), page).await.unwrap();
+        let replayed = ingest.replay(&operator, TABLE, &EntryFilter::default(), page).await.unwrap();
         let (accepted, duplicate, rejected) = counts(&replayed);
         total = (total.0 + accepted, total.1 + duplicate, total.2 + rejected);
         pages += 1;
         match replayed.next {
-            Some(next) => page = Page { after: Some(crate::ingest::Mark::parse(&next.text()).unwrap()), limit: 2 },
+            Some(next) => {
+                page = EntryPage { after: Some(crate::ingest::EntryCursor::parse(&next.text()).unwrap()), limit: 2 }
+            }
             None => break,
         }
     }
@@ -175,7 +177,7 @@ async fn entries_are_picked_counted_and_dropped() {
     clock.set(now + 10 * SECOND);
     send(&ingest, &operator, "{\"event_id\":\"n\",\"event_time\":1}").await;
 
-    let listing = ingest.quarantine(&operator, TABLE, &Pick::default(), 2).await.unwrap();
+    let listing = ingest.quarantine(&operator, TABLE, &EntryFilter::default(), 2).await.unwrap();
     let counted: Vec<_> =
         listing.counts.iter().map(|count| (count.reason.as_str(), count.tenant.as_str(), count.count)).collect();
     let each = [
@@ -191,12 +193,19 @@ async fn entries_are_picked_counted_and_dropped() {
     let nobodys = listing.entries[0].clone();
 
     let picks = [
-        (Pick { tenant: Some("acme".into()), ..Pick::default() }, 2),
-        (Pick { tenant: Some(String::new()), ..Pick::default() }, 1),
-        (Pick { reason: Some("missing_id".into()), ..Pick::default() }, 2),
-        (Pick { since: Some(now + SECOND), ..Pick::default() }, 1),
-        (Pick { ids: vec![nobodys.id.clone(), "other".into()], ..Pick::default() }, 1),
-        (Pick { tenant: Some("acme".into()), reason: Some("missing_tenant".into()), ..Pick::default() }, 0),
+        (EntryFilter { tenant: Some("acme".into()), ..EntryFilter::default() }, 2),
+        (EntryFilter { tenant: Some(String::new()), ..EntryFilter::default() }, 1),
+        (EntryFilter { reason: Some("missing_id".into()), ..EntryFilter::default() }, 2),
+        (EntryFilter { since: Some(now + SECOND), ..EntryFilter::default() }, 1),
+        (EntryFilter { ids: vec![nobodys.id.clone(), "other".into()], ..EntryFilter::default() }, 1),
+        (
+            EntryFilter {
+                tenant: Some("acme".into()),
+                reason: Some("missing_tenant".into()),
+                ..EntryFilter::default()
+            },
+            0,
+        ),
     ];
     for (pick, expected) in picks {
         let found = ingest.quarantine(&operator, TABLE, &pick, 100).await.unwrap();
@@ -206,18 +215,18 @@ async fn entries_are_picked_counted_and_dropped() {
 
     // The same bytes at the same place are one id: of two tenants, and each drops its own.
     let own = entries(&ingest, &acme).await;
-    let pick = Pick { ids: own.iter().map(|entry| entry.id.clone()).collect(), ..Pick::default() };
+    let pick = EntryFilter { ids: own.iter().map(|entry| entry.id.clone()).collect(), ..EntryFilter::default() };
     let fixed = json_event("{\"tenant_id\":\"acme\",\"event_id\":\"q\",\"event_time\":1}");
     assert_eq!(kind(ingest.replay_fixed(&operator, TABLE, &own[0].id, None, fixed).await), Kind::Invalid);
     assert_eq!(
         ingest.drop_quarantined(&acme, TABLE, &pick, 1).await.unwrap(),
-        crate::ingest::Closed { dropped: 1, more: true }
+        crate::ingest::DropResult { dropped: 1, more: true }
     );
     assert_eq!(
         ingest.drop_quarantined(&acme, TABLE, &pick, 9).await.unwrap(),
-        crate::ingest::Closed { dropped: 1, more: false }
+        crate::ingest::DropResult { dropped: 1, more: false }
     );
-    assert_eq!(ingest.drop_quarantined(&acme, TABLE, &pick, 9).await.unwrap(), crate::ingest::Closed::default());
+    assert_eq!(ingest.drop_quarantined(&acme, TABLE, &pick, 9).await.unwrap(), crate::ingest::DropResult::default());
     assert_eq!((entries(&ingest, &acme).await.len(), entries(&ingest, &globex).await.len()), (0, 2));
 
     // An event of nobody is an operator's to give to a tenant.
@@ -240,7 +249,7 @@ async fn what_was_closed_stays_closed_when_the_same_comes_again() {
         clock.set(now + round * SECOND);
         send(&ingest, &acme, BAD).await;
         assert_eq!(entries(&ingest, &acme).await.len(), open, "round {round}");
-        let all = Pick::default();
+        let all = EntryFilter::default();
         let dropped = ingest.drop_quarantined(&acme, TABLE, &all, 9).await.unwrap().dropped;
         assert_eq!(dropped, open as u64, "round {round}");
     }
@@ -274,12 +283,12 @@ async fn only_who_may_can_look_and_change() {
         assert_eq!(told(ingest.quarantined(&access, TABLE, &id, None).await.err()), looks, "{who}");
         let bad = json_event("{}");
         assert_eq!(told(ingest.replay_fixed(&access, TABLE, &id, None, bad).await.err()), changes, "{who}");
-        let other = Pick { tenant: Some("initech".into()), ..Pick::default() };
+        let other = EntryFilter { tenant: Some("initech".into()), ..EntryFilter::default() };
         let dropped = told(ingest.drop_quarantined(&access, TABLE, &other, 9).await.err());
         assert!(access.tenant().is_err() || dropped == Some(Kind::Forbidden), "{who}: {dropped:?}");
     }
     for table in [QUARANTINE, "other"] {
-        let looked = ingest.quarantine(&operator().await, table, &Pick::default(), 1).await;
+        let looked = ingest.quarantine(&operator().await, table, &EntryFilter::default(), 1).await;
         assert_eq!(kind(looked), Kind::NotFound, "{table}");
     }
     ingest.stop().await;

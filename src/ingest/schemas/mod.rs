@@ -21,4 +21,4 @@ mod registry_tests;
 #[cfg(test)]
 mod tests;
 
-pub(super) use reader::{Forms, Reader, Schemas};
+pub(super) use reader::{Forms, SchemaReader, Schemas};

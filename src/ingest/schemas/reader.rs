@@ -19,11 +19,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::registry::{Known, Registry};
+use super::registry::{KnownSchemas, Registry};
 use crate::config::{SourceConfig, SourceFormat};
 use crate::contract::{AvroSchema, Contract, Format, Kept, MessageType, ProtoFile, Reason};
 use crate::error::{Error, Result};
-use crate::ingest::source::{Fate, Message, varint};
+use crate::ingest::source::{BatchMessage, TenantResolution, varint};
 use crate::telemetry::Metrics;
 
 /// The bytes of a header without a path: a zero and a schema's id.
@@ -33,8 +33,8 @@ const PATH_MAX: usize = 32;
 
 /// How a source's messages are read.
 #[derive(Debug)]
-pub(in crate::ingest) struct Reader {
-    origin: Origin,
+pub(in crate::ingest) struct SchemaReader {
+    origin: SchemaOrigin,
     is_avro: bool,
     /// Whether a registry's header stands in front of each.
     has_header: bool,
@@ -45,7 +45,7 @@ pub(in crate::ingest) struct Reader {
 
 /// Where schemas come from.
 #[derive(Debug)]
-enum Origin {
+enum SchemaOrigin {
     Registry(Box<Registry>),
     Avro(Arc<AvroSchema>),
     Protobuf(MessageType),
@@ -57,15 +57,15 @@ pub(in crate::ingest) struct Forms {
     pub(in crate::ingest) format: Format,
     pub(in crate::ingest) body: Bytes,
     /// One for each message, in their order.
-    pub(super) messages: Vec<Message>,
+    pub(super) messages: Vec<BatchMessage>,
 }
 
 /// Schemas that the messages of a batch name.
-pub(in crate::ingest) type Schemas = BTreeMap<u32, Known>;
+pub(in crate::ingest) type Schemas = BTreeMap<u32, KnownSchemas>;
 
 /// What reads the messages with one header.
 #[derive(Debug, Clone)]
-enum Way {
+enum ReadPlan {
     Avro(Arc<AvroSchema>),
     Text(MessageType),
     /// As they are, behind the header.
@@ -73,16 +73,16 @@ enum Way {
 }
 
 /// Why a message is refused.
-type Fault = (Reason, String);
+type SchemaRejection = (Reason, String);
 
 impl Forms {
     /// What is decoded: how it is written, in what, and where.
-    pub(in crate::ingest) fn given(&self) -> (Format, &Bytes, &[Message]) {
+    pub(in crate::ingest) fn given(&self) -> (Format, &Bytes, &[BatchMessage]) {
         (self.format, &self.body, &self.messages)
     }
 }
 
-impl Reader {
+impl SchemaReader {
     /// The reader of a source, if it needs one. `Invalid` for a schema or a certificate that is none.
     pub(in crate::ingest) fn new(
         name: &str,
@@ -103,10 +103,10 @@ impl Reader {
         let origin = match (&config.registry, &config.schema_file) {
             (Some(registry), _) => {
                 let registry = Registry::new(name, registry, Arc::clone(metrics));
-                Origin::Registry(Box::new(registry.map_err(|fault| fault.at(key("registry")))?))
+                SchemaOrigin::Registry(Box::new(registry.map_err(|fault| fault.at(key("registry")))?))
             }
             (None, Some(file)) => of_file(file, config, is_avro).map_err(|fault| fault.at(key("schema_file")))?,
-            (None, None) => Origin::Protobuf(contract.message().ok_or_else(|| {
+            (None, None) => SchemaOrigin::Protobuf(contract.message().ok_or_else(|| {
                 Error::invalid("nothing says how the messages are read: set `registry` or `schema_file`")
                     .at(key("format"))
             })?),
@@ -129,8 +129,8 @@ impl Reader {
     /// What these ids stand for, asked for where it is not known. `Unavailable` when that cannot be had now.
     pub(in crate::ingest) async fn learn(&self, ids: BTreeSet<u32>) -> Result<Schemas> {
         match &self.origin {
-            Origin::Registry(registry) => registry.learn(ids).await,
-            Origin::Avro(_) | Origin::Protobuf(_) => Ok(Schemas::new()),
+            SchemaOrigin::Registry(registry) => registry.learn(ids).await,
+            SchemaOrigin::Avro(_) | SchemaOrigin::Protobuf(_) => Ok(Schemas::new()),
         }
     }
 
@@ -139,16 +139,16 @@ impl Reader {
     pub(in crate::ingest) fn read(
         &self,
         body: &Bytes,
-        messages: &[Message],
+        messages: &[BatchMessage],
         schemas: &Schemas,
         (bytes_max, body_max): (usize, usize),
     ) -> Result<Forms> {
-        let mut ways: HashMap<&[u8], Result<Way, Fault>> = HashMap::new();
+        let mut ways: HashMap<&[u8], Result<ReadPlan, SchemaRejection>> = HashMap::new();
         let (mut text, mut forms) = (Vec::new(), Vec::with_capacity(messages.len()));
         for message in messages {
-            let mut form = Message { place: 0..0, ..message.clone() };
-            let is_tombstone = message.beside.as_ref().is_some_and(|beside| beside.is_tombstone);
-            if !is_tombstone && !matches!(message.fate, Fate::Refused(..)) {
+            let mut form = BatchMessage { place: 0..0, ..message.clone() };
+            let is_tombstone = message.meta.as_ref().is_some_and(|meta| meta.is_tombstone);
+            if !is_tombstone && !matches!(message.tenant_resolution, TenantResolution::Refused(..)) {
                 let payload = &body[message.place.clone()];
                 let start = text.len();
                 let read = self.way(payload, schemas, &mut ways).and_then(|(way, header)| {
@@ -160,11 +160,11 @@ impl Reader {
                     Ok(header) => form.place = message.place.start + header..message.place.end,
                     Err((reason, detail)) => {
                         text.truncate(start);
-                        let tenant = match &message.fate {
-                            Fate::Tenant(tenant) => Some(tenant.clone()),
-                            Fate::PerEvent | Fate::Refused(..) => None,
+                        let tenant = match &message.tenant_resolution {
+                            TenantResolution::Tenant(tenant) => Some(tenant.clone()),
+                            TenantResolution::PerEvent | TenantResolution::Refused(..) => None,
                         };
-                        form.fate = Fate::Refused(tenant, reason, detail);
+                        form.tenant_resolution = TenantResolution::Refused(tenant, reason, detail);
                     }
                 }
             }
@@ -187,7 +187,7 @@ impl Reader {
         payload: &Bytes,
         schemas: &Schemas,
         bytes_max: usize,
-    ) -> Result<(Format, Bytes), Fault> {
+    ) -> Result<(Format, Bytes), SchemaRejection> {
         let (way, header) = self.way(payload, schemas, &mut HashMap::new())?;
         let mut text = Vec::new();
         write(&way, &payload[header..], &mut text, bytes_max)?;
@@ -199,8 +199,8 @@ impl Reader {
         &self,
         payload: &'b [u8],
         schemas: &Schemas,
-        ways: &mut HashMap<&'b [u8], Result<Way, Fault>>,
-    ) -> Result<(Way, usize), Fault> {
+        ways: &mut HashMap<&'b [u8], Result<ReadPlan, SchemaRejection>>,
+    ) -> Result<(ReadPlan, usize), SchemaRejection> {
         let header = if self.has_header { header(payload, self.is_avro)? } else { 0..0 };
         let way = ways.entry(&payload[header.clone()]);
         let way = way.or_insert_with(|| self.find(&payload[header.clone()], schemas)).clone()?;
@@ -208,11 +208,11 @@ impl Reader {
     }
 
     /// What reads the messages with this header.
-    fn find(&self, header: &[u8], schemas: &Schemas) -> Result<Way, Fault> {
+    fn find(&self, header: &[u8], schemas: &Schemas) -> Result<ReadPlan, SchemaRejection> {
         let known = match &self.origin {
-            Origin::Avro(schema) => return Ok(Way::Avro(Arc::clone(schema))),
-            Origin::Protobuf(message) => return Ok(Way::Text(message.clone())),
-            Origin::Registry(_) => id(header).and_then(|id| Some((id, schemas.get(&id)?))),
+            SchemaOrigin::Avro(schema) => return Ok(ReadPlan::Avro(Arc::clone(schema))),
+            SchemaOrigin::Protobuf(message) => return Ok(ReadPlan::Text(message.clone())),
+            SchemaOrigin::Registry(_) => id(header).and_then(|id| Some((id, schemas.get(&id)?))),
         };
         let Some((id, known)) = known else {
             return Err(malformed("the message names a schema that was not asked for"));
@@ -221,51 +221,51 @@ impl Reader {
         let other =
             |kind: &str| malformed(format!("schema {id} of the registry is {kind}, and the source reads {wanted}"));
         match known {
-            Known::Unknown => Err(malformed(format!("the schema registry knows no schema {id}"))),
-            Known::Unusable(why) => Err(malformed(format!("schema {id} of the registry cannot be used: {why}"))),
-            Known::Other(kind) => Err(other(kind)),
-            Known::Avro(schema) if self.is_avro => Ok(Way::Avro(Arc::clone(schema))),
-            Known::Avro(_) => Err(other("AVRO")),
-            Known::Protobuf(file) if !self.is_avro => self.message(id, file, header),
-            Known::Protobuf(_) => Err(other("PROTOBUF")),
+            KnownSchemas::Unknown => Err(malformed(format!("the schema registry knows no schema {id}"))),
+            KnownSchemas::Unusable(why) => Err(malformed(format!("schema {id} of the registry cannot be used: {why}"))),
+            KnownSchemas::Other(kind) => Err(other(kind)),
+            KnownSchemas::Avro(schema) if self.is_avro => Ok(ReadPlan::Avro(Arc::clone(schema))),
+            KnownSchemas::Avro(_) => Err(other("AVRO")),
+            KnownSchemas::Protobuf(file) if !self.is_avro => self.message(id, file, header),
+            KnownSchemas::Protobuf(_) => Err(other("PROTOBUF")),
         }
     }
 
-    fn message(&self, id: u32, file: &ProtoFile, header: &[u8]) -> Result<Way, Fault> {
+    fn message(&self, id: u32, file: &ProtoFile, header: &[u8]) -> Result<ReadPlan, SchemaRejection> {
         let (path, _) = path(&header[HEADER_BYTES..]).ok_or_else(cut_off)?;
         let meant = file.messages(&path);
         let Some(first) = meant.first() else {
             return Err(malformed(format!("schema {id} of the registry has no message at {path:?}")));
         };
         if self.is_text {
-            return Ok(Way::Text(first.clone()));
+            return Ok(ReadPlan::Text(first.clone()));
         }
         match (self.contract.agrees(first), meant.get(1).map(|second| self.contract.agrees(second))) {
-            (Ok(()), _) | (_, Some(Ok(()))) => Ok(Way::Own),
+            (Ok(()), _) | (_, Some(Ok(()))) => Ok(ReadPlan::Own),
             (Err(what), _) => Err((Reason::WrongType, format!("schema {id}: {what}"))),
         }
     }
 }
 
-fn of_file(file: &Path, config: &SourceConfig, is_avro: bool) -> Result<Origin> {
+fn of_file(file: &Path, config: &SourceConfig, is_avro: bool) -> Result<SchemaOrigin> {
     if is_avro {
         let text = std::fs::read_to_string(file)
             .map_err(|fault| Error::invalid(format!("{} cannot be read: {fault}", file.display())))?;
-        return Ok(Origin::Avro(Arc::new(AvroSchema::parse(&text, &[])?)));
+        return Ok(SchemaOrigin::Avro(Arc::new(AvroSchema::parse(&text, &[])?)));
     }
     let folder = file.parent().unwrap_or(file);
-    MessageType::open(file, config.message.as_deref().unwrap_or_default(), folder).map(Origin::Protobuf)
+    MessageType::open(file, config.message.as_deref().unwrap_or_default(), folder).map(SchemaOrigin::Protobuf)
 }
 
 /// Adds a message's text, if it becomes one.
-fn write(way: &Way, message: &[u8], text: &mut Vec<u8>, bytes_max: usize) -> Result<(), Fault> {
+fn write(way: &ReadPlan, message: &[u8], text: &mut Vec<u8>, bytes_max: usize) -> Result<(), SchemaRejection> {
     if message.len() > bytes_max {
         return Err((Reason::TooLarge, format!("the message has {} bytes; {bytes_max} are allowed", message.len())));
     }
     match way {
-        Way::Avro(schema) => schema.write_json(message, text, bytes_max),
-        Way::Text(kind) => kind.write_json(message, text, bytes_max),
-        Way::Own => Ok(()),
+        ReadPlan::Avro(schema) => schema.write_json(message, text, bytes_max),
+        ReadPlan::Text(kind) => kind.write_json(message, text, bytes_max),
+        ReadPlan::Own => Ok(()),
     }
 }
 
@@ -278,7 +278,7 @@ fn id(payload: &[u8]) -> Option<u32> {
 }
 
 /// Where a message's header stands.
-fn header(payload: &[u8], is_avro: bool) -> Result<Range<usize>, Fault> {
+fn header(payload: &[u8], is_avro: bool) -> Result<Range<usize>, SchemaRejection> {
     if id(payload).is_none() {
         return Err(malformed("the message does not begin with a schema registry's header (a zero and a schema id)"));
     }
@@ -311,10 +311,10 @@ fn path(bytes: &[u8]) -> Option<(Vec<usize>, usize)> {
     Some((path, bytes.len() - rest.len()))
 }
 
-fn malformed(what: impl Into<String>) -> Fault {
+fn malformed(what: impl Into<String>) -> SchemaRejection {
     (Reason::Malformed, what.into())
 }
 
-fn cut_off() -> Fault {
+fn cut_off() -> SchemaRejection {
     malformed("the schema registry's header has no valid path to a message")
 }

@@ -48,7 +48,7 @@ const NOT_FOUND_CODES: [u32; 3] = [40_401, 40_402, 40_403];
 
 /// What an id stands for.
 #[derive(Debug, Clone)]
-pub(in crate::ingest) enum Known {
+pub(in crate::ingest) enum KnownSchemas {
     Avro(Arc<AvroSchema>),
     Protobuf(Arc<ProtoFile>),
     /// A schema of another kind, in its own word.
@@ -66,7 +66,7 @@ pub(super) struct Registry {
     client: reqwest::Client,
     config: RegistryConfig,
     metrics: Arc<Metrics>,
-    memory: Mutex<Memory>,
+    memory: Mutex<SchemaCache>,
 }
 
 /// Without what may be secret.
@@ -79,14 +79,14 @@ impl fmt::Debug for Registry {
 
 /// What is known of ids; the oldest goes first when it is full.
 #[derive(Debug, Default)]
-struct Memory {
-    known: HashMap<u32, (Known, Instant)>,
+struct SchemaCache {
+    known: HashMap<u32, (KnownSchemas, Instant)>,
     order: VecDeque<u32>,
 }
 
 /// A schema as the registry tells it.
 #[derive(Debug, Deserialize)]
-struct Told {
+struct LoggedComplaint {
     schema: String,
     #[serde(rename = "schemaType", default)]
     kind: Option<String>,
@@ -105,7 +105,7 @@ struct Reference {
 
 /// What the registry says when it has no such thing.
 #[derive(Debug, Deserialize)]
-struct Complaint {
+struct RegistryComplaint {
     error_code: u32,
 }
 
@@ -137,8 +137,8 @@ impl Registry {
 
     /// What these ids stand for. `Unavailable` when the registry does not answer; `Limited` without a time to wait when too
     /// many of them are new.
-    pub(super) async fn learn(&self, ids: BTreeSet<u32>) -> Result<BTreeMap<u32, Known>> {
-        let mut found: BTreeMap<u32, Known> = {
+    pub(super) async fn learn(&self, ids: BTreeSet<u32>) -> Result<BTreeMap<u32, KnownSchemas>> {
+        let mut found: BTreeMap<u32, KnownSchemas> = {
             let memory = self.memory();
             ids.iter().filter_map(|id| Some((*id, memory.find(*id)?))).collect()
         };
@@ -156,10 +156,10 @@ impl Registry {
         Ok(found)
     }
 
-    async fn fetch_new(&self, ids: Vec<u32>) -> Result<Vec<(u32, Known)>> {
+    async fn fetch_new(&self, ids: Vec<u32>) -> Result<Vec<(u32, KnownSchemas)>> {
         let mut fetched = self.fetch_all(ids).await?;
         let unknown: Vec<u32> =
-            fetched.iter().filter(|(_, known)| matches!(known, Known::Unknown)).map(|(id, _)| *id).collect();
+            fetched.iter().filter(|(_, known)| matches!(known, KnownSchemas::Unknown)).map(|(id, _)| *id).collect();
         if !unknown.is_empty() {
             tokio::time::sleep(SECOND_LOOK).await;
             let again = self.fetch_all(unknown).await?;
@@ -171,7 +171,7 @@ impl Registry {
         Ok(fetched)
     }
 
-    async fn fetch_all(&self, ids: Vec<u32>) -> Result<Vec<(u32, Known)>> {
+    async fn fetch_all(&self, ids: Vec<u32>) -> Result<Vec<(u32, KnownSchemas)>> {
         // Owned by the futures, so that any task can wait for them.
         let questions = ids.into_iter().map(|id| async move {
             let known = self.fetch(id).await.map_err(|fault| {
@@ -179,7 +179,7 @@ impl Registry {
                 fault.at(format!("schema {id}"))
             })?;
             let answer = match known {
-                Known::Unknown => RegistryAnswer::Unknown,
+                KnownSchemas::Unknown => RegistryAnswer::Unknown,
                 _ => RegistryAnswer::Found,
             };
             self.metrics.sources.registry(&self.source, answer);
@@ -192,34 +192,34 @@ impl Registry {
         futures::stream::iter(questions).buffer_unordered(QUESTIONS_MAX).try_collect().await
     }
 
-    async fn fetch(&self, id: u32) -> Result<Known> {
-        let told: Told = match self.ask(&["schemas", "ids", &id.to_string()], &[]).await {
+    async fn fetch(&self, id: u32) -> Result<KnownSchemas> {
+        let told: LoggedComplaint = match self.ask(&["schemas", "ids", &id.to_string()], &[]).await {
             Ok(Some(body)) => read(&body)?,
-            Ok(None) => return Ok(Known::Unknown),
-            Err(Fault::Away(error)) => return Err(error),
-            Err(Fault::Large) => return Ok(Known::Unusable(self.too_large().into())),
+            Ok(None) => return Ok(KnownSchemas::Unknown),
+            Err(RegistryError::Away(error)) => return Err(error),
+            Err(RegistryError::Large) => return Ok(KnownSchemas::Unusable(self.too_large().into())),
         };
         let kind = told.kind.as_deref().unwrap_or("AVRO");
         if !["AVRO", "PROTOBUF"].contains(&kind) {
-            return Ok(Known::Other(kind.into()));
+            return Ok(KnownSchemas::Other(kind.into()));
         }
         let is_avro = kind == "AVRO";
         let references = match self.references(told.references).await? {
             Ok(references) => references,
-            Err(why) => return Ok(Known::Unusable(why.into())),
+            Err(why) => return Ok(KnownSchemas::Unusable(why.into())),
         };
         let reading = tokio::task::spawn_blocking(move || match is_avro {
             true => {
                 let texts: Vec<String> = references.into_iter().map(|(_, text)| text).collect();
-                AvroSchema::parse(&told.schema, &texts).map(|schema| Known::Avro(Arc::new(schema)))
+                AvroSchema::parse(&told.schema, &texts).map(|schema| KnownSchemas::Avro(Arc::new(schema)))
             }
-            false => ProtoFile::compile(&told.schema, references).map(|file| Known::Protobuf(Arc::new(file))),
+            false => ProtoFile::compile(&told.schema, references).map(|file| KnownSchemas::Protobuf(Arc::new(file))),
         });
         // What the registry holds is what it is: a faulty schema, also one that its reader stumbles over, stays so.
         Ok(match reading.await {
             Ok(Ok(known)) => known,
-            Ok(Err(fault)) => Known::Unusable(fault.message().into()),
-            Err(_) => Known::Unusable("the schema cannot be read".into()),
+            Ok(Err(fault)) => KnownSchemas::Unusable(fault.message().into()),
+            Err(_) => KnownSchemas::Unusable("the schema cannot be read".into()),
         })
     }
 
@@ -238,34 +238,39 @@ impl Registry {
             let question = ["subjects", &subject, "versions", &version.to_string()];
             match self.ask(&question, &[("deleted", "true")]).await {
                 Ok(Some(body)) => {
-                    let told: Told = read(&body)?;
+                    let told: LoggedComplaint = read(&body)?;
                     open.extend(told.references);
                     found.push((name, told.schema));
                 }
                 Ok(None) => {
                     return Ok(Err(format!("it refers to `{subject}`, version {version}, which the registry has not")));
                 }
-                Err(Fault::Away(error)) => return Err(error),
-                Err(Fault::Large) => return Ok(Err(self.too_large())),
+                Err(RegistryError::Away(error)) => return Err(error),
+                Err(RegistryError::Large) => return Ok(Err(self.too_large())),
             }
         }
         Ok(Ok(found))
     }
 
     /// The answer to one question, of the first registry that gives one; none when there is no such thing.
-    async fn ask(&self, path: &[&str], query: &[(&str, &str)]) -> Result<Option<Vec<u8>>, Fault> {
-        let mut last = Fault::Away(Error::unavailable("no schema registry is configured"));
+    async fn ask(&self, path: &[&str], query: &[(&str, &str)]) -> Result<Option<Vec<u8>>, RegistryError> {
+        let mut last = RegistryError::Away(Error::unavailable("no schema registry is configured"));
         for base in &self.urls {
             match self.ask_one(base, path, query).await {
                 Ok(answer) => return Ok(answer),
-                Err(Fault::Large) => return Err(Fault::Large),
+                Err(RegistryError::Large) => return Err(RegistryError::Large),
                 Err(fault) => last = fault,
             }
         }
         Err(last)
     }
 
-    async fn ask_one(&self, base: &Url, path: &[&str], query: &[(&str, &str)]) -> Result<Option<Vec<u8>>, Fault> {
+    async fn ask_one(
+        &self,
+        base: &Url,
+        path: &[&str],
+        query: &[(&str, &str)],
+    ) -> Result<Option<Vec<u8>>, RegistryError> {
         let mut url = base.clone();
         if let Ok(mut parts) = url.path_segments_mut() {
             parts.pop_if_empty().extend(path);
@@ -278,10 +283,11 @@ impl Registry {
         if let Some(token) = &self.config.token {
             request = request.bearer_auth(token.expose());
         }
-        let away = |what: String| Fault::Away(Error::unavailable(format!("the schema registry at {base} {what}")));
+        let away =
+            |what: String| RegistryError::Away(Error::unavailable(format!("the schema registry at {base} {what}")));
         let broken = |cause: reqwest::Error| {
             let fault = format!("the schema registry at {base} cannot be reached");
-            Fault::Away(Error::unavailable(fault).with_source(cause.without_url()))
+            RegistryError::Away(Error::unavailable(fault).with_source(cause.without_url()))
         };
         let mut response = request.send().await.map_err(broken)?;
         let status = response.status();
@@ -290,13 +296,13 @@ impl Registry {
             if body.len() + chunk.len() > self.config.schema_bytes_max {
                 // A page of an error may be as long as it likes; a schema may not.
                 if status == StatusCode::OK {
-                    return Err(Fault::Large);
+                    return Err(RegistryError::Large);
                 }
                 break;
             }
             body.extend_from_slice(&chunk);
         }
-        let code = serde_json::from_slice::<Complaint>(&body).ok().map(|complaint| complaint.error_code);
+        let code = serde_json::from_slice::<RegistryComplaint>(&body).ok().map(|complaint| complaint.error_code);
         match status {
             StatusCode::OK if read::<serde_json::Value>(&body).is_err() => {
                 Err(away("answers no JSON: is its URL the one of its API?".to_owned()))
@@ -318,28 +324,28 @@ impl Registry {
     }
 
     /// No holder of the lock can panic half-way, so a poisoned one is as good as new.
-    fn memory(&self) -> MutexGuard<'_, Memory> {
+    fn memory(&self) -> MutexGuard<'_, SchemaCache> {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Why there is no answer.
 #[derive(Debug)]
-enum Fault {
+enum RegistryError {
     /// The registry does not answer, or not in its protocol.
     Away(Error),
     /// What it answers is larger than it may be.
     Large,
 }
 
-impl Memory {
-    fn find(&self, id: u32) -> Option<Known> {
+impl SchemaCache {
+    fn find(&self, id: u32) -> Option<KnownSchemas> {
         let (known, since) = self.known.get(&id)?;
-        let is_old = matches!(known, Known::Unknown) && since.elapsed() >= UNKNOWN_KEPT;
+        let is_old = matches!(known, KnownSchemas::Unknown) && since.elapsed() >= UNKNOWN_KEPT;
         (!is_old).then(|| known.clone())
     }
 
-    fn keep(&mut self, id: u32, known: Known, count_max: usize) {
+    fn keep(&mut self, id: u32, known: KnownSchemas, count_max: usize) {
         if self.known.insert(id, (known, Instant::now())).is_none() {
             self.order.push_back(id);
         }

@@ -12,20 +12,20 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
-use super::registry::{Known, Registry};
+use super::registry::{KnownSchemas, Registry};
 use crate::config::{RegistryConfig, Secret};
 use crate::error::{Kind, Result};
 use crate::telemetry::Metrics;
 
 /// A registry that answers with what it holds, or not at all.
-pub(super) struct Double {
+pub(super) struct FakeRegistry {
     address: SocketAddr,
-    held: Arc<Mutex<Held>>,
+    held: Arc<Mutex<RegistryContent>>,
     _tasks: JoinSet<()>,
 }
 
 #[derive(Default)]
-struct Held {
+struct RegistryContent {
     /// Status and body by path.
     answers: BTreeMap<String, (u16, String)>,
     /// What every answer is while it is out of order.
@@ -34,7 +34,7 @@ struct Held {
     asked: Vec<String>,
 }
 
-impl Double {
+impl FakeRegistry {
     pub(super) async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut double = Self { address: listener.local_addr().unwrap(), held: Arc::default(), _tasks: JoinSet::new() };
@@ -81,7 +81,7 @@ impl Double {
     }
 }
 
-async fn answer(mut connection: TcpStream, held: Arc<Mutex<Held>>) {
+async fn answer(mut connection: TcpStream, held: Arc<Mutex<RegistryContent>>) {
     let mut request = Vec::new();
     while !request.ends_with(b"\r\n\r\n") {
         let mut byte = [0];
@@ -113,19 +113,19 @@ fn registry(config: &RegistryConfig) -> Registry {
 
 async fn learn(registry: &Registry, ids: &[u32]) -> Result<Vec<String>> {
     let known = registry.learn(ids.iter().copied().collect::<BTreeSet<u32>>()).await?;
-    let word = |known: Known| match known {
-        Known::Avro(_) => "avro".to_owned(),
-        Known::Protobuf(_) => "protobuf".to_owned(),
-        Known::Other(kind) => format!("other {kind}"),
-        Known::Unusable(why) => format!("unusable {why}"),
-        Known::Unknown => "unknown".to_owned(),
+    let word = |known: KnownSchemas| match known {
+        KnownSchemas::Avro(_) => "avro".to_owned(),
+        KnownSchemas::Protobuf(_) => "protobuf".to_owned(),
+        KnownSchemas::Other(kind) => format!("other {kind}"),
+        KnownSchemas::Unusable(why) => format!("unusable {why}"),
+        KnownSchemas::Unknown => "unknown".to_owned(),
     };
     Ok(known.into_values().map(word).collect())
 }
 
 #[tokio::test]
 async fn a_schema_is_asked_for_once_with_what_it_refers_to() {
-    let double = Double::start().await;
+    let double = FakeRegistry::start().await;
     let refers = |name: &str, subject: &str| json!([{ "name": name, "subject": subject, "version": 3 }]);
     double.holds(1, "\"string\"", json!({}));
     double.holds(2, "{\"type\":\"array\",\"items\":\"a.B\"}", json!({ "references": refers("a.B", "a/b value") }));
@@ -165,7 +165,7 @@ async fn a_schema_is_asked_for_once_with_what_it_refers_to() {
 
 #[tokio::test]
 async fn what_is_no_answer_is_not_believed() {
-    let double = Double::start().await;
+    let double = FakeRegistry::start().await;
     let config = RegistryConfig { token: Some(Secret::new("hunter2")), ..double.config() };
     let registry = registry(&config);
     for (status, body, expected) in [
@@ -190,7 +190,7 @@ async fn what_is_no_answer_is_not_believed() {
     double.holds(7, "\"int\"", json!({}));
     assert_eq!(learn(&registry, &[7]).await.unwrap(), ["avro"], "and is asked for again");
 
-    let alone = Double::start().await;
+    let alone = FakeRegistry::start().await;
     let gone = { TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap() };
     alone.holds(7, "\"int\"", json!({}));
     let urls = vec![format!("http://{gone}/"), format!("{}/", alone.url())];
@@ -203,7 +203,7 @@ async fn what_is_no_answer_is_not_believed() {
 
 #[tokio::test]
 async fn what_cannot_be_used_says_why() {
-    let double = Double::start().await;
+    let double = FakeRegistry::start().await;
     let refers = json!({ "references": [{ "name": "x", "subject": "gone", "version": 1 }] });
     double.holds(1, "{\"type\":\"recrod\"}", json!({}));
     double.holds(2, "message {", json!({ "schemaType": "PROTOBUF" }));
@@ -227,7 +227,7 @@ async fn what_cannot_be_used_says_why() {
 
 #[tokio::test]
 async fn made_up_ids_have_their_bounds() {
-    let double = Double::start().await;
+    let double = FakeRegistry::start().await;
     let registry = registry(&RegistryConfig { schemas_max: 2, ..double.config() });
     let fault = learn(&registry, &(0..65).collect::<Vec<_>>()).await.unwrap_err();
     assert!(fault.kind() == Kind::Limited && fault.wait().is_none(), "{fault:?}");

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde_json::json;
 
-use super::registry_tests::Double;
+use super::registry_tests::FakeRegistry;
 use crate::config::{Envelope, SourceConfig, SourceFormat, TableConfig, TenantFrom};
 use crate::contract::{Contract, Kept};
-use crate::ingest::kafka::tests::{Kafka, Server, offsets, reaches};
+use crate::ingest::kafka::tests::{Kafka, SourceServer, offsets, reaches};
 use crate::ingest::testing::{QUARANTINE, TABLE, memory, stored};
-use crate::ingest::{Entry, Page, Pick};
+use crate::ingest::{EntryFilter, EntryPage, QuarantineEntry};
 use crate::tenancy::testing::access;
 use crate::tenancy::{Access, Scope};
 
@@ -69,9 +69,9 @@ async fn operator() -> Access {
 }
 
 /// Open entries with their payloads, by their places.
-async fn entries(server: &Server) -> Vec<Entry> {
+async fn entries(server: &SourceServer) -> Vec<QuarantineEntry> {
     let operator = operator().await;
-    let listed = server.ingest.quarantine(&operator, TABLE, &Pick::default(), 100).await.unwrap();
+    let listed = server.ingest.quarantine(&operator, TABLE, &EntryFilter::default(), 100).await.unwrap();
     let mut entries = Vec::new();
     for entry in listed.entries {
         let (whole, _room) = server.ingest.quarantined(&operator, TABLE, &entry.id, None).await.unwrap();
@@ -87,7 +87,7 @@ fn names(found: &[(String, String)]) -> Vec<&str> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn avro_is_read_by_the_schemas_of_a_registry() {
-    let (kafka, store, registry) = (Kafka::start(), memory(), Double::start().await);
+    let (kafka, store, registry) = (Kafka::start(), memory(), FakeRegistry::start().await);
     registry.holds(7, FIRST, json!({}));
     registry.holds(9, SECOND, json!({}));
     registry.holds(11, "syntax = \"proto3\"; message A {}", json!({ "schemaType": "PROTOBUF" }));
@@ -105,7 +105,7 @@ async fn avro_is_read_by_the_schemas_of_a_registry() {
 
     // While the registry is away nothing is stored, and nothing is judged.
     registry.fails(Some((503, "")));
-    let server = Server::start(&store, &config).await;
+    let server = SourceServer::start(&store, &config).await;
     server.tells("glasshouse_source_schemas_total{source=\"voice\",outcome=\"failed\"}").await;
     assert_eq!((offsets(&store, TABLE).await, entries(&server).await), ([None, None], vec![]));
     registry.fails(None);
@@ -122,17 +122,17 @@ async fn avro_is_read_by_the_schemas_of_a_registry() {
     for (entry, detail) in found.iter().zip(details) {
         assert!(entry.detail.contains(detail), "{entry:?}, not {detail}");
     }
-    let page = || Page { after: None, limit: 100 };
-    let again = server.ingest.replay(&operator().await, TABLE, &Pick::default(), page()).await.unwrap();
+    let page = || EntryPage { after: None, limit: 100 };
+    let again = server.ingest.replay(&operator().await, TABLE, &EntryFilter::default(), page()).await.unwrap();
     assert_eq!((again.accepted, again.rejected), (0, 4));
     server.stop().await;
 
     // The schema comes later: the entry is read by it.
     registry.holds(8, FIRST, json!({}));
-    let server = Server::start(&store, &config).await;
+    let server = SourceServer::start(&store, &config).await;
     kafka.send_bytes("acme", &first(7, "c"));
     reaches(&store, [Some(7), None]).await;
-    let again = server.ingest.replay(&operator().await, TABLE, &Pick::default(), page()).await.unwrap();
+    let again = server.ingest.replay(&operator().await, TABLE, &EntryFilter::default(), page()).await.unwrap();
     assert_eq!((again.accepted, again.rejected), (1, 3));
     assert_eq!(entries(&server).await.len(), 3);
     server.stop().await;
@@ -157,7 +157,7 @@ fn declared(folder: &std::path::Path) -> Arc<Contract> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn protobuf_of_a_registry_is_the_message_that_the_table_reads() {
-    let (kafka, store, registry) = (Kafka::start(), memory(), Double::start().await);
+    let (kafka, store, registry) = (Kafka::start(), memory(), FakeRegistry::start().await);
     let folder = tempfile::tempdir().unwrap();
     let contract = declared(folder.path());
     registry.holds(1, CALLS, json!({ "schemaType": "PROTOBUF" }));
@@ -176,7 +176,7 @@ async fn protobuf_of_a_registry_is_the_message_that_the_table_reads() {
     kafka.send_bytes("", &call(1, &[4, 2, 0], "a"));
     bad.iter().for_each(|bytes| kafka.send_bytes("", bytes));
     kafka.send_bytes("", &call(1, &[4, 2, 0], "b"));
-    let server = Server::start_as(&store, &config, &BTreeMap::new(), &contract).await;
+    let server = SourceServer::start_as(&store, &config, &BTreeMap::new(), &contract).await;
     reaches(&store, [Some(8), None]).await;
     assert_eq!(names(&stored(&store, TABLE).await), ["a", "b"]);
     let found = entries(&server).await;
@@ -194,8 +194,8 @@ async fn protobuf_of_a_registry_is_the_message_that_the_table_reads() {
         assert!(entry.reason == reason && entry.detail.contains(detail), "{entry:?}, not {reason}: {detail}");
         assert_eq!(entry.format, Kept::SourceProtobuf);
     }
-    let page = Page { after: None, limit: 100 };
-    let again = server.ingest.replay(&operator().await, TABLE, &Pick::default(), page).await.unwrap();
+    let page = EntryPage { after: None, limit: 100 };
+    let again = server.ingest.replay(&operator().await, TABLE, &EntryFilter::default(), page).await.unwrap();
     assert_eq!((again.accepted, again.rejected), (0, 6), "what is not the table's message never becomes rows");
     server.stop().await;
 }
@@ -214,15 +214,15 @@ async fn transformed(case: &str, config: SourceConfig, message: &[u8], contract:
     let bad = &message[..message.len() - 1];
     kafka.send_bytes("", message);
     kafka.send_bytes("", bad);
-    let server = Server::start_as(&store, &config, &BTreeMap::new(), contract).await;
+    let server = SourceServer::start_as(&store, &config, &BTreeMap::new(), contract).await;
     reaches(&store, [Some(2), None]).await;
     assert_eq!(names(&stored(&store, TABLE).await), [expected], "{case}");
     let found = entries(&server).await;
     let kept = if config.format == SourceFormat::Avro { Kept::Avro } else { Kept::SourceProtobuf };
     assert_eq!(found.len(), 1, "{case}: {found:?}");
     assert_eq!((found[0].payload.as_deref(), found[0].format), (Some(bad), kept), "{case}");
-    let page = Page { after: None, limit: 100 };
-    let again = server.ingest.replay(&operator().await, TABLE, &Pick::default(), page).await.unwrap();
+    let page = EntryPage { after: None, limit: 100 };
+    let again = server.ingest.replay(&operator().await, TABLE, &EntryFilter::default(), page).await.unwrap();
     assert!(again.rejects[0].detail.contains("with a file"), "{case}: {again:?}");
     server.stop().await;
     assert_eq!(stored(&store, QUARANTINE).await.len(), 1, "{case}");
@@ -230,7 +230,7 @@ async fn transformed(case: &str, config: SourceConfig, message: &[u8], contract:
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_transform_sees_avro_as_json() {
-    let registry = Double::start().await;
+    let registry = FakeRegistry::start().await;
     registry.holds(9, SECOND, json!({}));
     registry.holds(5, CHANGE, json!({}));
     let contract = Arc::new(crate::ingest::testing::contract());
@@ -247,7 +247,7 @@ async fn a_transform_sees_avro_as_json() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_transform_sees_protobuf_as_json() {
-    let registry = Double::start().await;
+    let registry = FakeRegistry::start().await;
     registry.holds(1, CALLS, json!({ "schemaType": "PROTOBUF" }));
     let folder = tempfile::tempdir().unwrap();
     let (own, file) = (declared(folder.path()), folder.path().join("calls.proto"));
@@ -282,7 +282,7 @@ async fn avro_needs_no_registry_when_a_file_says_its_schema() {
         ..kafka.source()
     };
     kafka.send_bytes("", &second(0, "a", 1.0)[5..]);
-    let server = Server::start(&store, &config).await;
+    let server = SourceServer::start(&store, &config).await;
     reaches(&store, [Some(1), None]).await;
     server.stop().await;
     assert_eq!(names(&stored(&store, TABLE).await), ["a"]);
@@ -290,7 +290,7 @@ async fn avro_needs_no_registry_when_a_file_says_its_schema() {
     let (kafka, store) = (Kafka::start(), memory());
     let config = of_cluster(SourceConfig { confluent: true, ..config }, &kafka);
     kafka.send_bytes("", &second(77, "b", 1.0));
-    let server = Server::start(&store, &config).await;
+    let server = SourceServer::start(&store, &config).await;
     reaches(&store, [Some(1), None]).await;
     server.stop().await;
     assert_eq!(names(&stored(&store, TABLE).await), ["b"]);

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use tokio::task::AbortHandle;
 
-use super::workload::Body;
+use super::workload::SimBody;
 use crate::error::Result;
-use crate::ingest::source::{Landed, Position, Spot};
+use crate::ingest::source::{Position, StoredBatch, TopicPartition};
 use crate::ingest::{Ingest, Receipt};
 use crate::tenancy::Access;
 
@@ -21,12 +21,12 @@ pub(super) enum Who {
 
 /// What came of it.
 #[derive(Debug)]
-pub(super) enum Outcome {
+pub(super) enum SimOutcome {
     Started(Result<Arc<Ingest>>),
     Stopped,
     Sent(Result<Receipt>),
-    Asked(Vec<usize>, Result<BTreeMap<Spot, Position>>),
-    Hauled(Vec<usize>, Result<Landed>),
+    Asked(Vec<usize>, Result<BTreeMap<TopicPartition, Position>>),
+    Hauled(Vec<usize>, Result<StoredBatch>),
 }
 
 /// One of those who wait.
@@ -38,10 +38,10 @@ pub(super) struct Waiting {
 }
 
 /// A client: it sends one body after the other, each until it is stored.
-pub(super) struct Client {
+pub(super) struct SimClient {
     pub(super) access: Arc<Access>,
     pub(super) home: usize,
-    pub(super) bodies: Vec<Body>,
+    pub(super) bodies: Vec<SimBody>,
     /// Bodies that are stored.
     pub(super) done: usize,
     /// The attempt under way, and the step at which it is given up.

@@ -22,7 +22,7 @@ use crate::ingest::testing::{QUARANTINE, TABLE};
 
 /// What a table holds by its log.
 #[derive(Debug, Default)]
-struct Replayed {
+struct ReplayedLog {
     /// Rows by file.
     files: BTreeMap<String, u64>,
     txns: BTreeMap<String, i64>,
@@ -62,9 +62,9 @@ fn same<T: Ord + std::fmt::Debug>(what: &str, found: Vec<T>, expected: impl Iter
 }
 
 /// The log from its first entry to its last, and its checkpoints on the way.
-fn replay(objects: &InMemory, table: &str) -> Result<Replayed, String> {
+fn replay(objects: &InMemory, table: &str) -> Result<ReplayedLog, String> {
     let names = names(objects, &format!("{table}/_delta_log"));
-    let mut replayed = Replayed::default();
+    let mut replayed = ReplayedLog::default();
     let mut added = BTreeSet::new();
     let entries: Vec<&String> = names.iter().filter(|name| name.ends_with(".json")).collect();
     for (version, name) in entries.iter().enumerate() {
@@ -87,7 +87,7 @@ fn apply(
     objects: &InMemory,
     table: &str,
     action: &Value,
-    replayed: &mut Replayed,
+    replayed: &mut ReplayedLog,
     added: &mut BTreeSet<String>,
 ) -> Result<(), String> {
     if let Some(add) = action.get("add") {
@@ -117,8 +117,8 @@ fn apply(
 }
 
 /// A checkpoint holds what the entries up to it hold.
-fn compare(objects: &InMemory, checkpoint: &str, replayed: &Replayed) -> Result<(), String> {
-    let mut found = Replayed::default();
+fn compare(objects: &InMemory, checkpoint: &str, replayed: &ReplayedLog) -> Result<(), String> {
+    let mut found = ReplayedLog::default();
     for batch in parquet(read(objects, checkpoint)) {
         let group = |name: &str| batch.column_by_name(name).and_then(|column| column.as_struct_opt()).cloned();
         if let Some(adds) = group("add") {
@@ -141,7 +141,7 @@ fn compare(objects: &InMemory, checkpoint: &str, replayed: &Replayed) -> Result<
     }
 }
 
-fn replayed_rows(replayed: &Replayed, path: &str) -> u64 {
+fn replayed_rows(replayed: &ReplayedLog, path: &str) -> u64 {
     replayed.files.get(path).copied().unwrap_or(u64::MAX)
 }
 
@@ -149,7 +149,7 @@ fn replayed_rows(replayed: &Replayed, path: &str) -> u64 {
 fn rows(
     objects: &InMemory,
     table: &str,
-    replayed: &Replayed,
+    replayed: &ReplayedLog,
     columns: [&str; 2],
 ) -> Result<Vec<(String, String)>, String> {
     let mut rows = Vec::new();

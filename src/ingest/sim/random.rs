@@ -9,9 +9,9 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// Dice for one thing.
 #[derive(Debug, Clone)]
-pub(super) struct Dice(u64);
+pub(super) struct SeededRandom(u64);
 
-impl Dice {
+impl SeededRandom {
     /// The dice of `seed` for `what`.
     pub(super) fn of(seed: u64, what: impl Hash) -> Self {
         // Hashed with fixed keys: the same in every process.

@@ -7,7 +7,7 @@
 //!     └──────────────────────────────────────────────────────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! In: a seed. Out: [`Played`]: the bucket, and what must be in it.
+//! In: a seed. Out: [`PlayedSchedule`]: the bucket, and what must be in it.
 //!
 //! After [`CALM_AFTER`] steps nothing fails any more, so that every schedule comes to its end.
 //!
@@ -22,16 +22,16 @@ use bytes::Bytes;
 use tokio::runtime::Builder;
 use tokio::task::JoinSet;
 
-use super::actors::{Client, Outcome, Waiting, Who};
-use super::random::Dice;
-use super::server::{Life, Place, Reader, Server, WINDOWS, lake, open, start};
-use super::store_client::Line;
-use super::store_scheduler::{Bucket, Death};
-use super::workload::{Expected, PARTITIONS, SERVERS, Script};
+use super::actors::{SimClient, SimOutcome, Waiting, Who};
+use super::random::SeededRandom;
+use super::server::{Life, ReaderPartition, SimServer, TopicReader, WINDOWS, lake, open, start};
+use super::store_client::StoreClient;
+use super::store_scheduler::{Death, StoreScheduler};
+use super::workload::{Expected, PARTITIONS, SERVERS, Workload};
 use crate::clock::{Clock, SECOND};
 use crate::contract::{Format, Owner};
 use crate::error::{Kind, Result};
-use crate::ingest::source::{Fate, Haul, Landed, Position, Route, Spot};
+use crate::ingest::source::{MessageBatch, Position, Route, StoredBatch, TenantResolution, TopicPartition};
 use crate::ingest::testing::TABLE;
 use crate::ingest::{Payload, Receipt};
 use crate::lake::{Store, Tables};
@@ -49,35 +49,35 @@ const ROUND_TURNS: usize = 4;
 
 /// A schedule that was played to its end.
 #[derive(Debug)]
-pub(crate) struct Played {
-    pub(super) bucket: Arc<Bucket>,
+pub(crate) struct PlayedSchedule {
+    pub(super) bucket: Arc<StoreScheduler>,
     /// The lake, without faults.
     store: Store,
     pub(crate) expected: Expected,
     pub(super) deaths: usize,
 }
 
-impl Played {
+impl PlayedSchedule {
     /// The table and its quarantine, as a process that starts now sees them.
     pub(crate) async fn tables(&self) -> Arc<Tables> {
         open(&self.store).await.unwrap()
     }
 }
 
-struct Play {
-    bucket: Arc<Bucket>,
+struct Schedule {
+    bucket: Arc<StoreScheduler>,
     clock: Clock,
-    dice: Dice,
+    random: SeededRandom,
     step: usize,
-    servers: Vec<Server>,
-    clients: Vec<Client>,
+    servers: Vec<SimServer>,
+    clients: Vec<SimClient>,
     partitions: Vec<Vec<String>>,
     /// Whose each partition is.
     owners: Vec<usize>,
     /// What the owners have been told: offsets that are stored.
     stored: Vec<i64>,
     waiting: BTreeMap<u64, Waiting>,
-    tasks: JoinSet<(u64, Outcome)>,
+    tasks: JoinSet<(u64, SimOutcome)>,
     next: u64,
     /// Whether somebody got an answer since everybody waited.
     restless: bool,
@@ -86,15 +86,15 @@ struct Play {
 }
 
 /// Plays the schedule of a seed. `Err` says what went wrong on the way, and what happened until then.
-pub(crate) fn play(seed: u64) -> std::result::Result<Played, String> {
+pub(crate) fn play(seed: u64) -> std::result::Result<PlayedSchedule, String> {
     let runtime = Builder::new_current_thread().enable_time().max_blocking_threads(1).build().unwrap();
     runtime.block_on(async {
-        let Script { clients, partitions, expected } = Script::of(seed);
-        let bucket = Arc::new(Bucket::new(seed));
+        let Workload { clients, partitions, expected } = Workload::of(seed);
+        let bucket = Arc::new(StoreScheduler::new(seed));
         let mut known = Vec::new();
         for client in clients {
             let access = access(client.tenant, &[Scope::Ingest], &[TABLE]).await;
-            known.push(Client {
+            known.push(SimClient {
                 access: Arc::new(access),
                 home: client.home,
                 bodies: client.bodies,
@@ -103,12 +103,12 @@ pub(crate) fn play(seed: u64) -> std::result::Result<Played, String> {
                 rests_until: 0,
             });
         }
-        let play = Play {
+        let play = Schedule {
             bucket: bucket.clone(),
             clock: Clock::fixed(Clock::System.now()),
-            dice: Dice::of(seed, "play"),
+            random: SeededRandom::of(seed, "play"),
             step: 0,
-            servers: (0..SERVERS).map(|_| Server::new()).collect(),
+            servers: (0..SERVERS).map(|_| SimServer::new()).collect(),
             clients: known,
             owners: (0..PARTITIONS).map(|partition| partition % SERVERS).collect(),
             stored: vec![0; PARTITIONS],
@@ -122,16 +122,16 @@ pub(crate) fn play(seed: u64) -> std::result::Result<Played, String> {
         };
         let deaths = play.run().await?;
         let store = lake(bucket.objects.clone(), Clock::System);
-        Ok(Played { bucket, store, expected, deaths })
+        Ok(PlayedSchedule { bucket, store, expected, deaths })
     })
 }
 
-fn spot(partition: usize) -> Spot {
-    Spot { topic: "calls".into(), partition: i32::try_from(partition).unwrap() }
+fn topic_partition(partition: usize) -> TopicPartition {
+    TopicPartition { topic: "calls".into(), partition: i32::try_from(partition).unwrap() }
 }
 
-fn partition(spot: &Spot) -> usize {
-    usize::try_from(spot.partition).unwrap()
+fn partition(topic_partition: &TopicPartition) -> usize {
+    usize::try_from(topic_partition.partition).unwrap()
 }
 
 fn route() -> Route {
@@ -145,7 +145,7 @@ fn route() -> Route {
     }
 }
 
-impl Play {
+impl Schedule {
     async fn run(mut self) -> std::result::Result<usize, String> {
         while !self.is_done() {
             self.turn().await?;
@@ -218,7 +218,7 @@ impl Play {
     }
 
     /// Begins something, and lets it come as far as it can before anything else begins.
-    async fn begin(&mut self, who: Who, doing: impl Future<Output = Outcome> + Send + 'static) -> u64 {
+    async fn begin(&mut self, who: Who, doing: impl Future<Output = SimOutcome> + Send + 'static) -> u64 {
         let number = self.next;
         self.next += 1;
         let task = self.tasks.spawn(async move { (number, doing.await) });
@@ -234,7 +234,7 @@ impl Play {
     /// Takes the dead away: nobody gets an answer from them.
     fn bury(&mut self) {
         for server in 0..self.servers.len() {
-            let Server { process, life, .. } = &self.servers[server];
+            let SimServer { process, life, .. } = &self.servers[server];
             if matches!(life, Life::Down(_)) || !self.bucket.is_dead(*process) {
                 continue;
             }
@@ -250,23 +250,23 @@ impl Play {
                     }
                 }
             }
-            let until = self.step + self.dice.below(12);
+            let until = self.step + self.random.below(12);
             self.servers[server].life = Life::Down(until);
-            self.servers[server].reader = Reader::default();
+            self.servers[server].reader = TopicReader::default();
         }
     }
 
     fn rest(&mut self, client: usize) {
         self.clients[client].attempt = None;
-        self.clients[client].rests_until = self.step + self.dice.below(8);
+        self.clients[client].rests_until = self.step + self.random.below(8);
         // Any server will do: they know of each other's events.
-        self.clients[client].home = self.dice.below(SERVERS);
+        self.clients[client].home = self.random.below(SERVERS);
     }
 
-    fn take(&mut self, number: u64, outcome: Outcome) {
+    fn take(&mut self, number: u64, outcome: SimOutcome) {
         // Of the dead, and of those who have been given up, nobody hears.
         let Some(Waiting { who, process, .. }) = self.waiting.remove(&number) else { return };
-        if self.bucket.is_dead(process) && !matches!(outcome, Outcome::Stopped) {
+        if self.bucket.is_dead(process) && !matches!(outcome, SimOutcome::Stopped) {
             // It died in the very moment: `bury` says so to the others of its process.
             if let Who::Client(client) = who {
                 self.rest(client);
@@ -274,26 +274,27 @@ impl Play {
             return;
         }
         match (who, outcome) {
-            (Who::Server(server), Outcome::Started(Ok(ingest))) => {
+            (Who::Server(server), SimOutcome::Started(Ok(ingest))) => {
                 self.servers[server].life = Life::Up(ingest);
                 let own = (0..PARTITIONS).filter(|partition| self.owners[*partition] == server);
-                self.servers[server].reader.places = own.map(|partition| (partition, Place::default())).collect();
+                self.servers[server].reader.places =
+                    own.map(|partition| (partition, ReaderPartition::default())).collect();
             }
-            (Who::Server(server), Outcome::Started(Err(_)) | Outcome::Stopped) => {
+            (Who::Server(server), SimOutcome::Started(Err(_)) | SimOutcome::Stopped) => {
                 // The process ends; what it has under way may still arrive.
                 self.bucket.kill(process);
-                self.servers[server].life = Life::Down(self.step + self.dice.below(12));
-                self.servers[server].reader = Reader::default();
+                self.servers[server].life = Life::Down(self.step + self.random.below(12));
+                self.servers[server].reader = TopicReader::default();
             }
-            (Who::Client(client), Outcome::Sent(outcome)) => self.sent(client, outcome),
-            (Who::Reader(server), Outcome::Asked(partitions, outcome)) => self.asked(server, &partitions, outcome),
-            (Who::Reader(server), Outcome::Hauled(partitions, outcome)) => self.hauled(server, &partitions, outcome),
+            (Who::Client(client), SimOutcome::Sent(outcome)) => self.sent(client, outcome),
+            (Who::Reader(server), SimOutcome::Asked(partitions, outcome)) => self.asked(server, &partitions, outcome),
+            (Who::Reader(server), SimOutcome::Hauled(partitions, outcome)) => self.hauled(server, &partitions, outcome),
             (who, outcome) => self.faults.push(format!("{who:?} got {outcome:?}")),
         }
     }
 
     fn sent(&mut self, client: usize, outcome: Result<Receipt>) {
-        let Client { bodies, done, .. } = &self.clients[client];
+        let SimClient { bodies, done, .. } = &self.clients[client];
         let body = &bodies[*done];
         match outcome {
             Ok(receipt) => {
@@ -310,27 +311,27 @@ impl Play {
     }
 
     /// Where partitions stand, by a table: that it never takes back.
-    fn asked(&mut self, server: usize, partitions: &[usize], outcome: Result<BTreeMap<Spot, Position>>) {
+    fn asked(&mut self, server: usize, partitions: &[usize], outcome: Result<BTreeMap<TopicPartition, Position>>) {
         let reader = &mut self.servers[server].reader;
         reader.busy = false;
         let Ok(positions) = outcome else {
-            reader.rests_until = self.step + self.dice.below(8);
+            reader.rests_until = self.step + self.random.below(8);
             return;
         };
         for place in partitions {
             let Some(place) = reader.places.get_mut(place) else { continue };
             place.position = None;
         }
-        for (spot, position) in positions {
-            if let Some(place) = reader.places.get_mut(&partition(&spot)) {
+        for (topic_partition, position) in positions {
+            if let Some(place) = reader.places.get_mut(&partition(&topic_partition)) {
                 place.position = Some(position);
             }
-            let stored = &mut self.stored[partition(&spot)];
+            let stored = &mut self.stored[partition(&topic_partition)];
             *stored = (*stored).max(position.stored.unwrap_or(0));
         }
     }
 
-    fn hauled(&mut self, server: usize, partitions: &[usize], outcome: Result<Landed>) {
+    fn hauled(&mut self, server: usize, partitions: &[usize], outcome: Result<StoredBatch>) {
         let reader = &mut self.servers[server].reader;
         reader.busy = false;
         match outcome {
@@ -339,7 +340,7 @@ impl Play {
                 if !matches!(error.kind(), Kind::Unavailable | Kind::Conflict) {
                     self.faults.push(format!("reader {server} was refused: {error:?}"));
                 }
-                reader.rests_until = self.step + self.dice.below(8);
+                reader.rests_until = self.step + self.random.below(8);
                 for place in partitions {
                     if let Some(place) = reader.places.get_mut(place) {
                         place.position = None;
@@ -351,19 +352,19 @@ impl Play {
 
     /// Whatever somebody may do now, by chance.
     async fn act(&mut self) {
-        if !self.is_calm() && self.dice.percent(2) {
+        if !self.is_calm() && self.random.percent(2) {
             // So that tables look whether their log was cleaned up under them.
             self.clock.set(self.clock.now() + 61 * SECOND);
         }
         for server in 0..self.servers.len() {
             match self.servers[server].life {
                 Life::Down(until) if until <= self.step => self.start(server).await,
-                Life::Up(_) if !self.is_calm() && self.dice.percent(1) => self.stop(server).await,
+                Life::Up(_) if !self.is_calm() && self.random.percent(1) => self.stop(server).await,
                 Life::Up(_) => self.read(server).await,
                 Life::Stopping(_) | Life::Down(_) | Life::Starting => {}
             }
         }
-        if !self.is_calm() && self.dice.percent(4) {
+        if !self.is_calm() && self.random.percent(4) {
             self.hand_over();
         }
         for client in 0..self.clients.len() {
@@ -372,22 +373,22 @@ impl Play {
     }
 
     async fn start(&mut self, server: usize) {
-        let dice = &mut self.dice;
+        let random = &mut self.random;
         let deaths = [
-            Death::Turn(1 + dice.below(70)),
+            Death::Turn(1 + random.below(70)),
             // More often than not in the middle of a commit: that is what is worth looking at.
-            Death::Commit(1 + dice.below(12)),
-            Death::Commit(1 + dice.below(12)),
-            Death::Kernel(1 + dice.below(60)),
+            Death::Commit(1 + random.below(12)),
+            Death::Commit(1 + random.below(12)),
+            Death::Kernel(1 + random.below(60)),
         ];
-        let death = dice.pick(&deaths.map(Some));
-        let mortal = !self.is_calm() && self.dice.percent(80);
+        let death = random.pick(&deaths.map(Some));
+        let mortal = !self.is_calm() && self.random.percent(80);
         let process = self.bucket.enter(death.filter(|_| mortal));
         self.bucket.note(|| format!("server {server} starts as process {process}"));
         (self.servers[server].process, self.servers[server].life) = (process, Life::Starting);
-        let (line, clock) = (Line { bucket: self.bucket.clone(), process }, self.clock.clone());
-        let window = self.dice.pick(&WINDOWS);
-        self.begin(Who::Server(server), async move { Outcome::Started(start(line, clock, window).await) }).await;
+        let (line, clock) = (StoreClient { bucket: self.bucket.clone(), process }, self.clock.clone());
+        let window = self.random.pick(&WINDOWS);
+        self.begin(Who::Server(server), async move { SimOutcome::Started(start(line, clock, window).await) }).await;
     }
 
     async fn stop(&mut self, server: usize) {
@@ -396,28 +397,28 @@ impl Play {
         self.servers[server].life = Life::Stopping(ingest.clone());
         self.begin(Who::Server(server), async move {
             ingest.stop().await;
-            Outcome::Stopped
+            SimOutcome::Stopped
         })
         .await;
     }
 
     /// A partition goes to the other server. The one before goes on until it finds out.
     fn hand_over(&mut self) {
-        let partition = self.dice.below(PARTITIONS);
+        let partition = self.random.below(PARTITIONS);
         let (from, to) = (self.owners[partition], (self.owners[partition] + 1) % SERVERS);
         self.bucket.note(|| format!("partition {partition} goes to server {to}"));
         self.owners[partition] = to;
-        let hauls_left = Some(self.dice.below(3));
+        let hauls_left = Some(self.random.below(3));
         if let Some(place) = self.servers[from].reader.places.get_mut(&partition) {
             place.hauls_left = hauls_left;
         }
         if matches!(self.servers[to].life, Life::Up(_)) {
-            self.servers[to].reader.places.insert(partition, Place::default());
+            self.servers[to].reader.places.insert(partition, ReaderPartition::default());
         }
     }
 
     async fn send(&mut self, number: usize) {
-        let Client { home, bodies, done, attempt, rests_until, access } = &self.clients[number];
+        let SimClient { home, bodies, done, attempt, rests_until, access } = &self.clients[number];
         if let Some((task, gives_up)) = attempt {
             if *gives_up <= self.step && !self.is_calm() {
                 let given_up = self.waiting.remove(task);
@@ -433,14 +434,14 @@ impl Play {
         let Some(body) = bodies.get(*done) else { return };
         let (ingest, access, text) = (ingest.clone(), access.clone(), Bytes::from(body.text.clone()));
         let task = self.begin(Who::Client(number), async move {
-            Outcome::Sent(ingest.submit(&access, TABLE, Payload::Encoded(Format::Json, text), "test").await)
+            SimOutcome::Sent(ingest.submit(&access, TABLE, Payload::Encoded(Format::Json, text), "test").await)
         });
         let task = task.await;
-        self.clients[number].attempt = Some((task, self.step + 5 + self.dice.below(120)));
+        self.clients[number].attempt = Some((task, self.step + 5 + self.random.below(120)));
     }
 
     async fn read(&mut self, server: usize) {
-        let Server { life: Life::Up(ingest), reader, .. } = &mut self.servers[server] else { return };
+        let SimServer { life: Life::Up(ingest), reader, .. } = &mut self.servers[server] else { return };
         if reader.busy || reader.rests_until > self.step {
             return;
         }
@@ -450,29 +451,35 @@ impl Play {
             reader.places.iter().filter(|(_, place)| place.position.is_none()).map(|(number, _)| *number).collect();
         if !unknown.is_empty() {
             reader.busy = true;
-            let spots: BTreeSet<Spot> = unknown.iter().copied().map(spot).collect();
+            let spots: BTreeSet<TopicPartition> = unknown.iter().copied().map(topic_partition).collect();
             self.begin(Who::Reader(server), async move {
                 let asked = ingest.positions(&route(), spots).await.map(|(positions, _)| positions);
-                Outcome::Asked(unknown, asked)
+                SimOutcome::Asked(unknown, asked)
             })
             .await;
             return;
         }
-        let (mut haul, mut positions) = (Haul::default(), BTreeMap::new());
+        let (mut message_batch, mut positions) = (MessageBatch::default(), BTreeMap::new());
         for (number, place) in &mut reader.places {
             let messages = &self.partitions[*number];
             let position = place.position.unwrap_or_default();
             let first = usize::try_from(position.stored.unwrap_or(0)).unwrap();
-            if first == messages.len() || self.dice.percent(20) {
+            if first == messages.len() || self.random.percent(20) {
                 continue;
             }
-            let count = 1 + self.dice.below(6);
+            let count = 1 + self.random.below(6);
             for (offset, message) in messages.iter().enumerate().skip(first).take(count) {
                 let offset = i64::try_from(offset).unwrap();
-                haul.push((spot(*number), offset), message.as_bytes(), Fate::PerEvent, None, Instant::now());
+                message_batch.push(
+                    (topic_partition(*number), offset),
+                    message.as_bytes(),
+                    TenantResolution::PerEvent,
+                    None,
+                    Instant::now(),
+                );
             }
-            positions.insert(spot(*number), position);
-            place.hauls_left = place.hauls_left.map(|hauls| hauls - 1);
+            positions.insert(topic_partition(*number), position);
+            place.hauls_left = place.hauls_left.map(|message_batches| message_batches - 1);
         }
         if positions.is_empty() {
             return;
@@ -480,7 +487,7 @@ impl Play {
         reader.busy = true;
         self.begin(Who::Reader(server), async move {
             let partitions = positions.keys().map(partition).collect();
-            Outcome::Hauled(partitions, ingest.store_haul(&route(), haul, &positions).await)
+            SimOutcome::Hauled(partitions, ingest.store_haul(&route(), message_batch, &positions).await)
         })
         .await;
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use object_store::ObjectStore;
 use object_store::path::Path;
 
-use super::store_client::Line;
+use super::store_client::StoreClient;
 use crate::clock::Clock;
 use crate::config::{IngestConfig, LakeConfig};
 use crate::contract::Contract;
@@ -24,11 +24,11 @@ const CHECKPOINT_INTERVAL: u64 = 8;
 
 /// A server.
 #[derive(Debug)]
-pub(super) struct Server {
+pub(super) struct SimServer {
     /// The number of its present process.
     pub(super) process: usize,
     pub(super) life: Life,
-    pub(super) reader: Reader,
+    pub(super) reader: TopicReader,
 }
 
 #[derive(Debug)]
@@ -43,25 +43,25 @@ pub(super) enum Life {
 
 /// What reads the topic for it.
 #[derive(Debug, Default)]
-pub(super) struct Reader {
+pub(super) struct TopicReader {
     /// Partitions that it believes to be its own.
-    pub(super) places: BTreeMap<usize, Place>,
+    pub(super) places: BTreeMap<usize, ReaderPartition>,
     pub(super) busy: bool,
     pub(super) rests_until: usize,
 }
 
 /// A partition in the eyes of a reader.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Place {
+pub(super) struct ReaderPartition {
     /// Unknown until the tables were asked.
     pub(super) position: Option<Position>,
     /// It went to another server, and this one will find out after so many hauls.
     pub(super) hauls_left: Option<usize>,
 }
 
-impl Server {
+impl SimServer {
     pub(super) fn new() -> Self {
-        Self { process: usize::MAX, life: Life::Down(0), reader: Reader::default() }
+        Self { process: usize::MAX, life: Life::Down(0), reader: TopicReader::default() }
     }
 
     /// What takes events now.
@@ -94,7 +94,7 @@ pub(super) async fn open(store: &Store) -> Result<Arc<Tables>> {
 pub(super) const WINDOWS: [usize; 3] = [0, 9, 10_000];
 
 /// Starts a process at the end of its line.
-pub(super) async fn start(line: Line, clock: Clock, dedupe_ids_max: usize) -> Result<Arc<Ingest>> {
+pub(super) async fn start(line: StoreClient, clock: Clock, dedupe_ids_max: usize) -> Result<Arc<Ingest>> {
     let store = lake(Arc::new(line), clock.clone());
     // Nothing waits for company or for another attempt: no time passes in a schedule.
     let limits = IngestConfig { batch_age_max: Duration::ZERO, dedupe_ids_max, ..limits() };

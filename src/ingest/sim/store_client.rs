@@ -1,6 +1,6 @@
 //! One process's line to the bucket of its schedule: an object store whose every request waits for its turn.
 //!
-//! In: requests of our code. Out: what the [`Bucket`] says becomes of them.
+//! In: requests of our code. Out: what the [`StoreScheduler`] says becomes of them.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,29 +14,29 @@ use object_store::{
     ObjectStoreExt as _, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 
-use super::store_faults::Act;
-use super::store_scheduler::{Bucket, Put, Verdict, failure};
+use super::store_faults::StoreAction;
+use super::store_scheduler::{PendingPut, PutVerdict, StoreScheduler, failure};
 
 /// A line.
 #[derive(Debug, Clone)]
-pub(super) struct Line {
-    pub(super) bucket: Arc<Bucket>,
+pub(super) struct StoreClient {
+    pub(super) bucket: Arc<StoreScheduler>,
     pub(super) process: usize,
 }
 
-impl Line {
+impl StoreClient {
     /// Whether the answer may be whole.
-    async fn may(&self, act: Act, path: &Path) -> Result<bool> {
+    async fn may(&self, act: StoreAction, path: &Path) -> Result<bool> {
         match self.bucket.ask(self.process, act, path, None).await {
-            Verdict::Go => Ok(true),
-            Verdict::CutOff => Ok(false),
-            Verdict::Fail(error) | Verdict::Put(Err(error)) => Err(error),
-            Verdict::Put(Ok(_)) => unreachable!("nothing was put"),
+            PutVerdict::Go => Ok(true),
+            PutVerdict::CutOff => Ok(false),
+            PutVerdict::Fail(error) | PutVerdict::Put(Err(error)) => Err(error),
+            PutVerdict::Put(Ok(_)) => unreachable!("nothing was put"),
         }
     }
 }
 
-impl fmt::Display for Line {
+impl fmt::Display for StoreClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "line of process {}", self.process)
     }
@@ -56,23 +56,23 @@ fn cut_off(mut found: GetResult) -> GetResult {
 }
 
 #[async_trait]
-impl ObjectStore for Line {
+impl ObjectStore for StoreClient {
     async fn put_opts(&self, path: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
-        let put = Put { path: path.clone(), payload, options };
+        let put = PendingPut { path: path.clone(), payload, options };
         match self.bucket.ask(self.process, put.act(), path, Some(put)).await {
-            Verdict::Put(answer) => answer,
-            Verdict::Fail(error) => Err(error),
-            Verdict::Go | Verdict::CutOff => unreachable!("a put has an answer"),
+            PutVerdict::Put(answer) => answer,
+            PutVerdict::Fail(error) => Err(error),
+            PutVerdict::Go | PutVerdict::CutOff => unreachable!("a put has an answer"),
         }
     }
 
     async fn put_multipart_opts(&self, path: &Path, options: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
-        self.may(Act::Put, path).await?;
+        self.may(StoreAction::Put, path).await?;
         self.bucket.objects.put_multipart_opts(path, options).await
     }
 
     async fn get_opts(&self, path: &Path, options: GetOptions) -> Result<GetResult> {
-        let whole = self.may(Act::Get, path).await?;
+        let whole = self.may(StoreAction::Get, path).await?;
         let found = self.bucket.objects.get_opts(path, options).await?;
         Ok(if whole { found } else { cut_off(found) })
     }
@@ -82,7 +82,7 @@ impl ObjectStore for Line {
         let delete = move |path: Path| {
             let line = line.clone();
             async move {
-                line.may(Act::Delete, &path).await?;
+                line.may(StoreAction::Delete, &path).await?;
                 line.bucket.objects.delete(&path).await.map(|()| path)
             }
         };
@@ -92,7 +92,7 @@ impl ObjectStore for Line {
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
         let (line, prefix) = (self.clone(), prefix.cloned());
         let listing = async move {
-            let whole = line.may(Act::List, &prefix.clone().unwrap_or_default()).await;
+            let whole = line.may(StoreAction::List, &prefix.clone().unwrap_or_default()).await;
             let found = line.bucket.objects.list(prefix.as_ref());
             match whole {
                 Ok(true) => found,
@@ -104,12 +104,12 @@ impl ObjectStore for Line {
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
-        self.may(Act::List, &prefix.cloned().unwrap_or_default()).await?;
+        self.may(StoreAction::List, &prefix.cloned().unwrap_or_default()).await?;
         self.bucket.objects.list_with_delimiter(prefix).await
     }
 
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
-        self.may(Act::Put, to).await?;
+        self.may(StoreAction::Put, to).await?;
         self.bucket.objects.copy_opts(from, to, options).await
     }
 }

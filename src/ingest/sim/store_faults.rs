@@ -1,6 +1,6 @@
 //! What becomes of one request to the store: told by the seed and by what the request is, not by when it comes.
 //!
-//! In: a [`Request`]. Out: its [`Fate`], its delay, and what becomes of it when its process dies meanwhile.
+//! In: a [`Request`]. Out: its [`StoreOutcome`], its delay, and what becomes of it when its process dies meanwhile.
 //!
 //! Only what a store with strong consistency and conditional puts can do: requests fail before or after their effect, answers
 //! stop in the middle, puts arrive late. What is stored is listed and read from then on, and a conditional put never
@@ -8,11 +8,11 @@
 
 use object_store::path::Path;
 
-use super::random::Dice;
+use super::random::SeededRandom;
 
 /// What a request does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) enum Act {
+pub(super) enum StoreAction {
     /// Stores an object where there is none.
     Create,
     /// Stores an object.
@@ -26,7 +26,7 @@ pub(super) enum Act {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Request {
     pub(super) process: usize,
-    pub(super) act: Act,
+    pub(super) act: StoreAction,
     /// The object; for data files, whose names are random, their folder.
     pub(super) place: String,
     /// How many like it this process has sent before.
@@ -35,7 +35,7 @@ pub(super) struct Request {
 
 /// What becomes of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fate {
+pub(super) enum StoreOutcome {
     /// It works.
     Fine,
     /// It fails and has no effect.
@@ -54,7 +54,7 @@ pub(super) enum Fate {
 
 /// How often something goes wrong in one schedule.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Weather {
+pub(super) struct FaultRates {
     seed: u64,
     faults_percent: usize,
     slow_percent: usize,
@@ -76,44 +76,51 @@ impl Request {
     }
 }
 
-impl Weather {
+impl FaultRates {
     /// The weather of a schedule: from none to a storm.
     pub(super) fn of(seed: u64) -> Self {
-        let mut dice = Dice::of(seed, "weather");
-        Self { seed, faults_percent: dice.pick(&[0, 3, 8, 15, 30]), slow_percent: dice.pick(&[0, 5, 20, 50]) }
+        let mut random = SeededRandom::of(seed, "weather");
+        Self { seed, faults_percent: random.pick(&[0, 3, 8, 15, 30]), slow_percent: random.pick(&[0, 5, 20, 50]) }
     }
 
     /// What becomes of it.
-    pub(super) fn fate(&self, request: &Request) -> Fate {
-        let mut dice = Dice::of(self.seed, ("fate", request));
-        if !dice.percent(self.faults_percent) {
-            return Fate::Fine;
+    pub(super) fn outcome(&self, request: &Request) -> StoreOutcome {
+        let mut random = SeededRandom::of(self.seed, ("fate", request));
+        if !random.percent(self.faults_percent) {
+            return StoreOutcome::Fine;
         }
-        let late = late(&mut dice);
+        let late = late(&mut random);
         match request.act {
-            Act::Create => dice.pick(&[Fate::Refused, Fate::AnswerLost, late, late, Fate::Retried, Fate::Rival]),
-            Act::Put => dice.pick(&[Fate::Refused, Fate::AnswerLost, late]),
-            Act::Get | Act::List => dice.pick(&[Fate::Refused, Fate::CutOff]),
-            Act::Delete => dice.pick(&[Fate::Refused, Fate::AnswerLost]),
+            StoreAction::Create => random.pick(&[
+                StoreOutcome::Refused,
+                StoreOutcome::AnswerLost,
+                late,
+                late,
+                StoreOutcome::Retried,
+                StoreOutcome::Rival,
+            ]),
+            StoreAction::Put => random.pick(&[StoreOutcome::Refused, StoreOutcome::AnswerLost, late]),
+            StoreAction::Get | StoreAction::List => random.pick(&[StoreOutcome::Refused, StoreOutcome::CutOff]),
+            StoreAction::Delete => random.pick(&[StoreOutcome::Refused, StoreOutcome::AnswerLost]),
         }
     }
 
     /// How many others may pass it.
     pub(super) fn delay(&self, request: &Request) -> usize {
-        let mut dice = Dice::of(self.seed, ("delay", request));
-        if dice.percent(self.slow_percent) { dice.below(SLOW_MAX) } else { 0 }
+        let mut random = SeededRandom::of(self.seed, ("delay", request));
+        if random.percent(self.slow_percent) { random.below(SLOW_MAX) } else { 0 }
     }
 
     /// What becomes of it when its process dies before the answer: it arrives, it does not, or it arrives when the next
     /// process is at work.
-    pub(super) fn at_death(&self, request: &Request) -> Fate {
-        let mut dice = Dice::of(self.seed, ("death", request));
-        let late = late(&mut dice);
-        dice.pick(&[Fate::AnswerLost, Fate::Refused, late, late])
+    pub(super) fn at_death(&self, request: &Request) -> StoreOutcome {
+        let mut random = SeededRandom::of(self.seed, ("death", request));
+        let late = late(&mut random);
+        random.pick(&[StoreOutcome::AnswerLost, StoreOutcome::Refused, late, late])
     }
 }
 
-fn late(dice: &mut Dice) -> Fate {
-    let most = dice.pick(&LATE_MAX);
-    Fate::Late(1 + dice.below(most))
+fn late(random: &mut SeededRandom) -> StoreOutcome {
+    let most = random.pick(&LATE_MAX);
+    StoreOutcome::Late(1 + random.below(most))
 }

@@ -5,7 +5,7 @@
 //!   process ─► line ─► ticket ─┴─ one at a time, by the schedule's dice ┴─► late puts ─ ─ ─ ─► objects in memory
 //! ```
 //!
-//! In: requests ([`Bucket::ask`]). Out: verdicts, each when [`Bucket::step`] has chosen its request.
+//! In: requests ([`StoreScheduler::ask`]). Out: verdicts, each when [`StoreScheduler::step`] has chosen its request.
 //!
 //! **Invariant:** between two steps nothing changes in the bucket. So the order of all effects is the schedule's.
 //! **Invariant:** after its death a process has no effect but by a put that was under way.
@@ -23,12 +23,12 @@ use object_store::path::Path;
 use object_store::{Error, ObjectStore, PutMode, PutOptions, PutPayload, PutResult, Result};
 use tokio::sync::oneshot;
 
-use super::random::Dice;
-use super::store_faults::{Act, Fate, Request, Weather};
+use super::random::SeededRandom;
+use super::store_faults::{FaultRates, Request, StoreAction, StoreOutcome};
 
 /// A put under way.
 #[derive(Debug, Clone)]
-pub(super) struct Put {
+pub(super) struct PendingPut {
     pub(super) path: Path,
     pub(super) payload: PutPayload,
     pub(super) options: PutOptions,
@@ -36,7 +36,7 @@ pub(super) struct Put {
 
 /// What a process may do now.
 #[derive(Debug)]
-pub(super) enum Verdict {
+pub(super) enum PutVerdict {
     /// Read, list or delete.
     Go,
     /// Read or list, and fail in the middle.
@@ -48,12 +48,12 @@ pub(super) enum Verdict {
 
 /// A request that waits for its turn.
 #[derive(Debug)]
-struct Ticket {
+struct RequestTicket {
     request: Request,
-    fate: Fate,
+    outcome: StoreOutcome,
     delay: usize,
-    put: Option<Put>,
-    answer: oneshot::Sender<Verdict>,
+    put: Option<PendingPut>,
+    answer: oneshot::Sender<PutVerdict>,
 }
 
 /// When a process dies: with so many requests of a kind, the last of which is under way then.
@@ -79,7 +79,7 @@ struct Process {
 impl Process {
     /// Counts a request, and says whether it is the last.
     fn dies_with(&mut self, request: &Request, waits: bool) -> bool {
-        let (turn, commit) = (waits, waits && request.act == Act::Create);
+        let (turn, commit) = (waits, waits && request.act == StoreAction::Create);
         self.turns += usize::from(turn);
         self.commits += usize::from(commit);
         self.kernels += usize::from(!waits);
@@ -94,9 +94,9 @@ impl Process {
 
 /// The bucket.
 #[derive(Debug)]
-pub(super) struct Bucket {
+pub(super) struct StoreScheduler {
     pub(super) objects: Arc<InMemory>,
-    weather: Weather,
+    weather: FaultRates,
     /// The schedule's own thread.
     thread: ThreadId,
     inner: Mutex<Inner>,
@@ -104,22 +104,22 @@ pub(super) struct Bucket {
 
 #[derive(Debug)]
 struct Inner {
-    dice: Dice,
+    random: SeededRandom,
     calm: bool,
     processes: Vec<Process>,
-    tickets: Vec<Ticket>,
+    tickets: Vec<RequestTicket>,
     /// Puts that will arrive, and after how many steps.
-    late: Vec<(usize, Put)>,
-    numbers: BTreeMap<(usize, Act, String), u32>,
+    late: Vec<(usize, PendingPut)>,
+    numbers: BTreeMap<(usize, StoreAction, String), u32>,
     activity: u64,
     trace: Vec<String>,
 }
 
-impl Bucket {
+impl StoreScheduler {
     /// An empty bucket, whose schedule runs on this thread.
     pub(super) fn new(seed: u64) -> Self {
         let inner = Inner {
-            dice: Dice::of(seed, "turns"),
+            random: SeededRandom::of(seed, "turns"),
             calm: false,
             processes: Vec::new(),
             tickets: Vec::new(),
@@ -130,7 +130,7 @@ impl Bucket {
         };
         Self {
             objects: Arc::default(),
-            weather: Weather::of(seed),
+            weather: FaultRates::of(seed),
             thread: std::thread::current().id(),
             inner: Mutex::new(inner),
         }
@@ -158,7 +158,7 @@ impl Bucket {
         let mut inner = self.lock();
         inner.calm = true;
         inner.processes.iter_mut().for_each(|process| process.death = None);
-        inner.tickets.iter_mut().for_each(|ticket| (ticket.fate, ticket.delay) = (Fate::Fine, 0));
+        inner.tickets.iter_mut().for_each(|ticket| (ticket.outcome, ticket.delay) = (StoreOutcome::Fine, 0));
     }
 
     /// A number that grows whenever a request comes.
@@ -191,12 +191,12 @@ impl Bucket {
         let ready = inner.tickets.iter().enumerate().filter(|(_, ticket)| ticket.delay == least);
         let ready: Vec<usize> = ready.map(|(place, _)| place).collect();
         inner.tickets.iter_mut().for_each(|ticket| ticket.delay = ticket.delay.saturating_sub(1));
-        let chosen = inner.dice.pick(&ready);
-        let request = inner.tickets[chosen].request.clone();
+        let selection = inner.random.pick(&ready);
+        let request = inner.tickets[selection].request.clone();
         if inner.processes[request.process].dies_with(&request, true) {
             self.die(&mut inner, request.process);
         } else {
-            let ticket = inner.tickets.remove(chosen);
+            let ticket = inner.tickets.remove(selection);
             self.answer(&mut inner, ticket);
         }
         true
@@ -210,21 +210,27 @@ impl Bucket {
     }
 
     /// Waits for the turn of a request.
-    pub(super) async fn ask(&self, process: usize, act: Act, path: &Path, put: Option<Put>) -> Verdict {
+    pub(super) async fn ask(
+        &self,
+        process: usize,
+        act: StoreAction,
+        path: &Path,
+        put: Option<PendingPut>,
+    ) -> PutVerdict {
         let (answer, mut verdict) = oneshot::channel();
         {
             let mut inner = self.lock();
             if inner.processes[process].dead {
-                return Verdict::Fail(failure("the process is dead"));
+                return PutVerdict::Fail(failure("the process is dead"));
             }
             inner.activity += 1;
             let place = Request::place(path);
             let number = inner.numbers.entry((process, act, place.clone())).or_default();
             let request = Request { process, act, place, number: *number };
             *number += 1;
-            let fate = if inner.calm { Fate::Fine } else { self.weather.fate(&request) };
+            let outcome = if inner.calm { StoreOutcome::Fine } else { self.weather.outcome(&request) };
             let delay = if inner.calm { 0 } else { self.weather.delay(&request) };
-            let ticket = Ticket { request, fate, delay, put, answer };
+            let ticket = RequestTicket { request, outcome, delay, put, answer };
             let waits = std::thread::current().id() == self.thread;
             let dies = !waits && inner.processes[process].dies_with(&ticket.request, false);
             if waits || dies {
@@ -238,7 +244,7 @@ impl Bucket {
         }
         match verdict.try_recv() {
             Ok(verdict) => verdict,
-            Err(_) => verdict.await.unwrap_or_else(|_| Verdict::Fail(failure("the schedule has ended"))),
+            Err(_) => verdict.await.unwrap_or_else(|_| PutVerdict::Fail(failure("the schedule has ended"))),
         }
     }
 
@@ -253,65 +259,66 @@ impl Bucket {
         inner.tickets = others;
         own.sort_by(|one, other| one.request.cmp(&other.request));
         for ticket in own {
-            let fate = if ticket.put.is_some() { self.weather.at_death(&ticket.request) } else { Fate::Refused };
-            self.answer(inner, Ticket { fate, ..ticket });
+            let outcome =
+                if ticket.put.is_some() { self.weather.at_death(&ticket.request) } else { StoreOutcome::Refused };
+            self.answer(inner, RequestTicket { outcome, ..ticket });
         }
     }
 
-    fn answer(&self, inner: &mut Inner, ticket: Ticket) {
-        let Ticket { request, fate, put, answer, .. } = ticket;
+    fn answer(&self, inner: &mut Inner, ticket: RequestTicket) {
+        let RequestTicket { request, outcome, put, answer, .. } = ticket;
         let verdict = match put {
-            None => match fate {
-                Fate::Fine => Verdict::Go,
-                Fate::CutOff => Verdict::CutOff,
+            None => match outcome {
+                StoreOutcome::Fine => PutVerdict::Go,
+                StoreOutcome::CutOff => PutVerdict::CutOff,
                 // What is deleted without an answer is found to be gone by the next who looks: the caller's effect is its own.
-                _ => Verdict::Fail(failure("refused")),
+                _ => PutVerdict::Fail(failure("refused")),
             },
-            Some(put) => self.put(inner, fate, put),
+            Some(put) => self.put(inner, outcome, put),
         };
         let outcome = match &verdict {
-            Verdict::Put(Ok(_)) => "stored".to_owned(),
-            Verdict::Put(Err(error)) => format!("{error}"),
+            PutVerdict::Put(Ok(_)) => "stored".to_owned(),
+            PutVerdict::Put(Err(error)) => format!("{error}"),
             other => format!("{other:?}"),
         };
         let Request { process, act, place, number } = request;
-        inner.trace.push(format!("{process} {act:?} {place} #{number}: {fate:?}: {outcome}"));
+        inner.trace.push(format!("{process} {act:?} {place} #{number}: {outcome:?}: {outcome}"));
         // Who has gone away has no ear for it.
         let _gone = answer.send(verdict);
     }
 
-    fn put(&self, inner: &mut Inner, fate: Fate, put: Put) -> Verdict {
-        let answer = match fate {
-            Fate::Fine | Fate::CutOff => self.store(put),
-            Fate::Refused => Err(failure("refused")),
-            Fate::AnswerLost => self.store(put).and(Err(failure("the answer was lost"))),
-            Fate::Late(steps) => {
+    fn put(&self, inner: &mut Inner, outcome: StoreOutcome, put: PendingPut) -> PutVerdict {
+        let answer = match outcome {
+            StoreOutcome::Fine | StoreOutcome::CutOff => self.store(put),
+            StoreOutcome::Refused => Err(failure("refused")),
+            StoreOutcome::AnswerLost => self.store(put).and(Err(failure("the answer was lost"))),
+            StoreOutcome::Late(steps) => {
                 inner.late.push((steps, put));
                 Err(failure("timed out"))
             }
-            Fate::Retried => {
+            StoreOutcome::Retried => {
                 let path = put.path.to_string();
                 self.store(put).and(Err(Error::AlreadyExists { path, source: "a retry".into() }))
             }
-            Fate::Rival => {
+            StoreOutcome::Rival => {
                 self.rival(&put);
                 self.store(put)
             }
         };
-        Verdict::Put(answer)
+        PutVerdict::Put(answer)
     }
 
     /// Another writer's entry of the same version, which changes nothing; not as a table's first, which says what it is.
-    fn rival(&self, put: &Put) {
+    fn rival(&self, put: &PendingPut) {
         let entry = put.path.filename().and_then(|name| name.strip_suffix(".json")?.parse::<u64>().ok());
         if entry.is_some_and(|version| version > 0) {
             let payload = "{\"commitInfo\":{\"operation\":\"WRITE\",\"engineInfo\":\"another\"}}\n".into();
             // When there is an entry already, the put loses to that.
-            let _lost = self.store(Put { payload, ..put.clone() });
+            let _lost = self.store(PendingPut { payload, ..put.clone() });
         }
     }
 
-    fn arrive(&self, inner: &mut Inner, late: Vec<(usize, Put)>) {
+    fn arrive(&self, inner: &mut Inner, late: Vec<(usize, PendingPut)>) {
         for (_, put) in late {
             let place = Request::place(&put.path);
             let outcome = self.store(put).map(drop);
@@ -319,8 +326,8 @@ impl Bucket {
         }
     }
 
-    fn store(&self, put: Put) -> Result<PutResult> {
-        let Put { path, payload, options } = put;
+    fn store(&self, put: PendingPut) -> Result<PutResult> {
+        let PendingPut { path, payload, options } = put;
         self.objects.put_opts(&path, payload, options).now_or_never().expect("memory answers at once")
     }
 
@@ -329,10 +336,10 @@ impl Bucket {
     }
 }
 
-impl Put {
+impl PendingPut {
     /// Which kind of put it is.
-    pub(super) fn act(&self) -> Act {
-        if self.options.mode == PutMode::Create { Act::Create } else { Act::Put }
+    pub(super) fn act(&self) -> StoreAction {
+        if self.options.mode == PutMode::Create { StoreAction::Create } else { StoreAction::Put }
     }
 }
 

@@ -1,20 +1,20 @@
 //! Schedules of crashes and faults: whatever happens, each event is stored once, and a topic is read exactly once.
 //!
 //! One seed is one schedule: who sends what, what the store does with each request, who dies when and what becomes of what was
-//! under way. [`SEEDS`] are played in every run. Any others: `GLASSHOUSE_SCHEDULES=17 cargo test --lib sim::tests::chosen`
+//! under way. [`SEEDS`] are played in every run. Any others: `GLASSHOUSE_SCHEDULES=17 cargo test --lib sim::tests::selection`
 //! plays one and tells all that happens in it, `GLASSHOUSE_SCHEDULES=1000..9000` plays many.
 
 use std::ops::Range;
 
 use super::audit::audit;
-use super::schedule::{Played, play};
+use super::schedule::{PlayedSchedule, play};
 
 /// What is played in every run: in four tests, so that cores share them.
 const SEEDS: [Range<u64>; 4] = [0..32, 32..64, 64..96, 96..128];
 
 /// Plays a seed and counts; the deaths in it.
 fn check(seed: u64) -> Result<usize, String> {
-    let Played { bucket, expected, deaths, .. } = play(seed)?;
+    let PlayedSchedule { bucket, expected, deaths, .. } = play(seed)?;
     audit(&bucket.objects, &expected).map(|()| deaths).map_err(|fault| fault.to_string())
 }
 
@@ -60,10 +60,10 @@ fn a_seed_is_a_schedule() {
 }
 
 #[test]
-fn chosen() {
-    let Some(chosen) = std::env::var_os("GLASSHOUSE_SCHEDULES") else { return };
-    let chosen = chosen.into_string().unwrap();
-    match chosen.split_once("..") {
+fn selection() {
+    let Some(selection) = std::env::var_os("GLASSHOUSE_SCHEDULES") else { return };
+    let selection = selection.into_string().unwrap();
+    match selection.split_once("..") {
         Some((first, end)) => {
             let (first, end): (u64, u64) = (first.parse().unwrap(), end.parse().unwrap());
             let cores = std::thread::available_parallelism().map_or(1, usize::from) as u64;
@@ -75,7 +75,7 @@ fn chosen() {
             });
         }
         None => {
-            let seed = chosen.parse().unwrap();
+            let seed = selection.parse().unwrap();
             let played = play(seed).unwrap();
             println!("{}", played.bucket.trace().join("\n"));
             audit(&played.bucket.objects, &played.expected).unwrap();

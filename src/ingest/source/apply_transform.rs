@@ -5,7 +5,7 @@
 //!                   └────────────────────────► bad messages ◄────────────────┘
 //! ```
 //!
-//! In: a haul's messages. Out: an [`Intake`]. Pure but for the engine's runtime, and heavy: it runs on the blocking pool.
+//! In: a haul's messages. Out: an [`PreparedBatch`]. Pure but for the engine's runtime, and heavy: it runs on the blocking pool.
 //!
 //! **Invariant:** a reject holds the bytes and the place of its message, as it was received, whatever the transform made of it.
 //! **Invariant:** a message has one reject at most. Good rows of a message are stored, also beside bad ones.
@@ -17,33 +17,33 @@ use arrow::compute::take_record_batch;
 use bytes::Bytes;
 use tokio::runtime::Handle;
 
-use super::message_batch::{Fate, Message};
+use super::message_batch::{BatchMessage, TenantResolution};
 use crate::config::Envelope;
 use crate::contract::{Format, Owner, Reason, Reject, Stamp, decode_arrow};
 use crate::error::{Error, Result};
-use crate::ingest::prepare::{Intake, Intaker, Received};
+use crate::ingest::prepare::{PreparedBatch, Preparer, ReceivedMessages};
 use crate::transform::{self, Rows, Transform};
 
 /// Rows of one run of a transform, decoded.
-struct Decoded {
+struct DecodedRows {
     batches: Vec<RecordBatch>,
     rejects: Vec<Reject>,
 }
 
-impl Intaker {
+impl Preparer {
     /// Transforms messages, which are JSON, and decodes what becomes of them. `Limited` when that is too much for one batch.
     pub(super) fn take_transformed(
         &self,
         transform: &Transform,
-        (_, body, messages): (Format, &Bytes, &[Message]),
-        received: &Received<'_>,
+        (_, body, messages): (Format, &Bytes, &[BatchMessage]),
+        received: &ReceivedMessages<'_>,
         stamp: &Stamp,
         source: &str,
         runtime: &Handle,
-    ) -> Result<Intake> {
+    ) -> Result<PreparedBatch> {
         let (mut given, mut rejects) = (Vec::with_capacity(messages.len()), BTreeMap::new());
         for (index, message) in messages.iter().enumerate() {
-            match fate(message, transform.envelope(), stamp) {
+            match tenant_resolution(message, transform.envelope(), stamp) {
                 Ok(true) => given.push(index),
                 Ok(false) => {}
                 Err((reason, detail)) => reject(&mut rejects, bad(body, messages, index, reason, detail)),
@@ -51,7 +51,7 @@ impl Intaker {
         }
         let facts: Vec<_> = given.iter().map(|index| messages[*index].facts(body)).collect();
         let outcome = transform.run(&facts, runtime, |rows| self.decode_rows(&rows, &given, messages, stamp))?;
-        for transform::Fault { message, reason, detail } in outcome.faults {
+        for transform::MessageError { message, reason, detail } in outcome.faults {
             reject(&mut rejects, bad(body, messages, given[message], reason, detail));
         }
         let mut batches = Vec::with_capacity(outcome.parts.len());
@@ -67,16 +67,22 @@ impl Intaker {
     }
 
     /// Decodes the rows of messages that have one owner together. Rejects count by message.
-    fn decode_rows(&self, rows: &Rows, given: &[usize], messages: &[Message], stamp: &Stamp) -> Result<Decoded> {
-        let mut fates: BTreeMap<&Fate, Vec<u32>> = BTreeMap::new();
+    fn decode_rows(
+        &self,
+        rows: &Rows,
+        given: &[usize],
+        messages: &[BatchMessage],
+        stamp: &Stamp,
+    ) -> Result<DecodedRows> {
+        let mut fates: BTreeMap<&TenantResolution, Vec<u32>> = BTreeMap::new();
         for (row, place) in (0..).zip(&rows.messages) {
-            fates.entry(&messages[given[*place as usize]].fate).or_default().push(row);
+            fates.entry(&messages[given[*place as usize]].tenant_resolution).or_default().push(row);
         }
-        let mut decoded = Decoded { batches: Vec::with_capacity(fates.len()), rejects: Vec::new() };
-        for (fate, indexes) in fates {
-            let owner = match fate {
-                Fate::Tenant(tenant) => Owner::Tenant(tenant.clone()),
-                Fate::PerEvent | Fate::Refused(..) => Owner::PerEvent,
+        let mut decoded = DecodedRows { batches: Vec::with_capacity(fates.len()), rejects: Vec::new() };
+        for (tenant_resolution, indexes) in fates {
+            let owner = match tenant_resolution {
+                TenantResolution::Tenant(tenant) => Owner::Tenant(tenant.clone()),
+                TenantResolution::PerEvent | TenantResolution::Refused(..) => Owner::PerEvent,
             };
             let part = match indexes.len() == rows.batch.num_rows() {
                 true => rows.batch.clone(),
@@ -94,47 +100,51 @@ impl Intaker {
     }
 }
 
-impl Message {
+impl BatchMessage {
     fn facts<'a>(&'a self, body: &'a Bytes) -> transform::Message<'a> {
-        let beside = self.beside.as_deref();
+        let meta = self.meta.as_deref();
         transform::Message {
             value: (!self.is_tombstone()).then(|| &body[self.place.clone()]),
-            key: beside.and_then(|beside| beside.key.as_deref()),
-            headers: beside.map_or(&[], |beside| &beside.headers),
-            topic: &self.spot.topic,
-            partition: self.spot.partition,
+            key: meta.and_then(|meta| meta.key.as_deref()),
+            headers: meta.map_or(&[], |meta| &meta.headers),
+            topic: &self.topic_partition.topic,
+            partition: self.topic_partition.partition,
             offset: self.offset,
-            time: beside.and_then(|beside| beside.time),
+            time: meta.and_then(|meta| meta.time),
         }
     }
 
     fn is_tombstone(&self) -> bool {
-        self.beside.as_ref().is_some_and(|beside| beside.is_tombstone)
+        self.meta.as_ref().is_some_and(|meta| meta.is_tombstone)
     }
 }
 
 /// Whether the transform sees a message; or why it is refused before.
-fn fate(message: &Message, envelope: Envelope, stamp: &Stamp) -> std::result::Result<bool, (Reason, String)> {
+fn tenant_resolution(
+    message: &BatchMessage,
+    envelope: Envelope,
+    stamp: &Stamp,
+) -> std::result::Result<bool, (Reason, String)> {
     // It tells Kafka to forget a key, and nobody else anything: whose it would be does not matter.
     if envelope == Envelope::Debezium && message.is_tombstone() {
         return Ok(false);
     }
     let (bytes, bytes_max) = (message.place.len(), stamp.event_bytes_max);
-    match &message.fate {
-        Fate::Refused(_, reason, detail) => Err((*reason, detail.clone())),
+    match &message.tenant_resolution {
+        TenantResolution::Refused(_, reason, detail) => Err((*reason, detail.clone())),
         _ if bytes > bytes_max => {
             Err((Reason::TooLarge, format!("the message has {bytes} bytes; {bytes_max} are allowed")))
         }
-        Fate::PerEvent | Fate::Tenant(_) => Ok(true),
+        TenantResolution::PerEvent | TenantResolution::Tenant(_) => Ok(true),
     }
 }
 
-fn bad(body: &Bytes, messages: &[Message], index: usize, reason: Reason, detail: String) -> Reject {
+fn bad(body: &Bytes, messages: &[BatchMessage], index: usize, reason: Reason, detail: String) -> Reject {
     let message = &messages[index];
-    let tenant = match &message.fate {
-        Fate::Tenant(tenant) => Some(tenant.clone()),
-        Fate::Refused(tenant, ..) => tenant.clone(),
-        Fate::PerEvent => None,
+    let tenant = match &message.tenant_resolution {
+        TenantResolution::Tenant(tenant) => Some(tenant.clone()),
+        TenantResolution::Refused(tenant, ..) => tenant.clone(),
+        TenantResolution::PerEvent => None,
     };
     Reject { index: index as u64, tenant, bytes: body.slice(message.place.clone()), reason, detail }
 }

@@ -9,14 +9,14 @@ use std::time::Instant;
 use arrow::record_batch::RecordBatch;
 use tokio::runtime::Handle;
 
-use super::message_batch::{Beside, Fate, Haul, Spot};
+use super::message_batch::{MessageBatch, MessageMeta, TenantResolution, TopicPartition};
 use crate::clock::Clock;
 use crate::config::{IngestConfig, SourceConfig, TenantFrom};
 use crate::contract::{Contract, Format, Kept, Owner, TenantId};
 use crate::error::Result;
 use crate::ingest::RejectNote;
-use crate::ingest::dedupe::Keyer;
-use crate::ingest::prepare::{Intaker, Received};
+use crate::ingest::dedupe::EventKeyHasher;
+use crate::ingest::prepare::{Preparer, ReceivedMessages};
 use crate::ingest::submit::stamp;
 use crate::transform::{Header, Transform};
 
@@ -33,7 +33,7 @@ pub struct Sample {
 
 /// What would become of samples.
 #[derive(Debug)]
-pub struct Trial {
+pub struct DryRun {
     /// Rows that would be stored, in the contract's schema.
     pub rows: RecordBatch,
     /// Samples that would be in the quarantine, by their place among all, from 0.
@@ -41,7 +41,7 @@ pub struct Trial {
 }
 
 /// Tries samples as messages of partition 0 of the source's first topic, with their places as offsets. Blocks.
-pub fn rehearse(
+pub fn dry_run(
     source: &SourceConfig,
     transform: &Transform,
     contract: &Arc<Contract>,
@@ -49,41 +49,48 @@ pub fn rehearse(
     limits: &IngestConfig,
     clock: &Clock,
     runtime: &Handle,
-) -> Result<Trial> {
-    let spot = Spot { topic: source.topics.first().map_or("", String::as_str).into(), partition: 0 };
-    let (mut haul, received) = (Haul::default(), clock.now());
+) -> Result<DryRun> {
+    let topic_partition =
+        TopicPartition { topic: source.topics.first().map_or("", String::as_str).into(), partition: 0 };
+    let (mut message_batch, received) = (MessageBatch::default(), clock.now());
     for (offset, sample) in (0..).zip(samples) {
-        let beside = Beside {
+        let meta = MessageMeta {
             is_tombstone: sample.value.is_none(),
             key: sample.key.clone(),
             headers: sample.headers.clone(),
             time: Some(received),
         };
         let payload = sample.value.as_deref().unwrap_or_default();
-        haul.push((spot.clone(), offset), payload, fate(source, sample)?, Some(Arc::new(beside)), Instant::now());
+        message_batch.push(
+            (topic_partition.clone(), offset),
+            payload,
+            tenant_resolution(source, sample)?,
+            Some(Arc::new(meta)),
+            Instant::now(),
+        );
     }
-    let intaker = Intaker {
+    let preparer = Preparer {
         contract: Arc::clone(contract),
         quarantine: Arc::new(Contract::quarantine_of(contract)),
-        keyer: Keyer::random(),
+        key_hasher: EventKeyHasher::random(),
         notes_max: usize::MAX,
     };
-    let (body, messages) = (haul.take_body(), std::mem::take(&mut haul.messages));
+    let (body, messages) = (message_batch.take_body(), std::mem::take(&mut message_batch.messages));
     let stamp = stamp(limits, received, Owner::PerEvent);
-    let received = Received { body: &body, messages: &messages, kept_as: Kept::Json };
+    let received = ReceivedMessages { body: &body, messages: &messages, kept_as: Kept::Json };
     let given = (Format::Json, &body, &*messages);
-    let intake = intaker.take_transformed(transform, given, &received, &stamp, "", runtime)?;
-    Ok(Trial { rows: intake.good.rows, rejects: intake.notes })
+    let intake = preparer.take_transformed(transform, given, &received, &stamp, "", runtime)?;
+    Ok(DryRun { rows: intake.good.rows, rejects: intake.notes })
 }
 
-fn fate(source: &SourceConfig, sample: &Sample) -> Result<Fate> {
+fn tenant_resolution(source: &SourceConfig, sample: &Sample) -> Result<TenantResolution> {
     Ok(match &source.tenant {
-        TenantFrom::Event => Fate::PerEvent,
-        TenantFrom::Value(tenant) => Fate::Tenant(TenantId::parse(tenant)?),
-        TenantFrom::Key => Fate::named(sample.key.as_deref(), "the message's key"),
+        TenantFrom::Event => TenantResolution::PerEvent,
+        TenantFrom::Value(tenant) => TenantResolution::Tenant(TenantId::parse(tenant)?),
+        TenantFrom::Key => TenantResolution::named(sample.key.as_deref(), "the message's key"),
         TenantFrom::Header(name) => {
             let found = sample.headers.iter().rev().find(|(found, _)| found == name);
-            Fate::named(found.and_then(|(_, value)| value.as_deref()), &format!("the header `{name}`"))
+            TenantResolution::named(found.and_then(|(_, value)| value.as_deref()), &format!("the header `{name}`"))
         }
     })
 }

@@ -1,6 +1,6 @@
 //! What a source has read since its last commit: messages, and how far each of its partitions has come with them.
 //!
-//! In: messages one by one. Out: a [`Haul`] that is due by rows, bytes or age. Pure: it knows no client and no clock.
+//! In: messages one by one. Out: a [`MessageBatch`] that is due by rows, bytes or age. Pure: it knows no client and no clock.
 //!
 //! **Invariant:** a haul's messages of a partition are all that were read from where the haul began up to its `next`. So it
 //! can be stored with that `next` as progress, or be dropped as a whole and read again.
@@ -20,14 +20,14 @@ use crate::transform::Header;
 
 /// One partition of a topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::ingest) struct Spot {
+pub(in crate::ingest) struct TopicPartition {
     pub(in crate::ingest) topic: Arc<str>,
     pub(in crate::ingest) partition: i32,
 }
 
 /// What is known of a message before it is decoded.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(in crate::ingest) enum Fate {
+pub(in crate::ingest) enum TenantResolution {
     /// Its own field says whose it is.
     PerEvent,
     /// It is this tenant's.
@@ -38,19 +38,19 @@ pub(in crate::ingest) enum Fate {
 
 /// One message.
 #[derive(Debug, Clone)]
-pub(in crate::ingest) struct Message {
+pub(in crate::ingest) struct BatchMessage {
     /// Where it stands in the body.
     pub(in crate::ingest) place: Range<usize>,
-    pub(in crate::ingest) spot: Spot,
+    pub(in crate::ingest) topic_partition: TopicPartition,
     pub(in crate::ingest) offset: i64,
-    pub(in crate::ingest) fate: Fate,
+    pub(in crate::ingest) tenant_resolution: TenantResolution,
     /// What else is known of it, when a transform may ask for it.
-    pub(in crate::ingest) beside: Option<Arc<Beside>>,
+    pub(in crate::ingest) meta: Option<Arc<MessageMeta>>,
 }
 
 /// What stands beside a message's payload.
 #[derive(Debug, Default)]
-pub(in crate::ingest) struct Beside {
+pub(in crate::ingest) struct MessageMeta {
     /// Whether there is no payload at all.
     pub(in crate::ingest) is_tombstone: bool,
     pub(in crate::ingest) key: Option<Vec<u8>>,
@@ -60,7 +60,7 @@ pub(in crate::ingest) struct Beside {
 
 /// How far a partition has come.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::ingest) struct Span {
+pub(in crate::ingest) struct OffsetRange {
     /// The next offset to read.
     pub(super) next: i64,
     pub(in crate::ingest) messages: u64,
@@ -70,7 +70,7 @@ pub(in crate::ingest) struct Span {
 
 /// When a haul is due.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::ingest) struct Bounds {
+pub(in crate::ingest) struct BatchLimits {
     pub(in crate::ingest) rows_max: usize,
     pub(in crate::ingest) bytes_max: usize,
     pub(in crate::ingest) age_max: Duration,
@@ -78,12 +78,12 @@ pub(in crate::ingest) struct Bounds {
 
 /// Messages that will share a commit.
 #[derive(Debug, Default)]
-pub(in crate::ingest) struct Haul {
+pub(in crate::ingest) struct MessageBatch {
     body: BytesMut,
     /// Bytes beside the body.
-    beside: usize,
-    pub(in crate::ingest) messages: Vec<Message>,
-    pub(in crate::ingest) spans: BTreeMap<Spot, Span>,
+    meta: usize,
+    pub(in crate::ingest) messages: Vec<BatchMessage>,
+    pub(in crate::ingest) spans: BTreeMap<TopicPartition, OffsetRange>,
     /// When the source was first started, in milliseconds since 1970, if that has to be stored.
     pub(in crate::ingest) started: Option<i64>,
     /// It is as large as a haul may be: more is waiting, and it need not wait for company.
@@ -94,7 +94,7 @@ pub(in crate::ingest) struct Haul {
 }
 
 /// By partition, then by topic: each message looks its partition up, and numbers are quicker to compare than names.
-impl Ord for Spot {
+impl Ord for TopicPartition {
     fn cmp(&self, other: &Self) -> Ordering {
         let by_topic =
             || if Arc::ptr_eq(&self.topic, &other.topic) { Ordering::Equal } else { self.topic.cmp(&other.topic) };
@@ -102,13 +102,13 @@ impl Ord for Spot {
     }
 }
 
-impl PartialOrd for Spot {
+impl PartialOrd for TopicPartition {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl Fate {
+impl TenantResolution {
     /// It is the tenant's that these bytes name; `what` they are is told when they name none.
     pub(in crate::ingest) fn named(bytes: Option<&[u8]>, what: &str) -> Self {
         let refused = |why: String| Self::Refused(None, Reason::MissingTenant, why);
@@ -121,7 +121,7 @@ impl Fate {
     }
 }
 
-impl Haul {
+impl MessageBatch {
     /// An empty haul with room for as much as the one before it had, and a little more: to grow is to copy all of it.
     pub(in crate::ingest) fn with_room(bytes: usize, messages: usize) -> Self {
         Self {
@@ -134,10 +134,10 @@ impl Haul {
     /// Takes a message.
     pub(in crate::ingest) fn push(
         &mut self,
-        (spot, offset): (Spot, i64),
+        (topic_partition, offset): (TopicPartition, i64),
         payload: &[u8],
-        fate: Fate,
-        beside: Option<Arc<Beside>>,
+        tenant_resolution: TenantResolution,
+        meta: Option<Arc<MessageMeta>>,
         now: Instant,
     ) {
         let start = self.body.len();
@@ -145,45 +145,45 @@ impl Haul {
         let place = start..self.body.len();
         // So that a message that ends inside a character does not find the rest of it in the next one.
         self.body.extend_from_slice(b"\n");
-        self.beside += beside.as_ref().map_or(0, |beside| beside.bytes());
-        self.advance(&spot, offset + 1, 1, now);
-        self.messages.push(Message { place, spot, offset, fate, beside });
+        self.meta += meta.as_ref().map_or(0, |meta| meta.bytes());
+        self.advance(&topic_partition, offset + 1, 1, now);
+        self.messages.push(BatchMessage { place, topic_partition, offset, tenant_resolution, meta });
     }
 
     /// The partition goes on from `next`, whatever was read of it.
-    pub(in crate::ingest) fn reach(&mut self, spot: &Spot, next: i64, now: Instant) {
-        self.advance(spot, next, 0, now);
+    pub(in crate::ingest) fn reach(&mut self, topic_partition: &TopicPartition, next: i64, now: Instant) {
+        self.advance(topic_partition, next, 0, now);
     }
 
-    fn advance(&mut self, spot: &Spot, next: i64, messages: u64, now: Instant) {
+    fn advance(&mut self, topic_partition: &TopicPartition, next: i64, messages: u64, now: Instant) {
         self.begun.get_or_insert(now);
-        match self.spans.get_mut(spot) {
+        match self.spans.get_mut(topic_partition) {
             Some(span) => (span.next, span.messages) = (next, span.messages + messages),
-            None => drop(self.spans.insert(spot.clone(), Span { next, messages, begun: now })),
+            None => drop(self.spans.insert(topic_partition.clone(), OffsetRange { next, messages, begun: now })),
         }
     }
 
     /// Drops what was read of a partition: another server has it now.
-    pub(in crate::ingest) fn forget(&mut self, spot: &Spot) {
-        if self.spans.remove(spot).is_some() {
-            self.messages.retain(|message| message.spot != *spot);
+    pub(in crate::ingest) fn forget(&mut self, topic_partition: &TopicPartition) {
+        if self.spans.remove(topic_partition).is_some() {
+            self.messages.retain(|message| message.topic_partition != *topic_partition);
         }
     }
 
     /// When it is due, at the latest; never when there is nothing in it.
-    pub(in crate::ingest) fn due(&self, bounds: &Bounds, now: Instant) -> Option<Instant> {
+    pub(in crate::ingest) fn due(&self, bounds: &BatchLimits, now: Instant) -> Option<Instant> {
         let begun = self.begun.filter(|_| !self.spans.is_empty())?;
         Some(if self.is_full(bounds) { now } else { begun + bounds.age_max })
     }
 
     /// Whether it takes no more. It may be over its bounds by one message.
-    pub(in crate::ingest) fn is_full(&self, bounds: &Bounds) -> bool {
+    pub(in crate::ingest) fn is_full(&self, bounds: &BatchLimits) -> bool {
         self.messages.len() >= bounds.rows_max || self.bytes() >= bounds.bytes_max
     }
 
     /// Bytes held.
     pub(in crate::ingest) fn bytes(&self) -> usize {
-        self.body.len() + self.beside
+        self.body.len() + self.meta
     }
 
     /// The bytes in which the messages stand.
@@ -192,7 +192,7 @@ impl Haul {
     }
 }
 
-impl Beside {
+impl MessageMeta {
     /// Bytes held, about.
     fn bytes(&self) -> usize {
         let headers = self.headers.iter().map(|(name, value)| name.len() + value.as_ref().map_or(0, Vec::len));
@@ -232,45 +232,45 @@ pub(in crate::ingest) fn varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
 mod tests {
     use super::*;
 
-    fn spot(partition: i32) -> Spot {
-        Spot { topic: "calls".into(), partition }
+    fn topic_partition(partition: i32) -> TopicPartition {
+        TopicPartition { topic: "calls".into(), partition }
     }
 
     #[test]
     fn a_haul_is_due_by_rows_bytes_or_age() {
-        let bounds = Bounds { rows_max: 3, bytes_max: 100, age_max: Duration::from_secs(1) };
+        let bounds = BatchLimits { rows_max: 3, bytes_max: 100, age_max: Duration::from_secs(1) };
         let now = Instant::now();
-        let mut haul = Haul::default();
-        assert_eq!(haul.due(&bounds, now), None);
-        haul.push((spot(0), 7), b"a", Fate::PerEvent, None, now);
+        let mut message_batch = MessageBatch::default();
+        assert_eq!(message_batch.due(&bounds, now), None);
+        message_batch.push((topic_partition(0), 7), b"a", TenantResolution::PerEvent, None, now);
         let later = now + Duration::from_millis(10);
-        haul.push((spot(1), 2), b"b", Fate::PerEvent, None, later);
-        assert_eq!(haul.due(&bounds, later), Some(now + bounds.age_max), "the age is that of the first");
-        haul.push((spot(0), 9), b"c", Fate::PerEvent, None, later);
-        assert_eq!(haul.due(&bounds, later), Some(later));
-        assert_eq!(haul.spans[&spot(0)], Span { next: 10, messages: 2, begun: now });
+        message_batch.push((topic_partition(1), 2), b"b", TenantResolution::PerEvent, None, later);
+        assert_eq!(message_batch.due(&bounds, later), Some(now + bounds.age_max), "the age is that of the first");
+        message_batch.push((topic_partition(0), 9), b"c", TenantResolution::PerEvent, None, later);
+        assert_eq!(message_batch.due(&bounds, later), Some(later));
+        assert_eq!(message_batch.spans[&topic_partition(0)], OffsetRange { next: 10, messages: 2, begun: now });
 
-        haul.forget(&spot(0));
-        assert_eq!((haul.messages.len(), haul.spans.len()), (1, 1));
-        haul.forget(&spot(1));
-        assert_eq!(haul.due(&bounds, later + bounds.age_max), None, "nothing is left to be stored");
+        message_batch.forget(&topic_partition(0));
+        assert_eq!((message_batch.messages.len(), message_batch.spans.len()), (1, 1));
+        message_batch.forget(&topic_partition(1));
+        assert_eq!(message_batch.due(&bounds, later + bounds.age_max), None, "nothing is left to be stored");
 
-        haul.reach(&spot(2), 40, later);
-        assert!(haul.due(&bounds, later).is_some(), "progress alone is stored as well");
-        haul.push((spot(2), 40), &[b'x'; 200], Fate::PerEvent, None, later);
-        assert_eq!(haul.due(&bounds, later), Some(later), "a large message fills it");
+        message_batch.reach(&topic_partition(2), 40, later);
+        assert!(message_batch.due(&bounds, later).is_some(), "progress alone is stored as well");
+        message_batch.push((topic_partition(2), 40), &[b'x'; 200], TenantResolution::PerEvent, None, later);
+        assert_eq!(message_batch.due(&bounds, later), Some(later), "a large message fills it");
     }
 
     #[test]
     fn messages_keep_their_bytes() {
         let now = Instant::now();
-        let mut haul = Haul::default();
+        let mut message_batch = MessageBatch::default();
         let payloads: [&[u8]; 4] = [b"{\"a\":1}", b"", b"\xc3", b"\xa9"];
         for (offset, payload) in (0..).zip(payloads) {
-            haul.push((spot(0), offset), payload, Fate::PerEvent, None, now);
+            message_batch.push((topic_partition(0), offset), payload, TenantResolution::PerEvent, None, now);
         }
-        let body = haul.take_body();
-        let found: Vec<_> = haul.messages.iter().map(|message| &body[message.place.clone()]).collect();
+        let body = message_batch.take_body();
+        let found: Vec<_> = message_batch.messages.iter().map(|message| &body[message.place.clone()]).collect();
         assert_eq!(found, payloads);
         assert!(std::str::from_utf8(&body).is_err(), "two halves of a character in two messages make none");
     }

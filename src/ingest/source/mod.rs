@@ -26,14 +26,16 @@ mod pause;
 mod monitor;
 mod overview;
 
-pub use dry_run::{Sample, Trial, rehearse};
+pub use dry_run::{DryRun, Sample, dry_run};
 pub use monitor::SourceError;
-pub use overview::{PartitionState, SourceState, Sources};
+pub use overview::{PartitionProgress, SourceState, Sources};
 
-pub(super) use lag::Behind;
-pub(super) use message_batch::{Beside, Bounds, Fate, Haul, Message, Spot, varint, without_header};
-pub(super) use monitor::Watch;
+pub(super) use lag::Lag;
+pub(super) use message_batch::{
+    BatchLimits, BatchMessage, MessageBatch, MessageMeta, TenantResolution, TopicPartition, varint, without_header,
+};
+pub(super) use monitor::SourceMonitor;
 pub(super) use pause::Pause;
 #[cfg(test)]
-pub(super) use pull::Landed;
+pub(super) use pull::StoredBatch;
 pub(super) use pull::{Position, Route, TEXT_TIMES_MAX};

@@ -7,13 +7,13 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::message_batch::Spot;
+use super::message_batch::TopicPartition;
 use crate::clock::{Clock, Micros};
 use crate::telemetry::{Metrics, PartitionLabel, SourceTrouble};
 
 /// Watches one source.
 #[derive(Debug)]
-pub(in crate::ingest) struct Watch {
+pub(in crate::ingest) struct SourceMonitor {
     source: String,
     clock: Clock,
     metrics: Arc<Metrics>,
@@ -33,7 +33,7 @@ pub struct SourceError {
 
 /// A partition that this server reads.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Reading {
+pub(super) struct ReadPartition {
     /// Messages that are not committed yet, when the brokers have told where it ends.
     pub(super) lag: Option<i64>,
     /// A gap has stopped it.
@@ -47,7 +47,7 @@ struct Seen {
     is_connected: bool,
     /// What no connection mends: it lasts until something was assigned or stored.
     is_stuck: bool,
-    readings: BTreeMap<Spot, Reading>,
+    readings: BTreeMap<TopicPartition, ReadPartition>,
 }
 
 impl Seen {
@@ -56,7 +56,7 @@ impl Seen {
     }
 }
 
-impl Watch {
+impl SourceMonitor {
     pub(in crate::ingest) fn new(source: &str, clock: Clock, metrics: Arc<Metrics>) -> Self {
         Self { source: source.to_owned(), clock, metrics, seen: Mutex::default() }
     }
@@ -85,29 +85,29 @@ impl Watch {
         self.metrics.sources.paused(&self.source, is_paused);
     }
 
-    pub(in crate::ingest) fn lag(&self, spot: &Spot, messages: i64) {
-        self.metrics.sources.lag(self.label(spot), messages);
-        self.lock().readings.entry(spot.clone()).or_default().lag = Some(messages);
+    pub(in crate::ingest) fn lag(&self, topic_partition: &TopicPartition, messages: i64) {
+        self.metrics.sources.lag(self.label(topic_partition), messages);
+        self.lock().readings.entry(topic_partition.clone()).or_default().lag = Some(messages);
     }
 
-    pub(in crate::ingest) fn stopped(&self, spot: &Spot) {
-        self.metrics.sources.stopped(self.label(spot));
-        self.lock().readings.entry(spot.clone()).or_default().is_stopped = true;
+    pub(in crate::ingest) fn stopped(&self, topic_partition: &TopicPartition) {
+        self.metrics.sources.stopped(self.label(topic_partition));
+        self.lock().readings.entry(topic_partition.clone()).or_default().is_stopped = true;
     }
 
     /// The partition is this server's.
-    pub(in crate::ingest) fn reads(&self, spot: &Spot) {
-        self.lock().readings.entry(spot.clone()).or_default();
+    pub(in crate::ingest) fn reads(&self, topic_partition: &TopicPartition) {
+        self.lock().readings.entry(topic_partition.clone()).or_default();
     }
 
     /// The partition is not this server's any more.
-    pub(in crate::ingest) fn released(&self, spot: &Spot) {
-        self.metrics.sources.released(self.label(spot));
-        self.lock().readings.remove(spot);
+    pub(in crate::ingest) fn released(&self, topic_partition: &TopicPartition) {
+        self.metrics.sources.released(self.label(topic_partition));
+        self.lock().readings.remove(topic_partition);
     }
 
     /// Whether it fails now, its last error, and what it reads.
-    pub(super) fn look(&self) -> (bool, Option<SourceError>, BTreeMap<Spot, Reading>) {
+    pub(super) fn look(&self) -> (bool, Option<SourceError>, BTreeMap<TopicPartition, ReadPartition>) {
         let seen = self.lock();
         (seen.is_failing(), seen.error.clone(), seen.readings.clone())
     }
@@ -121,8 +121,8 @@ impl Watch {
         self.metrics.sources.failing(&self.source, is_failing);
     }
 
-    fn label<'a>(&'a self, spot: &'a Spot) -> PartitionLabel<'a> {
-        PartitionLabel { source: &self.source, topic: &spot.topic, partition: spot.partition }
+    fn label<'a>(&'a self, topic_partition: &'a TopicPartition) -> PartitionLabel<'a> {
+        PartitionLabel { source: &self.source, topic: &topic_partition.topic, partition: topic_partition.partition }
     }
 
     /// A poisoned note is still a note: nothing in it can be half done.
@@ -137,7 +137,7 @@ mod tests {
 
     #[test]
     fn it_fails_until_what_was_wrong_has_ended() {
-        let watch = Watch::new("voice", Clock::fixed(7), Arc::default());
+        let watch = SourceMonitor::new("voice", Clock::fixed(7), Arc::default());
         let is_failing = || watch.look().0;
         assert!(!is_failing(), "not before anything has gone wrong");
         watch.failed(SourceTrouble::Login, "no");

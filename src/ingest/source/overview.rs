@@ -10,8 +10,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::message_batch::Spot;
-use super::monitor::{SourceError, Watch};
+use super::message_batch::TopicPartition;
+use super::monitor::{SourceError, SourceMonitor};
 use super::pause::{self, Pause};
 use super::pull::Route;
 use crate::clock::{Clock, Micros};
@@ -23,7 +23,7 @@ use crate::lake::Tables;
 #[derive(Debug)]
 pub struct Sources {
     tables: Arc<Tables>,
-    sources: BTreeMap<String, (Route, Arc<Watch>)>,
+    sources: BTreeMap<String, (Route, Arc<SourceMonitor>)>,
     clock: Clock,
 }
 
@@ -41,12 +41,12 @@ pub struct SourceState {
     /// The last error here, which may be long over.
     pub error: Option<SourceError>,
     /// The partitions that the table or this server knows.
-    pub partitions: Vec<PartitionState>,
+    pub partitions: Vec<PartitionProgress>,
 }
 
 /// Where a partition of a source stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PartitionState {
+pub struct PartitionProgress {
     /// The topic.
     pub topic: Arc<str>,
     /// The partition, from 0.
@@ -85,15 +85,15 @@ impl Sources {
         let (route, watch) = self.source(name)?;
         let snapshot = self.table(route)?.snapshot();
         let (is_failing, error, readings) = watch.look();
-        let mut partitions: BTreeMap<Spot, PartitionState> = BTreeMap::new();
+        let mut partitions: BTreeMap<TopicPartition, PartitionProgress> = BTreeMap::new();
         let prefix = route.app_prefix();
         let known = snapshot.txns.range(prefix.clone()..).take_while(|(app, _)| app.starts_with(&prefix));
         for (app, offset) in known {
-            let Some(spot) = spot(&app[prefix.len()..]) else { continue };
-            partition(&mut partitions, &spot).offset = Some(*offset);
+            let Some(topic_partition) = topic_partition(&app[prefix.len()..]) else { continue };
+            partition(&mut partitions, &topic_partition).offset = Some(*offset);
         }
-        for (spot, reading) in readings {
-            let told = partition(&mut partitions, &spot);
+        for (topic_partition, reading) in readings {
+            let told = partition(&mut partitions, &topic_partition);
             (told.is_here, told.lag, told.is_stopped) = (true, reading.lag, reading.is_stopped);
         }
         Ok(SourceState {
@@ -106,7 +106,7 @@ impl Sources {
         })
     }
 
-    fn source(&self, name: &str) -> Result<&(Route, Arc<Watch>)> {
+    fn source(&self, name: &str) -> Result<&(Route, Arc<SourceMonitor>)> {
         self.sources.get(name).ok_or_else(|| {
             let guess = did_you_mean(name, self.sources.keys().map(String::as_str));
             Error::not_found(format!("there is no source `{name}`{guess}"))
@@ -120,10 +120,13 @@ impl Sources {
 }
 
 /// The entry of a partition.
-fn partition<'a>(partitions: &'a mut BTreeMap<Spot, PartitionState>, spot: &Spot) -> &'a mut PartitionState {
-    partitions.entry(spot.clone()).or_insert_with(|| PartitionState {
-        topic: spot.topic.clone(),
-        partition: spot.partition,
+fn partition<'a>(
+    partitions: &'a mut BTreeMap<TopicPartition, PartitionProgress>,
+    topic_partition: &TopicPartition,
+) -> &'a mut PartitionProgress {
+    partitions.entry(topic_partition.clone()).or_insert_with(|| PartitionProgress {
+        topic: topic_partition.topic.clone(),
+        partition: topic_partition.partition,
         offset: None,
         lag: None,
         is_here: false,
@@ -132,7 +135,7 @@ fn partition<'a>(partitions: &'a mut BTreeMap<Spot, PartitionState>, spot: &Spot
 }
 
 /// `topic:partition`. No topic has a colon in its name.
-fn spot(text: &str) -> Option<Spot> {
+fn topic_partition(text: &str) -> Option<TopicPartition> {
     let (topic, partition) = text.split_once(':')?;
-    Some(Spot { topic: topic.into(), partition: partition.parse().ok()? })
+    Some(TopicPartition { topic: topic.into(), partition: partition.parse().ok()? })
 }

@@ -20,16 +20,16 @@ use bytes::Bytes;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
-use super::message_batch::{Haul, Message, Span, Spot};
+use super::message_batch::{BatchMessage, MessageBatch, OffsetRange, TopicPartition};
 use super::pause::Pause;
 use crate::contract::{Format, Kept, Owner};
 use crate::error::{Error, Kind, Result};
 use crate::ingest::dedupe::Part;
-use crate::ingest::prepare::{Intake, Intaker, Received, bytes_of};
-use crate::ingest::schemas::{Forms, Reader};
-use crate::ingest::write::{Pending, Room, Stored};
-use crate::ingest::{Ingest, Lane, quarantine_of, stopping};
-use crate::lake::{Feed, Progress, Standing, Table};
+use crate::ingest::prepare::{PreparedBatch, Preparer, ReceivedMessages, bytes_of};
+use crate::ingest::schemas::{Forms, SchemaReader};
+use crate::ingest::write::{MemoryReservation, Pending, Stored};
+use crate::ingest::{Ingest, TableQueue, quarantine_of, stopping};
+use crate::lake::{LagState, PartitionFeed, Progress, Table};
 use crate::telemetry::EventOutcome;
 use crate::transform::Transform;
 
@@ -54,7 +54,7 @@ pub(in crate::ingest) struct Route {
     /// Whose its events are, as far as the operator says it.
     pub(in crate::ingest) owner: Owner,
     /// What makes events of messages that the contract cannot read by itself.
-    pub(in crate::ingest) reader: Option<Arc<Reader>>,
+    pub(in crate::ingest) reader: Option<Arc<SchemaReader>>,
     /// What makes the table's columns of the messages; none when they have them.
     pub(in crate::ingest) transform: Option<Arc<Transform>>,
 }
@@ -70,9 +70,9 @@ pub(in crate::ingest) struct Position {
 
 /// What became of a haul.
 #[derive(Debug, Default)]
-pub(in crate::ingest) struct Landed {
+pub(in crate::ingest) struct StoredBatch {
     /// Where its partitions stand now.
-    pub(in crate::ingest) positions: BTreeMap<Spot, Position>,
+    pub(in crate::ingest) positions: BTreeMap<TopicPartition, Position>,
     pub(super) stored: Stored,
     pub(super) rejected: u64,
 }
@@ -84,8 +84,8 @@ impl Route {
     }
 
     /// The transaction that holds a partition's offset.
-    fn app(&self, spot: &Spot) -> String {
-        format!("{}{}:{}", self.app_prefix(), spot.topic, spot.partition)
+    fn app(&self, topic_partition: &TopicPartition) -> String {
+        format!("{}{}:{}", self.app_prefix(), topic_partition.topic, topic_partition.partition)
     }
 
     /// What the names of the source's transactions begin with.
@@ -93,8 +93,12 @@ impl Route {
         format!("kafka:{}:", self.source)
     }
 
-    fn feed(&self, spot: &Spot) -> Feed {
-        Feed { source: self.source.clone(), topic: spot.topic.clone(), partition: spot.partition }
+    fn feed(&self, topic_partition: &TopicPartition) -> PartitionFeed {
+        PartitionFeed {
+            source: self.source.clone(),
+            topic: topic_partition.topic.clone(),
+            partition: topic_partition.partition,
+        }
     }
 
     /// The transaction that holds when the source was first started. No topic has a colon in its name.
@@ -109,14 +113,14 @@ impl Ingest {
     pub(in crate::ingest) async fn positions(
         &self,
         route: &Route,
-        spots: impl IntoIterator<Item = Spot>,
-    ) -> Result<(BTreeMap<Spot, Position>, Option<i64>)> {
+        spots: impl IntoIterator<Item = TopicPartition>,
+    ) -> Result<(BTreeMap<TopicPartition, Position>, Option<i64>)> {
         let quarantine = self.table(&quarantine_of(&route.table))?.refresh().await?;
         let table = self.table(&route.table)?.refresh().await?;
-        let position = |spot: Spot| {
-            let app = route.app(&spot);
+        let position = |topic_partition: TopicPartition| {
+            let app = route.app(&topic_partition);
             let [stored, quarantined] = [&table, &quarantine].map(|held| held.txns.get(&app).copied());
-            (spot, Position { stored, quarantined })
+            (topic_partition, Position { stored, quarantined })
         };
         let started = table.txns.get(&route.started_app()).copied();
         Ok((spots.into_iter().map(position).collect(), started))
@@ -129,80 +133,90 @@ impl Ingest {
     pub(in crate::ingest) async fn store_haul(
         &self,
         route: &Route,
-        mut haul: Haul,
-        positions: &BTreeMap<Spot, Position>,
-    ) -> Result<Landed> {
-        let (lane, intaker) = self.route_lane(&route.table)?;
-        let mut room = self.rooms.empty();
-        self.make_room(&mut room, haul.bytes()).await?;
-        let (body, messages) = (haul.take_body(), Arc::new(std::mem::take(&mut haul.messages)));
-        let (taker, way) = (intaker.clone(), route.clone());
+        mut message_batch: MessageBatch,
+        positions: &BTreeMap<TopicPartition, Position>,
+    ) -> Result<StoredBatch> {
+        let (table_queue, preparer) = self.route_lane(&route.table)?;
+        let mut reservation = self.memory_budget.empty();
+        self.make_room(&mut reservation, message_batch.bytes()).await?;
+        let (body, messages) = (message_batch.take_body(), Arc::new(std::mem::take(&mut message_batch.messages)));
+        let (taker, way) = (preparer.clone(), route.clone());
         let (stamp, held) = self.stamp_held(&route.table, Owner::PerEvent)?;
         let forms = match &route.reader {
-            Some(reader) => Some(self.read_messages(reader, &body, &messages, &mut room).await?),
+            Some(reader) => Some(self.read_messages(reader, &body, &messages, &mut reservation).await?),
             None => None,
         };
         let taken = messages.clone();
         let runtime = Handle::current();
         let decoding = move || {
-            let received = Received { body: &body, messages: &taken, kept_as: way.kept_as() };
+            let received = ReceivedMessages { body: &body, messages: &taken, kept_as: way.kept_as() };
             let given = forms.as_ref().map_or((way.format, &body, &**taken), |forms| forms.given());
             match &way.transform {
                 Some(transform) => taker.take_transformed(transform, given, &received, &stamp, &way.source, &runtime),
                 None => taker.take_messages(given, &received, &stamp, &way.source),
             }
         };
-        let Intake { good, bad, places, .. } = self.decode(decoding).await?.held(held);
+        let PreparedBatch { good, bad, places, .. } = self.decode(decoding).await?.held(held);
         let (good_bytes, bad_bytes) = (bytes_of(&good.rows), bad.as_ref().map_or(0, |bad| bytes_of(&bad.rows)));
         // Columns may take more than the text they came from.
-        self.make_room(&mut room, good_bytes + bad_bytes).await?;
-        let bad_room = room.split(bad_bytes);
+        self.make_room(&mut reservation, good_bytes + bad_bytes).await?;
+        let bad_room = reservation.split(bad_bytes);
 
-        let position = |spot: &Spot| positions.get(spot).copied().unwrap_or_default();
-        let mut landed = Landed { rejected: places.len() as u64, ..Landed::default() };
-        landed.positions = haul.spans.keys().map(|spot| (spot.clone(), position(spot))).collect();
+        let position = |topic_partition: &TopicPartition| positions.get(topic_partition).copied().unwrap_or_default();
+        let mut landed = StoredBatch { rejected: places.len() as u64, ..StoredBatch::default() };
+        landed.positions = message_batch
+            .spans
+            .keys()
+            .map(|topic_partition| (topic_partition.clone(), position(topic_partition)))
+            .collect();
         if let Some(bad) = bad {
-            let spots: BTreeSet<&Spot> = places.iter().map(|place| &messages[*place as usize].spot).collect();
-            let passed = spots.into_iter().filter_map(|spot| {
-                let after = position(spot).quarantined;
+            let spots: BTreeSet<&TopicPartition> =
+                places.iter().map(|place| &messages[*place as usize].topic_partition).collect();
+            let passed = spots.into_iter().filter_map(|topic_partition| {
+                let after = position(topic_partition).quarantined;
                 // Never back: what was read before is read again after a fault, and is known by its id.
-                let next = haul.spans.get(spot)?.next.max(after.unwrap_or(0));
-                Some((spot, Progress { app: route.app(spot), after, next }))
+                let next = message_batch.spans.get(topic_partition)?.next.max(after.unwrap_or(0));
+                Some((topic_partition, Progress { app: route.app(topic_partition), after, next }))
             });
             let passed: Vec<_> = passed.collect();
-            for (spot, progress) in &passed {
-                landed.positions.entry((*spot).clone()).or_default().quarantined = Some(progress.next);
+            for (topic_partition, progress) in &passed {
+                landed.positions.entry((*topic_partition).clone()).or_default().quarantined = Some(progress.next);
             }
             let progress = passed.into_iter().map(|(_, progress)| progress).collect();
-            let quarantine = self.lanes.get(&quarantine_of(&route.table)).map_or(&lane.queue, |lane| &lane.queue);
+            let quarantine = self
+                .table_queues
+                .get(&quarantine_of(&route.table))
+                .map_or(&table_queue.queue, |table_queue| &table_queue.queue);
             hand_over(quarantine, (bad, false), bad_bytes, bad_room, progress).await?;
         }
-        let offset = |(spot, span): (&Spot, &Span)| Progress {
-            app: route.app(spot),
-            after: position(spot).stored,
+        let offset = |(topic_partition, span): (&TopicPartition, &OffsetRange)| Progress {
+            app: route.app(topic_partition),
+            after: position(topic_partition).stored,
             next: span.next,
         };
-        let started = haul.started.map(|next| Progress { app: route.started_app(), after: None, next });
-        let progress = haul.spans.iter().map(offset).chain(started).chain(haul.guard.take()).collect();
-        landed.stored = hand_over(&lane.queue, (good, haul.is_whole), good_bytes, room, progress).await?;
-        for (spot, span) in &haul.spans {
-            landed.positions.entry(spot.clone()).or_default().stored = Some(span.next);
+        let started = message_batch.started.map(|next| Progress { app: route.started_app(), after: None, next });
+        let progress =
+            message_batch.spans.iter().map(offset).chain(started).chain(message_batch.guard.take()).collect();
+        landed.stored =
+            hand_over(&table_queue.queue, (good, message_batch.is_whole), good_bytes, reservation, progress).await?;
+        for (topic_partition, span) in &message_batch.spans {
+            landed.positions.entry(topic_partition.clone()).or_default().stored = Some(span.next);
         }
         self.count_haul(&route.table, &landed);
         Ok(landed)
     }
 
     /// A partition of a source has come so far.
-    pub(in crate::ingest) fn fed(&self, route: &Route, spot: &Spot, standing: Standing) {
+    pub(in crate::ingest) fn fed(&self, route: &Route, topic_partition: &TopicPartition, standing: LagState) {
         if let Some(table) = self.tables.get(&route.table) {
-            table.inflow().feed(route.feed(spot), &route.owner, standing);
+            table.in_flight().feed(route.feed(topic_partition), &route.owner, standing);
         }
     }
 
     /// A partition is not read here any more.
-    pub(in crate::ingest) fn not_fed(&self, route: &Route, spot: &Spot) {
+    pub(in crate::ingest) fn not_fed(&self, route: &Route, topic_partition: &TopicPartition) {
         if let Some(table) = self.tables.get(&route.table) {
-            table.inflow().leave(&route.feed(spot));
+            table.in_flight().leave(&route.feed(topic_partition));
         }
     }
 
@@ -214,17 +228,17 @@ impl Ingest {
     /// Messages in the form in which they are decoded; their text takes room as well.
     async fn read_messages(
         &self,
-        reader: &Arc<Reader>,
+        reader: &Arc<SchemaReader>,
         body: &Bytes,
-        messages: &Arc<Vec<Message>>,
-        room: &mut Room,
+        messages: &Arc<Vec<BatchMessage>>,
+        reservation: &mut MemoryReservation,
     ) -> Result<Forms> {
         let schemas = reader.learn(reader.ids(messages.iter().map(|message| &body[message.place.clone()]))).await?;
         let bounds = (self.limits.event_bytes_max, self.share() * TEXT_TIMES_MAX);
         let (reader, from, messages) = (reader.clone(), body.clone(), messages.clone());
         let forms = self.decode(move || reader.read(&from, &messages, &schemas, bounds)).await?;
         if forms.format == Format::Json {
-            self.make_room(room, body.len() + forms.body.len()).await?;
+            self.make_room(reservation, body.len() + forms.body.len()).await?;
         }
         Ok(forms)
     }
@@ -247,15 +261,16 @@ impl Ingest {
             .ok_or_else(|| Error::internal(format!("a source names the table `{name}`, which is not open")))
     }
 
-    fn route_lane(&self, table: &str) -> Result<(&Lane, &Intaker)> {
-        let lane = self.lanes.get(table).and_then(|lane| Some((lane, lane.intaker.as_ref()?)));
-        lane.ok_or_else(|| Error::internal(format!("a source names `{table}`, which takes no events")))
+    fn route_lane(&self, table: &str) -> Result<(&TableQueue, &Preparer)> {
+        let table_queue =
+            self.table_queues.get(table).and_then(|table_queue| Some((table_queue, table_queue.preparer.as_ref()?)));
+        table_queue.ok_or_else(|| Error::internal(format!("a source names `{table}`, which takes no events")))
     }
 
     /// Waits for room as long as it takes: that is how a slow store slows a source down.
-    async fn make_room(&self, room: &mut Room, bytes: usize) -> Result<()> {
+    async fn make_room(&self, reservation: &mut MemoryReservation, bytes: usize) -> Result<()> {
         loop {
-            match room.resize(bytes).await {
+            match reservation.resize(bytes).await {
                 Err(error) if error.kind() == Kind::Limited && error.wait().is_some() => {
                     tokio::time::sleep(ROOM_PAUSE).await;
                 }
@@ -264,7 +279,7 @@ impl Ingest {
         }
     }
 
-    fn count_haul(&self, table: &str, landed: &Landed) {
+    fn count_haul(&self, table: &str, landed: &StoredBatch) {
         let counts = [
             (EventOutcome::Accepted, landed.stored.accepted),
             (EventOutcome::Duplicate, landed.stored.duplicate),
@@ -282,11 +297,11 @@ async fn hand_over(
     queue: &mpsc::Sender<Pending>,
     (part, is_whole): (Part, bool),
     bytes: usize,
-    room: Room,
+    reservation: MemoryReservation,
     progress: Vec<Progress>,
 ) -> Result<Stored> {
     let (reply, answer) = oneshot::channel();
-    let pending = Pending { part: Arc::new(part), progress, is_whole, bytes, room, reply };
+    let pending = Pending { part: Arc::new(part), progress, is_whole, bytes, reservation, reply };
     queue.send(pending).await.map_err(|_| stopping())?;
     answer.await.map_err(|_| Error::unavailable("the table's committer has ended"))?
 }

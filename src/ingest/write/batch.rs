@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::reservation::Room;
+use super::reservation::MemoryReservation;
 use crate::error::Result;
 use crate::ingest::dedupe::Part;
 use crate::lake::Progress;
@@ -44,7 +44,7 @@ pub(in crate::ingest) struct Pending {
     /// What they take of the memory.
     pub(in crate::ingest) bytes: usize,
     /// Their room in the queue, held until the answer.
-    pub(in crate::ingest) room: Room,
+    pub(in crate::ingest) reservation: MemoryReservation,
     /// Where the answer goes.
     pub(in crate::ingest) reply: oneshot::Sender<Result<Stored>>,
 }

@@ -11,13 +11,13 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::batch::{Batch, Pace, Pending};
-use super::table_writer::Keeper;
+use super::table_writer::TableWriter;
 use crate::config::IngestConfig;
 
 /// What the committer's one storing stage does now.
 enum Stage {
-    Resting(Box<Keeper>),
-    Storing(BoxFuture<'static, Box<Keeper>>),
+    Resting(Box<TableWriter>),
+    Storing(BoxFuture<'static, Box<TableWriter>>),
     /// Never seen from outside a turn: the keeper is in the hands of the code that moves it.
     Between,
 }
@@ -34,12 +34,12 @@ pub(in crate::ingest) struct Ending {
 /// Collects and stores until the queue is closed and empty.
 pub(in crate::ingest) async fn run(
     mut queue: mpsc::Receiver<Pending>,
-    keeper: Keeper,
+    table_writer: TableWriter,
     limits: IngestConfig,
     ending: Ending,
 ) {
     let mut pace = Pace::new(limits.batch_age_max, Instant::now());
-    let mut stage = Stage::Resting(Box::new(keeper));
+    let mut stage = Stage::Resting(Box::new(table_writer));
     let mut batch: Option<Batch> = None;
     let mut open = true;
     while open || batch.is_some() || matches!(stage, Stage::Storing(_)) {
@@ -55,7 +55,7 @@ pub(in crate::ingest) async fn run(
                 (Some(request), None) => batch = Some(Batch::open(request, now)),
                 (None, _) => open = false,
             },
-            keeper = stored(&mut stage) => stage = Stage::Resting(keeper),
+            table_writer = stored(&mut stage) => stage = Stage::Resting(table_writer),
             () = until(due), if matches!(stage, Stage::Resting(_)) => {
                 pace.begin(Instant::now());
                 stage = begin(std::mem::replace(&mut stage, Stage::Between), batch.take());
@@ -64,24 +64,24 @@ pub(in crate::ingest) async fn run(
             () = ending.close.cancelled(), if !queue.is_closed() => queue.close(),
         }
     }
-    if let Stage::Resting(keeper) = stage {
-        keeper.close().await;
+    if let Stage::Resting(table_writer) = stage {
+        table_writer.close().await;
     }
 }
 
 /// Hands the batch to the resting keeper.
 fn begin(stage: Stage, batch: Option<Batch>) -> Stage {
     match (stage, batch) {
-        (Stage::Resting(mut keeper), Some(batch)) => Stage::Storing(Box::pin(async move {
-            keeper.store(batch.requests).await;
-            keeper
+        (Stage::Resting(mut table_writer), Some(batch)) => Stage::Storing(Box::pin(async move {
+            table_writer.store(batch.requests).await;
+            table_writer
         })),
         (stage, _) => stage,
     }
 }
 
 /// The keeper, when the batch in its hands is stored; never, when there is none.
-async fn stored(stage: &mut Stage) -> Box<Keeper> {
+async fn stored(stage: &mut Stage) -> Box<TableWriter> {
     match stage {
         Stage::Storing(storing) => storing.await,
         Stage::Resting(_) | Stage::Between => std::future::pending().await,

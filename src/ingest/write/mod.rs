@@ -6,7 +6,7 @@
 //!                                 └── collects the next meanwhile ────┴─► an answer to each request
 //! ```
 //!
-//! In: requests ([`Pending`]), each with its [`Room`]. Out: what became of each ([`Stored`]), or why it could not be stored.
+//! In: requests ([`Pending`]), each with its [`MemoryReservation`]. Out: what became of each ([`Stored`]), or why it could not be stored.
 //!
 //! **Invariant:** all bytes that wait, of all tables together, have room that was given to them before.
 //! **Invariant:** of one table one batch at a time is deduped, written and committed, and no answer precedes its commit.
@@ -22,9 +22,9 @@ mod table_writer;
 #[cfg(test)]
 mod shared_table_tests;
 
-pub use reservation::Room;
+pub use reservation::MemoryReservation;
 
 pub(super) use batch::{Pending, Stored};
 pub(super) use committer::{Ending, run};
-pub(super) use reservation::Rooms;
-pub(super) use table_writer::Keeper;
+pub(super) use reservation::MemoryBudget;
+pub(super) use table_writer::TableWriter;

@@ -19,14 +19,14 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// All room there is.
 #[derive(Debug, Clone)]
-pub(in crate::ingest) struct Rooms {
+pub(in crate::ingest) struct MemoryBudget {
     free: Arc<Semaphore>,
     units: usize,
     wait_max: Duration,
     metrics: Arc<Metrics>,
 }
 
-impl Rooms {
+impl MemoryBudget {
     /// Room for `bytes_max` bytes; a request waits for its share at most `wait_max` each time it grows.
     pub(in crate::ingest) fn new(bytes_max: usize, wait_max: Duration, metrics: Arc<Metrics>) -> Self {
         let units = units(bytes_max).min(Semaphore::MAX_PERMITS).min(u32::MAX as usize);
@@ -34,8 +34,8 @@ impl Rooms {
     }
 
     /// Room for nothing yet.
-    pub(in crate::ingest) fn empty(&self) -> Room {
-        Room { rooms: self.clone(), taken: None }
+    pub(in crate::ingest) fn empty(&self) -> MemoryReservation {
+        MemoryReservation { memory_budget: self.clone(), taken: None }
     }
 
     /// Bytes taken now, rounded up.
@@ -52,12 +52,12 @@ impl Rooms {
 
 /// The room that one request has taken; dropping it gives it back.
 #[derive(Debug)]
-pub struct Room {
-    rooms: Rooms,
+pub struct MemoryReservation {
+    memory_budget: MemoryBudget,
     taken: Option<OwnedSemaphorePermit>,
 }
 
-impl Room {
+impl MemoryReservation {
     /// Grows or shrinks to hold `bytes` in all. Growing waits at most `queue_wait_max`, then is `Limited` with a retry time.
     pub async fn resize(&mut self, bytes: usize) -> Result<()> {
         let (wanted, taken) = (units(bytes), self.units());
@@ -65,15 +65,16 @@ impl Room {
             drop(self.taken.as_mut().and_then(|permit| permit.split(taken - wanted)));
             return Ok(());
         }
-        if wanted > self.rooms.units {
-            self.rooms.metrics.limited("ingest.queue_bytes_max");
-            let bytes_max = self.rooms.units * UNIT_BYTES;
+        if wanted > self.memory_budget.units {
+            self.memory_budget.metrics.limited("ingest.queue_bytes_max");
+            let bytes_max = self.memory_budget.units * UNIT_BYTES;
             let message = format!("one request needs {bytes} bytes of the queue's {bytes_max}: send less at once");
             return Err(Error::limited(message));
         }
-        let more = u32::try_from(wanted - taken).map_err(|_| self.rooms.full())?;
-        let waiting = Arc::clone(&self.rooms.free).acquire_many_owned(more);
-        let permit = tokio::time::timeout(self.rooms.wait_max, waiting).await.map_err(|_| self.rooms.full())?;
+        let more = u32::try_from(wanted - taken).map_err(|_| self.memory_budget.full())?;
+        let waiting = Arc::clone(&self.memory_budget.free).acquire_many_owned(more);
+        let permit =
+            tokio::time::timeout(self.memory_budget.wait_max, waiting).await.map_err(|_| self.memory_budget.full())?;
         let permit = permit.map_err(|_| Error::unavailable("the server is stopping"))?;
         match &mut self.taken {
             Some(taken) => taken.merge(permit),
@@ -86,7 +87,7 @@ impl Room {
     pub(in crate::ingest) fn split(&mut self, bytes: usize) -> Self {
         let share = units(bytes).min(self.units());
         let taken = self.taken.as_mut().and_then(|permit| permit.split(share));
-        Self { rooms: self.rooms.clone(), taken }
+        Self { memory_budget: self.memory_budget.clone(), taken }
     }
 
     fn units(&self) -> usize {
@@ -105,37 +106,37 @@ mod tests {
 
     #[tokio::test]
     async fn room_is_bounded_and_given_back() {
-        let rooms = Rooms::new(8 * UNIT_BYTES, Duration::ZERO, Arc::default());
-        let mut one = rooms.empty();
+        let memory_budget = MemoryBudget::new(8 * UNIT_BYTES, Duration::ZERO, Arc::default());
+        let mut one = memory_budget.empty();
         one.resize(6 * UNIT_BYTES).await.unwrap();
-        let mut other = rooms.empty();
+        let mut other = memory_budget.empty();
         let refused = other.resize(3 * UNIT_BYTES).await.unwrap_err();
         assert_eq!((refused.kind(), refused.wait()), (Kind::Limited, Some(RETRY_AFTER)));
 
         one.resize(4 * UNIT_BYTES + 1).await.unwrap();
         other.resize(3 * UNIT_BYTES).await.unwrap();
-        assert_eq!(rooms.taken_bytes(), 8 * UNIT_BYTES);
+        assert_eq!(memory_budget.taken_bytes(), 8 * UNIT_BYTES);
 
         let share = one.split(2 * UNIT_BYTES);
         drop(one);
-        assert_eq!(rooms.taken_bytes(), 5 * UNIT_BYTES);
+        assert_eq!(memory_budget.taken_bytes(), 5 * UNIT_BYTES);
         drop((share, other));
-        assert_eq!(rooms.taken_bytes(), 0);
+        assert_eq!(memory_budget.taken_bytes(), 0);
     }
 
     #[tokio::test]
     async fn a_request_larger_than_the_queue_is_told_so_at_once() {
-        let rooms = Rooms::new(8 * UNIT_BYTES, Duration::from_secs(3600), Arc::default());
-        let refused = rooms.empty().resize(8 * UNIT_BYTES + 1).await.unwrap_err();
+        let memory_budget = MemoryBudget::new(8 * UNIT_BYTES, Duration::from_secs(3600), Arc::default());
+        let refused = memory_budget.empty().resize(8 * UNIT_BYTES + 1).await.unwrap_err();
         assert_eq!((refused.kind(), refused.wait()), (Kind::Limited, None));
     }
 
     #[tokio::test]
     async fn a_waiting_request_gets_the_room_that_another_gives_back() {
-        let rooms = Rooms::new(UNIT_BYTES, Duration::from_secs(3600), Arc::default());
-        let mut one = rooms.empty();
+        let memory_budget = MemoryBudget::new(UNIT_BYTES, Duration::from_secs(3600), Arc::default());
+        let mut one = memory_budget.empty();
         one.resize(1).await.unwrap();
-        let mut other = rooms.empty();
+        let mut other = memory_budget.empty();
         let waiting = other.resize(1);
         let (waited, ()) = tokio::join!(waiting, async { drop(one) });
         waited.unwrap();

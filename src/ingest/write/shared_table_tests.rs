@@ -8,26 +8,26 @@ use bytes::Bytes;
 use tokio::sync::{Notify, oneshot};
 
 use super::batch::{Pending, Stored};
-use super::reservation::Rooms;
-use super::table_writer::Keeper;
+use super::reservation::MemoryBudget;
+use super::table_writer::TableWriter;
 use crate::config::IngestConfig;
 use crate::contract::{Format, Owner, Stamp, TenantId};
 use crate::error::{Kind, Result};
 use crate::ingest::Payload;
-use crate::ingest::dedupe::Keyer;
-use crate::ingest::prepare::Intaker;
+use crate::ingest::dedupe::EventKeyHasher;
+use crate::ingest::prepare::Preparer;
 use crate::ingest::testing::{Faults, QUARANTINE, TABLE, faulty, limits, lines, memory, open, stored};
 use crate::lake::{Progress, Store, Table, Tables};
 
 /// A server's committer of the one table, in our hands.
-struct Server {
+struct CommitterServer {
     tables: Arc<Tables>,
-    keeper: Keeper,
-    intaker: Intaker,
-    rooms: Rooms,
+    table_writer: TableWriter,
+    preparer: Preparer,
+    memory_budget: MemoryBudget,
 }
 
-impl Server {
+impl CommitterServer {
     async fn start(store: &Store) -> Self {
         Self::with_window(store, limits().dedupe_ids_max).await
     }
@@ -35,17 +35,18 @@ impl Server {
     async fn with_window(store: &Store, dedupe_ids_max: usize) -> Self {
         let limits = IngestConfig { dedupe_ids_max, ..limits() };
         let tables = open(store).await;
-        let (keyer, metrics) = (Keyer::random(), Arc::default());
+        let (key_hasher, metrics) = (EventKeyHasher::random(), Arc::default());
         let table: Arc<Table> = tables[TABLE].clone();
-        let intaker = Intaker {
+        let preparer = Preparer {
             contract: table.contract().clone(),
             quarantine: tables[QUARANTINE].contract().clone(),
-            keyer,
+            key_hasher,
             notes_max: 1,
         };
-        let rooms = Rooms::new(1 << 20, std::time::Duration::ZERO, Arc::clone(&metrics));
-        let keeper = Keeper::open(table, false, keyer, &limits, metrics, Arc::new(Notify::new())).await.unwrap();
-        Self { tables, keeper, intaker, rooms }
+        let memory_budget = MemoryBudget::new(1 << 20, std::time::Duration::ZERO, Arc::clone(&metrics));
+        let table_writer =
+            TableWriter::open(table, false, key_hasher, &limits, metrics, Arc::new(Notify::new())).await.unwrap();
+        Self { tables, table_writer, preparer, memory_budget }
     }
 
     /// Stores requests of these ids together, each with its progress.
@@ -53,19 +54,19 @@ impl Server {
         let (mut pending, mut answers) = (Vec::new(), Vec::new());
         for (ids, progress) in requests {
             let payload = Payload::Encoded(Format::Json, Bytes::from(lines(ids.clone())));
-            let part = Arc::new(self.intaker.take(payload, &acme(), "test").unwrap().good);
+            let part = Arc::new(self.preparer.take(payload, &acme(), "test").unwrap().good);
             let (reply, answer) = oneshot::channel();
             pending.push(Pending {
                 part,
                 progress: progress.clone(),
                 is_whole: false,
                 bytes: 1,
-                room: self.rooms.empty(),
+                reservation: self.memory_budget.empty(),
                 reply,
             });
             answers.push(answer);
         }
-        self.keeper.store(pending).await;
+        self.table_writer.store(pending).await;
         let mut told = Vec::new();
         for answer in answers {
             told.push(answer.await.expect("each is answered"));
@@ -79,10 +80,17 @@ impl Server {
             format!("{{\"event_id\":\"{id}\",\"event_time\":\"2026-03-{day:02}T12:00:{:02}Z\"}}\n", id % 60)
         };
         let payload = Payload::Encoded(Format::Json, Bytes::from(events.iter().map(line).collect::<String>()));
-        let part = Arc::new(self.intaker.take(payload, &acme(), "test").unwrap().good);
+        let part = Arc::new(self.preparer.take(payload, &acme(), "test").unwrap().good);
         let (reply, answer) = oneshot::channel();
-        self.keeper
-            .store(vec![Pending { part, progress: vec![], is_whole: false, bytes: 1, room: self.rooms.empty(), reply }])
+        self.table_writer
+            .store(vec![Pending {
+                part,
+                progress: vec![],
+                is_whole: false,
+                bytes: 1,
+                reservation: self.memory_budget.empty(),
+                reply,
+            }])
             .await;
         answer.await.unwrap().unwrap().accepted
     }
@@ -120,7 +128,7 @@ async fn ids(store: &Store) -> Vec<u32> {
 #[tokio::test]
 async fn an_overtaken_source_is_refused_alone() {
     let store = memory();
-    let (mut one, mut other) = (Server::start(&store).await, Server::start(&store).await);
+    let (mut one, mut other) = (CommitterServer::start(&store).await, CommitterServer::start(&store).await);
     assert_eq!(kinds(&one.store(&[(0..3, source(None, 3))]).await), [Ok((3, 0))]);
     // The other has not seen that, so that it finds out only when it commits: the request in the same batch is stored.
     let told = other.store(&[(3..6, vec![]), (0..4, source(None, 4)), (6..7, vec![])]).await;
@@ -135,7 +143,7 @@ async fn an_overtaken_source_is_refused_alone() {
 #[tokio::test]
 async fn progress_is_stored_when_no_row_is_new() {
     let store = memory();
-    let mut server = Server::start(&store).await;
+    let mut server = CommitterServer::start(&store).await;
     assert_eq!(kinds(&server.store(&[(0..3, source(None, 3))]).await), [Ok((3, 0))]);
     assert_eq!(kinds(&server.store(&[(0..3, source(Some(3), 6))]).await), [Ok((0, 3))]);
     assert_eq!(kinds(&server.store(&[(0..0, source(Some(6), 9))]).await), [Ok((0, 0))], "not even old ones");
@@ -148,7 +156,7 @@ async fn progress_is_stored_when_no_row_is_new() {
 #[tokio::test]
 async fn a_source_that_moves_brings_its_duplicates_along() {
     let store = memory();
-    let (mut one, mut other) = (Server::start(&store).await, Server::start(&store).await);
+    let (mut one, mut other) = (CommitterServer::start(&store).await, CommitterServer::start(&store).await);
     assert_eq!(kinds(&one.store(&[(0..5, source(None, 5))]).await), [Ok((5, 0))]);
     assert_eq!(kinds(&one.store(&[(5..9, source(Some(5), 9))]).await), [Ok((4, 0))]);
     assert_eq!(other.stands().await, Some(9));
@@ -163,7 +171,11 @@ async fn a_source_that_moves_brings_its_duplicates_along() {
 #[tokio::test]
 async fn an_event_that_two_servers_get_is_stored_once() {
     let store = memory();
-    let mut servers = [Server::start(&store).await, Server::start(&store).await, Server::with_window(&store, 0).await];
+    let mut servers = [
+        CommitterServer::start(&store).await,
+        CommitterServer::start(&store).await,
+        CommitterServer::with_window(&store, 0).await,
+    ];
     // Neither asks for the other's commits: each finds out when it commits.
     let mut stored = 0;
     for turn in 0..30 {
@@ -179,14 +191,14 @@ async fn an_event_that_two_servers_get_is_stored_once() {
 async fn an_old_event_is_known_by_its_day_when_the_window_has_forgotten_it() {
     for window in [0, 1, 5, 1_000] {
         let store = memory();
-        let mut server = Server::with_window(&store, window).await;
+        let mut server = CommitterServer::with_window(&store, window).await;
         let events: Vec<_> = (0..40).map(|id| (id, 1 + id % 4)).collect();
         for some in events.chunks(7) {
             assert_eq!(server.store_days(some).await, some.len() as u64, "window {window}");
         }
         assert_eq!(server.store_days(&events).await, 0, "all again, window {window}");
         assert_eq!(server.store_days(&[(40, 1), (3, 4), (41, 5), (40, 1)]).await, 2, "window {window}");
-        let mut restarted = Server::with_window(&store, window).await;
+        let mut restarted = CommitterServer::with_window(&store, window).await;
         let again: Vec<_> = events.iter().rev().copied().chain([(41, 5), (42, 5)]).collect();
         assert_eq!(restarted.store_days(&again).await, 1, "after a restart, window {window}");
         assert_eq!(server.store_days(&[(42, 5), (7, 4)]).await, 0, "and back, window {window}");
@@ -200,7 +212,7 @@ async fn lost_answers_neither_lose_nor_double() {
         for answer_lost in 0..5 {
             let (faults, case) = (Arc::new(Faults::default()), format!("{refused} refused, {answer_lost} lost"));
             let store = faulty(&faults);
-            let mut server = Server::start(&store).await;
+            let mut server = CommitterServer::start(&store).await;
             server.store(&[(0..3, source(None, 3))]).await;
             faults.refused.store(refused, Ordering::SeqCst);
             faults.answer_lost.store(answer_lost, Ordering::SeqCst);

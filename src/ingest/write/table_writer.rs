@@ -25,8 +25,8 @@ use uuid::Uuid;
 use super::batch::{Pending, Stored};
 use crate::config::IngestConfig;
 use crate::error::{Error, Kind, Result};
-use crate::ingest::dedupe::{Counts, Keyer, Mark, Memory, News, Sifted};
-use crate::lake::{Chosen, Committed, DataFile, Progress, Table};
+use crate::ingest::dedupe::{Counts, DedupeIndex, DedupeResult, EventKey, EventKeyHasher, WindowResult};
+use crate::lake::{Committed, DataFile, Progress, RowSelection, Table};
 use crate::telemetry::Metrics;
 
 /// The pause after the first failed attempt; it doubles up to [`PAUSE_MAX`].
@@ -42,11 +42,11 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Keeps a table's memory and its place in the log.
 #[derive(Debug)]
-pub(in crate::ingest) struct Keeper {
+pub(in crate::ingest) struct TableWriter {
     table: Arc<Table>,
-    memory: Memory,
+    memory: DedupeIndex,
     attempts_max: u32,
-    unsettled: Option<Unsettled>,
+    in_doubt: Option<InDoubtCommit>,
     metrics: Arc<Metrics>,
     /// Told after each commit.
     committed: Arc<Notify>,
@@ -54,28 +54,28 @@ pub(in crate::ingest) struct Keeper {
 
 /// A written batch that is not known to be committed.
 #[derive(Debug)]
-struct Unsettled {
+struct InDoubtCommit {
     files: Vec<DataFile>,
-    marks: Vec<Mark>,
+    marks: Vec<EventKey>,
     progress: Vec<Progress>,
     /// The version with which its rows were compared.
     seen: u64,
 }
 
 /// What became of an unsettled batch.
-enum Settled {
+enum InDoubtOutcome {
     /// It is in this version.
     At(u64),
     /// It is not in the table, and has to be compared with what others have stored since.
-    Behind(Unsettled),
+    Behind(InDoubtCommit),
 }
 
-impl Keeper {
+impl TableWriter {
     /// A keeper with the window rebuilt from the lake.
     pub(in crate::ingest) async fn open(
         table: Arc<Table>,
         quarantine: bool,
-        keyer: Keyer,
+        key_hasher: EventKeyHasher,
         limits: &IngestConfig,
         metrics: Arc<Metrics>,
         committed: Arc<Notify>,
@@ -84,8 +84,8 @@ impl Keeper {
             true => limits.dedupe_ids_max.max(QUARANTINE_IDS_MIN),
             false => limits.dedupe_ids_max,
         };
-        let memory = Memory::open(table.clone(), keyer, ids_max).await?;
-        Ok(Self { table, memory, attempts_max: limits.commit_attempts_max, unsettled: None, metrics, committed })
+        let memory = DedupeIndex::open(table.clone(), key_hasher, ids_max).await?;
+        Ok(Self { table, memory, attempts_max: limits.commit_attempts_max, in_doubt: None, metrics, committed })
     }
 
     /// Stores the rows of all requests in one commit and answers each.
@@ -103,9 +103,9 @@ impl Keeper {
         };
         match outcome {
             Ok(answers) => {
-                for (Pending { part, room, reply, .. }, stored) in requests.into_iter().zip(answers) {
+                for (Pending { part, reservation, reply, .. }, stored) in requests.into_iter().zip(answers) {
                     // Before the answer: whoever has it may ask how fresh the table is.
-                    drop((part, room));
+                    drop((part, reservation));
                     // Whoever has gone meanwhile will ask again, and be told of duplicates.
                     let _gone = reply.send(Ok(stored));
                 }
@@ -113,8 +113,8 @@ impl Keeper {
             Err(error) => {
                 let incident = Uuid::new_v4();
                 tracing::error!(%incident, table = self.name(), requests = requests.len(), ?error, "a batch was not stored");
-                for Pending { room, reply, .. } in requests {
-                    drop(room);
+                for Pending { reservation, reply, .. } in requests {
+                    drop(reservation);
                     let _gone = reply.send(Err(refusal(incident)));
                 }
             }
@@ -134,13 +134,13 @@ impl Keeper {
 
     /// Settles the batch before, so that it is known what became of it.
     async fn clear(&mut self) -> Result<()> {
-        if self.unsettled.is_none() {
+        if self.in_doubt.is_none() {
             return Ok(());
         }
         match self.settle().await {
-            Ok(Settled::At(_)) => Ok(()),
-            Ok(Settled::Behind(unsettled)) => {
-                self.discard(Some(unsettled)).await;
+            Ok(InDoubtOutcome::At(_)) => Ok(()),
+            Ok(InDoubtOutcome::Behind(in_doubt)) => {
+                self.discard(Some(in_doubt)).await;
                 tracing::warn!(table = self.name(), "a batch in doubt is void: its senders were told to retry");
                 Ok(())
             }
@@ -155,8 +155,8 @@ impl Keeper {
     /// Answers those whose source went on elsewhere; returns the others.
     fn refuse_overtaken(&self, requests: Vec<Pending>) -> Vec<Pending> {
         let (overtaken, others): (Vec<_>, Vec<_>) = requests.into_iter().partition(|one| self.overtaken(one));
-        for Pending { room, reply, .. } in overtaken {
-            drop(room);
+        for Pending { reservation, reply, .. } in overtaken {
+            drop(reservation);
             let message = format!("table `{}`: another server went on with this source", self.name());
             let _gone = reply.send(Err(Error::conflict(message)));
         }
@@ -175,10 +175,10 @@ impl Keeper {
         let begun = Instant::now();
         let progress: Vec<Progress> = requests.iter().flat_map(|one| one.progress.iter().cloned()).collect();
         let parts: Vec<_> = requests.iter().map(|one| one.part.clone()).collect();
-        let mut written: Option<Unsettled> = None;
+        let mut written: Option<InDoubtCommit> = None;
         for _ in 0..RACES_MAX {
-            let News { sifted: Sifted { rows, marks, counts, repeats }, seen } =
-                self.memory.sift(parts.clone()).await?;
+            let DedupeResult { sifted: WindowResult { rows, marks, counts, repeats }, seen } =
+                self.memory.compare(parts.clone()).await?;
             if rows.is_empty() && !progress.iter().any(Progress::moves) {
                 self.discard(written).await;
                 self.count(&repeats);
@@ -192,24 +192,24 @@ impl Keeper {
                     self.write(rows).await?
                 }
             };
-            self.unsettled = Some(Unsettled { files, marks, progress: progress.clone(), seen });
+            self.in_doubt = Some(InDoubtCommit { files, marks, progress: progress.clone(), seen });
             match self.settle().await? {
-                Settled::At(version) => {
+                InDoubtOutcome::At(version) => {
                     self.metrics.committed(self.name(), row_count, begun.elapsed());
                     self.committed.notify_one();
                     self.count(&repeats);
                     return Ok(answers(&counts, version));
                 }
                 // Others have added rows meanwhile, which may be the same ones.
-                Settled::Behind(unsettled) => written = Some(unsettled),
+                InDoubtOutcome::Behind(in_doubt) => written = Some(in_doubt),
             }
         }
         self.discard(written).await;
         Err(Error::unavailable(format!("table `{}`: other writers were faster each time", self.name())))
     }
 
-    async fn write(&self, rows: Chosen) -> Result<Vec<DataFile>> {
-        let mut pauses = Pauses::new(self.attempts_max);
+    async fn write(&self, rows: RowSelection) -> Result<Vec<DataFile>> {
+        let mut pauses = RetryDelays::new(self.attempts_max);
         loop {
             let outcome = self.table.write(rows.clone()).await;
             self.count_failure(&outcome);
@@ -223,26 +223,26 @@ impl Keeper {
     }
 
     /// Commits the unsettled batch. After an error it stays unsettled, unless the lake has refused it for good.
-    async fn settle(&mut self) -> Result<Settled> {
-        let unsettled = self.unsettled.take().ok_or_else(|| Error::internal("there is nothing to settle"))?;
-        match self.commit(&unsettled).await {
+    async fn settle(&mut self) -> Result<InDoubtOutcome> {
+        let in_doubt = self.in_doubt.take().ok_or_else(|| Error::internal("there is nothing to settle"))?;
+        match self.commit(&in_doubt).await {
             Ok(Committed::At(version)) => {
-                self.memory.remember(unsettled.marks, unsettled.files).await;
-                Ok(Settled::At(version))
+                self.memory.remember(in_doubt.marks, in_doubt.files).await;
+                Ok(InDoubtOutcome::At(version))
             }
-            Ok(Committed::Behind) => Ok(Settled::Behind(unsettled)),
+            Ok(Committed::Behind) => Ok(InDoubtOutcome::Behind(in_doubt)),
             Err(error) => {
-                self.unsettled = Some(unsettled).filter(|_| may_still_happen(&error));
+                self.in_doubt = Some(in_doubt).filter(|_| may_still_happen(&error));
                 Err(error)
             }
         }
     }
 
-    async fn commit(&self, unsettled: &Unsettled) -> Result<Committed> {
-        let (files, progress) = (&unsettled.files, &unsettled.progress);
-        let mut pauses = Pauses::new(self.attempts_max);
+    async fn commit(&self, in_doubt: &InDoubtCommit) -> Result<Committed> {
+        let (files, progress) = (&in_doubt.files, &in_doubt.progress);
+        let mut pauses = RetryDelays::new(self.attempts_max);
         loop {
-            let outcome = self.table.commit_after(unsettled.seen, files.clone(), progress.clone()).await;
+            let outcome = self.table.commit_after(in_doubt.seen, files.clone(), progress.clone()).await;
             self.count_failure(&outcome);
             match outcome {
                 Err(error) if may_still_happen(&error) && pauses.next().await => {
@@ -260,8 +260,8 @@ impl Keeper {
     }
 
     /// Deletes the files of a batch that nobody will commit.
-    async fn discard(&self, written: Option<Unsettled>) {
-        if let Some(Unsettled { files, .. }) = written {
+    async fn discard(&self, written: Option<InDoubtCommit>) {
+        if let Some(InDoubtCommit { files, .. }) = written {
             self.table.discard(&files).await;
         }
     }
@@ -295,12 +295,12 @@ fn may_still_happen(error: &Error) -> bool {
 }
 
 /// A bounded number of growing pauses.
-struct Pauses {
+struct RetryDelays {
     left: u32,
     pause: Duration,
 }
 
-impl Pauses {
+impl RetryDelays {
     fn new(attempts_max: u32) -> Self {
         Self { left: attempts_max.saturating_sub(1), pause: PAUSE_MIN }
     }

@@ -20,7 +20,7 @@ use object_store::prefix::PrefixStore;
 
 use crate::contract::Contract;
 use crate::error::{Error, Result};
-use crate::lake::log::delta_log::{Add, Entry, Listing, Log};
+use crate::lake::log::delta_log::{Add, Log, LogEntry, LogListing};
 use crate::lake::log::state::{Changes, State, check_layout, check_protocol, read_add};
 use crate::lake::read::object_reader::read_columns;
 use crate::lake::store::client::Store;
@@ -30,20 +30,20 @@ const READS_MAX: usize = 16;
 
 /// A loaded table.
 #[derive(Debug)]
-pub(in crate::lake) struct Loaded {
+pub(in crate::lake) struct LoadedTable {
     pub(in crate::lake) state: State,
     /// The checkpoint that it was loaded from.
     pub(in crate::lake) checkpoint: Option<u64>,
 }
 
 /// Loads the newest version; nothing when there is no table.
-pub(in crate::lake) async fn load(store: &Store, folder: &Path, contract: &Contract) -> Result<Option<Loaded>> {
+pub(in crate::lake) async fn load(store: &Store, folder: &Path, contract: &Contract) -> Result<Option<LoadedTable>> {
     let log = Log::of(store, folder);
     let mut listing = log.list(log.hint().await?.unwrap_or(0)).await?;
     if listing.checkpoints.is_empty() {
         listing = log.list(0).await?;
     }
-    let Listing { mut checkpoints, entries } = listing;
+    let LogListing { mut checkpoints, entries } = listing;
     let checkpoint = checkpoints.pop_last();
     let base = match &checkpoint {
         Some((version, files)) => Some(replay(store, folder, contract, *version, files).await?),
@@ -60,7 +60,7 @@ pub(in crate::lake) async fn load(store: &Store, folder: &Path, contract: &Contr
         (None, Some(base)) => base,
         (None, None) => return Ok(None),
     };
-    Ok(Some(Loaded { state, checkpoint: checkpoint.map(|(version, _)| version) }))
+    Ok(Some(LoadedTable { state, checkpoint: checkpoint.map(|(version, _)| version) }))
 }
 
 /// Removes log entries that are older than `cutoff_ms` (milliseconds since 1970) and that no retained version needs, then
@@ -148,7 +148,7 @@ async fn read(log: &Log, contract: &Contract, versions: &[u64]) -> Result<Option
         .buffered(READS_MAX);
     let mut changes: Option<Changes> = None;
     while let Some((version, entry)) = entries.try_next().await? {
-        let entry: Entry = entry.ok_or_else(|| {
+        let entry: LogEntry = entry.ok_or_else(|| {
             Error::unavailable(format!("table `{}`: log entry {version} went away while it was read", contract.name))
         })?;
         changes.get_or_insert_default().push(contract, version, entry)?;

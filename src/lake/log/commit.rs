@@ -24,7 +24,7 @@ use uuid::Uuid;
 
 use crate::contract::EVENT_DATE;
 use crate::error::{Error, Result};
-use crate::lake::log::delta_log::{Entry, Put, Txn};
+use crate::lake::log::delta_log::{LogEntry, PutOutcome, Txn};
 use crate::lake::log::state::{Changes, State, write_add};
 use crate::lake::{DataFile, Progress, Snapshot, Table};
 
@@ -45,7 +45,7 @@ pub enum Committed {
 }
 
 /// What is to be committed.
-struct Append {
+struct CommitRequest {
     operation: Uuid,
     files: Vec<DataFile>,
     progress: Vec<Progress>,
@@ -61,7 +61,7 @@ pub(in crate::lake) async fn append(
     progress: Vec<Progress>,
     seen: Option<u64>,
 ) -> Result<Committed> {
-    let append = Append { seen, ..Append::new(table, files, progress)? };
+    let append = CommitRequest { seen, ..CommitRequest::new(table, files, progress)? };
     let _turn = table.turn.acquire().await.map_err(|_| Error::internal("a table's turn was closed"))?;
     if table.gap_check_due() {
         table.refresh().await?;
@@ -79,9 +79,9 @@ pub(in crate::lake) async fn append(
         append.check(table, &state.snapshot)?;
         let version = state.snapshot.version + 1;
         let answer = match table.log.create(version, append.text.clone()).await? {
-            Put::Written => return append.finish(table, &state, version).await,
-            Put::Taken => None,
-            Put::Unclear(error) => Some(error),
+            PutOutcome::Written => return append.finish(table, &state, version).await,
+            PutOutcome::Taken => None,
+            PutOutcome::Unclear(error) => Some(error),
         };
         match table.log.read(version).await {
             Ok(Some(entry)) if entry.operation == Some(append.operation.to_string()) => {
@@ -106,14 +106,14 @@ pub(in crate::lake) async fn append(
     })
 }
 
-impl Append {
+impl CommitRequest {
     fn new(table: &Table, files: Vec<DataFile>, progress: Vec<Progress>) -> Result<Self> {
         let operation = Uuid::now_v7();
         let moves = progress.iter().filter(|progress| progress.moves());
-        let entry = Entry {
+        let entry = LogEntry {
             txns: moves.map(|progress| Txn { app_id: progress.app.clone(), version: progress.next }).collect(),
             adds: files.iter().map(|file| write_add(&table.contract, file)).collect::<Result<_>>()?,
-            ..Entry::default()
+            ..LogEntry::default()
         };
         let parameters = json!({ "mode": "Append", "partitionBy": json!([EVENT_DATE]).to_string() });
         let text = entry.encode(operation, "WRITE", parameters, table.now_ms())?;
@@ -147,7 +147,7 @@ impl Append {
 
     /// Refuses to commit behind an entry that removes a file of ours: it was committed, and replaced since. The winner's
     /// schema and protocol are checked when the log is followed, its progress before the next put.
-    fn check_winner(&self, table: &Table, winner: &Entry) -> Result<()> {
+    fn check_winner(&self, table: &Table, winner: &LogEntry) -> Result<()> {
         if winner.adds.iter().any(|add| self.files.iter().any(|file| *file.path == add.path)) {
             return Ok(());
         }

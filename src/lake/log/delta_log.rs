@@ -27,7 +27,7 @@ const HINT: &str = "_last_checkpoint";
 /// One line of an entry: exactly one field is set. Actions that we do not know are skipped.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-struct Line {
+struct ActionLine {
     #[serde(skip_serializing_if = "Option::is_none")]
     commit_info: Option<Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -92,7 +92,7 @@ pub(in crate::lake) struct Remove {
 
 /// All actions of one version.
 #[derive(Debug, Default, PartialEq)]
-pub(in crate::lake) struct Entry {
+pub(in crate::lake) struct LogEntry {
     /// The unique name of the operation, when its writer gave one.
     pub(in crate::lake) operation: Option<String>,
     pub(in crate::lake) protocol: Option<Protocol>,
@@ -104,7 +104,7 @@ pub(in crate::lake) struct Entry {
 
 /// What became of a conditional put.
 #[derive(Debug)]
-pub(in crate::lake) enum Put {
+pub(in crate::lake) enum PutOutcome {
     /// The entry is ours.
     Written,
     /// There is an entry of this version already; it may be ours, if a retry met its own first attempt.
@@ -115,7 +115,7 @@ pub(in crate::lake) enum Put {
 
 /// What the log holds from some version on.
 #[derive(Debug, Default)]
-pub(in crate::lake) struct Listing {
+pub(in crate::lake) struct LogListing {
     /// Complete checkpoints, with their files.
     pub(in crate::lake) checkpoints: BTreeMap<u64, Vec<ObjectMeta>>,
     /// Versions that have an entry.
@@ -129,7 +129,7 @@ pub(in crate::lake) struct Log {
     folder: Path,
 }
 
-impl Entry {
+impl LogEntry {
     /// The text of an entry. The operation's name tells our entries from others'.
     pub(in crate::lake) fn encode(self, operation: Uuid, kind: &str, parameters: Value, now_ms: i64) -> Result<Bytes> {
         let info = json!({
@@ -140,13 +140,13 @@ impl Entry {
             "engineInfo": concat!("glasshouse/", env!("CARGO_PKG_VERSION")),
             "txnId": operation.to_string(),
         });
-        let lines = [Line { commit_info: Some(info), ..Line::default() }]
+        let lines = [ActionLine { commit_info: Some(info), ..ActionLine::default() }]
             .into_iter()
-            .chain(self.protocol.map(|protocol| Line { protocol: Some(protocol), ..Line::default() }))
-            .chain(self.metadata.map(|metadata| Line { meta_data: Some(metadata), ..Line::default() }))
-            .chain(self.txns.into_iter().map(|txn| Line { txn: Some(txn), ..Line::default() }))
-            .chain(self.removes.into_iter().map(|remove| Line { remove: Some(remove), ..Line::default() }))
-            .chain(self.adds.into_iter().map(|add| Line { add: Some(add), ..Line::default() }));
+            .chain(self.protocol.map(|protocol| ActionLine { protocol: Some(protocol), ..ActionLine::default() }))
+            .chain(self.metadata.map(|metadata| ActionLine { meta_data: Some(metadata), ..ActionLine::default() }))
+            .chain(self.txns.into_iter().map(|txn| ActionLine { txn: Some(txn), ..ActionLine::default() }))
+            .chain(self.removes.into_iter().map(|remove| ActionLine { remove: Some(remove), ..ActionLine::default() }))
+            .chain(self.adds.into_iter().map(|add| ActionLine { add: Some(add), ..ActionLine::default() }));
         let mut text = Vec::new();
         for line in lines {
             serde_json::to_writer(&mut text, &line)
@@ -159,7 +159,7 @@ impl Entry {
     /// Reads the text of an entry, whoever wrote it.
     fn parse(version: u64, text: &[u8]) -> Result<Self> {
         let mut entry = Self::default();
-        for line in serde_json::Deserializer::from_slice(text).into_iter::<Line>() {
+        for line in serde_json::Deserializer::from_slice(text).into_iter::<ActionLine>() {
             let line = line.map_err(|error| {
                 Error::unavailable(format!("log entry {version} is no Delta log entry")).with_source(error)
             })?;
@@ -183,22 +183,24 @@ impl Log {
     }
 
     /// Writes an entry if its version has none.
-    pub(in crate::lake) async fn create(&self, version: u64, text: Bytes) -> Result<Put> {
+    pub(in crate::lake) async fn create(&self, version: u64, text: Bytes) -> Result<PutOutcome> {
         let path = self.entry(version);
         match self.objects.put_opts(&path, PutPayload::from_bytes(text), PutMode::Create.into()).await {
-            Ok(_) => Ok(Put::Written),
-            Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => Ok(Put::Taken),
+            Ok(_) => Ok(PutOutcome::Written),
+            Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => {
+                Ok(PutOutcome::Taken)
+            }
             Err(error @ (object_store::Error::NotImplemented { .. } | object_store::Error::NotSupported { .. })) => {
                 Err(store_error(&path, error))
             }
-            Err(error) => Ok(Put::Unclear(store_error(&path, error))),
+            Err(error) => Ok(PutOutcome::Unclear(store_error(&path, error))),
         }
     }
 
     /// The entry of a version, if there is one.
-    pub(in crate::lake) async fn read(&self, version: u64) -> Result<Option<Entry>> {
+    pub(in crate::lake) async fn read(&self, version: u64) -> Result<Option<LogEntry>> {
         match self.get(&self.entry(version)).await? {
-            Some(text) => Entry::parse(version, &text).map(Some),
+            Some(text) => LogEntry::parse(version, &text).map(Some),
             None => Ok(None),
         }
     }
@@ -211,21 +213,21 @@ impl Log {
     }
 
     /// What the log holds from version `first` on: one request per thousand objects.
-    pub(in crate::lake) async fn list(&self, first: u64) -> Result<Listing> {
+    pub(in crate::lake) async fn list(&self, first: u64) -> Result<LogListing> {
         let offset = self.folder.clone().join(format!("{first:020}"));
         let mut found = self.objects.list_with_offset(Some(&self.folder), &offset);
-        let mut listing = Listing::default();
+        let mut listing = LogListing::default();
         let mut parts: BTreeMap<u64, Vec<ObjectMeta>> = BTreeMap::new();
         while let Some(object) = found.try_next().await.map_err(|error| store_error(&self.folder, error))? {
             let name = object.location.filename().unwrap_or_default();
-            match Name::parse(name) {
-                Some(Name::Entry(version)) => {
+            match LogFileName::parse(name) {
+                Some(LogFileName::Entry(version)) => {
                     listing.entries.insert(version);
                 }
-                Some(Name::Checkpoint { version, parts: 1 }) => {
+                Some(LogFileName::Checkpoint { version, parts: 1 }) => {
                     listing.checkpoints.insert(version, vec![object]);
                 }
-                Some(Name::Checkpoint { version, parts: all }) => {
+                Some(LogFileName::Checkpoint { version, parts: all }) => {
                     let known = parts.entry(version).or_default();
                     known.push(object);
                     if known.len() == all && !listing.checkpoints.contains_key(&version) {
@@ -254,12 +256,12 @@ impl Log {
 
 /// What a file of the log is, by its name.
 #[derive(Debug, PartialEq)]
-enum Name {
+enum LogFileName {
     Entry(u64),
     Checkpoint { version: u64, parts: usize },
 }
 
-impl Name {
+impl LogFileName {
     /// `<version>.json`, `<version>.checkpoint.parquet`, `<version>.checkpoint.<part>.<parts>.parquet`.
     fn parse(name: &str) -> Option<Self> {
         let (version, rest) = name.split_once('.').filter(|(version, _)| version.len() == 20)?;
@@ -281,11 +283,11 @@ mod tests {
     fn names_of_the_log() {
         let version = "00000000000000000042";
         for (name, expected) in [
-            (format!("{version}.json"), Some(Name::Entry(42))),
-            (format!("{version}.checkpoint.parquet"), Some(Name::Checkpoint { version: 42, parts: 1 })),
+            (format!("{version}.json"), Some(LogFileName::Entry(42))),
+            (format!("{version}.checkpoint.parquet"), Some(LogFileName::Checkpoint { version: 42, parts: 1 })),
             (
                 format!("{version}.checkpoint.0000000001.0000000003.parquet"),
-                Some(Name::Checkpoint { version: 42, parts: 3 }),
+                Some(LogFileName::Checkpoint { version: 42, parts: 3 }),
             ),
             (format!("{version}.json.tmp"), None),
             (format!("{version}.crc"), None),
@@ -294,7 +296,7 @@ mod tests {
             ("42.json".to_owned(), None),
             (String::new(), None),
         ] {
-            assert_eq!(Name::parse(&name), expected, "{name}");
+            assert_eq!(LogFileName::parse(&name), expected, "{name}");
         }
     }
 
@@ -304,13 +306,13 @@ mod tests {
             {"domainMetadata":{"domain":"d","configuration":"{}","removed":false}}
             {"txn":{"appId":"a","version":7,"lastUpdated":1}}
             {"remove":{"path":"p","dataChange":true,"deletionTimestamp":1}}"#;
-        let entry = Entry::parse(3, text).unwrap();
+        let entry = LogEntry::parse(3, text).unwrap();
         assert_eq!(entry.operation.as_deref(), Some("x"));
         assert_eq!(entry.txns, [Txn { app_id: "a".into(), version: 7 }]);
         assert_eq!(entry.removes, [Remove { path: "p".into() }]);
         for broken in [&b"{\"add\":{\"path\":1}}"[..], b"{\"add\"", b"\xff"] {
-            assert!(Entry::parse(3, broken).is_err());
+            assert!(LogEntry::parse(3, broken).is_err());
         }
-        assert_eq!(Entry::parse(3, b"").unwrap(), Entry::default());
+        assert_eq!(LogEntry::parse(3, b"").unwrap(), LogEntry::default());
     }
 }

@@ -19,12 +19,12 @@ use crate::error::{Error, Result};
 pub(in crate::lake) struct Schema {
     #[serde(rename = "type")]
     kind: String,
-    fields: Vec<Field>,
+    fields: Vec<DeltaField>,
 }
 
 /// One column of it. `kind` is a type name, or an object for nested types.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct Field {
+struct DeltaField {
     name: String,
     #[serde(rename = "type")]
     kind: Value,
@@ -46,7 +46,7 @@ impl Schema {
                 metadata.insert("glasshouse.unit".into(), column.unit.as_str().into());
             }
             let kind = delta_type(field.data_type()).map_err(|error| error.at(place(contract, field.name())))?;
-            Ok(Field { name: field.name().clone(), kind, nullable: field.is_nullable(), metadata })
+            Ok(DeltaField { name: field.name().clone(), kind, nullable: field.is_nullable(), metadata })
         });
         Ok(Self { kind: "struct".into(), fields: fields.collect::<Result<_>>()? })
     }
@@ -81,7 +81,8 @@ impl Schema {
                 }
             }
         }
-        let left = |stored: &&Field| !stored.nullable && !wanted.fields.iter().any(|field| field.name == stored.name);
+        let left =
+            |stored: &&DeltaField| !stored.nullable && !wanted.fields.iter().any(|field| field.name == stored.name);
         if let Some(stored) = self.fields.iter().find(left) {
             return Err(Error::conflict(format!(
                 "{}: the table requires it, but the contract does not have it: declare it again, or a new table",
@@ -97,7 +98,7 @@ fn place(contract: &Contract, column: &str) -> String {
 }
 
 /// Whether values of a declared column can be stored in a stored one.
-fn fits(contract: &Contract, stored: &Field, field: &Field) -> Result<()> {
+fn fits(contract: &Contract, stored: &DeltaField, field: &DeltaField) -> Result<()> {
     let fault = if stored.name != field.name {
         format!("the table calls it `{}`: names may not differ only in case", stored.name)
     } else if stored.kind != field.kind {

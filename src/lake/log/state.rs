@@ -15,10 +15,10 @@ use object_store::path::Path;
 
 use crate::contract::{Contract, EVENT_DATE};
 use crate::error::{Error, Result};
-use crate::lake::log::delta_log::{Add, Entry, Metadata, Protocol};
+use crate::lake::log::delta_log::{Add, LogEntry, Metadata, Protocol};
 use crate::lake::log::schema::Schema;
 use crate::lake::log::snapshot::{DataFile, FileChanges, Snapshot, merge};
-use crate::lake::log::stats::Bounds;
+use crate::lake::log::stats::FileBounds;
 
 /// The Delta reader version that we are.
 pub(in crate::lake) const READER_VERSION: u32 = 1;
@@ -50,7 +50,7 @@ impl Changes {
     }
 
     /// Takes in the next entry.
-    pub(in crate::lake) fn push(&mut self, contract: &Contract, version: u64, entry: Entry) -> Result<()> {
+    pub(in crate::lake) fn push(&mut self, contract: &Contract, version: u64, entry: LogEntry) -> Result<()> {
         self.version = version;
         if let Some(protocol) = entry.protocol {
             check_protocol(contract, &protocol)?;
@@ -117,7 +117,7 @@ impl Changes {
 
 /// The log's word for a file of ours.
 pub(in crate::lake) fn write_add(contract: &Contract, file: &DataFile) -> Result<Add> {
-    let bounds = Bounds {
+    let bounds = FileBounds {
         rows: file.rows,
         tenants: file.tenants.clone(),
         times: file.times,
@@ -144,7 +144,7 @@ pub(in crate::lake) fn read_add(contract: &Contract, add: Add) -> Result<DataFil
     }
     let day = add.partition_values.get(EVENT_DATE).and_then(|day| read_day(day.as_deref()?));
     let day = day.ok_or_else(|| refuse("has no event_date"))?;
-    let bounds = Bounds::from_json(contract, &path, add.stats.as_deref())?;
+    let bounds = FileBounds::from_json(contract, &path, add.stats.as_deref())?;
     Ok(DataFile {
         path: path.into(),
         size: add.size,

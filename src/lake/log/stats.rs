@@ -26,7 +26,7 @@ pub(in crate::lake) type Bound<T> = Option<(T, T)>;
 
 /// What is known of a file's rows.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(in crate::lake) struct Bounds {
+pub(in crate::lake) struct FileBounds {
     pub(in crate::lake) rows: u64,
     pub(in crate::lake) tenants: Bound<Arc<str>>,
     pub(in crate::lake) times: Bound<Micros>,
@@ -37,7 +37,7 @@ pub(in crate::lake) struct Bounds {
 /// The JSON of `add.stats`.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-struct Stats {
+struct StatsJson {
     num_records: Option<u64>,
     min_values: Map<String, Value>,
     max_values: Map<String, Value>,
@@ -69,11 +69,11 @@ pub(in crate::lake) fn time_bound(least: Micros, greatest: Micros) -> Bound<Micr
     Some((least.div_euclid(MILLISECOND) * MILLISECOND, up.checked_add(MILLISECOND - 1)?))
 }
 
-impl Bounds {
+impl FileBounds {
     /// The text for `add.stats`.
     pub(in crate::lake) fn to_json(&self, contract: &Contract) -> Result<String> {
         let [tenant, time, id, received] = columns(contract);
-        let mut stats = Stats { num_records: Some(self.rows), ..Stats::default() };
+        let mut stats = StatsJson { num_records: Some(self.rows), ..StatsJson::default() };
         let texts = [(tenant, &self.tenants), (id, &self.ids)].into_iter().filter_map(|(column, bound)| {
             let (least, greatest) = bound.as_ref()?;
             Some((column, least.to_string(), greatest.to_string()))
@@ -95,7 +95,7 @@ impl Bounds {
     /// Reads `add.stats` of any writer; what is missing or unreadable is unknown. `Unsupported` without a row count:
     /// counts would be wrong.
     pub(in crate::lake) fn from_json(contract: &Contract, path: &str, text: Option<&str>) -> Result<Self> {
-        let stats: Stats = text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+        let stats: StatsJson = text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
         let rows = stats.num_records.ok_or_else(|| {
             Error::unsupported(format!(
                 "table `{}`: `{path}` has no row count in the log: write it again with statistics",
@@ -131,11 +131,11 @@ fn time_text(time: Micros) -> Option<String> {
     (0..=9999).contains(&time.year()).then(|| time.format("%Y-%m-%dT%H:%M:%S%.3fZ").to_string())
 }
 
-fn read_texts(stats: &Stats, column: &str) -> Bound<Arc<str>> {
+fn read_texts(stats: &StatsJson, column: &str) -> Bound<Arc<str>> {
     Some((stats.min_values.get(column)?.as_str()?.into(), stats.max_values.get(column)?.as_str()?.into()))
 }
 
-fn read_times(stats: &Stats, column: &str) -> Bound<Micros> {
+fn read_times(stats: &StatsJson, column: &str) -> Bound<Micros> {
     let read = |value: &Value| Some(DateTime::parse_from_rfc3339(value.as_str()?).ok()?.timestamp_micros());
     let (least, greatest) = (read(stats.min_values.get(column)?)?, read(stats.max_values.get(column)?)?);
     let open = greatest.rem_euclid(MILLISECOND) == 0;
@@ -173,16 +173,17 @@ mod tests {
             let times = time_bound(least, greatest);
             let (low, high) = times.unwrap();
             assert!(low <= least && high >= greatest && high - greatest < 2 * MILLISECOND, "{low} {high}");
-            let bounds = Bounds { rows: 7, times, received: times, ids: text_bound("a", "b"), ..Bounds::default() };
+            let bounds =
+                FileBounds { rows: 7, times, received: times, ids: text_bound("a", "b"), ..FileBounds::default() };
             let text = bounds.to_json(&contract()).unwrap();
-            assert_eq!(Bounds::from_json(&contract(), "f", Some(&text)).unwrap(), bounds, "{text}");
+            assert_eq!(FileBounds::from_json(&contract(), "f", Some(&text)).unwrap(), bounds, "{text}");
         }
         assert_eq!(time_bound(0, Micros::MAX), None);
     }
 
     #[test]
     fn statistics_are_text_as_delta_has_it() {
-        let bounds = Bounds {
+        let bounds = FileBounds {
             rows: 2,
             tenants: text_bound("acme", "zeta"),
             times: time_bound(1_700_000_000_000_001, 1_700_000_000_123_456),
@@ -201,7 +202,7 @@ mod tests {
 
     #[test]
     fn other_writers_statistics_are_read_with_care() {
-        let read = |text: Option<&str>| Bounds::from_json(&contract(), "f", text);
+        let read = |text: Option<&str>| FileBounds::from_json(&contract(), "f", text);
         let times = |least: &str, greatest: &str| {
             let text = format!(
                 r#"{{"numRecords":1,"minValues":{{"event_time":"{least}"}},"maxValues":{{"event_time":"{greatest}"}}}}"#

@@ -14,11 +14,11 @@ const ENTRY_BYTES: usize = 256;
 
 /// What a file says of its ids: one filter a row group, where it has one.
 #[derive(Debug)]
-pub(in crate::lake) struct Filter {
+pub(in crate::lake) struct FileBloomFilters {
     groups: Vec<Option<Sbbf>>,
 }
 
-impl Filter {
+impl FileBloomFilters {
     pub(in crate::lake) fn new(groups: Vec<Option<Sbbf>>) -> Self {
         Self { groups }
     }
@@ -36,22 +36,22 @@ impl Filter {
 
 /// Filters by path. The one that was loaded first goes first.
 #[derive(Debug, Default)]
-pub(in crate::lake) struct Filters(Mutex<Kept>);
+pub(in crate::lake) struct BloomFilterCache(Mutex<CachedFilters>);
 
 #[derive(Debug, Default)]
-struct Kept {
-    by_path: HashMap<Arc<str>, Arc<Filter>>,
+struct CachedFilters {
+    by_path: HashMap<Arc<str>, Arc<FileBloomFilters>>,
     order: VecDeque<Arc<str>>,
     bytes: usize,
 }
 
-impl Filters {
-    pub(in crate::lake) fn get(&self, path: &str) -> Option<Arc<Filter>> {
+impl BloomFilterCache {
+    pub(in crate::lake) fn get(&self, path: &str) -> Option<Arc<FileBloomFilters>> {
         self.kept().by_path.get(path).cloned()
     }
 
     /// Keeps a filter, for as long as there is room.
-    pub(in crate::lake) fn keep(&self, path: &Arc<str>, filter: Filter) -> Arc<Filter> {
+    pub(in crate::lake) fn keep(&self, path: &Arc<str>, filter: FileBloomFilters) -> Arc<FileBloomFilters> {
         let (filter, mut kept) = (Arc::new(filter), self.kept());
         if kept.by_path.insert(path.clone(), filter.clone()).is_none() {
             kept.order.push_back(path.clone());
@@ -65,7 +65,7 @@ impl Filters {
         filter
     }
 
-    fn kept(&self) -> std::sync::MutexGuard<'_, Kept> {
+    fn kept(&self) -> std::sync::MutexGuard<'_, CachedFilters> {
         // A poisoned cache is still a cache.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

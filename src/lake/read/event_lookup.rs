@@ -5,7 +5,7 @@
 //!             (in memory)                     (bloom filters, kept a while)  (page index)
 //! ```
 //!
-//! In: [`Keys`] of events, and files. Out: for each event whether one of the files has it. An event that is sent again
+//! In: [`EventKeys`] of events, and files. Out: for each event whether one of the files has it. An event that is sent again
 //! carries the same time, so it is looked for at its own time only.
 //!
 //! **Invariant:** a step before the last may let an absent event pass, and never stops a present one.
@@ -26,8 +26,8 @@ use parquet::file::page_index::column_index::ColumnIndexMetaData;
 use crate::clock::Micros;
 use crate::contract::Contract;
 use crate::error::{Error, Result};
-use crate::lake::read::bloom_filters::Filter;
-use crate::lake::read::object_reader::Object;
+use crate::lake::read::bloom_filters::FileBloomFilters;
+use crate::lake::read::object_reader::ObjectReader;
 use crate::lake::{DataFile, Table};
 
 /// Files that are looked into at once.
@@ -35,7 +35,7 @@ const READS_MAX: usize = 8;
 
 /// The keys of some events: their tenants, times and ids, in order.
 #[derive(Debug, Clone)]
-pub struct Keys {
+pub struct EventKeys {
     tenants: StringArray,
     times: TimestampMicrosecondArray,
     ids: StringArray,
@@ -43,7 +43,7 @@ pub struct Keys {
     by_time: Vec<u32>,
 }
 
-impl Keys {
+impl EventKeys {
     /// The keys of `rows`, which are of the contract. `Internal` when they are not.
     pub fn of(contract: &Contract, rows: &RecordBatch) -> Result<Self> {
         let unfit = || Error::internal(format!("table `{}`: rows to look up are not of its contract", contract.name));
@@ -87,7 +87,7 @@ impl Keys {
 }
 
 /// For each event whether one of `files` has it.
-pub(in crate::lake) async fn stored(table: &Table, files: &[Arc<DataFile>], keys: Keys) -> Result<Vec<bool>> {
+pub(in crate::lake) async fn stored(table: &Table, files: &[Arc<DataFile>], keys: EventKeys) -> Result<Vec<bool>> {
     let mut found = vec![false; keys.len()];
     let live = table.snapshot();
     let asked = files.iter().map(|file| (file.clone(), keys.within(file))).filter(|(_, events)| !events.is_empty());
@@ -109,7 +109,7 @@ pub(in crate::lake) async fn stored(table: &Table, files: &[Arc<DataFile>], keys
 }
 
 /// Those of `events` that the file has.
-async fn look(table: &Table, file: &DataFile, keys: &Keys, mut events: Vec<u32>) -> ParquetResult<Vec<u32>> {
+async fn look(table: &Table, file: &DataFile, keys: &EventKeys, mut events: Vec<u32>) -> ParquetResult<Vec<u32>> {
     let filter = match table.filters.get(&file.path) {
         Some(filter) => filter,
         None => table.filters.keep(&file.path, load_filter(table, file).await?),
@@ -158,18 +158,18 @@ async fn look(table: &Table, file: &DataFile, keys: &Keys, mut events: Vec<u32>)
 }
 
 /// The file's filter of ids. A file of another writer may have none.
-async fn load_filter(table: &Table, file: &DataFile) -> ParquetResult<Filter> {
+async fn load_filter(table: &Table, file: &DataFile) -> ParquetResult<FileBloomFilters> {
     let mut builder = ParquetRecordBatchStreamBuilder::new(object(table, file)).await?;
     let id = leaf(table.contract(), table.contract().id, builder.metadata())?;
     let mut groups = Vec::with_capacity(builder.metadata().num_row_groups());
     for group in 0..builder.metadata().num_row_groups() {
         groups.push(builder.get_row_group_column_bloom_filter(group, id).await?);
     }
-    Ok(Filter::new(groups))
+    Ok(FileBloomFilters::new(groups))
 }
 
-fn object(table: &Table, file: &DataFile) -> Object {
-    Object::new(&table.location().0.objects, table.file_path(file), file.size)
+fn object(table: &Table, file: &DataFile) -> ObjectReader {
+    ObjectReader::new(&table.location().0.objects, table.file_path(file), file.size)
 }
 
 /// Where a top-level column stands among the file's leaves.

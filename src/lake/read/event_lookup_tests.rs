@@ -6,7 +6,7 @@ use object_store::ObjectStoreExt;
 use crate::clock::DAY;
 use crate::config::LakeConfig;
 use crate::lake::tests::{Event, NOON, append, batch, config, contract, events, expected, ids, open, progress, stores};
-use crate::lake::{Committed, Keys, Table};
+use crate::lake::{Committed, EventKeys, Table};
 
 #[tokio::test]
 async fn a_files_keys_are_its_tenants_and_ids() {
@@ -60,14 +60,14 @@ async fn stored_events_are_found_by_tenant_time_and_id() {
     let asked: Vec<Event<'_>> =
         cases.iter().map(|((tenant, time, id), _)| (*tenant, *time, (*id).to_owned())).collect();
     let expected: Vec<bool> = cases.iter().map(|(_, stored)| *stored).collect();
-    let keys = || Keys::of(table.contract(), &batch(table.contract(), &asked)).unwrap();
+    let keys = || EventKeys::of(table.contract(), &batch(table.contract(), &asked)).unwrap();
     let files = table.snapshot().files.to_vec();
     assert_eq!(files.len(), 3);
     assert_eq!(table.stored(&files, keys()).await.unwrap(), expected);
     assert_eq!(table.stored(&files, keys()).await.unwrap(), expected, "with filters that were kept");
     assert_eq!(table.stored(&[], keys()).await.unwrap(), vec![false; cases.len()], "only in the files that are named");
     // All of them at once.
-    let keys = Keys::of(table.contract(), &batch(table.contract(), &many)).unwrap();
+    let keys = EventKeys::of(table.contract(), &batch(table.contract(), &many)).unwrap();
     assert!(table.stored(&files, keys).await.unwrap().iter().all(|stored| *stored));
 }
 

@@ -27,7 +27,7 @@ pub(in crate::lake) async fn read_columns(
     size: u64,
     names: &[&str],
 ) -> Result<Vec<RecordBatch>> {
-    let builder = ParquetRecordBatchStreamBuilder::new(Object::new(objects, path, size)).await?;
+    let builder = ParquetRecordBatchStreamBuilder::new(ObjectReader::new(objects, path, size)).await?;
     let fields = builder.schema().fields().iter().enumerate();
     let wanted = fields.filter(|(_, field)| names.contains(&field.name().as_str())).map(|(column, _)| column);
     let mask = ProjectionMask::roots(builder.parquet_schema(), wanted);
@@ -35,19 +35,19 @@ pub(in crate::lake) async fn read_columns(
 }
 
 /// One object of known size.
-pub(in crate::lake) struct Object {
+pub(in crate::lake) struct ObjectReader {
     objects: Arc<dyn ObjectStore>,
     path: Path,
     size: u64,
 }
 
-impl Object {
+impl ObjectReader {
     pub(in crate::lake) fn new(objects: &Arc<dyn ObjectStore>, path: Path, size: u64) -> Self {
         Self { objects: Arc::clone(objects), path, size }
     }
 }
 
-impl AsyncFileReader for Object {
+impl AsyncFileReader for ObjectReader {
     fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, Result<Bytes>> {
         async move { self.objects.get_range(&self.path, range).await.map_err(external) }.boxed()
     }

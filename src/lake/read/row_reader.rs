@@ -12,7 +12,7 @@ use parquet::arrow::{ParquetRecordBatchStreamBuilder, ProjectionMask};
 use parquet::errors::Result as ParquetResult;
 
 use crate::error::{Error, Result};
-use crate::lake::read::object_reader::Object;
+use crate::lake::read::object_reader::ObjectReader;
 use crate::lake::{DataFile, Table};
 
 /// Streams the columns of `names` that the file has. `places` are row numbers from 0, ascending; none for all rows.
@@ -38,7 +38,7 @@ async fn open(
     batch_rows: usize,
 ) -> ParquetResult<BoxStream<'static, ParquetResult<RecordBatch>>> {
     let objects = &table.location().0.objects;
-    let object = Object::new(objects, table.file_path(file), file.size);
+    let object = ObjectReader::new(objects, table.file_path(file), file.size);
     let builder = ParquetRecordBatchStreamBuilder::new(object).await?;
     let fields = Arc::clone(builder.schema());
     let wanted = fields.fields().iter().enumerate().filter(|(_, field)| names.contains(&field.name().as_str()));

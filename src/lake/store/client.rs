@@ -20,7 +20,7 @@ use url::Url;
 use crate::clock::Clock;
 use crate::config::LakeConfig;
 use crate::error::{Error, Result};
-use crate::lake::store::durable_folder::Folder;
+use crate::lake::store::durable_folder::DurableFolder;
 
 /// An object store and the prefix in it under which all tables lie.
 #[derive(Debug, Clone)]
@@ -116,7 +116,7 @@ fn open_folder(url: &Url) -> Result<Store> {
     std::fs::create_dir_all(&folder).map_err(|error| {
         Error::invalid(format!("lake.url: cannot make the folder {}", folder.display())).with_source(error)
     })?;
-    Ok(Store::wrap(Arc::new(Folder::new()), root_of(url), prefix_of(url)?))
+    Ok(Store::wrap(Arc::new(DurableFolder::new()), root_of(url), prefix_of(url)?))
 }
 
 fn open_bucket(url: &Url, config: &LakeConfig) -> Result<Store> {

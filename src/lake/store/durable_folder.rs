@@ -26,11 +26,11 @@ use uuid::Uuid;
 
 /// The file system, from its root.
 #[derive(Debug, Clone)]
-pub(in crate::lake) struct Folder {
+pub(in crate::lake) struct DurableFolder {
     files: Arc<LocalFileSystem>,
 }
 
-impl Folder {
+impl DurableFolder {
     pub(in crate::lake) fn new() -> Self {
         Self { files: Arc::new(LocalFileSystem::new()) }
     }
@@ -117,14 +117,14 @@ fn fault(path: &Path, error: io::Error) -> Error {
     }
 }
 
-impl fmt::Display for Folder {
+impl fmt::Display for DurableFolder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "durable {}", self.files)
     }
 }
 
 #[async_trait::async_trait]
-impl ObjectStore for Folder {
+impl ObjectStore for DurableFolder {
     async fn put_opts(&self, path: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
         let replace = match options.mode {
             PutMode::Create => false,
@@ -181,7 +181,7 @@ mod tests {
     #[tokio::test]
     async fn a_put_is_whole_and_conditional() {
         let temporary = tempfile::tempdir().unwrap();
-        let folder = Folder::new();
+        let folder = DurableFolder::new();
         let path = Path::from_absolute_path(temporary.path()).unwrap().join("a").join("b").join("c.json");
         let read = async || folder.get(&path).await.unwrap().bytes().await.unwrap();
 
@@ -229,7 +229,7 @@ mod tests {
     async fn of_many_conditional_puts_one_wins() {
         let temporary = tempfile::tempdir().unwrap();
         let path = Path::from_absolute_path(temporary.path()).unwrap().join("entry.json");
-        let folder = Folder::new();
+        let folder = DurableFolder::new();
         let puts = (0..16).map(|number| {
             let (folder, path) = (folder.clone(), path.clone());
             async move { folder.put_opts(&path, number.to_string().into(), PutMode::Create.into()).await.is_ok() }

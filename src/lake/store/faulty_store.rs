@@ -15,7 +15,7 @@ use object_store::{
 
 /// What happens to the put of a log entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::lake) enum Fault {
+pub(in crate::lake) enum StoreFault {
     /// It works.
     None,
     /// It is stored, and the answer is lost.
@@ -30,19 +30,19 @@ pub(in crate::lake) enum Fault {
 
 /// A store with faults to come.
 #[derive(Debug)]
-pub(in crate::lake) struct Faulty {
+pub(in crate::lake) struct FaultyStore {
     inner: Arc<dyn ObjectStore>,
-    faults: Mutex<VecDeque<Fault>>,
+    faults: Mutex<VecDeque<StoreFault>>,
     late: Mutex<Option<(Path, PutPayload)>>,
 }
 
-impl Faulty {
+impl FaultyStore {
     pub(in crate::lake) fn new(inner: Arc<dyn ObjectStore>) -> Arc<Self> {
         Arc::new(Self { inner, faults: Mutex::default(), late: Mutex::default() })
     }
 
     /// The next puts of log entries have these faults, in order; later ones work.
-    pub(in crate::lake) fn plan(&self, faults: &[Fault]) {
+    pub(in crate::lake) fn plan(&self, faults: &[StoreFault]) {
         self.faults.lock().unwrap().extend(faults);
     }
 }
@@ -51,14 +51,14 @@ fn lost() -> Error {
     Error::Generic { store: "faulty", source: "the answer was lost".into() }
 }
 
-impl fmt::Display for Faulty {
+impl fmt::Display for FaultyStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("faulty")
     }
 }
 
 #[async_trait::async_trait]
-impl ObjectStore for Faulty {
+impl ObjectStore for FaultyStore {
     async fn put_opts(&self, path: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
         if path.extension() != Some("json") {
             return self.inner.put_opts(path, payload, options).await;
@@ -67,16 +67,16 @@ impl ObjectStore for Faulty {
         if let Some((path, payload)) = late {
             self.inner.put_opts(&path, payload, options.clone()).await?;
         }
-        let fault = self.faults.lock().unwrap().pop_front().unwrap_or(Fault::None);
+        let fault = self.faults.lock().unwrap().pop_front().unwrap_or(StoreFault::None);
         match fault {
-            Fault::None => self.inner.put_opts(path, payload, options).await,
-            Fault::AnswerLost => self.inner.put_opts(path, payload, options).await.and(Err(lost())),
-            Fault::Lost => Err(lost()),
-            Fault::Late => {
+            StoreFault::None => self.inner.put_opts(path, payload, options).await,
+            StoreFault::AnswerLost => self.inner.put_opts(path, payload, options).await.and(Err(lost())),
+            StoreFault::Lost => Err(lost()),
+            StoreFault::Late => {
                 *self.late.lock().unwrap() = Some((path.clone(), payload));
                 Err(lost())
             }
-            Fault::Retried => {
+            StoreFault::Retried => {
                 self.inner.put_opts(path, payload, options).await?;
                 Err(Error::AlreadyExists { path: path.to_string(), source: "a retry".into() })
             }

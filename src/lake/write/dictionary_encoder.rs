@@ -24,7 +24,7 @@ use parquet::file::writer::{SerializedPageWriter, TrackedWrite};
 use parquet::schema::types::ColumnDescPtr;
 use zstd::bulk::Compressor;
 
-use crate::contract::{LABELS_MAX, LabelArray, Labels, Span, is_labels};
+use crate::contract::{DICTIONARY_VALUES_MAX, DictionaryBuilder, PaddedSlice, TextDictionaryArray, is_dictionary};
 
 /// Texts that tell whether a column holds few different ones.
 const SAMPLE: usize = 256;
@@ -38,13 +38,13 @@ const GROUP: usize = 8;
 const RUN_GROUPS_MIN: usize = 4;
 
 /// What encodes the label columns of one file.
-pub(in crate::lake) struct LabelWriter {
+pub(in crate::lake) struct DictionaryEncoder {
     compressor: Compressor<'static>,
     compression: Compression,
 }
 
 /// Where the texts of a leaf column stand among its rows.
-pub(in crate::lake) enum Levels {
+pub(in crate::lake) enum TextLevels {
     /// One a row, or null.
     Rows,
     /// Keys or values of a map's entries: where each row's begin and end. A row without any has no map.
@@ -52,12 +52,12 @@ pub(in crate::lake) enum Levels {
 }
 
 /// A column chunk that is encoded already.
-pub(in crate::lake) struct LabelChunk {
+pub(in crate::lake) struct EncodedChunk {
     pub(in crate::lake) bytes: bytes::Bytes,
     pub(in crate::lake) close: ColumnCloseResult,
 }
 
-impl LabelWriter {
+impl DictionaryEncoder {
     /// A writer whose pages are compressed at this level.
     pub(in crate::lake) fn new(level: ZstdLevel) -> Result<Self> {
         let compressor = Compressor::new(level.compression_level())?;
@@ -68,13 +68,13 @@ impl LabelWriter {
     pub(in crate::lake) fn chunk(
         &mut self,
         column: &ColumnDescPtr,
-        leaf: &Leaf,
-        levels: &Levels,
-    ) -> Result<Option<LabelChunk>> {
+        leaf: &TextLeaf,
+        levels: &TextLevels,
+    ) -> Result<Option<EncodedChunk>> {
         let Some(numbered) = leaf.numbered() else { return Ok(None) };
         let rows = match levels {
-            Levels::Rows => leaf.array().len(),
-            Levels::Entries(ends) => ends.len() - 1,
+            TextLevels::Rows => leaf.array().len(),
+            TextLevels::Entries(ends) => ends.len() - 1,
         };
         let mut sink = TrackedWrite::new(Vec::new());
         let mut writer = SerializedPageWriter::new(&mut sink);
@@ -136,7 +136,7 @@ impl LabelWriter {
             column_index: None,
             offset_index: Some(offsets.build()),
         };
-        Ok(Some(LabelChunk { bytes: bytes.into(), close }))
+        Ok(Some(EncodedChunk { bytes: bytes.into(), close }))
     }
 }
 
@@ -146,19 +146,19 @@ fn count(number: usize) -> Result<u32> {
 
 /// Texts of a leaf column.
 #[derive(Debug)]
-pub(in crate::lake) enum Leaf {
+pub(in crate::lake) enum TextLeaf {
     /// As they are.
     Texts(StringArray),
     /// Numbered already.
-    Labels(LabelArray),
+    Labels(TextDictionaryArray),
 }
 
-impl Leaf {
+impl TextLeaf {
     /// The texts of an array, if it holds some.
     pub(in crate::lake) fn of(array: &ArrayRef) -> Option<Self> {
         match array.as_string_opt() {
             Some(texts) => Some(Self::Texts(texts.clone())),
-            None => Some(Self::Labels(array.as_dictionary_opt()?.clone())).filter(|_| is_labels(array)),
+            None => Some(Self::Labels(array.as_dictionary_opt()?.clone())).filter(|_| is_dictionary(array)),
         }
     }
 
@@ -180,10 +180,10 @@ impl Leaf {
         }
     }
 
-    fn numbered(&self) -> Option<Numbered> {
+    fn numbered(&self) -> Option<IndexedTexts> {
         match self {
-            Self::Texts(texts) => Numbered::of_texts(texts),
-            Self::Labels(labels) => Numbered::of_labels(labels),
+            Self::Texts(texts) => IndexedTexts::of_texts(texts),
+            Self::Labels(labels) => IndexedTexts::of_labels(labels),
         }
     }
 }
@@ -198,7 +198,7 @@ fn are_few<T: Eq + Hash>(sample: impl Iterator<Item = T>) -> bool {
 }
 
 /// Texts as numbers.
-struct Numbered {
+struct IndexedTexts {
     /// The different texts, in order of their numbers, each behind its length.
     dictionary: Vec<u8>,
     labels: usize,
@@ -208,7 +208,7 @@ struct Numbered {
     numbers: Vec<u16>,
 }
 
-impl Numbered {
+impl IndexedTexts {
     fn new<'t>(texts: impl ExactSizeIterator<Item = &'t [u8]>, numbers: Vec<u16>) -> Self {
         let (labels, mut dictionary) = (texts.len(), Vec::new());
         for text in texts {
@@ -218,20 +218,24 @@ impl Numbered {
         Self { dictionary, labels, bits: bits_of(labels.saturating_sub(1)), numbers }
     }
 
-    /// None when there are more than [`LABELS_MAX`] different ones.
+    /// None when there are more than [`DICTIONARY_VALUES_MAX`] different ones.
     fn of_texts(texts: &StringArray) -> Option<Self> {
-        let (mut labels, mut numbers) = (Labels::default(), Vec::with_capacity(texts.len() - texts.null_count()));
+        let (mut labels, mut numbers) =
+            (DictionaryBuilder::default(), Vec::with_capacity(texts.len() - texts.null_count()));
         let (bytes, ends) = (texts.value_data(), texts.value_offsets());
         for (row, ends) in ends.windows(2).enumerate() {
             if texts.is_valid(row) {
-                numbers.push(labels.number(Span::new(bytes, ends[0] as usize, ends[1] as usize), LABELS_MAX)?);
+                numbers.push(
+                    labels
+                        .number(PaddedSlice::new(bytes, ends[0] as usize, ends[1] as usize), DICTIONARY_VALUES_MAX)?,
+                );
             }
         }
         Some(Self::new((0..labels.len()).map(|number| labels.get(number as u16).bytes()), numbers))
     }
 
     /// The labels that these rows have, numbered anew. None when a label is null itself.
-    fn of_labels(column: &LabelArray) -> Option<Self> {
+    fn of_labels(column: &TextDictionaryArray) -> Option<Self> {
         let texts = column.values().as_string_opt::<i32>().filter(|texts| texts.null_count() == 0)?;
         // The new number of each label that was met, and these in the order of their new numbers.
         let (mut known, mut met) = (vec![None; texts.len()], Vec::new());
@@ -250,7 +254,7 @@ impl Numbered {
     }
 }
 
-impl Levels {
+impl TextLevels {
     /// Where a map's entries stand among those alone that it has, from the first on; none when it has entries that are
     /// hidden, or none where there is a map.
     pub(in crate::lake) fn of(map: &MapArray) -> Option<Self> {

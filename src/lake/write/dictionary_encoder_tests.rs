@@ -15,11 +15,11 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
-use super::dictionary_encoder::{LabelChunk, LabelWriter, Leaf, Levels};
-use crate::contract::{LABELS_MAX, plain};
+use super::dictionary_encoder::{DictionaryEncoder, EncodedChunk, TextLeaf, TextLevels};
+use crate::contract::{DICTIONARY_VALUES_MAX, plain};
 
 /// What stands in a row: nothing, or a text of a few.
-struct Texts {
+struct RowTexts {
     rows: usize,
     labels: usize,
     /// In a hundred.
@@ -29,7 +29,7 @@ struct Texts {
     run: usize,
 }
 
-impl Texts {
+impl RowTexts {
     fn draw(&self, row: usize, dice: &mut StdRng) -> Option<String> {
         let number = if self.run > 1 { row / self.run % self.labels } else { dice.random_range(0..self.labels) };
         let text = format!("{number}{}", "é".repeat(self.length));
@@ -62,7 +62,7 @@ fn encode(rows: &RecordBatch) -> Option<bytes::Bytes> {
     let schema = plain(rows).unwrap().schema();
     let writer = ArrowWriter::try_new(&mut bytes, schema, Some(properties)).unwrap();
     let (mut file, _) = writer.into_serialized_writer().unwrap();
-    let mut labels = LabelWriter::new(ZstdLevel::try_new(1).unwrap()).unwrap();
+    let mut labels = DictionaryEncoder::new(ZstdLevel::try_new(1).unwrap()).unwrap();
     let leaves = file.schema_descr().columns().to_vec();
     let half = rows.num_rows() / 3;
     for rows in [rows.slice(0, half), rows.slice(half, rows.num_rows() - half)] {
@@ -70,12 +70,12 @@ fn encode(rows: &RecordBatch) -> Option<bytes::Bytes> {
         let map = rows.column(1).as_map();
         let offsets = map.value_offsets();
         let (first, last) = (offsets[0] as usize, offsets[map.len()] as usize);
-        let entries = [map.keys(), map.values()].map(|leaf| Leaf::of(&leaf.slice(first, last - first)).unwrap());
-        let (column, levels) = (Leaf::of(rows.column(0)).unwrap(), Levels::of(map).unwrap());
+        let entries = [map.keys(), map.values()].map(|leaf| TextLeaf::of(&leaf.slice(first, last - first)).unwrap());
+        let (column, levels) = (TextLeaf::of(rows.column(0)).unwrap(), TextLevels::of(map).unwrap());
         for (leaf, (texts, levels)) in
-            leaves.iter().zip([(&column, &Levels::Rows), (&entries[0], &levels), (&entries[1], &levels)])
+            leaves.iter().zip([(&column, &TextLevels::Rows), (&entries[0], &levels), (&entries[1], &levels)])
         {
-            let LabelChunk { bytes, close } = labels.chunk(leaf, texts, levels).unwrap()?;
+            let EncodedChunk { bytes, close } = labels.chunk(leaf, texts, levels).unwrap()?;
             group.append_column(&bytes, close).unwrap();
         }
         group.close().unwrap();
@@ -84,7 +84,7 @@ fn encode(rows: &RecordBatch) -> Option<bytes::Bytes> {
     Some(bytes.into())
 }
 
-fn rows(texts: &Texts, seed: u64) -> RecordBatch {
+fn rows(texts: &RowTexts, seed: u64) -> RecordBatch {
     let mut dice = StdRng::seed_from_u64(seed);
     let columns: [ArrayRef; 2] = [Arc::new(texts.column(&mut dice)), Arc::new(texts.maps(&mut dice))];
     let names = ["label", "map"].iter().zip(&columns);
@@ -120,12 +120,12 @@ fn numbered(rows: &RecordBatch) -> RecordBatch {
     RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).unwrap()
 }
 
-fn read(file: &bytes::Bytes, chosen: Option<RowSelection>) -> RecordBatch {
+fn read(file: &bytes::Bytes, selection: Option<RowSelection>) -> RecordBatch {
     let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Optional);
     let reader = ParquetRecordBatchReaderBuilder::try_new_with_options(file.clone(), options).unwrap();
     let schema = reader.schema().clone();
-    let reader = match chosen {
-        Some(chosen) => reader.with_row_selection(chosen),
+    let reader = match selection {
+        Some(selection) => reader.with_row_selection(selection),
         None => reader,
     };
     let batches: Vec<_> = reader.build().unwrap().map(Result::unwrap).collect();
@@ -134,17 +134,17 @@ fn read(file: &bytes::Bytes, chosen: Option<RowSelection>) -> RecordBatch {
 
 #[test]
 fn what_is_read_is_what_was_written() {
-    let usual = || Texts { rows: 70_000, labels: 5, nulls: 10, length: 3, run: 1 };
+    let usual = || RowTexts { rows: 70_000, labels: 5, nulls: 10, length: 3, run: 1 };
     let cases = [
         usual(),
-        Texts { rows: 0, ..usual() },
-        Texts { rows: 1, nulls: 0, ..usual() },
-        Texts { nulls: 0, labels: 1, length: 0, ..usual() },
-        Texts { nulls: 100, ..usual() },
-        Texts { labels: 2, length: 7, ..usual() },
-        Texts { labels: 9, length: 8, run: 37, ..usual() },
-        Texts { labels: 300, nulls: 0, length: 30, ..usual() },
-        Texts { rows: 50_000, labels: LABELS_MAX, length: 9, nulls: 1, run: 3 },
+        RowTexts { rows: 0, ..usual() },
+        RowTexts { rows: 1, nulls: 0, ..usual() },
+        RowTexts { nulls: 0, labels: 1, length: 0, ..usual() },
+        RowTexts { nulls: 100, ..usual() },
+        RowTexts { labels: 2, length: 7, ..usual() },
+        RowTexts { labels: 9, length: 8, run: 37, ..usual() },
+        RowTexts { labels: 300, nulls: 0, length: 30, ..usual() },
+        RowTexts { rows: 50_000, labels: DICTIONARY_VALUES_MAX, length: 9, nulls: 1, run: 3 },
     ];
     for (seed, texts) in (0..).zip(cases) {
         let written = rows(&texts, seed);
@@ -162,25 +162,25 @@ fn what_is_read_is_what_was_written() {
             places.extend(begin as u32..end as u32);
             at = end;
         }
-        let chosen = take_record_batch(&written, &arrow::array::UInt32Array::from(places)).unwrap();
-        assert_eq!(read(&file, Some(selectors.into())), chosen, "some rows of case {seed}");
+        let selection = take_record_batch(&written, &arrow::array::UInt32Array::from(places)).unwrap();
+        assert_eq!(read(&file, Some(selectors.into())), selection, "some rows of case {seed}");
     }
 }
 
 #[test]
 fn too_many_different_texts_are_no_labels() {
-    let texts = Texts { rows: 30_000, labels: LABELS_MAX + 1, nulls: 0, length: 1, run: 2 };
+    let texts = RowTexts { rows: 30_000, labels: DICTIONARY_VALUES_MAX + 1, nulls: 0, length: 1, run: 2 };
     assert!(encode(&rows(&texts, 0)).is_none());
 }
 
 #[test]
 fn maps_with_entries_that_nobody_sees_are_left_to_others() {
-    let map = rows(&Texts { rows: 10, labels: 2, nulls: 50, length: 1, run: 1 }, 1).column(1).as_map().clone();
-    assert!(Levels::of(&map).is_some());
+    let map = rows(&RowTexts { rows: 10, labels: 2, nulls: 50, length: 1, run: 1 }, 1).column(1).as_map().clone();
+    assert!(TextLevels::of(&map).is_some());
     let DataType::Map(field, ordered) = map.data_type() else { unreachable!("it is a map") };
     let (offsets, entries) = (map.offsets().clone(), map.entries().clone());
     let hidden = MapArray::new(field.clone(), offsets, entries, Some(vec![false; 10].into()), *ordered);
-    assert!(Levels::of(&hidden).is_none());
+    assert!(TextLevels::of(&hidden).is_none());
 }
 
 #[test]
@@ -188,7 +188,7 @@ fn a_text_is_a_label_when_few_come_again_and_again() {
     let repeats = |texts: StringArray| {
         let texts: ArrayRef = Arc::new(texts);
         let kind = DataType::Dictionary(Box::new(DataType::UInt16), Box::new(DataType::Utf8));
-        [texts.clone(), cast(&texts, &kind).unwrap()].map(|leaf| Leaf::of(&leaf).unwrap().repeats())
+        [texts.clone(), cast(&texts, &kind).unwrap()].map(|leaf| TextLeaf::of(&leaf).unwrap().repeats())
     };
     let cases =
         [(3, 10_000, true), (60, 10_000, true), (5_000, 10_000, false), (50, 50, false), (5, 50, true), (1, 1, false)];

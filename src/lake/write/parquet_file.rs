@@ -22,7 +22,7 @@ use parquet::schema::types::ColumnPath;
 
 use crate::contract::{Contract, plain_column};
 use crate::lake::WriteOptions;
-use crate::lake::write::dictionary_encoder::{LabelChunk, LabelWriter, Leaf, Levels};
+use crate::lake::write::dictionary_encoder::{DictionaryEncoder, EncodedChunk, TextLeaf, TextLevels};
 
 /// Falsely positive answers of a bloom filter: at this rate it costs 10 bits an id.
 const BLOOM_FPP: f64 = 0.01;
@@ -43,7 +43,7 @@ pub(in crate::lake) fn parquet_file(
     let schema = contract.schema();
     let writer = ArrowWriter::try_new(&mut bytes, Arc::clone(schema), Some(properties))?;
     let (mut file, factory) = writer.into_serialized_writer()?;
-    let mut label_writer = LabelWriter::new(level)?;
+    let mut label_writer = DictionaryEncoder::new(level)?;
     let leaves = file.schema_descr().columns().to_vec();
     for (index, start) in (0..rows.num_rows()).step_by(options.row_group_rows_max.max(1)).enumerate() {
         let rows = rows.slice(start, options.row_group_rows_max.min(rows.num_rows() - start));
@@ -58,7 +58,7 @@ pub(in crate::lake) fn parquet_file(
                     (Some(texts), Some(levels)) if *is_label => label_writer.chunk(leaf, texts, levels)?,
                     _ => None,
                 };
-                if let Some(LabelChunk { bytes, close }) = chunk {
+                if let Some(EncodedChunk { bytes, close }) = chunk {
                     group.append_column(&bytes, close)?;
                     continue;
                 }
@@ -82,7 +82,7 @@ fn missing(field: &Field) -> ParquetError {
 
 /// For each leaf of a column, whether it is to be encoded as labels.
 fn labels(values: &ArrayRef, is_key: bool) -> Vec<bool> {
-    let is_label = |leaf: &ArrayRef| Leaf::of(leaf).is_some_and(|leaf| leaf.repeats());
+    let is_label = |leaf: &ArrayRef| TextLeaf::of(leaf).is_some_and(|leaf| leaf.repeats());
     match values.as_map_opt() {
         Some(map) => [map.keys(), map.values()].map(is_label).into(),
         None => vec![!is_key && is_label(values)],
@@ -90,14 +90,14 @@ fn labels(values: &ArrayRef, is_key: bool) -> Vec<bool> {
 }
 
 /// The texts of a column's leaves, and where they stand; nothing when it has others.
-fn texts(values: &ArrayRef) -> (Vec<Leaf>, Option<Levels>) {
+fn texts(values: &ArrayRef) -> (Vec<TextLeaf>, Option<TextLevels>) {
     let Some(map) = values.as_map_opt() else {
-        return (Leaf::of(values).into_iter().collect(), Some(Levels::Rows));
+        return (TextLeaf::of(values).into_iter().collect(), Some(TextLevels::Rows));
     };
     let offsets = map.value_offsets();
     let (first, last) = (offsets[0] as usize, offsets[map.len()] as usize);
     let leaves = [map.keys(), map.values()].map(|leaf| leaf.slice(first, last - first));
-    (leaves.iter().filter_map(Leaf::of).collect(), Levels::of(map))
+    (leaves.iter().filter_map(TextLeaf::of).collect(), TextLevels::of(map))
 }
 
 fn properties(

@@ -4,7 +4,7 @@
 //!   rows ─► order (day, tenant, time, id) ─► gather ─► a file per UTC day ─► bytes and bounds
 //! ```
 //!
-//! In: rows of one contract in any order. Out: [`Encoded`] files, in memory. Pure work for the processor: no store, no
+//! In: rows of one contract in any order. Out: [`EncodedFile`] files, in memory. Pure work for the processor: no store, no
 //! clock. A tenant's rows are one slice of a file, so that its queries read few pages.
 
 use std::ops::Range;
@@ -17,7 +17,7 @@ use crate::clock::{DAY, Micros};
 use crate::config::LakeConfig;
 use crate::contract::{Contract, is_same};
 use crate::error::{Error, Result};
-use crate::lake::log::stats::{Bounds, text_bound, time_bound};
+use crate::lake::log::stats::{FileBounds, text_bound, time_bound};
 use crate::lake::write::parquet_file::parquet_file;
 use crate::lake::write::take::gather;
 
@@ -35,11 +35,11 @@ pub struct WriteOptions {
 
 /// One Parquet file, not stored yet.
 #[derive(Debug)]
-pub(in crate::lake) struct Encoded {
+pub(in crate::lake) struct EncodedFile {
     /// UTC day of all its rows, in days since 1970.
     pub(in crate::lake) day: i32,
     pub(in crate::lake) bytes: Vec<u8>,
-    pub(in crate::lake) bounds: Bounds,
+    pub(in crate::lake) bounds: FileBounds,
 }
 
 impl From<&LakeConfig> for WriteOptions {
@@ -50,13 +50,13 @@ impl From<&LakeConfig> for WriteOptions {
 
 /// Rows of one contract, in any order.
 #[derive(Debug, Clone)]
-pub struct Chosen {
+pub struct RowSelection {
     batch: RecordBatch,
     /// Which of the batch's rows they are; all when it does not say.
     rows: Option<Vec<u32>>,
 }
 
-impl Chosen {
+impl RowSelection {
     /// The rows at these places of a batch. They are moved once, into the order of their files.
     pub fn new(batch: RecordBatch, rows: Vec<u32>) -> Self {
         Self { batch, rows: Some(rows) }
@@ -80,14 +80,18 @@ impl Chosen {
     }
 }
 
-impl From<RecordBatch> for Chosen {
+impl From<RecordBatch> for RowSelection {
     fn from(batch: RecordBatch) -> Self {
         Self { batch, rows: None }
     }
 }
 
 /// Sorts rows and encodes a file for each UTC day.
-pub(in crate::lake) fn encode(contract: &Contract, options: &WriteOptions, rows: &Chosen) -> Result<Vec<Encoded>> {
+pub(in crate::lake) fn encode(
+    contract: &Contract,
+    options: &WriteOptions,
+    rows: &RowSelection,
+) -> Result<Vec<EncodedFile>> {
     if !is_same(rows.batch.schema_ref(), contract.schema()) {
         return Err(Error::internal(format!("table `{}`: rows to write are not of its contract", contract.name)));
     }
@@ -101,7 +105,7 @@ pub(in crate::lake) fn encode(contract: &Contract, options: &WriteOptions, rows:
 type Days = Vec<(i32, Range<usize>)>;
 
 /// Rows sorted by (day, tenant, time, id), and the range of each day.
-fn sort(contract: &Contract, rows: &Chosen) -> Result<(RecordBatch, Days)> {
+fn sort(contract: &Contract, rows: &RowSelection) -> Result<(RecordBatch, Days)> {
     let keys = sorted_keys(contract, rows)?;
     let mut days = Days::new();
     for (place, key) in keys.iter().enumerate() {
@@ -121,7 +125,7 @@ fn sort(contract: &Contract, rows: &Chosen) -> Result<(RecordBatch, Days)> {
 /// What a row is sorted by, in order. Texts are slow to compare: tenants have their rank, and of ids only those are compared
 /// as a whole that are alike in the bytes where a batch's ids begin to differ.
 #[derive(Debug, Clone, Copy)]
-struct Key {
+struct SortKey {
     /// Day, tenant's rank and time, as one number with the same order.
     slice: u128,
     /// Eight bytes of the id.
@@ -129,7 +133,7 @@ struct Key {
     row: u32,
 }
 
-impl Key {
+impl SortKey {
     fn new(day: i32, tenant_rank: u32, time: Micros, id: u64, row: u32) -> Self {
         // A signed number without its sign's bit set is in the order of unsigned ones.
         let (day, time) = (day.cast_unsigned() ^ (1 << 31), time.cast_unsigned() ^ (1 << 63));
@@ -172,8 +176,8 @@ fn alike(texts: &StringArray) -> usize {
     alike.len()
 }
 
-fn sorted_keys(contract: &Contract, chosen: &Chosen) -> Result<Vec<Key>> {
-    let rows = &chosen.batch;
+fn sorted_keys(contract: &Contract, selection: &RowSelection) -> Result<Vec<SortKey>> {
+    let rows = &selection.batch;
     let tenants = text_column(contract, rows, contract.tenant)?;
     let times = rows
         .column(contract.time)
@@ -186,9 +190,9 @@ fn sorted_keys(contract: &Contract, chosen: &Chosen) -> Result<Vec<Key>> {
         let place = row as usize;
         let time = times.value(place);
         let day = i32::try_from(time.div_euclid(DAY)).map_err(|error| internal(contract, error))?;
-        Ok(Key::new(day, ranks[place], time, eight_bytes(ids.value(place), alike), row))
+        Ok(SortKey::new(day, ranks[place], time, eight_bytes(ids.value(place), alike), row))
     };
-    let mut keys = match &chosen.rows {
+    let mut keys = match &selection.rows {
         Some(rows) => rows.iter().copied().map(key).collect::<Result<Vec<_>>>()?,
         None => (0..count).map(key).collect::<Result<Vec<_>>>()?,
     };
@@ -230,12 +234,12 @@ fn ranks(tenants: &StringArray) -> Vec<u32> {
     rows.into_iter().map(|number| rank_of[number as usize]).collect()
 }
 
-fn encode_day(contract: &Contract, options: &WriteOptions, day: i32, rows: RecordBatch) -> Result<Encoded> {
+fn encode_day(contract: &Contract, options: &WriteOptions, day: i32, rows: RecordBatch) -> Result<EncodedFile> {
     let bytes = parquet_file(contract, options, &rows).map_err(|error| internal(contract, error))?;
-    Ok(Encoded { day, bytes, bounds: bounds(contract, &rows)? })
+    Ok(EncodedFile { day, bytes, bounds: bounds(contract, &rows)? })
 }
 
-fn bounds(contract: &Contract, rows: &RecordBatch) -> Result<Bounds> {
+fn bounds(contract: &Contract, rows: &RecordBatch) -> Result<FileBounds> {
     let texts = |column: usize| {
         let values = rows.column(column).as_string_opt::<i32>()?;
         text_bound(min_string(values)?, max_string(values)?)
@@ -249,7 +253,7 @@ fn bounds(contract: &Contract, rows: &RecordBatch) -> Result<Bounds> {
         let values = rows.column(contract.tenant).as_string_opt::<i32>().filter(|values| !values.is_empty())?;
         text_bound(values.value(0), values.value(values.len() - 1))
     };
-    Ok(Bounds {
+    Ok(FileBounds {
         rows: rows.num_rows() as u64,
         tenants: tenants(),
         times: times(contract.time),
@@ -290,7 +294,7 @@ mod tests {
     }
 
     /// (tenant, time, id) of a file's rows, in its order.
-    fn read(file: &Encoded) -> Vec<Event<'static>> {
+    fn read(file: &EncodedFile) -> Vec<Event<'static>> {
         let reader =
             ParquetRecordBatchReaderBuilder::try_new(Bytes::from(file.bytes.clone())).unwrap().build().unwrap();
         let mut events = Vec::new();

@@ -11,7 +11,7 @@ use arrow::compute::take;
 use arrow::datatypes::DataType;
 use arrow::error::ArrowError;
 
-use crate::contract::{SHORT, Span};
+use crate::contract::{PaddedSlice, SHORT_BYTES_MAX};
 
 /// The rows at these places, which are all there.
 pub(in crate::lake) fn gather(rows: &RecordBatch, places: &[u32]) -> Result<RecordBatch, ArrowError> {
@@ -33,12 +33,12 @@ fn gather_texts(texts: &StringArray, places: &[u32]) -> Result<StringArray, Arro
     let nulls = gather_nulls(texts.nulls(), places);
     let range = |place: u32| (ends[place as usize] as usize, ends[place as usize + 1] as usize);
     let total: usize = places.iter().map(|place| range(*place)).map(|(start, end)| end - start).sum();
-    let mut bytes = Vec::with_capacity(total + SHORT);
+    let mut bytes = Vec::with_capacity(total + SHORT_BYTES_MAX);
     let mut offsets = Vec::with_capacity(places.len() + 1);
     offsets.push(0);
     for place in places {
         let (start, end) = range(*place);
-        Span::new(source, start, end).append_to(&mut bytes);
+        PaddedSlice::new(source, start, end).append_to(&mut bytes);
         let end = i32::try_from(bytes.len()).map_err(|_| ArrowError::OffsetOverflowError(bytes.len()))?;
         offsets.push(end);
     }

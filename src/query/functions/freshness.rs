@@ -47,13 +47,13 @@ const LOOKED_AT: std::ops::Range<usize> = 3..5;
 
 /// The function of one session.
 #[derive(Default)]
-pub(in crate::query) struct Freshness {
+pub(in crate::query) struct FreshnessFunction {
     tables: Arc<SessionTables>,
     /// By the tables' names in SQL.
     watermarks: BTreeMap<String, Watermark>,
 }
 
-impl Freshness {
+impl FreshnessFunction {
     pub(in crate::query) fn new(tables: Arc<SessionTables>, watermarks: BTreeMap<String, Watermark>) -> Self {
         Self { tables, watermarks }
     }
@@ -63,7 +63,7 @@ impl Freshness {
         Arc::new(TableFunction::new(NAME.to_owned(), Arc::new(Self::default())))
     }
 
-    fn table(&self, arguments: &[Expr]) -> std::result::Result<Fresh, Error> {
+    fn table(&self, arguments: &[Expr]) -> std::result::Result<FreshnessRow, Error> {
         let name = match arguments {
             [Expr::Literal(ScalarValue::Utf8(Some(name)) | ScalarValue::LargeUtf8(Some(name)), _)] => name,
             _ => {
@@ -79,11 +79,11 @@ impl Freshness {
         if table.contract().resolves.is_some() {
             return Err(Error::invalid(format!("`{name}` is a quarantine: ask for the freshness of its table")));
         }
-        Ok(Fresh { table: Arc::clone(table), watermark: *watermark, schema: schema() })
+        Ok(FreshnessRow { table: Arc::clone(table), watermark: *watermark, schema: schema() })
     }
 }
 
-impl TableFunctionImpl for Freshness {
+impl TableFunctionImpl for FreshnessFunction {
     fn call_with_args(&self, arguments: TableFunctionArgs) -> Result<Arc<dyn TableProvider>> {
         let fresh = self.table(arguments.exprs()).map_err(|error| DataFusionError::External(Box::new(error)))?;
         Ok(Arc::new(fresh))
@@ -103,13 +103,13 @@ fn schema() -> SchemaRef {
 }
 
 /// How fresh one table is for one caller.
-struct Fresh {
+struct FreshnessRow {
     table: Arc<TenantTable>,
     watermark: Watermark,
     schema: SchemaRef,
 }
 
-impl Fresh {
+impl FreshnessRow {
     /// The plans by which the newest times are found: each is run when those before it have found none.
     async fn looks(&self, state: &dyn Session) -> Result<Vec<Arc<dyn ExecutionPlan>>> {
         let contract = self.table.contract();
@@ -160,7 +160,7 @@ impl Fresh {
 }
 
 #[async_trait]
-impl TableProvider for Fresh {
+impl TableProvider for FreshnessRow {
     fn schema(&self) -> SchemaRef {
         Arc::clone(&self.schema)
     }
@@ -190,13 +190,13 @@ impl TableProvider for Fresh {
     }
 }
 
-impl fmt::Debug for Freshness {
+impl fmt::Debug for FreshnessFunction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Freshness").finish_non_exhaustive()
     }
 }
 
-impl fmt::Debug for Fresh {
+impl fmt::Debug for FreshnessRow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Fresh").field("table", &self.table).finish_non_exhaustive()
     }

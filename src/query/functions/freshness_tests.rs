@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::clock::{Clock, DAY, Micros, SECOND};
 use crate::contract::{Owner, TenantId};
 use crate::error::Kind;
-use crate::lake::{Feed, Standing, Tables};
+use crate::lake::{LagState, PartitionFeed, Tables};
 use crate::query::testing::{
     NEW_YEAR, TELLTALES, account, add, ask, config, engine, engine_apart, policy, reader, reader_under, rows, run,
 };
@@ -141,7 +141,7 @@ async fn the_same_statement_never_says_what_was_true_before() {
     let (acme, coda) = (reader("acme").await, reader("coda").await);
     let until = async |access: &Access| complete_until(&engine.session(access).unwrap()).await;
     assert_eq!([until(&acme).await, until(&coda).await], [told(NOW), told(NOW)]);
-    let (_, held) = tables["calls"].inflow().enter(&tenant("acme"), &clock);
+    let (_, held) = tables["calls"].in_flight().enter(&tenant("acme"), &clock);
     clock.set(NOW + SECOND);
     for _ in 0..2 {
         assert_eq!([until(&acme).await, until(&coda).await], [told(NOW), told(NOW + SECOND)], "each of its own");
@@ -189,17 +189,17 @@ async fn no_form_of_a_statement_is_planned_once_for_all() {
 #[tokio::test]
 async fn sources_say_how_far_they_are_behind() {
     let (engine, tables, _) = engine_at(NOW).await;
-    let feed = |source: &str| Feed { source: source.to_owned(), topic: "calls".into(), partition: 0 };
-    let behind = |seconds| Standing::Behind { messages: 12_345, oldest: Some(NOW - seconds * SECOND) };
-    let inflow = tables["calls"].inflow();
+    let feed = |source: &str| PartitionFeed { source: source.to_owned(), topic: "calls".into(), partition: 0 };
+    let behind = |seconds| LagState::Behind { messages: 12_345, oldest: Some(NOW - seconds * SECOND) };
+    let in_flight = tables["calls"].in_flight();
     for (source, owner, standing, expected) in [
         ("shared", Owner::PerEvent, behind(3), ["3", "3"]),
         ("own", tenant("acme"), behind(60), ["60", "3"]),
         ("other", tenant("bzzz"), behind(600), ["60", "3"]),
-        ("own", tenant("acme"), Standing::Complete(NOW), ["3", "3"]),
-        ("shared", Owner::PerEvent, Standing::Unknown, ["NULL", "NULL"]),
+        ("own", tenant("acme"), LagState::Complete(NOW), ["3", "3"]),
+        ("shared", Owner::PerEvent, LagState::Unknown, ["NULL", "NULL"]),
     ] {
-        inflow.feed(feed(source), &owner, standing);
+        in_flight.feed(feed(source), &owner, standing);
         for (tenant, lag) in ["acme", "coda"].into_iter().zip(expected) {
             let sql = "SELECT source_lag_seconds FROM freshness('calls')";
             assert_eq!(ask(&engine, &reader(tenant).await, sql).await.unwrap(), [[lag]], "{tenant}: {source}");

@@ -32,7 +32,7 @@ use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::{BinaryExpr as PhysicalBinary, Column, Literal};
 
 use crate::error::Error;
-use crate::query::functions::function_size::{Growth, estimate, growth};
+use crate::query::functions::function_size::{FunctionSize, estimate, growth};
 
 /// Bytes that one call of a function may make of one batch.
 const FUNCTION_BYTES_MAX: usize = 32 << 20;
@@ -44,15 +44,15 @@ pub(in crate::query) fn bounded(functions: Vec<Arc<ScalarUDF>>) -> Vec<Arc<Scala
 
 fn bound(function: &Arc<ScalarUDF>) -> Option<Arc<ScalarUDF>> {
     let growth = growth(function.name())?;
-    let is_bound = function.inner().is::<Bounded>();
-    (!is_bound).then(|| Arc::new(ScalarUDF::new_from_impl(Bounded { inner: Arc::clone(function), growth })))
+    let is_bound = function.inner().is::<BoundedFunction>();
+    (!is_bound).then(|| Arc::new(ScalarUDF::new_from_impl(BoundedFunction { inner: Arc::clone(function), growth })))
 }
 
 /// The last rule of the analyzer: bounds what the planner made itself (array literals, `||`), without the registry.
 #[derive(Debug)]
-pub(in crate::query) struct BoundGrowth;
+pub(in crate::query) struct ResultSizeRule;
 
-impl AnalyzerRule for BoundGrowth {
+impl AnalyzerRule for ResultSizeRule {
     fn name(&self) -> &'static str {
         "bound_growth"
     }
@@ -76,7 +76,7 @@ fn bound_expr(expr: Expr) -> Result<Transformed<Expr>> {
             None => Transformed::no(Expr::ScalarFunction(call)),
         },
         Expr::BinaryExpr(BinaryExpr { left, op: Operator::StringConcat, right }) => {
-            let func = Arc::new(ScalarUDF::new_from_impl(Joined::new()));
+            let func = Arc::new(ScalarUDF::new_from_impl(BoundedConcat::new()));
             Transformed::yes(Expr::ScalarFunction(ScalarFunction { func, args: vec![*left, *right] }))
         }
         other => Transformed::no(other),
@@ -85,12 +85,12 @@ fn bound_expr(expr: Expr) -> Result<Transformed<Expr>> {
 
 /// A function with a bound. It is never simplified into another one, which would have none.
 #[derive(Debug, PartialEq, Eq, Hash)]
-struct Bounded {
+struct BoundedFunction {
     inner: Arc<ScalarUDF>,
-    growth: Growth,
+    growth: FunctionSize,
 }
 
-impl ScalarUDFImpl for Bounded {
+impl ScalarUDFImpl for BoundedFunction {
     fn name(&self) -> &str {
         self.inner.name()
     }
@@ -128,8 +128,14 @@ impl ScalarUDFImpl for Bounded {
         if sizes.iter().fold(0, |sum: usize, size| sum.saturating_add(*size)) <= FUNCTION_BYTES_MAX {
             return self.inner.invoke_with_args(args);
         }
-        let is_estimate_exact =
-            matches!(self.growth, Growth::Sum | Growth::Separated | Growth::Product | Growth::Range | Growth::Pad);
+        let is_estimate_exact = matches!(
+            self.growth,
+            FunctionSize::Sum
+                | FunctionSize::Separated
+                | FunctionSize::Product
+                | FunctionSize::Range
+                | FunctionSize::Pad
+        );
         if is_estimate_exact || sizes.iter().any(|size| *size > FUNCTION_BYTES_MAX) {
             return Err(too_large(self.name()));
         }
@@ -137,7 +143,7 @@ impl ScalarUDFImpl for Bounded {
     }
 }
 
-impl Bounded {
+impl BoundedFunction {
     /// Calls the function on as many rows at once as surely fit, as long as what really came out fits.
     fn piece_by_piece(&self, args: &ScalarFunctionArgs, sizes: &[usize]) -> Result<ColumnarValue> {
         let (mut pieces, mut made, mut start) = (Vec::<ArrayRef>::new(), 0, 0);
@@ -183,17 +189,17 @@ fn too_large(function: &str) -> DataFusionError {
 
 /// `a || b` with a bound. It is the engine's own operator, after a look at the sizes.
 #[derive(Debug, PartialEq, Eq, Hash)]
-struct Joined {
+struct BoundedConcat {
     signature: Signature,
 }
 
-impl Joined {
+impl BoundedConcat {
     fn new() -> Self {
         Self { signature: Signature::user_defined(Volatility::Immutable) }
     }
 }
 
-impl ScalarUDFImpl for Joined {
+impl ScalarUDFImpl for BoundedConcat {
     fn name(&self) -> &'static str {
         "||"
     }
@@ -214,7 +220,7 @@ impl ScalarUDFImpl for Joined {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let sizes = estimate(Growth::Sum, &args)?;
+        let sizes = estimate(FunctionSize::Sum, &args)?;
         if sizes.iter().fold(0, |sum: usize, size| sum.saturating_add(*size)) > FUNCTION_BYTES_MAX {
             return Err(too_large("||"));
         }

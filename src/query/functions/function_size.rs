@@ -20,7 +20,7 @@ const STEPS_PER_BYTE: usize = 16;
 
 /// How the size of a result follows from the arguments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(in crate::query) enum Growth {
+pub(in crate::query) enum FunctionSize {
     /// The first argument, as often as the second says.
     Repeat,
     /// As long as the second argument says.
@@ -42,24 +42,24 @@ pub(in crate::query) enum Growth {
 }
 
 /// How the result of `function` grows; `None` when it is about as large as its arguments.
-pub(in crate::query) fn growth(function: &str) -> Option<Growth> {
+pub(in crate::query) fn growth(function: &str) -> Option<FunctionSize> {
     Some(match function {
-        "repeat" | "array_repeat" => Growth::Repeat,
-        "lpad" | "rpad" | "array_resize" => Growth::Pad,
-        "replace" => Growth::Replace,
-        "regexp_replace" => Growth::ReplacePattern,
-        "array_to_string" | "array_replace" | "array_replace_n" | "array_replace_all" => Growth::PerElement,
-        "range" | "generate_series" => Growth::Range,
-        "concat_ws" => Growth::Separated,
+        "repeat" | "array_repeat" => FunctionSize::Repeat,
+        "lpad" | "rpad" | "array_resize" => FunctionSize::Pad,
+        "replace" => FunctionSize::Replace,
+        "regexp_replace" => FunctionSize::ReplacePattern,
+        "array_to_string" | "array_replace" | "array_replace_n" | "array_replace_all" => FunctionSize::PerElement,
+        "range" | "generate_series" => FunctionSize::Range,
+        "concat_ws" => FunctionSize::Separated,
         "concat" | "make_array" | "array_concat" | "array_append" | "array_prepend" | "to_char" | "overlay"
-        | "arrays_zip" | "map" => Growth::Sum,
-        "levenshtein" => Growth::Product,
+        | "arrays_zip" | "map" => FunctionSize::Sum,
+        "levenshtein" => FunctionSize::Product,
         _ => return None,
     })
 }
 
 /// The size of each row's result in bytes, or a little more.
-pub(in crate::query) fn estimate(growth: Growth, args: &ScalarFunctionArgs) -> Result<Vec<usize>> {
+pub(in crate::query) fn estimate(growth: FunctionSize, args: &ScalarFunctionArgs) -> Result<Vec<usize>> {
     let arg = |place: usize| args.args.get(place);
     let size = |place: usize| Measure::sizes(arg(place));
     let count = |place: usize| Measure::numbers(arg(place));
@@ -67,21 +67,21 @@ pub(in crate::query) fn estimate(growth: Growth, args: &ScalarFunctionArgs) -> R
     let place = if is_list { WORD } else { 0 };
     let per_row = |size_of: &dyn Fn(usize) -> usize| (0..args.number_rows).map(size_of).collect();
     Ok(match growth {
-        Growth::Repeat => {
+        FunctionSize::Repeat => {
             let (value, times) = (size(0), count(1)?);
             per_row(&|row| times.at(row).saturating_mul(value.at(row) + place))
         }
-        Growth::Pad => {
+        FunctionSize::Pad => {
             let (length, fill) = (count(1)?, size(2));
             let each = |row| if is_list { place + fill.at(row) } else { LETTER };
             per_row(&|row| length.at(row).saturating_mul(each(row)))
         }
-        Growth::Replace => {
+        FunctionSize::Replace => {
             let (text, from, to) = (size(0), size(1), size(2));
             let finds = |row| text.at(row) / from.at(row).max(1) + 1;
             per_row(&|row| text.at(row).saturating_add(finds(row).saturating_mul(to.at(row))))
         }
-        Growth::ReplacePattern => {
+        FunctionSize::ReplacePattern => {
             let (text, to) = (size(0), size(2));
             let everywhere = args.args.len() > 3;
             let finds = |row| if everywhere { text.at(row).saturating_add(1) } else { 1 };
@@ -91,7 +91,7 @@ pub(in crate::query) fn estimate(growth: Growth, args: &ScalarFunctionArgs) -> R
                 text.at(row).saturating_add(finds(row).saturating_mul(to.at(row))).saturating_add(groups(row))
             })
         }
-        Growth::PerElement => {
+        FunctionSize::PerElement => {
             let (elements, list) = (Measure::elements(arg(0)), size(0));
             let others: Vec<_> = (1..args.args.len()).map(size).collect();
             let longest = |row| others.iter().map(|other| other.at(row)).max().unwrap_or(0);
@@ -99,17 +99,17 @@ pub(in crate::query) fn estimate(growth: Growth, args: &ScalarFunctionArgs) -> R
                 list.at(row).saturating_add(elements.at(row).saturating_mul(longest(row).saturating_add(WORD)))
             })
         }
-        Growth::Range => range(args)?,
-        Growth::Sum => {
+        FunctionSize::Range => range(args)?,
+        FunctionSize::Sum => {
             let sizes: Vec<_> = (0..args.args.len()).map(size).collect();
             per_row(&|row| sizes.iter().fold(0, |sum: usize, size| sum.saturating_add(size.at(row))))
         }
-        Growth::Separated => {
+        FunctionSize::Separated => {
             let sizes: Vec<_> = (0..args.args.len()).map(size).collect();
             let between = |row| sizes.first().map_or(0, |separator| separator.at(row).saturating_mul(sizes.len()));
             per_row(&|row| sizes.iter().fold(between(row), |sum: usize, size| sum.saturating_add(size.at(row))))
         }
-        Growth::Product => {
+        FunctionSize::Product => {
             let (left, right) = (size(0), size(1));
             per_row(&|row| left.at(row).saturating_mul(right.at(row)) / STEPS_PER_BYTE)
         }

@@ -28,12 +28,12 @@ use crate::clock::Clock;
 use crate::config::QueryConfig;
 use crate::error::{Error, Result};
 use crate::lake::{Table, Tables};
-use crate::query::functions::freshness::Freshness;
+use crate::query::functions::freshness::FreshnessFunction;
 use crate::query::functions::function_limits;
-use crate::query::request::erased_plan::Opaque;
+use crate::query::request::erased_plan::ErasedPlan;
 use crate::query::request::plan_cache::{Plans, is_repeatable};
 use crate::query::request::session::{CATALOG, SCHEMA, Session};
-use crate::query::scan::tenant_table::Source;
+use crate::query::scan::tenant_table::TableSource;
 use crate::telemetry::{Metrics, QueryMeter, QueryOutcome};
 use crate::tenancy::{Access, Scope, Slot, Slots};
 
@@ -47,30 +47,30 @@ pub struct Engine {
     pub(in crate::query) config: QueryConfig,
     pub(in crate::query) clock: Clock,
     pub(in crate::query) slots: Slots,
-    pub(in crate::query) running: Arc<Running>,
+    pub(in crate::query) running: Arc<RunningQueries>,
     pub(in crate::query) plans: Plans,
     /// Cloned for each session.
-    pub(in crate::query) template: Opaque<SessionState>,
+    pub(in crate::query) template: ErasedPlan<SessionState>,
     /// The table functions that a statement may name.
     pub(in crate::query) table_functions: Arc<[Arc<TableFunction>]>,
     runtime: Arc<RuntimeEnv>,
-    sources: HashMap<String, Source>,
+    sources: HashMap<String, TableSource>,
     metrics: Arc<Metrics>,
 }
 
 /// The queries that run now: who asked, and how to stop them.
 #[derive(Debug, Default)]
-pub(in crate::query) struct Running(Mutex<HashMap<QueryId, Entry>>);
+pub(in crate::query) struct RunningQueries(Mutex<HashMap<QueryId, RunningQuery>>);
 
 #[derive(Debug)]
-struct Entry {
-    caller: Caller,
+struct RunningQuery {
+    caller: QueryCaller,
     stop: CancellationToken,
 }
 
 /// Who may cancel a query: the same subject of the same issuer and tenant.
 #[derive(Debug, PartialEq, Eq)]
-struct Caller {
+struct QueryCaller {
     tenant: String,
     issuer: String,
     subject: String,
@@ -78,11 +78,11 @@ struct Caller {
 
 /// What one running query holds: its place in the list, its slot, its meter. Dropping it gives everything back.
 #[derive(Debug)]
-pub(in crate::query) struct Ticket {
+pub(in crate::query) struct QueryTicket {
     pub(in crate::query) id: QueryId,
     pub(in crate::query) stop: CancellationToken,
     meter: Option<QueryMeter>,
-    running: Arc<Running>,
+    running: Arc<RunningQueries>,
     _slot: Slot,
 }
 
@@ -112,8 +112,8 @@ impl Engine {
             slots,
             running: Arc::default(),
             plans: Plans::default(),
-            template: Opaque::new(template),
-            table_functions: table_functions.chain([Freshness::listed()]).collect(),
+            template: ErasedPlan::new(template),
+            table_functions: table_functions.chain([FreshnessFunction::listed()]).collect(),
             runtime,
             sources,
             metrics,
@@ -130,7 +130,7 @@ impl Engine {
 
     /// Cancels a running query of this caller (same tenant and subject). False when it is unknown, foreign or done.
     pub fn cancel(&self, access: &Access, id: QueryId) -> bool {
-        let Ok(caller) = Caller::of(access) else { return false };
+        let Ok(caller) = QueryCaller::of(access) else { return false };
         self.running.lock().get(&id).filter(|entry| entry.caller == caller).is_some_and(|entry| {
             entry.stop.cancel();
             true
@@ -162,28 +162,28 @@ impl Engine {
     }
 
     /// How the files of a table are read.
-    pub(in crate::query) fn source(&self, table: &str) -> Option<&Source> {
+    pub(in crate::query) fn source(&self, table: &str) -> Option<&TableSource> {
         self.sources.get(table)
     }
 
     /// Enters a query of `access` into the list of what runs.
-    pub(in crate::query) fn enter(&self, access: &Access, slot: Slot) -> Result<Ticket> {
+    pub(in crate::query) fn enter(&self, access: &Access, slot: Slot) -> Result<QueryTicket> {
         let id = QueryId(uuid::Uuid::new_v4());
         let stop = CancellationToken::new();
-        let entry = Entry { caller: Caller::of(access)?, stop: stop.clone() };
+        let entry = RunningQuery { caller: QueryCaller::of(access)?, stop: stop.clone() };
         self.running.lock().insert(id, entry);
-        Ok(Ticket { id, stop, meter: Some(self.metrics.query()), running: Arc::clone(&self.running), _slot: slot })
+        Ok(QueryTicket { id, stop, meter: Some(self.metrics.query()), running: Arc::clone(&self.running), _slot: slot })
     }
 }
 
-impl Running {
+impl RunningQueries {
     /// A panic cannot leave the list half changed, so a poisoned lock is as good as new.
-    fn lock(&self) -> MutexGuard<'_, HashMap<QueryId, Entry>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<QueryId, RunningQuery>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Ticket {
+impl QueryTicket {
     /// Counts rows that were handed out.
     pub(in crate::query) fn rows(&mut self, rows: usize) {
         if let Some(meter) = &mut self.meter {
@@ -199,13 +199,13 @@ impl Ticket {
     }
 }
 
-impl Drop for Ticket {
+impl Drop for QueryTicket {
     fn drop(&mut self) {
         self.running.lock().remove(&self.id);
     }
 }
 
-impl Caller {
+impl QueryCaller {
     fn of(access: &Access) -> Result<Self> {
         let (issuer, subject, _) = access.identity();
         let tenant = access.tenant()?.as_str().to_owned();
@@ -219,13 +219,13 @@ impl fmt::Debug for Engine {
     }
 }
 
-fn source(table: &Table, runtime: &RuntimeEnv, partitions: usize) -> Result<Source, DataFusionError> {
+fn source(table: &Table, runtime: &RuntimeEnv, partitions: usize) -> Result<TableSource, DataFusionError> {
     let (store, _) = table.location();
     let root = ObjectStoreUrl::parse(store.root.as_str())?;
     runtime.register_object_store(&store.root, Arc::clone(&store.objects));
     let metadata = runtime.cache_manager.get_file_metadata_cache();
     let reader = Arc::new(CachedParquetFileReaderFactory::new(Arc::clone(&store.objects), metadata));
-    Ok(Source { store: root, reader, partitions })
+    Ok(TableSource { store: root, reader, partitions })
 }
 
 /// Functions, rules and options of every session. There are no file formats, table factories or URL tables in it: a
@@ -241,7 +241,7 @@ fn template(config: &QueryConfig, partitions: usize, runtime: &Arc<RuntimeEnv>) 
         .with_aggregate_functions(SessionStateDefaults::default_aggregate_functions())
         .with_window_functions(SessionStateDefaults::default_window_functions())
         .with_table_function_list(functions)
-        .with_analyzer_rule(Arc::new(function_limits::BoundGrowth))
+        .with_analyzer_rule(Arc::new(function_limits::ResultSizeRule))
         .build()
 }
 

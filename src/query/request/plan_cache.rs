@@ -18,7 +18,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::execution_plan::reset_plan_states;
 use sha2::{Digest as _, Sha256};
 
-use crate::query::request::erased_plan::Opaque;
+use crate::query::request::erased_plan::ErasedPlan;
 use crate::query::request::session::Planned;
 use crate::query::scan::tenant_table::TenantTable;
 use crate::tenancy::Access;
@@ -43,11 +43,11 @@ const REPEATABLE: [&str; 9] = [
 
 /// The plans kept.
 #[derive(Default)]
-pub(in crate::query) struct Plans(Mutex<Kept>);
+pub(in crate::query) struct Plans(Mutex<CachedPlan>);
 
 #[derive(Default)]
-struct Kept {
-    plans: HashMap<Key, Plan>,
+struct CachedPlan {
+    plans: HashMap<PlanKey, Plan>,
     /// Counts look-ups: tells which plan was used last.
     turn: u64,
 }
@@ -61,9 +61,9 @@ struct Plan {
 
 /// A hash of the caller's rights and the statement.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub(in crate::query) struct Key([u8; 32]);
+pub(in crate::query) struct PlanKey([u8; 32]);
 
-impl Key {
+impl PlanKey {
     /// The place of a statement; none for one that is not kept.
     pub(in crate::query) fn of(access: &Access, sql: &str) -> Option<Self> {
         let digest = || Sha256::new().chain_update(access.fingerprint()).chain_update(sql).finalize();
@@ -73,7 +73,7 @@ impl Key {
 
 impl Plans {
     /// The plan at `key`, if it still holds.
-    pub(in crate::query) fn find(&self, key: Key) -> Option<Planned> {
+    pub(in crate::query) fn find(&self, key: PlanKey) -> Option<Planned> {
         let mut kept = self.lock();
         kept.turn += 1;
         let turn = kept.turn;
@@ -83,7 +83,7 @@ impl Plans {
     }
 
     /// Keeps a plan with the tables in it; drops those that hold no more, then those that were used longest ago.
-    pub(in crate::query) fn keep(&self, key: Key, planned: Planned, tables: Vec<Arc<TenantTable>>) {
+    pub(in crate::query) fn keep(&self, key: PlanKey, planned: Planned, tables: Vec<Arc<TenantTable>>) {
         let mut kept = self.lock();
         kept.plans.retain(|_, plan| plan.holds());
         if kept.plans.len() >= PLANS_MAX {
@@ -95,7 +95,7 @@ impl Plans {
     }
 
     /// A panic cannot leave the plans half changed, so a poisoned lock is as good as new.
-    fn lock(&self) -> MutexGuard<'_, Kept> {
+    fn lock(&self) -> MutexGuard<'_, CachedPlan> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -103,7 +103,7 @@ impl Plans {
 /// The physical plan of a statement without parameters, whose answer does not depend on when it is asked. Empty until its
 /// first run; it is never run itself, only copies of it.
 #[derive(Debug, Default)]
-pub struct Ready(OnceLock<Opaque<Arc<dyn ExecutionPlan>>>);
+pub struct Ready(OnceLock<ErasedPlan<Arc<dyn ExecutionPlan>>>);
 
 impl Ready {
     /// Room for the plan of a statement that can have one.
@@ -126,7 +126,7 @@ impl Ready {
         }
         let copy = reset_plan_states(Arc::clone(&plan));
         // Whoever is first has kept the same plan.
-        let _ = self.0.set(Opaque::new(plan));
+        let _ = self.0.set(ErasedPlan::new(plan));
         copy
     }
 }
@@ -236,11 +236,11 @@ mod tests {
                 let next = ask(&engine, &acme, sql).await.unwrap();
                 assert!(next == first || sql.starts_with("EXPLAIN"), "{sql}: {next:?} after {first:?}");
             }
-            let planned = engine.plans.find(Key::of(&acme, sql).unwrap()).unwrap();
+            let planned = engine.plans.find(PlanKey::of(&acme, sql).unwrap()).unwrap();
             assert_eq!(planned.ready.is_some_and(|ready| ready.0.get().is_some()), again, "{sql}");
         }
         ask(&engine, &acme, "SELECT * FROM generate_series(now(), now(), INTERVAL '1 day')").await.unwrap();
-        let series = Key::of(&acme, "SELECT * FROM generate_series(now(), now(), INTERVAL '1 day')").unwrap();
+        let series = PlanKey::of(&acme, "SELECT * FROM generate_series(now(), now(), INTERVAL '1 day')").unwrap();
         assert!(engine.plans.find(series).is_none(), "its arguments were computed while it was planned");
     }
 
@@ -256,7 +256,7 @@ mod tests {
         for _ in 0..5 {
             assert_eq!(ask(&engine, &acme, COUNT).await.unwrap(), [["40"]]);
         }
-        let planned = engine.plans.find(Key::of(&acme, COUNT).unwrap()).unwrap();
+        let planned = engine.plans.find(PlanKey::of(&acme, COUNT).unwrap()).unwrap();
         let ready = planned.ready.unwrap();
         assert_eq!(metrics_below(ready.0.get().unwrap()), 0, "what was kept has never run");
         assert_eq!(metrics_below(&ready.copy().unwrap().unwrap()), 0, "and a copy has metrics of its own");
@@ -284,7 +284,7 @@ mod tests {
             session().plan(COUNT).await.unwrap();
         }
         assert_eq!(kept(&engine.plans), PLANS_MAX);
-        let is_kept = |sql: &str| Key::of(&acme, sql).is_some_and(|key| engine.plans.find(key).is_some());
+        let is_kept = |sql: &str| PlanKey::of(&acme, sql).is_some_and(|key| engine.plans.find(key).is_some());
         assert!(is_kept(COUNT), "what is used stays");
         assert!(!is_kept("SELECT 0"), "what was used longest ago goes first");
         let long = format!("SELECT '{}'", "x".repeat(STATEMENT_BYTES_MAX));

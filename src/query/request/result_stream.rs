@@ -1,6 +1,6 @@
 //! A running answer: batches in the promised schema, until they end or a limit is met.
 //!
-//! In: the engine's stream. Out: the same rows as [`Answer::batches`]. Whatever ends it (the last row, a limit, a fault, a
+//! In: the engine's stream. Out: the same rows as [`ResultStream::batches`]. Whatever ends it (the last row, a limit, a fault, a
 //! cancel, a drop) frees the plan, its memory, its slot and its place among the running queries at once.
 
 use std::panic::AssertUnwindSafe;
@@ -18,17 +18,17 @@ use crate::clock::Micros;
 use crate::config::QueryConfig;
 use crate::error::{Error, Result};
 use crate::query::error::of_engine;
-use crate::query::request::engine::Ticket;
-use crate::query::request::session::Answer;
+use crate::query::request::engine::QueryTicket;
+use crate::query::request::session::ResultStream;
 use crate::telemetry::QueryOutcome;
 
 /// When an answer must end, and what to say then.
-pub(in crate::query) struct Deadline {
+pub(in crate::query) struct QueryDeadline {
     at: Instant,
     token_expires: bool,
 }
 
-impl Deadline {
+impl QueryDeadline {
     /// `query.time_max` after `started`, or in `token_left` when the token expires before.
     pub(in crate::query) fn new(started: Instant, token_left: Micros, config: &QueryConfig) -> Self {
         let token_left = Duration::from_micros(u64::try_from(token_left).unwrap_or(0));
@@ -50,26 +50,27 @@ impl Deadline {
     }
 }
 
-struct Run {
+struct RunningPlan {
     batches: SendableRecordBatchStream,
     schema: SchemaRef,
-    deadline: Deadline,
+    deadline: QueryDeadline,
     rows_left: usize,
     too_many_rows: bool,
     config: QueryConfig,
-    ticket: Ticket,
+    ticket: QueryTicket,
 }
 
 /// Starts to hand out `batches`.
 pub(in crate::query) fn start(
     batches: SendableRecordBatchStream,
     schema: SchemaRef,
-    deadline: Deadline,
-    ticket: Ticket,
+    deadline: QueryDeadline,
+    ticket: QueryTicket,
     config: QueryConfig,
-) -> Answer {
+) -> ResultStream {
     let id = ticket.id;
-    let run = Run { batches, schema, deadline, rows_left: config.rows_max, too_many_rows: false, config, ticket };
+    let run =
+        RunningPlan { batches, schema, deadline, rows_left: config.rows_max, too_many_rows: false, config, ticket };
     let batches = stream::unfold(Some(run), |run| async move {
         let mut run = run?;
         match run.next().await {
@@ -87,10 +88,10 @@ pub(in crate::query) fn start(
             }
         }
     });
-    Answer { id, batches: batches.boxed() }
+    ResultStream { id, batches: batches.boxed() }
 }
 
-impl Run {
+impl RunningPlan {
     /// The next batch. Rows up to the limit are handed out before it is told.
     async fn next(&mut self) -> Option<Result<RecordBatch>> {
         if self.too_many_rows {

@@ -1,7 +1,7 @@
 //! One caller's view for one request: its tables, its plans, its answers.
 //!
 //! In: a statement, and values for its placeholders. Out: a [`Planned`] statement with the schema of its answer, and an
-//! [`Answer`] in exactly that schema. A session lives as long as one request; its tables stand still meanwhile.
+//! [`ResultStream`] in exactly that schema. A session lives as long as one request; its tables stand still meanwhile.
 //!
 //! **Invariant:** the schema told before running is the schema of every batch: same names and types, every column
 //! nullable, no metadata. Nullability and metadata of a plan change between planning and running; a promise must not.
@@ -32,12 +32,12 @@ use crate::contract::Contract;
 use crate::error::{Error, Result, did_you_mean};
 use crate::query::error::of_engine;
 use crate::query::functions::freshness;
-use crate::query::functions::freshness::Freshness;
+use crate::query::functions::freshness::FreshnessFunction;
 use crate::query::request::catalog::{SessionTables, catalogs};
 use crate::query::request::engine::Engine;
-use crate::query::request::erased_plan::Opaque;
-use crate::query::request::plan_cache::{Key, Ready};
-use crate::query::request::result_stream::{self, Deadline};
+use crate::query::request::erased_plan::ErasedPlan;
+use crate::query::request::plan_cache::{PlanKey, Ready};
+use crate::query::request::result_stream::{self, QueryDeadline};
 use crate::query::request::{parameters, statement};
 use crate::query::scan::tenant_table::TenantTable;
 use crate::query::{QueryId, engine_bugs};
@@ -54,18 +54,18 @@ pub struct Session {
     engine: Arc<Engine>,
     access: Access,
     /// Made when it is first needed: a statement that was planned just before needs none.
-    view: OnceLock<View>,
+    view: OnceLock<PlanningView>,
     started: Instant,
 }
 
 /// What a statement is planned in.
-struct View {
-    state: Opaque<SessionState>,
+struct PlanningView {
+    state: ErasedPlan<SessionState>,
     tables: Arc<SessionTables>,
 }
 
 /// What a statement reads from.
-struct Named {
+struct PlannedTable {
     tables: Vec<Arc<TenantTable>>,
     /// Whether a table function stands in it.
     has_function: bool,
@@ -75,7 +75,7 @@ struct Named {
 #[derive(Debug, Clone)]
 pub struct Planned {
     /// The logical plan with placeholders unbound.
-    pub plan: Opaque<LogicalPlan>,
+    pub plan: ErasedPlan<LogicalPlan>,
     /// The schema of the answer: what FlightInfo, GetSchema and the stream all say. Empty for statements without one.
     pub schema: SchemaRef,
     /// One field per placeholder, in order; the type inferred, or `Null` when it cannot be.
@@ -101,7 +101,7 @@ impl Planned {
 }
 
 /// A running answer. Dropping it stops the plan and frees its slot and memory.
-pub struct Answer {
+pub struct ResultStream {
     /// Its name, for cancelling.
     pub id: QueryId,
     /// Batches in exactly [`Planned::schema`]; limits of time, rows and memory end it with `Limited`.
@@ -128,8 +128,8 @@ impl Session {
         Ok(Self { engine, access, view: OnceLock::new(), started: Instant::now() })
     }
 
-    fn view(&self) -> &View {
-        self.view.get_or_init(|| View::new(&self.engine, &self.access))
+    fn view(&self) -> &PlanningView {
+        self.view.get_or_init(|| PlanningView::new(&self.engine, &self.access))
     }
 
     /// Parses, checks and plans one statement. Anything but a query is refused by its name.
@@ -138,12 +138,12 @@ impl Session {
     }
 
     async fn plan_statement(&self, sql: &str) -> Result<Planned> {
-        let mut key = Key::of(&self.access, sql);
+        let mut key = PlanKey::of(&self.access, sql);
         if let Some(planned) = key.and_then(|key| self.engine.plans.find(key)) {
             return Ok(planned);
         }
         let statement = statement::parse(sql, &self.engine.config)?;
-        let Named { tables, has_function } = self.named(&statement)?;
+        let PlannedTable { tables, has_function } = self.named(&statement)?;
         // Arguments of table functions are computed now: `generate_series(now(), …)` would stand still.
         key = key.filter(|_| !has_function);
         let plan = self.view().state.statement_to_plan(statement).await.map_err(|fault| self.fault(fault))?;
@@ -153,7 +153,7 @@ impl Session {
         let parameters = parameters::schema(&parameters)?;
         let schema = Arc::new(promised(&*self.analysed(&plan, &parameters)?, &parameters));
         let (ordered, ready) = (is_ordered(&plan), Ready::of(&plan));
-        let planned = Planned { schema, parameters, ordered, ready, plan: Opaque::new(plan) };
+        let planned = Planned { schema, parameters, ordered, ready, plan: ErasedPlan::new(plan) };
         if let Some(key) = key {
             self.engine.plans.keep(key, planned.clone(), tables);
         }
@@ -182,17 +182,17 @@ impl Session {
         &'a self,
         planned: &'a Planned,
         parameters: Option<&'a RecordBatch>,
-    ) -> BoxFuture<'a, Result<Answer>> {
+    ) -> BoxFuture<'a, Result<ResultStream>> {
         self.run_planned(planned, parameters).boxed()
     }
 
-    async fn run_planned(&self, planned: &Planned, parameters: Option<&RecordBatch>) -> Result<Answer> {
+    async fn run_planned(&self, planned: &Planned, parameters: Option<&RecordBatch>) -> Result<ResultStream> {
         self.access.check_expiry(self.engine.clock.now())?;
         let slot = self.engine.slots.take(self.access.tenant()?).await?;
         let ticket = self.engine.enter(&self.access, slot)?;
         match guarded(self.execute(planned, parameters)).await {
             Ok(batches) => {
-                let deadline = Deadline::new(self.started, self.time_left(), &self.engine.config);
+                let deadline = QueryDeadline::new(self.started, self.time_left(), &self.engine.config);
                 Ok(result_stream::start(
                     batches,
                     Arc::clone(&planned.schema),
@@ -263,10 +263,10 @@ impl Session {
 
     /// What a statement reads from. Refuses a table that is not in this session, with the same words whether it exists for
     /// others or not.
-    fn named(&self, statement: &Statement) -> Result<Named> {
-        let View { state, tables } = self.view();
+    fn named(&self, statement: &Statement) -> Result<PlannedTable> {
+        let PlanningView { state, tables } = self.view();
         let names = state.resolve_table_references(statement).map_err(|fault| self.fault(fault))?;
-        let mut named = Named { tables: Vec::with_capacity(names.len()), has_function: false };
+        let mut named = PlannedTable { tables: Vec::with_capacity(names.len()), has_function: false };
         for name in names {
             let known = state.schema_for_ref(name.clone()).is_ok_and(|schema| schema.table_exist(name.table()));
             let is_function = state.table_functions().contains_key(name.table());
@@ -293,7 +293,7 @@ impl Session {
     }
 }
 
-impl View {
+impl PlanningView {
     /// The tables that `access` may see, at their newest known snapshots.
     fn new(engine: &Engine, access: &Access) -> Self {
         let (mut tables, mut watermarks) = (BTreeMap::new(), BTreeMap::new());
@@ -301,7 +301,7 @@ impl View {
             if let (Ok(tenant), Some(rules), Some(source)) = (access.tenant(), access.rules(name), engine.source(name))
             {
                 // First: what it calls complete is in the snapshot then.
-                let watermark = table.inflow().watermark(&access.owner(), &engine.clock);
+                let watermark = table.in_flight().watermark(&access.owner(), &engine.clock);
                 let table = TenantTable::new(table, table.snapshot(), source.clone(), tenant, rules);
                 let changes = table.changes(rules);
                 for table in [table].into_iter().chain(changes) {
@@ -313,10 +313,10 @@ impl View {
         let tables = Arc::new(tables);
         let mut state = SessionState::clone(&engine.template);
         state.register_catalog_list(catalogs(Arc::clone(&tables), Arc::clone(&engine.table_functions)));
-        state.register_udtf(freshness::NAME, Arc::new(Freshness::new(Arc::clone(&tables), watermarks)));
+        state.register_udtf(freshness::NAME, Arc::new(FreshnessFunction::new(Arc::clone(&tables), watermarks)));
         state.mark_start_execution();
         state.execution_props_mut().query_execution_start_time = DateTime::from_timestamp_micros(engine.clock.now());
-        Self { state: Opaque::new(state), tables }
+        Self { state: ErasedPlan::new(state), tables }
     }
 }
 
@@ -326,7 +326,7 @@ impl fmt::Debug for Session {
     }
 }
 
-impl fmt::Debug for Answer {
+impl fmt::Debug for ResultStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Answer").field("id", &self.id).finish_non_exhaustive()
     }

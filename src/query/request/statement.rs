@@ -102,18 +102,18 @@ fn check_sql(statement: &ast::Statement, word: &str) -> Result<()> {
         }
         _ => return Err(refused(word)),
     }
-    match statement.visit(&mut Gate { relations: 0 }) {
+    match statement.visit(&mut ReadOnlyCheck { relations: 0 }) {
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(error) => Err(error),
     }
 }
 
 /// Looks inside a query, which may hold statements that write: `WITH x AS (DELETE …)`, `INSERT …` as its body.
-struct Gate {
+struct ReadOnlyCheck {
     relations: usize,
 }
 
-impl ast::Visitor for Gate {
+impl ast::Visitor for ReadOnlyCheck {
     type Break = Error;
 
     fn pre_visit_statement(&mut self, statement: &ast::Statement) -> ControlFlow<Error> {

@@ -28,13 +28,13 @@ use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, Pla
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 
 use crate::query::scan::tenant_scan::Recipe;
-use crate::query::scan::versions::{Places, Versions};
+use crate::query::scan::versions::{ColumnPlaces, Versions};
 
 /// Puts the search for the newest versions on top of `scan`. `conditions` are applied before it, one after the other.
 pub(in crate::query) fn newest(
     scan: Recipe,
     conditions: Vec<Arc<dyn PhysicalExpr>>,
-    places: Places,
+    places: ColumnPlaces,
     partitions: usize,
     batch_rows: usize,
 ) -> Recipe {
@@ -59,13 +59,13 @@ pub(in crate::query) fn newest(
 #[derive(Debug)]
 struct NewestExec {
     input: Arc<dyn ExecutionPlan>,
-    places: Arc<Places>,
+    places: Arc<ColumnPlaces>,
     schema: SchemaRef,
     properties: Arc<PlanProperties>,
 }
 
 impl NewestExec {
-    fn new(input: Arc<dyn ExecutionPlan>, places: Arc<Places>) -> Result<Self> {
+    fn new(input: Arc<dyn ExecutionPlan>, places: Arc<ColumnPlaces>) -> Result<Self> {
         let columns: Vec<usize> = (0..places.columns).collect();
         let schema: SchemaRef = Arc::new(Schema::project(&input.schema(), &columns)?);
         let properties = PlanProperties::new(
@@ -168,7 +168,7 @@ mod tests {
         let schema = rows[0][0].schema();
         let scan: Recipe =
             Arc::new(move || Ok(MemorySourceConfig::try_new_exec(&rows, Arc::clone(&schema), None)? as _));
-        let places = Places { key: vec![0], by: 1, received: 2, id: 3, columns: 2 };
+        let places = ColumnPlaces { key: vec![0], by: 1, received: 2, id: 3, columns: 2 };
         let plan = newest(scan, Vec::new(), places, 4, 16)().unwrap();
         let mut found = Vec::new();
         for batch in collect(plan, Arc::default()).await.unwrap() {

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use super::newest_testing::*;
 use crate::config::{PolicyConfig, QueryConfig};
 use crate::error::Kind;
-use crate::query::request::plan_cache::Key;
+use crate::query::request::plan_cache::PlanKey;
 use crate::query::testing::{ask, config, run};
 
 /// Changes of two tenants that share their keys, with ties, nulls, deletes, and versions on several days.
@@ -383,7 +383,7 @@ async fn kept_plans_show_what_was_committed_since() {
     for _ in 0..3 {
         assert_eq!(asked().await, [["open", "1"], ["overtaken", "1"]]);
     }
-    let planned = engine.plans.find(Key::of(&access, sql).unwrap()).unwrap();
+    let planned = engine.plans.find(PlanKey::of(&access, sql).unwrap()).unwrap();
     let copy = || planned.ready.as_ref().and_then(|ready| ready.copy());
     assert!(copy().is_some(), "a plan with the newest versions is run again");
     commit(&tables, &[change("a", 2, "paid")]).await;

@@ -24,7 +24,7 @@ use datafusion::physical_plan::joins::{HashJoinExecBuilder, PartitionMode};
 use crate::query::scan::tenant_scan::Recipe;
 
 /// Rows that close entries, and where they are found.
-pub(in crate::query) struct Closing {
+pub(in crate::query) struct ClosingRows {
     /// Reads them, among others.
     pub(in crate::query) scan: Recipe,
     /// Tells the tenant's own of them.
@@ -34,7 +34,7 @@ pub(in crate::query) struct Closing {
 }
 
 /// Takes the closed entries out of `scan`, and keeps its columns as they are.
-pub(in crate::query) fn open(scan: Recipe, closing: Closing) -> Recipe {
+pub(in crate::query) fn open(scan: Recipe, closing: ClosingRows) -> Recipe {
     Arc::new(move || {
         let closed = FilterExecBuilder::new(Arc::clone(&closing.is_own), (closing.scan)()?).build()?;
         let closed: Arc<dyn ExecutionPlan> = Arc::new(CoalescePartitionsExec::new(Arc::new(closed)));

@@ -26,24 +26,24 @@ const DAY_NANOS: i128 = DAY as i128 * MICRO;
 
 /// An inclusive range of days or microseconds; empty when `min > max`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::query) struct Range {
+pub(in crate::query) struct ScanRange {
     pub(in crate::query) min: i64,
     pub(in crate::query) max: i64,
 }
 
 /// What the user's filters say about the columns that files have statistics of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::query) struct Bounds {
+pub(in crate::query) struct ScanBounds {
     /// UTC days since 1970.
-    pub(in crate::query) days: Range,
+    pub(in crate::query) days: ScanRange,
     /// Event time, microseconds.
-    pub(in crate::query) times: Range,
+    pub(in crate::query) times: ScanRange,
     /// Receive time, microseconds.
-    pub(in crate::query) received: Range,
+    pub(in crate::query) received: ScanRange,
 }
 
 /// The files that may hold rows of `tenant` within `bounds`, in the snapshot's order.
-pub(in crate::query) fn prune(snapshot: &Snapshot, tenant: &TenantId, bounds: &Bounds) -> Vec<Arc<DataFile>> {
+pub(in crate::query) fn prune(snapshot: &Snapshot, tenant: &TenantId, bounds: &ScanBounds) -> Vec<Arc<DataFile>> {
     let days = bounds.days_of_times();
     let start = snapshot.files.partition_point(|file| i64::from(file.day) < days.min);
     let tenant = tenant.as_str();
@@ -59,7 +59,7 @@ pub(in crate::query) fn prune(snapshot: &Snapshot, tenant: &TenantId, bounds: &B
         .collect()
 }
 
-impl Range {
+impl ScanRange {
     pub(in crate::query) const ALL: Self = Self { min: i64::MIN, max: i64::MAX };
     const NONE: Self = Self { min: 1, max: 0 };
 
@@ -73,9 +73,10 @@ impl Range {
     }
 }
 
-impl Bounds {
+impl ScanBounds {
     /// No bounds at all.
-    pub(in crate::query) const ALL: Self = Self { days: Range::ALL, times: Range::ALL, received: Range::ALL };
+    pub(in crate::query) const ALL: Self =
+        Self { days: ScanRange::ALL, times: ScanRange::ALL, received: ScanRange::ALL };
 
     /// What `filters` (all of which must hold) say; `time` is the name of the table's time column.
     pub(in crate::query) fn of<'a>(filters: impl IntoIterator<Item = &'a Expr>, time: &str) -> Self {
@@ -151,7 +152,7 @@ impl Bounds {
 
     /// The smallest bounds that hold both.
     fn hull(self, other: Self) -> Self {
-        let hull = |a: Range, b: Range| Range { min: a.min.min(b.min), max: a.max.max(b.max) };
+        let hull = |a: ScanRange, b: ScanRange| ScanRange { min: a.min.min(b.min), max: a.max.max(b.max) };
         Self {
             days: hull(self.days, other.days),
             times: hull(self.times, other.times),
@@ -160,12 +161,12 @@ impl Bounds {
     }
 
     /// Days that hold the times as well: a row lies in the file of its own day.
-    fn days_of_times(&self) -> Range {
-        self.days.intersect(Range { min: self.times.min.div_euclid(DAY), max: self.times.max.div_euclid(DAY) })
+    fn days_of_times(&self) -> ScanRange {
+        self.days.intersect(ScanRange { min: self.times.min.div_euclid(DAY), max: self.times.max.div_euclid(DAY) })
     }
 }
 
-impl Range {
+impl ScanRange {
     fn days_as_times(self) -> Self {
         Self { min: self.min.saturating_mul(DAY), max: self.max.saturating_mul(DAY).saturating_add(DAY - 1) }
     }
@@ -199,18 +200,20 @@ fn nanoseconds(value: &ScalarValue) -> Option<i128> {
 }
 
 /// The values `x` (counted in `unit` nanoseconds) for which `x op value` can hold.
-fn span(op: Operator, value: i128, unit: i128) -> Range {
+fn span(op: Operator, value: i128, unit: i128) -> ScanRange {
     let floor = value.div_euclid(unit);
     let ceil = floor + i128::from(value.rem_euclid(unit) != 0);
     let clamp = |at: i128| i64::try_from(at).unwrap_or(if at < 0 { i64::MIN } else { i64::MAX });
     match op {
-        Operator::Eq | Operator::IsNotDistinctFrom if floor == ceil => Range { min: clamp(floor), max: clamp(floor) },
-        Operator::Eq | Operator::IsNotDistinctFrom => Range::NONE,
-        Operator::Lt => Range { min: i64::MIN, max: clamp(ceil - 1) },
-        Operator::LtEq => Range { min: i64::MIN, max: clamp(floor) },
-        Operator::Gt => Range { min: clamp(floor + 1), max: i64::MAX },
-        Operator::GtEq => Range { min: clamp(ceil), max: i64::MAX },
-        _ => Range::ALL,
+        Operator::Eq | Operator::IsNotDistinctFrom if floor == ceil => {
+            ScanRange { min: clamp(floor), max: clamp(floor) }
+        }
+        Operator::Eq | Operator::IsNotDistinctFrom => ScanRange::NONE,
+        Operator::Lt => ScanRange { min: i64::MIN, max: clamp(ceil - 1) },
+        Operator::LtEq => ScanRange { min: i64::MIN, max: clamp(floor) },
+        Operator::Gt => ScanRange { min: clamp(floor + 1), max: i64::MAX },
+        Operator::GtEq => ScanRange { min: clamp(ceil), max: i64::MAX },
+        _ => ScanRange::ALL,
     }
 }
 
@@ -342,18 +345,18 @@ mod tests {
             ("NOT event_time > '2026-01-02T00:00:00Z'", 3),
             ("event_date = DATE '2026-01-02' AND event_time >= '2026-01-03T00:00:00Z'", 0),
         ] {
-            let bounds = Bounds::of(&[filter(sql)], "event_time");
+            let bounds = ScanBounds::of(&[filter(sql)], "event_time");
             assert_eq!(prune(&snapshot, &c, &bounds).len(), files, "{sql}: {bounds:?}");
         }
         for (tenant, files) in [("a", 4), ("m", 8), ("z", 4), ("zz", 0), ("A", 0)] {
-            assert_eq!(prune(&snapshot, &TenantId::parse(tenant).unwrap(), &Bounds::ALL).len(), files, "{tenant}");
+            assert_eq!(prune(&snapshot, &TenantId::parse(tenant).unwrap(), &ScanBounds::ALL).len(), files, "{tenant}");
         }
     }
 
     #[test]
     fn a_file_without_statistics_is_never_skipped_by_them() {
         let unknown = DataFile { tenants: None, times: None, received: None, ..file(DAY_ONE, ("a", "b"), (0, 1)) };
-        let bounds = Bounds::of(&[filter("event_time > '2026-01-01T23:00:00Z'")], "event_time");
+        let bounds = ScanBounds::of(&[filter("event_time > '2026-01-01T23:00:00Z'")], "event_time");
         assert_eq!(prune(&snapshot([unknown]), &TenantId::parse("x").unwrap(), &bounds).len(), 1);
     }
 
@@ -419,7 +422,7 @@ mod tests {
             })
         });
         let snapshot = snapshot(files);
-        let bounds = Bounds::of(&[filter("event_date = DATE '2026-01-31'")], "event_time");
+        let bounds = ScanBounds::of(&[filter("event_date = DATE '2026-01-31'")], "event_time");
         let found = prune(&snapshot, &TenantId::parse("t042").unwrap(), &bounds);
         assert_eq!(found.iter().map(|file| &*file.path).collect::<Vec<_>>(), ["20484-t042-0"]);
     }

@@ -125,7 +125,7 @@ impl Barrier {
 }
 
 /// One partition being read.
-struct Reading {
+struct PartitionRead {
     source: SendableRecordBatchStream,
     barrier: Arc<Barrier>,
     /// Gathers the caller's rows to whole batches: how they lie between foreign ones does not show.
@@ -134,7 +134,7 @@ struct Reading {
     ended: bool,
 }
 
-impl Reading {
+impl PartitionRead {
     async fn next(&mut self) -> Result<Option<RecordBatch>> {
         loop {
             if let Some(batch) = self.rows.next_completed_batch() {
@@ -209,7 +209,7 @@ impl ExecutionPlan for TenantScan {
         let schema = Arc::clone(&self.barrier.schema);
         // A LIMIT is answered as soon as its rows are there, and not when a batch is full.
         let batch_rows = self.limit.map_or(batch_rows, |limit| limit.clamp(1, batch_rows));
-        let reading = Reading {
+        let reading = PartitionRead {
             source,
             barrier: Arc::clone(&self.barrier),
             rows: BatchCoalescer::new(Arc::clone(&schema), batch_rows)

@@ -41,10 +41,10 @@ use object_store::ObjectMeta;
 use crate::contract::{Contract, Latest, TenantId};
 use crate::lake::{DataFile, Snapshot, Table};
 use crate::query::scan::newest_exec::newest;
-use crate::query::scan::open_quarantine::{Closing, open};
-use crate::query::scan::prune::{Bounds, Range, is_leakproof, prune};
+use crate::query::scan::open_quarantine::{ClosingRows, open};
+use crate::query::scan::prune::{ScanBounds, ScanRange, is_leakproof, prune};
 use crate::query::scan::tenant_scan::{Reads, Recipe, TenantScan};
-use crate::query::scan::versions::Places;
+use crate::query::scan::versions::ColumnPlaces;
 use crate::tenancy::{RowRule, TableRules};
 
 /// Whether the barrier's predicate also runs inside the Parquet decoder, before other columns are decoded. Off: one
@@ -53,7 +53,7 @@ const DECODER_FILTERS: bool = false;
 
 /// Where the files of a table are, and how they are read.
 #[derive(Clone)]
-pub(in crate::query) struct Source {
+pub(in crate::query) struct TableSource {
     /// The root under which the store is registered.
     pub(in crate::query) store: ObjectStoreUrl,
     /// Reads files of the store, with cached metadata.
@@ -67,7 +67,7 @@ pub(in crate::query) struct TenantTable {
     table: Arc<Table>,
     contract: Arc<Contract>,
     snapshot: Arc<Snapshot>,
-    source: Source,
+    source: TableSource,
     tenant: TenantId,
     /// Its name in SQL.
     name: Arc<str>,
@@ -86,7 +86,7 @@ impl TenantTable {
     pub(in crate::query) fn new(
         table: &Arc<Table>,
         snapshot: Arc<Snapshot>,
-        source: Source,
+        source: TableSource,
         tenant: &TenantId,
         rules: &TableRules,
     ) -> Self {
@@ -162,8 +162,8 @@ impl TenantTable {
         self.early(filters).filter(|filter| is_leakproof(filter, schema)).cloned().collect()
     }
 
-    fn bounds(&self, filters: &[Expr]) -> Bounds {
-        Bounds::of(self.early(filters), &self.time().name)
+    fn bounds(&self, filters: &[Expr]) -> ScanBounds {
+        ScanBounds::of(self.early(filters), &self.time().name)
     }
 
     fn time(&self) -> &crate::contract::Column {
@@ -223,7 +223,7 @@ impl TenantTable {
             let found = read.iter().position(|read| read == column);
             found.ok_or_else(|| DataFusionError::Internal("a column of the versions is not read".to_owned()))
         };
-        let places = Places {
+        let places = ColumnPlaces {
             key: latest.key.iter().map(place).collect::<Result<_>>()?,
             by: place(&latest.by)?,
             received: place(&self.contract.received)?,
@@ -247,7 +247,7 @@ impl TenantTable {
         let read = vec![contract.tenant, contract.time, resolves];
         let is_own = own(contract, &self.tenant).and(column(&name(resolves)).is_not_null());
         let schema = DFSchema::try_from(contract.table_schema().project(&read)?)?;
-        let closing = Closing {
+        let closing = ClosingRows {
             is_own: state.create_physical_expr(is_own.clone(), &schema)?,
             scan: self.parquet(state, read, is_own, filters)?,
             on: vec![(name(resolves), name(contract.id)), (name(contract.time), name(contract.time))],
@@ -316,7 +316,8 @@ impl TableProvider for TenantTable {
         Ok(filters
             .iter()
             .map(|filter| {
-                let is_of_use = is_leakproof(filter, &self.schema) || Bounds::of([*filter], time) != Bounds::ALL;
+                let is_of_use =
+                    is_leakproof(filter, &self.schema) || ScanBounds::of([*filter], time) != ScanBounds::ALL;
                 if self.is_early(filter) && is_of_use {
                     TableProviderFilterPushDown::Inexact
                 } else {
@@ -371,7 +372,7 @@ fn barrier(contract: &Contract, latest: Option<&Latest>, tenant: &TenantId, rule
     std::iter::once(own).chain(rules).chain(deleted).chain(entry).collect()
 }
 
-fn time_bounds(time: &str, range: Range) -> impl Iterator<Item = Expr> {
+fn time_bounds(time: &str, range: ScanRange) -> impl Iterator<Item = Expr> {
     let at = |micros: i64| lit(ScalarValue::TimestampMicrosecond(Some(micros), Some("UTC".into())));
     let least = (range.min > i64::MIN).then(|| column(time).gt_eq(at(range.min)));
     let greatest = (range.max < i64::MAX).then(|| column(time).lt_eq(at(range.max)));

@@ -29,7 +29,7 @@ const HELD_SPARE: usize = 8;
 
 /// By which columns versions are told apart, as places in the rows that come in.
 #[derive(Debug, Clone)]
-pub(in crate::query) struct Places {
+pub(in crate::query) struct ColumnPlaces {
     /// What names a thing of the tenant.
     pub(in crate::query) key: Vec<usize>,
     /// An integer, timestamp or date.
@@ -44,12 +44,12 @@ pub(in crate::query) struct Places {
 
 /// What is known after some batches.
 pub(in crate::query) struct Versions {
-    places: Arc<Places>,
+    places: Arc<ColumnPlaces>,
     /// Numbers keys from 0.
     keys: Box<dyn GroupValues>,
     /// The newest version of each key, by the key's number.
     newest: Vec<Option<Version>>,
-    held: Vec<Held>,
+    held: Vec<HeldRows>,
     held_rows: usize,
     held_bytes: usize,
     /// The key of each row of the batch at hand.
@@ -68,14 +68,14 @@ struct Version {
 }
 
 /// Rows that are the newest of their keys, or were when they came: the columns that go on, and the id.
-struct Held {
+struct HeldRows {
     rows: RecordBatch,
     /// The key of each row.
     keys: Vec<usize>,
 }
 
 /// The columns of one batch that say how new its rows are.
-struct Ranks {
+struct VersionColumns {
     by: Int64Array,
     received: Int64Array,
     ids: StringArray,
@@ -84,7 +84,7 @@ struct Ranks {
 impl Versions {
     /// Of rows of `schema`, holding them in batches of `batch_rows`.
     pub(in crate::query) fn new(
-        places: Arc<Places>,
+        places: Arc<ColumnPlaces>,
         schema: &Schema,
         batch_rows: usize,
         memory: MemoryReservation,
@@ -99,7 +99,7 @@ impl Versions {
         let keys: Vec<ArrayRef> = self.places.key.iter().map(|place| Arc::clone(batch.column(*place))).collect();
         self.keys.intern(&keys, &mut self.numbers)?;
         self.newest.resize(self.keys.len(), None);
-        let newest_rows = self.compare(&Ranks::of(batch, &self.places)?);
+        let newest_rows = self.compare(&VersionColumns::of(batch, &self.places)?);
         if newest_rows > 0 {
             self.hold(batch, newest_rows)?;
         }
@@ -123,7 +123,7 @@ impl Versions {
     }
 
     /// Marks those rows of the batch at hand that are newer than what is known of their keys; says how many there are.
-    fn compare(&mut self, ranks: &Ranks) -> usize {
+    fn compare(&mut self, ranks: &VersionColumns) -> usize {
         let (number, mut rows) = (self.held.len(), 0);
         let id_place = self.places.id.min(self.places.columns);
         for (row, key) in self.numbers.iter().enumerate() {
@@ -149,9 +149,9 @@ impl Versions {
 
     /// Holds the batch at hand: as it is when most of its rows count, else a copy of those that do.
     fn hold(&mut self, batch: &RecordBatch, newest_rows: usize) -> Result<()> {
-        let Places { columns, id, .. } = *self.places;
+        let ColumnPlaces { columns, id, .. } = *self.places;
         let held: Vec<usize> = (0..columns).chain((id >= columns).then_some(id)).collect();
-        let mut held = Held { rows: batch.project(&held)?, keys: self.numbers.clone() };
+        let mut held = HeldRows { rows: batch.project(&held)?, keys: self.numbers.clone() };
         if newest_rows < held.keys.len() / 2 {
             held = held.newest(self.held.len(), &self.newest)?;
             held.mark(self.held.len(), &mut self.newest);
@@ -160,7 +160,7 @@ impl Versions {
         Ok(())
     }
 
-    fn push(&mut self, held: Held) {
+    fn push(&mut self, held: HeldRows) {
         self.held_rows += held.keys.len();
         self.held_bytes += held.bytes();
         self.held.push(held);
@@ -180,7 +180,7 @@ impl Versions {
         (self.held_rows, self.held_bytes) = (0, 0);
         let mut keys = keys.into_iter();
         while let Some(rows) = rows.next_completed_batch() {
-            let held = Held { keys: keys.by_ref().take(rows.num_rows()).collect(), rows };
+            let held = HeldRows { keys: keys.by_ref().take(rows.num_rows()).collect(), rows };
             held.mark(self.held.len(), &mut self.newest);
             self.push(held);
         }
@@ -194,7 +194,7 @@ impl Versions {
     }
 }
 
-impl Held {
+impl HeldRows {
     /// Of these rows, which are held as the batch of this number, those that no newer version has overtaken.
     fn newest(self, number: usize, newest: &[Option<Version>]) -> Result<Self> {
         let is_newest = |row: usize, key: usize| {
@@ -222,8 +222,8 @@ impl Held {
     }
 }
 
-impl Ranks {
-    fn of(batch: &RecordBatch, places: &Places) -> Result<Self> {
+impl VersionColumns {
+    fn of(batch: &RecordBatch, places: &ColumnPlaces) -> Result<Self> {
         let number = |place: usize| -> Result<Int64Array> {
             Ok(cast(batch.column(place), &DataType::Int64)?.as_primitive::<Int64Type>().clone())
         };
@@ -255,7 +255,7 @@ mod tests {
             field("received", DataType::Int64),
             field("id", DataType::Utf8),
         ]);
-        let places = Arc::new(Places { key: vec![1], by: 0, received: 2, id: 3, columns: 1 });
+        let places = Arc::new(ColumnPlaces { key: vec![1], by: 0, received: 2, id: 3, columns: 1 });
         Versions::new(places, &schema, BATCH_ROWS, MemoryConsumer::new("test").register(pool)).unwrap()
     }
 

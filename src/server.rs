@@ -3,8 +3,8 @@
 //! In: a checked [`Config`] and a [`Clock`]. Out: both doors, listening; then, when told to stop, nothing left behind.
 //!
 //! ```text
-//!   build   contracts ► dimensions ► sources ► store ► tables ► verifier ► ingest ► engine ► listeners
-//!   run     flight │ http │ dimensions │ sources │ follow other writers
+//!   build   contracts ► lookups ► sources ► store ► tables ► verifier ► ingest ► engine ► listeners
+//!   run     flight │ http │ lookups │ sources │ follow other writers
 //!   stop    close the doors ► finish running answers ► end the sources ► commit what was admitted ► end the tasks
 //! ```
 //!
@@ -29,7 +29,7 @@ use crate::lake::{Store, Table, Tables};
 use crate::query::{Engine, OperatorQuery};
 use crate::telemetry::Metrics;
 use crate::tenancy::Verifier;
-use crate::transform::{Dimensions, LookupQuery, Transform};
+use crate::transform::{LookupQuery, Lookups, Transform};
 use crate::{flight, http};
 
 /// A server that is built and bound, but does not answer yet.
@@ -38,7 +38,7 @@ pub struct Server {
     tables: Arc<Tables>,
     ingest: Arc<Ingest>,
     sources: Vec<Source>,
-    dimensions: Arc<Dimensions>,
+    lookups: Arc<Lookups>,
     lookup_query: LookupQuery,
     flight: (TcpListener, flight::FlightServices),
     http: (TcpListener, http::HttpServices),
@@ -55,11 +55,11 @@ impl Server {
     pub async fn build(config: Config, clock: Clock) -> Result<Self> {
         let metrics = Arc::new(Metrics::default());
         let contracts = contracts(&config)?;
-        let dimensions = Dimensions::new(&config.dimensions, &config.ingest, metrics.clone());
-        for (_, fault) in dimensions.load_files() {
-            tracing::warn!(error = ?fault, "a dimension is not loaded yet");
+        let lookups = Lookups::new(&config.lookups, &config.ingest, metrics.clone());
+        for (_, fault) in lookups.load_files() {
+            tracing::warn!(error = ?fault, "a lookup is not loaded yet");
         }
-        let sources = sources(&config, Some(&contracts), &dimensions, &clock, &metrics)?;
+        let sources = sources(&config, Some(&contracts), &lookups, &clock, &metrics)?;
         let store = Store::open(&config.lake)?;
         let tables = Arc::new(open_tables(&store, contracts, &config).await?);
         let verifier = Arc::new(Verifier::new(&config.auth, &config.policy, clock.clone())?);
@@ -79,7 +79,7 @@ impl Server {
         let flight_services = flight::FlightServices { verifier, engine, ingest: ingest.clone(), metrics, clock };
         let http = (bind(config.http.listen, "http.listen").await?, http_services);
         let flight = (bind(config.flight.listen, "flight.listen").await?, flight_services);
-        Ok(Self { config, tables, ingest, sources, dimensions, lookup_query, flight, http })
+        Ok(Self { config, tables, ingest, sources, lookups, lookup_query, flight, http })
     }
 
     /// Where the doors listen: (flight, http).
@@ -92,7 +92,7 @@ impl Server {
 
     /// Answers until `stop`, then stops in order. Returns the first door's fault, if one failed.
     pub async fn run(self, stop: CancellationToken) -> Result<()> {
-        let Self { config, tables, ingest, sources, dimensions, lookup_query, flight, http } = self;
+        let Self { config, tables, ingest, sources, lookups, lookup_query, flight, http } = self;
         let ((flight_listener, flight_services), (http_listener, http_services)) = (flight, http);
         // A door that fails takes the other with it: half a server would look healthy to half of its users.
         let closing = stop.child_token();
@@ -108,7 +108,7 @@ impl Server {
             closing.clone(),
         ));
         let mut background = JoinSet::new();
-        background.spawn(dimensions.run(lookup_query, following.clone()));
+        background.spawn(lookups.run(lookup_query, following.clone()));
         let mut pulling = JoinSet::new();
         for source in sources {
             pulling.spawn(source.run(ingest.clone(), closing.clone()));
@@ -147,16 +147,16 @@ pub(crate) fn contracts(config: &Config) -> Result<Vec<Arc<Contract>>> {
 }
 
 /// All declared sources, or the faults of all of them. Asks nobody. Transforms are checked against `contracts`, if there
-/// are any, and what is known of `dimensions`.
+/// are any, and what is known of `lookups`.
 pub(crate) fn sources(
     config: &Config,
     contracts: Option<&[Arc<Contract>]>,
-    dimensions: &Arc<Dimensions>,
+    lookups: &Arc<Lookups>,
     clock: &Clock,
     metrics: &Arc<Metrics>,
 ) -> Result<Vec<Source>> {
     let made = config.sources.iter().map(|(name, source)| {
-        let transform = transform(config, name, contracts, dimensions)?;
+        let transform = transform(config, name, contracts, lookups)?;
         let contract = contracts.and_then(|all| all.iter().find(|contract| contract.name == source.table));
         Source::new(name, source, contract, transform, clock.clone(), metrics.clone())
     });
@@ -170,18 +170,18 @@ pub(crate) fn transform(
     config: &Config,
     source: &str,
     contracts: Option<&[Arc<Contract>]>,
-    dimensions: &Arc<Dimensions>,
+    lookups: &Arc<Lookups>,
 ) -> Result<Option<Arc<Transform>>> {
     let Some(declared) = config.sources.get(source) else { return Ok(None) };
     let contract = contracts.and_then(|all| all.iter().find(|contract| contract.name == declared.table));
     let Some(contract) = contract else { return Ok(None) };
-    Transform::new(source, declared, contract, dimensions, &config.ingest)
+    Transform::new(source, declared, contract, lookups, &config.ingest)
 }
 
-/// Answers the queries of dimension tables, with the operator's rights.
+/// Answers the queries of lookup tables, with the operator's rights.
 fn lookup_query(engine: &Arc<Engine>, config: &Config) -> LookupQuery {
     let limits = &config.ingest;
-    let whole = Arc::new(OperatorQuery::new(engine.clone(), limits.dimension_rows_max, limits.dimension_bytes_max));
+    let whole = Arc::new(OperatorQuery::new(engine.clone(), limits.lookup_rows_max, limits.lookup_bytes_max));
     Arc::new(move |sql| {
         let whole = whole.clone();
         async move { whole.ask(&sql).await }.boxed()

@@ -84,7 +84,7 @@ class Demo:
             Traffic(connection).place_history(HISTORY_ORDERS)
 
     def export(self):
-        """The restaurants as the dimension that Glasshouse reads again every few seconds."""
+        """The restaurants as the lookup that Glasshouse reads again every few seconds."""
         parts.export_restaurants(self.ports["postgres"], self.work / "restaurants.csv")
 
     def add(self, part):
@@ -107,7 +107,7 @@ class Demo:
             "FLIGHT__LISTEN": f"127.0.0.1:{self.ports['flight']}",
             "HTTP__LISTEN": f"127.0.0.1:{self.ports['http']}",
             "SOURCES__ORDERS__BROKERS": f"127.0.0.1:{self.ports['kafka']}",
-            "DIMENSIONS__RESTAURANTS__FILE": str(self.work / "restaurants.csv"),
+            "LOOKUPS__RESTAURANTS__FILE": str(self.work / "restaurants.csv"),
         }
         (self.work / "lake").mkdir(exist_ok=True)
         environment = os.environ | {f"GLASSHOUSE__{key}": value for key, value in settings.items()}

@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::error::Result;
 use crate::server;
 use crate::tenancy::Verifier;
-use crate::transform::Dimensions;
+use crate::transform::Lookups;
 
 /// Check or show the configuration.
 #[derive(Debug, ClapArgs)]
@@ -53,11 +53,11 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<ExitCode> {
                 return Ok(exit::CONFIG.into());
             }
             say(&summary(config));
-            for (source, dimensions) in unchecked(config) {
+            for (source, lookups) in unchecked(config) {
                 tell(&format!(
-                    "the transform of `{source}` is checked when its dimensions are loaded ({}): declare their `columns` to \
+                    "the transform of `{source}` is checked when its lookups are loaded ({}): declare their `columns` to \
                      check it here",
-                    dimensions.join(", ")
+                    lookups.join(", ")
                 ));
             }
         }
@@ -66,24 +66,24 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<ExitCode> {
 }
 
 /// What is wrong beyond the configuration's own text: `.proto` files, key files, columns of policies, Kafka's
-/// options, files of dimensions, transforms.
+/// options, files of lookups, transforms.
 fn faults(config: &Config) -> Vec<String> {
     let contracts = server::contracts(config);
     let keys = Verifier::new(&config.auth, &config.policy, Clock::System).err();
-    let dimensions = Dimensions::new(&config.dimensions, &config.ingest, Arc::default());
-    let unloaded = dimensions.load_files().into_iter().map(|(_, fault)| fault);
+    let lookups = Lookups::new(&config.lookups, &config.ingest, Arc::default());
+    let unloaded = lookups.load_files().into_iter().map(|(_, fault)| fault);
     let known = contracts.as_deref().ok();
-    let sources = server::sources(config, known, &dimensions, &Clock::System, &Arc::default()).err();
+    let sources = server::sources(config, known, &lookups, &Clock::System, &Arc::default()).err();
     contracts.err().into_iter().chain(keys).chain(unloaded).chain(sources).map(|error| error.to_string()).collect()
 }
 
-/// Sources whose transforms need dimensions that are not known yet, with their names.
+/// Sources whose transforms need lookups that are not known yet, with their names.
 fn unchecked(config: &Config) -> Vec<(String, Vec<String>)> {
     let Ok(contracts) = server::contracts(config) else { return Vec::new() };
-    let dimensions = Dimensions::new(&config.dimensions, &config.ingest, Arc::default());
-    drop(dimensions.load_files());
+    let lookups = Lookups::new(&config.lookups, &config.ingest, Arc::default());
+    drop(lookups.load_files());
     let waits = |source: &String| {
-        let transform = server::transform(config, source, Some(&contracts), &dimensions).ok()??;
+        let transform = server::transform(config, source, Some(&contracts), &lookups).ok()??;
         Some((source.clone(), transform.waits_for())).filter(|(_, waits)| !waits.is_empty())
     };
     config.sources.keys().filter_map(waits).collect()

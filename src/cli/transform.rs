@@ -22,7 +22,7 @@ use crate::contract::{Contract, MESSAGES_MAX, RECEIVED_TIME};
 use crate::error::{Error, Result, did_you_mean};
 use crate::ingest::{DryRun, Sample, dry_run};
 use crate::server;
-use crate::transform::Dimensions;
+use crate::transform::Lookups;
 
 /// The longest line of a sample file, in bytes.
 const LINE_BYTES_MAX: usize = 16 << 20;
@@ -46,13 +46,13 @@ Each line of the samples is the value of one message: for `envelope = \"debezium
 a message with what stands beside its value:
   {\"key\": \"k1\", \"headers\": {\"account\": \"acme\"}, \"value\": {\"op\": \"c\", \"after\": {\"id\": 1}}}
 
-The rows are printed as the table would hold them; nothing is stored, and Kafka is not asked. Dimensions are loaded as the
-server would, and a `query` reads the lake; --dimension takes one from a file instead.
+The rows are printed as the table would hold them; nothing is stored, and Kafka is not asked. Lookups are loaded as the
+server would, and a `query` reads the lake; --lookup takes one from a file instead.
 
 Examples:
   glasshouse transform try orders --sample orders.jsonl
   kcat -C -b 127.0.0.1:9092 -t tacosoft.public.orders -c 20 | glasshouse transform try orders
-  glasshouse transform try orders --sample orders.jsonl --dimension restaurants=restaurants.csv
+  glasshouse transform try orders --sample orders.jsonl --lookup restaurants=restaurants.csv
 
 Exit codes:
   0 every message became rows (or none, as the statement says), 1 some were rejected, 3 faulty configuration")]
@@ -68,9 +68,9 @@ struct Try {
     /// Lines are messages as {"key":…,"headers":{…},"value":…}
     #[arg(long)]
     messages: bool,
-    /// Take a dimension from this file instead of where it is declared
-    #[arg(long = "dimension", value_name = "NAME=FILE", value_parser = named_file)]
-    dimensions: Vec<(String, PathBuf)>,
+    /// Take a lookup from this file instead of where it is declared
+    #[arg(long = "lookup", value_name = "NAME=FILE", value_parser = named_file)]
+    lookups: Vec<(String, PathBuf)>,
 }
 
 /// A message with what stands beside it.
@@ -101,9 +101,9 @@ async fn tried(args: &Try, config: &Config, samples: Vec<Sample>) -> Result<DryR
         return Err(Error::invalid(format!("there is no source `{name}`{near}: declare [sources.{name}]")));
     };
     let contracts = server::contracts(config)?;
-    let dimensions = Dimensions::new(&config.dimensions, &config.ingest, Arc::default());
-    load(args, config, &contracts, &dimensions).await?;
-    let transform = server::transform(config, name, Some(&contracts), &dimensions)?;
+    let lookups = Lookups::new(&config.lookups, &config.ingest, Arc::default());
+    load(args, config, &contracts, &lookups).await?;
+    let transform = server::transform(config, name, Some(&contracts), &lookups)?;
     let transform = transform.ok_or_else(|| Error::invalid(format!("source `{name}` has no transform")))?;
     let contract = contracts.into_iter().find(|contract| contract.name == source.table);
     let contract = contract.ok_or_else(|| Error::internal("a checked source has a table"))?;
@@ -115,18 +115,18 @@ async fn tried(args: &Try, config: &Config, samples: Vec<Sample>) -> Result<DryR
 }
 
 /// Loads what the configuration declares, or what was named instead.
-async fn load(args: &Try, config: &Config, contracts: &[Arc<Contract>], dimensions: &Arc<Dimensions>) -> Result<()> {
-    for (name, file) in &args.dimensions {
-        dimensions.load_instead(name, file).map_err(|fault| fault.at(format!("--dimension {name}")))?;
+async fn load(args: &Try, config: &Config, contracts: &[Arc<Contract>], lookups: &Arc<Lookups>) -> Result<()> {
+    for (name, file) in &args.lookups {
+        lookups.load_instead(name, file).map_err(|fault| fault.at(format!("--lookup {name}")))?;
     }
-    let is_left = |name: &String| args.dimensions.iter().all(|(given, _)| given != name);
-    let left: Vec<_> = config.dimensions.iter().filter(|(name, _)| is_left(name)).collect();
-    let lookup_query = match left.iter().any(|(_, dimension)| dimension.query.is_some()) {
+    let is_left = |name: &String| args.lookups.iter().all(|(given, _)| given != name);
+    let left: Vec<_> = config.lookups.iter().filter(|(name, _)| is_left(name)).collect();
+    let lookup_query = match left.iter().any(|(_, lookup)| lookup.query.is_some()) {
         true => Some(server::lookup_query_of(config, contracts, &Clock::System).await?),
         false => None,
     };
     for (name, _) in left {
-        dimensions.load_one(name, lookup_query.as_ref()).await?;
+        lookups.load_one(name, lookup_query.as_ref()).await?;
     }
     Ok(())
 }
@@ -223,7 +223,7 @@ mod tests {
         transform = """
             SELECT time AS at, value->>'id' AS id, p.city FROM messages JOIN places p ON p.id = json_int(value, 'place')
         """
-        [dimensions.places]
+        [lookups.places]
         file = "nowhere.csv"
     "#;
 
@@ -233,8 +233,8 @@ mod tests {
         let (sample, places) = (folder.path().join("sample"), folder.path().join("places.csv"));
         std::fs::write(&sample, lines).unwrap();
         std::fs::write(&places, "id,city\n1,Lima\n").unwrap();
-        let dimension = format!("places={}", places.display());
-        let args = ["transform", "try", "orders", "--dimension", &dimension, "--sample", sample.to_str().unwrap()];
+        let lookup = format!("places={}", places.display());
+        let args = ["transform", "try", "orders", "--lookup", &lookup, "--sample", sample.to_str().unwrap()];
         let cli = parse(&[&args[..], more].concat()).unwrap();
         let super::super::Command::Transform(Args { command: Command::Try(args) }) = cli.command else { panic!() };
         let config = Config::parse(CONFIG, "t.toml", folder.path(), std::iter::empty()).unwrap();

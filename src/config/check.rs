@@ -26,8 +26,8 @@ pub(super) fn resolve(config: &mut Config, faults: &mut ConfigErrors) {
     for (_, path) in paths(config) {
         *path = base.join(&*path);
     }
-    // Not among the files that must be there: a dimension may be written later, and a source waits for it.
-    for file in config.dimensions.values_mut().filter_map(|dimension| dimension.file.as_mut()) {
+    // Not among the files that must be there: a lookup table may be written later, and a source waits for it.
+    for file in config.lookups.values_mut().filter_map(|lookup| lookup.file.as_mut()) {
         *file = base.join(&*file);
     }
     if !config.lake.url.contains("://") {

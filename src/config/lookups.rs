@@ -1,4 +1,4 @@
-//! Dimension tables: what the transforms of sources join with, from a file, a URL or the lake itself.
+//! Lookup tables: what the transforms of sources join with, from a file, a URL or the lake itself.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,8 +14,8 @@ use super::tables::{COLUMN_KINDS, ColumnConfig};
 use crate::error::did_you_mean;
 
 section! {
-    /// One dimension table: exactly one of `file`, `url` and `query`.
-    DimensionConfig {
+    /// One lookup table: exactly one of `file`, `url` and `query`.
+    LookupConfig {
         /// A file, from the folder of this file: `.csv` with a header, `.json`, `.jsonl` or `.ndjson` (one object a line),
         /// or `.parquet`.
         file: Option<PathBuf> = none(),
@@ -38,9 +38,9 @@ section! {
 /// The name that transforms know the batch by.
 const MESSAGES: &str = "messages";
 
-/// How a file of a dimension is written.
+/// How a file of a lookup is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DimensionFormat {
+pub enum LookupFormat {
     /// Comma-separated values with a header.
     Csv,
     /// One JSON object a line.
@@ -49,7 +49,7 @@ pub enum DimensionFormat {
     Parquet,
 }
 
-impl DimensionFormat {
+impl LookupFormat {
     /// The format that the end of a path stands for.
     pub fn of(path: &str) -> Option<Self> {
         let end = Path::new(path).extension()?.to_str()?.to_ascii_lowercase();
@@ -64,32 +64,32 @@ impl DimensionFormat {
 
 /// Checks what no key can see alone.
 pub(super) fn across(config: &Config, faults: &mut ConfigErrors) {
-    for (name, dimension) in &config.dimensions {
-        let key = format!("dimensions.{name}");
+    for (name, lookup) in &config.lookups {
+        let key = format!("lookups.{name}");
         if name == MESSAGES {
             faults.add(&key, "is what transforms call the batch itself: give it another name");
         }
-        let said = [dimension.file.is_some(), dimension.url.is_some(), dimension.query.is_some()];
+        let said = [lookup.file.is_some(), lookup.url.is_some(), lookup.query.is_some()];
         if said.into_iter().filter(|said| *said).count() != 1 {
             faults.add(&key, "needs exactly one of `file`, `url` and `query`");
         }
-        if let Some(file) = &dimension.file {
+        if let Some(file) = &lookup.file {
             format_of(&format!("{key}.file"), &file.to_string_lossy(), faults);
         }
-        if let Some(url) = &dimension.url {
+        if let Some(url) = &lookup.url {
             check_url(&format!("{key}.url"), url, faults);
         }
-        if dimension.query.as_ref().is_some_and(|query| query.trim().is_empty()) {
+        if lookup.query.as_ref().is_some_and(|query| query.trim().is_empty()) {
             faults.add(&format!("{key}.query"), "must not be empty");
         }
-        for column in &dimension.columns {
+        for column in &lookup.columns {
             check_column(&format!("{key}.columns.{}", column.name), column, faults);
         }
     }
 }
 
 fn format_of(key: &str, path: &str, faults: &mut ConfigErrors) {
-    if DimensionFormat::of(path).is_none() {
+    if LookupFormat::of(path).is_none() {
         faults.add(key, "must end in .csv, .json, .jsonl, .ndjson or .parquet");
     }
 }
@@ -114,7 +114,7 @@ fn check_column(key: &str, column: &ColumnConfig, faults: &mut ConfigErrors) {
         return;
     }
     let guess = did_you_mean(&column.kind, COLUMN_KINDS.into_iter().filter(|kind| *kind != "map"));
-    faults.add(key, format!("a dimension has no column of type `{}`{guess}", column.kind));
+    faults.add(key, format!("a lookup has no column of type `{}`{guess}", column.kind));
 }
 
 #[cfg(test)]
@@ -131,24 +131,24 @@ mod tests {
 
     #[test]
     fn a_dimension_says_where_it_comes_from() {
-        let with = |lines: &str| faults(&format!("[dimensions.places]\n{lines}"));
+        let with = |lines: &str| faults(&format!("[lookups.places]\n{lines}"));
         for good in [
             "file = \"a.csv\"",
             "url = \"https://a.example/b.parquet?x=1\"\nrefresh = \"5s\"",
             "query = \"SELECT 1 AS id\"\ncolumns = { id = \"int64\" }",
         ] {
             let given = with(good);
-            assert!(!given.contains("dimensions"), "{good}: {given}");
+            assert!(!given.contains("lookups"), "{good}: {given}");
         }
         let cases = [
-            ("", "dimensions.places: needs exactly one of `file`, `url` and `query`"),
+            ("", "lookups.places: needs exactly one of `file`, `url` and `query`"),
             ("file = \"a.csv\"\nquery = \"SELECT 1\"", "needs exactly one"),
-            ("file = \"a.txt\"", "dimensions.places.file: must end in .csv"),
+            ("file = \"a.txt\"", "lookups.places.file: must end in .csv"),
             ("url = \"https://a.example/\"", "must end in .csv"),
             ("url = \"ftp://a.example/b.csv\"", "unknown scheme `ftp`"),
             ("url = \"https://me:secret@a.example/b.csv\"", "must not hold credentials"),
             ("query = \" \"", "must not be empty"),
-            ("file = \"a.csv\"\nrefresh = \"1ms\"", "dimensions.places.refresh: must be 1s to 7d"),
+            ("file = \"a.csv\"\nrefresh = \"1ms\"", "lookups.places.refresh: must be 1s to 7d"),
             ("file = \"a.csv\"\ncolumns = { id = \"map\" }", "no column of type `map`"),
             ("file = \"a.csv\"\ncolumns = { id = \"int46\" }", "did you mean `int64`?"),
         ];
@@ -156,7 +156,7 @@ mod tests {
             let given = with(lines);
             assert!(given.contains(expected), "{lines}\n  gives {given}\n  not   {expected}");
         }
-        assert!(faults("[dimensions.messages]\nfile = \"a.csv\"").contains("what transforms call the batch"));
+        assert!(faults("[lookups.messages]\nfile = \"a.csv\"").contains("what transforms call the batch"));
     }
 
     #[test]

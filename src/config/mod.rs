@@ -1,7 +1,7 @@
 //! The operator's page: every knob and bound of the server, in the order in which data flows.
 //!
 //! ```text
-//!   glasshouse.toml ──► tree (raw values, places) ──► page, tables, sources, dimensions, auth (ranges) ──► check (across) ──► Config
+//!   glasshouse.toml ──► tree (raw values, places) ──► page, tables, sources, lookups, auth (ranges) ──► check (across) ──► Config
 //!   GLASSHOUSE__A__B ──┘                 └──────────────── Faults ◄────────────────┴────────────────┘
 //!   Config ──► show (`config show`)       declarations ──► reference (docs/configuration.md, by a test)
 //! ```
@@ -34,7 +34,7 @@ mod value;
 
 pub use auth::{AuthConfig, IssuerConfig, Secret};
 pub use error::{ConfigError, ConfigErrors};
-pub use lookups::{DimensionConfig, DimensionFormat};
+pub use lookups::{LookupConfig, LookupFormat};
 pub use loopback::is_loopback;
 pub use oauth::OauthConfig;
 pub use registry::RegistryConfig;
@@ -69,7 +69,7 @@ pub struct Config {
     /// Where events are fetched from.
     pub sources: BTreeMap<String, SourceConfig>,
     /// What transforms of sources join with.
-    pub dimensions: BTreeMap<String, DimensionConfig>,
+    pub lookups: BTreeMap<String, LookupConfig>,
     /// How events come in.
     pub ingest: IngestConfig,
     /// Where they rest.
@@ -210,7 +210,7 @@ impl Config {
             line("tables", self.tables.show("")),
             line("policy", self.policy.show("")),
             line("sources", self.sources.show("")),
-            line("dimensions", self.dimensions.show("")),
+            line("lookups", self.lookups.show("")),
             section("ingest", self.ingest.lines()),
             section("lake", self.lake.lines()),
             section("auth", self.auth.lines()),
@@ -224,7 +224,7 @@ impl Config {
 
 /// The names of the sections.
 const SECTIONS: [&str; 11] =
-    ["tables", "policy", "sources", "dimensions", "ingest", "lake", "auth", "query", "flight", "http", "log"];
+    ["tables", "policy", "sources", "lookups", "ingest", "lake", "auth", "query", "flight", "http", "log"];
 
 /// Text and variables to a configuration, with all that is wrong in it. `Err` when the text is no TOML.
 fn read(
@@ -246,7 +246,7 @@ fn read(
         tables: keys.take("tables", none()),
         policy: keys.take("policy", none()),
         sources: keys.take("sources", none()),
-        dimensions: keys.take("dimensions", none()),
+        lookups: keys.take("lookups", none()),
         ingest: keys.section("ingest"),
         lake: keys.section("lake"),
         auth: keys.section("auth"),

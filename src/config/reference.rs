@@ -4,8 +4,8 @@ use std::fmt::Write;
 
 use super::key::{Section, SectionInfo, ShownLine};
 use super::{
-    AuthConfig, COLUMN_KINDS, DimensionConfig, FlightConfig, HttpConfig, IngestConfig, IssuerConfig, LakeConfig,
-    LatestConfig, LogConfig, OauthConfig, PolicyConfig, QueryConfig, RegistryConfig, RowRuleConfig, SourceConfig,
+    AuthConfig, COLUMN_KINDS, FlightConfig, HttpConfig, IngestConfig, IssuerConfig, LakeConfig, LatestConfig,
+    LogConfig, LookupConfig, OauthConfig, PolicyConfig, QueryConfig, RegistryConfig, RowRuleConfig, SourceConfig,
     TableConfig,
 };
 
@@ -64,9 +64,9 @@ pub(super) fn page() -> String {
             RegistryConfig::default().lines(),
         ),
         (
-            "[dimensions.NAME]",
-            "What the transforms of sources join with, under this name: see [ingest.md](ingest.md#dimension-tables).",
-            DimensionConfig::default().lines(),
+            "[lookups.NAME]",
+            "What the transforms of sources join with, under this name: see [ingest.md](ingest.md#lookup-tables).",
+            LookupConfig::default().lines(),
         ),
         ("[ingest]", "How events come in.", IngestConfig::default().lines()),
         ("[lake]", "Where they rest.", LakeConfig::default().lines()),
@@ -107,7 +107,7 @@ const ACROSS: &str = "\
   `registry` or a `schema_file`. A registry's URL that takes a password or a token is `https`, unless it is loopback.
 - Names of sources, like those of tables, are part of what the table remembers of them: a source that is renamed begins
   anew.
-- A source has `transform` or `transform_file`, or neither; `envelope = \"debezium\"` needs one of them. A dimension has
+- A source has `transform` or `transform_file`, or neither; `envelope = \"debezium\"` needs one of them. A lookup table has
   exactly one of `file`, `url` and `query`, and is not called `messages`.
 - `oauth` of a source goes with `security.protocol` = `SASL_SSL` (or `SASL_PLAINTEXT`) in its options, and the mechanism
   `OAUTHBEARER` with `oauth`.

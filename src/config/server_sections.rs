@@ -77,14 +77,14 @@ section! {
         /// Rows that the transform of one batch may make.
         transform_rows_max: usize = count("rows", 1_000_000, 1..=1_048_576),
             "sixteen rows for each message of the largest batch; one message that makes more goes to quarantine";
-        /// The size of one dimension table, as a file and in memory.
-        dimension_bytes_max: usize = bytes(64 * MIB, KIB..=16 * GIB),
+        /// The size of one lookup table, as a file and in memory.
+        lookup_bytes_max: usize = bytes(64 * MIB, KIB..=16 * GIB),
             "each is held in memory, and read again at each refresh";
-        /// Rows of one dimension table.
-        dimension_rows_max: usize = count("rows", 1_000_000, 1..=100_000_000),
+        /// Rows of one lookup table.
+        lookup_rows_max: usize = count("rows", 1_000_000, 1..=100_000_000),
             "each batch's join goes through all of them";
-        /// Time to load one dimension table.
-        dimension_time_max: Duration = time(30 * SECOND, 100 * MILLISECOND..=10 * MINUTE),
+        /// Time to load one lookup table.
+        lookup_time_max: Duration = time(30 * SECOND, 100 * MILLISECOND..=10 * MINUTE),
             "a service that hangs must not hold up the next try";
     }
 }

@@ -1,6 +1,6 @@
 //! What the operator's own file asks: a query over all rows of all tables, without a tenant.
 //!
-//! In: a statement of the configuration, which nobody can send. Out: its rows, within bounds. Dimension tables of sources are
+//! In: a statement of the configuration, which nobody can send. Out: its rows, within bounds. Lookup tables of sources are
 //! made of them.
 //!
 //! **Invariant:** no door reaches this: a fence of `tests/it/tidy.rs` keeps it in `server.rs`. Whatever answers a caller goes

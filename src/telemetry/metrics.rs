@@ -306,8 +306,8 @@ mod tests {
         metrics.sources.skipped(partition, 2);
         metrics.sources.stopped(partition);
         metrics.sources.overtaken("voice");
-        metrics.transforms.dimension_loaded("restaurants", 12);
-        metrics.transforms.dimension_failed("restaurants");
+        metrics.transforms.lookup_loaded("restaurants", 12);
+        metrics.transforms.lookup_failed("restaurants");
         check(
             &metrics,
             &[
@@ -328,9 +328,9 @@ mod tests {
                 "glasshouse_source_skipped_messages_total{source=\"voice\",topic=\"calls.v1\",partition=\"3\"} 2",
                 "glasshouse_source_stopped{source=\"voice\",topic=\"calls.v1\",partition=\"3\"} 1",
                 "glasshouse_source_overtaken_total{source=\"voice\"} 1",
-                "glasshouse_dimension_rows{dimension=\"restaurants\"} 12",
-                "glasshouse_dimension_loads_total{dimension=\"restaurants\",outcome=\"loaded\"} 1",
-                "glasshouse_dimension_loads_total{dimension=\"restaurants\",outcome=\"failed\"} 1",
+                "glasshouse_lookup_rows{lookup=\"restaurants\"} 12",
+                "glasshouse_lookup_loads_total{lookup=\"restaurants\",outcome=\"loaded\"} 1",
+                "glasshouse_lookup_loads_total{lookup=\"restaurants\",outcome=\"failed\"} 1",
                 "# EOF",
             ],
         );

@@ -1,6 +1,6 @@
-//! Metrics of transforms: dimension tables by name.
+//! Metrics of transforms: lookup tables by name.
 //!
-//! **Invariant:** labels are the operator's own names: the declared dimensions bound them.
+//! **Invariant:** labels are the operator's own names: the declared lookups bound them.
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -10,7 +10,7 @@ use prometheus_client::registry::Unit;
 use super::label_value::{Label, Labels};
 use super::metrics::MetricsRegistry;
 
-/// What is told of each dimension table.
+/// What is told of each lookup table.
 #[derive(Debug)]
 pub struct TransformMetrics {
     rows: Family<Labels<1>, Gauge>,
@@ -21,25 +21,25 @@ impl TransformMetrics {
     pub(super) fn new(page: &mut MetricsRegistry) -> Self {
         let rows = Unit::Other("rows".to_owned());
         Self {
-            rows: page.add_in(rows, "dimension", "Rows of a dimension table, as last loaded", Family::default()),
-            loads: page.add("dimension_loads", "Loads of a dimension table, by how they ended", Family::default()),
+            rows: page.add_in(rows, "lookup", "Rows of a lookup table, as last loaded", Family::default()),
+            loads: page.add("lookup_loads", "Loads of a lookup table, by how they ended", Family::default()),
         }
     }
 
-    /// A dimension table was loaded.
-    pub fn dimension_loaded(&self, dimension: &str, rows: usize) {
+    /// A lookup table was loaded.
+    pub fn lookup_loaded(&self, lookup: &str, rows: usize) {
         let rows = i64::try_from(rows).unwrap_or(i64::MAX);
-        self.rows.get_or_create(&[("dimension", Label::owned(dimension))]).set(rows);
-        self.count(dimension, "loaded");
+        self.rows.get_or_create(&[("lookup", Label::owned(lookup))]).set(rows);
+        self.count(lookup, "loaded");
     }
 
-    /// A dimension table could not be loaded.
-    pub fn dimension_failed(&self, dimension: &str) {
-        self.count(dimension, "failed");
+    /// A lookup table could not be loaded.
+    pub fn lookup_failed(&self, lookup: &str) {
+        self.count(lookup, "failed");
     }
 
-    fn count(&self, dimension: &str, outcome: &'static str) {
-        let labels = [("dimension", Label::owned(dimension)), ("outcome", outcome.into())];
+    fn count(&self, lookup: &str, outcome: &'static str) {
+        let labels = [("lookup", Label::owned(lookup)), ("outcome", outcome.into())];
         self.loads.get_or_create(&labels).inc();
     }
 }

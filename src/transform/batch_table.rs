@@ -1,7 +1,7 @@
 //! Tables that are empty while a statement is planned, and filled anew for each run of its plan.
 //!
 //! In: a name and a schema. Out: a [`BatchTable`] to plan with. What is in it is given with each run ([`BatchTables`]), so that a plan
-//! is made once and runs over every batch, and over dimension tables as they are then.
+//! is made once and runs over every batch, and over lookup tables as they are then.
 //!
 //! **Invariant:** a slot reads what its run was given, and nothing else: no file, no store, no clock.
 

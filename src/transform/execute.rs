@@ -39,13 +39,13 @@ use super::{MessageError, Outcome, Rows, TransformLimits};
 use crate::contract::Reason;
 use crate::error::{Error, Kind, Result};
 
-/// What dimension tables hold, by name.
-pub(super) type Dimensions = BTreeMap<Arc<str>, Arc<Vec<RecordBatch>>>;
+/// What lookup tables hold, by name.
+pub(super) type Lookups = BTreeMap<Arc<str>, Arc<Vec<RecordBatch>>>;
 
 /// One batch's work.
 pub(super) struct BatchRun<'a> {
     pub(super) plan: &'a TransformPlan,
-    pub(super) dimensions: &'a Dimensions,
+    pub(super) lookups: &'a Lookups,
     pub(super) bounds: TransformLimits,
     pub(super) runtime: &'a Handle,
 }
@@ -117,7 +117,7 @@ impl BatchRun<'_> {
 
     /// What the nodes of one run find: its slots, its deadline, its memory.
     fn task(&self, messages: &RecordBatch, deadline: RunDeadline) -> Arc<TaskContext> {
-        let mut filled = self.dimensions.clone();
+        let mut filled = self.lookups.clone();
         filled.insert(MESSAGES.into(), Arc::new(vec![messages.clone()]));
         let config = self.plan.config.clone();
         let config = config.with_extension(Arc::new(BatchTables(filled))).with_extension(Arc::new(deadline));

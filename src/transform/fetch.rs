@@ -1,4 +1,4 @@
-//! A dimension's file behind a URL: fetched as a whole, within bounds of time and size.
+//! A lookup's file behind a URL: fetched as a whole, within bounds of time and size.
 
 use bytes::Bytes;
 use reqwest::redirect::Policy;

@@ -1,4 +1,4 @@
-//! Dimension tables: loaded when the server starts, again at each refresh, and kept when that fails.
+//! Lookup tables: loaded when the server starts, again at each refresh, and kept when that fails.
 //!
 //! ```text
 //!   file │ url │ query ─► load (bytes, rows, time) ─┬─ good ─► what transforms join with from now on
@@ -6,7 +6,7 @@
 //!             └──────────── refresh ◄───────────────┘
 //! ```
 //!
-//! In: declared dimensions. Out: for each what it holds now, if it was ever loaded. Queries are asked by whoever runs this:
+//! In: declared lookups. Out: for each what it holds now, if it was ever loaded. Queries are asked by whoever runs this:
 //! a transform does not know the engine that answers them.
 //!
 //! **Invariant:** what was loaded once is there for ever: a refresh replaces it as a whole or not at all.
@@ -26,21 +26,21 @@ use url::Url;
 
 use super::fetch;
 use super::lookup_file::{self, LookupLimits};
-use crate::config::{ColumnConfig, DimensionConfig, DimensionFormat, IngestConfig};
+use crate::config::{ColumnConfig, IngestConfig, LookupConfig, LookupFormat};
 use crate::contract::ColumnKind;
 use crate::error::{Error, Result, did_you_mean};
 use crate::telemetry::Metrics;
 
-/// The longest pause before a dimension that was never loaded is tried again.
+/// The longest pause before a lookup that was never loaded is tried again.
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(5);
 
-/// Answers the query of a dimension, with all rows of all tenants.
+/// Answers the query of a lookup, with all rows of all tenants.
 pub type LookupQuery = Arc<dyn Fn(String) -> BoxFuture<'static, Result<Vec<RecordBatch>>> + Send + Sync>;
 
-/// All dimension tables.
+/// All lookup tables.
 #[derive(Debug)]
-pub struct Dimensions {
-    list: BTreeMap<String, Dimension>,
+pub struct Lookups {
+    list: BTreeMap<String, Lookup>,
     bounds: LookupLimits,
     metrics: Arc<Metrics>,
     /// Tells waiters that one was loaded.
@@ -48,14 +48,14 @@ pub struct Dimensions {
 }
 
 #[derive(Debug)]
-struct Dimension {
-    config: DimensionConfig,
+struct Lookup {
+    config: LookupConfig,
     /// Its declared columns, if any.
     declared: Option<SchemaRef>,
     loaded: RwLock<Option<Arc<LoadedLookup>>>,
 }
 
-/// What a dimension holds.
+/// What a lookup holds.
 #[derive(Debug)]
 pub(super) struct LoadedLookup {
     pub(super) schema: SchemaRef,
@@ -63,30 +63,30 @@ pub(super) struct LoadedLookup {
     pub(super) rows: usize,
 }
 
-impl Dimensions {
-    /// The declared dimensions, none of them loaded.
-    pub fn new(configs: &BTreeMap<String, DimensionConfig>, limits: &IngestConfig, metrics: Arc<Metrics>) -> Arc<Self> {
-        let dimension = |(name, config): (&String, &DimensionConfig)| {
+impl Lookups {
+    /// The declared lookups, none of them loaded.
+    pub fn new(configs: &BTreeMap<String, LookupConfig>, limits: &IngestConfig, metrics: Arc<Metrics>) -> Arc<Self> {
+        let lookup = |(name, config): (&String, &LookupConfig)| {
             let declared = (!config.columns.is_empty()).then(|| declared(&config.columns));
-            (name.clone(), Dimension { config: config.clone(), declared, loaded: RwLock::default() })
+            (name.clone(), Lookup { config: config.clone(), declared, loaded: RwLock::default() })
         };
         let bounds = LookupLimits {
-            bytes_max: limits.dimension_bytes_max,
-            rows_max: limits.dimension_rows_max,
-            time_max: limits.dimension_time_max,
+            bytes_max: limits.lookup_bytes_max,
+            rows_max: limits.lookup_rows_max,
+            time_max: limits.lookup_time_max,
         };
-        let list = configs.iter().map(dimension).collect();
+        let list = configs.iter().map(lookup).collect();
         Arc::new(Self { list, bounds, metrics, changed: watch::Sender::new(()) })
     }
 
     /// Loads what is in files, at once. Returns what could not be loaded, by name.
     pub fn load_files(&self) -> Vec<(String, Error)> {
         let mut faults = Vec::new();
-        for (name, dimension) in &self.list {
-            if let Some(file) = &dimension.config.file {
-                match lookup_file::read(file, dimension.declared.as_ref(), &self.bounds) {
+        for (name, lookup) in &self.list {
+            if let Some(file) = &lookup.config.file {
+                match lookup_file::read(file, lookup.declared.as_ref(), &self.bounds) {
                     Ok(loaded) => self.keep(name, loaded),
-                    Err(error) => faults.push((name.clone(), error.at(format!("dimensions.{name}")))),
+                    Err(error) => faults.push((name.clone(), error.at(format!("lookups.{name}")))),
                 }
             }
         }
@@ -95,17 +95,16 @@ impl Dimensions {
 
     /// Loads one. A query needs an `lookup_query`.
     pub async fn load_one(&self, name: &str, lookup_query: Option<&LookupQuery>) -> Result<()> {
-        let dimension = self.list.get(name).ok_or_else(|| self.unknown(name))?;
-        let loaded =
-            self.load(dimension, lookup_query).await.map_err(|error| error.at(format!("dimensions.{name}")))?;
+        let lookup = self.list.get(name).ok_or_else(|| self.unknown(name))?;
+        let loaded = self.load(lookup, lookup_query).await.map_err(|error| error.at(format!("lookups.{name}")))?;
         self.keep(name, loaded);
         Ok(())
     }
 
     /// Loads from this file instead of what is declared.
     pub fn load_instead(&self, name: &str, file: &Path) -> Result<()> {
-        let dimension = self.list.get(name).ok_or_else(|| self.unknown(name))?;
-        self.keep(name, lookup_file::read(file, dimension.declared.as_ref(), &self.bounds)?);
+        let lookup = self.list.get(name).ok_or_else(|| self.unknown(name))?;
+        self.keep(name, lookup_file::read(file, lookup.declared.as_ref(), &self.bounds)?);
         Ok(())
     }
 
@@ -120,41 +119,41 @@ impl Dimensions {
 
     /// Loads one again and again.
     async fn refresh(self: Arc<Self>, name: String, lookup_query: LookupQuery, stop: CancellationToken) {
-        let Some(dimension) = self.list.get(&name) else { return };
+        let Some(lookup) = self.list.get(&name) else { return };
         loop {
-            let Some(loaded) = stop.run_until_cancelled(self.load(dimension, Some(&lookup_query))).await else {
+            let Some(loaded) = stop.run_until_cancelled(self.load(lookup, Some(&lookup_query))).await else {
                 return;
             };
-            let is_loaded = dimension.now().is_some();
+            let is_loaded = lookup.now().is_some();
             match loaded {
                 Ok(loaded) => {
                     if !is_loaded {
-                        tracing::info!(dimension = %name, rows = loaded.rows, "a dimension is loaded");
+                        tracing::info!(lookup = %name, rows = loaded.rows, "a lookup is loaded");
                     }
                     self.keep(&name, loaded);
                 }
                 Err(error) => {
-                    self.metrics.transforms.dimension_failed(&name);
+                    self.metrics.transforms.lookup_failed(&name);
                     match is_loaded {
                         true => {
-                            tracing::warn!(dimension = %name, ?error, "a dimension is not refreshed: the last one is used")
+                            tracing::warn!(lookup = %name, ?error, "a lookup is not refreshed: the last one is used")
                         }
                         false => {
-                            tracing::warn!(dimension = %name, ?error, "a dimension is not loaded: its sources wait")
+                            tracing::warn!(lookup = %name, ?error, "a lookup is not loaded: its sources wait")
                         }
                     }
                 }
             }
-            let pause = dimension.config.refresh;
-            let pause = if dimension.now().is_some() { pause } else { pause.min(RETRY_PAUSE_MAX) };
+            let pause = lookup.config.refresh;
+            let pause = if lookup.now().is_some() { pause } else { pause.min(RETRY_PAUSE_MAX) };
             if stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
                 return;
             }
         }
     }
 
-    async fn load(&self, dimension: &Dimension, lookup_query: Option<&LookupQuery>) -> Result<LoadedLookup> {
-        let (config, declared, bounds) = (&dimension.config, dimension.declared.clone(), self.bounds);
+    async fn load(&self, lookup: &Lookup, lookup_query: Option<&LookupQuery>) -> Result<LoadedLookup> {
+        let (config, declared, bounds) = (&lookup.config, lookup.declared.clone(), self.bounds);
         let time_max = bounds.time_max;
         let loading = async {
             if let Some(file) = config.file.clone() {
@@ -162,27 +161,26 @@ impl Dimensions {
             }
             if let Some(url) = &config.url {
                 let url = Url::parse(url).map_err(|error| Error::invalid(format!("no URL: {error}")))?;
-                let format = DimensionFormat::of(url.path());
+                let format = LookupFormat::of(url.path());
                 let format = format.ok_or_else(|| Error::invalid("the url does not say its format"))?;
                 let body = fetch::fetch(&url, &bounds).await?;
                 return blocking(move || lookup_file::decode(body, format, declared.as_ref(), &bounds)).await;
             }
-            let query = config.query.clone().ok_or_else(|| Error::internal("a dimension comes from nowhere"))?;
+            let query = config.query.clone().ok_or_else(|| Error::internal("a lookup comes from nowhere"))?;
             let lookup_query =
-                lookup_query.ok_or_else(|| Error::internal("nobody is there to answer a dimension's query"))?;
+                lookup_query.ok_or_else(|| Error::internal("nobody is there to answer a lookup's query"))?;
             let batches = lookup_query(query).await?;
             blocking(move || lookup_file::gather(batches, declared.as_ref(), &bounds)).await
         };
-        let late = || {
-            Error::unavailable(format!("not loaded in {} s (limit ingest.dimension_time_max)", time_max.as_secs_f64()))
-        };
+        let late =
+            || Error::unavailable(format!("not loaded in {} s (limit ingest.lookup_time_max)", time_max.as_secs_f64()));
         tokio::time::timeout(time_max, loading).await.map_err(|_| late())?
     }
 
     fn keep(&self, name: &str, loaded: LoadedLookup) {
-        self.metrics.transforms.dimension_loaded(name, loaded.rows);
-        if let Some(dimension) = self.list.get(name) {
-            *dimension.loaded.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(loaded));
+        self.metrics.transforms.lookup_loaded(name, loaded.rows);
+        if let Some(lookup) = self.list.get(name) {
+            *lookup.loaded.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(loaded));
         }
         self.changed.send_replace(());
     }
@@ -200,11 +198,11 @@ impl Dimensions {
         names: &[String],
     ) -> std::result::Result<Vec<(String, Arc<LoadedLookup>)>, Vec<String>> {
         let found = |name: &String| {
-            let dimension = self.list.get(name)?;
+            let lookup = self.list.get(name)?;
             let empty = |schema: &SchemaRef| {
                 Arc::new(LoadedLookup { schema: Arc::clone(schema), batches: Arc::default(), rows: 0 })
             };
-            Some((name.clone(), dimension.now().or_else(|| dimension.declared.as_ref().map(empty))?))
+            Some((name.clone(), lookup.now().or_else(|| lookup.declared.as_ref().map(empty))?))
         };
         let missing: Vec<String> = names.iter().filter(|name| found(name).is_none()).cloned().collect();
         if missing.is_empty() { Ok(names.iter().filter_map(found).collect()) } else { Err(missing) }
@@ -226,11 +224,11 @@ impl Dimensions {
     }
 
     fn unknown(&self, name: &str) -> Error {
-        Error::invalid(format!("there is no dimension `{name}`{}", did_you_mean(name, self.names())))
+        Error::invalid(format!("there is no lookup `{name}`{}", did_you_mean(name, self.names())))
     }
 }
 
-impl Dimension {
+impl Lookup {
     fn now(&self) -> Option<Arc<LoadedLookup>> {
         self.loaded.read().unwrap_or_else(PoisonError::into_inner).clone()
     }

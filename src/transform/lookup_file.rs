@@ -1,6 +1,6 @@
-//! A dimension's file, or the answer of its query, to columns.
+//! A lookup's file, or the answer of its query, to columns.
 //!
-//! In: bytes in a known format, or batches. Out: what the dimension holds: its declared columns in their declared types, or
+//! In: bytes in a known format, or batches. Out: what the lookup holds: its declared columns in their declared types, or
 //! all columns in the types that the values tell. Bounded in bytes (as a file and in memory) and rows.
 
 use std::fs::File;
@@ -19,13 +19,13 @@ use bytes::Bytes;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use super::lookup::LoadedLookup;
-use crate::config::DimensionFormat;
+use crate::config::LookupFormat;
 use crate::error::{Error, Result, did_you_mean};
 
 /// Rows of a batch.
 const BATCH_ROWS: usize = 8_192;
 
-/// How large a dimension may be, and how long it may take.
+/// How large a lookup may be, and how long it may take.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct LookupLimits {
     pub(super) bytes_max: usize,
@@ -35,7 +35,7 @@ pub(super) struct LookupLimits {
 
 /// Reads a file as a whole.
 pub(super) fn read(path: &Path, declared: Option<&SchemaRef>, bounds: &LookupLimits) -> Result<LoadedLookup> {
-    let format = DimensionFormat::of(&path.to_string_lossy());
+    let format = LookupFormat::of(&path.to_string_lossy());
     let format = format.ok_or_else(|| Error::invalid("the file does not say its format: .csv, .json or .parquet"))?;
     let fault = |error: std::io::Error| Error::unavailable(format!("{} cannot be read: {error}", path.display()));
     let mut body = Vec::new();
@@ -50,13 +50,13 @@ pub(super) fn read(path: &Path, declared: Option<&SchemaRef>, bounds: &LookupLim
 /// Decodes a whole file.
 pub(super) fn decode(
     body: Bytes,
-    format: DimensionFormat,
+    format: LookupFormat,
     declared: Option<&SchemaRef>,
     bounds: &LookupLimits,
 ) -> Result<LoadedLookup> {
     let mut gathering = LookupRows::new(declared, *bounds);
     match format {
-        DimensionFormat::Csv => {
+        LookupFormat::Csv => {
             let schema = csv_schema(&body, declared)?;
             let reader = csv::ReaderBuilder::new(schema).with_header(true).with_batch_size(BATCH_ROWS);
             let reader = reader.build(Cursor::new(body)).map_err(|fault| unreadable("CSV", &fault))?;
@@ -64,7 +64,7 @@ pub(super) fn decode(
                 .into_iter()
                 .try_for_each(|batch| gathering.take(batch.map_err(|fault| unreadable("CSV", &fault))?))?;
         }
-        DimensionFormat::Json => {
+        LookupFormat::Json => {
             let schema = match declared {
                 Some(declared) => Arc::clone(declared),
                 None => {
@@ -78,7 +78,7 @@ pub(super) fn decode(
                 .into_iter()
                 .try_for_each(|batch| gathering.take(batch.map_err(|fault| unreadable("JSON", &fault))?))?;
         }
-        DimensionFormat::Parquet => {
+        LookupFormat::Parquet => {
             let fault = |error: parquet::errors::ParquetError| Error::invalid(format!("no readable Parquet: {error}"));
             let reader = ParquetRecordBatchReaderBuilder::try_new(body).map_err(fault)?;
             let rows = usize::try_from(reader.metadata().file_metadata().num_rows()).unwrap_or(usize::MAX);
@@ -149,11 +149,11 @@ impl LookupRows {
 
 impl LookupLimits {
     pub(super) fn too_large(&self) -> Error {
-        Error::limited(format!("it has more than {} bytes (limit ingest.dimension_bytes_max)", self.bytes_max))
+        Error::limited(format!("it has more than {} bytes (limit ingest.lookup_bytes_max)", self.bytes_max))
     }
 
     fn too_many(&self) -> Error {
-        Error::limited(format!("it has more than {} rows (limit ingest.dimension_rows_max)", self.rows_max))
+        Error::limited(format!("it has more than {} rows (limit ingest.lookup_rows_max)", self.rows_max))
     }
 }
 
@@ -204,7 +204,7 @@ fn conform(batch: &RecordBatch, declared: &SchemaRef) -> Result<RecordBatch> {
     let columns = declared.fields().iter().map(column).collect::<Result<Vec<_>>>()?;
     let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
     RecordBatch::try_new_with_options(Arc::clone(declared), columns, &options)
-        .map_err(|cause| Error::internal("a dimension does not fit its columns").with_source(cause))
+        .map_err(|cause| Error::internal("a lookup does not fit its columns").with_source(cause))
 }
 
 fn unreadable(what: &str, fault: &ArrowError) -> Error {

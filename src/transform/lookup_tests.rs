@@ -1,4 +1,4 @@
-//! Dimension tables: their formats, their refreshes, and what transforms make of a change.
+//! Lookup tables: their formats, their refreshes, and what transforms make of a change.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,9 +16,9 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::lookup::{Dimensions, LoadedLookup, LookupQuery};
+use super::lookup::{LoadedLookup, LookupQuery, Lookups};
 use super::{Message, Transform};
-use crate::config::{ColumnConfig, DimensionConfig, IngestConfig, SourceConfig, TableConfig};
+use crate::config::{ColumnConfig, IngestConfig, LookupConfig, SourceConfig, TableConfig};
 use crate::contract::Contract;
 use crate::error::{Error, Kind, Result};
 use crate::telemetry::Metrics;
@@ -32,17 +32,17 @@ fn columns(columns: &[(&str, &str)]) -> Vec<ColumnConfig> {
     columns.iter().map(column).collect()
 }
 
-fn of_file(path: &Path) -> DimensionConfig {
-    DimensionConfig { file: Some(path.to_owned()), refresh: Duration::from_millis(5), ..DimensionConfig::default() }
+fn of_file(path: &Path) -> LookupConfig {
+    LookupConfig { file: Some(path.to_owned()), refresh: Duration::from_millis(5), ..LookupConfig::default() }
 }
 
-fn dimensions(config: DimensionConfig, limits: &IngestConfig) -> Arc<Dimensions> {
-    Dimensions::new(&BTreeMap::from([("places".to_owned(), config)]), limits, Arc::default())
+fn lookups(config: LookupConfig, limits: &IngestConfig) -> Arc<Lookups> {
+    Lookups::new(&BTreeMap::from([("places".to_owned(), config)]), limits, Arc::default())
 }
 
-/// What the one dimension holds, as rows of text.
-fn held(dimensions: &Dimensions) -> Option<(Vec<DataType>, Vec<String>)> {
-    let (_, loaded): (String, Arc<LoadedLookup>) = dimensions.now(&["places".to_owned()]).ok()?.pop()?;
+/// What the one lookup holds, as rows of text.
+fn held(lookups: &Lookups) -> Option<(Vec<DataType>, Vec<String>)> {
+    let (_, loaded): (String, Arc<LoadedLookup>) = lookups.now(&["places".to_owned()]).ok()?.pop()?;
     let kinds = loaded.schema.fields().iter().map(|field| field.data_type().clone()).collect();
     let mut rows = Vec::new();
     for batch in loaded.batches.iter() {
@@ -93,25 +93,25 @@ fn files_of_each_format_become_columns() {
     for (name, bytes, declared, kinds, expected) in cases {
         let path = folder.path().join(name);
         fs::write(&path, bytes).unwrap();
-        let config = DimensionConfig { columns: columns(declared), ..of_file(&path) };
-        let dimensions = dimensions(config, &IngestConfig::default());
-        let faults = dimensions.load_files();
+        let config = LookupConfig { columns: columns(declared), ..of_file(&path) };
+        let lookups = lookups(config, &IngestConfig::default());
+        let faults = lookups.load_files();
         assert!(faults.is_empty(), "{name}: {faults:?}");
         let expected: Vec<String> = expected.iter().map(|row| (*row).to_owned()).collect();
-        assert_eq!(held(&dimensions), Some((kinds, expected)), "{name}");
+        assert_eq!(held(&lookups), Some((kinds, expected)), "{name}");
     }
 }
 
 #[test]
 fn what_cannot_be_a_dimension_says_why() {
     let folder = TempDir::new().unwrap();
-    let few = IngestConfig { dimension_rows_max: 2, ..IngestConfig::default() };
-    let small = IngestConfig { dimension_bytes_max: 16, ..IngestConfig::default() };
+    let few = IngestConfig { lookup_rows_max: 2, ..IngestConfig::default() };
+    let small = IngestConfig { lookup_bytes_max: 16, ..IngestConfig::default() };
     let usual = IngestConfig::default();
     let cases: [(&str, Vec<u8>, &[(&str, &str)], &IngestConfig, Kind, &str); 9] = [
-        ("a.csv", b"id\n1\n2\n3\n".to_vec(), &[], &few, Kind::Limited, "ingest.dimension_rows_max"),
-        ("b.parquet", parquet(&[(1, "a"), (2, "b"), (3, "c")]), &[], &few, Kind::Limited, "ingest.dimension_rows_max"),
-        ("c.csv", b"id,city\n1,Lima Lima Lima\n".to_vec(), &[], &small, Kind::Limited, "ingest.dimension_bytes_max"),
+        ("a.csv", b"id\n1\n2\n3\n".to_vec(), &[], &few, Kind::Limited, "ingest.lookup_rows_max"),
+        ("b.parquet", parquet(&[(1, "a"), (2, "b"), (3, "c")]), &[], &few, Kind::Limited, "ingest.lookup_rows_max"),
+        ("c.csv", b"id,city\n1,Lima Lima Lima\n".to_vec(), &[], &small, Kind::Limited, "ingest.lookup_bytes_max"),
         ("d.csv", b"id,city\n1\n".to_vec(), &[], &usual, Kind::Invalid, "no readable CSV"),
         ("e.json", b"[1,2]".to_vec(), &[], &usual, Kind::Invalid, "no readable JSON"),
         ("f.parquet", b"id,city".to_vec(), &[], &usual, Kind::Invalid, "no readable Parquet"),
@@ -129,12 +129,12 @@ fn what_cannot_be_a_dimension_says_why() {
     for (name, bytes, declared, limits, kind, expected) in cases {
         let path = folder.path().join(name);
         fs::write(&path, bytes).unwrap();
-        let config = DimensionConfig { columns: columns(declared), ..of_file(&path) };
-        let (dimension, fault) = dimensions(config, limits).load_files().pop().expect(name);
-        assert_eq!((dimension.as_str(), fault.kind()), ("places", kind), "{name}: {fault:?}");
+        let config = LookupConfig { columns: columns(declared), ..of_file(&path) };
+        let (lookup, fault) = lookups(config, limits).load_files().pop().expect(name);
+        assert_eq!((lookup.as_str(), fault.kind()), ("places", kind), "{name}: {fault:?}");
         assert!(fault.message().contains(expected), "{name}: {fault:?}");
     }
-    let missing = dimensions(of_file(&folder.path().join("none.csv")), &usual).load_files();
+    let missing = lookups(of_file(&folder.path().join("none.csv")), &usual).load_files();
     assert_eq!(missing[0].1.kind(), Kind::Unavailable);
 }
 
@@ -150,15 +150,15 @@ fn lookup_query(answer: impl Fn(String) -> Result<Vec<RecordBatch>> + Send + Syn
 #[tokio::test]
 async fn a_query_is_answered_by_whoever_runs_it() {
     let batch = RecordBatch::try_from_iter([("id", Arc::new(Int64Array::from(vec![7])) as _)]).unwrap();
-    let config = DimensionConfig { query: Some("SELECT 7 AS id".to_owned()), ..DimensionConfig::default() };
-    let dimensions = dimensions(config, &IngestConfig::default());
+    let config = LookupConfig { query: Some("SELECT 7 AS id".to_owned()), ..LookupConfig::default() };
+    let lookups = lookups(config, &IngestConfig::default());
     let answer = lookup_query(move |sql| if sql == "SELECT 7 AS id" { Ok(vec![batch.clone()]) } else { Ok(vec![]) });
-    dimensions.load_one("places", Some(&answer)).await.unwrap();
-    assert_eq!(held(&dimensions), Some((vec![DataType::Int64], vec!["7".to_owned()])));
+    lookups.load_one("places", Some(&answer)).await.unwrap();
+    assert_eq!(held(&lookups), Some((vec![DataType::Int64], vec!["7".to_owned()])));
     let away = lookup_query(|_| Err(Error::unavailable("the lake is away")));
-    assert_eq!(dimensions.load_one("places", Some(&away)).await.unwrap_err().kind(), Kind::Unavailable);
-    assert!(held(&dimensions).is_some(), "the last good one stays");
-    let unknown = dimensions.load_one("place", None).await.unwrap_err();
+    assert_eq!(lookups.load_one("places", Some(&away)).await.unwrap_err().kind(), Kind::Unavailable);
+    assert!(held(&lookups).is_some(), "the last good one stays");
+    let unknown = lookups.load_one("place", None).await.unwrap_err();
     assert!(unknown.message().contains("did you mean `places`"), "{unknown:?}");
 }
 
@@ -187,20 +187,20 @@ async fn a_url_is_fetched_within_bounds() {
         "HTTP/1.1 200 OK\r\nContent-Length: 33\r\nConnection: close\r\n\r\nid,city\n1,Roma Roma Roma Roma Roma",
     ];
     let root = serve(answers, &mut tasks).await;
-    let limits = IngestConfig { dimension_bytes_max: 4_096, ..IngestConfig::default() };
-    let url = |path: &str| DimensionConfig { url: Some(format!("{root}/{path}")), ..DimensionConfig::default() };
-    let good = dimensions(url("places.csv?x=1"), &limits);
+    let limits = IngestConfig { lookup_bytes_max: 4_096, ..IngestConfig::default() };
+    let url = |path: &str| LookupConfig { url: Some(format!("{root}/{path}")), ..LookupConfig::default() };
+    let good = lookups(url("places.csv?x=1"), &limits);
     good.load_one("places", None).await.unwrap();
     assert_eq!(held(&good).unwrap().1, ["1,Rom"]);
     let gone = good.load_one("places", None).await.unwrap_err();
     assert!(gone.kind() == Kind::Unavailable && gone.message().contains("404"), "{gone:?}");
-    let small = dimensions(url("places.csv"), &IngestConfig { dimension_bytes_max: 20, ..limits });
+    let small = lookups(url("places.csv"), &IngestConfig { lookup_bytes_max: 20, ..limits });
     assert_eq!(small.load_one("places", None).await.unwrap_err().kind(), Kind::Limited);
     assert_eq!(held(&good).unwrap().1, ["1,Rom"]);
 }
 
-/// A source that takes the city from the dimension `places`.
-fn transform(dimensions: &Arc<Dimensions>) -> Result<Arc<Transform>> {
+/// A source that takes the city from the lookup `places`.
+fn transform(lookups: &Arc<Lookups>) -> Result<Arc<Transform>> {
     let sql = "SELECT key AS who, time AS at, p.city AS id FROM messages LEFT JOIN places p ON p.id = offset";
     let source = SourceConfig { transform: Some(sql.to_owned()), ..SourceConfig::default() };
     let table = TableConfig {
@@ -211,7 +211,7 @@ fn transform(dimensions: &Arc<Dimensions>) -> Result<Arc<Transform>> {
         ..TableConfig::default()
     };
     let contract = Arc::new(Contract::new("visits", &table, Path::new(".")).unwrap());
-    let made = Transform::new("shop", &source, &contract, dimensions, &IngestConfig::default())?;
+    let made = Transform::new("shop", &source, &contract, lookups, &IngestConfig::default())?;
     Ok(made.expect("the source has a statement"))
 }
 
@@ -236,11 +236,11 @@ async fn a_source_waits_for_its_dimensions_and_follows_them() {
     let path = folder.path().join("places.csv");
     let metrics = Arc::new(Metrics::default());
     let configs = BTreeMap::from([("places".to_owned(), of_file(&path))]);
-    let dimensions = Dimensions::new(&configs, &IngestConfig::default(), Arc::clone(&metrics));
-    let transform = transform(&dimensions).unwrap();
+    let lookups = Lookups::new(&configs, &IngestConfig::default(), Arc::clone(&metrics));
+    let transform = transform(&lookups).unwrap();
     assert_eq!(transform.waits_for(), ["places"], "its columns are not known yet");
     let (stop, mut tasks) = (CancellationToken::new(), JoinSet::new());
-    tasks.spawn(Arc::clone(&dimensions).run(lookup_query(|_| Ok(Vec::new())), stop.clone()));
+    tasks.spawn(Arc::clone(&lookups).run(lookup_query(|_| Ok(Vec::new())), stop.clone()));
     let waiting = {
         let (transform, stop) = (Arc::clone(&transform), stop.clone());
         tasks.spawn(async move { assert!(transform.ready(&stop).await) })
@@ -256,7 +256,7 @@ async fn a_source_waits_for_its_dimensions_and_follows_them() {
             turns.tick().await;
         }
     };
-    told("glasshouse_dimension_loads_total{dimension=\"places\",outcome=\"failed\"}").await;
+    told("glasshouse_lookup_loads_total{lookup=\"places\",outcome=\"failed\"}").await;
     assert!(!waiting.is_finished());
     write("id,city\n1,Lima\n");
     while !waiting.is_finished() {
@@ -273,7 +273,7 @@ async fn a_source_waits_for_its_dimensions_and_follows_them() {
         }
     }
     write("id,town\n1,Lima\n2,x\n3,y\n4,z\n");
-    told("glasshouse_dimension_rows{dimension=\"places\"} 4").await;
+    told("glasshouse_lookup_rows{lookup=\"places\"} 4").await;
     assert_eq!(city(&transform).await, "Cusco", "the last that fits is used");
     write("no,csv\n1\n");
     assert_eq!(city(&transform).await, "Cusco");
@@ -288,11 +288,11 @@ async fn a_source_waits_for_its_dimensions_and_follows_them() {
 #[tokio::test]
 async fn a_transform_is_checked_with_declared_columns_before_they_are_loaded() {
     let nowhere = of_file(Path::new("nowhere.csv"));
-    let declared = |list: &[(&str, &str)]| DimensionConfig { columns: columns(list), ..nowhere.clone() };
+    let declared = |list: &[(&str, &str)]| LookupConfig { columns: columns(list), ..nowhere.clone() };
     let limits = IngestConfig::default();
-    let good = transform(&dimensions(declared(&[("id", "int64"), ("city", "text")]), &limits)).unwrap();
+    let good = transform(&lookups(declared(&[("id", "int64"), ("city", "text")]), &limits)).unwrap();
     assert!(good.waits_for().is_empty());
-    let bad = transform(&dimensions(declared(&[("id", "int64"), ("town", "text")]), &limits)).unwrap_err();
+    let bad = transform(&lookups(declared(&[("id", "int64"), ("town", "text")]), &limits)).unwrap_err();
     assert!(bad.message().contains("unknown column `p.city`"), "{bad:?}");
 
     let stop = CancellationToken::new();

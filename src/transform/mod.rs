@@ -1,17 +1,17 @@
-//! What a source makes of its messages: one SELECT over each batch, joined with dimension tables.
+//! What a source makes of its messages: one SELECT over each batch, joined with lookup tables.
 //!
 //! ```text
 //!   messages ─► debezium? ─► table `messages` ─┐
 //!                                              ├─► plan (made once) ─► run ─► rows, and the message of each
-//!   file │ url │ query ─► dimension tables ────┘              │
+//!   file │ url │ query ─► lookup tables ────┘              │
 //!                                                             └─► bad messages, each with its reason
 //! ```
 //!
-//! **Invariant:** a row comes from one message. What a message becomes depends on it and on the dimension tables, never on
+//! **Invariant:** a row comes from one message. What a message becomes depends on it and on the lookup tables, never on
 //! the messages beside it: a batch may be cut anywhere, and be read again in other pieces.
 //! **Invariant:** a bad message never spoils its neighbours, and is told with its own reason.
 //! **Invariant:** `transform` knows neither Kafka nor the lake nor queries: messages are given to it, and so is whoever answers
-//! the query of a dimension.
+//! the query of a lookup.
 
 mod plan;
 
@@ -38,7 +38,7 @@ mod lookup_tests;
 #[cfg(test)]
 mod tests;
 
-pub use lookup::{Dimensions, LookupQuery};
+pub use lookup::{LookupQuery, Lookups};
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -127,14 +127,14 @@ pub struct Transform {
     envelope: Envelope,
     /// Read anew each time it is planned, which is seldom: its tree is a type that costs every future a long look.
     sql: String,
-    dimensions: Arc<Dimensions>,
+    lookups: Arc<Lookups>,
     /// Those that the statement reads.
     names: Vec<String>,
     bounds: TransformLimits,
     prepared: Mutex<Option<Arc<Prepared>>>,
 }
 
-/// A plan with what its dimensions held when it was last looked at.
+/// A plan with what its lookups held when it was last looked at.
 struct Prepared {
     plan: Arc<TransformPlan>,
     loaded: Vec<(String, Arc<LoadedLookup>)>,
@@ -144,12 +144,12 @@ struct Prepared {
 
 impl Transform {
     /// The transform of a source, if it has one. `Invalid` for a statement that is none, or that does not fit the table, as
-    /// far as that can be told before all dimensions are loaded ([`Transform::waits_for`]).
+    /// far as that can be told before all lookups are loaded ([`Transform::waits_for`]).
     pub fn new(
         source: &str,
         config: &SourceConfig,
         contract: &Arc<Contract>,
-        dimensions: &Arc<Dimensions>,
+        lookups: &Arc<Lookups>,
         limits: &IngestConfig,
     ) -> Result<Option<Arc<Self>>> {
         let (key, sql) = match (&config.transform, &config.transform_file) {
@@ -162,14 +162,14 @@ impl Transform {
             }
             (None, None) => return Ok(None),
         };
-        let names = names(&sql, dimensions).map_err(|fault| fault.at(&key))?;
+        let names = names(&sql, lookups).map_err(|fault| fault.at(&key))?;
         let transform = Self {
             source: source.to_owned(),
             contract: Arc::clone(contract),
             is_owned: config.tenant != TenantFrom::Event,
             envelope: config.envelope,
             sql,
-            dimensions: Arc::clone(dimensions),
+            lookups: Arc::clone(lookups),
             names,
             bounds: TransformLimits {
                 time_max: limits.transform_time_max,
@@ -178,7 +178,7 @@ impl Transform {
             },
             prepared: Mutex::default(),
         };
-        if let Ok(expected) = dimensions.expected(&transform.names) {
+        if let Ok(expected) = lookups.expected(&transform.names) {
             transform.plan(&expected).map_err(|fault| fault.at(&key))?;
         }
         Ok(Some(Arc::new(transform)))
@@ -189,23 +189,23 @@ impl Transform {
         self.envelope
     }
 
-    /// Dimensions that must be loaded before the statement can be checked.
+    /// Lookups that must be loaded before the statement can be checked.
     pub fn waits_for(&self) -> Vec<String> {
-        self.dimensions.expected(&self.names).err().unwrap_or_default()
+        self.lookups.expected(&self.names).err().unwrap_or_default()
     }
 
     /// Waits until there is a plan, as long as it takes. False when it was told to stop.
     pub async fn ready(&self, stop: &CancellationToken) -> bool {
         loop {
-            let mut changes = self.dimensions.changes();
+            let mut changes = self.lookups.changes();
             let source = &self.source;
-            match self.dimensions.now(&self.names) {
+            match self.lookups.now(&self.names) {
                 Ok(loaded) => match self.prepare(loaded) {
                     Ok(_) => return true,
                     Err(error) => tracing::error!(%source, ?error, "the transform does not fit: the source waits"),
                 },
                 Err(missing) => {
-                    tracing::warn!(%source, dimensions = %missing.join(", "), "the source waits for its dimensions");
+                    tracing::warn!(%source, lookups = %missing.join(", "), "the source waits for its lookups");
                 }
             }
             match stop.run_until_cancelled(changes.changed()).await {
@@ -228,17 +228,17 @@ impl Transform {
         let table = messages::table(self.envelope, messages, |column| is_read.get(column).copied().unwrap_or(false))?;
         let filled =
             |(name, loaded): &(String, Arc<LoadedLookup>)| (Arc::from(name.as_str()), Arc::clone(&loaded.batches));
-        let dimensions = prepared.loaded.iter().map(filled).collect();
-        let run = BatchRun { plan: &prepared.plan, dimensions: &dimensions, bounds: self.bounds, runtime };
+        let lookups = prepared.loaded.iter().map(filled).collect();
+        let run = BatchRun { plan: &prepared.plan, lookups: &lookups, bounds: self.bounds, runtime };
         run.all(table, accept)
     }
 
-    /// The plan, over what the dimensions hold now. When that has no plan any more, the last that had one.
+    /// The plan, over what the lookups hold now. When that has no plan any more, the last that had one.
     fn now(&self) -> Result<Arc<Prepared>> {
         let loaded = self
-            .dimensions
+            .lookups
             .now(&self.names)
-            .map_err(|missing| Error::unavailable(format!("dimensions are not loaded: {}", missing.join(", "))))?;
+            .map_err(|missing| Error::unavailable(format!("lookups are not loaded: {}", missing.join(", "))))?;
         self.prepare(loaded)
     }
 
@@ -257,7 +257,7 @@ impl Transform {
                 (Err(error), None) => return Err(error),
                 (Err(error), Some(last)) => {
                     let source = &self.source;
-                    tracing::error!(%source, ?error, "a dimension has changed and the transform does not fit it: the last one is used");
+                    tracing::error!(%source, ?error, "a lookup has changed and the transform does not fit it: the last one is used");
                     Prepared { plan: Arc::clone(&last.plan), loaded: last.loaded.clone(), refused: loaded }
                 }
             },
@@ -267,25 +267,23 @@ impl Transform {
         Ok(next)
     }
 
-    fn plan(&self, dimensions: &[(String, Arc<LoadedLookup>)]) -> Result<TransformPlan> {
+    fn plan(&self, lookups: &[(String, Arc<LoadedLookup>)]) -> Result<TransformPlan> {
         let target = PlanTarget { contract: &self.contract, is_owned: self.is_owned, envelope: self.envelope };
-        TransformPlan::new(&self.sql, target, dimensions)
+        TransformPlan::new(&self.sql, target, lookups)
     }
 }
 
-/// The dimensions that a statement reads.
-fn names(sql: &str, dimensions: &Dimensions) -> Result<Vec<String>> {
+/// The lookups that a statement reads.
+fn names(sql: &str, lookups: &Lookups) -> Result<Vec<String>> {
     let (_, mut names) = plan::parse(sql)?;
     names.retain(|name| name != MESSAGES);
     names.sort();
     names.dedup();
-    if let Some(unknown) = names.iter().find(|name| !dimensions.has(name)) {
-        let known: Vec<&str> = std::iter::once(MESSAGES).chain(dimensions.names()).collect();
+    if let Some(unknown) = names.iter().find(|name| !lookups.has(name)) {
+        let known: Vec<&str> = std::iter::once(MESSAGES).chain(lookups.names()).collect();
         let near = did_you_mean(unknown, known.iter().copied());
         let known = known.join(", ");
-        return Err(Error::invalid(format!(
-            "there is no table or dimension `{unknown}`{near}; a transform sees {known}"
-        )));
+        return Err(Error::invalid(format!("there is no table or lookup `{unknown}`{near}; a transform sees {known}")));
     }
     Ok(names)
 }
@@ -301,9 +299,6 @@ fn all_same(
 
 impl fmt::Debug for Transform {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Transform")
-            .field("source", &self.source)
-            .field("dimensions", &self.names)
-            .finish_non_exhaustive()
+        f.debug_struct("Transform").field("source", &self.source).field("lookups", &self.names).finish_non_exhaustive()
     }
 }

@@ -4,10 +4,10 @@
 //!   text ─► parse (one SELECT?) ─► plan over empty slots ─► carry the place ─► columns of the contract? ─► physical plan
 //! ```
 //!
-//! In: the text, the table it must fill, and what the dimension tables look like. Out: a [`TransformPlan`], or what is wrong, in
+//! In: the text, the table it must fill, and what the lookup tables look like. Out: a [`TransformPlan`], or what is wrong, in
 //! words that name the way out. Nothing is read: slots are filled when it runs.
 //!
-//! **Invariant:** a statement sees `messages` and the dimension tables. There is no other table, no file, no option in reach.
+//! **Invariant:** a statement sees `messages` and the lookup tables. There is no other table, no file, no option in reach.
 
 use std::fmt;
 use std::sync::Arc;
@@ -87,9 +87,9 @@ pub(super) fn parse(sql: &str) -> Result<(Statement, Vec<String>)> {
 }
 
 impl TransformPlan {
-    /// Plans a statement over dimensions of these schemas.
-    pub(super) fn new(sql: &str, target: PlanTarget<'_>, dimensions: &[(String, Arc<LoadedLookup>)]) -> Result<Self> {
-        let state = state(dimensions, target.envelope)?;
+    /// Plans a statement over lookups of these schemas.
+    pub(super) fn new(sql: &str, target: PlanTarget<'_>, lookups: &[(String, Arc<LoadedLookup>)]) -> Result<Self> {
+        let state = state(lookups, target.envelope)?;
         let (statement, _) = parse(sql)?;
         let planned = futures::executor::block_on(state.statement_to_plan(statement)).map_err(of_engine)?;
         let reads_only = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
@@ -107,7 +107,7 @@ impl TransformPlan {
 }
 
 /// The functions and rules of a transform, and its tables.
-fn state(dimensions: &[(String, Arc<LoadedLookup>)], envelope: Envelope) -> Result<SessionState> {
+fn state(lookups: &[(String, Arc<LoadedLookup>)], envelope: Envelope) -> Result<SessionState> {
     let session = SessionConfig::new()
         .with_information_schema(false)
         // One batch is small: several threads would only get into each other's way.
@@ -139,7 +139,7 @@ fn state(dimensions: &[(String, Arc<LoadedLookup>)], envelope: Envelope) -> Resu
     let tables = state.schema_for_ref(MESSAGES).map_err(of_engine)?;
     let messages = BatchTable::new(MESSAGES, schema(envelope), MESSAGES_EXPECTED);
     tables.register_table(MESSAGES.to_owned(), Arc::new(messages)).map_err(of_engine)?;
-    for (name, loaded) in dimensions {
+    for (name, loaded) in lookups {
         let slot = BatchTable::new(name, Arc::clone(&loaded.schema), loaded.rows);
         tables.register_table(name.clone(), Arc::new(slot)).map_err(of_engine)?;
     }

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //!   Projection ─► Filter ─► Join ─┬─► SubqueryAlias ─► messages      each node on this way carries the column
-//!                                 └─► Aggregate ─► a dimension       what does not read messages may do what it likes
+//!                                 └─► Aggregate ─► a lookup       what does not read messages may do what it likes
 //! ```
 //!
 //! **Invariant:** each row above `messages` comes from exactly one message and from nothing else in the batch. So a batch may

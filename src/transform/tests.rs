@@ -9,8 +9,8 @@ use std::time::Duration;
 use tempfile::NamedTempFile;
 use tokio::runtime::Runtime;
 
-use super::{Dimensions, Header, Message, MessageError, Rows, Transform};
-use crate::config::{ColumnConfig, DimensionConfig, Envelope, IngestConfig, SourceConfig, TableConfig, TenantFrom};
+use super::{Header, Lookups, Message, MessageError, Rows, Transform};
+use crate::config::{ColumnConfig, Envelope, IngestConfig, LookupConfig, SourceConfig, TableConfig, TenantFrom};
 use crate::contract::{Contract, Reason};
 use crate::error::{Error, Kind, Result};
 
@@ -49,15 +49,15 @@ fn orders() -> Arc<Contract> {
 struct Case {
     source: SourceConfig,
     limits: IngestConfig,
-    dimensions: BTreeMap<String, DimensionConfig>,
+    lookups: BTreeMap<String, LookupConfig>,
     files: Vec<NamedTempFile>,
 }
 
 impl Case {
     fn new(sql: &str) -> Self {
         let source = SourceConfig { transform: Some(sql.to_owned()), ..SourceConfig::default() };
-        let (dimensions, files) = (BTreeMap::new(), Vec::new());
-        Self { source, limits: IngestConfig::default(), dimensions, files }.with("restaurants", RESTAURANTS)
+        let (lookups, files) = (BTreeMap::new(), Vec::new());
+        Self { source, limits: IngestConfig::default(), lookups, files }.with("restaurants", RESTAURANTS)
     }
 
     fn debezium(sql: &str) -> Self {
@@ -69,16 +69,16 @@ impl Case {
     fn with(mut self, name: &str, csv: &str) -> Self {
         let mut file = NamedTempFile::with_suffix(".csv").unwrap();
         file.write_all(csv.as_bytes()).unwrap();
-        let dimension = DimensionConfig { file: Some(file.path().to_owned()), ..DimensionConfig::default() };
-        self.dimensions.insert(name.to_owned(), dimension);
+        let lookup = LookupConfig { file: Some(file.path().to_owned()), ..LookupConfig::default() };
+        self.lookups.insert(name.to_owned(), lookup);
         self.files.push(file);
         self
     }
 
     fn transform(&self) -> Result<Arc<Transform>> {
-        let dimensions = Dimensions::new(&self.dimensions, &self.limits, Arc::default());
-        assert!(dimensions.load_files().is_empty());
-        let transform = Transform::new("shop", &self.source, &orders(), &dimensions, &self.limits)?;
+        let lookups = Lookups::new(&self.lookups, &self.limits, Arc::default());
+        assert!(lookups.load_files().is_empty());
+        let transform = Transform::new("shop", &self.source, &orders(), &lookups, &self.limits)?;
         Ok(transform.expect("the source has a statement"))
     }
 
@@ -215,7 +215,7 @@ fn rows_know_their_message_through_joins_filters_and_lists() {
         // Any join but one on equal keys.
         (format!("{city} messages JOIN restaurants r ON r.id < {id} AND r.city = 'Quito'"), "city", &["2 Quito"]),
         (format!("{city} messages CROSS JOIN (SELECT max(city) AS city FROM restaurants) r"), "city", &["0 Quito", "1 Quito", "2 Quito"]),
-        // Subqueries, named parts, and what a dimension comes to.
+        // Subqueries, named parts, and what a lookup comes to.
         (
             format!(
                 "WITH m AS (SELECT *, {id} AS place FROM messages), r AS (SELECT id, count(*) AS n, min(city) AS city \

@@ -48,14 +48,14 @@ impl Parts {
         self.facts[part].as_u64().unwrap()
     }
 
-    /// A server that reads the orders, with the demo's own tables, source, transform and dimension. Small batches: a crash
+    /// A server that reads the orders, with the demo's own tables, source, transform and lookup. Small batches: a crash
     /// then finds some of them under way.
     fn setup(&self, lake: &Path) -> Setup {
         let settings = [
             ("SOURCES__ORDERS__BROKERS", format!("127.0.0.1:{}", self.port("kafka"))),
             ("SOURCES__ORDERS__OPTIONS__SESSION_TIMEOUT_MS", "1000".into()),
             ("SOURCES__ORDERS__OPTIONS__HEARTBEAT_INTERVAL_MS", "100".into()),
-            ("DIMENSIONS__RESTAURANTS__FILE", self.facts["restaurants"].as_str().unwrap().into()),
+            ("LOOKUPS__RESTAURANTS__FILE", self.facts["restaurants"].as_str().unwrap().into()),
             ("INGEST__BATCH_ROWS_MAX", "50".into()),
         ];
         Setup {

@@ -86,7 +86,7 @@ impl Source {
         Ok(Self { route, tenant, settings, tokens, watch, config: config.clone(), clock, metrics })
     }
 
-    /// Reads and stores until `stop`, once its transform's dimensions are loaded. What was read and not stored then is read again by the next one. A session that fails
+    /// Reads and stores until `stop`, once its transform's lookups are loaded. What was read and not stored then is read again by the next one. A session that fails
     /// is begun anew after a pause: it has no state of its own to lose.
     pub async fn run(self, ingest: Arc<Ingest>, stop: CancellationToken) {
         let source = Arc::new(self);

@@ -17,13 +17,13 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::{Clock, SECOND};
-use crate::config::{DimensionConfig, Envelope, KafkaOptions, OnGap, SourceConfig, StartAt, TenantFrom};
+use crate::config::{Envelope, KafkaOptions, LookupConfig, OnGap, SourceConfig, StartAt, TenantFrom};
 use crate::contract::{Contract, Owner};
 use crate::ingest::testing::{QUARANTINE, TABLE, limits, memory, open, open_as, stored};
 use crate::ingest::{Ingest, Source, Sources};
 use crate::lake::{Progress, SourceLag, Store};
 use crate::telemetry::Metrics;
-use crate::transform::{Dimensions, LookupQuery, Transform};
+use crate::transform::{LookupQuery, Lookups, Transform};
 
 pub(super) const TOPIC: &str = "calls";
 /// How long something may take that has to happen.
@@ -95,30 +95,30 @@ impl SourceServer {
         Self::start_with(store, config, &BTreeMap::new()).await
     }
 
-    /// The same with dimensions, which are loaded when the source already waits for them.
-    async fn start_with(store: &Store, config: &SourceConfig, dimensions: &BTreeMap<String, DimensionConfig>) -> Self {
+    /// The same with lookups, which are loaded when the source already waits for them.
+    async fn start_with(store: &Store, config: &SourceConfig, lookups: &BTreeMap<String, LookupConfig>) -> Self {
         let contract = open(store).await[TABLE].contract().clone();
-        Self::start_as(store, config, dimensions, &contract).await
+        Self::start_as(store, config, lookups, &contract).await
     }
 
     /// The same with a table that is declared in another way; its columns are the same.
     pub(in crate::ingest) async fn start_as(
         store: &Store,
         config: &SourceConfig,
-        dimensions: &BTreeMap<String, DimensionConfig>,
+        lookups: &BTreeMap<String, LookupConfig>,
         contract: &Arc<Contract>,
     ) -> Self {
         let (metrics, stop) = (Arc::new(Metrics::default()), CancellationToken::new());
         let tables = open_as(store, contract).await;
         let ingest = Ingest::start(tables, limits(), Clock::System, Arc::clone(&metrics)).await.unwrap();
-        let dimensions = Dimensions::new(dimensions, &limits(), Arc::clone(&metrics));
-        let transform = Transform::new("voice", config, contract, &dimensions, &limits()).unwrap();
+        let lookups = Lookups::new(lookups, &limits(), Arc::clone(&metrics));
+        let transform = Transform::new("voice", config, contract, &lookups, &limits()).unwrap();
         let source =
             Source::new("voice", config, Some(contract), transform, Clock::System, Arc::clone(&metrics)).unwrap();
         let sources = Sources::new(ingest.tables().clone(), std::slice::from_ref(&source), Clock::System);
         let mut tasks = JoinSet::new();
         let lookup_query: LookupQuery = Arc::new(|_| Box::pin(async { Ok(Vec::new()) }));
-        tasks.spawn(dimensions.run(lookup_query, stop.clone()));
+        tasks.spawn(lookups.run(lookup_query, stop.clone()));
         tasks.spawn(source.run(ingest.clone(), stop.clone()));
         Self { ingest, sources, metrics, tasks, stop }
     }
@@ -374,9 +374,9 @@ fn change(op: &str, id: u32, restaurant: u32, total: &str) -> String {
 async fn changes_of_a_database_become_rows_by_a_transform() {
     let (kafka, store, folder) = (Kafka::start(), memory(), tempfile::tempdir().unwrap());
     let file = folder.path().join("restaurants.csv");
-    let dimension =
-        DimensionConfig { file: Some(file.clone()), refresh: Duration::from_millis(20), ..DimensionConfig::default() };
-    let dimensions = BTreeMap::from([("restaurants".to_owned(), dimension)]);
+    let lookup =
+        LookupConfig { file: Some(file.clone()), refresh: Duration::from_millis(20), ..LookupConfig::default() };
+    let lookups = BTreeMap::from([("restaurants".to_owned(), lookup)]);
     let sql = "SELECT r.owner AS tenant_id, changed_time AS event_time, op || (row->>'id') AS event_id, \
                CAST(row->>'total' AS DOUBLE) AS mos FROM messages JOIN restaurants r ON r.id = json_int(row, 'restaurant')";
     let config = SourceConfig { transform: Some(sql.into()), envelope: Envelope::Debezium, ..kafka.source() };
@@ -389,9 +389,9 @@ async fn changes_of_a_database_become_rows_by_a_transform() {
     kafka.put(BaseRecord::<str, str>::to(TOPIC).partition(0).key("tombstone"));
     kafka.send(0, [change("d", 1, 1, "2.5")]);
 
-    let server = SourceServer::start_with(&store, &config, &dimensions).await;
-    server.tells("glasshouse_dimension_loads_total{dimension=\"restaurants\",outcome=\"failed\"}").await;
-    assert_eq!(offsets(&store, TABLE).await, [None, None], "without its dimension it reads nothing");
+    let server = SourceServer::start_with(&store, &config, &lookups).await;
+    server.tells("glasshouse_lookup_loads_total{lookup=\"restaurants\",outcome=\"failed\"}").await;
+    assert_eq!(offsets(&store, TABLE).await, [None, None], "without its lookup it reads nothing");
     let draft = folder.path().join("draft");
     std::fs::write(&draft, "id,owner\n1,acme\n2,\n").unwrap();
     std::fs::rename(&draft, &file).unwrap();
@@ -411,7 +411,7 @@ async fn changes_of_a_database_become_rows_by_a_transform() {
 
     // Again from where the table stands, and nothing twice.
     kafka.send(0, [change("c", 5, 1, "3")]);
-    let server = SourceServer::start_with(&store, &config, &dimensions).await;
+    let server = SourceServer::start_with(&store, &config, &lookups).await;
     reaches(&store, [Some(9), None]).await;
     server.stop().await;
     assert_eq!(ids(&store, "acme").await, sorted(&["c1", "c5", "d1", "u1"]));

@@ -32,7 +32,9 @@ pub(crate) struct Fault {
 #[derive(Debug, PartialEq)]
 pub(crate) struct Path {
     pub(crate) line: usize,
-    steps: Vec<String>,
+    pub(crate) steps: Vec<String>,
+    /// Of a path that a `use` imports: the name under which the file knows it.
+    pub(crate) import: Option<String>,
 }
 
 /// Folders that are made, not written.
@@ -154,7 +156,7 @@ pub(crate) fn paths(code: &str) -> Vec<Path> {
                 at += 2;
             }
             if steps.len() > 1 {
-                found.push(Path { line, steps });
+                found.push(Path { line, steps, import: None });
             }
         }
         at += 1;
@@ -164,13 +166,16 @@ pub(crate) fn paths(code: &str) -> Vec<Path> {
 
 /// Takes one `use` tree apart from `at` on, below the steps of `stem`; returns where it ends.
 fn used(words: &[(usize, &str)], mut at: usize, stem: &[String], found: &mut Vec<Path>) -> usize {
-    let mut steps = stem.to_vec();
+    let (mut steps, mut alias) = (stem.to_vec(), None);
     let word = |at: usize| words.get(at).map_or(";", |(_, word)| *word);
     loop {
         match word(at) {
             "," | "}" | ";" => break,
             "::" => at += 1,
-            "as" => at += 2,
+            "as" => {
+                alias = Some(word(at + 1).to_owned());
+                at += 2;
+            }
             "{" => {
                 at += 1;
                 while !matches!(word(at), "}" | ";") {
@@ -186,13 +191,16 @@ fn used(words: &[(usize, &str)], mut at: usize, stem: &[String], found: &mut Vec
         }
     }
     if steps.len() > stem.len() {
-        found.push(Path { line: words[at.min(words.len()) - 1].0, steps });
+        // `use a::{self}` imports `a`.
+        let last = steps.iter().rev().find(|step| *step != "self");
+        let import = alias.or_else(|| last.cloned());
+        found.push(Path { line: words[at.min(words.len()) - 1].0, steps, import });
     }
     at
 }
 
 /// Names, `::`, and single other characters, each with its line.
-fn words(code: &str) -> Vec<(usize, &str)> {
+pub(crate) fn words(code: &str) -> Vec<(usize, &str)> {
     let (mut words, mut line, mut at) = (Vec::new(), 1, 0);
     while let Some(letter) = code[at..].chars().next() {
         let rest = &code[at..];
@@ -341,7 +349,7 @@ fn without_tests(code: &str) -> String {
 }
 
 /// Where an item ends: at its `;`, or at the brace that closes it.
-fn item_length(item: &str, from: usize) -> usize {
+pub(crate) fn item_length(item: &str, from: usize) -> usize {
     let mut depth = 0;
     for (index, letter) in item.char_indices().filter(|(index, _)| *index >= from) {
         match letter {
@@ -374,6 +382,12 @@ fn paths_are_found() {
     for (text, expected) in cases {
         assert_eq!(found(text), expected, "{text}");
     }
+}
+
+#[test]
+fn imports_are_known_by_their_names() {
+    let found: Vec<_> = paths("use a::{b as c, d::{self, E}}; f::g();").into_iter().map(|path| path.import).collect();
+    assert_eq!(found, [Some("c".to_owned()), Some("d".to_owned()), Some("E".to_owned()), None]);
 }
 
 #[test]

@@ -112,7 +112,7 @@ fn check_json(contract: &Contract, stamp: &Stamp, good: &str, cases: &[Bad]) {
 fn every_reason_of_json() {
     let good = r#"{"at": 1767225600, "key": "k"}"#;
     let long = format!(r#"{{"at": 1, "key": "{}"}}"#, "x".repeat(5_000));
-    let cases: [Bad; 46] = [
+    let cases: [Bad; 47] = [
         (r#"{"at": 1, "key": "k""#, "malformed", "expected `,` or `}`"),
         (r#"{"at": 1, "key": "k"}}"#, "malformed", "more than one value"),
         (r#"{"at": 1 "key": "k"}"#, "malformed", "expected `,`"),
@@ -137,6 +137,7 @@ fn every_reason_of_json() {
         (r#"{"at": "2026-01-01T00:00:00", "key": "k"}"#, "wrong_type", "`at`"),
         (r#"{"at": 1, "key": "k", "small": 2147483648}"#, "out_of_range", "`small` takes int32: 2147483648"),
         (r#"{"at": 1, "key": "k", "large": 9223372036854775808}"#, "out_of_range", "`large`"),
+        (r#"{"at": 1, "key": "k", "large": -9223372036854775809}"#, "out_of_range", "`large`"),
         (r#"{"at": 1, "key": "k", "large": 1e19}"#, "out_of_range", "`large`"),
         (r#"{"at": 1, "key": "k", "single": 1e39}"#, "out_of_range", "`single`"),
         (r#"{"at": 1, "key": "k", "double": 1e400}"#, "out_of_range", "`double`"),
@@ -181,6 +182,7 @@ fn values_that_json_writes_in_several_ways() {
         (r#""who": "acme", "large": 1e3"#, value!({"large": 1000})),
         (r#""double": 0.1, "single": 1"#, value!({"double": 0.1, "single": 1.0})),
         (r#""double": 123456789012345678901234567890"#, value!({"double": 1.2345678901234568e29})),
+        (r#""double": -0, "single": -0, "large": -0"#, value!({"double": -0.0, "single": -0.0, "large": 0})),
         (r#""double": 0.30000000000000004"#, value!({"double": 0.30000000000000004})),
         (r#""double": -1.7976931348623157e308"#, value!({"double": f64::MIN})),
         (r#""day": "2026-01-01", "flag": false"#, value!({"day": "2026-01-01", "flag": false})),
@@ -290,6 +292,8 @@ fn every_reason_of_protobuf() {
         (with(bytes(17, [9, 1])), "malformed", "jitter_ms"),
         (with(bytes(4, [0xff])), "invalid_utf8", "`route_id`"),
         (with(bytes(8, bytes(15, bytes(1, [0xc3])))), "invalid_utf8", "`other`"),
+        (with(bytes(8, bytes(15, [bytes(1, [0xc3]), bytes(1, "a")].concat()))), "invalid_utf8", "`other`"),
+        (with(bytes(8, bytes(15, [0, 1]))), "malformed", "number"),
         (with(varint(7, u64::MAX)), "out_of_range", "`duration_ms` takes int64: 18446744073709551615"),
         (with(varint(2, u64::MAX / 4)), "out_of_range", "`logged_event_time`"),
         (with(bytes(17, double(3, f64::NAN))), "not_finite", "`mos`"),

@@ -34,16 +34,17 @@ pub(in crate::contract) struct QuotedString {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(in crate::contract) enum Number {
     Int(i64),
-    /// With a fraction or an exponent, or too large for an `i64`; infinite when too large for an `f64`.
+    /// With a fraction or an exponent, too large for an `i64`, or `-0`; infinite when too large for an `f64`.
     Float(f64),
     /// `NaN`, `Infinity` or `-Infinity`, which are no JSON.
     NotFinite,
 }
 
 impl Number {
-    /// The same below zero.
+    /// The same below zero. An integer has no zero below zero, a float has.
     fn negative(self) -> Self {
         match self {
+            Self::Int(0) => Self::Float(-0.0),
             Self::Int(value) => Self::Int(-value),
             Self::Float(value) => Self::Float(-value),
             Self::NotFinite => Self::NotFinite,
@@ -444,6 +445,7 @@ mod tests {
                 text.insert(0, '-');
             }
             let expected = match text.parse() {
+                Ok(0) if text.starts_with('-') => Number::Float(-0.0),
                 Ok(value) => Number::Int(value),
                 Err(_) => Number::Float(text.parse().unwrap()),
             };

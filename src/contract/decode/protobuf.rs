@@ -4,6 +4,9 @@
 //! fields are skipped (producers may be newer than the server), the last of repeated occurrences counts, nested messages
 //! merge. Refuses groups, wrong wire types, and lengths beyond their message: then the message is malformed. The stream
 //! itself can only be cut off: its tail is one reject.
+//!
+//! Other than for such a parser, each occurrence of a field has to fit its column, also one that is replaced later; a timestamp
+//! is one value, of which the last occurrence counts; and each member of a oneof is kept.
 
 use std::ops::Range;
 
@@ -101,10 +104,7 @@ impl<'a> ProtobufDecoder<'a> {
                 self.short(short, field, &mut input)?;
                 continue;
             }
-            let (number, wire_type) = ((key >> 3) as u32, (key & 7) as u8);
-            if number == 0 || key > u64::from(u32::MAX) {
-                return Err(SyntaxError("a field has a number that no message can have".into()));
-            }
+            let (number, wire_type) = number_and_type(key)?;
             match fields.numbered(number) {
                 None => input.skip(wire_type).ok_or_else(|| cut_off("a field that is not known"))?,
                 Some(field) => self.field(field, wire_type, &mut input)?,
@@ -184,7 +184,7 @@ impl<'a> ProtobufDecoder<'a> {
                 Ok(text) => leaf.text(text, Text::Borrowed(text)),
                 Err(_) => Err(Reason::InvalidUtf8),
             },
-            Scalar::Time(bytes) => moment(Input(bytes)).ok_or_else(|| cut_off(&field.name))?,
+            Scalar::Time(bytes) => moment(field, Input(bytes))?,
         };
         match read {
             Ok(slot) => self.builder.set(leaf.column, slot),
@@ -222,8 +222,7 @@ impl<'a> ProtobufDecoder<'a> {
                 match (key, value) {
                     (Ok(key), Ok(value)) => (key, value),
                     (Err(reason), _) | (_, Err(reason)) => {
-                        let detail = || format!("an entry of `{}` does not fit a map of text", field.name);
-                        self.builder.fail(|| RejectCause::new(reason, detail()));
+                        self.misfit_entry(field, reason);
                         return Ok(());
                     }
                 }
@@ -233,9 +232,9 @@ impl<'a> ProtobufDecoder<'a> {
         Ok(())
     }
 
-    /// Key and value of an entry, in any order and of any type.
+    /// Key and value of an entry, in any order and of any type. A text has to be one, also when another replaces it.
     fn parts(
-        &self,
+        &mut self,
         field: &Field,
         key: FieldEncoding,
         value: FieldEncoding,
@@ -244,18 +243,30 @@ impl<'a> ProtobufDecoder<'a> {
         let mut parts = [Scalar::zero(key), Scalar::zero(value)];
         while !entry.0.is_empty() {
             let tag = entry.varint().ok_or_else(|| cut_off(&field.name))?;
-            let (part, encoding) = match tag >> 3 {
+            let (number, wire_type) = number_and_type(tag)?;
+            let (part, encoding) = match number {
                 1 => (0, key),
                 2 => (1, value),
                 _ => {
-                    entry.skip((tag & 7) as u8).ok_or_else(|| cut_off(&field.name))?;
+                    entry.skip(wire_type).ok_or_else(|| cut_off(&field.name))?;
                     continue;
                 }
             };
-            check_type(field, encoding, (tag & 7) as u8)?;
+            check_type(field, encoding, wire_type)?;
+            if let Scalar::Bytes(replaced) = parts[part]
+                && !is_utf8(replaced)
+            {
+                self.misfit_entry(field, Reason::InvalidUtf8);
+            }
             parts[part] = entry.scalar(encoding).ok_or_else(|| cut_off(&field.name))?;
         }
         Ok(parts)
+    }
+
+    #[cold]
+    fn misfit_entry(&mut self, field: &Field, reason: Reason) {
+        let detail = || format!("an entry of `{}` does not fit a map of text", field.name);
+        self.builder.fail(|| RejectCause::new(reason, detail()));
     }
 
     fn as_text(&mut self, value: Scalar<'a>) -> Result<Text<'a>, Reason> {
@@ -443,17 +454,35 @@ fn unzigzag(value: u64) -> i64 {
     (value >> 1) as i64 ^ -((value & 1) as i64)
 }
 
-/// `google.protobuf.Timestamp`: seconds as field 1, nanoseconds as field 2; `None` when it is cut off.
-fn moment<'a>(mut input: Input<'a>) -> Option<Result<ColumnValue<'a>, Reason>> {
+/// The number of a field and the type of its value.
+#[inline]
+fn number_and_type(key: u64) -> Result<(u32, u8), SyntaxError> {
+    let (number, wire_type) = ((key >> 3) as u32, (key & 7) as u8);
+    if number == 0 || key > u64::from(u32::MAX) {
+        return Err(SyntaxError("a field has a number that no message can have".into()));
+    }
+    Ok((number, wire_type))
+}
+
+/// `google.protobuf.Timestamp`: seconds as field 1, nanoseconds as field 2.
+fn moment<'a>(field: &Field, mut input: Input<'a>) -> Result<Result<ColumnValue<'a>, Reason>, SyntaxError> {
+    let cut_off = || cut_off(&field.name);
     let (mut seconds, mut nanos) = (0, 0);
     while !input.0.is_empty() {
-        match input.varint()? {
-            0x08 => seconds = input.varint()? as i64,
-            0x10 => nanos = i64::from(input.varint()? as i32),
-            other => input.skip((other & 7) as u8)?,
+        let (number, wire_type) = number_and_type(input.varint().ok_or_else(cut_off)?)?;
+        if number > 2 {
+            input.skip(wire_type).ok_or_else(cut_off)?;
+            continue;
         }
+        if wire_type != VARINT {
+            let name = &field.name;
+            let what = format!("field {number} of the timestamp `{name}` has wire type {wire_type}, expected {VARINT}");
+            return Err(SyntaxError(what.into()));
+        }
+        let value = input.varint().ok_or_else(cut_off)?;
+        if number == 1 { seconds = value as i64 } else { nanos = i64::from(value as i32) }
     }
     let micros = seconds.checked_mul(1_000_000).and_then(|micros| micros.checked_add(nanos / 1_000));
     let in_second = (0..1_000_000_000).contains(&nanos);
-    Some(micros.filter(|_| in_second).map(ColumnValue::Int).ok_or(Reason::OutOfRange))
+    Ok(micros.filter(|_| in_second).map(ColumnValue::Int).ok_or(Reason::OutOfRange))
 }

@@ -57,7 +57,8 @@ impl Leaf {
             ColumnKind::Float32 if value.abs() <= f64::from(f32::MAX) => Ok(ColumnValue::Float(value)),
             ColumnKind::Float64 | ColumnKind::Float32 => Err(Reason::OutOfRange),
             ColumnKind::Int64 | ColumnKind::Int32 if value.fract() != 0.0 => Err(Reason::WrongType),
-            ColumnKind::Int64 | ColumnKind::Int32 if (-INT_END..INT_END).contains(&value) => self.int(value as i64),
+            // -2^63 itself is the nearest float of many integers below it, which no column holds.
+            ColumnKind::Int64 | ColumnKind::Int32 if value.abs() < INT_END => self.int(value as i64),
             ColumnKind::Int64 | ColumnKind::Int32 => Err(Reason::OutOfRange),
             ColumnKind::Timestamp => {
                 time::from_epoch_float(value, self.unit).map(ColumnValue::Int).ok_or(Reason::OutOfRange)

@@ -1,7 +1,7 @@
 # What a contributor types. `make` alone lists it. Nothing here is installed outside this folder: see .cache/ and target/.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-tacosoft test schedules lint docs bench need-cargo need-openssl need-python3
+.PHONY: help demo demo-tacosoft test schedules fuzz lint docs bench need-cargo need-openssl need-python3
 MAKEFLAGS += --no-print-directory
 ARGS ?=
 # Prints where cargo builds.
@@ -28,6 +28,21 @@ test: need-cargo need-openssl ## Run everything: Rust tests, real ADBC and JDBC 
 # Beyond those that every test run plays. ARGS is a range of seeds, or one, of which everything is told then.
 schedules: need-cargo need-openssl ## Play thousands of schedules of crashes and faults (ARGS=5000..9000, ARGS=17)
 	@GLASSHOUSE_SCHEDULES="$(or $(ARGS),1000..3000)" cargo test --lib ingest::sim::tests::chosen -- --nocapture
+
+# Beyond the seeds that every test run plays. With a nightly toolchain and cargo-fuzz the bytes are looked for by coverage, else
+# they are random. A failure prints its seed: SEED=17 plays that one again.
+SECONDS ?= 600
+fuzz: need-cargo need-openssl ## Compare our decoders with independent libraries on random bodies (SECONDS=60, SEED=17)
+	@if [ -n "$(SEED)" ]; then \
+	  GLASSHOUSE_FUZZ_SEED="$(SEED)" cargo test --test it oracle::driver -- --nocapture --test-threads 1; \
+	elif cargo +nightly fuzz --version >/dev/null 2>&1; then \
+	  cp Cargo.lock fuzz/Cargo.lock && for target in json protobuf; do \
+	    cargo +nightly fuzz run "$$target" -- -max_total_time=$(SECONDS) -max_len=4096 || exit 1; \
+	  done; \
+	else \
+	  echo "make: no nightly toolchain with cargo-fuzz (cargo install cargo-fuzz): random bytes are played" >&2; \
+	  GLASSHOUSE_FUZZ_SECONDS="$(SECONDS)" cargo test --test it oracle::driver -- --nocapture --test-threads 1; \
+	fi
 
 lint: need-cargo need-openssl ## Check the format, and every lint with warnings denied
 	@cargo fmt --check

@@ -13,6 +13,7 @@ mod crash;
 mod disk;
 mod kafka;
 mod kafka_login;
+mod oracle;
 mod provider;
 mod quarantine;
 mod registry;

@@ -1,0 +1,162 @@
+//! Plays an oracle over many seeds: a bounded number in every test run, and as many as the time allows in a long run.
+//!
+//! In: `GLASSHOUSE_FUZZ_SECONDS=60` plays seeds that no run has played for a minute; `GLASSHOUSE_FUZZ_SEED=17` plays that one. Out:
+//! of the first seed that fails its number, and the fewest bytes found that fail as well, with what is wrong with them.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use glasshouse::contract::Reason;
+use rand::rngs::SmallRng;
+use rand::{RngExt as _, SeedableRng as _};
+
+use super::{Tally, json, protobuf};
+
+/// Seeds of every run.
+const SEEDS: u64 = 800;
+/// Bytes of a seed, at most: enough for a table and a few bodies.
+const BYTES_MAX: usize = 4_096;
+/// Time for making a failing case smaller.
+const SHRINK_TIME_MAX: Duration = Duration::from_secs(20);
+
+type Check = fn(&[u8]) -> Result<Tally, String>;
+
+#[test]
+fn json_is_read_as_serde_json_reads_it() {
+    use Reason::{
+        DuplicateKey, ForeignTenant, InvalidUtf8, Malformed, MissingId, MissingTenant, MissingTime, NotFinite,
+        OutOfRange, TimeOutOfRange, TooLarge, UnknownField, WrongType,
+    };
+    let reasons = [
+        DuplicateKey,
+        ForeignTenant,
+        InvalidUtf8,
+        Malformed,
+        MissingId,
+        MissingTenant,
+        MissingTime,
+        NotFinite,
+        OutOfRange,
+        TimeOutOfRange,
+        TooLarge,
+        UnknownField,
+        WrongType,
+    ];
+    play("json", json, &reasons);
+}
+
+#[test]
+fn protobuf_is_read_as_prost_reflect_reads_it() {
+    use Reason::{
+        ForeignTenant, InvalidUtf8, Malformed, MissingId, MissingTenant, MissingTime, NotFinite, OutOfRange,
+        TimeOutOfRange, TooLarge,
+    };
+    let reasons = [
+        ForeignTenant,
+        InvalidUtf8,
+        Malformed,
+        MissingId,
+        MissingTenant,
+        MissingTime,
+        NotFinite,
+        OutOfRange,
+        TimeOutOfRange,
+        TooLarge,
+    ];
+    play("protobuf", protobuf, &reasons);
+}
+
+/// Plays a check until its seeds or its time are used up. An ordinary run has rows, and rejects for each of these reasons: else
+/// what is made has become too plain to prove anything.
+fn play(name: &str, check: Check, reasons: &[Reason]) {
+    let number = |key: &str| std::env::var_os(key).map(|text| text.into_string().unwrap().parse::<u64>().unwrap());
+    let seconds = number("GLASSHOUSE_FUZZ_SECONDS");
+    let (first, end) = match (number("GLASSHOUSE_FUZZ_SEED"), seconds) {
+        (Some(seed), _) => (seed, seed + 1),
+        (None, Some(_)) => (rand::random::<u64>() >> 1, u64::MAX),
+        (None, None) => (0, SEEDS),
+    };
+    let until = seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
+    let (next, failed, tally) = (AtomicU64::new(first), Mutex::new(None), Mutex::new(Tally::new()));
+    let is_over = || failed.lock().unwrap().is_some() || until.is_some_and(|until| Instant::now() >= until);
+    thread::scope(|scope| {
+        for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= end || is_over() {
+                        break;
+                    }
+                    match run(check, &bytes(seed)) {
+                        Ok(counts) => {
+                            let mut tally = tally.lock().unwrap();
+                            counts.into_iter().for_each(|(reason, count)| *tally.entry(reason).or_default() += count);
+                        }
+                        Err(_) => drop(failed.lock().unwrap().get_or_insert(seed)),
+                    }
+                }
+            });
+        }
+    });
+    if let Some(seed) = failed.into_inner().unwrap() {
+        let (bytes, what) = shrink(check, bytes(seed));
+        panic!("{name}: seed {seed} fails, and so do these bytes: {bytes:?}\n{what}");
+    }
+    let tally = tally.into_inner().unwrap();
+    println!("{name}: {} seeds from {first}: {tally:?}", next.into_inner().min(end) - first);
+    if (first, end) == (0, SEEDS) {
+        let rows = tally.get(&None).copied().unwrap_or_default();
+        assert!(rows * 5 > tally.values().sum::<usize>(), "{name}: hardly any event becomes a row: {tally:?}");
+        let missing: Vec<_> = reasons.iter().filter(|reason| !tally.contains_key(&Some(**reason))).collect();
+        assert!(missing.is_empty(), "{name}: no event is rejected for {missing:?}: {tally:?}");
+    }
+}
+
+fn bytes(seed: u64) -> Vec<u8> {
+    let mut random = SmallRng::seed_from_u64(seed);
+    let length = random.random_range(0..BYTES_MAX);
+    (0..length).map(|_| random.random()).collect()
+}
+
+/// A panic is a failure like any other.
+fn run(check: Check, bytes: &[u8]) -> Result<Tally, String> {
+    catch_unwind(AssertUnwindSafe(|| check(bytes))).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        Err(text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default())
+    })
+}
+
+/// Makes failing bytes fewer and smaller as long as they fail.
+fn shrink(check: Check, mut bytes: Vec<u8>) -> (Vec<u8>, String) {
+    let until = Instant::now() + SHRINK_TIME_MAX;
+    let mut what = run(check, &bytes).err().unwrap_or_default();
+    let mut attempt = |bytes: &mut Vec<u8>, smaller: Vec<u8>| {
+        let fault = run(check, &smaller).err();
+        let is_smaller = fault.is_some();
+        if let Some(fault) = fault {
+            (*bytes, what) = (smaller, fault);
+        }
+        is_smaller
+    };
+    let mut step = bytes.len().div_ceil(2);
+    while step > 0 && Instant::now() < until {
+        let mut at = 0;
+        while at < bytes.len() && Instant::now() < until {
+            let end = bytes.len().min(at + step);
+            let cut = [&bytes[..at], &bytes[end..]].concat();
+            let zeros = [&bytes[..at], &vec![0; end - at], &bytes[end..]].concat();
+            let is_zero = zeros == bytes;
+            if !attempt(&mut bytes, cut) {
+                if !is_zero {
+                    attempt(&mut bytes, zeros);
+                }
+                at = end;
+            }
+        }
+        step /= 2;
+    }
+    (bytes, what)
+}

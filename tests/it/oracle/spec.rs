@@ -1,0 +1,331 @@
+//! Tables made at random: what they declare, and the contract that the server makes of it.
+//!
+//! In: choices. Out: a [`Spec`]: the contract, the tree of fields as this module has written it (not as the server reads it), and
+//! for a table declared by a `.proto` the message for `prost-reflect`.
+
+use std::fmt::Write as _;
+use std::fs;
+
+use glasshouse::config::{ColumnConfig, TableConfig, TimeUnit};
+use glasshouse::contract::{ColumnKind, Contract};
+use prost_reflect::MessageDescriptor;
+use tempfile::TempDir;
+
+use super::dice::Dice;
+
+/// One table.
+pub(super) struct Spec {
+    pub(super) contract: Contract,
+    pub(super) root: Object,
+    pub(super) unit: TimeUnit,
+    /// Whether fields that nobody has declared go to the map.
+    pub(super) has_map: bool,
+    /// The message without what the table ignores: an ignored field is like an unknown one. Its oneofs are optional fields: the
+    /// table keeps whatever came.
+    pub(super) message: Option<MessageDescriptor>,
+}
+
+/// The event, or a message inside it.
+pub(super) struct Object {
+    pub(super) fields: Vec<Field>,
+    /// In front of the keys of unknown fields: empty, or a path that ends in a dot.
+    pub(super) prefix: String,
+}
+
+pub(super) struct Field {
+    pub(super) name: String,
+    pub(super) json_name: String,
+    pub(super) number: u32,
+    pub(super) role: Role,
+    /// What it is in a `.proto`; empty in a table of columns.
+    proto: String,
+    presence: Presence,
+}
+
+/// Where a field leads.
+pub(super) enum Role {
+    Column(Column),
+    Object(Object),
+    /// Key and value, as a `.proto` has them.
+    Map(&'static str, &'static str),
+    Ignored,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Column {
+    /// Its place in the contract.
+    pub(super) index: usize,
+    pub(super) kind: ColumnKind,
+    /// The type on the wire; empty in a table of columns.
+    pub(super) wire: &'static str,
+    /// Whether its absence stands for zero, as that of a proto3 field without presence does.
+    pub(super) is_implicit: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Presence {
+    Implicit,
+    Optional,
+    OneOf,
+}
+
+/// The enum of every message: numbers, with a gap and a negative one, and their names.
+pub(super) const ENUM: [(i32, &str); 4] = [(0, "ZERO"), (1, "ONE"), (7, "SEVEN"), (-1, "MINUS")];
+
+/// Kinds of columns that are declared without a `.proto`.
+const KINDS: [&str; 9] = ["text", "int64", "float64", "bool", "int32", "float32", "timestamp", "date", "bytes"];
+
+/// Scalars of a `.proto`, and what is no message of ours.
+pub(super) const SCALARS: [&str; 17] = [
+    "string", "int64", "double", "uint64", "bool", "int32", "uint32", "sint32", "sint64", "fixed32", "fixed64",
+    "sfixed32", "sfixed64", "float", "bytes", "Names", TIME,
+];
+pub(super) const TIME: &str = "google.protobuf.Timestamp";
+const MAP_KEYS: [&str; 5] = ["string", "int64", "bool", "uint32", "fixed64"];
+const MAP_VALUES: [&str; 8] = ["string", "int64", "uint64", "double", "float", "bool", "Names", "sint32"];
+const UNITS: [TimeUnit; 5] = [TimeUnit::Auto, TimeUnit::Seconds, TimeUnit::Millis, TimeUnit::Micros, TimeUnit::Nanos];
+
+/// A table of columns.
+pub(super) fn columns(dice: &mut Dice<'_>) -> Spec {
+    let mut declared = vec![("who".to_owned(), "text"), ("at".to_owned(), "timestamp"), ("key".to_owned(), "text")];
+    declared.extend((0..dice.below(12)).map(|index| (format!("c{index}"), dice.pick(&KINDS))));
+    let has_map = !dice.once_in_a_while(60);
+    let unit = UNITS[dice.below(UNITS.len())];
+    let config = TableConfig {
+        columns: declared
+            .iter()
+            .map(|(name, kind)| ColumnConfig { name: name.clone(), kind: (*kind).into(), ..ColumnConfig::default() })
+            .collect(),
+        tenant: "who".into(),
+        time: "at".into(),
+        id: "key".into(),
+        time_unit: unit,
+        dimensions_map: if has_map { "more".into() } else { String::new() },
+        ..TableConfig::default()
+    };
+    let contract = Contract::new("made", &config, std::path::Path::new("")).expect("the declaration is sound");
+    let mut fields: Vec<Field> = declared
+        .iter()
+        .map(|(name, kind)| {
+            let kind = ColumnKind::parse(kind).expect("it is a kind");
+            let index = contract.column(name).expect("it was declared");
+            field(name, Role::Column(Column { index, kind, wire: "", is_implicit: false }))
+        })
+        .collect();
+    if has_map {
+        fields.push(field("more", Role::Map("", "")));
+    }
+    fields.extend(["received_time", "event_date"].map(|ours| field(ours, Role::Ignored)));
+    Spec { contract, root: Object { fields, prefix: String::new() }, unit, has_map, message: None }
+}
+
+fn field(name: &str, role: Role) -> Field {
+    let (name, json_name, proto) = (name.to_owned(), String::new(), String::new());
+    Field { name, json_name, number: 0, role, proto, presence: Presence::Optional }
+}
+
+/// A table declared by a `.proto` of messages inside messages.
+pub(super) fn message(dice: &mut Dice<'_>) -> Spec {
+    let mut maker = Maker { dice, config: TableConfig::default(), names: 0, has_map: false };
+    let mut root = maker.object("", "", 0);
+    let is_integer_time = maker.dice.once_in_a_while(128);
+    for (name, proto) in [("who", "string"), ("at", if is_integer_time { "uint64" } else { TIME }), ("key", "string")] {
+        let presence = if maker.dice.once_in_a_while(128) { Presence::Optional } else { Presence::Implicit };
+        let number = maker.number(root.fields.len());
+        let role = maker.scalar(proto, name, presence);
+        root.fields.push(Field { number, proto: proto.into(), presence, ..field(name, role) });
+    }
+    let Maker { dice, mut config, has_map, .. } = maker;
+    let unit = UNITS[dice.below(UNITS.len())];
+    config.time_unit = unit;
+    config.times.push("at".into());
+    (config.tenant, config.time, config.id) = ("who".into(), "at".into(), "key".into());
+
+    let folder = TempDir::new().expect("a folder can be made");
+    let full = compile(&folder, "full.proto", &text(&root, true));
+    (config.proto, config.message) = (Some("full.proto".into()), Some("made.Event".into()));
+    let contract =
+        Contract::new("made", &config, folder.path()).unwrap_or_else(|fault| panic!("{fault}\n{}", text(&root, true)));
+    let stored = compile(&folder, "stored.proto", &text(&root, false));
+    bind(&mut root, &full, &contract, "");
+    let mut names = Vec::new();
+    columns_of(&root, &contract, &mut names);
+    root.fields.extend(names);
+    root.fields.extend(["received_time", "event_date"].map(|ours| field(ours, Role::Ignored)));
+    Spec { contract, root, unit, has_map, message: Some(stored) }
+}
+
+fn compile(folder: &TempDir, name: &str, text: &str) -> MessageDescriptor {
+    fs::write(folder.path().join(name), text).expect("a file can be written");
+    let mut compiler = protox::Compiler::new([folder.path()]).expect("the folder is there");
+    compiler.open_file(name).unwrap_or_else(|fault| panic!("{fault}\n{text}"));
+    let pool = compiler.descriptor_pool();
+    pool.get_message_by_name("made.Event").expect("it was declared")
+}
+
+struct Maker<'d, 'b> {
+    dice: &'d mut Dice<'b>,
+    config: TableConfig,
+    names: usize,
+    has_map: bool,
+}
+
+impl Maker<'_, '_> {
+    fn object(&mut self, path: &str, prefix: &str, depth: usize) -> Object {
+        let mut fields = Vec::new();
+        for _ in 0..self.dice.below(7) + usize::from(depth > 0) {
+            let number = self.number(fields.len());
+            self.names += 1;
+            let name = match self.dice.below(3) {
+                0 => format!("f{}", self.names),
+                1 => format!("field_{}_x", self.names),
+                _ => format!("aVeryLongNameOfAField_{}", self.names),
+            };
+            let path = format!("{path}{name}");
+            let presence = [Presence::Implicit, Presence::Optional, Presence::OneOf][self.dice.below(3)];
+            let made = match self.dice.below(16) {
+                0..11 => {
+                    let proto = self.dice.pick(&SCALARS);
+                    if proto.contains("int") && self.dice.once_in_a_while(64) {
+                        self.config.times.push(path.clone());
+                    }
+                    (proto.to_owned(), presence, self.scalar(proto, &path, presence))
+                }
+                11 if !self.has_map => {
+                    self.has_map = true;
+                    let (key, value) = (self.dice.pick(&MAP_KEYS), self.dice.pick(&MAP_VALUES));
+                    (format!("map<{key}, {value}>"), Presence::Implicit, Role::Map(key, value))
+                }
+                12 => {
+                    self.config.ignore.push(path.clone());
+                    let proto = self.dice.pick(&["int32", "string", "double", "Event", "Names"]);
+                    (format!("repeated {proto}"), Presence::Implicit, Role::Ignored)
+                }
+                13 => {
+                    self.config.ignore.push(path.clone());
+                    (self.dice.pick(&["Event", "string", "uint64"]).to_owned(), presence, Role::Ignored)
+                }
+                _ if depth < 3 => {
+                    let is_flat = self.dice.once_in_a_while(128);
+                    let inner = if is_flat { String::new() } else { format!("{prefix}{name}.") };
+                    if is_flat {
+                        self.config.flatten.push(path.clone());
+                    }
+                    let object = self.object(&format!("{path}."), &inner, depth + 1);
+                    (format!("M{name}"), presence, Role::Object(object))
+                }
+                _ => ("string".to_owned(), presence, self.scalar("string", &path, presence)),
+            };
+            let (proto, presence, role) = made;
+            fields.push(Field { name, json_name: String::new(), number, role, proto, presence });
+        }
+        Object { fields, prefix: prefix.to_owned() }
+    }
+
+    /// Mostly small numbers with gaps, now and then one that no table of small ones has.
+    fn number(&mut self, place: usize) -> u32 {
+        let place = place as u32;
+        match self.dice.below(8) {
+            0..6 => place * 2 + 1,
+            6 => place * 2 + 30 + 2,
+            _ => place * 2 + 1_000_002,
+        }
+    }
+
+    fn scalar(&mut self, proto: &'static str, path: &str, presence: Presence) -> Role {
+        let is_time = path == "at" || self.config.times.iter().any(|time| time == path);
+        let kind = match proto {
+            "bool" => ColumnKind::Bool,
+            TIME => ColumnKind::Timestamp,
+            "string" | "Names" => ColumnKind::Text,
+            "bytes" => ColumnKind::Bytes,
+            "float" => ColumnKind::Float32,
+            "double" => ColumnKind::Float64,
+            _ if is_time => ColumnKind::Timestamp,
+            "int32" | "sint32" | "sfixed32" => ColumnKind::Int32,
+            _ => ColumnKind::Int64,
+        };
+        let is_implicit = presence == Presence::Implicit && kind != ColumnKind::Timestamp;
+        // Its place is known when there is a contract.
+        Role::Column(Column { index: 0, kind, wire: proto, is_implicit })
+    }
+}
+
+/// Tells each field its place in the contract, and its JSON name by `prost-reflect`. The name of a column is the path to it, from
+/// the innermost message that is not flattened.
+fn bind(object: &mut Object, message: &MessageDescriptor, contract: &Contract, prefix: &str) {
+    debug_assert_eq!(object.prefix, prefix);
+    for field in &mut object.fields {
+        let known = message.get_field_by_name(&field.name).expect("it was declared");
+        field.json_name = known.json_name().to_owned();
+        match &mut field.role {
+            Role::Column(column) => {
+                let name = format!("{prefix}{}", field.name).replace('.', "_");
+                column.index = contract.column(&name).unwrap_or_else(|| panic!("there is no column {name}"));
+                assert_eq!(contract.columns[column.index].kind, column.kind, "{name}");
+            }
+            Role::Object(inner) => {
+                let kind = known.kind();
+                let message = kind.as_message().expect("it was declared as one");
+                let prefix = inner.prefix.clone();
+                bind(inner, message, contract, &prefix);
+            }
+            Role::Map(..) | Role::Ignored => {}
+        }
+    }
+}
+
+/// The columns of messages inside the event, which the event itself may name.
+fn columns_of(object: &Object, contract: &Contract, names: &mut Vec<Field>) {
+    for inner in &object.fields {
+        let Role::Object(inner) = &inner.role else { continue };
+        for deep in &inner.fields {
+            match deep.role {
+                Role::Column(column) => names.push(field(&contract.columns[column.index].name, Role::Column(column))),
+                Role::Map(key, value) => {
+                    let map = contract.map.expect("the table has a map");
+                    names.push(field(&contract.columns[map].name, Role::Map(key, value)));
+                }
+                Role::Object(_) | Role::Ignored => {}
+            }
+        }
+        columns_of(inner, contract, names);
+    }
+}
+
+/// The `.proto`: all of it as producers have it, or what is stored of it.
+fn text(root: &Object, is_full: bool) -> String {
+    let mut text =
+        "syntax = \"proto3\";\npackage made;\nimport \"google/protobuf/timestamp.proto\";\nenum Names {\n".to_owned();
+    for (number, name) in ENUM {
+        let _ = writeln!(text, "  {name} = {number};");
+    }
+    text += "}\n";
+    message_text(&mut text, "Event", root, is_full);
+    text
+}
+
+fn message_text(text: &mut String, name: &str, object: &Object, is_full: bool) {
+    let mut inner = String::new();
+    let _ = writeln!(text, "message {name} {{");
+    let line = |field: &Field| format!("{} {} = {};", field.proto, field.name, field.number);
+    let is_in_oneof = |field: &&Field| is_full && field.presence == Presence::OneOf;
+    for field in object.fields.iter().filter(|field| !is_in_oneof(field)) {
+        if matches!(field.role, Role::Ignored) && !is_full {
+            continue;
+        }
+        let has_presence = field.presence != Presence::Implicit;
+        let _ = writeln!(text, "  {}{}", if has_presence { "optional " } else { "" }, line(field));
+    }
+    let members: Vec<String> = object.fields.iter().filter(is_in_oneof).map(line).collect();
+    if !members.is_empty() {
+        let _ = writeln!(text, "  oneof one_{name} {{ {} }}", members.join(" "));
+    }
+    let _ = writeln!(text, "}}");
+    for field in &object.fields {
+        if let Role::Object(object) = &field.role {
+            message_text(&mut inner, &field.proto, object, is_full);
+        }
+    }
+    text.push_str(&inner);
+}

@@ -1,0 +1,74 @@
+//! Times by `chrono`, which knows nothing of ours.
+//!
+//! The documented rules that are more than RFC 3339: an offset may lack its colon or its minutes; digits beyond microseconds are
+//! cut; second 60 is the next minute; an epoch number counts what the table's `time_unit` says, and text of digits is one, too.
+
+use chrono::{DateTime, NaiveDate};
+use glasshouse::config::TimeUnit;
+use glasshouse::contract::Reason;
+
+use super::row::Cell;
+
+/// A time as text.
+pub(super) fn from_text(text: &str, unit: TimeUnit) -> Result<Cell, Reason> {
+    if text.as_bytes().get(4) != Some(&b'-') {
+        let is_number = !text.starts_with('+');
+        let number: Option<i64> = text.parse().ok().filter(|_| is_number);
+        let time = number.and_then(|number| from_integer(number, unit).ok());
+        return time.ok_or(Reason::WrongType);
+    }
+    // A short offset is spelled out: `+0530` and `+05` become `+05:30` and `+05:00`.
+    let mut text = text.to_owned();
+    let zone = text.get(19..).and_then(|rest| rest.find(['+', '-'])).map(|at| text.len() - (19 + at));
+    match zone {
+        Some(5) => text.insert(text.len() - 2, ':'),
+        Some(3) => text.push_str(":00"),
+        _ => {}
+    }
+    let time = DateTime::parse_from_rfc3339(&text).map_err(|_| Reason::WrongType)?;
+    Ok(Cell::Int(time.timestamp_micros()))
+}
+
+/// An epoch number.
+pub(super) fn from_integer(number: i64, unit: TimeUnit) -> Result<Cell, Reason> {
+    let wide = i128::from(number);
+    let micros = match counted(number.unsigned_abs(), unit) {
+        TimeUnit::Seconds => wide * 1_000_000,
+        TimeUnit::Millis => wide * 1_000,
+        TimeUnit::Micros => wide,
+        TimeUnit::Nanos => wide.div_euclid(1_000),
+        TimeUnit::Auto => unreachable!("it was decided"),
+    };
+    i64::try_from(micros).map(Cell::Int).map_err(|_| Reason::OutOfRange)
+}
+
+/// An epoch number with a fraction or an exponent: the nearest microsecond of the nearest double.
+pub(super) fn from_float(number: f64, unit: TimeUnit) -> Result<Cell, Reason> {
+    let micros = match counted(number.abs() as u64, unit) {
+        TimeUnit::Seconds => number * 1e6,
+        TimeUnit::Millis => number * 1e3,
+        TimeUnit::Micros => number,
+        TimeUnit::Nanos => number / 1e3,
+        TimeUnit::Auto => unreachable!("it was decided"),
+    };
+    if micros.abs() < 2_f64.powi(63) { Ok(Cell::Int(micros.round() as i64)) } else { Err(Reason::OutOfRange) }
+}
+
+/// What a number of this size counts.
+fn counted(size: u64, unit: TimeUnit) -> TimeUnit {
+    match unit {
+        TimeUnit::Auto if size < 10_u64.pow(11) => TimeUnit::Seconds,
+        TimeUnit::Auto if size < 10_u64.pow(14) => TimeUnit::Millis,
+        TimeUnit::Auto if size < 10_u64.pow(17) => TimeUnit::Micros,
+        TimeUnit::Auto => TimeUnit::Nanos,
+        known => known,
+    }
+}
+
+/// A day: `YYYY-MM-DD` and nothing else.
+pub(super) fn day(text: &str) -> Result<Cell, Reason> {
+    let is_plain = text.len() == 10 && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-');
+    let day = NaiveDate::parse_from_str(text, "%Y-%m-%d").ok().filter(|_| is_plain).ok_or(Reason::WrongType)?;
+    let first = NaiveDate::from_ymd_opt(1970, 1, 1).expect("it is a day");
+    Ok(Cell::Int(day.signed_duration_since(first).num_days()))
+}

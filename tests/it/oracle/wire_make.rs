@@ -1,0 +1,256 @@
+//! Protobuf made at random for a table: mostly messages that fit it, with everything in them that the wire format allows, and some
+//! that it does not.
+
+use super::NOW_MICROS;
+use super::dice::Dice;
+use super::spec::{ENUM, Field, Object, Role, Spec, TIME};
+
+const VARINT: u8 = 0;
+const FIXED64: u8 = 1;
+const LENGTH: u8 = 2;
+const GROUP: u8 = 3;
+const GROUP_END: u8 = 4;
+const FIXED32: u8 = 5;
+
+const TEXTS: [&[u8]; 9] = [
+    b"a",
+    b"",
+    b"acme",
+    "é".as_bytes(),
+    "😀".as_bytes(),
+    b"b",
+    b"a text that is longer than most, and is no label of sixteen bytes",
+    b"\xff",
+    b"\xc3",
+];
+
+/// One message.
+pub(super) fn event(dice: &mut Dice<'_>, spec: &Spec) -> Vec<u8> {
+    let mut maker = Maker { dice, spec };
+    let mut wire = maker.message(&spec.root);
+    if maker.dice.once_in_a_while(24) {
+        maker.dice.damage(&mut wire);
+    }
+    wire
+}
+
+/// A varint; `padding` more bytes than it needs.
+pub(super) fn varint(mut value: u64, padding: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while value >= 0x80 {
+        bytes.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    bytes.push(value as u8);
+    for _ in 0..padding {
+        *bytes.last_mut().expect("there is a byte") |= 0x80;
+        bytes.push(0);
+    }
+    bytes
+}
+
+pub(super) fn delimited(bytes: Vec<u8>) -> Vec<u8> {
+    [varint(bytes.len() as u64, 0), bytes].concat()
+}
+
+struct Maker<'d, 'b, 's> {
+    dice: &'d mut Dice<'b>,
+    spec: &'s Spec,
+}
+
+impl Maker<'_, '_, '_> {
+    fn message(&mut self, object: &Object) -> Vec<u8> {
+        let mut records = Vec::new();
+        let known: Vec<&Field> = object.fields.iter().filter(|field| field.number > 0).collect();
+        for field in &known {
+            let is_key = ["at", "key"].contains(&field.name.as_str());
+            while self.dice.below(256) < if is_key { 250 } else { 180 } {
+                records.push(self.record(field));
+                if !self.dice.once_in_a_while(40) {
+                    break;
+                }
+            }
+        }
+        while self.dice.once_in_a_while(50) {
+            let number = [100, 5_000, 536_870_911, 2, 31][self.dice.below(5)];
+            if known.iter().all(|field| field.number != number) {
+                let wire_type = self.any_type();
+                records.push(self.raw(number, wire_type));
+            }
+        }
+        // Fields may come in any order.
+        if self.dice.once_in_a_while(80) && records.len() > 1 {
+            let (one, other) = (self.dice.below(records.len()), self.dice.below(records.len()));
+            records.swap(one, other);
+        }
+        records.concat()
+    }
+
+    /// Groups are rare: they spoil the whole message.
+    fn any_type(&mut self) -> u8 {
+        if self.dice.once_in_a_while(6) { GROUP } else { [VARINT, LENGTH, FIXED64, FIXED32][self.dice.below(4)] }
+    }
+
+    fn key(&mut self, number: u32, wire_type: u8) -> Vec<u8> {
+        let padding = if self.dice.once_in_a_while(4) { self.dice.below(5) } else { 0 };
+        let number = if self.dice.once_in_a_while(1) { 0 } else { u64::from(number) };
+        let number = if self.dice.once_in_a_while(1) { number | 1 << 30 } else { number };
+        varint(number << 3 | u64::from(wire_type), padding)
+    }
+
+    /// A value of some type, whatever the field is.
+    fn raw(&mut self, number: u32, wire_type: u8) -> Vec<u8> {
+        let value = match wire_type {
+            VARINT => self.any_varint(),
+            FIXED64 => self.dice.word().to_le_bytes().to_vec(),
+            FIXED32 => self.dice.word().to_le_bytes()[..4].to_vec(),
+            LENGTH => self.bytes(),
+            GROUP => {
+                let end = if self.dice.once_in_a_while(40) { number + 1 } else { number };
+                [self.raw(1, VARINT), self.key(end, GROUP_END)].concat()
+            }
+            _ => Vec::new(),
+        };
+        [self.key(number, wire_type), value].concat()
+    }
+
+    fn any_varint(&mut self) -> Vec<u8> {
+        let value = self.dice.integer();
+        self.varint(value)
+    }
+
+    fn varint(&mut self, value: u64) -> Vec<u8> {
+        if self.dice.once_in_a_while(2) {
+            // Eleven bytes, or a tenth one that holds more than the last bit.
+            return if self.dice.once_in_a_while(128) {
+                vec![0xff; 11]
+            } else {
+                [[0xff; 9].as_slice(), &[0x03]].concat()
+            };
+        }
+        let short = varint(value, 0);
+        let padding = if self.dice.once_in_a_while(10) { self.dice.below(11 - short.len().min(10)) } else { 0 };
+        varint(value, padding)
+    }
+
+    fn bytes(&mut self) -> Vec<u8> {
+        let count = if self.dice.once_in_a_while(6) { TEXTS.len() } else { TEXTS.len() - 2 };
+        delimited(TEXTS[self.dice.below(count)].to_vec())
+    }
+
+    fn record(&mut self, field: &Field) -> Vec<u8> {
+        if self.dice.once_in_a_while(1) {
+            let wire_type = [VARINT, FIXED64, LENGTH, FIXED32, GROUP, GROUP_END, 6, 7][self.dice.below(8)];
+            return self.raw(field.number, wire_type);
+        }
+        let spec = self.spec;
+        let (wire_type, value) = match &field.role {
+            Role::Object(inner) => (LENGTH, delimited(self.message(inner))),
+            Role::Map(key, value) => (LENGTH, delimited(self.entry(key, value))),
+            Role::Ignored => {
+                let wire_type = self.any_type();
+                return self.raw(field.number, wire_type);
+            }
+            Role::Column(column) if column.index == spec.contract.tenant && !self.dice.once_in_a_while(10) => {
+                (LENGTH, delimited(self.dice.pick(&["acme", "acme", "acme", "acme", "", "globex"]).into()))
+            }
+            Role::Column(column) if column.index == spec.contract.time && !self.dice.once_in_a_while(10) => {
+                self.event_time(column.wire)
+            }
+            Role::Column(column) => self.scalar(column.wire),
+        };
+        [self.key(field.number, wire_type), value].concat()
+    }
+
+    fn entry(&mut self, key: &'static str, value: &'static str) -> Vec<u8> {
+        let mut records = Vec::new();
+        for (number, wire) in [(1, key), (2, value)] {
+            while self.dice.below(256) < 230 {
+                let (wire_type, value) = self.scalar(wire);
+                records.push([self.key(number, wire_type), value].concat());
+                if !self.dice.once_in_a_while(20) {
+                    break;
+                }
+            }
+        }
+        if self.dice.once_in_a_while(10) {
+            let wire_type = self.any_type();
+            let number = 1 + self.dice.below(4) as u32;
+            records.push(self.raw(number, wire_type));
+        }
+        if self.dice.once_in_a_while(30) {
+            records.reverse();
+        }
+        records.concat()
+    }
+
+    fn event_time(&mut self, wire: &str) -> (u8, Vec<u8>) {
+        let micros = (NOW_MICROS - (self.dice.word() >> 20) as i64).cast_unsigned();
+        if wire == TIME {
+            let seconds = [varint(1 << 3, 0), varint(micros / 1_000_000, 0)].concat();
+            let nanos = [varint(2 << 3, 0), varint(micros % 1_000_000 * 1_000 + 7, 0)].concat();
+            return (LENGTH, delimited([seconds, nanos].concat()));
+        }
+        use glasshouse::config::TimeUnit::{Auto, Micros, Millis, Nanos, Seconds};
+        let number = match self.spec.unit {
+            Auto | Micros => micros,
+            Seconds => micros / 1_000_000,
+            Millis => micros / 1_000,
+            Nanos => micros * 1_000,
+        };
+        (VARINT, varint(number, 0))
+    }
+
+    /// A value of a type.
+    fn scalar(&mut self, wire: &str) -> (u8, Vec<u8>) {
+        match wire {
+            "string" | "bytes" => (LENGTH, self.bytes()),
+            "double" => {
+                let number = [1.5, 0.0, -0.0, f64::MAX, f64::NAN, f64::INFINITY, f64::MIN_POSITIVE][self.dice.below(7)];
+                let number = if number.is_finite() || self.dice.once_in_a_while(40) { number } else { 0.1 };
+                (FIXED64, number.to_le_bytes().to_vec())
+            }
+            "float" => {
+                let number = [1.5, 0.0, -0.0, f32::MAX, f32::NAN, f32::INFINITY, 0.1][self.dice.below(7)];
+                let number = if number.is_finite() || self.dice.once_in_a_while(40) { number } else { 0.1 };
+                (FIXED32, number.to_le_bytes().to_vec())
+            }
+            "fixed64" | "sfixed64" => (FIXED64, self.dice.integer().to_le_bytes().to_vec()),
+            "fixed32" | "sfixed32" => (FIXED32, self.dice.integer().to_le_bytes()[..4].to_vec()),
+            "Names" => {
+                let number =
+                    if self.dice.once_in_a_while(40) { self.dice.integer() as i32 } else { ENUM[self.dice.below(4)].0 };
+                (VARINT, self.varint(i64::from(number).cast_unsigned()))
+            }
+            "bool" if !self.dice.once_in_a_while(20) => {
+                let value = self.dice.below(2) as u64;
+                (VARINT, self.varint(value))
+            }
+            TIME => (LENGTH, delimited(self.timestamp())),
+            _ => (VARINT, self.any_varint()),
+        }
+    }
+
+    fn timestamp(&mut self) -> Vec<u8> {
+        let mut records = Vec::new();
+        for number in [1, 2] {
+            while self.dice.below(256) < 200 {
+                let value = match self.dice.below(4) {
+                    0 => self.any_varint(),
+                    1 => varint(999_999_999 + self.dice.below(2) as u64, 0),
+                    _ => varint(1_700_000_000 % (1 + self.dice.word() % 2_000_000_000), 0),
+                };
+                records.push([self.key(number, VARINT), value].concat());
+                if !self.dice.once_in_a_while(20) {
+                    break;
+                }
+            }
+        }
+        if self.dice.once_in_a_while(10) {
+            let wire_type = self.any_type();
+            let number = 1 + self.dice.below(4) as u32;
+            records.push(self.raw(number, wire_type));
+        }
+        records.concat()
+    }
+}

@@ -1,0 +1,222 @@
+//! What a protobuf message says, by `prost-reflect`: the oracle for ours.
+//!
+//! In: a message and a [`Spec`]. Out: what should become of it. `prost-reflect` decides what is a message and what its values are;
+//! the rest here are the rules by which a table differs from it, each said where it is applied:
+//!
+//! 1. What a table ignores is not read, as if it were unknown; and it keeps every member of a oneof that came. Both are in the
+//!    message that [`Spec`] has for this.
+//! 2. Groups are refused, also unknown ones, in all that is read.
+//! 3. An entry of a map has the wire type of a message, which `prost-reflect` does not look at.
+//! 4. Each occurrence of a field has to fit its column, also one that a later one replaces.
+//! 5. A timestamp is one value: the last occurrence counts and is not merged with those before.
+//! 6. An integer that is a time is a time also when it is zero, if it is on the wire; when it is not, there is no time.
+//! 7. In the map everything is text: numbers as Rust writes them with `{:?}` (a float as the double that it is), an enum's number
+//!    by its name.
+
+use glasshouse::contract::{ColumnKind, Reason, Stamp};
+use prost::encoding::{DecodeContext, WireType, decode_key, skip_field};
+use prost_reflect::{DynamicMessage, Kind, MessageDescriptor, Value};
+
+use super::row::{Cell, Draft, Outcome};
+use super::spec::{Column, Field, Object, Role, Spec};
+use super::{enum_name, time, zero};
+
+/// One field of a message with its key.
+struct Record<'a> {
+    number: u32,
+    wire_type: WireType,
+    bytes: &'a [u8],
+}
+
+/// Broken, by the rules above.
+struct Broken;
+
+/// What becomes of one message.
+pub(super) fn message(spec: &Spec, stamp: &Stamp, bytes: &[u8]) -> Outcome {
+    let descriptor = spec.message.as_ref().expect("the table is declared by a message");
+    let whole = match DynamicMessage::decode(descriptor.clone(), bytes) {
+        Ok(whole) => whole,
+        // It has stopped at the first fault. A text that is no UTF-8 is a fault of its column, behind which others may be.
+        Err(fault) if fault.to_string().contains("UTF-8") => {
+            use Reason::{InvalidUtf8, Malformed, NotFinite, OutOfRange, TimeOutOfRange, TooLarge};
+            return Outcome::OneOf(vec![InvalidUtf8, Malformed, TooLarge, OutOfRange, TimeOutOfRange, NotFinite]);
+        }
+        Err(_) => return Outcome::Reject(Reason::Malformed),
+    };
+    let mut draft = Draft::new(&spec.contract, stamp);
+    if walk(spec, &mut draft, &spec.root, descriptor, bytes).is_err() {
+        return Outcome::Reject(Reason::Malformed);
+    }
+    values(&spec.root, &whole, &mut draft);
+    draft.finish(bytes.len())
+}
+
+/// The fields of a message that `prost-reflect` takes.
+fn records(mut bytes: &[u8]) -> Result<Vec<Record<'_>>, Broken> {
+    let mut records = Vec::new();
+    while !bytes.is_empty() {
+        let record = bytes;
+        let (number, wire_type) = decode_key(&mut bytes).map_err(|_| Broken)?;
+        skip_field(wire_type, number, &mut bytes, DecodeContext::default()).map_err(|_| Broken)?;
+        if matches!(wire_type, WireType::StartGroup | WireType::EndGroup) {
+            return Err(Broken);
+        }
+        records.push(Record { number, wire_type, bytes: &record[..record.len() - bytes.len()] });
+    }
+    Ok(records)
+}
+
+/// The message inside a record.
+fn inside<'a>(record: &Record<'a>) -> Result<&'a [u8], Broken> {
+    let mut bytes = record.bytes;
+    decode_key(&mut bytes).map_err(|_| Broken)?;
+    prost::encoding::decode_varint(&mut bytes).map_err(|_| Broken)?;
+    Ok(bytes)
+}
+
+/// Looks at each record alone: whether it may be there and fits (rules 2 to 6).
+fn walk(
+    spec: &Spec,
+    draft: &mut Draft<'_>,
+    object: &Object,
+    descriptor: &MessageDescriptor,
+    bytes: &[u8],
+) -> Result<(), Broken> {
+    for record in records(bytes)? {
+        let known = object.fields.iter().find(|field| field.number == record.number);
+        let Some(field) = known else { continue };
+        match &field.role {
+            Role::Ignored => {}
+            Role::Object(inner) => {
+                let field = descriptor.get_field(record.number).expect("it was declared");
+                let kind = field.kind();
+                walk(spec, draft, inner, kind.as_message().expect("it was declared as one"), inside(&record)?)?;
+            }
+            Role::Map(..) if record.wire_type != WireType::LengthDelimited => return Err(Broken),
+            Role::Map(..) => {
+                records(inside(&record)?)?;
+                entry(draft, field, &alone(descriptor, &record), descriptor);
+            }
+            Role::Column(column) => {
+                if matches!(column.wire, super::spec::TIME) {
+                    records(inside(&record)?)?;
+                }
+                let message = alone(descriptor, &record);
+                let value = message.get_field_by_number(record.number).expect("it was declared").into_owned();
+                let read = read(*column, &value, spec);
+                // A later occurrence takes the place of an earlier one; what is no time is set from the whole message.
+                draft.set(column.index, read);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A message that has this record only.
+fn alone(descriptor: &MessageDescriptor, record: &Record<'_>) -> DynamicMessage {
+    DynamicMessage::decode(descriptor.clone(), record.bytes).expect("it was decoded with others")
+}
+
+/// The value of a column.
+fn read(column: Column, value: &Value, spec: &Spec) -> Result<Cell, Reason> {
+    let integer = match value {
+        Value::Bool(value) => return Ok(Cell::Bool(*value)),
+        Value::String(text) => return Ok(Cell::Text(text.clone())),
+        Value::Bytes(bytes) => return Ok(Cell::Bytes(bytes.to_vec())),
+        Value::F64(value) if !value.is_finite() => return Err(Reason::NotFinite),
+        Value::F32(value) if !value.is_finite() => return Err(Reason::NotFinite),
+        Value::F64(value) => return Ok(Cell::Double(value.to_bits())),
+        Value::F32(value) => return Ok(Cell::Single(value.to_bits())),
+        Value::EnumNumber(number) => return Ok(Cell::Text(enum_name(*number))),
+        Value::Message(time) => return timestamp(time),
+        Value::I32(value) => i64::from(*value),
+        Value::U32(value) => i64::from(*value),
+        Value::I64(value) => *value,
+        Value::U64(value) => i64::try_from(*value).map_err(|_| Reason::OutOfRange)?,
+        Value::List(_) | Value::Map(_) => unreachable!("it has no column"),
+    };
+    if column.kind == ColumnKind::Timestamp { time::from_integer(integer, spec.unit) } else { Ok(Cell::Int(integer)) }
+}
+
+/// Nanoseconds count from the second on, and are cut to microseconds.
+fn timestamp(time: &DynamicMessage) -> Result<Cell, Reason> {
+    let part = |name: &str| time.get_field_by_name(name).expect("it was declared").into_owned();
+    let (seconds, nanos) = (part("seconds"), part("nanos"));
+    let (seconds, nanos) = (seconds.as_i64().unwrap_or_default(), nanos.as_i32().unwrap_or_default());
+    let micros = i128::from(seconds) * 1_000_000 + i128::from(nanos / 1_000);
+    let is_sound = (0..1_000_000_000).contains(&nanos);
+    i64::try_from(micros).ok().filter(|_| is_sound).map(Cell::Int).ok_or(Reason::OutOfRange)
+}
+
+/// Sets every column from the whole message. A field that is absent, and whose absence stands for zero, is zero.
+fn values(object: &Object, message: &DynamicMessage, draft: &mut Draft<'_>) {
+    for field in &object.fields {
+        match &field.role {
+            // Names of columns that the event itself may use: these are for JSON only.
+            _ if field.number == 0 => {}
+            Role::Column(column) if column.kind == ColumnKind::Timestamp => {}
+            Role::Column(column) => {
+                let value = message.get_field_by_number(field.number).expect("it was declared");
+                let cell = &mut draft.cells[column.index];
+                *cell = match cell {
+                    None => column.is_implicit.then(|| zero(*column)),
+                    Some(_) => Some(plain(&value)),
+                };
+            }
+            Role::Object(inner) if message.has_field_by_number(field.number) => {
+                let value = message.get_field_by_number(field.number).expect("it was declared");
+                values(inner, value.as_message().expect("it was declared as one"), draft);
+            }
+            Role::Map(..) | Role::Object(_) | Role::Ignored => {}
+        }
+    }
+}
+
+/// A value that fits; one that does not is a fault already, and any will do.
+fn plain(value: &Value) -> Cell {
+    match value {
+        Value::Bool(value) => Cell::Bool(*value),
+        Value::String(text) => Cell::Text(text.clone()),
+        Value::Bytes(bytes) => Cell::Bytes(bytes.to_vec()),
+        Value::F64(value) => Cell::Double(value.to_bits()),
+        Value::F32(value) => Cell::Single(value.to_bits()),
+        Value::EnumNumber(number) => Cell::Text(enum_name(*number)),
+        Value::I32(value) => Cell::Int(i64::from(*value)),
+        Value::U32(value) => Cell::Int(i64::from(*value)),
+        Value::I64(value) => Cell::Int(*value),
+        Value::U64(value) => Cell::Int(value.cast_signed()),
+        Value::Message(_) | Value::List(_) | Value::Map(_) => Cell::Null,
+    }
+}
+
+/// One entry of the map, as text.
+fn entry(draft: &mut Draft<'_>, field: &Field, message: &DynamicMessage, descriptor: &MessageDescriptor) {
+    let value = message.get_field_by_number(field.number).expect("it was declared");
+    let Some((key, value)) = value.as_map().and_then(|map| map.iter().next()) else {
+        return debug_assert!(false, "an entry is in its map");
+    };
+    debug_assert!(matches!(descriptor.get_field(field.number).map(|field| field.kind()), Some(Kind::Message(_))));
+    match (as_text(&key.clone().into()), as_text(value)) {
+        (Ok(key), Ok(value)) => drop(draft.add_entry(key, Some(value), true)),
+        (Err(reason), _) | (_, Err(reason)) => draft.fail(reason),
+    }
+}
+
+fn as_text(value: &Value) -> Result<String, Reason> {
+    Ok(match value {
+        Value::Bool(value) => value.to_string(),
+        Value::String(text) => text.clone(),
+        Value::F64(value) if !value.is_finite() => return Err(Reason::NotFinite),
+        Value::F32(value) if !value.is_finite() => return Err(Reason::NotFinite),
+        Value::F64(value) => format!("{value:?}"),
+        Value::F32(value) => format!("{:?}", f64::from(*value)),
+        Value::EnumNumber(number) => enum_name(*number),
+        Value::I32(value) => value.to_string(),
+        Value::U32(value) => value.to_string(),
+        Value::I64(value) => value.to_string(),
+        Value::U64(value) => value.to_string(),
+        Value::Bytes(_) | Value::Message(_) | Value::List(_) | Value::Map(_) => {
+            unreachable!("no map of the table has it")
+        }
+    })
+}

@@ -5,6 +5,7 @@
 
 use serde_json::json;
 
+use crate::needs::needs;
 use crate::server::{Server, Setup};
 use crate::suite::{jdbc, python, run, run_python, script};
 
@@ -18,6 +19,7 @@ fn fed() -> Server {
 
 #[test]
 fn adbc() {
+    needs!(Python);
     let server = fed();
     let facts = server.write_facts(&server.facts());
     run_python("adbc_suite.py", &facts, ADBC);
@@ -28,6 +30,7 @@ fn adbc() {
 
 #[test]
 fn flight_sql_by_hand() {
+    needs!(Python);
     let server = fed();
     let facts = server.write_facts(&server.facts());
     run_python("flight_suite.py", &facts, FLIGHT);
@@ -37,6 +40,7 @@ fn flight_sql_by_hand() {
 
 #[test]
 fn jdbc_newest() {
+    needs!(Python, Jdbc);
     let server = fed();
     let facts = server.write_facts(&server.facts());
     run(jdbc("18.3.0").arg(facts), "JDBC 18.3.0", JDBC);
@@ -44,6 +48,7 @@ fn jdbc_newest() {
 
 #[test]
 fn jdbc_older() {
+    needs!(Python, Jdbc);
     let server = fed();
     let facts = server.write_facts(&server.facts());
     run(jdbc("17.0.0").arg(facts), "JDBC 17.0.0", JDBC);
@@ -51,12 +56,14 @@ fn jdbc_older() {
 
 #[test]
 fn real_flights() {
+    needs!(Python);
     let server = Server::start(&Setup::default());
     run_python("nycflights_suite.py", &server.write_facts(&server.facts()), FLIGHTS);
 }
 
 #[test]
 fn tls() {
+    needs!(Python);
     let certs = tempfile::tempdir().unwrap();
     assert!(python().arg(script("make_certs.py")).arg(certs.path()).status().unwrap().success());
     let file = |name: &str| certs.path().join(name).display().to_string();

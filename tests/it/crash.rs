@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
+use crate::needs::needs;
 use crate::senders::Sender;
 use crate::server::{Server, Setup};
 use crate::suite::run_python;
@@ -19,6 +20,7 @@ const SENDERS: usize = 4;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_while_it_ingests() {
+    needs!(Python);
     let lake = tempfile::tempdir().unwrap();
     let setup = Setup { lake: Some(lake.path().display().to_string()), ..Setup::default() };
     let (announce, address) = watch::channel(None);

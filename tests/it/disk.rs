@@ -10,6 +10,7 @@ use std::process::{Child, Command, Stdio};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::needs::needs;
 use crate::senders::{EVENTS, Load, body, post};
 use crate::server::{Server, Setup, until_it};
 use crate::suite::run_python;
@@ -32,27 +33,32 @@ const MOUNT: &str = r#"mount -t tmpfs -o "size=$1" tmpfs "$0" && echo mounted &&
 impl Disk {
     /// Mounts one of `bytes`.
     pub(crate) fn mount(bytes: usize) -> Self {
+        Self::mount_or_why(bytes).unwrap_or_else(|refusals| panic!("{refusals}"))
+    }
+
+    /// The same, or why it cannot be mounted.
+    pub(crate) fn mount_or_why(bytes: usize) -> Result<Self, String> {
         let folder = tempfile::tempdir().unwrap();
         let mut refusals = Vec::new();
         for way in WAYS {
             let mut command = Command::new("unshare");
             command.args(way).args(["sh", "-c", MOUNT]).arg(folder.path()).arg(bytes.to_string());
-            let mut holder =
-                command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+            let mut holder = command.spawn().map_err(|error| format!("unshare cannot be run: {error}"))?;
             let mut said = String::new();
             BufReader::new(holder.stdout.take().expect("it is piped")).read_line(&mut said).unwrap();
             if said == "mounted\n" {
                 let below = folder.path().strip_prefix("/").expect("it is absolute");
                 let root = PathBuf::from(format!("/proc/{}/root", holder.id())).join(below);
-                return Self { holder, root, _folder: folder };
+                return Ok(Self { holder, root, _folder: folder });
             }
             let output = holder.wait_with_output().unwrap();
-            refusals.push(format!("unshare {}: {}", way.join(" "), String::from_utf8_lossy(&output.stderr)));
+            refusals.push(format!("unshare {}: {}", way.join(" "), String::from_utf8_lossy(&output.stderr).trim()));
         }
-        panic!(
-            "no file system can be mounted here: run this as root, or allow user namespaces\n{}",
-            refusals.join("\n")
-        );
+        Err(format!(
+            "no file system can be mounted here: run this as root, or allow user namespaces: {}",
+            refusals.join("; ")
+        ))
     }
 
     /// A folder on it.
@@ -117,6 +123,7 @@ fn setup(lake: &Path) -> Setup {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_loses_nothing_and_ingest_goes_on_by_itself() {
+    needs!(Mount, Python);
     let disk = Disk::mount(DISK_BYTES);
     let lake = disk.folder("lake");
     let mut server = Server::start(&setup(&lake));

@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use crate::broker::Broker;
 use crate::command::{client, told};
 use crate::disk::Disk;
+use crate::needs::needs;
 use crate::server::{Server, Setup, until, until_it};
 use crate::suite::run_python;
 
@@ -157,6 +158,7 @@ pub(crate) fn offsets_of(lake: &Path, source: &str, topic: &str) -> BTreeMap<i32
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_while_it_reads() {
+    needs!(Python, Kafka);
     let mut feed = Feed::start().await;
     feed.send_round();
     let setup = feed.setup();
@@ -182,6 +184,7 @@ async fn killed_while_it_reads() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_servers_share_a_topic() {
+    needs!(Python, Kafka);
     let mut feed = Feed::start().await;
     let setup = feed.setup();
     // One after the other: the first makes the tables, the second finds them.
@@ -209,6 +212,7 @@ const FAILURES: f64 = 6.0;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_source_goes_on_when_a_full_disk_has_room_again() {
+    needs!(Mount, Python, Kafka);
     let disk = Disk::mount(DISK_BYTES);
     let mut feed = Feed { lake: disk.folder("lake"), ..Feed::start().await };
     let mut setup = feed.setup();
@@ -268,6 +272,7 @@ fn lags(servers: &[Server]) -> BTreeMap<i32, i64> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pause_holds_all_servers_and_lasts_through_restarts() {
+    needs!(Python, Kafka);
     let mut feed = Feed::start().await;
     let setup = feed.setup();
     let mut servers = vec![Server::start(&setup), Server::start(&setup)];

@@ -8,6 +8,7 @@ use serde_json::Value;
 use crate::broker::{Broker, Guarded, PASSWORDS};
 use crate::command::{ask, client, told};
 use crate::kafka::offsets_of;
+use crate::needs::needs;
 use crate::provider::{CLIENT, Provider};
 use crate::server::{Server, Setup, until};
 
@@ -156,6 +157,7 @@ fn wait_for(broker: &Broker, lake: &Path, cases: &[&Case]) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sources_log_in_by_every_mechanism_or_say_why_not() {
+    needs!(Python, Kafka);
     let provider = Provider::start().await;
     let (broker, guarded) = Broker::guarded(&Provider::keys());
     let cases = cases(&guarded, &provider);

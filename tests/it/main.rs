@@ -1,7 +1,7 @@
 //! The house from outside: whole servers, real clients, and the rules of the source tree.
 //!
-//! `tests/clients/setup.sh` installs the clients, the S3 server, Kafka with Debezium, and PostgreSQL; without them their tests
-//! fail and say so.
+//! `tests/clients/setup.sh` installs the clients, the S3 server, Kafka with Debezium, and PostgreSQL. Without one of them its tests
+//! are skipped, which is printed and counted; in CI they fail (`needs.rs`).
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails, and says where")]
 #![expect(clippy::print_stdout, reason = "a failing test shows what the server said")]
@@ -13,6 +13,7 @@ mod crash;
 mod disk;
 mod kafka;
 mod kafka_login;
+mod needs;
 mod oracle;
 mod provider;
 mod quarantine;

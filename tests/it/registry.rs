@@ -8,6 +8,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::broker::Broker;
+use crate::needs::needs;
 use crate::server::{Server, Setup, wait_for};
 use crate::suite::{python, run_python, script};
 
@@ -70,6 +71,7 @@ impl Drop for Registry {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_confluents_serializers_write_is_read() {
+    needs!(Python, Kafka);
     let (broker, registry) = (Broker::start(), Registry::start());
     for topic in ["avro", "orders"] {
         broker.create_topic(topic, 1).await;

@@ -13,6 +13,7 @@ use tempfile::TempDir;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
+use crate::needs::needs;
 use crate::senders::{EVENTS, Load, Sender, body, post};
 use crate::server::{Server, Setup, until_it, wait_for};
 use crate::suite::{python, run_python, script};
@@ -114,6 +115,7 @@ impl Drop for Store {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_writers_share_a_bucket() {
+    needs!(Python);
     let store = Store::start();
     let setup =
         Setup { lake: Some(format!("s3://{BUCKET}/lake")), lake_options: store.options.clone(), ..Setup::default() };
@@ -157,6 +159,7 @@ async fn two_writers_share_a_bucket() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_store_that_hangs_for_a_minute_costs_time_only() {
+    needs!(Python);
     let store = Store::start();
     let mut setup = store.setup();
     setup.settings.push(("INGEST__QUEUE_BYTES_MAX".to_owned(), QUEUE_BYTES_MAX.to_owned()));
@@ -192,6 +195,7 @@ async fn a_store_that_hangs_for_a_minute_costs_time_only() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_store_that_dies_and_comes_back_costs_time_only() {
+    needs!(Python);
     let mut store = Store::start();
     let server = Server::start(&store.setup());
     let mut load = Load::start(&server, &TENANTS, 2);

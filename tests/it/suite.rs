@@ -9,10 +9,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-/// Where `tests/clients/setup.sh` installs.
-fn cache() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(".cache")
-}
+use crate::needs::cache;
 
 /// The Python of the suites.
 pub(crate) fn python() -> Command {

@@ -9,6 +9,7 @@ use std::process::{Child, Stdio};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::needs::needs;
 use crate::server::{Server, Setup, until, wait_for};
 use crate::suite::{python, run_python, script};
 
@@ -101,6 +102,7 @@ fn commits(lake: &Path) -> usize {
 
 #[test]
 fn restaurants_see_what_their_database_says() {
+    needs!(Python, Kafka, Postgres);
     let mut parts = Parts::start();
     let lake = tempfile::tempdir().unwrap();
     let setup = parts.setup(lake.path());

@@ -23,8 +23,8 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
-pub use columns::dictionary::{DICTIONARY_VALUES_MAX, DictionaryBuilder, TextDictionaryArray, is_dictionary};
-pub use columns::dictionary_ops::{is_same, join, plain, plain_bytes, plain_column};
+pub use columns::dictionary::{DICTIONARY_VALUES_MAX, DictionaryBuilder, TextDictionaryArray, as_dictionary};
+pub use columns::event_batch::EventBatch;
 pub use columns::padded_slice::{PaddedSlice, SHORT_BYTES_MAX};
 pub use decode::reject::{Reason, Reject};
 pub use message::avro::AvroSchema;
@@ -144,8 +144,8 @@ pub struct Stamp {
 /// A decoded body: the good events as columns in arrival order, the bad ones with their reasons.
 #[derive(Debug)]
 pub struct Decoded {
-    /// Good events, in [`Contract::schema`]; columns of few different texts are labels (see [`plain`]).
-    pub batch: RecordBatch,
+    /// Good events.
+    pub batch: EventBatch,
     /// Bad events.
     pub rejects: Vec<Reject>,
 }

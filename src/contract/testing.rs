@@ -88,7 +88,7 @@ pub(super) fn protobuf(contract: &Contract, body: impl AsRef<[u8]>, stamp: &Stam
 /// A body's rows without labels, and its rejects.
 fn of(contract: &Contract, format: Format, body: impl AsRef<[u8]>, stamp: &Stamp) -> Decoded {
     let decoded = decode(contract, format, &Bytes::copy_from_slice(body.as_ref()), stamp).unwrap();
-    Decoded { batch: super::plain(&decoded.batch).unwrap(), ..decoded }
+    Decoded { batch: super::EventBatch::unchecked(decoded.batch.to_plain().unwrap()), ..decoded }
 }
 
 /// Accepted rows as JSON, without nulls.

@@ -18,8 +18,8 @@ use super::source::{BatchMessage, TenantResolution};
 use super::{Payload, RejectNote};
 use crate::clock::Micros;
 use crate::contract::{
-    ColumnKind, Contract, Format, Kept, Owner, RESOLUTION, RESOLVED_BY, RESOLVES, Reject, Stamp, TenantId, decode,
-    decode_arrow, decode_messages, join, plain_bytes,
+    ColumnKind, Contract, EventBatch, Format, Kept, Owner, RESOLUTION, RESOLVED_BY, RESOLVES, Reject, Stamp, TenantId,
+    decode, decode_arrow, decode_messages,
 };
 use crate::error::{Error, Result};
 use crate::lake::InFlightGuard;
@@ -102,7 +102,7 @@ impl Preparer {
     /// Rows and rejects of messages, the rejects named by their places in the topic and kept as they were received.
     pub(super) fn intake_messages(
         &self,
-        rows: RecordBatch,
+        rows: EventBatch,
         mut rejects: Vec<Reject>,
         received: &ReceivedMessages<'_>,
         stamp: &Stamp,
@@ -121,7 +121,7 @@ impl Preparer {
 
     fn intake(
         &self,
-        rows: RecordBatch,
+        rows: EventBatch,
         rejects: &[Reject],
         (stamp, kept_as): (&Stamp, &'static str),
         name: impl Fn(&Reject) -> RejectName,
@@ -149,7 +149,7 @@ impl Preparer {
         body: &Bytes,
         messages: &[BatchMessage],
         stamp: &Stamp,
-    ) -> Result<(RecordBatch, Vec<Reject>)> {
+    ) -> Result<(EventBatch, Vec<Reject>)> {
         let mut fates: BTreeMap<&TenantResolution, Vec<usize>> = BTreeMap::new();
         for (index, message) in messages.iter().enumerate() {
             fates.entry(&message.tenant_resolution).or_default().push(index);
@@ -179,7 +179,7 @@ impl Preparer {
         Ok((self.join(rows)?, rejects))
     }
 
-    pub(super) fn decode(&self, payload: Payload, stamp: &Stamp) -> Result<(RecordBatch, Vec<Reject>)> {
+    pub(super) fn decode(&self, payload: Payload, stamp: &Stamp) -> Result<(EventBatch, Vec<Reject>)> {
         let batches = match payload {
             Payload::Encoded(format, body) => {
                 let decoded = decode(&self.contract, format, &body, stamp)?;
@@ -197,19 +197,20 @@ impl Preparer {
         Ok((self.join(rows)?, rejects))
     }
 
-    pub(super) fn join(&self, rows: Vec<RecordBatch>) -> Result<RecordBatch> {
-        let none = RecordBatch::new_empty(Arc::clone(self.contract.schema()));
-        let rows: Vec<&RecordBatch> = if rows.is_empty() { vec![&none] } else { rows.iter().collect() };
-        join(&rows).map_err(|cause| Error::internal("cannot join a request's rows").with_source(cause))
+    pub(super) fn join(&self, rows: Vec<EventBatch>) -> Result<EventBatch> {
+        if rows.is_empty() {
+            return Ok(EventBatch::empty(&self.contract));
+        }
+        EventBatch::concat(&rows.iter().collect::<Vec<_>>())
     }
 
     /// Rows of the table, with their contents.
-    pub(super) fn good(&self, rows: RecordBatch) -> Result<Part> {
+    pub(super) fn good(&self, rows: EventBatch) -> Result<Part> {
         let contents = fingerprints(&self.contract, &rows)?;
         self.part(&self.contract, rows, &contents)
     }
 
-    pub(super) fn part(&self, contract: &Contract, rows: RecordBatch, contents: &[u32]) -> Result<Part> {
+    pub(super) fn part(&self, contract: &Contract, rows: EventBatch, contents: &[u32]) -> Result<Part> {
         let marks = self.key_hasher.marks(&rows, contract.tenant, contract.id, contents)?;
         Ok(Part { rows, marks, held: None })
     }
@@ -221,7 +222,7 @@ impl Preparer {
         names: &[RejectName],
         kept_as: &'static str,
         received: Micros,
-    ) -> Result<RecordBatch> {
+    ) -> Result<EventBatch> {
         let contract = &self.quarantine;
         let times = || -> ArrayRef {
             Arc::new(TimestampMicrosecondArray::from_value(received, rejects.len()).with_timezone("UTC"))
@@ -244,6 +245,7 @@ impl Preparer {
         let columns = columns.collect::<Result<Vec<_>>>()?;
         RecordBatch::try_new(contract.schema().clone(), columns)
             .map_err(|cause| Error::internal("cannot build quarantine rows").with_source(cause))
+            .and_then(|rows| EventBatch::new(contract, rows))
     }
 }
 
@@ -266,9 +268,4 @@ fn digest(parts: &[&[u8]]) -> String {
 
 fn note(reject: &Reject) -> RejectNote {
     RejectNote { index: reject.index, reason: reject.reason, detail: reject.detail.clone() }
-}
-
-/// Bytes that rows hold, labels counted as the texts that they stand for: a batch may need them as such.
-pub(super) fn bytes_of(rows: &RecordBatch) -> usize {
-    rows.columns().iter().map(plain_bytes).sum()
 }

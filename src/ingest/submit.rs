@@ -8,12 +8,12 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
 use super::dedupe::Part;
-use super::prepare::{PreparedBatch, Preparer, bytes_of};
+use super::prepare::{PreparedBatch, Preparer};
 use super::write::{MemoryReservation, Pending, Stored};
 use super::{Ingest, Payload, Receipt, TableQueue, quarantine_of, stopping};
 use crate::clock::Micros;
 use crate::config::IngestConfig;
-use crate::contract::{Format, Owner, Stamp};
+use crate::contract::{EventBatch, Format, Owner, Stamp};
 use crate::error::{Error, Result};
 use crate::lake::InFlightGuard;
 use crate::telemetry::EventOutcome;
@@ -102,7 +102,7 @@ impl Ingest {
         let (taker, way) = (preparer.clone(), door.to_owned());
         let (stamp, held) = self.stamp_held(table, access.owner())?;
         let intake = self.decode(move || taker.take(payload, &stamp, &way)).await?.held(held);
-        let bytes = (bytes_of(&intake.good.rows), intake.bad.as_ref().map_or(0, |bad| bytes_of(&bad.rows)));
+        let bytes = (intake.good.rows.plain_bytes(), intake.bad.as_ref().map_or(0, |bad| bad.rows.plain_bytes()));
         // Columns may take more than the text they came from.
         reservation.resize(bytes.0 + bytes.1).await?;
         let quarantine = self.table_queues.get(&quarantine_of(table)).unwrap_or(table_queue);
@@ -199,7 +199,7 @@ impl Payload {
     pub(super) fn bytes(&self) -> usize {
         match self {
             Self::Encoded(_, body) => body.len(),
-            Self::Arrow(batches) => batches.iter().map(bytes_of).sum(),
+            Self::Arrow(batches) => batches.iter().map(EventBatch::plain_bytes_of).sum(),
         }
     }
 }

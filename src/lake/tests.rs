@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 
 use crate::clock::{Clock, DAY, Micros, SECOND};
 use crate::config::{ColumnConfig, LakeConfig, TableConfig};
-use crate::contract::Contract;
+use crate::contract::{Contract, EventBatch};
 use crate::error::Kind;
 use crate::lake::log::delta_log::Log;
 use crate::lake::read::object_reader::read_columns;
@@ -96,7 +96,7 @@ pub(super) fn events(range: std::ops::Range<usize>) -> Vec<Event<'static>> {
 }
 
 /// Events as rows of any contract; other columns are filled by type.
-pub(super) fn batch(contract: &Contract, events: &[Event<'_>]) -> RecordBatch {
+pub(super) fn batch(contract: &Contract, events: &[Event<'_>]) -> EventBatch {
     let times = |time: fn(&Event<'_>) -> Micros| {
         Arc::new(TimestampMicrosecondArray::from_iter_values(events.iter().map(time)).with_timezone("UTC")) as ArrayRef
     };
@@ -111,7 +111,7 @@ pub(super) fn batch(contract: &Contract, events: &[Event<'_>]) -> RecordBatch {
         DataType::Map(..) => labels(events.len()),
         other => panic!("no rows of {other}"),
     });
-    RecordBatch::try_new(Arc::clone(contract.schema()), columns.collect()).unwrap()
+    EventBatch::new(contract, RecordBatch::try_new(Arc::clone(contract.schema()), columns.collect()).unwrap()).unwrap()
 }
 
 fn labels(rows: usize) -> ArrayRef {
@@ -181,7 +181,7 @@ async fn a_second_handle_sees_what_the_first_one_commits() {
 async fn nothing_is_committed_for_no_rows() {
     for (store, _folder) in stores() {
         let table = open(&store).await;
-        assert!(table.write(RecordBatch::new_empty(Arc::clone(table.contract().schema()))).await.unwrap().is_empty());
+        assert!(table.write(EventBatch::empty(table.contract())).await.unwrap().is_empty());
     }
 }
 

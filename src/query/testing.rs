@@ -18,7 +18,7 @@ use tokio::sync::OnceCell;
 
 use crate::clock::{Clock, DAY, Micros, SECOND};
 use crate::config::{ColumnConfig, LakeConfig, PolicyConfig, QueryConfig, RowRuleConfig, TableConfig};
-use crate::contract::Contract;
+use crate::contract::{Contract, EventBatch};
 use crate::error::Result;
 use crate::lake::{Store, Table, Tables};
 use crate::query::{Engine, Session};
@@ -117,7 +117,7 @@ fn calls() -> TableConfig {
     }
 }
 
-fn batch(contract: &Contract, rows: &[Row]) -> RecordBatch {
+fn batch(contract: &Contract, rows: &[Row]) -> EventBatch {
     let text = |of: &dyn Fn(&Row) -> Option<String>| Arc::new(rows.iter().map(of).collect::<StringArray>()) as ArrayRef;
     let mut tags = MapBuilder::new(Some(map_names()), StringBuilder::new(), StringBuilder::new());
     for row in rows {
@@ -142,7 +142,7 @@ fn batch(contract: &Contract, rows: &[Row]) -> RecordBatch {
         "tags" => arrow::compute::cast(&tags, field.data_type()).unwrap(),
         other => panic!("no values for {other}"),
     });
-    RecordBatch::try_new(Arc::clone(contract.schema()), columns.collect()).unwrap()
+    EventBatch::new(contract, RecordBatch::try_new(Arc::clone(contract.schema()), columns.collect()).unwrap()).unwrap()
 }
 
 fn map_names() -> arrow::array::MapFieldNames {

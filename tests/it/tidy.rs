@@ -183,11 +183,7 @@ const RULES: [Rule; 13] = [
         name: "opening words",
         reason: "a file says first what goes in, what comes out, what always holds and what it refuses",
         find: text::opening,
-        bad: &[
-            ("src/lake/log.rs", "use std::fs;"),
-            ("src/lake/log.rs", "// a comment"),
-            ("src/lake/log.rs", "//!\n"),
-        ],
+        bad: &[("src/lake/log.rs", "use std::fs;"), ("src/lake/log.rs", "// a comment"), ("src/lake/log.rs", "//!\n")],
         good: &[("src/lake/log.rs", "//! The log."), ("src/lib.rs", "#![doc = include_str!(\"x.md\")]")],
     },
     Rule {

@@ -10,10 +10,9 @@
 //!
 //! **Invariant:** a row that is dropped leaves nothing behind.
 
-use arrow::record_batch::RecordBatch;
-
 use super::column_builder;
 use super::column_builder::ColumnBuilder;
+use super::event_batch::EventBatch;
 use super::map_builder::MapBuilder;
 use super::padded_slice::PaddedSlice;
 use crate::contract::decode::reject::{Reason, RejectCause};
@@ -267,7 +266,7 @@ impl<'a> BatchBuilder<'a> {
     }
 
     /// The rows that were kept, as columns. What is the same in all of them is written now.
-    pub(in crate::contract) fn finish(self, contract: &Contract, stamp: &Stamp) -> Result<RecordBatch> {
+    pub(in crate::contract) fn finish(self, contract: &Contract, stamp: &Stamp) -> Result<EventBatch> {
         let Self { columns, entries, rows, .. } = self;
         let mut entries = Some(entries);
         let arrays = contract.columns.iter().zip(columns).enumerate().map(|(index, (column, cells))| {
@@ -280,7 +279,7 @@ impl<'a> BatchBuilder<'a> {
                 None => entries.take().unwrap_or_else(|| MapBuilder::new(0)).finish()?,
             })
         });
-        column_builder::batch_of(contract, arrays.collect::<Result<_>>()?, rows)
+        EventBatch::of_columns(contract, arrays.collect::<Result<_>>()?, rows)
     }
 }
 

@@ -14,12 +14,10 @@ use arrow::array::{
 use arrow::buffer::{BooleanBuffer, Buffer, NullBuffer, ScalarBuffer};
 use arrow::datatypes::ArrowNativeType;
 use arrow::error::ArrowError;
-use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 
-use super::dictionary_ops::typed;
 use super::padded_slice::PaddedSlice;
 use super::text_builder::TextBuilder;
-use crate::contract::schema::table::{ColumnKind, Contract};
+use crate::contract::schema::table::ColumnKind;
 use crate::contract::{Owner, Stamp};
 use crate::error::{Error, Result};
 
@@ -182,11 +180,4 @@ pub(in crate::contract) fn tenant_column(stamp: &Stamp, rows: usize) -> ArrayRef
 /// The receive time in every row.
 pub(in crate::contract) fn received_column(stamp: &Stamp, rows: usize) -> ArrayRef {
     Arc::new(TimestampMicrosecondArray::from_value(stamp.received, rows).with_timezone("UTC"))
-}
-
-/// Columns in stored order as one batch, some of them labels.
-pub(in crate::contract) fn batch_of(contract: &Contract, columns: Vec<ArrayRef>, rows: usize) -> Result<RecordBatch> {
-    let options = RecordBatchOptions::new().with_row_count(Some(rows));
-    RecordBatch::try_new_with_options(typed(contract.schema(), &columns), columns, &options)
-        .map_err(|fault| Error::internal("decoded columns do not fit their contract").with_source(fault))
 }

@@ -8,7 +8,7 @@
 use std::hash::Hasher as _;
 use std::sync::{Arc, LazyLock};
 
-use arrow::array::{ArrayRef, DictionaryArray, StringArray, UInt16Array};
+use arrow::array::{Array as _, ArrayRef, AsArray as _, DictionaryArray, StringArray, UInt16Array};
 use arrow::buffer::{Buffer, NullBuffer, OffsetBuffer};
 use arrow::datatypes::{DataType, UInt16Type};
 use arrow::error::ArrowError;
@@ -167,10 +167,10 @@ fn key(text: PaddedSlice<'_>) -> [u64; 2] {
     })
 }
 
-/// Whether a column holds labels.
-pub fn is_dictionary(column: &ArrayRef) -> bool {
-    let DataType::Dictionary(numbers, texts) = column.data_type() else { return false };
-    (numbers.as_ref(), texts.as_ref()) == (&DataType::UInt16, &DataType::Utf8)
+/// The column as a dictionary of texts, if it is one.
+pub fn as_dictionary(column: &ArrayRef) -> Option<&TextDictionaryArray> {
+    let texts = column.as_dictionary_opt::<UInt16Type>()?;
+    (*texts.values().data_type() == DataType::Utf8).then_some(texts)
 }
 
 #[cfg(test)]

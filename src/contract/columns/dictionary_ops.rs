@@ -1,51 +1,30 @@
-//! Rows of one contract in several batches become one batch, also when a column is labels in one and plain text in another.
+//! Operations on columns that may be dictionaries: concatenate them, decode them to plain text, compare their types.
 //!
-//! In: batches whose columns are those of one contract, each as plain values or as labels. Out: one such batch.
+//! In: columns of one contract, each plain or a dictionary; maps whose keys and values are either. Out: such a column. The batch
+//! around them is an `EventBatch`.
 
 use std::sync::Arc;
 
-use arrow::array::{Array as _, ArrayRef, AsArray as _, MapArray, NullBufferBuilder, RecordBatch, StructArray};
+use arrow::array::{Array as _, ArrayRef, AsArray as _, MapArray, NullBufferBuilder, StructArray};
 use arrow::buffer::OffsetBuffer;
 use arrow::compute::{cast, concat};
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef, UInt16Type};
 use arrow::error::ArrowError;
 
-use super::dictionary::{DictionaryBuilder, is_dictionary};
+use super::dictionary::{DictionaryBuilder, as_dictionary};
 use super::padded_slice::PaddedSlice;
 
-/// The rows of these batches, of which there is at least one, in their order.
-pub fn join(batches: &[&RecordBatch]) -> Result<RecordBatch, ArrowError> {
-    let [first, rest @ ..] = batches else {
-        return Err(ArrowError::InvalidArgumentError("there is no batch to join".into()));
-    };
-    if rest.is_empty() {
-        return Ok((*first).clone());
-    }
-    let joined = |column: usize| {
-        let columns: Vec<ArrayRef> = batches.iter().map(|batch| Arc::clone(batch.column(column))).collect();
-        join_columns(&columns)
-    };
-    let columns = (0..first.num_columns()).map(joined).collect::<Result<Vec<_>, _>>()?;
-    RecordBatch::try_new(typed(first.schema_ref(), &columns), columns)
-}
-
-/// The same rows with plain texts in place of labels.
-pub fn plain(rows: &RecordBatch) -> Result<RecordBatch, ArrowError> {
-    let columns = rows.columns().iter().map(plain_column).collect::<Result<Vec<_>, _>>()?;
-    RecordBatch::try_new(typed(rows.schema_ref(), &columns), columns)
-}
-
-/// The same column with plain texts in place of labels.
-pub fn plain_column(column: &ArrayRef) -> Result<ArrayRef, ArrowError> {
+/// The same column with plain text in place of a dictionary.
+pub(super) fn plain_column(column: &ArrayRef) -> Result<ArrayRef, ArrowError> {
     match plain_type(column.data_type()) {
         kind if kind == *column.data_type() => Ok(Arc::clone(column)),
         kind => cast(column, &kind),
     }
 }
 
-/// Bytes that a column takes, or would take with plain texts in place of labels: what a short column of labels may become when
-/// it is joined to others. Buffers shared with other columns are counted by their share.
-pub fn plain_bytes(column: &ArrayRef) -> usize {
+/// Bytes that a column takes as plain text, which is what a dictionary may become when columns are concatenated. Of buffers that
+/// are shared with other columns, the column's share is counted.
+pub(super) fn plain_bytes(column: &ArrayRef) -> usize {
     let own =
         |column: &ArrayRef| column.to_data().get_slice_memory_size().unwrap_or_else(|_| column.get_array_memory_size());
     if let Some(map) = column.as_map_opt() {
@@ -54,8 +33,7 @@ pub fn plain_bytes(column: &ArrayRef) -> usize {
         let leaves = map.entries().columns().iter().map(|leaf| plain_bytes(&leaf.slice(first, last - first)));
         return offset_bytes + leaves.sum::<usize>();
     }
-    let labels = column.as_dictionary_opt::<UInt16Type>().filter(|_| is_dictionary(column));
-    let Some(labels) = labels else { return own(column) };
+    let Some(labels) = as_dictionary(column) else { return own(column) };
     let lengths: Vec<usize> = labels.values().as_string::<i32>().offsets().lengths().collect();
     let (numbers, length) =
         (labels.keys().values(), |number: u16| lengths.get(usize::from(number)).copied().unwrap_or(0));
@@ -66,8 +44,8 @@ pub fn plain_bytes(column: &ArrayRef) -> usize {
     texts + size_of::<i32>() * numbers.len()
 }
 
-/// Whether rows with the one schema are rows of the other one, with labels in place of plain texts or without.
-pub fn is_same(one: &Schema, other: &Schema) -> bool {
+/// Whether two schemas differ in nothing but dictionaries in place of plain text.
+pub(super) fn is_same(one: &Schema, other: &Schema) -> bool {
     let same = |(one, other): (&FieldRef, &FieldRef)| {
         one.name() == other.name() && plain_type(one.data_type()) == plain_type(other.data_type())
     };
@@ -88,7 +66,7 @@ fn with_type(field: &FieldRef, kind: DataType) -> FieldRef {
     if *field.data_type() == kind { Arc::clone(field) } else { Arc::new(field.as_ref().clone().with_data_type(kind)) }
 }
 
-/// The type without labels.
+/// The type with plain text in place of dictionaries.
 fn plain_type(kind: &DataType) -> DataType {
     let plain = |field: &FieldRef| with_type(field, plain_type(field.data_type()));
     match kind {
@@ -99,23 +77,23 @@ fn plain_type(kind: &DataType) -> DataType {
     }
 }
 
-fn join_columns(columns: &[ArrayRef]) -> Result<ArrayRef, ArrowError> {
-    // What is empty has no say in what the others are.
+pub(super) fn concat_columns(columns: &[ArrayRef]) -> Result<ArrayRef, ArrowError> {
+    // Empty columns do not decide whether the result is a dictionary.
     let filled: Vec<ArrayRef> = columns.iter().filter(|column| !column.is_empty()).cloned().collect();
     let filled = if filled.is_empty() { &columns[..1] } else { &filled };
-    if filled.iter().all(is_dictionary) {
-        if let Some(labels) = join_labels(filled)? {
+    if filled.iter().all(|column| as_dictionary(column).is_some()) {
+        if let Some(labels) = concat_dictionaries(filled)? {
             return Ok(labels);
         }
     } else if matches!(filled[0].data_type(), DataType::Map(..)) {
-        return join_maps(filled);
+        return concat_maps(filled);
     }
     let plain = filled.iter().map(plain_column).collect::<Result<Vec<_>, _>>()?;
     concat(&plain.iter().map(AsRef::as_ref).collect::<Vec<_>>())
 }
 
-/// None when together they have too many different texts.
-fn join_labels(columns: &[ArrayRef]) -> Result<Option<ArrayRef>, ArrowError> {
+/// `None` if the values do not fit one dictionary.
+fn concat_dictionaries(columns: &[ArrayRef]) -> Result<Option<ArrayRef>, ArrowError> {
     let rows = columns.iter().map(|column| column.len()).sum();
     let (mut labels, mut numbers, mut nulls) =
         (DictionaryBuilder::default(), Vec::with_capacity(rows), NullBufferBuilder::new(rows));
@@ -126,7 +104,7 @@ fn join_labels(columns: &[ArrayRef]) -> Result<Option<ArrayRef>, ArrowError> {
         let known =
             ends.map(|(start, end)| labels.number(PaddedSlice::new(texts.value_data(), start, end), usize::MAX));
         let Some(known) = known.collect::<Option<Vec<u16>>>() else { return Ok(None) };
-        // The number of a null says nothing.
+        // The key of a null is arbitrary.
         let number = |number: &u16| known.get(usize::from(*number)).copied().unwrap_or(0);
         numbers.extend(column.keys().values().iter().map(number));
         match column.nulls() {
@@ -137,10 +115,10 @@ fn join_labels(columns: &[ArrayRef]) -> Result<Option<ArrayRef>, ArrowError> {
     Ok(Some(Arc::new(labels.column(numbers, nulls.finish())?)))
 }
 
-fn join_maps(columns: &[ArrayRef]) -> Result<ArrayRef, ArrowError> {
+fn concat_maps(columns: &[ArrayRef]) -> Result<ArrayRef, ArrowError> {
     let maps: Vec<&MapArray> = columns.iter().map(|column| column.as_map()).collect();
     let DataType::Map(entries, ordered) = columns[0].data_type() else {
-        return Err(ArrowError::SchemaError(format!("{} is no map", columns[0].data_type())));
+        return Err(ArrowError::SchemaError(format!("{} is not a map", columns[0].data_type())));
     };
     let rows = columns.iter().map(|column| column.len()).sum();
     let (mut lengths, mut nulls) = (Vec::with_capacity(rows), NullBufferBuilder::new(rows));
@@ -160,7 +138,7 @@ fn join_maps(columns: &[ArrayRef]) -> Result<ArrayRef, ArrowError> {
                 leaf.slice(first, last - first)
             })
             .collect();
-        join_columns(&parts)
+        concat_columns(&parts)
     };
     let leaves = (0..maps[0].entries().num_columns()).map(leaf).collect::<Result<Vec<_>, _>>()?;
     let fields = maps[0].entries().fields().iter().zip(&leaves);

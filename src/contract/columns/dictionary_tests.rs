@@ -10,10 +10,10 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use serde_json::{Map, Value, json as value};
 
-use super::dictionary_ops::typed;
+use super::dictionary_ops::{plain_bytes, typed};
 use crate::config::ColumnConfig;
 use crate::contract::testing::*;
-use crate::contract::{Contract, DICTIONARY_VALUES_MAX, Format, decode, is_dictionary, join, plain, plain_bytes};
+use crate::contract::{Contract, DICTIONARY_VALUES_MAX, EventBatch, Format, as_dictionary, decode};
 
 /// Texts of many kinds: few, few and then many, some absent, and different in each row.
 const COLUMNS: [&str; 4] = ["few", "more", "rare", "many"];
@@ -44,6 +44,10 @@ fn event(row: usize, dice: &mut StdRng) -> Map<String, Value> {
         put(&format!("key {entry}"), if entry > 0 { format!("v{row} {entry}") } else { format!("v{}", row % 5) });
     }
     event
+}
+
+fn is_dictionary(column: &ArrayRef) -> bool {
+    as_dictionary(column).is_some()
 }
 
 #[test]
@@ -79,7 +83,7 @@ fn few_different_texts_are_labels_and_say_the_same() {
     let maps = column("labels").as_map();
     assert_eq!([maps.keys(), maps.values()].map(is_dictionary), [true, false]);
     assert_eq!(decoded.rejects.len(), 3_000 - expected.len());
-    assert_eq!(rows(&plain(&decoded.batch).unwrap()), expected);
+    assert_eq!(rows(&decoded.batch.to_plain().unwrap()), expected);
 }
 
 #[test]
@@ -92,7 +96,7 @@ fn a_label_of_an_event_that_is_dropped_is_no_text_of_another() {
     ];
     let decoded = decode(&contract(), Format::Json, &Bytes::from(lines.join("\n")), &acme()).unwrap();
     let texts = |name: &str| -> Vec<Option<String>> {
-        let rows = plain(&decoded.batch).unwrap();
+        let rows = decoded.batch.to_plain().unwrap();
         let column = rows.column_by_name(name).unwrap().as_string::<i32>().clone();
         column.iter().map(|text| text.map(str::to_owned)).collect()
     };
@@ -110,7 +114,7 @@ fn labels_weigh_what_their_texts_would() {
     });
     let body = Bytes::from(lines.collect::<Vec<_>>().join("\n"));
     let labels = decode(&contract, Format::Json, &body, &acme()).unwrap().batch.slice(7, 300);
-    let texts = plain(&labels).unwrap();
+    let texts = labels.to_plain().unwrap();
     for (labels, texts) in labels.columns().iter().zip(texts.columns()) {
         let (weighed, own) = (plain_bytes(labels), plain_bytes(texts));
         // But for bits of nulls and an offset more.
@@ -121,7 +125,7 @@ fn labels_weigh_what_their_texts_would() {
 }
 
 /// The same rows with each column of text as labels, or not.
-fn labelled(rows: &RecordBatch, dice: &mut StdRng) -> RecordBatch {
+fn labelled(rows: &RecordBatch, dice: &mut StdRng) -> EventBatch {
     let columns: Vec<ArrayRef> = rows
         .columns()
         .iter()
@@ -130,7 +134,7 @@ fn labelled(rows: &RecordBatch, dice: &mut StdRng) -> RecordBatch {
             if dice.random_range(0..4) > 0 { cast(column, &kind).unwrap() } else { Arc::clone(column) }
         })
         .collect();
-    RecordBatch::try_new(typed(&rows.schema(), &columns), columns).unwrap()
+    EventBatch::unchecked(RecordBatch::try_new(typed(&rows.schema(), &columns), columns).unwrap())
 }
 
 #[test]
@@ -150,9 +154,9 @@ fn batches_are_joined_whatever_is_labels_in_them() {
         };
         let batches: Vec<RecordBatch> = (0..dice.random_range(1..5)).map(|_| batch(&mut dice)).collect();
         let expected = concat_batches(&batches[0].schema(), &batches).unwrap();
-        let given: Vec<RecordBatch> = batches.iter().map(|batch| labelled(batch, &mut dice)).collect();
-        let joined = join(&given.iter().collect::<Vec<_>>()).unwrap();
-        assert_eq!(plain(&joined).unwrap(), expected, "seed {seed}");
+        let given: Vec<EventBatch> = batches.iter().map(|batch| labelled(batch, &mut dice)).collect();
+        let joined = EventBatch::concat(&given.iter().collect::<Vec<_>>()).unwrap();
+        assert_eq!(joined.to_plain().unwrap(), expected, "seed {seed}");
     }
 }
 
@@ -170,10 +174,10 @@ fn maps_of_several_bodies_are_joined() {
     };
     // The second has too many different values to be labels, the third has no map at all.
     let batches = [body(0..50), body(700..1_200), body(0..1).slice(0, 0), body(60..80).slice(3, 9)];
-    let joined = join(&batches.iter().collect::<Vec<_>>()).unwrap();
-    let alone: Vec<Value> = batches.iter().flat_map(|batch| rows(&plain(batch).unwrap())).collect();
-    assert_eq!(rows(&plain(&joined).unwrap()), alone);
+    let joined = EventBatch::concat(&batches.iter().collect::<Vec<_>>()).unwrap();
+    let alone: Vec<Value> = batches.iter().flat_map(|batch| rows(&batch.to_plain().unwrap())).collect();
+    assert_eq!(rows(&joined.to_plain().unwrap()), alone);
     let few = [&batches[0], &batches[3]];
-    let maps = join(&few).unwrap().column_by_name("labels").unwrap().as_map().clone();
+    let maps = EventBatch::concat(&few).unwrap().column_by_name("labels").unwrap().as_map().clone();
     assert_eq!([maps.keys(), maps.values()].map(is_dictionary), [true, true]);
 }

@@ -11,9 +11,10 @@
 pub(super) mod batch_builder;
 pub(super) mod column_builder;
 pub(super) mod dictionary;
-pub(super) mod dictionary_ops;
+mod dictionary_ops;
 #[cfg(test)]
 mod dictionary_tests;
+pub(super) mod event_batch;
 pub(super) mod map_builder;
 pub(super) mod padded_slice;
 pub(super) mod text_builder;

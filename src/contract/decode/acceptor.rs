@@ -1,7 +1,7 @@
 //! What becomes of each event of a body: a row of the sheet, or a reject.
 //!
 //! ```text
-//!   wire | json ─ fill ─► Sheet ─ check ─┬─► RecordBatch
+//!   wire | json ─ fill ─► Sheet ─ check ─┬─► EventBatch
 //!                                        └─► Reject (its bytes, the first fault)
 //! ```
 //!

@@ -1,7 +1,7 @@
 //! Arrow events: columns matched by name, cast when nothing is lost, checked as columns.
 //!
 //! ```text
-//!   RecordBatch ─ by name ─► cast ─► columns ─┬─► check ─► filter ─► RecordBatch
+//!   RecordBatch ─ by name ─► cast ─► columns ─┬─► check ─► filter ─► EventBatch
 //!                          unknown ─► the map ┘     └─► rejects (the row as JSON)
 //! ```
 //!
@@ -23,7 +23,8 @@ use bytes::Bytes;
 use super::acceptor::{BODY_EVENTS_MAX, BODY_REJECTS_MAX, refuse, too_many_events};
 use super::reject::{Reason, Reject, RejectCause};
 use super::{cast, check};
-use crate::contract::columns::column_builder::{batch_of, map_builder, received_column, tenant_column};
+use crate::contract::EventBatch;
+use crate::contract::columns::column_builder::{map_builder, received_column, tenant_column};
 use crate::contract::{ColumnKind, Contract, Decoded, EVENT_DATE, Owner, RECEIVED_TIME, Stamp, TenantId};
 use crate::error::{Error, Result, did_you_mean};
 
@@ -296,12 +297,12 @@ fn row_as_json(batch: &RecordBatch, row: usize) -> Bytes {
 }
 
 /// The rows without faults.
-fn keep(contract: &Contract, columns: Vec<ArrayRef>, rows: usize, faults: &FaultsByRow) -> Result<RecordBatch> {
+fn keep(contract: &Contract, columns: Vec<ArrayRef>, rows: usize, faults: &FaultsByRow) -> Result<EventBatch> {
     if faults.0.is_empty() {
-        return batch_of(contract, columns, rows);
+        return EventBatch::of_columns(contract, columns, rows);
     }
     let good = BooleanArray::new(BooleanBuffer::collect_bool(rows, |row| !faults.0.contains_key(&row)), None);
     let kept: Result<Vec<_>, _> = columns.iter().map(|column| filter(column, &good)).collect();
     let kept = kept.map_err(|fault| Error::internal("bad rows cannot be taken out of a batch").with_source(fault))?;
-    batch_of(contract, kept, rows - faults.0.len())
+    EventBatch::of_columns(contract, kept, rows - faults.0.len())
 }

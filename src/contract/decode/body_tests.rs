@@ -77,12 +77,12 @@ fn the_same_event_is_the_same_row_in_every_format() {
     assert_eq!(from_protobuf.batch, from_json.batch);
     // The accepted batch, sent again as columns, in one message and in an IPC stream.
     assert_eq!(arrow_rows(&contract, &from_json.batch, &acme()).batch, from_json.batch);
-    let stream = Bytes::from(ipc(std::slice::from_ref(&from_json.batch)));
+    let stream = Bytes::from(ipc(std::slice::from_ref(&*from_json.batch)));
     assert_eq!(decode(&contract, Format::ArrowIpc, &stream, &acme()).unwrap().batch, from_json.batch);
     // Also with labels in them, which are dictionaries to other programs.
     let labels = decode(&contract, Format::Json, &Bytes::from_static(EVENT.as_bytes()), &acme()).unwrap().batch;
     assert_ne!(labels.schema(), from_json.batch.schema());
-    let stream = Bytes::from(ipc(&[labels]));
+    let stream = Bytes::from(ipc(std::slice::from_ref(&*labels)));
     assert_eq!(decode(&contract, Format::ArrowIpc, &stream, &acme()).unwrap().batch, from_json.batch);
     // Columns named directly, whatever message their fields stand in.
     let flat = rows(&from_json.batch)[0].to_string();
@@ -410,7 +410,7 @@ fn mutated_bodies_never_panic_and_add_up() {
         (Format::Json, [&*one_line, &*one_line, &*one_line].join("\n").into_bytes()),
         (Format::Json, format!("[{EVENT},{EVENT}]").into_bytes()),
         (Format::Protobuf, [event_by_prost(), event_by_prost(), event_by_prost()].concat()),
-        (Format::ArrowIpc, ipc(&[good.clone(), good.clone()])),
+        (Format::ArrowIpc, ipc(&[(*good).clone(), (*good).clone()])),
     ];
     let mut random = SmallRng::seed_from_u64(7);
     let (mut accepted, mut rejected, mut refused) = (0, 0, 0);

@@ -8,7 +8,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use arrow::array::Array;
 use arrow::buffer::Buffer;
-use arrow::compute::concat_batches;
 use arrow::ipc::reader::StreamDecoder;
 use arrow::ipc::{MessageHeader, RecordBatch as BatchHeader, root_as_message};
 use arrow::record_batch::RecordBatch;
@@ -17,7 +16,7 @@ use bytes::Bytes;
 use super::acceptor::refuse;
 use super::arrow_batch;
 use super::reject::{Reason, Reject};
-use crate::contract::{Contract, Decoded, Owner, Stamp};
+use crate::contract::{Contract, Decoded, EventBatch, Owner, Stamp};
 use crate::error::{Error, Result};
 
 /// Stands in front of every message of a modern stream.
@@ -32,7 +31,7 @@ const ROWS_BYTES_MAX: usize = 1 << 30;
 pub(in crate::contract) fn decode(contract: &Contract, body: &Bytes, stamp: &Stamp) -> Result<Decoded> {
     let mut stream =
         Stream { body, buffer: Buffer::from(body.clone()), at: 0, decoder: StreamDecoder::new(), expanded: 0 };
-    let mut batches = vec![contract.empty_batch()];
+    let mut batches = vec![EventBatch::empty(contract)];
     let mut rejects = Vec::new();
     let (mut index, mut bytes) = (0, 0_usize);
     loop {
@@ -65,8 +64,7 @@ pub(in crate::contract) fn decode(contract: &Contract, body: &Bytes, stamp: &Sta
             }
         }
     }
-    let batch = concat_batches(contract.schema(), &batches)
-        .map_err(|fault| Error::internal("decoded batches do not fit together").with_source(fault))?;
+    let batch = EventBatch::concat(&batches.iter().collect::<Vec<_>>())?;
     Ok(Decoded { batch, rejects })
 }
 

@@ -56,7 +56,7 @@ mod tests {
 
     use super::*;
     use crate::config::{ColumnConfig, TableConfig};
-    use crate::contract::{Format, Owner, Stamp, decode, plain};
+    use crate::contract::{Format, Owner, Stamp, decode};
 
     fn contract() -> Contract {
         let columns = [
@@ -161,7 +161,7 @@ mod tests {
         };
         let labels = decode(&contract, Format::Json, &lines.join("\n").into(), &stamp).unwrap().batch;
         assert_ne!(labels.schema_ref(), contract.schema(), "some of it is labels");
-        let texts = fingerprints(&contract, &plain(&labels).unwrap()).unwrap();
+        let texts = fingerprints(&contract, &labels.to_plain().unwrap()).unwrap();
         assert_eq!(fingerprints(&contract, &labels).unwrap(), texts);
     }
 }

@@ -16,13 +16,12 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use arrow::compute::filter_record_batch;
 use arrow::record_batch::RecordBatch;
 use futures::{StreamExt as _, TryStreamExt as _};
 
 use super::uncovered_files::UncoveredFiles;
 use super::window::{EventKey, EventKeyHasher, Part, RowVerdict, Window, WindowResult, compare, remaining};
-use crate::contract::{Contract, join};
+use crate::contract::{Contract, EventBatch};
 use crate::error::{Error, Result};
 use crate::lake::{DataFile, EventKeys, Snapshot, Table};
 
@@ -210,13 +209,14 @@ fn suspects(
         let old = cover.old(contract, &part.rows, verdicts, &mut days)?;
         if old.contains(&true) {
             rows.extend(old.iter().enumerate().filter(|(_, old)| **old).map(|(row, _)| (index, row)));
-            batches.push(filter_record_batch(&part.rows, &old.into()).map_err(internal)?);
+            batches.push(part.rows.filter(&old.into()).map_err(internal)?);
         }
     }
     if batches.is_empty() {
         return Ok(None);
     }
-    let keys = EventKeys::of(contract, &join(&batches.iter().collect::<Vec<_>>()).map_err(internal)?)?;
+    let old = EventBatch::concat(&batches.iter().collect::<Vec<_>>())?;
+    let keys = EventKeys::of(contract, &old)?;
     Ok(Some(LookupCandidates { files: cover.files(&days), keys, rows }))
 }
 

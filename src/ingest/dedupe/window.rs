@@ -18,7 +18,7 @@ use hashbrown::hash_table::Entry;
 use siphasher::sip128::{Hasher128 as _, SipHasher13};
 
 use super::content_hash::UNKNOWN;
-use crate::contract::join;
+use crate::contract::EventBatch;
 use crate::error::{Error, Result};
 use crate::lake::{InFlightGuard, RowSelection};
 
@@ -191,7 +191,7 @@ impl Window {
 #[derive(Debug)]
 pub(in crate::ingest) struct Part {
     /// In the contract's schema.
-    pub(in crate::ingest) rows: RecordBatch,
+    pub(in crate::ingest) rows: EventBatch,
     /// One a row.
     pub(in crate::ingest) marks: Vec<EventKey>,
     /// Says that they are under way.
@@ -286,8 +286,8 @@ pub(super) fn remaining<P: Borrow<Part>>(
         begin += verdicts.len();
         counts.push(count);
     }
-    let batches: Vec<&RecordBatch> = parts.iter().map(|part| &part.borrow().rows).collect();
-    let batch = join(&batches).map_err(|cause| Error::internal("cannot join a batch's rows").with_source(cause))?;
+    let batches: Vec<&EventBatch> = parts.iter().map(|part| &part.borrow().rows).collect();
+    let batch = EventBatch::concat(&batches)?;
     Ok(WindowResult { rows: RowSelection::new(batch, rows), marks, counts, repeats })
 }
 
@@ -306,7 +306,7 @@ mod tests {
         let contents: Vec<u32> = rows.iter().map(|row| row.2).collect();
         let rows = RecordBatch::try_from_iter([("tenant", tenants), ("id", ids)]).unwrap();
         let marks = key_hasher.marks(&rows, 0, 1, &contents).unwrap();
-        Part { rows, marks, held: None }
+        Part { rows: EventBatch::unchecked(rows), marks, held: None }
     }
 
     #[test]

@@ -24,12 +24,12 @@ use super::reader::{
 };
 use crate::clock::Micros;
 use crate::contract::{
-    ColumnKind, Contract, Format, Kept, Owner, RESOLUTION, RESOLVED_BY, RESOLVES, Reason, Stamp, TenantId,
+    ColumnKind, Contract, EventBatch, Format, Kept, Owner, RESOLUTION, RESOLVED_BY, RESOLVES, Reason, Stamp, TenantId,
     decode_messages,
 };
 use crate::error::{Error, Result};
 use crate::ingest::dedupe::Part;
-use crate::ingest::prepare::{Preparer, bytes_of};
+use crate::ingest::prepare::Preparer;
 use crate::ingest::submit::unknown;
 use crate::ingest::write::{MemoryReservation, Stored};
 use crate::ingest::{Ingest, Payload, Receipt, TableQueue, quarantine_of, stopping};
@@ -332,7 +332,7 @@ impl Ingest {
     }
 
     async fn store_part(&self, table_queue: &TableQueue, part: Part) -> Result<Stored> {
-        let (bytes, mut reservation) = (bytes_of(&part.rows), self.reservation());
+        let (bytes, mut reservation) = (part.rows.plain_bytes(), self.reservation());
         reservation.resize(bytes).await?;
         self.store(&table_queue.queue, part, bytes, reservation).await
     }
@@ -355,7 +355,7 @@ impl QuarantineSession<'_> {
 impl Preparer {
     /// Decodes what entries hold, each as its own tenant's.
     fn again(&self, entries: &[QuarantineEntry], forms: Vec<DecodedEntry>, stamp: &Stamp) -> Result<DecodedEntries> {
-        let (mut rows, mut faults) = (vec![self.contract.empty_batch()], vec![None; entries.len()]);
+        let (mut rows, mut faults) = (vec![EventBatch::empty(&self.contract)], vec![None; entries.len()]);
         let mut groups: BTreeMap<(&str, Kept), (Format, Vec<usize>)> = BTreeMap::new();
         let mut payloads = Vec::with_capacity(entries.len());
         for (index, (entry, form)) in entries.iter().zip(forms).enumerate() {
@@ -387,7 +387,7 @@ impl Preparer {
             let good = indexes.iter().filter(|index| faults[**index].is_none());
             rows.push(received_at(
                 &self.contract,
-                decoded.batch,
+                &decoded.batch,
                 good.map(|index| entries[*index].received).collect(),
             )?);
         }
@@ -403,7 +403,7 @@ impl Preparer {
                 "the body holds {events} events: send the one that takes the entry's place"
             )));
         }
-        let rows = received_at(&self.contract, rows, vec![received; 1 - rejects.len()])?;
+        let rows = received_at(&self.contract, &rows, vec![received; 1 - rejects.len()])?;
         let fault = rejects.into_iter().next().map(|reject| (reject.reason, reject.detail));
         Ok(DecodedEntries { good: self.good(rows)?, faults: vec![fault] })
     }
@@ -423,10 +423,10 @@ fn no_entry(table: &str, id: &str) -> Error {
 }
 
 /// The rows with these receive times.
-fn received_at(contract: &Contract, rows: RecordBatch, received: Vec<Micros>) -> Result<RecordBatch> {
+fn received_at(contract: &Contract, rows: &EventBatch, received: Vec<Micros>) -> Result<EventBatch> {
     let mut columns = rows.columns().to_vec();
     columns[contract.received] = Arc::new(TimestampMicrosecondArray::from(received).with_timezone("UTC"));
-    RecordBatch::try_new(rows.schema(), columns)
+    rows.with_columns(columns)
         .map_err(|cause| Error::internal("decoded events do not match their entries").with_source(cause))
 }
 
@@ -436,7 +436,7 @@ fn closing_rows(
     table: &str,
     entries: &[&QuarantineEntry],
     (how, by, now): (&str, &str, Micros),
-) -> Result<RecordBatch> {
+) -> Result<EventBatch> {
     // The same entry twice in a page would be the same row twice.
     let entries: BTreeSet<EntryCursor> = entries.iter().map(|entry| entry.mark()).collect();
     let texts = |text: &dyn Fn(&EntryCursor) -> String| -> ArrayRef {
@@ -458,4 +458,5 @@ fn closing_rows(
     });
     RecordBatch::try_new(contract.schema().clone(), columns.collect())
         .map_err(|cause| Error::internal("cannot build rows that close entries").with_source(cause))
+        .and_then(|rows| EventBatch::new(contract, rows))
 }

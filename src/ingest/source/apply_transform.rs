@@ -12,21 +12,21 @@
 
 use std::collections::BTreeMap;
 
-use arrow::array::{RecordBatch, UInt32Array};
+use arrow::array::UInt32Array;
 use arrow::compute::take_record_batch;
 use bytes::Bytes;
 use tokio::runtime::Handle;
 
 use super::message_batch::{BatchMessage, TenantResolution};
 use crate::config::Envelope;
-use crate::contract::{Format, Owner, Reason, Reject, Stamp, decode_arrow};
+use crate::contract::{EventBatch, Format, Owner, Reason, Reject, Stamp, decode_arrow};
 use crate::error::{Error, Result};
 use crate::ingest::prepare::{PreparedBatch, Preparer, ReceivedMessages};
 use crate::transform::{self, Rows, Transform};
 
 /// Rows of one run of a transform, decoded.
 struct DecodedRows {
-    batches: Vec<RecordBatch>,
+    batches: Vec<EventBatch>,
     rejects: Vec<Reject>,
 }
 

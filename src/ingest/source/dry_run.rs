@@ -6,13 +6,12 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use arrow::record_batch::RecordBatch;
 use tokio::runtime::Handle;
 
 use super::message_batch::{MessageBatch, MessageMeta, TenantResolution, TopicPartition};
 use crate::clock::Clock;
 use crate::config::{IngestConfig, SourceConfig, TenantFrom};
-use crate::contract::{Contract, Format, Kept, Owner, TenantId};
+use crate::contract::{Contract, EventBatch, Format, Kept, Owner, TenantId};
 use crate::error::Result;
 use crate::ingest::RejectNote;
 use crate::ingest::dedupe::EventKeyHasher;
@@ -35,7 +34,7 @@ pub struct Sample {
 #[derive(Debug)]
 pub struct DryRun {
     /// Rows that would be stored, in the contract's schema.
-    pub rows: RecordBatch,
+    pub rows: EventBatch,
     /// Samples that would be in the quarantine, by their place among all, from 0.
     pub rejects: Vec<RejectNote>,
 }

@@ -25,7 +25,7 @@ use super::pause::Pause;
 use crate::contract::{Format, Kept, Owner};
 use crate::error::{Error, Kind, Result};
 use crate::ingest::dedupe::Part;
-use crate::ingest::prepare::{PreparedBatch, Preparer, ReceivedMessages, bytes_of};
+use crate::ingest::prepare::{PreparedBatch, Preparer, ReceivedMessages};
 use crate::ingest::schemas::{Forms, SchemaReader};
 use crate::ingest::write::{MemoryReservation, Pending, Stored};
 use crate::ingest::{Ingest, TableQueue, quarantine_of, stopping};
@@ -157,7 +157,7 @@ impl Ingest {
             }
         };
         let PreparedBatch { good, bad, places, .. } = self.decode(decoding).await?.held(held);
-        let (good_bytes, bad_bytes) = (bytes_of(&good.rows), bad.as_ref().map_or(0, |bad| bytes_of(&bad.rows)));
+        let (good_bytes, bad_bytes) = (good.rows.plain_bytes(), bad.as_ref().map_or(0, |bad| bad.rows.plain_bytes()));
         // Columns may take more than the text they came from.
         self.make_room(&mut reservation, good_bytes + bad_bytes).await?;
         let bad_room = reservation.split(bad_bytes);

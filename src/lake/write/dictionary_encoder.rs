@@ -24,7 +24,7 @@ use parquet::file::writer::{SerializedPageWriter, TrackedWrite};
 use parquet::schema::types::ColumnDescPtr;
 use zstd::bulk::Compressor;
 
-use crate::contract::{DICTIONARY_VALUES_MAX, DictionaryBuilder, PaddedSlice, TextDictionaryArray, is_dictionary};
+use crate::contract::{DICTIONARY_VALUES_MAX, DictionaryBuilder, PaddedSlice, TextDictionaryArray, as_dictionary};
 
 /// Texts that tell whether a column holds few different ones.
 const SAMPLE: usize = 256;
@@ -158,7 +158,7 @@ impl TextLeaf {
     pub(in crate::lake) fn of(array: &ArrayRef) -> Option<Self> {
         match array.as_string_opt() {
             Some(texts) => Some(Self::Texts(texts.clone())),
-            None => Some(Self::Labels(array.as_dictionary_opt()?.clone())).filter(|_| is_dictionary(array)),
+            None => as_dictionary(array).cloned().map(Self::Labels),
         }
     }
 

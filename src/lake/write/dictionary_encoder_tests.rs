@@ -16,7 +16,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use super::dictionary_encoder::{DictionaryEncoder, EncodedChunk, TextLeaf, TextLevels};
-use crate::contract::{DICTIONARY_VALUES_MAX, plain};
+use crate::contract::{DICTIONARY_VALUES_MAX, EventBatch};
 
 /// What stands in a row: nothing, or a text of a few.
 struct RowTexts {
@@ -56,10 +56,10 @@ impl RowTexts {
 }
 
 /// The same rows, with every leaf of text encoded here, in two row groups; none when a leaf is no label.
-fn encode(rows: &RecordBatch) -> Option<bytes::Bytes> {
+fn encode(rows: &EventBatch) -> Option<bytes::Bytes> {
     let mut bytes = Vec::new();
     let properties = WriterProperties::builder().set_statistics_enabled(EnabledStatistics::None).build();
-    let schema = plain(rows).unwrap().schema();
+    let schema = rows.to_plain().unwrap().schema();
     let writer = ArrowWriter::try_new(&mut bytes, schema, Some(properties)).unwrap();
     let (mut file, _) = writer.into_serialized_writer().unwrap();
     let mut labels = DictionaryEncoder::new(ZstdLevel::try_new(1).unwrap()).unwrap();
@@ -148,9 +148,13 @@ fn what_is_read_is_what_was_written() {
     ];
     for (seed, texts) in (0..).zip(cases) {
         let written = rows(&texts, seed);
-        let file = encode(&written).unwrap();
+        let file = encode(&EventBatch::unchecked(written.clone())).unwrap();
         assert_eq!(read(&file, None), written, "case {seed}");
-        assert_eq!(file, encode(&numbered(&written)).unwrap(), "numbers were given before: case {seed}");
+        assert_eq!(
+            file,
+            encode(&EventBatch::unchecked(numbered(&written))).unwrap(),
+            "numbers were given before: case {seed}"
+        );
         // Some rows of some pages, found by their places alone.
         let (mut selectors, mut places, mut dice) = (Vec::new(), Vec::new(), StdRng::seed_from_u64(seed));
         let mut at = 0;
@@ -170,7 +174,7 @@ fn what_is_read_is_what_was_written() {
 #[test]
 fn too_many_different_texts_are_no_labels() {
     let texts = RowTexts { rows: 30_000, labels: DICTIONARY_VALUES_MAX + 1, nulls: 0, length: 1, run: 2 };
-    assert!(encode(&rows(&texts, 0)).is_none());
+    assert!(encode(&EventBatch::unchecked(rows(&texts, 0))).is_none());
 }
 
 #[test]

@@ -10,7 +10,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::datatypes::{DataType, Field};
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_writer::compute_leaves;
@@ -20,7 +20,7 @@ use parquet::file::metadata::SortingColumn;
 use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder};
 use parquet::schema::types::ColumnPath;
 
-use crate::contract::{Contract, plain_column};
+use crate::contract::{Contract, EventBatch};
 use crate::lake::WriteOptions;
 use crate::lake::write::dictionary_encoder::{DictionaryEncoder, EncodedChunk, TextLeaf, TextLevels};
 
@@ -28,11 +28,7 @@ use crate::lake::write::dictionary_encoder::{DictionaryEncoder, EncodedChunk, Te
 const BLOOM_FPP: f64 = 0.01;
 
 /// The file of these rows, which are sorted.
-pub(in crate::lake) fn parquet_file(
-    contract: &Contract,
-    options: &WriteOptions,
-    rows: &RecordBatch,
-) -> Result<Vec<u8>> {
+pub(in crate::lake) fn parquet_file(contract: &Contract, options: &WriteOptions, rows: &EventBatch) -> Result<Vec<u8>> {
     let level = ZstdLevel::try_new(options.compression_level)?;
     let is_key = |column: usize| [contract.tenant, contract.time, contract.id].contains(&column);
     let columns = rows.columns().iter().enumerate();
@@ -49,8 +45,8 @@ pub(in crate::lake) fn parquet_file(
         let rows = rows.slice(start, options.row_group_rows_max.min(rows.num_rows() - start));
         let mut leaves = leaves.iter().zip(factory.create_column_writers(index)?);
         let mut group = file.next_row_group()?;
-        for ((field, values), labels) in schema.fields().iter().zip(rows.columns()).zip(&labels) {
-            let (texts, levels) = texts(values);
+        for (column, (field, labels)) in schema.fields().iter().zip(&labels).enumerate() {
+            let (texts, levels) = texts(rows.column(column));
             let mut plain = None;
             for (place, is_label) in labels.iter().enumerate() {
                 let (leaf, mut writer) = leaves.next().ok_or_else(|| missing(field))?;
@@ -64,7 +60,7 @@ pub(in crate::lake) fn parquet_file(
                 }
                 let plain = match &mut plain {
                     Some(plain) => plain,
-                    none => none.insert(compute_leaves(field, &plain_column(values)?)?),
+                    none => none.insert(compute_leaves(field, &rows.plain_column(column)?)?),
                 };
                 writer.write(plain.get(place).ok_or_else(|| missing(field))?)?;
                 writer.close()?.append_to_row_group(&mut group)?;
@@ -104,7 +100,7 @@ fn properties(
     contract: &Contract,
     options: &WriteOptions,
     level: ZstdLevel,
-    rows: &RecordBatch,
+    rows: &EventBatch,
     labels: &[Vec<bool>],
 ) -> WriterProperties {
     let sorting = [contract.tenant, contract.time, contract.id].map(|column| SortingColumn {

@@ -15,7 +15,7 @@ use arrow::datatypes::TimestampMicrosecondType;
 
 use crate::clock::{DAY, Micros};
 use crate::config::LakeConfig;
-use crate::contract::{Contract, is_same};
+use crate::contract::{Contract, EventBatch};
 use crate::error::{Error, Result};
 use crate::lake::log::stats::{FileBounds, text_bound, time_bound};
 use crate::lake::write::parquet_file::parquet_file;
@@ -51,14 +51,14 @@ impl From<&LakeConfig> for WriteOptions {
 /// Rows of one contract, in any order.
 #[derive(Debug, Clone)]
 pub struct RowSelection {
-    batch: RecordBatch,
+    batch: EventBatch,
     /// Which of the batch's rows they are; all when it does not say.
     rows: Option<Vec<u32>>,
 }
 
 impl RowSelection {
     /// The rows at these places of a batch. They are moved once, into the order of their files.
-    pub fn new(batch: RecordBatch, rows: Vec<u32>) -> Self {
+    pub fn new(batch: EventBatch, rows: Vec<u32>) -> Self {
         Self { batch, rows: Some(rows) }
     }
 
@@ -74,14 +74,14 @@ impl RowSelection {
 
     /// The rows alone.
     #[cfg(test)]
-    pub fn alone(&self) -> RecordBatch {
+    pub fn alone(&self) -> EventBatch {
         let rows = self.rows.clone().unwrap_or_else(|| (0..self.batch.num_rows() as u32).collect());
         gather(&self.batch, &rows).unwrap()
     }
 }
 
-impl From<RecordBatch> for RowSelection {
-    fn from(batch: RecordBatch) -> Self {
+impl From<EventBatch> for RowSelection {
+    fn from(batch: EventBatch) -> Self {
         Self { batch, rows: None }
     }
 }
@@ -92,9 +92,6 @@ pub(in crate::lake) fn encode(
     options: &WriteOptions,
     rows: &RowSelection,
 ) -> Result<Vec<EncodedFile>> {
-    if !is_same(rows.batch.schema_ref(), contract.schema()) {
-        return Err(Error::internal(format!("table `{}`: rows to write are not of its contract", contract.name)));
-    }
     let (rows, days) = sort(contract, rows)?;
     days.into_iter()
         .map(|(day, range)| encode_day(contract, options, day, rows.slice(range.start, range.len())))
@@ -105,7 +102,7 @@ pub(in crate::lake) fn encode(
 type Days = Vec<(i32, Range<usize>)>;
 
 /// Rows sorted by (day, tenant, time, id), and the range of each day.
-fn sort(contract: &Contract, rows: &RowSelection) -> Result<(RecordBatch, Days)> {
+fn sort(contract: &Contract, rows: &RowSelection) -> Result<(EventBatch, Days)> {
     let keys = sorted_keys(contract, rows)?;
     let mut days = Days::new();
     for (place, key) in keys.iter().enumerate() {
@@ -234,7 +231,7 @@ fn ranks(tenants: &StringArray) -> Vec<u32> {
     rows.into_iter().map(|number| rank_of[number as usize]).collect()
 }
 
-fn encode_day(contract: &Contract, options: &WriteOptions, day: i32, rows: RecordBatch) -> Result<EncodedFile> {
+fn encode_day(contract: &Contract, options: &WriteOptions, day: i32, rows: EventBatch) -> Result<EncodedFile> {
     let bytes = parquet_file(contract, options, &rows).map_err(|error| internal(contract, error))?;
     Ok(EncodedFile { day, bytes, bounds: bounds(contract, &rows)? })
 }

@@ -5,19 +5,19 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array as _, ArrayRef, AsArray as _, MapArray, RecordBatch, StringArray, StructArray, UInt32Array};
+use arrow::array::{Array as _, ArrayRef, AsArray as _, MapArray, StringArray, StructArray, UInt32Array};
 use arrow::buffer::{BooleanBuffer, NullBuffer, OffsetBuffer};
 use arrow::compute::take;
 use arrow::datatypes::DataType;
 use arrow::error::ArrowError;
 
-use crate::contract::{PaddedSlice, SHORT_BYTES_MAX};
+use crate::contract::{EventBatch, PaddedSlice, SHORT_BYTES_MAX};
 
 /// The rows at these places, which are all there.
-pub(in crate::lake) fn gather(rows: &RecordBatch, places: &[u32]) -> Result<RecordBatch, ArrowError> {
+pub(in crate::lake) fn gather(rows: &EventBatch, places: &[u32]) -> Result<EventBatch, ArrowError> {
     let order = UInt32Array::from(places.to_vec());
     let columns = rows.columns().iter().map(|column| gather_column(column, &order)).collect::<Result<_, _>>()?;
-    RecordBatch::try_new(rows.schema(), columns)
+    rows.with_columns(columns)
 }
 
 fn gather_column(column: &ArrayRef, order: &UInt32Array) -> Result<ArrayRef, ArrowError> {
@@ -72,7 +72,7 @@ fn gather_nulls(nulls: Option<&NullBuffer>, places: &[u32]) -> Option<NullBuffer
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::{BinaryArray, Float64Array, MapBuilder, StringBuilder, TimestampMicrosecondArray};
+    use arrow::array::{BinaryArray, Float64Array, MapBuilder, RecordBatch, StringBuilder, TimestampMicrosecondArray};
     use arrow::compute::take_record_batch;
     use rand::rngs::StdRng;
     use rand::{RngExt as _, SeedableRng as _};
@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     /// Rows of every kind of column, with nulls and texts of every length.
-    fn rows(count: usize, dice: &mut StdRng) -> RecordBatch {
+    fn rows(count: usize, dice: &mut StdRng) -> EventBatch {
         let text = |dice: &mut StdRng| (dice.random_range(0..5) > 0).then(|| "aé€".repeat(dice.random_range(0..9)));
         let texts: ArrayRef = Arc::new((0..count).map(|_| text(dice)).collect::<StringArray>());
         let full: ArrayRef = Arc::new((0..count).map(|row| Some(row.to_string())).collect::<StringArray>());
@@ -107,7 +107,8 @@ mod tests {
             ("times", times),
             ("maps", maps),
         ];
-        RecordBatch::try_from_iter_with_nullable(columns.map(|(name, column)| (name, column, true))).unwrap()
+        let columns = columns.map(|(name, column)| (name, column, true));
+        EventBatch::unchecked(RecordBatch::try_from_iter_with_nullable(columns).unwrap())
     }
 
     #[test]
@@ -121,7 +122,7 @@ mod tests {
             for rows in [rows.clone(), rows.slice(first, count - first)] {
                 let places: Vec<u32> = (0..wanted).map(|_| dice.random_range(0..rows.num_rows() as u32)).collect();
                 let expected = take_record_batch(&rows, &UInt32Array::from(places.clone())).unwrap();
-                assert_eq!(gather(&rows, &places).unwrap(), expected, "seed {seed}");
+                assert_eq!(*gather(&rows, &places).unwrap(), expected, "seed {seed}");
             }
         }
     }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::clock::{Clock, DAY, Micros, SECOND};
 use crate::config::{ColumnConfig, LakeConfig, LatestConfig, PolicyConfig, QueryConfig, RowRuleConfig, TableConfig};
-use crate::contract::{self, Contract, Format, Owner, Stamp};
+use crate::contract::{self, Contract, EventBatch, Format, Owner, Stamp};
 use crate::lake::{Store, Table, Tables};
 use crate::query::Engine;
 use crate::query::testing::{NEW_YEAR, config};
@@ -167,7 +167,7 @@ pub(in crate::query) async fn commit(tables: &Tables, changes: &[Change]) {
         decoded.batch
     });
     let batches: Vec<_> = batches.collect();
-    let files = table.write(contract::join(&batches.iter().collect::<Vec<_>>()).unwrap()).await.unwrap();
+    let files = table.write(EventBatch::concat(&batches.iter().collect::<Vec<_>>()).unwrap()).await.unwrap();
     table.commit(files, Vec::new()).await.unwrap();
 }
 

@@ -9,7 +9,7 @@ use arrow::datatypes::DataType;
 
 use crate::clock::{Clock, SECOND};
 use crate::config::{ColumnConfig, LakeConfig, TableConfig};
-use crate::contract::{Contract, RESOLVES};
+use crate::contract::{Contract, EventBatch, RESOLVES};
 use crate::lake::{Store, Table};
 use crate::query::Engine;
 use crate::query::testing::{NEW_YEAR, ask, config};
@@ -35,7 +35,7 @@ fn contract() -> Contract {
     Contract::quarantine_of(&Contract::new("calls", &table, Path::new(".")).unwrap())
 }
 
-fn batch(contract: &Contract, rows: &[Row]) -> RecordBatch {
+fn batch(contract: &Contract, rows: &[Row]) -> EventBatch {
     let columns = contract.columns.iter().map(|column| -> ArrayRef {
         let kind = column.kind.data_type();
         match (column.name.as_str(), &kind) {
@@ -50,7 +50,7 @@ fn batch(contract: &Contract, rows: &[Row]) -> RecordBatch {
             _ => new_null_array(&kind, rows.len()),
         }
     });
-    RecordBatch::try_new(contract.schema().clone(), columns.collect()).unwrap()
+    EventBatch::new(contract, RecordBatch::try_new(contract.schema().clone(), columns.collect()).unwrap()).unwrap()
 }
 
 #[tokio::test]

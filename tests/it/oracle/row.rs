@@ -5,7 +5,7 @@
 
 use arrow::array::{Array as _, ArrayRef, AsArray as _};
 use arrow::datatypes::{Date32Type, Float32Type, Float64Type, Int32Type, Int64Type, TimestampMicrosecondType};
-use glasshouse::contract::{ColumnKind, Contract, Decoded, Owner, Reason, Stamp, plain};
+use glasshouse::contract::{ColumnKind, Contract, Decoded, Owner, Reason, Stamp};
 
 /// One value.
 #[derive(Debug, Clone, PartialEq)]
@@ -134,7 +134,7 @@ impl<'c> Draft<'c> {
 
 /// What ours made of each event, in order, and the bytes of those that it rejected.
 pub(super) fn outcomes(contract: &Contract, decoded: &Decoded) -> Vec<(Outcome, Option<Vec<u8>>)> {
-    let batch = plain(&decoded.batch).expect("labels become plain");
+    let batch = decoded.batch.to_plain().expect("dictionaries decode to plain text");
     let mut rows = (0..batch.num_rows()).map(|row| {
         let cells = batch.columns().iter().zip(&contract.columns).map(|(array, column)| cell(array, column.kind, row));
         Outcome::Row(cells.collect())

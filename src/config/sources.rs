@@ -136,7 +136,7 @@ const OPTIONS_OWN: [(&str, &str); 12] = [
     ("enable.auto.commit", "the table holds the offsets"),
     ("enable.auto.offset.store", "the table holds the offsets"),
     ("auto.offset.reset", "set `start` and `on_gap`"),
-    ("enable.partition.eof", "the end of a partition is no event"),
+    ("enable.partition.eof", "the lag is measured by it"),
     ("statistics.interval.ms", "the lag is told by it"),
     ("plugin.library.paths", "code is not configuration"),
     ("enable.sasl.oauthbearer.unsecure.jwt", "anybody can write a token that nobody signs"),

@@ -20,6 +20,7 @@ use rdkafka::types::RDKafkaRespErr;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
+use super::end::{PartitionEnd, end_in};
 use super::error::{ClientError, LoggedTroubles};
 use super::oauth_token::OauthTokens;
 use super::source::Source;
@@ -51,18 +52,8 @@ pub(super) enum ClientEvent {
     Assigned(Vec<TopicPartition>),
     /// These are not ours any more; they are unassigned already.
     Revoked(Vec<TopicPartition>),
-    /// The end of a partition: the offset that its next message will have.
+    /// The end of a partition.
     End(TopicPartition, PartitionEnd),
-}
-
-/// What a partition's leader has told of it last.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct PartitionEnd {
-    /// The offset after its last message.
-    pub(super) offset: i64,
-    /// When all up to there was fetched and handed out: the offset after the last message that was. Ends of transactions
-    /// have offsets, too, and are no messages.
-    pub(super) drained: Option<i64>,
 }
 
 /// Takes what the client tells, and gives it the tokens that it asks for.
@@ -73,6 +64,8 @@ pub(super) struct ClientContextState {
     runtime: Handle,
     stop: CancellationToken,
     notes: Mutex<Vec<ClientEvent>>,
+    /// The end that the client has reached last, until the session takes it.
+    end: Mutex<Option<i64>>,
     told: LoggedTroubles,
 }
 
@@ -103,6 +96,8 @@ pub(super) fn settings(name: &str, config: &SourceConfig) -> Result<ClientConfig
         .set("enable.auto.offset.store", "false")
         // Messages that are gone are for `on_gap`.
         .set("auto.offset.reset", "error")
+        // It proves that nothing before the end is still to come.
+        .set("enable.partition.eof", "true")
         .set("statistics.interval.ms", STATISTICS_INTERVAL_MS);
     // What it says of connections that are closed is told from then on; the rest of it is for debugging.
     settings.set_log_level(RDKafkaLogLevel::Info);
@@ -137,6 +132,7 @@ pub(super) fn connect(source: &Source, runtime: Handle, stop: CancellationToken)
         runtime,
         stop,
         notes: Mutex::default(),
+        end: Mutex::default(),
         told: LoggedTroubles::default(),
     };
     let client: KafkaClient = source.settings.create_with_context(context).map_err(no_client(name))?;
@@ -153,6 +149,11 @@ impl ClientContextState {
     /// What happened since the last call, in order.
     pub(super) fn take_notes(&self) -> Vec<ClientEvent> {
         std::mem::take(&mut *self.notes())
+    }
+
+    /// The end that was reached last: that of the event which `poll` has just returned.
+    pub(super) fn take_end(&self) -> Option<i64> {
+        self.end().take()
     }
 
     /// Notes a fault for operators, and logs it unless that was done a moment ago.
@@ -172,6 +173,11 @@ impl ClientContextState {
     fn notes(&self) -> std::sync::MutexGuard<'_, Vec<ClientEvent>> {
         // A poisoned list is still a list: nothing in it can be half done.
         self.notes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A poisoned offset is still one.
+    fn end(&self) -> std::sync::MutexGuard<'_, Option<i64>> {
+        self.end.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -232,8 +238,7 @@ impl ClientContext for ClientContextState {
             let (topic, up): (Arc<str>, _) = (topic.into(), &up);
             statistics.partitions.into_iter().filter_map(move |(partition, statistics)| {
                 let offset = if statistics.ls_offset >= 0 { statistics.ls_offset } else { statistics.hi_offset };
-                let drained = statistics.fetchq_cnt == 0 && statistics.next_offset >= offset;
-                let end = PartitionEnd { offset, drained: drained.then_some(statistics.app_offset) };
+                let end = PartitionEnd { offset, low: Some(statistics.lo_offset).filter(|low| *low >= 0) };
                 let told = partition >= 0 && offset >= 0 && up.contains(&statistics.leader);
                 told.then(|| ClientEvent::End(TopicPartition { topic: topic.clone(), partition }, end))
             })
@@ -246,6 +251,10 @@ impl ClientContext for ClientContextState {
             return;
         }
         let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);
+        if code == RDKafkaErrorCode::PartitionEOF {
+            *self.end() = end_in(reason);
+            return;
+        }
         let is_known = matches!(
             code,
             // The source looks for gaps then, and tells what it finds.

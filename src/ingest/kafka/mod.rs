@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   source ─► session ─ ends, in any way ─► the next session
-//!               │
+//!               │  └─► end (position, lag), gap, pause
 //!   brokers ◄─► client ─ messages, assignments ─► session ─► haul ─► stored with its offsets
 //!               ▲   └─ errors ─► fault ─► the log, operators
 //!               └─ token ◄─► an identity provider
@@ -17,6 +17,8 @@ mod source;
 
 mod session;
 
+mod end;
+mod gap;
 mod pause;
 
 mod client;

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use rdkafka::consumer::Consumer as _;
 use rdkafka::topic_partition_list::Offset;
 
-use super::client::{ClientEvent, PartitionEnd};
+use super::end::PartitionEnd;
 use super::session::{KafkaSession, broken, list_of};
 use crate::error::Result;
 use crate::ingest::source::{MessageBatch, TopicPartition};
@@ -106,7 +106,7 @@ impl KafkaSession<'_> {
         for element in ends.elements() {
             if let (Ok(()), Offset::Offset(end)) = (element.error(), element.offset()) {
                 let topic_partition = TopicPartition { topic: element.topic().into(), partition: element.partition() };
-                self.note(ClientEvent::End(topic_partition, PartitionEnd { offset: end, drained: None }))?;
+                self.hear_end(&topic_partition, PartitionEnd { offset: end, low: None });
             }
         }
         Ok(())

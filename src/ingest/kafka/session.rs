@@ -29,12 +29,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::client::{ClientEvent, KafkaClient};
 use super::source::Source;
-use crate::config::{OnGap, StartAt};
+use crate::config::StartAt;
 use crate::contract::MESSAGES_MAX;
 use crate::error::{Error, Kind, Result};
-use crate::ingest::source::{BatchLimits, Lag, MessageBatch, Pause, Position, TopicPartition};
+use crate::ingest::source::{BatchLimits, Lag, MessageBatch, Pause, Position, ReadPosition, TopicPartition};
 use crate::ingest::{Ingest, stopping};
-use crate::lake::LagState;
 use crate::telemetry::SourceTrouble;
 
 /// The longest time between two looks at what else there is to do, above all whether to stop.
@@ -46,19 +45,22 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// Batches from the smallest to a whole one, after one was too much.
 const ROWS_STEPS: usize = 64;
 /// Time for one question to the brokers.
-const ASK_TIME_MAX: Duration = Duration::from_secs(10);
+pub(super) const ASK_TIME_MAX: Duration = Duration::from_secs(10);
+/// How long a position that moved without a message waits for messages to share a commit with. The ends of transactions
+/// usually come before their messages are stored; without a bound, retention could remove what the table still points at.
+const POSITION_AGE_MAX: Duration = Duration::from_secs(60);
 
 /// A partition that is ours.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct PartitionReader {
     position: Position,
     /// Where it begins, as long as the table does not say where it goes on; none when the first message will tell.
     first: Option<i64>,
-    /// The next offset to read; none when the first message will tell.
-    next: Option<i64>,
+    /// How far it was read.
+    pub(super) read: ReadPosition,
     /// A gap stopped it.
     pub(super) stopped: bool,
-    behind: Lag,
+    pub(super) behind: Lag,
 }
 
 /// One client from its start to its end.
@@ -78,6 +80,8 @@ pub(super) struct KafkaSession<'a> {
     pub(super) pause_looked: Instant,
     /// When the brokers were asked last where the partitions end, while they are not read.
     pub(super) ends_asked: Instant,
+    /// When a position moved without a message, if the table has not been given it yet.
+    pub(super) moved: Option<Instant>,
     /// When the source was first started, in milliseconds since 1970, as long as the table does not say it.
     started: Option<i64>,
     bounds: BatchLimits,
@@ -114,6 +118,7 @@ impl<'a> KafkaSession<'a> {
             pause: ingest.pause_of(&source.route)?,
             pause_looked: now,
             ends_asked: now,
+            moved: None,
             started: None,
             bounds,
             rows_full,
@@ -135,7 +140,7 @@ impl<'a> KafkaSession<'a> {
         while !self.stop.is_cancelled() {
             let now = Instant::now();
             self.mind_pause(now)?;
-            match self.message_batch.due(&self.bounds, now) {
+            match self.due(now) {
                 Some(due) if due <= now => self.store()?,
                 due => {
                     let wait = due.map_or(POLL_MAX, |due| (due - now).min(POLL_MAX));
@@ -149,6 +154,12 @@ impl<'a> KafkaSession<'a> {
         Ok(())
     }
 
+    /// When there is something to store, at the latest. A paused session has nothing.
+    fn due(&self, now: Instant) -> Option<Instant> {
+        let moved = self.moved.filter(|_| !self.is_paused()).map(|moved| moved + POSITION_AGE_MAX);
+        self.message_batch.due(&self.bounds, now).into_iter().chain(moved).min()
+    }
+
     /// Takes messages that are there already, a few under one look at the clock and at all else; waits for the first one
     /// when there is none.
     fn take_waiting(&mut self, now: Instant, wait: Duration) -> Result<()> {
@@ -157,6 +168,7 @@ impl<'a> KafkaSession<'a> {
             let polled = client.poll(Duration::ZERO).or_else(|| (taken == 0).then(|| client.poll(wait))?);
             match polled {
                 Some(Ok(message)) => self.take(&message, now),
+                Some(Err(KafkaError::PartitionEOF(partition))) => self.reach_end(partition)?,
                 Some(Err(error)) => return self.fault(&error),
                 // Nothing is there, or something happened that has to be looked at before the next message.
                 None => return Ok(()),
@@ -193,15 +205,10 @@ impl<'a> KafkaSession<'a> {
                 }
                 Ok(())
             }
+            // Of partitions that are not read the client knows an old end: those of a paused session are asked for.
+            ClientEvent::End(..) if self.is_paused() => Ok(()),
             ClientEvent::End(topic_partition, end) => {
-                let Some(place) = self.places.get_mut(&topic_partition) else { return Ok(()) };
-                // What stands behind our last message then is no message.
-                let end = place.next.filter(|_| end.drained == place.next).unwrap_or(end.offset);
-                if let Some(stored) = place.position.stored.or(place.next) {
-                    self.source.watch.lag(&topic_partition, (end - stored).max(0));
-                }
-                place.behind.heard(end, place.position.stored, self.source.clock.now());
-                self.tell(&topic_partition);
+                self.hear_end(&topic_partition, end);
                 Ok(())
             }
         }
@@ -221,19 +228,28 @@ impl<'a> KafkaSession<'a> {
         // What is left in the client's queue of a partition that is not ours any more, or that was set back.
         let Some(place) = self.places.get_mut(&topic_partition) else { return };
         let offset = message.offset();
-        if self.pause.since().is_some() || place.stopped || place.next.is_some_and(|next| offset < next) {
+        if self.pause.since().is_some() || place.stopped || !place.read.expects(offset) {
             return;
         }
-        place.next = Some(offset + 1);
-        if place.behind.read(offset, || message.timestamp().to_millis()?.checked_mul(1_000)) {
+        if place.read.read(offset) {
+            place.behind.read(message.timestamp().to_millis().and_then(|millis| millis.checked_mul(1_000)));
             self.tell(&topic_partition);
         }
         let ((payload, tenant_resolution), meta) = (self.source.read(message), self.source.meta(message));
         self.message_batch.push((topic_partition, offset), payload, tenant_resolution, meta, now);
     }
 
-    /// Stores the haul, or drops it and goes on from where the table stands.
+    /// Stores the haul, or drops it and goes on from where the table stands. Positions that have moved on are stored with it.
     fn store(&mut self) -> Result<()> {
+        self.moved = None;
+        for (topic_partition, place) in self.places.iter().filter(|(_, place)| !place.stopped) {
+            if let Some(position) = place.read.to_store() {
+                self.message_batch.reach(topic_partition, position, Instant::now());
+            }
+        }
+        if self.message_batch.spans.is_empty() {
+            return Ok(());
+        }
         let next = MessageBatch::with_room(self.message_batch.bytes(), self.message_batch.messages.len());
         let mut message_batch = std::mem::replace(&mut self.message_batch, next);
         message_batch.is_whole =
@@ -252,25 +268,38 @@ impl<'a> KafkaSession<'a> {
         // After a batch that was too much, slowly back to whole ones.
         self.bounds.rows_max = (self.bounds.rows_max + self.rows_full.div_ceil(ROWS_STEPS)).min(self.rows_full);
         let metrics = &self.source.metrics.sources;
-        let mut offsets = TopicPartitionList::new();
+        let mut offsets = Vec::new();
         for (topic_partition, position) in landed.positions {
             if let Some(span) = spans.get(&topic_partition).filter(|span| span.messages > 0) {
                 metrics.committed(self.source.label(&topic_partition), span.messages, span.begun.elapsed());
             }
-            let next = Offset::Offset(position.stored.unwrap_or(0));
-            offsets.add_partition_offset(&topic_partition.topic, topic_partition.partition, next).map_err(broken)?;
-            if let Some(place) = self.places.get_mut(&topic_partition) {
+            if let (Some(place), Some(stored)) = (self.places.get_mut(&topic_partition), position.stored) {
                 place.position = position;
-                place.behind.committed();
+                place.read.committed(stored);
                 self.tell(&topic_partition);
+                offsets.push((topic_partition, stored));
             }
         }
-        if let Err(error) = self.client.commit(&offsets, CommitMode::Async) {
-            tracing::debug!(source = %self.source.route.source, %error, "Kafka did not take the offsets");
-        }
+        self.tell_kafka(&offsets)?;
         self.source.watch.goes_on();
         // The first commit has made the mark under which the next one is read.
         self.look_at_pause()
+    }
+
+    /// Tells Kafka where the next messages are, for tools that show the lag.
+    pub(super) fn tell_kafka(&self, offsets: &[(TopicPartition, i64)]) -> Result<()> {
+        if offsets.is_empty() {
+            return Ok(());
+        }
+        let mut list = TopicPartitionList::new();
+        for (topic_partition, next) in offsets {
+            list.add_partition_offset(&topic_partition.topic, topic_partition.partition, Offset::Offset(*next))
+                .map_err(broken)?;
+        }
+        if let Err(error) = self.client.commit(&list, CommitMode::Async) {
+            tracing::debug!(source = %self.source.route.source, %error, "Kafka did not take the offsets");
+        }
+        Ok(())
     }
 
     fn drop_haul(&mut self, error: Error, messages: usize) -> Result<()> {
@@ -355,38 +384,28 @@ impl<'a> KafkaSession<'a> {
         };
         let mut list = TopicPartitionList::new();
         for (topic_partition, position) in positions {
-            let known = self.places.get(&topic_partition).and_then(|place| place.first);
-            let next = position.stored.or(known).or(firsts.get(&topic_partition).copied());
+            let PartitionReader { first, mut read, behind, .. } =
+                self.places.remove(&topic_partition).unwrap_or_default();
+            let first = position.stored.or(first).or(firsts.get(&topic_partition).copied());
+            let next = read.open(position.stored, first);
             let offset = next.map_or(Offset::Beginning, Offset::Offset);
             list.add_partition_offset(&topic_partition.topic, topic_partition.partition, offset).map_err(broken)?;
-            if let (None, Some(first), false) = (position.stored, next, self.is_paused()) {
+            if let (None, Some(_), Some(next), false) = (position.stored, first, next, self.is_paused()) {
                 // Stored although nothing was read yet: a restart must not begin later.
-                self.message_batch.reach(&topic_partition, first, Instant::now());
+                self.message_batch.reach(&topic_partition, next, Instant::now());
                 if started.is_none() {
                     self.message_batch.started = self.started;
                 }
             }
+            if read.to_store().is_some() {
+                self.moved.get_or_insert_with(Instant::now);
+            }
             self.source.watch.reads(&topic_partition);
-            let mut behind = self.places.remove(&topic_partition).map(|place| place.behind).unwrap_or_default();
-            behind.dropped();
-            self.places.insert(
-                topic_partition.clone(),
-                PartitionReader { position, first: next, next, stopped: false, behind },
-            );
+            self.places
+                .insert(topic_partition.clone(), PartitionReader { position, first, read, stopped: false, behind });
             self.tell(&topic_partition);
         }
         Ok(list)
-    }
-
-    /// Tells whoever asks how fresh the table is how far a partition has come.
-    fn tell(&self, topic_partition: &TopicPartition) {
-        if let Some(PartitionReader { position, stopped, behind, .. }) = self.places.get(topic_partition) {
-            let standing = match stopped {
-                true => LagState::Unknown,
-                false => behind.standing(position.stored),
-            };
-            self.ingest.fed(&self.source.route, topic_partition, standing);
-        }
     }
 
     /// Of a partition that is not ours any more, what was told would only grow old.
@@ -450,46 +469,7 @@ impl<'a> KafkaSession<'a> {
         }
     }
 
-    /// A partition has nothing to read where it should go on. The client does not say which: all are asked.
-    fn find_gaps(&mut self) -> Result<()> {
-        let (mut found, mut list) = (false, TopicPartitionList::new());
-        for (topic_partition, place) in self.places.iter_mut().filter(|(_, place)| !place.stopped) {
-            let next = place.next.or(place.position.stored);
-            let (low, high) = match self.client.fetch_watermarks(
-                &topic_partition.topic,
-                topic_partition.partition,
-                ASK_TIME_MAX,
-            ) {
-                Ok(watermarks) => watermarks,
-                Err(error) => {
-                    tracing::warn!(source = %self.source.route.source, ?topic_partition, %error, "the brokers do not tell what there is");
-                    (0, i64::MAX)
-                }
-            };
-            if let Some(next) = next.filter(|next| !(low..=high).contains(next)) {
-                found = true;
-                tell_gap(self.source, topic_partition, next, low, high);
-                if self.source.config.on_gap == OnGap::Stop {
-                    place.stopped = true;
-                    self.ingest.fed(&self.source.route, topic_partition, LagState::Unknown);
-                    self.source.watch.stopped(topic_partition);
-                    continue;
-                }
-                let skipped = u64::try_from(low - next).unwrap_or(0);
-                self.source.metrics.sources.skipped(self.source.label(topic_partition), skipped);
-                place.next = Some(low);
-                self.message_batch.reach(topic_partition, low, Instant::now());
-            }
-            let offset = place.next.map_or(Offset::Beginning, Offset::Offset);
-            list.add_partition_offset(&topic_partition.topic, topic_partition.partition, offset).map_err(broken)?;
-        }
-        if !found {
-            self.pause();
-        }
-        self.go_to(list)
-    }
-
-    fn pause(&self) {
+    pub(super) fn pause(&self) {
         let _stopped = self.runtime.block_on(self.stop.run_until_cancelled(tokio::time::sleep(PAUSE)));
     }
 }
@@ -501,22 +481,6 @@ pub(super) fn list_of(spots: &[TopicPartition], offset: Offset) -> Result<TopicP
         list.add_partition_offset(&topic_partition.topic, topic_partition.partition, offset).map_err(broken)?;
     }
     Ok(list)
-}
-
-/// Says what is gone, and what can be done about it.
-fn tell_gap(source: &Source, topic_partition: &TopicPartition, next: i64, low: i64, high: i64) {
-    let (name, TopicPartition { topic, partition }) = (&source.route.source, topic_partition);
-    let what = match next < low {
-        true => "messages were deleted before they were read",
-        false => "the topic was made anew, or has lost its newest messages",
-    };
-    let way = match source.config.on_gap {
-        OnGap::Stop => format!(
-            "the partition is stopped: set sources.{name}.on_gap = \"earliest\" and restart to go on from {low}"
-        ),
-        OnGap::Earliest => format!("the partition goes on from {low}, as sources.{name}.on_gap says"),
-    };
-    tracing::error!(source = %name, %topic, partition, next, low, high, "{what}; {way}");
 }
 
 /// The client cannot go on.

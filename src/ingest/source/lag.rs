@@ -1,10 +1,12 @@
 //! How far one partition of a source is behind its broker.
 //!
-//! In: what its reader sees: messages as they are read, commits, and now and then the partition's end. Out: a [`LagState`],
-//! for whoever asks how fresh the table is. Pure: times are arguments.
+//! In: its [`ReadPosition`], the times of messages as they are read, and now and then the partition's end. Out: its lag, and a
+//! [`LagState`] for whoever asks how fresh the table is. Pure: times are arguments.
 //!
 //! **Invariant:** it is never told to be nearer than it is: what is not known is not guessed.
+//! **Invariant:** a partition that is read and stored up to its end is not behind, whatever stands in front of the end.
 
+use super::read_position::ReadPosition;
 use crate::clock::Micros;
 use crate::lake::LagState;
 
@@ -13,56 +15,42 @@ use crate::lake::LagState;
 pub(in crate::ingest) struct Lag {
     /// Its end, and when the broker told it.
     end: Option<(i64, Micros)>,
+    /// The oldest offset that the broker has. The lag is measured from there until it is known where reading begins.
+    low: Option<i64>,
     /// A time before which no message waits: that of the first message that was read after the last commit, or what was
     /// known before it was read.
     oldest: Option<Micros>,
-    /// Whether a message was read that is not committed.
-    has_unsettled: bool,
-    /// The offset of the first message that was read.
-    first: Option<i64>,
 }
 
 impl Lag {
-    /// The message at `offset` was read; `time` is its own. Whether it is the first one since the last commit.
-    pub(in crate::ingest) fn read(&mut self, offset: i64, time: impl FnOnce() -> Option<Micros>) -> bool {
-        let first = !self.has_unsettled;
-        if first {
-            self.has_unsettled = true;
-            self.oldest = time();
-            self.first.get_or_insert(offset);
-        }
-        first
+    /// The first message since the last commit was read, and has this time.
+    pub(in crate::ingest) fn read(&mut self, time: Option<Micros>) {
+        self.oldest = time;
     }
 
-    /// What was read is read again.
-    pub(in crate::ingest) fn dropped(&mut self) {
-        self.has_unsettled = false;
-    }
-
-    /// All that was read is committed.
-    pub(in crate::ingest) fn committed(&mut self) {
-        self.has_unsettled = false;
-    }
-
-    /// The next message will have the offset `end`, the broker said at `now`; the table goes on from `stored`.
-    pub(in crate::ingest) fn heard(&mut self, end: i64, stored: Option<i64>, now: Micros) {
-        if let LagState::Complete(before) = self.standing(stored) {
+    /// The next message will have the offset `end`, the broker said at `now`; the oldest one has the offset `low`, if it is
+    /// known.
+    pub(in crate::ingest) fn heard(&mut self, end: i64, low: Option<i64>, at: &ReadPosition, now: Micros) {
+        if let LagState::Complete(before) = self.standing(at) {
             // What waits now was not there then.
             self.oldest = Some(before);
         }
-        self.end = Some((end, now));
+        (self.end, self.low) = (Some((end, now)), low.or(self.low));
     }
 
-    /// How far the partition is, when the table goes on from `stored`, or holds nothing of it yet.
-    pub(in crate::ingest) fn standing(&self, stored: Option<i64>) -> LagState {
-        let stored = stored.or(self.first).unwrap_or(0);
-        match self.end {
-            None => LagState::Unknown,
-            Some((end, heard)) if stored >= end && !self.has_unsettled => LagState::Complete(heard),
+    /// Offsets from what is stored to the end that was told: at least as many as messages wait. `None` while either is unknown.
+    pub(in crate::ingest) fn lag(&self, at: &ReadPosition) -> Option<i64> {
+        let (end, _) = self.end?;
+        Some((end - at.settled().or(self.low)?).max(0))
+    }
+
+    /// How far the partition is, when it is read up to `at`.
+    pub(in crate::ingest) fn standing(&self, at: &ReadPosition) -> LagState {
+        match (self.end, self.lag(at)) {
+            (Some((_, heard)), Some(0)) if !at.has_unsettled() => LagState::Complete(heard),
             // The end may be older than what was read since: then no message is known to wait, but the oldest is.
-            Some((end, _)) => {
-                LagState::Behind { messages: u64::try_from(end - stored).unwrap_or(0), oldest: self.oldest }
-            }
+            (Some(_), Some(lag)) => LagState::Behind { messages: lag.unsigned_abs(), oldest: self.oldest },
+            _ => LagState::Unknown,
         }
     }
 }
@@ -73,28 +61,61 @@ mod tests {
 
     #[test]
     fn a_partition_is_behind_by_its_oldest_message() {
-        let mut partition = Lag::default();
+        let (mut partition, mut at) = (Lag::default(), ReadPosition::default());
         let behind = |messages, oldest| LagState::Behind { messages, oldest };
-        assert_eq!(partition.standing(Some(4)), LagState::Unknown);
-        partition.heard(10, Some(4), 40);
-        assert_eq!(partition.standing(Some(4)), behind(6, None), "none was read");
-        assert!(partition.read(4, || Some(50)) && !partition.read(5, || Some(55)));
-        assert_eq!(partition.standing(Some(4)), behind(6, Some(50)));
-        assert_eq!(partition.standing(None), behind(6, Some(50)), "it began with the fourth");
-        partition.committed();
-        assert_eq!(partition.standing(Some(7)), behind(3, Some(50)), "until the next is read");
-        assert!(partition.read(7, || Some(60)));
-        assert_eq!(partition.standing(Some(7)), behind(3, Some(60)));
-        partition.dropped();
-        assert!(partition.read(7, || Some(60)), "it is read again");
-        partition.committed();
-        assert_eq!(partition.standing(Some(12)), LagState::Complete(40), "all that there was when it was heard");
-        partition.heard(15, Some(12), 70);
-        assert_eq!(partition.standing(Some(12)), behind(3, Some(40)), "what waits came after that");
-        assert!(partition.read(12, || None));
-        assert_eq!(partition.standing(Some(12)), behind(3, None), "a message without a time");
-        let mut empty = Lag::default();
-        empty.heard(0, None, 60);
-        assert_eq!(empty.standing(None), LagState::Complete(60));
+        at.open(Some(4), None);
+        assert_eq!((partition.standing(&at), partition.lag(&at)), (LagState::Unknown, None));
+        partition.heard(10, None, &at, 40);
+        assert_eq!((partition.standing(&at), partition.lag(&at)), (behind(6, None), Some(6)), "none was read");
+        assert!(at.read(4));
+        partition.read(Some(50));
+        assert_eq!(partition.standing(&at), behind(6, Some(50)));
+        assert!(!at.read(6));
+        at.committed(7);
+        assert_eq!(partition.standing(&at), behind(3, Some(50)), "until the next is read");
+        assert!(at.read(7));
+        partition.read(Some(60));
+        assert_eq!(partition.standing(&at), behind(3, Some(60)));
+        at.open(Some(7), None);
+        assert!(at.read(7), "it is read again");
+        at.committed(12);
+        assert_eq!(partition.standing(&at), LagState::Complete(40), "all that there was when it was heard");
+        partition.heard(15, None, &at, 70);
+        assert_eq!(partition.standing(&at), behind(3, Some(40)), "what waits came after that");
+        assert!(at.read(12));
+        partition.read(None);
+        assert_eq!(partition.standing(&at), behind(3, None), "a message without a time");
+    }
+
+    #[test]
+    fn ends_of_transactions_are_not_waited_for() {
+        let (mut partition, mut at) = (Lag::default(), ReadPosition::default());
+        at.open(Some(4), None);
+        at.read(4);
+        at.committed(5);
+        partition.heard(6, None, &at, 40);
+        assert_eq!(partition.lag(&at), Some(1), "it may be a message");
+        at.reached(6);
+        assert_eq!((partition.standing(&at), partition.lag(&at)), (LagState::Complete(40), Some(0)));
+        // The same after a restart: the table has not heard of it.
+        let mut again = ReadPosition::default();
+        again.open(Some(5), None);
+        assert_eq!(partition.lag(&again), Some(1));
+        again.reached(6);
+        assert_eq!(partition.standing(&again), LagState::Complete(40));
+    }
+
+    #[test]
+    fn a_partition_that_was_never_read_is_measured_from_its_oldest_message() {
+        let unread = ReadPosition::default();
+        for (low, expected) in [
+            (None, LagState::Unknown),
+            (Some(60), LagState::Complete(7)),
+            (Some(40), LagState::Behind { messages: 20, oldest: None }),
+        ] {
+            let mut partition = Lag::default();
+            partition.heard(60, low, &unread, 7);
+            assert_eq!(partition.standing(&unread), expected, "{low:?}");
+        }
     }
 }

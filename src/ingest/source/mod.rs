@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   a client ─► haul ─► pull ─┬─► reader ─► reshape (a transform) ─► the way of every event, with the offsets
-//!      ▲                      └─► lag ─► how fresh the table is
+//!      ▲                      └─► read position, lag ─► how fresh the table is
 //!      └── where to read on, and whether ◄── pull, pause ◄── the table
 //!   operators ─► overview (watch, offsets, pause)        a transform and samples ─► trial
 //! ```
@@ -21,6 +21,8 @@ mod apply_transform;
 mod dry_run;
 
 mod lag;
+mod read_position;
+
 mod pause;
 
 mod monitor;
@@ -39,3 +41,4 @@ pub(super) use pause::Pause;
 #[cfg(test)]
 pub(super) use pull::StoredBatch;
 pub(super) use pull::{Position, Route, TEXT_TIMES_MAX};
+pub(super) use read_position::ReadPosition;

@@ -1,0 +1,75 @@
+//! Gaps: a partition whose next message the brokers do not have.
+//!
+//! In: the client's word that something is missing. Out: a partition that is stopped or goes on elsewhere, as the operator
+//! chose (`on_gap`), and an error in the log.
+//!
+//! **Invariant:** what is looked for is the next offset to read, not the one after the last message: the ends of transactions
+//! between the two may be deleted, and no message is missing then.
+
+use std::time::Instant;
+
+use rdkafka::consumer::Consumer as _;
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+
+use super::session::{ASK_TIME_MAX, KafkaSession, broken};
+use super::source::Source;
+use crate::config::OnGap;
+use crate::error::Result;
+use crate::ingest::source::TopicPartition;
+use crate::lake::LagState;
+
+impl KafkaSession<'_> {
+    /// A partition has nothing to read where it should go on. The client does not say which: all are asked.
+    pub(super) fn find_gaps(&mut self) -> Result<()> {
+        let (mut found, mut list) = (false, TopicPartitionList::new());
+        for (topic_partition, place) in self.places.iter_mut().filter(|(_, place)| !place.stopped) {
+            let (low, high) = match self.client.fetch_watermarks(
+                &topic_partition.topic,
+                topic_partition.partition,
+                ASK_TIME_MAX,
+            ) {
+                Ok(watermarks) => watermarks,
+                Err(error) => {
+                    tracing::warn!(source = %self.source.route.source, ?topic_partition, %error, "the brokers do not tell what there is");
+                    (0, i64::MAX)
+                }
+            };
+            if let Some(next) = place.read.position().filter(|next| !(low..=high).contains(next)) {
+                found = true;
+                tell_gap(self.source, topic_partition, next, low, high);
+                if self.source.config.on_gap == OnGap::Stop {
+                    place.stopped = true;
+                    self.ingest.fed(&self.source.route, topic_partition, LagState::Unknown);
+                    self.source.watch.stopped(topic_partition);
+                    continue;
+                }
+                let skipped = u64::try_from(low - next).unwrap_or(0);
+                self.source.metrics.sources.skipped(self.source.label(topic_partition), skipped);
+                place.read.skip_to(low);
+                self.message_batch.reach(topic_partition, low, Instant::now());
+            }
+            let offset = place.read.position().map_or(Offset::Beginning, Offset::Offset);
+            list.add_partition_offset(&topic_partition.topic, topic_partition.partition, offset).map_err(broken)?;
+        }
+        if !found {
+            self.pause();
+        }
+        self.go_to(list)
+    }
+}
+
+/// Says what is gone, and what can be done about it.
+fn tell_gap(source: &Source, topic_partition: &TopicPartition, next: i64, low: i64, high: i64) {
+    let (name, TopicPartition { topic, partition }) = (&source.route.source, topic_partition);
+    let what = match next < low {
+        true => "messages were deleted before they were read",
+        false => "the topic was made anew, or has lost its newest messages",
+    };
+    let way = match source.config.on_gap {
+        OnGap::Stop => format!(
+            "the partition is stopped: set sources.{name}.on_gap = \"earliest\" and restart to go on from {low}"
+        ),
+        OnGap::Earliest => format!("the partition goes on from {low}, as sources.{name}.on_gap says"),
+    };
+    tracing::error!(source = %name, %topic, partition, next, low, high, "{what}; {way}");
+}

@@ -7,6 +7,7 @@ the owner stops, at once when it dies.
 import contextlib
 import ctypes
 import pathlib
+import random
 import shutil
 import signal
 import socket
@@ -19,6 +20,8 @@ START_SECONDS_MAX = 120
 STOP_SECONDS_MAX = 15
 LOOK_EVERY_SECONDS = 0.05
 LOG_LINES_SHOWN = 15
+# The first port that a part may get, and the usual start of the ephemeral range.
+FIRST_PORT, EPHEMERAL_PORT = 10000, 32768
 
 
 class Failure(Exception):
@@ -90,12 +93,23 @@ def scratch():
 
 
 def free_ports(count):
-    """Ports that nobody listens on now."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [opened.getsockname()[1] for opened in sockets]
-    for opened in sockets:
-        opened.close()
-    return ports
+    """Ports on which nobody listens. None is in the ephemeral range: an outgoing connection could take it before its part
+    listens, or while its part restarts."""
+    ports = set()
+    while len(ports) < count:
+        port = random.randrange(FIRST_PORT, _first_ephemeral_port())
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            ports.add(port)
+    return sorted(ports)
+
+
+def _first_ephemeral_port():
+    """The first port of the ephemeral range."""
+    try:
+        first = int(pathlib.Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    except (OSError, ValueError, IndexError):
+        return EPHEMERAL_PORT
+    return first if first > 2 * FIRST_PORT else EPHEMERAL_PORT
 
 
 def is_listening(port):

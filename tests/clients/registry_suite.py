@@ -21,7 +21,7 @@ from confluent_kafka.serialization import MessageField, SerializationContext
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 # How long a message may take from its topic into the table.
-STORED_SECONDS_MAX = 60
+STORED_SECONDS_MAX = 120
 
 UTC = datetime.timezone.utc
 MOMENT = datetime.datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)

@@ -40,7 +40,7 @@ def post(facts, table, token, body, content_type="application/x-ndjson"):
         data=body,
         headers={"authorization": f"Bearer {token}", "content-type": content_type},
     )
-    with urllib.request.urlopen(request, timeout=60) as response:
+    with urllib.request.urlopen(request, timeout=120) as response:
         return json.load(response)
 
 

@@ -1,4 +1,4 @@
-"""An S3 server on this machine for the tests: `s3_server.py ready.json bucket journal [port]`. It writes its port and serves
+"""An S3 server on this machine for the tests: `s3_server.py ready.json bucket journal port`. It writes its port and serves
 until killed.
 
 moto checks `If-None-Match: *` and then stores the object: two steps, between which another writer could come. Real S3
@@ -70,10 +70,10 @@ def journaled(application, path):
 
 def main():
     """Listens, makes the bucket if there is none, tells the port."""
-    ready, bucket, journal, *port = sys.argv[1:]
+    ready, bucket, journal, port = sys.argv[1:]
     is_new = not os.path.exists(journal)
     application = journaled(DomainDispatcherApplication(create_backend_app), journal)
-    server = make_server("127.0.0.1", int(*port), application, threaded=True, request_handler=Quiet)
+    server = make_server("127.0.0.1", int(port), application, threaded=True, request_handler=Quiet)
     threading.Thread(target=server.serve_forever, daemon=True).start()
 
     import boto3

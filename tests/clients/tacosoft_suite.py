@@ -20,7 +20,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "demo/tacos
 import parts  # noqa: E402: the demo is not installed, it lies beside
 
 # Debezium, Kafka and two crashes lie between the database and the answer.
-SHOWN_SECONDS_MAX = 90
+SHOWN_SECONDS_MAX = 180
 
 
 def ask(facts, tenant, sql):

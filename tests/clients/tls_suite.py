@@ -58,7 +58,7 @@ def versions_and_protocol(facts):
         context = ssl.create_default_context(cadata=pem(facts, "authority.pem"))
         context.minimum_version = context.maximum_version = version
         context.set_alpn_protocols(["h2", "http/1.1"])
-        with socket.create_connection((host, int(port)), timeout=20) as plain:
+        with socket.create_connection((host, int(port)), timeout=120) as plain:
             with context.wrap_socket(plain, server_hostname=host) as wrapped:
                 equal(wrapped.selected_alpn_protocol(), "h2", version)
                 equal(wrapped.version(), version.name.replace("_", "."), version)

@@ -6,7 +6,6 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -17,13 +16,15 @@ use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tempfile::TempDir;
 
+use crate::ports::free_ports;
 use crate::server::until;
 use crate::suite::{python, script};
 
 /// Time for one question to the broker.
-const ASK_TIME_MAX: Duration = Duration::from_secs(30);
+const ASK_TIME_MAX: Duration = Duration::from_secs(120);
 
 /// The password of the user `reader` in each mechanism, as `tests/clients/kafka/guarded.properties` has it.
 pub(crate) const PASSWORDS: [(&str, &str); 3] =
@@ -95,7 +96,11 @@ impl Broker {
     }
 
     fn wait(&self) {
-        until("the broker answers", || self.producer.client().fetch_metadata(None, Duration::from_secs(1)).is_ok());
+        // A broker that cannot hold partitions yet is not listed.
+        until("the broker answers", || {
+            let told = self.producer.client().fetch_metadata(None, Duration::from_secs(1));
+            told.is_ok_and(|told| !told.brokers().is_empty())
+        });
     }
 
     /// Makes a topic.
@@ -120,17 +125,49 @@ impl Broker {
         self.producer.flush(ASK_TIME_MAX).unwrap();
     }
 
-    /// Sends one message in a transaction, which is committed: its end takes an offset as well.
-    pub(crate) fn send_in_transaction(&self, topic: &str, key: &str, payload: &str) {
+    /// Sends one message to a partition, and waits until it is there.
+    pub(crate) fn send_to(&self, topic: &str, partition: i32, payload: &str) {
+        let record = BaseRecord::<(), _>::to(topic).partition(partition).payload(payload);
+        self.producer.send(record).map_err(|(error, _)| error).unwrap();
+        self.producer.flush(ASK_TIME_MAX).unwrap();
+    }
+
+    /// Sends messages to partitions in a transaction and leaves it open. Its end takes one offset in each partition.
+    pub(crate) fn transaction(&self, topic: &str, messages: &[(i32, String)]) -> Transaction {
         let producer: BaseProducer = self.client().set("transactional.id", "tests").create().unwrap();
         producer.init_transactions(ASK_TIME_MAX).unwrap();
         producer.begin_transaction().unwrap();
-        producer.send(BaseRecord::to(topic).key(key).payload(payload)).map_err(|(error, _)| error).unwrap();
+        for (partition, payload) in messages {
+            let record = BaseRecord::<(), _>::to(topic).partition(*partition).payload(payload);
+            producer.send(record).map_err(|(error, _)| error).unwrap();
+        }
         producer.flush(ASK_TIME_MAX).unwrap();
-        producer.commit_transaction(ASK_TIME_MAX).unwrap();
+        Transaction(producer)
     }
 
-    /// The offset after the last message of each partition.
+    /// Deletes all messages of a topic, as retention does. Its offsets go on from where they are.
+    pub(crate) async fn delete_all(&self, topic: &str, partitions: i32) {
+        let admin: AdminClient<DefaultClientContext> = self.client().create().unwrap();
+        let mut list = TopicPartitionList::new();
+        for (partition, end) in self.ends(topic, partitions) {
+            list.add_partition_offset(topic, partition, Offset::Offset(end)).unwrap();
+        }
+        let deleted = admin.delete_records(&list, &AdminOptions::new()).await.unwrap();
+        deleted.elements().iter().for_each(|element| element.error().unwrap());
+    }
+
+    /// The offsets that a group has committed to Kafka.
+    pub(crate) fn committed(&self, group: &str, topic: &str, partitions: i32) -> BTreeMap<i32, i64> {
+        let client: BaseConsumer = self.client().set("group.id", group).create().unwrap();
+        let mut list = TopicPartitionList::new();
+        list.add_partition_range(topic, 0, partitions - 1);
+        let committed = client.committed_offsets(list, ASK_TIME_MAX).unwrap();
+        let told = committed.elements().into_iter();
+        told.filter_map(|element| Some((element.partition(), element.offset().to_raw().filter(|next| *next >= 0)?)))
+            .collect()
+    }
+
+    /// The last stable offset of each partition.
     pub(crate) fn ends(&self, topic: &str, partitions: i32) -> BTreeMap<i32, i64> {
         let client: BaseConsumer = self.client().create().unwrap();
         let end = |partition| (partition, client.fetch_watermarks(topic, partition, ASK_TIME_MAX).unwrap().1);
@@ -139,6 +176,19 @@ impl Broker {
 
     fn client(&self) -> ClientConfig {
         ClientConfig::new().set("bootstrap.servers", &self.address).clone()
+    }
+}
+
+/// An open transaction.
+pub(crate) struct Transaction(BaseProducer);
+
+impl Transaction {
+    pub(crate) fn commit(self) {
+        self.0.commit_transaction(ASK_TIME_MAX).unwrap();
+    }
+
+    pub(crate) fn abort(self) {
+        self.0.abort_transaction(ASK_TIME_MAX).unwrap();
     }
 }
 
@@ -200,12 +250,6 @@ fn java() -> Command {
     command.args(["-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp"]).arg(jars.join("*"));
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     command
-}
-
-/// Ports that nobody listens on now.
-fn free_ports<const N: usize>() -> [u16; N] {
-    let listeners = [0; N].map(|port| TcpListener::bind(("127.0.0.1", port)).unwrap());
-    listeners.map(|listener| listener.local_addr().unwrap().port())
 }
 
 fn properties(folder: &Path, port: u16, controller_port: u16, more: &str) -> String {

@@ -15,6 +15,8 @@ mod kafka;
 mod kafka_login;
 mod needs;
 mod oracle;
+mod kafka_positions;
+mod ports;
 mod provider;
 mod quarantine;
 mod registry;

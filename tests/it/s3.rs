@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::needs::needs;
+use crate::ports::free_ports;
 use crate::senders::{EVENTS, Load, Sender, body, post};
 use crate::server::{Server, Setup, until_it, wait_for};
 use crate::suite::{python, run_python, script};
@@ -51,7 +52,8 @@ struct Store {
 impl Store {
     fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let (child, options) = serve(&folder, None);
+        let [port] = free_ports();
+        let (child, options) = serve(&folder, &port.to_string());
         Self { child, options, folder }
     }
 
@@ -70,7 +72,7 @@ impl Store {
     fn restart(&mut self) {
         let endpoint = self.options["aws_endpoint"].as_str().expect("it told where it answers");
         let port = endpoint.rsplit(':').next().expect("an address has a port");
-        let (child, options) = serve(&self.folder, Some(port));
+        let (child, options) = serve(&self.folder, port);
         assert_eq!(options, self.options);
         self.child = child;
     }
@@ -96,11 +98,11 @@ impl Store {
 }
 
 /// Runs the script until it answers.
-fn serve(folder: &TempDir, port: Option<&str>) -> (Child, Value) {
+fn serve(folder: &TempDir, port: &str) -> (Child, Value) {
     let ready = folder.path().join("ready.json");
     let _ = fs::remove_file(&ready);
     let mut command = python();
-    command.arg(script("s3_server.py")).arg(&ready).arg(BUCKET).arg(folder.path().join("journal")).args(port);
+    command.arg(script("s3_server.py")).arg(&ready).arg(BUCKET).arg(folder.path().join("journal")).arg(port);
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
     let options = wait_for(&ready, &mut child, || "see the messages of s3_server.py above".to_owned());
     (child, options)

@@ -16,7 +16,7 @@ use crate::server::Server;
 /// Events of one batch.
 pub(crate) const EVENTS: usize = 100;
 /// How long it may take until a batch is acknowledged, or anything is answered.
-const PASS_MAX: Duration = Duration::from_secs(120);
+const PASS_MAX: Duration = Duration::from_secs(300);
 
 /// One sender.
 #[derive(Debug, Clone)]

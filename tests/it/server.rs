@@ -25,7 +25,7 @@ const ISSUER: &str = "https://issuer.test";
 /// Queries that one tenant may run at once, there.
 pub(crate) const TENANT_QUERIES_MAX: usize = 2;
 /// How long a server may take to answer, or to do what it has to. An unoptimised one on a busy machine needs seconds.
-const START_MAX: Duration = Duration::from_secs(120);
+const START_MAX: Duration = Duration::from_secs(300);
 /// How often a file is looked for.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 

@@ -96,7 +96,7 @@ pub(super) fn settings(name: &str, config: &SourceConfig) -> Result<ClientConfig
         .set("enable.auto.offset.store", "false")
         // Messages that are gone are for `on_gap`.
         .set("auto.offset.reset", "error")
-        // It proves that nothing before the end is still to come.
+        // The event moves positions past records that are no messages.
         .set("enable.partition.eof", "true")
         .set("statistics.interval.ms", STATISTICS_INTERVAL_MS);
     // What it says of connections that are closed is told from then on; the rest of it is for debugging.
@@ -151,7 +151,7 @@ impl ClientContextState {
         std::mem::take(&mut *self.notes())
     }
 
-    /// The end that was reached last: that of the event which `poll` has just returned.
+    /// The end of the event that `poll` has just returned.
     pub(super) fn take_end(&self) -> Option<i64> {
         self.end().take()
     }

@@ -1,19 +1,19 @@
-//! Where partitions end: what the brokers have, and what the client has handed out up to there.
+//! The ends of partitions: what the brokers hold, and whether the client has returned all of it.
 //!
 //! ```text
 //!   statistics ─► the end of a partition ─┐
 //!                                         ├─► lag ─► metrics, operators, freshness
-//!   the client reached the end ─► position ┘
+//!   event "end reached" ─► read position ─┘
 //! ```
 //!
-//! In: ends from the client's statistics, and its events that an end was reached. Out: positions that move over what is no
-//! message (see [`ReadPosition`](crate::ingest::source::ReadPosition)), and the lag.
+//! In: ends from the client's statistics, and its events that an end was reached. Out: positions that move past control
+//! records and aborted messages (see [`ReadPosition`](crate::ingest::source::ReadPosition)), and the lag.
 //!
-//! The client hides the ends of transactions and aborted messages. It sends its event behind every message before the end, and
-//! drops the event when the partition is read from elsewhere, as it does with messages: so the event alone proves that nothing
-//! before the end is still to come. Statistics prove nothing: they are computed by another thread, at another time.
+//! The client never returns control records and aborted messages. It queues the event behind every message before the end,
+//! and drops it, like the messages, when the partition is sought or revoked. So the event proves that no message before the
+//! end is still to come. The statistics cannot prove that: another thread computes them, at another time.
 //!
-//! **Invariant:** a position moves to an end only behind all messages before it.
+//! **Invariant:** a position moves to an end only after every message before that end was taken.
 
 use std::time::Instant;
 
@@ -25,32 +25,32 @@ use crate::error::Result;
 use crate::ingest::source::TopicPartition;
 use crate::lake::LagState;
 
-/// In front of the offset in the client's own words.
+/// The text before the offset in the client's event.
 const END_WORDS: &str = "reached end of partition at offset ";
 
-/// What a partition's leader has said of it last.
+/// The end of a partition, as its leader reported it last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct PartitionEnd {
-    /// The offset that its next message will have; of a client that reads committed messages only, the first offset of the
-    /// oldest open transaction.
+    /// The offset after the last record; with `read_committed`, the default, the last stable offset: a transaction that is
+    /// open does not count.
     pub(super) offset: i64,
-    /// The oldest offset that it has, if the leader said so.
+    /// The oldest offset that the leader holds, if it is known.
     pub(super) low: Option<i64>,
 }
 
 impl KafkaSession<'_> {
-    /// The brokers have said where a partition ends.
-    pub(super) fn hear_end(&mut self, topic_partition: &TopicPartition, end: PartitionEnd) {
+    /// Notes where the brokers say that a partition ends.
+    pub(super) fn set_end(&mut self, topic_partition: &TopicPartition, end: PartitionEnd) {
         let Some(place) = self.places.get_mut(topic_partition) else { return };
         place.behind.heard(end.offset, end.low, &place.read, self.source.clock.now());
         self.tell(topic_partition);
     }
 
-    /// The client has handed out every message before the end of a partition with this number.
+    /// The client has returned every message before the end of a partition with this number.
     pub(super) fn reach_end(&mut self, partition: i32) -> Result<()> {
         let Some(end) = self.client.context().take_end() else { return Ok(()) };
         if self.is_paused() {
-            // Messages before the end were dropped.
+            // A paused session drops what it takes, so messages before the end may be missing.
             return Ok(());
         }
         let reading = self.places.iter().filter(|(topic_partition, place)| {
@@ -58,7 +58,7 @@ impl KafkaSession<'_> {
         });
         let mut spots: Vec<TopicPartition> = reading.map(|(topic_partition, _)| topic_partition.clone()).collect();
         if self.source.config.topics.len() > 1 {
-            // The library does not pass on which topic it is. One whose own position is the end has reached it in any case.
+            // The event does not name the topic. A partition whose own position in the client is the end has reached it.
             let positions = self.client.position().map_err(broken)?;
             let position = |topic_partition: &TopicPartition| {
                 Some(positions.find_partition(&topic_partition.topic, topic_partition.partition)?.offset())
@@ -80,7 +80,7 @@ impl KafkaSession<'_> {
         self.tell_kafka(&settled)
     }
 
-    /// Tells operators, and whoever asks how fresh the table is, how far a partition has come.
+    /// Updates what operators and readers of the table's freshness see of a partition.
     pub(super) fn tell(&self, topic_partition: &TopicPartition) {
         let Some(place) = self.places.get(topic_partition) else { return };
         if let Some(lag) = place.behind.lag(&place.read) {
@@ -91,7 +91,7 @@ impl KafkaSession<'_> {
     }
 }
 
-/// The end that the client has reached, in its own words: the library passes on the partition, and not the offset.
+/// The offset in the text of an "end reached" event. The Rust binding passes on the partition's number, but not the offset.
 pub(super) fn end_in(reason: &str) -> Option<i64> {
     let (_, end) = reason.split_once(END_WORDS)?;
     end.split(' ').next()?.parse().ok()
@@ -112,7 +112,7 @@ mod tests {
     use super::super::tests::{Kafka, TOPIC, event};
     use super::*;
 
-    /// What the client has said, in its own words.
+    /// The texts of the client's events.
     #[derive(Default)]
     struct Reasons(Mutex<Vec<String>>);
 
@@ -124,9 +124,9 @@ mod tests {
 
     impl ConsumerContext for Reasons {}
 
-    /// A new version of the client may say it in other words: this test notices.
+    /// Fails if a new version of the client changes the text.
     #[test]
-    fn the_client_says_which_end_it_has_reached() {
+    fn the_offset_is_in_the_text_of_the_event() {
         let kafka = Kafka::start();
         kafka.send(0, (0..3).map(event));
         let client: BaseConsumer<Reasons> = ClientConfig::new()
@@ -139,7 +139,7 @@ mod tests {
         client.assign(&list_of(&spots, Offset::Beginning).unwrap()).unwrap();
         let (mut ends, mut messages) = (BTreeMap::new(), 0);
         while ends.len() < 2 {
-            match client.poll(Duration::from_secs(60)).expect("the ends come within a minute") {
+            match client.poll(Duration::from_secs(60)).expect("the ends are reached within a minute") {
                 Ok(_) => messages += 1,
                 Err(KafkaError::PartitionEOF(partition)) => {
                     let reasons = client.context().0.lock().unwrap();
@@ -149,7 +149,7 @@ mod tests {
             }
         }
         assert_eq!(ends[&1].0, Some(0), "{ends:?}");
-        assert_eq!(ends[&0], (Some(3), 3), "behind all messages");
+        assert_eq!(ends[&0], (Some(3), 3), "after all messages");
         assert_eq!(end_in("something else"), None);
     }
 }

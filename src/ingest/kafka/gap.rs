@@ -1,10 +1,10 @@
 //! Gaps: a partition whose next message the brokers do not have.
 //!
-//! In: the client's word that something is missing. Out: a partition that is stopped or goes on elsewhere, as the operator
-//! chose (`on_gap`), and an error in the log.
+//! In: the client's error that an offset is out of range. Out: a partition that stops or goes on from the oldest message, as
+//! `on_gap` says, and an error in the log.
 //!
-//! **Invariant:** what is looked for is the next offset to read, not the one after the last message: the ends of transactions
-//! between the two may be deleted, and no message is missing then.
+//! **Invariant:** the offset that must exist is the position, not the one after the last message. Control records between the
+//! two may be deleted without a message being lost.
 
 use std::time::Instant;
 

@@ -106,7 +106,7 @@ impl KafkaSession<'_> {
         for element in ends.elements() {
             if let (Ok(()), Offset::Offset(end)) = (element.error(), element.offset()) {
                 let topic_partition = TopicPartition { topic: element.topic().into(), partition: element.partition() };
-                self.hear_end(&topic_partition, PartitionEnd { offset: end, low: None });
+                self.set_end(&topic_partition, PartitionEnd { offset: end, low: None });
             }
         }
         Ok(())

@@ -46,8 +46,9 @@ const PAUSE: Duration = Duration::from_millis(500);
 const ROWS_STEPS: usize = 64;
 /// Time for one question to the brokers.
 pub(super) const ASK_TIME_MAX: Duration = Duration::from_secs(10);
-/// How long a position that moved without a message waits for messages to share a commit with. The ends of transactions
-/// usually come before their messages are stored; without a bound, retention could remove what the table still points at.
+/// How long a position that moved without a message waits for a batch to share a commit with. Usually the end of a transaction
+/// is read before its messages are stored, and needs no commit of its own. Without a bound, retention could delete the records
+/// at the stored offset, which would look like a gap.
 const POSITION_AGE_MAX: Duration = Duration::from_secs(60);
 
 /// A partition that is ours.
@@ -80,7 +81,7 @@ pub(super) struct KafkaSession<'a> {
     pub(super) pause_looked: Instant,
     /// When the brokers were asked last where the partitions end, while they are not read.
     pub(super) ends_asked: Instant,
-    /// When a position moved without a message, if the table has not been given it yet.
+    /// When a position first moved past the stored one without a message. `None` if all positions are stored or in the haul.
     pub(super) moved: Option<Instant>,
     /// When the source was first started, in milliseconds since 1970, as long as the table does not say it.
     started: Option<i64>,
@@ -154,7 +155,7 @@ impl<'a> KafkaSession<'a> {
         Ok(())
     }
 
-    /// When there is something to store, at the latest. A paused session has nothing.
+    /// When the next store is due. `None` if there is nothing to store, as in a paused session.
     fn due(&self, now: Instant) -> Option<Instant> {
         let moved = self.moved.filter(|_| !self.is_paused()).map(|moved| moved + POSITION_AGE_MAX);
         self.message_batch.due(&self.bounds, now).into_iter().chain(moved).min()
@@ -205,10 +206,10 @@ impl<'a> KafkaSession<'a> {
                 }
                 Ok(())
             }
-            // Of partitions that are not read the client knows an old end: those of a paused session are asked for.
+            // The client does not update the ends of partitions that it does not fetch: a paused session asks for them.
             ClientEvent::End(..) if self.is_paused() => Ok(()),
             ClientEvent::End(topic_partition, end) => {
-                self.hear_end(&topic_partition, end);
+                self.set_end(&topic_partition, end);
                 Ok(())
             }
         }
@@ -239,7 +240,7 @@ impl<'a> KafkaSession<'a> {
         self.message_batch.push((topic_partition, offset), payload, tenant_resolution, meta, now);
     }
 
-    /// Stores the haul, or drops it and goes on from where the table stands. Positions that have moved on are stored with it.
+    /// Stores the haul with the positions that have moved, or drops it and goes on from where the table stands.
     fn store(&mut self) -> Result<()> {
         self.moved = None;
         for (topic_partition, place) in self.places.iter().filter(|(_, place)| !place.stopped) {
@@ -286,7 +287,7 @@ impl<'a> KafkaSession<'a> {
         self.look_at_pause()
     }
 
-    /// Tells Kafka where the next messages are, for tools that show the lag.
+    /// Commits offsets to Kafka, for tools that show the lag. Nothing here ever reads them.
     pub(super) fn tell_kafka(&self, offsets: &[(TopicPartition, i64)]) -> Result<()> {
         if offsets.is_empty() {
             return Ok(());

@@ -4,7 +4,7 @@
 //! [`LagState`] for whoever asks how fresh the table is. Pure: times are arguments.
 //!
 //! **Invariant:** it is never told to be nearer than it is: what is not known is not guessed.
-//! **Invariant:** a partition that is read and stored up to its end is not behind, whatever stands in front of the end.
+//! **Invariant:** a partition that is read and stored up to its end is not behind, whatever its last records are.
 
 use super::read_position::ReadPosition;
 use crate::clock::Micros;
@@ -15,7 +15,7 @@ use crate::lake::LagState;
 pub(in crate::ingest) struct Lag {
     /// Its end, and when the broker told it.
     end: Option<(i64, Micros)>,
-    /// The oldest offset that the broker has. The lag is measured from there until it is known where reading begins.
+    /// The oldest offset that the broker holds. The lag is measured from it until it is known where reading begins.
     low: Option<i64>,
     /// A time before which no message waits: that of the first message that was read after the last commit, or what was
     /// known before it was read.
@@ -28,8 +28,7 @@ impl Lag {
         self.oldest = time;
     }
 
-    /// The next message will have the offset `end`, the broker said at `now`; the oldest one has the offset `low`, if it is
-    /// known.
+    /// The broker reported at `now` that the partition ends at `end`. `low` is the oldest offset, if it is known.
     pub(in crate::ingest) fn heard(&mut self, end: i64, low: Option<i64>, at: &ReadPosition, now: Micros) {
         if let LagState::Complete(before) = self.standing(at) {
             // What waits now was not there then.
@@ -38,7 +37,8 @@ impl Lag {
         (self.end, self.low) = (Some((end, now)), low.or(self.low));
     }
 
-    /// Offsets from what is stored to the end that was told: at least as many as messages wait. `None` while either is unknown.
+    /// Offsets between what is settled and the end, at least as many as there are waiting messages. `None` while either is
+    /// unknown.
     pub(in crate::ingest) fn lag(&self, at: &ReadPosition) -> Option<i64> {
         let (end, _) = self.end?;
         Some((end - at.settled().or(self.low)?).max(0))
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn ends_of_transactions_are_not_waited_for() {
+    fn control_records_are_not_waited_for() {
         let (mut partition, mut at) = (Lag::default(), ReadPosition::default());
         at.open(Some(4), None);
         at.read(4);
@@ -97,7 +97,7 @@ mod tests {
         assert_eq!(partition.lag(&at), Some(1), "it may be a message");
         at.reached(6);
         assert_eq!((partition.standing(&at), partition.lag(&at)), (LagState::Complete(40), Some(0)));
-        // The same after a restart: the table has not heard of it.
+        // The same after a restart, when the table does not hold the position.
         let mut again = ReadPosition::default();
         again.open(Some(5), None);
         assert_eq!(partition.lag(&again), Some(1));

@@ -34,7 +34,7 @@ pub struct SourceError {
 /// A partition that this server reads.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct ReadPartition {
-    /// Messages that are not committed yet, when the brokers have told where it ends.
+    /// Offsets that are not committed yet, when the brokers have told where it ends.
     pub(super) lag: Option<i64>,
     /// A gap has stopped it.
     pub(super) is_stopped: bool,

@@ -53,7 +53,8 @@ pub struct PartitionProgress {
     pub partition: i32,
     /// The next offset to read, as the table holds it.
     pub offset: Option<i64>,
-    /// Messages that are not committed yet; known to the server that reads the partition.
+    /// Offsets up to its end that are not committed yet, at least as many as messages; known to the server that reads the
+    /// partition.
     pub lag: Option<i64>,
     /// Whether this server reads it.
     pub is_here: bool,

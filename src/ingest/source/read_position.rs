@@ -1,21 +1,21 @@
 //! How far one partition of a source was read, and how much of that is stored.
 //!
-//! Offsets are not messages. The end of a transaction (a control record), the messages of an aborted transaction and messages
-//! that compaction removed have offsets too, and no reader ever sees them. So the next offset to read, the *position*, may lie
-//! behind the offset after the last message:
+//! Not every offset is a message. Control records (the ends of transactions), messages of aborted transactions and messages
+//! that compaction removed have offsets too, and no reader sees them. So the next offset to read, the *position*, may be
+//! greater than the offset after the last message:
 //!
 //! ```text
 //!   offset   7         8         9        10
 //!            message   message   marker
 //!                                ▲         ▲
-//!                 stored = 9 ────┘         └──── position = settled = 10, the end of the partition: a lag of 0
+//!                 stored = 9 ────┘         └──── position = settled = end = 10: the lag is 0
 //! ```
 //!
-//! In: where the table goes on, messages as they are read, the ends that the client reaches, commits. Out: where to read on,
-//! what to measure the lag from, and what to store. Pure: it knows no client and no clock.
+//! In: the offset in the table, messages as they are read, ends that the client reaches, commits. Out: where to read on, the
+//! offset from which the lag is measured, and the offset to store. Pure: it knows no client and no clock.
 //!
-//! **Invariant:** `stored <= settled <= position`, except after a gap that led back to the start of a topic.
-//! **Invariant:** no message between `stored` and `settled` was ever there, or can still be read.
+//! **Invariant:** `stored <= settled <= position`, except after a gap that restarts a topic from its beginning.
+//! **Invariant:** no offset from `stored` up to `settled` is a message that can still be read.
 
 /// One partition, as its reader sees it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -31,10 +31,10 @@ pub(in crate::ingest) struct ReadPosition {
 }
 
 impl ReadPosition {
-    /// Starts over from the table: messages that were read and not stored are read again. `first` is where to begin as long as
-    /// the table has no offset. Returns the next offset to read; `None` for the oldest one that there is.
+    /// Starts over from the offset in the table: messages that were read and not stored are read again. `first` is where to
+    /// begin if the table has none. Returns the next offset to read; `None` means the oldest one that exists.
     pub(in crate::ingest) fn open(&mut self, stored: Option<i64>, first: Option<i64>) -> Option<i64> {
-        // What was found to hold no message from the stored offset on holds none now: it need not be there any more.
+        // Records after the stored offset that were found to be no messages are not read again: they may be deleted by now.
         let settled = self.settled.filter(|_| self.stored == stored);
         self.settled = settled.or(stored).or(first);
         (self.stored, self.position, self.has_unsettled) = (stored, self.settled, false);
@@ -53,7 +53,7 @@ impl ReadPosition {
         !std::mem::replace(&mut self.has_unsettled, true)
     }
 
-    /// Whether the client may have reached `end`, which it says of one partition of several.
+    /// Whether `end` is not before the position.
     pub(in crate::ingest) fn may_reach(&self, end: i64) -> bool {
         self.position.is_none_or(|position| position <= end)
     }
@@ -67,7 +67,7 @@ impl ReadPosition {
         if self.has_unsettled { false } else { self.settled.replace(end) != Some(end) }
     }
 
-    /// The messages before `low` are gone, and reading goes on there.
+    /// Messages before `low` were deleted, and reading goes on there.
     pub(in crate::ingest) fn skip_to(&mut self, low: i64) {
         self.position = Some(low);
         if !self.has_unsettled {
@@ -96,7 +96,7 @@ impl ReadPosition {
         self.has_unsettled
     }
 
-    /// The position, if the table holds another one. A table without an offset needs none before there is a message.
+    /// The position, if it differs from the stored offset. `None` while the table has no offset: the first message stores one.
     pub(in crate::ingest) fn to_store(&self) -> Option<i64> {
         self.position.filter(|position| self.stored.is_some_and(|stored| stored != *position))
     }

@@ -1,0 +1,124 @@
+//! Records that are no messages: the ends of transactions, and messages of aborted transactions. They count neither as lag,
+//! before and after a restart, nor as a gap when they are deleted.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde_json::json;
+use tempfile::TempDir;
+
+use crate::broker::Broker;
+use crate::command::{client, told};
+use crate::kafka::{lags, offsets_of, state, waiting};
+use crate::server::{Server, Setup, until, until_it};
+
+const TOPIC: &str = "orders";
+const SOURCE: &str = "orders";
+const GROUP: &str = "glasshouse";
+const PARTITIONS: i32 = 2;
+
+/// A topic whose messages are sent in transactions, and the lake that receives them.
+struct Feed {
+    broker: Broker,
+    lake: PathBuf,
+    _folder: TempDir,
+}
+
+impl Feed {
+    async fn start() -> Self {
+        let broker = Broker::start();
+        broker.create_topic(TOPIC, PARTITIONS).await;
+        let folder = tempfile::tempdir().unwrap();
+        Self { broker, lake: folder.path().to_owned(), _folder: folder }
+    }
+
+    fn setup(&self) -> Setup {
+        let settings = [
+            ("SOURCES__ORDERS__KIND", "kafka"),
+            ("SOURCES__ORDERS__BROKERS", self.broker.address.as_str()),
+            ("SOURCES__ORDERS__TOPICS", TOPIC),
+            ("SOURCES__ORDERS__GROUP", GROUP),
+            ("SOURCES__ORDERS__TABLE", "samples"),
+            ("SOURCES__ORDERS__OPTIONS__SESSION_TIMEOUT_MS", "1000"),
+            ("SOURCES__ORDERS__OPTIONS__HEARTBEAT_INTERVAL_MS", "100"),
+        ];
+        let settings = settings.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        Setup { lake: Some(self.lake.display().to_string()), settings: settings.into(), ..Setup::default() }
+    }
+
+    /// Waits until the source has read up to the ends of all partitions and reports a lag of 0. These events are stored then.
+    async fn is_read(&self, server: &Server, ids: &[&str]) {
+        let ends = self.broker.ends(TOPIC, PARTITIONS);
+        // The source commits a position to Kafka once every message before it is stored.
+        until("all positions are at the ends", || self.broker.committed(GROUP, TOPIC, PARTITIONS) == ends);
+        let none: BTreeMap<i32, i64> = (0..PARTITIONS).map(|partition| (partition, 0)).collect();
+        until_it("the source is not behind", async || {
+            let metric = server.metric("glasshouse_source_lag_messages{").await;
+            (lags(&[server]), metric, waiting(server).await) == (none.clone(), 0.0, Some(0))
+        })
+        .await;
+        let stored = server.ask("acme", "SELECT id FROM samples ORDER BY id").unwrap();
+        assert_eq!(stored.lines().skip(1).collect::<Vec<_>>(), ids);
+    }
+}
+
+fn event(id: &str) -> String {
+    json!({ "tenant": "acme", "id": id, "at": 1_704_067_200_000_000_i64 }).to_string()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ends_of_transactions_are_not_waited_for() {
+    let feed = Feed::start().await;
+    let mut server = Server::start(&feed.setup());
+    feed.is_read(&server, &[]).await;
+
+    let open = feed.broker.transaction(TOPIC, &[(0, event("a")), (1, event("b"))]);
+    feed.is_read(&server, &[]).await;
+    open.commit();
+    feed.is_read(&server, &["a", "b"]).await;
+    // Nothing after the last message is ever returned to a reader.
+    for id in ["x", "y", "z"] {
+        feed.broker.transaction(TOPIC, &[(1, event(id))]).abort();
+    }
+    feed.is_read(&server, &["a", "b"]).await;
+
+    server.kill();
+    server = Server::start(&feed.setup());
+    feed.is_read(&server, &["a", "b"]).await;
+
+    // A paused source measures its lag from the same position.
+    let (well, text) = told(&client(&server, "admin", &["sources", "pause", SOURCE]));
+    assert!(well, "{text}");
+    until("it is paused", || state(&server)["state"] == "paused");
+    feed.broker.transaction(TOPIC, &[(0, event("c"))]).commit();
+    until("one message waits, and the end of its transaction", || lags(&[&server]) == BTreeMap::from([(0, 2), (1, 0)]));
+    let (well, text) = told(&client(&server, "admin", &["sources", "resume", SOURCE]));
+    assert!(well, "{text}");
+    feed.is_read(&server, &["a", "b", "c"]).await;
+    assert!(server.stop(), "the server should stop by itself when asked");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ends_of_transactions_may_be_deleted() {
+    let feed = Feed::start().await;
+    let mut server = Server::start(&feed.setup());
+    feed.broker.transaction(TOPIC, &[(0, event("a")), (1, event("b"))]).commit();
+    feed.broker.transaction(TOPIC, &[(1, event("x"))]).abort();
+    feed.is_read(&server, &["a", "b"]).await;
+    // The next commit holds the positions of all partitions, also of those without a message in it.
+    feed.broker.transaction(TOPIC, &[(0, event("c"))]).commit();
+    feed.is_read(&server, &["a", "b", "c"]).await;
+    feed.broker.send_to(TOPIC, 0, &event("d"));
+    feed.is_read(&server, &["a", "b", "c", "d"]).await;
+    let ends = feed.broker.ends(TOPIC, PARTITIONS);
+    assert_eq!(offsets_of(&feed.lake, SOURCE, TOPIC), ends, "the table holds the positions");
+
+    server.kill();
+    feed.broker.delete_all(TOPIC, PARTITIONS).await;
+    server = Server::start(&feed.setup());
+    feed.is_read(&server, &["a", "b", "c", "d"]).await;
+    feed.broker.transaction(TOPIC, &[(0, event("e")), (1, event("f"))]).commit();
+    feed.is_read(&server, &["a", "b", "c", "d", "e", "f"]).await;
+    assert_eq!(server.metric("glasshouse_source_stopped{").await, 0.0, "no message was missing");
+    assert!(server.stop(), "the server should stop by itself when asked");
+}

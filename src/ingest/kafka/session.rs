@@ -277,6 +277,9 @@ impl<'a> KafkaSession<'a> {
             if let (Some(place), Some(stored)) = (self.places.get_mut(&topic_partition), position.stored) {
                 place.position = position;
                 place.read.committed(stored);
+                if place.read.to_store().is_some() {
+                    self.moved.get_or_insert_with(Instant::now);
+                }
                 self.tell(&topic_partition);
                 offsets.push((topic_partition, stored));
             }

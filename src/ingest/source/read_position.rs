@@ -96,9 +96,10 @@ impl ReadPosition {
         self.has_unsettled
     }
 
-    /// The position, if it differs from the stored offset. `None` while the table has no offset: the first message stores one.
+    /// The position, if it differs from the stored offset. A table without an offset gets its first one with a message.
     pub(in crate::ingest) fn to_store(&self) -> Option<i64> {
-        self.position.filter(|position| self.stored.is_some_and(|stored| stored != *position))
+        let is_due = self.stored.is_some() || self.has_unsettled;
+        self.position.filter(|position| is_due && self.stored != Some(*position))
     }
 }
 
@@ -125,7 +126,7 @@ mod tests {
             ("nothing is known", &[Open(None, None, None)], [None, None, None]),
             ("an empty log that begins at 0", &[Open(None, None, None), Reached(0)], [Some(0), Some(0), None]),
             ("a log that was emptied", &[Open(None, None, None), Reached(70)], [Some(70), Some(70), None]),
-            ("the first message says where it begins", &[Open(None, None, None), Read(7)], [Some(7), Some(8), None]),
+            ("the first message says where it begins", &[Open(None, None, None), Read(7)], [Some(7), Some(8), Some(8)]),
             ("a message", &[Open(Some(7), None, Some(7)), Read(7)], [Some(7), Some(8), Some(8)]),
             (
                 "a message, then the end of its transaction, before the commit",

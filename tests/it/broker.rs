@@ -142,7 +142,8 @@ impl Broker {
             producer.send(record).map_err(|(error, _)| error).unwrap();
         }
         producer.flush(ASK_TIME_MAX).unwrap();
-        Transaction(producer)
+        let partitions = messages.iter().map(|(partition, _)| *partition).collect();
+        Transaction { producer, client: self.client(), topic: topic.to_owned(), partitions }
     }
 
     /// Deletes all messages of a topic, as retention does. Its offsets go on from where they are.
@@ -180,15 +181,32 @@ impl Broker {
 }
 
 /// An open transaction.
-pub(crate) struct Transaction(BaseProducer);
+pub(crate) struct Transaction {
+    producer: BaseProducer,
+    client: ClientConfig,
+    topic: String,
+    partitions: Vec<i32>,
+}
 
 impl Transaction {
     pub(crate) fn commit(self) {
-        self.0.commit_transaction(ASK_TIME_MAX).unwrap();
+        self.producer.commit_transaction(ASK_TIME_MAX).unwrap();
+        self.wait();
     }
 
     pub(crate) fn abort(self) {
-        self.0.abort_transaction(ASK_TIME_MAX).unwrap();
+        self.producer.abort_transaction(ASK_TIME_MAX).unwrap();
+        self.wait();
+    }
+
+    /// Waits for its control records: the broker writes them after it has answered.
+    fn wait(&self) {
+        let ends = |isolation: &str| -> Vec<i64> {
+            let client: BaseConsumer = self.client.clone().set("isolation.level", isolation).create().unwrap();
+            let end = |partition: &i32| client.fetch_watermarks(&self.topic, *partition, ASK_TIME_MAX).unwrap().1;
+            self.partitions.iter().map(end).collect()
+        };
+        until("the transaction has ended", || ends("read_committed") == ends("read_uncommitted"));
     }
 }
 

@@ -119,67 +119,68 @@ mod tests {
 
     use Step::{Committed, Open, Reached, Read, Skip};
 
+    /// What happens; then the settled offset, the position, and the offset that is still to be stored.
+    const CASES: [(&str, &[Step], [Option<i64>; 3]); 15] = [
+        ("nothing is known", &[Open(None, None, None)], [None, None, None]),
+        ("an empty log that begins at 0", &[Open(None, None, None), Reached(0)], [Some(0), Some(0), None]),
+        ("a log that was emptied", &[Open(None, None, None), Reached(70)], [Some(70), Some(70), None]),
+        ("the first message says where it begins", &[Open(None, None, None), Read(7)], [Some(7), Some(8), Some(8)]),
+        ("a message", &[Open(Some(7), None, Some(7)), Read(7)], [Some(7), Some(8), Some(8)]),
+        (
+            "a message, then the end of its transaction, before the commit",
+            &[Open(Some(7), None, Some(7)), Read(7), Reached(9), Committed(9)],
+            [Some(9), Some(9), None],
+        ),
+        (
+            "a message, then the end of its transaction, after the commit",
+            &[Open(Some(7), None, Some(7)), Read(7), Committed(8), Reached(9)],
+            [Some(9), Some(9), Some(9)],
+        ),
+        (
+            "the end of a transaction was reached and not stored with the message",
+            &[Open(Some(7), None, Some(7)), Read(7), Reached(9), Committed(8)],
+            [Some(9), Some(9), Some(9)],
+        ),
+        (
+            "an aborted transaction",
+            &[Open(Some(7), None, Some(7)), Reached(7), Reached(20)],
+            [Some(20), Some(20), Some(20)],
+        ),
+        (
+            "an end that is older than the last message",
+            &[Open(Some(7), None, Some(7)), Read(9), Reached(8)],
+            [Some(7), Some(10), Some(10)],
+        ),
+        (
+            "dropped messages are read again, from behind the marker before them",
+            &[Open(Some(7), None, Some(7)), Reached(8), Read(8), Open(Some(7), None, Some(8))],
+            [Some(8), Some(8), Some(8)],
+        ),
+        (
+            "another server went on",
+            &[Open(Some(7), None, Some(7)), Reached(9), Open(Some(30), None, Some(30))],
+            [Some(30), Some(30), None],
+        ),
+        (
+            "it begins where it was told to, also the second time",
+            &[Open(None, Some(5), Some(5)), Read(6), Open(None, Some(5), Some(5))],
+            [Some(5), Some(5), None],
+        ),
+        (
+            "a gap is passed over, and is so when its progress was dropped",
+            &[Open(Some(7), None, Some(7)), Skip(50), Open(Some(7), None, Some(50))],
+            [Some(50), Some(50), Some(50)],
+        ),
+        (
+            "a topic that was made anew is read from its start",
+            &[Open(Some(90), None, Some(90)), Skip(0), Read(0), Committed(1)],
+            [Some(1), Some(1), None],
+        ),
+    ];
+
     #[test]
     fn a_position_moves_over_offsets_that_are_no_messages() {
-        // What happens; then the settled offset, the position, and what is still to be stored.
-        let cases: [(&str, &[Step], [Option<i64>; 3]); 15] = [
-            ("nothing is known", &[Open(None, None, None)], [None, None, None]),
-            ("an empty log that begins at 0", &[Open(None, None, None), Reached(0)], [Some(0), Some(0), None]),
-            ("a log that was emptied", &[Open(None, None, None), Reached(70)], [Some(70), Some(70), None]),
-            ("the first message says where it begins", &[Open(None, None, None), Read(7)], [Some(7), Some(8), Some(8)]),
-            ("a message", &[Open(Some(7), None, Some(7)), Read(7)], [Some(7), Some(8), Some(8)]),
-            (
-                "a message, then the end of its transaction, before the commit",
-                &[Open(Some(7), None, Some(7)), Read(7), Reached(9), Committed(9)],
-                [Some(9), Some(9), None],
-            ),
-            (
-                "a message, then the end of its transaction, after the commit",
-                &[Open(Some(7), None, Some(7)), Read(7), Committed(8), Reached(9)],
-                [Some(9), Some(9), Some(9)],
-            ),
-            (
-                "the end of a transaction was reached and not stored with the message",
-                &[Open(Some(7), None, Some(7)), Read(7), Reached(9), Committed(8)],
-                [Some(9), Some(9), Some(9)],
-            ),
-            (
-                "an aborted transaction",
-                &[Open(Some(7), None, Some(7)), Reached(7), Reached(20)],
-                [Some(20), Some(20), Some(20)],
-            ),
-            (
-                "an end that is older than the last message",
-                &[Open(Some(7), None, Some(7)), Read(9), Reached(8)],
-                [Some(7), Some(10), Some(10)],
-            ),
-            (
-                "dropped messages are read again, from behind the marker before them",
-                &[Open(Some(7), None, Some(7)), Reached(8), Read(8), Open(Some(7), None, Some(8))],
-                [Some(8), Some(8), Some(8)],
-            ),
-            (
-                "another server went on",
-                &[Open(Some(7), None, Some(7)), Reached(9), Open(Some(30), None, Some(30))],
-                [Some(30), Some(30), None],
-            ),
-            (
-                "it begins where it was told to, also the second time",
-                &[Open(None, Some(5), Some(5)), Read(6), Open(None, Some(5), Some(5))],
-                [Some(5), Some(5), None],
-            ),
-            (
-                "a gap is passed over, and is so when its progress was dropped",
-                &[Open(Some(7), None, Some(7)), Skip(50), Open(Some(7), None, Some(50))],
-                [Some(50), Some(50), Some(50)],
-            ),
-            (
-                "a topic that was made anew is read from its start",
-                &[Open(Some(90), None, Some(90)), Skip(0), Read(0), Committed(1)],
-                [Some(1), Some(1), None],
-            ),
-        ];
-        for (what, steps, expected) in cases {
+        for (what, steps, expected) in CASES {
             let mut partition = ReadPosition::default();
             for step in steps {
                 match *step {

@@ -157,12 +157,13 @@ impl Broker {
         deleted.elements().iter().for_each(|element| element.error().unwrap());
     }
 
-    /// The offsets that a group has committed to Kafka.
+    /// The offsets that a group has committed to Kafka. Empty while its coordinator is not ready.
     pub(crate) fn committed(&self, group: &str, topic: &str, partitions: i32) -> BTreeMap<i32, i64> {
         let client: BaseConsumer = self.client().set("group.id", group).create().unwrap();
         let mut list = TopicPartitionList::new();
         list.add_partition_range(topic, 0, partitions - 1);
-        let committed = client.committed_offsets(list, ASK_TIME_MAX).unwrap();
+        // A new coordinator refuses the question until it has loaded the group.
+        let Ok(committed) = client.committed_offsets(list, ASK_TIME_MAX) else { return BTreeMap::new() };
         let told = committed.elements().into_iter();
         told.filter_map(|element| Some((element.partition(), element.offset().to_raw().filter(|next| *next >= 0)?)))
             .collect()

@@ -67,6 +67,7 @@ impl Server {
         let engine = Engine::new(tables.clone(), config.query.clone(), clock.clone(), metrics.clone())?;
         let lookup_query = lookup_query(&engine, &config);
 
+        let flight = bind(config.flight.listen, "flight.listen").await?;
         let http_services = http::HttpServices {
             verifier: verifier.clone(),
             ingest: ingest.clone(),
@@ -75,19 +76,16 @@ impl Server {
             metrics: metrics.clone(),
             clock: clock.clone(),
             limits: config.ingest.clone(),
+            home: home(&config, &flight)?,
         };
         let flight_services = flight::FlightServices { verifier, engine, ingest: ingest.clone(), metrics, clock };
         let http = (bind(config.http.listen, "http.listen").await?, http_services);
-        let flight = (bind(config.flight.listen, "flight.listen").await?, flight_services);
-        Ok(Self { config, tables, ingest, sources, lookups, lookup_query, flight, http })
+        Ok(Self { config, tables, ingest, sources, lookups, lookup_query, flight: (flight, flight_services), http })
     }
 
     /// Where the doors listen: (flight, http).
     pub fn addresses(&self) -> Result<(SocketAddr, SocketAddr)> {
-        let address = |listener: &TcpListener| {
-            listener.local_addr().map_err(|e| Error::internal("a bound listener has no address").with_source(e))
-        };
-        Ok((address(&self.flight.0)?, address(&self.http.0)?))
+        Ok((bound(&self.flight.0)?, bound(&self.http.0)?))
     }
 
     /// Answers until `stop`, then stops in order. Returns the first door's fault, if one failed.
@@ -220,6 +218,23 @@ async fn open_tables(store: &Store, contracts: Vec<Arc<Contract>>, config: &Conf
         Ok::<_, Error>((name, table))
     });
     Ok(try_join_all(opening).await?.into_iter().collect())
+}
+
+/// What the home page says: the Flight SQL endpoint, and the tables that tenants can see if `http.home_tables` is set.
+fn home(config: &Config, flight: &TcpListener) -> Result<http::Home> {
+    let described = |name: &String| {
+        (name.clone(), config.tables.get(name).map_or("", |table| table.description.as_str()).to_owned())
+    };
+    Ok(http::Home {
+        flight: bound(flight)?,
+        flight_tls: config.flight.tls_cert.is_some(),
+        tables: config.http.home_tables.then(|| config.policy.keys().map(described).collect()),
+    })
+}
+
+/// The address of a listener.
+fn bound(listener: &TcpListener) -> Result<SocketAddr> {
+    listener.local_addr().map_err(|e| Error::internal("a bound listener has no address").with_source(e))
 }
 
 /// Listens, or says which setting to change.

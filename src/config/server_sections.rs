@@ -212,6 +212,9 @@ section! {
         /// Connections at once.
         connections_max: usize = count("connections", 1_024, 1..=1_000_000),
             "each may hold a body: see `ingest.body_bytes_max`";
+        /// Whether `GET /` shows the names and descriptions of all tables with a policy, without a token.
+        home_tables: bool = plain(false),
+            "a name can say who the customers are; `glasshouse demo` sets it";
     }
 }
 

@@ -8,12 +8,13 @@
 //!                                                       ├► quarantine ─► caller ─► Ingest (show, replay, drop)
 //!                                                       ├► sources ─► caller (operators) ─► Sources (list, pause, resume)
 //!                                                       ├► metrics ─► caller (operators)
-//!                                                       └► healthz, readyz
+//!                                                       ├► healthz, readyz
+//!                                                       └► home, docs (HTML for browsers)
 //! ```
 //!
 //! **Invariant:** a body is read only after its caller may send it, and only into room taken from the ingest queue.
 //! **Invariant:** every answer is JSON with a request id, also for a path, method or failure that nobody foresaw.
-//! `/metrics` alone is text; a head that is too large or no HTTP is refused by `connection`, without a body.
+//! `/metrics` and `/docs/{name}` are text, and a browser gets HTML of `/` and `/docs/{name}`; a head that is too large or no HTTP is refused by `connection`, without a body.
 
 mod freshness;
 mod ingest;
@@ -21,6 +22,9 @@ mod quarantine;
 mod sources;
 
 mod ops;
+
+mod home;
+mod page;
 
 mod request_log;
 
@@ -34,6 +38,8 @@ mod error;
 
 mod connection;
 
+#[cfg(test)]
+mod home_tests;
 #[cfg(test)]
 mod refusal_tests;
 #[cfg(test)]
@@ -59,6 +65,8 @@ use crate::tenancy::Verifier;
 
 use error::ErrorBody;
 
+pub use home::Home;
+
 /// What the door needs.
 #[derive(Debug, Clone)]
 pub struct HttpServices {
@@ -76,6 +84,8 @@ pub struct HttpServices {
     pub clock: Clock,
     /// Limits of bodies.
     pub limits: IngestConfig,
+    /// What the home page says.
+    pub home: Home,
 }
 
 /// What every handler sees.
@@ -101,6 +111,8 @@ pub async fn serve(
 /// Every route.
 fn routes(handler: Arc<HttpHandler>) -> Router {
     Router::new()
+        .route("/", get(home::home))
+        .route("/docs/{name}", get(home::docs))
         .route("/v1/tables", get(ops::tables))
         .route("/v1/tables/{table}/events", post(ingest::events))
         .route("/v1/tables/{table}/freshness", get(freshness::freshness))

@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{HttpServices, serve};
+use super::{Home, HttpServices, serve};
 use crate::clock::Clock;
 use crate::config::{HttpConfig, IngestConfig, PolicyConfig, QueryConfig, SourceConfig};
 use crate::error::Result;
@@ -58,6 +58,11 @@ impl HttpTestServer {
             metrics: Arc::default(),
             clock: Clock::System,
             limits,
+            home: Home {
+                flight: ([127, 0, 0, 1], 8815).into(),
+                flight_tls: false,
+                tables: config.home_tables.then(|| vec![(TABLE.to_owned(), "Calls <of> a tenant".to_owned())]),
+            },
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();

@@ -129,6 +129,11 @@ async fn tables_are_shown_by_what_the_caller_sees() {
     assert_eq!(columns, ["event_time", "event_id"]);
     assert_eq!(calls["columns"][0]["type"], "timestamp");
     assert_eq!(answer(server.get("/v1/tables", "").await).await.0, 401);
+    // The home page answers anybody, and says the same to everybody: nothing of a tenant or a table.
+    let (status, home) = answer(server.get("/", "").await).await;
+    let known = answer(server.get("/", &acme()).await).await;
+    assert_eq!((status, &home), (200, &known.1));
+    assert!(!home.to_string().contains(TABLE) && !home.to_string().contains("acme"), "{home}");
     server.close().await;
 }
 

@@ -1,0 +1,142 @@
+//! The HTML of the home page and of the documentation.
+//!
+//! In: plain values. Out: a whole document that needs no other file and no script. **Invariant:** every value is escaped where it
+//! is put into the text; nothing here knows the request.
+
+use std::fmt::Write as _;
+
+use super::home::{Addresses, DOCS, ROUTES, Route};
+
+/// The stylesheet, exactly as it stands in every page: the policy of the page has its hash.
+pub(super) const STYLE: &str = include_str!("home.css");
+
+/// A house of panes.
+const LOGO: &str = r#"<svg viewBox="0 0 24 24" fill="none" stroke="currentColor" stroke-width="1.5" stroke-linejoin="round" aria-hidden="true"><path d="M3 11 12 3l9 8v10H3z"/><path d="M3 16h18M3 11h18M12 3v18"/></svg>"#;
+/// The same for the browser's tab.
+const ICON: &str = "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 24 24' fill='none' \
+                    stroke='%230b8a8f' stroke-width='2' stroke-linejoin='round'%3E%3Cpath d='M3 11 12 3l9 8v10H3zM3 \
+                    16h18M3 11h18M12 3v18'/%3E%3C/svg%3E";
+
+/// The home page.
+pub(super) fn home(addresses: &Addresses, tables: Option<&[(String, String)]>) -> String {
+    let [http, flight, jdbc] = [&addresses.http, &addresses.flight, &addresses.jdbc].map(|text| escape(text));
+    let mut body = format!(
+        r#"<header>{LOGO}<div><h1>Glasshouse</h1><p>The server is running. It answers SQL over Arrow Flight and takes events over HTTP.</p></div></header>
+<main>
+<section><h2>Endpoints</h2>
+<dl>
+<dt>Flight SQL</dt><dd><code>{flight}</code></dd>
+<dt>JDBC</dt><dd><code>{jdbc}</code></dd>
+<dt>HTTP</dt><dd><code>{http}</code></dd>
+</dl>
+<p class="muted">Every request for data needs a token, in the header <code>Authorization: Bearer TOKEN</code>. It decides which rows you see. A tool that asks for a user and a password takes any user name, and the token as the password. Behind a proxy the addresses may differ: ask your operator.</p>
+</section>
+"#
+    );
+    push_tables(&mut body, &http, &flight, tables);
+    body.push_str("<section><h2>HTTP routes</h2>\n<table>\n");
+    for Route { method, path, about } in ROUTES {
+        let path = escape(path);
+        push(
+            &mut body,
+            format_args!(
+                "<tr><td class=\"method\"><code>{method}</code></td><td class=\"path\"><code>{path}</code></td><td>{}</td></tr>\n",
+                escape(about)
+            ),
+        );
+    }
+    body.push_str("</table>\n</section>\n<section><h2>Documentation</h2>\n<table>\n");
+    for doc in DOCS {
+        let (name, about) = (escape(doc.name), escape(doc.about));
+        push(
+            &mut body,
+            format_args!("<tr><td class=\"path\"><a href=\"/docs/{name}\">{name}</a></td><td>{about}</td></tr>\n"),
+        );
+    }
+    body.push_str("</table>\n</section>\n</main>\n");
+    whole("Glasshouse", &body)
+}
+
+/// A page of the documentation, as it is written.
+pub(super) fn document(name: &str, text: &str) -> String {
+    let (name, text) = (escape(name), escape(text));
+    let body = format!(
+        "<header>{LOGO}<div><h1>{name}</h1><p><a href=\"/\">Glasshouse</a></p></div></header>\n<main><article><pre>{text}</pre>\
+         </article></main>\n"
+    );
+    whole(&format!("{name} · Glasshouse"), &body)
+}
+
+/// The tables, if anybody may know them, and how to list them.
+fn push_tables(body: &mut String, http: &str, flight: &str, tables: Option<&[(String, String)]>) {
+    body.push_str("<section><h2>Tables</h2>\n");
+    if let Some(tables) = tables {
+        body.push_str("<table>\n");
+        for (name, description) in tables {
+            let (name, description) = (escape(name), escape(description));
+            push(body, format_args!("<tr><td class=\"path\"><code>{name}</code></td><td>{description}</td></tr>\n"));
+        }
+        body.push_str("</table>\n<p class=\"muted\">Their columns, as your token sees them:</p>\n");
+    } else {
+        body.push_str("<p class=\"muted\">Which tables there are depends on your token. List them:</p>\n");
+    }
+    push(
+        body,
+        format_args!(
+            "<pre>curl -H \"Authorization: Bearer $TOKEN\" {http}/v1/tables</pre>\n\
+             <pre>glasshouse query --url {flight} --token \"$TOKEN\" 'show tables'</pre>\n</section>\n"
+        ),
+    );
+}
+
+/// A whole document around `body`. `title` is escaped already.
+fn whole(title: &str, body: &str) -> String {
+    format!(
+        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+         <meta name=\"color-scheme\" content=\"light dark\">\n<title>{title}</title>\n\
+         <link rel=\"icon\" href=\"{ICON}\">\n<style>{STYLE}</style>\n</head>\n<body>\n{body}</body>\n</html>\n"
+    )
+}
+
+/// Text for HTML, inside elements and quoted attributes.
+fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len() + text.len() / 16);
+    for letter in text.chars() {
+        match letter {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '"' => escaped.push_str("&quot;"),
+            '\'' => escaped.push_str("&#39;"),
+            other => escaped.push(other),
+        }
+    }
+    escaped
+}
+
+fn push(text: &mut String, more: std::fmt::Arguments<'_>) {
+    text.write_fmt(more).expect("writing to a text does not fail");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ATTACK: &str = "</td><script>alert('&\"')</script>";
+
+    #[test]
+    fn values_are_escaped_wherever_they_are_shown() {
+        let addresses = Addresses { http: ATTACK.into(), flight: ATTACK.into(), jdbc: ATTACK.into() };
+        let tables = [(ATTACK.to_owned(), ATTACK.to_owned())];
+        for page in [home(&addresses, Some(&tables)), home(&addresses, None), document(ATTACK, ATTACK)] {
+            assert!(!page.contains("<script") && !page.contains("</td><s"), "{page}");
+            assert!(page.contains("&lt;/td&gt;&lt;script&gt;alert(&#39;&amp;&quot;&#39;)&lt;/script&gt;"), "{page}");
+        }
+    }
+
+    #[test]
+    fn the_stylesheet_cannot_end_its_element() {
+        assert!(!STYLE.contains("</") && !STYLE.contains("@import") && !STYLE.contains("url("));
+    }
+}

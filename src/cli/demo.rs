@@ -2,6 +2,7 @@
 //!
 //! The stream comes in through the web door like anybody's, with one token per tenant. Rates are read from the receipts.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::call_traffic::{TENANTS, Traffic};
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::error::{Error, Result};
 use crate::server::Server;
 use crate::telemetry;
@@ -26,6 +27,9 @@ const TICK: Duration = Duration::from_millis(250);
 const TOKEN_AGE: Duration = Duration::from_secs(24 * 3_600);
 /// The table that the stream goes to.
 const TABLE: &str = "call_events";
+/// The statement that is printed.
+const SQL: &str = "select carrier, count(*) as events, avg(jitter_ms) as jitter_ms from call_events group by carrier \
+                   order by jitter_ms desc nulls last";
 
 /// Run a server with live synthetic call events of five tenants.
 #[derive(Debug, ClapArgs)]
@@ -48,6 +52,8 @@ pub(crate) fn run(args: &Args, mut config: Config) -> Result<ExitCode> {
     let folder = args.data.canonicalize().map_err(|e| Error::internal("the new folder has no path").with_source(e))?;
     config.lake.url = format!("file://{}", folder.display());
     config.log.level = "warn".into();
+    config.http.home_tables = true;
+    let flight_tls = config.flight.tls_cert.is_some();
     telemetry::start_logging(&config.log)?;
     super::block_on(async {
         let clock = Clock::System;
@@ -55,7 +61,16 @@ pub(crate) fn run(args: &Args, mut config: Config) -> Result<ExitCode> {
         let server = Server::build(config, clock.clone()).await?;
         let (flight, http) = server.addresses()?;
         let stop = super::serve::stop_on_signal()?;
-        print_welcome(&folder.display().to_string(), &flight.to_string(), &http.to_string(), &tokens);
+        let welcome = Welcome {
+            program: &config::program(),
+            folder: &folder.display().to_string(),
+            flight,
+            flight_tls,
+            http,
+            large: &tokens[0],
+            small: &tokens[tokens.len() - 1],
+        };
+        super::say(&welcome.text());
 
         let mut tasks = JoinSet::new();
         tasks.spawn(stream(format!("http://{http}"), tokens, args.rate, clock, stop.clone()));
@@ -149,45 +164,121 @@ async fn send(client: &reqwest::Client, url: String, token: &str, body: String) 
     request.send().await.ok()?.error_for_status().ok()?.json().await.ok()
 }
 
-/// What a newcomer can paste into another terminal.
-fn print_welcome(folder: &str, flight: &str, http: &str, tokens: &[(&str, String)]) {
-    let (large, small) = (&tokens[0], &tokens[tokens.len() - 1]);
-    let (port, sql) = (
-        flight.rsplit(':').next().unwrap_or("8815"),
-        "select carrier, count(*) as events, avg(jitter_ms) as jitter_ms from call_events group by carrier order by jitter_ms desc nulls last",
-    );
-    super::say(&format!(
-        r#"
-Glasshouse answers: Flight SQL on grpc://{flight}, HTTP on http://{http}, lake in {folder}
-Five tenants send call events. Two of their tokens (a day long), a large tenant's and a small one's:
+/// What a newcomer sees first.
+struct Welcome<'a> {
+    program: &'a str,
+    folder: &'a str,
+    flight: SocketAddr,
+    flight_tls: bool,
+    http: SocketAddr,
+    large: &'a (&'static str, String),
+    small: &'a (&'static str, String),
+}
 
-  export {large_name}={large_token}
-  export {small_name}={small_token}
+impl Welcome<'_> {
+    /// The addresses, two tokens, and commands that work when they are pasted into another terminal, in any folder. Commands
+    /// begin at the start of a line, since an indented one would break a script of several lines; what is between them is prose,
+    /// since some interactive shells know no comments.
+    fn text(&self) -> String {
+        let Self { program, folder, flight_tls, large: (large, large_token), small: (small, small_token), .. } = self;
+        let (flight, http) = (reachable(self.flight), reachable(self.http));
+        let (scheme, encryption) = if *flight_tls { ("grpc+tls", "true") } else { ("grpc", "false") };
+        let (large, small) = (large.to_uppercase(), small.to_uppercase());
+        let lake = quoted(&format!("{folder}/{TABLE}").replace('\'', "''"));
+        format!(
+            r#"
+Glasshouse is running with live call events of five tenants.
 
-Ask as one, then as the other: the same SQL, other rows.
+  Flight SQL  {scheme}://{flight}
+  HTTP        http://{http}   (open it in a browser)
+  Lake        {folder}
 
-  glasshouse query --url grpc://{flight} --token "${large_name}" '{sql}'
+Open another terminal and paste the tokens of a large and a small tenant. They are valid for one day.
 
-  # Python, ADBC: pip install adbc-driver-flightsql pyarrow
-  import os, adbc_driver_flightsql.dbapi as dbapi, adbc_driver_flightsql as fs
-  db = dbapi.connect("grpc://{flight}", db_kwargs={{
-      fs.DatabaseOptions.AUTHORIZATION_HEADER.value: "Bearer " + os.environ["{large_name}"]}}, autocommit=True)
-  cursor = db.cursor(); cursor.execute("{sql}"); print(cursor.fetch_arrow_table())
+export {large}={large_token}
+export {small}={small_token}
 
-  # JDBC (DBeaver, DataGrip, Tableau …): any user name, the token as password; or in the URL:
-  jdbc:arrow-flight-sql://127.0.0.1:{port}/?useEncryption=false&token=$TOKEN
+Query as one tenant, then as the other. The SQL is the same, the rows are not.
 
-  # HTTP: send an event, read the receipt
-  curl -s http://{http}/v1/tables/{TABLE}/events -H "Authorization: Bearer ${small_name}" \
-       -H 'Content-Type: application/json' \
-       -d '{{"event_id":"hello-1","event_time":"2026-01-01T00:00:00Z","route_id":"CA1"}}'
+{program} query --url {scheme}://{flight} --token "${large}" '{SQL}'
+{program} query --url {scheme}://{flight} --token "${small}" '{SQL}'
 
-  # DuckDB over the open lake (all tenants: this is the operator's view)
-  duckdb -c "select account_id, count(*) from delta_scan('{folder}/{TABLE}') group by 1"
-"#,
-        large_name = large.0.to_uppercase(),
-        large_token = large.1,
-        small_name = small.0.to_uppercase(),
-        small_token = small.1,
-    ));
+Query from Python over ADBC, after pip install adbc-driver-flightsql pyarrow
+
+python3 -c '
+import os, adbc_driver_flightsql as fs, adbc_driver_flightsql.dbapi as dbapi
+header = {{fs.DatabaseOptions.AUTHORIZATION_HEADER.value: "Bearer " + os.environ["{large}"]}}
+with dbapi.connect("{scheme}://{flight}", db_kwargs=header, autocommit=True) as connection, connection.cursor() as cursor:
+    cursor.execute("{SQL}")
+    print(cursor.fetch_arrow_table())
+'
+
+Send an event over HTTP and read the receipt.
+
+curl -s http://{http}/v1/tables/{TABLE}/events -H "Authorization: Bearer ${small}" -H 'Content-Type: application/json' -d '{{"event_id":"hello-1","event_time":"2026-01-01T00:00:00Z","route_id":"CA1"}}'
+
+Connect DBeaver, DataGrip or Tableau over JDBC (org.apache.arrow:flight-sql-jdbc-driver), here as {small}.
+
+jdbc:arrow-flight-sql://{flight}/?useEncryption={encryption}&token={small_token}
+
+Read the open lake with DuckDB. This is the operator's view, with the rows of all tenants.
+
+duckdb -c "select account_id, count(*) from delta_scan('{lake}') group by 1"
+"#
+        )
+    }
+}
+
+/// Where a client on this machine finds a listener: one that listens on every address is found on loopback.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
+}
+
+/// The text as it is written inside double quotes of a POSIX shell.
+fn quoted(text: &str) -> String {
+    let mut quoted = String::with_capacity(text.len());
+    for letter in text.chars() {
+        if matches!(letter, '\\' | '"' | '$' | '`') {
+            quoted.push('\\');
+        }
+        quoted.push(letter);
+    }
+    quoted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_welcome_names_addresses_that_clients_can_reach() {
+        let (large, small) = (("aurora", "large.token".to_owned()), ("ember", "small.token".to_owned()));
+        let text = |flight: &str, flight_tls: bool, folder: &str| {
+            let (flight, http) = (flight.parse().unwrap(), "0.0.0.0:8080".parse().unwrap());
+            Welcome { program: "'/a b/glasshouse'", folder, flight, flight_tls, http, large: &large, small: &small }
+                .text()
+        };
+        let plain = text("[::]:8815", false, "/lake");
+        for part in [
+            "\nexport AURORA=large.token\n",
+            "\n'/a b/glasshouse' query --url grpc://[::1]:8815 --token \"$AURORA\" 'select carrier",
+            "\ncurl -s http://127.0.0.1:8080/v1/tables/call_events/events -H \"Authorization: Bearer $EMBER\"",
+            "\njdbc:arrow-flight-sql://[::1]:8815/?useEncryption=false&token=small.token\n",
+            "delta_scan('/lake/call_events')",
+        ] {
+            assert!(plain.contains(part), "{part}\n{plain}");
+        }
+        let tls = text("10.0.0.1:8815", true, "/it's $HOME");
+        assert!(tls.contains("--url grpc+tls://10.0.0.1:8815") && tls.contains("8815/?useEncryption=true"), "{tls}");
+        assert!(tls.contains(r"delta_scan('/it''s \$HOME/call_events')"), "{tls}");
+        assert!(
+            !SQL.contains(['\'', '"', '\\', '`', '$', '!']),
+            "the statement stands inside quotes of shell and Python"
+        );
+    }
 }

@@ -22,6 +22,7 @@ mod key;
 mod lookups;
 mod loopback;
 mod oauth;
+mod program;
 mod raw;
 #[cfg(test)]
 mod reference;
@@ -42,6 +43,7 @@ pub use server_sections::{FlightConfig, HttpConfig, IngestConfig, LakeConfig, Lo
 pub use sources::{KafkaOptions, SourceConfig, StartAt, TenantFrom};
 pub use tables::{CHANGES_SUFFIX, COLUMN_KINDS, ColumnConfig, LatestConfig, PolicyConfig, RowRuleConfig, TableConfig};
 
+pub(crate) use program::program;
 pub(crate) use value::parse_time;
 
 use std::collections::BTreeMap;

@@ -10,6 +10,7 @@ mod broker;
 mod clients;
 mod command;
 mod crash;
+mod demo;
 mod disk;
 mod kafka;
 mod kafka_login;

@@ -1,0 +1,79 @@
+//! The running program as a command line names it, so that a printed command works when it is pasted into another shell.
+//!
+//! In: the process's environment and the path of its executable. Out: one word for a POSIX shell.
+
+use std::path::{Path, PathBuf};
+
+/// The name of the program, where a shell finds it by its search path.
+const NAME: &str = "glasshouse";
+
+/// `glasshouse` if the search path leads to the running executable, otherwise its absolute path, quoted where necessary.
+pub(crate) fn program() -> String {
+    let folders: Vec<PathBuf> =
+        std::env::var_os("PATH").map(|path| std::env::split_paths(&path).collect()).unwrap_or_default();
+    std::env::current_exe().map_or_else(|_| NAME.to_owned(), |running| word(&running, &folders))
+}
+
+fn word(running: &Path, folders: &[PathBuf]) -> String {
+    let real = |path: &Path| path.canonicalize().ok();
+    let found = folders.iter().map(|folder| folder.join(NAME)).find(|path| path.is_file());
+    if found.is_some_and(|found| real(&found).is_some() && real(&found) == real(running)) {
+        return NAME.to_owned();
+    }
+    shell_word(&running.display().to_string())
+}
+
+/// The text as one word of a POSIX shell.
+fn shell_word(text: &str) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+:,@%".contains(&byte);
+    if !text.is_empty() && text.bytes().all(is_plain) {
+        return text.to_owned();
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_is_enough_where_the_search_path_leads_to_the_running_program() {
+        let home = tempfile::tempdir().unwrap();
+        let folder = |name: &str| {
+            let folder = home.path().join(name);
+            std::fs::create_dir(&folder).unwrap();
+            folder
+        };
+        let (built, other, linked, empty) = (folder("built"), folder("other one"), folder("linked"), folder("empty"));
+        let running = built.join(NAME);
+        std::fs::write(&running, "").unwrap();
+        std::fs::write(other.join(NAME), "").unwrap();
+        std::os::unix::fs::symlink(&running, linked.join(NAME)).unwrap();
+        let path = running.display().to_string();
+        let cases: [(&[&PathBuf], &str); 5] = [
+            (&[&empty, &built], NAME),
+            (&[&linked], NAME),
+            (&[&other, &built], &path),
+            (&[&empty], &path),
+            (&[], &path),
+        ];
+        for (folders, expected) in cases {
+            let folders: Vec<PathBuf> = folders.iter().map(|folder| (*folder).clone()).collect();
+            assert_eq!(word(&running, &folders), expected, "{folders:?}");
+        }
+    }
+
+    #[test]
+    fn words_are_quoted_where_a_shell_would_split_or_expand_them() {
+        let cases = [
+            ("/a/b-c_1.2/glasshouse", "/a/b-c_1.2/glasshouse"),
+            ("/a b/c", "'/a b/c'"),
+            ("/it's/$HOME", r"'/it'\''s/$HOME'"),
+            ("~/x", "'~/x'"),
+            ("", "''"),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(shell_word(text), expected);
+        }
+    }
+}

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   arguments ─► Cli ─► serve, demo, token, config, transform  (with the checked configuration)
-//!                   └─► ingest, quarantine, sources, query, tables (clients of a running server: address and token are enough)
+//!                   └─► ingest, quarantine, sources, query, tables, health (clients of a running server)
 //!                   └─► completions
 //! ```
 //!
@@ -24,6 +24,8 @@ mod sources;
 
 mod query;
 mod tables;
+
+mod health;
 
 mod completions;
 mod config;
@@ -74,6 +76,7 @@ enum Command {
     Config(config::Args),
     Transform(transform::Args),
     Tables(tables::Args),
+    Health(health::Args),
     Completions(completions::Args),
 }
 
@@ -108,6 +111,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Config(args) => config::run(args, &load()?)?,
         Command::Transform(args) => transform::run(args, &load()?)?,
         Command::Tables(args) => tables::run(args)?,
+        Command::Health(args) => health::run(args)?,
         Command::Completions(args) => completions::run(args),
     };
     Ok(code)

@@ -1,0 +1,59 @@
+//! `glasshouse health`: whether a server can serve requests, for health checks of containers and scripts.
+//!
+//! In: the address of its HTTP endpoint; no token. Out: one line, and an exit code: 0 or 5.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args as ClapArgs;
+use serde::Deserialize;
+
+use super::ingest::not_reached;
+use crate::error::{Error, Result};
+
+/// The longest wait for an answer. `/readyz` itself gives up earlier.
+const TIME_MAX: Duration = Duration::from_secs(5);
+
+/// Check whether a server can serve requests.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Example, as the health check of a container:
+  HEALTHCHECK CMD [\"glasshouse\", \"health\"]
+
+Exit codes: 0 the server can serve requests; 5 it cannot, or it does not answer.")]
+pub(crate) struct Args {
+    /// The server's HTTP endpoint
+    #[arg(long, env = "GLASSHOUSE_URL", default_value = "http://127.0.0.1:8080")]
+    url: String,
+    /// Check only that the process answers, not that it can serve requests
+    #[arg(long)]
+    live: bool,
+}
+
+/// The answer of `/readyz`.
+#[derive(Debug, Default, Deserialize)]
+struct Readiness {
+    #[serde(default)]
+    reasons: Vec<String>,
+}
+
+/// Asks once.
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    let (path, outcome) =
+        if args.live { ("/healthz", "the server answers") } else { ("/readyz", "the server is ready") };
+    super::block_on(ask(&args.url, path))?;
+    super::say(outcome);
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn ask(url: &str, path: &str) -> Result<()> {
+    let url = format!("{}{path}", url.trim_end_matches('/'));
+    let answer = super::client::client()?.get(&url).timeout(TIME_MAX).send().await;
+    let answer = answer.map_err(|error| not_reached(&url, error))?;
+    let status = answer.status();
+    if status.is_success() {
+        return Ok(());
+    }
+    let reasons = answer.json::<Readiness>().await.unwrap_or_default().reasons;
+    let reasons = if reasons.is_empty() { format!("{url} answered {status}") } else { reasons.join("; ") };
+    Err(Error::unavailable(format!("the server is not ready: {reasons}")))
+}

@@ -72,7 +72,7 @@ pub(super) const ROUTES: [Route; 17] = [
 pub(super) struct Doc {
     pub(super) name: &'static str,
     pub(super) about: &'static str,
-    text: &'static str,
+    pub(super) text: &'static str,
 }
 
 /// The pages that are served: those that a user or an operator of a running server needs.

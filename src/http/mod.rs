@@ -24,6 +24,7 @@ mod sources;
 mod ops;
 
 mod home;
+mod markdown;
 mod page;
 
 mod request_log;

@@ -6,6 +6,7 @@
 use std::fmt::Write as _;
 
 use super::home::{Addresses, DOCS, ROUTES, Route};
+use super::markdown;
 
 /// The stylesheet, exactly as it stands in every page: the policy of the page has its hash.
 pub(super) const STYLE: &str = include_str!("home.css");
@@ -57,14 +58,25 @@ pub(super) fn home(addresses: &Addresses, tables: Option<&[(String, String)]>) -
     whole("Glasshouse", &body)
 }
 
-/// A page of the documentation, as it is written.
+/// A page of the documentation.
 pub(super) fn document(name: &str, text: &str) -> String {
-    let (name, text) = (escape(name), escape(text));
+    let name = escape(name);
     let body = format!(
-        "<header>{LOGO}<div><h1>{name}</h1><p><a href=\"/\">Glasshouse</a></p></div></header>\n<main><article><pre>{text}</pre>\
-         </article></main>\n"
+        "<header>{LOGO}<div><h1>Glasshouse</h1><p><a href=\"/\">Home</a> / {name}</p></div></header>\n<main><article>\n{}\
+         </article></main>\n",
+        markdown::render(text, &link)
     );
     whole(&format!("{name} · Glasshouse"), &body)
+}
+
+/// Where a link of the documentation leads: within its page, or to a page that is served as well.
+fn link(target: &str) -> Option<String> {
+    let (file, anchor) = target.split_once('#').map_or((target, None), |(file, anchor)| (file, Some(anchor)));
+    let page = match file {
+        "" => String::new(),
+        file => format!("/docs/{}", DOCS.iter().find(|doc| file.strip_suffix(".md") == Some(doc.name))?.name),
+    };
+    Some(anchor.map_or_else(|| page.clone(), |anchor| format!("{page}#{anchor}")))
 }
 
 /// The tables, if anybody may know them, and how to list them.
@@ -100,7 +112,7 @@ fn whole(title: &str, body: &str) -> String {
 }
 
 /// Text for HTML, inside elements and quoted attributes.
-fn escape(text: &str) -> String {
+pub(super) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len() + text.len() / 16);
     for letter in text.chars() {
         match letter {
@@ -133,6 +145,21 @@ mod tests {
             assert!(!page.contains("<script") && !page.contains("</td><s"), "{page}");
             assert!(page.contains("&lt;/td&gt;&lt;script&gt;alert(&#39;&amp;&quot;&#39;)&lt;/script&gt;"), "{page}");
         }
+    }
+
+    #[test]
+    fn links_of_the_documentation_lead_to_anchors_that_are_there() {
+        let pages: Vec<String> = DOCS.iter().map(|doc| document(doc.name, doc.text)).collect();
+        for (doc, page) in DOCS.iter().zip(&pages) {
+            for target in page.split("<a href=\"").skip(1).filter_map(|rest| rest.split('"').next()) {
+                let (path, anchor) = target.split_once('#').unwrap_or((target, ""));
+                let other = DOCS.iter().position(|other| path == format!("/docs/{}", other.name));
+                let led = if path.is_empty() { page } else { other.map_or(page, |other| &pages[other]) };
+                assert!(path.is_empty() || path == "/" || other.is_some(), "{}: {target}", doc.name);
+                assert!(anchor.is_empty() || led.contains(&format!(" id=\"{anchor}\"")), "{}: {target}", doc.name);
+            }
+        }
+        assert_eq!((link("../glasshouse.toml"), link("https://example.com/http.md")), (None, None));
     }
 
     #[test]

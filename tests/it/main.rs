@@ -18,6 +18,7 @@ mod needs;
 mod oracle;
 mod kafka_positions;
 mod ports;
+mod packaging;
 mod provider;
 mod quarantine;
 mod registry;

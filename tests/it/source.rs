@@ -40,10 +40,12 @@ pub(crate) struct Path {
 /// Folders that are made, not written.
 const MADE: [&str; 7] = [".git", ".cargo", ".cache", "target", "demo-data", "node_modules", "__pycache__"];
 /// Kinds of file that are written by people.
-const TEXTS: [&str; 14] =
-    ["rs", "toml", "md", "proto", "py", "sh", "java", "xml", "json", "txt", "yml", "slt", "snap", "sql"];
+const TEXTS: [&str; 16] = [
+    "rs", "toml", "md", "proto", "py", "sh", "java", "xml", "json", "txt", "yml", "slt", "snap", "sql", "css",
+    "service",
+];
 /// Written by people as well, without a kind in their name.
-const NAMES: [&str; 4] = ["Makefile", "run", "Dockerfile", ".gitignore"];
+const NAMES: [&str; 4] = ["Makefile", "run", "Containerfile", ".gitignore"];
 
 /// Every text file of the repository, by path.
 pub(crate) fn tree() -> Vec<File> {

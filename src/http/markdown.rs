@@ -1,0 +1,230 @@
+//! Markdown to HTML, as far as our own documentation uses it.
+//!
+//! In: a page of `docs/`, compiled into the program. Out: headings with anchors, paragraphs, lists, tables, code, emphasis and links.
+//! What it does not know is shown as it is written. **Invariant:** every character of the text is escaped, and a link leads only to
+//! where the caller allows.
+
+use std::fmt::Write as _;
+
+use super::page::escape;
+
+/// Says where a link of the text leads; `None` shows its words only.
+type Links<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// Renders a page.
+pub(super) fn render(text: &str, links: Links<'_>) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    let mut html = String::with_capacity(text.len() * 2);
+    let mut rest = &lines[..];
+    while let Some(line) = rest.first() {
+        let used = if line.trim().is_empty() {
+            1
+        } else if line.starts_with("<!--") {
+            until(rest, |line| line.contains("-->")) + 1
+        } else if line.starts_with("```") {
+            code(&mut html, rest)
+        } else if let Some((level, title)) = heading(line) {
+            let (id, title) = (slug(title), inline(title, links));
+            push(&mut html, format_args!("<h{level} id=\"{}\">{title}</h{level}>\n", escape(&id)));
+            1
+        } else if line.starts_with('|') {
+            table(&mut html, rest, links)
+        } else if item(line).is_some() {
+            list(&mut html, rest, links)
+        } else {
+            paragraph(&mut html, rest, links)
+        };
+        rest = &rest[used.clamp(1, rest.len())..];
+    }
+    html
+}
+
+/// How many lines come before the first that `ends`; all if none does.
+fn until(lines: &[&str], ends: impl Fn(&str) -> bool) -> usize {
+    lines.iter().position(|line| ends(line)).unwrap_or(lines.len())
+}
+
+/// Lines between fences, as they are.
+fn code(html: &mut String, lines: &[&str]) -> usize {
+    let inside = until(&lines[1..], |line| line.starts_with("```"));
+    let text = lines[1..=inside].join("\n");
+    push(html, format_args!("<pre>{}</pre>\n", escape(&text)));
+    inside + 2
+}
+
+/// Rows of cells; the first is the head, and the second its ruled line.
+fn table(html: &mut String, lines: &[&str], links: Links<'_>) -> usize {
+    let rows = until(lines, |line| !line.starts_with('|'));
+    html.push_str("<div class=\"wide\"><table>\n");
+    for (index, line) in lines[..rows].iter().enumerate().filter(|(index, _)| *index != 1) {
+        let cell = if index == 0 { "th" } else { "td" };
+        html.push_str("<tr>");
+        for text in cells(line) {
+            push(html, format_args!("<{cell}>{}</{cell}>", inline(text.trim(), links)));
+        }
+        html.push_str("</tr>\n");
+    }
+    html.push_str("</table></div>\n");
+    rows
+}
+
+/// The cells of a row. A bar after a backslash is text.
+fn cells(line: &str) -> Vec<String> {
+    let line = line.trim().trim_start_matches('|');
+    let line = line.strip_suffix('|').unwrap_or(line);
+    line.replace("\\|", "\0").split('|').map(|cell| cell.replace('\0', "|")).collect()
+}
+
+/// Items of one list; a line that is indented goes on with the item above it.
+fn list(html: &mut String, lines: &[&str], links: Links<'_>) -> usize {
+    let is_ordered = !lines[0].starts_with("- ");
+    let kind = if is_ordered { "ol" } else { "ul" };
+    push(html, format_args!("<{kind}>\n"));
+    let mut used = 0;
+    while let Some(first) = lines.get(used).and_then(|line| item(line)) {
+        let more = until(&lines[used + 1..], |line| !line.starts_with("  "));
+        let text: Vec<&str> =
+            std::iter::once(first).chain(lines[used + 1..=used + more].iter().map(|line| line.trim())).collect();
+        push(html, format_args!("<li>{}</li>\n", inline(&text.join(" "), links)));
+        used += 1 + more;
+    }
+    push(html, format_args!("</{kind}>\n"));
+    used
+}
+
+fn paragraph(html: &mut String, lines: &[&str], links: Links<'_>) -> usize {
+    let starts_other = |line: &str| {
+        line.trim().is_empty()
+            || line.starts_with("```")
+            || line.starts_with('|')
+            || heading(line).is_some()
+            || item(line).is_some()
+    };
+    let used = 1 + until(&lines[1..], starts_other);
+    push(html, format_args!("<p>{}</p>\n", inline(&lines[..used].join(" "), links)));
+    used
+}
+
+/// The level and the words of a heading.
+fn heading(line: &str) -> Option<(usize, &str)> {
+    let title = line.trim_start_matches('#');
+    let level = line.len() - title.len();
+    title.strip_prefix(' ').filter(|_| (1..=4).contains(&level)).map(|title| (level, title.trim()))
+}
+
+/// The text of a list's item: behind `- ` or a number.
+fn item(line: &str) -> Option<&str> {
+    line.strip_prefix("- ").or_else(|| {
+        let (number, text) = line.split_once(". ")?;
+        (!number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())).then_some(text)
+    })
+}
+
+/// The anchor of a heading, as code hosts make it.
+fn slug(title: &str) -> String {
+    let kept = title.chars().filter(|letter| letter.is_alphanumeric() || matches!(letter, ' ' | '-' | '_'));
+    kept.collect::<String>().to_lowercase().replace(' ', "-")
+}
+
+/// Text with code, emphasis, links and line breaks.
+fn inline(text: &str, links: Links<'_>) -> String {
+    let mut html = String::with_capacity(text.len() + text.len() / 4);
+    let mut rest = text;
+    while let Some(at) = rest.find(['`', '*', '[', '<']) {
+        html.push_str(&escape(&rest[..at]));
+        rest = &rest[at..];
+        let used = span(&mut html, rest, links).unwrap_or_else(|| {
+            html.push_str(&escape(&rest[..1]));
+            1
+        });
+        rest = &rest[used..];
+    }
+    html.push_str(&escape(rest));
+    html
+}
+
+/// Writes what begins at the start of `text`, and returns how many bytes it takes; `None` when it is an ordinary character.
+fn span(html: &mut String, text: &str, links: Links<'_>) -> Option<usize> {
+    if let Some(code) = enclosed(text, "`", "`") {
+        push(html, format_args!("<code>{}</code>", escape(code)));
+        return Some(code.len() + 2);
+    }
+    if let Some(strong) = enclosed(text, "**", "**") {
+        push(html, format_args!("<strong>{}</strong>", inline(strong, links)));
+        return Some(strong.len() + 4);
+    }
+    if let Some(words) = enclosed(text, "*", "*").filter(|words| !words.starts_with([' ', '*'])) {
+        push(html, format_args!("<em>{}</em>", inline(words, links)));
+        return Some(words.len() + 2);
+    }
+    if text.starts_with("<br>") {
+        html.push_str("<br>");
+        return Some("<br>".len());
+    }
+    let words = enclosed(text, "[", "](")?;
+    let target = enclosed(&text[words.len() + 2..], "(", ")")?;
+    match links(target) {
+        Some(address) => push(html, format_args!("<a href=\"{}\">{}</a>", escape(&address), inline(words, links))),
+        None => html.push_str(&inline(words, links)),
+    }
+    Some(words.len() + target.len() + 4)
+}
+
+/// The text between `open` at the start and the next `close`, if there is any.
+fn enclosed<'a>(text: &'a str, open: &str, close: &str) -> Option<&'a str> {
+    let inside = text.strip_prefix(open)?;
+    inside.find(close).filter(|end| *end > 0).map(|end| &inside[..end])
+}
+
+fn push(text: &mut String, more: std::fmt::Arguments<'_>) {
+    text.write_fmt(more).expect("writing to a text does not fail");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rendered(text: &str) -> String {
+        render(text, &|target| target.strip_suffix(".md").map(|name| format!("/docs/{name}")))
+    }
+
+    #[test]
+    fn what_the_documentation_uses() {
+        let cases = [
+            ("<!-- made\nby a test -->\n\n# A `b` c, d", "<h1 id=\"a-b-c-d\">A <code>b</code> c, d</h1>\n"),
+            ("one\ntwo *three* **four**\n\nfive", "<p>one two <em>three</em> <strong>four</strong></p>\n<p>five</p>\n"),
+            (
+                "- a\n  b\n- c\n\n1. d\n2. e",
+                "<ul>\n<li>a b</li>\n<li>c</li>\n</ul>\n<ol>\n<li>d</li>\n<li>e</li>\n</ol>\n",
+            ),
+            ("```sh\n# <a>\n\nb | c\n```\nd", "<pre># &lt;a&gt;\n\nb | c</pre>\n<p>d</p>\n"),
+            (
+                "| a | b |\n|---|---|\n| `x \\| y` | z<br>w |\n",
+                "<div class=\"wide\"><table>\n<tr><th>a</th><th>b</th></tr>\n<tr><td><code>x | y</code></td><td>z<br>w</td></tr>\n\
+                 </table></div>\n",
+            ),
+            ("see [the *page*](x.md), [it](y.rs)", "<p>see <a href=\"/docs/x\">the <em>page</em></a>, it</p>\n"),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(rendered(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn unfinished_and_hostile_text_is_shown_as_it_is() {
+        let cases = [
+            ("a * b ` c [d] (e) **", "<p>a * b ` c [d] (e) **</p>\n"),
+            ("<script>\"&'", "<p>&lt;script&gt;&quot;&amp;&#39;</p>\n"),
+            ("``", "<p>``</p>\n"),
+            ("[x](\"><b>.md)", "<p><a href=\"/docs/&quot;&gt;&lt;b&gt;\">x</a></p>\n"),
+            ("#five", "<p>#five</p>\n"),
+            ("```\nopen", "<pre>open</pre>\n"),
+            ("```", "<pre></pre>\n"),
+            ("|", "<div class=\"wide\"><table>\n<tr><th></th></tr>\n</table></div>\n"),
+            ("<!-- open", ""),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(rendered(text), expected, "{text}");
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! The container's and systemd's files agree with the program: ports, variables, the health check and the time to stop.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+
+use glasshouse::config::{Config, FlightConfig, HttpConfig};
+
+use crate::server::{Server, Setup};
+
+const CONTAINERFILE: &str = include_str!("../../packaging/Containerfile");
+const UNIT: &str = include_str!("../../packaging/glasshouse.service");
+const REFERENCE: &str = include_str!("../../glasshouse.toml");
+
+/// The exit code of `glasshouse health` and what it says.
+fn health(url: &str, more: &[&str]) -> (Option<i32>, String) {
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_glasshouse")).args(["health", "--url", url]).args(more).output().unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8_lossy(&text).into_owned())
+}
+
+#[test]
+fn the_health_check_says_whether_the_server_can_serve() {
+    let server = Server::start(&Setup::default());
+    let url = format!("http://{}", server.http);
+    assert_eq!(health(&url, &[]), (Some(0), "the server is ready\n".to_owned()));
+    assert_eq!(health(&format!("{url}/"), &["--live"]), (Some(0), "the server answers\n".to_owned()));
+    let (code, text) = health(&format!("{url}/v1"), &[]);
+    assert!(code == Some(5) && text.contains("the server is not ready") && text.contains("404"), "{code:?} {text}");
+    assert!(server.stop());
+    let (code, text) = health(&url, &[]);
+    assert!(code == Some(5) && text.contains("cannot reach"), "{code:?} {text}");
+}
+
+#[test]
+fn the_image_opens_the_ports_of_the_defaults() {
+    let ports = [HttpConfig::default().listen.port(), FlightConfig::default().listen.port()];
+    assert!(CONTAINERFILE.contains(&format!("\nEXPOSE {} {}\n", ports[0], ports[1])));
+    assert!(CONTAINERFILE.contains("\nHEALTHCHECK") && CONTAINERFILE.contains("CMD [\"glasshouse\", \"health\"]"));
+    assert!(CONTAINERFILE.contains("\nUSER 10001:10001\n"));
+    // The variables of the image are keys of the configuration; the secret is what the operator has to set.
+    let mut variables: BTreeMap<String, String> = CONTAINERFILE
+        .split_whitespace()
+        .filter_map(|word| word.split_once('='))
+        .filter(|(key, _)| key.starts_with("GLASSHOUSE__"))
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .collect();
+    assert_eq!(variables.len(), 2, "{variables:?}");
+    variables.insert("GLASSHOUSE__AUTH__ISSUERS__DEV__SECRET".to_owned(), "a secret of the operator's own".repeat(2));
+    let config =
+        Config::parse(REFERENCE, "glasshouse.toml", Path::new("/etc/glasshouse"), variables.into_iter()).unwrap();
+    for (address, port) in [config.http.listen, config.flight.listen].into_iter().zip(ports) {
+        assert!(address.ip().is_unspecified() && address.port() == port, "{address}");
+    }
+}
+
+#[test]
+fn systemd_waits_longer_than_the_server_takes_to_stop() {
+    let seconds = UNIT.lines().find_map(|line| line.strip_prefix("TimeoutStopSec=")?.strip_suffix('s'));
+    let seconds: u64 = seconds.unwrap().parse().unwrap();
+    // The deadline of an ordered stop is 25 s.
+    assert!(seconds >= 30, "{seconds} s");
+    assert!(!UNIT.lines().any(|line| line.starts_with("ExecReload=")), "the configuration is read once");
+}

@@ -203,7 +203,9 @@ Query as one tenant, then as the other. The SQL is the same, the rows are not.
 {program} query --url {scheme}://{flight} --token "${large}" '{SQL}'
 {program} query --url {scheme}://{flight} --token "${small}" '{SQL}'
 
-Query from Python over ADBC, after pip install adbc-driver-flightsql pyarrow
+Query from Python over ADBC. It needs two packages.
+
+python3 -m pip install adbc-driver-flightsql pyarrow
 
 python3 -c '
 import os, adbc_driver_flightsql as fs, adbc_driver_flightsql.dbapi as dbapi

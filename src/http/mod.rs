@@ -136,7 +136,7 @@ fn routes(handler: Arc<HttpHandler>) -> Router {
 }
 
 async fn unknown_path(uri: Uri) -> ErrorBody {
-    Error::not_found(format!("no path `{}`: see `docs/http.md` for all there are", uri.path())).into()
+    Error::not_found(format!("unknown path `{}`: `GET /` lists all routes", uri.path())).into()
 }
 
 async fn wrong_method(method: Method, uri: Uri) -> ErrorBody {

@@ -79,12 +79,14 @@ fn link(target: &str) -> Option<String> {
     Some(anchor.map_or_else(|| page.clone(), |anchor| format!("{page}#{anchor}")))
 }
 
-/// The tables, if anybody may know them, and how to list them.
+/// The tables, if anybody may know them, and how to ask for them with a token.
 fn push_tables(body: &mut String, http: &str, flight: &str, tables: Option<&[(String, String)]>) {
     body.push_str("<section><h2>Tables</h2>\n");
-    if let Some(tables) = tables {
+    let mut statement = "show tables".to_owned();
+    if let Some([(first, _), ..]) = tables {
+        statement = format!("describe {}", escape(first));
         body.push_str("<table>\n");
-        for (name, description) in tables {
+        for (name, description) in tables.unwrap_or_default() {
             let (name, description) = (escape(name), escape(description));
             push(body, format_args!("<tr><td class=\"path\"><code>{name}</code></td><td>{description}</td></tr>\n"));
         }
@@ -96,7 +98,7 @@ fn push_tables(body: &mut String, http: &str, flight: &str, tables: Option<&[(St
         body,
         format_args!(
             "<pre>curl -H \"Authorization: Bearer $TOKEN\" {http}/v1/tables</pre>\n\
-             <pre>glasshouse query --url {flight} --token \"$TOKEN\" 'show tables'</pre>\n</section>\n"
+             <pre>glasshouse query --url {flight} --token \"$TOKEN\" '{statement}'</pre>\n</section>\n"
         ),
     );
 }

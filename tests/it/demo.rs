@@ -82,7 +82,7 @@ fn every_printed_command_works_when_it_is_pasted() {
     let program = env!("CARGO_BIN_EXE_glasshouse");
     until("the stream has reached the table", || with_tokens(program).matches("atlas").count() > 0);
     assert_eq!(with_tokens(program).matches("| carrier").count(), 2, "both tenants are answered");
-    let table = with_tokens("python3 ");
+    let table = with_tokens("python3 -c ");
     assert!(table.contains("carrier: string") && table.contains("atlas"), "{table}");
 
     // A JDBC tool splits its URL like any other; the drivers' own tests connect with one of this form.

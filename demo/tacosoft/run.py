@@ -9,6 +9,7 @@ import concurrent.futures
 import contextlib
 import os
 import pathlib
+import shlex
 import shutil
 import signal
 import subprocess
@@ -106,6 +107,7 @@ class Demo:
             "LAKE__URL": f"file://{self.work / 'lake'}",
             "FLIGHT__LISTEN": f"127.0.0.1:{self.ports['flight']}",
             "HTTP__LISTEN": f"127.0.0.1:{self.ports['http']}",
+            "HTTP__HOME_TABLES": "true",
             "SOURCES__ORDERS__BROKERS": f"127.0.0.1:{self.ports['kafka']}",
             "LOOKUPS__RESTAURANTS__FILE": str(self.work / "restaurants.csv"),
         }
@@ -150,39 +152,49 @@ class Demo:
 
 
 def welcome(demo, tokens):
-    """What can be pasted into another terminal."""
+    """What can be pasted into another terminal, in any folder: commands at the start of a line, prose between them."""
     (one, one_token), (other, other_token) = tokens.items()
-    url, work = f"grpc://127.0.0.1:{demo.ports['flight']}", os.path.relpath(demo.work)
+    url, psql = f"grpc://127.0.0.1:{demo.ports['flight']}", parts.CACHE / "postgres/psql"
+    glasshouse, python, psql = (shlex.quote(os.path.abspath(path)) for path in (demo.given.server, sys.executable, psql))
+    pids = [shlex.quote(os.path.abspath(demo.work / f"{name}.pid")) for name in RESTARTED]
     return f"""
-TacoSoft runs: PostgreSQL {demo.ports['postgres']}, Kafka {demo.ports['kafka']}, Connect {demo.ports['connect']}, \
-Glasshouse {demo.ports['flight']} (Flight SQL) and {demo.ports['http']} (HTTP).
-Logs and process ids are in {work}. Two of its {len(RESTAURANTS)} restaurants (the tokens are valid for a day):
+TacoSoft is running: PostgreSQL {demo.ports['postgres']}, Kafka {demo.ports['kafka']}, Connect {demo.ports['connect']}, \
+Glasshouse {demo.ports['flight']} (Flight SQL) and http://127.0.0.1:{demo.ports['http']} (open it in a browser).
+Logs and process ids are in {demo.work}.
 
-  export {one.upper()}={one_token}
-  export {other.upper()}={other_token}
+Open another terminal and paste the tokens of two of the {len(RESTAURANTS)} restaurants. They are valid for one day.
 
-  # The same SQL as one, then as the other
-  glasshouse() {{ {os.path.relpath(demo.given.server)} "$@"; }}
-  glasshouse query --url {url} --token "${one.upper()}" \\
-    'select state, count(*) as orders, sum(total_cents) / 100.0 as total from orders group by state'
-  glasshouse query --url {url} --token "${other.upper()}" \\
-    'select order_id, state, deleted, event_time from orders_changes order by order_id desc, position limit 20'
+export {one.upper()}={one_token}
+export {other.upper()}={other_token}
 
-  # Python, ADBC
-  import os, adbc_driver_flightsql as fs, adbc_driver_flightsql.dbapi as dbapi
-  db = dbapi.connect("{url}", db_kwargs={{
-      fs.DatabaseOptions.AUTHORIZATION_HEADER.value: "Bearer " + os.environ["{one.upper()}"]}}, autocommit=True)
-  cursor = db.cursor(); cursor.execute("select first_dish, count(*) from orders group by 1"); print(cursor.fetch_arrow_table())
+Query as one restaurant, then as the other.
 
-  # What the restaurants' own database says, and a change of your own
-  {os.path.relpath(parts.CACHE / 'postgres/psql')} -h 127.0.0.1 -p {demo.ports['postgres']} -U {parts.NAME} \\
-    -c "select state, count(*), sum(total) from orders where restaurant_id = '{one}' group by state"
+{glasshouse} query --url {url} --token "${one.upper()}" \
+  'select state, count(*) as orders, sum(total_cents) / 100.0 as total from orders group by state'
+{glasshouse} query --url {url} --token "${other.upper()}" \
+  'select order_id, state, deleted, event_time from orders_changes order by order_id desc, position limit 20'
 
-  # Harm it: what was killed is started again, and nothing is lost or counted twice
-  kill -9 $(cat {work}/glasshouse.pid)
-  kill -9 $(cat {work}/connect.pid)
+Query from Python over ADBC.
 
-ctrl-C stops all of it.
+{python} -c '
+import os, adbc_driver_flightsql as fs, adbc_driver_flightsql.dbapi as dbapi
+header = {{fs.DatabaseOptions.AUTHORIZATION_HEADER.value: "Bearer " + os.environ["{one.upper()}"]}}
+with dbapi.connect("{url}", db_kwargs=header, autocommit=True) as connection, connection.cursor() as cursor:
+    cursor.execute("select first_dish, count(*) from orders group by 1")
+    print(cursor.fetch_arrow_table())
+'
+
+Compare with the restaurants' own database.
+
+{psql} -h 127.0.0.1 -p {demo.ports['postgres']} -U {parts.NAME} \
+  -c "select state, count(*), sum(total) from orders where restaurant_id = '{one}' group by state"
+
+Kill a process: it is started again, and nothing is lost or counted twice.
+
+kill -9 $(cat {pids[0]})
+kill -9 $(cat {pids[1]})
+
+Press ctrl-C to stop all of it.
 """
 
 

@@ -9,6 +9,7 @@ use glasshouse::config::{Config, FlightConfig, HttpConfig};
 use crate::server::{Server, Setup};
 
 const CONTAINERFILE: &str = include_str!("../../packaging/Containerfile");
+const GUIDE: &str = include_str!("../../packaging/README.md");
 const UNIT: &str = include_str!("../../packaging/glasshouse.service");
 const REFERENCE: &str = include_str!("../../glasshouse.toml");
 
@@ -39,17 +40,21 @@ fn the_image_opens_the_ports_of_the_defaults() {
     assert!(CONTAINERFILE.contains(&format!("\nEXPOSE {} {}\n", ports[0], ports[1])));
     assert!(CONTAINERFILE.contains("\nHEALTHCHECK") && CONTAINERFILE.contains("CMD [\"glasshouse\", \"health\"]"));
     assert!(CONTAINERFILE.contains("\nUSER 10001:10001\n"));
-    // The variables of the image are keys of the configuration; the secret is what the operator has to set.
-    let mut variables: BTreeMap<String, String> = CONTAINERFILE
-        .split_whitespace()
-        .filter_map(|word| word.split_once('='))
-        .filter(|(key, _)| key.starts_with("GLASSHOUSE__"))
-        .map(|(key, value)| (key.to_owned(), value.to_owned()))
-        .collect();
+    // The variables of the image, and those that the guide sets beside them, are a configuration that is accepted.
+    let settings = |text: &str| -> BTreeMap<String, String> {
+        let pairs = text.split_whitespace().filter_map(|word| word.split_once('='));
+        let ours = pairs.filter(|(key, _)| key.starts_with("GLASSHOUSE__"));
+        ours.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
+    };
+    let mut variables = settings(CONTAINERFILE);
     assert_eq!(variables.len(), 2, "{variables:?}");
+    let run = GUIDE.split("podman run").nth(1).unwrap().split("```").next().unwrap();
+    variables.extend(settings(run));
+    assert_eq!(variables.len(), 6, "{variables:?}");
+    // Made by a command in the guide.
     variables.insert("GLASSHOUSE__AUTH__ISSUERS__DEV__SECRET".to_owned(), "a secret of the operator's own".repeat(2));
-    let config =
-        Config::parse(REFERENCE, "glasshouse.toml", Path::new("/etc/glasshouse"), variables.into_iter()).unwrap();
+    let config = Config::parse(REFERENCE, "glasshouse.toml", Path::new("/etc/glasshouse"), variables.into_iter());
+    let config = config.unwrap_or_else(|faults| panic!("{faults}"));
     for (address, port) in [config.http.listen, config.flight.listen].into_iter().zip(ports) {
         assert!(address.ip().is_unspecified() && address.port() == port, "{address}");
     }

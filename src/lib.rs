@@ -8,6 +8,8 @@ pub mod config;
 
 pub mod telemetry;
 
+mod outbound;
+
 pub mod contract;
 pub mod tenancy;
 

@@ -1,17 +1,30 @@
-//! The web door of a running server, as commands ask it: where it is, with which token, and how often.
+//! The HTTP API of a running server, as commands ask it: where it is, with which token, and how often.
 
 use std::time::Duration;
 
 use clap::Args as ClapArgs;
+use serde::Deserialize;
 use serde_json::Value;
 use url::Url;
 
-use super::ingest;
 use crate::error::{Error, Kind, Result};
+use crate::outbound::{FlightClient, Plaintext, Request, Response, Retry, Roots, Settings};
 
-/// The wait before a busy server is asked again, and how often.
-const WAIT: Duration = Duration::from_secs(1);
-const ATTEMPTS_MAX: u32 = 20;
+/// The time for one answer: that of a large ingest request on a busy server.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(300);
+/// The size of one answer, in bytes.
+const ANSWER_BYTES_MAX: usize = 256 << 20;
+/// How many redirects a command follows.
+const REDIRECTS_MAX: usize = 5;
+
+/// How a request is repeated that the server refuses for load.
+pub(super) const RETRY: Retry = Retry {
+    attempts_max: 20,
+    pause_min: Duration::from_millis(250),
+    pause_max: Duration::from_millis(500),
+    retry_after_max: ANSWER_TIME_MAX,
+    if_unanswered: false,
+};
 
 /// Where a server answers, who asks, and how the answer is shown.
 #[derive(Debug, ClapArgs)]
@@ -45,9 +58,7 @@ impl ServerClient {
 
     /// The URL of a path, whatever characters its names have.
     pub(super) fn address(&self, path: &[&str], query: &[(&str, String)]) -> Result<Url> {
-        let wrong = || Error::invalid(format!("`{}` is no URL of a web door, as in http://127.0.0.1:8080", self.url));
-        let mut url = Url::parse(&self.url).map_err(|_| wrong())?;
-        url.path_segments_mut().map_err(|()| wrong())?.pop_if_empty().extend(path);
+        let mut url = address(&self.url, path)?;
         if !query.is_empty() {
             url.query_pairs_mut().extend_pairs(query);
         }
@@ -55,41 +66,83 @@ impl ServerClient {
     }
 
     pub(super) async fn get(&self, path: &[&str], query: &[(&str, String)]) -> Result<Value> {
-        let url = self.address(path, query)?;
-        self.answered(|| client().map(|client| client.get(url.clone()))).await
+        self.answer(Request::get(self.address(path, query)?)).await
     }
 
+    /// Sends a body. It may be sent more than once: what commands ask for is the same when it is done twice.
     pub(super) async fn post(&self, path: &[&str], body: &Value) -> Result<Value> {
         let url = self.address(path, &[])?;
-        self.answered(|| client().map(|client| client.post(url.clone()).json(body))).await
+        self.answer(Request::post(url, "application/json", body.to_string()).idempotent()).await
     }
 
-    /// Sends until the server has the time for it.
-    pub(super) async fn answered(&self, request: impl Fn() -> Result<reqwest::RequestBuilder>) -> Result<Value> {
-        let mut last = Error::unavailable("no answer");
-        for _ in 0..ATTEMPTS_MAX {
-            let answer = request()?.bearer_auth(&self.token).send().await;
-            let answer = answer.map_err(|error| ingest::not_reached(&self.url, error))?;
-            if answer.status().is_success() {
-                return answer.json().await.map_err(unreadable);
-            }
-            let again = answer.headers().contains_key("retry-after");
-            last = ingest::refusal(answer).await;
-            if !again || !matches!(last.kind(), Kind::Limited | Kind::Unavailable) {
-                return Err(last);
-            }
-            tokio::time::sleep(WAIT).await;
-        }
-        Err(last.at(format!("gave up after {ATTEMPTS_MAX} attempts")))
+    /// The answer to a request with our token.
+    pub(super) async fn answer(&self, request: Request) -> Result<Value> {
+        let answer = send(&client(RETRY)?, &request.bearer(&self.token)).await?;
+        serde_json::from_slice(&answer.body).map_err(unreadable)
     }
 }
 
-pub(super) fn client() -> Result<reqwest::Client> {
-    reqwest::Client::builder()
-        .build()
-        .map_err(|fault| Error::internal("cannot start an HTTP client").with_source(fault))
+/// What a refusing server says.
+#[derive(Debug, Deserialize)]
+struct Problem {
+    error: ProblemBody,
+}
+
+#[derive(Debug, Deserialize)]
+struct ProblemBody {
+    message: String,
+}
+
+/// A client for a server of the user's choice, with or without TLS.
+pub(super) fn client(retry: Retry) -> Result<FlightClient> {
+    let settings = Settings {
+        peer: "the server",
+        time_max: ANSWER_TIME_MAX,
+        body_bytes_max: ANSWER_BYTES_MAX,
+        body_bytes_key: None,
+        redirects_max: REDIRECTS_MAX,
+        plaintext: Plaintext::Anywhere,
+        retry,
+    };
+    FlightClient::new(settings, &Roots::system())
+}
+
+/// The URL of a path below a server's URL, whatever characters its names have.
+pub(super) fn address(base: &str, path: &[&str]) -> Result<Url> {
+    let wrong = || Error::invalid("the server's URL is not valid; expected one as in http://127.0.0.1:8080");
+    let mut url = Url::parse(base).map_err(|_| wrong())?;
+    url.path_segments_mut().map_err(|()| wrong())?.pop_if_empty().extend(path);
+    Ok(url)
+}
+
+/// Sends a request; an answer that refuses it is an error.
+pub(super) async fn send(client: &FlightClient, request: &Request) -> Result<Response> {
+    let answer = client.send(request).await?;
+    if answer.status.is_success() { Ok(answer) } else { Err(refusal(&answer)) }
 }
 
 pub(super) fn unreadable(fault: impl std::error::Error + Send + Sync + 'static) -> Error {
     Error::internal("the answer is not readable").with_source(fault)
+}
+
+/// The error that a refusing answer stands for.
+fn refusal(answer: &Response) -> Error {
+    let status = answer.status.as_u16();
+    let message = match serde_json::from_slice::<Problem>(&answer.body) {
+        Ok(problem) => problem.error.message,
+        Err(_) => format!("the server answered {status}"),
+    };
+    Error::new(kind_of(status), message)
+}
+
+fn kind_of(status: u16) -> Kind {
+    match status {
+        401 => Kind::Unauthenticated,
+        403 => Kind::Forbidden,
+        404 => Kind::NotFound,
+        429 => Kind::Limited,
+        502..=504 => Kind::Unavailable,
+        400..=499 => Kind::Invalid,
+        _ => Kind::Internal,
+    }
 }

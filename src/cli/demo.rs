@@ -12,11 +12,14 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use url::Url;
 
 use super::call_traffic::{TENANTS, Traffic};
+use super::client;
 use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::error::{Error, Result};
+use crate::outbound::{FlightClient, Request, Retry};
 use crate::server::Server;
 use crate::telemetry;
 use crate::tenancy::{Mint, Scope};
@@ -117,7 +120,9 @@ async fn stream(
     clock: Clock,
     stop: CancellationToken,
 ) -> Result<()> {
-    let client = reqwest::Client::new();
+    // A demo does not send again.
+    let client = client::client(Retry::NONE)?;
+    let url = client::address(&url, &["v1", "tables", TABLE, "events"])?;
     let mut traffic = Traffic::new(1, clock.now_seconds().unsigned_abs());
     let style =
         ProgressStyle::with_template("{spinner} {elapsed} {msg}").unwrap_or_else(|_| ProgressStyle::default_spinner());
@@ -135,10 +140,8 @@ async fn stream(
             bodies[at].push_str(&event.json.to_string());
             bodies[at].push('\n');
         }
-        let sends = tokens.iter().zip(bodies).filter(|(_, body)| !body.is_empty()).map(|((_, token), body)| {
-            let url = format!("{url}/v1/tables/{TABLE}/events");
-            send(&client, url, token, body)
-        });
+        let sends = tokens.iter().zip(bodies).filter(|(_, body)| !body.is_empty());
+        let sends = sends.map(|((_, token), body)| send(&client, &url, token, body));
         for receipt in futures::future::join_all(sends).await {
             match receipt {
                 Some(receipt) => stored += receipt["accepted"].as_u64().unwrap_or(0),
@@ -158,10 +161,10 @@ async fn stream(
     Ok(())
 }
 
-/// The receipt, or nothing when the request was refused or lost: a demo does not retry.
-async fn send(client: &reqwest::Client, url: String, token: &str, body: String) -> Option<Value> {
-    let request = client.post(url).bearer_auth(token).header("content-type", "application/x-ndjson").body(body);
-    request.send().await.ok()?.error_for_status().ok()?.json().await.ok()
+/// The receipt, or nothing when the request was refused or lost.
+async fn send(client: &FlightClient, url: &Url, token: &str, body: String) -> Option<Value> {
+    let request = Request::post(url.clone(), "application/x-ndjson", body).bearer(token);
+    serde_json::from_slice(&client::send(client, &request).await.ok()?.body).ok()
 }
 
 /// What a newcomer sees first.

@@ -6,22 +6,19 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::{Args as ClapArgs, ValueEnum};
 use futures::StreamExt;
 use futures::stream;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Deserialize;
+use url::Url;
 
 use super::chunks::{Chunk, Chunks};
-use crate::error::{Error, Kind, Result};
+use super::client;
+use crate::error::{Error, Result};
+use crate::outbound::{FlightClient, Request, Retry};
 
-/// Attempts for one request before the command gives up.
-const ATTEMPTS_MAX: u32 = 20;
-/// The wait before a retry when the server names none, and the longest one.
-const WAIT: Duration = Duration::from_millis(500);
-const WAIT_MAX: Duration = Duration::from_secs(30);
 /// Rejected events that are shown.
 const REJECTS_SHOWN: usize = 10;
 
@@ -90,16 +87,6 @@ struct RejectJson {
     detail: String,
 }
 
-#[derive(Debug, Deserialize)]
-struct ErrorJson {
-    error: ErrorJsonBody,
-}
-
-#[derive(Debug, Deserialize)]
-struct ErrorJsonBody {
-    message: String,
-}
-
 /// Sends everything, prints the sum.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let format = args.format.or_else(|| told_by_name(&args.file)).ok_or_else(|| {
@@ -128,10 +115,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 
 /// Sends chunks, a few at a time, and adds up what became of them.
 async fn send_all(args: &Args, chunks: Chunks, progress: &ProgressBar) -> Result<ReceiptJson> {
-    let client = reqwest::Client::builder()
-        .build()
-        .map_err(|e| Error::internal("cannot start an HTTP client").with_source(e))?;
-    let url = format!("{}/v1/tables/{}/events", args.url.trim_end_matches('/'), args.table);
+    let client = client::client(Retry { if_unanswered: true, ..web::RETRY })?;
+    let url = client::address(&args.url, &["v1", "tables", &args.table, "events"])?;
     let mut receipts = stream::iter(chunks)
         .map(|chunk| {
             let (client, url) = (&client, &url);
@@ -157,66 +142,12 @@ async fn send_all(args: &Args, chunks: Chunks, progress: &ProgressBar) -> Result
     Ok(total)
 }
 
-/// Sends one chunk until it is answered, waiting where the server asks for it.
-async fn send(client: &reqwest::Client, url: &str, token: &str, chunk: Chunk) -> Result<ReceiptJson> {
-    let mut last = Error::unavailable(format!("no answer from {url}"));
-    for _ in 0..ATTEMPTS_MAX {
-        let request = client.post(url).bearer_auth(token).header("content-type", chunk.content_type);
-        let wait = match request.body(chunk.body.clone()).send().await {
-            Ok(response) if response.status().is_success() => {
-                return response
-                    .json()
-                    .await
-                    .map_err(|e| Error::internal("the receipt is not readable").with_source(e));
-            }
-            Ok(response) => {
-                let wait = retry_after(&response);
-                last = refusal(response).await;
-                if !matches!(last.kind(), Kind::Limited | Kind::Unavailable) {
-                    return Err(last);
-                }
-                wait
-            }
-            Err(error) => {
-                last = not_reached(url, error);
-                WAIT
-            }
-        };
-        tokio::time::sleep(wait.min(WAIT_MAX)).await;
-    }
-    Err(last.at(format!("gave up after {ATTEMPTS_MAX} attempts")))
-}
-
-/// The error that a refusing answer tells.
-pub(super) async fn refusal(answer: reqwest::Response) -> Error {
-    let status = answer.status().as_u16();
-    let message = match answer.json::<ErrorJson>().await {
-        Ok(problem) => problem.error.message,
-        Err(_) => format!("the server answered {status}"),
-    };
-    Error::new(kind_of(status), message)
-}
-
-/// The error for a server that did not answer at all.
-pub(super) fn not_reached(url: &str, error: reqwest::Error) -> Error {
-    Error::unavailable(format!("cannot reach {url}: is the server running?")).with_source(error)
-}
-
-fn retry_after(response: &reqwest::Response) -> Duration {
-    let seconds = response.headers().get("retry-after").and_then(|value| value.to_str().ok()?.parse().ok());
-    seconds.map_or(WAIT, Duration::from_secs)
-}
-
-fn kind_of(status: u16) -> Kind {
-    match status {
-        401 => Kind::Unauthenticated,
-        403 => Kind::Forbidden,
-        404 => Kind::NotFound,
-        429 => Kind::Limited,
-        502..=504 => Kind::Unavailable,
-        400..=499 => Kind::Invalid,
-        _ => Kind::Internal,
-    }
+/// Sends one chunk, again while the server refuses it for load or is away.
+async fn send(client: &FlightClient, url: &Url, token: &str, chunk: Chunk) -> Result<ReceiptJson> {
+    // An event that is sent twice is stored once, by its id.
+    let request = Request::post(url.clone(), chunk.content_type, chunk.body).bearer(token).idempotent();
+    let answer = client::send(client, &request).await?;
+    serde_json::from_slice(&answer.body).map_err(client::unreadable)
 }
 
 fn told_by_name(file: &Path) -> Option<InputFormat> {

@@ -166,17 +166,6 @@ fn block_on<T>(command: impl Future<Output = Result<T>>) -> Result<T> {
     runtime.map_err(|error| Error::internal("cannot start the runtime").with_source(error))?.block_on(command)
 }
 
-/// Asks the web door for `path` and reads its JSON.
-async fn fetch<T: serde::de::DeserializeOwned>(url: &str, path: &str, token: &str) -> Result<T> {
-    let url = format!("{}{path}", url.trim_end_matches('/'));
-    let answer = reqwest::Client::new().get(&url).bearer_auth(token).send().await;
-    let answer = answer.map_err(|error| ingest::not_reached(&url, error))?;
-    if answer.status().is_success() {
-        return answer.json().await.map_err(|error| Error::internal("the answer is not readable").with_source(error));
-    }
-    Err(ingest::refusal(answer).await)
-}
-
 /// Writes one line to standard output. A reader that has gone away is no fault: `| head` is a way to read.
 fn say(line: &str) {
     let _ = writeln!(io::stdout().lock(), "{line}");

@@ -12,11 +12,12 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::client::{ServerClient, client, unreadable};
+use super::client::{ServerClient, unreadable};
 use super::{say, tell};
 use crate::clock::Clock;
 use crate::config::parse_time;
 use crate::error::{Error, Result};
+use crate::outbound::Request;
 
 /// Rejected entries that are shown.
 const REJECTS_SHOWN: usize = 20;
@@ -268,8 +269,8 @@ async fn replay_fixed(
         .map_err(|fault| Error::invalid(format!("cannot read `{}`: {fault}", file.display())).with_source(fault))?;
     let query: Vec<_> = filter.tenant.iter().map(|tenant| ("tenant", tenant.clone())).collect();
     let url = args.client.address(&["v1", "tables", table, "quarantine", id, "replay"], &query)?;
-    let send = || client().map(|client| client.post(url.clone()).header("content-type", kind).body(event.clone()));
-    let replayed: Replayed = read(args, args.client.answered(send).await?)?;
+    let request = Request::post(url, kind, event).idempotent();
+    let replayed: Replayed = read(args, args.client.answer(request).await?)?;
     Ok(sum(args, &replayed))
 }
 

@@ -35,7 +35,8 @@ pub(crate) struct Args {
     /// A token with the scope `read`
     #[arg(long, env = "GLASSHOUSE_TOKEN", hide_env_values = true)]
     token: String,
-    /// The certificate authority of a server on grpc+tls:// that the system does not know (PEM)
+    /// Certificates of authorities (PEM) that may sign the certificate of a server on grpc+tls://, in addition to the
+    /// system's
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
     /// How answers are written
@@ -64,9 +65,7 @@ enum OutputFormat {
 /// Asks once, or until the user leaves.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     super::block_on(async {
-        let ca = args.ca.as_ref().map(std::fs::read).transpose();
-        let ca = ca.map_err(|e| Error::invalid(format!("cannot read the file of --ca: {e}")))?;
-        let mut client = FlightClient::connect(&args.url, &args.token, ca.as_deref()).await?;
+        let mut client = FlightClient::connect(&args.url, &args.token, args.ca.as_deref()).await?;
         match &args.sql {
             Some(sql) => ask(&mut client, sql, args).await?,
             None if io::stdin().is_terminal() => converse(&mut client, args).await?,

@@ -5,7 +5,9 @@ use std::process::ExitCode;
 use clap::Args as ClapArgs;
 use serde::Deserialize;
 
+use super::client;
 use crate::error::{Error, Result};
+use crate::outbound::Request;
 
 /// List the tables that a token can see.
 #[derive(Debug, ClapArgs)]
@@ -54,7 +56,11 @@ struct ListedColumn {
 
 /// Asks the server and prints each table with its columns.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    let listing: TablesJson = super::block_on(super::fetch(&args.url, "/v1/tables", &args.token))?;
+    let listing: TablesJson = super::block_on(async {
+        let request = Request::get(client::address(&args.url, &["v1", "tables"])?).bearer(&args.token);
+        let answer = client::send(&client::client(client::RETRY)?, &request).await?;
+        serde_json::from_slice(&answer.body).map_err(client::unreadable)
+    })?;
     if listing.tables.is_empty() {
         return Err(Error::not_found("this token sees no table: a table needs a section [policy.NAME]"));
     }

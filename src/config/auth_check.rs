@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use url::Url;
 
 use super::error::ConfigErrors;
-use super::loopback::is_loopback;
+use super::loopback::is_https_or_loopback;
 use super::{AuthConfig, Config, IssuerConfig};
 use crate::error::did_you_mean;
 
@@ -98,7 +98,7 @@ fn jwks_url(key: &str, url: &str, faults: &mut ConfigErrors) {
         Ok(url) => url,
         Err(error) => return faults.add(key, format!("is no URL: {error}")),
     };
-    if url.scheme() != "https" && !(url.scheme() == "http" && is_loopback(&url)) {
+    if !is_https_or_loopback(&url) {
         faults.add(key, "must be https, because whoever changes the keys on the way can sign every token");
     }
 }

@@ -50,6 +50,7 @@ fn paths(config: &mut Config) -> Vec<(String, &mut PathBuf)> {
         [
             (key("transform_file"), source.transform_file.as_mut()),
             (key("schema_file"), source.schema_file.as_mut()),
+            (key("ca_file"), source.ca_file.as_mut()),
             (key("oauth.ca_file"), source.oauth.as_mut().and_then(|oauth| oauth.ca_file.as_mut())),
             (key("registry.ca_file"), source.registry.as_mut().and_then(|registry| registry.ca_file.as_mut())),
         ]

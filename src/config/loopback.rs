@@ -1,4 +1,4 @@
-//! Whether a URL leads to this machine: what stays here may do without TLS, and needs no proxy.
+//! Whether a URL leads to this machine, and the rule that plain HTTP is for this machine only.
 //!
 //! In: a URL. Out: yes or no. A name is not looked up: whoever answers for it may say something else the next time.
 
@@ -12,6 +12,11 @@ pub fn is_loopback(url: &Url) -> bool {
         Some(Host::Ipv6(address)) => address.is_loopback(),
         None => false,
     }
+}
+
+/// Whether a URL is `https`, or `http` to this machine: nobody else can read or change what is sent.
+pub fn is_https_or_loopback(url: &Url) -> bool {
+    url.scheme() == "https" || (url.scheme() == "http" && is_loopback(url))
 }
 
 #[cfg(test)]
@@ -37,6 +42,23 @@ mod tests {
         ];
         for (url, expected) in cases {
             assert_eq!(is_loopback(&Url::parse(url).unwrap()), expected, "{url}");
+        }
+    }
+
+    #[test]
+    fn plain_http_is_for_this_machine_only() {
+        let cases = [
+            ("https://example.com/", true),
+            ("https://localhost/", true),
+            ("http://localhost/", true),
+            ("http://[::1]/", true),
+            ("http://example.com/", false),
+            ("http://10.0.0.1/", false),
+            ("ftp://localhost/", false),
+            ("file:///tmp/a", false),
+        ];
+        for (url, expected) in cases {
+            assert_eq!(is_https_or_loopback(&Url::parse(url).unwrap()), expected, "{url}");
         }
     }
 }

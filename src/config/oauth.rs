@@ -9,7 +9,7 @@ use url::Url;
 use super::auth::Secret;
 use super::error::ConfigErrors;
 use super::key::{KeySpec, Section, SectionReader, ShownValue, Value, none, required, section};
-use super::loopback::is_loopback;
+use super::loopback::is_https_or_loopback;
 use super::raw::RawConfig;
 use super::sources::SourceConfig;
 use super::value::wrong;
@@ -32,9 +32,9 @@ section! {
         /// For whom the token is asked, as the provider calls the brokers.
         audience: Option<String> = none(),
             "some providers want it beside the scope";
-        /// Certificates that the endpoint's is checked with (PEM), in place of the system's.
+        /// Certificates of authorities (PEM) that may sign the endpoint's certificate, in addition to the system's.
         ca_file: Option<PathBuf> = none(),
-            "an endpoint of your own may have an authority of your own";
+            "a private endpoint often has a private authority";
     }
 }
 
@@ -86,7 +86,7 @@ fn token_url(key: &str, url: &str, faults: &mut ConfigErrors) {
         Ok(url) => url,
         Err(error) => return faults.add(key, format!("is no URL: {error}")),
     };
-    if url.scheme() != "https" && !(url.scheme() == "http" && is_loopback(&url)) {
+    if !is_https_or_loopback(&url) {
         faults.add(key, "must be https: the client's secret goes there");
     }
     if !url.username().is_empty() || url.password().is_some() {

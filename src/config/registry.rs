@@ -10,7 +10,7 @@ use url::Url;
 
 use super::error::ConfigErrors;
 use super::key::{KeySpec, Section, SectionReader, ShownValue, Value, bytes, count, none, required, section, time};
-use super::loopback::is_loopback;
+use super::loopback::is_https_or_loopback;
 use super::raw::RawConfig;
 use super::server_sections::{MILLISECOND, MINUTE, SECOND};
 use super::value::wrong;
@@ -31,9 +31,9 @@ section! {
         /// A bearer token, in place of `user` and `password`.
         token: Option<Secret> = none(),
             "belongs into the environment: `GLASSHOUSE__SOURCES__NAME__REGISTRY__TOKEN`";
-        /// Certificates (PEM) that are trusted beside the system's.
+        /// Certificates of authorities (PEM) that may sign the registry's certificate, in addition to the system's.
         ca_file: Option<PathBuf> = none(),
-            "a registry of one's own often has a certificate of one's own";
+            "a private registry often has a private authority";
         /// Time for one question.
         request_time_max: Duration = time(5 * SECOND, 10 * MILLISECOND..=MINUTE),
             "a schema is small, and a source waits for it";
@@ -136,7 +136,7 @@ fn check(key: &dyn Fn(&str) -> String, registry: &RegistryConfig, faults: &mut C
             Ok(url) if !["http", "https"].contains(&url.scheme()) || url.query().is_some() => {
                 faults.add(&key, "must be as in \"https://registry:8081\"");
             }
-            Ok(url) if url.scheme() == "http" && has_secret && !is_loopback(&url) => {
+            Ok(url) if has_secret && !is_https_or_loopback(&url) => {
                 faults.add(&key, "must be https: a password or a token must not go in plain text");
             }
             Ok(_) => {}

@@ -68,6 +68,9 @@ section! {
         /// What to do when messages that were not read are gone: `stop` the partition, or go on with the `earliest`.
         on_gap: OnGap = plain(OnGap::Stop),
             "lost events are for a person to look at, before they are passed over";
+        /// Certificates of authorities (PEM) that may sign the brokers' certificates, in addition to the system's.
+        ca_file: Option<PathBuf> = none(),
+            "`ssl.ca.location` in `options` is librdkafka's own setting: it replaces the system's authorities";
         /// Further settings of librdkafka, as in `"security.protocol" = "SASL_SSL"`; all but the harmless are redacted.
         options: KafkaOptions = none(),
             "the environment spells dots as `_`: `GLASSHOUSE__SOURCES__NAME__OPTIONS__SASL_PASSWORD`";
@@ -293,6 +296,7 @@ pub(super) fn across(config: &Config, faults: &mut ConfigErrors) {
         }
         transform(&key, source, faults);
         oauth::check(&key, source, faults);
+        authorities(&key, source, faults);
         registry::across(&key, source, config, faults);
         for (index, broker) in source.brokers.iter().enumerate() {
             if broker.is_empty() || broker.contains([',', ' ']) {
@@ -311,6 +315,17 @@ pub(super) fn across(config: &Config, faults: &mut ConfigErrors) {
                 faults.add(&key, format!("`{topic}` stands twice"));
             }
         }
+    }
+}
+
+/// Options of librdkafka that say which authorities to trust.
+const OPTIONS_OF_AUTHORITIES: [&str; 2] = ["ssl.ca.location", "ssl.ca.pem"];
+
+/// The authorities of the brokers are named in one place.
+fn authorities(key: &dyn Fn(&str) -> String, source: &SourceConfig, faults: &mut ConfigErrors) {
+    let named = source.options.expose().find(|(name, _)| OPTIONS_OF_AUTHORITIES.contains(name));
+    if let (Some(_), Some((name, _))) = (&source.ca_file, named) {
+        faults.add(&key("ca_file"), format!("cannot be combined with the option `{name}`: keep one of them"));
     }
 }
 

@@ -3,6 +3,8 @@
 //! In: a server's URL, a token, SQL. Out: the schema of the answer and its batches. Reads answers of any size, in messages
 //! of up to `MESSAGE_BYTES_MAX`; the words of gRPC end here.
 
+use std::path::Path;
+
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
 use arrow_flight::FlightInfo;
@@ -16,6 +18,7 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 
 use super::upload::from_flight;
 use crate::error::{Error, Kind, Result};
+use crate::outbound::Roots;
 
 /// One message received. Our own server sends less than 4 MiB.
 const MESSAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -35,10 +38,10 @@ pub struct ResultRows {
 }
 
 impl FlightClient {
-    /// Connects. `url` is `grpc://host:port` (plain text) or `grpc+tls://host:port`, where `ca` holds the PEM certificates
-    /// to trust. `http` and `https` mean the same. `Unavailable` when nobody answers there.
-    pub async fn connect(url: &str, token: &str, ca: Option<&[u8]>) -> Result<Self> {
-        let channel = endpoint(url, ca)?.connect().await.map_err(|error| {
+    /// Connects. `url` is `grpc://host:port` (plain text) or `grpc+tls://host:port`. `http` and `https` mean the same.
+    /// The authorities in `ca_file` (PEM) are trusted in addition to the system's. `Unavailable` when nobody answers there.
+    pub async fn connect(url: &str, token: &str, ca_file: Option<&Path>) -> Result<Self> {
+        let channel = endpoint(url, ca_file)?.connect().await.map_err(|error| {
             Error::unavailable(format!("cannot connect to {url}: is the server running there?")).with_source(error)
         })?;
         let client = FlightServiceClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
@@ -85,7 +88,7 @@ fn unreadable() -> Error {
     Error::internal("the server's answer is no Flight SQL")
 }
 
-fn endpoint(url: &str, ca: Option<&[u8]>) -> Result<Endpoint> {
+fn endpoint(url: &str, ca_file: Option<&Path>) -> Result<Endpoint> {
     let expected =
         || Error::invalid(format!("`{url}` is no server's URL: expected `grpc://host:port` or `grpc+tls://…`"));
     let (scheme, address) = url.split_once("://").ok_or_else(expected)?;
@@ -103,9 +106,8 @@ fn endpoint(url: &str, ca: Option<&[u8]>) -> Result<Endpoint> {
     if !is_tls {
         return Ok(endpoint);
     }
-    let ca =
-        ca.ok_or_else(|| Error::invalid("a TLS connection needs the certificates to trust: give a CA file (PEM)"))?;
+    let roots = Roots::load(ca_file)?;
     endpoint
-        .tls_config(ClientTlsConfig::new().ca_certificate(Certificate::from_pem(ca)))
+        .tls_config(ClientTlsConfig::new().ca_certificate(Certificate::from_pem(roots.pem())))
         .map_err(|error| Error::new(Kind::Invalid, "cannot read the CA certificates").with_source(error))
 }

@@ -16,15 +16,15 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use reqwest::redirect::Policy;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use url::Url;
 
 use super::keys::{KeySet, unknown_key};
 use crate::clock::{Clock, Micros};
-use crate::config::{AuthConfig, is_loopback};
+use crate::config::AuthConfig;
 use crate::error::{Error, Result};
+use crate::outbound::{Client, Plaintext, Request, Retry, Roots, Settings, StatusCode, parse_url, redacted};
 
 /// The time for one fetch, from connecting to the last byte.
 const FETCH_TIME_MAX: Duration = Duration::from_secs(5);
@@ -42,12 +42,11 @@ pub(super) struct Fetched {
 #[derive(Debug)]
 struct KeySetSource {
     url: Url,
-    client: reqwest::Client,
+    client: Client,
     clock: Clock,
     fresh: Micros,
     stale: Micros,
     cooldown: Micros,
-    bytes_max: usize,
     keys_max: usize,
     state: Mutex<CacheState>,
     /// Tells waiters that a fetch has ended, well or not.
@@ -72,15 +71,19 @@ enum KeyLookup<T> {
 impl Fetched {
     /// Checks the URL and makes the client. Nothing is fetched before the first look.
     pub(super) fn new(url: &str, auth: &AuthConfig, clock: Clock) -> Result<Self> {
-        let url = Url::parse(url).map_err(|error| Error::invalid(format!("`jwks_url` is no URL: {error}")))?;
-        let is_local = is_loopback(&url);
-        if url.scheme() != "https" && !(url.scheme() == "http" && is_local) {
-            return Err(Error::invalid("`jwks_url` must be https: whoever can change the answer makes the tokens"));
-        }
-        let client = reqwest::Client::builder().redirect(Policy::none()).timeout(FETCH_TIME_MAX).https_only(!is_local);
-        let client = if is_local { client.no_proxy() } else { client };
-        let client =
-            client.build().map_err(|error| Error::internal("cannot make an HTTP client").with_source(error))?;
+        // Whoever can change the answer can sign tokens.
+        let url = parse_url(url, Plaintext::Loopback).map_err(|error| error.at("`jwks_url`"))?;
+        let settings = Settings {
+            peer: "the key set",
+            time_max: FETCH_TIME_MAX,
+            body_bytes_max: auth.jwks_bytes_max,
+            body_bytes_key: Some("auth.jwks_bytes_max"),
+            redirects_max: 0,
+            plaintext: Plaintext::Loopback,
+            // The cooldown decides when to try again.
+            retry: Retry::NONE,
+        };
+        let client = Client::new(settings, &Roots::system())?;
         let source = KeySetSource {
             url,
             client,
@@ -88,7 +91,6 @@ impl Fetched {
             fresh: micros(auth.jwks_fresh),
             stale: micros(auth.jwks_stale_max),
             cooldown: micros(auth.jwks_cooldown),
-            bytes_max: auth.jwks_bytes_max,
             keys_max: auth.jwks_keys_max,
             state: Mutex::default(),
             ended: watch::Sender::new(()),
@@ -149,7 +151,9 @@ impl Fetched {
         tasks.spawn(async move {
             match flight.source.fetch().await {
                 Ok(set) => flight.land(set),
-                Err(error) => tracing::warn!(url = %flight.source.url, ?error, "a key set could not be fetched"),
+                Err(error) => {
+                    tracing::warn!(url = redacted(&flight.source.url), ?error, "a key set could not be fetched")
+                }
             }
         });
     }
@@ -190,26 +194,11 @@ impl KeySetSource {
     }
 
     async fn fetch(&self) -> Result<KeySet> {
-        let body = tokio::time::timeout(FETCH_TIME_MAX, self.download())
-            .await
-            .map_err(|_| Error::unavailable("the issuer did not answer in time"))??;
-        KeySet::parse(&body, self.keys_max)
-    }
-
-    async fn download(&self) -> Result<Vec<u8>> {
-        let broken = |error: reqwest::Error| Error::unavailable("the issuer cannot be reached").with_source(error);
-        let mut response = self.client.get(self.url.clone()).send().await.map_err(broken)?;
-        if response.status() != reqwest::StatusCode::OK {
-            return Err(Error::unavailable(format!("the issuer answered {}", response.status())));
+        let answer = self.client.send(&Request::get(self.url.clone())).await?;
+        if answer.status != StatusCode::OK {
+            return Err(Error::unavailable(format!("the issuer answers {}", answer.status)));
         }
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(broken)? {
-            if body.len() + chunk.len() > self.bytes_max {
-                return Err(Error::limited("the issuer's key set is larger than auth.jwks_bytes_max"));
-            }
-            body.extend_from_slice(&chunk);
-        }
-        Ok(body)
+        KeySet::parse(&answer.body, self.keys_max)
     }
 }
 

@@ -148,7 +148,7 @@ impl LookupRows {
 }
 
 impl LookupLimits {
-    pub(super) fn too_large(&self) -> Error {
+    fn too_large(&self) -> Error {
         Error::limited(format!("it has more than {} bytes (limit ingest.lookup_bytes_max)", self.bytes_max))
     }
 

@@ -3,6 +3,8 @@
 //! The checks are written in the clients' own languages (`tests/clients/`); this file starts what they talk to, feeds the
 //! known rows, and holds the list of what must have been checked.
 
+use std::process::Command;
+
 use serde_json::json;
 
 use crate::needs::needs;
@@ -76,6 +78,25 @@ fn tls() {
     facts["mutual"] = json!(mutual.flight);
     facts["certs"] = json!(certs.path());
     run_python("tls_suite.py", &server.write_facts(&facts), TLS);
+
+    // Our own client adds the file of `--ca` to the authorities of the system, which are those of `SSL_CERT_FILE` here.
+    let cases = [
+        ("authority.pem", None, true),
+        ("stranger.pem", None, false),
+        ("stranger.pem", Some("authority.pem"), true),
+        ("authority.pem", Some("stranger.pem"), true),
+        ("stranger.pem", Some("stranger.pem"), false),
+    ];
+    for (system, added, is_trusted) in cases {
+        let mut query = Command::new(env!("CARGO_BIN_EXE_glasshouse"));
+        query.args(["query", "--url", &format!("grpc+tls://{}", server.flight), "--token", &server.token("acme")]);
+        query.args(added.iter().flat_map(|name| ["--ca".to_owned(), file(name)]));
+        let asked =
+            query.arg("SELECT 1").env("SSL_CERT_FILE", file(system)).env_remove("SSL_CERT_DIR").output().unwrap();
+        let complaint = String::from_utf8_lossy(&asked.stderr);
+        assert_eq!(asked.status.success(), is_trusted, "{system}, {added:?}: {complaint}");
+        assert!(is_trusted || complaint.contains("certificate"), "{system}, {added:?}: {complaint}");
+    }
 }
 
 /// Feeding the known rows through the web door.

@@ -88,6 +88,7 @@ fn cases(guarded: &Guarded, provider: &Provider) -> Vec<Case> {
         .collect();
     cases.extend([
         Case::good("tls", &guarded.tls, &[tls, ca]),
+        Case::good("ca_file", &guarded.tls, &[tls, ("CA_FILE", &authority)]),
         Case::good(
             "mutual",
             &guarded.mutual,
@@ -112,6 +113,12 @@ fn cases(guarded: &Guarded, provider: &Provider) -> Vec<Case> {
             &guarded.tls,
             &[tls, ("OPTIONS__SSL_CA_LOCATION", &stranger)],
             ("tls", &["`ssl.ca.location`", "sources.bad_authority.options"]),
+        ),
+        Case::bad(
+            "bad_ca_file",
+            &guarded.tls,
+            &[tls, ("CA_FILE", &stranger)],
+            ("tls", &["sources.bad_ca_file.ca_file"]),
         ),
         Case::bad("bad_host", &guarded.elsewhere, &[tls, ca], ("tls", &["sources.bad_host.brokers"])),
         Case::bad("no_certificate", &guarded.mutual, &[tls, ca], ("tls", &["`ssl.certificate.location`"])),

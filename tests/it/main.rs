@@ -20,6 +20,7 @@ mod kafka_positions;
 mod ports;
 mod packaging;
 mod provider;
+mod proxy;
 mod quarantine;
 mod registry;
 mod s3;

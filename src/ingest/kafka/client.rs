@@ -27,6 +27,7 @@ use super::source::Source;
 use crate::config::SourceConfig;
 use crate::error::{Error, Kind, Result};
 use crate::ingest::source::{SourceMonitor, TopicPartition};
+use crate::outbound::Roots;
 use crate::telemetry::SourceTrouble;
 
 /// How often the client tells the ends of its partitions, from which the lag is counted.
@@ -103,6 +104,11 @@ pub(super) fn settings(name: &str, config: &SourceConfig) -> Result<ClientConfig
     settings.set_log_level(RDKafkaLogLevel::Info);
     if config.oauth.is_some() {
         settings.set("sasl.mechanism", "OAUTHBEARER");
+    }
+    if let Some(file) = &config.ca_file {
+        // The client's own setting for a file replaces the system's authorities.
+        let roots = Roots::load(Some(file)).map_err(|error| error.at(format!("sources.{name}.ca_file")))?;
+        settings.set("ssl.ca.pem", roots.pem());
     }
     check(name, &settings)?;
     Ok(settings)
@@ -297,4 +303,26 @@ fn spots(list: &TopicPartitionList) -> Vec<TopicPartition> {
     let elements = list.elements();
     let topic_partition = |topic: &str, partition| TopicPartition { topic: topic.into(), partition };
     elements.iter().map(|element| topic_partition(element.topic(), element.partition())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::KafkaOptions;
+    use crate::outbound::testing::AUTHORITY;
+
+    #[test]
+    fn a_ca_file_is_added_to_the_systems_authorities() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("ca.pem");
+        let options = KafkaOptions::new([("security.protocol".to_owned(), "SSL".to_owned())]);
+        let mut config = SourceConfig { options, ..SourceConfig::default() };
+        assert_eq!(settings("voice", &config).unwrap().get("ssl.ca.pem"), None, "the client's own default");
+        config.ca_file = Some(file.clone());
+        let missing = settings("voice", &config).unwrap_err();
+        assert!(missing.message().starts_with("sources.voice.ca_file: cannot read"), "{missing}");
+        std::fs::write(&file, AUTHORITY).unwrap();
+        let expected = format!("{}{AUTHORITY}", Roots::system().pem());
+        assert_eq!(settings("voice", &config).unwrap().get("ssl.ca.pem"), Some(expected.as_str()));
+    }
 }

@@ -57,8 +57,8 @@ impl ClientError {
             SourceTrouble::Tls => (
                 "no TLS connection with the brokers",
                 format!(
-                    "check `ssl.ca.location` (who signed their certificates) in sources.{source}.options, \
-                     `ssl.certificate.location` and `ssl.key.location` if they ask for a certificate, and that \
+                    "check sources.{source}.ca_file, or `ssl.ca.location` in sources.{source}.options (who signed their \
+                     certificates), `ssl.certificate.location` and `ssl.key.location` if they ask for a certificate, and that \
                      sources.{source}.brokers has the names that stand in theirs"
                 ),
             ),

@@ -7,19 +7,17 @@
 //! **Invariant:** neither the secret nor a token is in any message.
 
 use std::fmt;
-use std::fs;
 use std::time::Duration;
 
-use reqwest::redirect::Policy;
-use reqwest::{Certificate, StatusCode};
 use serde::Deserialize;
 use serde_json::Value;
 use url::Url;
 use url::form_urlencoded::{Serializer, byte_serialize};
 
 use crate::clock::Clock;
-use crate::config::{OauthConfig, is_loopback};
+use crate::config::OauthConfig;
 use crate::error::{Error, Result};
+use crate::outbound::{KafkaClient, Plaintext, Request, Retry, Roots, Settings, StatusCode, parse_url, redacted};
 
 /// The time for one fetch, from connecting to the last byte.
 const FETCH_TIME_MAX: Duration = Duration::from_secs(10);
@@ -37,7 +35,7 @@ const LIFE_MAX: i64 = 7 * 24 * 3_600;
 /// Fetches the tokens of one source.
 pub(super) struct OauthTokens {
     url: Url,
-    client: reqwest::Client,
+    client: KafkaClient,
     id: String,
     secret: String,
     form: String,
@@ -72,7 +70,7 @@ struct TokenRefusal {
 /// Without the secret.
 impl fmt::Debug for OauthTokens {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Tokens({} from {})", self.id, self.url)
+        write!(f, "Tokens({} from {})", self.id, redacted(&self.url))
     }
 }
 
@@ -80,22 +78,18 @@ impl OauthTokens {
     /// Checks what the configuration alone cannot know. `Invalid` for a URL that is none, or certificates that are none.
     pub(super) fn new(source: &str, config: &OauthConfig, clock: Clock) -> Result<Self> {
         let key = |field: &str| format!("sources.{source}.oauth.{field}");
-        let wrong = |field: &str, why: &dyn fmt::Display| Error::invalid(format!("{}: {why}", key(field)));
-        let url = Url::parse(&config.token_url).map_err(|error| wrong("token_url", &error))?;
-        let is_local = is_loopback(&url);
-        let client = reqwest::Client::builder().redirect(Policy::none()).timeout(FETCH_TIME_MAX).https_only(!is_local);
-        let mut client = if is_local { client.no_proxy() } else { client };
-        if let Some(file) = &config.ca_file {
-            let text = fs::read(file).map_err(|error| wrong("ca_file", &format!("`{}`: {error}", file.display())))?;
-            let certificates = Certificate::from_pem_bundle(&text).unwrap_or_default();
-            if certificates.is_empty() {
-                return Err(wrong("ca_file", &format!("`{}` holds no certificate (PEM)", file.display())));
-            }
-            client = client.tls_built_in_root_certs(false);
-            client = certificates.into_iter().fold(client, reqwest::ClientBuilder::add_root_certificate);
-        }
-        let client =
-            client.build().map_err(|error| Error::internal("cannot make an HTTP client").with_source(error))?;
+        let url = parse_url(&config.token_url, Plaintext::Loopback).map_err(|error| error.at(key("token_url")))?;
+        let roots = Roots::load(config.ca_file.as_deref()).map_err(|error| error.at(key("ca_file")))?;
+        let settings = Settings {
+            peer: "the token endpoint",
+            time_max: FETCH_TIME_MAX,
+            body_bytes_max: ANSWER_BYTES_MAX,
+            body_bytes_key: None,
+            redirects_max: 0,
+            plaintext: Plaintext::Loopback,
+            retry: Retry::NONE,
+        };
+        let client = KafkaClient::new(settings, &roots)?;
         let mut form = Serializer::new(String::new());
         form.append_pair("grant_type", "client_credentials");
         let more = [("scope", &config.scope), ("audience", &config.audience)];
@@ -107,30 +101,16 @@ impl OauthTokens {
         Ok(Self { url, client, id, secret, form: form.finish(), clock })
     }
 
-    /// A new token. `Unavailable` when the endpoint does not answer as it should, `Forbidden` when it refuses.
+    /// A new token. `Unavailable` or `Limited` when the endpoint does not answer as it should, `Forbidden` when it refuses.
     pub(super) async fn fetch(&self) -> Result<OauthToken> {
-        let away = |error: reqwest::Error| {
-            // Without its URL, which our own words name.
-            let cause = causes(&error.without_url());
-            Error::unavailable(format!("the token endpoint {} cannot be reached: {cause}", self.url))
-        };
         let id: String = byte_serialize(self.id.as_bytes()).collect();
-        let request = self.client.post(self.url.clone()).basic_auth(id, Some(&self.secret));
-        let request =
-            request.header("content-type", "application/x-www-form-urlencoded").header("accept", "application/json");
-        let mut response = request.body(self.form.clone()).send().await.map_err(away)?;
-        let status = response.status();
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(away)? {
-            if body.len() + chunk.len() > ANSWER_BYTES_MAX {
-                return Err(self.odd(format!("is longer than {ANSWER_BYTES_MAX} bytes")));
-            }
-            body.extend_from_slice(&chunk);
+        let request = Request::post(self.url.clone(), "application/x-www-form-urlencoded", self.form.clone());
+        let request = request.header("accept", "application/json").basic(id, &self.secret);
+        let answer = self.client.send(&request).await?;
+        if answer.status != StatusCode::OK {
+            return Err(self.refused(answer.status, &answer.body));
         }
-        if status != StatusCode::OK {
-            return Err(self.refused(status, &body));
-        }
-        self.read(&body)
+        self.read(&answer.body)
     }
 
     /// The token of an answer.
@@ -163,22 +143,11 @@ impl OauthTokens {
             [error, error_description].into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join(", ");
         let said: String = said.chars().filter(|letter| !letter.is_control()).take(COMPLAINT_MAX).collect();
         let said = if said.is_empty() { String::new() } else { format!(" ({said})") };
-        let message = format!("the token endpoint {} answers {status}{said}", self.url);
+        let message = format!("the token endpoint {} answers {status}{said}", redacted(&self.url));
         if status.is_client_error() { Error::forbidden(message) } else { Error::unavailable(message) }
     }
 
     fn odd(&self, what: impl fmt::Display) -> Error {
-        Error::unavailable(format!("the answer of the token endpoint {} {what}", self.url))
+        Error::unavailable(format!("the answer of the token endpoint {} {what}", redacted(&self.url)))
     }
-}
-
-/// An error and what caused it, in one line.
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text.push_str(&format!(": {inner}"));
-        cause = inner.source();
-    }
-    text
 }

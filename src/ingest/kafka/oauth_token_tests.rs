@@ -1,5 +1,8 @@
 //! Tokens from an endpoint on loopback that gives good ones, odd ones, and none.
 
+use axum::body::Body;
+use axum::response::Response;
+use futures::FutureExt as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
@@ -7,6 +10,7 @@ use super::oauth_token::{OauthToken, OauthTokens};
 use crate::clock::{Clock, SECOND};
 use crate::config::{OauthConfig, Secret};
 use crate::error::{Kind, Result};
+use crate::outbound::testing::{AUTHORITY, OTHER_AUTHORITY, Server};
 
 const NOW: i64 = 1_800_000_000;
 
@@ -74,7 +78,7 @@ async fn an_endpoint_that_gives_none_is_told_of() {
         ("200 OK", r#"{"access_token":"a","expires_in":"soon"}"#, Kind::Unavailable, "no number of seconds"),
         ("200 OK", r#"{"access_token":"a","expires_in":5}"#, Kind::Unavailable, "ends in 5 s"),
         ("200 OK", r#"{"access_token":"a","expires_in":-1}"#, Kind::Unavailable, "ends in -1 s"),
-        ("200 OK", &long, Kind::Unavailable, "is longer than"),
+        ("200 OK", &long, Kind::Limited, "more than 262144 bytes"),
     ];
     for (status, body, kind, words) in cases {
         let Err(error) = fetch(status, body).await.0 else { panic!("{status} is no token") };
@@ -108,4 +112,22 @@ fn certificates_that_are_none_are_told_of() {
     assert!(made().starts_with("sources.voice.oauth.ca_file: "), "{}", made());
     std::fs::write(&file, "no certificate").unwrap();
     assert!(made().contains("holds no certificate"), "{}", made());
+}
+
+#[tokio::test]
+async fn an_endpoints_authority_is_read_from_a_file() {
+    const TOKEN: &str = r#"{"access_token":"a"}"#;
+    let server = Server::tls(|_, _| futures::future::ready(Response::new(Body::from(TOKEN))).boxed()).await;
+    let token_url = server.url("/token");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("ca.pem");
+    for (authority, is_trusted) in [(AUTHORITY, true), (OTHER_AUTHORITY, false)] {
+        std::fs::write(&file, authority).unwrap();
+        let (token_url, ca_file) = (token_url.clone(), Some(file.clone()));
+        let config = OauthConfig { token_url, ca_file, ..OauthConfig::default() };
+        match OauthTokens::new("voice", &config, Clock::System).unwrap().fetch().await {
+            Ok(token) => assert!(is_trusted && token.text == "a"),
+            Err(error) => assert!(!is_trusted && error.message().contains("UnknownIssuer"), "{error}"),
+        }
+    }
 }

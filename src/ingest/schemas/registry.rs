@@ -20,15 +20,15 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _};
-use reqwest::redirect::Policy;
-use reqwest::{Certificate, StatusCode};
 use serde::Deserialize;
 use url::Url;
 
-use crate::config::{RegistryConfig, is_loopback};
+use crate::config::RegistryConfig;
 use crate::contract::{AvroSchema, ProtoFile};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
+use crate::outbound::{Client, Plaintext, Request, Response, Retry, Roots, Settings, StatusCode, parse_url, redacted};
 use crate::telemetry::{Metrics, RegistryAnswer};
 
 /// Schemas that one schema may refer to, over however many steps.
@@ -63,7 +63,7 @@ pub(in crate::ingest) enum KnownSchemas {
 pub(super) struct Registry {
     source: String,
     urls: Vec<Url>,
-    client: reqwest::Client,
+    client: Client,
     config: RegistryConfig,
     metrics: Arc<Metrics>,
     memory: Mutex<SchemaCache>,
@@ -72,7 +72,7 @@ pub(super) struct Registry {
 /// Without what may be secret.
 impl fmt::Debug for Registry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let urls: Vec<_> = self.urls.iter().map(Url::as_str).collect();
+        let urls: Vec<_> = self.urls.iter().map(redacted).collect();
         write!(f, "Registry({urls:?})")
     }
 }
@@ -112,25 +112,26 @@ struct RegistryComplaint {
 impl Registry {
     /// Checks what the configuration alone cannot know. `Invalid` for certificates that are none.
     pub(super) fn new(source: &str, config: &RegistryConfig, metrics: Arc<Metrics>) -> Result<Self> {
+        let has_secret = config.password.is_some() || config.token.is_some();
+        let plaintext = if has_secret { Plaintext::Loopback } else { Plaintext::Anywhere };
         let urls = config.urls.iter().map(|text| {
             // A base without a slash at its end would lose its last part when paths are joined to it.
             let base = format!("{}/", text.trim_end_matches('/'));
-            Url::parse(&base).map_err(|error| Error::invalid(format!("`urls`: {error}")))
+            parse_url(&base, plaintext).map_err(|error| error.at("`urls`"))
         });
         let urls = urls.collect::<Result<Vec<_>>>()?;
-        let mut client = reqwest::Client::builder().redirect(Policy::none()).timeout(config.request_time_max);
-        if urls.iter().all(is_loopback) {
-            client = client.no_proxy();
-        }
-        if let Some(path) = &config.ca_file {
-            let unread = |fault: &dyn fmt::Display| Error::invalid(format!("`ca_file` {}: {fault}", path.display()));
-            let text = std::fs::read(path).map_err(|fault| unread(&fault))?;
-            for certificate in Certificate::from_pem_bundle(&text).map_err(|fault| unread(&fault))? {
-                client = client.add_root_certificate(certificate);
-            }
-        }
-        let client =
-            client.build().map_err(|error| Error::internal("cannot make an HTTP client").with_source(error))?;
+        let roots = Roots::load(config.ca_file.as_deref()).map_err(|error| error.at("`ca_file`"))?;
+        let settings = Settings {
+            peer: "the schema registry at",
+            time_max: config.request_time_max,
+            body_bytes_max: config.schema_bytes_max,
+            body_bytes_key: None,
+            redirects_max: 0,
+            plaintext,
+            // With several URLs, the next one is asked at once.
+            retry: if urls.len() > 1 { Retry::NONE } else { Retry::BRIEF },
+        };
+        let client = Client::new(settings, &roots)?;
         let (source, config, memory) = (source.to_owned(), config.clone(), Mutex::default());
         Ok(Self { source, urls, client, config, metrics, memory })
     }
@@ -253,7 +254,7 @@ impl Registry {
     }
 
     /// The answer to one question, of the first registry that gives one; none when there is no such thing.
-    async fn ask(&self, path: &[&str], query: &[(&str, &str)]) -> Result<Option<Vec<u8>>, RegistryError> {
+    async fn ask(&self, path: &[&str], query: &[(&str, &str)]) -> Result<Option<Bytes>, RegistryError> {
         let mut last = RegistryError::Away(Error::unavailable("no schema registry is configured"));
         for base in &self.urls {
             match self.ask_one(base, path, query).await {
@@ -265,43 +266,29 @@ impl Registry {
         Err(last)
     }
 
-    async fn ask_one(
-        &self,
-        base: &Url,
-        path: &[&str],
-        query: &[(&str, &str)],
-    ) -> Result<Option<Vec<u8>>, RegistryError> {
+    async fn ask_one(&self, base: &Url, path: &[&str], query: &[(&str, &str)]) -> Result<Option<Bytes>, RegistryError> {
         let mut url = base.clone();
         if let Ok(mut parts) = url.path_segments_mut() {
             parts.pop_if_empty().extend(path);
         }
+        if !query.is_empty() {
+            url.query_pairs_mut().extend_pairs(query);
+        }
         let accepted = "application/vnd.schemaregistry.v1+json, application/json";
-        let mut request = self.client.get(url).query(query).header("accept", accepted);
+        let mut request = Request::get(url).header("accept", accepted);
         if let (Some(user), Some(password)) = (&self.config.user, &self.config.password) {
-            request = request.basic_auth(user, Some(password.expose()));
+            request = request.basic(user, password.expose());
         }
         if let Some(token) = &self.config.token {
-            request = request.bearer_auth(token.expose());
+            request = request.bearer(token.expose());
         }
+        let shown = redacted(base);
         let away =
-            |what: String| RegistryError::Away(Error::unavailable(format!("the schema registry at {base} {what}")));
-        let broken = |cause: reqwest::Error| {
-            let fault = format!("the schema registry at {base} cannot be reached");
-            RegistryError::Away(Error::unavailable(fault).with_source(cause.without_url()))
-        };
-        let mut response = request.send().await.map_err(broken)?;
-        let status = response.status();
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(broken)? {
-            if body.len() + chunk.len() > self.config.schema_bytes_max {
-                // A page of an error may be as long as it likes; a schema may not.
-                if status == StatusCode::OK {
-                    return Err(RegistryError::Large);
-                }
-                break;
-            }
-            body.extend_from_slice(&chunk);
-        }
+            |what: String| RegistryError::Away(Error::unavailable(format!("the schema registry at {shown} {what}")));
+        let Response { status, body, .. } = self.client.send(&request).await.map_err(|error| match error.kind() {
+            Kind::Limited => RegistryError::Large,
+            _ => RegistryError::Away(error),
+        })?;
         let code = serde_json::from_slice::<RegistryComplaint>(&body).ok().map(|complaint| complaint.error_code);
         match status {
             StatusCode::OK if read::<serde_json::Value>(&body).is_err() => {

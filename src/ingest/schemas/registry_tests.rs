@@ -7,6 +7,9 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use axum::body::Body;
+use axum::response::Response;
+use futures::FutureExt as _;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -15,6 +18,7 @@ use tokio::task::JoinSet;
 use super::registry::{KnownSchemas, Registry};
 use crate::config::{RegistryConfig, Secret};
 use crate::error::{Kind, Result};
+use crate::outbound::testing::{AUTHORITY, OTHER_AUTHORITY, Server};
 use crate::telemetry::Metrics;
 
 /// A registry that answers with what it holds, or not at all.
@@ -241,4 +245,29 @@ async fn made_up_ids_have_their_bounds() {
     assert_eq!(double.asked(), Vec::<String>::new());
     learn(&registry, &[1]).await.unwrap();
     assert_eq!(double.asked(), ["/schemas/ids/1"], "the oldest is forgotten first");
+}
+
+#[tokio::test]
+async fn a_registrys_authority_is_read_from_a_file() {
+    let server = Server::tls(|_, _| {
+        let schema = json!({ "schema": "\"int\"" }).to_string();
+        futures::future::ready(Response::new(Body::from(schema))).boxed()
+    })
+    .await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("ca.pem");
+    let request_time_max = Duration::from_secs(10);
+    let unknown = RegistryConfig { urls: vec![server.url("")], request_time_max, ..RegistryConfig::default() };
+    let known = RegistryConfig { ca_file: Some(file.clone()), ..unknown.clone() };
+
+    std::fs::write(&file, AUTHORITY).unwrap();
+    assert_eq!(learn(&registry(&known), &[1]).await.unwrap(), ["avro"]);
+    std::fs::write(&file, OTHER_AUTHORITY).unwrap();
+    for config in [&known, &unknown] {
+        let fault = learn(&registry(config), &[1]).await.unwrap_err();
+        assert!(fault.kind() == Kind::Unavailable && fault.message().contains("UnknownIssuer"), "{fault}");
+    }
+    std::fs::write(&file, "no certificate").unwrap();
+    let fault = Registry::new("voice", &known, Arc::new(Metrics::default())).unwrap_err();
+    assert!(fault.kind() == Kind::Invalid && fault.message().contains("holds no certificate"), "{fault}");
 }

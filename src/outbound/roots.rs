@@ -1,0 +1,93 @@
+//! The certificate authorities that a TLS connection trusts: those of the system, and those of a `ca_file`.
+//!
+//! In: the system's certificates (`SSL_CERT_FILE` and `SSL_CERT_DIR` name others), and PEM. Out: all of them, as each TLS
+//! library takes them.
+//!
+//! **Invariant:** `ca_file` means the same for every connection: its certificates are added to the system's.
+
+use std::fmt::{self, Display};
+use std::fs;
+use std::path::Path;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+
+use crate::error::{Error, Result};
+
+/// Characters of a line of PEM (RFC 7468, section 2).
+const PEM_LINE: usize = 64;
+
+/// Certificates of authorities.
+#[derive(Clone, Default)]
+pub(crate) struct Roots(Vec<CertificateDer<'static>>);
+
+impl fmt::Debug for Roots {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Roots({} certificates)", self.0.len())
+    }
+}
+
+impl Roots {
+    /// Those of the system, and those of the file if there is one. `Invalid` if it cannot be read or holds none.
+    pub(crate) fn load(ca_file: Option<&Path>) -> Result<Self> {
+        let system = Self::system();
+        let Some(path) = ca_file else { return Ok(system) };
+        let name = format!("`{}`", path.display());
+        let pem = fs::read(path).map_err(|error| Error::invalid(format!("cannot read {name}: {error}")))?;
+        system.and_pem(&pem, name)
+    }
+
+    /// Those of the system. One that the TLS library does not understand is left out, as is usual: such stores are old.
+    pub(crate) fn system() -> Self {
+        let loaded = rustls_native_certs::load_native_certs();
+        for error in loaded.errors {
+            tracing::debug!(%error, "a certificate of the system cannot be read");
+        }
+        let understood =
+            |certificate: &CertificateDer<'static>| RootCertStore::empty().add(certificate.clone()).is_ok();
+        Self(loaded.certs.into_iter().filter(understood).collect())
+    }
+
+    /// These, and those of a PEM text that errors call `name`.
+    pub(crate) fn and_pem(mut self, pem: &[u8], name: impl Display) -> Result<Self> {
+        let before = self.0.len();
+        for certificate in CertificateDer::pem_slice_iter(pem) {
+            let unread =
+                |why: &dyn Display| Error::invalid(format!("{name} holds a certificate that is not valid: {why}"));
+            let certificate = certificate.map_err(|error| unread(&error))?;
+            RootCertStore::empty().add(certificate.clone()).map_err(|error| unread(&error))?;
+            self.0.push(certificate);
+        }
+        if self.0.len() == before {
+            return Err(Error::invalid(format!("{name} holds no certificate (PEM)")));
+        }
+        Ok(self)
+    }
+
+    /// All of them, each in DER.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        self.0.iter().map(AsRef::as_ref)
+    }
+
+    /// All of them in one PEM text.
+    pub(crate) fn pem(&self) -> String {
+        let mut text = String::new();
+        for certificate in self.iter() {
+            text.push_str("-----BEGIN CERTIFICATE-----\n");
+            let encoded = STANDARD.encode(certificate);
+            let mut rest = encoded.as_str();
+            while !rest.is_empty() {
+                // Base64 is ASCII: any place is a boundary.
+                let (line, more) = rest.split_at(rest.len().min(PEM_LINE));
+                text.push_str(line);
+                text.push('\n');
+                rest = more;
+            }
+            text.push_str("-----END CERTIFICATE-----\n");
+        }
+        text
+    }
+}

@@ -1,0 +1,141 @@
+//! A server on loopback for tests: HTTP/1.1 with or without TLS, whose answers are one function of the request.
+//!
+//! Its certificates are those of `tests/keys`: two authorities, and a server of each for `localhost` and `127.0.0.1`.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::extract::Request;
+use axum::http::HeaderMap;
+use axum::response::Response;
+use axum::serve::Listener;
+use futures::future::BoxFuture;
+use rustls::ServerConfig;
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+/// The authority of [`Server::tls`].
+pub(crate) const AUTHORITY: &str = include_str!("../../tests/keys/tls_authority.pem");
+/// The authority of [`Server::other_tls`].
+pub(crate) const OTHER_AUTHORITY: &str = include_str!("../../tests/keys/tls_other_authority.pem");
+
+/// What the server answers to a request, before which it has seen so many others.
+pub(crate) type Answer = fn(usize, Request) -> BoxFuture<'static, Response>;
+
+/// A running server; it ends when dropped.
+pub(crate) struct Server {
+    pub(crate) address: SocketAddr,
+    scheme: &'static str,
+    seen: Arc<Mutex<Vec<Seen>>>,
+    _tasks: JoinSet<()>,
+}
+
+/// A request that came in.
+#[derive(Debug, Clone)]
+pub(crate) struct Seen {
+    pub(crate) path: String,
+    pub(crate) headers: HeaderMap,
+}
+
+impl Server {
+    /// Without TLS.
+    pub(crate) async fn plain(answer: Answer) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        Self::start(listener, address, "http", answer)
+    }
+
+    /// With a certificate of [`AUTHORITY`].
+    pub(crate) async fn tls(answer: Answer) -> Self {
+        let certificate = include_str!("../../tests/keys/tls_server.pem");
+        Self::with_certificate(certificate, include_str!("../../tests/keys/tls_server.key.pem"), answer).await
+    }
+
+    /// With a certificate of [`OTHER_AUTHORITY`].
+    pub(crate) async fn other_tls(answer: Answer) -> Self {
+        let certificate = include_str!("../../tests/keys/tls_other_server.pem");
+        Self::with_certificate(certificate, include_str!("../../tests/keys/tls_other_server.key.pem"), answer).await
+    }
+
+    async fn with_certificate(certificate: &str, key: &str, answer: Answer) -> Self {
+        let chain = vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()];
+        let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+        let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(chain, key)
+            .unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        Self::start(TlsListener { listener, acceptor }, address, "https", answer)
+    }
+
+    fn start<L>(listener: L, address: SocketAddr, scheme: &'static str, answer: Answer) -> Self
+    where
+        L: Listener<Addr = SocketAddr>,
+    {
+        let (mut tasks, seen) = (JoinSet::new(), Arc::new(Mutex::new(Vec::new())));
+        let log = Arc::clone(&seen);
+        let service = service(log, answer);
+        tasks.spawn(async move { axum::serve(listener, service).await.unwrap() });
+        Self { address, scheme, seen, _tasks: tasks }
+    }
+
+    /// The URL of a path, by address.
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("{}://{}{path}", self.scheme, self.address)
+    }
+
+    /// The URL of a path, by the name `localhost`: another host to a client that compares names.
+    pub(crate) fn url_by_name(&self, path: &str) -> String {
+        format!("{}://localhost:{}{path}", self.scheme, self.address.port())
+    }
+
+    /// The requests since the last call.
+    pub(crate) fn seen(&self) -> Vec<Seen> {
+        std::mem::take(&mut *self.seen.lock().unwrap())
+    }
+}
+
+fn service(log: Arc<Mutex<Vec<Seen>>>, answer: Answer) -> Router {
+    let count = Arc::new(AtomicUsize::new(0));
+    Router::new().fallback(move |request: Request| {
+        let path = request.uri().path_and_query().map(ToString::to_string).unwrap_or_default();
+        log.lock().unwrap().push(Seen { path, headers: request.headers().clone() });
+        answer(count.fetch_add(1, Ordering::SeqCst), request)
+    })
+}
+
+/// Connections that have shaken hands. One that fails to is dropped: that is what some tests are about.
+struct TlsListener {
+    listener: TcpListener,
+    acceptor: TlsAcceptor,
+}
+
+impl Listener for TlsListener {
+    type Io = TlsStream<TcpStream>;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        loop {
+            let (connection, address) = self.listener.accept().await.unwrap();
+            if let Ok(stream) = self.acceptor.accept(connection).await {
+                return (stream, address);
+            }
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<Self::Addr> {
+        self.listener.local_addr()
+    }
+}

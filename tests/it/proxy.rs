@@ -1,0 +1,44 @@
+//! The proxy that the environment names: for other machines, never for this one. Asked by the command line, as a process of
+//! its own with an environment of its own.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::{SocketAddr, TcpListener};
+use std::process::Command;
+use std::thread;
+
+/// Answers one request with no sources, and returns its first line.
+fn listen() -> (SocketAddr, thread::JoinHandle<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let answering = thread::spawn(move || {
+        let (mut connection, _) = listener.accept().unwrap();
+        let lines = BufReader::new(connection.try_clone().unwrap()).lines();
+        let head: Vec<String> = lines.map(Result::unwrap).take_while(|line| !line.is_empty()).collect();
+        connection
+            .write_all(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 14\r\n\r\n{\"sources\":[]}")
+            .unwrap();
+        head[0].clone()
+    });
+    (address, answering)
+}
+
+#[test]
+fn a_proxy_is_for_other_machines_only() {
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    for is_here in [false, true] {
+        let (address, answering) = listen();
+        let (url, proxy, expected) = match is_here {
+            false => ("http://elsewhere.test".to_owned(), address, "GET http://elsewhere.test/v1/sources HTTP/1.1"),
+            true => (format!("http://{address}"), closed, "GET /v1/sources HTTP/1.1"),
+        };
+        let mut listing = Command::new(env!("CARGO_BIN_EXE_glasshouse"));
+        for name in ["http_proxy", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY", "REQUEST_METHOD"] {
+            listing.env_remove(name);
+        }
+        listing.env("HTTP_PROXY", format!("http://{proxy}"));
+        let asked = listing.args(["sources", "list", "--json", "--url", &url, "--token", "t"]).output().unwrap();
+        let (output, complaint) = (String::from_utf8_lossy(&asked.stdout), String::from_utf8_lossy(&asked.stderr));
+        assert!(asked.status.success(), "{url}: {complaint}");
+        assert_eq!((output.trim(), answering.join().unwrap().as_str()), ("{\"sources\":[]}", expected));
+    }
+}

@@ -100,6 +100,7 @@ pub(super) fn client(retry: Retry) -> Result<FlightClient> {
         time_max: ANSWER_TIME_MAX,
         body_bytes_max: ANSWER_BYTES_MAX,
         body_bytes_key: None,
+        ca_key: None,
         redirects_max: REDIRECTS_MAX,
         plaintext: Plaintext::Anywhere,
         retry,

@@ -68,6 +68,9 @@ section! {
         /// A JWKS URL; `https` unless it is loopback.
         jwks_url: Option<String> = none(),
             "keys that the provider turns over by itself";
+        /// Certificates of authorities (PEM) that may sign the certificate of `jwks_url`, in addition to the system's.
+        ca_file: Option<PathBuf> = none(),
+            "a private provider often has a private authority";
         /// The claim that is the tenant; a dotted path.
         tenant_claim: String = plain("tenant"),
             "providers put it where they like: `app_metadata.tenant_id`";

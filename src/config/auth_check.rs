@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use url::Url;
 
 use super::error::ConfigErrors;
-use super::loopback::is_https_or_loopback;
+use super::loopback::{has_credentials, is_https_or_loopback};
 use super::{AuthConfig, Config, IssuerConfig};
 use crate::error::did_you_mean;
 
@@ -72,6 +72,9 @@ fn issuer(key: &str, issuer: &IssuerConfig, faults: &mut ConfigErrors) {
             faults.add(&format!("{key}.secret"), format!("must have at least {least} bytes for {name}"));
         }
     }
+    if issuer.ca_file.is_some() && issuer.jwks_url.is_none() {
+        faults.add(&format!("{key}.ca_file"), "is for `jwks_url` only");
+    }
     if let Some(url) = &issuer.jwks_url {
         jwks_url(&format!("{key}.jwks_url"), url, faults);
     }
@@ -100,6 +103,9 @@ fn jwks_url(key: &str, url: &str, faults: &mut ConfigErrors) {
     };
     if !is_https_or_loopback(&url) {
         faults.add(key, "must be https, because whoever changes the keys on the way can sign every token");
+    }
+    if has_credentials(&url) {
+        faults.add(key, "must not hold credentials: it is shown by `config show`");
     }
 }
 

@@ -43,7 +43,11 @@ fn paths(config: &mut Config) -> Vec<(String, &mut PathBuf)> {
     let tables = config.tables.iter_mut().map(|(name, table)| (format!("tables.{name}.proto"), table.proto.as_mut()));
     let issuers = config.auth.issuers.iter_mut().flat_map(|(name, issuer)| {
         let key = |field| format!("auth.issuers.{name}.{field}");
-        [(key("pem_file"), issuer.pem_file.as_mut()), (key("jwks_file"), issuer.jwks_file.as_mut())]
+        [
+            (key("pem_file"), issuer.pem_file.as_mut()),
+            (key("jwks_file"), issuer.jwks_file.as_mut()),
+            (key("ca_file"), issuer.ca_file.as_mut()),
+        ]
     });
     let sources = config.sources.iter_mut().flat_map(|(name, source)| {
         let key = |field| format!("sources.{name}.{field}");
@@ -55,12 +59,22 @@ fn paths(config: &mut Config) -> Vec<(String, &mut PathBuf)> {
             (key("registry.ca_file"), source.registry.as_mut().and_then(|registry| registry.ca_file.as_mut())),
         ]
     });
+    let dimensions = config.dimensions.iter_mut().map(|(name, dimension)| {
+        let key = format!("dimensions.{name}.ca_file");
+        (key, dimension.ca_file.as_mut())
+    });
     let flight = [
         ("flight.tls_cert".to_owned(), config.flight.tls_cert.as_mut()),
         ("flight.tls_key".to_owned(), config.flight.tls_key.as_mut()),
         ("flight.tls_client_ca".to_owned(), config.flight.tls_client_ca.as_mut()),
     ];
-    tables.chain(sources).chain(issuers).chain(flight).filter_map(|(key, path)| Some((key, path?))).collect()
+    tables
+        .chain(sources)
+        .chain(dimensions)
+        .chain(issuers)
+        .chain(flight)
+        .filter_map(|(key, path)| Some((key, path?)))
+        .collect()
 }
 
 /// Checks that every file is there.

@@ -9,6 +9,7 @@ use super::Config;
 use super::collections::check_name;
 use super::error::ConfigErrors;
 use super::key::{none, section, time};
+use super::loopback::has_credentials;
 use super::server_sections::{DAY, MINUTE, SECOND};
 use super::tables::{COLUMN_KINDS, ColumnConfig};
 use crate::error::did_you_mean;
@@ -23,6 +24,9 @@ section! {
         /// The same behind `https://` or `http://`.
         url: Option<String> = none(),
             "what another service keeps; no credentials in it, since it is shown";
+        /// Certificates of authorities (PEM) that may sign the certificate of `url`, in addition to the system's.
+        ca_file: Option<PathBuf> = none(),
+            "a private service often has a private authority";
         /// One SQL query over the tables of this lake, of all their tenants.
         query: Option<String> = none(),
             "what streams in by another source; the operator's rights";
@@ -79,6 +83,9 @@ pub(super) fn across(config: &Config, faults: &mut ConfigErrors) {
         if let Some(url) = &lookup.url {
             check_url(&format!("{key}.url"), url, faults);
         }
+        if lookup.ca_file.is_some() && lookup.url.is_none() {
+            faults.add(&format!("{key}.ca_file"), "is for `url` only");
+        }
         if lookup.query.as_ref().is_some_and(|query| query.trim().is_empty()) {
             faults.add(&format!("{key}.query"), "must not be empty");
         }
@@ -102,7 +109,7 @@ fn check_url(key: &str, url: &str, faults: &mut ConfigErrors) {
     if !matches!(url.scheme(), "http" | "https") {
         faults.add(key, format!("unknown scheme `{}`: use https or http", url.scheme()));
     }
-    if !url.username().is_empty() || url.password().is_some() {
+    if has_credentials(&url) {
         faults.add(key, "must not hold credentials: it is shown by `config show` and in the log");
     }
     format_of(key, url.path(), faults);
@@ -145,6 +152,7 @@ mod tests {
             ("file = \"a.csv\"\nquery = \"SELECT 1\"", "needs exactly one"),
             ("file = \"a.txt\"", "lookups.places.file: must end in .csv"),
             ("url = \"https://a.example/\"", "must end in .csv"),
+            ("file = \"a.csv\"\nca_file = \"ca.pem\"", "lookups.places.ca_file: is for `url` only"),
             ("url = \"ftp://a.example/b.csv\"", "unknown scheme `ftp`"),
             ("url = \"https://me:secret@a.example/b.csv\"", "must not hold credentials"),
             ("query = \" \"", "must not be empty"),

@@ -36,7 +36,7 @@ mod value;
 pub use auth::{AuthConfig, IssuerConfig, Secret};
 pub use error::{ConfigError, ConfigErrors};
 pub use lookups::{LookupConfig, LookupFormat};
-pub use loopback::{is_https_or_loopback, is_loopback};
+pub use loopback::{has_credentials, is_https_or_loopback, is_loopback};
 pub use oauth::OauthConfig;
 pub use registry::RegistryConfig;
 pub use server_sections::{FlightConfig, HttpConfig, IngestConfig, LakeConfig, LogConfig, QueryConfig};

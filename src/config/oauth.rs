@@ -9,7 +9,7 @@ use url::Url;
 use super::auth::Secret;
 use super::error::ConfigErrors;
 use super::key::{KeySpec, Section, SectionReader, ShownValue, Value, none, required, section};
-use super::loopback::is_https_or_loopback;
+use super::loopback::{has_credentials, is_https_or_loopback};
 use super::raw::RawConfig;
 use super::sources::SourceConfig;
 use super::value::wrong;
@@ -89,7 +89,7 @@ fn token_url(key: &str, url: &str, faults: &mut ConfigErrors) {
     if !is_https_or_loopback(&url) {
         faults.add(key, "must be https: the client's secret goes there");
     }
-    if !url.username().is_empty() || url.password().is_some() {
+    if has_credentials(&url) {
         faults.add(key, "must not hold credentials: use `client_id` and `client_secret`");
     }
 }

@@ -10,7 +10,7 @@ use url::Url;
 
 use super::error::ConfigErrors;
 use super::key::{KeySpec, Section, SectionReader, ShownValue, Value, bytes, count, none, required, section, time};
-use super::loopback::is_https_or_loopback;
+use super::loopback::{has_credentials, is_https_or_loopback};
 use super::raw::RawConfig;
 use super::server_sections::{MILLISECOND, MINUTE, SECOND};
 use super::value::wrong;
@@ -130,7 +130,7 @@ fn check(key: &dyn Fn(&str) -> String, registry: &RegistryConfig, faults: &mut C
         match Url::parse(text) {
             // Not what was written: it may hold a password.
             Err(error) => faults.add(&key, format!("is no URL: {error}")),
-            Ok(url) if !url.username().is_empty() || url.password().is_some() => {
+            Ok(url) if has_credentials(&url) => {
                 faults.add(&key, "must not hold credentials, since it is shown: set `user` and `password`");
             }
             Ok(url) if !["http", "https"].contains(&url.scheme()) || url.query().is_some() => {

@@ -339,6 +339,11 @@ fn an_issuers_algorithms_fit_its_key() {
         ("algorithms = [\"RS256\"]\njwks_url = \"http://login.example.com/k\"".to_owned(), "must be https"),
         ("algorithms = [\"RS256\"]\njwks_url = \"http://127.0.0.1.evil.example/k\"".to_owned(), "must be https"),
         ("algorithms = [\"RS256\"]\njwks_url = \"file:///etc/k\"".to_owned(), "must be https"),
+        (
+            "algorithms = [\"RS256\"]\njwks_url = \"https://me:hunter2@a.test/k\"".to_owned(),
+            "must not hold credentials",
+        ),
+        ("algorithms = [\"RS256\"]\njwks_file = \"k\"\nca_file = \"ca.pem\"".to_owned(), "is for `jwks_url` only"),
         ("algorithms = [\"HS256\"]\nsecret = \"(redacted)\"".to_owned(), "placeholder"),
     ];
     for (lines, expected) in cases {

@@ -47,6 +47,8 @@ pub(crate) struct Settings {
     pub(crate) body_bytes_max: usize,
     /// The configuration key of that size, if it has one.
     pub(crate) body_bytes_key: Option<&'static str>,
+    /// The configuration key that names further authorities, if there is one.
+    pub(crate) ca_key: Option<&'static str>,
     /// How many redirects a `GET` follows. With 0, a redirect is returned as the answer.
     pub(crate) redirects_max: usize,
     /// Where requests may go without TLS.
@@ -256,7 +258,8 @@ impl Client {
             return Failed::Final(Error::invalid(self.of(url, format!("cannot be asked: {innermost}"))));
         }
         let what = if innermost.contains("certificate") {
-            format!("cannot be reached ({innermost}): its authority must be one of the system's, or in `ca_file`")
+            let ca_key = self.settings.ca_key.map(|key| format!(", or in `{key}`")).unwrap_or_default();
+            format!("cannot be reached ({innermost}): its authority must be one of the system's{ca_key}")
         } else if cause.is_connect() {
             format!("cannot be reached ({innermost}): is it running, and is its URL right?")
         } else {

@@ -5,7 +5,7 @@
 
 use url::{Origin, Url};
 
-use crate::config::{is_https_or_loopback, is_loopback};
+use crate::config::{has_credentials, is_https_or_loopback, is_loopback};
 use crate::error::{Error, Result};
 
 /// Where requests may go without TLS.
@@ -75,8 +75,4 @@ pub(crate) fn redacted(url: &Url) -> String {
     let _ = shown.set_username("");
     let _ = shown.set_password(None);
     shown.into()
-}
-
-fn has_credentials(url: &Url) -> bool {
-    !url.username().is_empty() || url.password().is_some()
 }

@@ -13,6 +13,7 @@
 //! **Invariant:** a key that the issuer has taken back is refused once the set is no longer fresh, unless the issuer cannot
 //! be reached; then at the latest when it is stale.
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -70,7 +71,7 @@ enum KeyLookup<T> {
 
 impl Fetched {
     /// Checks the URL and makes the client. Nothing is fetched before the first look.
-    pub(super) fn new(url: &str, auth: &AuthConfig, clock: Clock) -> Result<Self> {
+    pub(super) fn new(url: &str, ca_file: Option<&Path>, auth: &AuthConfig, clock: Clock) -> Result<Self> {
         // Whoever can change the answer can sign tokens.
         let url = parse_url(url, Plaintext::Loopback).map_err(|error| error.at("`jwks_url`"))?;
         let settings = Settings {
@@ -78,12 +79,14 @@ impl Fetched {
             time_max: FETCH_TIME_MAX,
             body_bytes_max: auth.jwks_bytes_max,
             body_bytes_key: Some("auth.jwks_bytes_max"),
+            ca_key: Some("ca_file"),
             redirects_max: 0,
             plaintext: Plaintext::Loopback,
             // The cooldown decides when to try again.
             retry: Retry::NONE,
         };
-        let client = Client::new(settings, &Roots::system())?;
+        let roots = Roots::load(ca_file).map_err(|error| error.at("`ca_file`"))?;
+        let client = Client::new(settings, &roots)?;
         let source = KeySetSource {
             url,
             client,

@@ -5,8 +5,10 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
+use axum::body::Body;
+use axum::response::Response;
 use futures::future::join_all;
-use futures::poll;
+use futures::{FutureExt as _, poll};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -19,6 +21,7 @@ use super::{Access, Verifier};
 use crate::clock::{Clock, Micros, SECOND};
 use crate::config::AuthConfig;
 use crate::error::{Kind, Result};
+use crate::outbound::testing::{AUTHORITY, OTHER_AUTHORITY, Server};
 
 const P256: &str = include_str!("../../tests/keys/p256.pem");
 const ED25519: &str = include_str!("../../tests/keys/ed25519.pem");
@@ -295,4 +298,25 @@ async fn a_set_that_has_aged_is_asked_for_whatever_the_cooldown() {
     clock.set(START + FRESH);
     assert_kind(verifier.verify(&token("a")).await, Kind::Unauthenticated);
     assert_eq!(issuer.hits(), 2);
+}
+
+#[tokio::test]
+async fn an_issuers_authority_is_read_from_a_file() {
+    let server = Server::tls(|_, _| {
+        let keys = json!({ "keys": [ec("a")] }).to_string();
+        futures::future::ready(Response::new(Body::from(keys))).boxed()
+    })
+    .await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("ca.pem");
+    let mut auth = TestIssuer::start().await.auth();
+    let issuer = auth.issuers.get_mut("dev").unwrap();
+    (issuer.jwks_url, issuer.ca_file) = (Some(server.url("/keys")), Some(file.clone()));
+    let verifier = || Verifier::new(&auth, &BTreeMap::new(), Clock::fixed(START));
+    std::fs::write(&file, AUTHORITY).unwrap();
+    verifier().unwrap().verify(&token("a")).await.unwrap();
+    std::fs::write(&file, OTHER_AUTHORITY).unwrap();
+    assert_kind(verifier().unwrap().verify(&token("a")).await, Kind::Unavailable);
+    std::fs::write(&file, "no certificate").unwrap();
+    assert!(verifier().unwrap_err().message().contains("holds no certificate"));
 }

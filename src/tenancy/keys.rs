@@ -46,7 +46,9 @@ impl Keys {
             (Some(secret), None, None, None) => Self::One(Arc::new(VerificationKey::secret(secret))),
             (None, Some(path), None, None) => Self::One(Arc::new(read_pem(path)?)),
             (None, None, Some(path), None) => Self::Set(read_set(path, auth)?),
-            (None, None, None, Some(url)) => Self::Fetched(Fetched::new(url, auth, clock.clone())?),
+            (None, None, None, Some(url)) => {
+                Self::Fetched(Fetched::new(url, issuer.ca_file.as_deref(), auth, clock.clone())?)
+            }
             _ => return Err(Error::invalid("give exactly one of `secret`, `pem_file`, `jwks_file` and `jwks_url`")),
         };
         match algorithms.iter().find(|algorithm| !keys.can_fit(**algorithm)) {

@@ -33,6 +33,7 @@ pub(crate) fn issuer() -> IssuerConfig {
         pem_file: None,
         jwks_file: None,
         jwks_url: None,
+        ca_file: None,
         tenant_claim: "tenant".to_owned(),
         scope_claim: "scope".to_owned(),
         operators: vec!["ops".to_owned()],

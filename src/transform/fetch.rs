@@ -1,5 +1,7 @@
 //! The file of a lookup behind a URL: fetched as a whole, within bounds of time and size.
 
+use std::path::Path;
+
 use bytes::Bytes;
 use url::Url;
 
@@ -11,17 +13,19 @@ use crate::outbound::{Client, Plaintext, Request, Retry, Roots, Settings, Status
 const REDIRECTS_MAX: usize = 5;
 
 /// Fetches a file.
-pub(super) async fn fetch(url: &Url, bounds: &LookupLimits) -> Result<Bytes> {
+pub(super) async fn fetch(url: &Url, ca_file: Option<&Path>, bounds: &LookupLimits) -> Result<Bytes> {
+    let roots = Roots::load(ca_file).map_err(|error| error.at("`ca_file`"))?;
     let settings = Settings {
         peer: "the file",
         time_max: bounds.time_max,
         body_bytes_max: bounds.bytes_max,
         body_bytes_key: Some("ingest.lookup_bytes_max"),
+        ca_key: Some("ca_file"),
         redirects_max: REDIRECTS_MAX,
         plaintext: Plaintext::Anywhere,
         retry: Retry::BRIEF,
     };
-    let answer = Client::new(settings, &Roots::system())?.send(&Request::get(url.clone())).await?;
+    let answer = Client::new(settings, &roots)?.send(&Request::get(url.clone())).await?;
     if answer.status != StatusCode::OK {
         return Err(Error::unavailable(format!("{} answers {}", redacted(url), answer.status)));
     }

@@ -163,7 +163,7 @@ impl Lookups {
                 let url = Url::parse(url).map_err(|error| Error::invalid(format!("no URL: {error}")))?;
                 let format = LookupFormat::of(url.path());
                 let format = format.ok_or_else(|| Error::invalid("the url does not say its format"))?;
-                let body = fetch::fetch(&url, &bounds).await?;
+                let body = fetch::fetch(&url, config.ca_file.as_deref(), &bounds).await?;
                 return blocking(move || lookup_file::decode(body, format, declared.as_ref(), &bounds)).await;
             }
             let query = config.query.clone().ok_or_else(|| Error::internal("a lookup comes from nowhere"))?;

@@ -85,6 +85,7 @@ impl OauthTokens {
             time_max: FETCH_TIME_MAX,
             body_bytes_max: ANSWER_BYTES_MAX,
             body_bytes_key: None,
+            ca_key: Some("ca_file"),
             redirects_max: 0,
             plaintext: Plaintext::Loopback,
             retry: Retry::NONE,

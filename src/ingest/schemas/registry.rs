@@ -126,6 +126,7 @@ impl Registry {
             time_max: config.request_time_max,
             body_bytes_max: config.schema_bytes_max,
             body_bytes_key: None,
+            ca_key: Some("ca_file"),
             redirects_max: 0,
             plaintext,
             // With several URLs, the next one is asked at once.

@@ -88,7 +88,6 @@ fn cases(guarded: &Guarded, provider: &Provider) -> Vec<Case> {
         .collect();
     cases.extend([
         Case::good("tls", &guarded.tls, &[tls, ca]),
-        Case::good("ca_file", &guarded.tls, &[tls, ("CA_FILE", &authority)]),
         Case::good(
             "mutual",
             &guarded.mutual,
@@ -114,12 +113,6 @@ fn cases(guarded: &Guarded, provider: &Provider) -> Vec<Case> {
             &[tls, ("OPTIONS__SSL_CA_LOCATION", &stranger)],
             ("tls", &["`ssl.ca.location`", "sources.bad_authority.options"]),
         ),
-        Case::bad(
-            "bad_ca_file",
-            &guarded.tls,
-            &[tls, ("CA_FILE", &stranger)],
-            ("tls", &["sources.bad_ca_file.ca_file"]),
-        ),
         Case::bad("bad_host", &guarded.elsewhere, &[tls, ca], ("tls", &["sources.bad_host.brokers"])),
         Case::bad("no_certificate", &guarded.mutual, &[tls, ca], ("tls", &["`ssl.certificate.location`"])),
         Case::bad("no_protocol", &guarded.tls, &[], ("connection", &["`security.protocol`"])),
@@ -132,7 +125,19 @@ fn cases(guarded: &Guarded, provider: &Provider) -> Vec<Case> {
         by_token("old_token", &expired, CLIENT.1, Some(("login", &["sources.old_token.oauth"]))),
         by_token("foreign_token", &foreign, CLIENT.1, Some(("login", &["sources.foreign_token.oauth"]))),
     ]);
+    cases.extend(ca_file_cases(guarded));
     cases
+}
+
+/// Sources that trust the authorities of a file of their own.
+fn ca_file_cases(guarded: &Guarded) -> [Case; 2] {
+    let (authority, stranger) = (guarded.file("authority.pem"), guarded.file("stranger.pem"));
+    let tls = ("OPTIONS__SECURITY_PROTOCOL", "SSL");
+    let trouble: (&str, &[&str]) = ("tls", &["sources.bad_ca_file.ca_file"]);
+    [
+        Case::good("ca_file", &guarded.tls, &[tls, ("CA_FILE", &authority)]),
+        Case::bad("bad_ca_file", &guarded.tls, &[tls, ("CA_FILE", &stranger)], trouble),
+    ]
 }
 
 /// Events of a source, from `first` on.

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 pub(crate) enum Plaintext {
     /// To this machine.
     Loopback,
-    /// To any host: the URL is the operator's choice, and the answer is not trusted with secrets.
+    /// To any host: whoever configured the URL has chosen it.
     Anywhere,
 }
 

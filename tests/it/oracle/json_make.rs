@@ -5,12 +5,14 @@
 
 use super::dice::Dice;
 use super::spec::{Column, ENUM, Field, Object, Role, Spec};
-use super::{MARK_BAD_BYTE, MARK_NOT_FINITE, NOW_MICROS};
+use super::{COUNTED, MARK_BAD_BYTE, MARK_NOT_FINITE, NOW_MICROS};
 use glasshouse::contract::ColumnKind;
 
 /// Words for keys and texts, as they are written between quotes. The first byte that is no UTF-8 is only in a few.
-const TEXTS: [&[u8]; 20] = [
+const TEXTS: [&[u8]; 22] = [
     b"a",
+    COUNTED,
+    b"a longer text that is counted: @@@@",
     b"",
     b"acme",
     b"globex",

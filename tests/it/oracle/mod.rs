@@ -43,6 +43,9 @@ const MARK_BAD_BYTE: u8 = b'~';
 /// Fills the string that stands for `NaN` or an infinity. No JSON that is made has it.
 const MARK_NOT_FINITE: u8 = 0x7f;
 
+/// Stands in a text for a number of as many digits.
+const COUNTED: &[u8] = b"@@@@";
+
 /// How many events became rows (none), and how many were rejected for which reason.
 pub(crate) type Tally = BTreeMap<Option<Reason>, usize>;
 
@@ -55,8 +58,8 @@ pub(crate) fn json(bytes: &[u8]) -> std::result::Result<Tally, String> {
         let stamp = stamp(&mut dice);
         let shape = dice.below(4);
         let events = if shape == 0 { 1 } else { 1 + dice.below(4) };
-        let events: Vec<Vec<u8>> =
-            (0..events).map(|_| json_make::event(&mut dice, &spec, matches!(shape, 0 | 2))).collect();
+        let events = (0..events).map(|_| json_make::event(&mut dice, &spec, matches!(shape, 0 | 2))).collect();
+        let events: Vec<Vec<u8>> = if shape == 0 { events } else { counted(events, &mut dice) };
         let (body, places) = match shape {
             0 => ([if dice.once_in_a_while(20) { "\u{feff}" } else { "" }.as_bytes(), &events[0]].concat(), None),
             1 => (events.join(b"\n".as_slice()), None),
@@ -95,7 +98,8 @@ pub(crate) fn protobuf(bytes: &[u8]) -> std::result::Result<Tally, String> {
     let mut tally = Tally::new();
     for _ in 0..8 {
         let stamp = stamp(&mut dice);
-        let events: Vec<Vec<u8>> = (0..1 + dice.below(4)).map(|_| wire_make::event(&mut dice, &spec)).collect();
+        let events = (0..1 + dice.below(4)).map(|_| wire_make::event(&mut dice, &spec)).collect();
+        let events = counted(events, &mut dice);
         let is_stream = !dice.once_in_a_while(128);
         let (body, places) = if is_stream { stream(&events, &mut dice) } else { apart(&events) };
         let mut expected: Vec<Event> = places
@@ -121,6 +125,23 @@ pub(crate) fn protobuf(bytes: &[u8]) -> std::result::Result<Tally, String> {
         }
     }
     Ok(tally)
+}
+
+/// The events, now and then many times over, each time with another number in its texts: columns keep few different texts in
+/// another way than many.
+fn counted(events: Vec<Vec<u8>>, dice: &mut Dice<'_>) -> Vec<Vec<u8>> {
+    if !dice.once_in_a_while(6) {
+        return events;
+    }
+    let count = |copy: usize, event: &Vec<u8>| {
+        let (mut event, number) = (event.clone(), format!("{copy:04}"));
+        while let Some(at) = event.windows(COUNTED.len()).position(|bytes| bytes == COUNTED) {
+            event[at..at + COUNTED.len()].copy_from_slice(number.as_bytes());
+        }
+        event
+    };
+    let copies = [3, 160, 700][dice.below(3)];
+    (0..copies).flat_map(|copy| events.iter().map(move |event| count(copy, event))).collect()
 }
 
 /// Messages with a line break between them, and where each is.

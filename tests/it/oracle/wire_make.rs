@@ -1,9 +1,9 @@
 //! Protobuf made at random for a table: mostly messages that fit it, with everything in them that the wire format allows, and some
 //! that it does not.
 
-use super::NOW_MICROS;
 use super::dice::Dice;
 use super::spec::{ENUM, Field, Object, Role, Spec, TIME};
+use super::{COUNTED, NOW_MICROS};
 
 const VARINT: u8 = 0;
 const FIXED64: u8 = 1;
@@ -12,8 +12,10 @@ const GROUP: u8 = 3;
 const GROUP_END: u8 = 4;
 const FIXED32: u8 = 5;
 
-const TEXTS: [&[u8]; 9] = [
+const TEXTS: [&[u8]; 11] = [
     b"a",
+    COUNTED,
+    b"a longer text that is counted: @@@@",
     b"",
     b"acme",
     "é".as_bytes(),

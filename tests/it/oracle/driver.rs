@@ -16,7 +16,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use super::{Tally, json, protobuf};
 
 /// Seeds of every run.
-const SEEDS: u64 = 800;
+const SEEDS: u64 = 500;
 /// Bytes of a seed, at most: enough for a table and a few bodies.
 const BYTES_MAX: usize = 4_096;
 /// Time for making a failing case smaller.

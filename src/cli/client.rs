@@ -8,7 +8,7 @@ use serde_json::Value;
 use url::Url;
 
 use crate::error::{Error, Kind, Result};
-use crate::outbound::{FlightClient, Plaintext, Request, Response, Retry, Roots, Settings};
+use crate::outbound::{Client, Plaintext, Request, Response, Retry, Roots, Settings};
 
 /// The time for one answer: that of a large ingest request on a busy server.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(300);
@@ -94,10 +94,15 @@ struct ProblemBody {
 }
 
 /// A client for a server of the user's choice, with or without TLS.
-pub(super) fn client(retry: Retry) -> Result<FlightClient> {
+pub(super) fn client(retry: Retry) -> Result<Client> {
+    client_within(ANSWER_TIME_MAX, retry)
+}
+
+/// The same with another time limit for one answer.
+pub(super) fn client_within(time_max: Duration, retry: Retry) -> Result<Client> {
     let settings = Settings {
         peer: "the server",
-        time_max: ANSWER_TIME_MAX,
+        time_max,
         body_bytes_max: ANSWER_BYTES_MAX,
         body_bytes_key: None,
         ca_key: None,
@@ -105,7 +110,7 @@ pub(super) fn client(retry: Retry) -> Result<FlightClient> {
         plaintext: Plaintext::Anywhere,
         retry,
     };
-    FlightClient::new(settings, &Roots::system())
+    Client::new(settings, &Roots::system())
 }
 
 /// The URL of a path below a server's URL, whatever characters its names have.
@@ -117,7 +122,7 @@ pub(super) fn address(base: &str, path: &[&str]) -> Result<Url> {
 }
 
 /// Sends a request; an answer that refuses it is an error.
-pub(super) async fn send(client: &FlightClient, request: &Request) -> Result<Response> {
+pub(super) async fn send(client: &Client, request: &Request) -> Result<Response> {
     let answer = client.send(request).await?;
     if answer.status.is_success() { Ok(answer) } else { Err(refusal(&answer)) }
 }

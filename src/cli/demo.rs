@@ -19,7 +19,7 @@ use super::client;
 use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::error::{Error, Result};
-use crate::outbound::{FlightClient, Request, Retry};
+use crate::outbound::{Client, Request, Retry};
 use crate::server::Server;
 use crate::telemetry;
 use crate::tenancy::{Mint, Scope};
@@ -162,7 +162,7 @@ async fn stream(
 }
 
 /// The receipt, or nothing when the request was refused or lost.
-async fn send(client: &FlightClient, url: &Url, token: &str, body: String) -> Option<Value> {
+async fn send(client: &Client, url: &Url, token: &str, body: String) -> Option<Value> {
     let request = Request::post(url.clone(), "application/x-ndjson", body).bearer(token);
     serde_json::from_slice(&client::send(client, &request).await.ok()?.body).ok()
 }

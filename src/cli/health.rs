@@ -8,8 +8,9 @@ use std::time::Duration;
 use clap::Args as ClapArgs;
 use serde::Deserialize;
 
-use super::ingest::not_reached;
+use super::client::{self, RETRY};
 use crate::error::{Error, Result};
+use crate::outbound::{Request, Retry};
 
 /// The longest wait for an answer. `/readyz` itself gives up earlier.
 const TIME_MAX: Duration = Duration::from_secs(5);
@@ -38,22 +39,21 @@ struct Readiness {
 
 /// Asks once.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    let (path, outcome) =
-        if args.live { ("/healthz", "the server answers") } else { ("/readyz", "the server is ready") };
+    let (path, outcome) = if args.live { ("healthz", "the server answers") } else { ("readyz", "the server is ready") };
     super::block_on(ask(&args.url, path))?;
     super::say(outcome);
     Ok(ExitCode::SUCCESS)
 }
 
 async fn ask(url: &str, path: &str) -> Result<()> {
-    let url = format!("{}{path}", url.trim_end_matches('/'));
-    let answer = super::client::client()?.get(&url).timeout(TIME_MAX).send().await;
-    let answer = answer.map_err(|error| not_reached(&url, error))?;
-    let status = answer.status();
+    let url = client::address(url, &[path])?;
+    let client = client::client_within(TIME_MAX, Retry { attempts_max: 1, ..RETRY })?;
+    let answer = client.send(&Request::get(url.clone())).await?;
+    let status = answer.status;
     if status.is_success() {
         return Ok(());
     }
-    let reasons = answer.json::<Readiness>().await.unwrap_or_default().reasons;
+    let reasons = serde_json::from_slice::<Readiness>(&answer.body).unwrap_or_default().reasons;
     let reasons = if reasons.is_empty() { format!("{url} answered {status}") } else { reasons.join("; ") };
     Err(Error::unavailable(format!("the server is not ready: {reasons}")))
 }

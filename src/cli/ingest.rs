@@ -17,7 +17,7 @@ use url::Url;
 use super::chunks::{Chunk, Chunks};
 use super::client;
 use crate::error::{Error, Result};
-use crate::outbound::{FlightClient, Request, Retry};
+use crate::outbound::{Client, Request, Retry};
 
 /// Rejected events that are shown.
 const REJECTS_SHOWN: usize = 10;
@@ -115,7 +115,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 
 /// Sends chunks, a few at a time, and adds up what became of them.
 async fn send_all(args: &Args, chunks: Chunks, progress: &ProgressBar) -> Result<ReceiptJson> {
-    let client = client::client(Retry { if_unanswered: true, ..web::RETRY })?;
+    let client = client::client(Retry { if_unanswered: true, ..client::RETRY })?;
     let url = client::address(&args.url, &["v1", "tables", &args.table, "events"])?;
     let mut receipts = stream::iter(chunks)
         .map(|chunk| {
@@ -143,7 +143,7 @@ async fn send_all(args: &Args, chunks: Chunks, progress: &ProgressBar) -> Result
 }
 
 /// Sends one chunk, again while the server refuses it for load or is away.
-async fn send(client: &FlightClient, url: &Url, token: &str, chunk: Chunk) -> Result<ReceiptJson> {
+async fn send(client: &Client, url: &Url, token: &str, chunk: Chunk) -> Result<ReceiptJson> {
     // An event that is sent twice is stored once, by its id.
     let request = Request::post(url.clone(), chunk.content_type, chunk.body).bearer(token).idempotent();
     let answer = client::send(client, &request).await?;

@@ -59,9 +59,9 @@ fn paths(config: &mut Config) -> Vec<(String, &mut PathBuf)> {
             (key("registry.ca_file"), source.registry.as_mut().and_then(|registry| registry.ca_file.as_mut())),
         ]
     });
-    let dimensions = config.dimensions.iter_mut().map(|(name, dimension)| {
-        let key = format!("dimensions.{name}.ca_file");
-        (key, dimension.ca_file.as_mut())
+    let lookups = config.lookups.iter_mut().map(|(name, lookup)| {
+        let key = format!("lookups.{name}.ca_file");
+        (key, lookup.ca_file.as_mut())
     });
     let flight = [
         ("flight.tls_cert".to_owned(), config.flight.tls_cert.as_mut()),
@@ -70,7 +70,7 @@ fn paths(config: &mut Config) -> Vec<(String, &mut PathBuf)> {
     ];
     tables
         .chain(sources)
-        .chain(dimensions)
+        .chain(lookups)
         .chain(issuers)
         .chain(flight)
         .filter_map(|(key, path)| Some((key, path?)))

@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dimension_says_where_it_comes_from() {
+    fn a_lookup_table_says_where_it_comes_from() {
         let with = |lines: &str| faults(&format!("[lookups.places]\n{lines}"));
         for good in [
             "file = \"a.csv\"",

@@ -24,7 +24,7 @@ One file, `glasshouse.toml`: every knob and bound of the server in the order in 
   `GLASSHOUSE__AUTH__ISSUERS__DEV__SECRET`. A variable goes before the file. A list is `a,b` or `[\"a\", \"b\"]`.
 - Times carry their unit: `\"250ms\"`, `\"1s\"`, `\"15m\"`, `\"1h\"`, `\"7d\"`. Sizes may: `\"64 MiB\"` or a number of bytes.
 - Unknown keys and unknown `GLASSHOUSE__` variables are faults. Paths start at the folder of the file.
-- Requests to other servers (key sets, schema registries, token endpoints, URLs of dimension tables) trust the authorities of
+- Requests to other servers (key sets, schema registries, token endpoints, URLs of lookup tables) trust the authorities of
   the system (`SSL_CERT_FILE` and `SSL_CERT_DIR` name others) and those of a `ca_file`. They go through the proxy of
   `HTTPS_PROXY`, `HTTP_PROXY` or `ALL_PROXY` unless `NO_PROXY` names the host; those to this machine never do.
 - A limit that is met is an ordinary answer that names its key: HTTP 413 or 429, gRPC `RESOURCE_EXHAUSTED`.

@@ -17,7 +17,7 @@ use url::form_urlencoded::{Serializer, byte_serialize};
 use crate::clock::Clock;
 use crate::config::OauthConfig;
 use crate::error::{Error, Result};
-use crate::outbound::{KafkaClient, Plaintext, Request, Retry, Roots, Settings, StatusCode, parse_url, redacted};
+use crate::outbound::{Client, Plaintext, Request, Retry, Roots, Settings, StatusCode, parse_url, redacted};
 
 /// The time for one fetch, from connecting to the last byte.
 const FETCH_TIME_MAX: Duration = Duration::from_secs(10);
@@ -35,7 +35,7 @@ const LIFE_MAX: i64 = 7 * 24 * 3_600;
 /// Fetches the tokens of one source.
 pub(super) struct OauthTokens {
     url: Url,
-    client: KafkaClient,
+    client: Client,
     id: String,
     secret: String,
     form: String,
@@ -90,7 +90,7 @@ impl OauthTokens {
             plaintext: Plaintext::Loopback,
             retry: Retry::NONE,
         };
-        let client = KafkaClient::new(settings, &roots)?;
+        let client = Client::new(settings, &roots)?;
         let mut form = Serializer::new(String::new());
         form.append_pair("grant_type", "client_credentials");
         let more = [("scope", &config.scope), ("audience", &config.audience)];

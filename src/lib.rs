@@ -8,6 +8,8 @@ pub mod config;
 
 pub mod telemetry;
 
+pub mod supervise;
+
 mod outbound;
 
 pub mod contract;

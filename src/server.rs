@@ -4,11 +4,13 @@
 //!
 //! ```text
 //!   build   contracts ► lookups ► sources ► store ► tables ► verifier ► ingest ► engine ► listeners
-//!   run     flight │ http │ lookups │ sources │ follow other writers
-//!   stop    close the doors ► finish running answers ► end the sources ► commit what was admitted ► end the tasks
+//!   run     flight │ http │ lookups │ sources │ follow other writers: all under the supervisor
+//!   stop    close the doors ► finish running answers, or cut them ► end the sources ► commit what was admitted ► end the tasks
 //! ```
 //!
 //! **Invariant:** doors and sources end before ingest stops, so that every admitted event is committed and every receipt sent.
+//! **Invariant:** each step of a stop has a deadline ([`Deadline`]), and none is skipped: not by a client that hangs, and not by
+//! a task that panics.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,7 +19,8 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use futures::future::try_join_all;
 use tokio::net::TcpListener;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
@@ -27,6 +30,7 @@ use crate::error::{Error, Result, did_you_mean};
 use crate::ingest::{Ingest, Source, Sources};
 use crate::lake::{Store, Table, Tables};
 use crate::query::{Engine, OperatorQuery};
+use crate::supervise::{self, AtStop, Deadline, Stop, Supervisor, Task, TaskKind};
 use crate::telemetry::Metrics;
 use crate::tenancy::Verifier;
 use crate::transform::{LookupQuery, Lookups, Transform};
@@ -35,6 +39,7 @@ use crate::{flight, http};
 /// A server that is built and bound, but does not answer yet.
 pub struct Server {
     config: Config,
+    supervisor: Supervisor,
     tables: Arc<Tables>,
     ingest: Arc<Ingest>,
     sources: Vec<Source>,
@@ -54,16 +59,15 @@ impl Server {
     /// Builds everything in order and binds both doors. Port 0 takes a free one; see [`Server::addresses`].
     pub async fn build(config: Config, clock: Clock) -> Result<Self> {
         let metrics = Arc::new(Metrics::default());
-        let contracts = contracts(&config)?;
+        let supervisor = Supervisor::new(metrics.clone());
         let lookups = Lookups::new(&config.lookups, &config.ingest, metrics.clone());
-        for (_, fault) in lookups.load_files() {
-            tracing::warn!(error = ?fault, "a lookup is not loaded yet");
-        }
-        let sources = sources(&config, Some(&contracts), &lookups, &clock, &metrics)?;
+        let (contracts, sources) = declared(&config, &lookups, &clock, &metrics).await?;
         let store = Store::open(&config.lake)?;
         let tables = Arc::new(open_tables(&store, contracts, &config).await?);
         let verifier = Arc::new(Verifier::new(&config.auth, &config.policy, clock.clone())?);
-        let ingest = Ingest::start(tables.clone(), config.ingest.clone(), clock.clone(), metrics.clone()).await?;
+        let (limits, ingest_clock) = (config.ingest.clone(), clock.clone());
+        let ingest =
+            Ingest::start_under(supervisor.clone(), tables.clone(), limits, ingest_clock, metrics.clone()).await?;
         let engine = Engine::new(tables.clone(), config.query.clone(), clock.clone(), metrics.clone())?;
         let lookup_query = lookup_query(&engine, &config);
 
@@ -77,10 +81,12 @@ impl Server {
             clock: clock.clone(),
             limits: config.ingest.clone(),
             home: home(&config, &flight)?,
+            supervisor: supervisor.clone(),
         };
         let flight_services = flight::FlightServices { verifier, engine, ingest: ingest.clone(), metrics, clock };
         let http = (bind(config.http.listen, "http.listen").await?, http_services);
-        Ok(Self { config, tables, ingest, sources, lookups, lookup_query, flight: (flight, flight_services), http })
+        let flight = (flight, flight_services);
+        Ok(Self { config, supervisor, tables, ingest, sources, lookups, lookup_query, flight, http })
     }
 
     /// Where the doors listen: (flight, http).
@@ -88,43 +94,128 @@ impl Server {
         Ok((bound(&self.flight.0)?, bound(&self.http.0)?))
     }
 
-    /// Answers until `stop`, then stops in order. Returns the first door's fault, if one failed.
+    /// Answers until `stop`, then stops in order, within `shutdown.time_max`. Returns the fault of the first endpoint that failed;
+    /// `Unavailable` when not all that was admitted could be committed in time.
     pub async fn run(self, stop: CancellationToken) -> Result<()> {
-        let Self { config, tables, ingest, sources, lookups, lookup_query, flight, http } = self;
-        let ((flight_listener, flight_services), (http_listener, http_services)) = (flight, http);
-        // A door that fails takes the other with it: half a server would look healthy to half of its users.
-        let closing = stop.child_token();
-        let following = CancellationToken::new();
-        let metrics = http_services.metrics.clone();
-        let mut endpoints = JoinSet::new();
-        endpoints.spawn(http::serve(http_listener, http_services, config.http, closing.clone()));
-        endpoints.spawn(flight::serve(
-            flight_listener,
-            flight_services,
-            config.flight,
-            config.auth.handle_secret,
-            closing.clone(),
-        ));
-        let mut background = JoinSet::new();
-        background.spawn(lookups.run(lookup_query, following.clone()));
-        let mut pulling = JoinSet::new();
-        for source in sources {
-            pulling.spawn(source.run(ingest.clone(), closing.clone()));
-        }
-        background.spawn(follow(tables, metrics, config.lake.refresh_interval, following.clone()));
+        let (time_max, ingest) = (self.config.shutdown.time_max, self.ingest.clone());
+        let (closing, following) = (Stop::from(stop.child_token()), CancellationToken::new());
+        let mut tasks = self.begin(&closing, &following);
 
-        let mut outcome = Ok(());
-        while let Some(endpoint) = endpoints.join_next().await {
-            closing.cancel();
-            let endpoint = endpoint.unwrap_or_else(|e| Err(Error::internal("a door broke down").with_source(e)));
-            outcome = outcome.and(endpoint);
+        // An endpoint that fails takes the other with it: half a server would look healthy to half of its users.
+        let mut outcome = tokio::select! {
+            () = stop.cancelled() => Ok(()),
+            ended = tasks.endpoints.join_next() => ended.map_or(Ok(()), endpoint_ended),
+        };
+        let deadline = Deadline::new(Instant::now(), time_max);
+        closing.asked.cancel();
+        ingest.flush();
+        let until_cut = async {
+            tokio::time::sleep_until(deadline.drain).await;
+            tracing::warn!(
+                "cutting requests and batches that have not finished: the time that is left is for the last commits"
+            );
+            closing.cut.cancel();
+            tokio::time::sleep_until(deadline.cut).await;
+        };
+        let ends = async {
+            while let Some(ended) = tasks.endpoints.join_next().await {
+                outcome = std::mem::replace(&mut outcome, Ok(())).and(endpoint_ended(ended));
+            }
+            while tasks.sources.join_next().await.is_some() {}
+        };
+        tokio::select! {
+            () = ends => {}
+            () = until_cut => {}
         }
-        pulling.join_all().await;
-        ingest.stop().await;
+        tasks.endpoints.abort_all();
+        tasks.sources.abort_all();
+
+        let committed = ingest.stop_by(deadline.commit).await;
         following.cancel();
-        background.join_all().await;
-        outcome
+        let ends = async { while tasks.background.join_next().await.is_some() {} };
+        if tokio::time::timeout_at(deadline.end, ends).await.is_err() {
+            tracing::warn!(tasks = tasks.background.len(), "stopped without waiting for tasks that did not end");
+        }
+        outcome.and(committed)
     }
+
+    /// Begins all tasks, each under the supervisor.
+    fn begin(self, closing: &Stop, following: &CancellationToken) -> Tasks {
+        let Self { config, supervisor, tables, ingest, sources, lookups, lookup_query, flight, http } = self;
+        let ((flight_listener, flight_services), (http_listener, http_services)) = (flight, http);
+        let metrics = http_services.metrics.clone();
+        let mut tasks = Tasks::default();
+        let serving = http::serve(http_listener, http_services, config.http, closing.clone());
+        tasks.serve(&supervisor, "http", serving);
+        let secret = config.auth.handle_secret;
+        let serving = flight::serve(flight_listener, flight_services, config.flight, secret, closing.clone());
+        tasks.serve(&supervisor, "flight", serving);
+        for source in sources {
+            let (source, supervisor, ingest) = (Arc::new(source), supervisor.clone(), ingest.clone());
+            let stop = closing.asked.clone();
+            tasks.sources.spawn(async move {
+                let task = Task::new(TaskKind::Source, source.name());
+                let run = || Arc::clone(&source).run(ingest.clone(), stop.clone());
+                supervisor.keep(task, &stop, AtStop::End, run).await;
+            });
+        }
+        tasks.background.spawn(lookups.run(lookup_query, supervisor.clone(), following.clone()));
+        for (name, table) in tables.iter() {
+            let (task, table) = (Task::new(TaskKind::Follower, name), table.clone());
+            let (supervisor, metrics, stop) = (supervisor.clone(), metrics.clone(), following.clone());
+            let interval = config.lake.refresh_interval;
+            tasks.background.spawn(async move {
+                let run = || follow(table.clone(), metrics.clone(), interval, stop.clone());
+                supervisor.keep(task, &stop, AtStop::End, run).await;
+            });
+        }
+        tasks
+    }
+}
+
+/// The tasks of a running server, by the step of a stop that awaits them.
+#[derive(Debug, Default)]
+struct Tasks {
+    endpoints: JoinSet<Result<()>>,
+    sources: JoinSet<()>,
+    background: JoinSet<()>,
+}
+
+impl Tasks {
+    /// Begins an endpoint. Its listener is gone with it: a panic stops the server.
+    fn serve(
+        &mut self,
+        supervisor: &Supervisor,
+        name: &'static str,
+        serving: impl Future<Output = Result<()>> + Send + 'static,
+    ) {
+        let supervisor = supervisor.clone();
+        self.endpoints.spawn(async move { supervisor.once(Task::new(TaskKind::Endpoint, name), serving).await });
+    }
+}
+
+/// What became of an endpoint.
+fn endpoint_ended(ended: Result<Result<()>, JoinError>) -> Result<()> {
+    ended.unwrap_or_else(|cause| Err(Error::internal("a listener task failed").with_source(cause)))
+}
+
+/// The contracts and sources of the configuration. Statements are planned here, which blocks.
+async fn declared(
+    config: &Config,
+    lookups: &Arc<Lookups>,
+    clock: &Clock,
+    metrics: &Arc<Metrics>,
+) -> Result<(Vec<Arc<Contract>>, Vec<Source>)> {
+    let (config, lookups, clock, metrics) = (config.clone(), lookups.clone(), clock.clone(), metrics.clone());
+    supervise::blocking("reading the declarations", move || {
+        let contracts = contracts(&config)?;
+        for (_, fault) in lookups.load_files() {
+            tracing::warn!(error = ?fault, "a lookup is not loaded yet");
+        }
+        let sources = sources(&config, Some(&contracts), &lookups, &clock, &metrics)?;
+        Ok((contracts, sources))
+    })
+    .await
 }
 
 /// The contracts of all declared tables and their quarantines, or the faults of all of them. Looks at `.proto` files only.
@@ -244,18 +335,20 @@ async fn bind(address: SocketAddr, setting: &str) -> Result<TcpListener> {
         .map_err(|e| Error::unavailable(format!("cannot listen on {address}: {e}; change `{setting}`")).with_source(e))
 }
 
-/// Looks for other writers' commits until `stop`. A failed look is logged and tried again at the next turn.
-async fn follow(tables: Arc<Tables>, metrics: Arc<Metrics>, interval: Duration, stop: CancellationToken) {
+/// Looks for other writers' commits to a table until `stop`. A failed look is logged and tried again at the next turn.
+async fn follow(table: Arc<Table>, metrics: Arc<Metrics>, interval: Duration, stop: CancellationToken) {
+    let name = &table.contract().name;
     let mut turns = tokio::time::interval(interval);
     turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while stop.run_until_cancelled(turns.tick()).await.is_some() {
-        for (name, table) in tables.iter() {
-            // A stop does not wait for a store that hangs.
-            let Some(looked) = stop.run_until_cancelled(table.refresh()).await else { return };
-            match looked {
-                Ok(snapshot) => metrics.lake_version(name, snapshot.version),
-                Err(error) => tracing::warn!(table = %name, error = ?error, "could not look for new commits"),
-            }
+        // A stop does not wait for a store that hangs.
+        let Some(looked) = stop.run_until_cancelled(table.refresh()).await else { return };
+        match looked {
+            Ok(snapshot) => metrics.lake_version(name, snapshot.version),
+            Err(error) => tracing::warn!(table = %name, ?error, "could not look for new commits"),
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

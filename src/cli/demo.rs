@@ -21,8 +21,8 @@ use crate::config::{self, Config};
 use crate::error::{Error, Result};
 use crate::outbound::{Client, Request, Retry};
 use crate::server::Server;
-use crate::telemetry;
 use crate::tenancy::{Mint, Scope};
+use crate::{supervise, telemetry};
 
 /// How often events are sent; each request carries one tenant's events of this time.
 const TICK: Duration = Duration::from_millis(250);
@@ -58,6 +58,7 @@ pub(crate) fn run(args: &Args, mut config: Config) -> Result<ExitCode> {
     config.http.home_tables = true;
     let flight_tls = config.flight.tls_cert.is_some();
     telemetry::start_logging(&config.log)?;
+    supervise::install_panic_hook();
     super::block_on(async {
         let clock = Clock::System;
         let tokens = tokens(&config, &clock)?;

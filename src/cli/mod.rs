@@ -34,6 +34,7 @@ mod transform;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
@@ -158,12 +159,19 @@ impl Failure {
     }
 }
 
+/// How long threads of the runtime may go on when the command is done.
+const THREADS_TIME_MAX: Duration = Duration::from_millis(250);
+
 /// Runs a command's future on a runtime with a thread per core, each with the stack that statements need.
 fn block_on<T>(command: impl Future<Output = Result<T>>) -> Result<T> {
     allocator::keep_memory();
     let stack = crate::query::STACK_BYTES_MIN;
     let runtime = tokio::runtime::Builder::new_multi_thread().thread_stack_size(stack).enable_all().build();
-    runtime.map_err(|error| Error::internal("cannot start the runtime").with_source(error))?.block_on(command)
+    let runtime = runtime.map_err(|error| Error::internal("cannot start the runtime").with_source(error))?;
+    let outcome = runtime.block_on(command);
+    // Dropping it would wait for its threads as long as they take: a store that hangs would keep the process.
+    runtime.shutdown_timeout(THREADS_TIME_MAX);
+    outcome
 }
 
 /// Writes one line to standard output. A reader that has gone away is no fault: `| head` is a way to read.

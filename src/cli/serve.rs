@@ -11,7 +11,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::server::Server;
-use crate::telemetry;
+use crate::{supervise, telemetry};
 
 /// Run the server.
 #[derive(Debug, ClapArgs)]
@@ -21,9 +21,11 @@ pub(crate) struct Args {
     ready_file: Option<PathBuf>,
 }
 
-/// Serves until SIGINT or SIGTERM. A second signal ends the process at once; nothing acknowledged is lost by that.
+/// Serves until SIGINT or SIGTERM, then stops within `shutdown.time_max`. A second signal ends the process at once: events
+/// acknowledged before their commit (`ack=received`) may be lost by that, others not.
 pub(crate) fn run(args: &Args, config: Config) -> Result<ExitCode> {
     telemetry::start_logging(&config.log)?;
+    supervise::install_panic_hook();
     super::block_on(async {
         let server = Server::build(config, Clock::System).await?;
         let (flight, http) = server.addresses()?;
@@ -60,7 +62,7 @@ pub(crate) fn stop_on_signal() -> Result<CancellationToken> {
                     for turn in 0..2 {
                         tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
                         if turn == 0 {
-                            tracing::info!("stopping: finishing what runs; once more to stop at once");
+                            tracing::info!("stopping: finishing what runs and committing what was admitted; a second signal ends the process at once");
                             told.cancel();
                         }
                     }

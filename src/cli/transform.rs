@@ -22,6 +22,7 @@ use crate::contract::{Contract, MESSAGES_MAX, RECEIVED_TIME};
 use crate::error::{Error, Result, did_you_mean};
 use crate::ingest::{DryRun, Sample, dry_run};
 use crate::server;
+use crate::supervise;
 use crate::transform::Lookups;
 
 /// The longest line of a sample file, in bytes.
@@ -103,15 +104,15 @@ async fn tried(args: &Try, config: &Config, samples: Vec<Sample>) -> Result<DryR
     let contracts = server::contracts(config)?;
     let lookups = Lookups::new(&config.lookups, &config.ingest, Arc::default());
     load(args, config, &contracts, &lookups).await?;
-    let transform = server::transform(config, name, Some(&contracts), &lookups)?;
-    let transform = transform.ok_or_else(|| Error::invalid(format!("source `{name}` has no transform")))?;
-    let contract = contracts.into_iter().find(|contract| contract.name == source.table);
+    let contract = contracts.iter().find(|contract| contract.name == source.table).cloned();
     let contract = contract.ok_or_else(|| Error::internal("a checked source has a table"))?;
-    let (source, limits, runtime) = (source.clone(), config.ingest.clone(), Handle::current());
-    let trying = tokio::task::spawn_blocking(move || {
-        dry_run(&source, &transform, &contract, &samples, &limits, &Clock::System, &runtime)
-    });
-    trying.await.map_err(|cause| Error::internal("the trial broke down").with_source(cause))?
+    let (source, config, name, runtime) = (source.clone(), config.clone(), name.clone(), Handle::current());
+    supervise::blocking("the trial", move || {
+        let transform = server::transform(&config, &name, Some(&contracts), &lookups)?;
+        let transform = transform.ok_or_else(|| Error::invalid(format!("source `{name}` has no transform")))?;
+        dry_run(&source, &transform, &contract, &samples, &config.ingest, &Clock::System, &runtime)
+    })
+    .await
 }
 
 /// Loads what the configuration declares, or what was named instead.

@@ -39,7 +39,7 @@ pub use lookups::{LookupConfig, LookupFormat};
 pub use loopback::{has_credentials, is_https_or_loopback, is_loopback};
 pub use oauth::OauthConfig;
 pub use registry::RegistryConfig;
-pub use server_sections::{FlightConfig, HttpConfig, IngestConfig, LakeConfig, LogConfig, QueryConfig};
+pub use server_sections::{FlightConfig, HttpConfig, IngestConfig, LakeConfig, LogConfig, QueryConfig, ShutdownConfig};
 pub use sources::{KafkaOptions, SourceConfig, StartAt, TenantFrom};
 pub use tables::{CHANGES_SUFFIX, COLUMN_KINDS, ColumnConfig, LatestConfig, PolicyConfig, RowRuleConfig, TableConfig};
 
@@ -84,6 +84,8 @@ pub struct Config {
     pub flight: FlightConfig,
     /// The web door.
     pub http: HttpConfig,
+    /// How the server stops.
+    pub shutdown: ShutdownConfig,
     /// What the server says of itself.
     pub log: LogConfig,
 }
@@ -219,14 +221,27 @@ impl Config {
             section("query", self.query.lines()),
             section("flight", self.flight.lines()),
             section("http", self.http.lines()),
+            section("shutdown", self.shutdown.lines()),
             section("log", self.log.lines()),
         ]
     }
 }
 
 /// The names of the sections.
-const SECTIONS: [&str; 11] =
-    ["tables", "policy", "sources", "lookups", "ingest", "lake", "auth", "query", "flight", "http", "log"];
+const SECTIONS: [&str; 12] = [
+    "tables",
+    "policy",
+    "sources",
+    "dimensions",
+    "ingest",
+    "lake",
+    "auth",
+    "query",
+    "flight",
+    "http",
+    "shutdown",
+    "log",
+];
 
 /// Text and variables to a configuration, with all that is wrong in it. `Err` when the text is no TOML.
 fn read(
@@ -255,6 +270,7 @@ fn read(
         query: keys.section("query"),
         flight: keys.section("flight"),
         http: keys.section("http"),
+        shutdown: keys.section("shutdown"),
         log: keys.section("log"),
     };
     keys.finish(&SECTIONS);

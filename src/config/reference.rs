@@ -5,8 +5,8 @@ use std::fmt::Write;
 use super::key::{Section, SectionInfo, ShownLine};
 use super::{
     AuthConfig, COLUMN_KINDS, FlightConfig, HttpConfig, IngestConfig, IssuerConfig, LakeConfig, LatestConfig,
-    LogConfig, LookupConfig, OauthConfig, PolicyConfig, QueryConfig, RegistryConfig, RowRuleConfig, SourceConfig,
-    TableConfig,
+    LogConfig, LookupConfig, OauthConfig, PolicyConfig, QueryConfig, RegistryConfig, RowRuleConfig, ShutdownConfig,
+    SourceConfig, TableConfig,
 };
 
 /// What stands above the sections.
@@ -34,7 +34,7 @@ One file, `glasshouse.toml`: every knob and bound of the server in the order in 
 pub(super) fn page() -> String {
     let kinds = COLUMN_KINDS.map(|kind| format!("`{kind}`")).join(", ");
     let tables = format!("One declared table; a new one needs no code. Types of columns are {kinds}.");
-    let sections: [(&str, &str, Vec<ShownLine>); 17] = [
+    let sections: [(&str, &str, Vec<ShownLine>); 18] = [
         ("[tables.NAME]", &tables, TableConfig::default().lines()),
         (
             "latest = { … } in [tables.NAME]",
@@ -82,6 +82,7 @@ pub(super) fn page() -> String {
         ("[query]", "How events are asked.", QueryConfig::default().lines()),
         ("[flight]", "The Arrow door: Flight SQL.", FlightConfig::default().lines()),
         ("[http]", "The web door: ingest, health and metrics.", HttpConfig::default().lines()),
+        ("[shutdown]", "How the server stops: one deadline for all of it.", ShutdownConfig::default().lines()),
         ("[log]", "What the server says of itself.", LogConfig::default().lines()),
         ("Checked across sections", "", Vec::new()),
     ];

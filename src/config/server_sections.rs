@@ -191,9 +191,6 @@ section! {
         /// The type profile of clients that ask for none.
         types: TypeProfile = plain(TypeProfile::Compat),
             "every known client reads it; `native` keeps views, dictionaries and unsigned numbers";
-        /// How long running answers may finish when the server stops.
-        drain_max: Duration = time(20 * SECOND, Duration::ZERO..=HOUR),
-            "ends before an orchestrator's usual 30 seconds do";
     }
 }
 
@@ -215,6 +212,16 @@ section! {
         /// Whether `GET /` shows the names and descriptions of all tables with a policy, without a token.
         home_tables: bool = plain(false),
             "a name can say who the customers are; `glasshouse demo` sets it";
+    }
+}
+
+section! {
+    /// How the server stops.
+    ShutdownConfig {
+        /// Time from the signal to stop until the process has ended. Running requests have three fifths of it to finish, then
+        /// their connections are cut; the rest is for the commit of what was admitted, whatever clients do.
+        time_max: Duration = time(25 * SECOND, SECOND..=HOUR),
+            "ends before an orchestrator's usual 30 seconds do, after which it kills";
     }
 }
 

@@ -22,7 +22,6 @@ use std::time::Duration;
 use arrow_flight::flight_service_server::FlightServiceServer;
 use futures::TryStreamExt;
 use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic_health::ServingStatus;
@@ -33,6 +32,7 @@ use crate::config::{FlightConfig, Secret};
 use crate::error::{Error, Result};
 use crate::ingest::Ingest;
 use crate::query::Engine;
+use crate::supervise::Stop;
 use crate::telemetry::Metrics;
 use crate::tenancy::Verifier;
 
@@ -68,6 +68,8 @@ mod tls;
 pub mod client;
 
 #[cfg(test)]
+mod damage_tests;
+#[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;
@@ -98,7 +100,7 @@ pub struct FlightServices {
     pub clock: Clock,
 }
 
-/// Serves Flight SQL and gRPC health on `listener` until `stop` ends; then drains for at most `drain_max`.
+/// Serves Flight SQL and gRPC health on `listener` until it is asked to stop; then running answers end, or are cut.
 ///
 /// `Invalid` for unusable certificates, and for plain text beyond loopback that is not allowed.
 pub async fn serve(
@@ -106,7 +108,7 @@ pub async fn serve(
     services: FlightServices,
     config: FlightConfig,
     handle_secret: Secret,
-    stop: CancellationToken,
+    stop: Stop,
 ) -> Result<()> {
     let mut server = builder(&config);
     if let Some(tls) = tls::settings(&listener, &config)? {
@@ -117,27 +119,24 @@ pub async fn serve(
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<FlightServiceServer<service::FlightHandler>>().await;
 
-    let cut = CancellationToken::new();
-    let drain_max = config.drain_max;
     let message_in_bytes_max = config.message_in_bytes_max;
-    let handler = service::FlightHandler::new(services, config, &handle_secret, cut.clone());
+    let handler = service::FlightHandler::new(services, config, &handle_secret, stop.cut.clone());
     let flight = FlightServiceServer::new(handler).max_decoding_message_size(message_in_bytes_max);
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true)).with_keepalive(Some(KEEPALIVE_INTERVAL));
     let incoming = incoming.map_ok(graceful_close::GracefulClose::new);
     let serving = server
         .add_service(health_service)
         .add_service(flight)
-        .serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
+        .serve_with_incoming_shutdown(incoming, stop.asked.clone().cancelled_owned());
     let mut serving = std::pin::pin!(serving);
 
     let outcome = tokio::select! {
         outcome = &mut serving => outcome,
-        () = stop.cancelled() => {
+        () = stop.asked.cancelled() => {
             say_not_serving(health).await;
-            match tokio::time::timeout(drain_max, &mut serving).await {
-                Ok(outcome) => outcome,
-                Err(_) => {
-                    cut.cancel();
+            tokio::select! {
+                outcome = &mut serving => outcome,
+                () = stop.cut.cancelled() => {
                     // What is still open after this holds no answer: a client that does not close its connection.
                     tokio::time::timeout(CLOSE_MAX, &mut serving).await.unwrap_or(Ok(()))
                 }

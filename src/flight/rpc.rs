@@ -3,8 +3,6 @@
 //! In: the work of an RPC. Out: its answer, or a [`Status`]. **Invariant:** every call is counted when it is over: an
 //! answer that streams, when the stream ends; a call that nobody waits for any more, as `CANCELLED`.
 
-use std::any::Any;
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use futures::stream::BoxStream;
@@ -13,6 +11,7 @@ use tonic::{Code, Status};
 
 use super::error::status;
 use crate::error::{Error, Result};
+use crate::supervise::{Panic, catch_future};
 use crate::telemetry::Metrics;
 
 /// An answer of many messages.
@@ -37,7 +36,7 @@ impl RpcCall {
         mut self,
         work: impl Future<Output = Result<T>>,
     ) -> impl Future<Output = Result<T, Status>> {
-        AssertUnwindSafe(work).catch_unwind().map(move |outcome| {
+        catch_future(work).map(move |outcome| {
             let answer = self.judge(outcome)?;
             self.succeed();
             Ok(answer)
@@ -49,28 +48,29 @@ impl RpcCall {
         mut self,
         opening: impl Future<Output = Result<BoxStream<'static, Result<T>>>>,
     ) -> impl Future<Output = Result<Messages<T>, Status>> {
-        AssertUnwindSafe(opening).catch_unwind().map(move |outcome| {
-            let items = AssertUnwindSafe(self.judge(outcome)?).catch_unwind();
+        catch_future(opening).map(move |outcome| {
+            let items = self.judge(outcome)?;
             let messages = stream::unfold(Some((self, items)), |running| async move {
                 let (mut call, mut items) = running?;
-                match items.next().await {
-                    Some(outcome) => match call.judge(outcome) {
-                        Ok(item) => Some((Ok(item), Some((call, items)))),
-                        Err(status) => Some((Err(status), None)),
-                    },
-                    None => {
+                let item = match catch_future(items.next()).await {
+                    Ok(None) => {
                         call.succeed();
-                        None
+                        return None;
                     }
-                }
+                    Ok(Some(item)) => call.judge(Ok(item)),
+                    Err(panic) => call.judge(Err(panic)),
+                };
+                let running = item.is_ok().then_some((call, items));
+                Some((item, running))
             });
             Ok(messages.boxed())
         })
     }
 
     /// What came of a step: its value, or the status of its error or panic.
-    fn judge<T>(&mut self, outcome: std::thread::Result<Result<T>>) -> Result<T, Status> {
-        outcome.unwrap_or_else(|panic| Err(panicked(&*panic))).map_err(|error| self.failed(&error))
+    fn judge<T>(&mut self, outcome: Result<Result<T>, Panic>) -> Result<T, Status> {
+        let outcome = outcome.unwrap_or_else(|panic| Err(Error::internal("a call panicked").with_source(panic)));
+        outcome.map_err(|error| self.failed(&error))
     }
 
     fn succeed(&mut self) {
@@ -88,12 +88,6 @@ impl Drop for RpcCall {
     fn drop(&mut self) {
         self.metrics.flight_call(self.rpc, word(self.code));
     }
-}
-
-fn panicked(panic: &(dyn Any + Send)) -> Error {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
-    Error::internal("a call panicked").with_source(text)
 }
 
 /// A code as gRPC spells it.

@@ -18,6 +18,7 @@ use bytes::Bytes;
 use futures::{TryStreamExt, stream};
 use prost::Message;
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 use tonic::metadata::MetadataValue;
 use tonic::transport::Channel;
 use tonic::{IntoRequest, Request, Status};
@@ -30,11 +31,15 @@ use crate::tenancy::{Mint, Scope, testing as tokens};
 /// Longer than any test takes; a hang fails instead of blocking the suite.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
+/// How long a client of a test may keep its connection when the server stops.
+const DRAIN_MAX: Duration = Duration::from_secs(20);
+
 /// A running server without tables.
 pub(super) struct FlightTestServer {
     pub(super) url: String,
     pub(super) engine: Arc<Engine>,
     pub(super) stop: CancellationToken,
+    pub(super) cut: CancellationToken,
     pub(super) serving: JoinSet<Result<()>>,
 }
 
@@ -58,8 +63,10 @@ impl FlightTestServer {
         let url = format!("grpc://{}", listener.local_addr().unwrap());
         let stop = CancellationToken::new();
         let mut serving = JoinSet::new();
-        serving.spawn(serve(listener, services, config, Secret::new("a secret for handles"), stop.clone()));
-        Self { url, engine, stop, serving }
+        let ends = Stop::from(stop.clone());
+        let cut = ends.cut.clone();
+        serving.spawn(serve(listener, services, config, Secret::new("a secret for handles"), ends));
+        Self { url, engine, stop, cut, serving }
     }
 
     pub(super) async fn default() -> Self {
@@ -83,6 +90,10 @@ impl FlightTestServer {
     /// Stops the server; what `serve` returned.
     pub(super) async fn close(mut self) -> Result<()> {
         self.stop.cancel();
+        if let Ok(served) = tokio::time::timeout(DRAIN_MAX, self.serving.join_next()).await {
+            return served.unwrap().unwrap();
+        }
+        self.cut.cancel();
         tokio::time::timeout(PATIENCE, self.serving.join_next()).await.unwrap().unwrap().unwrap()
     }
 }
@@ -176,12 +187,11 @@ impl TestCall {
         command: &impl ProstMessageExt,
         batches: Vec<RecordBatch>,
     ) -> Result<Bytes, Status> {
-        let messages: Vec<FlightData> = FlightDataEncoderBuilder::new()
-            .with_flight_descriptor(Some(described(command)))
-            .build(stream::iter(batches.into_iter().map(Ok)))
-            .try_collect()
-            .await
-            .unwrap();
+        self.put_messages(encoded(command, batches).await).await
+    }
+
+    /// The same with messages as they are.
+    pub(super) async fn put_messages(&mut self, messages: Vec<FlightData>) -> Result<Bytes, Status> {
         let mut request = Request::new(stream::iter(messages));
         self.sign(request.metadata_mut());
         let results: Vec<_> = self.client.do_put(request).await?.into_inner().try_collect().await?;
@@ -202,6 +212,12 @@ impl TestCall {
         let result = self.put(&prepared(handle), batches).await?;
         Ok(DoPutPreparedStatementResult::decode(result).unwrap().prepared_statement_handle.unwrap())
     }
+}
+
+/// The messages of an upload.
+pub(super) async fn encoded(command: &impl ProstMessageExt, batches: Vec<RecordBatch>) -> Vec<FlightData> {
+    let builder = FlightDataEncoderBuilder::new().with_flight_descriptor(Some(described(command)));
+    builder.build(stream::iter(batches.into_iter().map(Ok))).try_collect().await.unwrap()
 }
 
 pub(super) fn described(command: &impl ProstMessageExt) -> FlightDescriptor {

@@ -12,11 +12,12 @@ use arrow_flight::decode::FlightRecordBatchStream;
 use arrow_flight::error::FlightError;
 use arrow_flight::{FlightData, FlightDescriptor};
 use futures::stream::BoxStream;
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{Stream, StreamExt, TryStreamExt, stream};
 use tonic::Streaming;
 
 use super::error::from_status;
 use crate::error::{Error, Result};
+use crate::supervise::catch_future;
 
 /// A batch of one row may have no bytes at all (a null); many such rows are an attack.
 const ROWS_WITHOUT_BYTES_MAX: usize = 1024;
@@ -52,11 +53,29 @@ impl Upload {
                 let checked = check_message(&message, bytes_max);
                 std::future::ready(checked.map(|()| message).map_err(|error| FlightError::ExternalError(error.into())))
             });
-        FlightRecordBatchStream::new_from_flight_data(messages)
-            .map_err(from_flight)
+        let batches = FlightRecordBatchStream::new_from_flight_data(messages).map_err(from_flight);
+        fenced(batches)
             .and_then(move |batch| std::future::ready(check_batch(&batch, bytes_max).map(|()| batch)))
             .boxed()
     }
+}
+
+/// The same batches, up to a message on which the reader panics: it asserts what a valid message keeps to.
+fn fenced(
+    batches: impl Stream<Item = Result<RecordBatch>> + Send + 'static,
+) -> impl Stream<Item = Result<RecordBatch>> + Send {
+    stream::unfold(Some(batches.boxed()), |batches| async move {
+        let mut batches = batches?;
+        match catch_future(batches.next()).await {
+            Ok(batch) => Some((batch?, Some(batches))),
+            Err(panic) => {
+                let message = "an Arrow message is damaged: its reader cannot make sense of it";
+                Some((Err(Error::invalid(message).with_source(panic)), None))
+            }
+        }
+    })
+    // Whoever groups batches asks once more behind the last one.
+    .fuse()
 }
 
 /// What a failed transfer means.

@@ -17,6 +17,7 @@ use super::media::ContentEncoding;
 use crate::config::IngestConfig;
 use crate::error::{Error, Result};
 use crate::ingest::MemoryReservation;
+use crate::supervise::on_thread;
 use crate::telemetry::Metrics;
 
 /// What is set aside for a body before it arrives, at most.
@@ -109,13 +110,13 @@ async fn inflate(
         let step = STEP_BYTES.min(bytes_max + 1 - plain.len());
         reservation.resize(received + plain.len() + step).await?;
         let before = plain.len();
-        let stepping = tokio::task::spawn_blocking(move || {
+        let stepping = on_thread(move || {
             let outcome = inflater.step(&mut plain, step);
             (inflater, plain, outcome)
         });
         let outcome;
         (inflater, plain, outcome) =
-            stepping.await.map_err(|cause| Error::internal("decompressing failed").with_source(cause))?;
+            stepping.await.map_err(|panic| Error::internal("decompressing panicked").with_source(panic))?;
         outcome.map_err(|cause| Error::invalid("the compressed body is damaged or broke off").with_source(cause))?;
         if plain.len() > bytes_max {
             return Err(bomb(bounds, expanded_max, metrics));

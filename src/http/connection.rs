@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::HttpConfig;
+use crate::supervise::Stop;
 
 /// A request's line and headers; a token of the default size fits four times.
 pub(super) const HEAD_BYTES_MAX: usize = 64 * 1024;
@@ -31,18 +32,21 @@ const HEAD_TIME_MAX: Duration = Duration::from_secs(30);
 /// The pause after a failed accept: the process is out of descriptors, and others need time to close theirs.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Accepts until `stop`, then lets running requests end within `request_time_max`.
-pub(super) async fn accept(listener: TcpListener, router: Router, config: &HttpConfig, stop: CancellationToken) {
+/// Accepts until it is asked to stop, then lets running requests end until they are cut.
+pub(super) async fn accept(listener: TcpListener, router: Router, config: &HttpConfig, stop: Stop) {
     let slots = Arc::new(Semaphore::new(config.connections_max.min(Semaphore::MAX_PERMITS)));
     let mut connections = JoinSet::new();
-    while let Some((stream, slot)) = stop.run_until_cancelled(next(&listener, &slots)).await {
-        connections.spawn(answer(stream, router.clone(), slot, stop.clone()));
+    while let Some((stream, slot)) = stop.asked.run_until_cancelled(next(&listener, &slots)).await {
+        connections.spawn(answer(stream, router.clone(), slot, stop.asked.clone()));
         while connections.try_join_next().is_some() {}
     }
     drop(listener);
     let drained = async { while connections.join_next().await.is_some() {} };
-    if tokio::time::timeout(config.request_time_max, drained).await.is_err() {
-        tracing::warn!(connections = connections.len(), "stopped with connections that did not take their answers");
+    if stop.cut.run_until_cancelled(drained).await.is_none() {
+        tracing::warn!(
+            connections = connections.len(),
+            "cut connections that did not finish before the deadline of the stop"
+        );
         connections.shutdown().await;
     }
 }

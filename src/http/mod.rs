@@ -61,6 +61,7 @@ use crate::config::{HttpConfig, IngestConfig};
 use crate::error::{Error, Result};
 use crate::ingest::{Ingest, Sources};
 use crate::query::Engine;
+use crate::supervise::{Stop, Supervisor};
 use crate::telemetry::Metrics;
 use crate::tenancy::Verifier;
 
@@ -87,6 +88,8 @@ pub struct HttpServices {
     pub limits: IngestConfig,
     /// What the home page says.
     pub home: Home,
+    /// What watches the background tasks, for readiness.
+    pub supervisor: Supervisor,
 }
 
 /// What every handler sees.
@@ -97,21 +100,24 @@ struct HttpHandler {
     stop: CancellationToken,
 }
 
-/// Serves until `stop` ends, then finishes running requests.
+/// Serves until it is asked to stop, then finishes running requests, or cuts them.
 pub async fn serve(
     listener: tokio::net::TcpListener,
     services: HttpServices,
     config: HttpConfig,
-    stop: CancellationToken,
+    stop: Stop,
 ) -> Result<()> {
-    let router = routes(Arc::new(HttpHandler { services, config: config.clone(), stop: stop.clone() }));
+    let router = routes(Arc::new(HttpHandler { services, config: config.clone(), stop: stop.asked.clone() }));
     connection::accept(listener, router, &config, stop).await;
     Ok(())
 }
 
 /// Every route.
 fn routes(handler: Arc<HttpHandler>) -> Router {
-    Router::new()
+    let routes = Router::new();
+    #[cfg(test)]
+    let routes = routes.route("/panics", get(tests::panics));
+    routes
         .route("/", get(home::home))
         .route("/docs/{name}", get(home::docs))
         .route("/v1/tables", get(ops::tables))

@@ -1,6 +1,7 @@
 //! What is seen of every request: an id, a span in the log, a bound on its time, and its metrics.
 //!
-//! In: a request and its handler. Out: the handler's answer with `x-request-id`; 503 when it took too long.
+//! In: a request and its handler. Out: the handler's answer with `x-request-id`; 503 when it took too long; 500 with the id of
+//! an incident when it panicked.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -15,6 +16,7 @@ use uuid::Uuid;
 use super::HttpHandler;
 use super::error::ErrorBody;
 use crate::error::Error;
+use crate::supervise::{Panic, catch_future};
 
 /// The header of a request's id, in requests and answers.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -35,9 +37,13 @@ pub(super) async fn observe(State(handler): State<Arc<HttpHandler>>, mut request
     let span = tracing::info_span!("request", %id, method = %request.method(), %route);
     request.extensions_mut().insert(RequestId(id.clone()));
 
-    let running = tokio::time::timeout(handler.config.request_time_max, next.run(request));
+    let running = tokio::time::timeout(handler.config.request_time_max, catch_future(next.run(request)));
     let answer = running.instrument(span.clone()).await;
-    let mut response = span.in_scope(|| answer.unwrap_or_else(|_| too_slow(&handler).into_response()));
+    let mut response = span.in_scope(|| match answer {
+        Ok(Ok(response)) => response,
+        Ok(Err(panic)) => panicked(panic).into_response(),
+        Err(_) => too_slow(&handler).into_response(),
+    });
     if let Ok(value) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(REQUEST_ID, value);
     }
@@ -55,6 +61,11 @@ fn request_id(headers: &HeaderMap) -> String {
             && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
     };
     given.filter(plain).map_or_else(|| Uuid::now_v7().to_string(), str::to_owned)
+}
+
+/// The connection goes on: only this request is lost.
+fn panicked(panic: Panic) -> ErrorBody {
+    Error::internal("a request panicked").with_source(panic).into()
 }
 
 fn too_slow(handler: &HttpHandler) -> ErrorBody {

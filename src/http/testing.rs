@@ -20,6 +20,7 @@ use crate::ingest::testing::{TABLE, limits, memory, start};
 use crate::ingest::{Ingest, Source, Sources};
 use crate::lake::Store;
 use crate::query::Engine;
+use crate::supervise::Supervisor;
 use crate::tenancy::testing::auth;
 use crate::tenancy::{Mint, Scope, Verifier};
 
@@ -63,12 +64,13 @@ impl HttpTestServer {
                 flight_tls: false,
                 tables: config.home_tables.then(|| vec![(TABLE.to_owned(), "Calls <of> a tenant".to_owned())]),
             },
+            supervisor: Supervisor::new(Arc::default()),
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let stop = CancellationToken::new();
         let mut handler = JoinSet::new();
-        handler.spawn(serve(listener, services, config, stop.clone()));
+        handler.spawn(serve(listener, services, config, stop.clone().into()));
         let client = Client::builder().no_proxy().build().unwrap();
         Self { store, ingest, client, address, stop, handler }
     }

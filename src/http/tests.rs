@@ -12,6 +12,52 @@ use crate::config::HttpConfig;
 use crate::ingest::testing::{QUARANTINE, TABLE, limits, lines, stored};
 use crate::tenancy::Scope;
 
+/// A handler with a bug, which only tests have.
+pub(super) async fn panics() -> &'static str {
+    panic!("a handler has a bug")
+}
+
+const ARROW: &str = "application/vnd.apache.arrow.stream";
+
+#[tokio::test]
+async fn a_panic_ends_its_request_and_not_its_connection() {
+    let server = HttpTestServer::open().await;
+    let mut connection = TcpStream::connect(&server.address).await.unwrap();
+    let mut ask = async |path: &str| {
+        let request = format!("GET {path} HTTP/1.1\r\nhost: test\r\n\r\n");
+        connection.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        // All bodies here are one JSON object, which ends the answer.
+        while !answer.ends_with(b"}") {
+            assert!(connection.read_buf(&mut answer).await.unwrap() > 0, "the connection broke off");
+        }
+        String::from_utf8(answer).unwrap()
+    };
+    for _ in 0..2 {
+        let answer = ask("/panics").await;
+        assert!(answer.starts_with("HTTP/1.1 500 ") && answer.contains("x-request-id: "), "{answer}");
+        let body: serde_json::Value = serde_json::from_str(answer.split("\r\n\r\n").nth(1).unwrap()).unwrap();
+        assert_eq!(kind(&body), "internal");
+        assert!(body["error"]["id"].is_string() && !answer.contains("bug"), "{answer}");
+    }
+    assert!(ask("/healthz").await.starts_with("HTTP/1.1 200 "));
+    server.close().await;
+}
+
+#[tokio::test]
+async fn damaged_arrow_bodies_are_refused_in_order() {
+    let server = HttpTestServer::open().await;
+    let whole = crate::ingest::testing::arrow_stream(["a", "b", "c"]);
+    for (seed, damaged) in crate::ingest::testing::mutations(&whole, 400) {
+        let (status, told) = answer(server.post(ARROW, None, damaged).await).await;
+        assert!(matches!(status, 200 | 400 | 413 | 429), "seed {seed}: {status} {told}");
+    }
+    let (status, receipt) = answer(server.post(ARROW, None, whole).await).await;
+    assert_eq!(status, 200, "{receipt}");
+    assert_eq!(receipt["accepted"].as_u64().unwrap() + receipt["duplicate"].as_u64().unwrap(), 3, "{receipt}");
+    server.close().await;
+}
+
 #[tokio::test]
 async fn events_come_in_by_every_encoding() {
     let server = HttpTestServer::open().await;

@@ -13,17 +13,19 @@
 //! then senders are told to come back.
 //! **Invariant:** a stop of the server waits for all of it. What cannot be stored even then is counted as lost, and logged.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
 use super::dedupe::Part;
 use super::prepare::PreparedBatch;
-use super::submit::AdmittedRequest;
+use super::submit::{AdmittedRequest, interrupted};
 use super::write::{MemoryReservation, Pending, Stored};
 use super::{Ingest, Payload, Promise, Receipt, quarantine_of, stopping};
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::supervise::{AtStop, Task, TaskKind};
 use crate::tenancy::Access;
 
 /// The pause before rows that could not be stored are handed in again; it doubles up to [`PAUSE_MAX`].
@@ -33,15 +35,50 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// How often they are handed in after the server was told to stop. Each time the committer tries `commit_attempts_max` times.
 const LAST_ATTEMPTS_MAX: u32 = 3;
 
+/// Events that were acknowledged and are neither stored nor lost yet, by the table that they are for.
+#[derive(Debug, Default)]
+pub(super) struct Owed(Mutex<BTreeMap<String, u64>>);
+
+impl Owed {
+    /// All of them, which are lost from now on.
+    pub(super) fn take(&self) -> BTreeMap<String, u64> {
+        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn add(&self, followed: &PendingRows) {
+        let mut owed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *owed.entry(followed.table.clone()).or_default() += followed.events();
+    }
+
+    fn settle(&self, followed: &PendingRows) {
+        let mut owed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(events) = owed.get_mut(&followed.table) {
+            *events = events.saturating_sub(followed.events());
+        }
+        owed.retain(|_, events| *events > 0);
+    }
+}
+
 /// Rows on their way into one table.
 struct PendingRows {
     queue: mpsc::Sender<Pending>,
     table: String,
     part: Arc<Part>,
     bytes: usize,
-    answer: oneshot::Receiver<Result<Stored>>,
+    /// None when it was lost with a panic: then they are handed in again.
+    answer: Mutex<Option<oneshot::Receiver<Result<Stored>>>>,
     /// The room of the whole request, held until they are stored, or lost.
     _room: Arc<MemoryReservation>,
+}
+
+impl PendingRows {
+    fn events(&self) -> u64 {
+        self.part.marks.len() as u64
+    }
+
+    fn take_answer(&self) -> Option<oneshot::Receiver<Result<Stored>>> {
+        self.answer.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
 }
 
 impl Ingest {
@@ -74,10 +111,20 @@ impl Ingest {
             0 => None,
             _ => Some(self.hand_in(&table_queue.queue, table.to_owned(), good, (good_bytes, reservation)).await?),
         };
+        let (bad, good) = (bad.map(Arc::new), good.map(Arc::new));
+        for followed in [&bad, &good].into_iter().flatten() {
+            self.owed.add(followed);
+        }
         let (ingest, access, table, rejected) = (self.clone(), access.clone(), table.to_owned(), promise.rejected);
         self.submits.spawn(async move {
             let _running = running;
-            let (bad, good) = tokio::join!(ingest.follow(bad), ingest.follow(good));
+            let task = Task::new(TaskKind::Acknowledged, &table);
+            let follow = || {
+                let (ingest, bad, good) = (ingest.clone(), bad.clone(), good.clone());
+                async move { tokio::join!(ingest.follow(bad), ingest.follow(good)) }
+            };
+            let followed = ingest.supervisor.keep(task, &ingest.ending.hurry, AtStop::Finish, follow).await;
+            let (bad, good) = followed.unwrap_or_default();
             let rejected = if bad.is_some() { rejected } else { 0 };
             let Stored { accepted, duplicate, .. } = good.unwrap_or_default();
             ingest.count(&access, &table, &Receipt { accepted, duplicate, rejected, ..Receipt::default() });
@@ -107,24 +154,32 @@ impl Ingest {
             mpsc::error::SendTimeoutError::Timeout(_) => self.memory_budget.full(),
             mpsc::error::SendTimeoutError::Closed(_) => stopping(),
         })?;
+        let answer = Mutex::new(Some(answer));
         Ok(PendingRows { queue: queue.clone(), table, part, bytes, answer, _room: reservation })
     }
 
     /// Waits until rows are stored, and hands them in again when they were not. None when there are none, or when they are
     /// lost.
-    async fn follow(&self, followed: Option<PendingRows>) -> Option<Stored> {
-        let mut followed = followed?;
+    async fn follow(&self, followed: Option<Arc<PendingRows>>) -> Option<Stored> {
+        let followed = followed?;
+        let mut answer = followed.take_answer();
         let (mut pause, mut last_attempts) = (PAUSE_MIN, 0);
         loop {
-            let fault = match followed.answer.await {
-                Ok(Ok(stored)) => return Some(stored),
-                Ok(Err(error)) => error,
-                Err(_) => Error::unavailable("the table's committer has ended"),
+            let fault = match answer {
+                Some(answer) => match answer.await {
+                    Ok(Ok(stored)) => {
+                        self.owed.settle(&followed);
+                        return Some(stored);
+                    }
+                    Ok(Err(error)) => error,
+                    Err(_) => interrupted(),
+                },
+                None => interrupted(),
             };
             if self.ending.hurry.is_cancelled() {
                 last_attempts += 1;
             }
-            let (reply, answer) = oneshot::channel();
+            let (reply, next_answer) = oneshot::channel();
             let (part, bytes) = (followed.part.clone(), followed.bytes);
             let pending =
                 Pending { part, progress: Vec::new(), is_whole: false, bytes, reservation: self.reservation(), reply };
@@ -133,12 +188,13 @@ impl Ingest {
             let _stopping = self.ending.hurry.run_until_cancelled(tokio::time::sleep(pause)).await;
             pause = (pause * 2).min(PAUSE_MAX);
             if last_attempts > LAST_ATTEMPTS_MAX || followed.queue.send(pending).await.is_err() {
-                let events = followed.part.marks.len();
+                let events = followed.events();
                 tracing::error!(table = followed.table, events, ?fault, "acknowledged events are lost");
-                self.metrics.events_lost(&followed.table, events as u64);
+                self.metrics.events_lost(&followed.table, events);
+                self.owed.settle(&followed);
                 return None;
             }
-            followed.answer = answer;
+            answer = Some(next_answer);
         }
     }
 }

@@ -90,3 +90,68 @@ async fn what_a_stop_cannot_store_is_counted_as_lost() {
     let page = metrics.render();
     assert!(page.contains("glasshouse_events_lost_total{table=\"calls\"} 5"), "{page}");
 }
+
+#[tokio::test]
+async fn a_committer_that_panics_loses_and_doubles_nothing() {
+    // A batch takes two puts: its file, and its entry in the log.
+    for (before, after) in [(1, 0), (2, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2)] {
+        let (faults, acme, metrics) = (Arc::new(Faults::default()), acme().await, Arc::new(Metrics::default()));
+        let store = faulty(&faults);
+        let ingest = Ingest::start(open(&store).await, limits(), Clock::System, metrics.clone()).await.unwrap();
+        send(&ingest, &acme, lines(0..3)).await.unwrap();
+        while ingest.queued_bytes() > 0 {
+            tokio::task::yield_now().await;
+        }
+        faults.panics_before.store(before, Ordering::SeqCst);
+        faults.panics_after.store(after, Ordering::SeqCst);
+        let case = format!("{before} before, {after} after");
+        let promise = send(&ingest, &acme, lines(2..9)).await.unwrap();
+        assert_eq!(promise.received, 7, "{case}");
+        // One who waits for the commit is told to send again, or has a receipt.
+        let payload = || Payload::Encoded(Format::Json, lines(7..12).into());
+        loop {
+            match ingest.submit(&acme, TABLE, payload(), "test").await {
+                Ok(receipt) => break assert_eq!(receipt.accepted + receipt.duplicate, 5, "{case}"),
+                Err(error) => assert_eq!(error.kind(), Kind::Unavailable, "{case}: {error:?}"),
+            }
+        }
+        while ingest.queued_bytes() > 0 {
+            tokio::task::yield_now().await;
+        }
+        let page = metrics.render();
+        let panics = format!("glasshouse_task_panics_total{{task=\"committer\"}} {}", before + after);
+        assert!(page.contains(&panics), "{case}: {page}");
+        ingest.ready().unwrap();
+        ingest.stop().await;
+        assert_eq!(stored(&store, TABLE).await.len(), 12, "each once: {case}");
+        assert!(!metrics.render().contains("events_lost_total{"), "{case}");
+    }
+}
+
+#[tokio::test]
+async fn a_committer_that_panics_while_the_server_stops_is_restarted() {
+    let (faults, acme) = (Arc::new(Faults::default()), acme().await);
+    let store = faulty(&faults);
+    let ingest = start(&store, limits()).await;
+    faults.panics_before.store(2, Ordering::SeqCst);
+    assert_eq!(send(&ingest, &acme, lines(0..5)).await.unwrap().received, 5);
+    ingest.stop().await;
+    assert_eq!(stored(&store, TABLE).await.len(), 5);
+}
+
+#[tokio::test]
+async fn a_store_that_hangs_does_not_hold_up_a_stop() {
+    let (faults, acme, metrics) = (Arc::new(Faults::default()), acme().await, Arc::new(Metrics::default()));
+    let store = faulty(&faults);
+    let ingest = Ingest::start(open(&store).await, limits(), Clock::System, metrics.clone()).await.unwrap();
+    faults.hangs.store(true, Ordering::SeqCst);
+    assert_eq!(send(&ingest, &acme, lines(0..5) + "{\"mos\":1}\n").await.unwrap().received, 5);
+    let deadline = tokio::time::Instant::now() + Duration::from_millis(100);
+    let fault = ingest.stop_by(deadline).await.unwrap_err();
+    assert!(fault.message().contains("shutdown.time_max"), "{fault}");
+    let page = metrics.render();
+    for (table, events) in [(TABLE, 5), (QUARANTINE, 1)] {
+        let line = format!("glasshouse_events_lost_total{{table=\"{table}\"}} {events}");
+        assert!(page.contains(&line), "no {line} in {page}");
+    }
+}

@@ -78,13 +78,15 @@ use crate::config::IngestConfig;
 use crate::contract::{Format, Reason};
 use crate::error::{Error, Result};
 use crate::lake::{Table, Tables};
+use crate::supervise::{AtStop, Supervisor, Task, TaskKind};
 use crate::telemetry::Metrics;
 use crate::tenancy::Slots;
 
 use dedupe::EventKeyHasher;
+use early_ack::Owed;
 use prepare::Preparer;
 use schemas::SchemaReader;
-use write::{Ending, MemoryBudget, Pending, TableWriter};
+use write::{Committer, Ending, MemoryBudget, Opening, Pending};
 
 /// Requests that wait in one table's queue; their bytes are bounded by `queue_bytes_max`.
 const QUEUE_REQUESTS_MAX: usize = 1024;
@@ -162,6 +164,9 @@ pub struct Ingest {
     /// Committers and their tables' maintenance.
     tasks: TaskTracker,
     ending: Ending,
+    /// Events that were acknowledged and are not stored yet.
+    owed: Owed,
+    supervisor: Supervisor,
 }
 
 /// The way into one table.
@@ -188,35 +193,58 @@ impl Ingest {
         clock: Clock,
         metrics: Arc<Metrics>,
     ) -> Result<Arc<Self>> {
+        let supervisor = Supervisor::new(metrics.clone());
+        Self::start_under(supervisor, tables, config, clock, metrics).await
+    }
+
+    /// The same, with the committers and their tables' maintenance under this supervisor.
+    pub async fn start_under(
+        supervisor: Supervisor,
+        tables: Arc<Tables>,
+        config: IngestConfig,
+        clock: Clock,
+        metrics: Arc<Metrics>,
+    ) -> Result<Arc<Self>> {
         let key_hasher = EventKeyHasher::random();
         // Owned by the futures that open them, so that any task can wait for a start.
         let named: Vec<_> = tables.iter().map(|(name, table)| (name.clone(), table.clone())).collect();
         let opening = named.into_iter().map(|(name, table)| {
-            let quarantine = name.strip_suffix(QUARANTINE_SUFFIX).is_some_and(|table| tables.contains_key(table));
-            let (metrics, limits) = (metrics.clone(), &config);
+            let opening = Opening {
+                table,
+                is_quarantine: name.strip_suffix(QUARANTINE_SUFFIX).is_some_and(|table| tables.contains_key(table)),
+                key_hasher,
+                limits: config.clone(),
+                metrics: metrics.clone(),
+                committed: Arc::new(Notify::new()),
+            };
             async move {
-                let committed = Arc::new(Notify::new());
-                let table_writer =
-                    TableWriter::open(table.clone(), quarantine, key_hasher, limits, metrics, committed.clone()).await;
-                table_writer
-                    .map(|table_writer| (name.clone(), table, table_writer, committed))
-                    .map_err(|e| e.at(format!("table `{name}`")))
+                let table_writer = opening.table_writer().await.map_err(|e| e.at(format!("table `{name}`")))?;
+                Ok::<_, Error>((name, opening, table_writer))
             }
         });
         let opened: Vec<_> = futures::stream::iter(opening).buffered(OPENING_MAX).try_collect().await?;
 
         let (tasks, ending) = (TaskTracker::new(), Ending::default());
         let mut table_queues = BTreeMap::new();
-        for (name, table, table_writer, committed) in opened {
+        for (name, opening, table_writer) in opened {
             let (sender, queue) = mpsc::channel(QUEUE_REQUESTS_MAX);
-            tasks.spawn(write::run(queue, table_writer, config.clone(), ending.clone()));
-            tasks.spawn(maintain(table.clone(), committed, metrics.clone(), ending.clone()));
             let quarantine = tables.get(&quarantine_of(&name));
             let preparer = quarantine.map(|quarantine| Preparer {
-                contract: table.contract().clone(),
+                contract: opening.table.contract().clone(),
                 quarantine: quarantine.contract().clone(),
                 key_hasher,
                 notes_max: config.receipt_rejects_max,
+            });
+            tasks.spawn(maintenance(supervisor.clone(), opening.clone(), ending.clone()));
+            let committer = Arc::new(Committer::new(queue, table_writer, opening, ending.clone()));
+            let (supervisor, hurry, task) =
+                (supervisor.clone(), ending.hurry.clone(), Task::new(TaskKind::Committer, &name));
+            tasks.spawn(async move {
+                let run = || {
+                    let committer = committer.clone();
+                    async move { committer.run().await }
+                };
+                supervisor.keep(task, &hurry, AtStop::Finish, run).await
             });
             table_queues.insert(name, TableQueue { queue: sender, preparer });
         }
@@ -233,6 +261,8 @@ impl Ingest {
             submits: TaskTracker::new(),
             tasks,
             ending,
+            owed: Owed::default(),
+            supervisor,
             tables,
         }))
     }
@@ -258,8 +288,14 @@ impl Ingest {
         }
     }
 
+    /// The server is about to stop: from now on what is admitted is committed at once. Requests are taken as before.
+    pub fn flush(&self) {
+        self.ending.flush.cancel();
+    }
+
     /// Stops taking requests, commits what was admitted, and ends the tasks.
     pub async fn stop(&self) {
+        self.flush();
         self.ending.hurry.cancel();
         self.submits.close();
         self.submits.wait().await;
@@ -267,9 +303,34 @@ impl Ingest {
         self.tasks.close();
         self.tasks.wait().await;
     }
+
+    /// The same, but gives up at `deadline`, and then logs what was not committed. `Unavailable` when that is so.
+    pub async fn stop_by(&self, deadline: tokio::time::Instant) -> Result<()> {
+        if tokio::time::timeout_at(deadline, self.stop()).await.is_ok() {
+            return Ok(());
+        }
+        let requests = self.submits.len();
+        for (table, events) in self.owed.take() {
+            tracing::error!(%table, events, "acknowledged events are lost: the store did not take them before the deadline of the stop");
+            self.metrics.events_lost(&table, events);
+        }
+        tracing::error!(
+            requests,
+            bytes = self.queued_bytes(),
+            "stopped without committing all that was admitted: senders that have no receipt send again"
+        );
+        Err(Error::unavailable("the server stopped at its deadline (limit shutdown.time_max) before all was committed"))
+    }
 }
 
-/// Checkpoints and log clean-up in the background, when commits have made them due.
+/// Checkpoints and log clean-up in the background, under the supervisor.
+async fn maintenance(supervisor: Supervisor, opening: Opening, ending: Ending) {
+    let task = Task::new(TaskKind::Maintenance, &opening.table.contract().name);
+    let run = || maintain(opening.table.clone(), opening.committed.clone(), opening.metrics.clone(), ending.clone());
+    supervisor.keep(task, &ending.close, AtStop::End, run).await;
+}
+
+/// Checkpoints and log clean-up, when commits have made them due.
 async fn maintain(table: Arc<Table>, committed: Arc<Notify>, metrics: Arc<Metrics>, ending: Ending) {
     if let Err(error) = table.sweep().await {
         tracing::warn!(?error, "files that nothing names are left behind");

@@ -16,6 +16,7 @@ use crate::config::IngestConfig;
 use crate::contract::{EventBatch, Format, Owner, Stamp};
 use crate::error::{Error, Result};
 use crate::lake::InFlightGuard;
+use crate::supervise;
 use crate::telemetry::EventOutcome;
 use crate::tenancy::{Access, Scope};
 
@@ -148,11 +149,11 @@ impl Ingest {
         decoding: impl FnOnce() -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let turn = Arc::clone(&self.decoders).acquire_owned().await.map_err(|_| stopping())?;
-        let decoding = tokio::task::spawn_blocking(move || {
+        supervise::blocking("decoding", move || {
             let _turn = turn;
             decoding()
-        });
-        decoding.await.map_err(|cause| Error::internal("decoding failed").with_source(cause))?
+        })
+        .await
     }
 
     /// Hands rows to a committer and waits for its answer.
@@ -170,7 +171,7 @@ impl Ingest {
             mpsc::error::SendTimeoutError::Timeout(_) => self.memory_budget.full(),
             mpsc::error::SendTimeoutError::Closed(_) => stopping(),
         })?;
-        answer.await.map_err(|_| Error::unavailable("the table's committer has ended: send it again later"))?
+        answer.await.map_err(|_| interrupted())?
     }
 
     pub(super) fn count(&self, access: &Access, table: &str, receipt: &Receipt) {
@@ -210,6 +211,11 @@ async fn optional(storing: Option<impl Future<Output = Result<Stored>>>) -> Resu
         Some(storing) => storing.await,
         None => Ok(Stored::default()),
     }
+}
+
+/// What is known of rows whose committer panicked before it could answer.
+pub(super) fn interrupted() -> Error {
+    Error::unavailable("the table's committer was interrupted: send the events again, none is stored twice")
 }
 
 /// The same answer for a table that is absent and one that the caller may not see.

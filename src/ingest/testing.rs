@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path as FilePath;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use arrow::array::AsArray as _;
+use arrow::array::{
+    Array as _, ArrayRef, AsArray as _, Float64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
+};
+use arrow::ipc::writer::StreamWriter;
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use object_store::memory::InMemory;
@@ -16,6 +19,8 @@ use object_store::{
     CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions,
     PutOptions, PutPayload, PutResult, Result as StoreResult,
 };
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
 use url::Url;
 
 use super::Ingest;
@@ -91,6 +96,44 @@ pub(crate) fn lines<T: fmt::Display>(ids: impl IntoIterator<Item = T>) -> String
         .collect()
 }
 
+/// Events with these ids as columns, but for their tenant's.
+pub(crate) fn columns<'a>(ids: impl IntoIterator<Item = &'a str>) -> RecordBatch {
+    let ids = StringArray::from_iter_values(ids);
+    let times = TimestampMicrosecondArray::from(vec![1_772_366_400_000_000; ids.len()]).with_timezone("UTC");
+    let values = Float64Array::from(vec![4.2; ids.len()]);
+    let columns: [(&str, ArrayRef); 3] =
+        [("event_id", Arc::new(ids)), ("event_time", Arc::new(times)), ("mos", Arc::new(values))];
+    RecordBatch::try_from_iter(columns).unwrap()
+}
+
+/// The same as an Arrow IPC stream.
+pub(crate) fn arrow_stream<'a>(ids: impl IntoIterator<Item = &'a str>) -> Vec<u8> {
+    let rows = columns(ids);
+    let mut writer = StreamWriter::try_new(Vec::new(), rows.schema_ref()).unwrap();
+    writer.write(&rows).unwrap();
+    writer.into_inner().unwrap()
+}
+
+/// So many damaged copies of some bytes, each with the seed that made it: a few bytes are other ones, or the end is missing.
+pub(crate) fn mutations(whole: &[u8], count: u64) -> impl Iterator<Item = (u64, Vec<u8>)> {
+    (0..count).map(|seed| {
+        let (mut dice, mut bytes) = (StdRng::seed_from_u64(seed), whole.to_vec());
+        for _ in 0..dice.random_range(1..=4) {
+            let place = dice.random_range(0..bytes.len());
+            bytes[place] = match dice.random_range(0..4) {
+                0 => 0,
+                1 => 0xff,
+                2 => bytes[place] ^ 1 << dice.random_range(0..8),
+                _ => dice.random(),
+            };
+        }
+        if dice.random_range(0..10) == 0 {
+            bytes.truncate(dice.random_range(0..bytes.len()));
+        }
+        (seed, bytes)
+    })
+}
+
 /// All (tenant, id) of a table, sorted, as a process that just opened it sees them.
 pub(crate) async fn stored(store: &Store, table: &str) -> Vec<(String, String)> {
     let tables = open(store).await;
@@ -105,11 +148,15 @@ pub(crate) async fn stored(store: &Store, table: &str) -> Vec<(String, String)> 
     rows
 }
 
-/// How many of the next puts fail: without a trace, and after they have happened.
+/// How many of the next puts fail: without a trace, and after they have happened; by an error, or by a panic of the store's
+/// client. And whether puts hang.
 #[derive(Debug, Default)]
 pub(crate) struct Faults {
     pub(crate) refused: AtomicUsize,
     pub(crate) answer_lost: AtomicUsize,
+    pub(crate) panics_before: AtomicUsize,
+    pub(crate) panics_after: AtomicUsize,
+    pub(crate) hangs: AtomicBool,
 }
 
 /// A store whose puts fail by [`Faults`].
@@ -137,10 +184,15 @@ fn failure() -> object_store::Error {
 #[async_trait]
 impl ObjectStore for Faulty {
     async fn put_opts(&self, path: &Path, payload: PutPayload, options: PutOptions) -> StoreResult<PutResult> {
+        if self.faults.hangs.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
+        assert!(!take(&self.faults.panics_before), "the store's client has a bug");
         if take(&self.faults.refused) {
             return Err(failure());
         }
         let put = self.inner.put_opts(path, payload, options).await;
+        assert!(!take(&self.faults.panics_after), "the store's client has a bug behind the put");
         if take(&self.faults.answer_lost) { Err(failure()) } else { put }
     }
 

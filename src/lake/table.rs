@@ -32,6 +32,7 @@ use crate::lake::store::client::store_error;
 use crate::lake::store::durable_folder;
 use crate::lake::write::sort::{EncodedFile, RowSelection, WriteOptions, encode};
 use crate::lake::{Committed, DataFile, EventKeys, InFlight, Progress, Snapshot, Store};
+use crate::supervise::{blocking, on_thread};
 
 /// All tables of this server by name: declared ones and their quarantines (`<t>_quarantine`).
 pub type Tables = BTreeMap<String, Arc<Table>>;
@@ -146,9 +147,7 @@ impl Table {
             return Ok(Vec::new());
         }
         let (contract, options) = (Arc::clone(&self.contract), self.options.clone());
-        let encoded = tokio::task::spawn_blocking(move || encode(&contract, &options, &rows))
-            .await
-            .map_err(|error| Error::internal("writing rows was cut short").with_source(error))??;
+        let encoded = blocking("writing rows", move || encode(&contract, &options, &rows)).await?;
         // All are awaited: one that is dropped goes on, and its file would lie there unknown to anybody. A disk that is
         // full fails the large files and takes the small ones, with each attempt.
         let puts: Vec<_> = futures::stream::iter(encoded).map(|file| self.put(file)).buffered(PUTS_MAX).collect().await;
@@ -217,7 +216,7 @@ impl Table {
     pub async fn sweep(&self) -> Result<()> {
         let Some(folder) = self.store.local(&self.folder) else { return Ok(()) };
         let before_ms = (self.store.clock.now() - UNFINISHED_AGE_MIN) / 1_000;
-        let swept = tokio::task::spawn_blocking(move || durable_folder::sweep(&folder, before_ms)).await;
+        let swept = on_thread(move || durable_folder::sweep(&folder, before_ms)).await;
         let fault =
             || Error::unavailable(format!("table `{}`: what puts have left cannot be swept", self.contract.name));
         let count = swept.map_err(|error| fault().with_source(error))?.map_err(|error| fault().with_source(error))?;

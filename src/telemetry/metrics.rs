@@ -63,6 +63,8 @@ pub struct Metrics {
     flight_calls: Counters<2>,
     lake_version: Gauges<1>,
     lake_checkpoints: Counters<1>,
+    task_panics: Counters<1>,
+    task_restarts: Counters<1>,
     /// What is told of sources.
     pub sources: SourceMetrics,
     /// What is told of transforms.
@@ -155,6 +157,8 @@ impl Default for Metrics {
             flight_calls: page.add("flight_calls", "Flight calls, by method and gRPC code", Family::default()),
             lake_version: page.add("lake_version", "The newest known version of a table", Family::default()),
             lake_checkpoints: page.add("lake_checkpoints", "Checkpoints written", Family::default()),
+            task_panics: page.add("task_panics", "Panics of background tasks, by what they do", Family::default()),
+            task_restarts: page.add("task_restarts", "Background tasks restarted after a panic", Family::default()),
             sources: SourceMetrics::new(&mut page),
             transforms: TransformMetrics::new(&mut page),
             registry: page.0,
@@ -260,6 +264,16 @@ impl Metrics {
         self.lake_checkpoints.get_or_create(&[("table", Label::owned(table))]).inc();
     }
 
+    /// A background task of this kind panicked.
+    pub fn task_panicked(&self, task: &'static str) {
+        self.task_panics.get_or_create(&[("task", task.into())]).inc();
+    }
+
+    /// A background task of this kind was restarted after a panic.
+    pub fn task_restarted(&self, task: &'static str) {
+        self.task_restarts.get_or_create(&[("task", task.into())]).inc();
+    }
+
     /// The text exposition format (OpenMetrics), to be sent as [`Metrics::CONTENT_TYPE`].
     pub fn render(&self) -> String {
         let mut page = String::new();
@@ -300,6 +314,8 @@ mod tests {
         metrics.flight_call("DoGet", "OK");
         metrics.lake_version("calls", 41);
         metrics.lake_checkpoint("calls");
+        metrics.task_panicked("committer");
+        metrics.task_restarted("committer");
         let partition = PartitionLabel { source: "voice", topic: "calls.v1", partition: 3 };
         metrics.sources.committed(partition, 9, Duration::from_millis(3));
         metrics.sources.lag(partition, 11);
@@ -323,6 +339,8 @@ mod tests {
                 "glasshouse_flight_calls_total{method=\"DoGet\",code=\"OK\"} 1",
                 "glasshouse_lake_version{table=\"calls\"} 41",
                 "glasshouse_lake_checkpoints_total{table=\"calls\"} 1",
+                "glasshouse_task_panics_total{task=\"committer\"} 1",
+                "glasshouse_task_restarts_total{task=\"committer\"} 1",
                 "glasshouse_source_messages_total{source=\"voice\",topic=\"calls.v1\",partition=\"3\"} 9",
                 "glasshouse_source_lag_messages{source=\"voice\",topic=\"calls.v1\",partition=\"3\"} 11",
                 "glasshouse_source_skipped_messages_total{source=\"voice\",topic=\"calls.v1\",partition=\"3\"} 2",

@@ -26,6 +26,7 @@ use crate::clock::{Clock, Micros};
 use crate::config::AuthConfig;
 use crate::error::{Error, Result};
 use crate::outbound::{Client, Plaintext, Request, Retry, Roots, Settings, StatusCode, parse_url, redacted};
+use crate::supervise::catch_future;
 
 /// The time for one fetch, from connecting to the last byte.
 const FETCH_TIME_MAX: Duration = Duration::from_secs(5);
@@ -152,7 +153,8 @@ impl Fetched {
         while tasks.try_join_next().is_some() {}
         let mut flight = FetchInProgress { source: Arc::clone(&self.source), outcome: None };
         tasks.spawn(async move {
-            match flight.source.fetch().await {
+            let panicked = |panic| Err(Error::internal("fetching a key set panicked").with_source(panic));
+            match catch_future(flight.source.fetch()).await.unwrap_or_else(panicked) {
                 Ok(set) => flight.land(set),
                 Err(error) => {
                     tracing::warn!(url = redacted(&flight.source.url), ?error, "a key set could not be fetched")

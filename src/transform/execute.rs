@@ -15,7 +15,6 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use arrow::array::{Array as _, AsArray as _, RecordBatch, RecordBatchOptions};
@@ -38,6 +37,7 @@ use super::plan::TransformPlan;
 use super::{MessageError, Outcome, Rows, TransformLimits};
 use crate::contract::Reason;
 use crate::error::{Error, Kind, Result};
+use crate::supervise::catch;
 
 /// What lookup tables hold, by name.
 pub(super) type Lookups = BTreeMap<Arc<str>, Arc<Vec<RecordBatch>>>;
@@ -90,7 +90,7 @@ impl BatchRun<'_> {
     /// One run. A panic of the engine is an error of this run.
     fn part(&self, messages: &RecordBatch, deadline: RunDeadline) -> Result<Rows> {
         let running = || self.runtime.block_on(self.run(messages, deadline));
-        catch_unwind(AssertUnwindSafe(running)).unwrap_or_else(|_| Err(Error::internal("the transform panicked")))
+        catch(running).unwrap_or_else(|panic| Err(Error::internal("the transform panicked").with_source(panic)))
     }
 
     async fn run(&self, messages: &RecordBatch, deadline: RunDeadline) -> Result<Rows> {

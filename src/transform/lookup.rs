@@ -29,10 +29,13 @@ use super::lookup_file::{self, LookupLimits};
 use crate::config::{ColumnConfig, IngestConfig, LookupConfig, LookupFormat};
 use crate::contract::ColumnKind;
 use crate::error::{Error, Result, did_you_mean};
+use crate::supervise::{AtStop, Supervisor, Task, TaskKind, blocking};
 use crate::telemetry::Metrics;
 
 /// The longest pause before a lookup that was never loaded is tried again.
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(5);
+/// What a panic is an error of.
+const LOADING: &str = "loading";
 
 /// Answers the query of a lookup, with all rows of all tenants.
 pub type LookupQuery = Arc<dyn Fn(String) -> BoxFuture<'static, Result<Vec<RecordBatch>>> + Send + Sync>;
@@ -108,13 +111,19 @@ impl Lookups {
         Ok(())
     }
 
-    /// Keeps all of them fresh until `stop`.
-    pub async fn run(self: Arc<Self>, lookup_query: LookupQuery, stop: CancellationToken) {
-        let mut keepers = JoinSet::new();
-        for name in self.list.keys().cloned() {
-            keepers.spawn(Arc::clone(&self).refresh(name, lookup_query.clone(), stop.clone()));
+    /// Keeps all of them fresh until `stop`, each in a task of its own: a panic ends the refresh of none but that one.
+    pub async fn run(self: Arc<Self>, lookup_query: LookupQuery, supervisor: Supervisor, stop: CancellationToken) {
+        let mut tasks = JoinSet::new();
+        for name in self.list.keys() {
+            let (tables, lookup_query, supervisor) = (Arc::clone(&self), lookup_query.clone(), supervisor.clone());
+            let (name, stop) = (name.clone(), stop.clone());
+            tasks.spawn(async move {
+                let task = Task::new(TaskKind::LookupTable, &name);
+                let refresh = || Arc::clone(&tables).refresh(name.clone(), lookup_query.clone(), stop.clone());
+                supervisor.keep(task, &stop, AtStop::End, refresh).await;
+            });
         }
-        keepers.join_all().await;
+        while tasks.join_next().await.is_some() {}
     }
 
     /// Loads one again and again.
@@ -157,20 +166,20 @@ impl Lookups {
         let time_max = bounds.time_max;
         let loading = async {
             if let Some(file) = config.file.clone() {
-                return blocking(move || lookup_file::read(&file, declared.as_ref(), &bounds)).await;
+                return blocking(LOADING, move || lookup_file::read(&file, declared.as_ref(), &bounds)).await;
             }
             if let Some(url) = &config.url {
                 let url = Url::parse(url).map_err(|error| Error::invalid(format!("no URL: {error}")))?;
                 let format = LookupFormat::of(url.path());
                 let format = format.ok_or_else(|| Error::invalid("the url does not say its format"))?;
                 let body = fetch::fetch(&url, config.ca_file.as_deref(), &bounds).await?;
-                return blocking(move || lookup_file::decode(body, format, declared.as_ref(), &bounds)).await;
+                return blocking(LOADING, move || lookup_file::decode(body, format, declared.as_ref(), &bounds)).await;
             }
             let query = config.query.clone().ok_or_else(|| Error::internal("a lookup comes from nowhere"))?;
             let lookup_query =
                 lookup_query.ok_or_else(|| Error::internal("nobody is there to answer a lookup's query"))?;
             let batches = lookup_query(query).await?;
-            blocking(move || lookup_file::gather(batches, declared.as_ref(), &bounds)).await
+            blocking(LOADING, move || lookup_file::gather(batches, declared.as_ref(), &bounds)).await
         };
         let late =
             || Error::unavailable(format!("not loaded in {} s (limit ingest.lookup_time_max)", time_max.as_secs_f64()));
@@ -241,8 +250,4 @@ fn declared(columns: &[ColumnConfig]) -> SchemaRef {
         Field::new(&column.name, kind.data_type(), true)
     };
     Arc::new(Schema::new(columns.iter().map(field).collect::<Vec<_>>()))
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(|cause| Error::internal("loading broke down").with_source(cause))?
 }

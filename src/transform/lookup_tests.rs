@@ -21,6 +21,7 @@ use super::{Message, Transform};
 use crate::config::{ColumnConfig, IngestConfig, LookupConfig, SourceConfig, TableConfig};
 use crate::contract::Contract;
 use crate::error::{Error, Kind, Result};
+use crate::supervise::Supervisor;
 use crate::telemetry::Metrics;
 
 fn columns(columns: &[(&str, &str)]) -> Vec<ColumnConfig> {
@@ -240,7 +241,8 @@ async fn a_source_waits_for_its_dimensions_and_follows_them() {
     let transform = transform(&lookups).unwrap();
     assert_eq!(transform.waits_for(), ["places"], "its columns are not known yet");
     let (stop, mut tasks) = (CancellationToken::new(), JoinSet::new());
-    tasks.spawn(Arc::clone(&lookups).run(lookup_query(|_| Ok(Vec::new())), stop.clone()));
+    let supervisor = Supervisor::new(Arc::clone(&metrics));
+    tasks.spawn(Arc::clone(&lookups).run(lookup_query(|_| Ok(Vec::new())), supervisor, stop.clone()));
     let waiting = {
         let (transform, stop) = (Arc::clone(&transform), stop.clone());
         tasks.spawn(async move { assert!(transform.ready(&stop).await) })

@@ -52,6 +52,7 @@ use crate::clock::Micros;
 use crate::config::{Envelope, IngestConfig, SourceConfig, TenantFrom};
 use crate::contract::{Contract, Reason};
 use crate::error::{Error, Result, did_you_mean};
+use crate::supervise;
 
 use execute::BatchRun;
 use lookup::LoadedLookup;
@@ -143,7 +144,7 @@ struct Prepared {
 }
 
 impl Transform {
-    /// The transform of a source, if it has one. `Invalid` for a statement that is none, or that does not fit the table, as
+    /// The transform of a source, if it has one. Plans, which blocks: not for a thread that runs tasks. `Invalid` for a statement that is none, or that does not fit the table, as
     /// far as that can be told before all lookups are loaded ([`Transform::waits_for`]).
     pub fn new(
         source: &str,
@@ -195,15 +196,18 @@ impl Transform {
     }
 
     /// Waits until there is a plan, as long as it takes. False when it was told to stop.
-    pub async fn ready(&self, stop: &CancellationToken) -> bool {
+    pub async fn ready(self: &Arc<Self>, stop: &CancellationToken) -> bool {
         loop {
             let mut changes = self.lookups.changes();
             let source = &self.source;
             match self.lookups.now(&self.names) {
-                Ok(loaded) => match self.prepare(loaded) {
-                    Ok(_) => return true,
-                    Err(error) => tracing::error!(%source, ?error, "the transform does not fit: the source waits"),
-                },
+                Ok(loaded) => {
+                    let transform = Arc::clone(self);
+                    match supervise::blocking("planning", move || transform.prepare(loaded)).await {
+                        Ok(_) => return true,
+                        Err(error) => tracing::error!(%source, ?error, "the transform does not fit: the source waits"),
+                    }
+                }
                 Err(missing) => {
                     tracing::warn!(%source, lookups = %missing.join(", "), "the source waits for its lookups");
                 }

@@ -87,7 +87,7 @@ pub(super) fn parse(sql: &str) -> Result<(Statement, Vec<String>)> {
 }
 
 impl TransformPlan {
-    /// Plans a statement over lookups of these schemas.
+    /// Plans a statement over lookups of these schemas. Blocks: it is called on the blocking pool.
     pub(super) fn new(sql: &str, target: PlanTarget<'_>, lookups: &[(String, Arc<LoadedLookup>)]) -> Result<Self> {
         let state = state(lookups, target.envelope)?;
         let (statement, _) = parse(sql)?;

@@ -27,6 +27,7 @@ mod s3;
 mod senders;
 mod server;
 mod sql;
+mod stop;
 mod suite;
 mod tacosoft;
 

@@ -25,11 +25,12 @@ struct Rule {
 }
 
 /// The modules from left to right: each imports only what stands before it.
-const ORDER: [&str; 15] = [
+const ORDER: [&str; 16] = [
     "error",
     "clock",
     "config",
     "telemetry",
+    "supervise",
     "outbound",
     "contract",
     "tenancy",

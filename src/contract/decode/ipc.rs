@@ -4,8 +4,6 @@
 //! bound before anything is allocated, and a panic of the reader ends this body only. A stream that is cut off or broken
 //! after its schema keeps the batches before the break; the rest is one reject.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
 use arrow::array::Array;
 use arrow::buffer::Buffer;
 use arrow::ipc::reader::StreamDecoder;
@@ -18,6 +16,7 @@ use super::arrow_batch;
 use super::reject::{Reason, Reject};
 use crate::contract::{Contract, Decoded, EventBatch, Owner, Stamp};
 use crate::error::{Error, Result};
+use crate::supervise::catch;
 
 /// Stands in front of every message of a modern stream.
 const CONTINUATION: [u8; 4] = [0xff; 4];
@@ -93,7 +92,7 @@ impl Stream<'_> {
             self.at = end;
             let decoder = &mut self.decoder;
             // The reader asserts what a valid stream keeps to; its state is not used again after an error.
-            let read = catch_unwind(AssertUnwindSafe(|| decoder.decode(&mut message)));
+            let read = catch(|| decoder.decode(&mut message));
             match read.map_err(|_| "the reader cannot make sense of it")?.map_err(|fault| fault.to_string())? {
                 Some(batch) => return Ok(Some(batch)),
                 None => continue,

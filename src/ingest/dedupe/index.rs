@@ -24,6 +24,7 @@ use super::window::{EventKey, EventKeyHasher, Part, RowVerdict, Window, WindowRe
 use crate::contract::{Contract, EventBatch};
 use crate::error::{Error, Result};
 use crate::lake::{DataFile, EventKeys, Snapshot, Table};
+use crate::supervise::{Panic, on_thread};
 
 /// Files whose ids are read at once.
 const READS_MAX: usize = 8;
@@ -76,7 +77,7 @@ impl DedupeIndex {
         }
         // On the blocking pool: the window goes there and comes back.
         let sent = parts.clone();
-        let sifting = tokio::task::spawn_blocking(move || {
+        let sifting = on_thread(move || {
             let verdicts = compare(&known.window, &sent);
             (known, verdicts)
         });
@@ -91,7 +92,7 @@ impl DedupeIndex {
             }
         }
         let tenant = self.table.contract().tenant;
-        let copying = tokio::task::spawn_blocking(move || remaining(&parts, &verdicts, tenant));
+        let copying = on_thread(move || remaining(&parts, &verdicts, tenant));
         let sifted = copying.await.map_err(|cause| failed("dropping duplicates", cause))??;
         Ok(DedupeResult { sifted, seen })
     }
@@ -101,7 +102,7 @@ impl DedupeIndex {
         let Some(mut known) = self.known.take() else { return };
         let now = self.table.snapshot();
         // On the blocking pool: a window that grows moves all its ids.
-        let remembering = tokio::task::spawn_blocking(move || {
+        let remembering = on_thread(move || {
             known.take_in(files.into_iter().map(Arc::new).collect(), marks);
             // Then it is our entry, and there is nothing else to take in. A commit that was in doubt may lie further back.
             if now.version == known.seen.version + 1 {
@@ -109,7 +110,10 @@ impl DedupeIndex {
             }
             known
         });
-        self.known = remembering.await.ok();
+        self.known = remembering
+            .await
+            .inspect_err(|panic| tracing::error!("the dedupe index panicked and is built anew: {panic}"))
+            .ok();
     }
 
     /// Takes in what others have committed so far.
@@ -169,7 +173,7 @@ impl DedupeIndex {
     async fn read(&self, file: &DataFile) -> Result<Vec<EventKey>> {
         let rows = self.table.keys(file).await?;
         let (key_hasher, contract) = (self.key_hasher, self.table.contract().clone());
-        let hashing = tokio::task::spawn_blocking(move || marks(key_hasher, &contract, rows));
+        let hashing = on_thread(move || marks(key_hasher, &contract, rows));
         hashing.await.map_err(|cause| failed("reading ids", cause))?
     }
 }
@@ -220,8 +224,8 @@ fn suspects(
     Ok(Some(LookupCandidates { files: cover.files(&days), keys, rows }))
 }
 
-fn failed(what: &str, cause: tokio::task::JoinError) -> Error {
-    Error::internal(format!("{what} failed")).with_source(cause)
+fn failed(what: &str, cause: Panic) -> Error {
+    Error::internal(format!("{what} panicked")).with_source(cause)
 }
 
 /// The marks of rows that hold the (tenant, id) columns.

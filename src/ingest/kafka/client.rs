@@ -28,6 +28,7 @@ use crate::config::SourceConfig;
 use crate::error::{Error, Kind, Result};
 use crate::ingest::source::{SourceMonitor, TopicPartition};
 use crate::outbound::Roots;
+use crate::supervise::catch;
 use crate::telemetry::SourceTrouble;
 
 /// How often the client tells the ends of its partitions, from which the lag is counted.
@@ -176,6 +177,30 @@ impl ClientContextState {
         self.watch.failed(trouble, message);
     }
 
+    /// Does what the C library calls for. A panic must not reach it: it would end the process.
+    fn fenced(&self, what: &str, work: impl FnOnce()) {
+        if let Err(panic) = catch(work) {
+            tracing::error!(source = %self.source, "taking the Kafka client's {what} panicked: {panic}");
+        }
+    }
+
+    fn take_statistics(&self, statistics: Statistics) {
+        self.watch.connected(statistics.cgrp.is_some_and(|group| group.state == GROUP_UP));
+        // What the client says of a partition whose leader is away is what it heard before.
+        let up = statistics.brokers.values().filter(|broker| broker.state == "UP").map(|broker| broker.nodeid);
+        let up: BTreeSet<i32> = up.collect();
+        let ends = statistics.topics.into_iter().flat_map(|(topic, statistics)| {
+            let (topic, up): (Arc<str>, _) = (topic.into(), &up);
+            statistics.partitions.into_iter().filter_map(move |(partition, statistics)| {
+                let offset = if statistics.ls_offset >= 0 { statistics.ls_offset } else { statistics.hi_offset };
+                let end = PartitionEnd { offset, low: Some(statistics.lo_offset).filter(|low| *low >= 0) };
+                let told = partition >= 0 && offset >= 0 && up.contains(&statistics.leader);
+                told.then(|| ClientEvent::End(TopicPartition { topic: topic.clone(), partition }, end))
+            })
+        });
+        self.notes().extend(ends);
+    }
+
     fn notes(&self) -> std::sync::MutexGuard<'_, Vec<ClientEvent>> {
         // A poisoned list is still a list: nothing in it can be half done.
         self.notes.lock().unwrap_or_else(PoisonError::into_inner)
@@ -196,7 +221,10 @@ impl ClientContext for ClientContextState {
         let Some(tokens) = &self.tokens else {
             return Err(format!("there is no [sources.{source}.oauth] to say where tokens come from").into());
         };
-        let fetched = self.runtime.block_on(self.stop.run_until_cancelled(tokens.fetch()));
+        // A panic must not reach the C library that calls this: it would end the process.
+        let fetched = catch(|| self.runtime.block_on(self.stop.run_until_cancelled(tokens.fetch())));
+        let fetched =
+            fetched.unwrap_or_else(|panic| Some(Err(Error::internal("fetching a token panicked").with_source(panic))));
         match fetched.unwrap_or_else(|| Err(Error::cancelled("the source stops"))) {
             Ok(token) => {
                 tracing::debug!(%source, "a new token to log in with");
@@ -236,20 +264,7 @@ impl ClientContext for ClientContextState {
     }
 
     fn stats(&self, statistics: Statistics) {
-        self.watch.connected(statistics.cgrp.is_some_and(|group| group.state == GROUP_UP));
-        // What the client says of a partition whose leader is away is what it heard before.
-        let up = statistics.brokers.values().filter(|broker| broker.state == "UP").map(|broker| broker.nodeid);
-        let up: BTreeSet<i32> = up.collect();
-        let ends = statistics.topics.into_iter().flat_map(|(topic, statistics)| {
-            let (topic, up): (Arc<str>, _) = (topic.into(), &up);
-            statistics.partitions.into_iter().filter_map(move |(partition, statistics)| {
-                let offset = if statistics.ls_offset >= 0 { statistics.ls_offset } else { statistics.hi_offset };
-                let end = PartitionEnd { offset, low: Some(statistics.lo_offset).filter(|low| *low >= 0) };
-                let told = partition >= 0 && offset >= 0 && up.contains(&statistics.leader);
-                told.then(|| ClientEvent::End(TopicPartition { topic: topic.clone(), partition }, end))
-            })
-        });
-        self.notes().extend(ends);
+        self.fenced("statistics", || self.take_statistics(statistics));
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
@@ -272,7 +287,7 @@ impl ClientContext for ClientContextState {
             tracing::debug!(source = %self.source, %error, reason, "kafka client");
             return;
         }
-        self.tell(ClientError::new(&self.source, self.tokens.is_some(), code, reason));
+        self.fenced("error", || self.tell(ClientError::new(&self.source, self.tokens.is_some(), code, reason)));
     }
 }
 

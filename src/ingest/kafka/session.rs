@@ -129,15 +129,6 @@ impl<'a> KafkaSession<'a> {
     /// Until it is told to stop. An error is the end of this client, not of the source.
     pub(super) fn run(mut self) -> Result<()> {
         self.tell_pause();
-        let outcome = self.read();
-        self.source.watch.connected(false);
-        for topic_partition in self.places.keys() {
-            self.leave(topic_partition);
-        }
-        outcome
-    }
-
-    fn read(&mut self) -> Result<()> {
         while !self.stop.is_cancelled() {
             let now = Instant::now();
             self.mind_pause(now)?;
@@ -475,6 +466,16 @@ impl<'a> KafkaSession<'a> {
 
     pub(super) fn pause(&self) {
         let _stopped = self.runtime.block_on(self.stop.run_until_cancelled(tokio::time::sleep(PAUSE)));
+    }
+}
+
+/// However it ends, also by a panic, nobody is told any more what it knew.
+impl Drop for KafkaSession<'_> {
+    fn drop(&mut self) {
+        self.source.watch.connected(false);
+        for topic_partition in self.places.keys() {
+            self.leave(topic_partition);
+        }
     }
 }
 

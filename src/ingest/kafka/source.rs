@@ -7,7 +7,6 @@
 //! the table says.
 
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -26,6 +25,7 @@ use crate::error::Result;
 use crate::ingest::Ingest;
 use crate::ingest::schemas::SchemaReader;
 use crate::ingest::source::{MessageMeta, Route, SourceMonitor, TenantResolution, TopicPartition, without_header};
+use crate::supervise::{catch, on_thread};
 use crate::telemetry::{Metrics, PartitionLabel, SourceTrouble};
 use crate::transform::{Header, Transform};
 
@@ -87,9 +87,10 @@ impl Source {
     }
 
     /// Reads and stores until `stop`, once its transform's lookups are loaded. What was read and not stored then is read again by the next one. A session that fails
-    /// is begun anew after a pause: it has no state of its own to lose.
-    pub async fn run(self, ingest: Arc<Ingest>, stop: CancellationToken) {
-        let source = Arc::new(self);
+    /// is begun anew after a pause: it has no state of its own to lose. The panic of a session goes on to whoever awaits this,
+    /// who may call it again.
+    pub async fn run(self: Arc<Self>, ingest: Arc<Ingest>, stop: CancellationToken) {
+        let source = self;
         if let (Some(reader), None) = (&source.route.reader, &source.route.transform) {
             ingest.keep_reader(&source.route.source, reader);
         }
@@ -98,6 +99,9 @@ impl Source {
         {
             return;
         }
+        // A session's thread cannot be aborted: it ends soon after this future is gone.
+        let stop = stop.child_token();
+        let _ends = stop.clone().drop_guard();
         let mut pause = PAUSE_MIN;
         while !stop.is_cancelled() {
             let (source, ingest, ended) = (source.clone(), ingest.clone(), stop.clone());
@@ -107,21 +111,26 @@ impl Source {
                 let client = connect(&source, runtime.clone(), ended.clone())?;
                 KafkaSession::new(&source, &ingest, &client, runtime, ended)?.run()
             };
-            match tokio::task::spawn_blocking(session).await {
+            match on_thread(session).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => {
                     tracing::error!(source = %name, ?error, "a source failed, it begins again");
                     watch.failed(SourceTrouble::Other, format!("{error:?}"));
                 }
-                Err(error) => {
-                    tracing::error!(source = %name, %error, "a source broke down, it begins again");
-                    watch.failed(SourceTrouble::Other, "it broke down: the log has the cause");
+                Err(panic) => {
+                    watch.failed(SourceTrouble::Other, "it panicked: the log has the cause");
+                    panic.resume();
                 }
             }
             pause = if begun.elapsed() > PAUSE_MAX { PAUSE_MIN } else { pause };
             let _stopped = stop.run_until_cancelled(tokio::time::sleep(pause)).await;
             pause = (pause * 2).min(PAUSE_MAX);
         }
+    }
+
+    /// Its name in the configuration.
+    pub fn name(&self) -> &str {
+        &self.route.source
     }
 
     pub(super) fn label<'a>(&'a self, topic_partition: &'a TopicPartition) -> PartitionLabel<'a> {
@@ -186,6 +195,6 @@ fn headers(message: &BorrowedMessage<'_>) -> Vec<Header> {
 /// One header. The client library panics on a name that is not UTF-8, and producers may send one.
 fn header_at<'m>(message: &'m BorrowedMessage<'_>, index: usize) -> Option<(&'m str, Option<&'m [u8]>)> {
     let headers = message.headers()?;
-    let header = catch_unwind(AssertUnwindSafe(|| headers.get(index))).ok()?;
+    let header = catch(|| headers.get(index)).ok()?;
     Some((header.key, header.value))
 }

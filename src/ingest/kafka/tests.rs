@@ -22,6 +22,7 @@ use crate::contract::{Contract, Owner};
 use crate::ingest::testing::{QUARANTINE, TABLE, limits, memory, open, open_as, stored};
 use crate::ingest::{Ingest, Source, Sources};
 use crate::lake::{Progress, SourceLag, Store};
+use crate::supervise::Supervisor;
 use crate::telemetry::Metrics;
 use crate::transform::{LookupQuery, Lookups, Transform};
 
@@ -118,8 +119,9 @@ impl SourceServer {
         let sources = Sources::new(ingest.tables().clone(), std::slice::from_ref(&source), Clock::System);
         let mut tasks = JoinSet::new();
         let lookup_query: LookupQuery = Arc::new(|_| Box::pin(async { Ok(Vec::new()) }));
-        tasks.spawn(lookups.run(lookup_query, stop.clone()));
-        tasks.spawn(source.run(ingest.clone(), stop.clone()));
+        let supervisor = Supervisor::new(Arc::clone(&metrics));
+        tasks.spawn(lookups.run(lookup_query, supervisor, stop.clone()));
+        tasks.spawn(Arc::new(source).run(ingest.clone(), stop.clone()));
         Self { ingest, sources, metrics, tasks, stop }
     }
 

@@ -15,6 +15,8 @@
 
 mod message_batch;
 
+mod isolate;
+
 mod pull;
 
 mod apply_transform;

@@ -20,6 +20,7 @@ use bytes::Bytes;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
+use super::isolate::isolate;
 use super::message_batch::{BatchMessage, MessageBatch, OffsetRange, TopicPartition};
 use super::pause::Pause;
 use crate::contract::{Format, Kept, Owner};
@@ -27,6 +28,7 @@ use crate::error::{Error, Kind, Result};
 use crate::ingest::dedupe::Part;
 use crate::ingest::prepare::{PreparedBatch, Preparer, ReceivedMessages};
 use crate::ingest::schemas::{Forms, SchemaReader};
+use crate::ingest::submit::interrupted;
 use crate::ingest::write::{MemoryReservation, Pending, Stored};
 use crate::ingest::{Ingest, TableQueue, quarantine_of, stopping};
 use crate::lake::{LagState, PartitionFeed, Progress, Table};
@@ -151,10 +153,14 @@ impl Ingest {
         let decoding = move || {
             let received = ReceivedMessages { body: &body, messages: &taken, kept_as: way.kept_as() };
             let given = forms.as_ref().map_or((way.format, &body, &**taken), |forms| forms.given());
-            match &way.transform {
-                Some(transform) => taker.take_transformed(transform, given, &received, &stamp, &way.source, &runtime),
-                None => taker.take_messages(given, &received, &stamp, &way.source),
-            }
+            let (format, body, messages) = given;
+            isolate(messages, |messages| match &way.transform {
+                Some(transform) => {
+                    let given = (format, body, messages);
+                    taker.take_transformed(transform, given, &received, &stamp, &way.source, &runtime)
+                }
+                None => taker.take_messages((format, body, messages), &received, &stamp, &way.source),
+            })
         };
         let PreparedBatch { good, bad, places, .. } = self.decode(decoding).await?.held(held);
         let (good_bytes, bad_bytes) = (good.rows.plain_bytes(), bad.as_ref().map_or(0, |bad| bad.rows.plain_bytes()));
@@ -236,7 +242,8 @@ impl Ingest {
         let schemas = reader.learn(reader.ids(messages.iter().map(|message| &body[message.place.clone()]))).await?;
         let bounds = (self.limits.event_bytes_max, self.share() * TEXT_TIMES_MAX);
         let (reader, from, messages) = (reader.clone(), body.clone(), messages.clone());
-        let forms = self.decode(move || reader.read(&from, &messages, &schemas, bounds)).await?;
+        let forms =
+            self.decode(move || isolate(&messages, |messages| reader.read(&from, messages, &schemas, bounds))).await?;
         if forms.format == Format::Json {
             self.make_room(reservation, body.len() + forms.body.len()).await?;
         }
@@ -303,5 +310,5 @@ async fn hand_over(
     let (reply, answer) = oneshot::channel();
     let pending = Pending { part: Arc::new(part), progress, is_whole, bytes, reservation, reply };
     queue.send(pending).await.map_err(|_| stopping())?;
-    answer.await.map_err(|_| Error::unavailable("the table's committer has ended"))?
+    answer.await.map_err(|_| interrupted())?
 }

@@ -25,6 +25,5 @@ mod shared_table_tests;
 pub use reservation::MemoryReservation;
 
 pub(super) use batch::{Pending, Stored};
-pub(super) use committer::{Ending, run};
+pub(super) use committer::{Committer, Ending, Opening};
 pub(super) use reservation::MemoryBudget;
-pub(super) use table_writer::TableWriter;

@@ -110,14 +110,7 @@ impl TableWriter {
                     let _gone = reply.send(Ok(stored));
                 }
             }
-            Err(error) => {
-                let incident = Uuid::new_v4();
-                tracing::error!(%incident, table = self.name(), requests = requests.len(), ?error, "a batch was not stored");
-                for Pending { reservation, reply, .. } in requests {
-                    drop(reservation);
-                    let _gone = reply.send(Err(refusal(incident)));
-                }
-            }
+            Err(error) => refuse(self.name(), requests, &error),
         }
     }
 
@@ -275,6 +268,16 @@ impl TableWriter {
 
     fn name(&self) -> &str {
         &self.table.contract().name
+    }
+}
+
+/// Answers requests that could not be stored, and logs why.
+pub(super) fn refuse(table: &str, requests: Vec<Pending>, error: &Error) {
+    let incident = Uuid::new_v4();
+    tracing::error!(%incident, table, requests = requests.len(), ?error, "a batch was not stored");
+    for Pending { reservation, reply, .. } in requests {
+        drop(reservation);
+        let _gone = reply.send(Err(refusal(incident)));
     }
 }
 

@@ -3,7 +3,6 @@
 //! In: the engine's stream. Out: the same rows as [`ResultStream::batches`]. Whatever ends it (the last row, a limit, a fault, a
 //! cancel, a drop) frees the plan, its memory, its slot and its place among the running queries at once.
 
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +10,7 @@ use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::SchemaRef;
 use datafusion::execution::SendableRecordBatchStream;
-use futures::{FutureExt as _, StreamExt as _, stream};
+use futures::{StreamExt as _, stream};
 use tokio::time::{Instant, timeout_at};
 
 use crate::clock::Micros;
@@ -20,6 +19,7 @@ use crate::error::{Error, Result};
 use crate::query::error::of_engine;
 use crate::query::request::engine::QueryTicket;
 use crate::query::request::session::ResultStream;
+use crate::supervise::catch_future;
 use crate::telemetry::QueryOutcome;
 
 /// When an answer must end, and what to say then.
@@ -120,7 +120,7 @@ impl RunningPlan {
     /// The next batch with rows.
     async fn pull(&mut self) -> Option<Result<RecordBatch>> {
         loop {
-            let next = AssertUnwindSafe(self.batches.next()).catch_unwind();
+            let next = catch_future(self.batches.next());
             let next = tokio::select! {
                 biased;
                 () = self.ticket.stop.cancelled() => return Some(Err(Error::cancelled("the query was cancelled"))),
@@ -128,7 +128,7 @@ impl RunningPlan {
             };
             match next {
                 Err(_) => return Some(Err(self.deadline.error(&self.config))),
-                Ok(Err(_)) => return Some(Err(Error::internal("the query panicked"))),
+                Ok(Err(panic)) => return Some(Err(Error::internal("the query panicked").with_source(panic))),
                 Ok(Ok(None)) => return None,
                 Ok(Ok(Some(Err(fault)))) => return Some(Err(of_engine(fault, &self.config))),
                 Ok(Ok(Some(Ok(batch)))) if batch.num_rows() == 0 => {}

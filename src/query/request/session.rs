@@ -8,7 +8,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, OnceLock};
 
 use arrow::array::RecordBatch;
@@ -41,6 +40,7 @@ use crate::query::request::result_stream::{self, QueryDeadline};
 use crate::query::request::{parameters, statement};
 use crate::query::scan::tenant_table::TenantTable;
 use crate::query::{QueryId, engine_bugs};
+use crate::supervise::catch_future;
 use crate::telemetry::QueryOutcome;
 use crate::tenancy::Access;
 
@@ -334,7 +334,8 @@ impl fmt::Debug for ResultStream {
 
 /// A step of the engine, of which a panic ends this request only.
 async fn guarded<T>(step: impl Future<Output = Result<T>>) -> Result<T> {
-    AssertUnwindSafe(step).catch_unwind().await.unwrap_or_else(|_| Err(Error::internal("planning the query panicked")))
+    let panicked = |panic| Err(Error::internal("planning the query panicked").with_source(panic));
+    catch_future(step).await.unwrap_or_else(panicked)
 }
 
 /// The promised schema. A column that is nothing but an untyped placeholder is promised as text.

@@ -1,0 +1,39 @@
+//! Uploads that are damaged, by seed: each ends in an orderly status, and the server goes on.
+
+use std::collections::BTreeMap;
+
+use arrow_flight::sql::{CommandStatementIngest, TableDefinitionOptions};
+use tonic::Code;
+
+use super::testing::*;
+use crate::config::{FlightConfig, PolicyConfig};
+use crate::ingest::testing::{TABLE, columns, memory, mutations, open};
+
+#[tokio::test]
+async fn damaged_arrow_messages_are_refused_in_order() {
+    let tables = open(&memory()).await;
+    let policy = BTreeMap::from([(TABLE.to_owned(), PolicyConfig::default())]);
+    let server = FlightTestServer::over(FlightConfig::default(), tables, &policy).await;
+    let mut call = server.caller("acme").await;
+    let command = CommandStatementIngest {
+        table: TABLE.into(),
+        table_definition_options: Some(TableDefinitionOptions { if_not_exist: 1, if_exists: 2 }),
+        ..CommandStatementIngest::default()
+    };
+    let whole = encoded(&command, vec![columns(["a", "b", "c"])]).await;
+    // The schema, the header of the rows, and the rows.
+    let parts = [(0, true), (1, true), (1, false)];
+    for (index, is_header) in parts {
+        let part = if is_header { &whole[index].data_header } else { &whole[index].data_body };
+        for (seed, damaged) in mutations(part, 250) {
+            let mut messages = whole.clone();
+            let part = if is_header { &mut messages[index].data_header } else { &mut messages[index].data_body };
+            *part = damaged.into();
+            let code = call.put_messages(messages).await.map_or_else(|status| status.code(), |_| Code::Ok);
+            let is_orderly = matches!(code, Code::Ok | Code::InvalidArgument | Code::ResourceExhausted);
+            assert!(is_orderly, "message {index}, header {is_header}, seed {seed}: {code:?}");
+        }
+    }
+    call.put_messages(whole).await.unwrap();
+    server.close().await.unwrap();
+}

@@ -1,0 +1,143 @@
+//! Fences: a panic inside becomes a value, which names where it happened.
+//!
+//! In: work that may panic: code of other crates over bytes of strangers, the handling of one request. Out: its value, or the
+//! [`Panic`]. The panic hook notes where a panic happened; inside a fence it logs nothing, because whoever handles the
+//! [`Panic`] does.
+//!
+//! **Invariant:** a [`Panic`] is shown in the log only. To a client it is an error of kind `Internal`, or the fault of its own
+//! bytes.
+
+use std::any::Any;
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::cell::Cell;
+use std::fmt;
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind, resume_unwind, set_hook};
+use std::task::Poll;
+
+use crate::error::{Error, Result};
+
+thread_local! {
+    /// How many fences this thread is inside of.
+    static DEPTH: Cell<usize> = const { Cell::new(0) };
+    /// Where the last panic inside a fence happened: written by the hook, taken by the fence.
+    static ORIGIN: Cell<Option<Origin>> = const { Cell::new(None) };
+}
+
+/// A panic that was caught.
+#[derive(Debug)]
+pub struct Panic {
+    message: String,
+    origin: Option<Origin>,
+}
+
+/// Where a panic happened, as the hook has seen it.
+#[derive(Debug)]
+struct Origin {
+    location: String,
+    /// Present if backtraces are enabled (`RUST_BACKTRACE`).
+    backtrace: Option<String>,
+}
+
+impl Panic {
+    /// Goes on unwinding, to the next fence. The hook does not run again.
+    pub fn resume(self) -> ! {
+        resume_unwind(Box::new(self))
+    }
+
+    fn new(payload: Box<dyn Any + Send>) -> Self {
+        let payload = match payload.downcast::<Self>() {
+            Ok(resumed) => return *resumed,
+            Err(payload) => payload,
+        };
+        let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
+        let text = text.or_else(|| payload.downcast_ref::<String>().cloned());
+        Self { message: text.unwrap_or_else(|| "(no text)".to_owned()), origin: ORIGIN.take() }
+    }
+}
+
+impl fmt::Display for Panic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.origin {
+            Some(Origin { location, backtrace: None }) => write!(f, "{} (at {location})", self.message),
+            Some(Origin { location, backtrace: Some(backtrace) }) => {
+                write!(f, "{} (at {location})\n{backtrace}", self.message)
+            }
+            None => f.write_str(&self.message),
+        }
+    }
+}
+
+impl std::error::Error for Panic {}
+
+/// Does `work` inside a fence. What it was working on must not be used after a panic, unless it is sound half-done.
+pub fn catch<T>(work: impl FnOnce() -> T) -> Result<T, Panic> {
+    let _inside = Inside::enter();
+    catch_unwind(AssertUnwindSafe(work)).map_err(Panic::new)
+}
+
+/// Polls `future` inside a fence.
+pub fn catch_future<F: Future>(future: F) -> impl Future<Output = Result<F::Output, Panic>> {
+    // On the heap: an async function would hold it twice.
+    let mut future = Box::pin(future);
+    poll_fn(move |context| match catch(|| future.as_mut().poll(context)) {
+        Ok(polled) => polled.map(Ok),
+        Err(panic) => Poll::Ready(Err(panic)),
+    })
+}
+
+/// Does heavy work on the blocking pool. `what` names it in the `Internal` error that a panic becomes: "decoding".
+pub async fn blocking<T: Send + 'static>(
+    what: &'static str,
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    on_thread(work).await.unwrap_or_else(|panic| Err(Error::internal(format!("{what} panicked")).with_source(panic)))
+}
+
+/// Does `work` on a thread of the blocking pool, inside a fence.
+pub async fn on_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Panic> {
+    let ended = tokio::task::spawn_blocking(move || catch(work)).await;
+    ended.unwrap_or_else(|gone| Err(Panic { message: format!("the blocking pool gave it up: {gone}"), origin: None }))
+}
+
+/// Logs panics through `tracing`, with location and, if enabled, backtrace. Called once, by the binary, when logging has
+/// started.
+pub fn install_panic_hook() {
+    set_hook(Box::new(|info| {
+        let origin = Origin::of(info);
+        // Both fail only on a thread that is ending, where no fence is left.
+        if DEPTH.try_with(Cell::get).unwrap_or(0) > 0 {
+            let _ = ORIGIN.try_with(|noted| noted.set(Some(origin)));
+            return;
+        }
+        let Origin { location, backtrace } = origin;
+        let message = info.payload_as_str().unwrap_or("(no text)");
+        let thread = std::thread::current().name().unwrap_or("(no name)").to_owned();
+        tracing::error!(%location, %thread, backtrace, "a panic outside of every fence: {message}");
+    }));
+}
+
+impl Origin {
+    fn of(info: &PanicHookInfo<'_>) -> Self {
+        let location = info.location().map_or_else(|| "an unknown place".to_owned(), ToString::to_string);
+        let backtrace = Backtrace::capture();
+        let is_captured = backtrace.status() == BacktraceStatus::Captured;
+        Self { location, backtrace: is_captured.then(|| backtrace.to_string()) }
+    }
+}
+
+/// Counts a fence for as long as it lives.
+struct Inside;
+
+impl Inside {
+    fn enter() -> Self {
+        DEPTH.set(DEPTH.get() + 1);
+        Self
+    }
+}
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        DEPTH.set(DEPTH.get().saturating_sub(1));
+    }
+}

@@ -12,6 +12,8 @@ pub mod supervise;
 
 mod outbound;
 
+pub(crate) mod listener;
+
 pub mod contract;
 pub mod tenancy;
 

@@ -11,7 +11,7 @@ use url::Url;
 use super::collections::check_name;
 use super::error::ConfigErrors;
 use super::tables::{CHANGES_SUFFIX, COLUMN_KINDS};
-use super::{Config, PolicyConfig, TableConfig, auth_check, lookups, sources};
+use super::{Config, PolicyConfig, TableConfig, auth_check, lookups, memory, sources};
 use crate::error::did_you_mean;
 
 /// Columns that every table has; the contract adds them.
@@ -111,6 +111,7 @@ pub(super) fn across(config: &Config, faults: &mut ConfigErrors) {
     lake(&config.lake.url, faults);
     auth_check::auth(&config.auth, faults);
     auth_check::doors(config, faults);
+    memory::across(config, faults);
     if let Err(error) = config.log.level.parse::<tracing_subscriber::EnvFilter>() {
         faults.add("log.level", format!("is no filter as in \"info,glasshouse=debug\": {error}"));
     }

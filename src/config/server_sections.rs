@@ -182,9 +182,23 @@ section! {
         /// One message received.
         message_in_bytes_max: usize = bytes(32 * MIB, 64 * KIB..=GIB),
             "ADBC sends a whole record batch as one message";
-        /// A request's headers.
-        header_bytes_max: u32 = bytes(32 * 1_024, 8 * 1_024..=1 << 20),
+        /// Time for one message to arrive, from its first byte to its last, and for a call's request.
+        message_in_time_max: Duration = time(MINUTE, 100 * MILLISECOND..=HOUR),
+            "a message holds its share of `ingest.queue_bytes_max` while it arrives; a sender that is slower would hold it \
+             against all others";
+        /// A request's headers, each with 32 bytes on top of its name and value.
+        header_bytes_max: u32 = bytes(32 * 1_024, 8 * 1_024..=256 * 1_024),
             "holds the longest token, Base64-coded once more by Basic";
+        /// Connections at once.
+        connections_max: usize = count("connections", 512, 1..=1_000_000),
+            "each has buffers of its own: see docs/memory.md";
+        /// Calls at once, of all connections. Health checks are not counted.
+        streams_max: usize = count("calls", 512, 1..=1_000_000),
+            "a client that does not read its answer holds one message of `message_bytes_max` in memory";
+        /// Bytes that clients may have sent and the server has not read, of all connections together.
+        window_bytes_max: usize = bytes(256 * MIB, 64 * KIB..=64 * GIB),
+            "divided by `connections_max` it is each connection's flow-control window, of 64 KiB to 16 MiB: one window \
+             per round trip is the most that a client can upload";
         /// How long a ticket or a prepared handle is valid.
         handle_age_max: Duration = time(HOUR, SECOND..=7 * DAY),
             "between planning and fetching lie seconds; a pooled statement is prepared again";
@@ -208,7 +222,10 @@ section! {
             "upload, commit and receipt; a sender that is slower would hold memory";
         /// Connections at once.
         connections_max: usize = count("connections", 1_024, 1..=1_000_000),
-            "each may hold a body: see `ingest.body_bytes_max`";
+            "each has buffers of its own: see docs/memory.md";
+        /// A request's line and headers.
+        header_bytes_max: usize = bytes(64 * KIB, 8 * KIB..=256 * KIB),
+            "a token of the default size fits four times";
         /// Whether `GET /` shows the names and descriptions of all tables with a policy, without a token.
         home_tables: bool = plain(false),
             "a name can say who the customers are; `glasshouse demo` sets it";

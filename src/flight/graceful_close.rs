@@ -3,17 +3,26 @@
 //! A socket that is closed while the client's last frames arrive answers them with a reset, and a reset makes the client
 //! throw away what it has not read yet: the end of an answer, or the status that says why it ended. So a connection that
 //! is shut down first reads, and drops, whatever still comes, until the client closes its side or [`LINGER_MAX`] is over.
+//!
+//! A connection is also closed when nothing at all has come for [`SILENCE_MAX`]: before HTTP/2 has begun there are no pings
+//! that would find a client gone, and its slot would be taken for ever.
 
-use std::io::Result;
+use std::io::{ErrorKind, Result};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 use tonic::transport::server::{Connected, TcpConnectInfo};
 
+use super::{KEEPALIVE_INTERVAL, KEEPALIVE_WAIT_MAX};
+use crate::listener::ConnectionSlot;
+
+/// The longest silence of a client. One that answers pings is never silent for so long.
+const SILENCE_MAX: Duration =
+    KEEPALIVE_INTERVAL.saturating_add(KEEPALIVE_WAIT_MAX).saturating_add(Duration::from_secs(10));
 /// How long a client may take to close its side.
 const LINGER_MAX: Duration = Duration::from_secs(3);
 /// What is read, and dropped, at once.
@@ -24,17 +33,40 @@ const SCRATCH_BYTES: usize = 4 * 1024;
 pub(super) struct GracefulClose {
     stream: TcpStream,
     deadline: Option<Pin<Box<Sleep>>>,
+    last_read: Instant,
+    silence: Pin<Box<Sleep>>,
+    _slot: ConnectionSlot,
 }
 
 impl GracefulClose {
-    pub(super) fn new(stream: TcpStream) -> Self {
-        Self { stream, deadline: None }
+    pub(super) fn new(stream: TcpStream, slot: ConnectionSlot) -> Self {
+        let silence = Box::pin(tokio::time::sleep(SILENCE_MAX));
+        Self { stream, deadline: None, last_read: Instant::now(), silence, _slot: slot }
+    }
+
+    /// Ready when the client has been silent for too long.
+    fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            ready!(self.silence.as_mut().poll(cx));
+            let end = self.last_read + SILENCE_MAX;
+            if end <= Instant::now() {
+                return Poll::Ready(());
+            }
+            // The timer is set again only here: most reads cost no more than a look at the clock.
+            self.silence.as_mut().reset(end);
+        }
     }
 }
 
 impl AsyncRead for GracefulClose {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
+        match Pin::new(&mut self.stream).poll_read(cx, buffer) {
+            Poll::Ready(outcome) => {
+                self.last_read = Instant::now();
+                Poll::Ready(outcome)
+            }
+            Poll::Pending => self.poll_silence(cx).map(|()| Err(ErrorKind::TimedOut.into())),
+        }
     }
 }
 

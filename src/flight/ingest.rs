@@ -1,28 +1,32 @@
 //! Bulk ingestion: CommandStatementIngest, what ADBC calls `adbc_ingest`.
 //!
 //! In: an upload of batches for a declared table. Out: how many of its events the table holds now. Batches go to
-//! [`Ingest::submit`] in groups of bounded bytes, a few at a time, so that a client that is faster than the lake waits.
+//! [`Ingest::submit_in`] in groups of bounded bytes, a few at a time, so that a client that is faster than the lake waits.
 //!
 //! Tables are declared in the configuration: a client can append to them, not create, replace or drop them. Bad events
 //! are kept apart and do not fail the good ones; when none is good, the upload fails with the first reasons.
 //!
-//! [`Ingest::submit`]: crate::ingest::Ingest::submit
+//! [`Ingest::submit_in`]: crate::ingest::Ingest::submit_in
+
+use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow_flight::sql::{CommandStatementIngest, TableExistsOption, TableNotExistOption};
 use futures::TryStreamExt;
 use tonic::metadata::{MetadataMap, MetadataValue};
 
+use super::message_reader::SizeLimit;
 use super::service::{FlightHandler, RpcCaller};
 use super::upload::Upload;
+use super::upload_memory::{Reserved, UploadMemory};
 use crate::error::{Error, Result};
-use crate::ingest::{Payload, Receipt};
+use crate::ingest::{Ingest, Payload, Receipt};
 use crate::query::{CATALOG, SCHEMA};
 use crate::tenancy::Scope;
 
 /// A group of batches is handed on at this size in memory.
 const GROUP_BYTES: usize = 8 * 1024 * 1024;
-/// Groups of one upload that wait for their commit at once: they share commits.
+/// Groups of one upload that wait for their commit at once: they share commits. So many bytes of its messages are in memory.
 const GROUPS_MAX: usize = 8;
 /// Reasons named in an error.
 const REASONS_MAX: usize = 3;
@@ -79,12 +83,19 @@ impl FlightHandler {
     ) -> Result<IngestResult> {
         caller.access.require(Scope::Ingest)?;
         check_mode(command, caller.access.rules(&command.table).is_some())?;
+        self.services.ingest.check(&caller.access, &command.table)?;
         let mut stored = IngestResult::default();
-        let receipts = groups(upload, self.config.message_in_bytes_max)
-            .map_ok(|group| async move {
-                let payload = Payload::Arrow(group.batches);
-                let receipt = self.services.ingest.submit(&caller.access, &command.table, payload, DOOR).await?;
-                Ok((group.first_index, receipt))
+        let limit =
+            SizeLimit { bytes_max: self.config.message_in_bytes_max, name: "limit flight.message_in_bytes_max" };
+        let receipts = groups(upload, limit, self.services.ingest.clone())
+            .map_ok(|UploadGroup { first_index, batches, memory }| async move {
+                let (ingest, table, payload) = (&self.services.ingest, &command.table, Payload::Arrow(batches));
+                let (reservation, _under_way) = match memory.map(Reserved::into_parts) {
+                    Some((reservation, under_way)) => (reservation, Some(under_way)),
+                    None => (ingest.reservation(), None),
+                };
+                let receipt = ingest.submit_in(reservation, &caller.access, table, payload, DOOR).await?;
+                Ok((first_index, receipt))
             })
             .try_buffered(GROUPS_MAX);
         let outcome = receipts
@@ -112,13 +123,16 @@ struct UploadGroup {
     /// The place of its first event in the upload.
     first_index: u64,
     batches: Vec<RecordBatch>,
+    /// What their messages take.
+    memory: Option<Reserved>,
 }
 
 /// The batches of an upload in groups of about [`GROUP_BYTES`].
-fn groups(upload: Upload, bytes_max: usize) -> impl futures::Stream<Item = Result<UploadGroup>> {
-    let start = (upload.batches(bytes_max), 0_u64);
-    futures::stream::try_unfold(start, |(mut batches, first_index)| async move {
-        let mut group = UploadGroup { first_index, batches: Vec::new() };
+fn groups(upload: Upload, limit: SizeLimit, ingest: Arc<Ingest>) -> impl futures::Stream<Item = Result<UploadGroup>> {
+    let memory = Arc::new(UploadMemory::new(ingest, GROUPS_MAX * GROUP_BYTES));
+    let start = (upload.batches(limit, Some(memory.clone())), memory, 0_u64);
+    futures::stream::try_unfold(start, |(mut batches, memory, first_index)| async move {
+        let mut group = UploadGroup { first_index, batches: Vec::new(), memory: None };
         let (mut rows, mut bytes) = (0_u64, 0_usize);
         while bytes < GROUP_BYTES {
             let Some(batch) = batches.try_next().await? else { break };
@@ -128,7 +142,8 @@ fn groups(upload: Upload, bytes_max: usize) -> impl futures::Stream<Item = Resul
                 group.batches.push(batch);
             }
         }
-        let next = (batches, first_index + rows);
+        group.memory = memory.take();
+        let next = (batches, memory, first_index + rows);
         Ok((!group.batches.is_empty()).then_some((group, next)))
     })
 }

@@ -1,8 +1,11 @@
 //! The Arrow door: Flight SQL for ADBC, JDBC, ODBC, pyarrow and BI tools. The only module that knows tonic and arrow-flight.
 //!
 //! ```text
-//!   client ─► service ─ auth (every call) ─► command ─┬─► statement ─ plan ─► handle (signed ticket)
-//!                │                                    │        └─ run ─► profile (types) ─► stream (messages) ─► client
+//!   client ─► connection (bounded) ─► admission (calls, headers)
+//!                │
+//!                ▼
+//!             service ─ auth (every call) ─► command ─┬─► statement ─ plan ─► handle (signed ticket)
+//!                │                                    │        └─ run ─► profile (types) ─► stream (messages) ─► expiring ─► client
 //!                │                                    ├─► catalog, keys, sqlinfo, xdbc ─► stream ─► client
 //!                │                                    ├─► prepared ◄─► handle (signed parameters)
 //!                │                                    ├─► upload (bounded) ─► ingest ─► Ingest::submit
@@ -20,10 +23,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow_flight::flight_service_server::FlightServiceServer;
-use futures::TryStreamExt;
 use tokio::net::TcpListener;
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
@@ -36,6 +37,11 @@ use crate::supervise::Stop;
 use crate::telemetry::Metrics;
 use crate::tenancy::Verifier;
 
+mod connection;
+mod graceful_close;
+mod tls;
+
+mod admission;
 mod service;
 
 mod auth;
@@ -43,6 +49,7 @@ mod error;
 
 mod command;
 
+mod expiring;
 mod statement;
 
 mod handle;
@@ -56,19 +63,20 @@ mod sqlinfo;
 mod xdbc;
 
 mod ingest;
+mod message_reader;
 mod upload;
+mod upload_memory;
 
 mod cancel;
 mod options;
 mod rpc;
 
-mod graceful_close;
-mod tls;
-
 pub mod client;
 
 #[cfg(test)]
 mod damage_tests;
+#[cfg(test)]
+mod limits_tests;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
@@ -77,10 +85,7 @@ mod tests;
 /// Pings keep connections open while a long plan sends nothing; balancers commonly cut them after 60 s.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const KEEPALIVE_WAIT_MAX: Duration = Duration::from_secs(20);
-/// Bytes in flight towards us, for one upload and for all of a connection.
-const STREAM_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
-const CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
-/// Calls of one connection at once.
+/// Calls of one connection at once, beside `streams_max` for all of them.
 const CALLS_MAX: u32 = 256;
 /// How long connections may take to close once their answers were cut.
 const CLOSE_MAX: Duration = Duration::from_secs(5);
@@ -119,14 +124,13 @@ pub async fn serve(
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<FlightServiceServer<service::FlightHandler>>().await;
 
-    let message_in_bytes_max = config.message_in_bytes_max;
+    let admission = admission::Admission::new(&config, services.metrics.clone());
+    let incoming = connection::connections(listener, &config, services.metrics.clone());
     let handler = service::FlightHandler::new(services, config, &handle_secret, stop.cut.clone());
-    let flight = FlightServiceServer::new(handler).max_decoding_message_size(message_in_bytes_max);
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true)).with_keepalive(Some(KEEPALIVE_INTERVAL));
-    let incoming = incoming.map_ok(graceful_close::GracefulClose::new);
+    let flight = FlightServiceServer::new(handler).max_decoding_message_size(FlightConfig::REQUEST_BYTES_MAX);
     let serving = server
-        .add_service(health_service)
-        .add_service(flight)
+        .add_service(admission::AdmissionService::new(health_service, &admission))
+        .add_service(admission::AdmissionService::new(flight, &admission))
         .serve_with_incoming_shutdown(incoming, stop.asked.clone().cancelled_owned());
     let mut serving = std::pin::pin!(serving);
 
@@ -147,14 +151,21 @@ pub async fn serve(
 }
 
 fn builder(config: &FlightConfig) -> Server {
+    let (stream_window, connection_window) = config.windows();
+    tracing::info!(
+        stream_window,
+        connection_window,
+        connections_max = config.connections_max,
+        "the flow-control windows of all connections fit flight.window_bytes_max"
+    );
+    let in_frame = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX);
     // No greatest age for connections: JDBC drivers fail queries that meet a GOAWAY.
     Server::builder()
-        .tcp_nodelay(true)
-        .http2_max_header_list_size(config.header_bytes_max)
+        .http2_max_header_list_size(in_frame(config.header_read_bytes_max()))
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_WAIT_MAX))
-        .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .initial_stream_window_size(in_frame(stream_window))
+        .initial_connection_window_size(in_frame(connection_window))
         .max_concurrent_streams(CALLS_MAX)
 }
 

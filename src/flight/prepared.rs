@@ -18,6 +18,7 @@ use prost::Message;
 use uuid::Uuid;
 
 use super::handle::{Handle, Purpose, Statement};
+use super::message_reader::REQUEST;
 use super::profile::{STRICT, parameter_schema, wire_schema};
 use super::service::{FlightHandler, RpcCaller};
 use super::statement::schema_bytes;
@@ -54,7 +55,7 @@ impl FlightHandler {
         let sql = self.prepared(caller, handle)?.sql;
         let session = self.services.engine.session(&caller.access)?;
         let planned = session.plan(&sql).await?;
-        let row = one_row(upload, self.config.message_in_bytes_max).await?;
+        let row = one_row(upload).await?;
         let row = row.map(|row| coerced(&row, &planned.parameters)).transpose()?;
         let handle = self.seal_prepared(caller, Statement::new(sql, row.as_ref())?)?;
         Ok(DoPutPreparedStatementResult { prepared_statement_handle: Some(handle) })
@@ -87,8 +88,8 @@ impl FlightHandler {
 }
 
 /// The bound row; nothing when there are no columns.
-async fn one_row(upload: Upload, bytes_max: usize) -> Result<Option<RecordBatch>> {
-    let mut batches = upload.batches(bytes_max);
+async fn one_row(upload: Upload) -> Result<Option<RecordBatch>> {
+    let mut batches = upload.batches(REQUEST, None);
     let mut row = None;
     while let Some(batch) = batches.try_next().await? {
         if batch.num_columns() == 0 || batch.num_rows() == 0 {

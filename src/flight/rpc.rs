@@ -67,6 +67,11 @@ impl RpcCall {
         })
     }
 
+    /// Ends a call that was refused before any work.
+    pub(super) fn refuse(mut self, error: &Error) -> Status {
+        self.failed(error)
+    }
+
     /// What came of a step: its value, or the status of its error or panic.
     fn judge<T>(&mut self, outcome: Result<Result<T>, Panic>) -> Result<T, Status> {
         let outcome = outcome.unwrap_or_else(|panic| Err(Error::internal("a call panicked").with_source(panic)));

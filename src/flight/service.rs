@@ -21,6 +21,7 @@ use super::cancel::RunningAnswers;
 use super::catalog::ServerFacts;
 use super::command::{self, ActionCommand, PutCommand};
 use super::handle::{HANDLE_BYTES_MAX, Sealer};
+use super::message_reader::MessageReader;
 use super::options::{Options, parse_types};
 use super::rpc::{Messages, RpcCall};
 use super::upload::Upload;
@@ -219,7 +220,8 @@ impl FlightService for FlightHandler {
     async fn do_put(&self, request: Request<Streaming<FlightData>>) -> Result<Response<Self::DoPutStream>, Status> {
         let call = async {
             let caller = self.caller(request.metadata()).await?;
-            let work = async { self.put(&caller, Upload::open(request.into_inner()).await?).await };
+            let messages = MessageReader::new(&request, self.config.message_in_time_max)?;
+            let work = async { self.put(&caller, Upload::open(messages).await?).await };
             let stopped = Error::unavailable("the server stops: send the upload again");
             self.cut.run_until_cancelled(work).await.unwrap_or(Err(stopped))
         };

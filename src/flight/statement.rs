@@ -19,6 +19,7 @@ use futures::{StreamExt, stream};
 use uuid::Uuid;
 
 use super::command::{self, QueryCommand};
+use super::expiring::expiring;
 use super::handle::{Handle, Purpose, Statement};
 use super::profile::wire_schema;
 use super::service::{FlightHandler, RpcCaller};
@@ -152,7 +153,8 @@ impl FlightHandler {
             cut.then(|| Err(Error::unavailable("the server stops: ask again, another one may answer")))
         });
         let messages = messages.inspect(move |_| _ = &entry).take_until(self.cut.clone().cancelled_owned());
-        Ok(messages.chain(stopped).boxed())
+        // A client that stops reading would keep the query, and what is encoded of a batch, beyond the limit of time.
+        Ok(expiring(messages.chain(stopped).boxed(), answer.deadline))
     }
 
     fn catalog_messages(&self, batch: RecordBatch, schema: SchemaRef) -> BoxStream<'static, Result<FlightData>> {

@@ -38,6 +38,7 @@ const DRAIN_MAX: Duration = Duration::from_secs(20);
 pub(super) struct FlightTestServer {
     pub(super) url: String,
     pub(super) engine: Arc<Engine>,
+    pub(super) ingest: Arc<Ingest>,
     pub(super) stop: CancellationToken,
     pub(super) cut: CancellationToken,
     pub(super) serving: JoinSet<Result<()>>,
@@ -54,11 +55,22 @@ impl FlightTestServer {
         tables: Arc<Tables>,
         policy: &BTreeMap<String, PolicyConfig>,
     ) -> Self {
+        Self::with(config, QueryConfig::default(), IngestConfig::default(), tables, policy).await
+    }
+
+    /// The same within other limits.
+    pub(super) async fn with(
+        config: FlightConfig,
+        query: QueryConfig,
+        limits: IngestConfig,
+        tables: Arc<Tables>,
+        policy: &BTreeMap<String, PolicyConfig>,
+    ) -> Self {
         let (clock, metrics) = (Clock::System, Arc::new(Metrics::default()));
-        let engine = Engine::new(tables.clone(), QueryConfig::default(), clock.clone(), metrics.clone()).unwrap();
-        let ingest = Ingest::start(tables, IngestConfig::default(), clock.clone(), metrics.clone()).await.unwrap();
+        let engine = Engine::new(tables.clone(), query, clock.clone(), metrics.clone()).unwrap();
+        let ingest = Ingest::start(tables, limits, clock.clone(), metrics.clone()).await.unwrap();
         let verifier = Arc::new(Verifier::new(&tokens::auth(), policy, clock.clone()).unwrap());
-        let services = FlightServices { verifier, engine: engine.clone(), ingest, metrics, clock };
+        let services = FlightServices { verifier, engine: engine.clone(), ingest: ingest.clone(), metrics, clock };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("grpc://{}", listener.local_addr().unwrap());
         let stop = CancellationToken::new();
@@ -66,7 +78,7 @@ impl FlightTestServer {
         let ends = Stop::from(stop.clone());
         let cut = ends.cut.clone();
         serving.spawn(serve(listener, services, config, Secret::new("a secret for handles"), ends));
-        Self { url, engine, stop, cut, serving }
+        Self { url, engine, ingest, stop, cut, serving }
     }
 
     pub(super) async fn default() -> Self {

@@ -4,6 +4,8 @@
 //! checked before anything is allocated by them, and the size that a batch takes when written out flat is bounded too: a
 //! few bytes can claim terabytes (compressed buffers, dictionaries, views, run ends).
 
+use std::sync::Arc;
+
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::{ArrowDictionaryKeyType, DataType};
 use arrow::downcast_dictionary_array;
@@ -13,9 +15,10 @@ use arrow_flight::error::FlightError;
 use arrow_flight::{FlightData, FlightDescriptor};
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, TryStreamExt, stream};
-use tonic::Streaming;
 
 use super::error::from_status;
+use super::message_reader::{MessageReader, REQUEST, SizeLimit};
+use super::upload_memory::{Reserved, UploadMemory};
 use crate::error::{Error, Result};
 use crate::supervise::catch_future;
 
@@ -29,32 +32,36 @@ pub(super) struct Upload {
     /// What it is for.
     pub(super) descriptor: FlightDescriptor,
     first: FlightData,
-    rest: Streaming<FlightData>,
+    rest: MessageReader,
 }
 
 impl Upload {
-    /// Waits for the first message, which has to say what the upload is for.
-    pub(super) async fn open(mut messages: Streaming<FlightData>) -> Result<Self> {
-        let first = messages.message().await.map_err(from_status)?;
-        let mut first = first.ok_or_else(|| Error::invalid("an upload without messages: the first has the command"))?;
+    /// Waits for the first message, which has to say what the upload is for. It counts as the call's request.
+    pub(super) async fn open(mut messages: MessageReader) -> Result<Self> {
+        let first = messages.next(REQUEST, async |_| Ok(())).await?;
+        let (mut first, ()) =
+            first.ok_or_else(|| Error::invalid("an upload without messages: the first has the command"))?;
         let descriptor = first.flight_descriptor.take();
         let descriptor =
             descriptor.ok_or_else(|| Error::invalid("the first message of an upload has no descriptor"))?;
         Ok(Self { descriptor, first, rest: messages })
     }
 
-    /// Its batches, each at most `bytes_max` when written out flat.
-    pub(super) fn batches(self, bytes_max: usize) -> BoxStream<'static, Result<RecordBatch>> {
-        let messages = stream::iter([Ok(self.first)])
-            .chain(self.rest.map_err(FlightError::from))
+    /// Its batches, each a message within `limit` and no larger when written out flat. `memory` holds what they take until
+    /// it is taken from there; without it, messages count as the call's request.
+    pub(super) fn batches(
+        self,
+        limit: SizeLimit,
+        memory: Option<Arc<UploadMemory>>,
+    ) -> BoxStream<'static, Result<RecordBatch>> {
+        let bytes_max = limit.bytes_max;
+        let messages = stream::iter([Ok((self.first, None))])
+            .chain(received(self.rest, limit, memory.clone()))
             // A message without header carries metadata only.
-            .try_filter(|message| std::future::ready(!message.data_header.is_empty()))
-            .and_then(move |message| {
-                let checked = check_message(&message, bytes_max);
-                std::future::ready(checked.map(|()| message).map_err(|error| FlightError::ExternalError(error.into())))
-            });
-        let batches = FlightRecordBatchStream::new_from_flight_data(messages).map_err(from_flight);
-        fenced(batches)
+            .try_filter(|(message, _)| std::future::ready(!message.data_header.is_empty()))
+            .and_then(move |(message, reserved)| admitted(message, reserved, bytes_max, memory.clone()))
+            .map_err(|error| FlightError::ExternalError(error.into()));
+        fenced(FlightRecordBatchStream::new_from_flight_data(messages).map_err(from_flight))
             .and_then(move |batch| std::future::ready(check_batch(&batch, bytes_max).map(|()| batch)))
             .boxed()
     }
@@ -78,6 +85,36 @@ fn fenced(
     .fuse()
 }
 
+/// The messages after the first, each read once its memory is reserved.
+fn received(
+    messages: MessageReader,
+    limit: SizeLimit,
+    memory: Option<Arc<UploadMemory>>,
+) -> impl Stream<Item = Result<(FlightData, Option<Reserved>)>> {
+    stream::try_unfold((messages, memory), move |(mut messages, memory)| async move {
+        let reserve = async |bytes| match &memory {
+            Some(memory) => memory.reserve(bytes).await.map(Some),
+            None => Ok(None),
+        };
+        let next = messages.next(limit, reserve).await?;
+        Ok(next.map(|message| (message, (messages, memory))))
+    })
+}
+
+/// Checks a message, and holds the memory for what will be decoded from it.
+async fn admitted(
+    message: FlightData,
+    reserved: Option<Reserved>,
+    bytes_max: usize,
+    memory: Option<Arc<UploadMemory>>,
+) -> Result<FlightData> {
+    let claimed = check_message(&message, bytes_max)?;
+    if let (Some(reserved), Some(memory)) = (reserved, memory) {
+        memory.hold(reserved, claimed).await?;
+    }
+    Ok(message)
+}
+
 /// What a failed transfer means.
 pub(super) fn from_flight(error: FlightError) -> Error {
     match error {
@@ -90,22 +127,37 @@ pub(super) fn from_flight(error: FlightError) -> Error {
     }
 }
 
+/// What a message claims to become.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Claimed {
+    /// What its compressed buffers become.
+    pub(super) expanded_bytes: usize,
+    /// The dictionary that it fills: its values stay in memory until another message replaces them.
+    pub(super) dictionary: Option<i64>,
+}
+
 /// Checks what a message claims: rows, and sizes of compressed buffers.
-fn check_message(message: &FlightData, bytes_max: usize) -> Result<()> {
+fn check_message(message: &FlightData, bytes_max: usize) -> Result<Claimed> {
     let header = root_as_message(&message.data_header)
         .map_err(|error| Error::invalid("cannot read the header of an Arrow message").with_source(error.to_string()))?;
+    let mut dictionary = None;
     let batch = match header.header_type() {
         MessageHeader::RecordBatch => header.header_as_record_batch(),
-        MessageHeader::DictionaryBatch => header.header_as_dictionary_batch().and_then(|dictionary| dictionary.data()),
-        _ => return Ok(()),
+        MessageHeader::DictionaryBatch => header.header_as_dictionary_batch().and_then(|batch| {
+            dictionary = Some(batch.id());
+            batch.data()
+        }),
+        _ => return Ok(Claimed::default()),
     };
     let batch = batch.ok_or_else(|| Error::invalid("an Arrow message without its batch"))?;
-    let mut bytes = message.data_body.len();
+    let mut expanded_bytes = 0_usize;
     if batch.compression().is_some() {
         for buffer in batch.buffers().iter().flatten() {
-            bytes = bytes.saturating_add(claimed_bytes(&message.data_body, buffer.offset(), buffer.length())?);
+            let bytes = claimed_bytes(&message.data_body, buffer.offset(), buffer.length())?;
+            expanded_bytes = expanded_bytes.saturating_add(bytes);
         }
     }
+    let bytes = expanded_bytes.saturating_add(message.data_body.len());
     if bytes > bytes_max {
         return Err(too_large(bytes, bytes_max));
     }
@@ -113,7 +165,7 @@ fn check_message(message: &FlightData, bytes_max: usize) -> Result<()> {
     if rows > bytes.max(ROWS_WITHOUT_BYTES_MAX) {
         return Err(Error::invalid(format!("an Arrow batch claims {rows} rows in {bytes} bytes")));
     }
-    Ok(())
+    Ok(Claimed { expanded_bytes, dictionary })
 }
 
 /// The size that a compressed buffer claims to have: its first eight bytes.

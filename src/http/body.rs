@@ -55,7 +55,12 @@ pub(super) async fn read(
     let received = receive(body, bounds, reservation, metrics).await?;
     match Inflater::new(encoding, &received)? {
         None => Ok(received),
-        Some(inflater) => inflate(inflater, received.len(), bounds, reservation, metrics).await,
+        Some(inflater) => {
+            let plain = inflate(inflater, received.len(), bounds, reservation, metrics).await?;
+            drop(received);
+            reservation.resize(plain.len()).await?;
+            Ok(plain)
+        }
     }
 }
 

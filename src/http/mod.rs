@@ -1,8 +1,10 @@
 //! The web door: ingest, quarantines, the list of tables, health and metrics. Every route on this page. The only module that knows
-//! axum and hyper.
+//! axum.
 //!
 //! ```text
-//!   connection (bounded) ─► observe (id, time, metrics) ─► events ─► caller ─► media ─► body ─► Ingest ─► receipt
+//!   connection (bounded) ─► observe (id, time, metrics) ─► head (bounded)
+//!                                                       │
+//!                                                       ├► events ─► caller ─► media ─► body ─► Ingest ─► receipt
 //!                                                       ├► tables ─► caller
 //!                                                       ├► freshness ─► caller ─► Ingest, and a session for the newest rows
 //!                                                       ├► quarantine ─► caller ─► Ingest (show, replay, drop)
@@ -14,7 +16,8 @@
 //!
 //! **Invariant:** a body is read only after its caller may send it, and only into room taken from the ingest queue.
 //! **Invariant:** every answer is JSON with a request id, also for a path, method or failure that nobody foresaw.
-//! `/metrics` and `/docs/{name}` are text, and a browser gets HTML of `/` and `/docs/{name}`; a head that is too large or no HTTP is refused by `connection`, without a body.
+//! `/metrics` and `/docs/{name}` are text, and a browser gets HTML of `/` and `/docs/{name}`. A head that is far too large (see
+//! `head`) or is not HTTP is refused without a body.
 
 mod freshness;
 mod ingest;
@@ -38,6 +41,7 @@ mod body;
 mod error;
 
 mod connection;
+mod head;
 
 #[cfg(test)]
 mod home_tests;
@@ -60,6 +64,7 @@ use crate::clock::Clock;
 use crate::config::{HttpConfig, IngestConfig};
 use crate::error::{Error, Result};
 use crate::ingest::{Ingest, Sources};
+use crate::listener::Listener;
 use crate::query::Engine;
 use crate::supervise::{Stop, Supervisor};
 use crate::telemetry::Metrics;
@@ -107,6 +112,7 @@ pub async fn serve(
     config: HttpConfig,
     stop: Stop,
 ) -> Result<()> {
+    let listener = Listener::new(listener, connection::limit(&config), services.metrics.clone());
     let router = routes(Arc::new(HttpHandler { services, config: config.clone(), stop: stop.asked.clone() }));
     connection::accept(listener, router, &config, stop).await;
     Ok(())
@@ -137,6 +143,7 @@ fn routes(handler: Arc<HttpHandler>) -> Router {
         .route("/readyz", get(ops::readyz))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
+        .layer(from_fn_with_state(handler.clone(), head::check))
         .layer(from_fn_with_state(handler.clone(), request_log::observe))
         .with_state(handler)
 }

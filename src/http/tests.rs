@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use reqwest::Method;
-use reqwest::header::{ALLOW, CONTENT_TYPE, HeaderValue};
+use reqwest::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -306,11 +306,19 @@ async fn heads_are_bounded_and_connections_kept_alive() {
         wire.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
         assert!(head(&mut wire).await.starts_with("HTTP/1.1 200"), "one connection answers many requests");
     }
-    let long =
-        format!("GET /healthz HTTP/1.1\r\nhost: x\r\nx: {}\r\n\r\n", "y".repeat(super::connection::HEAD_BYTES_MAX));
+    let config = HttpConfig::default();
+    let long = |bytes: usize| format!("GET /healthz HTTP/1.1\r\nhost: x\r\nx: {}\r\n\r\n", "y".repeat(bytes));
+    wire.write_all(long(config.header_bytes_max).as_bytes()).await.unwrap();
+    let refused = head(&mut wire).await;
+    assert!(refused.starts_with("HTTP/1.1 431") && refused.contains("http.header_bytes_max"), "{refused}");
+    let many = format!("GET /healthz HTTP/1.1\r\nhost: x\r\n{}\r\n", "x: y\r\n".repeat(64));
+    wire.write_all(many.as_bytes()).await.unwrap();
+    let refused = head(&mut wire).await;
+    assert!(refused.starts_with("HTTP/1.1 431") && refused.contains("65 headers"), "{refused}");
     // The door may answer, and close, before all of it is written.
-    let _cut = wire.write_all(long.as_bytes()).await;
-    assert!(head(&mut wire).await.starts_with("HTTP/1.1 431"));
+    let _cut = wire.write_all(long(config.header_read_bytes_max()).as_bytes()).await;
+    let refused = head(&mut wire).await;
+    assert!(refused.starts_with("HTTP/1.1 431") && refused.contains("content-length: 0"), "{refused}");
     server.close().await;
 }
 
@@ -328,11 +336,17 @@ async fn connections_are_bounded() {
     let mut first = TcpStream::connect(&server.address).await.unwrap();
     first.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
     assert!(head(&mut first).await.starts_with("HTTP/1.1 200"));
-    let mut second = TcpStream::connect(&server.address).await.unwrap();
-    second.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
-    drop(first);
-    assert!(head(&mut second).await.starts_with("HTTP/1.1 200"), "the second waits for the first's slot");
-    drop(second);
+    let refused = reqwest::get(format!("http://{}/healthz", server.address)).await.unwrap();
+    assert_eq!((refused.status().as_u16(), &refused.headers()[RETRY_AFTER]), (429, &HeaderValue::from_static("1")));
+    let problem: serde_json::Value = refused.json().await.unwrap();
+    assert_eq!(kind(&problem), "limited");
+    assert!(problem["error"]["message"].as_str().unwrap().contains("http.connections_max"), "{problem}");
+    first.shutdown().await.unwrap();
+    assert_eq!(first.read(&mut [0; 1]).await.unwrap(), 0, "the server has closed the first");
+    // Its slot is free a moment after its socket is closed.
+    while reqwest::get(format!("http://{}/healthz", server.address)).await.unwrap().status() != 200 {
+        tokio::task::yield_now().await;
+    }
     server.close().await;
 }
 

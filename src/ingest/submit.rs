@@ -99,7 +99,8 @@ impl Ingest {
         door: &str,
     ) -> Result<AdmittedRequest<'_>> {
         let (table_queue, preparer) = self.table_queue(access, table)?;
-        reservation.resize(payload.bytes()).await?;
+        // What is there already may be more: the messages that the batches were decoded from.
+        reservation.grow(payload.bytes()).await?;
         let (taker, way) = (preparer.clone(), door.to_owned());
         let (stamp, held) = self.stamp_held(table, access.owner())?;
         let intake = self.decode(move || taker.take(payload, &stamp, &way)).await?.held(held);

@@ -12,6 +12,7 @@ mod command;
 mod crash;
 mod demo;
 mod disk;
+mod flood;
 mod kafka;
 mod kafka_login;
 mod kafka_positions;

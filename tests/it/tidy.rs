@@ -25,13 +25,14 @@ struct Rule {
 }
 
 /// The modules from left to right: each imports only what stands before it.
-const ORDER: [&str; 16] = [
+const ORDER: [&str; 17] = [
     "error",
     "clock",
     "config",
     "telemetry",
     "supervise",
     "outbound",
+    "listener",
     "contract",
     "tenancy",
     "lake",

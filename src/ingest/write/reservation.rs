@@ -83,6 +83,20 @@ impl MemoryReservation {
         Ok(())
     }
 
+    /// Grows to hold at least `bytes` in all, as [`MemoryReservation::resize`] does; never shrinks.
+    pub(in crate::ingest) async fn grow(&mut self, bytes: usize) -> Result<()> {
+        if units(bytes) > self.units() { self.resize(bytes).await } else { Ok(()) }
+    }
+
+    /// Takes over what `other` holds.
+    pub fn merge(&mut self, other: Self) {
+        match (&mut self.taken, other.taken) {
+            (Some(taken), Some(more)) => taken.merge(more),
+            (taken @ None, more) => *taken = more,
+            (Some(_), None) => {}
+        }
+    }
+
     /// Splits off the share of `bytes`, or all when there is less.
     pub(in crate::ingest) fn split(&mut self, bytes: usize) -> Self {
         let share = units(bytes).min(self.units());
@@ -120,7 +134,13 @@ mod tests {
         let share = one.split(2 * UNIT_BYTES);
         drop(one);
         assert_eq!(memory_budget.taken_bytes(), 5 * UNIT_BYTES);
-        drop((share, other));
+        other.merge(share);
+        other.grow(UNIT_BYTES).await.unwrap();
+        assert_eq!(memory_budget.taken_bytes(), 5 * UNIT_BYTES, "growing never shrinks");
+        let mut none = memory_budget.empty();
+        none.merge(other);
+        assert_eq!(memory_budget.taken_bytes(), 5 * UNIT_BYTES);
+        drop(none);
         assert_eq!(memory_budget.taken_bytes(), 0);
     }
 

@@ -68,7 +68,7 @@ pub(in crate::query) fn start(
     ticket: QueryTicket,
     config: QueryConfig,
 ) -> ResultStream {
-    let id = ticket.id;
+    let (id, deadline_at) = (ticket.id, deadline.at);
     let run =
         RunningPlan { batches, schema, deadline, rows_left: config.rows_max, too_many_rows: false, config, ticket };
     let batches = stream::unfold(Some(run), |run| async move {
@@ -88,7 +88,7 @@ pub(in crate::query) fn start(
             }
         }
     });
-    ResultStream { id, batches: batches.boxed() }
+    ResultStream { id, deadline: deadline_at, batches: batches.boxed() }
 }
 
 impl RunningPlan {
@@ -120,6 +120,10 @@ impl RunningPlan {
     /// The next batch with rows.
     async fn pull(&mut self) -> Option<Result<RecordBatch>> {
         loop {
+            // Batches that are always ready would never let the timer have its turn.
+            if Instant::now() >= self.deadline.at {
+                return Some(Err(self.deadline.error(&self.config)));
+            }
             let next = catch_future(self.batches.next());
             let next = tokio::select! {
                 biased;

@@ -104,6 +104,8 @@ impl Planned {
 pub struct ResultStream {
     /// Its name, for cancelling.
     pub id: QueryId,
+    /// When its limit of time ends it. A reader that may stop reading has to be cut off then (see `flight/expiring.rs`).
+    pub deadline: Instant,
     /// Batches in exactly [`Planned::schema`]; limits of time, rows and memory end it with `Limited`.
     pub batches: futures::stream::BoxStream<'static, Result<RecordBatch>>,
 }

@@ -1,0 +1,227 @@
+//! Admission control: limits on the headers, the number and the requests of calls. A call that is refused gets a gRPC
+//! status that names the limit.
+//!
+//! In: an HTTP/2 request. Out: the same request to the service behind, or the status `RESOURCE_EXHAUSTED`. The body of an
+//! upload is detached from the request on the way (see `message_reader.rs`).
+//!
+//! Headers are checked here because the HTTP/2 library answers those beyond its own limit with a bare 431, which gRPC
+//! clients report as an unknown error. Its limit is therefore four times ours ([`FlightConfig::header_read_bytes_max`]).
+//!
+//! **Invariant:** at most `flight.streams_max` calls of all connections are under way, each until its answer has been
+//! written or its client has gone. Health checks are not among them: a server that is full is still alive.
+//! **Invariant:** of the answer of a client that does not read, one message is in memory: it is handed on in pieces, and the
+//! next message is not encoded before the last piece is taken.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use hyper::body::{Body as HttpBody, Frame};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Sleep;
+use tonic::Status;
+use tonic::body::Body;
+use tonic::codegen::{Service, http};
+use tonic::server::NamedService;
+
+use super::message_reader::detach;
+use super::rpc::RpcCall;
+use crate::config::FlightConfig;
+use crate::error::{Error, Result};
+use crate::telemetry::Metrics;
+
+/// What HTTP/2 counts for a header on top of its name and value (RFC 9113, section 6.5.2).
+const HEADER_EXTRA_BYTES: usize = 32;
+/// The largest piece of a message that is handed to the connection at once.
+const PIECE_BYTES: usize = 256 * 1024;
+/// When a refused call may come again.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// Upload and health check, by their paths.
+const DO_PUT: &str = "/arrow.flight.protocol.FlightService/DoPut";
+const HEALTH_CHECK: &str = "/grpc.health.v1.Health/Check";
+/// The methods of Flight, for the metrics of refused calls.
+const METHODS: [&str; 10] = [
+    "Handshake",
+    "ListFlights",
+    "GetFlightInfo",
+    "PollFlightInfo",
+    "GetSchema",
+    "DoGet",
+    "DoPut",
+    "DoExchange",
+    "DoAction",
+    "ListActions",
+];
+
+/// The limits of all calls.
+#[derive(Debug)]
+pub(super) struct Admission {
+    calls: Arc<Semaphore>,
+    streams_max: usize,
+    header_bytes_max: usize,
+    request_time_max: Duration,
+    metrics: Arc<Metrics>,
+}
+
+/// A service behind these limits.
+#[derive(Clone)]
+pub(super) struct AdmissionService<S> {
+    service: S,
+    admission: Arc<Admission>,
+}
+
+impl Admission {
+    pub(super) fn new(config: &FlightConfig, metrics: Arc<Metrics>) -> Arc<Self> {
+        Arc::new(Self {
+            calls: Arc::new(Semaphore::new(config.streams_max.min(Semaphore::MAX_PERMITS))),
+            streams_max: config.streams_max,
+            header_bytes_max: config.header_bytes_max as usize,
+            request_time_max: config.message_in_time_max,
+            metrics,
+        })
+    }
+
+    /// Lets a call through, with what it holds until its answer ends.
+    fn admit(&self, request: &http::Request<Body>) -> Result<Option<OwnedSemaphorePermit>> {
+        let (bytes, bytes_max) = (header_bytes(request), self.header_bytes_max);
+        if bytes > bytes_max {
+            self.metrics.limited("flight.header_bytes_max");
+            return Err(Error::limited(format!(
+                "the headers of the call take {bytes} bytes, at most {bytes_max} are allowed (limit \
+                 flight.header_bytes_max): send a shorter token or fewer headers"
+            )));
+        }
+        if request.uri().path() == HEALTH_CHECK {
+            return Ok(None);
+        }
+        Arc::clone(&self.calls).try_acquire_owned().map(Some).map_err(|_| {
+            self.metrics.limited("flight.streams_max");
+            Error::limited(format!(
+                "{} calls are under way, as many as the server takes (limit flight.streams_max): retry later",
+                self.streams_max
+            ))
+            .retry_after(RETRY_AFTER)
+        })
+    }
+}
+
+impl<S> AdmissionService<S> {
+    pub(super) fn new(service: S, admission: &Arc<Admission>) -> Self {
+        Self { service, admission: Arc::clone(admission) }
+    }
+}
+
+impl<S: NamedService> NamedService for AdmissionService<S> {
+    const NAME: &'static str = S::NAME;
+}
+
+impl<S> Service<http::Request<Body>> for AdmissionService<S>
+where
+    S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible, Future: Send + 'static>,
+{
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.service.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let slot = match self.admission.admit(&request) {
+            Ok(slot) => slot,
+            Err(error) => {
+                let refused = RpcCall::begin(method(request.uri().path()), &self.admission.metrics).refuse(&error);
+                return Box::pin(std::future::ready(Ok(refused.into_http())));
+            }
+        };
+        let request = match request.uri().path() {
+            DO_PUT => detach(request),
+            _ => request.map(|body| Body::new(TimedBody::new(body, self.admission.request_time_max))),
+        };
+        let answer = self.service.call(request);
+        Box::pin(async move {
+            Ok(answer.await?.map(|body| Body::new(AnswerBody { body, rest: Bytes::new(), _slot: slot })))
+        })
+    }
+}
+
+/// The size of a request's headers as HTTP/2 counts it.
+fn header_bytes(request: &http::Request<Body>) -> usize {
+    let headers = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + HEADER_EXTRA_BYTES);
+    let path = request.uri().path_and_query().map_or(0, |path| path.as_str().len());
+    headers.fold(path, usize::saturating_add)
+}
+
+/// The method that a path names, for the metrics.
+fn method(path: &str) -> &'static str {
+    let name = path.rsplit('/').next().unwrap_or_default();
+    METHODS.into_iter().find(|known| *known == name).unwrap_or("other")
+}
+
+/// The body of a request that has to arrive in time. Uploads have a limit for each message instead.
+struct TimedBody {
+    body: Body,
+    time_max: Duration,
+    deadline: Pin<Box<Sleep>>,
+}
+
+impl TimedBody {
+    fn new(body: Body, time_max: Duration) -> Self {
+        Self { body, time_max, deadline: Box::pin(tokio::time::sleep(time_max)) }
+    }
+}
+
+impl HttpBody for TimedBody {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
+            return Poll::Ready(frame);
+        }
+        ready!(self.deadline.as_mut().poll(cx));
+        Poll::Ready(Some(Err(Status::resource_exhausted(format!(
+            "the request took longer than {} s to arrive (limit flight.message_in_time_max): send it again",
+            self.time_max.as_secs_f64()
+        )))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+}
+
+/// The body of an answer: it holds the call's slot, and is handed on in pieces.
+struct AnswerBody {
+    body: Body,
+    rest: Bytes,
+    _slot: Option<OwnedSemaphorePermit>,
+}
+
+impl HttpBody for AnswerBody {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        if self.rest.is_empty() {
+            match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => self.rest = data,
+                    Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
+                },
+                end => return Poll::Ready(end),
+            }
+        }
+        let bytes = self.rest.len().min(PIECE_BYTES);
+        Poll::Ready(Some(Ok(Frame::data(self.rest.split_to(bytes)))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty() && self.body.is_end_stream()
+    }
+}

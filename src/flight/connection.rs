@@ -1,0 +1,47 @@
+//! Connections of the Flight endpoint: as many as the limit allows, and a refusal in HTTP/2 for the next.
+//!
+//! In: a bound socket. Out: the stream of connections that tonic serves.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::{Stream, stream};
+use tokio::net::TcpListener;
+
+use super::graceful_close::GracefulClose;
+use crate::config::FlightConfig;
+use crate::listener::{ConnectionLimit, Listener};
+use crate::telemetry::Metrics;
+
+/// An empty SETTINGS frame, with which a server has to begin (RFC 9113, section 6.5).
+const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+/// The header of a GOAWAY frame after its length (section 6.8), the last stream that was served, which is none, and the
+/// error ENHANCE_YOUR_CALM, which gRPC clients report as `RESOURCE_EXHAUSTED`, or retry.
+const GOAWAY: [u8; 14] = [7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xb];
+/// Bytes of a GOAWAY frame before its text.
+const GOAWAY_BYTES: usize = 8;
+
+/// The connections of `socket`, without end.
+pub(super) fn connections(
+    socket: TcpListener,
+    config: &FlightConfig,
+    metrics: Arc<Metrics>,
+) -> impl Stream<Item = io::Result<GracefulClose>> + use<> {
+    let connections_max = config.connections_max;
+    // Under TLS nobody could read it before a handshake, which a full server does not make.
+    let refusal = if config.tls_cert.is_some() { Bytes::new() } else { refusal(connections_max) };
+    let limit = ConnectionLimit { key: "flight.connections_max", connections_max, refusal };
+    let listener = Listener::new(socket, limit, metrics);
+    stream::unfold(listener, |mut listener| async {
+        let (stream, slot) = listener.accept().await;
+        Some((Ok(GracefulClose::new(stream, slot)), listener))
+    })
+}
+
+/// What a connection beyond the limit is sent.
+fn refusal(connections_max: usize) -> Bytes {
+    let text = format!("the server has {connections_max} connections (limit flight.connections_max): retry later");
+    let length = u32::try_from(GOAWAY_BYTES + text.len()).unwrap_or(u32::MAX).to_be_bytes();
+    [&SETTINGS, &length[1..], &GOAWAY[..], text.as_bytes()].concat().into()
+}

@@ -1,0 +1,160 @@
+//! Streams that end at their deadline even if nobody reads them.
+//!
+//! In: a stream that ends with an error when it is polled after its deadline. Out: the same stream, which is polled at its
+//! deadline by a task of its own. A client that stops reading stops polling: without that task its answer would keep its
+//! plan, its memory and its tenant's slot for as long as the client stays connected.
+//!
+//! ```text
+//!   reader ─► poll ─┐
+//!                   ├─► stream (one lock, held for one poll) ─► items ─► reader
+//!   deadline ─► poll until it ends ─┘        └─► its last error, kept for a reader that comes back
+//! ```
+//!
+//! **Invariant:** when the deadline has passed the stream is dropped, and only its last error is kept.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
+
+use futures::stream::BoxStream;
+use futures::{Stream, StreamExt as _};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::error::{Error, Result};
+
+/// Ends `stream` at `deadline`. It has to fail when it is polled after that.
+pub(super) fn expiring<T: Send + 'static>(
+    stream: BoxStream<'static, Result<T>>,
+    deadline: Instant,
+) -> BoxStream<'static, Result<T>> {
+    let shared = Arc::new(Shared(Mutex::new(State { stream: Some(stream), last: None, reader: None })));
+    let mut watch = JoinSet::new();
+    // Weak: a reader that goes away takes the stream along at once.
+    let watched = Arc::downgrade(&shared);
+    watch.spawn(async move {
+        tokio::time::sleep_until(deadline).await;
+        std::future::poll_fn(|cx| watched.upgrade().map_or(Poll::Ready(()), |shared| shared.poll_end(cx))).await;
+    });
+    Expiring { shared, _watch: watch }.boxed()
+}
+
+struct Expiring<T> {
+    shared: Arc<Shared<T>>,
+    /// Ends with the stream.
+    _watch: JoinSet<()>,
+}
+
+struct Shared<T>(Mutex<State<T>>);
+
+struct State<T> {
+    /// `None` when it has ended.
+    stream: Option<BoxStream<'static, Result<T>>>,
+    /// How it ended at its deadline.
+    last: Option<Error>,
+    reader: Option<Waker>,
+}
+
+impl<T> Shared<T> {
+    /// After a panic in a poll the stream is still there, and says by itself what became of it.
+    fn lock(&self) -> MutexGuard<'_, State<T>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Polls the stream until it has ended. Items that nobody was there to read are dropped: an error follows them.
+    fn poll_end(&self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            let mut state = self.lock();
+            let Some(stream) = &mut state.stream else { return Poll::Ready(()) };
+            match ready!(stream.poll_next_unpin(cx)) {
+                Some(Ok(_)) => {}
+                end => {
+                    state.last = end.and_then(Result::err);
+                    let (ended, reader) = (state.stream.take(), state.reader.take());
+                    drop(state);
+                    // Outside of the lock: a plan takes its time to be dropped.
+                    drop(ended);
+                    reader.into_iter().for_each(Waker::wake);
+                    return Poll::Ready(());
+                }
+            }
+        }
+    }
+}
+
+impl<T> Stream for Expiring<T> {
+    type Item = Result<T>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let mut state = self.shared.lock();
+        if let Some(last) = state.last.take() {
+            return Poll::Ready(Some(Err(last)));
+        }
+        let Some(stream) = &mut state.stream else { return Poll::Ready(None) };
+        match stream.poll_next_unpin(cx) {
+            Poll::Ready(Some(item)) => Poll::Ready(Some(item)),
+            Poll::Ready(None) => {
+                state.stream = None;
+                Poll::Ready(None)
+            }
+            Poll::Pending => {
+                state.reader = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use futures::{FutureExt as _, stream};
+    use tokio::sync::oneshot;
+
+    use super::*;
+    use crate::error::Kind;
+
+    /// Counts for ever, and fails after `deadline`. Its end is told by the receiver: it gets nothing more.
+    fn counting(deadline: Instant) -> (BoxStream<'static, Result<u64>>, oneshot::Receiver<()>) {
+        let (alive, gone) = oneshot::channel();
+        let items = stream::unfold((0, alive), move |(count, alive)| async move {
+            let item = if Instant::now() < deadline { Ok(count) } else { Err(Error::limited("too late")) };
+            Some((item, (count + 1, alive)))
+        });
+        (items.boxed(), gone)
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_nobody_reads_ends_at_its_deadline() {
+        let deadline = Instant::now() + Duration::from_millis(500);
+        let (items, gone) = counting(deadline);
+        let mut items = expiring(items, deadline);
+        assert_eq!(items.next().await.unwrap().unwrap(), 0);
+        assert!(gone.await.is_err(), "the stream is dropped although nobody polls it");
+        assert!(Instant::now() >= deadline);
+        assert_eq!(items.next().await.unwrap().unwrap_err().kind(), Kind::Limited);
+        assert!(items.next().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_waits_is_woken() {
+        let deadline = Instant::now() + Duration::from_millis(500);
+        let waiting = stream::once(async move {
+            tokio::time::sleep_until(deadline).await;
+            Err::<u64, _>(Error::limited("too late"))
+        });
+        let mut items = expiring(waiting.boxed(), deadline);
+        assert_eq!(items.next().await.unwrap().unwrap_err().kind(), Kind::Limited);
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_is_read_to_its_end_or_dropped_leaves_nothing() {
+        let deadline = Instant::now() + Duration::from_secs(300);
+        let whole = expiring(stream::iter([Ok(1), Ok(2)]).boxed(), deadline);
+        assert_eq!(whole.map(Result::unwrap).collect::<Vec<_>>().await, [1, 2]);
+        let (items, gone) = counting(deadline);
+        drop(expiring(items, deadline));
+        assert!(gone.now_or_never().is_some_and(|told| told.is_err()));
+    }
+}

@@ -1,0 +1,122 @@
+//! The memory of an upload of events: reserved before each message is read, held until its events are committed.
+//!
+//! In: the length of a message that is about to be read. Out: a [`Reserved`] share of `ingest.queue_bytes_max`, the bound of
+//! the whole server, or `Limited` when there is none in time. What has been read for the next group of batches collects
+//! here until the group takes it along to [`Ingest::submit_in`].
+//!
+//! An upload that is faster than the lake waits for itself: at most `bytes_max` of it are under way, and for those it waits
+//! without a limit of time, because its own commits end by themselves.
+//!
+//! **Invariant:** the values of a dictionary stay in memory until they are replaced or the upload ends; so does their share
+//! of the queue.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::upload::Claimed;
+use crate::error::{Error, Result};
+use crate::ingest::{Ingest, MemoryReservation};
+
+/// The unit of account: a semaphore counts in 32 bits, so bytes are rounded up to this.
+const UNIT_BYTES: usize = 1024;
+
+/// An upload's memory.
+pub(super) struct UploadMemory {
+    ingest: Arc<Ingest>,
+    under_way: Arc<Semaphore>,
+    units_max: u32,
+    held: Mutex<MessageMemory>,
+}
+
+/// What is read and belongs to no group yet.
+#[derive(Default)]
+struct MessageMemory {
+    messages: Option<Reserved>,
+    dictionaries: HashMap<i64, Reserved>,
+}
+
+/// Memory for messages; dropping it gives it back.
+pub(super) struct Reserved {
+    /// Of the whole server.
+    reservation: MemoryReservation,
+    /// Of the upload's own bound.
+    under_way: OwnedSemaphorePermit,
+}
+
+impl UploadMemory {
+    /// Memory for an upload of which at most `bytes_max` are under way at once.
+    pub(super) fn new(ingest: Arc<Ingest>, bytes_max: usize) -> Self {
+        let units_max = units(bytes_max);
+        let under_way = Arc::new(Semaphore::new(units_max as usize));
+        Self { ingest, under_way, units_max, held: Mutex::default() }
+    }
+
+    /// Memory for a message of `bytes`.
+    pub(super) async fn reserve(&self, bytes: usize) -> Result<Reserved> {
+        // A message that is larger than the upload's bound goes alone.
+        let own = units(bytes).min(self.units_max);
+        let under_way = Arc::clone(&self.under_way).acquire_many_owned(own).await;
+        let under_way =
+            under_way.map_err(|closed| Error::internal("an upload's bound is closed").with_source(closed))?;
+        let mut reservation = self.ingest.reservation();
+        reservation.resize(bytes).await?;
+        Ok(Reserved { reservation, under_way })
+    }
+
+    /// Holds the memory of a message that was read, and of what it becomes when its compressed buffers are written out.
+    pub(super) async fn hold(&self, mut reserved: Reserved, claimed: Claimed) -> Result<()> {
+        if claimed.expanded_bytes > 0 {
+            let mut more = self.ingest.reservation();
+            more.resize(claimed.expanded_bytes).await?;
+            reserved.reservation.merge(more);
+        }
+        let mut held = self.lock();
+        let passing = match claimed.dictionary {
+            // The values that are replaced may still be used by batches of the current group.
+            Some(id) => held.dictionaries.insert(id, reserved.without_bound()),
+            None => Some(reserved),
+        };
+        match (&mut held.messages, passing) {
+            (Some(messages), Some(passing)) => messages.merge(passing),
+            (messages @ None, passing) => *messages = passing,
+            (Some(_), None) => {}
+        }
+        Ok(())
+    }
+
+    /// The memory of the messages that were read since the last call, without dictionaries.
+    pub(super) fn take(&self) -> Option<Reserved> {
+        self.lock().messages.take()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, MessageMemory> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Reserved {
+    /// Its share of the ingest queue, and what has to be kept beside it until the events are committed.
+    pub(super) fn into_parts(self) -> (MemoryReservation, OwnedSemaphorePermit) {
+        (self.reservation, self.under_way)
+    }
+
+    fn merge(&mut self, other: Self) {
+        self.reservation.merge(other.reservation);
+        self.under_way.merge(other.under_way);
+    }
+
+    /// The same outside of the upload's own bound: a dictionary would hold it for the length of the upload, and a message
+    /// that waits for it would wait for ever.
+    fn without_bound(mut self) -> Self {
+        drop(self.under_way.split(self.under_way.num_permits()));
+        self
+    }
+}
+
+fn units(bytes: usize) -> u32 {
+    u32::try_from(bytes.div_ceil(UNIT_BYTES))
+        .unwrap_or(u32::MAX)
+        .min(Semaphore::MAX_PERMITS.try_into().unwrap_or(u32::MAX))
+}

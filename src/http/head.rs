@@ -1,0 +1,43 @@
+//! The size of a request's line and headers, answered like every other limit.
+//!
+//! In: a request. Out: the handler's answer, or 431 with a body that names the limit. The HTTP library refuses a head of
+//! more than four times the limit, or of more than [`HEADERS_READ_MAX`] headers, with an empty 431 and closes the connection.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+
+use super::HttpHandler;
+use super::error::ErrorBody;
+use crate::error::Error;
+
+/// Headers of one request.
+const HEADERS_MAX: usize = 64;
+/// Headers up to which the HTTP library hands a request to us.
+pub(super) const HEADERS_READ_MAX: usize = 4 * HEADERS_MAX;
+/// What stands around a header's name and value: a colon, a space, and the end of the line.
+const HEADER_EXTRA_BYTES: usize = 4;
+
+/// Refuses a request with too large a head.
+pub(super) async fn check(State(handler): State<Arc<HttpHandler>>, request: Request, next: Next) -> Response {
+    let bytes_max = handler.config.header_bytes_max;
+    let (bytes, headers) = (head_bytes(&request), request.headers().len());
+    if bytes <= bytes_max && headers <= HEADERS_MAX {
+        return next.run(request).await;
+    }
+    handler.services.metrics.limited("http.header_bytes_max");
+    let error = Error::limited(format!(
+        "the request's line and {headers} headers take {bytes} bytes, at most {bytes_max} bytes (limit \
+         http.header_bytes_max) in {HEADERS_MAX} headers are allowed: send a shorter token or fewer headers"
+    ));
+    ErrorBody::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, error).into_response()
+}
+
+fn head_bytes(request: &Request) -> usize {
+    let line = request.method().as_str().len() + request.uri().path_and_query().map_or(0, |path| path.as_str().len());
+    let headers = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + HEADER_EXTRA_BYTES);
+    headers.fold(line, usize::saturating_add)
+}

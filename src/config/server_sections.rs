@@ -146,6 +146,9 @@ section! {
         /// How long one may wait.
         tenant_queue_wait_max: Duration = time(5 * SECOND, Duration::ZERO..=10 * MINUTE),
             "longer than that, a person reloads and asks again";
+        /// Threads that plan and run queries, with a lower priority than all others; 0 for one per core.
+        threads: usize = count("threads", 0, 0..=1_024),
+            "queries may use the whole machine; ingest and endpoints still come first, on threads of their own";
         /// Partitions of a plan; 0 for one per core.
         partitions: usize = count("partitions", 0, 0..=1_024),
             "a query alone should use the whole machine";

@@ -31,6 +31,7 @@ pub(super) const NDJSON: &str = "application/x-ndjson";
 pub(super) struct HttpTestServer {
     pub(super) store: Store,
     pub(super) ingest: Arc<Ingest>,
+    pub(super) engine: Arc<Engine>,
     client: Client,
     pub(super) address: String,
     pub(super) stop: CancellationToken,
@@ -49,10 +50,10 @@ impl HttpTestServer {
             TABLE.to_owned(),
             PolicyConfig { columns: vec!["event_time".into(), "event_id".into()], ..PolicyConfig::default() },
         )]);
-        let engine =
-            Engine::new(ingest.tables().clone(), QueryConfig::default(), Clock::System, Arc::default()).unwrap();
+        let query = QueryConfig { threads: 2, ..QueryConfig::default() };
+        let engine = Engine::new(ingest.tables().clone(), query, Clock::System, Arc::default()).unwrap();
         let services = HttpServices {
-            engine,
+            engine: engine.clone(),
             verifier: Arc::new(Verifier::new(&auth(), &policy, Clock::System).unwrap()),
             ingest: ingest.clone(),
             sources: Arc::new(sources(&ingest)),
@@ -72,7 +73,7 @@ impl HttpTestServer {
         let mut handler = JoinSet::new();
         handler.spawn(serve(listener, services, config, stop.clone().into()));
         let client = Client::builder().no_proxy().build().unwrap();
-        Self { store, ingest, client, address, stop, handler }
+        Self { store, ingest, engine, client, address, stop, handler }
     }
 
     pub(super) async fn request(

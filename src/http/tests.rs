@@ -1,5 +1,7 @@
 //! The web door as clients meet it: real requests over a real listener, and what the lake holds after them.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use reqwest::Method;
 use reqwest::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
@@ -372,4 +374,34 @@ async fn a_stop_lets_the_running_request_end() {
     let address = server.address.clone();
     server.close().await;
     assert!(TcpStream::connect(&address).await.is_err(), "the door is closed");
+}
+
+#[tokio::test]
+async fn queries_that_keep_their_threads_busy_delay_nobody_else() {
+    // All of this runs on one thread: it would come to nothing if a query ran on it as well.
+    let server = HttpTestServer::open().await;
+    let reader = crate::tenancy::testing::access(Some("acme"), &[Scope::Read], &["calls"]).await;
+    let session = server.engine.session(&reader).unwrap();
+    // One call compares thirty million pairs of letters and does not yield in between; there are ten thousand such calls.
+    let sql = "SELECT max(levenshtein(repeat('a', 60), repeat('b', 60 + value % 2))) FROM range(0, 81920000)";
+    let planned = session.plan(sql).await.unwrap();
+    let mut answers = Vec::new();
+    for _ in 0..4 {
+        answers.push(session.run(&planned, None).await.unwrap());
+    }
+    let others = async {
+        for number in 0..10 {
+            let (status, receipt) = answer(server.post(NDJSON, None, lines([format!("e{number}")])).await).await;
+            assert_eq!((status, &receipt["accepted"]), (200, &json!(1)), "{receipt}");
+            let operator = token(None, &[Scope::Admin]);
+            for (path, token) in [("/healthz", ""), ("/readyz", ""), ("/metrics", &operator)] {
+                assert_eq!(server.get(path, token).await.status(), 200, "{path}");
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), others).await.expect("ingest and endpoints are not delayed");
+    assert_eq!(server.engine.running(), 4, "all of them still run, twice as many as there are threads");
+    drop(answers);
+    server.engine.stop();
+    server.close().await;
 }

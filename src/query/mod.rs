@@ -4,7 +4,7 @@
 //! ```text
 //!   Access ─► Engine::session ─► Session ─ sql ─► statement (read-only?) ─► plan ─► answer (limits, promised schema)
 //!                                  │                                        │
-//!                                  └─ catalog: TenantTables                 └─ TenantScan: prune files ► read ► barrier
+//!                                  └─ catalog: SessionTables ─► ScanSpec ────┴─ TenantScan: prune files ► read ► barrier
 //!                                                                              (► newest versions, where declared ►)
 //! ```
 //!
@@ -16,6 +16,8 @@
 //!
 //! **Invariant:** a table that shows the newest version of each key finds it among all of the tenant's rows, before any rule
 //! or filter that an older version could meet in its place.
+//! **Invariant:** what is planned and run is planned and run on the engine's own threads (`query_runtime.rs`), which never delay
+//! endpoints or ingest; limits of time hold whether or not a reader reads.
 //!
 //! What it does not promise: how long an answer takes may depend on foreign rows that lie in the same pages, as in every
 //! shared store. Memory is accounted by sorts, joins and aggregates, and bounded for each call of a function; a plan that

@@ -6,44 +6,31 @@
 //! **Invariant:** no door reaches this: a fence of `tests/it/tidy.rs` keeps it in `server.rs`. Whatever answers a caller goes
 //! through a [`Session`](crate::query::Session), and so through the barrier.
 
-use std::fmt;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
-use async_trait::async_trait;
 use chrono::DateTime;
 use datafusion::catalog::{
     CatalogProvider as _, CatalogProviderList as _, MemoryCatalogProvider, MemoryCatalogProviderList,
-    MemorySchemaProvider, SchemaProvider as _, Session, TableProvider,
+    MemorySchemaProvider, SchemaProvider as _,
 };
-use datafusion::common::DFSchema;
-use datafusion::datasource::ViewTable;
-use datafusion::datasource::listing::PartitionedFile;
-use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
-use datafusion::datasource::source::DataSourceExec;
-use datafusion::datasource::table_schema::TableSchema;
 use datafusion::error::DataFusionError;
 use datafusion::execution::session_state::SessionState;
-use datafusion::logical_expr::utils::conjunction;
-use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
-use datafusion::physical_plan::{ExecutionPlan, execute_stream};
+use datafusion::physical_plan::execute_stream;
 use futures::{StreamExt as _, TryStreamExt as _};
-use object_store::ObjectMeta;
 
-use crate::contract::Contract;
 use crate::error::{Error, Result};
-use crate::lake::{Snapshot, Table};
 use crate::query::engine_bugs;
 use crate::query::error::of_engine;
 use crate::query::request::engine::Engine;
 use crate::query::request::erased_plan::ErasedPlan;
+use crate::query::request::plan_size;
 use crate::query::request::session::{CATALOG, SCHEMA};
 use crate::query::request::statement;
-use crate::query::scan::tenant_table::TableSource;
+use crate::query::scan::tenant_table::SessionTable;
 
 /// Asks over all rows.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct OperatorQuery {
     engine: Arc<Engine>,
     rows_max: usize,
@@ -58,10 +45,16 @@ impl OperatorQuery {
 
     /// The rows of one query: at the newest snapshots known. `Limited` when there are too many.
     pub async fn ask(&self, sql: &str) -> Result<Vec<RecordBatch>> {
+        let (whole, sql) = (self.clone(), sql.to_owned());
+        self.engine.threads.run(async move { whole.answer(&sql).await }).await
+    }
+
+    async fn answer(&self, sql: &str) -> Result<Vec<RecordBatch>> {
         let fault = |fault: DataFusionError| of_engine(fault, &self.engine.config);
-        let state = self.state().await?;
+        let state = self.state()?;
         let statement = statement::parse(sql, &self.engine.config)?;
         let plan = ErasedPlan::new(state.statement_to_plan(statement).await.map_err(fault)?);
+        plan_size::check(&plan)?;
         statement::check_plan(&plan)?;
         engine_bugs::check(&plan)?;
         let physical = state.create_physical_plan(&plan).await.map_err(fault)?;
@@ -80,20 +73,21 @@ impl OperatorQuery {
         Ok(all)
     }
 
-    /// The engine's own functions and rules, over whole tables.
-    async fn state(&self) -> Result<ErasedPlan<SessionState>> {
+    /// The engine's own functions and rules, over the tables as the operator sees them.
+    fn state(&self) -> Result<ErasedPlan<SessionState>> {
         let fault = |fault: DataFusionError| of_engine(fault, &self.engine.config);
         let schema = Arc::new(MemorySchemaProvider::new());
         for (name, table) in &*self.engine.tables {
             if let Some(source) = self.engine.source(name) {
-                let name = table.contract().changes_name().unwrap_or_else(|| name.clone());
-                let table =
-                    OperatorTable { table: Arc::clone(table), snapshot: table.snapshot(), source: source.clone() };
-                schema.register_table(name, Arc::new(table)).map_err(fault)?;
+                let table = SessionTable::of_operator(table, table.snapshot(), source.clone());
+                let changes = table.changes();
+                for table in [table].into_iter().chain(changes) {
+                    schema.register_table(table.name().to_owned(), Arc::new(table)).map_err(fault)?;
+                }
             }
         }
         let catalog = MemoryCatalogProvider::new();
-        catalog.register_schema(SCHEMA, Arc::clone(&schema) as _).map_err(fault)?;
+        catalog.register_schema(SCHEMA, schema).map_err(fault)?;
         let catalogs = MemoryCatalogProviderList::new();
         catalogs.register_catalog(CATALOG.to_owned(), Arc::new(catalog));
         let mut state = SessionState::clone(&self.engine.template);
@@ -101,102 +95,7 @@ impl OperatorQuery {
         state.mark_start_execution();
         state.execution_props_mut().query_execution_start_time =
             DateTime::from_timestamp_micros(self.engine.clock.now());
-        let state = ErasedPlan::new(state);
-        for (name, table) in &*self.engine.tables {
-            if let (Some(sql), Some(_)) = (newest_sql(table.contract()), self.engine.source(name)) {
-                let plan = state.create_logical_plan(&sql).await.map_err(fault)?;
-                schema.register_table(name.clone(), Arc::new(ViewTable::new(plan, None))).map_err(fault)?;
-            }
-        }
-        Ok(state)
-    }
-}
-
-/// What a table shows that holds versions: the newest of each key of each tenant, unless it says that the key was deleted.
-/// All names in it were checked when the table was declared.
-fn newest_sql(contract: &Contract) -> Option<String> {
-    let (latest, changes) = (contract.latest.as_ref()?, contract.changes_name()?);
-    let name = |column: usize| format!("\"{}\"", contract.columns[column].name);
-    let key: Vec<String> = [contract.tenant].iter().chain(&latest.key).map(|column| name(*column)).collect();
-    let order = [name(latest.by) + " DESC NULLS LAST", name(contract.received) + " DESC", name(contract.id) + " DESC"];
-    let fields = contract.table_schema().fields().iter().map(|field| format!("\"{}\"", field.name()));
-    let live = latest.deleted.map_or("true".to_owned(), |deleted| format!("{} IS NOT TRUE", name(deleted)));
-    Some(format!(
-        "SELECT {} FROM (SELECT *, row_number() OVER (PARTITION BY {} ORDER BY {}) AS \"(age)\" FROM \"{changes}\") \
-         WHERE \"(age)\" = 1 AND {live}",
-        fields.collect::<Vec<_>>().join(", "),
-        key.join(", "),
-        order.join(", "),
-    ))
-}
-
-/// A table with all its rows and columns, at one snapshot.
-struct OperatorTable {
-    table: Arc<Table>,
-    snapshot: Arc<Snapshot>,
-    source: TableSource,
-}
-
-#[async_trait]
-impl TableProvider for OperatorTable {
-    fn schema(&self) -> SchemaRef {
-        Arc::clone(self.table.contract().table_schema())
-    }
-
-    fn table_type(&self) -> TableType {
-        TableType::Base
-    }
-
-    async fn scan(
-        &self,
-        state: &dyn Session,
-        projection: Option<&Vec<usize>>,
-        filters: &[Expr],
-        _: Option<usize>,
-    ) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
-        let whole = self.table.contract().table_schema();
-        let day = Arc::new(whole.field(whole.fields().len() - 1).clone());
-        let schema = TableSchema::builder(Arc::clone(self.table.contract().schema()))
-            .with_table_partition_cols(vec![day])
-            .build();
-        let mut parquet = ParquetSource::new(schema.clone())
-            .with_table_parquet_options(state.default_table_options().parquet)
-            .with_parquet_file_reader_factory(Arc::clone(&self.source.reader));
-        if let Some(filter) = conjunction(filters.iter().cloned()) {
-            let columns = DFSchema::try_from(Arc::clone(schema.table_schema()))?;
-            parquet = parquet.with_predicate(state.create_physical_expr(filter, &columns)?);
-        }
-        let files = self.snapshot.files.iter().map(|file| {
-            let meta = ObjectMeta {
-                location: self.table.file_path(file),
-                last_modified: DateTime::from_timestamp_millis(file.modified).unwrap_or_default(),
-                size: file.size,
-                e_tag: None,
-                version: None,
-            };
-            let day = datafusion::common::ScalarValue::Date32(Some(file.day));
-            PartitionedFile::new_from_meta(meta).with_partition_values(vec![day])
-        });
-        let group = FileGroup::new(files.collect());
-        let config = FileScanConfigBuilder::new(self.source.store.clone(), Arc::new(parquet))
-            .with_projection_indices(projection.cloned())?
-            .with_file_groups(vec![group])
-            .build();
-        Ok(DataSourceExec::from_data_source(config))
-    }
-
-    /// They help to skip row groups, and are applied again above.
-    fn supports_filters_pushdown(
-        &self,
-        filters: &[&Expr],
-    ) -> Result<Vec<TableProviderFilterPushDown>, DataFusionError> {
-        Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
-    }
-}
-
-impl fmt::Debug for OperatorTable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WholeTable").field("table", &self.table.contract().name).finish_non_exhaustive()
+        Ok(ErasedPlan::new(state))
     }
 }
 

@@ -159,6 +159,7 @@ pub(super) fn config() -> QueryConfig {
         tenant_queries_max: 4,
         tenant_queue_max: 4,
         tenant_queue_wait_max: Duration::from_secs(10),
+        threads: 2,
         partitions: 3,
         batch_rows: 64,
         metadata_cache_bytes_max: 8 << 20,
@@ -248,6 +249,13 @@ pub(super) async fn run(session: &Session, sql: &str) -> Result<Vec<Vec<String>>
     let batches: Vec<RecordBatch> = session.run(&planned, None).await?.batches.try_collect().await?;
     assert!(batches.iter().all(|batch| batch.schema() == planned.schema), "{sql}: not the promised schema");
     Ok(text(&batches))
+}
+
+/// Waits until no query runs: one that was dropped ends on its own thread.
+pub(super) async fn idle(engine: &Engine) {
+    while engine.running() > 0 {
+        tokio::task::yield_now().await;
+    }
 }
 
 /// Rows as text; a null is `NULL`.

@@ -11,7 +11,7 @@ use crate::clock::{DAY, SECOND};
 use crate::error::Kind;
 use crate::tenancy::{Access, Scope};
 
-type Oracle = fn(&[Row]) -> Vec<Vec<String>>;
+pub(super) type Oracle = fn(&[Row]) -> Vec<Vec<String>>;
 
 fn one(value: impl ToString) -> Vec<Vec<String>> {
     vec![vec![value.to_string()]]
@@ -26,7 +26,7 @@ fn secret(row: &Row) -> i64 {
 }
 
 /// The statements that would fail, or say too much, if anything of them were evaluated on a foreign row.
-const BATTERY: &[(&str, Oracle)] = &[
+pub(super) const BATTERY: &[(&str, Oracle)] = &[
     ("SELECT count(*) FROM calls", |own| one(own.len())),
     ("SELECT count(1), count(region) FROM calls", |own| {
         vec![vec![own.len().to_string(), own.iter().filter(|row| row.region.is_some()).count().to_string()]]

@@ -12,9 +12,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
+use object_store::client::SpawnedReqwestConnector;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{ClientConfigKey, ObjectStore, RetryConfig};
+use tokio::runtime::Handle;
 use url::Url;
 
 use crate::clock::Clock;
@@ -135,6 +137,11 @@ fn open_bucket(url: &Url, config: &LakeConfig) -> Result<Store> {
                 .with_source(error)
         })?;
         builder = builder.with_config(key, value);
+    }
+    // Connections are shared, so that all of them are served by the runtime that opened the store. One that a query has made
+    // would otherwise be served by the threads of queries, and a commit that uses it again would wait for those.
+    if let Ok(runtime) = Handle::try_current() {
+        builder = builder.with_http_connector(SpawnedReqwestConnector::new(runtime));
     }
     let bucket = builder.build().map_err(|error| {
         Error::invalid(format!("lake.url `{url}` and lake.options name no bucket")).with_source(error)

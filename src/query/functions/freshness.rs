@@ -36,7 +36,7 @@ use crate::error::{Error, did_you_mean};
 use crate::lake::Watermark;
 use crate::query::request::catalog::SessionTables;
 use crate::query::scan::newest_rows::{Newest, NewestRows};
-use crate::query::scan::tenant_table::TenantTable;
+use crate::query::scan::tenant_table::SessionTable;
 
 /// Its name in SQL.
 pub(in crate::query) const NAME: &str = "freshness";
@@ -72,6 +72,11 @@ impl FreshnessFunction {
                 ));
             }
         };
+        self.of(name)
+    }
+
+    /// The freshness of one of the session's tables.
+    pub(in crate::query) fn of(&self, name: &str) -> std::result::Result<FreshnessRow, Error> {
         let (Some(table), Some(watermark)) = (self.tables.get(name), self.watermarks.get(name)) else {
             let near = did_you_mean(name, self.tables.keys().map(String::as_str));
             return Err(Error::not_found(format!("unknown table `{name}`{near}")));
@@ -103,13 +108,18 @@ fn schema() -> SchemaRef {
 }
 
 /// How fresh one table is for one caller.
-struct FreshnessRow {
-    table: Arc<TenantTable>,
+pub(in crate::query) struct FreshnessRow {
+    table: Arc<SessionTable>,
     watermark: Watermark,
     schema: SchemaRef,
 }
 
 impl FreshnessRow {
+    /// The table's name in SQL.
+    pub(in crate::query) fn table_name(&self) -> &str {
+        self.table.name()
+    }
+
     /// The plans by which the newest times are found: each is run when those before it have found none.
     async fn looks(&self, state: &dyn Session) -> Result<Vec<Arc<dyn ExecutionPlan>>> {
         let contract = self.table.contract();

@@ -48,6 +48,11 @@ fn bound(function: &Arc<ScalarUDF>) -> Option<Arc<ScalarUDF>> {
     (!is_bound).then(|| Arc::new(ScalarUDF::new_from_impl(BoundedFunction { inner: Arc::clone(function), growth })))
 }
 
+/// Whether `function` is `||` with a bound, which stands in analysed plans only and has no name to be called by.
+pub(in crate::query) fn is_operator(function: &ScalarUDF) -> bool {
+    function.inner().is::<BoundedConcat>()
+}
+
 /// The last rule of the analyzer: bounds what the planner made itself (array literals, `||`), without the registry.
 #[derive(Debug)]
 pub(in crate::query) struct ResultSizeRule;

@@ -17,13 +17,13 @@ use datafusion::datasource::empty::EmptyTable;
 use datafusion::error::Result;
 
 use crate::query::request::session::{CATALOG, SCHEMA};
-use crate::query::scan::tenant_table::TenantTable;
+use crate::query::scan::tenant_table::SessionTable;
 
 /// The table of `information_schema` that would tell the server's options.
 const SETTINGS: &str = "df_settings";
 
 /// The tables of one session by name.
-pub(in crate::query) type SessionTables = BTreeMap<String, Arc<TenantTable>>;
+pub(in crate::query) type SessionTables = BTreeMap<String, Arc<SessionTable>>;
 
 /// The catalogs of a session: exactly one.
 pub(in crate::query) fn catalogs(

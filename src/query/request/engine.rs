@@ -32,6 +32,7 @@ use crate::query::functions::freshness::FreshnessFunction;
 use crate::query::functions::function_limits;
 use crate::query::request::erased_plan::ErasedPlan;
 use crate::query::request::plan_cache::{Plans, is_repeatable};
+use crate::query::request::query_runtime::QueryRuntime;
 use crate::query::request::session::{CATALOG, SCHEMA, Session};
 use crate::query::scan::tenant_table::TableSource;
 use crate::telemetry::{Metrics, QueryMeter, QueryOutcome};
@@ -49,6 +50,8 @@ pub struct Engine {
     pub(in crate::query) slots: Slots,
     pub(in crate::query) running: Arc<RunningQueries>,
     pub(in crate::query) plans: Plans,
+    /// Where queries are planned and run.
+    pub(in crate::query) threads: QueryRuntime,
     /// Cloned for each session.
     pub(in crate::query) template: ErasedPlan<SessionState>,
     /// The table functions that a statement may name.
@@ -87,7 +90,7 @@ pub(in crate::query) struct QueryTicket {
 }
 
 impl Engine {
-    /// Registers the lake's store, sizes the caches.
+    /// Registers the lake's store, sizes the caches, starts the threads of queries.
     pub fn new(tables: Arc<Tables>, config: QueryConfig, clock: Clock, metrics: Arc<Metrics>) -> Result<Arc<Self>> {
         let fault = |fault: DataFusionError| Error::internal("the query engine does not start").with_source(fault);
         let runtime = RuntimeEnvBuilder::new()
@@ -112,6 +115,7 @@ impl Engine {
             slots,
             running: Arc::default(),
             plans: Plans::default(),
+            threads: QueryRuntime::start(config.threads)?,
             template: ErasedPlan::new(template),
             table_functions: table_functions.chain([FreshnessFunction::listed()]).collect(),
             runtime,
@@ -135,6 +139,11 @@ impl Engine {
             entry.stop.cancel();
             true
         })
+    }
+
+    /// Ends the queries that still run, at their next await, and takes no more. Returns at once.
+    pub fn stop(&self) {
+        self.threads.stop();
     }
 
     /// The longest statement, in bytes.

@@ -10,8 +10,16 @@
 pub(super) mod catalog;
 pub(super) mod engine;
 pub(super) mod erased_plan;
+pub(super) mod logical_plan;
+#[cfg(test)]
+mod logical_plan_tests;
 pub(super) mod parameters;
 pub(super) mod plan_cache;
+pub(super) mod plan_size;
+pub(super) mod planner;
+pub(super) mod query_runtime;
+#[cfg(test)]
+mod query_runtime_tests;
 pub(super) mod result_stream;
 pub(super) mod session;
 #[cfg(test)]

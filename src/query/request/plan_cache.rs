@@ -20,7 +20,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::query::request::erased_plan::ErasedPlan;
 use crate::query::request::session::Planned;
-use crate::query::scan::tenant_table::TenantTable;
+use crate::query::scan::tenant_table::SessionTable;
 use crate::tenancy::Access;
 
 /// Plans kept, of all callers. What one holds grows with the files that its statement reads.
@@ -55,7 +55,7 @@ struct CachedPlan {
 struct Plan {
     planned: Planned,
     /// The tables in it.
-    tables: Vec<Arc<TenantTable>>,
+    tables: Vec<Arc<SessionTable>>,
     used: u64,
 }
 
@@ -83,7 +83,7 @@ impl Plans {
     }
 
     /// Keeps a plan with the tables in it; drops those that hold no more, then those that were used longest ago.
-    pub(in crate::query) fn keep(&self, key: PlanKey, planned: Planned, tables: Vec<Arc<TenantTable>>) {
+    pub(in crate::query) fn keep(&self, key: PlanKey, planned: Planned, tables: Vec<Arc<SessionTable>>) {
         let mut kept = self.lock();
         kept.plans.retain(|_, plan| plan.holds());
         if kept.plans.len() >= PLANS_MAX {

@@ -1,7 +1,16 @@
 //! A running answer: batches in the promised schema, until they end or a limit is met.
 //!
-//! In: the engine's stream. Out: the same rows as [`ResultStream::batches`]. Whatever ends it (the last row, a limit, a fault, a
-//! cancel, a drop) frees the plan, its memory, its slot and its place among the running queries at once.
+//! In: the engine's stream. Out: the same rows as [`ResultStream::batches`].
+//!
+//! ```text
+//!   query runtime: plan ─► limits ─► promised schema ─► channel of a few batches ─┬─► endpoint's runtime: Answer
+//!                                                   └─► how it ended ─────────────┘
+//! ```
+//!
+//! **Invariant:** whatever ends it (the last row, a limit, a fault, a cancel, a drop) frees the plan and its memory first, then
+//! its slot and its place among the running queries, and only then tells the reader.
+//! **Invariant:** limits hold whether or not the reader reads: a slow one keeps [`BATCHES_AHEAD`] batches, and holds no plan
+//! and no slot beyond `query.time_max`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,20 +20,29 @@ use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::SchemaRef;
 use datafusion::execution::SendableRecordBatchStream;
 use futures::{StreamExt as _, stream};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::clock::Micros;
 use crate::config::QueryConfig;
 use crate::error::{Error, Result};
 use crate::query::error::of_engine;
 use crate::query::request::engine::QueryTicket;
+use crate::query::request::query_runtime::{QueryRuntime, stopped};
 use crate::query::request::session::ResultStream;
 use crate::supervise::catch_future;
 use crate::telemetry::QueryOutcome;
 
+/// Batches that are made before their reader asks for them.
+const BATCHES_AHEAD: usize = 2;
+
 /// When an answer must end, and what to say then.
+#[derive(Debug, Clone, Copy)]
 pub(in crate::query) struct QueryDeadline {
     at: Instant,
+    time_max: Duration,
     token_expires: bool,
 }
 
@@ -32,24 +50,30 @@ impl QueryDeadline {
     /// `query.time_max` after `started`, or in `token_left` when the token expires before.
     pub(in crate::query) fn new(started: Instant, token_left: Micros, config: &QueryConfig) -> Self {
         let token_left = Duration::from_micros(u64::try_from(token_left).unwrap_or(0));
-        let limit = started + config.time_max;
+        let (time_max, limit) = (config.time_max, started + config.time_max);
         match Instant::now().checked_add(token_left) {
-            Some(expires) if expires < limit => Self { at: expires, token_expires: true },
-            _ => Self { at: limit, token_expires: false },
+            Some(expires) if expires < limit => Self { at: expires, time_max, token_expires: true },
+            _ => Self { at: limit, time_max, token_expires: false },
         }
     }
 
-    fn error(&self, config: &QueryConfig) -> Error {
+    /// Waits for `work` no longer than this.
+    pub(in crate::query) async fn limit<T>(self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        timeout_at(self.at, work).await.unwrap_or_else(|_| Err(self.error()))
+    }
+
+    fn error(self) -> Error {
         if self.token_expires {
             return Error::unauthenticated("the token expired while the query ran: get a new one");
         }
         Error::limited(format!(
             "the query took longer than {} s (limit query.time_max): ask for a shorter time or fewer groups",
-            config.time_max.as_secs_f64()
+            self.time_max.as_secs_f64()
         ))
     }
 }
 
+/// A query that runs, on the query runtime.
 struct RunningPlan {
     batches: SendableRecordBatchStream,
     schema: SchemaRef,
@@ -60,38 +84,83 @@ struct RunningPlan {
     ticket: QueryTicket,
 }
 
+/// Its reader's end.
+struct Reader {
+    batches: mpsc::Receiver<RecordBatch>,
+    /// How it ended; taken by the reader once.
+    end: Option<oneshot::Receiver<Result<()>>>,
+    stop: CancellationToken,
+    /// Dropping it ends the run.
+    _run: AbortOnDropHandle<()>,
+}
+
 /// Starts to hand out `batches`.
 pub(in crate::query) fn start(
+    runtime: &QueryRuntime,
     batches: SendableRecordBatchStream,
     schema: SchemaRef,
     deadline: QueryDeadline,
     ticket: QueryTicket,
     config: QueryConfig,
 ) -> ResultStream {
-    let (id, deadline_at) = (ticket.id, deadline.at);
+    let (id, stop, ends) = (ticket.id, ticket.stop.clone(), deadline.at);
     let run =
         RunningPlan { batches, schema, deadline, rows_left: config.rows_max, too_many_rows: false, config, ticket };
-    let batches = stream::unfold(Some(run), |run| async move {
-        let mut run = run?;
-        match run.next().await {
-            Some(Ok(batch)) => {
-                run.ticket.rows(batch.num_rows());
-                Some((Ok(batch), Some(run)))
-            }
-            Some(Err(error)) => {
-                run.ticket.end(QueryOutcome::from(&error));
-                Some((Err(error), None))
-            }
-            None => {
-                run.ticket.end(QueryOutcome::Ok);
-                None
+    let (sender, receiver) = mpsc::channel(BATCHES_AHEAD);
+    let (ended, end) = oneshot::channel();
+    let run = runtime.spawn(run.until_end(sender, ended));
+    let reader = Reader { batches: receiver, end: Some(end), stop, _run: run };
+    let batches = stream::unfold(reader, |mut reader| async move { Some((reader.next().await?, reader)) });
+    ResultStream { id, deadline: ends, batches: batches.boxed() }
+}
+
+impl Reader {
+    /// The next batch, or how the query ended unless it ended well. What was made before a limit is still handed out, but
+    /// nothing after a cancel.
+    async fn next(&mut self) -> Option<Result<RecordBatch>> {
+        while let Some(batch) = self.batches.recv().await {
+            if !self.stop.is_cancelled() {
+                return Some(Ok(batch));
             }
         }
-    });
-    ResultStream { id, deadline: deadline_at, batches: batches.boxed() }
+        match self.end.take()?.await {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(Err(error)),
+            // The runtime has dropped the run: it was stopped.
+            Err(_) => Some(Err(stopped())),
+        }
+    }
 }
 
 impl RunningPlan {
+    /// Hands out all batches, then says how it ended.
+    async fn until_end(mut self, sender: mpsc::Sender<RecordBatch>, ended: oneshot::Sender<Result<()>>) {
+        let outcome = self.hand_out(&sender).await;
+        let Self { batches, ticket, .. } = self;
+        drop(batches);
+        ticket.end(outcome.as_ref().err().map_or(QueryOutcome::Ok, QueryOutcome::from));
+        // Without a reader nobody asks how it ended.
+        let _ = ended.send(outcome);
+    }
+
+    async fn hand_out(&mut self, sender: &mpsc::Sender<RecordBatch>) -> Result<()> {
+        while let Some(batch) = self.next().await {
+            let batch = batch?;
+            let rows = batch.num_rows();
+            let (stop, deadline) = (self.ticket.stop.clone(), self.deadline);
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return Err(cancelled()),
+                sent = timeout_at(deadline.at, sender.send(batch)) => match sent {
+                    Err(_) => return Err(deadline.error()),
+                    Ok(Err(_)) => return Err(cancelled()),
+                    Ok(Ok(())) => self.ticket.rows(rows),
+                },
+            }
+        }
+        Ok(())
+    }
+
     /// The next batch. Rows up to the limit are handed out before it is told.
     async fn next(&mut self) -> Option<Result<RecordBatch>> {
         if self.too_many_rows {
@@ -122,16 +191,16 @@ impl RunningPlan {
         loop {
             // Batches that are always ready would never let the timer have its turn.
             if Instant::now() >= self.deadline.at {
-                return Some(Err(self.deadline.error(&self.config)));
+                return Some(Err(self.deadline.error()));
             }
             let next = catch_future(self.batches.next());
             let next = tokio::select! {
                 biased;
-                () = self.ticket.stop.cancelled() => return Some(Err(Error::cancelled("the query was cancelled"))),
+                () = self.ticket.stop.cancelled() => return Some(Err(cancelled())),
                 next = timeout_at(self.deadline.at, next) => next,
             };
             match next {
-                Err(_) => return Some(Err(self.deadline.error(&self.config))),
+                Err(_) => return Some(Err(self.deadline.error())),
                 Ok(Err(panic)) => return Some(Err(Error::internal("the query panicked").with_source(panic))),
                 Ok(Ok(None)) => return None,
                 Ok(Ok(Some(Err(fault)))) => return Some(Err(of_engine(fault, &self.config))),
@@ -157,4 +226,8 @@ impl RunningPlan {
             .and_then(|columns| RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options))
             .map_err(|error| Error::internal("the answer does not fit its promised schema").with_source(error))
     }
+}
+
+fn cancelled() -> Error {
+    Error::cancelled("the query was cancelled")
 }

@@ -5,11 +5,12 @@
 //!
 //! **Invariant:** the text is read by the engine's own tokenizer and parser, never searched or edited as text.
 
+use std::borrow::Cow;
 use std::ops::ControlFlow;
 
+use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::error::DataFusionError;
-use datafusion::execution::context::SQLOptions;
-use datafusion::logical_expr::LogicalPlan;
+use datafusion::logical_expr::{DdlStatement, LogicalPlan, Statement as PlanStatement, TransactionConclusion, WriteOp};
 use datafusion::sql::parser::{DFParserBuilder, Statement};
 use datafusion::sql::sqlparser::ast::{self, Visit as _};
 use datafusion::sql::sqlparser::dialect::GenericDialect;
@@ -20,16 +21,17 @@ use crate::config::QueryConfig;
 use crate::error::{Error, Result};
 use crate::query::error::of_engine;
 use crate::query::request::parameters;
+use crate::query::request::plan_size::Reads;
 
 /// How deep a statement may be nested.
 const DEPTH_MAX: usize = 50;
 
 /// Operators on the way from a statement to the deepest of its expressions: as many as [`STACK_BYTES_MIN`] bears.
-const CHAIN_MAX: usize = 600;
+pub(in crate::query) const CHAIN_MAX: usize = 600;
 /// The stack of a thread that plans and runs statements: three times what the longest allowed chain was seen to need.
 pub const STACK_BYTES_MIN: usize = 16 << 20;
 /// Tables that a statement names, the same one as often as it stands there.
-const RELATIONS_MAX: usize = 100;
+pub(in crate::query) const RELATIONS_MAX: usize = 100;
 
 /// Parses one statement and refuses everything that is not a query.
 pub(in crate::query) fn parse(sql: &str, config: &QueryConfig) -> Result<Statement> {
@@ -67,14 +69,77 @@ pub(in crate::query) fn parse(sql: &str, config: &QueryConfig) -> Result<Stateme
     Ok(statement)
 }
 
-/// Refuses a plan that does anything but read, however deep inside.
+/// Refuses a plan that does anything but read, however deep inside, by the name of what it would do.
 pub(in crate::query) fn check_plan(plan: &LogicalPlan) -> Result<()> {
-    SQLOptions::new()
-        .with_allow_ddl(false)
-        .with_allow_dml(false)
-        .with_allow_statements(false)
-        .verify_plan(plan)
-        .map_err(|fault| refused("this").with_source(fault))
+    let explain = if matches!(plan, LogicalPlan::Explain(_) | LogicalPlan::Analyze(_)) { "EXPLAIN " } else { "" };
+    let mut word = None;
+    let walked = plan.apply_with_subqueries(|node| {
+        word = word_of_node(node);
+        Ok(if word.is_some() { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    });
+    walked.map_err(|fault| Error::internal("a plan cannot be walked").with_source(fault))?;
+    word.map_or(Ok(()), |word| Err(refused(&format!("{explain}{word}"))))
+}
+
+/// What a plan node does besides reading, by the word that asks for it; `None` for a node that only reads. Without a
+/// wildcard: a new kind of node has to be judged.
+fn word_of_node(node: &LogicalPlan) -> Option<Cow<'static, str>> {
+    let word = match node {
+        LogicalPlan::Ddl(DdlStatement::CreateExternalTable(_)) => "CREATE EXTERNAL TABLE",
+        LogicalPlan::Ddl(
+            DdlStatement::DropTable(_)
+            | DdlStatement::DropView(_)
+            | DdlStatement::DropCatalogSchema(_)
+            | DdlStatement::DropFunction(_),
+        ) => "DROP",
+        LogicalPlan::Ddl(_) => "CREATE",
+        LogicalPlan::Dml(write) => match write.op {
+            WriteOp::Insert(_) => "INSERT",
+            WriteOp::Delete => "DELETE",
+            WriteOp::Update => "UPDATE",
+            WriteOp::Ctas => "CREATE",
+            WriteOp::Truncate => "TRUNCATE",
+            WriteOp::MergeInto(_) => "MERGE",
+            _ => "this",
+        },
+        LogicalPlan::Copy(_) => "COPY",
+        LogicalPlan::Statement(statement) => match statement {
+            PlanStatement::TransactionStart(_) => "START",
+            PlanStatement::TransactionEnd(end) => match end.conclusion {
+                TransactionConclusion::Commit => "COMMIT",
+                TransactionConclusion::Rollback => "ROLLBACK",
+            },
+            PlanStatement::SetVariable(_) => "SET",
+            PlanStatement::ResetVariable(_) => "RESET",
+            PlanStatement::Prepare(_) => "PREPARE",
+            PlanStatement::Execute(_) => "EXECUTE",
+            PlanStatement::Deallocate(_) => "DEALLOCATE",
+        },
+        LogicalPlan::Extension(extension) => {
+            return Some(format!("the plan node {}", extension.node.name()).into());
+        }
+        LogicalPlan::Projection(_)
+        | LogicalPlan::Filter(_)
+        | LogicalPlan::Window(_)
+        | LogicalPlan::Aggregate(_)
+        | LogicalPlan::Sort(_)
+        | LogicalPlan::Join(_)
+        | LogicalPlan::Repartition(_)
+        | LogicalPlan::Union(_)
+        | LogicalPlan::TableScan(_)
+        | LogicalPlan::EmptyRelation(_)
+        | LogicalPlan::Subquery(_)
+        | LogicalPlan::SubqueryAlias(_)
+        | LogicalPlan::Limit(_)
+        | LogicalPlan::Values(_)
+        | LogicalPlan::Explain(_)
+        | LogicalPlan::Analyze(_)
+        | LogicalPlan::Distinct(_)
+        | LogicalPlan::DescribeTable(_)
+        | LogicalPlan::Unnest(_)
+        | LogicalPlan::RecursiveQuery(_) => return None,
+    };
+    Some(word.into())
 }
 
 fn check(statement: &Statement, word: &str) -> Result<()> {
@@ -102,7 +167,7 @@ fn check_sql(statement: &ast::Statement, word: &str) -> Result<()> {
         }
         _ => return Err(refused(word)),
     }
-    match statement.visit(&mut ReadOnlyCheck { relations: 0 }) {
+    match statement.visit(&mut ReadOnlyCheck { relations: 0, reads: Reads::default() }) {
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(error) => Err(error),
     }
@@ -111,6 +176,7 @@ fn check_sql(statement: &ast::Statement, word: &str) -> Result<()> {
 /// Looks inside a query, which may hold statements that write: `WITH x AS (DELETE …)`, `INSERT …` as its body.
 struct ReadOnlyCheck {
     relations: usize,
+    reads: Reads,
 }
 
 impl ast::Visitor for ReadOnlyCheck {
@@ -133,12 +199,21 @@ impl ast::Visitor for ReadOnlyCheck {
         }
     }
 
-    fn pre_visit_table_factor(&mut self, _: &ast::TableFactor) -> ControlFlow<Error> {
+    fn pre_visit_query(&mut self, query: &ast::Query) -> ControlFlow<Error> {
+        self.reads.enter(query);
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_query(&mut self, query: &ast::Query) -> ControlFlow<Error> {
+        self.reads.leave(query).map_or_else(ControlFlow::Break, ControlFlow::Continue)
+    }
+
+    fn pre_visit_table_factor(&mut self, relation: &ast::TableFactor) -> ControlFlow<Error> {
         self.relations += 1;
         if self.relations > RELATIONS_MAX {
-            return ControlFlow::Break(Error::limited(format!("the statement names more than {RELATIONS_MAX} tables")));
+            return ControlFlow::Break(too_many_relations());
         }
-        ControlFlow::Continue(())
+        self.reads.read(relation).map_or_else(ControlFlow::Break, ControlFlow::Continue)
     }
 }
 
@@ -158,12 +233,20 @@ fn check_chains(tokens: &[TokenWithSpan]) -> Result<()> {
             _ => {}
         }
         if depth > CHAIN_MAX {
-            return Err(Error::limited(format!(
-                "the statement chains more than {CHAIN_MAX} operators: use IN (…) or a join with VALUES instead"
-            )));
+            return Err(too_long_chain());
         }
     }
     Ok(())
+}
+
+pub(in crate::query) fn too_long_chain() -> Error {
+    Error::limited(format!(
+        "the statement chains more than {CHAIN_MAX} operators: use IN (…) or a join with VALUES instead"
+    ))
+}
+
+pub(in crate::query) fn too_many_relations() -> Error {
+    Error::limited(format!("the statement names more than {RELATIONS_MAX} tables"))
 }
 
 fn is_operator(token: &Token) -> bool {

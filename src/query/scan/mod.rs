@@ -16,6 +16,10 @@ pub(super) mod open_quarantine;
 #[cfg(test)]
 mod open_quarantine_tests;
 pub(super) mod prune;
+pub(super) mod scan_plan;
+pub(super) mod scan_spec;
+#[cfg(test)]
+mod scan_spec_tests;
 pub(super) mod tenant_scan;
 pub(super) mod tenant_table;
 pub(super) mod versions;

@@ -27,32 +27,27 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 
-use crate::query::scan::tenant_scan::Recipe;
 use crate::query::scan::versions::{ColumnPlaces, Versions};
 
-/// Puts the search for the newest versions on top of `scan`. `conditions` are applied before it, one after the other.
+/// Puts the search for the newest versions on top of `plan`. `conditions` are applied before it, one after the other.
 pub(in crate::query) fn newest(
-    scan: Recipe,
-    conditions: Vec<Arc<dyn PhysicalExpr>>,
-    places: ColumnPlaces,
+    mut plan: Arc<dyn ExecutionPlan>,
+    conditions: &[Arc<dyn PhysicalExpr>],
+    places: &Arc<ColumnPlaces>,
     partitions: usize,
     batch_rows: usize,
-) -> Recipe {
-    let places = Arc::new(places);
-    Arc::new(move || {
-        let mut plan = scan()?;
-        for condition in &conditions {
-            let filter = FilterExecBuilder::new(Arc::clone(condition), plan).with_batch_size(batch_rows).build()?;
-            plan = Arc::new(filter);
-        }
-        if partitions > 1 {
-            let schema = plan.schema();
-            let key = |place: &usize| Arc::new(Column::new(schema.field(*place).name(), *place)) as Arc<_>;
-            let keys = places.key.iter().map(key).collect();
-            plan = Arc::new(RepartitionExec::try_new(plan, Partitioning::Hash(keys, partitions))?);
-        }
-        Ok(Arc::new(NewestExec::new(plan, Arc::clone(&places))?) as Arc<dyn ExecutionPlan>)
-    })
+) -> Result<Arc<dyn ExecutionPlan>> {
+    for condition in conditions {
+        let filter = FilterExecBuilder::new(Arc::clone(condition), plan).with_batch_size(batch_rows).build()?;
+        plan = Arc::new(filter);
+    }
+    if partitions > 1 {
+        let schema = plan.schema();
+        let key = |place: &usize| Arc::new(Column::new(schema.field(*place).name(), *place)) as Arc<_>;
+        let keys = places.key.iter().map(key).collect();
+        plan = Arc::new(RepartitionExec::try_new(plan, Partitioning::Hash(keys, partitions))?);
+    }
+    Ok(Arc::new(NewestExec::new(plan, Arc::clone(places))?))
 }
 
 /// Hands on the newest version of each key of its input, whose partitions share no key.
@@ -166,10 +161,9 @@ mod tests {
     async fn versions_of_a_key_meet_whichever_partition_reads_them() {
         let rows: Vec<_> = (0..4).map(partition).collect();
         let schema = rows[0][0].schema();
-        let scan: Recipe =
-            Arc::new(move || Ok(MemorySourceConfig::try_new_exec(&rows, Arc::clone(&schema), None)? as _));
-        let places = ColumnPlaces { key: vec![0], by: 1, received: 2, id: 3, columns: 2 };
-        let plan = newest(scan, Vec::new(), places, 4, 16)().unwrap();
+        let scan = MemorySourceConfig::try_new_exec(&rows, schema, None).unwrap();
+        let places = Arc::new(ColumnPlaces { key: vec![0], by: 1, received: 2, id: 3, columns: 2 });
+        let plan = newest(scan, &[], &places, 4, 16).unwrap();
         let mut found = Vec::new();
         for batch in collect(plan, Arc::default()).await.unwrap() {
             let column = |place: usize| batch.column(place).as_primitive::<Int64Type>().values().iter().copied();

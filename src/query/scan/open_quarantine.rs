@@ -21,32 +21,20 @@ use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::filter::FilterExecBuilder;
 use datafusion::physical_plan::joins::{HashJoinExecBuilder, PartitionMode};
 
-use crate::query::scan::tenant_scan::Recipe;
-
-/// Rows that close entries, and where they are found.
-pub(in crate::query) struct ClosingRows {
-    /// Reads them, among others.
-    pub(in crate::query) scan: Recipe,
-    /// Tells the tenant's own of them.
-    pub(in crate::query) is_own: Arc<dyn PhysicalExpr>,
-    /// Columns that are equal in a closing row and its entry, by their names in either.
-    pub(in crate::query) on: Vec<(String, String)>,
-}
-
-/// Takes the closed entries out of `scan`, and keeps its columns as they are.
-pub(in crate::query) fn open(scan: Recipe, closing: ClosingRows) -> Recipe {
-    Arc::new(move || {
-        let closed = FilterExecBuilder::new(Arc::clone(&closing.is_own), (closing.scan)()?).build()?;
-        let closed: Arc<dyn ExecutionPlan> = Arc::new(CoalescePartitionsExec::new(Arc::new(closed)));
-        let rows = scan()?;
-        let on = closing
-            .on
-            .iter()
-            .map(|(closing, entry)| Ok((col(closing, &closed.schema())?, col(entry, &rows.schema())?)));
-        let on = on.collect::<Result<Vec<_>>>()?;
-        let join = HashJoinExecBuilder::new(closed, rows, on, JoinType::RightAnti)
-            .with_partition_mode(PartitionMode::CollectLeft)
-            .build()?;
-        Ok(Arc::new(join) as Arc<dyn ExecutionPlan>)
-    })
+/// Takes the closed entries out of `rows`, and keeps its columns as they are. Of `closing` those rows count that
+/// `is_closing` admits; `on` names the columns that are equal in a closing row and its entry.
+pub(in crate::query) fn open(
+    rows: Arc<dyn ExecutionPlan>,
+    closing: Arc<dyn ExecutionPlan>,
+    is_closing: &Arc<dyn PhysicalExpr>,
+    on: &[(String, String)],
+) -> Result<Arc<dyn ExecutionPlan>> {
+    let closed = FilterExecBuilder::new(Arc::clone(is_closing), closing).build()?;
+    let closed: Arc<dyn ExecutionPlan> = Arc::new(CoalescePartitionsExec::new(Arc::new(closed)));
+    let on = on.iter().map(|(closing, entry)| Ok((col(closing, &closed.schema())?, col(entry, &rows.schema())?)));
+    let on = on.collect::<Result<Vec<_>>>()?;
+    let join = HashJoinExecBuilder::new(closed, rows, on, JoinType::RightAnti)
+        .with_partition_mode(PartitionMode::CollectLeft)
+        .build()?;
+    Ok(Arc::new(join))
 }

@@ -42,17 +42,21 @@ pub(in crate::query) struct ScanBounds {
     pub(in crate::query) received: ScanRange,
 }
 
-/// The files that may hold rows of `tenant` within `bounds`, in the snapshot's order.
-pub(in crate::query) fn prune(snapshot: &Snapshot, tenant: &TenantId, bounds: &ScanBounds) -> Vec<Arc<DataFile>> {
+/// The files that may hold rows of `tenant` (`None` for all of them) within `bounds`, in the snapshot's order.
+pub(in crate::query) fn prune(
+    snapshot: &Snapshot,
+    tenant: Option<&TenantId>,
+    bounds: &ScanBounds,
+) -> Vec<Arc<DataFile>> {
     let days = bounds.days_of_times();
     let start = snapshot.files.partition_point(|file| i64::from(file.day) < days.min);
-    let tenant = tenant.as_str();
+    let tenant = tenant.map(TenantId::as_str);
     snapshot.files[start..]
         .iter()
         .take_while(|file| i64::from(file.day) <= days.max)
-        .filter(|file| match &file.tenants {
-            Some((least, greatest)) => **least <= *tenant && *tenant <= **greatest,
-            None => true,
+        .filter(|file| match (&file.tenants, tenant) {
+            (Some((least, greatest)), Some(tenant)) => **least <= *tenant && *tenant <= **greatest,
+            _ => true,
         })
         .filter(|file| bounds.times.meets(file.times) && bounds.received.meets(file.received))
         .cloned()
@@ -346,10 +350,14 @@ mod tests {
             ("event_date = DATE '2026-01-02' AND event_time >= '2026-01-03T00:00:00Z'", 0),
         ] {
             let bounds = ScanBounds::of(&[filter(sql)], "event_time");
-            assert_eq!(prune(&snapshot, &c, &bounds).len(), files, "{sql}: {bounds:?}");
+            assert_eq!(prune(&snapshot, Some(&c), &bounds).len(), files, "{sql}: {bounds:?}");
         }
         for (tenant, files) in [("a", 4), ("m", 8), ("z", 4), ("zz", 0), ("A", 0)] {
-            assert_eq!(prune(&snapshot, &TenantId::parse(tenant).unwrap(), &ScanBounds::ALL).len(), files, "{tenant}");
+            assert_eq!(
+                prune(&snapshot, Some(&TenantId::parse(tenant).unwrap()), &ScanBounds::ALL).len(),
+                files,
+                "{tenant}"
+            );
         }
     }
 
@@ -357,7 +365,7 @@ mod tests {
     fn a_file_without_statistics_is_never_skipped_by_them() {
         let unknown = DataFile { tenants: None, times: None, received: None, ..file(DAY_ONE, ("a", "b"), (0, 1)) };
         let bounds = ScanBounds::of(&[filter("event_time > '2026-01-01T23:00:00Z'")], "event_time");
-        assert_eq!(prune(&snapshot([unknown]), &TenantId::parse("x").unwrap(), &bounds).len(), 1);
+        assert_eq!(prune(&snapshot([unknown]), Some(&TenantId::parse("x").unwrap()), &bounds).len(), 1);
     }
 
     #[test]
@@ -423,7 +431,7 @@ mod tests {
         });
         let snapshot = snapshot(files);
         let bounds = ScanBounds::of(&[filter("event_date = DATE '2026-01-31'")], "event_time");
-        let found = prune(&snapshot, &TenantId::parse("t042").unwrap(), &bounds);
+        let found = prune(&snapshot, Some(&TenantId::parse("t042").unwrap()), &bounds);
         assert_eq!(found.iter().map(|file| &*file.path).collect::<Vec<_>>(), ["20484-t042-0"]);
     }
 }

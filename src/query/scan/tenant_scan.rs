@@ -1,8 +1,9 @@
 //! The barrier: the one plan node from which a tenant's rows come, and which no optimizer enters.
 //!
-//! In: a plan that reads, owned privately, and the predicate that a row must meet to be this caller's. Out: the caller's rows
-//! in the asked columns, and nothing else. The private plan is a Parquet scan, and for a table that shows the newest versions
-//! the search for them on top of it (`newest.rs`).
+//! In: a [`ScanSpec`], of which a private plan is made (`scan_plan.rs`), and the predicate that a row must meet to be this
+//! caller's. Out: the caller's rows in the asked columns, and nothing else. The private plan is a Parquet scan, and for a
+//! table that shows the newest versions the search for them on top of it (`newest.rs`). A query of the operator's
+//! configuration, which sees the rows of all tenants, reads through the same node.
 //!
 //! ```text
 //!   Parquet scan (private) ─► barrier predicate on every batch ─► asked columns ─► the user's plan
@@ -20,9 +21,12 @@ use std::sync::Arc;
 use arrow::array::{AsArray as _, RecordBatch, RecordBatchOptions};
 use arrow::compute::{BatchCoalescer, filter_record_batch};
 use arrow::datatypes::SchemaRef;
+use datafusion::catalog::Session;
+use datafusion::common::DFSchema;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::logical_expr::utils::conjunction;
 use datafusion::physical_expr::{EquivalenceProperties, Partitioning, PhysicalExpr};
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType, ReplaceChildrenOptions, SchedulingType};
 use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet};
@@ -31,51 +35,51 @@ use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, Pla
 use futures::{StreamExt as _, future, stream};
 
 use crate::error::Error;
+use crate::lake::Table;
 use crate::query::error::root;
-
-/// Makes a private scan that has never run. A scan that has run keeps the metrics of all its runs.
-pub(in crate::query) type Recipe = Arc<dyn Fn() -> Result<Arc<dyn ExecutionPlan>> + Send + Sync>;
+use crate::query::scan::scan_plan::ScanPlan;
+use crate::query::scan::scan_spec::{RowScope, ScanSpec, ShownRows};
+use crate::query::scan::tenant_table::{TableSource, plain};
 
 /// Reads one table for one caller.
 pub(in crate::query) struct TenantScan {
-    /// What is read, for EXPLAIN.
-    reads: Reads,
-    recipe: Recipe,
-    /// Reads the asked columns first, then those that only the predicate needs.
+    spec: Arc<ScanSpec>,
+    /// Makes the private plan anew for each run.
+    plan: Arc<ScanPlan>,
+    /// Reads the asked columns first, then those that only the barrier needs.
     source: Arc<dyn ExecutionPlan>,
     barrier: Arc<Barrier>,
-    /// Rows after which each partition may stop: the user's LIMIT, counted behind the barrier.
-    limit: Option<usize>,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
 }
 
-/// What a scan reads, as EXPLAIN says it.
-#[derive(Debug, Clone)]
-pub(in crate::query) struct Reads {
-    /// The table's name.
-    pub(in crate::query) table: Arc<str>,
-    /// Whether only the newest version of each key goes on.
-    pub(in crate::query) newest: bool,
-}
-
 /// What a row must meet, and which columns of it go on.
 struct Barrier {
-    predicate: Arc<dyn PhysicalExpr>,
+    /// `None` for a scan of all tenants' rows only.
+    predicate: Option<Arc<dyn PhysicalExpr>>,
     schema: SchemaRef,
 }
 
 impl TenantScan {
-    /// The scan of `recipe` yields the columns of `schema` first; `predicate` makes the barrier over all its columns.
+    /// The scan that `spec` describes, of the table that it names.
     pub(in crate::query) fn new(
-        reads: Reads,
-        recipe: Recipe,
-        predicate: impl FnOnce(SchemaRef) -> Result<Arc<dyn PhysicalExpr>>,
-        schema: SchemaRef,
-        limit: Option<usize>,
+        spec: ScanSpec,
+        table: &Table,
+        source: &TableSource,
+        state: &dyn Session,
     ) -> Result<Self> {
-        let source = recipe()?;
-        let predicate = predicate(source.schema())?;
+        let contract = table.contract();
+        let plan = ScanPlan::resolve(&spec, table, source, state)?;
+        let source = plan.build()?;
+        let barrier = conjunction(spec.barrier(contract));
+        let predicate = match (barrier, spec.scope.tenant()) {
+            (Some(barrier), _) => Some(state.create_physical_expr(barrier, &DFSchema::try_from(source.schema())?)?),
+            (None, None) => None,
+            (None, Some(_)) => return Err(DataFusionError::Internal("a tenant's scan has no barrier".to_owned())),
+        };
+        let whole = contract.table_schema();
+        let places = spec.columns.iter().map(|name| whole.index_of(name)).collect::<Result<Vec<_>, _>>()?;
+        let schema = plain(places.into_iter().map(|place| &whole.fields()[place]));
         let partitions = source.properties().output_partitioning().partition_count();
         let properties = PlanProperties::new(
             EquivalenceProperties::new(Arc::clone(&schema)),
@@ -85,11 +89,10 @@ impl TenantScan {
         )
         .with_scheduling_type(SchedulingType::Cooperative);
         Ok(Self {
-            reads,
-            recipe,
+            spec: Arc::new(spec),
+            plan: Arc::new(plan),
             source,
             barrier: Arc::new(Barrier { predicate, schema }),
-            limit,
             properties: Arc::new(properties),
             metrics: ExecutionPlanMetricsSet::new(),
         })
@@ -98,6 +101,11 @@ impl TenantScan {
 
 #[cfg(test)]
 impl TenantScan {
+    /// What is read.
+    pub(in crate::query) fn spec(&self) -> &ScanSpec {
+        &self.spec
+    }
+
     /// How many metrics the private scan holds: none when it has not run.
     pub(in crate::query) fn metrics_below(&self) -> usize {
         self.source.metrics().map_or(0, |metrics| metrics.iter().count())
@@ -107,18 +115,19 @@ impl TenantScan {
 impl Barrier {
     /// Adds the caller's rows of `batch`, in the columns that go on, to `rows`.
     fn admit(&self, batch: &RecordBatch, rows: &mut BatchCoalescer) -> Result<()> {
-        let mask = self.predicate.evaluate(batch)?.into_array(batch.num_rows())?;
+        let columns = batch.columns()[..self.schema.fields().len()].to_vec();
+        let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+        let admitted = RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options)?;
+        let Some(predicate) = &self.predicate else { return Ok(rows.push_batch(admitted)?) };
+        let mask = predicate.evaluate(batch)?.into_array(batch.num_rows())?;
         let mask = mask
             .as_boolean_opt()
             .ok_or_else(|| DataFusionError::Internal("the barrier's predicate is not a boolean".to_owned()))?;
-        let columns = batch.columns()[..self.schema.fields().len()].to_vec();
-        let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-        let batch = RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options)?;
         if mask.true_count() == batch.num_rows() {
-            rows.push_batch(batch)?;
+            rows.push_batch(admitted)?;
         } else {
             // A null in the mask is not true: such a row is not admitted.
-            rows.push_batch(filter_record_batch(&batch, mask)?)?;
+            rows.push_batch(filter_record_batch(&admitted, mask)?)?;
         }
         Ok(())
     }
@@ -159,7 +168,10 @@ impl PartitionRead {
 
 impl ExecutionPlan for TenantScan {
     fn name(&self) -> &'static str {
-        "TenantScan"
+        match self.spec.scope {
+            RowScope::Tenant(_) => "TenantScan",
+            RowScope::AllTenants => "OperatorScan",
+        }
     }
 
     fn properties(&self) -> &Arc<PlanProperties> {
@@ -193,11 +205,10 @@ impl ExecutionPlan for TenantScan {
     /// is made anew each time.
     fn reset_state(self: Arc<Self>) -> Result<Arc<dyn ExecutionPlan>> {
         Ok(Arc::new(Self {
-            reads: self.reads.clone(),
-            recipe: Arc::clone(&self.recipe),
-            source: (self.recipe)()?,
+            spec: Arc::clone(&self.spec),
+            plan: Arc::clone(&self.plan),
+            source: self.plan.build()?,
             barrier: Arc::clone(&self.barrier),
-            limit: self.limit,
             properties: Arc::clone(&self.properties),
             metrics: ExecutionPlanMetricsSet::new(),
         }))
@@ -208,7 +219,7 @@ impl ExecutionPlan for TenantScan {
         let source = self.source.execute(partition, context).map_err(below)?;
         let schema = Arc::clone(&self.barrier.schema);
         // A LIMIT is answered as soon as its rows are there, and not when a batch is full.
-        let batch_rows = self.limit.map_or(batch_rows, |limit| limit.clamp(1, batch_rows));
+        let batch_rows = self.spec.limit.map_or(batch_rows, |limit| limit.clamp(1, batch_rows));
         let reading = PartitionRead {
             source,
             barrier: Arc::clone(&self.barrier),
@@ -220,7 +231,7 @@ impl ExecutionPlan for TenantScan {
         let batches = stream::try_unfold(reading, |mut reading| async move {
             Ok(reading.next().await.map_err(below)?.map(|batch| (batch, reading)))
         });
-        let batches = match self.limit {
+        let batches = match self.spec.limit {
             None => batches.boxed(),
             Some(limit) => stop_after(limit, batches).boxed(),
         };
@@ -260,19 +271,20 @@ fn below(error: DataFusionError) -> DataFusionError {
 
 impl DisplayAs for TenantScan {
     fn fmt_as(&self, format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let columns: Vec<&str> = self.barrier.schema.fields().iter().map(|field| field.name().as_str()).collect();
+        let (name, columns) = (&self.spec.name, self.spec.columns.join(", "));
+        let is_newest = matches!(self.spec.rows, ShownRows::Newest { .. });
         match format {
             DisplayFormatType::Default | DisplayFormatType::Verbose => {
-                let versions = if self.reads.newest { ", versions=newest" } else { "" };
-                write!(f, "TenantScan: table={}{versions}, columns=[{}]", self.reads.table, columns.join(", "))?;
-                self.limit.map_or(Ok(()), |limit| write!(f, ", limit={limit}"))
+                let versions = if is_newest { ", versions=newest" } else { "" };
+                write!(f, "{}: table={name}{versions}, columns=[{columns}]", self.name())?;
+                self.spec.limit.map_or(Ok(()), |limit| write!(f, ", limit={limit}"))
             }
             DisplayFormatType::TreeRender => {
-                writeln!(f, "table={}", self.reads.table)?;
-                if self.reads.newest {
+                writeln!(f, "table={name}")?;
+                if is_newest {
                     writeln!(f, "versions=newest")?;
                 }
-                writeln!(f, "columns={}", columns.join(", "))
+                writeln!(f, "columns={columns}")
             }
         }
     }
@@ -280,6 +292,6 @@ impl DisplayAs for TenantScan {
 
 impl fmt::Debug for TenantScan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TenantScan").field("reads", &self.reads).finish_non_exhaustive()
+        f.debug_struct("TenantScan").field("spec", &self.spec).finish_non_exhaustive()
     }
 }

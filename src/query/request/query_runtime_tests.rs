@@ -1,0 +1,118 @@
+//! The threads of queries: that queries run there, end when they are left, and hold nothing that a reader does not read.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use super::query_runtime::QueryRuntime;
+use crate::config::QueryConfig;
+use crate::error::{Error, Kind, Result};
+use crate::query::OperatorQuery;
+use crate::query::testing::{ask, config, engine, engine_with, idle, reader};
+
+/// Longer than anything takes that is not stuck.
+const PROMISED: Duration = Duration::from_secs(60);
+
+#[tokio::test]
+async fn work_runs_on_threads_of_lower_priority() {
+    let runtime = QueryRuntime::start(2).unwrap();
+    let told = runtime.run(async { Ok((std::thread::current().name().map(str::to_owned), nice())) }).await.unwrap();
+    assert_eq!(told, (Some("query".to_owned()), nice().map(|own| (own + 5).min(19))));
+    let blocking = runtime.run(async {
+        let nice = tokio::task::spawn_blocking(nice).await;
+        nice.map_err(|error| Error::internal("no blocking thread").with_source(error))
+    });
+    assert_eq!(blocking.await.unwrap(), nice().map(|own| (own + 5).min(19)), "blocking parts as well");
+}
+
+/// The nice value of this thread, where the system tells it.
+fn nice() -> Option<i64> {
+    let stat = std::fs::read_to_string("/proc/thread-self/stat").ok()?;
+    // The name in parentheses may hold spaces; the nice value is the 19th field of all.
+    stat.rsplit_once(") ")?.1.split(' ').nth(16)?.parse().ok()
+}
+
+#[tokio::test]
+async fn work_ends_with_its_caller_and_a_panic_is_an_error() {
+    let runtime = QueryRuntime::start(1).unwrap();
+    let (held, dropped) = oneshot::channel::<()>();
+    let endless = runtime.run(async move {
+        let _held = held;
+        std::future::pending::<Result<()>>().await
+    });
+    assert!(timeout(Duration::from_millis(1), endless).await.is_err());
+    assert!(timeout(PROMISED, dropped).await.unwrap().is_err(), "the work was dropped");
+    let panicked = runtime.run(async { panic!("a bug") as Result<()> }).await.unwrap_err();
+    assert_eq!(panicked.kind(), Kind::Internal);
+    assert_eq!(runtime.run(async { Ok(1) }).await.unwrap(), 1, "and the thread goes on");
+}
+
+#[tokio::test]
+async fn a_stop_waits_for_nobody() {
+    let runtime = QueryRuntime::start(1).unwrap();
+    let (began, begun) = oneshot::channel();
+    let free = Arc::new(AtomicBool::new(false));
+    let (busy, flag) = (Arc::clone(&free), free);
+    let work = runtime.spawn(async move {
+        let _ = began.send(());
+        while !busy.load(Ordering::Relaxed) {
+            std::thread::yield_now();
+        }
+    });
+    begun.await.unwrap();
+    runtime.stop();
+    assert_eq!(runtime.run(async { Ok(()) }).await.unwrap_err().kind(), Kind::Unavailable);
+    flag.store(true, Ordering::Relaxed);
+    drop(work);
+}
+
+#[tokio::test]
+async fn a_stopped_engine_says_so() {
+    let engine = engine().await;
+    let acme = reader("acme").await;
+    let session = engine.session(&acme).unwrap();
+    let planned = session.plan("SELECT value FROM range(0, 1000000000000)").await.unwrap();
+    let mut answer = session.run(&planned, None).await.unwrap();
+    assert!(answer.batches.next().await.unwrap().is_ok());
+    engine.stop();
+    let last = loop {
+        match timeout(PROMISED, answer.batches.next()).await.unwrap() {
+            Some(Ok(_)) => {}
+            other => break other,
+        }
+    };
+    assert_eq!(last.unwrap().unwrap_err().kind(), Kind::Unavailable);
+    assert!(answer.batches.next().await.is_none());
+    assert_eq!(ask(&engine, &acme, "SELECT 2").await.unwrap_err().kind(), Kind::Unavailable);
+    let whole = OperatorQuery::new(Arc::clone(&engine), 10, 1 << 20);
+    assert_eq!(whole.ask("SELECT 1").await.unwrap_err().kind(), Kind::Unavailable);
+    timeout(PROMISED, idle(&engine)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_reader_that_does_not_read_loses_its_slot_in_time() {
+    let limits =
+        QueryConfig { tenant_queries_max: 1, tenant_queue_max: 0, time_max: Duration::from_secs(3), ..config() };
+    let engine = engine_with(limits).await;
+    let acme = reader("acme").await;
+    let session = engine.session(&acme).unwrap();
+    let planned = session.plan("SELECT value FROM range(0, 1000000000000)").await.unwrap();
+    let mut answer = session.run(&planned, None).await.unwrap();
+    timeout(PROMISED, idle(&engine)).await.expect("nobody has read, and the slot is free");
+    assert_eq!(ask(&engine, &acme, "SELECT 1").await.unwrap(), [["1"]]);
+    let mut batches = 0;
+    let end = loop {
+        match answer.batches.next().await {
+            Some(Ok(_)) => batches += 1,
+            other => break other,
+        }
+    };
+    assert_eq!(batches, 2, "what was made ahead");
+    let error = end.unwrap().unwrap_err();
+    assert_eq!(error.kind(), Kind::Limited);
+    assert!(error.message().contains("query.time_max"), "{error:?}");
+}

@@ -320,7 +320,10 @@ const MARK: &str = "#[cfg(test)]";
 
 /// The modules whose `mod` lines stand under `#[cfg(test)]` in this file: paths without the end, `.rs` or a folder's.
 fn test_modules(path: &str, code: &str) -> Vec<String> {
-    let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
+    // The modules of `a.rs` are in the folder `a`; those of a folder's or the crate's own file are beside it.
+    let (parent, file) = path.rsplit_once('/').unwrap_or(("", path));
+    let is_own = ["mod.rs", "lib.rs", "main.rs"].contains(&file);
+    let folder = if is_own { parent } else { path.strip_suffix(".rs").unwrap_or(path) };
     let items = code.split(MARK).skip(1).map(|item| words(&item[..item_length(item, 0)]));
     let names = items.filter_map(|item| match item[..] {
         [.., (_, "mod"), (_, name), (_, ";")] => Some(format!("{folder}/{name}")),
@@ -403,14 +406,15 @@ fn tests_are_told_apart() {
     }
     assert!(file.tests.contains("b()") && !file.shipped.contains("b()"), "{file:?}");
     let modules = test_modules(&file.path, &file.code);
-    assert_eq!(modules, ["src/a/d"]);
+    assert_eq!(modules, ["src/a/b/d"]);
+    assert_eq!(test_modules("src/a/mod.rs", &file.code), ["src/a/d"]);
     for (path, is_test) in [
-        ("src/a/d.rs", true),
-        ("src/a/d/mod.rs", true),
-        ("src/a/d/e.rs", true),
-        ("src/a/de.rs", false),
-        ("src/a/mod.rs", false),
-        ("src/b/d.rs", false),
+        ("src/a/b/d.rs", true),
+        ("src/a/b/d/mod.rs", true),
+        ("src/a/b/d/e.rs", true),
+        ("src/a/b/de.rs", false),
+        ("src/a/b.rs", false),
+        ("src/a/d.rs", false),
     ] {
         assert_eq!(is_of(&modules, path), is_test, "{path}");
     }

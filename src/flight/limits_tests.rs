@@ -129,7 +129,7 @@ async fn connections_beyond_the_limit_are_told_to_go_away() {
 async fn headers_beyond_the_limit_are_refused_in_grpc() {
     let server = start_with(FlightConfig { header_bytes_max: 8 * 1024, ..FlightConfig::default() }).await;
     let mut call = server.caller("acme").await;
-    let with = |call: &RpcCall, bytes: usize| {
+    let with = |call: &TestCall, bytes: usize| {
         let mut request = call.request(described(&statement("SELECT 1")));
         request.metadata_mut().insert("x-long", "y".repeat(bytes).parse().unwrap());
         request

@@ -27,7 +27,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::contract::Contract;
 use crate::error::{Error, Result, did_you_mean};
-use crate::ingest::{Ingest, Source, Sources};
+use crate::ingest::{Ingest, Source};
 use crate::lake::{Store, Table, Tables};
 use crate::query::{Engine, OperatorQuery};
 use crate::supervise::{self, AtStop, Deadline, Stop, Supervisor, Task, TaskKind};
@@ -42,7 +42,6 @@ pub struct Server {
     supervisor: Supervisor,
     tables: Arc<Tables>,
     ingest: Arc<Ingest>,
-    sources: Vec<Source>,
     lookups: Arc<Lookups>,
     lookup_query: LookupQuery,
     flight: (TcpListener, flight::FlightServices),
@@ -51,7 +50,10 @@ pub struct Server {
 
 impl std::fmt::Debug for Server {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Server").field("config", &self.config).field("sources", &self.sources).finish_non_exhaustive()
+        f.debug_struct("Server")
+            .field("config", &self.config)
+            .field("sources", &self.ingest.sources)
+            .finish_non_exhaustive()
     }
 }
 
@@ -67,15 +69,17 @@ impl Server {
         let verifier = Arc::new(Verifier::new(&config.auth, &config.policy, clock.clone())?);
         let (limits, ingest_clock) = (config.ingest.clone(), clock.clone());
         let ingest =
-            Ingest::start_under(supervisor.clone(), tables.clone(), limits, ingest_clock, metrics.clone()).await?;
+            Ingest::start_under(supervisor.clone(), tables.clone(), sources, limits, ingest_clock, metrics.clone())
+                .await?;
         let engine = Engine::new(tables.clone(), config.query.clone(), clock.clone(), metrics.clone())?;
         let lookup_query = lookup_query(&engine, &config);
 
         let flight = bind(config.flight.listen, "flight.listen").await?;
         let http_services = http::HttpServices {
             verifier: verifier.clone(),
-            ingest: ingest.clone(),
-            sources: Arc::new(Sources::new(tables.clone(), &sources, clock.clone())),
+            writer: ingest.writer.clone(),
+            sources: ingest.sources.clone(),
+            quarantine: ingest.quarantine.clone(),
             engine: engine.clone(),
             metrics: metrics.clone(),
             clock: clock.clone(),
@@ -83,10 +87,11 @@ impl Server {
             home: home(&config, &flight)?,
             supervisor: supervisor.clone(),
         };
-        let flight_services = flight::FlightServices { verifier, engine, ingest: ingest.clone(), metrics, clock };
+        let writer = ingest.writer.clone();
+        let flight_services = flight::FlightServices { verifier, engine, writer, metrics, clock };
         let http = (bind(config.http.listen, "http.listen").await?, http_services);
         let flight = (flight, flight_services);
-        Ok(Self { config, supervisor, tables, ingest, sources, lookups, lookup_query, flight, http })
+        Ok(Self { config, supervisor, tables, ingest, lookups, lookup_query, flight, http })
     }
 
     /// Where the doors listen: (flight, http).
@@ -141,7 +146,7 @@ impl Server {
 
     /// Begins all tasks, each under the supervisor.
     fn begin(self, closing: &Stop, following: &CancellationToken) -> Tasks {
-        let Self { config, supervisor, tables, ingest, sources, lookups, lookup_query, flight, http } = self;
+        let Self { config, supervisor, tables, ingest, lookups, lookup_query, flight, http } = self;
         let ((flight_listener, flight_services), (http_listener, http_services)) = (flight, http);
         let metrics = http_services.metrics.clone();
         let mut tasks = Tasks::default();
@@ -150,12 +155,12 @@ impl Server {
         let secret = config.auth.handle_secret;
         let serving = flight::serve(flight_listener, flight_services, config.flight, secret, closing.clone());
         tasks.serve(&supervisor, "flight", serving);
-        for source in sources {
-            let (source, supervisor, ingest) = (Arc::new(source), supervisor.clone(), ingest.clone());
+        for source in ingest.sources.iter() {
+            let (source, supervisor, writer) = (source.clone(), supervisor.clone(), ingest.writer.clone());
             let stop = closing.asked.clone();
             tasks.sources.spawn(async move {
                 let task = Task::new(TaskKind::Source, source.name());
-                let run = || Arc::clone(&source).run(ingest.clone(), stop.clone());
+                let run = || Arc::clone(&source).run(writer.clone(), stop.clone());
                 supervisor.keep(task, &stop, AtStop::End, run).await;
             });
         }

@@ -1,12 +1,12 @@
 //! Bulk ingestion: CommandStatementIngest, what ADBC calls `adbc_ingest`.
 //!
 //! In: an upload of batches for a declared table. Out: how many of its events the table holds now. Batches go to
-//! [`Ingest::submit_in`] in groups of bounded bytes, a few at a time, so that a client that is faster than the lake waits.
+//! [`Writer::submit`] in groups of bounded bytes, a few at a time, so that a client that is faster than the lake waits.
 //!
 //! Tables are declared in the configuration: a client can append to them, not create, replace or drop them. Bad events
 //! are kept apart and do not fail the good ones; when none is good, the upload fails with the first reasons.
 //!
-//! [`Ingest::submit_in`]: crate::ingest::Ingest::submit_in
+//! [`Writer::submit`]: crate::ingest::Writer::submit
 
 use std::sync::Arc;
 
@@ -19,10 +19,10 @@ use super::message_reader::SizeLimit;
 use super::service::{FlightHandler, RpcCaller};
 use super::upload::Upload;
 use super::upload_memory::{Reserved, UploadMemory};
-use crate::error::{Error, Result};
-use crate::ingest::{Ingest, Payload, Receipt};
+use crate::contract::Owner;
+use crate::error::{Error, Kind, Result};
+use crate::ingest::{Body, IngestTarget, Receipt, Writer};
 use crate::query::{CATALOG, SCHEMA};
-use crate::tenancy::Scope;
 
 /// A group of batches is handed on at this size in memory.
 const GROUP_BYTES: usize = 8 * 1024 * 1024;
@@ -81,20 +81,18 @@ impl FlightHandler {
         command: &CommandStatementIngest,
         upload: Upload,
     ) -> Result<IngestResult> {
-        caller.access.require(Scope::Ingest)?;
-        check_mode(command, caller.access.rules(&command.table).is_some())?;
-        self.services.ingest.check(&caller.access, &command.table)?;
+        let target = &self.target(caller, command)?;
         let mut stored = IngestResult::default();
         let limit =
             SizeLimit { bytes_max: self.config.message_in_bytes_max, name: "limit flight.message_in_bytes_max" };
-        let receipts = groups(upload, limit, self.services.ingest.clone())
+        let receipts = groups(upload, limit, self.services.writer.clone())
             .map_ok(|UploadGroup { first_index, batches, memory }| async move {
-                let (ingest, table, payload) = (&self.services.ingest, &command.table, Payload::Arrow(batches));
+                let writer = &self.services.writer;
                 let (reservation, _under_way) = match memory.map(Reserved::into_parts) {
                     Some((reservation, under_way)) => (reservation, Some(under_way)),
-                    None => (ingest.reservation(), None),
+                    None => (writer.reservation(), None),
                 };
-                let receipt = ingest.submit_in(reservation, &caller.access, table, payload, DOOR).await?;
+                let receipt = writer.submit(reservation, target, Body::Arrow(batches), DOOR).await?;
                 Ok((first_index, receipt))
             })
             .try_buffered(GROUPS_MAX);
@@ -117,6 +115,16 @@ impl FlightHandler {
         }
         Ok(stored)
     }
+
+    /// The table that the command names, for a caller who may append to it. To an operator it shows none, as all of Flight SQL.
+    fn target(&self, caller: &RpcCaller, command: &CommandStatementIngest) -> Result<IngestTarget> {
+        let target = match self.services.writer.authorize(&caller.access, &command.table) {
+            Ok(target) => Some(target).filter(|_| caller.access.owner() != Owner::PerEvent),
+            Err(error) if error.kind() == Kind::NotFound => None,
+            Err(error) => return Err(error),
+        };
+        check_mode(command, target)
+    }
 }
 
 struct UploadGroup {
@@ -128,8 +136,8 @@ struct UploadGroup {
 }
 
 /// The batches of an upload in groups of about [`GROUP_BYTES`].
-fn groups(upload: Upload, limit: SizeLimit, ingest: Arc<Ingest>) -> impl futures::Stream<Item = Result<UploadGroup>> {
-    let memory = Arc::new(UploadMemory::new(ingest, GROUPS_MAX * GROUP_BYTES));
+fn groups(upload: Upload, limit: SizeLimit, writer: Arc<Writer>) -> impl futures::Stream<Item = Result<UploadGroup>> {
+    let memory = Arc::new(UploadMemory::new(writer, GROUPS_MAX * GROUP_BYTES));
     let start = (upload.batches(limit, Some(memory.clone())), memory, 0_u64);
     futures::stream::try_unfold(start, |(mut batches, memory, first_index)| async move {
         let mut group = UploadGroup { first_index, batches: Vec::new(), memory: None };
@@ -148,11 +156,11 @@ fn groups(upload: Upload, limit: SizeLimit, ingest: Arc<Ingest>) -> impl futures
     })
 }
 
-/// Whether the command asks for something that this server does.
-fn check_mode(command: &CommandStatementIngest, exists: bool) -> Result<()> {
+/// The table, if there is one and the command asks for something that this server does.
+fn check_mode<T>(command: &CommandStatementIngest, table: Option<T>) -> Result<T> {
     use TableExistsOption as IfExists;
     use TableNotExistOption as IfNot;
-    let table = &command.table;
+    let name = &command.table;
     if command.temporary {
         return Err(Error::invalid("there are no temporary tables"));
     }
@@ -165,20 +173,20 @@ fn check_mode(command: &CommandStatementIngest, exists: bool) -> Result<()> {
     let options = command.table_definition_options.as_ref();
     let (if_not, if_exists) = options
         .map_or((IfNot::Unspecified, IfExists::Unspecified), |options| (options.if_not_exist(), options.if_exists()));
-    match (exists, if_not, if_exists) {
+    match (table, if_not, if_exists) {
         (_, IfNot::Unspecified, _) | (_, _, IfExists::Unspecified) => {
             Err(Error::invalid("say what to do when the table exists and when not: `append` is the usual mode"))
         }
-        (true, _, IfExists::Append) => Ok(()),
-        (true, _, IfExists::Fail) => {
-            Err(Error::conflict(format!("table `{table}` exists already: use mode `append` or `create_append`")))
+        (Some(table), _, IfExists::Append) => Ok(table),
+        (Some(_), _, IfExists::Fail) => {
+            Err(Error::conflict(format!("table `{name}` exists already: use mode `append` or `create_append`")))
         }
-        (true, _, IfExists::Replace) => {
-            Err(Error::forbidden(format!("table `{table}` cannot be replaced: events are only ever added")))
+        (Some(_), _, IfExists::Replace) => {
+            Err(Error::forbidden(format!("table `{name}` cannot be replaced: events are only ever added")))
         }
-        (false, IfNot::Fail, _) => Err(Error::not_found(format!("unknown table `{table}`"))),
-        (false, IfNot::Create, _) => Err(Error::forbidden(format!(
-            "unknown table `{table}`: tables are declared in glasshouse.toml, not created"
+        (None, IfNot::Fail, _) => Err(Error::not_found(format!("unknown table `{name}`"))),
+        (None, IfNot::Create, _) => Err(Error::forbidden(format!(
+            "unknown table `{name}`: tables are declared in glasshouse.toml, not created"
         ))),
     }
 }
@@ -227,7 +235,11 @@ mod tests {
             (&here, true, None),
         ];
         for (command, exists, kind) in cases {
-            assert_eq!(check_mode(command, exists).err().map(|error| error.kind()), kind, "{command:?} {exists}");
+            assert_eq!(
+                check_mode(command, exists.then_some(())).err().map(|error| error.kind()),
+                kind,
+                "{command:?} {exists}"
+            );
         }
     }
 }

@@ -235,12 +235,12 @@ fn framed(message: &[u8]) -> Vec<u8> {
 /// Waits until uploads hold as much of the queue.
 async fn until_queued(server: &FlightTestServer, bytes: usize) {
     let waiting = async {
-        while server.ingest.queued_bytes() != bytes {
+        while server.ingest.writer.queued_bytes() != bytes {
             tokio::task::yield_now().await;
         }
     };
     let waited = tokio::time::timeout(PATIENCE, waiting).await;
-    waited.unwrap_or_else(|_| panic!("{} bytes are queued", server.ingest.queued_bytes()));
+    waited.unwrap_or_else(|_| panic!("{} bytes are queued", server.ingest.writer.queued_bytes()));
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@
 //!                │                                    │        └─ run ─► profile (types) ─► stream (messages) ─► expiring ─► client
 //!                │                                    ├─► catalog, keys, sqlinfo, xdbc ─► stream ─► client
 //!                │                                    ├─► prepared ◄─► handle (signed parameters)
-//!                │                                    ├─► upload (bounded) ─► ingest ─► Ingest::submit
+//!                │                                    ├─► upload (bounded) ─► ingest ─► Writer::submit
 //!                │                                    └─► options · cancel
 //!                └─ error (status)
 //! ```
@@ -31,7 +31,7 @@ use tonic_health::server::HealthReporter;
 use crate::clock::Clock;
 use crate::config::{FlightConfig, Secret};
 use crate::error::{Error, Result};
-use crate::ingest::Ingest;
+use crate::ingest::Writer;
 use crate::query::Engine;
 use crate::supervise::Stop;
 use crate::telemetry::Metrics;
@@ -98,7 +98,7 @@ pub struct FlightServices {
     /// Questions.
     pub engine: Arc<Engine>,
     /// Events.
-    pub ingest: Arc<Ingest>,
+    pub writer: Arc<Writer>,
     /// Metrics.
     pub metrics: Arc<Metrics>,
     /// Time.

@@ -120,7 +120,7 @@ impl FlightHandler {
     /// `{"complete_until": "…"}`: the receive time before which all that this server has received for the tables of the
     /// statement is in its answer. Empty when it reads none, or anything that is no table for events.
     fn freshness(&self, caller: &RpcCaller, planned: &Planned) -> Bytes {
-        let told = planned.sources().into_iter().map(|table| self.services.ingest.freshness(&caller.access, &table));
+        let told = planned.sources().into_iter().map(|table| self.services.writer.freshness(&caller.access, &table));
         let told: Result<Vec<_>> = told.collect();
         let until = told.unwrap_or_default().into_iter().map(|told| told.watermark.complete_until).min();
         until.and_then(DateTime::from_timestamp_micros).map_or_else(Bytes::new, |until| {

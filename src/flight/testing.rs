@@ -25,6 +25,7 @@ use tonic::{IntoRequest, Request, Status};
 
 use super::*;
 use crate::config::{IngestConfig, PolicyConfig, QueryConfig};
+use crate::ingest::Ingest;
 use crate::lake::Tables;
 use crate::tenancy::{Mint, Scope, testing as tokens};
 
@@ -68,9 +69,10 @@ impl FlightTestServer {
     ) -> Self {
         let (clock, metrics) = (Clock::System, Arc::new(Metrics::default()));
         let engine = Engine::new(tables.clone(), query, clock.clone(), metrics.clone()).unwrap();
-        let ingest = Ingest::start(tables, limits, clock.clone(), metrics.clone()).await.unwrap();
+        let ingest = Ingest::start(tables, Vec::new(), limits, clock.clone(), metrics.clone()).await.unwrap();
         let verifier = Arc::new(Verifier::new(&tokens::auth(), policy, clock.clone()).unwrap());
-        let services = FlightServices { verifier, engine: engine.clone(), ingest: ingest.clone(), metrics, clock };
+        let services =
+            FlightServices { verifier, engine: engine.clone(), writer: ingest.writer.clone(), metrics, clock };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("grpc://{}", listener.local_addr().unwrap());
         let stop = CancellationToken::new();

@@ -2,7 +2,7 @@
 //!
 //! In: the length of a message that is about to be read. Out: a [`Reserved`] share of `ingest.queue_bytes_max`, the bound of
 //! the whole server, or `Limited` when there is none in time. What has been read for the next group of batches collects
-//! here until the group takes it along to [`Ingest::submit_in`].
+//! here until the group takes it along to [`Writer::submit`].
 //!
 //! An upload that is faster than the lake waits for itself: at most `bytes_max` of it are under way, and for those it waits
 //! without a limit of time, because its own commits end by themselves.
@@ -17,14 +17,14 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::upload::Claimed;
 use crate::error::{Error, Result};
-use crate::ingest::{Ingest, MemoryReservation};
+use crate::ingest::{MemoryReservation, Writer};
 
 /// The unit of account: a semaphore counts in 32 bits, so bytes are rounded up to this.
 const UNIT_BYTES: usize = 1024;
 
 /// An upload's memory.
 pub(super) struct UploadMemory {
-    ingest: Arc<Ingest>,
+    writer: Arc<Writer>,
     under_way: Arc<Semaphore>,
     units_max: u32,
     held: Mutex<MessageMemory>,
@@ -47,10 +47,10 @@ pub(super) struct Reserved {
 
 impl UploadMemory {
     /// Memory for an upload of which at most `bytes_max` are under way at once.
-    pub(super) fn new(ingest: Arc<Ingest>, bytes_max: usize) -> Self {
+    pub(super) fn new(writer: Arc<Writer>, bytes_max: usize) -> Self {
         let units_max = units(bytes_max);
         let under_way = Arc::new(Semaphore::new(units_max as usize));
-        Self { ingest, under_way, units_max, held: Mutex::default() }
+        Self { writer, under_way, units_max, held: Mutex::default() }
     }
 
     /// Memory for a message of `bytes`.
@@ -60,7 +60,7 @@ impl UploadMemory {
         let under_way = Arc::clone(&self.under_way).acquire_many_owned(own).await;
         let under_way =
             under_way.map_err(|closed| Error::internal("an upload's bound is closed").with_source(closed))?;
-        let mut reservation = self.ingest.reservation();
+        let mut reservation = self.writer.reservation();
         reservation.resize(bytes).await?;
         Ok(Reserved { reservation, under_way })
     }
@@ -68,7 +68,7 @@ impl UploadMemory {
     /// Holds the memory of a message that was read, and of what it becomes when its compressed buffers are written out.
     pub(super) async fn hold(&self, mut reserved: Reserved, claimed: Claimed) -> Result<()> {
         if claimed.expanded_bytes > 0 {
-            let mut more = self.ingest.reservation();
+            let mut more = self.writer.reservation();
             more.resize(claimed.expanded_bytes).await?;
             reserved.reservation.merge(more);
         }

@@ -27,7 +27,7 @@ pub(super) async fn freshness(
 ) -> Result<Json<Value>, ErrorBody> {
     let access = caller(&handler, &headers).await?;
     let table = path(table)?;
-    let told = handler.services.ingest.freshness(&access, &table)?;
+    let told = handler.services.writer.freshness(&access, &table)?;
     let Watermark { now, complete_until, source_lag } = told.watermark;
     let mut body = json!({ "table": table, "complete_until": told_time(complete_until), "now": told_time(now) });
     body["source_lag_seconds"] = source_lag.map(|lag| lag.seconds).into();

@@ -21,7 +21,7 @@ use super::error::ErrorBody;
 use super::request_log::RequestId;
 use super::{HttpHandler, media};
 use crate::error::Error;
-use crate::ingest::{Payload, Promise, Receipt, RejectNote};
+use crate::ingest::{self, Promise, Receipt, RejectNote};
 
 /// A receipt in the web's words.
 #[derive(Debug, Serialize)]
@@ -127,7 +127,7 @@ async fn take(
 ) -> Result<Response, ErrorBody> {
     let services = &handler.services;
     let access = caller(handler, headers).await?;
-    services.ingest.check(&access, table)?;
+    let target = services.writer.authorize(&access, table)?;
     let ack = Ack::of(uri)?;
     let (format, encoding) = (media::format(headers)?, media::encoding(headers)?);
     let announced = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
@@ -136,17 +136,17 @@ async fn take(
         let bytes_max = services.limits.body_bytes_max;
         return Err(ErrorBody::too_large(format!("the body is larger than {bytes_max} bytes: send it in parts")));
     }
-    let mut reservation = services.ingest.reservation();
+    let mut reservation = services.writer.reservation();
     let plain =
         body::read(body, encoding, BodyLimits::from(&services.limits), &mut reservation, &services.metrics).await?;
-    let payload = Payload::Encoded(format, plain);
+    let events = ingest::Body::Encoded(format, plain);
     match ack {
         Ack::Committed => {
-            let receipt = services.ingest.submit_in(reservation, &access, table, payload, way).await?;
+            let receipt = services.writer.submit(reservation, &target, events, way).await?;
             Ok(Json(ReceiptBody::from(receipt)).into_response())
         }
         Ack::Received => {
-            let promise = services.ingest.submit_received(reservation, &access, table, payload, way).await?;
+            let promise = services.writer.submit_received(reservation, target, events, way).await?;
             Ok((StatusCode::ACCEPTED, Json(PromiseBody::from(promise))).into_response())
         }
     }

@@ -4,10 +4,10 @@
 //! ```text
 //!   connection (bounded) ─► observe (id, time, metrics) ─► head (bounded)
 //!                                                       │
-//!                                                       ├► events ─► caller ─► media ─► body ─► Ingest ─► receipt
+//!                                                       ├► events ─► caller ─► media ─► body ─► Writer ─► receipt
 //!                                                       ├► tables ─► caller
-//!                                                       ├► freshness ─► caller ─► Ingest, and a session for the newest rows
-//!                                                       ├► quarantine ─► caller ─► Ingest (show, replay, drop)
+//!                                                       ├► freshness ─► caller ─► Writer, and a session for the newest rows
+//!                                                       ├► quarantine ─► caller ─► Quarantine (show, replay, drop)
 //!                                                       ├► sources ─► caller (operators) ─► Sources (list, pause, resume)
 //!                                                       ├► metrics ─► caller (operators)
 //!                                                       ├► healthz, readyz
@@ -63,7 +63,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::Clock;
 use crate::config::{HttpConfig, IngestConfig};
 use crate::error::{Error, Result};
-use crate::ingest::{Ingest, Sources};
+use crate::ingest::{Quarantine, Sources, Writer};
 use crate::listener::Listener;
 use crate::query::Engine;
 use crate::supervise::{Stop, Supervisor};
@@ -80,9 +80,11 @@ pub struct HttpServices {
     /// Tokens.
     pub verifier: Arc<Verifier>,
     /// Events.
-    pub ingest: Arc<Ingest>,
+    pub writer: Arc<Writer>,
     /// What fetches events by itself.
     pub sources: Arc<Sources>,
+    /// Rejected events.
+    pub quarantine: Arc<Quarantine>,
     /// Questions: the newest of a tenant's own rows.
     pub engine: Arc<Engine>,
     /// Metrics.

@@ -27,7 +27,7 @@ pub(super) async fn tables(
     headers: HeaderMap,
 ) -> Result<Json<Value>, ErrorBody> {
     let access = caller(&handler, &headers).await?;
-    let tables = handler.services.ingest.tables().values();
+    let tables = handler.services.writer.tables().values();
     let shown: Vec<Value> = tables.flat_map(|table| describe(table.contract(), &access)).collect();
     Ok(Json(json!({ "tables": shown })))
 }
@@ -38,7 +38,7 @@ pub(super) async fn metrics(
     headers: HeaderMap,
 ) -> Result<impl IntoResponse + use<>, ErrorBody> {
     operator(&handler, &headers).await?;
-    handler.services.metrics.queue_bytes(handler.services.ingest.queued_bytes());
+    handler.services.metrics.queue_bytes(handler.services.writer.queued_bytes());
     Ok(([(CONTENT_TYPE, Metrics::CONTENT_TYPE)], handler.services.metrics.render()))
 }
 
@@ -52,7 +52,7 @@ pub(super) async fn readyz(State(handler): State<Arc<HttpHandler>>) -> (StatusCo
     let keys = tokio::time::timeout(READY_TIME_MAX, handler.services.verifier.ready()).await;
     let keys = keys.unwrap_or_else(|_| Err(Error::unavailable("the token keys are not here yet")));
     let stopping = if handler.stop.is_cancelled() { Err(Error::unavailable("the server is stopping")) } else { Ok(()) };
-    let reasons: Vec<String> = [stopping, handler.services.ingest.ready(), keys]
+    let reasons: Vec<String> = [stopping, handler.services.writer.ready(), keys]
         .into_iter()
         .filter_map(|check| check.err())
         .map(|error| error.message().to_owned())

@@ -21,7 +21,7 @@ use super::media::ContentEncoding;
 use super::{HttpHandler, media};
 use crate::clock::Micros;
 use crate::error::{Error, Kind, Result};
-use crate::ingest::{EntryCount, EntryCursor, EntryFilter, EntryPage, Payload, QuarantineEntry, ReplayResult};
+use crate::ingest::{self, EntryCount, EntryCursor, EntryFilter, EntryPage, QuarantineEntry, ReplayResult};
 use crate::tenancy::Access;
 
 /// Entries of a listing when nothing is said.
@@ -74,10 +74,10 @@ pub(super) async fn counts(
 ) -> Result<Json<Value>, ErrorBody> {
     let access = caller(&handler, &headers).await?;
     let pick = query(asked)?.pick()?;
-    let ingest = &handler.services.ingest;
+    let services = &handler.services;
     let mut counts = Vec::new();
-    for table in ingest.tables().keys() {
-        match ingest.quarantine(&access, table, &pick, 0).await {
+    for table in services.writer.tables().keys() {
+        match services.quarantine.list(&access, table, &pick, 0).await {
             Ok(listing) => counts.extend(listing.counts.iter().map(|count| counted(table, count))),
             // A quarantine, or a table that the caller does not see.
             Err(error) if error.kind() == Kind::NotFound => {}
@@ -97,7 +97,7 @@ pub(super) async fn list(
     let access = caller(&handler, &headers).await?;
     let (table, asked) = (path(table)?, query(asked)?);
     let limit = asked.limit.unwrap_or(LIST_ENTRIES);
-    let listing = handler.services.ingest.quarantine(&access, &table, &asked.pick()?, limit).await?;
+    let listing = handler.services.quarantine.list(&access, &table, &asked.pick()?, limit).await?;
     let counts: Vec<Value> = listing.counts.iter().map(|count| counted(&table, count)).collect();
     let entries: Vec<Value> = listing.entries.iter().map(shown).collect();
     Ok(Json(json!({ "counts": counts, "entries": entries })))
@@ -112,7 +112,7 @@ pub(super) async fn show(
 ) -> Result<Json<Value>, ErrorBody> {
     let access = caller(&handler, &headers).await?;
     let ((table, id), whose) = (path(table)?, query(whose)?);
-    let (entries, _room) = handler.services.ingest.quarantined(&access, &table, &id, whose.tenant.as_deref()).await?;
+    let (entries, _room) = handler.services.quarantine.show(&access, &table, &id, whose.tenant.as_deref()).await?;
     Ok(Json(json!({ "entries": entries.iter().map(with_payload).collect::<Vec<_>>() })))
 }
 
@@ -125,7 +125,7 @@ pub(super) async fn replay(
     let (access, picked) = posted(&handler, request).await?;
     let after = picked.after.as_deref().map(EntryCursor::parse).transpose()?;
     let page = EntryPage { after, limit: picked.limit.unwrap_or(PAGE_ENTRIES) };
-    let replayed = handler.services.ingest.replay(&access, &path(table)?, &picked.pick()?, page).await?;
+    let replayed = handler.services.quarantine.replay(&access, &path(table)?, &picked.pick()?, page).await?;
     Ok(Json(told(replayed)))
 }
 
@@ -140,7 +140,7 @@ pub(super) async fn replay_fixed(
     let access = caller(&handler, &head.headers).await?;
     let ((table, id), whose) = (path(table)?, query(whose)?);
     let (format, encoding) = (media::format(&head.headers)?, media::encoding(&head.headers)?);
-    let mut reservation = handler.services.ingest.reservation();
+    let mut reservation = handler.services.writer.reservation();
     let plain = body::read(
         &mut body,
         encoding,
@@ -149,8 +149,9 @@ pub(super) async fn replay_fixed(
         &handler.services.metrics,
     )
     .await?;
-    let payload = Payload::Encoded(format, plain);
-    let replayed = handler.services.ingest.replay_fixed(&access, &table, &id, whose.tenant.as_deref(), payload).await?;
+    let event = ingest::Body::Encoded(format, plain);
+    let replayed =
+        handler.services.quarantine.replay_fixed(&access, &table, &id, whose.tenant.as_deref(), event).await?;
     Ok(Json(told(replayed)))
 }
 
@@ -168,7 +169,7 @@ pub(super) async fn discard(
         );
     }
     let limit = picked.limit.unwrap_or(PAGE_ENTRIES);
-    let closed = handler.services.ingest.drop_quarantined(&access, &path(table)?, &pick, limit).await?;
+    let closed = handler.services.quarantine.drop_entries(&access, &path(table)?, &pick, limit).await?;
     Ok(Json(json!({ "dropped": closed.dropped, "more": closed.more })))
 }
 
@@ -190,7 +191,7 @@ impl Picked {
 async fn posted(handler: &HttpHandler, request: Request) -> Result<(Access, Picked), ErrorBody> {
     let (head, mut body): (_, Body) = request.into_parts();
     let access = caller(handler, &head.headers).await?;
-    let mut reservation = handler.services.ingest.reservation();
+    let mut reservation = handler.services.writer.reservation();
     let bounds = BodyLimits { bytes_max: PICK_BYTES_MAX, ..BodyLimits::from(&handler.services.limits) };
     let text =
         body::read(&mut body, ContentEncoding::Identity, bounds, &mut reservation, &handler.services.metrics).await?;

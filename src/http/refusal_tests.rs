@@ -55,7 +55,7 @@ async fn bodies_that_cannot_be_taken() {
     let exact = [lines(["fits"]).into_bytes(), vec![b' '; 100_000]].concat()[..100_000].to_vec();
     let (status, receipt) = answer(server.post(NDJSON, None, exact).await).await;
     assert_eq!((status, &receipt["accepted"]), (200, &json!(1)), "{receipt}");
-    assert_eq!(server.ingest.queued_bytes(), 0, "refused bodies give their room back");
+    assert_eq!(server.ingest.writer.queued_bytes(), 0, "refused bodies give their room back");
     server.close().await;
 }
 
@@ -97,7 +97,7 @@ async fn callers_who_may_not() {
 async fn limits_answer_with_a_time_to_come_back() {
     let bounds = IngestConfig { queue_bytes_max: 64 << 10, queue_wait_max: Duration::ZERO, ..limits() };
     let server = HttpTestServer::with(bounds, HttpConfig::default()).await;
-    let mut all = server.ingest.reservation();
+    let mut all = server.ingest.writer.reservation();
     all.resize(64 << 10).await.unwrap();
     let full = server.post(NDJSON, None, lines(["a"])).await;
     assert_eq!(full.headers()[RETRY_AFTER], "1");

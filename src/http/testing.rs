@@ -16,8 +16,8 @@ use super::{Home, HttpServices, serve};
 use crate::clock::Clock;
 use crate::config::{HttpConfig, IngestConfig, PolicyConfig, QueryConfig, SourceConfig};
 use crate::error::Result;
-use crate::ingest::testing::{TABLE, limits, memory, start};
-use crate::ingest::{Ingest, Source, Sources};
+use crate::ingest::testing::{TABLE, limits, memory, open};
+use crate::ingest::{Ingest, Source};
 use crate::lake::Store;
 use crate::query::Engine;
 use crate::supervise::Supervisor;
@@ -45,18 +45,21 @@ impl HttpTestServer {
 
     pub(super) async fn with(limits: IngestConfig, config: HttpConfig) -> Self {
         let store = memory();
-        let ingest = start(&store, limits.clone()).await;
+        let tables = open(&store).await;
+        let ingest =
+            Ingest::start(tables, vec![source()], limits.clone(), Clock::System, Arc::default()).await.unwrap();
         let policy = BTreeMap::from([(
             TABLE.to_owned(),
             PolicyConfig { columns: vec!["event_time".into(), "event_id".into()], ..PolicyConfig::default() },
         )]);
         let query = QueryConfig { threads: 2, ..QueryConfig::default() };
-        let engine = Engine::new(ingest.tables().clone(), query, Clock::System, Arc::default()).unwrap();
+        let engine = Engine::new(ingest.writer.tables().clone(), query, Clock::System, Arc::default()).unwrap();
         let services = HttpServices {
             engine: engine.clone(),
             verifier: Arc::new(Verifier::new(&auth(), &policy, Clock::System).unwrap()),
-            ingest: ingest.clone(),
-            sources: Arc::new(sources(&ingest)),
+            writer: ingest.writer.clone(),
+            sources: ingest.sources.clone(),
+            quarantine: ingest.quarantine.clone(),
             metrics: Arc::default(),
             clock: Clock::System,
             limits,
@@ -114,10 +117,9 @@ impl HttpTestServer {
 }
 
 /// One source, which nobody runs.
-fn sources(ingest: &Ingest) -> Sources {
+fn source() -> Source {
     let config = SourceConfig { table: TABLE.to_owned(), ..SourceConfig::default() };
-    let source = Source::new("voice", &config, None, None, Clock::System, Arc::default()).unwrap();
-    Sources::new(ingest.tables().clone(), &[source], Clock::System)
+    Source::new("voice", &config, None, None, Clock::System, Arc::default()).unwrap()
 }
 
 /// A token of that tenant, or of the operator.

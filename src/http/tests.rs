@@ -279,7 +279,7 @@ async fn a_sender_may_ask_for_its_answer_before_the_commit() {
     }
     let (store, ingest) = (server.store.clone(), server.ingest.clone());
     server.close().await;
-    assert_eq!(ingest.queued_bytes(), 0);
+    assert_eq!(ingest.writer.queued_bytes(), 0);
     let ids: Vec<String> = stored(&store, TABLE).await.into_iter().map(|(_, id)| id).collect();
     assert_eq!(ids, ["a", "b"]);
 }
@@ -362,7 +362,7 @@ async fn a_stop_lets_the_running_request_end() {
         let text = Bytes::from(lines(["a"]));
         sender.send(Ok(text)).await.unwrap();
         // The first bytes have room in the queue: the request is under way.
-        while server.ingest.queued_bytes() == 0 {
+        while server.ingest.writer.queued_bytes() == 0 {
             tokio::task::yield_now().await;
         }
         server.stop.cancel();

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::testing::{Faults, QUARANTINE, TABLE, faulty, limits, lines, memory, open, start, stored};
-use super::{Ingest, Payload, Promise};
+use super::testing::{Faults, QUARANTINE, TABLE, faulty, limits, lines, memory, open, start, stored, submit};
+use super::{Body, Ingest, Promise};
 use crate::clock::Clock;
 use crate::config::IngestConfig;
 use crate::contract::Format;
@@ -18,9 +18,10 @@ async fn acme() -> Access {
     access(Some("acme"), &[Scope::Ingest], &[TABLE]).await
 }
 
-async fn send(ingest: &Arc<Ingest>, access: &Access, body: String) -> Result<Promise> {
-    let payload = Payload::Encoded(Format::Json, body.into());
-    ingest.submit_received(ingest.reservation(), access, TABLE, payload, "test").await
+async fn send(ingest: &Ingest, access: &Access, body: String) -> Result<Promise> {
+    let (writer, target) = (&ingest.writer, ingest.writer.authorize(access, TABLE)?);
+    let body = Body::Encoded(Format::Json, body.into());
+    writer.submit_received(writer.reservation(), target, body, "test").await
 }
 
 #[tokio::test]
@@ -38,7 +39,7 @@ async fn a_promise_is_kept_by_a_stop() {
     ingest.stop().await;
     assert_eq!(stored(&store, TABLE).await.len(), 501, "each once");
     assert_eq!(stored(&store, QUARANTINE).await.len(), 1);
-    assert_eq!(ingest.queued_bytes(), 0);
+    assert_eq!(ingest.writer.queued_bytes(), 0);
     assert_eq!(send(&ingest, &acme, lines(["late"])).await.unwrap_err().kind(), Kind::Unavailable);
 }
 
@@ -52,7 +53,7 @@ async fn what_cannot_be_stored_is_tried_until_it_can() {
         faults.answer_lost.store(answer_lost, Ordering::SeqCst);
         let promise = send(&ingest, &acme, lines(0..5) + "{\"mos\":1}\n").await.unwrap();
         assert_eq!((promise.received, promise.rejected), (5, 1));
-        while ingest.queued_bytes() > 0 {
+        while ingest.writer.queued_bytes() > 0 {
             tokio::task::yield_now().await;
         }
         let case = format!("{refused} refused, {answer_lost} lost");
@@ -67,7 +68,7 @@ async fn a_full_queue_takes_no_promise() {
     let (store, acme) = (memory(), acme().await);
     let bounds = IngestConfig { queue_bytes_max: 64 << 10, queue_wait_max: Duration::ZERO, ..limits() };
     let ingest = start(&store, bounds).await;
-    let mut all = ingest.reservation();
+    let mut all = ingest.writer.reservation();
     all.resize(64 << 10).await.unwrap();
     let refused = send(&ingest, &acme, lines(["a"])).await.unwrap_err();
     assert_eq!((refused.kind(), refused.wait()), (Kind::Limited, Some(Duration::from_secs(1))));
@@ -81,7 +82,7 @@ async fn a_full_queue_takes_no_promise() {
 async fn what_a_stop_cannot_store_is_counted_as_lost() {
     let (faults, acme, metrics) = (Arc::new(Faults::default()), acme().await, Arc::new(Metrics::default()));
     let store = faulty(&faults);
-    let ingest = Ingest::start(open(&store).await, limits(), Clock::System, metrics.clone()).await.unwrap();
+    let ingest = Ingest::start(open(&store).await, Vec::new(), limits(), Clock::System, metrics.clone()).await.unwrap();
     faults.refused.store(usize::MAX, Ordering::SeqCst);
     assert_eq!(send(&ingest, &acme, lines(0..5)).await.unwrap().received, 5);
     ingest.stop().await;
@@ -97,9 +98,10 @@ async fn a_committer_that_panics_loses_and_doubles_nothing() {
     for (before, after) in [(1, 0), (2, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2)] {
         let (faults, acme, metrics) = (Arc::new(Faults::default()), acme().await, Arc::new(Metrics::default()));
         let store = faulty(&faults);
-        let ingest = Ingest::start(open(&store).await, limits(), Clock::System, metrics.clone()).await.unwrap();
+        let ingest =
+            Ingest::start(open(&store).await, Vec::new(), limits(), Clock::System, metrics.clone()).await.unwrap();
         send(&ingest, &acme, lines(0..3)).await.unwrap();
-        while ingest.queued_bytes() > 0 {
+        while ingest.writer.queued_bytes() > 0 {
             tokio::task::yield_now().await;
         }
         faults.panics_before.store(before, Ordering::SeqCst);
@@ -108,20 +110,20 @@ async fn a_committer_that_panics_loses_and_doubles_nothing() {
         let promise = send(&ingest, &acme, lines(2..9)).await.unwrap();
         assert_eq!(promise.received, 7, "{case}");
         // One who waits for the commit is told to send again, or has a receipt.
-        let payload = || Payload::Encoded(Format::Json, lines(7..12).into());
+        let body = || Body::Encoded(Format::Json, lines(7..12).into());
         loop {
-            match ingest.submit(&acme, TABLE, payload(), "test").await {
+            match submit(&ingest, &acme, TABLE, body()).await {
                 Ok(receipt) => break assert_eq!(receipt.accepted + receipt.duplicate, 5, "{case}"),
                 Err(error) => assert_eq!(error.kind(), Kind::Unavailable, "{case}: {error:?}"),
             }
         }
-        while ingest.queued_bytes() > 0 {
+        while ingest.writer.queued_bytes() > 0 {
             tokio::task::yield_now().await;
         }
         let page = metrics.render();
         let panics = format!("glasshouse_task_panics_total{{task=\"committer\"}} {}", before + after);
         assert!(page.contains(&panics), "{case}: {page}");
-        ingest.ready().unwrap();
+        ingest.writer.ready().unwrap();
         ingest.stop().await;
         assert_eq!(stored(&store, TABLE).await.len(), 12, "each once: {case}");
         assert!(!metrics.render().contains("events_lost_total{"), "{case}");
@@ -143,7 +145,7 @@ async fn a_committer_that_panics_while_the_server_stops_is_restarted() {
 async fn a_store_that_hangs_does_not_hold_up_a_stop() {
     let (faults, acme, metrics) = (Arc::new(Faults::default()), acme().await, Arc::new(Metrics::default()));
     let store = faulty(&faults);
-    let ingest = Ingest::start(open(&store).await, limits(), Clock::System, metrics.clone()).await.unwrap();
+    let ingest = Ingest::start(open(&store).await, Vec::new(), limits(), Clock::System, metrics.clone()).await.unwrap();
     faults.hangs.store(true, Ordering::SeqCst);
     assert_eq!(send(&ingest, &acme, lines(0..5) + "{\"mos\":1}\n").await.unwrap().received, 5);
     let deadline = tokio::time::Instant::now() + Duration::from_millis(100);

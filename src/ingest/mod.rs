@@ -1,20 +1,29 @@
-//! How events come in: every push door calls [`Ingest::submit`] and nothing else; [`Source`]s fetch theirs.
+//! How events come in: endpoints push them through a [`Writer`]; [`Source`]s fetch theirs and use the same one.
 //!
 //! ```text
-//!   submit ─► room ─► intake (decode) ─┬─► a table's queue ─► batch ─► dedupe ─► table.write ─► table.commit ─┐
-//!             (bytes)   ▲              │                    (rows, bytes, pace)                               │
-//!                       │              └─► its quarantine's queue ─► the same ────────────────────────────────┤
-//!   receipt ◄───────────┼─────────────────────────────────────────────────────────────────────────────────────┤
-//!   replay ─► an entry of a quarantine, decoded again ─► a table's queue, then what closes it ─► the quarantine's queue
-//!   kafka ─► haul ─► pull (with its offsets) ◄──── the offsets of the table ◄─────────────────────────────────┘
-//!                      └─► reader (Avro, protobuf by schemas) ◄─► registry
+//!   endpoint ─► Writer: authorize ─► memory ─► prepare (decode) ─┬─► a table's queue ─► batch ─► dedupe ─► write ─► commit ─┐
+//!                 │                              ▲               └─► its quarantine's queue ─► the same ────────────────────┤
+//!                 └── receipt ◄──────────────────┼──────────────────────────────────────────────────────────────────────────┤
+//!   kafka ─► MessageBatch ─► SourceWriter (with its offsets) ◄── the offsets of the table ◄─────────────────────────────────┘
+//!                              └─► reader (Avro, protobuf by schemas) ◄─► registry
+//!   operators ─► Sources (list, pause)
+//!   operators, tenants ─► Quarantine ─► an entry, decoded again ─► a table's queue, then what closes it ─► its quarantine's queue
 //! ```
 //!
-//! The files of this folder are the way of a request from its door to its receipt. Each folder in it is one idea:
+//! The carriers of an event, in order:
 //!
-//! - `commit`: group commit, from the queue and its room to the answer.
+//! ```text
+//!   Body ─► EventBatch ─► PreparedBatch ─► DedupedBatch ─► DataFile ─► commit
+//!   (received)  (decoded)   (good and rejected rows, keyed)   (new rows)   (stored)   (visible)
+//! ```
+//!
+//! [`Ingest`] builds, starts and stops three parts, which endpoints take one by one: the [`Writer`] (submit, commit, dedupe,
+//! acknowledge early), the [`Sources`] of this server, and the [`Quarantine`]. The files of this folder are the way of a request
+//! from its endpoint to its receipt. Each folder in it is one idea:
+//!
+//! - `write`: group commit, from the queue and its memory to the answer.
 //! - `dedupe`: which events a table holds already.
-//! - `sources`: what every source that is read from a topic does, whatever client reads it.
+//! - `source`: what every source that is read from a topic does, whatever client reads it.
 //! - `kafka`: the one client there is, and its sessions.
 //! - `schemas`: messages that are read by the schemas of a registry or a file.
 //! - `quarantine`: what becomes of rejected events.
@@ -26,15 +35,22 @@
 //! **Invariant:** dedupe happens before anything is counted.
 //! **Invariant:** `ingest` does not know that queries or rollups exist; they meet in the lake.
 
-mod submit;
+mod body;
+mod target;
+
+mod writer;
 
 mod early_ack;
+
+mod acknowledged;
 
 mod prepare;
 
 mod write;
 
 mod dedupe;
+
+mod receipt;
 
 mod source;
 
@@ -55,152 +71,74 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
+pub use body::Body;
 pub use freshness::{Freshness, TableFreshness};
 pub use kafka::Source;
 pub use quarantine::{
-    DropResult, EntryCount, EntryCursor, EntryFilter, EntryPage, QuarantineEntry, QuarantineListing, ReplayNote,
-    ReplayResult,
+    DropResult, EntryCount, EntryCursor, EntryFilter, EntryPage, Quarantine, QuarantineEntry, QuarantineListing,
+    ReplayNote, ReplayResult,
 };
+pub use receipt::{Promise, Receipt, RejectNote};
 pub use source::{DryRun, PartitionProgress, Sample, SourceError, SourceState, Sources, dry_run};
+pub use target::IngestTarget;
 pub use write::MemoryReservation;
+pub use writer::Writer;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
-use arrow::record_batch::RecordBatch;
-use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _};
-use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
 use crate::config::IngestConfig;
-use crate::contract::{Format, Reason};
 use crate::error::{Error, Result};
 use crate::lake::{Table, Tables};
 use crate::supervise::{AtStop, Supervisor, Task, TaskKind};
 use crate::telemetry::Metrics;
-use crate::tenancy::Slots;
 
 use dedupe::EventKeyHasher;
-use early_ack::Owed;
 use prepare::Preparer;
-use schemas::SchemaReader;
-use write::{Committer, Ending, MemoryBudget, Opening, Pending};
+use target::{IngestTable, IngestTables, is_quarantine, quarantine_of};
+use write::{Committer, Ending, MemoryBudget, Opening, TableQueue};
 
-/// Requests that wait in one table's queue; their bytes are bounded by `queue_bytes_max`.
-const QUEUE_REQUESTS_MAX: usize = 1024;
-/// Requests of one tenant that wait to look through a quarantine.
-const LOOKS_WAITING_MAX: usize = 4;
 /// Tables whose ids are read at once at the start.
 const OPENING_MAX: usize = 4;
 
-/// What a door hands in.
-#[derive(Debug)]
-pub enum Payload {
-    /// A decompressed body.
-    Encoded(Format, Bytes),
-    /// Columns (Flight).
-    Arrow(Vec<RecordBatch>),
-}
-
-/// What became of a request's events.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Receipt {
-    /// Stored now.
-    pub accepted: u64,
-    /// Stored before, or twice in this request.
-    pub duplicate: u64,
-    /// Of the duplicates, those with another content than the event that was stored first, as far as that is remembered.
-    pub conflict: u64,
-    /// In quarantine.
-    pub rejected: u64,
-    /// The first rejected ones, in order: at most `receipt_rejects_max`.
-    pub rejects: Vec<RejectNote>,
-    /// The table's version that holds them (0 when nothing had to be committed).
-    pub version: u64,
-}
-
-/// What is known of a request's events before they are stored.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Promise {
-    /// Decoded and in the queue: to be stored, unless they were before.
-    pub received: u64,
-    /// On their way to the quarantine.
-    pub rejected: u64,
-    /// The first rejected ones, in order: at most `receipt_rejects_max`.
-    pub rejects: Vec<RejectNote>,
-}
-
-/// One rejected event in a receipt.
-#[derive(Debug, Clone, PartialEq)]
-pub struct RejectNote {
-    /// Its place in the request, from 0.
-    pub index: u64,
-    /// Why.
-    pub reason: Reason,
-    /// For a person.
-    pub detail: String,
-}
-
-/// The one way in. Owns a committer task per table.
+/// Builds, starts and stops all that brings events in. Owns a committer task per table.
 #[derive(Debug)]
 pub struct Ingest {
-    tables: Arc<Tables>,
-    table_queues: BTreeMap<String, TableQueue>,
-    memory_budget: MemoryBudget,
-    /// Decoding takes as many cores as there are, and no more.
-    decoders: Arc<Semaphore>,
-    /// Who looks through quarantines, and changes them, takes turns.
-    looks: Semaphore,
-    lookers: Slots,
-    /// What reads the messages of sources that run here, by their names, where the contract alone cannot.
-    readers: Mutex<BTreeMap<String, Arc<SchemaReader>>>,
-    limits: IngestConfig,
-    clock: Clock,
-    metrics: Arc<Metrics>,
-    /// Requests on their way.
-    submits: TaskTracker,
+    /// Takes events.
+    pub writer: Arc<Writer>,
+    /// What fetches events by itself.
+    pub sources: Arc<Sources>,
+    /// Rejected events.
+    pub quarantine: Arc<Quarantine>,
     /// Committers and their tables' maintenance.
     tasks: TaskTracker,
     ending: Ending,
-    /// Events that were acknowledged and are not stored yet.
-    owed: Owed,
-    supervisor: Supervisor,
-}
-
-/// The way into one table.
-#[derive(Debug)]
-struct TableQueue {
-    queue: mpsc::Sender<Pending>,
-    /// None for a quarantine: nobody sends events into it.
-    preparer: Option<Preparer>,
-}
-
-/// What the name of a table's quarantine ends with.
-const QUARANTINE_SUFFIX: &str = "_quarantine";
-
-/// The name of a table's quarantine.
-fn quarantine_of(table: &str) -> String {
-    format!("{table}{QUARANTINE_SUFFIX}")
 }
 
 impl Ingest {
-    /// Rebuilds the dedupe windows from the lake and starts the committers. `tables` holds quarantines as well.
+    /// Rebuilds the dedupe windows from the lake and starts the committers. `tables` holds quarantines as well. The sources do
+    /// not run yet.
     pub async fn start(
         tables: Arc<Tables>,
+        sources: Vec<Source>,
         config: IngestConfig,
         clock: Clock,
         metrics: Arc<Metrics>,
     ) -> Result<Arc<Self>> {
         let supervisor = Supervisor::new(metrics.clone());
-        Self::start_under(supervisor, tables, config, clock, metrics).await
+        Self::start_under(supervisor, tables, sources, config, clock, metrics).await
     }
 
     /// The same, with the committers and their tables' maintenance under this supervisor.
     pub async fn start_under(
         supervisor: Supervisor,
         tables: Arc<Tables>,
+        sources: Vec<Source>,
         config: IngestConfig,
         clock: Clock,
         metrics: Arc<Metrics>,
@@ -210,8 +148,8 @@ impl Ingest {
         let named: Vec<_> = tables.iter().map(|(name, table)| (name.clone(), table.clone())).collect();
         let opening = named.into_iter().map(|(name, table)| {
             let opening = Opening {
+                is_quarantine: is_quarantine(&name, &tables),
                 table,
-                is_quarantine: name.strip_suffix(QUARANTINE_SUFFIX).is_some_and(|table| tables.contains_key(table)),
                 key_hasher,
                 limits: config.clone(),
                 metrics: metrics.clone(),
@@ -225,18 +163,12 @@ impl Ingest {
         let opened: Vec<_> = futures::stream::iter(opening).buffered(OPENING_MAX).try_collect().await?;
 
         let (tasks, ending) = (TaskTracker::new(), Ending::default());
-        let mut table_queues = BTreeMap::new();
+        let memory_budget = MemoryBudget::new(config.queue_bytes_max, config.queue_wait_max, metrics.clone());
+        let mut queues = BTreeMap::new();
         for (name, opening, table_writer) in opened {
-            let (sender, queue) = mpsc::channel(QUEUE_REQUESTS_MAX);
-            let quarantine = tables.get(&quarantine_of(&name));
-            let preparer = quarantine.map(|quarantine| Preparer {
-                contract: opening.table.contract().clone(),
-                quarantine: quarantine.contract().clone(),
-                key_hasher,
-                notes_max: config.receipt_rejects_max,
-            });
+            let (queue, pending) = TableQueue::new(&name, memory_budget.clone());
             tasks.spawn(maintenance(supervisor.clone(), opening.clone(), ending.clone()));
-            let committer = Arc::new(Committer::new(queue, table_writer, opening, ending.clone()));
+            let committer = Arc::new(Committer::new(pending, table_writer, opening, ending.clone()));
             let (supervisor, hurry, task) =
                 (supervisor.clone(), ending.hurry.clone(), Task::new(TaskKind::Committer, &name));
             tasks.spawn(async move {
@@ -246,46 +178,14 @@ impl Ingest {
                 };
                 supervisor.keep(task, &hurry, AtStop::Finish, run).await
             });
-            table_queues.insert(name, TableQueue { queue: sender, preparer });
+            queues.insert(name, queue);
         }
-        Ok(Arc::new(Self {
-            table_queues,
-            memory_budget: MemoryBudget::new(config.queue_bytes_max, config.queue_wait_max, metrics.clone()),
-            decoders: Arc::new(Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from))),
-            looks: Semaphore::new(1),
-            lookers: Slots::new(1, LOOKS_WAITING_MAX, config.queue_wait_max),
-            readers: Mutex::default(),
-            limits: config,
-            clock,
-            metrics,
-            submits: TaskTracker::new(),
-            tasks,
-            ending,
-            owed: Owed::default(),
-            supervisor,
-            tables,
-        }))
-    }
-
-    /// All tables, quarantines as well.
-    pub fn tables(&self) -> &Arc<Tables> {
-        &self.tables
-    }
-
-    /// Bytes that wait for a commit now.
-    pub fn queued_bytes(&self) -> usize {
-        self.memory_budget.taken_bytes()
-    }
-
-    /// Whether events can come in now: `Unavailable`, with the reason, when not.
-    pub fn ready(&self) -> Result<()> {
-        if self.ending.hurry.is_cancelled() {
-            return Err(stopping());
-        }
-        match self.table_queues.iter().find(|(_, table_queue)| table_queue.queue.is_closed()) {
-            Some((table, _)) => Err(Error::unavailable(format!("the committer of `{table}` has ended"))),
-            None => Ok(()),
-        }
+        let tables = ingest_tables(tables, queues, key_hasher, config.receipt_rejects_max);
+        let writer = Writer::new(tables, memory_budget, config, clock, metrics, ending.clone(), supervisor);
+        let writer = Arc::new(writer);
+        let sources = Arc::new(Sources::new(writer.clone(), sources));
+        let quarantine = Arc::new(Quarantine::new(writer.clone(), sources.clone()));
+        Ok(Arc::new(Self { writer, sources, quarantine, tasks, ending }))
     }
 
     /// The server is about to stop: from now on what is admitted is committed at once. Requests are taken as before.
@@ -297,8 +197,8 @@ impl Ingest {
     pub async fn stop(&self) {
         self.flush();
         self.ending.hurry.cancel();
-        self.submits.close();
-        self.submits.wait().await;
+        self.writer.submits.close();
+        self.writer.submits.wait().await;
         self.ending.close.cancel();
         self.tasks.close();
         self.tasks.wait().await;
@@ -309,18 +209,42 @@ impl Ingest {
         if tokio::time::timeout_at(deadline, self.stop()).await.is_ok() {
             return Ok(());
         }
-        let requests = self.submits.len();
-        for (table, events) in self.owed.take() {
+        let requests = self.writer.submits.len();
+        for (table, events) in self.writer.acknowledged.take() {
             tracing::error!(%table, events, "acknowledged events are lost: the store did not take them before the deadline of the stop");
-            self.metrics.events_lost(&table, events);
+            self.writer.metrics.events_lost(&table, events);
         }
         tracing::error!(
             requests,
-            bytes = self.queued_bytes(),
+            bytes = self.writer.queued_bytes(),
             "stopped without committing all that was admitted: senders that have no receipt send again"
         );
         Err(Error::unavailable("the server stopped at its deadline (limit shutdown.time_max) before all was committed"))
     }
+}
+
+/// The tables that take events, each with its quarantine: those that have one.
+fn ingest_tables(
+    lake: Arc<Tables>,
+    queues: BTreeMap<String, TableQueue>,
+    key_hasher: EventKeyHasher,
+    notes_max: usize,
+) -> IngestTables {
+    let declared = lake.iter().filter_map(|(name, table)| {
+        let quarantine_name = quarantine_of(name);
+        let (queue, quarantine_queue) = (queues.get(name)?.clone(), queues.get(&quarantine_name)?.clone());
+        let quarantine = lake.get(&quarantine_name)?.clone();
+        let preparer = Preparer {
+            contract: table.contract().clone(),
+            quarantine: quarantine.contract().clone(),
+            key_hasher,
+            notes_max,
+        };
+        let table = IngestTable { table: table.clone(), queue, quarantine, quarantine_queue, preparer };
+        Some((name.clone(), Arc::new(table)))
+    });
+    let declared = declared.collect();
+    IngestTables { lake, queues, declared }
 }
 
 /// Checkpoints and log clean-up in the background, under the supervisor.
@@ -346,8 +270,4 @@ async fn maintain(table: Arc<Table>, committed: Arc<Notify>, metrics: Arc<Metric
             Err(error) => tracing::warn!(table = %name, ?error, "maintenance failed, it is tried again after a commit"),
         }
     }
-}
-
-fn stopping() -> Error {
-    Error::unavailable("the server is stopping: send it to another one, or again later")
 }

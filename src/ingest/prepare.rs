@@ -1,7 +1,7 @@
-//! A payload to what the committers take: good rows with the hashes of their ids, bad events as quarantine rows.
+//! A body to what the committers take: good rows with the hashes of their ids, bad events as quarantine rows.
 //!
-//! In: a [`Payload`] or a [`MessageBatch`]'s messages, and a [`Stamp`]. Out: an [`PreparedBatch`]. Pure, and heavy: it runs on the blocking
-//! pool.
+//! In: a [`Body`] or the messages of a source, and a [`Stamp`]. Out: a [`PreparedBatch`]. Pure, and heavy: it runs on the
+//! blocking pool.
 //!
 //! **Invariant:** a bad event sent again by a retry of the same request, or read again from the same place of a topic, has
 //! the same quarantine id, and is kept once.
@@ -13,9 +13,10 @@ use arrow::array::{ArrayRef, BinaryArray, RecordBatch, StringArray, TimestampMic
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
+use super::body::Body;
 use super::dedupe::{EventKeyHasher, Part, fingerprints};
+use super::receipt::RejectNote;
 use super::source::{BatchMessage, TenantResolution};
-use super::{Payload, RejectNote};
 use crate::clock::Micros;
 use crate::contract::{
     ColumnKind, Contract, EventBatch, Format, Kept, Owner, RESOLUTION, RESOLVED_BY, RESOLVES, Reject, Stamp, TenantId,
@@ -27,7 +28,7 @@ use crate::lake::InFlightGuard;
 /// Bytes of a digest that name a rejected event.
 const QUARANTINE_ID_BYTES: usize = 16;
 
-/// What a payload holds.
+/// What a body holds, ready to be stored.
 #[derive(Debug)]
 pub(super) struct PreparedBatch {
     /// Good events.
@@ -41,6 +42,11 @@ pub(super) struct PreparedBatch {
 }
 
 impl PreparedBatch {
+    /// What its rows take of the memory.
+    pub(super) fn bytes(&self) -> usize {
+        self.good.bytes + self.bad.as_ref().map_or(0, |bad| bad.bytes)
+    }
+
     /// The same, under way until its rows are settled.
     pub(super) fn held(mut self, held: InFlightGuard) -> Self {
         let held = Arc::new(held);
@@ -51,7 +57,7 @@ impl PreparedBatch {
     }
 }
 
-/// What decoding needs beside the payload.
+/// What decoding needs beside the body.
 #[derive(Debug, Clone)]
 pub(super) struct Preparer {
     pub(super) contract: Arc<Contract>,
@@ -76,11 +82,11 @@ struct RejectName {
 }
 
 impl Preparer {
-    /// Decodes, and turns rejects into rows. `Invalid` only when the payload as a whole cannot be read.
-    pub(super) fn take(&self, payload: Payload, stamp: &Stamp, door: &str) -> Result<PreparedBatch> {
-        let kept_as = payload.format().kept_as().as_str();
-        let (rows, rejects) = self.decode(payload, stamp)?;
-        self.intake(rows, &rejects, (stamp, kept_as), |reject| RejectName {
+    /// Decodes, and turns rejects into rows. `Invalid` only when the body as a whole cannot be read.
+    pub(super) fn prepare(&self, body: Body, stamp: &Stamp, door: &str) -> Result<PreparedBatch> {
+        let kept_as = body.format().kept_as().as_str();
+        let (rows, rejects) = self.decode(body, stamp)?;
+        self.assemble(rows, &rejects, (stamp, kept_as), |reject| RejectName {
             // What it is and where it stood in its request, so that a retry finds the same name.
             id: digest(&[&reject.index.to_le_bytes(), reject.reason.as_str().as_bytes(), &[0], &reject.bytes]),
             place: format!("{door}, event {}", reject.index),
@@ -88,7 +94,7 @@ impl Preparer {
     }
 
     /// The same for messages: each is one event, and rejects have their place in the topic as their name.
-    pub(super) fn take_messages(
+    pub(super) fn prepare_messages(
         &self,
         (format, body, messages): (Format, &Bytes, &[BatchMessage]),
         received: &ReceivedMessages<'_>,
@@ -96,11 +102,11 @@ impl Preparer {
         source: &str,
     ) -> Result<PreparedBatch> {
         let (rows, rejects) = self.decode_messages(format, body, messages, stamp)?;
-        self.intake_messages(rows, rejects, received, stamp, source)
+        self.assemble_messages(rows, rejects, received, stamp, source)
     }
 
     /// Rows and rejects of messages, the rejects named by their places in the topic and kept as they were received.
-    pub(super) fn intake_messages(
+    pub(super) fn assemble_messages(
         &self,
         rows: EventBatch,
         mut rejects: Vec<Reject>,
@@ -111,7 +117,7 @@ impl Preparer {
         for reject in &mut rejects {
             reject.bytes = received.body.slice(received.messages[reject.index as usize].place.clone());
         }
-        self.intake(rows, &rejects, (stamp, received.kept_as.as_str()), |reject| {
+        self.assemble(rows, &rejects, (stamp, received.kept_as.as_str()), |reject| {
             let BatchMessage { topic_partition, offset, .. } = &received.messages[reject.index as usize];
             let place = format!("kafka {source}, {}/{}/{offset}", topic_partition.topic, topic_partition.partition);
             // With its bytes: a topic that is made anew has other messages at the same places.
@@ -119,7 +125,7 @@ impl Preparer {
         })
     }
 
-    fn intake(
+    fn assemble(
         &self,
         rows: EventBatch,
         rejects: &[Reject],
@@ -179,13 +185,13 @@ impl Preparer {
         Ok((self.join(rows)?, rejects))
     }
 
-    pub(super) fn decode(&self, payload: Payload, stamp: &Stamp) -> Result<(EventBatch, Vec<Reject>)> {
-        let batches = match payload {
-            Payload::Encoded(format, body) => {
+    pub(super) fn decode(&self, body: Body, stamp: &Stamp) -> Result<(EventBatch, Vec<Reject>)> {
+        let batches = match body {
+            Body::Encoded(format, body) => {
                 let decoded = decode(&self.contract, format, &body, stamp)?;
                 return Ok((decoded.batch, decoded.rejects));
             }
-            Payload::Arrow(batches) => batches,
+            Body::Arrow(batches) => batches,
         };
         let (mut rows, mut rejects, mut first_index) = (Vec::with_capacity(batches.len()), Vec::new(), 0);
         for batch in &batches {
@@ -212,7 +218,7 @@ impl Preparer {
 
     pub(super) fn part(&self, contract: &Contract, rows: EventBatch, contents: &[u32]) -> Result<Part> {
         let marks = self.key_hasher.marks(&rows, contract.tenant, contract.id, contents)?;
-        Ok(Part { rows, marks, held: None })
+        Ok(Part { bytes: rows.plain_bytes(), rows, marks, held: None })
     }
 
     /// Rejects in the quarantine's schema.

@@ -23,11 +23,13 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use url::Url;
 
-use super::Ingest;
+use super::{Body, Ingest, Receipt};
 use crate::clock::Clock;
 use crate::config::{ColumnConfig, IngestConfig, LakeConfig, TableConfig};
 use crate::contract::Contract;
+use crate::error::Result;
 use crate::lake::{Store, Table, Tables};
+use crate::tenancy::Access;
 
 /// The one declared table.
 pub(crate) const TABLE: &str = "calls";
@@ -86,7 +88,13 @@ pub(crate) async fn open_as(store: &Store, contract: &Arc<Contract>) -> Arc<Tabl
 
 /// A started ingest on freshly opened tables.
 pub(crate) async fn start(store: &Store, limits: IngestConfig) -> Arc<Ingest> {
-    Ingest::start(open(store).await, limits, Clock::System, Arc::default()).await.unwrap()
+    Ingest::start(open(store).await, Vec::new(), limits, Clock::System, Arc::default()).await.unwrap()
+}
+
+/// Submits a body as an endpoint does.
+pub(crate) async fn submit(ingest: &Ingest, access: &Access, table: &str, body: Body) -> Result<Receipt> {
+    let (writer, target) = (&ingest.writer, ingest.writer.authorize(access, table)?);
+    writer.submit(writer.reservation(), &target, body, "test").await
 }
 
 /// NDJSON of events with these ids.

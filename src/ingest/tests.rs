@@ -8,8 +8,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::task::JoinSet;
 
-use super::testing::{Faults, QUARANTINE, TABLE, faulty, limits, lines, memory, start, stored};
-use super::{Ingest, Payload, Receipt};
+use super::testing::{Faults, QUARANTINE, TABLE, faulty, limits, lines, memory, start, stored, submit};
+use super::{Body, Ingest, Receipt};
 use crate::config::IngestConfig;
 use crate::contract::{Format, Reason};
 use crate::error::{Kind, Result};
@@ -22,7 +22,7 @@ async fn acme() -> Access {
 }
 
 async fn send(ingest: &Ingest, access: &Access, body: impl Into<Bytes>) -> Result<Receipt> {
-    ingest.submit(access, TABLE, Payload::Encoded(Format::Json, body.into()), "test").await
+    submit(ingest, access, TABLE, Body::Encoded(Format::Json, body.into())).await
 }
 
 /// (accepted, duplicate, rejected)
@@ -217,14 +217,14 @@ async fn a_stop_in_a_crowd_loses_nothing_that_was_acknowledged() {
         });
     }
     // Wait for work under way, not for time to pass.
-    while ingest.tables()[TABLE].snapshot().rows() == 0 {
+    while ingest.writer.tables()[TABLE].snapshot().rows() == 0 {
         tokio::task::yield_now().await;
     }
     ingest.stop().await;
     let acknowledged = crowd.join_all().await.concat();
     assert!(!acknowledged.is_empty());
     assert_eq!(stored(&store, TABLE).await, once("acme", acknowledged));
-    assert_eq!(ingest.ready().unwrap_err().kind(), Kind::Unavailable);
+    assert_eq!(ingest.writer.ready().unwrap_err().kind(), Kind::Unavailable);
 }
 
 #[tokio::test]
@@ -242,10 +242,8 @@ async fn only_who_may_send_can() {
         (access(None, &[Scope::Ingest], &both).await, "other", Kind::NotFound),
     ];
     for (access, table, kind) in cases {
-        let body = Payload::Encoded(Format::Json, lines(["a"]).into());
-        let refused = ingest.submit(&access, table, body, "test").await.unwrap_err();
+        let refused = ingest.writer.authorize(&access, table).unwrap_err();
         assert_eq!(refused.kind(), kind, "{table}: {refused:?}");
-        assert_eq!(ingest.check(&access, table).unwrap_err().kind(), kind);
     }
     ingest.stop().await;
     assert!(stored(&store, TABLE).await.is_empty());
@@ -256,17 +254,17 @@ async fn a_full_queue_says_when_to_come_back() {
     let (store, acme) = (memory(), acme().await);
     let bounds = IngestConfig { queue_bytes_max: 64 << 10, queue_wait_max: Duration::ZERO, ..limits() };
     let ingest = start(&store, bounds).await;
-    let mut all = ingest.reservation();
+    let mut all = ingest.writer.reservation();
     all.resize(64 << 10).await.unwrap();
     let refused = send(&ingest, &acme, lines(["a"])).await.unwrap_err();
     assert_eq!((refused.kind(), refused.wait()), (Kind::Limited, Some(Duration::from_secs(1))));
-    assert_eq!(ingest.queued_bytes(), 64 << 10);
+    assert_eq!(ingest.writer.queued_bytes(), 64 << 10);
 
     drop(all);
     assert_eq!(counts(&send(&ingest, &acme, lines(["a"])).await.unwrap()), (1, 0, 0));
     let large = send(&ingest, &acme, lines(0..2_000)).await.unwrap_err();
     assert_eq!((large.kind(), large.wait()), (Kind::Limited, None), "no wait helps a request larger than the queue");
-    assert_eq!(ingest.queued_bytes(), 0, "room is given back by refused and answered requests alike");
+    assert_eq!(ingest.writer.queued_bytes(), 0, "room is given back by refused and answered requests alike");
     ingest.stop().await;
 }
 
@@ -285,9 +283,9 @@ async fn a_body_without_events_gets_an_empty_receipt_and_an_unreadable_one_an_er
     let (store, acme) = (memory(), acme().await);
     let ingest = start(&store, limits()).await;
     assert_eq!(send(&ingest, &acme, "[]").await.unwrap(), Receipt::default());
-    let payload = Payload::Encoded(Format::ArrowIpc, Bytes::from_static(b"not a stream"));
-    let refused = ingest.submit(&acme, TABLE, payload, "test").await.unwrap_err();
+    let body = Body::Encoded(Format::ArrowIpc, Bytes::from_static(b"not a stream"));
+    let refused = submit(&ingest, &acme, TABLE, body).await.unwrap_err();
     assert_eq!(refused.kind(), Kind::Invalid, "{refused:?}");
-    assert_eq!(ingest.tables()[TABLE].snapshot().version, ingest.tables()[QUARANTINE].snapshot().version);
+    assert_eq!(ingest.writer.tables()[TABLE].snapshot().version, ingest.writer.tables()[QUARANTINE].snapshot().version);
     ingest.stop().await;
 }

@@ -20,7 +20,7 @@ use arrow::record_batch::RecordBatch;
 use futures::{StreamExt as _, TryStreamExt as _};
 
 use super::uncovered_files::UncoveredFiles;
-use super::window::{EventKey, EventKeyHasher, Part, RowVerdict, Window, WindowResult, compare, remaining};
+use super::window::{DedupedBatch, EventKey, EventKeyHasher, Part, RowVerdict, Window, compare, remaining};
 use crate::contract::{Contract, EventBatch};
 use crate::error::{Error, Result};
 use crate::lake::{DataFile, EventKeys, Snapshot, Table};
@@ -49,14 +49,6 @@ struct KnownVersion {
     taken: BTreeSet<Arc<str>>,
 }
 
-/// What of a batch is new.
-#[derive(Debug)]
-pub(in crate::ingest) struct DedupeResult {
-    pub(in crate::ingest) sifted: WindowResult,
-    /// The version with which the batch was compared.
-    pub(in crate::ingest) seen: u64,
-}
-
 impl DedupeIndex {
     /// A memory of the table as it is now.
     pub(in crate::ingest) async fn open(table: Arc<Table>, key_hasher: EventKeyHasher, ids_max: usize) -> Result<Self> {
@@ -66,7 +58,7 @@ impl DedupeIndex {
     }
 
     /// Drops what is stored already.
-    pub(in crate::ingest) async fn compare(&mut self, parts: Vec<Arc<Part>>) -> Result<DedupeResult> {
+    pub(in crate::ingest) async fn compare(&mut self, parts: Vec<Arc<Part>>) -> Result<DedupedBatch> {
         let mut known = match self.known.take() {
             Some(known) => known,
             None => self.rebuild().await?,
@@ -77,11 +69,11 @@ impl DedupeIndex {
         }
         // On the blocking pool: the window goes there and comes back.
         let sent = parts.clone();
-        let sifting = on_thread(move || {
+        let comparing = on_thread(move || {
             let verdicts = compare(&known.window, &sent);
             (known, verdicts)
         });
-        let (known, mut verdicts) = sifting.await.map_err(|cause| failed("dropping duplicates", cause))?;
+        let (known, mut verdicts) = comparing.await.map_err(|cause| failed("dropping duplicates", cause))?;
         let seen = known.seen.version;
         let suspects = suspects(&known.cover, self.table.contract(), &parts, &verdicts);
         self.known = Some(known);
@@ -92,9 +84,8 @@ impl DedupeIndex {
             }
         }
         let tenant = self.table.contract().tenant;
-        let copying = on_thread(move || remaining(&parts, &verdicts, tenant));
-        let sifted = copying.await.map_err(|cause| failed("dropping duplicates", cause))??;
-        Ok(DedupeResult { sifted, seen })
+        let copying = on_thread(move || remaining(&parts, &verdicts, tenant, seen));
+        copying.await.map_err(|cause| failed("dropping duplicates", cause))?
     }
 
     /// Remembers what was committed.

@@ -7,8 +7,8 @@
 //!                              cover ─► files behind the window, looked into ◄─┘
 //! ```
 //!
-//! In: parts of a batch ([`Part`]). Out: the rows that are stored nowhere yet ([`WindowResult`]), counts of the rest, and the
-//! version of the table of which that is true.
+//! In: parts of a batch ([`Part`]). Out: the rows that are stored nowhere yet, counts of the rest, and the version of
+//! the table of which that is true ([`DedupedBatch`]).
 //!
 //! **Invariant:** an id counts as stored when, and only when, the commit of its row has succeeded.
 //! **Invariant:** each file of the version that was seen is in the window as a whole, or it is looked into.
@@ -21,5 +21,5 @@ mod content_hash;
 mod uncovered_files;
 
 pub(super) use content_hash::fingerprints;
-pub(super) use index::{DedupeIndex, DedupeResult};
-pub(super) use window::{Counts, EventKey, EventKeyHasher, Part, WindowResult};
+pub(super) use index::DedupeIndex;
+pub(super) use window::{Counts, DedupedBatch, EventKey, EventKeyHasher, Part};

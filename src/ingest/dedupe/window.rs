@@ -194,13 +194,15 @@ pub(in crate::ingest) struct Part {
     pub(in crate::ingest) rows: EventBatch,
     /// One a row.
     pub(in crate::ingest) marks: Vec<EventKey>,
+    /// What the rows take of the memory.
+    pub(in crate::ingest) bytes: usize,
     /// Says that they are under way.
     pub(in crate::ingest) held: Option<Arc<InFlightGuard>>,
 }
 
-/// What remains of a batch after dedupe.
+/// What remains of prepared batches after dedupe: the rows that one commit stores.
 #[derive(Debug)]
-pub(in crate::ingest) struct WindowResult {
+pub(in crate::ingest) struct DedupedBatch {
     /// Rows to store, in order of arrival.
     pub(in crate::ingest) rows: RowSelection,
     /// Their marks.
@@ -209,6 +211,8 @@ pub(in crate::ingest) struct WindowResult {
     pub(in crate::ingest) counts: Vec<Counts>,
     /// The rows that do not remain, by tenant.
     pub(in crate::ingest) repeats: BTreeMap<String, Counts>,
+    /// The version of the table with which they were compared.
+    pub(in crate::ingest) seen: u64,
 }
 
 /// How many rows are what.
@@ -254,12 +258,13 @@ pub(super) fn compare<P: Borrow<Part>>(window: &Window, parts: &[P]) -> Vec<Vec<
     parts.iter().map(|part| part.borrow().marks.iter().map(|mark| judge(*mark)).collect()).collect()
 }
 
-/// The rows of the parts that are new. `tenant` is the column that says whose a row is.
+/// The rows of the parts that are new, as of version `seen`. `tenant` is the column that says whose a row is.
 pub(super) fn remaining<P: Borrow<Part>>(
     parts: &[P],
     verdicts: &[Vec<RowVerdict>],
     tenant: usize,
-) -> Result<WindowResult> {
+    seen: u64,
+) -> Result<DedupedBatch> {
     let (mut marks, mut counts, mut repeats) = (Vec::new(), Vec::with_capacity(parts.len()), BTreeMap::new());
     let (mut rows, mut begin) = (Vec::new(), 0);
     for (part, verdicts) in parts.iter().map(Borrow::borrow).zip(verdicts) {
@@ -288,7 +293,7 @@ pub(super) fn remaining<P: Borrow<Part>>(
     }
     let batches: Vec<&EventBatch> = parts.iter().map(|part| &part.borrow().rows).collect();
     let batch = EventBatch::concat(&batches)?;
-    Ok(WindowResult { rows: RowSelection::new(batch, rows), marks, counts, repeats })
+    Ok(DedupedBatch { rows: RowSelection::new(batch, rows), marks, counts, repeats, seen })
 }
 
 #[cfg(test)]
@@ -306,7 +311,7 @@ mod tests {
         let contents: Vec<u32> = rows.iter().map(|row| row.2).collect();
         let rows = RecordBatch::try_from_iter([("tenant", tenants), ("id", ids)]).unwrap();
         let marks = key_hasher.marks(&rows, 0, 1, &contents).unwrap();
-        Part { rows: EventBatch::unchecked(rows), marks, held: None }
+        Part { rows: EventBatch::unchecked(rows), marks, bytes: 0, held: None }
     }
 
     #[test]
@@ -342,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn sifting_keeps_the_first_of_each_id() {
+    fn dedupe_keeps_the_first_of_each_id() {
         use RowVerdict::{Again, Conflict, New};
         let key_hasher = EventKeyHasher::random();
         let mut window = Window::new(100);
@@ -358,14 +363,14 @@ mod tests {
             [vec![Again, New, Conflict, New, Again], vec![Again, Again, Conflict, Again], vec![New]],
             "the first stays, whatever it says"
         );
-        let sifted = remaining(&parts, &verdicts, 0).unwrap();
+        let deduped = remaining(&parts, &verdicts, 0, 7).unwrap();
         let counts = |new, repeated, conflict| Counts { new, repeated, conflict };
-        assert_eq!(sifted.counts, [counts(2, 3, 1), counts(0, 4, 1), counts(1, 0, 0)]);
-        assert_eq!(sifted.repeats, BTreeMap::from([("a".into(), counts(0, 5, 2)), ("b".into(), counts(0, 2, 0))]));
-        let rows = sifted.rows.alone();
+        assert_eq!(deduped.counts, [counts(2, 3, 1), counts(0, 4, 1), counts(1, 0, 0)]);
+        assert_eq!(deduped.repeats, BTreeMap::from([("a".into(), counts(0, 5, 2)), ("b".into(), counts(0, 2, 0))]));
+        let rows = deduped.rows.alone();
         assert_eq!(rows.column(0).as_string::<i32>().iter().flatten().collect::<Vec<_>>(), ["a", "b", "a"]);
         assert_eq!(rows.column(1).as_string::<i32>().iter().flatten().collect::<Vec<_>>(), ["1", "0", "2"]);
-        assert_eq!(sifted.marks, [parts[0].marks[1], parts[0].marks[3], parts[2].marks[0]]);
-        assert_eq!(window.len(), 2, "sifting does not change the window");
+        assert_eq!(deduped.marks, [parts[0].marks[1], parts[0].marks[3], parts[2].marks[0]]);
+        assert_eq!(window.len(), 2, "a comparison does not change the window");
     }
 }

@@ -20,9 +20,9 @@ use rdkafka::types::RDKafkaRespErr;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
-use super::end::{PartitionEnd, end_in};
 use super::error::{ClientError, LoggedTroubles};
 use super::oauth_token::OauthTokens;
+use super::partition_end::{PartitionEnd, end_in};
 use super::source::Source;
 use crate::config::SourceConfig;
 use crate::error::{Error, Kind, Result};

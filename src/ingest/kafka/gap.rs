@@ -39,7 +39,7 @@ impl KafkaSession<'_> {
                 tell_gap(self.source, topic_partition, next, low, high);
                 if self.source.config.on_gap == OnGap::Stop {
                     place.stopped = true;
-                    self.ingest.fed(&self.source.route, topic_partition, LagState::Unknown);
+                    self.writer.fed(topic_partition, LagState::Unknown);
                     self.source.watch.stopped(topic_partition);
                     continue;
                 }

@@ -22,6 +22,7 @@ mod gap;
 mod pause;
 
 mod client;
+mod partition_end;
 
 mod error;
 mod oauth_token;

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use rdkafka::consumer::Consumer as _;
 use rdkafka::topic_partition_list::Offset;
 
-use super::end::PartitionEnd;
+use super::partition_end::PartitionEnd;
 use super::session::{KafkaSession, broken, list_of};
 use crate::error::Result;
 use crate::ingest::source::{MessageBatch, TopicPartition};
@@ -50,7 +50,7 @@ impl KafkaSession<'_> {
 
     /// Follows what the table says now.
     pub(super) fn look_at_pause(&mut self) -> Result<()> {
-        let seen = self.ingest.pause_of(&self.source.route)?;
+        let seen = self.writer.pause()?;
         let before = std::mem::replace(&mut self.pause, seen);
         match (before.since().is_some(), self.is_paused()) {
             (false, true) => self.rest(),

@@ -5,14 +5,15 @@ use std::sync::Arc;
 use super::tests::{Kafka, SourceServer, TOPIC, event, ids, offsets, reaches, texts};
 use crate::clock::Clock;
 use crate::config::{SourceConfig, StartAt};
-use crate::ingest::testing::{TABLE, memory, open};
-use crate::ingest::{Source, SourceState, Sources};
+use crate::ingest::testing::{TABLE, limits, memory, open};
+use crate::ingest::{Ingest, Source, SourceState, Sources};
 use crate::lake::Store;
 
 /// The same source as another server has it, with handles of its own of the tables.
-async fn elsewhere(store: &Store, config: &SourceConfig) -> Sources {
+async fn elsewhere(store: &Store, config: &SourceConfig) -> Arc<Sources> {
     let source = Source::new("voice", config, None, None, Clock::System, Arc::default()).unwrap();
-    Sources::new(open(store).await, &[source], Clock::System)
+    let started = Ingest::start(open(store).await, vec![source], limits(), Clock::System, Arc::default()).await;
+    started.unwrap().sources.clone()
 }
 
 /// What a partition of a source is told of: its offset, its lag, and whether it is read here.
@@ -31,12 +32,12 @@ async fn a_pause_lasts_through_a_restart_and_loses_nothing() {
     kafka.send(0, (0..10).map(event));
     let server = SourceServer::start(&store, &kafka.source()).await;
     reaches(&store, [Some(10), None]).await;
-    let paused = server.sources.set_paused("voice", true).await.unwrap();
+    let paused = server.ingest.sources.set_paused("voice", true).await.unwrap();
     assert!(paused.paused_since.is_some());
     kafka.send(0, (10..25).map(event));
     server.tells("glasshouse_source_paused{source=\"voice\"} 1").await;
     server.tells(&metric("lag_messages", 15)).await;
-    let [listed] = &server.sources.list().unwrap()[..] else { panic!("there is one source") };
+    let [listed] = &server.ingest.sources.list().unwrap()[..] else { panic!("there is one source") };
     assert_eq!(partitions(listed)[0], (0, Some(10), Some(15), true));
     assert_eq!((listed.paused_since, listed.is_failing), (paused.paused_since, false));
     server.stop().await;
@@ -45,7 +46,7 @@ async fn a_pause_lasts_through_a_restart_and_loses_nothing() {
     server.tells("glasshouse_source_paused{source=\"voice\"} 1").await;
     server.tells(&metric("lag_messages", 15)).await;
     assert_eq!(offsets(&store, TABLE).await, [Some(10), None], "a paused source stores nothing");
-    let running = server.sources.set_paused("voice", false).await.unwrap();
+    let running = server.ingest.sources.set_paused("voice", false).await.unwrap();
     assert_eq!(running.paused_since, None);
     reaches(&store, [Some(25), None]).await;
     server.tells("glasshouse_source_paused{source=\"voice\"} 0").await;
@@ -70,7 +71,7 @@ async fn behind_a_pause_nothing_is_stored_by_a_server_that_has_not_heard_of_it()
     assert_eq!(offsets(&store, TABLE).await, [Some(10), None]);
 
     other.set_paused("voice", false).await.unwrap();
-    server.ingest.tables()[TABLE].refresh().await.unwrap();
+    server.ingest.writer.tables()[TABLE].refresh().await.unwrap();
     reaches(&store, [Some(20), None]).await;
     // Paused and set going before it looks: its batch is refused, and read again.
     for is_paused in [true, false] {
@@ -94,7 +95,7 @@ async fn a_source_may_be_paused_before_it_has_ever_read() {
     kafka.send(0, (5..9).map(event));
     server.tells(&metric("lag_messages", 4)).await;
     assert_eq!(offsets(&store, TABLE).await, [None, None]);
-    server.sources.set_paused("voice", false).await.unwrap();
+    server.ingest.sources.set_paused("voice", false).await.unwrap();
     reaches(&store, [Some(9), Some(0)]).await;
     server.stop().await;
     assert_eq!(ids(&store, "acme").await, texts(5..9), "what came during the pause is not passed over");

@@ -30,10 +30,11 @@ use tokio_util::sync::CancellationToken;
 use super::client::{ClientEvent, KafkaClient};
 use super::source::Source;
 use crate::config::StartAt;
-use crate::contract::MESSAGES_MAX;
 use crate::error::{Error, Kind, Result};
-use crate::ingest::source::{BatchLimits, Lag, MessageBatch, Pause, Position, ReadPosition, TopicPartition};
-use crate::ingest::{Ingest, stopping};
+use crate::ingest::source::{
+    BatchLimits, Lag, MessageBatch, Pause, Position, ReadPosition, SourceWriter, TopicPartition,
+};
+use crate::ingest::write::stopping;
 use crate::telemetry::SourceTrouble;
 
 /// The longest time between two looks at what else there is to do, above all whether to stop.
@@ -54,7 +55,7 @@ const POSITION_AGE_MAX: Duration = Duration::from_secs(60);
 /// A partition that is ours.
 #[derive(Debug, Default)]
 pub(super) struct PartitionReader {
-    position: Position,
+    pub(super) position: Position,
     /// Where it begins, as long as the table does not say where it goes on; none when the first message will tell.
     first: Option<i64>,
     /// How far it was read.
@@ -67,7 +68,7 @@ pub(super) struct PartitionReader {
 /// One client from its start to its end.
 pub(super) struct KafkaSession<'a> {
     pub(super) source: &'a Source,
-    pub(super) ingest: &'a Ingest,
+    pub(super) writer: &'a SourceWriter,
     pub(super) client: &'a KafkaClient,
     runtime: Handle,
     pub(super) stop: CancellationToken,
@@ -93,22 +94,17 @@ pub(super) struct KafkaSession<'a> {
 impl<'a> KafkaSession<'a> {
     pub(super) fn new(
         source: &'a Source,
-        ingest: &'a Ingest,
+        writer: &'a SourceWriter,
         client: &'a KafkaClient,
         runtime: Handle,
         stop: CancellationToken,
     ) -> Result<Self> {
-        let bounds = BatchLimits {
-            // Even if all of them are bad, they can be decoded at once.
-            rows_max: ingest.limits.batch_rows_max.min(MESSAGES_MAX),
-            bytes_max: ingest.haul_bytes_max(&source.route),
-            age_max: ingest.limits.batch_age_max,
-        };
+        let bounds = writer.limits();
         let topics = source.config.topics.iter().map(|topic| topic.as_str().into()).collect();
         let (now, rows_full) = (Instant::now(), bounds.rows_max);
         Ok(Self {
             source,
-            ingest,
+            writer,
             client,
             runtime,
             stop,
@@ -116,7 +112,7 @@ impl<'a> KafkaSession<'a> {
             topics,
             near: None,
             message_batch: MessageBatch::default(),
-            pause: ingest.pause_of(&source.route)?,
+            pause: writer.pause()?,
             pause_looked: now,
             ends_asked: now,
             moved: None,
@@ -252,7 +248,7 @@ impl<'a> KafkaSession<'a> {
             .keys()
             .filter_map(|topic_partition| Some((topic_partition.clone(), self.places.get(topic_partition)?.position)))
             .collect();
-        let storing = self.ingest.store_haul(&self.source.route, message_batch, &positions);
+        let storing = self.writer.store(message_batch, &positions);
         let landed = match self.runtime.block_on(storing) {
             Ok(landed) => landed,
             Err(error) => return self.drop_haul(error, count),
@@ -299,7 +295,7 @@ impl<'a> KafkaSession<'a> {
 
     fn drop_haul(&mut self, error: Error, messages: usize) -> Result<()> {
         let source = &self.source.route.source;
-        if error.kind() == Kind::Conflict && self.ingest.pause_of(&self.source.route)? != self.pause {
+        if error.kind() == Kind::Conflict && self.writer.pause()? != self.pause {
             tracing::info!(%source, messages, "the source was paused or set going: the batch is dropped");
         } else if error.kind() == Kind::Conflict {
             self.source.metrics.sources.overtaken(source);
@@ -330,7 +326,7 @@ impl<'a> KafkaSession<'a> {
     pub(super) fn open(&mut self, spots: &[TopicPartition]) -> Result<TopicPartitionList> {
         let spots: Vec<TopicPartition> = spots.iter().filter_map(|topic_partition| self.own(topic_partition)).collect();
         loop {
-            let positions = self.ingest.positions(&self.source.route, spots.iter().cloned());
+            let positions = self.writer.positions(spots.iter().cloned());
             match self.runtime.block_on(positions).and_then(|(positions, started)| self.begin(positions, started)) {
                 Ok(list) => return Ok(list),
                 Err(error) => {
@@ -406,7 +402,7 @@ impl<'a> KafkaSession<'a> {
     /// Of a partition that is not ours any more, what was told would only grow old.
     fn leave(&self, topic_partition: &TopicPartition) {
         self.source.watch.released(topic_partition);
-        self.ingest.not_fed(&self.source.route, topic_partition);
+        self.writer.not_fed(topic_partition);
     }
 
     /// The first offsets of a time (milliseconds since 1970) or later; the end where there is none.

@@ -22,9 +22,11 @@ use crate::clock::Clock;
 use crate::config::{SourceConfig, SourceFormat, TenantFrom};
 use crate::contract::{Contract, Format, Owner, Reason, TenantId};
 use crate::error::Result;
-use crate::ingest::Ingest;
 use crate::ingest::schemas::SchemaReader;
-use crate::ingest::source::{MessageMeta, Route, SourceMonitor, TenantResolution, TopicPartition, without_header};
+use crate::ingest::source::{
+    MessageMeta, Route, SourceMonitor, SourceWriter, TenantResolution, TopicPartition, without_header,
+};
+use crate::ingest::writer::Writer;
 use crate::supervise::{catch, on_thread};
 use crate::telemetry::{Metrics, PartitionLabel, SourceTrouble};
 use crate::transform::{Header, Transform};
@@ -89,11 +91,8 @@ impl Source {
     /// Reads and stores until `stop`, once its transform's lookups are loaded. What was read and not stored then is read again by the next one. A session that fails
     /// is begun anew after a pause: it has no state of its own to lose. The panic of a session goes on to whoever awaits this,
     /// who may call it again.
-    pub async fn run(self: Arc<Self>, ingest: Arc<Ingest>, stop: CancellationToken) {
+    pub async fn run(self: Arc<Self>, writer: Arc<Writer>, stop: CancellationToken) {
         let source = self;
-        if let (Some(reader), None) = (&source.route.reader, &source.route.transform) {
-            ingest.keep_reader(&source.route.source, reader);
-        }
         if let Some(transform) = &source.route.transform
             && !transform.ready(&stop).await
         {
@@ -104,12 +103,13 @@ impl Source {
         let _ends = stop.clone().drop_guard();
         let mut pause = PAUSE_MIN;
         while !stop.is_cancelled() {
-            let (source, ingest, ended) = (source.clone(), ingest.clone(), stop.clone());
+            let (source, ended) = (source.clone(), stop.clone());
+            let writer = SourceWriter::new(writer.clone(), source.route.clone());
             let (name, watch, runtime) = (source.route.source.clone(), source.watch.clone(), Handle::current());
             let begun = Instant::now();
             let session = move || {
                 let client = connect(&source, runtime.clone(), ended.clone())?;
-                KafkaSession::new(&source, &ingest, &client, runtime, ended)?.run()
+                KafkaSession::new(&source, &writer, &client, runtime, ended)?.run()
             };
             match on_thread(session).await {
                 Ok(Ok(())) => {}

@@ -20,7 +20,7 @@ use crate::clock::{Clock, SECOND};
 use crate::config::{Envelope, KafkaOptions, LookupConfig, OnGap, SourceConfig, StartAt, TenantFrom};
 use crate::contract::{Contract, Owner};
 use crate::ingest::testing::{QUARANTINE, TABLE, limits, memory, open, open_as, stored};
-use crate::ingest::{Ingest, Source, Sources};
+use crate::ingest::{Ingest, Source};
 use crate::lake::{Progress, SourceLag, Store};
 use crate::supervise::Supervisor;
 use crate::telemetry::Metrics;
@@ -85,7 +85,6 @@ pub(super) fn event(id: impl std::fmt::Display) -> String {
 /// A server that runs one source.
 pub(in crate::ingest) struct SourceServer {
     pub(in crate::ingest) ingest: Arc<Ingest>,
-    pub(super) sources: Sources,
     metrics: Arc<Metrics>,
     tasks: JoinSet<()>,
     stop: CancellationToken,
@@ -111,18 +110,19 @@ impl SourceServer {
     ) -> Self {
         let (metrics, stop) = (Arc::new(Metrics::default()), CancellationToken::new());
         let tables = open_as(store, contract).await;
-        let ingest = Ingest::start(tables, limits(), Clock::System, Arc::clone(&metrics)).await.unwrap();
         let lookups = Lookups::new(lookups, &limits(), Arc::clone(&metrics));
         let transform = Transform::new("voice", config, contract, &lookups, &limits()).unwrap();
         let source =
             Source::new("voice", config, Some(contract), transform, Clock::System, Arc::clone(&metrics)).unwrap();
-        let sources = Sources::new(ingest.tables().clone(), std::slice::from_ref(&source), Clock::System);
+        let ingest = Ingest::start(tables, vec![source], limits(), Clock::System, Arc::clone(&metrics)).await.unwrap();
         let mut tasks = JoinSet::new();
         let lookup_query: LookupQuery = Arc::new(|_| Box::pin(async { Ok(Vec::new()) }));
         let supervisor = Supervisor::new(Arc::clone(&metrics));
         tasks.spawn(lookups.run(lookup_query, supervisor, stop.clone()));
-        tasks.spawn(Arc::new(source).run(ingest.clone(), stop.clone()));
-        Self { ingest, sources, metrics, tasks, stop }
+        for source in ingest.sources.iter() {
+            tasks.spawn(source.clone().run(ingest.writer.clone(), stop.clone()));
+        }
+        Self { ingest, metrics, tasks, stop }
     }
 
     pub(in crate::ingest) async fn stop(self) {
@@ -199,12 +199,13 @@ async fn a_table_says_how_far_its_source_is_behind() {
     let (kafka, store) = (Kafka::start(), memory());
     kafka.send(0, (0..50).map(event));
     let server = SourceServer::start(&store, &kafka.source()).await;
-    let lag = || server.ingest.tables()[TABLE].in_flight().watermark(&Owner::PerEvent, &Clock::System).source_lag;
+    let lag =
+        || server.ingest.writer.tables()[TABLE].in_flight().watermark(&Owner::PerEvent, &Clock::System).source_lag;
     // The other partition is empty, and not behind either.
     until("all is committed", async || lag() == Some(SourceLag { seconds: 0, messages: 0 })).await;
     assert_eq!(offsets(&store, TABLE).await, [Some(50), None]);
     // Its last message was sent an hour ago, and cannot be stored: the table is taken.
-    let turn = server.ingest.tables()[TABLE].hold().await;
+    let turn = server.ingest.writer.tables()[TABLE].hold().await;
     let late = (Clock::System.now() - 3_600 * SECOND) / 1_000;
     kafka.put(BaseRecord::<str, str>::to(TOPIC).partition(1).payload(&event("late")).timestamp(late));
     kafka.producer.flush(WAIT_MAX).unwrap();
@@ -212,7 +213,7 @@ async fn a_table_says_how_far_its_source_is_behind() {
     drop(turn);
     until("all is committed again", async || lag() == Some(SourceLag { seconds: 0, messages: 0 })).await;
     assert_eq!(offsets(&store, TABLE).await, [Some(50), Some(1)]);
-    let tables = server.ingest.tables().clone();
+    let tables = server.ingest.writer.tables().clone();
     server.stop().await;
     assert_eq!(tables[TABLE].in_flight().watermark(&Owner::PerEvent, &Clock::System).source_lag, None);
 }

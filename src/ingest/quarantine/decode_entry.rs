@@ -4,16 +4,15 @@
 //! names its source by its place; the source must still be there, and make events of its messages without a transform.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
 
 use super::reader::QuarantineEntry;
 use crate::contract::{Format, Reason};
 use crate::error::{Error, Result};
-use crate::ingest::Ingest;
 use crate::ingest::schemas::{SchemaReader, Schemas};
-use crate::ingest::source::TEXT_TIMES_MAX;
+use crate::ingest::source::{Sources, text_bytes_max};
+use crate::ingest::writer::Writer;
 
 /// Entries whose schemas are asked for at once.
 const ENTRIES_MAX: usize = 64;
@@ -21,44 +20,38 @@ const ENTRIES_MAX: usize = 64;
 /// An event as the contract decodes it, or why there is none.
 pub(super) type DecodedEntry = Result<(Format, Bytes), (Reason, String)>;
 
-impl Ingest {
-    /// A source runs here, whose messages only this reader can read.
-    pub(in crate::ingest) fn keep_reader(&self, source: &str, reader: &Arc<SchemaReader>) {
-        let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
-        readers.insert(source.to_owned(), Arc::clone(reader));
-    }
-
-    /// What entries hold. `Unavailable` when a registry does not answer; `Limited` when it is too much at once.
-    pub(super) async fn read_again(&self, entries: &[QuarantineEntry]) -> Result<Vec<DecodedEntry>> {
-        let mut forms: Vec<Option<DecodedEntry>> = Vec::with_capacity(entries.len());
-        let mut by_source: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
-        for (index, entry) in entries.iter().enumerate() {
-            let payload = entry.payload.clone().unwrap_or_default();
-            forms.push(entry.format.format().map(|format| Ok((format, payload))));
-            if entry.format.format().is_none() {
-                by_source.entry(source(entry)).or_default().push(index);
-            }
+/// What entries hold. `Unavailable` when a registry does not answer; `Limited` when it is too much at once.
+pub(super) async fn read_again(
+    writer: &Writer,
+    sources: &Sources,
+    entries: &[QuarantineEntry],
+) -> Result<Vec<DecodedEntry>> {
+    let mut forms: Vec<Option<DecodedEntry>> = Vec::with_capacity(entries.len());
+    let mut by_source: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+    for (index, entry) in entries.iter().enumerate() {
+        let payload = entry.payload.clone().unwrap_or_default();
+        forms.push(entry.format.format().map(|format| Ok((format, payload))));
+        if entry.format.format().is_none() {
+            by_source.entry(source(entry)).or_default().push(index);
         }
-        let (mut bytes, bytes_max) = (0, self.share() * TEXT_TIMES_MAX);
-        for (source, indexes) in by_source {
-            let reader = self.readers.lock().unwrap_or_else(PoisonError::into_inner).get(source).cloned();
-            let Some(reader) = reader else { continue };
-            let payload = |index: &usize| entries[*index].payload.clone().unwrap_or_default();
-            let given: Vec<Bytes> = indexes.iter().map(payload).collect();
-            let mut schemas = Schemas::new();
-            for part in given.chunks(ENTRIES_MAX) {
-                schemas.extend(reader.learn(reader.ids(part.iter().map(|payload| &**payload))).await?);
-            }
-            let event_bytes_max = self.limits.event_bytes_max;
-            let reservation = bytes_max - bytes;
-            let read = self.decode(move || read_all(&reader, &given, &schemas, event_bytes_max, reservation)).await?;
-            bytes += read.iter().flatten().map(|(_, text)| text.len()).sum::<usize>();
-            for (index, form) in indexes.into_iter().zip(read) {
-                forms[index] = Some(form);
-            }
-        }
-        Ok(forms.into_iter().map(|form| form.unwrap_or_else(|| Err(unread()))).collect())
     }
+    let (mut bytes, bytes_max) = (0, text_bytes_max(&writer.limits));
+    for (source, indexes) in by_source {
+        let Some(reader) = sources.reader(source).cloned() else { continue };
+        let payload = |index: &usize| entries[*index].payload.clone().unwrap_or_default();
+        let given: Vec<Bytes> = indexes.iter().map(payload).collect();
+        let mut schemas = Schemas::new();
+        for part in given.chunks(ENTRIES_MAX) {
+            schemas.extend(reader.learn(reader.ids(part.iter().map(|payload| &**payload))).await?);
+        }
+        let (event_bytes_max, bytes_left) = (writer.limits.event_bytes_max, bytes_max - bytes);
+        let read = writer.decode(move || read_all(&reader, &given, &schemas, event_bytes_max, bytes_left)).await?;
+        bytes += read.iter().flatten().map(|(_, text)| text.len()).sum::<usize>();
+        for (index, form) in indexes.into_iter().zip(read) {
+            forms[index] = Some(form);
+        }
+    }
+    Ok(forms.into_iter().map(|form| form.unwrap_or_else(|| Err(unread()))).collect())
 }
 
 fn read_all(

@@ -1,7 +1,7 @@
 //! What becomes of rejected events: they are shown, sent again as they were or fixed, or dropped.
 //!
 //! ```text
-//!   quarantine ─► shelf (open entries: counted, found, read) ─┬─► shown
+//!   quarantine ─► session (who may) ─► reader (open entries: counted, found, read) ─┬─► shown
 //!       ▲                                                     ├─► replay (reread) ─► its table ─ stored ─┐
 //!       │                                                     └─► drop ──────────────────────────────────┤
 //!       └─────────── a row that closes the entry ◄───────────────────────────────────────────────────────┘
@@ -15,6 +15,8 @@
 
 mod reader;
 
+mod session;
+
 mod replay;
 
 mod decode_entry;
@@ -23,4 +25,5 @@ mod decode_entry;
 mod replay_tests;
 
 pub use reader::{EntryCount, EntryCursor, EntryFilter, QuarantineEntry};
-pub use replay::{DropResult, EntryPage, QuarantineListing, ReplayNote, ReplayResult};
+pub use replay::{DropResult, Quarantine, QuarantineListing, ReplayNote, ReplayResult};
+pub use session::EntryPage;

@@ -16,37 +16,40 @@ use std::time::Duration;
 
 use arrow::array::{ArrayRef, RecordBatch, StringArray, TimestampMicrosecondArray, new_null_array};
 use bytes::{Bytes, BytesMut};
-use tokio::sync::SemaphorePermit;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::decode_entry::DecodedEntry;
-use super::reader::{
-    EntryCount, EntryCursor, EntryFilter, EntryRange, FoundEntries, QuarantineEntry, QuarantineReader, closing_id,
-};
+use super::decode_entry::{DecodedEntry, read_again};
+use super::reader::{EntryCount, EntryCursor, EntryFilter, EntryRange, QuarantineEntry, closing_id};
+use super::session::{EntryPage, PAGE_ENTRIES_MAX, QuarantineSession};
 use crate::clock::Micros;
 use crate::contract::{
     ColumnKind, Contract, EventBatch, Format, Kept, Owner, RESOLUTION, RESOLVED_BY, RESOLVES, Reason, Stamp, TenantId,
     decode_messages,
 };
 use crate::error::{Error, Result};
+use crate::ingest::body::Body;
 use crate::ingest::dedupe::Part;
 use crate::ingest::prepare::Preparer;
-use crate::ingest::submit::unknown;
-use crate::ingest::write::{MemoryReservation, Stored};
-use crate::ingest::{Ingest, Payload, Receipt, TableQueue, quarantine_of, stopping};
-use crate::tenancy::{Access, Scope, Slot};
+use crate::ingest::receipt::Receipt;
+use crate::ingest::source::Sources;
+use crate::ingest::write::{MemoryReservation, Stored, TableQueue, stopping};
+use crate::ingest::writer::Writer;
+use crate::tenancy::{Access, Scope, Slot, Slots};
 
-/// Entries of one page, replayed, dropped or listed.
-pub(super) const PAGE_ENTRIES_MAX: usize = 1_000;
 /// Entries of one id that are shown: one a tenant, mostly one.
 const SHOWN_MAX: usize = 16;
 
-/// Which of the picked entries are taken at once.
-#[derive(Debug, Clone)]
-pub struct EntryPage {
-    /// Those behind this one, in the order of their receipt.
-    pub after: Option<EntryCursor>,
-    /// At most so many, and never more than a thousand.
-    pub limit: usize,
+/// Requests of one tenant that wait to look through a quarantine.
+const LOOKS_WAITING_MAX: usize = 4;
+
+/// Rejected events: who may see them, sends them again or drops them.
+#[derive(Debug)]
+pub struct Quarantine {
+    writer: Arc<Writer>,
+    sources: Arc<Sources>,
+    /// Who looks through quarantines, and changes them, takes turns.
+    looks: Semaphore,
+    lookers: Slots,
 }
 
 /// Open entries: how many, and the newest.
@@ -110,42 +113,38 @@ struct ScanPermit<'a> {
     _slot: Option<Slot>,
 }
 
-/// One table with its quarantine, for a caller who may work on it.
-struct QuarantineSession<'a> {
-    table_queue: &'a TableQueue,
-    preparer: &'a Preparer,
-    queue: &'a TableQueue,
-    reader: QuarantineReader<'a>,
-    pick: EntryFilter,
-}
+impl Quarantine {
+    pub(in crate::ingest) fn new(writer: Arc<Writer>, sources: Arc<Sources>) -> Self {
+        let lookers = Slots::new(1, LOOKS_WAITING_MAX, writer.limits.queue_wait_max);
+        Self { writer, sources, looks: Semaphore::new(1), lookers }
+    }
 
-impl Ingest {
     /// The newest open entries, and how many there are. A tenant sees its own.
-    pub async fn quarantine(
+    pub async fn list(
         &self,
         access: &Access,
         table: &str,
         pick: &EntryFilter,
         limit: usize,
     ) -> Result<QuarantineListing> {
-        let session = self.session(access, table, Scope::Read, pick)?;
+        let session = QuarantineSession::open(&self.writer, access, table, Scope::Read, pick)?;
         let _turn = self.look(access).await?;
         let mut found = session.reader.find(&session.pick, &EntryRange::Newest(limit.min(PAGE_ENTRIES_MAX))).await?;
         Ok(QuarantineListing { counts: found.take_counts(), entries: session.reader.read(&found, None).await? })
     }
 
     /// The open entries of an id with their payloads, which take up the room that is returned. `NotFound` when there are none.
-    pub async fn quarantined(
+    pub async fn show(
         &self,
         access: &Access,
         table: &str,
         id: &str,
         tenant: Option<&str>,
     ) -> Result<(Vec<QuarantineEntry>, MemoryReservation)> {
-        let session = self.session(access, table, Scope::Read, &of_id(id, tenant))?;
+        let session = QuarantineSession::open(&self.writer, access, table, Scope::Read, &of_id(id, tenant))?;
         let _turn = self.look(access).await?;
         let found = session.reader.find(&session.pick, &EntryRange::Next(None, SHOWN_MAX)).await?;
-        let mut reservation = self.reservation();
+        let mut reservation = self.writer.reservation();
         let entries = session.reader.read(&found, Some(&mut reservation)).await?;
         if entries.is_empty() { Err(no_entry(table, id)) } else { Ok((entries, reservation)) }
     }
@@ -158,16 +157,16 @@ impl Ingest {
         pick: &EntryFilter,
         page: EntryPage,
     ) -> Result<ReplayResult> {
-        let _running = self.submits.token();
-        let session = self.session(access, table, Scope::Ingest, pick)?;
+        let _running = self.writer.submits.token();
+        let session = QuarantineSession::open(&self.writer, access, table, Scope::Ingest, pick)?;
         let _turn = self.look(access).await?;
-        let mut reservation = self.reservation();
+        let mut reservation = self.writer.reservation();
         let (entries, more) = session.page(page, Some(&mut reservation)).await?;
         let next = entries.last().filter(|_| more).map(QuarantineEntry::mark);
-        let (forms, entries) = (self.read_again(&entries).await?, Arc::new(entries));
-        let (taker, stamp, again) = (session.preparer.clone(), self.stamp(Owner::PerEvent), entries.clone());
-        let again = self.decode(move || taker.again(&again, forms, &stamp)).await?;
-        let replayed = self.settle_again(access, &session, &entries, again).await?;
+        let (forms, entries) = (read_again(&self.writer, &self.sources, &entries).await?, Arc::new(entries));
+        let (table, stamp, again) = (session.table.clone(), self.writer.stamp(Owner::PerEvent), entries.clone());
+        let again = self.writer.decode(move || table.preparer.again(&again, forms, &stamp)).await?;
+        let replayed = self.settle(&session, &entries, again).await?;
         Ok(ReplayResult { next, ..replayed })
     }
 
@@ -179,10 +178,10 @@ impl Ingest {
         table: &str,
         id: &str,
         tenant: Option<&str>,
-        payload: Payload,
+        body: Body,
     ) -> Result<ReplayResult> {
-        let _running = self.submits.token();
-        let session = self.session(access, table, Scope::Ingest, &of_id(id, tenant))?;
+        let _running = self.writer.submits.token();
+        let session = QuarantineSession::open(&self.writer, access, table, Scope::Ingest, &of_id(id, tenant))?;
         let _turn = self.look(access).await?;
         let (entries, _) = session.page(EntryPage { after: None, limit: SHOWN_MAX }, None).await?;
         let first = entries.first().ok_or_else(|| no_entry(table, id))?;
@@ -191,11 +190,10 @@ impl Ingest {
         }
         // The same bytes that were rejected more than once are one event: fixed once, it came when the first of them came.
         let (received, owner) = (first.received, owner(&first.tenant)?);
-        let (taker, stamp) = (session.preparer.clone(), self.stamp(owner));
-        let again = self.decode(move || taker.again_fixed(payload, received, &stamp)).await?;
+        let (table, stamp) = (session.table.clone(), self.writer.stamp(owner));
+        let again = self.writer.decode(move || table.preparer.again_fixed(body, received, &stamp)).await?;
         let (fault, all) = (again.faults.first().cloned().flatten(), entries.len());
-        let replayed =
-            self.settle_again(access, &session, &entries, DecodedEntries { faults: vec![fault; all], ..again }).await?;
+        let replayed = self.settle(&session, &entries, DecodedEntries { faults: vec![fault; all], ..again }).await?;
         Ok(ReplayResult {
             rejected: replayed.rejected.min(1),
             rejects: replayed.rejects.into_iter().take(1).collect(),
@@ -204,64 +202,19 @@ impl Ingest {
     }
 
     /// Closes entries without their events. They stay in the lake.
-    pub async fn drop_quarantined(
+    pub async fn drop_entries(
         &self,
         access: &Access,
         table: &str,
         pick: &EntryFilter,
         limit: usize,
     ) -> Result<DropResult> {
-        let _running = self.submits.token();
-        let session = self.session(access, table, Scope::Ingest, pick)?;
+        let _running = self.writer.submits.token();
+        let session = QuarantineSession::open(&self.writer, access, table, Scope::Ingest, pick)?;
         let _turn = self.look(access).await?;
         let (entries, more) = session.page(EntryPage { after: None, limit }, None).await?;
-        let dropped = self.close(access, &session, &entries.iter().collect::<Vec<_>>(), "dropped").await?;
+        let dropped = self.close(&session, &entries.iter().collect::<Vec<_>>(), "dropped").await?;
         Ok(DropResult { dropped: dropped.accepted, more })
-    }
-
-    /// The table's desk. Operators need the scope `admin`, tenants `scope` and a quarantine that they may see whole.
-    fn session<'a>(
-        &'a self,
-        access: &Access,
-        table: &str,
-        scope: Scope,
-        pick: &EntryFilter,
-    ) -> Result<QuarantineSession<'a>> {
-        if self.ending.hurry.is_cancelled() {
-            return Err(stopping());
-        }
-        access.check_expiry(self.clock.now())?;
-        let name = quarantine_of(table);
-        let (visible, pick) = match access.owner() {
-            Owner::PerEvent => {
-                access.require(Scope::Admin)?;
-                (true, pick.clone())
-            }
-            Owner::Tenant(tenant) => {
-                access.require(scope)?;
-                // It holds whole events: who sees a part of the table only must not see, nor learn by replay, the rest.
-                let whole = access.rules(&name).is_some_and(|rules| rules.columns.is_none() && rules.rows.is_empty());
-                let own = Some(tenant.as_str().to_owned());
-                let foreign = pick.tenant.is_some() && pick.tenant != own;
-                if foreign {
-                    return Err(Error::forbidden("a tenant's token is for its own entries: leave `tenant` out"));
-                }
-                (whole && access.rules(table).is_some(), EntryFilter { tenant: own, ..pick.clone() })
-            }
-        };
-        let found = || {
-            let table_queue = self.table_queues.get(table)?;
-            let (queue, table) = (self.table_queues.get(&name)?, self.tables.get(&name)?);
-            Some((table_queue, table_queue.preparer.as_ref()?, queue, table))
-        };
-        let (table_queue, preparer, queue, table) = found().filter(|_| visible).ok_or_else(|| unknown(table))?;
-        Ok(QuarantineSession {
-            table_queue,
-            preparer,
-            queue,
-            reader: QuarantineReader { table, key_hasher: preparer.key_hasher },
-            pick,
-        })
     }
 
     /// A turn to look through a quarantine, and to change it: of two who replay an entry the second finds it closed. One
@@ -275,14 +228,14 @@ impl Ingest {
             Owner::Tenant(tenant) => Some(self.lookers.take(&tenant).await.map_err(|_| busy())?),
             Owner::PerEvent => None,
         };
-        let turn = tokio::time::timeout(self.limits.queue_wait_max, self.looks.acquire()).await.map_err(|_| busy())?;
+        let turn =
+            tokio::time::timeout(self.writer.limits.queue_wait_max, self.looks.acquire()).await.map_err(|_| busy())?;
         Ok(ScanPermit { _turn: turn.map_err(|_| stopping())?, _slot: slot })
     }
 
     /// Stores the good events, then closes their entries.
-    async fn settle_again(
+    async fn settle(
         &self,
-        access: &Access,
         session: &QuarantineSession<'_>,
         entries: &[QuarantineEntry],
         again: DecodedEntries,
@@ -290,7 +243,7 @@ impl Ingest {
         let DecodedEntries { good, faults } = again;
         let stored = match good.rows.num_rows() {
             0 => Stored::default(),
-            _ => self.store_part(session.table_queue, good).await?,
+            _ => self.store(&session.table.queue, good).await?,
         };
         let notes = entries.iter().zip(&faults).filter_map(|(entry, fault)| {
             let (reason, detail) = fault.clone()?;
@@ -301,21 +254,20 @@ impl Ingest {
             accepted: stored.accepted,
             duplicate: stored.duplicate,
             rejected: notes.len() as u64,
-            rejects: notes.into_iter().take(self.limits.receipt_rejects_max).collect(),
+            rejects: notes.into_iter().take(self.writer.limits.receipt_rejects_max).collect(),
             version: stored.version,
             next: None,
         };
         let receipt = Receipt { accepted: stored.accepted, duplicate: stored.duplicate, ..Receipt::default() };
-        self.count(access, &session.preparer.contract.name, &receipt);
+        self.writer.count(session.access, session.table.name(), &receipt);
         let closed: Vec<&QuarantineEntry> =
             entries.iter().zip(&faults).filter(|(_, fault)| fault.is_none()).map(|(e, _)| e).collect();
-        self.close(access, session, &closed, "replayed").await?;
+        self.close(session, &closed, "replayed").await?;
         Ok(replayed)
     }
 
     async fn close(
         &self,
-        access: &Access,
         session: &QuarantineSession<'_>,
         entries: &[&QuarantineEntry],
         how: &'static str,
@@ -323,32 +275,18 @@ impl Ingest {
         if entries.is_empty() {
             return Ok(Stored::default());
         }
-        let (_, subject, _) = access.identity();
-        let (preparer, now) = (session.preparer, self.clock.now());
-        let rows = closing_rows(&preparer.quarantine, &preparer.contract.name, entries, (how, subject, now))?;
-        let stored = self.store_part(session.queue, preparer.part(&preparer.quarantine, rows, &[])?).await?;
-        self.metrics.quarantine_closed(&preparer.contract.name, how, stored.accepted);
+        let (_, subject, _) = session.access.identity();
+        let (table, preparer, now) = (session.table, &session.table.preparer, self.writer.clock.now());
+        let rows = closing_rows(&preparer.quarantine, table.name(), entries, (how, subject, now))?;
+        let stored = self.store(&table.quarantine_queue, preparer.part(&preparer.quarantine, rows, &[])?).await?;
+        self.writer.metrics.quarantine_closed(table.name(), how, stored.accepted);
         Ok(stored)
     }
 
-    async fn store_part(&self, table_queue: &TableQueue, part: Part) -> Result<Stored> {
-        let (bytes, mut reservation) = (part.rows.plain_bytes(), self.reservation());
-        reservation.resize(bytes).await?;
-        self.store(&table_queue.queue, part, bytes, reservation).await
-    }
-}
-
-impl QuarantineSession<'_> {
-    /// The picked entries of a page, oldest first, and whether there are more behind them.
-    async fn page(
-        &self,
-        page: EntryPage,
-        reservation: Option<&mut MemoryReservation>,
-    ) -> Result<(Vec<QuarantineEntry>, bool)> {
-        let want = EntryRange::Next(page.after, page.limit.clamp(1, PAGE_ENTRIES_MAX));
-        let found: FoundEntries = self.reader.find(&self.pick, &want).await?;
-        let entries = self.reader.read(&found, reservation).await?;
-        Ok((entries, found.more))
+    async fn store(&self, queue: &TableQueue, part: Part) -> Result<Stored> {
+        let mut reservation = self.writer.reservation();
+        reservation.resize(part.bytes).await?;
+        queue.store(part, reservation).await
     }
 }
 
@@ -395,8 +333,8 @@ impl Preparer {
     }
 
     /// Decodes one event that came as `received`.
-    fn again_fixed(&self, payload: Payload, received: Micros, stamp: &Stamp) -> Result<DecodedEntries> {
-        let (rows, rejects) = self.decode(payload, stamp)?;
+    fn again_fixed(&self, body: Body, received: Micros, stamp: &Stamp) -> Result<DecodedEntries> {
+        let (rows, rejects) = self.decode(body, stamp)?;
         let events = rows.num_rows() + rejects.len();
         if events != 1 {
             return Err(Error::invalid(format!(

@@ -13,8 +13,8 @@ use crate::clock::{Clock, Micros, SECOND};
 use crate::config::PolicyConfig;
 use crate::contract::Format;
 use crate::error::{Error, Kind, Result};
-use crate::ingest::testing::{QUARANTINE, TABLE, limits, lines, memory, open, stored};
-use crate::ingest::{EntryFilter, EntryPage, Ingest, Payload, QuarantineEntry, ReplayResult};
+use crate::ingest::testing::{QUARANTINE, TABLE, limits, lines, memory, open, stored, submit};
+use crate::ingest::{Body, EntryFilter, EntryPage, Ingest, QuarantineEntry, ReplayResult};
 use crate::lake::Store;
 use crate::tenancy::testing::{access, access_under};
 use crate::tenancy::{Access, Scope};
@@ -24,7 +24,7 @@ const BAD: &str =
     "{\"event_time\":1772366400,\"mos\":1}\n{\"event_id\":\"b\",\"event_time\":1772366400,\"mos\":\"x\"}\n";
 
 async fn start(store: &Store, clock: &Clock) -> Arc<Ingest> {
-    Ingest::start(open(store).await, limits(), clock.clone(), Arc::default()).await.unwrap()
+    Ingest::start(open(store).await, Vec::new(), limits(), clock.clone(), Arc::default()).await.unwrap()
 }
 
 async fn tenant(name: &str) -> Access {
@@ -35,16 +35,16 @@ async fn operator() -> Access {
     access(None, &[Scope::Admin, Scope::Ingest], &[]).await
 }
 
-fn json_event(text: impl Into<Bytes>) -> Payload {
-    Payload::Encoded(Format::Json, text.into())
+fn json_event(text: impl Into<Bytes>) -> Body {
+    Body::Encoded(Format::Json, text.into())
 }
 
 async fn send(ingest: &Ingest, access: &Access, body: impl Into<Bytes>) -> u64 {
-    ingest.submit(access, TABLE, json_event(body), "test").await.unwrap().rejected
+    submit(ingest, access, TABLE, json_event(body)).await.unwrap().rejected
 }
 
 async fn entries(ingest: &Ingest, access: &Access) -> Vec<QuarantineEntry> {
-    ingest.quarantine(access, TABLE, &EntryFilter::default(), 100).await.unwrap().entries
+    ingest.quarantine.list(access, TABLE, &EntryFilter::default(), 100).await.unwrap().entries
 }
 
 fn all(limit: usize) -> EntryPage {
@@ -85,23 +85,26 @@ async fn a_fixed_event_keeps_its_first_receive_time_and_its_entry_is_closed() {
     assert!(open_entries.iter().all(|entry| entry.received == now && entry.tenant == "acme"), "{open_entries:?}");
     assert!(reasons.contains(&"missing_id") && reasons.contains(&"wrong_type"), "{reasons:?}");
     let id = &open_entries.iter().find(|entry| entry.reason == "missing_id").unwrap().id;
-    let (shown, _room) = ingest.quarantined(&acme, TABLE, id, None).await.unwrap();
+    let (shown, _room) = ingest.quarantine.show(&acme, TABLE, id, None).await.unwrap();
     assert_eq!(shown[0].payload.as_deref(), Some(&b"{\"event_time\":1772366400,\"mos\":1}"[..]));
 
-    let bad = ingest.replay_fixed(&acme, TABLE, id, None, json_event("{\"mos\":1}")).await.unwrap();
+    let bad = ingest.quarantine.replay_fixed(&acme, TABLE, id, None, json_event("{\"mos\":1}")).await.unwrap();
     assert_eq!((counts(&bad), bad.rejects[0].id.as_str()), ((0, 0, 1), id.as_str()));
     for several in [lines(["a", "c"]), "[]".to_owned()] {
-        assert_eq!(kind(ingest.replay_fixed(&acme, TABLE, id, None, json_event(several)).await), Kind::Invalid);
+        assert_eq!(
+            kind(ingest.quarantine.replay_fixed(&acme, TABLE, id, None, json_event(several)).await),
+            Kind::Invalid
+        );
     }
     assert_eq!(entries(&ingest, &acme).await.len(), 2, "what is rejected again stays, once");
     assert_eq!(stored(&store, QUARANTINE).await.len(), 2);
 
-    let fixed = ingest.replay_fixed(&acme, TABLE, id, None, json_event(lines(["a"]))).await.unwrap();
+    let fixed = ingest.quarantine.replay_fixed(&acme, TABLE, id, None, json_event(lines(["a"]))).await.unwrap();
     assert_eq!(counts(&fixed), (1, 0, 0));
     assert_eq!(received(&store).await, BTreeMap::from([("a".to_owned(), now)]));
     let left = entries(&ingest, &acme).await;
     assert_eq!(left.iter().map(|entry| entry.reason.as_str()).collect::<Vec<_>>(), ["wrong_type"]);
-    let again = ingest.replay_fixed(&acme, TABLE, id, None, json_event(lines(["z"]))).await;
+    let again = ingest.quarantine.replay_fixed(&acme, TABLE, id, None, json_event(lines(["z"]))).await;
     assert_eq!(kind(again), Kind::NotFound, "a closed entry is not replayed again");
     ingest.stop().await;
 
@@ -123,7 +126,7 @@ async fn a_replay_that_ended_between_the_event_and_its_entry_stores_nothing_twic
     assert_eq!(send(&ingest, &acme, lines(["a"])).await, 0);
     ingest.stop().await;
     let ingest = start(&store, &clock).await;
-    let fixed = ingest.replay_fixed(&acme, TABLE, &entry.id, None, json_event(lines(["a"]))).await.unwrap();
+    let fixed = ingest.quarantine.replay_fixed(&acme, TABLE, &entry.id, None, json_event(lines(["a"]))).await.unwrap();
     assert_eq!(counts(&fixed), (0, 1, 0));
     assert_eq!(entries(&ingest, &acme).await.len(), 1);
     ingest.stop().await;
@@ -136,7 +139,7 @@ async fn payloads_are_sent_again_page_by_page_by_any_rule_of_the_present() {
     let clock = Clock::fixed(now);
     // Too large for the first server, and not for the second.
     let small = crate::config::IngestConfig { event_bytes_max: 16, ..limits() };
-    let strict = Ingest::start(open(&store).await, small, clock.clone(), Arc::default()).await.unwrap();
+    let strict = Ingest::start(open(&store).await, Vec::new(), small, clock.clone(), Arc::default()).await.unwrap();
     for id in 0..5 {
         clock.set(now + id * SECOND);
         assert_eq!(send(&strict, &acme, lines([id])).await, 1);
@@ -148,7 +151,7 @@ async fn payloads_are_sent_again_page_by_page_by_any_rule_of_the_present() {
     let (mut total, mut page) = ((0, 0, 0), all(2));
     let (mut pages, operator) = (0, operator().await);
     loop {
-        let replayed = ingest.replay(&operator, TABLE, &EntryFilter::default(), page).await.unwrap();
+        let replayed = ingest.quarantine.replay(&operator, TABLE, &EntryFilter::default(), page).await.unwrap();
         let (accepted, duplicate, rejected) = counts(&replayed);
         total = (total.0 + accepted, total.1 + duplicate, total.2 + rejected);
         pages += 1;
@@ -177,7 +180,7 @@ async fn entries_are_picked_counted_and_dropped() {
     clock.set(now + 10 * SECOND);
     send(&ingest, &operator, "{\"event_id\":\"n\",\"event_time\":1}").await;
 
-    let listing = ingest.quarantine(&operator, TABLE, &EntryFilter::default(), 2).await.unwrap();
+    let listing = ingest.quarantine.list(&operator, TABLE, &EntryFilter::default(), 2).await.unwrap();
     let counted: Vec<_> =
         listing.counts.iter().map(|count| (count.reason.as_str(), count.tenant.as_str(), count.count)).collect();
     let each = [
@@ -208,7 +211,7 @@ async fn entries_are_picked_counted_and_dropped() {
         ),
     ];
     for (pick, expected) in picks {
-        let found = ingest.quarantine(&operator, TABLE, &pick, 100).await.unwrap();
+        let found = ingest.quarantine.list(&operator, TABLE, &pick, 100).await.unwrap();
         assert_eq!(found.entries.len(), expected, "{pick:?}");
         assert_eq!(found.counts.iter().map(|count| count.count).sum::<u64>(), expected as u64, "{pick:?}");
     }
@@ -217,21 +220,24 @@ async fn entries_are_picked_counted_and_dropped() {
     let own = entries(&ingest, &acme).await;
     let pick = EntryFilter { ids: own.iter().map(|entry| entry.id.clone()).collect(), ..EntryFilter::default() };
     let fixed = json_event("{\"tenant_id\":\"acme\",\"event_id\":\"q\",\"event_time\":1}");
-    assert_eq!(kind(ingest.replay_fixed(&operator, TABLE, &own[0].id, None, fixed).await), Kind::Invalid);
+    assert_eq!(kind(ingest.quarantine.replay_fixed(&operator, TABLE, &own[0].id, None, fixed).await), Kind::Invalid);
     assert_eq!(
-        ingest.drop_quarantined(&acme, TABLE, &pick, 1).await.unwrap(),
+        ingest.quarantine.drop_entries(&acme, TABLE, &pick, 1).await.unwrap(),
         crate::ingest::DropResult { dropped: 1, more: true }
     );
     assert_eq!(
-        ingest.drop_quarantined(&acme, TABLE, &pick, 9).await.unwrap(),
+        ingest.quarantine.drop_entries(&acme, TABLE, &pick, 9).await.unwrap(),
         crate::ingest::DropResult { dropped: 1, more: false }
     );
-    assert_eq!(ingest.drop_quarantined(&acme, TABLE, &pick, 9).await.unwrap(), crate::ingest::DropResult::default());
+    assert_eq!(
+        ingest.quarantine.drop_entries(&acme, TABLE, &pick, 9).await.unwrap(),
+        crate::ingest::DropResult::default()
+    );
     assert_eq!((entries(&ingest, &acme).await.len(), entries(&ingest, &globex).await.len()), (0, 2));
 
     // An event of nobody is an operator's to give to a tenant.
     let owned = json_event("{\"tenant_id\":\"globex\",\"event_id\":\"n\",\"event_time\":1}");
-    let replayed = ingest.replay_fixed(&operator, TABLE, &nobodys.id, Some(""), owned).await.unwrap();
+    let replayed = ingest.quarantine.replay_fixed(&operator, TABLE, &nobodys.id, Some(""), owned).await.unwrap();
     assert_eq!(counts(&replayed), (1, 0, 0));
     assert_eq!(stored(&store, TABLE).await, [("globex".to_owned(), "n".to_owned())]);
     assert_eq!(entries(&ingest, &operator).await.len(), 2);
@@ -244,13 +250,13 @@ async fn what_was_closed_stays_closed_when_the_same_comes_again() {
     let clock = Clock::fixed(now);
     // However few ids of a table are remembered: those of its quarantine are.
     let small = crate::config::IngestConfig { dedupe_ids_max: 1, ..limits() };
-    let ingest = Ingest::start(open(&store).await, small, clock.clone(), Arc::default()).await.unwrap();
+    let ingest = Ingest::start(open(&store).await, Vec::new(), small, clock.clone(), Arc::default()).await.unwrap();
     for (round, open) in [(0, 2), (1, 0), (2, 0)] {
         clock.set(now + round * SECOND);
         send(&ingest, &acme, BAD).await;
         assert_eq!(entries(&ingest, &acme).await.len(), open, "round {round}");
         let all = EntryFilter::default();
-        let dropped = ingest.drop_quarantined(&acme, TABLE, &all, 9).await.unwrap().dropped;
+        let dropped = ingest.quarantine.drop_entries(&acme, TABLE, &all, 9).await.unwrap().dropped;
         assert_eq!(dropped, open as u64, "round {round}");
     }
     ingest.stop().await;
@@ -280,15 +286,15 @@ async fn only_who_may_can_look_and_change() {
     ];
     for (who, access, looks, changes) in cases {
         let told = |outcome: Option<Error>| outcome.map(|error| error.kind());
-        assert_eq!(told(ingest.quarantined(&access, TABLE, &id, None).await.err()), looks, "{who}");
+        assert_eq!(told(ingest.quarantine.show(&access, TABLE, &id, None).await.err()), looks, "{who}");
         let bad = json_event("{}");
-        assert_eq!(told(ingest.replay_fixed(&access, TABLE, &id, None, bad).await.err()), changes, "{who}");
+        assert_eq!(told(ingest.quarantine.replay_fixed(&access, TABLE, &id, None, bad).await.err()), changes, "{who}");
         let other = EntryFilter { tenant: Some("initech".into()), ..EntryFilter::default() };
-        let dropped = told(ingest.drop_quarantined(&access, TABLE, &other, 9).await.err());
+        let dropped = told(ingest.quarantine.drop_entries(&access, TABLE, &other, 9).await.err());
         assert!(access.tenant().is_err() || dropped == Some(Kind::Forbidden), "{who}: {dropped:?}");
     }
     for table in [QUARANTINE, "other"] {
-        let looked = ingest.quarantine(&operator().await, table, &EntryFilter::default(), 1).await;
+        let looked = ingest.quarantine.list(&operator().await, table, &EntryFilter::default(), 1).await;
         assert_eq!(kind(looked), Kind::NotFound, "{table}");
     }
     ingest.stop().await;

@@ -71,10 +71,10 @@ async fn operator() -> Access {
 /// Open entries with their payloads, by their places.
 async fn entries(server: &SourceServer) -> Vec<QuarantineEntry> {
     let operator = operator().await;
-    let listed = server.ingest.quarantine(&operator, TABLE, &EntryFilter::default(), 100).await.unwrap();
+    let listed = server.ingest.quarantine.list(&operator, TABLE, &EntryFilter::default(), 100).await.unwrap();
     let mut entries = Vec::new();
     for entry in listed.entries {
-        let (whole, _room) = server.ingest.quarantined(&operator, TABLE, &entry.id, None).await.unwrap();
+        let (whole, _room) = server.ingest.quarantine.show(&operator, TABLE, &entry.id, None).await.unwrap();
         entries.extend(whole);
     }
     entries.sort_by(|one, other| one.place.cmp(&other.place));
@@ -123,7 +123,8 @@ async fn avro_is_read_by_the_schemas_of_a_registry() {
         assert!(entry.detail.contains(detail), "{entry:?}, not {detail}");
     }
     let page = || EntryPage { after: None, limit: 100 };
-    let again = server.ingest.replay(&operator().await, TABLE, &EntryFilter::default(), page()).await.unwrap();
+    let again =
+        server.ingest.quarantine.replay(&operator().await, TABLE, &EntryFilter::default(), page()).await.unwrap();
     assert_eq!((again.accepted, again.rejected), (0, 4));
     server.stop().await;
 
@@ -132,7 +133,8 @@ async fn avro_is_read_by_the_schemas_of_a_registry() {
     let server = SourceServer::start(&store, &config).await;
     kafka.send_bytes("acme", &first(7, "c"));
     reaches(&store, [Some(7), None]).await;
-    let again = server.ingest.replay(&operator().await, TABLE, &EntryFilter::default(), page()).await.unwrap();
+    let again =
+        server.ingest.quarantine.replay(&operator().await, TABLE, &EntryFilter::default(), page()).await.unwrap();
     assert_eq!((again.accepted, again.rejected), (1, 3));
     assert_eq!(entries(&server).await.len(), 3);
     server.stop().await;
@@ -195,7 +197,7 @@ async fn protobuf_of_a_registry_is_the_message_that_the_table_reads() {
         assert_eq!(entry.format, Kept::SourceProtobuf);
     }
     let page = EntryPage { after: None, limit: 100 };
-    let again = server.ingest.replay(&operator().await, TABLE, &EntryFilter::default(), page).await.unwrap();
+    let again = server.ingest.quarantine.replay(&operator().await, TABLE, &EntryFilter::default(), page).await.unwrap();
     assert_eq!((again.accepted, again.rejected), (0, 6), "what is not the table's message never becomes rows");
     server.stop().await;
 }
@@ -222,7 +224,7 @@ async fn transformed(case: &str, config: SourceConfig, message: &[u8], contract:
     assert_eq!(found.len(), 1, "{case}: {found:?}");
     assert_eq!((found[0].payload.as_deref(), found[0].format), (Some(bad), kept), "{case}");
     let page = EntryPage { after: None, limit: 100 };
-    let again = server.ingest.replay(&operator().await, TABLE, &EntryFilter::default(), page).await.unwrap();
+    let again = server.ingest.quarantine.replay(&operator().await, TABLE, &EntryFilter::default(), page).await.unwrap();
     assert!(again.rejects[0].detail.contains("with a file"), "{case}: {again:?}");
     server.stop().await;
     assert_eq!(stored(&store, QUARANTINE).await.len(), 1, "{case}");

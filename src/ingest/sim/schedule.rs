@@ -31,9 +31,11 @@ use super::workload::{Expected, PARTITIONS, SERVERS, Workload};
 use crate::clock::{Clock, SECOND};
 use crate::contract::{Format, Owner};
 use crate::error::{Kind, Result};
-use crate::ingest::source::{MessageBatch, Position, Route, StoredBatch, TenantResolution, TopicPartition};
-use crate::ingest::testing::TABLE;
-use crate::ingest::{Payload, Receipt};
+use crate::ingest::source::{
+    MessageBatch, Position, Route, SourceWriter, StoredBatch, TenantResolution, TopicPartition,
+};
+use crate::ingest::testing::{TABLE, submit};
+use crate::ingest::{Body, Receipt};
 use crate::lake::{Store, Tables};
 use crate::tenancy::Scope;
 use crate::tenancy::testing::access;
@@ -434,7 +436,7 @@ impl Schedule {
         let Some(body) = bodies.get(*done) else { return };
         let (ingest, access, text) = (ingest.clone(), access.clone(), Bytes::from(body.text.clone()));
         let task = self.begin(Who::Client(number), async move {
-            SimOutcome::Sent(ingest.submit(&access, TABLE, Payload::Encoded(Format::Json, text), "test").await)
+            SimOutcome::Sent(submit(&ingest, &access, TABLE, Body::Encoded(Format::Json, text)).await)
         });
         let task = task.await;
         self.clients[number].attempt = Some((task, self.step + 5 + self.random.below(120)));
@@ -445,7 +447,7 @@ impl Schedule {
         if reader.busy || reader.rests_until > self.step {
             return;
         }
-        let ingest = ingest.clone();
+        let writer = SourceWriter::new(ingest.writer.clone(), route());
         reader.places.retain(|_, place| place.hauls_left != Some(0));
         let unknown: Vec<usize> =
             reader.places.iter().filter(|(_, place)| place.position.is_none()).map(|(number, _)| *number).collect();
@@ -453,7 +455,7 @@ impl Schedule {
             reader.busy = true;
             let spots: BTreeSet<TopicPartition> = unknown.iter().copied().map(topic_partition).collect();
             self.begin(Who::Reader(server), async move {
-                let asked = ingest.positions(&route(), spots).await.map(|(positions, _)| positions);
+                let asked = writer.positions(spots).await.map(|(positions, _)| positions);
                 SimOutcome::Asked(unknown, asked)
             })
             .await;
@@ -487,7 +489,7 @@ impl Schedule {
         reader.busy = true;
         self.begin(Who::Reader(server), async move {
             let partitions = positions.keys().map(partition).collect();
-            SimOutcome::Hauled(partitions, ingest.store_haul(&route(), message_batch, &positions).await)
+            SimOutcome::Hauled(partitions, writer.store(message_batch, &positions).await)
         })
         .await;
     }

@@ -98,5 +98,5 @@ pub(super) async fn start(line: StoreClient, clock: Clock, dedupe_ids_max: usize
     let store = lake(Arc::new(line), clock.clone());
     // Nothing waits for company or for another attempt: no time passes in a schedule.
     let limits = IngestConfig { batch_age_max: Duration::ZERO, dedupe_ids_max, ..limits() };
-    Ingest::start(open(&store).await?, limits, clock, Arc::default()).await
+    Ingest::start(open(&store).await?, Vec::new(), limits, clock, Arc::default()).await
 }

@@ -32,7 +32,7 @@ struct DecodedRows {
 
 impl Preparer {
     /// Transforms messages, which are JSON, and decodes what becomes of them. `Limited` when that is too much for one batch.
-    pub(super) fn take_transformed(
+    pub(super) fn prepare_transformed(
         &self,
         transform: &Transform,
         (_, body, messages): (Format, &Bytes, &[BatchMessage]),
@@ -63,7 +63,7 @@ impl Preparer {
             }
         }
         let rejects: Vec<Reject> = rejects.into_values().collect();
-        self.intake_messages(self.join(batches)?, rejects, received, stamp, source)
+        self.assemble_messages(self.join(batches)?, rejects, received, stamp, source)
     }
 
     /// Decodes the rows of messages that have one owner together. Rejects count by message.

@@ -13,10 +13,10 @@ use crate::clock::Clock;
 use crate::config::{IngestConfig, SourceConfig, TenantFrom};
 use crate::contract::{Contract, EventBatch, Format, Kept, Owner, TenantId};
 use crate::error::Result;
-use crate::ingest::RejectNote;
 use crate::ingest::dedupe::EventKeyHasher;
 use crate::ingest::prepare::{Preparer, ReceivedMessages};
-use crate::ingest::submit::stamp;
+use crate::ingest::receipt::RejectNote;
+use crate::ingest::writer::stamp;
 use crate::transform::{Header, Transform};
 
 /// One message to try.
@@ -78,8 +78,8 @@ pub fn dry_run(
     let stamp = stamp(limits, received, Owner::PerEvent);
     let received = ReceivedMessages { body: &body, messages: &messages, kept_as: Kept::Json };
     let given = (Format::Json, &body, &*messages);
-    let intake = preparer.take_transformed(transform, given, &received, &stamp, "", runtime)?;
-    Ok(DryRun { rows: intake.good.rows, rejects: intake.notes })
+    let prepared = preparer.prepare_transformed(transform, given, &received, &stamp, "", runtime)?;
+    Ok(DryRun { rows: prepared.good.rows, rejects: prepared.notes })
 }
 
 fn tenant_resolution(source: &SourceConfig, sample: &Sample) -> Result<TenantResolution> {

@@ -1,19 +1,20 @@
-//! What every source does that is read from a topic, whatever client reads it: hauls, offsets, lag, pauses.
+//! What every source does that is read from a topic, whatever client reads it: batches, offsets, lag, pauses.
 //!
 //! ```text
-//!   a client ─► haul ─► pull ─┬─► reader ─► reshape (a transform) ─► the way of every event, with the offsets
-//!      ▲                      └─► read position, lag ─► how fresh the table is
+//!   a client ─► MessageBatch ─► pull ─┬─► reader ─► a transform ─► the way of every event, with the offsets
+//!      ▲                              └─► read position, lag ─► how fresh the table is
 //!      └── where to read on, and whether ◄── pull, pause ◄── the table
-//!   operators ─► overview (watch, offsets, pause)        a transform and samples ─► trial
+//!   operators ─► overview (monitor, offsets, pause)      a transform and samples ─► dry run
 //! ```
 //!
 //! In: messages, as a client has read them. Out: rows, offsets and pauses in the table, bad messages in its quarantine; and
 //! what operators are told ([`Sources`]).
 //!
-//! **Invariant:** nothing here knows `rdkafka`: what is true of hauls and offsets is proved without a broker.
+//! **Invariant:** nothing here knows `rdkafka`: what is true of batches and offsets is proved without a broker.
 //! **Invariant:** where a source stands, and whether it is paused, is in its table alone.
 
 mod message_batch;
+mod route;
 
 mod isolate;
 
@@ -42,5 +43,6 @@ pub(super) use monitor::SourceMonitor;
 pub(super) use pause::Pause;
 #[cfg(test)]
 pub(super) use pull::StoredBatch;
-pub(super) use pull::{Position, Route, TEXT_TIMES_MAX};
+pub(super) use pull::{Position, SourceWriter, text_bytes_max};
 pub(super) use read_position::ReadPosition;
+pub(super) use route::Route;

@@ -11,20 +11,21 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::message_batch::TopicPartition;
-use super::monitor::{SourceError, SourceMonitor};
+use super::monitor::SourceError;
 use super::pause::{self, Pause};
-use super::pull::Route;
-use crate::clock::{Clock, Micros};
+use super::route::Route;
+use crate::clock::Micros;
 use crate::error::{Error, Result, did_you_mean};
 use crate::ingest::kafka::Source;
-use crate::lake::Tables;
+use crate::ingest::schemas::SchemaReader;
+use crate::ingest::writer::Writer;
+use crate::lake::Table;
 
 /// All declared sources.
 #[derive(Debug)]
 pub struct Sources {
-    tables: Arc<Tables>,
-    sources: BTreeMap<String, (Route, Arc<SourceMonitor>)>,
-    clock: Clock,
+    writer: Arc<Writer>,
+    sources: BTreeMap<String, Arc<Source>>,
 }
 
 /// What a source does.
@@ -63,11 +64,21 @@ pub struct PartitionProgress {
 }
 
 impl Sources {
-    /// These sources, over the tables that they read into.
-    pub fn new(tables: Arc<Tables>, sources: &[Source], clock: Clock) -> Self {
-        let named =
-            sources.iter().map(|source| (source.route.source.clone(), (source.route.clone(), source.watch.clone())));
-        Self { tables, sources: named.collect(), clock }
+    /// These sources, which write through `writer`.
+    pub(in crate::ingest) fn new(writer: Arc<Writer>, sources: Vec<Source>) -> Self {
+        let named = sources.into_iter().map(|source| (source.route.source.clone(), Arc::new(source)));
+        Self { writer, sources: named.collect() }
+    }
+
+    /// All of them, to be run.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Source>> {
+        self.sources.values()
+    }
+
+    /// What reads the messages of a source where the contract alone cannot, and no transform makes events of them.
+    pub(in crate::ingest) fn reader(&self, name: &str) -> Option<&Arc<SchemaReader>> {
+        let route = &self.sources.get(name)?.route;
+        route.reader.as_ref().filter(|_| route.transform.is_none())
     }
 
     /// What each of them does, by name. Asks nobody: tables and partitions are as this server knows them.
@@ -77,13 +88,13 @@ impl Sources {
 
     /// Pauses a source on all servers, or sets it going again; returns what it does then. `NotFound` when there is none.
     pub async fn set_paused(&self, name: &str, is_paused: bool) -> Result<SourceState> {
-        let (route, _) = self.source(name)?;
-        pause::set(self.table(route)?, route, is_paused, self.clock.now()).await?;
+        let route = &self.source(name)?.route;
+        pause::set(self.table(route)?, route, is_paused, self.writer.clock.now()).await?;
         self.state(name)
     }
 
     fn state(&self, name: &str) -> Result<SourceState> {
-        let (route, watch) = self.source(name)?;
+        let Source { route, watch, .. } = &**self.source(name)?;
         let snapshot = self.table(route)?.snapshot();
         let (is_failing, error, readings) = watch.look();
         let mut partitions: BTreeMap<TopicPartition, PartitionProgress> = BTreeMap::new();
@@ -107,15 +118,15 @@ impl Sources {
         })
     }
 
-    fn source(&self, name: &str) -> Result<&(Route, Arc<SourceMonitor>)> {
+    fn source(&self, name: &str) -> Result<&Arc<Source>> {
         self.sources.get(name).ok_or_else(|| {
             let guess = did_you_mean(name, self.sources.keys().map(String::as_str));
             Error::not_found(format!("there is no source `{name}`{guess}"))
         })
     }
 
-    fn table(&self, route: &Route) -> Result<&crate::lake::Table> {
-        let table = self.tables.get(&route.table);
+    fn table(&self, route: &Route) -> Result<&Table> {
+        let table = self.writer.tables().get(&route.table);
         table.map(|table| &**table).ok_or_else(|| Error::internal(format!("`{}` is not open", route.table)))
     }
 }

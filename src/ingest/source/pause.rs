@@ -9,7 +9,7 @@
 //! **Invariant:** behind a pause nothing of the source is committed to its table, by any server, before it goes on: a batch
 //! that was read before is refused, as one of an overtaken server is.
 
-use super::pull::Route;
+use super::route::Route;
 use crate::clock::Micros;
 use crate::error::{Error, Kind, Result};
 use crate::lake::{Progress, Snapshot, Table};
@@ -22,13 +22,6 @@ const MILLISECOND: Micros = 1_000;
 /// What the table says of a source's pause; nothing before its first commit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(in crate::ingest) struct Pause(Option<i64>);
-
-impl Route {
-    /// The transaction that says whether the source is paused.
-    pub(super) fn pause_app(&self) -> String {
-        format!("pause:{}", self.source)
-    }
-}
 
 impl Pause {
     /// As the table says it.

@@ -32,21 +32,19 @@ pub(in crate::ingest) struct Stored {
     pub(in crate::ingest) version: u64,
 }
 
-/// One request's rows on their way into a table.
+/// One request's rows on their way into a table. Only [`TableQueue`](super::queue::TableQueue) makes one.
 #[derive(Debug)]
 pub(in crate::ingest) struct Pending {
     /// The rows.
-    pub(in crate::ingest) part: Arc<Part>,
+    pub(super) part: Arc<Part>,
     /// How far a source has come with them; a request has none.
-    pub(in crate::ingest) progress: Vec<Progress>,
+    pub(super) progress: Vec<Progress>,
     /// They are a batch of their own: more is waiting behind them.
-    pub(in crate::ingest) is_whole: bool,
-    /// What they take of the memory.
-    pub(in crate::ingest) bytes: usize,
+    pub(super) is_whole: bool,
     /// Their room in the queue, held until the answer.
-    pub(in crate::ingest) reservation: MemoryReservation,
+    pub(super) reservation: MemoryReservation,
     /// Where the answer goes.
-    pub(in crate::ingest) reply: oneshot::Sender<Result<Stored>>,
+    pub(super) reply: oneshot::Sender<Result<Stored>>,
 }
 
 /// Requests that will share a commit.
@@ -72,7 +70,7 @@ impl Batch {
     /// Takes one more request.
     pub(super) fn push(&mut self, request: Pending) {
         self.rows += request.part.rows.num_rows();
-        self.bytes += request.bytes;
+        self.bytes += request.part.bytes;
         self.is_whole |= request.is_whole;
         self.requests.push(request);
     }

@@ -6,12 +6,15 @@
 //!                                 └── collects the next meanwhile ────┴─► an answer to each request
 //! ```
 //!
-//! In: requests ([`Pending`]), each with its [`MemoryReservation`]. Out: what became of each ([`Stored`]), or why it could not be stored.
+//! In: requests ([`WriteRequest`]), each with its [`MemoryReservation`]. Out: what became of each ([`Stored`]), or why it could not
+//! be stored.
 //!
 //! **Invariant:** all bytes that wait, of all tables together, have room that was given to them before.
 //! **Invariant:** of one table one batch at a time is deduped, written and committed, and no answer precedes its commit.
 
 mod reservation;
+
+mod queue;
 
 mod committer;
 
@@ -24,6 +27,7 @@ mod shared_table_tests;
 
 pub use reservation::MemoryReservation;
 
-pub(super) use batch::{Pending, Stored};
+pub(super) use batch::Stored;
 pub(super) use committer::{Committer, Ending, Opening};
+pub(super) use queue::{TableQueue, WriteAnswer, WriteRequest, interrupted, stopping};
 pub(super) use reservation::MemoryBudget;

@@ -43,6 +43,11 @@ impl MemoryBudget {
         (self.units - self.free.available_permits()) * UNIT_BYTES
     }
 
+    /// How long a request waits for memory, or for a place in a queue.
+    pub(super) fn wait_max(&self) -> Duration {
+        self.wait_max
+    }
+
     /// The answer to a request for which there is no room.
     pub(in crate::ingest) fn full(&self) -> Error {
         self.metrics.limited("ingest.queue_bytes_max");

@@ -5,15 +5,16 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 
-use super::batch::{Pending, Stored};
+use super::batch::Stored;
+use super::queue::WriteRequest;
 use super::reservation::MemoryBudget;
 use super::table_writer::TableWriter;
 use crate::config::IngestConfig;
 use crate::contract::{Format, Owner, Stamp, TenantId};
 use crate::error::{Kind, Result};
-use crate::ingest::Payload;
+use crate::ingest::Body;
 use crate::ingest::dedupe::EventKeyHasher;
 use crate::ingest::prepare::Preparer;
 use crate::ingest::testing::{Faults, QUARANTINE, TABLE, faulty, limits, lines, memory, open, stored};
@@ -53,23 +54,17 @@ impl CommitterServer {
     async fn store(&mut self, requests: &[(std::ops::Range<u32>, Vec<Progress>)]) -> Vec<Result<Stored>> {
         let (mut pending, mut answers) = (Vec::new(), Vec::new());
         for (ids, progress) in requests {
-            let payload = Payload::Encoded(Format::Json, Bytes::from(lines(ids.clone())));
-            let part = Arc::new(self.preparer.take(payload, &acme(), "test").unwrap().good);
-            let (reply, answer) = oneshot::channel();
-            pending.push(Pending {
-                part,
-                progress: progress.clone(),
-                is_whole: false,
-                bytes: 1,
-                reservation: self.memory_budget.empty(),
-                reply,
-            });
+            let body = Body::Encoded(Format::Json, Bytes::from(lines(ids.clone())));
+            let part = Arc::new(self.preparer.prepare(body, &acme(), "test").unwrap().good);
+            let request = WriteRequest::new(part, self.memory_budget.empty());
+            let (one, answer) = WriteRequest { progress: progress.clone(), ..request }.pending();
+            pending.push(one);
             answers.push(answer);
         }
         self.table_writer.store(pending).await;
         let mut told = Vec::new();
         for answer in answers {
-            told.push(answer.await.expect("each is answered"));
+            told.push(answer.stored().await);
         }
         told
     }
@@ -79,20 +74,11 @@ impl CommitterServer {
         let line = |(id, day): &(u32, u32)| {
             format!("{{\"event_id\":\"{id}\",\"event_time\":\"2026-03-{day:02}T12:00:{:02}Z\"}}\n", id % 60)
         };
-        let payload = Payload::Encoded(Format::Json, Bytes::from(events.iter().map(line).collect::<String>()));
-        let part = Arc::new(self.preparer.take(payload, &acme(), "test").unwrap().good);
-        let (reply, answer) = oneshot::channel();
-        self.table_writer
-            .store(vec![Pending {
-                part,
-                progress: vec![],
-                is_whole: false,
-                bytes: 1,
-                reservation: self.memory_budget.empty(),
-                reply,
-            }])
-            .await;
-        answer.await.unwrap().unwrap().accepted
+        let body = Body::Encoded(Format::Json, Bytes::from(events.iter().map(line).collect::<String>()));
+        let part = Arc::new(self.preparer.prepare(body, &acme(), "test").unwrap().good);
+        let (pending, answer) = WriteRequest::new(part, self.memory_budget.empty()).pending();
+        self.table_writer.store(vec![pending]).await;
+        answer.stored().await.unwrap().accepted
     }
 
     /// Where the table says the source stands.

@@ -25,7 +25,7 @@ use uuid::Uuid;
 use super::batch::{Pending, Stored};
 use crate::config::IngestConfig;
 use crate::error::{Error, Kind, Result};
-use crate::ingest::dedupe::{Counts, DedupeIndex, DedupeResult, EventKey, EventKeyHasher, WindowResult};
+use crate::ingest::dedupe::{Counts, DedupeIndex, DedupedBatch, EventKey, EventKeyHasher};
 use crate::lake::{Committed, DataFile, Progress, RowSelection, Table};
 use crate::telemetry::Metrics;
 
@@ -170,8 +170,7 @@ impl TableWriter {
         let parts: Vec<_> = requests.iter().map(|one| one.part.clone()).collect();
         let mut written: Option<InDoubtCommit> = None;
         for _ in 0..RACES_MAX {
-            let DedupeResult { sifted: WindowResult { rows, marks, counts, repeats }, seen } =
-                self.memory.compare(parts.clone()).await?;
+            let DedupedBatch { rows, marks, counts, repeats, seen } = self.memory.compare(parts.clone()).await?;
             if rows.is_empty() && !progress.iter().any(Progress::moves) {
                 self.discard(written).await;
                 self.count(&repeats);

@@ -34,7 +34,6 @@ const KNOTS: &[(&str, usize, &[&str])] = &[
         ],
     ),
     ("flight", 6, &["catalog", "keys", "sqlinfo", "xdbc"]),
-    ("ingest", 2, &["source/pause", "source/pull"]),
     ("ingest", 5, &["kafka/client", "kafka/session", "kafka/source"]),
     ("lake", 2, &["write/parquet_file", "write/sort"]),
     ("lake", 8, &["log/commit", "read/event_lookup", "read/file_keys", "read/row_reader", "table"]),

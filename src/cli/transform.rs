@@ -47,7 +47,7 @@ Each line of the samples is the value of one message: for `envelope = \"debezium
 a message with what stands beside its value:
   {\"key\": \"k1\", \"headers\": {\"account\": \"acme\"}, \"value\": {\"op\": \"c\", \"after\": {\"id\": 1}}}
 
-The rows are printed as the table would hold them; nothing is stored, and Kafka is not asked. Lookups are loaded as the
+The rows are printed as the table would hold them; nothing is stored, and Kafka is not asked. Lookup tables are loaded as the
 server would, and a `query` reads the lake; --lookup takes one from a file instead.
 
 Examples:
@@ -69,7 +69,7 @@ struct Try {
     /// Lines are messages as {"key":…,"headers":{…},"value":…}
     #[arg(long)]
     messages: bool,
-    /// Take a lookup from this file instead of where it is declared
+    /// Take a lookup table from this file instead of where it is declared
     #[arg(long = "lookup", value_name = "NAME=FILE", value_parser = named_file)]
     lookups: Vec<(String, PathBuf)>,
 }

@@ -234,7 +234,7 @@ const SECTIONS: [&str; 12] = [
     "tables",
     "policy",
     "sources",
-    "dimensions",
+    "lookups",
     "ingest",
     "lake",
     "auth",

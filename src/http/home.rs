@@ -273,7 +273,8 @@ mod tests {
         let routed: Vec<&str> = router.split(".route(\"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
         let mut listed: Vec<&str> = ROUTES.iter().map(|route| route.path).collect();
         listed.sort_unstable();
-        let mut sorted = routed.clone();
+        // The route that panics is compiled for tests only.
+        let mut sorted: Vec<&str> = routed.into_iter().filter(|path| *path != "/panics").collect();
         sorted.sort_unstable();
         assert_eq!(sorted, listed);
         let documented = DOCS[0].text;

@@ -26,7 +26,7 @@ columns = { tenant_id = "text", event_time = "timestamp", event_id = "text" }
 
 [policy.calls]
 
-[dimensions.places]
+[lookups.places]
 file = "places.csv"
 refresh = "1h"
 

@@ -1,37 +1,40 @@
-# What a contributor types. `make` alone lists it. Nothing here is installed outside this folder: see .cache/ and target/.
+# Commands for contributors. `make` alone lists them. They install only into this folder, below .cache/ and target/; the one
+# exception is the OpenSSL package, which need-openssl installs when it runs as root.
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-tacosoft test schedules fuzz lint docs bench need-cargo need-openssl need-python3
 MAKEFLAGS += --no-print-directory
 ARGS ?=
-# Prints where cargo builds.
+# Prints cargo's target directory.
 TARGET_FOLDER = cargo metadata --no-deps --format-version 1 \
   | python3 -c 'import json, sys; print(json.load(sys.stdin)["target_directory"])'
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: need-cargo need-openssl ## Build, start a server with live events of several tenants, print what to paste (ARGS="--rate 5000")
+demo: need-cargo need-openssl ## Build and start a server with live events of several tenants, and print commands to try (ARGS="--rate 5000")
 	@cargo run --bin glasshouse -- demo $(ARGS)
 
-demo-tacosoft: need-cargo need-openssl need-python3 ## Orders from PostgreSQL through Debezium and Kafka, live as two restaurants (ARGS="--rate 50")
+demo-tacosoft: need-cargo need-openssl need-python3 ## Stream orders from PostgreSQL through Debezium and Kafka, and query them live as two restaurants (ARGS="--rate 50")
 	@tests/clients/setup.sh python kafka postgres
 	@cargo build --bin glasshouse
 	@.cache/venv/bin/python demo/tacosoft/run.py --server "$$($(TARGET_FOLDER))/debug/glasshouse" $(ARGS)
 
-# The real clients are installed first: the tests start them. A test whose client cannot be installed is skipped, and all
-# skipped tests are named and counted at the end; with CI=true a skip is an error. ARGS is for cargo test: ARGS="tidy".
-test: need-cargo need-openssl ## Run everything: Rust tests, real ADBC and JDBC clients, real Kafka, Debezium and S3 servers, kill -9
+# Installs the real clients and servers first, because the tests start them. A test whose client cannot be installed is
+# skipped; the skipped tests are listed and counted at the end. With CI=true a skip is an error. ARGS is passed to cargo test:
+# ARGS="tidy".
+test: need-cargo need-openssl ## Run all tests: Rust tests, real ADBC and JDBC clients, real Kafka, Debezium and S3 servers, kill -9
 	@tests/clients/prepare.sh
 	@rm -f .cache/skipped.txt
 	@cargo test --no-fail-fast $(ARGS); result=$$?; tests/clients/skipped.sh; exit $$result
 
-# Beyond those that every test run plays. ARGS is a range of seeds, or one, of which everything is told then.
-schedules: need-cargo need-openssl ## Play thousands of schedules of crashes and faults (ARGS=5000..9000, ARGS=17)
+# Every test run plays a few schedules; this runs more. ARGS is a range of seeds, or one seed, whose run is then printed in
+# full.
+schedules: need-cargo need-openssl ## Run thousands of simulated schedules of crashes and faults (ARGS=5000..9000, ARGS=17)
 	@GLASSHOUSE_SCHEDULES="$(or $(ARGS),1000..3000)" cargo test --lib ingest::sim::tests::chosen -- --nocapture
 
-# Beyond the seeds that every test run plays. With a nightly toolchain and cargo-fuzz the bytes are looked for by coverage, else
-# they are random. A failure prints its seed: SEED=17 plays that one again.
+# Every test run covers a few seeds; this runs more. With a nightly toolchain and cargo-fuzz the inputs are guided by coverage;
+# otherwise they are random. A failure prints its seed; SEED=17 replays that one.
 SECONDS ?= 600
 fuzz: need-cargo need-openssl ## Compare our decoders with independent libraries on random bodies (SECONDS=60, SEED=17)
 	@if [ -n "$(SEED)" ]; then \
@@ -41,20 +44,20 @@ fuzz: need-cargo need-openssl ## Compare our decoders with independent libraries
 	    cargo +nightly fuzz run "$$target" -- -max_total_time=$(SECONDS) -max_len=4096 || exit 1; \
 	  done; \
 	else \
-	  echo "make: no nightly toolchain with cargo-fuzz (cargo install cargo-fuzz): random bytes are played" >&2; \
+	  echo "make: no nightly toolchain with cargo-fuzz (cargo install cargo-fuzz): using random inputs instead" >&2; \
 	  GLASSHOUSE_FUZZ_SECONDS="$(SECONDS)" cargo test --test it oracle::driver -- --nocapture --test-threads 1; \
 	fi
 
-lint: need-cargo need-openssl ## Check the format, and every lint with warnings denied
+lint: need-cargo need-openssl ## Check formatting, and run all lints with warnings denied
 	@cargo fmt --check
 	@cargo clippy --all-targets -- -D warnings
 
 docs: need-cargo need-openssl ## Build the documentation with warnings denied: target/doc/glasshouse/index.html
 	@RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --lib
 
-# The release build alone takes half an hour on two cores. ARGS picks some: "transfer", "select1", "freshness",
+# The release build alone takes half an hour on two cores. ARGS selects benchmarks: "transfer", "select1", "freshness",
 # "kafka", "ndjson", "window", and "stream", which takes ten minutes.
-bench: need-cargo need-openssl need-python3 ## Measure against peers, side by side, and print ratios
+bench: need-cargo need-openssl need-python3 ## Run benchmarks side by side with other systems, and print ratios
 	@cargo build --release --bin glasshouse
 	@[ -x .cache/bench/bin/python ] || python3 -m venv .cache/bench
 	@.cache/bench/bin/pip install --quiet --disable-pip-version-check -r bench/requirements.txt
@@ -64,13 +67,13 @@ bench: need-cargo need-openssl need-python3 ## Measure against peers, side by si
 need-cargo:
 	@command -v cargo >/dev/null || { echo "make: cargo is missing: install Rust from https://rustup.rs" >&2; exit 1; }
 
-# The Kafka client is built against the system's OpenSSL.
+# The Kafka client links against the system's OpenSSL.
 need-openssl:
 	@pkg-config --exists openssl 2>/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
 	  && echo "make: installing libssl-dev and pkg-config" \
 	  && { apt-get install -qq -y libssl-dev pkg-config >/dev/null 2>&1 || { apt-get update -qq \
 	    && apt-get install -qq -y libssl-dev pkg-config >/dev/null; }; }; } \
-	  || { echo "make: OpenSSL's headers are missing: install them (apt-get install libssl-dev pkg-config)" >&2; exit 1; }
+	  || { echo "make: the OpenSSL headers are missing: install them (apt-get install libssl-dev pkg-config)" >&2; exit 1; }
 
 need-python3:
 	@command -v python3 >/dev/null || { echo "make: python3 is missing: install it (apt-get install python3 python3-venv)" >&2; exit 1; }

@@ -1,4 +1,4 @@
-"""The peer of the transfer bench: a bare pyarrow.flight server that sends one preloaded table. Argument: a Parquet file."""
+"""The baseline of the transfer benchmark: a pyarrow.flight server that sends one preloaded table. Argument: a Parquet file."""
 
 import sys
 

@@ -1,7 +1,7 @@
-"""Call events on the wire, after `proto/glasshouse/voice/v1/call_event.proto`: 20 fields and a map of four entries.
+"""Serialised call events as in `proto/glasshouse/voice/v1/call_event.proto`, with 20 fields and a map of four entries.
 
-In: how many. Out: one serialised message after the other, deterministic, each with an id of its own. A message is put
-together from parts that are encoded once: the sender must not become the bottleneck.
+In: the number of messages. Out: serialised messages, deterministic, each with its own id. Messages are assembled from parts that
+are encoded once, so that the sender does not become the bottleneck.
 """
 
 import random
@@ -12,12 +12,13 @@ CARRIERS = ["atlas", "beacon", "cobalt", "delta-voice", "everline", "ferro"]
 COUNTRIES = ["BR", "DE", "ES", "GB", "IN", "JP", "MX", "US"]
 CODECS = ["opus", "g722", "PCMU"]
 EDGES = [("ap-southeast", "singapore"), ("eu-central", "frankfurt"), ("sa-east", "sao-paulo"), ("us-east", "ashburn")]
-#: Different bodies: what two events have in common beside these repeats no sooner than that.
+#: The number of distinct message bodies. Bodies repeat only after this many messages.
 BODIES = 20_000
 #: Events of one call.
 EVENTS_A_CALL = 8
-#: Each so many-th message is one that was sent so many before, and each so many-th is late by so much.
+#: Every 200th message repeats the one that was sent 1,001 messages before.
 REPEAT_EVERY, REPEAT_OF = 200, 1_001
+#: Every 100th message is two hours late.
 LATE_EVERY, LATE_MS = 100, 7_200_000
 
 
@@ -48,7 +49,7 @@ def entry(key, value):
 
 
 def body(dice):
-    """Whose, what kind, the dimensions, and a measurement."""
+    """A random tenant, and the encoded fields that do not depend on time: event type, duration, dimensions and quality."""
     region, edge = dice.choice(EDGES)
     dimensions = (
         block(1, dice.choice(["inbound", "outbound"])) + block(2, dice.choice(CARRIERS)) + block(3, dice.choice(COUNTRIES))
@@ -66,12 +67,12 @@ def body(dice):
 
 
 def is_repeat(at):
-    """Whether the message at this place was sent before."""
+    """Whether the message at this index repeats an earlier one."""
     return at % REPEAT_EVERY == 0 and at >= REPEAT_OF
 
 
 def messages(count, start_ms, seed=1, per_ms=20):
-    """(tenant, message) of `count` messages from `start_ms` on (milliseconds since 1970), `per_ms` to a millisecond."""
+    """Yields (tenant, message) for `count` messages, `per_ms` per millisecond, from `start_ms` on (milliseconds since 1970)."""
     dice = random.Random(seed)
     bodies = [(tenant, block(5, tenant) + rest) for tenant, rest in (body(dice) for _ in range(BODIES))]
     for at in range(count):

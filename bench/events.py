@@ -1,9 +1,9 @@
-"""Wide synthetic events as Arrow tables: deterministic by seed."""
+"""Synthetic wide events as Arrow tables, deterministic for a given seed."""
 
 import numpy as np
 import pyarrow as pa
 
-from house import FLOATS, INTS, TENANTS, TEXTS
+from support import FLOATS, INTS, TENANTS, TEXTS
 
 DAY_US = 86_400_000_000
 WORDS = {
@@ -18,7 +18,7 @@ WORDS = {
 
 
 def table(rows, seed=1, start_us=1_767_225_600_000_000, tenant=None, prefix="e"):
-    """`rows` events over one day from `start_us`; of one tenant, or of all by their shares."""
+    """`rows` events over one day from `start_us`, of one tenant, or of all tenants in proportion to their shares."""
     random = np.random.default_rng(seed)
     count = np.arange(rows)
     data = {}
@@ -40,7 +40,7 @@ def table(rows, seed=1, start_us=1_767_225_600_000_000, tenant=None, prefix="e")
 
 
 def ipc(batch_or_table):
-    """An Arrow IPC stream."""
+    """Encodes an Arrow IPC stream."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, batch_or_table.schema) as writer:
         writer.write(batch_or_table)

@@ -1,8 +1,8 @@
-"""How many events a CPU-second takes in: a Kafka topic of protobuf, and NDJSON beside DuckDB's and ClickHouse's own tables.
-And what the memory of ids costs: time, and bytes of memory.
+"""Measures ingest in events per CPU-second: protobuf from a Kafka topic, and NDJSON compared with DuckDB's and ClickHouse's own
+tables. Also measures the memory that the dedupe window uses per id.
 
-In: a built server. Out: a line for each. CPU time is the process's own, user and system, from its start to its last commit:
-the producers, the broker and the clients are not in it.
+In: a built server. Out: one line per benchmark. CPU time is that of the server process, user and system, from its start to its
+last commit; producers, broker and clients are not included.
 """
 
 import concurrent.futures
@@ -25,9 +25,9 @@ import pyarrow
 
 import calls
 import events
-import house
+import support
 
-sys.path.insert(0, str(house.ROOT / "demo/tacosoft"))
+sys.path.insert(0, str(support.ROOT / "demo/tacosoft"))
 
 import parts  # noqa: E402
 import processes  # noqa: E402
@@ -35,8 +35,8 @@ import processes  # noqa: E402
 MESSAGES, PARTITIONS = 1_000_000, 8
 LINES, REQUEST_LINES, SENDERS, ROUNDS = 1_000_000, 20_000, 4, 3
 
-#: A window that forgets: late events are looked up in files.
-FORGETFUL = """
+#: A dedupe window that is smaller than the stream, so that ids of late events are looked up in files.
+SMALL_WINDOW = """
 [ingest]
 dedupe_ids_max = 500000
 """
@@ -83,8 +83,8 @@ dimensions_map = ""
 
 @contextlib.contextmanager
 def broker():
-    """A Kafka with a topic for call events; yields its address."""
-    subprocess.run([house.ROOT / "tests/clients/setup.sh", "kafka"], check=True)
+    """Runs a Kafka broker with a topic for call events. Yields its address."""
+    subprocess.run([support.ROOT / "tests/clients/setup.sh", "kafka"], check=True)
     with tempfile.TemporaryDirectory(prefix="glasshouse-bench-") as folder:
         folder = pathlib.Path(folder)
         port, controller_port = processes.free_ports(2)
@@ -105,7 +105,7 @@ def fill(address):
     producer = confluent_kafka.Producer(
         {"bootstrap.servers": address, "linger.ms": 100, "batch.size": 1_000_000, "compression.type": "lz4"})
     size = 0
-    # A day behind now, so that no clock is ahead of the server's.
+    # The events are a day old, so that none is in the server's future.
     for index, (_, message) in enumerate(calls.messages(MESSAGES, int(time.time() * 1e3) - 86_400_000)):
         size += len(message)
         while True:
@@ -120,32 +120,32 @@ def fill(address):
 
 
 def kafka(binary):
-    """A topic of protobuf call events, some late and some twice, into committed, sorted Parquet: events per CPU-second."""
+    """Protobuf call events from Kafka, some late and some duplicate, to committed, sorted Parquet: events per CPU-second."""
     with broker() as address:
         fill(address)
         for _ in range(ROUNDS):
-            with house.server(binary, CALLS.format(root=house.ROOT, broker=address) + FORGETFUL) as glass:
+            with support.server(binary, CALLS.format(root=support.ROOT, broker=address) + SMALL_WINDOW) as glass:
                 started = time.perf_counter()
                 cpu = until_stored(glass)
                 wall = time.perf_counter() - started
                 print(f"| Kafka protobuf, events per CPU-second | {MESSAGES / cpu:,.0f} | {MESSAGES / wall:,.0f} per second "
-                      f"| {glass.memory_mib()} MiB at most | {counts(glass)} |", flush=True)
+                      f"| at most {glass.memory_mib()} MiB of memory | {counts(glass)} |", flush=True)
 
 
 def events_of(messages):
-    """Different events in so many messages."""
+    """The number of distinct events in this number of messages."""
     return messages - sum(map(calls.is_repeat, range(messages)))
 
 
 def until_stored(glass):
-    """Looks until all is committed, without a query; then the server's CPU-seconds so far."""
+    """Waits until all events are committed, by polling a metric instead of a query. Returns the server's CPU-seconds so far."""
     while glass.metric("glasshouse_commit_rows_sum") < events_of(MESSAGES):
         time.sleep(0.05)
     return glass.cpu_seconds()
 
 
 def counts(glass):
-    """Events of each tenant, as each tenant counts them."""
+    """The number of events of each tenant, as a query of that tenant returns it."""
     found = {}
     for tenant in sorted(set(calls.TENANTS)):
         with cursor_of(glass.flight, glass.token(tenant)) as cursor:
@@ -163,7 +163,7 @@ def cursor_of(uri, token):
 
 
 def ndjson(binary):
-    """The same NDJSON into Glasshouse over HTTP, into DuckDB's and into ClickHouse's own tables: rows per CPU-second."""
+    """The same NDJSON into Glasshouse over HTTP, and into DuckDB's and ClickHouse's own tables: rows per CPU-second."""
     with tempfile.TemporaryDirectory(prefix="glasshouse-bench-") as folder:
         path = pathlib.Path(folder, "events.ndjson")
         write_lines(path)
@@ -182,7 +182,7 @@ def ndjson(binary):
 
 
 def write_lines(path):
-    """Wide events of all tenants, a line each, with their times as text."""
+    """Writes wide events of all tenants, one per line, with times as text."""
     with open(path, "w") as file:
         for at in range(0, LINES, 100_000):
             table = events.table(100_000, seed=at)
@@ -194,8 +194,8 @@ def write_lines(path):
 
 
 def ours(binary, path):
-    """CPU-seconds of a new server that takes the file in requests."""
-    with house.server(binary) as glass, open(path, "rb") as file:
+    """The CPU-seconds of a new server that ingests the file in requests."""
+    with support.server(binary) as glass, open(path, "rb") as file:
         token = glass.token(scopes=["ingest"])
         lines = file.readlines()
         bodies = [b"".join(lines[at:at + REQUEST_LINES]) for at in range(0, LINES, REQUEST_LINES)]
@@ -206,7 +206,7 @@ def ours(binary, path):
 
 
 def peer(insert, path, folder):
-    """CPU-seconds of an insert of the file by a new process, on one thread."""
+    """The CPU-seconds of an insert of the file by a new process, on one thread."""
     command = [sys.executable, __file__, insert.__name__, str(path), folder]
     out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     return float(out.strip().splitlines()[-1])
@@ -216,12 +216,12 @@ def duckdb_insert(path, folder):
     import duckdb
 
     kinds = {"text": "VARCHAR", "timestamp": "TIMESTAMPTZ", "int64": "BIGINT", "float64": "DOUBLE"}
-    columns = {name: kinds[kind] for name, kind in house.columns().items()}
+    columns = {name: kinds[kind] for name, kind in support.columns().items()}
     with tempfile.TemporaryDirectory(dir=folder) as database:
         connection = duckdb.connect(f"{database}/events.duckdb")
         connection.execute("SET threads=1; SET TimeZone='UTC'")
         connection.execute(f"CREATE TABLE events ({', '.join(' '.join(column) for column in columns.items())})")
-        with cpu_told():
+        with print_cpu():
             connection.execute(
                 f"INSERT INTO events SELECT * FROM read_json('{path}', format='newline_delimited', columns={columns})")
             connection.execute("CHECKPOINT")
@@ -233,16 +233,16 @@ def clickhouse_insert(path, folder):
     from chdb import session
 
     kinds = {"text": "String", "timestamp": "DateTime64(6, 'UTC')", "int64": "Int64", "float64": "Float64"}
-    low = {name: "LowCardinality(String)" for name in ["tenant_id", *house.TEXTS] if name != "route_id"}
-    columns = ", ".join(f"{name} {low.get(name, kinds[kind])}" for name, kind in house.columns().items())
-    # Told, not found out by reading; within a text of SQL a quote is written twice.
-    read = ", ".join(f"{name} {kinds[kind]}" for name, kind in house.columns().items()).replace("'", "''")
+    low = {name: "LowCardinality(String)" for name in ["tenant_id", *support.TEXTS] if name != "route_id"}
+    columns = ", ".join(f"{name} {low.get(name, kinds[kind])}" for name, kind in support.columns().items())
+    # The columns are declared, not inferred from the file. Quotes are doubled inside the SQL string.
+    read = ", ".join(f"{name} {kinds[kind]}" for name, kind in support.columns().items()).replace("'", "''")
     with tempfile.TemporaryDirectory(dir=folder) as database:
         engine = session.Session(f"{database}/clickhouse")
         engine.query("CREATE DATABASE bench ENGINE = Atomic")
         engine.query("USE bench")
         engine.query(f"CREATE TABLE events ({columns}) ENGINE = MergeTree ORDER BY (tenant_id, event_time)")
-        with cpu_told():
+        with print_cpu():
             engine.query(f"INSERT INTO events SELECT * FROM file('{path}', JSONEachRow, '{read}') SETTINGS max_threads=1, "
                          "max_insert_threads=1, input_format_parallel_parsing=0, date_time_input_format='best_effort'")
         count = int(str(engine.query("SELECT count(mos) FROM events WHERE event_time > 0", "TSV")))
@@ -250,8 +250,8 @@ def clickhouse_insert(path, folder):
 
 
 def window(binary):
-    """What a window of 100 million ids takes of the server's memory."""
-    with house.server(binary, WINDOW) as glass:
+    """The memory that a dedupe window of 100 million ids uses in the server."""
+    with support.server(binary, WINDOW) as glass:
         token = glass.token("big")
         send_ids(glass, token, 0)
         before = glass.memory_mib_now()
@@ -260,12 +260,12 @@ def window(binary):
         repeat = send_ids(glass, token, 1)
         assert repeat["duplicate"] == REQUEST_IDS, repeat
         grown = glass.memory_mib_now() - before
-        print(f"| a window of {IDS:,} ids | {grown} MiB more than with the first {REQUEST_IDS:,}, {grown * 2**20 / (IDS - REQUEST_IDS):.1f} bytes an id "
-              f"| {glass.memory_mib()} MiB of memory at most |", flush=True)
+        print(f"| a window of {IDS:,} ids | {grown} MiB more than with the first {REQUEST_IDS:,}, {grown * 2**20 / (IDS - REQUEST_IDS):.1f} bytes per id "
+              f"| at most {glass.memory_mib()} MiB of memory |", flush=True)
 
 
 def send_ids(glass, token, at):
-    """A million events that are little more than their ids."""
+    """Sends a million events that consist of little more than their ids."""
     digits = numpy.frombuffer(numpy.arange(at * REQUEST_IDS, (at + 1) * REQUEST_IDS, dtype=">u8").tobytes().hex().encode(), "u1")
     offsets = numpy.arange(0, 16 * REQUEST_IDS + 1, 16, dtype="i4")
     ids = pyarrow.StringArray.from_buffers(REQUEST_IDS, pyarrow.py_buffer(offsets), pyarrow.py_buffer(digits))
@@ -275,8 +275,8 @@ def send_ids(glass, token, at):
 
 
 @contextlib.contextmanager
-def cpu_told():
-    """Prints the CPU-seconds of what is done within: of the insert, not of the engine's start."""
+def print_cpu():
+    """Prints the CPU-seconds of the `with` block: of the insert, without the start of the engine."""
     before = resource.getrusage(resource.RUSAGE_SELF)
     yield
     after = resource.getrusage(resource.RUSAGE_SELF)

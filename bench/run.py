@@ -1,4 +1,4 @@
-"""Side-by-side benches of a running Glasshouse against peers, in one run: prints a table of medians and ratios.
+"""Runs benchmarks of Glasshouse side by side with other systems, and prints a table of medians and ratios.
 
     python bench/run.py target/release/glasshouse [transfer] [select1] [freshness] [kafka] [ndjson] [window] [stream]
 """
@@ -19,7 +19,7 @@ import pyarrow.flight as flight
 import pyarrow.parquet as parquet
 
 import events
-import house
+import support
 import ingest
 import stream
 
@@ -31,7 +31,7 @@ RATE, SECONDS, REQUEST_EVENTS, SENDERS = 20_000, 60, 1_000, 48
 
 @contextlib.contextmanager
 def cursor_of(uri, token=None):
-    """A cursor over ADBC; closed, with its connection, while the server still runs."""
+    """An ADBC cursor, which is closed with its connection while the server is still running."""
     options = {}
     if token:
         options[adbc_driver_flightsql.DatabaseOptions.AUTHORIZATION_HEADER.value] = "Bearer " + token
@@ -46,7 +46,7 @@ def timed(action):
 
 
 def statement(sql):
-    """A packed CommandStatementQuery: what every Flight SQL client sends."""
+    """A packed CommandStatementQuery, as Flight SQL clients send it."""
     def field(number, payload):
         size, length = b"", len(payload)
         while length > 127:
@@ -57,8 +57,8 @@ def statement(sql):
 
 
 def transfer(binary):
-    """DoGet of two million wide rows: ours from the lake, the bare server's from memory, the same client."""
-    with house.server(binary) as glass, tempfile.NamedTemporaryFile(suffix=".parquet") as copy:
+    """DoGet of two million wide rows with the same client: from the lake, and from a bare Flight server's memory."""
+    with support.server(binary) as glass, tempfile.NamedTemporaryFile(suffix=".parquet") as copy:
         token = glass.token("big")
         rows = events.table(ROWS, tenant="big")
         started, cpu = time.perf_counter(), glass.cpu_seconds()
@@ -87,7 +87,7 @@ def transfer(binary):
 
 @contextlib.contextmanager
 def bare(path):
-    process = subprocess.Popen([sys.executable, str(house.ROOT / "bench/bare_flight.py"), path], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, str(support.ROOT / "bench/bare_flight.py"), path], stdout=subprocess.PIPE, text=True)
     try:
         yield flight.connect(f"grpc://127.0.0.1:{process.stdout.readline().strip()}")
     finally:
@@ -96,8 +96,8 @@ def bare(path):
 
 
 def select1(binary):
-    """`SELECT 1` over ADBC: p50 in milliseconds, ours and ROAPI's in turns."""
-    with house.server(binary) as glass, roapi() as peer_uri:
+    """`SELECT 1` over ADBC: p50 in milliseconds, alternating with ROAPI."""
+    with support.server(binary) as glass, roapi() as peer_uri:
         def ask(cursor):
             cursor.execute("SELECT 1")
             assert cursor.fetchall() == [(1,)]
@@ -112,13 +112,13 @@ def select1(binary):
 def roapi():
     with tempfile.TemporaryDirectory() as folder:
         parquet.write_table(events.table(10), f"{folder}/t.parquet")
-        port = house.free_port()
+        port = support.free_port()
         process = subprocess.Popen(
             [str(pathlib.Path(sys.executable).with_name("roapi")), "--table", f"t={folder}/t.parquet", "--addr-flight-sql", f"127.0.0.1:{port}",
-             "--addr-http", f"127.0.0.1:{house.free_port()}", "--addr-postgres", f"127.0.0.1:{house.free_port()}"],
+             "--addr-http", f"127.0.0.1:{support.free_port()}", "--addr-postgres", f"127.0.0.1:{support.free_port()}"],
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
-            house.wait_for_port(port, process)
+            support.wait_for_port(port, process)
             yield f"grpc://127.0.0.1:{port}"
         finally:
             process.kill()
@@ -126,10 +126,10 @@ def roapi():
 
 
 def freshness(binary):
-    """From POST to visible in Flight SQL, at 20,000 NDJSON events per second for a minute: p50 and p99 in milliseconds."""
-    with house.server(binary) as glass:
+    """The time from POST to visible in Flight SQL, at 20,000 NDJSON events per second for a minute: p50 and p99 in ms."""
+    with support.server(binary) as glass:
         token, stop, sent = glass.token("big"), threading.Event(), [0] * SENDERS
-        # A receipt waits for its commit, the stream does not: each sender has every n-th request.
+        # A receipt waits for its commit, but the stream must keep its rate: each of n senders sends every n-th request.
         threads = [threading.Thread(target=sender, args=(glass, token, at, stop, sent), daemon=True) for at in range(SENDERS)]
         started, waits = time.perf_counter(), []
         for thread in threads:
@@ -148,7 +148,7 @@ def freshness(binary):
 
 
 def probe(glass, token, cursor, mark):
-    """Sends one event and asks for it until it is there."""
+    """Sends one event and queries until the result contains it."""
     now = int(time.time() * 1e3)
     glass.post(token, json.dumps({"event_id": mark, "event_time": now, "carrier": "mark"}).encode(), "application/json")
     sql = f"select count(*) from events where event_time >= to_timestamp_millis({now}) and event_id = '{mark}'"
@@ -159,14 +159,14 @@ def probe(glass, token, cursor, mark):
 
 
 def sender(glass, token, at, stop, sent):
-    """Sends every n-th request of the stream at its time, and counts what the receipts accept."""
+    """Sends every n-th request of the stream at its scheduled time, and counts the accepted events."""
     started, turn = time.perf_counter(), at
     while not stop.wait(max(0, started + turn * REQUEST_EVENTS / RATE - time.perf_counter())):
         sent[at] += glass.post(token, ndjson(turn), "application/x-ndjson")["accepted"]
         turn += SENDERS
 
 
-#: One request of live events without its turn and time: the sender must not become the bottleneck.
+#: A template for one request of live events, without number and time, so that the sender does not become the bottleneck.
 LIVE = "".join(
     f'{{"event_id":"live-@TURN@-{i}","event_time":@NOW@,"route_id":"CA@TURN@{i // 8:08x}","event_type":"quality",'
     f'"carrier":"cobalt","direction":"inbound","country_from":"BR","country_to":"DE","edge":"ashburn","codec":"opus",'
@@ -180,7 +180,7 @@ def ndjson(turn):
 
 
 def report(name, ours, theirs, peer):
-    """One line: medians of both, and the median of the ratios pair by pair."""
+    """Prints one line: the medians of both systems, and the median of the pairwise ratios."""
     ratio = statistics.median(a / b for a, b in zip(ours, theirs))
     print(f"| {name} | {statistics.median(ours):,.2f} | {statistics.median(theirs):,.2f} ({peer}) | ratio {ratio:.2f} |", flush=True)
 

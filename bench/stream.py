@@ -1,7 +1,7 @@
-"""How fresh a stream is while it flows: from a message's way into Kafka to its row in a customer's answer.
+"""Measures the freshness of a stream: the time from producing a message to Kafka until a tenant's query returns its row.
 
-60,000 call events per second for ten minutes into one table, while eight tenants ask for their last minute again and again.
-In: a built server. Out: the times of probes and of the tenants' answers, and the server's memory after each tenth of the time.
+60,000 call events per second for ten minutes go into one table, while eight tenants repeatedly query their last minute.
+In: a built server. Out: the latencies of probes and of the tenants' queries, and the server's memory after each tenth of the run.
 """
 
 import random
@@ -12,22 +12,22 @@ import time
 import confluent_kafka
 
 import calls
-import house
+import support
 import ingest
 
 RATE, SECONDS, SLICE_SECONDS = 60_000, 600, 0.05
 TENANTS = [f"tenant-{number}" for number in range(8)]
-#: The least a tenant waits before it asks again: a dashboard that looks at its last minute.
+#: The pause between two queries of a tenant: a dashboard that shows its last minute.
 ASK_EVERY_SECONDS = 1.0
-QUESTION = """
+QUERY = """
 SELECT carrier, count(*), avg(jitter_ms), max(duration_ms) FROM call_events
 WHERE event_time >= now() - INTERVAL '1 minute' GROUP BY carrier ORDER BY carrier
 """
 
 
 def stream(binary):
-    """From produce to visible in Flight SQL at 60,000 events per second for ten minutes while eight tenants query."""
-    with ingest.broker() as address, house.server(binary, ingest.CALLS.format(root=house.ROOT, broker=address)) as glass:
+    """The time from produce to visible in Flight SQL, at 60,000 events per second for ten minutes, with eight tenants querying."""
+    with ingest.broker() as address, support.server(binary, ingest.CALLS.format(root=support.ROOT, broker=address)) as glass:
         tokens = {tenant: glass.token(tenant) for tenant in TENANTS}
         stop, sent, answers, memory = threading.Event(), [0], [[] for _ in TENANTS], []
         threads = [threading.Thread(target=produce, args=(address, stop, sent), daemon=True)]
@@ -49,14 +49,14 @@ def stream(binary):
     waits.sort()
     asked = sorted(seconds for times in answers for seconds in times)
     print(f"| produce to visible, ms | p50 {statistics.median(waits):,.0f} | p99 {waits[int(len(waits) * 0.99)]:,.0f} "
-          f"| at most {waits[-1]:,.0f} | {len(waits)} probes at {sent[0] / elapsed:,.0f} events per second for {elapsed:.0f} s |")
-    print(f"| answers of eight tenants, ms | p50 {1e3 * statistics.median(asked):,.0f} | p99 {1e3 * asked[int(len(asked) * 0.99)]:,.0f} "
-          f"| {len(asked)} answers |")
-    print(f"| the server | {cpu / elapsed:.2f} CPUs | MiB of memory, each tenth of the time: {memory} |", flush=True)
+          f"| max {waits[-1]:,.0f} | {len(waits)} probes at {sent[0] / elapsed:,.0f} events per second for {elapsed:.0f} s |")
+    print(f"| queries of eight tenants, ms | p50 {1e3 * statistics.median(asked):,.0f} | p99 {1e3 * asked[int(len(asked) * 0.99)]:,.0f} "
+          f"| {len(asked)} queries |")
+    print(f"| the server | {cpu / elapsed:.2f} CPUs | memory in MiB after each tenth of the run: {memory} |", flush=True)
 
 
 def produce(address, stop, sent):
-    """Sends the stream, a slice every so often, at its rate however late a slice is."""
+    """Sends the stream in slices. Keeps the average rate even if a slice is late."""
     producer = confluent_kafka.Producer({"bootstrap.servers": address, "linger.ms": 20, "batch.size": 1_000_000,
                                          "compression.type": "lz4", "queue.buffering.max.messages": 1_000_000})
     dice = random.Random(7)
@@ -79,18 +79,18 @@ def produce(address, stop, sent):
 
 
 def ask(glass, token, stop, times):
-    """One tenant's dashboard."""
+    """Queries as one tenant's dashboard, until stopped."""
     with ingest.cursor_of(glass.flight, token) as cursor:
         while not stop.wait(ASK_EVERY_SECONDS):
             started = time.perf_counter()
-            cursor.execute(QUESTION)
-            # The probes name no carrier.
+            cursor.execute(QUERY)
+            # The probes have no carrier, which adds one group.
             assert len(cursor.fetchall()) <= len(calls.CARRIERS) + 1
             times.append(time.perf_counter() - started)
 
 
 def probe(producer, cursor, number):
-    """Seconds from sending one event until it is in an answer."""
+    """Sends one event and returns the seconds until a query returns it."""
     now = int(time.time() * 1e3)
     started = time.perf_counter()
     mark = f"mark-{number}"

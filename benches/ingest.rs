@@ -1,31 +1,33 @@
-//! Events per CPU-second from body to committed Parquet, by format, on one core's worth of work.
+//! Benchmarks ingest from request body to committed Parquet: events per CPU-second, by format.
 //!
-//! The whole way in is measured: decode, check, dedupe, sort, Parquet, commit to a local folder. CPU time of the process is
-//! counted, not the wall clock, so that other load on the machine falls out. `cargo bench --bench ingest [FORMAT …]`.
+//! Covers the whole path: decode, validate, dedupe, sort, encode Parquet, and commit to a local folder. Measures the CPU time of
+//! the process instead of wall-clock time, so that other load on the machine does not distort the result.
+//! `cargo bench --bench ingest [FORMAT …]`.
 
-#![expect(clippy::print_stdout, reason = "a bench prints its table")]
+#![expect(clippy::print_stdout, reason = "a benchmark prints its results")]
 
-mod house;
+mod support;
 
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream;
 use glasshouse::cli::call_traffic::{TENANTS, Traffic};
 use glasshouse::contract::Format;
-use glasshouse::ingest::Payload;
+use glasshouse::ingest::Body;
 use glasshouse::tenancy::Access;
 
-use house::{House, cpu_seconds};
+use support::{Harness, cpu_seconds};
 
-/// Events of one request, and requests of one round.
+/// Events per request.
 const EVENTS: usize = 20_000;
+/// Requests per round.
 const REQUESTS: usize = 20;
 const ROUNDS: usize = 5;
-/// Requests under way: enough that commits are shared.
+/// Concurrent requests: enough for several to share a commit.
 const CONCURRENT: usize = 4;
 
 fn main() {
-    let runtime = house::runtime();
+    let runtime = support::runtime();
     println!("| format | bytes per event | events per CPU-second (median of {ROUNDS}) |\n|---|---|---|");
     let selection: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
     for (name, format) in [("ndjson", Format::Json), ("protobuf", Format::Protobuf), ("arrow", Format::ArrowIpc)] {
@@ -36,30 +38,32 @@ fn main() {
 }
 
 async fn measure(name: &str, format: Format) {
-    let house = House::build().await;
-    let access = house.access(TENANTS[0].0).await;
+    let harness = Harness::build().await;
+    let access = harness.access(TENANTS[0].0).await;
     let mut rates = Vec::new();
     let mut size = 0;
     for round in 0..ROUNDS as u64 {
         let bodies: Vec<Bytes> = (0..REQUESTS as u64)
-            .map(|request| house.body(format, &mut Traffic::new(round, round * 1_000 + request), EVENTS))
+            .map(|request| harness.body(format, &mut Traffic::new(round, round * 1_000 + request), EVENTS))
             .collect();
         size = bodies[0].len() / EVENTS;
         let before = cpu_seconds();
-        submit_all(&house, &access, format, bodies).await;
+        submit_all(&harness, &access, format, bodies).await;
         rates.push((EVENTS * REQUESTS) as f64 / (cpu_seconds() - before));
     }
     rates.sort_by(f64::total_cmp);
     println!("| {name} | {size} | {:.0} |", rates[ROUNDS / 2]);
 }
 
-async fn submit_all(house: &House, access: &Access, format: Format, bodies: Vec<Bytes>) {
+async fn submit_all(harness: &Harness, access: &Access, format: Format, bodies: Vec<Bytes>) {
+    let writer = &harness.ingest.writer;
+    let target = writer.authorize(access, "call_events").expect("the tenant may send events");
     let mut receipts = stream::iter(bodies)
-        .map(|body| house.ingest.submit(access, "call_events", Payload::Encoded(format, body), "bench"))
+        .map(|body| writer.submit(writer.reservation(), &target, Body::Encoded(format, body), "bench"))
         .buffer_unordered(CONCURRENT);
     let mut accepted = 0;
     while let Some(receipt) = receipts.next().await {
-        accepted += receipt.expect("the server accepts").accepted;
+        accepted += receipt.expect("the request is accepted").accepted;
     }
-    assert_eq!(accepted, (EVENTS * REQUESTS) as u64, "every event is stored");
+    assert_eq!(accepted, (EVENTS * REQUESTS) as u64, "some events were not accepted");
 }

@@ -1,22 +1,22 @@
-//! Planning one tenant's question over a table of 10,000 files: parse, prune, optimise, plan. No file is opened, and no
-//! plan is found that was kept: each round's statement differs from all before.
+//! Benchmarks query planning over a table of up to 10,000 files: parse, prune, optimise, plan. No file is opened, and the plan
+//! cache is never hit, because each round's statement is unique.
 //!
-//! `cargo bench --bench planning`. Prints the median of each step in milliseconds, for growing tables.
+//! `cargo bench --bench planning`. Prints the median of each step in milliseconds, for tables of increasing size.
 
-#![expect(clippy::print_stdout, reason = "a bench prints its table")]
+#![expect(clippy::print_stdout, reason = "a benchmark prints its results")]
 
-mod house;
+mod support;
 
 use std::time::Instant;
 
-use house::House;
+use support::Harness;
 
 const ROUNDS: usize = 200;
-const QUESTION: &str = "select carrier, count(*), avg(jitter_ms) from call_events \
+const QUERY: &str = "select carrier, count(*), avg(jitter_ms) from call_events \
     where event_time >= timestamp '2026-01-05 00:00:00' and event_time < timestamp '2026-01-06 00:00:00' group by carrier";
 
 fn main() {
-    let runtime = house::runtime();
+    let runtime = support::runtime();
     println!("| files | logical plan, ms | physical plan with pruning, ms | sum |\n|---|---|---|---|");
     for files in [10, 1_000, 10_000] {
         runtime.block_on(measure(files));
@@ -24,19 +24,19 @@ fn main() {
 }
 
 async fn measure(files: usize) {
-    let house = House::build().await;
-    house.pretend_files(files).await;
-    let access = house.access("tenant-0042").await;
+    let harness = Harness::build().await;
+    harness.add_virtual_files(files).await;
+    let access = harness.access("tenant-0042").await;
     let (mut logical, mut physical) = (Vec::new(), Vec::new());
     for round in 0..ROUNDS {
-        let question = format!("{QUESTION} -- {round}");
+        let sql = format!("{QUERY} -- {round}");
         let started = Instant::now();
-        let session = house.engine.session(&access).expect("a session");
-        let planned = session.plan(&question).await.expect("a plan");
+        let session = harness.engine.session(&access).expect("a session");
+        let planned = session.plan(&sql).await.expect("a plan");
         logical.push(started.elapsed().as_secs_f64() * 1e3);
         let started = Instant::now();
-        // The answer is never polled: what is measured is everything before the first byte is read.
-        drop(session.run(&planned, None).await.expect("an answer"));
+        // The result stream is never polled: the measurement covers everything before the first byte is read.
+        drop(session.run(&planned, None).await.expect("a result"));
         physical.push(started.elapsed().as_secs_f64() * 1e3);
     }
     let median = |times: &mut Vec<f64>| {

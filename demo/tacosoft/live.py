@@ -1,4 +1,4 @@
-"""My orders by state today, asked every second as two tenants, side by side: the same SQL, other rows.
+"""Shows today's orders by state for several tenants side by side, updated every second. The SQL is the same, the rows differ.
 
     live.py --url grpc://127.0.0.1:8815 fuego=TOKEN verde=TOKEN
 """
@@ -22,7 +22,7 @@ WIDTH = 26
 
 
 class Tenant:
-    """One customer, with a token and so with rows of its own."""
+    """A tenant and its connection. Its token determines which rows it sees."""
 
     def __init__(self, name, url, token):
         self.name, self.url, self.connection = name, url, None
@@ -34,7 +34,7 @@ class Tenant:
         }
 
     def ask(self, sql):
-        """The rows of an answer; none while the server does not answer."""
+        """Runs a query and returns its rows, or `None` if the server does not respond."""
         try:
             if self.connection is None:
                 self.connection = dbapi.connect(self.url, db_kwargs=self.options, autocommit=True)
@@ -46,7 +46,7 @@ class Tenant:
             return None
 
     def close(self):
-        """Forgets the connection: the next question makes a new one."""
+        """Closes the connection. The next query opens a new one."""
         connection, self.connection = self.connection, None
         with contextlib.suppress(dbapi.Error):
             if connection is not None:
@@ -54,7 +54,7 @@ class Tenant:
 
 
 def hush(unraisable, otherwise=sys.unraisablehook):
-    """Says nothing of statements that could not be closed because their server is gone; the driver would."""
+    """Suppresses the driver's messages about statements that it cannot close because the server is gone."""
     if not isinstance(unraisable.exc_value, dbapi.Error):
         otherwise(unraisable)
 
@@ -63,11 +63,11 @@ sys.unraisablehook = hush
 
 
 def column(tenant):
-    """What is shown of a tenant, line by line."""
+    """The lines that are shown for a tenant."""
     started = time.monotonic()
     states, versions = tenant.ask(BY_STATE), tenant.ask(VERSIONS)
     if states is None or versions is None:
-        return [tenant.name, *["no answer"] + [""] * (len(STATES) + 2)]
+        return [tenant.name, *["no response"] + [""] * (len(STATES) + 2)]
     asked_ms = (time.monotonic() - started) * 1000
     found = {state: (orders, cents) for state, orders, cents in states}
     lines = [tenant.name]
@@ -81,15 +81,15 @@ def column(tenant):
 
 
 def picture(tenants, pool):
-    """All tenants side by side. They are asked by the pool: on the main thread the driver would keep ctrl-C to itself."""
-    names = ["today", *STATES, "all", "changes kept", "asked in"]
+    """All tenants side by side. The pool runs the queries: on the main thread the driver would intercept ctrl-C."""
+    names = ["today", *STATES, "total", "all changes", "query time"]
     columns = list(pool.map(column, tenants))
     lines = [f"  {name:<14}" + "".join(f"{cells[at]:<{WIDTH}}" for cells in columns) for at, name in enumerate(names)]
     return [line.rstrip() for line in lines]
 
 
 def draw(lines, over=0):
-    """Shows the lines in place of the `over` lines above; returns how many there are now. Without a terminal, below them."""
+    """Prints the lines over the previous `over` lines, or below them if this is not a terminal. Returns the number of lines."""
     if over and sys.stdout.isatty():
         sys.stdout.write(f"\x1b[{over}A\x1b[J")
     print("\n".join(lines), flush=True)
@@ -97,9 +97,9 @@ def draw(lines, over=0):
 
 
 def main():
-    """Asks until it is stopped."""
+    """Updates the view until it is stopped."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--url", default="grpc://127.0.0.1:8815", help="the server's Flight SQL door")
+    arguments.add_argument("--url", default="grpc://127.0.0.1:8815", help="URL of the server's Flight SQL endpoint")
     arguments.add_argument("tenants", nargs="+", metavar="NAME=TOKEN")
     given = arguments.parse_args()
     tenants = [Tenant(name, given.url, token) for name, token in (text.split("=", 1) for text in given.tenants)]

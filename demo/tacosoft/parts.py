@@ -1,9 +1,9 @@
-"""What TacoSoft runs beside Glasshouse: PostgreSQL, Kafka, and Kafka Connect with Debezium, on loopback.
+"""The other processes of the TacoSoft demo, on loopback: PostgreSQL, Kafka, and Kafka Connect with Debezium.
 
-    parts.py ready.json      for the tests: starts all three on free ports and tells where, stops when its input is closed
+    parts.py ready.json      for the tests: starts all three on free ports, writes the ports, and stops when its input is closed
 
-In: the programs that `tests/clients/setup.sh` has installed. Out: running processes, each with a log of its own. Their data
-is in a temporary folder, which is removed at the end.
+In: the programs that `tests/clients/setup.sh` installs. Out: running processes, each with its own log. Their data is in a
+temporary folder, which is removed at the end.
 """
 
 import contextlib
@@ -25,16 +25,16 @@ from traffic import Traffic
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 CACHE = ROOT / ".cache"
-# What TacoSoft calls its database, its user there, its replication slot and the prefix of its topics.
+# The name of TacoSoft's database, its user, its replication slot and the prefix of its topics.
 NAME = "tacosoft"
 TOPIC = f"{NAME}.public.orders"
 JAVA_MIN = 17
-# Delivered orders that are there before the tests begin.
+# The number of delivered orders that exist before the tests begin.
 HISTORY_ORDERS = 50
 
 
 def check_programs():
-    """Fails when something is not installed."""
+    """Fails if a program is not installed."""
     if not (CACHE / "postgres/initdb").exists() or not (CACHE / "kafka/.made-from").exists():
         raise Failure("PostgreSQL or Kafka is missing: run tests/clients/setup.sh python kafka postgres")
     if shutil.which("java") is None:
@@ -45,7 +45,7 @@ def check_programs():
 
 
 def start_postgres(folder, logs, port):
-    """A cluster of its own, whose changes can be followed."""
+    """Starts a new PostgreSQL cluster with logical replication."""
     data = folder / "postgres"
     data.mkdir(mode=0o700)
     as_user = {"cwd": "/"}
@@ -60,20 +60,20 @@ def start_postgres(folder, logs, port):
         capture_output=True, text=True, **as_user,
     )
     if made.returncode:
-        raise Failure(f"PostgreSQL could not make its data folder: {made.stderr.strip()}")
+        raise Failure(f"PostgreSQL could not create its data folder: {made.stderr.strip()}")
     settings = {
         "port": port, "listen_addresses": "127.0.0.1", "unix_socket_directories": "", "wal_level": "logical",
-        # The data does not outlive the demo.
+        # The data is deleted with the demo.
         "fsync": "off",
     }
     settings = [word for key, value in settings.items() for word in ("-c", f"{key}={value}")]
     command = [programs / "postgres", "-D", data, *settings]
-    # SIGINT is its fast shutdown: it does not wait for clients to leave.
+    # SIGINT requests a fast shutdown, which does not wait for clients to disconnect.
     return Part("postgres", command, logs, lambda: is_postgres_ready(port), stop_signal=signal.SIGINT, **as_user)
 
 
 def make_database(port):
-    """TacoSoft's database with its tables, and its restaurants."""
+    """Creates TacoSoft's database with its tables and restaurants."""
     with connect(port, database="postgres") as connection:
         connection.execute(f"CREATE DATABASE {NAME}")
     with connect(port) as connection, connection.cursor() as cursor:
@@ -83,7 +83,7 @@ def make_database(port):
 
 
 def is_postgres_ready(port):
-    """Whether it takes connections."""
+    """Whether PostgreSQL accepts connections."""
     try:
         connect(port, database="postgres").close()
     except psycopg.OperationalError:
@@ -92,14 +92,14 @@ def is_postgres_ready(port):
 
 
 def connect(port, database=NAME):
-    """A connection to the database; each statement is a transaction of its own."""
+    """Connects to the database in autocommit mode."""
     return psycopg.connect(
         host="127.0.0.1", port=port, user=NAME, dbname=database, autocommit=True, connect_timeout=10,
     )
 
 
 def export_restaurants(port, file):
-    """Writes the restaurants as CSV, if they have changed, in one step: a reader never sees half of them."""
+    """Writes the restaurants as CSV if they have changed. The file is replaced atomically, so readers never see half of it."""
     with connect(port) as connection, connection.cursor() as cursor:
         with cursor.copy("COPY (SELECT * FROM restaurants ORDER BY restaurant_id) TO STDOUT (FORMAT csv, HEADER)") as copy:
             text = b"".join(copy)
@@ -110,7 +110,7 @@ def export_restaurants(port, file):
 
 
 def _unprivileged_user():
-    """The user that Debian makes for PostgreSQL, or nobody."""
+    """The user that Debian creates for PostgreSQL, or `nobody`."""
     for name in ("postgres", "nobody"):
         with contextlib.suppress(KeyError):
             return pwd.getpwnam(name)
@@ -122,14 +122,14 @@ def _unprivileged_user():
 
 def _java(heap, *words):
     logger = "-Dorg.slf4j.simpleLogger"
-    # Of each of PostgreSQL's own types Debezium says twice that it knows it already.
+    # Debezium logs two warnings for each built-in type of PostgreSQL.
     quiet = [f"{logger}.defaultLogLevel=warn", f"{logger}.log.io.debezium.connector.postgresql.TypeRegistry=error"]
     fast = [f"-Xmx{heap}", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
     return ["java", *fast, *quiet, "-cp", f"{CACHE / 'kafka'}/*", *words]
 
 
 def start_kafka(folder, logs, port, controller_port):
-    """A broker that is its own controller."""
+    """Starts a broker that is also the controller."""
     settings = (ROOT / "tests/clients/kafka/server.properties").read_text()
     for key, value in {"port": port, "controller_port": controller_port, "data": folder / "kafka"}.items():
         settings = settings.replace(f"{{{key}}}", str(value))
@@ -140,7 +140,7 @@ def start_kafka(folder, logs, port, controller_port):
         capture_output=True, text=True,
     )
     if made.returncode:
-        raise Failure(f"Kafka could not make its data folder: {made.stderr.strip()}")
+        raise Failure(f"Kafka could not create its data folder: {made.stderr.strip()}")
     return Part("kafka", _java("512m", "kafka.Kafka", file), logs, lambda: is_listening(port))
 
 
@@ -148,7 +148,7 @@ def start_kafka(folder, logs, port, controller_port):
 
 
 def start_connect(folder, logs, port, postgres_port, kafka_port):
-    """A worker that follows the database and sends each change to the brokers."""
+    """Starts a Kafka Connect worker with Debezium, which sends each change of the database to Kafka."""
     worker = {
         "bootstrap.servers": f"127.0.0.1:{kafka_port}",
         "listeners": f"http://127.0.0.1:{port}",
@@ -171,7 +171,7 @@ def start_connect(folder, logs, port, postgres_port, kafka_port):
 
 
 def has_sent_orders(port):
-    """Whether the connector has sent an order: from then on the topic is there. Fails when the connector has failed."""
+    """Whether the connector has sent an order, so that the topic exists. Fails if the connector has failed."""
     status = _ask(port, "status")
     for task in status.get("tasks", []) if status else []:
         if task["state"] == "FAILED":
@@ -181,7 +181,7 @@ def has_sent_orders(port):
 
 
 def _ask(port, question):
-    """An answer of the worker about its connector; none while it has none."""
+    """Requests the status or topics of the connector. Returns `None` while the worker does not respond."""
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/connectors/{NAME}/{question}", timeout=10) as answer:
             return json.load(answer)
@@ -193,9 +193,9 @@ def _ask(port, question):
 
 
 def start_all(stack, logs, ports, say=lambda text: None, fill=lambda postgres_port: None):
-    """Starts all parts onto the stack, which stops them in the reverse order. Returns them by name, and their folder.
+    """Starts all parts and adds them to the stack, which stops them in reverse order. Returns them by name, and their folder.
 
-    `ports` are postgres, kafka, controller and connect; `fill` puts rows into the database before it is followed.
+    `ports` are postgres, kafka, controller and connect. `fill` inserts rows into the database before Debezium starts.
     """
     check_programs()
     folder = stack.enter_context(scratch())
@@ -220,7 +220,7 @@ def start_all(stack, logs, ports, say=lambda text: None, fill=lambda postgres_po
 
 
 def main():
-    """For the tests: see the top of the file. A line `crash` on the input ends Connect as a power cut would, and starts it."""
+    """Runs the parts for the tests, as described above. A line `crash` on the input kills Connect and restarts it."""
     ready = pathlib.Path(sys.argv[1])
     logs = ready.parent
     ports = dict(zip(("postgres", "kafka", "controller", "connect"), free_ports(4)))

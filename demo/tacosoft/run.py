@@ -1,7 +1,7 @@
-"""TacoSoft, all of it: PostgreSQL, Kafka, Connect with Debezium, Glasshouse, and guests who order. See docs/tacosoft.md.
+"""Runs the TacoSoft demo: PostgreSQL, Kafka, Connect with Debezium, Glasshouse, and simulated orders. See docs/tacosoft.md.
 
-In: the built server and what `tests/clients/setup.sh` has installed. Out: commands to paste, and a live view of two tenants.
-Each run starts afresh; ctrl-C stops everything in the reverse order.
+In: the built server and the programs that `tests/clients/setup.sh` installs. Out: commands to paste, and a live view of two
+tenants. Each run starts with an empty database and lake; ctrl-C stops all processes in reverse order.
 """
 
 import argparse
@@ -24,15 +24,15 @@ from traffic import RESTAURANTS, Traffic
 
 PORTS = {"postgres": 15432, "kafka": 19092, "controller": 19093, "connect": 18083, "flight": 8815, "http": 8080}
 TENANTS = ("fuego", "verde")
-# Delivered orders that are there before anybody looks.
+# The number of delivered orders that exist at the start.
 HISTORY_ORDERS = 500
-# Parts that are started again when somebody has killed them, and how often.
+# The parts that are restarted when they are killed, and the maximum number of restarts.
 RESTARTED = ("glasshouse", "connect")
 RESTARTS_MAX = 50
 
 
 class Demo:
-    """The running parts, and what it takes to start one of them again."""
+    """The running parts, and the settings to restart them."""
 
     def __init__(self, given, stack):
         self.given, self.stack, self.started = given, stack, time.monotonic()
@@ -43,14 +43,14 @@ class Demo:
         self.stopping = threading.Event()
 
     def start(self):
-        """Everything, in the order in which data flows."""
+        """Starts all parts, in the order of the data flow."""
         if self.given.free_ports:
             self.ports = dict(zip(PORTS, free_ports(len(PORTS))))
         for name, port in self.ports.items():
             if is_listening(port):
-                raise Failure(f"port {port} ({name}) is taken: stop what listens there, or add --free-ports")
+                raise Failure(f"port {port} ({name}) is in use: stop the process that uses it, or add --free-ports")
         if not pathlib.Path(self.given.server).is_file():
-            raise Failure(f"there is no server at {self.given.server}: cargo build --bin glasshouse")
+            raise Failure(f"{self.given.server} does not exist: build it with cargo build --bin glasshouse")
         self.make_folder()
         self.parts, self.folder = parts.start_all(self.stack, self.logs, self.ports, self.say, self.fill)
         for part in self.parts.values():
@@ -63,43 +63,43 @@ class Demo:
         self.stack.callback(traffic.join)
         self.stack.callback(self.stopping.set)
         traffic.start()
-        self.say("guests order")
+        self.say("orders")
 
     def make_folder(self):
-        """An empty folder, in place of the last run's. Nobody else's is removed."""
+        """Creates an empty working folder. Removes an existing one only if an earlier run created it."""
         mark = self.work / ".tacosoft"
         if mark.exists():
             shutil.rmtree(self.work)
         elif self.work.exists() and any(self.work.iterdir()):
-            raise Failure(f"{self.work} is no folder of an earlier run and is not empty: give another one with --work")
+            raise Failure(f"{self.work} is not empty and was not created by this demo: choose another folder with --work")
         self.logs.mkdir(parents=True)
         mark.touch()
 
     def say(self, what):
-        """Progress, with the seconds that have passed."""
+        """Prints progress with the elapsed seconds."""
         print(f"tacosoft: {time.monotonic() - self.started:5.1f} s  {what}", file=sys.stderr, flush=True)
 
     def fill(self, port):
-        """What was there before: the last week."""
+        """Inserts the orders of the last week."""
         with parts.connect(port) as connection:
             Traffic(connection).place_history(HISTORY_ORDERS)
 
     def export(self):
-        """The restaurants as the lookup that Glasshouse reads again every few seconds."""
+        """Exports the restaurants to the lookup table's file, which Glasshouse rereads every few seconds."""
         parts.export_restaurants(self.ports["postgres"], self.work / "restaurants.csv")
 
     def add(self, part):
-        """A part that is stopped at the end."""
+        """Registers a part, which is stopped at the end."""
         self.parts[part.name] = part
         self.stack.callback(part.stop)
         self.write_pid(part)
 
     def write_pid(self, part):
-        """Its process id in a file, for who wants to harm it."""
+        """Writes the process id of a part to a file, so that users can kill it."""
         (self.work / f"{part.name}.pid").write_text(f"{part.process.pid}\n")
 
     def start_glasshouse(self):
-        """The server, on the demo's own configuration."""
+        """Starts the server with the demo's configuration."""
         ready = self.work / "ready.json"
         ready.unlink(missing_ok=True)
         command = [self.given.server, "--config", parts.HERE / "glasshouse.toml", "serve", "--ready-file", ready]
@@ -116,17 +116,17 @@ class Demo:
         return Part("glasshouse", command, self.logs, ready.exists, env=environment)
 
     def order(self):
-        """Guests, at their rate, until the end."""
+        """Changes orders at the configured rate until the demo stops."""
         try:
             with parts.connect(self.ports["postgres"]) as connection:
                 traffic = Traffic(connection, seed=2)
                 while not self.stopping.wait(1 / self.given.rate):
                     traffic.step()
-        except Exception as error:  # noqa: BLE001: whatever it is, the demo ends with it
+        except Exception as error:  # noqa: BLE001: any error ends the demo
             self.failure = self.failure or error
 
     def look_after(self):
-        """Starts again what was killed; fails when something else has ended."""
+        """Restarts the parts in RESTARTED that were killed. Fails if another part has ended."""
         for name, part in list(self.parts.items()):
             code = part.process.poll()
             if code is None:
@@ -134,25 +134,25 @@ class Demo:
             self.restarts += 1
             if name not in RESTARTED or self.restarts > RESTARTS_MAX:
                 raise part.failure()
-            self.say(f"{name} has ended ({code}): it is started again")
+            self.say(f"{name} has ended ({code}); restarting it")
             again = self.start_glasshouse if name == "glasshouse" else self.start_connect
             self.add(again())
         if self.failure is not None:
-            raise Failure(f"no more orders: {self.failure}")
+            raise Failure(f"the simulation of orders failed: {self.failure}")
 
     def start_connect(self):
-        """Connect goes on from the offsets that it has written; what it had not written it sends again."""
+        """Starts Connect. It continues from the last stored offsets, and sends later changes again."""
         ports = self.ports
         return parts.start_connect(self.folder, self.logs, ports["connect"], ports["postgres"], ports["kafka"])
 
     def token(self, tenant):
-        """A token of a tenant for a day, from the server's own command line."""
+        """A token of a tenant, valid for a day, from the server's command line."""
         command = [self.given.server, "--config", parts.HERE / "glasshouse.toml", "token", "--tenant", tenant]
         return subprocess.run([*command, "--expires", "24h"], check=True, capture_output=True, text=True).stdout.strip()
 
 
 def welcome(demo, tokens):
-    """What can be pasted into another terminal, in any folder: commands at the start of a line, prose between them."""
+    """The welcome text. Its commands start at the beginning of a line and can be pasted into another terminal, in any folder."""
     (one, one_token), (other, other_token) = tokens.items()
     url, psql = f"grpc://127.0.0.1:{demo.ports['flight']}", parts.CACHE / "postgres/psql"
     glasshouse, python, psql = (shlex.quote(os.path.abspath(path)) for path in (demo.given.server, sys.executable, psql))
@@ -189,31 +189,32 @@ Compare with the restaurants' own database.
 {psql} -h 127.0.0.1 -p {demo.ports['postgres']} -U {parts.NAME} \
   -c "select state, count(*), sum(total) from orders where restaurant_id = '{one}' group by state"
 
-Kill a process: it is started again, and nothing is lost or counted twice.
+Kill a process: it is restarted, and nothing is lost or stored twice.
 
 kill -9 $(cat {pids[0]})
 kill -9 $(cat {pids[1]})
 
-Press ctrl-C to stop all of it.
+Press ctrl-C to stop everything.
 """
 
 
 def main():
-    """Starts, shows, looks after, stops."""
+    """Runs the demo until it is stopped."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--server", default="target/debug/glasshouse", help="the built server")
-    arguments.add_argument("--work", default="demo-data/tacosoft", help="the folder of the lake and the logs; made anew")
-    arguments.add_argument("--rate", type=float, default=20, help="changes of orders a second")
-    arguments.add_argument("--seconds", type=float, help="stop after so many seconds")
-    arguments.add_argument("--free-ports", action="store_true", help="any free ports instead of the usual ones")
+    arguments.add_argument("--work", default="demo-data/tacosoft", help="the folder of the lake and the logs; recreated by each run")
+    arguments.add_argument("--rate", type=float, default=20, help="changes of orders per second")
+    arguments.add_argument("--seconds", type=float, help="stop after this many seconds")
+    arguments.add_argument("--free-ports", action="store_true", help="use any free ports instead of the default ones")
     given = arguments.parse_args()
     if not 0 < given.rate <= 1000:
-        arguments.error("--rate is more than 0, and at most 1000")
+        arguments.error("--rate must be greater than 0 and at most 1000")
 
     interrupted = threading.Event()
 
     def interrupt(*_):
-        # Once: what is being stopped is not interrupted again. The flag is for when a driver swallows the exception.
+        # Interrupt only once, so that stopping is not interrupted. The flag is checked as well, because a driver may swallow the
+        # exception.
         if not interrupted.is_set():
             interrupted.set()
             raise KeyboardInterrupt
@@ -239,7 +240,7 @@ def main():
 
 
 def watch(demo, tenants, seconds, interrupted):
-    """The live view, until it is stopped."""
+    """Shows the live view until the demo is stopped."""
     until = time.monotonic() + (seconds or float("inf"))
     shown = 0
     with concurrent.futures.ThreadPoolExecutor(len(tenants)) as pool:
@@ -247,7 +248,7 @@ def watch(demo, tenants, seconds, interrupted):
             before = demo.restarts
             demo.look_after()
             demo.export()
-            # What was said in between stays above.
+            # Messages printed meanwhile stay above the view.
             shown = live.draw(live.picture(tenants, pool), shown if before == demo.restarts else 0)
             interrupted.wait(1)
 

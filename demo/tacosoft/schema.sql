@@ -1,4 +1,4 @@
--- TacoSoft's own database: restaurants take orders, and an order changes its state until it is delivered or cancelled.
+-- The schema of TacoSoft's database: restaurants, and orders whose state changes until they are delivered or cancelled.
 
 -- Filled from restaurants.csv.
 CREATE TABLE restaurants (
@@ -20,6 +20,5 @@ CREATE TABLE orders (
     details       jsonb NOT NULL
 );
 
--- A change is sent with the whole row as it was. Without this, a deleted order would name its key only, and nobody could tell
--- whose it had been.
+-- Changes contain the whole previous row. Otherwise the change of a deleted order would contain only its key, not its restaurant.
 ALTER TABLE orders REPLICA IDENTITY FULL;

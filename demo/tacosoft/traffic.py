@@ -1,34 +1,34 @@
-"""Guests of TacoSoft's restaurants: they order, the kitchens cook, and now and then an order is cancelled or deleted.
+"""Simulates orders at TacoSoft's restaurants: orders are placed, cooked and delivered, and a few are cancelled or deleted.
 
-In: a connection to PostgreSQL. Out: rows of `orders` that come, change and go; nothing else knows about Glasshouse here.
+In: a connection to PostgreSQL. Out: inserts, updates and deletes of rows of `orders`. This module does not use Glasshouse.
 """
 
 import json
 import random
 
-# What restaurants sell, and for how much.
+# The dishes and their prices.
 DISHES = {
     "al pastor": "3.50", "carnitas": "3.75", "baja fish": "4.25", "barbacoa": "4.50", "nopales": "3.25",
     "quesadilla": "6.90", "elote": "4.00", "churros": "5.20", "agua fresca": "2.80",
 }
-# How busy a restaurant is, against the others.
+# The restaurants, with their relative numbers of orders.
 RESTAURANTS = {"fuego": 10, "verde": 5, "luna": 4, "bahia": 3, "norte": 2, "sakura": 1}
-# What becomes of an order, and how likely that is: what is left stays as it is for now.
+# The next state of an order, and the shares of orders that are cancelled or deleted instead at each step.
 NEXT = {"placed": "cooking", "cooking": "ready", "ready": "delivered"}
 CANCELLED_SHARE = 0.06
 DELETED_SHARE = 0.02
-# Orders that are open at once: then kitchens only cook.
+# The maximum number of open orders. At this number, no new orders are placed.
 OPEN_MAX = 400
 
 
 class Traffic:
-    """Orders by chance, the same for the same seed."""
+    """Random orders, deterministic for a given seed."""
 
     def __init__(self, connection, seed=1):
         self.connection, self.random = connection, random.Random(seed)
 
     def place_history(self, count):
-        """Delivered orders of the last week."""
+        """Inserts delivered orders of the last week."""
         rows = [(*self._order(), self.random.random() * 7 * 24) for _ in range(count)]
         with self.connection.cursor() as cursor:
             cursor.executemany(
@@ -37,14 +37,14 @@ class Traffic:
             )
 
     def place(self):
-        """One new order; returns its id."""
+        """Inserts a new order and returns its id."""
         placed = self.connection.execute(
             "INSERT INTO orders (restaurant_id, total, details) VALUES (%s, %s, %s) RETURNING order_id", self._order(),
         )
         return placed.fetchone()[0]
 
     def advance(self, order):
-        """One order goes on: to its next state, cancelled, or deleted as if it had never been."""
+        """Moves an order to its next state, or cancels or deletes it."""
         found = self.connection.execute("SELECT state FROM orders WHERE order_id = %s", [order]).fetchone()
         if found is None or found[0] not in NEXT:
             return
@@ -56,12 +56,12 @@ class Traffic:
         self.connection.execute("UPDATE orders SET state = %s WHERE order_id = %s", [state, order])
 
     def step(self):
-        """One change: as many orders end as come, so that the open ones stay about the same number."""
+        """Makes one change. Orders are placed and finished at about the same rate, so the number of open orders stays stable."""
         if self.random.random() < 0.28:
             is_full = "SELECT count(*) >= %s FROM orders WHERE state IN ('placed', 'cooking', 'ready')"
             if not self.connection.execute(is_full, [OPEN_MAX]).fetchone()[0]:
                 return self.place()
-        # An old one more likely than a new one, as kitchens do it.
+        # Advance one of the oldest open orders.
         oldest = self.connection.execute(
             "SELECT order_id FROM orders WHERE state IN ('placed', 'cooking', 'ready') ORDER BY order_id LIMIT 60",
         ).fetchall()

@@ -1,4 +1,4 @@
-"""ADBC, the Python DB-API over the Go driver: connect, ask, bind, describe, ingest, cancel."""
+"""ADBC: the Python DB-API over the Go driver. Connections, queries, parameters, metadata, ingest and cancellation."""
 
 import datetime
 import decimal
@@ -21,21 +21,21 @@ ENDLESS = "SELECT count(*) FROM samples a, samples b, samples c, samples d, samp
 
 
 def connect(facts, caller="acme", headers=(), **kwargs):
-    """A connection with the caller's token in a header."""
+    """Connects with the caller's token in a header."""
     named = {driver.DatabaseOptions.RPC_CALL_HEADER_PREFIX.value + name: value for name, value in headers}
     options = {HEADER: f"Bearer {facts['tokens'][caller]}", **named, **kwargs}
     return dbapi.connect(f"grpc://{facts['flight']}", db_kwargs=options, autocommit=True)
 
 
 def table(connection, sql, parameters=None):
-    """A query's answer."""
+    """Runs a query and returns its result."""
     with connection.cursor() as cursor:
         cursor.execute(sql, parameters)
         return cursor.fetch_arrow_table()
 
 
 def value(connection, sql, parameters=None):
-    """The one value of a query's answer."""
+    """Runs a query and returns the single value of its result."""
     found = table(connection, sql, parameters)
     equal((found.num_rows, found.num_columns), (1, 1), sql)
     return found.column(0)[0].as_py()
@@ -89,7 +89,7 @@ def token_without_tenant_is_refused(facts):
 
 
 @check
-def operator_asks_nothing(facts):
+def operators_may_not_query(facts):
     error = refused(lambda: value(connect(facts, "operator"), "SELECT count(*) FROM samples"), dbapi.Error)
     assert error.status_code in (STATUS.UNAUTHENTICATED, STATUS.UNAUTHORIZED), error
 
@@ -99,8 +99,8 @@ def tenants_are_disjoint(facts):
     seen = {tenant: ids(connect(facts, tenant)) for tenant in rows.ROWS}
     for tenant, found in seen.items():
         expected = {row["id"] for row in rows.samples(tenant)}
-        assert expected <= found, (tenant, "misses rows")
-        assert all(name.startswith(f"{tenant}-") for name in found), (tenant, "sees another's rows")
+        assert expected <= found, (tenant, "does not see all of its rows")
+        assert all(name.startswith(f"{tenant}-") for name in found), (tenant, "sees rows of another tenant")
 
 
 @check
@@ -120,7 +120,7 @@ def values_come_back_as_sent(facts):
 
 
 @check
-def types_are_the_safe_ones(facts):
+def column_types_are_portable(facts):
     with connect(facts) as connection:
         schema = table(connection, "SELECT * FROM samples LIMIT 0").schema
     expected = {
@@ -132,7 +132,7 @@ def types_are_the_safe_ones(facts):
 
 
 @check
-def freshness_is_a_table(facts):
+def freshness_is_a_table_function(facts):
     with connect(facts) as connection:
         found = table(connection, "SELECT * FROM freshness('samples')").to_pylist()
         names = ["table_name", "complete_until", "now", "newest_event_time", "newest_received_time", "source_lag_seconds"]
@@ -142,7 +142,7 @@ def freshness_is_a_table(facts):
         equal((row["table_name"], row["newest_event_time"], row["source_lag_seconds"]), ("samples", newest, None))
         assert row["newest_received_time"] <= row["complete_until"] <= row["now"], row
         later = value(connection, "SELECT now FROM freshness('samples')")
-        assert later > row["now"], "the same statement tells of now, each time"
+        assert later > row["now"], "repeating the statement must return a later time"
         hidden, nowhere = (
             refused(lambda name=name: value(connection, f"SELECT now FROM freshness('{name}')"), dbapi.Error)
             for name in ("hidden", "nowhere")
@@ -229,7 +229,7 @@ def get_table_types(facts):
 
 
 @check
-def get_table_schema_is_not_fooled_by_underscores(facts):
+def get_table_schema_escapes_underscores(facts):
     with connect(facts) as connection:
         for name in ("net_flow", "net2flow"):
             for place in ({}, {"db_schema_filter": "public"}):
@@ -247,7 +247,7 @@ def get_table_schema_is_not_fooled_by_underscores(facts):
 
 
 @check
-def execute_schema_is_the_answers_schema(facts):
+def execute_schema_matches_the_result(facts):
     queries = ("SELECT count(*), min(at), max(ratio) FROM samples", "SELECT * FROM samples", "SELECT 'a' AS x, 1.5, NULL")
     with connect(facts) as connection:
         for sql in queries:
@@ -272,7 +272,7 @@ def current_catalog_and_schema(facts):
 
 
 @check
-def no_transactions_is_a_warning(facts):
+def missing_transactions_cause_a_warning(facts):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         options = {HEADER: f"Bearer {facts['tokens']['acme']}"}
@@ -343,7 +343,7 @@ def errors_have_their_codes(facts):
 
 
 @check
-def a_hidden_table_looks_like_no_table(facts):
+def a_hidden_table_looks_absent(facts):
     with connect(facts) as connection:
         texts = [str(refused(lambda name=name: table(connection, f"SELECT * FROM {name}"), dbapi.Error)).replace(name, "T")
                  for name in ("hidden", "absent")]
@@ -352,7 +352,7 @@ def a_hidden_table_looks_like_no_table(facts):
 
 @check
 def cancel_stops_the_query_and_frees_its_slot(facts):
-    """More cancelled queries than a tenant may run at once: a slot that stayed taken would stop the later ones."""
+    """Cancels more queries than a tenant may run at once: if a slot were not released, the later ones would have to wait."""
     with connect(facts) as connection:
         for turn in range(facts["tenant_queries_max"] + 1):
             with connection.cursor() as cursor:
@@ -371,7 +371,7 @@ def cancel_stops_the_query_and_frees_its_slot(facts):
                 while asking.is_alive() and time.monotonic() < until:
                     cursor.adbc_cancel()
                     asking.join(0.2)
-                assert not asking.is_alive(), f"turn {turn}: the query went on for two minutes"
+                assert not asking.is_alive(), f"turn {turn}: the query was still running after two minutes"
                 equal(len(outcome), 1)
                 error = outcome[0]
                 assert isinstance(error, dbapi.Error), error
@@ -399,7 +399,7 @@ def a_partition_is_read_on_another_connection(facts):
 
 @check
 def default_message_limit_is_enough(facts):
-    """A client that accepts 4 MiB reads wide rows, long texts and filtered columns."""
+    """A client that accepts messages of 4 MiB can read wide rows, long texts and filtered columns."""
     limit = {driver.DatabaseOptions.WITH_MAX_MSG_SIZE.value: str(4 << 20)}
     with connect(facts, **limit) as connection:
         found = table(connection, "SELECT a.id, repeat(a.id, 1 + b.small % 50) AS t FROM samples a, samples b WHERE b.small < 200")
@@ -408,7 +408,7 @@ def default_message_limit_is_enough(facts):
 
 
 @check
-def many_callers_at_once(facts):
+def concurrent_callers(facts):
     wrong = []
 
     def ask(tenant):
@@ -430,14 +430,14 @@ def many_callers_at_once(facts):
 
 
 def batch(prefix, count, **columns):
-    """Rows to ingest into `samples`."""
+    """Makes rows to ingest into `samples`."""
     at = [rows.START + datetime.timedelta(days=400, seconds=second) for second in range(count)]
     names = [f"{prefix}-{index}" for index in range(count)]
     return pa.table({"id": names, "at": pa.array(at, pa.timestamp("us", "UTC")), "small": pa.array(range(count), pa.int32()), **columns})
 
 
 def ingest(connection, data, mode, name="samples"):
-    """Rows ingested."""
+    """Ingests rows and returns the number reported."""
     with connection.cursor() as cursor:
         return cursor.adbc_ingest(name, data, mode=mode)
 
@@ -457,7 +457,7 @@ def ingest_appends(facts):
 
 
 @check
-def ingest_again_counts_once(facts):
+def repeated_ingest_stores_once(facts):
     with connect(facts) as connection:
         for _ in range(2):
             ingest(connection, batch("acme-twice", 50), "append")
@@ -465,7 +465,7 @@ def ingest_again_counts_once(facts):
 
 
 @check
-def ingest_makes_and_replaces_no_table(facts):
+def ingest_never_creates_or_replaces_a_table(facts):
     with connect(facts) as connection:
         before = value(connection, "SELECT count(*) FROM samples")
         for mode, name in (("create", "samples"), ("replace", "samples"), ("create", "fresh"), ("create_append", "fresh"),
@@ -475,20 +475,20 @@ def ingest_makes_and_replaces_no_table(facts):
 
 
 @check
-def ingest_forces_the_tenant(facts):
+def ingest_never_stores_rows_of_other_tenants(facts):
     with connect(facts) as connection:
         foreign = batch("acme-forged", 3, tenant=["globex", "acme", "globex"])
         try:
             ingest(connection, foreign, "append")
         except dbapi.Error:
-            pass  # refusing the whole is as good as keeping the forged rows in quarantine
+            pass  # refusing the whole batch is as correct as quarantining the forged rows
         assert value(connection, "SELECT count(*) FROM samples WHERE id LIKE 'acme-forged-%'") <= 1
     with connect(facts, "globex") as connection:
         equal(value(connection, "SELECT count(*) FROM samples WHERE id LIKE 'acme-forged-%'"), 0)
 
 
 @check
-def ingest_needs_its_scope(facts):
+def ingest_requires_its_scope(facts):
     with connect(facts, "reader") as connection:
         equal(value(connection, "SELECT count(*) > 0 FROM samples"), True)
         error = refused(lambda: ingest(connection, batch("acme-reader", 3), "append"), dbapi.Error)
@@ -498,7 +498,7 @@ def ingest_needs_its_scope(facts):
 
 
 @check
-def ingest_of_an_operator_names_each_tenant(facts):
+def operator_ingest_takes_the_tenant_from_each_row(facts):
     options = {HEADER: f"Bearer {facts['tokens']['operator']}"}
     with dbapi.connect(f"grpc://{facts['flight']}", db_kwargs=options, autocommit=True) as connection:
         tenants = ["acme", "globex", "acme", "acme"]

@@ -1,4 +1,4 @@
-"""Sends the known rows through the web door: the first of all suites."""
+"""Sends the known rows over HTTP. This suite runs before the others."""
 
 import rows
 from checks import check, equal, main
@@ -13,15 +13,15 @@ def feed_samples(facts):
 
 
 @check
-def feed_look_alikes(facts):
-    """Two tables whose names a careless `_` pattern confuses."""
+def feed_tables_with_similar_names(facts):
+    """Two tables whose names both match the pattern `net_flow` if `_` is a wildcard."""
     for table in ("net_flow", "net2flow"):
         row = {"id": "1", "at": rows.START, f"of_{table}": 1}
         equal(rows.post(facts, table, facts["tokens"]["acme"], rows.ndjson([row]))["accepted"], 1, table)
 
 
 @check
-def feed_again_counts_nothing(facts):
+def feed_again_stores_nothing(facts):
     receipt = rows.post(facts, "samples", facts["tokens"]["globex"], rows.ndjson(rows.samples("globex")))
     equal((receipt["accepted"], receipt["duplicate"]), (0, rows.ROWS["globex"]), receipt)
 

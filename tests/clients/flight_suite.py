@@ -1,4 +1,4 @@
-"""Flight SQL message by message, over pyarrow.flight: what each client of the field sends, and what must come back."""
+"""Individual Flight SQL messages over pyarrow.flight: the requests that common clients send, and the required responses."""
 
 import base64
 
@@ -39,7 +39,7 @@ QUERIES = [
 
 
 class Silent(flight.ClientAuthHandler):
-    """A handshake whose credentials are all in the headers: what JDBC and ODBC do with a token."""
+    """A handshake that carries its credentials only in headers, as JDBC and ODBC do with a token."""
 
     def authenticate(self, outgoing, incoming):
         outgoing.write(b"")
@@ -52,7 +52,7 @@ class Silent(flight.ClientAuthHandler):
 def handshake_with_a_bearer(facts):
     good = client(facts)
     good.connection.authenticate(Silent(), good.options)
-    # From now on the connection sends an empty `auth-token-bin` with each call, which means nothing here.
+    # From now on the connection sends an empty `auth-token-bin` with each call. The server ignores it.
     equal(good.query("SELECT 1").num_rows, 1)
     for caller in ("forged", "expired"):
         bad = client(facts, caller)
@@ -61,13 +61,13 @@ def handshake_with_a_bearer(facts):
 
 
 @check
-def handshake_lets_the_client_speak_first(facts):
-    """An answer that overtakes the client's first message would abort this whole process."""
+def handshake_waits_for_the_client(facts):
+    """A response that is sent before the client's first message would abort this process."""
     for attempt in range(50):
         one = client(facts, "forged" if attempt % 2 else "acme")
         try:
             one.connection.authenticate(Silent(), one.options)
-            equal(attempt % 2, 0, "a forged token was let in")
+            equal(attempt % 2, 0, "a forged token was accepted")
         except Unauthenticated:
             equal(attempt % 2, 1, "a good token was refused")
 
@@ -83,7 +83,7 @@ def handshake_with_a_password(facts):
 
 
 @check
-def handshake_takes_unpadded_base64(facts):
+def handshake_accepts_unpadded_base64(facts):
     for pad in (True, False):
         for extra in ("u", "us", "use"):  # one of the lengths needs padding
             text = base64.b64encode(f"{extra}:{facts['tokens']['acme']}".encode()).decode()
@@ -93,14 +93,14 @@ def handshake_takes_unpadded_base64(facts):
 
 
 @check
-def header_scheme_has_no_case(facts):
+def header_scheme_is_case_insensitive(facts):
     for scheme in (b"Bearer ", b"bearer ", b"BEARER "):
         other = Client(facts, headers=[(b"authorization", scheme + facts["tokens"]["acme"].encode())])
         equal(other.query("SELECT 1").num_rows, 1, scheme)
 
 
 @check
-def two_tokens_are_no_token(facts):
+def two_tokens_are_refused(facts):
     pair = [(b"authorization", b"Bearer " + facts["tokens"][caller].encode()) for caller in ("acme", "globex")]
     refused(lambda: Client(facts, headers=pair).query("SELECT 1"), Unauthenticated)
 
@@ -134,12 +134,12 @@ def every_call_needs_a_token(facts):
         put,
         exchange,
     ):
-        refused(call, (Unauthenticated, OSError), "unauthenticated")  # the streams of pyarrow raise the latter
+        refused(call, (Unauthenticated, OSError), "unauthenticated")  # pyarrow streams raise OSError
 
 
 @check
-def all_schemas_of_a_query_are_one(facts):
-    """FlightInfo, GetSchema, the prepared statement and the stream say the same, field metadata included."""
+def all_schemas_of_a_query_are_equal(facts):
+    """FlightInfo, GetSchema, the prepared statement and the stream have the same schema, including field metadata."""
     one = client(facts)
     for sql in QUERIES:
         command = packed("CommandStatementQuery", _1=sql)
@@ -156,7 +156,7 @@ def all_schemas_of_a_query_are_one(facts):
 
 
 @check
-def all_schemas_of_a_command_are_one(facts):
+def all_schemas_of_a_command_are_equal(facts):
     one = client(facts)
     for name, command in COMMANDS.items():
         info = one.info(command)
@@ -166,7 +166,7 @@ def all_schemas_of_a_command_are_one(facts):
 
 
 @check
-def only_safe_types_are_sent(facts):
+def only_portable_types_are_sent(facts):
     one = client(facts)
     unsafe = (
         pa.types.is_large_string, pa.types.is_large_binary, pa.types.is_dictionary, pa.types.is_decimal256,
@@ -179,7 +179,7 @@ def only_safe_types_are_sent(facts):
 
 
 @check
-def one_endpoint_without_a_place(facts):
+def one_endpoint_without_a_location(facts):
     one = client(facts)
     for command in (packed("CommandStatementQuery", _1="SELECT id FROM samples"), *COMMANDS.values()):
         info = one.info(command)
@@ -190,7 +190,7 @@ def one_endpoint_without_a_place(facts):
 def a_ticket_is_bound_to_its_tenant(facts):
     ticket = client(facts).info(packed("CommandStatementQuery", _1="SELECT count(*) AS n FROM samples")).endpoints[0].ticket
     assert client(facts).get(ticket).column("n")[0].as_py() >= rows.ROWS["acme"]
-    assert client(facts).get(ticket).column("n")[0].as_py() >= rows.ROWS["acme"], "a ticket works twice"
+    assert client(facts).get(ticket).column("n")[0].as_py() >= rows.ROWS["acme"], "a ticket can be used twice"
     error = refused(lambda: client(facts, "globex").get(ticket), Forbidden)
     assert "acme" not in str(error), error
 
@@ -209,7 +209,7 @@ def tampered_tickets_are_refused(facts):
 
 
 @check
-def order_is_announced(facts):
+def ordered_results_are_flagged(facts):
     one = client(facts)
     info = one.info(packed("CommandStatementQuery", _1="SELECT id FROM samples ORDER BY id DESC"))
     assert info.ordered
@@ -225,7 +225,7 @@ def zero_rows_have_a_schema(facts):
 
 @check
 def messages_fit_default_clients(facts):
-    """Wide skewed rows, a row of 3.5 MiB, a filtered view, sliced lists: all read by a client that accepts 4 MiB."""
+    """A client that accepts 4 MiB can read wide skewed rows, a row of 3.5 MiB, a filtered view, and sliced lists."""
     small = client(facts, message_bytes_max=DEFAULT_MESSAGE_BYTES_MAX)
     skewed = (
         "SELECT a.id, repeat('x', CASE WHEN b.small % 50 = 0 THEN 20000 ELSE 1 END) AS t "
@@ -244,7 +244,7 @@ def messages_fit_default_clients(facts):
 
 
 @check
-def a_row_beyond_the_limit_is_said_so(facts):
+def a_row_over_the_limit_is_reported(facts):
     one = client(facts)
     error = refused(lambda: one.query(f"SELECT repeat('x', {6 << 20})"), Refused, "row|limit|message")
     assert "RESOURCE_EXHAUSTED" in str(error).upper().replace(" ", "_") or "exhausted" in str(error).lower(), error
@@ -252,7 +252,7 @@ def a_row_beyond_the_limit_is_said_so(facts):
 
 
 @check
-def cancelling_needs_the_owner(facts):
+def only_the_owner_can_cancel(facts):
     one = client(facts)
     info = one.info(packed("CommandStatementQuery", _1="SELECT id FROM samples a"))
     body = message(_1=info.serialize())
@@ -288,7 +288,7 @@ def unspecified_ingest_is_refused(facts):
     refused(lambda: put(_1=options(2, 2), _2="samples", _4="elsewhere"), Refused)
     refused(lambda: put(_1=options(2, 2), _2="samples", _5=True), Refused)
     equal(one.query("SELECT id FROM samples WHERE id = 'acme-z'").num_rows, 0)
-    # 2, 2: fail if the table is missing, append if it exists.
+    # Options 2, 2: fail if the table does not exist, append if it exists.
     result = put(_1=options(2, 2), _2="samples", _3="public", _4="glasshouse")
     equal(fields(result.to_pybytes())[1][0], 1)
 
@@ -300,8 +300,8 @@ def transactions_are_unsupported(facts):
 
 
 @check
-def rubbish_gets_a_status(facts):
-    """Whatever bytes come: an answer, and a server that goes on."""
+def malformed_messages_get_an_error_status(facts):
+    """The server responds to arbitrary bytes with an error status, and continues to serve."""
     one = client(facts)
     for body in (b"", b"\x00", b"\xff" * 40, b"\x0a\x05hello", packed("CommandStatementQuery"), packed("CommandGetTables") + b"\xff",
                  message(_1="type.googleapis.com/arrow.flight.protocol.sql.CommandGetTables", _2=b"\xff\xff"),

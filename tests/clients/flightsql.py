@@ -1,13 +1,13 @@
-"""A small Flight SQL client over pyarrow.flight: commands packed by hand, so that every message can be looked at.
+"""A small Flight SQL client over pyarrow.flight. It encodes commands itself, so that tests can inspect every message.
 
-pyarrow has no Flight SQL of its own. Field numbers are those of FlightSql.proto.
+pyarrow has no Flight SQL client. Field numbers are those of FlightSql.proto.
 """
 
 import pyarrow as pa
 import pyarrow.flight as flight
 
 TYPE = "type.googleapis.com/arrow.flight.protocol.sql."
-# What a client accepts that was never configured: gRPC's default.
+# The largest message that a client accepts by default in gRPC.
 DEFAULT_MESSAGE_BYTES_MAX = 4 << 20
 
 Unauthenticated = flight.FlightUnauthenticatedError
@@ -17,7 +17,7 @@ Refused = (flight.FlightError, pa.ArrowException)
 
 
 def varint(number):
-    """A protobuf varint."""
+    """Encodes a number as a protobuf varint."""
     out = bytearray()
     number &= (1 << 64) - 1
     while number > 0x7F:
@@ -28,7 +28,7 @@ def varint(number):
 
 
 def message(**fields):
-    """A protobuf message from fields named `_1`, `_2` …: str, bytes, bool, int, or a list of these."""
+    """Encodes a protobuf message from fields named `_1`, `_2` …, each a str, bytes, bool, int, or a list of these."""
     out = b""
     for name, value in fields.items():
         number = int(name[1:])
@@ -44,7 +44,7 @@ def message(**fields):
 
 
 def fields(data):
-    """The fields of a protobuf message: {number: [values]}."""
+    """Decodes the fields of a protobuf message: {number: [values]}."""
     found, at = {}, 0
 
     def read_varint():
@@ -73,23 +73,23 @@ def fields(data):
 
 
 def packed(name, **numbered):
-    """An `Any` of a Flight SQL message."""
+    """Encodes a Flight SQL message in an `Any`."""
     return message(_1=TYPE + name, _2=message(**numbered))
 
 
 def unpacked(data):
-    """The name and the fields of an `Any`."""
+    """Decodes an `Any` into the name of its message and its fields."""
     found = fields(data)
     return found[1][0].decode().removeprefix(TYPE), fields(found.get(2, [b""])[0])
 
 
 def schema_of(ipc):
-    """The schema in an IPC-encapsulated message; None for no bytes."""
+    """Decodes the schema in an encapsulated IPC message. `None` if there are no bytes."""
     return pa.ipc.read_schema(pa.py_buffer(ipc)) if ipc else None
 
 
 class Client:
-    """One connection with one token, or none."""
+    """A connection, with or without a token."""
 
     def __init__(self, facts, token=None, headers=(), message_bytes_max=None):
         limit = [] if message_bytes_max is None else [("grpc.max_receive_message_length", message_bytes_max)]
@@ -99,29 +99,29 @@ class Client:
         self.options = flight.FlightCallOptions(headers=list(headers), timeout=120)
 
     def info(self, command):
-        """GetFlightInfo of a packed command."""
+        """Calls GetFlightInfo with a packed command."""
         return self.connection.get_flight_info(flight.FlightDescriptor.for_command(command), self.options)
 
     def schema(self, command):
-        """GetSchema of a packed command."""
+        """Calls GetSchema with a packed command."""
         return self.connection.get_schema(flight.FlightDescriptor.for_command(command), self.options).schema
 
     def get(self, ticket):
-        """DoGet as a table; its schema is the stream's."""
+        """Calls DoGet and returns a table. Its schema is that of the stream."""
         return self.connection.do_get(ticket, self.options).read_all()
 
     def run(self, command):
-        """GetFlightInfo and DoGet of the one endpoint."""
+        """Calls GetFlightInfo, and DoGet for its only endpoint."""
         info = self.info(command)
         assert len(info.endpoints) == 1, info.endpoints
         return self.get(info.endpoints[0].ticket)
 
     def query(self, sql):
-        """A statement's whole answer."""
+        """Runs a statement and returns its whole result."""
         return self.run(packed("CommandStatementQuery", _1=sql))
 
     def action(self, name, body=b""):
-        """The bodies of an action's results."""
+        """Calls an action and returns the bodies of its results."""
         return [bytes(result.body) for result in self.connection.do_action(flight.Action(name, body), self.options)]
 
     def prepare(self, sql):
@@ -133,7 +133,7 @@ class Client:
 
 
 class Prepared:
-    """A prepared statement; `handle` can be set to that of another."""
+    """A prepared statement. Tests may replace its `handle`."""
 
     def __init__(self, client, found):
         self.client = client
@@ -143,7 +143,7 @@ class Prepared:
         self.is_update = found.get(4)
 
     def bind(self, batch):
-        """DoPut of parameters. Returns the updated handles, one per PutResult."""
+        """Binds parameters with DoPut. Returns the updated handles, one per PutResult."""
         descriptor = flight.FlightDescriptor.for_command(packed("CommandPreparedStatementQuery", _1=self.handle))
         writer, reader = self.client.connection.do_put(descriptor, batch.schema, self.client.options)
         with writer:
@@ -155,24 +155,24 @@ class Prepared:
         return handles
 
     def command(self):
-        """The packed command that runs it."""
+        """The packed command that runs the statement."""
         return packed("CommandPreparedStatementQuery", _1=self.handle)
 
     def run(self):
-        """Its whole answer."""
+        """Runs the statement and returns its whole result."""
         return self.client.run(self.command())
 
     def close(self):
-        """ClosePreparedStatement."""
+        """Calls ClosePreparedStatement."""
         self.client.action("ClosePreparedStatement", packed("ActionClosePreparedStatementRequest", _1=self.handle))
 
 
 def client(facts, caller="acme", **kwargs):
-    """A connection with the caller's token."""
+    """Connects with the caller's token."""
     return Client(facts, facts["tokens"][caller], **kwargs)
 
 
-# One of each metadata command.
+# One command of each metadata type.
 COMMANDS = {
     "catalogs": packed("CommandGetCatalogs"),
     "schemas": packed("CommandGetDbSchemas"),

@@ -1,7 +1,7 @@
-"""Every message of a topic is in the table once, or in its quarantine once: by SQL, and by delta-rs.
+"""Every message of a topic is stored exactly once in the table or in its quarantine, according to SQL and delta-rs.
 
-The facts hold the ids that were sent of each tenant (`<tenant>-<index>`, `events` of each) and the payloads that cannot be
-stored.
+The facts contain the number of events sent for each tenant (`events`, with the ids `<tenant>-<index>`) and the payloads that
+cannot be stored.
 """
 
 import collections
@@ -13,7 +13,7 @@ import deltalake
 
 from checks import check, equal, main
 
-# Another server's commits are looked for in turns: it may show them this much later.
+# A server polls for the commits of other servers, so it may show them this much later.
 SHOWN_SECONDS_MAX = 120
 
 
@@ -23,7 +23,7 @@ def sent(facts, tenant):
 
 
 def read(facts, table, columns):
-    """Columns of a table of the lake."""
+    """Reads columns of a table of the lake."""
     rows = deltalake.DeltaTable(f"{facts['lake']}/{table}").to_pyarrow_table(columns=columns)
     return [rows.column(name).to_pylist() for name in columns]
 
@@ -45,7 +45,7 @@ def each_tenant_sees_its_messages_once(facts):
 
 
 @check
-def sources_are_not_behind(facts):
+def sources_have_no_lag(facts):
     options = {driver.DatabaseOptions.AUTHORIZATION_HEADER.value: f"Bearer {facts['tokens'][facts['tenants'][0]]}"}
     for address in facts["flights"]:
         with dbapi.connect(f"grpc://{address}", db_kwargs=options, autocommit=True) as connection:
@@ -74,7 +74,7 @@ def the_quarantine_holds_each_bad_message_once(facts):
     payloads, places, sources = read(facts, "samples_quarantine", ["payload", "place", "source_table"])
     counts = collections.Counter(payload.decode() for payload in payloads)
     equal(counts, collections.Counter(facts["bad"]))
-    equal(len(set(places)), len(places), "each has a place of its own")
+    equal(len(set(places)), len(places), "two entries have the same place")
     equal([place for place in places if not place.startswith("kafka events, events/")], [])
     equal(set(sources), {"samples"})
 

@@ -1,4 +1,4 @@
-"""The lake, as readers that know nothing of us see it: delta-rs from Python, DuckDB and Arrow over its files."""
+"""The lake as read by other software: delta-rs from Python, and DuckDB and Arrow over its files."""
 
 import adbc_driver_flightsql as driver
 import adbc_driver_flightsql.dbapi as dbapi
@@ -13,12 +13,12 @@ TENANTS = [tenant for tenant, count in rows.ROWS.items() if count]
 
 
 def opened(facts, table="samples"):
-    """The Delta table."""
+    """Opens the Delta table."""
     return deltalake.DeltaTable(f"{facts['lake']}/{table}", storage_options=facts.get("storage_options"))
 
 
 def counted(facts, tenant):
-    """(rows, ids) that a tenant counts over Flight SQL."""
+    """The number of rows and of distinct ids that a tenant sees over Flight SQL."""
     options = {driver.DatabaseOptions.AUTHORIZATION_HEADER.value: f"Bearer {facts['tokens'][tenant]}"}
     with dbapi.connect(f"grpc://{facts['flight']}", db_kwargs=options, autocommit=True) as connection:
         with connection.cursor() as cursor:
@@ -27,13 +27,13 @@ def counted(facts, tenant):
 
 
 def files(facts):
-    """Local paths of the live files."""
+    """Local paths of the files of the current version."""
     return [uri.removeprefix("file://") for uri in opened(facts).file_uris()]
 
 
 @check
 def tenants_add_up_to_the_lake(facts):
-    """What the tenants count by SQL is what delta-rs and DuckDB count in the lake."""
+    """The counts of the tenants over SQL equal the counts of delta-rs and DuckDB in the lake."""
     by_sql = {tenant: counted(facts, tenant) for tenant in TENANTS}
     frame = opened(facts).to_pandas(columns=["tenant", "id"])
     by_delta = {tenant: (len(own), own["id"].nunique()) for tenant, own in frame.groupby("tenant")}
@@ -43,7 +43,7 @@ def tenants_add_up_to_the_lake(facts):
 
 
 @check
-def values_are_open(facts):
+def other_readers_see_the_same_values(facts):
     frame = opened(facts).to_pyarrow_table(columns=["id", "at", "flag", "small", "big", "ratio32", "ratio", "label", "day"])
     found = {row["id"]: row for row in frame.to_pylist() if row["id"].startswith("globex-")}
     for row in rows.samples("globex"):
@@ -59,7 +59,7 @@ def partitions_are_utc_days(facts):
 
 
 @check
-def files_are_sorted_and_say_so(facts):
+def files_are_sorted_and_declare_it(facts):
     for path in files(facts):
         keys = parquet.read_table(path, columns=["tenant", "at", "id"]).to_pylist()
         keys = [(row["tenant"], row["at"], row["id"]) for row in keys]

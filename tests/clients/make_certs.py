@@ -1,4 +1,4 @@
-"""Certificates for one test: `make_certs.py folder` writes two authorities, servers and clients, each as PEM."""
+"""Creates certificates for one test: `make_certs.py folder` writes two authorities, servers and clients as PEM files."""
 
 import datetime
 import ipaddress
@@ -17,7 +17,7 @@ HERE = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.
 
 
 def certificate(folder, name, issuer=None, usage=None, hosts=HERE):
-    """A key and a certificate, signed by `issuer` (name, key, certificate) or, for an authority, by itself."""
+    """Writes a key and a certificate, signed by `issuer` (key, certificate) or, for an authority, self-signed. Returns both."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     builder = (
@@ -45,7 +45,7 @@ def certificate(folder, name, issuer=None, usage=None, hosts=HERE):
 
 
 def main():
-    """Writes authority, stranger, server, a server of another host, and clients."""
+    """Writes a trusted and an untrusted authority, a server, a server for another host, and a client of each authority."""
     folder = pathlib.Path(sys.argv[1])
     authority = certificate(folder, "authority")
     stranger = certificate(folder, "stranger")

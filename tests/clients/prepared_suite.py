@@ -1,4 +1,4 @@
-"""Prepared statements message by message: what JDBC, ADBC and flightsql-dbapi bind, and what their handles are worth."""
+"""Prepared statements, message by message: parameters as JDBC, ADBC and flightsql-dbapi bind them, and statement handles."""
 
 import datetime
 
@@ -11,7 +11,7 @@ from flightsql import Forbidden, Refused, client, packed
 
 
 def parameter_types(one, sql):
-    """The types that a statement asks for."""
+    """The parameter types of a statement."""
     return [field.type for field in one.prepare(sql).parameter_schema]
 
 
@@ -65,8 +65,8 @@ def unbound_parameters_are_refused(facts):
 
 
 @check
-def the_old_handle_is_never_silently_wrong(facts):
-    """Some clients ignore the updated handle: the old one runs with the new parameters, or says why not."""
+def the_old_handle_never_returns_wrong_rows(facts):
+    """Some clients ignore the updated handle. The old one must run with the new parameters, or return an error that says why."""
     prepared = client(facts).prepare("SELECT id FROM samples WHERE small = ?")
     prepared.bind(pa.record_batch([pa.array([5], pa.int32())], names=["0"]))
     try:
@@ -76,7 +76,7 @@ def the_old_handle_is_never_silently_wrong(facts):
 
 
 @check
-def many_rows_are_bound_loudly_or_fully(facts):
+def several_parameter_rows_run_or_are_refused(facts):
     prepared = client(facts).prepare("SELECT id FROM samples WHERE small = ?")
     try:
         (handle,) = prepared.bind(pa.record_batch([pa.array([1, 2], pa.int32())], names=["0"]))
@@ -87,7 +87,7 @@ def many_rows_are_bound_loudly_or_fully(facts):
 
 
 @check
-def handles_live_without_their_connection(facts):
+def handles_outlive_their_connection(facts):
     prepared = client(facts).prepare("SELECT count(*) AS n FROM samples")
     prepared.client = client(facts)
     assert prepared.run().column("n")[0].as_py() >= rows.ROWS["acme"]
@@ -116,7 +116,7 @@ def closing_is_idempotent(facts):
 
 
 @check
-def statements_say_whether_they_change_anything(facts):
+def statements_report_whether_they_are_updates(facts):
     one = client(facts)
     prepared = one.prepare("SELECT id FROM samples")
     equal(prepared.dataset_schema.names, ["id"])

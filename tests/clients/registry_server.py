@@ -1,8 +1,8 @@
-"""A schema registry for the tests: Confluent's protocol over HTTP, on a free port of loopback, with its state in memory.
+"""A schema registry for the tests: Confluent's protocol over HTTP, on a free loopback port, with its state in memory.
 
-`registry_server.py ready.json` writes where it answers and runs until its input ends. It demands a user and a password.
-`PUT /-/away` lets every question fail until `PUT /-/back`; both are the tests' own. Answers and codes of errors are those of
-Confluent's documentation of the Schema Registry API; Confluent's own client registers at it.
+`registry_server.py ready.json` writes its URL to ready.json and runs until its input ends. It requires a user and a password.
+`PUT /-/away` makes every request fail until `PUT /-/back`; these two routes exist only for the tests. Responses and error codes
+follow Confluent's documentation of the Schema Registry API, and Confluent's own client works with it.
 """
 
 import base64
@@ -26,9 +26,9 @@ class Registry:
         self.subjects = {}
         self.is_away = False
 
-    def register(self, subject, told):
-        """The id of a schema, which it has from now on."""
-        schema = {key: told[key] for key in ("schema", "schemaType", "references") if told.get(key)}
+    def register(self, subject, body):
+        """Registers a schema if it is new. Returns its id."""
+        schema = {key: body[key] for key in ("schema", "schemaType", "references") if body.get(key)}
         with self.lock:
             if schema not in self.schemas:
                 self.schemas.append(schema)
@@ -38,13 +38,13 @@ class Registry:
                 versions.append(number)
             return {"id": number}
 
-    def lookup(self, subject, told):
-        """Which version of a subject a schema is; none if it is none."""
-        number = self.register(subject, told)["id"]
+    def lookup(self, subject, body):
+        """The version of a subject that has this schema. Registers the schema if it is new."""
+        number = self.register(subject, body)["id"]
         return self.version(subject, self.subjects[subject].index(number) + 1)
 
     def schema(self, number):
-        """What an id stands for."""
+        """The schema with this id."""
         if not 0 < number <= len(self.schemas):
             return None
         return self.schemas[number - 1]
@@ -59,12 +59,12 @@ class Registry:
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """One question."""
+    """Handles one request."""
 
     registry = Registry()
 
     def answer(self, status, body):
-        """Sends JSON."""
+        """Sends a JSON response."""
         text = json.dumps(body).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/vnd.schemaregistry.v1+json")
@@ -73,14 +73,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(text)
 
     def found(self, body, code, what):
-        """Sends what was found, or that it was not."""
+        """Sends the body, or 404 if it is `None`."""
         if body is None:
             self.answer(404, {"error_code": code, "message": f"{what} not found."})
         else:
             self.answer(200, body)
 
     def is_refused(self):
-        """Whether the question is not for this registry now, which it says."""
+        """Whether the request is refused, because the registry is away or the credentials are wrong. Sends the error."""
         if self.registry.is_away:
             self.answer(503, {"error_code": 50003, "message": "Error while forwarding the request to the primary"})
             return True
@@ -90,8 +90,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return True
         return False
 
-    def do_PUT(self):  # noqa: N802: the name is the library's
-        """The tests' own switch."""
+    def do_PUT(self):  # noqa: N802: the name is given by the library
+        """The switch for the tests: `/-/away` and `/-/back`."""
         self.registry.is_away = self.path == "/-/away"
         self.answer(200, {})
 
@@ -110,23 +110,23 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def do_POST(self):  # noqa: N802
         """Registers a schema, or looks it up."""
-        told = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         path = urllib.parse.urlsplit(self.path).path
         if self.is_refused():
             return
         if match := re.fullmatch(r"/subjects/([^/]+)/versions", path):
-            self.answer(200, self.registry.register(urllib.parse.unquote(match[1]), told))
+            self.answer(200, self.registry.register(urllib.parse.unquote(match[1]), body))
         elif match := re.fullmatch(r"/subjects/([^/]+)", path):
-            self.found(self.registry.lookup(urllib.parse.unquote(match[1]), told), 40403, "Schema")
+            self.found(self.registry.lookup(urllib.parse.unquote(match[1]), body), 40403, "Schema")
         else:
             self.answer(404, {"error_code": 404, "message": "HTTP 404 Not Found"})
 
     def log_message(self, *words):
-        """Nothing: the tests tell what went wrong."""
+        """Does not log: the tests report errors."""
 
 
 def main():
-    """Answers until the input ends."""
+    """Serves until the input ends."""
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     draft = sys.argv[1] + ".draft"

@@ -1,6 +1,6 @@
-"""What Confluent's own serializers write is read: Avro in two versions, protobuf with a nested message and an import.
+"""Messages written by Confluent's own serializers: Avro with two schema versions, and protobuf with a nested message and an import.
 
-The facts say where Kafka and the schema registry are. The checks run in order: the first ones send, the others look.
+The facts contain the addresses of Kafka and the schema registry. The checks depend on each other and run in order.
 """
 
 import base64
@@ -20,7 +20,7 @@ from confluent_kafka.schema_registry.protobuf import ProtobufSerializer
 from confluent_kafka.serialization import MessageField, SerializationContext
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
-# How long a message may take from its topic into the table.
+# The time limit for a message to get from its topic into the table.
 STORED_SECONDS_MAX = 120
 
 UTC = datetime.timezone.utc
@@ -55,7 +55,7 @@ def sample(name):
 
 
 def order_class():
-    """The class of a message in a message, whose file imports another."""
+    """The class of a nested message whose file imports another file."""
     guest = descriptor_pb2.FileDescriptorProto(name="people/guest.proto", package="people", syntax="proto3")
     guest.message_type.add(name="Guest").field.add(name="name", number=1, type=9, label=1)
     orders = descriptor_pb2.FileDescriptorProto(name="orders.proto", package="shop", syntax="proto3")
@@ -72,47 +72,47 @@ def order_class():
 
 
 def registry(facts):
-    """Confluent's client of the registry."""
+    """Confluent's client for the registry."""
     at = facts["registry"]
     return SchemaRegistryClient({"url": at["url"], "basic.auth.user.info": f"{at['user']}:{at['password']}"})
 
 
 def send(facts, topic, payloads):
-    """Sends messages and waits until they are there."""
+    """Sends messages and waits until they are delivered."""
     producer = Producer({"bootstrap.servers": facts["kafka"]})
     for payload in payloads:
         producer.produce(topic, payload)
-    equal(producer.flush(30), 0, "messages that were not sent")
+    equal(producer.flush(30), 0, "undelivered messages")
 
 
 def avro(facts, schema, names):
-    """Samples as messages."""
+    """Encodes samples as Avro messages."""
     write = AvroSerializer(registry(facts), schema)
     more = {"note": "n"} if "note" in schema else {}
     return [write({**sample(name), **more}, SerializationContext("avro", MessageField.VALUE)) for name in names]
 
 
 def read(facts, table):
-    """All rows of a table of the lake."""
+    """Reads all rows of a table of the lake."""
     return deltalake.DeltaTable(f"{facts['lake']}/{table}").to_pyarrow_table().to_pylist()
 
 
 def wait_for(what, is_so):
-    """Looks until it is so."""
+    """Polls until the condition holds."""
     until = time.monotonic() + STORED_SECONDS_MAX
     while not is_so():
         if time.monotonic() > until:
-            raise AssertionError(f"not in {STORED_SECONDS_MAX} s: {what}")
+            raise AssertionError(f"still waiting after {STORED_SECONDS_MAX} s: {what}")
         time.sleep(0.1)
 
 
 def wait_for_rows(facts, expected):
-    """Waits until the table has rows of these ids, and no others."""
+    """Waits until the table has exactly the rows with these ids."""
     wait_for(f"{expected}", lambda: sorted(row["id"] for row in read(facts, "samples")) == sorted(expected))
 
 
 def switch(facts, to):
-    """Lets the registry fail, or answer again."""
+    """Makes the registry unavailable (`away`) or available (`back`)."""
     with urllib.request.urlopen(urllib.request.Request(f"{facts['registry']['url']}/-/{to}", method="PUT")) as answer:
         equal(answer.status, 200)
 
@@ -124,7 +124,7 @@ def avro_of_two_versions_is_stored(facts):
 
 
 @check
-def each_value_is_what_was_sent(facts):
+def each_value_equals_what_was_sent(facts):
     rows = {row["id"]: row for row in read(facts, "samples")}
     row = rows["a1"]
     expected = {key: value for key, value in sample("a1").items() if key in row}
@@ -144,7 +144,7 @@ def protobuf_reaches_its_transform_as_json(facts):
     order = kind(order_id="p1", total=2**62)
     order.guest.name = "Ann"
     message = write(order, SerializationContext("orders", MessageField.VALUE))
-    equal(message[5:8], b"\x04\x02\x00", "the path: the second message, and the first in it")
+    equal(message[5:8], b"\x04\x02\x00", "message path: the second message of the file, and the first nested in it")
     send(facts, "orders", [message])
     wait_for_rows(facts, ["a1", "a2", "p1"])
     row = next(row for row in read(facts, "samples") if row["id"] == "p1")
@@ -152,7 +152,7 @@ def protobuf_reaches_its_transform_as_json(facts):
 
 
 @check
-def a_registry_that_is_away_loses_nothing(facts):
+def an_unreachable_registry_loses_nothing(facts):
     messages = avro(facts, AVRO % NOTE.replace("note", "later_note"), ["a3"])
     switch(facts, "away")
     send(facts, "avro", messages)
@@ -164,14 +164,14 @@ def a_registry_that_is_away_loses_nothing(facts):
         with urllib.request.urlopen(question) as page:
             return failed in page.read().decode()
 
-    wait_for("the registry is asked", has_failed)
+    wait_for("a request to the registry has failed", has_failed)
     equal(sorted(row["id"] for row in read(facts, "samples")), ["a1", "a2", "p1"])
     switch(facts, "back")
     wait_for_rows(facts, ["a1", "a2", "a3", "p1"])
 
 
 @check
-def what_cannot_be_read_is_quarantined_as_it_came(facts):
+def unreadable_messages_are_quarantined_unchanged(facts):
     good = avro(facts, AVRO % "", ["a4"])[0]
     bad = {
         b"\x00\x00\x01\xe2\x40x": "the schema registry knows no schema 123456",

@@ -1,6 +1,6 @@
-"""The known rows: what every suite expects to find.
+"""The known rows, which every suite expects to find.
 
-Tenants differ in size: `acme` is large, `globex` small, `initech` has no row at all.
+Tenants differ in size: `acme` is large, `globex` is small, and `initech` has no rows.
 """
 
 import datetime
@@ -13,7 +13,7 @@ NAMES = ["north", "south", "east", "west", "Zürich", "東京"]
 
 
 def sample(tenant, index):
-    """Row `index` of a tenant in the table `samples`; every seventh has no values but its keys."""
+    """Row `index` of a tenant in the table `samples`. Every seventh row has values only in its key columns."""
     row = {"id": f"{tenant}-{index:05}", "at": START + datetime.timedelta(minutes=index)}
     if index % 7 != 3:
         row |= {
@@ -29,12 +29,12 @@ def sample(tenant, index):
 
 
 def samples(tenant):
-    """All rows of a tenant, by id."""
+    """All rows of a tenant, ordered by id."""
     return [sample(tenant, index) for index in range(ROWS[tenant])]
 
 
 def post(facts, table, token, body, content_type="application/x-ndjson"):
-    """Sends a body to the web door and returns the receipt."""
+    """Sends a body over HTTP and returns the receipt."""
     request = urllib.request.Request(
         f"http://{facts['http']}/v1/tables/{table}/events",
         data=body,
@@ -45,5 +45,5 @@ def post(facts, table, token, body, content_type="application/x-ndjson"):
 
 
 def ndjson(rows):
-    """Rows as the web door takes them."""
+    """Encodes rows as NDJSON."""
     return "\n".join(json.dumps(row, default=lambda value: value.isoformat()) for row in rows).encode()

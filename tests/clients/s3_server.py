@@ -1,11 +1,11 @@
-"""An S3 server on this machine for the tests: `s3_server.py ready.json bucket journal port`. It writes its port and serves
-until killed.
+"""An S3 server on loopback for the tests: `s3_server.py ready.json bucket journal port`. It writes its options, with the
+endpoint, to ready.json, and serves until it is killed.
 
-moto checks `If-None-Match: *` and then stores the object: two steps, between which another writer could come. Real S3
-does both at once, and the Delta log relies on it. So requests are answered one at a time.
+moto checks `If-None-Match: *` and then stores the object, in two steps; another writer could come in between. Real S3 does both
+atomically, and the Delta log relies on that. Therefore this server handles one request at a time.
 
-moto keeps all in memory. So each change is written to the journal before it is answered, and a server that finds a journal
-begins with the changes in it: what was answered before a `kill -9` is there after it.
+moto keeps all objects in memory. Therefore this server writes each change to a journal before it responds, and replays an
+existing journal when it starts: changes that were acknowledged before a `kill -9` survive it.
 """
 
 import io
@@ -20,7 +20,7 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 
 
 class Quiet(WSGIRequestHandler):
-    """Keeps connections, says nothing."""
+    """Keeps connections alive, and does not log requests."""
 
     protocol_version = "HTTP/1.1"
 
@@ -29,28 +29,28 @@ class Quiet(WSGIRequestHandler):
 
 
 def journaled(application, path):
-    """The same application, answering each request as a whole before the next, and keeping its changes in a journal."""
+    """Wraps an application so that it handles one request at a time and writes its changes to a journal."""
     lock = threading.Lock()
 
     def ask(environ, body):
-        """The answer's status, headers and body."""
-        told = []
+        """Returns the status, headers and body of the response."""
+        started = []
         environ = environ | {
             "wsgi.version": (1, 0), "wsgi.input": io.BytesIO(body), "wsgi.errors": sys.stderr,
             "wsgi.multithread": True, "wsgi.multiprocess": False, "wsgi.run_once": False,
         }
-        chunks = list(application(environ, lambda status, headers, _=None: told.extend((status, headers))))
-        return told[0], told[1], chunks
+        chunks = list(application(environ, lambda status, headers, _=None: started.extend((status, headers))))
+        return started[0], started[1], chunks
 
     with open(path, "a+b") as journal:
         journal.seek(0)
         while True:
-            whole = journal.tell()
+            end = journal.tell()
             try:
                 ask(*pickle.load(journal))
             except (EOFError, pickle.UnpicklingError):
-                # It was killed in the middle of a change, which nobody was answered.
-                journal.truncate(whole)
+                # The server was killed while it wrote this change, which was therefore never acknowledged.
+                journal.truncate(end)
                 break
     journal = open(path, "ab")
 
@@ -69,7 +69,7 @@ def journaled(application, path):
 
 
 def main():
-    """Listens, makes the bucket if there is none, tells the port."""
+    """Listens, creates the bucket if the journal is new, checks conditional puts, and writes ready.json."""
     ready, bucket, journal, port = sys.argv[1:]
     is_new = not os.path.exists(journal)
     application = journaled(DomainDispatcherApplication(create_backend_app), journal)
@@ -94,7 +94,7 @@ def main():
     client.put_object(Bucket=bucket, Key="probe", Body=b"1", IfNoneMatch="*")
     try:
         client.put_object(Bucket=bucket, Key="probe", Body=b"2", IfNoneMatch="*")
-        raise SystemExit("this server has no conditional puts")
+        raise SystemExit("this S3 server does not support conditional puts")
     except client.exceptions.ClientError as error:
         assert error.response["ResponseMetadata"]["HTTPStatusCode"] == 412, error
     client.delete_object(Bucket=bucket, Key="probe")

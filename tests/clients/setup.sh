@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Installs the real clients of the test suites into .cache/: a Python environment, the JDBC harness with its drivers, an
-# Apache Kafka with Connect and Debezium, and a link to PostgreSQL's programs. `setup.sh python kafka postgres` installs these.
-# Does nothing, in a fraction of a second, when nothing has changed. Needs python3, java 17 and mvn; PostgreSQL is installed
-# with apt-get where that is allowed.
+# Installs the real clients and servers of the test suites into .cache/: a Python environment, the JDBC test program with its
+# drivers, Apache Kafka with Connect and Debezium, and a link to PostgreSQL's programs. `setup.sh python kafka postgres` installs
+# only the named parts. If nothing has changed, it does nothing and takes a fraction of a second. Needs python3, Java 17 and mvn;
+# installs PostgreSQL with apt-get where that is possible.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
-# Driver versions: the newest on Maven Central, and one of the many older installs in BI tools.
+# Driver versions: the newest on Maven Central, and an older one as installed in many BI tools.
 jdbc_versions=(18.3.0 17.0.0)
 venv=.cache/venv
 java=.cache/java
@@ -18,12 +18,12 @@ need() { command -v "$1" >/dev/null || fail "$1 is missing: install it ($2)"; }
 
 for part in "$@"; do
   [[ $part =~ ^(python|jdbc|kafka|postgres)$ ]] \
-    || fail "there is no part $part: name some of python, jdbc, kafka, postgres, or none"
+    || fail "unknown part $part; use python, jdbc, kafka or postgres, or omit it to install all"
 done
 wanted=" ${*:-python jdbc kafka postgres} "
 is_wanted() { [[ $wanted == *" $1 "* ]]; }
 
-# Whether $1 was made from the same inputs as now; the rest of the arguments are the inputs.
+# Whether the folder $1 was built from the current inputs. The remaining arguments are the inputs.
 is_current() { [ -f "$1/.made-from" ] && [ "$(cat "$1/.made-from")" = "$(cat "${@:2}" | sha256sum)" ]; }
 mark_current() { cat "${@:2}" | sha256sum > "$1/.made-from"; }
 
@@ -31,7 +31,7 @@ python_inputs=(tests/clients/requirements.txt)
 if is_wanted python && ! is_current $venv "${python_inputs[@]}"; then
   need python3 "apt-get install python3 python3-venv"
   echo "setup: Python environment in $venv"
-  [ -x $venv/bin/python ] || python3 -m venv $venv || fail "cannot make a Python environment: apt-get install python3-venv"
+  [ -x $venv/bin/python ] || python3 -m venv $venv || fail "cannot create a Python environment: apt-get install python3-venv"
   $venv/bin/pip install --quiet --disable-pip-version-check -r tests/clients/requirements.txt \
     || fail "pip could not install tests/clients/requirements.txt: see the message above"
   mark_current $venv "${python_inputs[@]}"
@@ -41,7 +41,7 @@ java_inputs=(tests/clients/java/pom.xml tests/clients/java/src/main/java/*.java 
 if is_wanted jdbc && ! is_current $java "${java_inputs[@]}"; then
   need java "apt-get install openjdk-17-jdk-headless"
   need mvn "apt-get install maven"
-  echo "setup: JDBC harness and drivers ${jdbc_versions[*]} in $java"
+  echo "setup: JDBC test program and drivers ${jdbc_versions[*]} in $java"
   mkdir -p $java
   mvn -q -B -f tests/clients/java/pom.xml package -DbuildDirectory="$PWD/$java/build" \
     || fail "maven could not build tests/clients/java: see the message above"
@@ -51,7 +51,7 @@ if is_wanted jdbc && ! is_current $java "${java_inputs[@]}"; then
     [ -f "$java/$driver" ] || mvn -q -B org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy \
       -Dartifact="org.apache.arrow:flight-sql-jdbc-driver:$version" -DoutputDirectory="$PWD/$java" \
       || fail "maven could not fetch the JDBC driver $version"
-    [ -f "$java/$driver" ] || fail "$driver is missing after it was fetched"
+    [ -f "$java/$driver" ] || fail "$driver is missing although maven reported success"
   done
   mark_current $java "${java_inputs[@]}"
 fi
@@ -69,7 +69,7 @@ if is_wanted kafka && ! is_current $kafka "${kafka_inputs[@]}"; then
   mark_current $kafka "${kafka_inputs[@]}"
 fi
 
-# The folder of PostgreSQL's programs: the newest of Debian's, or wherever the server on the path is.
+# Prints the folder of PostgreSQL's programs: the newest of Debian's packages, or the folder of `postgres` on the path.
 find_postgres() {
   local folder
   folder=$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | sort -V | tail -n 1)
@@ -84,7 +84,7 @@ install_postgres() {
   command -v apt-get >/dev/null || fail "PostgreSQL is missing: install its server, 13 or newer"
   [ "$(id -u)" -eq 0 ] || fail "PostgreSQL is missing: install it ($how)"
   echo "setup: $how"
-  # Debian would make and start a server of its own, on the usual port: the tests start theirs.
+  # Keep the Debian package from creating and starting a server on the default port. The tests start their own.
   [ -e /etc/postgresql-common/createcluster.conf ] \
     || { mkdir -p /etc/postgresql-common && echo "create_main_cluster = false" > /etc/postgresql-common/createcluster.conf; }
   { apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends \
@@ -94,7 +94,7 @@ install_postgres() {
 
 if is_wanted postgres && ! [ -x $postgres/initdb ]; then
   programs=$(find_postgres) || { install_postgres; programs=$(find_postgres); } \
-    || fail "PostgreSQL was installed, and its server is not in /usr/lib/postgresql nor on the path"
+    || fail "PostgreSQL was installed, but its server is neither in /usr/lib/postgresql nor on the path"
   mkdir -p .cache
   ln -sfn "$programs" $postgres
 fi

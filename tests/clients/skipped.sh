@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Prints which tests were skipped in the last run, why, and how many. With CI=true such a test has failed already.
+# Prints the tests that were skipped in the last run, with reasons, and their number. With CI=true these tests fail instead.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 

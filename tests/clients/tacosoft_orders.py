@@ -1,6 +1,7 @@
-"""Guests of TacoSoft for the tests: `tacosoft_orders.py PORT STEPS SEED` makes so many changes of orders, one after another.
+"""Changes TacoSoft orders for the tests: `tacosoft_orders.py PORT STEPS SEED` makes STEPS changes, one after another.
 
-The first one also makes PostgreSQL write a journal of its own, by a trigger: what the history in the lake is compared with.
+The first call also creates a trigger that writes each change to a journal table in PostgreSQL. The tests compare the history in
+the lake with this journal.
 """
 
 import pathlib
@@ -8,10 +9,10 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "demo/tacosoft"))
 
-import parts  # noqa: E402: the demo is not installed, it lies beside
+import parts  # noqa: E402: the demo is not an installed package
 from traffic import Traffic  # noqa: E402
 
-# The orders that are there already are snapshots: of each, one version.
+# Orders that exist already have one version each, from Debezium's snapshot.
 JOURNAL = """
 CREATE TABLE journal (
     number bigint GENERATED ALWAYS AS IDENTITY, restaurant_id text, order_id bigint, state text, deleted bool

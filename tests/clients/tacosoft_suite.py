@@ -1,7 +1,7 @@
-"""What two restaurants see over ADBC is what their own database says: now, and change by change.
+"""Compares the rows of two restaurants over ADBC with their own database: the current orders, and the history of changes.
 
-The facts hold PostgreSQL's port (`postgres`) and the tenants. Each question is asked until the answers are the same, since
-changes are still on their way; a bound ends that.
+The facts contain PostgreSQL's port (`postgres`) and the tenants. Each query is repeated until the results are equal, because
+changes may still be in transit, up to a time limit.
 """
 
 import itertools
@@ -17,14 +17,14 @@ from checks import check, equal, main
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "demo/tacosoft"))
 
-import parts  # noqa: E402: the demo is not installed, it lies beside
+import parts  # noqa: E402: the demo is not an installed package
 
-# Debezium, Kafka and two crashes lie between the database and the answer.
+# A change passes through Debezium and Kafka, both possibly after a crash, before a query returns it.
 SHOWN_SECONDS_MAX = 180
 
 
 def ask(facts, tenant, sql):
-    """The rows of an answer to a tenant."""
+    """Runs a query as a tenant and returns its rows."""
     options = {driver.DatabaseOptions.AUTHORIZATION_HEADER.value: f"Bearer {facts['tokens'][tenant]}"}
     with dbapi.connect(f"grpc://{facts['flight']}", db_kwargs=options, autocommit=True) as connection:
         with connection.cursor() as cursor:
@@ -33,30 +33,30 @@ def ask(facts, tenant, sql):
 
 
 def database(facts, sql, *values):
-    """The rows of PostgreSQL's answer."""
+    """Runs a query in PostgreSQL and returns its rows."""
     with parts.connect(facts["postgres"]) as connection:
         return connection.execute(sql, values).fetchall()
 
 
 def same(facts, ours, theirs):
-    """Asks as each tenant until the answer is the database's; returns how many rows that are. Nobody changes orders now."""
+    """Queries as each tenant until the result equals the database's. Returns the number of rows. Orders no longer change now."""
     total = 0
     for tenant in facts["tenants"]:
         expected = database(facts, theirs, tenant)
-        assert expected, f"{tenant} has nothing to compare"
+        assert expected, f"{tenant} has no rows to compare"
         until = time.monotonic() + SHOWN_SECONDS_MAX
         found = None
         while found != expected and time.monotonic() < until:
             found = ask(facts, tenant, ours)
         pairs = enumerate(itertools.zip_longest(found, expected))
         different = next((f"row {at} is {one} instead of {other}" for at, (one, other) in pairs if one != other), None)
-        equal(different, None, f"{tenant}, {len(found)} rows for {len(expected)}")
+        equal(different, None, f"{tenant}, {len(found)} rows instead of {len(expected)}")
         total += len(expected)
     return f"{total} rows"
 
 
 @check
-def orders_by_state_are_the_databases(facts):
+def orders_by_state_match_the_database(facts):
     return same(
         facts,
         "SELECT state, count(*), sum(total_cents) FROM orders GROUP BY state ORDER BY state",

@@ -1,4 +1,4 @@
-"""TLS and mutual TLS. The facts name two servers, `flight` (TLS) and `mutual` (client certificates too), and `certs`."""
+"""TLS and mutual TLS. The facts contain two servers, `flight` (TLS) and `mutual` (mutual TLS), and the folder `certs`."""
 
 import pathlib
 import ssl
@@ -13,12 +13,12 @@ OPTION = driver.DatabaseOptions
 
 
 def pem(facts, name):
-    """A file of make_certs.py."""
+    """The content of a file that make_certs.py has created."""
     return pathlib.Path(facts["certs"], name).read_text(encoding="utf-8")
 
 
 def ask(facts, address, scheme="grpc+tls", **options):
-    """The answer of a query."""
+    """Runs a query and returns its row."""
     options = {OPTION.AUTHORIZATION_HEADER.value: f"Bearer {facts['tokens']['acme']}", **options}
     with dbapi.connect(f"{scheme}://{address}", db_kwargs=options, autocommit=True) as connection:
         with connection.cursor() as cursor:
@@ -37,7 +37,7 @@ def holding(facts, name):
 
 
 @check
-def a_trusting_client_connects(facts):
+def a_client_that_trusts_the_authority_connects(facts):
     equal(ask(facts, facts["flight"], **trusting(facts)), (1,))
 
 

@@ -1,8 +1,8 @@
-//! A real Apache Kafka for the tests: broker and controller in one process, on free ports of loopback.
+//! A real Apache Kafka for the tests: broker and controller in one process, on free loopback ports.
 //!
-//! In: the jars that `tests/clients/setup.sh` has fetched. Out: a topic, and messages in it. A broker may have further
-//! listeners that want TLS, a certificate or a login ([`Broker::guarded`]); the tests themselves use the plain one.
-//! **Invariant:** the process ends with its [`Broker`].
+//! In: the jars that `tests/clients/setup.sh` installs. Out: topics and messages. A broker can have additional listeners that
+//! require TLS, a client certificate or a login ([`Broker::guarded`]); the tests themselves use the plaintext listener.
+//! **Invariant:** dropping a [`Broker`] stops its process.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -23,23 +23,23 @@ use crate::ports::free_ports;
 use crate::server::until;
 use crate::suite::{python, script};
 
-/// Time for one question to the broker.
-const ASK_TIME_MAX: Duration = Duration::from_secs(120);
+/// The time limit for one request to the broker.
+const REQUEST_TIME_MAX: Duration = Duration::from_secs(120);
 
-/// The password of the user `reader` in each mechanism, as `tests/clients/kafka/guarded.properties` has it.
+/// The password of the user `reader` for each mechanism, as in `tests/clients/kafka/guarded.properties`.
 pub(crate) const PASSWORDS: [(&str, &str); 3] =
     [("PLAIN", "plain secret"), ("SCRAM-SHA-256", "scram-256 secret"), ("SCRAM-SHA-512", "scram-512 secret")];
 
-/// Listeners that ask who is there, by their addresses.
+/// The addresses of the listeners that require TLS or authentication.
 #[derive(Debug)]
 pub(crate) struct Guarded {
     /// TLS.
     pub(crate) tls: String,
-    /// TLS, for clients with a certificate.
+    /// Mutual TLS: clients need a certificate.
     pub(crate) mutual: String,
-    /// TLS, with a certificate of another host.
+    /// TLS, with a certificate for another host.
     pub(crate) elsewhere: String,
-    /// TLS and a login by SASL.
+    /// TLS and a SASL login.
     pub(crate) login: String,
     certificates: TempDir,
 }
@@ -47,21 +47,21 @@ pub(crate) struct Guarded {
 /// A running broker.
 pub(crate) struct Broker {
     child: Child,
-    /// Where it answers.
+    /// The address of the plaintext listener.
     pub(crate) address: String,
     producer: BaseProducer,
     folder: TempDir,
-    /// One more option of its virtual machine.
+    /// An additional option of the Java virtual machine.
     option: String,
 }
 
 impl Broker {
-    /// Starts it and waits until it answers.
+    /// Starts a broker and waits until it is ready.
     pub(crate) fn start() -> Self {
         Self::start_in(tempfile::tempdir().unwrap(), "", "-ea")
     }
 
-    /// The same with listeners that ask who is there. Tokens are trusted that `keys` (a JWKS) verifies.
+    /// Starts a broker with listeners that require TLS or authentication. It accepts tokens that `keys` (a JWKS) verifies.
     pub(crate) fn guarded(keys: &str) -> (Self, Guarded) {
         let (folder, guarded) = (tempfile::tempdir().unwrap(), Guarded::new(keys));
         (Self::start_in(folder, &guarded.properties(), &guarded.option()), guarded)
@@ -87,7 +87,7 @@ impl Broker {
         broker
     }
 
-    /// Kills it without a warning, and starts it again on what it has left.
+    /// Kills the broker without warning, and restarts it with its data.
     pub(crate) fn crash(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
@@ -96,14 +96,14 @@ impl Broker {
     }
 
     fn wait(&self) {
-        // A broker that cannot hold partitions yet is not listed.
-        until("the broker answers", || {
-            let told = self.producer.client().fetch_metadata(None, Duration::from_secs(1));
-            told.is_ok_and(|told| !told.brokers().is_empty())
+        // The metadata does not list a broker that cannot hold partitions yet.
+        until("the broker is ready", || {
+            let metadata = self.producer.client().fetch_metadata(None, Duration::from_secs(1));
+            metadata.is_ok_and(|metadata| !metadata.brokers().is_empty())
         });
     }
 
-    /// Makes a topic.
+    /// Creates a topic.
     pub(crate) async fn create_topic(&self, topic: &str, partitions: i32) {
         let admin: AdminClient<DefaultClientContext> = self.client().create().unwrap();
         let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
@@ -112,7 +112,7 @@ impl Broker {
         }
     }
 
-    /// Sends messages, each with a key that decides about its partition, and waits until all are there.
+    /// Sends messages, each with a key that determines its partition, and waits until all are delivered.
     pub(crate) fn send(&self, topic: &str, messages: &[(String, String)]) {
         for (key, payload) in messages {
             let mut record = BaseRecord::to(topic).key(key).payload(payload);
@@ -122,31 +122,31 @@ impl Broker {
                 record = refused;
             }
         }
-        self.producer.flush(ASK_TIME_MAX).unwrap();
+        self.producer.flush(REQUEST_TIME_MAX).unwrap();
     }
 
-    /// Sends one message to a partition, and waits until it is there.
+    /// Sends one message to a partition, and waits until it is delivered.
     pub(crate) fn send_to(&self, topic: &str, partition: i32, payload: &str) {
         let record = BaseRecord::<(), _>::to(topic).partition(partition).payload(payload);
         self.producer.send(record).map_err(|(error, _)| error).unwrap();
-        self.producer.flush(ASK_TIME_MAX).unwrap();
+        self.producer.flush(REQUEST_TIME_MAX).unwrap();
     }
 
-    /// Sends messages to partitions in a transaction and leaves it open. Its end takes one offset in each partition.
+    /// Sends messages to partitions in a transaction and leaves it open. Its end marker occupies one offset in each partition.
     pub(crate) fn transaction(&self, topic: &str, messages: &[(i32, String)]) -> Transaction {
         let producer: BaseProducer = self.client().set("transactional.id", "tests").create().unwrap();
-        producer.init_transactions(ASK_TIME_MAX).unwrap();
+        producer.init_transactions(REQUEST_TIME_MAX).unwrap();
         producer.begin_transaction().unwrap();
         for (partition, payload) in messages {
             let record = BaseRecord::<(), _>::to(topic).partition(*partition).payload(payload);
             producer.send(record).map_err(|(error, _)| error).unwrap();
         }
-        producer.flush(ASK_TIME_MAX).unwrap();
+        producer.flush(REQUEST_TIME_MAX).unwrap();
         let partitions = messages.iter().map(|(partition, _)| *partition).collect();
         Transaction { producer, client: self.client(), topic: topic.to_owned(), partitions }
     }
 
-    /// Deletes all messages of a topic, as retention does. Its offsets go on from where they are.
+    /// Deletes all messages of a topic, as retention does. New messages continue with the next offsets.
     pub(crate) async fn delete_all(&self, topic: &str, partitions: i32) {
         let admin: AdminClient<DefaultClientContext> = self.client().create().unwrap();
         let mut list = TopicPartitionList::new();
@@ -162,17 +162,18 @@ impl Broker {
         let client: BaseConsumer = self.client().set("group.id", group).create().unwrap();
         let mut list = TopicPartitionList::new();
         list.add_partition_range(topic, 0, partitions - 1);
-        // A new coordinator refuses the question until it has loaded the group.
-        let Ok(committed) = client.committed_offsets(list, ASK_TIME_MAX) else { return BTreeMap::new() };
-        let told = committed.elements().into_iter();
-        told.filter_map(|element| Some((element.partition(), element.offset().to_raw().filter(|next| *next >= 0)?)))
+        // A new coordinator refuses the request until it has loaded the group.
+        let Ok(committed) = client.committed_offsets(list, REQUEST_TIME_MAX) else { return BTreeMap::new() };
+        let elements = committed.elements().into_iter();
+        elements
+            .filter_map(|element| Some((element.partition(), element.offset().to_raw().filter(|next| *next >= 0)?)))
             .collect()
     }
 
     /// The last stable offset of each partition.
     pub(crate) fn ends(&self, topic: &str, partitions: i32) -> BTreeMap<i32, i64> {
         let client: BaseConsumer = self.client().create().unwrap();
-        let end = |partition| (partition, client.fetch_watermarks(topic, partition, ASK_TIME_MAX).unwrap().1);
+        let end = |partition| (partition, client.fetch_watermarks(topic, partition, REQUEST_TIME_MAX).unwrap().1);
         (0..partitions).map(end).collect()
     }
 
@@ -191,20 +192,20 @@ pub(crate) struct Transaction {
 
 impl Transaction {
     pub(crate) fn commit(self) {
-        self.producer.commit_transaction(ASK_TIME_MAX).unwrap();
+        self.producer.commit_transaction(REQUEST_TIME_MAX).unwrap();
         self.wait();
     }
 
     pub(crate) fn abort(self) {
-        self.producer.abort_transaction(ASK_TIME_MAX).unwrap();
+        self.producer.abort_transaction(REQUEST_TIME_MAX).unwrap();
         self.wait();
     }
 
-    /// Waits for its control records: the broker writes them after it has answered.
+    /// Waits for the control records, which the broker writes after it has responded.
     fn wait(&self) {
         let ends = |isolation: &str| -> Vec<i64> {
             let client: BaseConsumer = self.client.clone().set("isolation.level", isolation).create().unwrap();
-            let end = |partition: &i32| client.fetch_watermarks(&self.topic, *partition, ASK_TIME_MAX).unwrap().1;
+            let end = |partition: &i32| client.fetch_watermarks(&self.topic, *partition, REQUEST_TIME_MAX).unwrap().1;
             self.partitions.iter().map(end).collect()
         };
         until("the transaction has ended", || ends("read_committed") == ends("read_uncommitted"));
@@ -226,12 +227,12 @@ impl Guarded {
         guarded
     }
 
-    /// A file of `make_certs.py`.
+    /// The path of a file that `make_certs.py` has created.
     pub(crate) fn file(&self, name: &str) -> String {
         self.certificates.path().join(name).display().to_string()
     }
 
-    /// Kafka reads keys only from where it is allowed to.
+    /// Allows Kafka to read the key set: it reads keys only from listed URLs.
     fn option(&self) -> String {
         format!("-Dorg.apache.kafka.sasl.oauthbearer.allowed.urls=file://{}", self.file("keys.json"))
     }

@@ -1,7 +1,7 @@
-//! Real clients against a real server: ADBC, pyarrow, two JDBC drivers, delta-rs and DuckDB, TLS, and real data.
+//! Tests of a server with real clients: ADBC, pyarrow, two JDBC drivers, delta-rs and DuckDB, TLS, and real data.
 //!
-//! The checks are written in the clients' own languages (`tests/clients/`); this file starts what they talk to, feeds the
-//! known rows, and holds the list of what must have been checked.
+//! The checks are written in the clients' own languages (`tests/clients/`). This file starts the servers, loads the known rows,
+//! and lists the checks that must run.
 
 use std::process::Command;
 
@@ -11,8 +11,8 @@ use crate::needs::needs;
 use crate::server::{Server, Setup};
 use crate::suite::{jdbc, python, run, run_python, script};
 
-/// A server with the known rows.
-fn fed() -> Server {
+/// Starts a server and loads the known rows.
+fn server_with_rows() -> Server {
     let server = Server::start(&Setup::default());
     let facts = server.write_facts(&server.facts());
     run_python("feed_suite.py", &facts, ROWS);
@@ -22,18 +22,18 @@ fn fed() -> Server {
 #[test]
 fn adbc() {
     needs!(Python);
-    let server = fed();
+    let server = server_with_rows();
     let facts = server.write_facts(&server.facts());
     run_python("adbc_suite.py", &facts, ADBC);
-    // What the suite sent by ADBC is in the lake as well, and a stop loses none of it.
+    // The rows that the suite ingested by ADBC are in the lake as well.
     run_python("lake_suite.py", &facts, LAKE);
-    assert!(server.stop(), "the server should stop by itself when asked");
+    assert!(server.stop(), "the server did not stop cleanly on SIGTERM");
 }
 
 #[test]
-fn flight_sql_by_hand() {
+fn flight_sql_messages() {
     needs!(Python);
-    let server = fed();
+    let server = server_with_rows();
     let facts = server.write_facts(&server.facts());
     run_python("flight_suite.py", &facts, FLIGHT);
     run_python("prepared_suite.py", &facts, PREPARED);
@@ -43,7 +43,7 @@ fn flight_sql_by_hand() {
 #[test]
 fn jdbc_newest() {
     needs!(Python, Jdbc);
-    let server = fed();
+    let server = server_with_rows();
     let facts = server.write_facts(&server.facts());
     run(jdbc("18.3.0").arg(facts), "JDBC 18.3.0", JDBC);
 }
@@ -51,7 +51,7 @@ fn jdbc_newest() {
 #[test]
 fn jdbc_older() {
     needs!(Python, Jdbc);
-    let server = fed();
+    let server = server_with_rows();
     let facts = server.write_facts(&server.facts());
     run(jdbc("17.0.0").arg(facts), "JDBC 17.0.0", JDBC);
 }
@@ -79,7 +79,7 @@ fn tls() {
     facts["certs"] = json!(certs.path());
     run_python("tls_suite.py", &server.write_facts(&facts), TLS);
 
-    // Our own client adds the file of `--ca` to the authorities of the system, which are those of `SSL_CERT_FILE` here.
+    // `glasshouse query` adds the file of `--ca` to the system's authorities, which `SSL_CERT_FILE` sets here.
     let cases = [
         ("authority.pem", None, true),
         ("stranger.pem", None, false),
@@ -99,8 +99,8 @@ fn tls() {
     }
 }
 
-/// Feeding the known rows through the web door.
-const ROWS: &[&str] = &["feed_samples", "feed_look_alikes", "feed_again_counts_nothing"];
+/// Loading the known rows over HTTP.
+const ROWS: &[&str] = &["feed_samples", "feed_tables_with_similar_names", "feed_again_stores_nothing"];
 
 /// ADBC in Python.
 const ADBC: &[&str] = &[
@@ -108,88 +108,88 @@ const ADBC: &[&str] = &[
     "connect_by_password",
     "bad_callers_are_refused",
     "token_without_tenant_is_refused",
-    "operator_asks_nothing",
+    "operators_may_not_query",
     "tenants_are_disjoint",
     "headers_never_change_the_tenant",
     "values_come_back_as_sent",
-    "types_are_the_safe_ones",
-    "freshness_is_a_table",
+    "column_types_are_portable",
+    "freshness_is_a_table_function",
     "order_by_is_kept",
     "zero_rows_keep_their_types_in_pandas",
     "get_objects_of_all_depths",
     "get_objects_filters",
     "get_table_types",
-    "get_table_schema_is_not_fooled_by_underscores",
-    "execute_schema_is_the_answers_schema",
+    "get_table_schema_escapes_underscores",
+    "execute_schema_matches_the_result",
     "get_info_names_the_server",
     "current_catalog_and_schema",
-    "no_transactions_is_a_warning",
+    "missing_transactions_cause_a_warning",
     "parameters_of_many_types",
     "executemany_is_refused",
     "errors_have_their_codes",
-    "a_hidden_table_looks_like_no_table",
+    "a_hidden_table_looks_absent",
     "cancel_stops_the_query_and_frees_its_slot",
     "a_partition_is_read_on_another_connection",
     "default_message_limit_is_enough",
-    "many_callers_at_once",
+    "concurrent_callers",
     "ingest_appends",
-    "ingest_again_counts_once",
-    "ingest_makes_and_replaces_no_table",
-    "ingest_forces_the_tenant",
-    "ingest_needs_its_scope",
-    "ingest_of_an_operator_names_each_tenant",
+    "repeated_ingest_stores_once",
+    "ingest_never_creates_or_replaces_a_table",
+    "ingest_never_stores_rows_of_other_tenants",
+    "ingest_requires_its_scope",
+    "operator_ingest_takes_the_tenant_from_each_row",
 ];
 
-/// pyarrow.flight, message by message.
+/// Individual Flight SQL messages, sent with pyarrow.flight.
 const FLIGHT: &[&str] = &[
     "handshake_with_a_bearer",
-    "handshake_lets_the_client_speak_first",
+    "handshake_waits_for_the_client",
     "handshake_with_a_password",
-    "handshake_takes_unpadded_base64",
-    "header_scheme_has_no_case",
-    "two_tokens_are_no_token",
+    "handshake_accepts_unpadded_base64",
+    "header_scheme_is_case_insensitive",
+    "two_tokens_are_refused",
     "every_call_needs_a_token",
-    "all_schemas_of_a_query_are_one",
-    "all_schemas_of_a_command_are_one",
-    "only_safe_types_are_sent",
-    "one_endpoint_without_a_place",
+    "all_schemas_of_a_query_are_equal",
+    "all_schemas_of_a_command_are_equal",
+    "only_portable_types_are_sent",
+    "one_endpoint_without_a_location",
     "a_ticket_is_bound_to_its_tenant",
     "tampered_tickets_are_refused",
-    "order_is_announced",
+    "ordered_results_are_flagged",
     "zero_rows_have_a_schema",
     "messages_fit_default_clients",
-    "a_row_beyond_the_limit_is_said_so",
-    "cancelling_needs_the_owner",
+    "a_row_over_the_limit_is_reported",
+    "only_the_owner_can_cancel",
     "unspecified_ingest_is_refused",
     "transactions_are_unsupported",
-    "rubbish_gets_a_status",
+    "malformed_messages_get_an_error_status",
     "actions_are_listed",
 ];
 
-/// Prepared statements.
+/// Prepared statements, message by message.
 const PREPARED: &[&str] = &[
     "parameters_are_described",
     "bound_parameters_of_any_type_are_cast",
     "unbound_parameters_are_refused",
-    "the_old_handle_is_never_silently_wrong",
-    "many_rows_are_bound_loudly_or_fully",
-    "handles_live_without_their_connection",
+    "the_old_handle_never_returns_wrong_rows",
+    "several_parameter_rows_run_or_are_refused",
+    "handles_outlive_their_connection",
     "tampered_handles_are_refused",
     "closing_is_idempotent",
-    "statements_say_whether_they_change_anything",
+    "statements_report_whether_they_are_updates",
     "updates_are_forbidden",
 ];
 
-/// Metadata.
+/// Metadata commands.
 const METADATA: &[&str] = &[
     "sql_info_is_complete",
     "tables_are_filtered",
     "table_schemas_are_encapsulated",
-    "keys_are_told",
-    "types_are_told",
+    "primary_keys_are_listed",
+    "types_are_listed",
     "session_options_hold_catalog_and_schema",
     "session_options_never_change_the_tenant",
-    "health_of_metadata_commands_for_a_tenant_without_rows",
+    "metadata_works_for_a_tenant_without_rows",
 ];
 
 /// The JDBC driver.
@@ -203,34 +203,34 @@ const JDBC: &[&str] = &[
     "values_come_back_as_sent",
     "order_by_is_kept",
     "zero_rows",
-    "big_answers",
+    "large_results",
     "parameters_of_each_type",
-    "prepared_statements_are_used_again",
+    "prepared_statements_are_reused",
     "changes_are_refused",
     "batches_are_refused",
-    "errors_name_the_fault",
+    "errors_name_the_problem",
     "cancel_stops_the_query",
-    "every_metadata_getter_answers",
-    "metadata_tells_the_truth",
+    "every_metadata_getter_returns",
+    "metadata_values_are_correct",
     "tables_columns_and_keys",
 ];
 
-/// Readers of the open lake.
+/// Other readers of the lake: delta-rs, DuckDB and Arrow.
 const LAKE: &[&str] = &[
     "tenants_add_up_to_the_lake",
-    "values_are_open",
+    "other_readers_see_the_same_values",
     "partitions_are_utc_days",
-    "files_are_sorted_and_say_so",
+    "files_are_sorted_and_declare_it",
     "the_log_has_statistics",
     "columns_keep_their_description",
 ];
 
-/// Real data against pandas.
+/// Real data, compared with pandas.
 const FLIGHTS: &[&str] = &[
     "all_flights_are_loaded",
     "loading_again_adds_nothing",
     "flights_per_carrier",
-    "a_carrier_sees_no_other",
+    "a_carrier_sees_only_its_own_flights",
     "mean_delays",
     "months",
     "busiest_destinations",
@@ -241,7 +241,7 @@ const FLIGHTS: &[&str] = &[
 
 /// TLS and mutual TLS.
 const TLS: &[&str] = &[
-    "a_trusting_client_connects",
+    "a_client_that_trusts_the_authority_connects",
     "a_wrong_authority_is_refused",
     "plain_text_is_refused",
     "versions_and_protocol",

@@ -1,4 +1,4 @@
-//! The command line against a running server: the built binary, with the address and a token in its environment.
+//! Runs the command line against a server: the built binary, with the address and a token in its environment.
 
 use std::process::{Command, Output};
 
@@ -16,15 +16,15 @@ pub(crate) fn client(server: &Server, caller: &str, args: &[&str]) -> Output {
         .unwrap()
 }
 
-/// What it printed, and whether it said that all is well.
-pub(crate) fn told(output: &Output) -> (bool, String) {
+/// Whether the command succeeded, and what it printed to standard output.
+pub(crate) fn outcome(output: &Output) -> (bool, String) {
     (output.status.success(), String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
-/// The one value of a statement's answer, as acme gets it.
+/// Runs a statement as `acme` and returns the single value of its result.
 pub(crate) fn ask(server: &Server, sql: &str) -> String {
     let output = client(server, "acme", &["query", "--format", "csv", sql]);
-    let (well, text) = told(&output);
-    assert!(well, "{sql}: {}", String::from_utf8_lossy(&output.stderr));
+    let (succeeded, text) = outcome(&output);
+    assert!(succeeded, "{sql}: {}", String::from_utf8_lossy(&output.stderr));
     text.lines().nth(1).unwrap_or_default().to_owned()
 }

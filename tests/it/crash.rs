@@ -1,4 +1,4 @@
-//! Crashes: the server is killed twenty times while it takes events in. Every acknowledged event is there once, none twice.
+//! Crash test: the server is killed twenty times during ingest. Afterwards every acknowledged event is stored exactly once.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,13 +13,13 @@ use crate::senders::Sender;
 use crate::server::{Server, Setup};
 use crate::suite::run_python;
 
-/// How often the server is killed.
+/// The number of times the server is killed.
 const CRASHES: u64 = 20;
-/// How many send at once.
+/// The number of concurrent senders.
 const SENDERS: usize = 4;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn killed_while_it_ingests() {
+async fn killed_during_ingest() {
     needs!(Python);
     let lake = tempfile::tempdir().unwrap();
     let setup = Setup { lake: Some(lake.path().display().to_string()), ..Setup::default() };
@@ -42,9 +42,9 @@ async fn killed_while_it_ingests() {
     for crash in 0..CRASHES {
         announce.send_replace(Some(server.http.clone()));
         for _ in 0..=crash % 5 * SENDERS as u64 {
-            acknowledgements.recv().await.expect("senders go on until they are stopped");
+            acknowledgements.recv().await.expect("senders continue until they are stopped");
         }
-        // Nothing waits for this pause: it moves the crash to another point of the batch that is under way.
+        // This pause does not wait for anything. It moves the crash to another point of the batch in progress.
         tokio::time::sleep(Duration::from_micros(crash * 7_919 % 40_000)).await;
         announce.send_replace(None);
         server.kill();
@@ -58,6 +58,10 @@ async fn killed_while_it_ingests() {
     let mut facts = server.facts();
     facts["flights"] = json!([server.flight]);
     facts["sent"] = json!(sent);
-    run_python("once_suite.py", &server.write_facts(&facts), &["sql_counts_each_once", "the_lake_holds_each_once"]);
-    assert!(server.stop(), "the server should stop by itself when asked");
+    run_python(
+        "once_suite.py",
+        &server.write_facts(&facts),
+        &["sql_counts_each_event_once", "the_lake_holds_each_event_once"],
+    );
+    assert!(server.stop(), "the server did not stop cleanly on SIGTERM");
 }

@@ -1,4 +1,4 @@
-//! The demo as a newcomer uses it: each command that it prints is pasted into a shell elsewhere, and works.
+//! Tests of `glasshouse demo`: each command that it prints works when it is pasted into a shell in another folder.
 
 use std::fs;
 use std::path::Path;
@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use crate::server::until;
 use crate::suite::python;
 
-/// A running demo and what it has printed.
+/// A running demo and its output.
 struct Demo {
     child: Child,
     folder: TempDir,
@@ -46,13 +46,13 @@ impl Drop for Demo {
     }
 }
 
-/// The printed paragraph that begins so.
+/// The printed paragraph that begins with `begin`.
 fn paragraph<'a>(printed: &'a str, begin: &str) -> &'a str {
     let found = printed.split("\n\n").find(|paragraph| paragraph.trim_start().starts_with(begin));
     found.unwrap_or_else(|| panic!("no paragraph begins with `{begin}`:\n{printed}"))
 }
 
-/// What a shell prints that runs these lines in a folder of its own; panics when one of them fails.
+/// Runs these lines in a shell in a new folder, and returns the output. Panics if one of them fails.
 fn paste(lines: &str) -> String {
     let folder = tempfile::tempdir().unwrap();
     let search_path = format!("{}:/usr/bin:/bin", Path::new(python().get_program()).parent().unwrap().display());
@@ -78,20 +78,20 @@ fn every_printed_command_works_when_it_is_pasted() {
 
     let receipt = with_tokens("curl ");
     assert!(receipt.contains("\"accepted\":1"), "{receipt}");
-    // The small tenant has a row now, and the large one within the first second of the stream.
+    // The request has stored a row of the small tenant. The stream stores rows of the large one within its first second.
     let program = env!("CARGO_BIN_EXE_glasshouse");
     until("the stream has reached the table", || with_tokens(program).matches("atlas").count() > 0);
-    assert_eq!(with_tokens(program).matches("| carrier").count(), 2, "both tenants are answered");
+    assert_eq!(with_tokens(program).matches("| carrier").count(), 2, "expected a result for each of the two tenants");
     let table = with_tokens("python3 -c ");
     assert!(table.contains("carrier: string") && table.contains("atlas"), "{table}");
 
-    // A JDBC tool splits its URL like any other; the drivers' own tests connect with one of this form.
+    // Only the form of the JDBC URL is checked here. The tests of the drivers connect with a URL of this form.
     let jdbc = paragraph(&printed, "jdbc:");
     let flight = printed.split("Flight SQL  grpc://").nth(1).unwrap().split_whitespace().next().unwrap();
     let begin = format!("jdbc:arrow-flight-sql://{flight}/?useEncryption=false&token=");
     let token = jdbc.trim().strip_prefix(&begin).unwrap();
     assert!(exports.contains(&format!("={token}")), "{jdbc}");
-    // DuckDB downloads its extension for Delta: the folder is what this test can check.
+    // DuckDB downloads its Delta extension, so this test checks only that the folder is a Delta table.
     let lake = paragraph(&printed, "duckdb ").split("delta_scan('").nth(1).unwrap().split("')").next().unwrap();
     assert!(Path::new(&lake.replace("''", "'")).join("_delta_log").is_dir(), "{lake}");
 }

@@ -1,5 +1,5 @@
-//! A disk that fills up under a server: senders are told to send again, queries go on, nothing acknowledged is lost, and
-//! when there is room again all goes on by itself. Also when the server is killed and started meanwhile.
+//! A server whose disk is full: senders are told to retry, queries continue, no acknowledged event is lost, and ingest resumes by
+//! itself when there is space again. This also holds if the server is killed and restarted meanwhile.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -15,28 +15,28 @@ use crate::senders::{EVENTS, Load, body, post};
 use crate::server::{Server, Setup, until_it};
 use crate::suite::run_python;
 
-/// A file system of its own in memory, of a fixed size. It ends with its value.
+/// An in-memory file system of a fixed size. Dropping the value unmounts it.
 ///
-/// It is mounted in a mount namespace of its own, by root or by a user namespace's: no mount is left behind, and whoever
-/// may look at the process that holds the namespace sees it below `/proc/<id>/root`.
+/// It is mounted in its own mount namespace, by root or by the root of a user namespace, so no mount is left behind. Processes
+/// that may inspect the process that holds the namespace see it below `/proc/<id>/root`.
 pub(crate) struct Disk {
     holder: Child,
     root: PathBuf,
     _folder: TempDir,
 }
 
-/// Ways to a mount namespace in which one may mount.
+/// Arguments of `unshare` for a mount namespace that permits mounting: as root, and in a user namespace.
 const WAYS: [&[&str]; 2] = [&["--mount"], &["--map-root-user", "--mount"]];
-/// Mounts, says so, and holds the namespace until its input ends with the test.
+/// Mounts the file system, reports that, and holds the namespace until its input ends with the test.
 const MOUNT: &str = r#"mount -t tmpfs -o "size=$1" tmpfs "$0" && echo mounted && exec cat"#;
 
 impl Disk {
-    /// Mounts one of `bytes`.
+    /// Mounts a file system of `bytes` bytes.
     pub(crate) fn mount(bytes: usize) -> Self {
         Self::mount_or_why(bytes).unwrap_or_else(|refusals| panic!("{refusals}"))
     }
 
-    /// The same, or why it cannot be mounted.
+    /// Like [`Disk::mount`], but returns the reason if it cannot be mounted.
     pub(crate) fn mount_or_why(bytes: usize) -> Result<Self, String> {
         let folder = tempfile::tempdir().unwrap();
         let mut refusals = Vec::new();
@@ -45,28 +45,26 @@ impl Disk {
             command.args(way).args(["sh", "-c", MOUNT]).arg(folder.path()).arg(bytes.to_string());
             command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
             let mut holder = command.spawn().map_err(|error| format!("unshare cannot be run: {error}"))?;
-            let mut said = String::new();
-            BufReader::new(holder.stdout.take().expect("it is piped")).read_line(&mut said).unwrap();
-            if said == "mounted\n" {
-                let below = folder.path().strip_prefix("/").expect("it is absolute");
+            let mut line = String::new();
+            BufReader::new(holder.stdout.take().expect("stdout is piped")).read_line(&mut line).unwrap();
+            if line == "mounted\n" {
+                let below = folder.path().strip_prefix("/").expect("the path is absolute");
                 let root = PathBuf::from(format!("/proc/{}/root", holder.id())).join(below);
                 return Ok(Self { holder, root, _folder: folder });
             }
             let output = holder.wait_with_output().unwrap();
             refusals.push(format!("unshare {}: {}", way.join(" "), String::from_utf8_lossy(&output.stderr).trim()));
         }
-        Err(format!(
-            "no file system can be mounted here: run this as root, or allow user namespaces: {}",
-            refusals.join("; ")
-        ))
+        Err(format!("cannot mount a file system: run as root, or allow user namespaces: {}", refusals.join("; ")))
     }
 
-    /// A folder on it.
+    /// The path of a folder on the disk.
     pub(crate) fn folder(&self, name: &str) -> PathBuf {
         self.root.join(name)
     }
 
-    /// A copy of one of its folders, for readers that resolve the path: what is below `/proc/<id>/root` has another there.
+    /// Copies one of its folders to the ordinary file system, for readers that resolve paths: a path below `/proc/<id>/root`
+    /// resolves to one that does not exist outside the namespace.
     pub(crate) fn copy(&self, name: &str) -> TempDir {
         let copy = tempfile::tempdir().unwrap();
         let copied = Command::new("cp").arg("-r").arg(self.folder(name).join(".")).arg(copy.path()).status().unwrap();
@@ -74,7 +72,7 @@ impl Disk {
         copy
     }
 
-    /// Takes all the room that is left.
+    /// Fills all remaining space.
     pub(crate) fn fill(&self) {
         let mut ballast = fs::OpenOptions::new().create(true).append(true).open(self.ballast()).unwrap();
         for bytes in [1 << 20, 4 << 10] {
@@ -88,7 +86,7 @@ impl Disk {
         }
     }
 
-    /// Gives it back.
+    /// Frees the space that `fill` has taken.
     pub(crate) fn free(&self) {
         fs::remove_file(self.ballast()).unwrap();
     }
@@ -105,15 +103,15 @@ impl Drop for Disk {
     }
 }
 
-/// Room of the disk, far more than the test needs.
+/// The size of the disk. The test needs far less.
 const DISK_BYTES: usize = 128 << 20;
-/// Whose events are sent all the time.
+/// Tenants whose events are sent continuously.
 const TENANTS: [&str; 2] = ["acme", "globex"];
-/// In front of the ids of one batch, which is sent by hand.
+/// The prefix of the ids of one batch, which the test sends itself.
 const PROBE: &str = "initech-probe";
-/// Acknowledged batches that show that all goes on.
+/// The number of acknowledged batches that proves that ingest works.
 const BATCHES: u64 = 24;
-/// Failed attempts to store that show that senders go on against a full disk.
+/// The number of failed commit attempts that proves that senders retry while the disk is full.
 const FAILURES: f64 = 20.0;
 
 fn setup(lake: &Path) -> Setup {
@@ -122,37 +120,37 @@ fn setup(lake: &Path) -> Setup {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_full_disk_loses_nothing_and_ingest_goes_on_by_itself() {
+async fn a_full_disk_loses_nothing_and_ingest_resumes_by_itself() {
     needs!(Mount, Python);
     let disk = Disk::mount(DISK_BYTES);
     let lake = disk.folder("lake");
     let mut server = Server::start(&setup(&lake));
     let mut load = Load::start(&server, &TENANTS, 2);
-    load.passes(BATCHES).await;
+    load.wait_for_batches(BATCHES).await;
 
-    is_refused(&server, &disk).await;
-    queries_go_on(&server, load.acknowledged());
-    assert!(server.said("the disk of the lake is full"), "the log names the way out");
+    expect_refusal(&server, &disk).await;
+    expect_queries_work(&server, load.acknowledged());
+    assert!(server.logged("the disk of the lake is full"), "the log does not report the full disk");
 
-    // Killed and started on the full disk; a lake that is new cannot be made on it.
-    load.moves(None);
+    // The server restarts on the full disk with its existing lake, but cannot create a new lake on it.
+    load.set_server(None);
     server.kill();
     disk.fill();
-    let said = Server::refused(&setup(&disk.folder("another")));
-    assert!(said.contains("the disk of the lake is full"), "{said}");
+    let output = Server::start_error(&setup(&disk.folder("another")));
+    assert!(output.contains("the disk of the lake is full"), "{output}");
     server = Server::start(&setup(&lake));
-    is_refused(&server, &disk).await;
-    queries_go_on(&server, load.acknowledged());
+    expect_refusal(&server, &disk).await;
+    expect_queries_work(&server, load.acknowledged());
     let left = unnamed(&lake);
 
-    load.moves(Some(&server));
+    load.set_server(Some(&server));
     until_it("senders fail", async || {
         disk.fill();
         server.metric("glasshouse_commit_failures_total{table=\"samples\"}").await >= FAILURES
     })
     .await;
     disk.free();
-    load.passes(BATCHES).await;
+    load.wait_for_batches(BATCHES).await;
     until_it("the batch is stored", async || post(&server, "initech", body(PROBE, 0)).await.0 == 200).await;
     let mut sent = load.end().await;
     sent.push(json!({ "prefix": PROBE, "batches": 1, "events": EVENTS }));
@@ -161,37 +159,44 @@ async fn a_full_disk_loses_nothing_and_ingest_goes_on_by_itself() {
     facts["flights"] = json!([server.flight]);
     facts["lake"] = json!(copy.path());
     facts["sent"] = json!(sent);
-    run_python("once_suite.py", &server.write_facts(&facts), &["sql_counts_each_once", "the_lake_holds_each_once"]);
-    assert!(server.stop(), "the server should stop by itself when asked");
-    assert_eq!(unnamed(&lake), left, "no attempt that failed leaves a file behind");
+    run_python(
+        "once_suite.py",
+        &server.write_facts(&facts),
+        &["sql_counts_each_event_once", "the_lake_holds_each_event_once"],
+    );
+    assert!(server.stop(), "the server did not stop cleanly on SIGTERM");
+    assert_eq!(unnamed(&lake), left, "a failed attempt left a file behind");
 }
 
-/// New events are refused, with a way out. What others have taken back is taken again.
-async fn is_refused(server: &Server, disk: &Disk) {
-    until_it("a full disk refuses", async || {
+/// Sends a batch until it is refused as retryable. Fills the disk again before each attempt, because the server may free space.
+async fn expect_refusal(server: &Server, disk: &Disk) {
+    until_it("the server refuses events while the disk is full", async || {
         disk.fill();
         let (status, wait, answer) = post(server, "initech", body(PROBE, 0)).await;
         assert!(status == 503 || status == 200, "{status}: {answer}");
         let message = answer["error"]["message"].as_str().unwrap_or_default();
-        let told =
+        let is_retryable =
             message.contains("send them again, none is stored twice") && answer["error"]["kind"] == "unavailable";
-        assert!(status == 200 || told && wait.is_some(), "{wait:?} {answer}");
+        assert!(status == 200 || is_retryable && wait.is_some(), "{wait:?} {answer}");
         status == 503
     })
     .await;
 }
 
-/// All that was acknowledged is there to be asked for.
-fn queries_go_on(server: &Server, acknowledged: u64) {
+/// Checks that queries return all acknowledged events.
+fn expect_queries_work(server: &Server, acknowledged: u64) {
     let count = |tenant| -> u64 {
-        let told = server.ask(tenant, "SELECT count(*) FROM samples").unwrap();
-        told.lines().last().unwrap_or_default().parse().unwrap()
+        let result = server.ask(tenant, "SELECT count(*) FROM samples").unwrap();
+        result.lines().last().unwrap_or_default().parse().unwrap()
     };
     let found: u64 = TENANTS.into_iter().map(count).sum();
-    assert!(found >= acknowledged * EVENTS as u64, "{found} events of {acknowledged} batches");
+    assert!(
+        found >= acknowledged * EVENTS as u64,
+        "found {found} events, but {acknowledged} batches were acknowledged"
+    );
 }
 
-/// Files of the table that its log does not name, by name. Those that it names are whole.
+/// Names of the table's files that its log does not reference. Checks that the referenced files are complete.
 fn unnamed(lake: &Path) -> BTreeSet<String> {
     let table = lake.join("samples");
     let mut files = Vec::new();
@@ -213,7 +218,7 @@ fn unnamed(lake: &Path) -> BTreeSet<String> {
     }
     for path in files.iter().filter(|path| named.contains(&name(path))) {
         let whole = path.extension().is_some_and(|kind| kind == "json") || fs::read(path).unwrap().ends_with(b"PAR1");
-        assert!(whole, "{} is cut off", path.display());
+        assert!(whole, "{} is truncated", path.display());
     }
     let checkpoint = |name: &String| name.contains("checkpoint");
     files.iter().map(|path| name(path)).filter(|name| !named.contains(name) && !checkpoint(name)).collect()

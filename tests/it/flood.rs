@@ -1,5 +1,5 @@
-//! A flood of uploads: many connections send large messages slowly, and the server stays within the memory that
-//! `docs/memory.md` states for what they reach: events under way, flow-control windows, and connections.
+//! Memory test with a flood of uploads: many connections send large messages slowly. The server stays within the limits of
+//! `docs/memory.md` for uncommitted events, flow-control windows and connections.
 
 use std::fs;
 use std::sync::Arc;
@@ -28,32 +28,33 @@ use tonic::{Code, Status};
 
 use crate::server::{Server, Setup, until_it};
 
-/// Clients, each with a connection of its own.
+/// The number of clients, each with its own connection.
 const CONNECTIONS: usize = 64;
-/// Events of one message, and the size of each.
+/// The number of events in a message.
 const EVENTS: usize = 127;
+/// The size of an event.
 const EVENT_BYTES: usize = 250 * 1024;
-/// Bytes that a client hands to its connection at once.
+/// The number of bytes that a client passes to its connection at once.
 const PIECE_BYTES: usize = 64 * 1024;
-/// Bytes that a slow client keeps back.
+/// The number of bytes at the end of an upload that a slow client holds back.
 const TAIL_BYTES: usize = 16;
 
-/// What one client does with its upload.
+/// A client with one upload.
 #[derive(Clone)]
 struct Flood {
     address: String,
     token: String,
-    /// The upload's messages as they are sent. All clients share them: the test's own memory stays small.
+    /// The encoded messages of the upload. All clients share them, to keep the memory of the test small.
     bytes: Bytes,
-    /// Set when the slow clients may send their last bytes.
+    /// Set when the slow clients may send the rest.
     finish: watch::Receiver<bool>,
-    /// Clients that have sent all but their tail.
+    /// The number of clients that have sent everything but the last [`TAIL_BYTES`].
     waiting: Arc<AtomicUsize>,
     refused: Arc<AtomicUsize>,
 }
 
 impl Flood {
-    /// Sends the upload until it is taken, or until the flood is over. How many events the server took.
+    /// Sends the upload until the server accepts it, or until the flood ends. Returns the number of events accepted.
     async fn run(mut self) -> Option<i64> {
         let channel = self.connect().await;
         loop {
@@ -65,7 +66,7 @@ impl Flood {
                     if *self.finish.borrow() {
                         return None;
                     }
-                    // A client that was refused comes back when it was told to.
+                    // A refused client retries after the time in `retry-after`.
                     assert_eq!(status.metadata().get("retry-after").unwrap(), "1");
                     let pause = tokio::time::timeout(Duration::from_secs(1), self.finish.wait_for(|finish| *finish));
                     drop(pause.await);
@@ -108,7 +109,7 @@ impl Flood {
     }
 }
 
-/// One upload of `events` events in one batch, as the bytes that gRPC sends.
+/// An upload of one batch of `events` events, encoded as gRPC messages.
 async fn upload(prefix: &str, events: usize) -> Bytes {
     let ids = StringArray::from_iter_values((0..events).map(|id| format!("{prefix}-{id}")));
     let times = TimestampMicrosecondArray::from(vec![1_772_366_400_000_000; events]).with_timezone("UTC");
@@ -141,7 +142,7 @@ async fn upload(prefix: &str, events: usize) -> Bytes {
     bytes.freeze()
 }
 
-/// A line of the process's status, in bytes.
+/// A memory line of the server's `/proc/<id>/status`, in bytes.
 fn memory(server: &Server, line: &str) -> usize {
     let status = fs::read_to_string(format!("/proc/{}/status", server.id())).unwrap();
     let value = status.lines().find_map(|status| status.strip_prefix(line)).unwrap();
@@ -152,9 +153,9 @@ fn memory(server: &Server, line: &str) -> usize {
 async fn a_flood_of_slow_uploads_stays_within_the_documented_memory() {
     let config = Config::default();
     let setting = |key: &str, value: usize| (key.to_owned(), value.to_string());
-    // However slow the machine is: no client is refused for being slow.
-    let patient = ("FLIGHT__MESSAGE_IN_TIME_MAX".to_owned(), "1h".to_owned());
-    let settings = vec![setting("FLIGHT__MESSAGE_IN_BYTES_MAX", config.flight.message_in_bytes_max), patient];
+    // No client is refused for being slow, even on a slow machine.
+    let time_max = ("FLIGHT__MESSAGE_IN_TIME_MAX".to_owned(), "1h".to_owned());
+    let settings = vec![setting("FLIGHT__MESSAGE_IN_BYTES_MAX", config.flight.message_in_bytes_max), time_max];
     let server = Server::start(&Setup { settings, ..Setup::default() });
     let (finish, finishing) = watch::channel(false);
     let flood = |bytes: &Bytes, finish: &watch::Receiver<bool>| Flood {
@@ -171,30 +172,34 @@ async fn a_flood_of_slow_uploads_stays_within_the_documented_memory() {
 
     let (large, before) = (upload("large", EVENTS).await, memory(&server, "VmRSS:"));
     let fitting = config.ingest.queue_bytes_max / large.len();
-    assert!(large.len() > 30 << 20 && fitting < CONNECTIONS / 4, "{} bytes, {fitting} of which fit", large.len());
+    assert!(
+        large.len() > 30 << 20 && fitting < CONNECTIONS / 4,
+        "uploads of {} bytes, of which the queue holds {fitting}",
+        large.len()
+    );
     let (mut clients, slow) = (JoinSet::new(), flood(&large, &finishing));
     for _ in 0..CONNECTIONS {
         clients.spawn(slow.clone().run());
     }
-    until_it("uploads that fit are there but for their tails, and all others were refused", async || {
+    until_it("the uploads that fit have sent all but the rest, and all others were refused", async || {
         slow.waiting.load(Ordering::SeqCst) == fitting && slow.refused.load(Ordering::SeqCst) >= CONNECTIONS - fitting
     })
     .await;
     let EndpointMemory { ingest_queue, flight_windows, flight_connections, .. } = config.endpoint_memory();
     let (documented, grown) = (ingest_queue + flight_windows + flight_connections, memory(&server, "VmHWM:") - before);
-    println!("{before} bytes before the flood, {grown} more at its height, {documented} documented");
-    assert!(grown <= documented, "the server grew by {grown} bytes, {documented} are documented");
-    assert!(grown >= large.len() * fitting, "the flood did not reach the server: it grew by {grown} bytes only");
+    println!("{before} bytes before the flood, {grown} more at its peak, {documented} documented");
+    assert!(grown <= documented, "the server grew by {grown} bytes; the documented limit is {documented}");
+    assert!(grown >= large.len() * fitting, "the flood did not reach the server: it grew by only {grown} bytes");
 
     finish.send_replace(true);
     let taken = clients.join_all().await;
     assert!(taken.iter().flatten().all(|count| *count == EVENTS as i64), "{taken:?}");
     assert!(taken.iter().flatten().count() >= fitting, "{taken:?}");
-    until_it("all memory of the queue is given back", async || {
+    until_it("all memory of the queue is released", async || {
         server.metric("glasshouse_ingest_queue_bytes").await == 0.0
     })
     .await;
-    assert_eq!(flood(&small, &at_once).run().await, Some(1), "the next upload is taken as before");
-    println!("{} bytes at the end, {} at most", memory(&server, "VmRSS:"), memory(&server, "VmHWM:"));
-    assert!(server.stop(), "the server should stop by itself when asked");
+    assert_eq!(flood(&small, &at_once).run().await, Some(1), "the next upload is not accepted");
+    println!("{} bytes at the end, {} at the peak", memory(&server, "VmRSS:"), memory(&server, "VmHWM:"));
+    assert!(server.stop(), "the server did not stop cleanly on SIGTERM");
 }

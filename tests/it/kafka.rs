@@ -1,5 +1,5 @@
-//! A real Kafka, real servers, and `kill -9`: every message is stored once, or is in quarantine once. Also when the disk was
-//! full.
+//! Tests of sources with a real Kafka: servers and the broker are killed with `kill -9`, and the disk is full. Every message is
+//! stored once, or is in the quarantine once.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::broker::Broker;
-use crate::command::{client, told};
+use crate::command::{client, outcome};
 use crate::disk::Disk;
 use crate::needs::needs;
 use crate::server::{Server, Setup, until, until_it};
@@ -18,23 +18,23 @@ use crate::suite::run_python;
 const TOPIC: &str = "events";
 const PARTITIONS: i32 = 4;
 const TENANTS: [&str; 3] = ["acme", "globex", "initech"];
-/// Events of each tenant.
+/// The number of events of each tenant.
 const EVENTS: usize = 14_000;
-/// Events that are sent at once.
+/// The number of events of each tenant in one round.
 const ROUND: usize = 500;
-/// How often a server is killed.
+/// The number of times a server is killed.
 const CRASHES: usize = 10;
-/// The crashes with which the broker dies as well.
+/// The crashes at which the broker is killed as succeeded.
 const BROKER_CRASHES: [usize; 2] = [3, 7];
 
 const CHECKS: &[&str] = &[
     "each_tenant_sees_its_messages_once",
-    "sources_are_not_behind",
+    "sources_have_no_lag",
     "the_lake_holds_each_message_once",
     "the_quarantine_holds_each_bad_message_once",
 ];
 
-/// A topic that is being filled, and the lake that it should end up in.
+/// A topic that is being filled, and the lake that its messages are stored in.
 struct Feed {
     broker: Broker,
     lake: PathBuf,
@@ -51,7 +51,7 @@ impl Feed {
         Self { broker, lake: folder.path().to_owned(), sent: 0, bad: Vec::new(), _folder: folder }
     }
 
-    /// A server that reads the topic. Small batches: a crash then finds some of them under way.
+    /// A server that reads the topic. The batches are small, so that some are in progress when the server is killed.
     fn setup(&self) -> Setup {
         let settings = [
             ("SOURCES__EVENTS__KIND", "kafka"),
@@ -67,7 +67,7 @@ impl Feed {
         Setup { lake: Some(self.lake.display().to_string()), settings: settings.into(), ..Setup::default() }
     }
 
-    /// Sends the next events of each tenant: some twice, and some that cannot be stored between them.
+    /// Sends the next events of each tenant. Some are sent twice, and some messages between them cannot be stored.
     fn send_round(&mut self) {
         let mut messages = Vec::new();
         for index in self.sent..self.sent + ROUND {
@@ -78,7 +78,7 @@ impl Feed {
                     "at": 1_704_067_200_000_000_i64 + i64::try_from(index).unwrap() * 1_000_000,
                 });
                 messages.push((key.clone(), event.to_string()));
-                // A producer that sends again, now and much later: the same key goes to the same partition.
+                // Duplicates, sent at once and much later. The same key goes to the same partition.
                 if index % 10 == 3 {
                     messages.push((key.clone(), event.to_string()));
                 }
@@ -101,18 +101,18 @@ impl Feed {
         self.broker.send(TOPIC, &messages);
     }
 
-    /// Waits until the table has read all that was sent.
+    /// Waits until the table has stored everything that was sent.
     fn wait_for_all(&self) {
         let ends = self.broker.ends(TOPIC, PARTITIONS);
-        until("all that was sent is read", || offsets(&self.lake) == ends);
+        until("everything that was sent is stored", || offsets(&self.lake) == ends);
     }
 
-    /// Sends two rounds, of which some commits are then there, and most are not.
+    /// Sends two rounds and waits for `count` commits. Most of the messages are not committed yet then.
     fn send_and_wait_for_commits(&mut self, count: usize) {
         let before = entries(&self.lake).len();
         self.send_round();
         self.send_round();
-        until("the table goes on", || entries(&self.lake).len() >= before + count);
+        until("the expected number of commits", || entries(&self.lake).len() >= before + count);
     }
 
     fn check(&self, servers: &[&Server], lake: &Path) {
@@ -126,7 +126,7 @@ impl Feed {
     }
 }
 
-/// The entries of the table's log, in order.
+/// The entries of the Delta log of the table, in order.
 fn entries(lake: &Path) -> Vec<String> {
     let Ok(log) = fs::read_dir(lake.join("samples/_delta_log")) else { return Vec::new() };
     let mut paths: Vec<_> = log.map(|entry| entry.unwrap().path()).collect();
@@ -135,12 +135,12 @@ fn entries(lake: &Path) -> Vec<String> {
     paths.iter().filter_map(|path| fs::read_to_string(path).ok()).collect()
 }
 
-/// The next offset of each partition, as the table holds it.
+/// The next offset of each partition, as stored in the table.
 fn offsets(lake: &Path) -> BTreeMap<i32, i64> {
     offsets_of(lake, "events", TOPIC)
 }
 
-/// The same of any source that reads into this table.
+/// The next offset of each partition of a source that reads into this table, as stored in the table.
 pub(crate) fn offsets_of(lake: &Path, source: &str, topic: &str) -> BTreeMap<i32, i64> {
     let prefix = format!("kafka:{source}:{topic}:");
     let mut offsets = BTreeMap::new();
@@ -157,18 +157,18 @@ pub(crate) fn offsets_of(lake: &Path, source: &str, topic: &str) -> BTreeMap<i32
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn killed_while_it_reads() {
+async fn killed_while_reading() {
     needs!(Python, Kafka);
     let mut feed = Feed::start().await;
     feed.send_round();
     let setup = feed.setup();
     let mut server = Server::start(&setup);
     for crash in 0..CRASHES {
-        // Each time at another point.
+        // Kill the server at a different point each time.
         feed.send_and_wait_for_commits(1 + crash % 3);
         if BROKER_CRASHES.contains(&crash) {
             feed.broker.crash();
-            // The server has lived on: what is sent now arrives.
+            // The server was not killed: it reads what is sent now.
             feed.send_and_wait_for_commits(1);
         }
         server.kill();
@@ -179,7 +179,7 @@ async fn killed_while_it_reads() {
     }
     feed.wait_for_all();
     feed.check(&[&server], &feed.lake);
-    assert!(server.stop(), "the server should stop by itself when asked");
+    assert!(server.stop(), "the server did not stop cleanly on SIGTERM");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -187,11 +187,11 @@ async fn two_servers_share_a_topic() {
     needs!(Python, Kafka);
     let mut feed = Feed::start().await;
     let setup = feed.setup();
-    // One after the other: the first makes the tables, the second finds them.
+    // Started one after the other: the first creates the tables, the second opens them.
     let mut servers = vec![Server::start(&setup), Server::start(&setup)];
     for _ in 0..CRASHES {
         feed.send_and_wait_for_commits(2);
-        // The older one dies, the other takes its partitions over, and a new one joins.
+        // Kill the older server. The other takes over its partitions, and a new one joins.
         servers.remove(0).kill();
         servers.push(Server::start(&setup));
     }
@@ -201,17 +201,17 @@ async fn two_servers_share_a_topic() {
     feed.wait_for_all();
     feed.check(&[&servers[0], &servers[1]], &feed.lake);
     for server in servers {
-        assert!(server.stop(), "the server should stop by itself when asked");
+        assert!(server.stop(), "the server did not stop cleanly on SIGTERM");
     }
 }
 
-/// Room of the disk, far more than the test needs.
+/// The size of the disk. The test needs far less.
 const DISK_BYTES: usize = 128 << 20;
-/// Failed attempts to store that show that the source tries on.
+/// The number of failed commit attempts that proves that the source retries.
 const FAILURES: f64 = 6.0;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_source_goes_on_when_a_full_disk_has_room_again() {
+async fn a_source_resumes_when_a_full_disk_has_space_again() {
     needs!(Mount, Python, Kafka);
     let disk = Disk::mount(DISK_BYTES);
     let mut feed = Feed { lake: disk.folder("lake"), ..Feed::start().await };
@@ -221,35 +221,35 @@ async fn a_source_goes_on_when_a_full_disk_has_room_again() {
     feed.send_and_wait_for_commits(2);
     disk.fill();
     feed.send_round();
-    until_it("nothing can be stored", async || {
+    until_it("commits fail and messages are waiting", async || {
         disk.fill();
         let failures = server.metric("glasshouse_commit_failures_total{table=\"samples").await;
         failures >= FAILURES && waiting(&server).await > Some(0)
     })
     .await;
-    server.ask("acme", "SELECT count(*) FROM samples").expect("queries go on");
+    server.ask("acme", "SELECT count(*) FROM samples").expect("queries work while the disk is full");
     disk.free();
     feed.send_round();
     feed.wait_for_all();
     feed.check(&[&server], disk.copy("lake").path());
 
-    assert!(server.stop(), "the server should stop by itself when asked");
+    assert!(server.stop(), "the server did not stop cleanly on SIGTERM");
 }
 
-/// Messages that the table's sources have not committed yet, if that is known.
+/// The number of messages that the table's sources have not committed yet, if known.
 pub(crate) async fn waiting(server: &Server) -> Option<u64> {
     let (_, fresh) = server.get("admin", "/v1/tables/samples/freshness").await;
     serde_json::from_str::<Value>(&fresh).unwrap()["source_lag_messages"].as_u64()
 }
 
-/// What a server says of its one source.
+/// The state of a server's only source, as `glasshouse sources list` reports it.
 pub(crate) fn state(server: &Server) -> Value {
-    let (well, text) = told(&client(server, "admin", &["sources", "list", "--json"]));
-    assert!(well, "{text}");
+    let (succeeded, text) = outcome(&client(server, "admin", &["sources", "list", "--json"]));
+    assert!(succeeded, "{text}");
     serde_json::from_str::<Value>(&text).unwrap()["sources"][0].take()
 }
 
-/// How far the partitions are behind that these servers read.
+/// The lag of each partition that these servers read.
 pub(crate) fn lags(servers: &[&Server]) -> BTreeMap<i32, i64> {
     let mut lags = BTreeMap::new();
     for server in servers {
@@ -263,38 +263,40 @@ pub(crate) fn lags(servers: &[&Server]) -> BTreeMap<i32, i64> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_pause_holds_all_servers_and_lasts_through_restarts() {
+async fn a_pause_stops_all_servers_and_survives_restarts() {
     needs!(Python, Kafka);
     let mut feed = Feed::start().await;
     let setup = feed.setup();
     let mut servers = vec![Server::start(&setup), Server::start(&setup)];
     feed.send_round();
     feed.wait_for_all();
-    // While they work.
+    // Pause the source while the servers are reading.
     feed.send_and_wait_for_commits(1);
-    let (well, text) = told(&client(&servers[0], "admin", &["sources", "pause", "events"]));
-    assert!(well && text.contains("paused"), "{text}");
+    let (succeeded, text) = outcome(&client(&servers[0], "admin", &["sources", "pause", "events"]));
+    assert!(succeeded && text.contains("paused"), "{text}");
     let held = offsets(&feed.lake);
     feed.send_round();
     let ends = feed.broker.ends(TOPIC, PARTITIONS);
     let behind: BTreeMap<i32, i64> = ends.iter().map(|(partition, end)| (*partition, end - held[partition])).collect();
-    // Both tell how much there is: they know of it, and do not take it.
-    until("the lag is told", || lags(&servers.iter().collect::<Vec<_>>()) == behind);
-    assert_eq!(offsets(&feed.lake), held, "behind the pause nothing is stored");
+    // Both servers report the lag: they know of the messages, but do not read them.
+    until("both servers report the lag", || lags(&servers.iter().collect::<Vec<_>>()) == behind);
+    assert_eq!(offsets(&feed.lake), held, "something was stored while the source was paused");
 
     servers.remove(0).kill();
     servers.push(Server::start(&setup));
-    until("the partitions of the killed one are watched again", || lags(&servers.iter().collect::<Vec<_>>()) == behind);
+    until("the lag of the killed server's partitions is reported again", || {
+        lags(&servers.iter().collect::<Vec<_>>()) == behind
+    });
     for server in &servers {
         assert_eq!(state(server)["state"], "paused");
     }
-    assert_eq!(offsets(&feed.lake), held, "a restart does not end the pause");
+    assert_eq!(offsets(&feed.lake), held, "a restart ended the pause");
 
-    let (well, text) = told(&client(&servers[1], "admin", &["sources", "resume", "events"]));
-    assert!(well && text.contains("running"), "{text}");
+    let (succeeded, text) = outcome(&client(&servers[1], "admin", &["sources", "resume", "events"]));
+    assert!(succeeded && text.contains("running"), "{text}");
     feed.wait_for_all();
     feed.check(&[&servers[0], &servers[1]], &feed.lake);
     for server in servers {
-        assert!(server.stop(), "the server should stop by itself when asked");
+        assert!(server.stop(), "the server did not stop cleanly on SIGTERM");
     }
 }

@@ -1,4 +1,5 @@
-//! A real Kafka that asks who is there: sources log in by every mechanism, and say what is wrong when they cannot.
+//! Tests of sources against a real Kafka with authentication: sources log in by every mechanism, and report the error if the login
+//! fails.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -6,22 +7,22 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::broker::{Broker, Guarded, PASSWORDS};
-use crate::command::{ask, client, told};
+use crate::command::{ask, client, outcome};
 use crate::kafka::offsets_of;
 use crate::needs::needs;
 use crate::provider::{CLIENT, Provider};
 use crate::server::{Server, Setup, until};
 
-/// Events of each good source in one go.
+/// The number of events that are sent to each topic at once.
 const EVENTS: usize = 60;
 const PARTITIONS: i32 = 2;
 
-/// A source: its listener's address, and its settings behind `SOURCES__NAME__`.
+/// A source: the address of its listener, and its settings below `SOURCES__NAME__`.
 struct Case {
     name: &'static str,
     address: String,
     settings: Vec<(String, String)>,
-    /// What kind of trouble it has, and words of its last error; none when it reads its topic.
+    /// The expected kind of its last error, and texts in its message. `None` if the source reads its topic.
     trouble: Option<(&'static str, Vec<String>)>,
 }
 
@@ -41,8 +42,8 @@ impl Case {
         Self { trouble: Some((kind, words)), ..Self::good(name, address, settings) }
     }
 
-    /// What the server is told. Each reads the topic of its own name.
-    fn told(&self) -> Vec<(String, String)> {
+    /// The settings of the server. Each source reads the topic of its own name.
+    fn server_settings(&self) -> Vec<(String, String)> {
         let common = [
             ("KIND", "kafka"),
             ("BROKERS", &self.address),
@@ -129,7 +130,7 @@ fn cases(guarded: &Guarded, provider: &Provider) -> Vec<Case> {
     cases
 }
 
-/// Sources that trust the authorities of a file of their own.
+/// Sources with a `ca_file`.
 fn ca_file_cases(guarded: &Guarded) -> [Case; 2] {
     let (authority, stranger) = (guarded.file("authority.pem"), guarded.file("stranger.pem"));
     let tls = ("OPTIONS__SECURITY_PROTOCOL", "SSL");
@@ -140,7 +141,7 @@ fn ca_file_cases(guarded: &Guarded) -> [Case; 2] {
     ]
 }
 
-/// Events of a source, from `first` on.
+/// Events of a source, beginning with number `first`.
 fn events(source: &str, first: usize) -> Vec<(String, String)> {
     let event = |index: usize| {
         let id = format!("{source}-{index}");
@@ -152,14 +153,14 @@ fn events(source: &str, first: usize) -> Vec<(String, String)> {
 }
 
 fn states(server: &Server) -> BTreeMap<String, Value> {
-    let (well, text) = told(&client(server, "admin", &["sources", "list", "--json"]));
-    assert!(well, "{text}");
+    let (succeeded, text) = outcome(&client(server, "admin", &["sources", "list", "--json"]));
+    assert!(succeeded, "{text}");
     let mut answer: Value = serde_json::from_str(&text).unwrap();
     let sources = answer["sources"].as_array_mut().unwrap().drain(..);
     sources.map(|source| (source["name"].as_str().unwrap().to_owned(), source)).collect()
 }
 
-/// Waits until the table has read all of these topics.
+/// Waits until all messages of these topics are stored.
 fn wait_for(broker: &Broker, lake: &Path, cases: &[&Case]) {
     for Case { name, .. } in cases {
         let ends = broker.ends(name, PARTITIONS);
@@ -168,7 +169,7 @@ fn wait_for(broker: &Broker, lake: &Path, cases: &[&Case]) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sources_log_in_by_every_mechanism_or_say_why_not() {
+async fn sources_log_in_by_every_mechanism_or_report_the_error() {
     needs!(Python, Kafka);
     let provider = Provider::start().await;
     let (broker, guarded) = Broker::guarded(&Provider::keys());
@@ -179,14 +180,14 @@ async fn sources_log_in_by_every_mechanism_or_say_why_not() {
         broker.send(case.name, &events(case.name, 0));
     }
     let lake = tempfile::tempdir().unwrap();
-    let settings = cases.iter().flat_map(Case::told).collect();
+    let settings = cases.iter().flat_map(Case::server_settings).collect();
     let server = Server::start(&Setup { lake: Some(lake.path().display().to_string()), settings, ..Setup::default() });
     wait_for(&broker, lake.path(), &good);
 
     for Case { name, trouble, .. } in &bad {
-        let (kind, words) = trouble.as_ref().expect("it is a bad one");
+        let (kind, words) = trouble.as_ref().expect("a bad case has an error");
         let mut last = Value::Null;
-        until(&format!("`{name}` says that it fails"), || {
+        until(&format!("`{name}` reports its error"), || {
             last = states(&server).remove(*name).unwrap();
             last["state"] == "failing" && last["last_error"]["kind"] == *kind
         });
@@ -196,23 +197,23 @@ async fn sources_log_in_by_every_mechanism_or_say_why_not() {
         }
         assert!(!message.contains("guess"), "{message}");
         let log = server.log_lines();
-        let is_told = |line: &&String| line.contains(&format!("\"source\":\"{name}\"")) && line.contains(&words[0]);
-        assert!(log.iter().any(|line| is_told(&line)), "the log does not say why `{name}` fails");
-        assert!(!log.iter().any(|line| line.contains("guess")), "a secret is in the log");
+        let is_reported = |line: &&String| line.contains(&format!("\"source\":\"{name}\"")) && line.contains(&words[0]);
+        assert!(log.iter().any(|line| is_reported(&line)), "the log does not report why `{name}` fails");
+        assert!(!log.iter().any(|line| line.contains("guess")), "the log contains a secret");
     }
     let metrics = metrics(&server).await;
     for Case { name, trouble, .. } in &cases {
         let is_failing = i32::from(trouble.is_some());
         let line = format!("glasshouse_source_failing{{source=\"{name}\"}} {is_failing}");
-        assert!(metrics.lines().any(|told| told == line), "no line {line}");
+        assert!(metrics.lines().any(|other| other == line), "missing metric: {line}");
         if let Some((kind, _)) = trouble {
             let line = format!("glasshouse_source_errors_total{{source=\"{name}\",kind=\"{kind}\"}} ");
-            assert!(metrics.lines().any(|told| told.starts_with(&line)), "no line {line}");
+            assert!(metrics.lines().any(|other| other.starts_with(&line)), "missing metric: {line}");
         }
     }
 
-    // The others go on, also when their first tokens have ended.
-    until("a second short token was given", || provider.short_given() > 1);
+    // The other sources continue, even after their first tokens have expired.
+    until("a second short-lived token is issued", || provider.short_issued() > 1);
     for case in &good {
         broker.send(case.name, &events(case.name, EVENTS));
     }
@@ -222,7 +223,7 @@ async fn sources_log_in_by_every_mechanism_or_say_why_not() {
         let sql = format!("SELECT count(*) || ' ' || count(DISTINCT id) FROM samples WHERE label = '{name}'");
         assert_eq!(ask(&server, &sql), format!("{count} {count}"), "{name}");
     }
-    assert!(server.stop(), "sources that fail do not keep the server from stopping");
+    assert!(server.stop(), "the server did not stop cleanly while sources were failing");
 }
 
 async fn metrics(server: &Server) -> String {

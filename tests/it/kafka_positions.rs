@@ -1,5 +1,5 @@
-//! Records that are no messages: the ends of transactions, and messages of aborted transactions. They count neither as lag,
-//! before and after a restart, nor as a gap when they are deleted.
+//! Tests of records that a consumer does not return: control records of transactions, and messages of aborted transactions.
+//! They do not count as lag, before or after a restart, nor as a gap when they are deleted.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use crate::broker::Broker;
-use crate::command::{client, told};
+use crate::command::{client, outcome};
 use crate::kafka::{lags, offsets_of, state, waiting};
 use crate::server::{Server, Setup, until, until_it};
 
@@ -46,13 +46,13 @@ impl Feed {
         Setup { lake: Some(self.lake.display().to_string()), settings: settings.into(), ..Setup::default() }
     }
 
-    /// Waits until the source has read up to the ends of all partitions and reports a lag of 0. These events are stored then.
-    async fn is_read(&self, server: &Server, ids: &[&str]) {
+    /// Waits until the source has read all partitions to their ends and reports a lag of 0. Checks that these events are stored.
+    async fn expect_read(&self, server: &Server, ids: &[&str]) {
         let ends = self.broker.ends(TOPIC, PARTITIONS);
         // The source commits a position to Kafka once every message before it is stored.
         until("all positions are at the ends", || self.broker.committed(GROUP, TOPIC, PARTITIONS) == ends);
         let none: BTreeMap<i32, i64> = (0..PARTITIONS).map(|partition| (partition, 0)).collect();
-        until_it("the source is not behind", async || {
+        until_it("the lag of the source is 0", async || {
             let metric = server.metric("glasshouse_source_lag_messages{").await;
             (lags(&[server]), metric, waiting(server).await) == (none.clone(), 0.0, Some(0))
         })
@@ -67,58 +67,60 @@ fn event(id: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ends_of_transactions_are_not_waited_for() {
+async fn ends_of_transactions_are_not_lag() {
     let feed = Feed::start().await;
     let mut server = Server::start(&feed.setup());
-    feed.is_read(&server, &[]).await;
+    feed.expect_read(&server, &[]).await;
 
     let open = feed.broker.transaction(TOPIC, &[(0, event("a")), (1, event("b"))]);
-    feed.is_read(&server, &[]).await;
+    feed.expect_read(&server, &[]).await;
     open.commit();
-    feed.is_read(&server, &["a", "b"]).await;
-    // Nothing after the last message is ever returned to a reader.
+    feed.expect_read(&server, &["a", "b"]).await;
+    // A consumer never receives any of the records after the last message.
     for id in ["x", "y", "z"] {
         feed.broker.transaction(TOPIC, &[(1, event(id))]).abort();
     }
-    feed.is_read(&server, &["a", "b"]).await;
+    feed.expect_read(&server, &["a", "b"]).await;
 
     server.kill();
     server = Server::start(&feed.setup());
-    feed.is_read(&server, &["a", "b"]).await;
+    feed.expect_read(&server, &["a", "b"]).await;
 
     // A paused source measures its lag from the same position.
-    let (well, text) = told(&client(&server, "admin", &["sources", "pause", SOURCE]));
-    assert!(well, "{text}");
-    until("it is paused", || state(&server)["state"] == "paused");
+    let (succeeded, text) = outcome(&client(&server, "admin", &["sources", "pause", SOURCE]));
+    assert!(succeeded, "{text}");
+    until("the source is paused", || state(&server)["state"] == "paused");
     feed.broker.transaction(TOPIC, &[(0, event("c"))]).commit();
-    until("one message waits, and the end of its transaction", || lags(&[&server]) == BTreeMap::from([(0, 2), (1, 0)]));
-    let (well, text) = told(&client(&server, "admin", &["sources", "resume", SOURCE]));
-    assert!(well, "{text}");
-    feed.is_read(&server, &["a", "b", "c"]).await;
-    assert!(server.stop(), "the server should stop by itself when asked");
+    until("the lag is one message and the end of its transaction", || {
+        lags(&[&server]) == BTreeMap::from([(0, 2), (1, 0)])
+    });
+    let (succeeded, text) = outcome(&client(&server, "admin", &["sources", "resume", SOURCE]));
+    assert!(succeeded, "{text}");
+    feed.expect_read(&server, &["a", "b", "c"]).await;
+    assert!(server.stop(), "the server did not stop cleanly on SIGTERM");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ends_of_transactions_may_be_deleted() {
+async fn deleted_ends_of_transactions_are_not_a_gap() {
     let feed = Feed::start().await;
     let mut server = Server::start(&feed.setup());
     feed.broker.transaction(TOPIC, &[(0, event("a")), (1, event("b"))]).commit();
     feed.broker.transaction(TOPIC, &[(1, event("x"))]).abort();
-    feed.is_read(&server, &["a", "b"]).await;
-    // The next commit holds the positions of all partitions, also of those without a message in it.
+    feed.expect_read(&server, &["a", "b"]).await;
+    // The next commit contains the positions of all partitions, including those without a message in the commit.
     feed.broker.transaction(TOPIC, &[(0, event("c"))]).commit();
-    feed.is_read(&server, &["a", "b", "c"]).await;
+    feed.expect_read(&server, &["a", "b", "c"]).await;
     feed.broker.send_to(TOPIC, 0, &event("d"));
-    feed.is_read(&server, &["a", "b", "c", "d"]).await;
+    feed.expect_read(&server, &["a", "b", "c", "d"]).await;
     let ends = feed.broker.ends(TOPIC, PARTITIONS);
-    assert_eq!(offsets_of(&feed.lake, SOURCE, TOPIC), ends, "the table holds the positions");
+    assert_eq!(offsets_of(&feed.lake, SOURCE, TOPIC), ends, "the positions in the table");
 
     server.kill();
     feed.broker.delete_all(TOPIC, PARTITIONS).await;
     server = Server::start(&feed.setup());
-    feed.is_read(&server, &["a", "b", "c", "d"]).await;
+    feed.expect_read(&server, &["a", "b", "c", "d"]).await;
     feed.broker.transaction(TOPIC, &[(0, event("e")), (1, event("f"))]).commit();
-    feed.is_read(&server, &["a", "b", "c", "d", "e", "f"]).await;
-    assert_eq!(server.metric("glasshouse_source_stopped{").await, 0.0, "no message was missing");
-    assert!(server.stop(), "the server should stop by itself when asked");
+    feed.expect_read(&server, &["a", "b", "c", "d", "e", "f"]).await;
+    assert_eq!(server.metric("glasshouse_source_stopped{").await, 0.0, "the source reported a gap");
+    assert!(server.stop(), "the server did not stop cleanly on SIGTERM");
 }

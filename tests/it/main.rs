@@ -1,10 +1,10 @@
-//! The house from outside: whole servers, real clients, and the rules of the source tree.
+//! Integration tests: server processes with real clients, and checks of the source tree.
 //!
-//! `tests/clients/setup.sh` installs the clients, the S3 server, Kafka with Debezium, and PostgreSQL. Without one of them its tests
-//! are skipped, which is printed and counted; in CI they fail (`needs.rs`).
+//! `tests/clients/setup.sh` installs the clients, the S3 server, Kafka with Debezium, and PostgreSQL. If one of them is missing, the
+//! tests that need it are skipped, printed and counted; in CI they fail (`needs.rs`).
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails, and says where")]
-#![expect(clippy::print_stdout, reason = "a failing test shows what the server said")]
+#![expect(clippy::unwrap_used, reason = "a failed `unwrap` fails the test and reports its location")]
+#![expect(clippy::print_stdout, reason = "a failing test prints the server's output")]
 
 mod broker;
 mod clients;

@@ -1,8 +1,8 @@
-//! What a test needs that a machine may lack: installed clients and servers, and the right to mount.
+//! Requirements of tests that a machine may lack: installed clients and servers, and the right to mount.
 //!
-//! A test begins with `needs!(Python, Kafka)`. When something is missing, the test is skipped: its name and the reason go to
-//! `.cache/skipped.txt`, which `make test` prints and counts at its end. **Invariant:** with `CI=true` nothing is skipped: a test
-//! that lacks something fails.
+//! A test declares its requirements with `needs!(Python, Kafka)`. If one is missing, the test is skipped: its name and the reason
+//! are appended to `.cache/skipped.txt`, which `make test` prints and counts at the end. **Invariant:** with `CI=true` no test is
+//! skipped; a test whose requirement is missing fails.
 
 use std::fs;
 use std::io::Write as _;
@@ -10,22 +10,22 @@ use std::path::{Path, PathBuf};
 
 use crate::disk::Disk;
 
-/// Something to need. `tests/clients/prepare.sh` installs all but the last.
+/// A requirement. `tests/clients/prepare.sh` installs all of them except the last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Part {
     /// The Python environment with the clients of the suites.
     Python,
-    /// Java, the JDBC harness, and its drivers.
+    /// Java, the JDBC test program, and its drivers.
     Jdbc,
-    /// Java and the jars of Kafka, Connect and Debezium.
+    /// Java, and the jars of Kafka, Kafka Connect and Debezium.
     Kafka,
-    /// PostgreSQL's programs.
+    /// The PostgreSQL server.
     Postgres,
-    /// A file system of one's own.
+    /// The right to mount a file system.
     Mount,
 }
 
-/// Skips the test when a part is missing.
+/// Skips the test if a requirement is missing.
 macro_rules! needs {
     ($($part:ident),+) => {{
         fn here() {}
@@ -36,17 +36,17 @@ macro_rules! needs {
 }
 pub(crate) use needs;
 
-/// Where `tests/clients/setup.sh` installs.
+/// The folder into which `tests/clients/setup.sh` installs.
 pub(crate) fn cache() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(".cache")
 }
 
-/// Whether the test of the function `here` is skipped, which is written down then. Panics in CI instead.
+/// Whether the test that contains the function `here` is skipped. Records a skipped test; in CI panics instead.
 pub(crate) fn is_skipped(here: &str, parts: &[Part]) -> bool {
     let Some(reason) = parts.iter().find_map(|part| part.is_missing()) else { return false };
     let is_ci = std::env::var_os("CI").is_some_and(|value| value == "true");
     let name = name(here);
-    assert!(!is_ci, "{name} cannot run, and CI skips nothing: {reason}");
+    assert!(!is_ci, "{name} cannot run, and a skipped test is an error in CI: {reason}");
     let line = format!("{name}: {}\n", reason.replace('\n', " "));
     println!("skipped: {line}");
     fs::create_dir_all(cache()).unwrap();
@@ -55,16 +55,17 @@ pub(crate) fn is_skipped(here: &str, parts: &[Part]) -> bool {
     true
 }
 
-/// `it::clients::adbc::here` and `it::crash::killed::{{closure}}::here` as the tests are called.
+/// The name of a test from the type name of its function `here`, such as `it::clients::adbc::here` or
+/// `it::crash::killed_during_ingest::{{closure}}::here`.
 fn name(here: &str) -> String {
     let steps = here.split("::").skip(1).filter(|step| !matches!(*step, "here" | "{{closure}}"));
     steps.collect::<Vec<_>>().join("::")
 }
 
 impl Part {
-    /// Why it is missing, if it is.
+    /// The reason why the requirement is missing, or `None` if it is met.
     fn is_missing(self) -> Option<String> {
-        // The last file that setup.sh makes of each part, and the part's name.
+        // The last file that setup.sh creates for each part, and the part's name.
         let (file, part) = match self {
             Self::Python => ("venv/.made-from", "python"),
             Self::Jdbc => ("java/.made-from", "jdbc"),
@@ -73,8 +74,8 @@ impl Part {
             Self::Mount => return Disk::mount_or_why(1 << 20).err(),
         };
         if !cache().join(file).exists() {
-            let said = fs::read_to_string(cache().join("missing").join(part)).unwrap_or_default();
-            let what = if said.is_empty() { format!("{part} is not installed") } else { said };
+            let reason = fs::read_to_string(cache().join("missing").join(part)).unwrap_or_default();
+            let what = if reason.is_empty() { format!("{part} is not installed") } else { reason };
             return Some(format!("{}: run tests/clients/setup.sh {part}", what.trim()));
         }
         let needs_java = matches!(self, Self::Jdbc | Self::Kafka) && !is_on_path("java");

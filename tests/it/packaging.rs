@@ -1,4 +1,4 @@
-//! The container's and systemd's files agree with the program: ports, variables, the health check and the time to stop.
+//! Checks that the container and systemd files agree with the program: ports, environment variables, health check and stop timeout.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -13,7 +13,7 @@ const GUIDE: &str = include_str!("../../packaging/README.md");
 const UNIT: &str = include_str!("../../packaging/glasshouse.service");
 const REFERENCE: &str = include_str!("../../glasshouse.toml");
 
-/// The exit code of `glasshouse health` and what it says.
+/// Runs `glasshouse health`. Returns its exit code and output.
 fn health(url: &str, more: &[&str]) -> (Option<i32>, String) {
     let output =
         Command::new(env!("CARGO_BIN_EXE_glasshouse")).args(["health", "--url", url]).args(more).output().unwrap();
@@ -22,7 +22,7 @@ fn health(url: &str, more: &[&str]) -> (Option<i32>, String) {
 }
 
 #[test]
-fn the_health_check_says_whether_the_server_can_serve() {
+fn the_health_check_reports_whether_the_server_is_ready() {
     let server = Server::start(&Setup::default());
     let url = format!("http://{}", server.http);
     assert_eq!(health(&url, &[]), (Some(0), "the server is ready\n".to_owned()));
@@ -35,12 +35,12 @@ fn the_health_check_says_whether_the_server_can_serve() {
 }
 
 #[test]
-fn the_image_opens_the_ports_of_the_defaults() {
+fn the_image_exposes_the_default_ports() {
     let ports = [HttpConfig::default().listen.port(), FlightConfig::default().listen.port()];
     assert!(CONTAINERFILE.contains(&format!("\nEXPOSE {} {}\n", ports[0], ports[1])));
     assert!(CONTAINERFILE.contains("\nHEALTHCHECK") && CONTAINERFILE.contains("CMD [\"glasshouse\", \"health\"]"));
     assert!(CONTAINERFILE.contains("\nUSER 10001:10001\n"));
-    // The variables of the image, and those that the guide sets beside them, are a configuration that is accepted.
+    // The variables of the image, together with those that the guide sets, form a valid configuration.
     let settings = |text: &str| -> BTreeMap<String, String> {
         let pairs = text.split_whitespace().filter_map(|word| word.split_once('='));
         let ours = pairs.filter(|(key, _)| key.starts_with("GLASSHOUSE__"));
@@ -51,7 +51,7 @@ fn the_image_opens_the_ports_of_the_defaults() {
     let run = GUIDE.split("podman run").nth(1).unwrap().split("```").next().unwrap();
     variables.extend(settings(run));
     assert_eq!(variables.len(), 6, "{variables:?}");
-    // Made by a command in the guide.
+    // A command in the guide generates this one.
     variables.insert("GLASSHOUSE__AUTH__ISSUERS__DEV__SECRET".to_owned(), "a secret of the operator's own".repeat(2));
     let config = Config::parse(REFERENCE, "glasshouse.toml", Path::new("/etc/glasshouse"), variables.into_iter());
     let config = config.unwrap_or_else(|faults| panic!("{faults}"));
@@ -64,7 +64,10 @@ fn the_image_opens_the_ports_of_the_defaults() {
 fn systemd_waits_longer_than_the_server_takes_to_stop() {
     let seconds = UNIT.lines().find_map(|line| line.strip_prefix("TimeoutStopSec=")?.strip_suffix('s'));
     let seconds: u64 = seconds.unwrap().parse().unwrap();
-    // The deadline of an ordered stop is 25 s.
+    // The default of `shutdown.time_max` is 25 s.
     assert!(seconds >= 30, "{seconds} s");
-    assert!(!UNIT.lines().any(|line| line.starts_with("ExecReload=")), "the configuration is read once");
+    assert!(
+        !UNIT.lines().any(|line| line.starts_with("ExecReload=")),
+        "the server reads its configuration only at startup"
+    );
 }

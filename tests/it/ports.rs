@@ -4,21 +4,21 @@
 //! It may assign such a port again before its server listens, or while its server is down. A client that tries to reach that
 //! server may even connect to itself.
 //!
-//! **Invariant:** no port is in the ephemeral range, and none is given twice.
+//! **Invariant:** no port is in the ephemeral range, and a test process never returns the same port twice.
 
 use std::fs;
 use std::net::TcpListener;
 use std::process;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// The first port that is given.
+/// The first port of the range that ports are taken from.
 const FIRST: u32 = 10_000;
 /// The usual start of the ephemeral range.
 const EPHEMERAL: u32 = 32_768;
 
 /// Ports on which no process listens.
 pub(crate) fn free_ports<const N: usize>() -> [u16; N] {
-    // Each test process starts at another port.
+    // Each test process starts at a different port.
     static STEP: AtomicU32 = AtomicU32::new(0);
     let count = ephemeral() - FIRST;
     [0; N].map(|_| {

@@ -1,6 +1,7 @@
-//! An identity provider for the tests: a token endpoint on loopback, and the key that verifies its tokens.
+//! An identity provider for the tests: an OAuth token endpoint on loopback, and the key that verifies its tokens.
 //!
-//! In: POSTs of `client_credentials`. Out: by the path, a token, or what a provider may do instead.
+//! In: POST requests with the grant `client_credentials`. Out: a valid, short-lived, expired or foreign token, depending on the
+//! path, or an error.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,7 +17,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
 const KEY: &str = include_str!("../keys/p256.pem");
-/// The client that may have tokens.
+/// The id and secret of the client that may request tokens.
 pub(crate) const CLIENT: (&str, &str) = ("glasshouse", "client secret");
 
 /// A running provider.
@@ -42,18 +43,18 @@ impl Provider {
         Self { address, given, _tasks: tasks }
     }
 
-    /// An endpoint: `token` gives good ones, `short` such that end soon, `expired` such that have ended, `foreign` such that
-    /// are for others than the brokers.
+    /// The URL of an endpoint: `token` returns valid tokens, `short` tokens that expire soon, `expired` tokens that have expired,
+    /// and `foreign` tokens for another audience than the brokers.
     pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}/{path}", self.address)
     }
 
-    /// How many short tokens were given.
-    pub(crate) fn short_given(&self) -> usize {
+    /// The number of short-lived tokens issued so far.
+    pub(crate) fn short_issued(&self) -> usize {
         self.given.load(Ordering::SeqCst)
     }
 
-    /// The keys that verify its tokens, as JWKS.
+    /// The keys that verify its tokens, as a JWKS.
     pub(crate) fn keys() -> String {
         let jwk = Jwk::from_encoding_key(&key(), Algorithm::ES256).unwrap();
         let mut jwk = serde_json::to_value(jwk).unwrap();
@@ -66,7 +67,7 @@ fn key() -> EncodingKey {
     EncodingKey::from_ec_pem(KEY.as_bytes()).unwrap()
 }
 
-/// A token for somebody, that ends so many seconds from now.
+/// Signs a token for an audience that expires `life` seconds from now.
 fn token(audience: &str, life: i64) -> String {
     let header = Header { kid: Some("one".to_owned()), ..Header::new(Algorithm::ES256) };
     let now = Clock::System.now_seconds();
@@ -83,29 +84,31 @@ async fn answer(mut connection: TcpStream, short_given: &AtomicUsize) {
         request.to_ascii_lowercase().contains(&format!("authorization: basic {credentials}").to_ascii_lowercase());
     let is_grant = request.ends_with("grant_type=client_credentials&scope=read");
     let path = request.split(' ').nth(1).unwrap_or_default().to_owned();
-    let given = |audience: &str, life: i64, said: i64| {
-        ("200 OK", json!({ "access_token": token(audience, life), "token_type": "Bearer", "expires_in": said }))
+    let issue = |audience: &str, life: i64, expires_in: i64| {
+        ("200 OK", json!({ "access_token": token(audience, life), "token_type": "Bearer", "expires_in": expires_in }))
     };
     let (status, body) = match path.as_str() {
-        _ if !is_known => ("401 Unauthorized", json!({ "error": "invalid_client", "error_description": "who is it?" })),
+        _ if !is_known => {
+            ("401 Unauthorized", json!({ "error": "invalid_client", "error_description": "unknown client" }))
+        }
         _ if !is_grant => ("400 Bad Request", json!({ "error": "invalid_request" })),
         "/short" => {
             short_given.fetch_add(1, Ordering::SeqCst);
-            given("brokers", 600, 10)
+            issue("brokers", 600, 10)
         }
-        "/expired" => given("brokers", -300, 600),
-        "/foreign" => given("others", 600, 600),
-        _ => given("brokers", 600, 600),
+        "/expired" => issue("brokers", -300, 600),
+        "/foreign" => issue("others", 600, 600),
+        _ => issue("brokers", 600, 600),
     };
     let body = body.to_string();
     let head = format!("HTTP/1.1 {status}\r\nconnection: close\r\ncontent-type: application/json\r\n");
     let answer = format!("{head}content-length: {}\r\n\r\n{body}", body.len());
-    // Whoever has gone does not hear it.
+    // Errors are ignored: the client may have disconnected.
     drop(connection.write_all(answer.as_bytes()).await);
     drop(connection.shutdown().await);
 }
 
-/// A request with its body.
+/// Reads a request with its body. `None` if the connection ends first.
 async fn read(connection: &mut TcpStream) -> Option<String> {
     let mut request = Vec::new();
     loop {

@@ -1,16 +1,16 @@
-//! The proxy that the environment names: for other machines, never for this one. Asked by the command line, as a process of
-//! its own with an environment of its own.
+//! Tests of the proxy variables: requests to other machines use the proxy, requests to this machine never do. The command line
+//! sends the requests, in a process with its own environment.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, TcpListener};
 use std::process::Command;
 use std::thread;
 
-/// Answers one request with no sources, and returns its first line.
+/// Starts a server that answers one request with an empty list of sources. The thread returns the first line of the request.
 fn listen() -> (SocketAddr, thread::JoinHandle<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let answering = thread::spawn(move || {
+    let answered = thread::spawn(move || {
         let (mut connection, _) = listener.accept().unwrap();
         let lines = BufReader::new(connection.try_clone().unwrap()).lines();
         let head: Vec<String> = lines.map(Result::unwrap).take_while(|line| !line.is_empty()).collect();
@@ -19,7 +19,7 @@ fn listen() -> (SocketAddr, thread::JoinHandle<String>) {
             .unwrap();
         head[0].clone()
     });
-    (address, answering)
+    (address, answered)
 }
 
 #[test]

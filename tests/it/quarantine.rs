@@ -1,14 +1,14 @@
-//! The quarantine as an operator meets it: `glasshouse quarantine` against a server, which is killed in the middle.
+//! Tests of `glasshouse quarantine` against a server, which is killed during a replay.
 
 use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
 
-use crate::command::{ask, client, told};
+use crate::command::{ask, client, outcome};
 use crate::server::{Server, Setup, until};
 
-/// Entries of the replay that is cut short.
+/// The number of entries in the interrupted replay.
 const ENTRIES: usize = 600;
 
 fn answer(server: &Server, caller: &str, args: &[&str]) -> Value {
@@ -23,40 +23,43 @@ fn write(folder: &Path, name: &str, text: &str) -> String {
 }
 
 fn ingest(server: &Server, file: &str) -> (bool, String) {
-    told(&client(server, "acme", &["ingest", "--table", "samples", file]))
+    outcome(&client(server, "acme", &["ingest", "--table", "samples", file]))
 }
 
 #[test]
-fn a_rejected_event_is_fixed_once_with_the_time_it_first_came() {
+fn a_fixed_event_is_stored_once_with_its_first_received_time() {
     let folder = tempfile::tempdir().unwrap();
     let setup = Setup { lake: Some(folder.path().join("lake").display().to_string()), ..Setup::default() };
     let server = Server::start(&setup);
     let bad = write(folder.path(), "bad.ndjson", "{\"id\":\"a\",\"at\":\"2026-03-01T12:00:00Z\",\"big\":\"many\"}\n");
-    let (well, text) = ingest(&server, &bad);
-    assert!(!well && text.contains("1 rejected"), "{text}");
+    let (succeeded, text) = ingest(&server, &bad);
+    assert!(!succeeded && text.contains("1 rejected"), "{text}");
 
-    let (well, text) = told(&client(&server, "admin", &["quarantine", "list"]));
-    assert!(well && text.contains("samples  wrong_type  acme"), "{text}");
+    let (succeeded, text) = outcome(&client(&server, "admin", &["quarantine", "list"]));
+    assert!(succeeded && text.contains("samples  wrong_type  acme"), "{text}");
     let listed = answer(&server, "acme", &["list", "samples", "--since", "1h"]);
     assert_eq!(listed["counts"][0]["count"], 1, "{listed}");
     let (id, received) = ["id", "received_time"].map(|key| listed["entries"][0][key].as_str().unwrap()).into();
-    let (well, text) = told(&client(&server, "admin", &["quarantine", "show", "samples", id]));
-    assert!(well && text.contains("\"big\":\"many\"") && text.contains(received), "{text}");
-    let (well, text) = told(&client(&server, "globex", &["quarantine", "show", "samples", id]));
-    assert!(!well && text.is_empty(), "another tenant's: {text}");
+    let (succeeded, text) = outcome(&client(&server, "admin", &["quarantine", "show", "samples", id]));
+    assert!(succeeded && text.contains("\"big\":\"many\"") && text.contains(received), "{text}");
+    let (succeeded, text) = outcome(&client(&server, "globex", &["quarantine", "show", "samples", id]));
+    assert!(!succeeded && text.is_empty(), "an entry of another tenant was shown: {text}");
 
     let as_it_is = ["quarantine", "replay", "samples", "--id", id];
-    assert!(!told(&client(&server, "admin", &as_it_is)).0);
+    assert!(!outcome(&client(&server, "admin", &as_it_is)).0);
     let fixed = write(folder.path(), "fixed.json", "{\"id\":\"a\",\"at\":\"2026-03-01T12:00:00Z\",\"big\":7}\n");
     let fix = [&as_it_is[..], &["--file", &fixed]].concat();
-    assert_eq!(told(&client(&server, "admin", &fix)), (true, "1 accepted, 0 duplicate, 0 rejected again".to_owned()));
+    assert_eq!(
+        outcome(&client(&server, "admin", &fix)),
+        (true, "1 accepted, 0 duplicate, 0 rejected again".to_owned())
+    );
     let stored = "SELECT to_char(received_time, '%Y-%m-%dT%H:%M:%S%.6fZ') FROM samples WHERE big = 7";
     assert_eq!(ask(&server, stored), received);
     server.kill();
 
     let server = Server::start(&setup);
-    let (well, text) = told(&client(&server, "admin", &fix));
-    assert!(!well && text.is_empty(), "it is closed: {text}");
+    let (succeeded, text) = outcome(&client(&server, "admin", &fix));
+    assert!(!succeeded && text.is_empty(), "a resolved entry was replayed: {text}");
     assert_eq!(ingest(&server, &fixed), (true, "0 accepted, 1 duplicate, 0 rejected".to_owned()));
     assert_eq!(ask(&server, "SELECT count(*) FROM samples"), "1");
     assert_eq!(ask(&server, "SELECT count(*) FROM samples_quarantine"), "0");
@@ -65,12 +68,12 @@ fn a_rejected_event_is_fixed_once_with_the_time_it_first_came() {
     assert!(!ingest(&server, &other).0);
     assert_eq!(ask(&server, "SELECT count(*) FROM samples_quarantine"), "2");
     for refused in [&["drop", "samples", "--all"][..], &["drop", "samples", "--yes"]] {
-        assert!(!told(&client(&server, "admin", &[&["quarantine"], refused].concat())).0, "{refused:?}");
+        assert!(!outcome(&client(&server, "admin", &[&["quarantine"], refused].concat())).0, "{refused:?}");
     }
     let dropped = client(&server, "acme", &["quarantine", "drop", "samples", "--reason", "missing_time", "--yes"]);
-    assert_eq!(told(&dropped), (true, "1 dropped".to_owned()));
+    assert_eq!(outcome(&dropped), (true, "1 dropped".to_owned()));
     let dropped = client(&server, "admin", &["quarantine", "drop", "samples", "--all", "--yes"]);
-    assert_eq!(told(&dropped), (true, "1 dropped".to_owned()));
+    assert_eq!(outcome(&dropped), (true, "1 dropped".to_owned()));
     assert_eq!(answer(&server, "admin", &["list", "samples"])["counts"], Value::Array(Vec::new()));
     assert_eq!(ask(&server, "SELECT count(*) FROM samples_quarantine"), "0");
     assert!(server.stop());
@@ -93,7 +96,7 @@ fn a_replay_that_is_killed_and_run_again_stores_each_event_once() {
     assert_eq!(ask(&server, "SELECT count(*) FROM samples_quarantine"), ENTRIES.to_string());
     std::thread::scope(|scope| {
         let replaying = scope.spawn(|| client(&server, "admin", &["quarantine", "replay", "samples"]));
-        // The first of its pages is stored, and its entries may be closed or not.
+        // The events of the first page are stored. Their entries may be resolved or still open.
         until("the first events are stored", || {
             ask(&server, "SELECT count(*) > 0 FROM samples") == "true" || replaying.is_finished()
         });
@@ -102,15 +105,15 @@ fn a_replay_that_is_killed_and_run_again_stores_each_event_once() {
     });
     server.kill();
     let server = Server::start(&setup);
-    let (well, text) = told(&client(&server, "admin", &["quarantine", "replay", "samples"]));
-    assert!(well, "{text}");
+    let (succeeded, text) = outcome(&client(&server, "admin", &["quarantine", "replay", "samples"]));
+    assert!(succeeded, "{text}");
     assert_eq!(ask(&server, "SELECT count(*) FROM samples_quarantine"), "0");
     assert_eq!(ask(&server, "SELECT count(*) FROM samples"), ENTRIES.to_string());
     assert_eq!(ask(&server, "SELECT count(DISTINCT id) FROM samples"), ENTRIES.to_string());
     assert!(server.stop());
 }
 
-/// A power cut, while others still hold the server.
+/// Kills the server while another thread still uses the value.
 fn kill(server: &Server) {
     let killed = Command::new("kill").args(["-KILL", &server.id().to_string()]).status().unwrap();
     assert!(killed.success());

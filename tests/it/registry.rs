@@ -1,6 +1,7 @@
-//! A schema registry, a real Kafka, and messages of Confluent's own serializers: what they write is what the table holds.
+//! Sources with a schema registry: a real Kafka, and messages written by Confluent's own serializers. The table holds what was
+//! written.
 //!
-//! The registry is ours (`tests/clients/registry_server.py`), and Confluent's client is content with it.
+//! The registry is `tests/clients/registry_server.py`. Confluent's own client works with it.
 
 use std::process::{Child, Stdio};
 
@@ -14,17 +15,17 @@ use crate::suite::{python, run_python, script};
 
 const CHECKS: &[&str] = &[
     "avro_of_two_versions_is_stored",
-    "each_value_is_what_was_sent",
+    "each_value_equals_what_was_sent",
     "protobuf_reaches_its_transform_as_json",
-    "a_registry_that_is_away_loses_nothing",
-    "what_cannot_be_read_is_quarantined_as_it_came",
+    "an_unreachable_registry_loses_nothing",
+    "unreadable_messages_are_quarantined_unchanged",
 ];
 
-/// What becomes of the orders.
+/// The transform of the source `orders`.
 const TRANSFORM: &str = "SELECT 'acme' AS tenant, time AS at, value->>'order_id' AS id, json_int(value, 'total') AS big, \
                          json_text(value, 'guest', 'name') AS label FROM messages";
 
-/// A running registry. It ends with its value.
+/// A running schema registry. Dropping the value stops it.
 struct Registry {
     child: Child,
     facts: Value,
@@ -42,7 +43,7 @@ impl Registry {
         Self { child, facts, _folder: folder }
     }
 
-    /// A source that asks it.
+    /// The settings of a source that uses this registry.
     fn source(&self, name: &str, format: &str, broker: &Broker) -> Vec<(String, String)> {
         let text = |key: &str| self.facts[key].as_str().unwrap().to_owned();
         let settings = [
@@ -63,14 +64,14 @@ impl Registry {
 
 impl Drop for Registry {
     fn drop(&mut self) {
-        // The end of its input is the end of it.
+        // The registry stops when its input ends.
         drop(self.child.stdin.take());
         let _ = self.child.wait();
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_confluents_serializers_write_is_read() {
+async fn messages_of_confluents_serializers_are_stored() {
     needs!(Python, Kafka);
     let (broker, registry) = (Broker::start(), Registry::start());
     for topic in ["avro", "orders"] {
@@ -84,5 +85,5 @@ async fn what_confluents_serializers_write_is_read() {
     facts["kafka"] = broker.address.clone().into();
     facts["registry"] = registry.facts.clone();
     run_python("registry_suite.py", &server.write_facts(&facts), CHECKS);
-    assert!(server.stop(), "the server should stop by itself when asked");
+    assert!(server.stop(), "the server did not stop cleanly on SIGTERM");
 }

@@ -1,5 +1,5 @@
-//! The lake on an S3 server: two servers write to one bucket, whose conditional puts decide who commits first; and the S3
-//! server hangs, or dies and comes back.
+//! Tests with the lake on an S3 server: two servers write to one bucket, and conditional puts decide which commits first; the S3
+//! server hangs, or crashes and restarts.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -19,30 +19,29 @@ use crate::senders::{EVENTS, Load, Sender, body, post};
 use crate::server::{Server, Setup, until_it, wait_for};
 use crate::suite::{python, run_python, script};
 
-/// The bucket.
 const BUCKET: &str = "glasshouse-tests";
-/// Acknowledged batches after which the senders stop.
+/// The number of acknowledged batches after which the senders stop.
 const BATCHES: usize = 60;
-/// Acknowledged batches that show that all goes on.
-const PASSES: u64 = 16;
+/// The number of acknowledged batches that proves that ingest works.
+const PROOF_BATCHES: u64 = 16;
 /// How long the store hangs.
 const HANG: Duration = Duration::from_secs(60);
-/// Failed attempts to store that show that the server tries on.
+/// The number of failed commit attempts that proves that the server retries.
 const FAILURES: f64 = 4.0;
-/// Room for the events that wait for a commit, in bytes: little, so that senders fill it.
+/// The limit of the queue of uncommitted events, in bytes. It is small, so that senders fill it.
 const QUEUE_BYTES_MAX: &str = "65536";
-/// The metric that counts failed attempts.
+/// The metric that counts failed commit attempts.
 const FAILED: &str = "glasshouse_commit_failures_total{table=\"samples\"}";
-/// Where they are sent to.
+/// The route that events are sent to.
 const ROUTE: &str = "/v1/tables/{table}/events";
-/// Whose events are sent.
+/// Tenants whose events are sent continuously.
 const TENANTS: [&str; 2] = ["acme", "globex"];
-/// In front of the ids of one batch, which is sent by hand.
+/// The prefix of the ids of one batch, which the test sends itself.
 const PROBE: &str = "initech-probe";
-/// How often the store dies.
+/// The number of times the store is killed.
 const DEATHS: usize = 3;
 
-/// An S3 server of the suites' environment. It ends with its value.
+/// An S3 server process. Dropping the value stops it.
 struct Store {
     child: Child,
     options: Value,
@@ -57,28 +56,28 @@ impl Store {
         Self { child, options, folder }
     }
 
-    /// It takes connections and answers nothing, until it is told to go on.
+    /// Sends a signal. After `-STOP` the server accepts connections but does not respond, until `-CONT`.
     fn signal(&self, signal: &str) {
         assert!(Command::new("kill").args([signal, &self.child.id().to_string()]).status().unwrap().success());
     }
 
-    /// Ends it without a warning.
+    /// Kills the process without warning.
     fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
-    /// Starts it again where it was, with what it has kept.
+    /// Restarts the process on the same port, with its data.
     fn restart(&mut self) {
-        let endpoint = self.options["aws_endpoint"].as_str().expect("it told where it answers");
+        let endpoint = self.options["aws_endpoint"].as_str().expect("the ready file has the endpoint");
         let port = endpoint.rsplit(':').next().expect("an address has a port");
         let (child, options) = serve(&self.folder, port);
         assert_eq!(options, self.options);
         self.child = child;
     }
 
-    /// A server with its lake in the bucket. It gives up early, so that a test sees it more than once; and it commits
-    /// seldom, since the S3 server answers one request at a time, and a query asks it for every file.
+    /// A server with its lake in the bucket. Its time limits are short, so that a test observes several failures. It commits
+    /// rarely, because the S3 server handles one request at a time and a query requests every file.
     fn setup(&self) -> Setup {
         let settings = [
             ("LAKE__REQUEST_TIME_MAX", "2s"),
@@ -97,7 +96,7 @@ impl Store {
     }
 }
 
-/// Runs the script until it answers.
+/// Starts the script and waits until the S3 server is ready.
 fn serve(folder: &TempDir, port: &str) -> (Child, Value) {
     let ready = folder.path().join("ready.json");
     let _ = fs::remove_file(&ready);
@@ -121,7 +120,7 @@ async fn two_writers_share_a_bucket() {
     let store = Store::start();
     let setup =
         Setup { lake: Some(format!("s3://{BUCKET}/lake")), lake_options: store.options.clone(), ..Setup::default() };
-    // One after the other: the first makes the tables, the second finds them.
+    // Started one after the other: the first creates the tables, the second opens them.
     let servers = [Server::start(&setup), Server::start(&setup)];
     let token = servers[0].facts()["tokens"]["acme"].as_str().unwrap().to_owned();
     let (acknowledged, mut acknowledgements) = mpsc::channel(4);
@@ -143,7 +142,7 @@ async fn two_writers_share_a_bucket() {
         }
     }
     for _ in 0..BATCHES {
-        acknowledgements.recv().await.expect("senders go on until they are stopped");
+        acknowledgements.recv().await.expect("senders continue until they are stopped");
     }
     stop.store(true, Ordering::Relaxed);
     drop(acknowledgements);
@@ -153,32 +152,36 @@ async fn two_writers_share_a_bucket() {
     facts["flights"] = json!([servers[0].flight, servers[1].flight]);
     facts["storage_options"] = store.options.clone();
     facts["sent"] = json!(sent);
-    run_python("once_suite.py", &servers[0].write_facts(&facts), &["sql_counts_each_once", "the_lake_holds_each_once"]);
+    run_python(
+        "once_suite.py",
+        &servers[0].write_facts(&facts),
+        &["sql_counts_each_event_once", "the_lake_holds_each_event_once"],
+    );
     for server in servers {
-        assert!(server.stop(), "the server should stop by itself when asked");
+        assert!(server.stop(), "the server did not stop cleanly on SIGTERM");
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_store_that_hangs_for_a_minute_costs_time_only() {
+async fn a_store_that_hangs_for_a_minute_loses_nothing() {
     needs!(Python);
     let store = Store::start();
     let mut setup = store.setup();
     setup.settings.push(("INGEST__QUEUE_BYTES_MAX".to_owned(), QUEUE_BYTES_MAX.to_owned()));
     let server = Server::start(&setup);
     let mut load = Load::start(&server, &TENANTS, 4);
-    load.passes(PASSES).await;
+    load.wait_for_batches(PROOF_BATCHES).await;
     assert!(server.ask("acme", COUNT).is_ok());
 
     store.signal("-STOP");
-    let (hung, mut told) = (Instant::now(), BTreeSet::new());
-    until_it("a minute is over, and all has failed that should", async || {
-        // Each of these ends by a limit of its own, whatever the store does.
-        told.insert(post(&server, "initech", body(PROBE, 0)).await.0);
-        let refusal = server.ask("acme", COUNT).expect_err("nothing can be read");
+    let (hung, mut statuses) = (Instant::now(), BTreeSet::new());
+    until_it("a minute has passed, and every expected failure was observed", async || {
+        // Each of these requests ends by its own time limit, even though the store does not respond.
+        statuses.insert(post(&server, "initech", body(PROBE, 0)).await.0);
+        let refusal = server.ask("acme", COUNT).expect_err("the store cannot be read");
         assert!(refusal.contains("query.time_max") || refusal.contains("cannot be read now: retry"), "{refusal}");
         let queued = server.metric("glasshouse_ingest_queue_bytes").await;
-        assert!(queued <= QUEUE_BYTES_MAX.parse().unwrap(), "{queued} bytes wait");
+        assert!(queued <= QUEUE_BYTES_MAX.parse().unwrap(), "{queued} bytes are queued");
         let mut seen = vec![hung.elapsed() >= HANG, server.metric(FAILED).await >= FAILURES];
         for status in [429, 503] {
             let line = format!("glasshouse_http_requests_total{{route=\"{ROUTE}\",status=\"{status}\"");
@@ -187,52 +190,56 @@ async fn a_store_that_hangs_for_a_minute_costs_time_only() {
         seen.into_iter().all(|seen| seen)
     })
     .await;
-    assert!(told.is_subset(&BTreeSet::from([429, 503])), "nothing is acknowledged, or refused for good: {told:?}");
+    assert!(statuses.is_subset(&BTreeSet::from([429, 503])), "expected only retryable errors: {statuses:?}");
     assert_eq!(server.get("reader", "/healthz").await.0, 200);
 
     store.signal("-CONT");
-    goes_on(&server, &mut load).await;
-    counted_once(server, load, &store).await;
+    expect_recovery(&server, &mut load).await;
+    expect_stored_once(server, load, &store).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_store_that_dies_and_comes_back_costs_time_only() {
+async fn a_store_that_crashes_and_restarts_loses_nothing() {
     needs!(Python);
     let mut store = Store::start();
     let server = Server::start(&store.setup());
     let mut load = Load::start(&server, &TENANTS, 2);
     for death in 1..=DEATHS {
-        load.passes(PASSES).await;
+        load.wait_for_batches(PROOF_BATCHES).await;
         store.kill();
         let before = server.metric(FAILED).await;
-        until_it("attempts fail", async || server.metric(FAILED).await >= before + FAILURES).await;
-        let refusal = server.ask("acme", COUNT).expect_err("nothing can be read");
+        until_it("commit attempts fail", async || server.metric(FAILED).await >= before + FAILURES).await;
+        let refusal = server.ask("acme", COUNT).expect_err("the store cannot be read");
         assert!(refusal.contains("cannot be read now: retry"), "death {death}: {refusal}");
         assert_eq!(post(&server, "initech", body(PROBE, 0)).await.0, 503, "death {death}");
         store.restart();
     }
-    goes_on(&server, &mut load).await;
-    counted_once(server, load, &store).await;
+    expect_recovery(&server, &mut load).await;
+    expect_stored_once(server, load, &store).await;
 }
 
-/// What reads every file of a tenant.
+/// A query that reads every file of a tenant.
 const COUNT: &str = "SELECT count(DISTINCT id) FROM samples";
 
-/// All is taken and answered again, without anybody's help: the same statement, and the same events.
-async fn goes_on(server: &Server, load: &mut Load) {
-    load.passes(PASSES).await;
-    until_it("queries are answered", async || server.ask("acme", COUNT).is_ok()).await;
+/// Checks that ingest and queries resume by themselves: the same statement and the same events succeed.
+async fn expect_recovery(server: &Server, load: &mut Load) {
+    load.wait_for_batches(PROOF_BATCHES).await;
+    until_it("queries succeed", async || server.ask("acme", COUNT).is_ok()).await;
     until_it("the batch is stored", async || post(server, "initech", body(PROBE, 0)).await.0 == 200).await;
 }
 
-/// Ends the load and the server: what was acknowledged is stored, each event once.
-async fn counted_once(server: Server, load: Load, store: &Store) {
+/// Stops the load, checks that each acknowledged event is stored once, and stops the server.
+async fn expect_stored_once(server: Server, load: Load, store: &Store) {
     let mut sent = load.end().await;
     sent.push(json!({ "prefix": PROBE, "batches": 1, "events": EVENTS }));
     let mut facts = server.facts();
     facts["flights"] = json!([server.flight]);
     facts["storage_options"] = store.options.clone();
     facts["sent"] = json!(sent);
-    run_python("once_suite.py", &server.write_facts(&facts), &["sql_counts_each_once", "the_lake_holds_each_once"]);
-    assert!(server.stop(), "the server should stop by itself when asked");
+    run_python(
+        "once_suite.py",
+        &server.write_facts(&facts),
+        &["sql_counts_each_event_once", "the_lake_holds_each_event_once"],
+    );
+    assert!(server.stop(), "the server did not stop cleanly on SIGTERM");
 }

@@ -1,7 +1,7 @@
-//! Senders that never give up: each sends numbered batches over HTTP, and a batch again until it is acknowledged.
+//! Senders with unlimited retries: each sends numbered batches over HTTP, and repeats a batch until it is acknowledged.
 //!
-//! In: the address of a server, which may vanish and come back elsewhere. Out: how many batches were acknowledged.
-//! A [`Load`] is several of them, of several tenants.
+//! In: the address of a server, which may stop and restart at another address. Out: the number of acknowledged batches.
+//! A [`Load`] is several senders of several tenants.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,35 +13,35 @@ use tokio::task::JoinSet;
 
 use crate::server::Server;
 
-/// Events of one batch.
+/// The number of events in a batch.
 pub(crate) const EVENTS: usize = 100;
-/// How long it may take until a batch is acknowledged, or anything is answered.
-const PASS_MAX: Duration = Duration::from_secs(300);
+/// The time limit for a batch to be acknowledged, and for any request.
+const RESPONSE_TIME_MAX: Duration = Duration::from_secs(300);
 
 /// One sender.
 #[derive(Debug, Clone)]
 pub(crate) struct Sender {
-    /// In front of its ids.
+    /// The prefix of the ids of its events.
     pub(crate) prefix: String,
     /// The token.
     pub(crate) token: String,
-    /// Where the server is; none while there is none.
+    /// The address of the server. `None` while no server is running.
     pub(crate) address: watch::Receiver<Option<String>>,
-    /// Is told of each acknowledgement.
+    /// Receives one message per acknowledged batch.
     pub(crate) acknowledged: mpsc::Sender<()>,
-    /// Set when no new batch shall be begun.
+    /// Set when no further batch should be started.
     pub(crate) stop: Arc<AtomicBool>,
 }
 
 impl Sender {
-    /// Sends until told to stop and the last batch is acknowledged; returns what was.
+    /// Sends batches until `stop` is set and the last batch is acknowledged. Returns what was acknowledged.
     pub(crate) async fn run(mut self) -> Value {
         let client = reqwest::Client::new();
         let mut batch = 0;
         while !self.stop.load(Ordering::Relaxed) {
             self.deliver(&client, batch).await;
             batch += 1;
-            // Nobody listens any more at the end, which is fine.
+            // At the end of a test the receiver may be gone, which is not an error.
             let _ = self.acknowledged.send(()).await;
         }
         json!({ "prefix": self.prefix, "batches": batch, "events": EVENTS })
@@ -56,7 +56,7 @@ impl Sender {
                 .await
                 .expect("the test holds the other end until all senders have ended")
                 .clone()
-                .expect("it was waited for");
+                .expect("`wait_for` returns only `Some`");
             let url = format!("http://{address}/v1/tables/samples/events");
             let request = client
                 .post(url)
@@ -68,13 +68,13 @@ impl Sender {
                 assert_eq!(counted, EVENTS as u64, "{receipt}");
                 return;
             }
-            // A busy server is asked again at once; a vanished one when it is back, which the address tells.
+            // Retry at once if the server is busy. If it is gone, `wait_for` above waits until it is back.
             tokio::task::yield_now().await;
         }
     }
 }
 
-/// Senders of several tenants, who send all the time.
+/// Senders of several tenants that send continuously.
 pub(crate) struct Load {
     announce: watch::Sender<Option<String>>,
     acknowledged: watch::Receiver<u64>,
@@ -84,22 +84,22 @@ pub(crate) struct Load {
 }
 
 impl Load {
-    /// `each` senders of each tenant.
+    /// Starts `each` senders for each tenant.
     pub(crate) fn start(server: &Server, tenants: &[&str], each: usize) -> Self {
         let (announce, address) = watch::channel(Some(server.http.clone()));
-        let (told, mut acknowledgements) = mpsc::channel(1);
+        let (sender, mut acknowledgements) = mpsc::channel(1);
         let (count, acknowledged) = watch::channel(0);
         let (stop, mut senders, mut counting) = (Arc::<AtomicBool>::default(), JoinSet::new(), JoinSet::new());
         for tenant in tenants {
             for number in 0..each {
-                let sender = Sender {
+                let task = Sender {
                     prefix: format!("{tenant}-{number}"),
                     token: server.token(tenant),
                     address: address.clone(),
-                    acknowledged: told.clone(),
+                    acknowledged: sender.clone(),
                     stop: stop.clone(),
                 };
-                senders.spawn(sender.run());
+                senders.spawn(task.run());
             }
         }
         counting.spawn(async move {
@@ -110,24 +110,27 @@ impl Load {
         Self { announce, acknowledged, stop, senders, counting }
     }
 
-    /// The server is elsewhere from now on, or nowhere.
-    pub(crate) fn moves(&self, server: Option<&Server>) {
+    /// Sets the server to send to. With `None`, the senders wait.
+    pub(crate) fn set_server(&self, server: Option<&Server>) {
         self.announce.send_replace(server.map(|server| server.http.clone()));
     }
 
-    /// Batches that were acknowledged so far.
+    /// The number of batches acknowledged so far.
     pub(crate) fn acknowledged(&self) -> u64 {
         *self.acknowledged.borrow()
     }
 
-    /// Waits until so many batches more are acknowledged.
-    pub(crate) async fn passes(&mut self, batches: u64) {
+    /// Waits until `batches` further batches are acknowledged.
+    pub(crate) async fn wait_for_batches(&mut self, batches: u64) {
         let goal = self.acknowledged() + batches;
         let waiting = self.acknowledged.wait_for(|count| *count >= goal);
-        tokio::time::timeout(PASS_MAX, waiting).await.expect("senders are acknowledged").expect("they go on");
+        tokio::time::timeout(RESPONSE_TIME_MAX, waiting)
+            .await
+            .expect("no acknowledgement in time")
+            .expect("the senders are running");
     }
 
-    /// Waits until the last batch of each is acknowledged; returns what was.
+    /// Stops the senders and waits until the last batch of each is acknowledged. Returns what was acknowledged.
     pub(crate) async fn end(mut self) -> Vec<Value> {
         self.stop.store(true, Ordering::Relaxed);
         let sent = std::mem::take(&mut self.senders).join_all().await;
@@ -136,10 +139,10 @@ impl Load {
     }
 }
 
-/// Sends a body once: the status, when to come again, and the answer.
+/// Sends a body once. Returns the status, the `retry-after` header, and the response.
 pub(crate) async fn post(server: &Server, tenant: &str, body: String) -> (u16, Option<String>, Value) {
     let url = format!("http://{}/v1/tables/samples/events", server.http);
-    let request = reqwest::Client::new().post(url).bearer_auth(server.token(tenant)).timeout(PASS_MAX);
+    let request = reqwest::Client::new().post(url).bearer_auth(server.token(tenant)).timeout(RESPONSE_TIME_MAX);
     let answer = request.header("content-type", "application/x-ndjson").body(body).send().await.unwrap();
     let wait = answer.headers().get("retry-after").map(|wait| wait.to_str().unwrap().to_owned());
     (answer.status().as_u16(), wait, answer.json().await.unwrap())
@@ -149,7 +152,7 @@ async fn receipt(request: reqwest::RequestBuilder) -> reqwest::Result<Value> {
     request.send().await?.error_for_status()?.json().await
 }
 
-/// The events of one batch, the same however often it is sent. They are of two days, and so of two files.
+/// The events of one batch, identical each time it is sent. They fall on two days, and so are stored in two files.
 pub(crate) fn body(prefix: &str, batch: usize) -> String {
     (0..EVENTS)
         .map(|index| {

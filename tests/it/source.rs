@@ -1,7 +1,7 @@
-//! Source text as the tidy rules see it: files of this repository, code without comments and strings, and the paths in it.
+//! The input of the tidy rules: the files of this repository, their code without comments and strings, and the paths in it.
 //!
-//! In: the repository's folder. Out: [`File`]s, each with its text, its code, and which of that is shipped or is test.
-//! This is no parser: it knows comments, strings, attributes, braces and `use` trees, which is what the rules ask for.
+//! In: the repository's folder. Out: [`File`]s, each with its text, its code, and which code is shipped and which is test code.
+//! This is not a Rust parser. It recognises comments, strings, attributes, braces and `use` trees, which is what the rules need.
 
 use std::fmt;
 use std::fs;
@@ -9,45 +9,45 @@ use std::fs;
 /// One text file.
 #[derive(Debug)]
 pub(crate) struct File {
-    /// From the repository's root, with slashes.
+    /// Relative to the repository's root, with slashes.
     pub(crate) path: String,
-    /// All of it.
+    /// The whole content.
     pub(crate) text: String,
-    /// Rust only: comments and the insides of strings are blank.
+    /// For Rust files: the text with comments and the contents of strings blanked.
     pub(crate) code: String,
-    /// The code without tests.
+    /// The code with tests blanked.
     pub(crate) shipped: String,
-    /// The code of tests.
+    /// The code of the tests alone.
     pub(crate) tests: String,
 }
 
-/// A broken rule in a file.
+/// A violation of a rule in a file.
 #[derive(Debug)]
 pub(crate) struct Fault {
     line: usize,
     what: String,
 }
 
-/// A path in code (`a::b::c`), with `use` groups taken apart.
+/// A path in code (`a::b::c`). A `use` group is split into one path per item.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Path {
     pub(crate) line: usize,
     pub(crate) steps: Vec<String>,
-    /// Of a path that a `use` imports: the name under which the file knows it.
+    /// For a path that a `use` imports: the name that it introduces in the file.
     pub(crate) import: Option<String>,
 }
 
-/// Folders that are made, not written.
-const MADE: [&str; 7] = [".git", ".cargo", ".cache", "target", "demo-data", "node_modules", "__pycache__"];
-/// Kinds of file that are written by people.
-const TEXTS: [&str; 16] = [
+/// Folders of generated files.
+const GENERATED: [&str; 7] = [".git", ".cargo", ".cache", "target", "demo-data", "node_modules", "__pycache__"];
+/// Extensions of the files to check.
+const EXTENSIONS: [&str; 16] = [
     "rs", "toml", "md", "proto", "py", "sh", "java", "xml", "json", "txt", "yml", "slt", "snap", "sql", "css",
     "service",
 ];
-/// Written by people as well, without a kind in their name.
+/// Names of the files to check that have no extension.
 const NAMES: [&str; 4] = ["Makefile", "run", "Containerfile", ".gitignore"];
 
-/// Every text file of the repository, by path.
+/// Every text file of the repository, sorted by path.
 pub(crate) fn tree() -> Vec<File> {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
     let (mut folders, mut files) = (vec![root.to_owned()], Vec::new());
@@ -56,16 +56,16 @@ pub(crate) fn tree() -> Vec<File> {
             let path = entry.unwrap().path();
             let name = path.file_name().unwrap().to_string_lossy().into_owned();
             let kind = path.extension().unwrap_or_default().to_string_lossy().into_owned();
-            if path.is_dir() && !MADE.contains(&name.as_str()) {
+            if path.is_dir() && !GENERATED.contains(&name.as_str()) {
                 folders.push(path);
-            } else if path.is_file() && (TEXTS.contains(&kind.as_str()) || NAMES.contains(&name.as_str())) {
+            } else if path.is_file() && (EXTENSIONS.contains(&kind.as_str()) || NAMES.contains(&name.as_str())) {
                 let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
                 let path = path.strip_prefix(root).unwrap().to_string_lossy().replace('\\', "/");
                 files.push(File::new(&path, &text));
             }
         }
     }
-    // A file whose `mod` line stands under `#[cfg(test)]` is a test, every line of it; and so is all of such a folder.
+    // A file whose `mod` item has `#[cfg(test)]` is test code as a whole, and so are all files in the folder of such a module.
     let tests: Vec<String> = files.iter().flat_map(|file| test_modules(&file.path, &file.code)).collect();
     let test = |file: File| if is_of(&tests, &file.path) { File::test(&file.path, &file.text) } else { file };
     let mut files: Vec<File> = files.into_iter().map(test).collect();
@@ -74,12 +74,12 @@ pub(crate) fn tree() -> Vec<File> {
 }
 
 impl File {
-    /// A file with this text. In `src` it is shipped, without what stands under `#[cfg(test)]`; elsewhere it is a test.
+    /// A file with this text. In `src`, its code is shipped except for items under `#[cfg(test)]`; elsewhere, it is test code.
     pub(crate) fn new(path: &str, text: &str) -> Self {
         Self::read(path, text, if path.starts_with("src/") { without_tests } else { blank })
     }
 
-    /// A file that is a test wherever it stands.
+    /// A file of test code, regardless of its path.
     pub(crate) fn test(path: &str, text: &str) -> Self {
         Self::read(path, text, blank)
     }
@@ -92,7 +92,7 @@ impl File {
         Self { path: path.to_owned(), text: text.to_owned(), tests: rest.collect(), shipped, code }
     }
 
-    /// Whether it is part of the library or the binary.
+    /// Whether the file is part of the library or the binary.
     pub(crate) fn is_src(&self) -> bool {
         self.path.starts_with("src/") && self.is_rust()
     }
@@ -101,7 +101,7 @@ impl File {
         self.path.ends_with(".rs")
     }
 
-    /// The module that it belongs to; none for `lib.rs`, `main.rs` and what is no module.
+    /// The top-level module that the file belongs to. `None` for `lib.rs`, `main.rs` and files outside `src`.
     pub(crate) fn module(&self) -> Option<String> {
         let inside = self.path.strip_prefix("src/")?;
         let name = inside.split('/').next()?.trim_end_matches(".rs");
@@ -122,35 +122,35 @@ impl fmt::Display for Fault {
 }
 
 impl Path {
-    /// Whether its first steps are those of `start` (`a::b`).
+    /// Whether the path begins with the segments of `start` (`a::b`).
     pub(crate) fn starts_with(&self, start: &str) -> bool {
         let mut steps = self.steps.iter();
         start.split("::").all(|step| steps.next().is_some_and(|own| own == step))
     }
 
-    /// Whether its last steps are those of `end` (`b::c`).
+    /// Whether the path ends with the segments of `end` (`b::c`).
     pub(crate) fn ends_with(&self, end: &str) -> bool {
         let mut steps = self.steps.iter().rev();
         end.rsplit("::").all(|step| steps.next().is_some_and(|own| own == step))
     }
 
-    /// Its line and the step after `start`, when it begins so.
+    /// If the path begins with `start` and continues, its line and the segment after `start`.
     pub(crate) fn after(&self, start: &[&str]) -> Option<(usize, String)> {
         let begins = self.steps.len() > start.len() && self.steps.iter().zip(start).all(|(own, step)| own == step);
         begins.then(|| (self.line, self.steps[start.len()].clone()))
     }
 }
 
-/// Every path of two or more steps, and everything that is used.
+/// Finds every path of two or more segments, and every import.
 pub(crate) fn paths(code: &str) -> Vec<Path> {
     let words = words(code);
     let mut found = Vec::new();
     let mut at = 0;
     while at < words.len() {
         let (line, word) = words[at];
-        // `use<'a>` in a type is no import.
+        // `use<'a>` in a type is not an import.
         if word == "use" && words.get(at + 1).is_some_and(|(_, next)| *next != "<") {
-            at = used(&words, at + 1, &[], &mut found);
+            at = split_use(&words, at + 1, &[], &mut found);
         } else if is_name(word) {
             let mut steps = vec![word.to_owned()];
             while at + 2 < words.len() && words[at + 1].1 == "::" && is_name(words[at + 2].1) {
@@ -166,8 +166,8 @@ pub(crate) fn paths(code: &str) -> Vec<Path> {
     found
 }
 
-/// Takes one `use` tree apart from `at` on, below the steps of `stem`; returns where it ends.
-fn used(words: &[(usize, &str)], mut at: usize, stem: &[String], found: &mut Vec<Path>) -> usize {
+/// Splits the `use` tree that begins at `at` into paths, each prefixed with the segments of `stem`. Returns where the tree ends.
+fn split_use(words: &[(usize, &str)], mut at: usize, stem: &[String], found: &mut Vec<Path>) -> usize {
     let (mut steps, mut alias) = (stem.to_vec(), None);
     let word = |at: usize| words.get(at).map_or(";", |(_, word)| *word);
     loop {
@@ -181,7 +181,7 @@ fn used(words: &[(usize, &str)], mut at: usize, stem: &[String], found: &mut Vec
             "{" => {
                 at += 1;
                 while !matches!(word(at), "}" | ";") {
-                    at = used(words, at, &steps, found);
+                    at = split_use(words, at, &steps, found);
                     at += usize::from(word(at) == ",");
                 }
                 return at + 1;
@@ -201,7 +201,7 @@ fn used(words: &[(usize, &str)], mut at: usize, stem: &[String], found: &mut Vec
     at
 }
 
-/// Names, `::`, and single other characters, each with its line.
+/// Splits code into tokens, each with its line: names, `::`, and any other character by itself.
 pub(crate) fn words(code: &str) -> Vec<(usize, &str)> {
     let (mut words, mut line, mut at) = (Vec::new(), 1, 0);
     while let Some(letter) = code[at..].chars().next() {
@@ -230,12 +230,12 @@ fn is_name(word: &str) -> bool {
     word.starts_with(|first: char| first.is_alphabetic() || first == '_')
 }
 
-/// The same text with everything but newlines blank.
+/// Replaces everything except newlines with spaces.
 fn blank(text: &str) -> String {
     text.chars().map(|letter| if letter == '\n' { '\n' } else { ' ' }).collect()
 }
 
-/// Rust without comments and the insides of strings and characters, which become blank.
+/// Blanks comments and the contents of string and character literals.
 fn code(text: &str) -> String {
     let mut code = String::with_capacity(text.len());
     let mut at = 0;
@@ -304,7 +304,7 @@ fn string(rest: &str, is_inside_name: bool) -> Option<usize> {
     Some(rest.len())
 }
 
-/// A character, not a lifetime.
+/// The length of a character literal at the start of `rest`. `None` for a lifetime.
 fn character(rest: &str) -> Option<usize> {
     let inside = rest.strip_prefix('\'')?;
     if let Some(escape) = inside.strip_prefix('\\') {
@@ -315,16 +315,16 @@ fn character(rest: &str) -> Option<usize> {
     inside[length..].starts_with('\'').then_some(length + 2)
 }
 
-/// What stands before an item that is compiled for tests only.
-const MARK: &str = "#[cfg(test)]";
+/// The attribute of an item that is compiled for tests only.
+const CFG_TEST: &str = "#[cfg(test)]";
 
-/// The modules whose `mod` lines stand under `#[cfg(test)]` in this file: paths without the end, `.rs` or a folder's.
+/// The modules whose `mod` items have `#[cfg(test)]` in this file, as paths without `.rs` or `/mod.rs`.
 fn test_modules(path: &str, code: &str) -> Vec<String> {
-    // The modules of `a.rs` are in the folder `a`; those of a folder's or the crate's own file are beside it.
+    // The modules of `a.rs` are in the folder `a`; those of `mod.rs`, `lib.rs` and `main.rs` are in the same folder.
     let (parent, file) = path.rsplit_once('/').unwrap_or(("", path));
     let is_own = ["mod.rs", "lib.rs", "main.rs"].contains(&file);
     let folder = if is_own { parent } else { path.strip_suffix(".rs").unwrap_or(path) };
-    let items = code.split(MARK).skip(1).map(|item| words(&item[..item_length(item, 0)]));
+    let items = code.split(CFG_TEST).skip(1).map(|item| words(&item[..item_length(item, 0)]));
     let names = items.filter_map(|item| match item[..] {
         [.., (_, "mod"), (_, name), (_, ";")] => Some(format!("{folder}/{name}")),
         _ => None,
@@ -332,20 +332,20 @@ fn test_modules(path: &str, code: &str) -> Vec<String> {
     names.collect()
 }
 
-/// Whether a file is one of these modules, or stands in the folder of one.
+/// Whether a file is one of these modules, or lies in the folder of one.
 fn is_of(modules: &[String], path: &str) -> bool {
     let after =
         |module: &String| path.strip_prefix(module.as_str()).is_some_and(|end| end == ".rs" || end.starts_with('/'));
     modules.iter().any(after)
 }
 
-/// Code with every item under `#[cfg(test)]` blank.
+/// Blanks every item under `#[cfg(test)]`.
 fn without_tests(code: &str) -> String {
     let mut kept = String::with_capacity(code.len());
     let mut rest = code;
-    while let Some(start) = rest.find(MARK) {
+    while let Some(start) = rest.find(CFG_TEST) {
         let item = &rest[start..];
-        let length = item_length(item, MARK.len());
+        let length = item_length(item, CFG_TEST.len());
         kept.push_str(&rest[..start]);
         kept.push_str(&blank(&item[..length]));
         rest = &item[length..];
@@ -353,7 +353,7 @@ fn without_tests(code: &str) -> String {
     kept + rest
 }
 
-/// Where an item ends: at its `;`, or at the brace that closes it.
+/// The length of an item, which ends with its `;` or its closing brace. The search begins at `from`.
 pub(crate) fn item_length(item: &str, from: usize) -> usize {
     let mut depth = 0;
     for (index, letter) in item.char_indices().filter(|(index, _)| *index >= from) {
@@ -390,13 +390,13 @@ fn paths_are_found() {
 }
 
 #[test]
-fn imports_are_known_by_their_names() {
+fn imports_have_their_names() {
     let found: Vec<_> = paths("use a::{b as c, d::{self, E}}; f::g();").into_iter().map(|path| path.import).collect();
     assert_eq!(found, [Some("c".to_owned()), Some("d".to_owned()), Some("E".to_owned()), None]);
 }
 
 #[test]
-fn tests_are_told_apart() {
+fn test_code_is_separated() {
     let file = File::new(
         "src/a/b.rs",
         "fn a() {}\n#[cfg(test)]\nmod tests { fn b() { {} } }\nfn c() {}\n#[cfg(test)] mod d;\nfn e() {}",

@@ -1,5 +1,5 @@
-//! Questions and their answers: every `tests/sql/*.slt`, asked in the session of one tenant over the lake of
-//! `tests/sql/*.ndjson`, which hold another tenant's events as well. The session's clock stands still.
+//! Runs the sqllogictest files `tests/sql/*.slt` in the session of one tenant. The tables hold the events of
+//! `tests/sql/*.ndjson`, some of which belong to another tenant. The session's clock is fixed.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -69,18 +69,21 @@ algorithms = ["HS256"]
 secret = "a secret of at least thirty-two bytes"
 "#;
 
-/// One tenant's session, as the runner sees it.
-struct Asking(Session);
+/// One tenant's session as a database of the sqllogictest runner.
+struct TenantDb(Session);
 
 #[async_trait::async_trait]
-impl AsyncDB for Asking {
+impl AsyncDB for TenantDb {
     type Error = Error;
     type ColumnType = DefaultColumnType;
 
     async fn run(&mut self, sql: &str) -> Result<DBOutput<DefaultColumnType>, Error> {
         let planned = self.0.plan(sql).await?;
         let batches: Vec<RecordBatch> = self.0.run(&planned, None).await?.batches.try_collect().await?;
-        assert!(batches.iter().all(|batch| batch.schema() == planned.schema), "{sql}: not the promised schema");
+        assert!(
+            batches.iter().all(|batch| batch.schema() == planned.schema),
+            "{sql}: a batch does not have the planned schema"
+        );
         let types = planned.schema.fields().iter().map(|field| kind(field.data_type())).collect();
         Ok(DBOutput::Rows { types, rows: batches.iter().flat_map(rows).collect() })
     }
@@ -107,7 +110,7 @@ fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sql")
 }
 
-/// The table of this name with the events of its file.
+/// Creates a table and commits the events of its file.
 async fn table(name: &str, store: &Store, config: &Config) -> Arc<Table> {
     let contract = Arc::new(Contract::new(name, &config.tables[name], &folder()).unwrap());
     let table = Table::open(store, Arc::clone(&contract), &config.lake).await.unwrap();
@@ -121,7 +124,7 @@ async fn table(name: &str, store: &Store, config: &Config) -> Arc<Table> {
     table
 }
 
-/// A server's inside, without its doors: the events committed, a token of `acme` verified.
+/// A session of `acme` from a verified token, over tables with committed events. No server endpoints are started.
 async fn session() -> Session {
     let config = Config::parse(CONFIG, "sql.rs", &folder(), std::iter::empty()).unwrap();
     let store = Store::open(&config.lake).unwrap();
@@ -146,13 +149,13 @@ async fn session() -> Session {
 }
 
 #[tokio::test]
-async fn every_question_has_its_answer() {
+async fn every_query_returns_the_expected_rows() {
     let mut files: Vec<_> = std::fs::read_dir(folder()).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.retain(|path| path.extension().is_some_and(|kind| kind == "slt"));
     files.sort();
     assert!(!files.is_empty());
     for file in files {
-        let mut runner = Runner::new(|| async { Ok(Asking(session().await)) });
+        let mut runner = Runner::new(|| async { Ok(TenantDb(session().await)) });
         runner.with_column_validator(strict_column_validator);
         runner.run_file_async(&file).await.unwrap_or_else(|error| panic!("{}", error.display(false)));
     }

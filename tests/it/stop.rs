@@ -1,4 +1,4 @@
-//! A signal to stop while clients hang: they are cut in time, and what was acknowledged on receipt is committed.
+//! Tests of a shutdown while clients hang: their connections are closed in time, and events acknowledged on receipt are committed.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -20,17 +20,18 @@ use tonic::{Request, Streaming};
 
 use crate::server::{Server, Setup};
 
-/// What `shutdown.time_max` is here: shorter than in production, so that the test is short.
+/// The value of `shutdown.time_max`. It is shorter than the default, to shorten the test.
 const TIME_MAX: Duration = Duration::from_secs(6);
-/// What a busy machine may add.
+/// Additional time for a busy machine.
 const SLACK: Duration = Duration::from_secs(6);
-/// Events, each in a request of its own: more than are committed at once before the pace of `batch_age_max` holds.
+/// The number of events, each in its own request. Commits happen at once until the pace of `batch_age_max` applies; this number
+/// exceeds that.
 const EVENTS: usize = 40;
-/// A long answer: more than any window holds.
+/// A query whose result is larger than any flow-control window.
 const ENDLESS: &str = "SELECT value, repeat('x', 200) AS text FROM generate_series(1, 50000000)";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn hung_clients_cost_no_acknowledged_event() {
+async fn a_shutdown_with_hung_clients_loses_no_acknowledged_event() {
     let lake = tempfile::tempdir().unwrap();
     let settings = [("SHUTDOWN__TIME_MAX", format!("{}s", TIME_MAX.as_secs())), ("INGEST__BATCH_AGE_MAX", "5m".into())];
     let setup = Setup {
@@ -43,25 +44,25 @@ async fn hung_clients_cost_no_acknowledged_event() {
     send_events(&server, &token).await;
 
     let unfinished = unfinished_body(&server.http, &token);
-    let deaf = never_reads(&server.http, &token);
+    let reader = never_reads(&server.http, &token);
     let mut flight = FlightServiceClient::new(channel(&server.flight).await);
     let stalled = stalled_answer(&mut flight, &token).await;
     let uploading = stalled_upload(flight, token.clone()).await;
 
     let begun = Instant::now();
     let http = server.http.clone();
-    let ended_well = tokio::task::spawn_blocking(move || server.stop()).await.unwrap();
+    let succeeded = tokio::task::spawn_blocking(move || server.stop()).await.unwrap();
     let took = begun.elapsed();
-    assert!(ended_well, "all is committed");
-    assert!(took > TIME_MAX / 2, "the clients hang: {took:?}");
-    assert!(took < TIME_MAX + SLACK, "the stop took {took:?}, and may take {TIME_MAX:?}");
-    assert!(TcpStream::connect(http).is_err(), "nothing is left behind");
+    assert!(succeeded, "the server did not commit everything, or did not stop cleanly");
+    assert!(took > TIME_MAX / 2, "the clients did not hang: the shutdown took only {took:?}");
+    assert!(took < TIME_MAX + SLACK, "the shutdown took {took:?}; the limit is {TIME_MAX:?}");
+    assert!(TcpStream::connect(http).is_err(), "the server still accepts connections");
     drop((unfinished, stalled, uploading));
-    deaf.join().unwrap();
+    reader.join().unwrap();
 
     let again = Server::start(&setup);
     let count = again.ask("acme", "SELECT count(*) AS n, count(DISTINCT id) AS ids FROM samples").unwrap();
-    assert_eq!(count, format!("n,ids\n{EVENTS},{EVENTS}"), "each acknowledged event is there once");
+    assert_eq!(count, format!("n,ids\n{EVENTS},{EVENTS}"), "each acknowledged event is stored once");
     assert!(again.stop());
 }
 
@@ -78,7 +79,7 @@ async fn send_events(server: &Server, token: &str) {
     assert!(!lines.iter().any(|line| line.contains("\"ERROR\"")), "{lines:?}");
 }
 
-/// A request whose body never ends.
+/// Sends a request whose body never ends.
 fn unfinished_body(address: &str, token: &str) -> TcpStream {
     let mut connection = TcpStream::connect(address).unwrap();
     let head = format!(
@@ -89,11 +90,11 @@ fn unfinished_body(address: &str, token: &str) -> TcpStream {
     connection
 }
 
-/// Requests whose answers are never read: written until the server takes no more, which is when it is gone.
+/// Sends requests without reading the responses. The thread writes until the server closes the connection.
 fn never_reads(address: &str, token: &str) -> thread::JoinHandle<()> {
     let mut connection = TcpStream::connect(address).unwrap();
     let request = format!("GET /v1/tables HTTP/1.1\r\nhost: test\r\nauthorization: Bearer {token}\r\n\r\n");
-    // The first answer says that the server has begun to answer this client.
+    // The first response proves that the server is serving this client.
     connection.write_all(request.as_bytes()).unwrap();
     connection.read_exact(&mut [0; 12]).unwrap();
     thread::spawn(move || while connection.write_all(request.as_bytes()).is_ok() {})
@@ -109,7 +110,7 @@ fn signed<T>(message: T, token: &str) -> Request<T> {
     request
 }
 
-/// An answer of which the first message is read, and no more.
+/// Starts a query and reads only the first message of its result.
 async fn stalled_answer(flight: &mut FlightServiceClient<Channel>, token: &str) -> Streaming<FlightData> {
     let query = CommandStatementQuery { query: ENDLESS.to_owned(), transaction_id: None };
     let described = FlightDescriptor::new_cmd(query.as_any().encode_to_vec());
@@ -120,7 +121,7 @@ async fn stalled_answer(flight: &mut FlightServiceClient<Channel>, token: &str) 
     rows
 }
 
-/// An upload whose first messages are sent, and no more. Returns when the server takes them.
+/// Starts an upload that stops after its first messages. Returns when the server has received them.
 async fn stalled_upload(mut flight: FlightServiceClient<Channel>, token: String) -> JoinSet<()> {
     let command = CommandStatementIngest {
         table: "samples".to_owned(),

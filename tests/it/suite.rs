@@ -1,7 +1,7 @@
-//! Runs a suite of a real client as a process of its own and judges what it tells.
+//! Runs the test suite of a real client as a process and evaluates its output.
 //!
-//! A suite prints one line of JSON per check: `{name, ok, detail}`. **Invariant:** each expected check ran and passed: a
-//! missing one fails like a wrong one, and one that nobody expects fails too, so that the lists here stay complete.
+//! A suite prints one line of JSON per check: `{name, ok, detail}`. **Invariant:** exactly the expected checks ran, and all of
+//! them passed. A missing check and an unexpected one both fail the test, so that the lists of expected checks stay complete.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::needs::cache;
 
-/// The Python of the suites.
+/// The Python interpreter of the suites.
 pub(crate) fn python() -> Command {
     let python = cache().join("venv/bin/python");
     assert!(python.exists(), "{} is missing: run tests/clients/setup.sh first", python.display());
@@ -23,7 +23,7 @@ pub(crate) fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(name)
 }
 
-/// The JDBC harness with one version of the driver.
+/// The JDBC test program, with one version of the driver.
 pub(crate) fn jdbc(version: &str) -> Command {
     let folder = cache().join("java");
     let driver = folder.join(format!("flight-sql-jdbc-driver-{version}.jar"));
@@ -43,32 +43,32 @@ pub(crate) fn jdbc(version: &str) -> Command {
     command
 }
 
-/// Runs a Python suite with facts.
+/// Runs a Python suite. The facts file contains the server's addresses, its lake and the tokens.
 pub(crate) fn run_python(name: &str, facts: &Path, expected: &[&str]) {
     run(python().arg(script(name)).arg(facts), name, expected);
 }
 
-/// Runs a suite and demands that exactly the `expected` checks ran, and that all passed.
+/// Runs a suite. Fails unless exactly the `expected` checks ran and all of them passed.
 pub(crate) fn run(command: &mut Command, name: &str, expected: &[&str]) {
     let output = command.stdin(Stdio::null()).stderr(Stdio::piped()).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
-    let said = String::from_utf8_lossy(&output.stderr);
+    let errors = String::from_utf8_lossy(&output.stderr);
     let lines: Vec<Value> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
-    let told = |line: &Value| line["name"].as_str().unwrap_or_default().to_owned();
+    let name_of = |line: &Value| line["name"].as_str().unwrap_or_default().to_owned();
     let failed: Vec<String> = lines
         .iter()
         .filter(|line| line["ok"] != true)
-        .map(|line| format!("{}: {}", told(line), line["detail"].as_str().unwrap_or_default()))
+        .map(|line| format!("{}: {}", name_of(line), line["detail"].as_str().unwrap_or_default()))
         .collect();
     assert!(
         failed.is_empty(),
-        "{name}: {} of {} checks failed\n{}\n{said}",
+        "{name}: {} of {} checks failed\n{}\n{errors}",
         failed.len(),
         lines.len(),
         failed.join("\n")
     );
-    let ran: BTreeSet<String> = lines.iter().map(told).collect();
+    let ran: BTreeSet<String> = lines.iter().map(name_of).collect();
     let wanted: BTreeSet<String> = expected.iter().map(|name| (*name).to_owned()).collect();
-    assert_eq!(ran, wanted, "{name}: checks that ran, and checks that should\n{said}");
-    assert!(output.status.success(), "{name} ended with {}\n{said}", output.status);
+    assert_eq!(ran, wanted, "{name}: checks that ran (left), and expected checks (right)\n{errors}");
+    assert!(output.status.success(), "{name} ended with {}\n{errors}", output.status);
 }

@@ -1,5 +1,5 @@
-//! TacoSoft from end to end, on its own configuration: orders change in a real PostgreSQL, and come through Debezium and Kafka
-//! to two restaurants. On the way the server and Debezium are killed.
+//! End-to-end test of the TacoSoft demo with its own configuration: orders change in a real PostgreSQL and reach two restaurants
+//! through Debezium and Kafka. The server and Debezium are killed meanwhile.
 
 use std::fs;
 use std::io::Write as _;
@@ -13,13 +13,13 @@ use crate::needs::needs;
 use crate::server::{Server, Setup, until, wait_for};
 use crate::suite::{python, run_python, script};
 
-/// Two of the restaurants: the largest, and another.
+/// Two of the restaurants, one of which is the largest.
 const TENANTS: [&str; 2] = ["fuego", "verde"];
-/// Changes of orders that are made at once.
+/// The number of changes of orders in one round.
 const ROUND: usize = 500;
 
 const CHECKS: &[&str] = &[
-    "orders_by_state_are_the_databases",
+    "orders_by_state_match_the_database",
     "each_order_is_flattened_and_enriched",
     "the_history_has_each_change_once",
     "deleted_orders_are_in_the_history_only",
@@ -27,7 +27,7 @@ const CHECKS: &[&str] = &[
     "nothing_is_stored_twice_or_refused",
 ];
 
-/// PostgreSQL, Kafka and Kafka Connect with Debezium. They end with their value.
+/// PostgreSQL, Kafka and Kafka Connect with Debezium. Dropping the value stops them.
 struct Parts {
     child: Child,
     facts: Value,
@@ -49,8 +49,8 @@ impl Parts {
         self.facts[part].as_u64().unwrap()
     }
 
-    /// A server that reads the orders, with the demo's own tables, source, transform and lookup. Small batches: a crash
-    /// then finds some of them under way.
+    /// A server that reads the orders, with the demo's own tables, source, transform and lookup. The batches are small, so that
+    /// some are in progress when the server is killed.
     fn setup(&self, lake: &Path) -> Setup {
         let settings = [
             ("SOURCES__ORDERS__BROKERS", format!("127.0.0.1:{}", self.port("kafka"))),
@@ -67,14 +67,14 @@ impl Parts {
         }
     }
 
-    /// Guests order, kitchens cook.
+    /// Makes one round of changes of orders.
     fn make_changes(&self, seed: usize) {
         let words = [self.port("postgres").to_string(), ROUND.to_string(), seed.to_string()];
         let made = python().arg(script("tacosoft_orders.py")).args(words).status().unwrap();
-        assert!(made.success(), "the guests left");
+        assert!(made.success(), "tacosoft_orders.py failed");
     }
 
-    /// Debezium dies, and goes on from the position that it has written last: what it sent since then it sends again.
+    /// Kills Debezium. It restarts from the last position that it has stored, and sends again what it sent after that.
     fn crash_debezium(&mut self) {
         let input = self.child.stdin.as_mut().unwrap();
         input.write_all(b"crash\n").unwrap();
@@ -83,25 +83,25 @@ impl Parts {
 
 impl Drop for Parts {
     fn drop(&mut self) {
-        // The end of its input asks it to stop all three, which it waits for.
+        // At the end of its input the script stops all three and waits for them.
         drop(self.child.stdin.take());
         let _ = self.child.wait();
     }
 }
 
-/// A file of the demo.
+/// The path of a file of the demo.
 fn demo(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("demo/tacosoft").join(name)
 }
 
-/// How many commits of orders there are.
+/// The number of commits to the table of orders.
 fn commits(lake: &Path) -> usize {
     let Ok(log) = fs::read_dir(lake.join("orders/_delta_log")) else { return 0 };
     log.filter(|entry| entry.as_ref().unwrap().path().extension().is_some_and(|kind| kind == "json")).count()
 }
 
 #[test]
-fn restaurants_see_what_their_database_says() {
+fn restaurants_see_the_rows_of_their_database() {
     needs!(Python, Kafka, Postgres);
     let mut parts = Parts::start();
     let lake = tempfile::tempdir().unwrap();
@@ -110,7 +110,7 @@ fn restaurants_see_what_their_database_says() {
     for seed in 0..2 {
         let before = commits(lake.path());
         parts.make_changes(seed);
-        until("the table goes on", || commits(lake.path()) >= before + 2);
+        until("two more commits", || commits(lake.path()) >= before + 2);
         server.kill();
         server = Server::start(&setup);
         if seed == 0 {
@@ -121,5 +121,5 @@ fn restaurants_see_what_their_database_says() {
     facts["tenants"] = json!(TENANTS);
     facts["postgres"] = json!(parts.port("postgres"));
     run_python("tacosoft_suite.py", &server.write_facts(&facts), CHECKS);
-    assert!(server.stop(), "the server should stop by itself when asked");
+    assert!(server.stop(), "the server did not stop cleanly on SIGTERM");
 }

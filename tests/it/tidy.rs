@@ -1,9 +1,9 @@
-//! The rules of the house that no compiler and no lint checks. Each reads the source tree and says its reason when broken.
+//! Source tree rules that neither the compiler nor clippy checks. A violation is reported with the reason for its rule.
 //!
-//! In: the files of this repository. Out: every fault of every rule at once, with file and line.
+//! In: the files of this repository. Out: all violations of all rules at once, with file and line.
 //!
-//! **Invariant:** a rule is proved before it is believed: each finds a fault in its bad samples and none in its good ones,
-//! so that none can rot into passing always.
+//! **Invariant:** every rule is tested on samples: it finds a violation in each bad sample and none in each good one. A rule
+//! that stops finding violations therefore fails its test.
 
 mod cycles;
 mod test_code;
@@ -12,19 +12,19 @@ mod text;
 use self::text::LINES_MAX;
 use crate::source::{Fault, File, paths, tree};
 
-/// One rule of the house.
+/// One rule of the source tree.
 struct Rule {
     name: &'static str,
-    /// What goes wrong without it: printed with every fault.
+    /// Why the rule exists. Printed with every violation.
     reason: &'static str,
     find: fn(&File) -> Vec<Fault>,
-    /// Samples (path, text) with a fault.
+    /// Samples (path, text) that violate the rule.
     bad: &'static [(&'static str, &'static str)],
-    /// Samples without one, close to the bad ones.
+    /// Samples that are similar to the bad ones and do not violate the rule.
     good: &'static [(&'static str, &'static str)],
 }
 
-/// The modules from left to right: each imports only what stands before it.
+/// The order of the modules. Each may import only modules that precede it.
 const ORDER: [&str; 17] = [
     "error",
     "clock",
@@ -45,7 +45,7 @@ const ORDER: [&str; 17] = [
     "cli",
 ];
 
-/// What has one home: the start of a path, and where it may stand.
+/// Paths that may be used in one place only: the start of the path, and the file or folder that may use it.
 const FENCES: [(&str, &str); 21] = [
     ("deltalake", "src/lake/"),
     ("deltalake_core", "src/lake/"),
@@ -70,7 +70,8 @@ const FENCES: [(&str, &str); 21] = [
     ("crate::query::OperatorQuery", "src/server.rs"),
 ];
 
-/// What has a few homes, today: the start of a path, and where it may be used. It can only shrink.
+/// Paths that may be used in a few places: the start of the path, and the files and folders that may use it. This list should
+/// only shrink.
 const SHARED: [(&str, &[&str]); 5] = [
     (
         "datafusion",
@@ -92,10 +93,10 @@ const SHARED: [(&str, &[&str]); 5] = [
     ("protox", &["src/contract/"]),
 ];
 
-/// Ends of paths that read the wall clock.
+/// Functions that read the wall clock, by the end of their paths.
 const CLOCKS: [&str; 3] = ["SystemTime::now", "Utc::now", "Local::now"];
 
-/// Folders inside a module, one concept each. Every other file is in the folder of its module.
+/// The folders inside modules, one per concept. Every other file lies directly in the folder of its module.
 const FOLDERS: [&str; 18] = [
     "src/contract/columns/",
     "src/contract/decode/",
@@ -120,8 +121,8 @@ const FOLDERS: [&str; 18] = [
 const RULES: [Rule; 13] = [
     Rule {
         name: "module order",
-        reason: "modules stand in an order and import only from the left: without it everything knows everything, and no \
-                 part can be understood, tested or replaced alone",
+        reason: "a module imports only modules that precede it in the order: otherwise every module depends on every other, \
+                 and none can be understood, tested or replaced alone",
         find: order,
         bad: &[
             ("src/lake/log.rs", "use crate::query::Engine;"),
@@ -143,14 +144,15 @@ const RULES: [Rule; 13] = [
     },
     Rule {
         name: "order of lib.rs",
-        reason: "src/lib.rs is the table of contents: its modules stand in the order of the house, none is missing from it",
+        reason: "src/lib.rs is the table of contents: it lists the modules in the module order, and every module has a place \
+                 in that order",
         find: contents,
         bad: &[("src/lib.rs", "pub mod clock; pub mod error;"), ("src/lib.rs", "pub mod helpers;")],
         good: &[("src/lib.rs", "pub mod error; pub mod clock;")],
     },
     Rule {
-        name: "fences",
-        reason: "each great dependency has one home: elsewhere it would spread, and could never be changed again",
+        name: "dependency fences",
+        reason: "each major dependency is used in one place only: if it spread, it could no longer be replaced",
         find: fences,
         bad: &[
             ("src/query/scan.rs", "use deltalake_core::DeltaTable;"),
@@ -175,7 +177,8 @@ const RULES: [Rule; 13] = [
     },
     Rule {
         name: "one clock",
-        reason: "the wall clock is an argument: what reads it by itself cannot be tested at midnight or in the year 2038",
+        reason: "the wall clock is passed as an argument: code that reads it directly cannot be tested at midnight or in the \
+                 year 2038",
         find: clocks,
         bad: &[
             ("src/lake/log.rs", "fn f() { std::time::SystemTime::now(); }"),
@@ -187,27 +190,27 @@ const RULES: [Rule; 13] = [
         ],
     },
     Rule {
-        name: "opening words",
-        reason: "a file says first what goes in, what comes out, what always holds and what it refuses",
-        find: text::opening,
+        name: "module docs",
+        reason: "a file begins with documentation: its input, its output, its invariants and what it refuses",
+        find: text::module_docs,
         bad: &[("src/lake/log.rs", "use std::fs;"), ("src/lake/log.rs", "// a comment"), ("src/lake/log.rs", "//!\n")],
         good: &[("src/lake/log.rs", "//! The log."), ("src/lib.rs", "#![doc = include_str!(\"x.md\")]")],
     },
     Rule {
         name: "length",
-        reason: "a file of more than 500 lines holds a second idea: give it a file and a name of its own",
+        reason: "a file of more than 500 lines holds a second concept: move that to a file of its own",
         find: text::length,
         bad: &[("src/lake/log.rs", LONG)],
         good: &[("src/lake/log.rs", "//! Short.\n")],
     },
     Rule {
-        name: "two floors",
-        reason: "a third floor is a second idea: give it a name of its own beside the others, or among the few folders that \
-                 are named here, each with an idea that takes several files",
-        find: floors,
+        name: "folder depth",
+        reason: "a module has no folders inside it, except for the listed ones, each for a concept that takes several files: \
+                 move the file into the folder of its module, or list its folder here",
+        find: folder_depth,
         bad: &[
             ("src/lake/log/entry/line.rs", ""),
-            ("src/ingest/doors/http.rs", ""),
+            ("src/ingest/endpoints/http.rs", ""),
             ("src/ingest/kafka/client/settings.rs", ""),
         ],
         good: &[
@@ -218,8 +221,8 @@ const RULES: [Rule; 13] = [
         ],
     },
     Rule {
-        name: "no panics by design",
-        reason: "a request must not end in a panic: return an error, or `expect` what proves that it cannot happen",
+        name: "no deliberate panics",
+        reason: "a request must not end in a panic: return an error, or use `expect` with the reason why it cannot fail",
         find: panics,
         bad: &[
             ("src/lake/log.rs", "fn f() { g().unwrap(); }"),
@@ -236,7 +239,7 @@ const RULES: [Rule; 13] = [
     },
     Rule {
         name: "no sleeps in tests",
-        reason: "a sleep is a guess: too short on a busy machine, too long on every other; wait for the event itself",
+        reason: "a fixed sleep is too short on a busy machine and too long on any other: wait for the event itself",
         find: test_code::sleeps,
         bad: &[
             ("src/lake/log.rs", "#[cfg(test)] mod tests { async fn f() { tokio::time::sleep(t).await; } }"),
@@ -248,9 +251,9 @@ const RULES: [Rule; 13] = [
         ],
     },
     Rule {
-        name: "no early end of a test",
-        reason: "a test that returns early passes without its assertions: play the least of it instead, or fail",
-        find: test_code::leaves,
+        name: "no early return from a test",
+        reason: "a test that returns early passes without its assertions: run a smaller version of it instead, or fail",
+        find: test_code::early_returns,
         bad: &[
             (
                 "src/lake/log.rs",
@@ -264,10 +267,10 @@ const RULES: [Rule; 13] = [
         ],
     },
     Rule {
-        name: "drawings",
-        reason: "a folder's mod.rs draws its data flow and names what always holds: who cannot draw it in ten lines should \
-                 redesign it",
-        find: text::drawings,
+        name: "diagrams",
+        reason: "the documentation of each mod.rs has a diagram of the data flow and states an invariant: if ten lines are not \
+                 enough for the diagram, redesign the module",
+        find: text::diagrams,
         bad: &[
             ("src/lake/mod.rs", "//! **Invariant:** yes.\n"),
             ("src/lake/mod.rs", "//! ```text\n//! a -> b\n//! ```\n"),
@@ -278,9 +281,9 @@ const RULES: [Rule; 13] = [
         ],
     },
     Rule {
-        name: "words",
-        reason: "the repository speaks to its readers: nothing unfinished, nothing of one machine",
-        find: text::words,
+        name: "banned text",
+        reason: "the repository contains no unfinished work and nothing specific to one machine",
+        find: text::banned,
         bad: &[
             ("docs/a.md", concat!("see /wo", "rk/design.md")),
             ("src/lake/log.rs", concat!("// TO", "DO: later")),
@@ -290,7 +293,7 @@ const RULES: [Rule; 13] = [
     },
     Rule {
         name: "whitespace",
-        reason: "text looks the same in every editor and every diff: spaces, no spaces at the end, one newline at the end",
+        reason: "text looks the same in every editor and diff: no tabs, no trailing spaces, one newline at the end of a file",
         find: text::whitespace,
         bad: &[
             ("docs/a.md", "a\tb\n"),
@@ -304,27 +307,27 @@ const RULES: [Rule; 13] = [
 ];
 
 #[test]
-fn the_house_is_tidy() {
+fn the_source_tree_follows_the_rules() {
     let files = tree();
     assert!(files.iter().filter(|file| file.is_src()).count() > 50, "the source tree was not found");
-    let mut told = Vec::new();
+    let mut violations = Vec::new();
     for rule in &RULES {
         let faults = files
             .iter()
             .flat_map(|file| (rule.find)(file).into_iter().map(|fault| format!("\n  {}:{fault}", file.path)));
         let faults: String = faults.collect();
         if !faults.is_empty() {
-            told.push(format!("{}: {}{faults}", rule.name, rule.reason));
+            violations.push(format!("{}: {}{faults}", rule.name, rule.reason));
         }
     }
-    assert!(told.is_empty(), "the house is not tidy\n\n{}\n", told.join("\n\n"));
+    assert!(violations.is_empty(), "the source tree violates rules\n\n{}\n", violations.join("\n\n"));
 }
 
 #[test]
-fn every_rule_finds_what_it_looks_for() {
+fn every_rule_finds_its_bad_samples() {
     for rule in &RULES {
         for (path, text) in rule.bad {
-            assert!(!(rule.find)(&File::new(path, text)).is_empty(), "`{}` passes {path}: {text}", rule.name);
+            assert!(!(rule.find)(&File::new(path, text)).is_empty(), "`{}` accepts {path}: {text}", rule.name);
         }
         for (path, text) in rule.good {
             let faults = (rule.find)(&File::new(path, text));
@@ -344,14 +347,14 @@ const LONG: &str = {
 
 fn order(file: &File) -> Vec<Fault> {
     let Some(own) = file.module().and_then(|name| position(&name)) else { return Vec::new() };
-    // As many steps up as lead to the crate: a `mod.rs` stands for its folder.
+    // The number of `super` steps up to the crate root. A `mod.rs` represents its folder.
     let depth = file.path.matches('/').count() - usize::from(file.path.ends_with("/mod.rs"));
     let up = vec!["super"; depth];
     let by_crate = paths(&file.code).into_iter().filter_map(|path| path.after(&["crate"]));
     let by_super = paths(&file.shipped).into_iter().filter_map(|path| path.after(&up));
     let foreign = |(line, name): (usize, String)| {
         let other = position(&name).filter(|other| *other > own)?;
-        Some(Fault::new(line, format!("`{}` must not know `{}`", ORDER[own], ORDER[other])))
+        Some(Fault::new(line, format!("`{}` must not import `{}`", ORDER[own], ORDER[other])))
     };
     by_crate.chain(by_super).filter_map(foreign).collect()
 }
@@ -366,9 +369,9 @@ fn contents(file: &File) -> Vec<Fault> {
     expected.extend(declared.iter().filter(|name| position(name).is_none()));
     let unknown = declared.iter().filter(|name| position(name).is_none());
     let mut faults: Vec<Fault> =
-        unknown.map(|name| Fault::new(1, format!("`{name}` has no place in the order of the house"))).collect();
+        unknown.map(|name| Fault::new(1, format!("`{name}` is missing from the module order"))).collect();
     if declared != expected {
-        faults.push(Fault::new(1, format!("the order is {}", expected.join(", "))));
+        faults.push(Fault::new(1, format!("the module order is {}", expected.join(", "))));
     }
     faults
 }
@@ -379,18 +382,18 @@ fn fences(file: &File) -> Vec<Fault> {
     }
     let mut faults = Vec::new();
     for path in paths(&file.shipped) {
-        for (fenced, homes) in homes() {
-            if path.starts_with(fenced) && !homes.iter().any(|home| file.path.starts_with(home)) {
-                faults.push(Fault::new(path.line, format!("`{fenced}` belongs to {}", homes.join(", "))));
+        for (fenced, allowed) in all_fences() {
+            if path.starts_with(fenced) && !allowed.iter().any(|place| file.path.starts_with(place)) {
+                faults.push(Fault::new(path.line, format!("`{fenced}` may be used only in {}", allowed.join(", "))));
             }
         }
     }
     faults
 }
 
-/// All that is fenced, with its homes.
-fn homes() -> impl Iterator<Item = (&'static str, &'static [&'static str])> {
-    FENCES.iter().map(|(fenced, home)| (*fenced, std::slice::from_ref(home))).chain(SHARED)
+/// All fenced paths, each with the files and folders that may use it.
+fn all_fences() -> impl Iterator<Item = (&'static str, &'static [&'static str])> {
+    FENCES.iter().map(|(fenced, place)| (*fenced, std::slice::from_ref(place))).chain(SHARED)
 }
 
 fn clocks(file: &File) -> Vec<Fault> {
@@ -405,20 +408,20 @@ fn clocks(file: &File) -> Vec<Fault> {
         .collect()
 }
 
-fn floors(file: &File) -> Vec<Fault> {
+fn folder_depth(file: &File) -> Vec<Fault> {
     let folder = FOLDERS.iter().find_map(|folder| file.path.strip_prefix(folder));
-    let floors = file.path.matches('/').count();
-    if !file.is_src() || floors <= 2 || folder.is_some_and(|name| !name.contains('/')) {
+    let depth = file.path.matches('/').count();
+    if !file.is_src() || depth <= 2 || folder.is_some_and(|name| !name.contains('/')) {
         return Vec::new();
     }
-    vec![Fault::new(1, format!("stands on floor {floors}"))]
+    vec![Fault::new(1, format!("lies {depth} folders deep"))]
 }
 
 fn panics(file: &File) -> Vec<Fault> {
     if !file.is_src() {
         return Vec::new();
     }
-    // Without spaces, and with a mark where each line began: `.unwrap ( )` on a line of its own is found as well.
+    // Whitespace is removed and matches may span lines, so that `.unwrap ( )` on a line of its own is found as well.
     let mut faults = Vec::new();
     let mut seen = String::new();
     for (index, line) in file.shipped.lines().enumerate() {

@@ -1,22 +1,23 @@
 //! Import cycles between the files of one module.
 //!
-//! In: the files of `src`. Out: the knots of each module: groups of files that all import each other, directly or through others
-//! of the group. A file outside a knot can be read, tested and replaced alone; a knot can only be read as a whole.
+//! In: the files of `src`. Out: the cycles of each module: groups of files (strongly connected components) that all import each
+//! other, directly or through other files of the group. A file outside a cycle can be read, tested and replaced alone; the files
+//! of a cycle can only be read together.
 //!
-//! A module's files are those of its folder and of the folders inside it. An import of an item that a `mod.rs` only passes on
-//! (`pub(crate) use table::Table`) leads to the file that defines the item. A `mod.rs` ties its own files together, which is its
-//! purpose: what it imports does not count, so that nothing leads through it.
+//! A module's files are those of its folder and of the folders inside it. An import of an item that a `mod.rs` only re-exports
+//! (`pub(crate) use table::Table`) counts as an import of the file that defines the item. The imports of a `mod.rs` itself do not
+//! count, because its purpose is to connect the files of its folder.
 //!
-//! **Invariant:** [`KNOTS`] can only shrink: a new knot, another file in one, or another import inside one fails the test. So
-//! does an entry that is larger than the knot that is left of it.
+//! **Invariant:** [`CYCLES`] can only shrink. The test fails on a new cycle, on another file in a cycle, on another import inside
+//! a cycle, and on an entry that is larger than the cycle it lists.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::source::{File, paths, tree};
 
-/// Today's knots: the module, how many imports are inside the knot, and its files. When this list is not true, the test prints
-/// the one that is.
-const KNOTS: &[(&str, usize, &[&str])] = &[
+/// The cycles that exist today: the module, the number of imports inside the cycle, and its files. If this list is out of date,
+/// the test prints the current one.
+const CYCLES: &[(&str, usize, &[&str])] = &[
     ("cli", 2, &["chunks", "ingest"]),
     ("config", 4, &["oauth", "registry", "sources"]),
     ("contract", 2, &["columns/column_builder", "columns/text_builder"]),
@@ -55,81 +56,82 @@ const KNOTS: &[(&str, usize, &[&str])] = &[
     ("transform", 4, &["fetch", "lookup", "lookup_file"]),
 ];
 
-/// One knot.
+/// One cycle.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Knot {
+struct Cycle {
     module: String,
-    /// Imports from one of its files to another.
+    /// The number of imports from one of its files to another.
     imports: usize,
-    /// Below the folder of the module, without `.rs`.
+    /// Paths relative to the folder of the module, without `.rs`.
     files: BTreeSet<String>,
 }
 
-/// Each module of the crate by its steps (`query`, `scan`), and what its `mod.rs` imports: the name and where it leads.
+/// Each module of the crate by its path segments (`query`, `scan`), with its file and what a `mod.rs` imports: the name, and the
+/// path it refers to.
 type Modules<'a> = BTreeMap<Vec<String>, (&'a File, BTreeMap<String, Vec<String>>)>;
 
 #[test]
 fn files_of_a_module_import_in_one_direction() {
-    let (found, listed) = (knots(&tree()), listed());
+    let (found, listed) = (cycles(&tree()), listed());
     if let Some(faults) = compare(&found, &listed) {
-        let entries: String = found.iter().map(Knot::entry).collect();
+        let entries: String = found.iter().map(Cycle::entry).collect();
         panic!(
-            "files of one module import each other in a circle: none of them can be understood, tested or replaced \
-             alone\n\n{}\n\nthe list that is true:\n\n{entries}",
+            "files of one module import each other in a cycle: none of them can be understood, tested or replaced \
+             alone\n\n{}\n\nthe current list:\n\n{entries}",
             faults.join("\n")
         );
     }
 }
 
-/// What is wrong with the list, if anything is.
-fn compare(found: &[Knot], listed: &[Knot]) -> Option<Vec<String>> {
+/// Returns the differences between the cycles found and the list, or `None` if the list holds.
+fn compare(found: &[Cycle], listed: &[Cycle]) -> Option<Vec<String>> {
     let mut faults = Vec::new();
-    for knot in found {
-        let holds = |entry: &&Knot| entry.module == knot.module && entry.files.is_superset(&knot.files);
-        let names = knot.names().join(", ");
+    for cycle in found {
+        let holds = |entry: &&Cycle| entry.module == cycle.module && entry.files.is_superset(&cycle.files);
+        let names = cycle.names().join(", ");
         match listed.iter().find(holds) {
-            None => faults.push(format!("{}: a new knot, or a larger one: {names}: cut an import", knot.module)),
-            Some(entry) if knot.imports > entry.imports => {
-                let (now, before) = (knot.imports, entry.imports);
-                faults.push(format!("{}: {now} imports inside a knot, {before} are listed: {names}", knot.module));
+            None => faults.push(format!("{}: a new or larger cycle: {names}: remove an import", cycle.module)),
+            Some(entry) if cycle.imports > entry.imports => {
+                let (now, before) = (cycle.imports, entry.imports);
+                faults.push(format!("{}: {now} imports inside a cycle, {before} are listed: {names}", cycle.module));
             }
             Some(_) => {}
         }
     }
     for entry in listed.iter().filter(|entry| !found.contains(entry)) {
-        let is_worse = found.iter().any(|knot| knot.files.is_superset(&entry.files) && knot.imports > entry.imports);
+        let is_worse = found.iter().any(|cycle| cycle.files.is_superset(&entry.files) && cycle.imports > entry.imports);
         if !is_worse {
             let names = entry.names().join(", ");
-            faults.push(format!("{}: no longer there as listed: {names}: remove it from the list", entry.module));
+            faults.push(format!("{}: no longer a cycle as listed: {names}: update the list", entry.module));
         }
     }
     (!faults.is_empty()).then_some(faults)
 }
 
-fn listed() -> Vec<Knot> {
-    let knot = |(module, imports, files): &(&str, usize, &[&str])| Knot {
+fn listed() -> Vec<Cycle> {
+    let cycle = |(module, imports, files): &(&str, usize, &[&str])| Cycle {
         module: (*module).to_owned(),
         imports: *imports,
         files: files.iter().map(|file| (*file).to_owned()).collect(),
     };
-    KNOTS.iter().map(knot).collect()
+    CYCLES.iter().map(cycle).collect()
 }
 
-impl Knot {
+impl Cycle {
     fn names(&self) -> Vec<&str> {
         self.files.iter().map(String::as_str).collect()
     }
 
-    /// Its entry in [`KNOTS`].
+    /// Formats the cycle as an entry of [`CYCLES`].
     fn entry(&self) -> String {
         format!("    ({:?}, {}, &{:?}),\n", self.module, self.imports, self.names())
     }
 }
 
-/// The knots of every module, in order.
-fn knots(files: &[File]) -> Vec<Knot> {
+/// Finds the cycles of all modules, in order.
+fn cycles(files: &[File]) -> Vec<Cycle> {
     let imports = imports(files);
-    let mut knots = BTreeSet::new();
+    let mut cycles = BTreeSet::new();
     for (file, direct) in &imports {
         let back = |other: &&String| reach(&imports, other).contains(file);
         let mut group: BTreeSet<&String> = reach(&imports, file).into_iter().filter(back).collect();
@@ -137,19 +139,19 @@ fn knots(files: &[File]) -> Vec<Knot> {
         if group.len() == 1 {
             continue;
         }
-        debug_assert!(!direct.is_empty(), "a file of a knot imports something");
+        debug_assert!(!direct.is_empty(), "a file of a cycle imports another file");
         let module = file.split('/').next().unwrap_or_default();
         let inside = |from: &String| imports[from].iter().filter(|to| group.contains(to)).count();
-        knots.insert(Knot {
+        cycles.insert(Cycle {
             module: module.to_owned(),
             imports: group.iter().map(|from| inside(from)).sum(),
             files: group.iter().map(|file| file[module.len() + 1..].to_owned()).collect(),
         });
     }
-    knots.into_iter().collect()
+    cycles.into_iter().collect()
 }
 
-/// Every file that a file leads to.
+/// Every file that a file imports, directly or through others.
 fn reach<'a>(imports: &'a BTreeMap<String, BTreeSet<String>>, from: &str) -> BTreeSet<&'a String> {
     let (mut seen, mut next) = (BTreeSet::new(), vec![from]);
     while let Some(file) = next.pop() {
@@ -162,17 +164,17 @@ fn reach<'a>(imports: &'a BTreeMap<String, BTreeSet<String>>, from: &str) -> BTr
     seen
 }
 
-/// Which file of a module imports from which others of the same module.
+/// The imports between files of the same module: each file, with the files it imports.
 fn imports(files: &[File]) -> BTreeMap<String, BTreeSet<String>> {
     let modules = modules(files);
     let mut imports = BTreeMap::new();
     for (module, (file, _)) in modules.iter().filter(|(_, (file, _))| !is_root(file)) {
-        let homes = paths(&file.shipped)
+        let imported = paths(&file.shipped)
             .into_iter()
-            .filter_map(|path| home(&modules, absolute(&modules, module, &path.steps)?))
-            .filter(|home| home != module && home.first() == module.first())
-            .map(|home| name(&home));
-        imports.insert(name(module), homes.collect());
+            .filter_map(|path| defining_module(&modules, absolute(&modules, module, &path.steps)?))
+            .filter(|other| other != module && other.first() == module.first())
+            .map(|other| name(&other));
+        imports.insert(name(module), imported.collect());
     }
     imports
 }
@@ -194,12 +196,12 @@ fn modules(files: &[File]) -> Modules<'_> {
     modules
 }
 
-/// Whether it stands for its folder.
+/// Whether the file represents its folder.
 fn is_root(file: &File) -> bool {
     file.path.ends_with("/mod.rs") || file.path == "src/lib.rs"
 }
 
-/// The steps of a file's module: none for `lib.rs`.
+/// The path segments of a file's module. Empty for `lib.rs`.
 fn steps(path: &str) -> Vec<String> {
     let inside = path.trim_start_matches("src/").trim_end_matches(".rs");
     let inside = inside.strip_suffix("/mod").unwrap_or(inside);
@@ -210,7 +212,7 @@ fn name(module: &[String]) -> String {
     module.join("/")
 }
 
-/// A path from the crate's root; none when it leads out of the crate.
+/// Resolves a path to one from the crate root. `None` if it leads out of the crate.
 fn absolute(modules: &Modules<'_>, module: &[String], path: &[String]) -> Option<Vec<String>> {
     let mut from = module.to_vec();
     let ups = path.iter().take_while(|step| *step == "super").count();
@@ -232,14 +234,14 @@ fn absolute(modules: &Modules<'_>, module: &[String], path: &[String]) -> Option
     Some(from.into_iter().chain(rest.iter().filter(|step| *step != "self").cloned()).collect())
 }
 
-/// The module of the file that defines what a path from the root leads to.
-fn home(modules: &Modules<'_>, mut path: Vec<String>) -> Option<Vec<String>> {
-    // A name may be passed on several times, though not for ever.
+/// Finds the module that defines the item at a path from the crate root.
+fn defining_module(modules: &Modules<'_>, mut path: Vec<String>) -> Option<Vec<String>> {
+    // A name can be re-exported several times. The limit ends re-exports that form a cycle.
     for _ in 0..8 {
         let length = (0..=path.len()).rev().find(|length| modules.contains_key(&path[..*length]))?;
         let (module, rest) = path.split_at(length);
-        let passed_on = rest.first().and_then(|name| modules[module].1.get(name));
-        match passed_on {
+        let reexported = rest.first().and_then(|name| modules[module].1.get(name));
+        match reexported {
             Some(leads) if *leads != path => path = [leads.as_slice(), &rest[1..]].concat(),
             _ => return Some(module.to_vec()),
         }
@@ -248,23 +250,23 @@ fn home(modules: &Modules<'_>, mut path: Vec<String>) -> Option<Vec<String>> {
 }
 
 #[test]
-fn knots_are_found() {
-    let knots_of = |sources: &[(&str, &str)]| -> Vec<String> {
+fn cycles_are_found() {
+    let cycles_of = |sources: &[(&str, &str)]| -> Vec<String> {
         let files: Vec<File> = sources.iter().map(|(path, text)| File::new(path, text)).collect();
-        knots(&files)
+        cycles(&files)
             .iter()
-            .map(|knot| format!("{} {} {}", knot.module, knot.imports, knot.names().join(" ")))
+            .map(|cycle| format!("{} {} {}", cycle.module, cycle.imports, cycle.names().join(" ")))
             .collect()
     };
     let root = ("src/lake/mod.rs", "mod table; mod log; pub(crate) use table::{Table, Rows as Lines}; pub struct Own;");
     for (other, expected) in [
-        // Directly, through a name that mod.rs passes on, by a renamed one, from the crate's root, and without `use`.
+        // Directly, through a re-export of mod.rs, through a renamed one, from the crate root, and without `use`.
         ("use super::table::Table;", Some("lake 2 log table")),
         ("use super::Table;", Some("lake 2 log table")),
         ("use super::{Own, Lines};", Some("lake 2 log table")),
         ("use crate::lake::Table as T;", Some("lake 2 log table")),
         ("fn f() -> super::Table {}", Some("lake 2 log table")),
-        // What mod.rs defines itself, another module's, a test's, and what no code says.
+        // Not counted: an item that mod.rs defines, a glob, another module's item, an import in a test, and a comment.
         ("use super::Own;", None),
         ("use super::*;", None),
         ("use crate::query::Table;", None),
@@ -272,9 +274,9 @@ fn knots_are_found() {
         ("// use super::Table;", None),
     ] {
         let sources = [root, ("src/lake/table.rs", "use super::log::Entry;"), ("src/lake/log.rs", other)];
-        assert_eq!(knots_of(&sources), expected.into_iter().collect::<Vec<_>>(), "{other}");
+        assert_eq!(cycles_of(&sources), expected.into_iter().collect::<Vec<_>>(), "{other}");
     }
-    // Folders inside a module: over three files, and over two folders.
+    // A cycle of three files in two folders of a module.
     let sources = [
         ("src/ingest/mod.rs", "mod kafka; mod write; pub use kafka::Source;"),
         ("src/ingest/kafka/mod.rs", "mod client; mod source; pub use source::Source;"),
@@ -283,31 +285,31 @@ fn knots_are_found() {
         ("src/ingest/write/mod.rs", "mod committer; pub(super) use committer::Committer;"),
         ("src/ingest/write/committer.rs", "use super::super::Source;"),
     ];
-    assert_eq!(knots_of(&sources), ["ingest 3 kafka/client kafka/source write/committer"]);
+    assert_eq!(cycles_of(&sources), ["ingest 3 kafka/client kafka/source write/committer"]);
 }
 
 #[test]
-fn the_list_can_only_shrink() {
-    let knot = |imports: usize, files: &[&str]| Knot {
+fn the_list_of_cycles_can_only_shrink() {
+    let cycle = |imports: usize, files: &[&str]| Cycle {
         module: "lake".to_owned(),
         imports,
         files: files.iter().map(|file| (*file).to_owned()).collect(),
     };
-    let listed = [knot(3, &["a", "b", "c"])];
+    let listed = [cycle(3, &["a", "b", "c"])];
     for (found, fault) in [
-        (vec![knot(3, &["a", "b", "c"])], None),
-        (vec![knot(4, &["a", "b", "c"])], Some("4 imports inside a knot, 3 are listed")),
-        (vec![knot(4, &["a", "b", "c", "d"])], Some("a new knot, or a larger one: a, b, c, d")),
-        (vec![knot(3, &["a", "b", "c"]), knot(2, &["d", "e"])], Some("a new knot, or a larger one: d, e")),
-        (vec![knot(2, &["a", "b"])], Some("no longer there as listed: a, b, c: remove it")),
-        (vec![], Some("no longer there as listed: a, b, c: remove it")),
+        (vec![cycle(3, &["a", "b", "c"])], None),
+        (vec![cycle(4, &["a", "b", "c"])], Some("4 imports inside a cycle, 3 are listed")),
+        (vec![cycle(4, &["a", "b", "c", "d"])], Some("a new or larger cycle: a, b, c, d")),
+        (vec![cycle(3, &["a", "b", "c"]), cycle(2, &["d", "e"])], Some("a new or larger cycle: d, e")),
+        (vec![cycle(2, &["a", "b"])], Some("no longer a cycle as listed: a, b, c: update")),
+        (vec![], Some("no longer a cycle as listed: a, b, c: update")),
     ] {
         let faults = compare(&found, &listed);
         match fault {
             None => assert_eq!(faults, None),
             Some(fault) => {
                 let faults = faults.unwrap_or_default();
-                assert!(faults.len() == 1 && faults[0].contains(fault), "{fault:?} is in {faults:?}");
+                assert!(faults.len() == 1 && faults[0].contains(fault), "expected {fault:?}, got {faults:?}");
             }
         }
     }

@@ -1,14 +1,14 @@
-//! Rules of the code of tests: what would let a test pass, or fail, by chance.
+//! Rules for test code: constructs that let a test pass or fail by chance.
 
 use crate::source::{Fault, File, item_length, paths, words};
 
-/// Tests that may sleep, each for a reason.
+/// Files whose tests may sleep, each with the reason.
 const SLEEPERS: [(&str, &str); 2] = [
-    ("tests/it/crash.rs", "a crash comes at any moment, not at one that the server chooses"),
-    ("tests/it/server.rs", "a process that starts is asked until it answers"),
+    ("tests/it/crash.rs", "a crash happens at an arbitrary moment, not at one that the server chooses"),
+    ("tests/it/server.rs", "a starting process is polled until it is ready"),
 ];
 
-/// Attributes before a test.
+/// Attributes that mark a test.
 const TESTS: [&str; 2] = ["#[test]", "#[tokio::test"];
 
 pub(super) fn sleeps(file: &File) -> Vec<Fault> {
@@ -22,9 +22,9 @@ pub(super) fn sleeps(file: &File) -> Vec<Fault> {
         .collect()
 }
 
-/// A test that ends early passes without its assertions. What may keep a test from running is not decided in its body: see
-/// `needs.rs` for what a machine lacks.
-pub(super) fn leaves(file: &File) -> Vec<Fault> {
+/// Finds tests that return early: they pass without their assertions. A test that cannot run on a machine is skipped by `needs!`
+/// instead, see `needs.rs`.
+pub(super) fn early_returns(file: &File) -> Vec<Fault> {
     let mut faults = Vec::new();
     for attribute in TESTS {
         for (start, _) in file.code.match_indices(attribute) {

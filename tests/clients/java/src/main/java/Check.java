@@ -5,19 +5,19 @@ import java.util.LinkedHashMap;
 import java.util.Map;
 import java.util.Objects;
 
-/** Named checks, run one after another, each told as one line of JSON: {name, ok, detail}. */
+/** Runs named checks one after another and prints each result as one line of JSON: {name, ok, detail}. */
 final class Check {
-  /** A harness that takes longer hangs: it then ends. */
+  /** A run that takes longer is stuck and is halted. */
   private static final long SECONDS_MAX = 400;
 
   private final Map<String, Body> bodies = new LinkedHashMap<>();
 
-  /** A check; it fails by throwing. Its answer is shown as the detail. */
+  /** A check. It fails by throwing. Its return value is printed as the detail. */
   interface Body {
     Object run() throws Exception;
   }
 
-  /** Something that may be refused. */
+  /** An action that the server or the driver may refuse. */
   interface Action {
     void run() throws Exception;
   }
@@ -26,12 +26,12 @@ final class Check {
     bodies.put(name, body);
   }
 
-  /** Runs all checks, or the wanted ones. */
+  /** Runs all checks, or only the named ones. */
   void run(java.util.List<String> wanted) {
     Thread watch = new Thread(() -> {
       try {
         Thread.sleep(SECONDS_MAX * 1000);
-        System.err.println("a check hangs");
+        System.err.println("a check is stuck: the time limit has passed");
         Runtime.getRuntime().halt(2);
       } catch (InterruptedException ended) {
         Thread.currentThread().interrupt();
@@ -41,12 +41,12 @@ final class Check {
     watch.start();
     bodies.forEach((name, body) -> {
       if (wanted.isEmpty() || wanted.contains(name)) {
-        tell(name, body);
+        report(name, body);
       }
     });
   }
 
-  private static void tell(String name, Body body) {
+  private static void report(String name, Body body) {
     JsonObject line = new JsonObject();
     line.addProperty("name", name);
     try {
@@ -60,7 +60,7 @@ final class Check {
     System.out.println(new Gson().toJson(line));
   }
 
-  /** A fault with its causes and our own lines. */
+  /** A message with the error, its causes, and the lines of JdbcCheck that raised them. */
   static String describe(Throwable fault) {
     StringWriter text = new StringWriter();
     for (Throwable each = fault; each != null; each = each.getCause()) {
@@ -83,14 +83,14 @@ final class Check {
     }
   }
 
-  /** Fails unless it holds. */
+  /** Fails unless the condition is true. */
   static void holds(boolean truth, Object what) {
     if (!truth) {
       throw new AssertionError(what);
     }
   }
 
-  /** Runs what must be refused by the server or the driver, and returns how. */
+  /** Runs an action that the server or the driver must refuse. Returns the exception. */
   static Exception refused(Action action, Object what) {
     try {
       action.run();

@@ -26,9 +26,9 @@ import java.util.TreeMap;
 import java.util.TreeSet;
 
 /**
- * The real Arrow Flight SQL JDBC driver, whichever version is on the class path, against a running server.
+ * Tests a running server with the Arrow Flight SQL JDBC driver that is on the class path.
  *
- * <p>{@code JdbcCheck facts.json [check …]}: the facts say where the server is and each caller's token.
+ * <p>{@code JdbcCheck facts.json [check …]}: the facts contain the server's address and each caller's token.
  */
 public final class JdbcCheck {
   private static final String ENDLESS =
@@ -57,18 +57,18 @@ public final class JdbcCheck {
     checks.add("values_come_back_as_sent", self::values);
     checks.add("order_by_is_kept", self::order);
     checks.add("zero_rows", self::zeroRows);
-    checks.add("big_answers", self::bigAnswers);
+    checks.add("large_results", self::largeResults);
     checks.add("parameters_of_each_type", self::parameters);
-    checks.add("prepared_statements_are_used_again", self::usedAgain);
+    checks.add("prepared_statements_are_reused", self::reuse);
     checks.add("changes_are_refused", self::changes);
     checks.add("batches_are_refused", self::batches);
-    checks.add("errors_name_the_fault", self::errors);
+    checks.add("errors_name_the_problem", self::errors);
     checks.add("cancel_stops_the_query", self::cancel);
-    checks.add("every_metadata_getter_answers", self::everyGetter);
-    checks.add("metadata_tells_the_truth", self::metadata);
+    checks.add("every_metadata_getter_returns", self::everyGetter);
+    checks.add("metadata_values_are_correct", self::metadata);
     checks.add("tables_columns_and_keys", self::tables);
     checks.run(Arrays.asList(args).subList(1, args.length));
-    System.exit(0); // the driver leaves threads behind
+    System.exit(0); // the driver leaves threads running
   }
 
   private Connection open(String caller, String... more) throws SQLException {
@@ -80,7 +80,7 @@ public final class JdbcCheck {
     return DriverManager.getConnection(url.toString());
   }
 
-  /** The first column of a query's answer, as text. */
+  /** The first column of a query's result, as text. */
   private static List<String> column(Connection connection, String sql) throws SQLException {
     try (Statement statement = connection.createStatement(); ResultSet rows = statement.executeQuery(sql)) {
       return column(rows, 1);
@@ -123,7 +123,7 @@ public final class JdbcCheck {
     try {
       connection.close();
     } catch (SQLException fault) {
-      // Drivers up to 18.3 close the session, shut the channel, and then try to close the session once more.
+      // Drivers up to 18.3 close the session, shut down the channel, and then try to close the session again.
       Check.holds(fault.getMessage().contains("Channel shutdown invoked"), Check.describe(fault));
     }
     Check.refused(() -> open("acme", "catalog=elsewhere").createStatement().executeQuery("SELECT 1"), "a foreign catalog");
@@ -219,7 +219,7 @@ public final class JdbcCheck {
     return null;
   }
 
-  private Object bigAnswers() throws SQLException {
+  private Object largeResults() throws SQLException {
     try (Connection connection = open("acme");
         Statement statement = connection.createStatement();
         ResultSet rows = statement.executeQuery(
@@ -270,7 +270,7 @@ public final class JdbcCheck {
       try (PreparedStatement statement = connection.prepareStatement("SELECT ? || 'b'")) {
         statement.setString(1, "a");
         try (ResultSet rows = statement.executeQuery()) {
-          Check.equal(column(rows, 1), List.of("ab"), "a parameter that nothing gives a type");
+          Check.equal(column(rows, 1), List.of("ab"), "a parameter whose type cannot be inferred");
         }
       }
       try (PreparedStatement statement = connection.prepareStatement("SELECT id FROM samples WHERE small = ? AND at > ?")) {
@@ -281,7 +281,7 @@ public final class JdbcCheck {
     return null;
   }
 
-  private Object usedAgain() throws SQLException {
+  private Object reuse() throws SQLException {
     try (Connection connection = open("globex");
         PreparedStatement statement = connection.prepareStatement("SELECT id FROM samples WHERE small = ?")) {
       for (int index : new int[] {5, 6, 7, 5}) {
@@ -319,7 +319,7 @@ public final class JdbcCheck {
         }
       }, "a batch of inserts");
       Check.equal(connection.getMetaData().supportsBatchUpdates(), false, "supportsBatchUpdates");
-      Check.holds(count(connection, "true") >= 1000, "the connection goes on");
+      Check.holds(count(connection, "true") >= 1000, "the connection is still usable");
     }
     return null;
   }
@@ -331,12 +331,12 @@ public final class JdbcCheck {
         String text = Check.describe(Check.refused(() -> column(connection, each[0]), each[0]));
         Check.holds(text.contains(each[1]) && !text.contains("panicked"), text);
       }
-      Check.equal(column(connection, "SELECT 1"), List.of("1"), "the connection goes on");
+      Check.equal(column(connection, "SELECT 1"), List.of("1"), "the connection is still usable");
     }
     return null;
   }
 
-  /** More cancelled queries than a tenant may run at once: a slot that stayed taken would stop the later ones. */
+  /** Cancels more queries than a tenant may run at once: if a slot were not released, the later ones would have to wait. */
   private Object cancel() throws Exception {
     try (Connection connection = open("acme")) {
       for (int turn = 0; turn <= queriesMax; turn++) {
@@ -356,16 +356,16 @@ public final class JdbcCheck {
               statement.cancel();
             }
           }
-          Check.holds(!asking.isAlive(), "turn " + turn + ": the query went on for a minute");
+          Check.holds(!asking.isAlive(), "turn " + turn + ": the query was still running after a minute");
           Check.holds(outcome.get(0) instanceof Throwable || outcome.get(0).equals(false), outcome);
         }
       }
-      Check.equal(column(connection, "SELECT 1"), List.of("1"), "the connection goes on");
+      Check.equal(column(connection, "SELECT 1"), List.of("1"), "the connection is still usable");
     }
     return null;
   }
 
-  /** What each kind of argument is set to; null means "any" for a pattern. */
+  /** The value for an argument of a metadata method. As a pattern, null matches anything. */
   private static Object argument(Method method, int index) {
     Class<?> type = method.getParameterTypes()[index];
     if (type == int.class) {
@@ -375,7 +375,7 @@ public final class JdbcCheck {
     if (type == boolean.class) {
       return false;
     }
-    // The third text is the table's name where one is needed, and so is the sixth of a cross reference.
+    // For methods that need a table, the third argument is its name, and for a cross reference also the sixth.
     boolean named = List.of("getPrimaryKeys", "getImportedKeys", "getExportedKeys", "getCrossReference", "getIndexInfo",
         "getBestRowIdentifier", "getVersionColumns", "getColumnPrivileges").contains(method.getName());
     return type == String.class && named && index % 3 == 2 ? "samples" : null;
@@ -405,7 +405,7 @@ public final class JdbcCheck {
           }
           called++;
         } catch (InvocationTargetException fault) {
-          // Without asking any server, the driver leaves these open by throwing.
+          // The driver does not implement these methods: they throw without calling the server.
           String name = method.getName();
           boolean open =
               name.endsWith("AreVisible") || name.endsWith("AreDetected") || name.equals("supportsResultSetHoldability");
@@ -438,8 +438,8 @@ public final class JdbcCheck {
       Check.equal(metadata.supportsCorrelatedSubqueries(), true, "supportsCorrelatedSubqueries");
       Check.equal(metadata.supportsSubqueriesInExists(), true, "supportsSubqueriesInExists");
       Check.equal(metadata.supportsANSI92EntryLevelSQL(), true, "supportsANSI92EntryLevelSQL");
-      // Not of one type to another: the driver looks its own objects up among the protocol's numbers, and finds none.
-      // Nor the case of names and the order of nulls, which it answers without asking.
+      // Not checked: supportsConvert with two types, which always fails because the driver compares its own objects with the
+      // protocol's numbers; and the case of names and the order of nulls, which the driver answers without calling the server.
       Check.equal(metadata.supportsConvert(), true, "supportsConvert");
       Check.equal(metadata.supportsResultSetType(ResultSet.TYPE_FORWARD_ONLY), true, "forward only");
       Check.equal(metadata.getCatalogTerm(), "catalog", "catalog term");

@@ -1,6 +1,6 @@
-//! A house without doors, on a temporary folder: what the benches measure.
+//! Support for the benchmarks: the ingest and query parts of a server, without endpoints, on a temporary folder.
 
-#![expect(dead_code, reason = "each bench uses its own part of the house")]
+#![expect(dead_code, reason = "each benchmark uses a part of this module")]
 
 use std::path::Path;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use glasshouse::tenancy::{Access, Mint, Scope, Verifier};
 use prost::Message;
 use serde_json::Value;
 
-/// The first day of the pretended files: 2026-01-01.
+/// The first day of the virtual files: 2026-01-01.
 const FIRST_DAY: i32 = 20_454;
 
 const CONFIG: &str = r#"
@@ -52,15 +52,15 @@ tenant_claim = "tenant"
 scope_claim = "scope"
 "#;
 
-/// A runtime as the server's: with stacks that planning can rely on.
+/// A runtime like that of the server, with stacks that are large enough for planning.
 pub(crate) fn runtime() -> tokio::runtime::Runtime {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     let builder = builder.worker_threads(2).thread_stack_size(glasshouse::query::STACK_BYTES_MIN).enable_all();
     builder.build().expect("a runtime")
 }
 
-/// Everything behind the doors.
-pub(crate) struct House {
+/// The parts of a server behind its endpoints.
+pub(crate) struct Harness {
     pub(crate) ingest: Arc<Ingest>,
     pub(crate) engine: Arc<Engine>,
     tables: Arc<Tables>,
@@ -69,7 +69,7 @@ pub(crate) struct House {
     _folder: tempfile::TempDir,
 }
 
-impl House {
+impl Harness {
     pub(crate) async fn build() -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let base = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -86,7 +86,7 @@ impl House {
             .map(|table| (table.contract().name.clone(), table))
             .collect();
         let (tables, metrics) = (Arc::new(tables), Arc::new(Metrics::default()));
-        let ingest = Ingest::start(tables.clone(), config.ingest.clone(), Clock::System, metrics.clone());
+        let ingest = Ingest::start(tables.clone(), Vec::new(), config.ingest.clone(), Clock::System, metrics.clone());
         let engine = Engine::new(tables.clone(), config.query.clone(), Clock::System, metrics);
         Self {
             ingest: ingest.await.expect("ingest"),
@@ -111,7 +111,7 @@ impl House {
         self.verifier.verify(&token).await.expect("an access")
     }
 
-    /// `count` events as one body.
+    /// Encodes `count` events as one body.
     pub(crate) fn body(&self, format: Format, traffic: &mut Traffic, count: usize) -> Bytes {
         let now = Clock::System.now();
         let events: Vec<Value> = (0..count as i64).map(|at| traffic.next_event(now + at).json).collect();
@@ -124,7 +124,7 @@ impl House {
         }
     }
 
-    /// The same events as an Arrow IPC stream without the columns that the server stamps.
+    /// Encodes the events as an Arrow IPC stream, without the columns that the server sets.
     fn arrow(&self, events: &[Value], now: i64) -> Bytes {
         let lines: String = events.iter().map(|event| format!("{event}\n")).collect();
         let owner = Owner::Tenant(TenantId::parse("bench").expect("a tenant"));
@@ -139,8 +139,8 @@ impl House {
         writer.into_inner().expect("a body").into()
     }
 
-    /// Commits `count` files that do not exist, spread over ten days and a thousand tenants.
-    pub(crate) async fn pretend_files(&self, count: usize) {
+    /// Commits `count` files that do not exist, over ten days and a thousand tenants.
+    pub(crate) async fn add_virtual_files(&self, count: usize) {
         let files = (0..count)
             .map(|at| {
                 let (day, slice) = (FIRST_DAY + (at % 10) as i32, at / 10);
@@ -163,7 +163,7 @@ impl House {
     }
 }
 
-/// User and system time of this process so far.
+/// The CPU time of this process so far, user and system, in seconds.
 pub(crate) fn cpu_seconds() -> f64 {
     let stat = std::fs::read_to_string("/proc/self/stat").expect("Linux");
     let fields: Vec<&str> = stat.rsplit(')').next().expect("fields").split_whitespace().collect();
@@ -171,7 +171,7 @@ pub(crate) fn cpu_seconds() -> f64 {
     ticks as f64 / 100.0
 }
 
-/// The event on the wire: what a producer's generated code would write.
+/// Converts an event to a protobuf message, as a producer's generated code would write it.
 fn wire_event(event: &Value) -> wire::CallEvent {
     let text = |value: &Value| value.as_str().map(str::to_owned);
     let dimensions = &event["dimensions"];
@@ -209,7 +209,7 @@ fn wire_event(event: &Value) -> wire::CallEvent {
     }
 }
 
-/// The messages of `call_event.proto` that the traffic uses.
+/// The messages and fields of `call_event.proto` that the generated traffic uses.
 mod wire {
     use std::collections::HashMap;
 

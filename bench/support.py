@@ -1,4 +1,4 @@
-"""One Glasshouse server on a temporary folder, for the benches: built binary in, addresses and tokens out."""
+"""Runs a Glasshouse server on a temporary folder for the benchmarks. In: a built binary. Out: addresses and tokens."""
 
 import contextlib
 import json
@@ -47,7 +47,7 @@ columns = {{ {columns} }}
 [policy.events]
 """
 
-#: The twenty wide columns beside the keys, by type: what a dashboard of call quality reads.
+#: The columns besides the keys, by type: those that a dashboard of call quality reads.
 TEXTS = ["route_id", "event_type", "carrier", "direction", "country_from", "country_to", "edge", "codec"]
 INTS = ["duration_ms", "sip_code", "packets_sent", "packets_lost", "bytes_sent"]
 FLOATS = ["pdd_ms", "jitter_ms", "loss_ratio", "mos", "round_trip_ms"]
@@ -61,7 +61,7 @@ def columns():
 
 @contextlib.contextmanager
 def server(binary, further=""):
-    """Runs `binary` with a fresh lake, and `further` configuration; yields a House; stops it gracefully."""
+    """Runs `binary` with a new lake and the additional configuration `further`. Yields a Server, and stops it gracefully."""
     with tempfile.TemporaryDirectory(prefix="glasshouse-bench-") as folder:
         config = pathlib.Path(folder, "glasshouse.toml")
         listed = ", ".join(f'{name} = "{kind}"' for name, kind in columns().items())
@@ -76,13 +76,13 @@ def server(binary, further=""):
                 if process.poll() is not None:
                     raise SystemExit(pathlib.Path(folder, "log").read_text())
                 time.sleep(0.02)
-            yield House(binary, config, json.loads(ready.read_text()), process.pid)
+            yield Server(binary, config, json.loads(ready.read_text()), process.pid)
         finally:
             process.terminate()
             process.wait(60)
 
 
-class House:
+class Server:
     """A running server."""
 
     def __init__(self, binary, config, addresses, pid):
@@ -92,8 +92,8 @@ class House:
 
     def token(self, tenant=None, scopes=("read", "ingest")):
         who = ["--tenant", tenant] if tenant else ["--operator", "--subject", "bench"]
-        told = [word for scope in scopes for word in ("--scope", scope)]
-        out = subprocess.run([self.binary, "--config", self.config, "token", *who, *told],
+        granted = [word for scope in scopes for word in ("--scope", scope)]
+        out = subprocess.run([self.binary, "--config", self.config, "token", *who, *granted],
                              check=True, capture_output=True, text=True)
         return out.stdout.strip()
 
@@ -104,12 +104,12 @@ class House:
             return json.loads(answer.read())
 
     def cpu_seconds(self):
-        """User and system time of the server so far."""
+        """The CPU time of the server so far, user and system, in seconds."""
         fields = pathlib.Path(f"/proc/{self.pid}/stat").read_text().rsplit(")", 1)[1].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def metric(self, name):
-        """The sum of a metric over its labels; 0 when there is none yet."""
+        """The sum of a metric over its labels. 0 if the metric does not exist yet."""
         self.admin = self.admin or self.token(scopes=["admin"])
         request = urllib.request.Request(f"{self.http}/metrics", headers={"authorization": f"Bearer {self.admin}"})
         with urllib.request.urlopen(request) as answer:
@@ -117,12 +117,12 @@ class House:
         return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.split("{")[0].split(" ")[0] == name)
 
     def memory_mib(self, what="VmHWM"):
-        """The most memory that the server has had so far."""
+        """The peak memory of the server so far, in MiB."""
         status = pathlib.Path(f"/proc/{self.pid}/status").read_text()
         return int(status.split(f"{what}:")[1].split()[0]) // 1024
 
     def memory_mib_now(self):
-        """The memory that the server has now."""
+        """The current memory of the server, in MiB."""
         return self.memory_mib("VmRSS")
 
 
@@ -133,10 +133,10 @@ def free_port():
 
 
 def wait_for_port(port, process):
-    """Until somebody listens there, or the process has ended."""
+    """Waits until a process listens on the port. Exits if the process ends first."""
     while True:
         if process.poll() is not None:
-            raise SystemExit(f"the peer ended with {process.returncode}")
+            raise SystemExit(f"the other system ended with {process.returncode}")
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
             return
         time.sleep(0.05)

@@ -1,4 +1,4 @@
-//! The wall clock: the only place that reads it. Everything else gets a [`Clock`] or a time as an argument.
+//! The wall clock. This is the only module that reads it; all other code takes a [`Clock`] or a time as an argument.
 //!
 //! Times are microseconds since the Unix epoch, UTC ([`Micros`]), the unit of every time column.
 
@@ -14,10 +14,10 @@ pub const SECOND: Micros = 1_000_000;
 /// Microseconds in a UTC day.
 pub const DAY: Micros = 86_400 * SECOND;
 
-/// Where the time comes from.
+/// A source of the current time.
 #[derive(Debug, Clone, Default)]
 pub enum Clock {
-    /// The machine's clock.
+    /// The system clock.
     #[default]
     System,
     /// A clock that a test sets by hand.
@@ -25,13 +25,13 @@ pub enum Clock {
 }
 
 impl Clock {
-    /// A clock that stands at `now` until it is set.
+    /// A clock that returns `now` until it is set.
     pub fn fixed(now: Micros) -> Self {
         Self::Fixed(Arc::new(AtomicI64::new(now)))
     }
 
-    /// The time now.
-    #[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
+    /// The current time.
+    #[expect(clippy::disallowed_methods, reason = "the only code that reads the wall clock")]
     pub fn now(&self) -> Micros {
         match self {
             Self::System => SystemTime::now()
@@ -41,12 +41,12 @@ impl Clock {
         }
     }
 
-    /// The time now, in whole seconds: the unit of a token's claims.
+    /// The current time in whole seconds, the unit of a token's time claims.
     pub fn now_seconds(&self) -> i64 {
         self.now().div_euclid(SECOND)
     }
 
-    /// Sets a fixed clock; the machine's clock cannot be set.
+    /// Sets a fixed clock. Does nothing to the system clock.
     pub fn set(&self, now: Micros) {
         match self {
             Self::System => {}

@@ -1,44 +1,46 @@
-//! The one error of the house: what to do about it, what to say, and what caused it.
+//! The error type of this crate: a kind, a message, and the underlying cause.
 //!
-//! In: any fault met by any module. Out: an [`Error`] whose [`Kind`] tells the caller what to do, not who complained.
-//! Doors turn kinds into HTTP and gRPC codes in two exhaustive tables (`http/error.rs`, `flight/error.rs`), nowhere else.
+//! In: a failure in any module. Out: an [`Error`] whose [`Kind`] says what the caller should do, not which module
+//! failed. The endpoints map kinds to HTTP and gRPC codes in two exhaustive tables (`http/error.rs`,
+//! `flight/error.rs`), nowhere else.
 //!
-//! **Invariant:** a message never holds another tenant's data: what was read from the lake is a source, never a message.
-//! Messages are lower case, without a full stop; they name the thing and the way out.
+//! **Invariant:** a message never contains another tenant's data: what was read from the lake goes into the source,
+//! never into the message. Messages are lower case, without a full stop; they state the problem, the offending value
+//! and the fix.
 
 use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
-/// A result of this crate.
+/// The result type of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What the caller should do about an error.
+/// The category of an error: what the caller should do about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kind {
-    /// The request is wrong: change it.
+    /// The request is invalid: change it.
     Invalid,
-    /// There is no valid token: get one.
+    /// The token is missing or invalid: get a valid one.
     Unauthenticated,
-    /// The token does not allow it: ask for more.
+    /// The token does not permit the request: ask for more rights.
     Forbidden,
-    /// No such thing that this caller may see.
+    /// The object does not exist, or the caller may not see it.
     NotFound,
-    /// The thing exists already, or changed meanwhile.
+    /// The object already exists, or was changed concurrently.
     Conflict,
-    /// A named limit was met: wait, or ask for less.
+    /// A named limit was exceeded: wait, or ask for less.
     Limited,
-    /// The caller, or the server on its behalf, stopped it.
+    /// The caller, or the server on its behalf, cancelled the request.
     Cancelled,
-    /// Something we need is away: retry.
+    /// A dependency is unavailable: retry.
     Unavailable,
-    /// This server does not do that, and will not by retrying.
+    /// The server does not support the request: a retry does not help.
     Unsupported,
-    /// Our bug. The client sees an id, the log the cause.
+    /// A bug in the server. The client sees an id; the log has the cause.
     Internal,
 }
 
-/// A fault: kind, message, and the source that caused it.
+/// An error: its kind, its message, and the underlying cause.
 pub struct Error {
     kind: Kind,
     message: Cow<'static, str>,
@@ -56,7 +58,7 @@ macro_rules! constructors {
 }
 
 impl Error {
-    /// An error of `kind` that says `message`.
+    /// An error of `kind` with `message`.
     pub fn new(kind: Kind, message: impl Into<Cow<'static, str>>) -> Self {
         Self { kind, message: message.into(), retry_after: None, source: None }
     }
@@ -67,38 +69,38 @@ impl Error {
         unsupported => Unsupported, internal => Internal,
     }
 
-    /// The same error, with what caused it. The cause is logged, never shown.
+    /// Attaches the underlying cause, which is logged but never shown to the client.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         self.source = Some(source.into());
         self
     }
 
-    /// The same error, saying when a retry is worth it.
+    /// Sets the time after which a retry may succeed.
     #[must_use]
     pub fn retry_after(mut self, wait: Duration) -> Self {
         self.retry_after = Some(wait);
         self
     }
 
-    /// The same error with `place` in front of its message.
+    /// Prefixes the message with `context` and a colon.
     #[must_use]
-    pub fn at(mut self, place: impl fmt::Display) -> Self {
-        self.message = Cow::Owned(format!("{place}: {}", self.message));
+    pub fn at(mut self, context: impl fmt::Display) -> Self {
+        self.message = Cow::Owned(format!("{context}: {}", self.message));
         self
     }
 
-    /// What the caller should do.
+    /// The category of the error.
     pub fn kind(&self) -> Kind {
         self.kind
     }
 
-    /// What to tell the caller.
+    /// The message for the caller.
     pub fn message(&self) -> &str {
         &self.message
     }
 
-    /// When a retry is worth it, if that is known.
+    /// The time after which a retry may succeed, if known.
     pub fn wait(&self) -> Option<Duration> {
         self.retry_after
     }
@@ -128,7 +130,7 @@ impl std::error::Error for Error {
     }
 }
 
-/// Names the closest of `known` to `given`: the tail of an "unknown x" message, or nothing when none is close.
+/// Suggests the name in `known` closest to `given`, as the end of an "unknown x" message. Empty if no name is close.
 pub(crate) fn did_you_mean<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> String {
     known
         .into_iter()

@@ -1,18 +1,19 @@
-//! What an event is: a table's columns, keys and time; protobuf, JSON and Arrow in, Arrow out; reasons to reject.
+//! Table contracts: the columns, keys and time of a table's events, the decoders of JSON, protobuf and Arrow, and the
+//! reasons for rejecting an event.
 //!
 //! ```text
 //!   glasshouse.toml ─► Contract ◄─ .proto (compiled at start-up)
 //!                         │
-//!   avro | message ─► json text (of sources whose schema tells how) ─┐
-//!   bytes ─► wire | json ◄───────────────────────────────────────────┘
-//!              └──────► sheet ─► columns (words, entries) ─┐
-//!   bytes ─► ipc ─► arrow_in ─► cast ─► columns ───────────┴─► check ─► Decoded { batch, rejects } ─► join
+//!   avro | dynamic_protobuf ─► JSON text (messages of sources with a schema) ─┐
+//!   bytes ─► protobuf | json ◄────────────────────────────────────────────────┘
+//!              └──────► batch_builder ─► column_builder (text_builder, map_builder) ─┐
+//!   bytes ─► ipc ─► arrow_batch ─► cast ─► columns ──────────────────────────────────┴─► check ─► Decoded { batch, rejects }
 //! ```
 //!
-//! Texts that come again and again are [`DictionaryBuilder`] from here to their file.
+//! Repeated texts are dictionary-encoded ([`DictionaryBuilder`]) from the decoder to the Parquet file.
 //!
 //! **Invariant:** decoding is pure: no clock, no IO. The receive time and the owner are arguments ([`Stamp`]).
-//! **Invariant:** a bad event becomes a [`Reject`] and never spoils its neighbours.
+//! **Invariant:** a bad event becomes a [`Reject`] and does not affect other events.
 
 mod columns;
 mod decode;
@@ -43,39 +44,39 @@ use bytes::Bytes;
 use crate::clock::Micros;
 use crate::error::{Error, Result};
 
-/// The largest body that can be decoded: text columns of one batch hold less than 2 GiB.
+/// The largest body that can be decoded. It keeps each text column of a batch below 2 GiB.
 const BODY_BYTES_MAX: usize = 1 << 30;
 
-/// Whose rows: the value of a tenant column. Never empty, at most [`TenantId::BYTES_MAX`] bytes.
+/// The owner of rows: the value of a tenant column. Never empty, at most [`TenantId::BYTES_MAX`] bytes.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TenantId(Arc<str>);
 
-/// The shape of a body.
+/// The format of a request body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
-    /// One object, an array of objects, or one object a line.
+    /// One object, an array of objects, or one object per line.
     Json,
-    /// Length-delimited messages (a varint length before each).
+    /// Length-delimited messages: each is preceded by its length as a varint.
     Protobuf,
     /// An Arrow IPC stream.
     ArrowIpc,
 }
 
-/// How the bytes of a rejected event are written.
+/// The format of a rejected event's bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kept {
-    /// One object.
+    /// One JSON object.
     Json,
-    /// One message of the table's contract.
+    /// One protobuf message of the table's contract.
     Protobuf,
-    /// Avro, as its source received it.
+    /// An Avro message as the source received it.
     Avro,
-    /// Protobuf, as its source received it: with a registry's header, or of another message than the table's.
+    /// A protobuf message as the source received it: with a schema registry's header, or of a type other than the table's.
     SourceProtobuf,
 }
 
 impl Format {
-    /// How a rejected event's bytes are kept: an Arrow row as JSON.
+    /// The format in which a rejected event is kept. Arrow rows are kept as JSON.
     pub fn kept_as(self) -> Kept {
         match self {
             Self::Json | Self::ArrowIpc => Kept::Json,
@@ -85,7 +86,7 @@ impl Format {
 }
 
 impl Kept {
-    /// The word for it in the quarantine's `format` column.
+    /// The value in the quarantine's `format` column.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Json => "json",
@@ -95,7 +96,8 @@ impl Kept {
         }
     }
 
-    /// What this word stands for. Entries of a time before it was stored have none: what begins like an object is JSON.
+    /// Parses the quarantine's `format` column. Entries written before that column existed have none: bytes that begin
+    /// with `{` are JSON, all others protobuf.
     pub fn of(word: Option<&str>, bytes: &[u8]) -> Self {
         match word {
             Some("protobuf") => Self::Protobuf,
@@ -106,7 +108,7 @@ impl Kept {
         }
     }
 
-    /// The format of an event of the table; none when only its source knows how to read it.
+    /// The decoder for events in this format. `None` if only the source can read them.
     pub fn format(self) -> Option<Format> {
         match self {
             Self::Json => Some(Format::Json),
@@ -119,66 +121,70 @@ impl Kept {
 /// Who owns the decoded events.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Owner {
-    /// The sender's tenant (a token's, or that of a message's key): stamped where the event names none; an event that
-    /// names another is rejected.
+    /// The sender's tenant, from the token or the message key. Events without a tenant get this one; events that name a
+    /// different tenant are rejected.
     Tenant(TenantId),
-    /// Each event names its own (operators and sources only); one without is rejected.
+    /// Each event names its tenant (operators and sources only). An event without a tenant is rejected.
     PerEvent,
 }
 
-/// What the door knows of the events: when they came, whose they are, and what is allowed.
+/// What the endpoint or source knows about events: their receive time, their owner, and the limits.
 #[derive(Debug, Clone)]
 pub struct Stamp {
     /// The server's receive time.
     pub received: Micros,
-    /// Whose events they are.
+    /// The owner of the events.
     pub owner: Owner,
-    /// The latest believable event time.
+    /// The latest event time that is accepted.
     pub time_max: Micros,
-    /// The size of one event.
+    /// The maximum size of one event, in bytes.
     pub event_bytes_max: usize,
-    /// Entries in one event's dimensions map.
+    /// The maximum number of entries in one event's dimensions map.
     pub dimensions_max: usize,
 }
 
-/// A decoded body: the good events as columns in arrival order, the bad ones with their reasons.
+/// A decoded body: accepted events as columns in arrival order, and rejected events with their reasons.
 #[derive(Debug)]
 pub struct Decoded {
-    /// Good events.
+    /// The accepted events.
     pub batch: EventBatch,
-    /// Bad events.
+    /// The rejected events.
     pub rejects: Vec<Reject>,
 }
 
 impl TenantId {
-    /// The longest tenant id.
+    /// The maximum length of a tenant id, in bytes.
     pub const BYTES_MAX: usize = 256;
 
-    /// Checks and wraps a tenant id: not empty, not too long, no control characters.
+    /// Parses a tenant id, which must not be empty, too long, or contain control characters.
     pub fn parse(text: &str) -> Result<Self> {
         Self::check(text).map(|()| Self(text.into()))
     }
 
-    /// The same, only checked.
+    /// Checks a tenant id like [`TenantId::parse`], without allocating.
     pub(crate) fn check(text: &str) -> Result<()> {
         if text.is_empty() {
-            return Err(Error::invalid("a tenant id is not empty"));
+            return Err(Error::invalid("a tenant id must not be empty"));
         }
         if text.len() > Self::BYTES_MAX {
-            return Err(Error::invalid(format!("a tenant id has at most {} bytes", Self::BYTES_MAX)));
+            return Err(Error::invalid(format!(
+                "the tenant id has {} bytes; at most {} are allowed",
+                text.len(),
+                Self::BYTES_MAX
+            )));
         }
         if text.contains(char::is_control) {
-            return Err(Error::invalid("a tenant id has no control characters"));
+            return Err(Error::invalid("a tenant id must not contain control characters"));
         }
         Ok(())
     }
 
-    /// Whether these bytes are one at the first glance: a short one of printable ASCII.
+    /// A fast path of [`TenantId::check`]: whether the bytes are a valid tenant id of printable ASCII.
     pub(crate) fn is_plain(bytes: &[u8]) -> bool {
         !bytes.is_empty() && bytes.len() <= Self::BYTES_MAX && bytes.iter().all(|byte| matches!(byte, b' '..=b'~'))
     }
 
-    /// The text of it.
+    /// The tenant id as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -196,7 +202,7 @@ impl fmt::Debug for TenantId {
     }
 }
 
-/// Decodes a whole body. `Err` only when the body as a whole is no such format (so that nothing in it can be kept apart).
+/// Decodes a whole body. `Err` only if the body as a whole is not in this format, so that it cannot be split into events.
 pub fn decode(contract: &Contract, format: Format, body: &Bytes, stamp: &Stamp) -> Result<Decoded> {
     check_length(body)?;
     match format {
@@ -208,35 +214,40 @@ pub fn decode(contract: &Contract, format: Format, body: &Bytes, stamp: &Stamp) 
 
 fn check_length(body: &Bytes) -> Result<()> {
     if body.len() > BODY_BYTES_MAX {
-        return Err(Error::limited(format!("a body has at most {BODY_BYTES_MAX} bytes: send smaller ones")));
+        return Err(Error::limited(format!(
+            "the body has {} bytes; at most {BODY_BYTES_MAX} are allowed: send smaller bodies",
+            body.len()
+        )));
     }
     Ok(())
 }
 
-/// Decodes messages that stand apart from each other: each of `places` in `body` is one event, whatever is in it. Rejects
-/// count by their place among `places`. `Err` only when no message of this format can be read.
+/// Decodes separate messages: each of `ranges` in `body` is one event, whatever its bytes. The index of a reject is its
+/// index in `ranges`. `Err` only if the table cannot read messages of this format.
 ///
-/// What lies between two messages should be no text of theirs (a line break will do): a message that ends inside a
-/// character must not find the rest of it in the next one.
+/// Put a separator, such as a line break, between two messages: a message that ends inside a UTF-8 character must not be
+/// completed by the first bytes of the next.
 pub fn decode_messages(
     contract: &Contract,
     format: Format,
     body: &Bytes,
-    places: &[Range<usize>],
+    ranges: &[Range<usize>],
     stamp: &Stamp,
 ) -> Result<Decoded> {
     check_length(body)?;
     match format {
-        Format::Json => decode::json::decode_messages(contract, body, places, stamp),
-        Format::Protobuf => decode::protobuf::decode_messages(contract, body, places, stamp),
-        Format::ArrowIpc => Err(Error::unsupported("a message is one event: send JSON or protobuf, not Arrow")),
+        Format::Json => decode::json::decode_messages(contract, body, ranges, stamp),
+        Format::Protobuf => decode::protobuf::decode_messages(contract, body, ranges, stamp),
+        Format::ArrowIpc => Err(Error::unsupported(
+            "messages cannot be in Arrow format: send one event per message, as JSON or protobuf",
+        )),
     }
 }
 
-/// How many messages can be decoded at once, even if all of them are bad.
+/// The maximum number of messages in one call of [`decode_messages`], such that all of them may be rejected.
 pub const MESSAGES_MAX: usize = decode::acceptor::BODY_REJECTS_MAX;
 
-/// The same for columns that came as Arrow already (Flight, ADBC): columns are matched by name and cast when lossless.
+/// Decodes an Arrow batch (Flight, ADBC): columns are matched by name and cast if the cast is lossless.
 pub fn decode_arrow(contract: &Contract, batch: &RecordBatch, first_index: u64, stamp: &Stamp) -> Result<Decoded> {
     decode::arrow_batch::decode(contract, batch, first_index, stamp)
 }

@@ -1,4 +1,4 @@
-//! Contracts, stamps and bodies that the tests of this module share.
+//! Test support: contracts, stamps and bodies for the tests of this module.
 
 use std::path::Path;
 
@@ -34,7 +34,7 @@ pub(super) fn voice() -> Contract {
     Contract::new("call_events", &voice_config(), Path::new(env!("CARGO_MANIFEST_DIR"))).unwrap()
 }
 
-/// A table of columns, one of each kind; without a map when `map` is empty.
+/// A table with one column of each kind; without a map column if `map` is empty.
 pub(super) fn plain_config(map: &str) -> TableConfig {
     let columns = [
         ("who", "text"),
@@ -78,15 +78,15 @@ fn stamp(owner: Owner) -> Stamp {
 }
 
 pub(super) fn json(contract: &Contract, body: impl AsRef<[u8]>, stamp: &Stamp) -> Decoded {
-    of(contract, Format::Json, body, stamp)
+    decode_plain(contract, Format::Json, body, stamp)
 }
 
 pub(super) fn protobuf(contract: &Contract, body: impl AsRef<[u8]>, stamp: &Stamp) -> Decoded {
-    of(contract, Format::Protobuf, body, stamp)
+    decode_plain(contract, Format::Protobuf, body, stamp)
 }
 
-/// A body's rows without labels, and its rejects.
-fn of(contract: &Contract, format: Format, body: impl AsRef<[u8]>, stamp: &Stamp) -> Decoded {
+/// Decodes a body; dictionaries are decoded to plain text.
+fn decode_plain(contract: &Contract, format: Format, body: impl AsRef<[u8]>, stamp: &Stamp) -> Decoded {
     let decoded = decode(contract, format, &Bytes::copy_from_slice(body.as_ref()), stamp).unwrap();
     Decoded { batch: super::EventBatch::unchecked(decoded.batch.to_plain().unwrap()), ..decoded }
 }
@@ -106,7 +106,7 @@ pub(super) fn reasons(decoded: &Decoded) -> Vec<(u64, &'static str)> {
     decoded.rejects.iter().map(|reject| (reject.index, reject.reason.as_str())).collect()
 }
 
-/// One protobuf field: varint, text or bytes, double.
+/// Encodes a protobuf varint field.
 pub(super) fn varint(number: u64, value: u64) -> Vec<u8> {
     [leb(number << 3), leb(value)].concat()
 }
@@ -120,7 +120,7 @@ pub(super) fn double(number: u64, value: f64) -> Vec<u8> {
     [leb(number << 3 | 1), value.to_le_bytes().to_vec()].concat()
 }
 
-/// A message behind its length.
+/// A message with its length prefix.
 pub(super) fn delimited(fields: &[Vec<u8>]) -> Vec<u8> {
     let message = fields.concat();
     [leb(message.len() as u64), message].concat()
@@ -147,7 +147,7 @@ pub(super) fn ipc(batches: &[RecordBatch]) -> Vec<u8> {
     writer.into_inner().unwrap()
 }
 
-/// The decoded rows of one batch.
+/// Decodes an Arrow batch.
 pub(super) fn arrow_rows(contract: &Contract, batch: &RecordBatch, stamp: &Stamp) -> Decoded {
     super::decode_arrow(contract, batch, 0, stamp).unwrap()
 }

@@ -1,4 +1,4 @@
-//! What the contract promises, told in tables: declarations in, columns or faults out; bodies in, rows and reasons out.
+//! Tests of table declarations: columns and faults, the quarantine, and presence and types of protobuf fields.
 
 use std::path::Path;
 
@@ -50,7 +50,7 @@ fn the_call_event_becomes_readable_columns_in_stored_order() {
     assert_eq!(jitter.metadata()["unit"], "ms");
     assert_eq!(jitter.metadata()["comment"], "Mean interarrival jitter (RFC 3550, section 6.4.1).");
     for (index, column) in contract.columns.iter().enumerate() {
-        assert!(!column.description.is_empty(), "{} is documented", column.name);
+        assert!(!column.description.is_empty(), "{} has a description", column.name);
         assert_eq!(contract.schema().field(index).is_nullable(), index > 3, "{}", column.name);
         assert_eq!(contract.column(&column.name), Some(index));
     }
@@ -97,11 +97,11 @@ fn the_quarantine_has_the_tenant_column_of_its_table() {
     assert!(voice().is_shown("resolves"), "a table may have a column of that name");
 }
 
-/// One fault of a declaration: what was done to a good one, and what the error says.
+/// One fault of a declaration: a change to a valid one, and the expected message.
 type DeclarationCase = (fn(&mut TableConfig), &'static str);
 
 #[test]
-fn faults_of_columns_are_named_all_at_once() {
+fn all_faults_of_columns_are_reported_at_once() {
     let column = |name: &str, kind: &str| ColumnConfig { name: name.into(), kind: kind.into(), ..Default::default() };
     let mut config = plain_config("");
     config.columns.push(column("mos", "flaot64"));
@@ -117,20 +117,20 @@ fn faults_of_columns_are_named_all_at_once() {
     for part in [
         "table `plain`: ",
         "column `mos`: unknown type `flaot64`, did you mean `float64`?",
-        "column `FLAG` is declared twice",
-        "column `a b`: a name is letters",
-        "column `received_time` is the server's own",
-        "2 map columns (one, two): one is allowed",
+        "column `FLAG` is declared more than once",
+        "column `a b`: a name must consist of letters",
+        "column name `received_time` is reserved",
+        "2 map columns (one, two): at most one is allowed",
         "`id` names the unknown column `kye`, did you mean `key`?",
         "`tenant` names `large`, which is int64; it must be text",
         "`metrics` names `day`, which is date; it must be a number",
     ] {
-        assert!(fault.message().contains(part), "{part:?} is in {fault}");
+        assert!(fault.message().contains(part), "expected {part:?} in {fault}");
     }
 }
 
 #[test]
-fn the_newest_versions_are_told_apart_by_columns_that_can() {
+fn latest_accepts_only_suitable_columns() {
     let latest = |key: &[&str], by: &str, deleted: Option<&str>| {
         let mut config = plain_config("more");
         let key = key.iter().map(|name| (*name).to_owned()).collect();
@@ -156,8 +156,8 @@ fn the_newest_versions_are_told_apart_by_columns_that_can() {
         (&["double"], "at", None, "`latest.key` names `double`, which is float64"),
         (&["more"], "at", None, "`latest.key` names `more`, which is map"),
         (&["received_time"], "at", None, "`latest.key` names the unknown column `received_time`"),
-        (&["large", "day", "large"], "at", None, "`latest.key` names `large` twice"),
-        (&["key"], "at", None, "which is the table's `id`: an event of an id that was stored is a duplicate"),
+        (&["large", "day", "large"], "at", None, "`latest.key` names `large` more than once"),
+        (&["key"], "at", None, "which is the table's `id`: an event with a stored id is a duplicate"),
         (&["large"], "large", None, "`latest.by` names `large`, which is in `latest.key`"),
         (
             &["large"],
@@ -171,12 +171,12 @@ fn the_newest_versions_are_told_apart_by_columns_that_can() {
         (&["large", "flag"], "at", Some("flag"), "`latest.deleted` names `flag`, which is in `latest.key`"),
     ] {
         let fault = latest(key, by, deleted).unwrap_err();
-        assert!(fault.message().contains(expected), "{expected:?} is in {fault}");
+        assert!(fault.message().contains(expected), "expected {expected:?} in {fault}");
     }
 }
 
 #[test]
-fn faults_of_a_proto_declaration_are_named() {
+fn faults_of_a_proto_declaration_are_reported() {
     let cases: [DeclarationCase; 9] = [
         (|config| config.proto = Some("proto/none.proto".into()), "does not compile"),
         (|config| config.message = None, "`message` is not set: name one of glasshouse.voice.v1.CallEvent,"),
@@ -184,7 +184,7 @@ fn faults_of_a_proto_declaration_are_named() {
             |config| config.message = Some("glasshouse.voice.v1.CalEvent".into()),
             "did you mean `glasshouse.voice.v1.CallEvent`?",
         ),
-        (|config| config.flatten.push("qualty".into()), "`flatten` names `qualty`, which is no message field"),
+        (|config| config.flatten.push("qualty".into()), "`flatten` names `qualty`, which is not a message field"),
         (|config| config.ignore.push("event_time".into()), "`time` names the unknown column `event_time`"),
         (|config| config.dimensions_map = "dims".into(), "the map field of the message is `other`"),
         (|config| config.columns = plain_config("").columns, "both `proto` and `columns`"),
@@ -195,11 +195,11 @@ fn faults_of_a_proto_declaration_are_named() {
         let mut config = voice_config();
         change(&mut config);
         let fault = Contract::new("calls", &config, Path::new(env!("CARGO_MANIFEST_DIR"))).unwrap_err();
-        assert!(fault.message().contains(message), "{message:?} is in {fault}");
+        assert!(fault.message().contains(message), "expected {message:?} in {fault}");
     }
 }
 
-/// A `.proto` of our own in a folder of its own.
+/// The contract of a `.proto` in a temporary folder.
 fn contract_of(proto: &str, change: impl FnOnce(&mut TableConfig)) -> crate::error::Result<Contract> {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("t.proto"), format!("syntax = \"proto3\"; package t; {proto}")).unwrap();
@@ -224,7 +224,7 @@ fn repeated_and_recursive_fields_are_refused_unless_ignored() {
     );
     let fault = contract_of(&proto, |_| {}).unwrap_err();
     for part in ["`tags` is repeated", "`parent` is recursive", "`by` is a map of messages"] {
-        assert!(fault.message().contains(part), "{part:?} is in {fault}");
+        assert!(fault.message().contains(part), "expected {part:?} in {fault}");
     }
     let ignored = ["tags", "parent", "by"].map(str::to_owned).to_vec();
     let contract = contract_of(&proto, |config| config.ignore = ignored).unwrap();
@@ -234,7 +234,7 @@ fn repeated_and_recursive_fields_are_refused_unless_ignored() {
 }
 
 #[test]
-fn fields_without_presence_hold_their_zero_when_their_message_is_there() {
+fn absent_fields_without_presence_are_zero_if_their_message_is_present() {
     let proto = format!(
         "enum Kind {{ NONE = 0; SOME = 1; }}
          message Inner {{ double loss = 1; optional double mos = 2; }}
@@ -253,12 +253,12 @@ fn fields_without_presence_hold_their_zero_when_their_message_is_there() {
     assert_eq!(rows(&decoded.batch), [row(value!({})), row(value!({"inner_loss": 0.0}))]);
     let sent = r#"{"at": 1000, "key": "k"} "#.to_owned() + "\n" + r#"{"at": 1000, "key": "k", "inner": {}}"#;
     assert_eq!(json(&contract, sent, &acme()).batch, decoded.batch);
-    // A time without presence that is absent is no time at all.
+    // An absent time without presence is missing, not 1970.
     assert_eq!(reasons(&protobuf(&contract, delimited(&[bytes(3, "k")]), &acme())), [(0, "missing_time")]);
 }
 
 #[test]
-fn every_protobuf_scalar_becomes_its_column() {
+fn every_protobuf_scalar_has_a_column_type() {
     let proto = format!(
         "import \"google/protobuf/timestamp.proto\";
          message E {{ {KEYS} google.protobuf.Timestamp at = 2; optional sint32 a = 4; optional sint64 b = 5; optional fixed32 c = 6;
@@ -266,11 +266,11 @@ fn every_protobuf_scalar_becomes_its_column() {
          optional bytes i = 300; optional int32 j = 13; optional uint32 k = 14; map<int64, bool> m = 15; }}"
     );
     let contract = contract_of(&proto, |_| {}).unwrap();
-    let moment = [varint(1, 7), varint(2, 8_000)].concat();
+    let timestamp = [varint(1, 7), varint(2, 8_000)].concat();
     let fixed32 = |number: u64, value: u32| [vec![(number << 3 | 5) as u8], value.to_le_bytes().to_vec()].concat();
     let fixed64 = |number: u64, value: u64| [vec![(number << 3 | 1) as u8], value.to_le_bytes().to_vec()].concat();
     let body = delimited(&[
-        bytes(2, moment),
+        bytes(2, timestamp),
         bytes(3, "k"),
         varint(4, 3),
         varint(5, 4),
@@ -310,7 +310,7 @@ fn a_tenant_id_is_short_and_printable() {
 }
 
 #[test]
-fn a_table_of_columns_takes_no_protobuf() {
+fn a_table_declared_by_columns_refuses_protobuf() {
     let fault = decode(&plain(""), Format::Protobuf, &bytes::Bytes::from_static(&[0]), &acme()).unwrap_err();
     assert!(fault.message().contains("send JSON or Arrow"), "{fault}");
 }

@@ -1,16 +1,15 @@
-//! What is on its way into a table on this server: events that were received and are not settled, and how far behind its
-//! brokers each source is that fills it.
+//! Tracks the events in flight to a table on this server, and the lag of the sources that feed it.
 //!
-//! In: requests and batches of sources as they are stamped with their receive time ([`InFlight::enter`]), and as they are
-//! settled (the [`InFlightGuard`] is dropped); partitions of sources, as their readers know them ([`InFlight::feed`]). Out:
-//! [`InFlight::watermark`], for whoever tells how fresh the table is. It stands beside the table, where its writers and its
-//! readers meet: neither knows the other.
+//! In: requests and source batches when they get their receive time ([`InFlight::enter`]) and when they are finished
+//! (the [`InFlightGuard`] is dropped); the lag of source partitions, from their readers ([`InFlight::feed`]). Out:
+//! [`InFlight::watermark`], the time until which the table is complete. It belongs to the table, so that writers and
+//! queries can share it without knowing each other.
 //!
-//! **Invariant:** the clock is read under the lock, by who enters and by who asks: nothing enters with a time before one that
-//! was told, while the clock does not go back.
-//! **Invariant:** a tenant is told of its own requests and sources, and of those whose events may be anybody's (an
-//! operator's, a shared topic's). Another tenant's never show.
-//! **Invariant:** it is of this process alone, and empty when it starts: what other servers have under way is not known here.
+//! **Invariant:** the clock is read under the lock, both when events enter and for a watermark. Events therefore never
+//! enter with a time before a watermark that was returned, unless the clock goes back.
+//! **Invariant:** a tenant's watermark depends on its own requests and sources, and on those whose events may belong to
+//! any tenant (an operator's, a shared topic's), but never on another tenant's.
+//! **Invariant:** the state belongs to this process and starts empty. Events in flight on other servers are not known.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,30 +17,30 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::clock::{Clock, Micros, SECOND};
 use crate::contract::{Owner, TenantId};
 
-/// A reader tells of its partitions every two seconds: what was said so long ago still counts as now.
-const NEWS_AGE_MAX: Micros = 5 * SECOND;
+/// The age up to which a reader's report counts as current. Readers report every two seconds.
+const REPORT_AGE_MAX: Micros = 5 * SECOND;
 
-/// What was received and is not settled, and what sources have still to fetch.
+/// The events in flight to a table, and the lag of its sources.
 #[derive(Debug, Default)]
 pub struct InFlight(Mutex<InFlightState>);
 
 #[derive(Debug, Default)]
 struct InFlightState {
     next: u64,
-    /// Receive times by whose events they are: none for events that may be anybody's.
-    under_way: BTreeMap<Option<TenantId>, BTreeSet<(Micros, u64)>>,
+    /// Receive times by owner; `None` for events that may belong to any tenant.
+    receive_times: BTreeMap<Option<TenantId>, BTreeSet<(Micros, u64)>>,
     feeds: BTreeMap<PartitionFeed, (Owner, LagState)>,
 }
 
-/// Something that was received and is not settled, until it is dropped.
+/// Events in flight, until this guard is dropped.
 #[derive(Debug)]
 pub struct InFlightGuard {
     in_flight: Arc<InFlight>,
     tenant: Option<TenantId>,
-    place: (Micros, u64),
+    entry: (Micros, u64),
 }
 
-/// One partition that a source of this server reads into the table.
+/// A partition that a source of this server reads into the table.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PartitionFeed {
     /// The source's name.
@@ -52,85 +51,85 @@ pub struct PartitionFeed {
     pub partition: i32,
 }
 
-/// How far a partition has come.
+/// The lag of a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LagState {
-    /// It is read, and its end is not known yet.
+    /// The partition is read, but its end is not known yet.
     Unknown,
-    /// So many messages are not committed; the oldest of them has this time, if one of them was read.
+    /// Some messages are not committed yet.
     Behind {
-        /// How many.
+        /// The number of uncommitted messages.
         messages: u64,
-        /// The message's own time.
+        /// The time of the oldest uncommitted message, if it was read.
         oldest: Option<Micros>,
     },
-    /// All was committed that there was at this time.
+    /// All messages up to this time are committed.
     Complete(Micros),
 }
 
-/// How far the sources of a table are behind their brokers, as far as this server reads them.
+/// The total lag of the partitions that this server reads into a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SourceLag {
-    /// The age of the oldest message that is not committed, in whole seconds, rounded up: 0 when there is none.
+    /// The age of the oldest uncommitted message, in seconds, rounded up; 0 if there is none.
     pub seconds: u64,
-    /// Messages that are not committed, of all partitions together.
+    /// The number of uncommitted messages in all partitions.
     pub messages: u64,
 }
 
-/// Up to when a table is complete.
+/// The time until which a table is complete.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Watermark {
-    /// When this was asked, by the server's clock.
+    /// The current time of the server's clock.
     pub now: Micros,
-    /// Nothing that was received before is under way any more.
+    /// No event received before this time is still in flight.
     pub complete_until: Micros,
-    /// None when no source of this server fills the table, or when it is not known of one of its partitions.
+    /// `None` if no source of this server feeds the table, or if the lag of a partition is unknown.
     pub source_lag: Option<SourceLag>,
 }
 
 impl InFlight {
-    /// Enters events that come now; returns the time of it.
+    /// Registers events that arrive now; returns their receive time.
     pub fn enter(self: &Arc<Self>, owner: &Owner, clock: &Clock) -> (Micros, InFlightGuard) {
         let tenant = match owner {
             Owner::Tenant(tenant) => Some(tenant.clone()),
             Owner::PerEvent => None,
         };
-        let mut entered = self.lock();
-        let place = (clock.now(), entered.next);
-        entered.next += 1;
-        entered.under_way.entry(tenant.clone()).or_default().insert(place);
-        drop(entered);
-        (place.0, InFlightGuard { in_flight: Arc::clone(self), tenant, place })
+        let mut in_flight_state = self.lock();
+        let entry = (clock.now(), in_flight_state.next);
+        in_flight_state.next += 1;
+        in_flight_state.receive_times.entry(tenant.clone()).or_default().insert(entry);
+        drop(in_flight_state);
+        (entry.0, InFlightGuard { in_flight: Arc::clone(self), tenant, entry })
     }
 
-    /// What a reader knows of a partition whose events are `owner`'s.
-    pub fn feed(&self, feed: PartitionFeed, owner: &Owner, standing: LagState) {
-        self.lock().feeds.insert(feed, (owner.clone(), standing));
+    /// Sets the lag of a partition whose events belong to `owner`.
+    pub fn feed(&self, feed: PartitionFeed, owner: &Owner, state: LagState) {
+        self.lock().feeds.insert(feed, (owner.clone(), state));
     }
 
-    /// The partition is not read here any more.
+    /// Removes a partition that is no longer read here.
     pub fn leave(&self, feed: &PartitionFeed) {
         self.lock().feeds.remove(feed);
     }
 
-    /// Up to when the table is complete for this owner. A snapshot that is taken after it holds all of that.
+    /// The watermark for this owner. A snapshot taken after this call contains all events up to it.
     pub fn watermark(&self, owner: &Owner, clock: &Clock) -> Watermark {
-        let entered = self.lock();
+        let in_flight_state = self.lock();
         let now = clock.now();
-        let first = |held: &BTreeSet<(Micros, u64)>| held.first().map(|(received, _)| *received);
-        let under_way = &entered.under_way;
+        let first = |times: &BTreeSet<(Micros, u64)>| times.first().map(|(received, _)| *received);
+        let receive_times = &in_flight_state.receive_times;
         let first = match owner {
-            Owner::PerEvent => under_way.values().filter_map(first).min(),
+            Owner::PerEvent => receive_times.values().filter_map(first).min(),
             Owner::Tenant(tenant) => {
-                [Some(tenant.clone()), None].iter().filter_map(|whose| under_way.get(whose)).filter_map(first).min()
+                [Some(tenant.clone()), None].iter().filter_map(|whose| receive_times.get(whose)).filter_map(first).min()
             }
         };
         let shown = |fed: &Owner| *owner == Owner::PerEvent || *fed == Owner::PerEvent || fed == owner;
-        let standings = entered.feeds.values().filter(|(fed, _)| shown(fed)).map(|(_, standing)| standing);
-        Watermark { now, complete_until: first.map_or(now, |first| first.min(now)), source_lag: lag(standings, now) }
+        let states = in_flight_state.feeds.values().filter(|(fed, _)| shown(fed)).map(|(_, state)| state);
+        Watermark { now, complete_until: first.map_or(now, |first| first.min(now)), source_lag: lag(states, now) }
     }
 
-    /// Nothing panics while it is held, so a poisoned lock is as good as new.
+    /// No code panics while it holds the lock, so a poisoned lock is still consistent.
     fn lock(&self) -> MutexGuard<'_, InFlightState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -138,28 +137,28 @@ impl InFlight {
 
 impl Drop for InFlightGuard {
     fn drop(&mut self) {
-        let mut entered = self.in_flight.lock();
-        if let Some(held) = entered.under_way.get_mut(&self.tenant) {
-            held.remove(&self.place);
-            if held.is_empty() {
-                entered.under_way.remove(&self.tenant);
+        let mut in_flight_state = self.in_flight.lock();
+        if let Some(times) = in_flight_state.receive_times.get_mut(&self.tenant) {
+            times.remove(&self.entry);
+            if times.is_empty() {
+                in_flight_state.receive_times.remove(&self.tenant);
             }
         }
     }
 }
 
-/// The lag of all partitions together; none when there are none, or one of them does not know.
-fn lag<'a>(standings: impl Iterator<Item = &'a LagState>, now: Micros) -> Option<SourceLag> {
+/// The total lag; `None` without partitions, or if the lag of one is unknown.
+fn lag<'a>(states: impl Iterator<Item = &'a LagState>, now: Micros) -> Option<SourceLag> {
     let age = |time: Micros| u64::try_from(now.saturating_sub(time)).unwrap_or(0).div_ceil(SECOND.unsigned_abs());
-    standings
-        .map(|standing| match *standing {
+    states
+        .map(|state| match *state {
             LagState::Unknown | LagState::Behind { oldest: None, .. } => None,
             LagState::Behind { messages, oldest: Some(time) } => Some(SourceLag { seconds: age(time), messages }),
-            LagState::Complete(heard) if now.saturating_sub(heard) <= NEWS_AGE_MAX => {
+            LagState::Complete(confirmed) if now.saturating_sub(confirmed) <= REPORT_AGE_MAX => {
                 Some(SourceLag { seconds: 0, messages: 0 })
             }
-            // The brokers are silent: since then anything may have come.
-            LagState::Complete(heard) => Some(SourceLag { seconds: age(heard), messages: 0 }),
+            // The brokers do not respond: messages may have arrived since.
+            LagState::Complete(confirmed) => Some(SourceLag { seconds: age(confirmed), messages: 0 }),
         })
         .reduce(|all, one| {
             let (all, one) = (all?, one?);
@@ -176,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_that_is_under_way_counts_and_never_another_tenants() {
+    fn a_watermark_is_the_oldest_receive_time_in_flight_of_the_tenant() {
         let (in_flight, clock) = (Arc::new(InFlight::default()), Clock::fixed(10));
         let until = |owner: &Owner| in_flight.watermark(owner, &clock).complete_until;
         let (acme, globex) = (tenant("acme"), tenant("globex"));
@@ -193,21 +192,22 @@ mod tests {
         drop(again);
         assert_eq!((until(&acme), until(&globex), until(&Owner::PerEvent)), (30, 30, 30));
         clock.set(5);
-        assert_eq!(until(&acme), 5, "a clock that goes back promises less");
-        assert!(in_flight.lock().under_way.is_empty(), "nothing is left of who has gone");
+        assert_eq!(until(&acme), 5, "a clock that goes back lowers the watermark");
+        assert!(in_flight.lock().receive_times.is_empty(), "no state is left");
     }
 
     #[test]
-    fn sources_are_as_far_behind_as_the_last_of_their_partitions() {
+    fn source_lag_is_that_of_the_slowest_partition() {
         let (in_flight, now) = (InFlight::default(), 100 * SECOND);
         let clock = Clock::fixed(now);
         let feed = |partition| PartitionFeed { source: "voice".to_owned(), topic: "calls".into(), partition };
         let (acme, globex) = (tenant("acme"), tenant("globex"));
-        let told = |owner: &Owner| in_flight.watermark(owner, &clock).source_lag.map(|lag| (lag.seconds, lag.messages));
-        assert_eq!(told(&acme), None, "no source fills the table");
+        let source_lag =
+            |owner: &Owner| in_flight.watermark(owner, &clock).source_lag.map(|lag| (lag.seconds, lag.messages));
+        assert_eq!(source_lag(&acme), None, "no source feeds the table");
 
         let behind = |messages, oldest| LagState::Behind { messages, oldest };
-        for (partition, owner, standing, seen) in [
+        for (partition, owner, state, seen) in [
             (0, &Owner::PerEvent, LagState::Complete(now - 3 * SECOND), Some((0, 0))),
             (1, &Owner::PerEvent, behind(7, Some(now - SECOND - 1)), Some((2, 7))),
             (1, &Owner::PerEvent, behind(5, Some(now + SECOND)), Some((0, 5))),
@@ -216,11 +216,15 @@ mod tests {
             (2, &Owner::PerEvent, LagState::Unknown, None),
             (2, &globex, LagState::Unknown, Some((30, 5))),
         ] {
-            in_flight.feed(feed(partition), owner, standing);
-            assert_eq!(told(&acme), seen, "{partition} {standing:?}");
+            in_flight.feed(feed(partition), owner, state);
+            assert_eq!(source_lag(&acme), seen, "{partition} {state:?}");
         }
-        assert_eq!((told(&globex), told(&Owner::PerEvent)), (None, None), "its own source does not know");
+        assert_eq!(
+            (source_lag(&globex), source_lag(&Owner::PerEvent)),
+            (None, None),
+            "the lag of its own source is unknown"
+        );
         (0..3).for_each(|partition| in_flight.leave(&feed(partition)));
-        assert_eq!(told(&globex), None);
+        assert_eq!(source_lag(&globex), None);
     }
 }

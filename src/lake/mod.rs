@@ -1,4 +1,4 @@
-//! Where events rest: open Delta tables of Parquet on one object store.
+//! Event storage: open Delta tables of Parquet files in one object store.
 //!
 //! ```text
 //!   batch ─► write (sorted Parquet + statistics) ─► log (put-if-absent of the next entry) ─► Snapshot
@@ -6,12 +6,12 @@
 //!   other writers' entries ── refresh ───────────────────┘            checkpoint, clean-up ◄──┘
 //! ```
 //!
-//! Beside a table stands what is on its way into it on this server ([`InFlight`]): there writers and readers meet.
+//! Each table also tracks the events in flight to it on this server ([`InFlight`]), which writers report and queries read.
 //!
-//! **Invariant:** the Delta log is the only state: a process may die at any instant and nothing acknowledged is lost.
-//! **Invariant:** a snapshot is immutable and complete; the newest one is swapped in, never edited.
-//! **Invariant:** a put counts when it is durable, and a log entry is put only where there is none.
-//! **Invariant:** this is the only module that knows `deltalake`.
+//! **Invariant:** the Delta log is the only state: a process may die at any time without losing acknowledged events.
+//! **Invariant:** a snapshot is immutable and complete; a newer one replaces it as a whole.
+//! **Invariant:** a put returns when it is durable, and a log entry is put only if its version has none.
+//! **Invariant:** this is the only module that uses `deltalake`.
 
 mod log;
 mod read;

@@ -1,7 +1,7 @@
-//! How a table comes to be: loaded when it exists, created when it does not, evolved when its contract has grown.
+//! Opening a table: loads it if it exists, creates it if not, and adds columns that the contract has gained.
 //!
-//! In: a contract. Out: a state whose table fits the contract. Several processes may open at once: each step is a
-//! conditional put, and who loses it looks again.
+//! In: a contract. Out: the state of a table that matches the contract. Several processes may open a table
+//! concurrently: each step is a conditional put, and a process that loses it loads the table again.
 
 use object_store::path::Path;
 use serde_json::{Value, json};
@@ -18,10 +18,10 @@ use crate::lake::log::state::{READER_VERSION, State, WRITER_VERSION};
 use crate::lake::log::stats;
 use crate::lake::store::client::Store;
 
-/// Attempts to create or evolve a table, each lost to another writer.
+/// The maximum number of attempts to create or evolve a table; each failed one lost to another writer.
 const ATTEMPTS_MAX: usize = 32;
 
-/// Loads the table of `contract`; creates or evolves it first when that is due.
+/// Loads the table of `contract`, after creating or evolving it if needed.
 pub(super) async fn load_or_create(
     store: &Store,
     folder: &Path,
@@ -35,22 +35,22 @@ pub(super) async fn load_or_create(
             None => (0, "CREATE TABLE", creation(contract, config, &store.clock)?),
             Some(LoadedTable { state, .. }) => match evolution(contract, state)? {
                 Some(entry) => (state.snapshot.version + 1, "ADD COLUMNS", entry),
-                None => return loaded.ok_or_else(|| Error::internal("a loaded table is gone")),
+                None => return loaded.ok_or_else(|| Error::internal("a loaded table has no state")),
             },
         };
         let text = entry.encode(Uuid::now_v7(), kind, json!({}), store.clock.now() / 1_000)?;
         if let PutOutcome::Unclear(error) = log.create(version, text).await? {
             return Err(error);
         }
-        // Ours or another's: what counts is what the log says now.
+        // Whether this put or another writer's succeeded, load the table again from the log.
     }
     Err(Error::unavailable(format!(
-        "table `{}`: other writers were faster {ATTEMPTS_MAX} times, start again",
+        "table `{}`: opening it conflicted with other writers {ATTEMPTS_MAX} times: start the server again",
         contract.name
     )))
 }
 
-/// The first entry of a table.
+/// The log entry that creates a table.
 fn creation(contract: &Contract, config: &LakeConfig, clock: &Clock) -> Result<LogEntry> {
     let configuration = json!({
         "delta.checkpointInterval": config.checkpoint_interval.max(1).to_string(),
@@ -66,7 +66,7 @@ fn creation(contract: &Contract, config: &LakeConfig, clock: &Clock) -> Result<L
         "createdTime": clock.now() / 1_000,
     });
     let Value::Object(rest) = rest else {
-        return Err(Error::internal("metadata is no object"));
+        return Err(Error::internal("table metadata is not a JSON object"));
     };
     Ok(LogEntry {
         protocol: Some(Protocol { min_reader_version: READER_VERSION, min_writer_version: WRITER_VERSION }),
@@ -79,7 +79,7 @@ fn creation(contract: &Contract, config: &LakeConfig, clock: &Clock) -> Result<L
     })
 }
 
-/// The entry that adds what the contract has and the table has not; none when there is nothing to add.
+/// The log entry that adds missing columns of the contract; `None` if the table has all.
 fn evolution(contract: &Contract, state: &State) -> Result<Option<LogEntry>> {
     let stored = Schema::parse(contract, &state.metadata.schema_string)?;
     let Some(schema) = stored.evolve(contract)? else {

@@ -1,9 +1,9 @@
-//! One Delta table: open or create, evolve, write, commit, follow.
+//! A Delta table: open or create it, write and commit files, follow other writers.
 //!
-//! In: rows and files of one contract. Out: [`Snapshot`]s, each newer than the one before.
+//! In: rows and files of one contract. Out: [`Snapshot`]s, each newer than the previous one.
 //!
-//! **Invariant:** the newest snapshot only moves forward, and holds a commit's files before the commit returns.
-//! **Invariant:** nothing is remembered that the log does not say: a second handle, or process, sees the same table.
+//! **Invariant:** the newest snapshot only moves forward, and includes a commit's files before the commit returns.
+//! **Invariant:** all state comes from the log, so that a second handle or process sees the same table.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -34,14 +34,14 @@ use crate::lake::write::sort::{EncodedFile, RowSelection, WriteOptions, encode};
 use crate::lake::{Committed, DataFile, EventKeys, InFlight, Progress, Snapshot, Store};
 use crate::supervise::{blocking, on_thread};
 
-/// All tables of this server by name: declared ones and their quarantines (`<t>_quarantine`).
+/// All tables of this server by name: declared tables and their quarantines (`<t>_quarantine`).
 pub type Tables = BTreeMap<String, Arc<Table>>;
 
-/// Files of one write that are stored at once.
+/// The number of files of one write that are stored concurrently.
 const PUTS_MAX: usize = 4;
-/// After this long without a look at the checkpoint hint, the log may have been cleaned up under us.
+/// The interval of reading the checkpoint hint. Without it, a log cleanup by another process could go unnoticed.
 const GAP_CHECK_INTERVAL: Micros = 60 * SECOND;
-/// A put takes seconds: what was begun so long ago belongs to no process that still runs.
+/// The minimum age of staged files to delete. A put takes seconds, so that older files belong to processes that have ended.
 const UNFINISHED_AGE_MIN: Micros = 3_600 * SECOND;
 
 /// One open table.
@@ -54,23 +54,24 @@ pub struct Table {
     options: WriteOptions,
     checkpoint_interval: u64,
     log_retention_ms: i64,
-    /// The newest known state: swapped, never edited.
+    /// The newest known state, which is replaced as a whole.
     current: RwLock<State>,
-    /// Commits of one handle take turns: who contends at the store is then a process, not a request.
-    pub(super) turn: Semaphore,
-    /// Filters of files that were looked into.
+    /// Serializes the commits of this handle, so that only other processes compete with them.
+    pub(super) commit_lock: Semaphore,
+    /// Cached bloom filters of files.
     pub(super) filters: BloomFilterCache,
     /// The newest known checkpoint, 0 for none.
     checkpoint: AtomicU64,
-    /// When the hint was last looked at.
+    /// When the hint was last read.
     gap_checked: AtomicI64,
-    /// What is on its way into it on this server.
+    /// The events in flight to the table on this server.
     in_flight: Arc<InFlight>,
 }
 
 impl Table {
-    /// Opens the table of `contract` at `<prefix>/<name>`, creates it when it is absent, and adds new nullable columns.
-    /// A column whose type changed is `Conflict`. Columns that the contract no longer has stay in the Delta schema.
+    /// Opens the table of `contract` at `<prefix>/<name>`, creates it if it does not exist, and adds new nullable
+    /// columns. `Conflict` if the type of a column has changed. Columns that the contract no longer has stay in the
+    /// Delta schema.
     pub async fn open(store: &Store, contract: Arc<Contract>, config: &LakeConfig) -> Result<Arc<Self>> {
         let folder = store.folder(&contract.name);
         let log = Log::of(store, &folder);
@@ -83,7 +84,7 @@ impl Table {
             checkpoint_interval: config.checkpoint_interval,
             log_retention_ms: i64::try_from(config.log_retention.as_millis()).unwrap_or(i64::MAX),
             current: RwLock::new(state),
-            turn: Semaphore::new(1),
+            commit_lock: Semaphore::new(1),
             filters: BloomFilterCache::default(),
             checkpoint: AtomicU64::new(checkpoint.unwrap_or(0)),
             gap_checked: AtomicI64::new(store.clock.now()),
@@ -92,24 +93,24 @@ impl Table {
         }))
     }
 
-    /// The contract.
+    /// The table's contract.
     pub fn contract(&self) -> &Arc<Contract> {
         &self.contract
     }
 
-    /// The store and the table's own prefix in it: file paths of a snapshot are relative to it.
+    /// The store, and the table's prefix in it. File paths of a snapshot are relative to that prefix.
     pub fn location(&self) -> (&Store, &Path) {
         (&self.store, &self.folder)
     }
 
-    /// What is on its way into the table on this server.
+    /// The events in flight to the table on this server.
     pub fn in_flight(&self) -> &Arc<InFlight> {
         &self.in_flight
     }
 
-    /// The place of a file in the store.
+    /// The path of a file in the store.
     pub fn file_path(&self, file: &DataFile) -> Path {
-        // Paths of files are checked when they are read from the log: none has empty or relative parts.
+        // Paths are checked when the log is read: they have no empty or relative parts.
         self.folder
             .parts()
             .map(|part| part.as_ref().to_owned())
@@ -117,19 +118,19 @@ impl Table {
             .collect()
     }
 
-    /// The newest known snapshot. Costs nothing.
+    /// The newest known snapshot, without IO.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.state().snapshot
     }
 
-    /// Reads other writers' commits (one GET when there is none) and returns the newest snapshot.
+    /// Reads other writers' commits (one GET if there are none) and returns the newest snapshot.
     pub async fn refresh(&self) -> Result<Arc<Snapshot>> {
         self.follow().await?;
         if self.gap_check_due() {
             let now = self.store.clock.now();
             let hint = self.log.hint().await?;
             if hint.is_some_and(|hint| hint > self.snapshot().version) {
-                // Newer commits than ours, and no entry that leads to them: it was cleaned up while we slept.
+                // There are newer versions, but the entries leading to them were already cleaned up.
                 self.reload().await?;
             }
             self.checkpoint.fetch_max(hint.unwrap_or(0), Ordering::Relaxed);
@@ -138,9 +139,9 @@ impl Table {
         Ok(self.snapshot())
     }
 
-    /// Writes rows as Parquet: split by UTC day of the time column, each file sorted by (tenant, time, id). Rows may come
-    /// in any order. Nothing is visible before [`Table::commit`]. Blocking work runs on the blocking pool. After an error
-    /// the files that were put all the same are deleted again, as far as the store lets it.
+    /// Writes rows as Parquet files: one per UTC day of the time column, each sorted by (tenant, time, id). Rows may be
+    /// in any order. They are not visible before [`Table::commit`]. Encoding runs on the blocking pool. After an error,
+    /// files that were already put are deleted on a best-effort basis.
     pub async fn write(&self, rows: impl Into<RowSelection>) -> Result<Vec<DataFile>> {
         let rows: RowSelection = rows.into();
         if rows.is_empty() {
@@ -148,8 +149,8 @@ impl Table {
         }
         let (contract, options) = (Arc::clone(&self.contract), self.options.clone());
         let encoded = blocking("writing rows", move || encode(&contract, &options, &rows)).await?;
-        // All are awaited: one that is dropped goes on, and its file would lie there unknown to anybody. A disk that is
-        // full fails the large files and takes the small ones, with each attempt.
+        // Await all puts, even after an error: a dropped put may still finish and leave an orphaned file. With a full disk,
+        // each attempt fails for large files but succeeds for small ones.
         let puts: Vec<_> = futures::stream::iter(encoded).map(|file| self.put(file)).buffered(PUTS_MAX).collect().await;
         let (files, faults): (Vec<_>, Vec<_>) = puts.into_iter().partition(Result::is_ok);
         let files = files.into_iter().filter_map(Result::ok).collect::<Vec<_>>();
@@ -162,37 +163,38 @@ impl Table {
         }
     }
 
-    /// Commits files and the progress of sources in one log entry; returns its version. Retries when other writers were
-    /// faster, after checking that rows of our contract still fit and that no source was moved by them; an unclear answer
-    /// of the store is settled by reading the entry back. The snapshot holds the files before this returns.
+    /// Commits files and the progress of sources in one log entry; returns its version. If other writers commit first,
+    /// it retries after checking that the contract still fits and that they did not move the same sources. A put in
+    /// doubt is resolved by reading the entry back. The snapshot includes the files before this returns.
     ///
-    /// Progress that does not begin where the table stands is `Conflict`; the snapshot then says where it stands. After
-    /// `Unavailable` the commit may have happened: commit the same files and progress again, they count once (a version
-    /// that already holds them is returned as it is).
+    /// `Conflict` if a progress does not start at the table's value; the snapshot then has that value. After
+    /// `Unavailable` the commit may have succeeded: commit the same files and progress again. They are stored once; if
+    /// a version already includes them, that version is returned.
     pub async fn commit(&self, files: Vec<DataFile>, progress: Vec<Progress>) -> Result<u64> {
         match commit::append(self, files, progress, None).await? {
             Committed::At(version) => Ok(version),
-            Committed::Behind => Err(Error::internal("a commit that follows nothing cannot be behind")),
+            Committed::Behind => Err(Error::internal("an unconditional commit reported newer rows")),
         }
     }
 
-    /// The same, but only when no other writer has added rows since version `seen`, whose rows ours were compared with.
+    /// Like [`Table::commit`], but only if no other writer has added rows since version `seen`, against which the rows were
+    /// deduplicated.
     pub async fn commit_after(&self, seen: u64, files: Vec<DataFile>, progress: Vec<Progress>) -> Result<Committed> {
         commit::append(self, files, progress, Some(seen)).await
     }
 
-    /// Deletes files of a write that will never be committed, as far as the store lets it.
+    /// Deletes files of a write that will never be committed, on a best-effort basis.
     pub async fn discard(&self, files: &[DataFile]) {
         for file in files {
             let path = self.file_path(file);
             if let Err(error) = self.store.objects.delete(&path).await {
-                tracing::debug!(%path, %error, "a file that nothing names is left behind");
+                tracing::debug!(%path, %error, "cannot delete an uncommitted file: it remains as an orphan");
             }
         }
     }
 
-    /// Writes a checkpoint when one is due and removes expired log entries; returns its version. Called in the background
-    /// by the owner.
+    /// Writes a checkpoint if one is due, and removes expired log entries; returns its version. The table's owner calls
+    /// it in the background.
     pub async fn maintain(&self) -> Result<Option<u64>> {
         let due = |table: &Self| {
             let checkpoint = table.checkpoint.load(Ordering::Relaxed);
@@ -211,55 +213,59 @@ impl Table {
         Ok(Some(version))
     }
 
-    /// Deletes what puts into a local folder have left unfinished when their process was killed. Called once by the owner,
-    /// in the background.
+    /// Deletes staged files of unfinished puts in a local folder, left by killed processes. The table's owner calls it
+    /// once, in the background.
     pub async fn sweep(&self) -> Result<()> {
         let Some(folder) = self.store.local(&self.folder) else { return Ok(()) };
         let before_ms = (self.store.clock.now() - UNFINISHED_AGE_MIN) / 1_000;
         let swept = on_thread(move || durable_folder::sweep(&folder, before_ms)).await;
-        let fault =
-            || Error::unavailable(format!("table `{}`: what puts have left cannot be swept", self.contract.name));
+        let fault = || {
+            Error::unavailable(format!(
+                "table `{}`: cannot delete the staged files of unfinished puts",
+                self.contract.name
+            ))
+        };
         let count = swept.map_err(|error| fault().with_source(error))?.map_err(|error| fault().with_source(error))?;
         if count > 0 {
-            tracing::info!(table = %self.contract.name, count, "deleted what puts of an ended process have left unfinished");
+            tracing::info!(table = %self.contract.name, count, "deleted staged files of unfinished puts");
         }
         Ok(())
     }
 
-    /// The (tenant, id) columns of a file.
+    /// Reads the tenant and id columns of a file.
     pub async fn keys(&self, file: &DataFile) -> Result<Vec<RecordBatch>> {
         file_keys::read(self, file).await
     }
 
-    /// For each event whether one of `files` has it: the same tenant, time and id. `Unavailable` when a file cannot be
-    /// read.
+    /// Returns for each event whether one of `files` contains its tenant, time and id. `Unavailable` if a file cannot
+    /// be read.
     pub async fn stored(&self, files: &[Arc<DataFile>], keys: EventKeys) -> Result<Vec<bool>> {
         event_lookup::stored(self, files, keys).await
     }
 
-    /// Streams rows of a file: the columns of `names` that it has, all rows or those at `places` (ascending, from 0), in
-    /// batches of at most `batch_rows`. `Unavailable` when the file cannot be read.
+    /// Streams rows of a file: the columns of `names` that it has, all rows or those at `row_numbers` (ascending, from
+    /// 0), in batches of at most `batch_rows`. `Unavailable` if the file cannot be read.
     pub async fn rows(
         &self,
         file: &DataFile,
         names: &[&str],
-        places: Option<&[usize]>,
+        row_numbers: Option<&[usize]>,
         batch_rows: usize,
     ) -> Result<BoxStream<'static, Result<RecordBatch>>> {
-        row_reader::read(self, file, names, places, batch_rows).await
+        row_reader::read(self, file, names, row_numbers, batch_rows).await
     }
 
-    /// Takes the turn in which commits are made: none is made until it is given back.
+    /// Blocks commits of this handle until the permit is dropped.
     #[cfg(test)]
     pub(crate) async fn hold(&self) -> tokio::sync::SemaphorePermit<'_> {
-        self.turn.acquire().await.unwrap()
+        self.commit_lock.acquire().await.unwrap()
     }
 
     pub(super) fn state(&self) -> State {
         self.current.read().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
     }
 
-    /// Makes `state` the newest, unless there is a newer one.
+    /// Replaces the newest state with `state` unless it is older.
     pub(super) fn publish(&self, state: State) {
         let mut current = self.current.write().unwrap_or_else(|poisoned| poisoned.into_inner());
         if state.snapshot.version > current.snapshot.version {
@@ -267,7 +273,7 @@ impl Table {
         }
     }
 
-    /// Reads entries until there is none, and publishes what they say.
+    /// Reads log entries up to the newest, and publishes the resulting state.
     pub(super) async fn follow(&self) -> Result<State> {
         let state = self.state();
         let mut changes: Option<Changes> = None;
@@ -282,16 +288,19 @@ impl Table {
         Ok(self.state())
     }
 
-    /// Loads the newest version as if just opened.
+    /// Loads the newest version as when opening the table.
     pub(super) async fn reload(&self) -> Result<State> {
         let loaded = checkpoint::load(&self.store, &self.folder, &self.contract).await?.ok_or_else(|| {
-            Error::unavailable(format!("table `{}`: its log is gone from the object store", self.contract.name))
+            Error::unavailable(format!(
+                "table `{}`: its log is no longer in the object store: restore it",
+                self.contract.name
+            ))
         })?;
         self.publish(loaded.state);
         Ok(self.state())
     }
 
-    /// Whether so much time has passed that the next entry may have been cleaned up unseen.
+    /// Whether so much time has passed that the next entry may have been cleaned up unnoticed.
     pub(super) fn gap_check_due(&self) -> bool {
         let checked = self.gap_checked.load(Ordering::Relaxed);
         self.store.clock.now().abs_diff(checked) >= GAP_CHECK_INTERVAL.unsigned_abs()

@@ -1,4 +1,5 @@
-//! Tables on real stores: two handles on one lake, races, unclear answers, reloads, and what other Delta readers see.
+//! Tests of tables on real stores: concurrent handles, commits in doubt, schema evolution, checkpoints, and
+//! interoperability with other Delta readers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path as FilePath;
@@ -74,7 +75,7 @@ pub(super) fn config(url: &str) -> LakeConfig {
     }
 }
 
-/// A store in memory, or in a folder that lives as long as the second value.
+/// A store in memory, and one in a temporary folder, which is deleted when the second value is dropped.
 pub(super) fn stores() -> Vec<(Store, Option<tempfile::TempDir>)> {
     let folder = tempfile::Builder::new().prefix("a lake ").tempdir().unwrap();
     let url = url::Url::from_directory_path(folder.path()).unwrap().join("new/").unwrap();
@@ -89,13 +90,13 @@ pub(super) async fn open(store: &Store) -> Arc<Table> {
 /// One event: tenant, time, id.
 pub(super) type Event<'a> = (&'a str, Micros, String);
 
-/// Events `range` of two tenants, a second apart, latest first.
+/// Events of two tenants, one second apart, latest first.
 pub(super) fn events(range: std::ops::Range<usize>) -> Vec<Event<'static>> {
     let tenant = |number| if number % 3 == 0 { "acme" } else { "zeta" };
     range.rev().map(|number| (tenant(number), NOON + number as Micros * SECOND, format!("e{number:06}"))).collect()
 }
 
-/// Events as rows of any contract; other columns are filled by type.
+/// Events as rows of any contract. Other columns are filled by type.
 pub(super) fn batch(contract: &Contract, events: &[Event<'_>]) -> EventBatch {
     let times = |time: fn(&Event<'_>) -> Micros| {
         Arc::new(TimestampMicrosecondArray::from_iter_values(events.iter().map(time)).with_timezone("UTC")) as ArrayRef
@@ -109,7 +110,7 @@ pub(super) fn batch(contract: &Contract, events: &[Event<'_>]) -> EventBatch {
         DataType::Float64 => Arc::new(Float64Array::from_iter(events.iter().map(|_| Some(4.25)))),
         DataType::Int32 => Arc::new(Int32Array::from_iter(events.iter().map(|_| None))),
         DataType::Map(..) => labels(events.len()),
-        other => panic!("no rows of {other}"),
+        other => panic!("no test rows of type {other}"),
     });
     EventBatch::new(contract, RecordBatch::try_new(Arc::clone(contract.schema()), columns.collect()).unwrap()).unwrap()
 }
@@ -148,8 +149,8 @@ pub(super) fn expected(range: std::ops::Range<usize>) -> Vec<String> {
     range.map(|number| format!("e{number:06}")).collect()
 }
 
-/// Rows and version by `deltalake`, from the log alone.
-async fn delta_says(table: &Table) -> (u64, u64) {
+/// Version and row count as `deltalake` reads them from the log.
+async fn delta_version_and_rows(table: &Table) -> (u64, u64) {
     let (store, folder) = table.location();
     let mut delta = deltalake_core::DeltaTable::new(super::log::checkpoint::log_store(store, folder).unwrap());
     delta.load().await.unwrap();
@@ -158,27 +159,27 @@ async fn delta_says(table: &Table) -> (u64, u64) {
 }
 
 #[tokio::test]
-async fn a_second_handle_sees_what_the_first_one_commits() {
+async fn a_second_handle_sees_commits_of_the_first() {
     for (store, _folder) in stores() {
         let first = open(&store).await;
         let second = open(&store).await;
         assert_eq!(first.snapshot().version, 0);
         assert_eq!(append(&first, 0..100).await, 1);
-        assert_eq!(first.snapshot().rows(), 100, "a commit's rows are there when it returns");
+        assert_eq!(first.snapshot().rows(), 100, "a commit's rows are visible when it returns");
         assert_eq!(second.snapshot().rows(), 0);
         assert_eq!(second.refresh().await.unwrap().rows(), 100);
         assert_eq!(append(&second, 100..150).await, 2);
-        assert_eq!(append(&first, 150..160).await, 3, "a commit on an old snapshot is tried again on the newest");
+        assert_eq!(append(&first, 150..160).await, 3, "a commit on an old snapshot is retried on the newest");
         assert_eq!(first.snapshot().rows(), 160);
         assert_eq!(second.refresh().await.unwrap(), first.snapshot());
-        assert_eq!(open(&store).await.snapshot(), first.snapshot(), "loaded is as followed");
+        assert_eq!(open(&store).await.snapshot(), first.snapshot(), "loading and following give the same snapshot");
         assert_eq!(ids(&first).await, expected(0..160));
-        assert_eq!(delta_says(&first).await, (3, 160));
+        assert_eq!(delta_version_and_rows(&first).await, (3, 160));
     }
 }
 
 #[tokio::test]
-async fn nothing_is_committed_for_no_rows() {
+async fn writing_no_rows_creates_no_files() {
     for (store, _folder) in stores() {
         let table = open(&store).await;
         assert!(table.write(EventBatch::empty(table.contract())).await.unwrap().is_empty());
@@ -186,23 +187,23 @@ async fn nothing_is_committed_for_no_rows() {
 }
 
 #[tokio::test]
-async fn a_write_that_fails_leaves_nothing_behind() {
+async fn a_failed_write_leaves_no_files() {
     let (store, folder) = stores().pop().unwrap();
     let (table, kept) = (open(&store).await, folder.unwrap());
     let folder = kept.path().join("new/calls");
-    // Rows of two days, of which the second has no folder that it could be in.
+    // Rows of two days. A file blocks the folder of the second.
     let days = ["event_date=2026-03-01", "event_date=2026-03-02"].map(|day| folder.join(day));
     std::fs::write(&days[1], "in the way").unwrap();
     let rows = batch(table.contract(), &events(0..90_000));
     let error = table.write(rows.clone()).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Unavailable, "{error:?}");
-    assert_eq!(std::fs::read_dir(&days[0]).unwrap().count(), 0, "the first day's file is deleted again");
+    assert_eq!(std::fs::read_dir(&days[0]).unwrap().count(), 0, "the first day's file is deleted");
     std::fs::remove_file(&days[1]).unwrap();
     assert_eq!(table.write(rows).await.unwrap().len(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn racing_writers_lose_no_row_and_share_no_version() {
+async fn concurrent_writers_lose_no_rows_and_share_no_version() {
     const TASKS: usize = 8;
     const COMMITS: usize = 20;
     for (store, _folder) in stores() {
@@ -221,24 +222,24 @@ async fn racing_writers_lose_no_row_and_share_no_version() {
         }
         let versions: Vec<u64> = tasks.join_all().await.into_iter().flatten().collect();
         let unique: BTreeSet<u64> = versions.iter().copied().collect();
-        assert_eq!(unique, (1..=(TASKS * COMMITS) as u64).collect(), "each commit has a version of its own");
+        assert_eq!(unique, (1..=(TASKS * COMMITS) as u64).collect(), "each commit has its own version");
         for table in &handles {
             table.refresh().await.unwrap();
             assert_eq!(ids(table).await, expected(0..TASKS * COMMITS * 10));
         }
         assert_eq!(handles[0].snapshot(), handles[1].snapshot());
         assert_eq!(open(&store).await.snapshot(), handles[0].snapshot());
-        assert_eq!(delta_says(&handles[0]).await, (160, 1_600));
+        assert_eq!(delta_version_and_rows(&handles[0]).await, (160, 1_600));
     }
 }
 
-/// The progress of `app`.
+/// The progress of one source.
 pub(super) fn progress(app: &str, after: Option<i64>, next: i64) -> Vec<Progress> {
     vec![Progress { app: app.to_owned(), after, next }]
 }
 
 #[tokio::test]
-async fn a_source_moves_only_from_where_it_stands() {
+async fn source_progress_is_compared_and_set() {
     let (store, _) = stores().remove(0);
     let (first, second) = (open(&store).await, open(&store).await);
     let source = |after, next| progress("kafka:calls:0", after, next);
@@ -250,27 +251,27 @@ async fn a_source_moves_only_from_where_it_stands() {
         assert_eq!(error.kind(), Kind::Conflict, "{after:?} to {next}: {error}");
     }
     let error = second.commit(write(&second, 0..10).await, source(None, 9)).await.unwrap_err();
-    assert_eq!(error.kind(), Kind::Conflict, "a handle that has not seen the other's commit: {error}");
+    assert_eq!(error.kind(), Kind::Conflict, "a handle that does not know of the other's commit: {error}");
     assert!(error.message().contains("kafka:calls:0"), "{error}");
-    assert_eq!(second.snapshot().txns["kafka:calls:0"], 5, "and knows it after the refusal");
+    assert_eq!(second.snapshot().txns["kafka:calls:0"], 5, "the snapshot has the progress after the refusal");
 
     assert_eq!(second.commit(write(&second, 10..20).await, source(Some(5), 6)).await.unwrap(), 2);
-    // Newer than what the table holds, and known to this handle: but it begins where the table is no more.
+    // This handle knows the newest progress, but the commit expects an older one.
     first.refresh().await.unwrap();
     let error = first.commit(write(&first, 0..10).await, source(Some(5), 9)).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Conflict, "{error}");
 
     assert_eq!(second.commit(Vec::new(), source(Some(6), 7)).await.unwrap(), 3, "progress without rows");
-    assert_eq!(second.commit(Vec::new(), source(Some(6), 7)).await.unwrap(), 3, "again, after an unclear end");
+    assert_eq!(second.commit(Vec::new(), source(Some(6), 7)).await.unwrap(), 3, "again, after a commit in doubt");
     assert_eq!(second.commit(Vec::new(), progress("other", None, 1)).await.unwrap(), 4);
     let check_only = [source(Some(7), 7), progress("other", Some(1), 0)].concat();
-    assert_eq!(second.commit(Vec::new(), check_only).await.unwrap(), 5, "a topic that was made anew begins again");
+    assert_eq!(second.commit(Vec::new(), check_only).await.unwrap(), 5, "a recreated topic starts again");
     let snapshot = open(&store).await.snapshot();
     assert_eq!((snapshot.rows(), snapshot.txns["kafka:calls:0"], snapshot.txns["other"]), (20, 7, 0));
 }
 
 #[tokio::test]
-async fn an_unclear_answer_is_settled() {
+async fn a_put_in_doubt_is_resolved() {
     use StoreFault::{AnswerLost, Late, Lost, Retried};
     let cases: &[&[StoreFault]] = &[
         &[AnswerLost],
@@ -289,17 +290,17 @@ async fn an_unclear_answer_is_settled() {
         append(&other, 0..10).await;
 
         faulty.plan(faults);
-        assert_eq!(append(&table, 10..20).await, 2, "{faults:?}: behind the other's commit");
+        assert_eq!(append(&table, 10..20).await, 2, "{faults:?}: after the other's commit");
         assert_eq!(table.snapshot().rows(), 20, "{faults:?}");
-        assert_eq!(append(&table, 20..30).await, 3, "{faults:?}: and the log goes on");
+        assert_eq!(append(&table, 20..30).await, 3, "{faults:?}: the next commit succeeds");
         other.refresh().await.unwrap();
         assert_eq!(ids(&other).await, expected(0..30), "{faults:?}");
-        assert_eq!(delta_says(&table).await, (3, 30), "{faults:?}");
+        assert_eq!(delta_version_and_rows(&table).await, (3, 30), "{faults:?}");
     }
 }
 
 #[tokio::test]
-async fn a_commit_that_stayed_unclear_counts_once_when_it_is_repeated() {
+async fn a_repeated_commit_in_doubt_is_stored_once() {
     use StoreFault::{AnswerLost, Late, Lost};
     for faults in [&[Lost, Lost, Lost][..], &[Lost, Lost, Late], &[Late, Lost, Lost], &[AnswerLost]] {
         let faulty = FaultyStore::new(Arc::new(InMemory::new()));
@@ -315,12 +316,12 @@ async fn a_commit_that_stayed_unclear_counts_once_when_it_is_repeated() {
         }
         assert_eq!(table.commit(files, source).await.unwrap(), 1, "{faults:?} after {first:?}");
         assert_eq!(open(&store).await.snapshot(), table.snapshot());
-        assert_eq!(delta_says(&table).await, (1, 10), "{faults:?}");
+        assert_eq!(delta_version_and_rows(&table).await, (1, 10), "{faults:?}");
     }
 }
 
 #[tokio::test]
-async fn a_table_grows_by_nullable_columns_only() {
+async fn only_nullable_columns_are_added() {
     let cases = [
         ("a new column", ("jitter", "float64"), None),
         ("another type", ("mos", "float32"), Some("mos")),
@@ -338,9 +339,9 @@ async fn a_table_grows_by_nullable_columns_only() {
                 let new = opened.unwrap();
                 assert_eq!(new.snapshot().version, 2, "{case}");
                 append(&new, 10..20).await;
-                assert_eq!(append(&old, 20..30).await, 4, "{case}: a process of the old contract goes on");
-                assert_eq!(open(&store).await.snapshot().rows(), 30, "{case}: columns that are not declared stay");
-                assert_eq!(delta_says(&old).await, (4, 30), "{case}");
+                assert_eq!(append(&old, 20..30).await, 4, "{case}: a process with the old contract continues");
+                assert_eq!(open(&store).await.snapshot().rows(), 30, "{case}: undeclared columns stay");
+                assert_eq!(delta_version_and_rows(&old).await, (4, 30), "{case}");
                 continue;
             };
             let error = opened.unwrap_err();
@@ -351,7 +352,7 @@ async fn a_table_grows_by_nullable_columns_only() {
 }
 
 #[tokio::test]
-async fn what_another_engine_turned_on_is_refused() {
+async fn unsupported_features_of_other_engines_are_refused() {
     let lines = [
         (r#"{"protocol":{"minReaderVersion":3,"minWriterVersion":7,"readerFeatures":["deletionVectors"]}}"#, "feature"),
         (
@@ -383,7 +384,7 @@ async fn what_another_engine_turned_on_is_refused() {
 }
 
 #[tokio::test]
-async fn checkpoints_are_written_when_due_and_load_the_same() {
+async fn checkpoints_are_written_when_due_and_load_the_same_snapshot() {
     for (store, _folder) in stores() {
         let table = open(&store).await;
         let hint = async || Log::of(&store, table.location().1).hint().await.unwrap();
@@ -400,14 +401,14 @@ async fn checkpoints_are_written_when_due_and_load_the_same() {
         let moves = [progress("source", Some(42), 43), progress("new", None, 1)].concat();
         table.commit(Vec::new(), moves).await.unwrap();
         let loaded = open(&store).await;
-        assert_eq!(loaded.snapshot(), table.snapshot(), "from the checkpoint and the entries behind it");
+        assert_eq!(loaded.snapshot(), table.snapshot(), "from the checkpoint and the entries after it");
         assert_eq!(loaded.snapshot().txns, [("new".to_owned(), 1), ("source".to_owned(), 43)].into());
         assert_eq!(ids(&loaded).await, expected(0..100));
-        assert_eq!(delta_says(&table).await, (12, 100));
+        assert_eq!(delta_version_and_rows(&table).await, (12, 100));
     }
 }
 
-/// 24 commits of ten events, and two checkpoints.
+/// Makes 24 commits of ten events, and two checkpoints.
 async fn fill(table: &Table) {
     for number in 0..24 {
         append(table, number * 10..number * 10 + 10).await;
@@ -418,34 +419,34 @@ async fn fill(table: &Table) {
 }
 
 #[tokio::test]
-async fn a_log_that_was_cleaned_up_is_loaded_again() {
+async fn a_handle_reloads_a_log_that_was_cleaned_up() {
     let (store, _) = stores().remove(0);
     let clock = Clock::fixed(Clock::System.now() + 2 * DAY);
     let store = store.with_clock(clock.clone());
-    let (writer, sleeper) = (open(&store).await, open(&store).await);
-    // By the clock all entries are older than the retention: those before the first checkpoint go with the second.
+    let (writer, stalled) = (open(&store).await, open(&store).await);
+    // All entries are older than the retention. The second checkpoint removes those before the first.
     fill(&writer).await;
     let listing = Log::of(&store, writer.location().1).list(0).await.unwrap();
     assert_eq!(listing.checkpoints.keys().collect::<Vec<_>>(), [&12, &24]);
     assert_eq!(listing.entries.first(), Some(&12));
     append(&writer, 240..250).await;
 
-    assert_eq!(sleeper.refresh().await.unwrap().version, 0, "there is no entry 1, and it is too early to wonder");
+    assert_eq!(stalled.refresh().await.unwrap().version, 0, "entry 1 is gone, and the hint is not checked yet");
     clock.set(clock.now() + 60 * SECOND);
-    assert_eq!(sleeper.refresh().await.unwrap(), writer.snapshot());
+    assert_eq!(stalled.refresh().await.unwrap(), writer.snapshot());
     assert_eq!(open(&store).await.snapshot(), writer.snapshot());
-    assert_eq!(delta_says(&writer).await, (25, 250));
+    assert_eq!(delta_version_and_rows(&writer).await, (25, 250));
 }
 
 #[tokio::test]
-async fn a_writer_that_slept_does_not_commit_into_the_past() {
+async fn a_stalled_writer_does_not_commit_at_a_cleaned_up_version() {
     let (store, _) = stores().remove(0);
     let clock = Clock::fixed(Clock::System.now() + 2 * DAY);
     let store = store.with_clock(clock.clone());
-    let (writer, sleeper) = (open(&store).await, open(&store).await);
+    let (writer, stalled) = (open(&store).await, open(&store).await);
     fill(&writer).await;
     clock.set(clock.now() + 60 * SECOND);
-    assert_eq!(append(&sleeper, 240..250).await, 25, "version 1 is free again, and behind the checkpoint");
-    assert_eq!(ids(&sleeper).await, expected(0..250));
-    assert_eq!(delta_says(&sleeper).await, (25, 250));
+    assert_eq!(append(&stalled, 240..250).await, 25, "version 1 has no entry, but is before the checkpoint");
+    assert_eq!(ids(&stalled).await, expected(0..250));
+    assert_eq!(delta_version_and_rows(&stalled).await, (25, 250));
 }

@@ -1,7 +1,7 @@
 //! Label values: escaped, and bounded in number.
 //!
-//! The encoder that is used writes label values as they are, so that a quotation mark in a tenant's name would end the
-//! value and the rest of the name would be read as further labels. [`Label`] escapes.
+//! The `prometheus-client` encoder does not escape label values, so that a quotation mark in a tenant's name would end
+//! the value and the rest of the name would be parsed as further labels. [`Label`] escapes them.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -10,11 +10,11 @@ use std::sync::{Mutex, PoisonError};
 
 use prometheus_client::encoding::{EncodeLabelValue, LabelValueEncoder};
 
-/// One label's value.
+/// A label value.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Label(Cow<'static, str>);
 
-/// `N` labels with their names.
+/// `N` label names and values.
 pub(super) type Labels<const N: usize> = [(&'static str, Label); N];
 
 impl From<&'static str> for Label {
@@ -24,7 +24,7 @@ impl From<&'static str> for Label {
 }
 
 impl Label {
-    /// A label of a text that is known at run time only; the caller bounds how many there are.
+    /// A label value known only at run time. The caller bounds the number of distinct values.
     pub(super) fn owned(text: impl Into<String>) -> Self {
         Self(Cow::Owned(text.into()))
     }
@@ -34,7 +34,7 @@ impl EncodeLabelValue for Label {
     fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
         for part in self.0.split_inclusive(['\\', '"', '\n']) {
             match part.char_indices().next_back() {
-                Some((end, mark @ ('\\' | '"'))) => write!(encoder, "{}\\{mark}", &part[..end])?,
+                Some((end, character @ ('\\' | '"'))) => write!(encoder, "{}\\{character}", &part[..end])?,
                 Some((end, '\n')) => write!(encoder, "{}\\n", &part[..end])?,
                 _ => encoder.write_str(part)?,
             }
@@ -43,7 +43,7 @@ impl EncodeLabelValue for Label {
     }
 }
 
-/// The first `max` names get a label of their own, all later ones share [`LabelNames::OTHER`].
+/// Bounds the number of label values: the first `max` names keep their own, all later ones share [`LabelNames::OTHER`].
 #[derive(Debug)]
 pub(super) struct LabelNames {
     seen: Mutex<HashSet<String>>,
@@ -51,17 +51,17 @@ pub(super) struct LabelNames {
 }
 
 impl LabelNames {
-    /// The label of all names beyond the bound.
+    /// The label of all names beyond the limit.
     pub(super) const OTHER: &'static str = "other";
 
-    /// At most `max` names.
+    /// A set with at most `max` names.
     pub(super) fn new(max: usize) -> Self {
         Self { seen: Mutex::default(), max }
     }
 
     /// The label of `name`.
     pub(super) fn label(&self, name: &str) -> Label {
-        // A poisoned set is still a set of names: nothing in here can be half done.
+        // A poisoned set is still consistent: no operation leaves it half-changed.
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         if seen.contains(name) {
             return Label::owned(name);

@@ -1,4 +1,4 @@
-//! Logs to standard error: one line per event, for people (`text`) or for a collector (`json`).
+//! Logging to standard error: one line per event, for people (`text`) or log collectors (`json`).
 
 use std::io::{IsTerminal, stderr};
 
@@ -7,14 +7,18 @@ use tracing_subscriber::EnvFilter;
 use crate::config::{LogConfig, LogFormat};
 use crate::error::{Error, Result};
 
-/// Starts logging to standard error. Called once, by the binary; `Conflict` when logging was started before.
+/// Starts logging to standard error. The binary calls this once; `Conflict` if logging was already started.
 pub fn start_logging(config: &LogConfig) -> Result<()> {
-    let filter = EnvFilter::try_new(&config.level)
-        .map_err(|error| Error::invalid(format!("log.level `{}` is no filter: {error}", config.level)))?;
+    let filter = EnvFilter::try_new(&config.level).map_err(|error| {
+        Error::invalid(format!(
+            "log.level `{}` is not a valid filter: {error}; use one such as \"info,glasshouse=debug\"",
+            config.level
+        ))
+    })?;
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr);
     let started = match config.format {
         LogFormat::Text => lines.with_ansi(stderr().is_terminal()).try_init(),
         LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).try_init(),
     };
-    started.map_err(|error| Error::conflict("logging was started before").with_source(error))
+    started.map_err(|error| Error::conflict("logging was already started").with_source(error))
 }

@@ -1,4 +1,4 @@
-//! All metrics of the process, told in the domain's words and rendered as OpenMetrics text.
+//! All metrics of the process, recorded by domain events and rendered as OpenMetrics text.
 //!
 //! In: calls such as [`Metrics::events`], cheap enough for every batch, query and request. Out: [`Metrics::render`].
 
@@ -19,27 +19,27 @@ use super::source::SourceMetrics;
 use super::transform::TransformMetrics;
 use crate::error::{Error, Kind};
 
-/// Tenants with a label of their own; the rest is told as `other`. Each costs three series per table.
+/// The maximum number of tenants with their own label; all others share `other`. Each costs three series per table.
 const TENANT_LABELS_MAX: usize = 1_000;
 
 type Counters<const N: usize> = Family<Labels<N>, Counter>;
 type Gauges<const N: usize> = Family<Labels<N>, Gauge>;
 type Histograms<const N: usize> = Family<Labels<N>, Histogram>;
 
-/// What became of an event.
+/// The outcome of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EventOutcome {
-    /// Stored.
+    /// The event was stored.
     Accepted,
-    /// Stored before.
+    /// The event was already stored.
     Duplicate,
-    /// In quarantine.
+    /// The event is in quarantine.
     Rejected,
 }
 
-/// All metrics of the process. Labels never hold a tenant's data other than the tenant's name.
+/// All metrics of the process. The tenant's name is the only tenant data in labels.
 ///
-/// `table` is always a declared table: callers name what they found, never what a client wrote.
+/// `table` is always a declared table: callers pass the name of a table they found, never text from a client.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
@@ -65,14 +65,14 @@ pub struct Metrics {
     lake_checkpoints: Counters<1>,
     task_panics: Counters<1>,
     task_restarts: Counters<1>,
-    /// What is told of sources.
+    /// Metrics of sources.
     pub sources: SourceMetrics,
-    /// What is told of transforms.
+    /// Metrics of transforms.
     pub transforms: TransformMetrics,
 }
 
 impl EventOutcome {
-    /// The word for it in metrics.
+    /// The label value in metrics.
     pub fn word(self) -> &'static str {
         match self {
             Self::Accepted => "accepted",
@@ -82,82 +82,96 @@ impl EventOutcome {
     }
 }
 
-/// From 1 ms to 65 s, doubling.
+/// A histogram from 1 ms to 65 s, with doubling buckets.
 pub(super) fn durations() -> Histogram {
     Histogram::new(exponential_buckets(0.001, 2.0, 17))
 }
 
-/// From 1 row to a million, times four.
+/// A histogram from 1 row to a million, with buckets growing by a factor of four.
 fn row_counts() -> Histogram {
     Histogram::new(exponential_buckets(1.0, 4.0, 11))
 }
 
-/// Registers metrics as they are made.
+/// Registers metrics when they are created.
 pub(super) struct MetricsRegistry(Registry);
 
 impl MetricsRegistry {
-    pub(super) fn add<M: Metric + Clone>(&mut self, name: &str, about: &str, metric: M) -> M {
-        self.0.register(name, about, metric.clone());
+    pub(super) fn add<M: Metric + Clone>(&mut self, name: &str, help: &str, metric: M) -> M {
+        self.0.register(name, help, metric.clone());
         metric
     }
 
-    pub(super) fn add_in<M: Metric + Clone>(&mut self, unit: Unit, name: &str, about: &str, metric: M) -> M {
-        self.0.register_with_unit(name, about, unit, metric.clone());
+    pub(super) fn add_in<M: Metric + Clone>(&mut self, unit: Unit, name: &str, help: &str, metric: M) -> M {
+        self.0.register_with_unit(name, help, unit, metric.clone());
         metric
     }
 }
 
 impl Default for Metrics {
-    /// Everything at zero. The texts here are what Prometheus shows.
+    /// All metrics at zero. Prometheus shows the help texts here.
     fn default() -> Self {
         let rows = || Unit::Other("rows".to_owned());
         let seconds = || Family::new_with_constructor(durations as fn() -> Histogram);
         let counts = Family::new_with_constructor(row_counts as fn() -> Histogram);
         let mut page = MetricsRegistry(Registry::with_prefix("glasshouse"));
-        page.0.register("build", "This program", Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]));
+        page.0.register(
+            "build",
+            "The version of this program",
+            Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]),
+        );
         Self {
             tenants: LabelNames::new(TENANT_LABELS_MAX),
-            events: page.add("events", "Events received, by what became of them", Family::default()),
+            events: page.add("events", "Events received, by outcome", Family::default()),
             repeats: page.add(
                 "repeats",
-                "Events stored before, by tenant and by whether they said the same",
+                "Events received again, by tenant and by whether their content was the same",
                 Family::default(),
             ),
             quarantine_closed: page.add(
                 "quarantine_closed",
-                "Entries of a table's quarantine that were replayed or dropped",
+                "Quarantine entries that were replayed or dropped",
                 Family::default(),
             ),
             events_lost: page.add(
                 "events_lost",
-                "Events acknowledged on receipt that could not be stored before the server ended",
+                "Events acknowledged on receipt that could not be stored before the server stopped",
                 Family::default(),
             ),
             commit_duration: page.add_in(
                 Unit::Seconds,
                 "commit_duration",
-                "Writing and committing one batch",
+                "Time to write and commit one batch",
                 seconds(),
             ),
-            commit_rows: page.add_in(rows(), "commit", "Rows of one batch", counts),
+            commit_rows: page.add_in(rows(), "commit", "Rows per committed batch", counts),
             commit_failures: page.add(
                 "commit_failures",
-                "Attempts to write or to commit a batch that failed",
+                "Failed attempts to write or commit a batch",
                 Family::default(),
             ),
-            queue_bytes: page.add_in(Unit::Bytes, "ingest_queue", "Events waiting for a commit", Gauge::default()),
-            limited: page.add("limited", "Requests refused by a limit, by its name", Family::default()),
-            queries_running: page.add("queries_running", "Queries running now", Gauge::default()),
-            queries: page.add("queries", "Queries that ended, by how", Family::default()),
-            query_duration: page.add_in(Unit::Seconds, "query_duration", "From planning to the last row", durations()),
+            queue_bytes: page.add_in(
+                Unit::Bytes,
+                "ingest_queue",
+                "Size of events waiting for a commit",
+                Gauge::default(),
+            ),
+            limited: page.add("limited", "Requests refused by a limit, by the limit's name", Family::default()),
+            queries_running: page.add("queries_running", "Queries currently running", Gauge::default()),
+            queries: page.add("queries", "Finished queries, by outcome", Family::default()),
+            query_duration: page.add_in(
+                Unit::Seconds,
+                "query_duration",
+                "Query time from planning to the last row",
+                durations(),
+            ),
             query_rows: page.add_in(rows(), "query_returned", "Rows returned by queries", Counter::default()),
             auth_refused: page.add("auth_refused", "Callers refused, by reason", Family::default()),
             http_requests: page.add("http_requests", "HTTP requests, by route and status", Family::default()),
-            http_duration: page.add_in(Unit::Seconds, "http_duration", "HTTP requests, until the answer", seconds()),
+            http_duration: page.add_in(Unit::Seconds, "http_duration", "Time to answer an HTTP request", seconds()),
             flight_calls: page.add("flight_calls", "Flight calls, by method and gRPC code", Family::default()),
-            lake_version: page.add("lake_version", "The newest known version of a table", Family::default()),
+            lake_version: page.add("lake_version", "The newest known Delta version of a table", Family::default()),
             lake_checkpoints: page.add("lake_checkpoints", "Checkpoints written", Family::default()),
-            task_panics: page.add("task_panics", "Panics of background tasks, by what they do", Family::default()),
+            task_panics: page.add("task_panics", "Panics of background tasks, by task", Family::default()),
             task_restarts: page.add("task_restarts", "Background tasks restarted after a panic", Family::default()),
             sources: SourceMetrics::new(&mut page),
             transforms: TransformMetrics::new(&mut page),
@@ -174,7 +188,8 @@ impl Metrics {
         self.events.get_or_create(&labels).inc_by(count);
     }
 
-    /// Events of `tenant` came again: `same` as what is stored, as far as that is known, and `other` ones under their ids.
+    /// Counts events of `tenant` that were received again: `same` with the stored content, as far as known, and `other`
+    /// with different content under the same id.
     pub fn repeats(&self, table: &str, tenant: &str, same: u64, other: u64) {
         for (content, count) in [("same", same), ("other", other)].into_iter().filter(|(_, count)| *count > 0) {
             let tenant = self.tenants.label(tenant);
@@ -183,54 +198,54 @@ impl Metrics {
         }
     }
 
-    /// So many events of `table` were acknowledged on receipt and could not be stored.
+    /// Counts events of `table` that were acknowledged on receipt but could not be stored.
     pub fn events_lost(&self, table: &str, count: u64) {
         self.events_lost.get_or_create(&[("table", Label::owned(table))]).inc_by(count);
     }
 
-    /// So many entries of the quarantine of `table` were closed: `replayed` or `dropped`.
+    /// Counts entries of `table`'s quarantine that were closed: `replayed` or `dropped`.
     pub fn quarantine_closed(&self, table: &str, how: &'static str, count: u64) {
         self.quarantine_closed
             .get_or_create(&[("table", Label::owned(table)), ("resolution", how.into())])
             .inc_by(count);
     }
 
-    /// One batch of `rows` was written and committed in `took`.
+    /// Records that a batch of `rows` was written and committed in `took`.
     pub fn committed(&self, table: &str, rows: usize, took: Duration) {
         let labels = [("table", Label::owned(table))];
         self.commit_duration.get_or_create(&labels).observe(took.as_secs_f64());
         self.commit_rows.get_or_create(&labels).observe(rows as f64);
     }
 
-    /// An attempt to write or to commit a batch of a table failed.
+    /// Counts a failed attempt to write or commit a batch.
     pub fn commit_failed(&self, table: &str) {
         self.commit_failures.get_or_create(&[("table", Label::owned(table))]).inc();
     }
 
-    /// So many bytes wait for a commit now.
+    /// Sets the number of bytes that wait for a commit.
     pub fn queue_bytes(&self, bytes: usize) {
         self.queue_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
-    /// A request was refused by the limit of this configuration key (`ingest.queue_bytes_max`).
+    /// Counts a request refused by a limit, named by its configuration key (`ingest.queue_bytes_max`).
     pub fn limited(&self, limit: &'static str) {
         self.limited.get_or_create(&[("limit", limit.into())]).inc();
     }
 
-    /// A query starts. It runs until the meter is dropped.
+    /// Starts metering a query, which runs until the meter is dropped.
     pub fn query(self: &Arc<Self>) -> QueryMeter {
         QueryMeter::start(self.clone())
     }
 
-    /// A query ended after `took`, with `rows` returned.
+    /// Records that a query ended after `took` and returned `rows`.
     pub(super) fn query_ended(&self, outcome: QueryOutcome, rows: u64, took: Duration) {
         self.queries.get_or_create(&[("outcome", outcome.word().into())]).inc();
         self.query_duration.observe(took.as_secs_f64());
         self.query_rows.inc_by(rows);
     }
 
-    /// A caller was refused for its token (absent, expired, forged …), or for the claims of a good one. What is our own
-    /// fault, such as keys that cannot be fetched, is not counted.
+    /// Counts a caller refused because of its token (missing, expired, forged …) or because of the claims of a valid
+    /// token. Errors of the server, such as keys that cannot be fetched, are not counted.
     pub fn auth_refused(&self, error: &Error) {
         let reason = match error.kind() {
             Kind::Unauthenticated => "token",
@@ -240,7 +255,7 @@ impl Metrics {
         self.auth_refused.get_or_create(&[("reason", reason.into())]).inc();
     }
 
-    /// An HTTP request was answered. `route` is the pattern (`/v1/tables/{table}/events`), never the path that was asked.
+    /// Records an answered HTTP request. `route` is the pattern (`/v1/tables/{table}/events`), never the requested path.
     pub fn http_request(&self, route: &str, status: u16, took: Duration) {
         let route = Label::owned(route);
         let labels = [("route", route.clone()), ("status", Label::owned(status.to_string()))];
@@ -248,33 +263,33 @@ impl Metrics {
         self.http_duration.get_or_create(&[("route", route)]).observe(took.as_secs_f64());
     }
 
-    /// A Flight call was answered: `DoGet`, `RESOURCE_EXHAUSTED`.
+    /// Counts an answered Flight call, by method (`DoGet`) and code (`RESOURCE_EXHAUSTED`).
     pub fn flight_call(&self, method: &'static str, code: &'static str) {
         self.flight_calls.get_or_create(&[("method", method.into()), ("code", code.into())]).inc();
     }
 
-    /// The newest version of `table` that this server knows.
+    /// Sets the newest known version of `table`.
     pub fn lake_version(&self, table: &str, version: u64) {
         let version = i64::try_from(version).unwrap_or(i64::MAX);
         self.lake_version.get_or_create(&[("table", Label::owned(table))]).set(version);
     }
 
-    /// A checkpoint of `table` was written.
+    /// Counts a written checkpoint of `table`.
     pub fn lake_checkpoint(&self, table: &str) {
         self.lake_checkpoints.get_or_create(&[("table", Label::owned(table))]).inc();
     }
 
-    /// A background task of this kind panicked.
+    /// Counts a panic of a background task.
     pub fn task_panicked(&self, task: &'static str) {
         self.task_panics.get_or_create(&[("task", task.into())]).inc();
     }
 
-    /// A background task of this kind was restarted after a panic.
+    /// Counts a restart of a background task after a panic.
     pub fn task_restarted(&self, task: &'static str) {
         self.task_restarts.get_or_create(&[("task", task.into())]).inc();
     }
 
-    /// The text exposition format (OpenMetrics), to be sent as [`Metrics::CONTENT_TYPE`].
+    /// Renders the OpenMetrics text format, with media type [`Metrics::CONTENT_TYPE`].
     pub fn render(&self) -> String {
         let mut page = String::new();
         text::encode(&mut page, &self.registry).expect("writing to a string cannot fail");
@@ -299,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn every_call_shows_on_the_page() {
+    fn every_call_appears_in_the_output() {
         let metrics = Arc::new(Metrics::default());
         metrics.events("calls", "acme", EventOutcome::Accepted, 7);
         metrics.events("calls", "acme", EventOutcome::Accepted, 1);
@@ -353,11 +368,11 @@ mod tests {
             ],
         );
         metrics.sources.released(partition);
-        assert!(!metrics.render().contains("source_lag_messages{"), "another server tells it now");
+        assert!(!metrics.render().contains("source_lag_messages{"), "another server reports it now");
     }
 
     #[test]
-    fn a_query_is_counted_however_it_ends() {
+    fn a_query_is_counted_with_every_outcome() {
         let metrics = Arc::new(Metrics::default());
         let mut ended = metrics.query();
         ended.rows(5);
@@ -380,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn tenants_past_the_bound_share_a_label() {
+    fn tenants_beyond_the_limit_share_a_label() {
         let metrics = Metrics::default();
         for number in 0..TENANT_LABELS_MAX + 20 {
             metrics.events("calls", &format!("t{number}"), EventOutcome::Accepted, 1);

@@ -1,12 +1,12 @@
-//! What the server says of itself: logs for people or machines, metrics for Prometheus.
+//! Telemetry: logs for people or machines, and metrics for Prometheus.
 //!
 //! ```text
 //!   every module ─► tracing ─► logs ─► standard error (text or JSON)
-//!                └► Metrics (methods in the domain's words) ─► render ─► GET /metrics
+//!                └► Metrics (one method per domain event) ─► render ─► GET /metrics
 //! ```
 //!
-//! **Invariant:** labels are bounded: a hostile sender cannot make the server remember names without end.
-//! **Invariant:** of a tenant's data, nothing but the tenant's name is ever a label.
+//! **Invariant:** the number of label values is bounded, so that a malicious sender cannot exhaust the memory.
+//! **Invariant:** the tenant's name is the only tenant data used as a label.
 
 mod label_value;
 mod logs;

@@ -1,4 +1,4 @@
-//! The meter of one query: counts it as running, and tells its end even when nobody waits for it.
+//! The meter of one query: counts it as running, and records its end even if the client has gone away.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -11,16 +11,16 @@ use crate::error::{Error, Kind};
 pub enum QueryOutcome {
     /// Every row was sent.
     Ok,
-    /// It was wrong, or we were.
+    /// The query was invalid, or the server failed.
     Failed,
-    /// It met a limit.
+    /// It exceeded a limit.
     Limited,
-    /// The client went away or asked to stop.
+    /// The client disconnected or cancelled.
     Cancelled,
 }
 
 impl QueryOutcome {
-    /// The word for it in metrics.
+    /// The label value in metrics.
     pub fn word(self) -> &'static str {
         match self {
             Self::Ok => "ok",
@@ -41,7 +41,7 @@ impl From<&Error> for QueryOutcome {
     }
 }
 
-/// A running query. Dropped without [`QueryMeter::end`] it counts as cancelled: its stream was let go.
+/// A running query. If it is dropped without [`QueryMeter::end`], it counts as cancelled.
 #[derive(Debug)]
 pub struct QueryMeter {
     metrics: Arc<Metrics>,
@@ -61,7 +61,7 @@ impl QueryMeter {
         self.rows += count;
     }
 
-    /// Says how it ended.
+    /// Ends the query with an outcome.
     pub fn end(mut self, outcome: QueryOutcome) {
         self.outcome = outcome;
     }

@@ -1,6 +1,6 @@
-//! Metrics of sources: of each as a whole, and by topic and partition.
+//! Metrics of sources, per source and per partition.
 //!
-//! **Invariant:** labels are the operator's own names: the configured topics bound them.
+//! **Invariant:** labels are names from the configuration; the configured topics bound their number.
 
 use std::time::Duration;
 
@@ -24,29 +24,29 @@ pub struct PartitionLabel<'a> {
     pub partition: i32,
 }
 
-/// What an error of a source is about.
+/// The category of a source error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SourceTrouble {
-    /// The brokers are not reached.
+    /// The brokers cannot be reached.
     Connection,
-    /// There is no TLS connection.
+    /// The TLS connection fails.
     Tls,
-    /// The brokers refuse the user or its token.
+    /// The brokers refuse the user or the token.
     Login,
-    /// No token is to be had.
+    /// No token can be obtained.
     Token,
-    /// The user may not read.
+    /// The user is not authorized to read.
     Rights,
-    /// A topic is not there.
+    /// A topic does not exist.
     Topic,
-    /// What was read cannot be stored.
+    /// Messages that were read cannot be stored.
     Store,
-    /// Anything else.
+    /// Any other error.
     Other,
 }
 
 impl SourceTrouble {
-    /// As it is written in metrics and answers.
+    /// The name in metrics and responses.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Connection => "connection",
@@ -60,13 +60,13 @@ impl SourceTrouble {
         }
     }
 
-    /// Whether it is over as soon as the brokers answer.
+    /// Whether the trouble is over as soon as the brokers respond.
     pub fn ends_with_connection(self) -> bool {
         matches!(self, Self::Connection | Self::Tls | Self::Login | Self::Token)
     }
 }
 
-/// What is told of each source, and of each partition that this server reads.
+/// Metrics of each source, and of each partition that this server reads.
 #[derive(Debug)]
 pub struct SourceMetrics {
     messages: Family<Labels<3>, Counter>,
@@ -81,14 +81,14 @@ pub struct SourceMetrics {
     registry: Family<Labels<2>, Counter>,
 }
 
-/// How a schema registry has answered.
+/// The response of a schema registry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RegistryAnswer {
-    /// With a schema.
+    /// The schema was found.
     Found,
-    /// That it knows no such schema.
+    /// The registry does not have the schema.
     Unknown,
-    /// Not at all, or not in its protocol.
+    /// No response, or an invalid one.
     Failed,
 }
 
@@ -108,82 +108,77 @@ impl SourceMetrics {
         let messages = || Unit::Other("messages".to_owned());
         let durations = Family::new_with_constructor(durations as fn() -> Histogram);
         Self {
-            messages: page.add_in(
-                messages(),
-                "source",
-                "Messages read, with their offsets committed",
-                Family::default(),
-            ),
-            lag: page.add_in(messages(), "source_lag", "Messages of a partition not committed yet", Family::default()),
+            messages: page.add_in(messages(), "source", "Messages read and committed", Family::default()),
+            lag: page.add_in(messages(), "source_lag", "Uncommitted messages of a partition", Family::default()),
             commit_duration: page.add_in(
                 Unit::Seconds,
                 "source_commit_duration",
-                "From the first message of a batch to its commit",
+                "Time from reading the first message of a batch to its commit",
                 durations,
             ),
             stopped: page.add("source_stopped", "Whether a partition is stopped by a gap", Family::default()),
             skipped: page.add_in(
                 messages(),
                 "source_skipped",
-                "Messages that were gone before they were read",
+                "Messages that were deleted before they were read",
                 Family::default(),
             ),
             overtaken: page.add(
                 "source_overtaken",
-                "Batches dropped because another server went on with their partitions",
+                "Batches dropped because another server took over their partitions",
                 Family::default(),
             ),
             paused: page.add("source_paused", "Whether the source is paused", Family::default()),
-            failing: page.add("source_failing", "Whether the source cannot go on", Family::default()),
-            errors: page.add("source_errors", "Errors of the source, by what they are about", Family::default()),
-            registry: page.add("source_schemas", "Schemas asked of the registry", Family::default()),
+            failing: page.add("source_failing", "Whether the source cannot make progress", Family::default()),
+            errors: page.add("source_errors", "Errors of the source, by kind", Family::default()),
+            registry: page.add("source_schemas", "Schema registry requests, by outcome", Family::default()),
         }
     }
 
-    /// So many messages were committed, the first of which was read `took` ago.
+    /// Records committed messages; the first was read `took` ago.
     pub fn committed(&self, partition: PartitionLabel<'_>, messages: u64, took: Duration) {
         let labels = partition.labels();
         self.messages.get_or_create(&labels).inc_by(messages);
         self.commit_duration.get_or_create(&labels).observe(took.as_secs_f64());
     }
 
-    /// So many messages of the partition are not committed yet.
+    /// Sets the number of uncommitted messages of the partition.
     pub fn lag(&self, partition: PartitionLabel<'_>, messages: i64) {
         self.lag.get_or_create(&partition.labels()).set(messages);
     }
 
-    /// A gap has stopped the partition.
+    /// Records that a gap has stopped the partition.
     pub fn stopped(&self, partition: PartitionLabel<'_>) {
         self.stopped.get_or_create(&partition.labels()).set(1);
     }
 
-    /// So many messages were gone before they were read, and were passed over.
+    /// Counts messages that were deleted before they were read, and were skipped.
     pub fn skipped(&self, partition: PartitionLabel<'_>, messages: u64) {
         self.skipped.get_or_create(&partition.labels()).inc_by(messages);
     }
 
-    /// A batch was dropped because another server went on with its partitions.
+    /// Counts a batch dropped because another server took over its partitions.
     pub fn overtaken(&self, source: &str) {
         self.overtaken.get_or_create(&[("source", Label::owned(source))]).inc();
     }
 
-    /// Whether the source is paused.
+    /// Sets whether the source is paused.
     pub fn paused(&self, source: &str, is_paused: bool) {
         self.paused.get_or_create(&[("source", Label::owned(source))]).set(i64::from(is_paused));
     }
 
-    /// Whether the source cannot go on.
+    /// Sets whether the source cannot make progress.
     pub fn failing(&self, source: &str, is_failing: bool) {
         self.failing.get_or_create(&[("source", Label::owned(source))]).set(i64::from(is_failing));
     }
 
-    /// The source has met an error.
+    /// Counts an error of the source.
     pub fn failed(&self, source: &str, trouble: SourceTrouble) {
         let labels = [("source", Label::owned(source)), ("kind", Label::from(trouble.as_str()))];
         self.errors.get_or_create(&labels).inc();
     }
 
-    /// The source's schema registry was asked for a schema.
+    /// Counts a request to the source's schema registry.
     pub fn registry(&self, source: &str, answer: RegistryAnswer) {
         let outcome = match answer {
             RegistryAnswer::Found => "found",
@@ -194,7 +189,7 @@ impl SourceMetrics {
         self.registry.get_or_create(&labels).inc();
     }
 
-    /// The partition is another server's from now on: what this one said of it would only grow old.
+    /// Removes the gauges of a partition that another server has taken over, because they would become outdated.
     pub fn released(&self, partition: PartitionLabel<'_>) {
         let labels = partition.labels();
         self.lag.remove(&labels);

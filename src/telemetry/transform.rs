@@ -1,6 +1,6 @@
 //! Metrics of transforms: lookup tables by name.
 //!
-//! **Invariant:** labels are the operator's own names: the declared lookups bound them.
+//! **Invariant:** labels are names from the configuration; the declared lookup tables bound their number.
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -10,7 +10,7 @@ use prometheus_client::registry::Unit;
 use super::label_value::{Label, Labels};
 use super::metrics::MetricsRegistry;
 
-/// What is told of each lookup table.
+/// Metrics of each lookup table.
 #[derive(Debug)]
 pub struct TransformMetrics {
     rows: Family<Labels<1>, Gauge>,
@@ -21,19 +21,19 @@ impl TransformMetrics {
     pub(super) fn new(page: &mut MetricsRegistry) -> Self {
         let rows = Unit::Other("rows".to_owned());
         Self {
-            rows: page.add_in(rows, "lookup", "Rows of a lookup table, as last loaded", Family::default()),
-            loads: page.add("lookup_loads", "Loads of a lookup table, by how they ended", Family::default()),
+            rows: page.add_in(rows, "lookup", "Rows of a lookup table at its last load", Family::default()),
+            loads: page.add("lookup_loads", "Loads of a lookup table, by outcome", Family::default()),
         }
     }
 
-    /// A lookup table was loaded.
+    /// Records that a lookup table was loaded.
     pub fn lookup_loaded(&self, lookup: &str, rows: usize) {
         let rows = i64::try_from(rows).unwrap_or(i64::MAX);
         self.rows.get_or_create(&[("lookup", Label::owned(lookup))]).set(rows);
         self.count(lookup, "loaded");
     }
 
-    /// A lookup table could not be loaded.
+    /// Counts a failed load of a lookup table.
     pub fn lookup_failed(&self, lookup: &str) {
         self.count(lookup, "failed");
     }

@@ -1,8 +1,9 @@
-//! What a verified caller may do: its tenant, scopes and row rules.
+//! The rights of a verified caller: tenant, scopes and row rules.
 //!
-//! In: a [`Grant`], made by `verify` alone. Out: an [`Access`], which doors, ingest and query ask before they act.
+//! In: a [`Grant`], which only `verify` creates. Out: an [`Access`], which endpoints, ingest and query check before
+//! they act.
 //!
-//! **Invariant:** an operator (no tenant) can send events and operate the server, and can never query.
+//! **Invariant:** an operator (a caller without a tenant) can send events and operate the server, but never query.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,10 +15,10 @@ use crate::clock::Micros;
 use crate::contract::{Owner, TenantId};
 use crate::error::{Error, Result};
 
-/// What a token allows.
+/// A permission in a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Scope {
-    /// Query.
+    /// Run queries.
     Read,
     /// Send events.
     Ingest,
@@ -29,7 +30,7 @@ impl Scope {
     /// Every scope.
     pub const ALL: [Self; 3] = [Self::Read, Self::Ingest, Self::Admin];
 
-    /// The word for it in tokens and on the command line.
+    /// The name in tokens and on the command line.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Read => "read",
@@ -38,7 +39,7 @@ impl Scope {
         }
     }
 
-    /// The scope of exactly this word.
+    /// Parses a scope name.
     pub fn parse(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|scope| scope.as_str() == word)
     }
@@ -54,10 +55,10 @@ impl fmt::Display for Scope {
 #[derive(Debug, Clone)]
 pub struct Access(Arc<Grant>);
 
-/// What `verify` found in a token whose signature holds.
+/// The content of a token with a valid signature, as found by `verify`.
 #[derive(Debug)]
 pub(super) struct Grant {
-    /// None: an operator.
+    /// `None` for an operator.
     pub(super) tenant: Option<TenantId>,
     pub(super) issuer: String,
     pub(super) subject: String,
@@ -69,53 +70,55 @@ pub(super) struct Grant {
     pub(super) policy_version: u64,
 }
 
-/// One extra row rule, resolved against the token: the column must equal one of the values.
+/// An additional row rule with values from the token: the column must equal one of the values.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RowRule {
     /// A column of the table.
     pub column: String,
-    /// Allowed values as text, to be parsed as the column's type; empty: no row at all.
+    /// The allowed values as text, to be parsed as the column's type. If empty, no rows are visible.
     pub values: Vec<String>,
 }
 
-/// What this caller may see of one table.
+/// The part of one table that a caller may see.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TableRules {
-    /// Readable columns; `None` for all. Tenant, time and id columns count like any other.
+    /// The readable columns; `None` for all. Tenant, time and id columns must be listed like any other.
     pub columns: Option<Vec<String>>,
-    /// Extra row rules beside the tenant's, all of which must hold.
+    /// Row rules in addition to the tenant's. All of them must hold.
     pub rows: Vec<RowRule>,
 }
 
 impl Access {
-    /// Only `verify` makes one.
+    /// Only `verify` calls this.
     pub(super) fn new(grant: Grant) -> Self {
         Self(Arc::new(grant))
     }
 
-    /// The tenant; an operator has none, and so can ask nothing (`Forbidden`).
+    /// The tenant. `Forbidden` for an operator, which has none and cannot query.
     pub fn tenant(&self) -> Result<&TenantId> {
         self.0.tenant.as_ref().ok_or_else(|| {
             Error::forbidden(
-                "the token has no tenant: an operator sends events and operates the server, but asks nothing",
+                "the token has no tenant: an operator can send events and operate the server, but not query",
             )
         })
     }
 
-    /// Who owns the events that this caller sends.
+    /// The owner of events that this caller sends.
     pub fn owner(&self) -> Owner {
         self.0.tenant.clone().map_or(Owner::PerEvent, Owner::Tenant)
     }
 
-    /// Refuses (`Forbidden`) a caller without `scope`.
+    /// Checks that the caller has `scope`. `Forbidden` if not.
     pub fn require(&self, scope: Scope) -> Result<()> {
         if self.0.scopes.contains(&scope) {
             return Ok(());
         }
-        Err(Error::forbidden(format!("the token lacks the scope `{scope}`: ask its issuer for it")))
+        Err(Error::forbidden(format!(
+            "the token lacks the scope `{scope}`: get a token with this scope from its issuer"
+        )))
     }
 
-    /// Refuses (`Unauthenticated`) when the token has expired meanwhile.
+    /// Checks that the token has not expired since it was verified. `Unauthenticated` if it has.
     pub fn check_expiry(&self, now: Micros) -> Result<()> {
         if now < self.0.expires {
             return Ok(());
@@ -123,7 +126,7 @@ impl Access {
         Err(Error::unauthenticated("the token has expired: get a new one"))
     }
 
-    /// From when on the token is refused: its `exp` and the leeway, or the age at which a token is too old.
+    /// The time from which the token is refused: `exp` plus the leeway, or the maximum age if that is earlier.
     pub fn expires(&self) -> Micros {
         self.0.expires
     }
@@ -133,16 +136,16 @@ impl Access {
         (&self.0.issuer, &self.0.subject, &self.0.token_id)
     }
 
-    /// What it may see of `table`; `None` when the table is invisible to it.
+    /// The rules for `table`; `None` if the caller may not see it.
     pub fn rules(&self, table: &str) -> Option<&TableRules> {
         self.0.tables.get(table)
     }
 
-    /// Changes whenever anything changes that decides which rows or columns this caller sees: binds tickets and caches.
-    /// Two callers of one tenant with the same rules share it.
+    /// A digest of everything that determines which rows and columns the caller sees, for binding tickets and cache
+    /// entries. Callers of one tenant with the same rules share it.
     pub fn fingerprint(&self) -> [u8; 16] {
         let mut digest = Sha256::new();
-        // Every text is led by its length and every list by its own, so that no two different callers hash alike.
+        // Every text and list is preceded by its length, so that different rules never hash the same bytes.
         let mut text = |text: &str| {
             digest.update((text.len() as u64).to_le_bytes());
             digest.update(text);

@@ -1,9 +1,10 @@
-//! What a token says, read strictly: JSON objects without duplicate keys, and claims of exactly their type.
+//! Strict parsing of token claims: JSON objects without duplicate keys, and claims of the exact type.
 //!
-//! In: a base64url part of a token, or the text of a key set. Out: typed values, or a refusal that names the claim.
+//! In: a base64url part of a token, or the text of a key set. Out: typed values, or an error that names the claim.
 //!
-//! **Invariant:** a key that stands twice, at any depth, refuses the whole object: two readers must never see two values.
-//! **Invariant:** a claim of the wrong type is an error, never "absent".
+//! **Invariant:** an object with a duplicate key at any depth is refused, because different readers could use different
+//! values.
+//! **Invariant:** a claim of the wrong type is an error, never treated as absent.
 
 use std::fmt;
 
@@ -14,12 +15,12 @@ use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
 
-/// The longest `iss`, `sub`, `jti`, `kid` and `typ`, in bytes.
+/// The maximum length of `iss`, `sub`, `jti`, `kid` and `typ`, in bytes.
 pub(super) const TEXT_BYTES_MAX: usize = 256;
-/// The last second of the year 9999: no honest token speaks of later.
+/// The last second of the year 9999. Later times are refused.
 const SECONDS_MAX: i64 = 253_402_300_799;
 
-/// A JSON object of a token: its header, or its claims.
+/// A JSON object of a token: its header or its claims.
 #[derive(Debug)]
 pub(super) struct Claims(Map<String, Value>);
 
@@ -35,7 +36,7 @@ impl Claims {
         self.0.get(name)
     }
 
-    /// A claim that is text when it is there: not empty, bounded, without control characters.
+    /// An optional text claim, which must not be empty, too long, or contain control characters.
     pub(super) fn text(&self, name: &str) -> Result<Option<&str>> {
         match self.0.get(name) {
             None => Ok(None),
@@ -47,37 +48,39 @@ impl Claims {
         }
     }
 
-    /// A claim that is a time when it is there (RFC 7519, NumericDate): whole seconds since 1970, fractions cut off.
+    /// An optional time claim (RFC 7519, NumericDate): seconds since 1970, with fractions truncated.
     pub(super) fn seconds(&self, name: &str) -> Result<Option<i64>> {
         let Some(value) = self.0.get(name) else { return Ok(None) };
         let Value::Number(number) = value else { return Err(refuse(name, "is not a number")) };
         let seconds = number.as_i64().or_else(|| number.as_f64().and_then(whole));
         match seconds.filter(|seconds| (0..=SECONDS_MAX).contains(seconds)) {
             Some(seconds) => Ok(Some(seconds)),
-            None => Err(refuse(name, "is no time in seconds since 1970")),
+            None => Err(refuse(name, "is not a time in seconds since 1970")),
         }
     }
 
-    /// The value at `path`; `None` when a step of it is missing.
+    /// The value at `path`; `None` if a step is missing.
     pub(super) fn at(&self, path: &ClaimPath) -> Option<&Value> {
         let (first, rest) = path.0.split_first()?;
         rest.iter().try_fold(self.0.get(first)?, |value, step| value.as_object()?.get(step))
     }
 }
 
-/// Where a claim stands: a name, or names joined by dots (`app.tenant`). A claim whose name is a URL or URN
-/// (`https://example.com/tenant`) is one name, dots and all.
+/// The path of a claim: a name, or names joined by dots (`app.tenant`). A URL or URN (`https://example.com/tenant`) is
+/// a single name including its dots.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ClaimPath(Vec<String>);
 
 impl ClaimPath {
-    /// Reads the path; `Invalid` when a step is empty.
+    /// Parses a path; `Invalid` if a step is empty.
     pub(super) fn parse(text: &str) -> Result<Self> {
         let is_one_name = text.contains("://") || text.starts_with("urn:");
         let steps: Vec<String> =
             if is_one_name { vec![text.to_owned()] } else { text.split('.').map(str::to_owned).collect() };
         if steps.iter().any(String::is_empty) {
-            return Err(Error::invalid(format!("`{text}` is no claim: name it, with dots into objects")));
+            return Err(Error::invalid(format!(
+                "`{text}` is not a claim name: use a name, or names joined by dots such as `app.tenant`"
+            )));
         }
         Ok(Self(steps))
     }
@@ -87,27 +90,27 @@ impl ClaimPath {
         &self.0[0]
     }
 
-    /// Puts `value` there, making the objects on the way. What stands in the way is replaced.
+    /// Sets the value at this path. Creates missing objects, and replaces values that are not objects.
     pub(super) fn put(&self, claims: &mut Map<String, Value>, value: Value) {
-        let (last, way) = self.0.split_last().expect("a path has at least one step: `parse` makes no other");
-        let mut place = claims;
-        for step in way {
-            let next = place.entry(step.clone()).or_insert_with(|| Value::Object(Map::new()));
+        let (last, parents) = self.0.split_last().expect("`parse` creates only paths with at least one step");
+        let mut object = claims;
+        for step in parents {
+            let next = object.entry(step.clone()).or_insert_with(|| Value::Object(Map::new()));
             if !next.is_object() {
                 *next = Value::Object(Map::new());
             }
-            place = next.as_object_mut().expect("made an object just above");
+            object = next.as_object_mut().expect("replaced by an object just above");
         }
-        place.insert(last.clone(), value);
+        object.insert(last.clone(), value);
     }
 }
 
-/// Parses one JSON object in which no key stands twice.
+/// Parses one JSON object without duplicate keys.
 pub(super) fn object(bytes: &[u8]) -> Result<Map<String, Value>> {
     match serde_json::from_slice::<Strict>(bytes) {
         Ok(Strict(Value::Object(map))) => Ok(map),
         Ok(_) => Err(malformed("is not a JSON object")),
-        Err(error) => Err(malformed("is not JSON with distinct keys").with_source(error)),
+        Err(error) => Err(malformed("is not valid JSON with distinct keys").with_source(error)),
     }
 }
 
@@ -122,11 +125,11 @@ fn refuse(name: &str, why: &str) -> Error {
 fn whole(seconds: f64) -> Option<i64> {
     #[expect(clippy::cast_precision_loss, reason = "the bound is far below 2^53")]
     let in_range = (0.0..=SECONDS_MAX as f64).contains(&seconds);
-    #[expect(clippy::cast_possible_truncation, reason = "in range, and fractions are cut off on purpose")]
+    #[expect(clippy::cast_possible_truncation, reason = "in range, and fractions are truncated on purpose")]
     in_range.then_some(seconds as i64)
 }
 
-/// A JSON value in which no key stands twice.
+/// A JSON value without duplicate keys.
 struct Strict(Value);
 
 impl<'de> Deserialize<'de> for Strict {
@@ -185,7 +188,7 @@ impl<'de> Visitor<'de> for StrictVisitor {
         while let Some(key) = entries.next_key::<String>()? {
             let Strict(value) = entries.next_value()?;
             if map.insert(key, value).is_some() {
-                return Err(A::Error::custom("a key stands twice"));
+                return Err(A::Error::custom("a key appears more than once"));
             }
         }
         Ok(Value::Object(map))

@@ -1,17 +1,18 @@
-//! Key sets from a URL: fetched by one task at a time, kept for a while, and never trusted for longer than allowed.
+//! Key sets (JWKS) from a URL: fetched by one task at a time, cached, and used no longer than allowed.
 //!
 //! ```text
 //!   age of the set     0 ──────────── 3/4 fresh ─────────── fresh ──────────────── fresh + stale
-//!   a key in it        used           used, fetched ahead   fetched first; used    refused (Unavailable)
-//!                                                           only while that fails
-//!   a key not in it    fetched first, once per cooldown; then refused
+//!   a known key        used           used, set refreshed   set fetched first;     refused (Unavailable)
+//!                                     in the background     used if that fails
+//!   an unknown key     set fetched first, once per cooldown; then refused
 //! ```
 //!
-//! **Invariant:** at most one fetch runs, and after a try no unknown key starts another before the cooldown has passed. So
-//! a storm of made-up `kid`s costs the issuer one request, and callers with known keys never wait for it.
-//! **Invariant:** the fetch belongs to this set, not to the caller that started it: a caller that goes away stops nothing.
-//! **Invariant:** a key that the issuer has taken back is refused once the set is no longer fresh, unless the issuer cannot
-//! be reached; then at the latest when it is stale.
+//! **Invariant:** at most one fetch runs, and an unknown key does not start another before the cooldown has passed. A
+//! flood of forged `kid`s therefore costs the issuer one request, and callers with known keys do not wait for it.
+//! **Invariant:** the fetch belongs to this set, not to the caller that started it, so that it survives the caller's
+//! cancellation.
+//! **Invariant:** a key that the issuer has removed is refused once the set is no longer fresh, or, if the issuer
+//! cannot be reached, once the set is stale.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -28,16 +29,16 @@ use crate::error::{Error, Result};
 use crate::outbound::{Client, Plaintext, Request, Retry, Roots, Settings, StatusCode, parse_url, redacted};
 use crate::supervise::catch_future;
 
-/// The time for one fetch, from connecting to the last byte.
+/// The maximum duration of one fetch, from connecting to the last byte.
 const FETCH_TIME_MAX: Duration = Duration::from_secs(5);
-/// How many fetches one caller waits for: one that was under way when it came, and one for its own sake.
+/// The number of fetches that one caller waits for: one that was already running, and one that it starts.
 const WAITS_MAX: usize = 2;
 
 /// A key set behind a URL.
 #[derive(Debug)]
 pub(super) struct Fetched {
     source: Arc<KeySetSource>,
-    /// Owns the fetch under way; it ends with this set.
+    /// Owns the running fetch, which is aborted when this set is dropped.
     tasks: Mutex<JoinSet<()>>,
 }
 
@@ -51,7 +52,7 @@ struct KeySetSource {
     cooldown: Micros,
     keys_max: usize,
     state: Mutex<CacheState>,
-    /// Tells waiters that a fetch has ended, well or not.
+    /// Notifies waiters that a fetch has ended, successfully or not.
     ended: watch::Sender<()>,
 }
 
@@ -63,7 +64,7 @@ struct CacheState {
     is_failing: bool,
 }
 
-/// What a look into the set gave.
+/// The result of a lookup in the set.
 enum KeyLookup<T> {
     Found(T),
     Refused(Error),
@@ -71,9 +72,9 @@ enum KeyLookup<T> {
 }
 
 impl Fetched {
-    /// Checks the URL and makes the client. Nothing is fetched before the first look.
+    /// Checks the URL and creates the client. The first lookup starts the first fetch.
     pub(super) fn new(url: &str, ca_file: Option<&Path>, auth: &AuthConfig, clock: Clock) -> Result<Self> {
-        // Whoever can change the answer can sign tokens.
+        // Anyone who can change the response can forge tokens, so that it must be authenticated.
         let url = parse_url(url, Plaintext::Loopback).map_err(|error| error.at("`jwks_url`"))?;
         let settings = Settings {
             peer: "the key set",
@@ -83,7 +84,7 @@ impl Fetched {
             ca_key: Some("ca_file"),
             redirects_max: 0,
             plaintext: Plaintext::Loopback,
-            // The cooldown decides when to try again.
+            // The cooldown determines when to retry.
             retry: Retry::NONE,
         };
         let roots = Roots::load(ca_file).map_err(|error| error.at("`ca_file`"))?;
@@ -102,27 +103,27 @@ impl Fetched {
         Ok(Self { source: Arc::new(source), tasks: Mutex::default() })
     }
 
-    /// What `find` sees in the key set, which is fetched before when that is due.
-    pub(super) async fn look<T>(&self, find: impl Fn(&KeySet) -> Option<T>) -> Result<T> {
+    /// Applies `find` to the key set, which is fetched first if needed.
+    pub(super) async fn lookup<T>(&self, find: impl Fn(&KeySet) -> Option<T>) -> Result<T> {
         for _ in 0..WAITS_MAX {
-            // Subscribed before looking, so that no end is missed in between.
+            // Subscribe before the lookup, so that no notification is missed.
             let mut ended = self.source.ended.subscribe();
-            match self.look_now(&find) {
+            match self.lookup_cached(&find) {
                 KeyLookup::Found(found) => return Ok(found),
                 KeyLookup::Refused(error) => return Err(error),
-                // The sender lives as long as `self`, so this ends only with a fetch.
+                // The sender lives as long as `self`, so that this returns only after a fetch.
                 KeyLookup::Wait => drop(ended.changed().await),
             }
         }
-        match self.look_now(&find) {
+        match self.lookup_cached(&find) {
             KeyLookup::Found(found) => Ok(found),
             KeyLookup::Refused(error) => Err(error),
             KeyLookup::Wait => Err(unavailable()),
         }
     }
 
-    /// One look, and the start of a fetch when it is due: the table at the head of this file.
-    fn look_now<T>(&self, find: impl Fn(&KeySet) -> Option<T>) -> KeyLookup<T> {
+    /// Looks up once, and starts a fetch if one is due, according to the table in the module documentation.
+    fn lookup_cached<T>(&self, find: impl Fn(&KeySet) -> Option<T>) -> KeyLookup<T> {
         let source = &self.source;
         let now = source.clock.now();
         let mut state = source.lock();
@@ -151,27 +152,27 @@ impl Fetched {
     fn start(&self) {
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         while tasks.try_join_next().is_some() {}
-        let mut flight = FetchInProgress { source: Arc::clone(&self.source), outcome: None };
+        let mut fetch = FetchInProgress { source: Arc::clone(&self.source), outcome: None };
         tasks.spawn(async move {
             let panicked = |panic| Err(Error::internal("fetching a key set panicked").with_source(panic));
-            match catch_future(flight.source.fetch()).await.unwrap_or_else(panicked) {
-                Ok(set) => flight.land(set),
+            match catch_future(fetch.source.fetch()).await.unwrap_or_else(panicked) {
+                Ok(set) => fetch.complete(set),
                 Err(error) => {
-                    tracing::warn!(url = redacted(&flight.source.url), ?error, "a key set could not be fetched")
+                    tracing::warn!(url = redacted(&fetch.source.url), ?error, "cannot fetch a key set")
                 }
             }
         });
     }
 }
 
-/// A fetch under way. However it ends, also by a panic, its end is told: nobody waits for ever.
+/// A running fetch. Dropping it, even by a panic, notifies the waiters, so that none waits forever.
 struct FetchInProgress {
     source: Arc<KeySetSource>,
     outcome: Option<KeySet>,
 }
 
 impl FetchInProgress {
-    fn land(&mut self, set: KeySet) {
+    fn complete(&mut self, set: KeySet) {
         self.outcome = Some(set);
     }
 }
@@ -183,9 +184,9 @@ impl Drop for FetchInProgress {
         state.is_fetching = false;
         state.is_failing = outcome.is_none();
         if let Some(set) = outcome {
-            // The set is as old as the question, not as the answer: what the issuer changed meanwhile may be missing.
-            let asked = state.tried.unwrap_or_default();
-            state.set = Some((Arc::new(set), asked));
+            // The age of the set counts from the request, not from the response, which may miss later changes.
+            let requested = state.tried.unwrap_or_default();
+            state.set = Some((Arc::new(set), requested));
         }
         drop(state);
         self.source.ended.send_replace(());
@@ -193,22 +194,22 @@ impl Drop for FetchInProgress {
 }
 
 impl KeySetSource {
-    /// No holder of the lock can panic half-way, so a poisoned one is as good as new.
+    /// No code panics while it holds the lock, so a poisoned lock is still consistent.
     fn lock(&self) -> MutexGuard<'_, CacheState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn fetch(&self) -> Result<KeySet> {
-        let answer = self.client.send(&Request::get(self.url.clone())).await?;
-        if answer.status != StatusCode::OK {
-            return Err(Error::unavailable(format!("the issuer answers {}", answer.status)));
+        let response = self.client.send(&Request::get(self.url.clone())).await?;
+        if response.status != StatusCode::OK {
+            return Err(Error::unavailable(format!("the issuer responded with status {}", response.status)));
         }
-        KeySet::parse(&answer.body, self.keys_max)
+        KeySet::parse(&response.body, self.keys_max)
     }
 }
 
 fn unavailable() -> Error {
-    Error::unavailable("the keys of the token's issuer cannot be fetched now: retry later")
+    Error::unavailable("cannot fetch the keys of the token's issuer: retry later")
 }
 
 fn micros(duration: Duration) -> Micros {

@@ -1,4 +1,4 @@
-//! Key sets over a real HTTP connection: a tiny issuer on loopback counts what it is asked.
+//! Tests of key sets over real HTTP connections: a test issuer on loopback counts its requests.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -31,11 +31,11 @@ const STALE: Micros = 3_600 * SECOND;
 const COOLDOWN: Micros = 30 * SECOND;
 const START: Micros = 1_800_000_000 * SECOND;
 
-/// An issuer that answers every connection with its present answer, once `gate` lets it.
+/// An issuer that sends its current response to every connection, after acquiring a permit of `gate`.
 struct TestIssuer {
     address: SocketAddr,
-    hits: Arc<AtomicUsize>,
-    answer: Arc<Mutex<String>>,
+    requests: Arc<AtomicUsize>,
+    response: Arc<Mutex<String>>,
     gate: Arc<Semaphore>,
     _tasks: JoinSet<()>,
 }
@@ -45,36 +45,36 @@ impl TestIssuer {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut issuer = Self {
             address: listener.local_addr().unwrap(),
-            hits: Arc::default(),
-            answer: Arc::default(),
+            requests: Arc::default(),
+            response: Arc::default(),
             gate: Arc::new(Semaphore::new(1_000_000)),
             _tasks: JoinSet::new(),
         };
-        let (hits, answer, gate) = (issuer.hits.clone(), issuer.answer.clone(), issuer.gate.clone());
+        let (requests, response, gate) = (issuer.requests.clone(), issuer.response.clone(), issuer.gate.clone());
         issuer._tasks.spawn(async move {
             loop {
                 let (connection, _) = listener.accept().await.unwrap();
-                hits.fetch_add(1, Ordering::SeqCst);
+                requests.fetch_add(1, Ordering::SeqCst);
                 gate.acquire().await.unwrap().forget();
-                let answer = answer.lock().unwrap().clone();
-                reply(connection, &answer).await;
+                let response = response.lock().unwrap().clone();
+                reply(connection, &response).await;
             }
         });
         issuer
     }
 
-    fn says(&self, status: &str, headers: &str, body: &str) {
+    fn respond(&self, status: &str, headers: &str, body: &str) {
         let length = body.len();
-        *self.answer.lock().unwrap() =
+        *self.response.lock().unwrap() =
             format!("HTTP/1.1 {status}\r\nconnection: close\r\n{headers}content-length: {length}\r\n\r\n{body}");
     }
 
-    fn has(&self, keys: &[Value]) {
-        self.says("200 OK", "", &json!({"keys": keys}).to_string());
+    fn serve(&self, keys: &[Value]) {
+        self.respond("200 OK", "", &json!({"keys": keys}).to_string());
     }
 
-    fn hits(&self) -> usize {
-        self.hits.load(Ordering::SeqCst)
+    fn requests(&self) -> usize {
+        self.requests.load(Ordering::SeqCst)
     }
 
     fn verifier(&self, clock: &Clock) -> Verifier {
@@ -91,7 +91,7 @@ impl TestIssuer {
     }
 }
 
-async fn reply(mut connection: TcpStream, answer: &str) {
+async fn reply(mut connection: TcpStream, response: &str) {
     let mut request = Vec::new();
     while !request.ends_with(b"\r\n\r\n") {
         let mut byte = [0];
@@ -100,8 +100,8 @@ async fn reply(mut connection: TcpStream, answer: &str) {
         }
         request.push(byte[0]);
     }
-    // A client that reads no further (redirects, bodies that are too large) is what some tests are about.
-    drop(connection.write_all(answer.as_bytes()).await);
+    // Some tests have a client that stops reading (redirects, bodies that are too large), so errors are ignored.
+    drop(connection.write_all(response.as_bytes()).await);
     drop(connection.shutdown().await);
 }
 
@@ -119,7 +119,7 @@ fn named(algorithm: &str, key: &str, kid: &str) -> Value {
     jwk
 }
 
-/// A good token, signed with the key of [`ec`].
+/// A valid token, signed with the key of [`ec`].
 fn token(kid: &str) -> String {
     signed("ES256", P256, kid)
 }
@@ -139,89 +139,89 @@ fn assert_kind(outcome: Result<Access>, kind: Kind) {
 }
 
 #[tokio::test]
-async fn keys_turn_over() {
+async fn keys_are_rotated() {
     let (issuer, clock) = (TestIssuer::start().await, Clock::fixed(START));
     let verifier = issuer.verifier(&clock);
-    issuer.has(&[ec("old")]);
+    issuer.serve(&[ec("old")]);
     verifier.ready().await.unwrap();
     verifier.verify(&token("old")).await.unwrap();
-    assert_eq!(issuer.hits(), 1, "one fetch serves all");
+    assert_eq!(issuer.requests(), 1, "one fetch serves both calls");
 
-    issuer.has(&[ec("old"), ed("new")]);
+    issuer.serve(&[ec("old"), ed("new")]);
     let new = signed("EdDSA", ED25519, "new");
     clock.set(START + COOLDOWN - 1);
     assert_kind(verifier.verify(&new).await, Kind::Unauthenticated);
-    assert_eq!(issuer.hits(), 1, "within the cooldown nothing is fetched");
+    assert_eq!(issuer.requests(), 1, "no fetch starts within the cooldown");
     clock.set(START + COOLDOWN);
     verifier.verify(&new).await.unwrap();
     verifier.verify(&token("old")).await.unwrap();
-    assert_eq!(issuer.hits(), 2);
+    assert_eq!(issuer.requests(), 2);
 
-    issuer.has(&[ed("new")]);
+    issuer.serve(&[ed("new")]);
     let removed = START + COOLDOWN + FRESH;
     clock.set(removed);
     assert_kind(verifier.verify(&token("old")).await, Kind::Unauthenticated);
     verifier.verify(&new).await.unwrap();
-    assert_eq!(issuer.hits(), 3, "a removed key is refused as soon as the set is no longer fresh");
+    assert_eq!(issuer.requests(), 3, "a removed key is refused as soon as the set is no longer fresh");
 
-    issuer.has(&[ec("new")]);
+    issuer.serve(&[ec("new")]);
     clock.set(removed + FRESH);
     assert_kind(verifier.verify(&new).await, Kind::Unauthenticated);
     verifier.verify(&token("new")).await.expect("the same kid with a new key");
 }
 
 #[tokio::test]
-async fn a_storm_of_unknown_keys_costs_one_fetch() {
+async fn a_flood_of_unknown_keys_costs_one_fetch() {
     let (issuer, clock) = (TestIssuer::start().await, Clock::fixed(START));
     let verifier = issuer.verifier(&clock);
-    issuer.has(&[ec("a")]);
+    issuer.serve(&[ec("a")]);
     let good = token("a");
     let first = join_all((0..100).map(|_| verifier.verify(&good))).await;
     assert!(first.iter().all(Result::is_ok));
-    assert_eq!(issuer.hits(), 1, "a hundred first callers share one fetch");
+    assert_eq!(issuer.requests(), 1, "a hundred concurrent callers share one fetch");
 
     clock.set(START + COOLDOWN);
     let forged: Vec<String> = (0..1_000).map(|n| token(&format!("made-up-{n}"))).collect();
     let mut waiting: Vec<_> = forged.iter().map(|token| Box::pin(verifier.verify(token))).collect();
-    for storm in &mut waiting {
-        assert!(poll!(storm).is_pending(), "an unknown key waits for the fetch");
+    for caller in &mut waiting {
+        assert!(poll!(caller).is_pending(), "an unknown key waits for the fetch");
     }
     let mut known = Box::pin(verifier.verify(&good));
-    assert!(poll!(&mut known).is_ready(), "a known key waits for nobody");
+    assert!(poll!(&mut known).is_ready(), "a known key does not wait");
     for refused in join_all(waiting).await {
         assert_kind(refused, Kind::Unauthenticated);
     }
     for refused in join_all(forged.iter().map(|token| verifier.verify(token))).await {
         assert_kind(refused, Kind::Unauthenticated);
     }
-    assert_eq!(issuer.hits(), 2);
+    assert_eq!(issuer.requests(), 2);
 }
 
 #[tokio::test]
-async fn an_issuer_that_is_away_is_forgiven_for_a_while() {
+async fn stale_keys_are_used_while_the_issuer_is_unavailable() {
     let (issuer, clock) = (TestIssuer::start().await, Clock::fixed(START));
     let verifier = issuer.verifier(&clock);
-    issuer.has(&[ec("a")]);
+    issuer.serve(&[ec("a")]);
     verifier.verify(&token("a")).await.unwrap();
 
-    issuer.says("503 Service Unavailable", "", "");
+    issuer.respond("503 Service Unavailable", "", "");
     clock.set(START + FRESH);
-    verifier.verify(&token("a")).await.expect("stale, while the issuer is away");
+    verifier.verify(&token("a")).await.expect("stale keys are used while the issuer is unavailable");
     verifier.verify(&token("a")).await.unwrap();
     assert_kind(verifier.verify(&token("b")).await, Kind::Unauthenticated);
-    assert_eq!(issuer.hits(), 2, "the issuer is not pressed");
+    assert_eq!(issuer.requests(), 2, "the cooldown limits requests");
     verifier.ready().await.unwrap();
 
     clock.set(START + FRESH + STALE);
     assert_kind(verifier.verify(&token("a")).await, Kind::Unavailable);
     assert_eq!(verifier.ready().await.unwrap_err().kind(), Kind::Unavailable);
-    issuer.has(&[ec("a")]);
+    issuer.serve(&[ec("a")]);
     clock.set(START + FRESH + STALE + COOLDOWN);
-    verifier.verify(&token("a")).await.expect("it is back");
+    verifier.verify(&token("a")).await.expect("the issuer is available again");
 }
 
 #[tokio::test]
-async fn without_keys_nothing_opens() {
+async fn without_keys_every_token_is_refused() {
     let huge = json!({"keys": [], "x": "x".repeat(64 * 1024)}).to_string();
     let many = json!({"keys": vec![ec("a"); 17]}).to_string();
     let good = json!({"keys": [ec("a")]}).to_string();
@@ -236,72 +236,72 @@ async fn without_keys_nothing_opens() {
     ];
     let (issuer, clock) = (TestIssuer::start().await, Clock::fixed(START));
     let verifier = issuer.verifier(&clock);
-    for (turn, (status, headers, body)) in cases.into_iter().enumerate() {
-        issuer.says(status, headers, body);
+    for (index, (status, headers, body)) in cases.into_iter().enumerate() {
+        issuer.respond(status, headers, body);
         assert_kind(verifier.verify(&token("a")).await, Kind::Unavailable);
         assert_kind(verifier.verify(&token("a")).await, Kind::Unavailable);
         assert_eq!(verifier.ready().await.unwrap_err().kind(), Kind::Unavailable);
-        assert_eq!(issuer.hits(), turn + 1, "{status} {headers}");
+        assert_eq!(issuer.requests(), index + 1, "{status} {headers}");
         clock.set(clock.now() + COOLDOWN);
     }
-    issuer.has(&[]);
+    issuer.serve(&[]);
     assert_kind(verifier.verify(&token("a")).await, Kind::Unauthenticated);
     assert!(verifier.ready().await.is_err(), "a set without keys verifies nothing");
 }
 
 #[tokio::test]
-async fn a_caller_that_goes_away_stops_no_fetch() {
+async fn a_cancelled_caller_does_not_stop_the_fetch() {
     let (mut issuer, clock) = (TestIssuer::start().await, Clock::fixed(START));
     issuer.gate.forget_permits(1_000_000);
     let verifier = issuer.verifier(&clock);
-    issuer.has(&[ec("a")]);
+    issuer.serve(&[ec("a")]);
     let good = token("a");
-    let mut gone = Box::pin(verifier.verify(&good));
-    assert!(poll!(&mut gone).is_pending());
-    drop(gone);
-    let mut patient = Box::pin(verifier.verify(&good));
-    assert!(poll!(&mut patient).is_pending());
+    let mut cancelled = Box::pin(verifier.verify(&good));
+    assert!(poll!(&mut cancelled).is_pending());
+    drop(cancelled);
+    let mut waiting = Box::pin(verifier.verify(&good));
+    assert!(poll!(&mut waiting).is_pending());
     issuer.gate.add_permits(1);
-    patient.await.unwrap();
-    assert_eq!(issuer.hits(), 1);
-    assert!(issuer._tasks.try_join_next().is_none(), "the test's issuer is alive");
+    waiting.await.unwrap();
+    assert_eq!(issuer.requests(), 1);
+    assert!(issuer._tasks.try_join_next().is_none(), "the test issuer is running");
 }
 
 #[tokio::test]
-async fn a_busy_server_fetches_ahead_and_waits_for_nothing() {
+async fn ageing_keys_are_refreshed_in_the_background() {
     let (issuer, clock) = (TestIssuer::start().await, Clock::fixed(START));
     let verifier = issuer.verifier(&clock);
-    issuer.has(&[ec("a")]);
+    issuer.serve(&[ec("a")]);
     let good = token("a");
     verifier.verify(&good).await.unwrap();
 
     clock.set(START + FRESH / 4 * 3);
-    assert!(poll!(Box::pin(verifier.verify(&good))).is_ready(), "nobody waits for a fetch ahead");
+    assert!(poll!(Box::pin(verifier.verify(&good))).is_ready(), "no caller waits for a background fetch");
     let unknown = token("b");
     assert_kind(verifier.verify(&unknown).await, Kind::Unauthenticated);
-    assert_eq!(issuer.hits(), 2, "one fetch ahead, which the unknown key has waited for");
+    assert_eq!(issuer.requests(), 2, "one background fetch, which the unknown key has waited for");
 
     clock.set(START + FRESH);
-    assert!(poll!(Box::pin(verifier.verify(&good))).is_ready(), "fresh again since the fetch ahead");
-    assert_eq!(issuer.hits(), 2);
+    assert!(poll!(Box::pin(verifier.verify(&good))).is_ready(), "fresh again since the background fetch");
+    assert_eq!(issuer.requests(), 2);
 }
 
 #[tokio::test]
-async fn a_set_that_has_aged_is_asked_for_whatever_the_cooldown() {
+async fn an_expired_set_is_fetched_in_spite_of_the_cooldown() {
     let (issuer, clock) = (TestIssuer::start().await, Clock::fixed(START));
     let mut auth = issuer.auth();
     auth.jwks_cooldown = auth.jwks_fresh * 2;
     let verifier = Verifier::new(&auth, &BTreeMap::new(), clock.clone()).unwrap();
-    issuer.has(&[ec("a")]);
+    issuer.serve(&[ec("a")]);
     verifier.verify(&token("a")).await.unwrap();
-    issuer.has(&[]);
+    issuer.serve(&[]);
     clock.set(START + FRESH);
     assert_kind(verifier.verify(&token("a")).await, Kind::Unauthenticated);
-    assert_eq!(issuer.hits(), 2);
+    assert_eq!(issuer.requests(), 2);
 }
 
 #[tokio::test]
-async fn an_issuers_authority_is_read_from_a_file() {
+async fn the_ca_file_of_an_issuer_is_trusted() {
     let server = Server::tls(|_, _| {
         let keys = json!({ "keys": [ec("a")] }).to_string();
         futures::future::ready(Response::new(Body::from(keys))).boxed()

@@ -1,11 +1,11 @@
-//! Keys of an issuer: where they come from, and which one a token was signed with.
+//! The verification keys of an issuer, and the selection of a token's key.
 //!
-//! In: one source per issuer (a secret, a PEM file, a JWKS file, a JWKS URL), and for each token its `kid` and algorithm.
-//! Out: the one key that may verify it, or a refusal. Files are read once, at start; URLs are read by `fetch`.
+//! In: one source per issuer (a secret, a PEM file, a JWKS file, a JWKS URL), and the `kid` and algorithm of each
+//! token. Out: the key that may verify the token, or an error. Files are read once at startup; `jwks` fetches URLs.
 //!
-//! **Invariant:** a key set holds public signature keys only: shared secrets in it, keys for encryption, weak or broken
-//! keys are skipped, and no token can bring a key of its own (`jwk`, `jku`, `x5u`, `x5c` are never read).
-//! **Invariant:** exactly one key fits, or none is used.
+//! **Invariant:** a key set has only public signature keys. Shared secrets, encryption keys, and weak or invalid keys
+//! are skipped. A token cannot supply its own key: `jwk`, `jku`, `x5u` and `x5c` are never read.
+//! **Invariant:** a key is used only if it is the only one that matches.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -19,22 +19,22 @@ use crate::clock::Clock;
 use crate::config::{AuthConfig, IssuerConfig};
 use crate::error::{Error, Result};
 
-/// The size of a PEM file, in bytes: an RSA key of 8192 bits in PEM takes 1.5 KiB.
+/// The maximum size of a PEM file, in bytes. An RSA key of 8192 bits takes 1.5 KiB.
 const PEM_BYTES_MAX: usize = 64 * 1024;
 
-/// Where an issuer's keys come from.
+/// The keys of an issuer.
 #[derive(Debug)]
 pub(super) enum Keys {
-    /// One secret or public key; a token's `kid` does not matter.
+    /// One secret or public key. The token's `kid` is ignored.
     One(Arc<VerificationKey>),
     /// A key set from a file.
     Set(KeySet),
-    /// A key set from a URL, which changes.
+    /// A key set from a URL, which may change.
     Fetched(Fetched),
 }
 
 impl Keys {
-    /// Opens the one source that `issuer` names, and checks that every algorithm fits what is known of its keys.
+    /// Opens the key source of `issuer`, and checks that every algorithm matches its keys, as far as they are known.
     pub(super) fn open(
         issuer: &IssuerConfig,
         algorithms: &[Algorithm],
@@ -49,50 +49,50 @@ impl Keys {
             (None, None, None, Some(url)) => {
                 Self::Fetched(Fetched::new(url, issuer.ca_file.as_deref(), auth, clock.clone())?)
             }
-            _ => return Err(Error::invalid("give exactly one of `secret`, `pem_file`, `jwks_file` and `jwks_url`")),
+            _ => return Err(Error::invalid("set exactly one of `secret`, `pem_file`, `jwks_file` and `jwks_url`")),
         };
-        match algorithms.iter().find(|algorithm| !keys.can_fit(**algorithm)) {
+        match algorithms.iter().find(|algorithm| !keys.can_match(**algorithm)) {
             Some(algorithm) => Err(Error::invalid(format!(
-                "algorithm {} does not fit the key: HS256, HS384 and HS512 need a `secret` of at least 32, 48 and 64 \
-                 bytes, all others a public key of their kind",
+                "algorithm {} does not match the key: HS256, HS384 and HS512 require a `secret` of at least 32, 48 and 64 \
+                 bytes, all others a public key of their type",
                 algorithm.name()
             ))),
             None => Ok(keys),
         }
     }
 
-    /// The key for a token of this `kid` and algorithm. `Unauthenticated` when there is none, `Unavailable` when the key
+    /// The key for a token with this `kid` and algorithm. `Unauthenticated` if there is none, `Unavailable` if the key
     /// set cannot be fetched.
     pub(super) async fn find(&self, kid: Option<&str>, algorithm: Algorithm) -> Result<Arc<VerificationKey>> {
         match self {
-            Self::One(key) if key.fits(algorithm) => Ok(Arc::clone(key)),
+            Self::One(key) if key.matches_algorithm(algorithm) => Ok(Arc::clone(key)),
             Self::One(_) => Err(unknown_key()),
             Self::Set(set) => set.find(kid, algorithm).ok_or_else(unknown_key),
-            Self::Fetched(fetched) => fetched.look(|set| set.find(kid, algorithm)).await,
+            Self::Fetched(fetched) => fetched.lookup(|set| set.find(kid, algorithm)).await,
         }
     }
 
-    /// Whether there are keys now; fetches them when that is due.
+    /// Checks that keys are available; fetches them if needed.
     pub(super) async fn ready(&self) -> Result<()> {
         match self {
             Self::One(_) | Self::Set(_) => Ok(()),
-            Self::Fetched(fetched) => fetched.look(|set| (!set.is_empty()).then_some(())).await,
+            Self::Fetched(fetched) => fetched.lookup(|set| (!set.is_empty()).then_some(())).await,
         }
     }
 
-    /// Whether a key of this source could ever fit.
-    fn can_fit(&self, algorithm: Algorithm) -> bool {
+    /// Whether a key of this source can match the algorithm.
+    fn can_match(&self, algorithm: Algorithm) -> bool {
         match self {
-            Self::One(key) => key.fits(algorithm),
-            Self::Set(set) => set.keys.iter().any(|named| named.key.fits(algorithm)),
+            Self::One(key) => key.matches_algorithm(algorithm),
+            Self::Set(set) => set.keys.iter().any(|named| named.key.matches_algorithm(algorithm)),
             Self::Fetched(_) => !algorithm.is_shared(),
         }
     }
 }
 
-/// What a token hears whose key is not there. Which keys there are is nobody's business.
+/// The error for a token without a matching key. It does not reveal which keys exist.
 pub(super) fn unknown_key() -> Error {
-    Error::unauthenticated("token is refused: no key of its issuer fits its `kid` and `alg`")
+    Error::unauthenticated("token is refused: no key of its issuer matches its `kid` and `alg`")
 }
 
 /// A JWKS (RFC 7517): the public signature keys of an issuer.
@@ -104,21 +104,24 @@ pub(super) struct KeySet {
 #[derive(Debug)]
 struct NamedKey {
     kid: Option<String>,
-    /// The only algorithm that it may be used with, when it says so.
+    /// The only algorithm that the key may be used with, if specified.
     algorithm: Option<String>,
     key: Arc<VerificationKey>,
 }
 
 impl KeySet {
-    /// Parses a key set. Keys that cannot verify signatures are skipped; a set of no keys at all is allowed, since that
-    /// is how an issuer takes them all back.
+    /// Parses a key set. Keys that cannot verify signatures are skipped. An empty set is allowed, because an issuer can
+    /// revoke all its keys that way.
     pub(super) fn parse(text: &[u8], keys_max: usize) -> Result<Self> {
-        let set = claims::object(text).map_err(|error| Error::invalid("is no JSON key set").with_source(error))?;
+        let set = claims::object(text).map_err(|error| Error::invalid("is not a JSON key set").with_source(error))?;
         let Some(Value::Array(keys)) = set.get("keys") else {
-            return Err(Error::invalid("is no key set: it has no list `keys`"));
+            return Err(Error::invalid("is not a key set: it has no list `keys`"));
         };
         if keys.len() > keys_max {
-            return Err(Error::invalid(format!("has {} keys (limit auth.jwks_keys_max: {keys_max})", keys.len())));
+            return Err(Error::invalid(format!(
+                "has {} keys, more than the limit auth.jwks_keys_max of {keys_max}",
+                keys.len()
+            )));
         }
         Ok(Self { keys: keys.iter().filter_map(Value::as_object).filter_map(NamedKey::parse).collect() })
     }
@@ -128,15 +131,15 @@ impl KeySet {
         self.keys.is_empty()
     }
 
-    /// The one key of this `kid` that fits `algorithm`; without a `kid`, the only one that fits. None when two do.
+    /// The key with this `kid`, or without a `kid` any key, that matches `algorithm`. `None` unless exactly one matches.
     pub(super) fn find(&self, kid: Option<&str>, algorithm: Algorithm) -> Option<Arc<VerificationKey>> {
-        let mut fitting = self.keys.iter().filter(|named| {
-            named.key.fits(algorithm)
+        let mut matching = self.keys.iter().filter(|named| {
+            named.key.matches_algorithm(algorithm)
                 && named.algorithm.as_deref().is_none_or(|only| only == algorithm.name())
                 && (kid.is_none() || named.kid.as_deref() == kid)
         });
-        let first = fitting.next()?;
-        fitting.next().is_none().then(|| Arc::clone(&first.key))
+        let first = matching.next()?;
+        matching.next().is_none().then(|| Arc::clone(&first.key))
     }
 }
 
@@ -174,7 +177,9 @@ fn read_set(path: &Path, auth: &AuthConfig) -> Result<KeySet> {
     let set = KeySet::parse(&read(path, auth.jwks_bytes_max)?, auth.jwks_keys_max);
     let set = set.map_err(|error| error.at(path.display()))?;
     if set.is_empty() {
-        return Err(Error::invalid("has no usable signature key").at(path.display()));
+        return Err(
+            Error::invalid("has no usable signature key: add a public key with `use` \"sig\"").at(path.display())
+        );
     }
     Ok(set)
 }
@@ -206,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_set_holds_signature_keys_only() {
+    fn a_key_set_has_only_signature_keys() {
         let point = "A".repeat(43);
         let skipped = [
             named(json!({"use": "enc"})),
@@ -231,20 +236,20 @@ mod tests {
         let set = KeySet::parse(json!({"keys": kept}).to_string().as_bytes(), 2).unwrap();
         let es256 = Algorithm::parse("ES256").unwrap();
         assert!(set.find(Some("a"), es256).is_some() && set.find(Some("b"), es256).is_some());
-        assert!(set.find(None, es256).is_none(), "two fit");
+        assert!(set.find(None, es256).is_none(), "two keys match");
     }
 
     /// A modulus of 1024 bits.
     const URL_1024: &str = "__________________________________________________________________________________________________________________________________________________________________________8";
 
     #[test]
-    fn a_set_is_refused_whole() {
+    fn an_invalid_key_set_is_refused() {
         let twice = [named(json!({})), named(json!({}))];
         let cases = [
-            ("[]".to_owned(), "no JSON key set"),
+            ("[]".to_owned(), "not a JSON key set"),
             (r#"{"keys":{}}"#.to_owned(), "no list `keys`"),
-            (r#"{"keys":[],"keys":[]}"#.to_owned(), "no JSON key set"),
-            (json!({"keys": [1, 2, 3]}).to_string(), "auth.jwks_keys_max: 2"),
+            (r#"{"keys":[],"keys":[]}"#.to_owned(), "not a JSON key set"),
+            (json!({"keys": [1, 2, 3]}).to_string(), "auth.jwks_keys_max of 2"),
         ];
         for (text, reason) in cases {
             let error = KeySet::parse(text.as_bytes(), 2).unwrap_err();
@@ -253,7 +258,7 @@ mod tests {
         let set = KeySet::parse(json!({"keys": twice}).to_string().as_bytes(), 2).unwrap();
         assert!(
             set.find(Some("a"), Algorithm::parse("ES256").unwrap()).is_none(),
-            "one kid, two keys: neither is used"
+            "two keys with the same kid: neither is used"
         );
     }
 }

@@ -1,6 +1,6 @@
-//! Development tokens: made by whoever holds an issuer's shared secret. In production tokens come from an identity provider.
+//! Development tokens, signed with an issuer's shared secret. In production, an identity provider issues the tokens.
 //!
-//! **Invariant:** a token made here passes [`Verifier`](super::Verifier) under the same configuration.
+//! **Invariant:** [`Verifier`](super::Verifier) accepts these tokens under the same configuration.
 
 use std::time::Duration;
 
@@ -13,39 +13,45 @@ use crate::clock::Clock;
 use crate::config::{AuthConfig, IssuerConfig};
 use crate::error::{Error, Result, did_you_mean};
 
-/// Makes a development token for an issuer with a shared secret.
+/// Parameters of a development token for an issuer with a shared secret.
 #[derive(Debug, Clone)]
 pub struct Mint {
-    /// Our name of the issuer; the only one with a secret when empty.
+    /// The configured name of the issuer. If empty, the only issuer with a secret.
     pub issuer: String,
-    /// The tenant; none for an operator.
+    /// The tenant; `None` for an operator.
     pub tenant: Option<String>,
     /// `sub`.
     pub subject: String,
     /// Scopes.
     pub scopes: Vec<Scope>,
-    /// How long it is valid.
+    /// The validity period.
     pub age: Duration,
-    /// Further claims. Those that the mint sets itself are refused.
+    /// Additional claims. Claims that the mint sets itself are refused.
     pub claims: Map<String, Value>,
 }
 
 impl Mint {
-    /// The signed token. `Invalid` when the issuer has no secret, or the token would be refused.
+    /// Signs the token. `Invalid` if the issuer has no secret, or if the token would be refused.
     pub fn sign(&self, auth: &AuthConfig, clock: &Clock) -> Result<String> {
         let (name, issuer) = self.find(auth)?;
         let secret = issuer.secret.as_ref().filter(|secret| !secret.is_empty());
         let secret = secret.ok_or_else(|| {
-            Error::invalid(format!("issuer `{name}` has no secret: only its identity provider can make its tokens"))
+            Error::invalid(format!("issuer `{name}` has no secret: get tokens from its identity provider"))
         })?;
         let key = VerificationKey::secret(secret);
-        let algorithm = issuer.algorithms.iter().filter_map(|name| Algorithm::parse(name)).find(|one| key.fits(*one));
+        let algorithm =
+            issuer.algorithms.iter().filter_map(|name| Algorithm::parse(name)).find(|one| key.matches_algorithm(*one));
         let algorithm = algorithm.ok_or_else(|| {
-            Error::invalid(format!("issuer `{name}` has no algorithm that fits its secret: HS256 needs 32 bytes"))
+            Error::invalid(format!(
+                "issuer `{name}` has no algorithm that matches its secret: HS256 requires at least 32 bytes"
+            ))
         })?;
         if self.age > auth.token_age_max {
-            let most = auth.token_age_max.as_secs();
-            return Err(Error::invalid(format!("a token is valid for at most {most} s (limit auth.token_age_max)")));
+            let max = auth.token_age_max.as_secs();
+            return Err(Error::invalid(format!(
+                "the token would be valid for {} s; at most {max} s are allowed (limit auth.token_age_max)",
+                self.age.as_secs()
+            )));
         }
         let header = json!({ "alg": algorithm.name(), "typ": "JWT" });
         token::sign(algorithm, secret, &header.to_string(), &Value::Object(self.claims(issuer, clock)?).to_string())
@@ -62,9 +68,9 @@ impl Mint {
             auth.issuers.iter().filter(|(_, issuer)| issuer.secret.as_ref().is_some_and(|secret| !secret.is_empty()));
         match (with_secret.next(), with_secret.next()) {
             (Some((name, issuer)), None) => Ok((name, issuer)),
-            (None, _) => Err(Error::invalid("no issuer has a secret to sign with: see auth.issuers")),
+            (None, _) => Err(Error::invalid("no issuer has a secret to sign with: set one under auth.issuers")),
             (Some((one, _)), Some((other, _))) => {
-                Err(Error::invalid(format!("issuers `{one}` and `{other}` both have a secret: name one")))
+                Err(Error::invalid(format!("issuers `{one}` and `{other}` both have a secret: name one of them")))
             }
         }
     }
@@ -74,7 +80,7 @@ impl Mint {
         let scope = ClaimPath::parse(&issuer.scope_claim)?;
         let own = ["iss", "aud", "sub", "iat", "exp", "jti", tenant.first(), scope.first()];
         if let Some(claim) = own.into_iter().find(|claim| self.claims.contains_key(*claim)) {
-            return Err(Error::invalid(format!("claim `{claim}` is set by the mint: use its own argument")));
+            return Err(Error::invalid(format!("claim `{claim}` is set by the mint: use the argument for it")));
         }
         let now = clock.now_seconds();
         let age = i64::try_from(self.age.as_secs()).unwrap_or(i64::MAX);
@@ -115,7 +121,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_it_makes_is_accepted() {
+    async fn minted_tokens_are_accepted() {
         let clock = Clock::fixed(1_800_000_000 * SECOND);
         let mut auth = auth();
         let issuer = auth.issuers.get_mut("dev").unwrap();
@@ -133,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn what_would_be_refused_is_not_made() {
+    fn tokens_that_would_be_refused_are_not_minted() {
         let mut two = auth();
         two.issuers.insert("more".to_owned(), issuer());
         let mut none = auth();
@@ -149,7 +155,7 @@ mod tests {
         ];
         for (mint, auth, reason) in cases {
             let error = mint.sign(&auth, &Clock::System).unwrap_err();
-            assert!(error.message().contains(reason), "{error:?}, wanted `{reason}`");
+            assert!(error.message().contains(reason), "{error:?}, expected `{reason}`");
         }
     }
 }

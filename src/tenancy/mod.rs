@@ -1,19 +1,19 @@
-//! Whose it is: token verification and keys, claims to [`Access`], policy by row and column, limits per tenant.
+//! Tenancy: token verification and keys, the [`Access`] of a caller, row and column policies, and limits per tenant.
 //!
 //! ```text
-//!   token ─► verify ─ shape, issuer, algorithm ─► keys (secret, PEM, JWKS file; JWKS URL by fetch)
+//!   token ─► verify ─ shape, issuer, algorithm ─► keys (secret, PEM, JWKS file; JWKS URL by `jwks`)
 //!              │                                     │
 //!              │                                     ▼
-//!              │◄──────────────────────────────── token: does the signature fit?
-//!              │ claims, now believed
+//!              │◄───────────────────────────────── token: is the signature valid?
+//!              │ verified claims
 //!              ▼
-//!            policy ─► Access ─► (ingest, query, flight, http)          limits: Slots per tenant
+//!            policy ─► Access ─► (ingest, query, flight, http)          query_slots: Slots per tenant
 //! ```
 //!
-//! **Invariant:** an [`Access`] comes only from a verified token: its fields are private and nothing else makes one.
-//! **Invariant:** a claim's value becomes a typed literal; it is never part of SQL text.
-//! **Invariant:** no claim, no rows: missing, null, empty or wrongly typed claims are refused.
-//! **Invariant:** nothing of a token but its `iss` and its header is looked at before its signature holds.
+//! **Invariant:** an [`Access`] comes only from a verified token: its fields are private, and only `verify` creates it.
+//! **Invariant:** the value of a claim becomes a typed literal, never a part of SQL text.
+//! **Invariant:** without a claim there are no rows: missing, null, empty or wrongly typed claims are refused.
+//! **Invariant:** before the signature is verified, only the token's `iss` and header are read.
 
 mod access;
 mod mint;

@@ -1,10 +1,10 @@
-//! Policy: what a tenant may see of each table beyond being its own. Configuration in, [`TableRules`] out.
+//! Policies: the columns and rows of its own data that a tenant may see. In: configuration. Out: [`TableRules`].
 //!
-//! A table without a policy is invisible. Its quarantine (`<table>_quarantine`) holds whole events as they were received,
-//! with values that column lists hide and without the columns that row rules need. So it is visible only where the table
-//! is visible whole; a policy of its own (`[policy.<table>_quarantine]`) goes before that.
+//! A table without a policy is invisible. A quarantine (`<table>_quarantine`) has whole events as received, including
+//! values that column lists hide, and lacks the columns that row rules need. It is therefore visible only if the table
+//! has no column list and no row rules, unless it has its own policy (`[policy.<table>_quarantine]`).
 //!
-//! **Invariant:** a claim that is null, empty, nested or of mixed types opens no row, whether it is required or not.
+//! **Invariant:** a claim that is null, empty, nested or of mixed types permits no rows, whether it is required or not.
 
 use std::collections::BTreeMap;
 
@@ -16,10 +16,10 @@ use super::claims::{ClaimPath, Claims};
 use crate::config::{PolicyConfig, RowRuleConfig};
 use crate::error::Error;
 
-/// The name of a quarantine, after its table's.
+/// The suffix of a quarantine's name.
 const QUARANTINE: &str = "_quarantine";
 
-/// The rules of all tables, before they meet a token.
+/// The policies of all tables, before they are resolved with a token's claims.
 #[derive(Debug)]
 pub(super) struct Policy {
     tables: BTreeMap<String, TablePolicy>,
@@ -40,7 +40,7 @@ struct RowPolicy {
 }
 
 impl Policy {
-    /// Checks every table's policy; faults are added to `faults`.
+    /// Checks every table's policy, and adds faults to `faults`.
     pub(super) fn new(config: &BTreeMap<String, PolicyConfig>, faults: &mut Vec<String>) -> Self {
         let mut tables = BTreeMap::new();
         for (name, policy) in config {
@@ -48,9 +48,9 @@ impl Policy {
                 columns: (!policy.columns.is_empty()).then(|| policy.columns.clone()),
                 rows: policy.rows.iter().filter_map(|rule| row(name, rule, faults)).collect(),
             };
-            let is_whole = table.columns.is_none() && table.rows.is_empty();
+            let is_unrestricted = table.columns.is_none() && table.rows.is_empty();
             let quarantine = format!("{name}{QUARANTINE}");
-            if is_whole && !config.contains_key(&quarantine) {
+            if is_unrestricted && !config.contains_key(&quarantine) {
                 tables.insert(quarantine, table.clone());
             }
             tables.insert(name.clone(), table);
@@ -58,7 +58,7 @@ impl Policy {
         Self { version: version(&tables), tables }
     }
 
-    /// Changes whenever the policy does.
+    /// A digest of the policies, which changes whenever they do.
     pub(super) fn version(&self) -> u64 {
         self.version
     }
@@ -79,7 +79,7 @@ impl TablePolicy {
 }
 
 impl RowPolicy {
-    /// The rule for these claims; `None` when the claim is missing and may be.
+    /// Resolves the rule; `None` if the claim is missing and optional.
     fn rule(&self, claims: &Claims) -> Option<RowRule> {
         let values = match claims.at(&self.claim) {
             None if self.required => Vec::new(),
@@ -90,7 +90,7 @@ impl RowPolicy {
     }
 }
 
-/// A string, number or boolean, or a list of one of these kinds, as text. Anything else is no value at all.
+/// The text of a string, number or boolean, or of each item in a list of one of these types. Empty for anything else.
 fn texts(value: &Value) -> Vec<String> {
     let items = match value {
         Value::Array(items) => items.as_slice(),
@@ -112,20 +112,20 @@ fn text(value: &Value) -> Option<String> {
 }
 
 fn row(table: &str, rule: &RowRuleConfig, faults: &mut Vec<String>) -> Option<RowPolicy> {
-    let place = format!("policy.{table}.rows");
+    let key = format!("policy.{table}.rows");
     let claim = ClaimPath::parse(&rule.claim).and_then(|claim| {
-        if rule.column.is_empty() { Err(Error::invalid("a rule names no column")) } else { Ok(claim) }
+        if rule.column.is_empty() { Err(Error::invalid("a rule has no column: set `column`")) } else { Ok(claim) }
     });
     match claim {
         Ok(claim) => Some(RowPolicy { column: rule.column.clone(), claim, required: rule.required }),
         Err(error) => {
-            faults.push(error.at(place).to_string());
+            faults.push(error.at(key).to_string());
             None
         }
     }
 }
 
-/// A digest of everything that the policy says.
+/// A digest of the policies.
 fn version(tables: &BTreeMap<String, TablePolicy>) -> u64 {
     let digest = Sha256::digest(format!("{tables:?}"));
     digest.iter().take(8).fold(0, |version, byte| version << 8 | u64::from(*byte))
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn claims_become_values_or_no_rows() {
+    async fn claims_become_values_or_permit_no_rows() {
         let cases = [
             (json!({"a": "x"}), vec!["x"]),
             (json!({"a": 7}), vec!["7"]),
@@ -188,37 +188,41 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_optional_claim_binds_only_when_it_is_there() {
+    async fn an_optional_claim_applies_only_if_present() {
         let policies = [("calls", policy(&[("user.account", false)], &[]))];
         assert_eq!(access(&policies, json!({})).await.rules("calls").unwrap().rows, []);
         for (claims, values) in
             [(json!({"user": {"account": "x"}}), vec!["x"]), (json!({"user": {"account": null}}), vec![])]
         {
             let access = access(&policies, claims.clone()).await;
-            assert_eq!(access.rules("calls").unwrap().rows[0].values, values, "{claims}: there but empty means no row");
+            assert_eq!(
+                access.rules("calls").unwrap().rows[0].values,
+                values,
+                "{claims}: a present but empty claim permits no rows"
+            );
         }
     }
 
     #[tokio::test]
-    async fn a_quarantine_is_visible_where_its_table_is_visible_whole() {
+    async fn a_quarantine_is_visible_if_its_table_is_unrestricted() {
         let policies = [
             ("whole", policy(&[], &[])),
             ("narrow", policy(&[], &["id"])),
             ("split", policy(&[("a", false)], &[])),
-            ("told", policy(&[], &["id"])),
-            ("told_quarantine", policy(&[], &["reason"])),
+            ("explicit", policy(&[], &["id"])),
+            ("explicit_quarantine", policy(&[], &["reason"])),
         ];
         let access = access(&policies, json!({})).await;
         assert_eq!(access.rules("whole_quarantine"), Some(&TableRules { columns: None, rows: vec![] }));
         assert_eq!(access.rules("narrow").unwrap().columns, Some(vec!["id".to_owned()]));
         assert_eq!(access.rules("narrow_quarantine"), None);
         assert_eq!(access.rules("split_quarantine"), None);
-        assert_eq!(access.rules("told_quarantine").unwrap().columns, Some(vec!["reason".to_owned()]));
+        assert_eq!(access.rules("explicit_quarantine").unwrap().columns, Some(vec!["reason".to_owned()]));
         assert_eq!(access.rules("undeclared"), None);
     }
 
     #[tokio::test]
-    async fn a_fingerprint_tells_who_sees_the_same() {
+    async fn callers_with_the_same_rules_share_a_fingerprint() {
         let base = [("calls", policy(&[("a", true)], &[]))];
         let one = access(&base, json!({"a": "x"})).await.fingerprint();
         assert_eq!(one, access(&base, json!({"a": "x", "b": 1})).await.fingerprint());

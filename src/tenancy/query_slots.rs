@@ -1,11 +1,11 @@
-//! Limits per tenant: how many queries run at once, and how many may wait how long.
+//! Query limits per tenant: the number of running queries, the number of waiting queries, and the waiting time.
 //!
 //! ```text
-//!   take ─► seat (running or waiting; counted) ─► permit (running; first come, first served) ─► Slot
+//!   take ─► queue position (running or waiting; counted) ─► permit (running; first come, first served) ─► Slot
 //! ```
 //!
-//! **Invariant:** a seat is given back whenever its holder goes, also one that stops waiting half-way.
-//! **Invariant:** a tenant without seats costs no memory.
+//! **Invariant:** a queue position is released when its holder is dropped, even while waiting.
+//! **Invariant:** a tenant without queries uses no memory.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -17,10 +17,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::contract::TenantId;
 use crate::error::{Error, Result};
 
-/// When a refused query may come again.
+/// The retry time of a refused query.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// The slots of all tenants.
+/// The query slots of all tenants.
 #[derive(Debug)]
 pub struct Slots {
     running_max: usize,
@@ -29,26 +29,26 @@ pub struct Slots {
     queues: Arc<TenantQueues>,
 }
 
-/// One taken slot; dropping it gives it back.
+/// A slot for one query, released when dropped.
 #[derive(Debug)]
-#[must_use = "a dropped slot is given back at once"]
+#[must_use = "a dropped slot is released at once"]
 pub struct Slot {
-    // Dropped in this order: the permit before the lane that it belongs to.
+    // Drop order: the permit before the queue that it belongs to.
     _permit: OwnedSemaphorePermit,
-    _seat: QueuePosition,
+    _position: QueuePosition,
 }
 
-/// One lane for each tenant that has a seat.
+/// A queue for each tenant with running or waiting queries.
 #[derive(Debug, Default)]
 struct TenantQueues(Mutex<HashMap<TenantId, TenantQueue>>);
 
 #[derive(Debug)]
 struct TenantQueue {
     running: Arc<Semaphore>,
-    seats: usize,
+    queries: usize,
 }
 
-/// A place in a lane, running or waiting.
+/// A position in a tenant's queue, running or waiting.
 #[derive(Debug)]
 struct QueuePosition {
     tenant: TenantId,
@@ -56,18 +56,18 @@ struct QueuePosition {
 }
 
 impl Slots {
-    /// `running_max` at once per tenant, `waiting_max` more may wait for at most `wait_max`.
+    /// Allows `running_max` running queries per tenant, and `waiting_max` more that wait for at most `wait_max`.
     pub fn new(running_max: usize, waiting_max: usize, wait_max: Duration) -> Self {
         Self { running_max, waiting_max, wait_max, queues: Arc::default() }
     }
 
-    /// Takes a slot, or says `Limited` with a retry time. First come, first served within a tenant; tenants do not wait
-    /// for each other. Tenants without taken slots cost no memory. Dropping the future leaves the queue.
+    /// Takes a slot. `Limited` with a retry time if the queue is full or the wait is too long. Slots of a tenant are
+    /// first come, first served; tenants do not wait for each other. Dropping the future leaves the queue.
     pub async fn take(&self, tenant: &TenantId) -> Result<Slot> {
-        let (seat, running) = self.sit(tenant)?;
+        let (position, running) = self.enqueue(tenant)?;
         match tokio::time::timeout(self.wait_max, running.acquire_owned()).await {
-            Ok(Ok(permit)) => Ok(Slot { _permit: permit, _seat: seat }),
-            Ok(Err(closed)) => Err(Error::internal("a tenant's slots are closed").with_source(closed)),
+            Ok(Ok(permit)) => Ok(Slot { _permit: permit, _position: position }),
+            Ok(Err(closed)) => Err(Error::internal("the semaphore of a tenant is closed").with_source(closed)),
             Err(_) => Err(Error::limited(format!(
                 "all {} queries of this tenant are still running (limits query.tenant_queries_max, \
                  query.tenant_queue_wait_max): retry later",
@@ -77,15 +77,15 @@ impl Slots {
         }
     }
 
-    /// How many tenants have a query running or waiting.
+    /// The number of tenants with running or waiting queries.
     pub fn tenants(&self) -> usize {
         self.queues.lock().len()
     }
 
-    fn sit(&self, tenant: &TenantId) -> Result<(QueuePosition, Arc<Semaphore>)> {
+    fn enqueue(&self, tenant: &TenantId) -> Result<(QueuePosition, Arc<Semaphore>)> {
         let mut queues = self.queues.lock();
-        let seats = queues.get(tenant).map_or(0, |queue| queue.seats);
-        if seats >= self.running_max.saturating_add(self.waiting_max) {
+        let queries = queues.get(tenant).map_or(0, |queue| queue.queries);
+        if queries >= self.running_max.saturating_add(self.waiting_max) {
             return Err(Error::limited(format!(
                 "this tenant has {} queries running and {} waiting (limits query.tenant_queries_max, \
                  query.tenant_queue_max): retry later",
@@ -96,15 +96,15 @@ impl Slots {
         let permits = self.running_max.min(Semaphore::MAX_PERMITS);
         let queue = queues
             .entry(tenant.clone())
-            .or_insert_with(|| TenantQueue { running: Arc::new(Semaphore::new(permits)), seats: 0 });
-        queue.seats += 1;
+            .or_insert_with(|| TenantQueue { running: Arc::new(Semaphore::new(permits)), queries: 0 });
+        queue.queries += 1;
         let running = Arc::clone(&queue.running);
         Ok((QueuePosition { tenant: tenant.clone(), queues: Arc::clone(&self.queues) }, running))
     }
 }
 
 impl TenantQueues {
-    /// A panic cannot leave a count half changed, so a poisoned lock is as good as new.
+    /// A panic cannot leave a count half-changed, so a poisoned lock is still consistent.
     fn lock(&self) -> MutexGuard<'_, HashMap<TenantId, TenantQueue>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -114,8 +114,8 @@ impl Drop for QueuePosition {
     fn drop(&mut self) {
         let mut queues = self.queues.lock();
         if let Entry::Occupied(mut queue) = queues.entry(self.tenant.clone()) {
-            queue.get_mut().seats -= 1;
-            if queue.get().seats == 0 {
+            queue.get_mut().queries -= 1;
+            if queue.get().queries == 0 {
                 queue.remove();
             }
         }
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_tenant_waits_and_another_does_not() {
+    async fn tenants_do_not_wait_for_each_other() {
         let slots = Slots::new(1, 1, Duration::from_secs(3_600));
         let (acme, rival) = (tenant("acme"), tenant("rival"));
         let running = slots.take(&acme).await.unwrap();
@@ -150,11 +150,11 @@ mod tests {
         let next = waiting.await.unwrap();
         assert_eq!(slots.tenants(), 2);
         drop(next);
-        assert_eq!(slots.tenants(), 1, "an idle tenant costs no memory");
+        assert_eq!(slots.tenants(), 1, "an idle tenant uses no memory");
     }
 
     #[tokio::test]
-    async fn who_stops_waiting_gives_its_place_back() {
+    async fn a_cancelled_wait_releases_its_queue_position() {
         let slots = Slots::new(1, 1, Duration::from_secs(3_600));
         let acme = tenant("acme");
         let running = slots.take(&acme).await.unwrap();
@@ -162,14 +162,14 @@ mod tests {
         assert!(poll!(&mut first).is_pending());
         drop(first);
         let mut second = Box::pin(slots.take(&acme));
-        assert!(poll!(&mut second).is_pending(), "the place is free again");
+        assert!(poll!(&mut second).is_pending(), "the position is free again");
         drop(running);
         drop(second.await.unwrap());
         assert_eq!(slots.tenants(), 0);
     }
 
     #[tokio::test]
-    async fn the_first_to_come_is_the_first_served() {
+    async fn queries_are_served_in_arrival_order() {
         let slots = Slots::new(1, 2, Duration::from_secs(3_600));
         let acme = tenant("acme");
         let running = slots.take(&acme).await.unwrap();
@@ -177,14 +177,14 @@ mod tests {
         let mut second = Box::pin(slots.take(&acme));
         assert!(poll!(&mut first).is_pending() && poll!(&mut second).is_pending());
         drop(running);
-        assert!(poll!(&mut second).is_pending(), "whoever polls first does not matter");
+        assert!(poll!(&mut second).is_pending(), "the polling order does not matter");
         let first = first.await.unwrap();
         drop(first);
         drop(second.await.unwrap());
     }
 
     #[tokio::test]
-    async fn waiting_ends() {
+    async fn waiting_times_out() {
         let slots = Slots::new(1, 1, Duration::ZERO);
         let acme = tenant("acme");
         let running = slots.take(&acme).await.unwrap();

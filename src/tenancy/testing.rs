@@ -1,4 +1,4 @@
-//! For unit tests of every module: an [`Access`] by the one road there is, a signed token.
+//! Test support for all modules: an [`Access`] from a signed token, the only way to get one.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use super::{Access, Mint, Scope, Verifier};
 use crate::clock::Clock;
 use crate::config::{AuthConfig, IssuerConfig, PolicyConfig, Secret};
 
-/// A configuration with one issuer, `dev`, and its shared secret; `ops` is its operator.
+/// A configuration with one issuer, `dev`, with a shared secret and the operator `ops`.
 pub(crate) fn auth() -> AuthConfig {
     AuthConfig {
         issuers: BTreeMap::from([("dev".to_owned(), issuer())]),
@@ -40,13 +40,13 @@ pub(crate) fn issuer() -> IssuerConfig {
     }
 }
 
-/// A verified caller of `tenant` (none: the operator) with these scopes, which sees all of `tables`.
+/// A verified caller of `tenant` (`None` for the operator) with these scopes, who may see all of `tables`.
 pub(crate) async fn access(tenant: Option<&str>, scopes: &[Scope], tables: &[&str]) -> Access {
     let policy = tables.iter().map(|table| ((*table).to_owned(), PolicyConfig::default())).collect();
     access_under(tenant, scopes, &policy, serde_json::json!({})).await
 }
 
-/// The same under a given policy, with further claims (a JSON object).
+/// The same with a given policy and additional claims (a JSON object).
 pub(crate) async fn access_under(
     tenant: Option<&str>,
     scopes: &[Scope],

@@ -1,4 +1,4 @@
-//! Tokens against the whole verifier: each row is one way to lie, and the reason that the liar hears.
+//! Tests of token verification: each case is a token and the expected reason for refusing it.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -33,7 +33,7 @@ fn good() -> Value {
     })
 }
 
-/// Good claims with some replaced (`null` value: taken out).
+/// Valid claims with changes. A `null` value removes the claim.
 fn with(changes: Value) -> String {
     let mut claims = good();
     for (name, value) in changes.as_object().unwrap() {
@@ -45,7 +45,7 @@ fn with(changes: Value) -> String {
     claims.to_string()
 }
 
-/// Signed with the secret of the test's issuer.
+/// Signs with the secret of the test issuer.
 fn signed(header: &str, claims: &str) -> String {
     let secret = issuer().secret.unwrap();
     sign(Algorithm::parse("HS256").unwrap(), &secret, header, claims).unwrap()
@@ -57,15 +57,15 @@ async fn verify(auth: &AuthConfig, token: &str) -> Result<Access> {
     Verifier::new(auth, &BTreeMap::new(), Clock::fixed(NOW * SECOND)).unwrap().verify(token).await
 }
 
-/// Verifies each token; an expectation is empty (accepted) or a part of the refusal's message.
+/// Verifies each token. The expected reason is a part of the error message, or empty if the token is accepted.
 async fn check(auth: &AuthConfig, cases: &[(&str, String, Kind, &str)]) {
     for (name, token, kind, reason) in cases {
         let outcome = verify(auth, token).await;
         match outcome {
-            Ok(_) => assert!(reason.is_empty(), "{name}: accepted, wanted `{reason}`"),
+            Ok(_) => assert!(reason.is_empty(), "{name}: accepted, expected `{reason}`"),
             Err(error) => {
                 assert!(!reason.is_empty(), "{name}: refused: {error:?}");
-                assert!(error.message().contains(reason), "{name}: {error:?}, wanted `{reason}`");
+                assert!(error.message().contains(reason), "{name}: {error:?}, expected `{reason}`");
                 assert_eq!(error.kind(), *kind, "{name}: {error:?}");
             }
         }
@@ -82,7 +82,7 @@ fn with_keys(algorithms: &[&str], change: impl FnOnce(&mut IssuerConfig)) -> Aut
 }
 
 #[tokio::test]
-async fn claims_are_judged_one_by_one() {
+async fn each_claim_is_checked() {
     use Kind::Unauthenticated as U;
     let raw = |text: &str| with(json!({})).replacen('{', &format!("{{{text},"), 1);
     let cases = [
@@ -102,10 +102,10 @@ async fn claims_are_judged_one_by_one() {
         ("exp past", with(json!({"exp": NOW - 31})), U, "expired"),
         ("exp past, within the leeway", with(json!({"exp": NOW - 29})), U, ""),
         ("exp as text", with(json!({"exp": "9999999999"})), U, "`exp` is not a number"),
-        ("exp negative", with(json!({"exp": -1})), U, "`exp` is no time"),
-        ("exp beyond the year 9999", with(json!({"exp": 999_999_999_999_i64})), U, "`exp` is no time"),
-        ("exp beyond i64", raw(r#""x":1"#).replace("1800000060", "18446744073709551615"), U, "`exp` is no time"),
-        ("exp as a large float", raw(r#""x":1"#).replace("1800000060", "1e300"), U, "`exp` is no time"),
+        ("exp negative", with(json!({"exp": -1})), U, "`exp` is not a time"),
+        ("exp beyond the year 9999", with(json!({"exp": 999_999_999_999_i64})), U, "`exp` is not a time"),
+        ("exp beyond i64", raw(r#""x":1"#).replace("1800000060", "18446744073709551615"), U, "`exp` is not a time"),
+        ("exp as a large float", raw(r#""x":1"#).replace("1800000060", "1e300"), U, "`exp` is not a time"),
         ("exp beyond floats", raw(r#""x":1"#).replace("1800000060", "1e400"), U, "token is malformed"),
         ("exp with a fraction", raw(r#""x":1"#).replace("1800000060", "1800000060.5"), U, ""),
         ("exp true", with(json!({"exp": true})), U, "`exp` is not a number"),
@@ -151,13 +151,13 @@ async fn tenants_and_scopes_fail_closed() {
     let cases = [
         ("tenant missing", with(json!({"tenant": null})), F, "no tenant claim"),
         ("tenant null", raw("null"), F, "not a string"),
-        ("tenant empty", raw(r#""""#), F, "no tenant id"),
+        ("tenant empty", raw(r#""""#), F, "not a valid tenant id"),
         ("tenant a list", raw(r#"["acme"]"#), F, "not a string"),
         ("tenant an object", raw(r#"{"acme":1}"#), F, "not a string"),
         ("tenant a number", raw("7"), F, "not a string"),
         ("tenant true", raw("true"), F, "not a string"),
-        ("tenant endless", raw(&format!(r#""{}""#, "x".repeat(257))), F, "no tenant id"),
-        ("tenant with a NUL", raw(r#""ac\u0000me""#), F, "no tenant id"),
+        ("tenant endless", raw(&format!(r#""{}""#, "x".repeat(257))), F, "not a valid tenant id"),
+        ("tenant with a NUL", raw(r#""ac\u0000me""#), F, "not a valid tenant id"),
         ("tenant like SQL", raw(r#""a' OR '1'='1""#), F, ""),
         ("scope missing", with(json!({"scope": null})), U, ""),
         ("scope a number", with(json!({"scope": 1})), U, "scope claim"),
@@ -179,7 +179,7 @@ async fn tenants_and_scopes_fail_closed() {
 }
 
 #[tokio::test]
-async fn headers_are_not_trusted() {
+async fn headers_are_checked() {
     use Kind::Unauthenticated as U;
     let long = format!(r#"{{"alg":"HS256","kid":"{}"}}"#, "k".repeat(257));
     let cases = [
@@ -213,7 +213,7 @@ async fn headers_are_not_trusted() {
 }
 
 #[tokio::test]
-async fn shapes_are_exact() {
+async fn malformed_tokens_are_refused() {
     use Kind::Unauthenticated as U;
     let token = signed(HEADER, &with(json!({})));
     let (message, signature) = token.rsplit_once('.').unwrap();
@@ -232,8 +232,8 @@ async fn shapes_are_exact() {
         ("whitespace before", format!(" {token}"), "whitespace"),
         ("a newline behind", format!("{token}\n"), "whitespace"),
         ("padding", format!("{token}="), "whitespace"),
-        ("plus and slash", format!("{message}.+/"), "other characters"),
-        ("beyond ASCII", format!("{message}.é"), "other characters"),
+        ("plus and slash", format!("{message}.+/"), "other invalid characters"),
+        ("beyond ASCII", format!("{message}.é"), "other invalid characters"),
         ("truncated", token[..token.len() - 4].to_owned(), "signature"),
         ("foreign claims", format!("{header}.{other_claims}.{signature}"), "signature"),
         ("another signature", format!("{message}.{}", other.rsplit('.').next().unwrap()), "signature"),
@@ -256,7 +256,7 @@ async fn shapes_are_exact() {
 }
 
 #[tokio::test]
-async fn every_kind_of_key_signs() {
+async fn every_algorithm_verifies() {
     let cases = [
         ("RS256", RSA, "rsa"),
         ("RS384", RSA, "rsa"),
@@ -290,7 +290,7 @@ async fn every_kind_of_key_signs() {
 }
 
 #[tokio::test]
-async fn a_key_serves_its_own_algorithms_only() {
+async fn a_key_is_used_only_with_its_own_algorithms() {
     use Kind::Unauthenticated as U;
     let claims = with(json!({}));
     let folder = tempfile::tempdir().unwrap();
@@ -336,7 +336,7 @@ async fn a_key_serves_its_own_algorithms_only() {
 }
 
 #[test]
-fn faults_of_the_configuration_are_told_at_once() {
+fn all_faults_of_the_configuration_are_reported_at_once() {
     let cases: [(&str, AuthConfig); 14] = [
         ("exactly one of", with_keys(&["RS256"], |_| {})),
         (
@@ -348,17 +348,17 @@ fn faults_of_the_configuration_are_told_at_once() {
         ),
         ("unknown algorithm `none`", with_keys(&["none"], |issuer| issuer.pem_file = Some(public("rsa")))),
         ("`algorithms` is empty", with_keys(&[], |issuer| issuer.pem_file = Some(public("rsa")))),
-        ("HS256 does not fit", with_keys(&["RS256", "HS256"], |issuer| issuer.pem_file = Some(public("rsa")))),
-        ("ES384 does not fit", with_keys(&["ES384"], |issuer| issuer.pem_file = Some(public("p256")))),
-        ("RS256 does not fit", with_keys(&["RS256"], |issuer| issuer.secret = Some(Secret::new("x".repeat(32))))),
-        ("HS256 does not fit", with_keys(&["HS256"], |issuer| issuer.secret = Some(Secret::new("x".repeat(31))))),
+        ("HS256 does not match", with_keys(&["RS256", "HS256"], |issuer| issuer.pem_file = Some(public("rsa")))),
+        ("ES384 does not match", with_keys(&["ES384"], |issuer| issuer.pem_file = Some(public("p256")))),
+        ("RS256 does not match", with_keys(&["RS256"], |issuer| issuer.secret = Some(Secret::new("x".repeat(32))))),
+        ("HS256 does not match", with_keys(&["HS256"], |issuer| issuer.secret = Some(Secret::new("x".repeat(31))))),
         (
-            "HS256 does not fit",
+            "HS256 does not match",
             with_keys(&["HS256"], |issuer| issuer.jwks_url = Some("https://issuer.test".to_owned())),
         ),
         ("2048 to 8192 bits", with_keys(&["RS256"], |issuer| issuer.pem_file = Some(public("rsa_weak")))),
         ("rsa_weak.pub.pem", with_keys(&["RS256"], |issuer| issuer.pem_file = Some(public("rsa_weak")))),
-        ("broken key", with_keys(&["ES384"], |issuer| issuer.pem_file = Some(public("p521")))),
+        ("key is invalid", with_keys(&["ES384"], |issuer| issuer.pem_file = Some(public("p521")))),
         ("must be https", with_keys(&["RS256"], |issuer| issuer.jwks_url = Some("http://issuer.test".to_owned()))),
         ("cannot be read", with_keys(&["RS256"], |issuer| issuer.pem_file = Some("/nowhere".into()))),
     ];
@@ -366,7 +366,7 @@ fn faults_of_the_configuration_are_told_at_once() {
     for (reason, auth) in &cases {
         let error = Verifier::new(auth, &policy, Clock::System).unwrap_err();
         assert!(error.message().starts_with("auth.issuers.dev: "), "{error:?}");
-        assert!(error.message().contains(reason), "{error:?}, wanted `{reason}`");
+        assert!(error.message().contains(reason), "{error:?}, expected `{reason}`");
     }
     let mut all = cases[0].1.clone();
     all.issuers.insert("other".to_owned(), cases[2].1.issuers["dev"].clone());
@@ -376,12 +376,12 @@ fn faults_of_the_configuration_are_told_at_once() {
     let mut twins = auth();
     twins.issuers.insert("twin".to_owned(), issuer());
     let error = Verifier::new(&twins, &policy, Clock::System).unwrap_err();
-    assert!(error.message().contains("that of another issuer"), "{error:?}");
-    assert!(!format!("{twins:?} {error:?}").contains("secret of at least"), "secrets are never shown");
+    assert!(error.message().contains("another issuer has the same `issuer`"), "{error:?}");
+    assert!(!format!("{twins:?} {error:?}").contains("secret of at least"), "secrets are not shown");
 }
 
 #[tokio::test]
-async fn an_access_says_what_the_token_said() {
+async fn an_access_has_the_content_of_the_token() {
     let access = verify(&auth(), &signed(HEADER, &with(json!({"jti": "t1", "iat": NOW - 10})))).await.unwrap();
     assert_eq!(access.identity(), ("https://issuer.test", "ann", "t1"));
     assert!(matches!(access.owner(), Owner::Tenant(tenant) if tenant.as_str() == "acme"));
@@ -393,7 +393,7 @@ async fn an_access_says_what_the_token_said() {
 
     let old = json!({"iat": NOW - 86_400, "exp": NOW + 1_000_000});
     let old = verify(&auth(), &signed(HEADER, &with(old))).await.unwrap();
-    assert_eq!(old.expires(), (NOW + 30) * SECOND, "its age ends it before its `exp`");
+    assert_eq!(old.expires(), (NOW + 30) * SECOND, "the maximum age is before `exp`");
 
     let operator = json!({"sub": "ops", "tenant": null, "scope": ["ingest", "read", "email"]});
     let operator = verify(&auth(), &signed(HEADER, &with(operator))).await.unwrap();
@@ -405,7 +405,7 @@ async fn an_access_says_what_the_token_said() {
 }
 
 #[tokio::test]
-async fn claims_may_stand_deep_or_have_a_url_for_a_name() {
+async fn claims_may_be_nested_or_have_a_url_as_name() {
     let mut auth = auth();
     let issuer = auth.issuers.get_mut("dev").unwrap();
     issuer.tenant_claim = "https://glasshouse.test/tenant".to_owned();
@@ -417,5 +417,5 @@ async fn claims_may_stand_deep_or_have_a_url_for_a_name() {
     assert!(access.require(Scope::Read).is_ok());
     let flat = with(json!({"app.scopes": ["read"], "https://glasshouse.test/tenant": "acme"}));
     let access = verify(&auth, &signed(HEADER, &flat)).await.unwrap();
-    assert!(access.require(Scope::Read).is_err(), "a dotted name is a path, and only that");
+    assert!(access.require(Scope::Read).is_err(), "a dotted name is always a path");
 }

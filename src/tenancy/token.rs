@@ -1,11 +1,12 @@
-//! Signatures: the only file that knows `jsonwebtoken`.
+//! Signature algorithms and keys. This is the only file that uses `jsonwebtoken`.
 //!
-//! In: a token's signed text, its signature, an algorithm and a key. Out: whether they belong together.
+//! In: a token's signed text, its signature, an algorithm and a key. Out: whether the signature is valid.
 //!
-//! **Invariant:** a key serves only the algorithms of its own type: an RSA key is never taken for a shared secret, and a
-//! P-256 key never verifies ES384.
-//! What a token *says* is judged in `verify`, by our own rules and our own clock: the library's validation reads the
-//! machine's clock, leaves `nbf` unchecked unless told, and takes the last of two equal keys.
+//! **Invariant:** a key is used only with algorithms of its own type: an RSA key is never used as a shared secret, and
+//! a P-256 key never verifies ES384.
+//!
+//! `verify` checks the claims with its own rules and clock. The library's validation reads the system clock, does not
+//! check `nbf` by default, and accepts duplicate keys.
 
 use std::fmt;
 
@@ -17,10 +18,10 @@ use jsonwebtoken::{Algorithm as Jwa, DecodingKey, EncodingKey, crypto};
 use crate::config::Secret;
 use crate::error::{Error, Result};
 
-/// The least and the greatest size of an RSA modulus, in bits.
+/// The allowed sizes of an RSA modulus, in bits.
 const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
 
-/// What kind of key an algorithm needs.
+/// The type of key that an algorithm requires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum KeyKind {
     Secret,
@@ -30,13 +31,13 @@ enum KeyKind {
     Ed25519,
 }
 
-/// A signature algorithm that we know.
+/// A supported signature algorithm.
 #[derive(Clone, Copy)]
 pub(super) struct Algorithm {
     name: &'static str,
     jwa: Jwa,
     kind: KeyKind,
-    /// The least size of a shared secret, in bytes: that of the hash (RFC 7518, section 3.2).
+    /// The minimum size of a shared secret, in bytes: the size of the hash (RFC 7518, section 3.2).
     secret_bytes_min: usize,
 }
 
@@ -44,7 +45,7 @@ const fn algorithm(name: &'static str, jwa: Jwa, kind: KeyKind, secret_bytes_min
     Algorithm { name, jwa, kind, secret_bytes_min }
 }
 
-/// Every algorithm that can be listed for an issuer. `none` is not among them.
+/// All supported algorithms. `none` is not one of them.
 const ALGORITHMS: [Algorithm; 12] = [
     algorithm("HS256", Jwa::HS256, KeyKind::Secret, 32),
     algorithm("HS384", Jwa::HS384, KeyKind::Secret, 48),
@@ -61,7 +62,7 @@ const ALGORITHMS: [Algorithm; 12] = [
 ];
 
 impl Algorithm {
-    /// The algorithm of exactly this name (RFC 7518 names are case-sensitive).
+    /// Parses a name (RFC 7518 names are case-sensitive).
     pub(super) fn parse(name: &str) -> Option<Self> {
         ALGORITHMS.into_iter().find(|known| known.name == name)
     }
@@ -71,12 +72,12 @@ impl Algorithm {
         ALGORITHMS.into_iter().map(|known| known.name)
     }
 
-    /// Its name.
+    /// The name.
     pub(super) fn name(self) -> &'static str {
         self.name
     }
 
-    /// Whether it needs a shared secret, not a public key.
+    /// Whether it requires a shared secret instead of a public key.
     pub(super) fn is_shared(self) -> bool {
         self.kind == KeyKind::Secret
     }
@@ -88,12 +89,12 @@ impl fmt::Debug for Algorithm {
     }
 }
 
-/// A key that verifies. Its `Debug` shows its kind, never its bytes.
+/// A key for verifying signatures. Its `Debug` output shows its type, never its bytes.
 #[derive(Clone)]
 pub(super) struct VerificationKey {
     kind: KeyKind,
     inner: DecodingKey,
-    /// Bytes of a shared secret, to be compared with what an algorithm needs.
+    /// The size of a shared secret, in bytes; 0 for a public key.
     secret_bytes: usize,
 }
 
@@ -108,70 +109,75 @@ impl VerificationKey {
     pub(super) fn pem(pem: &[u8]) -> Result<Self> {
         let text = std::str::from_utf8(pem).unwrap_or_default();
         if text.contains("PRIVATE KEY") {
-            return Err(Error::invalid("is a private key: give the public one (`openssl pkey -pubout`)"));
+            return Err(Error::invalid("is a private key: use the public key (`openssl pkey -pubout`)"));
         }
         if !text.contains("PUBLIC KEY") {
-            return Err(Error::invalid("is no PEM public key (of a certificate: `openssl x509 -pubkey -noout`)"));
+            return Err(Error::invalid(
+                "is not a PEM public key: extract it from a certificate with `openssl x509 -pubkey -noout`",
+            ));
         }
         let inner = DecodingKey::from_rsa_pem(pem)
             .or_else(|_| DecodingKey::from_ec_pem(pem))
             .or_else(|_| DecodingKey::from_ed_pem(pem))
-            .map_err(|error| unusable("is no RSA, P-256, P-384 or Ed25519 key").with_source(error))?;
+            .map_err(|error| unusable("is not an RSA, P-256, P-384 or Ed25519 key").with_source(error))?;
         Self::checked(inner)
     }
 
-    /// An RSA key of a JWK: modulus and exponent in base64url.
+    /// An RSA key from a JWK: modulus and exponent in base64url.
     pub(super) fn rsa(n: &str, e: &str) -> Result<Self> {
         Self::checked(
-            DecodingKey::from_rsa_components(n, e).map_err(|error| unusable("broken RSA key").with_source(error))?,
+            DecodingKey::from_rsa_components(n, e)
+                .map_err(|error| unusable("the RSA key is invalid").with_source(error))?,
         )
     }
 
-    /// An elliptic curve key of a JWK: its curve, and its point in base64url.
+    /// An elliptic curve key from a JWK: the curve, and the point in base64url.
     pub(super) fn ec(curve: &str, x: &str, y: &str) -> Result<Self> {
         let inner = DecodingKey::from_ec_components(x, y);
-        let key = Self::checked(inner.map_err(|error| unusable("broken EC key").with_source(error))?)?;
+        let key = Self::checked(inner.map_err(|error| unusable("the EC key is invalid").with_source(error))?)?;
         match (curve, key.kind) {
             ("P-256", KeyKind::P256) | ("P-384", KeyKind::P384) => Ok(key),
-            _ => Err(unusable("EC key of another curve than it says")),
+            _ => Err(unusable("the EC key does not match its curve")),
         }
     }
 
-    /// An Ed25519 key of a JWK: its public part in base64url.
+    /// An Ed25519 key from a JWK: the public part in base64url.
     pub(super) fn ed(curve: &str, x: &str) -> Result<Self> {
         if curve != "Ed25519" {
-            return Err(unusable("OKP key of another curve than Ed25519"));
+            return Err(unusable("the OKP key has a curve other than Ed25519"));
         }
         Self::checked(
-            DecodingKey::from_ed_components(x).map_err(|error| unusable("broken OKP key").with_source(error))?,
+            DecodingKey::from_ed_components(x)
+                .map_err(|error| unusable("the OKP key is invalid").with_source(error))?,
         )
     }
 
-    /// Finds the kind of a public key, and refuses sizes that are weak or that no algorithm of ours has.
+    /// Determines the type of a public key, and refuses weak and unsupported sizes.
     fn checked(inner: DecodingKey) -> Result<Self> {
-        let jwk = Jwk::from_decoding_key(&inner, None).map_err(|error| unusable("broken key").with_source(error))?;
+        let jwk =
+            Jwk::from_decoding_key(&inner, None).map_err(|error| unusable("the key is invalid").with_source(error))?;
         let kind = match &jwk.algorithm {
             AlgorithmParameters::RSA(rsa) if RSA_BITS.contains(&bits(&rsa.n)) => KeyKind::Rsa,
-            AlgorithmParameters::RSA(_) => return Err(unusable("RSA key that is not of 2048 to 8192 bits")),
+            AlgorithmParameters::RSA(_) => return Err(unusable("the RSA key does not have 2048 to 8192 bits")),
             AlgorithmParameters::EllipticCurve(ec) => match ec.curve {
                 jsonwebtoken::jwk::EllipticCurve::P256 => KeyKind::P256,
                 jsonwebtoken::jwk::EllipticCurve::P384 => KeyKind::P384,
-                _ => return Err(unusable("EC key of another curve than P-256 and P-384")),
+                _ => return Err(unusable("the EC key has a curve other than P-256 and P-384")),
             },
             AlgorithmParameters::OctetKeyPair(_) => KeyKind::Ed25519,
-            _ => return Err(unusable("is no public key")),
+            _ => return Err(unusable("is not a public key")),
         };
         Ok(Self { kind, inner, secret_bytes: 0 })
     }
 
-    /// Whether this key is of the kind that `algorithm` needs, and strong enough for it.
-    pub(super) fn fits(&self, algorithm: Algorithm) -> bool {
+    /// Whether the key has the type that `algorithm` requires, and is strong enough for it.
+    pub(super) fn matches_algorithm(&self, algorithm: Algorithm) -> bool {
         self.kind == algorithm.kind && self.secret_bytes >= algorithm.secret_bytes_min
     }
 
-    /// Whether `signature` (base64url) is `algorithm`'s over `message` with this key.
+    /// Verifies `signature` (base64url) over `message`.
     pub(super) fn verify(&self, algorithm: Algorithm, message: &str, signature: &str) -> bool {
-        self.fits(algorithm)
+        self.matches_algorithm(algorithm)
             && crypto::verify(signature, message.as_bytes(), &self.inner, algorithm.jwa).unwrap_or(false)
     }
 }
@@ -194,7 +200,7 @@ fn compact(algorithm: Algorithm, key: &EncodingKey, header: &str, claims: &str) 
     Ok(format!("{message}.{signature}"))
 }
 
-/// The size of a number in base64url, in bits; 0 when it is none.
+/// The size of a base64url number in bits; 0 if it is invalid.
 fn bits(number: &str) -> usize {
     let bytes = URL_SAFE_NO_PAD.decode(number).unwrap_or_default();
     let significant = bytes.iter().skip_while(|byte| **byte == 0);
@@ -206,12 +212,12 @@ fn unusable(why: &'static str) -> Error {
     Error::invalid(why)
 }
 
-/// Signing with private keys, which the server itself never does.
+/// Signing with private keys, for tests only.
 #[cfg(test)]
 pub(super) mod signing {
     use super::*;
 
-    /// Signs with a private key in PEM (PKCS#8), whatever `header` and `claims` say.
+    /// Signs any `header` and `claims` with a private key in PEM (PKCS#8).
     pub(crate) fn sign_pem(algorithm: &str, pem: &str, header: &str, claims: &str) -> String {
         let algorithm = Algorithm::parse(algorithm).unwrap();
         compact(algorithm, &private(algorithm, pem), header, claims).unwrap()

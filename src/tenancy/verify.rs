@@ -1,10 +1,11 @@
-//! Verification: a token's text in, an [`Access`] out, or a refusal with a reason and no internals.
+//! Token verification. In: a token. Out: an [`Access`], or an error that states the reason without internals.
 //!
-//! In order: size and shape; header; issuer by its exact `iss`; algorithm by the issuer's list; key; signature; then, on
-//! the signed claims, audience, times, subject, tenant, scopes and policy. After RFC 8725, with nothing optional.
+//! The order of checks: size and shape; header; issuer by its exact `iss`; algorithm by the issuer's list; key;
+//! signature; then, on the signed claims, audience, times, subject, tenant, scopes and policy. Follows RFC 8725; no
+//! check is optional.
 //!
-//! **Invariant:** the caller hears which rule was broken, never what keys, issuers or subjects there are.
-//! **Invariant:** a header's `crit` and `b64` refuse the token, and a key that the token itself brings is never used.
+//! **Invariant:** the error states which rule was violated, but does not reveal which keys, issuers or subjects exist.
+//! **Invariant:** a token with `crit` or `b64` in its header is refused, and a key inside the token is never used.
 
 use std::collections::BTreeMap;
 
@@ -20,10 +21,10 @@ use crate::config::{AuthConfig, IssuerConfig, PolicyConfig};
 use crate::contract::TenantId;
 use crate::error::{Error, Result};
 
-/// Turns tokens into [`Access`]. Shared by all doors.
+/// Verifies tokens. Shared by all endpoints.
 #[derive(Debug)]
 pub struct Verifier {
-    /// By their exact `iss`.
+    /// Issuers by their exact `iss`.
     issuers: BTreeMap<String, Issuer>,
     policy: Policy,
     clock: Clock,
@@ -44,19 +45,19 @@ struct Issuer {
 }
 
 impl Verifier {
-    /// Checks the issuers' keys and algorithms (files are read now, URLs on first use) and the policy. All faults at once,
-    /// one a line. A quarantine table `<t>_quarantine` has the tenant rule of `<t>`, and is visible where `<t>` is visible
-    /// whole (no row rules, no column list) or where it has a policy of its own.
+    /// Checks the issuers' keys and algorithms (files are read now, URLs on first use) and the policy. The error lists
+    /// all faults, one per line. A quarantine `<t>_quarantine` has the tenant rule of `<t>`, and is visible if `<t>`
+    /// has no row rules and no column list, or if it has its own policy.
     pub fn new(auth: &AuthConfig, policy: &BTreeMap<String, PolicyConfig>, clock: Clock) -> Result<Self> {
         let mut faults = Vec::new();
         let mut issuers = BTreeMap::new();
         for (name, config) in &auth.issuers {
-            let place = format!("auth.issuers.{name}");
+            let key = format!("auth.issuers.{name}");
             let issuer = Issuer::new(config, auth, &clock);
             match issuer.map(|issuer| issuers.insert(config.issuer.clone(), issuer)) {
                 Ok(None) => {}
-                Ok(Some(_)) => faults.push(format!("{place}: `issuer` is that of another issuer, too")),
-                Err(error) => faults.push(error.at(place).to_string()),
+                Ok(Some(_)) => faults.push(format!("{key}: another issuer has the same `issuer`: use a unique one")),
+                Err(error) => faults.push(error.at(key).to_string()),
             }
         }
         let policy = Policy::new(policy, &mut faults);
@@ -74,8 +75,8 @@ impl Verifier {
         })
     }
 
-    /// Verifies a compact JWT. `Unauthenticated` with a reason and no internals; `Forbidden` for a missing tenant claim;
-    /// `Unavailable` when the issuer's keys cannot be fetched.
+    /// Verifies a compact JWT. `Unauthenticated` with a reason; `Forbidden` for a missing tenant claim; `Unavailable`
+    /// if the issuer's keys cannot be fetched.
     pub async fn verify(&self, token: &str) -> Result<Access> {
         let unverified = Unverified::parse(token, self.token_bytes_max)?;
         let issuer = unverified.claims.text("iss")?.and_then(|iss| self.issuers.get(iss));
@@ -83,13 +84,15 @@ impl Verifier {
         let algorithm = issuer.algorithm(&unverified.header)?;
         let key = issuer.keys.find(unverified.header.text("kid")?, algorithm).await?;
         let claims = unverified.signed_by(&key, algorithm)?;
-        self.admit(issuer, &claims)
+        self.grant(issuer, &claims)
     }
 
-    /// Whether tokens can be verified now (key sets have been fetched): for `/readyz`.
+    /// Checks that tokens can be verified, which requires that key sets have been fetched. For `/readyz`.
     pub async fn ready(&self) -> Result<()> {
         if self.issuers.is_empty() {
-            return Err(Error::unavailable("no issuer is trusted: declare one under auth.issuers"));
+            return Err(Error::unavailable(
+                "no issuer is configured, so that every token is refused: declare one under auth.issuers",
+            ));
         }
         for issuer in self.issuers.values() {
             issuer.keys.ready().await?;
@@ -97,8 +100,8 @@ impl Verifier {
         Ok(())
     }
 
-    /// Judges signed claims.
-    fn admit(&self, issuer: &Issuer, claims: &Claims) -> Result<Access> {
+    /// Checks signed claims and grants access.
+    fn grant(&self, issuer: &Issuer, claims: &Claims) -> Result<Access> {
         issuer.check_audience(claims)?;
         let expires = self.check_times(claims)?;
         let subject = claims.text("sub")?.ok_or_else(|| refuse("`sub` is missing"))?;
@@ -119,7 +122,7 @@ impl Verifier {
         }))
     }
 
-    /// Checks `exp`, `nbf` and `iat`; returns from when on the token is refused.
+    /// Checks `exp`, `nbf` and `iat`; returns the time from which the token is refused.
     fn check_times(&self, claims: &Claims) -> Result<Micros> {
         let now = self.clock.now_seconds();
         let expires = claims.seconds("exp")?.ok_or_else(|| refuse("`exp` is missing"))?;
@@ -152,12 +155,12 @@ impl Issuer {
             return Err(Error::invalid("`issuer` and `audience` must not be empty"));
         }
         if config.algorithms.is_empty() {
-            return Err(Error::invalid("`algorithms` is empty: list those that the issuer signs with"));
+            return Err(Error::invalid("`algorithms` is empty: list the algorithms that the issuer signs with"));
         }
         let known = |name: &String| {
             Algorithm::parse(name).ok_or_else(|| {
                 let names = Algorithm::names().collect::<Vec<_>>().join(", ");
-                Error::invalid(format!("unknown algorithm `{name}`: choose from {names}"))
+                Error::invalid(format!("unknown algorithm `{name}`: use one of {names}"))
             })
         };
         let algorithms = config.algorithms.iter().map(known).collect::<Result<Vec<_>>>()?;
@@ -171,14 +174,14 @@ impl Issuer {
         })
     }
 
-    /// The header's algorithm, when this issuer signs with it.
+    /// The header's algorithm, if it is listed for this issuer.
     fn algorithm(&self, header: &Claims) -> Result<Algorithm> {
         let name = header.text("alg")?.unwrap_or_default();
         let listed = self.algorithms.iter().find(|listed| listed.name() == name);
         listed.copied().ok_or_else(|| refuse("its `alg` is missing or not one of its issuer's"))
     }
 
-    /// `aud` is our audience, or a list of strings with it.
+    /// Checks that `aud` is our audience, or a list of strings that contains it.
     fn check_audience(&self, claims: &Claims) -> Result<()> {
         let ours = |value: &Value| value.as_str() == Some(self.audience.as_str());
         let is_ours = match claims.get("aud") {
@@ -189,7 +192,7 @@ impl Issuer {
         if is_ours { Ok(()) } else { Err(refuse("its `aud` is missing or not this server's")) }
     }
 
-    /// The scopes that we know, out of a list of words or a string of words. Others are not ours to judge.
+    /// The known scopes in a list of strings or a space-separated string. Others are ignored.
     fn scopes(&self, claims: &Claims) -> Result<Vec<Scope>> {
         let wrong = || refuse("its scope claim is neither a string nor a list of strings");
         let words: Vec<&str> = match claims.at(&self.scope_claim) {
@@ -203,12 +206,12 @@ impl Issuer {
         Ok(Scope::ALL.into_iter().filter(|scope| words.contains(&scope.as_str())).collect())
     }
 
-    /// The tenant. Only an operator that sends or administers may have none, and then the claim is not there at all.
+    /// The tenant. Only an operator with the scope `ingest` or `admin` may have none, and then the claim must be absent.
     fn tenant(&self, claims: &Claims, subject: &str, scopes: &[Scope]) -> Result<Option<TenantId>> {
         match claims.at(&self.tenant_claim) {
-            Some(Value::String(tenant)) => TenantId::parse(tenant)
-                .map(Some)
-                .map_err(|error| Error::forbidden("the token's tenant claim is no tenant id").with_source(error)),
+            Some(Value::String(tenant)) => TenantId::parse(tenant).map(Some).map_err(|error| {
+                Error::forbidden("the token's tenant claim is not a valid tenant id").with_source(error)
+            }),
             Some(_) => Err(Error::forbidden("the token's tenant claim is not a string")),
             None => {
                 let is_operator = self.operators.iter().any(|operator| operator == subject)
@@ -219,9 +222,9 @@ impl Issuer {
     }
 }
 
-/// A token of the right shape, of which nothing is believed yet.
+/// A well-formed token, before verification.
 struct Unverified<'a> {
-    /// Header and claims as they were signed.
+    /// The signed text of header and claims.
     message: &'a str,
     signature: &'a str,
     header: Claims,
@@ -236,13 +239,13 @@ impl<'a> Unverified<'a> {
         let parts: Vec<&str> = token.split('.').collect();
         let [header, claims, signature] = parts[..] else {
             return Err(match parts.len() {
-                5 => refuse("it is encrypted (JWE); only signed tokens (JWS) are taken"),
-                _ => refuse("it is no compact JWT of three parts"),
+                5 => refuse("it is encrypted (JWE): use a signed token (JWS)"),
+                _ => refuse("it is not a compact JWT of three parts"),
             });
         };
         let is_base64url = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
         if parts.iter().any(|part| part.is_empty() || !part.bytes().all(is_base64url)) {
-            return Err(refuse("it has an empty part, whitespace, or other characters that no token has"));
+            return Err(refuse("it has an empty part, whitespace, or other invalid characters"));
         }
         let message = &token[..header.len() + 1 + claims.len()];
         let header = Claims::parse(header)?;
@@ -250,19 +253,19 @@ impl<'a> Unverified<'a> {
         Ok(Self { message, signature, header, claims: Claims::parse(claims)? })
     }
 
-    /// The claims, when the signature holds.
+    /// The claims, if the signature is valid.
     fn signed_by(self, key: &VerificationKey, algorithm: Algorithm) -> Result<Claims> {
         if key.verify(algorithm, self.message, self.signature) {
             return Ok(self.claims);
         }
-        Err(refuse("its signature does not fit"))
+        Err(refuse("its signature is invalid"))
     }
 }
 
-/// Refuses what changes a token's meaning in ways that we do not implement, and other kinds of token.
+/// Refuses extensions that are not implemented, and other types of token.
 fn check_header(header: &Claims) -> Result<()> {
     if header.get("crit").is_some() || header.get("b64").is_some() {
-        return Err(refuse("its header asks for extensions (`crit`, `b64`), of which none is known"));
+        return Err(refuse("its header requires extensions (`crit`, `b64`), which are not supported"));
     }
     let kind = header.text("typ")?.unwrap_or("JWT").to_ascii_lowercase();
     match kind.strip_prefix("application/").unwrap_or(&kind) {

@@ -333,7 +333,7 @@ fn columns_are_checked_against_the_table_before_anything_runs() {
         (format!("{} messages", select(", value->>'total'")), "no column `json_text"),
         (format!("{} messages", select(", time AS received_time")), "set by the server"),
         (format!("{} messages", select(", 1 AS total, 2.0 AS total")), "total"),
-        (format!("{} messages", select(", value->>'total' AS total")), "takes float64"),
+        (format!("{} messages", select(", value->>'total' AS total")), "expects float64"),
         (format!("{} messages", select(", json_array(value) AS city")), "`city`"),
         (format!("{} messages", select(", headers AS city")), "`city`"),
         (columns.replace("time AS event_time, ", "") + " messages", "no `event_time`, the time of table `orders`"),

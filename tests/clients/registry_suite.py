@@ -175,7 +175,7 @@ def unreadable_messages_are_quarantined_unchanged(facts):
     good = avro(facts, AVRO % "", ["a4"])[0]
     bad = {
         b"\x00\x00\x01\xe2\x40x": "the schema registry knows no schema 123456",
-        good[:20]: "the message ends before its schema does",
+        good[:20]: "the message is truncated",
         b'{"id": "json"}': "does not begin with a schema registry's header",
     }
     send(facts, "avro", [*bad, good])

@@ -1,14 +1,14 @@
-//! Events while they are decoded: column by column.
+//! The builder of an event batch: values of the open row are written directly into the columns.
 //!
 //! ```text
-//!   wire | json ─ fill ─► the open row ─ check ─┬─ keep ─► the next one ─► … ─► Arrow columns
-//!                                               └─ drop ─► the same one, empty again
+//!   protobuf | json ─ fill ─► open row ─ check ─┬─ keep ─► next row ─► … ─► Arrow columns
+//!                                               └─ drop ─► the same row, empty again
 //! ```
 //!
-//! A value is written once, where its column will be. So a field costs no allocation, and what is read is moved while it is
-//! at hand.
+//! A value is written once, at its final position in the column. A field costs no allocation, and its bytes are copied
+//! while they are in the processor's cache.
 //!
-//! **Invariant:** a row that is dropped leaves nothing behind.
+//! **Invariant:** a dropped row leaves no values behind.
 
 use super::column_builder;
 use super::column_builder::ColumnBuilder;
@@ -22,42 +22,43 @@ use crate::contract::schema::table::ColumnKind;
 use crate::contract::{Contract, Owner, Stamp};
 use crate::error::Result;
 
-/// Rows that are made writable at once: few enough to be in the processor's caches when they are written.
+/// Rows by which the columns grow: few enough to stay in the processor's caches while they are written.
 const ROWS_STEP: usize = 1 << 10;
 
-/// Rows in the making.
+/// Builds the columns of an [`EventBatch`], one row at a time.
 #[derive(Debug)]
 pub(in crate::contract) struct BatchBuilder<'a> {
     body: &'a [u8],
     /// One per stored column.
     columns: Vec<ColumnBuilder>,
-    /// Those that hold bytes.
+    /// The indexes of the text and bytes columns.
     texts: Vec<usize>,
     entries: MapBuilder,
-    /// Rows kept so far, which is the place of the open one.
+    /// Rows kept so far, which is also the index of the open row.
     rows: usize,
-    room: usize,
+    /// Rows that the columns can hold before they grow.
+    capacity: usize,
     open: Open,
-    /// Text of the open row that does not stand in the body as it is (escapes, numbers).
+    /// Text of the open row that the body does not contain verbatim (unescaped strings, numbers).
     pub(in crate::contract) own: String,
-    /// Bytes of the open row that do not stand in the body as they are (base64).
+    /// Bytes of the open row that the body does not contain verbatim (decoded base64).
     pub(in crate::contract) blob: Vec<u8>,
     entries_max: usize,
 }
 
-/// What is known of the row that is being read.
+/// The state of the open row.
 #[derive(Debug)]
 struct Open {
-    /// Which columns it names.
+    /// Whether each column was named, by its index.
     named: Vec<bool>,
-    /// Which objects it has, by their index in the tree.
+    /// Whether each object is present, by its index in the tree.
     nodes: Vec<bool>,
-    /// The first fault met.
+    /// The first fault.
     fault: Option<Box<RejectCause>>,
 }
 
 impl<'a> BatchBuilder<'a> {
-    /// A sheet with room for `rows`; it grows beyond it.
+    /// A builder with capacity for `rows` rows; it grows if needed.
     pub(in crate::contract) fn new(contract: &Contract, body: &'a [u8], stamp: &Stamp, rows: usize) -> Self {
         let is_bytes = |kind| matches!(kind, ColumnKind::Text | ColumnKind::Bytes);
         let is_key = |column| column == contract.tenant || column == contract.id;
@@ -71,7 +72,7 @@ impl<'a> BatchBuilder<'a> {
             texts: columns.filter(|(_, column)| is_bytes(column.kind)).map(|(index, _)| index).collect(),
             entries: MapBuilder::new(rows),
             rows: 0,
-            room: 0,
+            capacity: 0,
             open: Open {
                 named: vec![false; contract.columns.len()],
                 nodes: vec![false; contract.tree.nodes.len()],
@@ -83,12 +84,12 @@ impl<'a> BatchBuilder<'a> {
         }
     }
 
-    /// Opens a row that says nothing. The one before it was kept or dropped.
+    /// Opens an empty row. The previous row must have been kept or dropped.
     #[inline]
     pub(in crate::contract) fn open(&mut self) {
-        if self.rows == self.room {
-            self.room += ROWS_STEP;
-            self.columns.iter_mut().for_each(|cells| cells.grow(self.room));
+        if self.rows == self.capacity {
+            self.capacity += ROWS_STEP;
+            self.columns.iter_mut().for_each(|cells| cells.grow(self.capacity));
         }
         self.open.named.fill(false);
         self.open.nodes.fill(false);
@@ -96,7 +97,7 @@ impl<'a> BatchBuilder<'a> {
         self.blob.clear();
     }
 
-    /// Keeps the open row. `Limited` when a column has more bytes than it can hold.
+    /// Keeps the open row. `Limited` if a column would exceed its maximum size.
     #[inline]
     pub(in crate::contract) fn keep(&mut self) -> Result<()> {
         self.texts.iter().try_for_each(|column| self.columns[*column].keep())?;
@@ -105,7 +106,7 @@ impl<'a> BatchBuilder<'a> {
         Ok(())
     }
 
-    /// Empties the open row.
+    /// Drops the values of the open row.
     #[cold]
     pub(in crate::contract) fn drop(&mut self) {
         self.columns.iter_mut().for_each(|cells| cells.clear(self.rows));
@@ -113,30 +114,31 @@ impl<'a> BatchBuilder<'a> {
         self.open.fault = None;
     }
 
-    /// Keeps the first fault. Decoding goes on, so that the rest of the event is known (above all, whose it is).
+    /// Records a fault, unless the row already has one. Decoding continues, so that the rest of the event, above all
+    /// its tenant, is known.
     #[cold]
     pub(in crate::contract) fn fail(&mut self, fault: impl FnOnce() -> RejectCause) {
         self.open.fault.get_or_insert_with(|| Box::new(fault()));
     }
 
-    /// The fault of the open row, if it has one.
+    /// Takes the fault of the open row.
     pub(in crate::contract) fn fault(&mut self) -> Option<RejectCause> {
         self.open.fault.take().map(|fault| *fault)
     }
 
-    /// Whether the open row has named a column before, be it with null.
+    /// Whether the open row has already named a column, even with null.
     #[inline]
     pub(in crate::contract) fn is_named(&self, column: usize) -> bool {
         self.open.named[column]
     }
 
-    /// Notes that the open row has an object. Whether it had it before.
+    /// Marks an object as present in the open row. Returns whether it was present before.
     #[inline]
     pub(in crate::contract) fn enter(&mut self, node: usize) -> bool {
         std::mem::replace(&mut self.open.nodes[node], true)
     }
 
-    /// Writes a value, or that there is none.
+    /// Writes a value or null.
     pub(in crate::contract) fn set(&mut self, column: usize, slot: ColumnValue<'a>) {
         match slot {
             ColumnValue::Null => {
@@ -158,14 +160,15 @@ impl<'a> BatchBuilder<'a> {
     /// Writes a text.
     #[inline]
     pub(in crate::contract) fn put_text(&mut self, column: usize, text: Text<'a>) {
-        self.columns[column].put_text(self.rows, span(self.body, &self.own, text));
+        self.columns[column].put_text(self.rows, padded(self.body, &self.own, text));
         self.open.named[column] = true;
     }
 
-    /// Writes a text of the body, if the column knows it as a label: then it is UTF-8. Whether it does.
+    /// Writes a text of the body if the column's dictionary contains it, in which case it is valid UTF-8. Returns
+    /// whether it does.
     #[inline]
     pub(in crate::contract) fn put_known(&mut self, column: usize, text: &'a [u8]) -> bool {
-        let known = self.columns[column].put_known(self.rows, span(self.body, &self.own, Text::Checked(text)));
+        let known = self.columns[column].put_known(self.rows, padded(self.body, &self.own, Text::Checked(text)));
         self.open.named[column] |= known;
         known
     }
@@ -186,24 +189,24 @@ impl<'a> BatchBuilder<'a> {
         }
     }
 
-    /// The bytes of a key's text in the open row, when it has one.
+    /// The bytes of a key column's text in the open row, if present.
     #[inline]
     pub(in crate::contract) fn text_of(&self, column: usize) -> Option<&[u8]> {
         self.columns[column].text(self.rows)
     }
 
-    /// The integer that stands in a column of the open row.
+    /// The integer in a column of the open row, if present.
     #[inline]
     pub(in crate::contract) fn int_of(&self, column: usize) -> Option<i64> {
         self.columns[column].number(self.rows).map(u64::cast_signed)
     }
 
-    /// The text appended to the sheet's own since it had `start` bytes.
+    /// The part of [`BatchBuilder::own`] that begins at `start`.
     pub(in crate::contract) fn owned(&self, start: usize) -> Text<'a> {
         Text::Own(start, self.own.len())
     }
 
-    /// A number as text.
+    /// Formats a number as text of the open row.
     pub(in crate::contract) fn number(&mut self, number: impl std::fmt::Debug) -> Text<'a> {
         use std::fmt::Write;
         let start = self.own.len();
@@ -212,7 +215,7 @@ impl<'a> BatchBuilder<'a> {
         self.owned(start)
     }
 
-    /// `prefix` in front of a text.
+    /// Concatenates `prefix` and a text.
     pub(in crate::contract) fn join(&mut self, prefix: &str, text: Text<'a>) -> Text<'a> {
         let start = self.own.len();
         self.own.push_str(prefix);
@@ -224,11 +227,11 @@ impl<'a> BatchBuilder<'a> {
         self.owned(start)
     }
 
-    /// Adds an entry to the map, or says that there are too many. Whether its key is a new one: else nothing is added, and
-    /// `replace` says whether the value takes the place of the one before.
+    /// Adds an entry to the map, or records a fault if the row has too many entries. Returns whether the key is new. For an
+    /// existing key no entry is added; its value is replaced if `replace` is set.
     pub(in crate::contract) fn add_entry(&mut self, key: Text<'a>, value: Option<Text<'a>>, replace: bool) -> bool {
-        let key = span(self.body, &self.own, key);
-        let value = value.map(|value| span(self.body, &self.own, value));
+        let key = padded(self.body, &self.own, key);
+        let value = value.map(|value| padded(self.body, &self.own, value));
         match self.entries.add(key, value, replace, self.entries_max) {
             Ok(is_new) => is_new,
             Err(fault) => {
@@ -238,16 +241,16 @@ impl<'a> BatchBuilder<'a> {
         }
     }
 
-    /// Gives the fields of present objects that have no presence of their own the value that absence stands for.
-    pub(in crate::contract) fn fall_back(&mut self, contract: &'a Contract) {
-        for (place, node) in contract.tree.nodes.iter().enumerate() {
-            if !node.defaults.is_empty() && (place == 0 || self.open.nodes[place]) {
-                self.fall_back_in(contract, node);
+    /// Sets absent fields without presence (proto3) to their default value, in all objects that are present.
+    pub(in crate::contract) fn set_defaults(&mut self, contract: &'a Contract) {
+        for (index, node) in contract.tree.nodes.iter().enumerate() {
+            if !node.defaults.is_empty() && (index == 0 || self.open.nodes[index]) {
+                self.set_node_defaults(contract, node);
             }
         }
     }
 
-    fn fall_back_in(&mut self, contract: &'a Contract, node: &Node) {
+    fn set_node_defaults(&mut self, contract: &'a Contract, node: &Node) {
         for (column, fallback) in &node.defaults {
             if !self.is_named(*column) {
                 let slot = match *fallback {
@@ -265,7 +268,7 @@ impl<'a> BatchBuilder<'a> {
         }
     }
 
-    /// The rows that were kept, as columns. What is the same in all of them is written now.
+    /// Finishes the kept rows as columns. Columns with the same value in every row are written here.
     pub(in crate::contract) fn finish(self, contract: &Contract, stamp: &Stamp) -> Result<EventBatch> {
         let Self { columns, entries, rows, .. } = self;
         let mut entries = Some(entries);
@@ -283,15 +286,15 @@ impl<'a> BatchBuilder<'a> {
     }
 }
 
-/// A text with what stands around it: short ones are moved together with what follows them.
+/// A text as a slice of its buffer: short texts are copied in one step together with the bytes that follow them.
 #[inline]
-fn span<'s>(body: &'s [u8], own: &'s str, text: Text<'s>) -> PaddedSlice<'s> {
+fn padded<'s>(body: &'s [u8], own: &'s str, text: Text<'s>) -> PaddedSlice<'s> {
     let bytes = match text {
         Text::Own(start, end) => return PaddedSlice::new(own.as_bytes(), start, end),
         Text::Borrowed(text) => text.as_bytes(),
         Text::Checked(bytes) => bytes,
     };
-    // Where it lies tells whether it is of the body: names are of the contract.
+    // The address shows whether the text is part of the body: names belong to the contract.
     let start = (bytes.as_ptr() as usize).wrapping_sub(body.as_ptr() as usize);
     match body.get(start..) {
         Some(rest) if bytes.len() <= rest.len() => PaddedSlice::new(body, start, start + bytes.len()),

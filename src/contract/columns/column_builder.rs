@@ -1,9 +1,9 @@
-//! Values of checked rows become Arrow columns.
+//! Builders of single Arrow columns.
 //!
-//! In: values row by row, into the [`ColumnBuilder`] of their column. Out: arrays. Numbers of eight bytes become their column as they
-//! are, texts as [`TextBuilder`] has them.
+//! In: values, row by row. Out: an array. Eight-byte numbers become the array's buffer without a copy; texts are built by a
+//! [`TextBuilder`].
 //!
-//! **Invariant:** what the open row has written stands behind all that is kept, and is cut off when the row is dropped.
+//! **Invariant:** values of the open row come after all kept values, and are truncated when the row is dropped.
 
 use std::sync::Arc;
 
@@ -21,37 +21,37 @@ use crate::contract::schema::table::ColumnKind;
 use crate::contract::{Owner, Stamp};
 use crate::error::{Error, Result};
 
-/// Rows that share a word of a bit set.
+/// Bits in one word of a bit set.
 const WORD: usize = 64;
 
-/// One column's values while rows are added.
+/// The builder of one column.
 #[derive(Debug)]
 pub(in crate::contract) enum ColumnBuilder {
-    /// As the bits of numbers, and a bit for each row: whether it has a value.
+    /// The bits of each row's number, and a validity bit per row.
     Numbers(Vec<u64>, Vec<u64>),
-    /// As bytes, and the same.
+    /// Texts or byte strings, and a validity bit per row.
     Bytes(TextBuilder, Vec<u64>),
-    /// The map's are somewhere else.
+    /// The map column, which `MapBuilder` builds.
     Map,
 }
 
 impl ColumnBuilder {
-    /// A column of a kind, with room for `rows` set aside. `plain` texts are no labels: they can be read before the row is
-    /// kept.
+    /// A builder of a column of `kind`, with capacity for `rows` rows. `plain` texts are never dictionary-encoded, so
+    /// that they can be read back before the row is kept.
     pub(in crate::contract) fn new(kind: ColumnKind, plain: bool, rows: usize) -> Self {
-        let valued = Vec::with_capacity(rows.div_ceil(WORD));
+        let validity = Vec::with_capacity(rows.div_ceil(WORD));
         match kind {
             ColumnKind::Map => Self::Map,
-            ColumnKind::Text if !plain => Self::Bytes(TextBuilder::new(rows), valued),
-            ColumnKind::Text | ColumnKind::Bytes => Self::Bytes(TextBuilder::plain(rows), valued),
-            _ => Self::Numbers(Vec::with_capacity(rows), valued),
+            ColumnKind::Text if !plain => Self::Bytes(TextBuilder::new(rows), validity),
+            ColumnKind::Text | ColumnKind::Bytes => Self::Bytes(TextBuilder::plain(rows), validity),
+            _ => Self::Numbers(Vec::with_capacity(rows), validity),
         }
     }
 
-    /// Makes `rows` rows writable.
+    /// Grows the column to `rows` writable rows.
     pub(in crate::contract) fn grow(&mut self, rows: usize) {
-        let (Self::Numbers(_, valued) | Self::Bytes(_, valued)) = self else { return };
-        valued.resize(rows.div_ceil(WORD), 0);
+        let (Self::Numbers(_, validity) | Self::Bytes(_, validity)) = self else { return };
+        validity.resize(rows.div_ceil(WORD), 0);
         if let Self::Numbers(values, _) = self {
             values.resize(rows, 0);
         }
@@ -60,69 +60,73 @@ impl ColumnBuilder {
     /// Writes a row's number.
     #[inline]
     pub(in crate::contract) fn put(&mut self, row: usize, bits: u64) {
-        let Self::Numbers(values, valued) = self else { return debug_assert!(false, "a number is no text") };
+        let Self::Numbers(values, validity) = self else {
+            return debug_assert!(false, "the column holds texts, not numbers");
+        };
         values[row] = bits;
-        valued[row / WORD] |= 1 << (row % WORD);
+        validity[row / WORD] |= 1 << (row % WORD);
     }
 
     /// Writes the open row's text.
     #[inline]
     pub(in crate::contract) fn put_text(&mut self, row: usize, text: PaddedSlice<'_>) {
-        let Self::Bytes(words, valued) = self else { return debug_assert!(false, "a text is no number") };
-        words.put(row, text);
-        valued[row / WORD] |= 1 << (row % WORD);
+        let Self::Bytes(texts, validity) = self else {
+            return debug_assert!(false, "the column holds numbers, not texts");
+        };
+        texts.put(row, text);
+        validity[row / WORD] |= 1 << (row % WORD);
     }
 
-    /// Writes the open row's text, if it is a label that is known. Whether it is.
+    /// Writes the open row's text if the column's dictionary contains it. Returns whether it does.
     #[inline]
     pub(in crate::contract) fn put_known(&mut self, row: usize, text: PaddedSlice<'_>) -> bool {
-        let Self::Bytes(words, valued) = self else { return false };
-        let known = words.put_known(row, text);
-        valued[row / WORD] |= u64::from(known) << (row % WORD);
+        let Self::Bytes(texts, validity) = self else { return false };
+        let known = texts.put_known(row, text);
+        validity[row / WORD] |= u64::from(known) << (row % WORD);
         known
     }
 
-    /// Takes the open row's value away, if there is one.
+    /// Sets the open row's value to null.
     pub(in crate::contract) fn clear(&mut self, row: usize) {
-        let (Self::Numbers(_, valued) | Self::Bytes(_, valued)) = self else { return };
-        if let Some(word) = valued.get_mut(row / WORD) {
+        let (Self::Numbers(_, validity) | Self::Bytes(_, validity)) = self else { return };
+        if let Some(word) = validity.get_mut(row / WORD) {
             *word &= !(1 << (row % WORD));
         }
-        if let Self::Bytes(words, _) = self {
-            words.clear(row);
+        if let Self::Bytes(texts, _) = self {
+            texts.clear(row);
         }
     }
 
-    /// Keeps the open row's text, if it may have one. `Limited` when there is no place for it.
+    /// Keeps the open row's text, if this is a text column. `Limited` if the column would exceed its maximum size.
     #[inline]
     pub(in crate::contract) fn keep(&mut self) -> Result<()> {
-        if let Self::Bytes(words, _) = self { words.keep() } else { Ok(()) }
+        if let Self::Bytes(texts, _) = self { texts.keep() } else { Ok(()) }
     }
 
     /// The open row's number.
     #[inline]
     pub(in crate::contract) fn number(&self, row: usize) -> Option<u64> {
-        let Self::Numbers(values, valued) = self else { return None };
-        is_set(valued, row).then(|| values[row])
+        let Self::Numbers(values, validity) = self else { return None };
+        is_set(validity, row).then(|| values[row])
     }
 
-    /// The open row's text, in a column of plain ones.
+    /// The open row's text, in a column of plain texts.
     #[inline]
     pub(in crate::contract) fn text(&self, row: usize) -> Option<&[u8]> {
-        let Self::Bytes(words, valued) = self else { return None };
-        if is_set(valued, row) { words.open() } else { None }
+        let Self::Bytes(texts, validity) = self else { return None };
+        if is_set(validity, row) { texts.open() } else { None }
     }
 
-    /// The column, of which `rows` rows are kept; none when it is the map's.
+    /// The array of the first `rows` rows. `None` for the map column.
     pub(in crate::contract) fn finish(self, kind: ColumnKind, rows: usize) -> Result<Option<ArrayRef>> {
-        let nulls = |valued| {
-            let nulls = NullBuffer::new(BooleanBuffer::new(Buffer::from_vec(valued), 0, rows));
+        let nulls = |validity| {
+            let nulls = NullBuffer::new(BooleanBuffer::new(Buffer::from_vec(validity), 0, rows));
             Some(nulls).filter(|nulls| nulls.null_count() > 0)
         };
         Ok(Some(match self {
             Self::Map => return Ok(None),
-            Self::Numbers(values, valued) => numbers(kind, values, rows, nulls(valued)),
-            Self::Bytes(words, valued) => words.finish(kind, rows, nulls(valued))?,
+            Self::Numbers(values, validity) => numbers(kind, values, rows, nulls(validity)),
+            Self::Bytes(texts, validity) => texts.finish(kind, rows, nulls(validity))?,
         }))
     }
 }
@@ -131,14 +135,14 @@ fn is_set(bits: &[u64], row: usize) -> bool {
     bits.get(row / WORD).is_some_and(|word| word >> (row % WORD) & 1 == 1)
 }
 
-/// The first `rows` values as a column of numbers, truth values, times or days.
+/// The first `rows` values as an array of numbers, booleans, timestamps or dates.
 fn numbers(kind: ColumnKind, mut values: Vec<u64>, rows: usize, nulls: Option<NullBuffer>) -> ArrayRef {
     values.truncate(rows);
     match kind {
         ColumnKind::Bool => {
             Arc::new(BooleanArray::new(BooleanBuffer::collect_bool(rows, |row| values[row] != 0), nulls))
         }
-        // Both were checked to fit by the leaf that made the value.
+        // The leaf that made the value has checked its range.
         ColumnKind::Int32 => Arc::new(Int32Array::new(values.iter().map(|bits| *bits as i32).collect(), nulls)),
         ColumnKind::Date => Arc::new(Date32Array::new(values.iter().map(|bits| *bits as i32).collect(), nulls)),
         ColumnKind::Float32 => {
@@ -153,13 +157,13 @@ fn numbers(kind: ColumnKind, mut values: Vec<u64>, rows: usize, nulls: Option<Nu
     }
 }
 
-/// Values of eight bytes as the column has them.
+/// Reinterprets eight-byte values as the array's native type, without a copy.
 fn same_bits<T: ArrowNativeType>(values: Vec<u64>) -> ScalarBuffer<T> {
     Buffer::from_vec(values).into()
 }
 
-/// An error would be a fault of a decoder: it has looked at each value.
-pub(in crate::contract) fn unfit(cause: ArrowError) -> Error {
+/// An Arrow error while a column is finished. It would be a bug of a decoder, which checks every value.
+pub(in crate::contract) fn column_error(cause: ArrowError) -> Error {
     Error::internal("decoded values do not fit their column").with_source(cause)
 }
 
@@ -169,7 +173,7 @@ pub(in crate::contract) fn map_builder() -> MapBuilder<StringBuilder, StringBuil
     MapBuilder::new(Some(names), StringBuilder::new(), StringBuilder::new())
 }
 
-/// The token's tenant in every row.
+/// The tenant column when every row belongs to the sender's tenant.
 pub(in crate::contract) fn tenant_column(stamp: &Stamp, rows: usize) -> ArrayRef {
     match &stamp.owner {
         Owner::Tenant(tenant) => Arc::new(StringArray::from_iter_values(std::iter::repeat_n(tenant.as_str(), rows))),
@@ -177,7 +181,7 @@ pub(in crate::contract) fn tenant_column(stamp: &Stamp, rows: usize) -> ArrayRef
     }
 }
 
-/// The receive time in every row.
+/// The receive time column: the same time in every row.
 pub(in crate::contract) fn received_column(stamp: &Stamp, rows: usize) -> ArrayRef {
     Arc::new(TimestampMicrosecondArray::from_value(stamp.received, rows).with_timezone("UTC"))
 }

@@ -1,7 +1,7 @@
 //! Operations on columns that may be dictionaries: concatenate them, decode them to plain text, compare their types.
 //!
-//! In: columns of one contract, each plain or a dictionary; maps whose keys and values are either. Out: such a column. The batch
-//! around them is an `EventBatch`.
+//! In: columns of one contract, each plain or a dictionary; maps whose keys and values are either. Out: such a column.
+//! The batch around them is an `EventBatch`.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use arrow::error::ArrowError;
 use super::dictionary::{DictionaryBuilder, as_dictionary};
 use super::padded_slice::PaddedSlice;
 
-/// The same column with plain text in place of a dictionary.
+/// The column with dictionaries decoded to plain text.
 pub(super) fn plain_column(column: &ArrayRef) -> Result<ArrayRef, ArrowError> {
     match plain_type(column.data_type()) {
         kind if kind == *column.data_type() => Ok(Arc::clone(column)),
@@ -22,8 +22,8 @@ pub(super) fn plain_column(column: &ArrayRef) -> Result<ArrayRef, ArrowError> {
     }
 }
 
-/// Bytes that a column takes as plain text, which is what a dictionary may become when columns are concatenated. Of buffers that
-/// are shared with other columns, the column's share is counted.
+/// The size of a column as plain text, which is what a dictionary may become when columns are concatenated. Of buffers
+/// that are shared with other columns, only the column's own range counts.
 pub(super) fn plain_bytes(column: &ArrayRef) -> usize {
     let own =
         |column: &ArrayRef| column.to_data().get_slice_memory_size().unwrap_or_else(|_| column.get_array_memory_size());
@@ -33,18 +33,18 @@ pub(super) fn plain_bytes(column: &ArrayRef) -> usize {
         let leaves = map.entries().columns().iter().map(|leaf| plain_bytes(&leaf.slice(first, last - first)));
         return offset_bytes + leaves.sum::<usize>();
     }
-    let Some(labels) = as_dictionary(column) else { return own(column) };
-    let lengths: Vec<usize> = labels.values().as_string::<i32>().offsets().lengths().collect();
-    let (numbers, length) =
-        (labels.keys().values(), |number: u16| lengths.get(usize::from(number)).copied().unwrap_or(0));
-    let texts: usize = match labels.nulls().filter(|nulls| nulls.null_count() > 0) {
-        None => numbers.iter().map(|number| length(*number)).sum(),
-        Some(nulls) => nulls.valid_indices().map(|row| length(numbers[row])).sum(),
+    let Some(dictionary) = as_dictionary(column) else { return own(column) };
+    let lengths: Vec<usize> = dictionary.values().as_string::<i32>().offsets().lengths().collect();
+    let (indexes, length) =
+        (dictionary.keys().values(), |index: u16| lengths.get(usize::from(index)).copied().unwrap_or(0));
+    let texts: usize = match dictionary.nulls().filter(|nulls| nulls.null_count() > 0) {
+        None => indexes.iter().map(|index| length(*index)).sum(),
+        Some(nulls) => nulls.valid_indices().map(|row| length(indexes[row])).sum(),
     };
-    texts + size_of::<i32>() * numbers.len()
+    texts + size_of::<i32>() * indexes.len()
 }
 
-/// Whether two schemas differ in nothing but dictionaries in place of plain text.
+/// Whether two schemas are equal except that one has dictionaries where the other has plain text.
 pub(super) fn is_same(one: &Schema, other: &Schema) -> bool {
     let same = |(one, other): (&FieldRef, &FieldRef)| {
         one.name() == other.name() && plain_type(one.data_type()) == plain_type(other.data_type())
@@ -52,7 +52,7 @@ pub(super) fn is_same(one: &Schema, other: &Schema) -> bool {
     one.fields().len() == other.fields().len() && one.fields().iter().zip(other.fields()).all(same)
 }
 
-/// A schema with the types that these columns have.
+/// The schema with the data types of these columns.
 pub(in crate::contract) fn typed(schema: &SchemaRef, columns: &[ArrayRef]) -> SchemaRef {
     let fields = schema.fields().iter().zip(columns);
     if fields.clone().all(|(field, column)| field.data_type() == column.data_type()) {
@@ -82,8 +82,8 @@ pub(super) fn concat_columns(columns: &[ArrayRef]) -> Result<ArrayRef, ArrowErro
     let filled: Vec<ArrayRef> = columns.iter().filter(|column| !column.is_empty()).cloned().collect();
     let filled = if filled.is_empty() { &columns[..1] } else { &filled };
     if filled.iter().all(|column| as_dictionary(column).is_some()) {
-        if let Some(labels) = concat_dictionaries(filled)? {
-            return Ok(labels);
+        if let Some(dictionary) = concat_dictionaries(filled)? {
+            return Ok(dictionary);
         }
     } else if matches!(filled[0].data_type(), DataType::Map(..)) {
         return concat_maps(filled);
@@ -95,24 +95,24 @@ pub(super) fn concat_columns(columns: &[ArrayRef]) -> Result<ArrayRef, ArrowErro
 /// `None` if the values do not fit one dictionary.
 fn concat_dictionaries(columns: &[ArrayRef]) -> Result<Option<ArrayRef>, ArrowError> {
     let rows = columns.iter().map(|column| column.len()).sum();
-    let (mut labels, mut numbers, mut nulls) =
+    let (mut dictionary, mut indexes, mut nulls) =
         (DictionaryBuilder::default(), Vec::with_capacity(rows), NullBufferBuilder::new(rows));
     for column in columns {
         let column = column.as_dictionary::<UInt16Type>();
         let texts = column.values().as_string::<i32>();
         let ends = texts.value_offsets().windows(2).map(|ends| (ends[0] as usize, ends[1] as usize));
         let known =
-            ends.map(|(start, end)| labels.number(PaddedSlice::new(texts.value_data(), start, end), usize::MAX));
+            ends.map(|(start, end)| dictionary.index(PaddedSlice::new(texts.value_data(), start, end), usize::MAX));
         let Some(known) = known.collect::<Option<Vec<u16>>>() else { return Ok(None) };
         // The key of a null is arbitrary.
-        let number = |number: &u16| known.get(usize::from(*number)).copied().unwrap_or(0);
-        numbers.extend(column.keys().values().iter().map(number));
+        let index = |index: &u16| known.get(usize::from(*index)).copied().unwrap_or(0);
+        indexes.extend(column.keys().values().iter().map(index));
         match column.nulls() {
             Some(more) => nulls.append_buffer(more),
             None => nulls.append_n_non_nulls(column.len()),
         }
     }
-    Ok(Some(Arc::new(labels.column(numbers, nulls.finish())?)))
+    Ok(Some(Arc::new(dictionary.column(indexes, nulls.finish())?)))
 }
 
 fn concat_maps(columns: &[ArrayRef]) -> Result<ArrayRef, ArrowError> {
@@ -129,11 +129,11 @@ fn concat_maps(columns: &[ArrayRef]) -> Result<ArrayRef, ArrowError> {
             None => nulls.append_n_non_nulls(map.len()),
         }
     }
-    let leaf = |place: usize| {
+    let leaf = |index: usize| {
         let parts: Vec<ArrayRef> = maps
             .iter()
             .map(|map| {
-                let (offsets, leaf) = (map.value_offsets(), map.entries().column(place));
+                let (offsets, leaf) = (map.value_offsets(), map.entries().column(index));
                 let (first, last) = (offsets[0] as usize, offsets[map.len()] as usize);
                 leaf.slice(first, last - first)
             })
@@ -143,8 +143,8 @@ fn concat_maps(columns: &[ArrayRef]) -> Result<ArrayRef, ArrowError> {
     let leaves = (0..maps[0].entries().num_columns()).map(leaf).collect::<Result<Vec<_>, _>>()?;
     let fields = maps[0].entries().fields().iter().zip(&leaves);
     let fields: Fields = fields.map(|(field, leaf)| with_type(field, leaf.data_type().clone())).collect();
-    let joined = StructArray::try_new(fields, leaves, None)?;
-    let entries: FieldRef = Arc::new(Field::clone(entries).with_data_type(joined.data_type().clone()));
+    let concatenated = StructArray::try_new(fields, leaves, None)?;
+    let entries: FieldRef = Arc::new(Field::clone(entries).with_data_type(concatenated.data_type().clone()));
     let offsets = OffsetBuffer::from_lengths(lengths);
-    Ok(Arc::new(MapArray::try_new(entries, offsets, joined, nulls.finish(), *ordered)?))
+    Ok(Arc::new(MapArray::try_new(entries, offsets, concatenated, nulls.finish(), *ordered)?))
 }

@@ -1,4 +1,4 @@
-//! Columns of labels from bodies, and batches of them that are joined.
+//! Tests of dictionary columns: decoding them from bodies, and concatenating batches of them.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::config::ColumnConfig;
 use crate::contract::testing::*;
 use crate::contract::{Contract, DICTIONARY_VALUES_MAX, EventBatch, Format, as_dictionary, decode};
 
-/// Texts of many kinds: few, few and then many, some absent, and different in each row.
+/// Text columns: few distinct values, few and then many, mostly absent, and distinct in each row.
 const COLUMNS: [&str; 4] = ["few", "more", "rare", "many"];
 
 fn contract() -> Contract {
@@ -25,22 +25,22 @@ fn contract() -> Contract {
     Contract::new("plain", &config, std::path::Path::new("")).unwrap()
 }
 
-/// An event without its keys: of every seventh the last column has a value that no text is.
-fn event(row: usize, dice: &mut StdRng) -> Map<String, Value> {
+/// An event without its key fields.
+fn event(row: usize, rng: &mut StdRng) -> Map<String, Value> {
     let mut event = Map::new();
     let mut put = |name: &str, text: String| event.insert(name.to_owned(), text.into());
-    put("few", ["a", "é\n", "", "a text that is longer than most"][dice.random_range(0..4)].into());
-    // Few, then none for a while, then others each time.
+    put("few", ["a", "é\n", "", "a text that is longer than most"][rng.random_range(0..4)].into());
+    // Few distinct values, then none for a while, then a new one each time.
     match row {
         ..700 if !row.is_multiple_of(4) => put("more", format!("m{}", row % 90)),
         900.. if !row.is_multiple_of(2) => put("more", format!("m{row}")),
         _ => None,
     };
-    if dice.random_range(0..3) == 0 {
-        put("rare", format!("r{}", dice.random_range(0..9)));
+    if rng.random_range(0..3) == 0 {
+        put("rare", format!("r{}", rng.random_range(0..9)));
     }
     put("many", format!("number {row}"));
-    for entry in 0..dice.random_range(0..4) {
+    for entry in 0..rng.random_range(0..4) {
         put(&format!("key {entry}"), if entry > 0 { format!("v{row} {entry}") } else { format!("v{}", row % 5) });
     }
     event
@@ -51,11 +51,11 @@ fn is_dictionary(column: &ArrayRef) -> bool {
 }
 
 #[test]
-fn few_different_texts_are_labels_and_say_the_same() {
-    let (contract, mut dice) = (contract(), StdRng::seed_from_u64(3));
+fn few_distinct_texts_become_dictionaries_with_the_same_values() {
+    let (contract, mut rng) = (contract(), StdRng::seed_from_u64(3));
     let (mut lines, mut expected) = (Vec::new(), Vec::new());
     for row in 0..3_000 {
-        let mut sent = event(row, &mut dice);
+        let mut sent = event(row, &mut rng);
         sent.extend([("key".to_owned(), value!(format!("k{row}"))), ("at".to_owned(), value!(0))]);
         let is_bad = row % 7 == 3;
         if is_bad {
@@ -87,7 +87,7 @@ fn few_different_texts_are_labels_and_say_the_same() {
 }
 
 #[test]
-fn a_label_of_an_event_that_is_dropped_is_no_text_of_another() {
+fn a_dropped_event_leaves_no_dictionary_value_in_another() {
     let lines = [
         r#"{"key": "a", "at": 0, "few": "lost", "large": "no number"}"#,
         r#"{"key": "b", "at": 0}"#,
@@ -105,78 +105,78 @@ fn a_label_of_an_event_that_is_dropped_is_no_text_of_another() {
 }
 
 #[test]
-fn labels_weigh_what_their_texts_would() {
-    let (contract, mut dice) = (contract(), StdRng::seed_from_u64(11));
+fn plain_bytes_of_a_dictionary_match_its_plain_texts() {
+    let (contract, mut rng) = (contract(), StdRng::seed_from_u64(11));
     let lines = (0..500).map(|row| {
-        let mut sent = event(row, &mut dice);
+        let mut sent = event(row, &mut rng);
         sent.extend([("key".to_owned(), value!(format!("k{row}"))), ("at".to_owned(), value!(0))]);
         Value::from(sent).to_string()
     });
     let body = Bytes::from(lines.collect::<Vec<_>>().join("\n"));
-    let labels = decode(&contract, Format::Json, &body, &acme()).unwrap().batch.slice(7, 300);
-    let texts = labels.to_plain().unwrap();
-    for (labels, texts) in labels.columns().iter().zip(texts.columns()) {
-        let (weighed, own) = (plain_bytes(labels), plain_bytes(texts));
-        // But for bits of nulls and an offset more.
-        assert!(weighed.abs_diff(own) <= 200, "{weighed} of {own}: {}", labels.data_type());
+    let encoded = decode(&contract, Format::Json, &body, &acme()).unwrap().batch.slice(7, 300);
+    let plain = encoded.to_plain().unwrap();
+    for (encoded, plain) in encoded.columns().iter().zip(plain.columns()) {
+        let (counted, own) = (plain_bytes(encoded), plain_bytes(plain));
+        // Except for null bits and one extra offset.
+        assert!(counted.abs_diff(own) <= 200, "{counted} instead of {own}: {}", encoded.data_type());
     }
-    let few = labels.column_by_name("few").unwrap();
-    assert!(few.to_data().get_slice_memory_size().unwrap() * 4 < plain_bytes(few), "labels are smaller");
+    let few = encoded.column_by_name("few").unwrap();
+    assert!(few.to_data().get_slice_memory_size().unwrap() * 4 < plain_bytes(few), "a dictionary is smaller");
 }
 
-/// The same rows with each column of text as labels, or not.
-fn labelled(rows: &RecordBatch, dice: &mut StdRng) -> EventBatch {
+/// The same rows, with a random choice of columns as dictionaries.
+fn with_dictionaries(rows: &RecordBatch, rng: &mut StdRng) -> EventBatch {
     let columns: Vec<ArrayRef> = rows
         .columns()
         .iter()
         .map(|column| {
             let kind = DataType::Dictionary(Box::new(DataType::UInt16), Box::new(column.data_type().clone()));
-            if dice.random_range(0..4) > 0 { cast(column, &kind).unwrap() } else { Arc::clone(column) }
+            if rng.random_range(0..4) > 0 { cast(column, &kind).unwrap() } else { Arc::clone(column) }
         })
         .collect();
     EventBatch::unchecked(RecordBatch::try_new(typed(&rows.schema(), &columns), columns).unwrap())
 }
 
 #[test]
-fn batches_are_joined_whatever_is_labels_in_them() {
+fn batches_are_concatenated_with_or_without_dictionaries() {
     for seed in 0..200 {
-        let mut dice = StdRng::seed_from_u64(seed);
+        let mut rng = StdRng::seed_from_u64(seed);
         let different = if seed % 10 == 0 { DICTIONARY_VALUES_MAX } else { 7 };
-        let batch = |dice: &mut StdRng| {
-            let count = if different > 7 { 3_000 } else { dice.random_range(0..40) };
-            let text = |dice: &mut StdRng| {
-                (dice.random_range(0..5) > 0).then(|| format!("t{}", dice.random_range(0..different * 2)))
+        let batch = |rng: &mut StdRng| {
+            let count = if different > 7 { 3_000 } else { rng.random_range(0..40) };
+            let text = |rng: &mut StdRng| {
+                (rng.random_range(0..5) > 0).then(|| format!("t{}", rng.random_range(0..different * 2)))
             };
             let column =
-                |dice: &mut StdRng| -> ArrayRef { Arc::new((0..count).map(|_| text(dice)).collect::<StringArray>()) };
-            let columns = [("one", column(dice)), ("other", column(dice))];
+                |rng: &mut StdRng| -> ArrayRef { Arc::new((0..count).map(|_| text(rng)).collect::<StringArray>()) };
+            let columns = [("one", column(rng)), ("other", column(rng))];
             RecordBatch::try_from_iter_with_nullable(columns.map(|(name, column)| (name, column, true))).unwrap()
         };
-        let batches: Vec<RecordBatch> = (0..dice.random_range(1..5)).map(|_| batch(&mut dice)).collect();
+        let batches: Vec<RecordBatch> = (0..rng.random_range(1..5)).map(|_| batch(&mut rng)).collect();
         let expected = concat_batches(&batches[0].schema(), &batches).unwrap();
-        let given: Vec<EventBatch> = batches.iter().map(|batch| labelled(batch, &mut dice)).collect();
-        let joined = EventBatch::concat(&given.iter().collect::<Vec<_>>()).unwrap();
-        assert_eq!(joined.to_plain().unwrap(), expected, "seed {seed}");
+        let given: Vec<EventBatch> = batches.iter().map(|batch| with_dictionaries(batch, &mut rng)).collect();
+        let concatenated = EventBatch::concat(&given.iter().collect::<Vec<_>>()).unwrap();
+        assert_eq!(concatenated.to_plain().unwrap(), expected, "seed {seed}");
     }
 }
 
 #[test]
-fn maps_of_several_bodies_are_joined() {
-    let (contract, mut dice) = (contract(), StdRng::seed_from_u64(5));
+fn maps_of_several_bodies_are_concatenated() {
+    let (contract, mut rng) = (contract(), StdRng::seed_from_u64(5));
     let mut body = |rows: std::ops::Range<usize>| {
         let lines = rows.map(|row| {
-            let mut sent = event(row, &mut dice);
+            let mut sent = event(row, &mut rng);
             sent.extend([("key".to_owned(), value!(format!("k{row}"))), ("at".to_owned(), value!(0))]);
             Value::from(sent).to_string()
         });
         let body = Bytes::from(lines.collect::<Vec<_>>().join("\n"));
         decode(&contract, Format::Json, &body, &acme()).unwrap().batch
     };
-    // The second has too many different values to be labels, the third has no map at all.
+    // The second has too many distinct values for a dictionary; the third has no rows.
     let batches = [body(0..50), body(700..1_200), body(0..1).slice(0, 0), body(60..80).slice(3, 9)];
-    let joined = EventBatch::concat(&batches.iter().collect::<Vec<_>>()).unwrap();
+    let concatenated = EventBatch::concat(&batches.iter().collect::<Vec<_>>()).unwrap();
     let alone: Vec<Value> = batches.iter().flat_map(|batch| rows(&batch.to_plain().unwrap())).collect();
-    assert_eq!(rows(&joined.to_plain().unwrap()), alone);
+    assert_eq!(rows(&concatenated.to_plain().unwrap()), alone);
     let few = [&batches[0], &batches[3]];
     let maps = EventBatch::concat(&few).unwrap().column_by_name("labels").unwrap().as_map().clone();
     assert_eq!([maps.keys(), maps.values()].map(is_dictionary), [true, true]);

@@ -1,10 +1,11 @@
 //! [`EventBatch`]: events of one contract as columns, some of which are dictionaries.
 //!
-//! In: the columns that a decoder built, or batches of the same contract. Out: one batch, its rows as plain columns, or their
-//! size as plain columns.
+//! In: the columns that a decoder built, or batches of the same contract. Out: one batch, its rows as plain columns, or
+//! their size as plain columns.
 //!
-//! **Invariant:** the columns are those of [`Contract::schema`], in its order. Only their encoding varies: a text column, or the
-//! keys and values of the map, may be a dictionary (`TextDictionaryArray`) in one batch and plain text in the next.
+//! **Invariant:** the columns are those of [`Contract::schema`], in its order. Only their encoding varies: a text
+//! column, or the keys and values of the map, may be a dictionary (`TextDictionaryArray`) in one batch and plain text
+//! in the next.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use super::dictionary_ops::{concat_columns, is_same, plain_bytes, plain_column, 
 use crate::contract::Contract;
 use crate::error::{Error, Result};
 
-/// Events of one contract. Reads like the record batch that it is; other columns cannot be put in.
+/// Events of one contract. Dereferences to its `RecordBatch`, and ensures that the columns match the contract.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EventBatch(RecordBatch);
 
@@ -30,7 +31,8 @@ impl Deref for EventBatch {
 }
 
 impl EventBatch {
-    /// Rows that are built elsewhere, such as those of a quarantine. `Internal` if their columns are not those of the contract.
+    /// Wraps rows that were built elsewhere, such as those of a quarantine. `Internal` if their columns do not match
+    /// the contract.
     pub fn new(contract: &Contract, rows: RecordBatch) -> Result<Self> {
         if !is_same(rows.schema_ref(), contract.schema()) {
             return Err(Error::internal(format!("table `{}`: the rows do not match its contract", contract.name)));
@@ -51,7 +53,7 @@ impl EventBatch {
             .and_then(|rows| Self::new(contract, rows))
     }
 
-    /// Any columns: for tests of code that looks at some columns only.
+    /// Wraps any columns, for tests of code that reads only some of them.
     #[cfg(test)]
     pub(crate) fn unchecked(rows: RecordBatch) -> Self {
         Self(rows)

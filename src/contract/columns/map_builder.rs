@@ -1,8 +1,8 @@
-//! The map column while rows are added: entries with different keys.
+//! The builder of the map column: entries with distinct keys per row.
 //!
-//! In: keys and values of one row after the other. Out: a map array, its keys and values labels where few are different.
+//! In: keys and values, row by row. Out: a map array whose keys and values are dictionaries if few are distinct.
 //!
-//! **Invariant:** values are only ever added: a key that comes again moves nothing, however often it comes.
+//! **Invariant:** values are only appended: replacing the value of a repeated key moves no other value.
 
 use std::sync::Arc;
 
@@ -10,46 +10,47 @@ use arrow::array::{Array as _, ArrayRef, MapArray, NullBufferBuilder, StructArra
 use arrow::buffer::{BooleanBuffer, NullBuffer, OffsetBuffer};
 use arrow::datatypes::{Field, Schema};
 
-use super::column_builder::unfit;
+use super::column_builder::column_error;
 use super::dictionary_ops::typed;
 use super::padded_slice::PaddedSlice;
-use super::text_builder::{NOWHERE, TextBuilder};
+use super::text_builder::{NULL_POSITION, TextBuilder};
 use crate::contract::schema::table::{ColumnKind, entry_fields};
 use crate::error::{Error, Result};
 
-/// The map column while rows are added.
+/// Builds the map column.
 #[derive(Debug)]
 pub(in crate::contract) struct MapBuilder {
     keys: TextBuilder,
-    /// In the order in which they came: of a key that comes again the earlier value stays here, and nobody reads it.
+    /// In arrival order. The earlier values of a repeated key stay here unused.
     values: TextBuilder,
-    /// How many values that is.
+    /// The number of values, including unused ones.
     values_count: usize,
-    /// For each key the place of its value.
-    places: Vec<u32>,
-    /// Where the entries of each kept row end.
+    /// For each key, the position of its value.
+    positions: Vec<u32>,
+    /// The end of each kept row's entries.
     ends: Vec<usize>,
-    /// Where the keys and the values of the open row begin.
+    /// The first key and the first value of the open row.
     begin: usize,
     values_begin: usize,
 }
 
 impl MapBuilder {
-    /// No entries, with room for those of `rows` rows set aside.
+    /// An empty builder with capacity for `rows` rows.
     pub(in crate::contract) fn new(rows: usize) -> Self {
         Self {
             keys: TextBuilder::new(rows),
             values: TextBuilder::new(rows),
             values_count: 0,
-            places: Vec::with_capacity(rows),
+            positions: Vec::with_capacity(rows),
             ends: Vec::with_capacity(rows),
             begin: 0,
             values_begin: 0,
         }
     }
 
-    /// Adds an entry to the open row. Whether its key is a new one: else `replace` says whether the value takes the place of
-    /// the one before. `Limited` when there is no place for it, or when the row has `entries_max` already.
+    /// Adds an entry to the open row. Returns whether the key is new; the value of an existing key is replaced if
+    /// `replace` is set. `Limited` if the column would exceed its maximum size, or if the row already has `entries_max`
+    /// entries.
     pub(in crate::contract) fn add(
         &mut self,
         key: PaddedSlice<'_>,
@@ -57,74 +58,76 @@ impl MapBuilder {
         replace: bool,
         entries_max: usize,
     ) -> Result<bool> {
-        let open = self.places.len();
+        let open = self.positions.len();
         self.keys.put(open, key);
         let known = (self.begin..open).find(|entry| self.keys.is_same(*entry, open));
         if known.is_some() || open - self.begin == entries_max {
             self.keys.clear(open);
         }
         match known {
-            Some(entry) if replace => self.places[entry] = self.add_value(value)?,
+            Some(entry) if replace => self.positions[entry] = self.add_value(value)?,
             Some(_) => (),
             None if open - self.begin == entries_max => {
                 return Err(Error::limited(format!(
-                    "the event has more than {entries_max} dimensions that are not declared"
+                    "the event has more than {entries_max} undeclared fields: declare some of them as columns, or send fewer"
                 )));
             }
             None => {
                 self.keys.keep()?;
-                let place = self.add_value(value)?;
-                self.places.push(place);
+                let position = self.add_value(value)?;
+                self.positions.push(position);
             }
         }
         Ok(known.is_none())
     }
 
     fn add_value(&mut self, value: Option<PaddedSlice<'_>>) -> Result<u32> {
-        let Some(value) = value else { return Ok(NOWHERE) };
-        let place = self.values_count;
-        self.values.put(place, value);
+        let Some(value) = value else { return Ok(NULL_POSITION) };
+        let position = self.values_count;
+        self.values.put(position, value);
         self.values.keep()?;
         self.values_count += 1;
-        u32::try_from(place).map_err(|_| Error::limited("a body has too many entries: send smaller bodies"))
+        u32::try_from(position).map_err(|_| Error::limited("the body has too many map entries: send smaller bodies"))
     }
 
-    /// Keeps the open row, and opens the next.
+    /// Keeps the open row and opens the next.
     pub(in crate::contract) fn keep(&mut self) {
-        (self.begin, self.values_begin) = (self.places.len(), self.values_count);
+        (self.begin, self.values_begin) = (self.positions.len(), self.values_count);
         self.ends.push(self.begin);
     }
 
-    /// Empties the open row.
+    /// Drops the entries of the open row.
     pub(in crate::contract) fn drop(&mut self) {
         self.keys.truncate(self.begin);
         self.values.truncate(self.values_begin);
         self.values_count = self.values_begin;
-        self.places.truncate(self.begin);
+        self.positions.truncate(self.begin);
     }
 
-    /// The map column. No entries is no map: protobuf cannot tell the two apart.
+    /// The map array. A row without entries is null, because protobuf cannot distinguish an empty map from an absent one.
     pub(in crate::contract) fn finish(self) -> Result<ArrayRef> {
-        let Self { keys, values, values_count, places, ends, .. } = self;
-        if places.is_empty() {
+        let Self { keys, values, values_count, positions, ends, .. } = self;
+        if positions.is_empty() {
             return Ok(new_null_array(&ColumnKind::Map.data_type(), ends.len()));
         }
-        // Values are in the order of their keys, unless a key came again or a value is null.
-        let in_order = places.len() == values_count && (0..).zip(&places).all(|(entry, place)| entry == *place);
-        let values = if in_order { values } else { values.at(&places)? };
-        let nulls = NullBuffer::new(BooleanBuffer::collect_bool(places.len(), |entry| places[entry] != NOWHERE));
+        // Values are in the order of their keys unless a key was repeated or a value is null.
+        let in_order =
+            positions.len() == values_count && (0..).zip(&positions).all(|(entry, position)| entry == *position);
+        let values = if in_order { values } else { values.at(&positions)? };
+        let nulls =
+            NullBuffer::new(BooleanBuffer::collect_bool(positions.len(), |entry| positions[entry] != NULL_POSITION));
         let nulls = Some(nulls).filter(|nulls| nulls.null_count() > 0);
         let columns = vec![
-            keys.finish(ColumnKind::Text, places.len(), None)?,
-            values.finish(ColumnKind::Text, places.len(), nulls)?,
+            keys.finish(ColumnKind::Text, positions.len(), None)?,
+            values.finish(ColumnKind::Text, positions.len(), nulls)?,
         ];
         let mut present = NullBufferBuilder::new(ends.len());
         let mut before = 0;
         let lengths = ends.iter().map(|end| end - std::mem::replace(&mut before, *end));
         let offsets = OffsetBuffer::from_lengths(lengths.inspect(|length| present.append(*length > 0)));
         let fields = typed(&Arc::new(Schema::new(entry_fields())), &columns).fields().clone();
-        let entries = StructArray::try_new(fields, columns, None).map_err(unfit)?;
+        let entries = StructArray::try_new(fields, columns, None).map_err(column_error)?;
         let field = Arc::new(Field::new("key_value", entries.data_type().clone(), false));
-        Ok(Arc::new(MapArray::try_new(field, offsets, entries, present.finish(), false).map_err(unfit)?))
+        Ok(Arc::new(MapArray::try_new(field, offsets, entries, present.finish(), false).map_err(column_error)?))
     }
 }

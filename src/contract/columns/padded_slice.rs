@@ -1,9 +1,10 @@
-//! A text in the bytes around it: what is short is moved and compared in one step, whatever its length.
+//! A text within a larger buffer. Short texts are copied and compared in fixed-size steps, which read past their end.
 
-/// Bytes of a short text. What texts are appended to has as much more room than they need, or is moved for the last of them.
+/// The maximum length of a short text. Reserve this many extra bytes in a buffer that texts are appended to, or the
+/// last append may reallocate it.
 pub const SHORT_BYTES_MAX: usize = 16;
 
-/// For each length of a short text the bits of its two numbers.
+/// For each length of a short text, the masks of its two words.
 const MASKS: [[u64; 2]; SHORT_BYTES_MAX + 1] = {
     let mut masks = [[0; 2]; SHORT_BYTES_MAX + 1];
     let mut length = 1;
@@ -15,7 +16,7 @@ const MASKS: [[u64; 2]; SHORT_BYTES_MAX + 1] = {
     masks
 };
 
-/// A text, and where it stands.
+/// A text and the buffer that contains it.
 #[derive(Debug, Clone, Copy)]
 pub struct PaddedSlice<'a> {
     source: &'a [u8],
@@ -24,32 +25,32 @@ pub struct PaddedSlice<'a> {
 }
 
 impl<'a> PaddedSlice<'a> {
-    /// The text from `start` up to `end`, which `source` has.
+    /// The text `source[start..end]`.
     #[inline]
     pub fn new(source: &'a [u8], start: usize, end: usize) -> Self {
         debug_assert!(start <= end && end <= source.len(), "{start}..{end} of {}", source.len());
         Self { source, start, length: end - start }
     }
 
-    /// A text by itself.
+    /// A text that fills its buffer.
     #[inline]
     pub fn alone(source: &'a [u8]) -> Self {
         Self { source, start: 0, length: source.len() }
     }
 
-    /// Its bytes.
+    /// The bytes of the text.
     #[inline]
     pub fn bytes(self) -> &'a [u8] {
         &self.source[self.start..self.start + self.length]
     }
 
-    /// How many they are.
+    /// The length in bytes.
     #[inline]
     pub fn length(self) -> usize {
         self.length
     }
 
-    /// Writes it behind `bytes`.
+    /// Appends the text to `bytes`.
     #[inline]
     pub fn append_to(self, bytes: &mut Vec<u8>) {
         match self.chunk() {
@@ -62,18 +63,18 @@ impl<'a> PaddedSlice<'a> {
         }
     }
 
-    /// All of a short text as two numbers, which with its length say what it is; none of a longer one.
+    /// A short text as two words, which together with the length identify it. `None` for a longer text.
     #[inline]
     pub fn numbers(self) -> Option<[u64; 2]> {
         let [low, high] = MASKS.get(self.length)?;
         let Some(chunk) = self.chunk() else { return Some(self.last_numbers()) };
         let (one, other) = chunk.split_at(SHORT_BYTES_MAX / 2);
         let number = |half: &[u8]| half.try_into().map_or(0, u64::from_le_bytes);
-        // What stands behind the text is cut off.
+        // Masks the bytes that follow the text.
         Some([number(one) & low, number(other) & high])
     }
 
-    /// The same for a text near the end of its source.
+    /// [`Self::numbers`] for a text near the end of its buffer.
     #[cold]
     fn last_numbers(self) -> [u64; 2] {
         let mut chunk = [0; SHORT_BYTES_MAX];
@@ -82,7 +83,7 @@ impl<'a> PaddedSlice<'a> {
         [chunk as u64, (chunk >> 64) as u64]
     }
 
-    /// The bytes from its start on, as many as a short text can have.
+    /// The [`SHORT_BYTES_MAX`] bytes from the start of the text, if the buffer has that many.
     #[inline]
     fn chunk(self) -> Option<&'a [u8; SHORT_BYTES_MAX]> {
         self.source.get(self.start..self.start + SHORT_BYTES_MAX)?.first_chunk()
@@ -94,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_text_is_the_same_wherever_it_stands() {
+    fn a_text_is_the_same_at_any_position() {
         let source = b"0123456789abcdefghijklmnop";
         for start in 0..=source.len() {
             for end in start..=source.len() {

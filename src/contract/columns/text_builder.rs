@@ -1,156 +1,160 @@
-//! Texts of one column while rows are added: labels as long as few are different, else one behind the other.
+//! The builder of a text column: a dictionary while there are few distinct texts, else plain texts.
 //!
-//! In: texts by their places. Out: an array. A label is a number and moves nowhere; other texts are moved once, while they
-//! are at hand: a body is read from its front to its end.
+//! In: texts by position. Out: an array. In a dictionary only the index of a text is written; a plain text is copied once,
+//! while it is in the processor's cache.
 //!
-//! **Invariant:** what is open stands behind all that is kept, and can be cut off.
+//! **Invariant:** the open text comes after all kept texts, and can be truncated.
 
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BinaryArray, StringArray};
 use arrow::buffer::{Buffer, NullBuffer, OffsetBuffer};
 
-use super::column_builder::unfit;
+use super::column_builder::column_error;
 use super::dictionary::DictionaryBuilder;
 use super::padded_slice::PaddedSlice;
 use crate::contract::schema::table::ColumnKind;
 use crate::error::{Error, Result};
 
-/// Different texts that are few, however few rows there are.
-const LABELS_FEW: usize = 128;
-/// How often each label comes, on average, where they are more.
-const LABEL_REPEATS: usize = 4;
-/// Bytes for a text that room is made for at first.
+/// The number of distinct texts up to which a column is a dictionary, however few rows it has.
+const DISTINCT_MIN: usize = 128;
+/// The average number of repetitions of each text for a larger dictionary.
+const REPETITIONS_MIN: usize = 4;
+/// The initial capacity per text, in bytes.
 const TEXT_BYTES: usize = 8;
-/// The bytes of one column.
+/// The maximum size of one column, in bytes.
 const BYTES_MAX: usize = i32::MAX as usize;
-/// The place of a text that is null.
-pub(in crate::contract) const NOWHERE: u32 = u32::MAX;
-/// The number of a row that has no text.
-const NO_LABEL: u16 = u16::MAX;
+/// The position of a null.
+pub(in crate::contract) const NULL_POSITION: u32 = u32::MAX;
+/// The index of a row without a text.
+const NO_INDEX: u16 = u16::MAX;
 
-/// Texts by their places, of which those before the open one are kept.
+/// Builds a text column. All texts before the open one are kept.
 #[derive(Debug)]
 pub(in crate::contract) enum TextBuilder {
-    /// Few different ones, and the number of each.
-    Labels(DictionaryBuilder, Vec<u16>),
-    Texts(PlainTexts),
+    /// The distinct texts, and the index of each row's text.
+    Dictionary(DictionaryBuilder, Vec<u16>),
+    /// Plain texts.
+    Plain(PlainTexts),
 }
 
-/// Texts, one behind the other.
+/// Texts in one buffer.
 #[derive(Debug)]
 pub(in crate::contract) struct PlainTexts {
     bytes: Vec<u8>,
-    /// Where each begins, and the last one ends; behind that stands what is not kept yet.
+    /// The offset at which each text begins, and the end of the last one. The open text follows it.
     ends: Vec<i32>,
 }
 
 impl TextBuilder {
-    /// Texts that may be labels, with room for `count`.
+    /// A builder that may use a dictionary, with capacity for `count` texts.
     pub(in crate::contract) fn new(count: usize) -> Self {
-        Self::Labels(DictionaryBuilder::default(), Vec::with_capacity(count))
+        Self::Dictionary(DictionaryBuilder::default(), Vec::with_capacity(count))
     }
 
-    /// Texts that are no labels, with room for `count`.
+    /// A builder that never uses a dictionary, with capacity for `count` texts.
     pub(in crate::contract) fn plain(count: usize) -> Self {
-        Self::Texts(PlainTexts::with_room(count))
+        Self::Plain(PlainTexts::with_capacity_for(count))
     }
 
-    /// Writes the text at `place`, which is the open one, in place of what it was.
+    /// Writes the text at `position`, which is the open one, and replaces its previous value.
     #[inline]
-    pub(in crate::contract) fn put(&mut self, place: usize, text: PaddedSlice<'_>) {
+    pub(in crate::contract) fn put(&mut self, position: usize, text: PaddedSlice<'_>) {
         match self {
-            Self::Texts(texts) => texts.put(text),
-            Self::Labels(labels, numbers) => match labels.number(text, LABELS_FEW.max(place / LABEL_REPEATS)) {
-                Some(number) => write(numbers, place, number),
-                None => self.put_plain(place, text),
-            },
-        }
-    }
-
-    /// Writes the text, which is one too many: from now on none is a label.
-    #[cold]
-    fn put_plain(&mut self, place: usize, text: PaddedSlice<'_>) {
-        if let Self::Labels(labels, numbers) = self {
-            let mut texts = PlainTexts::with_room(place);
-            // Each was somewhere in the body: together they are no more than a column can hold.
-            for place in 0..place {
-                let number = numbers.get(place).copied().filter(|number| *number != NO_LABEL);
-                texts.push(number.map_or(PaddedSlice::alone(&[]), |number| labels.get(number)));
+            Self::Plain(texts) => texts.put(text),
+            Self::Dictionary(dictionary, indexes) => {
+                match dictionary.index(text, DISTINCT_MIN.max(position / REPETITIONS_MIN)) {
+                    Some(index) => write(indexes, position, index),
+                    None => self.put_plain(position, text),
+                }
             }
-            *self = Self::Texts(texts);
         }
-        self.put(place, text);
     }
 
-    /// Writes the text at `place`, if it is a label that is known. Whether it is.
+    /// Writes a text that the dictionary has no room for: converts the column to plain texts first.
+    #[cold]
+    fn put_plain(&mut self, position: usize, text: PaddedSlice<'_>) {
+        if let Self::Dictionary(dictionary, indexes) = self {
+            let mut texts = PlainTexts::with_capacity_for(position);
+            // All texts come from one body, so that together they fit a column.
+            for position in 0..position {
+                let index = indexes.get(position).copied().filter(|index| *index != NO_INDEX);
+                texts.push(index.map_or(PaddedSlice::alone(&[]), |index| dictionary.get(index)));
+            }
+            *self = Self::Plain(texts);
+        }
+        self.put(position, text);
+    }
+
+    /// Writes the text at `position` if the dictionary contains it. Returns whether it does.
     #[inline]
-    pub(in crate::contract) fn put_known(&mut self, place: usize, text: PaddedSlice<'_>) -> bool {
-        let Self::Labels(labels, numbers) = self else { return false };
-        let Some(number) = labels.find(text) else { return false };
-        write(numbers, place, number);
+    pub(in crate::contract) fn put_known(&mut self, position: usize, text: PaddedSlice<'_>) -> bool {
+        let Self::Dictionary(dictionary, indexes) = self else { return false };
+        let Some(index) = dictionary.find(text) else { return false };
+        write(indexes, position, index);
         true
     }
 
-    /// Takes the open text away.
-    pub(in crate::contract) fn clear(&mut self, place: usize) {
+    /// Removes the open text.
+    pub(in crate::contract) fn clear(&mut self, position: usize) {
         match self {
-            Self::Texts(texts) => texts.clear(),
-            Self::Labels(_, numbers) => numbers.truncate(place),
+            Self::Plain(texts) => texts.clear(),
+            Self::Dictionary(_, indexes) => indexes.truncate(position),
         }
     }
 
-    /// Keeps the open text, or an empty one. `Limited` when there is no place for it.
+    /// Keeps the open text, or an empty one if none was written. `Limited` if the column would exceed its maximum size.
     #[inline]
     pub(in crate::contract) fn keep(&mut self) -> Result<()> {
-        if let Self::Texts(texts) = self { texts.keep() } else { Ok(()) }
+        if let Self::Plain(texts) = self { texts.keep() } else { Ok(()) }
     }
 
-    /// The open text as it is; none of a label.
+    /// The open text. `None` in a dictionary.
     #[inline]
     pub(in crate::contract) fn open(&self) -> Option<&[u8]> {
-        let Self::Texts(texts) = self else { return None };
+        let Self::Plain(texts) = self else { return None };
         Some(&texts.bytes[texts.begin()..])
     }
 
-    /// Whether the text at a place is the one at `open`, which is the open one.
+    /// Whether the text at `position` equals the open text, which is at `open`.
     #[inline]
-    pub(in crate::contract) fn is_same(&self, place: usize, open: usize) -> bool {
+    pub(in crate::contract) fn is_same(&self, position: usize, open: usize) -> bool {
         match self {
-            Self::Labels(_, numbers) => numbers[place] == numbers[open],
-            Self::Texts(texts) => *texts.get(place) == texts.bytes[texts.begin()..],
+            Self::Dictionary(_, indexes) => indexes[position] == indexes[open],
+            Self::Plain(texts) => *texts.get(position) == texts.bytes[texts.begin()..],
         }
     }
 
-    /// Leaves the first `count` texts.
+    /// Keeps only the first `count` texts.
     pub(in crate::contract) fn truncate(&mut self, count: usize) {
         match self {
-            Self::Texts(texts) => texts.truncate(count),
-            Self::Labels(_, numbers) => numbers.truncate(count),
+            Self::Plain(texts) => texts.truncate(count),
+            Self::Dictionary(_, indexes) => indexes.truncate(count),
         }
     }
 
-    /// The texts at these places; an empty one for one that is nowhere.
-    pub(in crate::contract) fn at(self, places: &[u32]) -> Result<Self> {
+    /// The texts at these positions; an empty text for [`NULL_POSITION`].
+    pub(in crate::contract) fn at(self, positions: &[u32]) -> Result<Self> {
         Ok(match self {
-            Self::Labels(labels, numbers) => {
-                let number = |place: &u32| numbers.get(*place as usize).copied().unwrap_or(0);
-                Self::Labels(labels, places.iter().map(number).collect())
+            Self::Dictionary(dictionary, indexes) => {
+                let index = |position: &u32| indexes.get(*position as usize).copied().unwrap_or(0);
+                Self::Dictionary(dictionary, positions.iter().map(index).collect())
             }
-            Self::Texts(texts) => {
-                let mut found = PlainTexts::with_room(places.len());
-                for place in places {
-                    if *place != NOWHERE {
-                        found.put(PaddedSlice::alone(texts.get(*place as usize)));
+            Self::Plain(texts) => {
+                let mut found = PlainTexts::with_capacity_for(positions.len());
+                for position in positions {
+                    if *position != NULL_POSITION {
+                        found.put(PaddedSlice::alone(texts.get(*position as usize)));
                     }
                     found.keep()?;
                 }
-                Self::Texts(found)
+                Self::Plain(found)
             }
         })
     }
 
-    /// The first `count` texts as a column. Each is checked to be UTF-8 with all the others, which is quicker than one by one.
+    /// The first `count` texts as an array. UTF-8 is validated for the whole column at once, which is faster than text
+    /// by text.
     pub(in crate::contract) fn finish(
         self,
         kind: ColumnKind,
@@ -158,81 +162,81 @@ impl TextBuilder {
         nulls: Option<NullBuffer>,
     ) -> Result<ArrayRef> {
         Ok(match self {
-            Self::Labels(labels, mut numbers) => {
-                numbers.resize(count, 0);
-                numbers.iter_mut().filter(|number| **number == NO_LABEL).for_each(|number| *number = 0);
-                Arc::new(labels.column(numbers, nulls).map_err(unfit)?)
+            Self::Dictionary(dictionary, mut indexes) => {
+                indexes.resize(count, 0);
+                indexes.iter_mut().filter(|index| **index == NO_INDEX).for_each(|index| *index = 0);
+                Arc::new(dictionary.column(indexes, nulls).map_err(column_error)?)
             }
-            Self::Texts(texts) => {
+            Self::Plain(texts) => {
                 let (offsets, bytes) = texts.finish();
                 match kind {
-                    ColumnKind::Bytes => Arc::new(BinaryArray::try_new(offsets, bytes, nulls).map_err(unfit)?),
-                    _ => Arc::new(StringArray::try_new(offsets, bytes, nulls).map_err(unfit)?),
+                    ColumnKind::Bytes => Arc::new(BinaryArray::try_new(offsets, bytes, nulls).map_err(column_error)?),
+                    _ => Arc::new(StringArray::try_new(offsets, bytes, nulls).map_err(column_error)?),
                 }
             }
         })
     }
 }
 
-/// Writes a number at its place; the rows between it and the others have no text.
+/// Writes an index at its position. Rows that were skipped have no text.
 #[inline]
-fn write(numbers: &mut Vec<u16>, place: usize, number: u16) {
-    if place < numbers.len() {
-        numbers[place] = number;
+fn write(indexes: &mut Vec<u16>, position: usize, index: u16) {
+    if position < indexes.len() {
+        indexes[position] = index;
     } else {
-        numbers.resize(place, NO_LABEL);
-        numbers.push(number);
+        indexes.resize(position, NO_INDEX);
+        indexes.push(index);
     }
 }
 
 impl PlainTexts {
-    fn with_room(texts: usize) -> Self {
+    fn with_capacity_for(texts: usize) -> Self {
         let mut ends = Vec::with_capacity(texts + 1);
         ends.push(0);
         Self { bytes: Vec::with_capacity(texts * TEXT_BYTES), ends }
     }
 
-    /// Where the text that is not kept yet begins.
+    /// The offset at which the open text begins.
     #[inline]
     fn begin(&self) -> usize {
         self.ends.last().map_or(0, |end| *end as usize)
     }
 
-    /// Writes the text that is not kept yet, in place of what it was.
+    /// Writes the open text and replaces its previous value.
     #[inline]
     fn put(&mut self, text: PaddedSlice<'_>) {
         self.bytes.truncate(self.begin());
         text.append_to(&mut self.bytes);
     }
 
-    /// Takes it away.
+    /// Removes the open text.
     fn clear(&mut self) {
         self.bytes.truncate(self.begin());
     }
 
-    /// Keeps it, or an empty one. `Limited` when there are more bytes than a column can hold.
+    /// Keeps the open text. `Limited` if the column would exceed [`BYTES_MAX`].
     #[inline]
     fn keep(&mut self) -> Result<()> {
         let end = i32::try_from(self.bytes.len()).map_err(|_| {
-            Error::limited(format!("the texts of a column are more than {BYTES_MAX} bytes: send smaller bodies"))
+            Error::limited(format!("the texts of one column have more than {BYTES_MAX} bytes: send smaller bodies"))
         })?;
         self.ends.push(end);
         Ok(())
     }
 
-    /// Adds a text and keeps it, where there is a place for it for sure.
+    /// Appends and keeps a text. The caller ensures that the column has room for it.
     fn push(&mut self, text: PaddedSlice<'_>) {
         self.put(text);
         self.ends.push(i32::try_from(self.bytes.len()).unwrap_or(i32::MAX));
     }
 
-    /// A text that is kept.
+    /// A kept text.
     #[inline]
-    fn get(&self, place: usize) -> &[u8] {
-        &self.bytes[self.ends[place] as usize..self.ends[place + 1] as usize]
+    fn get(&self, position: usize) -> &[u8] {
+        &self.bytes[self.ends[position] as usize..self.ends[position + 1] as usize]
     }
 
-    /// Leaves the first `count` texts.
+    /// Keeps only the first `count` texts.
     fn truncate(&mut self, count: usize) {
         self.ends.truncate(count + 1);
         self.clear();

@@ -1,11 +1,11 @@
-//! What becomes of each event of a body: a row of the sheet, or a reject.
+//! Accepts or rejects each decoded event: it becomes a row of the batch builder or a reject.
 //!
 //! ```text
-//!   wire | json ─ fill ─► Sheet ─ check ─┬─► EventBatch
-//!                                        └─► Reject (its bytes, the first fault)
+//!   protobuf | json ─ fill ─► BatchBuilder ─ check ─┬─► EventBatch
+//!                                                   └─► Reject (its bytes, the first fault)
 //! ```
 //!
-//! **Invariant:** an event with a fault leaves nothing in any column.
+//! **Invariant:** a rejected event leaves no values in any column.
 
 use std::ops::Range;
 
@@ -17,19 +17,20 @@ use crate::contract::columns::batch_builder::BatchBuilder;
 use crate::contract::{Contract, Decoded, Owner, Stamp, TenantId};
 use crate::error::{Error, Result};
 
-/// Events in one body: each costs about as many bytes in memory as its columns have, however small it was sent.
+/// The maximum number of events in one body. In memory, each takes the size of its columns, even if it was sent in
+/// fewer bytes.
 pub(in crate::contract) const BODY_EVENTS_MAX: u64 = 1 << 20;
-/// Bad events in one body; past it the body is refused as a whole, and stays with its sender.
+/// The maximum number of rejects in one body. A body with more is refused as a whole, and nothing of it is stored.
 pub(in crate::contract) const BODY_REJECTS_MAX: usize = 1 << 16;
 
-/// The bad events of one body, and how many there were of both.
+/// Collects the rejects of one body and counts its events.
 #[derive(Debug)]
 pub(in crate::contract) struct Acceptor<'a> {
     contract: &'a Contract,
     stamp: &'a Stamp,
     body: &'a Bytes,
     rejects: Vec<Reject>,
-    /// Events met so far: the index of the next one.
+    /// The number of events so far, which is the index of the next one.
     index: u64,
 }
 
@@ -38,18 +39,18 @@ impl<'a> Acceptor<'a> {
         Self { contract, stamp, body, rejects: Vec::new(), index: 0 }
     }
 
-    /// Takes the open row, which was read from `place` in the body: checks it, and keeps or rejects it.
-    pub(in crate::contract) fn take(&mut self, builder: &mut BatchBuilder<'a>, place: Range<usize>) -> Result<()> {
-        builder.fall_back(self.contract);
+    /// Checks the open row, which was decoded from `range` of the body, and keeps or rejects it.
+    pub(in crate::contract) fn take(&mut self, builder: &mut BatchBuilder<'a>, range: Range<usize>) -> Result<()> {
+        builder.set_defaults(self.contract);
         let fault = match builder.fault() {
-            _ if place.len() > self.stamp.event_bytes_max => {
-                Some(RejectCause::too_large(place.len(), self.stamp.event_bytes_max))
+            _ if range.len() > self.stamp.event_bytes_max => {
+                Some(RejectCause::too_large(range.len(), self.stamp.event_bytes_max))
             }
             Some(fault) => Some(fault),
             None => check::row(self.contract, self.stamp, builder),
         };
         match fault {
-            Some(fault) => self.refuse(builder, place, fault),
+            Some(fault) => self.refuse(builder, range, fault),
             None => {
                 builder.keep()?;
                 self.count()
@@ -57,21 +58,21 @@ impl<'a> Acceptor<'a> {
         }
     }
 
-    /// Rejects the bytes at `place`; the open row holds what was decoded of them, and is dropped.
+    /// Rejects the bytes in `range` and drops the open row, which holds what was decoded from them.
     #[cold]
     pub(in crate::contract) fn refuse(
         &mut self,
         builder: &mut BatchBuilder<'a>,
-        place: Range<usize>,
+        range: Range<usize>,
         fault: RejectCause,
     ) -> Result<()> {
         let tenant = match &self.stamp.owner {
             Owner::Tenant(tenant) => Some(tenant.clone()),
-            Owner::PerEvent => named(builder.text_of(self.contract.tenant)),
+            Owner::PerEvent => parse_tenant(builder.text_of(self.contract.tenant)),
         };
         builder.drop();
         let RejectCause { reason, detail } = fault;
-        refuse(&mut self.rejects, Reject { index: self.index, tenant, bytes: self.body.slice(place), reason, detail })?;
+        refuse(&mut self.rejects, Reject { index: self.index, tenant, bytes: self.body.slice(range), reason, detail })?;
         self.count()
     }
 
@@ -85,17 +86,17 @@ impl<'a> Acceptor<'a> {
     }
 }
 
-/// The tenant that these bytes name, if they name one.
-fn named(bytes: Option<&[u8]>) -> Option<TenantId> {
+/// Parses the bytes as a tenant id.
+fn parse_tenant(bytes: Option<&[u8]>) -> Option<TenantId> {
     TenantId::parse(std::str::from_utf8(bytes?).ok()?).ok()
 }
 
-/// Adds a reject, or says that the body has too many.
+/// Adds a reject. `Invalid` if the body has too many.
 pub(in crate::contract) fn refuse(rejects: &mut Vec<Reject>, reject: Reject) -> Result<()> {
     if rejects.len() == BODY_REJECTS_MAX {
         let (reason, detail) = (reject.reason.as_str(), &reject.detail);
         let last = format!("the last one is {reason}: {detail}");
-        return Err(Error::invalid(format!("the body has more than {BODY_REJECTS_MAX} bad events; {last}")));
+        return Err(Error::invalid(format!("the body has more than {BODY_REJECTS_MAX} invalid events; {last}")));
     }
     rejects.push(reject);
     Ok(())

@@ -1,13 +1,13 @@
-//! Arrow events: columns matched by name, cast when nothing is lost, checked as columns.
+//! The decoder of Arrow events: matches columns by name, casts them without loss, and checks them column by column.
 //!
 //! ```text
 //!   RecordBatch ─ by name ─► cast ─► columns ─┬─► check ─► filter ─► EventBatch
 //!                          unknown ─► the map ┘     └─► rejects (the row as JSON)
 //! ```
 //!
-//! A column that no cast can save (text where a number belongs) is a fault of the whole batch: its sender made the schema.
-//! A value that does not fit is a fault of its row. A batch without faults is never touched row by row, but for a map that
-//! has to be put together.
+//! A column of an incompatible type (text instead of a number) fails the whole batch, because the schema is wrong. A
+//! value that does not fit rejects its row. A batch without faults is not processed row by row, unless a map has to be
+//! built.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -33,7 +33,8 @@ use crate::error::{Error, Result, did_you_mean};
 pub(in crate::contract) struct FaultsByRow(BTreeMap<usize, RejectCause>);
 
 impl FaultsByRow {
-    /// Keeps the first fault of a row; more rows than a body may reject are not kept, only noticed.
+    /// Records the first fault of a row. Records at most one row more than a body may reject, which shows that there
+    /// are too many.
     pub(in crate::contract) fn add(&mut self, row: usize, fault: impl FnOnce() -> RejectCause) {
         if self.0.len() <= BODY_REJECTS_MAX {
             self.0.entry(row).or_insert_with(fault);
@@ -73,11 +74,11 @@ pub(in crate::contract) fn decode(
     Ok(Decoded { batch: keep(contract, columns, rows, &faults)?, rejects })
 }
 
-/// Which column of a batch goes where.
+/// The assignment of a batch's columns to the contract's columns.
 struct ColumnSources<'a> {
-    /// For each column of the contract the one that feeds it.
+    /// For each column of the contract, the batch column that supplies its values.
     columns: Vec<Option<&'a ArrayRef>>,
-    /// The others, by their index in the batch: entries of the map.
+    /// The indexes of the undeclared batch columns, which become map entries.
     unknown: Vec<usize>,
 }
 
@@ -87,16 +88,18 @@ impl<'a> ColumnSources<'a> {
         for (index, field) in batch.schema_ref().fields().iter().enumerate() {
             let name = field.name();
             match contract.column(name) {
-                // The server sets them: a table that was read and is sent again has them.
+                // The server sets these columns. A batch that was queried from the table contains them.
                 _ if name == RECEIVED_TIME || name == EVENT_DATE => {}
                 Some(column) if all.columns[column].is_some() => {
-                    return Err(Error::invalid(format!("column `{name}` stands twice in the batch")));
+                    return Err(Error::invalid(format!(
+                        "column `{name}` appears more than once in the batch: send it once"
+                    )));
                 }
                 Some(column) => all.columns[column] = Some(batch.column(index)),
                 None if contract.unknown_to_map => all.unknown.push(index),
                 None => {
                     let hint = did_you_mean(name, contract.columns.iter().map(|column| column.name.as_str()));
-                    let why = "the table has no map for columns not declared";
+                    let why = "the table has no map column for undeclared columns";
                     return Err(Error::invalid(format!("unknown column `{name}`{hint}; {why}")));
                 }
             }
@@ -105,7 +108,7 @@ impl<'a> ColumnSources<'a> {
     }
 }
 
-/// The map column: the entries that came as a map, then the columns that nobody has declared, where they are not null.
+/// The map column: the entries of the batch's map column, then the non-null values of undeclared columns.
 fn map(
     contract: &Contract,
     batch: &RecordBatch,
@@ -126,7 +129,7 @@ fn map(
         return Ok(new_null_array(&ColumnKind::Map.data_type(), batch.num_rows()));
     }
     if let (Some(given), true) = (&given, unknown.is_empty())
-        && let Some(map) = given.whole(stamp)
+        && let Some(map) = given.unchanged(stamp)
     {
         return Ok(map);
     }
@@ -149,7 +152,10 @@ fn map(
 
 fn check_entries(entries: &[(&str, Option<&str>)], stamp: &Stamp, row: usize, faults: &mut FaultsByRow) {
     if entries.len() > stamp.dimensions_max {
-        let detail = format!("the event has more than {} dimensions that are not declared", stamp.dimensions_max);
+        let detail = format!(
+            "the event has more than {} undeclared fields: declare some of them as columns, or send fewer",
+            stamp.dimensions_max
+        );
         return faults.add(row, || RejectCause::new(Reason::TooLarge, detail));
     }
     for (index, (key, _)) in entries.iter().enumerate() {
@@ -159,7 +165,7 @@ fn check_entries(entries: &[(&str, Option<&str>)], stamp: &Stamp, row: usize, fa
     }
 }
 
-/// A map column as it came.
+/// The map column of a batch.
 struct MapColumn<'a> {
     map: &'a MapArray,
     keys: StringArray,
@@ -176,13 +182,13 @@ impl<'a> MapColumn<'a> {
                 Ok(Some(Self { map, keys, values }))
             }
             DataType::Null => Ok(None),
-            other => Err(Error::invalid(format!("column `{name}` takes a map of text, got {other}"))),
+            other => Err(Error::invalid(format!("column `{name}` expects a map of text, got {other}"))),
         }
     }
 
-    /// The column as it is stored, when no row needs a look of its own: each has a few entries with different keys, or is
-    /// null without any.
-    fn whole(&self, stamp: &Stamp) -> Option<ArrayRef> {
+    /// The column in stored form, if no row needs changes: each row is null without entries, or has at most the allowed
+    /// number of entries, with distinct keys.
+    fn unchanged(&self, stamp: &Stamp) -> Option<ArrayRef> {
         let offsets = self.map.value_offsets();
         let is_plain = |row: usize| {
             let (first, last) = (offsets[row] as usize, offsets[row + 1] as usize);
@@ -228,7 +234,7 @@ fn check_keys(contract: &Contract, stamp: &Stamp, columns: &[ArrayRef], faults: 
     }
 }
 
-/// An event's size as columns: the bytes of its texts, byte strings and map, and eight for every other value.
+/// Checks the size of each event: the bytes of its texts, byte strings and map, plus eight for every other value.
 fn check_sizes(stamp: &Stamp, columns: &[ArrayRef], rows: usize, faults: &mut FaultsByRow) {
     let mut sizes = vec![0_usize; rows];
     for column in columns {
@@ -276,14 +282,14 @@ fn rejects(
         };
         let index = first_index + *row as u64;
         let (reason, detail) = (*reason, detail.clone());
-        // The limit first: what is beyond it needs no bytes.
+        // Check the limit first: `refuse` fails beyond it, so the bytes are not needed.
         let bytes = if rejects.len() < BODY_REJECTS_MAX { row_as_json(batch, *row) } else { Bytes::new() };
         refuse(&mut rejects, Reject { index, tenant, bytes, reason, detail })?;
     }
     Ok(rejects)
 }
 
-/// One row as a JSON object without its nulls; empty when it holds a type that JSON has no words for.
+/// One row as a JSON object without nulls. Empty if a type cannot be written as JSON.
 fn row_as_json(batch: &RecordBatch, row: usize) -> Bytes {
     let mut line = Vec::new();
     let mut writer = arrow::json::LineDelimitedWriter::new(&mut line);
@@ -296,13 +302,13 @@ fn row_as_json(batch: &RecordBatch, row: usize) -> Bytes {
     line.into()
 }
 
-/// The rows without faults.
+/// The rows without a fault.
 fn keep(contract: &Contract, columns: Vec<ArrayRef>, rows: usize, faults: &FaultsByRow) -> Result<EventBatch> {
     if faults.0.is_empty() {
         return EventBatch::of_columns(contract, columns, rows);
     }
     let good = BooleanArray::new(BooleanBuffer::collect_bool(rows, |row| !faults.0.contains_key(&row)), None);
     let kept: Result<Vec<_>, _> = columns.iter().map(|column| filter(column, &good)).collect();
-    let kept = kept.map_err(|fault| Error::internal("bad rows cannot be taken out of a batch").with_source(fault))?;
+    let kept = kept.map_err(|fault| Error::internal("cannot remove rejected rows from a batch").with_source(fault))?;
     EventBatch::of_columns(contract, kept, rows - faults.0.len())
 }

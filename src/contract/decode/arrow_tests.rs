@@ -1,4 +1,4 @@
-//! Columns in, rows and reasons out: casts, faults of values, faults of schemas, and streams that mean harm.
+//! Tests of Arrow bodies: casts, invalid values, invalid schemas, and malicious streams.
 
 use std::sync::Arc;
 
@@ -65,7 +65,7 @@ fn columns_are_cast_when_nothing_is_lost() {
 }
 
 #[test]
-fn every_reason_of_arrow() {
+fn arrow_events_are_rejected_with_every_reason() {
     let contract = plain("more");
     let strings = |values: Vec<Option<&str>>| Arc::new(StringArray::from(values)) as ArrayRef;
     let floats = |value: f64| Arc::new(Float64Array::from(vec![Some(1.0), Some(value), None])) as ArrayRef;
@@ -116,29 +116,29 @@ fn every_reason_of_arrow() {
 }
 
 #[test]
-fn schemas_that_no_cast_saves_are_refused_by_name() {
+fn incompatible_columns_are_refused_by_name() {
     let keys: Vec<(&str, ArrayRef)> = vec![("at", Arc::new(Int64Array::from(vec![1]))), ("key", texts(&["k"]))];
     let nested: ArrayRef = Arc::new(ListArray::from_iter_primitive::<Int32Type, _, _>([Some([Some(1)])]));
     let cases: Vec<(&str, &str, ArrayRef, &str)> = vec![
-        ("more", "large", texts(&["5"]), "column `large` takes int64, got Utf8"),
-        ("more", "who", Arc::new(Int64Array::from(vec![1])), "column `who` takes text, got Int64"),
-        ("more", "flag", texts(&["true"]), "column `flag` takes bool"),
-        ("more", "tags", nested.clone(), "column `tags` is not declared and is List"),
-        ("more", "double", nested, "column `double` takes float64"),
-        ("more", "more", texts(&["{}"]), "column `more` takes a map of text"),
+        ("more", "large", texts(&["5"]), "column `large` expects int64, got Utf8"),
+        ("more", "who", Arc::new(Int64Array::from(vec![1])), "column `who` expects text, got Int64"),
+        ("more", "flag", texts(&["true"]), "column `flag` expects bool"),
+        ("more", "tags", nested.clone(), "undeclared column `tags` is List"),
+        ("more", "double", nested, "column `double` expects float64"),
+        ("more", "more", texts(&["{}"]), "column `more` expects a map of text"),
         ("", "lagre", texts(&["5"]), "unknown column `lagre`, did you mean `large`?"),
     ];
     for (map, name, column, message) in cases {
         let mut columns = keys.clone();
         columns.push((name, column));
         let fault = decode_arrow(&plain(map), &batch(columns), 0, &acme()).unwrap_err();
-        assert!(fault.message().contains(message), "{message:?} is in {fault}");
+        assert!(fault.message().contains(message), "expected {message:?} in {fault}");
         assert_eq!(fault.kind(), Kind::Invalid);
     }
 }
 
 #[test]
-fn encodings_that_expand_without_end_are_refused() {
+fn encodings_that_expand_too_much_are_refused() {
     let rows = 100_000;
     let long = "x".repeat(4_000);
     let keys = Int32Array::from(vec![0; rows]);
@@ -152,7 +152,7 @@ fn encodings_that_expand_without_end_are_refused() {
 }
 
 #[test]
-fn a_stream_that_breaks_off_keeps_what_came_before() {
+fn a_truncated_stream_keeps_the_batches_before_the_end() {
     let contract = plain("more");
     let event = batch(vec![("at", Arc::new(Int64Array::from(vec![1, 2]))), ("key", texts(&["a", "b"]))]);
     let body = ipc(&[event.clone(), event.clone()]);
@@ -163,11 +163,11 @@ fn a_stream_that_breaks_off_keeps_what_came_before() {
     assert_eq!((kept.batch.num_rows(), reasons(&kept)), (2, vec![(2, "malformed")]));
     for body in [&b""[..], b"{}", b"\xff\xff\xff\xff\x00\x00\x00\x00", b"\xff\xff\xff\xff\xff\xff\xff\x7f"] {
         let fault = decode(&contract, Format::ArrowIpc, &Bytes::from_static(body), &acme()).unwrap_err();
-        assert!(fault.message().contains("no Arrow IPC stream"), "{fault}");
+        assert!(fault.message().contains("not an Arrow IPC stream"), "{fault}");
     }
 }
 
-/// Rows of (key, value) entries; none is a null.
+/// A map array of rows of (key, value) entries; `None` is a null.
 fn maps(rows: &[Option<&[(&str, Option<&str>)]>]) -> ArrayRef {
     let mut builder = MapBuilder::new(None, StringBuilder::new(), StringBuilder::new());
     for row in rows {
@@ -181,7 +181,7 @@ fn maps(rows: &[Option<&[(&str, Option<&str>)]>]) -> ArrayRef {
 }
 
 #[test]
-fn maps_come_as_they_are() {
+fn maps_are_stored_unchanged() {
     let contract = plain("more");
     let stored = |column: ArrayRef| {
         let rows = column.len();
@@ -204,14 +204,19 @@ fn maps_come_as_they_are() {
         let reasons: Vec<_> = decoded.rejects.iter().map(|reject| (reject.index, reject.reason)).collect();
         ((0..more.len()).map(row).collect::<Vec<_>>(), reasons)
     };
-    let told = |entries: &[&str]| Some(entries.iter().map(|entry| (*entry).to_owned()).collect::<Vec<_>>());
+    let entries_of = |entries: &[&str]| Some(entries.iter().map(|entry| (*entry).to_owned()).collect::<Vec<_>>());
     let plain_rows =
         maps(&[Some(&[("a", Some("1")), ("b", None)]), None, Some(&[("a", Some("2"))]), Some(&[("c", Some("3"))])]);
-    let expected = [told(&["a=Some(\"1\")", "b=None"]), None, told(&["a=Some(\"2\")"]), told(&["c=Some(\"3\")"])];
+    let expected = [
+        entries_of(&["a=Some(\"1\")", "b=None"]),
+        None,
+        entries_of(&["a=Some(\"2\")"]),
+        entries_of(&["c=Some(\"3\")"]),
+    ];
     assert_eq!(stored(plain_rows.clone()), (expected.to_vec(), vec![]));
     assert_eq!(stored(plain_rows.slice(1, 2)), (expected[1..3].to_vec(), vec![]), "a slice");
     let empty = maps(&[Some(&[]), Some(&[("a", Some("1"))])]);
-    assert_eq!(stored(empty), (vec![None, told(&["a=Some(\"1\")"])], vec![]), "no entries is no map");
+    assert_eq!(stored(empty), (vec![None, entries_of(&["a=Some(\"1\")"])], vec![]), "an empty map is null");
     let twice = maps(&[Some(&[("a", Some("1"))]), Some(&[("a", Some("1")), ("b", None), ("a", None)])]);
-    assert_eq!(stored(twice), (vec![told(&["a=Some(\"1\")"])], vec![(1, Reason::DuplicateKey)]));
+    assert_eq!(stored(twice), (vec![entries_of(&["a=Some(\"1\")"])], vec![(1, Reason::DuplicateKey)]));
 }

@@ -1,4 +1,4 @@
-//! Bodies in, rows and reasons out: every reject reason in every format, and the same event in all of them.
+//! Tests of JSON and protobuf bodies: every reject reason in every format, and the same event in all formats.
 
 use std::path::Path;
 
@@ -16,7 +16,7 @@ const EVENT: &str = r#"{"event_time": 1767225600000, "logged_event_time": "2026-
     "pdd": {"pdd_ms": 900}}, "quality": {"jitter_ms": 4.25, "packet_loss_ratio": 0.01, "mos": 4},
     "dimensions": {"direction": "inbound", "sip_response_code": 200, "other": {"campaign": "spring \u00e9", "tier": "2"}}}"#;
 
-/// The same event, encoded by a library that knows nothing of ours.
+/// The same event, encoded by an independent protobuf library.
 fn event_by_prost() -> Vec<u8> {
     let mut compiler = protox::Compiler::new([Path::new(env!("CARGO_MANIFEST_DIR")).join("proto")]).unwrap();
     compiler.open_file("glasshouse/voice/v1/call_event.proto").unwrap();
@@ -39,7 +39,7 @@ fn event_by_prost() -> Vec<u8> {
         let Dynamic::String(value) = value else { unreachable!() };
         bytes(15, [bytes(1, key), bytes(2, value)].concat())
     });
-    // A hash map has no order of its own: the entries are appended to the encoded message in ours.
+    // The library's hash map is unordered, so the entries are appended to the encoded message in a fixed order.
     let dimensions = [of("Dimensions", dimensions).encode_to_vec(), other.collect::<Vec<_>>().concat()].concat();
     let mut event = of(
         "CallEvent",
@@ -54,7 +54,7 @@ fn event_by_prost() -> Vec<u8> {
         ],
     )
     .encode_to_vec();
-    // The payload is a oneof for the library; the table keeps whatever came.
+    // The payload is a oneof for the library; the table keeps every member that was sent.
     event.extend(bytes(16, of("SignalingEvent", signaling).encode_to_vec()));
     event.extend(bytes(8, dimensions));
     delimited(&[event])
@@ -75,21 +75,21 @@ fn the_same_event_is_the_same_row_in_every_format() {
     assert_eq!(rows(&from_json.batch), [expected]);
     let from_protobuf = protobuf(&contract, event_by_prost(), &acme());
     assert_eq!(from_protobuf.batch, from_json.batch);
-    // The accepted batch, sent again as columns, in one message and in an IPC stream.
+    // The accepted batch is sent again as Arrow, directly and in an IPC stream.
     assert_eq!(arrow_rows(&contract, &from_json.batch, &acme()).batch, from_json.batch);
     let stream = Bytes::from(ipc(std::slice::from_ref(&*from_json.batch)));
     assert_eq!(decode(&contract, Format::ArrowIpc, &stream, &acme()).unwrap().batch, from_json.batch);
-    // Also with labels in them, which are dictionaries to other programs.
-    let labels = decode(&contract, Format::Json, &Bytes::from_static(EVENT.as_bytes()), &acme()).unwrap().batch;
-    assert_ne!(labels.schema(), from_json.batch.schema());
-    let stream = Bytes::from(ipc(std::slice::from_ref(&*labels)));
+    // Dictionary columns are accepted too.
+    let encoded = decode(&contract, Format::Json, &Bytes::from_static(EVENT.as_bytes()), &acme()).unwrap().batch;
+    assert_ne!(encoded.schema(), from_json.batch.schema());
+    let stream = Bytes::from(ipc(std::slice::from_ref(&*encoded)));
     assert_eq!(decode(&contract, Format::ArrowIpc, &stream, &acme()).unwrap().batch, from_json.batch);
-    // Columns named directly, whatever message their fields stand in.
+    // A top-level key may name a column directly, even if its field is in a nested message.
     let flat = rows(&from_json.batch)[0].to_string();
     assert_eq!(json(&contract, flat, &acme()).batch, from_json.batch);
 }
 
-/// A bad event as a change to a good one, the reason it gets, and what its detail names.
+/// An invalid event, the expected reason, and a part of the expected detail.
 type Bad = (&'static str, &'static str, &'static str);
 
 fn check_json(contract: &Contract, stamp: &Stamp, good: &str, cases: &[Bad]) {
@@ -97,9 +97,9 @@ fn check_json(contract: &Contract, stamp: &Stamp, good: &str, cases: &[Bad]) {
         let decoded = json(contract, [good, bad, good].join("\n"), stamp);
         assert_eq!(reasons(&decoded), [(1, *reason)], "{bad}: {:?}", decoded.rejects);
         let reject = &decoded.rejects[0];
-        assert!(reject.detail.contains(detail), "{detail:?} is in {:?}", reject.detail);
+        assert!(reject.detail.contains(detail), "expected {detail:?} in {:?}", reject.detail);
         assert_eq!(reject.bytes, bad.as_bytes());
-        assert_eq!(decoded.batch.num_rows(), 2, "the neighbours of {bad} survive");
+        assert_eq!(decoded.batch.num_rows(), 2, "the events around {bad} are accepted");
         // In an array as well, unless its syntax is broken.
         if *reason != "malformed" {
             let decoded = json(contract, format!("[{good},\n{bad} ,{good}]"), stamp);
@@ -109,25 +109,25 @@ fn check_json(contract: &Contract, stamp: &Stamp, good: &str, cases: &[Bad]) {
 }
 
 #[test]
-fn every_reason_of_json() {
+fn json_events_are_rejected_with_every_reason() {
     let good = r#"{"at": 1767225600, "key": "k"}"#;
     let long = format!(r#"{{"at": 1, "key": "{}"}}"#, "x".repeat(5_000));
     let cases: [Bad; 47] = [
         (r#"{"at": 1, "key": "k""#, "malformed", "expected `,` or `}`"),
         (r#"{"at": 1, "key": "k"}}"#, "malformed", "more than one value"),
         (r#"{"at": 1 "key": "k"}"#, "malformed", "expected `,`"),
-        (r#"{"at": 1, "key": "k",}"#, "malformed", "a key in quotes"),
+        (r#"{"at": 1, "key": "k",}"#, "malformed", "expected a key in quotes"),
         (r#"{"at": 01, "key": "k"}"#, "malformed", "leading zero"),
         (r#"{"at": 1., "key": "k"}"#, "malformed", "expected a digit"),
         (r#"{"at": 1, "key": "\x"}"#, "malformed", "unknown escape"),
         (r#"{"at": 1, "key": tru}"#, "malformed", "expected a value"),
         ("{\"at\": 1, \"key\": \"a\tb\"}", "malformed", "control character"),
-        (r#"[1]"#, "malformed", "an event is a JSON object"),
-        (r#""text""#, "malformed", "an event is a JSON object"),
+        (r#"[1]"#, "malformed", "an event must be a JSON object"),
+        (r#""text""#, "malformed", "an event must be a JSON object"),
         ("\u{0}", "malformed", "expected a value"),
         (r#"{"at": 1, "key": "\ud800"}"#, "invalid_utf8", "`key`"),
-        (r#"{"at": 1, "key": 5}"#, "wrong_type", "column `key` takes text, got 5"),
-        (r#"{"at": 1, "key": "k", "large": "5"}"#, "wrong_type", "column `large` takes int64, got text"),
+        (r#"{"at": 1, "key": 5}"#, "wrong_type", "column `key` expects text, got 5"),
+        (r#"{"at": 1, "key": "k", "large": "5"}"#, "wrong_type", "column `large` expects int64, got text"),
         (r#"{"at": 1, "key": "k", "large": 1.5}"#, "wrong_type", "got 1.5"),
         (r#"{"at": 1, "key": "k", "flag": 1}"#, "wrong_type", "`flag`"),
         (r#"{"at": 1, "key": "k", "double": true}"#, "wrong_type", "got true"),
@@ -135,7 +135,11 @@ fn every_reason_of_json() {
         (r#"{"at": 1, "key": "k", "day": "2026-02-30"}"#, "wrong_type", "`day`"),
         (r#"{"at": 1, "key": "k", "data": "?"}"#, "wrong_type", "`data`"),
         (r#"{"at": "2026-01-01T00:00:00", "key": "k"}"#, "wrong_type", "`at`"),
-        (r#"{"at": 1, "key": "k", "small": 2147483648}"#, "out_of_range", "`small` takes int32: 2147483648"),
+        (
+            r#"{"at": 1, "key": "k", "small": 2147483648}"#,
+            "out_of_range",
+            "2147483648 is out of range for column `small`",
+        ),
         (r#"{"at": 1, "key": "k", "large": 9223372036854775808}"#, "out_of_range", "`large`"),
         (r#"{"at": 1, "key": "k", "large": -9223372036854775809}"#, "out_of_range", "`large`"),
         (r#"{"at": 1, "key": "k", "large": 1e19}"#, "out_of_range", "`large`"),
@@ -157,8 +161,12 @@ fn every_reason_of_json() {
         (r#"{"at": 1, "key": "k", "who": "evil"}"#, "foreign_tenant", "`who`"),
         (r#"{"at": 1, "key": "k", "key": "k"}"#, "duplicate_key", "`key`"),
         (r#"{"at": 1, "key": "k", "x": 1, "\u0078": 2}"#, "duplicate_key", "`x`"),
-        (r#"{"at": 1, "key": "k", "a": 1, "b": 1, "c": 1, "d": 1, "e": 1}"#, "too_large", "more than 4 dimensions"),
-        (Box::leak(long.into_boxed_str()), "too_large", "4096 are allowed"),
+        (
+            r#"{"at": 1, "key": "k", "a": 1, "b": 1, "c": 1, "d": 1, "e": 1}"#,
+            "too_large",
+            "more than 4 undeclared fields",
+        ),
+        (Box::leak(long.into_boxed_str()), "too_large", "at most 4096 are allowed"),
         (r#"{"at": 1, "key": "k", "x": "\udc00"}"#, "invalid_utf8", ""),
     ];
     check_json(&plain("more"), &acme(), good, &cases);
@@ -168,13 +176,13 @@ fn every_reason_of_json() {
     let cases: [Bad; 3] = [
         (r#"{"at": 1, "key": "k"}"#, "missing_tenant", "`who`"),
         (r#"{"at": 1, "key": "k", "who": ""}"#, "missing_tenant", "`who`"),
-        (r#"{"at": 1, "key": "k", "who": "a\nb"}"#, "missing_tenant", "control"),
+        (r#"{"at": 1, "key": "k", "who": "a\nb"}"#, "missing_tenant", "control characters"),
     ];
     check_json(&plain("more"), &operator(), owned, &cases);
 }
 
 #[test]
-fn values_that_json_writes_in_several_ways() {
+fn json_values_have_several_notations() {
     let contract = plain("more");
     for (sent, stored) in [
         (r#""who": "", "small": 3.0"#, value!({"small": 3})),
@@ -189,7 +197,7 @@ fn values_that_json_writes_in_several_ways() {
         (r#""data": "AP8=", "flag": null"#, value!({"data": "00ff"})),
         (r#""data": "_-8""#, value!({"data": "ffef"})),
         (r#""x": {"a": [1, "b c\"", {}]}, "y": 1.50"#, value!({"more": {"x": r#"{"a":[1,"b c\"",{}]}"#, "y": "1.50"}})),
-        (r#""x": null, "y": true"#, value!({"more": {"y": "true"}})), // the writer of this test leaves nulls out,
+        (r#""x": null, "y": true"#, value!({"more": {"y": "true"}})), // the JSON writer of this test omits nulls
         (
             r#""more": {"a": "1", "b": 2}, "c": "\u0041\ud83d\ude00\n""#,
             value!({"more": {"a": "1", "b": "2", "c": "A😀\n"}}),
@@ -207,7 +215,7 @@ fn values_that_json_writes_in_several_ways() {
 }
 
 #[test]
-fn bodies_of_json_in_every_shape() {
+fn json_bodies_may_be_an_object_an_array_or_lines() {
     let contract = plain("more");
     let good = r#"{"at": 1, "key": "k"}"#;
     for (body, accepted, rejected) in [
@@ -234,7 +242,7 @@ fn bodies_of_json_in_every_shape() {
         let shown: String = body.chars().take(80).collect();
         assert_eq!((decoded.batch.num_rows(), reasons(&decoded)), (accepted, rejected), "{shown}");
     }
-    // The rest of a broken array is one reject, with all of its bytes.
+    // The rest of an array after a syntax error is one reject with all of its bytes.
     let decoded = json(&contract, format!("[{good}, {{\"at\": ?}}, {good}]  "), &acme());
     assert_eq!(decoded.rejects[0].bytes, format!("{{\"at\": ?}}, {good}]"));
     for body in ["<html>", "5", "\u{0}", "a,b\n1,2"] {
@@ -244,7 +252,7 @@ fn bodies_of_json_in_every_shape() {
 }
 
 #[test]
-fn bytes_that_are_no_utf8_spoil_their_event_only() {
+fn invalid_utf8_rejects_only_its_event() {
     let contract = plain("more");
     let good = b"{\"at\": 1, \"key\": \"k\xc3\xa9\"}";
     let bad = b"{\"at\": 1, \"key\": \"k\xff\"}";
@@ -271,12 +279,12 @@ fn unknown_fields_of_nested_objects_keep_their_path() {
     let decoded = json(&voice(), r#"{"event_time": 0, "event_id": "e", "quality": 5}"#, &acme());
     assert_eq!(
         (reasons(&decoded), decoded.rejects[0].detail.as_str()),
-        (vec![(0, "wrong_type")], "field `quality` takes an object, got a number")
+        (vec![(0, "wrong_type")], "field `quality` expects an object, got a number")
     );
 }
 
 #[test]
-fn every_reason_of_protobuf() {
+fn protobuf_events_are_rejected_with_every_reason() {
     let contract = voice();
     let keys = [varint(1, NOW_MS), bytes(3, "e")];
     let with = |more: Vec<u8>| [keys.concat(), more].concat();
@@ -294,7 +302,7 @@ fn every_reason_of_protobuf() {
         (with(bytes(8, bytes(15, bytes(1, [0xc3])))), "invalid_utf8", "`other`"),
         (with(bytes(8, bytes(15, [bytes(1, [0xc3]), bytes(1, "a")].concat()))), "invalid_utf8", "`other`"),
         (with(bytes(8, bytes(15, [0, 1]))), "malformed", "number"),
-        (with(varint(7, u64::MAX)), "out_of_range", "`duration_ms` takes int64: 18446744073709551615"),
+        (with(varint(7, u64::MAX)), "out_of_range", "18446744073709551615 is out of range for column `duration_ms`"),
         (with(varint(2, u64::MAX / 4)), "out_of_range", "`logged_event_time`"),
         (with(bytes(17, double(3, f64::NAN))), "not_finite", "`mos`"),
         (with(bytes(17, double(1, f64::INFINITY))), "not_finite", "`jitter_ms`"),
@@ -305,7 +313,7 @@ fn every_reason_of_protobuf() {
         (with(varint(1, 568_971_820_800_000)), "time_out_of_range", "too far ahead"),
         (with(varint(1, u64::MAX)), "time_out_of_range", "`event_time`"),
         (with(bytes(5, "evil")), "foreign_tenant", "`account_id`"),
-        (with(bytes(8, ["a", "b", "c", "d", "e"].map(dimension).concat())), "too_large", "4 dimensions"),
+        (with(bytes(8, ["a", "b", "c", "d", "e"].map(dimension).concat())), "too_large", "4 undeclared fields"),
         (with(bytes(4, "x".repeat(5_000))), "too_large", "4096"),
     ];
     let good = delimited(&keys);
@@ -313,7 +321,7 @@ fn every_reason_of_protobuf() {
         let body = [good.clone(), delimited(std::slice::from_ref(&bad)), good.clone()].concat();
         let decoded = protobuf(&contract, body, &acme());
         assert_eq!((decoded.batch.num_rows(), reasons(&decoded)), (2, vec![(1, reason)]), "{:?}", decoded.rejects);
-        assert!(decoded.rejects[0].detail.contains(detail), "{detail:?} is in {:?}", decoded.rejects[0].detail);
+        assert!(decoded.rejects[0].detail.contains(detail), "expected {detail:?} in {:?}", decoded.rejects[0].detail);
         assert_eq!(decoded.rejects[0].bytes, bad);
     }
     let tail = protobuf(&contract, [good.clone(), good[..good.len() - 1].to_vec()].concat(), &acme());
@@ -362,7 +370,7 @@ fn maps_of_neighbours_do_not_mix() {
         |id: &str, entries: &[Vec<u8>]| delimited(&[varint(1, NOW_MS), bytes(3, id), bytes(8, entries.concat())]);
     let body = [
         event("a", &[entry("k", "1"), entry("l", "2"), entry("k", "3")]),
-        // Without an id, after entries of which one came twice.
+        // Without an id, after entries with a repeated key.
         event("", &[entry("k", "4"), entry("k", "5"), entry("m", "6")]),
         event("b", &[]),
         event("c", &[entry("m", "7"), entry("k", "a text that is longer than most")]),
@@ -391,7 +399,7 @@ fn maps_of_neighbours_do_not_mix() {
 }
 
 #[test]
-fn bodies_of_nothing_but_bad_events_are_refused_as_a_whole() {
+fn bodies_with_too_many_invalid_events_are_refused() {
     let zeros = Bytes::from(vec![0; super::acceptor::BODY_REJECTS_MAX + 1]);
     let fault = decode(&voice(), Format::Protobuf, &zeros, &acme()).unwrap_err();
     assert!(fault.message().contains("missing_time"), "{fault}");
@@ -399,9 +407,9 @@ fn bodies_of_nothing_but_bad_events_are_refused_as_a_whole() {
     assert_eq!(decode(&voice(), Format::Json, &lines, &acme()).unwrap_err().kind(), Kind::Invalid);
 }
 
-/// Mutations of valid bodies: whatever happens, no panic, and every row of the batch passes the checks again.
+/// Decodes mutations of valid bodies: nothing panics, and every accepted row passes the checks again.
 #[test]
-fn mutated_bodies_never_panic_and_add_up() {
+fn mutated_bodies_never_panic() {
     use rand::{RngExt, SeedableRng, rngs::SmallRng};
     let contract = voice();
     let good = json(&contract, EVENT, &acme()).batch;
@@ -445,19 +453,19 @@ fn mutated_bodies_never_panic_and_add_up() {
     assert!(accepted > 5_000 && rejected > 3_000 && refused > 100, "{accepted} {rejected} {refused}");
 }
 
-/// Messages behind each other with a line break between them, as a source holds them.
+/// Decodes messages that are separated by line breaks, as a source passes them.
 fn messages(contract: &Contract, format: Format, messages: &[&[u8]]) -> Decoded {
-    let (mut body, mut places) = (Vec::new(), Vec::new());
+    let (mut body, mut ranges) = (Vec::new(), Vec::new());
     for message in messages {
-        places.push(body.len()..body.len() + message.len());
+        ranges.push(body.len()..body.len() + message.len());
         body.extend_from_slice(message);
         body.push(b'\n');
     }
-    decode_messages(contract, format, &body.into(), &places, &operator()).unwrap()
+    decode_messages(contract, format, &body.into(), &ranges, &operator()).unwrap()
 }
 
 #[test]
-fn messages_stand_apart() {
+fn messages_are_decoded_separately() {
     let event = |key: &str| format!("{{\n \"who\": \"acme\",\n \"at\": {NOW_MS}, \"key\": \"{key}\"}}").into_bytes();
     let (a, b) = (event("a"), event("b"));
     let cut: &[u8] = b"{\"who\": \"acme\", \"key\": \"\xc3";

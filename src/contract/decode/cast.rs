@@ -1,8 +1,8 @@
-//! One Arrow column becomes a column of the contract, when nothing is lost by it.
+//! Lossless casts of an Arrow column to a column of the contract.
 //!
-//! Encodings (dictionaries, views, large offsets, narrow numbers) are undone first, within a bound on what they expand to:
-//! a dictionary of one long text can name it a million times. Then equal types pass as they are, times change their unit
-//! and zone, and all else goes value by value through the same rules as JSON ([`Leaf`]).
+//! Encodings (dictionaries, views, large offsets, narrow numbers) are decoded first, up to a size limit: a dictionary
+//! can reference one long text a million times. Then equal types pass unchanged, timestamps change their unit and time
+//! zone, and all other types are converted value by value with the same rules as JSON ([`Leaf`]).
 
 use std::sync::Arc;
 
@@ -20,10 +20,10 @@ use crate::contract::schema::fields::{FieldEncoding, Leaf};
 use crate::contract::schema::table::ColumnKind;
 use crate::error::{Error, Result};
 
-/// What the texts of one batch may expand to.
+/// The maximum size of one batch's decoded texts, in bytes.
 const BATCH_BYTES_MAX: usize = 256 << 20;
 
-/// Casts `source` to the contract's column at `index`. Values that do not fit are null, and a fault of their row.
+/// Casts `source` to the contract's column at `index`. Values that do not fit become null and reject their row.
 pub(in crate::contract) fn column(
     contract: &Contract,
     index: usize,
@@ -51,7 +51,7 @@ pub(in crate::contract) fn column(
     Ok(cast)
 }
 
-/// A column that nobody has declared, as text.
+/// An undeclared column as text.
 pub(in crate::contract) fn as_text(name: &str, source: &ArrayRef) -> Result<StringArray> {
     let plain = plain(name, source)?;
     match plain.data_type() {
@@ -61,20 +61,20 @@ pub(in crate::contract) fn as_text(name: &str, source: &ArrayRef) -> Result<Stri
             Ok(cast_to(name, &plain, &DataType::Utf8)?.as_string::<i32>().clone())
         }
         other => {
-            let way = "only text, numbers, truth values and times can be dimensions";
-            Err(Error::invalid(format!("column `{name}` is not declared and is {other}: {way}")))
+            let fix = "send text, numbers, booleans or times in undeclared columns";
+            Err(Error::invalid(format!("undeclared column `{name}` is {other}, which has no text form: {fix}")))
         }
     }
 }
 
-/// The same values in the plainest type that holds them: `Int64`, `UInt64`, `Float64`, `Utf8`, `Binary`, or as they are.
+/// The same values in a basic type: `Int64`, `UInt64`, `Float64`, `Utf8`, `Binary`, or their own type.
 fn plain(name: &str, source: &ArrayRef) -> Result<ArrayRef> {
     use DataType::{
         Binary, BinaryView, Decimal32, Decimal64, Decimal128, Decimal256, Dictionary, FixedSizeBinary, Float16,
         Float32, Float64, Int8, Int16, Int32, Int64, LargeBinary, LargeUtf8, UInt8, UInt16, UInt32, Utf8, Utf8View,
     };
     let target = match source.data_type() {
-        Dictionary(..) => return undo_dictionary(name, source),
+        Dictionary(..) => return decode_dictionary(name, source),
         Utf8View | LargeUtf8 => Utf8,
         BinaryView | LargeBinary | FixedSizeBinary(_) => Binary,
         Int8 | Int16 | Int32 | UInt8 | UInt16 | UInt32 => Int64,
@@ -84,32 +84,35 @@ fn plain(name: &str, source: &ArrayRef) -> Result<ArrayRef> {
     };
     let cast = cast_to(name, source, &target)?;
     if cast.null_count() > source.null_count() {
-        return Err(Error::invalid(format!("column `{name}` holds values that do not fit {target}")));
+        return Err(Error::invalid(format!("column `{name}` has values that do not fit {target}")));
     }
     Ok(cast)
 }
 
-fn undo_dictionary(name: &str, source: &ArrayRef) -> Result<ArrayRef> {
+fn decode_dictionary(name: &str, source: &ArrayRef) -> Result<ArrayRef> {
     let dictionary = source.as_any_dictionary();
     let given = dictionary.values().data_type();
     if given.is_nested() || matches!(given, DataType::Dictionary(..)) {
-        return Err(Error::invalid(format!("column `{name}` is a dictionary of {given}: send plain values")));
+        return Err(Error::invalid(format!(
+            "column `{name}` is a dictionary of {given}: send its values without a dictionary"
+        )));
     }
     let values = plain(name, dictionary.values())?;
     cast_to(name, &dictionary.with_values(Arc::clone(&values)), values.data_type())
 }
 
-/// Refuses a batch whose encodings stand for far more bytes than were sent.
+/// Refuses a batch whose encodings expand to far more bytes than were sent.
 pub(in crate::contract) fn check_expansion(batch: &RecordBatch) -> Result<()> {
     let bytes: usize = batch.columns().iter().map(|column| expanded_bytes(column)).fold(0, usize::saturating_add);
     if bytes <= BATCH_BYTES_MAX {
         return Ok(());
     }
-    let way = format!("{BATCH_BYTES_MAX} are allowed; send smaller batches");
-    Err(Error::limited(format!("the texts of one batch expand to {bytes} bytes: {way}")))
+    Err(Error::limited(format!(
+        "the texts of one batch expand to {bytes} bytes; at most {BATCH_BYTES_MAX} are allowed: send smaller batches"
+    )))
 }
 
-/// The bytes of texts that several rows may share: in dictionaries and views. All others were sent as they are.
+/// The expanded size of texts that rows may share, which are those in dictionaries and views. Other texts do not expand.
 fn expanded_bytes(array: &dyn Array) -> usize {
     match array.data_type() {
         DataType::Utf8View => view_bytes(array.as_string_view().views()),
@@ -157,10 +160,10 @@ fn view_length(view: &u128) -> usize {
     *view as u32 as usize
 }
 
-/// A cast whose misfits become null.
+/// Casts with values that do not fit becoming null.
 fn cast_to(name: &str, source: &dyn Array, target: &DataType) -> Result<ArrayRef> {
     cast_with_options(source, target, &CastOptions { safe: true, ..CastOptions::default() }).map_err(|fault| {
-        Error::invalid(format!("column `{name}` is {}, which cannot become {target}", source.data_type()))
+        Error::invalid(format!("column `{name}` is {}, which cannot be cast to {target}", source.data_type()))
             .with_source(fault)
     })
 }
@@ -170,7 +173,7 @@ fn by_value(contract: &Contract, index: usize, plain: &ArrayRef, faults: &mut Fa
     let leaf = Leaf { column: index, kind: column.kind, encoding: FieldEncoding::Undeclared, unit: contract.time_unit };
     if !can_fit(plain.data_type(), column.kind) {
         let (name, kind, given) = (&column.name, column.kind.as_str(), plain.data_type());
-        return Err(Error::invalid(format!("column `{name}` takes {kind}, got {given}: cast it before sending")));
+        return Err(Error::invalid(format!("column `{name}` expects {kind}, got {given}: cast it before sending")));
     }
     let mut cells = ColumnBuilder::new(column.kind, true, plain.len());
     cells.grow(plain.len());
@@ -193,14 +196,16 @@ fn by_value(contract: &Contract, index: usize, plain: &ArrayRef, faults: &mut Fa
             Ok(_) => {}
             Err(reason) => {
                 let reason = if leaf.column == contract.time { reason.of_time() } else { reason };
-                faults.add(index, || RejectCause::value(reason, column, shown(plain, index)));
+                faults.add(index, || RejectCause::value(reason, column, displayed(plain, index)));
             }
         }
     }
-    cells.finish(column.kind, plain.len())?.ok_or_else(|| Error::internal("a map is no column of numbers"))
+    cells
+        .finish(column.kind, plain.len())?
+        .ok_or_else(|| Error::internal("a map column cannot be converted value by value"))
 }
 
-/// Whether values of a type can be values of a kind, one by one.
+/// Whether values of an Arrow type can be converted to a column kind, value by value.
 fn can_fit(given: &DataType, kind: ColumnKind) -> bool {
     use ColumnKind::{Date, Float32, Float64, Int32, Int64, Timestamp};
     match given {
@@ -212,7 +217,7 @@ fn can_fit(given: &DataType, kind: ColumnKind) -> bool {
     }
 }
 
-fn shown(array: &ArrayRef, row: usize) -> String {
+fn displayed(array: &ArrayRef, row: usize) -> String {
     if *array.data_type() == DataType::Utf8 {
         return "text".into();
     }
@@ -226,7 +231,7 @@ fn check_finite(contract: &Contract, index: usize, array: &ArrayRef, faults: &mu
         _ => return,
     };
     for row in bad.into_iter().filter(|row| array.is_valid(*row)) {
-        faults.add(row, || RejectCause::value(Reason::NotFinite, &contract.columns[index], "NaN or an infinity"));
+        faults.add(row, || RejectCause::value(Reason::NotFinite, &contract.columns[index], "NaN or infinity"));
     }
 }
 

@@ -1,6 +1,6 @@
-//! What every event must be, however it came: owned by the sender, with a believable time and an id.
+//! Checks of the key columns, for all formats: the tenant is the sender's, the time is plausible, the id is present.
 //!
-//! Leaves: each takes one value and answers with the fault, if there is one. Rows and Arrow columns ask the same.
+//! Each function takes one value and returns the fault, if any. Row decoders and the Arrow decoder share them.
 
 use super::reject::{Reason, RejectCause};
 use crate::clock::Micros;
@@ -10,7 +10,7 @@ use crate::contract::{Contract, Owner, Stamp, TenantId};
 /// Checks the key columns of the open row.
 pub(in crate::contract) fn row(contract: &Contract, stamp: &Stamp, row: &BatchBuilder<'_>) -> Option<RejectCause> {
     let given = row.text_of(contract.tenant);
-    // Whole rows are decoded every few hundred nanoseconds: nearly all of them pass here.
+    // The fast path: decoding a row takes a few hundred nanoseconds, and nearly all rows pass here.
     let is_plain = match (&stamp.owner, given) {
         (Owner::Tenant(tenant), Some(given)) => tenant.as_str().as_bytes() == given,
         (Owner::Tenant(_), None) => true,
@@ -22,21 +22,23 @@ pub(in crate::contract) fn row(contract: &Contract, stamp: &Stamp, row: &BatchBu
         .or_else(|| id(contract, row.text_of(contract.id)))
 }
 
-/// Whether the sender may send events of this tenant.
+/// Checks that the sender may send events of this tenant.
 pub(in crate::contract) fn tenant(contract: &Contract, stamp: &Stamp, given: Option<&str>) -> Option<RejectCause> {
     let name = &contract.columns[contract.tenant].name;
     let given = given.filter(|given| !given.is_empty());
     match (&stamp.owner, given) {
         (Owner::Tenant(_), None) => None,
         (Owner::Tenant(tenant), Some(given)) if tenant.as_str() == given => None,
-        // Neither tenant is repeated: the detail may be read by either.
+        // The message names neither tenant, because either of them may read it.
         (Owner::Tenant(_), Some(_)) => Some(RejectCause::new(
             Reason::ForeignTenant,
-            format!("column `{name}` names another tenant than the one it was sent for; leave it out"),
+            format!("column `{name}` names a tenant other than the sender's: omit it"),
         )),
         (Owner::PerEvent, None) => Some(RejectCause::new(
             Reason::MissingTenant,
-            format!("column `{name}` is missing or empty, and nothing else says whose the event is"),
+            format!(
+                "column `{name}` is missing or empty, and the sender has no tenant: set it to the owner of the event"
+            ),
         )),
         (Owner::PerEvent, Some(given)) => {
             let fault = TenantId::check(given).err()?;
@@ -45,13 +47,13 @@ pub(in crate::contract) fn tenant(contract: &Contract, stamp: &Stamp, given: Opt
     }
 }
 
-/// Whether the event has a believable time.
+/// Checks that the event has a plausible time.
 pub(in crate::contract) fn time(contract: &Contract, stamp: &Stamp, given: Option<Micros>) -> Option<RejectCause> {
     let (reason, what) = match given {
         None => (Reason::MissingTime, "is missing"),
-        Some(..0) => (Reason::TimeOutOfRange, "is before 1970; is its unit right?"),
+        Some(..0) => (Reason::TimeOutOfRange, "is before 1970: check its unit"),
         Some(micros) if micros > stamp.time_max => {
-            (Reason::TimeOutOfRange, "is too far ahead of the server's clock; is its unit right?")
+            (Reason::TimeOutOfRange, "is too far ahead of the server's clock: check its unit")
         }
         Some(_) => return None,
     };
@@ -59,7 +61,7 @@ pub(in crate::contract) fn time(contract: &Contract, stamp: &Stamp, given: Optio
     Some(RejectCause::new(reason, format!("column `{name}` {what}")))
 }
 
-/// Whether the event has an id.
+/// Checks that the event has an id.
 pub(in crate::contract) fn id(contract: &Contract, given: Option<&[u8]>) -> Option<RejectCause> {
     if given.is_some_and(|id| !id.is_empty()) {
         return None;

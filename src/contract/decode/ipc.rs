@@ -1,8 +1,9 @@
-//! An Arrow IPC stream becomes batches, message by message.
+//! The decoder of Arrow IPC streams, message by message.
 //!
-//! The bytes are a stranger's: lengths are checked against the body before anything is read, compressed buffers against a
-//! bound before anything is allocated, and a panic of the reader ends this body only. A stream that is cut off or broken
-//! after its schema keeps the batches before the break; the rest is one reject.
+//! The bytes are untrusted: lengths are checked against the body before anything is read, compressed buffers are
+//! checked against a limit before anything is allocated, and a panic of Arrow's reader fails only this body. If a
+//! stream is truncated or corrupt after its schema, the batches before that position are kept, and the rest becomes one
+//! reject.
 
 use arrow::array::Array;
 use arrow::buffer::Buffer;
@@ -18,12 +19,12 @@ use crate::contract::{Contract, Decoded, EventBatch, Owner, Stamp};
 use crate::error::{Error, Result};
 use crate::supervise::catch;
 
-/// Stands in front of every message of a modern stream.
+/// The marker before every message of a current-format stream.
 const CONTINUATION: [u8; 4] = [0xff; 4];
-/// How many times larger than the body its compressed buffers may become.
+/// The maximum ratio of decompressed buffers to the size of the body.
 const EXPANSION_MAX: u64 = 64;
 
-/// Bytes of all rows of one body: batch by batch, encodings may expand to more than was sent.
+/// The maximum size of one body's decoded rows, in bytes. Each batch may expand to more than was sent.
 const ROWS_BYTES_MAX: usize = 1 << 30;
 
 /// Decodes a whole body.
@@ -43,21 +44,22 @@ pub(in crate::contract) fn decode(contract: &Contract, body: &Bytes, stamp: &Sta
                 bytes = bytes.saturating_add(bytes_of(&decoded.batch));
                 if bytes > ROWS_BYTES_MAX {
                     return Err(Error::limited(format!(
-                        "the body's rows take more than {ROWS_BYTES_MAX} bytes: send less"
+                        "the rows of the body take more than {ROWS_BYTES_MAX} bytes: send smaller bodies"
                     )));
                 }
                 batches.push(decoded.batch);
                 decoded.rejects.into_iter().try_for_each(|reject| refuse(&mut rejects, reject))?;
             }
             Err(fault) if stream.decoder.schema().is_none() => {
-                return Err(Error::invalid(format!("the body is no Arrow IPC stream: {fault}")));
+                return Err(Error::invalid(format!("the body is not an Arrow IPC stream: {fault}")));
             }
             Err(fault) => {
                 let tenant = match &stamp.owner {
                     Owner::Tenant(tenant) => Some(tenant.clone()),
                     Owner::PerEvent => None,
                 };
-                let (bytes, detail) = (body.slice(start..), format!("the Arrow stream breaks off here: {fault}"));
+                let (bytes, detail) =
+                    (body.slice(start..), format!("the Arrow stream is invalid from here on: {fault}"));
                 refuse(&mut rejects, Reject { index, tenant, bytes, reason: Reason::Malformed, detail })?;
                 break;
             }
@@ -67,20 +69,20 @@ pub(in crate::contract) fn decode(contract: &Contract, body: &Bytes, stamp: &Sta
     Ok(Decoded { batch, rejects })
 }
 
-/// The bytes of a batch's own rows, without what else stands in shared buffers.
+/// The size of a batch's own rows, without other parts of shared buffers.
 fn bytes_of(batch: &RecordBatch) -> usize {
     let bytes = batch.columns().iter().map(|column| column.to_data().get_slice_memory_size().unwrap_or(0));
     bytes.fold(0, usize::saturating_add)
 }
 
-/// A stream that is read from the front.
+/// An IPC stream and the read position in it.
 struct Stream<'a> {
     body: &'a [u8],
     buffer: Buffer,
-    /// Where the next message begins.
+    /// The offset of the next message.
     at: usize,
     decoder: StreamDecoder,
-    /// What compressed buffers have become so far.
+    /// The decompressed size of all compressed buffers so far.
     expanded: u64,
 }
 
@@ -91,9 +93,9 @@ impl Stream<'_> {
             let mut message = self.buffer.slice_with_length(self.at, end - self.at);
             self.at = end;
             let decoder = &mut self.decoder;
-            // The reader asserts what a valid stream keeps to; its state is not used again after an error.
+            // The reader panics on some invalid streams. Its state is not used again after an error.
             let read = catch(|| decoder.decode(&mut message));
-            match read.map_err(|_| "the reader cannot make sense of it")?.map_err(|fault| fault.to_string())? {
+            match read.map_err(|_| "the Arrow reader cannot parse it")?.map_err(|fault| fault.to_string())? {
                 Some(batch) => return Ok(Some(batch)),
                 None => continue,
             }
@@ -104,7 +106,7 @@ impl Stream<'_> {
         }
     }
 
-    /// Where the next message ends, once its lengths are known to be true; `None` at the end of the stream.
+    /// The end of the next message, after checking its lengths. `None` at the end of the stream.
     fn message_end(&mut self) -> Result<Option<usize>, String> {
         let mut rest = &self.body[self.at..];
         if rest.is_empty() {
@@ -118,7 +120,8 @@ impl Stream<'_> {
             return Ok(None);
         }
         let (metadata, rest) = rest.split_at_checked(length).ok_or("it ends inside a message's metadata")?;
-        let message = root_as_message(metadata).map_err(|fault| format!("a message's metadata is broken ({fault})"))?;
+        let message =
+            root_as_message(metadata).map_err(|fault| format!("the metadata of a message is invalid ({fault})"))?;
         let length = usize::try_from(message.bodyLength()).map_err(|_| "a message has a negative length")?;
         let (data, rest) = rest.split_at_checked(length).ok_or("it ends inside a message's data")?;
         let batch = match message.header_type() {
@@ -132,13 +135,13 @@ impl Stream<'_> {
         Ok(Some(self.at + all - rest.len()))
     }
 
-    /// Adds up what compressed buffers say that they become.
+    /// Adds up the declared sizes of compressed buffers, and checks the total.
     fn check_expansion(&mut self, batch: BatchHeader<'_>, data: &[u8]) -> Result<(), String> {
         if batch.compression().is_none() {
             return Ok(());
         }
         for buffer in batch.buffers().iter().flatten() {
-            let start = usize::try_from(buffer.offset()).map_err(|_| "a buffer has a negative place")?;
+            let start = usize::try_from(buffer.offset()).map_err(|_| "a buffer has a negative offset")?;
             let length = data.get(start..).and_then(|data| data.first_chunk()).map(|bytes| i64::from_le_bytes(*bytes));
             // A negative length marks a buffer that is not compressed; an empty one has none.
             self.expanded =
@@ -146,7 +149,9 @@ impl Stream<'_> {
         }
         let allowed = (self.body.len() as u64).saturating_mul(EXPANSION_MAX);
         if self.expanded > allowed {
-            return Err(format!("its compressed buffers become more than {EXPANSION_MAX} times the size of the body"));
+            return Err(format!(
+                "its compressed buffers expand to more than {EXPANSION_MAX} times the size of the body"
+            ));
         }
         Ok(())
     }

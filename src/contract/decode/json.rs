@@ -1,10 +1,11 @@
-//! JSON events: one object, an array of objects, or one object a line.
+//! The decoder of JSON events: one object, an array of objects, or one object per line.
 //!
-//! A line that is broken spoils only itself. In an array nothing after broken syntax can be told apart: all before it is
-//! kept, and the rest is one reject. A value that does not fit its column rejects its event only.
+//! A syntax error in a line rejects only that line. A syntax error in an array rejects the rest of the array as one
+//! reject; the events before it are kept. A value that does not fit its column rejects only its event.
 //!
-//! Fields are found by guessing: the field that followed the last one the time before. Producers write their fields in one
-//! order, so that a guess costs one comparison and is nearly always right; else a look-up follows.
+//! Fields are predicted: the decoder expects the field that followed the previous one in the last event. Producers
+//! write fields in a fixed order, so that the prediction costs one comparison and is nearly always right. Otherwise a
+//! hash lookup follows.
 
 use std::ops::Range;
 
@@ -23,11 +24,11 @@ use crate::contract::schema::table::ColumnKind;
 use crate::contract::{Contract, Decoded, Stamp};
 use crate::error::{Error, Result, did_you_mean};
 
-/// Some writers put it in front of UTF-8 text.
+/// Some writers put a byte order mark before UTF-8 text.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
-/// Rows that room is set aside for by a guess.
+/// The maximum number of rows in an estimated initial capacity.
 const ROWS_GUESSED_MAX: usize = 1 << 16;
-/// How many bytes of an unknown key a message repeats.
+/// The maximum length of an unknown key or a literal in a message, in characters.
 const KEY_SHOWN_MAX: usize = 64;
 
 const BASE64: GeneralPurposeConfig =
@@ -47,31 +48,31 @@ pub(in crate::contract) fn decode(contract: &Contract, body: &Bytes, stamp: &Sta
         b'{' if is_one_value(whole.clone()) => json.line(trimmed(body, whole.at..body.len()))?,
         first => json.lines(whole.at, first == b'{')?,
     }
-    json.intake.finish(json.builder)
+    json.acceptor.finish(json.builder)
 }
 
-/// Decodes messages, each of which is one object.
+/// Decodes messages, each of which must be one object.
 pub(in crate::contract) fn decode_messages(
     contract: &Contract,
     body: &Bytes,
-    places: &[Range<usize>],
+    ranges: &[Range<usize>],
     stamp: &Stamp,
 ) -> Result<Decoded> {
     let text = std::str::from_utf8(body).ok();
-    let mut json = JsonDecoder::new(contract, body, text, stamp, places.len());
-    for place in places {
-        json.line(trimmed(body, place.clone()))?;
+    let mut json = JsonDecoder::new(contract, body, text, stamp, ranges.len());
+    for range in ranges {
+        json.line(trimmed(body, range.clone()))?;
     }
-    json.intake.finish(json.builder)
+    json.acceptor.finish(json.builder)
 }
 
-/// How many rows a body of lines has, if all lines are like the first.
+/// Estimates the number of rows from the length of the first line.
 fn rows_of(body: &[u8]) -> usize {
     let line = memchr::memchr(b'\n', body).map_or(body.len(), |end| end + 1);
     (body.len() / line.max(1)).min(ROWS_GUESSED_MAX)
 }
 
-/// Whether one value is all there is. Over a body of lines it reads no more than the first one.
+/// Whether the body is one value. Reads no more than the first line of a body of several lines.
 fn is_one_value(mut whole: Cursor<'_>) -> bool {
     whole.raw().is_ok() && whole.at_end()
 }
@@ -81,11 +82,12 @@ struct JsonDecoder<'a> {
     contract: &'a Contract,
     body: &'a [u8],
     text: Option<&'a str>,
-    intake: Acceptor<'a>,
+    acceptor: Acceptor<'a>,
     builder: BatchBuilder<'a>,
-    /// Where each object's guesses begin in `next`.
+    /// For each object, the index of its first entry in `next`.
     bases: Vec<usize>,
-    /// For each name of each object: the place of the name that followed it last. The first is for the object's start.
+    /// For each object and each of its names, the index of the name that followed it last. The first entry of an object
+    /// is for its start.
     next: Vec<u16>,
 }
 
@@ -94,10 +96,11 @@ impl<'a> JsonDecoder<'a> {
         let (mut bases, mut next) = (Vec::new(), Vec::new());
         for node in &contract.tree.nodes {
             bases.push(next.len());
-            next.extend((0..=node.names()).map(|place| place as u16));
+            next.extend((0..=node.names()).map(|index| index as u16));
         }
-        let (intake, builder) = (Acceptor::new(contract, body, stamp), BatchBuilder::new(contract, body, stamp, rows));
-        Self { contract, body, text, intake, builder, bases, next }
+        let (acceptor, builder) =
+            (Acceptor::new(contract, body, stamp), BatchBuilder::new(contract, body, stamp, rows));
+        Self { contract, body, text, acceptor, builder, bases, next }
     }
 
     fn lines(&mut self, start: usize, mut is_json: bool) -> Result<()> {
@@ -118,14 +121,14 @@ impl<'a> JsonDecoder<'a> {
         memchr::memchr(b'\n', &self.body[start..]).map_or(self.body.len(), |length| start + length)
     }
 
-    /// One event that has its bytes for itself.
-    fn line(&mut self, place: Range<usize>) -> Result<()> {
+    /// Decodes an event that is separate from other events: a line or a message.
+    fn line(&mut self, range: Range<usize>) -> Result<()> {
         self.builder.open();
-        let mut cursor = Cursor::new(&self.body[..place.end], self.text, place.start);
+        let mut cursor = Cursor::new(&self.body[..range.end], self.text, range.start);
         let read = self.event(&mut cursor).and_then(|()| {
-            if cursor.at_end() { Ok(()) } else { Err(SyntaxError("more than one value on the line".into())) }
+            if cursor.at_end() { Ok(()) } else { Err(SyntaxError("more than one value in the line or message".into())) }
         });
-        self.settle(read, place)
+        self.finish_event(read, range)
     }
 
     fn array(&mut self, mut cursor: Cursor<'a>) -> Result<()> {
@@ -139,7 +142,7 @@ impl<'a> JsonDecoder<'a> {
             let start = cursor.at;
             let read = self.event(&mut cursor);
             let broken = read.is_err();
-            self.settle(read, start..if broken { end } else { cursor.at })?;
+            self.finish_event(read, start..if broken { end } else { cursor.at })?;
             if broken {
                 return Ok(());
             }
@@ -152,20 +155,20 @@ impl<'a> JsonDecoder<'a> {
         if cursor.at_end() {
             return Ok(());
         }
-        self.rest(cursor.at..end, SyntaxError("there is more after the end of the array".into()))
+        self.rest(cursor.at..end, SyntaxError("there are bytes after the end of the array".into()))
     }
 
     /// Rejects the rest of an array.
-    fn rest(&mut self, place: Range<usize>, broken: SyntaxError) -> Result<()> {
+    fn rest(&mut self, range: Range<usize>, broken: SyntaxError) -> Result<()> {
         self.builder.open();
-        self.settle(Err(broken), place)
+        self.finish_event(Err(broken), range)
     }
 
-    fn settle(&mut self, read: Result<(), SyntaxError>, place: Range<usize>) -> Result<()> {
+    fn finish_event(&mut self, read: Result<(), SyntaxError>, range: Range<usize>) -> Result<()> {
         match read {
-            Ok(()) => self.intake.take(&mut self.builder, place),
+            Ok(()) => self.acceptor.take(&mut self.builder, range),
             Err(SyntaxError(what)) => {
-                self.intake.refuse(&mut self.builder, place, RejectCause::new(Reason::Malformed, what))
+                self.acceptor.refuse(&mut self.builder, range, RejectCause::new(Reason::Malformed, what))
             }
         }
     }
@@ -175,11 +178,11 @@ impl<'a> JsonDecoder<'a> {
             return self.object(cursor, 0);
         }
         cursor.raw()?;
-        self.builder.fail(|| RejectCause::new(Reason::Malformed, "an event is a JSON object"));
+        self.builder.fail(|| RejectCause::new(Reason::Malformed, "an event must be a JSON object"));
         Ok(())
     }
 
-    /// Reads the fields of an object; the cursor stands at its brace.
+    /// Reads the fields of an object. The cursor must be at its opening brace.
     fn object(&mut self, cursor: &mut Cursor<'a>, node: usize) -> Result<(), SyntaxError> {
         cursor.at += 1;
         if cursor.peek() == b'}' {
@@ -196,17 +199,17 @@ impl<'a> JsonDecoder<'a> {
             }
             let guess = usize::from(self.next[last]);
             if let Some((_, field)) = fields.name(guess).filter(|(name, _)| cursor.key_is(name)) {
-                cursor.eat(b':')?;
+                cursor.consume(b':')?;
                 last = base + guess + 1;
                 self.field(cursor, node, field)?;
             } else {
                 let key = cursor.key()?;
-                cursor.eat(b':')?;
+                cursor.consume(b':')?;
                 match self.find(cursor, node, key) {
-                    Some(place) => {
-                        self.next[last] = place as u16;
-                        last = base + place + 1;
-                        let (_, field) = fields.name(place).expect("a name that was found has a place");
+                    Some(index) => {
+                        self.next[last] = index as u16;
+                        last = base + index + 1;
+                        let (_, field) = fields.name(index).expect("`find` returns indexes of existing names");
                         self.field(cursor, node, field)?;
                     }
                     None => self.unknown(cursor, node, key)?,
@@ -234,8 +237,8 @@ impl<'a> JsonDecoder<'a> {
             Target::Ignored => cursor.raw().map(drop),
             Target::Map(..) => match cursor.peek() {
                 b'{' => self.map(cursor),
-                b'n' => cursor.word("null"),
-                _ => self.no_object(cursor, node, field),
+                b'n' => cursor.literal("null"),
+                _ => self.not_an_object(cursor, node, field),
             },
             Target::Node(inner) => match cursor.peek() {
                 b'{' => {
@@ -245,17 +248,17 @@ impl<'a> JsonDecoder<'a> {
                     }
                     self.object(cursor, inner)
                 }
-                b'n' => cursor.word("null"),
-                _ => self.no_object(cursor, node, field),
+                b'n' => cursor.literal("null"),
+                _ => self.not_an_object(cursor, node, field),
             },
         }
     }
 
     #[cold]
-    fn no_object(&mut self, cursor: &mut Cursor<'a>, node: usize, field: &Field) -> Result<(), SyntaxError> {
+    fn not_an_object(&mut self, cursor: &mut Cursor<'a>, node: usize, field: &Field) -> Result<(), SyntaxError> {
         let got = type_of(cursor.peek());
         let prefix = &self.contract.tree.nodes[node].prefix;
-        let detail = || format!("field `{prefix}{}` takes an object, got {got}", field.name);
+        let detail = || format!("field `{prefix}{}` expects an object, got {got}", field.name);
         self.builder.fail(|| RejectCause::new(Reason::WrongType, detail()));
         cursor.raw().map(drop)
     }
@@ -279,9 +282,9 @@ impl<'a> JsonDecoder<'a> {
                 Number::Float(value) => leaf.float(value),
                 Number::NotFinite => Err(Reason::NotFinite),
             },
-            b'n' => cursor.word("null").map(|()| Ok(ColumnValue::Null))?,
-            b't' => cursor.word("true").map(|()| leaf.bool(true))?,
-            b'f' => cursor.word("false").map(|()| leaf.bool(false))?,
+            b'n' => cursor.literal("null").map(|()| Ok(ColumnValue::Null))?,
+            b't' => cursor.literal("true").map(|()| leaf.bool(true))?,
+            b'f' => cursor.literal("false").map(|()| leaf.bool(false))?,
             _ => cursor.raw().map(|_| Err(Reason::WrongType))?,
         };
         let contract = self.contract;
@@ -289,18 +292,18 @@ impl<'a> JsonDecoder<'a> {
             self.builder.fail(|| RejectCause::duplicate(&contract.columns[leaf.column].name));
         }
         match read {
-            Ok(slot) => self.builder.set(leaf.column, slot),
+            Ok(value) => self.builder.set(leaf.column, value),
             Err(reason) => {
                 let reason = if leaf.column == contract.time { reason.of_time() } else { reason };
-                let got = self.shown(cursor, first, start);
+                let got = self.displayed(cursor, first, start);
                 self.builder.fail(|| RejectCause::value(reason, &contract.columns[leaf.column], got));
             }
         }
         Ok(())
     }
 
-    /// Reads a value of the type that most columns have, written as most are. Whether it was one; else the cursor is to go
-    /// back.
+    /// The fast path for common values: unescaped text and plain numbers. Returns whether the value was one; if not,
+    /// the caller must reset the cursor.
     fn plain_value(&mut self, cursor: &mut Cursor<'a>, leaf: Leaf, first: u8) -> Result<bool, SyntaxError> {
         match (first, leaf.kind) {
             (b'"', ColumnKind::Text) => {
@@ -325,9 +328,9 @@ impl<'a> JsonDecoder<'a> {
         }
     }
 
-    /// What a message says of a value that does not fit: numbers and words as they are, all else by type.
+    /// A value that does not fit, as shown in a message: numbers and literals verbatim, all others by type.
     #[cold]
-    fn shown(&self, cursor: &Cursor<'a>, first: u8, start: usize) -> &'a str {
+    fn displayed(&self, cursor: &Cursor<'a>, first: u8, start: usize) -> &'a str {
         let word = !matches!(first, b'"' | b'{' | b'[') && cursor.at - start <= KEY_SHOWN_MAX;
         if word { cursor.slice(start, cursor.at).unwrap_or_default() } else { type_of(first) }
     }
@@ -345,7 +348,7 @@ impl<'a> JsonDecoder<'a> {
         read.map(|()| ColumnValue::Blob(start, self.builder.blob.len())).map_err(|_| Reason::WrongType)
     }
 
-    /// An integer stands for a name in a column of names.
+    /// Converts an integer. In an enum column it is replaced by the enum's name.
     fn column_int(&mut self, leaf: Leaf, value: i64) -> Result<ColumnValue<'a>, Reason> {
         let FieldEncoding::Enum(names) = leaf.encoding else { return leaf.int(value) };
         let number = i32::try_from(value).map_err(|_| Reason::OutOfRange)?;
@@ -355,7 +358,7 @@ impl<'a> JsonDecoder<'a> {
         }))
     }
 
-    /// Reads the map column's object; the cursor stands at its brace.
+    /// Reads the map column's object. The cursor must be at its opening brace.
     fn map(&mut self, cursor: &mut Cursor<'a>) -> Result<(), SyntaxError> {
         cursor.at += 1;
         if cursor.peek() == b'}' {
@@ -364,7 +367,7 @@ impl<'a> JsonDecoder<'a> {
         }
         loop {
             let key = cursor.key()?;
-            cursor.eat(b':')?;
+            cursor.consume(b':')?;
             let key = self.text(cursor, key);
             self.entry(cursor, key)?;
             if !cursor.more(b'}')? {
@@ -373,15 +376,16 @@ impl<'a> JsonDecoder<'a> {
         }
     }
 
-    /// A field that nobody has declared.
+    /// Reads an undeclared field.
     fn unknown(&mut self, cursor: &mut Cursor<'a>, node: usize, key: QuotedString) -> Result<(), SyntaxError> {
         let contract = self.contract;
         let prefix = contract.tree.nodes[node].prefix.as_str();
         let key = self.text(cursor, key);
         if !contract.unknown_to_map {
-            let shown: String = key.map_or("?", |key| self.builder.text(key)).chars().take(KEY_SHOWN_MAX).collect();
-            let hint = did_you_mean(&shown, contract.columns.iter().map(|column| column.name.as_str()));
-            let detail = format!("unknown field `{prefix}{shown}`{hint}; the table has no map for fields not declared");
+            let displayed: String = key.map_or("?", |key| self.builder.text(key)).chars().take(KEY_SHOWN_MAX).collect();
+            let hint = did_you_mean(&displayed, contract.columns.iter().map(|column| column.name.as_str()));
+            let detail =
+                format!("unknown field `{prefix}{displayed}`{hint}; the table has no map column for undeclared fields");
             self.builder.fail(|| RejectCause::new(Reason::UnknownField, detail));
             return cursor.raw().map(drop);
         }
@@ -389,25 +393,25 @@ impl<'a> JsonDecoder<'a> {
         self.entry(cursor, key)
     }
 
-    /// Reads a value into the map column: text as it is, other scalars as written, objects and arrays as compact JSON.
+    /// Reads a value into the map column: text unescaped, other scalars verbatim, objects and arrays as compact JSON.
     fn entry(&mut self, cursor: &mut Cursor<'a>, key: Option<Text<'a>>) -> Result<(), SyntaxError> {
         let value = match cursor.peek() {
             b'"' => {
                 let quoted = cursor.string()?;
                 self.text(cursor, quoted).map(Some)
             }
-            b'n' => cursor.word("null").map(|()| Some(None))?,
+            b'n' => cursor.literal("null").map(|()| Some(None))?,
             _ => {
                 let raw = cursor.raw()?;
                 if raw.not_finite {
-                    self.builder.fail(|| RejectCause::new(Reason::NotFinite, "a field holds NaN or an infinity"));
+                    self.builder
+                        .fail(|| RejectCause::new(Reason::NotFinite, "an undeclared field contains NaN or infinity"));
                 }
                 cursor.slice(raw.start, raw.end).map(|text| Some(self.compacted(text)))
             }
         };
         let (Some(key), Some(value)) = (key, value) else {
-            self.builder
-                .fail(|| RejectCause::new(Reason::InvalidUtf8, "a field that is not declared is no UTF-8 text"));
+            self.builder.fail(|| RejectCause::new(Reason::InvalidUtf8, "an undeclared field is not valid UTF-8"));
             return Ok(());
         };
         if !self.builder.add_entry(key, value, false) {
@@ -426,7 +430,7 @@ impl<'a> JsonDecoder<'a> {
         self.builder.owned(start)
     }
 
-    /// The characters between two quotes; `None` when they are not UTF-8, or escapes that stand for no character.
+    /// The text between two quotes. `None` if it is not UTF-8 or contains a lone surrogate.
     fn text(&mut self, cursor: &Cursor<'a>, quoted: QuotedString) -> Option<Text<'a>> {
         let text = cursor.slice(quoted.start, quoted.end)?;
         if !quoted.escaped {
@@ -437,13 +441,13 @@ impl<'a> JsonDecoder<'a> {
     }
 }
 
-/// The range without white space around it.
-fn trimmed(body: &[u8], place: Range<usize>) -> Range<usize> {
+/// The range without leading and trailing white space.
+fn trimmed(body: &[u8], range: Range<usize>) -> Range<usize> {
     let is_text = |byte: &u8| !matches!(byte, b' ' | b'\n' | b'\r' | b'\t');
-    let bytes = &body[place.clone()];
+    let bytes = &body[range.clone()];
     match (bytes.iter().position(is_text), bytes.iter().rposition(is_text)) {
-        (Some(first), Some(last)) => place.start + first..place.start + last + 1,
-        _ => place.start..place.start,
+        (Some(first), Some(last)) => range.start + first..range.start + last + 1,
+        _ => range.start..range.start,
     }
 }
 
@@ -452,12 +456,12 @@ fn type_of(first: u8) -> &'static str {
         b'"' => "text",
         b'{' => "an object",
         b'[' => "an array",
-        b't' | b'f' => "a truth value",
+        b't' | b'f' => "a boolean",
         b'n' => "null",
         _ => "a number",
     }
 }
 
 fn not_json() -> Error {
-    Error::invalid("the body is no JSON: send one object, an array of objects, or one object a line")
+    Error::invalid("the body is not JSON: send one object, an array of objects, or one object per line")
 }

@@ -1,4 +1,4 @@
-//! Decoders: the bytes of a request or a message become checked rows, or rejects with reasons.
+//! Decoders: the bytes of a request or message become checked rows, or rejects with reasons.
 //!
 //! ```text
 //!   bytes ─► json (cursor) | protobuf ─► value ─┐
@@ -6,7 +6,8 @@
 //! ```
 //!
 //! **Invariant:** decoding is pure: no clock, no IO.
-//! **Invariant:** one bad event never affects the others; what cannot be decoded becomes a `Reject` with its bytes.
+//! **Invariant:** one bad event never affects the others; an event that cannot be decoded becomes a `Reject` with its
+//! bytes.
 
 pub(super) mod acceptor;
 pub(super) mod arrow_batch;

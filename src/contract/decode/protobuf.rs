@@ -1,12 +1,12 @@
-//! Protobuf events: a stream of messages, each behind its length as a varint.
+//! The decoder of protobuf events: a stream of messages, each preceded by its length as a varint.
 //!
-//! Reads the wire format directly into a [`BatchBuilder`], driven by the contract's field tree, as a parser of proto3 would: unknown
-//! fields are skipped (producers may be newer than the server), the last of repeated occurrences counts, nested messages
-//! merge. Refuses groups, wrong wire types, and lengths beyond their message: then the message is malformed. The stream
-//! itself can only be cut off: its tail is one reject.
+//! Decodes the wire format directly into a [`BatchBuilder`], guided by the contract's field tree, as a proto3 parser
+//! would: unknown fields are skipped (producers may be newer than the server), the last of repeated occurrences wins,
+//! nested messages merge. Groups, wrong wire types, and lengths beyond the end of the message make the message
+//! malformed. A truncated stream ends in one reject.
 //!
-//! Other than for such a parser, each occurrence of a field has to fit its column, also one that is replaced later; a timestamp
-//! is one value, of which the last occurrence counts; and each member of a oneof is kept.
+//! Unlike a proto3 parser, every occurrence of a field must fit its column, even if a later one replaces it; a
+//! timestamp is one value, so that the last occurrence replaces the earlier ones; and all members of a oneof are kept.
 
 use std::ops::Range;
 
@@ -17,12 +17,12 @@ use super::cursor::SyntaxError;
 use super::reject::{Reason, RejectCause};
 use super::value::{ColumnValue, Text};
 use crate::contract::columns::batch_builder::BatchBuilder;
-use crate::contract::schema::fields::{Field, FieldEncoding, Leaf, Short, Target};
+use crate::contract::schema::fields::{FastPath, Field, FieldEncoding, Leaf, Target};
 use crate::contract::schema::table::ColumnKind;
 use crate::contract::{Contract, Decoded, Stamp};
 use crate::error::{Error, Result};
 
-/// A field's key: its number and this.
+/// The wire types, which are the low three bits of a field's key.
 const VARINT: u8 = 0;
 const FIXED64: u8 = 1;
 const LENGTH: u8 = 2;
@@ -30,120 +30,125 @@ const FIXED32: u8 = 5;
 
 /// Decodes a whole body.
 pub(in crate::contract) fn decode(contract: &Contract, body: &Bytes, stamp: &Stamp) -> Result<Decoded> {
-    let mut wire = ProtobufDecoder::new(contract, body, stamp, 0)?;
+    let mut decoder = ProtobufDecoder::new(contract, body, stamp, 0)?;
     let mut at = 0;
     while at < body.len() {
         let mut rest = Input(&body[at..]);
         let Some(message) = rest.length_delimited() else {
-            let detail = "the body ends inside a message: each message stands behind its length as a varint";
-            wire.builder.open();
-            wire.intake.refuse(&mut wire.builder, at..body.len(), RejectCause::new(Reason::Malformed, detail))?;
+            let detail = "the body ends inside a message: precede each message with its length as a varint";
+            decoder.builder.open();
+            decoder.acceptor.refuse(
+                &mut decoder.builder,
+                at..body.len(),
+                RejectCause::new(Reason::Malformed, detail),
+            )?;
             break;
         };
         let end = body.len() - rest.0.len();
-        wire.event(end - message.len()..end)?;
+        decoder.event(end - message.len()..end)?;
         at = end;
     }
-    wire.intake.finish(wire.builder)
+    decoder.acceptor.finish(decoder.builder)
 }
 
-/// Decodes messages, each without a length in front.
+/// Decodes messages without length prefixes.
 pub(in crate::contract) fn decode_messages(
     contract: &Contract,
     body: &Bytes,
-    places: &[Range<usize>],
+    ranges: &[Range<usize>],
     stamp: &Stamp,
 ) -> Result<Decoded> {
-    let mut wire = ProtobufDecoder::new(contract, body, stamp, places.len())?;
-    for place in places {
-        wire.event(place.clone())?;
+    let mut decoder = ProtobufDecoder::new(contract, body, stamp, ranges.len())?;
+    for range in ranges {
+        decoder.event(range.clone())?;
     }
-    wire.intake.finish(wire.builder)
+    decoder.acceptor.finish(decoder.builder)
 }
 
 /// The decoder of one body.
 struct ProtobufDecoder<'a> {
     contract: &'a Contract,
     body: &'a Bytes,
-    intake: Acceptor<'a>,
+    acceptor: Acceptor<'a>,
     builder: BatchBuilder<'a>,
 }
 
 impl<'a> ProtobufDecoder<'a> {
-    /// `Invalid` for a table that has no protobuf contract.
+    /// `Invalid` if the table is not declared by a `.proto` file.
     fn new(contract: &'a Contract, body: &'a Bytes, stamp: &'a Stamp, rows: usize) -> Result<Self> {
         if contract.message.is_none() {
             let name = &contract.name;
             return Err(Error::invalid(format!(
-                "table `{name}` is declared by columns: send JSON or Arrow, not protobuf"
+                "table `{name}` is declared by columns, not by a `.proto` file: send JSON or Arrow"
             )));
         }
-        let (intake, builder) = (Acceptor::new(contract, body, stamp), BatchBuilder::new(contract, body, stamp, rows));
-        Ok(Self { contract, body, intake, builder })
+        let (acceptor, builder) =
+            (Acceptor::new(contract, body, stamp), BatchBuilder::new(contract, body, stamp, rows));
+        Ok(Self { contract, body, acceptor, builder })
     }
 
-    /// Takes the event whose message stands at `place`.
-    fn event(&mut self, place: Range<usize>) -> Result<()> {
+    /// Decodes the event whose message is in `range`.
+    fn event(&mut self, range: Range<usize>) -> Result<()> {
         self.builder.open();
         let body: &'a [u8] = self.body;
-        match self.message(0, Input(&body[place.clone()])) {
-            Ok(()) => self.intake.take(&mut self.builder, place),
+        match self.message(0, Input(&body[range.clone()])) {
+            Ok(()) => self.acceptor.take(&mut self.builder, range),
             Err(SyntaxError(what)) => {
-                self.intake.refuse(&mut self.builder, place, RejectCause::new(Reason::Malformed, what))
+                self.acceptor.refuse(&mut self.builder, range, RejectCause::new(Reason::Malformed, what))
             }
         }
     }
 
-    /// Reads a message's fields. It goes no deeper than the contract's tree, which has an end.
+    /// Reads the fields of a message. The depth of the contract's tree bounds the recursion.
     fn message(&mut self, node: usize, mut input: Input<'a>) -> Result<(), SyntaxError> {
         let contract = self.contract;
         let fields = &contract.tree.nodes[node];
         while !input.0.is_empty() {
-            let key = input.varint().ok_or_else(|| cut_off("a field's key"))?;
-            if let Some((short, field)) = fields.tagged(key) {
-                self.short(short, field, &mut input)?;
+            let key = input.varint().ok_or_else(|| truncated("a field's key"))?;
+            if let Some((fast_path, field)) = fields.tagged(key) {
+                self.fast_path(fast_path, field, &mut input)?;
                 continue;
             }
             let (number, wire_type) = number_and_type(key)?;
             match fields.numbered(number) {
-                None => input.skip(wire_type).ok_or_else(|| cut_off("a field that is not known"))?,
+                None => input.skip(wire_type).ok_or_else(|| truncated("an unknown field"))?,
                 Some(field) => self.field(field, wire_type, &mut input)?,
             }
         }
         Ok(())
     }
 
-    /// Most fields are these. What is short here is much faster than the way that fits every type.
-    fn short(&mut self, short: Short, field: &'a Field, input: &mut Input<'a>) -> Result<(), SyntaxError> {
-        let cut_off = || cut_off(&field.name);
+    /// The fast path for the most common field types.
+    fn fast_path(&mut self, fast_path: FastPath, field: &'a Field, input: &mut Input<'a>) -> Result<(), SyntaxError> {
+        let truncated = || truncated(&field.name);
         let leaf = match &field.target {
             Target::Column(leaf) => leaf,
             _ => {
-                let entry = Input(input.length_delimited().ok_or_else(cut_off)?);
+                let entry = Input(input.length_delimited().ok_or_else(truncated)?);
                 return self.entry(field, FieldEncoding::Text, FieldEncoding::Text, entry);
             }
         };
-        let bits = match short {
-            Short::Text => {
-                let bytes = input.length_delimited().ok_or_else(cut_off)?;
+        let bits = match fast_path {
+            FastPath::Text => {
+                let bytes = input.length_delimited().ok_or_else(truncated)?;
                 if self.builder.put_known(leaf.column, bytes) {
                     return Ok(());
                 }
                 if is_utf8(bytes) {
                     self.builder.put_text(leaf.column, Text::Checked(bytes));
                 } else {
-                    self.misfit(leaf, Reason::InvalidUtf8, Scalar::Bytes(bytes));
+                    self.reject_value(leaf, Reason::InvalidUtf8, Scalar::Bytes(bytes));
                 }
                 return Ok(());
             }
-            Short::Double => u64::from_le_bytes(input.fixed().ok_or_else(cut_off)?),
-            Short::Uint32 => input.varint().ok_or_else(cut_off)? & u64::from(u32::MAX),
-            Short::Int64 | Short::Uint64 | Short::Texts => input.varint().ok_or_else(cut_off)?,
+            FastPath::Double => u64::from_le_bytes(input.fixed().ok_or_else(truncated)?),
+            FastPath::Uint32 => input.varint().ok_or_else(truncated)? & u64::from(u32::MAX),
+            FastPath::Int64 | FastPath::Uint64 | FastPath::Texts => input.varint().ok_or_else(truncated)?,
         };
-        if short == Short::Double && !f64::from_bits(bits).is_finite() {
-            self.misfit(leaf, Reason::NotFinite, Scalar::Float(f64::from_bits(bits)));
-        } else if short == Short::Uint64 && i64::try_from(bits).is_err() {
-            self.misfit(leaf, Reason::OutOfRange, Scalar::TooLarge(bits));
+        if fast_path == FastPath::Double && !f64::from_bits(bits).is_finite() {
+            self.reject_value(leaf, Reason::NotFinite, Scalar::Float(f64::from_bits(bits)));
+        } else if fast_path == FastPath::Uint64 && i64::try_from(bits).is_err() {
+            self.reject_value(leaf, Reason::OutOfRange, Scalar::TooLarge(bits));
         } else {
             self.builder.put(leaf.column, bits);
         }
@@ -165,13 +170,13 @@ impl<'a> ProtobufDecoder<'a> {
                 let entry = nested(field, wire_type, input)?;
                 self.entry(field, key, value, entry)
             }
-            Target::Ignored => input.skip(wire_type).ok_or_else(|| cut_off(&field.name)),
+            Target::Ignored => input.skip(wire_type).ok_or_else(|| truncated(&field.name)),
         }
     }
 
-    /// A column of any type.
+    /// Reads the value of a column of any type.
     fn column(&mut self, field: &Field, leaf: &Leaf, input: &mut Input<'a>) -> Result<(), SyntaxError> {
-        let value = input.scalar(leaf.encoding).ok_or_else(|| cut_off(&field.name))?;
+        let value = input.scalar(leaf.encoding).ok_or_else(|| truncated(&field.name))?;
         let read = match value {
             Scalar::Int(value) => leaf.int(value),
             Scalar::TooLarge(_) => Err(Reason::OutOfRange),
@@ -184,29 +189,30 @@ impl<'a> ProtobufDecoder<'a> {
                 Ok(text) => leaf.text(text, Text::Borrowed(text)),
                 Err(_) => Err(Reason::InvalidUtf8),
             },
-            Scalar::Time(bytes) => moment(field, Input(bytes))?,
+            Scalar::Time(bytes) => timestamp(field, Input(bytes))?,
         };
         match read {
-            Ok(slot) => self.builder.set(leaf.column, slot),
-            Err(reason) => self.misfit(leaf, reason, value),
+            Ok(value) => self.builder.set(leaf.column, value),
+            Err(reason) => self.reject_value(leaf, reason, value),
         }
         Ok(())
     }
 
     #[cold]
-    fn misfit(&mut self, leaf: &Leaf, reason: Reason, value: Scalar<'a>) {
+    fn reject_value(&mut self, leaf: &Leaf, reason: Reason, value: Scalar<'a>) {
         let reason = if leaf.column == self.contract.time { reason.of_time() } else { reason };
         let got = match value {
             Scalar::Int(value) => value.to_string(),
             Scalar::TooLarge(value) => value.to_string(),
             Scalar::Float(value) => value.to_string(),
             Scalar::Time(_) => "a google.protobuf.Timestamp".into(),
-            _ => "other bytes".into(),
+            _ => "bytes".into(),
         };
         self.builder.fail(|| RejectCause::value(reason, &self.contract.columns[leaf.column], got));
     }
 
-    /// One entry of the map column: a message with the key as field 1 and the value as field 2. Absent is empty.
+    /// Reads an entry of the map column: a message with the key as field 1 and the value as field 2. An absent one is
+    /// empty.
     fn entry(
         &mut self,
         field: &Field,
@@ -222,7 +228,7 @@ impl<'a> ProtobufDecoder<'a> {
                 match (key, value) {
                     (Ok(key), Ok(value)) => (key, value),
                     (Err(reason), _) | (_, Err(reason)) => {
-                        self.misfit_entry(field, reason);
+                        self.reject_entry(field, reason);
                         return Ok(());
                     }
                 }
@@ -232,7 +238,8 @@ impl<'a> ProtobufDecoder<'a> {
         Ok(())
     }
 
-    /// Key and value of an entry, in any order and of any type. A text has to be one, also when another replaces it.
+    /// Reads key and value of an entry, in any order and of any type. A text must be valid UTF-8 even if a later one
+    /// replaces it.
     fn parts(
         &mut self,
         field: &Field,
@@ -242,13 +249,13 @@ impl<'a> ProtobufDecoder<'a> {
     ) -> Result<[Scalar<'a>; 2], SyntaxError> {
         let mut parts = [Scalar::zero(key), Scalar::zero(value)];
         while !entry.0.is_empty() {
-            let tag = entry.varint().ok_or_else(|| cut_off(&field.name))?;
+            let tag = entry.varint().ok_or_else(|| truncated(&field.name))?;
             let (number, wire_type) = number_and_type(tag)?;
             let (part, encoding) = match number {
                 1 => (0, key),
                 2 => (1, value),
                 _ => {
-                    entry.skip(wire_type).ok_or_else(|| cut_off(&field.name))?;
+                    entry.skip(wire_type).ok_or_else(|| truncated(&field.name))?;
                     continue;
                 }
             };
@@ -256,16 +263,16 @@ impl<'a> ProtobufDecoder<'a> {
             if let Scalar::Bytes(replaced) = parts[part]
                 && !is_utf8(replaced)
             {
-                self.misfit_entry(field, Reason::InvalidUtf8);
+                self.reject_entry(field, Reason::InvalidUtf8);
             }
-            parts[part] = entry.scalar(encoding).ok_or_else(|| cut_off(&field.name))?;
+            parts[part] = entry.scalar(encoding).ok_or_else(|| truncated(&field.name))?;
         }
         Ok(parts)
     }
 
     #[cold]
-    fn misfit_entry(&mut self, field: &Field, reason: Reason) {
-        let detail = || format!("an entry of `{}` does not fit a map of text", field.name);
+    fn reject_entry(&mut self, field: &Field, reason: Reason) {
+        let detail = || format!("an entry of map `{}` cannot be converted to text", field.name);
         self.builder.fail(|| RejectCause::new(reason, detail()));
     }
 
@@ -282,7 +289,7 @@ impl<'a> ProtobufDecoder<'a> {
         }
     }
 
-    /// An enum's value as text: its name, or the number that the contract does not know yet.
+    /// An enum value as text: its name, or its number if the contract does not know it.
     fn name(&mut self, names: usize, number: i32) -> Text<'a> {
         match self.contract.tree.enums[names].name(number) {
             Some(name) => Text::Borrowed(name),
@@ -291,7 +298,7 @@ impl<'a> ProtobufDecoder<'a> {
     }
 }
 
-/// A value as it stands on the wire.
+/// A decoded wire value.
 #[derive(Debug, Clone, Copy)]
 enum Scalar<'a> {
     Bool(bool),
@@ -318,7 +325,7 @@ impl Scalar<'_> {
     }
 }
 
-/// Whether bytes are UTF-8. Most texts are short and ASCII: for them this is much quicker than the standard library.
+/// Whether bytes are UTF-8. Much faster than the standard library for short ASCII texts, which most are.
 #[inline]
 fn is_utf8(bytes: &[u8]) -> bool {
     const TOPS: u64 = 0x8080_8080_8080_8080;
@@ -335,7 +342,7 @@ fn is_utf8(bytes: &[u8]) -> bool {
     seen & TOPS == 0 || std::str::from_utf8(bytes).is_ok()
 }
 
-/// Bytes that are read from the front. `None` from any of its readers: they end too early.
+/// The remaining bytes of a message. Each read method returns `None` if they end too early.
 #[derive(Clone, Copy)]
 struct Input<'a>(&'a [u8]);
 
@@ -344,7 +351,7 @@ impl<'a> Input<'a> {
         Some(match encoding {
             FieldEncoding::Uint64 => unsigned(self.varint()?),
             FieldEncoding::Int64 => Scalar::Int(self.varint()? as i64),
-            // 32-bit values are the low half of their varint, whatever stands above.
+            // 32-bit values are the low half of their varint; the high half is ignored.
             FieldEncoding::Uint32 => Scalar::Int(i64::from(self.varint()? as u32)),
             FieldEncoding::Int32 => Scalar::Int(i64::from(self.varint()? as i32)),
             FieldEncoding::Sint32 => Scalar::Int(i64::from(unzigzag(u64::from(self.varint()? as u32)) as i32)),
@@ -372,12 +379,12 @@ impl<'a> Input<'a> {
             return Some(u64::from(*first));
         }
         let mut value = 0;
-        for (place, byte) in self.0.iter().take(10).enumerate() {
-            value |= u64::from(byte & 0x7f) << (7 * place);
+        for (index, byte) in self.0.iter().take(10).enumerate() {
+            value |= u64::from(byte & 0x7f) << (7 * index);
             if *byte < 0x80 {
-                self.0 = &self.0[place + 1..];
+                self.0 = &self.0[index + 1..];
                 // The tenth byte holds the last of 64 bits.
-                return (place < 9 || *byte <= 1).then_some(value);
+                return (index < 9 || *byte <= 1).then_some(value);
             }
         }
         None
@@ -398,7 +405,7 @@ impl<'a> Input<'a> {
         Some(bytes)
     }
 
-    /// An entry of two texts as every producer writes it: key, then value. None when it stands in another way.
+    /// The fast path for a map entry of two texts in the usual order: key, then value. `None` for any other form.
     fn texts(mut self) -> Option<(Text<'a>, Text<'a>)> {
         let mut text = |tag: u8| {
             if self.fixed::<1>()? != [tag] {
@@ -410,7 +417,7 @@ impl<'a> Input<'a> {
         self.0.is_empty().then_some(entry)
     }
 
-    /// Passes over a value; groups are refused like a value that is cut off.
+    /// Skips a value. Returns `None` for a group, as for a truncated value.
     fn skip(&mut self, wire_type: u8) -> Option<()> {
         match wire_type {
             VARINT => self.varint().map(drop),
@@ -424,7 +431,7 @@ impl<'a> Input<'a> {
 
 fn nested<'a>(field: &Field, wire_type: u8, input: &mut Input<'a>) -> Result<Input<'a>, SyntaxError> {
     check_type(field, FieldEncoding::Bytes, wire_type)?;
-    input.length_delimited().map(Input).ok_or_else(|| cut_off(&field.name))
+    input.length_delimited().map(Input).ok_or_else(|| truncated(&field.name))
 }
 
 fn check_type(field: &Field, encoding: FieldEncoding, wire_type: u8) -> Result<(), SyntaxError> {
@@ -442,8 +449,8 @@ fn check_type(field: &Field, encoding: FieldEncoding, wire_type: u8) -> Result<(
 }
 
 #[cold]
-fn cut_off(what: &str) -> SyntaxError {
-    SyntaxError(format!("the message is cut off, or holds a group, in `{what}`").into())
+fn truncated(what: &str) -> SyntaxError {
+    SyntaxError(format!("the message is truncated, or contains a group, in `{what}`").into())
 }
 
 fn unsigned<'a>(value: u64) -> Scalar<'a> {
@@ -454,24 +461,24 @@ fn unzigzag(value: u64) -> i64 {
     (value >> 1) as i64 ^ -((value & 1) as i64)
 }
 
-/// The number of a field and the type of its value.
+/// Splits a field's key into the field number and the wire type.
 #[inline]
 fn number_and_type(key: u64) -> Result<(u32, u8), SyntaxError> {
     let (number, wire_type) = ((key >> 3) as u32, (key & 7) as u8);
     if number == 0 || key > u64::from(u32::MAX) {
-        return Err(SyntaxError("a field has a number that no message can have".into()));
+        return Err(SyntaxError("a field number is out of range".into()));
     }
     Ok((number, wire_type))
 }
 
 /// `google.protobuf.Timestamp`: seconds as field 1, nanoseconds as field 2.
-fn moment<'a>(field: &Field, mut input: Input<'a>) -> Result<Result<ColumnValue<'a>, Reason>, SyntaxError> {
-    let cut_off = || cut_off(&field.name);
+fn timestamp<'a>(field: &Field, mut input: Input<'a>) -> Result<Result<ColumnValue<'a>, Reason>, SyntaxError> {
+    let truncated = || truncated(&field.name);
     let (mut seconds, mut nanos) = (0, 0);
     while !input.0.is_empty() {
-        let (number, wire_type) = number_and_type(input.varint().ok_or_else(cut_off)?)?;
+        let (number, wire_type) = number_and_type(input.varint().ok_or_else(truncated)?)?;
         if number > 2 {
-            input.skip(wire_type).ok_or_else(cut_off)?;
+            input.skip(wire_type).ok_or_else(truncated)?;
             continue;
         }
         if wire_type != VARINT {
@@ -479,7 +486,7 @@ fn moment<'a>(field: &Field, mut input: Input<'a>) -> Result<Result<ColumnValue<
             let what = format!("field {number} of the timestamp `{name}` has wire type {wire_type}, expected {VARINT}");
             return Err(SyntaxError(what.into()));
         }
-        let value = input.varint().ok_or_else(cut_off)?;
+        let value = input.varint().ok_or_else(truncated)?;
         if number == 1 { seconds = value as i64 } else { nanos = i64::from(value as i32) }
     }
     let micros = seconds.checked_mul(1_000_000).and_then(|micros| micros.checked_add(nanos / 1_000));

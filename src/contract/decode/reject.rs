@@ -1,4 +1,4 @@
-//! Why an event was not accepted.
+//! Rejected events and their reasons.
 
 use std::fmt::Display;
 
@@ -6,41 +6,41 @@ use bytes::Bytes;
 
 use crate::contract::{Column, TenantId};
 
-/// The reason, as it stands in the quarantine's `reason` column and in receipts.
+/// The reason for rejecting an event, as shown in the quarantine's `reason` column and in receipts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Reason {
-    /// Not well-formed: truncated, broken syntax, wrong wire type.
+    /// Not well-formed: truncated, a syntax error, or a wrong wire type.
     Malformed,
     /// Text that is not UTF-8.
     InvalidUtf8,
-    /// A value of another type than its column's.
+    /// A value whose type does not match its column.
     WrongType,
     /// A number outside its column's range.
     OutOfRange,
     /// NaN or infinite.
     NotFinite,
-    /// No id, or an empty one.
+    /// The id is missing or empty.
     MissingId,
-    /// No time.
+    /// The time is missing.
     MissingTime,
-    /// A time before 1970, or too far ahead.
+    /// A time before 1970, or too far in the future.
     TimeOutOfRange,
-    /// An operator's event that names no tenant.
+    /// An operator's event without a tenant.
     MissingTenant,
-    /// An event that names another tenant than the token's.
+    /// An event that names a tenant other than the token's.
     ForeignTenant,
-    /// A key that stands twice.
+    /// A key that appears more than once.
     DuplicateKey,
-    /// A field that the table does not know and has no map for.
+    /// An undeclared field in a table without a map column.
     UnknownField,
-    /// Larger than an event may be, or with too many dimensions.
+    /// An event that is too large or has too many undeclared fields.
     TooLarge,
-    /// The source's transform failed on it.
+    /// The source's transform failed on the event.
     TransformFailed,
 }
 
 impl Reason {
-    /// The word for it in tables, JSON and metrics.
+    /// The name of the reason in tables, JSON and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Malformed => "malformed",
@@ -60,28 +60,28 @@ impl Reason {
         }
     }
 
-    /// The same, met in the time column.
+    /// The reason if the value was in the time column.
     pub(in crate::contract) fn of_time(self) -> Self {
         if self == Self::OutOfRange { Self::TimeOutOfRange } else { self }
     }
 }
 
-/// One event that was not accepted.
+/// One rejected event.
 #[derive(Debug, Clone)]
 pub struct Reject {
-    /// Its place in the body, from 0.
+    /// The index of the event in the body, from 0.
     pub index: u64,
-    /// Whose it is, when that is known: the token's tenant, or the one a good event of an operator would have.
+    /// The owner, if known: the token's tenant, or the tenant named by an operator's event.
     pub tenant: Option<TenantId>,
-    /// The bytes received (an Arrow row as JSON).
+    /// The bytes as received. An Arrow row is kept as JSON.
     pub bytes: Bytes,
-    /// Why.
+    /// The reason.
     pub reason: Reason,
-    /// Where and what, for a person: names the column and the way out.
+    /// A message for people: the column, the problem, and the fix.
     pub detail: String,
 }
 
-/// What is wrong with an event, before it is tied to its bytes.
+/// The reason and detail of a rejection, without the event's bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::contract) struct RejectCause {
     pub(in crate::contract) reason: Reason,
@@ -93,24 +93,24 @@ impl RejectCause {
         Self { reason, detail: detail.into() }
     }
 
-    /// A value that its column does not take; `got` shows it, or names its type.
+    /// A value that does not fit its column. `got` is the value or its type.
     pub(in crate::contract) fn value(reason: Reason, column: &Column, got: impl Display) -> Self {
         let (name, kind) = (&column.name, column.kind.as_str());
         let detail = match reason {
-            Reason::OutOfRange => format!("column `{name}` takes {kind}: {got} is out of its range"),
-            Reason::TimeOutOfRange => format!("column `{name}`: {got} is no time that can be stored"),
-            Reason::NotFinite => format!("column `{name}` takes finite numbers, got {got}"),
-            Reason::InvalidUtf8 => format!("column `{name}` takes UTF-8 text, got {got}"),
-            _ => format!("column `{name}` takes {kind}, got {got}"),
+            Reason::OutOfRange => format!("{got} is out of range for column `{name}` of type {kind}"),
+            Reason::TimeOutOfRange => format!("{got} is not a time that column `{name}` can store: check its unit"),
+            Reason::NotFinite => format!("column `{name}` expects finite numbers, got {got}"),
+            Reason::InvalidUtf8 => format!("column `{name}` expects UTF-8 text, got {got}"),
+            _ => format!("column `{name}` expects {kind}, got {got}"),
         };
         Self { reason, detail }
     }
 
     pub(in crate::contract) fn duplicate(key: &str) -> Self {
-        Self::new(Reason::DuplicateKey, format!("key `{key}` stands twice; send it once"))
+        Self::new(Reason::DuplicateKey, format!("key `{key}` appears more than once: send it once"))
     }
 
     pub(in crate::contract) fn too_large(bytes: usize, bytes_max: usize) -> Self {
-        Self::new(Reason::TooLarge, format!("the event has {bytes} bytes; {bytes_max} are allowed"))
+        Self::new(Reason::TooLarge, format!("the event has {bytes} bytes; at most {bytes_max} are allowed"))
     }
 }

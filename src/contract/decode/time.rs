@@ -1,21 +1,22 @@
-//! Times of events: RFC 3339 text and epoch numbers in, microseconds UTC out.
+//! Parsing of event times: RFC 3339 text and epoch numbers become microseconds UTC.
 //!
-//! Leaves without a clock. What cannot be told apart (text without an offset, a broken date) is refused, never guessed.
+//! Pure functions without a clock. Ambiguous or invalid input (text without an offset, an invalid date) is refused,
+//! never guessed.
 
 use crate::clock::{DAY, Micros, SECOND};
 use crate::config::TimeUnit;
 
-/// Below this many an `auto` time counts seconds (until the year 5138).
+/// An `auto` time below this is in seconds (until the year 5138).
 const AUTO_SECONDS: u64 = 100_000_000_000;
-/// Below this many an `auto` time counts milliseconds.
+/// An `auto` time below this is in milliseconds.
 const AUTO_MILLIS: u64 = 100_000_000_000_000;
-/// Below this many an `auto` time counts microseconds; from it on, nanoseconds.
+/// An `auto` time below this is in microseconds; a larger one is in nanoseconds.
 const AUTO_MICROS: u64 = 100_000_000_000_000_000;
 
-/// An epoch number as microseconds; `None` when it does not fit.
+/// Converts an epoch number to microseconds; `None` if it does not fit.
 pub(in crate::contract) fn from_epoch(value: i64, unit: TimeUnit) -> Option<Micros> {
     match unit {
-        TimeUnit::Auto => from_epoch(value, told_by_size(value.unsigned_abs())),
+        TimeUnit::Auto => from_epoch(value, unit_by_size(value.unsigned_abs())),
         TimeUnit::Seconds => value.checked_mul(SECOND),
         TimeUnit::Millis => value.checked_mul(1_000),
         TimeUnit::Micros => Some(value),
@@ -23,20 +24,20 @@ pub(in crate::contract) fn from_epoch(value: i64, unit: TimeUnit) -> Option<Micr
     }
 }
 
-/// A fractional epoch number as microseconds, rounded; `None` when it does not fit.
+/// Converts a fractional epoch number to microseconds, rounded; `None` if it does not fit.
 pub(in crate::contract) fn from_epoch_float(value: f64, unit: TimeUnit) -> Option<Micros> {
     let micros = match unit {
-        TimeUnit::Auto => return from_epoch_float(value, told_by_size(value.abs() as u64)),
+        TimeUnit::Auto => return from_epoch_float(value, unit_by_size(value.abs() as u64)),
         TimeUnit::Seconds => value * 1e6,
         TimeUnit::Millis => value * 1e3,
         TimeUnit::Micros => value,
         TimeUnit::Nanos => value / 1e3,
     };
-    // 2^63 is the first float that no i64 holds; NaN fails both comparisons.
+    // 2^63 is the smallest positive float beyond i64; the comparison is false for NaN.
     (micros.abs() < 9_223_372_036_854_775_808.0).then_some(micros.round() as i64)
 }
 
-fn told_by_size(size: u64) -> TimeUnit {
+fn unit_by_size(size: u64) -> TimeUnit {
     match size {
         0..AUTO_SECONDS => TimeUnit::Seconds,
         AUTO_SECONDS..AUTO_MILLIS => TimeUnit::Millis,
@@ -45,7 +46,7 @@ fn told_by_size(size: u64) -> TimeUnit {
     }
 }
 
-/// A time as text: RFC 3339 (offset required, any number of fraction digits, `T` or a space), or an epoch integer.
+/// Parses RFC 3339 text (offset required, any number of fraction digits, `T` or a space), or an epoch integer.
 pub(in crate::contract) fn from_text(text: &str, unit: TimeUnit) -> Option<Micros> {
     let text = text.as_bytes();
     match text.get(4) {
@@ -54,14 +55,14 @@ pub(in crate::contract) fn from_text(text: &str, unit: TimeUnit) -> Option<Micro
     }
 }
 
-/// A day as `YYYY-MM-DD`, in days since 1970.
+/// Parses `YYYY-MM-DD` to days since 1970.
 pub(in crate::contract) fn day_from_text(text: &str) -> Option<i32> {
     let text: &[u8; 10] = text.as_bytes().try_into().ok()?;
     day(text)
 }
 
 fn integer(text: &[u8]) -> Option<i64> {
-    // `str::parse` takes a leading plus; an epoch number has none.
+    // `str::parse` accepts a leading plus; an epoch number must not have one.
     if text.first() == Some(&b'+') {
         return None;
     }
@@ -82,7 +83,7 @@ fn from_rfc3339(text: &[u8]) -> Option<Micros> {
     Some(local - offset(rest)?)
 }
 
-/// Days since 1970 of a proleptic Gregorian date (H. Hinnant, "chrono-compatible low-level date algorithms").
+/// Converts a proleptic Gregorian date to days since 1970 (H. Hinnant, "chrono-compatible low-level date algorithms").
 fn day(text: &[u8; 10]) -> Option<i32> {
     let &[y1, y2, y3, y4, b'-', m1, m2, b'-', d1, d2] = text else { return None };
     let (year, month, day) = (pair(y1, y2)? * 100 + pair(y3, y4)?, pair(m1, m2)?, pair(d1, d2)?);
@@ -106,7 +107,7 @@ fn days_of(year: i64, month: i64) -> i64 {
     }
 }
 
-/// The microseconds of `.123456789`, cut after the sixth digit, and what follows it.
+/// Parses a fraction such as `.123456789`: the microseconds, truncated after the sixth digit, and the remaining bytes.
 fn fraction(text: &[u8]) -> Option<(i64, &[u8])> {
     let Some((b'.', digits)) = text.split_first() else { return Some((0, text)) };
     let count = digits.iter().take_while(|byte| byte.is_ascii_digit()).count();
@@ -115,7 +116,7 @@ fn fraction(text: &[u8]) -> Option<(i64, &[u8])> {
     (count > 0).then(|| (micros, &digits[count..]))
 }
 
-/// `Z`, `±HH:MM`, `±HHMM` or `±HH`, in microseconds east of UTC.
+/// Parses `Z`, `±HH:MM`, `±HHMM` or `±HH` to microseconds east of UTC.
 fn offset(text: &[u8]) -> Option<Micros> {
     let (sign, hours, minutes) = match *text {
         [b'Z' | b'z'] => return Some(0),

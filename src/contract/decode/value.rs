@@ -1,7 +1,7 @@
-//! One value on its way from a body to its column: borrowed from the body where it can be.
+//! Conversion of one decoded value to the type of its column. Values borrow from the body where possible.
 //!
-//! In: an integer, a number, a text as a decoder read it, and the [`Leaf`] it belongs to. Out: a [`ColumnValue`] that the
-//! column takes as it is, or the [`Reason`] why it does not.
+//! In: an integer, float, text or boolean from a decoder, and the [`Leaf`] it belongs to. Out: a [`ColumnValue`] of the
+//! column's type, or the [`Reason`] for rejecting it.
 
 use super::reject::Reason;
 use super::time;
@@ -11,34 +11,34 @@ use crate::contract::schema::table::ColumnKind;
 /// The value of one column in one event.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::contract) enum ColumnValue<'a> {
-    /// The event says that there is no value.
+    /// An explicit null.
     Null,
     Bool(bool),
-    /// An integer, microseconds, or days: what the column counts.
+    /// An integer, microseconds, or days, depending on the column.
     Int(i64),
     Float(f64),
     Text(Text<'a>),
     Bytes(&'a [u8]),
-    /// Decoded bytes, as a range of the sheet's blob.
+    /// Decoded bytes, as a range of the batch builder's blob.
     Blob(usize, usize),
 }
 
-/// A text of one event.
+/// A text value of one event.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::contract) enum Text<'a> {
-    /// As it stands in the body or in the contract.
+    /// Text of the body or of the contract.
     Borrowed(&'a str),
-    /// The same, as bytes that were found to be UTF-8: columns take bytes, and check all of them once more at the end.
+    /// The same as bytes that were already validated. The column validates all its bytes again when it is finished.
     Checked(&'a [u8]),
-    /// Made from it, as a range of the sheet's own text.
+    /// Derived text, as a range of the batch builder's own text.
     Own(usize, usize),
 }
 
-/// The first float that no `i64` holds: 2^63.
+/// The smallest positive float beyond `i64`: 2^63.
 const INT_END: f64 = 9_223_372_036_854_775_808.0;
 
 impl Leaf {
-    /// An integer for this column.
+    /// Converts an integer.
     pub(in crate::contract) fn int<'a>(&self, value: i64) -> Result<ColumnValue<'a>, Reason> {
         match self.kind {
             ColumnKind::Int64 => Ok(ColumnValue::Int(value)),
@@ -49,7 +49,7 @@ impl Leaf {
         }
     }
 
-    /// A number with a fraction or an exponent, or too large for an integer.
+    /// Converts a number with a fraction or an exponent, or one that is too large for an integer.
     pub(in crate::contract) fn float<'a>(&self, value: f64) -> Result<ColumnValue<'a>, Reason> {
         match self.kind {
             _ if value.is_nan() => Err(Reason::NotFinite),
@@ -57,7 +57,7 @@ impl Leaf {
             ColumnKind::Float32 if value.abs() <= f64::from(f32::MAX) => Ok(ColumnValue::Float(value)),
             ColumnKind::Float64 | ColumnKind::Float32 => Err(Reason::OutOfRange),
             ColumnKind::Int64 | ColumnKind::Int32 if value.fract() != 0.0 => Err(Reason::WrongType),
-            // -2^63 itself is the nearest float of many integers below it, which no column holds.
+            // -2^63 itself is also the nearest float of many smaller integers, which no column can hold.
             ColumnKind::Int64 | ColumnKind::Int32 if value.abs() < INT_END => self.int(value as i64),
             ColumnKind::Int64 | ColumnKind::Int32 => Err(Reason::OutOfRange),
             ColumnKind::Timestamp => {
@@ -67,7 +67,7 @@ impl Leaf {
         }
     }
 
-    /// A text, given as it is and as the slot would keep it.
+    /// Converts a text, given as `str` and in the form that a text column keeps.
     pub(in crate::contract) fn text<'a>(&self, text: &str, kept: Text<'a>) -> Result<ColumnValue<'a>, Reason> {
         match self.kind {
             ColumnKind::Text => Ok(ColumnValue::Text(kept)),
@@ -75,7 +75,7 @@ impl Leaf {
             ColumnKind::Date => {
                 time::day_from_text(text).map(|day| ColumnValue::Int(day.into())).ok_or(Reason::WrongType)
             }
-            // Protobuf's own JSON form writes 64-bit integers, and floats that are not numbers, as text.
+            // Protobuf's JSON mapping writes 64-bit integers and non-finite floats as text.
             ColumnKind::Int64 if self.is_wide() => text
                 .parse()
                 .map(ColumnValue::Int)
@@ -89,7 +89,7 @@ impl Leaf {
         }
     }
 
-    /// A truth value.
+    /// Converts a boolean.
     pub(in crate::contract) fn bool<'a>(&self, value: bool) -> Result<ColumnValue<'a>, Reason> {
         if self.kind == ColumnKind::Bool { Ok(ColumnValue::Bool(value)) } else { Err(Reason::WrongType) }
     }

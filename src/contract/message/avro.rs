@@ -1,8 +1,8 @@
-//! An Avro schema, made ready for reading: names are looked up once, and keys are written as they stand in JSON.
+//! Avro schemas, compiled for decoding: names are resolved once, and field names are stored as JSON keys.
 //!
-//! In: the text of a schema, and of those that it refers to by name. Out: an [`AvroSchema`], which reads messages
-//! (`avro_json.rs`), or one `Invalid` error. The library checks the schema; messages are read by us, in one pass and within
-//! bounds, since who may write to a topic is not always a friend.
+//! In: the text of a schema, and of the schemas that it references. Out: an [`AvroSchema`], which decodes messages
+//! (`avro_json.rs`), or one `Invalid` error. The `apache_avro` library validates the schema. Messages are decoded here,
+//! in one pass and with limits, because the producers of a topic may be untrusted.
 
 use std::collections::BTreeMap;
 
@@ -11,19 +11,19 @@ use apache_avro::schema::{DecimalSchema, InnerDecimalSchema, NamespaceRef, Recor
 
 use crate::error::{Error, Result};
 
-/// Types in one schema.
+/// The maximum number of types in one schema.
 const NODES_MAX: usize = 10_000;
-/// Digits behind the point of a decimal.
+/// The maximum scale of a decimal: digits after the decimal point.
 pub(in crate::contract) const SCALE_MAX: usize = 1_000;
 
-/// A schema that messages were written with.
+/// A writer schema of messages.
 #[derive(Debug)]
 pub struct AvroSchema {
-    /// All types; the message itself is the first.
+    /// All types. The first is the type of the message.
     pub(in crate::contract) nodes: Vec<AvroNode>,
 }
 
-/// One type. Others are named by their place in [`AvroSchema::nodes`].
+/// One type. It refers to other types by their index in [`AvroSchema::nodes`].
 #[derive(Debug, Clone, PartialEq)]
 pub(in crate::contract) enum AvroNode {
     Null,
@@ -34,31 +34,31 @@ pub(in crate::contract) enum AvroNode {
     Double,
     Bytes,
     Text,
-    /// So many bytes.
+    /// The size in bytes.
     Fixed(usize),
-    /// The symbols, as JSON texts.
+    /// The symbols, as quoted JSON strings.
     Enum(Vec<String>),
     Array(usize),
     Map(usize),
     Union(Vec<usize>),
-    /// Keys as they stand in JSON, colon included, and the types of their values.
+    /// The JSON keys, including quotes and colon, and the types of their values.
     Record(Vec<(String, usize)>),
-    /// Bytes of this number, or as many as are told; and digits behind the point.
+    /// The size in bytes, or `None` if each value has a length prefix; and the scale.
     Decimal(Option<usize>, usize),
-    /// A decimal that tells its own scale.
+    /// A decimal whose values contain their scale.
     BigDecimal,
-    /// 16 bytes: as they are, or with their number in front.
+    /// The size in bytes, or `None` if each value has a length prefix.
     Uuid(Option<usize>),
     Date,
     Time(AvroTimeUnit),
     Timestamp(AvroTimeUnit),
     LocalTimestamp(AvroTimeUnit),
     Duration,
-    /// A name that is not known yet, only while the schema is read.
+    /// A name without a definition so far. Exists only while the schema is compiled.
     Pending,
 }
 
-/// What an integer time counts.
+/// The unit of an integer time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::contract) enum AvroTimeUnit {
     Millis,
@@ -67,78 +67,80 @@ pub(in crate::contract) enum AvroTimeUnit {
 }
 
 impl AvroSchema {
-    /// Reads a schema. `references` are the texts of the schemas whose names it uses, in any order.
+    /// Compiles a schema. `references` are the texts of the schemas that it references, in any order.
     pub fn parse(text: &str, references: &[String]) -> Result<Self> {
-        let broken = |fault: apache_avro::Error| Error::invalid(format!("the Avro schema is faulty: {fault}"));
+        let broken = |fault: apache_avro::Error| Error::invalid(format!("the Avro schema is invalid: {fault}"));
         let (schema, others) = match references {
             [] => (Schema::parse_str(text).map_err(broken)?, Vec::new()),
             references => Schema::parse_str_with_list(text, references).map_err(broken)?,
         };
-        let mut walk = AvroWalk { nodes: vec![AvroNode::Pending], names: BTreeMap::new() };
+        let mut compiler = AvroWalk { nodes: vec![AvroNode::Pending], names: BTreeMap::new() };
         for other in &others {
-            walk.place(other, None)?;
+            compiler.add_type(other, None)?;
         }
-        let root = walk.place(&schema, None)?;
-        walk.nodes[0] = walk.nodes[root].clone();
-        let nameless = walk.names.iter().find(|(_, place)| walk.nodes[**place] == AvroNode::Pending);
-        if let Some((name, _)) = nameless {
-            return Err(Error::invalid(format!("the Avro schema uses `{name}`, which nothing declares")));
+        let root = compiler.add_type(&schema, None)?;
+        compiler.nodes[0] = compiler.nodes[root].clone();
+        let undefined = compiler.names.iter().find(|(_, index)| compiler.nodes[**index] == AvroNode::Pending);
+        if let Some((name, _)) = undefined {
+            return Err(Error::invalid(format!(
+                "the Avro schema uses the undefined type `{name}`: define it or add its schema as a reference"
+            )));
         }
-        Ok(Self { nodes: walk.nodes })
+        Ok(Self { nodes: compiler.nodes })
     }
 }
 
-/// A walk over a schema.
+/// Compiles a schema recursively.
 struct AvroWalk {
     nodes: Vec<AvroNode>,
-    /// Where the type of each full name is, or will be.
+    /// The index of each full name's type, which may still be pending.
     names: BTreeMap<String, usize>,
 }
 
 impl AvroWalk {
-    /// Adds a type and says where it is.
-    fn place(&mut self, schema: &Schema, namespace: NamespaceRef<'_>) -> Result<usize> {
+    /// Adds a type and returns its index.
+    fn add_type(&mut self, schema: &Schema, namespace: NamespaceRef<'_>) -> Result<usize> {
         if self.nodes.len() >= NODES_MAX {
-            return Err(Error::invalid(format!("the Avro schema has more than {NODES_MAX} types")));
+            return Err(Error::invalid(format!("the Avro schema has more than {NODES_MAX} types: split it")));
         }
         if let Schema::Ref { name } = schema {
             return Ok(self.named(name.fullname(namespace)));
         }
-        // A name that was used before it is declared has its place already.
-        let place = match schema.name() {
+        // A name that was used before its definition already has an index.
+        let index = match schema.name() {
             Some(name) => self.named(name.fullname(namespace)),
             None => self.add(AvroNode::Pending),
         };
         let node = match schema {
             Schema::Record(record) => self.record(record, namespace)?,
-            Schema::Array(array) => AvroNode::Array(self.place(&array.items, namespace)?),
-            Schema::Map(map) => AvroNode::Map(self.place(&map.types, namespace)?),
+            Schema::Array(array) => AvroNode::Array(self.add_type(&array.items, namespace)?),
+            Schema::Map(map) => AvroNode::Map(self.add_type(&map.types, namespace)?),
             Schema::Union(union) => {
-                let places = union.variants().iter().map(|schema| self.place(schema, namespace));
-                AvroNode::Union(places.collect::<Result<_>>()?)
+                let indexes = union.variants().iter().map(|schema| self.add_type(schema, namespace));
+                AvroNode::Union(indexes.collect::<Result<_>>()?)
             }
             plain => node(plain)?,
         };
-        self.nodes[place] = node;
-        Ok(place)
+        self.nodes[index] = node;
+        Ok(index)
     }
 
     fn record(&mut self, record: &RecordSchema, namespace: NamespaceRef<'_>) -> Result<AvroNode> {
         let namespace = record.name.namespace().or(namespace);
         let fields = record.fields.iter().map(|field| {
             let key = format!("{}:", quoted(&field.name));
-            Ok((key, self.place(&field.schema, namespace)?))
+            Ok((key, self.add_type(&field.schema, namespace)?))
         });
         Ok(AvroNode::Record(fields.collect::<Result<_>>()?))
     }
 
     fn named(&mut self, name: String) -> usize {
-        if let Some(place) = self.names.get(&name) {
-            return *place;
+        if let Some(index) = self.names.get(&name) {
+            return *index;
         }
-        let place = self.add(AvroNode::Pending);
-        self.names.insert(name, place);
-        place
+        let index = self.add(AvroNode::Pending);
+        self.names.insert(name, index);
+        index
     }
 
     fn add(&mut self, node: AvroNode) -> usize {
@@ -147,7 +149,7 @@ impl AvroWalk {
     }
 }
 
-/// A type that holds no other.
+/// A type without nested types.
 fn node(schema: &Schema) -> Result<AvroNode> {
     Ok(match schema {
         Schema::Null => AvroNode::Null,
@@ -162,7 +164,7 @@ fn node(schema: &Schema) -> Result<AvroNode> {
         Schema::Enum(symbols) => AvroNode::Enum(symbols.symbols.iter().map(|symbol| quoted(symbol)).collect()),
         Schema::Decimal(DecimalSchema { scale, .. }) if *scale > SCALE_MAX => {
             return Err(Error::invalid(format!(
-                "the Avro schema has a decimal of scale {scale}; {SCALE_MAX} are allowed"
+                "the Avro schema has a decimal of scale {scale}; at most {SCALE_MAX} is allowed"
             )));
         }
         Schema::Decimal(DecimalSchema { scale, inner, .. }) => match inner {
@@ -184,7 +186,7 @@ fn node(schema: &Schema) -> Result<AvroNode> {
         Schema::LocalTimestampNanos => AvroNode::LocalTimestamp(AvroTimeUnit::Nanos),
         Schema::Duration(_) => AvroNode::Duration,
         Schema::Array(_) | Schema::Map(_) | Schema::Union(_) | Schema::Record(_) | Schema::Ref { .. } => {
-            return Err(Error::internal("a type that holds others was taken for a plain one"));
+            return Err(Error::internal("a nested Avro type was treated as a plain type"));
         }
     })
 }

@@ -1,19 +1,19 @@
-//! Avro messages as JSON text, by the schema that they were written with.
+//! Conversion of Avro messages to JSON text, by their writer schema.
 //!
 //! | Avro | JSON |
 //! |---|---|
 //! | union | its value, without the name of its type |
 //! | `bytes`, `fixed` | text in base64 |
 //! | `enum`, `uuid` | text |
-//! | `decimal`, `big-decimal` | text with all of its digits |
-//! | `timestamp-*`, `local-timestamp-*` | RFC 3339 text, the local ones without an offset |
+//! | `decimal`, `big-decimal` | text with all digits |
+//! | `timestamp-*`, `local-timestamp-*` | RFC 3339 text; local ones have no offset |
 //! | `date`, `time-*`, `duration` | ISO 8601 text |
 //! | NaN and infinities | `"NaN"`, `"Infinity"`, `"-Infinity"` |
 //!
-//! A date or time that the calendar does not reach is the number that was sent.
+//! A date or time beyond the range of the calendar is written as the number that was sent.
 //!
-//! **Invariant:** every value of a list writes at least one byte: who sends a list of a billion nothings meets the bound on
-//! the text before that on the memory.
+//! **Invariant:** every value in a list writes at least one byte. A message with a list of a billion nulls therefore
+//! exceeds the limit on the text before it exhausts the memory.
 
 use std::fmt::Write as _;
 
@@ -24,25 +24,23 @@ use chrono::{DateTime, Days, NaiveDate, NaiveTime, SecondsFormat};
 use super::avro::{AvroNode, AvroSchema, AvroTimeUnit, SCALE_MAX};
 use crate::contract::decode::reject::Reason;
 
-/// Values within values.
+/// The maximum nesting depth of values.
 const DEPTH_MAX: usize = 64;
-/// Bytes of a decimal: more than 600 digits.
+/// The maximum size of a decimal in bytes: more than 600 digits.
 const DECIMAL_BYTES_MAX: usize = 256;
 
-/// What is wrong with a message, and why it is rejected.
+/// The reason and detail of a rejected message.
 type AvroRejection = (Reason, String);
 
 impl AvroSchema {
-    /// Adds a message to `out` as JSON text of at most `bytes_max` bytes.
+    /// Appends a message to `out` as JSON text of at most `bytes_max` bytes.
     pub fn write_json(&self, message: &[u8], out: &mut Vec<u8>, bytes_max: usize) -> Result<(), AvroRejection> {
         let mut reader =
             AvroReader { schema: self, rest: message, depth: 0, end: out.len().saturating_add(bytes_max), bytes_max };
         reader.value(0, out)?;
         match reader.rest.len() {
             0 => Ok(()),
-            rest => Err(malformed(format!(
-                "{rest} bytes are left over after the message: it was written with another schema"
-            ))),
+            rest => Err(malformed(format!("{rest} bytes follow the message: it was written with a different schema"))),
         }
     }
 }
@@ -51,7 +49,7 @@ struct AvroReader<'a> {
     schema: &'a AvroSchema,
     rest: &'a [u8],
     depth: usize,
-    /// The greatest length of the text.
+    /// The maximum length of the output.
     end: usize,
     bytes_max: usize,
 }
@@ -60,11 +58,11 @@ impl<'a> AvroReader<'a> {
     fn value(&mut self, node: usize, out: &mut Vec<u8>) -> Result<(), AvroRejection> {
         self.depth += 1;
         if self.depth > DEPTH_MAX {
-            return Err(malformed(format!("values stand in more than {DEPTH_MAX} others")));
+            return Err(malformed(format!("values are nested more than {DEPTH_MAX} levels deep")));
         }
         match &self.schema.nodes[node] {
             AvroNode::Union(branches) => {
-                let branch = self.place(branches.len(), "union")?;
+                let branch = self.read_index(branches.len(), "union")?;
                 self.value(branches[branch], out)?;
             }
             AvroNode::Record(fields) => self.record(fields, out)?,
@@ -77,7 +75,7 @@ impl<'a> AvroReader<'a> {
             let bytes_max = self.bytes_max;
             return Err((
                 Reason::TooLarge,
-                format!("the message has more than {bytes_max} bytes as JSON, which are allowed"),
+                format!("the message takes more than {bytes_max} bytes as JSON, which is the limit"),
             ));
         }
         Ok(())
@@ -96,7 +94,7 @@ impl<'a> AvroReader<'a> {
         Ok(())
     }
 
-    /// The values of a list or map, which come in blocks: a count, or a negative one and the bytes of the block.
+    /// Reads a list or map, which is encoded in blocks: a count, or a negative count and the size of the block in bytes.
     fn blocks(
         &mut self,
         node: usize,
@@ -140,7 +138,7 @@ impl<'a> AvroReader<'a> {
             AvroNode::Long => number(out, self.long()?),
             AvroNode::Float => {
                 let value = f32::from_le_bytes(self.array()?);
-                // By itself: as an f64 it would show digits that nobody has sent.
+                // Written as f32: as f64 it would have digits that were not sent.
                 if value.is_finite() { json(out, &value) } else { not_finite(out, value.into()) }
             }
             AvroNode::Double => {
@@ -148,20 +146,20 @@ impl<'a> AvroReader<'a> {
                 if value.is_finite() { json(out, &value) } else { not_finite(out, value) }
             }
             AvroNode::Bytes => {
-                let bytes = self.counted()?;
+                let bytes = self.length_prefixed()?;
                 base64(out, bytes);
             }
             AvroNode::Fixed(size) => base64(out, self.take(*size)?),
             AvroNode::Text => self.text(out)?,
             AvroNode::Enum(symbols) => {
-                let symbol = self.place(symbols.len(), "enum")?;
+                let symbol = self.read_index(symbols.len(), "enum")?;
                 out.extend_from_slice(symbols[symbol].as_bytes());
             }
             AvroNode::Decimal(size, scale) => {
                 let bytes = self.sized(*size)?;
                 text(out, &decimal(bytes, *scale as i64)?);
             }
-            AvroNode::BigDecimal => text(out, &big_decimal(self.counted()?)?),
+            AvroNode::BigDecimal => text(out, &big_decimal(self.length_prefixed()?)?),
             AvroNode::Uuid(size) => text(out, &uuid(self.sized(*size)?)?),
             AvroNode::Date | AvroNode::Time(_) | AvroNode::Timestamp(_) | AvroNode::LocalTimestamp(_) => {
                 self.time(node, out)?
@@ -171,7 +169,7 @@ impl<'a> AvroReader<'a> {
                 text(out, &format!("P{months}M{days}DT{}.{:03}S", millis / 1_000, millis % 1_000));
             }
             AvroNode::Union(_) | AvroNode::Record(_) | AvroNode::Array(_) | AvroNode::Map(_) | AvroNode::Pending => {
-                return Err(malformed("a type that holds others was read as a plain one"));
+                return Err(malformed("a nested type was read as a plain type"));
             }
         }
         Ok(())
@@ -184,9 +182,9 @@ impl<'a> AvroReader<'a> {
         };
         let shown = match node {
             AvroNode::Date => day(value),
-            AvroNode::Time(tick) => time_of_day(value, *tick),
-            AvroNode::LocalTimestamp(tick) => moment(value, *tick).map(|time| time.trim_end_matches('Z').to_owned()),
-            AvroNode::Timestamp(tick) => moment(value, *tick),
+            AvroNode::Time(unit) => time_of_day(value, *unit),
+            AvroNode::LocalTimestamp(unit) => timestamp(value, *unit).map(|time| time.trim_end_matches('Z').to_owned()),
+            AvroNode::Timestamp(unit) => timestamp(value, *unit),
             _ => None,
         };
         match shown {
@@ -197,59 +195,60 @@ impl<'a> AvroReader<'a> {
     }
 
     fn text(&mut self, out: &mut Vec<u8>) -> Result<(), AvroRejection> {
-        let bytes = self.counted()?;
+        let bytes = self.length_prefixed()?;
         let text = std::str::from_utf8(bytes).map_err(|_| (Reason::InvalidUtf8, "a text is not UTF-8".to_owned()))?;
         json(out, text);
         Ok(())
     }
 
-    /// Bytes with their number in front.
-    fn counted(&mut self) -> Result<&'a [u8], AvroRejection> {
+    /// Reads bytes with a length prefix.
+    fn length_prefixed(&mut self) -> Result<&'a [u8], AvroRejection> {
         let count = self.long()?;
-        let count = usize::try_from(count).map_err(|_| malformed(format!("a length is {count}")))?;
+        let count =
+            usize::try_from(count).map_err(|_| malformed(format!("a length is {count}, which is out of range")))?;
         self.take(count)
     }
 
     fn sized(&mut self, size: Option<usize>) -> Result<&'a [u8], AvroRejection> {
         match size {
             Some(size) => self.take(size),
-            None => self.counted(),
+            None => self.length_prefixed(),
         }
     }
 
-    /// Which of `count` symbols or branches.
-    fn place(&mut self, count: usize, of: &str) -> Result<usize, AvroRejection> {
-        let place = self.long()?;
-        let known = usize::try_from(place).ok().filter(|place| *place < count);
-        known.ok_or_else(|| malformed(format!("the {of} has {count} values, and the message names number {place}")))
+    /// Reads the index of one of `count` symbols or branches.
+    fn read_index(&mut self, count: usize, of: &str) -> Result<usize, AvroRejection> {
+        let index = self.long()?;
+        let known = usize::try_from(index).ok().filter(|index| *index < count);
+        known.ok_or_else(|| malformed(format!("the {of} has {count} values, but the message has index {index}")))
     }
 
     fn int(&mut self) -> Result<i32, AvroRejection> {
         let value = self.long()?;
-        i32::try_from(value).map_err(|_| malformed(format!("an int is {value}")))
+        i32::try_from(value).map_err(|_| malformed(format!("an int is {value}, which is out of range")))
     }
 
-    /// A zigzag varint of at most ten bytes.
+    /// Reads a zigzag varint of at most ten bytes.
     fn long(&mut self) -> Result<i64, AvroRejection> {
         let end = self.rest.iter().take(10).position(|byte| *byte < 0x80);
         let bytes = match end {
             Some(end) => self.take(end + 1)?,
-            None if self.rest.len() < 10 => return Err(cut_off()),
-            None => return Err(malformed("a number has more than ten bytes")),
+            None if self.rest.len() < 10 => return Err(truncated()),
+            None => return Err(malformed("an integer has more than ten bytes")),
         };
         let value = bytes.iter().rev().fold(0_u128, |value, byte| value << 7 | u128::from(byte & 0x7f));
-        let value = u64::try_from(value).map_err(|_| malformed("a number has more than 64 bits"))?;
+        let value = u64::try_from(value).map_err(|_| malformed("an integer has more than 64 bits"))?;
         Ok((value >> 1) as i64 ^ -((value & 1) as i64))
     }
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N], AvroRejection> {
-        let (array, rest) = self.rest.split_first_chunk().ok_or_else(cut_off)?;
+        let (array, rest) = self.rest.split_first_chunk().ok_or_else(truncated)?;
         self.rest = rest;
         Ok(*array)
     }
 
     fn take(&mut self, count: usize) -> Result<&'a [u8], AvroRejection> {
-        let (bytes, rest) = self.rest.split_at_checked(count).ok_or_else(cut_off)?;
+        let (bytes, rest) = self.rest.split_at_checked(count).ok_or_else(truncated)?;
         self.rest = rest;
         Ok(bytes)
     }
@@ -259,19 +258,20 @@ fn malformed(what: impl Into<String>) -> AvroRejection {
     (Reason::Malformed, what.into())
 }
 
-fn cut_off() -> AvroRejection {
-    malformed("the message ends before its schema does")
+fn truncated() -> AvroRejection {
+    malformed("the message is truncated")
 }
 
 fn json(out: &mut Vec<u8>, value: &(impl serde::Serialize + ?Sized)) {
-    serde_json::to_writer(out, value).expect("numbers and texts are JSON, and a vector takes all bytes");
+    serde_json::to_writer(out, value)
+        .expect("numbers and texts serialize to JSON, and writing to a vector cannot fail");
 }
 
 fn number(out: &mut Vec<u8>, value: i64) {
     json(out, &value);
 }
 
-/// A text that needs no escapes.
+/// Writes a text that needs no escaping.
 fn text(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
     out.extend_from_slice(text.as_bytes());
@@ -302,8 +302,8 @@ fn day(days: i64) -> Option<String> {
     Some(day?.to_string())
 }
 
-fn time_of_day(value: i64, tick: AvroTimeUnit) -> Option<String> {
-    let (per_second, digits) = match tick {
+fn time_of_day(value: i64, unit: AvroTimeUnit) -> Option<String> {
+    let (per_second, digits) = match unit {
         AvroTimeUnit::Millis => (1_000, 3),
         AvroTimeUnit::Micros => (1_000_000, 6),
         AvroTimeUnit::Nanos => (1_000_000_000, 9),
@@ -313,8 +313,8 @@ fn time_of_day(value: i64, tick: AvroTimeUnit) -> Option<String> {
     Some(format!("{}.{fraction:0digits$}", NaiveTime::from_num_seconds_from_midnight_opt(seconds, 0)?))
 }
 
-fn moment(value: i64, tick: AvroTimeUnit) -> Option<String> {
-    let (time, digits) = match tick {
+fn timestamp(value: i64, unit: AvroTimeUnit) -> Option<String> {
+    let (time, digits) = match unit {
         AvroTimeUnit::Millis => (DateTime::from_timestamp_millis(value)?, SecondsFormat::Millis),
         AvroTimeUnit::Micros => (DateTime::from_timestamp_micros(value)?, SecondsFormat::Micros),
         AvroTimeUnit::Nanos => (DateTime::from_timestamp_nanos(value), SecondsFormat::Nanos),
@@ -330,14 +330,15 @@ fn uuid(bytes: &[u8]) -> Result<String, AvroRejection> {
 fn big_decimal(bytes: &[u8]) -> Result<String, AvroRejection> {
     let schema = AvroSchema { nodes: Vec::new() };
     let mut inner = AvroReader { schema: &schema, rest: bytes, depth: 0, end: 0, bytes_max: 0 };
-    let (unscaled, scale) = (inner.counted()?, inner.long()?);
+    let (unscaled, scale) = (inner.length_prefixed()?, inner.long()?);
     decimal(unscaled, scale)
 }
 
-/// A number of big-endian two's complement bytes with `scale` digits behind the point. Far from the point it has an exponent.
+/// Formats a decimal of big-endian two's complement bytes with `scale` digits after the point. A negative or very large
+/// scale is written as an exponent.
 fn decimal(bytes: &[u8], scale: i64) -> Result<String, AvroRejection> {
     if bytes.len() > DECIMAL_BYTES_MAX {
-        return Err(malformed(format!("a decimal has {} bytes; {DECIMAL_BYTES_MAX} are allowed", bytes.len())));
+        return Err(malformed(format!("a decimal has {} bytes; at most {DECIMAL_BYTES_MAX} are allowed", bytes.len())));
     }
     let is_negative = bytes.first().is_some_and(|byte| *byte >= 0x80);
     let digits = digits(bytes, is_negative);
@@ -356,11 +357,11 @@ fn decimal(bytes: &[u8], scale: i64) -> Result<String, AvroRejection> {
     Ok(shown)
 }
 
-/// The decimal digits of the number's size.
+/// The decimal digits of the number's absolute value.
 fn digits(bytes: &[u8], is_negative: bool) -> String {
     let mut size = bytes.to_vec();
     if is_negative {
-        // Two's complement: all bits the other way, and one more.
+        // Two's complement: invert all bits and add one.
         let mut carry = true;
         for byte in size.iter_mut().rev() {
             (*byte, carry) = (!*byte).overflowing_add(u8::from(carry));

@@ -1,6 +1,6 @@
-//! Avro messages as JSON: every type, what evolves and what refers, and what somebody may send who means no good.
+//! Tests of Avro messages as JSON: every type, references between schemas, and malicious messages.
 //!
-//! Messages are written by the library, so that reader and writer share no code of ours.
+//! The `apache_avro` library writes the messages, so that writer and reader share no code.
 
 use apache_avro::types::Value;
 use apache_avro::writer::datum::GenericDatumWriter;
@@ -10,13 +10,13 @@ use super::avro::AvroSchema;
 use crate::contract::decode::reject::Reason;
 use crate::contract::testing::{acme, json, plain, reasons, rows};
 
-/// A value of a schema as bytes.
+/// Encodes a value with the library.
 fn written(schema: &str, value: Value) -> Vec<u8> {
     let schema = Schema::parse_str(schema).unwrap();
     GenericDatumWriter::builder(&schema).build().unwrap().write_value_to_vec(value).unwrap()
 }
 
-/// Bytes as the schema reads them.
+/// Decodes bytes to JSON text with our reader.
 fn read(schema: &str, bytes: &[u8], bytes_max: usize) -> Result<String, (Reason, String)> {
     let mut out = b"before".to_vec();
     AvroSchema::parse(schema, &[]).unwrap().write_json(bytes, &mut out, bytes_max)?;
@@ -33,7 +33,7 @@ fn decimal(unscaled: &[u8]) -> Value {
     Value::Decimal(Decimal::from(unscaled))
 }
 
-/// Each value of a schema is told in this form.
+/// Checks the JSON form of each value.
 fn check(cases: Vec<(String, Value, &str)>) {
     for (schema, value, expected) in cases {
         let bytes = written(&schema, value);
@@ -42,7 +42,7 @@ fn check(cases: Vec<(String, Value, &str)>) {
 }
 
 #[test]
-fn each_type_has_its_form() {
+fn each_type_has_a_json_form() {
     let (int, long) = ("\"int\"", "\"long\"");
     let cases: Vec<(String, Value, &str)> = vec![
         ("\"null\"".into(), Value::Null, "null"),
@@ -74,7 +74,7 @@ fn each_type_has_its_form() {
 }
 
 #[test]
-fn each_logical_type_has_its_form() {
+fn each_logical_type_has_a_json_form() {
     let (int, long) = ("\"int\"", "\"long\"");
     let money = "{\"type\":\"bytes\",\"logicalType\":\"decimal\",\"precision\":30,\"scale\":2}";
     let fixed_money =
@@ -124,8 +124,8 @@ fn each_logical_type_has_its_form() {
 }
 
 #[test]
-fn decimals_tell_their_scale_or_keep_it() {
-    // Bytes that hold counted bytes (-12345) and a scale, both as Avro writes them.
+fn big_decimals_contain_their_scale() {
+    // Length-prefixed bytes (-12345) and a scale, both in Avro's encoding.
     let schema = logical("\"bytes\"", "big-decimal");
     let cases: [(&[u8], &str); 4] = [
         (&[8, 4, 0xcf, 0xc7, 4], "\"-123.45\""),
@@ -178,7 +178,7 @@ fn a_record_becomes_an_event() {
 }
 
 #[test]
-fn names_are_found_in_what_a_schema_refers_to() {
+fn names_are_resolved_in_referenced_schemas() {
     let order = r#"{"type":"record","name":"Order","namespace":"shop","fields":[
         {"name":"of","type":"shop.people.Guest"},{"name":"for","type":["null","shop.people.Guest"]}]}"#;
     let guest = r#"{"type":"record","name":"Guest","namespace":"shop.people","fields":[
@@ -194,9 +194,9 @@ fn names_are_found_in_what_a_schema_refers_to() {
 }
 
 #[test]
-fn a_faulty_schema_is_named() {
+fn an_invalid_schema_is_refused() {
     let decimal = "{\"type\":\"bytes\",\"logicalType\":\"decimal\",\"precision\":5000,\"scale\":2000}";
-    let cases = [("{", "faulty"), ("{\"type\":\"recrod\"}", "faulty"), (decimal, "1000 are allowed")];
+    let cases = [("{", "invalid"), ("{\"type\":\"recrod\"}", "invalid"), (decimal, "at most 1000 is allowed")];
     for (schema, expected) in cases {
         let fault = AvroSchema::parse(schema, &[]).unwrap_err();
         assert!(fault.message().contains(expected), "{schema}: {fault}");
@@ -204,19 +204,19 @@ fn a_faulty_schema_is_named() {
 }
 
 #[test]
-fn bad_messages_are_refused_within_bounds() {
+fn invalid_messages_are_refused_within_limits() {
     let nulls = "{\"type\":\"array\",\"items\":\"null\"}";
     let deep = r#"{"type":"record","name":"Deep","fields":[{"name":"in","type":["null","Deep"]}]}"#;
     let lists = "{\"type\":\"array\",\"items\":\"string\"}";
     let money = "{\"type\":\"bytes\",\"logicalType\":\"decimal\",\"precision\":30,\"scale\":2}";
     let many = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01];
     let cases: Vec<(&str, Vec<u8>, Reason, &str)> = vec![
-        ("\"int\"", vec![], Reason::Malformed, "ends before"),
-        ("\"int\"", vec![2, 2], Reason::Malformed, "1 bytes are left over"),
+        ("\"int\"", vec![], Reason::Malformed, "truncated"),
+        ("\"int\"", vec![2, 2], Reason::Malformed, "1 bytes follow the message"),
         ("\"int\"", vec![0x80, 0x80, 0x80, 0x80, 0x20], Reason::Malformed, "an int is"),
         ("\"long\"", vec![0xff; 11], Reason::Malformed, "ten bytes"),
         ("\"long\"", [vec![0xff; 9], vec![0x02]].concat(), Reason::Malformed, "64 bits"),
-        ("\"long\"", vec![0xff; 9], Reason::Malformed, "ends before"),
+        ("\"long\"", vec![0xff; 9], Reason::Malformed, "truncated"),
         ("\"boolean\"", vec![2], Reason::Malformed, "neither"),
         ("\"string\"", vec![1], Reason::Malformed, "a length is -1"),
         ("\"string\"", vec![4, 0xc3, 0x28], Reason::InvalidUtf8, "not UTF-8"),
@@ -224,15 +224,15 @@ fn bad_messages_are_refused_within_bounds() {
         ("[\"null\",\"int\"]", vec![4], Reason::Malformed, "union has 2 values"),
         ("[\"null\",\"int\"]", vec![1], Reason::Malformed, "union has 2 values"),
         ("{\"type\":\"enum\",\"name\":\"E\",\"symbols\":[\"A\"]}", vec![2], Reason::Malformed, "enum has 1"),
-        // As many nothings as a number can say, in nothing but that number.
+        // The largest possible number of nulls, which take no bytes beside their count.
         (nulls, [vec![0xfe], many[1..].to_vec()].concat(), Reason::TooLarge, "1000 bytes"),
-        (lists, vec![0xfe, 0xff, 0xff, 0xff, 0x0f, 0], Reason::Malformed, "ends before"),
-        (deep, vec![2; 1_000], Reason::Malformed, "more than 64"),
-        (money, [vec![0x84, 0x04], vec![0x7f; 300]].concat(), Reason::Malformed, "256 are allowed"),
+        (lists, vec![0xfe, 0xff, 0xff, 0xff, 0x0f, 0], Reason::Malformed, "truncated"),
+        (deep, vec![2; 1_000], Reason::Malformed, "more than 64 levels"),
+        (money, [vec![0x84, 0x04], vec![0x7f; 300]].concat(), Reason::Malformed, "at most 256 are allowed"),
     ];
     for (schema, bytes, reason, expected) in cases {
         let (given, detail) = read(schema, &bytes, 1_000).unwrap_err();
-        assert!(given == reason && detail.contains(expected), "{schema} {bytes:?}\n  gives {given:?}: {detail}");
+        assert!(given == reason && detail.contains(expected), "{schema} {bytes:?}\n  got {given:?}: {detail}");
     }
     let long = written("\"string\"", Value::String("x".repeat(999)));
     assert_eq!(read("\"string\"", &long, 1_000).unwrap_err().0, Reason::TooLarge);

@@ -1,12 +1,12 @@
-//! Protobuf messages whose type is known at run time: from a schema registry, a file, or the table's own contract.
+//! Protobuf messages with a type known only at run time: from a schema registry, a file, or the table's contract.
 //!
 //! ```text
 //!   text of a .proto, and of its imports ─► ProtoFile ─ path ─► MessageType ─┬─► JSON text
-//!                                                                            └─► is it what a contract reads? (agree.rs)
+//!                                                                            └─► does a contract read it? (compatibility.rs)
 //! ```
 //!
-//! In: what a registry answers. Out: types, and messages as JSON in protobuf's own form: names as in the `.proto`, 64-bit
-//! integers as numbers, fields without presence always there.
+//! In: schema texts from a registry. Out: types, and messages in protobuf's JSON mapping, with names as in the
+//! `.proto`, 64-bit integers as numbers, and fields without presence always included.
 
 use std::collections::HashMap;
 use std::io;
@@ -24,11 +24,11 @@ use crate::contract::decode::reject::Reason;
 use crate::contract::schema::proto;
 use crate::error::{Error, Result};
 
-/// What a schema of a registry is called when its imports do not tell.
+/// The file name of a schema from a registry, which has none of its own.
 const FILE: &str = "(schema).proto";
-/// Braces within braces: the compiler goes down with them, and a stack has its end.
+/// The maximum nesting depth of braces. The compiler is recursive, so deeper nesting could overflow the stack.
 const DEPTH_MAX: usize = 200;
-/// Files that Confluent's clients bring along: schemas import them, and registries do not know them.
+/// Files that ship with Confluent's clients: schemas import them, but registries do not store them.
 const KNOWN: [(&str, &str); 2] = [
     (
         "confluent/meta.proto",
@@ -54,25 +54,26 @@ const JSON: SerializeOptions =
 #[derive(Debug)]
 pub struct ProtoFile(FileDescriptor);
 
-/// The type of a message.
+/// A message type.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MessageType(pub(in crate::contract) MessageDescriptor);
 
-/// Files in memory, by the names under which they are imported.
+/// In-memory files by import name.
 #[derive(Debug)]
 struct ProtoSources(HashMap<String, String>);
 
-/// Text that may grow up to a length.
+/// A writer that appends up to a maximum length.
 struct BoundedText<'a> {
     out: &'a mut Vec<u8>,
     end: usize,
 }
 
 impl ProtoFile {
-    /// Compiles a schema. `imports` are the files that it imports, and that those import, by name; Google's own are known.
+    /// Compiles a schema. `imports` are all files that it imports, directly or indirectly, by name. Google's well-known
+    /// files are built in.
     pub fn compile(text: &str, imports: Vec<(String, String)>) -> Result<Self> {
         if is_deep(text) || imports.iter().any(|(_, text)| is_deep(text)) {
-            return Err(Error::invalid(format!("the protobuf schema has more than {DEPTH_MAX} braces in each other")));
+            return Err(Error::invalid(format!("the protobuf schema nests braces more than {DEPTH_MAX} levels deep")));
         }
         let known = KNOWN.map(|(name, text)| (name.to_owned(), text.to_owned()));
         let mut sources: HashMap<String, String> = known.into_iter().chain(imports).collect();
@@ -84,16 +85,17 @@ impl ProtoFile {
         let compiled = compiler.include_imports(true).open_file(FILE);
         compiled.map_err(|fault| Error::invalid(format!("the protobuf schema does not compile: {fault}")))?;
         let pool: DescriptorPool = compiler.descriptor_pool();
-        pool.get_file_by_name(FILE).map(Self).ok_or_else(|| Error::internal("a file that was compiled is not there"))
+        pool.get_file_by_name(FILE).map(Self).ok_or_else(|| Error::internal("the compiled file is missing in its pool"))
     }
 
-    /// The messages that a path of indexes may mean: of the file's messages, then of the messages in that one, and so on.
-    /// Two when it matters that a map is a message in its message as well: Java's writers count without those, others with
-    /// them. Java's meaning comes first.
+    /// The messages that a path of message indexes may refer to: an index among the file's messages, then among the
+    /// messages nested in that one, and so on. There are two candidates if the path crosses a map field, whose entries
+    /// are nested messages too: Java's serializer does not count them, others do. Java's candidate comes first.
     pub fn messages(&self, path: &[usize]) -> Vec<MessageType> {
-        let mut meant: Vec<_> = [false, true].into_iter().filter_map(|with_maps| self.at(path, with_maps)).collect();
-        meant.dedup();
-        meant
+        let mut candidates: Vec<_> =
+            [false, true].into_iter().filter_map(|with_maps| self.at(path, with_maps)).collect();
+        candidates.dedup();
+        candidates
     }
 
     fn at(&self, path: &[usize], with_maps: bool) -> Option<MessageType> {
@@ -108,32 +110,33 @@ impl ProtoFile {
 }
 
 impl MessageType {
-    /// The message of this full name in a file. Its imports are looked for from `base` on, or beside the file.
+    /// Opens a message type by its full name in a file. Imports are searched in the folder of the file and above it, up
+    /// to `base`.
     pub fn open(file: &Path, name: &str, base: &Path) -> Result<Self> {
         proto::compile(Some(name), file, base).map(Self).map_err(Error::invalid)
     }
 
-    /// Its full name.
+    /// The full name.
     pub fn name(&self) -> &str {
         self.0.full_name()
     }
 
-    /// Adds a message to `out` as JSON text of at most `bytes_max` bytes.
+    /// Appends a message to `out` as JSON text of at most `bytes_max` bytes.
     pub fn write_json(&self, message: &[u8], out: &mut Vec<u8>, bytes_max: usize) -> Result<(), (Reason, String)> {
         let message = DynamicMessage::decode(self.0.clone(), message)
-            .map_err(|fault| (Reason::Malformed, format!("no message `{}`: {fault}", self.name())))?;
+            .map_err(|fault| (Reason::Malformed, format!("the bytes are not a message `{}`: {fault}", self.name())))?;
         let end = out.len().saturating_add(bytes_max);
         let mut text = serde_json::Serializer::new(BoundedText { out, end });
         message.serialize_with_options(&mut text, &JSON).map_err(|fault| match fault.is_io() {
             true => {
-                (Reason::TooLarge, format!("the message has more than {bytes_max} bytes as JSON, which are allowed"))
+                (Reason::TooLarge, format!("the message takes more than {bytes_max} bytes as JSON, which is the limit"))
             }
-            false => (Reason::Malformed, format!("message `{}` has no form in JSON: {fault}", self.name())),
+            false => (Reason::Malformed, format!("message `{}` cannot be written as JSON: {fault}", self.name())),
         })
     }
 }
 
-/// Whether a text has too many braces in each other, comments at the end of a line left out.
+/// Whether a text exceeds [`DEPTH_MAX`]. Ignores line comments.
 fn is_deep(text: &str) -> bool {
     let mut depth = 0_usize;
     text.lines().any(|line| {
@@ -152,7 +155,7 @@ fn is_deep(text: &str) -> bool {
 impl FileResolver for ProtoSources {
     fn open_file(&self, name: &str) -> std::result::Result<File, protox::Error> {
         let text = self.0.get(name).ok_or_else(|| protox::Error::file_not_found(name))?;
-        // Some clients register a file as it is compiled, and some registries tell it in the same way.
+        // Some clients register a compiled file descriptor in base64, and some registries return it in that form.
         let compiled = BASE64.decode(text).ok().and_then(|bytes| FileDescriptorProto::decode(&*bytes).ok());
         match compiled {
             Some(mut file) => {

@@ -1,4 +1,4 @@
-//! Protobuf types that come at run time: how their messages are told as JSON, and which of them a contract reads.
+//! Tests of run-time protobuf types: their messages as JSON, and their compatibility with a contract.
 
 use std::path::Path;
 
@@ -48,12 +48,12 @@ fn json(kind: &MessageType, message: &[u8], bytes_max: usize) -> Result<String, 
 }
 
 #[test]
-fn a_path_leads_to_a_message() {
+fn a_path_of_indexes_selects_a_message() {
     let cases: [(&[usize], &[&str]); 9] = [
         (&[0], &["shop.Other"]),
         (&[1], &["shop.Order"]),
         (&[0, 0], &["shop.Other.Inner"]),
-        // The entries of the map are a message as well, of which nobody sends one: some count it, some do not.
+        // The map's entries are a nested message too: some serializers count it, others do not.
         (&[1, 0], &["shop.Order.Line"]),
         (&[1, 1], &["shop.Order.Note", "shop.Order.Line"]),
         (&[1, 2], &["shop.Order.Note"]),
@@ -62,13 +62,13 @@ fn a_path_leads_to_a_message() {
         (&[], &[]),
     ];
     for (path, expected) in cases {
-        let meant = orders(path);
-        assert_eq!(meant.iter().map(MessageType::name).collect::<Vec<_>>(), expected, "{path:?}");
+        let candidates = orders(path);
+        assert_eq!(candidates.iter().map(MessageType::name).collect::<Vec<_>>(), expected, "{path:?}");
     }
 }
 
 #[test]
-fn a_message_is_told_with_its_names_and_all_its_digits() {
+fn messages_keep_field_names_and_all_digits() {
     let kind = &orders(&[1])[0];
     let message = [
         bytes(1, "a"),
@@ -84,7 +84,7 @@ fn a_message_is_told_with_its_names_and_all_its_digits() {
     let expected = r#"{"order_id":"a","total":-1,"lines":[{"sku":"x","count":3}],"rates":{"k":0.5},"at":"2026-03-01T12:00:00Z","guest":{"name":"Ann"},"raw":"AP8=","state":"DONE"}"#;
     assert_eq!(json(kind, &message.concat(), 1_000).unwrap(), expected);
     let empty = r#"{"order_id":"","total":0,"lines":[],"rates":{},"raw":"","state":"NEW"}"#;
-    assert_eq!(json(kind, &[], 1_000).unwrap(), empty, "what has no presence is always there");
+    assert_eq!(json(kind, &[], 1_000).unwrap(), empty, "fields without presence are always included");
 
     let (reason, detail) = json(kind, &message.concat(), 100).unwrap_err();
     assert!(reason == Reason::TooLarge && detail.contains("100 bytes"), "{detail}");
@@ -93,10 +93,10 @@ fn a_message_is_told_with_its_names_and_all_its_digits() {
 }
 
 #[test]
-fn a_schema_that_does_not_compile_says_why() {
+fn a_schema_that_does_not_compile_is_refused() {
     let deep = format!("option (a) = {}", "{ a: ".repeat(100_000));
     for (text, expected) in
-        [("message {", "does not compile"), ("import \"gone.proto\";", "gone.proto"), (&*deep, "more than 200 braces")]
+        [("message {", "does not compile"), ("import \"gone.proto\";", "gone.proto"), (&*deep, "more than 200 levels")]
     {
         let fault = ProtoFile::compile(text, Vec::new()).unwrap_err();
         assert!(fault.message().contains(expected), "{text}: {fault}");
@@ -104,7 +104,7 @@ fn a_schema_that_does_not_compile_says_why() {
 }
 
 #[test]
-fn a_file_that_is_compiled_already_is_a_schema_as_well() {
+fn a_compiled_file_descriptor_is_accepted_as_schema() {
     let message = |name: &str| DescriptorProto { name: Some(name.to_owned()), ..DescriptorProto::default() };
     let file = FileDescriptorProto {
         name: Some("elsewhere.proto".to_owned()),
@@ -121,8 +121,8 @@ fn a_file_that_is_compiled_already_is_a_schema_as_well() {
     assert_eq!(ProtoFile::compile(uses, imports).unwrap().messages(&[0])[0].name(), "C");
 }
 
-/// A table of `shop.Call`, and a message of another schema.
-fn agreement(written: &str) -> Result<(), String> {
+/// Checks a message of another schema against the contract of a table of `shop.Call`.
+fn compatibility(written: &str) -> Result<(), String> {
     let folder = tempfile::tempdir().unwrap();
     let own = "syntax = \"proto3\"; package shop; import \"google/protobuf/timestamp.proto\";
         message Call { string who = 1; google.protobuf.Timestamp at = 2; string key = 3; int64 size = 4; Kind kind = 5;
@@ -148,7 +148,7 @@ fn agreement(written: &str) -> Result<(), String> {
 }
 
 #[test]
-fn a_contract_reads_its_own_message_and_its_relatives() {
+fn a_contract_is_compatible_with_later_and_earlier_versions() {
     let keys = "string who = 1; google.protobuf.Timestamp at = 2; string key = 3;";
     for fields in [
         "int64 size = 4; Kind kind = 5; Part part = 6; map<string, string> more = 7; repeated string gone = 8;",
@@ -158,9 +158,13 @@ fn a_contract_reads_its_own_message_and_its_relatives() {
         "int64 bytes = 4;",
         "int32 gone = 8;",
     ] {
-        assert_eq!(agreement(&format!("message Call {{ {keys} {fields} }}")), Ok(()), "{fields}");
+        assert_eq!(compatibility(&format!("message Call {{ {keys} {fields} }}")), Ok(()), "{fields}");
     }
-    assert_eq!(agreement(&format!("message Ring {{ {keys} int64 size = 4; }}")), Ok(()), "of another name");
+    assert_eq!(
+        compatibility(&format!("message Ring {{ {keys} int64 size = 4; }}")),
+        Ok(()),
+        "a message with another name"
+    );
 
     for (fields, expected) in [
         ("int32 size = 4;", "field 4 (`size`) is int32"),
@@ -168,25 +172,25 @@ fn a_contract_reads_its_own_message_and_its_relatives() {
         ("repeated int64 size = 4;", "is repeated int64"),
         ("int64 size = 14;", "`size` is field 14, not 4"),
         ("int64 other = 4; int32 size = 5;", "field 4 is `other`, not `size`"),
-        ("Sort kind = 5;", "calls value 0 `C`, not `A`"),
+        ("Sort kind = 5;", "names value 0 `C`, not `A`"),
         ("string kind = 5;", "is string"),
         ("Kind part = 6;", "is enum `shop.Kind`"),
         ("map<string, int32> more = 7;", "is a map"),
         ("string more = 7;", "is string"),
     ] {
-        let fault = agreement(&format!("message Call {{ {keys} {fields} }}")).unwrap_err();
+        let fault = compatibility(&format!("message Call {{ {keys} {fields} }}")).unwrap_err();
         assert!(fault.contains(expected) && fault.contains("`calls`"), "{fields}: {fault}");
     }
     let part = "message Call { string who = 1; google.protobuf.Timestamp at = 2; string key = 3; Share part = 6; }
                 message Share { float value = 1; }";
-    assert!(agreement(part).unwrap_err().contains("field 1 (`value`) is float"), "{part}");
+    assert!(compatibility(part).unwrap_err().contains("field 1 (`value`) is float"), "{part}");
     for other in ["string key = 1; string who = 3;", "string name = 1;", "google.protobuf.Timestamp who = 1;"] {
-        assert!(agreement(&format!("message Ring {{ {other} }}")).is_err(), "{other}");
+        assert!(compatibility(&format!("message Ring {{ {other} }}")).is_err(), "{other}");
     }
 }
 
 #[test]
-fn the_voice_contract_agrees_with_itself() {
+fn the_voice_contract_is_compatible_with_itself() {
     let contract = voice();
     assert_eq!(contract.agrees(&contract.message().unwrap()), Ok(()));
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("proto/glasshouse/voice/v1/call_event.proto");

@@ -1,4 +1,4 @@
-//! Messages whose schema is known only at run time: Avro, and protobuf types of a registry or a file.
+//! Messages with a schema known only at run time: Avro, and protobuf types from a schema registry or a file.
 //!
 //! ```text
 //!   Avro schema ─► avro ─► avro_json ──────► JSON text

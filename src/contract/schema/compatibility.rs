@@ -1,11 +1,11 @@
-//! Whether a message is the one that a contract reads. A contract finds its fields by number: another message under the
-//! same numbers would become wrong columns, and nobody would notice.
+//! Compatibility of a message type with a contract. A contract finds fields by number, so that a different message with
+//! the same numbers would silently fill the wrong columns.
 //!
-//! In: a contract with protobuf numbers, and the type that a message was written with. Out: nothing, or the first thing in
-//! which they differ. Fields that only one of the two knows are no difference: that is how contracts grow.
+//! In: a contract with protobuf numbers, and the type that a message was written with. Out: `Ok`, or the first
+//! difference. Fields that only one of them has are no difference, because contracts and messages evolve.
 //!
-//! **Invariant:** of a field that both know the type on the wire is the same, and the name. In a message of the same full
-//! name a field may have another name, when neither of the two knows the other's name: it was renamed.
+//! **Invariant:** a field in both has the same wire type and the same name. In a message with the same full name a
+//! field may have a different name if neither type has the other's name: the field was renamed.
 
 use prost_reflect::{FieldDescriptor, Kind, MessageDescriptor};
 
@@ -14,27 +14,27 @@ use super::table::Contract;
 use crate::contract::message::dynamic_protobuf::MessageType;
 
 impl Contract {
-    /// What is wrong when messages of this type are read by the contract; names the way out.
+    /// Checks that the contract can read messages of this type. The error states the difference and the fix.
     pub fn agrees(&self, written: &MessageType) -> Result<(), String> {
         let is_same = self.message.as_ref().is_some_and(|own| own.full_name() == written.0.full_name());
         self.node_agrees(0, &written.0, is_same).map_err(|what| {
             let own = self.message.as_ref().map_or("no message", |own| own.full_name());
             format!(
-                "the message was written as `{}`, which is not what table `{}` reads as `{own}`: {what}; give it a topic of its own, or a table",
+                "the message has type `{}`, which is incompatible with type `{own}` of table `{}`: {what}; use a separate topic or table for it",
                 written.name(),
                 self.name
             )
         })
     }
 
-    /// The message that the contract was declared by.
+    /// The message type that declares the contract.
     pub fn message(&self) -> Option<MessageType> {
         self.message.clone().map(MessageType)
     }
 
     fn node_agrees(&self, node: usize, written: &MessageDescriptor, may_rename: bool) -> Result<(), String> {
         let fields = &self.tree.nodes[node].fields;
-        // Columns may be asked for by further names, without a number.
+        // Fields without a number are additional names of columns.
         for field in fields.iter().filter(|field| field.number > 0 && !matches!(field.target, Target::Ignored)) {
             let Some(other) = written.get_field(field.number) else {
                 if let Some(moved) = written.get_field_by_name(&field.name) {
@@ -57,7 +57,7 @@ impl Contract {
 
     fn field_agrees(&self, field: &Field, written: &FieldDescriptor, may_rename: bool) -> Result<(), String> {
         let kind = written.kind();
-        let differs = || Err(format!("is {}", told(written)));
+        let differs = || Err(format!("is {}", type_name(written)));
         match (field.target, &kind) {
             (Target::Ignored, _) => Ok(()),
             (Target::Map(key, value), Kind::Message(entry)) if written.is_map() => {
@@ -94,11 +94,11 @@ impl Contract {
                 let names = &self.tree.enums[names];
                 for value in written.values() {
                     let own = names.name(value.number());
-                    // Of several names of one number the contract knows the first.
+                    // The contract stores only the first name of each number.
                     let mut same = written.values().filter(|other| other.number() == value.number());
                     if own.is_some_and(|own| same.all(|other| other.name() != own)) {
                         let own = own.unwrap_or_default();
-                        return Err(format!("calls value {} `{}`, not `{own}`", value.number(), value.name()));
+                        return Err(format!("names value {} `{}`, not `{own}`", value.number(), value.name()));
                     }
                 }
                 true
@@ -108,8 +108,8 @@ impl Contract {
     }
 }
 
-/// What a field is, as its `.proto` says.
-fn told(field: &FieldDescriptor) -> String {
+/// The type of a field in `.proto` notation.
+fn type_name(field: &FieldDescriptor) -> String {
     let kind = match field.kind() {
         Kind::Message(message) => format!("message `{}`", message.full_name()),
         Kind::Enum(names) => format!("enum `{}`", names.full_name()),

@@ -1,7 +1,7 @@
-//! From a table's declaration to its columns, keys and field tree, before they are put into stored order.
+//! Checks a table's declaration: its columns, keys and field tree, before they are put into stored order.
 //!
-//! In: a [`TableConfig`] (columns, or a `.proto` that `proto.rs` reads). Out: checked columns, or one `Invalid` error that
-//! lists every fault: an operator repairs a declaration once, not once for each fault.
+//! In: a [`TableConfig`] (columns, or a `.proto` that `proto.rs` reads). Out: checked columns, or one `Invalid` error
+//! that lists every fault, so that an operator can fix all of them at once.
 
 use std::path::Path;
 
@@ -15,30 +15,30 @@ use super::table::{Column, ColumnKind, Contract, EVENT_DATE, RECEIVED_TIME};
 use crate::config::{ColumnConfig, TableConfig, TimeUnit};
 use crate::error::{Error, Result, did_you_mean};
 
-/// Columns of one table.
+/// The maximum number of columns of a table.
 pub(in crate::contract) const COLUMNS_MAX: usize = 1024;
-/// Bytes of one column's name.
+/// The maximum length of a column name, in bytes.
 const NAME_BYTES_MAX: usize = 128;
-/// Columns of every quarantine beside the tenant's.
+/// The columns of every quarantine, besides the tenant column.
 const QUARANTINE_COLUMNS: [(&str, ColumnKind, &str); 11] = [
-    ("event_time", ColumnKind::Timestamp, "When it was rejected: the receive time"),
-    ("quarantine_id", ColumnKind::Text, "Names the rejected event"),
-    ("source_table", ColumnKind::Text, "The table it was sent to"),
-    ("reason", ColumnKind::Text, "Why it was rejected, in one word"),
-    ("detail", ColumnKind::Text, "What is wrong with it, and the way out"),
-    ("place", ColumnKind::Text, "The door it came through, the request, and its index in it"),
-    ("payload", ColumnKind::Bytes, "The bytes received"),
+    ("event_time", ColumnKind::Timestamp, "When the event was rejected: the receive time"),
+    ("quarantine_id", ColumnKind::Text, "The id of the rejected event's quarantine entry"),
+    ("source_table", ColumnKind::Text, "The table that the event was sent to"),
+    ("reason", ColumnKind::Text, "The reason code of the rejection"),
+    ("detail", ColumnKind::Text, "What is wrong with the event, and how to fix it"),
+    ("place", ColumnKind::Text, "The endpoint or source that received the event, the request, and the index in it"),
+    ("payload", ColumnKind::Bytes, "The bytes as received"),
     (
         "format",
         ColumnKind::Text,
-        "How the payload is written: json or protobuf; avro or source_protobuf as its source reads it",
+        "The format of the payload: json or protobuf; avro or source_protobuf as the source reads it",
     ),
-    (RESOLVES, ColumnKind::Text, "Of a row that closes an entry: the entry's `quarantine_id`"),
-    (RESOLUTION, ColumnKind::Text, "Of a row that closes an entry: replayed or dropped"),
-    (RESOLVED_BY, ColumnKind::Text, "Of a row that closes an entry: the subject of the token that closed it"),
+    (RESOLVES, ColumnKind::Text, "In a row that closes an entry: the entry's `quarantine_id`"),
+    (RESOLUTION, ColumnKind::Text, "In a row that closes an entry: replayed or dropped"),
+    (RESOLVED_BY, ColumnKind::Text, "In a row that closes an entry: the subject of the token that closed it"),
 ];
 
-/// What a declaration says, in its own order.
+/// A table declaration, in declared order.
 #[derive(Debug, Default)]
 pub(in crate::contract) struct Declared {
     pub(in crate::contract) description: String,
@@ -47,7 +47,7 @@ pub(in crate::contract) struct Declared {
     pub(in crate::contract) paths: Vec<String>,
     pub(in crate::contract) tree: Tree,
     pub(in crate::contract) unknown_to_map: bool,
-    /// The message, when it is declared by one.
+    /// The message type, if the table is declared by one.
     pub(in crate::contract) message: Option<MessageDescriptor>,
 }
 
@@ -57,21 +57,21 @@ pub(in crate::contract) struct KeyColumns {
     pub(in crate::contract) tenant: usize,
     pub(in crate::contract) time: usize,
     pub(in crate::contract) id: usize,
-    /// What names a thing of which only the newest version is shown.
+    /// The columns of a table that shows only the newest version of each key.
     pub(in crate::contract) latest: Option<LatestColumns>,
 }
 
 /// All faults of a declaration.
 pub(in crate::contract) type DeclarationErrors = Vec<String>;
 
-/// Reads and checks a declaration.
+/// Parses and checks a declaration.
 pub(in crate::contract) fn declare(config: &TableConfig, base: &Path) -> Result<(Declared, KeyColumns)> {
     let mut faults = DeclarationErrors::new();
     let declared = match &config.proto {
         Some(path) => proto::declare(config, &base.join(path), base, &mut faults),
         None => Some(from_columns(config, &mut faults)),
     };
-    // Without columns every other fault would only follow from the first one.
+    // Without columns, every other fault would only be a consequence of the first.
     let keys = declared.as_ref().and_then(|declared| check(declared, config, &mut faults));
     match (declared, keys) {
         (Some(declared), Some(keys)) if faults.is_empty() => Ok((declared, keys)),
@@ -90,7 +90,7 @@ pub(in crate::contract) fn quarantine(table: &Contract) -> (Declared, KeyColumns
     });
     let columns: Vec<_> = [tenant].into_iter().chain(others).collect();
     let declared = Declared {
-        description: format!("Events sent to `{}` that could not be accepted, each with its reason", table.name),
+        description: format!("Events sent to `{}` that were rejected, each with its reason", table.name),
         paths: columns.iter().map(|column| column.name.clone()).collect(),
         tree: flat_tree(&columns, TimeUnit::Micros),
         columns,
@@ -100,14 +100,15 @@ pub(in crate::contract) fn quarantine(table: &Contract) -> (Declared, KeyColumns
     (declared, KeyColumns { tenant: 0, time: 1, id: 2, latest: None })
 }
 
-/// Columns as the configuration lists them.
+/// The columns that the configuration lists.
 fn from_columns(config: &TableConfig, faults: &mut DeclarationErrors) -> Declared {
     if config.columns.is_empty() {
-        faults.push("it has no columns: list them in `columns`, or name a `proto` and its `message`".into());
+        faults.push("it has no columns: list them in `columns`, or set `proto` and `message`".into());
     }
     for (list, given) in [("flatten", &config.flatten), ("ignore", &config.ignore)] {
         if !given.is_empty() {
-            faults.push(format!("`{list}` is about fields of a `proto`, and there is none"));
+            faults
+                .push(format!("`{list}` applies to fields of a `proto`, which is not set: remove it, or set `proto`"));
         }
     }
     let mut columns: Vec<_> = config.columns.iter().map(|column| from_column(column, config, faults)).collect();
@@ -115,7 +116,9 @@ fn from_columns(config: &TableConfig, faults: &mut DeclarationErrors) -> Declare
     match columns.iter().find(|column| column.name == *map) {
         Some(column) if column.kind != ColumnKind::Map => {
             let kind = column.kind.as_str();
-            faults.push(format!("`dimensions_map` names `{map}`, which is {kind}: declare it as map, or not at all"));
+            faults.push(format!(
+                "`dimensions_map` names `{map}`, which is {kind}: declare it as map, or do not declare it"
+            ));
         }
         Some(_) => {}
         None if map.is_empty() => {}
@@ -123,7 +126,7 @@ fn from_columns(config: &TableConfig, faults: &mut DeclarationErrors) -> Declare
             name: map.clone(),
             kind: ColumnKind::Map,
             unit: String::new(),
-            description: "Fields that are not declared, by name".into(),
+            description: "Undeclared fields, by name".into(),
         }),
     }
     Declared {
@@ -149,7 +152,7 @@ fn from_column(column: &ColumnConfig, config: &TableConfig, faults: &mut Declara
     Column { name: name.clone(), kind, unit: column.unit.clone(), description: column.description.clone() }
 }
 
-/// One object whose fields are the columns.
+/// A tree of one object whose fields are the columns.
 fn flat_tree(columns: &[Column], unit: TimeUnit) -> Tree {
     let fields = columns.iter().enumerate().map(|(index, column)| Field {
         name: column.name.clone(),
@@ -160,12 +163,12 @@ fn flat_tree(columns: &[Column], unit: TimeUnit) -> Tree {
             kind => Target::Column(Leaf { column: index, kind, encoding: FieldEncoding::Undeclared, unit }),
         },
     });
-    // More columns than that are a fault that `check` names; the tree of a faulty table is never used.
+    // `check` reports more columns than that as a fault; the tree of an invalid table is never used.
     let fields = fields.take(COLUMNS_MAX).collect();
     Tree { nodes: vec![Node::new(String::new(), fields, Vec::new())], enums: Vec::new() }
 }
 
-/// Checks names, keys, and the lists of columns; `None` when a key column is missing.
+/// Checks names, keys, and the lists of columns; `None` if a key column is missing.
 fn check(declared: &Declared, config: &TableConfig, faults: &mut DeclarationErrors) -> Option<KeyColumns> {
     check_columns(&declared.columns, faults);
     let mut key = |role, name: &str, kind| key_column(declared, role, name, kind, faults);
@@ -173,11 +176,13 @@ fn check(declared: &Declared, config: &TableConfig, faults: &mut DeclarationErro
     let time = key("time", &config.time, ColumnKind::Timestamp);
     let id = key("id", &config.id, ColumnKind::Text);
     if tenant.is_some() && tenant == id {
-        faults.push(format!("`tenant` and `id` both name `{}`: they are two columns", config.id));
+        faults.push(format!("`tenant` and `id` both name `{}`: name two different columns", config.id));
     }
     if QUARANTINE_COLUMNS.iter().any(|(name, ..)| *name == config.tenant) {
-        faults
-            .push(format!("the tenant column cannot be `{}`: its quarantine has a column of that name", config.tenant));
+        faults.push(format!(
+            "the tenant column cannot be named `{}`, because the quarantine has a column of that name: rename it",
+            config.tenant
+        ));
     }
     for name in &config.times {
         check_list(declared, "times", name, "timestamp or int64", |kind| kind == ColumnKind::Timestamp, faults);
@@ -194,25 +199,26 @@ fn check(declared: &Declared, config: &TableConfig, faults: &mut DeclarationErro
 
 fn check_columns(columns: &[Column], faults: &mut DeclarationErrors) {
     if columns.len() > COLUMNS_MAX {
-        faults.push(format!("it has {} columns; {COLUMNS_MAX} are allowed", columns.len()));
+        faults.push(format!("it has {} columns; at most {COLUMNS_MAX} are allowed", columns.len()));
         return;
     }
     for (index, Column { name, .. }) in columns.iter().enumerate() {
-        let word = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-        if !word || name.is_empty() || name.len() > NAME_BYTES_MAX || name.as_bytes()[0].is_ascii_digit() {
-            faults.push(format!("column `{name}`: a name is letters, digits and `_`, begins with no digit, and has at most {NAME_BYTES_MAX} bytes"));
+        let is_word = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+        if !is_word || name.is_empty() || name.len() > NAME_BYTES_MAX || name.as_bytes()[0].is_ascii_digit() {
+            faults.push(format!("column `{name}`: a name must consist of letters, digits and `_`, not begin with a digit, and have at most {NAME_BYTES_MAX} bytes"));
         }
         if [RECEIVED_TIME, EVENT_DATE].contains(&name.as_str()) {
-            faults.push(format!("column `{name}` is the server's own: give yours another name"));
+            faults.push(format!("column name `{name}` is reserved for the server: choose another name"));
         }
-        // Delta tables tell column names apart without regard to case.
+        // Delta tables compare column names case-insensitively.
         if columns[..index].iter().any(|earlier| earlier.name.eq_ignore_ascii_case(name)) {
-            faults.push(format!("column `{name}` is declared twice: rename one, or do not flatten its message"));
+            faults
+                .push(format!("column `{name}` is declared more than once: rename one, or do not flatten its message"));
         }
     }
     let maps: Vec<_> = columns.iter().filter(|column| column.kind == ColumnKind::Map).map(|map| &*map.name).collect();
     if maps.len() > 1 {
-        faults.push(format!("it has {} map columns ({}): one is allowed", maps.len(), maps.join(", ")));
+        faults.push(format!("it has {} map columns ({}): at most one is allowed", maps.len(), maps.join(", ")));
     }
 }
 

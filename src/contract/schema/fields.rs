@@ -1,19 +1,20 @@
-//! The tree of fields of an event: how a JSON key or a protobuf field number finds its column.
+//! The field tree of an event, which maps JSON keys and protobuf field numbers to columns.
 //!
 //! ```text
 //!   event ─► Tree ─ node 0 ─┬─ field ─► column
 //!                           ├─ field ─► node 1 ─┬─ field ─► column
 //!                           │                   └─ field ─► the map
-//!                           └─ field ─► nowhere (known, not stored)
+//!                           └─ field ─► ignored (known, not stored)
 //! ```
 //!
-//! Built once from a `.proto` or from declared columns, read for every event: lookups neither allocate nor hash with a
-//! keyed hash. Only our own names are in the tables, so hostile keys can collide with a bounded number of them.
+//! Built once from a `.proto` or from declared columns, and read for every event. Lookups do not allocate, and use a
+//! fast hash without a secret: the tables contain only declared names, so that malicious keys collide with a bounded
+//! number of them.
 
 use super::table::ColumnKind;
 use crate::config::TimeUnit;
 
-/// All objects that an event may hold. Node 0 is the event itself.
+/// All objects that an event may contain. Node 0 is the event itself.
 #[derive(Debug, Default)]
 pub(in crate::contract) struct Tree {
     pub(in crate::contract) nodes: Vec<Node>,
@@ -23,19 +24,19 @@ pub(in crate::contract) struct Tree {
 /// One object: the event, or a nested message.
 #[derive(Debug)]
 pub(in crate::contract) struct Node {
-    /// Stands in front of the keys of unknown fields: empty, or a dotted path that ends in a dot.
+    /// The prefix of undeclared keys: empty, or a dotted path that ends in a dot.
     pub(in crate::contract) prefix: String,
     pub(in crate::contract) fields: Vec<Field>,
-    /// Columns that hold a value whenever the object is there, because their fields have no presence (proto3).
+    /// Columns that have a value whenever the object is present, because their fields have no presence (proto3).
     pub(in crate::contract) defaults: Vec<(usize, Fallback)>,
     names: Names,
     numbers: Numbers,
-    tags: Vec<Option<(Short, u16)>>,
+    tags: Vec<Option<(FastPath, u16)>>,
 }
 
-/// How a field is read that stands on the wire as most do.
+/// The fast path for reading a field with a common wire type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::contract) enum Short {
+pub(in crate::contract) enum FastPath {
     /// Text, into a column of text.
     Text,
     /// A double, into a column of doubles.
@@ -44,7 +45,7 @@ pub(in crate::contract) enum Short {
     Uint32,
     /// A varint, into a column of integers.
     Int64,
-    /// The same, which may be too large for it.
+    /// An unsigned varint, into a column of integers. It may be too large for the column.
     Uint64,
     /// An entry of text and text, into the map.
     Texts,
@@ -53,11 +54,11 @@ pub(in crate::contract) enum Short {
 /// One field of an object.
 #[derive(Debug, Clone)]
 pub(in crate::contract) struct Field {
-    /// Its name in a `.proto` or in the configuration.
+    /// The name in a `.proto` or in the configuration.
     pub(in crate::contract) name: String,
-    /// Its second name, in lowerCamelCase, or empty.
+    /// The JSON name in lowerCamelCase, or empty.
     pub(in crate::contract) json_name: String,
-    /// Its protobuf number; 0 when there is none.
+    /// The protobuf number; 0 if there is none.
     pub(in crate::contract) number: u32,
     pub(in crate::contract) target: Target,
 }
@@ -71,7 +72,7 @@ pub(in crate::contract) enum Target {
     Node(usize),
     /// Into the map column: keys and values in these encodings.
     Map(FieldEncoding, FieldEncoding),
-    /// Nowhere: known, but not stored.
+    /// Ignored: known, but not stored.
     Ignored,
 }
 
@@ -82,14 +83,14 @@ pub(in crate::contract) struct Leaf {
     pub(in crate::contract) column: usize,
     pub(in crate::contract) kind: ColumnKind,
     pub(in crate::contract) encoding: FieldEncoding,
-    /// What an integer counts, when the column is a timestamp.
+    /// The unit of integers, if the column is a timestamp.
     pub(in crate::contract) unit: TimeUnit,
 }
 
-/// How a value stands on the protobuf wire.
+/// The protobuf wire encoding of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::contract) enum FieldEncoding {
-    /// It does not: the column is declared without a `.proto`.
+    /// None: the column is declared without a `.proto`.
     Undeclared,
     Bool,
     Int32,
@@ -106,13 +107,13 @@ pub(in crate::contract) enum FieldEncoding {
     Double,
     Text,
     Bytes,
-    /// By its index in [`Tree::enums`].
+    /// An enum, by its index in [`Tree::enums`].
     Enum(usize),
     /// `google.protobuf.Timestamp`.
     Time,
 }
 
-/// What an absent field without presence holds.
+/// The default value of an absent field without presence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::contract) enum Fallback {
     Int,
@@ -120,25 +121,25 @@ pub(in crate::contract) enum Fallback {
     False,
     EmptyText,
     EmptyBytes,
-    /// The name of number 0.
+    /// The name of enum value 0.
     Enum(usize),
 }
 
-/// The names of one enum's numbers.
+/// The names of an enum's values.
 #[derive(Debug)]
 pub(in crate::contract) struct EnumNames(Vec<(i32, String)>);
 
 impl Tree {
-    /// Moves every column to `places[column]`: from declared to stored order.
-    pub(in crate::contract) fn reorder(&mut self, places: &[usize]) {
+    /// Moves every column to `positions[column]`: from declared to stored order.
+    pub(in crate::contract) fn reorder(&mut self, positions: &[usize]) {
         for node in &mut self.nodes {
             for field in &mut node.fields {
                 if let Target::Column(leaf) = &mut field.target {
-                    leaf.column = places[leaf.column];
+                    leaf.column = positions[leaf.column];
                 }
             }
             for (column, _) in &mut node.defaults {
-                *column = places[*column];
+                *column = positions[*column];
             }
         }
     }
@@ -150,18 +151,18 @@ impl Node {
         Self { prefix, fields, defaults, names, numbers, tags }
     }
 
-    /// The same node with further fields behind its own; a name that is taken already stays with its first owner.
+    /// Appends fields. A name that is already taken keeps referring to the first field.
     pub(in crate::contract) fn extend(self, fields: impl IntoIterator<Item = Field>) -> Self {
         let mut all = self.fields;
         all.extend(fields);
         Self::new(self.prefix, all, self.defaults)
     }
 
-    /// How the field with this protobuf key (its number and the type of its value) is read, and which it is.
+    /// The field with this protobuf key (field number and wire type) and its fast path, if it has one.
     #[inline]
-    pub(in crate::contract) fn tagged(&self, key: u64) -> Option<(Short, &Field)> {
-        let (short, field) = (*self.tags.get(usize::try_from(key).ok()?)?)?;
-        Some((short, &self.fields[usize::from(field)]))
+    pub(in crate::contract) fn tagged(&self, key: u64) -> Option<(FastPath, &Field)> {
+        let (fast_path, field) = (*self.tags.get(usize::try_from(key).ok()?)?)?;
+        Some((fast_path, &self.fields[usize::from(field)]))
     }
 
     /// The field with this protobuf number.
@@ -169,26 +170,26 @@ impl Node {
         self.numbers.find(number).map(|index| &self.fields[index])
     }
 
-    /// The place of a name among [`Node::name`]s: first a guess, then a look-up.
+    /// Looks up the index of a name, for [`Node::name`].
     pub(in crate::contract) fn find_name(&self, key: &[u8]) -> Option<usize> {
         self.names.find(key)
     }
 
-    /// The name at a place, and its field.
+    /// The name at an index, and its field.
     #[inline]
-    pub(in crate::contract) fn name(&self, place: usize) -> Option<(&Name, &Field)> {
-        let name = self.names.entries.get(place)?;
+    pub(in crate::contract) fn name(&self, index: usize) -> Option<(&Name, &Field)> {
+        let name = self.names.entries.get(index)?;
         Some((name, &self.fields[name.field]))
     }
 
-    /// How many names there are.
+    /// The number of names.
     pub(in crate::contract) fn names(&self) -> usize {
         self.names.entries.len()
     }
 }
 
-impl Short {
-    /// The key's low bits, and the way, of a field that is read in a short way.
+impl FastPath {
+    /// The wire type and the fast path of a field, if it has one.
     fn of(target: &Target) -> Option<(usize, Self)> {
         let leaf = match target {
             Target::Column(leaf) => leaf,
@@ -206,13 +207,15 @@ impl Short {
     }
 }
 
-/// By key, the fields with a small number that are read in a short way.
-fn tags(fields: &[Field]) -> Vec<Option<(Short, u16)>> {
+/// The fields with small numbers and a fast path, by protobuf key.
+fn tags(fields: &[Field]) -> Vec<Option<(FastPath, u16)>> {
     let mut tags = vec![None; TAGS];
-    for (place, field) in fields.iter().enumerate().filter(|(_, field)| field.number > 0) {
-        let (Some((bits, short)), Ok(place)) = (Short::of(&field.target), u16::try_from(place)) else { continue };
+    for (index, field) in fields.iter().enumerate().filter(|(_, field)| field.number > 0) {
+        let (Some((bits, fast_path)), Ok(index)) = (FastPath::of(&field.target), u16::try_from(index)) else {
+            continue;
+        };
         if let Some(tag) = tags.get_mut(field.number as usize * 8 + bits) {
-            *tag = Some((short, place));
+            *tag = Some((fast_path, index));
         }
     }
     tags
@@ -220,13 +223,13 @@ fn tags(fields: &[Field]) -> Vec<Option<(Short, u16)>> {
 
 impl EnumNames {
     pub(in crate::contract) fn new(mut names: Vec<(i32, String)>) -> Self {
-        // Stable: of several names of one number (aliases) the first one declared is the name.
+        // The sort is stable: of several names of one number (aliases), the first declared is used.
         names.sort_by_key(|(number, _)| *number);
         names.dedup_by_key(|(number, _)| *number);
         Self(names)
     }
 
-    /// The name of a number that the contract knows.
+    /// The name of a number, if the contract knows it.
     pub(in crate::contract) fn name(&self, number: i32) -> Option<&str> {
         let guess = usize::try_from(number).ok().and_then(|at| self.0.get(at)).filter(|(known, _)| *known == number);
         let found =
@@ -235,7 +238,7 @@ impl EnumNames {
     }
 }
 
-/// Names to fields: open addressing over a table at most a quarter full.
+/// A hash table from names to fields: open addressing, at most a quarter full.
 #[derive(Debug)]
 struct Names {
     entries: Vec<Name>,
@@ -247,7 +250,8 @@ struct Names {
 pub(in crate::contract) struct Name {
     text: Box<[u8]>,
     field: usize,
-    /// The name and the quote behind it as one number, and which of its bits count; none when it is too long for that.
+    /// The name and its closing quote as one word, and the mask of its significant bits. Both are 0 if the name is too
+    /// long.
     word: u128,
     mask: u128,
 }
@@ -266,12 +270,12 @@ impl Name {
         Self { text: text.into(), field, word, mask }
     }
 
-    /// The bytes of it.
+    /// The bytes of the name.
     pub(in crate::contract) fn bytes(&self) -> &[u8] {
         &self.text
     }
 
-    /// Whether bytes begin with it and a quote.
+    /// Whether `bytes` begin with the name and a quote.
     #[inline]
     pub(in crate::contract) fn opens(&self, bytes: &[u8]) -> bool {
         match bytes.first_chunk() {
@@ -281,7 +285,7 @@ impl Name {
     }
 }
 
-/// Keys of protobuf fields up to number 31.
+/// The number of protobuf keys of fields up to number 31.
 const TAGS: usize = 32 * 8;
 
 /// No entry.
@@ -333,7 +337,7 @@ impl Names {
     }
 }
 
-/// Protobuf numbers to fields: a direct table for the small ones, a sorted list for the rest.
+/// Maps protobuf numbers to fields: a direct table for small numbers, a sorted list for the rest.
 #[derive(Debug)]
 struct Numbers {
     direct: Vec<u16>,

@@ -1,57 +1,57 @@
-//! Tables that show the newest version of each key: which columns name a thing, and which say how new a version of it is.
+//! Tables that show the newest version of each key: the key columns, and the column that orders versions.
 //!
-//! In: a table's columns and what its `latest` says. Out: the columns chosen, or faults.
-//! **Invariant:** ingest does not know it: every version is stored, and what is shown is decided when it is asked.
+//! In: a table's columns and its `latest` section. Out: the chosen columns, or faults.
+//! **Invariant:** ingest stores every version; queries select the version to show.
 
 use super::declare::{DeclarationErrors, Declared, check_list, find};
 use super::table::{ColumnKind, Contract, RECEIVED_TIME};
 use crate::config::{CHANGES_SUFFIX, TableConfig};
 
-/// How a table shows its rows: of each key the newest version only. Columns are places in [`Contract::columns`].
+/// How a table shows only the newest version of each key. Columns are indexes in [`Contract::columns`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Latest {
-    /// What names a thing, together with the tenant. A null is a value like any other.
+    /// The key, together with the tenant. A null is a value like any other.
     pub key: Vec<usize>,
-    /// An integer, timestamp or date; the greatest is the newest version, a null the oldest. Of equal ones the version that
-    /// was received last counts, then that with the greatest id.
+    /// An integer, timestamp or date. The greatest value is the newest version, a null the oldest. Ties are broken by
+    /// the latest receive time, then by the greatest id.
     pub by: usize,
-    /// A boolean; a key whose newest version has it true is not shown.
+    /// A boolean. A key is not shown if this is true in its newest version.
     pub deleted: Option<usize>,
 }
 
-/// The same before columns are put into stored order, as places in [`Declared::columns`].
+/// The same before columns are put into stored order, as indexes in [`Declared::columns`].
 #[derive(Debug, Clone)]
 pub(in crate::contract) struct LatestColumns {
     key: Vec<usize>,
-    /// None: the server's receive time.
+    /// `None` for the server's receive time.
     by: Option<usize>,
     deleted: Option<usize>,
 }
 
 impl Contract {
-    /// Under which name all versions are asked, if the table itself shows the newest ones only.
+    /// The name under which all versions are queried, if the table itself shows only the newest.
     pub fn changes_name(&self) -> Option<String> {
         self.latest.as_ref().map(|_| format!("{}{CHANGES_SUFFIX}", self.name))
     }
 
-    /// What is said of all versions.
+    /// The description of the table of all versions.
     pub fn changes_description(&self) -> String {
         format!("All versions of the rows of `{}`: {}", self.name, self.description)
     }
 }
 
 impl LatestColumns {
-    /// The chosen columns, where `places` says the stored place of each declared one.
-    pub(in crate::contract) fn stored(&self, places: &[usize], received: usize) -> Latest {
+    /// Maps the chosen columns to stored order; `positions` is the stored index of each declared column.
+    pub(in crate::contract) fn stored(&self, positions: &[usize], received: usize) -> Latest {
         Latest {
-            key: self.key.iter().map(|column| places[*column]).collect(),
-            by: self.by.map_or(received, |column| places[column]),
-            deleted: self.deleted.map(|column| places[column]),
+            key: self.key.iter().map(|column| positions[*column]).collect(),
+            by: self.by.map_or(received, |column| positions[column]),
+            deleted: self.deleted.map(|column| positions[column]),
         }
     }
 }
 
-/// Checks what `latest` names; `None` when there is none, or a fault.
+/// Checks the `latest` section; `None` if there is none, or if it has a fault.
 pub(in crate::contract) fn check(
     declared: &Declared,
     config: &TableConfig,
@@ -60,7 +60,7 @@ pub(in crate::contract) fn check(
     let latest = config.latest.as_ref()?;
     let before = faults.len();
     if latest.key.is_empty() {
-        faults.push("`latest.key` is empty: name the columns that say what a row is about".into());
+        faults.push("`latest.key` is empty: name the columns that identify what a row describes".into());
     }
     for name in &latest.key {
         check_list(declared, "latest.key", name, "a text, a bool, an integer, a time, a date or bytes", is_key, faults);
@@ -75,28 +75,28 @@ pub(in crate::contract) fn check(
     let by = find(declared, &latest.by);
     let deleted = latest.deleted.as_ref().and_then(|name| find(declared, name));
     let name = |column: usize| &declared.columns[column].name;
-    if let Some(twice) = (1..key.len()).find(|place| key[..*place].contains(&key[*place])) {
-        faults.push(format!("`latest.key` names `{}` twice", name(key[twice])));
+    if let Some(repeated) = (1..key.len()).find(|index| key[..*index].contains(&key[*index])) {
+        faults.push(format!("`latest.key` names `{}` more than once: name it once", name(key[repeated])));
     }
     for (role, column) in [("by", by), ("deleted", deleted)] {
         if let Some(column) = column.filter(|column| key.contains(column)) {
             let name = name(column);
             faults.push(format!(
-                "`latest.{role}` names `{name}`, which is in `latest.key`: versions of one key would never differ in it"
+                "`latest.{role}` names `{name}`, which is in `latest.key`, so that versions of a key never differ in it: name another column"
             ));
         }
     }
     if let Some(id) = find(declared, &config.id).filter(|id| key.contains(id)) {
         let name = name(id);
         faults.push(format!(
-            "`latest.key` names `{name}`, which is the table's `id`: an event of an id that was stored is a duplicate and \
-             not a newer version; give each change an id of its own"
+            "`latest.key` names `{name}`, which is the table's `id`: an event with a stored id is a duplicate, not a newer \
+             version; give each change its own id"
         ));
     }
     (faults.len() == before).then_some(LatestColumns { key, by, deleted })
 }
 
-/// Values that are equal or not, without a doubt.
+/// Whether values of a kind have exact equality.
 fn is_key(kind: ColumnKind) -> bool {
     !matches!(kind, ColumnKind::Float32 | ColumnKind::Float64 | ColumnKind::Map)
 }

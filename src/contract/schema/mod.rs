@@ -1,4 +1,4 @@
-//! What a table is declared to be: its columns, keys and field tree, from `glasshouse.toml` or a `.proto` file.
+//! Table declarations: columns, keys and field tree, from `glasshouse.toml` or a `.proto` file.
 //!
 //! ```text
 //!   [tables.NAME] ─► declare ─┬─► latest ────────────────┬─► table: Contract (columns in stored order, field tree)

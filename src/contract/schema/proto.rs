@@ -1,8 +1,8 @@
-//! From a `.proto` file to columns: compiled in memory at start-up, flattened along the paths of nested messages.
+//! Derives columns from a `.proto` file, which is compiled in memory at startup. Nested messages are flattened.
 //!
-//! In: the file, the message's name, the paths to flatten and to ignore. Out: columns with the comments as descriptions,
-//! and the field tree that both protobuf and JSON events are read by. Refuses repeated and recursive fields: they have no
-//! column; a table that has them lists them in `ignore`.
+//! In: the file, the message name, and the paths to flatten and to ignore. Out: columns with the comments as
+//! descriptions, and the field tree for decoding protobuf and JSON events. Repeated and recursive fields are refused
+//! because they have no column type; list them in `ignore`.
 
 use std::path::Path;
 
@@ -14,10 +14,10 @@ use super::table::{Column, ColumnKind};
 use crate::config::TableConfig;
 use crate::error::did_you_mean;
 
-/// Objects in one tree, and fields in one object: messages that hold messages that hold messages grow fast.
+/// The maximum number of objects in a tree, and of fields in an object. Nested messages can grow exponentially.
 const TREE_MAX: usize = 4 * COLUMNS_MAX;
 
-/// Reads the message that the configuration names; `None` when there is none to read.
+/// Reads the message that the configuration names; `None` if it cannot be compiled.
 pub(in crate::contract) fn declare(
     config: &TableConfig,
     file: &Path,
@@ -25,7 +25,7 @@ pub(in crate::contract) fn declare(
     faults: &mut DeclarationErrors,
 ) -> Option<Declared> {
     if !config.columns.is_empty() {
-        faults.push("it has both `proto` and `columns`: a table is declared by one of them".into());
+        faults.push("it has both `proto` and `columns`: set only one of them".into());
     }
     let message = compile(config.message.as_deref(), file, base).map_err(|fault| faults.push(fault)).ok()?;
     let mut walk = ProtoWalk::new(config);
@@ -49,28 +49,28 @@ pub(in crate::contract) fn declare(
     })
 }
 
-/// The message of this full name in a file, or what is wrong with them.
+/// Compiles a file and returns the message with this full name, or an error message.
 pub(in crate::contract) fn compile(
     message: Option<&str>,
     file: &Path,
     base: &Path,
 ) -> Result<MessageDescriptor, String> {
-    let place = file.display();
-    // Imports are looked for beside the file and in every folder above it, up to the configuration's own.
+    let path = file.display();
+    // Imports are searched in the file's folder and in every folder above it, up to the configuration's folder.
     let mut includes: Vec<_> = file.ancestors().skip(1).take_while(|folder| folder.starts_with(base)).collect();
     if includes.is_empty() {
         includes.extend(file.parent());
     }
-    let mut compiler = protox::Compiler::new(includes).map_err(|fault| format!("`proto` {place}: {fault}"))?;
-    compiler.open_file(file).map_err(|fault| format!("`proto` {place} does not compile: {fault}"))?;
+    let mut compiler = protox::Compiler::new(includes).map_err(|fault| format!("`proto` {path}: {fault}"))?;
+    compiler.open_file(file).map_err(|fault| format!("`proto` {path} does not compile: {fault}"))?;
     let pool = compiler.descriptor_pool();
     let names: Vec<_> = pool.all_messages().map(|message| message.full_name().to_owned()).collect();
     let Some(name) = message else {
-        return Err(format!("`message` is not set: name one of {} in {place}", names.join(", ")));
+        return Err(format!("`message` is not set: name one of {} in {path}", names.join(", ")));
     };
     pool.get_message_by_name(name).ok_or_else(|| {
         let hint = did_you_mean(name, names.iter().map(String::as_str));
-        format!("`message` names `{name}`, which {place} does not declare{hint}")
+        format!("`message` names `{name}`, which {path} does not declare{hint}")
     })
 }
 
@@ -85,32 +85,32 @@ fn check_map(named: &str, map: Option<(&str, &str)>, faults: &mut DeclarationErr
     }
 }
 
-/// A walk over the message and all messages in it.
+/// Collects columns from a message and its nested messages.
 struct ProtoWalk<'a> {
     config: &'a TableConfig,
     columns: Vec<Column>,
     paths: Vec<String>,
     nodes: Vec<Node>,
     enums: Vec<(String, EnumNames)>,
-    /// Messages that the walk is in, to notice recursion.
+    /// The enclosing messages, to detect recursion.
     inside: Vec<MessageDescriptor>,
-    /// Paths of `flatten` and `ignore` that were met.
-    met: Vec<String>,
+    /// The paths of `flatten` and `ignore` that matched a field.
+    matched: Vec<String>,
     faults: DeclarationErrors,
 }
 
 impl<'a> ProtoWalk<'a> {
     fn new(config: &'a TableConfig) -> Self {
         let (columns, paths, nodes, enums) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        Self { config, columns, paths, nodes, enums, inside: Vec::new(), met: Vec::new(), faults: Vec::new() }
+        Self { config, columns, paths, nodes, enums, inside: Vec::new(), matched: Vec::new(), faults: Vec::new() }
     }
 
-    /// Adds one message; `path` leads to it, `prefix` stands in front of its columns. Both are empty or end in a dot.
+    /// Adds a message at `path`, with `prefix` before its column names. Both are empty or end in a dot.
     fn message(&mut self, message: &MessageDescriptor, path: &str, prefix: &str) -> usize {
         let index = self.nodes.len();
         self.nodes.push(Node::new(String::new(), Vec::new(), Vec::new()));
         if self.nodes.len() == TREE_MAX || message.fields().len() > TREE_MAX {
-            self.faults.push(format!("`{path}` is one message too many: {TREE_MAX} are allowed; ignore some"));
+            self.faults.push(format!("message `{path}` exceeds the limit of {TREE_MAX} messages and of {TREE_MAX} fields per message: list some in `ignore`"));
         }
         if self.nodes.len() >= TREE_MAX || message.fields().len() > TREE_MAX {
             return index;
@@ -180,7 +180,7 @@ impl<'a> ProtoWalk<'a> {
         let is_integer = matches!(kind, ColumnKind::Int32 | ColumnKind::Int64);
         let kind = if is_time && is_integer { ColumnKind::Timestamp } else { kind };
         let (description, unit) = comment(&field.parent_file(), field.path());
-        // A timestamp column counts nothing any more: the unit was that of the integer on the wire.
+        // A timestamp column has no unit: the comment's unit is that of the integer on the wire.
         let unit = if kind == ColumnKind::Timestamp { String::new() } else { unit };
         let column = self.columns.len();
         self.columns.push(Column { name, kind, unit, description });
@@ -233,23 +233,23 @@ impl<'a> ProtoWalk<'a> {
     fn listed(&mut self, list: &[String], path: &str) -> bool {
         let listed = list.iter().any(|listed| listed == path);
         if listed {
-            self.met.push(path.into());
+            self.matched.push(path.into());
         }
         listed
     }
 
-    /// Names the paths that lead nowhere.
+    /// Reports paths that match no field.
     fn check_lists(&mut self) {
         for (list, paths) in [("flatten", &self.config.flatten), ("ignore", &self.config.ignore)] {
-            for path in paths.iter().filter(|path| !self.met.contains(path)) {
+            for path in paths.iter().filter(|path| !self.matched.contains(path)) {
                 let wanted = if list == "flatten" { "message field" } else { "field" };
-                self.faults.push(format!("`{list}` names `{path}`, which is no {wanted} of the message"));
+                self.faults.push(format!("`{list}` names `{path}`, which is not a {wanted} of the message"));
             }
         }
     }
 }
 
-/// What the column holds when a field without presence is absent: such a field cannot say zero in any other way.
+/// The value of an absent field without presence. Such a field is absent on the wire when it is zero.
 fn fallback(field: &FieldDescriptor, leaf: Leaf) -> Option<Fallback> {
     match (leaf.kind, leaf.encoding) {
         _ if field.supports_presence() => None,
@@ -259,17 +259,17 @@ fn fallback(field: &FieldDescriptor, leaf: Leaf) -> Option<Fallback> {
         (ColumnKind::Bool, _) => Some(Fallback::False),
         (ColumnKind::Text, _) => Some(Fallback::EmptyText),
         (ColumnKind::Bytes, _) => Some(Fallback::EmptyBytes),
-        // A time that was not told is no time, rather than 1970.
+        // An absent time is null, not 1970.
         (ColumnKind::Timestamp | ColumnKind::Date | ColumnKind::Map, _) => None,
     }
 }
 
-/// The comment at a place of a file, on one line, and the unit that it tells (`Unit: ms.`).
+/// The comment at a path in a file, on one line, and the unit that it states (`Unit: ms.`).
 fn comment(file: &FileDescriptor, path: &[i32]) -> (String, String) {
     let info = file.file_descriptor_proto().source_code_info.as_ref();
-    let place = info.and_then(|info| info.location.iter().find(|location| location.path == path));
-    let text = place.map_or("", |place| match place.leading_comments() {
-        "" => place.trailing_comments(),
+    let location = info.and_then(|info| info.location.iter().find(|location| location.path == path));
+    let text = location.map_or("", |location| match location.leading_comments() {
+        "" => location.trailing_comments(),
         leading => leading,
     });
     let text = text.split_whitespace().collect::<Vec<_>>().join(" ");

@@ -1,25 +1,25 @@
-//! How an entry of a quarantine is closed: by a second row, since the lake only grows.
+//! Quarantine resolutions: an entry is closed by appending a second row, because the lake is append-only.
 //!
 //! ```text
 //!   entry   (tenant, event_time, quarantine_id)            reason, detail, place, payload, format
 //!   closed  (tenant, event_time, <quarantine_id>/<time>)   resolves = quarantine_id, resolution, resolved_by
 //! ```
 //!
-//! **Invariant:** the row that closes an entry has the entry's tenant and `event_time`: it rests on the same day, and a
-//! condition on time holds for both or for none. Its `received_time` says when it was closed.
-//! **Invariant:** an entry is its tenant, time and id. The same bytes that are rejected again later are another entry.
+//! **Invariant:** the row that closes an entry has the entry's tenant and `event_time`, so that both are in the same daily
+//! partition, and a condition on time selects both or neither. Its `received_time` is the time of closing.
+//! **Invariant:** an entry is identified by tenant, time and id. The same bytes rejected again later are a separate entry.
 
 use crate::contract::Contract;
 
-/// Of a row that closes an entry: the entry's id. Null in entries.
+/// In a row that closes an entry: the entry's id. Null in entries.
 pub const RESOLVES: &str = "resolves";
-/// Of a row that closes an entry: how.
+/// In a row that closes an entry: the resolution, `replayed` or `dropped`.
 pub const RESOLUTION: &str = "resolution";
-/// Of a row that closes an entry: the subject of the token that closed it.
+/// In a row that closes an entry: the subject of the token that closed it.
 pub const RESOLVED_BY: &str = "resolved_by";
 
 impl Contract {
-    /// Whether callers see this column. Of a quarantine they see entries, and not what closes them.
+    /// Whether queries show this column. In a quarantine, the columns of closing rows are hidden.
     pub fn is_shown(&self, column: &str) -> bool {
         self.resolves.is_none() || ![RESOLVES, RESOLUTION, RESOLVED_BY].contains(&column)
     }

@@ -1,7 +1,7 @@
-//! A table's contract: its columns in stored order, its keys, and how fields of an event find their column.
+//! A table's contract: its columns in stored order, its keys, and the mapping of event fields to columns.
 //!
-//! In: a declared table ([`TableConfig`]). Out: a checked [`Contract`], or every fault of the declaration at once.
-//! **Invariant:** stored columns stand in the order tenant, time, id, [`RECEIVED_TIME`], the rest as declared, the map.
+//! In: a table declaration ([`TableConfig`]). Out: a checked [`Contract`], or all faults of the declaration.
+//! **Invariant:** the stored order of columns is tenant, time, id, [`RECEIVED_TIME`], the rest as declared, the map.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -18,12 +18,12 @@ use super::quarantine_resolution::RESOLVES;
 use crate::config::TableConfig;
 use crate::error::Result;
 
-/// The server's own receive time, in every table: `Timestamp(µs, "UTC")`, not null.
+/// The server's receive time, in every table: `Timestamp(µs, "UTC")`, not null.
 pub const RECEIVED_TIME: &str = "received_time";
 /// The partition column, UTC day of the time column: `Date32`. Not stored in Parquet files, last in the table's schema.
 pub const EVENT_DATE: &str = "event_date";
 
-/// What kind of values a column holds. Times are microseconds UTC; text is UTF-8; a map is text to text.
+/// The type of a column. Times are microseconds UTC, text is UTF-8, and a map is from text to text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ColumnKind {
     /// `Boolean`
@@ -51,13 +51,13 @@ pub enum ColumnKind {
 /// One column.
 #[derive(Debug, Clone)]
 pub struct Column {
-    /// Its name in SQL, Arrow, JSON and Parquet.
+    /// The name in SQL, Arrow, JSON and Parquet.
     pub name: String,
-    /// Its values.
+    /// The type of its values.
     pub kind: ColumnKind,
-    /// Unit, or empty.
+    /// The unit of its values, or empty.
     pub unit: String,
-    /// Prose: from the `.proto` comment or the configuration.
+    /// The description, from the `.proto` comment or the configuration.
     pub description: String,
 }
 
@@ -66,9 +66,9 @@ pub struct Column {
 pub struct Contract {
     /// The table's name.
     pub name: String,
-    /// Prose.
+    /// The description.
     pub description: String,
-    /// All columns of a file, in stored order.
+    /// All columns of a data file, in stored order.
     pub columns: Vec<Column>,
     /// The index of the tenant column: always 0.
     pub tenant: usize,
@@ -80,33 +80,33 @@ pub struct Contract {
     pub received: usize,
     /// The index of the map column, if there is one.
     pub map: Option<usize>,
-    /// Which versions the table shows, when not all.
+    /// How the table shows the newest version of each key; `None` if it shows all rows.
     pub latest: Option<Latest>,
-    /// Of a quarantine: the index of the column in which a row names the entry that it closes.
+    /// In a quarantine: the index of the column with the id of the entry that a row closes.
     pub resolves: Option<usize>,
-    /// How fields find their columns.
+    /// The mapping of fields to columns.
     pub(in crate::contract) tree: Tree,
-    /// Whether unknown fields go to the map column; else an event with one is rejected.
+    /// Whether undeclared fields go to the map column. If not, events with such fields are rejected.
     pub(in crate::contract) unknown_to_map: bool,
-    /// The message whose fields have protobuf numbers, when the table is declared by one.
+    /// The message type with the protobuf field numbers, if the table is declared by a `.proto`.
     pub(in crate::contract) message: Option<MessageDescriptor>,
-    /// What an integer counts in a timestamp column that came as Arrow.
+    /// The unit of integers in an Arrow column for a timestamp.
     pub(in crate::contract) time_unit: crate::config::TimeUnit,
     schema: SchemaRef,
     table_schema: SchemaRef,
 }
 
 impl Contract {
-    /// The contract of a declared table. Relative `.proto` paths start at `base`. All faults at once.
+    /// Checks a table declaration. Relative `.proto` paths start at `base`. The error lists all faults.
     pub fn new(name: &str, config: &TableConfig, base: &Path) -> Result<Self> {
         let (declared, keys) = declare::declare(config, base).map_err(|fault| fault.at(format!("table `{name}`")))?;
         Ok(Self::assemble(name.into(), declared, keys, config.time_unit))
     }
 
-    /// The contract of a table's quarantine, `<table>_quarantine`: tenant (nullable in fact as "" for unknown owners),
-    /// `event_time` (= receive time), `quarantine_id`, `received_time`, `source_table`, `reason`, `detail`, `place`
-    /// (door, request, index), `payload` (bytes), its `format`; and three columns of rows that close an entry, which are
-    /// no events and which nobody sees in SQL (see [`Contract::is_shown`]).
+    /// The contract of a table's quarantine, `<table>_quarantine`: tenant ("" for unknown owners), `event_time` (the
+    /// receive time), `quarantine_id`, `received_time`, `source_table`, `reason`, `detail`, `place` (endpoint, request,
+    /// index), `payload` (bytes), its `format`; and three columns for rows that close an entry. Those rows are not
+    /// events, and SQL does not show the columns (see [`Contract::is_shown`]).
     pub fn quarantine_of(table: &Contract) -> Self {
         let (declared, keys) = declare::quarantine(table);
         let name = format!("{}_quarantine", table.name);
@@ -114,37 +114,37 @@ impl Contract {
         Self { resolves: contract.column(RESOLVES), ..contract }
     }
 
-    /// The Arrow schema of its files, without [`EVENT_DATE`]. Tenant, time, id and receive time are not null.
+    /// The Arrow schema of data files, without [`EVENT_DATE`]. Tenant, time, id and receive time are not null.
     pub fn schema(&self) -> &SchemaRef {
         &self.schema
     }
 
-    /// The Arrow schema of the table as queried: [`Contract::schema`] and [`EVENT_DATE`] last (`Date32`, nullable).
+    /// The Arrow schema of queries: [`Contract::schema`] and then [`EVENT_DATE`] (`Date32`, nullable).
     pub fn table_schema(&self) -> &SchemaRef {
         &self.table_schema
     }
 
-    /// The index of a column by its name.
+    /// The index of a column, by name.
     pub fn column(&self, name: &str) -> Option<usize> {
         self.columns.iter().position(|column| column.name == name)
     }
 
-    /// No rows, in [`Contract::schema`].
+    /// An empty batch with [`Contract::schema`].
     pub fn empty_batch(&self) -> RecordBatch {
         RecordBatch::new_empty(Arc::clone(&self.schema))
     }
 
-    /// Puts declared columns into stored order and points the tree's leaves at them.
+    /// Puts declared columns into stored order and updates the tree's leaves.
     fn assemble(name: String, declared: Declared, keys: KeyColumns, time_unit: crate::config::TimeUnit) -> Self {
         let Declared { description, columns: given, mut tree, unknown_to_map, message, .. } = declared;
         let order = stored_order(&given, &keys);
-        let mut places = vec![0; given.len()];
-        for (place, column) in order.iter().enumerate() {
-            // The receive time stands at 3: it is ours and no field leads to it.
-            places[*column] = if place < 3 { place } else { place + 1 };
+        let mut positions = vec![0; given.len()];
+        for (position, column) in order.iter().enumerate() {
+            // Index 3 is the receive time, which is not a declared column.
+            positions[*column] = if position < 3 { position } else { position + 1 };
         }
-        tree.reorder(&places);
-        let latest = keys.latest.map(|chosen| chosen.stored(&places, 3));
+        tree.reorder(&positions);
+        let latest = keys.latest.map(|chosen| chosen.stored(&positions, 3));
         let mut columns: Vec<_> = order.iter().map(|column| given[*column].clone()).collect();
         columns.insert(3, received_column());
         let schema = schema_of(&columns);
@@ -178,7 +178,7 @@ pub(in crate::contract) fn entry_fields() -> Fields {
 }
 
 impl ColumnKind {
-    /// The Arrow type of its values.
+    /// The Arrow type.
     pub fn data_type(self) -> DataType {
         match self {
             Self::Bool => DataType::Boolean,
@@ -197,7 +197,7 @@ impl ColumnKind {
         }
     }
 
-    /// Its name in the configuration and in messages.
+    /// The name in the configuration and in messages.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Bool => "bool",
@@ -213,7 +213,7 @@ impl ColumnKind {
         }
     }
 
-    /// The kind of this name.
+    /// Parses a name.
     pub fn parse(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.as_str() == name)
     }
@@ -247,7 +247,7 @@ fn received_column() -> Column {
         name: RECEIVED_TIME.into(),
         kind: ColumnKind::Timestamp,
         unit: String::new(),
-        description: "When the server received the event, by its own clock".into(),
+        description: "When the server received the event, by the server's clock".into(),
     }
 }
 
@@ -271,7 +271,8 @@ fn metadata(comment: &str, unit: &str) -> HashMap<String, String> {
     pairs.map(|(key, text)| (key.to_owned(), text.to_owned())).collect()
 }
 
-/// Lets the event itself name each column, however deep its field stands; and drops columns that only the server sets.
+/// Adds each nested column's name to the root object, so that a top-level key can name it; and ignores columns that
+/// only the server sets.
 fn with_column_names(mut tree: Tree, columns: &[Column]) -> Tree {
     let map = columns.iter().find(|column| column.kind == ColumnKind::Map);
     let nested = tree.nodes.iter().skip(1).flat_map(|node| &node.fields).filter_map(|field| {
@@ -282,13 +283,13 @@ fn with_column_names(mut tree: Tree, columns: &[Column]) -> Tree {
         };
         Some(super::fields::Field { name: name.clone(), json_name: String::new(), number: 0, target: field.target })
     });
-    let ours = [RECEIVED_TIME, EVENT_DATE].map(|name| super::fields::Field {
+    let server_columns = [RECEIVED_TIME, EVENT_DATE].map(|name| super::fields::Field {
         name: name.into(),
         json_name: String::new(),
         number: 0,
         target: Target::Ignored,
     });
-    let names: Vec<_> = nested.chain(ours).collect();
+    let names: Vec<_> = nested.chain(server_columns).collect();
     let root = tree.nodes.remove(0);
     tree.nodes.insert(0, root.extend(names));
     tree

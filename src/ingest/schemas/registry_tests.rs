@@ -215,7 +215,7 @@ async fn what_cannot_be_used_says_why() {
     double.holds(4, &"x".repeat(2_000), json!({}));
     let registry = registry(&RegistryConfig { schema_bytes_max: 1_024, ..double.config() });
     let given = learn(&registry, &[1, 2, 3, 4, 5]).await.unwrap();
-    let expected = ["unusable the Avro schema is faulty", "unusable the protobuf schema does not compile"];
+    let expected = ["unusable the Avro schema is invalid", "unusable the protobuf schema does not compile"];
     for (given, expected) in given.iter().zip(expected.into_iter().chain([
         "unusable it refers to `gone`, version 1",
         "unusable the schema has more than 1024 bytes (sources.voice.registry.schema_bytes_max)",

@@ -118,7 +118,7 @@ async fn avro_is_read_by_the_schemas_of_a_registry() {
     assert_eq!(kept, bad.map(Bytes::from), "as they were received");
     assert!(found.iter().all(|entry| entry.tenant == "acme" && entry.format == Kept::Avro), "{found:?}");
     assert!(found.iter().all(|entry| entry.reason == "malformed"), "{found:?}");
-    let details = ["knows no schema 8", "ends before its schema", "does not begin with", "is PROTOBUF"];
+    let details = ["knows no schema 8", "the message is truncated", "does not begin with", "is PROTOBUF"];
     for (entry, detail) in found.iter().zip(details) {
         assert!(entry.detail.contains(detail), "{entry:?}, not {detail}");
     }
@@ -185,7 +185,7 @@ async fn protobuf_of_a_registry_is_the_message_that_the_table_reads() {
     let kept: Vec<_> = found.iter().map(|entry| entry.payload.clone().unwrap()).collect();
     assert_eq!(kept, bad.map(Bytes::from), "as they were received, header and all");
     let details = [
-        ("wrong_type", "written as `voice.Other`"),
+        ("wrong_type", "has type `voice.Other`"),
         ("wrong_type", "field 4 is `size`, not `mos`"),
         ("malformed", "no message at [4]"),
         ("malformed", "no message at [1, 5]"),

@@ -1,10 +1,10 @@
-//! Whole tables, in and out: loaded from a checkpoint and the entries behind it, and written as a checkpoint.
+//! Loads a table from a checkpoint and the entries after it, and writes checkpoints.
 //!
-//! In: a table's log. Out: its [`State`], complete, or nothing when there is no table. Checkpoints are read, written and
-//! outdated entries removed by `deltalake`; the entries behind a checkpoint are read by the same code that follows the
+//! In: a table's log. Out: its complete [`State`], or `None` if there is no table. `deltalake` reads and writes
+//! checkpoints and removes expired entries. The entries after a checkpoint are read by the same code that follows the
 //! log.
 //!
-//! **Invariant:** a log with a gap is an error, never a shorter table.
+//! **Invariant:** a gap in the log is an error; it never results in a table with fewer rows.
 
 use std::sync::Arc;
 
@@ -25,18 +25,18 @@ use crate::lake::log::state::{Changes, State, check_layout, check_protocol, read
 use crate::lake::read::object_reader::read_columns;
 use crate::lake::store::client::Store;
 
-/// Log entries read at once while a table is loaded.
+/// Log entries read concurrently while a table is loaded.
 const READS_MAX: usize = 16;
 
 /// A loaded table.
 #[derive(Debug)]
 pub(in crate::lake) struct LoadedTable {
     pub(in crate::lake) state: State,
-    /// The checkpoint that it was loaded from.
+    /// The version of the checkpoint that it was loaded from.
     pub(in crate::lake) checkpoint: Option<u64>,
 }
 
-/// Loads the newest version; nothing when there is no table.
+/// Loads the newest version; `None` if there is no table.
 pub(in crate::lake) async fn load(store: &Store, folder: &Path, contract: &Contract) -> Result<Option<LoadedTable>> {
     let log = Log::of(store, folder);
     let mut listing = log.list(log.hint().await?.unwrap_or(0)).await?;
@@ -50,11 +50,14 @@ pub(in crate::lake) async fn load(store: &Store, folder: &Path, contract: &Contr
         None => None,
     };
     let first = base.as_ref().map_or(0, |base| base.snapshot.version + 1);
-    let behind: Vec<u64> = entries.range(first..).copied().collect();
-    if let Some(gap) = behind.iter().zip(first..).find(|(found, wanted)| *found != wanted) {
-        return Err(Error::unavailable(format!("table `{}`: log entry {} is missing", contract.name, gap.1)));
+    let following: Vec<u64> = entries.range(first..).copied().collect();
+    if let Some(gap) = following.iter().zip(first..).find(|(found, wanted)| *found != wanted) {
+        return Err(Error::unavailable(format!(
+            "table `{}`: log entry {} is missing: restore it in the object store",
+            contract.name, gap.1
+        )));
     }
-    let changes = read(&log, contract, &behind).await?;
+    let changes = read(&log, contract, &following).await?;
     let state = match (changes, base) {
         (Some(changes), base) => changes.apply(contract, base.as_ref())?,
         (None, Some(base)) => base,
@@ -63,9 +66,9 @@ pub(in crate::lake) async fn load(store: &Store, folder: &Path, contract: &Contr
     Ok(Some(LoadedTable { state, checkpoint: checkpoint.map(|(version, _)| version) }))
 }
 
-/// Removes log entries that are older than `cutoff_ms` (milliseconds since 1970) and that no retained version needs, then
-/// writes a checkpoint of the newest version and returns it. In this order, entries go only behind a checkpoint that has
-/// stood since the last time.
+/// Removes log entries that are older than `cutoff_ms` (milliseconds since 1970) and that no retained version needs,
+/// then writes a checkpoint of the newest version and returns that version. In this order, an entry is removed only if
+/// an earlier call has written a checkpoint after it.
 pub(in crate::lake) async fn write(store: &Store, folder: &Path, contract: &Contract, cutoff_ms: i64) -> Result<u64> {
     let fault = |what: &'static str| {
         move |error: DeltaTableError| {
@@ -83,7 +86,7 @@ pub(in crate::lake) async fn write(store: &Store, folder: &Path, contract: &Cont
     Ok(version)
 }
 
-/// The table at a checkpoint.
+/// Loads the table at a checkpoint.
 async fn replay(
     store: &Store,
     folder: &Path,
@@ -92,7 +95,7 @@ async fn replay(
     files: &[ObjectMeta],
 ) -> Result<State> {
     let fault = |error: DeltaTableError| {
-        Error::unavailable(format!("table `{}`: checkpoint {version} cannot be read", contract.name)).with_source(error)
+        Error::unavailable(format!("table `{}`: cannot read checkpoint {version}", contract.name)).with_source(error)
     };
     let mut table = DeltaTable::new(log_store(store, folder)?);
     table.load_version(version).await.map_err(fault)?;
@@ -123,11 +126,11 @@ async fn replay(
     changes.apply(contract, None)
 }
 
-/// The application transactions of a checkpoint file: `deltalake` tells them one by one only, each at the price of a
-/// whole replay.
+/// Reads the application transactions of a checkpoint file. `deltalake` returns only one at a time, and replays the
+/// whole log for each.
 async fn read_txns(store: &Store, file: &ObjectMeta) -> Result<Vec<(String, i64)>> {
     let batches = read_columns(&store.objects, file.location.clone(), file.size, &["txn"]).await.map_err(|error| {
-        Error::unavailable(format!("checkpoint `{}` cannot be read", file.location)).with_source(error)
+        Error::unavailable(format!("cannot read checkpoint `{}`", file.location)).with_source(error)
     })?;
     let mut txns = Vec::new();
     for batch in batches {
@@ -141,7 +144,7 @@ async fn read_txns(store: &Store, file: &ObjectMeta) -> Result<Vec<(String, i64)
     Ok(txns)
 }
 
-/// Reads entries, some at once, in order. Nothing when there are none.
+/// Reads entries concurrently and applies them in order. `None` if there are none.
 async fn read(log: &Log, contract: &Contract, versions: &[u64]) -> Result<Option<Changes>> {
     let mut entries = futures::stream::iter(versions.iter().copied())
         .map(|version| async move { Ok::<_, Error>((version, log.read(version).await?)) })
@@ -149,22 +152,25 @@ async fn read(log: &Log, contract: &Contract, versions: &[u64]) -> Result<Option
     let mut changes: Option<Changes> = None;
     while let Some((version, entry)) = entries.try_next().await? {
         let entry: LogEntry = entry.ok_or_else(|| {
-            Error::unavailable(format!("table `{}`: log entry {version} went away while it was read", contract.name))
+            Error::unavailable(format!(
+                "table `{}`: log entry {version} was removed while the table was loaded: retry",
+                contract.name
+            ))
         })?;
         changes.get_or_insert_default().push(contract, version, entry)?;
     }
     Ok(changes)
 }
 
-/// The log as `deltalake` knows it.
+/// The log store of `deltalake`.
 pub(in crate::lake) fn log_store(store: &Store, folder: &Path) -> Result<LogStoreRef> {
     let table = Arc::new(PrefixStore::new(Arc::clone(&store.objects), folder.clone()));
     Ok(default_logstore(table, Arc::clone(&store.objects), &store.url(folder)?, &StorageConfig::default()))
 }
 
-/// An action of `deltalake` as ours: both are the JSON of the Delta protocol.
+/// Converts an action of `deltalake` to ours, via the JSON of the Delta protocol.
 fn convert<T: serde::Serialize, U: serde::de::DeserializeOwned>(action: &T) -> Result<U> {
     serde_json::to_value(action).and_then(serde_json::from_value).map_err(|error| {
-        Error::unavailable("a checkpoint's action is not as the Delta protocol has it").with_source(error)
+        Error::unavailable("an action in a checkpoint does not follow the Delta protocol").with_source(error)
     })
 }

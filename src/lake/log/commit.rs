@@ -1,20 +1,20 @@
-//! One log entry for files and application transactions, put where there is none.
+//! Commits: one log entry with files and application transactions, put if absent.
 //!
 //! ```text
 //!   encode once ─► put at version + 1 ─► written ─► publish
-//!                    ▲       │ taken or unclear: read that entry back
+//!                    ▲       │ taken or in doubt: read that entry back
 //!                    │       ├─ ours ─► publish
 //!                    │       ├─ none ─► put it again, at the same version
-//!                    └───────┴─ another's ─► check it, follow the log
+//!                    └───────┴─ another writer's ─► check it, follow the log
 //! ```
 //!
-//! **Invariant:** an entry is put at a later version only after another's entry was read at the one before: a put that
-//! arrives late can then never be a second copy.
-//! **Invariant:** rows that were compared with the rows of one version are committed behind it only while nobody else has
-//! added any: so two writers never both store what each of them found to be new.
-//! **Invariant:** the progress of a source moves only from where its writer believes it to be: that is checked against the
-//! very state behind which the entry is put, before each put. Of two writers that read the same part of a source, one
-//! commits it and the other is refused, whatever else they share or do not share.
+//! **Invariant:** an entry is put at a later version only after another writer's entry was read at the previous one. A
+//! delayed put can therefore never become a second copy.
+//! **Invariant:** rows that were deduplicated against a version are committed only if no other writer has added rows
+//! since. Two writers therefore never both store an event that each found to be new.
+//! **Invariant:** the progress of a source moves only from the value that its writer expects, which is checked before
+//! each put against the state that the entry follows. Of two writers that read the same part of a source, one commits
+//! it and the other is refused.
 
 use std::collections::BTreeSet;
 
@@ -28,28 +28,28 @@ use crate::lake::log::delta_log::{LogEntry, PutOutcome, Txn};
 use crate::lake::log::state::{Changes, State, write_add};
 use crate::lake::{DataFile, Progress, Snapshot, Table};
 
-/// Attempts of one commit, each lost to another writer or unclear. One handle commits once at a time, so that only other
-/// processes can win.
+/// The maximum number of attempts of one commit; each failed one lost to another writer or is in doubt. One handle
+/// makes one commit at a time, so that only other processes compete.
 const ATTEMPTS_MAX: usize = 100;
 
-/// Unclear answers during one commit. Each stands for all the retries of the store's client.
-const UNCLEAR_MAX: usize = 3;
+/// The maximum number of in-doubt results during one commit. The store's client has already retried each of them.
+const IN_DOUBT_MAX: usize = 3;
 
-/// How a commit ended that was to follow what its writer had seen.
+/// The result of a commit that requires that no rows were added since a version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Committed {
-    /// It is in this version.
+    /// The commit is in this version.
     At(u64),
-    /// Other writers have added rows since: nothing was committed, and these files never will be by themselves.
+    /// Other writers have added rows since. Nothing was committed, and the files remain uncommitted.
     Behind,
 }
 
-/// What is to be committed.
+/// The content of a commit.
 struct CommitRequest {
     operation: Uuid,
     files: Vec<DataFile>,
     progress: Vec<Progress>,
-    /// The version behind which nobody else may have added rows.
+    /// The version after which no other writer may have added rows.
     seen: Option<u64>,
     text: Bytes,
 }
@@ -62,17 +62,17 @@ pub(in crate::lake) async fn append(
     seen: Option<u64>,
 ) -> Result<Committed> {
     let append = CommitRequest { seen, ..CommitRequest::new(table, files, progress)? };
-    let _turn = table.turn.acquire().await.map_err(|_| Error::internal("a table's turn was closed"))?;
+    let _permit = table.commit_lock.acquire().await.map_err(|_| Error::internal("a table's commit lock was closed"))?;
     if table.gap_check_due() {
         table.refresh().await?;
     }
     let mut state = table.state();
-    let mut unclear = Vec::new();
+    let mut doubts = Vec::new();
     for _ in 0..ATTEMPTS_MAX {
         if let Some(version) = append.done(&state.snapshot) {
             return Ok(Committed::At(version));
         }
-        // An entry at the version where ours was tried is another's: ours cannot arrive any more.
+        // Another writer's entry is at the version where ours was tried, so that ours cannot arrive any more.
         if !append.files.is_empty() && append.seen.is_some_and(|seen| state.grown > seen) {
             return Ok(Committed::Behind);
         }
@@ -88,21 +88,27 @@ pub(in crate::lake) async fn append(
                 return append.finish(table, &state, version).await;
             }
             Ok(Some(winner)) => {
-                // Followed first: after a refusal, the table's snapshot says where to go on.
+                // Follow the log first: after a refusal, the table's snapshot shows where to continue.
                 state = table.follow().await?;
                 append.check_winner(table, &winner)?;
             }
-            Ok(None) => unclear.extend(answer),
-            Err(error) => unclear.push(error),
+            Ok(None) => doubts.extend(answer),
+            Err(error) => doubts.push(error),
         }
-        if unclear.len() >= UNCLEAR_MAX {
+        if doubts.len() >= IN_DOUBT_MAX {
             break;
         }
     }
-    let fault = Error::unavailable(format!("table `{}`: it is unclear whether a commit happened", table.contract.name));
-    Err(match unclear.pop() {
+    let fault = Error::unavailable(format!(
+        "table `{}`: it is in doubt whether a commit succeeded: retry with the same files",
+        table.contract.name
+    ));
+    Err(match doubts.pop() {
         Some(error) => fault.with_source(error),
-        None => Error::unavailable(format!("table `{}`: other writers were faster each time", table.contract.name)),
+        None => Error::unavailable(format!(
+            "table `{}`: a commit lost to other writers {ATTEMPTS_MAX} times: retry with the same files",
+            table.contract.name
+        )),
     })
 }
 
@@ -120,8 +126,8 @@ impl CommitRequest {
         Ok(Self { operation, files, progress, seen: None, text })
     }
 
-    /// The version that holds all of it already: an earlier commit of it had an unclear end. Files have names of their
-    /// own; without files, the progress alone has to be where it should go, whoever brought it there.
+    /// The version that already contains this commit, if an earlier attempt of it was in doubt. File names are unique.
+    /// Without files, it is enough that the progress has the wanted values, even if another writer set them.
     fn done(&self, snapshot: &Snapshot) -> Option<u64> {
         let there = |progress: &Progress| snapshot.txns.get(&progress.app) == Some(&progress.next);
         let done = match self.files.is_empty() {
@@ -131,22 +137,22 @@ impl CommitRequest {
         done.then_some(snapshot.version)
     }
 
-    /// Refuses to go on from where the table is not: another writer has taken the source over.
+    /// Checks that each source's progress has the expected value. If not, another writer has taken over the source.
     fn check(&self, table: &Table, snapshot: &Snapshot) -> Result<()> {
         match self.progress.iter().find(|progress| !progress.fits(snapshot)) {
             Some(Progress { app, after, .. }) => Err(Error::conflict(format!(
-                "table `{}`: `{app}` should be at {}, but the table holds {}: another writer went on with it, continue \
-                 from there",
+                "table `{}`: the progress of `{app}` is expected to be {}, but is {}: another writer has continued \
+                 with this source, continue from there",
                 table.contract.name,
-                place(*after),
-                place(snapshot.txns.get(app).copied()),
+                progress_text(*after),
+                progress_text(snapshot.txns.get(app).copied()),
             ))),
             None => Ok(()),
         }
     }
 
-    /// Refuses to commit behind an entry that removes a file of ours: it was committed, and replaced since. The winner's
-    /// schema and protocol are checked when the log is followed, its progress before the next put.
+    /// Refuses to commit after an entry that removes one of our files: that file was committed and has been replaced.
+    /// Schema and protocol are checked when the log is followed, progress before the next put.
     fn check_winner(&self, table: &Table, winner: &LogEntry) -> Result<()> {
         if winner.adds.iter().any(|add| self.files.iter().any(|file| *file.path == add.path)) {
             return Ok(());
@@ -154,14 +160,14 @@ impl CommitRequest {
         let ours: BTreeSet<&str> = self.files.iter().map(|file| &*file.path).collect();
         match winner.removes.iter().find(|remove| ours.contains(&*remove.path)) {
             Some(remove) => Err(Error::conflict(format!(
-                "table `{}`: `{}` was committed and replaced already",
+                "table `{}`: file `{}` was already committed and has been replaced",
                 table.contract.name, remove.path
             ))),
             None => Ok(()),
         }
     }
 
-    /// Publishes the snapshot that holds our entry, which is in the log.
+    /// Publishes the snapshot with our entry, which is in the log.
     async fn finish(&self, table: &Table, before: &State, version: u64) -> Result<Committed> {
         if table.gap_check_due() {
             return self.confirm(table).await;
@@ -177,21 +183,21 @@ impl CommitRequest {
         Ok(Committed::At(version))
     }
 
-    /// Our put took so long that its version may have been checkpointed and cleaned up before: then nobody reads our
-    /// entry. What a reader sees decides.
+    /// Confirms a slow commit by loading the table. Its version may have been checkpointed and cleaned up before the
+    /// put, and then no reader sees the entry.
     async fn confirm(&self, table: &Table) -> Result<Committed> {
         let snapshot = table.reload().await?.snapshot;
         if let Some(version) = self.done(&snapshot) {
             return Ok(Committed::At(version));
         }
         Err(Error::unavailable(format!(
-            "table `{}`: the commit came too late and does not count, retry the same files",
+            "table `{}`: the commit came too late and has no effect: retry with the same files",
             table.contract.name
         )))
     }
 }
 
-/// A place in a source, in words.
-fn place(version: Option<i64>) -> String {
-    version.map_or("its start".to_owned(), |version| version.to_string())
+/// The progress of a source as text.
+fn progress_text(version: Option<i64>) -> String {
+    version.map_or("at its start".to_owned(), |version| version.to_string())
 }

@@ -1,9 +1,9 @@
 //! The Delta log of one table: entries written if absent, read one by one, and listed when a table is loaded.
 //!
-//! In: actions. Out: `_delta_log/<version>.json`, one action a line, after the Delta protocol
-//! (<https://github.com/delta-io/delta/blob/master/PROTOCOL.md>); and back.
+//! Encodes and decodes `_delta_log/<version>.json`, one action per line, as specified by the Delta protocol
+//! (<https://github.com/delta-io/delta/blob/master/PROTOCOL.md>).
 //!
-//! **Invariant:** an entry is put only where there is none, and is never changed. Two writers cannot own one version.
+//! **Invariant:** an entry is put only if its version has none, and is never changed. Two writers cannot own one version.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -19,12 +19,12 @@ use uuid::Uuid;
 use crate::error::{Error, Result};
 use crate::lake::store::client::{Store, store_error};
 
-/// The folder of the log in a table's folder.
+/// The name of the log folder in a table's folder.
 const FOLDER: &str = "_delta_log";
-/// The hint at the newest checkpoint.
+/// The name of the file that points to the newest checkpoint.
 const HINT: &str = "_last_checkpoint";
 
-/// One line of an entry: exactly one field is set. Actions that we do not know are skipped.
+/// One line of an entry: exactly one field is set. Unknown actions are ignored.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct ActionLine {
@@ -42,7 +42,7 @@ struct ActionLine {
     remove: Option<Remove>,
 }
 
-/// Who may read and write the table.
+/// The protocol versions that readers and writers must support.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(in crate::lake) struct Protocol {
@@ -50,7 +50,7 @@ pub(in crate::lake) struct Protocol {
     pub(in crate::lake) min_writer_version: u32,
 }
 
-/// What the table is. Unknown parts survive a change of ours.
+/// The table's metadata. Unknown fields are preserved when we change it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(in crate::lake) struct Metadata {
@@ -61,7 +61,7 @@ pub(in crate::lake) struct Metadata {
     pub(in crate::lake) rest: Map<String, Value>,
 }
 
-/// The progress of one source.
+/// An application transaction: the progress of one source.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(in crate::lake) struct Txn {
@@ -69,7 +69,7 @@ pub(in crate::lake) struct Txn {
     pub(in crate::lake) version: i64,
 }
 
-/// A file that is part of the table from this version on. `path` is percent-encoded.
+/// A file that this version adds to the table. `path` is percent-encoded.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(in crate::lake) struct Add {
@@ -84,7 +84,7 @@ pub(in crate::lake) struct Add {
     pub(in crate::lake) deletion_vector: Option<Value>,
 }
 
-/// A file that is no part of the table any more. `path` is percent-encoded.
+/// A file that this version removes from the table. `path` is percent-encoded.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(in crate::lake) struct Remove {
     pub(in crate::lake) path: String,
@@ -93,7 +93,7 @@ pub(in crate::lake) struct Remove {
 /// All actions of one version.
 #[derive(Debug, Default, PartialEq)]
 pub(in crate::lake) struct LogEntry {
-    /// The unique name of the operation, when its writer gave one.
+    /// The unique id of the operation, if its writer set one.
     pub(in crate::lake) operation: Option<String>,
     pub(in crate::lake) protocol: Option<Protocol>,
     pub(in crate::lake) metadata: Option<Metadata>,
@@ -102,23 +102,23 @@ pub(in crate::lake) struct LogEntry {
     pub(in crate::lake) removes: Vec<Remove>,
 }
 
-/// What became of a conditional put.
+/// The result of a conditional put.
 #[derive(Debug)]
 pub(in crate::lake) enum PutOutcome {
-    /// The entry is ours.
+    /// The entry was written.
     Written,
-    /// There is an entry of this version already; it may be ours, if a retry met its own first attempt.
+    /// The version already has an entry. It may be ours, if the client retried a put that had succeeded.
     Taken,
-    /// It may be written, now or in a moment, or not.
+    /// In doubt: the entry may have been written, may still be written, or not.
     Unclear(Error),
 }
 
-/// What the log holds from some version on.
+/// The objects of the log from some version on.
 #[derive(Debug, Default)]
 pub(in crate::lake) struct LogListing {
-    /// Complete checkpoints, with their files.
+    /// The complete checkpoints and their files, by version.
     pub(in crate::lake) checkpoints: BTreeMap<u64, Vec<ObjectMeta>>,
-    /// Versions that have an entry.
+    /// The versions with an entry.
     pub(in crate::lake) entries: BTreeSet<u64>,
 }
 
@@ -130,7 +130,7 @@ pub(in crate::lake) struct Log {
 }
 
 impl LogEntry {
-    /// The text of an entry. The operation's name tells our entries from others'.
+    /// Encodes an entry. The operation's id identifies it as ours.
     pub(in crate::lake) fn encode(self, operation: Uuid, kind: &str, parameters: Value, now_ms: i64) -> Result<Bytes> {
         let info = json!({
             "timestamp": now_ms,
@@ -150,18 +150,18 @@ impl LogEntry {
         let mut text = Vec::new();
         for line in lines {
             serde_json::to_writer(&mut text, &line)
-                .map_err(|error| Error::internal("a log action is not JSON").with_source(error))?;
+                .map_err(|error| Error::internal("a log action cannot be written as JSON").with_source(error))?;
             text.push(b'\n');
         }
         Ok(text.into())
     }
 
-    /// Reads the text of an entry, whoever wrote it.
+    /// Parses an entry of any writer.
     fn parse(version: u64, text: &[u8]) -> Result<Self> {
         let mut entry = Self::default();
         for line in serde_json::Deserializer::from_slice(text).into_iter::<ActionLine>() {
             let line = line.map_err(|error| {
-                Error::unavailable(format!("log entry {version} is no Delta log entry")).with_source(error)
+                Error::unavailable(format!("log entry {version} is not a valid Delta log entry")).with_source(error)
             })?;
             if let Some(info) = line.commit_info {
                 entry.operation = info.get("txnId").and_then(Value::as_str).map(str::to_owned);
@@ -182,7 +182,7 @@ impl Log {
         Self { objects: Arc::clone(&store.objects), folder: folder.clone().join(FOLDER) }
     }
 
-    /// Writes an entry if its version has none.
+    /// Puts an entry if its version has none.
     pub(in crate::lake) async fn create(&self, version: u64, text: Bytes) -> Result<PutOutcome> {
         let path = self.entry(version);
         match self.objects.put_opts(&path, PutPayload::from_bytes(text), PutMode::Create.into()).await {
@@ -197,7 +197,7 @@ impl Log {
         }
     }
 
-    /// The entry of a version, if there is one.
+    /// Reads the entry of a version, if it exists.
     pub(in crate::lake) async fn read(&self, version: u64) -> Result<Option<LogEntry>> {
         match self.get(&self.entry(version)).await? {
             Some(text) => LogEntry::parse(version, &text).map(Some),
@@ -205,14 +205,14 @@ impl Log {
         }
     }
 
-    /// The version that the hint calls the newest checkpoint. It may be late or missing, never ahead.
+    /// The version of the newest checkpoint according to the hint. The hint may be outdated or missing, but is never ahead.
     pub(in crate::lake) async fn hint(&self) -> Result<Option<u64>> {
         let text = self.get(&self.folder.clone().join(HINT)).await?;
         let hint = text.and_then(|text| serde_json::from_slice::<Value>(&text).ok());
         Ok(hint.and_then(|hint| hint.get("version")?.as_u64()))
     }
 
-    /// What the log holds from version `first` on: one request per thousand objects.
+    /// Lists the log from version `first` on: one request per thousand objects.
     pub(in crate::lake) async fn list(&self, first: u64) -> Result<LogListing> {
         let offset = self.folder.clone().join(format!("{first:020}"));
         let mut found = self.objects.list_with_offset(Some(&self.folder), &offset);
@@ -245,16 +245,16 @@ impl Log {
     }
 
     async fn get(&self, path: &Path) -> Result<Option<Bytes>> {
-        let answer = match self.objects.get(path).await {
+        let response = match self.objects.get(path).await {
             Ok(found) => found.bytes().await.map(Some),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
             Err(error) => Err(error),
         };
-        answer.map_err(|error| store_error(path, error))
+        response.map_err(|error| store_error(path, error))
     }
 }
 
-/// What a file of the log is, by its name.
+/// The kind of a log file, by its name.
 #[derive(Debug, PartialEq)]
 enum LogFileName {
     Entry(u64),
@@ -262,7 +262,7 @@ enum LogFileName {
 }
 
 impl LogFileName {
-    /// `<version>.json`, `<version>.checkpoint.parquet`, `<version>.checkpoint.<part>.<parts>.parquet`.
+    /// Parses `<version>.json`, `<version>.checkpoint.parquet`, `<version>.checkpoint.<part>.<parts>.parquet`.
     fn parse(name: &str) -> Option<Self> {
         let (version, rest) = name.split_once('.').filter(|(version, _)| version.len() == 20)?;
         let version = version.parse().ok()?;
@@ -280,7 +280,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_of_the_log() {
+    fn log_file_names_are_parsed() {
         let version = "00000000000000000042";
         for (name, expected) in [
             (format!("{version}.json"), Some(LogFileName::Entry(42))),
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_actions_are_skipped_and_broken_ones_are_not() {
+    fn unknown_actions_are_ignored_and_invalid_ones_refused() {
         let text = br#"{"commitInfo":{"txnId":"x","engineInfo":"another"}}
             {"domainMetadata":{"domain":"d","configuration":"{}","removed":false}}
             {"txn":{"appId":"a","version":7,"lastUpdated":1}}

@@ -1,11 +1,11 @@
-//! A contract as a Delta schema, and what may change in one that is stored already.
+//! Converts a contract to a Delta schema, and evolves a stored schema.
 //!
-//! In: a [`Contract`] and the schema text of a table's metadata. Out: the schema to store, or a `Conflict` that names the
-//! column and the way out.
+//! In: a [`Contract`] and the schema text of a table's metadata. Out: the schema to store, or a `Conflict` that names
+//! the column and the fix.
 //!
-//! What is allowed: new nullable columns. They are appended behind the stored ones; readers go by name. A column that the
-//! contract no longer has stays in the table, and is null in new files; external readers still see it, queries do not.
-//! What is refused: another type, another nullability, names that differ only in case.
+//! Allowed changes: new nullable columns. They are appended after the stored ones; readers match columns by name. A
+//! column that the contract no longer has stays in the table and is null in new files; external readers still see it,
+//! queries do not. Refused changes: a different type, a different nullability, names that differ only in case.
 
 use arrow::datatypes::{DataType, TimeUnit};
 use serde::{Deserialize, Serialize};
@@ -22,7 +22,7 @@ pub(in crate::lake) struct Schema {
     fields: Vec<DeltaField>,
 }
 
-/// One column of it. `kind` is a type name, or an object for nested types.
+/// A column. `kind` is a type name, or an object for nested types.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct DeltaField {
     name: String,
@@ -34,7 +34,7 @@ struct DeltaField {
 }
 
 impl Schema {
-    /// The Delta schema of a contract: all columns and the partition column, with their prose as column comments.
+    /// The Delta schema of a contract: all columns and the partition column, with descriptions as column comments.
     pub(in crate::lake) fn of(contract: &Contract) -> Result<Self> {
         let fields = contract.table_schema().fields().iter().map(|field| {
             let column = contract.columns.iter().find(|column| column.name == *field.name());
@@ -45,27 +45,28 @@ impl Schema {
             if let Some(column) = column.filter(|column| !column.unit.is_empty()) {
                 metadata.insert("glasshouse.unit".into(), column.unit.as_str().into());
             }
-            let kind = delta_type(field.data_type()).map_err(|error| error.at(place(contract, field.name())))?;
+            let kind = delta_type(field.data_type()).map_err(|error| error.at(column_path(contract, field.name())))?;
             Ok(DeltaField { name: field.name().clone(), kind, nullable: field.is_nullable(), metadata })
         });
         Ok(Self { kind: "struct".into(), fields: fields.collect::<Result<_>>()? })
     }
 
-    /// Reads the schema text of a table's metadata.
+    /// Parses the schema text of a table's metadata.
     pub(in crate::lake) fn parse(contract: &Contract, text: &str) -> Result<Self> {
         serde_json::from_str(text).map_err(|error| {
-            Error::unsupported(format!("table `{}` has a schema that is no Delta schema", contract.name))
+            Error::unsupported(format!("the schema of table `{}` is not a valid Delta schema", contract.name))
                 .with_source(error)
         })
     }
 
     /// The schema text of a table's metadata.
     pub(in crate::lake) fn text(&self) -> Result<String> {
-        serde_json::to_string(self).map_err(|error| Error::internal("a schema is not JSON").with_source(error))
+        serde_json::to_string(self)
+            .map_err(|error| Error::internal("a schema cannot be written as JSON").with_source(error))
     }
 
-    /// This stored schema with the new columns of `contract`, or `None` when it has them all. `Conflict` when rows of the
-    /// contract do not fit into the table.
+    /// This stored schema with the new columns of `contract`; `None` if it has all of them. `Conflict` if rows of the
+    /// contract do not fit the table.
     pub(in crate::lake) fn evolve(&self, contract: &Contract) -> Result<Option<Self>> {
         let wanted = Self::of(contract)?;
         let mut evolved = self.clone();
@@ -75,8 +76,8 @@ impl Schema {
                 None if field.nullable => evolved.fields.push(field.clone()),
                 None => {
                     return Err(Error::conflict(format!(
-                        "{}: it may not be null, but the table was made without it: declare a new table",
-                        place(contract, &field.name)
+                        "{}: a column that is not nullable cannot be added to an existing table: declare a new table",
+                        column_path(contract, &field.name)
                     )));
                 }
             }
@@ -85,38 +86,38 @@ impl Schema {
             |stored: &&DeltaField| !stored.nullable && !wanted.fields.iter().any(|field| field.name == stored.name);
         if let Some(stored) = self.fields.iter().find(left) {
             return Err(Error::conflict(format!(
-                "{}: the table requires it, but the contract does not have it: declare it again, or a new table",
-                place(contract, &stored.name)
+                "{}: the table requires this column, but the contract no longer has it: declare it again, or declare a new table",
+                column_path(contract, &stored.name)
             )));
         }
         Ok((evolved != *self).then_some(evolved))
     }
 }
 
-fn place(contract: &Contract, column: &str) -> String {
+fn column_path(contract: &Contract, column: &str) -> String {
     format!("table `{}`, column `{column}`", contract.name)
 }
 
-/// Whether values of a declared column can be stored in a stored one.
+/// Checks that values of a declared column fit the stored column.
 fn fits(contract: &Contract, stored: &DeltaField, field: &DeltaField) -> Result<()> {
     let fault = if stored.name != field.name {
-        format!("the table calls it `{}`: names may not differ only in case", stored.name)
+        format!("the table has a column `{}`, and names must not differ only in case: rename it", stored.name)
     } else if stored.kind != field.kind {
         format!(
-            "it is {} in the table and {} in the contract: restore its type, or give the new one another name",
+            "its type is {} in the table but {} in the contract: restore the type, or give the new column another name",
             stored.kind, field.kind
         )
     } else if stored.nullable != field.nullable {
         let kind = |nullable: bool| if nullable { "may be null" } else { "may not be null" };
         format!(
-            "it {} in the table and {} in the contract: give it another name",
+            "it {} in the table but {} in the contract: give it another name",
             kind(stored.nullable),
             kind(field.nullable)
         )
     } else {
         return Ok(());
     };
-    Err(Error::conflict(fault).at(place(contract, &field.name)))
+    Err(Error::conflict(fault).at(column_path(contract, &field.name)))
 }
 
 /// The Delta type of an Arrow type.
@@ -139,10 +140,10 @@ fn delta_type(kind: &DataType) -> Result<Value> {
 
 fn map_type(entries: &DataType) -> Result<Value> {
     let DataType::Struct(fields) = entries else {
-        return Err(Error::internal("a map's entries are no struct"));
+        return Err(Error::internal("the entries of a map are not a struct"));
     };
     let [key, value] = &fields[..] else {
-        return Err(Error::internal("a map's entries are no pairs"));
+        return Err(Error::internal("the entries of a map are not key-value pairs"));
     };
     Ok(json!({
         "type": "map",

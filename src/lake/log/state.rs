@@ -1,11 +1,11 @@
-//! What the log says at one version, and how the next entries change it.
+//! The state of a table at one version, and the changes of log entries to it.
 //!
 //! ```text
-//!   Entry ─► Changes ─► State ─► Snapshot (for queries) and Metadata (for evolving)
+//!   LogEntry ─► Changes ─► State ─► Snapshot (for queries) and Metadata (for evolving)
 //! ```
 //!
-//! What is refused here: tables whose protocol, partitioning, schema or files our readers and writers do not understand.
-//! Better no answer than one that misses rows.
+//! Refuses tables with a protocol, partitioning, schema or files that our readers and writers do not support: an error
+//! is better than a result with missing rows.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,21 +20,21 @@ use crate::lake::log::schema::Schema;
 use crate::lake::log::snapshot::{DataFile, FileChanges, Snapshot, merge};
 use crate::lake::log::stats::FileBounds;
 
-/// The Delta reader version that we are.
+/// The Delta reader version that this crate implements.
 pub(in crate::lake) const READER_VERSION: u32 = 1;
-/// The Delta writer version that we are.
+/// The Delta writer version that this crate implements.
 pub(in crate::lake) const WRITER_VERSION: u32 = 2;
 
-/// A table at one version, as the lake needs it. Cheap to clone.
+/// A table at one version. Cheap to clone.
 #[derive(Debug, Clone, PartialEq)]
 pub(in crate::lake) struct State {
     pub(in crate::lake) snapshot: Arc<Snapshot>,
-    /// No entry after this version has added files. It may be later than the last one that did.
+    /// No entry after this version has added files. It may be later than the last version that did.
     pub(in crate::lake) grown: u64,
     pub(in crate::lake) metadata: Arc<Metadata>,
 }
 
-/// What entries up to `version` change, in order: later ones win.
+/// The combined changes of entries up to `version`. Later entries win.
 #[derive(Debug, Default)]
 pub(in crate::lake) struct Changes {
     version: u64,
@@ -44,12 +44,12 @@ pub(in crate::lake) struct Changes {
 }
 
 impl Changes {
-    /// No changes yet, that lead to `version`.
+    /// Empty changes that lead to `version`.
     pub(in crate::lake) fn at(version: u64) -> Self {
         Self { version, ..Self::default() }
     }
 
-    /// Takes in the next entry.
+    /// Adds the next entry.
     pub(in crate::lake) fn push(&mut self, contract: &Contract, version: u64, entry: LogEntry) -> Result<()> {
         self.version = version;
         if let Some(protocol) = entry.protocol {
@@ -72,23 +72,23 @@ impl Changes {
         Ok(())
     }
 
-    /// Takes in a file that is live.
+    /// Adds a live file.
     pub(in crate::lake) fn push_file(&mut self, file: DataFile) {
         self.files.insert(Arc::clone(&file.path), Some(file));
     }
 
-    /// Takes in the progress of a source.
+    /// Adds the progress of a source.
     pub(in crate::lake) fn push_txn(&mut self, app: String, version: i64) {
         self.txns.insert(app, version);
     }
 
-    /// Takes in what the table is.
+    /// Sets the table's metadata.
     pub(in crate::lake) fn push_metadata(&mut self, metadata: Metadata) {
         self.metadata = Some(metadata);
     }
 
-    /// The state after these changes, on top of `before` (none: a log from its first entry). `Conflict` when the table's
-    /// schema has become one that the contract does not fit.
+    /// The state after these changes, on top of `before` (`None` for a log from its first entry). `Conflict` if the
+    /// changed schema does not fit the contract.
     pub(in crate::lake) fn apply(self, contract: &Contract, before: Option<&State>) -> Result<State> {
         let metadata = match (self.metadata, before) {
             (Some(metadata), Some(_)) => {
@@ -98,7 +98,10 @@ impl Changes {
             (Some(metadata), None) => Arc::new(metadata),
             (None, Some(before)) => Arc::clone(&before.metadata),
             (None, None) => {
-                return Err(Error::unavailable(format!("table `{}`: its log starts without metadata", contract.name)));
+                return Err(Error::unavailable(format!(
+                    "table `{}`: its log does not start with metadata",
+                    contract.name
+                )));
             }
         };
         let (live, mut txns) = match before {
@@ -115,7 +118,7 @@ impl Changes {
     }
 }
 
-/// The log's word for a file of ours.
+/// The log action that adds one of our files.
 pub(in crate::lake) fn write_add(contract: &Contract, file: &DataFile) -> Result<Add> {
     let bounds = FileBounds {
         rows: file.rows,
@@ -135,15 +138,15 @@ pub(in crate::lake) fn write_add(contract: &Contract, file: &DataFile) -> Result
     })
 }
 
-/// A file of anybody's, from the log.
+/// Converts a log action of any writer to a file.
 pub(in crate::lake) fn read_add(contract: &Contract, add: Add) -> Result<DataFile> {
     let path = decode_path(contract, &add.path)?;
     let refuse = |why: &str| Error::unsupported(format!("table `{}`: `{path}` {why}", contract.name));
     if add.deletion_vector.is_some() {
-        return Err(refuse("has a deletion vector: purge deletion vectors and turn them off"));
+        return Err(refuse("has a deletion vector, which is not supported: purge deletion vectors and turn them off"));
     }
     let day = add.partition_values.get(EVENT_DATE).and_then(|day| read_day(day.as_deref()?));
-    let day = day.ok_or_else(|| refuse("has no event_date"))?;
+    let day = day.ok_or_else(|| refuse("has no event_date: write it again partitioned by event_date"))?;
     let bounds = FileBounds::from_json(contract, &path, add.stats.as_deref())?;
     Ok(DataFile {
         path: path.into(),
@@ -158,31 +161,31 @@ pub(in crate::lake) fn read_add(contract: &Contract, add: Add) -> Result<DataFil
     })
 }
 
-/// Refuses a protocol that asks for more than we know.
+/// Refuses a protocol with newer versions than this crate implements.
 pub(in crate::lake) fn check_protocol(contract: &Contract, protocol: &Protocol) -> Result<()> {
     let Protocol { min_reader_version: reader, min_writer_version: writer } = *protocol;
     if reader <= READER_VERSION && writer <= WRITER_VERSION {
         return Ok(());
     }
     Err(Error::unsupported(format!(
-        "table `{}` needs Delta reader {reader} and writer {writer}, we are {READER_VERSION} and {WRITER_VERSION}: \
-         another engine turned on a table feature, drop that feature",
+        "table `{}` requires Delta reader version {reader} and writer version {writer}, but {READER_VERSION} and \
+         {WRITER_VERSION} are supported: drop the table feature that another engine turned on",
         contract.name
     )))
 }
 
-/// Refuses a table that is not laid out by day.
+/// Refuses a table that is not partitioned by day.
 pub(in crate::lake) fn check_layout(contract: &Contract, metadata: &Metadata) -> Result<()> {
     if metadata.partition_columns == [EVENT_DATE] {
         return Ok(());
     }
     Err(Error::conflict(format!(
-        "table `{}` is partitioned by {:?}, not by `{EVENT_DATE}`: it is not one of ours, choose another lake.url",
+        "table `{}` is partitioned by {:?}, not by `{EVENT_DATE}`: another program created it, choose another lake.url",
         contract.name, metadata.partition_columns
     )))
 }
 
-/// `YYYY-MM-DD`.
+/// Formats a day as `YYYY-MM-DD`.
 pub(in crate::lake) fn day_text(day: i32) -> Result<String> {
     let date = DateTime::UNIX_EPOCH.date_naive();
     let date = match u64::try_from(day) {
@@ -190,7 +193,7 @@ pub(in crate::lake) fn day_text(day: i32) -> Result<String> {
         Err(_) => date.checked_sub_days(Days::new(u64::from(day.unsigned_abs()))),
     };
     date.map(|date| date.format("%Y-%m-%d").to_string())
-        .ok_or_else(|| Error::invalid(format!("day {day} since 1970 is no date")))
+        .ok_or_else(|| Error::invalid(format!("day {day} since 1970 is out of the range of dates")))
 }
 
 fn read_day(text: &str) -> Option<i32> {
@@ -198,10 +201,14 @@ fn read_day(text: &str) -> Option<i32> {
     i32::try_from(date.signed_duration_since(DateTime::UNIX_EPOCH.date_naive()).num_days()).ok()
 }
 
-/// A path of the log, decoded. Absolute ones (shallow clones) are refused.
+/// Decodes a path of the log. Absolute paths (shallow clones) are refused.
 fn decode_path(contract: &Contract, encoded: &str) -> Result<String> {
-    let refuse =
-        || Error::unsupported(format!("table `{}`: `{encoded}` lies outside of the table's folder", contract.name));
+    let refuse = || {
+        Error::unsupported(format!(
+            "table `{}`: file `{encoded}` is outside the table's folder, which is not supported: copy it into the table",
+            contract.name
+        ))
+    };
     if encoded.contains("://") || encoded.starts_with('/') {
         return Err(refuse());
     }

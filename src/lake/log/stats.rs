@@ -1,10 +1,10 @@
-//! A file's statistics: bounds of its tenants, times and ids, as the JSON text that Delta keeps beside each file.
+//! File statistics: bounds of tenants, times and ids, as the JSON text in a Delta `add` action.
 //!
-//! In: exact bounds of a file's rows, or the text of any Delta writer. Out: bounds that hold every row. They are not
-//! tight: long texts are cut (the greatest is bumped), and times are kept in milliseconds.
+//! In: exact bounds of a file's rows, or the text of any Delta writer. Out: bounds that include every row. They are not
+//! tight: long texts are truncated (and the greatest one increased), and times have millisecond precision.
 //!
-//! Delta's times are milliseconds, and most writers cut the greatest time, so rows may lie past it. Ours is rounded up;
-//! and whoever wrote it, a greatest time read from a log means the last microsecond of its millisecond.
+//! Most Delta writers truncate the greatest time to milliseconds, so that rows may be later. We round it up when
+//! writing; and when reading, the greatest time of any writer is taken as the last microsecond of its millisecond.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::clock::Micros;
 use crate::contract::{Contract, RECEIVED_TIME};
 use crate::error::{Error, Result};
 
-/// Characters of a text that are kept: an UUID or a host name fits.
+/// The maximum length of a text bound, in characters. A UUID or a host name fits.
 const TEXT_CHARS_MAX: usize = 64;
 /// Microseconds in a millisecond.
 const MILLISECOND: Micros = 1_000;
@@ -24,7 +24,7 @@ const MILLISECOND: Micros = 1_000;
 /// Least and greatest value, both inclusive.
 pub(in crate::lake) type Bound<T> = Option<(T, T)>;
 
-/// What is known of a file's rows.
+/// The row count and bounds of a file.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(in crate::lake) struct FileBounds {
     pub(in crate::lake) rows: u64,
@@ -44,33 +44,33 @@ struct StatsJson {
     null_count: Map<String, Value>,
 }
 
-/// The columns that have statistics, in stored order.
+/// The columns with statistics, in stored order.
 pub(in crate::lake) fn columns(contract: &Contract) -> [&str; 4] {
     let name = |index: usize| contract.columns[index].name.as_str();
     [name(contract.tenant), name(contract.time), name(contract.id), RECEIVED_TIME]
 }
 
-/// Bounds that are kept for texts from `least` to `greatest`. None when the greatest cannot be bumped.
+/// The stored bounds of texts from `least` to `greatest`. `None` if there is no greater text of the maximum length.
 pub(in crate::lake) fn text_bound(least: &str, greatest: &str) -> Bound<Arc<str>> {
-    let cut = match least.char_indices().nth(TEXT_CHARS_MAX) {
+    let truncated = match least.char_indices().nth(TEXT_CHARS_MAX) {
         Some((end, _)) => &least[..end],
         None => least,
     };
-    let bumped = match greatest.char_indices().nth(TEXT_CHARS_MAX) {
-        Some((end, _)) => bump(&greatest[..end])?,
+    let increased = match greatest.char_indices().nth(TEXT_CHARS_MAX) {
+        Some((end, _)) => increase(&greatest[..end])?,
         None => greatest.to_owned(),
     };
-    Some((cut.into(), bumped.into()))
+    Some((truncated.into(), increased.into()))
 }
 
-/// Bounds that are kept for times from `least` to `greatest`: whole milliseconds.
+/// The stored bounds of times from `least` to `greatest`: whole milliseconds.
 pub(in crate::lake) fn time_bound(least: Micros, greatest: Micros) -> Bound<Micros> {
     let up = greatest.checked_add(MILLISECOND - 1)?.div_euclid(MILLISECOND) * MILLISECOND;
     Some((least.div_euclid(MILLISECOND) * MILLISECOND, up.checked_add(MILLISECOND - 1)?))
 }
 
 impl FileBounds {
-    /// The text for `add.stats`.
+    /// The JSON text for `add.stats`.
     pub(in crate::lake) fn to_json(&self, contract: &Contract) -> Result<String> {
         let [tenant, time, id, received] = columns(contract);
         let mut stats = StatsJson { num_records: Some(self.rows), ..StatsJson::default() };
@@ -89,16 +89,17 @@ impl FileBounds {
         for column in columns(contract) {
             stats.null_count.insert(column.to_owned(), 0.into());
         }
-        serde_json::to_string(&stats).map_err(|error| Error::internal("statistics are not JSON").with_source(error))
+        serde_json::to_string(&stats)
+            .map_err(|error| Error::internal("statistics cannot be written as JSON").with_source(error))
     }
 
-    /// Reads `add.stats` of any writer; what is missing or unreadable is unknown. `Unsupported` without a row count:
-    /// counts would be wrong.
+    /// Parses `add.stats` of any writer; missing or invalid bounds are unknown. `Unsupported` without a row count,
+    /// because counts would be wrong.
     pub(in crate::lake) fn from_json(contract: &Contract, path: &str, text: Option<&str>) -> Result<Self> {
         let stats: StatsJson = text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
         let rows = stats.num_records.ok_or_else(|| {
             Error::unsupported(format!(
-                "table `{}`: `{path}` has no row count in the log: write it again with statistics",
+                "table `{}`: file `{path}` has no row count in the log: rewrite it with statistics",
                 contract.name
             ))
         })?;
@@ -113,8 +114,8 @@ impl FileBounds {
     }
 }
 
-/// The least text of the same length or less that is greater than every text that starts with `prefix`.
-fn bump(prefix: &str) -> Option<String> {
+/// The least text, not longer than `prefix`, that is greater than every text that starts with `prefix`.
+fn increase(prefix: &str) -> Option<String> {
     let mut chars: Vec<char> = prefix.chars().collect();
     while let Some(last) = chars.pop() {
         if let Some(next) = (last..=char::MAX).nth(1) {
@@ -125,7 +126,7 @@ fn bump(prefix: &str) -> Option<String> {
     None
 }
 
-/// RFC 3339 with milliseconds, cut; none for a year that has no four digits.
+/// RFC 3339 truncated to milliseconds; `None` for a year without four digits.
 fn time_text(time: Micros) -> Option<String> {
     let time = DateTime::from_timestamp_micros(time)?;
     (0..=9999).contains(&time.year()).then(|| time.format("%Y-%m-%dT%H:%M:%S%.3fZ").to_string())
@@ -148,7 +149,7 @@ mod tests {
     use crate::lake::tests::contract;
 
     #[test]
-    fn texts_stay_within_their_bounds() {
+    fn text_bounds_include_every_text() {
         let long = |last: char| format!("{}{last}tail", "x".repeat(TEXT_CHARS_MAX - 1));
         for (least, greatest) in [
             ("acme".to_owned(), "zeta".to_owned()),
@@ -162,11 +163,11 @@ mod tests {
             assert!(*low <= *least && *high >= *greatest, "{low} {high}");
             assert!(low.chars().count() <= TEXT_CHARS_MAX && high.chars().count() <= TEXT_CHARS_MAX);
         }
-        assert_eq!(text_bound("a", &char::MAX.to_string().repeat(65)), None, "nothing is greater");
+        assert_eq!(text_bound("a", &char::MAX.to_string().repeat(65)), None, "no text is greater");
     }
 
     #[test]
-    fn times_stay_within_their_bounds_and_come_back_the_same() {
+    fn time_bounds_include_every_time_and_round_trip() {
         for (least, greatest) in
             [(0, 0), (1, 999), (-1_500, -1), (-999, 1_001), (1_700_000_000_000_001, 1_700_000_000_123_456)]
         {
@@ -182,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn statistics_are_text_as_delta_has_it() {
+    fn statistics_follow_the_delta_format() {
         let bounds = FileBounds {
             rows: 2,
             tenants: text_bound("acme", "zeta"),
@@ -201,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn other_writers_statistics_are_read_with_care() {
+    fn statistics_of_other_writers_are_widened_or_ignored() {
         let read = |text: Option<&str>| FileBounds::from_json(&contract(), "f", text);
         let times = |least: &str, greatest: &str| {
             let text = format!(
@@ -209,7 +210,7 @@ mod tests {
             );
             read(Some(&text)).unwrap().times
         };
-        assert_eq!(times("1970-01-01T00:00:00.001Z", "1970-01-01T00:00:00.002Z"), Some((1_000, 2_999)), "cut");
+        assert_eq!(times("1970-01-01T00:00:00.001Z", "1970-01-01T00:00:00.002Z"), Some((1_000, 2_999)), "truncated");
         assert_eq!(times("1970-01-01T00:00:00.000001Z", "1970-01-01T00:00:00.000002Z"), Some((1, 2)), "exact");
         assert_eq!(times("1970-01-01T01:00:00.000+01:00", "1970-01-01T01:00:00+01:00"), Some((0, 999)), "a zone");
         assert_eq!(times("yesterday", "1970-01-01T00:00:00.002Z"), None);

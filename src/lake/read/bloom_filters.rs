@@ -1,18 +1,18 @@
-//! Bloom filters of files that were looked into lately, bounded by bytes.
+//! A cache of files' bloom filters, bounded in size.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use parquet::bloom_filter::Sbbf;
 
-/// Bytes of filters that a table keeps: at 10 to 20 bits an id, those of some 30 million events.
+/// The maximum size of a table's cached filters, in bytes. At 10 to 20 bits per id, that is about 30 million events.
 const FILTER_BYTES_MAX: usize = 64 << 20;
-/// Bytes of one block of a filter.
+/// The size of one filter block, in bytes.
 const BLOCK_BYTES: usize = 32;
-/// What an entry takes beside its filter, about.
+/// The approximate size of a cache entry without its filter.
 const ENTRY_BYTES: usize = 256;
 
-/// What a file says of its ids: one filter a row group, where it has one.
+/// The id filters of a file: one per row group, if present.
 #[derive(Debug)]
 pub(in crate::lake) struct FileBloomFilters {
     groups: Vec<Option<Sbbf>>,
@@ -23,7 +23,7 @@ impl FileBloomFilters {
         Self { groups }
     }
 
-    /// Whether the file may hold the id. It does not when this is false.
+    /// Whether the file may contain the id. If this is false, it does not.
     pub(in crate::lake) fn may_hold(&self, id: &str) -> bool {
         self.groups.iter().any(|group| group.as_ref().is_none_or(|filter| filter.check(id)))
     }
@@ -34,7 +34,7 @@ impl FileBloomFilters {
     }
 }
 
-/// Filters by path. The one that was loaded first goes first.
+/// Filters by path. Evicts the filter that was loaded first.
 #[derive(Debug, Default)]
 pub(in crate::lake) struct BloomFilterCache(Mutex<CachedFilters>);
 
@@ -47,26 +47,26 @@ struct CachedFilters {
 
 impl BloomFilterCache {
     pub(in crate::lake) fn get(&self, path: &str) -> Option<Arc<FileBloomFilters>> {
-        self.kept().by_path.get(path).cloned()
+        self.cached().by_path.get(path).cloned()
     }
 
-    /// Keeps a filter, for as long as there is room.
+    /// Caches a filter, and evicts the oldest filters beyond the limit.
     pub(in crate::lake) fn keep(&self, path: &Arc<str>, filter: FileBloomFilters) -> Arc<FileBloomFilters> {
-        let (filter, mut kept) = (Arc::new(filter), self.kept());
-        if kept.by_path.insert(path.clone(), filter.clone()).is_none() {
-            kept.order.push_back(path.clone());
-            kept.bytes += filter.bytes();
+        let (filter, mut cached) = (Arc::new(filter), self.cached());
+        if cached.by_path.insert(path.clone(), filter.clone()).is_none() {
+            cached.order.push_back(path.clone());
+            cached.bytes += filter.bytes();
         }
-        while kept.bytes > FILTER_BYTES_MAX {
-            let Some(oldest) = kept.order.pop_front() else { break };
-            let gone = kept.by_path.remove(&oldest);
-            kept.bytes -= gone.map_or(0, |gone| gone.bytes());
+        while cached.bytes > FILTER_BYTES_MAX {
+            let Some(oldest) = cached.order.pop_front() else { break };
+            let evicted = cached.by_path.remove(&oldest);
+            cached.bytes -= evicted.map_or(0, |evicted| evicted.bytes());
         }
         filter
     }
 
-    fn kept(&self) -> std::sync::MutexGuard<'_, CachedFilters> {
-        // A poisoned cache is still a cache.
+    fn cached(&self) -> std::sync::MutexGuard<'_, CachedFilters> {
+        // A poisoned cache is still consistent.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,14 +1,14 @@
-//! Which events are stored already: a batched lookup of (tenant, time, id) in sorted files.
+//! Batched lookup of stored events by (tenant, time, id) in sorted files.
 //!
 //! ```text
-//!   events ─► files whose bounds hold them ─► those files' filters of ids ─► pages whose times hold them ─► compare
-//!             (in memory)                     (bloom filters, kept a while)  (page index)
+//!   events ─► files whose bounds include them ─► bloom filters of ids ─► pages whose times include them ─► compare
+//!             (in memory)                        (cached)                (page index)
 //! ```
 //!
-//! In: [`EventKeys`] of events, and files. Out: for each event whether one of the files has it. An event that is sent again
-//! carries the same time, so it is looked for at its own time only.
+//! In: [`EventKeys`] of events, and files. Out: for each event, whether one of the files contains it. An event that is
+//! sent again has the same time, so that only pages with its time are read.
 //!
-//! **Invariant:** a step before the last may let an absent event pass, and never stops a present one.
+//! **Invariant:** the filter steps may pass an absent event, but never drop a stored one.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
@@ -30,45 +30,46 @@ use crate::lake::read::bloom_filters::FileBloomFilters;
 use crate::lake::read::object_reader::ObjectReader;
 use crate::lake::{DataFile, Table};
 
-/// Files that are looked into at once.
+/// Files that are read concurrently.
 const READS_MAX: usize = 8;
 
-/// The keys of some events: their tenants, times and ids, in order.
+/// The tenants, times and ids of events.
 #[derive(Debug, Clone)]
 pub struct EventKeys {
     tenants: StringArray,
     times: TimestampMicrosecondArray,
     ids: StringArray,
-    /// Events by time.
+    /// The indexes of the events, sorted by time.
     by_time: Vec<u32>,
 }
 
 impl EventKeys {
-    /// The keys of `rows`, which are of the contract. `Internal` when they are not.
+    /// The keys of `rows`. `Internal` if the rows do not match the contract.
     pub fn of(contract: &Contract, rows: &RecordBatch) -> Result<Self> {
-        let unfit = || Error::internal(format!("table `{}`: rows to look up are not of its contract", contract.name));
-        let text = |column: usize| rows.column(column).as_string_opt::<i32>().cloned().ok_or_else(unfit);
+        let mismatch =
+            || Error::internal(format!("table `{}`: the rows to look up do not match its contract", contract.name));
+        let text = |column: usize| rows.column(column).as_string_opt::<i32>().cloned().ok_or_else(mismatch);
         let times = rows.column(contract.time).as_primitive_opt::<TimestampMicrosecondType>().cloned();
-        let times = times.ok_or_else(unfit)?;
-        let mut by_time: Vec<u32> = (0..u32::try_from(rows.num_rows()).map_err(|_| unfit())?).collect();
+        let times = times.ok_or_else(mismatch)?;
+        let mut by_time: Vec<u32> = (0..u32::try_from(rows.num_rows()).map_err(|_| mismatch())?).collect();
         by_time.sort_unstable_by_key(|event| times.value(*event as usize));
         Ok(Self { tenants: text(contract.tenant)?, times, ids: text(contract.id)?, by_time })
     }
 
-    /// How many.
+    /// The number of events.
     pub fn len(&self) -> usize {
         self.ids.len()
     }
 
-    /// Whether there are none.
+    /// Whether there are no events.
     pub fn is_empty(&self) -> bool {
         self.ids.is_empty()
     }
 
-    /// The events that the file may hold by its bounds.
+    /// The events that the file may contain according to its bounds.
     fn within(&self, file: &DataFile) -> Vec<u32> {
         let time = |event: &u32| self.times.value(*event as usize);
-        let span = match file.times {
+        let range = match file.times {
             Some((low, high)) => {
                 let begin = self.by_time.partition_point(|event| time(event) < low);
                 begin..begin + self.by_time[begin..].partition_point(|event| time(event) <= high)
@@ -78,38 +79,39 @@ impl EventKeys {
         let holds = |bound: &Option<(Arc<str>, Arc<str>)>, text: &str| {
             bound.as_ref().is_none_or(|(low, high)| (&**low..=&**high).contains(&text))
         };
-        let held = self.by_time[span].iter().copied().filter(|event| {
+        let may_contain = self.by_time[range].iter().copied().filter(|event| {
             let event = *event as usize;
             holds(&file.tenants, self.tenants.value(event)) && holds(&file.ids, self.ids.value(event))
         });
-        held.collect()
+        may_contain.collect()
     }
 }
 
-/// For each event whether one of `files` has it.
+/// For each event, whether one of `files` contains it.
 pub(in crate::lake) async fn stored(table: &Table, files: &[Arc<DataFile>], keys: EventKeys) -> Result<Vec<bool>> {
     let mut found = vec![false; keys.len()];
     let live = table.snapshot();
-    let asked = files.iter().map(|file| (file.clone(), keys.within(file))).filter(|(_, events)| !events.is_empty());
-    // What a file held that is gone meanwhile is in the one that replaced it.
-    let asked: Vec<_> = asked.filter(|(file, _)| live.holds(file)).collect();
+    let candidates =
+        files.iter().map(|file| (file.clone(), keys.within(file))).filter(|(_, events)| !events.is_empty());
+    // A file that was removed meanwhile is skipped: its rows are in the file that replaced it.
+    let candidates: Vec<_> = candidates.filter(|(file, _)| live.holds(file)).collect();
     let keys = &keys;
-    let mut looks = futures::stream::iter(asked)
+    let mut lookups = futures::stream::iter(candidates)
         .map(|(file, events)| async move {
-            look(table, &file, keys, events).await.map_err(|error| {
+            look_up(table, &file, keys, events).await.map_err(|error| {
                 let name = &table.contract().name;
-                Error::unavailable(format!("table `{name}`: `{}` cannot be read", file.path)).with_source(error)
+                Error::unavailable(format!("table `{name}`: cannot read file `{}`", file.path)).with_source(error)
             })
         })
         .buffer_unordered(READS_MAX);
-    while let Some(events) = looks.try_next().await? {
+    while let Some(events) = lookups.try_next().await? {
         events.into_iter().for_each(|event| found[event as usize] = true);
     }
     Ok(found)
 }
 
-/// Those of `events` that the file has.
-async fn look(table: &Table, file: &DataFile, keys: &EventKeys, mut events: Vec<u32>) -> ParquetResult<Vec<u32>> {
+/// The `events` that the file contains.
+async fn look_up(table: &Table, file: &DataFile, keys: &EventKeys, mut events: Vec<u32>) -> ParquetResult<Vec<u32>> {
     let filter = match table.filters.get(&file.path) {
         Some(filter) => filter,
         None => table.filters.keep(&file.path, load_filter(table, file).await?),
@@ -142,22 +144,22 @@ async fn look(table: &Table, file: &DataFile, keys: &EventKeys, mut events: Vec<
     while let Some(rows) = rows.try_next().await? {
         let name = |column: usize| contract.columns[column].name.as_str();
         let text = |column: usize| rows.column_by_name(name(column)).and_then(|array| array.as_string_opt::<i32>());
-        let moments = rows.column_by_name(name(contract.time));
-        let moments = moments.and_then(|array| array.as_primitive_opt::<TimestampMicrosecondType>());
-        let (Some(tenants), Some(moments), Some(ids)) = (text(contract.tenant), moments, text(contract.id)) else {
-            return Err(ParquetError::General("its key columns have other types".into()));
+        let row_times = rows.column_by_name(name(contract.time));
+        let row_times = row_times.and_then(|array| array.as_primitive_opt::<TimestampMicrosecondType>());
+        let (Some(tenants), Some(row_times), Some(ids)) = (text(contract.tenant), row_times, text(contract.id)) else {
+            return Err(ParquetError::General("the key columns have unexpected types".into()));
         };
         for row in 0..rows.num_rows() {
-            let moment = moments.value(row);
-            if times.binary_search(&moment).is_ok() {
-                found.extend(wanted.get(&(tenants.value(row), moment, ids.value(row))).into_iter().flatten());
+            let time_of_row = row_times.value(row);
+            if times.binary_search(&time_of_row).is_ok() {
+                found.extend(wanted.get(&(tenants.value(row), time_of_row, ids.value(row))).into_iter().flatten());
             }
         }
     }
     Ok(found.into_iter().collect())
 }
 
-/// The file's filter of ids. A file of another writer may have none.
+/// Loads the file's id filters. A file of another writer may have none.
 async fn load_filter(table: &Table, file: &DataFile) -> ParquetResult<FileBloomFilters> {
     let mut builder = ParquetRecordBatchStreamBuilder::new(object(table, file)).await?;
     let id = leaf(table.contract(), table.contract().id, builder.metadata())?;
@@ -172,15 +174,15 @@ fn object(table: &Table, file: &DataFile) -> ObjectReader {
     ObjectReader::new(&table.location().0.objects, table.file_path(file), file.size)
 }
 
-/// Where a top-level column stands among the file's leaves.
+/// The index of a top-level column among the file's leaves.
 fn leaf(contract: &Contract, column: usize, metadata: &ParquetMetaData) -> ParquetResult<usize> {
     let name = contract.columns[column].name.as_str();
     let leaves = metadata.file_metadata().schema_descr().columns();
     let found = leaves.iter().position(|leaf| matches!(leaf.path().parts(), [only] if only == name));
-    found.ok_or_else(|| ParquetError::General(format!("it has no column `{name}`")))
+    found.ok_or_else(|| ParquetError::General(format!("the file has no column `{name}`")))
 }
 
-/// The rows of pages that may hold one of `times`, which are sorted. None when the file does not say: then all rows.
+/// The rows of pages that may contain one of the sorted `times`. `None`, for all rows, if the file has no page index.
 fn pages(metadata: &ParquetMetaData, time: usize, times: &[Micros]) -> Option<RowSelection> {
     let (columns, offsets) = (metadata.column_index()?, metadata.offset_index()?);
     let (mut ranges, mut first_row): (Vec<Range<usize>>, usize) = (Vec::new(), 0);
@@ -191,13 +193,13 @@ fn pages(metadata: &ParquetMetaData, time: usize, times: &[Micros]) -> Option<Ro
         let starts: Vec<usize> =
             starts.map(|row| Some(first_row + usize::try_from(row).ok()?)).collect::<Option<_>>()?;
         for (page, start) in starts.iter().enumerate() {
-            let held = match (bounds.min_value(page), bounds.max_value(page)) {
+            let may_contain = match (bounds.min_value(page), bounds.max_value(page)) {
                 (Some(low), Some(high)) => {
                     times.get(times.partition_point(|time| time < low)).is_some_and(|time| time <= high)
                 }
                 _ => false,
             };
-            if held {
+            if may_contain {
                 ranges.push(*start..starts.get(page + 1).copied().unwrap_or(end));
             }
         }

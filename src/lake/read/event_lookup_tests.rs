@@ -1,4 +1,4 @@
-//! What a dedupe asks of a table: keys of files, events that are stored, and commits that follow what was compared.
+//! Tests of deduplication's use of a table: keys of files, lookups of stored events, and commits after a compared version.
 
 use arrow::array::AsArray;
 use object_store::ObjectStoreExt;
@@ -9,7 +9,7 @@ use crate::lake::tests::{Event, NOON, append, batch, config, contract, events, e
 use crate::lake::{Committed, EventKeys, Table};
 
 #[tokio::test]
-async fn a_files_keys_are_its_tenants_and_ids() {
+async fn the_keys_of_a_file_are_its_tenants_and_ids() {
     let (store, _) = stores().remove(0);
     let table = open(&store).await;
     append(&table, 0..10).await;
@@ -57,32 +57,35 @@ async fn stored_events_are_found_by_tenant_time_and_id() {
         (("omega", NOON, "few"), false),
         (("acme", NOON, "m0"), true),
     ];
-    let asked: Vec<Event<'_>> =
-        cases.iter().map(|((tenant, time, id), _)| (*tenant, *time, (*id).to_owned())).collect();
+    let sent: Vec<Event<'_>> = cases.iter().map(|((tenant, time, id), _)| (*tenant, *time, (*id).to_owned())).collect();
     let expected: Vec<bool> = cases.iter().map(|(_, stored)| *stored).collect();
-    let keys = || EventKeys::of(table.contract(), &batch(table.contract(), &asked)).unwrap();
+    let keys = || EventKeys::of(table.contract(), &batch(table.contract(), &sent)).unwrap();
     let files = table.snapshot().files.to_vec();
     assert_eq!(files.len(), 3);
     assert_eq!(table.stored(&files, keys()).await.unwrap(), expected);
-    assert_eq!(table.stored(&files, keys()).await.unwrap(), expected, "with filters that were kept");
-    assert_eq!(table.stored(&[], keys()).await.unwrap(), vec![false; cases.len()], "only in the files that are named");
+    assert_eq!(table.stored(&files, keys()).await.unwrap(), expected, "with cached filters");
+    assert_eq!(table.stored(&[], keys()).await.unwrap(), vec![false; cases.len()], "only the given files are searched");
     // All of them at once.
     let keys = EventKeys::of(table.contract(), &batch(table.contract(), &many)).unwrap();
     assert!(table.stored(&files, keys).await.unwrap().iter().all(|stored| *stored));
 }
 
 #[tokio::test]
-async fn rows_are_committed_behind_what_they_were_compared_with() {
+async fn rows_are_committed_only_after_the_version_they_were_compared_with() {
     let (store, _) = stores().remove(0);
     let (one, other) = (open(&store).await, open(&store).await);
     let write = async |table: &Table, range| table.write(batch(table.contract(), &events(range))).await.unwrap();
     let files = write(&one, 0..10).await;
     assert_eq!(one.commit_after(0, files.clone(), Vec::new()).await.unwrap(), Committed::At(1));
-    assert_eq!(one.commit_after(0, files, Vec::new()).await.unwrap(), Committed::At(1), "again, after an unclear end");
-    // The other has not seen that, and finds out when it puts its entry.
+    assert_eq!(
+        one.commit_after(0, files, Vec::new()).await.unwrap(),
+        Committed::At(1),
+        "again, after a commit in doubt"
+    );
+    // The other handle does not know of that commit until it puts its entry.
     let files = write(&other, 10..20).await;
     assert_eq!(other.commit_after(0, files.clone(), Vec::new()).await.unwrap(), Committed::Behind);
-    assert_eq!(ids(&other).await, expected(0..10), "it has seen it now");
+    assert_eq!(ids(&other).await, expected(0..10), "it knows of the commit now");
     // Progress alone adds no rows.
     one.refresh().await.unwrap();
     one.commit(Vec::new(), progress("source", None, 5)).await.unwrap();
@@ -91,6 +94,6 @@ async fn rows_are_committed_behind_what_they_were_compared_with() {
     assert_eq!(one.commit_after(2, files.clone(), Vec::new()).await.unwrap(), Committed::Behind);
     one.discard(&files).await;
     let path = one.file_path(&files[0]);
-    assert!(one.location().0.objects.head(&path).await.is_err(), "nothing is left of it");
+    assert!(one.location().0.objects.head(&path).await.is_err(), "the file is deleted");
     assert_eq!(ids(&one).await, expected(0..20));
 }

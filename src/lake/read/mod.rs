@@ -1,4 +1,4 @@
-//! Reads of single files, for dedupe and quarantine: keys, stored events, rows. Queries scan through `query`.
+//! Readers of single files, for deduplication and the quarantine: keys, stored events, rows. Queries scan files in `query`.
 //!
 //! ```text
 //!   file ─► object_reader ─┬─► file_keys ─► dedupe index

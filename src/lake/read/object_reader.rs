@@ -1,4 +1,4 @@
-//! Columns of one Parquet object, read in ranges: the footer, then the pages of those columns only.
+//! Reads columns of one Parquet object by ranges: the footer, then only the pages of those columns.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -15,12 +15,12 @@ use parquet::arrow::{ParquetRecordBatchStreamBuilder, ProjectionMask};
 use parquet::errors::{ParquetError, Result};
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 
-/// Bytes of a file's end that are read at once: the footer of most files.
+/// Bytes at the end of a file that are read first. They include the footer of most files.
 const FOOTER_BYTES: usize = 64 * 1024;
-/// Rows of one batch.
+/// The number of rows per batch.
 const BATCH_ROWS: usize = 8_192;
 
-/// The named top-level columns of a file, in stored order; names that it does not have are skipped.
+/// Reads the named top-level columns of a file, in stored order. Names that the file does not have are skipped.
 pub(in crate::lake) async fn read_columns(
     objects: &Arc<dyn ObjectStore>,
     path: Path,
@@ -34,7 +34,7 @@ pub(in crate::lake) async fn read_columns(
     builder.with_projection(mask).with_batch_size(BATCH_ROWS).build()?.try_collect().await
 }
 
-/// One object of known size.
+/// A reader of one object of known size.
 pub(in crate::lake) struct ObjectReader {
     objects: Arc<dyn ObjectStore>,
     path: Path,

@@ -1,6 +1,6 @@
-//! Rows of one file as they are stored: named columns, batch by batch, all rows or those at given places.
+//! Reads stored rows of one file: named columns, batch by batch, all rows or those at given row numbers.
 //!
-//! For those who keep a table (its quarantine's operator), not for queries: whose rows they are is not looked at here.
+//! For maintenance, such as the quarantine's operator commands, not for queries: it does not filter by tenant.
 
 use std::sync::Arc;
 
@@ -15,18 +15,18 @@ use crate::error::{Error, Result};
 use crate::lake::read::object_reader::ObjectReader;
 use crate::lake::{DataFile, Table};
 
-/// Streams the columns of `names` that the file has. `places` are row numbers from 0, ascending; none for all rows.
+/// Streams the columns of `names` that the file has. `row_numbers` start at 0 and are ascending; `None` for all rows.
 pub(in crate::lake) async fn read(
     table: &Table,
     file: &DataFile,
     names: &[&str],
-    places: Option<&[usize]>,
+    row_numbers: Option<&[usize]>,
     batch_rows: usize,
 ) -> Result<BoxStream<'static, Result<RecordBatch>>> {
     let (name, path) = (table.contract().name.clone(), file.path.clone());
     let unreadable =
-        move |error| Error::unavailable(format!("table `{name}`: `{path}` cannot be read")).with_source(error);
-    let rows = open(table, file, names, places, batch_rows).await.map_err(&unreadable)?;
+        move |error| Error::unavailable(format!("table `{name}`: cannot read file `{path}`")).with_source(error);
+    let rows = open(table, file, names, row_numbers, batch_rows).await.map_err(&unreadable)?;
     Ok(rows.map_err(unreadable).boxed())
 }
 
@@ -34,7 +34,7 @@ async fn open(
     table: &Table,
     file: &DataFile,
     names: &[&str],
-    places: Option<&[usize]>,
+    row_numbers: Option<&[usize]>,
     batch_rows: usize,
 ) -> ParquetResult<BoxStream<'static, ParquetResult<RecordBatch>>> {
     let objects = &table.location().0.objects;
@@ -45,10 +45,10 @@ async fn open(
     let mask = ProjectionMask::roots(builder.parquet_schema(), wanted.map(|(column, _)| column));
     let rows = usize::try_from(builder.metadata().file_metadata().num_rows()).unwrap_or(usize::MAX);
     let builder = builder.with_projection(mask).with_batch_size(batch_rows);
-    let builder = match places {
+    let builder = match row_numbers {
         None => builder,
-        Some(places) => {
-            let ranges = places.iter().map(|place| *place..place + 1);
+        Some(row_numbers) => {
+            let ranges = row_numbers.iter().map(|row| *row..row + 1);
             builder.with_row_selection(RowSelection::from_consecutive_ranges(ranges, rows))
         }
     };

@@ -1,10 +1,10 @@
-//! The object store behind the lake: one URL becomes one client with bounded retries.
+//! Opens the object store of the lake: a client with bounded retries.
 //!
-//! In: the `[lake]` section. Out: a [`Store`]: a client of the whole bucket or file system, and the prefix in it under
-//! which every table has its folder.
+//! In: the `[lake]` section. Out: a [`Store`]: a client of the whole bucket or file system, and the prefix in it that
+//! contains the folder of every table.
 //!
-//! **Invariant:** a client can put an object only where there is none: that is what makes a commit atomic. Stores without
-//! a conditional put are refused by their first commit.
+//! **Invariant:** a client supports conditional puts (put if absent), which make commits atomic. With a store that does
+//! not, the first commit fails.
 
 use std::io;
 use std::path::PathBuf;
@@ -24,39 +24,44 @@ use crate::config::LakeConfig;
 use crate::error::{Error, Result};
 use crate::lake::store::durable_folder::DurableFolder;
 
-/// An object store and the prefix in it under which all tables lie.
+/// An object store and the prefix of all tables in it.
 #[derive(Debug, Clone)]
 pub struct Store {
     /// The client of the whole store (bucket, file system root).
     pub objects: Arc<dyn ObjectStore>,
     /// The URL of the root (`s3://bucket/`, `file:///`), under which a query engine registers `objects`.
     pub root: Url,
-    /// The prefix of the lake in it.
+    /// The prefix of the lake.
     pub prefix: Path,
-    /// What stamps commits and files.
+    /// The clock that timestamps commits and files.
     pub clock: Clock,
 }
 
 impl Store {
-    /// Opens `file://`, `s3://` or `memory://`. A missing local folder is made; each `memory://` is a lake of its own.
-    /// For S3 the usual `AWS_*` variables and instance credentials count, and `lake.options` override them.
+    /// Opens `file://`, `s3://` or `memory://`. A missing local folder is created; each `memory://` is a separate lake.
+    /// S3 uses the usual `AWS_*` variables and instance credentials; `lake.options` override them.
     pub fn open(config: &LakeConfig) -> Result<Self> {
-        let url = Url::parse(&config.url)
-            .map_err(|error| Error::invalid(format!("lake.url `{}` is no URL", config.url)).with_source(error))?;
+        let url = Url::parse(&config.url).map_err(|error| {
+            Error::invalid(format!(
+                "lake.url `{}` is not a URL: use file:///path, s3://bucket/prefix or memory:///",
+                config.url
+            ))
+            .with_source(error)
+        })?;
         match url.scheme() {
             "memory" => Ok(Self::wrap(Arc::new(InMemory::new()), root_of(&url), prefix_of(&url)?)),
             "file" => open_folder(&url),
             "s3" => open_bucket(&url, config),
-            other => Err(Error::invalid(format!("lake.url: unknown scheme `{other}`, use file, s3 or memory"))),
+            other => Err(Error::invalid(format!("lake.url: unknown scheme `{other}`: use file, s3 or memory"))),
         }
     }
 
-    /// Wraps a store that exists already (tests with faults).
+    /// Wraps an existing store, such as one with injected faults in tests.
     pub fn wrap(objects: Arc<dyn ObjectStore>, root: Url, prefix: Path) -> Self {
         Self { objects, root, prefix, clock: Clock::System }
     }
 
-    /// The same store, telling the time by `clock`.
+    /// Replaces the clock.
     #[must_use]
     pub fn with_clock(mut self, clock: Clock) -> Self {
         self.clock = clock;
@@ -68,7 +73,7 @@ impl Store {
         self.prefix.clone().join(table)
     }
 
-    /// The same as a path of this machine, if the store is one of its folders.
+    /// A folder as a local path, if the store is the local file system.
     pub(in crate::lake) fn local(&self, folder: &Path) -> Option<PathBuf> {
         (self.root.scheme() == "file").then(|| self.url(folder).ok()?.to_file_path().ok())?
     }
@@ -77,7 +82,12 @@ impl Store {
     pub(in crate::lake) fn url(&self, folder: &Path) -> Result<Url> {
         let mut url = self.root.clone();
         url.path_segments_mut()
-            .map_err(|()| Error::invalid(format!("lake.url: `{}` cannot hold folders", self.root)))?
+            .map_err(|()| {
+                Error::invalid(format!(
+                    "lake.url `{}` cannot have folders: use file:///path, s3://bucket/prefix or memory:///",
+                    self.root
+                ))
+            })?
             .pop_if_empty()
             .extend(folder.parts().map(|part| part.as_ref().to_owned()))
             .push("");
@@ -85,25 +95,27 @@ impl Store {
     }
 }
 
-/// What a failed request to the store means for the caller; `what` names the object.
+/// Converts an error of the object store; `what` names the object.
 pub(in crate::lake) fn store_error(what: impl std::fmt::Display, error: object_store::Error) -> Error {
-    let answer = match &error {
-        object_store::Error::NotImplemented { .. } | object_store::Error::NotSupported { .. } => {
-            Error::unsupported(format!("{what}: the object store cannot do that (commits need conditional puts)"))
-        }
+    let error_for_caller = match &error {
+        object_store::Error::NotImplemented { .. } | object_store::Error::NotSupported { .. } => Error::unsupported(
+            format!("{what}: the object store does not support this operation: commits require conditional puts"),
+        ),
         object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. } => {
-            Error::unavailable(format!("{what}: the object store refuses our credentials"))
+            Error::unavailable(format!(
+                "{what}: the object store refused the credentials: check lake.options and the AWS_* variables"
+            ))
         }
-        object_store::Error::NotFound { .. } => Error::unavailable(format!("{what}: not in the object store")),
+        object_store::Error::NotFound { .. } => Error::unavailable(format!("{what}: not found in the object store")),
         _ if is_full(&error) => Error::unavailable(format!(
-            "{what}: the disk of the lake is full, or its quota is used up: free space on it, then writing goes on by itself"
+            "{what}: the disk of the lake is full or its quota is exhausted: free space, and writing resumes automatically"
         )),
-        _ => Error::unavailable(format!("{what}: the object store does not answer as it should")),
+        _ => Error::unavailable(format!("{what}: the request to the object store failed")),
     };
-    answer.with_source(error)
+    error_for_caller.with_source(error)
 }
 
-/// Whether a local disk had no room.
+/// Whether the local disk is full.
 fn is_full(error: &object_store::Error) -> bool {
     let causes = std::iter::successors(Some(error as &(dyn std::error::Error + 'static)), |cause| cause.source());
     causes.filter_map(|cause| cause.downcast_ref::<io::Error>()).any(|cause| {
@@ -114,9 +126,9 @@ fn is_full(error: &object_store::Error) -> bool {
 fn open_folder(url: &Url) -> Result<Store> {
     let folder = url
         .to_file_path()
-        .map_err(|()| Error::invalid(format!("lake.url `{url}` is no local path, use file:///path")))?;
+        .map_err(|()| Error::invalid(format!("lake.url `{url}` is not a local path: use file:///path")))?;
     std::fs::create_dir_all(&folder).map_err(|error| {
-        Error::invalid(format!("lake.url: cannot make the folder {}", folder.display())).with_source(error)
+        Error::invalid(format!("lake.url: cannot create folder {}", folder.display())).with_source(error)
     })?;
     Ok(Store::wrap(Arc::new(DurableFolder::new()), root_of(url), prefix_of(url)?))
 }
@@ -133,18 +145,19 @@ fn open_bucket(url: &Url, config: &LakeConfig) -> Result<Store> {
         .with_config(AmazonS3ConfigKey::Client(ClientConfigKey::Timeout), millis(config.request_time_max));
     for (key, value) in &config.options {
         let key: AmazonS3ConfigKey = key.parse().map_err(|error: object_store::Error| {
-            Error::invalid(format!("lake.options: unknown option `{key}`, use names like `aws_region`"))
+            Error::invalid(format!("lake.options: unknown option `{key}`: use names like `aws_region`"))
                 .with_source(error)
         })?;
         builder = builder.with_config(key, value);
     }
-    // Connections are shared, so that all of them are served by the runtime that opened the store. One that a query has made
-    // would otherwise be served by the threads of queries, and a commit that uses it again would wait for those.
+    // Connections are pooled. The runtime that opened the store drives all of them: otherwise the query threads would
+    // drive a connection that a query has opened, and a commit that reuses it would wait for those threads.
     if let Ok(runtime) = Handle::try_current() {
         builder = builder.with_http_connector(SpawnedReqwestConnector::new(runtime));
     }
     let bucket = builder.build().map_err(|error| {
-        Error::invalid(format!("lake.url `{url}` and lake.options name no bucket")).with_source(error)
+        Error::invalid(format!("lake.url `{url}` and lake.options do not name a bucket: use s3://bucket/prefix"))
+            .with_source(error)
     })?;
     Ok(Store::wrap(Arc::new(bucket), root_of(url), prefix_of(url)?))
 }
@@ -164,5 +177,5 @@ fn root_of(url: &Url) -> Url {
 
 fn prefix_of(url: &Url) -> Result<Path> {
     Path::from_url_path(url.path())
-        .map_err(|error| Error::invalid(format!("lake.url `{url}`: its path cannot be a prefix")).with_source(error))
+        .map_err(|error| Error::invalid(format!("lake.url `{url}`: its path is not a valid prefix")).with_source(error))
 }

@@ -1,9 +1,10 @@
-//! A local folder as an object store whose puts survive a power cut.
+//! A local folder as an object store with durable puts.
 //!
-//! `object_store`'s own leaves written data in the machine's cache. Here a put returns when the file and its name are on
-//! the disk; and a file appears under its name only once it is whole. All else is `object_store`'s.
+//! `object_store`'s `LocalFileSystem` leaves written data in the page cache. Here a put returns when the file and its
+//! directory entry are on disk, and a file appears under its name only when it is complete. All other operations are
+//! those of `LocalFileSystem`.
 //!
-//! Costs two `fsync` a put: about 5 ms, shared by all requests of a group commit.
+//! A put costs two `fsync` calls, about 5 ms, which all requests of a group commit share.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -24,7 +25,7 @@ use object_store::{
 };
 use uuid::Uuid;
 
-/// The file system, from its root.
+/// The local file system, from its root.
 #[derive(Debug, Clone)]
 pub(in crate::lake) struct DurableFolder {
     files: Arc<LocalFileSystem>,
@@ -36,33 +37,32 @@ impl DurableFolder {
     }
 }
 
-/// Writes a whole file beside its place, forces it to the disk, then gives it its name.
+/// Writes a file under a temporary name, syncs it to disk, then renames it.
 fn put(path: &FilePath, payload: &PutPayload, replace: bool) -> io::Result<()> {
-    let folder = path.parent().ok_or_else(|| io::Error::other("a file needs a folder"))?;
-    make(folder)?;
+    let folder = path.parent().ok_or_else(|| io::Error::other("the path has no parent folder"))?;
+    create_folder(folder)?;
     let staged = staged(path);
     let written = stage(&staged, payload).and_then(|()| match replace {
         true => std::fs::rename(&staged, path),
-        // Fails when there is one: this is what makes a put conditional.
+        // Fails if the file exists, which makes the put conditional.
         false => std::fs::hard_link(&staged, path),
     });
     if written.is_err() || !replace {
-        // Best effort: a leftover is never listed, and its name never used again.
+        // Best effort: a leftover file is never listed, and its name is never reused.
         let _ = std::fs::remove_file(&staged);
     }
     written.and_then(|()| sync_folder(folder))
 }
 
-/// A name beside `path` that listings skip: `object_store` takes `#` and digits for an unfinished put.
+/// A temporary name next to `path`. Listings skip it, because `object_store` treats `#` and digits as an unfinished put.
 fn staged(path: &FilePath) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(format!("#{}", Uuid::new_v4().as_u128()));
     name.into()
 }
 
-/// Deletes staged files under `folder` that were written before `before_ms` (milliseconds since 1970); returns how many.
-/// A process that was killed in the middle of a put has left them: nobody lists or reads them, and no other process
-/// cleans up behind it.
+/// Deletes staged files under `folder` that were written before `before_ms` (milliseconds since 1970); returns their
+/// number. A process that is killed during a put leaves such a file, which is never listed or read.
 pub(in crate::lake) fn sweep(folder: &FilePath, before_ms: i64) -> io::Result<usize> {
     let mut swept = 0;
     for entry in std::fs::read_dir(folder)? {
@@ -71,7 +71,7 @@ pub(in crate::lake) fn sweep(folder: &FilePath, before_ms: i64) -> io::Result<us
         if kind.is_dir() {
             swept += sweep(&entry.path(), before_ms)?;
         } else if kind.is_file() && is_staged(&entry.file_name()) {
-            // It may be gone by now: its writer lives, and has finished.
+            // The file may have vanished, if its writer has just finished.
             let Ok(modified) = entry.metadata().and_then(|metadata| metadata.modified()) else { continue };
             let modified = modified.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
             if i64::try_from(modified).is_ok_and(|modified| modified < before_ms) {
@@ -83,7 +83,7 @@ pub(in crate::lake) fn sweep(folder: &FilePath, before_ms: i64) -> io::Result<us
     Ok(swept)
 }
 
-/// Whether a name is one of [`staged`].
+/// Whether a name was made by [`staged`].
 fn is_staged(name: &OsStr) -> bool {
     let number = name.to_str().and_then(|name| name.rsplit_once('#')).map(|(_, number)| number);
     number.is_some_and(|number| !number.is_empty() && number.bytes().all(|digit| digit.is_ascii_digit()))
@@ -97,14 +97,14 @@ fn stage(path: &FilePath, payload: &PutPayload) -> io::Result<()> {
     file.sync_all()
 }
 
-/// Makes a folder and those above it, each forced to the disk.
-fn make(folder: &FilePath) -> io::Result<()> {
+/// Creates a folder and its parents, and syncs each to disk.
+fn create_folder(folder: &FilePath) -> io::Result<()> {
     let missing: Vec<&FilePath> = folder.ancestors().take_while(|folder| !folder.exists()).collect();
     std::fs::create_dir_all(folder)?;
     missing.into_iter().rev().filter_map(FilePath::parent).try_for_each(sync_folder)
 }
 
-/// Forces a folder's names to the disk. Other systems than Unix do so by themselves.
+/// Syncs a folder's entries to disk. Only Unix requires this.
 fn sync_folder(folder: &FilePath) -> io::Result<()> {
     if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
 }
@@ -179,7 +179,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_put_is_whole_and_conditional() {
+    async fn a_put_is_atomic_and_conditional() {
         let temporary = tempfile::tempdir().unwrap();
         let folder = DurableFolder::new();
         let path = Path::from_absolute_path(temporary.path()).unwrap().join("a").join("b").join("c.json");
@@ -194,7 +194,7 @@ mod tests {
 
         let names: Vec<_> =
             std::fs::read_dir(temporary.path().join("a/b")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-        assert_eq!(names, ["c.json"], "nothing is left beside it");
+        assert_eq!(names, ["c.json"], "no temporary file is left");
         std::fs::write(temporary.path().join("a/b/c.json#12"), "half").unwrap();
         let prefix = Path::from_absolute_path(temporary.path()).unwrap();
         let listed: Vec<_> = folder.list(Some(&prefix)).try_collect().await.unwrap();
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sweep_takes_what_nobody_writes_any_more() {
+    fn a_sweep_deletes_old_staged_files_only() {
         let temporary = tempfile::tempdir().unwrap();
         let day = temporary.path().join("event_date=2026-03-01");
         std::fs::create_dir(&day).unwrap();
@@ -218,7 +218,7 @@ mod tests {
             let names = std::fs::read_dir(&day).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
             names.collect::<std::collections::BTreeSet<_>>()
         };
-        assert_eq!(sweep(temporary.path(), 0).unwrap(), 0, "they are new");
+        assert_eq!(sweep(temporary.path(), 0).unwrap(), 0, "new files are kept");
         assert_eq!(left().len(), names.len());
         assert_eq!(sweep(temporary.path(), i64::MAX).unwrap(), 2);
         assert_eq!(left(), ["8", "part-1.parquet", "part-2.parquet#x", "part-3.parquet#"].map(str::to_owned).into());
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn of_many_conditional_puts_one_wins() {
+    async fn one_of_many_conditional_puts_wins() {
         let temporary = tempfile::tempdir().unwrap();
         let path = Path::from_absolute_path(temporary.path()).unwrap().join("entry.json");
         let folder = DurableFolder::new();

@@ -1,4 +1,4 @@
-//! An object store for tests that breaks its word when it is told to: only puts of log entries, only as often as told.
+//! An object store for tests with injected faults: puts of log entries fail as planned.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -13,22 +13,22 @@ use object_store::{
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 
-/// What happens to the put of a log entry.
+/// The outcome of putting a log entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::lake) enum StoreFault {
-    /// It works.
+    /// The put succeeds.
     None,
-    /// It is stored, and the answer is lost.
+    /// The entry is stored, but the response is lost.
     AnswerLost,
-    /// It is not stored.
+    /// The entry is not stored, and the put fails.
     Lost,
-    /// It fails, and is stored just before the next put of an entry.
+    /// The put fails, and the entry is stored just before the next put of an entry.
     Late,
-    /// It is stored, and a retry of the client meets it: the answer is that there is one already.
+    /// The entry is stored, and a retry by the client finds it: the put reports that it already exists.
     Retried,
 }
 
-/// A store with faults to come.
+/// A store with planned faults.
 #[derive(Debug)]
 pub(in crate::lake) struct FaultyStore {
     inner: Arc<dyn ObjectStore>,
@@ -41,14 +41,14 @@ impl FaultyStore {
         Arc::new(Self { inner, faults: Mutex::default(), late: Mutex::default() })
     }
 
-    /// The next puts of log entries have these faults, in order; later ones work.
+    /// Plans the faults of the next puts of log entries, in order. Later puts succeed.
     pub(in crate::lake) fn plan(&self, faults: &[StoreFault]) {
         self.faults.lock().unwrap().extend(faults);
     }
 }
 
 fn lost() -> Error {
-    Error::Generic { store: "faulty", source: "the answer was lost".into() }
+    Error::Generic { store: "faulty", source: "the response was lost".into() }
 }
 
 impl fmt::Display for FaultyStore {

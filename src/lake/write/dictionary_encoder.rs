@@ -1,12 +1,12 @@
-//! Columns of few different texts, again and again, as Parquet keeps them: a dictionary, and places in it.
+//! The encoder of dictionary columns: Parquet column chunks with a dictionary page and bit-packed indexes.
 //!
 //! ```text
-//!   texts | labels ─► numbers ─► pages: levels, numbers in as few bits as they need ─► a chunk
+//!   texts | dictionary ─► indexes ─► pages: levels, bit-packed indexes ─► column chunk
 //! ```
 //!
-//! In: labels, or texts (one look into a small table each), with their levels. Out: a column chunk, or none when there are too many different texts: then Parquet's own
-//! writer takes the column. Labels are most of an event's columns, and that writer's general table of values takes longer for
-//! them than all else together.
+//! In: a dictionary array, or texts (one hash lookup each), with their levels. Out: a column chunk, or `None` if there
+//! are too many distinct texts; Parquet's writer then encodes the column. Most columns of an event are dictionaries,
+//! and for them the general hash table of Parquet's writer takes longer than all other encoding together.
 //!
 //! Source: the Apache Parquet format, `Encodings.md` (plain, RLE and bit-packing hybrid) and `README.md` (data pages).
 
@@ -26,52 +26,53 @@ use zstd::bulk::Compressor;
 
 use crate::contract::{DICTIONARY_VALUES_MAX, DictionaryBuilder, PaddedSlice, TextDictionaryArray, as_dictionary};
 
-/// Texts that tell whether a column holds few different ones.
+/// The sample size for estimating whether a column has few distinct texts.
 const SAMPLE: usize = 256;
-/// How often each of the few is in the sample, on average: so a small file of different texts keeps its bounds.
+/// The average number of repetitions of each text in the sample that makes a column a dictionary. It also ensures that
+/// a small file of distinct texts keeps its bounds.
 const REPEATS: usize = 4;
-/// Rows of a page, as in all other columns.
+/// The number of rows per page, as in all other columns.
 const PAGE_ROWS: usize = 20_000;
-/// Values that are packed together.
+/// The number of values in a bit-packed group.
 const GROUP: usize = 8;
-/// Groups of one value that are worth a run of their own.
+/// The minimum length of a run of one value, in groups.
 const RUN_GROUPS_MIN: usize = 4;
 
-/// What encodes the label columns of one file.
+/// Encodes the dictionary columns of one file.
 pub(in crate::lake) struct DictionaryEncoder {
     compressor: Compressor<'static>,
     compression: Compression,
 }
 
-/// Where the texts of a leaf column stand among its rows.
+/// The relation of a leaf column's texts to rows, which determines repetition and definition levels.
 pub(in crate::lake) enum TextLevels {
-    /// One a row, or null.
+    /// One text or null per row.
     Rows,
-    /// Keys or values of a map's entries: where each row's begin and end. A row without any has no map.
+    /// Keys or values of map entries: the offsets of each row's entries. A row without entries is a null map.
     Entries(Vec<usize>),
 }
 
-/// A column chunk that is encoded already.
+/// An encoded column chunk.
 pub(in crate::lake) struct EncodedChunk {
     pub(in crate::lake) bytes: bytes::Bytes,
     pub(in crate::lake) close: ColumnCloseResult,
 }
 
 impl DictionaryEncoder {
-    /// A writer whose pages are compressed at this level.
+    /// An encoder with this compression level.
     pub(in crate::lake) fn new(level: ZstdLevel) -> Result<Self> {
         let compressor = Compressor::new(level.compression_level())?;
         Ok(Self { compressor, compression: Compression::ZSTD(level) })
     }
 
-    /// The chunk of a row group's texts; none when too many are different.
+    /// Encodes the chunk of a row group; `None` if there are too many distinct texts.
     pub(in crate::lake) fn chunk(
         &mut self,
         column: &ColumnDescPtr,
         leaf: &TextLeaf,
         levels: &TextLevels,
     ) -> Result<Option<EncodedChunk>> {
-        let Some(numbered) = leaf.numbered() else { return Ok(None) };
+        let Some(indexed) = leaf.indexed() else { return Ok(None) };
         let rows = match levels {
             TextLevels::Rows => leaf.array().len(),
             TextLevels::Entries(ends) => ends.len() - 1,
@@ -80,22 +81,22 @@ impl DictionaryEncoder {
         let mut writer = SerializedPageWriter::new(&mut sink);
         let (mut size, mut values, mut pages, mut offsets) = (0, 0, 0, OffsetIndexBuilder::new());
         let dictionary = Page::DictionaryPage {
-            buf: self.compressor.compress(&numbered.dictionary)?.into(),
-            num_values: count(numbered.labels)?,
+            buf: self.compressor.compress(&indexed.dictionary)?.into(),
+            num_values: count(indexed.distinct)?,
             encoding: Encoding::PLAIN,
             is_sorted: false,
         };
-        let written = writer.write_page(CompressedPage::new(dictionary, numbered.dictionary.len()))?;
+        let written = writer.write_page(CompressedPage::new(dictionary, indexed.dictionary.len()))?;
         size += written.uncompressed_size;
         let data_offset = written.bytes_written;
         let mut taken = 0;
-        // A chunk without rows has a page, too.
+        // A chunk without rows has one page, too.
         for start in (0..rows.max(1)).step_by(PAGE_ROWS) {
             let page_rows = PAGE_ROWS.min(rows - start);
             let mut plain = Vec::new();
             let (page_values, filled) = levels.write(column, leaf.array().nulls(), start, page_rows, &mut plain);
-            plain.push(numbered.bits);
-            pack(&numbered.numbers[taken..taken + filled], numbered.bits, &mut plain);
+            plain.push(indexed.bits);
+            pack(&indexed.numbers[taken..taken + filled], indexed.bits, &mut plain);
             taken += filled;
             let page = Page::DataPage {
                 buf: self.compressor.compress(&plain)?.into(),
@@ -141,54 +142,54 @@ impl DictionaryEncoder {
 }
 
 fn count(number: usize) -> Result<u32> {
-    u32::try_from(number).map_err(|_| ParquetError::General("a page has too many values".into()))
+    u32::try_from(number).map_err(|_| ParquetError::General("the page has too many values".into()))
 }
 
-/// Texts of a leaf column.
+/// The texts of a leaf column.
 #[derive(Debug)]
 pub(in crate::lake) enum TextLeaf {
-    /// As they are.
-    Texts(StringArray),
-    /// Numbered already.
-    Labels(TextDictionaryArray),
+    /// Plain texts.
+    Plain(StringArray),
+    /// Dictionary-encoded texts.
+    Dictionary(TextDictionaryArray),
 }
 
 impl TextLeaf {
-    /// The texts of an array, if it holds some.
+    /// The texts of an array, if it is a text array.
     pub(in crate::lake) fn of(array: &ArrayRef) -> Option<Self> {
         match array.as_string_opt() {
-            Some(texts) => Some(Self::Texts(texts.clone())),
-            None => as_dictionary(array).cloned().map(Self::Labels),
+            Some(texts) => Some(Self::Plain(texts.clone())),
+            None => as_dictionary(array).cloned().map(Self::Dictionary),
         }
     }
 
     fn array(&self) -> &dyn Array {
         match self {
-            Self::Texts(texts) => texts,
-            Self::Labels(labels) => labels,
+            Self::Plain(texts) => texts,
+            Self::Dictionary(dictionary) => dictionary,
         }
     }
 
-    /// Whether few different texts seem to come again and again: by a sample.
+    /// Whether a sample suggests that the column has few distinct texts.
     pub(in crate::lake) fn repeats(&self) -> bool {
         let array = self.array();
         let step = array.len().div_ceil(SAMPLE).max(1);
-        let sample = (0..array.len()).step_by(step).filter(|place| array.is_valid(*place));
+        let sample = (0..array.len()).step_by(step).filter(|row| array.is_valid(*row));
         match self {
-            Self::Texts(texts) => are_few(sample.map(|place| texts.value(place))),
-            Self::Labels(labels) => are_few(sample.map(|place| labels.keys().value(place))),
+            Self::Plain(texts) => has_few_distinct(sample.map(|row| texts.value(row))),
+            Self::Dictionary(dictionary) => has_few_distinct(sample.map(|row| dictionary.keys().value(row))),
         }
     }
 
-    fn numbered(&self) -> Option<IndexedTexts> {
+    fn indexed(&self) -> Option<IndexedTexts> {
         match self {
-            Self::Texts(texts) => IndexedTexts::of_texts(texts),
-            Self::Labels(labels) => IndexedTexts::of_labels(labels),
+            Self::Plain(texts) => IndexedTexts::of_texts(texts),
+            Self::Dictionary(dictionary) => IndexedTexts::of_dictionary(dictionary),
         }
     }
 }
 
-fn are_few<T: Eq + Hash>(sample: impl Iterator<Item = T>) -> bool {
+fn has_few_distinct<T: Eq + Hash>(sample: impl Iterator<Item = T>) -> bool {
     let (mut count, mut distinct) = (0, HashSet::new());
     for one in sample {
         count += 1;
@@ -197,66 +198,66 @@ fn are_few<T: Eq + Hash>(sample: impl Iterator<Item = T>) -> bool {
     distinct.len() * REPEATS <= count
 }
 
-/// Texts as numbers.
+/// Texts as indexes in a dictionary.
 struct IndexedTexts {
-    /// The different texts, in order of their numbers, each behind its length.
+    /// The distinct texts by index, each with its length prefix.
     dictionary: Vec<u8>,
-    labels: usize,
-    /// Bits of a number.
+    /// The number of distinct texts.
+    distinct: usize,
+    /// The bit width of an index.
     bits: u8,
-    /// One for each text that is not null.
+    /// The index of each non-null text.
     numbers: Vec<u16>,
 }
 
 impl IndexedTexts {
     fn new<'t>(texts: impl ExactSizeIterator<Item = &'t [u8]>, numbers: Vec<u16>) -> Self {
-        let (labels, mut dictionary) = (texts.len(), Vec::new());
+        let (distinct, mut dictionary) = (texts.len(), Vec::new());
         for text in texts {
             dictionary.extend_from_slice(&(text.len() as u32).to_le_bytes());
             dictionary.extend_from_slice(text);
         }
-        Self { dictionary, labels, bits: bits_of(labels.saturating_sub(1)), numbers }
+        Self { dictionary, distinct, bits: bits_of(distinct.saturating_sub(1)), numbers }
     }
 
-    /// None when there are more than [`DICTIONARY_VALUES_MAX`] different ones.
+    /// Indexes plain texts; `None` if there are more than [`DICTIONARY_VALUES_MAX`] distinct ones.
     fn of_texts(texts: &StringArray) -> Option<Self> {
-        let (mut labels, mut numbers) =
+        let (mut dictionary, mut numbers) =
             (DictionaryBuilder::default(), Vec::with_capacity(texts.len() - texts.null_count()));
         let (bytes, ends) = (texts.value_data(), texts.value_offsets());
         for (row, ends) in ends.windows(2).enumerate() {
             if texts.is_valid(row) {
                 numbers.push(
-                    labels
-                        .number(PaddedSlice::new(bytes, ends[0] as usize, ends[1] as usize), DICTIONARY_VALUES_MAX)?,
+                    dictionary
+                        .index(PaddedSlice::new(bytes, ends[0] as usize, ends[1] as usize), DICTIONARY_VALUES_MAX)?,
                 );
             }
         }
-        Some(Self::new((0..labels.len()).map(|number| labels.get(number as u16).bytes()), numbers))
+        Some(Self::new((0..dictionary.len()).map(|number| dictionary.get(number as u16).bytes()), numbers))
     }
 
-    /// The labels that these rows have, numbered anew. None when a label is null itself.
-    fn of_labels(column: &TextDictionaryArray) -> Option<Self> {
+    /// Compacts the dictionary to the values that these rows use. `None` if a dictionary value is null.
+    fn of_dictionary(column: &TextDictionaryArray) -> Option<Self> {
         let texts = column.values().as_string_opt::<i32>().filter(|texts| texts.null_count() == 0)?;
-        // The new number of each label that was met, and these in the order of their new numbers.
-        let (mut known, mut met) = (vec![None; texts.len()], Vec::new());
-        let mut number = |label: u16| {
-            *known[usize::from(label)].get_or_insert_with(|| {
-                met.push(label);
-                met.len() as u16 - 1
+        // The new index of each used value, and the used values by new index.
+        let (mut known, mut used) = (vec![None; texts.len()], Vec::new());
+        let mut number = |key: u16| {
+            *known[usize::from(key)].get_or_insert_with(|| {
+                used.push(key);
+                used.len() as u16 - 1
             })
         };
-        let labels = column.keys().values();
+        let keys = column.keys().values();
         let numbers = match column.nulls().filter(|nulls| nulls.null_count() > 0) {
-            None => labels.iter().map(|label| number(*label)).collect(),
-            Some(nulls) => nulls.valid_indices().map(|row| number(labels[row])).collect(),
+            None => keys.iter().map(|key| number(*key)).collect(),
+            Some(nulls) => nulls.valid_indices().map(|row| number(keys[row])).collect(),
         };
-        Some(Self::new(met.iter().map(|label| texts.value(usize::from(*label)).as_bytes()), numbers))
+        Some(Self::new(used.iter().map(|key| texts.value(usize::from(*key)).as_bytes()), numbers))
     }
 }
 
 impl TextLevels {
-    /// Where a map's entries stand among those alone that it has, from the first on; none when it has entries that are
-    /// hidden, or none where there is a map.
+    /// The levels of a map's entries. `None` if a null row has entries, or a non-null row has none.
     pub(in crate::lake) fn of(map: &MapArray) -> Option<Self> {
         let offsets = map.value_offsets();
         let is_plain = |row: usize| map.is_null(row) == (offsets[row] == offsets[row + 1]);
@@ -264,7 +265,7 @@ impl TextLevels {
         (0..map.len()).all(is_plain).then_some(Self::Entries(ends))
     }
 
-    /// Writes the levels of `rows` rows from `start` on. How many they are, and how many texts stand behind them.
+    /// Writes the levels of `rows` rows from `start` on. Returns the number of levels and of non-null texts.
     fn write(
         &self,
         column: &ColumnDescPtr,
@@ -273,7 +274,7 @@ impl TextLevels {
         rows: usize,
         into: &mut Vec<u8>,
     ) -> (usize, usize) {
-        let is_valid = |place: usize| nulls.is_none_or(|nulls| nulls.is_valid(place));
+        let is_valid = |index: usize| nulls.is_none_or(|nulls| nulls.is_valid(index));
         let defined = column.max_def_level() as u16;
         match self {
             Self::Rows if defined == 0 => (rows, rows),
@@ -292,10 +293,10 @@ impl TextLevels {
                         definitions.push(0);
                     }
                     for entry in entries.clone() {
-                        let is_there = is_valid(entry);
-                        filled += usize::from(is_there);
+                        let is_present = is_valid(entry);
+                        filled += usize::from(is_present);
                         repeats.push(u16::from(entry > entries.start));
-                        definitions.push(if is_there { defined } else { defined - 1 });
+                        definitions.push(if is_present { defined } else { defined - 1 });
                     }
                 }
                 write_levels(&repeats, 1, into);
@@ -306,12 +307,12 @@ impl TextLevels {
     }
 }
 
-/// Bits of numbers up to this one.
+/// The bit width of numbers up to `largest`.
 fn bits_of(largest: usize) -> u8 {
     (usize::BITS - largest.leading_zeros()) as u8
 }
 
-/// Levels behind their length in bytes.
+/// Writes levels with a length prefix.
 fn write_levels(levels: &[u16], bits: u8, into: &mut Vec<u8>) {
     let start = into.len();
     into.extend_from_slice(&[0; 4]);
@@ -320,7 +321,7 @@ fn write_levels(levels: &[u16], bits: u8, into: &mut Vec<u8>) {
     into[start..start + 4].copy_from_slice(&length.to_le_bytes());
 }
 
-/// The hybrid of runs of one number and of numbers packed into their bits.
+/// Encodes numbers in Parquet's hybrid of run-length encoding and bit-packing.
 fn pack(numbers: &[u16], bits: u8, into: &mut Vec<u8>) {
     let mut packed = 0;
     let mut at = 0;
@@ -343,7 +344,7 @@ fn pack(numbers: &[u16], bits: u8, into: &mut Vec<u8>) {
     pack_groups(&numbers[packed..], bits, into);
 }
 
-/// Groups of eight numbers, the last one filled up.
+/// Bit-packs groups of eight numbers. The last group is padded.
 fn pack_groups(numbers: &[u16], bits: u8, into: &mut Vec<u8>) {
     if numbers.is_empty() {
         return;

@@ -1,4 +1,4 @@
-//! Label columns written here and read by Parquet's own reader.
+//! Tests of the dictionary encoder: Parquet's own reader reads the chunks.
 
 use std::sync::Arc;
 
@@ -18,36 +18,36 @@ use rand::{RngExt as _, SeedableRng as _};
 use super::dictionary_encoder::{DictionaryEncoder, EncodedChunk, TextLeaf, TextLevels};
 use crate::contract::{DICTIONARY_VALUES_MAX, EventBatch};
 
-/// What stands in a row: nothing, or a text of a few.
+/// Parameters of random text columns.
 struct RowTexts {
     rows: usize,
-    labels: usize,
-    /// In a hundred.
+    distinct: usize,
+    /// The percentage of nulls.
     nulls: u32,
     length: usize,
-    /// How often each comes in a row.
+    /// The length of runs of equal texts.
     run: usize,
 }
 
 impl RowTexts {
-    fn draw(&self, row: usize, dice: &mut StdRng) -> Option<String> {
-        let number = if self.run > 1 { row / self.run % self.labels } else { dice.random_range(0..self.labels) };
+    fn draw(&self, row: usize, rng: &mut StdRng) -> Option<String> {
+        let number = if self.run > 1 { row / self.run % self.distinct } else { rng.random_range(0..self.distinct) };
         let text = format!("{number}{}", "é".repeat(self.length));
-        (dice.random_range(0..100) >= self.nulls).then_some(text)
+        (rng.random_range(0..100) >= self.nulls).then_some(text)
     }
 
-    fn column(&self, dice: &mut StdRng) -> StringArray {
-        (0..self.rows).map(|row| self.draw(row, dice)).collect()
+    fn column(&self, rng: &mut StdRng) -> StringArray {
+        (0..self.rows).map(|row| self.draw(row, rng)).collect()
     }
 
-    /// Maps of none to three entries.
-    fn maps(&self, dice: &mut StdRng) -> MapArray {
+    /// Maps of zero to three entries.
+    fn maps(&self, rng: &mut StdRng) -> MapArray {
         let mut maps = MapBuilder::new(None, StringBuilder::new(), StringBuilder::new());
         for row in 0..self.rows {
-            let entries = if dice.random_range(0..100) < self.nulls { 0 } else { dice.random_range(1..4) };
+            let entries = if rng.random_range(0..100) < self.nulls { 0 } else { rng.random_range(1..4) };
             for entry in 0..entries {
                 maps.keys().append_value(format!("key {entry}"));
-                maps.values().append_option(self.draw(row, dice));
+                maps.values().append_option(self.draw(row, rng));
             }
             maps.append(entries > 0).unwrap();
         }
@@ -55,14 +55,14 @@ impl RowTexts {
     }
 }
 
-/// The same rows, with every leaf of text encoded here, in two row groups; none when a leaf is no label.
+/// Encodes every text leaf with the dictionary encoder, in two row groups; `None` if a leaf has too many distinct texts.
 fn encode(rows: &EventBatch) -> Option<bytes::Bytes> {
     let mut bytes = Vec::new();
     let properties = WriterProperties::builder().set_statistics_enabled(EnabledStatistics::None).build();
     let schema = rows.to_plain().unwrap().schema();
     let writer = ArrowWriter::try_new(&mut bytes, schema, Some(properties)).unwrap();
     let (mut file, _) = writer.into_serialized_writer().unwrap();
-    let mut labels = DictionaryEncoder::new(ZstdLevel::try_new(1).unwrap()).unwrap();
+    let mut encoder = DictionaryEncoder::new(ZstdLevel::try_new(1).unwrap()).unwrap();
     let leaves = file.schema_descr().columns().to_vec();
     let half = rows.num_rows() / 3;
     for rows in [rows.slice(0, half), rows.slice(half, rows.num_rows() - half)] {
@@ -75,7 +75,7 @@ fn encode(rows: &EventBatch) -> Option<bytes::Bytes> {
         for (leaf, (texts, levels)) in
             leaves.iter().zip([(&column, &TextLevels::Rows), (&entries[0], &levels), (&entries[1], &levels)])
         {
-            let EncodedChunk { bytes, close } = labels.chunk(leaf, texts, levels).unwrap()?;
+            let EncodedChunk { bytes, close } = encoder.chunk(leaf, texts, levels).unwrap()?;
             group.append_column(&bytes, close).unwrap();
         }
         group.close().unwrap();
@@ -85,23 +85,23 @@ fn encode(rows: &EventBatch) -> Option<bytes::Bytes> {
 }
 
 fn rows(texts: &RowTexts, seed: u64) -> RecordBatch {
-    let mut dice = StdRng::seed_from_u64(seed);
-    let columns: [ArrayRef; 2] = [Arc::new(texts.column(&mut dice)), Arc::new(texts.maps(&mut dice))];
-    let names = ["label", "map"].iter().zip(&columns);
+    let mut rng = StdRng::seed_from_u64(seed);
+    let columns: [ArrayRef; 2] = [Arc::new(texts.column(&mut rng)), Arc::new(texts.maps(&mut rng))];
+    let names = ["text", "map"].iter().zip(&columns);
     let fields = names.map(|(name, column)| Field::new(*name, column.data_type().clone(), true));
     RecordBatch::try_new(Arc::new(Schema::new(fields.collect::<Vec<_>>())), columns.to_vec()).unwrap()
 }
 
-/// The same rows with a number in place of each text, some of them of labels that no row has.
-fn numbered(rows: &RecordBatch) -> RecordBatch {
+/// The same rows with dictionary columns, which contain some unused values.
+fn with_dictionaries(rows: &RecordBatch) -> RecordBatch {
     let kind = DataType::Dictionary(Box::new(DataType::UInt16), Box::new(DataType::Utf8));
-    let labels = |texts: &ArrayRef| {
-        let unused: ArrayRef = Arc::new(StringArray::from(vec!["nobody's", "nothing"]));
+    let encoded = |texts: &ArrayRef| {
+        let unused: ArrayRef = Arc::new(StringArray::from(vec!["unused", "also unused"]));
         let all = cast(&concat(&[&unused, texts]).unwrap(), &kind).unwrap();
         all.slice(unused.len(), texts.len())
     };
     let map = rows.column(1).as_map();
-    let leaves: Vec<ArrayRef> = [map.keys(), map.values()].map(labels).into();
+    let leaves: Vec<ArrayRef> = [map.keys(), map.values()].map(encoded).into();
     let fields = map.entries().fields().iter().zip(&leaves);
     let fields: Fields =
         fields.map(|(field, leaf)| field.as_ref().clone().with_data_type(leaf.data_type().clone())).collect();
@@ -109,7 +109,7 @@ fn numbered(rows: &RecordBatch) -> RecordBatch {
     let DataType::Map(field, ordered) = map.data_type() else { unreachable!("it is a map") };
     let field = Arc::new(field.as_ref().clone().with_data_type(entries.data_type().clone()));
     let map = MapArray::new(field, map.offsets().clone(), entries, map.nulls().cloned(), *ordered);
-    let columns: Vec<ArrayRef> = vec![labels(rows.column(0)), Arc::new(map)];
+    let columns: Vec<ArrayRef> = vec![encoded(rows.column(0)), Arc::new(map)];
     let fields = rows
         .schema()
         .fields()
@@ -133,18 +133,18 @@ fn read(file: &bytes::Bytes, selection: Option<RowSelection>) -> RecordBatch {
 }
 
 #[test]
-fn what_is_read_is_what_was_written() {
-    let usual = || RowTexts { rows: 70_000, labels: 5, nulls: 10, length: 3, run: 1 };
+fn parquet_reads_the_written_texts() {
+    let default = || RowTexts { rows: 70_000, distinct: 5, nulls: 10, length: 3, run: 1 };
     let cases = [
-        usual(),
-        RowTexts { rows: 0, ..usual() },
-        RowTexts { rows: 1, nulls: 0, ..usual() },
-        RowTexts { nulls: 0, labels: 1, length: 0, ..usual() },
-        RowTexts { nulls: 100, ..usual() },
-        RowTexts { labels: 2, length: 7, ..usual() },
-        RowTexts { labels: 9, length: 8, run: 37, ..usual() },
-        RowTexts { labels: 300, nulls: 0, length: 30, ..usual() },
-        RowTexts { rows: 50_000, labels: DICTIONARY_VALUES_MAX, length: 9, nulls: 1, run: 3 },
+        default(),
+        RowTexts { rows: 0, ..default() },
+        RowTexts { rows: 1, nulls: 0, ..default() },
+        RowTexts { nulls: 0, distinct: 1, length: 0, ..default() },
+        RowTexts { nulls: 100, ..default() },
+        RowTexts { distinct: 2, length: 7, ..default() },
+        RowTexts { distinct: 9, length: 8, run: 37, ..default() },
+        RowTexts { distinct: 300, nulls: 0, length: 30, ..default() },
+        RowTexts { rows: 50_000, distinct: DICTIONARY_VALUES_MAX, length: 9, nulls: 1, run: 3 },
     ];
     for (seed, texts) in (0..).zip(cases) {
         let written = rows(&texts, seed);
@@ -152,34 +152,34 @@ fn what_is_read_is_what_was_written() {
         assert_eq!(read(&file, None), written, "case {seed}");
         assert_eq!(
             file,
-            encode(&EventBatch::unchecked(numbered(&written))).unwrap(),
-            "numbers were given before: case {seed}"
+            encode(&EventBatch::unchecked(with_dictionaries(&written))).unwrap(),
+            "dictionary columns give the same file: case {seed}"
         );
-        // Some rows of some pages, found by their places alone.
-        let (mut selectors, mut places, mut dice) = (Vec::new(), Vec::new(), StdRng::seed_from_u64(seed));
+        // Reads some rows of some pages by row selection.
+        let (mut selectors, mut row_numbers, mut rng) = (Vec::new(), Vec::new(), StdRng::seed_from_u64(seed));
         let mut at = 0;
         while at < texts.rows {
-            let (skipped, taken) = (dice.random_range(0..30_000), dice.random_range(1..3_000));
+            let (skipped, taken) = (rng.random_range(0..30_000), rng.random_range(1..3_000));
             let begin = texts.rows.min(at + skipped);
             let end = texts.rows.min(begin + taken);
             selectors.extend([RowSelector::skip(begin - at), RowSelector::select(end - begin)]);
-            places.extend(begin as u32..end as u32);
+            row_numbers.extend(begin as u32..end as u32);
             at = end;
         }
-        let selection = take_record_batch(&written, &arrow::array::UInt32Array::from(places)).unwrap();
+        let selection = take_record_batch(&written, &arrow::array::UInt32Array::from(row_numbers)).unwrap();
         assert_eq!(read(&file, Some(selectors.into())), selection, "some rows of case {seed}");
     }
 }
 
 #[test]
-fn too_many_different_texts_are_no_labels() {
-    let texts = RowTexts { rows: 30_000, labels: DICTIONARY_VALUES_MAX + 1, nulls: 0, length: 1, run: 2 };
+fn too_many_distinct_texts_are_not_encoded() {
+    let texts = RowTexts { rows: 30_000, distinct: DICTIONARY_VALUES_MAX + 1, nulls: 0, length: 1, run: 2 };
     assert!(encode(&EventBatch::unchecked(rows(&texts, 0))).is_none());
 }
 
 #[test]
-fn maps_with_entries_that_nobody_sees_are_left_to_others() {
-    let map = rows(&RowTexts { rows: 10, labels: 2, nulls: 50, length: 1, run: 1 }, 1).column(1).as_map().clone();
+fn maps_with_entries_in_null_rows_are_not_encoded() {
+    let map = rows(&RowTexts { rows: 10, distinct: 2, nulls: 50, length: 1, run: 1 }, 1).column(1).as_map().clone();
     assert!(TextLevels::of(&map).is_some());
     let DataType::Map(field, ordered) = map.data_type() else { unreachable!("it is a map") };
     let (offsets, entries) = (map.offsets().clone(), map.entries().clone());
@@ -188,7 +188,7 @@ fn maps_with_entries_that_nobody_sees_are_left_to_others() {
 }
 
 #[test]
-fn a_text_is_a_label_when_few_come_again_and_again() {
+fn columns_with_few_distinct_texts_are_detected() {
     let repeats = |texts: StringArray| {
         let texts: ArrayRef = Arc::new(texts);
         let kind = DataType::Dictionary(Box::new(DataType::UInt16), Box::new(DataType::Utf8));

@@ -1,12 +1,13 @@
-//! Sorted rows to one Parquet file: how each column is encoded, and which bounds are worth keeping.
+//! Encodes sorted rows as one Parquet file: selects the encoding of each column, and which columns have statistics.
 //!
 //! ```text
-//!   rows ─► row groups ─► columns ─┬─ labels ─► our own encoder ──┐
-//!                                  └─ others ─► Parquet's writer ─┴─► bytes
+//!   rows ─► row groups ─► columns ─┬─ dictionaries ─► dictionary_encoder ─┐
+//!                                  └─ others ─► Parquet's writer ─────────┴─► bytes
 //! ```
 //!
-//! In: the rows of one file. Out: its bytes. How the columns are encoded was measured on call events: 20 % smaller and 25 %
-//! faster than dictionaries everywhere, since a dictionary of ids, times or measures is given up only after it was built.
+//! In: the rows of one file. Out: its bytes. The encodings were measured on call events: files are 20 % smaller and
+//! written 25 % faster than with dictionaries for all columns, because Parquet's writer abandons a dictionary of ids,
+//! times or measures only after building it.
 
 use std::sync::Arc;
 
@@ -24,34 +25,35 @@ use crate::contract::{Contract, EventBatch};
 use crate::lake::WriteOptions;
 use crate::lake::write::dictionary_encoder::{DictionaryEncoder, EncodedChunk, TextLeaf, TextLevels};
 
-/// Falsely positive answers of a bloom filter: at this rate it costs 10 bits an id.
+/// The false-positive rate of bloom filters. This rate costs 10 bits per id.
 const BLOOM_FPP: f64 = 0.01;
 
-/// The file of these rows, which are sorted.
+/// Encodes rows, which must be sorted, as a file.
 pub(in crate::lake) fn parquet_file(contract: &Contract, options: &WriteOptions, rows: &EventBatch) -> Result<Vec<u8>> {
     let level = ZstdLevel::try_new(options.compression_level)?;
     let is_key = |column: usize| [contract.tenant, contract.time, contract.id].contains(&column);
     let columns = rows.columns().iter().enumerate();
-    let labels: Vec<Vec<bool>> = columns.map(|(column, values)| labels(values, is_key(column))).collect();
-    let properties = properties(contract, options, level, rows, &labels);
+    let dictionaries: Vec<Vec<bool>> =
+        columns.map(|(column, values)| dictionary_leaves(values, is_key(column))).collect();
+    let properties = properties(contract, options, level, rows, &dictionaries);
 
     let mut bytes = Vec::new();
     let schema = contract.schema();
     let writer = ArrowWriter::try_new(&mut bytes, Arc::clone(schema), Some(properties))?;
     let (mut file, factory) = writer.into_serialized_writer()?;
-    let mut label_writer = DictionaryEncoder::new(level)?;
+    let mut dictionary_encoder = DictionaryEncoder::new(level)?;
     let leaves = file.schema_descr().columns().to_vec();
     for (index, start) in (0..rows.num_rows()).step_by(options.row_group_rows_max.max(1)).enumerate() {
         let rows = rows.slice(start, options.row_group_rows_max.min(rows.num_rows() - start));
         let mut leaves = leaves.iter().zip(factory.create_column_writers(index)?);
         let mut group = file.next_row_group()?;
-        for (column, (field, labels)) in schema.fields().iter().zip(&labels).enumerate() {
+        for (column, (field, is_dictionary)) in schema.fields().iter().zip(&dictionaries).enumerate() {
             let (texts, levels) = texts(rows.column(column));
             let mut plain = None;
-            for (place, is_label) in labels.iter().enumerate() {
+            for (index, is_dictionary) in is_dictionary.iter().enumerate() {
                 let (leaf, mut writer) = leaves.next().ok_or_else(|| missing(field))?;
-                let chunk = match (texts.get(place), &levels) {
-                    (Some(texts), Some(levels)) if *is_label => label_writer.chunk(leaf, texts, levels)?,
+                let chunk = match (texts.get(index), &levels) {
+                    (Some(texts), Some(levels)) if *is_dictionary => dictionary_encoder.chunk(leaf, texts, levels)?,
                     _ => None,
                 };
                 if let Some(EncodedChunk { bytes, close }) = chunk {
@@ -62,7 +64,7 @@ pub(in crate::lake) fn parquet_file(contract: &Contract, options: &WriteOptions,
                     Some(plain) => plain,
                     none => none.insert(compute_leaves(field, &rows.plain_column(column)?)?),
                 };
-                writer.write(plain.get(place).ok_or_else(|| missing(field))?)?;
+                writer.write(plain.get(index).ok_or_else(|| missing(field))?)?;
                 writer.close()?.append_to_row_group(&mut group)?;
             }
         }
@@ -73,19 +75,19 @@ pub(in crate::lake) fn parquet_file(contract: &Contract, options: &WriteOptions,
 }
 
 fn missing(field: &Field) -> ParquetError {
-    ParquetError::General(format!("column `{}` has other leaves than its file", field.name()))
+    ParquetError::General(format!("the leaves of column `{}` do not match the file's schema", field.name()))
 }
 
-/// For each leaf of a column, whether it is to be encoded as labels.
-fn labels(values: &ArrayRef, is_key: bool) -> Vec<bool> {
-    let is_label = |leaf: &ArrayRef| TextLeaf::of(leaf).is_some_and(|leaf| leaf.repeats());
+/// For each leaf of a column, whether to encode it as a dictionary.
+fn dictionary_leaves(values: &ArrayRef, is_key: bool) -> Vec<bool> {
+    let is_dictionary = |leaf: &ArrayRef| TextLeaf::of(leaf).is_some_and(|leaf| leaf.repeats());
     match values.as_map_opt() {
-        Some(map) => [map.keys(), map.values()].map(is_label).into(),
-        None => vec![!is_key && is_label(values)],
+        Some(map) => [map.keys(), map.values()].map(is_dictionary).into(),
+        None => vec![!is_key && is_dictionary(values)],
     }
 }
 
-/// The texts of a column's leaves, and where they stand; nothing when it has others.
+/// The texts of a column's leaves, and their levels. Empty for other columns.
 fn texts(values: &ArrayRef) -> (Vec<TextLeaf>, Option<TextLevels>) {
     let Some(map) = values.as_map_opt() else {
         return (TextLeaf::of(values).into_iter().collect(), Some(TextLevels::Rows));
@@ -101,7 +103,7 @@ fn properties(
     options: &WriteOptions,
     level: ZstdLevel,
     rows: &EventBatch,
-    labels: &[Vec<bool>],
+    dictionaries: &[Vec<bool>],
 ) -> WriterProperties {
     let sorting = [contract.tenant, contract.time, contract.id].map(|column| SortingColumn {
         // The keys are the first columns, and none of the columns before them is nested.
@@ -119,19 +121,19 @@ fn properties(
         .set_column_bloom_filter_enabled(id.clone(), true)
         .set_column_bloom_filter_fpp(id.clone(), BLOOM_FPP)
         .set_column_bloom_filter_max_ndv(id, rows.num_rows().min(options.row_group_rows_max) as u64);
-    for (field, labels) in contract.schema().fields().iter().zip(labels) {
+    for (field, is_dictionary) in contract.schema().fields().iter().zip(dictionaries) {
         builder = encoding(builder, ColumnPath::from(field.name().as_str()), field.data_type());
-        builder = bounds(builder, field, labels);
+        builder = bounds(builder, field, is_dictionary);
     }
     builder.build()
 }
 
-/// Leaves out the bounds of pages and row groups where they would say nothing: few texts that are in every page, and the
-/// entries of maps. Finding them costs two comparisons of each value.
-fn bounds(builder: WriterPropertiesBuilder, field: &Field, labels: &[bool]) -> WriterPropertiesBuilder {
+/// Disables statistics of pages and row groups where they would not help: for dictionaries, whose values are in every
+/// page, and for map entries. Statistics cost two comparisons per value.
+fn bounds(builder: WriterPropertiesBuilder, field: &Field, is_dictionary: &[bool]) -> WriterPropertiesBuilder {
     let leaves: &[&[&str]] = match field.data_type() {
         DataType::Map(..) => &[&["key_value", "key"], &["key_value", "value"]],
-        _ if labels.contains(&true) => &[&[]],
+        _ if is_dictionary.contains(&true) => &[&[]],
         _ => &[],
     };
     leaves.iter().fold(builder, |builder, leaf| {

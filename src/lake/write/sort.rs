@@ -1,11 +1,11 @@
-//! Rows to files: sorted, and split by UTC day.
+//! Sorts rows and splits them into files by UTC day.
 //!
 //! ```text
-//!   rows ─► order (day, tenant, time, id) ─► gather ─► a file per UTC day ─► bytes and bounds
+//!   rows ─► sort by (day, tenant, time, id) ─► gather ─► a file per UTC day ─► bytes and bounds
 //! ```
 //!
-//! In: rows of one contract in any order. Out: [`EncodedFile`] files, in memory. Pure work for the processor: no store, no
-//! clock. A tenant's rows are one slice of a file, so that its queries read few pages.
+//! In: rows of one contract in any order. Out: [`EncodedFile`]s in memory. Pure computation: no store, no clock. A
+//! tenant's rows are contiguous in a file, so that its queries read few pages.
 
 use std::ops::Range;
 
@@ -21,22 +21,22 @@ use crate::lake::log::stats::{FileBounds, text_bound, time_bound};
 use crate::lake::write::parquet_file::parquet_file;
 use crate::lake::write::take::gather;
 
-/// Tenants whose number is at hand while rows are counted off.
-const TENANTS_MET: usize = 64;
+/// The number of recently seen tenants that are cached while rows are ranked.
+const TENANTS_CACHED: usize = 64;
 
-/// How files are written.
+/// Options for encoding files.
 #[derive(Debug, Clone)]
 pub struct WriteOptions {
-    /// zstd level.
+    /// The zstd compression level.
     pub compression_level: i32,
-    /// Rows of a row group.
+    /// The maximum number of rows per row group.
     pub row_group_rows_max: usize,
 }
 
-/// One Parquet file, not stored yet.
+/// One Parquet file that is not stored yet.
 #[derive(Debug)]
 pub(in crate::lake) struct EncodedFile {
-    /// UTC day of all its rows, in days since 1970.
+    /// The UTC day of all rows, in days since 1970.
     pub(in crate::lake) day: i32,
     pub(in crate::lake) bytes: Vec<u8>,
     pub(in crate::lake) bounds: FileBounds,
@@ -52,27 +52,27 @@ impl From<&LakeConfig> for WriteOptions {
 #[derive(Debug, Clone)]
 pub struct RowSelection {
     batch: EventBatch,
-    /// Which of the batch's rows they are; all when it does not say.
+    /// The indexes of the selected rows; `None` for all.
     rows: Option<Vec<u32>>,
 }
 
 impl RowSelection {
-    /// The rows at these places of a batch. They are moved once, into the order of their files.
+    /// Selects the rows at these indexes. They are copied once, in sorted order.
     pub fn new(batch: EventBatch, rows: Vec<u32>) -> Self {
         Self { batch, rows: Some(rows) }
     }
 
-    /// How many they are.
+    /// The number of selected rows.
     pub fn len(&self) -> usize {
         self.rows.as_ref().map_or(self.batch.num_rows(), Vec::len)
     }
 
-    /// Whether there are none.
+    /// Whether no rows are selected.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The rows alone.
+    /// The selected rows as a batch.
     #[cfg(test)]
     pub fn alone(&self) -> EventBatch {
         let rows = self.rows.clone().unwrap_or_else(|| (0..self.batch.num_rows() as u32).collect());
@@ -98,17 +98,17 @@ pub(in crate::lake) fn encode(
         .collect()
 }
 
-/// UTC days, in days since 1970, each with its range of rows.
+/// UTC days, in days since 1970, and the range of rows of each.
 type Days = Vec<(i32, Range<usize>)>;
 
-/// Rows sorted by (day, tenant, time, id), and the range of each day.
+/// Sorts rows by (day, tenant, time, id), and returns the range of each day.
 fn sort(contract: &Contract, rows: &RowSelection) -> Result<(EventBatch, Days)> {
     let keys = sorted_keys(contract, rows)?;
     let mut days = Days::new();
-    for (place, key) in keys.iter().enumerate() {
+    for (index, key) in keys.iter().enumerate() {
         match days.last_mut() {
-            Some((day, range)) if *day == key.day() => range.end = place + 1,
-            _ => days.push((key.day(), place..place + 1)),
+            Some((day, range)) if *day == key.day() => range.end = index + 1,
+            _ => days.push((key.day(), index..index + 1)),
         }
     }
     if keys.len() == rows.batch.num_rows() && keys.iter().zip(0..).all(|(key, row)| key.row == row) {
@@ -119,11 +119,11 @@ fn sort(contract: &Contract, rows: &RowSelection) -> Result<(EventBatch, Days)> 
     Ok((rows, days))
 }
 
-/// What a row is sorted by, in order. Texts are slow to compare: tenants have their rank, and of ids only those are compared
-/// as a whole that are alike in the bytes where a batch's ids begin to differ.
+/// The sort key of a row. Comparing texts is slow, so that tenants are replaced by their rank, and ids by eight bytes
+/// after their common prefix. Whole ids are compared only if these bytes are equal.
 #[derive(Debug, Clone, Copy)]
 struct SortKey {
-    /// Day, tenant's rank and time, as one number with the same order.
+    /// Day, tenant rank and time as one number with the same order.
     slice: u128,
     /// Eight bytes of the id.
     id: u64,
@@ -132,7 +132,7 @@ struct SortKey {
 
 impl SortKey {
     fn new(day: i32, tenant_rank: u32, time: Micros, id: u64, row: u32) -> Self {
-        // A signed number without its sign's bit set is in the order of unsigned ones.
+        // Flipping the sign bit of signed numbers gives unsigned numbers with the same order.
         let (day, time) = (day.cast_unsigned() ^ (1 << 31), time.cast_unsigned() ^ (1 << 63));
         Self { slice: u128::from(day) << 96 | u128::from(tenant_rank) << 64 | u128::from(time), id, row }
     }
@@ -141,13 +141,13 @@ impl SortKey {
         ((self.slice >> 96) as u32 ^ (1 << 31)).cast_signed()
     }
 
-    /// All but the row, which comes after the whole id.
+    /// All except the row, which is compared after the whole id.
     fn known(&self) -> (u128, u64) {
         (self.slice, self.id)
     }
 }
 
-/// Eight bytes of a text from `start` on, as a number with the same order.
+/// Eight bytes of a text from `start`, as a number with the same order.
 fn eight_bytes(text: &str, start: usize) -> u64 {
     let rest = text.as_bytes().get(start..).unwrap_or_default();
     match rest.first_chunk() {
@@ -160,17 +160,17 @@ fn eight_bytes(text: &str, start: usize) -> u64 {
     }
 }
 
-/// How many bytes all texts begin with alike.
-fn alike(texts: &StringArray) -> usize {
+/// The length of the common prefix of all texts.
+fn common_prefix(texts: &StringArray) -> usize {
     let mut rows = (0..texts.len()).map(|row| texts.value(row).as_bytes());
-    let Some(mut alike) = rows.next() else { return 0 };
+    let Some(mut prefix) = rows.next() else { return 0 };
     for text in rows {
-        if !text.starts_with(alike) {
-            let count = alike.iter().zip(text).take_while(|(one, other)| one == other).count();
-            alike = &alike[..count];
+        if !text.starts_with(prefix) {
+            let count = prefix.iter().zip(text).take_while(|(one, other)| one == other).count();
+            prefix = &prefix[..count];
         }
     }
-    alike.len()
+    prefix.len()
 }
 
 fn sorted_keys(contract: &Contract, selection: &RowSelection) -> Result<Vec<SortKey>> {
@@ -179,15 +179,15 @@ fn sorted_keys(contract: &Contract, selection: &RowSelection) -> Result<Vec<Sort
     let times = rows
         .column(contract.time)
         .as_primitive_opt::<TimestampMicrosecondType>()
-        .ok_or_else(|| internal(contract, "its time column holds no microseconds"))?;
+        .ok_or_else(|| internal(contract, "the time column is not in microseconds"))?;
     let ids = text_column(contract, rows, contract.id)?;
     let count = u32::try_from(rows.num_rows()).map_err(|error| internal(contract, error))?;
-    let (ranks, alike) = (ranks(tenants), alike(ids));
+    let (ranks, prefix) = (ranks(tenants), common_prefix(ids));
     let key = |row: u32| {
-        let place = row as usize;
-        let time = times.value(place);
+        let index = row as usize;
+        let time = times.value(index);
         let day = i32::try_from(time.div_euclid(DAY)).map_err(|error| internal(contract, error))?;
-        Ok(SortKey::new(day, ranks[place], time, eight_bytes(ids.value(place), alike), row))
+        Ok(SortKey::new(day, ranks[index], time, eight_bytes(ids.value(index), prefix), row))
     };
     let mut keys = match &selection.rows {
         Some(rows) => rows.iter().copied().map(key).collect::<Result<Vec<_>>>()?,
@@ -201,25 +201,25 @@ fn sorted_keys(contract: &Contract, selection: &RowSelection) -> Result<Vec<Sort
     Ok(keys)
 }
 
-/// Each row's tenant as its place among the batch's sorted tenants.
+/// The rank of each row's tenant among the batch's sorted tenants.
 fn ranks(tenants: &StringArray) -> Vec<u32> {
     let mut numbers = std::collections::HashMap::new();
     let mut names = Vec::new();
-    // A few tenants send most rows: those met last are not looked up.
-    let mut met = [("", 0); TENANTS_MET];
+    // A few tenants send most rows, so that recently seen tenants are cached.
+    let mut cache = [("", 0); TENANTS_CACHED];
     let rows: Vec<u32> = (0..tenants.len())
         .map(|row| {
             let name = tenants.value(row);
             let last = name.bytes().next_back().map_or(0, usize::from);
-            let near = &mut met[(last + name.len()) % TENANTS_MET];
-            if near.0 != name || name.is_empty() {
+            let cached = &mut cache[(last + name.len()) % TENANTS_CACHED];
+            if cached.0 != name || name.is_empty() {
                 let number = *numbers.entry(name).or_insert_with(|| {
                     names.push(name);
                     names.len() as u32 - 1
                 });
-                *near = (name, number);
+                *cached = (name, number);
             }
-            near.1
+            cached.1
         })
         .collect();
     let mut sorted: Vec<u32> = (0..names.len() as u32).collect();
@@ -245,7 +245,7 @@ fn bounds(contract: &Contract, rows: &RecordBatch) -> Result<FileBounds> {
         let values = rows.column(column).as_primitive_opt::<TimestampMicrosecondType>()?;
         time_bound(min(values)?, max(values)?)
     };
-    // The rows are in the order of their tenants.
+    // The rows are sorted by tenant.
     let tenants = || {
         let values = rows.column(contract.tenant).as_string_opt::<i32>().filter(|values| !values.is_empty())?;
         text_bound(values.value(0), values.value(values.len() - 1))
@@ -261,11 +261,11 @@ fn bounds(contract: &Contract, rows: &RecordBatch) -> Result<FileBounds> {
 
 fn text_column<'a>(contract: &Contract, rows: &'a RecordBatch, column: usize) -> Result<&'a StringArray> {
     let values: &ArrayRef = rows.column(column);
-    values.as_string_opt::<i32>().ok_or_else(|| internal(contract, "a key column holds no text"))
+    values.as_string_opt::<i32>().ok_or_else(|| internal(contract, "a key column is not text"))
 }
 
 fn internal(contract: &Contract, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
-    Error::internal(format!("table `{}`: rows cannot be written", contract.name)).with_source(error)
+    Error::internal(format!("table `{}`: cannot encode rows", contract.name)).with_source(error)
 }
 
 #[cfg(test)]
@@ -290,14 +290,14 @@ mod tests {
         events.iter().map(|(tenant, time, id)| (*tenant, *time, (*id).to_owned())).collect()
     }
 
-    /// (tenant, time, id) of a file's rows, in its order.
+    /// Reads (tenant, time, id) of a file's rows, in file order.
     fn read(file: &EncodedFile) -> Vec<Event<'static>> {
         let reader =
             ParquetRecordBatchReaderBuilder::try_new(Bytes::from(file.bytes.clone())).unwrap().build().unwrap();
         let mut events = Vec::new();
         for rows in reader {
             let rows = rows.unwrap();
-            assert_eq!(rows.schema().fields(), contract().schema().fields(), "columns come back as they were");
+            assert_eq!(rows.schema().fields(), contract().schema().fields(), "the schema is preserved");
             let (tenants, ids) = (rows.column(0).as_string::<i32>(), rows.column(2).as_string::<i32>());
             let times = rows.column(1).as_primitive::<TimestampMicrosecondType>();
             let tenant = |row| if tenants.value(row) == "acme" { "acme" } else { "zeta" };
@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_per_day_each_sorted() {
+    fn each_day_has_one_sorted_file() {
         let day = NOON.div_euclid(DAY) as i32;
         let rows = events(&[
             ("zeta", NOON, "b"),
@@ -338,11 +338,15 @@ mod tests {
         let bounds = &files[1].bounds;
         assert_eq!((bounds.rows, bounds.tenants.clone().unwrap()), (5, ("acme".into(), "zeta".into())));
         assert_eq!(bounds.ids.clone().unwrap(), ("a".into(), "last of the day".into()));
-        assert_eq!(bounds.times.unwrap(), (NOON, DAY * i64::from(day + 1) + 999), "to the end of a millisecond");
+        assert_eq!(
+            bounds.times.unwrap(),
+            (NOON, DAY * i64::from(day + 1) + 999),
+            "rounded up to the end of a millisecond"
+        );
     }
 
     #[test]
-    fn a_file_tells_a_reader_where_its_rows_are() {
+    fn files_have_row_groups_page_indexes_and_bloom_filters() {
         let rows: Vec<_> = (0..50_000)
             .map(|number| ("acme", NOON + (number * 7_919 % 50_000) / 10 * SECOND / 1_000, format!("{number:032x}")))
             .collect();
@@ -354,21 +358,24 @@ mod tests {
         assert_eq!(metadata.row_groups().iter().map(|group| group.num_rows()).collect::<Vec<_>>(), [30_000, 20_000]);
         assert!(metadata.column_index().is_some() && metadata.offset_index().is_some(), "page index");
         let pages = &metadata.offset_index().unwrap()[0][1];
-        assert!(pages.page_locations().len() > 1, "times have pages to skip");
+        assert!(pages.page_locations().len() > 1, "the time column has several pages");
         let sorting = |column_idx| SortingColumn { column_idx, descending: false, nulls_first: false };
-        let mut held = 0;
+        let mut found = 0;
         for group in 0..2 {
             assert_eq!(metadata.row_group(group).sorting_columns().unwrap(), &[sorting(0), sorting(1), sorting(2)]);
             let group = reader.get_row_group(group).unwrap();
             let bloom = group.get_column_bloom_filter(2).expect("a bloom filter on ids");
-            held += rows.iter().filter(|event| bloom.check(event.2.as_str())).count();
-            assert!(group.get_column_bloom_filter(0).is_none(), "and on nothing else");
+            found += rows.iter().filter(|event| bloom.check(event.2.as_str())).count();
+            assert!(group.get_column_bloom_filter(0).is_none(), "no other column has a bloom filter");
         }
-        assert!((50_000..52_000).contains(&held), "every id is in its group's filter, and few in the other's: {held}");
+        assert!(
+            (50_000..52_000).contains(&found),
+            "every id is in its group's filter, and few are in the other's: {found}"
+        );
     }
 
     #[test]
-    fn columns_are_encoded_by_what_they_hold() {
+    fn column_encodings_depend_on_the_type() {
         let rows: Vec<_> = (0..1_000).map(|number| ("acme", NOON + number, format!("{number:032x}"))).collect();
         let file = encode(&contract(), &options(30_000), &batch(&contract(), &rows).into()).unwrap().remove(0);
         let reader = SerializedFileReader::new(Bytes::from(file.bytes)).unwrap();
@@ -378,7 +385,7 @@ mod tests {
             ("event_time", Encoding::DELTA_BINARY_PACKED, false, true),
             ("event_id", Encoding::PLAIN, false, true),
             ("received_time", Encoding::DELTA_BINARY_PACKED, false, true),
-            // Its few values are in every page.
+            // A dictionary, whose values are in every page.
             ("region", Encoding::RLE_DICTIONARY, true, false),
             ("mos", Encoding::BYTE_STREAM_SPLIT, false, true),
             ("hops", Encoding::DELTA_BINARY_PACKED, false, true),

@@ -230,20 +230,8 @@ impl Config {
 }
 
 /// The names of the sections.
-const SECTIONS: [&str; 12] = [
-    "tables",
-    "policy",
-    "sources",
-    "lookups",
-    "ingest",
-    "lake",
-    "auth",
-    "query",
-    "flight",
-    "http",
-    "shutdown",
-    "log",
-];
+const SECTIONS: [&str; 12] =
+    ["tables", "policy", "sources", "lookups", "ingest", "lake", "auth", "query", "flight", "http", "shutdown", "log"];
 
 /// Text and variables to a configuration, with all that is wrong in it. `Err` when the text is no TOML.
 fn read(

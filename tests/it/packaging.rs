@@ -31,7 +31,7 @@ fn the_health_check_reports_whether_the_server_is_ready() {
     assert!(code == Some(5) && text.contains("the server is not ready") && text.contains("404"), "{code:?} {text}");
     assert!(server.stop());
     let (code, text) = health(&url, &[]);
-    assert!(code == Some(5) && text.contains("cannot reach"), "{code:?} {text}");
+    assert!(code == Some(5) && text.contains("cannot be reached"), "{code:?} {text}");
 }
 
 #[test]

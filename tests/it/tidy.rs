@@ -84,10 +84,7 @@ const SHARED: [(&str, &[&str]); 5] = [
             "src/ingest/dedupe/",
         ],
     ),
-    (
-        "object_store",
-        &["src/lake/", "src/query/request/engine.rs", "src/query/scan/tenant_table.rs", "src/query/operator_query.rs"],
-    ),
+    ("object_store", &["src/lake/", "src/query/scan/scan_plan.rs"]),
     ("prost", &["src/contract/message", "src/flight/"]),
     ("prost_types", &["src/contract/message", "src/flight/statement.rs"]),
     ("protox", &["src/contract/"]),

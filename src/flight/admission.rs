@@ -1,16 +1,17 @@
-//! Admission control: limits on the headers, the number and the requests of calls. A call that is refused gets a gRPC
-//! status that names the limit.
+//! Admission control: limits the header size and the number of calls, and the time of their requests. A call that is
+//! refused gets a gRPC status that names the limit.
 //!
-//! In: an HTTP/2 request. Out: the same request to the service behind, or the status `RESOURCE_EXHAUSTED`. The body of an
-//! upload is detached from the request on the way (see `message_reader.rs`).
+//! In: an HTTP/2 request. Out: the same request to the wrapped service, or the status `RESOURCE_EXHAUSTED`. The body of
+//! an upload is detached from the request on the way (see `message_reader.rs`).
 //!
-//! Headers are checked here because the HTTP/2 library answers those beyond its own limit with a bare 431, which gRPC
-//! clients report as an unknown error. Its limit is therefore four times ours ([`FlightConfig::header_read_bytes_max`]).
+//! Headers are checked here because the HTTP/2 library refuses headers beyond its own limit with a bare 431, which gRPC
+//! clients report as an unknown error. Its limit is therefore four times ours
+//! ([`FlightConfig::header_read_bytes_max`]).
 //!
-//! **Invariant:** at most `flight.streams_max` calls of all connections are under way, each until its answer has been
-//! written or its client has gone. Health checks are not among them: a server that is full is still alive.
-//! **Invariant:** of the answer of a client that does not read, one message is in memory: it is handed on in pieces, and the
-//! next message is not encoded before the last piece is taken.
+//! **Invariant:** at most `flight.streams_max` calls run on all connections together. A call ends when its response is
+//! written or its client has disconnected. Health checks do not count: a server at its limit is still healthy.
+//! **Invariant:** if a client does not read, memory holds one message of its response: the message is sent in pieces,
+//! and the next one is not encoded before the last piece is taken.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -34,16 +35,16 @@ use crate::config::FlightConfig;
 use crate::error::{Error, Result};
 use crate::telemetry::Metrics;
 
-/// What HTTP/2 counts for a header on top of its name and value (RFC 9113, section 6.5.2).
+/// The fixed size that HTTP/2 adds for each header to its name and value (RFC 9113, section 6.5.2).
 const HEADER_EXTRA_BYTES: usize = 32;
-/// The largest piece of a message that is handed to the connection at once.
+/// The maximum size of a piece of a message that the connection gets at once.
 const PIECE_BYTES: usize = 256 * 1024;
-/// When a refused call may come again.
+/// The time after which a client may retry a refused call.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
-/// Upload and health check, by their paths.
+/// The paths of upload and health check.
 const DO_PUT: &str = "/arrow.flight.protocol.FlightService/DoPut";
 const HEALTH_CHECK: &str = "/grpc.health.v1.Health/Check";
-/// The methods of Flight, for the metrics of refused calls.
+/// The Flight methods, for the metrics of refused calls.
 const METHODS: [&str; 10] = [
     "Handshake",
     "ListFlights",
@@ -57,7 +58,7 @@ const METHODS: [&str; 10] = [
     "ListActions",
 ];
 
-/// The limits of all calls.
+/// The limits on all calls.
 #[derive(Debug)]
 pub(super) struct Admission {
     calls: Arc<Semaphore>,
@@ -85,7 +86,7 @@ impl Admission {
         })
     }
 
-    /// Lets a call through, with what it holds until its answer ends.
+    /// Admits a call, with the resources that it holds until its response ends.
     fn admit(&self, request: &http::Request<Body>) -> Result<Option<OwnedSemaphorePermit>> {
         let (bytes, bytes_max) = (header_bytes(request), self.header_bytes_max);
         if bytes > bytes_max {
@@ -101,7 +102,7 @@ impl Admission {
         Arc::clone(&self.calls).try_acquire_owned().map(Some).map_err(|_| {
             self.metrics.limited("flight.streams_max");
             Error::limited(format!(
-                "{} calls are under way, as many as the server takes (limit flight.streams_max): retry later",
+                "{} calls are running, which is the maximum (limit flight.streams_max): retry later",
                 self.streams_max
             ))
             .retry_after(RETRY_AFTER)
@@ -163,7 +164,7 @@ fn method(path: &str) -> &'static str {
     METHODS.into_iter().find(|known| *known == name).unwrap_or("other")
 }
 
-/// The body of a request that has to arrive in time. Uploads have a limit for each message instead.
+/// A request body with a time limit. Uploads have a limit for each message instead.
 struct TimedBody {
     body: Body,
     time_max: Duration,
@@ -196,7 +197,7 @@ impl HttpBody for TimedBody {
     }
 }
 
-/// The body of an answer: it holds the call's slot, and is handed on in pieces.
+/// A response body: it holds the call's slot, and sends messages in pieces.
 struct AnswerBody {
     body: Body,
     rest: Bytes,

@@ -1,11 +1,12 @@
-//! Who calls: the `authorization` header of a call becomes a token, and a verified token an [`Access`].
+//! Authentication: extracts the token from the `authorization` header of a call and verifies it, which yields an
+//! [`Access`].
 //!
-//! In: a call's headers. Out: the token in them, or `Unauthenticated`. No other header, session option or URL parameter
-//! has a say in whose data is seen.
+//! In: the headers of a call. Out: the token in them, or `Unauthenticated`. No other header, session option or URL
+//! parameter has any effect on whose data is visible.
 //!
-//! Calls carry `Bearer <token>`. `Handshake` also takes `Basic`: tools that cannot send a token send it as the password of
-//! any user. Its answer carries `authorization: Bearer <token>`, which clients then send by themselves; no other answer
-//! has that header, because ADBC would take it for a new token.
+//! Calls carry `Bearer <token>`. `Handshake` also accepts `Basic`: tools that cannot send a token send it as the
+//! password, with any user name. Its response carries `authorization: Bearer <token>`, which clients then send
+//! automatically; no other response has that header, because ADBC would treat it as a new token.
 
 use base64::Engine;
 use base64::alphabet::STANDARD;
@@ -17,18 +18,18 @@ use crate::tenancy::{Access, Verifier};
 
 const AUTHORIZATION: &str = "authorization";
 
-/// Go sends Basic credentials without padding, everyone else with.
+/// Go sends Basic credentials without padding, all other clients with.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// Verifies the bearer of a call.
+/// Verifies the bearer token of a call.
 pub(super) async fn access(verifier: &Verifier, headers: &MetadataMap) -> Result<Access> {
     verifier.verify(bearer(headers)?).await
 }
 
-/// Verifies the credentials of a Handshake; returns the header of its answer.
+/// Verifies the credentials of a Handshake and returns the header of its response.
 pub(super) async fn handshake(verifier: &Verifier, headers: &MetadataMap) -> Result<MetadataMap> {
     let token = credentials(headers)?;
     verifier.verify(&token).await?;
@@ -50,7 +51,7 @@ fn bearer(headers: &MetadataMap) -> Result<&str> {
     }
 }
 
-/// The token of a Handshake: a bearer, or the password of any user.
+/// The token of a Handshake: a bearer token, or the password of any user.
 fn credentials(headers: &MetadataMap) -> Result<String> {
     match authorization(headers)? {
         ("bearer", token) => Ok(token.to_owned()),
@@ -64,12 +65,12 @@ fn password(encoded: &str) -> Result<String> {
     let text = String::from_utf8(BASE64.decode(encoded).map_err(|_| malformed())?).map_err(|_| malformed())?;
     let (_user, password) = text.split_once(':').ok_or_else(malformed)?;
     if password.is_empty() {
-        return Err(Error::unauthenticated("the password is empty: it has to be the token"));
+        return Err(Error::unauthenticated("the password is empty: send the token as the password"));
     }
     Ok(password.to_owned())
 }
 
-/// The one `authorization` header: its scheme, recognised in any case, and the rest.
+/// The only `authorization` header: its scheme, in any case, and the rest.
 fn authorization(headers: &MetadataMap) -> Result<(&'static str, &str)> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let value = values
@@ -103,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bearer_is_read_in_any_case() {
+    fn bearer_scheme_is_case_insensitive() {
         for value in ["Bearer a.b.c", "bearer a.b.c", "BEARER   a.b.c "] {
             assert_eq!(bearer(&headers(&[value])).unwrap(), "a.b.c", "{value}");
             assert_eq!(credentials(&headers(&[value])).unwrap(), "a.b.c", "{value}");
@@ -111,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_unauthenticated() {
+    fn invalid_authorization_headers_are_unauthenticated() {
         let cases: &[&[&str]] =
             &[&[], &["a.b.c"], &["Bearer"], &["Digest x"], &["Basic dTpw"], &["Bearer a", "Bearer a"]];
         for case in cases {
@@ -120,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn a_password_is_a_token_with_and_without_padding() {
+    fn basic_password_is_the_token_with_and_without_padding() {
         // base64 of "any:t.o.k" is unpadded at nine bytes; one of the other lengths needs padding.
         for (encoded, token) in
             [("YW55OnQuby5r", "t.o.k"), ("dTp0LnQ=", "t.t"), ("dTp0LnQ", "t.t"), ("OmE6Yg==", "a:b")]

@@ -1,8 +1,8 @@
-//! Cancelling: finds the running query behind a FlightInfo.
+//! Cancellation: finds the running query of a FlightInfo.
 //!
-//! In: a FlightInfo with our ticket in it. Out: whether a query was stopped. Tickets name a flight; while its answer runs
-//! on this server, [`RunningAnswers`] knows which query that is. A caller can cancel its own flights only: others' tickets do not
-//! unseal for it.
+//! In: a FlightInfo with a ticket of ours. Out: whether a query was cancelled. A ticket names a flight. While its query
+//! runs on this server, [`RunningAnswers`] maps the flight to the query. A caller can cancel only its own flights: it
+//! cannot unseal the tickets of others.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -11,11 +11,11 @@ use uuid::Uuid;
 
 use crate::query::QueryId;
 
-/// The flights whose answers run now. A flight can be fetched more than once at a time.
+/// The flights whose queries are running. A flight can be fetched several times at once.
 #[derive(Debug, Clone, Default)]
 pub(super) struct RunningAnswers(Arc<Mutex<BTreeSet<(Uuid, QueryId)>>>);
 
-/// One running answer; dropping it takes it off the list.
+/// A running query; dropping this removes it from the list.
 #[derive(Debug)]
 pub(super) struct RunningEntry {
     running: RunningAnswers,
@@ -23,14 +23,14 @@ pub(super) struct RunningEntry {
 }
 
 impl RunningAnswers {
-    /// Puts an answer on the list.
+    /// Adds a query to the list.
     pub(super) fn enter(&self, flight: Uuid, query: QueryId) -> RunningEntry {
         let key = (flight, query);
         self.lock().insert(key);
         RunningEntry { running: self.clone(), key }
     }
 
-    /// The queries that answer this flight now.
+    /// The running queries of this flight.
     pub(super) fn queries(&self, flight: Uuid) -> Vec<QueryId> {
         let all = (flight, QueryId(Uuid::nil()))..=(flight, QueryId(Uuid::max()));
         self.lock().range(all).map(|(_, query)| *query).collect()
@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_flight_is_known_while_it_runs() {
+    fn flight_is_listed_while_its_query_runs() {
         let running = RunningAnswers::default();
         let (flight, first, second) = (Uuid::new_v4(), QueryId(Uuid::from_u128(1)), QueryId(Uuid::from_u128(2)));
         let one = running.enter(flight, first);

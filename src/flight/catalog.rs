@@ -1,14 +1,14 @@
-//! What a caller can see, in the words of Flight SQL: catalogs, schemas, tables, table types, keys, types and SqlInfo.
+//! Metadata for Flight SQL: catalogs, schemas, tables, table types, keys, types and SqlInfo.
 //!
-//! In: a metadata command of `FlightSql.proto` and the caller's [`Session`]. Out: one batch in exactly the schema that the
-//! protocol prescribes, nullability included: ADBC compares it, JDBC and ODBC cast by it.
+//! In: a metadata command of `FlightSql.proto` and the caller's [`Session`]. Out: one batch in exactly the schema that
+//! the protocol specifies, including nullability: ADBC compares it, JDBC and ODBC cast by it.
 //!
 //! There is one catalog, [`CATALOG`], with two schemas: [`SCHEMA`] holds the declared tables (type `TABLE`), and
-//! `information_schema` its views. The latter are `SYSTEM TABLE`s, so that a BI tool which asks for tables and views
-//! offers only data; one that asks for everything gets them too.
+//! `information_schema` holds its views. The latter have type `SYSTEM TABLE`, so that a BI tool that lists tables and
+//! views shows only data; a tool that lists all types gets them too.
 //!
-//! **Invariant:** everything comes from the session: what the caller cannot query has no name, no key and no type here.
-//! Refuses nothing but malformed messages: an unknown name or type is an empty answer.
+//! **Invariant:** everything comes from the session: a name, key or type of something that the caller cannot query
+//! never appears. Only malformed messages are refused; an unknown name or type gives an empty result.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -35,7 +35,7 @@ use crate::query::{CATALOG, SCHEMA, Session};
 const TABLE: &str = "TABLE";
 /// The type of the views of `information_schema`.
 const SYSTEM_TABLE: &str = "SYSTEM TABLE";
-/// All types a client may meet or filter by. There are no views yet, but tools ask for them by name.
+/// All types that a client may see or filter by. There are no views yet, but tools filter by that name.
 const TABLE_TYPES: [&str; 3] = [SYSTEM_TABLE, TABLE, "VIEW"];
 
 /// A metadata command.
@@ -50,19 +50,20 @@ pub(super) enum CatalogCommand {
     SqlInfo(CommandGetSqlInfo),
 }
 
-/// What the answers say of the server itself.
+/// Facts about the server itself.
 #[derive(Debug, Clone)]
 pub(super) struct ServerFacts {
-    /// How long a prepared handle is valid.
+    /// The validity period of a prepared handle.
     pub(super) handle_age_max: Duration,
-    /// The longest statement.
+    /// The maximum size of a statement.
     pub(super) sql_bytes_max: usize,
-    /// The longest row that fits a message.
+    /// The maximum size of a row, which must fit a message.
     pub(super) row_bytes_max: usize,
 }
 
 impl CatalogCommand {
-    /// Reads a command; `None` when it is not about metadata. `Invalid` when it claims to be and cannot be read.
+    /// Decodes a command; `None` if it is not about metadata. `Invalid` if it is a metadata command but cannot be
+    /// decoded.
     pub(super) fn decode(any: &Any) -> Option<Result<Self>> {
         let command = match Command::try_from(any.clone()) {
             Ok(command) => command,
@@ -85,7 +86,7 @@ impl CatalogCommand {
         }))
     }
 
-    /// The schema of the answer: what FlightInfo, GetSchema and the stream all say.
+    /// The schema of the result, as FlightInfo, GetSchema and the stream report it.
     pub(super) fn schema(&self) -> SchemaRef {
         match self {
             Self::Catalogs => GetCatalogsBuilder::new().schema(),
@@ -98,8 +99,8 @@ impl CatalogCommand {
         }
     }
 
-    /// The answer, in [`CatalogCommand::schema`], ordered as the protocol says.
-    /// Columns of tables are shown in the types that `types` sends.
+    /// The result in [`CatalogCommand::schema`], in the order that the protocol specifies. Table columns are shown in
+    /// the types that the profile `types` sends.
     pub(super) async fn batch(
         &self,
         session: &Session,
@@ -157,7 +158,7 @@ async fn tables(command: &CommandGetTables, session: &Session, types: TypeProfil
             if !is_like(command.table_name_filter_pattern.as_deref(), name)? {
                 continue;
             }
-            // The engine decides which of its views a session has: ask it instead of repeating its choice here.
+            // The engine decides which of its views a session has: query it instead of duplicating that decision here.
             let planned = match session.plan(&format!("SELECT * FROM {INFORMATION_SCHEMA}.{name}")).await {
                 Ok(planned) => planned,
                 Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Forbidden | Kind::Unsupported) => continue,
@@ -170,32 +171,33 @@ async fn tables(command: &CommandGetTables, session: &Session, types: TypeProfil
     builder.build().map_err(unbuildable)
 }
 
-/// A builder without filters of its own: ours come first and know aliases of table types.
+/// A builder without filters of its own: our filters run first and know the aliases of table types.
 fn tables_builder(include_schema: bool) -> GetTablesBuilder {
     GetTablesBuilder::new(None::<String>, None::<String>, None::<String>, None::<String>, include_schema)
 }
 
-/// Whether the filters of `command` let pass tables of this schema and type.
+/// Whether the filters of `command` match tables of this schema and type.
 fn is_wanted(command: &CommandGetTables, schema: &str, table_type: &str) -> Result<bool> {
     Ok(is_catalog(command.catalog.as_deref())
         && is_like(command.db_schema_filter_pattern.as_deref(), schema)?
         && is_type(&command.table_types, table_type))
 }
 
-/// Whether a catalog filter means ours: absent means any, "" those without a catalog, which none of ours is.
+/// Whether a catalog filter matches our catalog: an absent filter matches every catalog, "" only tables without a
+/// catalog.
 pub(super) fn is_catalog(filter: Option<&str>) -> bool {
     filter.is_none_or(|catalog| catalog == CATALOG)
 }
 
-/// Whether `name` matches a pattern of `%`, `_` and their escapes `\%`, `\_`: the very kernel behind SQL's LIKE.
+/// Whether `name` matches a pattern of `%`, `_` and the escapes `\%`, `\_`, with the kernel that implements SQL's LIKE.
 fn is_like(pattern: Option<&str>, name: &str) -> Result<bool> {
     let Some(pattern) = pattern else { return Ok(true) };
     let matched = like(&StringArray::new_scalar(name), &StringArray::new_scalar(pattern))
-        .map_err(|error| Error::invalid("unreadable search pattern").with_source(error))?;
+        .map_err(|error| Error::invalid("invalid search pattern").with_source(error))?;
     Ok(matched.value(0))
 }
 
-/// Whether a filter of table types, empty for any, lets `table_type` pass, in any case and under its SQL name.
+/// Whether a filter of table types (empty: all types) matches `table_type`, ignoring case, also under its SQL name.
 fn is_type(filter: &[String], table_type: &str) -> bool {
     filter.is_empty()
         || filter.iter().any(|wanted| {
@@ -204,7 +206,7 @@ fn is_type(filter: &[String], table_type: &str) -> bool {
         })
 }
 
-/// The same columns with the metadata that Flight SQL knows for them: place, type name, precision, scale, remarks.
+/// Adds the column metadata that Flight SQL defines: table, type name, precision, scale, remarks.
 fn described(schema: &Schema, schema_name: &str, table: &str, description: &str) -> Schema {
     let place = [("CATALOG_NAME", CATALOG), ("DB_SCHEMA_NAME", schema_name), ("TABLE_NAME", table)];
     let fields = schema.fields().iter().map(|field| {
@@ -241,12 +243,12 @@ fn remarks(field: &Field) -> Option<String> {
     }
 }
 
-/// The name of a column's property in Flight SQL.
+/// The metadata key of a column property in Flight SQL.
 fn flight_sql_key(property: &str) -> String {
     format!("ARROW:FLIGHT:SQL:{property}")
 }
 
-/// The builders fail only when columns and schema disagree, which is our mistake.
+/// The builders fail only if columns and schema disagree, which would be a bug of ours.
 pub(super) fn unbuildable(error: impl std::error::Error + Send + Sync + 'static) -> Error {
-    Error::internal("cannot build a catalog answer").with_source(error)
+    Error::internal("cannot build a metadata result").with_source(error)
 }

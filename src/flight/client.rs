@@ -1,7 +1,7 @@
-//! The Flight SQL client of our own command line.
+//! The Flight SQL client of the command line.
 //!
-//! In: a server's URL, a token, SQL. Out: the schema of the answer and its batches. Reads answers of any size, in messages
-//! of up to `MESSAGE_BYTES_MAX`; the words of gRPC end here.
+//! In: a server's URL, a token, SQL. Out: the schema of the result and its batches. It reads results of any size, in
+//! messages of up to `MESSAGE_BYTES_MAX`. gRPC types do not leave this file.
 
 use std::path::Path;
 
@@ -20,26 +20,26 @@ use super::upload::from_flight;
 use crate::error::{Error, Kind, Result};
 use crate::outbound::Roots;
 
-/// One message received. Our own server sends less than 4 MiB.
+/// The maximum size of a received message. Our own server sends less than 4 MiB.
 const MESSAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// Bytes in flight on one stream and one connection: enough for a fast link at 10 ms.
+/// The flow-control window of a stream and of a connection: enough for a fast link with a latency of 10 ms.
 const WINDOW_BYTES: u32 = 8 * 1024 * 1024;
 
 /// A connection to a Flight SQL server.
 #[derive(Debug, Clone)]
 pub struct FlightClient(FlightSqlServiceClient<Channel>);
 
-/// An answer: its schema, then its rows.
+/// A result: its schema, then its rows.
 pub struct ResultRows {
-    /// Known before the first row.
+    /// Known before the first row arrives.
     pub schema: SchemaRef,
-    /// In order.
+    /// The batches, in order.
     pub batches: BoxStream<'static, Result<RecordBatch>>,
 }
 
 impl FlightClient {
     /// Connects. `url` is `grpc://host:port` (plain text) or `grpc+tls://host:port`. `http` and `https` mean the same.
-    /// The authorities in `ca_file` (PEM) are trusted in addition to the system's. `Unavailable` when nobody answers there.
+    /// The authorities in `ca_file` (PEM) are trusted in addition to the system's. `Unavailable` if no server responds.
     pub async fn connect(url: &str, token: &str, ca_file: Option<&Path>) -> Result<Self> {
         let channel = endpoint(url, ca_file)?.connect().await.map_err(|error| {
             Error::unavailable(format!("cannot connect to {url}: is the server running there?")).with_source(error)
@@ -56,7 +56,7 @@ impl FlightClient {
         self.fetch(info).await
     }
 
-    /// Sends events to a table; returns how many of them it holds now.
+    /// Sends events to a table; returns how many of them the table now holds.
     pub async fn ingest(&mut self, table: &str, batches: BoxStream<'static, Result<RecordBatch>>) -> Result<i64> {
         let options = TableDefinitionOptions {
             if_not_exist: TableNotExistOption::Fail.into(),
@@ -85,12 +85,12 @@ impl FlightClient {
 }
 
 fn unreadable() -> Error {
-    Error::internal("the server's answer is no Flight SQL")
+    Error::internal("the response of the server is not valid Flight SQL")
 }
 
 fn endpoint(url: &str, ca_file: Option<&Path>) -> Result<Endpoint> {
     let expected =
-        || Error::invalid(format!("`{url}` is no server's URL: expected `grpc://host:port` or `grpc+tls://…`"));
+        || Error::invalid(format!("`{url}` is not a server URL: expected `grpc://host:port` or `grpc+tls://…`"));
     let (scheme, address) = url.split_once("://").ok_or_else(expected)?;
     let is_tls = match scheme {
         "grpc" | "grpc+tcp" | "http" => false,

@@ -1,7 +1,8 @@
-//! Commands: the protobuf messages in descriptors, tickets and actions become closed sets of what this server does.
+//! Decodes commands: the protobuf messages in descriptors, tickets and actions become enums of what this server
+//! supports.
 //!
-//! In: bytes of a client. Out: a [`QueryCommand`], a [`PutCommand`] or an [`ActionCommand`]. Refuses by name what Glasshouse does not do
-//! (transactions, savepoints, Substrait), and anything malformed.
+//! In: bytes from a client. Out: a [`QueryCommand`], a [`PutCommand`] or an [`ActionCommand`]. Malformed messages are
+//! refused, and so are unsupported features, by name (transactions, savepoints, Substrait).
 
 use arrow_flight::flight_descriptor::DescriptorType;
 use arrow_flight::sql::{
@@ -16,35 +17,35 @@ use super::catalog::CatalogCommand;
 use super::options::{SetRequest, decode};
 use crate::error::{Error, Result};
 
-/// What has rows to fetch.
+/// A command that returns rows.
 #[derive(Debug)]
 pub(super) enum QueryCommand {
-    /// A statement's text.
+    /// The text of a statement.
     Statement(String),
-    /// A prepared handle.
+    /// The handle of a prepared statement.
     Prepared(Bytes),
-    /// A metadata command, and the bytes it came as.
+    /// A metadata command, and its encoded bytes.
     Catalog(CatalogCommand, Bytes),
 }
 
-/// What an upload is for.
+/// The purpose of an upload.
 #[derive(Debug)]
 pub(super) enum PutCommand {
     /// Parameters of a prepared query.
     Bind(Bytes),
     /// Events.
     Ingest(Box<CommandStatementIngest>),
-    /// A statement that would change something.
+    /// A statement that would change data.
     Update(String),
     /// The same, prepared.
     PreparedUpdate(Bytes),
 }
 
-/// What `DoAction` does.
+/// The actions of `DoAction`.
 #[derive(Debug)]
 pub(super) enum ActionCommand {
     Prepare(String),
-    /// Handles are stateless: there is nothing to close.
+    /// Handles are stateless, so closing one does nothing.
     ClosePrepared,
     CancelFlight(Box<FlightInfo>),
     CancelQuery(Box<FlightInfo>),
@@ -53,15 +54,15 @@ pub(super) enum ActionCommand {
     CloseSession,
 }
 
-/// The actions that [`act`] knows, for `ListActions`.
+/// The actions that [`act`] supports, for `ListActions`.
 pub(super) const ACTIONS: [(&str, &str); 7] = [
-    (PREPARE, "prepares a statement; answers with its handle, schema and parameters"),
+    (PREPARE, "prepares a statement; returns its handle, schema and parameters"),
     (CLOSE_PREPARED, "does nothing: handles are stateless and expire"),
     (CANCEL_FLIGHT, "cancels the caller's running query by its FlightInfo"),
-    (CANCEL_QUERY, "the same, in the older form of Flight SQL"),
+    (CANCEL_QUERY, "cancels a running query; the older form of CancelFlightInfo"),
     (SET_OPTIONS, "sets `catalog`, `schema` (checked only) and `types` (`compat` or `native`)"),
-    (GET_OPTIONS, "gets these options"),
-    (CLOSE_SESSION, "forgets these options"),
+    (GET_OPTIONS, "returns the session options"),
+    (CLOSE_SESSION, "resets the session options"),
 ];
 
 const PREPARE: &str = "CreatePreparedStatement";
@@ -72,7 +73,7 @@ const SET_OPTIONS: &str = "SetSessionOptions";
 const GET_OPTIONS: &str = "GetSessionOptions";
 const CLOSE_SESSION: &str = "CloseSession";
 
-/// Reads the command of GetFlightInfo, PollFlightInfo and GetSchema.
+/// Decodes the command of GetFlightInfo, PollFlightInfo and GetSchema.
 pub(super) fn query(descriptor: &FlightDescriptor) -> Result<QueryCommand> {
     let bytes = descriptor_bytes(descriptor)?;
     let any = any(&bytes)?;
@@ -90,12 +91,12 @@ pub(super) fn query(descriptor: &FlightDescriptor) -> Result<QueryCommand> {
     }
 }
 
-/// Reads the command of an answer's ticket again.
+/// Decodes the metadata command in a ticket.
 pub(super) fn catalog(bytes: &[u8]) -> Result<CatalogCommand> {
     CatalogCommand::decode(&any(bytes)?).ok_or_else(|| Error::invalid("the ticket holds no metadata command"))?
 }
 
-/// Reads the command of DoPut.
+/// Decodes the command of DoPut.
 pub(super) fn put(descriptor: &FlightDescriptor) -> Result<PutCommand> {
     match command(any(&descriptor_bytes(descriptor)?)?)? {
         Command::CommandPreparedStatementQuery(query) => Ok(PutCommand::Bind(query.prepared_statement_handle)),
@@ -115,7 +116,7 @@ pub(super) fn put(descriptor: &FlightDescriptor) -> Result<PutCommand> {
     }
 }
 
-/// Reads an action.
+/// Decodes an action.
 pub(super) fn act(action: &Action) -> Result<ActionCommand> {
     let body = &action.body;
     match action.r#type.as_str() {
@@ -140,13 +141,13 @@ pub(super) fn act(action: &Action) -> Result<ActionCommand> {
         "BeginTransaction" | "EndTransaction" | "BeginSavepoint" | "EndSavepoint" => Err(no_transactions()),
         "CreatePreparedSubstraitPlan" => Err(no_substrait()),
         "RenewFlightEndpoint" => {
-            Err(Error::unsupported("tickets are not renewed: call GetFlightInfo again, it runs nothing"))
+            Err(Error::unsupported("tickets cannot be renewed: call GetFlightInfo again, it only plans"))
         }
-        other => Err(Error::unsupported(format!("unknown action `{other}`: ListActions names those there are"))),
+        other => Err(Error::unsupported(format!("unknown action `{other}`: ListActions lists the supported actions"))),
     }
 }
 
-/// The actions as `ListActions` shows them.
+/// The actions as `ListActions` returns them.
 pub(super) fn action_types() -> impl Iterator<Item = ActionType> {
     ACTIONS
         .into_iter()
@@ -155,7 +156,7 @@ pub(super) fn action_types() -> impl Iterator<Item = ActionType> {
 
 fn descriptor_bytes(descriptor: &FlightDescriptor) -> Result<Bytes> {
     if descriptor.r#type() == DescriptorType::Path {
-        return Err(Error::invalid("there are no flights by path: send a Flight SQL command"));
+        return Err(Error::invalid("path descriptors are not supported: send a Flight SQL command"));
     }
     Ok(descriptor.cmd.clone())
 }
@@ -179,7 +180,7 @@ fn unpack<M: arrow_flight::sql::ProstMessageExt>(action: &Action) -> Result<M> {
 }
 
 fn misplaced(command: &Command, place: &str) -> Error {
-    Error::unsupported(format!("`{}` is not {place} that this server knows", command.type_url()))
+    Error::unsupported(format!("`{}` is not {place} that this server supports", command.type_url()))
 }
 
 fn no_transaction(id: Option<&Bytes>) -> Result<()> {
@@ -190,11 +191,13 @@ fn no_transaction(id: Option<&Bytes>) -> Result<()> {
 }
 
 fn no_transactions() -> Error {
-    Error::unsupported("there are no transactions: each statement sees one snapshot, each upload is kept when answered")
+    Error::unsupported(
+        "transactions are not supported: a statement reads one snapshot, an upload is committed when its call returns",
+    )
 }
 
 fn no_substrait() -> Error {
-    Error::unsupported("Substrait plans are not run: send SQL")
+    Error::unsupported("Substrait plans are not supported: send SQL")
 }
 
 #[cfg(test)]
@@ -209,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn a_statement_is_read_and_a_transaction_refused() {
+    fn statements_are_decoded_and_transactions_refused() {
         let mut statement = CommandStatementQuery { query: "SELECT 1".into(), transaction_id: None };
         assert!(matches!(query(&described(&statement)).unwrap(), QueryCommand::Statement(sql) if sql == "SELECT 1"));
         statement.transaction_id = Some(Bytes::new());

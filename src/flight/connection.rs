@@ -1,4 +1,4 @@
-//! Connections of the Flight endpoint: as many as the limit allows, and a refusal in HTTP/2 for the next.
+//! Connections of the Flight endpoint: accepts up to the limit, and refuses further ones in HTTP/2.
 //!
 //! In: a bound socket. Out: the stream of connections that tonic serves.
 
@@ -14,22 +14,22 @@ use crate::config::FlightConfig;
 use crate::listener::{ConnectionLimit, Listener};
 use crate::telemetry::Metrics;
 
-/// An empty SETTINGS frame, with which a server has to begin (RFC 9113, section 6.5).
+/// An empty SETTINGS frame, which a server must send first (RFC 9113, section 6.5).
 const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
-/// The header of a GOAWAY frame after its length (section 6.8), the last stream that was served, which is none, and the
-/// error ENHANCE_YOUR_CALM, which gRPC clients report as `RESOURCE_EXHAUSTED`, or retry.
+/// A GOAWAY frame (section 6.8) from after its length: the header, the last stream served (0, none), and the error
+/// ENHANCE_YOUR_CALM, which gRPC clients report as `RESOURCE_EXHAUSTED`, or retry.
 const GOAWAY: [u8; 14] = [7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xb];
-/// Bytes of a GOAWAY frame before its text.
+/// The length of a GOAWAY frame without its text.
 const GOAWAY_BYTES: usize = 8;
 
-/// The connections of `socket`, without end.
+/// An endless stream of the connections of `socket`.
 pub(super) fn connections(
     socket: TcpListener,
     config: &FlightConfig,
     metrics: Arc<Metrics>,
 ) -> impl Stream<Item = io::Result<GracefulClose>> + use<> {
     let connections_max = config.connections_max;
-    // Under TLS nobody could read it before a handshake, which a full server does not make.
+    // Under TLS a client cannot read the refusal before a handshake, and a server at its limit does not perform one.
     let refusal = if config.tls_cert.is_some() { Bytes::new() } else { refusal(connections_max) };
     let limit = ConnectionLimit { key: "flight.connections_max", connections_max, refusal };
     let listener = Listener::new(socket, limit, metrics);
@@ -39,7 +39,7 @@ pub(super) fn connections(
     })
 }
 
-/// What a connection beyond the limit is sent.
+/// The bytes sent to a connection beyond the limit.
 fn refusal(connections_max: usize) -> Bytes {
     let text = format!("the server has {connections_max} connections (limit flight.connections_max): retry later");
     let length = u32::try_from(GOAWAY_BYTES + text.len()).unwrap_or(u32::MAX).to_be_bytes();

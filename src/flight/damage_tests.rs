@@ -1,4 +1,4 @@
-//! Uploads that are damaged, by seed: each ends in an orderly status, and the server goes on.
+//! Damaged uploads, by seed: each ends in a regular status, and the server keeps running.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use crate::config::{FlightConfig, PolicyConfig};
 use crate::ingest::testing::{TABLE, columns, memory, mutations, open};
 
 #[tokio::test]
-async fn damaged_arrow_messages_are_refused_in_order() {
+async fn damaged_arrow_messages_return_a_regular_status() {
     let tables = open(&memory()).await;
     let policy = BTreeMap::from([(TABLE.to_owned(), PolicyConfig::default())]);
     let server = FlightTestServer::over(FlightConfig::default(), tables, &policy).await;
@@ -21,7 +21,7 @@ async fn damaged_arrow_messages_are_refused_in_order() {
         ..CommandStatementIngest::default()
     };
     let whole = encoded(&command, vec![columns(["a", "b", "c"])]).await;
-    // The schema, the header of the rows, and the rows.
+    // The schema, the header of the batch, and the batch.
     let parts = [(0, true), (1, true), (1, false)];
     for (index, is_header) in parts {
         let part = if is_header { &whole[index].data_header } else { &whole[index].data_body };

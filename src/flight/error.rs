@@ -1,7 +1,7 @@
-//! Errors as a gRPC client sees them: the one table from [`Kind`] to a status code.
+//! Maps errors to gRPC statuses: the single table from [`Kind`] to a status code.
 //!
 //! In: an [`Error`] of any module. Out: a [`Status`] with its message, cut to [`MESSAGE_BYTES_MAX`] so that it fits the
-//! trailers of every client. **Invariant:** an internal error shows an id and nothing else; its cause is in the log.
+//! trailers of every client. **Invariant:** an internal error shows only an id; its cause is in the log.
 
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
@@ -10,21 +10,22 @@ use uuid::Uuid;
 
 use crate::error::{Error, Kind};
 
-/// Longest message in a status. C++ clients read 8 KiB of trailers in all, and percent-encoding can triple a message.
+/// The maximum size of a status message. C++ clients read 8 KiB of trailers in total, and percent-encoding can triple a
+/// message.
 const MESSAGE_BYTES_MAX: usize = 2 * 1024;
 
-/// Seconds after which a retry is worth it, as in HTTP.
+/// The seconds after which a retry makes sense, as in HTTP.
 const RETRY_AFTER: &str = "retry-after";
 
-/// The status of `error`; `rpc` names the call in the log. Logs it: this is where an error of a call is handled.
+/// The status of `error`, which is logged here and nowhere else; `rpc` names the call in the log.
 pub(super) fn status(rpc: &'static str, error: &Error) -> Status {
     let code = code(error.kind());
     if code == Code::Internal {
         let id = Uuid::new_v4();
-        error!(%id, rpc, error = ?error, "a call failed by our fault");
+        error!(%id, rpc, error = ?error, "a call failed with an internal error");
         return Status::internal(format!("internal error, its id in the server's log is {id}"));
     }
-    debug!(rpc, error = ?error, "a call was refused");
+    debug!(rpc, error = ?error, "a call was rejected");
     let mut status = Status::new(code, shortened(error.message()));
     if let Some(wait) = error.wait() {
         let seconds = wait.as_secs_f64().ceil().max(1.0);
@@ -49,7 +50,7 @@ fn code(kind: Kind) -> Code {
     }
 }
 
-/// What another server's status means to our own client, and what a broken upload means to a call.
+/// Maps a status to an error: of another server for our own client, or of a broken upload.
 pub(super) fn from_status(status: Status) -> Error {
     let kind = match status.code() {
         Code::InvalidArgument | Code::OutOfRange | Code::FailedPrecondition => Kind::Invalid,
@@ -81,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_internal_error_shows_an_id_only() {
+    fn internal_errors_show_only_an_id() {
         let shown = status("DoGet", &Error::internal("file s3://secret is gone").with_source("cause"));
         assert_eq!(shown.code(), Code::Internal);
         assert!(!shown.message().contains("secret"), "{}", shown.message());
@@ -89,14 +90,14 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_says_when_to_retry() {
+    fn limited_errors_say_when_to_retry() {
         let shown = status("DoPut", &Error::limited("the queue is full").retry_after(Duration::from_millis(1200)));
         assert_eq!(shown.code(), Code::ResourceExhausted);
         assert_eq!(shown.metadata().get(RETRY_AFTER).and_then(|value| value.to_str().ok()), Some("2"));
     }
 
     #[test]
-    fn a_long_message_is_cut_at_a_character() {
+    fn long_messages_are_cut_at_a_character_boundary() {
         let shown = status("DoGet", &Error::invalid("ü".repeat(5_000)));
         assert!(shown.message().len() <= MESSAGE_BYTES_MAX + 4);
         assert!(shown.message().ends_with('…'));

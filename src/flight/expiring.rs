@@ -1,8 +1,8 @@
-//! Streams that end at their deadline even if nobody reads them.
+//! Streams that end at their deadline even if the client does not read them.
 //!
-//! In: a stream that ends with an error when it is polled after its deadline. Out: the same stream, which is polled at its
-//! deadline by a task of its own. A client that stops reading stops polling: without that task its answer would keep its
-//! plan, its memory and its tenant's slot for as long as the client stays connected.
+//! In: a stream that returns an error when polled after its deadline. Out: the same stream, with a task that polls it
+//! at its deadline. A client that stops reading stops polling: without the task its query would keep its plan, its
+//! memory and its tenant's slot for as long as the client stays connected.
 //!
 //! ```text
 //!   reader ─► poll ─┐
@@ -10,7 +10,7 @@
 //!   deadline ─► poll until it ends ─┘        └─► its last error, kept for a reader that comes back
 //! ```
 //!
-//! **Invariant:** when the deadline has passed the stream is dropped, and only its last error is kept.
+//! **Invariant:** after the deadline the stream is dropped, and only its last error is kept.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,14 +23,14 @@ use tokio::time::Instant;
 
 use crate::error::{Error, Result};
 
-/// Ends `stream` at `deadline`. It has to fail when it is polled after that.
+/// Ends `stream` at `deadline`. The stream must return an error when polled after that.
 pub(super) fn expiring<T: Send + 'static>(
     stream: BoxStream<'static, Result<T>>,
     deadline: Instant,
 ) -> BoxStream<'static, Result<T>> {
     let shared = Arc::new(Shared(Mutex::new(State { stream: Some(stream), last: None, reader: None })));
     let mut watch = JoinSet::new();
-    // Weak: a reader that goes away takes the stream along at once.
+    // Weak: when the reader is dropped, the stream is dropped at once.
     let watched = Arc::downgrade(&shared);
     watch.spawn(async move {
         tokio::time::sleep_until(deadline).await;
@@ -41,27 +41,27 @@ pub(super) fn expiring<T: Send + 'static>(
 
 struct Expiring<T> {
     shared: Arc<Shared<T>>,
-    /// Ends with the stream.
+    /// Aborted when the stream ends.
     _watch: JoinSet<()>,
 }
 
 struct Shared<T>(Mutex<State<T>>);
 
 struct State<T> {
-    /// `None` when it has ended.
+    /// `None` after the end.
     stream: Option<BoxStream<'static, Result<T>>>,
-    /// How it ended at its deadline.
+    /// The last error at the deadline.
     last: Option<Error>,
     reader: Option<Waker>,
 }
 
 impl<T> Shared<T> {
-    /// After a panic in a poll the stream is still there, and says by itself what became of it.
+    /// After a panic in a poll the stream is still valid, and polling it again reports its state.
     fn lock(&self) -> MutexGuard<'_, State<T>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Polls the stream until it has ended. Items that nobody was there to read are dropped: an error follows them.
+    /// Polls the stream until it ends. Items that were not read are dropped: an error follows them.
     fn poll_end(&self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             let mut state = self.lock();
@@ -72,7 +72,7 @@ impl<T> Shared<T> {
                     state.last = end.and_then(Result::err);
                     let (ended, reader) = (state.stream.take(), state.reader.take());
                     drop(state);
-                    // Outside of the lock: a plan takes its time to be dropped.
+                    // Outside the lock, because dropping a plan takes time.
                     drop(ended);
                     reader.into_iter().for_each(Waker::wake);
                     return Poll::Ready(());
@@ -115,7 +115,7 @@ mod tests {
     use super::*;
     use crate::error::Kind;
 
-    /// Counts for ever, and fails after `deadline`. Its end is told by the receiver: it gets nothing more.
+    /// Counts until `deadline`, then returns an error. When the stream is dropped, the receiver gets an error.
     fn counting(deadline: Instant) -> (BoxStream<'static, Result<u64>>, oneshot::Receiver<()>) {
         let (alive, gone) = oneshot::channel();
         let items = stream::unfold((0, alive), move |(count, alive)| async move {
@@ -126,19 +126,19 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_stream_that_nobody_reads_ends_at_its_deadline() {
+    async fn unread_stream_ends_at_its_deadline() {
         let deadline = Instant::now() + Duration::from_millis(500);
         let (items, gone) = counting(deadline);
         let mut items = expiring(items, deadline);
         assert_eq!(items.next().await.unwrap().unwrap(), 0);
-        assert!(gone.await.is_err(), "the stream is dropped although nobody polls it");
+        assert!(gone.await.is_err(), "the stream is dropped although it is not polled");
         assert!(Instant::now() >= deadline);
         assert_eq!(items.next().await.unwrap().unwrap_err().kind(), Kind::Limited);
         assert!(items.next().await.is_none());
     }
 
     #[tokio::test]
-    async fn a_reader_that_waits_is_woken() {
+    async fn waiting_reader_is_woken() {
         let deadline = Instant::now() + Duration::from_millis(500);
         let waiting = stream::once(async move {
             tokio::time::sleep_until(deadline).await;
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_stream_that_is_read_to_its_end_or_dropped_leaves_nothing() {
+    async fn finished_and_dropped_streams_leave_no_task() {
         let deadline = Instant::now() + Duration::from_secs(300);
         let whole = expiring(stream::iter([Ok(1), Ok(2)]).boxed(), deadline);
         assert_eq!(whole.map(Result::unwrap).collect::<Vec<_>>().await, [1, 2]);

@@ -1,11 +1,12 @@
-//! Connections that close without losing what they sent.
+//! Closes connections without losing data that was sent.
 //!
-//! A socket that is closed while the client's last frames arrive answers them with a reset, and a reset makes the client
-//! throw away what it has not read yet: the end of an answer, or the status that says why it ended. So a connection that
-//! is shut down first reads, and drops, whatever still comes, until the client closes its side or [`LINGER_MAX`] is over.
+//! A socket that is closed while frames of the client arrive responds with a reset, and a reset makes the client
+//! discard data that it has not read yet: the end of a result, or the status that says why it ended. So a connection
+//! that shuts down first reads and discards incoming data until the client closes its side or [`LINGER_MAX`] has
+//! passed.
 //!
-//! A connection is also closed when nothing at all has come for [`SILENCE_MAX`]: before HTTP/2 has begun there are no pings
-//! that would find a client gone, and its slot would be taken for ever.
+//! A connection is also closed if nothing arrives for [`SILENCE_MAX`]. Before HTTP/2 has begun there are no pings that
+//! would detect a dead client, and its connection slot would be occupied forever.
 
 use std::io::{ErrorKind, Result};
 use std::pin::Pin;
@@ -20,15 +21,15 @@ use tonic::transport::server::{Connected, TcpConnectInfo};
 use super::{KEEPALIVE_INTERVAL, KEEPALIVE_WAIT_MAX};
 use crate::listener::ConnectionSlot;
 
-/// The longest silence of a client. One that answers pings is never silent for so long.
+/// The maximum silence of a client. A client that responds to pings is never silent for this long.
 const SILENCE_MAX: Duration =
     KEEPALIVE_INTERVAL.saturating_add(KEEPALIVE_WAIT_MAX).saturating_add(Duration::from_secs(10));
-/// How long a client may take to close its side.
+/// The maximum time for a client to close its side.
 const LINGER_MAX: Duration = Duration::from_secs(3);
-/// What is read, and dropped, at once.
+/// The size of the buffer for discarded data.
 const SCRATCH_BYTES: usize = 4 * 1024;
 
-/// A TCP connection that lingers when it is shut down.
+/// A TCP connection that closes gracefully.
 #[derive(Debug)]
 pub(super) struct GracefulClose {
     stream: TcpStream,
@@ -44,7 +45,7 @@ impl GracefulClose {
         Self { stream, deadline: None, last_read: Instant::now(), silence, _slot: slot }
     }
 
-    /// Ready when the client has been silent for too long.
+    /// Ready if the client has been silent for too long.
     fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             ready!(self.silence.as_mut().poll(cx));
@@ -52,7 +53,7 @@ impl GracefulClose {
             if end <= Instant::now() {
                 return Poll::Ready(());
             }
-            // The timer is set again only here: most reads cost no more than a look at the clock.
+            // The timer is reset only here: most reads just check the clock.
             self.silence.as_mut().reset(end);
         }
     }
@@ -92,7 +93,7 @@ impl AsyncWrite for GracefulClose {
             let mut scratch = ReadBuf::new(&mut scratch);
             match ready!(Pin::new(&mut self.stream).poll_read(cx, &mut scratch)) {
                 Ok(()) if !scratch.filled().is_empty() => {}
-                // The client has closed its side, or is gone: either way it reads no more.
+                // The client has closed its side or disconnected: either way it reads no more.
                 Ok(()) | Err(_) => return Poll::Ready(Ok(())),
             }
         }

@@ -1,10 +1,12 @@
-//! Tickets and prepared handles: what a statement needs to run later, signed, so that the server keeps nothing.
+//! Tickets and prepared handles: signed tokens with everything that a later call needs, so that the server keeps no
+//! state.
 //!
 //! In: a statement (its text and bound parameters) or a metadata command, and the caller. Out: opaque bytes
-//! `version (1) · HMAC-SHA256 (32) · payload`, good on any connection and any server with the same `handle_secret`.
+//! `version (1) · HMAC-SHA256 (32) · payload`, valid on any connection and any server with the same `handle_secret`.
 //!
-//! **Invariant:** a handle gives no right. It is bound to the caller that got it, and what it holds is planned again with
-//! the rights of the caller that shows it. Refuses: tampered or foreign bytes, another caller's handle, expired handles.
+//! **Invariant:** a handle grants no rights. It is bound to the caller that received it, and its statement is planned
+//! again with the rights of the caller that presents it. Tampered, foreign and expired handles and those of other
+//! callers are refused.
 
 use arrow::array::RecordBatch;
 use arrow::ipc::reader::StreamReader;
@@ -20,10 +22,10 @@ use crate::config::{Secret, TypeProfile};
 use crate::error::{Error, Result};
 use crate::tenancy::Access;
 
-/// The layout of a handle. A new one gets a new number, and old handles are refused as such.
+/// The version of the handle layout. A new layout gets a new number, and old handles are refused.
 const VERSION: u8 = 1;
 const MAC_BYTES: usize = 32;
-/// The largest handle: it travels in requests and answers that have to stay below 4 MiB.
+/// The maximum size of a handle: it is part of requests and responses that must stay below 4 MiB.
 pub(super) const HANDLE_BYTES_MAX: usize = 1024 * 1024;
 
 /// Seals and unseals handles.
@@ -33,38 +35,38 @@ pub(super) struct Sealer {
     clock: Clock,
 }
 
-/// What a handle holds.
+/// The content of a handle.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Handle {
-    /// Names the flight, so that it can be cancelled by its ticket.
+    /// The id of the flight, so that the ticket can cancel it.
     pub(super) id: Uuid,
-    /// The types that its schema promised.
+    /// The type profile of its declared schema.
     pub(super) types: TypeProfile,
-    /// What it is good for.
+    /// What the handle is for.
     pub(super) purpose: Purpose,
 }
 
-/// What a handle is good for.
+/// What a handle is for.
 #[derive(Clone, PartialEq, prost::Oneof)]
 pub(super) enum Purpose {
     /// A prepared statement.
     #[prost(message, tag = "5")]
     Prepared(Statement),
-    /// The answer of a statement.
+    /// The result of a statement.
     #[prost(message, tag = "6")]
     Answer(Statement),
-    /// The answer of a metadata command (an encoded `Any`).
+    /// The result of a metadata command (an encoded `Any`).
     #[prost(bytes = "bytes", tag = "7")]
     Catalog(Bytes),
 }
 
-/// A statement to be planned.
+/// A statement to plan.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Statement {
     /// Its text.
     #[prost(string, tag = "1")]
     pub(super) sql: String,
-    /// An Arrow IPC stream with one row, or nothing.
+    /// An Arrow IPC stream with one row, or empty.
     #[prost(bytes = "bytes", tag = "2")]
     parameters: Bytes,
 }
@@ -88,24 +90,25 @@ impl Statement {
     pub(super) fn new(sql: String, parameters: Option<&RecordBatch>) -> Result<Self> {
         let parameters = match parameters {
             Some(row) => encode_row(row)
-                .map_err(|error| Error::invalid("the bound parameters cannot be kept").with_source(error))?,
+                .map_err(|error| Error::invalid("cannot encode the bound parameters").with_source(error))?,
             None => Bytes::new(),
         };
         Ok(Self { sql, parameters })
     }
 
-    /// The bound parameters: one row, or nothing.
+    /// The bound parameters: one row, or none.
     pub(super) fn parameters(&self) -> Result<Option<RecordBatch>> {
         if self.parameters.is_empty() {
             return Ok(None);
         }
-        decode_row(&self.parameters)
-            .map_err(|error| Error::internal("bound parameters that we signed cannot be read").with_source(error))
+        decode_row(&self.parameters).map_err(|error| {
+            Error::internal("cannot decode bound parameters that this server signed").with_source(error)
+        })
     }
 }
 
 impl Sealer {
-    /// Signs with `secret`; without one with a random key, so that handles end with the process.
+    /// Signs with `secret`, or without one with a random key, so that handles become invalid when the process ends.
     pub(super) fn new(secret: &Secret, age_max: Micros, clock: Clock) -> Self {
         let random: [u8; 32] = rand::random();
         let secret = if secret.is_empty() { &random[..] } else { secret.expose().as_bytes() };
@@ -113,12 +116,12 @@ impl Sealer {
         Self { key: keyed(&derived), age_max, clock }
     }
 
-    /// When a handle sealed now expires: after the greatest age, and never after the caller's token.
+    /// The expiry time of a handle sealed now: after the maximum age, and never after the caller's token.
     pub(super) fn expiry(&self, access: &Access) -> Micros {
         self.clock.now().saturating_add(self.age_max).min(access.expires())
     }
 
-    /// The bytes of a handle for this caller. `Limited` when it would be too large.
+    /// Seals a handle for this caller. `Limited` if it would be too large.
     pub(super) fn seal(&self, access: &Access, handle: &Handle) -> Result<Bytes> {
         let payload = HandlePayload {
             owner: owner(access).to_vec(),
@@ -142,9 +145,9 @@ impl Sealer {
         Ok(bytes.into())
     }
 
-    /// What a handle holds. `Invalid` when it is not ours, changed or expired; `Forbidden` when it is another caller's.
+    /// The content of a handle. `Invalid` if it is not ours, modified or expired; `Forbidden` if another caller's.
     pub(super) fn unseal(&self, access: &Access, bytes: &[u8]) -> Result<Handle> {
-        let unknown = || Error::invalid("this handle was not made by this server, or was changed: ask for a new one");
+        let unknown = || Error::invalid("the handle was not issued by this server or was modified: request a new one");
         let (version, rest) = bytes.split_first().ok_or_else(unknown)?;
         if *version != VERSION || rest.len() < MAC_BYTES || bytes.len() > HANDLE_BYTES_MAX {
             return Err(unknown());
@@ -153,10 +156,12 @@ impl Sealer {
         mac(&self.key, &[&[VERSION], payload]).verify_slice(tag).map_err(|_| unknown())?;
         let payload = HandlePayload::decode(payload).map_err(|_| unknown())?;
         if payload.owner != owner(access) {
-            return Err(Error::forbidden("this handle was made for another caller or other rights: ask for a new one"));
+            return Err(Error::forbidden(
+                "the handle was issued to another caller or for other rights: request a new one",
+            ));
         }
         if payload.expires <= self.clock.now() {
-            return Err(Error::invalid("this handle has expired: ask for a new one"));
+            return Err(Error::invalid("the handle has expired: request a new one"));
         }
         Ok(Handle {
             id: Uuid::from_slice(&payload.id).map_err(|_| unknown())?,
@@ -166,13 +171,13 @@ impl Sealer {
     }
 }
 
-/// Names the caller and its rights: who it is, and everything that decides which rows and columns it sees.
+/// Identifies the caller and its rights: who it is, and everything that decides which rows and columns it sees.
 pub(super) fn owner(access: &Access) -> [u8; 32] {
     let (issuer, subject, _) = access.identity();
     digest(&[issuer.as_bytes(), subject.as_bytes(), &access.fingerprint()])
 }
 
-/// SHA-256 of parts whose boundaries count.
+/// SHA-256 of length-prefixed parts.
 pub(super) fn digest(parts: &[&[u8]]) -> [u8; 32] {
     let mut hash = Sha256::new();
     for part in parts {

@@ -1,10 +1,12 @@
-//! Bulk ingestion: CommandStatementIngest, what ADBC calls `adbc_ingest`.
+//! Bulk ingestion: CommandStatementIngest, which ADBC calls `adbc_ingest`.
 //!
-//! In: an upload of batches for a declared table. Out: how many of its events the table holds now. Batches go to
-//! [`Writer::submit`] in groups of bounded bytes, a few at a time, so that a client that is faster than the lake waits.
+//! In: an upload of batches for a declared table. Out: how many of its events the table now holds. Batches go to
+//! [`Writer::submit`] in groups of limited size, with few groups at a time, so that a client that is faster than the lake
+//! waits.
 //!
-//! Tables are declared in the configuration: a client can append to them, not create, replace or drop them. Bad events
-//! are kept apart and do not fail the good ones; when none is good, the upload fails with the first reasons.
+//! Tables are declared in the configuration: a client can append to them, but not create, replace or drop them.
+//! Rejected events go to the quarantine and do not fail the accepted ones; if all are rejected, the upload fails with
+//! the first reasons.
 //!
 //! [`Writer::submit`]: crate::ingest::Writer::submit
 
@@ -23,16 +25,17 @@ use crate::error::{Error, Kind, Result};
 use crate::ingest::{Body, IngestTarget, Receipt, Writer};
 use crate::query::{CATALOG, SCHEMA};
 
-/// A group of batches is handed on at this size in memory.
+/// A group of batches is submitted when it reaches this size in memory.
 const GROUP_BYTES: usize = 8 * 1024 * 1024;
-/// Groups of one upload that wait for their commit at once: they share commits. So many bytes of its messages are in memory.
+/// The maximum number of groups of one upload that wait for their commit at once, and so can share commits. It also
+/// limits the memory of the upload's messages.
 const GROUPS_MAX: usize = 8;
-/// Reasons named in an error.
+/// The number of reasons in an error.
 const REASONS_MAX: usize = 3;
-/// The way in, for the quarantine.
+/// The name of this endpoint in the quarantine.
 const DOOR: &str = "flight";
 
-/// What became of an upload's events.
+/// The outcome of an upload's events.
 #[derive(Debug, Default)]
 pub(super) struct IngestResult {
     accepted: u64,
@@ -44,13 +47,13 @@ pub(super) struct IngestResult {
 }
 
 impl IngestResult {
-    /// Events of the upload that the table holds now, whether it held them before or not: sending an upload again gives
-    /// the same count.
+    /// The events of the upload that the table now holds, including those it held before: repeating an upload gives the
+    /// same count.
     pub(super) fn record_count(&self) -> i64 {
         i64::try_from(self.accepted + self.duplicate).unwrap_or(i64::MAX)
     }
 
-    /// The counts as headers of the answer.
+    /// The counts as headers of the response.
     pub(super) fn headers(&self) -> MetadataMap {
         let mut headers = MetadataMap::new();
         headers.insert("x-glasshouse-accepted", MetadataValue::from(self.accepted));
@@ -73,7 +76,7 @@ impl IngestResult {
 }
 
 impl FlightHandler {
-    /// Answers DoPut of events.
+    /// Handles DoPut of events.
     pub(super) async fn ingest(
         &self,
         caller: &RpcCaller,
@@ -103,7 +106,11 @@ impl FlightHandler {
             .await;
         if let Err(error) = outcome {
             let kept = stored.record_count();
-            return Err(if kept == 0 { error } else { error.at(format!("{kept} events are stored, send all again")) });
+            return Err(if kept == 0 {
+                error
+            } else {
+                error.at(format!("{kept} events are stored, send the whole upload again"))
+            });
         }
         if stored.rejected > 0 && stored.record_count() == 0 {
             return Err(Error::invalid(format!(
@@ -115,7 +122,7 @@ impl FlightHandler {
         Ok(stored)
     }
 
-    /// The table that the command names, for a caller who may append to it.
+    /// The table that the command names, if the caller may append to it.
     fn target(&self, caller: &RpcCaller, command: &CommandStatementIngest) -> Result<IngestTarget> {
         let target = match self.services.writer.authorize(&caller.access, &command.table) {
             Ok(target) => Some(target),
@@ -127,10 +134,10 @@ impl FlightHandler {
 }
 
 struct UploadGroup {
-    /// The place of its first event in the upload.
+    /// The index of its first event in the upload.
     first_index: u64,
     batches: Vec<RecordBatch>,
-    /// What their messages take.
+    /// The memory of their messages.
     memory: Option<Reserved>,
 }
 
@@ -155,33 +162,31 @@ fn groups(upload: Upload, limit: SizeLimit, writer: Arc<Writer>) -> impl futures
     })
 }
 
-/// The table, if there is one and the command asks for something that this server does.
+/// The table, if it exists and this server supports the mode of the command.
 fn check_mode<T>(command: &CommandStatementIngest, table: Option<T>) -> Result<T> {
     use TableExistsOption as IfExists;
     use TableNotExistOption as IfNot;
     let name = &command.table;
     if command.temporary {
-        return Err(Error::invalid("there are no temporary tables"));
+        return Err(Error::invalid("temporary tables are not supported"));
     }
     let is = |given: Option<&str>, known: &str| given.is_none_or(|given| given.is_empty() || given == known);
     if !is(command.catalog.as_deref(), CATALOG) || !is(command.schema.as_deref(), SCHEMA) {
-        return Err(Error::not_found(format!(
-            "tables are in `{CATALOG}.{SCHEMA}`, there is no other catalog or schema"
-        )));
+        return Err(Error::not_found(format!("unknown catalog or schema: all tables are in `{CATALOG}.{SCHEMA}`")));
     }
     let options = command.table_definition_options.as_ref();
     let (if_not, if_exists) = options
         .map_or((IfNot::Unspecified, IfExists::Unspecified), |options| (options.if_not_exist(), options.if_exists()));
     match (table, if_not, if_exists) {
-        (_, IfNot::Unspecified, _) | (_, _, IfExists::Unspecified) => {
-            Err(Error::invalid("say what to do when the table exists and when not: `append` is the usual mode"))
-        }
+        (_, IfNot::Unspecified, _) | (_, _, IfExists::Unspecified) => Err(Error::invalid(
+            "the command does not say what to do when the table exists or is missing: use mode `append`",
+        )),
         (Some(table), _, IfExists::Append) => Ok(table),
         (Some(_), _, IfExists::Fail) => {
             Err(Error::conflict(format!("table `{name}` exists already: use mode `append` or `create_append`")))
         }
         (Some(_), _, IfExists::Replace) => {
-            Err(Error::forbidden(format!("table `{name}` cannot be replaced: events are only ever added")))
+            Err(Error::forbidden(format!("table `{name}` cannot be replaced: events can only be appended")))
         }
         (None, IfNot::Fail, _) => Err(Error::not_found(format!("unknown table `{name}`"))),
         (None, IfNot::Create, _) => Err(Error::forbidden(format!(
@@ -207,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn the_modes_of_adbc() {
+    fn ingest_modes_of_adbc_are_checked() {
         use TableExistsOption as IfExists;
         use TableNotExistOption as IfNot;
         let append = mode(IfNot::Fail, IfExists::Append);

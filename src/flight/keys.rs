@@ -1,10 +1,10 @@
-//! Keys of tables for BI tools. In: a key command of Flight SQL and the caller's tables. Out: their keys.
+//! Table keys for BI tools. In: a key command of Flight SQL and the caller's tables. Out: their keys.
 //!
-//! A table's primary key is its id column alone. In the lake an id is unique only beside its tenant; but a caller sees
-//! the rows of one tenant, where the id alone is unique, and tools join best on one column. A table whose id column
-//! is hidden from the caller shows no key: half a key would be untrue.
+//! The primary key of a table is its id column alone. In the lake an id is unique only together with its tenant; but a
+//! caller sees the rows of one tenant, where the id alone is unique, and tools work best with one key column. A table
+//! whose id column is hidden from the caller has no key: an incomplete key would be wrong.
 //!
-//! **Invariant:** events refer to no other table, so all foreign key commands answer the right schema without rows.
+//! **Invariant:** events refer to no other table, so all foreign key commands return the correct schema without rows.
 
 use std::sync::{Arc, LazyLock};
 
@@ -21,7 +21,7 @@ use crate::query::{CATALOG, SCHEMA, VisibleTable};
 pub(super) enum KeyCommand {
     /// The primary key of one table.
     Primary(CommandGetPrimaryKeys),
-    /// Foreign keys, asked from either side or both: there are none.
+    /// Foreign keys, from either side or both: there are none.
     Foreign,
 }
 
@@ -55,7 +55,7 @@ static FOREIGN: LazyLock<SchemaRef> = LazyLock::new(|| {
 });
 
 impl KeyCommand {
-    /// The schema of the answer.
+    /// The schema of the result.
     pub(super) fn schema(&self) -> SchemaRef {
         Arc::clone(match self {
             Self::Primary(_) => &PRIMARY,
@@ -63,7 +63,7 @@ impl KeyCommand {
         })
     }
 
-    /// The keys that the caller, who sees `tables`, asked for.
+    /// The requested keys, for a caller that sees `tables`.
     pub(super) fn batch(&self, tables: &[VisibleTable]) -> Result<RecordBatch> {
         match self {
             Self::Primary(command) => primary(command, tables),
@@ -105,7 +105,7 @@ mod tests {
         }]
     }
 
-    /// The key columns that a command finds.
+    /// The key columns that a command returns.
     fn columns(catalog: Option<&str>, schema: Option<&str>, table: &str, id: Option<&str>) -> Vec<String> {
         let command = KeyCommand::Primary(CommandGetPrimaryKeys {
             catalog: catalog.map(str::to_owned),

@@ -1,4 +1,4 @@
-//! The limits of the Flight endpoint as clients meet them: connections, calls, headers, and the memory of uploads.
+//! The limits of the Flight endpoint as clients see them: connections, calls, headers, and the memory of uploads.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -32,7 +32,7 @@ use crate::ingest::testing as lake;
 
 const KIB: usize = 1024;
 
-/// A server over one table `calls`.
+/// A server with one table `calls`.
 async fn start(config: FlightConfig, query: QueryConfig, limits: IngestConfig) -> FlightTestServer {
     let tables = lake::open(&lake::memory()).await;
     let policy = BTreeMap::from([(lake::TABLE.to_owned(), PolicyConfig::default())]);
@@ -43,7 +43,7 @@ async fn start_with(config: FlightConfig) -> FlightTestServer {
     start(config, QueryConfig::default(), lake::limits()).await
 }
 
-/// Tries until it succeeds: what a client held is free a moment after it has gone.
+/// Retries until it succeeds: the resources of a client become free shortly after it disconnects.
 async fn until_ok<T>(mut attempt: impl AsyncFnMut() -> Result<T, Status>) -> T {
     let trying = async {
         loop {
@@ -57,7 +57,7 @@ async fn until_ok<T>(mut attempt: impl AsyncFnMut() -> Result<T, Status>) -> T {
 }
 
 #[tokio::test]
-async fn a_client_that_does_not_read_loses_its_query_at_the_limit_of_time() {
+async fn query_of_a_client_that_does_not_read_ends_at_the_time_limit() {
     let query = QueryConfig { time_max: Duration::from_secs(2), tenant_queries_max: 1, ..QueryConfig::default() };
     let server = start(FlightConfig::default(), query, lake::limits()).await;
     let mut call = server.caller("acme").await;
@@ -67,7 +67,7 @@ async fn a_client_that_does_not_read_loses_its_query_at_the_limit_of_time() {
     assert!(rows.message().await.unwrap().is_some());
     assert_eq!(server.engine.running(), 1);
 
-    // Nobody reads and nobody goes away. The slot, which is the tenant's only one, is free all the same.
+    // The client neither reads nor disconnects, but the only slot of its tenant becomes free.
     until_idle(&server.engine).await;
     let mut other = server.caller("acme").await;
     assert_eq!(other.value(&statement("SELECT 1")).await.unwrap().len(), 1);
@@ -95,7 +95,7 @@ async fn calls_beyond_the_limit_are_refused_on_every_connection() {
     assert!(refused.message().contains("flight.streams_max"), "{refused}");
     assert_eq!(refused.metadata().get("retry-after").unwrap(), "1");
     let alive = HealthClient::new(server.channel().await).check(HealthCheckRequest::default()).await;
-    assert_eq!(alive.unwrap().into_inner().status, 1, "a full server is alive");
+    assert_eq!(alive.unwrap().into_inner().status, 1, "a server at its limit is healthy");
 
     drop(rows);
     until_ok(async || other.info(&statement("SELECT 1")).await).await;
@@ -104,7 +104,7 @@ async fn calls_beyond_the_limit_are_refused_on_every_connection() {
 }
 
 #[tokio::test]
-async fn connections_beyond_the_limit_are_told_to_go_away() {
+async fn connections_beyond_the_limit_get_a_goaway() {
     let server = start_with(FlightConfig { connections_max: 1, ..FlightConfig::default() }).await;
     let mut first = server.caller("acme").await;
     first.info(&statement("SELECT 1")).await.unwrap();
@@ -126,7 +126,7 @@ async fn connections_beyond_the_limit_are_told_to_go_away() {
 }
 
 #[tokio::test]
-async fn headers_beyond_the_limit_are_refused_in_grpc() {
+async fn headers_beyond_the_limit_get_a_grpc_status() {
     let server = start_with(FlightConfig { header_bytes_max: 8 * 1024, ..FlightConfig::default() }).await;
     let mut call = server.caller("acme").await;
     let with = |call: &TestCall, bytes: usize| {
@@ -139,7 +139,8 @@ async fn headers_beyond_the_limit_are_refused_in_grpc() {
     let refused = call.client.get_flight_info(request).await.unwrap_err();
     assert_eq!(refused.code(), Code::ResourceExhausted);
     assert!(refused.message().contains("limit flight.header_bytes_max"), "{refused}");
-    // The HTTP/2 library answers a bare 431 beyond four times the limit: no gRPC status, but the connection stays.
+    // Beyond four times the limit the HTTP/2 library responds with a bare 431: no gRPC status, but the connection
+    // stays.
     let request = with(&call, 40 * KIB);
     let refused = call.client.get_flight_info(request).await.unwrap_err();
     assert!(!refused.message().contains("flight.header_bytes_max"), "{refused:?}");
@@ -191,18 +192,18 @@ impl RawUpload {
     }
 
     async fn send(&self, bytes: &[u8]) {
-        // A server that has answered takes no more: its answer is what counts.
+        // A server that has responded reads no more; only its response matters.
         let _ = self.parts.send(Bytes::copy_from_slice(bytes)).await;
     }
 
-    /// Ends the upload; what the server answers.
+    /// Ends the upload and returns the server's response.
     async fn end(mut self) -> Status {
         drop(self.parts);
         let answer = self.answer.join_next().await.unwrap().unwrap();
         answer.expect_err("it is refused")
     }
 
-    /// What the server answers although the upload has not ended.
+    /// The server's response to an upload that has not ended.
     async fn refusal(mut self) -> Status {
         let answer = self.answer.join_next().await.unwrap().unwrap();
         answer.expect_err("it is refused")
@@ -232,7 +233,7 @@ fn framed(message: &[u8]) -> Vec<u8> {
     [prefix(0, message.len()), message.to_vec()].concat()
 }
 
-/// Waits until uploads hold as much of the queue.
+/// Waits until uploads hold this much of the queue.
 async fn until_queued(server: &FlightTestServer, bytes: usize) {
     let waiting = async {
         while server.ingest.writer.queued_bytes() != bytes {
@@ -258,13 +259,16 @@ async fn an_upload_reserves_a_message_before_it_is_read() {
     assert_eq!(refused.code(), Code::ResourceExhausted);
     assert!(refused.message().contains("the ingest queue is full"), "{refused}");
 
-    // It ends inside its message, and an idle one without events.
+    // The upload ends inside a message; another one is idle and has no events.
     let broken = begun.end().await;
-    assert_eq!((broken.code(), broken.message()), (Code::InvalidArgument, "the upload breaks off inside a message"));
+    assert_eq!(
+        (broken.code(), broken.message()),
+        (Code::InvalidArgument, "the upload ends in the middle of a message")
+    );
     until_queued(&server, 0).await;
     drop(idle);
 
-    // What a message did not need, and then all of it, is given back.
+    // The memory that a message did not need is released, and then all of it.
     let ids = StringArray::from_iter_values((0..100).map(|id| format!("e{id}")));
     let times = TimestampMicrosecondArray::from(vec![1_772_366_400_000_000; ids.len()]).with_timezone("UTC");
     let columns: [(&str, ArrayRef); 2] = [("event_id", Arc::new(ids)), ("event_time", Arc::new(times))];
@@ -300,7 +304,7 @@ async fn messages_that_are_too_large_too_slow_or_compressed_are_refused() {
 }
 
 #[tokio::test]
-async fn a_first_message_reserves_nothing_and_is_small() {
+async fn first_message_is_small_and_reserves_no_memory() {
     let server = start_with(FlightConfig::default()).await;
     let command = FlightDescriptor::new_cmd(vec![0; FlightConfig::REQUEST_BYTES_MAX]);
     let first = FlightData { flight_descriptor: Some(command), ..FlightData::default() };

@@ -1,13 +1,13 @@
-//! The messages of an upload, read one at a time: nothing of a message is read before there is memory for all of it.
+//! Reads the messages of an upload one at a time, and reserves memory for a message before reading it.
 //!
-//! In: the body of a DoPut call. Out: its [`FlightData`] messages, each in memory of its own. gRPC announces the length of
-//! a message in a prefix of five bytes, so that its memory is reserved when the prefix has arrived: an upload that is idle
-//! between two messages reserves nothing, and a message reserves what it needs, not what the largest would.
+//! In: the body of a DoPut call. Out: its [`FlightData`] messages, each in memory of its own. gRPC announces the length
+//! of a message in a prefix of five bytes, so the memory is reserved when the prefix has arrived: an upload that is
+//! idle between two messages reserves nothing, and a message reserves its actual size, not the maximum.
 //!
-//! The reader takes the place of tonic's own, which allocates a message when its prefix arrives, and keeps that memory
-//! until the next message or the end of the call.
+//! This replaces tonic's own reader, which allocates a message when its prefix arrives and keeps that memory until the
+//! next message or the end of the call.
 //!
-//! **Invariant:** while it waits for memory it does not read: the client is stopped by its flow-control window.
+//! **Invariant:** while it waits for memory it does not read, so the flow-control window stops the client.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -23,14 +23,14 @@ use super::error::from_status;
 use crate::config::FlightConfig;
 use crate::error::{Error, Result};
 
-/// Length of a message's prefix: a flag that says whether it is compressed, and the message's length.
+/// Length of a message prefix: the compression flag, and the message length.
 const PREFIX_BYTES: usize = 5;
 
 /// The body of a DoPut call, on its way from the HTTP request to the handler. The handler takes it once.
 #[derive(Clone)]
 struct UploadBody(Arc<Mutex<Option<Body>>>);
 
-/// Moves the body of `request` to where [`MessageReader::new`] finds it; tonic sees an empty one.
+/// Moves the body of `request` to where [`MessageReader::new`] finds it; tonic sees an empty body.
 pub(super) fn detach(request: http::Request<Body>) -> http::Request<Body> {
     let (mut head, body) = request.into_parts();
     head.extensions.insert(UploadBody(Arc::new(Mutex::new(Some(body)))));
@@ -40,13 +40,13 @@ pub(super) fn detach(request: http::Request<Body>) -> http::Request<Body> {
 /// Reads messages.
 pub(super) struct MessageReader {
     body: Body,
-    /// What has arrived and belongs to the next message: at most one frame.
+    /// Received bytes of the next message: at most one frame.
     rest: Bytes,
-    /// Time for one message, from its first byte to its last.
+    /// The time limit of one message, from its first byte to its last.
     message_time_max: Duration,
 }
 
-/// The largest message, and what sets that limit.
+/// The maximum message size, and the name of that limit.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct SizeLimit {
     pub(super) bytes_max: usize,
@@ -60,15 +60,15 @@ pub(super) const REQUEST: SizeLimit = SizeLimit {
 };
 
 impl MessageReader {
-    /// Reads the body that was detached from this request.
+    /// Takes the body that was detached from this request.
     pub(super) fn new<T>(request: &tonic::Request<T>, message_time_max: Duration) -> Result<Self> {
         let body = request.extensions().get::<UploadBody>();
         let body = body.and_then(|body| body.0.lock().unwrap_or_else(PoisonError::into_inner).take());
-        let body = body.ok_or_else(|| Error::internal("an upload came without its body"))?;
+        let body = body.ok_or_else(|| Error::internal("an upload has no body"))?;
         Ok(Self { body, rest: Bytes::new(), message_time_max })
     }
 
-    /// The next message, and what `reserve` gave for its length; `None` at the end of the upload.
+    /// The next message, and the value that `reserve` returned for its length; `None` at the end of the upload.
     pub(super) async fn next<R>(
         &mut self,
         limit: SizeLimit,
@@ -81,7 +81,7 @@ impl MessageReader {
         Ok(Some((message, reserved)))
     }
 
-    /// The length of the next message. Waits for its first byte for as long as the client is idle.
+    /// The length of the next message. Waits for its first byte as long as the client is idle.
     async fn prefix(&mut self, limit: SizeLimit) -> Result<Option<usize>> {
         if !self.fill().await? {
             return Ok(None);
@@ -102,7 +102,7 @@ impl MessageReader {
         Ok(Some(bytes))
     }
 
-    /// The next `bytes` bytes, if they arrive in time.
+    /// The next `bytes` bytes, within the time limit.
     async fn in_time(&mut self, bytes: usize) -> Result<Bytes> {
         let time_max = self.message_time_max;
         tokio::time::timeout(time_max, self.take(bytes)).await.unwrap_or_else(|_| {
@@ -119,7 +119,7 @@ impl MessageReader {
         let mut message = BytesMut::with_capacity(bytes);
         while message.len() < bytes {
             if !self.fill().await? {
-                return Err(Error::invalid("the upload breaks off inside a message"));
+                return Err(Error::invalid("the upload ends in the middle of a message"));
             }
             let part = self.rest.len().min(bytes - message.len());
             message.extend_from_slice(&self.rest.split_to(part));
@@ -127,7 +127,7 @@ impl MessageReader {
         Ok(message.freeze())
     }
 
-    /// Waits until something has arrived. False at the end of the body.
+    /// Waits until data has arrived. False at the end of the body.
     async fn fill(&mut self) -> Result<bool> {
         while self.rest.is_empty() {
             let Some(frame) = self.body.frame().await else { return Ok(false) };

@@ -1,4 +1,5 @@
-//! The Arrow door: Flight SQL for ADBC, JDBC, ODBC, pyarrow and BI tools. The only module that knows tonic and arrow-flight.
+//! The Flight SQL endpoint, for ADBC, JDBC, ODBC, pyarrow and BI tools. The only module that uses tonic and
+//! arrow-flight.
 //!
 //! ```text
 //!   client ─► connection (bounded) ─► admission (calls, headers)
@@ -13,10 +14,11 @@
 //!                └─ error (status)
 //! ```
 //!
-//! **Invariant:** every RPC authenticates; whose data is seen comes from the token of that very call and nothing else.
-//! **Invariant:** an answer's schema is one pure function of its plan, so FlightInfo, GetSchema and the stream agree.
-//! **Invariant:** no message is larger than `message_bytes_max`; meeting a limit is a status, never a reset.
-//! **Invariant:** tickets and prepared handles are stateless: they work on any connection, and on any server that has the
+//! **Invariant:** every RPC authenticates; the token of that same call alone decides whose data is visible.
+//! **Invariant:** the schema of a result is one pure function of its plan, so FlightInfo, GetSchema and the stream
+//! agree.
+//! **Invariant:** no message is larger than `message_bytes_max`; reaching a limit returns a status, never a reset.
+//! **Invariant:** tickets and prepared handles are stateless: they work on any connection, and on any server with the
 //! same `handle_secret`.
 
 use std::sync::Arc;
@@ -82,32 +84,33 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
-/// Pings keep connections open while a long plan sends nothing; balancers commonly cut them after 60 s.
+/// Pings keep connections open while a long query sends nothing; load balancers commonly close idle ones after 60 s.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const KEEPALIVE_WAIT_MAX: Duration = Duration::from_secs(20);
-/// Calls of one connection at once, beside `streams_max` for all of them.
+/// The maximum number of concurrent calls of one connection, in addition to `streams_max` for all connections.
 const CALLS_MAX: u32 = 256;
-/// How long connections may take to close once their answers were cut.
+/// The time for connections to close after their streams were cut.
 const CLOSE_MAX: Duration = Duration::from_secs(5);
 
-/// What the door needs.
+/// What the endpoint needs.
 #[derive(Debug, Clone)]
 pub struct FlightServices {
-    /// Tokens.
+    /// Verifies tokens.
     pub verifier: Arc<Verifier>,
-    /// Questions.
+    /// Runs queries.
     pub engine: Arc<Engine>,
-    /// Events.
+    /// Takes events.
     pub writer: Arc<Writer>,
     /// Metrics.
     pub metrics: Arc<Metrics>,
-    /// Time.
+    /// The clock.
     pub clock: Clock,
 }
 
-/// Serves Flight SQL and gRPC health on `listener` until it is asked to stop; then running answers end, or are cut.
+/// Serves Flight SQL and gRPC health on `listener` until the stop is requested; then running streams finish, or are
+/// cut.
 ///
-/// `Invalid` for unusable certificates, and for plain text beyond loopback that is not allowed.
+/// `Invalid` for unusable certificates, and for plain text on a non-loopback address that is not allowed.
 pub async fn serve(
     listener: TcpListener,
     services: FlightServices,
@@ -141,7 +144,7 @@ pub async fn serve(
             tokio::select! {
                 outcome = &mut serving => outcome,
                 () = stop.cut.cancelled() => {
-                    // What is still open after this holds no answer: a client that does not close its connection.
+                    // Connections still open after this have no running stream: their client does not close them.
                     tokio::time::timeout(CLOSE_MAX, &mut serving).await.unwrap_or(Ok(()))
                 }
             }
@@ -159,7 +162,7 @@ fn builder(config: &FlightConfig) -> Server {
         "the flow-control windows of all connections fit flight.window_bytes_max"
     );
     let in_frame = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX);
-    // No greatest age for connections: JDBC drivers fail queries that meet a GOAWAY.
+    // No maximum age for connections: JDBC drivers fail queries that receive a GOAWAY.
     Server::builder()
         .http2_max_header_list_size(in_frame(config.header_read_bytes_max()))
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
@@ -169,7 +172,8 @@ fn builder(config: &FlightConfig) -> Server {
         .max_concurrent_streams(CALLS_MAX)
 }
 
-/// Tells balancers to go elsewhere, and ends their watches, which would keep connections open.
+/// Reports the services as not serving, so that load balancers use other servers, and ends their watches, which would
+/// keep connections open.
 async fn say_not_serving(mut health: HealthReporter) {
     for service in ["", "arrow.flight.protocol.FlightService"] {
         health.set_service_status(service, ServingStatus::NotServing).await;

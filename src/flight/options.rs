@@ -1,10 +1,10 @@
-//! Session options: what a connection asked for with `SetSessionOptions`, without there being a session.
+//! Session options: the values that a client has set with `SetSessionOptions`. There are no sessions on the server.
 //!
-//! In: option names and values. Out: an error per name, as the protocol wants it. There is one catalog and one schema, so
-//! setting them only checks them; the one option with an effect is `types`. It is kept per token (issuer, subject, token
-//! id), so that it works without cookies, until the token expires.
+//! In: option names and values. Out: an error per name, as the protocol specifies. There is one catalog and one schema,
+//! so setting them only checks them; the only option with an effect is `types`. It is kept per token (issuer, subject,
+//! token id), so that it works without cookies, until the token expires.
 //!
-//! **Invariant:** no option changes whose data is seen: an unknown name (`tenant`, say) is refused.
+//! **Invariant:** no option changes whose data is visible: an unknown name (`tenant`, for example) is refused.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Mutex;
@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::query::{CATALOG, SCHEMA};
 use crate::tenancy::Access;
 
-/// Tokens with options of their own at once. Past it a new one cannot set `types`.
+/// The maximum number of tokens with their own options. Beyond it, a new token cannot set `types`.
 const SESSIONS_MAX: usize = 10_000;
 
 const KEY_CATALOG: &str = "catalog";
@@ -37,17 +37,17 @@ struct Choice {
 }
 
 impl Options {
-    /// No one has asked for anything but `default`.
+    /// No caller has set anything but `default`.
     pub(super) fn new(default: TypeProfile) -> Self {
         Self { default, chosen: Mutex::default() }
     }
 
-    /// The types that this caller asked for.
+    /// The type profile of this caller.
     pub(super) fn types(&self, access: &Access) -> TypeProfile {
         self.lock().get(&key(access)).map_or(self.default, |choice| choice.types)
     }
 
-    /// Answers `SetSessionOptions`: an error for each option that is unknown or has a wrong value.
+    /// Handles `SetSessionOptions`: returns an error for each option that is unknown or has an invalid value.
     pub(super) fn set(&self, access: &Access, request: &SetRequest, now: Micros) -> SetResult {
         let errors = request
             .session_options
@@ -88,7 +88,7 @@ impl Options {
         Ok(())
     }
 
-    /// Answers `GetSessionOptions`.
+    /// Handles `GetSessionOptions`.
     pub(super) fn get(&self, access: &Access) -> GetResult {
         let types = match self.types(access) {
             TypeProfile::Compat => "compat",
@@ -100,7 +100,7 @@ impl Options {
         GetResult { session_options }
     }
 
-    /// Answers `CloseSession`: forgets what the caller asked for.
+    /// Handles `CloseSession`: resets the options of the caller.
     pub(super) fn close(&self, access: &Access) -> CloseResult {
         self.lock().remove(&key(access));
         CloseResult { status: CLOSED }
@@ -111,7 +111,7 @@ impl Options {
     }
 }
 
-/// Reads the value of the `types` option and header.
+/// Parses the value of the `types` option and header.
 pub(super) fn parse_types(text: &str) -> Option<TypeProfile> {
     match text {
         "compat" => Some(TypeProfile::Compat),
@@ -129,12 +129,12 @@ fn key(access: &Access) -> [u8; 32] {
     digest(&[issuer.as_bytes(), subject.as_bytes(), token.as_bytes(), &access.fingerprint()])
 }
 
-/// Decodes a message of a session action.
+/// Decodes the body of a session action.
 pub(super) fn decode<M: Message + Default>(body: &[u8], action: &str) -> Result<M> {
     M::decode(body).map_err(|error| Error::invalid(format!("malformed body of `{action}`")).with_source(error))
 }
 
-// The messages of Flight.proto that arrow-flight does not have.
+// The messages of Flight.proto that arrow-flight lacks.
 
 /// `SetSessionOptionsRequest`
 #[derive(Clone, PartialEq, Message)]

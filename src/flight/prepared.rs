@@ -1,10 +1,11 @@
 //! Prepared statements: CreatePreparedStatement, and binding their parameters.
 //!
-//! In: a statement's text; then one row of parameters of any type. Out: a handle with the schemas of answer and
-//! parameters; then a handle that holds the parameters as well. The server keeps neither.
+//! In: the text of a statement; then one row of parameters of any type. Out: a handle with the schemas of result and
+//! parameters; then a handle that also holds the parameters. The server keeps neither.
 //!
-//! The handle from before the binding stays unbound: running it is an error that says so, never an answer without the
-//! parameters. Refuses: several rows (an answer for the first one only would be silent loss), values that do not fit.
+//! The handle from before the binding stays unbound: running it is an error that says so, never a result without the
+//! parameters. Several rows are refused (a result for the first row only would silently lose data), and so are values
+//! that do not fit.
 
 use std::sync::Arc;
 
@@ -25,12 +26,12 @@ use super::statement::schema_bytes;
 use super::upload::Upload;
 use crate::error::{Error, Result};
 
-/// `is_update = false`, field 4 of `ActionCreatePreparedStatementResult`, which the bindings do not have: what changes
-/// something is refused when it is prepared.
+/// `is_update = false`, field 4 of `ActionCreatePreparedStatementResult`, which the bindings lack: statements that
+/// change data are refused when they are prepared.
 const IS_NO_UPDATE: [u8; 2] = [4 << 3, 0];
 
 impl FlightHandler {
-    /// Answers CreatePreparedStatement.
+    /// Handles CreatePreparedStatement.
     pub(super) async fn prepare(&self, caller: &RpcCaller, sql: String) -> Result<Any> {
         let session = self.services.engine.session(&caller.access)?;
         let planned = session.plan(&sql).await?;
@@ -45,7 +46,7 @@ impl FlightHandler {
         Ok(Any { type_url: ActionCreatePreparedStatementResult::type_url().to_owned(), value: value.into() })
     }
 
-    /// Answers DoPut of parameters: the handle to run instead.
+    /// Handles DoPut of parameters: returns the handle to run instead.
     pub(super) async fn bind(
         &self,
         caller: &RpcCaller,
@@ -61,14 +62,14 @@ impl FlightHandler {
         Ok(DoPutPreparedStatementResult { prepared_statement_handle: Some(handle) })
     }
 
-    /// Why a statement cannot run as an update: the engine refuses all but queries, and a query updates nothing.
+    /// The error for a statement run as an update: the engine refuses all but queries, and a query updates nothing.
     pub(super) async fn refuse_update(&self, caller: &RpcCaller, sql: &str) -> Error {
         let planned = match self.services.engine.session(&caller.access) {
             Ok(session) => session.plan(sql).await,
             Err(error) => Err(error),
         };
         match planned {
-            Ok(_) => Error::invalid("this statement is a query: run it as one, it updates nothing"),
+            Ok(_) => Error::invalid("the statement is a query, not an update: execute it as a query"),
             Err(error) => error,
         }
     }
@@ -77,7 +78,9 @@ impl FlightHandler {
     pub(super) fn prepared(&self, caller: &RpcCaller, handle: &[u8]) -> Result<Statement> {
         match self.sealer.unseal(&caller.access, handle)?.purpose {
             Purpose::Prepared(statement) => Ok(statement),
-            Purpose::Answer(_) | Purpose::Catalog(_) => Err(Error::invalid("a ticket is no prepared statement")),
+            Purpose::Answer(_) | Purpose::Catalog(_) => {
+                Err(Error::invalid("the handle is a ticket, not a prepared statement"))
+            }
         }
     }
 
@@ -87,7 +90,7 @@ impl FlightHandler {
     }
 }
 
-/// The bound row; nothing when there are no columns.
+/// The bound row; `None` if there are no columns.
 async fn one_row(upload: Upload) -> Result<Option<RecordBatch>> {
     let mut batches = upload.batches(REQUEST, None);
     let mut row = None;
@@ -103,7 +106,7 @@ async fn one_row(upload: Upload) -> Result<Option<RecordBatch>> {
     Ok(row)
 }
 
-/// The row in the inferred types; a parameter without one keeps its own.
+/// The row in the inferred types; a parameter without an inferred type keeps its own.
 fn coerced(row: &RecordBatch, inferred: &Schema) -> Result<RecordBatch> {
     let (bound, wanted) = (row.num_columns(), inferred.fields().len());
     if bound != wanted {
@@ -131,14 +134,14 @@ fn coerced_value(column: &ArrayRef, to: &DataType) -> Result<ArrayRef> {
         return Ok(value);
     }
     if !can_cast_types(&from, to) {
-        return Err(Error::invalid(format!("a value of type {from} is no {to}")));
+        return Err(Error::invalid(format!("a value of type {from} cannot be converted to {to}")));
     }
     let cast = |value: &ArrayRef, to: &DataType| {
         cast_with_options(value, to, &STRICT)
             .map_err(|error| Error::invalid(format!("the value does not fit type {to}: {error}")).with_source(error))
     };
     let converted = cast(&value, to)?;
-    // Arrow cuts off what does not fit; `x > 1.5` must not become `x > 1`.
+    // Arrow truncates values that do not fit; `x > 1.5` must not become `x > 1`.
     if may_lose(&from, to) && cast(&converted, &from)?.to_data() != value.to_data() {
         return Err(Error::invalid(format!(
             "a value of type {from} would be rounded to {to}: give the placeholder a type, as in `CAST(? AS DOUBLE)`"
@@ -147,7 +150,8 @@ fn coerced_value(column: &ArrayRef, to: &DataType) -> Result<ArrayRef> {
     Ok(converted)
 }
 
-/// Whether a cast that succeeds may still change the value. Floats round to floats in any arithmetic.
+/// Whether a successful cast may still change the value. Rounding between float types is accepted, as in any
+/// arithmetic.
 fn may_lose(from: &DataType, to: &DataType) -> bool {
     let is_exact = |kind: &DataType| kind.is_integer() || kind.is_decimal() || kind.is_temporal();
     (is_exact(from) || from.is_floating()) && is_exact(to) && can_cast_types(to, from)
@@ -184,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn any_type_is_cast_to_the_inferred_one() {
+    fn parameters_are_cast_to_the_inferred_types() {
         let int = |array: ArrayRef| array.as_primitive::<Int64Type>().value(0);
         assert_eq!(int(coerce(Int8Array::from(vec![7]), DataType::Int64).unwrap()), 7);
         assert_eq!(int(coerce(dense_union(), DataType::Int64).unwrap()), 42);
@@ -199,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_refused() {
+    fn values_that_do_not_fit_are_refused() {
         let decimal = Decimal128Array::from(vec![15]).with_precision_and_scale(3, 1).unwrap();
         let refused = [
             coerce(StringArray::from(vec!["soon"]), DataType::Date32),

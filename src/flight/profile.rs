@@ -1,10 +1,10 @@
-//! Type profiles: which Arrow types leave the server, and how values get there.
+//! Type profiles: which Arrow types the server sends, and how values are converted to them.
 //!
-//! In: the schema and the batches of an answer. Out: the same in the types of the caller's profile. `compat` sends only
-//! what every known client reads; `native` sends the engine's own types.
+//! In: the schema and the batches of a result. Out: the same in the types of the caller's profile. `compat` sends only
+//! types that every known client reads; `native` sends the engine's own types.
 //!
-//! **Invariant:** the schema on the wire is a pure function of the planned schema ([`wire_schema`]) and everything that
-//! shows a schema calls it: FlightInfo, GetSchema, prepared statements and the stream. So they cannot differ.
+//! **Invariant:** the schema on the wire is a pure function of the planned schema ([`wire_schema`]). Everything that
+//! reports a schema calls it (FlightInfo, GetSchema, prepared statements, the stream), so the schemas cannot differ.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,16 +17,16 @@ use arrow::error::ArrowError;
 use crate::config::TypeProfile;
 use crate::error::{Error, Result};
 
-/// The most digits of a `Decimal128`.
+/// The maximum precision of a `Decimal128`.
 const DECIMAL128_DIGITS_MAX: u8 = 38;
-/// Metadata of extension types starts so; it is about the storage type and goes when that changes.
+/// Prefix of the metadata of extension types; it describes the storage type and is removed when that changes.
 const EXTENSION: &str = "ARROW:extension:";
 
 /// A value that does not fit is an error, never a silent null.
 pub(super) const STRICT: CastOptions<'static> =
     CastOptions { safe: false, format_options: arrow::util::display::FormatOptions::new() };
 
-/// The schema that a caller of this profile gets for an answer planned as `planned`.
+/// The schema that a caller with this profile gets for a result planned as `planned`.
 pub(super) fn wire_schema(planned: &Schema, types: TypeProfile) -> SchemaRef {
     match types {
         TypeProfile::Native => Arc::new(Schema::new(planned.fields().clone())),
@@ -34,8 +34,8 @@ pub(super) fn wire_schema(planned: &Schema, types: TypeProfile) -> SchemaRef {
     }
 }
 
-/// The schema that we declare for parameters: what JDBC can bind. It writes times and timestamps as milliseconds whatever
-/// unit it reads here, and cannot bind a value to a field of type `Null`.
+/// The schema that we declare for parameters: what JDBC can bind. It writes times and timestamps as milliseconds
+/// regardless of the unit declared here, and cannot bind a value to a field of type `Null`.
 pub(super) fn parameter_schema(planned: &Schema) -> Schema {
     let declared = |field: &FieldRef| {
         let data_type = match compat(field.data_type()) {
@@ -48,7 +48,7 @@ pub(super) fn parameter_schema(planned: &Schema) -> Schema {
     Schema::new(planned.fields().iter().map(declared).collect::<Vec<_>>())
 }
 
-/// A batch in `wire`, which is the [`wire_schema`] of its own.
+/// Converts a batch to `wire`, the [`wire_schema`] of its own schema.
 pub(super) fn to_wire(batch: RecordBatch, wire: &SchemaRef) -> Result<RecordBatch> {
     if batch.schema_ref() == wire {
         return Ok(batch);
@@ -61,7 +61,7 @@ pub(super) fn to_wire(batch: RecordBatch, wire: &SchemaRef) -> Result<RecordBatc
         .map(|(column, field)| convert(column, field.data_type()).map_err(|error| unsendable(field, error)))
         .collect::<Result<Vec<_>>>()?;
     RecordBatch::try_new_with_options(wire.clone(), columns, &RecordBatchOptions::new().with_row_count(Some(rows)))
-        .map_err(|error| Error::internal("an answer is not in its planned schema").with_source(error))
+        .map_err(|error| Error::internal("a batch does not match its planned schema").with_source(error))
 }
 
 fn unsendable(field: &Field, error: ArrowError) -> Error {
@@ -85,12 +85,12 @@ fn compat_field(field: &FieldRef) -> FieldRef {
         .filter(|(key, _)| !key.starts_with(EXTENSION))
         .map(|(key, value)| (key.clone(), value.clone()))
         .collect();
-    // A column of type `Null` holds nothing but nulls, whatever its field says.
+    // A column of type `Null` holds only nulls, whatever its field says.
     let is_nullable = field.is_nullable() || field.data_type().is_null();
     Arc::new(Field::new(field.name(), data_type, is_nullable).with_metadata(metadata))
 }
 
-/// The nearest type that every known client reads.
+/// The closest type that every known client reads.
 fn compat(data_type: &DataType) -> DataType {
     use DataType as T;
     match data_type {
@@ -111,7 +111,7 @@ fn compat(data_type: &DataType) -> DataType {
     }
 }
 
-/// Casts nested values by position: arrow's own cast finds the fields of a struct by name, and names may repeat.
+/// Casts nested values by position: arrow's own cast matches struct fields by name, and names may repeat.
 pub(super) fn convert(array: &ArrayRef, to: &DataType) -> Result<ArrayRef, ArrowError> {
     match (array.data_type(), to) {
         (from, to) if from == to => Ok(array.clone()),

@@ -1,7 +1,7 @@
-//! One call of Flight: run to its end, counted once, its error or panic turned into a status.
+//! One RPC: runs it to its end, counts it once, and converts its error or panic to a status.
 //!
-//! In: the work of an RPC. Out: its answer, or a [`Status`]. **Invariant:** every call is counted when it is over: an
-//! answer that streams, when the stream ends; a call that nobody waits for any more, as `CANCELLED`.
+//! In: the work of an RPC. Out: its response, or a [`Status`]. **Invariant:** every call is counted when it ends: a
+//! streaming call when the stream ends, and a call whose client has disconnected as `CANCELLED`.
 
 use std::sync::Arc;
 
@@ -14,10 +14,10 @@ use crate::error::{Error, Result};
 use crate::supervise::{Panic, catch_future};
 use crate::telemetry::Metrics;
 
-/// An answer of many messages.
+/// A stream of response messages.
 pub(super) type Messages<T> = BoxStream<'static, Result<T, Status>>;
 
-/// A call under way.
+/// A running call.
 pub(super) struct RpcCall {
     rpc: &'static str,
     metrics: Arc<Metrics>,
@@ -26,12 +26,12 @@ pub(super) struct RpcCall {
 }
 
 impl RpcCall {
-    /// Begins the call of `rpc`.
+    /// Starts the call of `rpc`.
     pub(super) fn begin(rpc: &'static str, metrics: &Arc<Metrics>) -> Self {
         Self { rpc, metrics: Arc::clone(metrics), code: Code::Cancelled }
     }
 
-    /// Runs a call with one answer.
+    /// Runs a call with one response message.
     pub(super) fn answer<T>(
         mut self,
         work: impl Future<Output = Result<T>>,
@@ -43,7 +43,7 @@ impl RpcCall {
         })
     }
 
-    /// Runs a call whose answer is a stream.
+    /// Runs a call whose response is a stream.
     pub(super) fn stream<T: Send + 'static>(
         mut self,
         opening: impl Future<Output = Result<BoxStream<'static, Result<T>>>>,
@@ -72,7 +72,7 @@ impl RpcCall {
         self.failed(error)
     }
 
-    /// What came of a step: its value, or the status of its error or panic.
+    /// The outcome of a step: its value, or the status of its error or panic.
     fn judge<T>(&mut self, outcome: Result<Result<T>, Panic>) -> Result<T, Status> {
         let outcome = outcome.unwrap_or_else(|panic| Err(Error::internal("a call panicked").with_source(panic)));
         outcome.map_err(|error| self.failed(&error))
@@ -95,7 +95,7 @@ impl Drop for RpcCall {
     }
 }
 
-/// A code as gRPC spells it.
+/// The name of a code in gRPC.
 fn word(code: Code) -> &'static str {
     match code {
         Code::Ok => "OK",

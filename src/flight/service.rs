@@ -1,7 +1,8 @@
-//! The service: each RPC of Flight authenticates first, then calls the file that answers it. Nothing is computed here.
+//! The Flight service: each RPC authenticates first, then calls the file that implements it. It computes nothing
+//! itself.
 //!
-//! In: gRPC requests. Out: gRPC answers. **Invariant:** every RPC but Handshake starts with [`FlightHandler::caller`], Handshake
-//! checks its own credentials, and runs inside a [`RpcCall`].
+//! In: gRPC requests. Out: gRPC responses. **Invariant:** every RPC runs inside a [`RpcCall`] and starts with
+//! [`FlightHandler::caller`]; only Handshake checks its own credentials instead.
 
 use std::time::Duration;
 
@@ -30,29 +31,29 @@ use crate::config::{FlightConfig, Secret, TypeProfile};
 use crate::error::{Error, Result};
 use crate::tenancy::Access;
 
-/// A call's own choice of types, for clients that set headers but no session options.
+/// The type profile of one call, for clients that set headers but no session options.
 const TYPES_HEADER: &str = "x-glasshouse-types";
 
-/// The Flight service. It keeps no state of its callers but their session options and running answers.
+/// The Flight service. The only state it keeps of its callers is their session options and running queries.
 pub(super) struct FlightHandler {
     pub(super) services: FlightServices,
     pub(super) config: FlightConfig,
     pub(super) sealer: Sealer,
     pub(super) facts: ServerFacts,
     pub(super) running: RunningAnswers,
-    /// Ends running answers when the server has waited for them long enough.
+    /// Ends running streams after the grace period of a server stop.
     pub(super) cut: CancellationToken,
     options: Options,
 }
 
-/// Who calls, and how it wants its answers.
+/// The caller, and the type profile of its results.
 pub(super) struct RpcCaller {
     pub(super) access: Access,
     pub(super) types: TypeProfile,
 }
 
-/// How long Handshake waits for the client's first message, or the end of its side, before it answers. A client built on
-/// Arrow's C++ (pyarrow, ODBC) aborts its whole process when the call ends before that message is out.
+/// How long Handshake waits for the client's first message, or the end of its side, before it responds. A client built
+/// on Arrow's C++ (pyarrow, ODBC) aborts its whole process if the call ends before that message is sent.
 const HANDSHAKE_WAIT_MAX: Duration = Duration::from_secs(1);
 
 impl FlightHandler {
@@ -80,17 +81,18 @@ impl FlightHandler {
     async fn caller(&self, headers: &MetadataMap) -> Result<RpcCaller> {
         let access = auth::access(&self.services.verifier, headers).await;
         let access = access.inspect_err(|error| self.services.metrics.auth_refused(error))?;
-        let types =
-            match headers.get(TYPES_HEADER) {
-                Some(value) => value.to_str().ok().and_then(parse_types).ok_or_else(|| {
-                    Error::invalid(format!("header `{TYPES_HEADER}` is neither `compat` nor `native`"))
-                })?,
-                None => self.options.types(&access),
-            };
+        let types = match headers.get(TYPES_HEADER) {
+            Some(value) => value
+                .to_str()
+                .ok()
+                .and_then(parse_types)
+                .ok_or_else(|| Error::invalid(format!("header `{TYPES_HEADER}` is not `compat` or `native`")))?,
+            None => self.options.types(&access),
+        };
         Ok(RpcCaller { access, types })
     }
 
-    /// Answers DoPut: the one result, and headers.
+    /// Handles DoPut: returns its only result, and headers.
     async fn put(&self, caller: &RpcCaller, upload: Upload) -> Result<(PutResult, MetadataMap)> {
         let (result, headers) = match command::put(&upload.descriptor)? {
             PutCommand::Bind(handle) => (self.bind(caller, &handle, upload).await?.encode_to_vec(), MetadataMap::new()),
@@ -107,7 +109,7 @@ impl FlightHandler {
         Ok((PutResult { app_metadata: result.into() }, headers))
     }
 
-    /// Answers DoAction: the body of its one result, or none.
+    /// Handles DoAction: returns the body of its only result, if any.
     async fn act(&self, caller: &RpcCaller, action: &Action) -> Result<Option<Vec<u8>>> {
         let access = &caller.access;
         let body = match command::act(action)? {
@@ -131,7 +133,7 @@ impl FlightHandler {
         Ok(Some(body))
     }
 
-    /// Cancels the running queries behind the caller's own FlightInfo. False when none runs here.
+    /// Cancels the running queries of the caller's own FlightInfo. False if none runs on this server.
     fn cancel(&self, access: &Access, info: &FlightInfo) -> Result<bool> {
         let mut cancelled = false;
         for ticket in info.endpoint.iter().filter_map(|endpoint| endpoint.ticket.as_ref()) {
@@ -144,7 +146,7 @@ impl FlightHandler {
     }
 }
 
-/// `CancelResult` of `ActionCancelQueryResult`, an enumeration that the bindings keep private.
+/// `CancelResult` of `ActionCancelQueryResult`, an enum that the bindings keep private.
 const QUERY_CANCELLED: i32 = 1;
 const QUERY_NOT_CANCELLABLE: i32 = 3;
 
@@ -153,7 +155,7 @@ fn packed(message: &impl ProstMessageExt) -> Vec<u8> {
     any.encode_to_vec()
 }
 
-/// An answer that is all there.
+/// A response whose messages are all known.
 fn items<T: Send + 'static>(items: impl IntoIterator<Item = T, IntoIter: Send + 'static>) -> Messages<T> {
     stream::iter(items.into_iter().map(Ok)).boxed()
 }
@@ -174,7 +176,8 @@ impl FlightService for FlightHandler {
     ) -> Result<Response<Self::HandshakeStream>, Status> {
         let (credentials, _, mut spoken) = request.into_parts();
         let call = async {
-            // Credentials are in the headers: what the client says does not matter, only that it has said it.
+            // The credentials are in the headers: the content of the client's message is irrelevant, only that it was
+            // sent.
             let _ = tokio::time::timeout(HANDSHAKE_WAIT_MAX, spoken.message()).await;
             let verified = auth::handshake(&self.services.verifier, &credentials).await;
             verified.inspect_err(|error| self.services.metrics.auth_refused(error))
@@ -222,7 +225,7 @@ impl FlightService for FlightHandler {
             let caller = self.caller(request.metadata()).await?;
             let messages = MessageReader::new(&request, self.config.message_in_time_max)?;
             let work = async { self.put(&caller, Upload::open(messages).await?).await };
-            let stopped = Error::unavailable("the server stops: send the upload again");
+            let stopped = Error::unavailable("the server is stopping: send the upload again");
             self.cut.run_until_cancelled(work).await.unwrap_or(Err(stopped))
         };
         let (result, headers) = self.call("DoPut").answer(call).await?;
@@ -248,7 +251,7 @@ impl FlightService for FlightHandler {
     async fn list_flights(&self, request: Request<Criteria>) -> Result<Response<Self::ListFlightsStream>, Status> {
         let call = async {
             self.caller(request.metadata()).await?;
-            Err(Error::unsupported("flights are not listed: ask with Flight SQL, its GetTables lists the tables"))
+            Err(Error::unsupported("ListFlights is not supported: list the tables with GetTables of Flight SQL"))
         };
         self.call("ListFlights").answer(call).await
     }

@@ -1,8 +1,10 @@
-//! What this server can do, by the codes of Flight SQL's `SqlInfo`. In: the wanted codes, the engine's functions and the
-//! server's limits. Out: one row per known code, each value in the arm of the union that `FlightSql.proto` gives it.
+//! The capabilities of this server, as the codes of Flight SQL's `SqlInfo`. In: the requested codes, the engine's
+//! functions and the server's limits. Out: one row per known code, each value in the union variant that
+//! `FlightSql.proto` specifies.
 //!
-//! Every code of the protocol is answered: JDBC drivers up to 18.3 and ODBC fail on any that is missing. The values are
-//! true of the engine and of this read-only server; tests below ask the engine. A limit of 0 means none that is known.
+//! Every code of the protocol has a row: JDBC drivers up to 18.3 and ODBC fail on a missing one. The values describe
+//! the engine and this read-only server; the tests below check them against the engine. A limit of 0 means no known
+//! limit.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,9 +22,9 @@ use datafusion::sql::sqlparser::keywords::ALL_KEYWORDS;
 use super::catalog::{ServerFacts, unbuildable};
 use crate::error::Result;
 
-/// `ANSI92_ENTRY_SQL` of `SupportedAnsi92SqlGrammarLevel`, an enumeration that the bindings leave out.
+/// `ANSI92_ENTRY_SQL` of `SupportedAnsi92SqlGrammarLevel`, an enum that the bindings lack.
 const ANSI92_ENTRY: i32 = 0;
-/// A code that is nobody's: asking for it alone yields no row.
+/// An unassigned code: requesting only this code returns no row.
 const NO_CODE: u32 = u32::MAX;
 
 /// The schema of GetSqlInfo.
@@ -30,7 +32,8 @@ pub(super) fn schema() -> SchemaRef {
     SchemaRef::new(SqlInfoDataBuilder::schema().clone())
 }
 
-/// The rows of `wanted` codes, all for none. Unknown codes have no row. `functions` are (name, kind) of the engine.
+/// The rows of the `wanted` codes; all rows if it is empty. Unknown codes have no row. `functions` are (name, kind)
+/// pairs.
 pub(super) fn batch(wanted: &[u32], functions: &[(String, &'static str)], facts: &ServerFacts) -> Result<RecordBatch> {
     let mut infos = SqlInfoDataBuilder::new();
     server(&mut infos, facts);
@@ -72,7 +75,8 @@ fn names(infos: &mut SqlInfoDataBuilder) {
     infos.append(SqlInfo::SqlDdlCatalog, false);
     infos.append(SqlInfo::SqlDdlSchema, false);
     infos.append(SqlInfo::SqlDdlTable, false);
-    // Unquoted names are folded to lower case; quoted ones are kept and compared exactly, for which there is no word.
+    // Unquoted names are folded to lower case; quoted names are kept and compared exactly, for which SqlInfo has no
+    // value.
     infos.append(SqlInfo::SqlIdentifierCase, SqlSupportedCaseSensitivity::SqlCaseSensitivityLowercase as i32);
     infos.append(SqlInfo::SqlIdentifierQuoteChar, "\"");
     infos.append(SqlInfo::SqlQuotedIdentifierCase, SqlSupportedCaseSensitivity::SqlCaseSensitivityUnknown as i32);
@@ -83,7 +87,7 @@ fn names(infos: &mut SqlInfoDataBuilder) {
     infos.append(SqlInfo::SqlExtraNameCharacters, "#$@");
 }
 
-/// Scalar functions of numbers, as the engine's manual groups them.
+/// Numeric scalar functions, grouped as in the engine's manual.
 const NUMERIC: &[&str] = &[
     "abs",
     "acos",
@@ -125,7 +129,7 @@ const NUMERIC: &[&str] = &[
     "tanh",
     "trunc",
 ];
-/// Scalar functions of text.
+/// Text scalar functions.
 const STRING: &[&str] = &[
     "ascii",
     "bit_length",
@@ -173,10 +177,10 @@ const STRING: &[&str] = &[
     "upper",
     "uuid",
 ];
-/// Scalar functions of the engine itself and of values of any type.
+/// System functions, and functions of values of any type.
 const SYSTEM: &[&str] =
     &["arrow_cast", "arrow_typeof", "coalesce", "greatest", "ifnull", "least", "nullif", "nvl", "nvl2", "version"];
-/// Scalar functions of dates and times.
+/// Date and time scalar functions.
 const DATETIME: &[&str] = &[
     "current_date",
     "current_time",
@@ -204,7 +208,7 @@ const DATETIME: &[&str] = &[
     "today",
 ];
 
-/// The functions that the session really has, of each group.
+/// The functions of each group that the session has.
 fn function_names(infos: &mut SqlInfoDataBuilder, functions: &[(String, &'static str)]) {
     let present: BTreeSet<&str> = functions.iter().map(|(name, _)| name.as_str()).collect();
     for (code, group) in [
@@ -236,7 +240,7 @@ fn clauses(infos: &mut SqlInfoDataBuilder) {
     infos.append(SqlInfo::SqlSupportedGrammar, bits(&grammar));
     infos.append(SqlInfo::SqlAnsi92SupportedLevel, bits(&[ANSI92_ENTRY]));
     infos.append(SqlInfo::SqlSupportsIntegrityEnhancementFacility, false);
-    // An ordinal by the protocol's text; but JDBC reads bits, and the protocol's own Java server sends them.
+    // The protocol's text specifies an ordinal; but JDBC reads bits, and the protocol's own Java server sends them.
     let joins =
         [SqlOuterJoinsSupportLevel::SqlLimitedOuterJoins as i32, SqlOuterJoinsSupportLevel::SqlFullOuterJoins as i32];
     infos.append(SqlInfo::SqlOuterJoinsSupportLevel, bits(&joins));
@@ -257,7 +261,7 @@ fn terms(infos: &mut SqlInfoDataBuilder) {
     infos.append(SqlInfo::SqlProcedureTerm, "procedure");
     infos.append(SqlInfo::SqlCatalogTerm, "catalog");
     infos.append(SqlInfo::SqlCatalogAtStart, true);
-    // Schemas and catalogs in calls, indexes and grants: there are none of these statements. Nor any that change rows.
+    // Schemas and catalogs in calls, indexes and grants: none of these statements exist, and none that change rows.
     infos.append(SqlInfo::SqlSchemasSupportedActions, 0);
     infos.append(SqlInfo::SqlCatalogsSupportedActions, 0);
     infos.append(SqlInfo::SqlSupportedPositionedCommands, 0);
@@ -297,7 +301,7 @@ fn limits(infos: &mut SqlInfoDataBuilder, facts: &ServerFacts) {
 
 fn transactions(infos: &mut SqlInfoDataBuilder) {
     let none = SqlTransactionIsolationLevel::SqlTransactionNone as i32;
-    // An ordinal by the protocol's text; but JDBC reads a 64-bit integer here.
+    // The protocol's text specifies an ordinal; but JDBC reads a 64-bit integer here.
     infos.append(SqlInfo::SqlDefaultTransactionIsolation, i64::from(none));
     infos.append(SqlInfo::SqlTransactionsSupported, false);
     infos.append(SqlInfo::SqlSupportedTransactionsIsolationLevels, bits(&[none]));
@@ -324,7 +328,7 @@ fn bits(ordinals: &[i32]) -> i32 {
     ordinals.iter().fold(0, |mask, ordinal| mask | 1 << ordinal)
 }
 
-/// From each type the types it converts to, as the engine's casts do.
+/// For each type the types that it converts to, according to the engine's casts.
 fn conversions() -> BTreeMap<i32, Vec<i32>> {
     use SqlSupportsConvert as To;
     let types = [
@@ -379,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn every_code_is_answered_in_its_arm() {
+    fn every_code_has_a_row_with_the_right_union_variant() {
         let batch = rows(&[]);
         let expected: Vec<u32> = (0..=11).chain(100..=101).chain(500..=576).collect();
         assert_eq!(codes(&batch), expected);
@@ -399,7 +403,7 @@ mod tests {
     }
 
     #[test]
-    fn a_subset_is_answered_once_and_unknown_codes_not_at_all() {
+    fn requested_codes_have_one_row_and_unknown_codes_none() {
         for (wanted, expected) in [
             (&[8][..], &[8][..]),
             (&[504, 3, 3, 999], &[3, 504]),
@@ -413,7 +417,7 @@ mod tests {
     }
 
     #[test]
-    fn functions_are_those_of_the_session() {
+    fn functions_match_the_session() {
         let batch = rows(&[509, 510, 512]);
         let lists: Vec<Vec<String>> = (0..3)
             .map(|row| {
@@ -433,9 +437,9 @@ mod tests {
         assert!(!map[&(SqlSupportsConvert::SqlConvertDate as i32)].contains(&bit));
     }
 
-    /// What the codes claim of the SQL dialect, asked of the engine: each statement yields one row with `true`.
+    /// Checks the claims about the SQL dialect against the engine: each statement returns one row with `true`.
     #[tokio::test]
-    async fn the_claims_are_true_of_the_engine() {
+    async fn claims_match_the_engine() {
         let context = SessionContext::new();
         context.sql("CREATE TABLE t AS VALUES (1, 'a'), (2, NULL)").await.unwrap();
         for (claim, sql) in [
@@ -467,7 +471,7 @@ mod tests {
         }
     }
 
-    /// Our groups hold only names that the engine has, so that a renamed function is noticed.
+    /// Checks that the groups hold only names that the engine has, so that a renamed function is noticed.
     #[test]
     fn grouped_functions_exist_in_the_engine() {
         let state = SessionContext::new().state();

@@ -1,10 +1,10 @@
-//! Questions: GetFlightInfo, GetSchema and DoGet for statements, prepared statements and metadata commands.
+//! Queries: GetFlightInfo, GetSchema and DoGet for statements, prepared statements and metadata commands.
 //!
-//! In: a caller and a command, or a ticket. Out: what the answer looks like, or the answer itself. GetFlightInfo plans and
-//! runs nothing; the ticket holds the statement, and DoGet asks for its plan with the rights of the caller that shows it.
+//! In: a caller and a command, or a ticket. Out: the description of a result, or the result itself. GetFlightInfo plans
+//! and runs nothing. The ticket holds the statement, and DoGet plans it with the rights of the caller that presents it.
 //!
 //! **Invariant:** FlightInfo, GetSchema and the stream take their schema from one function ([`wire_schema`]).
-//! **Invariant:** one answer is one endpoint without locations: some clients read only the first, others lose the order.
+//! **Invariant:** a result is one endpoint without locations: some clients read only the first, others lose the order.
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
@@ -29,17 +29,17 @@ use crate::config::TypeProfile;
 use crate::error::{Error, Result};
 use crate::query::{Planned, Session};
 
-/// What an answer will look like, and what fetches it.
+/// The description of a result, and the ticket that fetches it.
 struct Outline {
     schema: SchemaRef,
     ordered: bool,
     purpose: Purpose,
-    /// How fresh its tables are, as JSON; empty when there is nothing to say.
+    /// How fresh its tables are, as JSON; may be empty.
     freshness: Bytes,
 }
 
 impl FlightHandler {
-    /// Answers GetFlightInfo.
+    /// Handles GetFlightInfo.
     pub(super) async fn info(&self, caller: &RpcCaller, descriptor: FlightDescriptor) -> Result<FlightInfo> {
         let outline = self.outline(caller, command::query(&descriptor)?).await?;
         let handle = Handle { id: Uuid::new_v4(), types: caller.types, purpose: outline.purpose };
@@ -57,7 +57,7 @@ impl FlightHandler {
         })
     }
 
-    /// Answers PollFlightInfo: planning is quick, so that the first answer is the last.
+    /// Handles PollFlightInfo: planning is quick, so the first response is final.
     pub(super) async fn poll(&self, caller: &RpcCaller, descriptor: FlightDescriptor) -> Result<PollInfo> {
         Ok(PollInfo {
             info: Some(self.info(caller, descriptor).await?),
@@ -67,7 +67,7 @@ impl FlightHandler {
         })
     }
 
-    /// Answers GetSchema. Parameters need not be bound for it.
+    /// Handles GetSchema. It does not require bound parameters.
     pub(super) async fn schema(&self, caller: &RpcCaller, descriptor: &FlightDescriptor) -> Result<SchemaResult> {
         let schema = match command::query(descriptor)? {
             QueryCommand::Statement(sql) => self.planned_schema(caller, &Statement::new(sql, None)?).await?,
@@ -77,7 +77,7 @@ impl FlightHandler {
         Ok(SchemaResult { schema: schema_bytes(&schema)? })
     }
 
-    /// Answers DoGet.
+    /// Handles DoGet.
     pub(super) async fn get(
         &self,
         caller: &RpcCaller,
@@ -93,7 +93,7 @@ impl FlightHandler {
                 Ok(self.catalog_messages(batch, command.schema()))
             }
             Purpose::Prepared(_) => {
-                Err(Error::invalid("a prepared statement's handle is no ticket: call GetFlightInfo with it first"))
+                Err(Error::invalid("a prepared statement handle is not a ticket: call GetFlightInfo with it first"))
             }
         }
     }
@@ -117,8 +117,8 @@ impl FlightHandler {
         })
     }
 
-    /// `{"complete_until": "…"}`: the receive time before which all that this server has received for the tables of the
-    /// statement is in its answer. Empty when it reads none, or anything that is no table for events.
+    /// `{"complete_until": "…"}`: the result contains everything that this server received before this time for the
+    /// tables of the statement. Empty if the statement reads no table, or anything that is not an event table.
     fn freshness(&self, caller: &RpcCaller, planned: &Planned) -> Bytes {
         let told = planned.sources().into_iter().map(|table| self.services.writer.freshness(&caller.access, &table));
         let told: Result<Vec<_>> = told.collect();
@@ -147,13 +147,13 @@ impl FlightHandler {
         let entry = self.running.enter(flight, answer.id);
         let wire = wire_schema(&planned.schema, types);
         let messages = messages(answer.batches, wire, self.config.message_bytes_max);
-        // The entry lives as long as the stream: until its end, or until the client goes away.
+        // The entry lives as long as the stream: until its end, or until the client disconnects.
         let cut = self.cut.clone();
         let stopped = stream::once(async move { cut.is_cancelled() }).filter_map(|cut| async move {
-            cut.then(|| Err(Error::unavailable("the server stops: ask again, another one may answer")))
+            cut.then(|| Err(Error::unavailable("the server is stopping: retry, possibly on another server")))
         });
         let messages = messages.inspect(move |_| _ = &entry).take_until(self.cut.clone().cancelled_owned());
-        // A client that stops reading would keep the query, and what is encoded of a batch, beyond the limit of time.
+        // Without this, a client that stops reading would hold the query and an encoded batch beyond the time limit.
         Ok(expiring(messages.chain(stopped).boxed(), answer.deadline))
     }
 
@@ -162,7 +162,7 @@ impl FlightHandler {
     }
 }
 
-/// Plans a statement that is to run. `Invalid` when it has parameters that are not bound.
+/// Plans a statement to run. `Invalid` if it has unbound parameters.
 async fn plan_bound(session: &Session, statement: &Statement) -> Result<(Planned, Option<RecordBatch>)> {
     let planned = session.plan(&statement.sql).await?;
     let parameters = statement.parameters()?;
@@ -181,7 +181,7 @@ async fn plan_bound(session: &Session, statement: &Statement) -> Result<(Planned
 pub(super) fn schema_bytes(schema: &Schema) -> Result<Bytes> {
     IpcMessage::try_from(SchemaAsIpc::new(schema, &IpcWriteOptions::default()))
         .map(|message| message.0)
-        .map_err(|error| Error::internal("a schema cannot be encoded").with_source(error))
+        .map_err(|error| Error::internal("cannot encode a schema").with_source(error))
 }
 
 fn timestamp(at: Micros) -> prost_types::Timestamp {

@@ -1,10 +1,10 @@
-//! Answers on the wire: batches become Flight messages, none of them larger than a client reads.
+//! Encodes results: converts batches to Flight messages that fit the message limit of clients.
 //!
-//! In: a stream of batches and the schema that was promised. Out: the schema message, then the rows in order. A batch is
-//! split by the size it will have when encoded, each message is checked once encoded, and only one batch at a time waits.
-//! A single row that is larger than a message ends the stream with `Limited`; every other answer arrives whole.
+//! In: a stream of batches and the declared schema. Out: the schema message, then the rows in order. A batch is split
+//! by its estimated encoded size, each message is checked after encoding, and only one batch is buffered at a time. A
+//! single row that is larger than a message ends the stream with `Limited`; every other result is sent completely.
 //!
-//! This is the hot path: flat columns are measured from their offsets, and copied once.
+//! This is a hot path: the size of flat columns is computed from their offsets, and they are copied once.
 
 use std::collections::VecDeque;
 
@@ -21,13 +21,13 @@ use super::profile::{convert, to_wire, wire_schema};
 use crate::config::TypeProfile;
 use crate::error::{Error, Result};
 
-/// Body buffers are padded to this many bytes.
+/// Body buffers are padded to a multiple of this many bytes.
 const ALIGNMENT: usize = 64;
-/// What a message takes beside its body: a fixed part, and a part for each column (its node and buffers).
+/// The size of a message beyond its body: a fixed part, and a part for each column (its node and buffers).
 const HEADER_BYTES: usize = 512;
 const HEADER_BYTES_PER_COLUMN: usize = 128;
 
-/// Encodes an answer. `wire` is the schema that was promised for it; batches are cast to it.
+/// Encodes a result. `wire` is its declared schema, and batches are cast to it.
 pub(super) fn messages(
     batches: BoxStream<'static, Result<RecordBatch>>,
     wire: SchemaRef,
@@ -43,9 +43,9 @@ pub(super) fn messages(
 struct Outgoing {
     batches: BoxStream<'static, Result<RecordBatch>>,
     wire: SchemaRef,
-    /// Parts of the current batch that still have to be encoded; the next one last.
+    /// Parts of the current batch that are not encoded yet, in reverse order.
     parts: Vec<RecordBatch>,
-    /// Encoded messages that still have to be sent.
+    /// Encoded messages that are not sent yet.
     ready: VecDeque<FlightData>,
     encoder: Encoder,
 }
@@ -80,9 +80,9 @@ struct Encoder {
     context: IpcWriteContext,
     options: IpcWriteOptions,
     has_views: bool,
-    /// The largest message.
+    /// The maximum size of a message.
     message_bytes_max: usize,
-    /// The largest body that surely fits it.
+    /// The maximum size of a body that fits it in any case.
     body_bytes_max: usize,
 }
 
@@ -106,7 +106,7 @@ impl Encoder {
         message(encoded)
     }
 
-    /// Encodes `part`, or puts smaller parts of it on `parts`.
+    /// Encodes `part`, or pushes smaller parts of it to `parts`.
     fn encode(
         &mut self,
         part: RecordBatch,
@@ -138,7 +138,7 @@ impl Encoder {
         Ok(())
     }
 
-    /// Puts even slices of `part` on `parts`, the first on top. Slices that are still too large are split again.
+    /// Pushes equal slices of `part` to `parts`, the first on top. Slices that are still too large are split again.
     fn split(&self, part: &RecordBatch, size: usize, parts: &mut Vec<RecordBatch>) -> Result<()> {
         let rows = part.num_rows();
         if rows == 1 {
@@ -171,7 +171,7 @@ fn message(encoded: EncodedData) -> FlightData {
 }
 
 fn unencodable(error: ArrowError) -> Error {
-    Error::internal("an answer cannot be encoded").with_source(error)
+    Error::internal("cannot encode a result").with_source(error)
 }
 
 /// The size of the encoded body, without dictionaries.
@@ -179,7 +179,7 @@ fn body_bytes(batch: &RecordBatch) -> usize {
     batch.columns().iter().map(|column| array_bytes(&column.to_data())).sum()
 }
 
-/// Measures as the IPC writer writes: it sends the used range of each buffer, and of a list's values.
+/// Follows the IPC writer, which sends the used range of each buffer, and of a list's values.
 fn array_bytes(data: &ArrayData) -> usize {
     let validity = if data.null_count() > 0 { padded(data.len().div_ceil(8)) } else { 0 };
     if data.is_empty() {
@@ -209,7 +209,7 @@ fn array_bytes(data: &ArrayData) -> usize {
                 let values: usize = data.buffers()[1..].iter().map(|buffer| padded(buffer.len())).sum();
                 padded(data.len() * size_of::<u128>()) + values
             }
-            // Unions, list views and run ends are sent whole; the check of the encoded message has the last word.
+            // Unions, list views and run ends are sent completely; the check of the encoded message is authoritative.
             DataType::Union(_, _)
             | DataType::ListView(_)
             | DataType::LargeListView(_)
@@ -226,7 +226,7 @@ fn is_view(data_type: &DataType) -> bool {
     matches!(data_type, DataType::Utf8View | DataType::BinaryView)
 }
 
-/// The same rows without the bytes that no view refers to: the writer would send whole buffers.
+/// The same rows without the bytes that no view refers to: the writer would send entire buffers.
 fn compacted(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
     let columns = batch
         .columns()
@@ -238,7 +238,7 @@ fn compacted(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
     RecordBatch::try_new_with_options(batch.schema(), columns, &options)
 }
 
-/// Views are rewritten; what has views inside goes through `plain`, its type without views, and back.
+/// Compacts views; nested types with views inside are cast to `plain`, the type without views, and back.
 fn compacted_column(column: &ArrayRef, plain: &DataType) -> Result<ArrayRef, ArrowError> {
     match column.data_type() {
         DataType::Utf8View => Ok(std::sync::Arc::new(column.as_string_view().gc())),
@@ -271,7 +271,7 @@ mod tests {
         messages(stream::iter([Ok(batch.clone())]).boxed(), wire, MESSAGE_BYTES_MAX).try_collect().await
     }
 
-    /// Encodes, checks the size of each message and what arrives; returns the number of messages.
+    /// Encodes a batch, checks the size of each message and the decoded rows; returns the number of messages.
     async fn check(batch: &RecordBatch, types: TypeProfile) -> usize {
         let sent = encode(batch, types).await.unwrap();
         for message in &sent {
@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_slice_costs_its_own_bytes_only() {
+    async fn a_slice_is_measured_by_its_own_bytes() {
         let texts: Vec<String> = (0..1_000).map(|n| format!("{n:0>1000}")).collect();
         let batch = one(StringViewArray::from_iter_values(texts));
         assert_eq!(check(&batch.slice(10, 20), TypeProfile::Native).await, 2);
@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_empty_answer_is_a_schema() {
+    async fn an_empty_result_is_a_schema_message() {
         let batch = one(UInt64Array::from_iter_values(0..10)).slice(3, 0);
         assert_eq!(encode(&batch, TypeProfile::Compat).await.unwrap().len(), 1);
     }

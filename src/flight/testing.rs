@@ -1,4 +1,4 @@
-//! A server without tables on a loopback port, and a caller of its RPCs, for the tests of the door.
+//! Test support for the Flight endpoint: a server on a loopback port, and a client for its RPCs.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -29,10 +29,10 @@ use crate::ingest::Ingest;
 use crate::lake::Tables;
 use crate::tenancy::{Mint, Scope, testing as tokens};
 
-/// Longer than any test takes; a hang fails instead of blocking the suite.
+/// Longer than any test takes, so that a hang fails instead of blocking the suite.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// How long a client of a test may keep its connection when the server stops.
+/// How long a test client may keep its connection when the server stops.
 const DRAIN_MAX: Duration = Duration::from_secs(20);
 
 /// A running server without tables.
@@ -50,7 +50,7 @@ impl FlightTestServer {
         Self::over(config, Arc::new(Tables::new()), &BTreeMap::new()).await
     }
 
-    /// The same over tables.
+    /// The same with tables.
     pub(super) async fn over(
         config: FlightConfig,
         tables: Arc<Tables>,
@@ -59,7 +59,7 @@ impl FlightTestServer {
         Self::with(config, QueryConfig::default(), IngestConfig::default(), tables, policy).await
     }
 
-    /// The same within other limits.
+    /// The same with other limits.
     pub(super) async fn with(
         config: FlightConfig,
         query: QueryConfig,
@@ -96,12 +96,12 @@ impl FlightTestServer {
         Channel::from_shared(self.url.replace("grpc://", "http://")).unwrap().connect().await.unwrap()
     }
 
-    /// A caller of `tenant`.
+    /// A client of `tenant`.
     pub(super) async fn caller(&self, tenant: &str) -> TestCall {
         TestCall { client: self.grpc().await, token: token(tenant), headers: Vec::new() }
     }
 
-    /// Stops the server; what `serve` returned.
+    /// Stops the server and returns the result of `serve`.
     pub(super) async fn close(mut self) -> Result<()> {
         self.stop.cancel();
         if let Ok(served) = tokio::time::timeout(DRAIN_MAX, self.serving.join_next()).await {
@@ -124,7 +124,7 @@ pub(super) fn token(tenant: &str) -> String {
     mint.sign(&tokens::auth(), &Clock::System).unwrap()
 }
 
-/// Raw calls of one caller.
+/// Raw RPCs of one client.
 pub(super) struct TestCall {
     pub(super) client: FlightServiceClient<Channel>,
     pub(super) token: String,
@@ -160,7 +160,7 @@ impl TestCall {
         self.client.do_get(request).await?.into_inner().try_collect().await
     }
 
-    /// The FlightInfo's schema, the stream's, and the rows.
+    /// The schema of the FlightInfo, the schema of the stream, and the rows.
     pub(super) async fn fetch(
         &mut self,
         command: &impl ProstMessageExt,
@@ -176,7 +176,7 @@ impl TestCall {
         Ok((promised, sent, rows.try_collect().await.unwrap()))
     }
 
-    /// The only value of a one-row, one-column answer.
+    /// The value of a result with one row and one column.
     pub(super) async fn value(&mut self, command: &impl ProstMessageExt) -> Result<ArrayRef, Status> {
         let (_, _, rows) = self.fetch(command).await?;
         let rows = concat_batches(rows[0].schema_ref(), &rows).unwrap();
@@ -195,7 +195,7 @@ impl TestCall {
         Ok(Any::decode(&*results[0].body).unwrap().unpack().unwrap().unwrap())
     }
 
-    /// Sends batches with a command; the one result.
+    /// Sends batches with a command and returns the only result.
     pub(super) async fn put(
         &mut self,
         command: &impl ProstMessageExt,
@@ -204,7 +204,7 @@ impl TestCall {
         self.put_messages(encoded(command, batches).await).await
     }
 
-    /// The same with messages as they are.
+    /// The same with messages that are already encoded.
     pub(super) async fn put_messages(&mut self, messages: Vec<FlightData>) -> Result<Bytes, Status> {
         let mut request = Request::new(stream::iter(messages));
         self.sign(request.metadata_mut());
@@ -213,7 +213,7 @@ impl TestCall {
         Ok(results[0].app_metadata.clone())
     }
 
-    /// Why an update is refused. It is one message without a schema, as ADBC sends it.
+    /// The error of an update, sent as one message without a schema, as ADBC does.
     pub(super) async fn update(&mut self, sql: &str) -> Status {
         let update = CommandStatementUpdate { query: sql.to_owned(), transaction_id: None };
         let message = FlightData { flight_descriptor: Some(described(&update)), ..FlightData::default() };
@@ -251,7 +251,7 @@ pub(super) fn row(columns: Vec<ArrayRef>) -> RecordBatch {
     RecordBatch::try_from_iter(names.into_iter().zip(columns)).unwrap()
 }
 
-/// Waits, without a clock, until the engine runs nothing.
+/// Waits, without a clock, until no query is running.
 pub(super) async fn until_idle(engine: &Engine) {
     let idle = async {
         while engine.running() > 0 {
@@ -261,5 +261,5 @@ pub(super) async fn until_idle(engine: &Engine) {
     tokio::time::timeout(PATIENCE, idle).await.expect("the query still runs");
 }
 
-/// A long answer: more than any window holds.
+/// A long result: larger than any flow-control window.
 pub(super) const ENDLESS: &str = "SELECT value, repeat('x', 200) AS text FROM generate_series(1, 50000000)";

@@ -1,4 +1,4 @@
-//! The door from outside: real calls over loopback, by the requirements that real clients have.
+//! The Flight endpoint from outside: real RPCs over loopback that cover what real clients require.
 
 use std::sync::Arc;
 
@@ -92,7 +92,7 @@ async fn every_call_needs_exactly_one_token() {
 }
 
 #[tokio::test]
-async fn all_schemas_of_an_answer_are_one() {
+async fn all_rpcs_report_the_same_schema() {
     let server = FlightTestServer::default().await;
     let mut call = server.caller("acme").await;
     let statements = [
@@ -129,7 +129,7 @@ async fn all_schemas_of_an_answer_are_one() {
 }
 
 #[tokio::test]
-async fn an_answer_says_up_to_when_its_tables_are_complete() {
+async fn flight_info_reports_complete_until() {
     let tables = crate::ingest::testing::open(&crate::ingest::testing::memory()).await;
     let policy = std::collections::BTreeMap::from([("calls".to_owned(), crate::config::PolicyConfig::default())]);
     let server = FlightTestServer::over(crate::config::FlightConfig::default(), tables, &policy).await;
@@ -153,7 +153,7 @@ async fn an_answer_says_up_to_when_its_tables_are_complete() {
 }
 
 #[tokio::test]
-async fn an_order_is_told_and_kept() {
+async fn ordered_results_are_declared_and_stay_ordered() {
     let server = FlightTestServer::default().await;
     let mut call = server.caller("acme").await;
     let sql = statement("SELECT value FROM generate_series(1, 100000) ORDER BY value DESC");
@@ -167,7 +167,7 @@ async fn an_order_is_told_and_kept() {
 }
 
 #[tokio::test]
-async fn a_ticket_is_its_callers_on_any_connection() {
+async fn ticket_works_on_any_connection_of_its_caller_only() {
     let server = FlightTestServer::default().await;
     let info = server.caller("acme").await.info(&statement("SELECT 42")).await.unwrap();
     assert!(info.endpoint[0].expiration_time.is_some());
@@ -196,7 +196,7 @@ async fn a_ticket_is_its_callers_on_any_connection() {
 }
 
 #[tokio::test]
-async fn large_answers_fit_default_clients() {
+async fn large_results_fit_clients_with_default_limits() {
     let server = FlightTestServer::default().await;
     let mut call = server.caller("acme").await;
     let cases = [
@@ -214,13 +214,13 @@ async fn large_answers_fit_default_clients() {
     let error = call.fetch(&statement("SELECT repeat('x', 5000000) FROM generate_series(1, 3)")).await.unwrap_err();
     assert_eq!(error.code(), Code::ResourceExhausted);
     assert!(error.message().contains("one row takes 5000"), "{error}");
-    // The connection is still good.
+    // The connection still works.
     assert_eq!(call.value(&statement("SELECT 1")).await.unwrap().len(), 1);
     server.close().await.unwrap();
 }
 
 #[tokio::test]
-async fn errors_have_their_codes() {
+async fn errors_map_to_grpc_codes() {
     let server = FlightTestServer::default().await;
     let mut call = server.caller("acme").await;
     let cases = [
@@ -250,7 +250,7 @@ async fn errors_have_their_codes() {
 }
 
 #[tokio::test]
-async fn unsupported_calls_say_so() {
+async fn unsupported_calls_are_unimplemented() {
     let server = FlightTestServer::default().await;
     let mut call = server.caller("acme").await;
     let begin = ActionBeginTransactionRequest {}.as_any().encode_to_vec();
@@ -287,13 +287,13 @@ async fn parameters_of_any_type_are_bound() {
     ];
     for value in bound {
         let updated = call.bind(&handle, vec![row(vec![value.clone()])]).await.unwrap();
-        // Stateless: the updated handle is good on another connection, and again.
+        // Stateless: the updated handle works on another connection, and repeatedly.
         for mut call in [server.caller("acme").await, server.caller("acme").await] {
             let sum = call.value(&prepared(&updated)).await.unwrap();
             assert_eq!(sum.as_primitive::<Int64Type>().value(0), 27, "{}", value.data_type());
         }
     }
-    // The old handle is not bound, and says so instead of answering without the parameter.
+    // The old handle is not bound, and returns an error instead of a result without the parameter.
     let error = call.info(&prepared(&handle)).await.unwrap_err();
     assert_eq!(error.code(), Code::InvalidArgument);
     assert!(error.message().starts_with("parameter 1 is not bound"), "{error}");
@@ -309,7 +309,7 @@ async fn parameters_of_any_type_are_bound() {
 }
 
 #[tokio::test]
-async fn unknown_parameters_are_text_and_nothing_is_an_update() {
+async fn untyped_parameters_are_text_and_updates_are_refused() {
     let server = FlightTestServer::default().await;
     let mut call = server.caller("acme").await;
     let request = ActionCreatePreparedStatementRequest { query: "SELECT ? AS x".into(), transaction_id: None };
@@ -334,7 +334,7 @@ async fn a_query_is_cancelled_by_its_caller_only() {
     let cancel = |info: &FlightInfo| CancelFlightInfoRequest { info: Some(info.clone()) }.encode_to_vec();
     let result =
         |results: Vec<arrow_flight::Result>| CancelFlightInfoResult::decode(&*results[0].body).unwrap().status();
-    // It does not run yet.
+    // The query is not running yet.
     let before = call.act("CancelFlightInfo", cancel(&info)).await.unwrap();
     assert_eq!(result(before), CancelStatus::NotCancellable);
     for older in [false, true] {
@@ -360,7 +360,7 @@ async fn a_query_is_cancelled_by_its_caller_only() {
 }
 
 #[tokio::test]
-async fn a_client_that_goes_away_stops_its_query() {
+async fn disconnecting_stops_the_query() {
     let server = FlightTestServer::default().await;
     let mut call = server.caller("acme").await;
     let info = call.info(&statement(ENDLESS)).await.unwrap();
@@ -374,7 +374,7 @@ async fn a_client_that_goes_away_stops_its_query() {
 }
 
 #[tokio::test]
-async fn session_options_are_checked_and_choose_types_only() {
+async fn session_options_are_checked_and_only_change_types() {
     let server = FlightTestServer::default().await;
     let mut call = server.caller("acme").await;
     let options = [("catalog", "glasshouse"), ("schema", "other"), ("types", "native"), ("tenant", "evil")];
@@ -416,7 +416,7 @@ async fn ingest_needs_a_declared_table() {
 }
 
 #[tokio::test]
-async fn a_stopping_server_finishes_its_answers_and_cuts_the_rest() {
+async fn stop_finishes_running_streams_and_cuts_slow_ones() {
     let sql = "SELECT value, repeat('x', 500) AS text FROM generate_series(1, 40000)";
     for finishes in [true, false] {
         let server = FlightTestServer::default().await;
@@ -444,7 +444,7 @@ async fn a_stopping_server_finishes_its_answers_and_cuts_the_rest() {
 }
 
 #[tokio::test]
-async fn plain_text_stays_on_loopback() {
+async fn plain_text_is_only_allowed_on_loopback() {
     let listener = TcpListener::bind("0.0.0.0:0").await.unwrap();
     let error = tls::settings(&listener, &FlightConfig::default()).unwrap_err();
     assert!(error.message().contains("plain text"), "{error}");
@@ -453,7 +453,7 @@ async fn plain_text_stays_on_loopback() {
 }
 
 #[tokio::test]
-async fn our_own_client_reads_answers_and_errors() {
+async fn command_line_client_reads_results_and_errors() {
     let server = FlightTestServer::default().await;
     let mut client = FlightClient::connect(&server.url, &token("acme"), None).await.unwrap();
     let rows = client.query("SELECT value FROM generate_series(1, 20000)").await.unwrap();
@@ -469,7 +469,7 @@ async fn our_own_client_reads_answers_and_errors() {
 }
 
 #[tokio::test]
-async fn health_is_open_and_ends_with_the_server() {
+async fn health_needs_no_token_and_ends_with_the_server() {
     use tonic_health::pb::HealthCheckRequest;
     use tonic_health::pb::health_client::HealthClient;
     let server = FlightTestServer::default().await;

@@ -1,7 +1,7 @@
-//! TLS: certificates from files to tonic's settings.
+//! TLS: reads certificate files into tonic's settings.
 //!
-//! In: the paths of the configuration. Out: TLS settings, or none when plain text is meant. Refuses plain text beyond
-//! loopback unless the operator allows it: tokens travel in every call.
+//! In: the configured paths. Out: TLS settings, or `None` for plain text. Plain text on a non-loopback address is
+//! refused unless the operator allows it: every call carries a token.
 
 use std::path::Path;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use tonic::transport::{Certificate, Identity, ServerTlsConfig};
 use crate::config::FlightConfig;
 use crate::error::{Error, Result};
 
-/// A client that does not finish its TLS handshake is dropped.
+/// The time limit of a TLS handshake.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 
 /// The TLS settings for `listener`; `None` for plain text.
@@ -20,9 +20,9 @@ pub(super) fn settings(listener: &TcpListener, config: &FlightConfig) -> Result<
     let (cert, key) = match (&config.tls_cert, &config.tls_key) {
         (Some(cert), Some(key)) => (read(cert)?, read(key)?),
         (None, None) => return plaintext(listener, config).map(|()| None),
-        _ => return Err(Error::invalid("flight: `tls_cert` and `tls_key` belong together")),
+        _ => return Err(Error::invalid("flight: set `tls_cert` and `tls_key` together")),
     };
-    // Two providers are linked in; the process has to choose one, once. An error says that it has.
+    // Two crypto providers are linked, so the process must choose one, once. An error means that it already has.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let mut settings = ServerTlsConfig::new().identity(Identity::from_pem(cert, key)).timeout(HANDSHAKE_MAX);
     if let Some(ca) = &config.tls_client_ca {

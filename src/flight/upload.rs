@@ -1,8 +1,8 @@
-//! Uploads: the Flight messages of a client become batches that are safe to look at.
+//! Decodes uploads: the Flight messages of a client become validated batches.
 //!
-//! In: the message stream of DoPut. Out: its first descriptor, and a stream of batches. The sizes that a message claims are
-//! checked before anything is allocated by them, and the size that a batch takes when written out flat is bounded too: a
-//! few bytes can claim terabytes (compressed buffers, dictionaries, views, run ends).
+//! In: the message stream of DoPut. Out: its first descriptor, and a stream of batches. The sizes that a message claims
+//! are checked before anything is allocated for them, and the expanded size of a batch is limited too: a few bytes can
+//! claim terabytes (compressed buffers, dictionaries, views, run ends).
 
 use std::sync::Arc;
 
@@ -22,33 +22,34 @@ use super::upload_memory::{Reserved, UploadMemory};
 use crate::error::{Error, Result};
 use crate::supervise::catch_future;
 
-/// A batch of one row may have no bytes at all (a null); many such rows are an attack.
+/// The number of rows that a message may always claim: a row may take no bytes (a null), but many such rows are an
+/// attack.
 const ROWS_WITHOUT_BYTES_MAX: usize = 1024;
-/// Says that a compressed buffer is not compressed after all.
+/// The length prefix of a buffer that is not compressed.
 const UNCOMPRESSED: i64 = -1;
 
 /// An upload whose first message has arrived.
 pub(super) struct Upload {
-    /// What it is for.
+    /// The descriptor with the purpose of the upload.
     pub(super) descriptor: FlightDescriptor,
     first: FlightData,
     rest: MessageReader,
 }
 
 impl Upload {
-    /// Waits for the first message, which has to say what the upload is for. It counts as the call's request.
+    /// Waits for the first message, which must state the purpose of the upload. It counts as the call's request.
     pub(super) async fn open(mut messages: MessageReader) -> Result<Self> {
         let first = messages.next(REQUEST, async |_| Ok(())).await?;
-        let (mut first, ()) =
-            first.ok_or_else(|| Error::invalid("an upload without messages: the first has the command"))?;
+        let (mut first, ()) = first
+            .ok_or_else(|| Error::invalid("the upload has no messages: the first message must hold the command"))?;
         let descriptor = first.flight_descriptor.take();
         let descriptor =
             descriptor.ok_or_else(|| Error::invalid("the first message of an upload has no descriptor"))?;
         Ok(Self { descriptor, first, rest: messages })
     }
 
-    /// Its batches, each a message within `limit` and no larger when written out flat. `memory` holds what they take until
-    /// it is taken from there; without it, messages count as the call's request.
+    /// Its batches, each a message within `limit` and no larger when expanded. `memory` holds their memory until it is
+    /// taken from there; without it, messages count as the call's request.
     pub(super) fn batches(
         self,
         limit: SizeLimit,
@@ -57,7 +58,7 @@ impl Upload {
         let bytes_max = limit.bytes_max;
         let messages = stream::iter([Ok((self.first, None))])
             .chain(received(self.rest, limit, memory.clone()))
-            // A message without header carries metadata only.
+            // A message without a header carries only metadata.
             .try_filter(|(message, _)| std::future::ready(!message.data_header.is_empty()))
             .and_then(move |(message, reserved)| admitted(message, reserved, bytes_max, memory.clone()))
             .map_err(|error| FlightError::ExternalError(error.into()));
@@ -67,7 +68,7 @@ impl Upload {
     }
 }
 
-/// The same batches, up to a message on which the reader panics: it asserts what a valid message keeps to.
+/// The same batches, up to a message that panics the reader, which asserts that messages are valid.
 fn fenced(
     batches: impl Stream<Item = Result<RecordBatch>> + Send + 'static,
 ) -> impl Stream<Item = Result<RecordBatch>> + Send {
@@ -76,16 +77,16 @@ fn fenced(
         match catch_future(batches.next()).await {
             Ok(batch) => Some((batch?, Some(batches))),
             Err(panic) => {
-                let message = "an Arrow message is damaged: its reader cannot make sense of it";
+                let message = "an Arrow message is damaged and cannot be decoded";
                 Some((Err(Error::invalid(message).with_source(panic)), None))
             }
         }
     })
-    // Whoever groups batches asks once more behind the last one.
+    // A caller that groups batches polls once more after the last one.
     .fuse()
 }
 
-/// The messages after the first, each read once its memory is reserved.
+/// The messages after the first, each read after its memory is reserved.
 fn received(
     messages: MessageReader,
     limit: SizeLimit,
@@ -101,7 +102,7 @@ fn received(
     })
 }
 
-/// Checks a message, and holds the memory for what will be decoded from it.
+/// Checks a message, and holds the memory for its decoded data.
 async fn admitted(
     message: FlightData,
     reserved: Option<Reserved>,
@@ -115,7 +116,7 @@ async fn admitted(
     Ok(message)
 }
 
-/// What a failed transfer means.
+/// Converts the error of a failed transfer.
 pub(super) fn from_flight(error: FlightError) -> Error {
     match error {
         FlightError::Tonic(status) => from_status(*status),
@@ -127,16 +128,16 @@ pub(super) fn from_flight(error: FlightError) -> Error {
     }
 }
 
-/// What a message claims to become.
+/// The sizes that a message claims to expand to.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Claimed {
-    /// What its compressed buffers become.
+    /// The decompressed size of its compressed buffers.
     pub(super) expanded_bytes: usize,
-    /// The dictionary that it fills: its values stay in memory until another message replaces them.
+    /// The dictionary that it fills, whose values stay in memory until another message replaces them.
     pub(super) dictionary: Option<i64>,
 }
 
-/// Checks what a message claims: rows, and sizes of compressed buffers.
+/// Checks the claims of a message: rows, and sizes of compressed buffers.
 fn check_message(message: &FlightData, bytes_max: usize) -> Result<Claimed> {
     let header = root_as_message(&message.data_header)
         .map_err(|error| Error::invalid("cannot read the header of an Arrow message").with_source(error.to_string()))?;
@@ -149,7 +150,7 @@ fn check_message(message: &FlightData, bytes_max: usize) -> Result<Claimed> {
         }),
         _ => return Ok(Claimed::default()),
     };
-    let batch = batch.ok_or_else(|| Error::invalid("an Arrow message without its batch"))?;
+    let batch = batch.ok_or_else(|| Error::invalid("an Arrow message has no record batch"))?;
     let mut expanded_bytes = 0_usize;
     if batch.compression().is_some() {
         for buffer in batch.buffers().iter().flatten() {
@@ -161,14 +162,15 @@ fn check_message(message: &FlightData, bytes_max: usize) -> Result<Claimed> {
     if bytes > bytes_max {
         return Err(too_large(bytes, bytes_max));
     }
-    let rows = usize::try_from(batch.length()).map_err(|_| Error::invalid("an Arrow batch of fewer than no rows"))?;
+    let rows =
+        usize::try_from(batch.length()).map_err(|_| Error::invalid("an Arrow batch has a negative number of rows"))?;
     if rows > bytes.max(ROWS_WITHOUT_BYTES_MAX) {
         return Err(Error::invalid(format!("an Arrow batch claims {rows} rows in {bytes} bytes")));
     }
     Ok(Claimed { expanded_bytes, dictionary })
 }
 
-/// The size that a compressed buffer claims to have: its first eight bytes.
+/// The claimed size of a compressed buffer: its first eight bytes.
 fn claimed_bytes(body: &[u8], offset: i64, length: i64) -> Result<usize> {
     if length == 0 {
         return Ok(0);
@@ -177,20 +179,20 @@ fn claimed_bytes(body: &[u8], offset: i64, length: i64) -> Result<usize> {
         .ok()
         .and_then(|offset| body.get(offset..)?.first_chunk::<8>())
         .map(|claimed| i64::from_le_bytes(*claimed))
-        .ok_or_else(|| Error::invalid("an Arrow buffer lies outside of its message"))?;
+        .ok_or_else(|| Error::invalid("an Arrow buffer lies outside its message"))?;
     match claimed {
         UNCOMPRESSED => Ok(0),
         _ => usize::try_from(claimed).map_err(|_| Error::invalid("an Arrow buffer claims a negative size")),
     }
 }
 
-/// Checks what a batch takes when written out flat.
+/// Checks the expanded size of a batch.
 fn check_batch(batch: &RecordBatch, bytes_max: usize) -> Result<()> {
     let mut bytes = 0_usize;
     for (field, column) in batch.schema_ref().fields().iter().zip(batch.columns()) {
         let flat = flat_bytes(column).ok_or_else(|| {
             Error::invalid(format!(
-                "column `{}` has type {}, which cannot be sent here",
+                "column `{}` has type {}, which is not supported in uploads",
                 field.name(),
                 column.data_type()
             ))
@@ -204,7 +206,7 @@ fn too_large(bytes: usize, bytes_max: usize) -> Error {
     Error::limited(format!("an Arrow batch takes {bytes} bytes when written out, at most {bytes_max} are allowed"))
 }
 
-/// The size of an array without sharing; `None` for types that can repeat values without bound.
+/// The size of an array without sharing; `None` for types that can repeat values without limit.
 fn flat_bytes(array: &ArrayRef) -> Option<usize> {
     match array.data_type() {
         DataType::Utf8View => Some(array.as_string_view().lengths().map(|length| length as usize).sum()),
@@ -216,7 +218,7 @@ fn flat_bytes(array: &ArrayRef) -> Option<usize> {
         DataType::LargeList(_) => flat_bytes(array.as_list::<i64>().values()),
         DataType::FixedSizeList(_, _) => flat_bytes(array.as_fixed_size_list().values()),
         DataType::ListView(_) | DataType::LargeListView(_) | DataType::RunEndEncoded(_, _) => None,
-        // A union is one bound parameter; its values are read one by one.
+        // A union is a bound parameter; its values are read one by one.
         _ => Some(array.to_data().get_slice_memory_size().unwrap_or_else(|_| array.get_array_memory_size())),
     }
 }
@@ -265,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn shared_values_count_each_time() {
+    fn shared_values_count_each_time_they_are_used() {
         let long = "x".repeat(10_000);
         let many = |array: ArrayRef| {
             let picks = arrow::array::UInt32Array::from(vec![0; 1_000]);
@@ -301,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_need_bytes() {
+    fn row_count_is_bounded_by_message_bytes() {
         let nothing = compressed(&one(arrow::array::NullArray::new(2_000)));
         assert_eq!(check_message(&nothing, BYTES_MAX).unwrap_err().kind(), Kind::Invalid);
         assert!(check_message(&compressed(&one(arrow::array::NullArray::new(1))), BYTES_MAX).is_ok());

@@ -1,7 +1,7 @@
-//! The types of our SQL, as ODBC and JDBC name and measure them. In: a code to filter by, or an Arrow type. Out: the rows
-//! of GetXdbcTypeInfo, or how one column is shown.
+//! SQL types, with their ODBC and JDBC names and sizes. In: a code to filter by, or an Arrow type. Out: the rows of
+//! GetXdbcTypeInfo, or the description of one column.
 //!
-//! **Invariant:** each listed name is what `CAST(x AS name)` takes, and casts to the Arrow type that bears it.
+//! **Invariant:** `CAST(x AS name)` accepts each listed name, and casts to the Arrow type that has this name.
 
 use std::sync::{Arc, LazyLock};
 
@@ -13,22 +13,22 @@ use arrow_flight::sql::{Nullable, Searchable, XdbcDataType, XdbcDatetimeSubcode}
 use super::catalog::unbuildable;
 use crate::error::Result;
 
-/// Characters or bytes of a value without a bound of its own: what ODBC and JDBC take for "no limit".
+/// The size of a value without a limit of its own, which ODBC and JDBC interpret as "no limit".
 const UNLIMITED: i32 = i32::MAX;
 
-/// How a column is shown: its type in SQL and its size.
+/// The description of a column: its SQL type and its size.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct ColumnType {
-    /// As in `CAST(x AS name)`; for nested types, which SQL cannot spell, a name for people.
+    /// As in `CAST(x AS name)`; for nested types, which SQL cannot spell, a descriptive name.
     pub(super) name: String,
-    /// Digits, characters or bytes; for times, characters of their text.
+    /// Digits, characters or bytes; for times, characters of their text form.
     pub(super) precision: Option<i32>,
-    /// Digits after the point; for times, of a second.
+    /// Digits after the decimal point; for times, fractional digits of a second.
     pub(super) scale: Option<i32>,
 }
 
 impl ColumnType {
-    /// How a column of this Arrow type is shown.
+    /// The description of a column of this Arrow type.
     pub(super) fn of(data_type: &DataType) -> Self {
         let shown = |name: &str, precision, scale| Self { name: name.to_owned(), precision, scale };
         match data_type {
@@ -72,7 +72,7 @@ impl ColumnType {
     }
 }
 
-/// What a nested column is called in catalogs.
+/// The name of a nested column type in catalogs.
 fn nested_name(data_type: &DataType) -> String {
     match data_type {
         DataType::Map(entries, _) => match entries.data_type() {
@@ -99,7 +99,7 @@ fn second_digits(unit: TimeUnit) -> i32 {
     }
 }
 
-/// Characters of a fraction with its point.
+/// Characters of a fraction including its point.
 fn fraction_width(scale: i32) -> i32 {
     if scale == 0 { 0 } else { scale + 1 }
 }
@@ -109,7 +109,7 @@ pub(super) fn schema() -> SchemaRef {
     XdbcTypeInfoDataBuilder::new().schema()
 }
 
-/// All types, or those with this code of `XdbcDataType`; none for a code that we have no type for.
+/// All types, or those with this code of `XdbcDataType`; empty for a code without a type.
 pub(super) fn batch(data_type: Option<i32>) -> Result<RecordBatch> {
     let mut builder = XdbcTypeInfoDataBuilder::new();
     for info in TYPES.iter() {
@@ -146,7 +146,7 @@ static TYPES: LazyLock<Vec<XdbcTypeInfo>> = LazyLock::new(|| {
             ..quoted(plain(&DataType::Utf8, Code::XdbcVarchar), "'")
         },
         quoted(plain(&DataType::Binary, Code::XdbcVarbinary), "X'"),
-        // The protocol gives DATE the subcode 1, which its enumeration lists under the other name of that number.
+        // The protocol gives DATE the subcode 1, which its enum lists under the other name of that number.
         time(&DataType::Date32, Code::XdbcDate, Subcode::XdbcSubcodeYear, "DATE '"),
         time(&DataType::Time64(TimeUnit::Nanosecond), Code::XdbcTime, Subcode::XdbcSubcodeTime, "TIME '"),
         time(
@@ -168,7 +168,7 @@ static TYPES: LazyLock<Vec<XdbcTypeInfo>> = LazyLock::new(|| {
     ]
 });
 
-/// A type that can be compared, and nothing more.
+/// A type that supports comparison only.
 fn plain(data_type: &DataType, code: XdbcDataType) -> XdbcTypeInfo {
     let column = ColumnType::of(data_type);
     XdbcTypeInfo {
@@ -241,7 +241,7 @@ mod tests {
         SessionContext::new_with_config(options)
     }
 
-    /// The engine itself says what each name means: it must be the type that bears the name.
+    /// Checks with the engine that each name casts to the type that has this name.
     #[tokio::test]
     async fn every_name_casts_to_its_type() {
         let context = context();
@@ -252,9 +252,9 @@ mod tests {
         }
     }
 
-    /// The prefix and suffix make a literal that the engine reads.
+    /// Checks that the prefix and suffix form a literal that the engine reads.
     #[tokio::test]
-    async fn every_literal_is_read() {
+    async fn literals_with_prefix_and_suffix_parse() {
         let context = context();
         let text = |name: &str| match name {
             "VARCHAR" => "a",

@@ -1,9 +1,10 @@
-//! A body into memory: received and decompressed within bounds, each byte in room taken from the ingest queue.
+//! Reads a request body into memory: receives and decompresses it within limits, with memory reserved from the ingest
+//! queue.
 //!
-//! In: a body and its encoding. Out: its plain bytes, or 413 when it grows past a bound, or 400 when it breaks off.
+//! In: a body and its encoding. Out: its decompressed bytes; 413 if it exceeds a limit, or 400 if it is incomplete.
 //!
-//! **Invariant:** memory is taken step by step as bytes arrive: neither an announced length nor a compression header is
-//! believed.
+//! **Invariant:** memory is reserved step by step as bytes arrive: neither an announced length nor the size in a
+//! compression header is trusted.
 
 use std::io::{Cursor, Read};
 
@@ -20,18 +21,19 @@ use crate::ingest::MemoryReservation;
 use crate::supervise::on_thread;
 use crate::telemetry::Metrics;
 
-/// What is set aside for a body before it arrives, at most.
+/// The maximum buffer capacity that is allocated before a body arrives.
 const CLAIMED_BYTES_MAX: usize = 16 << 20;
-/// Bytes of one step of decompression on the blocking pool.
+/// The bytes that one step on the blocking pool decompresses.
 const STEP_BYTES: usize = 1 << 20;
-/// A body may become this large by decompression whatever its ratio: a few short lines repeat a lot.
+/// A body may decompress to this size whatever its ratio: a few short lines can compress very well.
 const EXPANDED_BYTES_MIN: usize = 64 * 1024;
-/// Memory that a zstd frame may ask for, as a power of two: the 8 MiB that RFC 8878 recommends.
+/// The maximum window of a zstd frame, as a power of two: the 8 MiB that RFC 8878 recommends.
 const ZSTD_WINDOW_LOG_MAX: u32 = 23;
-/// What is read and thrown away of a refused body, so that the client sees the answer and not a broken connection.
+/// The bytes of a refused body that are read and discarded, so that the client sees the response, not a broken
+/// connection.
 const DISCARDED_BYTES_MAX: usize = 256 * 1024;
 
-/// The bounds of one body.
+/// The limits of one body.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct BodyLimits {
     pub(super) bytes_max: usize,
@@ -44,7 +46,7 @@ impl From<&IngestConfig> for BodyLimits {
     }
 }
 
-/// Receives and decompresses a body. On return `reservation` holds at least the bytes of it.
+/// Receives and decompresses a body. On return `reservation` covers at least the bytes of it.
 pub(super) async fn read(
     body: &mut Body,
     encoding: ContentEncoding,
@@ -64,7 +66,7 @@ pub(super) async fn read(
     }
 }
 
-/// Reads a little of a refused body and forgets it.
+/// Reads and discards a part of a refused body.
 pub(super) async fn discard(body: &mut Body) {
     let mut left = DISCARDED_BYTES_MAX;
     while let Some(Ok(frame)) = body.frame().await {
@@ -79,11 +81,12 @@ async fn receive(
     reservation: &mut MemoryReservation,
     metrics: &Metrics,
 ) -> Result<Bytes, ErrorBody> {
-    // What the sender claims is only set aside: until bytes arrive it takes no memory.
+    // An announced length only reserves capacity: until bytes arrive it uses no memory.
     let claimed = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
     let mut received = BytesMut::with_capacity(claimed.min(bounds.bytes_max).min(CLAIMED_BYTES_MAX));
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|cause| Error::invalid("the body broke off").with_source(cause))?;
+        let frame = frame
+            .map_err(|cause| Error::invalid("the connection closed before the end of the body").with_source(cause))?;
         let Ok(data) = frame.into_data() else { continue };
         let bytes = received.len() + data.len();
         if bytes > bounds.bytes_max {
@@ -99,7 +102,7 @@ async fn receive(
     Ok(received.freeze())
 }
 
-/// Decompresses in steps, each on the blocking pool, with a pause for room between them.
+/// Decompresses in steps on the blocking pool, and waits for memory between them.
 async fn inflate(
     mut inflater: Inflater,
     received: usize,
@@ -111,7 +114,7 @@ async fn inflate(
     let bytes_max = bounds.bytes_max.min(expanded_max);
     let mut plain = Vec::new();
     loop {
-        // One byte more than allowed tells a body that is too large from one that just fits.
+        // One byte more than allowed, to distinguish a body that is too large from one that just fits.
         let step = STEP_BYTES.min(bytes_max + 1 - plain.len());
         reservation.resize(received + plain.len() + step).await?;
         let before = plain.len();
@@ -122,7 +125,7 @@ async fn inflate(
         let outcome;
         (inflater, plain, outcome) =
             stepping.await.map_err(|panic| Error::internal("decompressing panicked").with_source(panic))?;
-        outcome.map_err(|cause| Error::invalid("the compressed body is damaged or broke off").with_source(cause))?;
+        outcome.map_err(|cause| Error::invalid("the compressed body is damaged or truncated").with_source(cause))?;
         if plain.len() > bytes_max {
             return Err(bomb(bounds, expanded_max, metrics));
         }
@@ -136,24 +139,26 @@ fn bomb(bounds: BodyLimits, expanded_max: usize, metrics: &Metrics) -> ErrorBody
     if expanded_max < bounds.bytes_max {
         metrics.limited("ingest.body_expansion_max");
         let times = bounds.expansion_max;
-        return ErrorBody::too_large(format!("the body becomes more than {times} times larger by decompression"));
+        return ErrorBody::too_large(format!(
+            "the decompressed body is more than {times} times larger than the compressed one"
+        ));
     }
     metrics.limited("ingest.body_bytes_max");
     let bytes_max = bounds.bytes_max;
     ErrorBody::too_large(format!("the decompressed body is larger than {bytes_max} bytes: send it in parts"))
 }
 
-/// A body on its way to plain bytes.
+/// The state of a body that is being decompressed.
 enum Inflater {
     Gzip(Box<MultiGzDecoder<Cursor<Bytes>>>),
     Zstd(Box<zstd::stream::read::Decoder<'static, Cursor<Bytes>>>),
 }
 
 impl Inflater {
-    /// None for a body that is not compressed.
+    /// `None` for a body that is not compressed.
     fn new(encoding: ContentEncoding, body: &Bytes) -> Result<Option<Self>> {
         let source = Cursor::new(body.clone());
-        let failed = |cause| Error::internal("zstd could not be started").with_source(cause);
+        let failed = |cause| Error::internal("cannot start the zstd decoder").with_source(cause);
         match encoding {
             ContentEncoding::Identity => Ok(None),
             ContentEncoding::Gzip => Ok(Some(Self::Gzip(Box::new(MultiGzDecoder::new(source))))),

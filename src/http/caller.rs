@@ -1,7 +1,7 @@
-//! Who calls: the bearer token of a request, verified.
+//! Authentication: verifies the bearer token of a request.
 //!
-//! In: headers. Out: an [`Access`], or a refusal. Tokens are taken from one `Authorization` header and nowhere else:
-//! not from the URL, which proxies log.
+//! In: headers. Out: an [`Access`], or an error. The token is only read from a single `Authorization` header, never
+//! from the URL, which proxies log.
 
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
@@ -20,24 +20,24 @@ pub(super) async fn caller(handler: &HttpHandler, headers: &HeaderMap) -> Result
     verified.inspect_err(|error| handler.services.metrics.auth_refused(error))
 }
 
-/// An operator with the admin scope: who may see what concerns all tenants.
+/// An operator with the admin scope, who may see data that concerns all tenants.
 pub(super) async fn operator(handler: &HttpHandler, headers: &HeaderMap) -> Result<Access> {
     let access = caller(handler, headers).await?;
     access.require(Scope::Admin)?;
     match access.owner() {
         Owner::PerEvent => Ok(access),
-        Owner::Tenant(_) => Err(Error::forbidden("this is for operators: their tokens name no tenant")),
+        Owner::Tenant(_) => Err(Error::forbidden("only operators may do this: use a token without a tenant")),
     }
 }
 
-/// The token in the one `Authorization: Bearer` header.
+/// The token in the only `Authorization: Bearer` header.
 fn bearer(headers: &HeaderMap) -> Result<&str> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let (first, second) = (values.next(), values.next());
     let value =
         first.ok_or_else(|| Error::unauthenticated("no token: send the header `Authorization: Bearer <token>`"))?;
     if second.is_some() {
-        return Err(Error::unauthenticated("two `Authorization` headers: send one"));
+        return Err(Error::unauthenticated("more than one `Authorization` header: send one"));
     }
     let (scheme, token) = value.to_str().ok().and_then(|value| value.split_once(' ')).unwrap_or_default();
     let token = token.trim();

@@ -1,8 +1,8 @@
-//! Connections: accepted up to a bound, HTTP/1.1 with keep-alive, ended in order.
+//! Connections: accepts up to a limit, serves HTTP/1.1 with keep-alive, and closes gracefully.
 //!
-//! In: a listener and the routes. Out: nothing is left running when [`accept`] returns.
+//! In: a listener and the routes. Out: no task is running when [`accept`] returns.
 //!
-//! **Invariant:** a silent or slow client holds a connection for a bounded time: [`HEAD_TIME_MAX`] between and within
+//! **Invariant:** a silent or slow client holds a connection for a limited time: [`HEAD_TIME_MAX`] between and within
 //! request heads, `http.request_time_max` for the rest.
 
 use std::pin::pin;
@@ -21,10 +21,10 @@ use crate::config::HttpConfig;
 use crate::listener::{ConnectionLimit, ConnectionSlot, Listener};
 use crate::supervise::Stop;
 
-/// From a connection's first byte, or its last answer, to the end of the next request's head.
+/// The time from the start of a connection, or its last response, to the end of the next request's head.
 const HEAD_TIME_MAX: Duration = Duration::from_secs(30);
 
-/// Accepts until it is asked to stop, then lets running requests end until they are cut.
+/// Accepts until the stop is requested, then lets running requests finish until they are cut.
 pub(super) async fn accept(mut listener: Listener, router: Router, config: &HttpConfig, stop: Stop) {
     let mut connections = JoinSet::new();
     let server = server(config);
@@ -37,13 +37,13 @@ pub(super) async fn accept(mut listener: Listener, router: Router, config: &Http
     if stop.cut.run_until_cancelled(drained).await.is_none() {
         tracing::warn!(
             connections = connections.len(),
-            "cut connections that did not finish before the deadline of the stop"
+            "closed connections that did not finish before the shutdown deadline"
         );
         connections.shutdown().await;
     }
 }
 
-/// The endpoint's bound on connections, with the answer to those beyond it.
+/// The limit on connections, with the response to those beyond it.
 pub(super) fn limit(config: &HttpConfig) -> ConnectionLimit {
     let connections_max = config.connections_max;
     let body = format!(
@@ -69,7 +69,7 @@ fn server(config: &HttpConfig) -> http1::Builder {
     server
 }
 
-/// Answers one connection's requests. After `stop` the running one is the last.
+/// Serves the requests of one connection. After `stop` the running request is the last.
 async fn answer(
     stream: TcpStream,
     server: http1::Builder,
@@ -87,6 +87,6 @@ async fn answer(
         }
     };
     if let Err(error) = outcome {
-        tracing::debug!(%error, "a connection broke off");
+        tracing::debug!(%error, "a connection failed");
     }
 }

@@ -1,7 +1,7 @@
-//! Errors as a web client sees them: the one table from [`Kind`] to a status, and one shape of body.
+//! Maps errors to HTTP responses: the single table from [`Kind`] to a status, and one JSON format.
 //!
-//! In: an [`Error`] of any module. Out: `{"error":{"kind","message","id"?}}`. **Invariant:** an internal error shows an
-//! id and nothing else; its cause is in the log.
+//! In: an [`Error`] of any module. Out: `{"error":{"kind","message","id"?}}`. **Invariant:** an internal error shows
+//! only an id; its cause is in the log.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use crate::error::{Error, Kind};
 
-/// When a retry is worth it if nobody knows better.
+/// The default time after which a retry makes sense.
 const RETRY_AFTER_DEFAULT: Duration = Duration::from_secs(1);
 
 /// An error with its status.
@@ -25,7 +25,7 @@ pub(super) struct ErrorBody {
 }
 
 impl ErrorBody {
-    /// An error whose status says more than its kind: 405, 413, 415.
+    /// An error whose status is more specific than its kind: 405, 413, 415.
     pub(super) fn new(status: StatusCode, error: Error) -> Self {
         Self { status, error }
     }
@@ -56,7 +56,7 @@ fn status(kind: Kind) -> StatusCode {
         Kind::NotFound => StatusCode::NOT_FOUND,
         Kind::Conflict => StatusCode::CONFLICT,
         Kind::Limited => StatusCode::TOO_MANY_REQUESTS,
-        // The caller stopped it, so that hardly anybody reads this; the server's own stop is `Unavailable`.
+        // The client cancelled the request and will rarely read this; a stop of the server is `Unavailable`.
         Kind::Cancelled => StatusCode::REQUEST_TIMEOUT,
         Kind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         Kind::Unsupported => StatusCode::NOT_IMPLEMENTED,
@@ -64,7 +64,7 @@ fn status(kind: Kind) -> StatusCode {
     }
 }
 
-/// The word for a kind.
+/// The JSON name of a kind.
 fn word(kind: Kind) -> &'static str {
     match kind {
         Kind::Invalid => "invalid",
@@ -81,16 +81,16 @@ fn word(kind: Kind) -> &'static str {
 }
 
 impl IntoResponse for ErrorBody {
-    /// Logs it: this is where an error of a request is handled.
+    /// Logs the error: errors of requests are logged here and nowhere else.
     fn into_response(self) -> Response {
         let Self { status, error } = self;
         let kind = error.kind();
         let body = if kind == Kind::Internal {
             let id = Uuid::new_v4();
-            tracing::error!(%id, ?error, "a request failed by our fault");
+            tracing::error!(%id, ?error, "a request failed with an internal error");
             json!({ "kind": word(kind), "message": "internal error, the server's log has its cause", "id": id.to_string() })
         } else {
-            tracing::debug!(status = status.as_u16(), ?error, "a request was refused");
+            tracing::debug!(status = status.as_u16(), ?error, "a request was rejected");
             json!({ "kind": word(kind), "message": error.message() })
         };
         let mut response = (status, Json(json!({ "error": body }))).into_response();
@@ -112,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn problems_say_what_to_do_and_when() {
+    fn errors_map_to_status_and_retry_after() {
         let seconds = Duration::from_millis(1500);
         let cases = [
             (Error::invalid("x").into(), 400, None),
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_internal_error_shows_an_id_and_not_its_cause() {
+    async fn internal_errors_show_an_id_and_not_their_cause() {
         let error = Error::internal("cannot read `secret.parquet`").with_source("disk 7 of tenant acme");
         let response = ErrorBody::from(error).into_response();
         assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);

@@ -1,8 +1,9 @@
-//! `GET /v1/tables/{table}/freshness`: up to when a table is complete, and the newest of the caller's own rows.
+//! `GET /v1/tables/{table}/freshness`: the time up to which a table is complete, and the newest of the caller's own
+//! rows.
 //!
-//! **Invariant:** what a tenant is told of rows comes from a session of its own, as any answer does: by its policy, and
-//! without anything of another tenant. Versions and commits of the table, which all tenants share, are for operators, and so
-//! is how many messages wait in a topic: of a shared one it would tell how busy the others are.
+//! **Invariant:** a tenant sees times of rows through a session of its own, as in any query: by its policy, and without
+//! data of other tenants. The version and commit times of the table, which all tenants share, are for operators only.
+//! So is the number of unread messages in a topic: in a shared topic it would reveal how busy the other tenants are.
 
 use std::sync::Arc;
 

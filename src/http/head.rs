@@ -1,7 +1,8 @@
-//! The size of a request's line and headers, answered like every other limit.
+//! Limits the size of the request line and headers.
 //!
-//! In: a request. Out: the handler's answer, or 431 with a body that names the limit. The HTTP library refuses a head of
-//! more than four times the limit, or of more than [`HEADERS_READ_MAX`] headers, with an empty 431 and closes the connection.
+//! In: a request. Out: the handler's response, or 431 with a body that names the limit. The HTTP library itself refuses
+//! a head of more than four times the limit, or of more than [`HEADERS_READ_MAX`] headers, with an empty 431 and closes
+//! the connection.
 
 use std::sync::Arc;
 
@@ -14,14 +15,14 @@ use super::HttpHandler;
 use super::error::ErrorBody;
 use crate::error::Error;
 
-/// Headers of one request.
+/// The maximum number of headers of a request.
 const HEADERS_MAX: usize = 64;
-/// Headers up to which the HTTP library hands a request to us.
+/// The number of headers up to which the HTTP library passes a request to us.
 pub(super) const HEADERS_READ_MAX: usize = 4 * HEADERS_MAX;
-/// What stands around a header's name and value: a colon, a space, and the end of the line.
+/// The bytes of a header beyond its name and value: colon, space, and line end.
 const HEADER_EXTRA_BYTES: usize = 4;
 
-/// Refuses a request with too large a head.
+/// Refuses a request whose head is too large.
 pub(super) async fn check(State(handler): State<Arc<HttpHandler>>, request: Request, next: Next) -> Response {
     let bytes_max = handler.config.header_bytes_max;
     let (bytes, headers) = (head_bytes(&request), request.headers().len());

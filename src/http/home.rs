@@ -1,10 +1,12 @@
-//! The home page, `GET /`, and the documentation, `GET /docs/{name}`: what somebody finds who knows only the address.
+//! The home page, `GET /`, and the documentation, `GET /docs/{name}`, for users who know only the address of the
+//! server.
 //!
-//! In: the headers `accept`, `host` and `x-forwarded-proto`. Out: HTML for a browser; JSON or Markdown for everything else.
+//! In: the headers `accept`, `host` and `x-forwarded-proto`. Out: HTML for a browser; JSON or Markdown for other
+//! clients.
 //!
-//! **Invariant:** both answer without a token, so they show nothing that belongs to a tenant: no rows, no counts, and names of
-//! tables only where the operator has set `http.home_tables`.
-//! **Invariant:** a page loads nothing and runs nothing: the policy in its headers allows its own stylesheet and icon only.
+//! **Invariant:** both work without a token, so they show nothing that belongs to a tenant: no rows, no counts, and
+//! table names only if the operator has set `http.home_tables`.
+//! **Invariant:** a page loads and runs nothing: its Content-Security-Policy allows only its own stylesheet and icon.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, LazyLock};
@@ -29,12 +31,12 @@ use super::page;
 use super::quarantine::path;
 use crate::error::{Error, did_you_mean};
 
-/// What the home page says about this server.
+/// The facts about this server that the home page shows.
 #[derive(Debug, Clone)]
 pub struct Home {
-    /// Where the Flight SQL endpoint listens.
+    /// The address of the Flight SQL endpoint.
     pub flight: SocketAddr,
-    /// Whether it expects TLS.
+    /// Whether that endpoint uses TLS.
     pub flight_tls: bool,
     /// Names and descriptions of the tables; `None` if `http.home_tables` is not set.
     pub tables: Option<Vec<(String, String)>>,
@@ -47,7 +49,7 @@ pub(super) struct Route {
     pub(super) about: &'static str,
 }
 
-/// Every route. A test compares this list with the router.
+/// All routes. A test compares this list with the router.
 pub(super) const ROUTES: [Route; 17] = [
     route("GET", "/", "this page"),
     route("GET", "/docs/{name}", "the documentation"),
@@ -75,7 +77,7 @@ pub(super) struct Doc {
     pub(super) text: &'static str,
 }
 
-/// The pages that are served: those that a user or an operator of a running server needs.
+/// The pages that are served: those for users and operators of a running server.
 pub(super) const DOCS: [Doc; 5] = [
     doc("http", "HTTP: sending events, receipts, freshness, errors, limits", include_str!("../../docs/http.md")),
     doc("tables", "tables that show the newest version of each row", include_str!("../../docs/tables.md")),
@@ -84,7 +86,7 @@ pub(super) const DOCS: [Doc; 5] = [
     doc("architecture", "how the server works inside", include_str!("../../docs/architecture.md")),
 ];
 
-/// The policy of a page: nothing is loaded and nothing runs; the one stylesheet is named by its hash.
+/// The Content-Security-Policy of a page: it loads and runs nothing; the hash of the only stylesheet is listed.
 static PAGE_POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
     let hash = STANDARD.encode(Sha256::digest(page::STYLE));
     let policy = format!(
@@ -132,12 +134,12 @@ pub(super) async fn docs(name: Result<Path<String>, PathRejection>, headers: Hea
 }
 
 impl Addresses {
-    /// From the host that the caller has asked for; if it names none, from where the server listens.
+    /// Derived from the host that the caller requested, or from the listen address if it named none.
     fn new(home: &Home, listen: SocketAddr, headers: &HeaderMap) -> Self {
         let asked = headers.get(HOST).and_then(|value| value.to_str().ok()).and_then(plain_authority);
         let http = asked.as_ref().map_or_else(|| format!("localhost:{}", listen.port()), Authority::to_string);
         let host = asked.as_ref().map_or("localhost", Authority::host);
-        // Set by a proxy that ends TLS. It changes the text of the page only, so it need not be trusted.
+        // Set by a proxy that terminates TLS. It only changes the text of the page, so it need not be trusted.
         let is_https = headers.get("x-forwarded-proto").is_some_and(|scheme| scheme == "https");
         let port = home.flight.port();
         let (scheme, encryption) = if home.flight_tls { ("grpc+tls", "true") } else { ("grpc", "false") };
@@ -149,13 +151,13 @@ impl Addresses {
     }
 }
 
-/// A host with an optional port, of the characters that names and addresses have. Anything else is not repeated in an answer.
+/// A host with an optional port, in the characters of names and addresses. Anything else is not repeated in a response.
 fn plain_authority(text: &str) -> Option<Authority> {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-_:[]".contains(&byte);
     text.parse().ok().filter(|_| text.bytes().all(is_plain))
 }
 
-/// Whether the caller is a browser: it accepts HTML by name. `*/*`, which `curl` sends, does not.
+/// Whether the caller is a browser: it accepts HTML by name. The `*/*` of `curl` does not count.
 fn wants_html(headers: &HeaderMap) -> bool {
     let accepted = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
     accepted.flat_map(|value| value.split(',')).any(|range| {
@@ -193,7 +195,7 @@ fn html(page: String) -> Response {
     response
 }
 
-/// An answer that depends on who asks: no cache keeps it for another, and no browser guesses its type.
+/// A response that depends on the caller: caches must revalidate it, and browsers must not guess its type.
 fn with_headers(answer: impl IntoResponse) -> Response {
     let headers = [
         (X_CONTENT_TYPE_OPTIONS, "nosniff"),
@@ -224,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn html_is_for_those_who_accept_it_by_name() {
+    fn html_is_served_only_if_accepted_by_name() {
         let cases = [
             ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", true),
             ("application/json, Text/HTML; q=0.1", true),
@@ -242,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_follow_the_host_that_was_asked_for() {
+    fn addresses_follow_the_host_header() {
         let listen = "0.0.0.0:8080".parse().unwrap();
         let cases: [(&[(&'static str, &'static str)], bool, &str, &str); 8] = [
             (&[("host", "127.0.0.1:8080")], false, "http://127.0.0.1:8080", "grpc://127.0.0.1:8815"),
@@ -273,7 +275,7 @@ mod tests {
         let routed: Vec<&str> = router.split(".route(\"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
         let mut listed: Vec<&str> = ROUTES.iter().map(|route| route.path).collect();
         listed.sort_unstable();
-        // The route that panics is compiled for tests only.
+        // The route that panics exists only in tests.
         let mut sorted: Vec<&str> = routed.into_iter().filter(|path| *path != "/panics").collect();
         sorted.sort_unstable();
         assert_eq!(sorted, listed);

@@ -1,4 +1,4 @@
-//! The home page and the documentation as browsers and programs get them, and what neither may show.
+//! The home page and the documentation, for browsers and for programs, and what neither may reveal.
 
 use reqwest::Method;
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
@@ -79,7 +79,7 @@ async fn a_program_gets_json_and_markdown() {
 }
 
 #[tokio::test]
-async fn names_of_tables_are_shown_only_where_the_operator_says_so() {
+async fn table_names_are_shown_only_if_configured() {
     for home_tables in [false, true] {
         let server = HttpTestServer::with(limits(), HttpConfig { home_tables, ..HttpConfig::default() }).await;
         let (_, home) = page(&server, "/").await;

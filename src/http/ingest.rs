@@ -1,8 +1,8 @@
-//! `POST /v1/tables/{table}/events`: events in, a receipt out.
+//! `POST /v1/tables/{table}/events`: accepts events and returns a receipt.
 //!
-//! 200 means that the body was read: each event is stored, was stored before, or is in quarantine, and the receipt says
-//! how many of each, even if all of them are in quarantine. 400 means that nothing in the body could be told apart.
-//! With `?ack=received` it is 202 before the commit, and a promise in place of the receipt.
+//! 200 means that the body was read: each event is stored, was stored before, or is in quarantine. The receipt has the
+//! count of each, even if all of them are in quarantine. 400 means that the body could not be split into events. With
+//! `?ack=received` the response is 202 before the commit, with a promise in place of the receipt.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ use super::{HttpHandler, media};
 use crate::error::Error;
 use crate::ingest::{self, Promise, Receipt, RejectNote};
 
-/// A receipt in the web's words.
+/// The JSON of a receipt.
 #[derive(Debug, Serialize)]
 pub(super) struct ReceiptBody {
     accepted: u64,
@@ -41,7 +41,7 @@ struct RejectBody {
     detail: String,
 }
 
-/// A promise in the web's words.
+/// The JSON of a promise.
 #[derive(Debug, Serialize)]
 struct PromiseBody {
     ack: &'static str,
@@ -50,7 +50,7 @@ struct PromiseBody {
     rejects: Vec<RejectBody>,
 }
 
-/// When the sender wants its answer.
+/// When the response is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ack {
     /// After the commit.
@@ -60,14 +60,14 @@ enum Ack {
 }
 
 impl Ack {
-    /// What the URL's query says; other parts of it are left alone, as ever.
+    /// Parses the query string; unknown parameters are ignored.
     fn of(uri: &Uri) -> Result<Self, Error> {
         let query = uri.query().unwrap_or_default().split('&');
         let mut said = query.filter_map(|part| part.strip_prefix("ack="));
         match (said.next(), said.next()) {
             (None | Some("committed"), None) => Ok(Self::Committed),
             (Some("received"), None) => Ok(Self::Received),
-            _ => Err(Error::invalid("`ack` is `committed` or `received`, and stands once")),
+            _ => Err(Error::invalid("`ack` must be `committed` or `received` and appear only once")),
         }
     }
 }
@@ -99,7 +99,7 @@ impl From<Receipt> for ReceiptBody {
     }
 }
 
-/// Takes events.
+/// Handles the request.
 pub(super) async fn events(
     State(handler): State<Arc<HttpHandler>>,
     table: Result<Path<String>, PathRejection>,
@@ -109,7 +109,7 @@ pub(super) async fn events(
     let (head, mut body) = request.into_parts();
     let taken = match table {
         Ok(Path(table)) => take(&handler, &table, (&head.uri, &head.headers), &mut body, &format!("http {id}")).await,
-        Err(_) => Err(Error::invalid("the table's name in the path is not UTF-8").into()),
+        Err(_) => Err(Error::invalid("the table name in the path is not valid UTF-8").into()),
     };
     if taken.is_err() {
         body::discard(&mut body).await;
@@ -117,7 +117,7 @@ pub(super) async fn events(
     taken
 }
 
-/// Refuses what can be refused before the body is read, then reads and submits it.
+/// Checks everything that can be checked before the body is read, then reads and submits it.
 async fn take(
     handler: &HttpHandler,
     table: &str,

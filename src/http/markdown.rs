@@ -1,14 +1,14 @@
-//! Markdown to HTML, as far as our own documentation uses it.
+//! Converts Markdown to HTML: the subset that our own documentation uses.
 //!
-//! In: a page of `docs/`, compiled into the program. Out: headings with anchors, paragraphs, lists, tables, code, emphasis and links.
-//! What it does not know is shown as it is written. **Invariant:** every character of the text is escaped, and a link leads only to
-//! where the caller allows.
+//! In: a page of `docs/`, compiled into the program. Out: headings with anchors, paragraphs, lists, tables, code,
+//! emphasis and links. Unknown syntax is shown as it is written. **Invariant:** every character of the text is escaped,
+//! and a link only leads where the caller allows.
 
 use std::fmt::Write as _;
 
 use super::page::escape;
 
-/// Says where a link of the text leads; `None` shows its words only.
+/// Returns the URL for a link target in the text; `None` shows only the text of the link.
 type Links<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// Renders a page.
@@ -39,12 +39,12 @@ pub(super) fn render(text: &str, links: Links<'_>) -> String {
     html
 }
 
-/// How many lines come before the first that `ends`; all if none does.
+/// The number of lines before the first that `ends`; all lines if there is none.
 fn until(lines: &[&str], ends: impl Fn(&str) -> bool) -> usize {
     lines.iter().position(|line| ends(line)).unwrap_or(lines.len())
 }
 
-/// Lines between fences, as they are.
+/// The lines between fences, unchanged.
 fn code(html: &mut String, lines: &[&str]) -> usize {
     let inside = until(&lines[1..], |line| line.starts_with("```"));
     let text = lines[1..=inside].join("\n");
@@ -52,7 +52,7 @@ fn code(html: &mut String, lines: &[&str]) -> usize {
     inside + 2
 }
 
-/// Rows of cells; the first is the head, and the second its ruled line.
+/// Rows of cells; the first row is the header, the second its separator.
 fn table(html: &mut String, lines: &[&str], links: Links<'_>) -> usize {
     let rows = until(lines, |line| !line.starts_with('|'));
     html.push_str("<div class=\"wide\"><table>\n");
@@ -75,7 +75,7 @@ fn cells(line: &str) -> Vec<String> {
     line.replace("\\|", "\0").split('|').map(|cell| cell.replace('\0', "|")).collect()
 }
 
-/// Items of one list; a line that is indented goes on with the item above it.
+/// The items of a list; an indented line continues the item above it.
 fn list(html: &mut String, lines: &[&str], links: Links<'_>) -> usize {
     let is_ordered = !lines[0].starts_with("- ");
     let kind = if is_ordered { "ol" } else { "ul" };
@@ -105,14 +105,14 @@ fn paragraph(html: &mut String, lines: &[&str], links: Links<'_>) -> usize {
     used
 }
 
-/// The level and the words of a heading.
+/// The level and the text of a heading.
 fn heading(line: &str) -> Option<(usize, &str)> {
     let title = line.trim_start_matches('#');
     let level = line.len() - title.len();
     title.strip_prefix(' ').filter(|_| (1..=4).contains(&level)).map(|title| (level, title.trim()))
 }
 
-/// The text of a list's item: behind `- ` or a number.
+/// The text of a list item, after `- ` or a number.
 fn item(line: &str) -> Option<&str> {
     line.strip_prefix("- ").or_else(|| {
         let (number, text) = line.split_once(". ")?;
@@ -120,7 +120,7 @@ fn item(line: &str) -> Option<&str> {
     })
 }
 
-/// The anchor of a heading, as code hosts make it.
+/// The anchor of a heading, as code hosts generate it.
 fn slug(title: &str) -> String {
     let kept = title.chars().filter(|letter| letter.is_alphanumeric() || matches!(letter, ' ' | '-' | '_'));
     kept.collect::<String>().to_lowercase().replace(' ', "-")
@@ -143,7 +143,7 @@ fn inline(text: &str, links: Links<'_>) -> String {
     html
 }
 
-/// Writes what begins at the start of `text`, and returns how many bytes it takes; `None` when it is an ordinary character.
+/// Renders the inline element at the start of `text` and returns its length in bytes; `None` for an ordinary character.
 fn span(html: &mut String, text: &str, links: Links<'_>) -> Option<usize> {
     if let Some(code) = enclosed(text, "`", "`") {
         push(html, format_args!("<code>{}</code>", escape(code)));
@@ -170,7 +170,7 @@ fn span(html: &mut String, text: &str, links: Links<'_>) -> Option<usize> {
     Some(words.len() + target.len() + 4)
 }
 
-/// The text between `open` at the start and the next `close`, if there is any.
+/// The text between `open` at the start and the next `close`, if any.
 fn enclosed<'a>(text: &'a str, open: &str, close: &str) -> Option<&'a str> {
     let inside = text.strip_prefix(open)?;
     inside.find(close).filter(|end| *end > 0).map(|end| &inside[..end])
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_documentation_uses() {
+    fn supported_syntax_is_rendered() {
         let cases = [
             ("<!-- made\nby a test -->\n\n# A `b` c, d", "<h1 id=\"a-b-c-d\">A <code>b</code> c, d</h1>\n"),
             ("one\ntwo *three* **four**\n\nfive", "<p>one two <em>three</em> <strong>four</strong></p>\n<p>five</p>\n"),
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn unfinished_and_hostile_text_is_shown_as_it_is() {
+    fn unfinished_and_hostile_text_is_escaped() {
         let cases = [
             ("a * b ` c [d] (e) **", "<p>a * b ` c [d] (e) **</p>\n"),
             ("<script>\"&'", "<p>&lt;script&gt;&quot;&amp;&#39;</p>\n"),

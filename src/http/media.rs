@@ -1,6 +1,7 @@
-//! What a body claims to be: its type and its encoding, from the headers.
+//! The declared type and encoding of a body.
 //!
-//! In: headers. Out: a [`Format`] and an [`ContentEncoding`], or 415 that names what is accepted. Nothing is guessed from bytes.
+//! In: headers. Out: a [`Format`] and an [`ContentEncoding`], or 415 that lists the accepted ones. The content of the
+//! body is never sniffed.
 
 use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderName};
@@ -22,7 +23,7 @@ const ENCODINGS: [(&str, ContentEncoding); 3] =
 /// How a body is compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ContentEncoding {
-    /// Not at all.
+    /// Not compressed.
     Identity,
     /// RFC 1952, any number of members.
     Gzip,
@@ -30,7 +31,7 @@ pub(super) enum ContentEncoding {
     Zstd,
 }
 
-/// What the body's bytes are, once decompressed.
+/// The format of the decompressed body.
 pub(super) fn format(headers: &HeaderMap) -> Result<Format, ErrorBody> {
     let refused = |given: &str| {
         let known = TYPES.map(|(name, _)| format!("`{name}`")).join(", ");
@@ -39,7 +40,7 @@ pub(super) fn format(headers: &HeaderMap) -> Result<Format, ErrorBody> {
     let value = only(headers, &CONTENT_TYPE).map_err(refused)?.ok_or_else(|| refused("is missing and"))?;
     let mut parts = value.split(';');
     let name = parts.next().unwrap_or_default().trim();
-    // JSON is UTF-8 by definition; another charset would be read wrongly, so it is refused.
+    // JSON is UTF-8 by definition; text in another charset would be decoded incorrectly, so it is refused.
     let charset =
         parts.filter_map(|part| part.trim().split_once('=')).find(|(key, _)| key.eq_ignore_ascii_case("charset"));
     if charset.is_some_and(|(_, charset)| !charset.trim_matches('"').eq_ignore_ascii_case("utf-8")) {
@@ -48,7 +49,7 @@ pub(super) fn format(headers: &HeaderMap) -> Result<Format, ErrorBody> {
     find(&TYPES, name).ok_or_else(|| refused(&format!("`{name}`")))
 }
 
-/// How the body is compressed.
+/// The compression of the body.
 pub(super) fn encoding(headers: &HeaderMap) -> Result<ContentEncoding, ErrorBody> {
     let refused = |given: &str| {
         let known = ENCODINGS.map(|(name, _)| format!("`{name}`")).join(", ");
@@ -60,13 +61,13 @@ pub(super) fn encoding(headers: &HeaderMap) -> Result<ContentEncoding, ErrorBody
     }
 }
 
-/// The value of a header that may stand once.
+/// The value of a header that may appear only once.
 fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, &'static str> {
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {
         (None, _) => Ok(None),
         (Some(value), None) => value.to_str().map(Some).map_err(|_| "that is not plain text"),
-        (Some(_), Some(_)) => Err("that stands twice"),
+        (Some(_), Some(_)) => Err("that appears more than once"),
     }
 }
 
@@ -84,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn types() {
+    fn content_types_are_parsed() {
         let cases: [(&[&'static str], Option<Format>); 10] = [
             (&["application/json"], Some(Format::Json)),
             (&["Application/JSON; charset=UTF-8"], Some(Format::Json)),
@@ -107,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn encodings() {
+    fn content_encodings_are_parsed() {
         let cases = [
             ("identity", Some(ContentEncoding::Identity)),
             ("GZIP", Some(ContentEncoding::Gzip)),

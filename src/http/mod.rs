@@ -1,5 +1,5 @@
-//! The web door: ingest, quarantines, the list of tables, health and metrics. Every route on this page. The only module that knows
-//! axum.
+//! The HTTP endpoint: ingest, quarantines, the list of tables, health and metrics. This file lists all routes. The only
+//! module that uses axum.
 //!
 //! ```text
 //!   connection (bounded) ─► observe (id, time, metrics) ─► head (bounded)
@@ -14,10 +14,11 @@
 //!                                                       └► home, docs (HTML for browsers)
 //! ```
 //!
-//! **Invariant:** a body is read only after its caller may send it, and only into room taken from the ingest queue.
-//! **Invariant:** every answer is JSON with a request id, also for a path, method or failure that nobody foresaw.
-//! `/metrics` and `/docs/{name}` are text, and a browser gets HTML of `/` and `/docs/{name}`. A head that is far too large (see
-//! `head`) or is not HTTP is refused without a body.
+//! **Invariant:** a body is read only after its caller is authorized, and only into memory reserved from the ingest
+//! queue.
+//! **Invariant:** every response is JSON with a request id, including those for unknown paths, methods and internal
+//! errors. Exceptions: `/metrics` and `/docs/{name}` are text, and a browser gets HTML for `/` and `/docs/{name}`. A
+//! head that is far too large (see `head`) or is not HTTP is refused without a body.
 
 mod freshness;
 mod ingest;
@@ -74,32 +75,32 @@ use error::ErrorBody;
 
 pub use home::Home;
 
-/// What the door needs.
+/// What the endpoint needs.
 #[derive(Debug, Clone)]
 pub struct HttpServices {
-    /// Tokens.
+    /// Verifies tokens.
     pub verifier: Arc<Verifier>,
-    /// Events.
+    /// Takes events.
     pub writer: Arc<Writer>,
-    /// What fetches events by itself.
+    /// The sources, which fetch events.
     pub sources: Arc<Sources>,
-    /// Rejected events.
+    /// Lists, replays and drops rejected events.
     pub quarantine: Arc<Quarantine>,
-    /// Questions: the newest of a tenant's own rows.
+    /// Runs the query for the newest of a tenant's own rows.
     pub engine: Arc<Engine>,
     /// Metrics.
     pub metrics: Arc<Metrics>,
-    /// Time.
+    /// The clock.
     pub clock: Clock,
     /// Limits of bodies.
     pub limits: IngestConfig,
-    /// What the home page says.
+    /// The content of the home page.
     pub home: Home,
-    /// What watches the background tasks, for readiness.
+    /// The state of the background tasks, for readiness.
     pub supervisor: Supervisor,
 }
 
-/// What every handler sees.
+/// The state that every handler gets.
 #[derive(Debug)]
 struct HttpHandler {
     services: HttpServices,
@@ -107,7 +108,7 @@ struct HttpHandler {
     stop: CancellationToken,
 }
 
-/// Serves until it is asked to stop, then finishes running requests, or cuts them.
+/// Serves until the stop is requested, then finishes running requests, or cuts them.
 pub async fn serve(
     listener: tokio::net::TcpListener,
     services: HttpServices,
@@ -120,7 +121,7 @@ pub async fn serve(
     Ok(())
 }
 
-/// Every route.
+/// All routes.
 fn routes(handler: Arc<HttpHandler>) -> Router {
     let routes = Router::new();
     #[cfg(test)]
@@ -155,6 +156,6 @@ async fn unknown_path(uri: Uri) -> ErrorBody {
 }
 
 async fn wrong_method(method: Method, uri: Uri) -> ErrorBody {
-    let error = Error::invalid(format!("`{}` does not take {method}: see the header `allow`", uri.path()));
+    let error = Error::invalid(format!("`{}` does not support {method}: see the `allow` header", uri.path()));
     ErrorBody::new(StatusCode::METHOD_NOT_ALLOWED, error)
 }

@@ -1,4 +1,4 @@
-//! What operators, probes and senders ask: the tables, the metrics, and whether the server lives and works.
+//! Routes for operators, probes and senders: the list of tables, the metrics, liveness and readiness.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +21,7 @@ use crate::tenancy::Access;
 /// How long a readiness probe waits for the token keys.
 const READY_TIME_MAX: Duration = Duration::from_secs(2);
 
-/// `GET /v1/tables`: the tables and columns that the caller sees; for an operator the tables that take events.
+/// `GET /v1/tables`: the tables and columns that the caller sees; for an operator the tables that accept events.
 pub(super) async fn tables(
     State(handler): State<Arc<HttpHandler>>,
     headers: HeaderMap,
@@ -32,7 +32,7 @@ pub(super) async fn tables(
     Ok(Json(json!({ "tables": shown })))
 }
 
-/// `GET /metrics`: for operators, since labels name tenants.
+/// `GET /metrics`: for operators only, since metric labels name tenants.
 pub(super) async fn metrics(
     State(handler): State<Arc<HttpHandler>>,
     headers: HeaderMap,
@@ -42,15 +42,15 @@ pub(super) async fn metrics(
     Ok(([(CONTENT_TYPE, Metrics::CONTENT_TYPE)], handler.services.metrics.render()))
 }
 
-/// `GET /healthz`: the process answers.
+/// `GET /healthz`: the process responds.
 pub(super) async fn healthz() -> Json<Value> {
     Json(json!({ "status": "ok" }))
 }
 
-/// `GET /readyz`: 200 when requests can be served, or 503 with the reasons why not.
+/// `GET /readyz`: 200 if requests can be served, or 503 with the reasons.
 pub(super) async fn readyz(State(handler): State<Arc<HttpHandler>>) -> (StatusCode, Json<Value>) {
     let keys = tokio::time::timeout(READY_TIME_MAX, handler.services.verifier.ready()).await;
-    let keys = keys.unwrap_or_else(|_| Err(Error::unavailable("the token keys are not here yet")));
+    let keys = keys.unwrap_or_else(|_| Err(Error::unavailable("the token keys are not loaded yet")));
     let stopping = if handler.stop.is_cancelled() { Err(Error::unavailable("the server is stopping")) } else { Ok(()) };
     let reasons: Vec<String> = [stopping, handler.services.writer.ready(), keys]
         .into_iter()
@@ -62,8 +62,8 @@ pub(super) async fn readyz(State(handler): State<Arc<HttpHandler>>) -> (StatusCo
     (status, Json(json!({ "ready": reasons.is_empty(), "reasons": reasons })))
 }
 
-/// A table as the caller sees it, if it sees it. One that shows the newest versions only is two tables to ask, and one that
-/// takes events.
+/// A table as the caller sees it; empty if it does not see the table. A table that shows only the newest versions is
+/// two tables for queries, and one that accepts events.
 fn describe(contract: &Contract, access: &Access) -> Vec<Value> {
     let readable = match (access.owner(), access.rules(&contract.name)) {
         (Owner::PerEvent, _) => None,

@@ -1,19 +1,19 @@
 //! The HTML of the home page and of the documentation.
 //!
-//! In: plain values. Out: a whole document that needs no other file and no script. **Invariant:** every value is escaped where it
-//! is put into the text; nothing here knows the request.
+//! In: plain values. Out: a complete document without scripts or other files. **Invariant:** every value is escaped
+//! where it is inserted into the text; this file never sees the request.
 
 use std::fmt::Write as _;
 
 use super::home::{Addresses, DOCS, ROUTES, Route};
 use super::markdown;
 
-/// The stylesheet, exactly as it stands in every page: the policy of the page has its hash.
+/// The stylesheet, exactly as embedded in every page: the Content-Security-Policy has its hash.
 pub(super) const STYLE: &str = include_str!("home.css");
 
-/// A house of panes.
+/// A house with glass panes.
 const LOGO: &str = r#"<svg viewBox="0 0 24 24" fill="none" stroke="currentColor" stroke-width="1.5" stroke-linejoin="round" aria-hidden="true"><path d="M3 11 12 3l9 8v10H3z"/><path d="M3 16h18M3 11h18M12 3v18"/></svg>"#;
-/// The same for the browser's tab.
+/// The same as the icon of the browser tab.
 const ICON: &str = "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 24 24' fill='none' \
                     stroke='%230b8a8f' stroke-width='2' stroke-linejoin='round'%3E%3Cpath d='M3 11 12 3l9 8v10H3zM3 \
                     16h18M3 11h18M12 3v18'/%3E%3C/svg%3E";
@@ -69,7 +69,7 @@ pub(super) fn document(name: &str, text: &str) -> String {
     whole(&format!("{name} · Glasshouse"), &body)
 }
 
-/// Where a link of the documentation leads: within its page, or to a page that is served as well.
+/// The target of a documentation link: an anchor in its page, or another served page.
 fn link(target: &str) -> Option<String> {
     let (file, anchor) = target.split_once('#').map_or((target, None), |(file, anchor)| (file, Some(anchor)));
     let page = match file {
@@ -79,7 +79,7 @@ fn link(target: &str) -> Option<String> {
     Some(anchor.map_or_else(|| page.clone(), |anchor| format!("{page}#{anchor}")))
 }
 
-/// The tables, if anybody may know them, and how to ask for them with a token.
+/// The tables, if the operator publishes them, and how to list them with a token.
 fn push_tables(body: &mut String, http: &str, flight: &str, tables: Option<&[(String, String)]>) {
     body.push_str("<section><h2>Tables</h2>\n");
     let mut statement = "show tables".to_owned();
@@ -92,7 +92,7 @@ fn push_tables(body: &mut String, http: &str, flight: &str, tables: Option<&[(St
         }
         body.push_str("</table>\n<p class=\"muted\">Their columns, as your token sees them:</p>\n");
     } else {
-        body.push_str("<p class=\"muted\">Which tables there are depends on your token. List them:</p>\n");
+        body.push_str("<p class=\"muted\">Your token decides which tables you see. List them:</p>\n");
     }
     push(
         body,
@@ -103,7 +103,7 @@ fn push_tables(body: &mut String, http: &str, flight: &str, tables: Option<&[(St
     );
 }
 
-/// A whole document around `body`. `title` is escaped already.
+/// A complete document around `body`. `title` is already escaped.
 fn whole(title: &str, body: &str) -> String {
     format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
@@ -113,7 +113,7 @@ fn whole(title: &str, body: &str) -> String {
     )
 }
 
-/// Text for HTML, inside elements and quoted attributes.
+/// Escapes text for HTML, inside elements and quoted attributes.
 pub(super) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len() + text.len() / 16);
     for letter in text.chars() {
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn links_of_the_documentation_lead_to_anchors_that_are_there() {
+    fn documentation_links_point_to_existing_anchors() {
         let pages: Vec<String> = DOCS.iter().map(|doc| document(doc.name, doc.text)).collect();
         for (doc, page) in DOCS.iter().zip(&pages) {
             for target in page.split("<a href=\"").skip(1).filter_map(|rest| rest.split('"').next()) {

@@ -1,7 +1,7 @@
-//! `/v1/quarantine` and `/v1/tables/{table}/quarantine…`: rejected events, shown, sent again and dropped.
+//! `/v1/quarantine` and `/v1/tables/{table}/quarantine…`: lists, replays and drops rejected events.
 //!
-//! In: which entries, by the query of a GET or the JSON of a POST. Out: counts, entries, and what became of them. Times are
-//! RFC 3339, UTC. Payloads are text when they are UTF-8, else hexadecimal digits.
+//! In: a selection of entries, in the query string of a GET or the JSON of a POST. Out: counts, entries, and the
+//! outcome. Times are RFC 3339, UTC. Payloads are text if they are UTF-8, else hexadecimal digits.
 
 use std::sync::Arc;
 
@@ -24,14 +24,14 @@ use crate::error::{Error, Kind, Result};
 use crate::ingest::{self, EntryCount, EntryCursor, EntryFilter, EntryPage, QuarantineEntry, ReplayResult};
 use crate::tenancy::Access;
 
-/// Entries of a listing when nothing is said.
+/// The default number of entries in a listing.
 const LIST_ENTRIES: usize = 100;
-/// Entries of one replay or drop when nothing is said.
+/// The default number of entries of one replay or drop.
 const PAGE_ENTRIES: usize = 256;
-/// The JSON that says which entries are meant.
+/// The maximum size of the JSON that selects entries.
 const PICK_BYTES_MAX: usize = 256 * 1024;
 
-/// Which entries a listing shows.
+/// The entries to list.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Asked {
@@ -41,14 +41,14 @@ pub(super) struct Asked {
     limit: Option<usize>,
 }
 
-/// Whose entry is meant.
+/// The tenant of the entry.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Whose {
     tenant: Option<String>,
 }
 
-/// Which entries are replayed or dropped.
+/// The entries to replay or drop.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct Picked {
@@ -57,16 +57,16 @@ struct Picked {
     reason: Option<String>,
     since: Option<String>,
     limit: Option<usize>,
-    /// Where a replay goes on: the `next` of the answer before.
+    /// Where a replay continues: the `next` of the previous response.
     after: Option<String>,
-    /// Said when all entries are meant.
+    /// True selects all entries.
     all: bool,
 }
 
 type PathOf<T> = Result<Path<T>, PathRejection>;
 type QueryOf<T> = Result<Query<T>, QueryRejection>;
 
-/// `GET /v1/quarantine`: how many entries are open, by table, reason and tenant.
+/// `GET /v1/quarantine`: the number of open entries by table, reason and tenant.
 pub(super) async fn counts(
     State(handler): State<Arc<HttpHandler>>,
     headers: HeaderMap,
@@ -79,7 +79,7 @@ pub(super) async fn counts(
     for table in services.writer.tables().keys() {
         match services.quarantine.list(&access, table, &pick, 0).await {
             Ok(listing) => counts.extend(listing.counts.iter().map(|count| counted(table, count))),
-            // A quarantine, or a table that the caller does not see.
+            // A quarantine table, or a table that the caller does not see.
             Err(error) if error.kind() == Kind::NotFound => {}
             Err(error) => return Err(error.into()),
         }
@@ -87,7 +87,7 @@ pub(super) async fn counts(
     Ok(Json(json!({ "counts": counts })))
 }
 
-/// `GET /v1/tables/{table}/quarantine`: the same of one table, and its newest entries.
+/// `GET /v1/tables/{table}/quarantine`: the same for one table, and its newest entries.
 pub(super) async fn list(
     State(handler): State<Arc<HttpHandler>>,
     table: PathOf<String>,
@@ -116,7 +116,7 @@ pub(super) async fn show(
     Ok(Json(json!({ "entries": entries.iter().map(with_payload).collect::<Vec<_>>() })))
 }
 
-/// `POST /v1/tables/{table}/quarantine/replay`: payloads again, as they are.
+/// `POST /v1/tables/{table}/quarantine/replay`: ingests payloads again, unchanged.
 pub(super) async fn replay(
     State(handler): State<Arc<HttpHandler>>,
     table: PathOf<String>,
@@ -129,7 +129,7 @@ pub(super) async fn replay(
     Ok(Json(told(replayed)))
 }
 
-/// `POST /v1/tables/{table}/quarantine/{id}/replay`: one event in place of an entry's payload.
+/// `POST /v1/tables/{table}/quarantine/{id}/replay`: ingests one event in place of an entry's payload.
 pub(super) async fn replay_fixed(
     State(handler): State<Arc<HttpHandler>>,
     table: PathOf<(String, String)>,
@@ -155,7 +155,7 @@ pub(super) async fn replay_fixed(
     Ok(Json(told(replayed)))
 }
 
-/// `POST /v1/tables/{table}/quarantine/drop`: closes entries without their events.
+/// `POST /v1/tables/{table}/quarantine/drop`: closes entries without ingesting their events.
 pub(super) async fn discard(
     State(handler): State<Arc<HttpHandler>>,
     table: PathOf<String>,
@@ -164,9 +164,10 @@ pub(super) async fn discard(
     let (access, picked) = posted(&handler, request).await?;
     let pick = picked.pick()?;
     if pick.is_all() && !picked.all {
-        return Err(
-            Error::invalid("which entries? name `ids`, `tenant`, `reason` or `since`, or say `\"all\": true`").into()
-        );
+        return Err(Error::invalid(
+            "no entries are selected: set `ids`, `tenant`, `reason` or `since`, or `\"all\": true`",
+        )
+        .into());
     }
     let limit = picked.limit.unwrap_or(PAGE_ENTRIES);
     let closed = handler.services.quarantine.drop_entries(&access, &path(table)?, &pick, limit).await?;
@@ -187,7 +188,7 @@ impl Picked {
     }
 }
 
-/// The caller, and the JSON that it sent. An empty body says nothing.
+/// The caller, and the JSON of its body. An empty body counts as an empty object.
 async fn posted(handler: &HttpHandler, request: Request) -> Result<(Access, Picked), ErrorBody> {
     let (head, mut body): (_, Body) = request.into_parts();
     let access = caller(handler, &head.headers).await?;
@@ -199,17 +200,20 @@ async fn posted(handler: &HttpHandler, request: Request) -> Result<(Access, Pick
         return Ok((access, Picked::default()));
     }
     let picked = serde_json::from_slice(&text);
-    Ok((access, picked.map_err(|fault| Error::invalid(format!("the body does not say which entries: {fault}")))?))
+    Ok((
+        access,
+        picked.map_err(|fault| Error::invalid(format!("the body is not a valid selection of entries: {fault}")))?,
+    ))
 }
 
 pub(super) fn path<T>(given: PathOf<T>) -> Result<T> {
-    given.map(|Path(path)| path).map_err(|_| Error::invalid("a name in the path is not UTF-8"))
+    given.map(|Path(path)| path).map_err(|_| Error::invalid("a name in the path is not valid UTF-8"))
 }
 
 fn query<T>(given: QueryOf<T>) -> Result<T> {
     given
         .map(|Query(query)| query)
-        .map_err(|fault| Error::invalid(format!("the query of the URL: {}", fault.body_text())))
+        .map_err(|fault| Error::invalid(format!("invalid query string: {}", fault.body_text())))
 }
 
 fn moment(text: &str) -> Result<Micros> {

@@ -1,4 +1,4 @@
-//! What the web door refuses: bodies, callers, and what is past a limit.
+//! Requests that the HTTP endpoint refuses: invalid bodies, callers without rights, and exceeded limits.
 
 use std::time::Duration;
 
@@ -12,11 +12,11 @@ use crate::config::{HttpConfig, IngestConfig};
 use crate::ingest::testing::{TABLE, limits, lines, stored};
 use crate::tenancy::Scope;
 
-/// Name, content type, content encoding, body; status and kind of the answer.
+/// Name, content type, content encoding, body; status and kind of the response.
 type Refused = (&'static str, &'static str, Option<&'static str>, Vec<u8>, u16, &'static str);
 
 #[tokio::test]
-async fn bodies_that_cannot_be_taken() {
+async fn invalid_bodies_are_refused() {
     let small = IngestConfig { body_bytes_max: 100_000, body_expansion_max: 20, ..limits() };
     let server = HttpTestServer::with(small, HttpConfig::default()).await;
     let whole = gzip(lines(0..50).as_bytes());
@@ -24,7 +24,7 @@ async fn bodies_that_cannot_be_taken() {
     let middle = damaged.len() / 2;
     damaged[middle] ^= 0x55;
     let spaces = vec![b' '; 1 << 20];
-    // A frame that asks for a window of 2^31 bytes before it holds any.
+    // A frame header that requires a window of 2^31 bytes.
     let greedy_window = [0x28, 0xb5, 0x2f, 0xfd, 0x00, 0xa8, 0x01, 0x00, 0x00];
     let cases: [Refused; 14] = [
         ("no such type", "text/csv", None, b"x".to_vec(), 415, "unsupported"),
@@ -55,12 +55,12 @@ async fn bodies_that_cannot_be_taken() {
     let exact = [lines(["fits"]).into_bytes(), vec![b' '; 100_000]].concat()[..100_000].to_vec();
     let (status, receipt) = answer(server.post(NDJSON, None, exact).await).await;
     assert_eq!((status, &receipt["accepted"]), (200, &json!(1)), "{receipt}");
-    assert_eq!(server.ingest.writer.queued_bytes(), 0, "refused bodies give their room back");
+    assert_eq!(server.ingest.writer.queued_bytes(), 0, "refused bodies release their memory reservation");
     server.close().await;
 }
 
 #[tokio::test]
-async fn callers_who_may_not() {
+async fn callers_without_rights_are_refused() {
     let server = HttpTestServer::open().await;
     let events = "/v1/tables/calls/events";
     let operator = token(None, &[Scope::Ingest]);
@@ -94,7 +94,7 @@ async fn callers_who_may_not() {
 }
 
 #[tokio::test]
-async fn limits_answer_with_a_time_to_come_back() {
+async fn limits_return_retry_after() {
     let bounds = IngestConfig { queue_bytes_max: 64 << 10, queue_wait_max: Duration::ZERO, ..limits() };
     let server = HttpTestServer::with(bounds, HttpConfig::default()).await;
     let mut all = server.ingest.writer.reservation();
@@ -105,7 +105,7 @@ async fn limits_answer_with_a_time_to_come_back() {
     assert_eq!((status, kind(&problem)), (429, "limited"));
     server.close().await;
 
-    // A body that never ends is cut off by the time of a request.
+    // The request time limit ends a body that never ends.
     let hasty = HttpConfig { request_time_max: Duration::from_millis(50), ..HttpConfig::default() };
     let server = HttpTestServer::with(limits(), hasty).await;
     let endless = futures::stream::pending::<std::io::Result<Bytes>>();

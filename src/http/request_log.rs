@@ -1,7 +1,7 @@
-//! What is seen of every request: an id, a span in the log, a bound on its time, and its metrics.
+//! Wraps every request: gives it an id, a log span, a time limit, and metrics.
 //!
-//! In: a request and its handler. Out: the handler's answer with `x-request-id`; 503 when it took too long; 500 with the id of
-//! an incident when it panicked.
+//! In: a request and its handler. Out: the handler's response with `x-request-id`; 503 if it took too long; 500 with an
+//! error id if it panicked.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -18,11 +18,11 @@ use super::error::ErrorBody;
 use crate::error::Error;
 use crate::supervise::{Panic, catch_future};
 
-/// The header of a request's id, in requests and answers.
+/// The header of a request's id, in requests and responses.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// The longest id taken from a client.
+/// The maximum length of an id sent by a client.
 const REQUEST_ID_BYTES_MAX: usize = 64;
-/// The metrics' name for paths that are no route.
+/// The route label of the metrics for paths that match no route.
 const NO_ROUTE: &str = "none";
 
 /// A request's id, for handlers.
@@ -53,7 +53,7 @@ pub(super) async fn observe(State(handler): State<Arc<HttpHandler>>, mut request
     response
 }
 
-/// The client's id when it is short and plain, so that it can be found in its log and ours; else one of our own.
+/// The client's id if it is short and plain, so that it appears in both logs; else a new one.
 fn request_id(headers: &HeaderMap) -> String {
     let given = headers.get(REQUEST_ID).and_then(|value| value.to_str().ok());
     let plain = |id: &&str| {
@@ -63,7 +63,7 @@ fn request_id(headers: &HeaderMap) -> String {
     given.filter(plain).map_or_else(|| Uuid::now_v7().to_string(), str::to_owned)
 }
 
-/// The connection goes on: only this request is lost.
+/// The connection continues: only this request fails.
 fn panicked(panic: Panic) -> ErrorBody {
     Error::internal("a request panicked").with_source(panic).into()
 }
@@ -71,6 +71,5 @@ fn panicked(panic: Panic) -> ErrorBody {
 fn too_slow(handler: &HttpHandler) -> ErrorBody {
     handler.services.metrics.limited("http.request_time_max");
     let seconds = handler.config.request_time_max.as_secs_f32();
-    Error::unavailable(format!("the request took longer than {seconds} s: send it again, no event is stored twice"))
-        .into()
+    Error::unavailable(format!("the request took longer than {seconds} s: retry, no event is stored twice")).into()
 }

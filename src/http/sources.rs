@@ -1,4 +1,4 @@
-//! `/v1/sources…`: what the sources do, and the pause. For operators.
+//! `/v1/sources…`: lists, pauses and resumes sources. For operators only.
 //!
 //! In: the name of a source. Out: its state, with errors and offsets. Times are RFC 3339, UTC.
 
@@ -16,7 +16,7 @@ use super::error::ErrorBody;
 use super::quarantine::{path, told_time};
 use crate::ingest::{PartitionProgress, SourceState};
 
-/// `GET /v1/sources`: every declared source.
+/// `GET /v1/sources`: all declared sources.
 pub(super) async fn list(
     State(handler): State<Arc<HttpHandler>>,
     headers: HeaderMap,
@@ -53,7 +53,7 @@ async fn set(
     let access = operator(handler, headers).await?;
     let name = path(name)?;
     let state = handler.services.sources.set_paused(&name, is_paused).await?;
-    let what = if is_paused { "paused" } else { "set going" };
+    let what = if is_paused { "paused" } else { "resumed" };
     let (_, subject, _) = access.identity();
     tracing::info!(source = %name, subject, "a source was {what}");
     Ok(Json(shown(&state)))

@@ -1,4 +1,4 @@
-//! For tests of the web door: a real listener over a lake in memory, its clients, and a close look at every answer.
+//! Test support for the HTTP endpoint: a server over a lake in memory, its clients, and checks of every response.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -27,7 +27,7 @@ use crate::tenancy::{Mint, Scope, Verifier};
 pub(super) const JSON: &str = "application/json";
 pub(super) const NDJSON: &str = "application/x-ndjson";
 
-/// A door on a free port, over a lake in memory.
+/// An HTTP endpoint on a free port, over a lake in memory.
 pub(super) struct HttpTestServer {
     pub(super) store: Store,
     pub(super) ingest: Arc<Ingest>,
@@ -116,7 +116,7 @@ impl HttpTestServer {
     }
 }
 
-/// One source, which nobody runs.
+/// One source without a running consumer.
 fn source() -> Source {
     let config = SourceConfig { table: TABLE.to_owned(), ..SourceConfig::default() };
     Source::new("voice", &config, None, None, Clock::System, Arc::default()).unwrap()
@@ -147,14 +147,14 @@ pub(super) fn bearer(token: &str) -> HeaderMap {
     HeaderMap::from_iter([(AUTHORIZATION, HeaderValue::from_str(&format!("Bearer {token}")).unwrap())])
 }
 
-/// Status and body, which is JSON whatever happened, and `x-request-id`.
+/// Status and body; checks that the body is JSON and that there is an `x-request-id`.
 pub(super) async fn answer(response: Response) -> (u16, Value) {
     assert!(response.headers().contains_key("x-request-id"), "{response:?}");
     assert_eq!(response.headers()[CONTENT_TYPE], JSON, "{response:?}");
     (response.status().as_u16(), response.json().await.unwrap())
 }
 
-/// The kind of a problem, after a look at its shape.
+/// The kind of an error; checks its JSON format.
 pub(super) fn kind(problem: &Value) -> &str {
     let error = &problem["error"];
     assert!(error["message"].as_str().is_some_and(|message| !message.is_empty()), "{problem}");

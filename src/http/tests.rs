@@ -1,4 +1,4 @@
-//! The web door as clients meet it: real requests over a real listener, and what the lake holds after them.
+//! The HTTP endpoint as clients see it: real requests over a real listener, and the resulting content of the lake.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::config::HttpConfig;
 use crate::ingest::testing::{QUARANTINE, TABLE, limits, lines, stored};
 use crate::tenancy::Scope;
 
-/// A handler with a bug, which only tests have.
+/// A handler that panics; it exists only in tests.
 pub(super) async fn panics() -> &'static str {
     panic!("a handler has a bug")
 }
@@ -29,9 +29,9 @@ async fn a_panic_ends_its_request_and_not_its_connection() {
         let request = format!("GET {path} HTTP/1.1\r\nhost: test\r\n\r\n");
         connection.write_all(request.as_bytes()).await.unwrap();
         let mut answer = Vec::new();
-        // All bodies here are one JSON object, which ends the answer.
+        // All bodies here are one JSON object, which ends the response.
         while !answer.ends_with(b"}") {
-            assert!(connection.read_buf(&mut answer).await.unwrap() > 0, "the connection broke off");
+            assert!(connection.read_buf(&mut answer).await.unwrap() > 0, "the connection closed early");
         }
         String::from_utf8(answer).unwrap()
     };
@@ -47,7 +47,7 @@ async fn a_panic_ends_its_request_and_not_its_connection() {
 }
 
 #[tokio::test]
-async fn damaged_arrow_bodies_are_refused_in_order() {
+async fn damaged_arrow_bodies_return_a_regular_status() {
     let server = HttpTestServer::open().await;
     let whole = crate::ingest::testing::arrow_stream(["a", "b", "c"]);
     for (seed, damaged) in crate::ingest::testing::mutations(&whole, 400) {
@@ -61,7 +61,7 @@ async fn damaged_arrow_bodies_are_refused_in_order() {
 }
 
 #[tokio::test]
-async fn events_come_in_by_every_encoding() {
+async fn events_are_accepted_in_every_encoding() {
     let server = HttpTestServer::open().await;
     let array = json!([{ "event_id": "e", "event_time": 1_772_366_400 }]).to_string();
     let cases: [(&str, Option<&'static str>, Vec<u8>); 6] = [
@@ -120,7 +120,7 @@ async fn operators_see_pause_and_resume_sources() {
     let (status, paused) = post("/v1/sources/voice/pause", &admin).await;
     assert_eq!((status, &paused["state"]), (200, &json!("paused")), "{paused}");
     assert!(paused["paused_since"].is_string(), "{paused}");
-    assert_eq!(post("/v1/sources/voice/pause", &admin).await, (200, paused.clone()), "it is paused already");
+    assert_eq!(post("/v1/sources/voice/pause", &admin).await, (200, paused.clone()), "pausing again changes nothing");
     let (_, listed) = answer(server.get("/v1/sources", &admin).await).await;
     assert_eq!(listed["sources"][0], paused);
     assert_eq!(post("/v1/sources/voice/resume", &admin).await, (200, running.clone()));
@@ -147,7 +147,7 @@ async fn operators_see_pause_and_resume_sources() {
 }
 
 #[tokio::test]
-async fn paths_methods_and_health() {
+async fn unknown_paths_methods_and_health() {
     let server = HttpTestServer::open().await;
     let (status, problem) = answer(server.get("/v2/anything", "").await).await;
     assert_eq!((status, kind(&problem)), (404, "not_found"));
@@ -177,7 +177,7 @@ async fn tables_are_shown_by_what_the_caller_sees() {
     assert_eq!(columns, ["event_time", "event_id"]);
     assert_eq!(calls["columns"][0]["type"], "timestamp");
     assert_eq!(answer(server.get("/v1/tables", "").await).await.0, 401);
-    // The home page answers anybody, and says the same to everybody: nothing of a tenant or a table.
+    // The home page needs no token and is the same for all callers: it names no tenant and no table.
     let (status, home) = answer(server.get("/", "").await).await;
     let known = answer(server.get("/", &acme()).await).await;
     assert_eq!((status, &home), (200, &known.1));
@@ -186,7 +186,7 @@ async fn tables_are_shown_by_what_the_caller_sees() {
 }
 
 #[tokio::test]
-async fn freshness_is_told_to_each_of_its_own() {
+async fn freshness_covers_the_callers_own_rows() {
     let server = HttpTestServer::open().await;
     answer(server.post(NDJSON, None, lines(["a"])).await).await;
     let ask = |tenant: Option<&str>| {
@@ -254,7 +254,7 @@ async fn quarantines_are_shown_replayed_and_dropped() {
         let path = format!("/v1/tables/calls/quarantine{path}");
         assert_eq!(answer(server.get(&path, &operator).await).await.0, expected, "{path}");
     }
-    // The policy of acme hides columns, and so the whole quarantine.
+    // The policy of acme hides columns, and therefore the whole quarantine.
     let reader = token(Some("acme"), &[Scope::Read]);
     assert_eq!(answer(server.get("/v1/tables/calls/quarantine", &reader).await).await.0, 404);
     assert_eq!(answer(server.get("/v1/quarantine", &reader).await).await, (200, json!({ "counts": [] })));
@@ -262,7 +262,7 @@ async fn quarantines_are_shown_replayed_and_dropped() {
 }
 
 #[tokio::test]
-async fn a_sender_may_ask_for_its_answer_before_the_commit() {
+async fn ack_received_responds_before_the_commit() {
     let server = HttpTestServer::open().await;
     let post = |query: &str, ids: &'static str| {
         let path = format!("/v1/tables/calls/events{query}");
@@ -317,14 +317,14 @@ async fn heads_are_bounded_and_connections_kept_alive() {
     wire.write_all(many.as_bytes()).await.unwrap();
     let refused = head(&mut wire).await;
     assert!(refused.starts_with("HTTP/1.1 431") && refused.contains("65 headers"), "{refused}");
-    // The door may answer, and close, before all of it is written.
+    // The server may respond, and close, before all of it is written.
     let _cut = wire.write_all(long(config.header_read_bytes_max()).as_bytes()).await;
     let refused = head(&mut wire).await;
     assert!(refused.starts_with("HTTP/1.1 431") && refused.contains("content-length: 0"), "{refused}");
     server.close().await;
 }
 
-/// The head of an answer; its body has a known end in the same read, or does not matter.
+/// The head of a response; its body has a known end in the same read, or is not needed.
 async fn head(wire: &mut TcpStream) -> String {
     let mut read = vec![0; 4096];
     let bytes = wire.read(&mut read).await.unwrap();
@@ -345,7 +345,7 @@ async fn connections_are_bounded() {
     assert!(problem["error"]["message"].as_str().unwrap().contains("http.connections_max"), "{problem}");
     first.shutdown().await.unwrap();
     assert_eq!(first.read(&mut [0; 1]).await.unwrap(), 0, "the server has closed the first");
-    // Its slot is free a moment after its socket is closed.
+    // The connection slot becomes free shortly after its socket is closed.
     while reqwest::get(format!("http://{}/healthz", server.address)).await.unwrap().status() != 200 {
         tokio::task::yield_now().await;
     }
@@ -361,7 +361,7 @@ async fn a_stop_lets_the_running_request_end() {
     let stopping = async {
         let text = Bytes::from(lines(["a"]));
         sender.send(Ok(text)).await.unwrap();
-        // The first bytes have room in the queue: the request is under way.
+        // The first bytes have a memory reservation in the queue: the request is running.
         while server.ingest.writer.queued_bytes() == 0 {
             tokio::task::yield_now().await;
         }
@@ -373,16 +373,16 @@ async fn a_stop_lets_the_running_request_end() {
     assert_eq!((status, &receipt["accepted"]), (200, &json!(1)));
     let address = server.address.clone();
     server.close().await;
-    assert!(TcpStream::connect(&address).await.is_err(), "the door is closed");
+    assert!(TcpStream::connect(&address).await.is_err(), "the listener is closed");
 }
 
 #[tokio::test]
-async fn queries_that_keep_their_threads_busy_delay_nobody_else() {
-    // All of this runs on one thread: it would come to nothing if a query ran on it as well.
+async fn busy_queries_do_not_delay_other_requests() {
+    // All of this runs on one thread: it would block if a query ran on the same thread.
     let server = HttpTestServer::open().await;
     let reader = crate::tenancy::testing::access(Some("acme"), &[Scope::Read], &["calls"]).await;
     let session = server.engine.session(&reader).unwrap();
-    // One call compares thirty million pairs of letters and does not yield in between; there are ten thousand such calls.
+    // One call compares thirty million pairs of characters without yielding; there are ten thousand such calls.
     let sql = "SELECT max(levenshtein(repeat('a', 60), repeat('b', 60 + value % 2))) FROM range(0, 81920000)";
     let planned = session.plan(sql).await.unwrap();
     let mut answers = Vec::new();
@@ -400,7 +400,7 @@ async fn queries_that_keep_their_threads_busy_delay_nobody_else() {
         }
     };
     tokio::time::timeout(Duration::from_secs(30), others).await.expect("ingest and endpoints are not delayed");
-    assert_eq!(server.engine.running(), 4, "all of them still run, twice as many as there are threads");
+    assert_eq!(server.engine.running(), 4, "all of them still run, twice as many as the threads");
     drop(answers);
     server.engine.stop();
     server.close().await;

@@ -1,7 +1,7 @@
-//! Questions that the engine is known to answer wrongly: refused, each with a form that it answers right.
+//! Refuses queries that the engine is known to answer incorrectly, and names a form that works.
 //!
-//! In: a plan. Out: an error, or nothing. Each case is a fault of DataFusion 55.2, reproduced before it was put here, and
-//! leaves this file when the engine is mended. A refusal costs a user a minute; a wrong number costs trust.
+//! In: a plan. Out: an error, or nothing. Each case is a bug of DataFusion 55.2 that was reproduced before it was added
+//! here. Remove a case when the engine is fixed. A refusal costs a user a minute; a wrong number costs trust.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use datafusion::logical_expr::{Expr, LogicalPlan};
 
 use crate::error::{Error, Result};
 
-/// Refuses a plan that holds such a question, however deep inside.
+/// Refuses a plan that contains such a query at any depth.
 pub(super) fn check(plan: &LogicalPlan) -> Result<()> {
     walk(plan, &mut |expr| check_expr(expr, false))
 }
@@ -26,21 +26,21 @@ fn walk(plan: &LogicalPlan, check: &mut impl FnMut(&Expr) -> Result<()>) -> Resu
             Ok::<_, DataFusionError>(if found.is_ok() { TreeNodeRecursion::Continue } else { TreeNodeRecursion::Stop })
         })
     });
-    walked.map_err(|fault| Error::internal("a plan cannot be walked").with_source(fault))?;
+    walked.map_err(|fault| Error::internal("cannot traverse a plan").with_source(fault))?;
     found
 }
 
-/// `negated`: whether a NOT stands around it.
+/// `negated`: whether the expression is inside a NOT.
 fn check_expr(expr: &Expr, negated: bool) -> Result<()> {
     match expr {
-        // The inner column is taken for the outer one of the same name, so that a value is compared with itself
-        // (apache/datafusion#25258).
+        // The engine resolves the inner column to the outer one of the same name, so that it compares a value with
+        // itself (apache/datafusion#25258).
         Expr::SetComparison(_) => {
             return Err(Error::unsupported(
                 "ANY, SOME and ALL with a subquery are not supported: use IN, EXISTS, or compare with its min or max",
             ));
         }
-        // The pair is lost when it is also the correlation (apache/datafusion#25480).
+        // The engine drops the pair if it is also the correlation (apache/datafusion#25480).
         Expr::InSubquery(test) if (negated || test.negated) && !test.subquery.outer_ref_columns.is_empty() => {
             return Err(Error::unsupported(
                 "NOT IN with a subquery that refers to the outer query is not supported: use NOT EXISTS",
@@ -57,12 +57,12 @@ fn check_expr(expr: &Expr, negated: bool) -> Result<()> {
         found = check_expr(child, negated);
         Ok(if found.is_ok() { TreeNodeRecursion::Continue } else { TreeNodeRecursion::Stop })
     });
-    walked.map_err(|fault| Error::internal("an expression cannot be walked").with_source(fault))?;
+    walked.map_err(|fault| Error::internal("cannot traverse an expression").with_source(fault))?;
     found
 }
 
-/// A condition on the outer query that stands below the nullable side of an outer join is pulled above the join, where it
-/// drops the rows without a partner (apache/datafusion#25507).
+/// The engine pulls a condition on the outer query from below the nullable side of an outer join to above the join,
+/// where it drops the rows without a match (apache/datafusion#25507).
 fn check_joins(subquery: &Arc<LogicalPlan>) -> Result<()> {
     let mut is_wrong = false;
     let walked = subquery.apply(|node| {
@@ -77,7 +77,7 @@ fn check_joins(subquery: &Arc<LogicalPlan>) -> Result<()> {
         }
         Ok(TreeNodeRecursion::Continue)
     });
-    walked.map_err(|fault| Error::internal("a subquery cannot be walked").with_source(fault))?;
+    walked.map_err(|fault| Error::internal("cannot traverse a subquery").with_source(fault))?;
     if is_wrong {
         return Err(Error::unsupported(
             "a subquery that refers to the outer query from inside an outer join is not supported: write the condition \

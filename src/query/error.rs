@@ -1,8 +1,9 @@
-//! The engine's faults in our words: the only place that reads them.
+//! Translates the errors of the query engine into ours. No other file reads engine errors.
 //!
-//! In: a fault of planning or running. Out: an [`Error`] that says whose it is. What the caller wrote, or what its own
-//! expressions did with its own rows, is told in full, with the place in the statement. What our side did is a kind and a
-//! plain sentence; its text, which may name files, goes to the log as the source.
+//! In: an error of planning or running. Out: an [`Error`] whose kind says who caused it. Errors in the caller's
+//! statement, or in evaluating it on the caller's own rows, are reported in full, with their position in the statement.
+//! Errors of the server are reported as a kind and a general message; their text may name files, so only the log gets
+//! it, as the source.
 
 use std::borrow::Cow;
 
@@ -14,11 +15,11 @@ use datafusion::error::DataFusionError;
 use crate::config::QueryConfig;
 use crate::error::{Error, did_you_mean};
 
-/// Says what went wrong with a statement of a caller.
+/// Translates the error of a caller's statement.
 pub(super) fn of_engine(fault: DataFusionError, config: &QueryConfig) -> Error {
     let place = fault.diagnostic().and_then(|diagnostic| diagnostic.span);
     let error = match root(&fault) {
-        // Ours already: a named limit, or a fault below the barrier.
+        // Already an error of ours: a named limit, or an error from below the barrier.
         DataFusionError::External(inner) => match inner.downcast_ref::<Error>() {
             Some(error) => Error::new(error.kind(), error.message().to_owned()),
             None => Error::internal("the query failed"),
@@ -39,16 +40,16 @@ pub(super) fn of_engine(fault: DataFusionError, config: &QueryConfig) -> Error {
     placed(error, place).with_source(fault)
 }
 
-/// The memory of one query is used up.
+/// The query has used up its memory.
 fn out_of_memory(config: &QueryConfig) -> Error {
     Error::limited(format!(
-        "the query needs more than {} bytes of memory (limit query.memory_bytes_max): ask for a shorter time, fewer \
+        "the query needs more than {} bytes of memory (limit query.memory_bytes_max): query a shorter time range, fewer \
          groups or fewer columns",
         config.memory_bytes_max
     ))
 }
 
-/// What the caller's expressions did with the caller's values.
+/// An error in evaluating the caller's expressions on the caller's values.
 fn of_arrow(error: &ArrowError, config: &QueryConfig) -> Error {
     match error {
         ArrowError::ExternalError(inner) => match inner.downcast_ref::<DataFusionError>().map(root) {
@@ -70,7 +71,7 @@ fn of_arrow(error: &ArrowError, config: &QueryConfig) -> Error {
     }
 }
 
-/// The fault inside contexts, shared handles and collections.
+/// The innermost error, without contexts, shared handles and collections.
 pub(super) fn root(fault: &DataFusionError) -> &DataFusionError {
     match fault {
         DataFusionError::Context(_, inner) | DataFusionError::Diagnostic(_, inner) => root(inner),
@@ -95,20 +96,20 @@ fn schema_text(error: &SchemaError) -> String {
             format!("unknown column `{}`{}", field.flat_name(), did_you_mean(field.name(), known))
         }
         SchemaError::AmbiguousReference { field } => {
-            format!("column `{}` is ambiguous: write the table's name in front of it", field.flat_name())
+            format!("column `{}` is ambiguous: qualify it with the table name", field.flat_name())
         }
         SchemaError::DuplicateQualifiedField { name, .. } | SchemaError::DuplicateUnqualifiedField { name } => {
-            format!("column `{name}` stands twice: give one of them another name with AS")
+            format!("column name `{name}` appears more than once: rename one of the columns with AS")
         }
     }
 }
 
-/// The engine's text as a sentence of ours: one line, without a full stop.
+/// The engine's message as one of ours: one line, without a full stop.
 fn sentence(text: &str) -> String {
     text.split("\n\nbacktrace").next().unwrap_or_default().trim().trim_end_matches('.').to_owned()
 }
 
-/// The error with its place in the statement, where the engine knows it and has not said it.
+/// Adds the position in the statement if the engine knows it and the message does not have it yet.
 fn placed(error: Error, place: Option<Span>) -> Error {
     match place {
         Some(span) if !error.message().contains("Line:") => {

@@ -1,31 +1,31 @@
-//! How events are asked: a session per request, built from an [`Access`](crate::tenancy::Access) over shared, immutable
+//! Queries. Each request gets a session, built from an [`Access`](crate::tenancy::Access) on top of shared, immutable
 //! state.
 //!
 //! ```text
-//!   Access ─► Engine::session ─► Session ─ sql ─► statement (read-only?) ─► plan ─► answer (limits, promised schema)
+//!   Access ─► Engine::session ─► Session ─ sql ─► statement (read-only?) ─► plan ─► result (limits, declared schema)
 //!                                  │                                        │
 //!                                  └─ catalog: SessionTables ─► ScanSpec ────┴─ TenantScan: prune files ► read ► barrier
 //!                                                                              (► newest versions, where declared ►)
 //! ```
 //!
-//! **Invariant:** a session comes only from an `Access` with a tenant; nobody can send unscoped SQL. What the operator's own
-//! configuration asks ([`OperatorQuery`]) has no door.
-//! **Invariant:** the row filter is part of the table that a session sees; SQL text is never edited for safety.
-//! **Invariant:** no expression of a user is evaluated on a foreign row: `TenantScan` is a leaf that no optimizer enters.
-//! Comparisons of plain columns with literals are read below it, but only to skip pages by their statistics.
+//! **Invariant:** a session is only created from an `Access` with a tenant, so no client can run SQL without a tenant.
+//! The SQL of the operator's own configuration ([`OperatorQuery`]) is not reachable through any endpoint.
+//! **Invariant:** the row filter is part of the table that a session sees. Security never depends on editing SQL text.
+//! **Invariant:** no user expression is evaluated on a row of another tenant: `TenantScan` is a leaf that no optimizer
+//! enters. Below it, comparisons of plain columns with literals are used, but only to skip pages by their statistics.
 //!
-//! **Invariant:** a table that shows the newest version of each key finds it among all of the tenant's rows, before any rule
-//! or filter that an older version could meet in its place.
-//! **Invariant:** what is planned and run is planned and run on the engine's own threads (`query_runtime.rs`), which never delay
-//! endpoints or ingest; limits of time hold whether or not a reader reads.
+//! **Invariant:** a table that shows the newest version of each key selects it among all rows of the tenant, before it
+//! applies any rule or filter that could match an older version.
+//! **Invariant:** queries are planned and run only on the engine's own threads (`query_runtime.rs`), which never delay
+//! endpoints or ingest. Time limits apply whether or not the client reads.
 //!
-//! What it does not promise: how long an answer takes may depend on foreign rows that lie in the same pages, as in every
-//! shared store. Memory is accounted by sorts, joins and aggregates, and bounded for each call of a function; a plan that
-//! multiplies long values (a cross join, `unnest`) can hold more for the length of one batch.
+//! Not guaranteed: the duration of a query may depend on rows of other tenants in the same pages, as in every shared
+//! store. The engine accounts for the memory of sorts, joins and aggregates, and the result of each function call is
+//! limited. A plan that multiplies long values (a cross join, `unnest`) can exceed its memory for one batch.
 //!
-//! The barrier is a plan node of our own around a standard Parquet scan, and a deliberate departure from plans made of
-//! standard nodes only: a standard filter node can be seen through, by optimizers and by EXPLAIN. When plans travel to
-//! other machines, this one node needs a codec.
+//! The barrier is our own plan node around a standard Parquet scan. Plans otherwise use standard nodes; this exception
+//! is deliberate, because optimizers and EXPLAIN can see through a standard filter node. Sending plans to other
+//! machines would require a codec for this one node.
 
 mod engine_bugs;
 mod error;

@@ -1,10 +1,10 @@
-//! What the operator's own file asks: a query over all rows of all tables, without a tenant.
+//! Queries of the operator's own configuration: they read all rows of all tables, without a tenant.
 //!
-//! In: a statement of the configuration, which nobody can send. Out: its rows, within bounds. Lookup tables of sources are
-//! made of them.
+//! In: a statement of the configuration; no client can send one. Out: its rows, within limits. The lookup tables of
+//! sources are built from them.
 //!
-//! **Invariant:** no door reaches this: a fence of `tests/it/tidy.rs` keeps it in `server.rs`. Whatever answers a caller goes
-//! through a [`Session`](crate::query::Session), and so through the barrier.
+//! **Invariant:** no endpoint can reach this: a dependency check in `tests/it/tidy.rs` allows only `server.rs` to use
+//! it. Queries of callers go through a [`Session`](crate::query::Session), and so through the barrier.
 
 use std::sync::Arc;
 
@@ -29,7 +29,7 @@ use crate::query::request::session::{CATALOG, SCHEMA};
 use crate::query::request::statement;
 use crate::query::scan::tenant_table::SessionTable;
 
-/// Asks over all rows.
+/// Runs queries over all rows.
 #[derive(Debug, Clone)]
 pub struct OperatorQuery {
     engine: Arc<Engine>,
@@ -38,12 +38,12 @@ pub struct OperatorQuery {
 }
 
 impl OperatorQuery {
-    /// Answers of at most so many rows and bytes.
+    /// Limits the results to this many rows and bytes.
     pub fn new(engine: Arc<Engine>, rows_max: usize, bytes_max: usize) -> Self {
         Self { engine, rows_max, bytes_max }
     }
 
-    /// The rows of one query: at the newest snapshots known. `Limited` when there are too many.
+    /// The rows of one query, on the newest known snapshots. Fails with `Limited` if there are too many.
     pub async fn ask(&self, sql: &str) -> Result<Vec<RecordBatch>> {
         let (whole, sql) = (self.clone(), sql.to_owned());
         self.engine.threads.run(async move { whole.answer(&sql).await }).await
@@ -66,14 +66,14 @@ impl OperatorQuery {
             bytes += batch.get_array_memory_size();
             if rows > self.rows_max || bytes > self.bytes_max {
                 let (rows, bytes) = (self.rows_max, self.bytes_max);
-                return Err(Error::limited(format!("the answer has more than {rows} rows or {bytes} bytes")));
+                return Err(Error::limited(format!("the result has more than {rows} rows or {bytes} bytes")));
             }
             all.push(batch);
         }
         Ok(all)
     }
 
-    /// The engine's own functions and rules, over the tables as the operator sees them.
+    /// The engine's own functions and rules, over the operator's view of the tables.
     fn state(&self) -> Result<ErasedPlan<SessionState>> {
         let fault = |fault: DataFusionError| of_engine(fault, &self.engine.config);
         let schema = Arc::new(MemorySchemaProvider::new());
@@ -107,14 +107,14 @@ mod tests {
     use crate::query::testing::{engine, rows, text};
 
     #[tokio::test]
-    async fn the_operators_question_is_answered_over_all_tenants() {
+    async fn operator_query_reads_all_tenants() {
         let whole = OperatorQuery::new(engine().await, 10_000, 64 << 20);
         let all = whole.ask("SELECT count(*) FROM calls").await.unwrap();
         assert_eq!(text(&all), [[rows().len().to_string()]]);
         let some =
             whole.ask("SELECT count(*) FROM calls WHERE event_date > '1970-01-02' AND y IS NOT NULL").await.unwrap();
         let counted = whole.ask("SELECT count(y) FROM hidden").await.unwrap();
-        assert_eq!(text(&some), text(&counted), "tables without a policy as well");
+        assert_eq!(text(&some), text(&counted), "including tables without a policy");
     }
 
     #[tokio::test]
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn it_only_asks_and_within_bounds() {
+    async fn operator_query_is_read_only_and_limited() {
         let whole = OperatorQuery::new(engine().await, 10, 64 << 20);
         let cases = [
             ("SELECT * FROM calls", Kind::Limited),

@@ -1,6 +1,6 @@
-//! SQL over what schedules of crashes and faults have left: every tenant counts its events, each once.
+//! SQL over the results of schedules of crashes and faults: each tenant counts each of its events once.
 //!
-//! The schedules' own audit reads files and log without us; here the engine answers, through the lake that it knows.
+//! The audit of the schedules itself reads files and log without this module; here the engine reads the same lake.
 
 use std::collections::BTreeSet;
 
@@ -12,11 +12,11 @@ use crate::ingest::sim::workload::TENANTS;
 use crate::query::Engine;
 use crate::query::testing::{ask, config, reader};
 
-/// Other schedules than those that ingest plays for itself.
+/// Schedules other than those of the ingest tests.
 const SEEDS: std::ops::Range<u64> = 500..516;
 
 #[test]
-fn sql_counts_what_schedules_have_stored() {
+fn sql_counts_each_stored_event_of_schedules_once() {
     for seed in SEEDS {
         let played = play(seed).unwrap_or_else(|fault| panic!("seed {seed}: {fault}"));
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();

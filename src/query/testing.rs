@@ -1,7 +1,7 @@
-//! For tests of this module: a lake in memory in which three tenants share every file, and one of them is poison.
+//! Test support for queries: a lake in memory in which three tenants share every file, and one of them is poisonous.
 //!
-//! A foreign row is built to give itself away: `y` is 20 (so that `1 / (y - 20)` fails on it), `secret` is no number (so that
-//! a cast fails with its text), and its counts, names and extremes are values that nobody else has.
+//! A row of that tenant is built to be detected: `y` is 20 (so that `1 / (y - 20)` fails on it), `secret` is not a
+//! number (so that a cast fails with its text), and its counts, names and extremes are values that no other tenant has.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -27,7 +27,7 @@ use crate::tenancy::{Access, Scope};
 
 /// 2026-01-01T00:00:00Z.
 pub(super) const NEW_YEAR: Micros = 20_454 * DAY;
-/// Rows of the tenant whose rows nobody may see: a number that no answer has.
+/// The number of rows of the tenant whose rows must stay hidden: no result contains this number.
 pub(super) const FOREIGN_ROWS: i64 = 2_718;
 
 /// One event.
@@ -43,7 +43,7 @@ pub(super) struct Row {
     pub(super) secret: String,
 }
 
-/// Every row of the lake, in the order in which they were written.
+/// All rows of the lake, in the order of writing.
 pub(super) fn rows() -> Vec<Row> {
     let regions = [Some("eu"), Some("us"), None, Some("ap")];
     let own = |tenant: &'static str, count: i64| {
@@ -71,10 +71,10 @@ pub(super) fn rows() -> Vec<Row> {
     own("acme", 40).chain(own("coda", 61)).chain(foreign).collect()
 }
 
-/// Numbers of rows that no answer or plan of a tenant may hold: the foreign ones, and all together.
+/// Row counts that no result or plan of a tenant may contain: those of other tenants, and the total.
 pub(super) const COUNTS: [i64; 2] = [FOREIGN_ROWS, FOREIGN_ROWS + 40 + 61];
 
-/// What tells a foreign row or its files.
+/// Texts that reveal a row or file of another tenant.
 pub(super) const TELLTALES: [&str; 11] = [
     "bzzz",
     "mars",
@@ -149,7 +149,7 @@ fn map_names() -> arrow::array::MapFieldNames {
     arrow::array::MapFieldNames { entry: "key_value".to_owned(), key: "key".to_owned(), value: "value".to_owned() }
 }
 
-/// The limits of the tests, generous.
+/// The generous limits of the tests.
 pub(super) fn config() -> QueryConfig {
     QueryConfig {
         time_max: Duration::from_secs(60),
@@ -166,7 +166,7 @@ pub(super) fn config() -> QueryConfig {
     }
 }
 
-/// An engine of its own over [`rows`], in the tables `calls` and `hidden`, which all tests share.
+/// A new engine over [`rows`], in the tables `calls` and `hidden`, which all tests share.
 pub(super) async fn engine() -> Arc<Engine> {
     engine_with(config()).await
 }
@@ -177,7 +177,7 @@ pub(super) async fn engine_with(config: QueryConfig) -> Arc<Engine> {
     Engine::new(tables, config, Clock::System, Arc::new(Metrics::default())).unwrap()
 }
 
-/// An engine over tables that no other test has, so that they can be changed with [`add`].
+/// An engine over tables of its own, so that the test can change them with [`add`].
 pub(super) async fn engine_apart() -> (Arc<Engine>, Arc<Tables>) {
     let tables = tables().await;
     (Engine::new(Arc::clone(&tables), config(), Clock::System, Arc::new(Metrics::default())).unwrap(), tables)
@@ -220,7 +220,7 @@ pub(super) async fn reader_under(tenant: &str, policy: PolicyConfig, claims: ser
     crate::tenancy::testing::access_under(Some(tenant), &[Scope::Read], &policy, claims).await
 }
 
-/// A policy with one rule by claim and a list of columns (none: all).
+/// A policy with one rule by claim and a list of columns (empty: all).
 pub(super) fn policy(rule: Option<(&str, &str)>, columns: &[&str]) -> PolicyConfig {
     let rule = rule.map(|(column, claim)| RowRuleConfig {
         column: column.to_owned(),
@@ -233,17 +233,17 @@ pub(super) fn policy(rule: Option<(&str, &str)>, columns: &[&str]) -> PolicyConf
     }
 }
 
-/// Claims of a sub-account.
+/// Claims with a sub-account.
 pub(super) fn account(account: &str) -> serde_json::Value {
     json!({ "account": account })
 }
 
-/// One statement, from text to rows as text.
+/// Runs one statement and returns its rows as text.
 pub(super) async fn ask(engine: &Arc<Engine>, access: &Access, sql: &str) -> Result<Vec<Vec<String>>> {
     run(&engine.session(access)?, sql).await
 }
 
-/// The same in a given session; checks that every batch has the promised schema.
+/// The same in a given session; checks that every batch has the declared schema.
 pub(super) async fn run(session: &Session, sql: &str) -> Result<Vec<Vec<String>>> {
     let planned = session.plan(sql).await?;
     let batches: Vec<RecordBatch> = session.run(&planned, None).await?.batches.try_collect().await?;
@@ -251,7 +251,7 @@ pub(super) async fn run(session: &Session, sql: &str) -> Result<Vec<Vec<String>>
     Ok(text(&batches))
 }
 
-/// Waits until no query runs: one that was dropped ends on its own thread.
+/// Waits until no query is running: a dropped one ends on its own thread.
 pub(super) async fn idle(engine: &Engine) {
     while engine.running() > 0 {
         tokio::task::yield_now().await;

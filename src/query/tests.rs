@@ -1,5 +1,5 @@
-//! The barrier, tried by every trick that we know: each statement is asked by two tenants that share all files with a third
-//! one, and must answer as if the lake held their own rows only.
+//! Tests of the barrier: two tenants that share all files with a third one run each statement, and the result must be
+//! as if the lake held only their own rows.
 
 use tokio::task::JoinSet;
 
@@ -25,7 +25,7 @@ fn secret(row: &Row) -> i64 {
     row.secret.parse().unwrap()
 }
 
-/// The statements that would fail, or say too much, if anything of them were evaluated on a foreign row.
+/// Statements that would fail, or reveal data, if one of their expressions were evaluated on a row of another tenant.
 pub(super) const BATTERY: &[(&str, Oracle)] = &[
     ("SELECT count(*) FROM calls", |own| one(own.len())),
     ("SELECT count(1), count(region) FROM calls", |own| {
@@ -121,7 +121,7 @@ pub(super) const BATTERY: &[(&str, Oracle)] = &[
 ];
 
 #[tokio::test]
-async fn each_tenant_sees_its_own_rows_and_nothing_else() {
+async fn each_tenant_sees_only_its_own_rows() {
     let engine = engine().await;
     for tenant in ["acme", "coda"] {
         let (access, own) = (reader(tenant).await, own(tenant));
@@ -147,7 +147,7 @@ async fn a_tenant_without_rows_sees_none() {
 }
 
 #[tokio::test]
-async fn plans_tell_nothing_of_other_tenants() {
+async fn plans_reveal_nothing_about_other_tenants() {
     let engine = engine().await;
     for tenant in ["acme", "brrr"] {
         let access = reader(tenant).await;
@@ -159,7 +159,7 @@ async fn plans_tell_nothing_of_other_tenants() {
                 for telltale in TELLTALES.iter().filter(|telltale| !sql.contains(**telltale)) {
                     assert!(!plan.contains(telltale), "{tenant}: {sql}: {telltale}\n{plan}");
                 }
-                // Counts as whole words: a time may hold any digits.
+                // Counts are matched as whole words: a time may contain any digits.
                 let mut words = plan.split(|letter: char| !letter.is_alphanumeric() && letter != '.');
                 let counts = COUNTS.map(|count| count.to_string());
                 assert!(!words.any(|word| counts.iter().any(|count| count == word)), "{tenant}: {sql}\n{plan}");
@@ -169,7 +169,7 @@ async fn plans_tell_nothing_of_other_tenants() {
 }
 
 #[tokio::test]
-async fn the_plan_is_the_same_however_many_files_there_are() {
+async fn plan_does_not_depend_on_the_number_of_files() {
     let engine = engine().await;
     let mut plans = Vec::new();
     for tenant in ["acme", "coda", "brrr", "bzzz"] {
@@ -201,7 +201,7 @@ async fn row_rules_and_column_lists_narrow_what_a_token_sees() {
     );
     assert_eq!(ask(&engine, &north, "SELECT count(*) FROM calls WHERE account = 'south'").await.unwrap(), one(0));
 
-    // A number by its text; a value that fits no number, and a column that is not there, admit no row.
+    // A number given as text; a value that is not a number and a missing column match no row.
     for (column, value, count) in [("y", "3", 6), ("y", "three", 0), ("gone", "north", 0)] {
         let access = reader_under("acme", policy(Some((column, "account")), &[]), account(value)).await;
         assert_eq!(
@@ -274,7 +274,7 @@ async fn metadata_shows_only_what_the_caller_sees() {
 }
 
 #[tokio::test]
-async fn a_hidden_table_cannot_be_told_from_none() {
+async fn hidden_table_looks_like_a_missing_one() {
     let engine = engine().await;
     let access = reader("acme").await;
     for sql in [
@@ -310,7 +310,7 @@ async fn no_read_scope_or_tenant_means_no_session() {
 }
 
 #[tokio::test]
-async fn faults_are_told_with_their_place_and_without_foreign_values() {
+async fn errors_show_their_position_and_no_foreign_values() {
     let engine = engine().await;
     let access = reader("acme").await;
     for (sql, kind, told) in [
@@ -341,8 +341,8 @@ async fn faults_are_told_with_their_place_and_without_foreign_values() {
 }
 
 #[test]
-fn long_chains_are_answered_or_refused_and_never_end_the_server() {
-    // On a worker of a runtime like the server's, because a stack that is too small ends the process.
+fn long_chains_run_or_are_refused_and_never_end_the_server() {
+    // On a worker of a runtime like the server's, because a stack overflow ends the process.
     let mut workers = tokio::runtime::Builder::new_multi_thread();
     let workers = workers.worker_threads(1).thread_stack_size(STACK_BYTES_MIN).enable_all().build().unwrap();
     let (engine, access) = workers.block_on(async { (engine().await, reader("acme").await) });
@@ -368,7 +368,7 @@ fn long_chains_are_answered_or_refused_and_never_end_the_server() {
 }
 
 #[tokio::test]
-async fn two_sessions_do_not_share_what_they_see() {
+async fn two_sessions_do_not_share_tables() {
     let engine = engine().await;
     let (acme, coda): (Access, Access) = (reader("acme").await, reader("coda").await);
     let sessions: [_; 2] = [engine.session(&acme).unwrap(), engine.session(&coda).unwrap()];

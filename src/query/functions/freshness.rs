@@ -1,19 +1,20 @@
-//! `freshness('table')`: up to when a table is complete, and the newest of the caller's own rows, as a table of one row.
+//! `freshness('table')`: a table function with one row. It returns the time up to which a table is complete, and the
+//! newest times among the caller's own rows.
 //!
-//! In: the name of a table of the session, and the watermark that was taken before the session's snapshot of it. Out: one
-//! row; the newest times only where they are asked for.
+//! In: the name of a table of the session, and the watermark that was taken before the session's snapshot of it. Out:
+//! one row. The newest times are computed only if the query selects them.
 //!
 //! ```text
-//!   session: watermark, then snapshot ─► freshness('t') ─► one row ◄─ (newest times) ─ max of the last days ─┐ none there
-//!                                                                                        max of all ◄─────────┘
+//!   session: watermark, then snapshot ─► freshness('t') ─► one row ◄─ (newest times) ─ max of recent days ─┐ if none
+//!                                                                                        max of all ◄──────┘
 //! ```
 //!
-//! **Invariant:** a watermark is older than the snapshot beside it: what it calls complete is in every answer of the session,
-//! also in those that read the table in the same statement.
-//! **Invariant:** a table that the caller may not see is answered like one that does not exist.
-//! **Invariant:** no plan that holds a watermark is kept for another call (`Session::plan`).
-//! **Invariant:** a tenant learns of sources how old the oldest message is, in whole seconds; not how many there are: of a
-//! topic that is shared it would tell how busy the others are.
+//! **Invariant:** a watermark is older than its snapshot. All rows that it declares complete are visible to every query
+//! of the session, including queries that read the table in the same statement.
+//! **Invariant:** a table that the caller may not see gives the same error as a table that does not exist.
+//! **Invariant:** a plan that holds a watermark is never cached for another call (`Session::plan`).
+//! **Invariant:** a tenant learns the age of the oldest unread message of a source, in whole seconds, but not the
+//! number of unread messages: in a shared topic that number would reveal how busy the other tenants are.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -38,18 +39,18 @@ use crate::query::request::catalog::SessionTables;
 use crate::query::scan::newest_rows::{Newest, NewestRows};
 use crate::query::scan::tenant_table::SessionTable;
 
-/// Its name in SQL.
+/// The SQL name of the function.
 pub(in crate::query) const NAME: &str = "freshness";
-/// Rows of this age are looked at first; all of them only when there is none of that age.
+/// The function searches rows of this age first, and all rows only if there are none.
 const RECENT: Micros = 2 * DAY;
-/// Where the columns that ask for a look at the rows begin, and where they end.
+/// The range of the columns that require reading rows.
 const LOOKED_AT: std::ops::Range<usize> = 3..5;
 
 /// The function of one session.
 #[derive(Default)]
 pub(in crate::query) struct FreshnessFunction {
     tables: Arc<SessionTables>,
-    /// By the tables' names in SQL.
+    /// By table name in SQL.
     watermarks: BTreeMap<String, Watermark>,
 }
 
@@ -58,7 +59,7 @@ impl FreshnessFunction {
         Self { tables, watermarks }
     }
 
-    /// What is listed among the functions, for all sessions.
+    /// The entry in the list of functions, the same for all sessions.
     pub(in crate::query) fn listed() -> Arc<TableFunction> {
         Arc::new(TableFunction::new(NAME.to_owned(), Arc::new(Self::default())))
     }
@@ -67,9 +68,7 @@ impl FreshnessFunction {
         let name = match arguments {
             [Expr::Literal(ScalarValue::Utf8(Some(name)) | ScalarValue::LargeUtf8(Some(name)), _)] => name,
             _ => {
-                return Err(Error::invalid(
-                    "freshness takes one table's name as a text, as in freshness('call_events')",
-                ));
+                return Err(Error::invalid("freshness takes one table name as text, as in freshness('call_events')"));
             }
         };
         self.of(name)
@@ -82,7 +81,7 @@ impl FreshnessFunction {
             return Err(Error::not_found(format!("unknown table `{name}`{near}")));
         };
         if table.contract().resolves.is_some() {
-            return Err(Error::invalid(format!("`{name}` is a quarantine: ask for the freshness of its table")));
+            return Err(Error::invalid(format!("`{name}` is a quarantine: query the freshness of its table")));
         }
         Ok(FreshnessRow { table: Arc::clone(table), watermark: *watermark, schema: schema() })
     }
@@ -120,7 +119,7 @@ impl FreshnessRow {
         self.table.name()
     }
 
-    /// The plans by which the newest times are found: each is run when those before it have found none.
+    /// The plans that find the newest times. Each plan runs only if the plans before it have found no row.
     async fn looks(&self, state: &dyn Session) -> Result<Vec<Arc<dyn ExecutionPlan>>> {
         let contract = self.table.contract();
         let shown = TableProvider::schema(&*self.table);
@@ -148,7 +147,7 @@ impl FreshnessRow {
         Ok(looks)
     }
 
-    /// The row, in the columns of `asked`.
+    /// The row, in the columns `asked`.
     fn row(&self, asked: &[usize], schema: &SchemaRef, newest: Newest) -> Result<RecordBatch> {
         let Watermark { now, complete_until, source_lag } = self.watermark;
         let time = |time: Option<Micros>| {

@@ -1,4 +1,4 @@
-//! `freshness('table')`: what it says, to whom, and that it never says what was true before.
+//! `freshness('table')`: its values, who sees them, and that no cached plan returns old values.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::tenancy::Access;
 /// An hour after the newest row of `acme`, which has 40 rows, one in five hours.
 const NOW: Micros = NEW_YEAR + 196 * 3_600 * SECOND;
 
-/// An engine over tables of its own, whose clock stands still until it is set.
+/// An engine over its own tables, with a clock that the test sets.
 async fn engine_at(now: Micros) -> (Arc<Engine>, Arc<Tables>, Clock) {
     let ((_, tables), clock) = (engine_apart().await, Clock::fixed(now));
     let engine = Engine::new(Arc::clone(&tables), config(), clock.clone(), Arc::new(Metrics::default())).unwrap();
@@ -37,9 +37,9 @@ fn tenant(name: &str) -> Owner {
 }
 
 #[tokio::test]
-async fn it_tells_of_the_callers_own_rows_wherever_it_stands() {
+async fn freshness_covers_the_callers_own_rows_in_any_position() {
     let (now, acme, coda) = (told(NOW), NEW_YEAR + 195 * 3_600 * SECOND, NEW_YEAR + 300 * 3_600 * SECOND);
-    // Rows of `coda` go on after this moment, those of the third tenant end days before it.
+    // Rows of `coda` continue after this time, those of the third tenant end days before it.
     let (engine, _, _) = engine_at(NOW).await;
     for (tenant, newest) in [("acme", acme), ("coda", coda)] {
         let access = reader(tenant).await;
@@ -79,7 +79,7 @@ async fn it_tells_of_the_callers_own_rows_wherever_it_stands() {
 }
 
 #[tokio::test]
-async fn it_keeps_to_rules_and_columns() {
+async fn freshness_respects_row_rules_and_columns() {
     let (engine, _, _) = engine_at(NOW).await;
     let sql = "SELECT newest_event_time, newest_received_time FROM freshness('calls')";
     let newest = |account: &str| {
@@ -106,7 +106,7 @@ async fn it_keeps_to_rules_and_columns() {
 async fn a_wrong_argument_gets_a_clear_error() {
     let engine = engine().await;
     let acme = reader("acme").await;
-    let usage = "freshness takes one table's name as a text, as in freshness('call_events')";
+    let usage = "freshness takes one table name as text, as in freshness('call_events')";
     for (argument, kind, text) in [
         ("", Kind::Invalid, usage),
         ("1", Kind::Invalid, usage),
@@ -128,7 +128,7 @@ async fn a_wrong_argument_gets_a_clear_error() {
         assert!(error.message().starts_with(text), "{argument}: {error:?}");
     }
     let error = ask(&engine, &acme, "SELECT * FROM hidden").await.unwrap_err();
-    assert_eq!(error.message(), "unknown table `hidden`", "the same words as for any table");
+    assert_eq!(error.message(), "unknown table `hidden`", "the same error as for any table");
 }
 
 async fn complete_until(session: &Session) -> String {
@@ -136,7 +136,7 @@ async fn complete_until(session: &Session) -> String {
 }
 
 #[tokio::test]
-async fn the_same_statement_never_says_what_was_true_before() {
+async fn repeated_statement_never_returns_an_old_watermark() {
     let (engine, tables, clock) = engine_at(NOW).await;
     let (acme, coda) = (reader("acme").await, reader("coda").await);
     let until = async |access: &Access| complete_until(&engine.session(access).unwrap()).await;
@@ -153,14 +153,14 @@ async fn the_same_statement_never_says_what_was_true_before() {
     add(&tables, &[row]).await;
     drop(held);
     assert_eq!(until(&acme).await, told(NOW + SECOND));
-    // What a session reads stands still, and so does what it says of it.
+    // A session reads one snapshot, so its freshness does not change.
     let both = "SELECT count(*), (SELECT complete_until FROM freshness('calls')) FROM calls";
     assert_eq!(run(&before, both).await.unwrap(), [["40".to_owned(), told(NOW)]]);
     assert_eq!(ask(&engine, &acme, both).await.unwrap(), [["41".to_owned(), told(NOW + SECOND)]]);
 }
 
 #[tokio::test]
-async fn no_form_of_a_statement_is_planned_once_for_all() {
+async fn statements_with_freshness_are_never_cached() {
     let (engine, _, clock) = engine_at(NOW).await;
     let acme = reader("acme").await;
     for (turn, sql) in [
@@ -187,7 +187,7 @@ async fn no_form_of_a_statement_is_planned_once_for_all() {
 }
 
 #[tokio::test]
-async fn sources_say_how_far_they_are_behind() {
+async fn source_lag_is_reported() {
     let (engine, tables, _) = engine_at(NOW).await;
     let feed = |source: &str| PartitionFeed { source: source.to_owned(), topic: "calls".into(), partition: 0 };
     let behind = |seconds| LagState::Behind { messages: 12_345, oldest: Some(NOW - seconds * SECOND) };

@@ -1,15 +1,17 @@
-//! Functions whose result can be far larger than what they are given, with a bound.
+//! Limits the result size of functions that can return far more bytes than their arguments have.
 //!
-//! In: the engine's functions and an analysed plan. Out: the same, where each call that can grow estimates its result
-//! first and refuses one of more than [`FUNCTION_BYTES_MAX`]. The engine accounts for the memory of sorts, joins and
-//! aggregates, and not for the values that functions make: `repeat('x', 2000000000)` would be allocated without a question.
+//! In: the engine's functions and an analyzed plan. Out: the same, except that each call that can grow its input
+//! estimates the size of its result first and refuses one of more than [`FUNCTION_BYTES_MAX`]. The engine accounts for
+//! the memory of sorts, joins and aggregates, but not for the values that functions return: without this limit it would
+//! allocate the result of `repeat('x', 2000000000)` unchecked.
 //!
 //! ```text
 //!   call ─► estimate per row ─► all rows fit? ─► call
-//!                                   └─ no ─► rows that fit, piece by piece, while the real size fits
+//!                                   └─ no ─► call on groups of rows that fit, while the actual size stays in the limit
 //! ```
 //!
-//! **Invariant:** it bounds one call on one batch; what reaches the next call is bounded by then, so nesting cannot grow.
+//! **Invariant:** the limit applies to one call on one batch. The arguments of an outer call are results that already
+//! passed it, so nesting calls does not evade the limit.
 
 use std::sync::Arc;
 
@@ -34,10 +36,10 @@ use datafusion::physical_expr::expressions::{BinaryExpr as PhysicalBinary, Colum
 use crate::error::Error;
 use crate::query::functions::function_size::{FunctionSize, estimate, growth};
 
-/// Bytes that one call of a function may make of one batch.
+/// The maximum size in bytes of the result of one call on one batch.
 const FUNCTION_BYTES_MAX: usize = 32 << 20;
 
-/// The same functions, those that grow with a bound.
+/// Returns the functions, with a limit around those that can grow their input.
 pub(in crate::query) fn bounded(functions: Vec<Arc<ScalarUDF>>) -> Vec<Arc<ScalarUDF>> {
     functions.into_iter().map(|function| bound(&function).unwrap_or(function)).collect()
 }
@@ -48,12 +50,12 @@ fn bound(function: &Arc<ScalarUDF>) -> Option<Arc<ScalarUDF>> {
     (!is_bound).then(|| Arc::new(ScalarUDF::new_from_impl(BoundedFunction { inner: Arc::clone(function), growth })))
 }
 
-/// Whether `function` is `||` with a bound, which stands in analysed plans only and has no name to be called by.
+/// Whether `function` is the size-limited `||`, which exists only in analyzed plans and cannot be called by name.
 pub(in crate::query) fn is_operator(function: &ScalarUDF) -> bool {
     function.inner().is::<BoundedConcat>()
 }
 
-/// The last rule of the analyzer: bounds what the planner made itself (array literals, `||`), without the registry.
+/// The last analyzer rule. It adds limits to what the planner builds without the registry (array literals, `||`).
 #[derive(Debug)]
 pub(in crate::query) struct ResultSizeRule;
 
@@ -88,7 +90,7 @@ fn bound_expr(expr: Expr) -> Result<Transformed<Expr>> {
     })
 }
 
-/// A function with a bound. It is never simplified into another one, which would have none.
+/// A function with a size limit. It is never simplified into another function, which would have no limit.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct BoundedFunction {
     inner: Arc<ScalarUDF>,
@@ -149,7 +151,7 @@ impl ScalarUDFImpl for BoundedFunction {
 }
 
 impl BoundedFunction {
-    /// Calls the function on as many rows at once as surely fit, as long as what really came out fits.
+    /// Calls the function on groups of rows whose estimates fit the limit, while the actual total size fits it.
     fn piece_by_piece(&self, args: &ScalarFunctionArgs, sizes: &[usize]) -> Result<ColumnarValue> {
         let (mut pieces, mut made, mut start) = (Vec::<ArrayRef>::new(), 0, 0);
         while start < sizes.len() {
@@ -188,11 +190,11 @@ fn slice(args: &ScalarFunctionArgs, start: usize, rows: usize) -> ScalarFunction
 
 fn too_large(function: &str) -> DataFusionError {
     DataFusionError::External(Box::new(Error::limited(format!(
-        "`{function}` would make more than {FUNCTION_BYTES_MAX} bytes at once: ask for shorter values"
+        "`{function}` would return more than {FUNCTION_BYTES_MAX} bytes for one batch: use shorter values"
     ))))
 }
 
-/// `a || b` with a bound. It is the engine's own operator, after a look at the sizes.
+/// `a || b` with a size limit. It calls the engine's own operator after the size check.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct BoundedConcat {
     signature: Signature,
@@ -216,7 +218,7 @@ impl ScalarUDFImpl for BoundedConcat {
     fn return_type(&self, kinds: &[DataType]) -> Result<DataType> {
         match kinds {
             [left, right] => BinaryTypeCoercer::new(left, &Operator::StringConcat, right).get_result_type(),
-            _ => Err(DataFusionError::Internal("|| has two sides".to_owned())),
+            _ => Err(DataFusionError::Internal("|| needs exactly two arguments".to_owned())),
         }
     }
 
@@ -240,8 +242,8 @@ impl ScalarUDFImpl for BoundedConcat {
                 }
             }
         }
-        let [left, right] =
-            <[_; 2]>::try_from(sides).map_err(|_| DataFusionError::Internal("|| has two sides".to_owned()))?;
+        let [left, right] = <[_; 2]>::try_from(sides)
+            .map_err(|_| DataFusionError::Internal("|| needs exactly two arguments".to_owned()))?;
         let options = RecordBatchOptions::new().with_row_count(Some(args.number_rows));
         let batch = RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options)?;
         PhysicalBinary::new(left, Operator::StringConcat, right).evaluate(&batch)

@@ -1,6 +1,6 @@
-//! How large the result of a function will be, told from its arguments before it is called.
+//! Estimates the size of a function's result from its arguments, before the call.
 //!
-//! In: a call's arguments. Out: bytes per row, or a little more: never less than what the function will make.
+//! In: the arguments of a call. Out: an upper bound of the bytes of each row, never less than the actual size.
 
 use std::sync::Arc;
 
@@ -11,37 +11,37 @@ use datafusion::common::ScalarValue;
 use datafusion::error::Result;
 use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs};
 
-/// What a number, or the place of a value in a list, is counted as.
+/// The size that a number, or the slot of a list element, counts as.
 const WORD: usize = 16;
-/// The bytes of a letter, at most.
+/// The maximum size of a character in bytes.
 const LETTER: usize = 4;
-/// Steps of an edit distance that are counted as one byte.
+/// The number of edit distance steps that count as one byte.
 const STEPS_PER_BYTE: usize = 16;
 
-/// How the size of a result follows from the arguments.
+/// How the result size depends on the arguments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(in crate::query) enum FunctionSize {
-    /// The first argument, as often as the second says.
+    /// The first argument, repeated as often as the second argument says.
     Repeat,
     /// As long as the second argument says.
     Pad,
-    /// Each find of the second argument in the first becomes the third.
+    /// Each occurrence of the second argument in the first is replaced by the third.
     Replace,
-    /// The same for a pattern, at every place with the flag `g`.
+    /// The same for a pattern. The flag `g` replaces all matches.
     ReplacePattern,
-    /// Each element of the first argument, and the longest other argument beside it.
+    /// Each element of the first argument, together with the longest other argument.
     PerElement,
-    /// From the first argument to the second by steps of the third.
+    /// A range from the first argument to the second in steps of the third.
     Range,
-    /// All arguments together.
+    /// The sum of all arguments.
     Sum,
-    /// All arguments together, and the first between any two of them.
+    /// The sum of all arguments, with the first argument between each pair of the others.
     Separated,
-    /// Work, not bytes: each letter of the first with each of the second.
+    /// Work, not bytes: each character of the first argument is compared with each character of the second.
     Product,
 }
 
-/// How the result of `function` grows; `None` when it is about as large as its arguments.
+/// How the result of `function` can grow; `None` if it is about as large as the arguments.
 pub(in crate::query) fn growth(function: &str) -> Option<FunctionSize> {
     Some(match function {
         "repeat" | "array_repeat" => FunctionSize::Repeat,
@@ -58,7 +58,7 @@ pub(in crate::query) fn growth(function: &str) -> Option<FunctionSize> {
     })
 }
 
-/// The size of each row's result in bytes, or a little more.
+/// An upper bound of the size of each row's result, in bytes.
 pub(in crate::query) fn estimate(growth: FunctionSize, args: &ScalarFunctionArgs) -> Result<Vec<usize>> {
     let arg = |place: usize| args.args.get(place);
     let size = |place: usize| Measure::sizes(arg(place));
@@ -116,7 +116,7 @@ pub(in crate::query) fn estimate(growth: FunctionSize, args: &ScalarFunctionArgs
     })
 }
 
-/// From, to and step as numbers; of times as nanoseconds.
+/// Start, stop and step as numbers; times are converted to nanoseconds.
 fn range(args: &ScalarFunctionArgs) -> Result<Vec<usize>> {
     let nth = |place: usize| args.args.get(place);
     let (start, stop) = match (nth(0), nth(1)) {
@@ -132,7 +132,7 @@ fn range(args: &ScalarFunctionArgs) -> Result<Vec<usize>> {
     Ok(rows.collect())
 }
 
-/// One number per row, or the same for all.
+/// One number per row, or one number for all rows.
 enum Measure<N> {
     Same(N),
     Each(Vec<N>),
@@ -148,7 +148,7 @@ impl<N: Copy> Measure<N> {
 }
 
 impl Measure<usize> {
-    /// The bytes of each value; nothing is nothing.
+    /// The size of each value in bytes; 0 for null.
     fn sizes(value: Option<&ColumnarValue>) -> Self {
         match value {
             None => Self::Same(0),
@@ -166,7 +166,7 @@ impl Measure<usize> {
         }
     }
 
-    /// How many times; negative and null are none.
+    /// Repeat counts; negative numbers and null count as 0.
     fn numbers(value: Option<&ColumnarValue>) -> Result<Self> {
         let times = |number: i64| usize::try_from(number).unwrap_or(0);
         Ok(match Measure::<i64>::signed(value)? {
@@ -175,7 +175,7 @@ impl Measure<usize> {
         })
     }
 
-    /// The elements of each list.
+    /// The number of elements of each list.
     fn elements(value: Option<&ColumnarValue>) -> Self {
         let of = |array: &ArrayRef| match array.data_type() {
             DataType::List(_) => Self::Each(array.as_list::<i32>().offsets().lengths().collect()),
@@ -193,7 +193,7 @@ impl Measure<usize> {
 }
 
 impl Measure<i64> {
-    /// Whole numbers; days, times and intervals as nanoseconds; null and everything else as 0.
+    /// Integers as they are; days, times and intervals as nanoseconds; null and all other types as 0.
     fn signed(value: Option<&ColumnarValue>) -> Result<Self> {
         Ok(match value {
             None => Self::Same(0),
@@ -217,7 +217,7 @@ fn whole(array: &ArrayRef) -> Result<Vec<i64>> {
     Ok(numbers.as_primitive::<Int64Type>().iter().map(Option::unwrap_or_default).collect())
 }
 
-/// The least nanoseconds of an interval: a month has 28 days.
+/// The minimum length of an interval in nanoseconds: a month has 28 days.
 fn interval(value: &ScalarValue) -> Result<i64> {
     const DAY: i64 = 86_400_000_000_000;
     Ok(match value {
@@ -249,7 +249,7 @@ fn scalar_size(scalar: &ScalarValue) -> usize {
     }
 }
 
-/// The bytes of a row, on average, where they cannot be told one by one.
+/// The average size of a row in bytes, for types whose values cannot be measured one by one.
 fn average(array: &ArrayRef) -> usize {
     array.to_data().get_slice_memory_size().unwrap_or_else(|_| array.get_array_memory_size()) / array.len().max(1)
         + WORD

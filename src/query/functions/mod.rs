@@ -1,11 +1,11 @@
-//! SQL functions of our own, and the bound on how large a result any function may return.
+//! SQL functions of our own, and limits on the result size of all functions.
 //!
 //! ```text
-//!   call ─► function_size (estimated from the arguments) ─► function_limits (refused, or called)
-//!   freshness('table') ─► a table of one row
+//!   call ─► function_size (estimate from the arguments) ─► function_limits (refuse or call)
+//!   freshness('table') ─► a table with one row
 //! ```
 //!
-//! **Invariant:** a function allocates its result only after its size has been checked.
+//! **Invariant:** a function allocates its result only after the size check.
 
 pub(super) mod freshness;
 #[cfg(test)]

@@ -1,9 +1,10 @@
-//! What a session's names resolve to: one catalog, one schema, the caller's tables, and an `information_schema` of those.
+//! Name resolution of a session: one catalog with one schema that holds the caller's tables, and an
+//! `information_schema`.
 //!
-//! In: the visible tables. Out: a catalog list for the engine. Nothing can be registered or dropped in it.
+//! In: the visible tables. Out: a catalog list for the engine. It is read-only: nothing can be registered or dropped.
 //!
-//! **Invariant:** a table that the caller may not see is not here, so it cannot be told from one that does not exist.
-//! **Invariant:** `information_schema.df_settings` is empty: the server's options are not the caller's business.
+//! **Invariant:** a table that the caller may not see is not in the catalog, so it looks like one that does not exist.
+//! **Invariant:** `information_schema.df_settings` is empty: it would reveal the options of the server.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,13 +20,13 @@ use datafusion::error::Result;
 use crate::query::request::session::{CATALOG, SCHEMA};
 use crate::query::scan::tenant_table::SessionTable;
 
-/// The table of `information_schema` that would tell the server's options.
+/// The table of `information_schema` that would reveal the options of the server.
 const SETTINGS: &str = "df_settings";
 
 /// The tables of one session by name.
 pub(in crate::query) type SessionTables = BTreeMap<String, Arc<SessionTable>>;
 
-/// The catalogs of a session: exactly one.
+/// The catalog list of a session, with exactly one catalog.
 pub(in crate::query) fn catalogs(
     tables: Arc<SessionTables>,
     functions: Arc<[Arc<TableFunction>]>,
@@ -42,7 +43,7 @@ fn only(catalog: Arc<Catalog>) -> Arc<dyn CatalogProviderList> {
 #[derive(Debug)]
 struct Catalog {
     tables: Arc<SessionTables>,
-    /// The table functions that `information_schema` lists; none in the catalog that it is made from.
+    /// The table functions that `information_schema` lists; empty while the `information_schema` itself is built.
     information: Option<Arc<[Arc<TableFunction>]>>,
 }
 
@@ -84,7 +85,7 @@ impl SchemaProvider for Public {
     }
 }
 
-/// The engine's `information_schema`, without its settings.
+/// The engine's `information_schema` without its settings.
 #[derive(Debug)]
 struct Information(InformationSchemaProvider);
 

@@ -1,10 +1,11 @@
-//! What all queries share: tables, caches, slots per tenant, and the list of what runs.
+//! The engine holds what all queries share: tables, caches, the query slots of each tenant, and the list of running
+//! queries.
 //!
-//! In: an [`Access`]. Out: a [`Session`] that sees the newest snapshots known. Making one reads nothing and costs
-//! microseconds: functions, rules and options come from a template, file metadata from a cache.
+//! In: an [`Access`]. Out: a [`Session`] on the newest known snapshots. Creating a session reads no data and takes
+//! microseconds: functions, rules and options come from a template, file metadata comes from a cache.
 //!
-//! **Invariant:** each query has its own memory, bounded by `query.memory_bytes_max`, and never writes to a disk: a query
-//! that would have to spill ends with `Limited`. A tenant must not fill the server's disk.
+//! **Invariant:** each query has its own memory pool, limited by `query.memory_bytes_max`, and never writes to disk. A
+//! query that would have to spill fails with `Limited`: no tenant can fill the server's disk.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -38,7 +39,7 @@ use crate::query::scan::tenant_table::TableSource;
 use crate::telemetry::{Metrics, QueryMeter, QueryOutcome};
 use crate::tenancy::{Access, Scope, Slot, Slots};
 
-/// Names one running query.
+/// The id of one running query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct QueryId(pub uuid::Uuid);
 
@@ -50,18 +51,18 @@ pub struct Engine {
     pub(in crate::query) slots: Slots,
     pub(in crate::query) running: Arc<RunningQueries>,
     pub(in crate::query) plans: Plans,
-    /// Where queries are planned and run.
+    /// The threads that plan and run queries.
     pub(in crate::query) threads: QueryRuntime,
-    /// Cloned for each session.
+    /// The template that each session clones.
     pub(in crate::query) template: ErasedPlan<SessionState>,
-    /// The table functions that a statement may name.
+    /// The table functions that a statement may call.
     pub(in crate::query) table_functions: Arc<[Arc<TableFunction>]>,
     runtime: Arc<RuntimeEnv>,
     sources: HashMap<String, TableSource>,
     metrics: Arc<Metrics>,
 }
 
-/// The queries that run now: who asked, and how to stop them.
+/// The running queries: who runs them, and how to cancel them.
 #[derive(Debug, Default)]
 pub(in crate::query) struct RunningQueries(Mutex<HashMap<QueryId, RunningQuery>>);
 
@@ -79,7 +80,7 @@ struct QueryCaller {
     subject: String,
 }
 
-/// What one running query holds: its place in the list, its slot, its meter. Dropping it gives everything back.
+/// The resources of one running query: its list entry, its slot, its metrics. Dropping this releases all of them.
 #[derive(Debug)]
 pub(in crate::query) struct QueryTicket {
     pub(in crate::query) id: QueryId,
@@ -90,7 +91,7 @@ pub(in crate::query) struct QueryTicket {
 }
 
 impl Engine {
-    /// Registers the lake's store, sizes the caches, starts the threads of queries.
+    /// Registers the object store of the lake, sizes the caches and starts the query threads.
     pub fn new(tables: Arc<Tables>, config: QueryConfig, clock: Clock, metrics: Arc<Metrics>) -> Result<Arc<Self>> {
         let fault = |fault: DataFusionError| Error::internal("the query engine does not start").with_source(fault);
         let runtime = RuntimeEnvBuilder::new()
@@ -132,7 +133,8 @@ impl Engine {
         Session::new(Arc::clone(self), access.clone())
     }
 
-    /// Cancels a running query of this caller (same tenant and subject). False when it is unknown, foreign or done.
+    /// Cancels a running query of this caller (same tenant and subject). Returns false if the query is unknown, belongs
+    /// to another caller, or has ended.
     pub fn cancel(&self, access: &Access, id: QueryId) -> bool {
         let Ok(caller) = QueryCaller::of(access) else { return false };
         self.running.lock().get(&id).filter(|entry| entry.caller == caller).is_some_and(|entry| {
@@ -141,23 +143,23 @@ impl Engine {
         })
     }
 
-    /// Ends the queries that still run, at their next await, and takes no more. Returns at once.
+    /// Ends the running queries at their next await and accepts no more. Returns at once.
     pub fn stop(&self) {
         self.threads.stop();
     }
 
-    /// The longest statement, in bytes.
+    /// The maximum size of a statement in bytes.
     pub fn sql_bytes_max(&self) -> usize {
         self.config.sql_bytes_max
     }
 
-    /// How many queries run now, of all tenants.
+    /// The number of running queries of all tenants.
     pub fn running(&self) -> usize {
         self.running.lock().len()
     }
 
-    /// What the nodes of one query run in: the shared environment with memory of its own. Functions were found when the
-    /// statement was planned; only the nodes of `information_schema` look for them again, to list them.
+    /// The task context of one query: the shared environment with a memory pool of its own. Planning has already
+    /// resolved the functions; only the nodes of `information_schema` look them up again, to list them.
     pub(in crate::query) fn task(&self, plan: &Arc<dyn ExecutionPlan>) -> TaskContext {
         let memory = Arc::new(GreedyMemoryPool::new(self.config.memory_bytes_max));
         let runtime = Arc::new(RuntimeEnv { memory_pool: memory, ..RuntimeEnv::clone(&self.runtime) });
@@ -170,12 +172,12 @@ impl Engine {
         TaskContext::new(None, name, config, scalar, higher_order, aggregate, window, runtime)
     }
 
-    /// How the files of a table are read.
+    /// How to read the files of a table.
     pub(in crate::query) fn source(&self, table: &str) -> Option<&TableSource> {
         self.sources.get(table)
     }
 
-    /// Enters a query of `access` into the list of what runs.
+    /// Adds a query of `access` to the list of running queries.
     pub(in crate::query) fn enter(&self, access: &Access, slot: Slot) -> Result<QueryTicket> {
         let id = QueryId(uuid::Uuid::new_v4());
         let stop = CancellationToken::new();
@@ -186,21 +188,21 @@ impl Engine {
 }
 
 impl RunningQueries {
-    /// A panic cannot leave the list half changed, so a poisoned lock is as good as new.
+    /// A panic cannot leave the list half updated, so a poisoned lock is safe to use.
     fn lock(&self) -> MutexGuard<'_, HashMap<QueryId, RunningQuery>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl QueryTicket {
-    /// Counts rows that were handed out.
+    /// Counts rows returned to the client.
     pub(in crate::query) fn rows(&mut self, rows: usize) {
         if let Some(meter) = &mut self.meter {
             meter.rows(rows as u64);
         }
     }
 
-    /// Says how the query ended. One that is dropped without it was cancelled.
+    /// Records how the query ended. A query that is dropped without a call of this counts as cancelled.
     pub(in crate::query) fn end(mut self, outcome: QueryOutcome) {
         if let Some(meter) = self.meter.take() {
             meter.end(outcome);
@@ -237,7 +239,7 @@ fn source(table: &Table, runtime: &RuntimeEnv, partitions: usize) -> Result<Tabl
     Ok(TableSource { store: root, reader, partitions })
 }
 
-/// Functions, rules and options of every session. There are no file formats, table factories or URL tables in it: a
+/// Functions, rules and options of every session. The template has no file formats, table factories or URL tables: a
 /// statement has no way to name a file.
 fn template(config: &QueryConfig, partitions: usize, runtime: &Arc<RuntimeEnv>) -> SessionState {
     let functions = SessionStateDefaults::default_table_functions();
@@ -258,7 +260,7 @@ fn options(config: &QueryConfig, partitions: usize) -> ConfigOptions {
     let session = SessionConfig::new()
         .with_default_catalog_and_schema(CATALOG, SCHEMA)
         .with_create_default_catalog_and_schema(false)
-        // Ours stands in the catalog, without the server's settings.
+        // The catalog has our own one, without the settings of the server.
         .with_information_schema(false)
         .with_target_partitions(partitions)
         .with_batch_size(config.batch_rows)
@@ -268,9 +270,9 @@ fn options(config: &QueryConfig, partitions: usize) -> ConfigOptions {
     // String views would be sent with all their unfiltered buffers.
     options.sql_parser.map_string_types_to_utf8view = false;
     options.execution.parquet.schema_force_view_types = false;
-    // All times are UTC: the zone that `TIMESTAMP WITH TIME ZONE` and zoneless texts get.
+    // All times are UTC: `TIMESTAMP WITH TIME ZONE` and texts without a zone get this zone.
     options.execution.time_zone = Some("UTC".to_owned());
-    // Our scan takes no filter that is made while a query runs.
+    // Our scan does not support dynamic filters.
     options.optimizer.enable_dynamic_filter_pushdown = false;
     options
 }

@@ -1,8 +1,9 @@
-//! A value whose type the compiler does not look into.
+//! A value behind a trait object, to speed up compilation.
 //!
-//! Every future that holds a plan or a session state across an await must be proven `Send`, and the compiler proves it anew
-//! for each of them, through the thousands of types that a SQL syntax tree is made of. Behind a trait object the proof is one
-//! step: the whole crate checks several times faster. **Invariant:** an `ErasedPlan<T>` is only ever made from a `T`.
+//! The compiler must prove that every future that holds a plan or a session state across an await is `Send`. It repeats
+//! this proof for each future, through the thousands of types of a SQL syntax tree. Behind a trait object the proof
+//! takes one step, which makes checking the crate several times faster. **Invariant:** an `ErasedPlan<T>` only holds a
+//! `T`.
 
 use std::any::Any;
 use std::fmt;
@@ -10,14 +11,14 @@ use std::marker::PhantomData;
 use std::ops::Deref;
 use std::sync::Arc;
 
-/// A shared `T` that is `Send` and `Sync` at first sight. Cheap to clone.
+/// A shared `T` that is visibly `Send` and `Sync`. Cheap to clone.
 pub struct ErasedPlan<T> {
     value: Arc<dyn Any + Send + Sync>,
     kind: PhantomData<fn() -> T>,
 }
 
 impl<T: Any + Send + Sync> ErasedPlan<T> {
-    /// Hides `value`.
+    /// Erases the type of `value`.
     pub(crate) fn new(value: T) -> Self {
         Self { value: Arc::new(value), kind: PhantomData }
     }
@@ -27,7 +28,7 @@ impl<T: Any + Send + Sync> Deref for ErasedPlan<T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        self.value.downcast_ref().expect("an Opaque<T> is only ever made from a T")
+        self.value.downcast_ref().expect("an ErasedPlan<T> only holds a T")
     }
 }
 

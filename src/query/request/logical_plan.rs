@@ -1,16 +1,17 @@
-//! A logical plan that a caller gives in place of SQL text.
+//! Binds a logical plan that a caller passes instead of SQL text.
 //!
-//! In: a plan that was checked, and the session's view. Out: the same plan over the tables and functions of this session.
+//! In: a checked plan, and the session's view. Out: the same plan over the tables and functions of this session.
 //!
 //! ```text
-//!   table scan      ─► the session's table of that name        not there: unknown table
-//!   table function  ─► series of values as they are; freshness of the session's own table; others: unknown table
-//!   function        ─► the session's function of that name     not there: refused
+//!   table scan      ─► the session's table of that name; if missing: unknown table
+//!   table function  ─► value series are kept; freshness of the session's own table; all others: unknown table
+//!   function        ─► the session's function of that name; if missing: refused
 //! ```
 //!
-//! **Invariant:** nothing that a plan brings along is run: no table, file or function but the session's own. A plan made in
-//! the session of another tenant reads this session's tables, and never that tenant's.
-//! **Invariant:** columns are found by name. One that this session does not see is unknown, wherever the plan uses it.
+//! **Invariant:** a plan runs only the tables and functions of the session, never those that it carries, and no files.
+//! A plan that was built in the session of another tenant reads this session's tables, and never the other tenant's.
+//! **Invariant:** columns are resolved by name. A column that this session does not see is unknown everywhere in the
+//! plan.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -36,14 +37,14 @@ use crate::query::functions::freshness::FreshnessRow;
 use crate::query::functions::function_limits;
 use crate::query::request::planner::{PlanningView, unknown_table};
 
-/// The names of a plan.
+/// The names that a plan uses.
 pub(in crate::query) struct Names {
     tables: BTreeSet<TableReference>,
-    /// Recursive queries, of which the inner part reads what the last round has found.
+    /// Recursive queries, whose inner part reads the rows of the previous iteration.
     recursive: BTreeSet<String>,
 }
 
-/// What the names of a plan mean in a session.
+/// The meaning of a plan's names in a session.
 pub(in crate::query) struct Bindings<'a> {
     view: &'a PlanningView,
     tables: HashMap<TableReference, Arc<dyn TableSource>>,
@@ -51,7 +52,7 @@ pub(in crate::query) struct Bindings<'a> {
 }
 
 impl Names {
-    /// Those of tables, and of what else is read like one.
+    /// Names of tables and table functions.
     pub(in crate::query) fn of(plan: &LogicalPlan) -> Result<Self> {
         let mut names = Self { tables: BTreeSet::new(), recursive: BTreeSet::new() };
         plan.apply_with_subqueries(|node| {
@@ -65,7 +66,7 @@ impl Names {
         Ok(names)
     }
 
-    /// What they mean in the session of `view`.
+    /// Resolves the names in the session of `view`.
     pub(in crate::query) async fn resolve(self, view: &PlanningView) -> Result<Bindings<'_>> {
         let mut tables = HashMap::new();
         for name in self.tables {
@@ -85,7 +86,7 @@ impl Bindings<'_> {
         Ok(plan.clone().transform_up_with_subqueries(|node| self.node(node))?.data)
     }
 
-    /// The node with this session's tables and functions. Its inputs are bound already.
+    /// Binds one node to this session's tables and functions. Its inputs are bound already.
     fn node(&self, node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
         let names = NamePreserver::new(&node);
         let node = node.map_expressions(|expr| {
@@ -94,13 +95,13 @@ impl Bindings<'_> {
         })?;
         let node = match node.data {
             LogicalPlan::TableScan(scan) => self.scan(scan)?,
-            // The text of the plan as it is here, not as the session saw it that made it.
+            // EXPLAIN shows the plan as bound here, not as the session that built it saw it.
             LogicalPlan::Explain(explain) => LogicalPlan::Explain(Explain {
                 stringified_plans: vec![explain.plan.to_stringified(PlanType::InitialLogicalPlan)],
                 logical_optimization_succeeded: false,
                 ..explain
             }),
-            // Columns may have other types here, or be gone: a node that names such a one fails.
+            // Columns may have other types here or be missing; a node that uses a missing column fails.
             node => node.recompute_schema()?,
         };
         Ok(Transformed::yes(node))
@@ -119,7 +120,7 @@ impl Bindings<'_> {
         let names = names.map(Iterator::collect::<Result<Vec<_>>>).transpose()?;
         let (name, mut rows) =
             (scan.table_name.clone(), LogicalPlanBuilder::scan(scan.table_name.clone(), Arc::clone(&source), None)?);
-        // Filters and a limit inside a scan are hints to a table: as nodes above it they always hold.
+        // Tables treat filters and a limit inside a scan as hints. As nodes above the scan they always apply.
         if let Some(filter) = conjunction(scan.filters) {
             rows = rows.filter(filter)?;
         }
@@ -140,14 +141,14 @@ impl Bindings<'_> {
         rows.build()
     }
 
-    /// What stands for a scan of something that is no table of the catalog; `None` for a table.
+    /// The replacement for a scan of something that is not a table of the catalog; `None` for a table.
     fn computed(&self, scan: &TableScan, given: &Arc<dyn TableProvider>) -> Result<Option<Arc<dyn TableSource>>> {
         if let Some(rows) = given.downcast_ref::<CteWorkTable>() {
-            // It holds a name and a schema. Outside of its query there is nothing to read.
+            // It holds a name and a schema, and has no rows outside of its query.
             return Ok(self.recursive.contains(rows.name()).then(|| Arc::clone(&scan.source)));
         }
         if given.is::<GenerateSeriesTable>() {
-            // First and last value, and the step between them.
+            // First value, last value, and step.
             return Ok(Some(Arc::clone(&scan.source)));
         }
         if let Some(fresh) = given.downcast_ref::<FreshnessRow>() {
@@ -157,7 +158,7 @@ impl Bindings<'_> {
         Ok(None)
     }
 
-    /// The expression with the function of this session, if it calls one.
+    /// Replaces a function call by the session's function.
     fn function(&self, expr: Expr) -> Result<Transformed<Expr>> {
         let state: &SessionState = &self.view.state;
         Ok(Transformed::yes(match expr {
@@ -201,7 +202,7 @@ fn named(scan: &TableScan, place: usize) -> Result<String> {
 
 /// The session's function of this name.
 fn known<'a, F>(functions: &'a HashMap<String, F>, name: &str) -> Result<&'a F> {
-    // The same words as for a text that calls it.
+    // The same message as for SQL text that calls it.
     functions.get(name).ok_or_else(|| DataFusionError::Plan(format!("Invalid function '{name}'")))
 }
 

@@ -1,5 +1,5 @@
-//! Statements as logical plans: the answers and the refusals of the SQL text that they were made of, whichever session made
-//! them, and nothing of what a plan brings along.
+//! Statements as logical plans: a plan gives the same result or error as the SQL text that it was built from, whichever
+//! session built it, and nothing that a plan carries is run.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ use crate::query::testing::{account, ask, config, engine, engine_with, policy, r
 use crate::query::tests::BATTERY;
 use crate::tenancy::Scope;
 
-/// Checks and runs a plan as `session`.
+/// Checks and runs a plan in `session`.
 async fn run(session: &Session, plan: LogicalPlan, parameter: Option<i64>) -> Result<Vec<Vec<String>>> {
     let planned = session.plan_logical(plan).await?;
     let parameters = parameter.map(|value| {
@@ -33,11 +33,11 @@ async fn run(session: &Session, plan: LogicalPlan, parameter: Option<i64>) -> Re
         RecordBatch::try_from_iter([("1", column)]).unwrap()
     });
     let batches: Vec<RecordBatch> = session.run(&planned, parameters.as_ref()).await?.batches.try_collect().await?;
-    assert!(batches.iter().all(|batch| batch.schema() == planned.schema), "not the promised schema");
+    assert!(batches.iter().all(|batch| batch.schema() == planned.schema), "not the declared schema");
     Ok(text(&batches))
 }
 
-/// Statements that the battery has no like of.
+/// Statements that the shared list does not cover.
 const MORE: [&str; 17] = [
     "SELECT * FROM calls ORDER BY event_id LIMIT 3",
     "SELECT * FROM information_schema.tables ORDER BY 1, 2, 3",
@@ -59,14 +59,14 @@ const MORE: [&str; 17] = [
 ];
 
 #[tokio::test]
-async fn a_plan_is_answered_like_the_text_that_it_was_made_of() {
+async fn plan_returns_the_same_rows_as_its_sql() {
     let engine = engine().await;
     let (acme, coda) = (reader("acme").await, reader("coda").await);
     let nobody = reader("bzzz").await;
     for sql in BATTERY.iter().map(|(sql, _)| *sql).chain(MORE) {
         let session = engine.session(&acme).unwrap();
         let expected = ask(&engine, &acme, sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
-        // Made by the session itself, and by those of two other tenants, whose tables it must not read.
+        // Built by the session itself, and by those of two other tenants, whose tables it must not read.
         for (by, is_optimized) in [(&acme, false), (&coda, true), (&nobody, false)] {
             let maker = engine.session(by).unwrap();
             let plan = maker.unchecked_plan(sql).await.unwrap();
@@ -96,7 +96,7 @@ async fn a_plan_keeps_its_placeholders() {
 }
 
 #[tokio::test]
-async fn a_plan_is_refused_like_the_text_that_it_was_made_of() {
+async fn plan_returns_the_same_error_as_its_sql() {
     let engine = engine().await;
     let acme = reader("acme").await;
     let session = engine.session(&acme).unwrap();
@@ -140,7 +140,7 @@ async fn a_plan_is_refused_like_the_text_that_it_was_made_of() {
 }
 
 #[tokio::test]
-async fn what_a_session_does_not_see_is_unknown_in_a_plan_as_well() {
+async fn invisible_tables_and_columns_are_unknown_in_a_plan() {
     let engine = engine().await;
     let all = crate::tenancy::testing::access(Some("acme"), &[Scope::Read], &["calls", "hidden"]).await;
     let acme = reader("acme").await;
@@ -169,17 +169,17 @@ async fn what_a_session_does_not_see_is_unknown_in_a_plan_as_well() {
         }
     }
     assert!(different.is_empty(), "{}", different.join("\n"));
-    // Rules of rows are those of the session that runs the plan.
+    // The row rules are those of the session that runs the plan.
     let plan = maker.unchecked_plan("SELECT count(*), max(account) FROM calls").await.unwrap();
     assert_eq!(run(&engine.session(&north).unwrap(), plan, None).await.unwrap(), [["14", "north"]]);
-    // Columns keep their names when they have other places.
+    // Columns are found by name after their positions have changed.
     let plan = maker.unchecked_plan("SELECT y FROM calls WHERE event_id = 'acme-0003'").await.unwrap();
     for plan in [maker.optimized(&plan), plan] {
         assert_eq!(run(&engine.session(&narrow).unwrap(), plan, None).await.unwrap(), [["3"]]);
     }
 }
 
-/// A plan node of nobody's.
+/// An unknown plan node.
 #[derive(Debug, PartialEq, Eq, Hash, PartialOrd)]
 struct Foreign {
     input: LogicalPlan,
@@ -212,7 +212,7 @@ impl UserDefinedLogicalNodeCore for Foreign {
 }
 
 #[tokio::test]
-async fn nothing_that_a_plan_brings_along_is_run() {
+async fn tables_and_functions_inside_a_plan_are_never_run() {
     let engine = engine().await;
     let session = engine.session(&reader("acme").await).unwrap();
     let schema = Arc::new(Schema::new(vec![Field::new("y", DataType::Int64, true)]));
@@ -222,7 +222,7 @@ async fn nothing_that_a_plan_brings_along_is_run() {
         || provider_as_source(Arc::new(MemTable::try_new(Arc::clone(&schema), vec![vec![rows.clone()]]).unwrap()));
     let scan = |name: &str| LogicalPlanBuilder::scan(name, table(), None).unwrap();
 
-    // A table of that name is the session's, whatever the plan brought.
+    // A table of that name resolves to the session's table, not to the one in the plan.
     let plan =
         scan("calls").aggregate(Vec::<Expr>::new(), vec![datafusion::functions_aggregate::expr_fn::max(col("y"))]);
     assert_eq!(run(&session, plan.unwrap().build().unwrap(), None).await.unwrap(), [["6"]]);
@@ -252,7 +252,7 @@ async fn nothing_that_a_plan_brings_along_is_run() {
     let plan = scan("calls").project(vec![panics.call(vec![])]).unwrap().build().unwrap();
     let error = run(&session, plan, None).await.unwrap_err();
     assert_eq!((error.kind(), error.message()), (Kind::Invalid, "Invalid function 'steal'"));
-    // One that has the name of a function is that function.
+    // A function in the plan resolves to the session's function of the same name.
     let upper = create_udf(
         "upper",
         vec![DataType::Utf8],
@@ -262,7 +262,7 @@ async fn nothing_that_a_plan_brings_along_is_run() {
     );
     let plan = LogicalPlanBuilder::empty(true).project(vec![upper.call(vec![lit("a")])]).unwrap().build().unwrap();
     assert_eq!(run(&session, plan, None).await.unwrap(), [["A"]]);
-    // The engine's own functions, without our bounds.
+    // The engine's own functions, without our limits.
     let functions = SessionStateDefaults::default_scalar_functions();
     let repeat = functions.iter().find(|function| function.name() == "repeat").unwrap();
     let call = repeat.call(vec![lit("x"), lit(2_000_000_000_i64)]);
@@ -292,7 +292,7 @@ async fn filters_and_limits_inside_a_scan_hold() {
 
 #[test]
 fn size_and_depth_of_plans_are_bounded() {
-    // A plan is built and dropped here, which takes a stack as deep as the plan.
+    // Building and dropping the plan takes a stack as deep as the plan.
     let thread = std::thread::Builder::new().stack_size(256 << 20).spawn(|| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(bounds());
@@ -322,7 +322,7 @@ async fn bounds() {
         assert_eq!(error.kind(), Kind::Limited, "{error:?}");
         assert!(error.message().starts_with(told), "{error:?}");
     }
-    // A text of a few hundred bytes whose plan doubles with each WITH query: it is refused before it is planned.
+    // SQL of a few hundred bytes whose plan doubles with each WITH query is refused before planning.
     let acme = reader("acme").await;
     let doubled = |steps: usize, from: &str| {
         let ctes: String =
@@ -337,9 +337,9 @@ async fn bounds() {
     ] {
         let error = ask(&engine, &acme, &doubled(20, from)).await.expect_err(from);
         assert_eq!(error.kind(), Kind::Limited, "{error:?}");
-        assert!(error.message().contains("WITH queries are put in their places"), "{error:?}");
+        assert!(error.message().contains("WITH queries are expanded"), "{error:?}");
     }
-    // The same as a plan.
+    // The same as a logical plan.
     let mut plan = project(lit(1_i64));
     for _ in 0..25 {
         let (left, right) = (LogicalPlanBuilder::from(plan.clone()), LogicalPlanBuilder::from(plan));

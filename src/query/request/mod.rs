@@ -1,11 +1,11 @@
-//! One request: a session for its caller, a checked statement, a plan, and the stream of its result.
+//! One request: a session for its caller, a checked statement, a plan, and a result stream.
 //!
 //! ```text
 //!   Access ─► engine ─► session (catalog) ─ SQL ─► statement (read-only?) ─► plan_cache ─► result_stream (deadline, slot)
 //! ```
 //!
-//! **Invariant:** a session comes only from an `Access` that names a tenant.
-//! **Invariant:** SQL text is never edited for safety; what is not a query is refused.
+//! **Invariant:** a session is only created from an `Access` that names a tenant.
+//! **Invariant:** security never depends on editing SQL text; every statement that is not a query is refused.
 
 pub(super) mod catalog;
 pub(super) mod engine;

@@ -1,9 +1,9 @@
-//! Placeholders: `?` and `$1` in a statement, and the values that a client binds to them.
+//! Placeholders in a statement (`?` and `$1`), and the values that a client binds to them.
 //!
-//! In: a statement's tokens; later one row of values. Out: tokens with numbered placeholders only; literals of the types
-//! that the statement wants. A value that would change by the cast is refused, with its ordinal.
+//! In: the tokens of a statement; later one row of values. Out: tokens with numbered placeholders only; literals of the
+//! types that the statement expects. A value that a cast would change is refused, with its ordinal.
 //!
-//! **Invariant:** a bound value becomes a typed literal in the plan; it is never part of a text.
+//! **Invariant:** a bound value becomes a typed literal in the plan; it is never part of SQL text.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -18,10 +18,10 @@ use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 
 use crate::error::{Error, Result};
 
-/// Placeholders of one statement.
+/// The maximum number of placeholders in one statement.
 const PARAMETERS_MAX: usize = 1000;
 
-/// Numbers the `?` of a statement from left to right; `$1` stay as they are. The two are not mixed.
+/// Numbers the `?` of a statement from left to right and keeps `$1`. A statement cannot mix the two.
 pub(in crate::query) fn number(tokens: Vec<TokenWithSpan>) -> Result<Vec<TokenWithSpan>> {
     let mut numbered = Vec::with_capacity(tokens.len());
     let (mut marks, mut dollars) = (0, false);
@@ -42,7 +42,7 @@ pub(in crate::query) fn number(tokens: Vec<TokenWithSpan>) -> Result<Vec<TokenWi
         }
     }
     if marks > 0 && dollars {
-        return Err(Error::invalid("placeholders are mixed: write either `?` or `$1`, `$2` …"));
+        return Err(Error::invalid("the statement mixes `?` and `$1` placeholders: use only one kind"));
     }
     if marks > PARAMETERS_MAX {
         return Err(Error::limited(format!("the statement has {marks} placeholders, more than {PARAMETERS_MAX}")));
@@ -50,8 +50,8 @@ pub(in crate::query) fn number(tokens: Vec<TokenWithSpan>) -> Result<Vec<TokenWi
     Ok(numbered)
 }
 
-/// What follows the question mark in a token that begins with one. The tokenizer joins some (`x = ?-1`), because other
-/// databases have operators of these letters; the engine has none of them.
+/// The tokens after the question mark, for a token that starts with one. The tokenizer joins some (`x = ?-1`), because
+/// other databases have operators of these characters; the engine has none of them.
 fn after_mark(token: &Token) -> Option<&'static [Token]> {
     match token {
         Token::Question => Some(&[]),
@@ -66,8 +66,8 @@ fn after_mark(token: &Token) -> Option<&'static [Token]> {
     }
 }
 
-/// The placeholders of a plan by name, with the type that the engine inferred, and two that it does not: a placeholder that
-/// is cast at once has the type of the cast, and those of LIMIT and OFFSET are whole numbers.
+/// The placeholders of a plan by name, with the type that the engine infers. Two cases are added that it does not
+/// infer: a placeholder directly inside a cast has the type of the cast, and those of LIMIT and OFFSET are integers.
 pub(in crate::query) fn of_plan(plan: &LogicalPlan) -> Result<HashMap<String, Option<FieldRef>>, DataFusionError> {
     let mut found = plan.get_parameter_fields()?;
     let mut infer = |expr: &Expr, kind: &DataType| {
@@ -92,17 +92,17 @@ pub(in crate::query) fn of_plan(plan: &LogicalPlan) -> Result<HashMap<String, Op
     Ok(found)
 }
 
-/// One field per placeholder, in order; `Null` where the engine could not tell the type.
+/// One field per placeholder, in order; `Null` if the engine cannot infer the type.
 pub(in crate::query) fn schema(found: &HashMap<String, Option<FieldRef>>) -> Result<Schema> {
     let mut kinds: Vec<Option<DataType>> = Vec::new();
     for (name, field) in found.iter().collect::<BTreeMap<_, _>>() {
         let ordinal = name.strip_prefix('$').and_then(|digits| digits.parse::<usize>().ok()).filter(|at| *at > 0);
         let Some(ordinal) = ordinal else {
-            return Err(Error::invalid(format!("placeholder `{name}` has a name: number them, as `$1`, or write `?`")));
+            return Err(Error::invalid(format!("named placeholder `{name}` is not supported: use `$1` or `?`")));
         };
         if ordinal > PARAMETERS_MAX {
             return Err(Error::limited(format!(
-                "placeholder `{name}` is beyond the {PARAMETERS_MAX} of one statement"
+                "placeholder `{name}` exceeds the limit of {PARAMETERS_MAX} placeholders in one statement"
             )));
         }
         kinds.resize(kinds.len().max(ordinal), None);
@@ -115,7 +115,7 @@ pub(in crate::query) fn schema(found: &HashMap<String, Option<FieldRef>>) -> Res
     Ok(Schema::new(fields.collect::<Result<Vec<_>>>()?))
 }
 
-/// One row of values as the statement's parameters.
+/// Converts one row of values to the parameters of the statement.
 pub(in crate::query) fn bind(wanted: &Schema, given: Option<&RecordBatch>) -> Result<Vec<ScalarValue>> {
     let count = wanted.fields().len();
     let Some(given) = given.filter(|given| given.num_columns() > 0) else {
@@ -125,17 +125,15 @@ pub(in crate::query) fn bind(wanted: &Schema, given: Option<&RecordBatch>) -> Re
         return Err(mismatch(count, given.num_columns()));
     }
     if given.num_rows() != 1 {
-        return Err(Error::invalid(format!(
-            "{} rows of parameters are bound: a query runs once, with exactly one",
-            given.num_rows()
-        )));
+        return Err(Error::invalid(format!("{} rows of parameters are bound: bind exactly one row", given.num_rows())));
     }
     let values = wanted.fields().iter().zip(given.columns()).enumerate();
     values
         .map(|(place, (field, column))| {
             let ordinal = place + 1;
-            let value = ScalarValue::try_from_array(column, 0)
-                .map_err(|error| Error::invalid(format!("parameter {ordinal}: unreadable")).with_source(error))?;
+            let value = ScalarValue::try_from_array(column, 0).map_err(|error| {
+                Error::invalid(format!("parameter {ordinal}: cannot read its value")).with_source(error)
+            })?;
             cast(unwrapped(value), field.data_type()).map_err(|error| error.at(format!("parameter {ordinal}")))
         })
         .collect()
@@ -145,7 +143,7 @@ fn mismatch(wanted: usize, given: usize) -> Error {
     Error::invalid(format!("the statement has {wanted} parameters and {given} are bound"))
 }
 
-/// The value inside a union or a dictionary, which is how some clients bind.
+/// The value inside a union or a dictionary, which some clients bind.
 fn unwrapped(value: ScalarValue) -> ScalarValue {
     match value {
         ScalarValue::Union(Some((_, inner)), ..) => unwrapped(*inner),
@@ -157,7 +155,7 @@ fn unwrapped(value: ScalarValue) -> ScalarValue {
     }
 }
 
-/// The value as `kind`, unchanged in meaning: a text is parsed; a number or a time must come back as it was.
+/// Casts the value to `kind` without loss: text is parsed; a number or a time must survive the round trip.
 fn cast(value: ScalarValue, kind: &DataType) -> Result<ScalarValue> {
     let given = value.data_type();
     if *kind == DataType::Null || given == *kind {

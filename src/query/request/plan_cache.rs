@@ -1,11 +1,11 @@
-//! Plans that were just made: the calls of one question (prepare, describe, fetch) plan it once, and so does a dashboard
-//! that asks the same again.
+//! A cache of recent plans. The calls of one query (prepare, describe, fetch) plan it once, and so does a dashboard
+//! that repeats a query.
 //!
-//! In: who asks and a statement. Out: the plan made before, when everything it was made from still holds. A statement that
-//! means the same at any time keeps its physical plan as well ([`Ready`]).
+//! In: a caller and a statement. Out: the cached plan, if everything that it depends on is unchanged. A statement whose
+//! meaning does not depend on the time also keeps its physical plan ([`Ready`]).
 //!
-//! **Invariant:** a plan is found only under the fingerprint of the rights that it was made with, and only while each table
-//! in it is at the version that it was planned on. An answer is never older than the newest snapshot known.
+//! **Invariant:** the key of a plan includes a fingerprint of the caller's rights, and a plan is valid only while each
+//! of its tables is at the version that it was planned on. A result is never older than the newest known snapshot.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -23,12 +23,12 @@ use crate::query::request::session::Planned;
 use crate::query::scan::tenant_table::SessionTable;
 use crate::tenancy::Access;
 
-/// Plans kept, of all callers. What one holds grows with the files that its statement reads.
+/// The maximum number of cached plans, of all callers. The size of a plan grows with the files that it reads.
 const PLANS_MAX: usize = 64;
-/// A longer statement is planned anew each time: what is kept stays small.
+/// Longer statements are not cached, which bounds the size of the cache.
 const STATEMENT_BYTES_MAX: usize = 16 << 10;
 
-/// Nodes of a physical plan that can be run again: what they gather while they run is theirs alone, and made anew.
+/// Nodes of a physical plan that can run again: their state belongs to one run and is rebuilt for the next.
 const REPEATABLE: [&str; 9] = [
     "AggregateExec",
     "CoalescePartitionsExec",
@@ -41,20 +41,20 @@ const REPEATABLE: [&str; 9] = [
     "TenantScan",
 ];
 
-/// The plans kept.
+/// The cached plans.
 #[derive(Default)]
 pub(in crate::query) struct Plans(Mutex<CachedPlan>);
 
 #[derive(Default)]
 struct CachedPlan {
     plans: HashMap<PlanKey, Plan>,
-    /// Counts look-ups: tells which plan was used last.
+    /// Counts look-ups, to find the least recently used plan.
     turn: u64,
 }
 
 struct Plan {
     planned: Planned,
-    /// The tables in it.
+    /// The tables that the plan reads.
     tables: Vec<Arc<SessionTable>>,
     used: u64,
 }
@@ -64,7 +64,7 @@ struct Plan {
 pub(in crate::query) struct PlanKey([u8; 32]);
 
 impl PlanKey {
-    /// The place of a statement; none for one that is not kept.
+    /// The key of a statement; `None` if the statement is not cached.
     pub(in crate::query) fn of(access: &Access, sql: &str) -> Option<Self> {
         let digest = || Sha256::new().chain_update(access.fingerprint()).chain_update(sql).finalize();
         (sql.len() <= STATEMENT_BYTES_MAX).then(|| Self(digest().into()))
@@ -72,7 +72,7 @@ impl PlanKey {
 }
 
 impl Plans {
-    /// The plan at `key`, if it still holds.
+    /// The plan at `key`, if it is still valid.
     pub(in crate::query) fn find(&self, key: PlanKey) -> Option<Planned> {
         let mut kept = self.lock();
         kept.turn += 1;
@@ -82,7 +82,7 @@ impl Plans {
         Some(plan.planned.clone())
     }
 
-    /// Keeps a plan with the tables in it; drops those that hold no more, then those that were used longest ago.
+    /// Adds a plan with the tables it reads; evicts invalid plans first, then the least recently used ones.
     pub(in crate::query) fn keep(&self, key: PlanKey, planned: Planned, tables: Vec<Arc<SessionTable>>) {
         let mut kept = self.lock();
         kept.plans.retain(|_, plan| plan.holds());
@@ -94,29 +94,29 @@ impl Plans {
         kept.plans.insert(key, Plan { planned, tables, used });
     }
 
-    /// A panic cannot leave the plans half changed, so a poisoned lock is as good as new.
+    /// A panic cannot leave the cache half updated, so a poisoned lock is safe to use.
     fn lock(&self) -> MutexGuard<'_, CachedPlan> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The physical plan of a statement without parameters, whose answer does not depend on when it is asked. Empty until its
-/// first run; it is never run itself, only copies of it.
+/// The physical plan of a statement that has no parameters and does not depend on the time of the query. It is empty
+/// until the first run, and only copies of it run.
 #[derive(Debug, Default)]
 pub struct Ready(OnceLock<ErasedPlan<Arc<dyn ExecutionPlan>>>);
 
 impl Ready {
-    /// Room for the plan of a statement that can have one.
+    /// An empty slot, for a statement that can have a cached physical plan.
     pub(in crate::query) fn of(plan: &LogicalPlan) -> Option<Arc<Self>> {
         is_timeless(plan).then(Arc::default)
     }
 
-    /// A copy to be run.
+    /// A copy to run.
     pub(in crate::query) fn copy(&self) -> Option<Result<Arc<dyn ExecutionPlan>, DataFusionError>> {
         self.0.get().map(|plan| reset_plan_states(Arc::clone(plan)))
     }
 
-    /// Keeps `plan`, if it can be run again, and returns what to run.
+    /// Keeps `plan` if it can run again, and returns the plan to run.
     pub(in crate::query) fn keep(
         &self,
         plan: Arc<dyn ExecutionPlan>,
@@ -125,13 +125,13 @@ impl Ready {
             return Ok(plan);
         }
         let copy = reset_plan_states(Arc::clone(&plan));
-        // Whoever is first has kept the same plan.
+        // A concurrent run that stored its plan first stored the same plan.
         let _ = self.0.set(ErasedPlan::new(plan));
         copy
     }
 }
 
-/// Whether nothing in a plan changes with time or chance (`now()`, `random()`), and whether it only asks.
+/// Whether a plan only reads, and nothing in it depends on time or chance (`now()`, `random()`).
 fn is_timeless(plan: &LogicalPlan) -> bool {
     let changes = |expr: &Expr| {
         Ok(match expr {
@@ -151,7 +151,7 @@ fn is_timeless(plan: &LogicalPlan) -> bool {
     walked.is_ok() && timeless
 }
 
-/// Whether a plan can be run again. A sort with a limit cannot: it tells what it has seen to the nodes below it.
+/// Whether a plan can run again. A sort with a limit cannot: it passes a dynamic filter to the nodes below it.
 pub(in crate::query) fn is_repeatable(plan: &Arc<dyn ExecutionPlan>) -> bool {
     let is_limited_sort = plan.name() == "SortExec" && plan.fetch().is_some();
     REPEATABLE.contains(&plan.name()) && !is_limited_sort && plan.children().into_iter().all(is_repeatable)
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_plan_holds_until_its_table_has_a_new_version() {
+    async fn plan_is_valid_until_its_table_has_a_new_version() {
         let (engine, tables) = engine_apart().await;
         let acme = reader("acme").await;
         for _ in 0..3 {
@@ -194,11 +194,11 @@ mod tests {
         row.id = "acme-new".to_owned();
         add(&tables, &[row]).await;
         assert_eq!(ask(&engine, &acme, COUNT).await.unwrap(), [["41"]]);
-        assert_eq!(kept(&engine.plans), 2, "the old plan is gone, the one without tables is not");
+        assert_eq!(kept(&engine.plans), 2, "the old plan is evicted, the one without tables is not");
     }
 
     #[tokio::test]
-    async fn a_plan_is_found_with_the_same_rights_only() {
+    async fn plan_is_reused_only_with_the_same_rights() {
         let engine = engine().await;
         let north = reader_under("acme", policy(Some(("account", "account")), &[]), account("north")).await;
         let south = reader_under("acme", policy(Some(("account", "account")), &[]), account("south")).await;
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_plan_is_run_again_when_its_answer_cannot_differ() {
+    async fn physical_plan_is_reused_only_if_deterministic() {
         let engine = engine().await;
         let acme = reader("acme").await;
         for (sql, again) in [
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_plan_that_is_kept_does_not_grow() {
+    async fn cached_plan_does_not_accumulate_metrics() {
         let engine = engine().await;
         let acme = reader("acme").await;
         for _ in 0..5 {
@@ -258,7 +258,7 @@ mod tests {
         }
         let planned = engine.plans.find(PlanKey::of(&acme, COUNT).unwrap()).unwrap();
         let ready = planned.ready.unwrap();
-        assert_eq!(metrics_below(ready.0.get().unwrap()), 0, "what was kept has never run");
+        assert_eq!(metrics_below(ready.0.get().unwrap()), 0, "the cached plan itself has never run");
         assert_eq!(metrics_below(&ready.copy().unwrap().unwrap()), 0, "and a copy has metrics of its own");
     }
 
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn no_more_plans_are_kept_than_allowed() {
+    async fn cache_evicts_the_least_recently_used_plan() {
         let engine = engine().await;
         let acme = reader("acme").await;
         let session = || engine.session(&acme).unwrap();
@@ -285,8 +285,8 @@ mod tests {
         }
         assert_eq!(kept(&engine.plans), PLANS_MAX);
         let is_kept = |sql: &str| PlanKey::of(&acme, sql).is_some_and(|key| engine.plans.find(key).is_some());
-        assert!(is_kept(COUNT), "what is used stays");
-        assert!(!is_kept("SELECT 0"), "what was used longest ago goes first");
+        assert!(is_kept(COUNT), "a used plan stays");
+        assert!(!is_kept("SELECT 0"), "the least recently used plan is evicted first");
         let long = format!("SELECT '{}'", "x".repeat(STATEMENT_BYTES_MAX));
         session().plan(&long).await.unwrap();
         assert!(!is_kept(&long));

@@ -1,8 +1,9 @@
-//! Bounds of a logical plan: how deep it may be nested and how much may be in it.
+//! Limits on the nesting depth and the size of a logical plan.
 //!
-//! In: a statement before it is planned, or a plan, made of SQL text or given by a caller. Out: an error, or nothing. Planning
-//! and optimizing recurse through a plan and visit each node many times, so that a small statement could otherwise keep a
-//! thread busy for hours: a WITH query that names the one before it twice doubles the plan with each step.
+//! In: a statement before planning, or a plan, built from SQL text or passed by a caller. Out: an error, or nothing.
+//! Planning and optimization recurse through a plan and visit each node many times. Without limits a small statement
+//! could keep a thread busy for hours: a chain of WITH queries that each name the previous one twice doubles the plan
+//! with each step.
 
 use std::collections::HashMap;
 
@@ -15,25 +16,25 @@ use crate::config::QueryConfig;
 use crate::error::{Error, Result};
 use crate::query::request::statement::{CHAIN_MAX, RELATIONS_MAX, too_long_chain, too_many_relations};
 
-/// How deep an expression may be nested: a chain of operators, and what else surrounds it.
+/// The maximum nesting depth of an expression: a chain of operators, and everything around it.
 const EXPR_DEPTH_MAX: usize = CHAIN_MAX + 200;
-/// How deep plan nodes may be nested: a chain of UNIONs takes two for each of them.
+/// The maximum nesting depth of plan nodes. Each member of a chain of UNIONs takes two levels.
 const NODE_DEPTH_MAX: usize = 3 * CHAIN_MAX;
-/// Nodes and expressions of a plan, each counted as often as the plan reaches it.
+/// The maximum number of nodes and expressions in a plan. A shared part counts each time the plan reaches it.
 const PARTS_MAX: usize = 1_000_000;
 
-/// Tables that a statement reads when each WITH query stands wherever it is named.
+/// The maximum number of tables that a statement reads, with WITH queries expanded.
 const READS_MAX: usize = 1_000;
 
-/// Counts the tables that a statement reads, with the WITH queries in the places where they are named. Queries are entered
-/// and left in the order of the text.
+/// Counts the tables that a statement reads, with WITH queries expanded. Queries are entered and left in the order of
+/// the text.
 #[derive(Debug, Default)]
 pub(in crate::query) struct Reads {
-    /// The queries that were entered and not left: what each has read so far.
+    /// The open queries, with the number of tables that each has read so far.
     open: Vec<usize>,
-    /// The names of WITH queries that come next, by the address of the query.
+    /// The names of the WITH queries that follow, by the address of the query.
     defined: HashMap<usize, String>,
-    /// What WITH queries read, by name. Of two of one name the greater count.
+    /// The number of tables that each WITH query reads, by name. If a name repeats, the greater number counts.
     known: HashMap<String, usize>,
 }
 
@@ -72,13 +73,13 @@ impl Reads {
             return Ok(());
         }
         Err(Error::limited(format!(
-            "the statement reads more than {READS_MAX} tables when its WITH queries are put in their places: name them less \
+            "the statement reads more than {READS_MAX} tables once its WITH queries are expanded: reference them less \
              often"
         )))
     }
 }
 
-/// What tells one query of a statement from another.
+/// Identifies a query within a statement.
 fn address(query: &Query) -> usize {
     std::ptr::from_ref(query).addr()
 }
@@ -88,10 +89,10 @@ pub(in crate::query) fn check(plan: &LogicalPlan) -> Result<()> {
     let mut size = Size::default();
     let walked = plan.visit_with_subqueries(&mut size);
     size.outcome?;
-    walked.map(|_| ()).map_err(|fault| Error::internal("a plan cannot be walked").with_source(fault))
+    walked.map(|_| ()).map_err(|fault| Error::internal("cannot traverse a plan").with_source(fault))
 }
 
-/// Refuses a plan that a caller gives when it names too many tables or holds more text than a statement may.
+/// Refuses a plan passed by a caller if it names too many tables, or its literals exceed the size limit of a statement.
 pub(in crate::query) fn check_input(plan: &LogicalPlan, config: &QueryConfig) -> Result<()> {
     let (mut relations, mut bytes) = (0, 0);
     let walked = plan.apply_with_subqueries(|node| {
@@ -105,7 +106,7 @@ pub(in crate::query) fn check_input(plan: &LogicalPlan, config: &QueryConfig) ->
             })
         })
     });
-    walked.map_err(|fault| Error::internal("a plan cannot be walked").with_source(fault))?;
+    walked.map_err(|fault| Error::internal("cannot traverse a plan").with_source(fault))?;
     if relations > RELATIONS_MAX {
         return Err(too_many_relations());
     }
@@ -118,12 +119,12 @@ pub(in crate::query) fn check_input(plan: &LogicalPlan, config: &QueryConfig) ->
     Ok(())
 }
 
-/// What a literal takes beyond the size that every literal has.
+/// The size of a literal beyond the fixed size of all literals.
 fn literal_bytes(value: &ScalarValue) -> usize {
     value.size().saturating_sub(size_of::<ScalarValue>())
 }
 
-/// Counts the parts of a plan, and ends the walk when there are too many.
+/// Counts the parts of a plan, and stops when there are too many.
 struct Size {
     parts: usize,
     depth: usize,
@@ -149,7 +150,7 @@ impl Size {
             return TreeNodeRecursion::Continue;
         }
         self.refuse(Error::limited(format!(
-            "the plan of the statement has more than {PARTS_MAX} parts: name fewer tables, columns and WITH queries"
+            "the plan of the statement has more than {PARTS_MAX} parts: reference fewer tables, columns and WITH queries"
         )))
     }
 

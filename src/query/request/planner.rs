@@ -1,10 +1,9 @@
-//! How one caller's statements are planned: its tables, the checks, and what is promised of an answer.
+//! Plans the statements of one caller: its tables, the checks, and the declared result schema.
 //!
-//! In: SQL text or a logical plan, and values for its placeholders. Out: a [`Planned`] statement, and later the stream of its
-//! rows. Everything here runs on the query runtime.
+//! In: SQL text or a logical plan, and values for its placeholders. Out: a [`Planned`] statement, and later the stream
+//! of its rows. Everything in this file runs on the query runtime.
 //!
-//! **Invariant:** a statement is checked the same way whether it comes as a text or as a plan: the checks that matter are made
-//! on the plan.
+//! **Invariant:** SQL text and logical plans pass the same checks: the checks that security depends on run on the plan.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
@@ -44,12 +43,12 @@ use crate::tenancy::Access;
 pub(in crate::query) struct Planner {
     pub(in crate::query) engine: Arc<Engine>,
     pub(in crate::query) access: Access,
-    /// Made when it is first needed: a statement that was planned just before needs none.
+    /// Created on first use: a statement with a cached plan does not need it.
     view: OnceLock<PlanningView>,
     started: Instant,
 }
 
-/// What a statement is planned in.
+/// What planning a statement needs.
 pub(in crate::query) struct PlanningView {
     pub(in crate::query) state: ErasedPlan<SessionState>,
     pub(in crate::query) tables: Arc<SessionTables>,
@@ -59,7 +58,7 @@ pub(in crate::query) struct PlanningView {
 /// What a statement reads from.
 struct PlannedTable {
     tables: Vec<Arc<SessionTable>>,
-    /// Whether a table function stands in it.
+    /// Whether the statement calls a table function.
     has_function: bool,
 }
 
@@ -72,12 +71,12 @@ impl Planner {
         self.view.get_or_init(|| PlanningView::new(&self.engine, &self.access))
     }
 
-    /// When what begins now must end.
+    /// The deadline of work that starts now.
     pub(in crate::query) fn deadline(&self) -> QueryDeadline {
         QueryDeadline::new(self.started, self.time_left(), &self.engine.config)
     }
 
-    /// The plan of a statement that was planned before, if it still holds.
+    /// The cached plan of a statement, if it is still valid.
     pub(in crate::query) fn kept(&self, sql: &str) -> Option<Planned> {
         PlanKey::of(&self.access, sql).and_then(|key| self.engine.plans.find(key))
     }
@@ -89,14 +88,15 @@ impl Planner {
         let plan = self.view().state.statement_to_plan(statement).await.map_err(|fault| self.fault(fault))?;
         plan_size::check(&plan)?;
         let planned = self.checked(plan)?;
-        // Arguments of table functions are computed now: `generate_series(now(), …)` would stand still.
+        // Planning evaluates the arguments of table functions, so a cached `generate_series(now(), …)` would become
+        // stale.
         if let (Some(key), false) = (PlanKey::of(&self.access, sql), has_function) {
             self.engine.plans.keep(key, planned.clone(), tables);
         }
         Ok(planned)
     }
 
-    /// Checks a logical plan, and puts the tables and functions of this session in the place of those that it holds.
+    /// Checks a logical plan, and replaces its tables and functions by those of this session.
     pub(in crate::query) async fn plan_logical(&self, plan: &ErasedPlan<LogicalPlan>) -> Result<Planned> {
         plan_size::check(plan)?;
         plan_size::check_input(plan, &self.engine.config)?;
@@ -116,8 +116,8 @@ impl Planner {
         Ok(Planned { schema, parameters, ordered, ready, plan: ErasedPlan::new(plan) })
     }
 
-    /// The schema of a plan after type coercion, which may change types (`SELECT 1 UNION ALL SELECT 2.5`). With placeholders
-    /// of unknown type it may be impossible; then the plan's own is the best there is.
+    /// The schema of a plan after type coercion, which may change types (`SELECT 1 UNION ALL SELECT 2.5`). Coercion may
+    /// fail for placeholders of unknown type; then this returns the schema of the uncoerced plan.
     fn analysed(&self, plan: &LogicalPlan, parameters: &Schema) -> Result<DFSchemaRef> {
         if matches!(plan, LogicalPlan::Explain(_) | LogicalPlan::Analyze(_) | LogicalPlan::DescribeTable(_)) {
             return Ok(Arc::clone(plan.schema()));
@@ -132,7 +132,7 @@ impl Planner {
         }
     }
 
-    /// Starts a planned statement, and hands out its rows until `deadline`.
+    /// Starts a planned statement, and returns its rows until `deadline`.
     pub(in crate::query) async fn run(
         &self,
         planned: &Planned,
@@ -164,7 +164,7 @@ impl Planner {
         execute_stream(physical, task).map_err(|fault| self.fault(fault))
     }
 
-    /// The plan to be run: a copy of the one made before, where there is one.
+    /// The plan to run: a copy of the cached plan, if there is one.
     async fn physical(&self, planned: &Planned, plan: &LogicalPlan) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
         if let Some(copy) = planned.ready.as_ref().and_then(|ready| ready.copy()) {
             return copy;
@@ -176,8 +176,8 @@ impl Planner {
         }
     }
 
-    /// What a statement reads from. Refuses a table that is not in this session, with the same words whether it exists for
-    /// others or not.
+    /// The tables and functions that a statement reads. Refuses a table that is not in this session with the same
+    /// error, whether or not it exists for others.
     fn named(&self, statement: &Statement) -> Result<PlannedTable> {
         let PlanningView { state, tables, .. } = self.view();
         let names = state.resolve_table_references(statement).map_err(|fault| self.fault(fault))?;
@@ -211,7 +211,7 @@ impl PlanningView {
         for (name, table) in &*engine.tables {
             if let (Ok(tenant), Some(rules), Some(source)) = (access.tenant(), access.rules(name), engine.source(name))
             {
-                // First: what it calls complete is in the snapshot then.
+                // Before the snapshot: then the snapshot contains everything that the watermark declares complete.
                 let watermark = table.in_flight().watermark(&access.owner(), &engine.clock);
                 let table = SessionTable::of_tenant(table, table.snapshot(), source.clone(), tenant, rules);
                 let changes = table.changes();
@@ -232,7 +232,7 @@ impl PlanningView {
     }
 }
 
-/// The refusal of a table that is not in the session: the same whether it exists for others or not.
+/// The error for a table that is not in the session: the same whether or not it exists for others.
 pub(in crate::query) fn unknown_table(name: &TableReference, tables: &SessionTables) -> Error {
     let near = match name {
         TableReference::Bare { .. } => did_you_mean(name.table(), tables.keys().map(String::as_str)),
@@ -241,7 +241,7 @@ pub(in crate::query) fn unknown_table(name: &TableReference, tables: &SessionTab
     Error::not_found(format!("unknown table `{name}`{near}"))
 }
 
-/// The promised schema. A column that is nothing but an untyped placeholder is promised as text.
+/// The declared schema. A column that is only an untyped placeholder is declared as text.
 fn promised(schema: &DFSchema, parameters: &Schema) -> Schema {
     let fields = schema.fields().iter().map(|field| {
         let kind = match field.data_type() {
@@ -253,13 +253,13 @@ fn promised(schema: &DFSchema, parameters: &Schema) -> Schema {
     Schema::new(fields.collect::<Vec<_>>())
 }
 
-/// Values of unknown type may change the type of a column that depends on them: told, not cast in silence.
+/// Values of unknown type may change the type of a column that depends on them. This is an error, not a silent cast.
 fn check_types(planned: &Planned, bound: &DFSchema) -> Result<()> {
     let original = planned.plan.schema().fields();
     for ((promised, original), bound) in planned.schema.fields().iter().zip(original).zip(bound.fields()) {
         if promised.data_type() != bound.data_type() && !original.data_type().is_null() {
             return Err(Error::invalid(format!(
-                "the bound values make column `{}` a {} instead of a {}: give them a type, as in CAST($1 AS BIGINT)",
+                "with the bound values column `{}` has type {} instead of {}: cast them, as in CAST($1 AS BIGINT)",
                 promised.name(),
                 bound.data_type(),
                 promised.data_type()
@@ -269,7 +269,7 @@ fn check_types(planned: &Planned, bound: &DFSchema) -> Result<()> {
     Ok(())
 }
 
-/// Whether the statement states an order of its rows.
+/// Whether the statement specifies the order of its rows.
 fn is_ordered(plan: &LogicalPlan) -> bool {
     match plan {
         LogicalPlan::Sort(_) => true,

@@ -1,7 +1,7 @@
-//! The threads on which queries are planned and run.
+//! The threads that plan and run queries.
 //!
-//! In: the work of one query. Out: its outcome, on the caller's own runtime. The threads are the engine's: as many as
-//! `query.threads`, with a stack that planning can rely on.
+//! In: the work of one query. Out: its result, on the caller's own runtime. The thread count is `query.threads`, and
+//! each thread has a stack that is large enough for planning.
 //!
 //! ```text
 //!   endpoint's runtime                            │ query runtime (lower priority)
@@ -11,9 +11,9 @@
 //!            ResultStream  ◄──── bounded channel ───────┼────────────────────────────────────────────┘
 //! ```
 //!
-//! **Invariant:** nothing else runs on these threads, and no query runs on others. So an endpoint or a commit never waits for
-//! a query's processor time: the operating system gives its threads the processor first.
-//! **Invariant:** work ends when its caller drops it, at its next await. A panic in it is that caller's error.
+//! **Invariant:** nothing else runs on these threads, and no query runs on others. So an endpoint or a commit never
+//! waits for a query to release the processor: the operating system schedules their threads first.
+//! **Invariant:** work ends at its next await after its caller drops it. A panic in it becomes an error of that caller.
 
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
@@ -26,21 +26,21 @@ use tracing::Instrument as _;
 use crate::error::{Error, Result};
 use crate::query::request::statement::STACK_BYTES_MIN;
 
-/// The nice value of these threads: a busy thread of other work gets three times as much of a processor as one of them.
+/// The nice value of these threads: a busy thread of other work gets three times the processor time of one of them.
 #[cfg(target_os = "linux")]
 const NICE: i32 = 5;
 
-/// A runtime for queries alone.
+/// A runtime that runs only queries.
 pub(in crate::query) struct QueryRuntime {
     handle: Handle,
-    /// `None` once it was stopped.
+    /// `None` after the stop.
     runtime: Mutex<Option<Runtime>>,
-    /// Ends the waits of callers: a thread that is busy would let them wait until its work yields.
+    /// Ends the waits of callers: otherwise they would wait until a busy thread yields.
     stopping: CancellationToken,
 }
 
 impl QueryRuntime {
-    /// Starts `threads` threads; 0 for one per core.
+    /// Starts `threads` threads; 0 means one per core.
     pub(in crate::query) fn start(threads: usize) -> Result<Self> {
         let threads = match threads {
             0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
@@ -53,12 +53,12 @@ impl QueryRuntime {
             .on_thread_start(lower_priority)
             .enable_all()
             .build()
-            .map_err(|error| Error::internal("cannot start the threads of queries").with_source(error))?;
+            .map_err(|error| Error::internal("cannot start the query threads").with_source(error))?;
         let handle = runtime.handle().clone();
         Ok(Self { handle, runtime: Mutex::new(Some(runtime)), stopping: CancellationToken::new() })
     }
 
-    /// Runs `work` on these threads and waits for its outcome. Dropping the wait ends the work.
+    /// Runs `work` on these threads and waits for its result. Dropping the wait ends the work.
     pub(in crate::query) async fn run<T: Send + 'static>(
         &self,
         work: impl Future<Output = Result<T>> + Send + 'static,
@@ -75,7 +75,7 @@ impl QueryRuntime {
         }
     }
 
-    /// Starts `work` on these threads. Its owner holds the handle: dropping it ends the work.
+    /// Starts `work` on these threads. Dropping the returned handle ends the work.
     pub(in crate::query) fn spawn<T: Send + 'static>(
         &self,
         work: impl Future<Output = T> + Send + 'static,
@@ -83,7 +83,7 @@ impl QueryRuntime {
         AbortOnDropHandle::new(self.handle.spawn(work.in_current_span()))
     }
 
-    /// Ends all work at its next await, and takes no more. Returns at once: threads that are busy end when they get there.
+    /// Ends all work at its next await and accepts no more. Returns at once; busy threads end when they reach an await.
     pub(in crate::query) fn stop(&self) {
         self.stopping.cancel();
         let runtime = self.runtime.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -94,7 +94,7 @@ impl QueryRuntime {
 }
 
 impl Drop for QueryRuntime {
-    /// A runtime that is dropped otherwise waits for its threads, which no async code may do.
+    /// Dropping a tokio runtime directly waits for its threads, which async code must not do.
     fn drop(&mut self) {
         self.stop();
     }
@@ -106,24 +106,24 @@ impl fmt::Debug for QueryRuntime {
     }
 }
 
-/// Why a query ends that the runtime no longer runs.
+/// The error of a query that ends because the runtime stopped.
 pub(in crate::query) fn stopped() -> Error {
-    Error::unavailable("the server is stopping: ask again, another one may answer")
+    Error::unavailable("the server is stopping: retry, possibly on another server")
 }
 
-/// Lowers the scheduling priority of the calling thread. Where the system refuses, queries run with the same priority.
+/// Lowers the scheduling priority of the calling thread. If the system refuses, queries keep the normal priority.
 fn lower_priority() {
     #[cfg(target_os = "linux")]
     {
-        // On Linux a nice value belongs to a thread, and 0 is the calling one.
+        // On Linux a nice value belongs to a thread, and 0 means the calling thread.
         #[expect(
             unsafe_code,
             reason = "a C function without pointers; the safe wrappers would rebuild half of the tree"
         )]
-        // SAFETY: `setpriority` takes three numbers and refuses what it does not know.
+        // SAFETY: `setpriority` takes three numbers and rejects invalid ones.
         let outcome = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICE) };
         if outcome != 0 {
-            tracing::debug!(error = %std::io::Error::last_os_error(), "queries keep the priority of other work");
+            tracing::debug!(error = %std::io::Error::last_os_error(), "cannot lower the priority of the query threads");
         }
     }
 }

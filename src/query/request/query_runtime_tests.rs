@@ -1,4 +1,5 @@
-//! The threads of queries: that queries run there, end when they are left, and hold nothing that a reader does not read.
+//! The query threads: queries run there, end when their caller drops them, and hold no memory for a client that stops
+//! reading.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,7 +15,7 @@ use crate::error::{Error, Kind, Result};
 use crate::query::OperatorQuery;
 use crate::query::testing::{ask, config, engine, engine_with, idle, reader};
 
-/// Longer than anything takes that is not stuck.
+/// A timeout that only a hang reaches.
 const PROMISED: Duration = Duration::from_secs(60);
 
 #[tokio::test]
@@ -29,15 +30,15 @@ async fn work_runs_on_threads_of_lower_priority() {
     assert_eq!(blocking.await.unwrap(), nice().map(|own| (own + 5).min(19)), "blocking parts as well");
 }
 
-/// The nice value of this thread, where the system tells it.
+/// The nice value of this thread, where the system reports it.
 fn nice() -> Option<i64> {
     let stat = std::fs::read_to_string("/proc/thread-self/stat").ok()?;
-    // The name in parentheses may hold spaces; the nice value is the 19th field of all.
+    // The name in parentheses may hold spaces; the nice value is the 19th field overall.
     stat.rsplit_once(") ")?.1.split(' ').nth(16)?.parse().ok()
 }
 
 #[tokio::test]
-async fn work_ends_with_its_caller_and_a_panic_is_an_error() {
+async fn dropped_work_ends_and_a_panic_is_an_error() {
     let runtime = QueryRuntime::start(1).unwrap();
     let (held, dropped) = oneshot::channel::<()>();
     let endless = runtime.run(async move {
@@ -48,11 +49,11 @@ async fn work_ends_with_its_caller_and_a_panic_is_an_error() {
     assert!(timeout(PROMISED, dropped).await.unwrap().is_err(), "the work was dropped");
     let panicked = runtime.run(async { panic!("a bug") as Result<()> }).await.unwrap_err();
     assert_eq!(panicked.kind(), Kind::Internal);
-    assert_eq!(runtime.run(async { Ok(1) }).await.unwrap(), 1, "and the thread goes on");
+    assert_eq!(runtime.run(async { Ok(1) }).await.unwrap(), 1, "and the thread continues");
 }
 
 #[tokio::test]
-async fn a_stop_waits_for_nobody() {
+async fn stop_returns_at_once() {
     let runtime = QueryRuntime::start(1).unwrap();
     let (began, begun) = oneshot::channel();
     let free = Arc::new(AtomicBool::new(false));
@@ -71,7 +72,7 @@ async fn a_stop_waits_for_nobody() {
 }
 
 #[tokio::test]
-async fn a_stopped_engine_says_so() {
+async fn stopped_engine_returns_unavailable() {
     let engine = engine().await;
     let acme = reader("acme").await;
     let session = engine.session(&acme).unwrap();
@@ -94,7 +95,7 @@ async fn a_stopped_engine_says_so() {
 }
 
 #[tokio::test]
-async fn a_reader_that_does_not_read_loses_its_slot_in_time() {
+async fn slot_of_a_stalled_reader_is_freed_at_the_deadline() {
     let limits =
         QueryConfig { tenant_queries_max: 1, tenant_queue_max: 0, time_max: Duration::from_secs(3), ..config() };
     let engine = engine_with(limits).await;
@@ -102,7 +103,7 @@ async fn a_reader_that_does_not_read_loses_its_slot_in_time() {
     let session = engine.session(&acme).unwrap();
     let planned = session.plan("SELECT value FROM range(0, 1000000000000)").await.unwrap();
     let mut answer = session.run(&planned, None).await.unwrap();
-    timeout(PROMISED, idle(&engine)).await.expect("nobody has read, and the slot is free");
+    timeout(PROMISED, idle(&engine)).await.expect("the slot is free although nothing was read");
     assert_eq!(ask(&engine, &acme, "SELECT 1").await.unwrap(), [["1"]]);
     let mut batches = 0;
     let end = loop {
@@ -111,7 +112,7 @@ async fn a_reader_that_does_not_read_loses_its_slot_in_time() {
             other => break other,
         }
     };
-    assert_eq!(batches, 2, "what was made ahead");
+    assert_eq!(batches, 2, "the batches computed ahead");
     let error = end.unwrap().unwrap_err();
     assert_eq!(error.kind(), Kind::Limited);
     assert!(error.message().contains("query.time_max"), "{error:?}");

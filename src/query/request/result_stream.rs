@@ -1,16 +1,16 @@
-//! A running answer: batches in the promised schema, until they end or a limit is met.
+//! The result of a running query: batches in the declared schema, until the rows end or a limit is reached.
 //!
 //! In: the engine's stream. Out: the same rows as [`ResultStream::batches`].
 //!
 //! ```text
-//!   query runtime: plan ─► limits ─► promised schema ─► channel of a few batches ─┬─► endpoint's runtime: Answer
+//!   query runtime: plan ─► limits ─► declared schema ─► channel of a few batches ─┬─► endpoint's runtime: ResultStream
 //!                                                   └─► how it ended ─────────────┘
 //! ```
 //!
-//! **Invariant:** whatever ends it (the last row, a limit, a fault, a cancel, a drop) frees the plan and its memory first, then
-//! its slot and its place among the running queries, and only then tells the reader.
-//! **Invariant:** limits hold whether or not the reader reads: a slow one keeps [`BATCHES_AHEAD`] batches, and holds no plan
-//! and no slot beyond `query.time_max`.
+//! **Invariant:** whatever ends the query (the last row, a limit, an error, a cancel, a drop) first frees the plan and
+//! its memory, then the slot and the entry in the list of running queries, and only then notifies the reader.
+//! **Invariant:** limits apply whether or not the reader reads: a slow reader holds at most [`BATCHES_AHEAD`] batches,
+//! and no plan and no slot beyond `query.time_max`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,10 +35,10 @@ use crate::query::request::session::ResultStream;
 use crate::supervise::catch_future;
 use crate::telemetry::QueryOutcome;
 
-/// Batches that are made before their reader asks for them.
+/// The number of batches that are computed ahead of the reader.
 const BATCHES_AHEAD: usize = 2;
 
-/// When an answer must end, and what to say then.
+/// The deadline of a query, and the error for missing it.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::query) struct QueryDeadline {
     at: Instant,
@@ -47,7 +47,7 @@ pub(in crate::query) struct QueryDeadline {
 }
 
 impl QueryDeadline {
-    /// `query.time_max` after `started`, or in `token_left` when the token expires before.
+    /// `query.time_max` after `started`, or after `token_left` if the token expires earlier.
     pub(in crate::query) fn new(started: Instant, token_left: Micros, config: &QueryConfig) -> Self {
         let token_left = Duration::from_micros(u64::try_from(token_left).unwrap_or(0));
         let (time_max, limit) = (config.time_max, started + config.time_max);
@@ -57,7 +57,7 @@ impl QueryDeadline {
         }
     }
 
-    /// Waits for `work` no longer than this.
+    /// Waits for `work` until the deadline.
     pub(in crate::query) async fn limit<T>(self, work: impl Future<Output = Result<T>>) -> Result<T> {
         timeout_at(self.at, work).await.unwrap_or_else(|_| Err(self.error()))
     }
@@ -67,13 +67,13 @@ impl QueryDeadline {
             return Error::unauthenticated("the token expired while the query ran: get a new one");
         }
         Error::limited(format!(
-            "the query took longer than {} s (limit query.time_max): ask for a shorter time or fewer groups",
+            "the query took longer than {} s (limit query.time_max): query a shorter time range or fewer groups",
             self.time_max.as_secs_f64()
         ))
     }
 }
 
-/// A query that runs, on the query runtime.
+/// A query running on the query runtime.
 struct RunningPlan {
     batches: SendableRecordBatchStream,
     schema: SchemaRef,
@@ -84,17 +84,17 @@ struct RunningPlan {
     ticket: QueryTicket,
 }
 
-/// Its reader's end.
+/// The reader's side.
 struct Reader {
     batches: mpsc::Receiver<RecordBatch>,
-    /// How it ended; taken by the reader once.
+    /// How the query ended; the reader takes it once.
     end: Option<oneshot::Receiver<Result<()>>>,
     stop: CancellationToken,
-    /// Dropping it ends the run.
+    /// Dropping this ends the run.
     _run: AbortOnDropHandle<()>,
 }
 
-/// Starts to hand out `batches`.
+/// Starts returning `batches`.
 pub(in crate::query) fn start(
     runtime: &QueryRuntime,
     batches: SendableRecordBatchStream,
@@ -115,8 +115,8 @@ pub(in crate::query) fn start(
 }
 
 impl Reader {
-    /// The next batch, or how the query ended unless it ended well. What was made before a limit is still handed out, but
-    /// nothing after a cancel.
+    /// The next batch, or the error that ended the query. Batches that were ready before a limit are still returned;
+    /// nothing is returned after a cancel.
     async fn next(&mut self) -> Option<Result<RecordBatch>> {
         while let Some(batch) = self.batches.recv().await {
             if !self.stop.is_cancelled() {
@@ -126,20 +126,20 @@ impl Reader {
         match self.end.take()?.await {
             Ok(Ok(())) => None,
             Ok(Err(error)) => Some(Err(error)),
-            // The runtime has dropped the run: it was stopped.
+            // The runtime has stopped and dropped the run.
             Err(_) => Some(Err(stopped())),
         }
     }
 }
 
 impl RunningPlan {
-    /// Hands out all batches, then says how it ended.
+    /// Sends all batches, then the outcome.
     async fn until_end(mut self, sender: mpsc::Sender<RecordBatch>, ended: oneshot::Sender<Result<()>>) {
         let outcome = self.hand_out(&sender).await;
         let Self { batches, ticket, .. } = self;
         drop(batches);
         ticket.end(outcome.as_ref().err().map_or(QueryOutcome::Ok, QueryOutcome::from));
-        // Without a reader nobody asks how it ended.
+        // Without a reader nobody needs the outcome.
         let _ = ended.send(outcome);
     }
 
@@ -161,11 +161,11 @@ impl RunningPlan {
         Ok(())
     }
 
-    /// The next batch. Rows up to the limit are handed out before it is told.
+    /// The next batch. Rows up to the limit are returned before the error.
     async fn next(&mut self) -> Option<Result<RecordBatch>> {
         if self.too_many_rows {
             return Some(Err(Error::limited(format!(
-                "the answer has more than {} rows (limit query.rows_max): add a LIMIT or a filter",
+                "the result has more than {} rows (limit query.rows_max): add a LIMIT or a filter",
                 self.config.rows_max
             ))));
         }
@@ -186,10 +186,10 @@ impl RunningPlan {
         Some(self.conform(&batch))
     }
 
-    /// The next batch with rows.
+    /// The next batch that has rows.
     async fn pull(&mut self) -> Option<Result<RecordBatch>> {
         loop {
-            // Batches that are always ready would never let the timer have its turn.
+            // A stream that is always ready would never let the timer fire.
             if Instant::now() >= self.deadline.at {
                 return Some(Err(self.deadline.error()));
             }
@@ -210,7 +210,7 @@ impl RunningPlan {
         }
     }
 
-    /// The batch in the promised schema: the engine's may differ in nullability, metadata and inner types.
+    /// Converts a batch to the declared schema: the engine's may differ in nullability, metadata and inner types.
     fn conform(&self, batch: &RecordBatch) -> Result<RecordBatch> {
         let exact = CastOptions { safe: false, ..CastOptions::default() };
         let columns = batch.columns().iter().zip(self.schema.fields()).map(|(column, field)| {
@@ -224,7 +224,7 @@ impl RunningPlan {
         columns
             .collect::<Result<Vec<_>, _>>()
             .and_then(|columns| RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options))
-            .map_err(|error| Error::internal("the answer does not fit its promised schema").with_source(error))
+            .map_err(|error| Error::internal("the result does not match its declared schema").with_source(error))
     }
 }
 

@@ -1,11 +1,12 @@
-//! One caller's view for one request: its tables, its plans, its answers.
+//! A session: one caller's view of the tables during one request.
 //!
-//! In: a statement as SQL text or as a logical plan, and values for its placeholders. Out: a [`Planned`] statement with the
-//! schema of its answer, and an [`ResultStream`] in exactly that schema. A session lives as long as one request; its tables stand
-//! still meanwhile. What it plans and runs, it plans and runs on the query runtime.
+//! In: a statement as SQL text or as a logical plan, and values for its placeholders. Out: a [`Planned`] statement with
+//! the schema of its result, and a [`ResultStream`] in exactly that schema. A session lives as long as one request, and
+//! its tables stay at one snapshot. It plans and runs statements on the query runtime.
 //!
-//! **Invariant:** the schema told before running is the schema of every batch: same names and types, every column
-//! nullable, no metadata. Nullability and metadata of a plan change between planning and running; a promise must not.
+//! **Invariant:** the schema declared before running is the schema of every batch: same names and types, every column
+//! nullable, no metadata. Nullability and metadata of a plan can change between planning and running, so they cannot be
+//! part of the declared schema.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -29,12 +30,12 @@ use crate::query::request::plan_cache::Ready;
 use crate::query::request::planner::Planner;
 use crate::tenancy::Access;
 
-/// Catalog name of all tables.
+/// The name of the only catalog.
 pub const CATALOG: &str = "glasshouse";
-/// Schema name of all tables.
+/// The name of the schema that holds all tables.
 pub const SCHEMA: &str = "public";
 
-/// A scoped session.
+/// A session, limited to what its caller may see.
 pub struct Session {
     planner: Arc<Planner>,
 }
@@ -42,20 +43,20 @@ pub struct Session {
 /// A checked, planned, read-only statement.
 #[derive(Debug, Clone)]
 pub struct Planned {
-    /// The logical plan with placeholders unbound.
+    /// The logical plan, with unbound placeholders.
     pub plan: ErasedPlan<LogicalPlan>,
-    /// The schema of the answer: what FlightInfo, GetSchema and the stream all say. Empty for statements without one.
+    /// The schema of the result, as FlightInfo, GetSchema and the stream report it. Empty for statements without rows.
     pub schema: SchemaRef,
-    /// One field per placeholder, in order; the type inferred, or `Null` when it cannot be.
+    /// One field per placeholder, in order; the inferred type, or `Null` if it cannot be inferred.
     pub parameters: Schema,
-    /// Whether rows come in a stated order.
+    /// Whether the statement specifies the order of its rows.
     pub ordered: bool,
-    /// How it is run, when that is the same each time.
+    /// The cached physical plan, for a statement that can have one.
     pub ready: Option<Arc<Ready>>,
 }
 
 impl Planned {
-    /// The names of what it reads, each once: tables, and what else stands where a table may.
+    /// The distinct names of the tables and table functions that the statement reads.
     pub fn sources(&self) -> BTreeSet<String> {
         let mut names = BTreeSet::new();
         let walked = self.plan.apply_with_subqueries(|node| {
@@ -68,13 +69,13 @@ impl Planned {
     }
 }
 
-/// A running answer. Dropping it stops the plan and frees its slot and memory.
+/// A running query. Dropping it stops the plan and frees its slot and memory.
 pub struct ResultStream {
-    /// Its name, for cancelling.
+    /// Its id, for cancelling.
     pub id: QueryId,
-    /// When its limit of time ends it. A reader that may stop reading has to be cut off then (see `flight/expiring.rs`).
+    /// When its time limit ends. A reader that may stop reading must be cut off then (see `flight/expiring.rs`).
     pub deadline: Instant,
-    /// Batches in exactly [`Planned::schema`]; limits of time, rows and memory end it with `Limited`.
+    /// Batches in exactly [`Planned::schema`]. Exceeding the time, row or memory limit ends them with `Limited`.
     pub batches: futures::stream::BoxStream<'static, Result<RecordBatch>>,
 }
 
@@ -83,22 +84,22 @@ pub struct ResultStream {
 pub struct VisibleTable {
     /// Its name.
     pub name: String,
-    /// Prose.
+    /// The declared description.
     pub description: String,
-    /// Its visible columns; field metadata holds `comment` and `unit` when declared.
+    /// Its visible columns; the field metadata holds `comment` and `unit` if declared.
     pub schema: SchemaRef,
-    /// The id column, when it is visible: unique among the rows that this caller sees.
+    /// The id column, if visible: unique among the rows that this caller sees.
     pub id: Option<String>,
 }
 
 impl Session {
-    /// A session of a caller with a tenant.
+    /// Creates a session of a caller with a tenant.
     pub(in crate::query) fn new(engine: Arc<Engine>, access: Access) -> Result<Self> {
         access.tenant()?;
         Ok(Self { planner: Arc::new(Planner::new(engine, access)) })
     }
 
-    /// Parses, checks and plans one statement. Anything but a query is refused by its name.
+    /// Parses, checks and plans one statement. The error for a statement that is not a query names its kind.
     pub fn plan<'a>(&'a self, sql: &'a str) -> BoxFuture<'a, Result<Planned>> {
         let planning = async move {
             if let Some(planned) = self.planner.kept(sql) {
@@ -110,15 +111,15 @@ impl Session {
         planning.boxed()
     }
 
-    /// The same for a plan in place of a text, with the same checks. Its tables are those of this session by name, and so
-    /// are its functions, whatever the plan was made with.
+    /// The same for a logical plan instead of text, with the same checks. Its tables and functions are resolved by name
+    /// in this session, whatever session the plan was built in.
     pub fn plan_logical(&self, plan: LogicalPlan) -> BoxFuture<'_, Result<Planned>> {
         let (planner, plan) = (Arc::clone(&self.planner), ErasedPlan::new(plan));
         self.on_query_threads(async move { planner.plan_logical(&plan).await }).boxed()
     }
 
-    /// Runs a planned statement; `parameters` holds one row of values (or no column), cast to the inferred types.
-    /// Waits for a slot of the tenant first.
+    /// Runs a planned statement. `parameters` holds one row of values (or no columns), which are cast to the inferred
+    /// types. Waits for a query slot of the tenant first.
     pub fn run<'a>(
         &'a self,
         planned: &'a Planned,
@@ -137,7 +138,7 @@ impl Session {
         self.on_query_threads(async move { planner.run(&planned, parameters.as_ref(), ticket, deadline).await }).await
     }
 
-    /// Runs `work` on the query runtime, no longer than a query may take: also when it is planning and does not yield.
+    /// Runs `work` on the query runtime within the time limit of a query, even while it plans without yielding.
     async fn on_query_threads<T: Send + 'static>(
         &self,
         work: impl Future<Output = Result<T>> + Send + 'static,
@@ -145,7 +146,7 @@ impl Session {
         self.planner.deadline().limit(self.planner.engine.threads.run(work)).await
     }
 
-    /// What this caller can see, by name.
+    /// The tables that this caller can see, by name.
     pub fn tables(&self) -> Vec<VisibleTable> {
         self.planner
             .view()
@@ -164,7 +165,7 @@ impl Session {
             .collect()
     }
 
-    /// Names of SQL functions by kind (scalar, aggregate, window), for SqlInfo.
+    /// Names of SQL functions with their kind (scalar, aggregate, window), for SqlInfo.
     pub fn functions(&self) -> Vec<(String, &'static str)> {
         let state = &self.planner.view().state;
         let scalar = state.scalar_functions().keys().map(|name| (name.clone(), "scalar"));
@@ -178,7 +179,7 @@ impl Session {
 
 #[cfg(test)]
 impl Session {
-    /// The plan that a statement would be run with.
+    /// The plan that the statement would run.
     pub(in crate::query) async fn physical_for_tests(
         &self,
         planned: &Planned,
@@ -186,12 +187,12 @@ impl Session {
         self.planner.view().state.create_physical_plan(&planned.plan).await.unwrap()
     }
 
-    /// What the engine makes of any text, without our checks.
+    /// The engine's plan for any text, without our checks.
     pub(in crate::query) async fn unchecked_plan(&self, sql: &str) -> datafusion::error::Result<LogicalPlan> {
         self.planner.view().state.create_logical_plan(sql).await
     }
 
-    /// The same after the engine's optimizer.
+    /// The same, optimized.
     pub(in crate::query) fn optimized(&self, plan: &LogicalPlan) -> LogicalPlan {
         self.planner.view().state.optimize(plan).unwrap()
     }
@@ -209,7 +210,7 @@ impl fmt::Debug for ResultStream {
     }
 }
 
-/// A visible column with its declared prose and unit.
+/// A visible column with its declared description and unit.
 fn described(field: &Field, contract: &Contract) -> Field {
     let Some(column) = contract.columns.iter().find(|column| column.name == *field.name()) else {
         return field.clone();

@@ -1,4 +1,4 @@
-//! Sessions: parameters, promised schemas, limits, and cancelling.
+//! Sessions: parameters, declared schemas, limits, and cancelling.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,7 +37,7 @@ async fn bound(session: &Session, sql: &str, values: Vec<ArrayRef>) -> Result<Ve
 }
 
 #[tokio::test]
-async fn parameters_are_typed_by_what_they_meet_and_bound_as_literals() {
+async fn parameter_types_are_inferred_and_values_bound_as_literals() {
     let engine = engine().await;
     let session = engine.session(&reader("acme").await).unwrap();
     let noon = (NEW_YEAR + 43_200_000_000) / 1_000;
@@ -104,7 +104,7 @@ async fn parameters_that_do_not_fit_are_refused_with_their_ordinal() {
 }
 
 #[tokio::test]
-async fn the_promised_schema_is_nullable_and_plain() {
+async fn declared_schema_is_nullable_without_metadata() {
     let engine = engine().await;
     let session = engine.session(&reader("acme").await).unwrap();
     for (sql, columns, ordered) in [
@@ -129,7 +129,7 @@ async fn the_promised_schema_is_nullable_and_plain() {
 }
 
 #[tokio::test]
-async fn each_limit_is_met_with_its_name() {
+async fn errors_name_the_exceeded_limit() {
     let big = "SELECT value FROM range(0, 100000000) ORDER BY value % 1000, value";
     let endless = "SELECT count(*) FROM range(0, 1000000000000) a CROSS JOIN range(0, 1000000) b";
     for (config, sql, limit) in [
@@ -147,7 +147,7 @@ async fn each_limit_is_met_with_its_name() {
 }
 
 #[tokio::test]
-async fn an_answer_ends_after_exactly_as_many_rows_as_are_allowed() {
+async fn result_ends_after_exactly_rows_max_rows() {
     let engine = engine_with(QueryConfig { rows_max: 25, ..config() }).await;
     let session = engine.session(&reader("acme").await).unwrap();
     for (sql, rows, limited) in [("SELECT y FROM calls LIMIT 25", 25, false), ("SELECT y FROM calls", 25, true)] {
@@ -159,7 +159,7 @@ async fn an_answer_ends_after_exactly_as_many_rows_as_are_allowed() {
 }
 
 #[tokio::test]
-async fn functions_that_grow_are_bounded() {
+async fn result_size_of_functions_is_limited() {
     let engine = engine().await;
     let access = reader("acme").await;
     let seconds = "generate_series(TIMESTAMP '1970-01-01', TIMESTAMP '2030-01-01', INTERVAL '1 second')";
@@ -213,7 +213,7 @@ async fn functions_that_grow_are_bounded() {
 }
 
 #[tokio::test]
-async fn only_its_caller_cancels_a_query() {
+async fn only_the_caller_can_cancel_a_query() {
     let engine = engine().await;
     let (acme, coda) = (reader("acme").await, reader("coda").await);
     let session = engine.session(&acme).unwrap();
@@ -232,7 +232,7 @@ async fn only_its_caller_cancels_a_query() {
 }
 
 #[tokio::test]
-async fn a_dropped_answer_gives_back_its_slot() {
+async fn dropping_a_result_frees_its_slot() {
     let engine = engine_with(QueryConfig { tenant_queries_max: 1, tenant_queue_max: 0, ..config() }).await;
     let (acme, coda) = (reader("acme").await, reader("coda").await);
     let session = engine.session(&acme).unwrap();

@@ -1,9 +1,9 @@
-//! What may be asked: one statement, a query, and nothing else.
+//! Parses a statement and allows only one kind: a single query.
 //!
-//! In: a text. Out: a parsed statement that reads, with its placeholders numbered. Everything else is refused by its name.
-//! The plan made of it is checked once more ([`check_plan`]): two gates, either of which would do.
+//! In: SQL text. Out: a parsed read-only statement with numbered placeholders. All other statements are refused by
+//! name. The plan built from the statement is checked again ([`check_plan`]): either check alone would be sufficient.
 //!
-//! **Invariant:** the text is read by the engine's own tokenizer and parser, never searched or edited as text.
+//! **Invariant:** the engine's own tokenizer and parser read the text; it is never searched or edited as text.
 
 use std::borrow::Cow;
 use std::ops::ControlFlow;
@@ -23,14 +23,16 @@ use crate::query::error::of_engine;
 use crate::query::request::parameters;
 use crate::query::request::plan_size::Reads;
 
-/// How deep a statement may be nested.
+/// The maximum nesting depth of a statement.
 const DEPTH_MAX: usize = 50;
 
-/// Operators on the way from a statement to the deepest of its expressions: as many as [`STACK_BYTES_MIN`] bears.
+/// The maximum number of operators between a statement and its deepest expression: as many as [`STACK_BYTES_MIN`] can
+/// hold.
 pub(in crate::query) const CHAIN_MAX: usize = 600;
-/// The stack of a thread that plans and runs statements: three times what the longest allowed chain was seen to need.
+/// The stack size of a thread that plans and runs statements: three times the measured need of the longest allowed
+/// chain.
 pub const STACK_BYTES_MIN: usize = 16 << 20;
-/// Tables that a statement names, the same one as often as it stands there.
+/// The maximum number of table references in a statement. Repeated references to a table count each time.
 pub(in crate::query) const RELATIONS_MAX: usize = 100;
 
 /// Parses one statement and refuses everything that is not a query.
@@ -52,7 +54,8 @@ pub(in crate::query) fn parse(sql: &str, config: &QueryConfig) -> Result<Stateme
     let tokens = parameters::number(tokens)?;
     let mut parser =
         DFParserBuilder::new(tokens).with_dialect(&dialect).with_recursion_limit(DEPTH_MAX).build().map_err(fault)?;
-    // The engine's parser has words of its own (COPY, CREATE EXTERNAL TABLE): a refusal is clearer than its complaints.
+    // The engine's parser has statements of its own (COPY, CREATE EXTERNAL TABLE). A refusal is clearer than its parse
+    // errors.
     let parsed = parser.parse_statements();
     let mut statements = match parsed {
         Ok(statements) => statements,
@@ -62,14 +65,14 @@ pub(in crate::query) fn parse(sql: &str, config: &QueryConfig) -> Result<Stateme
         }
     };
     if statements.len() > 1 {
-        return Err(Error::invalid("there is more than one statement: send them one by one"));
+        return Err(Error::invalid("the text has more than one statement: send one statement per request"));
     }
     let statement = statements.pop_front().ok_or_else(|| Error::invalid("the statement is empty"))?;
     check(&statement, &word)?;
     Ok(statement)
 }
 
-/// Refuses a plan that does anything but read, however deep inside, by the name of what it would do.
+/// Refuses a plan that does anything but read, at any depth. The error names the statement.
 pub(in crate::query) fn check_plan(plan: &LogicalPlan) -> Result<()> {
     let explain = if matches!(plan, LogicalPlan::Explain(_) | LogicalPlan::Analyze(_)) { "EXPLAIN " } else { "" };
     let mut word = None;
@@ -77,12 +80,12 @@ pub(in crate::query) fn check_plan(plan: &LogicalPlan) -> Result<()> {
         word = word_of_node(node);
         Ok(if word.is_some() { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
     });
-    walked.map_err(|fault| Error::internal("a plan cannot be walked").with_source(fault))?;
+    walked.map_err(|fault| Error::internal("cannot traverse a plan").with_source(fault))?;
     word.map_or(Ok(()), |word| Err(refused(&format!("{explain}{word}"))))
 }
 
-/// What a plan node does besides reading, by the word that asks for it; `None` for a node that only reads. Without a
-/// wildcard: a new kind of node has to be judged.
+/// The SQL keyword of a plan node that does more than read; `None` for a node that only reads. There is no wildcard
+/// arm, so that a new kind of node must be classified.
 fn word_of_node(node: &LogicalPlan) -> Option<Cow<'static, str>> {
     let word = match node {
         LogicalPlan::Ddl(DdlStatement::CreateExternalTable(_)) => "CREATE EXTERNAL TABLE",
@@ -173,7 +176,7 @@ fn check_sql(statement: &ast::Statement, word: &str) -> Result<()> {
     }
 }
 
-/// Looks inside a query, which may hold statements that write: `WITH x AS (DELETE …)`, `INSERT …` as its body.
+/// Checks the inside of a query, which may hold statements that write: `WITH x AS (DELETE …)`, `INSERT …` as its body.
 struct ReadOnlyCheck {
     relations: usize,
     reads: Reads,
@@ -217,8 +220,8 @@ impl ast::Visitor for ReadOnlyCheck {
     }
 }
 
-/// Refuses chains (`a AND b AND …`, `1 + 1 + …`, `… UNION …`) that would become a tree deeper than a stack can bear: each
-/// operator nests what stands before it. Counted per parenthesis and between commas, before anything is parsed.
+/// Refuses chains of operators (`a AND b AND …`, `1 + 1 + …`, `… UNION …`) that would parse to a tree too deep for the
+/// stack: each operator nests everything before it. Counted per parenthesis and between commas, before parsing.
 fn check_chains(tokens: &[TokenWithSpan]) -> Result<()> {
     let (mut levels, mut depth) = (vec![0], 0);
     for token in tokens {
@@ -291,7 +294,7 @@ fn is_text(token: &Token) -> bool {
     )
 }
 
-/// Refuses by name a statement whose first word we know, and which does not even parse.
+/// Refuses a statement that does not parse but starts with a known keyword, and names the keyword.
 fn refuse_word(word: &str) -> Result<()> {
     const WRITES: [&str; 19] = [
         "INSERT",
@@ -320,17 +323,17 @@ fn refuse_word(word: &str) -> Result<()> {
 fn refused(what: &str) -> Error {
     let way_out = match what.split(' ').next().unwrap_or_default() {
         "INSERT" | "MERGE" | "COPY" => "; send events through POST /v1/tables/{table}/events or Flight SQL bulk ingest",
-        "SET" | "RESET" | "SHOW" => "; options of the engine belong to the server",
-        "PREPARE" | "EXECUTE" | "DEALLOCATE" => "; prepare through the client's own call instead",
+        "SET" | "RESET" | "SHOW" => "; clients cannot change engine options",
+        "PREPARE" | "EXECUTE" | "DEALLOCATE" => "; use the prepared statement API of the client instead",
         "BEGIN" | "START" | "COMMIT" | "ROLLBACK" | "SAVEPOINT" | "RELEASE" => {
-            "; each query sees one complete snapshot, so there is nothing to begin or to end"
+            "; transactions are not supported: each query reads one consistent snapshot"
         }
         _ => "",
     };
     Error::forbidden(format!("{what} is not allowed: Glasshouse answers queries only{way_out}"))
 }
 
-/// The first word of a statement, in capitals.
+/// The first keyword of a statement, in upper case.
 fn first_word(tokens: &[TokenWithSpan]) -> String {
     tokens
         .iter()
@@ -375,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_else_is_refused_by_its_name() {
+    fn other_statements_are_refused_by_name() {
         for (sql, name) in [
             ("INSERT INTO calls VALUES (1)", "INSERT"),
             ("insert into calls select * from calls", "INSERT"),

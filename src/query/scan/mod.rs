@@ -1,10 +1,10 @@
-//! How a table is read for one caller: files are pruned, rows pass the barrier, newest versions are picked.
+//! Reads a table for one caller: prunes files, applies the barrier, selects the newest versions.
 //!
 //! ```text
 //!   tenant_table ─► prune (files by tenant and time) ─► tenant_scan: Parquet ─► barrier ─► newest_exec | open_quarantine
 //! ```
 //!
-//! **Invariant:** a scan is a leaf of the plan: no optimizer moves an expression of a user below the barrier.
+//! **Invariant:** a scan is a leaf of the plan: no optimizer moves a user expression below the barrier.
 
 pub(super) mod newest_exec;
 pub(super) mod newest_rows;

@@ -1,13 +1,14 @@
-//! A plan of which only the newest version of each key goes on. It stands inside the barrier, where no optimizer comes.
+//! A plan node that keeps only the newest version of each key. It is inside the barrier, where no optimizer reaches it.
 //!
-//! In: a private scan of all versions. Out: the newest one of each key, in the first columns of the scan.
+//! In: a private scan of all versions. Out: the newest version of each key, in the first columns of the scan.
 //!
 //! ```text
-//!   Parquet scan ─► the tenant's rows ─► asked keys ─► spread by key ─► newest version of each ─► barrier (row rules, …)
+//! Parquet scan ─► the tenant's rows ─► filters on keys ─► hash by key ─► newest version of each ─► barrier (row rules,
+//! …)
 //! ```
 //!
-//! **Invariant:** what is applied before the newest versions are found is the same for all versions of a key: the tenant, and
-//! conditions on key columns. Any other would let an older version through in place of the newest.
+//! **Invariant:** every filter before the selection of the newest version is the same for all versions of a key: the
+//! tenant, and conditions on key columns. Any other filter could drop the newest version and let an older one through.
 
 use std::fmt;
 use std::sync::Arc;
@@ -29,7 +30,7 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 
 use crate::query::scan::versions::{ColumnPlaces, Versions};
 
-/// Puts the search for the newest versions on top of `plan`. `conditions` are applied before it, one after the other.
+/// Adds the selection of the newest versions to `plan`. `conditions` are applied before it, in order.
 pub(in crate::query) fn newest(
     mut plan: Arc<dyn ExecutionPlan>,
     conditions: &[Arc<dyn PhysicalExpr>],
@@ -50,7 +51,7 @@ pub(in crate::query) fn newest(
     Ok(Arc::new(NewestExec::new(plan, Arc::clone(places))?))
 }
 
-/// Hands on the newest version of each key of its input, whose partitions share no key.
+/// Returns the newest version of each key of its input, whose partitions share no key.
 #[derive(Debug)]
 struct NewestExec {
     input: Arc<dyn ExecutionPlan>,
@@ -74,7 +75,7 @@ impl NewestExec {
 
     fn over(&self, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
         let input = children.into_iter().next();
-        let input = input.ok_or_else(|| DataFusionError::Internal("versions of nothing".to_owned()))?;
+        let input = input.ok_or_else(|| DataFusionError::Internal("NewestExec needs exactly one input".to_owned()))?;
         Ok(Arc::new(Self::new(input, Arc::clone(&self.places))?))
     }
 }
@@ -121,7 +122,7 @@ impl ExecutionPlan for NewestExec {
     }
 }
 
-/// Reads all versions before it hands on the first row.
+/// Reads all versions before it returns the first row.
 async fn gather(
     mut input: SendableRecordBatchStream,
     mut versions: Versions,
@@ -133,7 +134,7 @@ async fn gather(
     Ok(stream::iter(versions.finish()))
 }
 
-/// Seen by nobody: the barrier shows no child.
+/// Never shown: the barrier hides its child.
 impl DisplayAs for NewestExec {
     fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("NewestExec")
@@ -149,7 +150,7 @@ mod tests {
 
     use super::*;
 
-    /// Rows of (key, by), of which every partition of the scan holds a version of every key.
+    /// Rows of (key, by). Every partition of the scan holds a version of every key.
     fn partition(number: i64) -> Vec<RecordBatch> {
         let column = |of: &dyn Fn(i64) -> i64| Arc::new((0..100).map(of).collect::<Int64Array>()) as ArrayRef;
         let ids: ArrayRef = Arc::new((0..100).map(|key| Some(format!("{key} {number}"))).collect::<StringArray>());
@@ -158,7 +159,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn versions_of_a_key_meet_whichever_partition_reads_them() {
+    async fn versions_of_a_key_from_different_partitions_are_compared() {
         let rows: Vec<_> = (0..4).map(partition).collect();
         let schema = rows[0][0].schema();
         let scan = MemorySourceConfig::try_new_exec(&rows, schema, None).unwrap();

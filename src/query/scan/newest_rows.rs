@@ -1,10 +1,10 @@
 //! The newest times among the rows that a caller sees in a table.
 //!
-//! In: plans of the caller's own, over the caller's tables, so that row rules and hidden columns hold as for any other. Out:
-//! the greatest event time, and the greatest receive time of recent events, put into one row by whoever asks.
+//! In: plans over the caller's tables, so that row rules and hidden columns apply as in any other query. Out: one row
+//! with the greatest event time, and the greatest receive time of recent events.
 //!
-//! **Invariant:** [`NewestRows`] is a leaf: its plans are private, and no optimizer brings an expression of the user's into
-//! them. They run in the memory and the time of the statement that it stands in.
+//! **Invariant:** [`NewestRows`] is a leaf: its plans are private, and no optimizer moves a user expression into them.
+//! They use the memory pool and the time limit of the statement that contains it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -23,12 +23,12 @@ use futures::{TryStreamExt as _, stream};
 use crate::clock::Micros;
 use crate::query::Session;
 
-/// The newest times of a caller's rows; none where it sees no row, or not the column.
+/// The newest times of a caller's rows; `None` if it sees no row or not the column.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Newest {
     /// The greatest event time.
     pub event: Option<Micros>,
-    /// The greatest receive time among events of the last two days; of all events, if there are none of those.
+    /// The greatest receive time among events of the last two days; among all events, if there are none in that time.
     pub received: Option<Micros>,
 }
 
@@ -44,7 +44,7 @@ impl Newest {
 }
 
 impl Session {
-    /// The newest times of a table's rows. Waits for a slot of the tenant, and is bounded like any question.
+    /// The newest times of a table's rows. Waits for a query slot of the tenant, and has the limits of any query.
     pub async fn newest(&self, table: &str) -> crate::error::Result<Newest> {
         let name = table.replace('\'', "''");
         let planned =
@@ -55,14 +55,14 @@ impl Session {
     }
 }
 
-/// Makes the row of what was found.
+/// Builds the row from the times found.
 pub(in crate::query) type Row = Arc<dyn Fn(Newest) -> Result<RecordBatch> + Send + Sync>;
 
 /// One row with the newest times of a table.
 pub(in crate::query) struct NewestRows {
     /// The table's name, for EXPLAIN.
     table: String,
-    /// Each yields the two times in one row; it is run when those before it have found none.
+    /// Each plan returns the two times in one row; it runs only if the plans before it found none.
     looks: Vec<Arc<dyn ExecutionPlan>>,
     schema: SchemaRef,
     row: Row,
@@ -81,10 +81,10 @@ impl NewestRows {
     }
 }
 
-/// What the first of the plans finds that finds anything.
+/// The result of the first plan that finds a row.
 async fn newest(looks: Vec<Arc<dyn ExecutionPlan>>, context: Arc<TaskContext>) -> Result<Newest> {
     for look in looks {
-        // A recursive query runs its inner part many times.
+        // A recursive query runs its inner part repeatedly.
         let look = reset_plan_states(look)?;
         let batches: Vec<_> = execute_stream(look, Arc::clone(&context))?.try_collect().await?;
         if let Some(found) = batches.iter().find_map(Newest::of).filter(|found| *found != Newest::default()) {

@@ -1,7 +1,8 @@
-//! For tests of tables that show the newest versions: orders that change, of tenants that share their keys, and an oracle.
+//! Test support for tables of newest versions: orders that change, tenants that share their keys, and an oracle.
 //!
-//! A version that nobody may see is built to give itself away, like a foreign row: one that was overtaken has the amount 20
-//! (so that `1 / (amount - 20)` fails on it), a note that is no number, and a state that no newest version has.
+//! A version that must stay hidden is built to be detected, like a row of another tenant: a superseded one has the
+//! amount 20 (so that `1 / (amount - 20)` fails on it), a note that is not a number, and a state that no newest version
+//! has.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -18,7 +19,7 @@ use crate::query::testing::{NEW_YEAR, config};
 use crate::telemetry::Metrics;
 use crate::tenancy::{Access, Scope};
 
-/// One version of an order's line.
+/// One version of an order line.
 #[derive(Debug, Clone, PartialEq)]
 pub(in crate::query) struct Change {
     pub(in crate::query) tenant: &'static str,
@@ -27,7 +28,7 @@ pub(in crate::query) struct Change {
     pub(in crate::query) position: Option<i64>,
     pub(in crate::query) received: i64,
     pub(in crate::query) id: String,
-    /// The day of the change, and so its file.
+    /// The day of the change, which determines its file.
     pub(in crate::query) day: i64,
     pub(in crate::query) account: &'static str,
     pub(in crate::query) state: &'static str,
@@ -36,7 +37,7 @@ pub(in crate::query) struct Change {
     pub(in crate::query) deleted: Option<bool>,
 }
 
-/// A version that may be seen when it is the newest.
+/// A version that may be visible if it is the newest.
 pub(in crate::query) fn change(order: &'static str, position: i64, state: &'static str) -> Change {
     Change {
         tenant: "acme",
@@ -54,12 +55,12 @@ pub(in crate::query) fn change(order: &'static str, position: i64, state: &'stat
     }
 }
 
-/// A version that was overtaken.
+/// A superseded version.
 pub(in crate::query) fn old(order: &'static str, position: i64) -> Change {
     Change { amount: 20, note: "zebra", ..change(order, position, "overtaken") }
 }
 
-/// How the table is declared in most tests.
+/// The `latest` declaration of most tests.
 pub(in crate::query) fn by_order() -> LatestConfig {
     latest(&["order_id"], "position")
 }
@@ -69,7 +70,7 @@ pub(in crate::query) fn latest(key: &[&str], by: &str) -> LatestConfig {
     LatestConfig { key, by: by.to_owned(), deleted: Some("deleted".to_owned()) }
 }
 
-/// Of each key the newest version, without what was deleted: by the book.
+/// The oracle: the newest version of each key, without deleted keys.
 pub(in crate::query) fn newest(changes: &[Change], key: impl Fn(&Change) -> String, by_position: bool) -> Vec<Change> {
     let mut newest: BTreeMap<(&str, String), &Change> = BTreeMap::new();
     for change in changes {
@@ -122,7 +123,7 @@ fn orders(latest: LatestConfig) -> TableConfig {
     }
 }
 
-/// The event that was sent. Keys of other types are made of the line, other ranks of the position.
+/// The event of a change. Keys of other types are derived from the line, other order columns from the position.
 fn event(change: &Change) -> Value {
     let day = |days: i64| chrono::DateTime::from_timestamp_micros(NEW_YEAR + days * DAY).unwrap().date_naive();
     json!({
@@ -149,7 +150,7 @@ pub(in crate::query) async fn lake(latest: LatestConfig, commits: &[&[Change]]) 
     tables
 }
 
-/// Commits changes, which were received one after the other.
+/// Commits changes in the order in which they were received.
 pub(in crate::query) async fn commit(tables: &Tables, changes: &[Change]) {
     let table = &tables["orders"];
     let received = |change: &Change| -> Micros { NEW_YEAR + change.received * SECOND };
@@ -192,7 +193,7 @@ pub(in crate::query) async fn reader_under(tenant: &str, policy: PolicyConfig, a
     crate::tenancy::testing::access_under(Some(tenant), &[Scope::Read], &policy, claims).await
 }
 
-/// The policy of sub-accounts by `column`, with a list of columns (none: all).
+/// A policy with sub-accounts by `column`, and a list of columns (empty: all).
 pub(in crate::query) fn split(column: &str, columns: &[&str]) -> PolicyConfig {
     let rule = RowRuleConfig { column: column.to_owned(), claim: "account".to_owned(), required: true };
     PolicyConfig { columns: columns.iter().map(|column| (*column).to_owned()).collect(), rows: vec![rule] }

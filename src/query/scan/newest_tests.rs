@@ -1,5 +1,5 @@
-//! Tables that show the newest versions: right whatever the order of arrival, and nothing of an older version, of another
-//! tenant or of another sub-account, whatever is asked.
+//! Tables of newest versions: correct for any order of arrival, and no query reveals an older version, another tenant
+//! or another sub-account.
 
 use std::collections::BTreeSet;
 
@@ -20,15 +20,15 @@ fn history() -> Vec<Change> {
         old("moves", 1),
         old("moves", 2),
         change("moves", 3, "paid"),
-        // The newest version happened first: its file is of an earlier day.
+        // The newest version has the earliest event time: its file is of an earlier day.
         Change { day: 0, ..change("early", 9, "sent") },
         Change { day: 40, ..old("early", 8) },
-        // Of equal positions the one that was received last, then the greater id.
+        // For equal positions the last received wins, then the greatest id.
         old("ties", 5),
         later(change("ties", 5, "held")),
         Change { id: "id-a".to_owned(), ..old("ids", 5) },
         Change { id: "id-b".to_owned(), ..change("ids", 5, "kept") },
-        // A null is the oldest.
+        // Null is the least.
         null(Change { received: 99, ..old("null", 2) }),
         change("null", -4, "open"),
         null(old("nulls", 3)),
@@ -53,7 +53,7 @@ fn history() -> Vec<Change> {
     of("acme", acme).chain(of("coda", coda)).collect()
 }
 
-/// The same in another order, the same one for each seed.
+/// The changes in another order, which depends on the seed.
 fn shuffled(changes: &[Change], seed: u64) -> Vec<Change> {
     let mut changes = changes.to_vec();
     let mut state = seed;
@@ -75,7 +75,7 @@ fn by_order_key(change: &Change) -> String {
 }
 
 #[tokio::test]
-async fn the_newest_versions_are_shown_whatever_the_order_of_arrival() {
+async fn newest_versions_do_not_depend_on_arrival_order() {
     let history = history();
     let newest = newest(&history, by_order_key, true);
     let limits = [
@@ -102,7 +102,7 @@ async fn the_newest_versions_are_shown_whatever_the_order_of_arrival() {
 }
 
 #[tokio::test]
-async fn keys_and_ranks_of_every_type_tell_versions_apart() {
+async fn keys_and_order_columns_of_every_type_work() {
     let history = shuffled(&history(), 5);
     let by_line: fn(&Change) -> String = |change| change.line.to_string();
     let by_both: fn(&Change) -> String = |change| format!("{:?} {}", change.order, change.line);
@@ -129,8 +129,8 @@ async fn keys_and_ranks_of_every_type_tell_versions_apart() {
     }
 }
 
-/// Statements of acme, each of which would see an overtaken version if a filter, a limit or a statistic were applied before
-/// the newest ones are found, or fail if anything of it were evaluated on one.
+/// Statements of acme that would see a superseded version if a filter, a limit or a statistic were applied before the
+/// newest versions are selected, or would fail if an expression were evaluated on one.
 const BATTERY: &[(&str, &[&[&str]])] = &[
     ("SELECT count(*) FROM orders", &[&["10"]]),
     ("SELECT count(1), count(state), count(DISTINCT order_id) FROM orders", &[&["10", "10", "9"]]),
@@ -166,7 +166,7 @@ const BATTERY: &[(&str, &[&[&str]])] = &[
     ("SELECT state FROM orders ORDER BY position NULLS FIRST LIMIT 2", &[&["lost"], &["open"]]),
     ("SELECT state FROM orders WHERE order_id = 'moves' ORDER BY position LIMIT 1", &[&["paid"]]),
     ("SELECT DISTINCT tags['state'] FROM orders WHERE order_id LIKE 'n%' ORDER BY 1", &[&["lost"], &["open"]]),
-    // What fails on an overtaken version, or on a foreign one.
+    // These fail on a superseded version, or on a row of another tenant.
     ("SELECT sum(1 / (amount - 20)) FROM orders", &[&["0"]]),
     ("SELECT count(*) FROM orders WHERE 1 / (amount - 20) = 0", &[&["10"]]),
     ("SELECT count(*) FROM orders WHERE order_id = 'moves' AND 1 / (amount - 20) = 0", &[&["1"]]),
@@ -176,7 +176,7 @@ const BATTERY: &[(&str, &[&[&str]])] = &[
     ("SELECT max(CAST(note AS BIGINT)) FROM orders GROUP BY state HAVING state = 'overtaken'", &[]),
     ("SELECT count(*) FROM orders WHERE note LIKE 'ze%' OR note ~ '^z'", &[&["0"]]),
     ("SELECT CASE WHEN amount = 20 THEN 1 / (amount - 20) ELSE 1 END FROM orders GROUP BY 1", &[&["1"]]),
-    // Two readings, one of them of all versions.
+    // Two scans, one of them of all versions.
     ("SELECT a.state, b.state FROM orders a JOIN orders b ON a.order_id = b.order_id AND b.position < a.position", &[]),
     (
         "SELECT o.state, count(*) FROM orders o JOIN orders_changes c USING (order_id) WHERE o.order_id = 'moves' GROUP BY 1",
@@ -202,7 +202,7 @@ const BATTERY: &[(&str, &[&[&str]])] = &[
         "SELECT state FROM orders WHERE order_id = 'moves' UNION ALL SELECT state FROM orders WHERE position = 2 AND order_id = 'moves'",
         &[&["paid"]],
     ),
-    // The history is all there, and acme's alone.
+    // The table of all versions has the whole history of acme, and of no other tenant.
     ("SELECT count(*) FROM orders_changes", &[&["22"]]),
     ("SELECT count(*) FROM orders_changes WHERE tenant <> 'acme' OR state = 'coda'", &[&["0"]]),
     (
@@ -215,7 +215,7 @@ const BATTERY: &[(&str, &[&[&str]])] = &[
 ];
 
 #[tokio::test]
-async fn nothing_shows_a_version_that_was_overtaken() {
+async fn no_statement_shows_a_superseded_version() {
     let history = shuffled(&history(), 3);
     for commits in [vec![&history[..]], history.chunks(3).collect()] {
         let engine = engine(&lake(by_order(), &commits).await);
@@ -237,7 +237,7 @@ async fn nothing_shows_a_version_that_was_overtaken() {
 }
 
 #[tokio::test]
-async fn plans_say_that_versions_are_sought_and_nothing_of_them() {
+async fn plans_reveal_nothing_about_superseded_versions() {
     let history = history();
     let engine = engine(&lake(by_order(), &[&history]).await);
     for tenant in ["acme", "bodo"] {
@@ -306,7 +306,7 @@ async fn row_rules_are_applied_to_the_newest_version() {
             let found = ask(&engine, &north_access, &format!("SELECT count(*) FROM {sql}")).await.unwrap();
             assert_eq!(found, [[count]], "{sql}");
         }
-        // The rule of a key column, of a column that is not there, and of no value.
+        // Rules on a key column, on a missing column, and with no value.
         for (column, value, count) in [("order_id", "leaves", "1"), ("gone", "x", "0"), ("account", "", "0")] {
             let access = reader_under("acme", split(column, &[]), value).await;
             let found = ask(&engine, &access, "SELECT count(*) FROM orders").await.unwrap();
@@ -321,7 +321,7 @@ async fn row_rules_are_applied_to_the_newest_version() {
 }
 
 #[tokio::test]
-async fn hidden_columns_tell_versions_apart_and_stay_hidden() {
+async fn hidden_key_columns_work_and_stay_hidden() {
     let history = history();
     let engine = engine(&lake(by_order(), &[&history]).await);
     let policy = PolicyConfig { columns: vec!["state".to_owned(), "amount".to_owned()], ..PolicyConfig::default() };
@@ -354,7 +354,7 @@ async fn hidden_columns_tell_versions_apart_and_stay_hidden() {
 }
 
 #[tokio::test]
-async fn both_tables_are_in_the_catalog_of_those_who_see_one() {
+async fn catalog_shows_both_tables_or_neither() {
     let engine = engine(&lake(by_order(), &[]).await);
     let access = reader("acme").await;
     let listed = "SELECT table_name FROM information_schema.tables WHERE table_schema = 'public' ORDER BY 1";
@@ -374,7 +374,7 @@ async fn both_tables_are_in_the_catalog_of_those_who_see_one() {
 }
 
 #[tokio::test]
-async fn kept_plans_show_what_was_committed_since() {
+async fn cached_plans_show_new_commits() {
     let tables = lake(by_order(), &[&[old("a", 1), change("b", 1, "open")]]).await;
     let engine = engine(&tables);
     let access = reader("acme").await;
@@ -389,7 +389,7 @@ async fn kept_plans_show_what_was_committed_since() {
     commit(&tables, &[change("a", 2, "paid")]).await;
     assert_eq!(asked().await, [["open", "1"], ["paid", "1"]]);
     commit(&tables, &[Change { day: 0, received: 70, ..old("a", 1) }]).await;
-    assert_eq!(asked().await, [["open", "1"], ["paid", "1"]], "an older version that comes late changes nothing");
+    assert_eq!(asked().await, [["open", "1"], ["paid", "1"]], "a late older version changes nothing");
     commit(&tables, &[Change { deleted: Some(true), ..old("b", 2) }]).await;
     assert_eq!(asked().await, [["paid", "1"]]);
     let together = futures::future::join_all((0..4).map(|_| asked())).await;
@@ -397,7 +397,7 @@ async fn kept_plans_show_what_was_committed_since() {
 }
 
 #[tokio::test]
-async fn a_session_stands_still_while_versions_come() {
+async fn a_session_reads_one_snapshot_during_commits() {
     let tables = lake(by_order(), &[&[change("a", 1, "open")]]).await;
     let engine = engine(&tables);
     let session = engine.session(&reader("acme").await).unwrap();
@@ -409,7 +409,7 @@ async fn a_session_stands_still_while_versions_come() {
 }
 
 #[tokio::test]
-async fn memory_is_that_of_the_query() {
+async fn version_selection_uses_the_memory_limit_of_the_query() {
     let names: Vec<String> = (0..3_000).map(|number| format!("{number:0>200}")).collect();
     // Strings that live as long as the process: a key of a test's change is static.
     let changes: Vec<Change> = names.into_iter().map(|name| change(name.leak(), 1, "open")).collect();

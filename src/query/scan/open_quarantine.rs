@@ -1,14 +1,15 @@
-//! Of a quarantine, the entries that nobody has closed. It stands inside the barrier, where no optimizer comes.
+//! Selects the open entries of a quarantine. This runs inside the barrier, where no optimizer reaches it.
 //!
-//! In: a private scan of the quarantine, and one of the rows that close entries. Out: the scan without the closed ones.
+//! In: a private scan of the quarantine, and a scan of the rows that close entries. Out: the first scan without the
+//! closed entries.
 //!
 //! ```text
-//!   closing rows of the tenant (time, resolves) ─► all of them ─┐
-//!   rows ────────────────────────────────────────────────────► not closed ─► barrier (own, an entry, row rules)
+//!   closing rows of the tenant (time, resolves) ─► build side ─┐
+//!   rows ───────────────────────────────────────────────────► anti join ─► barrier (tenant, open entry, row rules)
 //! ```
 //!
-//! **Invariant:** a closing row has its entry's tenant and time. So a condition on time leaves out both or none, and of the
-//! closing rows only the tenant's own are read into memory, which is accounted to the query.
+//! **Invariant:** a closing row has the tenant and the time of its entry. So a condition on time excludes both or
+//! neither, and only the tenant's own closing rows are read into memory, which is accounted to the query.
 
 use std::sync::Arc;
 
@@ -21,8 +22,8 @@ use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::filter::FilterExecBuilder;
 use datafusion::physical_plan::joins::{HashJoinExecBuilder, PartitionMode};
 
-/// Takes the closed entries out of `rows`, and keeps its columns as they are. Of `closing` those rows count that
-/// `is_closing` admits; `on` names the columns that are equal in a closing row and its entry.
+/// Removes the closed entries from `rows`, and keeps the columns of `rows`. Only the rows of `closing` that match
+/// `is_closing` close entries; `on` names the columns that are equal in a closing row and its entry.
 pub(in crate::query) fn open(
     rows: Arc<dyn ExecutionPlan>,
     closing: Arc<dyn ExecutionPlan>,

@@ -1,4 +1,4 @@
-//! Quarantines in SQL: open entries, of one tenant, and nothing of what closes them.
+//! Quarantines in SQL: they show the open entries of one tenant, and no closing rows.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -16,7 +16,7 @@ use crate::query::testing::{NEW_YEAR, ask, config};
 use crate::tenancy::Scope;
 use crate::tenancy::testing::access;
 
-/// (tenant, seconds, id, which it closes)
+/// (tenant, seconds, id, the id that it closes)
 type Row = (&'static str, i64, &'static str, Option<&'static str>);
 
 fn contract() -> Contract {
@@ -70,7 +70,7 @@ async fn a_quarantine_shows_open_entries_only() {
     let tables = Arc::new(BTreeMap::from([(name.clone(), table)]));
     let engine = Engine::new(tables, config(), Clock::System, Arc::default()).unwrap();
     let cases: [(&str, &str, &[&str]); 9] = [
-        // What another tenant closed, or at another time, is open.
+        // An entry stays open if another tenant, or a row with another time, closes it.
         (
             "acme",
             "SELECT quarantine_id || extract(day FROM event_time) FROM calls_quarantine ORDER BY 1",

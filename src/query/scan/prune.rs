@@ -1,11 +1,11 @@
-//! Which files a scan has to open, told from statistics in memory alone.
+//! File pruning: selects the files that a scan must open, by statistics in memory alone.
 //!
-//! In: a [`Snapshot`] (files sorted by day), a tenant, and the user's filters. Out: the files that may hold rows.
-//! Ten thousand files cost well under a millisecond: no IO, no expression is evaluated.
+//! In: a [`Snapshot`] (files sorted by day), a tenant, and the user's filters. Out: the files that may hold matching
+//! rows. Pruning ten thousand files takes well under a millisecond: it does no IO and evaluates no expression.
 //!
 //! **Invariant:** pruning only narrows: the tenant barrier and the user's filters are applied again to every row.
-//! **Invariant:** a filter counts only when it is leakproof ([`is_leakproof`]): a comparison of a plain column with a
-//! literal of its own type, which can neither fail nor have effects. Nothing else ever gets below the barrier.
+//! **Invariant:** only leakproof filters ([`is_leakproof`]) are used: comparisons of a plain column with a literal of
+//! its own type, which cannot fail and have no side effects. Nothing else is used below the barrier.
 
 use std::sync::Arc;
 
@@ -19,9 +19,9 @@ use crate::clock::DAY;
 use crate::contract::{EVENT_DATE, RECEIVED_TIME, TenantId};
 use crate::lake::{DataFile, Snapshot};
 
-/// Nanoseconds in a microsecond: the unit of times.
+/// Nanoseconds in a microsecond, the unit of times.
 const MICRO: i128 = 1_000;
-/// Nanoseconds in a day: the unit of dates.
+/// Nanoseconds in a day, the unit of dates.
 const DAY_NANOS: i128 = DAY as i128 * MICRO;
 
 /// An inclusive range of days or microseconds; empty when `min > max`.
@@ -31,7 +31,7 @@ pub(in crate::query) struct ScanRange {
     pub(in crate::query) max: i64,
 }
 
-/// What the user's filters say about the columns that files have statistics of.
+/// The ranges that the user's filters allow for the columns that have file statistics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::query) struct ScanBounds {
     /// UTC days since 1970.
@@ -42,7 +42,7 @@ pub(in crate::query) struct ScanBounds {
     pub(in crate::query) received: ScanRange,
 }
 
-/// The files that may hold rows of `tenant` (`None` for all of them) within `bounds`, in the snapshot's order.
+/// The files that may hold rows of `tenant` (`None` for all tenants) within `bounds`, in the snapshot's order.
 pub(in crate::query) fn prune(
     snapshot: &Snapshot,
     tenant: Option<&TenantId>,
@@ -71,24 +71,25 @@ impl ScanRange {
         Self { min: self.min.max(other.min), max: self.max.min(other.max) }
     }
 
-    /// Whether a file with these statistics may hold a value of the range; one without statistics may.
+    /// Whether a file with these statistics may hold a value of the range; true for a file without statistics.
     fn meets(self, statistics: Option<(i64, i64)>) -> bool {
         statistics.is_none_or(|(least, greatest)| self.min <= greatest && least <= self.max && self.min <= self.max)
     }
 }
 
 impl ScanBounds {
-    /// No bounds at all.
+    /// Unbounded ranges.
     pub(in crate::query) const ALL: Self =
         Self { days: ScanRange::ALL, times: ScanRange::ALL, received: ScanRange::ALL };
 
-    /// What `filters` (all of which must hold) say; `time` is the name of the table's time column.
+    /// The bounds that `filters` imply, all of which must hold; `time` is the name of the table's time column.
     pub(in crate::query) fn of<'a>(filters: impl IntoIterator<Item = &'a Expr>, time: &str) -> Self {
         let conjuncts = filters.into_iter().flat_map(iter_conjunction);
         conjuncts.fold(Self::ALL, |bounds, filter| bounds.intersect(Self::of_any(filter, time)))
     }
 
-    /// What `filter` says: of alternatives, what holds for all of them. Without recursion, for a chain may be long.
+    /// The bounds that `filter` implies; for an OR, the bounds that all alternatives share. Iterative, because chains
+    /// can be long.
     fn of_any(filter: &Expr, time: &str) -> Self {
         let (mut waiting, mut bounds) = (vec![filter], None);
         while let Some(filter) = waiting.pop() {
@@ -129,7 +130,7 @@ impl ScanBounds {
         }
     }
 
-    /// Takes `left op right` into account, when `left` is a column with statistics and `right` an instant or a day.
+    /// Adds `left op right`, if `left` is a column with statistics and `right` is a time or a day.
     fn compare(&mut self, left: &Expr, op: Operator, right: &Expr, time: &str) {
         let (Some((column, cast)), Expr::Literal(value, _)) = (column_of(left), right) else { return };
         let Some(value) = nanoseconds(value) else { return };
@@ -137,7 +138,7 @@ impl ScanBounds {
         let range = |unit: i128| span(op, value, unit);
         match column.name.as_str() {
             EVENT_DATE => self.days = self.days.intersect(range(DAY_NANOS)),
-            // CAST(event_time AS DATE) = '2026-01-31': the day, from its first to its last microsecond.
+            // CAST(event_time AS DATE) = '2026-01-31' means the whole day, from its first to its last microsecond.
             name if name == time && whole_days => self.times = self.times.intersect(range(DAY_NANOS).days_as_times()),
             name if name == time => self.times = self.times.intersect(range(MICRO)),
             RECEIVED_TIME if whole_days => self.received = self.received.intersect(range(DAY_NANOS).days_as_times()),
@@ -154,7 +155,7 @@ impl ScanBounds {
         }
     }
 
-    /// The smallest bounds that hold both.
+    /// The smallest bounds that include both.
     fn hull(self, other: Self) -> Self {
         let hull = |a: ScanRange, b: ScanRange| ScanRange { min: a.min.min(b.min), max: a.max.max(b.max) };
         Self {
@@ -164,7 +165,7 @@ impl ScanBounds {
         }
     }
 
-    /// Days that hold the times as well: a row lies in the file of its own day.
+    /// Narrows the days to those of the times: a row is in the file of its own day.
     fn days_of_times(&self) -> ScanRange {
         self.days.intersect(ScanRange { min: self.times.min.div_euclid(DAY), max: self.times.max.div_euclid(DAY) })
     }
@@ -176,7 +177,7 @@ impl ScanRange {
     }
 }
 
-/// A column, plain or below a cast that keeps the order of times: to a finer or equal unit, or to a day.
+/// A plain column, or a column inside a cast that preserves the order of times: to a finer or equal unit, or to a day.
 fn column_of(expr: &Expr) -> Option<(&Column, Option<&DataType>)> {
     match expr {
         Expr::Column(column) => Some((column, None)),
@@ -191,7 +192,7 @@ fn column_of(expr: &Expr) -> Option<(&Column, Option<&DataType>)> {
     }
 }
 
-/// A day or an instant as nanoseconds since 1970, UTC. A timestamp without a zone is compared as UTC, as our columns are.
+/// A day or a time as nanoseconds since 1970, UTC. A timestamp without a zone is compared as UTC, as our columns are.
 fn nanoseconds(value: &ScalarValue) -> Option<i128> {
     match value {
         ScalarValue::Date32(Some(day)) => Some(i128::from(*day) * DAY_NANOS),
@@ -203,7 +204,7 @@ fn nanoseconds(value: &ScalarValue) -> Option<i128> {
     }
 }
 
-/// The values `x` (counted in `unit` nanoseconds) for which `x op value` can hold.
+/// The values `x` (in units of `unit` nanoseconds) for which `x op value` can be true.
 fn span(op: Operator, value: i128, unit: i128) -> ScanRange {
     let floor = value.div_euclid(unit);
     let ceil = floor + i128::from(value.rem_euclid(unit) != 0);
@@ -221,8 +222,8 @@ fn span(op: Operator, value: i128, unit: i128) -> ScanRange {
     }
 }
 
-/// Whether `filter` may be used below the barrier, to skip row groups and pages by their statistics: comparisons, ranges,
-/// lists and null tests of plain columns of `schema` with literals of the same type, and AND, OR, NOT of such.
+/// Whether `filter` may be used below the barrier, to skip row groups and pages by their statistics: comparisons,
+/// ranges, lists and null tests of plain columns of `schema` with literals of the same type, and AND, OR, NOT of these.
 pub(in crate::query) fn is_leakproof(filter: &Expr, schema: &Schema) -> bool {
     let mut leakproof = true;
     let visited = filter.apply(|expr| {
@@ -309,7 +310,7 @@ mod tests {
         ])
     }
 
-    /// The filter as the optimizer would hand it to a scan.
+    /// The filter as the optimizer passes it to a scan.
     fn filter(sql: &str) -> Expr {
         let schema = DFSchema::try_from(schema()).unwrap();
         let context = SessionContext::new();
@@ -369,8 +370,8 @@ mod tests {
     }
 
     #[test]
-    fn every_bound_holds_its_own_values() {
-        // Against the definition, for every operator around a value that no unit divides.
+    fn every_bound_contains_its_own_values() {
+        // Compares with the definition, for every operator around a value that no unit divides.
         let ops = [Operator::Eq, Operator::Lt, Operator::LtEq, Operator::Gt, Operator::GtEq];
         for unit in [1, 7, 1000] {
             for value in -15..=15 {
@@ -393,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_can_neither_fail_nor_act_is_leakproof() {
+    fn only_infallible_filters_without_effects_are_leakproof() {
         for (sql, leakproof) in [
             ("y = 1", true),
             ("1 < y", true),
@@ -422,7 +423,7 @@ mod tests {
     }
 
     #[test]
-    fn ten_thousand_files_leave_the_tenant_of_one_day() {
+    fn ten_thousand_files_are_pruned_to_one() {
         let files = (0..100).flat_map(|day| {
             (0..100).map(move |tenant| {
                 let name = format!("t{tenant:03}");

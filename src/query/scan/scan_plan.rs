@@ -1,16 +1,16 @@
-//! How a [`ScanSpec`] becomes a plan on this server.
+//! Builds the physical plan of a [`ScanSpec`] on this server.
 //!
-//! In: a spec, and the table and store that it names. Out: a private plan, as often as it is needed: a plan that has run
-//! keeps the metrics of all its runs, so that each run gets one of its own.
+//! In: a spec, and the table and store that it names. Out: a private plan. Each run gets a new plan, because a plan
+//! that has run keeps the metrics of all its runs.
 //!
 //! ```text
 //!   All           Parquet scan
-//!   Newest        Parquet scan ─► tenant ─► the key's filters ─► newest version of each key
-//!   OpenEntries   Parquet scan ─► without what a closing row of the same tenant names
+//!   Newest        Parquet scan ─► tenant ─► filters on the key ─► newest version of each key
+//!   OpenEntries   Parquet scan ─► anti join with the closing rows of the same tenant
 //! ```
 //!
-//! **Invariant:** what is built here is below the barrier: [`TenantScan`](crate::query::scan::tenant_scan::TenantScan) applies the tenant
-//! and the row rules to every row of it, and shows nothing of it.
+//! **Invariant:** these plans are below the barrier: [`TenantScan`](crate::query::scan::tenant_scan::TenantScan)
+//! applies the tenant and the row rules to each of their rows, and reveals nothing about them.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -39,41 +39,43 @@ use crate::query::scan::scan_spec::{ScanSpec, ShownRows, column};
 use crate::query::scan::tenant_table::TableSource;
 use crate::query::scan::versions::ColumnPlaces;
 
-/// Whether the pruning predicate also runs inside the Parquet decoder, before other columns are decoded. Off: one tenant's
-/// rows are one slice of each file, which the page index finds, and a row filter doubles the store's requests.
+/// Whether the Parquet decoder also evaluates the pruning predicate, before it decodes other columns. Off: the rows of
+/// one tenant are one slice of each file, which the page index finds, and a row filter doubles the requests to the
+/// store.
 const DECODER_FILTERS: bool = false;
 
-/// A spec resolved on this server.
+/// A spec, resolved on this server.
 pub(in crate::query) struct ScanPlan {
     rows: ParquetScan,
     step: Step,
 }
 
-/// What is done with the rows before they reach the barrier.
+/// The steps between the Parquet scan and the barrier.
 enum Step {
     None,
     Newest(NewestSearch),
     Open(Box<ClosingRows>),
 }
 
-/// How the newest versions are found.
+/// How to find the newest versions.
 struct NewestSearch {
-    /// Applied before, one after the other: the tenant first, so that nothing of the user's meets a foreign row.
+    /// Filters applied first, in order: the tenant comes first, so that no user filter is evaluated on a row of another
+    /// tenant.
     conditions: Vec<Arc<dyn PhysicalExpr>>,
     places: Arc<ColumnPlaces>,
     partitions: usize,
     batch_rows: usize,
 }
 
-/// How the rows are found that close entries.
+/// How to find the rows that close entries.
 struct ClosingRows {
     scan: ParquetScan,
     is_closing: Arc<dyn PhysicalExpr>,
-    /// Columns that are equal in a closing row and its entry, by their names in either.
+    /// Pairs of column names whose values are equal in a closing row and its entry.
     on: Vec<(String, String)>,
 }
 
-/// A scan of Parquet files with everything that it needs, which can be repeated.
+/// A repeatable scan of Parquet files, with everything it needs.
 struct ParquetScan {
     table: TableSchema,
     source: TableSource,
@@ -83,7 +85,7 @@ struct ParquetScan {
     read: Vec<usize>,
 }
 
-/// What specs are resolved against.
+/// What resolving a spec needs.
 struct Resolver<'a> {
     spec: &'a ScanSpec,
     table: &'a Table,
@@ -92,8 +94,8 @@ struct Resolver<'a> {
 }
 
 impl ScanPlan {
-    /// The plan of `spec`, which must be of `table`. Its rows have the columns of the spec first, then those that only the
-    /// barrier needs.
+    /// The plan of `spec`, which must be of `table`. Its rows start with the columns of the spec, followed by the
+    /// columns that only the barrier needs.
     pub(in crate::query) fn resolve(
         spec: &ScanSpec,
         table: &Table,
@@ -158,12 +160,12 @@ impl ParquetScan {
 }
 
 impl Resolver<'_> {
-    /// A column's place in the table's whole schema.
+    /// The index of a column in the full schema of the table.
     fn place(&self, name: &str) -> Result<usize> {
         Ok(self.table.contract().table_schema().index_of(name)?)
     }
 
-    /// The scan of the columns `read`. What does not meet `predicate`, or the times of the spec, may be skipped.
+    /// The scan of the columns `read`. It may skip rows that do not match `predicate` or the time range of the spec.
     fn parquet(&self, read: Vec<usize>, predicate: Option<Expr>) -> Result<ParquetScan> {
         let contract = self.table.contract();
         let whole = contract.table_schema();
@@ -184,14 +186,14 @@ impl Resolver<'_> {
         })
     }
 
-    /// The search for the newest versions in rows of the columns `read`, of which the first `columns` go on.
+    /// The selection of the newest versions from rows of the columns `read`. The first `columns` columns are returned.
     fn newest(&self, read: &[usize], columns: usize, key: Vec<usize>, by: usize) -> Result<NewestSearch> {
         let (spec, contract) = (self.spec, self.table.contract());
         let place = |column: usize| {
             let found = read.iter().position(|read| *read == column);
             found.ok_or_else(|| DataFusionError::Internal("a column of the versions is not read".to_owned()))
         };
-        // A key is one of its tenant.
+        // A key is unique within its tenant only.
         let tenant = spec.scope.tenant().is_none().then_some(contract.tenant);
         let places = ColumnPlaces {
             key: tenant.into_iter().chain(key).map(place).collect::<Result<_>>()?,
@@ -247,7 +249,7 @@ fn time_bounds(time: &str, range: ScanRange) -> impl Iterator<Item = Expr> {
     least.into_iter().chain(greatest)
 }
 
-/// Adds places that are not there yet.
+/// Appends the indexes that are missing.
 fn also(read: &mut Vec<usize>, places: impl IntoIterator<Item = usize>) {
     for place in places {
         if !read.contains(&place) {

@@ -1,13 +1,13 @@
 //! A scan as a value: everything that decides which rows and columns of a table are read, and nothing else.
 //!
-//! In: one snapshot of a table, what a query asks of it, and what its caller may see. Out: a [`ScanSpec`] that can be
-//! compared, printed and copied. [`ScanPlan`](crate::query::scan::scan_plan::ScanPlan) turns it into a plan, for queries of tenants
-//! and of the operator alike.
+//! In: one snapshot of a table, what a query reads from it, and what its caller may see. Out: a [`ScanSpec`], which can
+//! be compared, printed and copied. [`ScanPlan`](crate::query::scan::scan_plan::ScanPlan) turns it into a plan, for
+//! queries of tenants and of the operator alike.
 //!
-//! **Invariant:** a spec holds plain data: names, files, typed literals and comparisons of columns with them. It holds no
-//! closure, no open file and no function, so that another process can run the same scan.
-//! **Invariant:** columns are named, not numbered. A process whose table has other columns fails to find a name; it cannot
-//! read a hidden column in its place.
+//! **Invariant:** a spec holds plain data: names, files, typed literals, and comparisons of columns with literals. It
+//! holds no closure, no open file and no function, so that another process can run the same scan.
+//! **Invariant:** columns are named, not numbered. In a process whose table has other columns a name is not found; the
+//! scan cannot read a hidden column instead.
 
 use std::sync::Arc;
 
@@ -18,58 +18,59 @@ use crate::contract::{Contract, TenantId};
 use crate::lake::DataFile;
 use crate::query::scan::prune::ScanRange;
 
-/// What one scan reads.
+/// Describes one scan.
 #[derive(Debug, Clone, PartialEq)]
 pub(in crate::query) struct ScanSpec {
-    /// The table in the lake.
+    /// The name of the table in the lake.
     pub(in crate::query) table: Arc<str>,
-    /// Its name in SQL: the same, or that of the table of all versions beside it. For EXPLAIN.
+    /// The name in SQL: the same, or the name of the companion table of all versions. For EXPLAIN.
     pub(in crate::query) name: Arc<str>,
     /// The version of the table that the files belong to.
     pub(in crate::query) version: u64,
-    /// The files to open, by partition. There are as many partitions as configured, however few files.
+    /// The files to open, by partition. The number of partitions is configured and does not depend on the number of
+    /// files.
     pub(in crate::query) partitions: Vec<Vec<Arc<DataFile>>>,
-    /// The columns that go on, in order.
+    /// The columns to return, in order.
     pub(in crate::query) columns: Vec<String>,
-    /// Whose rows may pass.
+    /// Whose rows the scan may return.
     pub(in crate::query) scope: RowScope,
-    /// Row rules of the caller's policy. A row must meet all of them.
+    /// Row rules of the caller's policy. A row must match all of them.
     pub(in crate::query) rules: Vec<Expr>,
-    /// Which of these rows are shown.
+    /// Which of these rows the scan returns.
     pub(in crate::query) rows: ShownRows,
-    /// Filters of the query that help to skip row groups and pages. All of them are leakproof, and all are applied again
-    /// above the scan.
+    /// Filters of the query that help to skip row groups and pages. All of them are leakproof, and all are applied
+    /// again above the scan.
     pub(in crate::query) filters: Vec<Expr>,
-    /// Event times outside this range may be skipped, in microseconds.
+    /// The scan may skip event times outside this range, in microseconds.
     pub(in crate::query) times: ScanRange,
-    /// Rows after which each partition may stop.
+    /// The number of rows after which each partition may stop.
     pub(in crate::query) limit: Option<usize>,
 }
 
-/// Whose rows a scan may show.
+/// Whose rows a scan may return.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::query) enum RowScope {
-    /// One tenant's.
+    /// The rows of one tenant.
     Tenant(TenantId),
-    /// Everybody's: for queries of the operator's configuration only.
+    /// The rows of all tenants; only for queries of the operator's configuration.
     AllTenants,
 }
 
-/// Which of the rows in scope a scan shows. Columns are named.
+/// Which of the rows in scope a scan returns. Columns are named.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::query) enum ShownRows {
-    /// All of them.
+    /// All rows.
     All,
-    /// The newest version of each key, unless it says that the key was deleted.
+    /// The newest version of each key, unless it marks the key as deleted.
     Newest {
-        /// The columns that name a thing, together with the tenant.
+        /// The columns of the key, which is unique within the tenant.
         key: Vec<String>,
-        /// The greatest value is the newest version.
+        /// The column that orders versions; the greatest value is the newest.
         by: String,
-        /// True in a version that deletes its key.
+        /// The column that is true in a version that deletes its key.
         deleted: Option<String>,
     },
-    /// Of a quarantine, the entries that no other row closes.
+    /// For a quarantine, the entries that no other row closes.
     OpenEntries {
         /// The column in which a closing row names its entry.
         resolves: String,
@@ -77,13 +78,13 @@ pub(in crate::query) enum ShownRows {
 }
 
 impl ScanSpec {
-    /// What a row must meet to leave the scan, the tenant's condition first. Empty only for all rows of all tenants.
+    /// The conditions on every row that the scan returns, the tenant first. Empty only for all rows of all tenants.
     pub(in crate::query) fn barrier(&self, contract: &Contract) -> Vec<Expr> {
         let scope = self.scope.condition(contract).into_iter();
         scope.chain(self.rules.iter().cloned()).chain(self.rows.condition()).collect()
     }
 
-    /// Those of `conditions` that may be applied before it is known which rows are shown.
+    /// Those of `conditions` that may be applied before the newest versions or open entries are selected.
     pub(in crate::query) fn early<'a>(
         &self,
         contract: &Contract,
@@ -102,7 +103,7 @@ impl RowScope {
         }
     }
 
-    /// What a row in scope meets. The value is a typed literal, never text of a statement.
+    /// A condition on a row in scope. The value is a typed literal, never text of a statement.
     pub(in crate::query) fn condition(&self, contract: &Contract) -> Option<Expr> {
         let value = |tenant: &TenantId| lit(ScalarValue::Utf8(Some(tenant.as_str().to_owned())));
         self.tenant().map(|tenant| column(&contract.columns[contract.tenant].name).eq(value(tenant)))
@@ -110,7 +111,7 @@ impl RowScope {
 }
 
 impl ShownRows {
-    /// How a table shows its rows by its declaration.
+    /// The rows that a table shows according to its declaration.
     pub(in crate::query) fn of(contract: &Contract) -> Self {
         let name = |place: usize| contract.columns[place].name.clone();
         match (&contract.latest, contract.resolves) {
@@ -124,7 +125,7 @@ impl ShownRows {
         }
     }
 
-    /// What a row that is shown meets by itself.
+    /// The condition that this adds to each returned row.
     fn condition(&self) -> Option<Expr> {
         match self {
             Self::Newest { deleted: Some(deleted), .. } => Some(column(deleted).is_not_true()),
@@ -133,8 +134,8 @@ impl ShownRows {
         }
     }
 
-    /// Whether `filter` may decide what is read at all. Where the newest versions are to be found it must be the same for
-    /// all versions of a key. Otherwise the newest one could stay unread, and an older one be taken for it.
+    /// Whether `filter` may decide which rows are read. For a table of newest versions it must be the same for all
+    /// versions of a key. Otherwise the scan could skip the newest version and return an older one.
     pub(in crate::query) fn allows_early(&self, filter: &Expr, contract: &Contract) -> bool {
         let Self::Newest { key, .. } = self else { return true };
         let tenant = &contract.columns[contract.tenant].name;

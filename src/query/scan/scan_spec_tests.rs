@@ -1,5 +1,5 @@
-//! Scans as values: the same question gives the same spec, another caller or question another one, and no spec holds
-//! anything of a user that could be evaluated on a foreign row.
+//! Scans as values: the same query gives the same spec, another caller or query gives another one, and no spec holds a
+//! user expression that could be evaluated on a row of another tenant.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::query::testing::{account, engine, policy, reader, reader_under};
 use crate::query::{Engine, Session};
 use crate::tenancy::Access;
 
-/// The scans of a statement, in the order of its plan.
+/// The scans of a statement, in plan order.
 async fn scans(engine: &Arc<Engine>, access: &Access, sql: &str) -> Vec<ScanSpec> {
     let session: Session = engine.session(access).unwrap();
     let planned = session.plan(sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
@@ -32,7 +32,7 @@ fn collect(plan: &Arc<dyn ExecutionPlan>, found: &mut Vec<ScanSpec>) {
 }
 
 #[tokio::test]
-async fn equal_scans_are_equal_and_others_differ() {
+async fn equal_scans_have_equal_specs_and_others_differ() {
     let engine = engine().await;
     let acme = reader("acme").await;
     let north = reader_under("acme", policy(Some(("account", "account")), &[]), account("north")).await;
@@ -55,7 +55,7 @@ async fn equal_scans_are_equal_and_others_differ() {
 }
 
 #[tokio::test]
-async fn a_spec_says_what_is_read_and_whose() {
+async fn a_spec_names_columns_files_and_tenant() {
     let engine = engine().await;
     let north = reader_under("acme", policy(Some(("account", "account")), &[]), account("north")).await;
     let sql = "SELECT region FROM calls WHERE y = 3 AND CAST(secret AS BIGINT) > 1 AND upper(region) = 'EU' LIMIT 2";
@@ -67,7 +67,7 @@ async fn a_spec_says_what_is_read_and_whose() {
     assert_eq!(spec.scope.tenant().unwrap().as_str(), "acme");
     let text = |exprs: &[Expr]| exprs.iter().map(ToString::to_string).collect::<Vec<_>>();
     assert_eq!(text(&spec.rules), ["account IN ([Utf8(\"north\")])"]);
-    assert_eq!(text(&spec.filters), ["y = Int64(3)"], "only what can neither fail nor act");
+    assert_eq!(text(&spec.filters), ["y = Int64(3)"], "only infallible expressions without effects");
     assert_eq!(spec.partitions.len(), 3, "as many as configured");
     let limited = scans(&engine, &north, "SELECT region FROM calls LIMIT 2").await;
     assert_eq!(limited[0].limit, Some(2));
@@ -95,7 +95,7 @@ async fn the_operator_reads_the_same_tables_without_rules() {
 }
 
 #[tokio::test]
-async fn only_filters_of_the_key_get_below_the_newest_versions() {
+async fn only_key_filters_are_pushed_below_the_newest_versions() {
     let tables = newest_testing::lake(newest_testing::by_order(), &[&[newest_testing::change("a", 1, "open")]]).await;
     let engine = newest_testing::engine(&tables);
     let acme = newest_testing::reader("acme").await;

@@ -1,19 +1,20 @@
-//! The barrier: the one plan node from which a tenant's rows come, and which no optimizer enters.
+//! The barrier: the only plan node that returns rows of a tenant. No optimizer enters it.
 //!
-//! In: a [`ScanSpec`], of which a private plan is made (`scan_plan.rs`), and the predicate that a row must meet to be this
-//! caller's. Out: the caller's rows in the asked columns, and nothing else. The private plan is a Parquet scan, and for a
-//! table that shows the newest versions the search for them on top of it (`newest.rs`). A query of the operator's
-//! configuration, which sees the rows of all tenants, reads through the same node.
+//! In: a [`ScanSpec`], from which a private plan is built (`scan_plan.rs`), and the predicate that selects the rows
+//! that this caller may see. Out: these rows in the requested columns, and nothing else. The private plan is a Parquet
+//! scan; for a table that shows the newest versions the selection of those is on top of it (`newest_exec.rs`). A query
+//! of the operator's configuration, which sees the rows of all tenants, reads through the same node.
 //!
 //! ```text
-//!   Parquet scan (private) ─► barrier predicate on every batch ─► asked columns ─► the user's plan
+//!   Parquet scan (private) ─► barrier predicate on every batch ─► requested columns ─► the user's plan
 //! ```
 //!
-//! **Invariant:** [`TenantScan`] is a leaf. It shows no child, takes no filter, limit, ordering or dynamic filter of the
-//! user's plan, reports no statistics and only metrics of its own output. So nothing of the user's is evaluated on a
-//! foreign row, and nothing about foreign rows or files (counts, names, pruning) shows in plans, metrics or answers.
-//! **Invariant:** a fault below the barrier is the lake's, never the user's: its text stays in the log. Only that the query's
-//! memory is used up is told, without how it came to be.
+//! **Invariant:** [`TenantScan`] is a leaf. It has no visible child, accepts no filter, limit, ordering or dynamic
+//! filter of the user's plan, and reports no statistics and only metrics of its own output. So no user expression is
+//! evaluated on a row of another tenant, and plans, metrics and results reveal nothing about those rows or files
+//! (counts, names, pruning).
+//! **Invariant:** an error below the barrier is an error of the lake, never of the user: its text stays in the log. The
+//! only exception is that the query has used up its memory, which is reported without details.
 
 use std::fmt;
 use std::sync::Arc;
@@ -44,18 +45,18 @@ use crate::query::scan::tenant_table::{TableSource, plain};
 /// Reads one table for one caller.
 pub(in crate::query) struct TenantScan {
     spec: Arc<ScanSpec>,
-    /// Makes the private plan anew for each run.
+    /// Builds a new private plan for each run.
     plan: Arc<ScanPlan>,
-    /// Reads the asked columns first, then those that only the barrier needs.
+    /// Reads the requested columns first, then those that only the barrier needs.
     source: Arc<dyn ExecutionPlan>,
     barrier: Arc<Barrier>,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
 }
 
-/// What a row must meet, and which columns of it go on.
+/// The condition on a row, and the columns to return.
 struct Barrier {
-    /// `None` for a scan of all tenants' rows only.
+    /// `None` only for a scan of all tenants' rows.
     predicate: Option<Arc<dyn PhysicalExpr>>,
     schema: SchemaRef,
 }
@@ -75,7 +76,7 @@ impl TenantScan {
         let predicate = match (barrier, spec.scope.tenant()) {
             (Some(barrier), _) => Some(state.create_physical_expr(barrier, &DFSchema::try_from(source.schema())?)?),
             (None, None) => None,
-            (None, Some(_)) => return Err(DataFusionError::Internal("a tenant's scan has no barrier".to_owned())),
+            (None, Some(_)) => return Err(DataFusionError::Internal("the scan of a tenant has no barrier".to_owned())),
         };
         let whole = contract.table_schema();
         let places = spec.columns.iter().map(|name| whole.index_of(name)).collect::<Result<Vec<_>, _>>()?;
@@ -101,19 +102,19 @@ impl TenantScan {
 
 #[cfg(test)]
 impl TenantScan {
-    /// What is read.
+    /// The spec of the scan.
     pub(in crate::query) fn spec(&self) -> &ScanSpec {
         &self.spec
     }
 
-    /// How many metrics the private scan holds: none when it has not run.
+    /// The number of metrics of the private scan: 0 if it has not run.
     pub(in crate::query) fn metrics_below(&self) -> usize {
         self.source.metrics().map_or(0, |metrics| metrics.iter().count())
     }
 }
 
 impl Barrier {
-    /// Adds the caller's rows of `batch`, in the columns that go on, to `rows`.
+    /// Appends the caller's rows of `batch`, in the returned columns, to `rows`.
     fn admit(&self, batch: &RecordBatch, rows: &mut BatchCoalescer) -> Result<()> {
         let columns = batch.columns()[..self.schema.fields().len()].to_vec();
         let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
@@ -126,18 +127,18 @@ impl Barrier {
         if mask.true_count() == batch.num_rows() {
             rows.push_batch(admitted)?;
         } else {
-            // A null in the mask is not true: such a row is not admitted.
+            // A null in the mask is not true: such a row is not returned.
             rows.push_batch(filter_record_batch(&admitted, mask)?)?;
         }
         Ok(())
     }
 }
 
-/// One partition being read.
+/// One partition while it is read.
 struct PartitionRead {
     source: SendableRecordBatchStream,
     barrier: Arc<Barrier>,
-    /// Gathers the caller's rows to whole batches: how they lie between foreign ones does not show.
+    /// Collects the caller's rows into full batches, so that batch sizes do not reveal where rows of other tenants are.
     rows: BatchCoalescer,
     metrics: BaselineMetrics,
     ended: bool,
@@ -201,8 +202,8 @@ impl ExecutionPlan for TenantScan {
         Ok(self)
     }
 
-    /// A recursive query runs its inner part many times, and a plan that is kept is copied for each run: the private scan
-    /// is made anew each time.
+    /// A recursive query runs its inner part repeatedly, and a cached plan is copied for each run: each run builds a
+    /// new private scan.
     fn reset_state(self: Arc<Self>) -> Result<Arc<dyn ExecutionPlan>> {
         Ok(Arc::new(Self {
             spec: Arc::clone(&self.spec),
@@ -218,7 +219,7 @@ impl ExecutionPlan for TenantScan {
         let batch_rows = context.session_config().batch_size();
         let source = self.source.execute(partition, context).map_err(below)?;
         let schema = Arc::clone(&self.barrier.schema);
-        // A LIMIT is answered as soon as its rows are there, and not when a batch is full.
+        // A LIMIT is complete as soon as its rows are found, not when a batch is full.
         let batch_rows = self.spec.limit.map_or(batch_rows, |limit| limit.clamp(1, batch_rows));
         let reading = PartitionRead {
             source,
@@ -261,7 +262,7 @@ fn stop_after(
     })
 }
 
-/// A fault below the barrier as seen from above it.
+/// Converts an error from below the barrier to the one that is visible above it.
 fn below(error: DataFusionError) -> DataFusionError {
     if matches!(root(&error), DataFusionError::ResourcesExhausted(_)) {
         return DataFusionError::ResourcesExhausted("below the barrier".to_owned());

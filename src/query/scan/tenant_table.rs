@@ -1,20 +1,21 @@
 //! A table as one caller sees it: visible columns, own rows, one snapshot.
 //!
-//! In: a lake table at one snapshot and the caller's rules. Out: a table provider for the engine, whose scans are
-//! [`TenantScan`]s of a [`ScanSpec`] over pruned files. A table declared with `latest` is two: its newest versions under its
-//! own name, and all of them beside it. Queries of the operator's configuration see the same tables without rules, over the
-//! rows of all tenants.
+//! In: a lake table at one snapshot, and the caller's rules. Out: a table provider for the engine, whose scans are
+//! [`TenantScan`]s of a [`ScanSpec`] over pruned files. A table declared with `latest` appears as two tables: its
+//! newest versions under its own name, and a companion table with all versions. Queries of the operator's configuration
+//! see the same tables without rules, with the rows of all tenants.
 //!
 //! ```text
-//!   all versions      prune by all filters ─► read ─► tenant, row rules
-//!   newest versions   prune by the key's filters ─► read ─► tenant ─► the key's filters ─► newest ─► row rules, not deleted
+//! all versions      prune by all filters ─► read ─► tenant, row rules newest versions   prune by filters on the key ─►
+//! read ─► tenant ─► filters on the key ─► newest ─► row rules, not deleted
 //! ```
 //!
-//! **Invariant:** a column outside the allow-list does not exist here: it is in no schema, error or suggestion.
-//! **Invariant:** row rules are applied to the newest version: a row that has moved to another sub-account is gone from the
-//! first one's, and its older version does not stand in for it.
-//! **Invariant:** a quarantine shows its open entries: no row that closes one, and none that is closed.
-//! **Invariant:** it fails closed: a rule whose column is unknown, or whose values do not fit the column, admits no row.
+//! **Invariant:** a column outside the allow-list does not exist here: no schema, error or suggestion names it.
+//! **Invariant:** row rules apply to the newest version: a row that has moved to another sub-account is no longer
+//! visible to the first one, and no older version replaces it.
+//! **Invariant:** a quarantine shows its open entries: neither rows that close entries nor closed entries.
+//! **Invariant:** it fails closed: a rule with an unknown column, or with values that do not fit the column, matches no
+//! row.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -37,14 +38,14 @@ use crate::query::scan::scan_spec::{RowScope, ScanSpec, ShownRows, column};
 use crate::query::scan::tenant_scan::TenantScan;
 use crate::tenancy::{RowRule, TableRules};
 
-/// Where the files of a table are, and how they are read.
+/// Where the files of a table are, and how to read them.
 #[derive(Clone)]
 pub(in crate::query) struct TableSource {
-    /// The root under which the store is registered.
+    /// The URL under which the store is registered.
     pub(in crate::query) store: ObjectStoreUrl,
     /// Reads files of the store, with cached metadata.
     pub(in crate::query) reader: Arc<dyn ParquetFileReaderFactory>,
-    /// Partitions of a scan.
+    /// The number of partitions of a scan.
     pub(in crate::query) partitions: usize,
 }
 
@@ -65,7 +66,7 @@ pub(in crate::query) struct SessionTable {
 }
 
 impl SessionTable {
-    /// A tenant's view of a table as it was declared: all rows, or the newest version of each key.
+    /// A tenant's view of a table, by its declaration: all rows, or the newest version of each key.
     pub(in crate::query) fn of_tenant(
         table: &Arc<Table>,
         snapshot: Arc<Snapshot>,
@@ -90,7 +91,7 @@ impl SessionTable {
         }
     }
 
-    /// The operator's view: all columns and the rows of all tenants. A quarantine shows every row that is stored.
+    /// The operator's view: all columns and the rows of all tenants. A quarantine shows every stored row.
     pub(in crate::query) fn of_operator(table: &Arc<Table>, snapshot: Arc<Snapshot>, source: TableSource) -> Self {
         let (table, contract) = (Arc::clone(table), Arc::clone(table.contract()));
         let rows = match ShownRows::of(&contract) {
@@ -110,7 +111,7 @@ impl SessionTable {
         }
     }
 
-    /// All versions of the rows of a table that shows the newest ones, under a name of their own; `None` for any other table.
+    /// The companion table of all versions, for a table that shows the newest ones; `None` for any other table.
     pub(in crate::query) fn changes(&self) -> Option<Self> {
         Some(Self {
             table: Arc::clone(&self.table),
@@ -130,7 +131,7 @@ impl SessionTable {
         &self.name
     }
 
-    /// Prose.
+    /// The declared description.
     pub(in crate::query) fn description(&self) -> Cow<'_, str> {
         if *self.name == *self.contract.name {
             return (&self.contract.description).into();
@@ -143,12 +144,12 @@ impl SessionTable {
         &self.contract
     }
 
-    /// Whether no newer version of the table is known.
+    /// Whether this is the newest known version of the table.
     pub(in crate::query) fn is_current(&self) -> bool {
         self.table.snapshot().version == self.snapshot.version
     }
 
-    /// The scan of the visible columns at `projection`; all of them without one.
+    /// The scan of the visible columns at `projection`; of all visible columns for `None`.
     pub(in crate::query) fn spec(
         &self,
         projection: Option<&Vec<usize>>,
@@ -228,13 +229,13 @@ impl fmt::Debug for SessionTable {
     }
 }
 
-/// Fields without metadata: prose and units are for catalogs, and would differ between an answer's plan and stream.
+/// Fields without metadata: descriptions and units are for catalogs, and could differ between plan and stream.
 pub(in crate::query) fn plain<'a>(fields: impl Iterator<Item = &'a Arc<Field>>) -> SchemaRef {
     let plain = fields.map(|field| Field::new(field.name(), field.data_type().clone(), field.is_nullable()));
     Arc::new(Schema::new(plain.collect::<Vec<_>>()))
 }
 
-/// What a row rule admits. Values are typed literals, never text of a statement.
+/// The rows that a row rule matches. Values are typed literals, never text of a statement.
 fn condition(contract: &Contract, rule: &RowRule) -> Expr {
     let Ok(field) = contract.table_schema().field_with_name(&rule.column) else { return lit(false) };
     let values: Vec<Expr> = rule
@@ -246,7 +247,7 @@ fn condition(contract: &Contract, rule: &RowRule) -> Expr {
     if values.is_empty() { lit(false) } else { column(&rule.column).in_list(values, false) }
 }
 
-/// Spreads files over exactly `groups` groups of about the same number of bytes.
+/// Distributes files over exactly `groups` groups of about equal size in bytes.
 fn balanced(mut files: Vec<Arc<DataFile>>, groups: usize) -> Vec<Vec<Arc<DataFile>>> {
     let mut groups: Vec<(u64, Vec<Arc<DataFile>>)> = vec![(0, Vec::new()); groups.max(1)];
     files.sort_by_key(|file| std::cmp::Reverse(file.size));

@@ -1,16 +1,16 @@
-//! The newest version of each key, told from rows that come in any order.
+//! Finds the newest version of each key in rows that arrive in any order.
 //!
-//! In: batches of one tenant's rows, in which all versions of a key are found. Out: of each key its newest version.
+//! In: batches of one tenant's rows that contain all versions of a key. Out: the newest version of each key.
 //!
 //! ```text
-//!   batch ─► number of each row's key ─► newer than what is known? ─► hold the batch's newest rows ─┐
-//!                                                    ▲                                              ▼
-//!                                       newest: key ─► (batch, row) ◄──── compact: drop what was overtaken
+//!   batch ─► number of each row's key ─► newer than the known version? ─► hold the newest rows of the batch ─┐
+//!                                                    ▲                                                       ▼
+//!                                       newest: key ─► (batch, row) ◄──── compact: drop superseded rows
 //! ```
 //!
-//! **Invariant:** which version is newest depends on the rows alone, and not on their order: the greatest `by` (a null is the
+//! **Invariant:** the newest version depends on the rows alone, not on their order: the greatest `by` (null is the
 //! least), then the greatest receive time, then the greatest id.
-//! **Invariant:** no more than about two rows are held for each key, and all that is held is accounted for.
+//! **Invariant:** at most about two rows per key are held, and their memory is accounted for.
 
 use std::cmp::Ordering;
 use std::mem;
@@ -24,35 +24,36 @@ use datafusion::execution::memory_pool::MemoryReservation;
 use datafusion::physical_plan::aggregates::group_values::{GroupValues, new_group_values};
 use datafusion::physical_plan::aggregates::order::GroupOrdering;
 
-/// Batches that may be held beyond those that the keys fill: a batch costs a thousand bytes however few rows it has.
+/// Batches that may be held in addition to those that the keys fill: a batch takes about a kilobyte regardless of its
+/// rows.
 const HELD_SPARE: usize = 8;
 
-/// By which columns versions are told apart, as places in the rows that come in.
+/// The columns that identify and order versions, as indexes in the input rows.
 #[derive(Debug, Clone)]
 pub(in crate::query) struct ColumnPlaces {
-    /// What names a thing of the tenant.
+    /// The key, unique within the tenant.
     pub(in crate::query) key: Vec<usize>,
-    /// An integer, timestamp or date.
+    /// The declared order: an integer, timestamp or date.
     pub(in crate::query) by: usize,
     /// The receive time.
     pub(in crate::query) received: usize,
     /// The text id of each version.
     pub(in crate::query) id: usize,
-    /// How many columns go on: the first ones.
+    /// The number of columns to return: the first ones.
     pub(in crate::query) columns: usize,
 }
 
-/// What is known after some batches.
+/// The state after some batches.
 pub(in crate::query) struct Versions {
     places: Arc<ColumnPlaces>,
-    /// Numbers keys from 0.
+    /// Numbers the keys from 0.
     keys: Box<dyn GroupValues>,
-    /// The newest version of each key, by the key's number.
+    /// The newest version of each key, by key number.
     newest: Vec<Option<Version>>,
     held: Vec<HeldRows>,
     held_rows: usize,
     held_bytes: usize,
-    /// The key of each row of the batch at hand.
+    /// The key of each row of the current batch.
     numbers: Vec<usize>,
     batch_rows: usize,
     memory: MemoryReservation,
@@ -67,14 +68,14 @@ struct Version {
     row: usize,
 }
 
-/// Rows that are the newest of their keys, or were when they came: the columns that go on, and the id.
+/// Rows that are, or were on arrival, the newest of their keys: the returned columns, and the id.
 struct HeldRows {
     rows: RecordBatch,
     /// The key of each row.
     keys: Vec<usize>,
 }
 
-/// The columns of one batch that say how new its rows are.
+/// The columns of one batch that order its rows.
 struct VersionColumns {
     by: Int64Array,
     received: Int64Array,
@@ -82,7 +83,7 @@ struct VersionColumns {
 }
 
 impl Versions {
-    /// Of rows of `schema`, holding them in batches of `batch_rows`.
+    /// For rows of `schema`, held in batches of `batch_rows`.
     pub(in crate::query) fn new(
         places: Arc<ColumnPlaces>,
         schema: &Schema,
@@ -94,7 +95,7 @@ impl Versions {
         Ok(Self { places, keys, newest, held, held_rows: 0, held_bytes: 0, numbers, batch_rows, memory })
     }
 
-    /// Takes a batch into account. Fails when the memory of the query does not hold what must be kept of it.
+    /// Adds a batch. Fails if the memory limit of the query does not allow holding its newest rows.
     pub(in crate::query) fn take(&mut self, batch: &RecordBatch) -> Result<()> {
         let keys: Vec<ArrayRef> = self.places.key.iter().map(|place| Arc::clone(batch.column(*place))).collect();
         self.keys.intern(&keys, &mut self.numbers)?;
@@ -110,7 +111,7 @@ impl Versions {
         self.account()
     }
 
-    /// The newest version of each key, in the columns that go on.
+    /// The newest version of each key, in the returned columns.
     pub(in crate::query) fn finish(self) -> impl Iterator<Item = Result<RecordBatch>> {
         let Self { places, newest, held, mut held_bytes, memory, .. } = self;
         let columns: Vec<usize> = (0..places.columns).collect();
@@ -122,7 +123,7 @@ impl Versions {
         })
     }
 
-    /// Marks those rows of the batch at hand that are newer than what is known of their keys; says how many there are.
+    /// Marks the rows of the current batch that are newer than the known versions of their keys; returns their number.
     fn compare(&mut self, ranks: &VersionColumns) -> usize {
         let (number, mut rows) = (self.held.len(), 0);
         let id_place = self.places.id.min(self.places.columns);
@@ -147,7 +148,7 @@ impl Versions {
         rows
     }
 
-    /// Holds the batch at hand: as it is when most of its rows count, else a copy of those that do.
+    /// Holds the current batch: unchanged if most of its rows are needed, else a copy of the needed rows.
     fn hold(&mut self, batch: &RecordBatch, newest_rows: usize) -> Result<()> {
         let ColumnPlaces { columns, id, .. } = *self.places;
         let held: Vec<usize> = (0..columns).chain((id >= columns).then_some(id)).collect();
@@ -166,7 +167,7 @@ impl Versions {
         self.held.push(held);
     }
 
-    /// Drops the rows that were overtaken. It copies what it keeps, at a time when as much can be dropped.
+    /// Drops superseded rows. It copies the rows it keeps, and runs only when it can drop as many.
     fn compact(&mut self) -> Result<()> {
         let Some(first) = self.held.first() else { return Ok(()) };
         let mut rows = BatchCoalescer::new(first.rows.schema(), self.batch_rows);
@@ -195,7 +196,7 @@ impl Versions {
 }
 
 impl HeldRows {
-    /// Of these rows, which are held as the batch of this number, those that no newer version has overtaken.
+    /// The rows of this held batch that no newer version has superseded.
     fn newest(self, number: usize, newest: &[Option<Version>]) -> Result<Self> {
         let is_newest = |row: usize, key: usize| {
             newest[key].as_ref().is_some_and(|version| version.batch == number && version.row == row)
@@ -208,7 +209,7 @@ impl HeldRows {
         Ok(Self { rows: take_record_batch(&self.rows, &UInt64Array::from(places))?, keys })
     }
 
-    /// Says where the newest versions are from now on: all of these rows are such.
+    /// Updates the locations of the newest versions: all of these rows are such.
     fn mark(&self, number: usize, newest: &mut [Option<Version>]) {
         for (row, key) in self.keys.iter().enumerate() {
             if let Some(version) = &mut newest[*key] {
@@ -228,7 +229,7 @@ impl VersionColumns {
             Ok(cast(batch.column(place), &DataType::Int64)?.as_primitive::<Int64Type>().clone())
         };
         let ids = batch.column(places.id).as_string_opt::<i32>().cloned();
-        let ids = ids.ok_or_else(|| DataFusionError::Internal("an id is no text".to_owned()))?;
+        let ids = ids.ok_or_else(|| DataFusionError::Internal("an id is not text".to_owned()))?;
         Ok(Self { by: number(places.by)?, received: number(places.received)?, ids })
     }
 
@@ -270,7 +271,7 @@ mod tests {
         let mut found = Vec::new();
         for batch in versions.finish() {
             let batch = batch.unwrap();
-            assert_eq!(batch.num_columns(), 1, "only what goes on");
+            assert_eq!(batch.num_columns(), 1, "only the returned columns");
             found.extend(batch.column(0).as_primitive::<Int64Type>().values());
         }
         found.sort_unstable();
@@ -278,13 +279,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_held_grows_with_keys_and_not_with_versions() {
+    fn memory_grows_with_keys_and_not_with_versions() {
         for (keys, rounds) in [(1, 2_000), (10, 500), (1_000, 40)] {
             let pool: Arc<dyn MemoryPool> = Arc::new(GreedyMemoryPool::new(8 << 20));
             let mut versions = versions(&pool);
             let mut most = 0;
             for round in 0..rounds {
-                // Each round a newer version of every key, the keys from the other end each time.
+                // Each round adds a newer version of every key, alternating the order of the keys.
                 let key = |place: i64| if round % 2 == 0 { place } else { keys - 1 - place };
                 let rows: Vec<(i64, i64)> = (0..keys).map(|place| (key(place), round * keys + key(place))).collect();
                 for rows in rows.chunks(BATCH_ROWS) {
@@ -306,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn older_versions_that_come_late_are_not_held() {
+    fn late_older_versions_are_not_held() {
         let pool: Arc<dyn MemoryPool> = Arc::new(GreedyMemoryPool::new(1 << 20));
         let mut versions = versions(&pool);
         for by in (0..500).rev() {
@@ -328,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_that_is_not_there_is_an_error() {
+    fn exceeding_the_memory_limit_is_an_error() {
         let pool: Arc<dyn MemoryPool> = Arc::new(GreedyMemoryPool::new(64 << 10));
         let mut versions = versions(&pool);
         let taken =

@@ -1,20 +1,20 @@
-//! How the allocator keeps memory that batches of events take and give back every second.
+//! Configures glibc's allocator to keep the memory that batches of events allocate and free every second.
 //!
-//! By default glibc gives large blocks back to the system at once, and gets them again as pages that the kernel has to find
-//! and clear. Other allocators do the same by default, or were slower: see docs/performance.md.
+//! By default glibc returns large blocks to the system at once, and gets them back as pages that the kernel has to find and
+//! clear. Other allocators do the same by default, or were slower: see docs/performance.md.
 
-/// Blocks up to this size, in bytes, come from memory that is kept: glibc allows no more.
+/// Blocks up to this size, in bytes, are allocated from kept memory. This is glibc's maximum.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 const KEPT_BLOCK_MAX: i32 = 32 << 20;
-/// Free memory at an arena's end, in bytes, beyond which it goes back to the system.
+/// Free memory at the end of an arena beyond this size, in bytes, is returned to the system.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 const KEPT_FREE_MAX: i32 = 256 << 20;
 
-/// Sets the allocator up, before there are threads. Does nothing where the allocator is not glibc's.
+/// Configures the allocator. Call it before threads start. Does nothing if the allocator is not glibc's.
 pub(super) fn keep_memory() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
-        // What is free in one arena helps no thread of another: no more of them than threads that run at once.
+        // Free memory of one arena cannot serve another, so there is one arena per core and no more.
         let arenas = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
         let arenas = i32::try_from(arenas).unwrap_or(i32::MAX);
         for (option, value) in [

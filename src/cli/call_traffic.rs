@@ -1,6 +1,6 @@
-//! Synthetic call events: what a communications platform would send, for the demo and the benches.
+//! Synthetic call events of a communications platform, for the demo and the benches.
 //!
-//! In: a seed and a time. Out: [`CallEvent`]s of a few tenants of very different size, as JSON after
+//! In: a seed and a time. Out: [`CallEvent`]s of a few tenants of very different size, as JSON of
 //! `proto/glasshouse/voice/v1/call_event.proto`. The same seed gives the same events. A call reports when it rings
 //! (post-dial delay), then regularly (jitter, loss, quality), and when it ends (duration).
 
@@ -11,7 +11,7 @@ use crate::clock::Micros;
 /// The demo's tenants with their share of all calls, in thousandths.
 pub const TENANTS: [(&str, u64); 5] = [("aurora", 640), ("borealis", 250), ("cirrus", 80), ("dune", 25), ("ember", 5)];
 
-/// Calls under way. At 1,000 events per second each of them reports every ten seconds.
+/// Active calls. At 1,000 events per second each of them reports every ten seconds.
 const CALLS: usize = 10_000;
 /// Events of one call: it rings, reports six times, ends.
 const STEPS: u64 = 8;
@@ -36,13 +36,13 @@ pub struct Traffic {
 /// One event: its tenant and its JSON.
 #[derive(Debug, Clone)]
 pub struct CallEvent {
-    /// Whose call it is.
+    /// The tenant that owns the call.
     pub tenant: &'static str,
     /// The event.
     pub json: Value,
 }
 
-/// One call under way.
+/// One active call.
 #[derive(Debug, Clone)]
 struct Call {
     tenant: &'static str,

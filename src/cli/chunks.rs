@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 
 /// The longest length prefix of a protobuf message.
 const VARINT_BYTES_MAX: usize = 10;
-/// The largest single event that is sent; a longer length prefix means that the input is no protobuf stream.
+/// The largest single event that is sent; a larger length prefix means that the input is not a protobuf stream.
 const EVENT_BYTES_MAX: u64 = 64 << 20;
 
 /// One request's body.
@@ -23,7 +23,7 @@ const EVENT_BYTES_MAX: u64 = 64 << 20;
 pub(crate) struct Chunk {
     pub(crate) content_type: &'static str,
     pub(crate) body: Bytes,
-    /// Bytes of the input that it stands for.
+    /// The size of the input that it covers, in bytes.
     pub(crate) input_bytes: usize,
 }
 
@@ -53,7 +53,7 @@ impl Chunks {
                 StreamReader::try_new(input, None).map_err(|e| unreadable("an Arrow IPC stream", e))?,
             )),
             InputFormat::Parquet => {
-                // Parquet is read from its end: a pipe has to be taken in whole.
+                // Parquet is read from its end, so a pipe is read as a whole.
                 let mut bytes = Vec::new();
                 input.read_to_end(&mut bytes).map_err(cannot_read)?;
                 let reader = ParquetRecordBatchReaderBuilder::try_new(Bytes::from(bytes))
@@ -116,14 +116,14 @@ fn read_message(input: &mut impl BufRead, body: &mut Vec<u8>) -> Result<bool> {
         if byte[0] < 0x80 {
             if length > EVENT_BYTES_MAX {
                 return Err(Error::invalid(format!(
-                    "a message of {length} bytes: not a length-delimited protobuf stream?"
+                    "a message of {length} bytes: the input is probably not a length-delimited protobuf stream"
                 )));
             }
             let read = input.take(length).read_to_end(body).map_err(cannot_read)? as u64;
             return if read == length { Ok(true) } else { Err(Error::invalid("the input ends inside a message")) };
         }
     }
-    Err(Error::invalid("a length prefix of more than ten bytes: not a length-delimited protobuf stream"))
+    Err(Error::invalid("a length prefix of more than ten bytes: the input is not a length-delimited protobuf stream"))
 }
 
 /// Record batches, cut to about `bytes_max` in memory, as one IPC stream.

@@ -1,4 +1,4 @@
-//! The HTTP API of a running server, as commands ask it: where it is, with which token, and how often.
+//! The HTTP client that commands use for the API of a running server: its URL, token and retries.
 
 use std::time::Duration;
 
@@ -10,14 +10,14 @@ use url::Url;
 use crate::error::{Error, Kind, Result};
 use crate::outbound::{Client, Plaintext, Request, Response, Retry, Roots, Settings};
 
-/// The time for one answer: that of a large ingest request on a busy server.
+/// The time limit for one response, enough for a large ingest request on a busy server.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(300);
-/// The size of one answer, in bytes.
+/// The maximum size of one response, in bytes.
 const ANSWER_BYTES_MAX: usize = 256 << 20;
 /// How many redirects a command follows.
 const REDIRECTS_MAX: usize = 5;
 
-/// How a request is repeated that the server refuses for load.
+/// How to retry a request that the server refuses because of load.
 pub(super) const RETRY: Retry = Retry {
     attempts_max: 20,
     pause_min: Duration::from_millis(250),
@@ -26,13 +26,13 @@ pub(super) const RETRY: Retry = Retry {
     if_unanswered: false,
 };
 
-/// Where a server answers, who asks, and how the answer is shown.
+/// The server's URL, the token, and the output format.
 #[derive(Debug, ClapArgs)]
 pub(super) struct ServerClient {
-    /// The server's web door
+    /// The server's HTTP endpoint
     #[arg(long, global = true, env = "GLASSHOUSE_URL", default_value = "http://127.0.0.1:8080")]
     url: String,
-    /// A token, see below
+    /// A token with the scopes named below
     #[arg(
         long,
         global = true,
@@ -48,15 +48,15 @@ pub(super) struct ServerClient {
 }
 
 impl ServerClient {
-    /// Refuses to ask without a token.
+    /// Fails if there is no token.
     pub(super) fn check(&self) -> Result<()> {
         if self.token.is_empty() {
-            return Err(Error::unauthenticated("no token: give --token, or set GLASSHOUSE_TOKEN"));
+            return Err(Error::unauthenticated("no token: use --token, or set GLASSHOUSE_TOKEN"));
         }
         Ok(())
     }
 
-    /// The URL of a path, whatever characters its names have.
+    /// The URL of a path, with its names percent-encoded.
     pub(super) fn address(&self, path: &[&str], query: &[(&str, String)]) -> Result<Url> {
         let mut url = address(&self.url, path)?;
         if !query.is_empty() {
@@ -69,20 +69,20 @@ impl ServerClient {
         self.answer(Request::get(self.address(path, query)?)).await
     }
 
-    /// Sends a body. It may be sent more than once: what commands ask for is the same when it is done twice.
+    /// Sends a body. It may be sent more than once: the requests of commands are idempotent.
     pub(super) async fn post(&self, path: &[&str], body: &Value) -> Result<Value> {
         let url = self.address(path, &[])?;
         self.answer(Request::post(url, "application/json", body.to_string()).idempotent()).await
     }
 
-    /// The answer to a request with our token.
+    /// The response to a request with our token.
     pub(super) async fn answer(&self, request: Request) -> Result<Value> {
         let answer = send(&client(RETRY)?, &request.bearer(&self.token)).await?;
         serde_json::from_slice(&answer.body).map_err(unreadable)
     }
 }
 
-/// What a refusing server says.
+/// The body of an error response.
 #[derive(Debug, Deserialize)]
 struct Problem {
     error: ProblemBody,
@@ -98,7 +98,7 @@ pub(super) fn client(retry: Retry) -> Result<Client> {
     client_within(ANSWER_TIME_MAX, retry)
 }
 
-/// The same with another time limit for one answer.
+/// The same with another time limit for one response.
 pub(super) fn client_within(time_max: Duration, retry: Retry) -> Result<Client> {
     let settings = Settings {
         peer: "the server",
@@ -113,25 +113,25 @@ pub(super) fn client_within(time_max: Duration, retry: Retry) -> Result<Client> 
     Client::new(settings, &Roots::system())
 }
 
-/// The URL of a path below a server's URL, whatever characters its names have.
+/// The URL of a path below a server's URL, with its names percent-encoded.
 pub(super) fn address(base: &str, path: &[&str]) -> Result<Url> {
-    let wrong = || Error::invalid("the server's URL is not valid; expected one as in http://127.0.0.1:8080");
+    let wrong = || Error::invalid("the server's URL is not valid; expected a URL like http://127.0.0.1:8080");
     let mut url = Url::parse(base).map_err(|_| wrong())?;
     url.path_segments_mut().map_err(|()| wrong())?.pop_if_empty().extend(path);
     Ok(url)
 }
 
-/// Sends a request; an answer that refuses it is an error.
+/// Sends a request; an error response becomes an error.
 pub(super) async fn send(client: &Client, request: &Request) -> Result<Response> {
     let answer = client.send(request).await?;
     if answer.status.is_success() { Ok(answer) } else { Err(refusal(&answer)) }
 }
 
 pub(super) fn unreadable(fault: impl std::error::Error + Send + Sync + 'static) -> Error {
-    Error::internal("the answer is not readable").with_source(fault)
+    Error::internal("the server's response is not readable").with_source(fault)
 }
 
-/// The error that a refusing answer stands for.
+/// The error that an error response stands for.
 fn refusal(answer: &Response) -> Error {
     let status = answer.status.as_u16();
     let message = match serde_json::from_slice::<Problem>(&answer.body) {

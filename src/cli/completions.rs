@@ -1,4 +1,4 @@
-//! `glasshouse completions`: what a shell needs to complete the command line.
+//! `glasshouse completions`: write shell completions.
 
 use std::io;
 use std::process::ExitCode;
@@ -19,7 +19,7 @@ pub(crate) struct Args {
 
 /// Writes them.
 pub(crate) fn run(args: &Args) -> ExitCode {
-    // In memory first: the generator panics when its reader goes away.
+    // Generate in memory first: the generator panics if its output is closed.
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut super::Cli::command(), "glasshouse", &mut script);
     let _ = io::Write::write_all(&mut io::stdout().lock(), &script);

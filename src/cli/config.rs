@@ -1,7 +1,7 @@
-//! `glasshouse config`: is the configuration right, and what does it come to?
+//! `glasshouse config`: check the configuration, or show the effective values.
 //!
-//! In: the configuration, checked by itself. Out: every fault that a server would meet at its start (contracts, sources,
-//! keys, policies), or the effective values with secrets redacted.
+//! In: the parsed configuration. Out: every error that a server would report at startup (contracts, sources, keys,
+//! policies), or the effective values with secrets redacted.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -19,12 +19,12 @@ use crate::transform::Lookups;
 /// Check or show the configuration.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Examples:
-  glasshouse config check                        exit code 3 and all faults with their places, or 0
-  glasshouse config show                         effective values, each knob explained
-  glasshouse config show --brief > now.toml      effective values alone; secrets stay hidden
+  glasshouse config check                        exit code 3 and all errors with their locations, or 0
+  glasshouse config show                         effective values, with an explanation of each setting
+  glasshouse config show --brief > now.toml      effective values only; secrets are redacted
   GLASSHOUSE__QUERY__ROWS_MAX=1000 glasshouse config show --brief
 
-Every key can be set by a variable: GLASSHOUSE__SECTION__KEY, as in GLASSHOUSE__AUTH__ISSUERS__DEV__SECRET.")]
+An environment variable overrides a key: GLASSHOUSE__SECTION__KEY, as in GLASSHOUSE__AUTH__ISSUERS__DEV__SECRET.")]
 pub(crate) struct Args {
     #[command(subcommand)]
     command: Command,
@@ -32,17 +32,17 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Report every fault that the server would meet at its start
+    /// Report every error that the server would report at startup
     Check,
     /// Print the effective values as TOML, secrets redacted
     Show {
-        /// Leave out the explanations
+        /// Omit the explanations
         #[arg(long)]
         brief: bool,
     },
 }
 
-/// Checks or shows.
+/// Checks or shows the configuration.
 pub(crate) fn run(args: &Args, config: &Config) -> Result<ExitCode> {
     match args.command {
         Command::Show { brief } => say(config.show(!brief).trim_end()),
@@ -55,8 +55,8 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<ExitCode> {
             say(&summary(config));
             for (source, lookups) in unchecked(config) {
                 tell(&format!(
-                    "the transform of `{source}` is checked when its lookups are loaded ({}): declare their `columns` to \
-                     check it here",
+                    "the transform of `{source}` can only be checked after its lookup tables are loaded ({}): declare \
+                     their `columns` to check it here",
                     lookups.join(", ")
                 ));
             }
@@ -65,8 +65,8 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What is wrong beyond the configuration's own text: `.proto` files, key files, columns of policies, Kafka's
-/// options, files of lookups, transforms.
+/// Errors outside the configuration file itself: `.proto` files, key files, columns of policies, Kafka's options, files
+/// of lookup tables, transforms.
 fn faults(config: &Config) -> Vec<String> {
     let contracts = server::contracts(config);
     let keys = Verifier::new(&config.auth, &config.policy, Clock::System).err();
@@ -77,7 +77,7 @@ fn faults(config: &Config) -> Vec<String> {
     contracts.err().into_iter().chain(keys).chain(unloaded).chain(sources).map(|error| error.to_string()).collect()
 }
 
-/// Sources whose transforms need lookups that are not known yet, with their names.
+/// Sources whose transforms cannot be checked yet, with the lookup tables that they need.
 fn unchecked(config: &Config) -> Vec<(String, Vec<String>)> {
     let Ok(contracts) = server::contracts(config) else { return Vec::new() };
     let lookups = Lookups::new(&config.lookups, &config.ingest, Arc::default());
@@ -89,18 +89,18 @@ fn unchecked(config: &Config) -> Vec<(String, Vec<String>)> {
     config.sources.keys().filter_map(waits).collect()
 }
 
-/// One line for the operator, with what is easily forgotten.
+/// One summary line, which also names tables without a policy.
 fn summary(config: &Config) -> String {
     let count = |number: usize, thing: &str| format!("{number} {thing}{}", if number == 1 { "" } else { "s" });
     let mut line = format!(
-        "the configuration is fine: {}, {}, {}",
+        "the configuration is valid: {}, {}, {}",
         count(config.tables.len(), "table"),
         count(config.sources.len(), "source"),
         count(config.auth.issuers.len(), "issuer")
     );
     let hidden: Vec<_> = config.tables.keys().filter(|name| !config.policy.contains_key(*name)).cloned().collect();
     if !hidden.is_empty() {
-        line.push_str(&format!("; nobody sees {}: there is no [policy.NAME] for it", hidden.join(", ")));
+        line.push_str(&format!("; invisible without a section [policy.NAME]: {}", hidden.join(", ")));
     }
     line
 }
@@ -112,7 +112,7 @@ mod tests {
     use super::*;
     use crate::config::FILE;
 
-    /// The faults of the reference configuration under these variables.
+    /// The errors of the reference configuration with these environment variables.
     fn check(env: &[(&str, &str)]) -> String {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(FILE);
         let env = env.iter().map(|(name, value)| (name.to_string(), value.to_string()));

@@ -1,6 +1,6 @@
-//! `glasshouse demo`: a server on a local folder, a steady stream of call events, and commands to paste.
+//! `glasshouse demo`: run a server on a local folder with a steady stream of call events, and print commands to paste.
 //!
-//! The stream comes in through the web door like anybody's, with one token per tenant. Rates are read from the receipts.
+//! The demo sends its events to the HTTP endpoint like any client, with one token per tenant. It reads rates from receipts.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
@@ -24,13 +24,13 @@ use crate::server::Server;
 use crate::tenancy::{Mint, Scope};
 use crate::{supervise, telemetry};
 
-/// How often events are sent; each request carries one tenant's events of this time.
+/// The interval between requests; each request carries one tenant's events of one interval.
 const TICK: Duration = Duration::from_millis(250);
 /// How long the printed tokens are valid.
 const TOKEN_AGE: Duration = Duration::from_secs(24 * 3_600);
-/// The table that the stream goes to.
+/// The table that receives the events.
 const TABLE: &str = "call_events";
-/// The statement that is printed.
+/// The SQL of the printed commands.
 const SQL: &str = "select carrier, count(*) as events, avg(jitter_ms) as jitter_ms from call_events group by carrier \
                    order by jitter_ms desc nulls last";
 
@@ -40,7 +40,7 @@ pub(crate) struct Args {
     /// The folder of the lake
     #[arg(long, default_value = "demo-data", value_name = "DIR")]
     data: PathBuf,
-    /// Events per second, all tenants together
+    /// Events per second, of all tenants together
     #[arg(long, default_value_t = 1_000)]
     rate: u32,
     /// Stop after this many seconds
@@ -51,7 +51,7 @@ pub(crate) struct Args {
 /// Starts the server and the stream; stops both on a signal, or after `--seconds`.
 pub(crate) fn run(args: &Args, mut config: Config) -> Result<ExitCode> {
     std::fs::create_dir_all(&args.data)
-        .map_err(|e| Error::invalid(format!("cannot make the folder `{}`: {e}", args.data.display())))?;
+        .map_err(|e| Error::invalid(format!("cannot create the folder `{}`: {e}", args.data.display())))?;
     let folder = args.data.canonicalize().map_err(|e| Error::internal("the new folder has no path").with_source(e))?;
     config.lake.url = format!("file://{}", folder.display());
     config.log.level = "warn".into();
@@ -90,12 +90,12 @@ pub(crate) fn run(args: &Args, mut config: Config) -> Result<ExitCode> {
         stop.cancel();
         let streamed = tasks.join_all().await.into_iter().collect::<Result<()>>();
         served.and(streamed)?;
-        super::say("stopped; the lake stays in the folder: run the demo again and it goes on");
+        super::say("stopped; the folder keeps the lake: run the demo again to continue with it");
         Ok(ExitCode::SUCCESS)
     })
 }
 
-/// One token per tenant, to read and to ingest.
+/// One token per tenant, with the scopes `read` and `ingest`.
 fn tokens(config: &Config, clock: &Clock) -> Result<Vec<(&'static str, String)>> {
     TENANTS
         .into_iter()
@@ -113,7 +113,7 @@ fn tokens(config: &Config, clock: &Clock) -> Result<Vec<(&'static str, String)>>
         .collect()
 }
 
-/// Sends events until `stop`, and shows what became of them.
+/// Sends events until `stop`, and shows how many were stored.
 async fn stream(
     url: String,
     tokens: Vec<(&'static str, String)>,
@@ -121,7 +121,7 @@ async fn stream(
     clock: Clock,
     stop: CancellationToken,
 ) -> Result<()> {
-    // A demo does not send again.
+    // The demo does not retry.
     let client = client::client(Retry::NONE)?;
     let url = client::address(&url, &["v1", "tables", TABLE, "events"])?;
     let mut traffic = Traffic::new(1, clock.now_seconds().unsigned_abs());
@@ -162,13 +162,13 @@ async fn stream(
     Ok(())
 }
 
-/// The receipt, or nothing when the request was refused or lost.
+/// The receipt, or `None` if the request was refused or lost.
 async fn send(client: &Client, url: &Url, token: &str, body: String) -> Option<Value> {
     let request = Request::post(url.clone(), "application/x-ndjson", body).bearer(token);
     serde_json::from_slice(&client::send(client, &request).await.ok()?.body).ok()
 }
 
-/// What a newcomer sees first.
+/// The text that the demo prints at its start.
 struct Welcome<'a> {
     program: &'a str,
     folder: &'a str,
@@ -180,9 +180,9 @@ struct Welcome<'a> {
 }
 
 impl Welcome<'_> {
-    /// The addresses, two tokens, and commands that work when they are pasted into another terminal, in any folder. Commands
-    /// begin at the start of a line, since an indented one would break a script of several lines; what is between them is prose,
-    /// since some interactive shells know no comments.
+    /// The addresses, two tokens, and commands that can be pasted into another terminal, in any folder. Commands are not
+    /// indented, since indentation would break a script of several lines. The text between them is prose and not comments,
+    /// since some interactive shells do not support comments.
     fn text(&self) -> String {
         let Self { program, folder, flight_tls, large: (large, large_token), small: (small, small_token), .. } = self;
         let (flight, http) = (reachable(self.flight), reachable(self.http));
@@ -202,7 +202,7 @@ Open another terminal and paste the tokens of a large and a small tenant. They a
 export {large}={large_token}
 export {small}={small_token}
 
-Query as one tenant, then as the other. The SQL is the same, the rows are not.
+Query as one tenant, then as the other. The SQL is the same; the rows differ.
 
 {program} query --url {scheme}://{flight} --token "${large}" '{SQL}'
 {program} query --url {scheme}://{flight} --token "${small}" '{SQL}'
@@ -235,7 +235,7 @@ duckdb -c "select account_id, count(*) from delta_scan('{lake}') group by 1"
     }
 }
 
-/// Where a client on this machine finds a listener: one that listens on every address is found on loopback.
+/// The address at which a client on this machine reaches a listener: loopback for a listener on every address.
 fn reachable(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
@@ -245,7 +245,7 @@ fn reachable(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, address.port())
 }
 
-/// The text as it is written inside double quotes of a POSIX shell.
+/// Escapes a text for double quotes of a POSIX shell.
 fn quoted(text: &str) -> String {
     let mut quoted = String::with_capacity(text.len());
     for letter in text.chars() {
@@ -282,9 +282,6 @@ mod tests {
         let tls = text("10.0.0.1:8815", true, "/it's $HOME");
         assert!(tls.contains("--url grpc+tls://10.0.0.1:8815") && tls.contains("8815/?useEncryption=true"), "{tls}");
         assert!(tls.contains(r"delta_scan('/it''s \$HOME/call_events')"), "{tls}");
-        assert!(
-            !SQL.contains(['\'', '"', '\\', '`', '$', '!']),
-            "the statement stands inside quotes of shell and Python"
-        );
+        assert!(!SQL.contains(['\'', '"', '\\', '`', '$', '!']), "the statement is inside quotes of shell and Python");
     }
 }

@@ -1,4 +1,4 @@
-//! `glasshouse health`: whether a server can serve requests, for health checks of containers and scripts.
+//! `glasshouse health`: check whether a server can serve requests, for containers and scripts.
 //!
 //! In: the address of its HTTP endpoint; no token. Out: one line, and an exit code: 0 or 5.
 
@@ -12,7 +12,7 @@ use super::client::{self, RETRY};
 use crate::error::{Error, Result};
 use crate::outbound::{Request, Retry};
 
-/// The longest wait for an answer. `/readyz` itself gives up earlier.
+/// The longest wait for a response. `/readyz` itself times out earlier.
 const TIME_MAX: Duration = Duration::from_secs(5);
 
 /// Check whether a server can serve requests.
@@ -20,24 +20,24 @@ const TIME_MAX: Duration = Duration::from_secs(5);
 #[command(after_help = "Example, as the health check of a container:
   HEALTHCHECK CMD [\"glasshouse\", \"health\"]
 
-Exit codes: 0 the server can serve requests; 5 it cannot, or it does not answer.")]
+Exit codes: 0 the server can serve requests; 5 it cannot, or it does not respond.")]
 pub(crate) struct Args {
     /// The server's HTTP endpoint
     #[arg(long, env = "GLASSHOUSE_URL", default_value = "http://127.0.0.1:8080")]
     url: String,
-    /// Check only that the process answers, not that it can serve requests
+    /// Check only that the process responds, not that it can serve requests
     #[arg(long)]
     live: bool,
 }
 
-/// The answer of `/readyz`.
+/// The response of `/readyz`.
 #[derive(Debug, Default, Deserialize)]
 struct Readiness {
     #[serde(default)]
     reasons: Vec<String>,
 }
 
-/// Asks once.
+/// Sends one request, without retries.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let (path, outcome) = if args.live { ("healthz", "the server answers") } else { ("readyz", "the server is ready") };
     super::block_on(ask(&args.url, path))?;

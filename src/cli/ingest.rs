@@ -1,7 +1,8 @@
 //! `glasshouse ingest`: send a file or standard input to a running server.
 //!
 //! In: NDJSON, JSON, length-delimited protobuf, Arrow IPC or Parquet. Out: requests of bounded size, a progress bar, and
-//! the sum of the receipts. Requests refused for load are sent again after the time the server names: ids make that safe.
+//! the sum of the receipts. A request refused because of load is retried after the time that the server names; ids make
+//! that safe.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -29,34 +30,34 @@ const REJECTS_SHOWN: usize = 10;
   zcat events.ndjson.gz | glasshouse ingest --table call_events --format ndjson -
   glasshouse ingest --table flights flights.parquet
 
-Exit codes: 0 everything is stored; 1 some events were rejected (they are in the table's quarantine); 4 refused; 5 not reachable.")]
+Exit codes: 0 all events are stored; 1 some events were rejected (they are in the table's quarantine); 4 refused; 5 not reachable.")]
 pub(crate) struct Args {
     /// The table
     #[arg(long, short)]
     table: String,
-    /// The server's web door
+    /// The server's HTTP endpoint
     #[arg(long, env = "GLASSHOUSE_URL", default_value = "http://127.0.0.1:8080")]
     url: String,
     /// A token with the scope `ingest`
     #[arg(long, env = "GLASSHOUSE_TOKEN", hide_env_values = true)]
     token: String,
-    /// How the input is written; told by the file's name when it is not given
+    /// The input format; inferred from the file name if omitted
     #[arg(long, value_enum)]
     format: Option<InputFormat>,
-    /// Bytes of one request
+    /// The size of one request, in bytes
     #[arg(long, default_value_t = 4 << 20, value_name = "BYTES")]
     request_bytes: usize,
-    /// Requests on their way at once
+    /// The number of concurrent requests
     #[arg(long, default_value_t = 4, value_name = "N")]
     requests: usize,
     /// The file, or - for standard input
     file: PathBuf,
 }
 
-/// How the input is written.
+/// The input format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum InputFormat {
-    /// One JSON object a line
+    /// One JSON object per line
     Ndjson,
     /// One JSON document: an object or an array of them
     Json,
@@ -87,11 +88,11 @@ struct RejectJson {
     detail: String,
 }
 
-/// Sends everything, prints the sum.
+/// Sends the whole input and prints the sum of the receipts.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let format = args.format.or_else(|| told_by_name(&args.file)).ok_or_else(|| {
         Error::invalid(format!(
-            "cannot tell the format of `{}`: give --format ndjson|json|protobuf|arrow|parquet",
+            "cannot infer the format of `{}`: use --format ndjson|json|protobuf|arrow|parquet",
             args.file.display()
         ))
     })?;
@@ -102,7 +103,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     progress.finish_and_clear();
     super::say(&format!("{} accepted, {} duplicate, {} rejected", total.accepted, total.duplicate, total.rejected));
     if total.conflict > 0 {
-        super::say(&format!("  {} of the duplicates say something else than the event that is stored", total.conflict));
+        super::say(&format!("  {} of the duplicates differ from the stored event", total.conflict));
     }
     for note in &total.rejects {
         super::say(&format!("  event {} of its request: {}: {}", note.index, note.reason, note.detail));
@@ -113,7 +114,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     Ok(if total.rejected == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Sends chunks, a few at a time, and adds up what became of them.
+/// Sends chunks, a few at a time, and adds up their receipts.
 async fn send_all(args: &Args, chunks: Chunks, progress: &ProgressBar) -> Result<ReceiptJson> {
     let client = client::client(Retry { if_unanswered: true, ..client::RETRY })?;
     let url = client::address(&args.url, &["v1", "tables", &args.table, "events"])?;
@@ -142,7 +143,7 @@ async fn send_all(args: &Args, chunks: Chunks, progress: &ProgressBar) -> Result
     Ok(total)
 }
 
-/// Sends one chunk, again while the server refuses it for load or is away.
+/// Sends one chunk, and retries while the server refuses it because of load or is unreachable.
 async fn send(client: &Client, url: &Url, token: &str, chunk: Chunk) -> Result<ReceiptJson> {
     // An event that is sent twice is stored once, by its id.
     let request = Request::post(url.clone(), chunk.content_type, chunk.body).bearer(token).idempotent();
@@ -172,7 +173,7 @@ fn open(file: &Path) -> Result<(Box<dyn Read + Send>, Option<u64>)> {
     Ok((Box::new(input), Some(size)))
 }
 
-/// A bar when the size is known, a spinner when it is not; neither when standard error is no terminal.
+/// A bar if the size is known, otherwise a spinner; neither if standard error is not a terminal.
 fn progress_bar(size: Option<u64>) -> ProgressBar {
     let (bar, template) = match size {
         Some(size) => (ProgressBar::new(size), "{wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta} {msg}"),

@@ -1,4 +1,4 @@
-//! The command line. Each command is a file; this one lists them, loads the configuration and ends the process.
+//! The command line. Each command has its own file; this one lists them, loads the configuration and sets the exit code.
 //!
 //! ```text
 //!   arguments ─► Cli ─► serve, demo, token, config, transform  (with the checked configuration)
@@ -6,7 +6,7 @@
 //!                   └─► completions
 //! ```
 //!
-//! **Invariant:** answers go to standard output, everything else to standard error, so that output can be piped.
+//! **Invariant:** results go to standard output, everything else to standard error, so that output can be piped.
 
 mod allocator;
 mod serve;
@@ -49,16 +49,16 @@ use crate::error::{Error, Kind, Result};
     max_term_width = 110,
     after_help = "\
 Examples:
-  glasshouse demo                                             a server with live events, and commands to paste
-  glasshouse -c /etc/glasshouse.toml serve                    the server
-  TOKEN=$(glasshouse token --tenant acme --scope read)        a token for development
+  glasshouse demo                                             run a server with live events; prints commands to paste
+  glasshouse -c /etc/glasshouse.toml serve                    run the server
+  TOKEN=$(glasshouse token --tenant acme --scope read)        create a token for development
   glasshouse query --token \"$TOKEN\" 'select count(*) from call_events'
 
 Exit codes:
-  0 done, 1 failed, 2 wrong usage, 3 faulty configuration, 4 refused (token or rights), 5 server not reachable"
+  0 success, 1 failure, 2 invalid usage, 3 invalid configuration, 4 refused (token or rights), 5 server not reachable"
 )]
 struct Cli {
-    /// The configuration [default: glasshouse.toml, if it is here]
+    /// The configuration file [default: glasshouse.toml in the current folder, if it exists]
     #[arg(long, short, global = true, env = "GLASSHOUSE_CONFIG", hide_env_values = true, value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(subcommand)]
@@ -81,13 +81,13 @@ enum Command {
     Completions(completions::Args),
 }
 
-/// Exit codes beside 0 (done), 1 (failed) and 2 (wrong usage, by clap).
+/// Exit codes besides 0 (success), 1 (failure) and 2 (invalid usage, by clap).
 mod exit {
-    /// The configuration has faults.
+    /// The configuration has errors.
     pub(super) const CONFIG: u8 = 3;
-    /// A token was refused, or does not allow it.
+    /// The token was refused or lacks a right.
     pub(super) const REFUSED: u8 = 4;
-    /// The server, or something it needs, is away.
+    /// The server, or a service that it needs, is not reachable.
     pub(super) const UNREACHABLE: u8 = 5;
 }
 
@@ -118,12 +118,12 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
     Ok(code)
 }
 
-/// Why a command did not do its work.
+/// Why a command failed.
 #[derive(Debug)]
 enum Failure {
-    /// Before it started: the configuration, fault by fault.
+    /// The configuration has errors; one per line.
     Config(String),
-    /// While it worked.
+    /// The command itself failed.
     Error(Error),
 }
 
@@ -159,22 +159,22 @@ impl Failure {
     }
 }
 
-/// How long threads of the runtime may go on when the command is done.
+/// How long to wait for the runtime's threads after the command has finished.
 const THREADS_TIME_MAX: Duration = Duration::from_millis(250);
 
-/// Runs a command's future on a runtime with a thread per core, each with the stack that statements need.
+/// Runs a command's future on a runtime with one thread per core, with the stack size that SQL statements need.
 fn block_on<T>(command: impl Future<Output = Result<T>>) -> Result<T> {
     allocator::keep_memory();
     let stack = crate::query::STACK_BYTES_MIN;
     let runtime = tokio::runtime::Builder::new_multi_thread().thread_stack_size(stack).enable_all().build();
     let runtime = runtime.map_err(|error| Error::internal("cannot start the runtime").with_source(error))?;
     let outcome = runtime.block_on(command);
-    // Dropping it would wait for its threads as long as they take: a store that hangs would keep the process.
+    // Dropping the runtime would wait for its threads without a limit: a store that hangs would keep the process alive.
     runtime.shutdown_timeout(THREADS_TIME_MAX);
     outcome
 }
 
-/// Writes one line to standard output. A reader that has gone away is no fault: `| head` is a way to read.
+/// Writes one line to standard output. Ignores a closed pipe, so that `| head` works.
 fn say(line: &str) {
     let _ = writeln!(io::stdout().lock(), "{line}");
 }
@@ -184,12 +184,12 @@ fn tell(line: &str) {
     let _ = writeln!(io::stderr().lock(), "{line}");
 }
 
-/// Tells an error and what caused it to standard error.
+/// Writes an error and its causes to standard error.
 fn complain(error: &Error) {
     tell(&format!("error: {error}"));
     let mut cause = std::error::Error::source(error);
     while let Some(inner) = cause {
-        tell(&format!("  because {inner}"));
+        tell(&format!("  caused by: {inner}"));
         cause = inner.source();
     }
 }

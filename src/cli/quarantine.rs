@@ -1,7 +1,7 @@
-//! `glasshouse quarantine`: rejected events of a running server, listed, shown, sent again, or dropped.
+//! `glasshouse quarantine`: list, show, replay and drop rejected events of a running server.
 //!
-//! In: which entries. Out: lines for people, or the server's JSON. Replays and drops go page by page: what was done before
-//! an error stays done, and the same command goes on with the rest.
+//! In: a selection of entries. Out: text, or the server's JSON. Replays and drops run page by page: an error does not undo
+//! earlier pages, and the same command continues with the rest.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -19,23 +19,23 @@ use crate::config::parse_time;
 use crate::error::{Error, Result};
 use crate::outbound::Request;
 
-/// Rejected entries that are shown.
+/// The maximum number of rejected entries that are shown.
 const REJECTS_SHOWN: usize = 20;
 
 /// Show rejected events, send them again, or drop them.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Examples:
-  glasshouse quarantine list                                        how many, by table, reason and tenant
-  glasshouse quarantine list call_events --since 24h                and the newest of one table
-  glasshouse quarantine show call_events 5f0c…                      one, with what was received
-  glasshouse quarantine replay call_events --reason unknown_field   again, after the table was changed
+  glasshouse quarantine list                                        counts by table, reason and tenant
+  glasshouse quarantine list call_events --since 24h                counts and newest entries of one table
+  glasshouse quarantine show call_events 5f0c…                      one entry with its payload
+  glasshouse quarantine replay call_events --reason unknown_field   after a change of the table
   glasshouse quarantine replay call_events --id 5f0c… --file fixed.json
   glasshouse quarantine drop call_events --reason malformed --tenant acme --yes
 
-The token is an operator's with the scope `admin`; a tenant's with `read` shows its own entries, with `ingest`
-replays and drops them. An event that is stored by a replay keeps the time at which it was first received.
+Requires an operator's token with the scope `admin`, or a tenant's token for the tenant's own entries: `read` shows
+them, `ingest` replays and drops them. A replayed event keeps the time at which it was first received.
 
-Exit codes: 0 done; 1 failed, or some events were rejected again; 4 refused; 5 not reachable.")]
+Exit codes: 0 success; 1 failure, or some events were rejected again; 4 refused; 5 not reachable.")]
 pub(crate) struct Args {
     #[command(flatten)]
     client: ServerClient,
@@ -45,79 +45,79 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Count what is there; with a table, show its newest entries
+    /// Count entries; with a table, show its newest entries
     List {
-        /// The table whose entries are shown
+        /// The table whose entries to show
         table: Option<String>,
         #[command(flatten)]
         filter: Filter,
-        /// Entries that are shown
+        /// The number of entries to show
         #[arg(long, default_value_t = 20, value_name = "N")]
         limit: usize,
     },
-    /// Show an entry with what was received
+    /// Show an entry with its payload
     Show {
-        /// The table that it was sent to
+        /// The table that the event was sent to
         table: String,
-        /// Its id
+        /// The id of the entry
         id: String,
-        /// Its tenant, if several have an entry of this id
+        /// The tenant of the entry, if several tenants have an entry with this id
         #[arg(long)]
         tenant: Option<String>,
     },
-    /// Send entries again: as they were received, or one of them as it is in a file
+    /// Send entries again: as they were received, or one entry as a fixed event from a file
     Replay {
-        /// The table that they were sent to
+        /// The table that the events were sent to
         table: String,
-        /// These entries
+        /// The id of an entry; may be given several times
         #[arg(long = "id", value_name = "ID")]
         ids: Vec<String>,
         #[command(flatten)]
         filter: Filter,
-        /// The event that takes the place of what was received; needs one --id
+        /// A file with the event that replaces the received payload; requires one --id
         #[arg(long, value_name = "FILE", conflicts_with_all = ["reason", "since"])]
         file: Option<PathBuf>,
-        /// How the file is written; told by its name when it is not given
+        /// The format of the file; inferred from the file name if omitted
         #[arg(long, value_enum, requires = "file")]
         format: Option<FileFormat>,
     },
-    /// Drop entries: they are not shown any more, and stay in the lake
+    /// Drop entries: they are no longer shown, but remain in the lake
     Drop {
-        /// The table that they were sent to
+        /// The table that the events were sent to
         table: String,
-        /// These entries
+        /// The ids of the entries
         ids: Vec<String>,
         #[command(flatten)]
         filter: Filter,
         /// All entries that the token may drop
         #[arg(long)]
         all: bool,
-        /// Without it nothing is dropped
+        /// Confirm the drop; required
         #[arg(long)]
         yes: bool,
     },
 }
 
-/// Which entries are meant.
+/// The selection of entries.
 #[derive(Debug, ClapArgs)]
 struct Filter {
-    /// Of this tenant; '' for events of nobody
+    /// Only entries of this tenant; '' selects events without a tenant
     #[arg(long)]
     tenant: Option<String>,
-    /// Rejected for this reason
+    /// Only entries rejected for this reason
     #[arg(long)]
     reason: Option<String>,
-    /// Received since then: a time as in 2026-03-01T12:00:00Z, or an age as in 24h
+    /// Only entries received since then: a time such as 2026-03-01T12:00:00Z, or an age such as 24h
     #[arg(long, value_name = "TIME")]
     since: Option<String>,
 }
 
-/// How a fixed event is written.
+/// The format of a fixed event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum FileFormat {
     /// One JSON object
     Json,
-    /// One protobuf message behind its length
+    /// One protobuf message with a length prefix
     Protobuf,
 }
 
@@ -154,7 +154,7 @@ struct EntryJson {
     payload_hex: Option<String>,
 }
 
-/// One answer of a replay, or the sum of several.
+/// One response to a replay, or the sum of several.
 #[derive(Debug, Default, Deserialize)]
 struct Replayed {
     accepted: u64,
@@ -177,7 +177,7 @@ struct Dropped {
     more: bool,
 }
 
-/// Asks the server, and shows the answer.
+/// Sends the request and shows the response.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     args.client.check()?;
     super::block_on(async {
@@ -206,7 +206,7 @@ async fn list(args: &Args, table: Option<&str>, filter: &Filter, limit: usize) -
         return Ok(ExitCode::SUCCESS);
     }
     if counts.is_empty() {
-        tell("nothing is in quarantine");
+        tell("the quarantine is empty");
     }
     for Counted { table, reason, tenant, count, last_received_time } in counts {
         say(&format!("{count:>9}  {table}  {reason}  {}  last {last_received_time}", owner(&tenant)));
@@ -258,12 +258,12 @@ async fn replay_fixed(
     filter: &Filter,
     (file, format): (&Path, Option<FileFormat>),
 ) -> Result<ExitCode> {
-    let [id] = ids else { return Err(Error::invalid("a file takes the place of one entry: give one --id")) };
+    let [id] = ids else { return Err(Error::invalid("--file replaces one entry: use exactly one --id")) };
     let format = format.or_else(|| told_by_name(file));
     let kind = match format {
         Some(FileFormat::Json) => "application/json",
         Some(FileFormat::Protobuf) => "application/x-protobuf",
-        None => return Err(Error::invalid("cannot tell the format of the file: give --format json|protobuf")),
+        None => return Err(Error::invalid("cannot infer the format of the file: use --format json|protobuf")),
     };
     let event = std::fs::read(file)
         .map_err(|fault| Error::invalid(format!("cannot read `{}`: {fault}", file.display())).with_source(fault))?;
@@ -282,7 +282,7 @@ async fn discard(
     (all, yes): (bool, bool),
 ) -> Result<ExitCode> {
     if !yes {
-        return Err(Error::invalid("nothing was dropped: say --yes (`quarantine list` shows what is there)"));
+        return Err(Error::invalid("nothing was dropped: confirm with --yes (`quarantine list` shows the entries)"));
     }
     let mut dropped = 0;
     loop {
@@ -318,21 +318,22 @@ impl Filter {
         Ok(body)
     }
 
-    /// An age becomes the time so long before now.
+    /// Converts an age to the time that long before now.
     fn since(&self) -> Result<Option<String>> {
         let Some(given) = &self.since else { return Ok(None) };
         if DateTime::parse_from_rfc3339(given).is_ok() {
             return Ok(Some(given.clone()));
         }
-        let age = parse_time(given)
-            .map_err(|_| Error::invalid("--since takes a time as in 2026-03-01T12:00:00Z, or an age as in 24h"))?;
+        let age = parse_time(given).map_err(|_| {
+            Error::invalid("invalid --since: use a time such as 2026-03-01T12:00:00Z, or an age such as 24h")
+        })?;
         let then = Clock::System.now().saturating_sub(i64::try_from(age.as_micros()).unwrap_or(i64::MAX));
         let then = DateTime::from_timestamp_micros(then).unwrap_or_default();
         Ok(Some(then.to_rfc3339_opts(SecondsFormat::Micros, true)))
     }
 }
 
-/// Reads an answer, and prints it as it came if that was asked for.
+/// Reads a response, and prints it unchanged with `--json`.
 fn read<T: DeserializeOwned>(args: &Args, answer: Value) -> Result<T> {
     if args.client.json {
         say(&answer.to_string());
@@ -352,7 +353,7 @@ fn sum(args: &Args, total: &Replayed) -> ExitCode {
 }
 
 fn owner(tenant: &str) -> &str {
-    if tenant.is_empty() { "(nobody)" } else { tenant }
+    if tenant.is_empty() { "(no tenant)" } else { tenant }
 }
 
 fn told_by_name(file: &Path) -> Option<FileFormat> {

@@ -18,28 +18,27 @@ use rustyline::error::ReadlineError;
 use crate::error::{Error, Result};
 use crate::flight::client::{FlightClient, ResultRows};
 
-/// Rows that a table on a terminal shows; the other formats are not cut.
+/// The maximum number of rows that the format `table` shows; the other formats show all.
 const TABLE_ROWS_MAX: usize = 10_000;
 
-/// Ask in SQL over Flight SQL.
+/// Run SQL over Flight SQL.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Examples:
   glasshouse query --token \"$TOKEN\" 'select count(*) from call_events'
   glasshouse query --format csv --output calls.csv 'select * from call_events limit 1000'
-  glasshouse query                       interactive; \\d lists tables, \\d NAME its columns, \\q leaves
-  echo 'select 1' | glasshouse query     a statement from standard input")]
+  glasshouse query                       interactive; \\d lists tables, \\d NAME its columns, \\q quits
+  echo 'select 1' | glasshouse query     reads a statement from standard input")]
 pub(crate) struct Args {
-    /// The server's Flight SQL door
+    /// The server's Flight SQL endpoint
     #[arg(long, env = "GLASSHOUSE_FLIGHT_URL", default_value = "grpc://127.0.0.1:8815")]
     url: String,
     /// A token with the scope `read`
     #[arg(long, env = "GLASSHOUSE_TOKEN", hide_env_values = true)]
     token: String,
-    /// Certificates of authorities (PEM) that may sign the certificate of a server on grpc+tls://, in addition to the
-    /// system's
+    /// CA certificates (PEM) to trust for grpc+tls://, in addition to the system's
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
-    /// How answers are written
+    /// The output format
     #[arg(long, value_enum, default_value_t = OutputFormat::Table)]
     format: OutputFormat,
     /// Write to this file instead of standard output
@@ -49,20 +48,20 @@ pub(crate) struct Args {
     sql: Option<String>,
 }
 
-/// How answers are written.
+/// The output format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum OutputFormat {
-    /// Columns for people
+    /// A text table
     Table,
     /// Comma-separated values with a header
     Csv,
-    /// One JSON object a line
+    /// One JSON object per line
     Json,
     /// A Parquet file
     Parquet,
 }
 
-/// Asks once, or until the user leaves.
+/// Runs one statement, or statements until the user quits.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     super::block_on(async {
         let mut client = FlightClient::connect(&args.url, &args.token, args.ca.as_deref()).await?;
@@ -81,7 +80,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     })
 }
 
-/// Reads statements that end in a semicolon, answers each, goes on after an error.
+/// Reads statements that end in a semicolon and runs each; continues after an error.
 async fn converse(client: &mut FlightClient, args: &Args) -> Result<()> {
     let terminal = |e: ReadlineError| Error::internal(format!("the terminal failed: {e}"));
     let mut editor = rustyline::DefaultEditor::new().map_err(terminal)?;
@@ -103,7 +102,7 @@ async fn converse(client: &mut FlightClient, args: &Args) -> Result<()> {
                 ["d"] => "show tables".to_owned(),
                 ["d", table] => format!("describe {table}"),
                 _ => {
-                    super::complain(&Error::invalid("unknown command; there are \\d, \\d NAME and \\q"));
+                    super::complain(&Error::invalid("unknown command; the commands are \\d, \\d NAME and \\q"));
                     continue;
                 }
             };
@@ -161,7 +160,7 @@ fn print_table(mut output: impl Write, schema: &SchemaRef, batches: Vec<RecordBa
     writeln!(output, "{text}\n({rows} rows{cut})").map_err(not_written)
 }
 
-/// Writes batches as they come.
+/// Writes batches as they arrive.
 enum Writer {
     Csv(Box<arrow::csv::Writer<Box<dyn Write + Send>>>),
     Json(arrow::json::LineDelimitedWriter<Box<dyn Write + Send>>),
@@ -197,5 +196,5 @@ impl Writer {
 }
 
 fn not_written(error: impl std::error::Error + Send + Sync + 'static) -> Error {
-    Error::invalid(format!("cannot write the answer: {error}")).with_source(error)
+    Error::invalid(format!("cannot write the result: {error}")).with_source(error)
 }

@@ -1,4 +1,4 @@
-//! `glasshouse serve`: run the server until a signal, then stop without losing anything.
+//! `glasshouse serve`: run the server until a signal, then stop it without losing events.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -16,30 +16,30 @@ use crate::{supervise, telemetry};
 /// Run the server.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Args {
-    /// Write the doors' addresses as JSON to this file once they answer: {"flight":"127.0.0.1:1234","http":"…"}
+    /// Write the addresses of the endpoints as JSON to this file once they listen: {"flight":"127.0.0.1:1234","http":"…"}
     #[arg(long, value_name = "FILE")]
     ready_file: Option<PathBuf>,
 }
 
-/// Serves until SIGINT or SIGTERM, then stops within `shutdown.time_max`. A second signal ends the process at once: events
-/// acknowledged before their commit (`ack=received`) may be lost by that, others not.
+/// Serves until SIGINT or SIGTERM, then stops within `shutdown.time_max`. A second signal ends the process at once; only
+/// events acknowledged before their commit (`ack=received`) can then be lost.
 pub(crate) fn run(args: &Args, config: Config) -> Result<ExitCode> {
     telemetry::start_logging(&config.log)?;
     supervise::install_panic_hook();
     super::block_on(async {
         let server = Server::build(config, Clock::System).await?;
         let (flight, http) = server.addresses()?;
-        tracing::info!(%flight, %http, "glasshouse answers");
+        tracing::info!(%flight, %http, "glasshouse is ready");
         if let Some(path) = &args.ready_file {
             announce(path, &serde_json::json!({ "flight": flight.to_string(), "http": http.to_string() }))?;
         }
         server.run(stop_on_signal()?).await?;
-        tracing::info!("glasshouse stopped; everything admitted is committed");
+        tracing::info!("glasshouse stopped; all admitted events are committed");
         Ok(ExitCode::SUCCESS)
     })
 }
 
-/// Writes the file in one step, so that a reader never sees half of it.
+/// Writes the file atomically, so that a reader never sees a part of it.
 fn announce(path: &Path, addresses: &serde_json::Value) -> Result<()> {
     let draft = path.with_extension("draft");
     std::fs::write(&draft, addresses.to_string())
@@ -62,7 +62,7 @@ pub(crate) fn stop_on_signal() -> Result<CancellationToken> {
                     for turn in 0..2 {
                         tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
                         if turn == 0 {
-                            tracing::info!("stopping: finishing what runs and committing what was admitted; a second signal ends the process at once");
+                            tracing::info!("stopping: finishing running requests and committing admitted events; a second signal ends the process at once");
                             told.cancel();
                         }
                     }

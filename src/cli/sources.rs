@@ -1,6 +1,6 @@
-//! `glasshouse sources`: what the sources of a running server do; paused, and set going again.
+//! `glasshouse sources`: show, pause and resume the sources of a running server.
 //!
-//! In: the name of a source. Out: lines for people, or the server's JSON.
+//! In: the name of a source. Out: text, or the server's JSON.
 
 use std::process::ExitCode;
 
@@ -12,16 +12,16 @@ use super::client::{ServerClient, unreadable};
 use super::{say, tell};
 use crate::error::Result;
 
-/// Show what the sources do, pause them, or set them going again.
+/// Show sources, pause them, or resume them.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Examples:
   glasshouse sources list
-  glasshouse sources pause voice      nothing more of it is stored, by any server, until
-  glasshouse sources resume voice     it goes on with the first message that is not stored
+  glasshouse sources pause voice      stop storing its messages, on all servers
+  glasshouse sources resume voice     continue with the first message that is not stored
 
-The token is an operator's with the scope `admin`. A pause is kept in the table: it lasts through restarts.
+Requires an operator's token with the scope `admin`. A pause is stored in the table: it survives restarts.
 
-Exit codes: 0 done; 1 failed; 4 refused; 5 not reachable.")]
+Exit codes: 0 success; 1 failure; 4 refused; 5 not reachable.")]
 pub(crate) struct Args {
     #[command(flatten)]
     client: ServerClient,
@@ -35,12 +35,12 @@ enum Command {
     List,
     /// Pause a source on all servers of the lake
     Pause {
-        /// The source, as [sources.NAME] calls it
+        /// The name of the source, as in [sources.NAME]
         name: String,
     },
-    /// Set a paused source going again
+    /// Resume a paused source on all servers of the lake
     Resume {
-        /// The source, as [sources.NAME] calls it
+        /// The name of the source, as in [sources.NAME]
         name: String,
     },
 }
@@ -77,7 +77,7 @@ struct Partition {
     stopped: bool,
 }
 
-/// Asks the server, and shows the answer.
+/// Sends the request and shows the response.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     args.client.check()?;
     let answer = super::block_on(async {
@@ -103,7 +103,7 @@ fn show(command: &Command, answer: Value) -> Result<()> {
     }
     let SourcesJson { sources } = serde_json::from_value(answer).map_err(unreadable)?;
     if sources.is_empty() {
-        tell("the server has no sources: they are declared as [sources.NAME]");
+        tell("the server has no sources: declare them as [sources.NAME]");
     }
     for SourceLine { name, table, state, paused_since, last_error, partitions } in sources {
         let since = paused_since.map(|time| format!(" since {time}")).unwrap_or_default();
@@ -118,7 +118,7 @@ fn show(command: &Command, answer: Value) -> Result<()> {
     Ok(())
 }
 
-/// One partition: its offset and lag, and what is special of it.
+/// One line for a partition: its offset and lag, and whether it is stopped or read by another server.
 fn line(partition: &Partition) -> String {
     let Partition { topic, partition, offset, lag, here, stopped } = partition;
     let number = |number: &Option<i64>| number.map_or("-".to_owned(), |number| number.to_string());

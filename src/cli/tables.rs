@@ -1,4 +1,4 @@
-//! `glasshouse tables`: what a token can see, and where it rests.
+//! `glasshouse tables`: list the tables and columns that a token can see.
 
 use std::process::ExitCode;
 
@@ -14,7 +14,7 @@ use crate::outbound::Request;
 #[command(after_help = "Example:
   glasshouse tables --token \"$TOKEN\"")]
 pub(crate) struct Args {
-    /// The server's web door
+    /// The server's HTTP endpoint
     #[arg(long, env = "GLASSHOUSE_URL", default_value = "http://127.0.0.1:8080")]
     url: String,
     /// A token
@@ -36,7 +36,7 @@ struct Listed {
     latest: Option<ListedLatest>,
 }
 
-/// Of a table that shows the newest versions only.
+/// The key of a table that shows only the newest versions, and the name of its table of changes.
 #[derive(Debug, Deserialize)]
 struct ListedLatest {
     key: Vec<String>,
@@ -62,7 +62,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         serde_json::from_slice(&answer.body).map_err(client::unreadable)
     })?;
     if listing.tables.is_empty() {
-        return Err(Error::not_found("this token sees no table: a table needs a section [policy.NAME]"));
+        return Err(Error::not_found(
+            "this token can see no tables: a table is visible only with a section [policy.NAME]",
+        ));
     }
     for table in &listing.tables {
         super::say(&format!("{}  {}", table.name, table.description));

@@ -1,6 +1,6 @@
-//! `glasshouse token`: a token for development, signed with the shared secret of an issuer in the configuration.
+//! `glasshouse token`: create a token for development, signed with the shared secret of an issuer in the configuration.
 //!
-//! Production tokens come from an identity provider; an issuer without a secret cannot be used here.
+//! Production tokens come from an identity provider. An issuer without a secret cannot be used here.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -14,33 +14,33 @@ use crate::config::{self, Config};
 use crate::error::Result;
 use crate::tenancy::{Mint, Scope};
 
-/// Mint a token for development.
+/// Create a token for development.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Examples:
-  glasshouse token --tenant acme                                 may query as acme for an hour
+  glasshouse token --tenant acme                                 can query as acme for one hour
   glasshouse token --tenant acme --scope read --scope ingest --expires 7d
-  glasshouse token --tenant acme --claim 'region=[\"eu\",\"us\"]'   with values for row rules
-  glasshouse token --operator --subject pipeline --scope ingest  may send events of every tenant, and never query")]
+  glasshouse token --tenant acme --claim 'region=[\"eu\",\"us\"]'   with claims for row rules
+  glasshouse token --operator --subject pipeline --scope ingest  can send events of every tenant, but not query")]
 pub(crate) struct Args {
-    /// Whose rows
+    /// The tenant
     #[arg(long, required_unless_present = "operator", conflicts_with = "operator")]
     tenant: Option<String>,
-    /// No tenant: the subject must be one of the issuer's `operators`
+    /// An operator's token, without a tenant: the subject must be one of the issuer's `operators`
     #[arg(long, requires = "subject")]
     operator: bool,
-    /// Who it is [default: the tenant]
+    /// The subject [default: the tenant]
     #[arg(long)]
     subject: Option<String>,
-    /// What it allows: read, ingest or admin; may be given several times
+    /// A scope: read, ingest or admin; may be given several times
     #[arg(long = "scope", value_name = "SCOPE", value_parser = scope, default_value = "read")]
     scopes: Vec<Scope>,
     /// The issuer's name in the configuration [default: the only one with a secret]
     #[arg(long)]
     issuer: Option<String>,
-    /// How long it is valid: 15m, 1h, 7d
+    /// How long the token is valid: 15m, 1h, 7d
     #[arg(long, value_name = "TIME", value_parser = config::parse_time, default_value = "1h")]
     expires: Duration,
-    /// A further claim, its value as JSON; may be given several times
+    /// An additional claim with a JSON value; may be given several times
     #[arg(long = "claim", value_name = "KEY=JSON", value_parser = claim)]
     claims: Vec<(String, Value)>,
 }
@@ -71,9 +71,8 @@ fn scope(word: &str) -> Result<Scope, String> {
 
 fn claim(text: &str) -> Result<(String, Value), String> {
     let (key, json) = text.split_once('=').filter(|(key, _)| !key.is_empty()).ok_or("must be KEY=JSON")?;
-    let value = serde_json::from_str(json).map_err(|error| {
-        format!("the value must be JSON ({error}); a text is written in quotes: '{key}=\"{json}\"'")
-    })?;
+    let value = serde_json::from_str(json)
+        .map_err(|error| format!("the value must be JSON ({error}); put a string in quotes: '{key}=\"{json}\"'"))?;
     Ok((key.to_owned(), value))
 }
 

@@ -1,7 +1,7 @@
-//! `glasshouse transform`: what does a source's transform make of these messages?
+//! `glasshouse transform`: test a source's transform on sample messages.
 //!
-//! In: the configuration, and sample messages, one a line. Out: the rows that would be stored, and every message that would be
-//! in the quarantine with its reason. Nothing is stored, and Kafka is not asked.
+//! In: the configuration, and sample messages, one per line. Out: the rows that would be stored, and each message that would
+//! be rejected, with its reason. The command stores nothing and does not contact Kafka.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -28,7 +28,7 @@ use crate::transform::Lookups;
 /// The longest line of a sample file, in bytes.
 const LINE_BYTES_MAX: usize = 16 << 20;
 
-/// Try the transform of a source.
+/// Test the transform of a source.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -40,15 +40,15 @@ enum Command {
     Try(Try),
 }
 
-/// Run a source's transform over sample messages and show what becomes of them
+/// Run a source's transform over sample messages and show the rows and rejected messages
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
 Each line of the samples is the value of one message: for `envelope = \"debezium\"` the whole envelope. With --messages it is
-a message with what stands beside its value:
+a message with its key, headers and value:
   {\"key\": \"k1\", \"headers\": {\"account\": \"acme\"}, \"value\": {\"op\": \"c\", \"after\": {\"id\": 1}}}
 
-The rows are printed as the table would hold them; nothing is stored, and Kafka is not asked. Lookup tables are loaded as the
-server would, and a `query` reads the lake; --lookup takes one from a file instead.
+The command prints the rows as the table would hold them. It stores nothing and does not contact Kafka. It loads lookup
+tables like the server, and a `query` reads the lake; --lookup loads one from a file instead.
 
 Examples:
   glasshouse transform try orders --sample orders.jsonl
@@ -56,25 +56,25 @@ Examples:
   glasshouse transform try orders --sample orders.jsonl --lookup restaurants=restaurants.csv
 
 Exit codes:
-  0 every message became rows (or none, as the statement says), 1 some were rejected, 3 faulty configuration")]
+  0 no message was rejected, 1 some messages were rejected, 3 invalid configuration")]
 struct Try {
     /// The source, as in [sources.NAME]
     source: String,
-    /// Sample messages, one a line; `-` is standard input
+    /// Sample messages, one per line; `-` is standard input
     #[arg(long, value_name = "FILE", default_value = "-")]
     sample: PathBuf,
-    /// Try the first N messages
+    /// Use the first N messages
     #[arg(long, value_name = "N", default_value_t = 1_000)]
     limit: usize,
     /// Lines are messages as {"key":…,"headers":{…},"value":…}
     #[arg(long)]
     messages: bool,
-    /// Take a lookup table from this file instead of where it is declared
+    /// Load a lookup table from this file instead of its declared location
     #[arg(long = "lookup", value_name = "NAME=FILE", value_parser = named_file)]
     lookups: Vec<(String, PathBuf)>,
 }
 
-/// A message with what stands beside it.
+/// A message with its key and headers.
 #[derive(Debug, Deserialize)]
 struct Line<'a> {
     #[serde(borrow, default)]
@@ -85,7 +85,7 @@ struct Line<'a> {
     value: Option<&'a RawValue>,
 }
 
-/// Tries.
+/// Runs the transform and prints the outcome.
 pub(crate) fn run(args: &Args, config: &Config) -> Result<ExitCode> {
     let Command::Try(args) = &args.command;
     let samples = samples(args)?;
@@ -99,7 +99,7 @@ async fn tried(args: &Try, config: &Config, samples: Vec<Sample>) -> Result<DryR
     let name = &args.source;
     let Some(source) = config.sources.get(name) else {
         let near = did_you_mean(name, config.sources.keys().map(String::as_str));
-        return Err(Error::invalid(format!("there is no source `{name}`{near}: declare [sources.{name}]")));
+        return Err(Error::invalid(format!("unknown source `{name}`{near}: declare [sources.{name}]")));
     };
     let contracts = server::contracts(config)?;
     let lookups = Lookups::new(&config.lookups, &config.ingest, Arc::default());
@@ -115,7 +115,7 @@ async fn tried(args: &Try, config: &Config, samples: Vec<Sample>) -> Result<DryR
     .await
 }
 
-/// Loads what the configuration declares, or what was named instead.
+/// Loads the declared lookup tables, or the files given instead of them.
 async fn load(args: &Try, config: &Config, contracts: &[Arc<Contract>], lookups: &Arc<Lookups>) -> Result<()> {
     for (name, file) in &args.lookups {
         lookups.load_instead(name, file).map_err(|fault| fault.at(format!("--lookup {name}")))?;
@@ -132,7 +132,7 @@ async fn load(args: &Try, config: &Config, contracts: &[Arc<Contract>], lookups:
     Ok(())
 }
 
-/// The samples with the lines on which they stand, from 1.
+/// The samples with their line numbers, from 1.
 fn samples(args: &Try) -> Result<Vec<(usize, Sample)>> {
     let unreadable = |error: io::Error| Error::invalid(format!("cannot read {}: {error}", args.sample.display()));
     let reader: Box<dyn BufRead> = match args.sample == Path::new("-") {
@@ -174,7 +174,7 @@ fn whole(line: &[u8]) -> std::result::Result<Sample, serde_json::Error> {
 
 fn show(trial: &DryRun, samples: &[(usize, Sample)]) -> Result<()> {
     let rows = &trial.rows;
-    // The server's own clock says nothing of the transform.
+    // The receive time comes from the server's clock, not from the transform.
     let shown = (0..rows.num_columns()).filter(|column| rows.schema_ref().field(*column).name() != RECEIVED_TIME);
     let shown: Vec<usize> = shown.collect();
     let failed = |cause: arrow::error::ArrowError| Error::internal("the rows cannot be shown").with_source(cause);
@@ -192,7 +192,7 @@ fn show(trial: &DryRun, samples: &[(usize, Sample)]) -> Result<()> {
 fn named_file(text: &str) -> std::result::Result<(String, PathBuf), String> {
     match text.split_once('=') {
         Some((name, file)) if !name.is_empty() && !file.is_empty() => Ok((name.to_owned(), file.into())),
-        _ => Err("write NAME=FILE".to_owned()),
+        _ => Err("expected NAME=FILE".to_owned()),
     }
 }
 

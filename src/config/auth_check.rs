@@ -1,7 +1,7 @@
-//! Who may enter, and how: keys that fit their algorithms, and doors that do not stand open by mistake.
+//! Checks authentication: keys that fit their algorithms, and endpoints that are not exposed by mistake.
 //!
-//! In: issuers and addresses, each right by itself. Out: faults. Refuses what would let anybody in: `none`, short secrets,
-//! keys over plain HTTP, plain text beyond loopback, and the public development secret beyond loopback.
+//! In: issuers and addresses, each valid by itself. Out: errors. Refuses insecure settings: `none`, short secrets, keys over
+//! plain HTTP, plain text beyond loopback, and the public development secret beyond loopback.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -13,10 +13,10 @@ use super::loopback::{has_credentials, is_https_or_loopback};
 use super::{AuthConfig, Config, IssuerConfig};
 use crate::error::did_you_mean;
 
-/// The secret of the reference configuration. It is public, so that doors beyond loopback refuse it.
+/// The secret of the reference configuration. It is public, so it is refused for endpoints beyond loopback.
 pub(super) const DEVELOPMENT_SECRET: &str = "glasshouse-development-secret-do-not-use-elsewhere";
 
-/// Algorithms and the least length of their shared secret in bytes (RFC 7518, section 3.2); 0 for key pairs.
+/// Algorithms and the minimum length of their shared secret in bytes (RFC 7518, section 3.2); 0 for key pairs.
 const ALGORITHMS: [(&str, usize); 12] = [
     ("HS256", 32),
     ("HS384", 48),
@@ -32,13 +32,14 @@ const ALGORITHMS: [(&str, usize); 12] = [
     ("EdDSA", 0),
 ];
 
-/// The least length of the secret that signs handles, in bytes: that of its SHA-256.
+/// The minimum length of the secret that signs handles, in bytes: that of its SHA-256.
 const HANDLE_SECRET_BYTES_MIN: usize = 32;
 
 /// Checks issuers, their keys and algorithms.
 pub(super) fn auth(auth: &AuthConfig, faults: &mut ConfigErrors) {
     if auth.issuers.is_empty() {
-        faults.add("auth.issuers", "nobody is trusted, so that nobody could enter: add [auth.issuers.NAME]");
+        faults
+            .add("auth.issuers", "no issuer is configured, so every request would be refused: add [auth.issuers.NAME]");
     }
     let handle_secret = &auth.handle_secret;
     if !handle_secret.is_empty() && handle_secret.expose().len() < HANDLE_SECRET_BYTES_MIN {
@@ -48,7 +49,8 @@ pub(super) fn auth(auth: &AuthConfig, faults: &mut ConfigErrors) {
     for (name, trusted) in &auth.issuers {
         let key = format!("auth.issuers.{name}");
         if !trusted.issuer.is_empty() && !seen.insert(&trusted.issuer) {
-            faults.add(&format!("{key}.issuer"), format!("`{}` is trusted twice: keep one", trusted.issuer));
+            faults
+                .add(&format!("{key}.issuer"), format!("`{}` is configured more than once: keep one", trusted.issuer));
         }
         issuer(&key, trusted, faults);
     }
@@ -58,7 +60,7 @@ fn issuer(key: &str, issuer: &IssuerConfig, faults: &mut ConfigErrors) {
     let sources =
         [issuer.secret.is_some(), issuer.pem_file.is_some(), issuer.jwks_file.is_some(), issuer.jwks_url.is_some()];
     if sources.into_iter().filter(|set| *set).count() != 1 {
-        faults.add(key, "exactly one of `secret`, `pem_file`, `jwks_file`, `jwks_url` must say its keys");
+        faults.add(key, "set exactly one of `secret`, `pem_file`, `jwks_file`, `jwks_url`");
     }
     for (index, algorithm) in issuer.algorithms.iter().enumerate() {
         let key = format!("{key}.algorithms[{index}]");
@@ -82,15 +84,18 @@ fn issuer(key: &str, issuer: &IssuerConfig, faults: &mut ConfigErrors) {
 
 fn algorithm_fits(key: &str, algorithm: &str, issuer: &IssuerConfig, faults: &mut ConfigErrors) {
     if algorithm.eq_ignore_ascii_case("none") {
-        return faults.add(key, "`none` would accept tokens that nobody signed; it is never accepted");
+        return faults.add(key, "`none` would accept unsigned tokens; it is never accepted");
     }
     let Some((_, secret_bytes)) = ALGORITHMS.iter().find(|(name, _)| *name == algorithm) else {
         let names = ALGORITHMS.map(|(name, _)| name);
         let guess = did_you_mean(algorithm, names);
-        return faults.add(key, format!("unknown algorithm `{algorithm}`{guess}; known are {}", names.join(", ")));
+        return faults
+            .add(key, format!("unknown algorithm `{algorithm}`{guess}; known algorithms are {}", names.join(", ")));
     };
     match (*secret_bytes > 0, issuer.secret.is_some()) {
-        (true, false) => faults.add(key, format!("{algorithm} needs a `secret`; with public keys anybody could sign")),
+        (true, false) => {
+            faults.add(key, format!("{algorithm} needs a `secret`; with a public key anybody could sign tokens"))
+        }
         (false, true) => faults.add(key, format!("{algorithm} needs a public key, not a `secret`")),
         _ => {}
     }
@@ -99,29 +104,29 @@ fn algorithm_fits(key: &str, algorithm: &str, issuer: &IssuerConfig, faults: &mu
 fn jwks_url(key: &str, url: &str, faults: &mut ConfigErrors) {
     let url = match Url::parse(url) {
         Ok(url) => url,
-        Err(error) => return faults.add(key, format!("is no URL: {error}")),
+        Err(error) => return faults.add(key, format!("is not a valid URL: {error}")),
     };
     if !is_https_or_loopback(&url) {
-        faults.add(key, "must be https, because whoever changes the keys on the way can sign every token");
+        faults.add(key, "must be https, because an attacker who replaces the keys in transit can sign any token");
     }
     if has_credentials(&url) {
-        faults.add(key, "must not hold credentials: it is shown by `config show`");
+        faults.add(key, "must not contain credentials: it is shown by `config show`");
     }
 }
 
-/// Plain text stays on this machine unless the operator says that a proxy stands in front.
+/// Checks that plain text stays on this machine, unless `plaintext_allowed` confirms a TLS proxy.
 pub(super) fn doors(config: &Config, faults: &mut ConfigErrors) {
     let (flight, http) = (&config.flight, &config.http);
     if flight.tls_cert.is_some() != flight.tls_key.is_some() {
-        faults.add("flight.tls_cert", "`tls_cert` and `tls_key` go together");
+        faults.add("flight.tls_cert", "`tls_cert` and `tls_key` must be set together");
     }
     if flight.tls_client_ca.is_some() && flight.tls_cert.is_none() {
         faults.add("flight.tls_client_ca", "needs `tls_cert` and `tls_key`");
     }
     if flight.listen == http.listen && flight.listen.port() != 0 {
-        faults.add("http.listen", format!("{} is the address of flight.listen as well", http.listen));
+        faults.add("http.listen", format!("{} is also the address of flight.listen", http.listen));
     }
-    let advice = "would take tokens in plain text from the network";
+    let advice = "would accept tokens in plain text from the network";
     if open(flight.listen) && flight.tls_cert.is_none() && !flight.plaintext_allowed {
         let way = "set flight.tls_cert and flight.tls_key, or flight.plaintext_allowed behind a TLS proxy";
         faults.add("flight.listen", format!("{} {advice}: {way}", flight.listen));
@@ -133,12 +138,15 @@ pub(super) fn doors(config: &Config, faults: &mut ConfigErrors) {
     for (name, _) in config.auth.issuers.iter().filter(|(_, issuer)| development(issuer)) {
         if open(flight.listen) || open(http.listen) {
             let key = format!("auth.issuers.{name}.secret");
-            faults.add(&key, "is the public development secret, with which anybody signs tokens: loopback only");
+            faults.add(
+                &key,
+                "is the public development secret, with which anybody can sign tokens: use it on loopback only",
+            );
         }
     }
 }
 
-/// Whether others than this machine reach it.
+/// Whether other machines can reach the address.
 fn open(listen: SocketAddr) -> bool {
     !listen.ip().is_loopback()
 }

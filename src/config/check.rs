@@ -1,7 +1,7 @@
-//! What no knob can see alone: names that must exist, keys that belong together, files that must be there.
+//! Checks across keys: names that must exist, keys that belong together, files that must exist.
 //!
-//! In: a configuration whose every value is within its own bounds. Out: the same with absolute paths, and faults.
-//! Only [`files`] looks at the disk, and only for whether a file is there.
+//! In: a configuration whose every value is within its own bounds. Out: the same with absolute paths, and errors.
+//! Only [`files`] accesses the disk, and only checks whether a file exists.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -17,23 +17,23 @@ use crate::error::did_you_mean;
 /// Columns that every table has; the contract adds them.
 const RESERVED_COLUMNS: [&str; 2] = ["received_time", "event_date"];
 
-/// What the name of a table's quarantine ends with.
+/// The suffix of the name of a table's quarantine.
 const QUARANTINE_SUFFIX: &str = "_quarantine";
 
-/// Makes every path absolute, from the folder of the file; a lake that is a folder becomes a `file://` URL.
+/// Resolves every path against the folder of the file; a lake in a folder becomes a `file://` URL.
 pub(super) fn resolve(config: &mut Config, faults: &mut ConfigErrors) {
     let base = config.base.clone();
     for (_, path) in paths(config) {
         *path = base.join(&*path);
     }
-    // Not among the files that must be there: a lookup table may be written later, and a source waits for it.
+    // Not among the files that must exist: a lookup table may be written later, and a source waits for it.
     for file in config.lookups.values_mut().filter_map(|lookup| lookup.file.as_mut()) {
         *file = base.join(&*file);
     }
     if !config.lake.url.contains("://") {
         match Url::from_directory_path(base.join(&config.lake.url)) {
             Ok(url) => config.lake.url = url.into(),
-            Err(()) => faults.add("lake.url", "a folder needs a configuration file in an absolute place"),
+            Err(()) => faults.add("lake.url", "a folder requires a configuration file with an absolute path"),
         }
     }
 }
@@ -77,11 +77,11 @@ fn paths(config: &mut Config) -> Vec<(String, &mut PathBuf)> {
         .collect()
 }
 
-/// Checks that every file is there.
+/// Checks that every file exists.
 pub(super) fn files(config: &Config, faults: &mut ConfigErrors) {
     for (key, path) in paths(&mut config.clone()) {
         if !path.is_file() {
-            faults.add(&key, format!("there is no file {}", path.display()));
+            faults.add(&key, format!("file not found: {}", path.display()));
         }
     }
 }
@@ -92,7 +92,7 @@ pub(super) fn across(config: &Config, faults: &mut ConfigErrors) {
         table(name, declared, faults);
         let changes = format!("{name}{CHANGES_SUFFIX}");
         if declared.latest.is_some() && config.tables.contains_key(&changes) {
-            let fault = format!("is the name under which all versions of `{name}` are asked: rename one of the two");
+            let fault = format!("is reserved for all versions of `{name}`: rename one of the two tables");
             faults.add(&format!("tables.{changes}"), fault);
         }
     }
@@ -102,7 +102,7 @@ pub(super) fn across(config: &Config, faults: &mut ConfigErrors) {
             Some(table) => columns_of_policy(&key, policy, table, faults),
             None => {
                 let guess = did_you_mean(name, config.tables.keys().map(String::as_str));
-                faults.add(&key, format!("there is no table `{name}`{guess}"));
+                faults.add(&key, format!("unknown table `{name}`{guess}"));
             }
         }
     }
@@ -113,20 +113,22 @@ pub(super) fn across(config: &Config, faults: &mut ConfigErrors) {
     auth_check::doors(config, faults);
     memory::across(config, faults);
     if let Err(error) = config.log.level.parse::<tracing_subscriber::EnvFilter>() {
-        faults.add("log.level", format!("is no filter as in \"info,glasshouse=debug\": {error}"));
+        faults.add("log.level", format!("is not a valid filter such as \"info,glasshouse=debug\": {error}"));
     }
 }
 
 fn table(name: &str, table: &TableConfig, faults: &mut ConfigErrors) {
     let key = format!("tables.{name}");
     if name.ends_with(QUARANTINE_SUFFIX) {
-        faults.add(&key, format!("a name that ends in `{QUARANTINE_SUFFIX}` is kept for rejected events"));
+        faults.add(&key, format!("a name that ends in `{QUARANTINE_SUFFIX}` is reserved for rejected events"));
     }
     match (&table.proto, table.columns.is_empty()) {
-        (Some(_), false) => faults.add(&format!("{key}.columns"), "goes without `proto`: declare the events once"),
-        (None, true) => faults.add(&key, "declares no events: set `proto` and `message`, or `columns`"),
+        (Some(_), false) => {
+            faults.add(&format!("{key}.columns"), "cannot be combined with `proto`: declare the events once")
+        }
+        (None, true) => faults.add(&key, "has no columns: set `proto` and `message`, or `columns`"),
         (Some(_), true) if table.message.is_none() => {
-            faults.add(&key, "says no `message`: name one of `proto`, with its package");
+            faults.add(&key, "has no `message`: set the full name of a message in `proto`");
         }
         _ => {}
     }
@@ -160,7 +162,7 @@ fn columns_of_table(key: &str, table: &TableConfig, faults: &mut ConfigErrors) {
     }
     let maps = table.columns.iter().filter(|column| column.kind == "map").count();
     if maps > 1 {
-        faults.add(&format!("{key}.columns"), "a table has one map at most, and it takes the unknown fields");
+        faults.add(&format!("{key}.columns"), "a table can have at most one map, which stores unknown fields");
     }
     let names: Vec<&str> = table.columns.iter().map(|column| column.name.as_str()).collect();
     let singles = [("tenant", &table.tenant), ("time", &table.time), ("id", &table.id)];
@@ -197,11 +199,11 @@ fn map_of_table(key: &str, table: &TableConfig, faults: &mut ConfigErrors) {
     }
     let other = table.columns.iter().find(|column| column.kind == "map" && column.name != *name);
     if let Some(other) = other {
-        faults.add(&key, format!("`{}` is a map already: set dimensions_map to it", other.name));
+        faults.add(&key, format!("`{}` is already a map: set dimensions_map to it", other.name));
     }
 }
 
-/// Their types are the contract's business.
+/// Checks the columns of `latest`; the contract checks their types.
 fn latest_of_table(key: &str, table: &TableConfig, names: &[&str], faults: &mut ConfigErrors) {
     let Some(latest) = &table.latest else { return };
     for (index, name) in latest.key.iter().enumerate() {
@@ -217,11 +219,11 @@ fn latest_of_table(key: &str, table: &TableConfig, names: &[&str], faults: &mut 
 
 fn must_be_one_of(key: &str, name: &str, names: &[&str], faults: &mut ConfigErrors) {
     if !names.contains(&name) {
-        faults.add(key, format!("there is no column `{name}`{}", did_you_mean(name, names.iter().copied())));
+        faults.add(key, format!("unknown column `{name}`{}", did_you_mean(name, names.iter().copied())));
     }
 }
 
-/// Columns of a table with `proto` are known to its contract only, which is asked when the server starts.
+/// Only the contract knows the columns of a table with `proto`; the server checks them at startup.
 fn columns_of_policy(key: &str, policy: &PolicyConfig, table: &TableConfig, faults: &mut ConfigErrors) {
     if table.proto.is_some() {
         return;
@@ -240,7 +242,7 @@ fn columns_of_policy(key: &str, policy: &PolicyConfig, table: &TableConfig, faul
 fn lake(url: &str, faults: &mut ConfigErrors) {
     let url = match Url::parse(url) {
         Ok(url) => url,
-        Err(error) => return faults.add("lake.url", format!("is no URL: {error}")),
+        Err(error) => return faults.add("lake.url", format!("is not a valid URL: {error}")),
     };
     match url.scheme() {
         "memory" => {}
@@ -251,6 +253,6 @@ fn lake(url: &str, faults: &mut ConfigErrors) {
         other => faults.add("lake.url", format!("unknown store `{other}`: use file, s3 or memory")),
     }
     if !url.username().is_empty() || url.password().is_some() {
-        faults.add("lake.url", "must not hold credentials: set them in lake.options");
+        faults.add("lake.url", "must not contain credentials: set them in lake.options");
     }
 }

@@ -1,4 +1,4 @@
-//! Lists and tables that a knob can have: of texts, of sections, of sections by name.
+//! Lists and tables as values of keys: of texts, of sections, of sections by name.
 //!
 //! A list in a variable is `["a", "b"]` or `a,b`; a table in the environment is set key by key.
 
@@ -9,7 +9,7 @@ use super::key::{KeySpec, Section, SectionReader, ShownLine, ShownValue, Value, 
 use super::raw::RawConfig;
 use super::value::{REDACTED, quoted, text, wrong};
 
-/// A name that a table, a policy, an issuer or a column may have.
+/// The longest name of a table, a policy, an issuer or a column, in bytes.
 const NAME_BYTES_MAX: usize = 64;
 
 impl Value for Vec<String> {
@@ -108,7 +108,7 @@ impl<S: Section> Value for BTreeMap<String, S> {
     }
 }
 
-/// Options of the object store that are shown; whatever else there is may be a secret.
+/// Options of the object store that are shown; any other option may be a secret.
 const OPTIONS_SHOWN: [&str; 8] = [
     "aws_allow_http",
     "aws_bucket",
@@ -147,12 +147,12 @@ impl Value for BTreeMap<String, String> {
     }
 }
 
-/// Complains of a name that could not be written in SQL without quotes, or in a variable.
+/// Reports a name that SQL would require to quote, or that a variable cannot contain.
 pub(super) fn check_name(name: &str, key: &str, faults: &mut ConfigErrors) {
     let first = name.starts_with(|c: char| c.is_ascii_lowercase());
     let rest = name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
     if !first || !rest || name.contains("__") || name.len() > NAME_BYTES_MAX {
         let allowed = "a to z, 0 to 9 and single underscores, beginning with a letter";
-        faults.add(key, format!("is no name: use {allowed}, at most {NAME_BYTES_MAX} characters"));
+        faults.add(key, format!("is not a valid name: use {allowed}, at most {NAME_BYTES_MAX} characters"));
     }
 }

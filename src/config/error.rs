@@ -1,13 +1,13 @@
-//! What is wrong with a configuration, all of it at once, each fault with its place.
+//! Collects all errors of a configuration, each with its location.
 //!
-//! In: keys (`ingest.batch_rows_max`) and messages, in any order. Out: lines an operator can act on, sorted by place:
+//! In: keys (`ingest.batch_rows_max`) and messages, in any order. Out: one line per error, sorted by location:
 //!
 //! ```text
 //! glasshouse.toml:12:1: ingest.batch_rowz_max: unknown key, did you mean `batch_rows_max`?
 //! GLASSHOUSE__QUERY__ROWS_MAX: query.rows_max: must be at least 1 row, is 0
 //! ```
 //!
-//! **Invariant:** a message never holds the text of a secret: values are quoted only by knobs that are shown.
+//! **Invariant:** a message never contains a secret: only values of keys that are not secret are quoted.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -31,7 +31,7 @@ pub(super) enum KeyLocation {
     Variable(String),
 }
 
-/// One fault: where it is, which key it concerns, and what to do.
+/// One error: its location, its key, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ConfigError {
     place: KeyLocation,
@@ -39,7 +39,7 @@ pub struct ConfigError {
     message: String,
 }
 
-/// All faults of one configuration. An `Err` of it holds at least one.
+/// All errors of one configuration. As an `Err` it contains at least one.
 #[derive(Debug, Default)]
 pub struct ConfigErrors {
     file: String,
@@ -48,12 +48,12 @@ pub struct ConfigErrors {
 }
 
 impl ConfigErrors {
-    /// No fault yet; `file` names the text.
+    /// Without errors; `file` names the text.
     pub(super) fn new(file: impl Into<String>) -> Self {
         Self { file: file.into(), ..Self::default() }
     }
 
-    /// Remembers where `key` was written; the last word wins, as it does for the value.
+    /// Records where `key` was written. A later location replaces an earlier one, as for the value.
     pub(super) fn place(&mut self, key: impl Into<String>, place: KeyLocation) {
         self.places.insert(key.into(), place);
     }
@@ -63,7 +63,7 @@ impl ConfigErrors {
         self.places.contains_key(key)
     }
 
-    /// Adds a fault of `key`, at its place or that of the closest key around it.
+    /// Adds an error of `key`, at its location or that of the closest enclosing key.
     pub(super) fn add(&mut self, key: &str, message: impl Into<String>) {
         let mut around = Some(key);
         let place = loop {
@@ -76,27 +76,27 @@ impl ConfigErrors {
         self.add_at(place, key, message);
     }
 
-    /// Adds a fault at a place.
+    /// Adds an error at a location.
     pub(super) fn add_at(&mut self, place: KeyLocation, key: &str, message: impl Into<String>) {
         self.list.push(ConfigError { place, key: key.to_owned(), message: message.into() });
     }
 
-    /// Whether nothing is wrong.
+    /// Whether there are no errors.
     pub fn is_empty(&self) -> bool {
         self.list.is_empty()
     }
 
-    /// How much is wrong.
+    /// The number of errors.
     pub fn len(&self) -> usize {
         self.list.len()
     }
 
-    /// `value` when nothing is wrong, else every fault in the order of places.
+    /// `value` if there are no errors, otherwise all errors in the order of locations.
     pub(super) fn or<T>(self, value: T) -> Result<T, Self> {
         if self.list.is_empty() { Ok(value) } else { Err(self.sorted()) }
     }
 
-    /// The same in the order of places, each fault once.
+    /// The same in the order of locations, without duplicates.
     pub(super) fn sorted(mut self) -> Self {
         self.list.sort();
         self.list.dedup();
@@ -105,7 +105,7 @@ impl ConfigErrors {
 }
 
 impl fmt::Display for ConfigErrors {
-    /// One line per fault, without a line end after the last.
+    /// One line per error, without a line end after the last.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, ConfigError { place, key, message }) in self.list.iter().enumerate() {
             f.write_str(if index == 0 { "" } else { "\n" })?;

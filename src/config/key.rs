@@ -1,10 +1,10 @@
-//! How a section is declared: each knob once, with type, unit, default, bounds and reason.
+//! Declares sections: each key once, with type, unit, default, bounds and reason.
 //!
 //! ```text
 //!   section! { … } ─► struct + Default + reading with range checks + `config show` + docs/configuration.md
 //! ```
 //!
-//! A knob's value type says how it is read and shown ([`Value`], in `value.rs`); the knob says what is allowed.
+//! The value type of a key defines how it is read and shown ([`Value`], in `value.rs`); the key defines what is allowed.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -13,7 +13,7 @@ use super::error::ConfigErrors;
 use super::raw::RawConfig;
 use crate::error::did_you_mean;
 
-/// One knob: what it is when nothing is said, and what may be said.
+/// The declaration of one key: its default and its allowed values.
 #[derive(Debug, Clone)]
 pub(super) struct KeySpec<T> {
     pub(super) default: T,
@@ -22,7 +22,7 @@ pub(super) struct KeySpec<T> {
     pub(super) required: bool,
 }
 
-/// The unit that is read and shown as `64 MiB`.
+/// The unit of values that are read and shown as `64 MiB`.
 pub(super) const BYTES: &str = "bytes";
 
 /// A number of `unit` things.
@@ -40,30 +40,30 @@ pub(super) fn time<T>(default: T, bounds: RangeInclusive<T>) -> KeySpec<T> {
     count("", default, bounds)
 }
 
-/// Any value of the type; `default` when nothing is said.
+/// Any value of the type, with a default.
 pub(super) fn plain<T>(default: impl Into<T>) -> KeySpec<T> {
     KeySpec { default: default.into(), unit: "", bounds: None, required: false }
 }
 
-/// Nothing, unless said.
+/// An optional value, empty by default.
 pub(super) fn none<T: Default>() -> KeySpec<T> {
     plain(T::default())
 }
 
-/// Something has to be said. `default` is what a section built in code starts from.
+/// A required value. `default` is only for sections that are built in code.
 pub(super) fn required<T>(default: impl Into<T>) -> KeySpec<T> {
     KeySpec { required: true, ..plain(default) }
 }
 
-/// A type that a knob can have.
+/// A type that a key can have.
 pub(super) trait Value: Sized {
-    /// Reads `raw`, which was written for `key`. Pushes every fault; `None` when there is one.
+    /// Reads `raw`, the value of `key`. Adds every error to `faults`, and returns `None` if there is one.
     fn read(raw: RawConfig, key: &str, spec: &KeySpec<Self>, faults: &mut ConfigErrors) -> Option<Self>;
 
     /// As it is written in TOML; secrets are redacted.
     fn show(&self, unit: &'static str) -> ShownValue;
 
-    /// What may be said, beside bounds: `"a" or "b"`.
+    /// The allowed values, without bounds: `"a" or "b"`.
     fn form() -> String;
 }
 
@@ -86,12 +86,12 @@ pub(super) struct ShownLine {
     pub(super) about: Option<SectionInfo>,
 }
 
-/// What the page says of a knob.
+/// The documentation of a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct SectionInfo {
-    /// What it is.
+    /// What the key sets.
     pub(super) what: String,
-    /// Why the default is what it is.
+    /// The reason for the default.
     pub(super) why: &'static str,
     /// Form, bounds and unit: `1 to 100 rows`.
     pub(super) allowed: String,
@@ -99,12 +99,12 @@ pub(super) struct SectionInfo {
     pub(super) default: String,
 }
 
-/// A table of knobs, made by [`section!`].
+/// A table of keys, declared by [`section!`].
 pub(super) trait Section: Sized {
-    /// Takes its keys, and complains of those that are left over.
+    /// Reads its keys, and reports unknown ones.
     fn read(keys: SectionReader<'_>) -> Self;
 
-    /// Its knobs in the order of the page, with their values.
+    /// Its keys in their documented order, with their values.
     fn lines(&self) -> Vec<ShownLine>;
 }
 
@@ -126,7 +126,7 @@ impl<'a> SectionReader<'a> {
         if self.prefix.is_empty() { name.to_owned() } else { format!("{}.{name}", self.prefix) }
     }
 
-    /// Takes the value of `name`, or its default when it was not said or is faulty.
+    /// Takes the value of `name`, or its default if it is missing or invalid.
     pub(super) fn take<T: Value>(&mut self, name: &str, spec: KeySpec<T>) -> T {
         let key = self.key(name);
         let Some(index) = self.entries.iter().position(|(entry, _)| entry == name) else {
@@ -139,7 +139,7 @@ impl<'a> SectionReader<'a> {
         T::read(raw, &key, &spec, self.faults).unwrap_or(spec.default)
     }
 
-    /// Takes a section, which has its defaults when nothing of it was said. What it requires is required then, too.
+    /// Takes a section, or its defaults if it is missing. Its required keys are required in both cases.
     pub(super) fn section<S: Section>(&mut self, name: &str) -> S {
         let key = self.key(name);
         let entries = match self.entries.iter().position(|(entry, _)| entry == name) {
@@ -147,7 +147,7 @@ impl<'a> SectionReader<'a> {
             Some(index) => match self.entries.swap_remove(index).1 {
                 RawConfig::Table(entries) => entries,
                 other => {
-                    self.faults.add(&key, format!("is a section, not {}: write [{key}] and its keys", other.kind()));
+                    self.faults.add(&key, format!("is a section, not {}: use [{key}] and its keys", other.kind()));
                     Vec::new()
                 }
             },
@@ -155,18 +155,18 @@ impl<'a> SectionReader<'a> {
         S::read(SectionReader::new(&key, entries, self.faults))
     }
 
-    /// Complains of keys that nobody took.
+    /// Reports keys that were not taken.
     pub(super) fn finish(self, known: &[&str]) {
         for (name, _) in &self.entries {
             let guess = did_you_mean(name, known.iter().copied());
-            let known = if guess.is_empty() { format!("; known are {}", known.join(", ")) } else { guess };
+            let known = if guess.is_empty() { format!("; known keys are {}", known.join(", ")) } else { guess };
             self.faults.add(&self.key(name), format!("unknown key{known}"));
         }
     }
 }
 
 impl<T: Value + PartialOrd> KeySpec<T> {
-    /// `value` when it is within the bounds.
+    /// `value` if it is within the bounds.
     pub(super) fn check(&self, value: T, key: &str, faults: &mut ConfigErrors) -> Option<T> {
         match &self.bounds {
             Some(bounds) if !bounds.contains(&value) => {
@@ -191,7 +191,7 @@ impl<T: Value> KeySpec<T> {
         }
     }
 
-    /// What the page says of this knob, given its doc comment and reason.
+    /// The documentation of this key, from its doc comment and reason.
     pub(super) fn about(&self, what: &str, why: &'static str) -> SectionInfo {
         let default = match (self.required, self.default.show(self.unit)) {
             (true, _) => "required".to_owned(),
@@ -218,9 +218,9 @@ impl fmt::Display for ShownValue {
     }
 }
 
-/// Declares a section: a struct whose every field is a knob.
+/// Declares a section: a struct whose every field is a key.
 ///
-/// `name: type = spec, "reason";` with [`count`], [`bytes`], [`time`], [`plain`], [`none`] or [`required`] as the knob.
+/// `name: type = spec, "reason";` with [`count`], [`bytes`], [`time`], [`plain`], [`none`] or [`required`] as the spec.
 macro_rules! section {
     (
         $(#[doc = $about:literal])+
@@ -264,7 +264,7 @@ macro_rules! section {
             }
         }
 
-        /// As `config show` writes it, on one line: secrets stay hidden in logs as well.
+        /// The same as `config show`, on one line, so that secrets are also redacted in logs.
         impl std::fmt::Debug for $name {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 let lines = $crate::config::key::Section::lines(self);

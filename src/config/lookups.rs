@@ -1,4 +1,4 @@
-//! Lookup tables: what the transforms of sources join with, from a file, a URL or the lake itself.
+//! Lookup tables, which transforms of sources can join: from a file, a URL or the lake itself.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -17,44 +17,44 @@ use crate::error::did_you_mean;
 section! {
     /// One lookup table: exactly one of `file`, `url` and `query`.
     LookupConfig {
-        /// A file, from the folder of this file: `.csv` with a header, `.json`, `.jsonl` or `.ndjson` (one object a line),
-        /// or `.parquet`.
+        /// A file, relative to the folder of this file: `.csv` with a header, `.json`, `.jsonl` or `.ndjson` (one object per
+        /// line), or `.parquet`.
         file: Option<PathBuf> = none(),
-            "what changes by hand or by a job of yours";
-        /// The same behind `https://` or `http://`.
+            "for data that you edit by hand or write with a job";
+        /// The same formats at an `https://` or `http://` URL.
         url: Option<String> = none(),
-            "what another service keeps; no credentials in it, since it is shown";
-        /// Certificates of authorities (PEM) that may sign the certificate of `url`, in addition to the system's.
+            "for data of another service; must not contain credentials, since it is shown";
+        /// CA certificates (PEM) to trust for `url`, in addition to the system's.
         ca_file: Option<PathBuf> = none(),
-            "a private service often has a private authority";
+            "a private service often has a private CA";
         /// One SQL query over the tables of this lake, of all their tenants.
         query: Option<String> = none(),
-            "what streams in by another source; the operator's rights";
+            "for data that another source ingests; runs with the operator's rights";
         /// How often it is loaded again.
         refresh: Duration = time(MINUTE, SECOND..=7 * DAY),
-            "what cannot be loaded is tried again then, and the last good one is used meanwhile";
-        /// Its columns, as in a table; left out, they are told from what is loaded.
+            "a failed load is retried then, and the last valid version is used meanwhile";
+        /// Its columns, as in a table; inferred from the data if omitted.
         columns: Vec<ColumnConfig> = none(),
-            "types that do not depend on today's values, and a transform that is checked before anything is loaded";
+            "fixes the types independently of the data, and lets the transform be checked before anything is loaded";
     }
 }
 
-/// The name that transforms know the batch by.
+/// The name of the batch's messages in transforms.
 const MESSAGES: &str = "messages";
 
-/// How a file of a lookup is written.
+/// The file format of a lookup table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LookupFormat {
     /// Comma-separated values with a header.
     Csv,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
     /// Parquet.
     Parquet,
 }
 
 impl LookupFormat {
-    /// The format that the end of a path stands for.
+    /// The format of a path, by its extension.
     pub fn of(path: &str) -> Option<Self> {
         let end = Path::new(path).extension()?.to_str()?.to_ascii_lowercase();
         match end.as_str() {
@@ -66,12 +66,12 @@ impl LookupFormat {
     }
 }
 
-/// Checks what no key can see alone.
+/// Checks keys against each other.
 pub(super) fn across(config: &Config, faults: &mut ConfigErrors) {
     for (name, lookup) in &config.lookups {
         let key = format!("lookups.{name}");
         if name == MESSAGES {
-            faults.add(&key, "is what transforms call the batch itself: give it another name");
+            faults.add(&key, "is reserved for the batch's messages: use another name");
         }
         let said = [lookup.file.is_some(), lookup.url.is_some(), lookup.query.is_some()];
         if said.into_iter().filter(|said| *said).count() != 1 {
@@ -104,13 +104,13 @@ fn format_of(key: &str, path: &str, faults: &mut ConfigErrors) {
 fn check_url(key: &str, url: &str, faults: &mut ConfigErrors) {
     let url = match Url::parse(url) {
         Ok(url) => url,
-        Err(error) => return faults.add(key, format!("is no URL: {error}")),
+        Err(error) => return faults.add(key, format!("is not a valid URL: {error}")),
     };
     if !matches!(url.scheme(), "http" | "https") {
         faults.add(key, format!("unknown scheme `{}`: use https or http", url.scheme()));
     }
     if has_credentials(&url) {
-        faults.add(key, "must not hold credentials: it is shown by `config show` and in the log");
+        faults.add(key, "must not contain credentials: it is shown by `config show` and in the log");
     }
     format_of(key, url.path(), faults);
 }
@@ -121,7 +121,7 @@ fn check_column(key: &str, column: &ColumnConfig, faults: &mut ConfigErrors) {
         return;
     }
     let guess = did_you_mean(&column.kind, COLUMN_KINDS.into_iter().filter(|kind| *kind != "map"));
-    faults.add(key, format!("a lookup has no column of type `{}`{guess}", column.kind));
+    faults.add(key, format!("a lookup table cannot have a column of type `{}`{guess}", column.kind));
 }
 
 #[cfg(test)]
@@ -154,17 +154,17 @@ mod tests {
             ("url = \"https://a.example/\"", "must end in .csv"),
             ("file = \"a.csv\"\nca_file = \"ca.pem\"", "lookups.places.ca_file: is for `url` only"),
             ("url = \"ftp://a.example/b.csv\"", "unknown scheme `ftp`"),
-            ("url = \"https://me:secret@a.example/b.csv\"", "must not hold credentials"),
+            ("url = \"https://me:secret@a.example/b.csv\"", "must not contain credentials"),
             ("query = \" \"", "must not be empty"),
             ("file = \"a.csv\"\nrefresh = \"1ms\"", "lookups.places.refresh: must be 1s to 7d"),
-            ("file = \"a.csv\"\ncolumns = { id = \"map\" }", "no column of type `map`"),
+            ("file = \"a.csv\"\ncolumns = { id = \"map\" }", "cannot have a column of type `map`"),
             ("file = \"a.csv\"\ncolumns = { id = \"int46\" }", "did you mean `int64`?"),
         ];
         for (lines, expected) in cases {
             let given = with(lines);
             assert!(given.contains(expected), "{lines}\n  gives {given}\n  not   {expected}");
         }
-        assert!(faults("[lookups.messages]\nfile = \"a.csv\"").contains("what transforms call the batch"));
+        assert!(faults("[lookups.messages]\nfile = \"a.csv\"").contains("reserved for the batch's messages"));
     }
 
     #[test]
@@ -175,7 +175,7 @@ mod tests {
             ("transform = \"SELECT 1\"", ""),
             ("transform = \"SELECT 1\"\nenvelope = \"debezium\"", ""),
             ("transform_file = \"a.sql\"", ""),
-            ("transform = \"SELECT 1\"\ntransform_file = \"a.sql\"", "goes without `transform`"),
+            ("transform = \"SELECT 1\"\ntransform_file = \"a.sql\"", "cannot be combined with `transform`"),
             ("transform = \" \"", "sources.one.transform: must not be empty"),
             ("envelope = \"debezium\"", "sources.one.envelope: needs a `transform`"),
             ("envelope = \"debezum\"", "did you mean `debezium`?"),

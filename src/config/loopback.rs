@@ -1,6 +1,6 @@
 //! Whether a URL leads to this machine, and the rule that plain HTTP is for this machine only.
 //!
-//! In: a URL. Out: yes or no. A name is not looked up: whoever answers for it may say something else the next time.
+//! In: a URL. Out: yes or no. Names are not resolved, because a later resolution may return another address.
 
 use url::{Host, Url};
 
@@ -14,12 +14,12 @@ pub fn is_loopback(url: &Url) -> bool {
     }
 }
 
-/// Whether a URL is `https`, or `http` to this machine: nobody else can read or change what is sent.
+/// Whether a URL is `https`, or `http` to this machine: no third party can read or change the traffic.
 pub fn is_https_or_loopback(url: &Url) -> bool {
     url.scheme() == "https" || (url.scheme() == "http" && is_loopback(url))
 }
 
-/// Whether a URL holds a user or a password. A configured one must not: it is shown.
+/// Whether a URL contains a user or a password. A configured URL must not, because it is shown.
 pub fn has_credentials(url: &Url) -> bool {
     !url.username().is_empty() || url.password().is_some()
 }

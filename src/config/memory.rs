@@ -1,10 +1,10 @@
-//! The memory that the endpoints may take: every part of the sum that `docs/memory.md` states.
+//! The memory that the endpoints may use: every part of the sum in `docs/memory.md`.
 //!
-//! In: a checked configuration. Out: bytes per part, and the flow-control windows that make one of the parts hold.
-//! Refuses connections so many that even the smallest windows would not fit `flight.window_bytes_max`.
+//! In: a checked configuration. Out: bytes per part, and the flow-control windows that enforce one of the parts.
+//! Refuses more connections than the smallest windows in `flight.window_bytes_max` allow.
 //!
-//! **Invariant:** what an endpoint holds in memory for its clients is bounded by one of these parts. The memory of running
-//! queries, of decoding and of commits is not among them: it has limits of its own.
+//! **Invariant:** all memory that an endpoint holds for its clients is limited by one of these parts. The memory of running
+//! queries, of decoding and of commits is not part of the sum: it has its own limits.
 
 use super::error::ConfigErrors;
 use super::{Config, FlightConfig, HttpConfig};
@@ -28,7 +28,7 @@ const READ_AHEAD_BYTES_MIN: usize = 256 << 10;
 pub struct EndpointMemory {
     /// Events from their arrival to their commit, of both endpoints.
     pub ingest_queue: usize,
-    /// Bytes that Flight clients have sent and nobody has read.
+    /// Bytes that Flight clients have sent and the server has not read.
     pub flight_windows: usize,
     /// Buffers of Flight connections.
     pub flight_connections: usize,
@@ -47,7 +47,7 @@ impl EndpointMemory {
 }
 
 impl Config {
-    /// The memory that the endpoints may take.
+    /// The memory that the endpoints may use.
     pub fn endpoint_memory(&self) -> EndpointMemory {
         let Self { ingest, flight, http, .. } = self;
         let (_, window) = flight.windows();
@@ -143,7 +143,7 @@ mod tests {
         assert!(refused.contains("flight.connections_max") && refused.contains("at least 313 MiB"), "{refused}");
     }
 
-    /// The page states the sum for the defaults: each part in its table, in MiB.
+    /// The page documents the sum for the defaults: each part in its table, in MiB.
     #[test]
     fn the_page_about_memory_states_the_sum_of_the_defaults() {
         let page = include_str!("../../docs/memory.md");

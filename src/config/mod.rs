@@ -1,4 +1,4 @@
-//! The operator's page: every knob and bound of the server, in the order in which data flows.
+//! The configuration: every setting and limit of the server, in the order in which data flows.
 //!
 //! ```text
 //!   glasshouse.toml ──► tree (raw values, places) ──► page, tables, sources, lookups, auth (ranges) ──► check (across) ──► Config
@@ -6,12 +6,12 @@
 //!   Config ──► show (`config show`)       declarations ──► reference (docs/configuration.md, by a test)
 //! ```
 //!
-//! In: `glasshouse.toml` and the environment (`GLASSHOUSE__SECTION__KEY`). Out: a checked [`Config`], or every fault at
-//! once, each with its place. Raw text comes in, checked values go out: nothing behind this page parses again.
-//! A module gets its own section, never the whole.
+//! In: `glasshouse.toml` and the environment (`GLASSHOUSE__SECTION__KEY`). Out: a checked [`Config`], or every error at
+//! once, each with its location. Values are parsed and checked here; no other module parses them again. A module gets its
+//! own section, never the whole configuration.
 //!
-//! **Invariant:** every path in a [`Config`] that was loaded is absolute.
-//! **Invariant:** no secret is in a fault, in `config show`, or in a `Debug` text.
+//! **Invariant:** every path in a loaded [`Config`] is absolute.
+//! **Invariant:** no error message, `config show` output or `Debug` text contains a secret.
 
 mod auth;
 mod auth_check;
@@ -55,47 +55,47 @@ use std::path::{Path, PathBuf};
 
 use key::{Section, SectionReader, ShownLine, Value, none};
 
-/// The file that is read when none is named.
+/// The file that is read if no file is named.
 pub const FILE: &str = "glasshouse.toml";
 
-/// The size of a configuration file, in bytes: a file that is larger is some other file.
+/// The maximum size of a configuration file, in bytes: a larger file is not a configuration.
 const FILE_BYTES_MAX: u64 = 4 << 20;
 
 /// The whole configuration, checked.
 #[derive(Debug, Clone, Default)]
 pub struct Config {
-    /// The folder of the file: where relative paths start.
+    /// The folder of the file, against which relative paths are resolved.
     pub base: PathBuf,
     /// Declared tables by name.
     pub tables: BTreeMap<String, TableConfig>,
-    /// Who sees what of them.
+    /// Access policies of the tables, by table name.
     pub policy: BTreeMap<String, PolicyConfig>,
-    /// Where events are fetched from.
+    /// Sources by name.
     pub sources: BTreeMap<String, SourceConfig>,
-    /// What transforms of sources join with.
+    /// Lookup tables by name.
     pub lookups: BTreeMap<String, LookupConfig>,
-    /// How events come in.
+    /// Ingest.
     pub ingest: IngestConfig,
-    /// Where they rest.
+    /// The lake.
     pub lake: LakeConfig,
-    /// Whose tokens we trust.
+    /// Trusted token issuers.
     pub auth: AuthConfig,
-    /// How they are asked.
+    /// Queries.
     pub query: QueryConfig,
-    /// The Arrow door.
+    /// The Flight SQL endpoint.
     pub flight: FlightConfig,
-    /// The web door.
+    /// The HTTP endpoint.
     pub http: HttpConfig,
-    /// How the server stops.
+    /// Graceful shutdown.
     pub shutdown: ShutdownConfig,
-    /// What the server says of itself.
+    /// The server's log.
     pub log: LogConfig,
 }
 
-/// What an integer time counts.
+/// The unit of an integer time.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum TimeUnit {
-    /// Told by its size: below 1e11 seconds, 1e14 milliseconds, 1e17 microseconds, else nanoseconds.
+    /// Inferred from the magnitude: below 1e11 seconds, 1e14 milliseconds, 1e17 microseconds, otherwise nanoseconds.
     #[default]
     Auto,
     /// Seconds.
@@ -108,63 +108,63 @@ pub enum TimeUnit {
     Nanos,
 }
 
-/// What a source is.
+/// The kind of a source.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum SourceKind {
-    /// Topics of Apache Kafka, or of what speaks its protocol.
+    /// Topics of Apache Kafka, or of a broker that speaks its protocol.
     #[default]
     Kafka,
 }
 
-/// The shape of a source's messages.
+/// The format of a source's messages.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum SourceFormat {
-    /// One object each.
+    /// One JSON object per message.
     #[default]
     Json,
-    /// One message each, without a length in front: of the table's contract, unless a transform reads them.
+    /// One protobuf message without a length prefix: of the table's contract, unless a transform reads it.
     Protobuf,
-    /// One record each, without a file around it.
+    /// One Avro record without a container file.
     Avro,
 }
 
-/// What stands around the events in a source's messages.
+/// The envelope of the events in a source's messages.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Envelope {
-    /// Nothing.
+    /// No envelope.
     #[default]
     None,
-    /// What Debezium says of a change in a database.
+    /// A change event of Debezium.
     Debezium,
 }
 
-/// What happens when messages that were not read are gone.
+/// What a partition does if unread messages were deleted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum OnGap {
-    /// The partition stops, and says so.
+    /// It stops and logs an error.
     #[default]
     Stop,
-    /// It goes on with the oldest message that there is, and says so.
+    /// It continues with the oldest available message and logs it.
     Earliest,
 }
 
-/// Which Arrow types are sent.
+/// The Arrow types that are sent to clients.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum TypeProfile {
-    /// Only types that every known client reads.
+    /// Only types that every known client can read.
     #[default]
     Compat,
     /// The engine's own types.
     Native,
 }
 
-/// How a log line looks.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum LogFormat {
-    /// For people.
+    /// Text for people.
     #[default]
     Text,
-    /// For machines.
+    /// JSON for machines.
     Json,
 }
 
@@ -173,14 +173,14 @@ impl Config {
     pub fn from_environment(path: Option<&Path>) -> Result<Self, ConfigErrors> {
         let here = Path::new(FILE);
         let path = path.or_else(|| here.is_file().then_some(here));
-        // What is not UTF-8 holds U+FFFD from here on, which `tree` refuses in a variable of ours.
+        // Invalid UTF-8 becomes U+FFFD here, which `raw` refuses in our variables.
         let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
             (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned())
         };
         Self::load(path, std::env::vars_os().map(text))
     }
 
-    /// Reads `path`, if any, and the variables `env`; then checks that every file it names is there.
+    /// Reads `path`, if any, and the variables `env`; then checks that every file that it names exists.
     pub fn load(path: Option<&Path>, env: impl Iterator<Item = (String, String)>) -> Result<Self, ConfigErrors> {
         let name = path.map_or_else(|| "configuration".to_owned(), |path| path.display().to_string());
         let mut faults = ConfigErrors::new(&name);
@@ -197,7 +197,7 @@ impl Config {
         faults.or(config)
     }
 
-    /// Reads `text` as the file `name` in the folder `base`, without looking at any other file.
+    /// Reads `text` as the file `name` in the folder `base`, without accessing any other file.
     pub fn parse(
         text: &str,
         name: &str,
@@ -208,7 +208,7 @@ impl Config {
         faults.or(config)
     }
 
-    /// The sections in the order of the page.
+    /// The sections in their documented order.
     fn lines(&self) -> Vec<ShownLine> {
         let line = |key: &str, shown| ShownLine { key: key.to_owned(), shown, about: None };
         let section = |key, lines| line(key, key::ShownValue::Table(lines));
@@ -233,7 +233,7 @@ impl Config {
 const SECTIONS: [&str; 12] =
     ["tables", "policy", "sources", "lookups", "ingest", "lake", "auth", "query", "flight", "http", "shutdown", "log"];
 
-/// Text and variables to a configuration, with all that is wrong in it. `Err` when the text is no TOML.
+/// Reads text and variables into a configuration and its errors. `Err` if the text is not valid TOML.
 fn read(
     text: &str,
     name: &str,
@@ -243,7 +243,7 @@ fn read(
     let mut faults = ConfigErrors::new(name);
     let mut root = raw::parse(text, &mut faults);
     if !faults.is_empty() {
-        // What follows a syntax fault is guesswork, and so would be the faults in it.
+        // After a syntax error the rest of the text is unreliable, and so would be the errors in it.
         return Err(faults.sorted());
     }
     raw::overlay(&mut root, env, &mut faults);
@@ -270,13 +270,13 @@ fn read(
     Ok((config, faults))
 }
 
-/// The text of a configuration file, or why there is none.
+/// The text of a configuration file, or why it cannot be read.
 fn read_text(path: &Path) -> Result<String, String> {
     let mut text = String::new();
     let file = fs::File::open(path).map_err(|error| format!("cannot be opened: {error}"))?;
     file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text).map_err(|error| format!("cannot be read: {error}"))?;
     if text.len() as u64 > FILE_BYTES_MAX {
-        return Err(format!("is larger than {FILE_BYTES_MAX} bytes: this is no configuration"));
+        return Err(format!("is larger than {FILE_BYTES_MAX} bytes: it is not a configuration file"));
     }
     Ok(text)
 }

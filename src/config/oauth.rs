@@ -1,6 +1,6 @@
-//! Where a source gets the tokens from with which it logs in to its brokers: `[sources.NAME.oauth]`.
+//! How a source gets the tokens to log in to its brokers: `[sources.NAME.oauth]`.
 //!
-//! In: the section and the options beside it. Out: faults, of which each says what to write instead.
+//! In: the section and the options of the source. Out: errors, each with a fix.
 
 use std::path::PathBuf;
 
@@ -15,30 +15,30 @@ use super::sources::SourceConfig;
 use super::value::wrong;
 
 section! {
-    /// Where a source gets its tokens from.
+    /// The token endpoint of a source.
     OauthConfig {
         /// The token endpoint of the identity provider: `https://`, on this machine also `http://`.
         token_url: String = required(""),
-            "asked by the grant `client_credentials` before the token that is in use ends";
-        /// The name by which the source asks.
+            "queried with the grant `client_credentials` before the current token expires";
+        /// The client id of the source.
         client_id: String = required(""),
-            "the provider knows the source by it";
-        /// Its secret.
+            "identifies the source at the provider";
+        /// The client secret.
         client_secret: Secret = required(Secret::default()),
             "best from the environment: `GLASSHOUSE__SOURCES__NAME__OAUTH__CLIENT_SECRET`";
-        /// What the token is asked for, as the provider calls it.
+        /// The scope to request.
         scope: Option<String> = none(),
-            "providers that give one kind of token need none";
-        /// For whom the token is asked, as the provider calls the brokers.
+            "providers that issue only one kind of token do not need it";
+        /// The audience to request: the provider's name of the brokers.
         audience: Option<String> = none(),
-            "some providers want it beside the scope";
-        /// Certificates of authorities (PEM) that may sign the endpoint's certificate, in addition to the system's.
+            "some providers require it in addition to the scope";
+        /// CA certificates (PEM) to trust for the endpoint, in addition to the system's.
         ca_file: Option<PathBuf> = none(),
-            "a private endpoint often has a private authority";
+            "a private endpoint often has a private CA";
     }
 }
 
-/// The mechanism that takes tokens.
+/// The SASL mechanism for tokens.
 pub(super) const MECHANISM: &str = "OAUTHBEARER";
 
 impl Value for OauthConfig {
@@ -54,7 +54,7 @@ impl Value for OauthConfig {
     }
 
     fn form() -> String {
-        "a table, as in { token_url = \"https://…\", client_id = \"…\", client_secret = \"…\" }".to_owned()
+        "a table, such as { token_url = \"https://…\", client_id = \"…\", client_secret = \"…\" }".to_owned()
     }
 }
 
@@ -69,8 +69,10 @@ pub(super) fn check(key: &dyn Fn(&str) -> String, source: &SourceConfig, faults:
         return;
     };
     if mechanism.is_some_and(|mechanism| !mechanism.eq_ignore_ascii_case(MECHANISM)) {
-        faults
-            .add(&key("oauth"), format!("goes with `sasl.mechanism` = \"{MECHANISM}\" in the options, or without it"));
+        faults.add(
+            &key("oauth"),
+            format!("requires `sasl.mechanism` = \"{MECHANISM}\" in the options, or no `sasl.mechanism`"),
+        );
     }
     if !option("security.protocol").is_some_and(|protocol| protocol.to_ascii_uppercase().starts_with("SASL_")) {
         faults
@@ -84,13 +86,13 @@ pub(super) fn check(key: &dyn Fn(&str) -> String, source: &SourceConfig, faults:
 fn token_url(key: &str, url: &str, faults: &mut ConfigErrors) {
     let url = match Url::parse(url) {
         Ok(url) => url,
-        Err(error) => return faults.add(key, format!("is no URL: {error}")),
+        Err(error) => return faults.add(key, format!("is not a valid URL: {error}")),
     };
     if !is_https_or_loopback(&url) {
-        faults.add(key, "must be https: the client's secret goes there");
+        faults.add(key, "must be https: the client secret is sent there");
     }
     if has_credentials(&url) {
-        faults.add(key, "must not hold credentials: use `client_id` and `client_secret`");
+        faults.add(key, "must not contain credentials: use `client_id` and `client_secret`");
     }
 }
 
@@ -139,12 +141,12 @@ mod tests {
     fn what_does_not_go_together_is_told() {
         let cases = [
             ("options.sasl.mechanism = \"OAUTHBEARER\"".to_owned(), "needs [sources.one.oauth] with its `token_url`"),
-            ("options.sasl.oauthbearer.method = \"oidc\"".to_owned(), "where tokens come from in [sources.NAME.oauth]"),
-            ("options.enable_sasl_oauthbearer_unsecure_jwt = true".to_owned(), "anybody can write a token"),
-            (source("https://a/token", "PLAIN"), "sources.one.oauth: goes with `sasl.mechanism` = \"OAUTHBEARER\""),
+            ("options.sasl.oauthbearer.method = \"oidc\"".to_owned(), "configure tokens in [sources.NAME.oauth]"),
+            ("options.enable_sasl_oauthbearer_unsecure_jwt = true".to_owned(), "anybody can write an unsigned token"),
+            (source("https://a/token", "PLAIN"), "sources.one.oauth: requires `sasl.mechanism` = \"OAUTHBEARER\""),
             (source("http://a/token", "OAUTHBEARER"), "oauth.token_url: must be https"),
-            (source("https://me:you@a/token", "OAUTHBEARER"), "oauth.token_url: must not hold credentials"),
-            (source("a/token", "OAUTHBEARER"), "oauth.token_url: is no URL"),
+            (source("https://me:you@a/token", "OAUTHBEARER"), "oauth.token_url: must not contain credentials"),
+            (source("a/token", "OAUTHBEARER"), "oauth.token_url: is not a valid URL"),
             ("oauth = { token_url = \"https://a\", client_id = \"b\" }".to_owned(), "oauth.client_secret: is missing"),
             ("oauth.token_url = \"https://a\"".to_owned(), "needs `security.protocol` = \"SASL_SSL\""),
         ];

@@ -1,14 +1,14 @@
-//! Text and environment to one tree of raw values, with the place of each.
+//! Merges text and environment into one tree of raw values, with the location of each.
 //!
 //! In: TOML text and variables `GLASSHOUSE__SECTION__KEY`. Out: entries in the order they were written; a variable
-//! replaces what the text says. Nothing is interpreted here: a variable's text gets its type from the knob that reads it.
+//! replaces the value in the text. Nothing is interpreted here: the key that reads a variable determines its type.
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::error::{ConfigErrors, KeyLocation};
 
-/// What a variable of ours starts with. Two underscores part its segments, so that names may hold one.
+/// The prefix of our variables. Two underscores separate segments, so that names may contain one.
 pub(super) const VARIABLE_PREFIX: &str = "GLASSHOUSE__";
 
 /// A value as it was written.
@@ -26,12 +26,12 @@ pub(super) enum RawConfig {
     Table(Vec<(String, RawConfig)>),
     /// The text of a variable, whose type is not known yet.
     Variable(String),
-    /// A TOML value of a type that no knob has; its name.
+    /// A TOML value of a type that no key has; the name of the type.
     Other(&'static str),
 }
 
 impl RawConfig {
-    /// What it is, for "must be …, is …".
+    /// The kind of the value, for "must be …, is …".
     pub(super) fn kind(&self) -> &'static str {
         match self {
             Self::Text(_) | Self::Variable(_) => "text",
@@ -43,7 +43,7 @@ impl RawConfig {
         }
     }
 
-    /// The same for a knob that is not text: a variable's text is read as a TOML value, or stays text.
+    /// The same for a key that is not text: a variable's text is parsed as a TOML value, or remains text.
     pub(super) fn typed(self) -> Self {
         let Self::Variable(text) = self else { return self };
         match DeValue::parse(&text) {
@@ -53,7 +53,7 @@ impl RawConfig {
     }
 }
 
-/// Parses a TOML text. Every syntax fault is reported; the entries are then what could be read.
+/// Parses a TOML text. Reports every syntax error, and returns the entries that could be read.
 pub(super) fn parse(text: &str, faults: &mut ConfigErrors) -> Vec<(String, RawConfig)> {
     let (table, errors) = DeTable::parse_recoverable(text);
     for error in errors {
@@ -64,7 +64,7 @@ pub(super) fn parse(text: &str, faults: &mut ConfigErrors) -> Vec<(String, RawCo
     entries(table.get_ref())
 }
 
-/// Lays the variables of ours over `root`. Others are not looked at.
+/// Overlays our variables on `root`. Ignores other variables.
 pub(super) fn overlay(
     root: &mut Vec<(String, RawConfig)>,
     env: impl Iterator<Item = (String, String)>,
@@ -77,7 +77,7 @@ pub(super) fn overlay(
         let segments: Vec<&str> = path.split("__").collect();
         let at = KeyLocation::Variable(name.clone());
         if segments.len() < 2 || segments.iter().any(|segment| segment.is_empty()) {
-            faults.add_at(at, "", "is no key: write GLASSHOUSE__SECTION__KEY");
+            faults.add_at(at, "", "is not a key: use GLASSHOUSE__SECTION__KEY");
             continue;
         }
         if value.contains(char::REPLACEMENT_CHARACTER) {
@@ -88,7 +88,7 @@ pub(super) fn overlay(
     }
 }
 
-/// Sets the value at `segments` under `prefix`, making the tables on the way.
+/// Sets the value at `segments` under `prefix`, and creates missing tables.
 fn insert(
     table: &mut Vec<(String, RawConfig)>,
     segments: &[&str],
@@ -116,7 +116,7 @@ fn insert(
     }
 }
 
-/// Remembers where each key of `table` was written.
+/// Records where each key of `table` was written.
 fn note_table(text: &str, prefix: &str, table: &DeTable<'_>, faults: &mut ConfigErrors) {
     for (name, value) in table.iter() {
         let key = if prefix.is_empty() { name.get_ref().to_string() } else { format!("{prefix}.{}", name.get_ref()) };
@@ -202,8 +202,8 @@ mod tests {
             ("a = ", &[][..], "t.toml:1:5: "),
             ("x = 1\nx = 2", &[], "t.toml:2:1: duplicate key"),
             ("", &[("GLASSHOUSE__LAKE__URL", "a\u{fffd}b")], "GLASSHOUSE__LAKE__URL: lake.url: is not UTF-8"),
-            ("", &[("GLASSHOUSE__", "1")], "GLASSHOUSE__: is no key"),
-            ("", &[("GLASSHOUSE__LAKE____URL", "1")], "GLASSHOUSE__LAKE____URL: is no key"),
+            ("", &[("GLASSHOUSE__", "1")], "GLASSHOUSE__: is not a key"),
+            ("", &[("GLASSHOUSE__LAKE____URL", "1")], "GLASSHOUSE__LAKE____URL: is not a key"),
             ("[lake]", &[("GLASSHOUSE__LAKE__URL__X", "1"), ("GLASSHOUSE__LAKE__URL", "1")], "it has no keys"),
             ("[lake.options]", &[("GLASSHOUSE__LAKE__OPTIONS", "1")], "set its keys one by one"),
         ];

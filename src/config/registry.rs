@@ -1,7 +1,7 @@
-//! The schema registry of a source: where it is, who asks it, and how much it may answer.
+//! The schema registry of a source: its URLs, credentials and limits.
 //!
-//! In: `[sources.NAME.registry]` and what else says how messages are written (`format`, `confluent`, `schema_file`, `message`).
-//! Out: a checked [`RegistryConfig`], and faults of what does not go together.
+//! In: `[sources.NAME.registry]` and the source's other keys of the format (`format`, `confluent`, `schema_file`, `message`).
+//! Out: a checked [`RegistryConfig`], and errors of keys that cannot be combined.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -21,28 +21,28 @@ section! {
     RegistryConfig {
         /// Its URLs, without credentials; a path is kept, as in `https://registry/apis/ccompat/v7`.
         urls: Vec<String> = required(Vec::new()),
-            "they are asked in turn until one answers";
-        /// The user of HTTP basic authentication; needs `password`.
+            "they are tried in turn until one responds";
+        /// The user of HTTP basic authentication; requires `password`.
         user: Option<String> = none(),
-            "of a cloud's registry this is the API key";
-        /// Its password.
+            "the API key, for a cloud registry";
+        /// The password of `user`.
         password: Option<Secret> = none(),
-            "belongs into the environment: `GLASSHOUSE__SOURCES__NAME__REGISTRY__PASSWORD`";
-        /// A bearer token, in place of `user` and `password`.
+            "best from the environment: `GLASSHOUSE__SOURCES__NAME__REGISTRY__PASSWORD`";
+        /// A bearer token, instead of `user` and `password`.
         token: Option<Secret> = none(),
-            "belongs into the environment: `GLASSHOUSE__SOURCES__NAME__REGISTRY__TOKEN`";
-        /// Certificates of authorities (PEM) that may sign the registry's certificate, in addition to the system's.
+            "best from the environment: `GLASSHOUSE__SOURCES__NAME__REGISTRY__TOKEN`";
+        /// CA certificates (PEM) to trust for the registry, in addition to the system's.
         ca_file: Option<PathBuf> = none(),
-            "a private registry often has a private authority";
-        /// Time for one question.
+            "a private registry often has a private CA";
+        /// The time limit for one request.
         request_time_max: Duration = time(5 * SECOND, 10 * MILLISECOND..=MINUTE),
             "a schema is small, and a source waits for it";
-        /// The size of one answer.
+        /// The size of one response.
         schema_bytes_max: usize = bytes(1 << 20, 1 << 10..=64 << 20),
-            "schemas are written by people; a message whose schema is larger goes to quarantine";
-        /// Schemas that are remembered.
+            "people write schemas; a message with a larger schema goes to the quarantine";
+        /// The number of cached schemas.
         schemas_max: usize = count("schemas", 1_000, 1..=1_000_000),
-            "a schema is asked for once: what an id stands for never changes";
+            "a schema is fetched once, because the schema of an id never changes";
     }
 }
 
@@ -59,21 +59,21 @@ impl Value for RegistryConfig {
     }
 
     fn form() -> String {
-        "a table, as in { urls = [\"https://registry:8081\"] }".to_owned()
+        "a table, such as { urls = [\"https://registry:8081\"] }".to_owned()
     }
 }
 
-/// Checks how a source's messages are written, and where their schemas come from.
+/// Checks the format of a source's messages, and where their schemas come from.
 pub(super) fn across(key: &dyn Fn(&str) -> String, source: &SourceConfig, config: &Config, faults: &mut ConfigErrors) {
     let has_transform = source.transform.is_some() || source.transform_file.is_some();
     let is_declared = config.tables.get(&source.table).is_none_or(|table| table.proto.is_some());
     if source.registry.is_some() && source.schema_file.is_some() {
-        faults.add(&key("schema_file"), "goes without `registry`: schemas come from one of the two");
+        faults.add(&key("schema_file"), "cannot be combined with `registry`: schemas come from one of the two");
     }
     match source.format {
         SourceFormat::Json => {
             if source.registry.is_some() {
-                faults.add(&key("registry"), "is not asked about `json`: `confluent = true` skips the header");
+                faults.add(&key("registry"), "is not used for `json`: `confluent = true` skips the header");
             }
             if source.schema_file.is_some() {
                 faults.add(&key("schema_file"), "is for `avro` and `protobuf`: JSON needs none");
@@ -88,7 +88,7 @@ pub(super) fn across(key: &dyn Fn(&str) -> String, source: &SourceConfig, config
             if source.schema_file.is_some() && !has_transform {
                 faults.add(
                     &key("schema_file"),
-                    "of `protobuf` is for a transform: without one the table's `proto` counts",
+                    "of `protobuf` requires a transform: without one the table's `proto` is used",
                 );
             }
             if source.schema_file.is_some() && source.message.is_none() {
@@ -102,10 +102,8 @@ pub(super) fn across(key: &dyn Fn(&str) -> String, source: &SourceConfig, config
                 );
             }
             if !is_declared && has_transform && source.registry.is_none() && source.schema_file.is_none() {
-                faults.add(
-                    &key("format"),
-                    "nothing says how the messages are read: set `registry`, or `schema_file` and `message`",
-                );
+                faults
+                    .add(&key("format"), "the messages have no schema: set `registry`, or `schema_file` and `message`");
             }
         }
     }
@@ -121,23 +119,25 @@ fn check(key: &dyn Fn(&str) -> String, registry: &RegistryConfig, faults: &mut C
     match (&registry.user, &registry.password, &registry.token) {
         (Some(_), None, _) => faults.add(&key("registry.password"), "is missing: `user` needs it"),
         (None, Some(_), _) => faults.add(&key("registry.user"), "is missing: `password` needs it"),
-        (Some(_), _, Some(_)) => faults.add(&key("registry.token"), "goes without `user` and `password`: keep one"),
+        (Some(_), _, Some(_)) => {
+            faults.add(&key("registry.token"), "cannot be combined with `user` and `password`: keep one")
+        }
         _ => {}
     }
     let has_secret = registry.password.is_some() || registry.token.is_some();
     for (index, text) in registry.urls.iter().enumerate() {
         let key = key(&format!("registry.urls[{index}]"));
         match Url::parse(text) {
-            // Not what was written: it may hold a password.
-            Err(error) => faults.add(&key, format!("is no URL: {error}")),
+            // The message does not quote the URL, because it may contain a password.
+            Err(error) => faults.add(&key, format!("is not a valid URL: {error}")),
             Ok(url) if has_credentials(&url) => {
-                faults.add(&key, "must not hold credentials, since it is shown: set `user` and `password`");
+                faults.add(&key, "must not contain credentials, since it is shown: set `user` and `password`");
             }
             Ok(url) if !["http", "https"].contains(&url.scheme()) || url.query().is_some() => {
-                faults.add(&key, "must be as in \"https://registry:8081\"");
+                faults.add(&key, "must be a URL such as \"https://registry:8081\"");
             }
             Ok(url) if has_secret && !is_https_or_loopback(&url) => {
-                faults.add(&key, "must be https: a password or a token must not go in plain text");
+                faults.add(&key, "must be https: a password or a token must not be sent in plain text");
             }
             Ok(_) => {}
         }
@@ -175,7 +175,7 @@ mod tests {
             ("registry = { urls = [\"http://a\"] }", "`confluent = true` skips the header"),
             ("schema_file = \"a\"", "JSON needs none"),
             ("format = \"protobuf\"", "declared by columns"),
-            ("format = \"protobuf\"\ntransform = \"SELECT 1\"", "nothing says how the messages are read"),
+            ("format = \"protobuf\"\ntransform = \"SELECT 1\"", "the messages have no schema"),
             ("format = \"protobuf\"\ntransform = \"SELECT 1\"\nschema_file = \"a\"", "message: is missing"),
             ("format = \"avro\"\nschema_file = \"a\"\nmessage = \"a.B\"", "belongs to a `schema_file` of `protobuf`"),
         ];
@@ -192,10 +192,10 @@ mod tests {
             ("urls = [\"https://a\"]\nuser = \"u\"", "registry.password: is missing"),
             ("urls = [\"https://a\"]\npassword = \"p\"", "registry.user: is missing"),
             ("urls = [\"https://a\"]\nuser = \"u\"\npassword = \"p\"\ntoken = \"t\"", "keep one"),
-            ("urls = [\"http://a\"]\ntoken = \"t\"", "must not go in plain text"),
-            ("urls = [\"https://u:p@a\"]", "must not hold credentials"),
-            ("urls = [\"ftp://a\"]", "must be as in"),
-            ("urls = [\"a\"]", "is no URL"),
+            ("urls = [\"http://a\"]\ntoken = \"t\"", "must not be sent in plain text"),
+            ("urls = [\"https://u:p@a\"]", "must not contain credentials"),
+            ("urls = [\"ftp://a\"]", "must be a URL such as"),
+            ("urls = [\"a\"]", "is not a valid URL"),
         ];
         for (lines, expected) in cases {
             check(&format!("format = \"avro\"\n[sources.one.registry]\n{lines}"), expected);

@@ -1,6 +1,6 @@
-//! `config show`: the effective configuration as TOML that could be read again, each knob explained above its line.
+//! `config show`: the effective configuration as valid TOML, with an explanation above each key.
 //!
-//! **Invariant:** secrets are redacted where they are shown ([`super::key::Value::show`]), not here.
+//! **Invariant:** [`super::key::Value::show`] redacts secrets; this module does not have to.
 
 use std::fmt::Write;
 
@@ -11,7 +11,7 @@ use super::key::{SectionInfo, ShownLine, ShownValue};
 const WIDTH: usize = 118;
 
 impl Config {
-    /// The effective values as TOML. With `explain`, every knob's meaning, default, bounds and reason in comments.
+    /// The effective values as TOML. With `explain`, comments give the meaning, default, bounds and reason of every key.
     pub fn show(&self, explain: bool) -> String {
         let mut text = String::new();
         for line in self.lines() {
@@ -21,7 +21,7 @@ impl Config {
     }
 }
 
-/// Writes a table: its values first, then the tables in it, as TOML wants it.
+/// Writes a table: its values first, then the tables in it, as TOML requires.
 fn table(text: &mut String, key: &str, shown: &ShownValue, explain: bool) {
     let ShownValue::Table(lines) = shown else { return };
     let (tables, values): (Vec<&ShownLine>, Vec<&ShownLine>) =
@@ -43,7 +43,7 @@ fn table(text: &mut String, key: &str, shown: &ShownValue, explain: bool) {
     }
 }
 
-/// What the page says of a knob, wrapped.
+/// The documentation of a key, wrapped.
 fn comment(text: &mut String, about: &SectionInfo) {
     let default =
         if about.default == "required" { "required".to_owned() } else { format!("default {}", about.default) };

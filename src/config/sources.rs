@@ -1,4 +1,4 @@
-//! Where events are fetched from: Kafka topics, each source into one table.
+//! Sources: Kafka topics that are read into tables, one table per source.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -17,84 +17,84 @@ use crate::error::did_you_mean;
 section! {
     /// One source: topics that are read into one table, each message once.
     SourceConfig {
-        /// What it is: `kafka`.
+        /// The kind of the source: `kafka`.
         kind: SourceKind = required(SourceKind::Kafka),
             "other kinds have other keys";
-        /// Brokers to ask first, as `host:port`.
+        /// Bootstrap brokers, as `host:port`.
         brokers: Vec<String> = required(Vec::new()),
-            "one that answers is enough, and names the others";
-        /// Topics to read.
+            "one reachable broker is enough to discover the rest";
+        /// The topics to read.
         topics: Vec<String> = required(Vec::new()),
-            "each message of them is one event, or what its transform makes of it";
-        /// The consumer group, under which servers share the partitions.
+            "each message is one event, or the input of the transform";
+        /// The consumer group, in which servers share the partitions.
         group: String = required(""),
-            "servers of one lake name the same; another lake's name their own";
-        /// The table that takes the events.
+            "servers of one lake use the same group; other lakes need other groups";
+        /// The table that stores the events.
         table: String = required(""),
             "its contract decodes them, and its quarantine keeps those that cannot be decoded";
-        /// The shape of a message: `json` (one object), `protobuf` (one message of the table's contract) or `avro` (one
+        /// The format of a message: `json` (one object), `protobuf` (one message of the table's contract) or `avro` (one
         /// record).
         format: SourceFormat = plain(SourceFormat::Json),
-            "topics do not say it themselves";
+            "a topic does not declare its format";
         /// Whether messages begin with the header of a Confluent schema registry, which is skipped.
         confluent: bool = plain(false),
-            "the table's contract decides how they are read; with a `registry` there is always a header, and it is read";
-        /// The schema registry that knows the schemas of `avro` and `protobuf` messages.
+            "the table's contract decodes the rest; with a `registry` messages always have a header, and it is read";
+        /// The schema registry with the schemas of `avro` and `protobuf` messages.
         registry: Option<RegistryConfig> = none(),
-            "`avro` is read by the schema it was written with, `protobuf` is checked against the table's contract";
-        /// The schema of all messages in place of a registry: an `.avsc`; or a `.proto` for a transform of `protobuf`.
+            "`avro` is decoded with its writer schema, `protobuf` is checked against the table's contract";
+        /// The schema of all messages instead of a registry: an `.avsc`; or a `.proto` for a transform of `protobuf`.
         schema_file: Option<PathBuf> = none(),
-            "not everybody has a registry; a transform of `protobuf` without either reads the table's own message";
+            "for setups without a registry; a transform of `protobuf` without either reads the table's own message";
         /// The full name of the message in a `schema_file` of `protobuf`.
         message: Option<String> = none(),
-            "a file may hold several";
-        /// What stands around the events: `none`, or `debezium` (changes of a database as JSON), which needs a transform.
+            "a file may contain several";
+        /// The envelope of the events: `none`, or `debezium` (changes of a database as JSON), which requires a transform.
         envelope: Envelope = plain(Envelope::None),
-            "changes say what a row was and what it is; the transform says what becomes of that";
-        /// SQL over the batch that makes the table's columns of messages: one SELECT from `messages`, see ingest.md.
+            "a change contains the old and the new row; the transform decides what to store";
+        /// SQL over the batch that computes the table's columns from messages: one SELECT from `messages`, see ingest.md.
         transform: Option<String> = none(),
-            "left out, a message has the table's columns already";
-        /// The same from a file, from the folder of this file.
+            "if omitted, messages must have the table's columns";
+        /// A file with the transform, relative to the folder of this file.
         transform_file: Option<PathBuf> = none(),
-            "a long statement is easier to read and to test in a file of its own";
-        /// Whose the events are: left out, each event's own field says it; or `{ key = true }`, `{ header = "name" }`,
+            "a long statement is easier to read and to test in its own file";
+        /// The tenant of the events: if omitted, each event's own field; or `{ key = true }`, `{ header = "name" }`,
         /// `{ value = "tenant" }`.
         tenant: TenantFrom = plain(TenantFrom::Event),
-            "whoever may write to the topic is trusted to name the tenant; with a fixed value, only this one";
-        /// Where to begin when the table holds no offset of a partition: `earliest`, `latest`, or a time as in
+            "producers are trusted to name the tenant; with a fixed value, all events belong to this tenant";
+        /// Where to begin if the table has no offset of a partition: `earliest`, `latest`, or a time such as
         /// `2026-01-31T00:00:00Z`.
         start: StartAt = plain(StartAt::Earliest),
-            "afterwards the table's own offsets count; `latest` is when the source was first started";
-        /// What to do when messages that were not read are gone: `stop` the partition, or go on with the `earliest`.
+            "afterwards the offsets in the table count; `latest` is the time at which the source was first started";
+        /// What to do if unread messages were deleted: `stop` the partition, or continue with the `earliest`.
         on_gap: OnGap = plain(OnGap::Stop),
-            "lost events are for a person to look at, before they are passed over";
-        /// Certificates of authorities (PEM) that may sign the brokers' certificates, in addition to the system's.
+            "a person should investigate lost events before they are skipped";
+        /// CA certificates (PEM) to trust for the brokers, in addition to the system's.
         ca_file: Option<PathBuf> = none(),
-            "`ssl.ca.location` in `options` is librdkafka's own setting: it replaces the system's authorities";
-        /// Further settings of librdkafka, as in `"security.protocol" = "SASL_SSL"`; all but the harmless are redacted.
+            "`ssl.ca.location` in `options` is librdkafka's own setting: it replaces the system's certificates";
+        /// Settings of librdkafka, such as `"security.protocol" = "SASL_SSL"`; all that may be secret are redacted.
         options: KafkaOptions = none(),
             "the environment spells dots as `_`: `GLASSHOUSE__SOURCES__NAME__OPTIONS__SASL_PASSWORD`";
-        /// Where the tokens come from with which it logs in (SASL's `OAUTHBEARER`): a section of its own.
+        /// How the source gets login tokens (SASL's `OAUTHBEARER`): a separate section.
         oauth: Option<OauthConfig> = none(),
-            "without it a source logs in by the options alone, or not at all";
+            "without it a source logs in with the options only, or not at all";
     }
 }
 
-/// Who says whose an event is.
+/// What determines the tenant of an event.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum TenantFrom {
-    /// Its own field.
+    /// The event's own field.
     #[default]
     Event,
     /// The message's key.
     Key,
     /// The message's header of this name.
     Header(String),
-    /// The operator: all are of this tenant.
+    /// The configuration: all events belong to this tenant.
     Value(String),
 }
 
-/// Where a partition begins that was never read.
+/// Where to begin with a partition that was never read.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum StartAt {
     /// With its oldest message.
@@ -106,11 +106,11 @@ pub enum StartAt {
     Time(i64),
 }
 
-/// Settings of librdkafka by their names. Their values may be secrets.
+/// Settings of librdkafka by name. Values may be secrets.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct KafkaOptions(BTreeMap<String, String>);
 
-/// Options that are shown; whatever else there is may be a secret.
+/// Options that are shown; any other option may be a secret.
 const OPTIONS_SHOWN: [&str; 15] = [
     "broker.address.family",
     "client.id",
@@ -129,7 +129,7 @@ const OPTIONS_SHOWN: [&str; 15] = [
     "ssl.endpoint.identification.algorithm",
 ];
 
-/// Options that a source sets by itself, and why.
+/// Options that a source sets itself, with the reason.
 const OPTIONS_OWN: [(&str, &str); 12] = [
     ("bootstrap.servers", "set `brokers`"),
     ("metadata.broker.list", "set `brokers`"),
@@ -140,9 +140,9 @@ const OPTIONS_OWN: [(&str, &str); 12] = [
     ("enable.auto.offset.store", "the table holds the offsets"),
     ("auto.offset.reset", "set `start` and `on_gap`"),
     ("enable.partition.eof", "the lag is measured by it"),
-    ("statistics.interval.ms", "the lag is told by it"),
+    ("statistics.interval.ms", "the lag is reported by it"),
     ("plugin.library.paths", "code is not configuration"),
-    ("enable.sasl.oauthbearer.unsecure.jwt", "anybody can write a token that nobody signs"),
+    ("enable.sasl.oauthbearer.unsecure.jwt", "anybody can write an unsigned token"),
 ];
 
 /// The longest name of a topic, in bytes.
@@ -154,7 +154,7 @@ impl KafkaOptions {
         Self(options.into_iter().collect())
     }
 
-    /// Names and values: only for the code that makes a client of them.
+    /// Names and values, for the code that builds a client.
     pub fn expose(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
@@ -209,7 +209,7 @@ impl KafkaOptions {
             return faults.add(key, "is the placeholder of `config show`, not a value");
         }
         if name.starts_with("sasl.oauthbearer.") {
-            return faults.add(key, "is not taken: say where tokens come from in [sources.NAME.oauth]");
+            return faults.add(key, "is not supported: configure tokens in [sources.NAME.oauth]");
         }
         if let Some((_, why)) = OPTIONS_OWN.iter().find(|(own, _)| *own == name) {
             return faults.add(key, format!("is set by the source itself: {why}"));
@@ -279,18 +279,18 @@ impl Value for StartAt {
     }
 
     fn form() -> String {
-        "\"earliest\", \"latest\" or a time as in \"2026-01-31T00:00:00Z\"".to_owned()
+        "\"earliest\", \"latest\" or a time such as \"2026-01-31T00:00:00Z\"".to_owned()
     }
 }
 
-/// Checks sources against the tables, and what their lists hold.
+/// Checks sources against the tables, and the elements of their lists.
 pub(super) fn across(config: &Config, faults: &mut ConfigErrors) {
     for (name, source) in &config.sources {
         let key = |field: &str| format!("sources.{name}.{field}");
         match config.tables.get(&source.table) {
             None if !source.table.is_empty() => {
                 let guess = did_you_mean(&source.table, config.tables.keys().map(String::as_str));
-                faults.add(&key("table"), format!("there is no table `{}`{guess}", source.table));
+                faults.add(&key("table"), format!("unknown table `{}`{guess}", source.table));
             }
             _ => {}
         }
@@ -309,19 +309,19 @@ pub(super) fn across(config: &Config, faults: &mut ConfigErrors) {
             let allowed = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '.' | '_' | '-');
             if topic.is_empty() || topic.len() > TOPIC_BYTES_MAX || !topic.chars().all(allowed) {
                 let known = "letters, digits, `.`, `_` and `-`";
-                faults.add(&key, format!("is no topic: use {known}, at most {TOPIC_BYTES_MAX}"));
+                faults.add(&key, format!("is not a valid topic name: use {known}, at most {TOPIC_BYTES_MAX}"));
             }
             if !seen.insert(topic) {
-                faults.add(&key, format!("`{topic}` stands twice"));
+                faults.add(&key, format!("`{topic}` appears more than once"));
             }
         }
     }
 }
 
-/// Options of librdkafka that say which authorities to trust.
+/// Options of librdkafka that set the certificate authorities.
 const OPTIONS_OF_AUTHORITIES: [&str; 2] = ["ssl.ca.location", "ssl.ca.pem"];
 
-/// The authorities of the brokers are named in one place.
+/// Checks that the brokers' certificate authorities are configured in one place only.
 fn authorities(key: &dyn Fn(&str) -> String, source: &SourceConfig, faults: &mut ConfigErrors) {
     let named = source.options.expose().find(|(name, _)| OPTIONS_OF_AUTHORITIES.contains(name));
     if let (Some(_), Some((name, _))) = (&source.ca_file, named) {
@@ -329,16 +329,16 @@ fn authorities(key: &dyn Fn(&str) -> String, source: &SourceConfig, faults: &mut
     }
 }
 
-/// What a transform needs, and what needs one.
+/// Checks the keys of a transform.
 fn transform(key: &dyn Fn(&str) -> String, source: &SourceConfig, faults: &mut ConfigErrors) {
     let has_transform = source.transform.is_some() || source.transform_file.is_some();
     if source.transform.is_some() && source.transform_file.is_some() {
-        faults.add(&key("transform_file"), "goes without `transform`: write the statement once");
+        faults.add(&key("transform_file"), "cannot be combined with `transform`: write the statement once");
     }
     if source.transform.as_ref().is_some_and(|sql| sql.trim().is_empty()) {
-        faults.add(&key("transform"), "must not be empty: leave it out instead");
+        faults.add(&key("transform"), "must not be empty: omit it instead");
     }
     if source.envelope == Envelope::Debezium && !has_transform {
-        faults.add(&key("envelope"), "needs a `transform` that says which columns the changes become");
+        faults.add(&key("envelope"), "needs a `transform` that maps changes to columns");
     }
 }

@@ -1,4 +1,4 @@
-//! Declared tables and their policies: a new table needs these lines and no code.
+//! Declared tables and their policies: a new table needs configuration only, and no code.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -11,90 +11,90 @@ use super::key::{
 use super::raw::RawConfig;
 use super::value::{quoted, wrong};
 
-/// The map column of a table declared by columns that says nothing of it.
+/// The default map column of a table declared by columns.
 pub(super) const DIMENSIONS_MAP: &str = "dimensions";
 
-/// What the name ends with under which all versions of a table's rows are asked, when the table shows the newest ones only.
+/// The suffix of the table with all versions of the rows, if a table shows only the newest versions.
 pub const CHANGES_SUFFIX: &str = "_changes";
 
 section! {
     /// One declared table.
     TableConfig {
-        /// Prose for catalogs and BI tools.
+        /// A description for catalogs and BI tools.
         description: String = none(),
-            "people who find the table in a catalog see nothing else";
-        /// A `.proto` file that declares the events, from the folder of this file; excludes `columns`.
+            "it is all that a catalog shows of the table's purpose";
+        /// A `.proto` file that declares the events, relative to the folder of this file; excludes `columns`.
         proto: Option<PathBuf> = none(),
-            "producers compile the same file, so that it is the contract";
+            "producers compile the same file, so it is the contract";
         /// The full name of the message in `proto`.
         message: Option<String> = none(),
-            "a file may hold several";
-        /// Nested messages (dotted paths) whose fields become columns under their own names, without the path in front.
+            "a file may contain several";
+        /// Nested messages (dotted paths) whose fields become columns with their own names, without the path prefix.
         flatten: Vec<String> = none(),
-            "short column names are for people; a clash of names is refused";
+            "short column names are easier to use; a conflict of names is an error";
         /// Fields of `proto` (dotted paths) that are not stored.
         ignore: Vec<String> = none(),
-            "not everything that is sent has to be kept";
-        /// Columns, when there is no `proto`: `name = "type"`, or `name = { type, unit, description }`.
+            "not all fields that producers send have to be stored";
+        /// Columns of a table without `proto`: `name = "type"`, or `name = { type, unit, description }`.
         columns: Vec<ColumnConfig> = none(),
             "they are stored and shown in the order written here";
-        /// The column that says whose event it is.
+        /// The column with the tenant that owns the event.
         tenant: String = required(""),
-            "every row has one owner, and nobody else sees it";
-        /// The column that says when it happened.
+            "every row belongs to one tenant, and no other tenant sees it";
+        /// The column with the time of the event.
         time: String = required(""),
-            "files are laid out, pruned and kept by it";
-        /// The column that makes it one event: the dedupe key, unique per tenant.
+            "files are laid out, pruned and retained by it";
+        /// The column with the id of the event: the dedupe key, unique per tenant.
         id: String = required(""),
             "an event that is sent again is counted once";
-        /// Integer fields that are times as well.
+        /// Other integer fields that hold times.
         times: Vec<String> = none(),
-            "an integer does not say by itself that it is a time";
-        /// What an integer time counts; `auto` tells it by its size.
+            "an integer does not show that it is a time";
+        /// The unit of integer times; `auto` infers it from the magnitude.
         time_unit: TimeUnit = plain(TimeUnit::Auto),
-            "seconds, milliseconds, microseconds and nanoseconds of our age do not overlap";
-        /// The map column that takes unknown fields; empty for none.
+            "present-day times in seconds, milliseconds, microseconds and nanoseconds do not overlap";
+        /// The map column for unknown fields; empty for none.
         dimensions_map: String = none(),
-            "a table of columns has `dimensions` unless told otherwise, a contract's map is found by itself";
+            "a table declared by columns has `dimensions` by default, the map of a `proto` is found automatically";
         /// Columns to group and filter by.
         dimensions: Vec<String> = none(),
-            "what counters and rollups may be asked by";
+            "counters and rollups can be queried by them";
         /// Columns to measure.
         metrics: Vec<String> = none(),
-            "what is summed and whose percentiles are kept";
-        /// Shows the newest version of each key only; all versions are asked as `NAME_changes`.
+            "their sums and percentiles are kept";
+        /// Show only the newest version of each key; `NAME_changes` shows all versions.
         latest: Option<LatestConfig> = none(),
-            "a thing that changes is sent again as a whole, and should be counted once";
-        /// Days to keep; 0 keeps for ever.
+            "a row that changes is sent again as a whole, and should be counted once";
+        /// Days to keep events; 0 keeps them forever.
         retention_days: u32 = count("days", 0, 0..=36_500),
-            "nothing is deleted unasked";
+            "nothing is deleted by default";
     }
 }
 
 section! {
     /// Which versions of its rows a table shows.
     LatestConfig {
-        /// The columns that name a thing, together with the tenant.
+        /// The columns that, together with the tenant, identify a row.
         key: Vec<String> = required(Vec::new()),
-            "rows with the same key are versions of the same thing; two tenants never share one";
-        /// An integer, timestamp or date column, or `received_time`: its greatest value is the newest version.
+            "rows with the same key are versions of one row; two tenants never share a key";
+        /// An integer, timestamp or date column, or `received_time`: the greatest value is the newest version.
         by: String = required(""),
-            "versions may arrive in any order; of equal ones the one that was received last counts";
-        /// A boolean column: a key whose newest version has it true is not shown.
+            "versions may arrive in any order; among equals, the last received one is the newest";
+        /// A boolean column: a key is not shown if its newest version is true here.
         deleted: Option<String> = none(),
-            "a thing is deleted by one more version of it";
+            "a delete is one more version of a row";
     }
 }
 
 section! {
-    /// Who sees what of one table. A table without a policy is invisible.
+    /// Access to one table. A table without a policy is invisible.
     PolicyConfig {
         /// The columns that may be read; empty for all.
         columns: Vec<String> = none(),
-            "the rows are the tenant's own; hide what is internal to you";
-        /// Extra row rules, all of which must hold: `{ column, claim, required }`.
+            "tenants own their rows; hide columns for internal use";
+        /// Additional row rules, all of which must hold: `{ column, claim, required }`.
         rows: Vec<RowRuleConfig> = none(),
-            "the rule that the tenant column equals the token's tenant is always there and not written";
+            "the rule that the tenant column equals the token's tenant always applies and is not written";
     }
 }
 
@@ -103,13 +103,13 @@ section! {
     RowRuleConfig {
         /// A column of the table.
         column: String = required(""),
-            "it is compared with a typed value, never with SQL text";
+            "the server compares it with a typed value, never with SQL text";
         /// A claim of the token: a string, a number, a boolean or a list of them.
         claim: String = required(""),
-            "the token carries values; the rule stays here";
-        /// Whether a token without the claim sees no row (true) or is not bound by this rule.
+            "the token contains only values; the rule is configured here";
+        /// Whether a token without the claim sees no rows (true) or is exempt from this rule (false).
         required: bool = plain(true),
-            "a claim that was forgotten must not open anything";
+            "a forgotten claim must not grant access";
     }
 }
 
@@ -171,7 +171,7 @@ impl Value for Vec<ColumnConfig> {
     }
 
     fn form() -> String {
-        "a table of columns, as in { caller = \"text\", duration = { type = \"int64\", unit = \"ms\" } }".to_owned()
+        "a table of columns, such as { caller = \"text\", duration = { type = \"int64\", unit = \"ms\" } }".to_owned()
     }
 }
 
@@ -188,7 +188,7 @@ impl Value for LatestConfig {
     }
 
     fn form() -> String {
-        "a table, as in { key = [\"order_id\"], by = \"position\", deleted = \"deleted\" }".to_owned()
+        "a table, such as { key = [\"order_id\"], by = \"position\", deleted = \"deleted\" }".to_owned()
     }
 }
 

@@ -106,17 +106,17 @@ fn a_value_that_does_not_fit_says_what_would() {
         ("ingest.batch_rows_max = -1", "must be 1 to 5000000 rows, is -1"),
         ("ingest.batch_rows_max = \"5\"", "must be an integer, is text"),
         ("ingest.batch_rows_max = 5.5", "must be an integer, is a fraction"),
-        ("ingest.batch_bytes_max = \"8 MB\"", "must be a size as in \"64 MiB\" or a number of bytes, is \"8 MB\""),
+        ("ingest.batch_bytes_max = \"8 MB\"", "must be a size such as \"64 MiB\" or a number of bytes, is \"8 MB\""),
         ("ingest.batch_bytes_max = \"99999999999 TiB\"", "must be a size"),
-        ("ingest.batch_age_max = 5", "a time needs its unit, as in \"5s\" or \"5ms\""),
-        ("ingest.batch_age_max = \"1 fortnight\"", "must be a time as in"),
+        ("ingest.batch_age_max = 5", "a time needs a unit, such as \"5s\" or \"5ms\""),
+        ("ingest.batch_age_max = \"1 fortnight\"", "must be a time such as"),
         ("ingest.batch_age_max = \"1d\"", "must be 5ms to 5m, is \"1d\""),
         ("flight.plaintext_allowed = \"yes\"", "must be true or false, is text"),
         ("flight.types = \"nativ\"", "must be \"compat\" or \"native\", is \"nativ\", did you mean `native`?"),
         ("http.listen = \"localhost\"", "must be an address and a port"),
         ("http = 5", "is a section, not an integer"),
         ("tables = 5", "must be a table of names"),
-        ("log.level = \"glasshouse=loud\"", "is no filter"),
+        ("log.level = \"glasshouse=loud\"", "is not a valid filter"),
         ("auth.handle_secret = \"short\"", "must have at least 32 bytes"),
         ("tables.x.tenant = \"\"", "tables.x.tenant: must not be empty"),
     ];
@@ -160,29 +160,29 @@ fn a_table_of_columns_has_a_map_unless_told() {
 fn tables_and_policies_name_what_exists() {
     let two = |columns: &str, more: &str| format!("{}{more}", table("calls", columns));
     let cases = [
-        (table("calls_quarantine", COLUMNS), "is kept for rejected events"),
-        (table("Calls", COLUMNS), "tables.Calls: is no name"),
-        (table("a__b", COLUMNS), "tables.a__b: is no name"),
-        (table("calls", ""), "declares no events"),
-        (table("calls", &format!("proto = \"x\"\n{COLUMNS}")), "goes without `proto`"),
-        (table("calls", "proto = \"x\""), "says no `message`"),
+        (table("calls_quarantine", COLUMNS), "is reserved for rejected events"),
+        (table("Calls", COLUMNS), "tables.Calls: is not a valid name"),
+        (table("a__b", COLUMNS), "tables.a__b: is not a valid name"),
+        (table("calls", ""), "has no columns"),
+        (table("calls", &format!("proto = \"x\"\n{COLUMNS}")), "cannot be combined with `proto`"),
+        (table("calls", "proto = \"x\""), "has no `message`"),
         (table("calls", &format!("flatten = [\"a\"]\n{COLUMNS}")), "belongs to a table with `proto`"),
         (table("calls", &COLUMNS.replace("mos", "received_time")), "the server itself adds"),
         (table("calls", &COLUMNS.replace("mos", "event_date")), "the server itself adds"),
-        (table("calls", &COLUMNS.replace("mos", "MOS")), "columns.MOS: is no name"),
+        (table("calls", &COLUMNS.replace("mos", "MOS")), "columns.MOS: is not a valid name"),
         (table("calls", &COLUMNS.replace("float64", "flaot64")), "unknown type `flaot64`, did you mean `float64`?"),
-        (table("calls", &COLUMNS.replace("who", "hwo")), "there is no column `who`, did you mean `hwo`?"),
+        (table("calls", &COLUMNS.replace("who", "hwo")), "unknown column `who`, did you mean `hwo`?"),
         (
             table("calls", &format!("metrics = [\"moss\"]\n{COLUMNS}")),
-            "metrics[0]: there is no column `moss`, did you mean `mos`?",
+            "metrics[0]: unknown column `moss`, did you mean `mos`?",
         ),
         (table("calls", &format!("dimensions_map = \"mos\"\n{COLUMNS}")), "column `mos` is float64, not a map"),
         (table("calls", COLUMNS).replace("\"at\"\nid", "\"who\"\nid"), "must be three columns"),
-        (two(COLUMNS, "[policy.call]"), "there is no table `call`, did you mean `calls`?"),
-        (two(COLUMNS, "[policy.calls]\ncolumns = [\"mso\"]"), "policy.calls.columns[0]: there is no column `mso`"),
+        (two(COLUMNS, "[policy.call]"), "unknown table `call`, did you mean `calls`?"),
+        (two(COLUMNS, "[policy.calls]\ncolumns = [\"mso\"]"), "policy.calls.columns[0]: unknown column `mso`"),
         (
             two(COLUMNS, "[policy.calls]\nrows = [{ column = \"x\", claim = \"c\" }]"),
-            "rows[0].column: there is no column `x`",
+            "rows[0].column: unknown column `x`",
         ),
         (two(COLUMNS, "[policy.calls]\nrows = [{ column = \"mos\" }]"), "rows[0].claim: is missing"),
         (
@@ -210,16 +210,16 @@ fn a_table_may_show_the_newest_version_of_each_key() {
 
     let both = format!("{}{}", with("{ key = [\"item\"], by = \"at\" }"), table("calls_changes", COLUMNS));
     let cases = [
-        (with("\"item\""), "calls.latest: must be a table, as in { key = [\"order_id\"], by = \"position\""),
+        (with("\"item\""), "calls.latest: must be a table, such as { key = [\"order_id\"], by = \"position\""),
         (with("{ by = \"at\" }"), "calls.latest.key: is missing"),
         (with("{ key = [], by = \"at\" }"), "calls.latest.key: must not be empty"),
         (with("{ key = [\"item\"] }"), "calls.latest.by: is missing"),
         (with("{ key = [\"item\"], by = \"at\", delete = \"gone\" }"), "did you mean `deleted`?"),
-        (with("{ key = [\"itme\"], by = \"at\" }"), "latest.key[0]: there is no column `itme`, did you mean `item`?"),
-        (with("{ key = [\"received_time\"], by = \"at\" }"), "latest.key[0]: there is no column `received_time`"),
-        (with("{ key = [\"item\"], by = \"att\" }"), "latest.by: there is no column `att`, did you mean `at`?"),
-        (with("{ key = [\"item\"], by = \"at\", deleted = \"goen\" }"), "latest.deleted: there is no column `goen`"),
-        (both, "tables.calls_changes: is the name under which all versions of `calls` are asked: rename one"),
+        (with("{ key = [\"itme\"], by = \"at\" }"), "latest.key[0]: unknown column `itme`, did you mean `item`?"),
+        (with("{ key = [\"received_time\"], by = \"at\" }"), "latest.key[0]: unknown column `received_time`"),
+        (with("{ key = [\"item\"], by = \"att\" }"), "latest.by: unknown column `att`, did you mean `at`?"),
+        (with("{ key = [\"item\"], by = \"at\", deleted = \"goen\" }"), "latest.deleted: unknown column `goen`"),
+        (both, "tables.calls_changes: is reserved for all versions of `calls`: rename one"),
     ];
     for (text, expected) in cases {
         let given = faults(&text, &[]);
@@ -278,12 +278,12 @@ fn a_sources_faults_are_told() {
     let with = |lines: &str| source(&format!("{least}\n{lines}"));
     let cases = [
         (source(""), "sources.one.table: is missing"),
-        (source("table = \"call\""), "sources.one.table: there is no table `call`, did you mean `calls`?"),
+        (source("table = \"call\""), "sources.one.table: unknown table `call`, did you mean `calls`?"),
         (with("format = \"protobuf\""), "sources.one.format: table `calls` is declared by columns: use `json`"),
         (with("format = \"arvo\""), "did you mean `avro`?"),
         (with("strat = \"latest\""), "unknown key, did you mean `start`?"),
-        (with("start = \"yesterday\""), "must be \"earliest\", \"latest\" or a time as in"),
-        (with("start = \"1969-01-01T00:00:00Z\""), "or a time as in"),
+        (with("start = \"yesterday\""), "must be \"earliest\", \"latest\" or a time such as"),
+        (with("start = \"1969-01-01T00:00:00Z\""), "or a time such as"),
         (with("on_gap = \"latest\""), "must be \"stop\" or \"earliest\""),
         (with("tenant = { key = true, value = \"a\" }"), "sources.one.tenant: must be one of"),
         (with("tenant = {}"), "sources.one.tenant: must be one of"),
@@ -293,7 +293,7 @@ fn a_sources_faults_are_told() {
         (with("options.group.id = \"other\""), "options.group.id: is set by the source itself: set `group`"),
         (with("options.auto_offset_reset = \"latest\""), "set `start` and `on_gap`"),
         (with("options.sasl.password = \"(redacted)\""), "is the placeholder"),
-        (with("").replace("calls.v1", "^calls"), "topics[0]: is no topic"),
+        (with("").replace("calls.v1", "^calls"), "topics[0]: is not a valid topic name"),
         (with("").replace("b:9092", ""), "brokers[1]: must not be empty"),
         (with("").replace("\"b:9092\"", "\"b:9092,c:9092\""), "brokers[1]: must be one `host:port`"),
         (with("").replace("\"kafka\"", "\"kinesis\""), "must be \"kafka\""),
@@ -341,7 +341,7 @@ fn an_issuers_algorithms_fit_its_key() {
         ("algorithms = [\"RS256\"]\njwks_url = \"file:///etc/k\"".to_owned(), "must be https"),
         (
             "algorithms = [\"RS256\"]\njwks_url = \"https://me:hunter2@a.test/k\"".to_owned(),
-            "must not hold credentials",
+            "must not contain credentials",
         ),
         ("algorithms = [\"RS256\"]\njwks_file = \"k\"\nca_file = \"ca.pem\"".to_owned(), "is for `jwks_url` only"),
         ("algorithms = [\"HS256\"]\nsecret = \"(redacted)\"".to_owned(), "placeholder"),
@@ -363,13 +363,13 @@ fn doors_do_not_stand_open_by_mistake() {
     assert!(good(open, &[]).flight.plaintext_allowed);
     assert!(dev(open).unwrap_err().to_string().contains("public development secret"));
     let cases = [
-        ("flight.listen = \"0.0.0.0:1\"", "0.0.0.0:1 would take tokens in plain text"),
-        ("flight.listen = \"[::]:1\"", "would take tokens in plain text"),
+        ("flight.listen = \"0.0.0.0:1\"", "0.0.0.0:1 would accept tokens in plain text"),
+        ("flight.listen = \"[::]:1\"", "would accept tokens in plain text"),
         ("http.listen = \"10.0.0.1:1\"", "http.plaintext_allowed"),
-        ("flight.tls_cert = \"c.pem\"", "go together"),
-        ("flight.tls_key = \"c.pem\"", "go together"),
+        ("flight.tls_cert = \"c.pem\"", "must be set together"),
+        ("flight.tls_key = \"c.pem\"", "must be set together"),
         ("flight.tls_client_ca = \"c.pem\"", "needs `tls_cert` and `tls_key`"),
-        ("http.listen = \"127.0.0.1:8815\"", "is the address of flight.listen as well"),
+        ("http.listen = \"127.0.0.1:8815\"", "is also the address of flight.listen"),
     ];
     for (text, expected) in cases {
         let given = faults(text, &[]);
@@ -405,7 +405,7 @@ fn a_file_that_is_named_must_be_there() {
     fs::write(&path, format!("flight.tls_cert = \"c.pem\"\nflight.tls_key = \"k.pem\"\n{LEAST}")).unwrap();
     fs::write(folder.path().join("k.pem"), "").unwrap();
     let given = load(&path).unwrap_err();
-    assert!(given.contains("c.toml:1:8: flight.tls_cert: there is no file"), "{given}");
+    assert!(given.contains("c.toml:1:8: flight.tls_cert: file not found:"), "{given}");
     assert!(!given.contains("tls_key"), "{given}");
     fs::write(&path, [0xff, 0xfe]).unwrap();
     assert!(load(&path).unwrap_err().contains("cannot be read"));
@@ -416,7 +416,7 @@ fn nothing_at_all_says_what_is_needed() {
     let given = Config::load(None, std::iter::empty()).unwrap_err().to_string();
     assert_eq!(
         given,
-        "configuration: auth.issuers: nobody is trusted, so that nobody could enter: add [auth.issuers.NAME]\n\
+        "configuration: auth.issuers: no issuer is configured, so every request would be refused: add [auth.issuers.NAME]\n\
          configuration: lake.url: is missing: set it to text"
     );
 }

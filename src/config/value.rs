@@ -1,4 +1,4 @@
-//! The plain types that a knob can have: how each is read and shown. Lists and tables are in `group.rs`.
+//! The scalar types of keys: how each is read and shown. Lists and tables are in `collections.rs`.
 //!
 //! Numbers are TOML integers; sizes also `"64 MiB"`; times `"250ms"`, `"1s"`, `"15m"`, `"1h"`, `"7d"`. A variable's text
 //! is read as the same, without the quotes.
@@ -20,7 +20,7 @@ const SIZES: [(&str, u64); 4] = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 <
 const TIMES: [(&str, u64); 6] =
     [("d", 86_400_000_000), ("h", 3_600_000_000), ("m", 60_000_000), ("s", 1_000_000), ("ms", 1_000), ("us", 1)];
 
-/// What stands for a secret wherever values are shown.
+/// The placeholder for secrets wherever values are shown.
 pub(super) const REDACTED: &str = "(redacted)";
 
 /// A text in TOML's quotes.
@@ -43,7 +43,7 @@ macro_rules! numbers {
                     RawConfig::Text(text) if spec.unit == BYTES => match parse_scaled(&text, &SIZES) {
                         Some(size) => i128::from(size),
                         None => {
-                            faults.add(key, format!("must be a size as in \"64 MiB\" or a number of bytes, is {}", quoted(&text)));
+                            faults.add(key, format!("must be a size such as \"64 MiB\" or a number of bytes, is {}", quoted(&text)));
                             return None;
                         }
                     },
@@ -84,7 +84,7 @@ impl Value for Duration {
                 }
             },
             RawConfig::Integer(number) => {
-                faults.add(key, format!("a time needs its unit, as in \"{number}s\" or \"{number}ms\""));
+                faults.add(key, format!("a time needs a unit, such as \"{number}s\" or \"{number}ms\""));
                 None
             }
             other => wrong::<Self>(&other, key, faults),
@@ -99,11 +99,11 @@ impl Value for Duration {
     }
 
     fn form() -> String {
-        "a time as in \"250ms\", \"1s\", \"15m\", \"1h\" or \"7d\"".to_owned()
+        "a time such as \"250ms\", \"1s\", \"15m\", \"1h\" or \"7d\"".to_owned()
     }
 }
 
-/// A length of time as knobs write it, for the command line.
+/// Parses a duration in the format of the configuration, for the command line.
 pub(crate) fn parse_time(text: &str) -> Result<Duration, String> {
     let micros = parse_scaled(text, &TIMES);
     micros.map(Duration::from_micros).ok_or_else(|| format!("must be {}", Duration::form()))
@@ -140,7 +140,7 @@ impl Value for bool {
     }
 }
 
-/// The text of a knob that is text.
+/// Reads the value of a text key.
 pub(super) fn text<T: Value>(
     raw: RawConfig,
     key: &str,
@@ -178,7 +178,7 @@ impl Value for PathBuf {
     fn read(raw: RawConfig, key: &str, spec: &KeySpec<Self>, faults: &mut ConfigErrors) -> Option<Self> {
         let path = text(raw, key, spec, faults)?;
         if path.is_empty() {
-            faults.add(key, "must not be empty: leave it out instead");
+            faults.add(key, "must not be empty: omit it instead");
             return None;
         }
         Some(path.into())
@@ -189,7 +189,7 @@ impl Value for PathBuf {
     }
 
     fn form() -> String {
-        "a path, from the folder of this file".to_owned()
+        "a path, relative to the folder of this file".to_owned()
     }
 }
 
@@ -223,7 +223,7 @@ impl Value for SocketAddr {
     }
 
     fn form() -> String {
-        "an address and a port, as in \"127.0.0.1:8080\" or \"[::1]:8080\"".to_owned()
+        "an address and a port, such as \"127.0.0.1:8080\" or \"[::1]:8080\"".to_owned()
     }
 }
 

@@ -93,9 +93,9 @@ async fn parameters_that_do_not_fit_are_refused_with_their_ordinal() {
         (sql, vec![word("x"), half], "parameter 2: `1.5` (Float64) does not fit Int64"),
         ("SELECT count(*) FROM calls WHERE y = ?", vec![two], "2 rows of parameters"),
         ("SELECT 1", vec![number(1)], "0 parameters and 1 are bound"),
-        ("SELECT ?, $1", vec![number(1)], "mixed"),
+        ("SELECT ?, $1", vec![number(1)], "mixes"),
         ("SELECT $2", vec![number(1)], "`$1` is missing"),
-        ("SELECT $name", vec![number(1)], "has a name"),
+        ("SELECT $name", vec![number(1)], "named placeholder"),
     ] {
         let error = bound(&session, sql, values).await.expect_err(sql);
         assert_eq!(error.kind(), Kind::Invalid, "{sql}: {error:?}");

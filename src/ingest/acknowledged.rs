@@ -1,26 +1,26 @@
-//! Events that were acknowledged and are neither stored nor lost yet.
+//! Counts of events that are acknowledged but neither stored nor lost yet.
 //!
-//! In: events as they are promised, stored or given up. Out: what is lost when the server stops without waiting any longer.
+//! In: events as they are promised, stored or given up. Out: the events that are lost if the server stops without waiting longer.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// How many of them there are, by the table that they are for.
+/// The number of such events by table.
 #[derive(Debug, Default)]
 pub(super) struct AcknowledgedEvents(Mutex<BTreeMap<String, u64>>);
 
 impl AcknowledgedEvents {
-    /// All of them, which are lost from now on.
+    /// Removes and returns all counts. The caller treats these events as lost.
     pub(super) fn take(&self) -> BTreeMap<String, u64> {
         std::mem::take(&mut self.lock())
     }
 
-    /// These events are acknowledged.
+    /// Adds acknowledged events.
     pub(super) fn add(&self, table: &str, events: u64) {
         *self.lock().entry(table.to_owned()).or_default() += events;
     }
 
-    /// These events are stored, or lost.
+    /// Subtracts events that are stored or lost.
     pub(super) fn settle(&self, table: &str, events: u64) {
         let mut counts = self.lock();
         if let Some(count) = counts.get_mut(table) {

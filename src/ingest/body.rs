@@ -1,4 +1,4 @@
-//! What an endpoint hands in: a request's events before they are decoded.
+//! Request bodies: the events of a request before they are decoded.
 
 use arrow::record_batch::RecordBatch;
 use bytes::Bytes;
@@ -8,14 +8,14 @@ use crate::contract::{EventBatch, Format};
 /// The events of one request, as they were received.
 #[derive(Debug)]
 pub enum Body {
-    /// A decompressed body of this format.
+    /// A decompressed body in this format.
     Encoded(Format, Bytes),
-    /// Columns (Flight).
+    /// Arrow record batches (Flight).
     Arrow(Vec<RecordBatch>),
 }
 
 impl Body {
-    /// How it is written.
+    /// The format of the events.
     pub(super) fn format(&self) -> Format {
         match self {
             Self::Encoded(format, _) => *format,
@@ -23,7 +23,7 @@ impl Body {
         }
     }
 
-    /// Bytes that it takes in memory.
+    /// The memory that it occupies, in bytes.
     pub(super) fn bytes(&self) -> usize {
         match self {
             Self::Encoded(_, body) => body.len(),

@@ -1,17 +1,18 @@
-//! Events that are acknowledged before their commit, because their sender asked for that.
+//! Early acknowledgement: events that are acknowledged before their commit, at the request of their sender.
 //!
-//! In: a body. Out: a [`Promise`] as soon as its rows are in their tables' queues; then they are followed until they are
+//! In: a body. Out: a [`Promise`] as soon as its rows are in their tables' queues. A task then follows the rows until they are
 //! stored.
 //!
 //! ```text
 //!   prepare ─► queues ─► promise ─► the sender
 //!                 │
-//!                 └─► stored? ─ no ─► a pause ─► the queue again, as long as the server lives
+//!                 └─► stored? ─ no ─► pause ─► the queue again, while the server runs
 //! ```
 //!
-//! **Invariant:** what is promised holds its room in the queue until it is stored: a store that is away fills the queue, and
-//! then senders are told to come back.
-//! **Invariant:** a stop of the server waits for all of it. What cannot be stored even then is counted as lost, and logged.
+//! **Invariant:** promised events keep their memory reservation until they are stored: if the store is unavailable the queue
+//! fills up, and later requests are refused with a retry time.
+//! **Invariant:** a stop of the server waits for all promised events. Events that cannot be stored even then are counted as
+//! lost and logged.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -26,20 +27,20 @@ use super::writer::Writer;
 use crate::error::Result;
 use crate::supervise::{AtStop, Task, TaskKind};
 
-/// The pause before rows that could not be stored are handed in again; it doubles up to [`PAUSE_MAX`].
+/// The pause before rows that could not be stored are queued again; it doubles up to [`PAUSE_MAX`].
 const PAUSE_MIN: Duration = Duration::from_millis(100);
-/// The longest such pause.
+/// The maximum pause.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
-/// How often they are handed in after the server was told to stop. Each time the committer tries `commit_attempts_max` times.
+/// How often rows are queued again after a stop begins. Each time the committer tries `commit_attempts_max` times.
 const LAST_ATTEMPTS_MAX: u32 = 3;
 
-/// Rows on their way into one table.
+/// Acknowledged rows that are not stored in their table yet.
 struct PendingRows {
     queue: TableQueue,
     part: Arc<Part>,
-    /// None when it was lost with a panic: then they are handed in again.
+    /// `None` if a panic lost it: then the rows are queued again.
     answer: Mutex<Option<WriteAnswer>>,
-    /// The room of the whole request, held until they are stored, or lost.
+    /// The memory reservation of the whole request, held until its rows are stored or lost.
     _room: Arc<MemoryReservation>,
 }
 
@@ -54,8 +55,8 @@ impl PendingRows {
 }
 
 impl Writer {
-    /// The same as [`Writer::submit`], but returns when the events are in their tables' queues: before they are stored,
-    /// within about `batch_age_max`. They are lost when the server dies before that.
+    /// Like [`Writer::submit`], but returns when the events are in their tables' queues. They are stored later, within about
+    /// `batch_age_max`; they are lost if the server dies before that.
     pub async fn submit_received(
         self: &Arc<Self>,
         mut reservation: MemoryReservation,
@@ -69,7 +70,7 @@ impl Writer {
         let (table, reservation) = (target.table(), Arc::new(reservation));
         let promise = Promise { received: good.rows.num_rows() as u64, rejected: places.len() as u64, rejects: notes };
 
-        // The bad ones first: when there is no place for the good ones the sender tries again, and they are known then.
+        // Bad events first: if the good ones find the queue full, the sender retries, and the bad ones are then duplicates.
         let bad = match bad {
             Some(bad) => Some(self.hand_in(&table.quarantine_queue, bad, reservation.clone()).await?),
             None => None,
@@ -100,7 +101,7 @@ impl Writer {
         Ok(promise)
     }
 
-    /// Hands rows to a committer and does not wait for its answer.
+    /// Queues rows for a committer without waiting for the answer.
     async fn hand_in(
         &self,
         queue: &TableQueue,
@@ -112,7 +113,7 @@ impl Writer {
         Ok(PendingRows { queue: queue.clone(), part, answer: Mutex::new(Some(answer)), _room: reservation })
     }
 
-    /// Waits until rows are stored, and hands them in again when they were not. None when there are none, or when they are
+    /// Waits until rows are stored, and queues them again after each failure. `None` if there are no rows, or if they are
     /// lost.
     async fn follow(&self, followed: Option<Arc<PendingRows>>) -> Option<Stored> {
         let followed = followed?;
@@ -133,7 +134,7 @@ impl Writer {
             if self.ending.hurry.is_cancelled() {
                 last_attempts += 1;
             }
-            tracing::debug!(table = queue.table(), ?fault, "acknowledged events were not stored yet, trying again");
+            tracing::debug!(table = queue.table(), ?fault, "acknowledged events are not stored yet; trying again");
             // A stop ends the pause, not the attempts.
             let _stopping = self.ending.hurry.run_until_cancelled(tokio::time::sleep(pause)).await;
             pause = (pause * 2).min(PAUSE_MAX);

@@ -1,4 +1,4 @@
-//! Events acknowledged on receipt: stored in the end through faults and stops, within the queue's bounds, or counted as lost.
+//! Tests of early acknowledgement: events are stored despite faults and stops, within the queue's limits, or counted as lost.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -25,9 +25,9 @@ async fn send(ingest: &Ingest, access: &Access, body: String) -> Result<Promise>
 }
 
 #[tokio::test]
-async fn a_promise_is_kept_by_a_stop() {
+async fn a_stop_stores_all_promised_events() {
     let (store, acme) = (memory(), acme().await);
-    // By itself a batch would wait for an hour once the burst is used up.
+    // Without the stop, a batch would wait for an hour once the burst is used up.
     let slow = IngestConfig { batch_age_max: Duration::from_secs(3_600), ..limits() };
     let ingest = start(&store, slow).await;
     for batch in 0..50 {
@@ -37,14 +37,14 @@ async fn a_promise_is_kept_by_a_stop() {
         assert_eq!(promise.rejects[0].index, 11);
     }
     ingest.stop().await;
-    assert_eq!(stored(&store, TABLE).await.len(), 501, "each once");
+    assert_eq!(stored(&store, TABLE).await.len(), 501, "each event once");
     assert_eq!(stored(&store, QUARANTINE).await.len(), 1);
     assert_eq!(ingest.writer.queued_bytes(), 0);
     assert_eq!(send(&ingest, &acme, lines(["late"])).await.unwrap_err().kind(), Kind::Unavailable);
 }
 
 #[tokio::test]
-async fn what_cannot_be_stored_is_tried_until_it_can() {
+async fn storing_is_retried_until_it_succeeds() {
     for (refused, answer_lost) in [(1, 0), (0, 1), (2, 1)] {
         let (faults, acme) = (Arc::new(Faults::default()), acme().await);
         let store = faulty(&faults);
@@ -64,7 +64,7 @@ async fn what_cannot_be_stored_is_tried_until_it_can() {
 }
 
 #[tokio::test]
-async fn a_full_queue_takes_no_promise() {
+async fn a_full_queue_refuses_early_acknowledgement() {
     let (store, acme) = (memory(), acme().await);
     let bounds = IngestConfig { queue_bytes_max: 64 << 10, queue_wait_max: Duration::ZERO, ..limits() };
     let ingest = start(&store, bounds).await;
@@ -79,7 +79,7 @@ async fn a_full_queue_takes_no_promise() {
 }
 
 #[tokio::test]
-async fn what_a_stop_cannot_store_is_counted_as_lost() {
+async fn events_that_a_stop_cannot_store_are_counted_as_lost() {
     let (faults, acme, metrics) = (Arc::new(Faults::default()), acme().await, Arc::new(Metrics::default()));
     let store = faulty(&faults);
     let ingest = Ingest::start(open(&store).await, Vec::new(), limits(), Clock::System, metrics.clone()).await.unwrap();
@@ -93,7 +93,7 @@ async fn what_a_stop_cannot_store_is_counted_as_lost() {
 }
 
 #[tokio::test]
-async fn a_committer_that_panics_loses_and_doubles_nothing() {
+async fn a_committer_panic_neither_loses_nor_duplicates_events() {
     // A batch takes two puts: its file, and its entry in the log.
     for (before, after) in [(1, 0), (2, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2)] {
         let (faults, acme, metrics) = (Arc::new(Faults::default()), acme().await, Arc::new(Metrics::default()));
@@ -109,7 +109,7 @@ async fn a_committer_that_panics_loses_and_doubles_nothing() {
         let case = format!("{before} before, {after} after");
         let promise = send(&ingest, &acme, lines(2..9)).await.unwrap();
         assert_eq!(promise.received, 7, "{case}");
-        // One who waits for the commit is told to send again, or has a receipt.
+        // A sender that waits for the commit gets a retryable error or a receipt.
         let body = || Body::Encoded(Format::Json, lines(7..12).into());
         loop {
             match submit(&ingest, &acme, TABLE, body()).await {
@@ -125,7 +125,7 @@ async fn a_committer_that_panics_loses_and_doubles_nothing() {
         assert!(page.contains(&panics), "{case}: {page}");
         ingest.writer.ready().unwrap();
         ingest.stop().await;
-        assert_eq!(stored(&store, TABLE).await.len(), 12, "each once: {case}");
+        assert_eq!(stored(&store, TABLE).await.len(), 12, "each event once: {case}");
         assert!(!metrics.render().contains("events_lost_total{"), "{case}");
     }
 }
@@ -142,7 +142,7 @@ async fn a_committer_that_panics_while_the_server_stops_is_restarted() {
 }
 
 #[tokio::test]
-async fn a_store_that_hangs_does_not_hold_up_a_stop() {
+async fn a_store_that_hangs_does_not_delay_a_stop() {
     let (faults, acme, metrics) = (Arc::new(Faults::default()), acme().await, Arc::new(Metrics::default()));
     let store = faulty(&faults);
     let ingest = Ingest::start(open(&store).await, Vec::new(), limits(), Clock::System, metrics.clone()).await.unwrap();

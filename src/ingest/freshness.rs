@@ -1,31 +1,31 @@
-//! Up to when a table is complete, for a caller: what the table's [`InFlight`](crate::lake::InFlight) says, to those who may know.
+//! The freshness of a table: the watermark up to which it is complete, computed from its [`InFlight`](crate::lake::InFlight).
 
 use crate::clock::{Clock, Micros};
 use crate::contract::Owner;
 use crate::lake::{Table, Watermark};
 
-/// How fresh a table is.
+/// The freshness of a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Freshness {
-    /// All events that this server received before its time are stored and visible, or in quarantine.
+    /// Events that this server received before this time are stored and visible, or in the quarantine.
     pub watermark: Watermark,
-    /// What concerns all tenants: for operators.
+    /// Facts about the events of all tenants; only for operators.
     pub table: Option<TableFreshness>,
 }
 
-/// The newest of a table, whoever stored it.
+/// The newest data of a table, from any server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TableFreshness {
-    /// The newest version that this server knows.
+    /// The newest version known to this server.
     pub version: u64,
-    /// The latest receive time that is stored, or up to two milliseconds more.
+    /// The latest stored receive time, exceeded by at most two milliseconds.
     pub newest_received: Option<Micros>,
-    /// When the newest of its files was written.
+    /// When its newest file was written.
     pub written: Option<Micros>,
 }
 
 impl Freshness {
-    /// How fresh a table is, as far as this owner may know it.
+    /// The freshness of a table, limited to what this owner may know.
     pub(super) fn of(table: &Table, owner: &Owner, clock: &Clock) -> Self {
         let watermark = table.in_flight().watermark(owner, clock);
         let all = || {
@@ -51,7 +51,7 @@ mod tests {
     use crate::tenancy::testing::access;
 
     #[tokio::test]
-    async fn what_is_acknowledged_is_behind_the_mark() {
+    async fn the_watermark_covers_acknowledged_events() {
         let (store, now) = (memory(), Clock::System.now());
         let clock = Clock::fixed(now);
         let ingest =
@@ -65,7 +65,7 @@ mod tests {
         let watermark = Watermark { now: now + SECOND, complete_until: now + SECOND, source_lag: None };
         assert_eq!(told, Freshness { watermark, table: None });
         let told = ingest.writer.freshness(&operator, TABLE).unwrap().table.unwrap();
-        // Bounds of files are milliseconds, rounded up.
+        // The time bounds of files are in milliseconds, rounded up.
         let newest = told.newest_received.unwrap();
         assert!(told.version > 0 && (now..now + 2_000).contains(&newest), "{told:?}");
 
@@ -82,13 +82,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_promise_holds_the_mark_until_it_is_kept() {
+    async fn a_promise_holds_the_watermark_until_its_events_are_stored() {
         let (store, now) = (memory(), Clock::System.now());
         let clock = Clock::fixed(now);
         let ingest =
             Ingest::start(open(&store).await, Vec::new(), limits(), clock.clone(), Arc::default()).await.unwrap();
         let acme = access(Some("acme"), &[Scope::Read, Scope::Ingest], &[TABLE]).await;
-        // Nothing else runs between the answer and this look: the committer has no turn yet.
+        // No other task runs between the answer and this check, so the committer has not started yet.
         let body = Body::Encoded(crate::contract::Format::Json, lines(["a"]).into());
         let (writer, target) = (&ingest.writer, ingest.writer.authorize(&acme, TABLE).unwrap());
         writer.submit_received(writer.reservation(), target, body, "test").await.unwrap();
@@ -96,7 +96,7 @@ mod tests {
         while ingest.writer.freshness(&acme, TABLE).unwrap().watermark.complete_until == now {
             tokio::task::yield_now().await;
         }
-        assert_eq!(ingest.writer.tables()[TABLE].snapshot().rows(), 1, "the mark moves after the commit");
+        assert_eq!(ingest.writer.tables()[TABLE].snapshot().rows(), 1, "the watermark moves after the commit");
         ingest.stop().await;
     }
 }

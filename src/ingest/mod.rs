@@ -1,4 +1,4 @@
-//! How events come in: endpoints push them through a [`Writer`]; [`Source`]s fetch theirs and use the same one.
+//! Ingest: endpoints submit events to a [`Writer`]; each [`Source`] reads its events from a topic and uses the same writer.
 //!
 //! ```text
 //!   endpoint ─► Writer: authorize ─► memory ─► prepare (decode) ─┬─► a table's queue ─► batch ─► dedupe ─► write ─► commit ─┐
@@ -7,33 +7,33 @@
 //!   kafka ─► MessageBatch ─► SourceWriter (with its offsets) ◄── the offsets of the table ◄─────────────────────────────────┘
 //!                              └─► reader (Avro, protobuf by schemas) ◄─► registry
 //!   operators ─► Sources (list, pause)
-//!   operators, tenants ─► Quarantine ─► an entry, decoded again ─► a table's queue, then what closes it ─► its quarantine's queue
+//!   operators, tenants ─► Quarantine ─► an entry, decoded again ─► a table's queue, then its resolution ─► the quarantine's
 //! ```
 //!
-//! The carriers of an event, in order:
+//! The types that carry an event, in order:
 //!
 //! ```text
 //!   Body ─► EventBatch ─► PreparedBatch ─► DedupedBatch ─► DataFile ─► commit
 //!   (received)  (decoded)   (good and rejected rows, keyed)   (new rows)   (stored)   (visible)
 //! ```
 //!
-//! [`Ingest`] builds, starts and stops three parts, which endpoints take one by one: the [`Writer`] (submit, commit, dedupe,
-//! acknowledge early), the [`Sources`] of this server, and the [`Quarantine`]. The files of this folder are the way of a request
-//! from its endpoint to its receipt. Each folder in it is one idea:
+//! [`Ingest`] builds, starts and stops three parts, which endpoints use separately: the [`Writer`] (submit, commit, dedupe,
+//! acknowledge early), the [`Sources`] of this server, and the [`Quarantine`]. The files of this folder implement the path of
+//! a request from its endpoint to its receipt. Each subfolder has one subject:
 //!
-//! - `write`: group commit, from the queue and its memory to the answer.
-//! - `dedupe`: which events a table holds already.
-//! - `source`: what every source that is read from a topic does, whatever client reads it.
-//! - `kafka`: the one client there is, and its sessions.
-//! - `schemas`: messages that are read by the schemas of a registry or a file.
-//! - `quarantine`: what becomes of rejected events.
-//! - `sim`: crashes and faults by seed, for tests.
+//! - `write`: group commit, from the queue and its memory reservation to the answer.
+//! - `dedupe`: which events a table already holds.
+//! - `source`: the logic of sources that read topics, independent of the client.
+//! - `kafka`: the Kafka client and its sessions.
+//! - `schemas`: decoding of messages with the schemas of a registry or a file.
+//! - `quarantine`: listing, replaying and dropping rejected events.
+//! - `sim`: simulation of crashes and faults from a seed, for tests.
 //!
-//! **Invariant:** a receipt follows the commit: what it calls accepted is durable and visible, what it calls rejected is
-//! in the quarantine. Only a [`Promise`] goes before it, to senders who asked for one.
-//! **Invariant:** the progress of a source is in the very commit that holds its rows.
-//! **Invariant:** dedupe happens before anything is counted.
-//! **Invariant:** `ingest` does not know that queries or rollups exist; they meet in the lake.
+//! **Invariant:** a receipt is sent after the commit: accepted events are durable and visible, and rejected events are in the
+//! quarantine. Only a [`Promise`] precedes the commit, for senders that request one.
+//! **Invariant:** the progress of a source is part of the commit that holds its rows.
+//! **Invariant:** dedupe precedes all counting.
+//! **Invariant:** `ingest` does not depend on queries or rollups; they share only the lake.
 
 mod body;
 mod target;
@@ -103,26 +103,26 @@ use prepare::Preparer;
 use target::{IngestTable, IngestTables, is_quarantine, quarantine_of};
 use write::{Committer, Ending, MemoryBudget, Opening, TableQueue};
 
-/// Tables whose ids are read at once at the start.
+/// The number of tables whose ids are read concurrently at startup.
 const OPENING_MAX: usize = 4;
 
-/// Builds, starts and stops all that brings events in. Owns a committer task per table.
+/// Builds, starts and stops the ingest components. Owns one committer task per table.
 #[derive(Debug)]
 pub struct Ingest {
-    /// Takes events.
+    /// Accepts events.
     pub writer: Arc<Writer>,
-    /// What fetches events by itself.
+    /// The configured sources, which read events from topics.
     pub sources: Arc<Sources>,
     /// Rejected events.
     pub quarantine: Arc<Quarantine>,
-    /// Committers and their tables' maintenance.
+    /// The committers and the maintenance tasks of their tables.
     tasks: TaskTracker,
     ending: Ending,
 }
 
 impl Ingest {
-    /// Rebuilds the dedupe windows from the lake and starts the committers. `tables` holds quarantines as well. The sources do
-    /// not run yet.
+    /// Rebuilds the dedupe windows from the lake and starts the committers. `tables` includes the quarantines. Does not start
+    /// the sources.
     pub async fn start(
         tables: Arc<Tables>,
         sources: Vec<Source>,
@@ -134,7 +134,7 @@ impl Ingest {
         Self::start_under(supervisor, tables, sources, config, clock, metrics).await
     }
 
-    /// The same, with the committers and their tables' maintenance under this supervisor.
+    /// Like [`Ingest::start`], but runs the committers and the table maintenance under `supervisor`.
     pub async fn start_under(
         supervisor: Supervisor,
         tables: Arc<Tables>,
@@ -144,7 +144,7 @@ impl Ingest {
         metrics: Arc<Metrics>,
     ) -> Result<Arc<Self>> {
         let key_hasher = EventKeyHasher::random();
-        // Owned by the futures that open them, so that any task can wait for a start.
+        // The futures that open the tables own their names and tables, so that any task can await a start.
         let named: Vec<_> = tables.iter().map(|(name, table)| (name.clone(), table.clone())).collect();
         let opening = named.into_iter().map(|(name, table)| {
             let opening = Opening {
@@ -188,12 +188,12 @@ impl Ingest {
         Ok(Arc::new(Self { writer, sources, quarantine, tasks, ending }))
     }
 
-    /// The server is about to stop: from now on what is admitted is committed at once. Requests are taken as before.
+    /// Prepares for shutdown: from now on admitted events are committed at once. Requests are still accepted.
     pub fn flush(&self) {
         self.ending.flush.cancel();
     }
 
-    /// Stops taking requests, commits what was admitted, and ends the tasks.
+    /// Stops accepting requests, commits all admitted events, and ends the tasks.
     pub async fn stop(&self) {
         self.flush();
         self.ending.hurry.cancel();
@@ -204,26 +204,28 @@ impl Ingest {
         self.tasks.wait().await;
     }
 
-    /// The same, but gives up at `deadline`, and then logs what was not committed. `Unavailable` when that is so.
+    /// Like [`Ingest::stop`], but gives up at `deadline`: then it logs what was not committed and returns `Unavailable`.
     pub async fn stop_by(&self, deadline: tokio::time::Instant) -> Result<()> {
         if tokio::time::timeout_at(deadline, self.stop()).await.is_ok() {
             return Ok(());
         }
         let requests = self.writer.submits.len();
         for (table, events) in self.writer.acknowledged.take() {
-            tracing::error!(%table, events, "acknowledged events are lost: the store did not take them before the deadline of the stop");
+            tracing::error!(%table, events, "acknowledged events are lost: not stored before the shutdown deadline");
             self.writer.metrics.events_lost(&table, events);
         }
         tracing::error!(
             requests,
             bytes = self.writer.queued_bytes(),
-            "stopped without committing all that was admitted: senders that have no receipt send again"
+            "stopped before all admitted events were committed: senders without a receipt must send them again"
         );
-        Err(Error::unavailable("the server stopped at its deadline (limit shutdown.time_max) before all was committed"))
+        Err(Error::unavailable(
+            "the server stopped at its deadline (limit shutdown.time_max) before all events were committed",
+        ))
     }
 }
 
-/// The tables that take events, each with its quarantine: those that have one.
+/// The tables that accept events, each with its quarantine. Tables without a quarantine are omitted.
 fn ingest_tables(
     lake: Arc<Tables>,
     queues: BTreeMap<String, TableQueue>,
@@ -247,17 +249,17 @@ fn ingest_tables(
     IngestTables { lake, queues, declared }
 }
 
-/// Checkpoints and log clean-up in the background, under the supervisor.
+/// Runs [`maintain`] under the supervisor.
 async fn maintenance(supervisor: Supervisor, opening: Opening, ending: Ending) {
     let task = Task::new(TaskKind::Maintenance, &opening.table.contract().name);
     let run = || maintain(opening.table.clone(), opening.committed.clone(), opening.metrics.clone(), ending.clone());
     supervisor.keep(task, &ending.close, AtStop::End, run).await;
 }
 
-/// Checkpoints and log clean-up, when commits have made them due.
+/// Writes checkpoints and cleans up the log when commits make that due.
 async fn maintain(table: Arc<Table>, committed: Arc<Notify>, metrics: Arc<Metrics>, ending: Ending) {
     if let Err(error) = table.sweep().await {
-        tracing::warn!(?error, "files that nothing names are left behind");
+        tracing::warn!(?error, "could not delete unreferenced files of the table");
     }
     while ending.close.run_until_cancelled(committed.notified()).await.is_some() {
         let name = &table.contract().name;
@@ -267,7 +269,9 @@ async fn maintain(table: Arc<Table>, committed: Arc<Notify>, metrics: Arc<Metric
                 tracing::debug!(table = %name, version, "wrote a checkpoint");
                 metrics.lake_checkpoint(name);
             }
-            Err(error) => tracing::warn!(table = %name, ?error, "maintenance failed, it is tried again after a commit"),
+            Err(error) => {
+                tracing::warn!(table = %name, ?error, "table maintenance failed; it is retried after the next commit")
+            }
         }
     }
 }

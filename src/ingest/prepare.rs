@@ -1,10 +1,10 @@
-//! A body to what the committers take: good rows with the hashes of their ids, bad events as quarantine rows.
+//! Prepares a body for the committers: decodes good events into rows with event keys, and bad events into quarantine rows.
 //!
-//! In: a [`Body`] or the messages of a source, and a [`Stamp`]. Out: a [`PreparedBatch`]. Pure, and heavy: it runs on the
-//! blocking pool.
+//! In: a [`Body`] or the messages of a source, and a [`Stamp`]. Out: a [`PreparedBatch`]. Pure and CPU-intensive: it runs on
+//! the blocking pool.
 //!
-//! **Invariant:** a bad event sent again by a retry of the same request, or read again from the same place of a topic, has
-//! the same quarantine id, and is kept once.
+//! **Invariant:** a bad event has the same quarantine id, and is kept once, when a retry of the same request sends it again or
+//! when it is read again from the same offset of a topic.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,29 +25,29 @@ use crate::contract::{
 use crate::error::{Error, Result};
 use crate::lake::InFlightGuard;
 
-/// Bytes of a digest that name a rejected event.
+/// The number of digest bytes in the id of a rejected event.
 const QUARANTINE_ID_BYTES: usize = 16;
 
-/// What a body holds, ready to be stored.
+/// The decoded events of a body, ready to be stored.
 #[derive(Debug)]
 pub(super) struct PreparedBatch {
     /// Good events.
     pub(super) good: Part,
-    /// Bad events as rows of the quarantine, if there are any.
+    /// Bad events as rows of the quarantine; `None` if there are none.
     pub(super) bad: Option<Part>,
-    /// Where the bad events stood, from 0.
+    /// The indexes of the bad events in the body, from 0.
     pub(super) places: Vec<u64>,
-    /// What the sender is told of the first of them.
+    /// The notes on the first bad events for the receipt.
     pub(super) notes: Vec<RejectNote>,
 }
 
 impl PreparedBatch {
-    /// What its rows take of the memory.
+    /// The memory that its rows occupy, in bytes.
     pub(super) fn bytes(&self) -> usize {
         self.good.bytes + self.bad.as_ref().map_or(0, |bad| bad.bytes)
     }
 
-    /// The same, under way until its rows are settled.
+    /// Attaches the guard that counts its rows as in flight until they are stored or refused.
     pub(super) fn held(mut self, held: InFlightGuard) -> Self {
         let held = Arc::new(held);
         for part in [Some(&mut self.good), self.bad.as_mut()].into_iter().flatten() {
@@ -57,7 +57,7 @@ impl PreparedBatch {
     }
 }
 
-/// What decoding needs beside the body.
+/// Decodes bodies and messages for one table.
 #[derive(Debug, Clone)]
 pub(super) struct Preparer {
     pub(super) contract: Arc<Contract>,
@@ -66,7 +66,7 @@ pub(super) struct Preparer {
     pub(super) notes_max: usize,
 }
 
-/// Messages as they were received, which is how the quarantine keeps them, whatever they are decoded from.
+/// Messages as they were received. The quarantine keeps them in this form, even if another form of them is decoded.
 #[derive(Debug)]
 pub(super) struct ReceivedMessages<'a> {
     pub(super) body: &'a Bytes,
@@ -74,7 +74,7 @@ pub(super) struct ReceivedMessages<'a> {
     pub(super) kept_as: Kept,
 }
 
-/// What the quarantine calls a rejected event.
+/// The id and the place of a rejected event in the quarantine.
 #[derive(Debug)]
 struct RejectName {
     id: String,
@@ -82,18 +82,18 @@ struct RejectName {
 }
 
 impl Preparer {
-    /// Decodes, and turns rejects into rows. `Invalid` only when the body as a whole cannot be read.
+    /// Decodes a body and builds quarantine rows of its rejects. `Invalid` only if the body as a whole cannot be decoded.
     pub(super) fn prepare(&self, body: Body, stamp: &Stamp, door: &str) -> Result<PreparedBatch> {
         let kept_as = body.format().kept_as().as_str();
         let (rows, rejects) = self.decode(body, stamp)?;
         self.assemble(rows, &rejects, (stamp, kept_as), |reject| RejectName {
-            // What it is and where it stood in its request, so that a retry finds the same name.
+            // Its content and its index in the request, so that a retry produces the same id.
             id: digest(&[&reject.index.to_le_bytes(), reject.reason.as_str().as_bytes(), &[0], &reject.bytes]),
             place: format!("{door}, event {}", reject.index),
         })
     }
 
-    /// The same for messages: each is one event, and rejects have their place in the topic as their name.
+    /// Like [`Preparer::prepare`] for messages: each message is one event, and the id of a reject includes its offset.
     pub(super) fn prepare_messages(
         &self,
         (format, body, messages): (Format, &Bytes, &[BatchMessage]),
@@ -105,7 +105,7 @@ impl Preparer {
         self.assemble_messages(rows, rejects, received, stamp, source)
     }
 
-    /// Rows and rejects of messages, the rejects named by their places in the topic and kept as they were received.
+    /// Builds a prepared batch of decoded messages. Rejects are identified by their offsets and kept as they were received.
     pub(super) fn assemble_messages(
         &self,
         rows: EventBatch,
@@ -120,7 +120,7 @@ impl Preparer {
         self.assemble(rows, &rejects, (stamp, received.kept_as.as_str()), |reject| {
             let BatchMessage { topic_partition, offset, .. } = &received.messages[reject.index as usize];
             let place = format!("kafka {source}, {}/{}/{offset}", topic_partition.topic, topic_partition.partition);
-            // With its bytes: a topic that is made anew has other messages at the same places.
+            // The id covers the bytes as well: a recreated topic has other messages at the same offsets.
             RejectName { id: digest(&[place.as_bytes(), &[0], &reject.bytes]), place }
         })
     }
@@ -148,7 +148,7 @@ impl Preparer {
         Ok(PreparedBatch { good: self.good(rows)?, bad, places, notes })
     }
 
-    /// Messages of one owner are decoded together.
+    /// Decodes messages, those of one owner together.
     fn decode_messages(
         &self,
         format: Format,
@@ -210,7 +210,7 @@ impl Preparer {
         EventBatch::concat(&rows.iter().collect::<Vec<_>>())
     }
 
-    /// Rows of the table, with their contents.
+    /// A part of good rows, with the content hash of each row.
     pub(super) fn good(&self, rows: EventBatch) -> Result<Part> {
         let contents = fingerprints(&self.contract, &rows)?;
         self.part(&self.contract, rows, &contents)
@@ -221,7 +221,7 @@ impl Preparer {
         Ok(Part { bytes: rows.plain_bytes(), rows, marks, held: None })
     }
 
-    /// Rejects in the quarantine's schema.
+    /// Converts rejects to rows in the schema of the quarantine.
     fn quarantine_rows(
         &self,
         rejects: &[Reject],
@@ -246,7 +246,7 @@ impl Preparer {
             "format" => Ok(texts(rejects, |_| kept_as)),
             RESOLVES | RESOLUTION | RESOLVED_BY => Ok(new_null_array(&column.kind.data_type(), rejects.len())),
             _ if column.kind == ColumnKind::Timestamp => Ok(times()),
-            name => Err(Error::internal(format!("the quarantine has a column `{name}` that nothing fills"))),
+            name => Err(Error::internal(format!("no value is known for the quarantine column `{name}`"))),
         });
         let columns = columns.collect::<Result<Vec<_>>>()?;
         RecordBatch::try_new(contract.schema().clone(), columns)
@@ -255,17 +255,17 @@ impl Preparer {
     }
 }
 
-/// One text of each.
+/// A text column with one value per element.
 fn texts<'a, R, T: AsRef<str>>(each: &'a [R], text: impl Fn(&'a R) -> T) -> ArrayRef {
     Arc::new(StringArray::from_iter_values(each.iter().map(text)))
 }
 
-/// Whose it is. The empty text is no tenant's: nobody but an engineer at the lake sees those rows.
+/// The tenant of a reject. The empty text belongs to no tenant: only direct access to the lake shows those rows.
 fn owner(reject: &Reject) -> &str {
     reject.tenant.as_ref().map_or("", TenantId::as_str)
 }
 
-/// A short digest of bytes, in hexadecimal digits.
+/// A truncated SHA-256 of the concatenated parts, in hexadecimal.
 fn digest(parts: &[&[u8]]) -> String {
     let mut digest = Sha256::new();
     parts.iter().for_each(|part| digest.update(part));

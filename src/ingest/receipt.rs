@@ -1,42 +1,42 @@
-//! What a sender is told of its events.
+//! Receipts: the outcome of a request's events, as reported to the sender.
 
 use crate::contract::Reason;
 
-/// What became of a request's events.
+/// The outcome of a request's events.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Receipt {
-    /// Stored now.
+    /// Events stored by this request.
     pub accepted: u64,
-    /// Stored before, or twice in this request.
+    /// Events that were already stored, or appear more than once in this request.
     pub duplicate: u64,
-    /// Of the duplicates, those with another content than the event that was stored first, as far as that is remembered.
+    /// Duplicates whose content differs from the event that was stored first, as far as that content is remembered.
     pub conflict: u64,
-    /// In quarantine.
+    /// Events in the quarantine.
     pub rejected: u64,
-    /// The first rejected ones, in order: at most `receipt_rejects_max`.
+    /// The first rejected events, in order: at most `receipt_rejects_max`.
     pub rejects: Vec<RejectNote>,
-    /// The table's version that holds them (0 when nothing had to be committed).
+    /// The table version that holds the events (0 if nothing had to be committed).
     pub version: u64,
 }
 
-/// What is known of a request's events before they are stored.
+/// The acknowledgement of a request's events before they are stored.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Promise {
-    /// Decoded and in the queue: to be stored, unless they were before.
+    /// Events decoded and queued. They will be stored unless they are duplicates.
     pub received: u64,
-    /// On their way to the quarantine.
+    /// Events queued for the quarantine.
     pub rejected: u64,
-    /// The first rejected ones, in order: at most `receipt_rejects_max`.
+    /// The first rejected events, in order: at most `receipt_rejects_max`.
     pub rejects: Vec<RejectNote>,
 }
 
 /// One rejected event in a receipt.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RejectNote {
-    /// Its place in the request, from 0.
+    /// Its index in the request, from 0.
     pub index: u64,
-    /// Why.
+    /// The category of the error.
     pub reason: Reason,
-    /// For a person.
+    /// A description for humans.
     pub detail: String,
 }

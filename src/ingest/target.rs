@@ -1,11 +1,11 @@
-//! The tables that take events, and the proof that a caller may send to one of them.
+//! Ingest targets: the tables that accept events, and the proof that a caller may send to one of them.
 //!
-//! In: a caller's [`Access`] and the name of a table. Out: an [`IngestTarget`], which the later steps of the request take in
-//! place of both.
+//! In: a caller's [`Access`] and the name of a table. Out: an [`IngestTarget`], which the later steps of the request take
+//! instead of both.
 //!
-//! **Invariant:** only [`IngestTables::authorize`] makes an [`IngestTarget`]: a request is authorised, and its table is looked
-//! up, once.
-//! **Invariant:** a table that is absent and one that the caller may not see get the same answer.
+//! **Invariant:** only [`IngestTables::authorize`] creates an [`IngestTarget`]: a request is authorised once, and its table is
+//! looked up once.
+//! **Invariant:** a missing table and a table that the caller may not see produce the same error.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,10 +17,10 @@ use crate::error::{Error, Result};
 use crate::lake::{Table, Tables};
 use crate::tenancy::{Access, Scope};
 
-/// What the name of a table's quarantine ends with.
+/// The suffix that turns a table's name into the name of its quarantine.
 const QUARANTINE_SUFFIX: &str = "_quarantine";
 
-/// A table that takes events, with its quarantine.
+/// A table that accepts events, with its quarantine.
 #[derive(Debug)]
 pub(in crate::ingest) struct IngestTable {
     pub(in crate::ingest) table: Arc<Table>,
@@ -33,15 +33,15 @@ pub(in crate::ingest) struct IngestTable {
 /// All tables of this server.
 #[derive(Debug)]
 pub(in crate::ingest) struct IngestTables {
-    /// In the lake, quarantines as well.
+    /// All tables of the lake, including quarantines.
     pub(super) lake: Arc<Tables>,
-    /// The queue into each of them.
+    /// The queue of each table.
     pub(super) queues: BTreeMap<String, TableQueue>,
-    /// Those that take events.
+    /// The tables that accept events.
     pub(super) declared: BTreeMap<String, Arc<IngestTable>>,
 }
 
-/// A table, and a caller who may send events to it.
+/// A table, and a caller that may send events to it.
 #[derive(Debug, Clone)]
 pub struct IngestTarget {
     access: Access,
@@ -58,48 +58,47 @@ pub(super) fn is_quarantine(name: &str, tables: &Tables) -> bool {
     name.strip_suffix(QUARANTINE_SUFFIX).is_some_and(|table| tables.contains_key(table))
 }
 
-/// The answer for a table that is absent or that the caller may not see.
+/// The error for a table that is missing or that the caller may not see.
 pub(super) fn unknown(table: &str) -> Error {
     Error::not_found(format!("no table `{table}`"))
 }
 
 impl IngestTable {
-    /// Its name.
     pub(in crate::ingest) fn name(&self) -> &str {
         &self.table.contract().name
     }
 }
 
 impl IngestTables {
-    /// The table of this name, if it takes events.
+    /// The table of this name, if it accepts events.
     pub(in crate::ingest) fn get(&self, table: &str) -> Option<&Arc<IngestTable>> {
         self.declared.get(table)
     }
 
-    /// The table of this name, for a caller who may see it. Operators have no rules of their own: they see every table.
+    /// The table of this name, if the caller may see it. Operators have no row rules: they see every table.
     pub(super) fn visible(&self, access: &Access, table: &str) -> Result<&Arc<IngestTable>> {
         self.get(table).filter(|_| sees(access, table)).ok_or_else(|| unknown(table))
     }
 
-    /// The proof that the caller may send events to this table. `Forbidden` without the scope `ingest` and for a quarantine;
+    /// Checks that the caller may send events to this table. `Forbidden` without the scope `ingest` and for a quarantine;
     /// `NotFound` for a table that the caller may not see.
     pub(super) fn authorize(&self, access: &Access, table: &str) -> Result<IngestTarget> {
         access.require(Scope::Ingest)?;
         let is_filled_here = self.get(table).is_none() && self.lake.contains_key(table) && sees(access, table);
         if is_filled_here {
-            return Err(Error::forbidden(format!("`{table}` is a quarantine: only the server fills it")));
+            return Err(Error::forbidden(format!("`{table}` is a quarantine: only the server writes to it")));
         }
         Ok(IngestTarget { access: access.clone(), table: self.visible(access, table)?.clone() })
     }
 }
 
 impl IngestTarget {
-    /// Who sends.
+    /// The access of the caller.
     pub(in crate::ingest) fn access(&self) -> &Access {
         &self.access
     }
 
-    /// Where to.
+    /// The table that the events go to.
     pub(in crate::ingest) fn table(&self) -> &Arc<IngestTable> {
         &self.table
     }

@@ -1,4 +1,4 @@
-//! For tests of ingest and of the doors: a small lake with one table, and a store that fails when told to.
+//! Support for tests of ingest and of the endpoints: a small lake with one table, and a store with injected faults.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -31,12 +31,12 @@ use crate::error::Result;
 use crate::lake::{Store, Table, Tables};
 use crate::tenancy::Access;
 
-/// The one declared table.
+/// The only declared table.
 pub(crate) const TABLE: &str = "calls";
 /// Its quarantine.
 pub(crate) const QUARANTINE: &str = "calls_quarantine";
 
-/// Bounds that let a test run without waiting.
+/// Limits that let a test run without waiting.
 pub(crate) fn limits() -> IngestConfig {
     IngestConfig { batch_age_max: Duration::from_millis(5), commit_attempts_max: 1, ..IngestConfig::default() }
 }
@@ -64,18 +64,18 @@ pub(crate) fn memory() -> Store {
     faulty(&Arc::default())
 }
 
-/// A lake in memory that fails by `faults`.
+/// A lake in memory that fails according to `faults`.
 pub(crate) fn faulty(faults: &Arc<Faults>) -> Store {
     let objects = Arc::new(Faulty { inner: InMemory::new(), faults: faults.clone() });
     Store::wrap(objects, Url::parse("memory:///").unwrap(), Path::default())
 }
 
-/// The table and its quarantine, opened as by a process that just started.
+/// The table and its quarantine, freshly opened as after a restart.
 pub(crate) async fn open(store: &Store) -> Arc<Tables> {
     open_as(store, &Arc::new(contract())).await
 }
 
-/// The same, declared in another way.
+/// Like [`open`], with another contract.
 pub(crate) async fn open_as(store: &Store, contract: &Arc<Contract>) -> Arc<Tables> {
     let lake = LakeConfig::default();
     let mut tables = BTreeMap::new();
@@ -104,7 +104,7 @@ pub(crate) fn lines<T: fmt::Display>(ids: impl IntoIterator<Item = T>) -> String
         .collect()
 }
 
-/// Events with these ids as columns, but for their tenant's.
+/// Events with these ids as columns, without the tenant column.
 pub(crate) fn columns<'a>(ids: impl IntoIterator<Item = &'a str>) -> RecordBatch {
     let ids = StringArray::from_iter_values(ids);
     let times = TimestampMicrosecondArray::from(vec![1_772_366_400_000_000; ids.len()]).with_timezone("UTC");
@@ -114,7 +114,7 @@ pub(crate) fn columns<'a>(ids: impl IntoIterator<Item = &'a str>) -> RecordBatch
     RecordBatch::try_from_iter(columns).unwrap()
 }
 
-/// The same as an Arrow IPC stream.
+/// The events of [`columns`] as an Arrow IPC stream.
 pub(crate) fn arrow_stream<'a>(ids: impl IntoIterator<Item = &'a str>) -> Vec<u8> {
     let rows = columns(ids);
     let mut writer = StreamWriter::try_new(Vec::new(), rows.schema_ref()).unwrap();
@@ -122,7 +122,7 @@ pub(crate) fn arrow_stream<'a>(ids: impl IntoIterator<Item = &'a str>) -> Vec<u8
     writer.into_inner().unwrap()
 }
 
-/// So many damaged copies of some bytes, each with the seed that made it: a few bytes are other ones, or the end is missing.
+/// Yields `count` damaged copies of `whole`, each with its seed: a few bytes are changed, or the end is missing.
 pub(crate) fn mutations(whole: &[u8], count: u64) -> impl Iterator<Item = (u64, Vec<u8>)> {
     (0..count).map(|seed| {
         let (mut dice, mut bytes) = (StdRng::seed_from_u64(seed), whole.to_vec());
@@ -142,7 +142,7 @@ pub(crate) fn mutations(whole: &[u8], count: u64) -> impl Iterator<Item = (u64, 
     })
 }
 
-/// All (tenant, id) of a table, sorted, as a process that just opened it sees them.
+/// All (tenant, id) pairs of a table, sorted, read through a freshly opened table.
 pub(crate) async fn stored(store: &Store, table: &str) -> Vec<(String, String)> {
     let tables = open(store).await;
     let mut rows = Vec::new();
@@ -156,8 +156,8 @@ pub(crate) async fn stored(store: &Store, table: &str) -> Vec<(String, String)> 
     rows
 }
 
-/// How many of the next puts fail: without a trace, and after they have happened; by an error, or by a panic of the store's
-/// client. And whether puts hang.
+/// How many of the next puts fail: without effect or after the put has happened, with an error or with a panic of the store's
+/// client; and whether puts hang.
 #[derive(Debug, Default)]
 pub(crate) struct Faults {
     pub(crate) refused: AtomicUsize,
@@ -167,7 +167,7 @@ pub(crate) struct Faults {
     pub(crate) hangs: AtomicBool,
 }
 
-/// A store whose puts fail by [`Faults`].
+/// A store whose puts fail according to [`Faults`].
 #[derive(Debug)]
 struct Faulty {
     inner: InMemory,
@@ -180,13 +180,13 @@ impl fmt::Display for Faulty {
     }
 }
 
-/// Takes one of what is left.
+/// Decrements a counter; false if it is zero.
 fn take(left: &AtomicUsize) -> bool {
     left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok()
 }
 
 fn failure() -> object_store::Error {
-    object_store::Error::Generic { store: "Faulty", source: "the wire was cut".into() }
+    object_store::Error::Generic { store: "Faulty", source: "the connection was lost".into() }
 }
 
 #[async_trait]
@@ -200,7 +200,7 @@ impl ObjectStore for Faulty {
             return Err(failure());
         }
         let put = self.inner.put_opts(path, payload, options).await;
-        assert!(!take(&self.faults.panics_after), "the store's client has a bug behind the put");
+        assert!(!take(&self.faults.panics_after), "the store's client has a bug after the put");
         if take(&self.faults.answer_lost) { Err(failure()) } else { put }
     }
 

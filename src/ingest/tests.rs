@@ -1,4 +1,4 @@
-//! Events in, receipts out, and what the lake holds afterwards: through restarts, faults and crowds.
+//! Tests of receipts and of the rows in the lake afterwards: through restarts, faults and concurrent senders.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -30,14 +30,14 @@ fn counts(receipt: &Receipt) -> (u64, u64, u64) {
     (receipt.accepted, receipt.duplicate, receipt.rejected)
 }
 
-/// What a store should hold of one tenant: each id once.
+/// The expected rows of one tenant: each id once.
 fn once<T: ToString>(tenant: &str, ids: impl IntoIterator<Item = T>) -> Vec<(String, String)> {
     let ids: BTreeSet<String> = ids.into_iter().map(|id| id.to_string()).collect();
     ids.into_iter().map(|id| (tenant.to_owned(), id)).collect()
 }
 
 #[tokio::test]
-async fn a_receipt_tells_what_became_of_each_event() {
+async fn a_receipt_counts_accepted_duplicate_and_rejected_events() {
     let (store, acme) = (memory(), acme().await);
     let ingest = start(&store, limits()).await;
     let body = lines(["a", "b", "a"]) + "{\"event_time\":1,\"mos\":1}\n" + &lines(["c"]) + "{\"event_id\":\n";
@@ -59,7 +59,7 @@ async fn a_receipt_tells_what_became_of_each_event() {
 }
 
 #[tokio::test]
-async fn ids_are_of_their_tenant() {
+async fn ids_are_scoped_to_their_tenant() {
     let (store, acme) = (memory(), acme().await);
     let ingest = start(&store, limits()).await;
     let globex = access(Some("globex"), &[Scope::Ingest], &[TABLE]).await;
@@ -67,7 +67,8 @@ async fn ids_are_of_their_tenant() {
     assert_eq!(counts(&send(&ingest, &acme, lines(["a"])).await.unwrap()), (1, 0, 0));
     assert_eq!(counts(&send(&ingest, &globex, lines(["a"])).await.unwrap()), (1, 0, 0));
 
-    // Another's name in an event, by a tenant: refused and kept as its own. By an operator: that tenant's event.
+    // An event that names another tenant: sent by a tenant, it is quarantined for the sender; sent by an operator, it belongs
+    // to the named tenant.
     let foreign = "{\"tenant_id\":\"globex\",\"event_id\":\"b\",\"event_time\":1772366400}\n";
     assert_eq!(counts(&send(&ingest, &acme, foreign).await.unwrap()), (0, 0, 1));
     let unowned = lines(["c"]);
@@ -77,12 +78,12 @@ async fn ids_are_of_their_tenant() {
     expected.extend(once("globex", ["a", "b"]));
     assert_eq!(stored(&store, TABLE).await, expected);
     let owners: Vec<String> = stored(&store, QUARANTINE).await.into_iter().map(|(tenant, _)| tenant).collect();
-    assert_eq!(owners, ["", "acme"], "an event of nobody is nobody's");
+    assert_eq!(owners, ["", "acme"], "an event without a tenant is quarantined without one");
     ingest.stop().await;
 }
 
 #[tokio::test]
-async fn what_was_stored_before_a_restart_is_a_duplicate_after_it() {
+async fn events_stored_before_a_restart_are_duplicates_after_it() {
     let (store, acme) = (memory(), acme().await);
     for (ids, expected) in [(0..10, (10, 0, 0)), (5..15, (5, 5, 0)), (0..15, (0, 15, 0))] {
         let ingest = start(&store, limits()).await;
@@ -93,7 +94,7 @@ async fn what_was_stored_before_a_restart_is_a_duplicate_after_it() {
 }
 
 #[tokio::test]
-async fn an_id_that_comes_again_with_another_content_is_a_conflict() {
+async fn a_duplicate_id_with_different_content_is_a_conflict() {
     let (store, acme) = (memory(), acme().await);
     let other = |ids: std::ops::Range<u32>| lines(ids).replace("4.2", "1.3");
     let ingest = start(&store, limits()).await;
@@ -103,24 +104,20 @@ async fn an_id_that_comes_again_with_another_content_is_a_conflict() {
         told.push((receipt.accepted, receipt.duplicate, receipt.conflict));
     }
     assert_eq!(told, [(3, 0, 0), (2, 1, 1), (2, 2, 2), (0, 2, 0)]);
-    assert_eq!(stored(&store, TABLE).await, once("acme", 0..7), "the first of each stays");
+    assert_eq!(stored(&store, TABLE).await, once("acme", 0..7), "the first event of each id stays");
     ingest.stop().await;
 
     let ingest = start(&store, limits()).await;
     let receipt = send(&ingest, &acme, other(0..1)).await.unwrap();
-    assert_eq!(
-        (receipt.duplicate, receipt.conflict),
-        (1, 0),
-        "what was stored before the start is not known to differ"
-    );
+    assert_eq!((receipt.duplicate, receipt.conflict), (1, 0), "content stored before the start is unknown");
     ingest.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_crowd_with_the_same_ids_stores_each_once() {
+async fn concurrent_senders_of_the_same_ids_store_each_once() {
     const SENDERS: usize = 32;
     let (store, acme) = (memory(), acme().await);
-    // A batch of 40 rows: some requests share one, some fill one.
+    // A batch of 40 rows: some requests share a batch, some fill one.
     let ingest = start(&store, IngestConfig { batch_rows_max: 40, ..limits() }).await;
     let mut crowd = JoinSet::new();
     for sender in 0..SENDERS {
@@ -141,7 +138,7 @@ async fn a_crowd_with_the_same_ids_stores_each_once() {
     assert_eq!(stored(&store, TABLE).await, expected);
 }
 
-/// Sends until a receipt comes, as senders are told to; returns it.
+/// Retries until a receipt arrives, as clients should; returns it.
 async fn persist(ingest: &Ingest, access: &Access, body: &str) -> Receipt {
     for _ in 0..100 {
         match send(ingest, access, body.to_owned()).await {
@@ -149,7 +146,7 @@ async fn persist(ingest: &Ingest, access: &Access, body: &str) -> Receipt {
             Err(error) => assert_eq!((error.kind(), error.wait().is_some()), (Kind::Unavailable, true), "{error:?}"),
         }
     }
-    panic!("no receipt in a hundred attempts");
+    panic!("no receipt after 100 attempts");
 }
 
 #[tokio::test]
@@ -177,11 +174,11 @@ async fn a_sender_that_retries_through_faults_stores_each_event_once() {
 }
 
 #[tokio::test]
-async fn a_stop_settles_what_is_in_doubt() {
+async fn a_stop_resolves_a_commit_in_doubt() {
     let (faults, acme) = (Arc::new(Faults::default()), acme().await);
     let store = faulty(&faults);
     let ingest = start(&store, limits()).await;
-    // The data file is stored, then every attempt of its commit fails without a trace.
+    // The data file is stored, but every commit attempt fails without effect.
     faults.answer_lost.store(1, Ordering::SeqCst);
     let _told_to_retry = send(&ingest, &acme, lines(0..5)).await;
     ingest.stop().await;
@@ -192,7 +189,7 @@ async fn a_stop_settles_what_is_in_doubt() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stop_in_a_crowd_loses_nothing_that_was_acknowledged() {
+async fn a_stop_under_load_loses_no_acknowledged_events() {
     let (store, acme) = (memory(), acme().await);
     // Without the stop, a batch would wait for an hour once the burst is used up.
     let slow = IngestConfig { batch_age_max: Duration::from_secs(3_600), ..limits() };
@@ -216,7 +213,7 @@ async fn a_stop_in_a_crowd_loses_nothing_that_was_acknowledged() {
             acknowledged
         });
     }
-    // Wait for work under way, not for time to pass.
+    // Waits for the first commit, not for a fixed time.
     while ingest.writer.tables()[TABLE].snapshot().rows() == 0 {
         tokio::task::yield_now().await;
     }
@@ -228,7 +225,7 @@ async fn a_stop_in_a_crowd_loses_nothing_that_was_acknowledged() {
 }
 
 #[tokio::test]
-async fn only_who_may_send_can() {
+async fn senders_without_permission_are_refused() {
     let store = memory();
     let ingest = start(&store, limits()).await;
     let both = [TABLE, QUARANTINE];
@@ -250,7 +247,7 @@ async fn only_who_may_send_can() {
 }
 
 #[tokio::test]
-async fn a_full_queue_says_when_to_come_back() {
+async fn a_full_queue_returns_a_retry_time() {
     let (store, acme) = (memory(), acme().await);
     let bounds = IngestConfig { queue_bytes_max: 64 << 10, queue_wait_max: Duration::ZERO, ..limits() };
     let ingest = start(&store, bounds).await;
@@ -264,12 +261,12 @@ async fn a_full_queue_says_when_to_come_back() {
     assert_eq!(counts(&send(&ingest, &acme, lines(["a"])).await.unwrap()), (1, 0, 0));
     let large = send(&ingest, &acme, lines(0..2_000)).await.unwrap_err();
     assert_eq!((large.kind(), large.wait()), (Kind::Limited, None), "no wait helps a request larger than the queue");
-    assert_eq!(ingest.writer.queued_bytes(), 0, "room is given back by refused and answered requests alike");
+    assert_eq!(ingest.writer.queued_bytes(), 0, "refused and answered requests release their memory");
     ingest.stop().await;
 }
 
 #[tokio::test]
-async fn a_receipt_names_a_bounded_number_of_reasons() {
+async fn a_receipt_lists_a_bounded_number_of_rejects() {
     let (store, acme): (Store, _) = (memory(), acme().await);
     let ingest = start(&store, IngestConfig { receipt_rejects_max: 2, ..limits() }).await;
     let receipt = send(&ingest, &acme, "{\"mos\":1}\n".repeat(5)).await.unwrap();

@@ -1,12 +1,12 @@
-//! The way of events into tables: authorised, decoded, stored once, and acknowledged after the commit.
+//! The writer: authorises, decodes and stores events, each once, and acknowledges them after the commit.
 //!
 //! ```text
 //!   authorize ─► IngestTarget ─► submit: memory ─► prepare (decode) ─┬─► the table's queue ─────┬─► receipt
 //!                                                                   └─► its quarantine's queue ─┘
 //! ```
 //!
-//! In: a [`Body`] with the [`IngestTarget`] of its caller. Out: a [`Receipt`], after the commit; or an error, and then the caller
-//! sends the same again: events that were stored all the same are counted as duplicates.
+//! In: a [`Body`] with the [`IngestTarget`] of its caller. Out: a [`Receipt`], after the commit; or an error. After an error the
+//! caller sends the same body again: events that were stored nevertheless are counted as duplicates.
 
 use std::sync::Arc;
 
@@ -29,7 +29,7 @@ use crate::supervise::{self, Supervisor};
 use crate::telemetry::{EventOutcome, Metrics};
 use crate::tenancy::{Access, Scope};
 
-/// The metrics' name for an operator, whose events may be of many tenants.
+/// The tenant label in metrics for an operator, whose events may belong to many tenants.
 const OPERATOR: &str = "(operator)";
 
 /// Writes events to tables, for endpoints, sources and replays.
@@ -37,20 +37,20 @@ const OPERATOR: &str = "(operator)";
 pub struct Writer {
     pub(super) tables: IngestTables,
     memory_budget: MemoryBudget,
-    /// Decoding takes as many cores as there are, and no more.
+    /// Limits concurrent decoding to the number of cores.
     decoders: Arc<Semaphore>,
     pub(super) limits: IngestConfig,
     pub(super) clock: Clock,
     pub(super) metrics: Arc<Metrics>,
-    /// Requests on their way.
+    /// Running requests.
     pub(super) submits: TaskTracker,
     pub(super) ending: Ending,
-    /// Events that were acknowledged and are not stored yet.
+    /// Events that are acknowledged but not stored yet.
     pub(super) acknowledged: AcknowledgedEvents,
     pub(super) supervisor: Supervisor,
 }
 
-/// What is known of events that came at `received`.
+/// The stamp of events received at `received`.
 pub(super) fn stamp(limits: &IngestConfig, received: Micros, owner: Owner) -> Stamp {
     let future_max = Micros::try_from(limits.future_max.as_micros()).unwrap_or(Micros::MAX);
     Stamp {
@@ -63,7 +63,7 @@ pub(super) fn stamp(limits: &IngestConfig, received: Micros, owner: Owner) -> St
 }
 
 impl Writer {
-    /// A writer into the queues of these tables.
+    /// Creates a writer that fills the queues of `tables`.
     pub(super) fn new(
         tables: IngestTables,
         memory_budget: MemoryBudget,
@@ -88,41 +88,41 @@ impl Writer {
         }
     }
 
-    /// All tables, quarantines as well.
+    /// All tables, including quarantines.
     pub fn tables(&self) -> &Arc<Tables> {
         &self.tables.lake
     }
 
-    /// Bytes that wait for a commit now.
+    /// The bytes that wait for a commit, of all tables.
     pub fn queued_bytes(&self) -> usize {
         self.memory_budget.taken_bytes()
     }
 
-    /// Whether events can come in now: `Unavailable`, with the reason, when not.
+    /// Checks whether events can be accepted now: `Unavailable`, with the reason, if not.
     pub fn ready(&self) -> Result<()> {
         self.check_open()?;
         match self.tables.queues.values().find(|queue| queue.is_closed()) {
-            Some(queue) => Err(Error::unavailable(format!("the committer of `{}` has ended", queue.table()))),
+            Some(queue) => Err(Error::unavailable(format!("the committer of table `{}` has ended", queue.table()))),
             None => Ok(()),
         }
     }
 
-    /// The proof that the caller may send events to `table`, which the rest of its request takes: an endpoint gets it before
-    /// it reads a body. `NotFound` for a table that the caller may not see; `Forbidden` without the scope `ingest` and for a
-    /// quarantine.
+    /// Checks that the caller may send events to `table` and returns the proof, which the later calls of the request take.
+    /// An endpoint calls this before it reads a body. `NotFound` for a table that the caller may not see; `Forbidden` without
+    /// the scope `ingest` and for a quarantine.
     pub fn authorize(&self, access: &Access, table: &str) -> Result<IngestTarget> {
         self.admit(access)?;
         self.tables.authorize(access, table)
     }
 
-    /// Room in the queue for a body that is still arriving. Grow it before taking more bytes into memory.
+    /// An empty memory reservation for a body that is still arriving. Grow it before reading more bytes into memory.
     pub fn reservation(&self) -> MemoryReservation {
         self.memory_budget.empty()
     }
 
-    /// Validates, stamps, dedupes, commits, and only then returns. `Limited` with a retry time when the queue is full.
-    /// `endpoint` names the way in ("http", "flight") for the quarantine's place. Dropping the future does not undo what was
-    /// admitted. `reservation` holds the memory of the body, as far as it was reserved before.
+    /// Validates, stamps, dedupes and commits events, and then returns. `Limited` with a retry time if the queue is full.
+    /// `endpoint` ("http", "flight") is recorded in the place of quarantine entries. Dropping the future does not undo what was
+    /// admitted. `reservation` holds the memory reserved for the body so far.
     pub async fn submit(
         &self,
         mut reservation: MemoryReservation,
@@ -151,7 +151,7 @@ impl Writer {
         Ok(receipt)
     }
 
-    /// The events of a body, decoded, with memory for their columns.
+    /// Decodes the events of a body and reserves memory for their columns.
     pub(super) async fn prepare(
         &self,
         reservation: &mut MemoryReservation,
@@ -159,19 +159,19 @@ impl Writer {
         body: Body,
         endpoint: &str,
     ) -> Result<PreparedBatch> {
-        // Both may have changed since the target was made: a body can take its time.
+        // The token may have expired, or a stop may have begun, while the body arrived.
         self.admit(target.access())?;
-        // What is there already may be more: the messages that the batches were decoded from.
+        // The reservation may already be larger: it may cover the messages that the batches were decoded from.
         reservation.grow(body.bytes()).await?;
         let (table, endpoint) = (target.table().clone(), endpoint.to_owned());
         let (stamp, held) = self.stamp_held(&table, target.access().owner());
         let prepared = self.decode(move || table.preparer.prepare(body, &stamp, &endpoint)).await?.held(held);
-        // Columns may take more than the text they came from.
+        // Columns may occupy more memory than the text they were decoded from.
         reservation.resize(prepared.bytes()).await?;
         Ok(prepared)
     }
 
-    /// How fresh a table is: for a tenant with the scope `read` that sees it, or an operator with `admin`.
+    /// The freshness of a table, for a tenant that may see it and has the scope `read`, or an operator with the scope `admin`.
     pub fn freshness(&self, access: &Access, table: &str) -> Result<Freshness> {
         self.admit(access)?;
         let owner = access.owner();
@@ -179,7 +179,7 @@ impl Writer {
         Ok(Freshness::of(&self.tables.visible(access, table)?.table, &owner, &self.clock))
     }
 
-    /// Refuses a caller whose token has expired meanwhile, and everybody once the server stops.
+    /// Refuses a caller whose token has expired, and every caller once the server is stopping.
     pub(super) fn admit(&self, access: &Access) -> Result<()> {
         self.check_open()?;
         access.check_expiry(self.clock.now())
@@ -189,18 +189,18 @@ impl Writer {
         if self.ending.hurry.is_cancelled() { Err(stopping()) } else { Ok(()) }
     }
 
-    /// What is known of events that come now.
+    /// The stamp of events received now.
     pub(super) fn stamp(&self, owner: Owner) -> Stamp {
         stamp(&self.limits, self.clock.now(), owner)
     }
 
-    /// The same, of events that are on their way into `table` from now on.
+    /// Like [`Writer::stamp`], and counts the events as in flight to `table` until the guard is dropped.
     pub(super) fn stamp_held(&self, table: &IngestTable, owner: Owner) -> (Stamp, InFlightGuard) {
         let (received, held) = table.table.in_flight().enter(&owner, &self.clock);
         (Stamp { received, ..self.stamp(owner) }, held)
     }
 
-    /// Decodes on the blocking pool, as many requests at once as there are cores.
+    /// Decodes on the blocking pool, at most one request per core at a time.
     pub(super) async fn decode<T: Send + 'static>(
         &self,
         decoding: impl FnOnce() -> Result<T> + Send + 'static,
@@ -218,7 +218,7 @@ impl Writer {
         self.count_events(table, tenant, [receipt.accepted, receipt.duplicate, receipt.rejected]);
     }
 
-    /// Counts events: accepted, duplicate and rejected ones.
+    /// Adds accepted, duplicate and rejected events, in this order, to the metrics.
     pub(super) fn count_events(&self, table: &str, tenant: &str, counts: [u64; 3]) {
         let outcomes = [EventOutcome::Accepted, EventOutcome::Duplicate, EventOutcome::Rejected];
         for (outcome, count) in outcomes.into_iter().zip(counts).filter(|(_, count)| *count > 0) {
@@ -227,7 +227,7 @@ impl Writer {
     }
 }
 
-/// The outcome of something that may be absent.
+/// Awaits `storing`; the default if it is `None`.
 async fn optional(storing: Option<impl Future<Output = Result<Stored>>>) -> Result<Stored> {
     match storing {
         Some(storing) => storing.await,

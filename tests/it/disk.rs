@@ -176,7 +176,7 @@ async fn expect_refusal(server: &Server, disk: &Disk) {
         assert!(status == 503 || status == 200, "{status}: {answer}");
         let message = answer["error"]["message"].as_str().unwrap_or_default();
         let is_retryable =
-            message.contains("send them again, none is stored twice") && answer["error"]["kind"] == "unavailable";
+            message.contains("send them again; no event is stored twice") && answer["error"]["kind"] == "unavailable";
         assert!(status == 200 || is_retryable && wait.is_some(), "{wait:?} {answer}");
         status == 503
     })

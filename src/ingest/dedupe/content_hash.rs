@@ -1,7 +1,7 @@
-//! What an event says, as a fingerprint: so that an id that comes again with another content is noticed.
+//! Content hashes of events, which detect an id that is sent again with different content.
 //!
-//! In: rows of a contract. Out: 32 bits of each row: of all columns but the receive time, the entries of a map in any order.
-//! The hash is not keyed: who finds two contents with one fingerprint has hidden a conflict of their own, and nothing else.
+//! In: rows of a contract. Out: a 32-bit hash of each row. It covers all columns except the receive time, and does not depend
+//! on the order of a map's entries. The hash is not keyed: a sender that finds a collision hides only its own conflict.
 
 use arrow::array::{ArrayRef, AsArray as _, MapArray, RecordBatch};
 use datafusion::common::hash_utils::{RandomState, create_hashes};
@@ -9,10 +9,10 @@ use datafusion::common::hash_utils::{RandomState, create_hashes};
 use crate::contract::Contract;
 use crate::error::{Error, Result};
 
-/// The fingerprint of a row whose content is not known. No known content has it.
+/// The content hash of a row whose content is not known. No known content has this hash.
 pub(super) const UNKNOWN: u32 = 0;
 
-/// One fingerprint a row.
+/// The content hash of each row.
 pub(in crate::ingest) fn fingerprints(contract: &Contract, rows: &RecordBatch) -> Result<Vec<u32>> {
     let columns = rows.columns().iter().enumerate().filter(|(column, _)| *column != contract.received);
     let (maps, plain): (Vec<_>, Vec<_>) =
@@ -24,7 +24,7 @@ pub(in crate::ingest) fn fingerprints(contract: &Contract, rows: &RecordBatch) -
     Ok(hashes.into_iter().map(|hash| ((hash >> 32) as u32).max(UNKNOWN + 1)).collect())
 }
 
-/// Adds a map's entries to the hashes of their rows. A sum has no order.
+/// Adds the entries of a map to the hashes of their rows. A sum does not depend on the order of the entries.
 fn add_map(map: &MapArray, hashes: &mut [u64]) -> Result<()> {
     let entries = hash(&[map.keys(), map.values()], map.keys().len())?;
     for (hash, range) in hashes.iter_mut().zip(map.offsets().windows(2)) {
@@ -34,7 +34,7 @@ fn add_map(map: &MapArray, hashes: &mut [u64]) -> Result<()> {
     Ok(())
 }
 
-/// Makes a hash that a sum of hashes says nothing about: those of a key and its value were only added to each other.
+/// Scrambles the hash of an entry, so that entries which swap their values do not produce the same sum.
 fn mix(hash: u64) -> u64 {
     let hash = (hash ^ (hash >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     hash ^ (hash >> 29)
@@ -43,7 +43,7 @@ fn mix(hash: u64) -> u64 {
 fn hash(columns: &[&ArrayRef], rows: usize) -> Result<Vec<u64>> {
     let mut hashes = vec![0; rows];
     create_hashes(columns.iter().copied(), &RandomState::with_seed(0), &mut hashes)
-        .map_err(|cause| Error::internal("cannot tell contents apart").with_source(cause))?;
+        .map_err(|cause| Error::internal("cannot hash the content of rows").with_source(cause))?;
     Ok(hashes)
 }
 
@@ -80,7 +80,7 @@ mod tests {
         Contract::new("calls", &config, Path::new(".")).unwrap()
     }
 
-    /// One row; the entries of its map, and when it was received.
+    /// One row, with the entries of its map and its receive time.
     fn row(contract: &Contract, mos: Option<f64>, entries: &[(&str, &str)], received: i64) -> RecordBatch {
         let columns = contract.schema().fields().iter().map(|field| -> ArrayRef {
             match field.name().as_str() {
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_content_has_the_same_fingerprint_and_no_other() {
+    fn only_equal_content_has_the_same_hash() {
         let contract = contract();
         let first = row(&contract, Some(4.2), &[("a", "1"), ("b", "2")], 1);
         let same = [
@@ -133,7 +133,7 @@ mod tests {
         distinct.dedup();
         assert_eq!(distinct.len(), others.len() + 1);
         assert!(!distinct.contains(&UNKNOWN));
-        // Among other rows as alone.
+        // A row's hash does not depend on the other rows.
         let together = concat_batches(contract.schema(), others.iter().chain(&same).chain([&first])).unwrap();
         let alone: Vec<u32> = others.iter().chain(&same).chain([&first]).map(of).collect();
         assert_eq!(fingerprints(&contract, &together).unwrap(), alone);
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn labels_have_the_fingerprint_of_their_texts() {
+    fn dictionary_columns_have_the_hash_of_their_texts() {
         let contract = contract();
         let lines: Vec<String> = (0..300)
             .map(|row| match row % 3 {
@@ -160,7 +160,7 @@ mod tests {
             dimensions_max: 9,
         };
         let labels = decode(&contract, Format::Json, &lines.join("\n").into(), &stamp).unwrap().batch;
-        assert_ne!(labels.schema_ref(), contract.schema(), "some of it is labels");
+        assert_ne!(labels.schema_ref(), contract.schema(), "some columns are dictionary columns");
         let texts = fingerprints(&contract, &labels.to_plain().unwrap()).unwrap();
         assert_eq!(fingerprints(&contract, &labels).unwrap(), texts);
     }

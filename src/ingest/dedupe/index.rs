@@ -1,17 +1,17 @@
-//! What of a table the dedupe knows: the newest ids in a window, and for the rest the files to look into.
+//! The dedupe index of one table: a window of the newest ids, and the files in which older ids are looked up.
 //!
 //! ```text
 //!   rows ─► in the window, or earlier in the batch? ─► in a file of its day that the window does not cover? ─► new
 //!             ▲                                          ▲
-//!             └── ids of this server's commits, and ─────┴── files, once the window has forgotten their first id
-//!                 of others', read as they come
+//!             └── ids of this server's commits and ──────┴── files, once the window has evicted one of their ids
+//!                 of other servers' commits
 //! ```
 //!
-//! In: parts of a batch. Out: what of them is stored nowhere in the table up to a version, and that version: a commit that
-//! follows it has to be refused when others have added rows since, and the parts are brought here again.
+//! In: parts of a batch. Out: their rows that the table does not hold as of a version, and that version. If others have added
+//! rows after that version, the commit must be refused and the parts must be compared again.
 //!
-//! **Invariant:** each file of the version that was seen is in the window as a whole, or it is looked into.
-//! **Invariant:** ids enter the window when, and only when, their rows are committed.
+//! **Invariant:** the window holds all ids of a file of the version that was seen, or lookups read that file.
+//! **Invariant:** ids enter the window if and only if their rows are committed.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -26,38 +26,38 @@ use crate::error::{Error, Result};
 use crate::lake::{DataFile, EventKeys, Snapshot, Table};
 use crate::supervise::{Panic, on_thread};
 
-/// Files whose ids are read at once.
+/// The number of files whose ids are read concurrently.
 const READS_MAX: usize = 8;
 
-/// The memory of one table.
+/// Knows which events one table holds.
 #[derive(Debug)]
 pub(in crate::ingest) struct DedupeIndex {
     table: Arc<Table>,
     key_hasher: EventKeyHasher,
     ids_max: usize,
-    /// None after a fault in the middle of something: it is rebuilt from the lake.
+    /// `None` after an operation failed midway: then it is rebuilt from the lake.
     known: Option<KnownVersion>,
 }
 
-/// What is known, and of which version.
+/// The known ids and files, and the table version that they reflect.
 #[derive(Debug)]
 struct KnownVersion {
     window: Window,
     cover: UncoveredFiles,
     seen: Arc<Snapshot>,
-    /// Files behind `seen` that are taken in already: ours, and others' that were read before a fault.
+    /// Files newer than `seen` that are already included: this server's own, and others' that were read before an error.
     taken: BTreeSet<Arc<str>>,
 }
 
 impl DedupeIndex {
-    /// A memory of the table as it is now.
+    /// Builds the index of the current version of the table.
     pub(in crate::ingest) async fn open(table: Arc<Table>, key_hasher: EventKeyHasher, ids_max: usize) -> Result<Self> {
         let mut memory = Self { table, key_hasher, ids_max, known: None };
         memory.known = Some(memory.rebuild().await?);
         Ok(memory)
     }
 
-    /// Drops what is stored already.
+    /// Removes the rows that the table already holds.
     pub(in crate::ingest) async fn compare(&mut self, parts: Vec<Arc<Part>>) -> Result<DedupedBatch> {
         let mut known = match self.known.take() {
             Some(known) => known,
@@ -67,7 +67,7 @@ impl DedupeIndex {
             self.known = Some(known);
             return Err(error);
         }
-        // On the blocking pool: the window goes there and comes back.
+        // On the blocking pool: the window is moved there and back.
         let sent = parts.clone();
         let comparing = on_thread(move || {
             let verdicts = compare(&known.window, &sent);
@@ -88,14 +88,14 @@ impl DedupeIndex {
         copying.await.map_err(|cause| failed("dropping duplicates", cause))?
     }
 
-    /// Remembers what was committed.
+    /// Adds committed rows to the index.
     pub(in crate::ingest) async fn remember(&mut self, marks: Vec<EventKey>, files: Vec<DataFile>) {
         let Some(mut known) = self.known.take() else { return };
         let now = self.table.snapshot();
         // On the blocking pool: a window that grows moves all its ids.
         let remembering = on_thread(move || {
             known.take_in(files.into_iter().map(Arc::new).collect(), marks);
-            // Then it is our entry, and there is nothing else to take in. A commit that was in doubt may lie further back.
+            // Then the new version is our own commit, with nothing else to include. A commit in doubt may be an older version.
             if now.version == known.seen.version + 1 {
                 known.see(now);
             }
@@ -103,11 +103,11 @@ impl DedupeIndex {
         });
         self.known = remembering
             .await
-            .inspect_err(|panic| tracing::error!("the dedupe index panicked and is built anew: {panic}"))
+            .inspect_err(|panic| tracing::error!("the dedupe index panicked and will be rebuilt: {panic}"))
             .ok();
     }
 
-    /// Takes in what others have committed so far.
+    /// Adds the rows that other servers have committed since `seen`.
     async fn catch_up(&self, known: &mut KnownVersion) -> Result<()> {
         let now = self.table.snapshot();
         if now.version == known.seen.version {
@@ -121,13 +121,17 @@ impl DedupeIndex {
         let count = others.len();
         self.absorb(known, others).await?;
         if count > 0 {
-            tracing::debug!(table = self.table.contract().name, files = count, "took in what other writers stored");
+            tracing::debug!(
+                table = self.table.contract().name,
+                files = count,
+                "added files of other writers to the dedupe index"
+            );
         }
         known.see(now);
         Ok(())
     }
 
-    /// The newest ids of the lake.
+    /// Rebuilds the index from the newest ids in the lake.
     async fn rebuild(&self) -> Result<KnownVersion> {
         let seen = self.table.snapshot();
         let (window, files) = (Window::new(self.ids_max), seen.files.to_vec());
@@ -138,8 +142,8 @@ impl DedupeIndex {
         Ok(known)
     }
 
-    /// Takes files in, oldest first: into the window only what can stay there. After an error those that were taken in are
-    /// noted.
+    /// Adds files, oldest first. Only the newest files that fit enter the window. After an error `known` records the files that
+    /// were added.
     async fn absorb(&self, known: &mut KnownVersion, mut files: Vec<Arc<DataFile>>) -> Result<()> {
         files.sort_unstable_by_key(|file| (file.received.map(|(_, latest)| latest), file.modified));
         let mut rows = 0;
@@ -160,7 +164,7 @@ impl DedupeIndex {
         Ok(())
     }
 
-    /// The marks of a file.
+    /// Reads the event keys of a file.
     async fn read(&self, file: &DataFile) -> Result<Vec<EventKey>> {
         let rows = self.table.keys(file).await?;
         let (key_hasher, contract) = (self.key_hasher, self.table.contract().clone());
@@ -170,28 +174,28 @@ impl DedupeIndex {
 }
 
 impl KnownVersion {
-    /// Lets the ids of files into the window.
+    /// Adds the ids of files to the window.
     fn take_in(&mut self, files: Vec<Arc<DataFile>>, marks: Vec<EventKey>) {
         self.taken.extend(files.iter().map(|file| file.path.clone()));
         self.cover.push(files, marks.len());
         self.cover.forget(self.window.extend(marks));
     }
 
-    /// All of this version is taken in.
+    /// Records that all files of this version are included.
     fn see(&mut self, version: Arc<Snapshot>) {
         (self.seen, self.taken) = (version, BTreeSet::new());
     }
 }
 
-/// Rows that the window does not know, and files behind it that may hold them.
+/// Rows that are not in the window, and the uncovered files that may hold them.
 struct LookupCandidates {
     files: Vec<Arc<DataFile>>,
     keys: EventKeys,
-    /// Each one's part and row.
+    /// The part and the row in it, of each key.
     rows: Vec<(usize, usize)>,
 }
 
-/// The kept rows that are as old as files which the window does not cover. None when there are none, as mostly.
+/// The new rows that are as old as some uncovered file, and those files. `None` in the common case.
 fn suspects(
     cover: &UncoveredFiles,
     contract: &Contract,
@@ -199,7 +203,7 @@ fn suspects(
     verdicts: &[Vec<RowVerdict>],
 ) -> Result<Option<LookupCandidates>> {
     let (mut days, mut rows, mut batches) = (BTreeSet::new(), Vec::new(), Vec::new());
-    let internal = |cause| Error::internal("cannot pick rows to look up").with_source(cause);
+    let internal = |cause| Error::internal("cannot select rows to look up").with_source(cause);
     for (index, (part, verdicts)) in parts.iter().zip(verdicts).enumerate() {
         let old = cover.old(contract, &part.rows, verdicts, &mut days)?;
         if old.contains(&true) {
@@ -219,7 +223,7 @@ fn failed(what: &str, cause: Panic) -> Error {
     Error::internal(format!("{what} panicked")).with_source(cause)
 }
 
-/// The marks of rows that hold the (tenant, id) columns.
+/// The event keys of rows that contain the tenant and id columns.
 fn marks(key_hasher: EventKeyHasher, contract: &Contract, rows: Vec<RecordBatch>) -> Result<Vec<EventKey>> {
     let mut marks = Vec::new();
     for rows in rows {
@@ -229,7 +233,7 @@ fn marks(key_hasher: EventKeyHasher, contract: &Contract, rows: Vec<RecordBatch>
     Ok(marks)
 }
 
-/// Where a column of the contract stands in rows that hold only some columns.
+/// The index of a contract's column in rows that contain only some columns.
 fn position(rows: &RecordBatch, contract: &Contract, column: usize) -> Result<usize> {
     let name = &contract.columns[column].name;
     rows.schema().index_of(name).map_err(|cause| Error::internal(format!("no column `{name}`")).with_source(cause))

@@ -1,17 +1,17 @@
-//! Which events a table holds already: each is stored once, whoever sends it how often.
+//! Deduplication: each event is stored once, no matter how often or by whom it is sent.
 //!
 //! ```text
-//!   rows ─► marks (keyed hash of tenant and id, fingerprint of the content) ─► memory ─┬─► new: to be written
-//!                                                                              │       └─► seen before: counted
-//!                              window (the newest ids, in memory) ◄────────────┤
-//!                              cover ─► files behind the window, looked into ◄─┘
+//!   rows ─► event keys (keyed hash of tenant and id, hash of the content) ─► index ─┬─► new: to be written
+//!                                                                            │      └─► duplicate: counted
+//!                     window (the newest ids, in memory) ◄───────────────────┤
+//!                     uncovered files (older than the window), looked up ◄───┘
 //! ```
 //!
-//! In: parts of a batch ([`Part`]). Out: the rows that are stored nowhere yet, counts of the rest, and the version of
-//! the table of which that is true ([`DedupedBatch`]).
+//! In: parts of a batch ([`Part`]). Out: the rows that are not stored yet, counts of the rest, and the table version for which
+//! that holds ([`DedupedBatch`]).
 //!
-//! **Invariant:** an id counts as stored when, and only when, the commit of its row has succeeded.
-//! **Invariant:** each file of the version that was seen is in the window as a whole, or it is looked into.
+//! **Invariant:** an id counts as stored if and only if the commit of its row has succeeded.
+//! **Invariant:** the window holds all ids of a file of the version that was seen, or lookups read that file.
 
 mod index;
 

@@ -1,9 +1,9 @@
-//! Which files a dedupe window covers, and which have to be looked into because it has forgotten ids of theirs.
+//! Uncovered files: the files that lookups must read because the dedupe window no longer holds all of their ids.
 //!
-//! In: files as their ids enter the window, and how many ids leave it. Out: for rows whether a file behind the window may
-//! hold them, and the files of their days. Pure.
+//! In: files whose ids enter the window, and the number of ids that the window evicts. Out: whether an uncovered file may hold
+//! a row, and the uncovered files of given days. Pure.
 //!
-//! **Invariant:** ids leave in the order in which they came, so the files that they came with leave in that order as well.
+//! **Invariant:** the window evicts ids in the order in which they entered, so files become uncovered in that order as well.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -17,39 +17,39 @@ use crate::contract::Contract;
 use crate::error::{Error, Result};
 use crate::lake::{DataFile, Snapshot};
 
-/// What a window covers of a table.
+/// The files of a table that a window covers, and those that it does not.
 #[derive(Debug, Default)]
 pub(super) struct UncoveredFiles {
-    /// Oldest first.
+    /// Covered files, oldest first.
     within: VecDeque<Group>,
-    /// By UTC day.
+    /// Uncovered files, by UTC day.
     behind: BTreeMap<i32, UncoveredDay>,
 }
 
-/// Files whose ids came together, in an order that is not known.
+/// Files whose ids entered the window together, in an unknown order.
 #[derive(Debug)]
 struct Group {
-    /// Empty when they are behind the window.
+    /// Empty once the files are uncovered.
     files: Vec<Arc<DataFile>>,
-    /// Ids of theirs in the window.
+    /// The number of their ids in the window.
     ids: usize,
 }
 
-/// Files of one day that the window does not cover.
+/// The uncovered files of one day.
 #[derive(Debug)]
 struct UncoveredDay {
     files: Vec<Arc<DataFile>>,
-    /// No row of theirs is later.
+    /// No row of these files has a later event time.
     latest: Micros,
 }
 
 impl UncoveredFiles {
-    /// The ids of these files have entered the window.
+    /// Records that the ids of these files have entered the window.
     pub(super) fn push(&mut self, files: Vec<Arc<DataFile>>, ids: usize) {
         self.within.push_back(Group { files, ids });
     }
 
-    /// The window has forgotten so many of its oldest ids.
+    /// Records that the window has evicted this number of its oldest ids.
     pub(super) fn forget(&mut self, mut ids: usize) {
         while let Some(oldest) = self.within.front_mut().filter(|oldest| ids > 0 || oldest.ids == 0) {
             let leaving = ids.min(oldest.ids);
@@ -63,7 +63,7 @@ impl UncoveredFiles {
         }
     }
 
-    /// These files are not in the window, or not as a whole.
+    /// Records files of which the window does not hold all ids.
     pub(super) fn leave(&mut self, files: Vec<Arc<DataFile>>) {
         for file in files {
             let latest = file.times.map_or(Micros::MAX, |(_, latest)| latest);
@@ -73,7 +73,7 @@ impl UncoveredFiles {
         }
     }
 
-    /// Drops files that are not live any more: what they held is in files that came after them.
+    /// Drops files that are no longer live: newer files hold their rows.
     pub(super) fn retain_live(&mut self, snapshot: &Snapshot) {
         for day in self.behind.values_mut() {
             day.files.retain(|file| snapshot.holds(file));
@@ -81,7 +81,7 @@ impl UncoveredFiles {
         self.behind.retain(|_, day| !day.files.is_empty());
     }
 
-    /// Which of the rows that seem new a file behind the window may hold, by their time; their days join `days`.
+    /// For each row whether it is new and, by its time, an uncovered file may hold it. Adds the days of such rows to `days`.
     pub(super) fn old(
         &self,
         contract: &Contract,
@@ -93,8 +93,8 @@ impl UncoveredFiles {
             return Ok(vec![false; verdicts.len()]);
         }
         let times = rows.column(contract.time).as_primitive_opt::<TimestampMicrosecondType>();
-        let times = times.ok_or_else(|| Error::internal("rows to compare have no time of their contract"))?;
-        // Rows of a day mostly come together.
+        let times = times.ok_or_else(|| Error::internal("the rows to compare have no time column"))?;
+        // Consecutive rows are usually of the same day.
         let mut last: Option<(Micros, Option<Micros>)> = None;
         let old = verdicts.iter().zip(times.values()).map(|(verdict, time)| {
             let day = time.div_euclid(DAY);
@@ -114,7 +114,7 @@ impl UncoveredFiles {
         Ok(old.collect())
     }
 
-    /// The files of these days that the window does not cover.
+    /// The uncovered files of these days.
     pub(super) fn files(&self, days: &BTreeSet<i32>) -> Vec<Arc<DataFile>> {
         days.iter().filter_map(|day| self.behind.get(day)).flat_map(|day| day.files.iter().cloned()).collect()
     }
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn files_leave_with_their_first_id() {
+    fn a_file_is_uncovered_when_its_first_id_is_evicted() {
         let mut cover = UncoveredFiles::default();
         cover.push(vec![file("a", 1), file("b", 2)], 3);
         cover.push(vec![], 0);

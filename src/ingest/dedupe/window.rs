@@ -1,11 +1,11 @@
-//! Exact dedupe within a bounded window: the newest event ids of one table, each a keyed hash of (tenant, id).
+//! The dedupe window: the newest event ids of one table, each a keyed hash of (tenant, id). Exact within its bound.
 //!
-//! In: parts of a batch, each with the [`EventKey`]s of its rows ([`EventKeyHasher`]). Out: which of them are new ([`compare`]), and the rows
-//! that remain ([`remaining`]). Marks enter the [`Window`] only when their commit has succeeded: a failed one has nothing to
-//! give back.
+//! In: parts of a batch, each with the [`EventKey`]s of its rows ([`EventKeyHasher`]). Out: which rows are new ([`compare`]),
+//! and a batch of those rows ([`remaining`]). Event keys enter the [`Window`] only after their commit has succeeded, so a failed
+//! commit needs no rollback.
 //!
-//! **Invariant:** the hash is keyed with random bits of this process: nobody outside can make two ids collide.
-//! **Invariant:** a full window forgets its oldest mark first. One costs 16 bytes and 6 to 12 of index.
+//! **Invariant:** the hash is keyed with random bits of this process, so no sender can make two ids collide.
+//! **Invariant:** a full window evicts its oldest event key first. A key costs 16 bytes, plus 6 to 12 bytes of index.
 
 use std::borrow::Borrow;
 use std::collections::BTreeMap;
@@ -22,11 +22,11 @@ use crate::contract::EventBatch;
 use crate::error::{Error, Result};
 use crate::lake::{InFlightGuard, RowSelection};
 
-/// How much more room than it needs a small index gets, and up to how many marks.
+/// The growth factor of a small index, and the number of event keys up to which it applies.
 const INDEX_STEP: usize = 4;
 const INDEX_AHEAD_MAX: usize = 1 << 20;
 
-/// One event: 96 bits of the hash of its (tenant, id), and 32 of its content, if that is known.
+/// The key of an event: 96 bits of the hash of its (tenant, id), and 32 bits of the hash of its content, if that is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::ingest) struct EventKey(u128);
 
@@ -37,46 +37,46 @@ impl EventKey {
         Self(hash & !Self::CONTENT_BITS | u128::from(content) << 64)
     }
 
-    /// Whether both are the same event.
+    /// Whether both have the same tenant and id.
     fn is(self, other: Self) -> bool {
         (self.0 ^ other.0) & !Self::CONTENT_BITS == 0
     }
 
-    /// Whether they, the same event, are known to say different things.
+    /// Whether two keys of the same event are known to have different content.
     fn contradicts(self, other: Self) -> bool {
         let [one, other] = [self, other].map(|mark| (mark.0 >> 64) as u32);
         one != UNKNOWN && other != UNKNOWN && one != other
     }
 
-    /// The part of the hash that finds its place in a table.
+    /// The part of the hash that selects a bucket of a hash table.
     #[expect(clippy::cast_possible_truncation, reason = "the low half of a uniform hash is a uniform hash")]
     fn short(self) -> u64 {
         self.0 as u64
     }
 }
 
-/// What a row is to the rows before it.
+/// The relation of a row to the stored rows and the rows before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RowVerdict {
-    /// The first of its id.
+    /// The first row with its id.
     New,
-    /// Not the first, and the same as the first as far as that is known.
+    /// A duplicate, with the same content as the first row as far as that is known.
     Again,
-    /// Not the first, and another than the first.
+    /// A duplicate whose content differs from that of the first row.
     Conflict,
 }
 
-/// Turns (tenant, id) into a [`EventKey`] that means nothing in another process.
+/// Hashes (tenant, id) to an [`EventKey`] that is valid only in this process.
 #[derive(Clone, Copy)]
 pub(in crate::ingest) struct EventKeyHasher(SipHasher13);
 
 impl EventKeyHasher {
-    /// A keyer with a key of its own.
+    /// Creates a hasher with a random key.
     pub(in crate::ingest) fn random() -> Self {
         Self(SipHasher13::new_with_keys(rand::random(), rand::random()))
     }
 
-    /// The hash of one event. The tenant's length keeps ("a", "bc") and ("ab", "c") apart.
+    /// The hash of one event. It includes the tenant's length, so that ("a", "bc") and ("ab", "c") differ.
     pub(in crate::ingest) fn hash(&self, tenant: &str, id: &str) -> u128 {
         let mut hasher = self.0;
         hasher.write_usize(tenant.len());
@@ -85,8 +85,8 @@ impl EventKeyHasher {
         hasher.finish128().as_u128()
     }
 
-    /// The marks of rows, in order: from the columns at `tenant` and `id`, both text without nulls. `contents` are one a
-    /// row, or none.
+    /// The event keys of rows, in order. `tenant` and `id` are the indexes of text columns without nulls. `contents` holds one
+    /// hash per row, or is empty.
     pub(in crate::ingest) fn marks(
         &self,
         rows: &RecordBatch,
@@ -109,47 +109,47 @@ impl EventKeyHasher {
 
 impl std::fmt::Debug for EventKeyHasher {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Keyer(secret)")
+        f.write_str("EventKeyHasher(secret)")
     }
 }
 
-/// The newest marks, first in first out.
+/// The newest event keys, first in, first out.
 #[derive(Debug)]
 pub(super) struct Window {
-    /// A ring once it is full: `oldest` is the next to be forgotten.
+    /// A ring buffer once it is full: `oldest` is the next slot to evict.
     marks: Vec<EventKey>,
     oldest: usize,
-    /// Slots of `marks` by hash.
+    /// The slots of `marks`, by hash.
     slots: HashTable<u32>,
     ids_max: usize,
 }
 
 impl Window {
-    /// An empty window of at most `ids_max` marks (and never more than 2^32 - 1).
+    /// Creates an empty window of at most `ids_max` event keys (and never more than 2^32 - 1).
     pub(super) fn new(ids_max: usize) -> Self {
         let ids_max = ids_max.min(u32::MAX as usize);
         Self { marks: Vec::new(), oldest: 0, slots: HashTable::new(), ids_max }
     }
 
-    /// The mark of the same event, if it was stored before.
+    /// The stored key of the same event, if the window holds it.
     pub(super) fn find(&self, mark: EventKey) -> Option<EventKey> {
         let slot = self.slots.find(mark.short(), |&slot| self.marks[slot as usize].is(mark));
         slot.map(|slot| self.marks[*slot as usize])
     }
 
-    /// Marks held now.
+    /// The number of event keys.
     pub(super) fn len(&self) -> usize {
         self.marks.len()
     }
 
-    /// Remembers stored events, oldest first; returns how many it had to forget for that.
+    /// Adds stored events, oldest first. Returns the number of events evicted.
     pub(super) fn extend(&mut self, stored: impl IntoIterator<Item = EventKey, IntoIter: ExactSizeIterator>) -> usize {
         let stored = stored.into_iter();
         self.reserve(stored.len());
         stored.filter(|mark| self.push(*mark)).count()
     }
 
-    /// Makes room in the index for some more. To grow is to find a new place for each: a small index grows in large steps.
+    /// Reserves space in the index. Growing rehashes all entries, so a small index grows in large steps.
     fn reserve(&mut self, more: usize) {
         let wanted = (self.marks.len() + more).min(self.ids_max);
         if wanted > self.slots.capacity() {
@@ -159,7 +159,7 @@ impl Window {
         }
     }
 
-    /// Remembers a mark, also one that is there already. Whether one was forgotten, if only this one itself.
+    /// Adds a key, even if the window already holds it. Returns whether a key was evicted, which may be the new one.
     fn push(&mut self, mark: EventKey) -> bool {
         if self.ids_max == 0 {
             return true;
@@ -175,7 +175,7 @@ impl Window {
             slot
         } else {
             if self.marks.len() == self.marks.capacity() {
-                // Doubles like any vector, but never past the bound.
+                // Doubles like any vector, but never exceeds the limit.
                 self.marks.reserve_exact(self.marks.len().max(1024).min(self.ids_max - self.marks.len()));
             }
             self.marks.push(mark);
@@ -187,42 +187,42 @@ impl Window {
     }
 }
 
-/// Rows of one request with the mark of each.
+/// The rows of one request for one table, with their event keys.
 #[derive(Debug)]
 pub(in crate::ingest) struct Part {
-    /// In the contract's schema.
+    /// The rows, in the contract's schema.
     pub(in crate::ingest) rows: EventBatch,
-    /// One a row.
+    /// One key per row.
     pub(in crate::ingest) marks: Vec<EventKey>,
-    /// What the rows take of the memory.
+    /// The memory that the rows occupy, in bytes.
     pub(in crate::ingest) bytes: usize,
-    /// Says that they are under way.
+    /// The guard that counts the rows as in flight.
     pub(in crate::ingest) held: Option<Arc<InFlightGuard>>,
 }
 
-/// What remains of prepared batches after dedupe: the rows that one commit stores.
+/// The rows of prepared batches that remain after dedupe. One commit stores them.
 #[derive(Debug)]
 pub(in crate::ingest) struct DedupedBatch {
     /// Rows to store, in order of arrival.
     pub(in crate::ingest) rows: RowSelection,
-    /// Their marks.
+    /// The keys of these rows.
     pub(in crate::ingest) marks: Vec<EventKey>,
-    /// What became of each part's rows.
+    /// The counts of each part.
     pub(in crate::ingest) counts: Vec<Counts>,
-    /// The rows that do not remain, by tenant.
+    /// The counts of dropped rows, by tenant.
     pub(in crate::ingest) repeats: BTreeMap<String, Counts>,
-    /// The version of the table with which they were compared.
+    /// The table version against which the rows were compared.
     pub(in crate::ingest) seen: u64,
 }
 
-/// How many rows are what.
+/// Counts of rows by verdict.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(in crate::ingest) struct Counts {
-    /// New ones.
+    /// New rows.
     pub(in crate::ingest) new: u64,
-    /// All others.
+    /// Duplicates.
     pub(in crate::ingest) repeated: u64,
-    /// Of these, the ones with another content than the first.
+    /// Duplicates whose content differs from that of the first row.
     pub(in crate::ingest) conflict: u64,
 }
 
@@ -236,7 +236,7 @@ impl Counts {
     }
 }
 
-/// What each row of each part is: new when its id is neither in the window nor earlier in the batch.
+/// The verdict on each row of each part. A row is new if its id is neither in the window nor earlier in the batch.
 pub(super) fn compare<P: Borrow<Part>>(window: &Window, parts: &[P]) -> Vec<Vec<RowVerdict>> {
     let rows_max = parts.iter().map(|part| part.borrow().marks.len()).sum();
     let mut seen: HashTable<EventKey> = HashTable::with_capacity(rows_max);
@@ -258,7 +258,7 @@ pub(super) fn compare<P: Borrow<Part>>(window: &Window, parts: &[P]) -> Vec<Vec<
     parts.iter().map(|part| part.borrow().marks.iter().map(|mark| judge(*mark)).collect()).collect()
 }
 
-/// The rows of the parts that are new, as of version `seen`. `tenant` is the column that says whose a row is.
+/// Selects the new rows of the parts, as of version `seen`. `tenant` is the index of the tenant column.
 pub(super) fn remaining<P: Borrow<Part>>(
     parts: &[P],
     verdicts: &[Vec<RowVerdict>],
@@ -316,14 +316,14 @@ mod tests {
 
     #[test]
     fn a_window_is_an_exact_queue() {
-        // The oracle: a plain queue that is searched from end to end.
+        // The oracle: a plain queue with linear search.
         for ids_max in [0, 1, 2, 7, 64] {
             let mut window = Window::new(ids_max);
             let mut oracle: VecDeque<EventKey> = VecDeque::new();
             let mut state: u64 = 7;
             for turn in 0..2_000 {
                 state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-                // Few distinct low halves: entries collide in the index and must still be told apart.
+                // Few distinct low halves: entries collide in the index and must still be distinguished.
                 let mark = EventKey::of(u128::from(state >> 61) | (u128::from((state >> 40) % 40) << 96), turn % 3);
                 assert_eq!(window.find(mark).is_some(), oracle.iter().any(|other| other.is(mark)));
                 let forgotten = window.extend([mark]);
@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_random_and_tell_tenant_from_id() {
+    fn hashes_are_keyed_and_separate_tenant_from_id() {
         let (one, other) = (EventKeyHasher::random(), EventKeyHasher::random());
         assert_ne!(one.hash("a", "bc"), one.hash("ab", "c"));
         assert_ne!(one.hash("a", "x"), one.hash("b", "x"));
@@ -361,7 +361,7 @@ mod tests {
         assert_eq!(
             verdicts,
             [vec![Again, New, Conflict, New, Again], vec![Again, Again, Conflict, Again], vec![New]],
-            "the first stays, whatever it says"
+            "the first row stays, whatever its content"
         );
         let deduped = remaining(&parts, &verdicts, 0, 7).unwrap();
         let counts = |new, repeated, conflict| Counts { new, repeated, conflict };

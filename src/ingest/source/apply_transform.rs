@@ -1,14 +1,15 @@
-//! Messages whose source has a transform: its rows are decoded like any others, and what is refused is the message.
+//! Applies the transform of a source to its messages. The resulting rows are decoded as usual; rejects are whole messages.
 //!
 //! ```text
 //!   messages ─► transform ─► rows, each with its message ─► decode by owner ─┬─► good rows
 //!                   └────────────────────────► bad messages ◄────────────────┘
 //! ```
 //!
-//! In: a haul's messages. Out: an [`PreparedBatch`]. Pure but for the engine's runtime, and heavy: it runs on the blocking pool.
+//! In: the messages of a batch. Out: a [`PreparedBatch`]. Pure except for the engine's runtime, and CPU-intensive: it runs on
+//! the blocking pool.
 //!
-//! **Invariant:** a reject holds the bytes and the place of its message, as it was received, whatever the transform made of it.
-//! **Invariant:** a message has one reject at most. Good rows of a message are stored, also beside bad ones.
+//! **Invariant:** a reject holds the bytes and the offset of its message as received, not the output of the transform.
+//! **Invariant:** a message has at most one reject. Its good rows are stored even if other rows of it are bad.
 
 use std::collections::BTreeMap;
 
@@ -31,7 +32,7 @@ struct DecodedRows {
 }
 
 impl Preparer {
-    /// Transforms messages, which are JSON, and decodes what becomes of them. `Limited` when that is too much for one batch.
+    /// Transforms JSON messages and decodes the resulting rows. `Limited` if the result is too large for one batch.
     pub(super) fn prepare_transformed(
         &self,
         transform: &Transform,
@@ -66,7 +67,7 @@ impl Preparer {
         self.assemble_messages(self.join(batches)?, rejects, received, stamp, source)
     }
 
-    /// Decodes the rows of messages that have one owner together. Rejects count by message.
+    /// Decodes rows, those of one owner together. The index of a reject is that of its message.
     fn decode_rows(
         &self,
         rows: &Rows,
@@ -87,7 +88,7 @@ impl Preparer {
             let part = match indexes.len() == rows.batch.num_rows() {
                 true => rows.batch.clone(),
                 false => take_record_batch(&rows.batch, &UInt32Array::from(indexes.clone()))
-                    .map_err(|cause| Error::internal("rows of one owner cannot be taken out").with_source(cause))?,
+                    .map_err(|cause| Error::internal("cannot select the rows of one owner").with_source(cause))?,
             };
             let found = decode_arrow(&self.contract, &part, 0, &Stamp { owner, ..stamp.clone() })?;
             decoded.batches.push(found.batch);
@@ -119,13 +120,13 @@ impl BatchMessage {
     }
 }
 
-/// Whether the transform sees a message; or why it is refused before.
+/// Whether the transform receives a message, or why the message is refused before.
 fn tenant_resolution(
     message: &BatchMessage,
     envelope: Envelope,
     stamp: &Stamp,
 ) -> std::result::Result<bool, (Reason, String)> {
-    // It tells Kafka to forget a key, and nobody else anything: whose it would be does not matter.
+    // A tombstone only makes Kafka delete the key. It is skipped whatever its tenant.
     if envelope == Envelope::Debezium && message.is_tombstone() {
         return Ok(false);
     }
@@ -133,7 +134,7 @@ fn tenant_resolution(
     match &message.tenant_resolution {
         TenantResolution::Refused(_, reason, detail) => Err((*reason, detail.clone())),
         _ if bytes > bytes_max => {
-            Err((Reason::TooLarge, format!("the message has {bytes} bytes; {bytes_max} are allowed")))
+            Err((Reason::TooLarge, format!("the message has {bytes} bytes; at most {bytes_max} are allowed")))
         }
         TenantResolution::PerEvent | TenantResolution::Tenant(_) => Ok(true),
     }

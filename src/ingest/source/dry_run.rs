@@ -1,7 +1,7 @@
-//! A look at what a source's transform makes of samples, without Kafka and without a lake.
+//! Dry run of a source's transform on sample messages, without Kafka and without a lake.
 //!
-//! In: samples, as if they had been read from a topic. Out: the rows that would be stored, and what would be in the
-//! quarantine. The same code does it that does it in earnest.
+//! In: samples, treated like messages of a topic. Out: the rows that would be stored, and the rejects that would go to the
+//! quarantine. It runs the same code as a real source.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -19,27 +19,27 @@ use crate::ingest::receipt::RejectNote;
 use crate::ingest::writer::stamp;
 use crate::transform::{Header, Transform};
 
-/// One message to try.
+/// A sample message.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Sample {
-    /// The payload; none for a tombstone.
+    /// The payload; `None` for a tombstone.
     pub value: Option<Vec<u8>>,
-    /// The key.
+    /// The message key.
     pub key: Option<Vec<u8>>,
-    /// The headers.
+    /// The message headers, in order.
     pub headers: Vec<Header>,
 }
 
-/// What would become of samples.
+/// The result of a dry run.
 #[derive(Debug)]
 pub struct DryRun {
     /// Rows that would be stored, in the contract's schema.
     pub rows: EventBatch,
-    /// Samples that would be in the quarantine, by their place among all, from 0.
+    /// Samples that would go to the quarantine, by their index among all samples, from 0.
     pub rejects: Vec<RejectNote>,
 }
 
-/// Tries samples as messages of partition 0 of the source's first topic, with their places as offsets. Blocks.
+/// Processes samples as messages of partition 0 of the source's first topic, with their indexes as offsets. Blocks.
 pub fn dry_run(
     source: &SourceConfig,
     transform: &Transform,

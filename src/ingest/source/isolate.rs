@@ -1,14 +1,14 @@
-//! Messages on which decoding panics: found, and refused alone.
+//! Isolates the messages on which decoding panics, so that only they are refused.
 //!
 //! ```text
 //!   all ─► decode ─┬─ returns ─► done
 //!                  └─ panics ──► halves, their halves, … ─► the messages that panic alone ─► refused ─► decode the rest
 //! ```
 //!
-//! In: a source's messages, and what decodes them. Out: what was decoded. Heavy: it runs on the blocking pool.
+//! In: a source's messages, and the decoder. Out: the decoded messages. CPU-intensive: it runs on the blocking pool.
 //!
-//! **Invariant:** a message that panics is refused, so that it goes to the quarantine and its partition goes on: a batch that
-//! panicked as a whole would be read again for ever.
+//! **Invariant:** a message on which decoding panics goes to the quarantine, and its partition continues. Otherwise the batch
+//! would be read again forever.
 
 use std::ops::Range;
 
@@ -17,11 +17,11 @@ use crate::contract::Reason;
 use crate::error::{Error, Result};
 use crate::supervise::catch;
 
-/// What a tenant reads of such a message in the quarantine.
-const DETAIL: &str = "the decoder failed on this message by a fault of its own: the server's log has the cause";
+/// The detail of such a message in the quarantine, shown to the tenant.
+const DETAIL: &str = "an internal error occurred while decoding this message; the server's log has the cause";
 
-/// Decodes messages; those on which `decode` panics alone are marked as refused first. `Internal` when it panics on the others
-/// as well.
+/// Decodes messages. If `decode` panics, marks the messages that panic on their own as refused and decodes again. `Internal`
+/// if that panics as well.
 pub(super) fn isolate<T>(messages: &[BatchMessage], decode: impl Fn(&[BatchMessage]) -> Result<T>) -> Result<T> {
     let first = match catch(|| decode(messages)) {
         Ok(decoded) => return decoded,
@@ -41,11 +41,11 @@ pub(super) fn isolate<T>(messages: &[BatchMessage], decode: impl Fn(&[BatchMessa
     let (messages, panic) = (panicking.len(), first.to_string());
     let decoded = catch(|| decode(&marked));
     let decoded = decoded.map_err(|_| Error::internal("decoding a batch of messages panicked").with_source(first))?;
-    tracing::error!(messages, "decoding panicked on messages of a source, which go to the quarantine: {panic}");
+    tracing::error!(messages, "decoding of a source's messages panicked; the messages go to the quarantine: {panic}");
     decoded
 }
 
-/// The places of those that panic alone.
+/// The indexes of the messages that panic on their own.
 fn find(count: usize, panics: impl Fn(Range<usize>) -> bool) -> Vec<usize> {
     let (mut found, mut work) = (Vec::new(), Vec::from([Range { start: 0, end: count }]));
     while let Some(range) = work.pop().filter(|range| !range.is_empty()) {
@@ -68,14 +68,14 @@ mod tests {
     use crate::error::Kind;
     use crate::ingest::source::TopicPartition;
 
-    /// A message of which the decoder here does what its offset says.
+    /// A message whose offset determines the behaviour of the test decoder.
     fn message(offset: i64) -> BatchMessage {
         let topic_partition = TopicPartition { topic: "calls".into(), partition: 0 };
         let tenant_resolution = TenantResolution::Tenant(TenantId::parse("acme").unwrap());
         BatchMessage { place: 0..0, topic_partition, offset, tenant_resolution, meta: None }
     }
 
-    /// Offsets that were decoded and refused. Multiples of seven panic.
+    /// The decoded and the refused offsets. Multiples of seven panic.
     fn decode(messages: &[BatchMessage]) -> Result<(Vec<i64>, Vec<i64>)> {
         let (mut good, mut bad) = (Vec::new(), Vec::new());
         for message in messages {
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_that_panics_is_refused_alone() {
+    fn only_the_message_that_panics_is_refused() {
         for (offsets, expected) in
             [(1..6, vec![]), (7..8, vec![7]), (1..8, vec![7]), (0..50, vec![0, 7, 14, 21, 28, 35, 42, 49])]
         {
@@ -106,7 +106,7 @@ mod tests {
     #[test]
     fn messages_that_panic_only_together_fail_as_a_batch() {
         let together = |messages: &[BatchMessage]| {
-            assert!(messages.len() < 3, "three are too many");
+            assert!(messages.len() < 3, "three messages are too many");
             Ok(())
         };
         let messages: Vec<BatchMessage> = (1..6).map(message).collect();

@@ -1,17 +1,17 @@
-//! What every source does that is read from a topic, whatever client reads it: batches, offsets, lag, pauses.
+//! The client-independent part of sources: message batches, offsets, lag and pauses.
 //!
 //! ```text
-//!   a client ─► MessageBatch ─► pull ─┬─► reader ─► a transform ─► the way of every event, with the offsets
-//!      ▲                              └─► read position, lag ─► how fresh the table is
-//!      └── where to read on, and whether ◄── pull, pause ◄── the table
+//!   a client ─► MessageBatch ─► pull ─┬─► reader ─► a transform ─► the queues of the table, with the offsets
+//!      ▲                              └─► read position, lag ─► the freshness of the table
+//!      └── next offsets, paused or not ◄── pull, pause ◄── the table
 //!   operators ─► overview (monitor, offsets, pause)      a transform and samples ─► dry run
 //! ```
 //!
-//! In: messages, as a client has read them. Out: rows, offsets and pauses in the table, bad messages in its quarantine; and
-//! what operators are told ([`Sources`]).
+//! In: messages, as a client has read them. Out: rows, offsets and pauses in the table, bad messages in its quarantine; and the
+//! state of the sources for operators ([`Sources`]).
 //!
-//! **Invariant:** nothing here knows `rdkafka`: what is true of batches and offsets is proved without a broker.
-//! **Invariant:** where a source stands, and whether it is paused, is in its table alone.
+//! **Invariant:** no code here depends on `rdkafka`: the logic of batches and offsets is tested without a broker.
+//! **Invariant:** the offsets of a source, and whether it is paused, are stored only in its table.
 
 mod message_batch;
 mod route;

@@ -1,8 +1,8 @@
-//! What one source does on this server: the last error, whether it gets through to its brokers, and what it has not read.
+//! The state of one source on this server: its last error, its connection to the brokers, and its lag.
 //!
-//! In: what happens to the source. Out: metrics at once, and what operators are told when they ask.
+//! In: events in the life of the source. Out: metrics immediately, and the state for operators on request.
 //!
-//! **Invariant:** what is bounded by the configuration stays so: one last error, and the partitions that this server reads.
+//! **Invariant:** memory is bounded: one last error, and the partitions that this server reads.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,7 +11,7 @@ use super::message_batch::TopicPartition;
 use crate::clock::{Clock, Micros};
 use crate::telemetry::{Metrics, PartitionLabel, SourceTrouble};
 
-/// Watches one source.
+/// Records the state of one source.
 #[derive(Debug)]
 pub(in crate::ingest) struct SourceMonitor {
     source: String,
@@ -25,27 +25,27 @@ pub(in crate::ingest) struct SourceMonitor {
 pub struct SourceError {
     /// When it happened.
     pub time: Micros,
-    /// What it is about.
+    /// The category of the error.
     pub trouble: SourceTrouble,
-    /// For a person: what is wrong, and the way out.
+    /// A description for humans: the problem and the fix.
     pub message: String,
 }
 
 /// A partition that this server reads.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct ReadPartition {
-    /// Offsets that are not committed yet, when the brokers have told where it ends.
+    /// The number of offsets not committed yet, once the brokers have reported the end of the partition.
     pub(super) lag: Option<i64>,
-    /// A gap has stopped it.
+    /// Whether a gap has stopped the partition.
     pub(super) is_stopped: bool,
 }
 
 #[derive(Debug, Default)]
 struct Seen {
     error: Option<SourceError>,
-    /// Whether the brokers know this reader and answer it.
+    /// Whether the brokers accept this reader and answer.
     is_connected: bool,
-    /// What no connection mends: it lasts until something was assigned or stored.
+    /// Whether an error persists that a connection does not resolve. Cleared when a partition is assigned or a batch is stored.
     is_stuck: bool,
     readings: BTreeMap<TopicPartition, ReadPartition>,
 }
@@ -61,7 +61,7 @@ impl SourceMonitor {
         Self { source: source.to_owned(), clock, metrics, seen: Mutex::default() }
     }
 
-    /// Something went wrong. It is counted, and is the last error from now on.
+    /// Records an error: counts it and makes it the last error.
     pub(in crate::ingest) fn failed(&self, trouble: SourceTrouble, message: impl Into<String>) {
         self.metrics.sources.failed(&self.source, trouble);
         let error = SourceError { time: self.clock.now(), trouble, message: message.into() };
@@ -71,12 +71,12 @@ impl SourceMonitor {
         });
     }
 
-    /// Whether the brokers answer.
+    /// Records whether the brokers answer.
     pub(in crate::ingest) fn connected(&self, is_connected: bool) {
         self.change(|seen| seen.is_connected = is_connected);
     }
 
-    /// It has got something to read, or has stored something.
+    /// Records progress: a partition was assigned or a batch was stored.
     pub(in crate::ingest) fn goes_on(&self) {
         self.change(|seen| seen.is_stuck = false);
     }
@@ -95,18 +95,18 @@ impl SourceMonitor {
         self.lock().readings.entry(topic_partition.clone()).or_default().is_stopped = true;
     }
 
-    /// The partition is this server's.
+    /// Records that this server reads the partition.
     pub(in crate::ingest) fn reads(&self, topic_partition: &TopicPartition) {
         self.lock().readings.entry(topic_partition.clone()).or_default();
     }
 
-    /// The partition is not this server's any more.
+    /// Records that this server no longer reads the partition.
     pub(in crate::ingest) fn released(&self, topic_partition: &TopicPartition) {
         self.metrics.sources.released(self.label(topic_partition));
         self.lock().readings.remove(topic_partition);
     }
 
-    /// Whether it fails now, its last error, and what it reads.
+    /// Whether the source fails now, its last error, and the partitions that it reads.
     pub(super) fn look(&self) -> (bool, Option<SourceError>, BTreeMap<TopicPartition, ReadPartition>) {
         let seen = self.lock();
         (seen.is_failing(), seen.error.clone(), seen.readings.clone())
@@ -125,7 +125,7 @@ impl SourceMonitor {
         PartitionLabel { source: &self.source, topic: &topic_partition.topic, partition: topic_partition.partition }
     }
 
-    /// A poisoned note is still a note: nothing in it can be half done.
+    /// Ignores poisoning: no update leaves the state half done.
     fn lock(&self) -> MutexGuard<'_, Seen> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -136,20 +136,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_fails_until_what_was_wrong_has_ended() {
+    fn a_source_fails_until_its_error_is_resolved() {
         let watch = SourceMonitor::new("voice", Clock::fixed(7), Arc::default());
         let is_failing = || watch.look().0;
-        assert!(!is_failing(), "not before anything has gone wrong");
+        assert!(!is_failing(), "no error yet");
         watch.failed(SourceTrouble::Login, "no");
         assert!(is_failing());
         watch.connected(true);
         assert!(!is_failing());
         watch.failed(SourceTrouble::Topic, "none such");
-        assert!(is_failing(), "a connection makes no topic");
+        assert!(is_failing(), "a connection does not create a missing topic");
         watch.goes_on();
         assert!(!is_failing());
         let error = SourceError { time: 7, trouble: SourceTrouble::Topic, message: "none such".to_owned() };
-        assert_eq!(watch.look().1, Some(error), "the last error is told afterwards as well");
+        assert_eq!(watch.look().1, Some(error), "the last error stays visible afterwards");
         watch.connected(false);
         assert!(is_failing());
     }

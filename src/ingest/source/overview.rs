@@ -1,11 +1,11 @@
-//! The sources of this server as its operators see them: what they do, and the pause.
+//! The sources of this server for operators: their state, and pausing.
 //!
 //! ```text
-//!   list   ◄── the table (offsets, pause) and the watch (errors, lag) of each source
-//!   pause  ──► the table of the source ──► every server that reads it, by following the log
+//!   list   ◄── the table (offsets, pause) and the monitor (errors, lag) of each source
+//!   pause  ──► the table of the source ──► every server that reads it, through the log
 //! ```
 //!
-//! In: the name of a source. Out: [`SourceState`]. Who may ask is for the door to decide: operators only.
+//! In: the name of a source. Out: [`SourceState`]. The endpoints authorise callers: operators only.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -28,24 +28,24 @@ pub struct Sources {
     sources: BTreeMap<String, Arc<Source>>,
 }
 
-/// What a source does.
+/// The state of a source.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SourceState {
     /// Its name.
     pub name: String,
-    /// The table that it reads into.
+    /// The table that it writes to.
     pub table: String,
-    /// Since when it is paused, on all servers; none while it runs.
+    /// Since when it is paused, on all servers; `None` while it runs.
     pub paused_since: Option<Micros>,
-    /// Whether it cannot go on here.
+    /// Whether an error stops it on this server.
     pub is_failing: bool,
-    /// The last error here, which may be long over.
+    /// The last error on this server, which may be resolved.
     pub error: Option<SourceError>,
-    /// The partitions that the table or this server knows.
+    /// The partitions that the table has an offset of, or that this server reads.
     pub partitions: Vec<PartitionProgress>,
 }
 
-/// Where a partition of a source stands.
+/// The progress of a partition of a source.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PartitionProgress {
     /// The topic.
@@ -54,39 +54,39 @@ pub struct PartitionProgress {
     pub partition: i32,
     /// The next offset to read, as the table holds it.
     pub offset: Option<i64>,
-    /// Offsets up to its end that are not committed yet, at least as many as messages; known to the server that reads the
-    /// partition.
+    /// The number of offsets up to its end that are not committed yet: an upper bound of the waiting messages. Known only to
+    /// the server that reads the partition.
     pub lag: Option<i64>,
     /// Whether this server reads it.
     pub is_here: bool,
-    /// A gap has stopped it.
+    /// Whether a gap has stopped it.
     pub is_stopped: bool,
 }
 
 impl Sources {
-    /// These sources, which write through `writer`.
+    /// Creates the sources, which write through `writer`.
     pub(in crate::ingest) fn new(writer: Arc<Writer>, sources: Vec<Source>) -> Self {
         let named = sources.into_iter().map(|source| (source.route.source.clone(), Arc::new(source)));
         Self { writer, sources: named.collect() }
     }
 
-    /// All of them, to be run.
+    /// All sources.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Source>> {
         self.sources.values()
     }
 
-    /// What reads the messages of a source where the contract alone cannot, and no transform makes events of them.
+    /// The schema reader of a source, if it has one and has no transform.
     pub(in crate::ingest) fn reader(&self, name: &str) -> Option<&Arc<SchemaReader>> {
         let route = &self.sources.get(name)?.route;
         route.reader.as_ref().filter(|_| route.transform.is_none())
     }
 
-    /// What each of them does, by name. Asks nobody: tables and partitions are as this server knows them.
+    /// The state of all sources, by name. Does no I/O: it reports the tables and partitions as this server knows them.
     pub fn list(&self) -> Result<Vec<SourceState>> {
         self.sources.keys().map(|name| self.state(name)).collect()
     }
 
-    /// Pauses a source on all servers, or sets it going again; returns what it does then. `NotFound` when there is none.
+    /// Pauses or resumes a source on all servers, and returns its new state. `NotFound` for an unknown source.
     pub async fn set_paused(&self, name: &str, is_paused: bool) -> Result<SourceState> {
         let route = &self.source(name)?.route;
         pause::set(self.table(route)?, route, is_paused, self.writer.clock.now()).await?;
@@ -127,11 +127,13 @@ impl Sources {
 
     fn table(&self, route: &Route) -> Result<&Table> {
         let table = self.writer.tables().get(&route.table);
-        table.map(|table| &**table).ok_or_else(|| Error::internal(format!("`{}` is not open", route.table)))
+        table
+            .map(|table| &**table)
+            .ok_or_else(|| Error::internal(format!("table `{}` of a source is not open", route.table)))
     }
 }
 
-/// The entry of a partition.
+/// The entry of a partition, created if missing.
 fn partition<'a>(
     partitions: &'a mut BTreeMap<TopicPartition, PartitionProgress>,
     topic_partition: &TopicPartition,
@@ -146,7 +148,7 @@ fn partition<'a>(
     })
 }
 
-/// `topic:partition`. No topic has a colon in its name.
+/// Parses `topic:partition`. Topic names contain no colon.
 fn topic_partition(text: &str) -> Option<TopicPartition> {
     let (topic, partition) = text.split_once(':')?;
     Some(TopicPartition { topic: topic.into(), partition: partition.parse().ok()? })

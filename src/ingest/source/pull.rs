@@ -1,16 +1,16 @@
-//! What a pull source does with the lake: where it stands, and how a haul is stored with its progress.
+//! The source writer: reads a source's offsets from the lake, and stores message batches together with their offsets.
 //!
 //! ```text
 //!   positions ◄── the table's snapshot (and its quarantine's)
-//!   haul ─► room ─► decode ─┬─► quarantine, with how far it knows the partition ─┐
-//!                           └─► (after it) the table, with the offsets ──────────┴─► landed
+//!   message batch ─► memory ─► decode ─┬─► quarantine, with its own offsets ────────┐
+//!                                      └─► (after it) the table, with the offsets ──┴─► stored
 //! ```
 //!
-//! **Invariant:** offsets move in the very commit that holds the rows, and only from where the haul began.
-//! **Invariant:** what cannot be accepted is in the quarantine before the offsets pass it.
+//! **Invariant:** offsets advance in the commit that holds the rows, and only from the offset at which the batch began.
+//! **Invariant:** rejected messages are in the quarantine before the offsets pass them.
 //!
-//! The quarantine remembers partitions as well, so that of two servers that read the same message one is refused there, too.
-//! Its offsets say nothing of the rows: they are where its own next commit goes on from, and may be ahead or far behind.
+//! The quarantine stores offsets of partitions as well, so that it also refuses one of two servers that read the same message.
+//! These offsets only guard the quarantine's next commit: they do not describe its rows, and may be ahead or far behind.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -33,37 +33,37 @@ use crate::ingest::write::{MemoryReservation, Stored, WriteRequest};
 use crate::ingest::writer::Writer;
 use crate::lake::{LagState, Progress};
 
-/// The metrics' name for the tenants of a source's events.
+/// The tenant label in metrics for the events of a source.
 const SOURCE: &str = "(source)";
-/// Of the queue's room, one haul asks for this part at most.
+/// One batch reserves at most one part in this many of the queue's memory.
 const QUEUE_SHARE: usize = 8;
-/// How many times longer than binary messages their text is thought to be, when room for it is planned.
+/// The assumed ratio of text to binary messages, for the size limit of a batch.
 const TEXT_TIMES: usize = 4;
-/// The text of one haul, in shares of the queue: more is for smaller hauls.
+/// The maximum text of one batch, in shares of the queue. Larger batches must be split.
 const TEXT_TIMES_MAX: usize = 2;
-/// The pause between two looks for room in the queue.
+/// The pause between attempts to reserve memory.
 const ROOM_PAUSE: Duration = Duration::from_millis(50);
 
-/// Stores what one source reads.
+/// Stores the messages of one source.
 #[derive(Debug)]
 pub(in crate::ingest) struct SourceWriter {
     writer: Arc<Writer>,
     route: Route,
 }
 
-/// Where a partition stands, as the tables know it.
+/// The offsets of a partition in the table and its quarantine.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(in crate::ingest) struct Position {
-    /// The next offset to read; none when nothing was stored yet.
+    /// The next offset to read; `None` if nothing was stored yet.
     pub(in crate::ingest) stored: Option<i64>,
-    /// The same in the quarantine.
+    /// The same offset in the quarantine.
     pub(super) quarantined: Option<i64>,
 }
 
-/// What became of a batch.
+/// The outcome of a batch.
 #[derive(Debug, Default)]
 pub(in crate::ingest) struct StoredBatch {
-    /// Where its partitions stand now.
+    /// The new offsets of its partitions.
     pub(in crate::ingest) positions: BTreeMap<TopicPartition, Position>,
     pub(super) stored: Stored,
     pub(super) rejected: u64,
@@ -74,19 +74,19 @@ impl SourceWriter {
         Self { writer, route }
     }
 
-    /// The bounds of its batches.
+    /// The limits of its batches.
     pub(in crate::ingest) fn limits(&self) -> BatchLimits {
         let limits = &self.writer.limits;
         BatchLimits {
-            // Even if all of them are bad, they can be decoded at once.
+            // Even if all messages are bad, one decoding call can handle them.
             rows_max: limits.batch_rows_max.min(MESSAGES_MAX),
             bytes_max: self.batch_bytes_max(),
             age_max: limits.batch_age_max,
         }
     }
 
-    /// Where these partitions stand now, and when the source was first started (milliseconds since 1970) if that is known.
-    /// Reads other servers' commits first. `Unavailable` when the lake does not answer.
+    /// The current offsets of these partitions, and when the source was first started (milliseconds since 1970) if known.
+    /// Reads other servers' commits first. `Unavailable` if the lake does not answer.
     pub(in crate::ingest) async fn positions(
         &self,
         spots: impl IntoIterator<Item = TopicPartition>,
@@ -102,10 +102,9 @@ impl SourceWriter {
         Ok((spots.into_iter().map(position).collect(), started))
     }
 
-    /// Stores a batch that was read from `positions` on. `Conflict` when another server went on with one of its partitions, or
-    /// its guard does not hold any more;
-    /// `Limited` without a time to wait when it is larger than the queue can ever be. After any error the batch may be stored
-    /// or not: its partitions go on from their [`SourceWriter::positions`].
+    /// Stores a batch that was read from `positions` on. `Conflict` if another server has taken over one of its partitions, or
+    /// if its guard no longer holds; `Limited` without a retry time if it is larger than the whole queue. After any error it is
+    /// unknown whether the batch is stored: its partitions continue from their [`SourceWriter::positions`].
     pub(in crate::ingest) async fn store(
         &self,
         mut message_batch: MessageBatch,
@@ -116,7 +115,7 @@ impl SourceWriter {
         make_room(&mut reservation, message_batch.bytes()).await?;
         let (body, messages) = (message_batch.take_body(), Arc::new(std::mem::take(&mut message_batch.messages)));
         let prepared = self.prepare(table, body, &messages, &mut reservation).await?;
-        // Columns may take more than the text they came from.
+        // Columns may occupy more memory than the text they were decoded from.
         make_room(&mut reservation, prepared.bytes()).await?;
         let PreparedBatch { good, bad, places, .. } = prepared;
 
@@ -132,7 +131,7 @@ impl SourceWriter {
                 places.iter().map(|place| &messages[*place as usize].topic_partition).collect();
             let passed = spots.into_iter().filter_map(|topic_partition| {
                 let after = position(topic_partition).quarantined;
-                // Never back: what was read before is read again after a fault, and is known by its id.
+                // Never back: messages that are read again after an error are recognised by their ids.
                 let next = message_batch.spans.get(topic_partition)?.next.max(after.unwrap_or(0));
                 Some((topic_partition, Progress { app: route.app(topic_partition), after, next }))
             });
@@ -163,7 +162,7 @@ impl SourceWriter {
         Ok(landed)
     }
 
-    /// The rows of messages, which are under way from now on.
+    /// Decodes messages. Their rows count as in flight from now on.
     async fn prepare(
         &self,
         table: &Arc<IngestTable>,
@@ -195,26 +194,26 @@ impl SourceWriter {
         Ok(self.writer.decode(decoding).await?.held(held))
     }
 
-    /// A partition of the source has come so far.
+    /// Reports the lag of a partition to the table's watermark.
     pub(in crate::ingest) fn fed(&self, topic_partition: &TopicPartition, standing: LagState) {
         if let Ok(IngestTable { table, .. }) = self.table().map(|table| &**table) {
             table.in_flight().feed(self.route.feed(topic_partition), &self.route.owner, standing);
         }
     }
 
-    /// A partition is not read here any more.
+    /// Removes a partition that this server no longer reads from the table's watermark.
     pub(in crate::ingest) fn not_fed(&self, topic_partition: &TopicPartition) {
         if let Ok(IngestTable { table, .. }) = self.table().map(|table| &**table) {
             table.in_flight().leave(&self.route.feed(topic_partition));
         }
     }
 
-    /// What the table says of the source's pause, as far as this server has read it.
+    /// The source's pause, in the version of the table that this server knows.
     pub(in crate::ingest) fn pause(&self) -> Result<Pause> {
         Ok(Pause::of(&self.table()?.table.snapshot(), &self.route))
     }
 
-    /// Messages in the form in which they are decoded; their text takes room as well.
+    /// Reads messages with their schemas, and reserves memory for the resulting text.
     async fn read_messages(
         &self,
         reader: &Arc<SchemaReader>,
@@ -233,8 +232,8 @@ impl SourceWriter {
         Ok(forms)
     }
 
-    /// How much one batch may hold, in bytes as they were received: its columns need room as well, and texts that are made
-    /// of its messages are longer than they.
+    /// The maximum size of a batch in received bytes. It leaves memory for columns, and for text that is longer than the
+    /// messages from which it is made.
     fn batch_bytes_max(&self) -> usize {
         let bytes_max = share(&self.writer.limits);
         if self.route.reader.is_some() { (bytes_max / TEXT_TIMES).max(1) } else { bytes_max }
@@ -243,21 +242,21 @@ impl SourceWriter {
     fn table(&self) -> Result<&Arc<IngestTable>> {
         let table = &self.route.table;
         let found = self.writer.tables.get(table);
-        found.ok_or_else(|| Error::internal(format!("a source names `{table}`, which takes no events")))
+        found.ok_or_else(|| Error::internal(format!("the table `{table}` of a source does not accept events")))
     }
 }
 
-/// How much of a queue's room one batch may ask for.
+/// The share of the queue's memory that one batch may reserve, in bytes.
 fn share(limits: &IngestConfig) -> usize {
     limits.batch_bytes_max.min(limits.queue_bytes_max / QUEUE_SHARE).max(1)
 }
 
-/// The most text that is made of the messages of one batch, or of entries that are replayed at once.
+/// The maximum text in bytes that is made of the messages of one batch, or of entries that are replayed together.
 pub(in crate::ingest) fn text_bytes_max(limits: &IngestConfig) -> usize {
     share(limits) * TEXT_TIMES_MAX
 }
 
-/// Waits for room as long as it takes: that is how a slow store slows a source down.
+/// Waits for memory without a time limit, so that a slow store slows the source down.
 async fn make_room(reservation: &mut MemoryReservation, bytes: usize) -> Result<()> {
     loop {
         match reservation.resize(bytes).await {

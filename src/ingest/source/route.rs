@@ -1,4 +1,4 @@
-//! Where a source's events go, and how its table calls what it remembers of the source.
+//! The route of a source: where its events go, and the names of the transactions that hold its state in the table.
 
 use std::sync::Arc;
 
@@ -8,43 +8,43 @@ use crate::ingest::schemas::SchemaReader;
 use crate::lake::PartitionFeed;
 use crate::transform::Transform;
 
-/// Where a source's events go.
+/// The destination of a source's events, and how its messages are read.
 #[derive(Debug, Clone)]
 pub(in crate::ingest) struct Route {
     /// The source's name.
     pub(in crate::ingest) source: String,
     pub(in crate::ingest) table: String,
     pub(in crate::ingest) format: Format,
-    /// Whose its events are, as far as the operator says it.
+    /// The owner of its events, as far as the configuration determines it.
     pub(in crate::ingest) owner: Owner,
-    /// What makes events of messages that the contract cannot read by itself.
+    /// Reads messages with schemas, if the contract alone cannot decode them.
     pub(in crate::ingest) reader: Option<Arc<SchemaReader>>,
-    /// What makes the table's columns of the messages; none when they have them.
+    /// Transforms messages to the columns of the table; `None` if the messages already have them.
     pub(in crate::ingest) transform: Option<Arc<Transform>>,
 }
 
 impl Route {
-    /// How the quarantine calls what the source has received.
+    /// The format under which the quarantine keeps the received messages.
     pub(super) fn kept_as(&self) -> Kept {
         self.reader.as_ref().map_or(self.format.kept_as(), |reader| reader.kept_as())
     }
 
-    /// The transaction that holds a partition's offset.
+    /// The application transaction that holds a partition's offset.
     pub(super) fn app(&self, topic_partition: &TopicPartition) -> String {
         format!("{}{}:{}", self.app_prefix(), topic_partition.topic, topic_partition.partition)
     }
 
-    /// What the names of the source's transactions begin with.
+    /// The prefix of the source's transaction names.
     pub(super) fn app_prefix(&self) -> String {
         format!("kafka:{}:", self.source)
     }
 
-    /// The transaction that holds when the source was first started. No topic has a colon in its name.
+    /// The transaction that holds the first start of the source. No partition's transaction has this name.
     pub(super) fn started_app(&self) -> String {
         format!("{}started", self.app_prefix())
     }
 
-    /// The transaction that says whether the source is paused.
+    /// The transaction that holds whether the source is paused.
     pub(super) fn pause_app(&self) -> String {
         format!("pause:{}", self.source)
     }

@@ -1,9 +1,9 @@
-//! A batch in the making: requests that share one commit, and when that commit is due.
+//! A batch being collected: the requests that share one commit, and when that commit is due.
 //!
-//! In: requests ([`Pending`]). Out: a [`Batch`] that is full, or due by [`Pace`].
+//! In: requests ([`Pending`]). Out: a [`Batch`] that is full, or due according to its [`Pace`].
 //!
-//! A request that finds its table at rest is committed at once. Under load commits follow each other once per
-//! `batch_age_max`, however small the requests are: a lake of many tiny files would be slow to read for ever.
+//! A request to an idle table is committed at once. Under load one commit per `batch_age_max` is made, even if the requests
+//! are small: many tiny files would make the lake slow to read.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,34 +16,34 @@ use crate::error::Result;
 use crate::ingest::dedupe::Part;
 use crate::lake::Progress;
 
-/// Commits in quick succession before the pace of one per `batch_age_max` holds.
+/// The number of commits in quick succession before the rate of one per `batch_age_max` applies.
 const BURST_COMMITS: u32 = 8;
 
-/// What became of one request's rows.
+/// The outcome of one request's rows.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(in crate::ingest) struct Stored {
-    /// Rows stored now.
+    /// Rows stored by this commit.
     pub(in crate::ingest) accepted: u64,
-    /// Rows stored before.
+    /// Rows that were already stored.
     pub(in crate::ingest) duplicate: u64,
-    /// Of these, rows with another content, as far as it is known.
+    /// Duplicate rows whose content differs from the stored one, as far as that is known.
     pub(in crate::ingest) conflict: u64,
-    /// The version that holds them; 0 when nothing was stored.
+    /// The table version that holds the rows; 0 if nothing was stored.
     pub(in crate::ingest) version: u64,
 }
 
-/// One request's rows on their way into a table. Only [`TableQueue`](super::queue::TableQueue) makes one.
+/// One request's rows, queued for a table. Only [`TableQueue`](super::queue::TableQueue) creates one.
 #[derive(Debug)]
 pub(in crate::ingest) struct Pending {
-    /// The rows.
+    /// The rows, with their event keys.
     pub(super) part: Arc<Part>,
-    /// How far a source has come with them; a request has none.
+    /// The source offsets to commit with the rows; empty for a client's request.
     pub(super) progress: Vec<Progress>,
-    /// They are a batch of their own: more is waiting behind them.
+    /// Whether the rows form a batch of their own, because more of the same source are waiting.
     pub(super) is_whole: bool,
-    /// Their room in the queue, held until the answer.
+    /// Their memory reservation, held until the answer.
     pub(super) reservation: MemoryReservation,
-    /// Where the answer goes.
+    /// The channel for the answer.
     pub(super) reply: oneshot::Sender<Result<Stored>>,
 }
 
@@ -54,20 +54,20 @@ pub(super) struct Batch {
     pub(super) requests: Vec<Pending>,
     rows: usize,
     bytes: usize,
-    /// One of them is a batch of its own.
+    /// Whether one of the requests is a batch of its own.
     is_whole: bool,
     opened: Instant,
 }
 
 impl Batch {
-    /// A batch of one.
+    /// Creates a batch of one request.
     pub(super) fn open(first: Pending, now: Instant) -> Self {
         let mut batch = Self { requests: Vec::new(), rows: 0, bytes: 0, is_whole: false, opened: now };
         batch.push(first);
         batch
     }
 
-    /// Takes one more request.
+    /// Adds a request.
     pub(super) fn push(&mut self, request: Pending) {
         self.rows += request.part.rows.num_rows();
         self.bytes += request.part.bytes;
@@ -75,38 +75,38 @@ impl Batch {
         self.requests.push(request);
     }
 
-    /// Whether it takes no more. It may be over its bounds by one request.
+    /// Whether no more requests should be added. The last request may exceed the limits.
     pub(super) fn is_full(&self, rows_max: usize, bytes_max: usize) -> bool {
         self.is_whole || self.rows >= rows_max || self.bytes >= bytes_max
     }
 
-    /// When its commit should begin, if nothing else is being committed.
+    /// When its commit should begin, unless another commit is still running.
     pub(super) fn due(&self, pace: &Pace, now: Instant) -> Instant {
         pace.earliest(now).min(self.opened + pace.interval)
     }
 }
 
-/// One commit an interval on average, and a burst of [`BURST_COMMITS`] after a rest.
+/// Limits commits to one per interval on average, with a burst of [`BURST_COMMITS`] after an idle period.
 #[derive(Debug)]
 pub(super) struct Pace {
     interval: Duration,
-    /// The time up to which the commits so far have used up their share.
+    /// The time up to which the commits so far have used the allowed rate.
     used_until: Instant,
 }
 
 impl Pace {
-    /// A pace that is at rest.
+    /// Creates an idle pace.
     pub(super) fn new(interval: Duration, now: Instant) -> Self {
         Self { interval, used_until: now }
     }
 
-    /// When the next commit may begin: `now` after a rest.
+    /// When the next commit may begin: `now` after an idle period.
     fn earliest(&self, now: Instant) -> Instant {
         let credit = self.interval * (BURST_COMMITS - 1);
         now + self.used_until.saturating_duration_since(now).saturating_sub(credit)
     }
 
-    /// A commit begins.
+    /// Records that a commit begins.
     pub(super) fn begin(&mut self, now: Instant) {
         self.used_until = self.used_until.max(now) + self.interval;
     }
@@ -119,13 +119,13 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
-    fn a_rest_earns_a_burst_and_load_keeps_the_pace() {
+    fn an_idle_period_allows_a_burst_and_load_keeps_the_rate() {
         let start = Instant::now();
         let mut pace = Pace::new(SECOND, start);
         for rest in [0, 1_000] {
             let mut now = start + SECOND * rest;
             for commit in 0..BURST_COMMITS {
-                assert_eq!(pace.earliest(now), now, "commit {commit} of a burst is at once");
+                assert_eq!(pace.earliest(now), now, "commit {commit} of a burst does not wait");
                 pace.begin(now);
             }
             for _ in 0..20 {
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn an_early_start_of_a_full_batch_is_paid_back_later() {
+    fn early_commits_of_full_batches_delay_later_commits() {
         let now = Instant::now();
         let mut pace = Pace::new(SECOND, now);
         for _ in 0..BURST_COMMITS + 5 {

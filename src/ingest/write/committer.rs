@@ -1,18 +1,18 @@
-//! A table's committer: collects the next batch while one is being stored, in order, and ends when it is told to.
+//! A table's committer: stores batches in order, and collects the next batch while one is being stored.
 //!
 //! ```text
-//!   Committer (queue, collected batch) ─► run: one task ─ panic ─► run again: read the lake anew, go on with the queue
+//!   Committer (queue, collected batch) ─► run: one task ─ panic ─► run again: reread the lake, continue with the queue
 //! ```
 //!
-//! In: requests from the queue. Out: answers, each after the commit that it speaks of.
+//! In: requests from the queue. Out: answers, each after the commit of its rows.
 //!
-//! A panic ends the task, not the [`Committer`]: its queue and the batch that it was collecting are kept. The requests of the
-//! batch that was being stored lose their reply, which tells whoever waits to hand them in again. The next run is the same as
-//! after a crash of the process: whether that batch was committed is read from the lake, and the dedupe index is built anew.
+//! A panic ends the task, not the [`Committer`]: its queue and the batch that it was collecting survive. The requests of the
+//! batch that was being stored lose their reply channel, so their senders get an error and retry. The next run starts as after
+//! a crash of the process: it reads from the lake whether that batch was committed, and rebuilds the dedupe index.
 //!
 //! **Invariant:** one batch at a time is deduped, written and committed; the next is collected meanwhile.
-//! **Invariant:** when the queue closes, all that was in it is committed before the task ends.
-//! **Invariant:** a run begins with what the lake says, never with what a run that panicked has left behind.
+//! **Invariant:** when the queue closes, all requests in it are committed before the task ends.
+//! **Invariant:** a run starts from the state of the lake, never from the memory of a run that panicked.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,31 +30,31 @@ use crate::ingest::dedupe::EventKeyHasher;
 use crate::lake::Table;
 use crate::telemetry::Metrics;
 
-/// For so long after a panic each request is a batch of its own: one that makes the committer panic then fails alone.
+/// The time after a panic during which each request is a batch of its own, so that one that causes a panic fails alone.
 const ALONE_TIME: Duration = Duration::from_secs(10);
-/// The pause before the lake is read once more after a panic, when that has failed.
+/// The pause between attempts to reread the lake after a panic.
 const REOPEN_PAUSE: Duration = Duration::from_secs(1);
 
-/// What the committer's one storing stage does now.
+/// The state of the committer's storing stage.
 enum Stage {
     Resting(Box<TableWriter>),
     Storing(BoxFuture<'static, Box<TableWriter>>),
-    /// Never seen from outside a turn: the keeper is in the hands of the code that moves it.
+    /// A transition between the other two; not visible outside one loop iteration.
     Between,
 }
 
-/// When the committers should end.
+/// The signals of a shutdown to the committers, in order.
 #[derive(Debug, Clone, Default)]
 pub(in crate::ingest) struct Ending {
-    /// From now on nothing waits for company any more: batches are small, and committed at once.
+    /// Batches no longer wait for more requests: they are committed at once.
     pub(in crate::ingest) flush: CancellationToken,
-    /// From now on nothing is admitted any more.
+    /// No request is admitted any more.
     pub(in crate::ingest) hurry: CancellationToken,
-    /// Nothing more will come: close the queue, and end when it is empty.
+    /// No request will follow: committers close their queues, and end when these are empty.
     pub(in crate::ingest) close: CancellationToken,
 }
 
-/// How a table's keeper is made: at the start, and again after a panic.
+/// Opens a table's writer: at startup, and again after a panic.
 #[derive(Debug, Clone)]
 pub(in crate::ingest) struct Opening {
     pub(in crate::ingest) table: Arc<Table>,
@@ -62,16 +62,16 @@ pub(in crate::ingest) struct Opening {
     pub(in crate::ingest) key_hasher: EventKeyHasher,
     pub(in crate::ingest) limits: IngestConfig,
     pub(in crate::ingest) metrics: Arc<Metrics>,
-    /// Told after each commit.
+    /// Notified after each commit.
     pub(in crate::ingest) committed: Arc<Notify>,
 }
 
-/// A table's committer, and what of it outlives a panic.
+/// A table's committer, with the state that survives a panic.
 #[derive(Debug)]
 pub(in crate::ingest) struct Committer {
     opening: Opening,
     ending: Ending,
-    /// Held by the run.
+    /// Locked by the current run.
     kept: Mutex<Kept>,
 }
 
@@ -81,18 +81,18 @@ struct Kept {
     /// The batch that is being collected.
     batch: Option<Batch>,
     pace: Pace,
-    /// For the first run: opened before the server takes requests.
+    /// The writer of the first run, opened before the server accepts requests.
     table_writer: Option<Box<TableWriter>>,
 }
 
 impl Opening {
-    /// A keeper whose memory is built from the table as it is known now.
+    /// Opens a table writer, with a dedupe index built from the currently known version of the table.
     pub(in crate::ingest) async fn table_writer(&self) -> Result<TableWriter> {
         let (table, metrics, committed) = (self.table.clone(), self.metrics.clone(), self.committed.clone());
         TableWriter::open(table, self.is_quarantine, self.key_hasher, &self.limits, metrics, committed).await
     }
 
-    /// The same after a panic: with what the lake holds by now, the batch included whose commit is in doubt.
+    /// Opens a table writer after a panic: first reads the latest version, which may contain the batch in doubt.
     async fn keeper_again(&self) -> Result<TableWriter> {
         self.table.refresh().await?;
         self.table_writer().await
@@ -100,7 +100,7 @@ impl Opening {
 }
 
 impl Committer {
-    /// A committer with its first keeper.
+    /// Creates a committer with its first table writer.
     pub(in crate::ingest) fn new(
         queue: mpsc::Receiver<Pending>,
         table_writer: TableWriter,
@@ -137,7 +137,7 @@ impl Committer {
             let hurry = full || !open || ending.flush.is_cancelled();
             let due = batch.as_ref().map(|batch| if hurry { now } else { batch.due(pace, now) });
             tokio::select! {
-                // In this order: a batch takes whoever is already there before it closes.
+                // In this order: a batch takes all requests that already wait before it closes.
                 biased;
                 request = queue.recv(), if open && !full => match (request, batch.as_mut()) {
                     (Some(request), Some(batch)) => batch.push(request),
@@ -158,8 +158,8 @@ impl Committer {
         }
     }
 
-    /// The keeper after a panic, when the lake can be read. Until then whoever comes is told to come again. None when the
-    /// server stops before.
+    /// Opens the table writer after a panic, and retries until the lake can be read. Meanwhile requests are refused with a
+    /// retry time. `None` if the server stops first.
     async fn reopen(&self, kept: &mut Kept) -> Option<Box<TableWriter>> {
         loop {
             let error = match self.opening.keeper_again().await {
@@ -183,7 +183,7 @@ impl Committer {
     }
 }
 
-/// Hands the batch to the resting keeper.
+/// Starts to store the batch with the idle table writer.
 fn begin(stage: Stage, batch: Option<Batch>) -> Stage {
     match (stage, batch) {
         (Stage::Resting(mut table_writer), Some(batch)) => Stage::Storing(Box::pin(async move {
@@ -194,7 +194,7 @@ fn begin(stage: Stage, batch: Option<Batch>) -> Stage {
     }
 }
 
-/// The keeper, when the batch in its hands is stored; never, when there is none.
+/// Returns the table writer when its batch is stored; pending forever if no batch is being stored.
 async fn stored(stage: &mut Stage) -> Box<TableWriter> {
     match stage {
         Stage::Storing(storing) => storing.await,
@@ -202,7 +202,7 @@ async fn stored(stage: &mut Stage) -> Box<TableWriter> {
     }
 }
 
-/// Ends at `due`; never, when nothing is due. What is due already does not wait for a timer, which counts in milliseconds.
+/// Completes at `due`; pending forever if it is `None`. A past `due` skips the timer, whose resolution is a millisecond.
 async fn until(due: Option<Instant>) {
     match due {
         Some(due) if due <= Instant::now() => {}

@@ -1,16 +1,15 @@
-//! Group commit: requests that wait for a table share one commit, and each is answered after it.
+//! Group commit: requests that wait for the same table share one commit, and each is answered after it.
 //!
 //! ```text
-//!   room ─► a table's queue ─► committer ─► batch (full, or due) ─► store ─► dedupe ─► table.write ─► table.commit
-//!   (bytes)                       ▲                                   │
-//!                                 └── collects the next meanwhile ────┴─► an answer to each request
+//!   memory ─► a table's queue ─► committer ─► batch (full, or due) ─► store ─► dedupe ─► table.write ─► table.commit
+//!   (bytes)                         ▲                                   │
+//!                                   └── collects the next meanwhile ────┴─► an answer to each request
 //! ```
 //!
-//! In: requests ([`WriteRequest`]), each with its [`MemoryReservation`]. Out: what became of each ([`Stored`]), or why it could not
-//! be stored.
+//! In: requests ([`WriteRequest`]), each with its [`MemoryReservation`]. Out: the outcome of each ([`Stored`]), or the error.
 //!
-//! **Invariant:** all bytes that wait, of all tables together, have room that was given to them before.
-//! **Invariant:** of one table one batch at a time is deduped, written and committed, and no answer precedes its commit.
+//! **Invariant:** memory is reserved for all bytes that wait, across all tables, before they are queued.
+//! **Invariant:** each table dedupes, writes and commits one batch at a time, and no answer precedes its commit.
 
 mod reservation;
 

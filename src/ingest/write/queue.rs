@@ -1,7 +1,7 @@
-//! The queue into one table: the only place where a [`Pending`] write is assembled.
+//! The queue of one table: the only place that creates a [`Pending`] write.
 //!
-//! In: rows that are ready to be stored ([`WriteRequest`]), of clients, sources and replays alike. Out: the answer of the
-//! table's committer, after the commit ([`WriteAnswer`]).
+//! In: rows that are ready to be stored ([`WriteRequest`]), from clients, sources and replays. Out: the answer of the table's
+//! committer, after the commit ([`WriteAnswer`]).
 
 use std::sync::Arc;
 
@@ -13,19 +13,19 @@ use crate::error::{Error, Result};
 use crate::ingest::dedupe::Part;
 use crate::lake::Progress;
 
-/// Requests that wait in one table's queue; their bytes are bounded by `queue_bytes_max`.
+/// The maximum number of requests in one table's queue. `queue_bytes_max` limits their bytes.
 const QUEUE_REQUESTS_MAX: usize = 1024;
 
 /// The rows of one request for one table.
 #[derive(Debug)]
 pub(in crate::ingest) struct WriteRequest {
-    /// The rows.
+    /// The rows, with their event keys.
     pub(in crate::ingest) part: Arc<Part>,
-    /// Their memory, held until the answer.
+    /// Their memory reservation, held until the answer.
     pub(in crate::ingest) reservation: MemoryReservation,
-    /// How far a source has come with them; a request of a client has none.
+    /// The source offsets to commit with the rows; empty for a client's request.
     pub(in crate::ingest) progress: Vec<Progress>,
-    /// Whether they are a batch of their own: more is waiting behind them.
+    /// Whether the rows form a batch of their own, because more of the same source are waiting.
     pub(in crate::ingest) is_whole: bool,
 }
 
@@ -42,12 +42,12 @@ pub(in crate::ingest) struct TableQueue {
 }
 
 impl WriteRequest {
-    /// Rows that no source has read.
+    /// A request without source offsets.
     pub(in crate::ingest) fn new(part: Arc<Part>, reservation: MemoryReservation) -> Self {
         Self { part, reservation, progress: Vec::new(), is_whole: false }
     }
 
-    /// What the committer takes, and where its answer comes out.
+    /// Splits the request into the committer's input and the receiver of its answer.
     pub(super) fn pending(self) -> (Pending, WriteAnswer) {
         let Self { part, reservation, progress, is_whole } = self;
         let (reply, answer) = oneshot::channel();
@@ -56,14 +56,14 @@ impl WriteRequest {
 }
 
 impl WriteAnswer {
-    /// Waits for the commit. `Unavailable` when the rows may or may not be stored.
+    /// Waits for the commit. `Unavailable` if it is unknown whether the rows are stored.
     pub(in crate::ingest) async fn stored(self) -> Result<Stored> {
         self.0.await.map_err(|_| interrupted())?
     }
 }
 
 impl TableQueue {
-    /// The queue into a table, and the end of it that the table's committer reads.
+    /// Creates the queue of a table, and the receiving end for the table's committer.
     pub(in crate::ingest) fn new(table: &str, memory_budget: MemoryBudget) -> (Self, mpsc::Receiver<Pending>) {
         let (pending, receiver) = mpsc::channel(QUEUE_REQUESTS_MAX);
         (Self { table: table.into(), pending, memory_budget }, receiver)
@@ -79,14 +79,14 @@ impl TableQueue {
         self.pending.is_closed()
     }
 
-    /// Hands a request to the committer. Waits for a place in the queue as long as it takes.
+    /// Sends a request to the committer. Waits without a limit for a free slot in the queue.
     pub(in crate::ingest) async fn send(&self, request: WriteRequest) -> Result<WriteAnswer> {
         let (pending, answer) = request.pending();
         self.pending.send(pending).await.map_err(|_| stopping())?;
         Ok(answer)
     }
 
-    /// The same, but `Limited` with a retry time when there is no place within `queue_wait_max`.
+    /// Like [`TableQueue::send`], but `Limited` with a retry time if no slot is free within `queue_wait_max`.
     pub(in crate::ingest) async fn offer(&self, request: WriteRequest) -> Result<WriteAnswer> {
         let (pending, answer) = request.pending();
         self.pending.send_timeout(pending, self.memory_budget.wait_max()).await.map_err(|error| match error {
@@ -96,18 +96,18 @@ impl TableQueue {
         Ok(answer)
     }
 
-    /// Stores the rows of a client's request: returns after their commit.
+    /// Stores the rows of a client's request and returns after their commit.
     pub(in crate::ingest) async fn store(&self, part: Part, reservation: MemoryReservation) -> Result<Stored> {
         self.offer(WriteRequest::new(Arc::new(part), reservation)).await?.stored().await
     }
 }
 
-/// What is known of rows whose committer panicked before it could answer.
+/// The error for rows whose committer panicked before it answered.
 pub(in crate::ingest) fn interrupted() -> Error {
-    Error::unavailable("the table's committer was interrupted: send the events again, none is stored twice")
+    Error::unavailable("the table's committer was interrupted: send the events again; no event is stored twice")
 }
 
-/// The answer of a server that takes no more events.
+/// The error of a server that is stopping.
 pub(in crate::ingest) fn stopping() -> Error {
-    Error::unavailable("the server is stopping: send it to another one, or again later")
+    Error::unavailable("the server is stopping: retry, possibly on another server")
 }

@@ -1,8 +1,8 @@
-//! Room in the queue: the one bound on bytes that wait for a commit, all tables and requests together.
+//! Memory reservations: the limit on the bytes that wait for a commit, across all tables and requests.
 //!
-//! In: how many bytes a request holds as it grows. Out: the room for them, or `Limited` with a retry time.
+//! In: the number of bytes that a request holds as it grows. Out: a reservation for them, or `Limited` with a retry time.
 //!
-//! **Invariant:** what a request holds in memory is accounted from its first received byte until its receipt.
+//! **Invariant:** the memory of a request is accounted for from its first received byte until its receipt.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,12 +12,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::error::{Error, Result};
 use crate::telemetry::Metrics;
 
-/// The unit of account: a semaphore counts in 32 bits, so bytes are rounded up to this.
+/// The unit of accounting: a semaphore counts in 32 bits, so bytes are rounded up to this unit.
 const UNIT_BYTES: usize = 1024;
-/// When a refused request is worth sending again.
+/// The retry time sent with a refusal.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// All room there is.
+/// The memory shared by all requests.
 #[derive(Debug, Clone)]
 pub(in crate::ingest) struct MemoryBudget {
     free: Arc<Semaphore>,
@@ -27,35 +27,36 @@ pub(in crate::ingest) struct MemoryBudget {
 }
 
 impl MemoryBudget {
-    /// Room for `bytes_max` bytes; a request waits for its share at most `wait_max` each time it grows.
+    /// A budget of `bytes_max` bytes. Each time a request grows, it waits at most `wait_max` for memory.
     pub(in crate::ingest) fn new(bytes_max: usize, wait_max: Duration, metrics: Arc<Metrics>) -> Self {
         let units = units(bytes_max).min(Semaphore::MAX_PERMITS).min(u32::MAX as usize);
         Self { free: Arc::new(Semaphore::new(units)), units, wait_max, metrics }
     }
 
-    /// Room for nothing yet.
+    /// An empty reservation.
     pub(in crate::ingest) fn empty(&self) -> MemoryReservation {
         MemoryReservation { memory_budget: self.clone(), taken: None }
     }
 
-    /// Bytes taken now, rounded up.
+    /// The reserved bytes, rounded up.
     pub(in crate::ingest) fn taken_bytes(&self) -> usize {
         (self.units - self.free.available_permits()) * UNIT_BYTES
     }
 
-    /// How long a request waits for memory, or for a place in a queue.
+    /// How long a request waits for memory, or for a free slot in a queue.
     pub(super) fn wait_max(&self) -> Duration {
         self.wait_max
     }
 
-    /// The answer to a request for which there is no room.
+    /// The error for a request for which no memory or queue slot is free.
     pub(in crate::ingest) fn full(&self) -> Error {
         self.metrics.limited("ingest.queue_bytes_max");
-        Error::limited("the ingest queue is full: send it again later, or send less at once").retry_after(RETRY_AFTER)
+        Error::limited("the ingest queue is full: send it again later, or send smaller requests")
+            .retry_after(RETRY_AFTER)
     }
 }
 
-/// The room that one request has taken; dropping it gives it back.
+/// The memory that one request has reserved. Dropping it releases the memory.
 #[derive(Debug)]
 pub struct MemoryReservation {
     memory_budget: MemoryBudget,
@@ -63,7 +64,7 @@ pub struct MemoryReservation {
 }
 
 impl MemoryReservation {
-    /// Grows or shrinks to hold `bytes` in all. Growing waits at most `queue_wait_max`, then is `Limited` with a retry time.
+    /// Grows or shrinks to `bytes` in total. Growing waits at most `queue_wait_max`, then fails with `Limited` and a retry time.
     pub async fn resize(&mut self, bytes: usize) -> Result<()> {
         let (wanted, taken) = (units(bytes), self.units());
         if wanted < taken {
@@ -73,14 +74,16 @@ impl MemoryReservation {
         if wanted > self.memory_budget.units {
             self.memory_budget.metrics.limited("ingest.queue_bytes_max");
             let bytes_max = self.memory_budget.units * UNIT_BYTES;
-            let message = format!("one request needs {bytes} bytes of the queue's {bytes_max}: send less at once");
+            let message =
+                format!("the request needs {bytes} bytes of the ingest queue's {bytes_max}: send smaller requests");
             return Err(Error::limited(message));
         }
         let more = u32::try_from(wanted - taken).map_err(|_| self.memory_budget.full())?;
         let waiting = Arc::clone(&self.memory_budget.free).acquire_many_owned(more);
         let permit =
             tokio::time::timeout(self.memory_budget.wait_max, waiting).await.map_err(|_| self.memory_budget.full())?;
-        let permit = permit.map_err(|_| Error::unavailable("the server is stopping"))?;
+        let permit =
+            permit.map_err(|_| Error::unavailable("the server is stopping: retry, possibly on another server"))?;
         match &mut self.taken {
             Some(taken) => taken.merge(permit),
             None => self.taken = Some(permit),
@@ -88,12 +91,12 @@ impl MemoryReservation {
         Ok(())
     }
 
-    /// Grows to hold at least `bytes` in all, as [`MemoryReservation::resize`] does; never shrinks.
+    /// Grows to at least `bytes` in total, like [`MemoryReservation::resize`]; never shrinks.
     pub(in crate::ingest) async fn grow(&mut self, bytes: usize) -> Result<()> {
         if units(bytes) > self.units() { self.resize(bytes).await } else { Ok(()) }
     }
 
-    /// Takes over what `other` holds.
+    /// Adds the memory of `other` to this reservation.
     pub fn merge(&mut self, other: Self) {
         match (&mut self.taken, other.taken) {
             (Some(taken), Some(more)) => taken.merge(more),
@@ -102,7 +105,7 @@ impl MemoryReservation {
         }
     }
 
-    /// Splits off the share of `bytes`, or all when there is less.
+    /// Splits off a reservation of `bytes`, or all if less is reserved.
     pub(in crate::ingest) fn split(&mut self, bytes: usize) -> Self {
         let share = units(bytes).min(self.units());
         let taken = self.taken.as_mut().and_then(|permit| permit.split(share));
@@ -124,7 +127,7 @@ mod tests {
     use crate::error::Kind;
 
     #[tokio::test]
-    async fn room_is_bounded_and_given_back() {
+    async fn memory_is_bounded_and_released() {
         let memory_budget = MemoryBudget::new(8 * UNIT_BYTES, Duration::ZERO, Arc::default());
         let mut one = memory_budget.empty();
         one.resize(6 * UNIT_BYTES).await.unwrap();
@@ -150,14 +153,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_request_larger_than_the_queue_is_told_so_at_once() {
+    async fn a_request_larger_than_the_queue_is_refused_at_once() {
         let memory_budget = MemoryBudget::new(8 * UNIT_BYTES, Duration::from_secs(3600), Arc::default());
         let refused = memory_budget.empty().resize(8 * UNIT_BYTES + 1).await.unwrap_err();
         assert_eq!((refused.kind(), refused.wait()), (Kind::Limited, None));
     }
 
     #[tokio::test]
-    async fn a_waiting_request_gets_the_room_that_another_gives_back() {
+    async fn a_waiting_request_gets_the_memory_that_another_releases() {
         let memory_budget = MemoryBudget::new(UNIT_BYTES, Duration::from_secs(3600), Arc::default());
         let mut one = memory_budget.empty();
         one.resize(1).await.unwrap();

@@ -1,5 +1,5 @@
-//! Servers that share a table: events that both get, events older than the window, sources that are overtaken or move, and
-//! lost answers.
+//! Tests of servers that share a table: events that both receive, events older than the dedupe window, sources that are
+//! overtaken or move to another server, and lost commit answers.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -20,7 +20,7 @@ use crate::ingest::prepare::Preparer;
 use crate::ingest::testing::{Faults, QUARANTINE, TABLE, faulty, limits, lines, memory, open, stored};
 use crate::lake::{Progress, Store, Table, Tables};
 
-/// A server's committer of the one table, in our hands.
+/// The table writer of a server, driven by the test.
 struct CommitterServer {
     tables: Arc<Tables>,
     table_writer: TableWriter,
@@ -81,7 +81,7 @@ impl CommitterServer {
         answer.stored().await.unwrap().accepted
     }
 
-    /// Where the table says the source stands.
+    /// The source's offset in the table.
     async fn stands(&self) -> Option<i64> {
         self.tables[TABLE].refresh().await.unwrap().txns.get("kafka:calls:t:0").copied()
     }
@@ -112,17 +112,21 @@ async fn ids(store: &Store) -> Vec<u32> {
 }
 
 #[tokio::test]
-async fn an_overtaken_source_is_refused_alone() {
+async fn only_the_overtaken_source_is_refused() {
     let store = memory();
     let (mut one, mut other) = (CommitterServer::start(&store).await, CommitterServer::start(&store).await);
     assert_eq!(kinds(&one.store(&[(0..3, source(None, 3))]).await), [Ok((3, 0))]);
-    // The other has not seen that, so that it finds out only when it commits: the request in the same batch is stored.
+    // The other server learns of that only when it commits. The other requests of its batch are stored.
     let told = other.store(&[(3..6, vec![]), (0..4, source(None, 4)), (6..7, vec![])]).await;
     assert_eq!(kinds(&told), [Ok((3, 0)), Err(Kind::Conflict), Ok((1, 0))]);
-    // And now that it knows, before anything is written.
+    // Now it refuses the source before it writes anything.
     let told = other.store(&[(7..8, vec![]), (0..4, source(Some(2), 4))]).await;
     assert_eq!(kinds(&told), [Ok((1, 0)), Err(Kind::Conflict)]);
-    assert_eq!(kinds(&other.store(&[(0..9, source(Some(2), 9))]).await), [Err(Kind::Conflict)], "alone as well");
+    assert_eq!(
+        kinds(&other.store(&[(0..9, source(Some(2), 9))]).await),
+        [Err(Kind::Conflict)],
+        "also as the only request"
+    );
     assert_eq!((other.stands().await, ids(&store).await), (Some(3), (0..8).collect()));
 }
 
@@ -132,37 +136,41 @@ async fn progress_is_stored_when_no_row_is_new() {
     let mut server = CommitterServer::start(&store).await;
     assert_eq!(kinds(&server.store(&[(0..3, source(None, 3))]).await), [Ok((3, 0))]);
     assert_eq!(kinds(&server.store(&[(0..3, source(Some(3), 6))]).await), [Ok((0, 3))]);
-    assert_eq!(kinds(&server.store(&[(0..0, source(Some(6), 9))]).await), [Ok((0, 0))], "not even old ones");
+    assert_eq!(kinds(&server.store(&[(0..0, source(Some(6), 9))]).await), [Ok((0, 0))], "a request without rows");
     assert_eq!((server.stands().await, ids(&store).await), (Some(9), (0..3).collect()));
     let version = server.tables[TABLE].snapshot().version;
     assert_eq!(kinds(&server.store(&[(0..2, source(Some(9), 9))]).await), [Ok((0, 2))]);
-    assert_eq!(server.tables[TABLE].snapshot().version, version, "nothing moved, nothing is committed");
+    assert_eq!(server.tables[TABLE].snapshot().version, version, "no commit without progress");
 }
 
 #[tokio::test]
-async fn a_source_that_moves_brings_its_duplicates_along() {
+async fn a_source_that_moves_between_servers_stores_no_duplicates() {
     let store = memory();
     let (mut one, mut other) = (CommitterServer::start(&store).await, CommitterServer::start(&store).await);
     assert_eq!(kinds(&one.store(&[(0..5, source(None, 5))]).await), [Ok((5, 0))]);
     assert_eq!(kinds(&one.store(&[(5..9, source(Some(5), 9))]).await), [Ok((4, 0))]);
     assert_eq!(other.stands().await, Some(9));
-    assert_eq!(kinds(&other.store(&[(20..22, vec![])]).await), [Ok((2, 0))], "a commit of its own comes between");
+    assert_eq!(
+        kinds(&other.store(&[(20..22, vec![])]).await),
+        [Ok((2, 0))],
+        "a commit of the second server in between"
+    );
     assert_eq!(kinds(&other.store(&[(7..11, source(Some(9), 13))]).await), [Ok((2, 2))]);
-    // And back again.
+    // The source moves back.
     assert_eq!(one.stands().await, Some(13));
     assert_eq!(kinds(&one.store(&[(4..12, source(Some(13), 21))]).await), [Ok((1, 7))]);
     assert_eq!(ids(&store).await, (0..12).chain(20..22).collect::<Vec<_>>());
 }
 
 #[tokio::test]
-async fn an_event_that_two_servers_get_is_stored_once() {
+async fn an_event_that_several_servers_receive_is_stored_once() {
     let store = memory();
     let mut servers = [
         CommitterServer::start(&store).await,
         CommitterServer::start(&store).await,
         CommitterServer::with_window(&store, 0).await,
     ];
-    // Neither asks for the other's commits: each finds out when it commits.
+    // No server refreshes the table: each learns of the others' commits when it commits.
     let mut stored = 0;
     for turn in 0..30 {
         let ids = turn * 3..turn * 3 + 10;
@@ -174,7 +182,7 @@ async fn an_event_that_two_servers_get_is_stored_once() {
 }
 
 #[tokio::test]
-async fn an_old_event_is_known_by_its_day_when_the_window_has_forgotten_it() {
+async fn an_event_older_than_the_window_is_looked_up_in_the_files_of_its_day() {
     for window in [0, 1, 5, 1_000] {
         let store = memory();
         let mut server = CommitterServer::with_window(&store, window).await;
@@ -182,18 +190,18 @@ async fn an_old_event_is_known_by_its_day_when_the_window_has_forgotten_it() {
         for some in events.chunks(7) {
             assert_eq!(server.store_days(some).await, some.len() as u64, "window {window}");
         }
-        assert_eq!(server.store_days(&events).await, 0, "all again, window {window}");
+        assert_eq!(server.store_days(&events).await, 0, "resent, window {window}");
         assert_eq!(server.store_days(&[(40, 1), (3, 4), (41, 5), (40, 1)]).await, 2, "window {window}");
         let mut restarted = CommitterServer::with_window(&store, window).await;
         let again: Vec<_> = events.iter().rev().copied().chain([(41, 5), (42, 5)]).collect();
         assert_eq!(restarted.store_days(&again).await, 1, "after a restart, window {window}");
-        assert_eq!(server.store_days(&[(42, 5), (7, 4)]).await, 0, "and back, window {window}");
+        assert_eq!(server.store_days(&[(42, 5), (7, 4)]).await, 0, "on the first server, window {window}");
         assert_eq!(ids(&store).await, (0..43).collect::<Vec<_>>());
     }
 }
 
 #[tokio::test]
-async fn lost_answers_neither_lose_nor_double() {
+async fn lost_commit_answers_neither_lose_nor_duplicate_events() {
     for refused in 0..5 {
         for answer_lost in 0..5 {
             let (faults, case) = (Arc::new(Faults::default()), format!("{refused} refused, {answer_lost} lost"));
@@ -202,7 +210,7 @@ async fn lost_answers_neither_lose_nor_double() {
             server.store(&[(0..3, source(None, 3))]).await;
             faults.refused.store(refused, Ordering::SeqCst);
             faults.answer_lost.store(answer_lost, Ordering::SeqCst);
-            // As a source does: after any error it goes on from where the table stands.
+            // Like a source: after any error it continues from the offset in the table.
             for _ in 0..20 {
                 let at = server.stands().await.unwrap();
                 if at == 9 {

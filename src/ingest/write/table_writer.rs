@@ -1,18 +1,18 @@
-//! Stores one batch after the other: dedupe, write, commit, answer.
+//! The table writer: stores batches one after another in four steps: dedupe, write, commit, answer.
 //!
-//! In: the requests of a batch. Out: an answer to each; the same error to all when the batch could not be stored.
+//! In: the requests of a batch. Out: an answer to each; the same error to all if the batch could not be stored.
 //!
-//! A commit whose answer is lost may have happened. The keeper therefore never turns to the next batch before it knows:
-//! the same files are committed again, which the lake counts once.
+//! A commit whose answer is lost may have happened. The table writer therefore resolves such a commit in doubt before it
+//! starts the next batch: it commits the same files again, which the lake applies only once.
 //!
-//! Rows of a source carry its progress into the commit. When another server has taken the source over meanwhile, that
-//! source alone is refused: the others of its batch are stored without it.
+//! Rows of a source are committed together with its progress. If another server has taken over the source, only that request
+//! is refused: the other requests of its batch are stored without it.
 //!
-//! A batch is compared with what is stored up to one version, and committed only behind that one. When another server has
-//! added rows meanwhile, the batch is compared with them and tried again.
+//! A batch is deduped against one version of the table, and committed only directly after that version. If another server has
+//! added rows since, the batch is deduped against them and committed again.
 //!
-//! **Invariant:** of events that two servers get, each is stored once.
-//! **Invariant:** no batch is deduped while it is unknown what became of the one before.
+//! **Invariant:** an event that two servers receive is stored once.
+//! **Invariant:** no batch is deduped while the outcome of the previous one is unknown.
 //! **Invariant:** rows of a source are committed with its progress or not at all.
 
 use std::collections::BTreeMap;
@@ -33,14 +33,14 @@ use crate::telemetry::Metrics;
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 /// The longest pause between two attempts.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
-/// Ids of a quarantine that are kept in memory at least: it has no times by which an older one could be looked up.
+/// The minimum number of ids kept in memory for a quarantine: it has no event times by which older ids could be looked up.
 const QUARANTINE_IDS_MIN: usize = 100_000;
-/// How often one batch may find that others have added rows meanwhile.
+/// The maximum number of attempts for one batch that lose to commits of other writers.
 const RACES_MAX: usize = 100;
-/// When a request of a failed batch is worth sending again.
+/// The retry time sent to the requests of a failed batch.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Keeps a table's memory and its place in the log.
+/// Writes the batches of one table, and holds its dedupe index and the commit in doubt, if any.
 #[derive(Debug)]
 pub(in crate::ingest) struct TableWriter {
     table: Arc<Table>,
@@ -48,7 +48,7 @@ pub(in crate::ingest) struct TableWriter {
     attempts_max: u32,
     in_doubt: Option<InDoubtCommit>,
     metrics: Arc<Metrics>,
-    /// Told after each commit.
+    /// Notified after each commit.
     committed: Arc<Notify>,
 }
 
@@ -58,20 +58,20 @@ struct InDoubtCommit {
     files: Vec<DataFile>,
     marks: Vec<EventKey>,
     progress: Vec<Progress>,
-    /// The version with which its rows were compared.
+    /// The version against which its rows were deduped.
     seen: u64,
 }
 
-/// What became of an unsettled batch.
+/// The outcome of a commit in doubt.
 enum InDoubtOutcome {
-    /// It is in this version.
+    /// It is committed, in this version.
     At(u64),
-    /// It is not in the table, and has to be compared with what others have stored since.
+    /// It is not committed, and must be deduped against the rows that others have added since.
     Behind(InDoubtCommit),
 }
 
 impl TableWriter {
-    /// A keeper with the window rebuilt from the lake.
+    /// Opens a table writer, with the dedupe window rebuilt from the lake.
     pub(in crate::ingest) async fn open(
         table: Arc<Table>,
         quarantine: bool,
@@ -94,7 +94,7 @@ impl TableWriter {
             Ok(()) => loop {
                 requests = self.refuse_overtaken(requests);
                 match self.store_together(&requests).await {
-                    // Overtaken while the commit was under way: the others go without it.
+                    // A source was overtaken during the commit: the other requests are stored without it.
                     Err(error) if error.kind() == Kind::Conflict && requests.iter().any(|one| self.overtaken(one)) => {}
                     outcome => break outcome,
                 }
@@ -104,9 +104,9 @@ impl TableWriter {
         match outcome {
             Ok(answers) => {
                 for (Pending { part, reservation, reply, .. }, stored) in requests.into_iter().zip(answers) {
-                    // Before the answer: whoever has it may ask how fresh the table is.
+                    // Before the answer: its receiver may ask for the freshness of the table.
                     drop((part, reservation));
-                    // Whoever has gone meanwhile will ask again, and be told of duplicates.
+                    // A client that has disconnected will retry, and its events are then duplicates.
                     let _gone = reply.send(Ok(stored));
                 }
             }
@@ -114,18 +114,18 @@ impl TableWriter {
         }
     }
 
-    /// Makes a last attempt to settle a batch whose commit is in doubt.
+    /// Makes a last attempt to resolve a commit in doubt.
     pub(super) async fn close(mut self: Box<Self>) {
         if let Err(error) = self.clear().await {
             tracing::warn!(
                 table = self.name(),
                 ?error,
-                "stopped with a commit in doubt: its senders were told to retry"
+                "stopped with a commit in doubt; its senders were asked to retry"
             );
         }
     }
 
-    /// Settles the batch before, so that it is known what became of it.
+    /// Resolves the commit in doubt of the previous batch, if any.
     async fn clear(&mut self) -> Result<()> {
         if self.in_doubt.is_none() {
             return Ok(());
@@ -134,23 +134,30 @@ impl TableWriter {
             Ok(InDoubtOutcome::At(_)) => Ok(()),
             Ok(InDoubtOutcome::Behind(in_doubt)) => {
                 self.discard(Some(in_doubt)).await;
-                tracing::warn!(table = self.name(), "a batch in doubt is void: its senders were told to retry");
+                tracing::warn!(
+                    table = self.name(),
+                    "a batch in doubt was not committed; its senders were asked to retry"
+                );
                 Ok(())
             }
             Err(error) if !may_still_happen(&error) => {
-                tracing::warn!(table = self.name(), ?error, "a batch in doubt is void: its senders were told to retry");
+                tracing::warn!(
+                    table = self.name(),
+                    ?error,
+                    "a batch in doubt was not committed; its senders were asked to retry"
+                );
                 Ok(())
             }
             Err(error) => Err(error),
         }
     }
 
-    /// Answers those whose source went on elsewhere; returns the others.
+    /// Refuses requests whose source was taken over by another server; returns the others.
     fn refuse_overtaken(&self, requests: Vec<Pending>) -> Vec<Pending> {
         let (overtaken, others): (Vec<_>, Vec<_>) = requests.into_iter().partition(|one| self.overtaken(one));
         for Pending { reservation, reply, .. } in overtaken {
             drop(reservation);
-            let message = format!("table `{}`: another server went on with this source", self.name());
+            let message = format!("table `{}`: another server has taken over this source", self.name());
             let _gone = reply.send(Err(Error::conflict(message)));
         }
         others
@@ -192,12 +199,13 @@ impl TableWriter {
                     self.count(&repeats);
                     return Ok(answers(&counts, version));
                 }
-                // Others have added rows meanwhile, which may be the same ones.
+                // Others have added rows since, which may include the same events.
                 InDoubtOutcome::Behind(in_doubt) => written = Some(in_doubt),
             }
         }
         self.discard(written).await;
-        Err(Error::unavailable(format!("table `{}`: other writers were faster each time", self.name())))
+        let message = format!("table `{}`: {RACES_MAX} commit attempts in a row lost to other writers", self.name());
+        Err(Error::unavailable(message))
     }
 
     async fn write(&self, rows: RowSelection) -> Result<Vec<DataFile>> {
@@ -207,16 +215,16 @@ impl TableWriter {
             self.count_failure(&outcome);
             match outcome {
                 Err(error) if error.kind() == Kind::Unavailable && pauses.next().await => {
-                    tracing::warn!(table = self.name(), ?error, "could not write a batch, trying again");
+                    tracing::warn!(table = self.name(), ?error, "could not write a batch; trying again");
                 }
                 outcome => return outcome,
             }
         }
     }
 
-    /// Commits the unsettled batch. After an error it stays unsettled, unless the lake has refused it for good.
+    /// Commits the batch in doubt. After an error it stays in doubt, unless the lake has refused it permanently.
     async fn settle(&mut self) -> Result<InDoubtOutcome> {
-        let in_doubt = self.in_doubt.take().ok_or_else(|| Error::internal("there is nothing to settle"))?;
+        let in_doubt = self.in_doubt.take().ok_or_else(|| Error::internal("no commit is in doubt"))?;
         match self.commit(&in_doubt).await {
             Ok(Committed::At(version)) => {
                 self.memory.remember(in_doubt.marks, in_doubt.files).await;
@@ -238,7 +246,7 @@ impl TableWriter {
             self.count_failure(&outcome);
             match outcome {
                 Err(error) if may_still_happen(&error) && pauses.next().await => {
-                    tracing::warn!(table = self.name(), ?error, "could not commit a batch, trying again");
+                    tracing::warn!(table = self.name(), ?error, "could not commit a batch; trying again");
                 }
                 outcome => return outcome,
             }
@@ -251,14 +259,14 @@ impl TableWriter {
         }
     }
 
-    /// Deletes the files of a batch that nobody will commit.
+    /// Deletes the files of a batch that will not be committed.
     async fn discard(&self, written: Option<InDoubtCommit>) {
         if let Some(InDoubtCommit { files, .. }) = written {
             self.table.discard(&files).await;
         }
     }
 
-    /// Tells of rows that were stored before.
+    /// Adds duplicate rows to the metrics.
     fn count(&self, repeats: &BTreeMap<String, Counts>) {
         for (tenant, Counts { repeated, conflict, .. }) in repeats {
             self.metrics.repeats(self.name(), tenant, repeated - conflict, *conflict);
@@ -270,7 +278,7 @@ impl TableWriter {
     }
 }
 
-/// Answers requests that could not be stored, and logs why.
+/// Refuses requests that could not be stored, and logs the error.
 pub(super) fn refuse(table: &str, requests: Vec<Pending>, error: &Error) {
     let incident = Uuid::new_v4();
     tracing::error!(%incident, table, requests = requests.len(), ?error, "a batch was not stored");
@@ -280,7 +288,7 @@ pub(super) fn refuse(table: &str, requests: Vec<Pending>, error: &Error) {
     }
 }
 
-/// What each request is told.
+/// The answer to each request.
 fn answers(counts: &[Counts], version: u64) -> Vec<Stored> {
     let answer = |counts: &Counts| Stored {
         accepted: counts.new,
@@ -291,12 +299,12 @@ fn answers(counts: &[Counts], version: u64) -> Vec<Stored> {
     counts.iter().map(answer).collect()
 }
 
-/// Whether a commit that failed so may have gone through, or may go through later.
+/// Whether a commit that failed with this error may have happened, or may happen later.
 fn may_still_happen(error: &Error) -> bool {
     !matches!(error.kind(), Kind::Conflict | Kind::Invalid | Kind::Unsupported)
 }
 
-/// A bounded number of growing pauses.
+/// A bounded number of increasing pauses between attempts.
 struct RetryDelays {
     left: u32,
     pause: Duration,
@@ -307,7 +315,7 @@ impl RetryDelays {
         Self { left: attempts_max.saturating_sub(1), pause: PAUSE_MIN }
     }
 
-    /// Waits, and says whether another attempt is left.
+    /// Waits if another attempt is left; returns whether one is.
     async fn next(&mut self) -> bool {
         if self.left == 0 {
             return false;
@@ -319,9 +327,9 @@ impl RetryDelays {
     }
 }
 
-/// What the senders of a failed batch are told. The log knows more under the same incident.
+/// The error sent to the requests of a failed batch. The log has the cause under the same incident id.
 fn refusal(incident: Uuid) -> Error {
     let message =
-        format!("the events could not be stored (incident {incident}): send them again, none is stored twice");
+        format!("the events could not be stored (incident {incident}): send them again; no event is stored twice");
     Error::unavailable(message).retry_after(RETRY_AFTER)
 }

@@ -174,7 +174,7 @@ def an_unreachable_registry_loses_nothing(facts):
 def unreadable_messages_are_quarantined_unchanged(facts):
     good = avro(facts, AVRO % "", ["a4"])[0]
     bad = {
-        b"\x00\x00\x01\xe2\x40x": "the schema registry knows no schema 123456",
+        b"\x00\x00\x01\xe2\x40x": "the schema registry has no schema 123456",
         good[:20]: "the message is truncated",
         b'{"id": "json"}': "does not begin with a schema registry's header",
     }

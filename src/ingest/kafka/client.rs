@@ -1,10 +1,10 @@
-//! The Kafka client of a source: its settings, and what it tells of itself between messages.
+//! The Kafka client of a source: its settings, and the events it reports between messages.
 //!
-//! In: a checked [`SourceConfig`]. Out: a [`KafkaClient`] in its group, whose assignments are not carried out by the client's own
-//! thread but noted ([`ClientEvent`]) for the source, which alone knows where a partition goes on.
+//! In: a checked [`SourceConfig`]. Out: a [`KafkaClient`] that has joined its group. The client's own thread does not apply
+//! assignments. It records them as [`ClientEvent`]s for the source, because only the source knows where a partition continues.
 //!
-//! **Invariant:** the client never decides where to read: it stores no offsets, and has no place to go by itself.
-//! **Invariant:** values of options are in no message: they may be secrets.
+//! **Invariant:** the client never decides where to read: it stores no offsets and has no default start position.
+//! **Invariant:** no message contains the value of an option, because it may be a secret.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -31,34 +31,34 @@ use crate::outbound::Roots;
 use crate::supervise::catch;
 use crate::telemetry::SourceTrouble;
 
-/// How often the client tells the ends of its partitions, from which the lag is counted.
+/// How often the client reports the ends of its partitions, from which the lag is computed.
 const STATISTICS_INTERVAL_MS: &str = "2000";
 
-/// What the client fetches ahead, and how long a partition waits when that is full. By default it is eight times as much, which
-/// falls out of the processor's caches, and a second, in which the source may have nothing to read.
+/// The size of the client's fetch queue, and how long a partition waits when the queue is full. The default size is eight times
+/// larger and does not fit the processor's caches. The default wait is one second, in which the source may run out of messages.
 const QUEUE_KIB: &str = "8192";
 const QUEUE_BACKOFF_MS: &str = "2";
 
-/// What the client calls a group whose coordinator answers.
+/// The client's name for the state of a group whose coordinator is reachable.
 const GROUP_UP: &str = "up";
-/// With what the client's own words begin when we gave it no token, which we have told already.
+/// The start of the client's own message when it received no token. `generate_oauth_token` has already reported that error.
 const NO_TOKEN: &str = "Failed to acquire SASL OAUTHBEARER token";
 
-/// A consumer with our context.
+/// A consumer with the context of this module.
 pub(super) type KafkaClient = BaseConsumer<ClientContextState>;
 
-/// What happened between two messages.
+/// An event between two messages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum ClientEvent {
-    /// These partitions are ours from now on; the source has to assign them.
+    /// These partitions now belong to this client; the source has to assign them.
     Assigned(Vec<TopicPartition>),
-    /// These are not ours any more; they are unassigned already.
+    /// These partitions no longer belong to this client; they are already unassigned.
     Revoked(Vec<TopicPartition>),
     /// The end of a partition.
     End(TopicPartition, PartitionEnd),
 }
 
-/// Takes what the client tells, and gives it the tokens that it asks for.
+/// Receives the client's callbacks and supplies it with login tokens.
 pub(super) struct ClientContextState {
     source: String,
     watch: Arc<SourceMonitor>,
@@ -66,12 +66,12 @@ pub(super) struct ClientContextState {
     runtime: Handle,
     stop: CancellationToken,
     notes: Mutex<Vec<ClientEvent>>,
-    /// The end that the client has reached last, until the session takes it.
+    /// The partition end that the client reached last, until the session takes it.
     end: Mutex<Option<i64>>,
     told: LoggedTroubles,
 }
 
-/// The settings of a source's client. `Invalid` names the option that librdkafka does not take.
+/// The settings of a source's client. Fails with `Invalid`, naming the option, if librdkafka rejects an option.
 pub(super) fn settings(name: &str, config: &SourceConfig) -> Result<ClientConfig> {
     let mut settings = ClientConfig::new();
     settings
@@ -84,7 +84,7 @@ pub(super) fn settings(name: &str, config: &SourceConfig) -> Result<ClientConfig
         // The client's own message quotes the value.
         if alone.create_native_config().is_err() {
             return Err(Error::invalid(format!(
-                "sources.{name}.options: librdkafka knows no option `{option}`, or does not take its value"
+                "sources.{name}.options: librdkafka rejects `{option}`: the option is unknown or its value is invalid"
             )));
         }
         settings.set(option, value);
@@ -92,16 +92,16 @@ pub(super) fn settings(name: &str, config: &SourceConfig) -> Result<ClientConfig
     settings
         .set("bootstrap.servers", config.brokers.join(","))
         .set("group.id", &config.group)
-        // Partitions that stay are not interrupted when others move.
+        // A rebalance does not interrupt the partitions that stay.
         .set("partition.assignment.strategy", "cooperative-sticky")
         .set("enable.auto.commit", "false")
         .set("enable.auto.offset.store", "false")
-        // Messages that are gone are for `on_gap`.
+        // `on_gap` decides what happens when messages are missing.
         .set("auto.offset.reset", "error")
-        // The event moves positions past records that are no messages.
+        // The event moves positions past control records and aborted messages.
         .set("enable.partition.eof", "true")
         .set("statistics.interval.ms", STATISTICS_INTERVAL_MS);
-    // What it says of connections that are closed is told from then on; the rest of it is for debugging.
+    // The client logs closed connections at this level; its other messages at this level are for debugging.
     settings.set_log_level(RDKafkaLogLevel::Info);
     if config.oauth.is_some() {
         settings.set("sasl.mechanism", "OAUTHBEARER");
@@ -115,21 +115,21 @@ pub(super) fn settings(name: &str, config: &SourceConfig) -> Result<ClientConfig
     Ok(settings)
 }
 
-/// Makes a client that knows no brokers, and so asks nobody: what does not fit together, and files that are not there, are
-/// told before anything runs.
+/// Creates a client without brokers, which opens no connection. Inconsistent options and missing files are thus reported at
+/// startup.
 fn check(name: &str, settings: &ClientConfig) -> Result<()> {
     let mut alone = settings.clone();
     alone.remove("bootstrap.servers");
     alone.remove("group.id");
     match alone.set_log_level(RDKafkaLogLevel::Emerg).create::<BaseConsumer>() {
         Ok(_) => Ok(()),
-        // The client's words name files and options, no values of secret ones.
+        // The client's message names files and options, but no secret values.
         Err(KafkaError::ClientCreation(why)) => Err(Error::invalid(format!("sources.{name}.options: {why}"))),
         Err(cause) => Err(no_client(name)(cause)),
     }
 }
 
-/// A client that joins its group and subscribes to its topics. Its context may wait in `runtime`, until `stop`.
+/// Creates a client that joins its group and subscribes to its topics. Its context may block on `runtime` until `stop`.
 pub(super) fn connect(source: &Source, runtime: Handle, stop: CancellationToken) -> Result<KafkaClient> {
     let name = &source.route.source;
     let context = ClientContextState {
@@ -149,44 +149,44 @@ pub(super) fn connect(source: &Source, runtime: Handle, stop: CancellationToken)
 }
 
 fn no_client(source: &str) -> impl Fn(KafkaError) -> Error {
-    move |cause| Error::invalid(format!("sources.{source}: no Kafka client can be made")).with_source(cause)
+    move |cause| Error::invalid(format!("sources.{source}: cannot create the Kafka client")).with_source(cause)
 }
 
 impl ClientContextState {
-    /// What happened since the last call, in order.
+    /// The events since the last call, in order.
     pub(super) fn take_notes(&self) -> Vec<ClientEvent> {
         std::mem::take(&mut *self.notes())
     }
 
-    /// The end of the event that `poll` has just returned.
+    /// The partition end that belongs to the event that `poll` has just returned.
     pub(super) fn take_end(&self) -> Option<i64> {
         self.end().take()
     }
 
-    /// Notes a fault for operators, and logs it unless that was done a moment ago.
+    /// Records an error for operators, and logs it unless the same kind was logged recently.
     fn tell(&self, ClientError { trouble, message }: ClientError) {
         let (source, kind) = (&self.source, trouble.as_str());
         let is_news = self.told.is_news(trouble, Instant::now());
         match trouble {
-            _ if !is_news => tracing::debug!(%source, kind, "a source has trouble: {message}"),
+            _ if !is_news => tracing::debug!(%source, kind, "source error: {message}"),
             SourceTrouble::Connection | SourceTrouble::Other => {
-                tracing::warn!(%source, kind, "a source has trouble, and goes on trying: {message}");
+                tracing::warn!(%source, kind, "source error, the client retries: {message}");
             }
-            _ => tracing::error!(%source, kind, "a source has trouble, and goes on trying: {message}"),
+            _ => tracing::error!(%source, kind, "source error, the client retries: {message}"),
         }
         self.watch.failed(trouble, message);
     }
 
-    /// Does what the C library calls for. A panic must not reach it: it would end the process.
+    /// Runs a callback of the C library. A panic must not unwind into the C library: it would abort the process.
     fn fenced(&self, what: &str, work: impl FnOnce()) {
         if let Err(panic) = catch(work) {
-            tracing::error!(source = %self.source, "taking the Kafka client's {what} panicked: {panic}");
+            tracing::error!(source = %self.source, "the Kafka client's {what} callback panicked: {panic}");
         }
     }
 
     fn take_statistics(&self, statistics: Statistics) {
         self.watch.connected(statistics.cgrp.is_some_and(|group| group.state == GROUP_UP));
-        // What the client says of a partition whose leader is away is what it heard before.
+        // The values of a partition whose leader is unreachable are stale.
         let up = statistics.brokers.values().filter(|broker| broker.state == "UP").map(|broker| broker.nodeid);
         let up: BTreeSet<i32> = up.collect();
         let ends = statistics.topics.into_iter().flat_map(|(topic, statistics)| {
@@ -202,11 +202,11 @@ impl ClientContextState {
     }
 
     fn notes(&self) -> std::sync::MutexGuard<'_, Vec<ClientEvent>> {
-        // A poisoned list is still a list: nothing in it can be half done.
+        // A poisoned list is still consistent: no update leaves it half done.
         self.notes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A poisoned offset is still one.
+    /// A poisoned lock is safe to use: the offset is written in one step.
     fn end(&self) -> std::sync::MutexGuard<'_, Option<i64>> {
         self.end.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -215,24 +215,24 @@ impl ClientContextState {
 impl ClientContext for ClientContextState {
     const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
 
-    /// Called by the thread that polls. A token that cannot be had is asked for again by the client, ten seconds later.
+    /// The polling thread calls this. If it fails, the client asks for a token again ten seconds later.
     fn generate_oauth_token(&self, _config: Option<&str>) -> Result<OAuthToken, Box<dyn std::error::Error>> {
         let source = &self.source;
         let Some(tokens) = &self.tokens else {
-            return Err(format!("there is no [sources.{source}.oauth] to say where tokens come from").into());
+            return Err(format!("the brokers require a token, but [sources.{source}.oauth] is not set").into());
         };
-        // A panic must not reach the C library that calls this: it would end the process.
+        // A panic must not unwind into the C library that calls this: it would abort the process.
         let fetched = catch(|| self.runtime.block_on(self.stop.run_until_cancelled(tokens.fetch())));
         let fetched =
             fetched.unwrap_or_else(|panic| Some(Err(Error::internal("fetching a token panicked").with_source(panic))));
-        match fetched.unwrap_or_else(|| Err(Error::cancelled("the source stops"))) {
+        match fetched.unwrap_or_else(|| Err(Error::cancelled("the source is stopping"))) {
             Ok(token) => {
-                tracing::debug!(%source, "a new token to log in with");
+                tracing::debug!(%source, "fetched a new login token");
                 Ok(OAuthToken { token: token.text, principal_name: token.principal, lifetime_ms: token.ends })
             }
             Err(error) => {
                 if error.kind() != Kind::Cancelled {
-                    let message = format!("no token to log in with: {error}; check sources.{source}.oauth");
+                    let message = format!("cannot fetch a login token: {error}; check sources.{source}.oauth");
                     self.tell(ClientError { trouble: SourceTrouble::Token, message });
                 }
                 Err(error.message().replace('\0', "").into())
@@ -243,7 +243,7 @@ impl ClientContext for ClientContextState {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
         let source = &self.source;
         match level {
-            // Told as an error as well, in better words.
+            // The error callback receives the same error with a better message.
             RDKafkaLogLevel::Error if matches!(facility, "FAIL" | "ERROR") => {
                 tracing::debug!(%source, facility, text, "kafka client");
             }
@@ -278,9 +278,9 @@ impl ClientContext for ClientContextState {
         }
         let is_known = matches!(
             code,
-            // The source looks for gaps then, and tells what it finds.
+            // The source then looks for gaps and reports them.
             RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange | RDKafkaErrorCode::LogTruncation
-            // What befell each of them was told before.
+            // The error of each broker was reported before.
             | RDKafkaErrorCode::AllBrokersDown
         );
         if is_known {
@@ -298,17 +298,17 @@ impl ConsumerContext for ClientContextState {
             self.notes().push(ClientEvent::Assigned(spots));
             return;
         }
-        // At once, since a client that closes waits for it: what was read of them is then left to their next reader.
+        // Immediately, because closing a client waits for it. The next owner reads again what was not stored.
         if let Err(error) = client.incremental_unassign(list) {
-            tracing::warn!(source = %self.source, %error, "partitions could not be given back");
+            tracing::warn!(source = %self.source, %error, "cannot unassign the revoked partitions");
         }
         self.notes().push(ClientEvent::Revoked(spots));
     }
 
     fn commit_callback(&self, outcome: KafkaResult<()>, _offsets: &TopicPartitionList) {
         if let Err(error) = outcome {
-            // They are for tools that look at the lag; the table has the true ones.
-            tracing::debug!(source = %self.source, %error, "Kafka did not take the offsets");
+            // Only lag tools read these offsets; the table has the authoritative ones.
+            tracing::debug!(source = %self.source, %error, "cannot commit offsets to Kafka");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The ends of partitions: what the brokers hold, and whether the client has returned all of it.
+//! The ends of partitions: where they are, and whether the client has returned every message before them.
 //!
 //! ```text
 //!   statistics ─► the end of a partition ─┐
@@ -6,14 +6,14 @@
 //!   event "end reached" ─► read position ─┘
 //! ```
 //!
-//! In: ends from the client's statistics, and its events that an end was reached. Out: positions that move past control
+//! In: ends from the client's statistics, and the client's "end reached" events. Out: positions that move past control
 //! records and aborted messages (see [`ReadPosition`](crate::ingest::source::ReadPosition)), and the lag.
 //!
-//! The client never returns control records and aborted messages. It queues the event behind every message before the end,
-//! and drops it, like the messages, when the partition is sought or revoked. So the event proves that no message before the
-//! end is still to come. The statistics cannot prove that: another thread computes them, at another time.
+//! The client never returns control records and aborted messages. It queues the event after every message before the end,
+//! and drops the event, like the messages, when the partition is sought or revoked. So the event proves that the client has
+//! returned every message before the end. The statistics cannot prove that: another thread computes them at another time.
 //!
-//! **Invariant:** a position moves to an end only after every message before that end was taken.
+//! **Invariant:** a position moves to an end only after the session took every message before that end.
 
 use std::time::Instant;
 
@@ -27,18 +27,18 @@ use crate::ingest::source::TopicPartition;
 use crate::lake::LagState;
 
 impl KafkaSession<'_> {
-    /// Notes where the brokers say that a partition ends.
+    /// Records the end of a partition as the brokers reported it.
     pub(super) fn set_end(&mut self, topic_partition: &TopicPartition, end: PartitionEnd) {
         let Some(place) = self.places.get_mut(topic_partition) else { return };
         place.behind.heard(end.offset, end.low, &place.read, self.source.clock.now());
         self.tell(topic_partition);
     }
 
-    /// The client has returned every message before the end of a partition with this number.
+    /// Handles the event that the client has returned every message before the end of a partition with this number.
     pub(super) fn reach_end(&mut self, partition: i32) -> Result<()> {
         let Some(end) = self.client.context().take_end() else { return Ok(()) };
         if self.is_paused() {
-            // A paused session drops what it takes, so messages before the end may be missing.
+            // A paused session drops the messages that it receives, so messages before the end may be missing.
             return Ok(());
         }
         let reading = self.places.iter().filter(|(topic_partition, place)| {
@@ -68,7 +68,7 @@ impl KafkaSession<'_> {
         self.tell_kafka(&settled)
     }
 
-    /// Updates what operators and readers of the table's freshness see of a partition.
+    /// Updates the lag of a partition, for operators and for the table's freshness.
     pub(super) fn tell(&self, topic_partition: &TopicPartition) {
         let Some(place) = self.places.get(topic_partition) else { return };
         if let Some(lag) = place.behind.lag(&place.read) {

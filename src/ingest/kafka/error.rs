@@ -1,9 +1,10 @@
-//! What the Kafka client complains of, in words that name the source and the way out.
+//! Errors of the Kafka client, with messages that name the source and the fix.
 //!
-//! In: the client's code and its own words. Out: what it is about, and a sentence for the log and for operators.
+//! In: the client's error code and message. Out: the kind of error, and a message for the log and for operators.
 //!
-//! The client tries again by itself, with pauses that grow to ten seconds (`reconnect.backoff.max.ms`), and tells the same
-//! error of the same broker at most every thirty. Here each trouble is logged at most once a minute; all are counted.
+//! The client retries by itself, with pauses that grow to ten seconds (`reconnect.backoff.max.ms`), and reports the same
+//! error of the same broker at most every thirty seconds. This module logs each kind of error at most once a minute; every
+//! error is counted.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -13,26 +14,26 @@ use rdkafka::error::RDKafkaErrorCode as Code;
 
 use crate::telemetry::SourceTrouble;
 
-/// A connection that ends sooner than this was refused, whatever the broker said of it.
+/// A connection that ends sooner than this counts as refused, regardless of the broker's message.
 const REFUSED_MILLIS_MAX: u64 = 2_000;
-/// Words of the library under the client, which it may pass on as an error of the connection.
+/// Texts of the TLS library, whose errors the client may report as connection errors.
 const TLS_WORDS: [&str; 2] = ["SSL routines:", "SSL handshake failed"];
-/// How long a trouble that was logged is only counted.
+/// How long a kind of error is only counted after it was logged.
 const QUIET: Duration = Duration::from_secs(60);
 
-/// What is wrong, and what can be done about it.
+/// The kind of an error, and a message with the problem and the fix.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ClientError {
     pub(super) trouble: SourceTrouble,
     pub(super) message: String,
 }
 
-/// When each trouble was logged last.
+/// The time at which each kind of error was logged last.
 #[derive(Debug, Default)]
 pub(super) struct LoggedTroubles(Mutex<BTreeMap<SourceTrouble, Instant>>);
 
 impl ClientError {
-    /// The client's words for a person who knows the configuration. `has_tokens`: the source logs in by tokens.
+    /// Turns the client's error into one that names configuration keys. `has_tokens`: the source logs in with tokens.
     pub(super) fn new(source: &str, has_tokens: bool, code: Code, reason: &str) -> Self {
         let trouble = match trouble(code) {
             SourceTrouble::Connection if TLS_WORDS.iter().any(|words| reason.contains(words)) => SourceTrouble::Tls,
@@ -55,24 +56,24 @@ impl ClientError {
                 ),
             ),
             SourceTrouble::Tls => (
-                "no TLS connection with the brokers",
+                "the TLS connection to the brokers failed",
                 format!(
-                    "check sources.{source}.ca_file, or `ssl.ca.location` in sources.{source}.options (who signed their \
-                     certificates), `ssl.certificate.location` and `ssl.key.location` if they ask for a certificate, and that \
-                     sources.{source}.brokers has the names that stand in theirs"
+                    "check sources.{source}.ca_file, or `ssl.ca.location` in sources.{source}.options (the authority that \
+                     signed their certificates), `ssl.certificate.location` and `ssl.key.location` if they require a client \
+                     certificate, and that sources.{source}.brokers uses the host names of their certificates"
                 ),
             ),
             SourceTrouble::Rights => (
-                "the brokers do not let it read",
+                "the brokers deny read access",
                 format!(
-                    "give its user READ and DESCRIBE on sources.{source}.topics, and READ on the group sources.{source}.group"
+                    "grant its user READ and DESCRIBE on sources.{source}.topics, and READ on the group sources.{source}.group"
                 ),
             ),
             SourceTrouble::Topic => {
-                ("a topic is not there", format!("create it, or take it out of sources.{source}.topics"))
+                ("a topic does not exist", format!("create it, or remove it from sources.{source}.topics"))
             }
             SourceTrouble::Connection => (
-                "the brokers are not reached",
+                "the brokers cannot be reached",
                 format!("check sources.{source}.brokers, and `security.protocol` in its options"),
             ),
             SourceTrouble::Token | SourceTrouble::Store | SourceTrouble::Other => {
@@ -84,22 +85,22 @@ impl ClientError {
 }
 
 impl ClientError {
-    /// The same of a line that the client does not call an error: a connection that was closed before it was of any use.
-    /// None for those that had been used, which close for many reasons and are made again.
+    /// Turns a log line into an error if it reports a connection that closed before it was used.
+    /// `None` for a used connection: it may close for many reasons, and the client opens it again.
     pub(super) fn of_line(source: &str, has_tokens: bool, line: &str) -> Option<Self> {
         let (age, state) = line.rsplit_once("(after ")?.1.split_once("ms in state ")?;
         let is_up = state.starts_with("UP");
         if is_up && age.parse::<u64>().ok()? >= REFUSED_MILLIS_MAX {
             return None;
         }
-        // A broker that refuses a token lets the client in and closes the door at once.
+        // A broker that rejects a token accepts the connection and then closes it immediately.
         let code = if is_up && has_tokens { Code::Authentication } else { Code::BrokerTransportFailure };
         Some(Self::new(source, has_tokens, code, line))
     }
 }
 
 impl LoggedTroubles {
-    /// Whether it is time to log this trouble again.
+    /// Whether to log this kind of error again.
     pub(super) fn is_news(&self, trouble: SourceTrouble, now: Instant) -> bool {
         let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let is_news = told.get(&trouble).is_none_or(|before| now.saturating_duration_since(*before) >= QUIET);
@@ -110,7 +111,7 @@ impl LoggedTroubles {
     }
 }
 
-/// What a code is about.
+/// The kind of error that a code belongs to.
 fn trouble(code: Code) -> SourceTrouble {
     match code {
         Code::Authentication
@@ -136,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_fault_names_the_source_and_the_way_out() {
+    fn an_error_names_the_source_and_the_fix() {
         let cases: [(bool, Code, SourceTrouble, &[&str]); 8] = [
             (
                 false,
@@ -166,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_that_was_of_no_use_is_a_fault() {
+    fn a_connection_closed_before_use_is_an_error() {
         let cases = [
             (false, "Disconnected (after 12ms in state APIVERSION_QUERY)", Some(SourceTrouble::Connection)),
             (false, "error:0A000086:SSL routines::x (after 4ms in state SSL_HANDSHAKE)", Some(SourceTrouble::Tls)),
@@ -186,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_trouble_is_logged_once_a_minute() {
+    fn the_same_kind_of_error_is_logged_once_a_minute() {
         let (told, now) = (LoggedTroubles::default(), Instant::now());
         let seconds = |seconds| now + Duration::from_secs(seconds);
         assert!(told.is_news(SourceTrouble::Login, now));

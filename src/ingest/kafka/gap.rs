@@ -1,10 +1,10 @@
-//! Gaps: a partition whose next message the brokers do not have.
+//! Gaps: partitions whose next message the brokers no longer have.
 //!
-//! In: the client's error that an offset is out of range. Out: a partition that stops or goes on from the oldest message, as
-//! `on_gap` says, and an error in the log.
+//! In: the client's error that an offset is out of range. Out: a partition that stops or continues from the oldest message,
+//! depending on `on_gap`, and an error in the log.
 //!
-//! **Invariant:** the offset that must exist is the position, not the one after the last message. Control records between the
-//! two may be deleted without a message being lost.
+//! **Invariant:** the offset that must exist is the position, not the offset after the last message. Retention may delete the
+//! control records between the two without losing a message.
 
 use std::time::Instant;
 
@@ -19,7 +19,7 @@ use crate::ingest::source::TopicPartition;
 use crate::lake::LagState;
 
 impl KafkaSession<'_> {
-    /// A partition has nothing to read where it should go on. The client does not say which: all are asked.
+    /// Finds the partitions whose position is out of range. The client does not name the partition, so this checks all of them.
     pub(super) fn find_gaps(&mut self) -> Result<()> {
         let (mut found, mut list) = (false, TopicPartitionList::new());
         for (topic_partition, place) in self.places.iter_mut().filter(|(_, place)| !place.stopped) {
@@ -30,7 +30,7 @@ impl KafkaSession<'_> {
             ) {
                 Ok(watermarks) => watermarks,
                 Err(error) => {
-                    tracing::warn!(source = %self.source.route.source, ?topic_partition, %error, "the brokers do not tell what there is");
+                    tracing::warn!(source = %self.source.route.source, ?topic_partition, %error, "cannot fetch the offset range of a partition");
                     (0, i64::MAX)
                 }
             };
@@ -58,18 +58,18 @@ impl KafkaSession<'_> {
     }
 }
 
-/// Says what is gone, and what can be done about it.
+/// Logs which messages are missing, and the fix.
 fn tell_gap(source: &Source, topic_partition: &TopicPartition, next: i64, low: i64, high: i64) {
     let (name, TopicPartition { topic, partition }) = (&source.route.source, topic_partition);
     let what = match next < low {
         true => "messages were deleted before they were read",
-        false => "the topic was made anew, or has lost its newest messages",
+        false => "the topic was recreated, or has lost its newest messages",
     };
     let way = match source.config.on_gap {
         OnGap::Stop => format!(
-            "the partition is stopped: set sources.{name}.on_gap = \"earliest\" and restart to go on from {low}"
+            "the partition is stopped: set sources.{name}.on_gap = \"earliest\" and restart to continue from {low}"
         ),
-        OnGap::Earliest => format!("the partition goes on from {low}, as sources.{name}.on_gap says"),
+        OnGap::Earliest => format!("the partition continues from {low}, because of sources.{name}.on_gap"),
     };
     tracing::error!(source = %name, %topic, partition, next, low, high, "{what}; {way}");
 }

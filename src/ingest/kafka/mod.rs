@@ -1,17 +1,17 @@
-//! Kafka as a source: its client, and one session of it after the other.
+//! The Kafka source: its client, and the sessions that it runs one after another.
 //!
 //! ```text
-//!   source ─► session ─ ends, in any way ─► the next session
+//!   source ─► session ─ ends for any reason ─► the next session
 //!               │  └─► end (position, lag), gap, pause
-//!   brokers ◄─► client ─ messages, assignments ─► session ─► haul ─► stored with its offsets
-//!               ▲   └─ errors ─► fault ─► the log, operators
+//!   brokers ◄─► client ─ messages, assignments ─► session ─► message batch ─► stored with its offsets
+//!               ▲   └─ errors ─► error.rs ─► the log, operators
 //!               └─ token ◄─► an identity provider
 //! ```
 //!
-//! In: a checked configuration ([`Source`]). Out: hauls for [`sources`](super::source), which knows the rest.
+//! In: a checked configuration ([`Source`]). Out: message batches for [`source`](super::source), which stores them.
 //!
-//! **Invariant:** this is the only folder that knows `rdkafka`.
-//! **Invariant:** where to read on is what the table says, never what Kafka or the client remembers.
+//! **Invariant:** only this folder uses `rdkafka`.
+//! **Invariant:** the table alone decides where reading continues, never the offsets that Kafka or the client stores.
 
 mod source;
 

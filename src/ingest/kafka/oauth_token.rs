@@ -1,10 +1,10 @@
-//! The tokens with which a source logs in to its brokers: fetched from an identity provider when they are due.
+//! OAuth tokens for a source's login to its brokers, fetched from an identity provider when they are due.
 //!
-//! In: `[sources.NAME.oauth]`. Out: a [`OauthToken`] for SASL's `OAUTHBEARER`, by the grant `client_credentials` (RFC 6749,
-//! section 4.4), the client named by HTTP's basic scheme as its section 2.3.1 wants it.
+//! In: `[sources.NAME.oauth]`. Out: an [`OauthToken`] for SASL's `OAUTHBEARER`, by the grant `client_credentials` (RFC 6749,
+//! section 4.4). The client authenticates with HTTP basic authentication (section 2.3.1).
 //!
-//! **Invariant:** a fetch ends: it has a time and a size, follows no redirect, and is not tried again by itself.
-//! **Invariant:** neither the secret nor a token is in any message.
+//! **Invariant:** a fetch is bounded in time and size, follows no redirect, and does not retry by itself.
+//! **Invariant:** no message contains the secret or a token.
 
 use std::fmt;
 use std::time::Duration;
@@ -19,17 +19,17 @@ use crate::config::OauthConfig;
 use crate::error::{Error, Result};
 use crate::outbound::{Client, Plaintext, Request, Retry, Roots, Settings, StatusCode, parse_url, redacted};
 
-/// The time for one fetch, from connecting to the last byte.
+/// The time limit of one fetch, from connecting to the last byte.
 const FETCH_TIME_MAX: Duration = Duration::from_secs(10);
-/// An answer with its token, in bytes.
+/// The size limit of a response, in bytes.
 const ANSWER_BYTES_MAX: usize = 256 * 1024;
-/// What the provider says of an error, in characters.
+/// The length limit of the provider's error text, in characters.
 const COMPLAINT_MAX: usize = 300;
-/// The shortest life of a token, in seconds: below it a source would do little else than ask for the next one.
+/// The shortest accepted lifetime of a token, in seconds. With shorter ones a source would fetch tokens all the time.
 const LIFE_MIN: i64 = 10;
-/// The life of a token whose answer does not say it, in seconds. The next one is fetched after four fifths of it.
+/// The lifetime of a token without `expires_in`, in seconds. The client fetches the next token after four fifths of it.
 const LIFE_UNSAID: i64 = 300;
-/// The longest life that is believed, in seconds.
+/// The upper limit of a lifetime, in seconds; longer ones are cut to it.
 const LIFE_MAX: i64 = 7 * 24 * 3_600;
 
 /// Fetches the tokens of one source.
@@ -42,16 +42,16 @@ pub(super) struct OauthTokens {
     clock: Clock,
 }
 
-/// A token.
+/// A login token.
 pub(super) struct OauthToken {
     pub(super) text: String,
-    /// Whose it is, for the log.
+    /// The client id that the token belongs to, for the log.
     pub(super) principal: String,
-    /// When it ends, in milliseconds since 1970.
+    /// When the token expires, in milliseconds since 1970.
     pub(super) ends: i64,
 }
 
-/// What the endpoint answers.
+/// The endpoint's response with a token.
 #[derive(Deserialize)]
 struct TokenAnswer {
     access_token: String,
@@ -59,7 +59,7 @@ struct TokenAnswer {
     expires_in: Option<Value>,
 }
 
-/// What it answers when it refuses (RFC 6749, section 5.2).
+/// The endpoint's error response (RFC 6749, section 5.2).
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct TokenRefusal {
@@ -75,7 +75,7 @@ impl fmt::Debug for OauthTokens {
 }
 
 impl OauthTokens {
-    /// Checks what the configuration alone cannot know. `Invalid` for a URL that is none, or certificates that are none.
+    /// Makes the checks that need more than the configuration. Fails with `Invalid` if the URL or a certificate is invalid.
     pub(super) fn new(source: &str, config: &OauthConfig, clock: Clock) -> Result<Self> {
         let key = |field: &str| format!("sources.{source}.oauth.{field}");
         let url = parse_url(&config.token_url, Plaintext::Loopback).map_err(|error| error.at(key("token_url")))?;
@@ -102,7 +102,8 @@ impl OauthTokens {
         Ok(Self { url, client, id, secret, form: form.finish(), clock })
     }
 
-    /// A new token. `Unavailable` or `Limited` when the endpoint does not answer as it should, `Forbidden` when it refuses.
+    /// Fetches a new token. Fails with `Unavailable` or `Limited` if the response is unusable, and with `Forbidden` if the
+    /// endpoint rejects the request.
     pub(super) async fn fetch(&self) -> Result<OauthToken> {
         let id: String = byte_serialize(self.id.as_bytes()).collect();
         let request = Request::post(self.url.clone(), "application/x-www-form-urlencoded", self.form.clone());
@@ -114,15 +115,15 @@ impl OauthTokens {
         self.read(&answer.body)
     }
 
-    /// The token of an answer.
+    /// Parses the token of a response.
     fn read(&self, body: &[u8]) -> Result<OauthToken> {
         let answer: TokenAnswer =
-            serde_json::from_slice(body).map_err(|_| self.odd("is no JSON object with an `access_token`"))?;
+            serde_json::from_slice(body).map_err(|_| self.odd("is not a JSON object with an `access_token`"))?;
         if answer.token_type.is_some_and(|kind| !kind.eq_ignore_ascii_case("bearer")) {
-            return Err(self.odd("holds another kind of token than `Bearer`"));
+            return Err(self.odd("has a `token_type` other than `Bearer`"));
         }
         if answer.access_token.is_empty() || !answer.access_token.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(self.odd("holds a token that is none"));
+            return Err(self.odd("has an invalid `access_token`"));
         }
         let life = match &answer.expires_in {
             None | Some(Value::Null) => Some(LIFE_UNSAID),
@@ -130,9 +131,11 @@ impl OauthTokens {
             Some(Value::Number(number)) => number.as_i64(),
             Some(_) => None,
         };
-        let life = life.ok_or_else(|| self.odd("has an `expires_in` that is no number of seconds"))?;
+        let life = life.ok_or_else(|| self.odd("has an `expires_in` that is not a number of seconds"))?;
         if life < LIFE_MIN {
-            return Err(self.odd(format!("holds a token that ends in {life} s: let tokens live {LIFE_MIN} s at least")));
+            return Err(
+                self.odd(format!("has a token that expires in {life} s: let tokens live at least {LIFE_MIN} s"))
+            );
         }
         let ends = self.clock.now() / 1_000 + life.min(LIFE_MAX) * 1_000;
         Ok(OauthToken { text: answer.access_token, principal: self.id.clone(), ends })
@@ -149,6 +152,6 @@ impl OauthTokens {
     }
 
     fn odd(&self, what: impl fmt::Display) -> Error {
-        Error::unavailable(format!("the answer of the token endpoint {} {what}", redacted(&self.url)))
+        Error::unavailable(format!("the response of the token endpoint {} {what}", redacted(&self.url)))
     }
 }

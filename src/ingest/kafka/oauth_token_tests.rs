@@ -1,4 +1,4 @@
-//! Tokens from an endpoint on loopback that gives good ones, odd ones, and none.
+//! Tests of token fetches against a loopback endpoint that returns valid tokens, invalid ones, and errors.
 
 use axum::body::Body;
 use axum::response::Response;
@@ -14,7 +14,7 @@ use crate::outbound::testing::{AUTHORITY, OTHER_AUTHORITY, Server};
 
 const NOW: i64 = 1_800_000_000;
 
-/// A token from an endpoint that answers so, and what it was asked.
+/// Fetches a token from an endpoint that gives this response; returns the result and the request.
 async fn fetch(status: &str, body: &str) -> (Result<OauthToken>, String) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let config = OauthConfig {
@@ -43,8 +43,8 @@ async fn fetch(status: &str, body: &str) -> (Result<OauthToken>, String) {
 }
 
 #[tokio::test]
-async fn a_token_is_asked_for_and_read_as_the_standard_says() {
-    // The answer, and when its token ends, in seconds from now.
+async fn a_token_is_requested_and_parsed_as_rfc_6749_specifies() {
+    // The response, and its token's lifetime in seconds.
     let cases = [
         (r#"{"access_token":"a.b-c","token_type":"bearer","expires_in":600}"#, 600),
         (r#"{"access_token":"a.b-c","expires_in":"3599","ext_expires_in":1}"#, 3_599),
@@ -64,24 +64,24 @@ async fn a_token_is_asked_for_and_read_as_the_standard_says() {
 }
 
 #[tokio::test]
-async fn an_endpoint_that_gives_none_is_told_of() {
+async fn a_response_without_a_token_is_an_error() {
     let (long, refusal) = ("x".repeat(300_000), r#"{"error":"invalid_client","error_description":"no\u0000 such"}"#);
     let cases = [
         ("401 Unauthorized", refusal, Kind::Forbidden, "answers 401 Unauthorized (invalid_client, no such)"),
         ("400 Bad Request", "<html>", Kind::Forbidden, "answers 400 Bad Request"),
         ("302 Found", "", Kind::Unavailable, "answers 302 Found"),
         ("503 Service Unavailable", "{}", Kind::Unavailable, "answers 503"),
-        ("200 OK", "<html>", Kind::Unavailable, "no JSON object with an `access_token`"),
-        ("200 OK", r#"{"access_token":""}"#, Kind::Unavailable, "a token that is none"),
-        ("200 OK", r#"{"access_token":"a\u0001host=b"}"#, Kind::Unavailable, "a token that is none"),
-        ("200 OK", r#"{"access_token":"a","token_type":"mac"}"#, Kind::Unavailable, "another kind of token"),
-        ("200 OK", r#"{"access_token":"a","expires_in":"soon"}"#, Kind::Unavailable, "no number of seconds"),
-        ("200 OK", r#"{"access_token":"a","expires_in":5}"#, Kind::Unavailable, "ends in 5 s"),
-        ("200 OK", r#"{"access_token":"a","expires_in":-1}"#, Kind::Unavailable, "ends in -1 s"),
+        ("200 OK", "<html>", Kind::Unavailable, "not a JSON object with an `access_token`"),
+        ("200 OK", r#"{"access_token":""}"#, Kind::Unavailable, "invalid `access_token`"),
+        ("200 OK", r#"{"access_token":"a\u0001host=b"}"#, Kind::Unavailable, "invalid `access_token`"),
+        ("200 OK", r#"{"access_token":"a","token_type":"mac"}"#, Kind::Unavailable, "a `token_type` other than"),
+        ("200 OK", r#"{"access_token":"a","expires_in":"soon"}"#, Kind::Unavailable, "not a number of seconds"),
+        ("200 OK", r#"{"access_token":"a","expires_in":5}"#, Kind::Unavailable, "expires in 5 s"),
+        ("200 OK", r#"{"access_token":"a","expires_in":-1}"#, Kind::Unavailable, "expires in -1 s"),
         ("200 OK", &long, Kind::Limited, "more than 262144 bytes"),
     ];
     for (status, body, kind, words) in cases {
-        let Err(error) = fetch(status, body).await.0 else { panic!("{status} is no token") };
+        let Err(error) = fetch(status, body).await.0 else { panic!("{status} returned a token") };
         assert_eq!(error.kind(), kind, "{error}");
         assert!(error.message().contains(words) && error.message().contains("/token"), "{error}");
         assert!(!format!("{error:?}").contains("hunter"), "{error:?}");
@@ -89,19 +89,19 @@ async fn an_endpoint_that_gives_none_is_told_of() {
 }
 
 #[tokio::test]
-async fn an_endpoint_that_is_away_is_told_of() {
+async fn an_unreachable_endpoint_is_an_error() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/token", listener.local_addr().unwrap());
     drop(listener);
     let config = OauthConfig { token_url: url.clone(), ..OauthConfig::default() };
     let tokens = OauthTokens::new("voice", &config, Clock::System).unwrap();
-    let Err(error) = tokens.fetch().await else { panic!("nobody answers there") };
+    let Err(error) = tokens.fetch().await else { panic!("nothing listens there") };
     assert_eq!(error.kind(), Kind::Unavailable);
     assert!(error.message().contains(&format!("the token endpoint {url} cannot be reached")), "{error}");
 }
 
 #[test]
-fn certificates_that_are_none_are_told_of() {
+fn invalid_certificates_are_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("ca.pem");
     let made = || {
@@ -115,7 +115,7 @@ fn certificates_that_are_none_are_told_of() {
 }
 
 #[tokio::test]
-async fn an_endpoints_authority_is_read_from_a_file() {
+async fn a_ca_file_holds_the_authority_of_the_endpoint() {
     const TOKEN: &str = r#"{"access_token":"a"}"#;
     let server = Server::tls(|_, _| futures::future::ready(Response::new(Body::from(TOKEN))).boxed()).await;
     let token_url = server.url("/token");

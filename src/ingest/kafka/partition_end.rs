@@ -1,4 +1,4 @@
-//! Where a partition ends, as its leader says it, and the offset in the client's event that the end was reached.
+//! The end of a partition as its leader reports it, and the offset in the client's "end reached" event.
 
 /// The text before the offset in the client's event.
 const END_WORDS: &str = "reached end of partition at offset ";
@@ -6,10 +6,10 @@ const END_WORDS: &str = "reached end of partition at offset ";
 /// The end of a partition, as its leader reported it last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct PartitionEnd {
-    /// The offset after the last record; with `read_committed`, the default, the last stable offset: a transaction that is
-    /// open does not count.
+    /// The offset after the last record. With `read_committed`, the default, it is the last stable offset, which excludes open
+    /// transactions.
     pub(super) offset: i64,
-    /// The oldest offset that the leader holds, if it is known.
+    /// The oldest offset that the leader holds, if known.
     pub(super) low: Option<i64>,
 }
 
@@ -50,7 +50,7 @@ mod tests {
 
     /// Fails if a new version of the client changes the text.
     #[test]
-    fn the_offset_is_in_the_text_of_the_event() {
+    fn the_text_of_the_event_contains_the_offset() {
         let kafka = Kafka::start();
         kafka.send(0, (0..3).map(event));
         let client: BaseConsumer<Reasons> = ClientConfig::new()

@@ -1,16 +1,16 @@
-//! A session whose source is paused: it stays in its group and reads nothing.
+//! Pausing a session: it stays in its consumer group and reads nothing.
 //!
 //! ```text
 //!   running ── the table says paused ──► drop what was read ► the client fetches no more ──┐
-//!      ▲                                                                                 paused (lag is told)
-//!      └── read on from the table's offsets ◄── the client fetches ◄── the table says running ─┘
+//!      ▲                                                                              paused (lag is reported)
+//!      └── continue at the table's offsets ◄─── the client fetches ◄── the table says running ─┘
 //! ```
 //!
-//! In: what the table says, looked at several times a second. Out: partitions that rest, or are read again.
+//! In: the pause state in the table, checked several times a second. Out: paused or resumed partitions.
 //!
-//! The session goes on polling: so no partition moves because of a pause, and the group does not give the server up.
+//! The session continues to poll, so a pause moves no partition and the group keeps the server as a member.
 //!
-//! **Invariant:** a paused session takes no message, and commits nothing.
+//! **Invariant:** a paused session takes no message and commits nothing.
 
 use std::time::{Duration, Instant};
 
@@ -22,11 +22,11 @@ use super::session::{KafkaSession, broken, list_of};
 use crate::error::Result;
 use crate::ingest::source::{MessageBatch, TopicPartition};
 
-/// How often the table is looked at, in memory: others follow its log.
+/// How often the session checks the table's in-memory state; other tasks follow the table's log.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
-/// How often the brokers are asked where partitions end that are not read: the client learns it only by reading.
+/// How often the session asks the brokers for the ends of paused partitions. The client learns ends only by fetching.
 const ENDS_INTERVAL: Duration = Duration::from_secs(2);
-/// Time for their answer.
+/// The time limit of that request.
 const ENDS_TIME_MAX: Duration = Duration::from_secs(2);
 
 impl KafkaSession<'_> {
@@ -34,7 +34,7 @@ impl KafkaSession<'_> {
         self.pause.since().is_some()
     }
 
-    /// Does what a pause asks for, when it is time to look.
+    /// Checks the pause state, if that is due.
     pub(super) fn mind_pause(&mut self, now: Instant) -> Result<()> {
         if now.saturating_duration_since(self.pause_looked) < LOOK_INTERVAL {
             return Ok(());
@@ -48,7 +48,7 @@ impl KafkaSession<'_> {
         Ok(())
     }
 
-    /// Follows what the table says now.
+    /// Pauses or resumes the session to match the table.
     pub(super) fn look_at_pause(&mut self) -> Result<()> {
         let seen = self.writer.pause()?;
         let before = std::mem::replace(&mut self.pause, seen);
@@ -59,12 +59,12 @@ impl KafkaSession<'_> {
         }
     }
 
-    /// Says whether the source is paused.
+    /// Reports whether the source is paused.
     pub(super) fn tell_pause(&self) {
         let source = &self.source.route.source;
         self.source.watch.paused(self.is_paused());
         if self.is_paused() {
-            tracing::info!(%source, "the source is paused: `glasshouse sources resume {source}` sets it going");
+            tracing::info!(%source, "the source is paused: run `glasshouse sources resume {source}` to resume it");
         }
     }
 
@@ -77,9 +77,9 @@ impl KafkaSession<'_> {
     }
 
     fn go_on(&mut self) -> Result<()> {
-        tracing::info!(source = %self.source.route.source, "the source goes on");
+        tracing::info!(source = %self.source.route.source, "the source resumes");
         let all: Vec<TopicPartition> = self.places.keys().cloned().collect();
-        // Before it seeks: a client that is set going begins where it was paused.
+        // Resume before seeking: a resumed client begins where it was paused.
         self.client.resume(&list_of(&all, Offset::Invalid)?).map_err(broken)?;
         self.tell_pause();
         let open = self.places.iter().filter(|(_, place)| !place.stopped);
@@ -90,7 +90,7 @@ impl KafkaSession<'_> {
         }
     }
 
-    /// Asks the brokers where the partitions end, so that the lag is told.
+    /// Asks the brokers for the ends of the partitions, to report the lag.
     fn ask_ends(&mut self) -> Result<()> {
         let spots: Vec<TopicPartition> = self.places.keys().cloned().collect();
         if spots.is_empty() {
@@ -99,7 +99,7 @@ impl KafkaSession<'_> {
         let ends = match self.client.offsets_for_times(list_of(&spots, Offset::End)?, ENDS_TIME_MAX) {
             Ok(ends) => ends,
             Err(error) => {
-                tracing::debug!(source = %self.source.route.source, %error, "the brokers do not tell where partitions end");
+                tracing::debug!(source = %self.source.route.source, %error, "cannot fetch the ends of partitions");
                 return Ok(());
             }
         };

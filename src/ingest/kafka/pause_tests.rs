@@ -1,4 +1,4 @@
-//! Pauses of a source: what is stored before, nothing behind, and all of it afterwards, once.
+//! Tests of pausing a source: it stores nothing while paused, and stores every message exactly once after it resumes.
 
 use std::sync::Arc;
 
@@ -9,14 +9,14 @@ use crate::ingest::testing::{TABLE, limits, memory, open};
 use crate::ingest::{Ingest, Source, SourceState, Sources};
 use crate::lake::Store;
 
-/// The same source as another server has it, with handles of its own of the tables.
+/// The same source on another server, with its own table handles.
 async fn elsewhere(store: &Store, config: &SourceConfig) -> Arc<Sources> {
     let source = Source::new("voice", config, None, None, Clock::System, Arc::default()).unwrap();
     let started = Ingest::start(open(store).await, vec![source], limits(), Clock::System, Arc::default()).await;
     started.unwrap().sources.clone()
 }
 
-/// What a partition of a source is told of: its offset, its lag, and whether it is read here.
+/// The reported state of each partition: its number, offset and lag, and whether this server reads it.
 fn partitions(state: &SourceState) -> Vec<(i32, Option<i64>, Option<i64>, bool)> {
     let told = state.partitions.iter();
     told.map(|one| (one.partition, one.offset, one.lag, one.is_here)).collect()
@@ -57,12 +57,12 @@ async fn a_pause_lasts_through_a_restart_and_loses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn behind_a_pause_nothing_is_stored_by_a_server_that_has_not_heard_of_it() {
+async fn a_server_that_has_not_seen_a_pause_stores_nothing_after_it() {
     let (kafka, store) = (Kafka::start(), memory());
     kafka.send(0, (0..10).map(event));
     let server = SourceServer::start(&store, &kafka.source()).await;
     reaches(&store, [Some(10), None]).await;
-    // Nobody follows the log for this server: it hears of the pause when its next batch is refused.
+    // This server does not follow the log, so it learns of the pause when its next batch is rejected.
     let other = elsewhere(&store, &kafka.source()).await;
     other.set_paused("voice", true).await.unwrap();
     kafka.send(0, (10..20).map(event));
@@ -73,7 +73,7 @@ async fn behind_a_pause_nothing_is_stored_by_a_server_that_has_not_heard_of_it()
     other.set_paused("voice", false).await.unwrap();
     server.ingest.writer.tables()[TABLE].refresh().await.unwrap();
     reaches(&store, [Some(20), None]).await;
-    // Paused and set going before it looks: its batch is refused, and read again.
+    // Paused and resumed before the server checks: its batch is rejected and read again.
     for is_paused in [true, false] {
         other.set_paused("voice", is_paused).await.unwrap();
     }
@@ -90,7 +90,7 @@ async fn a_source_may_be_paused_before_it_has_ever_read() {
     elsewhere(&store, &latest).await.set_paused("voice", true).await.unwrap();
     kafka.send(0, (0..5).map(event));
     let server = SourceServer::start(&store, &latest).await;
-    // It has its partitions, begins behind what is there, and reads nothing.
+    // It has its partitions, starts after the existing messages, and reads nothing.
     server.tells(&metric("lag_messages", 0)).await;
     kafka.send(0, (5..9).map(event));
     server.tells(&metric("lag_messages", 4)).await;
@@ -102,7 +102,7 @@ async fn a_source_may_be_paused_before_it_has_ever_read() {
 }
 
 #[tokio::test]
-async fn operators_who_pause_at_once_agree() {
+async fn concurrent_pauses_agree() {
     let store = memory();
     let config = SourceConfig { table: TABLE.to_owned(), ..SourceConfig::default() };
     let (one, two) = (elsewhere(&store, &config).await, elsewhere(&store, &config).await);

@@ -1,20 +1,20 @@
-//! One Kafka client from its start to its end: what is read becomes hauls, and hauls are stored with their offsets.
+//! A Kafka session, the lifetime of one client: it collects messages in batches, and stores batches with their offsets.
 //!
 //! ```text
-//!   poll ─► haul ─ due ─► store with offsets ─┬─ stored ───► tell Kafka the offsets (for lag tools only)
-//!     ▲                                       └─ refused ──► drop the haul
-//!     │                                                         │
-//!     └── read on from ◄── the table's own offsets ◄────────────┴── partitions that were assigned to us
+//!   poll ─► message batch ─ due ─► store with offsets ─┬─ stored ────► commit offsets to Kafka (for lag tools only)
+//!     ▲                                                └─ rejected ──► drop the batch
+//!     │                                                                   │
+//!     └── continue at ◄── the table's own offsets ◄───────────────────────┴── newly assigned partitions
 //! ```
 //!
 //! In: a [`Source`] and its client. Out: rows, offsets and bad messages in the lake.
 //!
-//! One thread polls, decides and stores, in turns. So while a haul is being stored no partition comes or goes, and what was
-//! read but not stored is in one place. Brokers send ahead meanwhile, into the client's own bounded queue.
+//! One thread alternates between polling and storing. So no partition is assigned or revoked while a batch is being stored, and
+//! unstored messages are in one place. Meanwhile the client prefetches messages into its own bounded queue.
 //!
-//! **Invariant:** where to read on is what the table says, never what Kafka remembers or this server believes.
-//! **Invariant:** a haul is stored or dropped as a whole. A drop loses nothing: its messages are read again.
-//! **Invariant:** messages that are gone before they were read are never passed over in silence.
+//! **Invariant:** the table alone decides where reading continues, never the offsets in Kafka or in this server's memory.
+//! **Invariant:** a message batch is stored or dropped as a whole. A drop loses nothing: the session reads its messages again.
+//! **Invariant:** the session never skips deleted messages silently.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -37,35 +37,35 @@ use crate::ingest::source::{
 use crate::ingest::write::stopping;
 use crate::telemetry::SourceTrouble;
 
-/// The longest time between two looks at what else there is to do, above all whether to stop.
+/// The longest wait in one poll. Afterwards the session checks for other work, above all whether to stop.
 const POLL_MAX: Duration = Duration::from_millis(100);
-/// Messages that were waiting already and are taken under one look at the clock.
+/// How many waiting messages the session takes per reading of the clock.
 const TAKEN_MAX: u32 = 64;
-/// The pause after a fault.
+/// The pause after an error.
 const PAUSE: Duration = Duration::from_millis(500);
-/// Batches from the smallest to a whole one, after one was too much.
+/// The number of stored batches after which a reduced row limit is back at its full value.
 const ROWS_STEPS: usize = 64;
-/// Time for one question to the brokers.
+/// The time limit of one request to the brokers.
 pub(super) const ASK_TIME_MAX: Duration = Duration::from_secs(10);
-/// How long a position that moved without a message waits for a batch to share a commit with. Usually the end of a transaction
-/// is read before its messages are stored, and needs no commit of its own. Without a bound, retention could delete the records
-/// at the stored offset, which would look like a gap.
+/// How long a position that moved without a message waits for a batch to share a commit with. Usually the session reads the end
+/// of a transaction before it stores the messages, so the end needs no commit of its own. Without this limit, retention could
+/// delete the records at the stored offset, which would look like a gap.
 const POSITION_AGE_MAX: Duration = Duration::from_secs(60);
 
-/// A partition that is ours.
+/// A partition that is assigned to this session.
 #[derive(Debug, Default)]
 pub(super) struct PartitionReader {
     pub(super) position: Position,
-    /// Where it begins, as long as the table does not say where it goes on; none when the first message will tell.
+    /// The offset to begin at while the table has no offset of the partition. `None` if the first message determines it.
     first: Option<i64>,
-    /// How far it was read.
+    /// The read position.
     pub(super) read: ReadPosition,
-    /// A gap stopped it.
+    /// Whether a gap stopped the partition.
     pub(super) stopped: bool,
     pub(super) behind: Lag,
 }
 
-/// One client from its start to its end.
+/// The lifetime of one client.
 pub(super) struct KafkaSession<'a> {
     pub(super) source: &'a Source,
     pub(super) writer: &'a SourceWriter,
@@ -77,17 +77,17 @@ pub(super) struct KafkaSession<'a> {
     /// The partition of the last message.
     near: Option<TopicPartition>,
     pub(super) message_batch: MessageBatch,
-    /// What the table said of the pause when it was looked at last.
+    /// The pause state in the table at the last check.
     pub(super) pause: Pause,
     pub(super) pause_looked: Instant,
-    /// When the brokers were asked last where the partitions end, while they are not read.
+    /// When the session last asked the brokers for the ends of paused partitions.
     pub(super) ends_asked: Instant,
-    /// When a position first moved past the stored one without a message. `None` if all positions are stored or in the haul.
+    /// When a position first moved past the stored one without a message. `None` if all positions are stored or in the batch.
     pub(super) moved: Option<Instant>,
-    /// When the source was first started, in milliseconds since 1970, as long as the table does not say it.
+    /// When the source first started, in milliseconds since 1970, while the table does not record it.
     started: Option<i64>,
     bounds: BatchLimits,
-    /// What `bounds` were before a batch was too much.
+    /// The row limit of `bounds` before a batch was too large.
     rows_full: usize,
 }
 
@@ -122,7 +122,7 @@ impl<'a> KafkaSession<'a> {
         })
     }
 
-    /// Until it is told to stop. An error is the end of this client, not of the source.
+    /// Runs until `stop`. An error ends this client, not the source.
     pub(super) fn run(mut self) -> Result<()> {
         self.tell_pause();
         while !self.stop.is_cancelled() {
@@ -148,8 +148,7 @@ impl<'a> KafkaSession<'a> {
         self.message_batch.due(&self.bounds, now).into_iter().chain(moved).min()
     }
 
-    /// Takes messages that are there already, a few under one look at the clock and at all else; waits for the first one
-    /// when there is none.
+    /// Takes up to [`TAKEN_MAX`] messages that are already queued. Waits for the first one if the queue is empty.
     fn take_waiting(&mut self, now: Instant, wait: Duration) -> Result<()> {
         let client = self.client;
         for taken in 0..TAKEN_MAX {
@@ -158,7 +157,7 @@ impl<'a> KafkaSession<'a> {
                 Some(Ok(message)) => self.take(&message, now),
                 Some(Err(KafkaError::PartitionEOF(partition))) => self.reach_end(partition)?,
                 Some(Err(error)) => return self.fault(&error),
-                // Nothing is there, or something happened that has to be looked at before the next message.
+                // The queue is empty, or an event has to be handled before the next message.
                 None => return Ok(()),
             }
             if self.message_batch.is_full(&self.bounds) {
@@ -173,11 +172,11 @@ impl<'a> KafkaSession<'a> {
             ClientEvent::Assigned(spots) => {
                 tracing::info!(source = %self.source.route.source, partitions = ?spots, "partitions were assigned");
                 let list = match self.open(&spots) {
-                    // It stops: but a client that closes waits for its assignment to be carried out.
+                    // The session stops, but closing the client waits until its assignment is applied.
                     Err(_) if self.stop.is_cancelled() => list_of(&spots, Offset::End)?,
                     list => list?,
                 };
-                // Also when there are none: the group waits for this answer.
+                // An empty list is assigned as well: the group waits for this call.
                 self.client.incremental_assign(&list).map_err(broken)?;
                 if !spots.is_empty() {
                     self.source.watch.goes_on();
@@ -185,7 +184,7 @@ impl<'a> KafkaSession<'a> {
                 if self.is_paused() { self.client.pause(&list).map_err(broken) } else { Ok(()) }
             }
             ClientEvent::Revoked(spots) => {
-                tracing::info!(source = %self.source.route.source, partitions = ?spots, "partitions went elsewhere");
+                tracing::info!(source = %self.source.route.source, partitions = ?spots, "partitions were revoked");
                 for topic_partition in spots {
                     self.message_batch.forget(&topic_partition);
                     self.places.remove(&topic_partition);
@@ -193,7 +192,7 @@ impl<'a> KafkaSession<'a> {
                 }
                 Ok(())
             }
-            // The client does not update the ends of partitions that it does not fetch: a paused session asks for them.
+            // The client does not update the ends of partitions that it does not fetch, so a paused session asks the brokers.
             ClientEvent::End(..) if self.is_paused() => Ok(()),
             ClientEvent::End(topic_partition, end) => {
                 self.set_end(&topic_partition, end);
@@ -203,7 +202,7 @@ impl<'a> KafkaSession<'a> {
     }
 
     fn take(&mut self, message: &BorrowedMessage<'_>, now: Instant) {
-        // Messages come in runs of one partition.
+        // Consecutive messages usually belong to one partition.
         let is_near = |near: &&TopicPartition| near.partition == message.partition() && *near.topic == *message.topic();
         let topic_partition = match self.near.as_ref().filter(is_near) {
             Some(near) => near.clone(),
@@ -213,7 +212,7 @@ impl<'a> KafkaSession<'a> {
                 self.near.insert(topic_partition).clone()
             }
         };
-        // What is left in the client's queue of a partition that is not ours any more, or that was set back.
+        // The client's queue may still hold messages of a partition that was revoked or sought back.
         let Some(place) = self.places.get_mut(&topic_partition) else { return };
         let offset = message.offset();
         if self.pause.since().is_some() || place.stopped || !place.read.expects(offset) {
@@ -227,7 +226,7 @@ impl<'a> KafkaSession<'a> {
         self.message_batch.push((topic_partition, offset), payload, tenant_resolution, meta, now);
     }
 
-    /// Stores the haul with the positions that have moved, or drops it and goes on from where the table stands.
+    /// Stores the message batch with the positions that have moved, or drops it and continues from the table's offsets.
     fn store(&mut self) -> Result<()> {
         self.moved = None;
         for (topic_partition, place) in self.places.iter().filter(|(_, place)| !place.stopped) {
@@ -253,7 +252,7 @@ impl<'a> KafkaSession<'a> {
             Ok(landed) => landed,
             Err(error) => return self.drop_haul(error, count),
         };
-        // After a batch that was too much, slowly back to whole ones.
+        // After a batch that was too large, raise the row limit step by step.
         self.bounds.rows_max = (self.bounds.rows_max + self.rows_full.div_ceil(ROWS_STEPS)).min(self.rows_full);
         let metrics = &self.source.metrics.sources;
         let mut offsets = Vec::new();
@@ -273,11 +272,11 @@ impl<'a> KafkaSession<'a> {
         }
         self.tell_kafka(&offsets)?;
         self.source.watch.goes_on();
-        // The first commit has made the mark under which the next one is read.
+        // The first commit creates the transaction that the next check of the pause state reads.
         self.look_at_pause()
     }
 
-    /// Commits offsets to Kafka, for tools that show the lag. Nothing here ever reads them.
+    /// Commits offsets to Kafka, for tools that show the lag. This server never reads them.
     pub(super) fn tell_kafka(&self, offsets: &[(TopicPartition, i64)]) -> Result<()> {
         if offsets.is_empty() {
             return Ok(());
@@ -288,7 +287,7 @@ impl<'a> KafkaSession<'a> {
                 .map_err(broken)?;
         }
         if let Err(error) = self.client.commit(&list, CommitMode::Async) {
-            tracing::debug!(source = %self.source.route.source, %error, "Kafka did not take the offsets");
+            tracing::debug!(source = %self.source.route.source, %error, "cannot commit offsets to Kafka");
         }
         Ok(())
     }
@@ -296,15 +295,15 @@ impl<'a> KafkaSession<'a> {
     fn drop_haul(&mut self, error: Error, messages: usize) -> Result<()> {
         let source = &self.source.route.source;
         if error.kind() == Kind::Conflict && self.writer.pause()? != self.pause {
-            tracing::info!(%source, messages, "the source was paused or set going: the batch is dropped");
+            tracing::info!(%source, messages, "the source was paused or resumed: the batch is dropped");
         } else if error.kind() == Kind::Conflict {
             self.source.metrics.sources.overtaken(source);
-            tracing::warn!(%source, messages, ?error, "another server went on with these partitions: the batch is dropped");
+            tracing::warn!(%source, messages, ?error, "another server has continued these partitions: the batch is dropped");
         } else {
-            tracing::error!(%source, messages, ?error, "a batch was not stored: its messages are read again");
+            tracing::error!(%source, messages, ?error, "cannot store a batch: its messages are read again");
             self.source.watch.failed(SourceTrouble::Store, format!("{error:?}"));
             if error.kind() == Kind::Limited {
-                // Its columns are larger than the queue can ever be, or its transform met a limit.
+                // Its columns are larger than the queue's limit, or its transform exceeded a limit.
                 self.bounds.rows_max = (self.bounds.rows_max.min(messages) / 2).max(1);
             }
             self.pause();
@@ -322,7 +321,8 @@ impl<'a> KafkaSession<'a> {
         self.look_at_pause()
     }
 
-    /// Looks up where partitions go on, for as long as it takes; they are ours then. `Unavailable` only when it stops.
+    /// Loads the positions of partitions and takes them over. Retries until it succeeds; fails with `Unavailable` only when the
+    /// session stops.
     pub(super) fn open(&mut self, spots: &[TopicPartition]) -> Result<TopicPartitionList> {
         let spots: Vec<TopicPartition> = spots.iter().filter_map(|topic_partition| self.own(topic_partition)).collect();
         loop {
@@ -331,10 +331,10 @@ impl<'a> KafkaSession<'a> {
                 Ok(list) => return Ok(list),
                 Err(error) => {
                     let source = &self.source.route.source;
-                    tracing::warn!(%source, ?error, "cannot find out where to read on, asking again");
+                    tracing::warn!(%source, ?error, "cannot load the positions of partitions, retrying");
                     self.source
                         .watch
-                        .failed(SourceTrouble::Other, format!("cannot find out where to read on: {error:?}"));
+                        .failed(SourceTrouble::Other, format!("cannot load the positions of partitions: {error:?}"));
                 }
             }
             self.pause();
@@ -344,7 +344,7 @@ impl<'a> KafkaSession<'a> {
         }
     }
 
-    /// The same partition with the source's own topic; none when the source reads no such topic.
+    /// The same partition with the source's own topic string; `None` if the source does not read the topic.
     fn own(&self, topic_partition: &TopicPartition) -> Option<TopicPartition> {
         Some(TopicPartition {
             topic: self.topics.get(&topic_partition.topic)?.clone(),
@@ -352,13 +352,13 @@ impl<'a> KafkaSession<'a> {
         })
     }
 
-    /// Turns positions into places, and into the list that says where the client reads on.
+    /// Builds partition readers from positions, and the list of offsets where the client continues.
     fn begin(
         &mut self,
         positions: BTreeMap<TopicPartition, Position>,
         started: Option<i64>,
     ) -> Result<TopicPartitionList> {
-        // Asked once: what was dropped before it was stored does not make a partition begin later.
+        // Asked once, so that a batch dropped before it was stored does not make a partition begin later.
         let known = |topic_partition: &TopicPartition| self.places.get(topic_partition).and_then(|place| place.first);
         let unread =
             positions.iter().filter(|(topic_partition, position)| position.stored.or(known(topic_partition)).is_none());
@@ -382,7 +382,7 @@ impl<'a> KafkaSession<'a> {
             let offset = next.map_or(Offset::Beginning, Offset::Offset);
             list.add_partition_offset(&topic_partition.topic, topic_partition.partition, offset).map_err(broken)?;
             if let (None, Some(_), Some(next), false) = (position.stored, first, next, self.is_paused()) {
-                // Stored although nothing was read yet: a restart must not begin later.
+                // Store the offset although nothing was read yet, so that a restart does not begin later.
                 self.message_batch.reach(&topic_partition, next, Instant::now());
                 if started.is_none() {
                     self.message_batch.started = self.started;
@@ -399,13 +399,13 @@ impl<'a> KafkaSession<'a> {
         Ok(list)
     }
 
-    /// Of a partition that is not ours any more, what was told would only grow old.
+    /// Withdraws the reported lag of a revoked partition, which would become stale.
     fn leave(&self, topic_partition: &TopicPartition) {
         self.source.watch.released(topic_partition);
         self.writer.not_fed(topic_partition);
     }
 
-    /// The first offsets of a time (milliseconds since 1970) or later; the end where there is none.
+    /// The first offset at or after a time (milliseconds since 1970) of each partition, or its end if there is none.
     fn firsts(&self, spots: &[TopicPartition], since: i64) -> Result<BTreeMap<TopicPartition, i64>> {
         if spots.is_empty() {
             return Ok(BTreeMap::new());
@@ -430,7 +430,7 @@ impl<'a> KafkaSession<'a> {
         Ok(firsts)
     }
 
-    /// Reads on elsewhere. A partition that does not read at the moment cannot seek, and is assigned anew.
+    /// Moves the client to other offsets. A partition that is not being fetched cannot seek, so it is assigned again.
     pub(super) fn go_to(&self, list: TopicPartitionList) -> Result<()> {
         if list.count() == 0 {
             return Ok(());
@@ -455,7 +455,7 @@ impl<'a> KafkaSession<'a> {
                 | RDKafkaErrorCode::LogTruncation,
             ) => self.find_gaps(),
             KafkaError::MessageConsumptionFatal(_) => Err(broken(error.clone())),
-            // The client has told it and goes on by itself.
+            // The client has reported the error in a callback and recovers by itself.
             _ => Ok(()),
         }
     }
@@ -465,7 +465,7 @@ impl<'a> KafkaSession<'a> {
     }
 }
 
-/// However it ends, also by a panic, nobody is told any more what it knew.
+/// Withdraws everything that the session reported, however it ends, including by a panic.
 impl Drop for KafkaSession<'_> {
     fn drop(&mut self) {
         self.source.watch.connected(false);
@@ -484,7 +484,7 @@ pub(super) fn list_of(spots: &[TopicPartition], offset: Offset) -> Result<TopicP
     Ok(list)
 }
 
-/// The client cannot go on.
+/// The error of a client that cannot continue.
 pub(super) fn broken(cause: KafkaError) -> Error {
-    Error::unavailable("the Kafka client cannot go on").with_source(cause)
+    Error::unavailable("the Kafka client failed").with_source(cause)
 }

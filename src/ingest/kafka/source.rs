@@ -1,10 +1,10 @@
-//! Kafka topics into a table, each message once: `[sources.NAME]` with `kind = "kafka"`.
+//! The Kafka source, which stores the messages of topics in a table exactly once: `[sources.NAME]` with `kind = "kafka"`.
 //!
-//! In: a checked [`SourceConfig`]. Out: rows and offsets in the table, bad messages in its quarantine. The work is done in
-//! sessions (`session.rs`), one client each; this file says what a source is, and whose its messages are.
+//! In: a checked [`SourceConfig`]. Out: rows and offsets in the table, bad messages in its quarantine. Sessions (`session.rs`)
+//! do the work, with one client each. This file defines a source and resolves the tenant of its messages.
 //!
-//! **Invariant:** a source has no state of its own: a session that ends in any way is followed by one that goes on from what
-//! the table says.
+//! **Invariant:** a source has no state of its own: whatever ends a session, the next one continues from the offsets in the
+//! table.
 
 use std::fmt;
 use std::sync::Arc;
@@ -31,19 +31,19 @@ use crate::supervise::{catch, on_thread};
 use crate::telemetry::{Metrics, PartitionLabel, SourceTrouble};
 use crate::transform::{Header, Transform};
 
-/// The pause after a session; it doubles up to [`PAUSE_MAX`] while sessions end at once.
+/// The pause after a session. It doubles up to [`PAUSE_MAX`] while sessions end immediately.
 const PAUSE_MIN: Duration = Duration::from_millis(500);
 /// The longest pause between two sessions.
 const PAUSE_MAX: Duration = Duration::from_secs(10);
 
-/// A source that is checked and has not begun.
+/// A source with a checked configuration.
 pub struct Source {
     pub(in crate::ingest) route: Route,
     pub(super) config: SourceConfig,
-    /// The tenant of all messages, if the operator names one.
+    /// The tenant of all messages, if the configuration names one.
     tenant: Option<TenantId>,
     pub(super) settings: ClientConfig,
-    /// Where the tokens come from with which it logs in, if it does so by tokens.
+    /// The provider of its login tokens, if it logs in with tokens.
     pub(super) tokens: Option<Arc<OauthTokens>>,
     pub(in crate::ingest) watch: Arc<SourceMonitor>,
     pub(super) clock: Clock,
@@ -58,8 +58,8 @@ impl fmt::Debug for Source {
 }
 
 impl Source {
-    /// Checks what the configuration alone cannot know. `Invalid` for options that librdkafka does not take, a tenant that is
-    /// none, and a schema that is none. `contract` is the table's.
+    /// Makes the checks that need more than the configuration. Fails with `Invalid` if librdkafka rejects an option, or if the
+    /// tenant or a schema is invalid. `contract` is the table's.
     pub fn new(
         name: &str,
         config: &SourceConfig,
@@ -88,9 +88,9 @@ impl Source {
         Ok(Self { route, tenant, settings, tokens, watch, config: config.clone(), clock, metrics })
     }
 
-    /// Reads and stores until `stop`, once its transform's lookups are loaded. What was read and not stored then is read again by the next one. A session that fails
-    /// is begun anew after a pause: it has no state of its own to lose. The panic of a session goes on to whoever awaits this,
-    /// who may call it again.
+    /// Reads and stores messages until `stop`, once the lookup tables of its transform are loaded. The next session reads again
+    /// what was not stored. After a session fails, a new one starts after a pause. The panic of a session propagates to the
+    /// caller, which may call this again.
     pub async fn run(self: Arc<Self>, writer: Arc<Writer>, stop: CancellationToken) {
         let source = self;
         if let Some(transform) = &source.route.transform
@@ -98,7 +98,7 @@ impl Source {
         {
             return;
         }
-        // A session's thread cannot be aborted: it ends soon after this future is gone.
+        // A session's thread cannot be aborted: it ends soon after this future is dropped.
         let stop = stop.child_token();
         let _ends = stop.clone().drop_guard();
         let mut pause = PAUSE_MIN;
@@ -114,11 +114,11 @@ impl Source {
             match on_thread(session).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => {
-                    tracing::error!(source = %name, ?error, "a source failed, it begins again");
+                    tracing::error!(source = %name, ?error, "a source failed and restarts");
                     watch.failed(SourceTrouble::Other, format!("{error:?}"));
                 }
                 Err(panic) => {
-                    watch.failed(SourceTrouble::Other, "it panicked: the log has the cause");
+                    watch.failed(SourceTrouble::Other, "the source panicked: see the log for the cause");
                     panic.resume();
                 }
             }
@@ -141,10 +141,10 @@ impl Source {
         }
     }
 
-    /// The payload without what stands in front of it, and whose it is.
+    /// The payload without its schema header, and the tenant that it belongs to.
     pub(super) fn read<'m>(&self, message: &'m BorrowedMessage<'_>) -> (&'m [u8], TenantResolution) {
         let payload = message.payload().unwrap_or_default();
-        // A reader takes the header off itself, and the quarantine keeps it.
+        // A schema reader removes the header itself, and the quarantine keeps it.
         let is_skipped = self.config.confluent && self.route.reader.is_none();
         let is_wrapped = is_skipped && (message.payload().is_some() || self.route.transform.is_none());
         let whole = if is_wrapped { without_header(self.route.format, payload) } else { Ok(payload) };
@@ -163,7 +163,7 @@ impl Source {
         (payload, tenant_resolution)
     }
 
-    /// What a transform may ask for beside the payload.
+    /// The fields of a message that a transform may read in addition to the payload.
     pub(super) fn meta(&self, message: &BorrowedMessage<'_>) -> Option<Arc<MessageMeta>> {
         self.route.transform.as_ref()?;
         let millis = message.timestamp().to_millis();
@@ -176,7 +176,7 @@ impl Source {
     }
 }
 
-/// The value of a header; of several with one name the last.
+/// The value of a header; the last one if several have this name.
 fn header<'m>(message: &'m BorrowedMessage<'_>, name: &str) -> Option<&'m [u8]> {
     let count = message.headers()?.count();
     (0..count).rev().find_map(|index| {
@@ -185,7 +185,7 @@ fn header<'m>(message: &'m BorrowedMessage<'_>, name: &str) -> Option<&'m [u8]> 
     })
 }
 
-/// All headers whose names are UTF-8.
+/// All headers with UTF-8 names.
 fn headers(message: &BorrowedMessage<'_>) -> Vec<Header> {
     let count = message.headers().map_or(0, |headers| headers.count());
     let owned = |(name, value): (&str, Option<&[u8]>)| (name.to_owned(), value.map(<[u8]>::to_vec));

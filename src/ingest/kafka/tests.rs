@@ -1,5 +1,5 @@
-//! Sources against a Kafka cluster that the client library brings along: where they begin and go on, whose the events are,
-//! what is refused, what is gone, and who overtakes whom.
+//! Tests of Kafka sources against the client library's mock cluster: start and resume offsets, tenants, rejected messages,
+//! gaps, and conflicts between servers.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -27,10 +27,10 @@ use crate::telemetry::Metrics;
 use crate::transform::{LookupQuery, Lookups, Transform};
 
 pub(super) const TOPIC: &str = "calls";
-/// How long something may take that has to happen.
+/// The time limit of a condition that has to become true.
 const WAIT_MAX: Duration = Duration::from_secs(60);
 
-/// A cluster with one topic of two partitions, and a producer.
+/// A mock cluster with one topic of two partitions, and a producer.
 pub(in crate::ingest) struct Kafka {
     cluster: MockCluster<'static, DefaultProducerContext>,
     producer: BaseProducer,
@@ -44,9 +44,9 @@ impl Kafka {
         Self { cluster, producer }
     }
 
-    /// A source of this cluster, as a configuration would have it.
+    /// The configuration of a source that reads this cluster.
     pub(in crate::ingest) fn source(&self) -> SourceConfig {
-        // The cluster takes 3 s to form a group; a member must not be given up before that.
+        // The cluster takes 3 s to form a group; a member must not time out before that.
         let options = [("session.timeout.ms", "10000"), ("heartbeat.interval.ms", "100")];
         SourceConfig {
             brokers: vec![self.cluster.bootstrap_servers()],
@@ -65,7 +65,7 @@ impl Kafka {
         self.producer.flush(WAIT_MAX).unwrap();
     }
 
-    /// Sends one message of these bytes to the first partition.
+    /// Sends one message with these bytes to the first partition.
     pub(in crate::ingest) fn send_bytes(&self, key: &str, payload: &[u8]) {
         let record = BaseRecord::<str, [u8]>::to(TOPIC).partition(0).key(key).payload(payload);
         self.producer.send(record).map_err(|(error, _)| error).unwrap();
@@ -95,13 +95,13 @@ impl SourceServer {
         Self::start_with(store, config, &BTreeMap::new()).await
     }
 
-    /// The same with lookups, which are loaded when the source already waits for them.
+    /// The same with lookup tables, which are loaded while the source already waits for them.
     async fn start_with(store: &Store, config: &SourceConfig, lookups: &BTreeMap<String, LookupConfig>) -> Self {
         let contract = open(store).await[TABLE].contract().clone();
         Self::start_as(store, config, lookups, &contract).await
     }
 
-    /// The same with a table that is declared in another way; its columns are the same.
+    /// The same with a table that is declared in another way but has the same columns.
     pub(in crate::ingest) async fn start_as(
         store: &Store,
         config: &SourceConfig,
@@ -131,13 +131,13 @@ impl SourceServer {
         self.ingest.stop().await;
     }
 
-    /// Waits until a line of the metrics begins so.
+    /// Waits until a line of the metrics begins with `line`.
     pub(in crate::ingest) async fn tells(&self, line: &str) {
         until(line, async || self.metrics.render().lines().any(|told| told.starts_with(line))).await;
     }
 }
 
-/// Looks until it is so.
+/// Waits until a condition is true.
 async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
     let (begun, mut turns) = (Instant::now(), tokio::time::interval(Duration::from_millis(20)));
     while !is_so().await {
@@ -146,7 +146,7 @@ async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
     }
 }
 
-/// The offsets that a table holds of the two partitions.
+/// The offsets of the two partitions in a table.
 pub(in crate::ingest) async fn offsets(store: &Store, table: &str) -> [Option<i64>; 2] {
     let tables = open(store).await;
     let held = &tables[table].snapshot().txns;
@@ -170,10 +170,10 @@ pub(super) fn texts<T: ToString>(ids: impl IntoIterator<Item = T>) -> Vec<String
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_message_counts_once_through_restarts() {
+async fn each_message_is_stored_once_across_restarts() {
     let (kafka, store) = (Kafka::start(), memory());
     kafka.send(0, (0..50).map(event));
-    // Twice in the topic, in another partition, and three that cannot be stored.
+    // Ten of the events again in another partition, and three messages that cannot be stored.
     kafka.send(1, (40..60).map(event).chain(["{\"tenant_id\":\"acme\"}".into(), "{".into(), String::new()]));
     let server = SourceServer::start(&store, &kafka.source()).await;
     reaches(&store, [Some(50), Some(23)]).await;
@@ -195,16 +195,16 @@ async fn each_message_counts_once_through_restarts() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_table_says_how_far_its_source_is_behind() {
+async fn a_table_reports_the_lag_of_its_source() {
     let (kafka, store) = (Kafka::start(), memory());
     kafka.send(0, (0..50).map(event));
     let server = SourceServer::start(&store, &kafka.source()).await;
     let lag =
         || server.ingest.writer.tables()[TABLE].in_flight().watermark(&Owner::PerEvent, &Clock::System).source_lag;
-    // The other partition is empty, and not behind either.
+    // The other partition is empty and has no lag either.
     until("all is committed", async || lag() == Some(SourceLag { seconds: 0, messages: 0 })).await;
     assert_eq!(offsets(&store, TABLE).await, [Some(50), None]);
-    // Its last message was sent an hour ago, and cannot be stored: the table is taken.
+    // Its last message was sent an hour ago and cannot be stored, because the table is locked.
     let turn = server.ingest.writer.tables()[TABLE].hold().await;
     let late = (Clock::System.now() - 3_600 * SECOND) / 1_000;
     kafka.put(BaseRecord::<str, str>::to(TOPIC).partition(1).payload(&event("late")).timestamp(late));
@@ -219,7 +219,7 @@ async fn a_table_says_how_far_its_source_is_behind() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn messages_say_whose_they_are() {
+async fn messages_name_their_tenant() {
     let kafka = Kafka::start();
     let unowned = |id: &str| event(id).replace("\"tenant_id\":\"acme\",", "");
     let header = |value: Option<&'static str>| OwnedHeaders::new().insert(Header { key: "who", value });
@@ -241,7 +241,7 @@ async fn messages_say_whose_they_are() {
         (TenantFrom::Value("acme".into()), [&["a", "b", "c", "d", "f"], &[]], 0),
         (TenantFrom::Event, [&["f"], &[]], 4),
     ];
-    // At once, each in a group of its own.
+    // Concurrently, each in a group of its own.
     let cases = cases.into_iter().enumerate().map(async |(group, (tenant, [acme, globex], bad))| {
         let store = memory();
         let config = SourceConfig { tenant: tenant.clone(), group: format!("tests-{group}"), ..kafka.source() };
@@ -259,14 +259,14 @@ fn sorted(ids: &[&str]) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_late_start_stays_where_it_was() {
+async fn a_latest_start_keeps_its_offset() {
     let (kafka, store) = (Kafka::start(), memory());
     kafka.send(0, (0..10).map(event));
     let latest = SourceConfig { start: StartAt::Latest, ..kafka.source() };
     let server = SourceServer::start(&store, &latest).await;
     reaches(&store, [Some(10), Some(0)]).await;
     server.stop().await;
-    // Sent while nobody reads: not before the start, and so not passed over.
+    // Sent while the source is down but after its first start, so it is not skipped.
     kafka.send(0, (10..15).map(event));
     let server = SourceServer::start(&store, &latest).await;
     reaches(&store, [Some(15), Some(0)]).await;
@@ -282,11 +282,11 @@ async fn move_to(store: &Store, after: Option<i64>, next: i64) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn messages_that_are_gone_stop_the_partition_unless_told() {
+async fn a_gap_stops_the_partition_unless_configured() {
     let (kafka, store) = (Kafka::start(), memory());
     kafka.send(0, (0..10).map(event));
     kafka.send(1, (10..20).map(event));
-    // The table has read further than the topic goes: it was made anew.
+    // The table's offset is past the end of the topic: the topic was recreated.
     move_to(&store, None, 1_000).await;
     let server = SourceServer::start(&store, &kafka.source()).await;
     server.tells("glasshouse_source_stopped{source=\"voice\",topic=\"calls\",partition=\"0\"} 1").await;
@@ -294,7 +294,7 @@ async fn messages_that_are_gone_stop_the_partition_unless_told() {
     kafka.send(1, (20..25).map(event));
     reaches(&store, [Some(1_000), Some(15)]).await;
     server.stop().await;
-    assert_eq!(ids(&store, "acme").await, texts(10..25), "the other partition goes on");
+    assert_eq!(ids(&store, "acme").await, texts(10..25), "the other partition continues");
 
     let server = SourceServer::start(&store, &SourceConfig { on_gap: OnGap::Earliest, ..kafka.source() }).await;
     reaches(&store, [Some(10), Some(15)]).await;
@@ -303,26 +303,22 @@ async fn messages_that_are_gone_stop_the_partition_unless_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_overtaken_source_goes_on_from_the_table() {
+async fn an_overtaken_source_continues_from_the_table() {
     let (kafka, store) = (Kafka::start(), memory());
     kafka.send(0, (0..10).map(event));
     let server = SourceServer::start(&store, &kafka.source()).await;
     reaches(&store, [Some(10), None]).await;
-    // Another server has read five more, which this one has not seen yet.
+    // Another server has read five more messages, which this server has not seen yet.
     move_to(&store, Some(10), 15).await;
     kafka.send(0, (10..20).map(event));
     reaches(&store, [Some(20), None]).await;
     server.tells("glasshouse_source_overtaken_total{source=\"voice\"} 1").await;
-    assert_eq!(
-        ids(&store, "acme").await,
-        texts((0..10).chain(15..20)),
-        "what the other has read is the other's to store"
-    );
+    assert_eq!(ids(&store, "acme").await, texts((0..10).chain(15..20)), "the other server stores what it has read");
     server.stop().await;
 }
 
 #[test]
-fn faults_of_a_source_are_told_before_it_runs() {
+fn configuration_errors_of_a_source_are_reported_at_startup() {
     let options = |name: &str, value: &str| KafkaOptions::new([(name.to_owned(), value.to_owned())]);
     let cases = [
         (SourceConfig { options: options("sasl.pasword", "hunter2"), ..SourceConfig::default() }, "`sasl.pasword`"),
@@ -341,7 +337,7 @@ fn faults_of_a_source_are_told_before_it_runs() {
     assert!(!format!("{source:?}").contains("hunter2"));
 }
 
-/// Columns of all rows of a table as text, sorted.
+/// The columns of all rows of a table as text, sorted.
 async fn columns(store: &Store, table: &str, names: &[&str]) -> Vec<Vec<String>> {
     let tables = open(store).await;
     let (table, mut rows) = (&tables[table], Vec::new());
@@ -374,7 +370,7 @@ fn change(op: &str, id: u32, restaurant: u32, total: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn changes_of_a_database_become_rows_by_a_transform() {
+async fn a_transform_turns_database_changes_into_rows() {
     let (kafka, store, folder) = (Kafka::start(), memory(), tempfile::tempdir().unwrap());
     let file = folder.path().join("restaurants.csv");
     let lookup =
@@ -394,7 +390,7 @@ async fn changes_of_a_database_become_rows_by_a_transform() {
 
     let server = SourceServer::start_with(&store, &config, &lookups).await;
     server.tells("glasshouse_lookup_loads_total{lookup=\"restaurants\",outcome=\"failed\"}").await;
-    assert_eq!(offsets(&store, TABLE).await, [None, None], "without its lookup it reads nothing");
+    assert_eq!(offsets(&store, TABLE).await, [None, None], "the source reads nothing without its lookup table");
     let draft = folder.path().join("draft");
     std::fs::write(&draft, "id,owner\n1,acme\n2,\n").unwrap();
     std::fs::rename(&draft, &file).unwrap();
@@ -412,7 +408,7 @@ async fn changes_of_a_database_become_rows_by_a_transform() {
     ];
     assert_eq!(bad, expected);
 
-    // Again from where the table stands, and nothing twice.
+    // A restart continues from the table's offsets and stores nothing twice.
     kafka.send(0, [change("c", 5, 1, "3")]);
     let server = SourceServer::start_with(&store, &config, &lookups).await;
     reaches(&store, [Some(9), None]).await;

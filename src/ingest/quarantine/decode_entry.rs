@@ -1,7 +1,7 @@
-//! Entries of a quarantine that only their source can read, read once more by it.
+//! Decoding of quarantine entries for a replay, including entries that only their source can decode.
 //!
-//! In: entries with their payloads. Out: of each the event as the table's contract decodes it, or why it has none. An entry
-//! names its source by its place; the source must still be there, and make events of its messages without a transform.
+//! In: entries with their payloads. Out: for each entry the bytes that the table's contract decodes, or the reason why there
+//! are none. The entry's `place` names its source. The source must still be configured, and must not have a transform.
 
 use std::collections::BTreeMap;
 
@@ -14,13 +14,14 @@ use crate::ingest::schemas::{SchemaReader, Schemas};
 use crate::ingest::source::{Sources, text_bytes_max};
 use crate::ingest::writer::Writer;
 
-/// Entries whose schemas are asked for at once.
+/// The number of entries whose schemas are requested at once.
 const ENTRIES_MAX: usize = 64;
 
-/// An event as the contract decodes it, or why there is none.
+/// The bytes that the contract decodes, or the reason why there are none.
 pub(super) type DecodedEntry = Result<(Format, Bytes), (Reason, String)>;
 
-/// What entries hold. `Unavailable` when a registry does not answer; `Limited` when it is too much at once.
+/// Decodes the payloads of entries. Fails with `Unavailable` if a registry is unreachable, and with `Limited` if the entries
+/// are too large together.
 pub(super) async fn read_again(
     writer: &Writer,
     sources: &Sources,
@@ -66,20 +67,20 @@ fn read_all(
         let form = reader.read_one(payload, schemas, event_bytes_max);
         bytes += form.as_ref().map_or(0, |(_, text)| text.len());
         if bytes > bytes_max {
-            return Err(Error::limited("these entries are too much to be replayed at once: pick fewer"));
+            return Err(Error::limited("these entries are too large to replay at once: select fewer entries"));
         }
         Ok(form)
     });
     read.collect()
 }
 
-/// The source that an entry's place names, or nothing.
+/// The source that an entry's place names, or an empty string.
 fn source(entry: &QuarantineEntry) -> &str {
     let place = entry.place.strip_prefix("kafka ").and_then(|place| place.split_once(", "));
     place.map_or("", |(source, _)| source)
 }
 
 fn unread() -> (Reason, String) {
-    let why = "only its source can read it, and it does not run here or has a transform: replay the entry with a file that holds the event";
+    let why = "only its source can decode it, and that source does not run here or has a transform: replay the entry with a file that holds the event";
     (Reason::Malformed, why.to_owned())
 }

@@ -1,17 +1,17 @@
-//! What becomes of rejected events: they are shown, sent again as they were or fixed, or dropped.
+//! Quarantine entries (rejected events): listing, replaying, fixing and dropping them.
 //!
 //! ```text
-//!   quarantine ─► session (who may) ─► reader (open entries: counted, found, read) ─┬─► shown
-//!       ▲                                                     ├─► replay (reread) ─► its table ─ stored ─┐
-//!       │                                                     └─► drop ──────────────────────────────────┤
-//!       └─────────── a row that closes the entry ◄───────────────────────────────────────────────────────┘
+//!   quarantine ─► session (authorization) ─► reader (counts, finds and reads open entries) ─┬─► listed
+//!       ▲                                                     ├─► replay (decode again) ─► table, stored ─┐
+//!       │                                                     └─► drop ───────────────────────────────────┤
+//!       └─────────── a row that closes the entry ◄────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! In: which entries ([`EntryFilter`]), by operators, and by tenants for their own. Out: counts, entries, and what became of them.
+//! In: a filter ([`EntryFilter`]) from an operator, or from a tenant for its own entries. Out: counts, entries, and the results
+//! of replays and drops.
 //!
-//! **Invariant:** a quarantine only grows: an entry is closed by a row behind it; one that is sent again, after its event is
-//! stored.
-//! **Invariant:** a tenant sees and changes its own entries only.
+//! **Invariant:** a quarantine is append-only: a later row closes an entry. A replay writes that row after the event is stored.
+//! **Invariant:** a tenant sees and changes only its own entries.
 
 mod reader;
 

@@ -1,14 +1,14 @@
-//! What lies in a quarantine and is not closed: counted, found, read.
+//! The quarantine reader: counts, finds and reads the open entries of a quarantine.
 //!
-//! In: which entries are meant ([`EntryFilter`]). Out: counts, and entries in the order of their receipt.
+//! In: a filter ([`EntryFilter`]). Out: counts, and entries in the order of their receipt.
 //!
 //! ```text
-//!   each UTC day ─► what closes its entries ─► its open entries ─┬─► counts
-//!   (light columns only)                                         └─► the first or last few ─► read them
+//!   each UTC day ─► its closing rows ─► its open entries ─┬─► counts
+//!   (small columns only)                                  └─► the first or last few ─► read them
 //! ```
 //!
-//! **Invariant:** an entry and the row that closes it are of one day ([`crate::contract::RESOLVES`]): what is held in memory
-//! is one day's closings and as many entries as were asked for.
+//! **Invariant:** an entry and the row that closes it belong to the same day ([`crate::contract::RESOLVES`]). So memory holds
+//! only one day's closing rows and the requested number of entries.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
@@ -25,63 +25,63 @@ use crate::ingest::dedupe::EventKeyHasher;
 use crate::ingest::write::MemoryReservation;
 use crate::lake::{DataFile, Table};
 
-/// Rows that one look passes, entries and what closes them.
+/// The number of rows that one scan may read, counting entries and closing rows.
 const LOOK_ROWS_MAX: u64 = 4_000_000;
-/// Counts of one look: kinds of reasons times tenants.
+/// The number of counts in one scan: reasons times tenants.
 const COUNTS_MAX: usize = 10_000;
-/// Rows of one batch of the columns by which entries are found.
+/// The batch size, in rows, for the columns that the filter uses.
 const LIGHT_BATCH_ROWS: usize = 8_192;
-/// Rows of one batch with payloads, each of which may be as large as a body: room is taken after each.
+/// The batch size, in rows, with payloads. A payload may be as large as a body, so the reservation grows after each one.
 const PAYLOAD_BATCH_ROWS: usize = 1;
 
-/// Which entries are meant: those for which all of it holds.
+/// A filter of entries; an entry has to match every field.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct EntryFilter {
-    /// One of these; any when there are none.
+    /// The entry's id is one of these; empty for any id.
     pub ids: Vec<String>,
-    /// This tenant's; the empty text for entries of nobody.
+    /// The entry belongs to this tenant; the empty string selects entries without a tenant.
     pub tenant: Option<String>,
-    /// Rejected for this reason.
+    /// The entry was rejected for this reason.
     pub reason: Option<String>,
-    /// Received at this time or later.
+    /// The entry was received at this time or later.
     pub since: Option<Micros>,
 }
 
 /// One rejected event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QuarantineEntry {
-    /// Its id. With its tenant and time it names it.
+    /// Its id. The id, tenant and time identify an entry.
     pub id: String,
-    /// Whose it is; empty when nobody knows.
+    /// Its tenant; empty if unknown.
     pub tenant: String,
     /// When it was rejected.
     pub received: Micros,
-    /// Why, in one word.
+    /// The reason for the rejection, in one word.
     pub reason: String,
-    /// For a person.
+    /// The reason as a sentence for people.
     pub detail: String,
-    /// Door, request and index.
+    /// Where it came from: endpoint, request and index.
     pub place: String,
-    /// How the payload is written.
+    /// The format of the payload.
     pub format: Kept,
-    /// What was received; none unless it was asked for.
+    /// The bytes that were received; `None` unless requested.
     pub payload: Option<Bytes>,
 }
 
-/// Open entries of one reason and tenant.
+/// The number of open entries of one reason and tenant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EntryCount {
-    /// Why they were rejected.
+    /// The reason for the rejection.
     pub reason: String,
-    /// Whose they are.
+    /// Their tenant.
     pub tenant: String,
-    /// How many there are.
+    /// The number of entries.
     pub count: u64,
-    /// When the first and the last of them were received.
+    /// The receive times of the first and the last of them.
     pub received: (Micros, Micros),
 }
 
-/// A place between two entries, in the order of their receipt.
+/// A position between two entries, in the order of their receipt.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct EntryCursor {
     received: Micros,
@@ -89,27 +89,27 @@ pub struct EntryCursor {
     id: String,
 }
 
-/// Which of the entries are wanted.
+/// Which of the matching entries to return.
 #[derive(Debug, Clone)]
 pub(super) enum EntryRange {
-    /// The newest so many, newest first, and the counts of all.
+    /// The newest entries up to a limit, newest first, and the counts of all.
     Newest(usize),
-    /// The oldest so many behind a mark, oldest first.
+    /// The oldest entries after a cursor up to a limit, oldest first.
     Next(Option<EntryCursor>, usize),
 }
 
-/// What was found.
+/// The result of a scan.
 #[derive(Debug, Default)]
 pub(super) struct FoundEntries {
     counts: BTreeMap<(String, String), EntryCount>,
     entries: BTreeSet<EntryPosition>,
-    /// Whether there are more than were wanted.
+    /// Whether there are more matching entries than requested.
     pub(super) more: bool,
     newest_first: bool,
     files: Vec<Arc<DataFile>>,
 }
 
-/// Where an entry is. They are in the order of their receipt.
+/// The position of an entry. Positions sort in the order of receipt.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct EntryPosition {
     mark: EntryCursor,
@@ -118,7 +118,7 @@ struct EntryPosition {
     row: usize,
 }
 
-/// One quarantine, to be looked into.
+/// Reads one quarantine.
 #[derive(Debug)]
 pub(super) struct QuarantineReader<'a> {
     pub(super) table: &'a Arc<Table>,
@@ -126,14 +126,14 @@ pub(super) struct QuarantineReader<'a> {
 }
 
 impl EntryFilter {
-    /// Whether nothing is said: all entries.
+    /// Whether the filter is empty and matches all entries.
     pub fn is_all(&self) -> bool {
         *self == Self::default()
     }
 }
 
 impl EntryCursor {
-    /// As text, to be handed to a caller and back.
+    /// The cursor as text, which [`EntryCursor::parse`] reads.
     pub fn text(&self) -> String {
         format!("{}/{}/{}", self.received, self.id, self.tenant)
     }
@@ -150,19 +150,19 @@ impl EntryCursor {
         &self.id
     }
 
-    /// The mark of a text. `Invalid` when it is none.
+    /// Parses a cursor. Fails with `Invalid` if the text is not a cursor.
     pub fn parse(text: &str) -> Result<Self> {
         let mut parts = text.splitn(3, '/');
         let mark = (|| {
             let (received, id, tenant) = (parts.next()?.parse().ok()?, parts.next()?, parts.next()?);
             Some(Self { received, id: id.to_owned(), tenant: tenant.to_owned() })
         })();
-        mark.ok_or_else(|| Error::invalid("`after` is not what an answer's `next` said"))
+        mark.ok_or_else(|| Error::invalid("`after` is not a valid cursor: send the `next` of the previous response"))
     }
 }
 
 impl QuarantineEntry {
-    /// Its place among the others.
+    /// The cursor after this entry.
     pub fn mark(&self) -> EntryCursor {
         EntryCursor { received: self.received, tenant: self.tenant.clone(), id: self.id.clone() }
     }
@@ -174,7 +174,8 @@ pub(super) fn closing_id(id: &str, received: Micros) -> String {
 }
 
 impl QuarantineReader<'_> {
-    /// Looks through the quarantine as it is now, other servers' commits included. `Limited` when that is too much.
+    /// Scans the current version of the quarantine, including commits of other servers. Fails with `Limited` if it has too many
+    /// rows.
     pub(super) async fn find(&self, pick: &EntryFilter, want: &EntryRange) -> Result<FoundEntries> {
         let snapshot = self.table.refresh().await?;
         let mut found = FoundEntries { newest_first: matches!(want, EntryRange::Newest(_)), ..FoundEntries::default() };
@@ -182,7 +183,7 @@ impl QuarantineReader<'_> {
         if found.files.iter().map(|file| file.rows).sum::<u64>() > LOOK_ROWS_MAX {
             let name = &self.table.contract().name;
             return Err(Error::limited(format!(
-                "`{name}` has more than {LOOK_ROWS_MAX} rows to look through: name a tenant, or a later `since`"
+                "`{name}` has more than {LOOK_ROWS_MAX} rows to scan: name a tenant, or a later `since`"
             )));
         }
         let mut days: BTreeMap<i32, Vec<usize>> = BTreeMap::new();
@@ -198,7 +199,7 @@ impl QuarantineReader<'_> {
             for file in files {
                 self.entries(file, &closed, (pick, &ids), want, &mut found).await?;
             }
-            // Later days hold later entries only.
+            // Later days hold only later entries.
             if matches!(want, EntryRange::Next(..)) && found.more {
                 break;
             }
@@ -206,14 +207,14 @@ impl QuarantineReader<'_> {
         Ok(found)
     }
 
-    /// What the rows of a file close.
+    /// Collects the entries that the rows of a file close.
     async fn closed(&self, file: &DataFile, closed: &mut HashSet<u128>) -> Result<()> {
         let contract = self.table.contract();
         let names = [contract.tenant, contract.time].map(|column| contract.columns[column].name.as_str());
         let names = [names[0], names[1], RESOLVES];
         let mut batches = self.table.rows(file, &names, None, LIGHT_BATCH_ROWS).await?;
         while let Some(batch) = batches.try_next().await? {
-            // A file from before entries could be closed.
+            // A file of a version without the column `resolves` closes no entries.
             let Some(resolves) = optional_text(&batch, RESOLVES) else { return Ok(()) };
             let (tenants, times) = (text(&batch, names[0])?, moments(&batch, contract)?);
             for row in (0..batch.num_rows()).filter(|row| resolves.is_valid(*row)) {
@@ -224,7 +225,7 @@ impl QuarantineReader<'_> {
         Ok(())
     }
 
-    /// The open entries of a file.
+    /// Collects the open entries of a file that match.
     async fn entries(
         &self,
         file: usize,
@@ -260,7 +261,7 @@ impl QuarantineReader<'_> {
         Ok(())
     }
 
-    /// Reads what was found, in its order. With payloads, `reservation` grows by their bytes.
+    /// Reads the found entries in order. With payloads, the reservation grows by their bytes.
     pub(super) async fn read(
         &self,
         found: &FoundEntries,
@@ -299,7 +300,7 @@ impl QuarantineReader<'_> {
 }
 
 impl FoundEntries {
-    /// How many of each reason and tenant, if the newest were wanted.
+    /// Takes the counts by reason and tenant, if [`EntryRange::Newest`] was requested.
     pub(super) fn take_counts(&mut self) -> Vec<EntryCount> {
         std::mem::take(&mut self.counts).into_values().collect()
     }
@@ -330,7 +331,7 @@ impl FoundEntries {
         let kind = (reason.clone(), tenant.clone());
         if self.counts.len() >= COUNTS_MAX && !self.counts.contains_key(&kind) {
             return Err(Error::limited(format!(
-                "there are more than {COUNTS_MAX} kinds of entries to count: name a tenant, a reason, or a later `since`"
+                "there are more than {COUNTS_MAX} pairs of reason and tenant: name a tenant, a reason, or a later `since`"
             )));
         }
         let received = (*received, *received);
@@ -342,7 +343,7 @@ impl FoundEntries {
     }
 }
 
-/// Whether a file may hold entries that are meant, by its bounds.
+/// Whether a file may hold matching entries, by its statistics.
 fn may_hold(file: &DataFile, pick: &EntryFilter, want: &EntryRange) -> bool {
     let after = match want {
         EntryRange::Next(Some(after), _) => Some(after.received),
@@ -393,5 +394,5 @@ fn moments<'a>(batch: &'a RecordBatch, contract: &Contract) -> Result<&'a Timest
 }
 
 fn other_type(name: &str) -> Error {
-    Error::internal(format!("a file of the quarantine has no column `{name}` of its type"))
+    Error::internal(format!("a file of the quarantine has no column `{name}` of the expected type"))
 }

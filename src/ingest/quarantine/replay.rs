@@ -1,14 +1,15 @@
-//! Entries of a quarantine, sent again or dropped: by operators, and by tenants for their own.
+//! Replays and drops quarantine entries, for operators, and for tenants with their own entries.
 //!
 //! ```text
-//!   entries ─► decode (payload, or a fixed event) ─► the table's queue ─► committed ─► what closes them ─► quarantine's queue
+//!   entries ─► decode (payload, or a fixed event) ─► the table's queue ─► committed ─► closing rows ─► the quarantine's queue
 //! ```
 //!
-//! In: which entries. Out: what became of them. An event that is stored this way keeps the receive time of its entry.
+//! In: a filter of entries. Out: how many were stored, rejected or dropped. A replayed event keeps its entry's receive time.
 //!
-//! **Invariant:** an entry is closed after its event is stored: a replay that ends in between is repeated, and the event is
-//! then a duplicate. What is rejected again stays as it was.
-//! **Invariant:** what closes an entry has an id made of the entry's: it is stored once, whoever closes it how often.
+//! **Invariant:** an entry is closed after its event is stored. If a replay stops in between, its repetition finds a duplicate
+//! event. An entry that is rejected again stays open.
+//! **Invariant:** the id of a closing row derives from the entry's id: it is stored once, no matter how often or by whom the
+//! entry is closed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -36,45 +37,45 @@ use crate::ingest::write::{MemoryReservation, Stored, TableQueue, stopping};
 use crate::ingest::writer::Writer;
 use crate::tenancy::{Access, Scope, Slot, Slots};
 
-/// Entries of one id that are shown: one a tenant, mostly one.
+/// The maximum number of entries with one id in a response: one per tenant, usually one in total.
 const SHOWN_MAX: usize = 16;
 
-/// Requests of one tenant that wait to look through a quarantine.
+/// The maximum number of waiting quarantine requests of one tenant.
 const LOOKS_WAITING_MAX: usize = 4;
 
-/// Rejected events: who may see them, sends them again or drops them.
+/// The service for rejected events: it lists, replays and drops them.
 #[derive(Debug)]
 pub struct Quarantine {
     writer: Arc<Writer>,
     sources: Arc<Sources>,
-    /// Who looks through quarantines, and changes them, takes turns.
+    /// Lets one request at a time scan or change quarantines.
     looks: Semaphore,
     lookers: Slots,
 }
 
-/// Open entries: how many, and the newest.
+/// The counts of open entries, and the newest of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct QuarantineListing {
-    /// By reason and tenant.
+    /// The counts by reason and tenant.
     pub counts: Vec<EntryCount>,
-    /// Newest first, without payloads.
+    /// The newest entries, newest first, without payloads.
     pub entries: Vec<QuarantineEntry>,
 }
 
-/// What became of replayed entries.
+/// The result of a replay.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ReplayResult {
-    /// Stored now, and closed.
+    /// Entries whose events this replay stored; they are closed.
     pub accepted: u64,
-    /// Stored before, and closed.
+    /// Entries whose events were already stored; they are closed.
     pub duplicate: u64,
-    /// Rejected again, and still open.
+    /// Entries that were rejected again; they stay open.
     pub rejected: u64,
-    /// The first of those: at most `receipt_rejects_max`.
+    /// The first rejected entries, at most `receipt_rejects_max`.
     pub rejects: Vec<ReplayNote>,
-    /// The table's version that holds the events (0 when nothing had to be committed).
+    /// The table version that holds the events (0 if nothing had to be committed).
     pub version: u64,
-    /// Where the next page begins; none when this was the last.
+    /// The cursor of the next page; `None` after the last page.
     pub next: Option<EntryCursor>,
 }
 
@@ -83,31 +84,31 @@ pub struct ReplayResult {
 pub struct ReplayNote {
     /// Its id.
     pub id: String,
-    /// Its tenant, or empty.
+    /// Its tenant; empty if unknown.
     pub tenant: String,
-    /// Why, this time.
+    /// The reason of the new rejection.
     pub reason: Reason,
-    /// For a person.
+    /// The reason as a sentence for people.
     pub detail: String,
 }
 
-/// How many entries were dropped.
+/// The result of a drop.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct DropResult {
-    /// Now.
+    /// The number of entries that this request dropped.
     pub dropped: u64,
-    /// Whether more of the picked ones are open.
+    /// Whether more matching entries are open.
     pub more: bool,
 }
 
-/// What entries are when they are decoded again.
+/// The result of decoding entries again.
 struct DecodedEntries {
     good: Part,
-    /// Of each entry, why it was rejected again.
+    /// For each entry, the reason why it was rejected again, if it was.
     faults: Vec<Option<(Reason, String)>>,
 }
 
-/// A turn to look through a quarantine.
+/// A permit to scan a quarantine.
 struct ScanPermit<'a> {
     _turn: SemaphorePermit<'a>,
     _slot: Option<Slot>,
@@ -119,7 +120,7 @@ impl Quarantine {
         Self { writer, sources, looks: Semaphore::new(1), lookers }
     }
 
-    /// The newest open entries, and how many there are. A tenant sees its own.
+    /// Lists the newest open entries and counts all. A tenant sees its own.
     pub async fn list(
         &self,
         access: &Access,
@@ -133,7 +134,8 @@ impl Quarantine {
         Ok(QuarantineListing { counts: found.take_counts(), entries: session.reader.read(&found, None).await? })
     }
 
-    /// The open entries of an id with their payloads, which take up the room that is returned. `NotFound` when there are none.
+    /// The open entries with an id, with payloads, and the memory reservation that covers the payloads. Fails with `NotFound`
+    /// if there are none.
     pub async fn show(
         &self,
         access: &Access,
@@ -149,7 +151,7 @@ impl Quarantine {
         if entries.is_empty() { Err(no_entry(table, id)) } else { Ok((entries, reservation)) }
     }
 
-    /// Sends the payloads of a page of entries again, as they are.
+    /// Replays a page of entries with their payloads unchanged.
     pub async fn replay(
         &self,
         access: &Access,
@@ -170,8 +172,8 @@ impl Quarantine {
         Ok(ReplayResult { next, ..replayed })
     }
 
-    /// Sends one event in place of the payload of an entry. `Invalid` when it is not one event, or the id is of several
-    /// tenants' entries; `NotFound` when no entry of this id is open.
+    /// Replays an entry with a fixed event in place of its payload. Fails with `Invalid` if the body is not exactly one event,
+    /// or if several tenants have entries with this id, and with `NotFound` if no entry with this id is open.
     pub async fn replay_fixed(
         &self,
         access: &Access,
@@ -186,9 +188,9 @@ impl Quarantine {
         let (entries, _) = session.page(EntryPage { after: None, limit: SHOWN_MAX }, None).await?;
         let first = entries.first().ok_or_else(|| no_entry(table, id))?;
         if entries.iter().any(|entry| entry.tenant != first.tenant) {
-            return Err(Error::invalid(format!("several tenants have an entry `{id}`: name the tenant as well")));
+            return Err(Error::invalid(format!("several tenants have an entry `{id}`: set `tenant` as well")));
         }
-        // The same bytes that were rejected more than once are one event: fixed once, it came when the first of them came.
+        // Entries with the same bytes are one event: the fixed event gets the receive time of the first entry.
         let (received, owner) = (first.received, owner(&first.tenant)?);
         let (table, stamp) = (session.table.clone(), self.writer.stamp(owner));
         let again = self.writer.decode(move || table.preparer.again_fixed(body, received, &stamp)).await?;
@@ -201,7 +203,7 @@ impl Quarantine {
         })
     }
 
-    /// Closes entries without their events. They stay in the lake.
+    /// Closes entries without storing their events. The entries stay in the lake.
     pub async fn drop_entries(
         &self,
         access: &Access,
@@ -217,11 +219,11 @@ impl Quarantine {
         Ok(DropResult { dropped: dropped.accepted, more })
     }
 
-    /// A turn to look through a quarantine, and to change it: of two who replay an entry the second finds it closed. One
-    /// request of a tenant waits for it at a time, so that a tenant which asks without end leaves turns to others.
+    /// Waits for the permit to scan and change quarantines. If two requests replay an entry, the second finds it closed. Only
+    /// one request of each tenant waits for the permit at a time, so a tenant with many requests does not starve others.
     async fn look(&self, access: &Access) -> Result<ScanPermit<'_>> {
         let busy = || {
-            let busy = Error::limited("other requests look through quarantines: send it again later");
+            let busy = Error::limited("other requests are scanning quarantines: retry later");
             busy.retry_after(Duration::from_secs(1))
         };
         let slot = match access.owner() {
@@ -233,7 +235,7 @@ impl Quarantine {
         Ok(ScanPermit { _turn: turn.map_err(|_| stopping())?, _slot: slot })
     }
 
-    /// Stores the good events, then closes their entries.
+    /// Stores the valid events, then closes their entries.
     async fn settle(
         &self,
         session: &QuarantineSession<'_>,
@@ -291,7 +293,7 @@ impl Quarantine {
 }
 
 impl Preparer {
-    /// Decodes what entries hold, each as its own tenant's.
+    /// Decodes the payloads of entries, each for its own tenant.
     fn again(&self, entries: &[QuarantineEntry], forms: Vec<DecodedEntry>, stamp: &Stamp) -> Result<DecodedEntries> {
         let (mut rows, mut faults) = (vec![EventBatch::empty(&self.contract)], vec![None; entries.len()]);
         let mut groups: BTreeMap<(&str, Kept), (Format, Vec<usize>)> = BTreeMap::new();
@@ -332,13 +334,13 @@ impl Preparer {
         Ok(DecodedEntries { good: self.good(self.join(rows)?)?, faults })
     }
 
-    /// Decodes one event that came as `received`.
+    /// Decodes one event and gives it the receive time `received`.
     fn again_fixed(&self, body: Body, received: Micros, stamp: &Stamp) -> Result<DecodedEntries> {
         let (rows, rejects) = self.decode(body, stamp)?;
         let events = rows.num_rows() + rejects.len();
         if events != 1 {
             return Err(Error::invalid(format!(
-                "the body holds {events} events: send the one that takes the entry's place"
+                "the body holds {events} events: send exactly one, which replaces the entry's payload"
             )));
         }
         let rows = received_at(&self.contract, &rows, vec![received; 1 - rejects.len()])?;
@@ -347,7 +349,7 @@ impl Preparer {
     }
 }
 
-/// Whose an entry's event is. An entry of nobody is decoded like an operator's event, which names its tenant.
+/// The owner of an entry's event. An entry without a tenant is decoded like an operator's event, which names its tenant.
 fn owner(tenant: &str) -> Result<Owner> {
     if tenant.is_empty() { Ok(Owner::PerEvent) } else { TenantId::parse(tenant).map(Owner::Tenant) }
 }
@@ -360,7 +362,7 @@ fn no_entry(table: &str, id: &str) -> Error {
     Error::not_found(format!("no open entry `{id}` in the quarantine of `{table}`"))
 }
 
-/// The rows with these receive times.
+/// Replaces the receive times of rows.
 fn received_at(contract: &Contract, rows: &EventBatch, received: Vec<Micros>) -> Result<EventBatch> {
     let mut columns = rows.columns().to_vec();
     columns[contract.received] = Arc::new(TimestampMicrosecondArray::from(received).with_timezone("UTC"));
@@ -368,14 +370,14 @@ fn received_at(contract: &Contract, rows: &EventBatch, received: Vec<Micros>) ->
         .map_err(|cause| Error::internal("decoded events do not match their entries").with_source(cause))
 }
 
-/// The rows that close entries: how, by whom and when.
+/// Builds the rows that close entries, with the kind of resolution, the user and the time.
 fn closing_rows(
     contract: &Contract,
     table: &str,
     entries: &[&QuarantineEntry],
     (how, by, now): (&str, &str, Micros),
 ) -> Result<EventBatch> {
-    // The same entry twice in a page would be the same row twice.
+    // A page may hold the same entry twice; it needs one closing row.
     let entries: BTreeSet<EntryCursor> = entries.iter().map(|entry| entry.mark()).collect();
     let texts = |text: &dyn Fn(&EntryCursor) -> String| -> ArrayRef {
         Arc::new(StringArray::from_iter_values(entries.iter().map(text)))

@@ -1,4 +1,4 @@
-//! Entries of a quarantine, shown, sent again and dropped: by whom, once, and with the time at which they first came.
+//! Tests of listing, replaying and dropping quarantine entries: authorization, deduplication and receive times.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::lake::Store;
 use crate::tenancy::testing::{access, access_under};
 use crate::tenancy::{Access, Scope};
 
-/// An event without an id, and one with a value that its column does not take.
+/// An event without an id, and one with a value of the wrong type.
 const BAD: &str =
     "{\"event_time\":1772366400,\"mos\":1}\n{\"event_id\":\"b\",\"event_time\":1772366400,\"mos\":\"x\"}\n";
 
@@ -96,7 +96,7 @@ async fn a_fixed_event_keeps_its_first_receive_time_and_its_entry_is_closed() {
             Kind::Invalid
         );
     }
-    assert_eq!(entries(&ingest, &acme).await.len(), 2, "what is rejected again stays, once");
+    assert_eq!(entries(&ingest, &acme).await.len(), 2, "an entry that is rejected again stays, once");
     assert_eq!(stored(&store, QUARANTINE).await.len(), 2);
 
     let fixed = ingest.quarantine.replay_fixed(&acme, TABLE, id, None, json_event(lines(["a"]))).await.unwrap();
@@ -109,20 +109,20 @@ async fn a_fixed_event_keeps_its_first_receive_time_and_its_entry_is_closed() {
     ingest.stop().await;
 
     let ingest = start(&store, &clock).await;
-    assert_eq!(entries(&ingest, &acme).await, left, "closed is closed, for every server");
+    assert_eq!(entries(&ingest, &acme).await, left, "a closed entry is closed for every server");
     assert_eq!(send(&ingest, &acme, BAD).await, 2);
-    assert_eq!(entries(&ingest, &acme).await, left, "a retry of the request brings nothing back");
+    assert_eq!(entries(&ingest, &acme).await, left, "a retry of the request reopens nothing");
     ingest.stop().await;
     assert_eq!(received(&store).await.len(), 1);
 }
 
 #[tokio::test]
-async fn a_replay_that_ended_between_the_event_and_its_entry_stores_nothing_twice() {
+async fn a_replay_that_stopped_before_closing_its_entry_stores_nothing_twice() {
     let (store, acme, clock) = (memory(), tenant("acme").await, Clock::System);
     let ingest = start(&store, &clock).await;
     send(&ingest, &acme, BAD).await;
     let entry = entries(&ingest, &acme).await.remove(0);
-    // What such a replay leaves behind: the event is stored, and nothing says so of its entry.
+    // The state after such a replay: the event is stored and its entry is still open.
     assert_eq!(send(&ingest, &acme, lines(["a"])).await, 0);
     ingest.stop().await;
     let ingest = start(&store, &clock).await;
@@ -134,10 +134,10 @@ async fn a_replay_that_ended_between_the_event_and_its_entry_stores_nothing_twic
 }
 
 #[tokio::test]
-async fn payloads_are_sent_again_page_by_page_by_any_rule_of_the_present() {
+async fn a_replay_reads_pages_and_applies_the_current_limits() {
     let (store, acme, now) = (memory(), tenant("acme").await, Clock::System.now());
     let clock = Clock::fixed(now);
-    // Too large for the first server, and not for the second.
+    // Too large for the first server but not for the second.
     let small = crate::config::IngestConfig { event_bytes_max: 16, ..limits() };
     let strict = Ingest::start(open(&store).await, Vec::new(), small, clock.clone(), Arc::default()).await.unwrap();
     for id in 0..5 {
@@ -171,7 +171,7 @@ async fn payloads_are_sent_again_page_by_page_by_any_rule_of_the_present() {
 }
 
 #[tokio::test]
-async fn entries_are_picked_counted_and_dropped() {
+async fn entries_are_filtered_counted_and_dropped() {
     let (store, acme, now) = (memory(), tenant("acme").await, Clock::System.now());
     let (globex, operator, clock) = (tenant("globex").await, operator().await, Clock::fixed(now));
     let ingest = start(&store, &clock).await;
@@ -216,7 +216,7 @@ async fn entries_are_picked_counted_and_dropped() {
         assert_eq!(found.counts.iter().map(|count| count.count).sum::<u64>(), expected as u64, "{pick:?}");
     }
 
-    // The same bytes at the same place are one id: of two tenants, and each drops its own.
+    // The same bytes at the same place have the same id. Two tenants have such entries, and each drops its own.
     let own = entries(&ingest, &acme).await;
     let pick = EntryFilter { ids: own.iter().map(|entry| entry.id.clone()).collect(), ..EntryFilter::default() };
     let fixed = json_event("{\"tenant_id\":\"acme\",\"event_id\":\"q\",\"event_time\":1}");
@@ -235,7 +235,7 @@ async fn entries_are_picked_counted_and_dropped() {
     );
     assert_eq!((entries(&ingest, &acme).await.len(), entries(&ingest, &globex).await.len()), (0, 2));
 
-    // An event of nobody is an operator's to give to a tenant.
+    // An operator may assign an event without a tenant to a tenant.
     let owned = json_event("{\"tenant_id\":\"globex\",\"event_id\":\"n\",\"event_time\":1}");
     let replayed = ingest.quarantine.replay_fixed(&operator, TABLE, &nobodys.id, Some(""), owned).await.unwrap();
     assert_eq!(counts(&replayed), (1, 0, 0));
@@ -245,10 +245,10 @@ async fn entries_are_picked_counted_and_dropped() {
 }
 
 #[tokio::test]
-async fn what_was_closed_stays_closed_when_the_same_comes_again() {
+async fn a_closed_entry_stays_closed_when_the_same_event_arrives_again() {
     let (store, acme, now) = (memory(), tenant("acme").await, Clock::System.now());
     let clock = Clock::fixed(now);
-    // However few ids of a table are remembered: those of its quarantine are.
+    // The dedupe index remembers the ids of the quarantine, even if it remembers few of the table.
     let small = crate::config::IngestConfig { dedupe_ids_max: 1, ..limits() };
     let ingest = Ingest::start(open(&store).await, Vec::new(), small, clock.clone(), Arc::default()).await.unwrap();
     for (round, open) in [(0, 2), (1, 0), (2, 0)] {
@@ -263,7 +263,7 @@ async fn what_was_closed_stays_closed_when_the_same_comes_again() {
 }
 
 #[tokio::test]
-async fn only_who_may_can_look_and_change() {
+async fn only_authorized_callers_read_and_change_entries() {
     let store = memory();
     let ingest = start(&store, &Clock::System).await;
     send(&ingest, &tenant("acme").await, BAD).await;
@@ -279,8 +279,8 @@ async fn only_who_may_can_look_and_change() {
         ("a reader", access(Some("acme"), &[Scope::Read], &[TABLE]).await, None, Some(Kind::Forbidden)),
         ("a writer", access(Some("acme"), &[Scope::Ingest], &[TABLE]).await, Some(Kind::Forbidden), None),
         ("another tenant", tenant("globex").await, foreign, foreign),
-        ("who sees some columns", narrow(columns).await, foreign, foreign),
-        ("who sees no table", access(Some("acme"), &[Scope::Read, Scope::Ingest], &[]).await, foreign, foreign),
+        ("a reader of some columns", narrow(columns).await, foreign, foreign),
+        ("a reader of no table", access(Some("acme"), &[Scope::Read, Scope::Ingest], &[]).await, foreign, foreign),
         ("a loader", access(None, &[Scope::Ingest], &[]).await, Some(Kind::Forbidden), Some(Kind::Forbidden)),
         ("an operator", operator().await, None, None),
     ];

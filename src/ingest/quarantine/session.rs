@@ -1,9 +1,9 @@
-//! A caller at one table's quarantine: whether it may be there, which entries it means, and whose turn it is.
+//! A quarantine session: checks a caller's access to one table's quarantine, and restricts its filter.
 //!
-//! In: a caller's [`Access`], a table and an [`EntryFilter`]. Out: a [`QuarantineSession`], the proof that the caller may do what it
-//! asks for, which all that follows takes.
+//! In: a caller's [`Access`], a table and an [`EntryFilter`]. Out: a [`QuarantineSession`], which proves that the caller is
+//! authorized. All further steps require it.
 //!
-//! **Invariant:** a tenant's filter names its own entries, whatever it asked for.
+//! **Invariant:** a tenant's filter selects only its own entries.
 
 use std::sync::Arc;
 
@@ -15,29 +15,30 @@ use crate::ingest::write::MemoryReservation;
 use crate::ingest::writer::Writer;
 use crate::tenancy::{Access, Scope};
 
-/// Entries of one page, replayed, dropped or listed.
+/// The page size limit, for replaying, dropping and listing entries.
 pub(super) const PAGE_ENTRIES_MAX: usize = 1_000;
 
-/// Which of the picked entries are taken at once.
+/// One page of the matching entries.
 #[derive(Debug, Clone)]
 pub struct EntryPage {
-    /// Those behind this one, in the order of their receipt.
+    /// Return the entries after this cursor, in the order of their receipt.
     pub after: Option<EntryCursor>,
-    /// At most so many, and never more than a thousand.
+    /// The maximum number of entries; values above a thousand count as a thousand.
     pub limit: usize,
 }
 
-/// One table with its quarantine, for a caller who may work on it.
+/// A table with its quarantine, for an authorized caller.
 pub(super) struct QuarantineSession<'a> {
     pub(super) access: &'a Access,
     pub(super) table: &'a Arc<IngestTable>,
     pub(super) reader: QuarantineReader<'a>,
-    /// The entries that are meant.
+    /// The filter, restricted to what the caller may see.
     pub(super) pick: EntryFilter,
 }
 
 impl<'a> QuarantineSession<'a> {
-    /// The session of a caller. Operators need the scope `admin`, tenants `scope` and a quarantine that they may see whole.
+    /// Opens a caller's session. Operators need the scope `admin`. Tenants need `scope` and unrestricted access to their part
+    /// of the quarantine.
     pub(super) fn open(
         writer: &'a Writer,
         access: &'a Access,
@@ -53,13 +54,16 @@ impl<'a> QuarantineSession<'a> {
             }
             Owner::Tenant(tenant) => {
                 access.require(scope)?;
-                // It holds whole events: who sees a part of the table only must not see, nor learn by replay, the rest.
+                // A quarantine holds whole events. A caller with restricted columns or rows must not see the rest,
+                // nor infer it by replay.
                 let rules = access.rules(&quarantine_of(table));
                 let whole = rules.is_some_and(|rules| rules.columns.is_none() && rules.rows.is_empty());
                 let own = Some(tenant.as_str().to_owned());
                 let foreign = pick.tenant.is_some() && pick.tenant != own;
                 if foreign {
-                    return Err(Error::forbidden("a tenant's token is for its own entries: leave `tenant` out"));
+                    return Err(Error::forbidden(
+                        "a tenant's token gives access only to its own entries: omit `tenant`",
+                    ));
                 }
                 (whole, EntryFilter { tenant: own, ..pick.clone() })
             }
@@ -69,7 +73,7 @@ impl<'a> QuarantineSession<'a> {
         Ok(Self { access, table, reader, pick })
     }
 
-    /// The picked entries of a page, oldest first, and whether there are more behind them.
+    /// The matching entries of a page, oldest first, and whether more follow.
     pub(super) async fn page(
         &self,
         page: EntryPage,

@@ -1,16 +1,16 @@
-//! Messages that are read by their schemas: those of a registry, or one of a file.
+//! Decoding messages by a schema, from a schema registry or from a file.
 //!
 //! ```text
-//!   messages ─► reader ─ ids ─► registry (asked once for each) ─► schemas
+//!   messages ─► reader ─ ids ─► registry (one request per id) ──► schemas
 //!                 ▲                                                  │
-//!                 └──────────────────────────────────────────────────┴─► what the contract decodes, or why not
+//!                 └──────────────────────────────────────────────────┴─► bytes for the contract, or a rejection
 //! ```
 //!
-//! In: a haul's messages, or what a quarantine kept of them. Out: the same, each with the bytes that are decoded in its place
-//! ([`Forms`]).
+//! In: the messages of a batch, or the payloads that a quarantine kept. Out: the same messages, each with the bytes that the
+//! contract decodes in its place ([`Forms`]).
 //!
-//! **Invariant:** a schema that cannot be had now sends the batch back to where it came from, never a message to the
-//! quarantine.
+//! **Invariant:** if a schema is temporarily unavailable, the batch is read again later. None of its messages goes to the
+//! quarantine because of that.
 
 mod reader;
 

@@ -1,16 +1,17 @@
-//! Messages that the table's contract cannot read by itself: Avro, protobuf by a registry, protobuf for a transform.
+//! The schema reader, for messages that the table's contract cannot decode by itself: Avro, protobuf with a schema registry,
+//! and protobuf for a transform.
 //!
 //! ```text
 //!   messages ─► header (a zero, a schema's id, a path) ─► schema ─┬─► Avro: JSON text
 //!                                                                 ├─► protobuf for a transform: JSON text
-//!                                                                 └─► protobuf: is it the contract's message? as it is
+//!                                                                 └─► protobuf of the contract's message: unchanged
 //! ```
 //!
-//! In: messages as they were received. Out: the same, each with the bytes that are decoded in its place, or with why it is
-//! refused. The quarantine keeps what was received.
+//! In: messages as received. Out: the same messages, each with the bytes that the contract decodes in its place, or with the
+//! reason for its rejection. The quarantine keeps the received bytes.
 //!
-//! **Invariant:** what becomes of a message depends on it and on its schema alone.
-//! **Invariant:** a message whose schema cannot be had now is not judged: the batch is read again.
+//! **Invariant:** the result for a message depends only on the message and its schema.
+//! **Invariant:** a message whose schema is temporarily unavailable is not rejected: the batch is read again.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
@@ -26,24 +27,24 @@ use crate::error::{Error, Result};
 use crate::ingest::source::{BatchMessage, TenantResolution, varint};
 use crate::telemetry::Metrics;
 
-/// The bytes of a header without a path: a zero and a schema's id.
+/// The size of a header without a path: a zero byte and a schema id.
 const HEADER_BYTES: usize = 5;
-/// Messages in messages that a path may lead through.
+/// The maximum nesting depth of a message path.
 const PATH_MAX: usize = 32;
 
-/// How a source's messages are read.
+/// The schema reader of a source.
 #[derive(Debug)]
 pub(in crate::ingest) struct SchemaReader {
     origin: SchemaOrigin,
     is_avro: bool,
-    /// Whether a registry's header stands in front of each.
+    /// Whether each message begins with a schema registry's header.
     has_header: bool,
-    /// Whether they become JSON, and not the contract's own protobuf.
+    /// Whether messages are converted to JSON, rather than passed on as the contract's own protobuf.
     is_text: bool,
     contract: Arc<Contract>,
 }
 
-/// Where schemas come from.
+/// The origin of schemas.
 #[derive(Debug)]
 enum SchemaOrigin {
     Registry(Box<Registry>),
@@ -51,39 +52,39 @@ enum SchemaOrigin {
     Protobuf(MessageType),
 }
 
-/// Messages in the form in which they are decoded.
+/// Messages in the form that the contract decodes.
 #[derive(Debug)]
 pub(in crate::ingest) struct Forms {
     pub(in crate::ingest) format: Format,
     pub(in crate::ingest) body: Bytes,
-    /// One for each message, in their order.
+    /// One for each message, in order.
     pub(super) messages: Vec<BatchMessage>,
 }
 
-/// Schemas that the messages of a batch name.
+/// The schemas that the messages of a batch name, by id.
 pub(in crate::ingest) type Schemas = BTreeMap<u32, KnownSchemas>;
 
-/// What reads the messages with one header.
+/// How to convert the messages with one header.
 #[derive(Debug, Clone)]
 enum ReadPlan {
     Avro(Arc<AvroSchema>),
     Text(MessageType),
-    /// As they are, behind the header.
+    /// Unchanged, without the header.
     Own,
 }
 
-/// Why a message is refused.
+/// The reason and detail of a rejected message.
 type SchemaRejection = (Reason, String);
 
 impl Forms {
-    /// What is decoded: how it is written, in what, and where.
+    /// The format, the body, and the messages in it.
     pub(in crate::ingest) fn given(&self) -> (Format, &Bytes, &[BatchMessage]) {
         (self.format, &self.body, &self.messages)
     }
 }
 
 impl SchemaReader {
-    /// The reader of a source, if it needs one. `Invalid` for a schema or a certificate that is none.
+    /// Creates the reader of a source, if it needs one. Fails with `Invalid` if a schema or a certificate is invalid.
     pub(in crate::ingest) fn new(
         name: &str,
         config: &SourceConfig,
@@ -97,7 +98,7 @@ impl SchemaReader {
             SourceFormat::Avro => true,
             SourceFormat::Protobuf => has_transform || config.registry.is_some(),
         };
-        // Without a contract the table itself is faulty, which is told elsewhere.
+        // Without a contract the table itself is invalid, which the table's own check reports.
         let Some(contract) = contract.filter(|_| is_needed) else { return Ok(None) };
         let key = |field: &str| format!("sources.{name}.{field}");
         let origin = match (&config.registry, &config.schema_file) {
@@ -107,8 +108,7 @@ impl SchemaReader {
             }
             (None, Some(file)) => of_file(file, config, is_avro).map_err(|fault| fault.at(key("schema_file")))?,
             (None, None) => SchemaOrigin::Protobuf(contract.message().ok_or_else(|| {
-                Error::invalid("nothing says how the messages are read: set `registry` or `schema_file`")
-                    .at(key("format"))
+                Error::invalid("the messages have no schema: set `registry` or `schema_file`").at(key("format"))
             })?),
         };
         let has_header = config.confluent || config.registry.is_some();
@@ -116,17 +116,18 @@ impl SchemaReader {
         Ok(Some(Self { origin, is_avro, has_header, is_text, contract: Arc::clone(contract) }))
     }
 
-    /// How the quarantine calls what this source has received.
+    /// The quarantine's name for the format of this source's messages.
     pub(in crate::ingest) fn kept_as(&self) -> Kept {
         if self.is_avro { Kept::Avro } else { Kept::SourceProtobuf }
     }
 
-    /// The ids of the schemas that messages name.
+    /// The schema ids in the headers of messages.
     pub(in crate::ingest) fn ids<'b>(&self, payloads: impl Iterator<Item = &'b [u8]>) -> BTreeSet<u32> {
         if self.has_header { payloads.filter_map(id).collect() } else { BTreeSet::new() }
     }
 
-    /// What these ids stand for, asked for where it is not known. `Unavailable` when that cannot be had now.
+    /// Returns the schemas of these ids, and requests those that are not cached. Fails with `Unavailable` if the registry is
+    /// unreachable.
     pub(in crate::ingest) async fn learn(&self, ids: BTreeSet<u32>) -> Result<Schemas> {
         match &self.origin {
             SchemaOrigin::Registry(registry) => registry.learn(ids).await,
@@ -134,8 +135,9 @@ impl SchemaReader {
         }
     }
 
-    /// The messages in the form in which they are decoded. A message of more than `bytes_max` bytes, as it is or as text, is
-    /// refused. `Limited` when all of them are more than `body_max` bytes of text: then there should be fewer.
+    /// Converts messages to the form that the contract decodes. Rejects a message of more than `bytes_max` bytes, before or
+    /// after the conversion. Fails with `Limited` if all of them exceed `body_max` bytes of text; the caller should then pass
+    /// fewer.
     pub(in crate::ingest) fn read(
         &self,
         body: &Bytes,
@@ -169,7 +171,7 @@ impl SchemaReader {
                 }
             }
             if self.is_text {
-                // So that a text that ends inside a character does not find the rest of it in the next one.
+                // A separator, so that a text that ends inside a character does not continue in the next text.
                 text.push(b'\n');
             }
             if text.len() > body_max.saturating_add(bytes_max) {
@@ -181,7 +183,7 @@ impl SchemaReader {
         Ok(Forms { format, body, messages: forms })
     }
 
-    /// One message in the form in which it is decoded, when its schema is among these.
+    /// Converts one message to the form that the contract decodes, using these schemas.
     pub(in crate::ingest) fn read_one(
         &self,
         payload: &Bytes,
@@ -194,7 +196,7 @@ impl SchemaReader {
         Ok(if self.is_text { (Format::Json, text.into()) } else { (Format::Protobuf, payload.slice(header..)) })
     }
 
-    /// What reads a message, and where it begins behind the header.
+    /// How to convert a message, and where its content begins after the header.
     fn way<'b>(
         &self,
         payload: &'b [u8],
@@ -207,7 +209,7 @@ impl SchemaReader {
         Ok((way, header.end))
     }
 
-    /// What reads the messages with this header.
+    /// How to convert the messages with this header.
     fn find(&self, header: &[u8], schemas: &Schemas) -> Result<ReadPlan, SchemaRejection> {
         let known = match &self.origin {
             SchemaOrigin::Avro(schema) => return Ok(ReadPlan::Avro(Arc::clone(schema))),
@@ -215,13 +217,13 @@ impl SchemaReader {
             SchemaOrigin::Registry(_) => id(header).and_then(|id| Some((id, schemas.get(&id)?))),
         };
         let Some((id, known)) = known else {
-            return Err(malformed("the message names a schema that was not asked for"));
+            return Err(malformed("the message names a schema that was not requested"));
         };
         let wanted = if self.is_avro { "AVRO" } else { "PROTOBUF" };
         let other =
-            |kind: &str| malformed(format!("schema {id} of the registry is {kind}, and the source reads {wanted}"));
+            |kind: &str| malformed(format!("schema {id} of the registry is {kind}, but the source reads {wanted}"));
         match known {
-            KnownSchemas::Unknown => Err(malformed(format!("the schema registry knows no schema {id}"))),
+            KnownSchemas::Unknown => Err(malformed(format!("the schema registry has no schema {id}"))),
             KnownSchemas::Unusable(why) => Err(malformed(format!("schema {id} of the registry cannot be used: {why}"))),
             KnownSchemas::Other(kind) => Err(other(kind)),
             KnownSchemas::Avro(schema) if self.is_avro => Ok(ReadPlan::Avro(Arc::clone(schema))),
@@ -257,7 +259,7 @@ fn of_file(file: &Path, config: &SourceConfig, is_avro: bool) -> Result<SchemaOr
     MessageType::open(file, config.message.as_deref().unwrap_or_default(), folder).map(SchemaOrigin::Protobuf)
 }
 
-/// Adds a message's text, if it becomes one.
+/// Appends a message's text, if it is converted to text.
 fn write(way: &ReadPlan, message: &[u8], text: &mut Vec<u8>, bytes_max: usize) -> Result<(), SchemaRejection> {
     if message.len() > bytes_max {
         return Err((Reason::TooLarge, format!("the message has {} bytes; {bytes_max} are allowed", message.len())));
@@ -269,7 +271,7 @@ fn write(way: &ReadPlan, message: &[u8], text: &mut Vec<u8>, bytes_max: usize) -
     }
 }
 
-/// The id in a header, if that is one.
+/// The schema id in a header, if it is a valid header.
 fn id(payload: &[u8]) -> Option<u32> {
     match payload {
         [0, id @ ..] => id.first_chunk().copied().map(u32::from_be_bytes),
@@ -277,7 +279,7 @@ fn id(payload: &[u8]) -> Option<u32> {
     }
 }
 
-/// Where a message's header stands.
+/// The range of a message's header.
 fn header(payload: &[u8], is_avro: bool) -> Result<Range<usize>, SchemaRejection> {
     if id(payload).is_none() {
         return Err(malformed("the message does not begin with a schema registry's header (a zero and a schema id)"));
@@ -287,12 +289,12 @@ fn header(payload: &[u8], is_avro: bool) -> Result<Range<usize>, SchemaRejection
     Ok(0..HEADER_BYTES + path)
 }
 
-/// The path to a message's type, and how many bytes it takes: a count and as many indexes, all zigzag varints. No index at
-/// all is the short form of one zero.
+/// The path to a message's type, and its size in bytes. A path is a count followed by that number of indexes, all zigzag
+/// varints. A path without indexes is the short form of a single zero.
 fn path(bytes: &[u8]) -> Option<(Vec<usize>, usize)> {
     let index = |bytes| {
         let (value, rest) = varint(bytes)?;
-        // A zigzag varint of what is not negative: twice its value.
+        // A zigzag varint of a non-negative number is twice its value.
         Some((usize::try_from(value).ok().filter(|value| value % 2 == 0)? / 2, rest))
     };
     let (count, mut rest) = index(bytes)?;

@@ -1,17 +1,17 @@
-//! The client of a schema registry: what a schema's id stands for. It is asked once, since that never changes.
+//! The client of a schema registry, which resolves schema ids. It requests each id once, because a schema never changes.
 //!
 //! ```text
-//!   ids of a batch ─► known? ─ no ─► GET /schemas/ids/{id} ─► GET /subjects/{s}/versions/{v} for what it refers to ─► known
+//!   ids of a batch ─► known? ─ no ─► GET /schemas/ids/{id} ─► GET /subjects/{s}/versions/{v} for its references ─► known
 //!                                        │
-//!                                        ├─ the registry knows no such id (asked twice) ─► unknown for a while
-//!                                        └─ anything else ─► `Unavailable`: the batch is read again
+//!                                        ├─ the registry has no such id (after two requests) ─► unknown for a while
+//!                                        └─ any other response ─► `Unavailable`: the batch is read again
 //! ```
 //!
-//! In: ids, as messages name them. Out: schemas, ready for reading. The URLs are the operator's; an answer is bounded in
-//! time and size, and is not followed elsewhere, so that credentials stay where they belong.
+//! In: the schema ids of messages. Out: parsed schemas. The operator configures the URLs. A response is limited in time and
+//! size. The client follows no redirects, so credentials go only to the configured hosts.
 //!
-//! **Invariant:** an id is unknown only when the registry itself says so, in the words of its protocol. A wrong path, wrong
-//! credentials, a proxy's page are no answer: nothing goes to the quarantine because of them.
+//! **Invariant:** an id is unknown only if the registry itself returns one of its protocol's error codes. A wrong path, wrong
+//! credentials or a proxy's page are not such responses: no message goes to the quarantine because of them.
 //!
 //! Source: Confluent's documentation of the Schema Registry API.
 
@@ -31,35 +31,36 @@ use crate::error::{Error, Kind, Result};
 use crate::outbound::{Client, Plaintext, Request, Response, Retry, Roots, Settings, StatusCode, parse_url, redacted};
 use crate::telemetry::{Metrics, RegistryAnswer};
 
-/// Schemas that one schema may refer to, over however many steps.
+/// The maximum number of schemas that one schema refers to, directly or indirectly.
 const REFERENCES_MAX: usize = 64;
-/// New ids of one batch. More of them are for smaller batches: who writes made-up ids must not make us ask without end.
+/// The maximum number of new ids in one batch; with more, the batch has to be smaller. A producer that sends made-up ids must
+/// not cause an unbounded number of requests.
 const NEW_IDS_MAX: usize = 64;
-/// Questions at once.
+/// The maximum number of concurrent requests.
 const QUESTIONS_MAX: usize = 8;
-/// Time for all new ids of one batch; what was learnt by then is remembered, and the rest asked for again.
+/// The time limit for all new ids of one batch. Schemas received by then are cached; the rest are requested again.
 const LEARN_TIME_MAX: Duration = Duration::from_secs(30);
-/// The pause before an id that is unknown is asked for once more: the registry that answers may follow another.
+/// The pause before the second request for an unknown id: the registry that responds may be a replica that lags.
 const SECOND_LOOK: Duration = Duration::from_secs(1);
-/// How long an id stays unknown.
+/// How long an unknown id is cached.
 const UNKNOWN_KEPT: Duration = Duration::from_secs(30);
-/// What the protocol says when there is no such subject, version or schema.
+/// The protocol's error codes for a missing subject, version or schema.
 const NOT_FOUND_CODES: [u32; 3] = [40_401, 40_402, 40_403];
 
-/// What an id stands for.
+/// What an id resolves to.
 #[derive(Debug, Clone)]
 pub(in crate::ingest) enum KnownSchemas {
     Avro(Arc<AvroSchema>),
     Protobuf(Arc<ProtoFile>),
-    /// A schema of another kind, in its own word.
+    /// A schema of another type, by the registry's name of the type.
     Other(Arc<str>),
-    /// A schema that cannot be used, and why.
+    /// A schema that cannot be used, with the reason.
     Unusable(Arc<str>),
-    /// The registry knows no such id.
+    /// The registry has no such id.
     Unknown,
 }
 
-/// A registry, and what it has answered.
+/// A registry client with a cache of its responses.
 pub(super) struct Registry {
     source: String,
     urls: Vec<Url>,
@@ -69,7 +70,7 @@ pub(super) struct Registry {
     memory: Mutex<SchemaCache>,
 }
 
-/// Without what may be secret.
+/// Without secrets.
 impl fmt::Debug for Registry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let urls: Vec<_> = self.urls.iter().map(redacted).collect();
@@ -77,14 +78,14 @@ impl fmt::Debug for Registry {
     }
 }
 
-/// What is known of ids; the oldest goes first when it is full.
+/// The cache of ids; it evicts the oldest entry first when it is full.
 #[derive(Debug, Default)]
 struct SchemaCache {
     known: HashMap<u32, (KnownSchemas, Instant)>,
     order: VecDeque<u32>,
 }
 
-/// A schema as the registry tells it.
+/// A schema as the registry returns it.
 #[derive(Debug, Deserialize)]
 struct LoggedComplaint {
     schema: String,
@@ -97,25 +98,25 @@ struct LoggedComplaint {
 /// Another schema that a schema uses.
 #[derive(Debug, Clone, Deserialize)]
 struct Reference {
-    /// What it is called there: the path of an import, or a full name.
+    /// Its name in the referring schema: the path of an import, or a full name.
     name: String,
     subject: String,
     version: i64,
 }
 
-/// What the registry says when it has no such thing.
+/// The registry's error response.
 #[derive(Debug, Deserialize)]
 struct RegistryComplaint {
     error_code: u32,
 }
 
 impl Registry {
-    /// Checks what the configuration alone cannot know. `Invalid` for certificates that are none.
+    /// Makes the checks that need more than the configuration. Fails with `Invalid` if a certificate is invalid.
     pub(super) fn new(source: &str, config: &RegistryConfig, metrics: Arc<Metrics>) -> Result<Self> {
         let has_secret = config.password.is_some() || config.token.is_some();
         let plaintext = if has_secret { Plaintext::Loopback } else { Plaintext::Anywhere };
         let urls = config.urls.iter().map(|text| {
-            // A base without a slash at its end would lose its last part when paths are joined to it.
+            // A base URL without a trailing slash would lose its last segment when paths are joined to it.
             let base = format!("{}/", text.trim_end_matches('/'));
             parse_url(&base, plaintext).map_err(|error| error.at("`urls`"))
         });
@@ -129,7 +130,7 @@ impl Registry {
             ca_key: Some("ca_file"),
             redirects_max: 0,
             plaintext,
-            // With several URLs, the next one is asked at once.
+            // With several URLs, the client tries the next one immediately.
             retry: if urls.len() > 1 { Retry::NONE } else { Retry::BRIEF },
         };
         let client = Client::new(settings, &roots)?;
@@ -137,8 +138,8 @@ impl Registry {
         Ok(Self { source, urls, client, config, metrics, memory })
     }
 
-    /// What these ids stand for. `Unavailable` when the registry does not answer; `Limited` without a time to wait when too
-    /// many of them are new.
+    /// Resolves ids. Fails with `Unavailable` if the registry does not respond, and with `Limited`, without a time to wait, if
+    /// too many of them are new.
     pub(super) async fn learn(&self, ids: BTreeSet<u32>) -> Result<BTreeMap<u32, KnownSchemas>> {
         let mut found: BTreeMap<u32, KnownSchemas> = {
             let memory = self.memory();
@@ -147,13 +148,14 @@ impl Registry {
         let new: Vec<u32> = ids.into_iter().filter(|id| !found.contains_key(id)).collect();
         if new.len() > NEW_IDS_MAX {
             return Err(Error::limited(format!(
-                "a batch names {} schemas that are not known yet; {NEW_IDS_MAX} are asked for at once",
+                "a batch names {} new schemas; at most {NEW_IDS_MAX} are requested at once",
                 new.len()
             )));
         }
         let fetching = tokio::time::timeout(LEARN_TIME_MAX, self.fetch_new(new));
-        let slow =
-            |_| Error::unavailable(format!("the schema registry has not answered all within {LEARN_TIME_MAX:?}"));
+        let slow = |_| {
+            Error::unavailable(format!("the schema registry did not answer all requests within {LEARN_TIME_MAX:?}"))
+        };
         found.extend(fetching.await.map_err(slow)??);
         Ok(found)
     }
@@ -174,7 +176,7 @@ impl Registry {
     }
 
     async fn fetch_all(&self, ids: Vec<u32>) -> Result<Vec<(u32, KnownSchemas)>> {
-        // Owned by the futures, so that any task can wait for them.
+        // The futures own the ids, so that any task can await them.
         let questions = ids.into_iter().map(|id| async move {
             let known = self.fetch(id).await.map_err(|fault| {
                 self.metrics.sources.registry(&self.source, RegistryAnswer::Failed);
@@ -185,7 +187,7 @@ impl Registry {
                 _ => RegistryAnswer::Found,
             };
             self.metrics.sources.registry(&self.source, answer);
-            // At once: if another id fails, this one need not be asked for again.
+            // Cached immediately, so that this id is not requested again if another one fails.
             if answer == RegistryAnswer::Found {
                 self.memory().keep(id, known.clone(), self.config.schemas_max);
             }
@@ -217,7 +219,7 @@ impl Registry {
             }
             false => ProtoFile::compile(&told.schema, references).map(|file| KnownSchemas::Protobuf(Arc::new(file))),
         });
-        // What the registry holds is what it is: a faulty schema, also one that its reader stumbles over, stays so.
+        // A schema in the registry never changes, so an invalid one, or one that its parser panics on, stays unusable.
         Ok(match reading.await {
             Ok(Ok(known)) => known,
             Ok(Err(fault)) => KnownSchemas::Unusable(fault.message().into()),
@@ -225,8 +227,8 @@ impl Registry {
         })
     }
 
-    /// The schemas that a schema refers to, and those that they refer to, each once, by the names that they are called; or
-    /// why they cannot be had.
+    /// The schemas that a schema refers to directly or indirectly, each once and by its name in the referring schema; or the
+    /// reason why they are not available.
     async fn references(&self, mut open: Vec<Reference>) -> Result<Result<Vec<(String, String)>, String>> {
         let (mut seen, mut found) = (BTreeSet::new(), Vec::new());
         while let Some(Reference { name, subject, version }) = open.pop() {
@@ -236,7 +238,7 @@ impl Registry {
             if seen.len() > REFERENCES_MAX {
                 return Ok(Err(format!("the schema refers to more than {REFERENCES_MAX} others")));
             }
-            // What was deleted later is still what messages were written with.
+            // Messages may use a schema that was deleted later.
             let question = ["subjects", &subject, "versions", &version.to_string()];
             match self.ask(&question, &[("deleted", "true")]).await {
                 Ok(Some(body)) => {
@@ -245,7 +247,9 @@ impl Registry {
                     found.push((name, told.schema));
                 }
                 Ok(None) => {
-                    return Ok(Err(format!("it refers to `{subject}`, version {version}, which the registry has not")));
+                    return Ok(Err(format!(
+                        "it refers to `{subject}`, version {version}, which the registry does not have"
+                    )));
                 }
                 Err(RegistryError::Away(error)) => return Err(error),
                 Err(RegistryError::Large) => return Ok(Err(self.too_large())),
@@ -254,7 +258,7 @@ impl Registry {
         Ok(Ok(found))
     }
 
-    /// The answer to one question, of the first registry that gives one; none when there is no such thing.
+    /// The response to one request, from the first URL that responds; `None` if the registry does not have the object.
     async fn ask(&self, path: &[&str], query: &[(&str, &str)]) -> Result<Option<Bytes>, RegistryError> {
         let mut last = RegistryError::Away(Error::unavailable("no schema registry is configured"));
         for base in &self.urls {
@@ -293,7 +297,7 @@ impl Registry {
         let code = serde_json::from_slice::<RegistryComplaint>(&body).ok().map(|complaint| complaint.error_code);
         match status {
             StatusCode::OK if read::<serde_json::Value>(&body).is_err() => {
-                Err(away("answers no JSON: is its URL the one of its API?".to_owned()))
+                Err(away("answers with a body that is not JSON: is its URL that of its API?".to_owned()))
             }
             StatusCode::OK => Ok(Some(body)),
             StatusCode::NOT_FOUND if code.is_some_and(|code| NOT_FOUND_CODES.contains(&code)) => Ok(None),
@@ -311,18 +315,18 @@ impl Registry {
         format!("the schema has more than {bytes_max} bytes (sources.{name}.registry.schema_bytes_max)")
     }
 
-    /// No holder of the lock can panic half-way, so a poisoned one is as good as new.
+    /// No holder of the lock can panic in the middle of an update, so a poisoned lock is safe to use.
     fn memory(&self) -> MutexGuard<'_, SchemaCache> {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Why there is no answer.
+/// Why there is no response.
 #[derive(Debug)]
 enum RegistryError {
-    /// The registry does not answer, or not in its protocol.
+    /// The registry does not respond, or does not follow its protocol.
     Away(Error),
-    /// What it answers is larger than it may be.
+    /// The response exceeds the size limit.
     Large,
 }
 

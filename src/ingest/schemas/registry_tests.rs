@@ -1,6 +1,6 @@
-//! The client of a schema registry against a small one on loopback: what it asks, what it remembers, what it believes.
+//! Tests of the schema registry client against a small registry on loopback: requests, caching, and error handling.
 //!
-//! The answers are those of Confluent's documentation of the Schema Registry API, codes of errors included.
+//! The responses, including error codes, follow Confluent's documentation of the Schema Registry API.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -21,7 +21,7 @@ use crate::error::{Kind, Result};
 use crate::outbound::testing::{AUTHORITY, OTHER_AUTHORITY, Server};
 use crate::telemetry::Metrics;
 
-/// A registry that answers with what it holds, or not at all.
+/// A registry that returns its content, or errors.
 pub(super) struct FakeRegistry {
     address: SocketAddr,
     held: Arc<Mutex<RegistryContent>>,
@@ -32,9 +32,9 @@ pub(super) struct FakeRegistry {
 struct RegistryContent {
     /// Status and body by path.
     answers: BTreeMap<String, (u16, String)>,
-    /// What every answer is while it is out of order.
+    /// The response to every request while the registry fails.
     fault: Option<(u16, String)>,
-    /// First lines and credentials of what was asked.
+    /// The request lines and credentials of all requests.
     asked: Vec<String>,
 }
 
@@ -66,14 +66,14 @@ impl FakeRegistry {
         self.held.lock().unwrap().answers.insert(path.to_owned(), (status, body.into()));
     }
 
-    /// Holds a schema, of `AVRO` when nothing else is said.
+    /// Adds a schema, of type `AVRO` unless `more` names another.
     pub(super) fn holds(&self, id: u32, schema: &str, more: Value) {
         let mut told = json!({ "schema": schema });
         told.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         self.says(&format!("/schemas/ids/{id}"), 200, told.to_string());
     }
 
-    /// From now on it answers everything in this way; or as it should.
+    /// From now on every response is `with`; `None` restores normal responses.
     pub(super) fn fails(&self, with: Option<(u16, &str)>) {
         self.held.lock().unwrap().fault = with.map(|(status, body)| (status, body.to_owned()));
     }
@@ -106,7 +106,7 @@ async fn answer(mut connection: TcpStream, held: Arc<Mutex<RegistryContent>>) {
     let length = body.len();
     let place = if status == 302 { "location: /elsewhere\r\n" } else { "" };
     let text = format!("HTTP/1.1 {status} Said\r\nconnection: close\r\n{place}content-length: {length}\r\n\r\n{body}");
-    // Who reads no further (an answer that is too large) is what some tests are about.
+    // Some tests stop reading on purpose, because the response is too large.
     drop(connection.write_all(text.as_bytes()).await);
     drop(connection.shutdown().await);
 }
@@ -128,7 +128,7 @@ async fn learn(registry: &Registry, ids: &[u32]) -> Result<Vec<String>> {
 }
 
 #[tokio::test]
-async fn a_schema_is_asked_for_once_with_what_it_refers_to() {
+async fn a_schema_and_its_references_are_requested_once() {
     let double = FakeRegistry::start().await;
     let refers = |name: &str, subject: &str| json!([{ "name": name, "subject": subject, "version": 3 }]);
     double.holds(1, "\"string\"", json!({}));
@@ -162,13 +162,13 @@ async fn a_schema_is_asked_for_once_with_what_it_refers_to() {
     .to_vec();
     assert_eq!(double.asked(), asked);
     double.fails(Some((500, "")));
-    assert_eq!(learn(&registry, &[4, 3, 2, 1]).await.unwrap(), expected, "what is known needs no registry");
+    assert_eq!(learn(&registry, &[4, 3, 2, 1]).await.unwrap(), expected, "known schemas need no registry");
     assert_eq!(double.asked(), Vec::<String>::new());
     assert!(!format!("{registry:?}{config:?}").contains("hunter2"));
 }
 
 #[tokio::test]
-async fn what_is_no_answer_is_not_believed() {
+async fn an_invalid_response_is_not_cached() {
     let double = FakeRegistry::start().await;
     let config = RegistryConfig { token: Some(Secret::new("hunter2")), ..double.config() };
     let registry = registry(&config);
@@ -181,7 +181,7 @@ async fn what_is_no_answer_is_not_believed() {
         (404, "<html>no such page</html>", "is its URL right?"),
         (404, "{\"error_code\":404,\"message\":\"HTTP 404 Not Found\"}", "is its URL right?"),
         (302, "", "answers 302"),
-        (200, "<html>Log in</html>", "answers no JSON"),
+        (200, "<html>Log in</html>", "a body that is not JSON"),
         (200, "{\"id\":1}", "not in its protocol"),
     ] {
         double.fails(Some((status, body)));
@@ -192,21 +192,21 @@ async fn what_is_no_answer_is_not_believed() {
     }
     double.fails(None);
     double.holds(7, "\"int\"", json!({}));
-    assert_eq!(learn(&registry, &[7]).await.unwrap(), ["avro"], "and is asked for again");
+    assert_eq!(learn(&registry, &[7]).await.unwrap(), ["avro"], "it is requested again");
 
     let alone = FakeRegistry::start().await;
     let gone = { TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap() };
     alone.holds(7, "\"int\"", json!({}));
     let urls = vec![format!("http://{gone}/"), format!("{}/", alone.url())];
     let both = self::registry(&RegistryConfig { urls, ..alone.config() });
-    assert_eq!(learn(&both, &[7]).await.unwrap(), ["avro"], "the second is asked when the first is away");
+    assert_eq!(learn(&both, &[7]).await.unwrap(), ["avro"], "the second URL is used when the first is unreachable");
     let none = self::registry(&RegistryConfig { urls: vec![format!("http://{gone}")], ..alone.config() });
     let fault = learn(&none, &[7]).await.unwrap_err();
     assert!(fault.kind() == Kind::Unavailable && fault.message().contains("cannot be reached"), "{fault}");
 }
 
 #[tokio::test]
-async fn what_cannot_be_used_says_why() {
+async fn an_unusable_schema_has_a_reason() {
     let double = FakeRegistry::start().await;
     let refers = json!({ "references": [{ "name": "x", "subject": "gone", "version": 1 }] });
     double.holds(1, "{\"type\":\"recrod\"}", json!({}));
@@ -224,13 +224,13 @@ async fn what_cannot_be_used_says_why() {
         assert!(given.starts_with(expected), "{given}, not {expected}");
     }
     let asked = double.asked();
-    assert_eq!(asked.iter().filter(|path| *path == "/schemas/ids/5").count(), 2, "an unknown id is asked for twice");
+    assert_eq!(asked.iter().filter(|path| *path == "/schemas/ids/5").count(), 2, "an unknown id is requested twice");
     assert_eq!(learn(&registry, &[5]).await.unwrap(), ["unknown"]);
-    assert_eq!(double.asked(), Vec::<String>::new(), "and is believed for a while");
+    assert_eq!(double.asked(), Vec::<String>::new(), "an unknown id is cached for a while");
 }
 
 #[tokio::test]
-async fn made_up_ids_have_their_bounds() {
+async fn made_up_ids_are_limited() {
     let double = FakeRegistry::start().await;
     let registry = registry(&RegistryConfig { schemas_max: 2, ..double.config() });
     let fault = learn(&registry, &(0..65).collect::<Vec<_>>()).await.unwrap_err();
@@ -244,11 +244,11 @@ async fn made_up_ids_have_their_bounds() {
     learn(&registry, &[2, 3]).await.unwrap();
     assert_eq!(double.asked(), Vec::<String>::new());
     learn(&registry, &[1]).await.unwrap();
-    assert_eq!(double.asked(), ["/schemas/ids/1"], "the oldest is forgotten first");
+    assert_eq!(double.asked(), ["/schemas/ids/1"], "the oldest is evicted first");
 }
 
 #[tokio::test]
-async fn a_registrys_authority_is_read_from_a_file() {
+async fn a_ca_file_holds_the_authority_of_the_registry() {
     let server = Server::tls(|_, _| {
         let schema = json!({ "schema": "\"int\"" }).to_string();
         futures::future::ready(Response::new(Body::from(schema))).boxed()

@@ -1,4 +1,4 @@
-//! Sources whose messages are read by schemas: Avro and protobuf by a registry, by a file, and for a transform.
+//! Tests of sources with schemas: Avro and protobuf with a registry, with a file, and for a transform.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ use crate::ingest::{EntryFilter, EntryPage, QuarantineEntry};
 use crate::tenancy::testing::access;
 use crate::tenancy::{Access, Scope};
 
-/// An event in its first form, and with a further field, of which the table has no column yet.
+/// An event's first schema, and a second one with a further field.
 const FIRST: &str = r#"{"type":"record","name":"Call","fields":[{"name":"event_id","type":"string"},
     {"name":"event_time","type":{"type":"long","logicalType":"timestamp-millis"}}]}"#;
 const SECOND: &str = r#"{"type":"record","name":"Call","fields":[{"name":"event_id","type":"string"},
@@ -48,7 +48,7 @@ fn framed(id: u32, rest: &[&[u8]]) -> Vec<u8> {
     [&[0], &id.to_be_bytes()[..], &rest.concat()].concat()
 }
 
-/// An event of the first form, and one of the second.
+/// An event of the first schema, and one of the second.
 fn first(id: u32, event: &str) -> Vec<u8> {
     framed(id, &[&[event.len() as u8 * 2], event.as_bytes(), &TIME])
 }
@@ -57,7 +57,7 @@ fn second(id: u32, event: &str, mos: f64) -> Vec<u8> {
     [first(id, event), vec![2], mos.to_le_bytes().to_vec()].concat()
 }
 
-/// An event as protobuf, behind the path to its type.
+/// An event as protobuf, after the path to its type.
 fn call(id: u32, path: &[u8], event: &str) -> Vec<u8> {
     let time = [0x08, 0xc0, 0xd4, 0x90, 0xcd, 0x06];
     let text = |number: u8, text: &[u8]| [&[number << 3 | 2, text.len() as u8], text].concat();
@@ -68,7 +68,7 @@ async fn operator() -> Access {
     access(None, &[Scope::Admin, Scope::Ingest], &[]).await
 }
 
-/// Open entries with their payloads, by their places.
+/// The open entries with their payloads, sorted by place.
 async fn entries(server: &SourceServer) -> Vec<QuarantineEntry> {
     let operator = operator().await;
     let listed = server.ingest.quarantine.list(&operator, TABLE, &EntryFilter::default(), 100).await.unwrap();
@@ -86,7 +86,7 @@ fn names(found: &[(String, String)]) -> Vec<&str> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn avro_is_read_by_the_schemas_of_a_registry() {
+async fn avro_is_decoded_with_the_schemas_of_a_registry() {
     let (kafka, store, registry) = (Kafka::start(), memory(), FakeRegistry::start().await);
     registry.holds(7, FIRST, json!({}));
     registry.holds(9, SECOND, json!({}));
@@ -103,7 +103,7 @@ async fn avro_is_read_by_the_schemas_of_a_registry() {
     bad.iter().for_each(|bytes| kafka.send_bytes("acme", bytes));
     kafka.send_bytes("globex", &second(9, "b", 4.5));
 
-    // While the registry is away nothing is stored, and nothing is judged.
+    // While the registry is unreachable, nothing is stored and nothing is rejected.
     registry.fails(Some((503, "")));
     let server = SourceServer::start(&store, &config).await;
     server.tells("glasshouse_source_schemas_total{source=\"voice\",outcome=\"failed\"}").await;
@@ -115,10 +115,10 @@ async fn avro_is_read_by_the_schemas_of_a_registry() {
 
     let found = entries(&server).await;
     let kept: Vec<_> = found.iter().map(|entry| entry.payload.clone().unwrap()).collect();
-    assert_eq!(kept, bad.map(Bytes::from), "as they were received");
+    assert_eq!(kept, bad.map(Bytes::from), "the quarantine keeps the received bytes");
     assert!(found.iter().all(|entry| entry.tenant == "acme" && entry.format == Kept::Avro), "{found:?}");
     assert!(found.iter().all(|entry| entry.reason == "malformed"), "{found:?}");
-    let details = ["knows no schema 8", "the message is truncated", "does not begin with", "is PROTOBUF"];
+    let details = ["has no schema 8", "the message is truncated", "does not begin with", "is PROTOBUF"];
     for (entry, detail) in found.iter().zip(details) {
         assert!(entry.detail.contains(detail), "{entry:?}, not {detail}");
     }
@@ -128,7 +128,7 @@ async fn avro_is_read_by_the_schemas_of_a_registry() {
     assert_eq!((again.accepted, again.rejected), (0, 4));
     server.stop().await;
 
-    // The schema comes later: the entry is read by it.
+    // The schema is registered later: the replay decodes the entry with it.
     registry.holds(8, FIRST, json!({}));
     let server = SourceServer::start(&store, &config).await;
     kafka.send_bytes("acme", &first(7, "c"));
@@ -183,13 +183,13 @@ async fn protobuf_of_a_registry_is_the_message_that_the_table_reads() {
     assert_eq!(names(&stored(&store, TABLE).await), ["a", "b"]);
     let found = entries(&server).await;
     let kept: Vec<_> = found.iter().map(|entry| entry.payload.clone().unwrap()).collect();
-    assert_eq!(kept, bad.map(Bytes::from), "as they were received, header and all");
+    assert_eq!(kept, bad.map(Bytes::from), "the quarantine keeps the received bytes, including the header");
     let details = [
         ("wrong_type", "has type `voice.Other`"),
         ("wrong_type", "field 4 is `size`, not `mos`"),
         ("malformed", "no message at [4]"),
         ("malformed", "no message at [1, 5]"),
-        ("malformed", "is AVRO, and the source reads PROTOBUF"),
+        ("malformed", "is AVRO, but the source reads PROTOBUF"),
         ("missing_time", ""),
     ];
     for (entry, (reason, detail)) in found.iter().zip(details) {
@@ -198,18 +198,18 @@ async fn protobuf_of_a_registry_is_the_message_that_the_table_reads() {
     }
     let page = EntryPage { after: None, limit: 100 };
     let again = server.ingest.quarantine.replay(&operator().await, TABLE, &EntryFilter::default(), page).await.unwrap();
-    assert_eq!((again.accepted, again.rejected), (0, 6), "what is not the table's message never becomes rows");
+    assert_eq!((again.accepted, again.rejected), (0, 6), "messages of another type never become rows");
     server.stop().await;
 }
 
-/// A transform of messages, whose ids end in what else it reads of them.
+/// A source with a transform that appends the SQL expression `more` to the id of each event.
 fn with_transform(format: SourceFormat, more: &str) -> SourceConfig {
     let id = format!("(value->>'event_id') || {more}");
     let sql = format!("SELECT {id} AS event_id, 'acme' AS tenant_id, time AS event_time FROM messages");
     SourceConfig { format, transform: Some(sql), ..SourceConfig::default() }
 }
 
-/// A source with a transform makes one event of this id of a message, and none of half of it.
+/// Checks that a source with a transform makes one event with this id from a message, and none from half of the message.
 async fn transformed(case: &str, config: SourceConfig, message: &[u8], contract: &Arc<Contract>, expected: &str) {
     let (kafka, store) = (Kafka::start(), memory());
     let config = of_cluster(config, &kafka);
@@ -263,17 +263,17 @@ async fn a_transform_sees_protobuf_as_json() {
     transformed("by a file", config, &bare, &plain, "px").await;
     let config = SourceConfig { confluent: true, ..protobuf() };
     let unread = call(77, &[0], "p");
-    transformed("by the table's own message, behind a header that nobody reads", config, &unread, &own, "px").await;
+    transformed("by the table's own message, after a skipped header", config, &unread, &own, "px").await;
 }
 
-/// The same source, of this cluster.
+/// The same source with the brokers of this cluster.
 fn of_cluster(config: SourceConfig, kafka: &Kafka) -> SourceConfig {
     let SourceConfig { brokers, topics, group, table, options, .. } = kafka.source();
     SourceConfig { brokers, topics, group, table, options, ..config }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn avro_needs_no_registry_when_a_file_says_its_schema() {
+async fn avro_needs_no_registry_with_a_schema_file() {
     let (kafka, store, folder) = (Kafka::start(), memory(), tempfile::tempdir().unwrap());
     let file = folder.path().join("call.avsc");
     std::fs::write(&file, SECOND).unwrap();

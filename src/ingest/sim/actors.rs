@@ -1,4 +1,4 @@
-//! Who takes part in a schedule, and what comes back to them.
+//! The actors of a schedule, and the results of their operations.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::ingest::source::{Position, StoredBatch, TopicPartition};
 use crate::ingest::{Ingest, Receipt};
 use crate::tenancy::Access;
 
-/// Who waits for something.
+/// The actor that waits for an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Who {
     Server(usize),
@@ -19,7 +19,7 @@ pub(super) enum Who {
     Reader(usize),
 }
 
-/// What came of it.
+/// The result of an operation.
 #[derive(Debug)]
 pub(super) enum SimOutcome {
     Started(Result<Arc<Ingest>>),
@@ -29,7 +29,7 @@ pub(super) enum SimOutcome {
     Hauled(Vec<usize>, Result<StoredBatch>),
 }
 
-/// One of those who wait.
+/// An operation in progress.
 #[derive(Debug)]
 pub(super) struct Waiting {
     pub(super) who: Who,
@@ -37,14 +37,14 @@ pub(super) struct Waiting {
     pub(super) task: AbortHandle,
 }
 
-/// A client: it sends one body after the other, each until it is stored.
+/// A client. It sends its bodies one after another, and repeats each until it is stored.
 pub(super) struct SimClient {
     pub(super) access: Arc<Access>,
     pub(super) home: usize,
     pub(super) bodies: Vec<SimBody>,
-    /// Bodies that are stored.
+    /// The number of stored bodies.
     pub(super) done: usize,
-    /// The attempt under way, and the step at which it is given up.
+    /// The attempt in progress, and the step at which it times out.
     pub(super) attempt: Option<(u64, usize)>,
     pub(super) rests_until: usize,
 }

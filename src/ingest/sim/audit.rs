@@ -1,10 +1,11 @@
-//! Counts what a lake holds, without our own readers: the log's text, and Parquet files by the `parquet` crate alone.
+//! Audits the contents of a lake without our own readers: it parses the log's text, and reads Parquet files with the `parquet`
+//! crate alone.
 //!
-//! In: a bucket after its schedule, and what was sent. Out: nothing, or the first thing that is not as it was promised.
+//! In: a bucket after its schedule, and the expected contents. Out: nothing, or the first violation.
 //!
-//! Checked: the log has no gap; no file is added twice, is missing, or has another size or number of rows than the log says;
-//! checkpoints say what the entries say; every event is there once, and nothing else; every bad event is in the quarantine
-//! once; each partition's offset is where its messages end, and moved there in steps forward.
+//! Checked: the log has no gap; no file is added twice or is missing; each file has the size and the number of rows that the
+//! log states; checkpoints match the entries; the table holds every event once and nothing else; the quarantine holds every
+//! bad event once; each partition's offset is the end of its messages, and never moved backward.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,15 +21,15 @@ use serde_json::Value;
 use super::workload::Expected;
 use crate::ingest::testing::{QUARANTINE, TABLE};
 
-/// What a table holds by its log.
+/// The contents of a table according to its log.
 #[derive(Debug, Default)]
 struct ReplayedLog {
-    /// Rows by file.
+    /// The number of rows by file.
     files: BTreeMap<String, u64>,
     txns: BTreeMap<String, i64>,
 }
 
-/// Everything that was promised of a lake after its schedule.
+/// Checks every guarantee for a lake after its schedule.
 pub(super) fn audit(objects: &InMemory, expected: &Expected) -> Result<(), String> {
     let table = replay(objects, TABLE)?;
     let events: Vec<(String, String)> = rows(objects, TABLE, &table, ["tenant_id", "event_id"])?;
@@ -44,7 +45,7 @@ pub(super) fn audit(objects: &InMemory, expected: &Expected) -> Result<(), Strin
     same("bad events", bad.into_iter().map(name).collect(), expected.bad.iter().cloned())
 }
 
-/// Each of these once and nothing else.
+/// Checks that `found` holds each expected item once and nothing else.
 fn same<T: Ord + std::fmt::Debug>(what: &str, found: Vec<T>, expected: impl Iterator<Item = T>) -> Result<(), String> {
     let expected: BTreeSet<T> = expected.collect();
     let (mut once, mut twice) = (BTreeSet::new(), Vec::new());
@@ -61,7 +62,7 @@ fn same<T: Ord + std::fmt::Debug>(what: &str, found: Vec<T>, expected: impl Iter
     }
 }
 
-/// The log from its first entry to its last, and its checkpoints on the way.
+/// Replays the log from its first entry to its last, and compares each checkpoint on the way.
 fn replay(objects: &InMemory, table: &str) -> Result<ReplayedLog, String> {
     let names = names(objects, &format!("{table}/_delta_log"));
     let mut replayed = ReplayedLog::default();
@@ -69,7 +70,7 @@ fn replay(objects: &InMemory, table: &str) -> Result<ReplayedLog, String> {
     let entries: Vec<&String> = names.iter().filter(|name| name.ends_with(".json")).collect();
     for (version, name) in entries.iter().enumerate() {
         if **name != format!("{table}/_delta_log/{version:020}.json") {
-            return Err(format!("`{name}` stands where entry {version} should"));
+            return Err(format!("expected entry {version}, found `{name}`"));
         }
         for line in std::str::from_utf8(&read(objects, name)).unwrap().lines() {
             let action: Value = serde_json::from_str(line).map_err(|error| format!("{name}: {error}"))?;
@@ -101,22 +102,22 @@ fn apply(
             return Err(format!("{path} has {bytes} bytes, not {}", add["size"]));
         }
         let stats: Value = serde_json::from_str(add["stats"].as_str().unwrap_or_default()).unwrap_or_default();
-        replayed.files.insert(path, stats["numRecords"].as_u64().ok_or("a file without a count")?);
+        replayed.files.insert(path, stats["numRecords"].as_u64().ok_or("a file without a row count")?);
     }
     if let Some(txn) = action.get("txn") {
         let (app, to) = (txn["appId"].as_str().unwrap_or_default(), txn["version"].as_i64().unwrap_or(-1));
         match replayed.txns.insert(app.to_owned(), to) {
-            Some(from) if to <= from => return Err(format!("{app} goes from {from} to {to}")),
+            Some(from) if to <= from => return Err(format!("the offset of {app} moves backward from {from} to {to}")),
             _ => {}
         }
     }
     match action.get("remove") {
-        Some(remove) => Err(format!("nobody removes, but {remove}")),
+        Some(remove) => Err(format!("unexpected remove action {remove}")),
         None => Ok(()),
     }
 }
 
-/// A checkpoint holds what the entries up to it hold.
+/// Checks that a checkpoint matches the entries up to it.
 fn compare(objects: &InMemory, checkpoint: &str, replayed: &ReplayedLog) -> Result<(), String> {
     let mut found = ReplayedLog::default();
     for batch in parquet(read(objects, checkpoint)) {
@@ -179,7 +180,7 @@ fn parquet(bytes: bytes::Bytes) -> Vec<RecordBatch> {
     reader.map(Result::unwrap).collect()
 }
 
-/// The names of all objects under a prefix, or of this very object, sorted.
+/// The names of all objects under a prefix, or of the object with exactly this name, sorted.
 fn names(objects: &InMemory, prefix: &str) -> BTreeSet<String> {
     let path = Path::from(prefix);
     let itself = objects.head(&path).now_or_never().unwrap().map(|object| object.location.to_string());

@@ -1,14 +1,16 @@
-//! Crashes and faults by seed, for tests: servers, clients and a topic over one bucket, where one seed is one schedule.
+//! Deterministic simulation of crashes and faults, for tests: servers, clients and a topic share one bucket, and a seed
+//! determines the schedule.
 //!
 //! ```text
-//!   seed ─┬─► script (who sends what) ─► play: servers, cast ─► line ─► bucket ─► objects
-//!         └─► dice ─► fate (what becomes of a request) ────────────────────┘         │
-//!                                                                          audit ◄───┘ counted without our own readers
+//!   seed ─┬─► workload ─► schedule: servers, clients ─► store client ─► scheduler ─► objects
+//!         └─► random ─► store faults (the outcome of each request) ─────────┘           │
+//!                                                                             audit ◄───┘ without our own readers
 //! ```
 //!
-//! In: a seed. Out: a bucket, and whether it holds what it must.
+//! In: a seed. Out: a bucket, and whether its contents are as expected.
 //!
-//! **Invariant:** the same seed is the same schedule: all chance is that of the dice, and nobody acts before all others wait.
+//! **Invariant:** the same seed gives the same schedule: all randomness is seeded, and an actor acts only while all others
+//! wait.
 
 mod tests;
 

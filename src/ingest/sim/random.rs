@@ -1,36 +1,36 @@
-//! Seeded chance, the only one in a schedule.
+//! Seeded random numbers, the only source of randomness in a schedule.
 //!
-//! In: a seed, and what the dice are for. Out: the same numbers every time.
+//! In: a seed and a purpose. Out: the same numbers every time.
 //!
-//! **Invariant:** dice for one thing do not know how often those for another were thrown: what is added to a schedule in one
-//! place does not change its luck in all others.
+//! **Invariant:** the generators of different purposes are independent: an addition to one part of a schedule does not change
+//! the random numbers of the others.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-/// Dice for one thing.
+/// The generator for one purpose.
 #[derive(Debug, Clone)]
 pub(super) struct SeededRandom(u64);
 
 impl SeededRandom {
-    /// The dice of `seed` for `what`.
+    /// The generator of `seed` for the purpose `what`.
     pub(super) fn of(seed: u64, what: impl Hash) -> Self {
-        // Hashed with fixed keys: the same in every process.
+        // The hasher has fixed keys, so the result is the same in every process.
         let mut hasher = DefaultHasher::new();
         (seed, what).hash(&mut hasher);
         Self(hasher.finish())
     }
 
-    /// A number below `bound`; 0 when there is none.
+    /// A number below `bound`, or 0 if `bound` is 0.
     pub(super) fn below(&mut self, bound: usize) -> usize {
         (self.next() % bound.max(1) as u64) as usize
     }
 
-    /// True so many times out of a hundred.
+    /// True with a probability of `chance` percent.
     pub(super) fn percent(&mut self, chance: usize) -> bool {
         self.below(100) < chance
     }
 
-    /// One of these.
+    /// A random element of `of`.
     pub(super) fn pick<T: Copy>(&mut self, of: &[T]) -> T {
         of[self.below(of.len())]
     }

@@ -1,18 +1,18 @@
-//! Plays a schedule: servers that start, die and stop, clients that send until they are told that it is stored, readers of a
-//! topic that move between servers; all by one seed.
+//! Plays the schedule of one seed: servers start, crash and stop, clients repeat a request until the receipt says that it is
+//! stored, and the partitions of a topic move between servers.
 //!
 //! ```text
-//!   settle (until everybody waits for the bucket) ─► take answers ─► bury the dead ─► act ─► one request's turn ─┐
-//!     ▲                                                                                                          │
-//!     └──────────────────────────────────────────────────────────────────────────────────────────────────────────┘
+//!   settle (until every task waits for the bucket) ─► take results ─► remove crashed processes ─► act ─► one request ─┐
+//!     ▲                                                                                                               │
+//!     └───────────────────────────────────────────────────────────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! In: a seed. Out: [`PlayedSchedule`]: the bucket, and what must be in it.
+//! In: a seed. Out: a [`PlayedSchedule`]: the bucket and its expected contents.
 //!
-//! After [`CALM_AFTER`] steps nothing fails any more, so that every schedule comes to its end.
+//! After [`CALM_AFTER`] steps no more faults occur, so that every schedule ends.
 //!
-//! **Invariant:** nothing here waits for time to pass, and nobody acts before all others wait. Threads of the blocking pool
-//! take one task after the other, and one of ours behind the last says that they are done.
+//! **Invariant:** nothing here waits for time to pass, and an actor acts only while all others wait. The blocking pool runs its
+//! tasks in order; when a task that the schedule adds after the last one runs, the pool is idle.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -40,16 +40,17 @@ use crate::lake::{Store, Tables};
 use crate::tenancy::Scope;
 use crate::tenancy::testing::access;
 
-/// From this step on nothing fails.
+/// No faults occur from this step on.
 const CALM_AFTER: usize = 250;
-/// A schedule that has not ended by then never will.
+/// A schedule that has not ended by this step counts as stuck.
 const STEPS_MAX: usize = 6_000;
-/// Rounds without any news after which everybody waits for the bucket: more than there are turns between two requests.
+/// The number of rounds without activity after which every task waits for the bucket. A task needs fewer polls between two
+/// requests.
 const QUIET_ROUNDS: usize = 6;
-/// Turns of the other tasks in one round.
+/// How often the other tasks can run in one round.
 const ROUND_TURNS: usize = 4;
 
-/// A schedule that was played to its end.
+/// The result of a schedule.
 #[derive(Debug)]
 pub(crate) struct PlayedSchedule {
     pub(super) bucket: Arc<StoreScheduler>,
@@ -60,7 +61,7 @@ pub(crate) struct PlayedSchedule {
 }
 
 impl PlayedSchedule {
-    /// The table and its quarantine, as a process that starts now sees them.
+    /// The table and its quarantine, as a newly started process sees them.
     pub(crate) async fn tables(&self) -> Arc<Tables> {
         open(&self.store).await.unwrap()
     }
@@ -74,20 +75,20 @@ struct Schedule {
     servers: Vec<SimServer>,
     clients: Vec<SimClient>,
     partitions: Vec<Vec<String>>,
-    /// Whose each partition is.
+    /// The server that each partition is assigned to.
     owners: Vec<usize>,
-    /// What the owners have been told: offsets that are stored.
+    /// The stored offsets that were reported to the owners.
     stored: Vec<i64>,
     waiting: BTreeMap<u64, Waiting>,
     tasks: JoinSet<(u64, SimOutcome)>,
     next: u64,
-    /// Whether somebody got an answer since everybody waited.
+    /// Whether any actor got a result since all of them last waited.
     restless: bool,
     deaths: usize,
     faults: Vec<String>,
 }
 
-/// Plays the schedule of a seed. `Err` says what went wrong on the way, and what happened until then.
+/// Plays the schedule of a seed. `Err` holds the failures and the trace up to them.
 pub(crate) fn play(seed: u64) -> std::result::Result<PlayedSchedule, String> {
     let runtime = Builder::new_current_thread().enable_time().max_blocking_threads(1).build().unwrap();
     runtime.block_on(async {
@@ -154,7 +155,7 @@ impl Schedule {
             self.act().await;
             self.restless = self.bucket.step();
         }
-        // The end of all servers, in order: what is in doubt is settled.
+        // Stop all servers gracefully, which resolves commits in doubt.
         for server in 0..self.servers.len() {
             self.stop(server).await;
         }
@@ -184,7 +185,7 @@ impl Schedule {
             self.bucket.calm_down();
         }
         if self.step > STEPS_MAX {
-            self.faults.push(format!("it does not come to its end: {:?} are waited for", self.waiting.values()));
+            self.faults.push(format!("the schedule does not end: {:?} are still in progress", self.waiting.values()));
         }
         if self.faults.is_empty() { Ok(()) } else { Err(std::mem::take(&mut self.faults).join("; ")) }
     }
@@ -204,11 +205,11 @@ impl Schedule {
         i64::try_from(self.partitions[partition].len()).unwrap()
     }
 
-    /// Until everybody waits for the bucket.
+    /// Runs the other tasks until all of them wait for the bucket.
     async fn settle(&self) {
         let (mut quiet, mut before) = (0, (0, 0));
         while quiet < QUIET_ROUNDS {
-            // Behind all that the only thread of the pool has to do.
+            // Queued after all other work of the pool's only thread.
             tokio::task::spawn_blocking(|| ()).await.unwrap();
             for _ in 0..ROUND_TURNS {
                 tokio::task::yield_now().await;
@@ -219,7 +220,7 @@ impl Schedule {
         }
     }
 
-    /// Begins something, and lets it come as far as it can before anything else begins.
+    /// Starts an operation, and lets it run as far as it can before the next one starts.
     async fn begin(&mut self, who: Who, doing: impl Future<Output = SimOutcome> + Send + 'static) -> u64 {
         let number = self.next;
         self.next += 1;
@@ -233,7 +234,7 @@ impl Schedule {
         number
     }
 
-    /// Takes the dead away: nobody gets an answer from them.
+    /// Removes crashed processes. Their operations get no result.
     fn bury(&mut self) {
         for server in 0..self.servers.len() {
             let SimServer { process, life, .. } = &self.servers[server];
@@ -261,15 +262,15 @@ impl Schedule {
     fn rest(&mut self, client: usize) {
         self.clients[client].attempt = None;
         self.clients[client].rests_until = self.step + self.random.below(8);
-        // Any server will do: they know of each other's events.
+        // Any server is fine: each sees the events of the others.
         self.clients[client].home = self.random.below(SERVERS);
     }
 
     fn take(&mut self, number: u64, outcome: SimOutcome) {
-        // Of the dead, and of those who have been given up, nobody hears.
+        // Results of crashed processes and of abandoned attempts are ignored.
         let Some(Waiting { who, process, .. }) = self.waiting.remove(&number) else { return };
         if self.bucket.is_dead(process) && !matches!(outcome, SimOutcome::Stopped) {
-            // It died in the very moment: `bury` says so to the others of its process.
+            // The process crashed at this moment: `bury` handles its other operations.
             if let Who::Client(client) = who {
                 self.rest(client);
             }
@@ -283,7 +284,7 @@ impl Schedule {
                     own.map(|partition| (partition, ReaderPartition::default())).collect();
             }
             (Who::Server(server), SimOutcome::Started(Err(_)) | SimOutcome::Stopped) => {
-                // The process ends; what it has under way may still arrive.
+                // The process ends; its requests in flight may still arrive.
                 self.bucket.kill(process);
                 self.servers[server].life = Life::Down(self.step + self.random.below(12));
                 self.servers[server].reader = TopicReader::default();
@@ -305,14 +306,14 @@ impl Schedule {
                 }
                 self.clients[client].done += 1;
             }
-            // What senders are told to send again.
+            // Errors that tell the client to retry.
             Err(error) if error.kind() == Kind::Unavailable => {}
             Err(error) => self.faults.push(format!("client {client} was refused: {error:?}")),
         }
         self.rest(client);
     }
 
-    /// Where partitions stand, by a table: that it never takes back.
+    /// Takes the positions of partitions from a table, and checks that they never move backward.
     fn asked(&mut self, server: usize, partitions: &[usize], outcome: Result<BTreeMap<TopicPartition, Position>>) {
         let reader = &mut self.servers[server].reader;
         reader.busy = false;
@@ -352,10 +353,10 @@ impl Schedule {
         }
     }
 
-    /// Whatever somebody may do now, by chance.
+    /// Starts random actions of the actors.
     async fn act(&mut self) {
         if !self.is_calm() && self.random.percent(2) {
-            // So that tables look whether their log was cleaned up under them.
+            // So that tables check whether their log was cleaned up concurrently.
             self.clock.set(self.clock.now() + 61 * SECOND);
         }
         for server in 0..self.servers.len() {
@@ -378,7 +379,7 @@ impl Schedule {
         let random = &mut self.random;
         let deaths = [
             Death::Turn(1 + random.below(70)),
-            // More often than not in the middle of a commit: that is what is worth looking at.
+            // Usually in the middle of a commit, the most interesting moment for a crash.
             Death::Commit(1 + random.below(12)),
             Death::Commit(1 + random.below(12)),
             Death::Kernel(1 + random.below(60)),
@@ -404,7 +405,7 @@ impl Schedule {
         .await;
     }
 
-    /// A partition goes to the other server. The one before goes on until it finds out.
+    /// Moves a partition to the other server. The previous owner continues until it notices.
     fn hand_over(&mut self) {
         let partition = self.random.below(PARTITIONS);
         let (from, to) = (self.owners[partition], (self.owners[partition] + 1) % SERVERS);

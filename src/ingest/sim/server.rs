@@ -1,6 +1,6 @@
-//! One server of a schedule, through its lives: down, starting, up, stopping, and dead at any moment in between.
+//! A simulated server and its life cycle: down, starting, up, stopping, with a crash possible at any moment.
 //!
-//! In: a bucket. Out: a started [`Ingest`] over tables of its own, as a process of its own would have it.
+//! In: a bucket. Out: a started [`Ingest`] with its own table handles, as in a separate process.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,13 +19,13 @@ use crate::ingest::source::Position;
 use crate::ingest::testing::{contract, limits};
 use crate::lake::{Store, Table, Tables};
 
-/// Commits between two checkpoints: few, so that a short schedule has some.
+/// The number of commits between two checkpoints, small enough that a short schedule writes some.
 const CHECKPOINT_INTERVAL: u64 = 8;
 
-/// A server.
+/// A simulated server.
 #[derive(Debug)]
 pub(super) struct SimServer {
-    /// The number of its present process.
+    /// The number of its current process.
     pub(super) process: usize,
     pub(super) life: Life,
     pub(super) reader: TopicReader,
@@ -33,29 +33,29 @@ pub(super) struct SimServer {
 
 #[derive(Debug)]
 pub(super) enum Life {
-    /// Until this step.
+    /// Down until this step.
     Down(usize),
     Starting,
     Up(Arc<Ingest>),
-    /// It was told to.
+    /// A graceful stop is in progress.
     Stopping(Arc<Ingest>),
 }
 
-/// What reads the topic for it.
+/// The server's reader of the topic.
 #[derive(Debug, Default)]
 pub(super) struct TopicReader {
-    /// Partitions that it believes to be its own.
+    /// The partitions that it believes are assigned to it.
     pub(super) places: BTreeMap<usize, ReaderPartition>,
     pub(super) busy: bool,
     pub(super) rests_until: usize,
 }
 
-/// A partition in the eyes of a reader.
+/// A partition from a reader's point of view.
 #[derive(Debug, Clone, Default)]
 pub(super) struct ReaderPartition {
-    /// Unknown until the tables were asked.
+    /// The position; unknown until the reader loads it from the tables.
     pub(super) position: Option<Position>,
-    /// It went to another server, and this one will find out after so many hauls.
+    /// Set if the partition moved to another server: this one notices after this number of message batches.
     pub(super) hauls_left: Option<usize>,
 }
 
@@ -64,7 +64,7 @@ impl SimServer {
         Self { process: usize::MAX, life: Life::Down(0), reader: TopicReader::default() }
     }
 
-    /// What takes events now.
+    /// The ingest service that accepts events now.
     pub(super) fn ingest(&self) -> Option<&Arc<Ingest>> {
         match &self.life {
             Life::Up(ingest) | Life::Stopping(ingest) => Some(ingest),
@@ -73,12 +73,12 @@ impl SimServer {
     }
 }
 
-/// The lake in a bucket.
+/// Wraps a bucket as a lake.
 pub(super) fn lake(objects: Arc<dyn ObjectStore>, clock: Clock) -> Store {
     Store::wrap(objects, "memory:///".parse().unwrap(), Path::default()).with_clock(clock)
 }
 
-/// The table and its quarantine in a lake.
+/// Opens the table and its quarantine in a lake.
 pub(super) async fn open(store: &Store) -> Result<Arc<Tables>> {
     let config = LakeConfig { checkpoint_interval: CHECKPOINT_INTERVAL, ..LakeConfig::default() };
     let contract = contract();
@@ -90,13 +90,13 @@ pub(super) async fn open(store: &Store) -> Result<Arc<Tables>> {
     Ok(Arc::new(tables))
 }
 
-/// Ids that a process keeps in memory: none, few, or all of a schedule. What it has forgotten it looks up.
+/// The number of ids that a process keeps in memory: none, few, or all of a schedule. It looks up other ids in the files.
 pub(super) const WINDOWS: [usize; 3] = [0, 9, 10_000];
 
-/// Starts a process at the end of its line.
+/// Starts a process that uses this store client.
 pub(super) async fn start(line: StoreClient, clock: Clock, dedupe_ids_max: usize) -> Result<Arc<Ingest>> {
     let store = lake(Arc::new(line), clock.clone());
-    // Nothing waits for company or for another attempt: no time passes in a schedule.
+    // No batch waits for more events: no time passes in a schedule.
     let limits = IngestConfig { batch_age_max: Duration::ZERO, dedupe_ids_max, ..limits() };
     Ingest::start(open(&store).await?, Vec::new(), limits, clock, Arc::default()).await
 }

@@ -1,6 +1,6 @@
-//! One process's line to the bucket of its schedule: an object store whose every request waits for its turn.
+//! The store client of one simulated process: an object store whose requests wait for the scheduler.
 //!
-//! In: requests of our code. Out: what the [`StoreScheduler`] says becomes of them.
+//! In: requests of our code. Out: the outcomes that the [`StoreScheduler`] decides.
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use object_store::{
 use super::store_faults::StoreAction;
 use super::store_scheduler::{PendingPut, PutVerdict, StoreScheduler, failure};
 
-/// A line.
+/// The object store of one process.
 #[derive(Debug, Clone)]
 pub(super) struct StoreClient {
     pub(super) bucket: Arc<StoreScheduler>,
@@ -25,30 +25,30 @@ pub(super) struct StoreClient {
 }
 
 impl StoreClient {
-    /// Whether the answer may be whole.
+    /// Waits for the request's turn. Returns whether the response is complete.
     async fn may(&self, act: StoreAction, path: &Path) -> Result<bool> {
         match self.bucket.ask(self.process, act, path, None).await {
             PutVerdict::Go => Ok(true),
             PutVerdict::CutOff => Ok(false),
             PutVerdict::Fail(error) | PutVerdict::Put(Err(error)) => Err(error),
-            PutVerdict::Put(Ok(_)) => unreachable!("nothing was put"),
+            PutVerdict::Put(Ok(_)) => unreachable!("this request is not a put"),
         }
     }
 }
 
 impl fmt::Display for StoreClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "line of process {}", self.process)
+        write!(f, "store client of process {}", self.process)
     }
 }
 
-/// The first half of an answer, and then a failure.
+/// Truncates a response: the first half, followed by an error.
 fn cut_off(mut found: GetResult) -> GetResult {
     let half = (found.range.end - found.range.start) / 2;
     found.payload = match found.payload {
         GetResultPayload::Stream(body) => {
             let body = body.map_ok(move |bytes| bytes.slice(..usize::try_from(half).unwrap().min(bytes.len())));
-            GetResultPayload::Stream(body.chain(stream::iter([Err(failure("the line was cut"))])).boxed())
+            GetResultPayload::Stream(body.chain(stream::iter([Err(failure("the connection was lost"))])).boxed())
         }
         file @ GetResultPayload::File(..) => file,
     };
@@ -62,7 +62,7 @@ impl ObjectStore for StoreClient {
         match self.bucket.ask(self.process, put.act(), path, Some(put)).await {
             PutVerdict::Put(answer) => answer,
             PutVerdict::Fail(error) => Err(error),
-            PutVerdict::Go | PutVerdict::CutOff => unreachable!("a put has an answer"),
+            PutVerdict::Go | PutVerdict::CutOff => unreachable!("a put has its own verdict"),
         }
     }
 
@@ -96,7 +96,7 @@ impl ObjectStore for StoreClient {
             let found = line.bucket.objects.list(prefix.as_ref());
             match whole {
                 Ok(true) => found,
-                Ok(false) => found.take(2).chain(stream::iter([Err(failure("the line was cut"))])).boxed(),
+                Ok(false) => found.take(2).chain(stream::iter([Err(failure("the connection was lost"))])).boxed(),
                 Err(error) => stream::iter([Err(error)]).boxed(),
             }
         };

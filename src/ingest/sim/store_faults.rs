@@ -1,58 +1,58 @@
-//! What becomes of one request to the store: told by the seed and by what the request is, not by when it comes.
+//! The outcome of each request to the store. It depends on the seed and on the request, not on the request's time.
 //!
-//! In: a [`Request`]. Out: its [`StoreOutcome`], its delay, and what becomes of it when its process dies meanwhile.
+//! In: a [`Request`]. Out: its [`StoreOutcome`], its delay, and its outcome if its process crashes meanwhile.
 //!
-//! Only what a store with strong consistency and conditional puts can do: requests fail before or after their effect, answers
-//! stop in the middle, puts arrive late. What is stored is listed and read from then on, and a conditional put never
-//! replaces anything.
+//! The faults are those of a store with strong consistency and conditional puts: requests fail before or after their effect,
+//! responses are truncated, puts arrive late. A stored object is visible to every later list and read, and a conditional put
+//! never replaces an object.
 
 use object_store::path::Path;
 
 use super::random::SeededRandom;
 
-/// What a request does.
+/// The kind of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum StoreAction {
-    /// Stores an object where there is none.
+    /// A conditional put, which stores an object only if none exists.
     Create,
-    /// Stores an object.
+    /// An unconditional put.
     Put,
     Get,
     List,
     Delete,
 }
 
-/// One request, by names that are the same in every run of its schedule.
+/// The identity of a request, which is the same in every run of its schedule.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Request {
     pub(super) process: usize,
     pub(super) act: StoreAction,
-    /// The object; for data files, whose names are random, their folder.
+    /// The object's path; for data files, whose names are random, their folder.
     pub(super) place: String,
-    /// How many like it this process has sent before.
+    /// The number of similar requests that this process has sent before.
     pub(super) number: u32,
 }
 
-/// What becomes of a request.
+/// The outcome of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum StoreOutcome {
-    /// It works.
+    /// The request succeeds.
     Fine,
-    /// It fails and has no effect.
+    /// The request fails and has no effect.
     Refused,
-    /// It has its effect, and fails all the same.
+    /// The request takes effect, but the client gets an error.
     AnswerLost,
-    /// A put that fails, and has its effect after so many further requests.
+    /// A put that fails, and takes effect after this number of further requests.
     Late(usize),
-    /// A conditional put that the client sent twice: the second finds the first, and the answer is that it lost.
+    /// A conditional put that the client sent twice: the second finds the first, so the response is a conflict.
     Retried,
-    /// A conditional put that loses to another writer's.
+    /// A conditional put that loses to another writer.
     Rival,
-    /// An answer that stops in the middle.
+    /// A truncated response.
     CutOff,
 }
 
-/// How often something goes wrong in one schedule.
+/// The fault rates of one schedule.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct FaultRates {
     seed: u64,
@@ -60,13 +60,13 @@ pub(super) struct FaultRates {
     slow_percent: usize,
 }
 
-/// After how many requests a late put arrives, at most: while its sender still tries, or when the next process is at work.
+/// The maximum number of requests before a late put arrives: while its sender still retries, or after the next process started.
 const LATE_MAX: [usize; 2] = [8, 80];
-/// How many others may pass a slow request.
+/// The number of requests that may overtake a slow request.
 const SLOW_MAX: usize = 25;
 
 impl Request {
-    /// What an object is called in a request: its path, or the folder of a data file.
+    /// The name of an object in a request: its path, or the folder of a data file.
     pub(super) fn place(path: &Path) -> String {
         let path = path.as_ref();
         match path.rsplit_once("/part-") {
@@ -77,13 +77,13 @@ impl Request {
 }
 
 impl FaultRates {
-    /// The weather of a schedule: from none to a storm.
+    /// The fault rates of a schedule, from none to many.
     pub(super) fn of(seed: u64) -> Self {
         let mut random = SeededRandom::of(seed, "weather");
         Self { seed, faults_percent: random.pick(&[0, 3, 8, 15, 30]), slow_percent: random.pick(&[0, 5, 20, 50]) }
     }
 
-    /// What becomes of it.
+    /// The outcome of a request.
     pub(super) fn outcome(&self, request: &Request) -> StoreOutcome {
         let mut random = SeededRandom::of(self.seed, ("fate", request));
         if !random.percent(self.faults_percent) {
@@ -105,14 +105,14 @@ impl FaultRates {
         }
     }
 
-    /// How many others may pass it.
+    /// The number of requests that may overtake it.
     pub(super) fn delay(&self, request: &Request) -> usize {
         let mut random = SeededRandom::of(self.seed, ("delay", request));
         if random.percent(self.slow_percent) { random.below(SLOW_MAX) } else { 0 }
     }
 
-    /// What becomes of it when its process dies before the answer: it arrives, it does not, or it arrives when the next
-    /// process is at work.
+    /// The outcome of a request whose process crashes before the response: it arrives, it does not, or it arrives after the
+    /// next process started.
     pub(super) fn at_death(&self, request: &Request) -> StoreOutcome {
         let mut random = SeededRandom::of(self.seed, ("death", request));
         let late = late(&mut random);

@@ -1,17 +1,17 @@
-//! The bucket of a schedule, and the network before it: requests of several processes wait here until it is their turn.
+//! The bucket of a schedule and its network: requests of all processes wait here until the scheduler chooses them.
 //!
 //! ```text
-//!   process ─► line ─► ticket ─┐                                        ┌─► objects in memory ─► answer
-//!   process ─► line ─► ticket ─┴─ one at a time, by the schedule's dice ┴─► late puts ─ ─ ─ ─► objects in memory
+//!   process ─► store client ─► ticket ─┐                                        ┌─► objects in memory ─► response
+//!   process ─► store client ─► ticket ─┴─ one at a time, in seeded random order ┴─► late puts ─ ─ ─► objects in memory
 //! ```
 //!
-//! In: requests ([`StoreScheduler::ask`]). Out: verdicts, each when [`StoreScheduler::step`] has chosen its request.
+//! In: requests ([`StoreScheduler::ask`]). Out: a verdict for each, when [`StoreScheduler::step`] chooses the request.
 //!
-//! **Invariant:** between two steps nothing changes in the bucket. So the order of all effects is the schedule's.
-//! **Invariant:** after its death a process has no effect but by a put that was under way.
+//! **Invariant:** the bucket does not change between two steps, so the schedule determines the order of all effects.
+//! **Invariant:** after its crash a process has no effect, except by a put that was in flight.
 //!
-//! Requests from other threads than the schedule's (the Delta kernel reads and writes checkpoints on one of its own) do not
-//! wait: whoever holds them up would hold up the pool that the schedule waits for. They fail and die like others.
+//! Requests from other threads than the schedule's do not wait (the Delta kernel reads and writes checkpoints on its own
+//! thread): delaying them would block the pool that the schedule waits for. Faults and crashes affect them like others.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -26,7 +26,7 @@ use tokio::sync::oneshot;
 use super::random::SeededRandom;
 use super::store_faults::{FaultRates, Request, StoreAction, StoreOutcome};
 
-/// A put under way.
+/// A put in flight.
 #[derive(Debug, Clone)]
 pub(super) struct PendingPut {
     pub(super) path: Path,
@@ -34,19 +34,19 @@ pub(super) struct PendingPut {
     pub(super) options: PutOptions,
 }
 
-/// What a process may do now.
+/// The scheduler's decision on a request.
 #[derive(Debug)]
 pub(super) enum PutVerdict {
-    /// Read, list or delete.
+    /// The read, list or delete may proceed.
     Go,
-    /// Read or list, and fail in the middle.
+    /// The read or list may proceed, but its response is truncated.
     CutOff,
-    /// The answer to a put.
+    /// The response to a put.
     Put(Result<PutResult>),
     Fail(Error),
 }
 
-/// A request that waits for its turn.
+/// A request that waits for the scheduler.
 #[derive(Debug)]
 struct RequestTicket {
     request: Request,
@@ -56,14 +56,14 @@ struct RequestTicket {
     answer: oneshot::Sender<PutVerdict>,
 }
 
-/// When a process dies: with so many requests of a kind, the last of which is under way then.
+/// When a process crashes: during the last of this number of requests of a kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Death {
-    /// Any that waits for its turn.
+    /// Any request that waits for the scheduler.
     Turn(usize),
     /// Puts of log entries.
     Commit(usize),
-    /// Requests of the Delta kernel, while it reads or writes a checkpoint.
+    /// Requests of the Delta kernel for a checkpoint.
     Kernel(usize),
 }
 
@@ -77,7 +77,7 @@ struct Process {
 }
 
 impl Process {
-    /// Counts a request, and says whether it is the last.
+    /// Counts a request, and returns whether it is the last.
     fn dies_with(&mut self, request: &Request, waits: bool) -> bool {
         let (turn, commit) = (waits, waits && request.act == StoreAction::Create);
         self.turns += usize::from(turn);
@@ -108,7 +108,7 @@ struct Inner {
     calm: bool,
     processes: Vec<Process>,
     tickets: Vec<RequestTicket>,
-    /// Puts that will arrive, and after how many steps.
+    /// Late puts, with the number of steps until they arrive.
     late: Vec<(usize, PendingPut)>,
     numbers: BTreeMap<(usize, StoreAction, String), u32>,
     activity: u64,
@@ -116,7 +116,7 @@ struct Inner {
 }
 
 impl StoreScheduler {
-    /// An empty bucket, whose schedule runs on this thread.
+    /// Creates an empty bucket, whose schedule runs on this thread.
     pub(super) fn new(seed: u64) -> Self {
         let inner = Inner {
             random: SeededRandom::of(seed, "turns"),
@@ -136,24 +136,24 @@ impl StoreScheduler {
         }
     }
 
-    /// A new process, and when it dies. Returns its number.
+    /// Adds a process with the time of its crash. Returns its number.
     pub(super) fn enter(&self, death: Option<Death>) -> usize {
         let mut inner = self.lock();
         inner.processes.push(Process { death, ..Process::default() });
         inner.processes.len() - 1
     }
 
-    /// Whether the process is dead.
+    /// Whether the process has crashed.
     pub(super) fn is_dead(&self, process: usize) -> bool {
         self.lock().processes[process].dead
     }
 
-    /// The process dies, whatever it does.
+    /// Crashes the process immediately.
     pub(super) fn kill(&self, process: usize) {
         self.die(&mut self.lock(), process);
     }
 
-    /// From now on nothing fails and nobody dies; late puts still arrive.
+    /// Ends all faults and crashes; late puts still arrive.
     pub(super) fn calm_down(&self) {
         let mut inner = self.lock();
         inner.calm = true;
@@ -161,30 +161,30 @@ impl StoreScheduler {
         inner.tickets.iter_mut().for_each(|ticket| (ticket.outcome, ticket.delay) = (StoreOutcome::Fine, 0));
     }
 
-    /// A number that grows whenever a request comes.
+    /// A counter of requests.
     pub(super) fn activity(&self) -> u64 {
         self.lock().activity
     }
 
-    /// Writes down what happened.
+    /// Adds a line to the trace.
     pub(super) fn note(&self, what: impl FnOnce() -> String) {
         self.lock().trace.push(what());
     }
 
-    /// All that happened.
+    /// The trace of all events.
     pub(super) fn trace(&self) -> Vec<String> {
         self.lock().trace.clone()
     }
 
-    /// Gives one waiting request its verdict, if there is one, and lets late puts arrive that are due. With its last request a
-    /// process dies: then all that it has under way get one.
+    /// Gives one waiting request its verdict, if there is one, and applies the late puts that are due. If it is the last
+    /// request before its process crashes, all requests of the process get a verdict.
     pub(super) fn step(&self) -> bool {
         let mut inner = self.lock();
         let (due, rest) = std::mem::take(&mut inner.late).into_iter().partition(|(steps, _)| *steps == 0);
         inner.late = rest;
         inner.late.iter_mut().for_each(|(steps, _)| *steps -= 1);
         self.arrive(&mut inner, due);
-        // Who has gone away does not read any more.
+        // A caller that was dropped no longer reads.
         inner.tickets.retain(|ticket| ticket.put.is_some() || !ticket.answer.is_closed());
         inner.tickets.sort_by(|one, other| one.request.cmp(&other.request));
         let Some(least) = inner.tickets.iter().map(|ticket| ticket.delay).min() else { return false };
@@ -202,14 +202,14 @@ impl StoreScheduler {
         true
     }
 
-    /// Lets all late puts arrive.
+    /// Applies all late puts.
     pub(super) fn arrive_all(&self) {
         let mut inner = self.lock();
         let late = std::mem::take(&mut inner.late);
         self.arrive(&mut inner, late);
     }
 
-    /// Waits for the turn of a request.
+    /// Submits a request and waits for its verdict.
     pub(super) async fn ask(
         &self,
         process: usize,
@@ -221,7 +221,7 @@ impl StoreScheduler {
         {
             let mut inner = self.lock();
             if inner.processes[process].dead {
-                return PutVerdict::Fail(failure("the process is dead"));
+                return PutVerdict::Fail(failure("the process has crashed"));
             }
             inner.activity += 1;
             let place = Request::place(path);
@@ -248,7 +248,7 @@ impl StoreScheduler {
         }
     }
 
-    /// What is under way when a process dies arrives, or does not, or later.
+    /// Crashes a process. Each of its requests in flight arrives, is lost, or arrives later.
     fn die(&self, inner: &mut Inner, process: usize) {
         if std::mem::replace(&mut inner.processes[process].dead, true) {
             return;
@@ -271,7 +271,7 @@ impl StoreScheduler {
             None => match outcome {
                 StoreOutcome::Fine => PutVerdict::Go,
                 StoreOutcome::CutOff => PutVerdict::CutOff,
-                // What is deleted without an answer is found to be gone by the next who looks: the caller's effect is its own.
+                // The caller itself performs these requests after its verdict, so any other outcome refuses the request.
                 _ => PutVerdict::Fail(failure("refused")),
             },
             Some(put) => self.put(inner, outcome, put),
@@ -283,7 +283,7 @@ impl StoreScheduler {
         };
         let Request { process, act, place, number } = request;
         inner.trace.push(format!("{process} {act:?} {place} #{number}: {outcome:?}: {outcome}"));
-        // Who has gone away has no ear for it.
+        // The caller may have been dropped.
         let _gone = answer.send(verdict);
     }
 
@@ -308,12 +308,12 @@ impl StoreScheduler {
         PutVerdict::Put(answer)
     }
 
-    /// Another writer's entry of the same version, which changes nothing; not as a table's first, which says what it is.
+    /// Stores another writer's empty log entry of the same version, except as a table's first entry, which declares the table.
     fn rival(&self, put: &PendingPut) {
         let entry = put.path.filename().and_then(|name| name.strip_suffix(".json")?.parse::<u64>().ok());
         if entry.is_some_and(|version| version > 0) {
             let payload = "{\"commitInfo\":{\"operation\":\"WRITE\",\"engineInfo\":\"another\"}}\n".into();
-            // When there is an entry already, the put loses to that.
+            // If an entry exists already, the put loses to that.
             let _lost = self.store(PendingPut { payload, ..put.clone() });
         }
     }
@@ -328,7 +328,7 @@ impl StoreScheduler {
 
     fn store(&self, put: PendingPut) -> Result<PutResult> {
         let PendingPut { path, payload, options } = put;
-        self.objects.put_opts(&path, payload, options).now_or_never().expect("memory answers at once")
+        self.objects.put_opts(&path, payload, options).now_or_never().expect("the in-memory store responds immediately")
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -337,13 +337,13 @@ impl StoreScheduler {
 }
 
 impl PendingPut {
-    /// Which kind of put it is.
+    /// The kind of the put.
     pub(super) fn act(&self) -> StoreAction {
         if self.options.mode == PutMode::Create { StoreAction::Create } else { StoreAction::Put }
     }
 }
 
-/// What a client of the store is told when a request has failed for good.
+/// The error of a request that failed permanently.
 pub(super) fn failure(what: &'static str) -> Error {
     Error::Generic { store: "bucket", source: what.into() }
 }

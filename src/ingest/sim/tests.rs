@@ -1,28 +1,28 @@
-//! Schedules of crashes and faults: whatever happens, each event is stored once, and a topic is read exactly once.
+//! Tests of seeded schedules of crashes and faults: each event is stored once, and a topic is read exactly once.
 //!
-//! One seed is one schedule: who sends what, what the store does with each request, who dies when and what becomes of what was
-//! under way. [`SEEDS`] are played in every run. Any others: `GLASSHOUSE_SCHEDULES=17 cargo test --lib sim::tests::selection`
-//! plays one and tells all that happens in it, `GLASSHOUSE_SCHEDULES=1000..9000` plays many. Without the variable that test plays
-//! one seed that is not among [`SEEDS`].
+//! A seed determines the schedule: the requests of each client, the outcome of each store request, when each process crashes,
+//! and the outcome of the requests that were then in flight. Every run plays [`SEEDS`]. To play another seed and print its
+//! trace, run `GLASSHOUSE_SCHEDULES=17 cargo test --lib sim::tests::selection`; `GLASSHOUSE_SCHEDULES=1000..9000` plays a
+//! range. Without the variable, that test plays one seed that is not among [`SEEDS`].
 
 use std::ops::Range;
 
 use super::audit::audit;
 use super::schedule::{PlayedSchedule, play};
 
-/// What is played in every run: in four tests, so that cores share them.
+/// The seeds of every run, split into four tests that run in parallel.
 const SEEDS: [Range<u64>; 4] = [0..32, 32..64, 64..96, 96..128];
 
-/// The seed that [`selection`] plays when none is chosen.
+/// The seed that [`selection`] plays by default.
 const DEFAULT: u64 = 128;
 
-/// Plays a seed and counts; the deaths in it.
+/// Plays a seed and audits the result. Returns the number of crashes.
 fn check(seed: u64) -> Result<usize, String> {
     let PlayedSchedule { bucket, expected, deaths, .. } = play(seed)?;
     audit(&bucket.objects, &expected).map(|()| deaths).map_err(|fault| fault.to_string())
 }
 
-/// Plays all, and names those that fail.
+/// Plays all seeds of a range, and reports those that fail.
 fn check_all(seeds: Range<u64>) {
     let (mut deaths, mut failed) = (0, Vec::new());
     for seed in seeds.clone() {
@@ -32,7 +32,7 @@ fn check_all(seeds: Range<u64>) {
         }
     }
     assert!(failed.is_empty(), "{} of {seeds:?} fail\n{}", failed.len(), failed.join("\n"));
-    assert!(deaths > 0, "schedules in which nobody dies prove little");
+    assert!(deaths > 0, "no process crashed in any of the schedules");
 }
 
 #[test]
@@ -56,7 +56,7 @@ fn each_event_is_stored_once_in_the_fourth_schedules() {
 }
 
 #[test]
-fn a_seed_is_a_schedule() {
+fn a_seed_determines_the_schedule() {
     for seed in SEEDS[0].clone().step_by(8) {
         let traces = [play(seed), play(seed)].map(|played| played.unwrap().bucket.trace());
         assert_eq!(traces[0], traces[1], "seed {seed}");
@@ -65,7 +65,7 @@ fn a_seed_is_a_schedule() {
 
 #[test]
 fn selection() {
-    // Without the variable it plays one seed, so that it can fail in every run.
+    // Without the variable this plays one seed, so that the test can fail in every run.
     let selection = std::env::var_os("GLASSHOUSE_SCHEDULES")
         .map_or_else(|| DEFAULT.to_string(), |text| text.into_string().unwrap());
     match selection.split_once("..") {

@@ -1,26 +1,26 @@
-//! What happens in a schedule as far as people make it: what clients send, what a topic holds, and what must be stored then.
+//! The workload of a schedule: the requests of clients, the messages of a topic, and the expected contents of the lake.
 //!
-//! In: a seed. Out: a [`Workload`]: requests and messages with good events, repeated ones and bad ones.
+//! In: a seed. Out: a [`Workload`]: requests and messages with valid, repeated and bad events.
 //!
-//! **Invariant:** an event's id tells who sends it, so that one that is missing or there twice says where it came from.
+//! **Invariant:** an event's id names its sender, so that the origin of a missing or duplicate event is known.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use super::random::SeededRandom;
 
-/// Servers at work on one lake.
+/// The number of servers that share one lake.
 pub(super) const SERVERS: usize = 2;
-/// Tenants; the last client is an operator, who sends for all of them.
+/// The tenants. The last client is an operator, which sends events of all of them.
 pub(crate) const TENANTS: [&str; 3] = ["acme", "globex", "initech"];
-/// Clients, by tenant; none: the operator.
+/// The clients, by index of their tenant; `None` is the operator.
 const CLIENTS: [Option<usize>; 5] = [Some(0), Some(1), Some(0), Some(2), None];
-/// Partitions of the topic.
+/// The number of partitions of the topic.
 pub(super) const PARTITIONS: usize = 3;
-/// Days on which events happen: a batch of several makes several files.
+/// The number of days of the events: a batch with several days makes several files.
 const DAYS: usize = 2;
 
-/// All of it.
+/// The workload of one schedule.
 #[derive(Debug)]
 pub(super) struct Workload {
     pub(super) clients: Vec<WorkloadClient>,
@@ -29,17 +29,17 @@ pub(super) struct Workload {
     pub(super) expected: Expected,
 }
 
-/// Who sends, and what.
+/// The workload of one client.
 #[derive(Debug)]
 pub(super) struct WorkloadClient {
-    /// None: an operator.
+    /// The client's tenant; `None` for the operator.
     pub(super) tenant: Option<&'static str>,
-    /// The server to which it sends.
+    /// The server that it sends to.
     pub(super) home: usize,
     pub(super) bodies: Vec<SimBody>,
 }
 
-/// One request's body.
+/// The body of one request.
 #[derive(Debug, Clone)]
 pub(super) struct SimBody {
     pub(super) text: String,
@@ -47,19 +47,19 @@ pub(super) struct SimBody {
     pub(super) bad: u64,
 }
 
-/// What the lake must hold in the end.
+/// The expected contents of the lake at the end.
 #[derive(Debug, Default)]
 pub(crate) struct Expected {
-    /// (tenant, id) of every good event.
+    /// (tenant, id) of every valid event.
     pub(crate) events: BTreeSet<(String, String)>,
-    /// The names of the bad ones.
+    /// The names of the bad events.
     pub(super) bad: BTreeSet<String>,
-    /// How many messages each partition has.
+    /// The number of messages in each partition.
     pub(super) ends: Vec<i64>,
 }
 
 impl Workload {
-    /// The script of a schedule.
+    /// The workload of a seed.
     pub(super) fn of(seed: u64) -> Self {
         let mut expected = Expected::default();
         let clients = (0..CLIENTS.len()).map(|number| client(seed, number, &mut expected)).collect();
@@ -87,7 +87,7 @@ fn client(seed: u64, number: usize, expected: &mut Expected) -> WorkloadClient {
                 let of = tenant.unwrap_or_else(|| random.pick(&TENANTS));
                 sent.push((of, format!("client-{number}-{}", sent.len()), random.below(DAYS)));
             }
-            // A new one, or one that was sent before, perhaps in this very body.
+            // A new event, or one that was sent before, perhaps in the same body.
             let (of, id, day) =
                 if random.percent(75) { &sent[sent.len() - 1] } else { &sent[random.below(sent.len())] };
             writeln!(body.text, "{}", event(tenant.is_none().then_some(*of), id, *day)).unwrap();
@@ -109,7 +109,7 @@ fn partition(seed: u64, number: usize, expected: &mut Expected) -> Vec<String> {
             expected.bad.insert(name);
             return message;
         }
-        // The same event twice in a topic: a producer that has sent it again.
+        // A topic may hold an event twice, as after a producer's retry.
         if sent.is_empty() || !random.percent(15) {
             sent.push((random.pick(&TENANTS), format!("partition-{number}-{offset}"), random.below(DAYS)));
         }

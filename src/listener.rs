@@ -1,11 +1,11 @@
-//! Listening sockets with a bound on connections: both endpoints accept through one.
+//! Listening sockets with a connection limit, used by both endpoints.
 //!
 //! In: a bound socket, and the endpoint's limit. Out: connections, each with a [`ConnectionSlot`] that it holds while it is open.
-//! A connection beyond the limit is accepted all the same: it gets a refusal in the protocol of the endpoint and is closed
-//! in order, so that its client can tell a full server from a dead one.
+//! A connection beyond the limit is accepted too: it gets a refusal in the protocol of the endpoint and is closed gracefully,
+//! so that its client can distinguish a full server from a dead one.
 //!
-//! **Invariant:** there are never more slots than `connections_max`, and never more than [`REFUSALS_MAX`] refusals under
-//! way, each of which ends within [`REFUSAL_TIME_MAX`].
+//! **Invariant:** there are never more slots than `connections_max`, and never more than [`REFUSALS_MAX`] refusals in
+//! progress, each of which ends within [`REFUSAL_TIME_MAX`].
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,40 +18,40 @@ use tokio::task::JoinSet;
 
 use crate::telemetry::Metrics;
 
-/// The pause after a failed accept: the process is out of descriptors, and other connections need time to close theirs.
+/// The pause after a failed accept: the process is out of file descriptors, and other connections need time to close theirs.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Refusals under way at once; further connections are closed without one.
+/// The maximum number of concurrent refusals; further connections are closed without one.
 const REFUSALS_MAX: usize = 64;
-/// How long a refused client may take to read its refusal and close its side.
+/// The time a refused client has to read its refusal and close its side.
 const REFUSAL_TIME_MAX: Duration = Duration::from_secs(3);
-/// What is read, and dropped, at once of a refused client's request.
+/// The size of the buffer into which a refused client's request is read and discarded.
 const DISCARD_BYTES: usize = 4 * 1024;
 
-/// An endpoint's bound on connections.
+/// An endpoint's connection limit.
 #[derive(Debug, Clone)]
 pub(crate) struct ConnectionLimit {
     /// The configuration key, for the log and the metrics.
     pub(crate) key: &'static str,
-    /// Connections at once.
+    /// The maximum number of concurrent connections.
     pub(crate) connections_max: usize,
-    /// What a connection beyond it is sent before it is closed. Empty where the protocol has no words for it.
+    /// The bytes sent to a connection beyond the limit before it is closed. Empty if the protocol has no such message.
     pub(crate) refusal: Bytes,
 }
 
-/// A connection's part of the limit; dropping it frees the slot.
+/// A connection's share of the limit; dropping it frees the slot.
 #[derive(Debug)]
-#[must_use = "a dropped slot is free at once"]
+#[must_use = "dropping the slot frees it immediately"]
 pub(crate) struct ConnectionSlot {
     _permit: OwnedSemaphorePermit,
 }
 
-/// A listening socket with its bound.
+/// A listening socket with its limit.
 #[derive(Debug)]
 pub(crate) struct Listener {
     socket: TcpListener,
     slots: Arc<Semaphore>,
     limit: ConnectionLimit,
-    /// Whether the last connection was refused: the log says when refusing begins, not each time.
+    /// Whether the last connection was refused: only the first of consecutive refusals is logged.
     is_full: bool,
     refusals: JoinSet<()>,
     metrics: Arc<Metrics>,
@@ -64,12 +64,12 @@ impl Listener {
         Self { socket, slots, limit, is_full: false, refusals: JoinSet::new(), metrics }
     }
 
-    /// The next connection that has a slot. Those that come while there is none are refused meanwhile.
+    /// Returns the next connection that gets a slot. Refuses connections that arrive while no slot is free.
     pub(crate) async fn accept(&mut self) -> (TcpStream, ConnectionSlot) {
         loop {
             match self.socket.accept().await {
                 Ok((stream, _)) => {
-                    // Answers are small and written at once: waiting for more to send would only delay them.
+                    // Responses are small and written in one call: Nagle's algorithm would only delay them.
                     if let Err(error) = stream.set_nodelay(true) {
                         tracing::debug!(%error, "could not set TCP_NODELAY");
                     }
@@ -91,7 +91,7 @@ impl Listener {
         let ConnectionLimit { key, connections_max, refusal } = &self.limit;
         self.metrics.limited(key);
         if !std::mem::replace(&mut self.is_full, true) {
-            tracing::warn!(limit = key, connections_max, "refusing connections: as many as the limit allows are open");
+            tracing::warn!(limit = key, connections_max, "refusing connections: the connection limit is reached");
         }
         while self.refusals.try_join_next().is_some() {}
         if self.refusals.len() < REFUSALS_MAX {
@@ -100,9 +100,9 @@ impl Listener {
     }
 }
 
-/// Sends `refusal` once the client has begun to send: clients take an answer that comes before their request for a fault.
-/// Then reads until the client closes its side: a socket that is closed with unread bytes is reset, and a reset makes the
-/// client throw the refusal away.
+/// Sends `refusal` once the client has begun to send: clients treat a response before their request as an error.
+/// Then reads until the client closes its side: closing a socket with unread bytes resets the connection, and a reset makes
+/// the client discard the refusal.
 async fn say_and_close(mut stream: TcpStream, refusal: Bytes) {
     let closing = async {
         let mut scratch = [0; DISCARD_BYTES];
@@ -114,7 +114,7 @@ async fn say_and_close(mut stream: TcpStream, refusal: Bytes) {
         while stream.read(&mut scratch).await? > 0 {}
         std::io::Result::Ok(())
     };
-    // A client that is gone, or too slow, needs no refusal.
+    // A client that has disconnected, or is too slow, needs no refusal.
     let _ = tokio::time::timeout(REFUSAL_TIME_MAX, closing).await;
 }
 
@@ -147,7 +147,7 @@ mod tests {
         for _ in 0..3 {
             let mut refused = TcpStream::connect(address).await.unwrap();
             refused.write_all(&[b' '; 100_000]).await.unwrap();
-            assert_eq!(answer(&mut refused).await, "full", "a refusal is not lost by a reset");
+            assert_eq!(answer(&mut refused).await, "full", "a reset does not discard the refusal");
         }
         drop(slot);
         let _next = TcpStream::connect(address).await.unwrap();

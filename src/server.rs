@@ -1,16 +1,16 @@
-//! Build, run and stop, as ordered lists.
+//! Builds, runs and stops the server, each as an ordered list of steps.
 //!
-//! In: a checked [`Config`] and a [`Clock`]. Out: both doors, listening; then, when told to stop, nothing left behind.
+//! In: a checked [`Config`] and a [`Clock`]. Out: two endpoints that serve requests until `stop`, then an orderly shutdown.
 //!
 //! ```text
 //!   build   contracts ► lookups ► sources ► store ► tables ► verifier ► ingest ► engine ► listeners
 //!   run     flight │ http │ lookups │ sources │ follow other writers: all under the supervisor
-//!   stop    close the doors ► finish running answers, or cut them ► end the sources ► commit what was admitted ► end the tasks
+//!   stop    close the endpoints ► finish requests, or cut them ► end the sources ► commit admitted events ► end the tasks
 //! ```
 //!
-//! **Invariant:** doors and sources end before ingest stops, so that every admitted event is committed and every receipt sent.
-//! **Invariant:** each step of a stop has a deadline ([`Deadline`]), and none is skipped: not by a client that hangs, and not by
-//! a task that panics.
+//! **Invariant:** endpoints and sources end before ingest stops, so every admitted event is committed and every receipt is sent.
+//! **Invariant:** each step of a shutdown has a deadline ([`Deadline`]). Neither a client that hangs nor a task that panics
+//! makes the server skip a step.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -36,7 +36,7 @@ use crate::tenancy::Verifier;
 use crate::transform::{LookupQuery, Lookups, Transform};
 use crate::{flight, http};
 
-/// A server that is built and bound, but does not answer yet.
+/// A server that is built and bound, but does not serve requests yet.
 pub struct Server {
     config: Config,
     supervisor: Supervisor,
@@ -58,7 +58,7 @@ impl std::fmt::Debug for Server {
 }
 
 impl Server {
-    /// Builds everything in order and binds both doors. Port 0 takes a free one; see [`Server::addresses`].
+    /// Builds all parts in order and binds both endpoints. Port 0 selects a free port; see [`Server::addresses`].
     pub async fn build(config: Config, clock: Clock) -> Result<Self> {
         let metrics = Arc::new(Metrics::default());
         let supervisor = Supervisor::new(metrics.clone());
@@ -94,19 +94,19 @@ impl Server {
         Ok(Self { config, supervisor, tables, ingest, lookups, lookup_query, flight, http })
     }
 
-    /// Where the doors listen: (flight, http).
+    /// The addresses of the endpoints: (flight, http).
     pub fn addresses(&self) -> Result<(SocketAddr, SocketAddr)> {
         Ok((bound(&self.flight.0)?, bound(&self.http.0)?))
     }
 
-    /// Answers until `stop`, then stops in order, within `shutdown.time_max`. Returns the fault of the first endpoint that failed;
-    /// `Unavailable` when not all that was admitted could be committed in time.
+    /// Serves requests until `stop`, then stops in order within `shutdown.time_max`. Returns the error of the first endpoint that
+    /// failed, or `Unavailable` if not all admitted events could be committed in time.
     pub async fn run(self, stop: CancellationToken) -> Result<()> {
         let (time_max, ingest) = (self.config.shutdown.time_max, self.ingest.clone());
         let (closing, following) = (Stop::from(stop.child_token()), CancellationToken::new());
         let mut tasks = self.begin(&closing, &following);
 
-        // An endpoint that fails takes the other with it: half a server would look healthy to half of its users.
+        // If one endpoint fails, the other stops too: otherwise the server would look healthy to users of that endpoint.
         let mut outcome = tokio::select! {
             () = stop.cancelled() => Ok(()),
             ended = tasks.endpoints.join_next() => ended.map_or(Ok(()), endpoint_ended),
@@ -117,7 +117,7 @@ impl Server {
         let until_cut = async {
             tokio::time::sleep_until(deadline.drain).await;
             tracing::warn!(
-                "cutting requests and batches that have not finished: the time that is left is for the last commits"
+                "cutting requests and batches that have not finished: the remaining time is reserved for the last commits"
             );
             closing.cut.cancel();
             tokio::time::sleep_until(deadline.cut).await;
@@ -144,7 +144,7 @@ impl Server {
         outcome.and(committed)
     }
 
-    /// Begins all tasks, each under the supervisor.
+    /// Starts all tasks, each under the supervisor.
     fn begin(self, closing: &Stop, following: &CancellationToken) -> Tasks {
         let Self { config, supervisor, tables, ingest, lookups, lookup_query, flight, http } = self;
         let ((flight_listener, flight_services), (http_listener, http_services)) = (flight, http);
@@ -178,7 +178,7 @@ impl Server {
     }
 }
 
-/// The tasks of a running server, by the step of a stop that awaits them.
+/// The tasks of a running server, grouped by the shutdown step that awaits them.
 #[derive(Debug, Default)]
 struct Tasks {
     endpoints: JoinSet<Result<()>>,
@@ -187,7 +187,7 @@ struct Tasks {
 }
 
 impl Tasks {
-    /// Begins an endpoint. Its listener is gone with it: a panic stops the server.
+    /// Starts an endpoint. A panic drops its listener, so it cannot be restarted and the server stops.
     fn serve(
         &mut self,
         supervisor: &Supervisor,
@@ -199,12 +199,12 @@ impl Tasks {
     }
 }
 
-/// What became of an endpoint.
+/// The outcome of an endpoint's task.
 fn endpoint_ended(ended: Result<Result<()>, JoinError>) -> Result<()> {
     ended.unwrap_or_else(|cause| Err(Error::internal("a listener task failed").with_source(cause)))
 }
 
-/// The contracts and sources of the configuration. Statements are planned here, which blocks.
+/// The contracts and sources of the configuration. Plans the statements of transforms on the blocking pool.
 async fn declared(
     config: &Config,
     lookups: &Arc<Lookups>,
@@ -223,7 +223,7 @@ async fn declared(
     .await
 }
 
-/// The contracts of all declared tables and their quarantines, or the faults of all of them. Looks at `.proto` files only.
+/// The contracts of all declared tables and their quarantines, or all their errors. Reads only `.proto` files.
 pub(crate) fn contracts(config: &Config) -> Result<Vec<Arc<Contract>>> {
     let mut contracts = Vec::with_capacity(config.tables.len() * 2);
     let mut faults = Vec::new();
@@ -240,8 +240,8 @@ pub(crate) fn contracts(config: &Config) -> Result<Vec<Arc<Contract>>> {
     if faults.is_empty() { Ok(contracts) } else { Err(Error::invalid(faults.join("\n"))) }
 }
 
-/// All declared sources, or the faults of all of them. Asks nobody. Transforms are checked against `contracts`, if there
-/// are any, and what is known of `lookups`.
+/// All declared sources, or all their errors. Makes no network requests. Checks transforms against `contracts`, if given,
+/// and the known columns of `lookups`.
 pub(crate) fn sources(
     config: &Config,
     contracts: Option<&[Arc<Contract>]>,
@@ -272,7 +272,7 @@ pub(crate) fn transform(
     Transform::new(source, declared, contract, lookups, &config.ingest)
 }
 
-/// Answers the queries of lookup tables, with the operator's rights.
+/// Runs the queries of lookup tables with the operator's rights.
 fn lookup_query(engine: &Arc<Engine>, config: &Config) -> LookupQuery {
     let limits = &config.ingest;
     let whole = Arc::new(OperatorQuery::new(engine.clone(), limits.lookup_rows_max, limits.lookup_bytes_max));
@@ -282,7 +282,7 @@ fn lookup_query(engine: &Arc<Engine>, config: &Config) -> LookupQuery {
     })
 }
 
-/// The same without a server, over the lake's tables as they are now.
+/// The same without a server, over the current versions of the lake's tables.
 pub(crate) async fn lookup_query_of(
     config: &Config,
     contracts: &[Arc<Contract>],
@@ -293,7 +293,7 @@ pub(crate) async fn lookup_query_of(
     Ok(lookup_query(&Engine::new(tables, config.query.clone(), clock.clone(), Arc::default())?, config))
 }
 
-/// Columns that the table's policy names and the table has not. They would only ever hide, which nobody asks for.
+/// Errors for columns that the table's policy names but the table does not have: such a policy could only hide rows.
 fn policy_faults(contract: &Contract, config: &Config) -> Vec<String> {
     let Some(policy) = config.policy.get(&contract.name) else { return Vec::new() };
     let known: Vec<&str> = contract.table_schema().fields().iter().map(|field| field.name().as_str()).collect();
@@ -316,7 +316,7 @@ async fn open_tables(store: &Store, contracts: Vec<Arc<Contract>>, config: &Conf
     Ok(try_join_all(opening).await?.into_iter().collect())
 }
 
-/// What the home page says: the Flight SQL endpoint, and the tables that tenants can see if `http.home_tables` is set.
+/// The content of the home page: the Flight SQL endpoint, and the tables that tenants can see if `http.home_tables` is set.
 fn home(config: &Config, flight: &TcpListener) -> Result<http::Home> {
     let described = |name: &String| {
         (name.clone(), config.tables.get(name).map_or("", |table| table.description.as_str()).to_owned())
@@ -333,24 +333,24 @@ fn bound(listener: &TcpListener) -> Result<SocketAddr> {
     listener.local_addr().map_err(|e| Error::internal("a bound listener has no address").with_source(e))
 }
 
-/// Listens, or says which setting to change.
+/// Binds a listener. The error names the setting to change.
 async fn bind(address: SocketAddr, setting: &str) -> Result<TcpListener> {
     TcpListener::bind(address)
         .await
         .map_err(|e| Error::unavailable(format!("cannot listen on {address}: {e}; change `{setting}`")).with_source(e))
 }
 
-/// Looks for other writers' commits to a table until `stop`. A failed look is logged and tried again at the next turn.
+/// Checks for other writers' commits to a table until `stop`. A failed check is logged and retried at the next interval.
 async fn follow(table: Arc<Table>, metrics: Arc<Metrics>, interval: Duration, stop: CancellationToken) {
     let name = &table.contract().name;
     let mut turns = tokio::time::interval(interval);
     turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while stop.run_until_cancelled(turns.tick()).await.is_some() {
-        // A stop does not wait for a store that hangs.
+        // Shutdown does not wait for a store that hangs.
         let Some(looked) = stop.run_until_cancelled(table.refresh()).await else { return };
         match looked {
             Ok(snapshot) => metrics.lake_version(name, snapshot.version),
-            Err(error) => tracing::warn!(table = %name, ?error, "could not look for new commits"),
+            Err(error) => tracing::warn!(table = %name, ?error, "could not check for new commits"),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Bytes that make a table and bodies of json: ours must read them as `serde_json` does.
+//! Builds a table and JSON bodies from the input: the server's decoder must read them as `serde_json` does.
 
 #![no_main]
 

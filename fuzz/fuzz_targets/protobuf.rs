@@ -1,4 +1,4 @@
-//! Bytes that make a table and bodies of protobuf: ours must read them as `prost-reflect` does.
+//! Builds a table and protobuf bodies from the input: the server's decoder must read them as `prost-reflect` does.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! The client: attempts, their time and size, and pauses between them.
+//! The client: attempts, their time and size limits, and the pauses between them.
 
 use std::error::Error as _;
 use std::time::Duration;
@@ -16,18 +16,18 @@ use super::rule::{self, Plaintext, redacted};
 use crate::config::is_loopback;
 use crate::error::{Error, Result};
 
-/// The time for a connection, name lookup and TLS handshake included, where the time for an answer is longer.
+/// The time limit for a connection, including name lookup and TLS handshake, if the limit for an attempt is longer.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
-/// The first allocation for a body whose length is not known, in bytes.
+/// The first allocation for a body of unknown length, in bytes.
 const BODY_BYTES_FIRST: usize = 8 * 1024;
-/// Statuses of a server that refuses a request for now.
+/// Statuses of a server that refuses a request temporarily.
 const REFUSED: [StatusCode; 4] = [
     StatusCode::TOO_MANY_REQUESTS,
     StatusCode::BAD_GATEWAY,
     StatusCode::SERVICE_UNAVAILABLE,
     StatusCode::GATEWAY_TIMEOUT,
 ];
-/// Statuses whose `location` says where to ask instead.
+/// Statuses whose `location` is the target of a redirect.
 const REDIRECTS: [StatusCode; 5] = [
     StatusCode::MOVED_PERMANENTLY,
     StatusCode::FOUND,
@@ -39,17 +39,17 @@ const REDIRECTS: [StatusCode; 5] = [
 /// The limits of a client.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
-    /// What errors call the other side, as in `the schema registry`.
+    /// The name of the other side in errors, such as `the schema registry`.
     pub(crate) peer: &'static str,
-    /// The time for one attempt, from connecting to the last byte, redirects included.
+    /// The time limit for one attempt, from connecting to the last byte, including redirects.
     pub(crate) time_max: Duration,
-    /// The size of an answer's body, in bytes.
+    /// The maximum size of a response body, in bytes.
     pub(crate) body_bytes_max: usize,
-    /// The configuration key of that size, if it has one.
+    /// The configuration key of that limit, if it has one.
     pub(crate) body_bytes_key: Option<&'static str>,
-    /// The configuration key that names further authorities, if there is one.
+    /// The configuration key for additional certificate authorities, if there is one.
     pub(crate) ca_key: Option<&'static str>,
-    /// How many redirects a `GET` follows. With 0, a redirect is returned as the answer.
+    /// How many redirects a `GET` follows. With 0, a redirect is returned as the response.
     pub(crate) redirects_max: usize,
     /// Where requests may go without TLS.
     pub(crate) plaintext: Plaintext,
@@ -57,23 +57,23 @@ pub(crate) struct Settings {
     pub(crate) retry: Retry,
 }
 
-/// How a request is repeated.
+/// The retry policy of a request.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Retry {
-    /// Attempts for one request, the first included.
+    /// The maximum number of attempts for one request, including the first.
     pub(crate) attempts_max: usize,
-    /// The first pause. Each further one is twice as long; a random part, up to as much again, is added to each.
+    /// The first pause. Each further pause is twice as long. A random part of up to the same length is added to each.
     pub(crate) pause_min: Duration,
     /// The longest pause, without the random part.
     pub(crate) pause_max: Duration,
-    /// The longest pause that the peer may ask for by `retry-after`. If it asks for more, the attempts end.
+    /// The longest `retry-after` that is honored. If the peer asks for a longer pause, the attempts end.
     pub(crate) retry_after_max: Duration,
-    /// Whether a request without an answer is repeated as well: nobody listens there, or the connection broke.
+    /// Whether a request without a response is repeated as well: the connection was refused or broke.
     pub(crate) if_unanswered: bool,
 }
 
 impl Retry {
-    /// One attempt.
+    /// A single attempt.
     pub(crate) const NONE: Self = Self {
         attempts_max: 1,
         pause_min: Duration::ZERO,
@@ -101,13 +101,13 @@ pub(crate) struct Client {
     proxied: reqwest::Client,
 }
 
-/// Why an attempt gave no final answer.
+/// Why an attempt gave no final response.
 enum Failed {
-    /// The peer refuses for now.
+    /// The peer refuses the request temporarily.
     Refused(Response),
-    /// No answer came, or not all of it.
+    /// No response arrived, or only a part of one.
     Unanswered(Error),
-    /// Another attempt would end the same.
+    /// Another attempt would fail in the same way.
     Final(Error),
 }
 
@@ -132,7 +132,7 @@ impl Client {
         Ok(Self { settings, direct, proxied })
     }
 
-    /// Sends a request, and sends it again while that is allowed and of use.
+    /// Sends a request, and repeats it while that is allowed and may help.
     pub(crate) async fn send(&self, request: &Request) -> Result<Response> {
         rule::check(&request.url, self.settings.plaintext).map_err(|error| error.at(self.settings.peer))?;
         let Retry { attempts_max, pause_min, pause_max, retry_after_max, if_unanswered } = self.settings.retry;
@@ -157,7 +157,7 @@ impl Client {
             })
             .notify(|_, pause| {
                 let (peer, url) = (self.settings.peer, redacted(&request.url));
-                tracing::debug!(peer, url, ?pause, "a request is sent again after a pause");
+                tracing::debug!(peer, url, ?pause, "retrying a request after a pause");
             });
         match sending.await {
             Ok(response) | Err(Failed::Refused(response)) => Ok(response),
@@ -176,7 +176,7 @@ impl Client {
         if REFUSED.contains(&response.status) { Err(Failed::Refused(response)) } else { Ok(response) }
     }
 
-    /// The answer to one request, after as many redirects as are allowed.
+    /// The response to one request, after following the allowed number of redirects.
     async fn follow(&self, request: &Request) -> Result<Response, Failed> {
         let Settings { redirects_max, plaintext, .. } = self.settings;
         let (mut url, mut followed, mut has_credentials) = (request.url.clone(), 0, true);
@@ -198,7 +198,7 @@ impl Client {
         }
     }
 
-    /// Sends the request to this URL, and returns the head of the answer.
+    /// Sends the request to this URL, and returns the head of the response.
     async fn ask(&self, request: &Request, url: &Url, has_credentials: bool) -> Result<reqwest::Response, Failed> {
         let client = if is_loopback(url) { &self.direct } else { &self.proxied };
         let mut asking = client.request(request.method.clone(), url.clone());
@@ -216,7 +216,7 @@ impl Client {
         asking.send().await.map_err(|cause| self.unanswered(url, cause))
     }
 
-    /// Reads the body, up to the limit. What an unsuccessful answer says beyond the limit is cut off.
+    /// Reads the body, up to the limit. The body of an unsuccessful response is truncated at the limit.
     async fn read(&self, mut answer: reqwest::Response, url: &Url) -> Result<Response, Failed> {
         let (status, bytes_max) = (answer.status(), self.settings.body_bytes_max);
         let seconds = answer.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
@@ -232,7 +232,7 @@ impl Client {
             }
             let taken = &chunk[..chunk.len().min(room)];
             if body.capacity() - body.len() < taken.len() {
-                // Doubled as a vector grows by itself, but never beyond the limit.
+                // Doubles like a growing vector, but never beyond the limit.
                 body.reserve_exact(body.len().max(taken.len()).min(room));
             }
             body.extend_from_slice(taken);
@@ -250,31 +250,33 @@ impl Client {
         Failed::Final(Error::limited(self.of(url, what)))
     }
 
-    /// The error for a request without an answer. Its cause is shown without the URL, which may hold secrets.
+    /// The error for a request without a response. Its cause is shown without the URL, which may contain secrets.
     fn unanswered(&self, url: &Url, cause: reqwest::Error) -> Failed {
         let cause = cause.without_url();
         let innermost = innermost(&cause);
         if cause.is_builder() {
-            return Failed::Final(Error::invalid(self.of(url, format!("cannot be asked: {innermost}"))));
+            return Failed::Final(Error::invalid(self.of(url, format!("cannot be requested: {innermost}"))));
         }
         let what = if innermost.contains("certificate") {
             let ca_key = self.settings.ca_key.map(|key| format!(", or in `{key}`")).unwrap_or_default();
-            format!("cannot be reached ({innermost}): its authority must be one of the system's{ca_key}")
+            format!(
+                "cannot be reached ({innermost}): its certificate authority must be in the system's trust store{ca_key}"
+            )
         } else if cause.is_connect() {
-            format!("cannot be reached ({innermost}): is it running, and is its URL right?")
+            format!("cannot be reached ({innermost}): check that it is running and that its URL is correct")
         } else {
-            format!("does not answer completely ({innermost})")
+            format!("closed the connection before the end of its response ({innermost})")
         };
         Failed::Unanswered(Error::unavailable(self.of(url, what)).with_source(cause))
     }
 
-    /// A sentence about the peer.
+    /// An error text: the peer, its URL, and `what`.
     fn of(&self, url: &Url, what: String) -> String {
         format!("{} {} {what}", self.settings.peer, redacted(url))
     }
 }
 
-/// The text of the cause that has no further cause: it says most.
+/// The text of the root cause, which is the most specific one.
 fn innermost(error: &reqwest::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

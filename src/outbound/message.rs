@@ -1,4 +1,4 @@
-//! A request and its answer as plain values. A request holds credentials, so that it has no `Debug`.
+//! A request and its response as plain values. A request holds credentials, so it has no `Debug`.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use bytes::Bytes;
 use reqwest::{Method, StatusCode};
 use url::Url;
 
-/// What is asked.
+/// A request.
 #[derive(Clone)]
 pub(crate) struct Request {
     pub(super) method: Method,
@@ -17,7 +17,7 @@ pub(crate) struct Request {
     pub(super) is_idempotent: bool,
 }
 
-/// What goes into the header `authorization`.
+/// The content of the header `authorization`.
 #[derive(Clone)]
 pub(super) enum Credentials {
     None,
@@ -25,12 +25,12 @@ pub(super) enum Credentials {
     Bearer(String),
 }
 
-/// What is answered.
+/// A response.
 pub(crate) struct Response {
     pub(crate) status: StatusCode,
-    /// All of it if the status is a success; else no more than the limit.
+    /// The whole body if the status is a success; otherwise at most the limit.
     pub(crate) body: Bytes,
-    /// When the peer wants to be asked again, if it says so in seconds.
+    /// The value of `retry-after`, if the peer sent it in seconds.
     pub(super) retry_after: Option<Duration>,
 }
 
@@ -53,25 +53,25 @@ impl Request {
         request.header("content-type", content_type)
     }
 
-    /// The same with a header.
+    /// Adds a header.
     pub(crate) fn header(mut self, name: &'static str, value: &'static str) -> Self {
         self.headers.push((name, value));
         self
     }
 
-    /// The same with HTTP basic authentication.
+    /// Sets HTTP basic authentication.
     pub(crate) fn basic(mut self, user: impl Into<String>, password: impl Into<String>) -> Self {
         self.credentials = Credentials::Basic { user: user.into(), password: password.into() };
         self
     }
 
-    /// The same with a bearer token.
+    /// Sets a bearer token.
     pub(crate) fn bearer(mut self, token: impl Into<String>) -> Self {
         self.credentials = Credentials::Bearer(token.into());
         self
     }
 
-    /// The same, declared safe to send twice.
+    /// Declares that the request is safe to repeat.
     pub(crate) fn idempotent(mut self) -> Self {
         self.is_idempotent = true;
         self

@@ -1,7 +1,7 @@
 //! The certificate authorities that a TLS connection trusts: those of the system, and those of a `ca_file`.
 //!
-//! In: the system's certificates (`SSL_CERT_FILE` and `SSL_CERT_DIR` name others), and PEM. Out: all of them, as each TLS
-//! library takes them.
+//! In: the system's certificates (`SSL_CERT_FILE` and `SSL_CERT_DIR` override their location), and PEM. Out: all certificates,
+//! in the form that each TLS library expects.
 //!
 //! **Invariant:** `ca_file` means the same for every connection: its certificates are added to the system's.
 
@@ -17,10 +17,10 @@ use rustls::pki_types::pem::PemObject as _;
 
 use crate::error::{Error, Result};
 
-/// Characters of a line of PEM (RFC 7468, section 2).
+/// Characters per line of PEM (RFC 7468, section 2).
 const PEM_LINE: usize = 64;
 
-/// Certificates of authorities.
+/// Certificates of trusted authorities.
 #[derive(Clone, Default)]
 pub(crate) struct Roots(Vec<CertificateDer<'static>>);
 
@@ -31,7 +31,7 @@ impl fmt::Debug for Roots {
 }
 
 impl Roots {
-    /// Those of the system, and those of the file if there is one. `Invalid` if it cannot be read or holds none.
+    /// The system's certificates, and those of the file if one is given. `Invalid` if the file cannot be read or holds none.
     pub(crate) fn load(ca_file: Option<&Path>) -> Result<Self> {
         let system = Self::system();
         let Some(path) = ca_file else { return Ok(system) };
@@ -40,18 +40,18 @@ impl Roots {
         system.and_pem(&pem, name)
     }
 
-    /// Those of the system. One that the TLS library does not understand is left out, as is usual: such stores are old.
+    /// The system's certificates, without those that the TLS library cannot parse: trust stores often hold obsolete ones.
     pub(crate) fn system() -> Self {
         let loaded = rustls_native_certs::load_native_certs();
         for error in loaded.errors {
-            tracing::debug!(%error, "a certificate of the system cannot be read");
+            tracing::debug!(%error, "skipped a system certificate that cannot be read");
         }
         let understood =
             |certificate: &CertificateDer<'static>| RootCertStore::empty().add(certificate.clone()).is_ok();
         Self(loaded.certs.into_iter().filter(understood).collect())
     }
 
-    /// These, and those of a PEM text that errors call `name`.
+    /// Adds the certificates of a PEM text. Errors refer to the text as `name`.
     pub(crate) fn and_pem(mut self, pem: &[u8], name: impl Display) -> Result<Self> {
         let before = self.0.len();
         for certificate in CertificateDer::pem_slice_iter(pem) {
@@ -67,12 +67,12 @@ impl Roots {
         Ok(self)
     }
 
-    /// All of them, each in DER.
+    /// All certificates, each in DER.
     pub(super) fn iter(&self) -> impl Iterator<Item = &[u8]> {
         self.0.iter().map(AsRef::as_ref)
     }
 
-    /// All of them in one PEM text.
+    /// All certificates in one PEM text.
     pub(crate) fn pem(&self) -> String {
         let mut text = String::new();
         for certificate in self.iter() {
@@ -80,7 +80,7 @@ impl Roots {
             let encoded = STANDARD.encode(certificate);
             let mut rest = encoded.as_str();
             while !rest.is_empty() {
-                // Base64 is ASCII: any place is a boundary.
+                // Base64 is ASCII: every index is a character boundary.
                 let (line, more) = rest.split_at(rest.len().min(PEM_LINE));
                 text.push_str(line);
                 text.push('\n');

@@ -1,7 +1,7 @@
-//! Which URLs a request may go to, at first and by a redirect.
+//! The rule for allowed URLs, for the first request and for redirects.
 //!
-//! In: URLs. Out: the URL to ask, or why it is not allowed. Names are not looked up: a host is this machine only if its name
-//! or address says so.
+//! In: URLs. Out: the URL to request, or why it is not allowed. Names are not resolved: a host counts as this machine only if
+//! its name or address is a loopback one.
 
 use url::{Origin, Url};
 
@@ -11,18 +11,18 @@ use crate::error::{Error, Result};
 /// Where requests may go without TLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Plaintext {
-    /// To this machine.
+    /// To this machine only.
     Loopback,
-    /// To any host: whoever configured the URL has chosen it.
+    /// To any host: the operator chose it by configuring the URL.
     Anywhere,
 }
 
 impl Plaintext {
-    /// Why a request must not go to this URL, if so.
+    /// The reason why a request must not go to this URL, or `None` if it may.
     fn refusal(self, url: &Url) -> Option<&'static str> {
         match url.scheme() {
             "http" | "https" if is_https_or_loopback(url) || self == Self::Anywhere => None,
-            "http" => Some("must be https, since plain http is for this machine only"),
+            "http" => Some("must be https, because plain http is allowed only to this machine"),
             _ => Some("must begin with https://"),
         }
     }
@@ -30,7 +30,7 @@ impl Plaintext {
 
 /// Parses a configured URL. `Invalid` if it is not a URL, or not allowed.
 pub(crate) fn parse_url(text: &str, plaintext: Plaintext) -> Result<Url> {
-    // The text is not quoted: it may hold a password.
+    // The error does not quote the text: it may contain a password.
     let url = Url::parse(text).map_err(|error| Error::invalid(format!("the URL is not valid: {error}")))?;
     check(&url, plaintext)?;
     Ok(url)
@@ -50,7 +50,7 @@ pub(super) fn target(from: &Url, location: &str, plaintext: Plaintext) -> Result
     let why = if plaintext.refusal(&to).is_some() || (from.scheme() == "https" && !is_https_or_loopback(&to)) {
         "which is not https"
     } else if is_loopback(&to) && !is_loopback(from) {
-        "which is this machine: another must not choose what is read from here"
+        "which is this machine: a redirect from another machine must not lead here"
     } else if !is_same_origin(from, &to) && has_credentials(&to) {
         "which holds credentials"
     } else {
@@ -64,14 +64,14 @@ pub(super) fn is_same_origin(one: &Url, other: &Url) -> bool {
     matches!(one.origin(), Origin::Tuple(..)) && one.origin() == other.origin()
 }
 
-/// A URL as errors and logs show it: without what may be secret, which is user, password, query and fragment.
+/// A URL for errors and logs: without user, password, query and fragment, which may be secret.
 pub(crate) fn redacted(url: &Url) -> String {
     let mut shown = url.clone();
     shown.set_fragment(None);
     if shown.query().is_some() {
         shown.set_query(Some("(redacted)"));
     }
-    // A URL without a host takes no credentials, and so has none.
+    // Setting credentials fails only for a URL without a host, which has none.
     let _ = shown.set_username("");
     let _ = shown.set_password(None);
     shown.into()

@@ -1,6 +1,6 @@
-//! A server on loopback for tests: HTTP/1.1 with or without TLS, whose answers are one function of the request.
+//! A test server on loopback: HTTP/1.1 with or without TLS. One function of the request gives its responses.
 //!
-//! Its certificates are those of `tests/keys`: two authorities, and a server of each for `localhost` and `127.0.0.1`.
+//! Its certificates are in `tests/keys`: two authorities, and one server certificate of each for `localhost` and `127.0.0.1`.
 
 use std::io;
 use std::net::SocketAddr;
@@ -27,7 +27,7 @@ pub(crate) const AUTHORITY: &str = include_str!("../../tests/keys/tls_authority.
 /// The authority of [`Server::other_tls`].
 pub(crate) const OTHER_AUTHORITY: &str = include_str!("../../tests/keys/tls_other_authority.pem");
 
-/// What the server answers to a request, before which it has seen so many others.
+/// The server's response to a request; the first argument is the number of earlier requests.
 pub(crate) type Answer = fn(usize, Request) -> BoxFuture<'static, Response>;
 
 /// A running server; it ends when dropped.
@@ -46,13 +46,13 @@ impl Server {
         Self::start(listener, address, "http", answer)
     }
 
-    /// With a certificate of [`AUTHORITY`].
+    /// With a certificate signed by [`AUTHORITY`].
     pub(crate) async fn tls(answer: Answer) -> Self {
         let certificate = include_str!("../../tests/keys/tls_server.pem");
         Self::with_certificate(certificate, include_str!("../../tests/keys/tls_server.key.pem"), answer).await
     }
 
-    /// With a certificate of [`OTHER_AUTHORITY`].
+    /// With a certificate signed by [`OTHER_AUTHORITY`].
     pub(crate) async fn other_tls(answer: Answer) -> Self {
         let certificate = include_str!("../../tests/keys/tls_other_server.pem");
         Self::with_certificate(certificate, include_str!("../../tests/keys/tls_other_server.key.pem"), answer).await
@@ -84,12 +84,12 @@ impl Server {
         Self { address, scheme, seen, _tasks: tasks }
     }
 
-    /// The URL of a path, by address.
+    /// The URL of a path, with the server's address.
     pub(crate) fn url(&self, path: &str) -> String {
         format!("{}://{}{path}", self.scheme, self.address)
     }
 
-    /// The URL of a path, by the name `localhost`: another host to a client that compares names.
+    /// The URL of a path, with the name `localhost`: a different host for a client that compares names.
     pub(crate) fn url_by_name(&self, path: &str) -> String {
         format!("{}://localhost:{}{path}", self.scheme, self.address.port())
     }
@@ -108,7 +108,7 @@ fn service(log: Arc<Mutex<Vec<HeaderMap>>>, answer: Answer) -> Router {
     })
 }
 
-/// Connections that have shaken hands. One that fails to is dropped: that is what some tests are about.
+/// Accepts connections and completes the TLS handshake. Drops a connection whose handshake fails, which some tests cause.
 struct TlsListener {
     listener: TcpListener,
     acceptor: TlsAcceptor,

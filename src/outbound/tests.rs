@@ -1,4 +1,4 @@
-//! The client against a real server on loopback: size, time, redirects, authorities, repeats, and what errors show.
+//! Tests the client against a real server on loopback: size, time, redirects, authorities, retries, and redaction in errors.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -16,10 +16,10 @@ use super::testing::{AUTHORITY, OTHER_AUTHORITY, Server};
 use super::{Client, Plaintext, Request, Retry, Roots, Settings, StatusCode, parse_url, redacted};
 use crate::error::{Error, Kind, Result};
 
-/// The limit of an answer in these tests, in bytes.
+/// The limit on a response body in these tests, in bytes.
 const BODY_BYTES_MAX: usize = 1_000;
 
-/// Repeats without pauses worth mentioning.
+/// Retries with negligible pauses.
 const QUICK: Retry = Retry {
     attempts_max: 3,
     pause_min: Duration::from_millis(1),
@@ -61,12 +61,12 @@ async fn ask(client: &Client, request: &Request) -> Result<(u16, usize)> {
 
 async fn refused(client: &Client, request: &Request) -> Error {
     match client.send(request).await {
-        Ok(answer) => panic!("an answer {} in place of an error", answer.status),
+        Ok(answer) => panic!("expected an error, got a response with status {}", answer.status),
         Err(error) => error,
     }
 }
 
-/// What the path says: `/length/N`, `/chunks/N`, `/endless/STATUS`, `/silent`, `/stalls`, `/redirect?URL`, `/loop`,
+/// The path selects the response: `/length/N`, `/chunks/N`, `/endless/STATUS`, `/silent`, `/stalls`, `/redirect?URL`, `/loop`,
 /// `/status/STATUS`, `/later/SECONDS`, `/cut`, and on the first request only: `/first/STATUS`, `/first-later/SECONDS`,
 /// `/first-cut`.
 fn answer(before: usize, request: axum::extract::Request) -> BoxFuture<'static, Response<Body>> {
@@ -104,7 +104,7 @@ fn answer(before: usize, request: axum::extract::Request) -> BoxFuture<'static, 
 }
 
 #[tokio::test]
-async fn an_answer_is_read_up_to_its_limit() {
+async fn a_response_is_read_up_to_its_limit() {
     let server = Server::plain(answer).await;
     let client = client(settings());
     let cases = [
@@ -113,7 +113,7 @@ async fn an_answer_is_read_up_to_its_limit() {
         ("/length/1001", None),
         ("/chunks/1001", None),
         ("/endless/200", None),
-        // An error page is cut off.
+        // An error page is truncated.
         ("/endless/500", Some((500, 1_000))),
     ];
     for (path, expected) in cases {
@@ -139,13 +139,13 @@ async fn an_attempt_ends_in_time() {
         assert!(started.elapsed() < Duration::from_secs(30), "{path}");
         assert_eq!(error.kind(), Kind::Unavailable, "{path}: {error}");
         assert!(error.message().contains("does not answer within 100ms"), "{path}: {error}");
-        // A connection may take all of the time; but there is no other attempt.
+        // Connecting may use up the whole time; but there is no second attempt.
         assert!(server.seen().len() <= 1, "{path}");
     }
 }
 
 #[test]
-fn a_redirect_leads_nowhere_that_is_less_safe() {
+fn a_redirect_never_leads_to_a_less_safe_url() {
     use Plaintext::{Anywhere, Loopback};
     let cases = [
         (Loopback, "https://a.test/x/y", "z?q", Ok("https://a.test/x/z?q")),
@@ -160,7 +160,7 @@ fn a_redirect_leads_nowhere_that_is_less_safe() {
         (Loopback, "https://localhost/x", "http://localhost/", Ok("http://localhost/")),
         (Loopback, "https://127.0.0.1/x", "http://localhost:1/", Ok("http://localhost:1/")),
         (Anywhere, "https://127.0.0.1/x", "http://b.test/", Err("not https")),
-        // What only this machine can reach is not for others to choose.
+        // Another machine must not redirect to what only this machine can reach.
         (Anywhere, "http://a.test/x", "http://localhost/", Err("this machine")),
         (Loopback, "https://a.test/x", "http://127.0.0.1/", Err("this machine")),
         (Loopback, "https://a.test/x", "https://[::1]/", Err("this machine")),
@@ -186,7 +186,7 @@ async fn a_redirect_is_followed_without_credentials_for_others() {
     let client = client(settings());
     let to = |server: &Server, target: &str| server.url(&format!("/redirect?{target}"));
     let back = to(&other, &plain.url("/status/200"));
-    // The first URL, the error or the status, and of each request that comes in whether it has the token.
+    // The first URL, the error or the status, and for each received request whether it carries the token.
     let cases: [(String, Result<u16, &str>, &[bool]); 9] = [
         (to(&plain, "/status/204"), Ok(204), &[true, true]),
         (to(&plain, &plain.url("/status/404")), Ok(404), &[true, true]),
@@ -214,13 +214,13 @@ async fn a_redirect_is_followed_without_credentials_for_others() {
         assert_eq!(found, tokens, "{first}");
     }
     let post = Request::post(url(&to(&plain, "/status/200")), "text/plain", "x");
-    assert_eq!(ask(&client, &post).await.unwrap().0, 302, "what a body is for is not sent elsewhere");
+    assert_eq!(ask(&client, &post).await.unwrap().0, 302, "a request with a body is not redirected");
     let strict = self::client(Settings { redirects_max: 0, ..settings() });
     assert_eq!(ask(&strict, &Request::get(url(&plain.url("/loop")))).await.unwrap().0, 307);
 }
 
 #[tokio::test]
-async fn authorities_are_added_to_those_of_the_system() {
+async fn authorities_are_added_to_the_system_ones() {
     let (one, other) = (Server::tls(answer).await, Server::other_tls(answer).await);
     let cases: [(&[&str], [bool; 2]); 4] = [
         (&[], [false, false]),
@@ -275,7 +275,7 @@ fn a_file_without_authorities_is_refused() {
 }
 
 #[tokio::test]
-async fn only_what_is_safe_and_of_use_is_sent_again() {
+async fn only_safe_and_useful_retries_are_made() {
     let get = |path: &str, server: &Server| Request::get(url(&server.url(path)));
     let post = |path: &str, server: &Server| Request::post(url(&server.url(path)), "text/plain", "x");
     let safe = |path: &str, server: &Server| Request::post(url(&server.url(path)), "text/plain", "x").idempotent();
@@ -308,7 +308,7 @@ async fn only_what_is_safe_and_of_use_is_sent_again() {
 }
 
 #[tokio::test]
-async fn errors_show_no_secret() {
+async fn errors_contain_no_secret() {
     let server = Server::plain(answer).await;
     let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let client = client(settings());
@@ -350,7 +350,7 @@ async fn errors_show_no_secret() {
     for (given, expected) in cases {
         assert_eq!(redacted(&url(given)), expected);
     }
-    // The URL's own credentials are sent where they belong.
+    // Credentials in the URL are sent to the URL's own origin.
     server.seen();
     assert_eq!(client.send(&Request::get(url(&here("/length/1")))).await.unwrap().status, StatusCode::OK);
     assert_eq!(server.seen()[0]["authorization"], "Basic dXM6aHVudGVyMg==");

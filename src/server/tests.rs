@@ -1,5 +1,5 @@
-//! A whole server whose background tasks panic: each kind is named in the log and by readiness, is restarted or ends the server
-//! in order, and nothing acknowledged is lost.
+//! Tests a whole server whose background tasks panic. The log and readiness name each kind of task, the task is restarted or
+//! the server stops in order, and no acknowledged event is lost.
 
 use std::io::Write;
 use std::path::Path;
@@ -13,10 +13,10 @@ use tracing_subscriber::fmt::MakeWriter;
 use super::*;
 use crate::tenancy::{Mint, Scope};
 
-/// How long something may take; a hang fails instead of blocking the suite.
+/// The time limit for any wait; a hang fails instead of blocking the suite.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A table, a lookup table, and a source whose brokers are away.
+/// A table, a lookup table, and a source whose brokers are unreachable.
 const CONFIG: &str = r#"
 [tables.calls]
 tenant = "tenant_id"
@@ -61,7 +61,7 @@ secret = "a secret of at least thirty-two bytes"
 operators = ["ops"]
 "#;
 
-/// A log that the test reads.
+/// A log in memory that the test reads.
 #[derive(Debug, Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
 
@@ -84,7 +84,7 @@ impl MakeWriter<'_> for Log {
 }
 
 impl Log {
-    /// Lines of errors that have these words.
+    /// The number of error lines that contain these words.
     fn errors(&self, words: &str) -> usize {
         let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
         text.lines().filter(|line| line.contains("ERROR") && line.contains(words)).count()
@@ -136,13 +136,13 @@ impl Running {
         assert_eq!(answer.status(), 202);
     }
 
-    /// The status of readiness, and why.
+    /// The status and the reasons of readiness.
     async fn ready(&self) -> (u16, String) {
         let answer = client().get(format!("http://{}/readyz", self.http)).send().await.unwrap();
         (answer.status().as_u16(), answer.text().await.unwrap())
     }
 
-    /// Waits until readiness is this and says so.
+    /// Waits until readiness has this status and contains these words.
     async fn until_ready_is(&self, status: u16, words: &str) {
         let (begun, mut turns) = (Instant::now(), tokio::time::interval(Duration::from_millis(5)));
         turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -151,7 +151,7 @@ impl Running {
             if told == status && why.contains(words) {
                 return;
             }
-            assert!(begun.elapsed() < PATIENCE, "readiness is not {status} with {words}, but {told}: {why}");
+            assert!(begun.elapsed() < PATIENCE, "expected readiness {status} with {words}, got {told}: {why}");
             turns.tick().await;
         }
     }
@@ -169,7 +169,7 @@ fn client() -> reqwest::Client {
     reqwest::Client::builder().no_proxy().build().unwrap()
 }
 
-/// How many events the table holds, as a process that just started sees it.
+/// The number of events in the table, as a newly started process sees it.
 async fn stored(folder: &Path) -> u64 {
     let config = Config::parse(CONFIG, "test", folder, std::iter::empty()).unwrap();
     let store = Store::open(&config.lake).unwrap();
@@ -177,7 +177,7 @@ async fn stored(folder: &Path) -> u64 {
     tables["calls"].snapshot().files.iter().map(|file| file.rows).sum()
 }
 
-/// Logs of this thread, on which all tasks of a test run.
+/// Captures the log of this thread, on which all tasks of a test run.
 fn listen() -> (Log, tracing::subscriber::DefaultGuard) {
     let log = Log::default();
     let lines = tracing_subscriber::fmt().with_ansi(false).with_writer(log.clone()).finish();
@@ -210,7 +210,7 @@ async fn a_background_task_that_panics_is_restarted_and_nothing_is_lost() {
         server.supervisor.failpoints.disarm(&task);
         server.until_ready_is(200, "").await;
         assert!(log.errors(&format!("{task}")) >= 1, "the log names the {task}");
-        assert!(log.errors(&format!("a test lets the {task} panic")) >= 1, "the log names the cause");
+        assert!(log.errors(&format!("a test makes the {task} panic")) >= 1, "the log names the cause");
         for counter in ["panics", "restarts"] {
             let line = format!("glasshouse_task_{counter}_total{{task=\"{}\"}}", kind.as_str());
             assert!(server.counts(&line), "no {line}");
@@ -231,7 +231,7 @@ async fn an_endpoint_that_panics_stops_the_server_in_order() {
         server.supervisor.failpoints.arm(&task);
         let fault = server.ends().await.unwrap_err();
         assert!(fault.message().contains(&task.to_string()), "{fault}");
-        assert_eq!(log.errors(&format!("a test lets the {task} panic")), 1, "logged once");
+        assert_eq!(log.errors(&format!("a test makes the {task} panic")), 1, "logged once");
         assert_eq!(server.supervisor.faults(), [format!("the {task} panicked and has ended")]);
         assert_eq!(stored(folder.path()).await, 25);
     }

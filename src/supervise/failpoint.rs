@@ -1,6 +1,6 @@
 //! Panics that a test injects into background tasks. Compiled for tests only.
 //!
-//! **Invariant:** a failpoint belongs to one supervisor: tests that run beside each other do not meet.
+//! **Invariant:** a failpoint belongs to one supervisor: tests that run in parallel do not affect each other.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -16,17 +16,17 @@ pub(crate) struct Failpoints {
 }
 
 impl Failpoints {
-    /// From now on `task` panics whenever it runs.
+    /// Makes `task` panic whenever it runs.
     pub(crate) fn arm(&self, task: &Task) {
         self.armed.send_if_modified(|armed| armed.insert(task.clone()));
     }
 
-    /// It does not any more.
+    /// Stops making `task` panic.
     pub(crate) fn disarm(&self, task: &Task) {
         self.armed.send_if_modified(|armed| armed.remove(task));
     }
 
-    /// The same work, which panics once `task` is armed.
+    /// Wraps work so that it panics once `task` is armed.
     pub(super) fn beside<F: Future>(&self, task: &Task, work: F) -> impl Future<Output = F::Output> + use<F> {
         let (task, mut armed) = (task.clone(), self.armed.subscribe());
         async move {
@@ -37,7 +37,7 @@ impl Failpoints {
             };
             tokio::select! {
                 biased;
-                () = panics => panic!("a test lets the {task} panic"),
+                () = panics => panic!("a test makes the {task} panic"),
                 value = work => value,
             }
         }

@@ -1,10 +1,10 @@
-//! Fences: a panic inside becomes a value, which names where it happened.
+//! Fences: a fence turns a panic inside it into a value with the panic's location.
 //!
-//! In: work that may panic: code of other crates over bytes of strangers, the handling of one request. Out: its value, or the
-//! [`Panic`]. The panic hook notes where a panic happened; inside a fence it logs nothing, because whoever handles the
-//! [`Panic`] does.
+//! In: work that may panic, such as decoding untrusted bytes with other crates, or handling one request. Out: its value, or the
+//! [`Panic`]. The panic hook records the location of a panic. Inside a fence it logs nothing, because the code that handles
+//! the [`Panic`] does.
 //!
-//! **Invariant:** a [`Panic`] is shown in the log only. To a client it is an error of kind `Internal`, or the fault of its own
+//! **Invariant:** a [`Panic`] appears in the log only. A client gets an error of kind `Internal`, or an error about its own
 //! bytes.
 
 use std::any::Any;
@@ -18,9 +18,9 @@ use std::task::Poll;
 use crate::error::{Error, Result};
 
 thread_local! {
-    /// How many fences this thread is inside of.
+    /// The number of fences this thread is inside.
     static DEPTH: Cell<usize> = const { Cell::new(0) };
-    /// Where the last panic inside a fence happened: written by the hook, taken by the fence.
+    /// The location of the last panic inside a fence: written by the hook, read by the fence.
     static ORIGIN: Cell<Option<Origin>> = const { Cell::new(None) };
 }
 
@@ -31,7 +31,7 @@ pub struct Panic {
     origin: Option<Origin>,
 }
 
-/// Where a panic happened, as the hook has seen it.
+/// The location of a panic, as recorded by the hook.
 #[derive(Debug)]
 struct Origin {
     location: String,
@@ -40,7 +40,7 @@ struct Origin {
 }
 
 impl Panic {
-    /// Goes on unwinding, to the next fence. The hook does not run again.
+    /// Continues unwinding up to the next fence. The hook does not run again.
     pub fn resume(self) -> ! {
         resume_unwind(Box::new(self))
     }
@@ -70,7 +70,7 @@ impl fmt::Display for Panic {
 
 impl std::error::Error for Panic {}
 
-/// Does `work` inside a fence. What it was working on must not be used after a panic, unless it is sound half-done.
+/// Runs `work` inside a fence. After a panic, do not use data that `work` may have left partly changed.
 pub fn catch<T>(work: impl FnOnce() -> T) -> Result<T, Panic> {
     let _inside = Inside::enter();
     catch_unwind(AssertUnwindSafe(work)).map_err(Panic::new)
@@ -78,7 +78,7 @@ pub fn catch<T>(work: impl FnOnce() -> T) -> Result<T, Panic> {
 
 /// Polls `future` inside a fence.
 pub fn catch_future<F: Future>(future: F) -> impl Future<Output = Result<F::Output, Panic>> {
-    // On the heap: an async function would hold it twice.
+    // On the heap: an async function would store the future twice.
     let mut future = Box::pin(future);
     poll_fn(move |context| match catch(|| future.as_mut().poll(context)) {
         Ok(polled) => polled.map(Ok),
@@ -86,7 +86,7 @@ pub fn catch_future<F: Future>(future: F) -> impl Future<Output = Result<F::Outp
     })
 }
 
-/// Does heavy work on the blocking pool. `what` names it in the `Internal` error that a panic becomes: "decoding".
+/// Runs heavy work on the blocking pool. A panic becomes an `Internal` error that names the work as `what`, such as "decoding".
 pub async fn blocking<T: Send + 'static>(
     what: &'static str,
     work: impl FnOnce() -> Result<T> + Send + 'static,
@@ -94,10 +94,12 @@ pub async fn blocking<T: Send + 'static>(
     on_thread(work).await.unwrap_or_else(|panic| Err(Error::internal(format!("{what} panicked")).with_source(panic)))
 }
 
-/// Does `work` on a thread of the blocking pool, inside a fence.
+/// Runs `work` on a thread of the blocking pool, inside a fence.
 pub async fn on_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Panic> {
     let ended = tokio::task::spawn_blocking(move || catch(work)).await;
-    ended.unwrap_or_else(|gone| Err(Panic { message: format!("the blocking pool gave it up: {gone}"), origin: None }))
+    ended.unwrap_or_else(|gone| {
+        Err(Panic { message: format!("the blocking pool cancelled the work: {gone}"), origin: None })
+    })
 }
 
 /// Logs panics through `tracing`, with location and, if enabled, backtrace. Called once, by the binary, when logging has
@@ -105,7 +107,7 @@ pub async fn on_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'sta
 pub fn install_panic_hook() {
     set_hook(Box::new(|info| {
         let origin = Origin::of(info);
-        // Both fail only on a thread that is ending, where no fence is left.
+        // Both fail only on a thread that is ending, where no fence is active.
         if DEPTH.try_with(Cell::get).unwrap_or(0) > 0 {
             let _ = ORIGIN.try_with(|noted| noted.set(Some(origin)));
             return;
@@ -113,20 +115,20 @@ pub fn install_panic_hook() {
         let Origin { location, backtrace } = origin;
         let message = info.payload_as_str().unwrap_or("(no text)");
         let thread = std::thread::current().name().unwrap_or("(no name)").to_owned();
-        tracing::error!(%location, %thread, backtrace, "a panic outside of every fence: {message}");
+        tracing::error!(%location, %thread, backtrace, "panic outside of every fence: {message}");
     }));
 }
 
 impl Origin {
     fn of(info: &PanicHookInfo<'_>) -> Self {
-        let location = info.location().map_or_else(|| "an unknown place".to_owned(), ToString::to_string);
+        let location = info.location().map_or_else(|| "an unknown location".to_owned(), ToString::to_string);
         let backtrace = Backtrace::capture();
         let is_captured = backtrace.status() == BacktraceStatus::Captured;
         Self { location, backtrace: is_captured.then(|| backtrace.to_string()) }
     }
 }
 
-/// Counts a fence for as long as it lives.
+/// Counts a fence while it is active.
 struct Inside;
 
 impl Inside {

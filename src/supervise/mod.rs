@@ -1,20 +1,20 @@
-//! The supervisor of all background tasks: it names them, restarts them after a panic, and reports them to readiness.
+//! The supervisor of all background tasks: it names tasks, restarts them after a panic, and reports failures to readiness.
 //!
 //! ```text
 //!   owner (JoinSet) ─► Supervisor::keep ─► begin() ─► fence ─┬─ ended ─► the owner
 //!                          ▲                                 └─ panic ─► log once, count, not ready
-//!                          └──────── a pause that doubles ◄───────┘            │
+//!                          └──────── doubling pause ◄─────────────┘            │
 //!   GET /readyz ◄──────────────────────────────────────────── Supervisor::faults
 //!
 //!   request, batch, message ─► catch, catch_future, blocking ─► an error in place of a panic
 //! ```
 //!
-//! In: a [`Task`], and a closure that begins it. Out: what the task returned. The supervisor spawns nothing: a task belongs to
+//! In: a [`Task`], and a closure that starts it. Out: the task's return value. The supervisor spawns nothing: a task belongs to
 //! the JoinSet or TaskTracker of its owner, which awaits it.
 //!
-//! **Invariant:** no panic of a task leaves [`Supervisor::keep`] or [`Supervisor::once`], so that no panic can skip a step of
-//! the server's stop.
-//! **Invariant:** a panic is logged once: inside a fence by whoever handles it, elsewhere by the hook.
+//! **Invariant:** no panic of a task escapes [`Supervisor::keep`] or [`Supervisor::once`], so no panic can skip a step of the
+//! shutdown.
+//! **Invariant:** a panic is logged once: inside a fence by the code that handles it, elsewhere by the panic hook.
 
 mod fence;
 
@@ -39,35 +39,35 @@ use tokio_util::sync::CancellationToken;
 use crate::error::{Error, Result};
 use crate::telemetry::Metrics;
 
-/// After so many panics in a row a restart alone does not make the server ready again.
+/// After this number of consecutive panics, a restart alone does not make the server ready again.
 const PANICS_MAX: u32 = 5;
 
-/// How fast tasks are restarted.
+/// The pauses between restarts.
 #[derive(Debug, Clone, Copy)]
 struct Backoff {
     /// The pause before the first restart; it doubles up to `pause_max`.
     pause_min: Duration,
     /// The longest pause between two restarts.
     pause_max: Duration,
-    /// A task that has run this long is sound again: its next panic counts as the first.
+    /// A task that has run this long counts as healthy: its next panic counts as the first.
     steady_after: Duration,
 }
 
-/// A bug that comes and goes costs a moment; one that stays costs neither the processor nor the log.
+/// A transient bug costs a short pause; a permanent one does not load the processor or flood the log.
 const BACKOFF: Backoff = Backoff {
     pause_min: Duration::from_millis(200),
     pause_max: Duration::from_secs(30),
     steady_after: Duration::from_secs(60),
 };
 
-/// What a background task does.
+/// The kind of a background task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TaskKind {
     /// Writes and commits the batches of one table.
     Committer,
     /// Checkpoints one table and cleans up its log.
     Maintenance,
-    /// Follows events that were acknowledged before their commit until they are stored.
+    /// Tracks events that were acknowledged before their commit until they are stored.
     Acknowledged,
     /// Reads a source.
     Source,
@@ -79,23 +79,23 @@ pub enum TaskKind {
     Endpoint,
 }
 
-/// One background task: its kind, and the name of what it works on.
+/// One background task: its kind, and the name of the table, source or endpoint it works on.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Task {
     kind: TaskKind,
     name: String,
 }
 
-/// What becomes of a task that panics while the server stops.
+/// How a task that panics during shutdown is handled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AtStop {
-    /// It ends: the next start of the server does its work.
+    /// It ends: the next start of the server repeats its work.
     End,
-    /// It is restarted until it ends by itself: it holds what must be finished.
+    /// It is restarted until it ends by itself: it holds work that must be finished.
     Finish,
 }
 
-/// Watches background tasks. Clones watch together.
+/// Watches background tasks. Clones share their state.
 #[derive(Debug, Clone)]
 pub struct Supervisor {
     metrics: Arc<Metrics>,
@@ -105,19 +105,19 @@ pub struct Supervisor {
     pub(crate) failpoints: failpoint::Failpoints,
 }
 
-/// Why a task does not work.
+/// Why a task is down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Down {
     /// It waits for its restart.
     Restarting,
-    /// It is restarted again and again.
+    /// It panics after every restart.
     Failing,
     /// It cannot be restarted.
     Ended,
 }
 
 impl TaskKind {
-    /// The word for it in metrics.
+    /// The label value in metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Committer => "committer",
@@ -138,7 +138,7 @@ impl Task {
     }
 }
 
-/// As in "committer `calls`".
+/// For example "committer `calls`".
 impl fmt::Display for Task {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} `{}`", self.kind.as_str().replace('_', " "), self.name)
@@ -157,8 +157,8 @@ impl Supervisor {
         }
     }
 
-    /// Runs a task until it ends by itself, and begins it anew after each panic. Returns its value, or `None` if it panicked
-    /// while the server stops and `at_stop` lets it end.
+    /// Runs a task until it ends by itself, and restarts it after each panic. Returns its value, or `None` if it panicked during
+    /// shutdown and `at_stop` is [`AtStop::End`].
     pub async fn keep<F: Future>(
         &self,
         task: Task,
@@ -179,7 +179,7 @@ impl Supervisor {
             let pause = self.backoff.pause_after(panics);
             self.panicked(&task, if panics < PANICS_MAX { Down::Restarting } else { Down::Failing });
             tracing::error!(
-                %task, panics, restart_in_ms = pause.as_millis(), "a background task panicked and is restarted: {panic}"
+                %task, panics, restart_in_ms = pause.as_millis(), "a background task panicked and will be restarted: {panic}"
             );
             if stop.is_cancelled() && at_stop == AtStop::Finish {
                 tokio::time::sleep(self.backoff.pause_min).await;
@@ -194,7 +194,7 @@ impl Supervisor {
         }
     }
 
-    /// Runs a task that cannot be restarted. A panic is `Internal`, and the server is not ready from then on.
+    /// Runs a task that cannot be restarted. A panic is an `Internal` error, and the server stays not ready.
     pub async fn once<T>(&self, task: Task, work: impl Future<Output = Result<T>>) -> Result<T> {
         match self.attempt(&task, work, &mut 0).await {
             Ok(outcome) => outcome,
@@ -206,7 +206,7 @@ impl Supervisor {
         }
     }
 
-    /// The tasks that do not work now, in words for readiness. Causes are in the log: anybody may read these.
+    /// The tasks that are down, as texts for the readiness endpoint. Anybody may read them, so they omit the causes.
     pub fn faults(&self) -> Vec<String> {
         let fault = |(task, down): (&Task, &Down)| match down {
             Down::Restarting => format!("the {task} panicked and is restarted"),
@@ -216,7 +216,7 @@ impl Supervisor {
         self.lock().iter().map(fault).collect()
     }
 
-    /// One run of a task. Once it has run for a while, its panics so far are forgotten.
+    /// One run of a task. Once it has run long enough, its panic count is reset.
     async fn attempt<F: Future>(&self, task: &Task, work: F, panics: &mut u32) -> Result<F::Output, Panic> {
         #[cfg(test)]
         let work = self.failpoints.beside(task, work);
@@ -234,14 +234,14 @@ impl Supervisor {
         self.lock().insert(task.clone(), down);
     }
 
-    /// Nothing panics while it is held, so a poisoned lock is as good as new.
+    /// Nothing panics while the lock is held, so a poisoned lock is safe to use.
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Task, Down>> {
         self.down.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Backoff {
-    /// The pause after so many panics in a row.
+    /// The pause after this number of consecutive panics.
     fn pause_after(&self, panics: u32) -> Duration {
         self.pause_min.saturating_mul(1 << panics.saturating_sub(1).min(16)).min(self.pause_max)
     }

@@ -1,4 +1,4 @@
-//! How a server stops in time: two signals to its endpoints, and one deadline for all of it.
+//! Shutdown within a time limit: two signals to the endpoints, and one deadline for the whole shutdown.
 //!
 //! ```text
 //!   0 ───────────────── 60 % ──── 66 % ─────────────────── 90 % ──── 95 % ──── 100 % of `shutdown.time_max`
@@ -6,39 +6,39 @@
 //!   finish what runs       │ are cut │ committed             │ tasks   │ ends
 //! ```
 //!
-//! Each step begins as soon as the one before it is done, and ends at its mark at the latest: so a client that hangs cannot
-//! take the time that the last commits need.
+//! Each step begins as soon as the previous one is done, and ends at its own deadline at the latest: so a client that hangs
+//! cannot use up the time that the last commits need.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// The marks, in percent of the whole time.
+/// The deadlines of the steps, in percent of the whole time.
 const DRAIN_PERCENT: u32 = 60;
 const CUT_PERCENT: u32 = 66;
 const COMMIT_PERCENT: u32 = 90;
 const END_PERCENT: u32 = 95;
 
-/// What an endpoint is told when the server stops.
+/// The shutdown signals to an endpoint.
 #[derive(Debug, Clone, Default)]
 pub struct Stop {
-    /// Accept nothing more, and finish what runs.
+    /// Accept no new connections or requests, and finish the running ones.
     pub asked: CancellationToken,
-    /// Cut what still runs: its clients have had their time.
+    /// Cut all running requests: their time is over.
     pub cut: CancellationToken,
 }
 
-/// When each step of a stop has to be over.
+/// The deadline of each step of a shutdown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Deadline {
-    /// Running requests and batches of sources.
+    /// Running requests and batches of sources finish.
     pub drain: Instant,
-    /// Connections that were cut.
+    /// Cut connections close.
     pub cut: Instant,
-    /// The last commits.
+    /// The last commits finish.
     pub commit: Instant,
-    /// All other tasks.
+    /// All other tasks end.
     pub end: Instant,
 }
 
@@ -49,7 +49,7 @@ impl From<CancellationToken> for Stop {
 }
 
 impl Deadline {
-    /// Of a stop that begins at `begun` and may take `time_max`.
+    /// The deadlines of a shutdown that begins at `begun` and may take `time_max`.
     pub fn new(begun: Instant, time_max: Duration) -> Self {
         let at = |percent: u32| begun + time_max / 100 * percent;
         Self { drain: at(DRAIN_PERCENT), cut: at(CUT_PERCENT), commit: at(COMMIT_PERCENT), end: at(END_PERCENT) }

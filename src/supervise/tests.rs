@@ -1,4 +1,4 @@
-//! Tasks that panic: restarted, counted, reported to readiness, and never the end of their owner.
+//! Tests that a task that panics is restarted, counted and reported to readiness, and never ends its owner.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -9,14 +9,14 @@ fn task() -> Task {
     Task::new(TaskKind::LookupTable, "places")
 }
 
-/// A supervisor that hardly pauses.
+/// A supervisor with very short pauses.
 fn supervisor() -> (Supervisor, Arc<Metrics>) {
     let metrics = Arc::new(Metrics::default());
     let backoff = Backoff { pause_min: Duration::from_millis(1), pause_max: Duration::from_millis(2), ..BACKOFF };
     (Supervisor { backoff, ..Supervisor::new(metrics.clone()) }, metrics)
 }
 
-/// Runs a task that panics `panics` times before it ends; returns what readiness said at the start of each run.
+/// Runs a task that panics `panics` times before it ends; returns the readiness faults at the start of each run.
 async fn run(supervisor: &Supervisor, panics: u32) -> Vec<Vec<String>> {
     let (runs, seen) = (AtomicU32::new(0), Mutex::new(Vec::new()));
     let begin = || async {
@@ -29,7 +29,7 @@ async fn run(supervisor: &Supervisor, panics: u32) -> Vec<Vec<String>> {
 }
 
 #[tokio::test]
-async fn a_task_that_panics_is_begun_anew() {
+async fn a_task_that_panics_is_restarted() {
     let (supervisor, metrics) = supervisor();
     let seen = run(&supervisor, 2).await;
     assert_eq!(seen, vec![Vec::<String>::new(); 3], "a restart makes the server ready again");
@@ -43,24 +43,24 @@ async fn a_task_that_panics_is_begun_anew() {
 }
 
 #[tokio::test]
-async fn a_task_that_panics_again_and_again_keeps_the_server_from_being_ready() {
+async fn a_task_that_keeps_panicking_makes_the_server_not_ready() {
     let (supervisor, _) = supervisor();
     let seen = run(&supervisor, PANICS_MAX + 1).await;
     let failing = ["the lookup table `places` panicked 5 times in a row or more".to_owned()];
     assert!(seen[..PANICS_MAX as usize].iter().all(Vec::is_empty), "{seen:?}");
     assert!(seen[PANICS_MAX as usize..].iter().all(|faults| *faults == failing), "{seen:?}");
-    assert_eq!(supervisor.faults(), [""; 0], "it has ended well");
+    assert_eq!(supervisor.faults(), [""; 0], "the task has ended without a panic");
 }
 
 #[tokio::test]
-async fn a_task_that_runs_for_a_while_is_sound_again() {
+async fn a_task_that_runs_long_enough_is_healthy_again() {
     let mut supervisor = supervisor().0;
     supervisor.backoff.steady_after = Duration::from_millis(20);
     let runs = AtomicU32::new(0);
     let begin = || async {
         let run = runs.fetch_add(1, Ordering::SeqCst);
         if run == PANICS_MAX {
-            assert_eq!(supervisor.faults().len(), 1, "it has panicked too often");
+            assert_eq!(supervisor.faults().len(), 1, "the task has reached the panic limit");
             while !supervisor.faults().is_empty() {
                 tokio::task::yield_now().await;
             }
@@ -86,7 +86,7 @@ async fn a_stop_ends_a_task_or_lets_it_finish() {
 }
 
 #[tokio::test]
-async fn a_task_that_cannot_be_restarted_is_reported_for_good() {
+async fn a_task_that_cannot_be_restarted_stays_reported() {
     let (supervisor, _) = supervisor();
     let task = Task::new(TaskKind::Endpoint, "http");
     supervisor.failpoints.arm(&task);
@@ -102,21 +102,24 @@ async fn a_fence_turns_a_panic_into_an_error() {
     assert!(catch(|| panic!("with {}", "words")).map_err(text).unwrap_err().starts_with("with words"));
     assert!(catch(|| std::panic::panic_any(7)).map_err(text).unwrap_err().starts_with("(no text)"));
     let inner = catch(|| panic!("inner")).unwrap_err();
-    assert!(catch(|| inner.resume()).map_err(text).unwrap_err().starts_with("inner"), "a panic goes on as itself");
+    assert!(
+        catch(|| inner.resume()).map_err(text).unwrap_err().starts_with("inner"),
+        "a resumed panic keeps its message"
+    );
     assert!(catch_future(async { panic!("later") }).await.map_err(text).unwrap_err().starts_with("later"));
     let error = blocking("decoding", || -> Result<()> { panic!("bad bytes") }).await.unwrap_err();
     assert!(format!("{error:?}").starts_with("Internal: decoding panicked; caused by: bad bytes"), "{error:?}");
 }
 
 #[test]
-fn pauses_double_up_to_a_bound() {
+fn pauses_double_up_to_a_limit() {
     let pauses: Vec<u64> = (1..=9).map(|panics| BACKOFF.pause_after(panics).as_millis() as u64).collect();
     assert_eq!(pauses, [200, 400, 800, 1_600, 3_200, 6_400, 12_800, 25_600, 30_000]);
     assert_eq!(BACKOFF.pause_after(u32::MAX), BACKOFF.pause_max);
 }
 
 #[test]
-fn the_marks_of_a_stop_leave_time_for_the_last_commits() {
+fn shutdown_deadlines_leave_time_for_the_last_commits() {
     let begun = tokio::time::Instant::now();
     let Deadline { drain, cut, commit, end } = Deadline::new(begun, Duration::from_secs(100));
     let seconds = [drain, cut, commit, end].map(|mark| (mark - begun).as_secs());

@@ -1,9 +1,9 @@
-//! Tables that are empty while a statement is planned, and filled anew for each run of its plan.
+//! Tables that are empty while a statement is planned, and filled for each run of its plan.
 //!
-//! In: a name and a schema. Out: a [`BatchTable`] to plan with. What is in it is given with each run ([`BatchTables`]), so that a plan
-//! is made once and runs over every batch, and over lookup tables as they are then.
+//! In: a name and a schema. Out: a [`BatchTable`] to plan with. Each run passes in the contents ([`BatchTables`]), so that a plan
+//! is made once and runs over every batch, with the lookup tables as they are at that time.
 //!
-//! **Invariant:** a slot reads what its run was given, and nothing else: no file, no store, no clock.
+//! **Invariant:** a table reads only the batches passed to its run: no file, no store, no clock.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -27,7 +27,7 @@ use futures::stream;
 
 use super::deadline::{RunDeadline, watch};
 
-/// What the slots of one run hold, by name.
+/// The contents of the tables of one run, by name.
 #[derive(Debug, Default)]
 pub(super) struct BatchTables(pub(super) BTreeMap<Arc<str>, Arc<Vec<RecordBatch>>>);
 
@@ -36,7 +36,7 @@ pub(super) struct BatchTables(pub(super) BTreeMap<Arc<str>, Arc<Vec<RecordBatch>
 pub(super) struct BatchTable {
     name: Arc<str>,
     schema: SchemaRef,
-    /// How many rows a run will bring, about: which side of a join is kept in memory follows from it.
+    /// The approximate number of rows per run: it decides which side of a join is kept in memory.
     rows: usize,
 }
 
@@ -76,7 +76,7 @@ impl TableProvider for BatchTable {
     }
 }
 
-/// Reads a slot.
+/// Reads a batch table.
 pub(super) struct BatchTableScan {
     name: Arc<str>,
     columns: Vec<usize>,
@@ -85,7 +85,7 @@ pub(super) struct BatchTableScan {
 }
 
 impl BatchTableScan {
-    /// The columns that are read of the slot `name`, if it is that one.
+    /// The columns read from the table `name`, if this node reads that table.
     pub(super) fn columns_of(&self, name: &str) -> &[usize] {
         if *self.name == *name { &self.columns } else { &[] }
     }
@@ -93,7 +93,7 @@ impl BatchTableScan {
 
 impl ExecutionPlan for BatchTableScan {
     fn name(&self) -> &'static str {
-        "SlotScan"
+        "BatchTableScan"
     }
 
     fn properties(&self) -> &Arc<PlanProperties> {
@@ -132,14 +132,15 @@ impl ExecutionPlan for BatchTableScan {
     fn execute(&self, _: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let filled = context.session_config().get_extension::<BatchTables>();
         let batches = filled.and_then(|filled| filled.0.get(&self.name).cloned());
-        let batches = batches.ok_or_else(|| DataFusionError::Internal(format!("`{}` is not filled", self.name)))?;
+        let batches = batches
+            .ok_or_else(|| DataFusionError::Internal(format!("table `{}` has no contents in this run", self.name)))?;
         let (columns, count, size) = (self.columns.clone(), batches.len(), context.session_config().batch_size());
         let pieces = (0..count).flat_map(move |index| {
             let batch = batches[index].clone();
             let starts = (0..batch.num_rows()).step_by(size.max(1));
             starts.map(move |start| batch.slice(start, size.min(batch.num_rows() - start)))
         });
-        // A join that compares each row with each has no other moment at which to look at the watch.
+        // For a nested loop join, this is the only point at which the deadline can be checked.
         let deadline = context.session_config().get_extension::<RunDeadline>();
         let projected = pieces.map(move |piece| {
             watch(deadline.as_deref())?;
@@ -151,12 +152,12 @@ impl ExecutionPlan for BatchTableScan {
 
 impl DisplayAs for BatchTableScan {
     fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SlotScan: {}", self.name)
+        write!(f, "BatchTableScan: {}", self.name)
     }
 }
 
 impl fmt::Debug for BatchTableScan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SlotScan").field("name", &self.name).field("columns", &self.columns).finish()
+        f.debug_struct("BatchTableScan").field("name", &self.name).field("columns", &self.columns).finish()
     }
 }

@@ -1,7 +1,7 @@
-//! A look at the watch between two batches of a join.
+//! Checks the deadline between two batches of a join.
 //!
-//! In: a plan. Out: the same, where each join is followed by a [`DeadlineExec`]. A filter above a join that multiplies rows asks
-//! for batch after batch until one has rows that pass: without this nobody would look at the time meanwhile.
+//! In: a plan. Out: the same plan with a [`DeadlineExec`] above each join. A filter above a join that multiplies rows pulls batch
+//! after batch until one has rows that pass: without this node, nothing would check the time meanwhile.
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,10 +18,10 @@ use tokio::time::Instant;
 
 use crate::error::Error;
 
-/// Nodes that can make many rows of few.
+/// Nodes that can produce many rows from few.
 const JOINS: [&str; 5] = ["HashJoinExec", "NestedLoopJoinExec", "CrossJoinExec", "SortMergeJoinExec", "UnnestExec"];
 
-/// When a run must end, and what to say then.
+/// The deadline of a run, and its error.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct RunDeadline {
     pub(super) at: Instant,
@@ -29,26 +29,26 @@ pub(super) struct RunDeadline {
 }
 
 impl RunDeadline {
-    /// An error when the time is over.
+    /// An error once the deadline has passed.
     pub(super) fn check(&self) -> Result<(), Error> {
         if Instant::now() < self.at { Ok(()) } else { Err(self.fault()) }
     }
 
     pub(super) fn fault(&self) -> Error {
         Error::limited(format!(
-            "the transform took longer than {} s (limit ingest.transform_time_max): join on equal keys, or with less",
+            "the transform took longer than {} s (limit ingest.transform_time_max): join on equal keys, or with fewer rows",
             self.seconds
         ))
     }
 }
 
-/// The same as an error of the engine.
+/// The same check, with an engine error.
 pub(super) fn watch(deadline: Option<&RunDeadline>) -> Result<()> {
     let checked = deadline.map_or(Ok(()), RunDeadline::check);
     checked.map_err(|fault| DataFusionError::External(Box::new(fault)))
 }
 
-/// The same plan with a look at the watch behind each join.
+/// Adds a deadline check above each join of the plan.
 pub(super) fn watched(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
     let watched = plan.transform_up(|node| {
         Ok(match JOINS.contains(&node.name()) {
@@ -59,7 +59,7 @@ pub(super) fn watched(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionP
     Ok(watched?.data)
 }
 
-/// Hands batches on while there is time.
+/// Passes batches through until the deadline.
 #[derive(Debug)]
 struct DeadlineExec {
     input: Arc<dyn ExecutionPlan>,
@@ -74,7 +74,7 @@ impl DeadlineExec {
 
 impl ExecutionPlan for DeadlineExec {
     fn name(&self) -> &'static str {
-        "Pulse"
+        "DeadlineExec"
     }
 
     fn properties(&self) -> &Arc<PlanProperties> {
@@ -120,6 +120,6 @@ impl ExecutionPlan for DeadlineExec {
 
 impl DisplayAs for DeadlineExec {
     fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Pulse")
+        f.write_str("DeadlineExec")
     }
 }

@@ -1,7 +1,7 @@
-//! Debezium's envelope: what a change in a database looks like in Kafka, written by the JSON converter.
+//! Debezium's envelope: a database change as Debezium's JSON converter writes it to Kafka.
 //!
 //! In: a message's JSON, with the converter's wrapper (`{"schema": …, "payload": …}`) or without it. Out: a [`ChangeEvent`],
-//! nothing for a tombstone, or what is wrong with it.
+//! `None` for a tombstone, or a text that describes the fault.
 //!
 //! Source: Debezium's documentation of its connectors, "data change events".
 
@@ -26,7 +26,7 @@ pub(super) struct ChangeEvent<'a> {
     pub(super) source: Option<&'a str>,
 }
 
-/// The parts of an envelope that say something.
+/// The fields of an envelope that are used.
 #[derive(Deserialize)]
 struct Parts<'a> {
     #[serde(borrow, default)]
@@ -40,7 +40,7 @@ struct Parts<'a> {
 }
 
 impl<'a> ChangeEvent<'a> {
-    /// Reads a valid JSON text. Nothing is a tombstone: a message that only tells Kafka to forget a key.
+    /// Reads a valid JSON text. `None` is a tombstone: a message whose only purpose is that Kafka drops a key.
     pub(super) fn read(json: &'a str) -> Result<Option<Self>, String> {
         if json.trim() == "null" {
             return Ok(None);
@@ -53,7 +53,7 @@ impl<'a> ChangeEvent<'a> {
                 None => {}
             }
         }
-        let op = parts.op.ok_or("the message is no change as Debezium writes it: it has no `op`")?;
+        let op = parts.op.ok_or("the message is not a Debezium change event: it has no `op`")?;
         Ok(Some(Self {
             op,
             before: object("before", parts.before)?,
@@ -62,22 +62,22 @@ impl<'a> ChangeEvent<'a> {
         }))
     }
 
-    /// Whether the row is gone.
+    /// Whether the change deletes the row.
     pub(super) fn is_delete(&self) -> bool {
         self.op == "d"
     }
 
-    /// The row as it is, or as it was when it is gone.
+    /// The row after the change; for a delete, the row before it.
     pub(super) fn row(&self) -> Option<&'a str> {
         if self.is_delete() { self.before } else { self.after }
     }
 
-    /// Where in the database's log it stands: PostgreSQL's LSN, or the position in a binary log.
+    /// The position in the database's log: PostgreSQL's LSN, or the offset in a binary log.
     pub(super) fn position(&self) -> Option<i64> {
         self.number("lsn").or_else(|| self.number("pos"))
     }
 
-    /// When it happened in the database.
+    /// The time of the change in the database.
     pub(super) fn changed(&self) -> Option<Micros> {
         let nanos = || self.number("ts_ns").map(|nanos| nanos / 1_000);
         let millis = || self.number("ts_ms").and_then(|millis| millis.checked_mul(1_000));
@@ -92,16 +92,16 @@ impl<'a> ChangeEvent<'a> {
 impl<'a> Parts<'a> {
     fn read(json: &'a str) -> Result<Self, String> {
         if !json.trim_start().starts_with('{') {
-            return Err("the message is no change as Debezium writes it: it is no object".to_owned());
+            return Err("the message is not a Debezium change event: it is not an object".to_owned());
         }
-        serde_json::from_str(json).map_err(|fault| format!("the message is no change as Debezium writes it: {fault}"))
+        serde_json::from_str(json).map_err(|fault| format!("the message is not a Debezium change event: {fault}"))
     }
 }
 
 fn object<'a>(name: &str, value: Option<&'a RawValue>) -> Result<Option<&'a str>, String> {
     match value.map(RawValue::get) {
         Some(text) if !text.starts_with('{') => {
-            Err(format!("the message is no change as Debezium writes it: `{name}` is no object"))
+            Err(format!("the message is not a Debezium change event: `{name}` is not an object"))
         }
         other => Ok(other),
     }
@@ -141,12 +141,12 @@ mod tests {
         }
         let cases = [
             ("{}", "no `op`"),
-            ("[]", "no object"),
-            ("12", "no object"),
+            ("[]", "not an object"),
+            ("12", "not an object"),
             (r#"{"payload":{"a":1}}"#, "no `op`"),
-            (r#"{"payload":7}"#, "no object"),
+            (r#"{"payload":7}"#, "not an object"),
             (r#"{"op":7}"#, "invalid type"),
-            (r#"{"op":"c","after":[1]}"#, "`after` is no object"),
+            (r#"{"op":"c","after":[1]}"#, "`after` is not an object"),
             (r#"{"op":"c","op":"d"}"#, "duplicate field"),
         ];
         for (json, expected) in cases {

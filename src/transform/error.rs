@@ -1,7 +1,7 @@
-//! The engine's faults in our words, for whoever wrote the statement and whoever looks into the quarantine.
+//! Translates engine errors of a transform for the author of the statement and the reader of the quarantine.
 //!
-//! In: a fault of planning or running. Out: an [`Error`]: what the statement or a message's values did is `Invalid`, a met
-//! limit `Limited`, all else `Internal` with its text, since the only data in a transform are the message's own.
+//! In: an error of planning or execution. Out: an [`Error`]. A fault of the statement or of a message's values is `Invalid`, an
+//! exceeded limit is `Limited`, everything else is `Internal` with its text: a transform's only data are the message's own.
 
 use arrow::error::ArrowError;
 use datafusion::common::{Column, SchemaError};
@@ -9,7 +9,7 @@ use datafusion::error::DataFusionError;
 
 use crate::error::{Error, did_you_mean};
 
-/// Says what went wrong.
+/// Translates an engine error.
 pub(super) fn of_engine(fault: DataFusionError) -> Error {
     let place = fault.diagnostic().and_then(|diagnostic| diagnostic.span);
     let error = match root(&fault) {
@@ -17,7 +17,7 @@ pub(super) fn of_engine(fault: DataFusionError) -> Error {
             Some(error) => Error::new(error.kind(), error.message().to_owned()),
             None => Error::internal(sentence(&inner.to_string())),
         },
-        DataFusionError::SQL(error, _) => Error::invalid(format!("the statement cannot be read: {error}")),
+        DataFusionError::SQL(error, _) => Error::invalid(format!("the statement cannot be parsed: {error}")),
         DataFusionError::SchemaError(error, _) => Error::invalid(schema_text(error)),
         DataFusionError::Plan(text) | DataFusionError::Execution(text) | DataFusionError::NotImplemented(text) => {
             Error::invalid(sentence(text))
@@ -36,9 +36,9 @@ pub(super) fn of_engine(fault: DataFusionError) -> Error {
     error.with_source(fault)
 }
 
-/// The memory of one run is used up.
+/// The error for a run that exceeds its memory limit.
 pub(super) fn out_of_memory() -> Error {
-    Error::limited("the transform needs more memory than ingest.transform_memory_bytes_max: join with less")
+    Error::limited("the transform needs more memory than ingest.transform_memory_bytes_max: join with fewer rows")
 }
 
 fn of_arrow(error: &ArrowError) -> Error {
@@ -52,7 +52,7 @@ fn of_arrow(error: &ArrowError) -> Error {
     }
 }
 
-/// The fault inside contexts, shared handles and collections.
+/// The root error inside contexts, shared handles and collections.
 fn root(fault: &DataFusionError) -> &DataFusionError {
     match fault {
         DataFusionError::Context(_, inner) | DataFusionError::Diagnostic(_, inner) => root(inner),
@@ -69,15 +69,15 @@ fn schema_text(error: &SchemaError) -> String {
             format!("unknown column `{}`{}", field.flat_name(), did_you_mean(field.name(), known))
         }
         SchemaError::AmbiguousReference { field } => {
-            format!("column `{}` is ambiguous: write the table's name in front of it", field.flat_name())
+            format!("column `{}` is ambiguous: qualify it with the table's name", field.flat_name())
         }
         SchemaError::DuplicateQualifiedField { name, .. } | SchemaError::DuplicateUnqualifiedField { name } => {
-            format!("column `{name}` stands twice: give one of them another name with AS")
+            format!("column `{name}` appears more than once: rename one of them with AS")
         }
     }
 }
 
-/// The engine's text as a sentence of ours: without a trace, a list of signatures and a full stop.
+/// The engine's text without its backtrace, its list of signatures and its full stop.
 fn sentence(text: &str) -> String {
     let text = text.split("\n\nbacktrace").next().unwrap_or_default();
     let text = text.split(" No function matches the given name").next().unwrap_or_default();

@@ -1,17 +1,17 @@
-//! A plan over a batch, and over parts of it when something in it is bad.
+//! Runs a plan over a batch, and over parts of the batch to find its bad messages.
 //!
 //! ```text
 //!   all ─► run ─┬─ good ─► accept ─► done
-//!               └─ bad ──► one message? ─┬─ yes ─► it is the bad one
+//!               └─ bad ──► one message? ─┬─ yes ─► this is the bad one
 //!                                        └─ no ──► two halves ─► run each
 //! ```
 //!
-//! In: rows of `messages`. Out: what was accepted, and the messages that were not, each with its reason. Rows are accepted
-//! by whoever asked, who may refuse them as a whole: that is found and told in the same way.
+//! In: rows of `messages`. Out: the accepted rows, and the messages that failed, each with its reason. The caller's `accept`
+//! takes the rows, and may refuse them as a whole: the search finds and reports the cause in the same way.
 //!
-//! **Invariant:** a message is refused for itself alone: only when it was run alone.
-//! **Invariant:** time, memory and rows of a batch are bounded, the search for its bad messages included. A batch that meets a
-//! bound is `Limited`, and may be tried again in smaller ones; a message that meets one alone is refused.
+//! **Invariant:** a message is refused only after it failed in a run of its own.
+//! **Invariant:** time, memory and rows of a batch are limited, including the search for its bad messages. A batch that exceeds
+//! a limit is `Limited`, and may be retried in smaller batches; a single message that exceeds a limit is refused.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
@@ -39,10 +39,10 @@ use crate::contract::Reason;
 use crate::error::{Error, Kind, Result};
 use crate::supervise::catch;
 
-/// What lookup tables hold, by name.
+/// The contents of lookup tables, by name.
 pub(super) type Lookups = BTreeMap<Arc<str>, Arc<Vec<RecordBatch>>>;
 
-/// One batch's work.
+/// The execution of one batch.
 pub(super) struct BatchRun<'a> {
     pub(super) plan: &'a TransformPlan,
     pub(super) lookups: &'a Lookups,
@@ -51,7 +51,7 @@ pub(super) struct BatchRun<'a> {
 }
 
 impl BatchRun<'_> {
-    /// Runs over all of `table`. Must not be called on a thread that runs tasks: it blocks.
+    /// Runs over all of `table`. Blocks: do not call this on a runtime thread.
     pub(super) fn all<T>(&self, table: MessagesTable, mut accept: impl FnMut(Rows) -> Result<T>) -> Result<Outcome<T>> {
         let MessagesTable { rows, faults } = table;
         let deadline =
@@ -72,7 +72,7 @@ impl BatchRun<'_> {
                     bytes_left = bytes_left.checked_sub(bytes).ok_or_else(out_of_memory)?;
                     outcome.parts.push(accepted);
                 }
-                // There is no time left for parts of it.
+                // There is no time left to search parts of the batch.
                 Err(error) if !is_alone && deadline.check().is_err() => {
                     return Err(deadline.fault().with_source(error));
                 }
@@ -115,7 +115,7 @@ impl BatchRun<'_> {
         rows_of(&all.map_err(|cause| Error::internal("cannot join the rows of a transform").with_source(cause))?)
     }
 
-    /// What the nodes of one run find: its slots, its deadline, its memory.
+    /// The task context of one run: its tables, its deadline and its memory limit.
     fn task(&self, messages: &RecordBatch, deadline: RunDeadline) -> Arc<TaskContext> {
         let mut filled = self.lookups.clone();
         filled.insert(MESSAGES.into(), Arc::new(vec![messages.clone()]));
@@ -129,19 +129,19 @@ impl BatchRun<'_> {
     }
 }
 
-/// The second half waits until the first is done.
+/// Splits a batch into halves; the second waits until the first is done.
 fn split(range: &Range<usize>, work: &mut Vec<Range<usize>>) {
     let middle = range.start + range.len() / 2;
     work.push(middle..range.end);
     work.push(range.start..middle);
 }
 
-/// Takes the hidden column off.
+/// Removes the hidden column.
 fn rows_of(all: &RecordBatch) -> Result<Rows> {
     let (last, shown) =
-        all.columns().split_last().ok_or_else(|| Error::internal("rows of a transform have no place"))?;
+        all.columns().split_last().ok_or_else(|| Error::internal("rows of a transform have no message index"))?;
     let places = last.as_primitive_opt::<UInt32Type>().filter(|places| places.null_count() == 0);
-    let places = places.ok_or_else(|| Error::internal("rows of a transform have no place"))?;
+    let places = places.ok_or_else(|| Error::internal("rows of a transform have no message index"))?;
     let fields = all.schema_ref().fields()[..shown.len()].to_vec();
     let options = RecordBatchOptions::new().with_row_count(Some(all.num_rows()));
     let batch = RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), shown.to_vec(), &options)
@@ -158,7 +158,7 @@ fn refused(place: u32, error: &Error) -> MessageError {
 }
 
 fn too_many_rows(rows_max: usize) -> Error {
-    Error::limited(format!("the transform makes more than {rows_max} rows (limit ingest.transform_rows_max)"))
+    Error::limited(format!("the transform produces more than {rows_max} rows (limit ingest.transform_rows_max)"))
 }
 
 fn bytes_of(batch: &RecordBatch) -> usize {

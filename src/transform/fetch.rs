@@ -1,4 +1,4 @@
-//! The file of a lookup behind a URL: fetched as a whole, within bounds of time and size.
+//! Downloads the whole file of a lookup from a URL, within limits on time and size.
 
 use std::path::Path;
 
@@ -9,10 +9,10 @@ use super::lookup_file::LookupLimits;
 use crate::error::{Error, Result};
 use crate::outbound::{Client, Plaintext, Request, Retry, Roots, Settings, StatusCode, redacted};
 
-/// How often an answer may point elsewhere.
+/// The maximum number of redirects.
 const REDIRECTS_MAX: usize = 5;
 
-/// Fetches a file.
+/// Downloads a file.
 pub(super) async fn fetch(url: &Url, ca_file: Option<&Path>, bounds: &LookupLimits) -> Result<Bytes> {
     let roots = Roots::load(ca_file).map_err(|error| error.at("`ca_file`"))?;
     let settings = Settings {
@@ -27,7 +27,7 @@ pub(super) async fn fetch(url: &Url, ca_file: Option<&Path>, bounds: &LookupLimi
     };
     let answer = Client::new(settings, &roots)?.send(&Request::get(url.clone())).await?;
     if answer.status != StatusCode::OK {
-        return Err(Error::unavailable(format!("{} answers {}", redacted(url), answer.status)));
+        return Err(Error::unavailable(format!("{} answered with status {}", redacted(url), answer.status)));
     }
     Ok(answer.body)
 }

@@ -2,15 +2,15 @@
 //!
 //! | function | also called | gives |
 //! |---|---|---|
-//! | `json_text(json, key…)` | `json_as_text`, `json_get_str`, `->>` | a text without quotes, any other value as it is written |
+//! | `json_text(json, key…)` | `json_as_text`, `json_get_str`, `->>` | a text without quotes, any other value as its JSON text |
 //! | `json_raw(json, key…)` | `json_get`, `json_get_json`, `->` | the value as JSON |
-//! | `json_int(json, key…)` | `json_get_int` | a whole number |
+//! | `json_int(json, key…)` | `json_get_int` | an integer |
 //! | `json_float(json, key…)` | `json_get_float` | a number |
-//! | `json_bool(json, key…)` | `json_get_bool` | a truth value |
+//! | `json_bool(json, key…)` | `json_get_bool` | a boolean |
 //! | `json_array(json, key…)` | `json_get_array` | the elements as a list of JSON, for `unnest` |
 //!
-//! A key is a text, an index a whole number. **Invariant:** they never fail: what is not there, is null, is of another type
-//! or no JSON is NULL.
+//! A key is a text, an index an integer. **Invariant:** the functions never fail: a missing value, a JSON null, a value of another
+//! type and a text that is not valid JSON all give NULL.
 
 use std::sync::Arc;
 
@@ -30,7 +30,7 @@ use datafusion::sql::sqlparser::ast::BinaryOperator;
 
 use super::json_path::{Step, elements, find, float, int, text, truth};
 
-/// What a function makes of the value that it finds.
+/// The result type of a function.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Get {
     Text,
@@ -112,12 +112,12 @@ impl ScalarUDFImpl for JsonGet {
             coerced.push(match kind {
                 DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Null => DataType::Utf8,
                 kind if place > 0 && kind.is_integer() => DataType::Int64,
-                kind if place == 0 => return plan_err!("{name} takes a JSON text first, got {kind}"),
-                kind => return plan_err!("a step of {name} is a text or a whole number, got {kind}"),
+                kind if place == 0 => return plan_err!("{name} takes a JSON text as its first argument, got {kind}"),
+                kind => return plan_err!("a path step of {name} must be a text or an integer, got {kind}"),
             });
         }
         if coerced.is_empty() {
-            return plan_err!("{name} takes a JSON text, and the keys that lead to the value");
+            return plan_err!("{name} takes a JSON text and the path of keys to the value");
         }
         Ok(coerced)
     }
@@ -147,7 +147,7 @@ impl Steps {
             ColumnarValue::Array(array) => match array.data_type() {
                 DataType::Utf8 => Self::Keys(array.as_string::<i32>().clone()),
                 DataType::Int64 => Self::Indexes(array.as_primitive::<Int64Type>().clone()),
-                kind => return plan_err!("a step into JSON is a text or a whole number, got {kind}"),
+                kind => return plan_err!("a JSON path step must be a text or an integer, got {kind}"),
             },
         })
     }

@@ -1,9 +1,9 @@
-//! A value inside a JSON text, found without building a tree of all the rest.
+//! Finds a value inside a JSON text without parsing the whole text into a tree.
 //!
-//! In: a JSON text and a path of keys and indexes. Out: the text of the value there, or that value as text, number or truth
-//! value. Leaves: pure, and they borrow.
+//! In: a JSON text and a path of keys and indexes. Out: the text of the value at that path, or the value as text, number or
+//! boolean. All functions are pure, and borrow from their input.
 //!
-//! A value of another type than the one asked for, a JSON null and a path that leads nowhere are all nothing.
+//! A value of a type other than the requested one, a JSON null and a path without a value all give `None`.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -14,13 +14,13 @@ use serde_json::value::RawValue;
 /// One step into a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Step<'a> {
-    /// Of an object. Of keys that stand twice the first counts.
+    /// A key of an object. If a key appears more than once, the first one counts.
     Key(&'a str),
-    /// Of an array, from 0; negative ones count from its end.
+    /// An index into an array, from 0; negative indexes count from the end.
     Index(i64),
 }
 
-/// The text of the value at `path`. Nothing when it is not there, or when what stands before it is no JSON.
+/// The text of the value at `path`. `None` if there is no such value, or if the text before it is not valid JSON.
 pub(super) fn find<'j>(json: &'j str, path: &[Step<'_>]) -> Option<&'j str> {
     match path.split_first() {
         None => serde_json::from_str::<&RawValue>(json).ok().map(RawValue::get),
@@ -28,7 +28,7 @@ pub(super) fn find<'j>(json: &'j str, path: &[Step<'_>]) -> Option<&'j str> {
     }
 }
 
-/// A text without its quotes, any other value as it is written; a null is nothing.
+/// A text without its quotes, any other value as its JSON text; a null gives `None`.
 pub(super) fn text(value: &str) -> Option<Cow<'_, str>> {
     match value.as_bytes().first()? {
         b'n' => None,
@@ -38,14 +38,14 @@ pub(super) fn text(value: &str) -> Option<Cow<'_, str>> {
     }
 }
 
-/// A whole number: `12`, `12.0`, `"12"`.
+/// An integer: `12`, `12.0`, `"12"`.
 pub(super) fn int(value: &str) -> Option<i64> {
     let digits = number(value)?;
     if let Ok(whole) = digits.parse() {
         return Some(whole);
     }
     let given: f64 = digits.parse().ok()?;
-    // Beyond 2^53 a fraction of this form does not say which number was meant.
+    // Beyond 2^53, a double does not identify a single integer.
     let is_exact = given.fract() == 0.0 && given.abs() <= 9_007_199_254_740_992.0;
     is_exact.then_some(given as i64)
 }
@@ -70,7 +70,7 @@ pub(super) fn elements(value: &str) -> Option<Vec<&str>> {
     Some(elements.into_iter().map(RawValue::get).collect())
 }
 
-/// What is written as a number, with quotes or without.
+/// The text of a number, with or without quotes.
 fn number(value: &str) -> Option<Cow<'_, str>> {
     let is_number = |byte: &u8| byte.is_ascii_digit() || matches!(byte, b'-' | b'+' | b'.' | b'e' | b'E');
     text(value).filter(|digits| digits.bytes().all(|byte| is_number(&byte)))
@@ -78,12 +78,12 @@ fn number(value: &str) -> Option<Cow<'_, str>> {
 
 fn child<'j>(json: &'j str, step: Step<'_>) -> Option<&'j str> {
     let mut found = None;
-    // A visitor that has found its value stops the reader with an error: what follows is of no interest.
+    // A visitor that has found its value stops the parser with an error: the rest of the text is not needed.
     let _read = serde_json::Deserializer::from_str(json).deserialize_any(Seek { step, found: &mut found });
     found.map(RawValue::get)
 }
 
-/// Looks for one child.
+/// Finds one child of an object or array.
 struct Seek<'s, 'j> {
     step: Step<'s>,
     found: &'s mut Option<&'j RawValue>,
@@ -130,7 +130,7 @@ impl<'j> Visitor<'j> for Seek<'_, 'j> {
     }
 }
 
-/// Whether a key is this one.
+/// Whether a key equals the wanted one.
 struct Is<'s>(&'s str);
 
 impl<'j> DeserializeSeed<'j> for Is<'_> {

@@ -1,15 +1,15 @@
-//! Lookup tables: loaded when the server starts, again at each refresh, and kept when that fails.
+//! Lookup tables: loaded at startup and at each refresh; a failed refresh keeps the previous contents.
 //!
 //! ```text
-//!   file │ url │ query ─► load (bytes, rows, time) ─┬─ good ─► what transforms join with from now on
-//!             ▲                                     └─ bad ──► told, counted, tried again; the last good one stays
+//!   file │ url │ query ─► load (bytes, rows, time) ─┬─ good ─► transforms join with it from now on
+//!             ▲                                     └─ bad ──► logged, counted, retried; the last good contents stay
 //!             └──────────── refresh ◄───────────────┘
 //! ```
 //!
-//! In: declared lookups. Out: for each what it holds now, if it was ever loaded. Queries are asked by whoever runs this:
-//! a transform does not know the engine that answers them.
+//! In: declared lookups. Out: the current contents of each, if it was ever loaded. The caller passes in a function that runs
+//! queries: a transform does not depend on the query engine.
 //!
-//! **Invariant:** what was loaded once is there for ever: a refresh replaces it as a whole or not at all.
+//! **Invariant:** a loaded lookup stays available: a refresh replaces its contents as a whole or not at all.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -32,12 +32,12 @@ use crate::error::{Error, Result, did_you_mean};
 use crate::supervise::{AtStop, Supervisor, Task, TaskKind, blocking};
 use crate::telemetry::Metrics;
 
-/// The longest pause before a lookup that was never loaded is tried again.
+/// The longest pause before the next attempt to load a lookup that was never loaded.
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(5);
-/// What a panic is an error of.
+/// The name of the operation in the error that a panic becomes.
 const LOADING: &str = "loading";
 
-/// Answers the query of a lookup, with all rows of all tenants.
+/// Runs the query of a lookup, over the rows of all tenants.
 pub type LookupQuery = Arc<dyn Fn(String) -> BoxFuture<'static, Result<Vec<RecordBatch>>> + Send + Sync>;
 
 /// All lookup tables.
@@ -46,7 +46,7 @@ pub struct Lookups {
     list: BTreeMap<String, Lookup>,
     bounds: LookupLimits,
     metrics: Arc<Metrics>,
-    /// Tells waiters that one was loaded.
+    /// Notifies waiters when a lookup is loaded.
     changed: watch::Sender<()>,
 }
 
@@ -58,7 +58,7 @@ struct Lookup {
     loaded: RwLock<Option<Arc<LoadedLookup>>>,
 }
 
-/// What a lookup holds.
+/// The contents of a lookup.
 #[derive(Debug)]
 pub(super) struct LoadedLookup {
     pub(super) schema: SchemaRef,
@@ -82,7 +82,7 @@ impl Lookups {
         Arc::new(Self { list, bounds, metrics, changed: watch::Sender::new(()) })
     }
 
-    /// Loads what is in files, at once. Returns what could not be loaded, by name.
+    /// Loads the lookups that come from files. Returns the errors by lookup name.
     pub fn load_files(&self) -> Vec<(String, Error)> {
         let mut faults = Vec::new();
         for (name, lookup) in &self.list {
@@ -96,7 +96,7 @@ impl Lookups {
         faults
     }
 
-    /// Loads one. A query needs an `lookup_query`.
+    /// Loads one lookup. A lookup with a query needs `lookup_query`.
     pub async fn load_one(&self, name: &str, lookup_query: Option<&LookupQuery>) -> Result<()> {
         let lookup = self.list.get(name).ok_or_else(|| self.unknown(name))?;
         let loaded = self.load(lookup, lookup_query).await.map_err(|error| error.at(format!("lookups.{name}")))?;
@@ -104,14 +104,14 @@ impl Lookups {
         Ok(())
     }
 
-    /// Loads from this file instead of what is declared.
+    /// Loads from this file instead of the declared source.
     pub fn load_instead(&self, name: &str, file: &Path) -> Result<()> {
         let lookup = self.list.get(name).ok_or_else(|| self.unknown(name))?;
         self.keep(name, lookup_file::read(file, lookup.declared.as_ref(), &self.bounds)?);
         Ok(())
     }
 
-    /// Keeps all of them fresh until `stop`, each in a task of its own: a panic ends the refresh of none but that one.
+    /// Refreshes all lookups until `stop`, each in its own task: a panic affects only the refresh of its own lookup.
     pub async fn run(self: Arc<Self>, lookup_query: LookupQuery, supervisor: Supervisor, stop: CancellationToken) {
         let mut tasks = JoinSet::new();
         for name in self.list.keys() {
@@ -126,7 +126,7 @@ impl Lookups {
         while tasks.join_next().await.is_some() {}
     }
 
-    /// Loads one again and again.
+    /// Loads one lookup in a loop.
     async fn refresh(self: Arc<Self>, name: String, lookup_query: LookupQuery, stop: CancellationToken) {
         let Some(lookup) = self.list.get(&name) else { return };
         loop {
@@ -137,7 +137,7 @@ impl Lookups {
             match loaded {
                 Ok(loaded) => {
                     if !is_loaded {
-                        tracing::info!(lookup = %name, rows = loaded.rows, "a lookup is loaded");
+                        tracing::info!(lookup = %name, rows = loaded.rows, "loaded a lookup");
                     }
                     self.keep(&name, loaded);
                 }
@@ -145,10 +145,10 @@ impl Lookups {
                     self.metrics.transforms.lookup_failed(&name);
                     match is_loaded {
                         true => {
-                            tracing::warn!(lookup = %name, ?error, "a lookup is not refreshed: the last one is used")
+                            tracing::warn!(lookup = %name, ?error, "could not refresh a lookup: the previous contents stay in use")
                         }
                         false => {
-                            tracing::warn!(lookup = %name, ?error, "a lookup is not loaded: its sources wait")
+                            tracing::warn!(lookup = %name, ?error, "could not load a lookup: its sources wait")
                         }
                     }
                 }
@@ -169,20 +169,26 @@ impl Lookups {
                 return blocking(LOADING, move || lookup_file::read(&file, declared.as_ref(), &bounds)).await;
             }
             if let Some(url) = &config.url {
-                let url = Url::parse(url).map_err(|error| Error::invalid(format!("no URL: {error}")))?;
+                let url = Url::parse(url).map_err(|error| Error::invalid(format!("the URL is not valid: {error}")))?;
                 let format = LookupFormat::of(url.path());
-                let format = format.ok_or_else(|| Error::invalid("the url does not say its format"))?;
+                let format = format.ok_or_else(|| {
+                    Error::invalid("the URL does not end in a known format: use .csv, .json or .parquet")
+                })?;
                 let body = fetch::fetch(&url, config.ca_file.as_deref(), &bounds).await?;
                 return blocking(LOADING, move || lookup_file::decode(body, format, declared.as_ref(), &bounds)).await;
             }
-            let query = config.query.clone().ok_or_else(|| Error::internal("a lookup comes from nowhere"))?;
+            let query = config.query.clone().ok_or_else(|| Error::internal("a lookup has no source"))?;
             let lookup_query =
-                lookup_query.ok_or_else(|| Error::internal("nobody is there to answer a lookup's query"))?;
+                lookup_query.ok_or_else(|| Error::internal("no query engine was passed in for a lookup's query"))?;
             let batches = lookup_query(query).await?;
             blocking(LOADING, move || lookup_file::gather(batches, declared.as_ref(), &bounds)).await
         };
-        let late =
-            || Error::unavailable(format!("not loaded in {} s (limit ingest.lookup_time_max)", time_max.as_secs_f64()));
+        let late = || {
+            Error::unavailable(format!(
+                "the lookup did not load within {} s (limit ingest.lookup_time_max)",
+                time_max.as_secs_f64()
+            ))
+        };
         tokio::time::timeout(time_max, loading).await.map_err(|_| late())?
     }
 
@@ -194,14 +200,14 @@ impl Lookups {
         self.changed.send_replace(());
     }
 
-    /// What these hold now; or the names of those that were never loaded.
+    /// The current contents of these lookups, or the names of those that were never loaded.
     pub(super) fn now(&self, names: &[String]) -> std::result::Result<Vec<(String, Arc<LoadedLookup>)>, Vec<String>> {
         let found = |name: &String| Some((name.clone(), self.list.get(name)?.now()?));
         let missing: Vec<String> = names.iter().filter(|name| found(name).is_none()).cloned().collect();
         if missing.is_empty() { Ok(names.iter().filter_map(found).collect()) } else { Err(missing) }
     }
 
-    /// What these hold, or would hold as far as that is declared: to plan with before anything is loaded.
+    /// The contents of these lookups, or empty ones with the declared columns: used to plan before anything is loaded.
     pub(super) fn expected(
         &self,
         names: &[String],
@@ -222,18 +228,18 @@ impl Lookups {
         self.list.keys().map(String::as_str)
     }
 
-    /// Whether this is one of them.
+    /// Whether a lookup of this name is declared.
     pub(super) fn has(&self, name: &str) -> bool {
         self.list.contains_key(name)
     }
 
-    /// Ends when one of them was loaded after this was called.
+    /// Completes when any lookup is loaded after this call.
     pub(super) fn changes(&self) -> watch::Receiver<()> {
         self.changed.subscribe()
     }
 
     fn unknown(&self, name: &str) -> Error {
-        Error::invalid(format!("there is no lookup `{name}`{}", did_you_mean(name, self.names())))
+        Error::invalid(format!("unknown lookup `{name}`{}", did_you_mean(name, self.names())))
     }
 }
 
@@ -243,7 +249,7 @@ impl Lookup {
     }
 }
 
-/// Declared columns as a schema. Their types were checked with the configuration.
+/// Declared columns as a schema. The configuration has already checked their types.
 fn declared(columns: &[ColumnConfig]) -> SchemaRef {
     let field = |column: &ColumnConfig| {
         let kind = ColumnKind::parse(&column.kind).unwrap_or(ColumnKind::Text);

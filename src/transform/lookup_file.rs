@@ -1,7 +1,7 @@
-//! A lookup's file, or the answer of its query, to columns.
+//! Reads a lookup's file or query result into columns.
 //!
-//! In: bytes in a known format, or batches. Out: what the lookup holds: its declared columns in their declared types, or
-//! all columns in the types that the values tell. Bounded in bytes (as a file and in memory) and rows.
+//! In: bytes in a known format, or batches. Out: the contents of the lookup: its declared columns in their declared types, or
+//! all columns in types inferred from the values. Limited in bytes (of the file and in memory) and rows.
 
 use std::fs::File;
 use std::io::{Cursor, Read as _};
@@ -22,10 +22,10 @@ use super::lookup::LoadedLookup;
 use crate::config::LookupFormat;
 use crate::error::{Error, Result, did_you_mean};
 
-/// Rows of a batch.
+/// Rows per batch.
 const BATCH_ROWS: usize = 8_192;
 
-/// How large a lookup may be, and how long it may take.
+/// The limits on a lookup's size and loading time.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct LookupLimits {
     pub(super) bytes_max: usize,
@@ -33,10 +33,11 @@ pub(super) struct LookupLimits {
     pub(super) time_max: Duration,
 }
 
-/// Reads a file as a whole.
+/// Reads a whole file.
 pub(super) fn read(path: &Path, declared: Option<&SchemaRef>, bounds: &LookupLimits) -> Result<LoadedLookup> {
     let format = LookupFormat::of(&path.to_string_lossy());
-    let format = format.ok_or_else(|| Error::invalid("the file does not say its format: .csv, .json or .parquet"))?;
+    let format = format
+        .ok_or_else(|| Error::invalid("the file name does not end in a known format: use .csv, .json or .parquet"))?;
     let fault = |error: std::io::Error| Error::unavailable(format!("{} cannot be read: {error}", path.display()));
     let mut body = Vec::new();
     let limit = bounds.bytes_max as u64 + 1;
@@ -79,7 +80,7 @@ pub(super) fn decode(
                 .try_for_each(|batch| gathering.take(batch.map_err(|fault| unreadable("JSON", &fault))?))?;
         }
         LookupFormat::Parquet => {
-            let fault = |error: parquet::errors::ParquetError| Error::invalid(format!("no readable Parquet: {error}"));
+            let fault = |error: parquet::errors::ParquetError| Error::invalid(format!("not valid Parquet: {error}"));
             let reader = ParquetRecordBatchReaderBuilder::try_new(body).map_err(fault)?;
             let rows = usize::try_from(reader.metadata().file_metadata().num_rows()).unwrap_or(usize::MAX);
             if rows > bounds.rows_max {
@@ -95,7 +96,7 @@ pub(super) fn decode(
     gathering.finish()
 }
 
-/// Takes what a query has answered.
+/// Reads the result of a query.
 pub(super) fn gather(
     batches: Vec<RecordBatch>,
     declared: Option<&SchemaRef>,
@@ -106,7 +107,7 @@ pub(super) fn gather(
     gathering.finish()
 }
 
-/// Batches in their final schema, and what they take.
+/// Batches in their final schema, and their size.
 struct LookupRows {
     declared: Option<SchemaRef>,
     schema: Option<SchemaRef>,
@@ -142,24 +143,25 @@ impl LookupRows {
 
     fn finish(self) -> Result<LoadedLookup> {
         let schema = self.schema.filter(|schema| !schema.fields().is_empty());
-        let schema = schema.ok_or_else(|| Error::invalid("it is empty and its `columns` are not declared"))?;
+        let schema =
+            schema.ok_or_else(|| Error::invalid("the lookup is empty and has no declared columns: set `columns`"))?;
         Ok(LoadedLookup { schema, batches: Arc::new(self.batches), rows: self.rows })
     }
 }
 
 impl LookupLimits {
     fn too_large(&self) -> Error {
-        Error::limited(format!("it has more than {} bytes (limit ingest.lookup_bytes_max)", self.bytes_max))
+        Error::limited(format!("the lookup has more than {} bytes (limit ingest.lookup_bytes_max)", self.bytes_max))
     }
 
     fn too_many(&self) -> Error {
-        Error::limited(format!("it has more than {} rows (limit ingest.lookup_rows_max)", self.rows_max))
+        Error::limited(format!("the lookup has more than {} rows (limit ingest.lookup_rows_max)", self.rows_max))
     }
 }
 
-/// The columns of a CSV file: all of them, in its order. A column that is declared has its declared type.
+/// All columns of a CSV file, in file order. A declared column has its declared type.
 fn csv_schema(body: &Bytes, declared: Option<&SchemaRef>) -> Result<SchemaRef> {
-    // Without declared types all values are looked at: a type must not depend on where the file begins.
+    // Without declared types, all values are read for inference: a type must not depend on the first rows only.
     let records = declared.map(|_| 0);
     let (inferred, _) = csv::reader::Format::default()
         .with_header(true)
@@ -173,7 +175,7 @@ fn csv_schema(body: &Bytes, declared: Option<&SchemaRef>) -> Result<SchemaRef> {
     Ok(Arc::new(Schema::new(fields.collect::<Vec<_>>())))
 }
 
-/// Types that do not change with the finest value: a column of nothing is text, times are microseconds UTC.
+/// Normalizes inferred types: a column without values is text, and times are microseconds UTC whatever their precision.
 fn plain(inferred: &Schema) -> Schema {
     let fields = inferred.fields().iter().map(|field| {
         let kind = match field.data_type() {
@@ -186,7 +188,7 @@ fn plain(inferred: &Schema) -> Schema {
     Schema::new(fields.collect::<Vec<_>>())
 }
 
-/// The declared columns of a batch, in their types.
+/// The declared columns of a batch, cast to their types.
 fn conform(batch: &RecordBatch, declared: &SchemaRef) -> Result<RecordBatch> {
     if batch.schema_ref() == declared {
         return Ok(batch.clone());
@@ -196,7 +198,7 @@ fn conform(batch: &RecordBatch, declared: &SchemaRef) -> Result<RecordBatch> {
         let name = field.name();
         let given = batch.column_by_name(name).ok_or_else(|| {
             let near = did_you_mean(name, batch.schema_ref().fields().iter().map(|field| field.name().as_str()));
-            Error::invalid(format!("it has no column `{name}`, which is declared{near}"))
+            Error::invalid(format!("the lookup has no column `{name}`, which is declared{near}"))
         })?;
         cast_with_options(given, field.data_type(), &exact)
             .map_err(|fault| Error::invalid(format!("column `{name}`: {fault}")))
@@ -208,5 +210,5 @@ fn conform(batch: &RecordBatch, declared: &SchemaRef) -> Result<RecordBatch> {
 }
 
 fn unreadable(what: &str, fault: &ArrowError) -> Error {
-    Error::invalid(format!("no readable {what}: {fault}"))
+    Error::invalid(format!("not valid {what}: {fault}"))
 }

@@ -1,4 +1,4 @@
-//! Lookup tables: their formats, their refreshes, and what transforms make of a change.
+//! Tests lookup tables: formats, refreshes, and how transforms follow a change.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -41,7 +41,7 @@ fn lookups(config: LookupConfig, limits: &IngestConfig) -> Arc<Lookups> {
     Lookups::new(&BTreeMap::from([("places".to_owned(), config)]), limits, Arc::default())
 }
 
-/// What the one lookup holds, as rows of text.
+/// The contents of the only lookup, as rows of text.
 fn held(lookups: &Lookups) -> Option<(Vec<DataType>, Vec<String>)> {
     let (_, loaded): (String, Arc<LoadedLookup>) = lookups.now(&["places".to_owned()]).ok()?.pop()?;
     let kinds = loaded.schema.fields().iter().map(|field| field.data_type().clone()).collect();
@@ -104,7 +104,7 @@ fn files_of_each_format_become_columns() {
 }
 
 #[test]
-fn what_cannot_be_a_dimension_says_why() {
+fn unusable_lookups_report_the_reason() {
     let folder = TempDir::new().unwrap();
     let few = IngestConfig { lookup_rows_max: 2, ..IngestConfig::default() };
     let small = IngestConfig { lookup_bytes_max: 16, ..IngestConfig::default() };
@@ -113,9 +113,9 @@ fn what_cannot_be_a_dimension_says_why() {
         ("a.csv", b"id\n1\n2\n3\n".to_vec(), &[], &few, Kind::Limited, "ingest.lookup_rows_max"),
         ("b.parquet", parquet(&[(1, "a"), (2, "b"), (3, "c")]), &[], &few, Kind::Limited, "ingest.lookup_rows_max"),
         ("c.csv", b"id,city\n1,Lima Lima Lima\n".to_vec(), &[], &small, Kind::Limited, "ingest.lookup_bytes_max"),
-        ("d.csv", b"id,city\n1\n".to_vec(), &[], &usual, Kind::Invalid, "no readable CSV"),
-        ("e.json", b"[1,2]".to_vec(), &[], &usual, Kind::Invalid, "no readable JSON"),
-        ("f.parquet", b"id,city".to_vec(), &[], &usual, Kind::Invalid, "no readable Parquet"),
+        ("d.csv", b"id,city\n1\n".to_vec(), &[], &usual, Kind::Invalid, "not valid CSV"),
+        ("e.json", b"[1,2]".to_vec(), &[], &usual, Kind::Invalid, "not valid JSON"),
+        ("f.parquet", b"id,city".to_vec(), &[], &usual, Kind::Invalid, "not valid Parquet"),
         (
             "g.csv",
             b"idd\n1\n".to_vec(),
@@ -124,7 +124,7 @@ fn what_cannot_be_a_dimension_says_why() {
             Kind::Invalid,
             "no column `id`, which is declared, did you mean `idd`?",
         ),
-        ("h.csv", b"id\nx\n".to_vec(), &[("id", "int64")], &usual, Kind::Invalid, "no readable CSV"),
+        ("h.csv", b"id\nx\n".to_vec(), &[("id", "int64")], &usual, Kind::Invalid, "not valid CSV"),
         ("i.csv", Vec::new(), &[], &usual, Kind::Invalid, "empty"),
     ];
     for (name, bytes, declared, limits, kind, expected) in cases {
@@ -139,7 +139,7 @@ fn what_cannot_be_a_dimension_says_why() {
     assert_eq!(missing[0].1.kind(), Kind::Unavailable);
 }
 
-/// An answer to the next query.
+/// A query function with a fixed answer.
 fn lookup_query(answer: impl Fn(String) -> Result<Vec<RecordBatch>> + Send + Sync + 'static) -> LookupQuery {
     let answer = Arc::new(answer);
     Arc::new(move |sql| {
@@ -149,7 +149,7 @@ fn lookup_query(answer: impl Fn(String) -> Result<Vec<RecordBatch>> + Send + Syn
 }
 
 #[tokio::test]
-async fn a_query_is_answered_by_whoever_runs_it() {
+async fn a_lookup_query_runs_through_the_given_function() {
     let batch = RecordBatch::try_from_iter([("id", Arc::new(Int64Array::from(vec![7])) as _)]).unwrap();
     let config = LookupConfig { query: Some("SELECT 7 AS id".to_owned()), ..LookupConfig::default() };
     let lookups = lookups(config, &IngestConfig::default());
@@ -158,7 +158,7 @@ async fn a_query_is_answered_by_whoever_runs_it() {
     assert_eq!(held(&lookups), Some((vec![DataType::Int64], vec!["7".to_owned()])));
     let away = lookup_query(|_| Err(Error::unavailable("the lake is away")));
     assert_eq!(lookups.load_one("places", Some(&away)).await.unwrap_err().kind(), Kind::Unavailable);
-    assert!(held(&lookups).is_some(), "the last good one stays");
+    assert!(held(&lookups).is_some(), "the last good contents stay");
     let unknown = lookups.load_one("place", None).await.unwrap_err();
     assert!(unknown.message().contains("did you mean `places`"), "{unknown:?}");
 }
@@ -179,7 +179,7 @@ async fn serve(answers: Vec<&'static str>, tasks: &mut JoinSet<()>) -> String {
 }
 
 #[tokio::test]
-async fn a_url_is_fetched_within_bounds() {
+async fn a_url_is_fetched_within_limits() {
     let mut tasks = JoinSet::new();
     let answers = vec![
         "HTTP/1.1 302 Found\r\nLocation: /other.csv\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
@@ -232,7 +232,7 @@ async fn city(transform: &Arc<Transform>) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_source_waits_for_its_dimensions_and_follows_them() {
+async fn a_source_waits_for_its_lookups_and_follows_their_changes() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("places.csv");
     let metrics = Arc::new(Metrics::default());
@@ -266,7 +266,7 @@ async fn a_source_waits_for_its_dimensions_and_follows_them() {
     }
     assert_eq!(city(&transform).await, "Lima");
 
-    // Each of these is seen at some refresh: other rows, another schema, and one that the statement does not fit.
+    // A refresh picks up each of these: other rows, another schema, and one that the statement does not fit.
     for (csv, expected) in [("id,city\n1,Quito\n2,x\n", "Quito"), ("more,city,id\n3,Cusco,1\n4,y,5\n6,z,7\n", "Cusco")]
     {
         write(csv);
@@ -276,7 +276,7 @@ async fn a_source_waits_for_its_dimensions_and_follows_them() {
     }
     write("id,town\n1,Lima\n2,x\n3,y\n4,z\n");
     told("glasshouse_lookup_rows{lookup=\"places\"} 4").await;
-    assert_eq!(city(&transform).await, "Cusco", "the last that fits is used");
+    assert_eq!(city(&transform).await, "Cusco", "the last contents that fit are used");
     write("no,csv\n1\n");
     assert_eq!(city(&transform).await, "Cusco");
     write("id,city\n1,Lima\n");

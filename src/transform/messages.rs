@@ -1,19 +1,19 @@
 //! The table `messages`: a batch of messages as columns.
 //!
-//! In: messages as they were read. Out: a [`MessagesTable`], and what is wrong with those that cannot be in it.
+//! In: messages as read from the source. Out: a [`MessagesTable`], and an error for each message that cannot be a row.
 //!
 //! | column | type | |
 //! |---|---|---|
 //! | `value` | text | the payload, which is valid JSON; NULL when the message has none |
-//! | `key` | text | NULL when there is none, or when it is not UTF-8 |
-//! | `headers` | map | of headers with one name the last; a value that is not UTF-8 is NULL |
-//! | `topic`, `partition`, `offset` | text, int, bigint | the message's place |
+//! | `key` | text | NULL if the message has none, or if it is not UTF-8 |
+//! | `headers` | map | the last header of each name; a value that is not UTF-8 is NULL |
+//! | `topic`, `partition`, `offset` | text, int, bigint | the message's position in Kafka |
 //! | `time` | timestamp | the message's own time |
 //!
-//! and for changes of a database, read from Debezium's envelope: `op`, `before`, `after`, `source`, `row`, `deleted`,
+//! and for database changes, read from Debezium's envelope: `op`, `before`, `after`, `source`, `row`, `deleted`,
 //! `position`, `changed_time`.
 //!
-//! **Invariant:** the last column, [`PLACE`], is the message's place in the batch. No statement sees it.
+//! **Invariant:** the last column, [`PLACE`], is the message's index in the batch. Statements cannot read it.
 
 use std::sync::Arc;
 
@@ -35,7 +35,7 @@ pub(super) const MESSAGES: &str = "messages";
 /// The hidden column: `UInt32`.
 pub(super) const PLACE: &str = "__place";
 
-/// What a statement may name.
+/// A property of a message that a statement may read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fact {
     Value,
@@ -81,11 +81,11 @@ const DEBEZIUM: [(&str, Fact, ColumnKind); 8] = [
 pub(super) struct MessagesTable {
     /// In the order of arrival; [`PLACE`] last.
     pub(super) rows: RecordBatch,
-    /// Messages that cannot be rows.
+    /// Messages that cannot become rows.
     pub(super) faults: Vec<MessageError>,
 }
 
-/// One message that is a row.
+/// One message that becomes a row.
 struct MessageRow<'a> {
     place: u32,
     message: &'a Message<'a>,
@@ -104,15 +104,15 @@ pub(super) fn schema(envelope: Envelope) -> SchemaRef {
     Arc::new(Schema::new(fields.collect::<Vec<_>>()))
 }
 
-/// The same with [`PLACE`].
+/// The same columns and [`PLACE`].
 pub(super) fn schema_with_place(envelope: Envelope) -> SchemaRef {
     let mut fields: Vec<_> = schema(envelope).fields().iter().cloned().collect();
     fields.push(Arc::new(Field::new(PLACE, DataType::UInt32, false)));
     Arc::new(Schema::new(fields))
 }
 
-/// Makes columns of messages. Tombstones of Debezium are passed over. `is_needed` says of which columns the values are
-/// asked for: the others are null.
+/// Builds columns from messages, without Debezium's tombstones. `is_needed` selects the columns to fill: the others hold
+/// nulls.
 pub(super) fn table(
     envelope: Envelope,
     messages: &[Message<'_>],
@@ -147,7 +147,7 @@ fn read<'a>(
     };
     let value = std::str::from_utf8(bytes).map_err(|_| (Reason::InvalidUtf8, "the message is not UTF-8".to_owned()))?;
     serde_json::from_str::<&RawValue>(value)
-        .map_err(|fault| (Reason::Malformed, format!("the message is no JSON: {fault}")))?;
+        .map_err(|fault| (Reason::Malformed, format!("the message is not valid JSON: {fault}")))?;
     let change = match envelope {
         Envelope::None => None,
         Envelope::Debezium => match ChangeEvent::read(value).map_err(|fault| (Reason::Malformed, fault))? {

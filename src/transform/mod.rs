@@ -1,17 +1,17 @@
-//! What a source makes of its messages: one SELECT over each batch, joined with lookup tables.
+//! Transforms: a source's SELECT over each message batch, joined with lookup tables.
 //!
 //! ```text
 //!   messages ─► debezium? ─► table `messages` ─┐
-//!                                              ├─► plan (made once) ─► run ─► rows, and the message of each
-//!   file │ url │ query ─► lookup tables ────┘              │
+//!                                              ├─► plan (made once) ─► run ─► rows, and the message of each row
+//!   file │ url │ query ─► lookup tables ───────┘              │
 //!                                                             └─► bad messages, each with its reason
 //! ```
 //!
-//! **Invariant:** a row comes from one message. What a message becomes depends on it and on the lookup tables, never on
-//! the messages beside it: a batch may be cut anywhere, and be read again in other pieces.
-//! **Invariant:** a bad message never spoils its neighbours, and is told with its own reason.
-//! **Invariant:** `transform` knows neither Kafka nor the lake nor queries: messages are given to it, and so is whoever answers
-//! the query of a lookup.
+//! **Invariant:** a row comes from exactly one message. The rows of a message depend on that message and on the lookup
+//! tables, never on the other messages of the batch: a batch may be split anywhere, and read again with other boundaries.
+//! **Invariant:** a bad message does not affect the others, and is reported with its own reason.
+//! **Invariant:** `transform` does not depend on Kafka, the lake or queries: its caller passes in the messages, and the function
+//! that runs the query of a lookup.
 
 mod plan;
 
@@ -62,57 +62,57 @@ use plan::{PlanTarget, TransformPlan};
 /// A header of a message: its name and its value.
 pub type Header = (String, Option<Vec<u8>>);
 
-/// One message, as it was read.
+/// One message, as read from its source.
 #[derive(Debug, Clone, Copy)]
 pub struct Message<'a> {
-    /// The payload; none in a tombstone.
+    /// The payload; `None` for a tombstone.
     pub value: Option<&'a [u8]>,
     /// The key.
     pub key: Option<&'a [u8]>,
-    /// The headers, in their order.
+    /// The headers, in their original order.
     pub headers: &'a [Header],
-    /// Where it was read.
+    /// The topic it was read from.
     pub topic: &'a str,
     /// The partition, from 0.
     pub partition: i32,
-    /// Its place there.
+    /// The offset within the partition.
     pub offset: i64,
-    /// Its own time.
+    /// The message's timestamp.
     pub time: Option<Micros>,
 }
 
-/// Rows that a transform has made.
+/// Rows that a transform produced.
 #[derive(Debug)]
 pub struct Rows {
-    /// Their columns, as the SELECT names them.
+    /// The rows, with the column names of the SELECT.
     pub batch: RecordBatch,
-    /// For each row the place of its message among those that were given.
+    /// For each row, the index of its message in the batch.
     pub messages: Vec<u32>,
 }
 
 /// A message that cannot be transformed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MessageError {
-    /// Its place among those that were given.
+    /// Its index in the batch.
     pub message: usize,
-    /// Why.
+    /// The reason, as a code.
     pub reason: Reason,
-    /// For a person.
+    /// The reason, as text.
     pub detail: String,
 }
 
-/// What became of a batch.
+/// The outcome of a batch.
 #[derive(Debug)]
 pub struct Outcome<T> {
-    /// What was accepted of its rows.
+    /// The accepted rows.
     pub parts: Vec<T>,
     /// Its bad messages, in order.
     pub faults: Vec<MessageError>,
-    /// How many messages the statement has seen: without bad ones and tombstones.
+    /// The number of messages the statement has processed, without bad messages and tombstones.
     pub messages: usize,
 }
 
-/// What one batch may take.
+/// The limits of one batch.
 #[derive(Debug, Clone, Copy)]
 struct TransformLimits {
     time_max: Duration,
@@ -126,26 +126,27 @@ pub struct Transform {
     contract: Arc<Contract>,
     is_owned: bool,
     envelope: Envelope,
-    /// Read anew each time it is planned, which is seldom: its tree is a type that costs every future a long look.
+    /// Parsed again each time it is planned, which is rare: holding the parsed tree would slow down compilation of every future.
     sql: String,
     lookups: Arc<Lookups>,
-    /// Those that the statement reads.
+    /// The lookups that the statement reads.
     names: Vec<String>,
     bounds: TransformLimits,
     prepared: Mutex<Option<Arc<Prepared>>>,
 }
 
-/// A plan with what its lookups held when it was last looked at.
+/// A plan, and the contents of its lookups when it was last checked.
 struct Prepared {
     plan: Arc<TransformPlan>,
     loaded: Vec<(String, Arc<LoadedLookup>)>,
-    /// Contents for which there is no plan: told once.
+    /// Contents for which planning failed: logged once.
     refused: Vec<(String, Arc<LoadedLookup>)>,
 }
 
 impl Transform {
-    /// The transform of a source, if it has one. Plans, which blocks: not for a thread that runs tasks. `Invalid` for a statement that is none, or that does not fit the table, as
-    /// far as that can be told before all lookups are loaded ([`Transform::waits_for`]).
+    /// The transform of a source, if it has one. Planning blocks: do not call this on a runtime thread. `Invalid` if the
+    /// statement is not one SELECT, or does not fit the table as far as that can be checked before all lookups are loaded
+    /// ([`Transform::waits_for`]).
     pub fn new(
         source: &str,
         config: &SourceConfig,
@@ -185,7 +186,7 @@ impl Transform {
         Ok(Some(Arc::new(transform)))
     }
 
-    /// What stands around the events.
+    /// The envelope around the events.
     pub fn envelope(&self) -> Envelope {
         self.envelope
     }
@@ -195,7 +196,7 @@ impl Transform {
         self.lookups.expected(&self.names).err().unwrap_or_default()
     }
 
-    /// Waits until there is a plan, as long as it takes. False when it was told to stop.
+    /// Waits without a time limit until there is a plan. Returns `false` if the server stops first.
     pub async fn ready(self: &Arc<Self>, stop: &CancellationToken) -> bool {
         loop {
             let mut changes = self.lookups.changes();
@@ -205,7 +206,9 @@ impl Transform {
                     let transform = Arc::clone(self);
                     match supervise::blocking("planning", move || transform.prepare(loaded)).await {
                         Ok(_) => return true,
-                        Err(error) => tracing::error!(%source, ?error, "the transform does not fit: the source waits"),
+                        Err(error) => {
+                            tracing::error!(%source, ?error, "the transform does not fit its lookups: the source waits")
+                        }
                     }
                 }
                 Err(missing) => {
@@ -219,8 +222,8 @@ impl Transform {
         }
     }
 
-    /// Makes rows of messages and hands them to `accept`, which may refuse them. Blocks: not for a thread that runs tasks.
-    /// `Limited` without a time to wait when the batch as a whole is too much; smaller ones may do.
+    /// Transforms messages into rows and passes them to `accept`, which may refuse them. Blocks: do not call this on a runtime
+    /// thread. `Limited` without a retry delay if the batch as a whole exceeds a limit; smaller batches may succeed.
     pub fn run<T>(
         &self,
         messages: &[Message<'_>],
@@ -237,17 +240,17 @@ impl Transform {
         run.all(table, accept)
     }
 
-    /// The plan, over what the lookups hold now. When that has no plan any more, the last that had one.
+    /// The plan for the current contents of the lookups. If these cannot be planned, the last plan that worked.
     fn now(&self) -> Result<Arc<Prepared>> {
         let loaded = self
             .lookups
             .now(&self.names)
-            .map_err(|missing| Error::unavailable(format!("lookups are not loaded: {}", missing.join(", "))))?;
+            .map_err(|missing| Error::unavailable(format!("lookups are not loaded yet: {}", missing.join(", "))))?;
         self.prepare(loaded)
     }
 
     fn prepare(&self, loaded: Vec<(String, Arc<LoadedLookup>)>) -> Result<Arc<Prepared>> {
-        // A panic while planning leaves what was there before.
+        // A panic while planning leaves the previous plan in place.
         let mut prepared = self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
         let last = prepared.clone();
         let next = match last {
@@ -261,7 +264,7 @@ impl Transform {
                 (Err(error), None) => return Err(error),
                 (Err(error), Some(last)) => {
                     let source = &self.source;
-                    tracing::error!(%source, ?error, "a lookup has changed and the transform does not fit it: the last one is used");
+                    tracing::error!(%source, ?error, "a lookup has changed and the transform does not fit it: the previous contents stay");
                     Prepared { plan: Arc::clone(&last.plan), loaded: last.loaded.clone(), refused: loaded }
                 }
             },
@@ -287,12 +290,12 @@ fn names(sql: &str, lookups: &Lookups) -> Result<Vec<String>> {
         let known: Vec<&str> = std::iter::once(MESSAGES).chain(lookups.names()).collect();
         let near = did_you_mean(unknown, known.iter().copied());
         let known = known.join(", ");
-        return Err(Error::invalid(format!("there is no table or lookup `{unknown}`{near}; a transform sees {known}")));
+        return Err(Error::invalid(format!("unknown table or lookup `{unknown}`{near}; a transform can read {known}")));
     }
     Ok(names)
 }
 
-/// Whether these are the same one by one.
+/// Whether both lists hold the same lookups in the same order.
 fn all_same(
     one: &[(String, Arc<LoadedLookup>)],
     other: &[(String, Arc<LoadedLookup>)],

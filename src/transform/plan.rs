@@ -1,13 +1,13 @@
-//! A statement to a plan that runs over any batch.
+//! Turns a statement into a plan that runs over any batch.
 //!
 //! ```text
-//!   text ─► parse (one SELECT?) ─► plan over empty slots ─► carry the place ─► columns of the contract? ─► physical plan
+//!   text ─► parse (one SELECT?) ─► plan over empty tables ─► carry the message index ─► columns of the contract? ─► physical plan
 //! ```
 //!
-//! In: the text, the table it must fill, and what the lookup tables look like. Out: a [`TransformPlan`], or what is wrong, in
-//! words that name the way out. Nothing is read: slots are filled when it runs.
+//! In: the text, the table it must fill, and the schemas of the lookup tables. Out: a [`TransformPlan`], or an error that
+//! names the fix. Planning reads no data: each run fills the tables.
 //!
-//! **Invariant:** a statement sees `messages` and the lookup tables. There is no other table, no file, no option in reach.
+//! **Invariant:** a statement sees `messages` and the lookup tables. It can reach no other table, no file and no option.
 
 use std::fmt;
 use std::sync::Arc;
@@ -38,24 +38,24 @@ use crate::config::Envelope;
 use crate::contract::{Contract, EVENT_DATE, Owner, RECEIVED_TIME, Stamp, decode_arrow};
 use crate::error::{Error, Result, did_you_mean};
 
-/// Rows of one step of a plan.
+/// Rows per batch inside a plan.
 const BATCH_ROWS: usize = 8_192;
-/// Messages that a batch has, about: joins are planned for it.
+/// The approximate number of messages in a batch, used to plan joins.
 const MESSAGES_EXPECTED: usize = 10_000;
 
-/// What a statement is checked against.
+/// The table and rules a statement is checked against.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct PlanTarget<'a> {
     pub(super) contract: &'a Contract,
-    /// Whether the source itself says whose a message is.
+    /// Whether the source itself determines the tenant of a message.
     pub(super) is_owned: bool,
     pub(super) envelope: Envelope,
 }
 
-/// A statement that is ready to run. It is never run itself, only copies of it.
+/// A statement that is ready to run. Each run executes a copy of it.
 pub(super) struct TransformPlan {
     pub(super) physical: Arc<dyn ExecutionPlan>,
-    /// Of each column of `messages` whether it is read.
+    /// For each column of `messages`, whether the statement reads it.
     pub(super) is_read: Vec<bool>,
     pub(super) config: SessionConfig,
     pub(super) runtime: Arc<RuntimeEnv>,
@@ -67,19 +67,21 @@ impl fmt::Debug for TransformPlan {
     }
 }
 
-/// Parses one SELECT, and returns it with the names of the tables that it reads.
+/// Parses one SELECT, and returns it with the names of the tables it reads.
 pub(super) fn parse(sql: &str) -> Result<(Statement, Vec<String>)> {
-    // Its operators bind as everybody expects them to: `value->>'a' = 'b'` compares, which the generic dialect reads as a key.
+    // The dialect gives operators their usual precedence: `value->>'a' = 'b'` is a comparison. The generic dialect would parse
+    // `'a' = 'b'` as the key.
     let dialect = PostgreSqlDialect {};
     let parser = DFParserBuilder::new(sql).with_dialect(&dialect).build();
     let mut statements = parser.and_then(|mut parser| parser.parse_statements()).map_err(of_engine)?;
     if statements.len() > 1 {
-        return Err(Error::invalid("there is more than one statement: a transform is one SELECT"));
+        return Err(Error::invalid("the text has more than one statement: a transform is one SELECT"));
     }
-    let statement = statements.pop_front().ok_or_else(|| Error::invalid("the statement is empty"))?;
+    let statement =
+        statements.pop_front().ok_or_else(|| Error::invalid("the statement is empty: a transform is one SELECT"))?;
     let is_query = matches!(&statement, Statement::Statement(inner) if matches!(**inner, ast::Statement::Query(_)));
     if !is_query {
-        return Err(Error::invalid("a transform is one SELECT, and nothing else"));
+        return Err(Error::invalid("the statement is not a SELECT: a transform is one SELECT"));
     }
     let state = state(&[], Envelope::None)?;
     let names = state.resolve_table_references(&statement).map_err(of_engine)?;
@@ -110,7 +112,7 @@ impl TransformPlan {
 fn state(lookups: &[(String, Arc<LoadedLookup>)], envelope: Envelope) -> Result<SessionState> {
     let session = SessionConfig::new()
         .with_information_schema(false)
-        // One batch is small: several threads would only get into each other's way.
+        // A batch is small: more threads would add overhead without a gain.
         .with_target_partitions(1)
         .with_batch_size(BATCH_ROWS)
         .with_enforce_batch_size_in_joins(true);
@@ -146,7 +148,7 @@ fn state(lookups: &[(String, Arc<LoadedLookup>)], envelope: Envelope) -> Result<
     Ok(state)
 }
 
-/// Whether the columns of the rows, but for the last, are columns of the table, and its keys are among them.
+/// Checks that all columns but the last are columns of the table, and that its key columns are among them.
 fn check_names(plan: &LogicalPlan, target: PlanTarget<'_>) -> Result<()> {
     let contract = target.contract;
     let fields = plan.schema().fields();
@@ -155,7 +157,7 @@ fn check_names(plan: &LogicalPlan, target: PlanTarget<'_>) -> Result<()> {
     let table = &contract.name;
     for (index, name) in names.iter().enumerate() {
         if [RECEIVED_TIME, EVENT_DATE].contains(name) {
-            return Err(Error::invalid(format!("column `{name}` is set by the server itself: leave it out")));
+            return Err(Error::invalid(format!("column `{name}` is set by the server: remove it from the SELECT")));
         }
         if contract.column(name).is_none() {
             let near = did_you_mean(name, known());
@@ -164,7 +166,7 @@ fn check_names(plan: &LogicalPlan, target: PlanTarget<'_>) -> Result<()> {
             return Err(Error::invalid(format!("table `{table}` has no column `{name}`{all} (name it with AS)")));
         }
         if names[..index].contains(name) {
-            return Err(Error::invalid(format!("column `{name}` stands twice in the SELECT")));
+            return Err(Error::invalid(format!("column `{name}` appears more than once in the SELECT")));
         }
     }
     let keys = [("id", contract.id), ("time", contract.time), ("tenant", contract.tenant)];
@@ -181,23 +183,23 @@ fn check_names(plan: &LogicalPlan, target: PlanTarget<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Whether the table takes values of these types. It is asked itself, with no rows.
+/// Checks that the table accepts values of these types, by asking the table with zero rows.
 fn check_types(schema: &SchemaRef, target: PlanTarget<'_>) -> Result<()> {
     let columns = schema.fields().len().saturating_sub(1);
     if let Some(field) =
         schema.fields()[..columns].iter().find(|field| matches!(field.data_type(), DataType::Union(..)))
     {
-        return Err(Error::invalid(format!("column `{}` has values of many types: cast it", field.name())));
+        return Err(Error::invalid(format!("column `{}` has values of several types: cast it to one", field.name())));
     }
     let shown = Arc::new(Schema::new(schema.fields()[..columns].to_vec()));
     let stamp = Stamp { received: 0, owner: Owner::PerEvent, time_max: 0, event_bytes_max: 0, dimensions_max: 0 };
     decode_arrow(target.contract, &RecordBatch::new_empty(shown), 0, &stamp).map(|_| ())
 }
 
-/// Which columns of `messages` the plan reads.
+/// For each column of `messages`, whether the plan reads it.
 fn is_read(plan: &Arc<dyn ExecutionPlan>, columns: usize) -> Vec<bool> {
     let mut is_read = vec![false; columns];
-    // The walk cannot fail: its one step does not.
+    // The traversal cannot fail: its callback never returns an error.
     let _walked = plan.apply(|node| {
         if let Some(scan) = node.downcast_ref::<BatchTableScan>() {
             scan.columns_of(MESSAGES).iter().for_each(|column| is_read[*column] = true);

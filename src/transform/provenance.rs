@@ -1,16 +1,16 @@
-//! Which message a row comes from: a hidden column that goes through the plan, and what may stand in its way.
+//! Tracks which message a row comes from: carries a hidden column through the plan, and refuses plans that would lose it.
 //!
-//! In: the plan of a statement. Out: the same plan with [`PLACE`] as its last column, or why that cannot be.
+//! In: the plan of a statement. Out: the same plan with [`PLACE`] as its last column, or an error that gives
+//! the reason.
 //!
 //! ```text
-//!   Projection ─► Filter ─► Join ─┬─► SubqueryAlias ─► messages      each node on this way carries the column
-//!                                 └─► Aggregate ─► a lookup       what does not read messages may do what it likes
+//!   Projection ─► Filter ─► Join ─┬─► SubqueryAlias ─► messages      each node on this path carries the column
+//!                                 └─► Aggregate ─► a lookup          a part that does not read messages is unrestricted
 //! ```
 //!
-//! **Invariant:** each row above `messages` comes from exactly one message and from nothing else in the batch. So a batch may
-//! be cut anywhere, its bad messages can be taken out, and reading it again in other pieces gives the same rows. Nodes
-//! that look at several messages at once (GROUP BY, windows, DISTINCT, ORDER BY, LIMIT, joins of messages with themselves)
-//! are refused.
+//! **Invariant:** each row above `messages` comes from exactly one message of the batch. So a batch may be split anywhere, its
+//! bad messages can be removed, and reading it again with other boundaries gives the same rows. Nodes that read several
+//! messages at once (GROUP BY, windows, DISTINCT, ORDER BY, LIMIT, joins of messages with themselves) are refused.
 
 use std::sync::Arc;
 
@@ -25,13 +25,13 @@ use super::error::of_engine;
 use super::messages::{MESSAGES, PLACE};
 use crate::error::{Error, Result};
 
-/// A plan that carries the hidden column, and the name of it there.
+/// A plan that carries the hidden column, and the column's name in it.
 struct ProvenancePlan {
     plan: LogicalPlan,
     place: Column,
 }
 
-/// The plan with the hidden column last; `messages` is the table that has it.
+/// Adds the hidden column to the end of the plan; `messages` is the table that provides it.
 pub(super) fn carry(plan: &LogicalPlan, messages: &Arc<BatchTable>) -> Result<LogicalPlan> {
     check(plan)?;
     match node(plan, messages)? {
@@ -40,32 +40,32 @@ pub(super) fn carry(plan: &LogicalPlan, messages: &Arc<BatchTable>) -> Result<Lo
     }
 }
 
-/// What is wrong anywhere: functions that change with time or chance, and `messages` more than once.
+/// Refuses, anywhere in the plan, functions that depend on time or randomness, and a second use of `messages`.
 fn check(plan: &LogicalPlan) -> Result<()> {
     let (mut scans, mut found) = (0, Ok(()));
     let walked = plan.apply_with_subqueries(|node| {
         scans += usize::from(is_messages(node));
         if node.schema().fields().iter().any(|field| field.name() == PLACE) {
-            found = Err(Error::invalid(format!("`{PLACE}` is a name that the server uses itself: take another one")));
+            found = Err(Error::invalid(format!("the name `{PLACE}` is reserved by the server: use another name")));
         }
         node.apply_expressions(|expr| {
             expr.apply(|inner| {
                 if let Some(name) = changing(inner) {
                     found = Err(Error::invalid(format!(
-                        "`{name}` gives another value each time it is asked, but a message that is read again must \
-                         become the same row: use the message's `time`, `offset` or `key`"
+                        "`{name}` returns a different value at each call, but a message that is read again must \
+                         produce the same row: use the message's `time`, `offset` or `key`"
                     )));
                 }
                 Ok(TreeNodeRecursion::Continue)
             })
         })
     });
-    walked.map_err(|fault| Error::internal("a plan cannot be walked").with_source(fault))?;
+    walked.map_err(|fault| Error::internal("cannot traverse a plan").with_source(fault))?;
     found?;
     if scans > 1 {
         return Err(Error::invalid(
-            "the transform reads `messages` more than once: what it makes of a message must not depend on which others \
-             are in the same batch",
+            "the transform reads `messages` more than once: the rows of a message must not depend on the other messages \
+             in the same batch",
         ));
     }
     Ok(())
@@ -86,7 +86,7 @@ fn is_messages(plan: &LogicalPlan) -> bool {
     matches!(plan, LogicalPlan::TableScan(scan) if scan.table_name.table() == MESSAGES)
 }
 
-/// The node with the hidden column, if `messages` is below it.
+/// Adds the hidden column to a node, if `messages` is below it.
 fn node(plan: &LogicalPlan, messages: &Arc<BatchTable>) -> Result<Option<ProvenancePlan>> {
     if let LogicalPlan::TableScan(scan) = plan {
         return is_messages(plan).then(|| messages_with_place(scan, messages)).transpose();
@@ -128,7 +128,7 @@ fn messages_with_place(scan: &TableScan, messages: &Arc<BatchTable>) -> Result<P
     Ok(ProvenancePlan { plan, place: Column::new(Some(scan.table_name.clone()), PLACE) })
 }
 
-/// Refuses joins that make rows of no message: those depend on which messages are in the batch.
+/// Refuses joins that produce rows without a message: such rows depend on which messages are in the batch.
 fn check_join(kind: JoinType, side: usize) -> Result<()> {
     let keeps_messages = match side {
         0 => matches!(kind, JoinType::Inner | JoinType::Left | JoinType::LeftSemi | JoinType::LeftAnti),
@@ -138,7 +138,7 @@ fn check_join(kind: JoinType, side: usize) -> Result<()> {
         return Ok(());
     }
     Err(Error::invalid(format!(
-        "a {kind} join here would make rows of no message: keep `messages` on the side that is kept (messages LEFT JOIN …)"
+        "a {kind} join here would produce rows of no message: put `messages` on the preserved side (messages LEFT JOIN …)"
     )))
 }
 
@@ -151,10 +151,10 @@ fn refused(plan: &LogicalPlan) -> Error {
         LogicalPlan::Limit(_) => "LIMIT",
         LogicalPlan::Union(_) => "UNION",
         LogicalPlan::RecursiveQuery(_) => "recursion",
-        _ => "this",
+        _ => "this operation",
     };
     Error::invalid(format!(
-        "{what} over messages is not allowed in a transform: how messages are cut into batches must not change its rows; \
-         SELECT each message's own rows, and count them in queries"
+        "{what} over messages is not allowed in a transform: batch boundaries must not change the rows; \
+         SELECT the rows of each message, and aggregate them in queries"
     ))
 }

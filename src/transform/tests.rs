@@ -1,4 +1,4 @@
-//! Messages and a statement in, rows and bad messages out.
+//! Tests transforms: a statement and messages in, rows and bad messages out.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -17,10 +17,10 @@ use crate::error::{Error, Kind, Result};
 /// 2026-03-01T12:00:00Z in microseconds.
 const NOON: i64 = 1_772_366_400_000_000;
 
-/// Restaurants by id: 1 in two places.
+/// Restaurants by id; id 1 appears twice.
 const RESTAURANTS: &str = "id,name,city\n1,Taco Uno,Lima\n1,Taco Uno,Cusco\n2,Dos,Quito\n3,Tres,\n";
 
-/// The table that is filled.
+/// The table that the transform fills.
 fn orders() -> Arc<Contract> {
     let columns = [
         ("tenant_id", "text"),
@@ -45,7 +45,7 @@ fn orders() -> Arc<Contract> {
     Arc::new(Contract::new("orders", &config, Path::new(".")).unwrap())
 }
 
-/// A source under test, and what it joins with.
+/// A source under test, and its lookups.
 struct Case {
     source: SourceConfig,
     limits: IngestConfig,
@@ -82,7 +82,7 @@ impl Case {
         Ok(transform.expect("the source has a statement"))
     }
 
-    /// Rows as `place of the message: JSON`, sorted; and the bad messages.
+    /// Rows as `message index: JSON`, sorted; and the bad messages.
     fn run(&self, messages: &[Message<'_>]) -> Result<(Vec<String>, Vec<MessageError>)> {
         let runtime = Runtime::new().unwrap();
         let outcome = self.transform()?.run(messages, runtime.handle(), |rows| Ok(lines(&rows)))?;
@@ -120,13 +120,13 @@ fn message(offset: usize, value: &str) -> Message<'_> {
     }
 }
 
-/// What makes a whole row of little: `SELECT … FROM`, with further columns.
+/// The start of a statement that fills all key columns: `SELECT … FROM`, with further columns.
 fn select(more: &str) -> String {
     format!("SELECT key AS tenant_id, time AS event_time, value->>'id' AS event_id{more} FROM")
 }
 
 #[test]
-fn all_that_is_known_of_a_message_is_a_column() {
+fn all_message_properties_are_columns() {
     let case = Case::new(
         "SELECT key AS tenant_id, time AS event_time, topic || '/' || partition || '/' || offset AS event_id,
                 json_float(value, 'total') AS total, headers['city'] AS city
@@ -160,7 +160,7 @@ fn all_that_is_known_of_a_message_is_a_column() {
 }
 
 #[test]
-fn changes_of_a_database_are_columns() {
+fn database_changes_are_columns() {
     let case = Case::debezium(
         "SELECT row->>'tenant' AS tenant_id, changed_time AS event_time,
                 op || '/' || position || '/' || (row->>'id') AS event_id,
@@ -186,7 +186,7 @@ fn changes_of_a_database_are_columns() {
     assert!(faults[0].message == 4 && faults[0].detail.contains("no `op`"), "{faults:?}");
 }
 
-/// Places and cities (or ids) of rows, to compare at a glance.
+/// Message indexes and cities (or ids) of rows, in a short form to compare.
 fn short(rows: &[String], key: &str) -> Vec<String> {
     let find = |line: &String| {
         let (place, json) = line.split_once(": ").unwrap();
@@ -197,14 +197,14 @@ fn short(rows: &[String], key: &str) -> Vec<String> {
 }
 
 #[test]
-fn rows_know_their_message_through_joins_filters_and_lists() {
+fn rows_keep_their_message_through_joins_filters_and_lists() {
     let some = r#"{"id":"a","restaurant":1,"items":[{"sku":"x"},{"sku":"y"}]}"#;
     let other = r#"{"id":"b","restaurant":2,"items":[]}"#;
     let none = r#"{"id":"c","restaurant":9,"items":[{"sku":"z"}]}"#;
     let city = select(", r.city");
     let id = "json_int(value, 'restaurant')";
     let cases = [
-        // Multiplied by an inner join; without a partner there is no row.
+        // An inner join multiplies rows, and drops rows without a match.
         (format!("{city} messages JOIN restaurants r ON r.id = {id}"), "city", &["0 Cusco", "0 Lima", "1 Quito"][..]),
         (
             format!("{city} messages m LEFT JOIN restaurants AS r ON r.id = {id} WHERE m.value->>'id' <> 'b'"),
@@ -212,10 +212,10 @@ fn rows_know_their_message_through_joins_filters_and_lists() {
             &["0 Cusco", "0 Lima", "2 -"],
         ),
         (format!("{city} restaurants r RIGHT JOIN messages ON r.id = {id}"), "city", &["0 Cusco", "0 Lima", "1 Quito", "2 -"]),
-        // Any join but one on equal keys.
+        // Joins that are not on equal keys.
         (format!("{city} messages JOIN restaurants r ON r.id < {id} AND r.city = 'Quito'"), "city", &["2 Quito"]),
         (format!("{city} messages CROSS JOIN (SELECT max(city) AS city FROM restaurants) r"), "city", &["0 Quito", "1 Quito", "2 Quito"]),
-        // Subqueries, named parts, and what a lookup comes to.
+        // Subqueries, CTEs, and aggregates of a lookup.
         (
             format!(
                 "WITH m AS (SELECT *, {id} AS place FROM messages), r AS (SELECT id, count(*) AS n, min(city) AS city \
@@ -260,7 +260,7 @@ fn rows_know_their_message_through_joins_filters_and_lists() {
 }
 
 #[test]
-fn what_depends_on_the_cut_of_a_batch_is_refused() {
+fn statements_that_depend_on_batch_boundaries_are_refused() {
     let columns = select("");
     let cases = [
         ("SELECT 1; SELECT 2".to_owned(), "more than one statement"),
@@ -311,9 +311,9 @@ fn what_depends_on_the_cut_of_a_batch_is_refused() {
         (format!("{columns} messages JOIN restaurant r ON true"), "did you mean `restaurants`"),
         (format!("{columns} information_schema.tables"), "tables"),
         (format!("{columns} messages WHERE offst > 3"), "did you mean `offset`"),
-        (format!("{columns} messages WHERE value ->> 1.5 = 'x'"), "a text or a whole number"),
+        (format!("{columns} messages WHERE value ->> 1.5 = 'x'"), "a text or an integer"),
         (format!("{columns} messages WHERE json_text(offset, 'a') = 'x'"), "takes a JSON text"),
-        (format!("{columns} messages WHERE"), "cannot be read"),
+        (format!("{columns} messages WHERE"), "cannot be parsed"),
     ];
     for (sql, expected) in cases {
         let error = Case::new(&sql).transform().expect_err(&sql);
@@ -324,7 +324,7 @@ fn what_depends_on_the_cut_of_a_batch_is_refused() {
 }
 
 #[test]
-fn columns_are_checked_against_the_table_before_anything_runs() {
+fn columns_are_checked_against_the_table_at_planning() {
     let columns = select("");
     let unowned = "SELECT time AS event_time, value->>'id' AS event_id FROM messages";
     let cases = [
@@ -351,7 +351,7 @@ fn columns_are_checked_against_the_table_before_anything_runs() {
 }
 
 #[test]
-fn a_bad_message_is_told_alone_with_its_own_reason() {
+fn a_bad_message_is_reported_alone_with_its_own_reason() {
     let sql = format!(
         "{} messages",
         select(", CAST(value->>'total' AS DOUBLE) AS total, 12 / json_int(value, 'by') AS items")
@@ -377,7 +377,7 @@ fn a_bad_message_is_told_alone_with_its_own_reason() {
 }
 
 #[test]
-fn whoever_takes_the_rows_may_refuse_them_alone() {
+fn accept_may_refuse_the_rows_of_one_message() {
     let (case, runtime) = (Case::new(&format!("{} messages", select(""))), Runtime::new().unwrap());
     let values: Vec<String> = (0..20).map(|id| format!("{{\"id\":\"{id}\"}}")).collect();
     let messages: Vec<_> = values.iter().enumerate().map(|(offset, value)| message(offset, value)).collect();
@@ -392,7 +392,7 @@ fn whoever_takes_the_rows_may_refuse_them_alone() {
 }
 
 #[test]
-fn what_explodes_is_bounded() {
+fn exploding_joins_are_limited() {
     let many = (0..2_000).fold("id,city\n".to_owned(), |csv, id| csv + &format!("{id},c\n"));
     let joined = format!("{} messages JOIN places r ON true JOIN places s ON true", select(", r.city"));
     let dropped = format!("{joined} WHERE r.id + s.id < -json_int(value, 'n')");
@@ -405,21 +405,21 @@ fn what_explodes_is_bounded() {
     let (rows, faults) = case.run(&alone).unwrap();
     assert!(rows.is_empty() && faults[0].reason == Reason::TooLarge, "{faults:?}");
     assert!(faults[0].detail.contains("ingest.transform_rows_max"), "{faults:?}");
-    assert_eq!(case.run(&two).unwrap().1.len(), 2, "each is found to be too much by itself");
+    assert_eq!(case.run(&two).unwrap().1.len(), 2, "each message exceeds the limit by itself");
 
     case.limits.transform_memory_bytes_max = 1 << 20;
     assert!(case.run(&alone).unwrap().1[0].detail.contains("ingest.transform_memory_bytes_max"));
 
-    // No row ever leaves the filter above the joins.
+    // No row passes the filter above the joins.
     let mut case = Case::new(&dropped).with("places", &many);
     case.limits.transform_time_max = Duration::from_millis(1);
     assert!(case.run(&alone).unwrap().1[0].detail.contains("ingest.transform_time_max"));
     let limited = case.run(&two).unwrap_err();
-    assert_eq!((limited.kind(), limited.wait()), (Kind::Limited, None), "fewer at once may do");
+    assert_eq!((limited.kind(), limited.wait()), (Kind::Limited, None), "a smaller batch may succeed");
 }
 
 #[test]
-fn rows_of_many_messages_together_are_bounded_as_well() {
+fn rows_of_many_messages_together_are_limited() {
     let sql = format!("{} messages JOIN restaurants ON true", select(""));
     let mut case = Case::new(&sql);
     case.limits.transform_rows_max = 10;
@@ -430,7 +430,7 @@ fn rows_of_many_messages_together_are_bounded_as_well() {
 }
 
 #[test]
-fn no_messages_are_no_rows() {
+fn no_messages_give_no_rows() {
     let case = Case::debezium(&format!("{} messages", select("")));
     assert_eq!(case.values(&[]), (vec![], vec![]));
     assert_eq!(case.run(&[Message { value: None, ..message(0, "") }]).unwrap(), (vec![], vec![]));

@@ -1,9 +1,9 @@
-//! Choices made by bytes: the same bytes are the same choices, so that a failing case can be kept, shrunk, and found by a fuzzer.
+//! Choices derived from bytes: the same bytes give the same choices, so a failing case can be kept, shrunk, and found by a fuzzer.
 //!
-//! **Invariant:** bytes that are used up count as zero, and every choice of zero is the plain one. So there is an end to what is
-//! made, and fewer bytes make something simpler.
+//! **Invariant:** after the last byte, every byte is zero, and zero always selects the simplest choice. So generation ends, and
+//! fewer bytes give a simpler case.
 
-/// The bytes that are left.
+/// The remaining bytes.
 pub(super) struct Dice<'a>(&'a [u8]);
 
 impl<'a> Dice<'a> {
@@ -17,7 +17,7 @@ impl<'a> Dice<'a> {
         *first
     }
 
-    /// Whether any byte is left.
+    /// Whether no byte is left.
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -27,7 +27,7 @@ impl<'a> Dice<'a> {
         usize::from(self.byte()) % end
     }
 
-    /// True about `parts` times of 256; false when no byte is left.
+    /// True with a probability of about `parts` in 256; false when no byte is left.
     pub(super) fn once_in_a_while(&mut self, parts: u8) -> bool {
         self.byte() > u8::MAX - parts
     }
@@ -42,7 +42,7 @@ impl<'a> Dice<'a> {
         u64::from_le_bytes([(); 8].map(|()| self.byte()))
     }
 
-    /// An integer as tests need them: small, around a power of two, or any.
+    /// An integer that is useful in tests: small, near a power of two, or any.
     pub(super) fn integer(&mut self) -> u64 {
         match self.below(4) {
             0 => u64::from(self.byte()),
@@ -52,7 +52,7 @@ impl<'a> Dice<'a> {
         }
     }
 
-    /// Damages bytes in a few places: a byte changed, removed, doubled, or all after it cut off.
+    /// Damages bytes in a few places: changes, removes or doubles a byte, or truncates after it.
     pub(super) fn damage(&mut self, bytes: &mut Vec<u8>) {
         for _ in 0..=self.below(3) {
             if bytes.is_empty() {

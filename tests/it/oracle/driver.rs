@@ -1,7 +1,7 @@
-//! Plays an oracle over many seeds: a bounded number in every test run, and as many as the time allows in a long run.
+//! Runs an oracle over many seeds: a fixed number in every test run, and as many as the time allows in a long run.
 //!
-//! In: `GLASSHOUSE_FUZZ_SECONDS=60` plays seeds that no run has played for a minute; `GLASSHOUSE_FUZZ_SEED=17` plays that one. Out:
-//! of the first seed that fails its number, and the fewest bytes found that fail as well, with what is wrong with them.
+//! In: `GLASSHOUSE_FUZZ_SECONDS=60` runs new seeds for a minute; `GLASSHOUSE_FUZZ_SEED=17` runs that seed. Out: the number of the
+//! first seed that fails, the smallest input found that fails as well, and the difference it shows.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
@@ -15,11 +15,11 @@ use rand::{RngExt as _, SeedableRng as _};
 
 use super::{Tally, json, protobuf};
 
-/// Seeds of every run.
+/// The number of seeds in every test run.
 const SEEDS: u64 = 500;
-/// Bytes of a seed, at most: enough for a table and a few bodies.
+/// The maximum number of bytes per seed: enough for a table and a few bodies.
 const BYTES_MAX: usize = 4_096;
-/// Time for making a failing case smaller.
+/// The time limit for shrinking a failing case.
 const SHRINK_TIME_MAX: Duration = Duration::from_secs(20);
 
 type Check = fn(&[u8]) -> Result<Tally, String>;
@@ -69,8 +69,8 @@ fn protobuf_is_read_as_prost_reflect_reads_it() {
     play("protobuf", protobuf, &reasons);
 }
 
-/// Plays a check until its seeds or its time are used up. An ordinary run has rows, and rejects for each of these reasons: else
-/// what is made has become too plain to prove anything.
+/// Runs a check until its seeds or its time are used up. An ordinary run must give rows, and rejects for each of these reasons:
+/// otherwise the generated cases are too simple to prove anything.
 fn play(name: &str, check: Check, reasons: &[Reason]) {
     let number = |key: &str| std::env::var_os(key).map(|text| text.into_string().unwrap().parse::<u64>().unwrap());
     let seconds = number("GLASSHOUSE_FUZZ_SECONDS");
@@ -103,13 +103,13 @@ fn play(name: &str, check: Check, reasons: &[Reason]) {
     });
     if let Some(seed) = failed.into_inner().unwrap() {
         let (bytes, what) = shrink(check, bytes(seed));
-        panic!("{name}: seed {seed} fails, and so do these bytes: {bytes:?}\n{what}");
+        panic!("{name}: seed {seed} fails; smallest failing input: {bytes:?}\n{what}");
     }
     let tally = tally.into_inner().unwrap();
     println!("{name}: {} seeds from {first}: {tally:?}", next.into_inner().min(end) - first);
     if (first, end) == (0, SEEDS) {
         let rows = tally.get(&None).copied().unwrap_or_default();
-        assert!(rows * 10 > tally.values().sum::<usize>(), "{name}: hardly any event becomes a row: {tally:?}");
+        assert!(rows * 10 > tally.values().sum::<usize>(), "{name}: too few events become rows: {tally:?}");
         let missing: Vec<_> = reasons.iter().filter(|reason| !tally.contains_key(&Some(**reason))).collect();
         assert!(missing.is_empty(), "{name}: no event is rejected for {missing:?}: {tally:?}");
     }
@@ -121,7 +121,7 @@ fn bytes(seed: u64) -> Vec<u8> {
     (0..length).map(|_| random.random()).collect()
 }
 
-/// A panic is a failure like any other.
+/// Runs a check; a panic counts as a failure.
 fn run(check: Check, bytes: &[u8]) -> Result<Tally, String> {
     catch_unwind(AssertUnwindSafe(|| check(bytes))).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
@@ -129,7 +129,7 @@ fn run(check: Check, bytes: &[u8]) -> Result<Tally, String> {
     })
 }
 
-/// Makes failing bytes fewer and smaller as long as they fail.
+/// Shrinks a failing input for as long as it still fails.
 fn shrink(check: Check, mut bytes: Vec<u8>) -> (Vec<u8>, String) {
     let until = Instant::now() + SHRINK_TIME_MAX;
     let mut what = run(check, &bytes).err().unwrap_or_default();

@@ -1,14 +1,14 @@
-//! JSON made at random for a table: mostly events that fit it, with everything in them that JSON allows, and some that it does not.
+//! Generates random JSON for a table: mostly events that fit it, with every feature that JSON allows, and some invalid input.
 //!
-//! In: choices and a [`Spec`]. Out: the bytes of one event. Neither `~` nor the delete character is ever made: the oracle marks
-//! places with them.
+//! In: choices and a [`Spec`]. Out: the bytes of one event. Never generates `~` or the delete character: the oracle uses
+//! them as markers.
 
 use super::dice::Dice;
 use super::spec::{Column, ENUM, Field, Object, Role, Spec};
 use super::{COUNTED, MARK_BAD_BYTE, MARK_NOT_FINITE, NOW_MICROS};
 use glasshouse::contract::ColumnKind;
 
-/// Words for keys and texts, as they are written between quotes. The first byte that is no UTF-8 is only in a few.
+/// Words for keys and texts, as written between quotes. Only a few contain bytes that are not UTF-8.
 const TEXTS: [&[u8]; 22] = [
     b"a",
     COUNTED,
@@ -33,9 +33,9 @@ const TEXTS: [&[u8]; 22] = [
     b"\xff",
     b"\xc3",
 ];
-/// The same, broken.
+/// Broken words.
 const BROKEN_TEXTS: [&[u8]; 6] = [br"\x", br"\u12", b"\n", b"\t", b"\0", br"\ud83d\u12"];
-/// Numbers around all that can go wrong with them.
+/// Numbers at the edges of every known pitfall.
 const NUMBERS: [&str; 48] = [
     "0",
     "1",
@@ -110,7 +110,7 @@ const TIMES: [&str; 14] = [
 const DAYS: [&str; 7] =
     ["2025-01-31", "1970-01-01", "0000-03-01", "9999-12-31", "2025-02-29", "2025-1-1", "+025-01-01"];
 
-/// One event. `lines` says whether it may have line breaks between its tokens.
+/// Generates one event. `lines` allows line breaks between its tokens.
 pub(super) fn event(dice: &mut Dice<'_>, spec: &Spec, lines: bool) -> Vec<u8> {
     let mut maker = Maker { dice, spec, lines, text: Vec::new() };
     if maker.dice.once_in_a_while(6) {
@@ -151,7 +151,7 @@ impl Maker<'_, '_, '_> {
         let mut is_first = true;
         for field in &object.fields {
             let is_key = is_root && ["who", "at", "key"].contains(&field.name.as_str());
-            // The columns of messages inside, which the event may name itself, come last and are rarely named.
+            // The columns of nested messages, which the event may name directly, come last and are rarely named.
             let is_alias = is_root && self.spec.message.is_some() && field.number == 0;
             let chance = if is_alias {
                 12
@@ -243,7 +243,7 @@ impl Maker<'_, '_, '_> {
         }
     }
 
-    /// Mostly a time that can be believed, in the unit of the table.
+    /// A time, mostly a plausible one, in the unit of the table.
     fn event_time(&mut self, column: Column) {
         if self.dice.once_in_a_while(16) {
             return self.fitting(column);
@@ -265,7 +265,7 @@ impl Maker<'_, '_, '_> {
         }
     }
 
-    /// A value that its column may take.
+    /// A value that the column may accept.
     fn fitting(&mut self, column: Column) {
         match column.kind {
             ColumnKind::Text if column.wire == "Names" => match self.dice.below(3) {
@@ -307,7 +307,7 @@ impl Maker<'_, '_, '_> {
         }
     }
 
-    /// One of these texts: seldom one of the last three, which do not fit.
+    /// One of these texts: rarely one of the last three, which do not fit.
     fn mostly(&mut self, texts: &[&str]) {
         let count = if self.dice.once_in_a_while(16) { texts.len() } else { texts.len() - 3 };
         let text = texts[self.dice.below(count)];
@@ -331,7 +331,7 @@ impl Maker<'_, '_, '_> {
     fn word(&mut self) {
         self.put("\"");
         for _ in 0..=self.dice.below(3) / 2 {
-            // The last ones are no UTF-8, or stand for no character.
+            // The last ones are not UTF-8, or are escapes that do not encode a character.
             let count = if self.dice.once_in_a_while(10) { TEXTS.len() } else { TEXTS.len() - 4 };
             let text = TEXTS[self.dice.below(count)];
             self.put(text);
@@ -380,7 +380,7 @@ impl Maker<'_, '_, '_> {
                 let word = if word == "nul" && !self.dice.once_in_a_while(20) { "null" } else { word };
                 self.put(word);
             }
-            // Around the depth that is allowed.
+            // Near the allowed depth.
             5 if self.dice.once_in_a_while(10) => {
                 let depth = 60 + self.dice.below(10);
                 self.put("[".repeat(depth));

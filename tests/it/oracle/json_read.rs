@@ -1,15 +1,15 @@
-//! What JSON says, by `serde_json`: the oracle for ours.
+//! Reads JSON with `serde_json`: the oracle for the server's JSON decoder.
 //!
-//! In: a body and a [`Spec`]. Out: what should become of each event in it. `serde_json` decides what is JSON and what its strings
-//! and numbers are; the rest here are the rules by which a table differs from it, each said where it is applied:
+//! In: a body and a [`Spec`]. Out: the expected outcome of each event in it. `serde_json` decides what is valid JSON and the values of
+//! strings and numbers. The rest of this file are the rules by which a table differs from it; the code cites each where it applies:
 //!
-//! 1. A body is one object, an array, or lines. What is broken spoils its line, or the rest of its array.
-//! 2. `NaN`, `Infinity` and `-Infinity` are numbers that no column takes, not broken syntax.
-//! 3. Bytes that are no UTF-8, and escapes that stand for no character, spoil the field they are in, not the syntax.
-//! 4. A value that has no column of its own has at most 64 objects and arrays within each other.
-//! 5. A key that comes again is a fault, also under another name of its column; a null counts, an object that is null does not.
-//! 6. `serde_json` may miss the nearest double by a few; ours is the nearest one, and a single is the nearest to that.
-//! 7. An integer column takes a number with a fraction or an exponent when it is whole as a double, and above -2^63.
+//! 1. A body is one object, an array, or lines. Broken syntax rejects its line, or the rest of its array.
+//! 2. `NaN`, `Infinity` and `-Infinity` are numbers that no column accepts, not broken syntax.
+//! 3. Bytes that are not UTF-8, and escapes that do not encode a character, are a fault of their field, not of the syntax.
+//! 4. A value without a column of its own has at most 64 levels of nested objects and arrays.
+//! 5. A key that appears more than once is a fault, also under another name of its column. A null counts, a null object does not.
+//! 6. `serde_json` may miss the nearest double by a few; the server's is the nearest one, and a single is the nearest to that.
+//! 7. An integer column accepts a number with a fraction or an exponent if it is integral as a double, and above -2^63.
 
 use glasshouse::contract::{ColumnKind, Reason, Stamp};
 use serde::de::{DeserializeSeed, Deserializer as _, MapAccess, SeqAccess, Visitor};
@@ -19,24 +19,24 @@ use super::row::{Cell, Draft, Outcome};
 use super::spec::{Column, Field, Object, Role, Spec};
 use super::{MARK_BAD_BYTE, MARK_NOT_FINITE, time};
 
-/// Objects and arrays within each other (rule 4).
+/// The maximum nesting of objects and arrays (rule 4).
 const DEPTH_MAX: usize = 64;
 
-/// What becomes of an event, and where it is in the body.
+/// The outcome of an event, and its byte range in the body.
 pub(super) type Event = (Outcome, std::ops::Range<usize>);
 
-/// A value, taken apart as far as it is JSON.
+/// A value, parsed as far as it is valid JSON.
 enum Tree<'a> {
     Object(Vec<(&'a str, Tree<'a>)>),
     Array(Vec<Tree<'a>>),
-    /// A string, a number, or a word, as it is written.
+    /// The raw text of a string, a number, or a word.
     Scalar(&'a str),
 }
 
-/// Broken syntax, or what counts as such.
+/// Broken syntax, or a fault that counts as such.
 struct Broken;
 
-/// The events of a body. None for a body that is no JSON at all.
+/// The events of a body. `None` for a body that is not JSON at all.
 pub(super) fn body(spec: &Spec, stamp: &Stamp, body: &[u8]) -> Option<Vec<Event>> {
     let text = marked(body);
     let start = if body.starts_with(b"\xef\xbb\xbf") { 3 } else { 0 };
@@ -63,7 +63,7 @@ pub(super) fn body(spec: &Spec, stamp: &Stamp, body: &[u8]) -> Option<Vec<Event>
 
 /// Messages, each of which is one event.
 pub(super) fn messages(spec: &Spec, stamp: &Stamp, body: &[u8], places: &[std::ops::Range<usize>]) -> Vec<Event> {
-    // A message ends where it ends, also inside a character.
+    // A message may end inside a character.
     let texts = places.iter().map(|place| (marked(&body[place.clone()]), place.start));
     let event = |(text, start): (String, usize)| {
         let (outcome, place) = line(spec, stamp, &text, trim(&text, 0..text.len()));
@@ -72,7 +72,7 @@ pub(super) fn messages(spec: &Spec, stamp: &Stamp, body: &[u8], places: &[std::o
     texts.map(event).collect()
 }
 
-/// The text, byte for byte: with a mark for each byte that is no UTF-8, and with strings of marks for the words of rule 2.
+/// The text, byte for byte: with a marker for each byte that is not UTF-8, and strings of markers for the words of rule 2.
 fn marked(body: &[u8]) -> String {
     let mut text = String::with_capacity(body.len());
     for chunk in body.utf8_chunks() {
@@ -92,7 +92,7 @@ fn marked(body: &[u8]) -> String {
             None => {
                 let is_escape = is_inside && letter == '\\';
                 let length = rest.chars().take(1 + usize::from(is_escape)).map(char::len_utf8).sum();
-                // No string goes on over the end of its line.
+                // No string continues past the end of its line.
                 is_inside = (is_inside ^ (letter == '"')) && !rest[..length].contains('\n');
                 marked.push_str(&rest[..length]);
                 length
@@ -125,7 +125,7 @@ fn array(spec: &Spec, stamp: &Stamp, text: &str, whole: std::ops::Range<usize>) 
     for value in values {
         let start = value.as_ptr() as usize - text.as_ptr() as usize;
         let outcome = tree(value).and_then(|tree| match event(spec, stamp, &tree, value.len()) {
-            // An event that is too deep is broken, and so is the rest.
+            // An event that is nested too deeply is broken, and so is the rest.
             Outcome::Reject(Reason::Malformed) if matches!(tree, Tree::Object(_)) => Err(Broken),
             _ if !matches!(tree, Tree::Object(_)) && tree.depth() > DEPTH_MAX => Err(Broken),
             outcome => Ok(outcome),
@@ -143,7 +143,7 @@ fn array(spec: &Spec, stamp: &Stamp, text: &str, whole: std::ops::Range<usize>) 
     events
 }
 
-/// An event of so many bytes.
+/// The outcome of an event of this size.
 fn event(spec: &Spec, stamp: &Stamp, tree: &Tree<'_>, bytes: usize) -> Outcome {
     let Tree::Object(entries) = tree else {
         let is_too_large = bytes > stamp.event_bytes_max && tree.depth() <= DEPTH_MAX;
@@ -160,17 +160,17 @@ fn event(spec: &Spec, stamp: &Stamp, tree: &Tree<'_>, bytes: usize) -> Outcome {
     }
 }
 
-/// A field without presence that is absent from an object that is there holds zero. One that is null stays null.
+/// A field without presence that is absent from a present object holds zero. A null field stays null.
 fn fill(object: &Object, entered: &[*const Object], draft: &mut Draft<'_>) {
     for field in &object.fields {
         match &field.role {
-            // Another name of a column in an object inside.
+            // Another name of a column in a nested object.
             _ if field.number == 0 => {}
             Role::Column(column) if column.is_implicit && draft.cells[column.index].is_none() => {
                 draft.cells[column.index] = Some(super::zero(*column));
             }
             Role::Object(inner) if entered.contains(&std::ptr::from_ref(inner)) => fill(inner, entered, draft),
-            // An object inside one that is absent cannot be there.
+            // An object nested in an absent one is absent.
             _ => {}
         }
     }
@@ -179,7 +179,7 @@ fn fill(object: &Object, entered: &[*const Object], draft: &mut Draft<'_>) {
 struct Reader<'s, 'c> {
     spec: &'s Spec,
     draft: Draft<'c>,
-    /// Objects that the event has.
+    /// The objects that are present in the event.
     entered: Vec<*const Object>,
 }
 
@@ -203,7 +203,7 @@ impl Reader<'_, '_> {
     fn field(&mut self, field: &Field, value: &Tree<'_>) -> Result<(), Broken> {
         match (&field.role, value) {
             (Role::Column(column), value) => {
-                // Only what is taken as a whole can be too deep.
+                // Only a value that is stored as a whole can be nested too deeply.
                 value.check_depth()?;
                 let read = read(*column, value, self.spec);
                 if self.draft.cells[column.index].is_some() {
@@ -234,7 +234,7 @@ impl Reader<'_, '_> {
         Ok(())
     }
 
-    /// An entry of the map: text as it is, null as null, all else as compact JSON.
+    /// An entry of the map: text unchanged, null as null, everything else as compact JSON.
     fn entry(&mut self, key: Option<String>, value: &Tree<'_>) -> Result<(), Broken> {
         value.check_depth()?;
         if value.is_not_finite() {
@@ -261,7 +261,7 @@ impl Reader<'_, '_> {
     }
 }
 
-/// A field by a name: all names go before all JSON names.
+/// Finds a field by name: all names take precedence over all JSON names.
 fn find<'o>(object: &'o Object, key: &str) -> Option<&'o Field> {
     let by_name = object.fields.iter().find(|field| field.name == key);
     by_name.or_else(|| object.fields.iter().find(|field| !field.json_name.is_empty() && field.json_name == key))
@@ -288,7 +288,7 @@ fn from_string(column: Column, text: &str, spec: &Spec) -> Result<Cell, Reason> 
         ColumnKind::Bytes => base64(text).map(Cell::Bytes).ok_or(Reason::WrongType),
         ColumnKind::Timestamp => time::from_text(text, spec.unit),
         ColumnKind::Date => time::day(text),
-        // As protobuf's JSON writes 64-bit integers, and floats that are not finite.
+        // Protobuf's JSON encodes 64-bit integers and non-finite floats as strings.
         ColumnKind::Int64 if is_wide => text.parse().map(Cell::Int).map_err(|_| {
             let digits = text.strip_prefix('-').unwrap_or(text);
             let is_number = !digits.is_empty() && digits.bytes().all(|digit| digit.is_ascii_digit());
@@ -332,20 +332,20 @@ fn from_number(column: Column, text: &str, spec: &Spec) -> Result<Cell, Reason> 
     }
 }
 
-/// The nearest double, which `serde_json` must have as well, or one next to it.
+/// The nearest double; `serde_json` must read it too, or one next to it.
 fn double(text: &str) -> f64 {
-    let nearest: f64 = text.parse().expect("a number of JSON is one of the standard library");
+    let nearest: f64 = text.parse().expect("the standard library parses every JSON number");
     match serde_json::from_str::<f64>(text) {
         Ok(read) => {
             let distance = (read.to_bits().cast_signed()).abs_diff(nearest.to_bits().cast_signed());
-            assert!(distance <= 4, "{text} is {nearest:?}, and {read:?} by serde_json");
+            assert!(distance <= 4, "{text} is {nearest:?}, but serde_json reads {read:?}");
         }
-        Err(_) => assert!(nearest.is_infinite(), "{text} is {nearest:?}, and no number by serde_json"),
+        Err(_) => assert!(nearest.is_infinite(), "{text} is {nearest:?}, but serde_json rejects it"),
     }
     nearest
 }
 
-/// Both alphabets, of which a text has one; padding may be missing in part, and bits that are left over are zero.
+/// Decodes base64. A text uses one of both alphabets; padding may be partly missing, and leftover bits are zero.
 fn base64(text: &str) -> Option<Vec<u8>> {
     let letters = text.trim_end_matches('=');
     let (padding, last) = (text.len() - letters.len(), letters.len() % 4);
@@ -373,12 +373,12 @@ fn base64(text: &str) -> Option<Vec<u8>> {
     (last != 1 && bits == 0 && padding <= padding_max).then_some(bytes)
 }
 
-/// A string without its quotes and escapes; none when a byte of it is no UTF-8, or an escape no character (rule 3).
+/// A string without its quotes and escapes; `None` if a byte is not UTF-8, or an escape does not encode a character (rule 3).
 fn string(raw: &str) -> Option<String> {
     serde_json::from_str(raw).ok().filter(|_| !raw.contains(char::from(MARK_BAD_BYTE)))
 }
 
-/// Takes a value apart.
+/// Parses a value.
 fn tree<'a>(text: &'a str) -> Result<Tree<'a>, Broken> {
     let raw: &'a RawValue = serde_json::from_str(text).map_err(|_| Broken)?;
     let text = raw.get();
@@ -387,7 +387,7 @@ fn tree<'a>(text: &'a str) -> Result<Tree<'a>, Broken> {
             let mut entries = Vec::new();
             serde_json::Deserializer::from_str(text).deserialize_map(Elements(&mut entries)).map_err(|_| Broken)?;
             let entry = |(key, value): (&'a str, &'a str)| {
-                // A word of rule 2 is no key.
+                // A word of rule 2 is not a valid key.
                 if key.contains(char::from(MARK_NOT_FINITE)) { Err(Broken) } else { Ok((key, tree(value)?)) }
             };
             entries.into_iter().map(entry).collect::<Result<_, _>>().map(Tree::Object)
@@ -453,7 +453,7 @@ impl Tree<'_> {
     }
 }
 
-/// Keeps the raw parts of an object or an array that come before the first fault.
+/// Keeps the raw parts of an object or an array up to the first fault.
 struct Elements<'v, T>(&'v mut Vec<T>);
 
 impl<'de> Visitor<'de> for Elements<'_, (&'de str, &'de str)> {
@@ -486,7 +486,7 @@ impl<'de> Visitor<'de> for Elements<'_, &'de str> {
     }
 }
 
-/// Reads a value as it is written.
+/// Reads the raw text of a value.
 struct Raw;
 
 impl<'de> DeserializeSeed<'de> for Raw {

@@ -6,12 +6,12 @@
 //!                                    └─► the contract                        (the oracles)
 //! ```
 //!
-//! The same bytes make the same table and the same bodies: a test plays the bytes of many seeds, a fuzzer looks for bytes. Both
-//! sides have to accept the same events with the same values, and to reject the others for the same reason. Where a table
-//! differs from `serde_json` and `prost-reflect` on purpose, the oracle has a rule that says so: `json_read.rs` and
-//! `wire_read.rs` list them.
+//! The same bytes give the same table and the same bodies: a test runs the bytes of many seeds, a fuzzer searches for bytes.
+//! Decoder and oracle must accept the same events with the same values, and reject the others for the same reason. Where a
+//! table differs from `serde_json` and `prost-reflect` on purpose, the oracle has a rule: `json_read.rs` and `wire_read.rs`
+//! list these rules.
 //!
-//! **Invariant:** an oracle calls nothing of the server's decoders.
+//! **Invariant:** an oracle calls no code of the server's decoders.
 
 mod dice;
 #[cfg(test)]
@@ -38,18 +38,18 @@ use self::spec::{Column, ENUM, Spec};
 
 /// 2026-01-01T00:00:00Z, the server's receive time.
 const NOW_MICROS: i64 = 1_767_225_600_000_000;
-/// Stands in a text for a byte that is no UTF-8. No JSON that is made has it.
+/// The marker for a byte that is not UTF-8. Generated JSON never contains it.
 const MARK_BAD_BYTE: u8 = b'~';
-/// Fills the string that stands for `NaN` or an infinity. No JSON that is made has it.
+/// Fills the string that replaces `NaN` or an infinity. Generated JSON never contains it.
 const MARK_NOT_FINITE: u8 = 0x7f;
 
-/// Stands in a text for a number of as many digits.
+/// The placeholder in a text for a number of as many digits.
 const COUNTED: &[u8] = b"@@@@";
 
-/// How many events became rows (none), and how many were rejected for which reason.
+/// The number of events that became rows (key `None`), and of rejected events by reason.
 pub(crate) type Tally = BTreeMap<Option<Reason>, usize>;
 
-/// Makes a table and bodies of JSON of these bytes, and compares. The message says where the two differ.
+/// Generates a table and JSON bodies from these bytes, and compares both readers. The error describes the first difference.
 pub(crate) fn json(bytes: &[u8]) -> std::result::Result<Tally, String> {
     let mut dice = Dice::new(bytes);
     let spec = if dice.once_in_a_while(90) { spec::message(&mut dice) } else { spec::columns(&mut dice) };
@@ -91,7 +91,7 @@ pub(crate) fn json(bytes: &[u8]) -> std::result::Result<Tally, String> {
     Ok(tally)
 }
 
-/// The same with protobuf.
+/// The same check for protobuf.
 pub(crate) fn protobuf(bytes: &[u8]) -> std::result::Result<Tally, String> {
     let mut dice = Dice::new(bytes);
     let spec = spec::message(&mut dice);
@@ -108,7 +108,7 @@ pub(crate) fn protobuf(bytes: &[u8]) -> std::result::Result<Tally, String> {
             .collect();
         let end = places.last().map_or(0, |place| place.end);
         if is_stream && end < body.len() {
-            // The stream itself can only be cut off: its tail is one reject.
+            // The only fault of a stream itself is truncation: its tail is one reject.
             expected.push((Outcome::Reject(Reason::Malformed), end..body.len()));
         }
         let shown: String = body.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -127,8 +127,8 @@ pub(crate) fn protobuf(bytes: &[u8]) -> std::result::Result<Tally, String> {
     Ok(tally)
 }
 
-/// The events, now and then many times over, each time with another number in its texts: columns keep few different texts in
-/// another way than many.
+/// The events, sometimes repeated many times with a different number in their texts: a column stores few distinct texts in a
+/// different way than many.
 fn counted(events: Vec<Vec<u8>>, dice: &mut Dice<'_>) -> Vec<Vec<u8>> {
     if !dice.once_in_a_while(6) {
         return events;
@@ -144,7 +144,7 @@ fn counted(events: Vec<Vec<u8>>, dice: &mut Dice<'_>) -> Vec<Vec<u8>> {
     (0..copies).flat_map(|copy| events.iter().map(move |event| count(copy, event))).collect()
 }
 
-/// Messages with a line break between them, and where each is.
+/// Messages separated by line breaks, and the byte range of each.
 fn apart(events: &[Vec<u8>]) -> (Vec<u8>, Vec<Range<usize>>) {
     let (mut body, mut places) = (Vec::new(), Vec::new());
     for event in events {
@@ -155,7 +155,7 @@ fn apart(events: &[Vec<u8>]) -> (Vec<u8>, Vec<Range<usize>>) {
     (body, places)
 }
 
-/// Messages, each behind its length; now and then the last one is cut off, and has no place then.
+/// Length-prefixed messages and the byte range of each; sometimes the last one is truncated, and has no range then.
 fn stream(events: &[Vec<u8>], dice: &mut Dice<'_>) -> (Vec<u8>, Vec<Range<usize>>) {
     let (mut body, mut places) = (Vec::new(), Vec::new());
     for event in events {
@@ -164,15 +164,15 @@ fn stream(events: &[Vec<u8>], dice: &mut Dice<'_>) -> (Vec<u8>, Vec<Range<usize>
         body.extend_from_slice(event);
     }
     if dice.once_in_a_while(16) && places.last().is_some_and(|last| !last.is_empty()) {
-        // Of a length of two bytes and more the first one alone would be another length.
-        let last = places.pop().expect("there is one");
+        // The first byte alone of a longer length prefix would be another length.
+        let last = places.pop().expect("places is not empty");
         body.truncate(last.end - 1 - dice.below(last.len().min(256)));
     }
     (body, places)
 }
 
 fn stamp(dice: &mut Dice<'_>) -> Stamp {
-    let acme = || Owner::Tenant(TenantId::parse("acme").expect("it is one"));
+    let acme = || Owner::Tenant(TenantId::parse("acme").expect("acme is a valid tenant id"));
     Stamp {
         received: NOW_MICROS,
         owner: if dice.once_in_a_while(60) { Owner::PerEvent } else { acme() },
@@ -182,7 +182,7 @@ fn stamp(dice: &mut Dice<'_>) -> Stamp {
     }
 }
 
-/// Compares what ours has made of a body with what it should be; none for a body that is refused as a whole.
+/// Compares the server's outcome of a body with the expected one; `None` for a body that is refused as a whole.
 fn compare(
     spec: &Spec,
     decoded: Result<Decoded>,
@@ -193,14 +193,14 @@ fn compare(
     let (decoded, expected) = match (decoded, expected) {
         (Ok(decoded), Some(expected)) => (decoded, expected),
         (Err(fault), None) if fault.kind() == Kind::Invalid => return Ok(()),
-        (Err(fault), expected) => return Err(format!("ours: {fault}\nexpected: {expected:?}")),
+        (Err(fault), expected) => return Err(format!("got: {fault}\nexpected: {expected:?}")),
         (Ok(decoded), None) => {
-            return Err(format!("ours: {:?}\nexpected: an error", outcomes(&spec.contract, &decoded)));
+            return Err(format!("got: {:?}\nexpected: an error", outcomes(&spec.contract, &decoded)));
         }
     };
     let ours = outcomes(&spec.contract, &decoded);
     if ours.len() != expected.len() {
-        return Err(format!("ours: {} events: {ours:?}\nexpected: {}: {expected:?}", ours.len(), expected.len()));
+        return Err(format!("got: {} events: {ours:?}\nexpected: {}: {expected:?}", ours.len(), expected.len()));
     }
     for (index, ((outcome, bytes), (expected, place))) in ours.iter().zip(&expected).enumerate() {
         let is_same = match (outcome, expected) {
@@ -209,12 +209,12 @@ fn compare(
         };
         if !is_same {
             let details: Vec<_> = decoded.rejects.iter().map(|reject| reject.detail.as_str()).collect();
-            return Err(format!("event {index}\nours:     {outcome:?}\nexpected: {expected:?}\ndetails: {details:?}"));
+            return Err(format!("event {index}\ngot:      {outcome:?}\nexpected: {expected:?}\ndetails: {details:?}"));
         }
-        // The rest of a broken array begins somewhere behind the last good event.
+        // The rest of a broken array begins somewhere after the last good event.
         let is_part = bytes.as_ref().is_none_or(|bytes| body[place.clone()].ends_with(bytes));
         if !is_part {
-            return Err(format!("event {index}: ours has rejected other bytes than {place:?}: {bytes:?}"));
+            return Err(format!("event {index}: expected the rejected bytes {place:?}, got {bytes:?}"));
         }
         let reason = if let Outcome::Reject(reason) = outcome { Some(*reason) } else { None };
         *tally.entry(reason).or_default() += 1;

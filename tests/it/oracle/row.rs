@@ -1,7 +1,7 @@
-//! What a decoder should make of an event, and what ours made of it, in one form.
+//! The expected and the actual outcome of an event, in one form.
 //!
-//! Here are the rules that hold for every format: whose an event is, when it happened, how long it may be. They are written once
-//! more, from the documentation, and not called from the server's code.
+//! This module holds the rules for every format: the tenant of an event, its time, and its maximum size. They are written a
+//! second time, from the documentation, and do not call the server's code.
 
 use arrow::array::{Array as _, ArrayRef, AsArray as _};
 use arrow::datatypes::{Date32Type, Float32Type, Float64Type, Int32Type, Int64Type, TimestampMicrosecondType};
@@ -14,7 +14,7 @@ pub(super) enum Cell {
     Bool(bool),
     /// An integer, microseconds, or days.
     Int(i64),
-    /// Its bits, so that zeros of two signs are two values.
+    /// Its bits, so that 0.0 and -0.0 differ.
     Single(u32),
     Double(u64),
     Text(String),
@@ -22,22 +22,22 @@ pub(super) enum Cell {
     Map(Vec<(String, Option<String>)>),
 }
 
-/// What becomes of one event.
+/// The outcome of one event.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Outcome {
     /// A row: a value for each column.
     Row(Vec<Cell>),
     /// A reject for this reason.
     Reject(Reason),
-    /// A reject for one of these reasons: the oracle has stopped at the first of several faults.
+    /// A reject for one of these reasons: the oracle stopped at the first of several faults.
     OneOf(Vec<Reason>),
 }
 
-/// An event that is being read by an oracle: values by column, and the first fault.
+/// An event while an oracle reads it: values by column, and the first fault.
 pub(super) struct Draft<'c> {
     pub(super) contract: &'c Contract,
     pub(super) stamp: &'c Stamp,
-    /// None for a column that the event does not name.
+    /// `None` for a column that the event does not name.
     pub(super) cells: Vec<Option<Cell>>,
     pub(super) entries: Vec<(String, Option<String>)>,
     fault: Option<Reason>,
@@ -49,12 +49,12 @@ impl<'c> Draft<'c> {
         Self { contract, stamp, cells, entries: Vec::new(), fault: None }
     }
 
-    /// Of several faults the first one is the reason.
+    /// Keeps a fault. The first of several faults is the reason.
     pub(super) fn fail(&mut self, reason: Reason) {
         self.fault.get_or_insert(reason);
     }
 
-    /// Sets a column, or keeps the fault. A value of the time column that is out of its range is a time out of range.
+    /// Sets a column, or keeps the fault. An out-of-range value of the time column has its own reason, a time out of range.
     pub(super) fn set(&mut self, column: usize, read: Result<Cell, Reason>) {
         match read {
             Ok(cell) => self.cells[column] = Some(cell),
@@ -63,7 +63,7 @@ impl<'c> Draft<'c> {
         }
     }
 
-    /// Adds an entry to the map. False when its key is there already: then nothing changes, unless `replace`.
+    /// Adds an entry to the map. Returns `false` if the key exists: then the entry changes only if `replace` is set.
     pub(super) fn add_entry(&mut self, key: String, value: Option<String>, replace: bool) -> bool {
         if let Some(known) = self.entries.iter_mut().find(|(known, _)| *known == key) {
             if replace {
@@ -79,7 +79,7 @@ impl<'c> Draft<'c> {
         true
     }
 
-    /// The event as a whole, which had so many bytes.
+    /// The outcome of the whole event, which has this size in bytes.
     pub(super) fn finish(mut self, bytes: usize) -> Outcome {
         if bytes > self.stamp.event_bytes_max {
             return Outcome::Reject(Reason::TooLarge);
@@ -107,7 +107,7 @@ impl<'c> Draft<'c> {
         }
     }
 
-    /// An event is its sender's: one that names another tenant is refused, and one of an operator names its tenant.
+    /// An event belongs to its sender: one that names another tenant is refused. An operator's event must name its tenant.
     fn tenant(&self) -> Option<Reason> {
         match (&self.stamp.owner, self.text(self.contract.tenant)) {
             (Owner::Tenant(_), None) => None,
@@ -132,7 +132,7 @@ impl<'c> Draft<'c> {
     }
 }
 
-/// What ours made of each event, in order, and the bytes of those that it rejected.
+/// The server's outcome of each event, in order, and the bytes of rejected events.
 pub(super) fn outcomes(contract: &Contract, decoded: &Decoded) -> Vec<(Outcome, Option<Vec<u8>>)> {
     let batch = decoded.batch.to_plain().expect("dictionaries decode to plain text");
     let mut rows = (0..batch.num_rows()).map(|row| {

@@ -1,7 +1,7 @@
-//! Tables made at random: what they declare, and the contract that the server makes of it.
+//! Generates random tables: their declaration, and the server's contract for it.
 //!
-//! In: choices. Out: a [`Spec`]: the contract, the tree of fields as this module has written it (not as the server reads it), and
-//! for a table declared by a `.proto` the message for `prost-reflect`.
+//! In: choices. Out: a [`Spec`]: the contract, the tree of fields as this module wrote it (not as the server reads it), and for
+//! a table declared by a `.proto` the message for `prost-reflect`.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -18,17 +18,17 @@ pub(super) struct Spec {
     pub(super) contract: Contract,
     pub(super) root: Object,
     pub(super) unit: TimeUnit,
-    /// Whether fields that nobody has declared go to the map.
+    /// Whether undeclared fields go to the map.
     pub(super) has_map: bool,
-    /// The message without what the table ignores: an ignored field is like an unknown one. Its oneofs are optional fields: the
-    /// table keeps whatever came.
+    /// The message without the fields that the table ignores: an ignored field is treated as unknown. Its oneofs are optional
+    /// fields: the table keeps every member that arrives.
     pub(super) message: Option<MessageDescriptor>,
 }
 
-/// The event, or a message inside it.
+/// The event, or a message nested in it.
 pub(super) struct Object {
     pub(super) fields: Vec<Field>,
-    /// In front of the keys of unknown fields: empty, or a path that ends in a dot.
+    /// The prefix of the keys of unknown fields: empty, or a path that ends in a dot.
     pub(super) prefix: String,
 }
 
@@ -37,28 +37,28 @@ pub(super) struct Field {
     pub(super) json_name: String,
     pub(super) number: u32,
     pub(super) role: Role,
-    /// What it is in a `.proto`; empty in a table of columns.
+    /// Its type in a `.proto`; empty in a table of columns.
     proto: String,
     presence: Presence,
 }
 
-/// Where a field leads.
+/// The role of a field.
 pub(super) enum Role {
     Column(Column),
     Object(Object),
-    /// Key and value, as a `.proto` has them.
+    /// Key and value types of a `.proto` map.
     Map(&'static str, &'static str),
     Ignored,
 }
 
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Column {
-    /// Its place in the contract.
+    /// Its index in the contract.
     pub(super) index: usize,
     pub(super) kind: ColumnKind,
     /// The type on the wire; empty in a table of columns.
     pub(super) wire: &'static str,
-    /// Whether its absence stands for zero, as that of a proto3 field without presence does.
+    /// Whether absence means zero, as for a proto3 field without presence.
     pub(super) is_implicit: bool,
 }
 
@@ -69,13 +69,13 @@ enum Presence {
     OneOf,
 }
 
-/// The enum of every message: numbers, with a gap and a negative one, and their names.
+/// The enum of every message: numbers, including a gap and a negative one, and their names.
 pub(super) const ENUM: [(i32, &str); 4] = [(0, "ZERO"), (1, "ONE"), (7, "SEVEN"), (-1, "MINUS")];
 
-/// Kinds of columns that are declared without a `.proto`.
+/// The column kinds of a table declared without a `.proto`.
 const KINDS: [&str; 9] = ["text", "int64", "float64", "bool", "int32", "float32", "timestamp", "date", "bytes"];
 
-/// Scalars of a `.proto`, and what is no message of ours.
+/// Types of `.proto` fields other than generated messages.
 pub(super) const SCALARS: [&str; 17] = [
     "string", "int64", "double", "uint64", "bool", "int32", "uint32", "sint32", "sint64", "fixed32", "fixed64",
     "sfixed32", "sfixed64", "float", "bytes", "Names", TIME,
@@ -103,11 +103,12 @@ pub(super) fn columns(dice: &mut Dice<'_>) -> Spec {
         dimensions_map: if has_map { "more".into() } else { String::new() },
         ..TableConfig::default()
     };
-    let contract = Contract::new("made", &config, std::path::Path::new("")).expect("the declaration is sound");
+    let contract =
+        Contract::new("made", &config, std::path::Path::new("")).expect("the generated declaration is valid");
     let mut fields: Vec<Field> = declared
         .iter()
         .map(|(name, kind)| {
-            let kind = ColumnKind::parse(kind).expect("it is a kind");
+            let kind = ColumnKind::parse(kind).expect("KINDS are valid kinds");
             let index = contract.column(name).expect("it was declared");
             field(name, Role::Column(Column { index, kind, wire: "", is_implicit: false }))
         })
@@ -124,7 +125,7 @@ fn field(name: &str, role: Role) -> Field {
     Field { name, json_name, number: 0, role, proto, presence: Presence::Optional }
 }
 
-/// A table declared by a `.proto` of messages inside messages.
+/// A table declared by a `.proto` with nested messages.
 pub(super) fn message(dice: &mut Dice<'_>) -> Spec {
     let mut maker = Maker { dice, config: TableConfig::default(), names: 0, has_map: false };
     let mut root = maker.object("", "", 0);
@@ -222,7 +223,7 @@ impl Maker<'_, '_> {
         Object { fields, prefix: prefix.to_owned() }
     }
 
-    /// Mostly small numbers with gaps, now and then one that no table of small ones has.
+    /// Field numbers: mostly small with gaps, sometimes a large one.
     fn number(&mut self, place: usize) -> u32 {
         let place = place as u32;
         match self.dice.below(8) {
@@ -246,13 +247,13 @@ impl Maker<'_, '_> {
             _ => ColumnKind::Int64,
         };
         let is_implicit = presence == Presence::Implicit && kind != ColumnKind::Timestamp;
-        // Its place is known when there is a contract.
+        // The index is set once there is a contract.
         Role::Column(Column { index: 0, kind, wire: proto, is_implicit })
     }
 }
 
-/// Tells each field its place in the contract, and its JSON name by `prost-reflect`. The name of a column is the path to it, from
-/// the innermost message that is not flattened.
+/// Sets each field's index in the contract, and its JSON name from `prost-reflect`. The name of a column is its path from the
+/// innermost message that is not flattened.
 fn bind(object: &mut Object, message: &MessageDescriptor, contract: &Contract, prefix: &str) {
     debug_assert_eq!(object.prefix, prefix);
     for field in &mut object.fields {
@@ -261,7 +262,7 @@ fn bind(object: &mut Object, message: &MessageDescriptor, contract: &Contract, p
         match &mut field.role {
             Role::Column(column) => {
                 let name = format!("{prefix}{}", field.name).replace('.', "_");
-                column.index = contract.column(&name).unwrap_or_else(|| panic!("there is no column {name}"));
+                column.index = contract.column(&name).unwrap_or_else(|| panic!("the contract has no column {name}"));
                 assert_eq!(contract.columns[column.index].kind, column.kind, "{name}");
             }
             Role::Object(inner) => {
@@ -275,7 +276,7 @@ fn bind(object: &mut Object, message: &MessageDescriptor, contract: &Contract, p
     }
 }
 
-/// The columns of messages inside the event, which the event itself may name.
+/// The columns of nested messages, which the event itself may name.
 fn columns_of(object: &Object, contract: &Contract, names: &mut Vec<Field>) {
     for inner in &object.fields {
         let Role::Object(inner) = &inner.role else { continue };
@@ -293,7 +294,7 @@ fn columns_of(object: &Object, contract: &Contract, names: &mut Vec<Field>) {
     }
 }
 
-/// The `.proto`: all of it as producers have it, or what is stored of it.
+/// The text of the `.proto`: complete as producers have it, or only the stored fields.
 fn text(root: &Object, is_full: bool) -> String {
     let mut text =
         "syntax = \"proto3\";\npackage made;\nimport \"google/protobuf/timestamp.proto\";\nenum Names {\n".to_owned();

@@ -1,7 +1,7 @@
-//! Times by `chrono`, which knows nothing of ours.
+//! Reads times with `chrono`, independently of the server's code.
 //!
-//! The documented rules that are more than RFC 3339: an offset may lack its colon or its minutes; digits beyond microseconds are
-//! cut; second 60 is the next minute; an epoch number counts what the table's `time_unit` says, and text of digits is one, too.
+//! The documented rules beyond RFC 3339: an offset may lack its colon or its minutes; digits beyond microseconds are truncated;
+//! second 60 is the next minute; an epoch number is in the table's `time_unit`, and a text of digits is an epoch number too.
 
 use chrono::{DateTime, NaiveDate};
 use glasshouse::config::TimeUnit;
@@ -17,7 +17,7 @@ pub(super) fn from_text(text: &str, unit: TimeUnit) -> Result<Cell, Reason> {
         let time = number.and_then(|number| from_integer(number, unit).ok());
         return time.ok_or(Reason::WrongType);
     }
-    // A short offset is spelled out: `+0530` and `+05` become `+05:30` and `+05:00`.
+    // Expands a short offset: `+0530` and `+05` become `+05:30` and `+05:00`.
     let mut text = text.to_owned();
     let zone = text.get(19..).and_then(|rest| rest.find(['+', '-'])).map(|at| text.len() - (19 + at));
     match zone {
@@ -54,7 +54,7 @@ pub(super) fn from_float(number: f64, unit: TimeUnit) -> Result<Cell, Reason> {
     if micros.abs() < 2_f64.powi(63) { Ok(Cell::Int(micros.round() as i64)) } else { Err(Reason::OutOfRange) }
 }
 
-/// What a number of this size counts.
+/// The unit of an epoch number of this size.
 fn counted(size: u64, unit: TimeUnit) -> TimeUnit {
     match unit {
         TimeUnit::Auto if size < 10_u64.pow(11) => TimeUnit::Seconds,
@@ -65,10 +65,10 @@ fn counted(size: u64, unit: TimeUnit) -> TimeUnit {
     }
 }
 
-/// A day: `YYYY-MM-DD` and nothing else.
+/// A day: exactly `YYYY-MM-DD`.
 pub(super) fn day(text: &str) -> Result<Cell, Reason> {
     let is_plain = text.len() == 10 && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-');
     let day = NaiveDate::parse_from_str(text, "%Y-%m-%d").ok().filter(|_| is_plain).ok_or(Reason::WrongType)?;
-    let first = NaiveDate::from_ymd_opt(1970, 1, 1).expect("it is a day");
+    let first = NaiveDate::from_ymd_opt(1970, 1, 1).expect("1970-01-01 is a valid day");
     Ok(Cell::Int(day.signed_duration_since(first).num_days()))
 }

@@ -1,5 +1,5 @@
-//! Protobuf made at random for a table: mostly messages that fit it, with everything in them that the wire format allows, and some
-//! that it does not.
+//! Generates random protobuf for a table: mostly messages that fit it, with every feature that the wire format allows, and some
+//! invalid input.
 
 use super::dice::Dice;
 use super::spec::{ENUM, Field, Object, Role, Spec, TIME};
@@ -36,7 +36,7 @@ pub(super) fn event(dice: &mut Dice<'_>, spec: &Spec) -> Vec<u8> {
     wire
 }
 
-/// A varint; `padding` more bytes than it needs.
+/// A varint, `padding` bytes longer than necessary.
 pub(super) fn varint(mut value: u64, padding: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
     while value >= 0x80 {
@@ -45,7 +45,7 @@ pub(super) fn varint(mut value: u64, padding: usize) -> Vec<u8> {
     }
     bytes.push(value as u8);
     for _ in 0..padding {
-        *bytes.last_mut().expect("there is a byte") |= 0x80;
+        *bytes.last_mut().expect("a varint has at least one byte") |= 0x80;
         bytes.push(0);
     }
     bytes
@@ -88,7 +88,7 @@ impl Maker<'_, '_, '_> {
         records.concat()
     }
 
-    /// Groups are rare: they spoil the whole message.
+    /// Groups are rare: a group makes the whole message invalid.
     fn any_type(&mut self) -> u8 {
         if self.dice.once_in_a_while(6) { GROUP } else { [VARINT, LENGTH, FIXED64, FIXED32][self.dice.below(4)] }
     }
@@ -100,7 +100,7 @@ impl Maker<'_, '_, '_> {
         varint(number << 3 | u64::from(wire_type), padding)
     }
 
-    /// A value of some type, whatever the field is.
+    /// A value of a random type, regardless of the field.
     fn raw(&mut self, number: u32, wire_type: u8) -> Vec<u8> {
         let value = match wire_type {
             VARINT => self.any_varint(),
@@ -123,7 +123,7 @@ impl Maker<'_, '_, '_> {
 
     fn varint(&mut self, value: u64) -> Vec<u8> {
         if self.dice.once_in_a_while(2) {
-            // Eleven bytes, or a tenth one that holds more than the last bit.
+            // Eleven bytes, or a tenth byte with more than its lowest bit set.
             return if self.dice.once_in_a_while(128) {
                 vec![0xff; 11]
             } else {
@@ -203,7 +203,7 @@ impl Maker<'_, '_, '_> {
         (VARINT, varint(number, 0))
     }
 
-    /// A value of a type.
+    /// A value of the given type.
     fn scalar(&mut self, wire: &str) -> (u8, Vec<u8>) {
         match wire {
             "string" | "bytes" => (LENGTH, self.bytes()),

@@ -1,17 +1,17 @@
-//! What a protobuf message says, by `prost-reflect`: the oracle for ours.
+//! Reads protobuf with `prost-reflect`: the oracle for the server's protobuf decoder.
 //!
-//! In: a message and a [`Spec`]. Out: what should become of it. `prost-reflect` decides what is a message and what its values are;
-//! the rest here are the rules by which a table differs from it, each said where it is applied:
+//! In: a message and a [`Spec`]. Out: the expected outcome. `prost-reflect` decides what is a valid message and what its values
+//! are. The rest of this file are the rules by which a table differs from it; the code cites each where it applies:
 //!
-//! 1. What a table ignores is not read, as if it were unknown; and it keeps every member of a oneof that came. Both are in the
-//!    message that [`Spec`] has for this.
-//! 2. Groups are refused, also unknown ones, in all that is read.
-//! 3. An entry of a map has the wire type of a message, which `prost-reflect` does not look at.
-//! 4. Each occurrence of a field has to fit its column, also one that a later one replaces.
-//! 5. A timestamp is one value: the last occurrence counts and is not merged with those before.
-//! 6. An integer that is a time is a time also when it is zero, if it is on the wire; when it is not, there is no time.
-//! 7. In the map everything is text: numbers as Rust writes them with `{:?}` (a float as the double that it is), an enum's number
-//!    by its name.
+//! 1. A table treats ignored fields as unknown, and keeps every member of a oneof that arrives. The message of [`Spec`]
+//!    expresses both.
+//! 2. Groups are refused, including unknown ones, in every message that is read.
+//! 3. An entry of a map has the wire type of a message, which `prost-reflect` does not check.
+//! 4. Each occurrence of a field must fit its column, even if a later one replaces it.
+//! 5. A timestamp is one value: the last occurrence counts and is not merged with earlier ones.
+//! 6. An integer time column that is zero is a time if it is on the wire; if it is absent, there is no time.
+//! 7. In the map everything is text: numbers as Rust writes them with `{:?}` (a float as its double), an enum's number
+//!    as its name.
 
 use glasshouse::contract::{ColumnKind, Reason, Stamp};
 use prost::encoding::{DecodeContext, WireType, decode_key, skip_field};
@@ -28,15 +28,15 @@ struct Record<'a> {
     bytes: &'a [u8],
 }
 
-/// Broken, by the rules above.
+/// A message that is broken by the rules above.
 struct Broken;
 
-/// What becomes of one message.
+/// The expected outcome of one message.
 pub(super) fn message(spec: &Spec, stamp: &Stamp, bytes: &[u8]) -> Outcome {
     let descriptor = spec.message.as_ref().expect("the table is declared by a message");
     let whole = match DynamicMessage::decode(descriptor.clone(), bytes) {
         Ok(whole) => whole,
-        // It has stopped at the first fault. A text that is no UTF-8 is a fault of its column, behind which others may be.
+        // It stopped at the first fault. A text that is not UTF-8 is a fault of its column; more faults may follow it.
         Err(fault) if fault.to_string().contains("UTF-8") => {
             use Reason::{InvalidUtf8, Malformed, NotFinite, OutOfRange, TimeOutOfRange, TooLarge};
             return Outcome::OneOf(vec![InvalidUtf8, Malformed, TooLarge, OutOfRange, TimeOutOfRange, NotFinite]);
@@ -51,7 +51,7 @@ pub(super) fn message(spec: &Spec, stamp: &Stamp, bytes: &[u8]) -> Outcome {
     draft.finish(bytes.len())
 }
 
-/// The fields of a message that `prost-reflect` takes.
+/// The fields of a message that `prost-reflect` accepts.
 fn records(mut bytes: &[u8]) -> Result<Vec<Record<'_>>, Broken> {
     let mut records = Vec::new();
     while !bytes.is_empty() {
@@ -66,7 +66,7 @@ fn records(mut bytes: &[u8]) -> Result<Vec<Record<'_>>, Broken> {
     Ok(records)
 }
 
-/// The message inside a record.
+/// The nested message of a record.
 fn inside<'a>(record: &Record<'a>) -> Result<&'a [u8], Broken> {
     let mut bytes = record.bytes;
     decode_key(&mut bytes).map_err(|_| Broken)?;
@@ -74,7 +74,7 @@ fn inside<'a>(record: &Record<'a>) -> Result<&'a [u8], Broken> {
     Ok(bytes)
 }
 
-/// Looks at each record alone: whether it may be there and fits (rules 2 to 6).
+/// Checks each record by itself: whether it is allowed and fits (rules 2 to 6).
 fn walk(
     spec: &Spec,
     draft: &mut Draft<'_>,
@@ -104,7 +104,7 @@ fn walk(
                 let message = alone(descriptor, &record);
                 let value = message.get_field_by_number(record.number).expect("it was declared").into_owned();
                 let read = read(*column, &value, spec);
-                // A later occurrence takes the place of an earlier one; what is no time is set from the whole message.
+                // A later occurrence replaces an earlier one; columns that are not times are set from the whole message.
                 draft.set(column.index, read);
             }
         }
@@ -112,7 +112,7 @@ fn walk(
     Ok(())
 }
 
-/// A message that has this record only.
+/// A message that consists of this record only.
 fn alone(descriptor: &MessageDescriptor, record: &Record<'_>) -> DynamicMessage {
     DynamicMessage::decode(descriptor.clone(), record.bytes).expect("it was decoded with others")
 }
@@ -138,7 +138,7 @@ fn read(column: Column, value: &Value, spec: &Spec) -> Result<Cell, Reason> {
     if column.kind == ColumnKind::Timestamp { time::from_integer(integer, spec.unit) } else { Ok(Cell::Int(integer)) }
 }
 
-/// Nanoseconds count from the second on, and are cut to microseconds.
+/// Nanoseconds count from the start of the second, and are truncated to microseconds.
 fn timestamp(time: &DynamicMessage) -> Result<Cell, Reason> {
     let part = |name: &str| time.get_field_by_name(name).expect("it was declared").into_owned();
     let (seconds, nanos) = (part("seconds"), part("nanos"));
@@ -148,11 +148,11 @@ fn timestamp(time: &DynamicMessage) -> Result<Cell, Reason> {
     i64::try_from(micros).ok().filter(|_| is_sound).map(Cell::Int).ok_or(Reason::OutOfRange)
 }
 
-/// Sets every column from the whole message. A field that is absent, and whose absence stands for zero, is zero.
+/// Sets every column from the whole message. An absent field without presence is zero.
 fn values(object: &Object, message: &DynamicMessage, draft: &mut Draft<'_>) {
     for field in &object.fields {
         match &field.role {
-            // Names of columns that the event itself may use: these are for JSON only.
+            // Column names that the event itself may use exist in JSON only.
             _ if field.number == 0 => {}
             Role::Column(column) if column.kind == ColumnKind::Timestamp => {}
             Role::Column(column) => {
@@ -172,7 +172,7 @@ fn values(object: &Object, message: &DynamicMessage, draft: &mut Draft<'_>) {
     }
 }
 
-/// A value that fits; one that does not is a fault already, and any will do.
+/// A value that fits; if it does not, the fault is already recorded and the result is arbitrary.
 fn plain(value: &Value) -> Cell {
     match value {
         Value::Bool(value) => Cell::Bool(*value),
@@ -193,7 +193,7 @@ fn plain(value: &Value) -> Cell {
 fn entry(draft: &mut Draft<'_>, field: &Field, message: &DynamicMessage, descriptor: &MessageDescriptor) {
     let value = message.get_field_by_number(field.number).expect("it was declared");
     let Some((key, value)) = value.as_map().and_then(|map| map.iter().next()) else {
-        return debug_assert!(false, "an entry is in its map");
+        return debug_assert!(false, "a map entry is read through its map");
     };
     debug_assert!(matches!(descriptor.get_field(field.number).map(|field| field.kind()), Some(Kind::Message(_))));
     match (as_text(&key.clone().into()), as_text(value)) {

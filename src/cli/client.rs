@@ -131,7 +131,7 @@ pub(super) fn unreadable(fault: impl std::error::Error + Send + Sync + 'static) 
     Error::internal("the server's response is not readable").with_source(fault)
 }
 
-/// The error that an error response stands for.
+/// The error that a refusing response represents.
 fn refusal(answer: &Response) -> Error {
     let status = answer.status.as_u16();
     let message = match serde_json::from_slice::<Problem>(&answer.body) {

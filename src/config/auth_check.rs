@@ -115,7 +115,7 @@ fn jwks_url(key: &str, url: &str, faults: &mut ConfigErrors) {
 }
 
 /// Checks that plain text stays on this machine, unless `plaintext_allowed` confirms a TLS proxy.
-pub(super) fn doors(config: &Config, faults: &mut ConfigErrors) {
+pub(super) fn endpoints(config: &Config, faults: &mut ConfigErrors) {
     let (flight, http) = (&config.flight, &config.http);
     if flight.tls_cert.is_some() != flight.tls_key.is_some() {
         faults.add("flight.tls_cert", "`tls_cert` and `tls_key` must be set together");

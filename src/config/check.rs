@@ -110,7 +110,7 @@ pub(super) fn across(config: &Config, faults: &mut ConfigErrors) {
     lookups::across(config, faults);
     lake(&config.lake.url, faults);
     auth_check::auth(&config.auth, faults);
-    auth_check::doors(config, faults);
+    auth_check::endpoints(config, faults);
     memory::across(config, faults);
     if let Err(error) = config.log.level.parse::<tracing_subscriber::EnvFilter>() {
         faults.add("log.level", format!("is not a valid filter such as \"info,glasshouse=debug\": {error}"));

@@ -65,7 +65,7 @@ impl Config {
 }
 
 impl FlightConfig {
-    /// A call's request that is no upload: room for a ticket or a prepared handle of the largest size, and its schema.
+    /// The largest request of a call other than an upload: enough for a ticket or a prepared handle of the largest size, and its schema.
     pub const REQUEST_BYTES_MAX: usize = 2 << 20;
 
     /// The flow-control windows (of one call, of one connection) with which all connections together stay within

@@ -196,7 +196,7 @@ impl Value for LatestConfig {
 pub(super) fn default_dimensions_map(tables: &mut BTreeMap<String, TableConfig>, written: &ConfigErrors) {
     for (name, table) in tables {
         let said = written.knows(&format!("tables.{name}.dimensions_map"));
-        // A map of another name is the table's one map, and a column of this name that is no map keeps its name.
+        // A map of another name is the table's one map, and a column of this name with another type keeps its name.
         let taken = table.columns.iter().any(|column| (column.name == DIMENSIONS_MAP) != (column.kind == "map"));
         if table.proto.is_none() && !said && !taken {
             DIMENSIONS_MAP.clone_into(&mut table.dimensions_map);

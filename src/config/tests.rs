@@ -353,7 +353,7 @@ fn an_issuers_algorithms_fit_its_key() {
 }
 
 #[test]
-fn doors_do_not_stand_open_by_mistake() {
+fn endpoints_are_not_open_by_mistake() {
     let dev = |listen: &str| {
         let text = LEAST.replace("0123456789abcdef0123456789abcdef", auth_check::DEVELOPMENT_SECRET);
         parse(&format!("{listen}\n{text}"), &[])
@@ -453,7 +453,7 @@ fn the_reference_configuration_is_right() {
     let config = config.unwrap_or_else(|faults| panic!("{faults}"));
     assert_eq!(config.tables.keys().collect::<Vec<_>>(), ["call_events", "flights"]);
     let secret = config.auth.issuers["dev"].secret.as_ref().unwrap();
-    assert_eq!(secret.expose(), auth_check::DEVELOPMENT_SECRET, "so that doors beyond loopback refuse it");
+    assert_eq!(secret.expose(), auth_check::DEVELOPMENT_SECRET, "so that endpoints beyond loopback refuse it");
     let folder = format!("{}/", repository().display());
     insta::assert_snapshot!(config.show(false).replace(&folder, "REPOSITORY/"));
 }

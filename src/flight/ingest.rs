@@ -33,7 +33,7 @@ const GROUPS_MAX: usize = 8;
 /// The number of reasons in an error.
 const REASONS_MAX: usize = 3;
 /// The name of this endpoint in the quarantine.
-const DOOR: &str = "flight";
+const ENDPOINT: &str = "flight";
 
 /// The outcome of an upload's events.
 #[derive(Debug, Default)]
@@ -94,7 +94,7 @@ impl FlightHandler {
                     Some((reservation, under_way)) => (reservation, Some(under_way)),
                     None => (writer.reservation(), None),
                 };
-                let receipt = writer.submit(reservation, target, Body::Arrow(batches), DOOR).await?;
+                let receipt = writer.submit(reservation, target, Body::Arrow(batches), ENDPOINT).await?;
                 Ok((first_index, receipt))
             })
             .try_buffered(GROUPS_MAX);

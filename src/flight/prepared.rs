@@ -3,7 +3,7 @@
 //! In: the text of a statement; then one row of parameters of any type. Out: a handle with the schemas of result and
 //! parameters; then a handle that also holds the parameters. The server keeps neither.
 //!
-//! The handle from before the binding stays unbound: running it is an error that says so, never a result without the
+//! The earlier handle stays unbound: running it is an error that says so, never a result without the
 //! parameters. Several rows are refused (a result for the first row only would silently lose data), and so are values
 //! that do not fit.
 

@@ -102,7 +102,7 @@ pub(super) struct Addresses {
     pub(super) http: String,
     /// `grpc://host:port`, or `grpc+tls://` with TLS
     pub(super) flight: String,
-    /// The URL for the Arrow Flight SQL JDBC driver; `TOKEN` stands for the token
+    /// The URL for the Arrow Flight SQL JDBC driver; `TOKEN` is the placeholder for the token
     pub(super) jdbc: String,
 }
 

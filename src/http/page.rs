@@ -11,7 +11,7 @@ use super::markdown;
 /// The stylesheet, exactly as embedded in every page: the Content-Security-Policy has its hash.
 pub(super) const STYLE: &str = include_str!("home.css");
 
-/// A house with glass panes.
+/// A greenhouse with glass panes.
 const LOGO: &str = r#"<svg viewBox="0 0 24 24" fill="none" stroke="currentColor" stroke-width="1.5" stroke-linejoin="round" aria-hidden="true"><path d="M3 11 12 3l9 8v10H3z"/><path d="M3 16h18M3 11h18M12 3v18"/></svg>"#;
 /// The same as the icon of the browser tab.
 const ICON: &str = "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 24 24' fill='none' \

@@ -83,13 +83,13 @@ struct RejectName {
 
 impl Preparer {
     /// Decodes a body and builds quarantine rows of its rejects. `Invalid` only if the body as a whole cannot be decoded.
-    pub(super) fn prepare(&self, body: Body, stamp: &Stamp, door: &str) -> Result<PreparedBatch> {
+    pub(super) fn prepare(&self, body: Body, stamp: &Stamp, endpoint: &str) -> Result<PreparedBatch> {
         let kept_as = body.format().kept_as().as_str();
         let (rows, rejects) = self.decode(body, stamp)?;
         self.assemble(rows, &rejects, (stamp, kept_as), |reject| RejectName {
             // Its content and its index in the request, so that a retry produces the same id.
             id: digest(&[&reject.index.to_le_bytes(), reject.reason.as_str().as_bytes(), &[0], &reject.bytes]),
-            place: format!("{door}, event {}", reject.index),
+            place: format!("{endpoint}, event {}", reject.index),
         })
     }
 

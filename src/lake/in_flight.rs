@@ -107,7 +107,7 @@ impl InFlight {
         self.lock().feeds.insert(feed, (owner.clone(), state));
     }
 
-    /// Removes a partition that is no longer read here.
+    /// Removes a partition once this server stops reading it.
     pub fn leave(&self, feed: &PartitionFeed) {
         self.lock().feeds.remove(feed);
     }

@@ -6,6 +6,7 @@
 //! that stops finding violations therefore fails its test.
 
 mod cycles;
+mod phrases;
 mod test_code;
 mod text;
 
@@ -115,7 +116,7 @@ const FOLDERS: [&str; 18] = [
     "src/query/scan/",
 ];
 
-const RULES: [Rule; 13] = [
+const RULES: [Rule; 14] = [
     Rule {
         name: "module order",
         reason: "a module imports only modules that precede it in the order: otherwise every module depends on every other, \
@@ -287,6 +288,18 @@ const RULES: [Rule; 13] = [
             ("src/lake/log.rs", concat!("#[al", "low(dead_code)]")),
         ],
         good: &[("docs/a.md", "the workshop at the root, to do")],
+    },
+    Rule {
+        name: "banned phrases",
+        reason: "a reader should not have to decode a sentence: use the field's standard words",
+        find: phrases::phrases,
+        bad: &[
+            ("src/lake/log.rs", concat!("// The do", "or to the lake.\n")),
+            ("docs/a.md", concat!("A key stan", "ds\ntwice.\n")),
+            ("src/lake/log.rs", concat!("//! It counts for who", "ever\n//! sends it.\n")),
+            ("tests/a.py", concat!("# As\n# ev", "er.\n")),
+        ],
+        good: &[("docs/a.md", "An outdoor warehouse, as everybody knows, understands it.\n")],
     },
     Rule {
         name: "whitespace",

@@ -35,21 +35,21 @@ async fn a_pause_lasts_through_a_restart_and_loses_nothing() {
     let paused = server.ingest.sources.set_paused("voice", true).await.unwrap();
     assert!(paused.paused_since.is_some());
     kafka.send(0, (10..25).map(event));
-    server.tells("glasshouse_source_paused{source=\"voice\"} 1").await;
-    server.tells(&metric("lag_messages", 15)).await;
+    server.reports("glasshouse_source_paused{source=\"voice\"} 1").await;
+    server.reports(&metric("lag_messages", 15)).await;
     let [listed] = &server.ingest.sources.list().unwrap()[..] else { panic!("there is one source") };
     assert_eq!(partitions(listed)[0], (0, Some(10), Some(15), true));
     assert_eq!((listed.paused_since, listed.is_failing), (paused.paused_since, false));
     server.stop().await;
 
     let server = SourceServer::start(&store, &kafka.source()).await;
-    server.tells("glasshouse_source_paused{source=\"voice\"} 1").await;
-    server.tells(&metric("lag_messages", 15)).await;
+    server.reports("glasshouse_source_paused{source=\"voice\"} 1").await;
+    server.reports(&metric("lag_messages", 15)).await;
     assert_eq!(offsets(&store, TABLE).await, [Some(10), None], "a paused source stores nothing");
     let running = server.ingest.sources.set_paused("voice", false).await.unwrap();
     assert_eq!(running.paused_since, None);
     reaches(&store, [Some(25), None]).await;
-    server.tells("glasshouse_source_paused{source=\"voice\"} 0").await;
+    server.reports("glasshouse_source_paused{source=\"voice\"} 0").await;
     kafka.send(0, (25..30).map(event));
     reaches(&store, [Some(30), None]).await;
     server.stop().await;
@@ -66,8 +66,8 @@ async fn a_server_that_has_not_seen_a_pause_stores_nothing_after_it() {
     let other = elsewhere(&store, &kafka.source()).await;
     other.set_paused("voice", true).await.unwrap();
     kafka.send(0, (10..20).map(event));
-    server.tells("glasshouse_source_paused{source=\"voice\"} 1").await;
-    server.tells(&metric("lag_messages", 10)).await;
+    server.reports("glasshouse_source_paused{source=\"voice\"} 1").await;
+    server.reports(&metric("lag_messages", 10)).await;
     assert_eq!(offsets(&store, TABLE).await, [Some(10), None]);
 
     other.set_paused("voice", false).await.unwrap();
@@ -91,9 +91,9 @@ async fn a_source_may_be_paused_before_it_has_ever_read() {
     kafka.send(0, (0..5).map(event));
     let server = SourceServer::start(&store, &latest).await;
     // It has its partitions, starts after the existing messages, and reads nothing.
-    server.tells(&metric("lag_messages", 0)).await;
+    server.reports(&metric("lag_messages", 0)).await;
     kafka.send(0, (5..9).map(event));
-    server.tells(&metric("lag_messages", 4)).await;
+    server.reports(&metric("lag_messages", 4)).await;
     assert_eq!(offsets(&store, TABLE).await, [None, None]);
     server.ingest.sources.set_paused("voice", false).await.unwrap();
     reaches(&store, [Some(9), Some(0)]).await;

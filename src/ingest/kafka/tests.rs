@@ -132,7 +132,7 @@ impl SourceServer {
     }
 
     /// Waits until a line of the metrics begins with `line`.
-    pub(in crate::ingest) async fn tells(&self, line: &str) {
+    pub(in crate::ingest) async fn reports(&self, line: &str) {
         until(line, async || self.metrics.render().lines().any(|told| told.starts_with(line))).await;
     }
 }
@@ -179,7 +179,7 @@ async fn each_message_is_stored_once_across_restarts() {
     reaches(&store, [Some(50), Some(23)]).await;
     kafka.send(0, (55..70).map(event));
     reaches(&store, [Some(65), Some(23)]).await;
-    server.tells("glasshouse_source_messages_total{source=\"voice\",topic=\"calls\",partition=\"0\"} 65").await;
+    server.reports("glasshouse_source_messages_total{source=\"voice\",topic=\"calls\",partition=\"0\"} 65").await;
     server.stop().await;
     assert_eq!(ids(&store, "acme").await, texts(0..70));
     let bad = stored(&store, QUARANTINE).await;
@@ -289,7 +289,7 @@ async fn a_gap_stops_the_partition_unless_configured() {
     // The table's offset is past the end of the topic: the topic was recreated.
     move_to(&store, None, 1_000).await;
     let server = SourceServer::start(&store, &kafka.source()).await;
-    server.tells("glasshouse_source_stopped{source=\"voice\",topic=\"calls\",partition=\"0\"} 1").await;
+    server.reports("glasshouse_source_stopped{source=\"voice\",topic=\"calls\",partition=\"0\"} 1").await;
     reaches(&store, [Some(1_000), Some(10)]).await;
     kafka.send(1, (20..25).map(event));
     reaches(&store, [Some(1_000), Some(15)]).await;
@@ -312,7 +312,7 @@ async fn an_overtaken_source_continues_from_the_table() {
     move_to(&store, Some(10), 15).await;
     kafka.send(0, (10..20).map(event));
     reaches(&store, [Some(20), None]).await;
-    server.tells("glasshouse_source_overtaken_total{source=\"voice\"} 1").await;
+    server.reports("glasshouse_source_overtaken_total{source=\"voice\"} 1").await;
     assert_eq!(ids(&store, "acme").await, texts((0..10).chain(15..20)), "the other server stores what it has read");
     server.stop().await;
 }
@@ -389,7 +389,7 @@ async fn a_transform_turns_database_changes_into_rows() {
     kafka.send(0, [change("d", 1, 1, "2.5")]);
 
     let server = SourceServer::start_with(&store, &config, &lookups).await;
-    server.tells("glasshouse_lookup_loads_total{lookup=\"restaurants\",outcome=\"failed\"}").await;
+    server.reports("glasshouse_lookup_loads_total{lookup=\"restaurants\",outcome=\"failed\"}").await;
     assert_eq!(offsets(&store, TABLE).await, [None, None], "the source reads nothing without its lookup table");
     let draft = folder.path().join("draft");
     std::fs::write(&draft, "id,owner\n1,acme\n2,\n").unwrap();

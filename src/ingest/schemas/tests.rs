@@ -106,7 +106,7 @@ async fn avro_is_decoded_with_the_schemas_of_a_registry() {
     // While the registry is unreachable, nothing is stored and nothing is rejected.
     registry.fails(Some((503, "")));
     let server = SourceServer::start(&store, &config).await;
-    server.tells("glasshouse_source_schemas_total{source=\"voice\",outcome=\"failed\"}").await;
+    server.reports("glasshouse_source_schemas_total{source=\"voice\",outcome=\"failed\"}").await;
     assert_eq!((offsets(&store, TABLE).await, entries(&server).await), ([None, None], vec![]));
     registry.fails(None);
     reaches(&store, [Some(6), None]).await;

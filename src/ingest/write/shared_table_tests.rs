@@ -82,7 +82,7 @@ impl CommitterServer {
     }
 
     /// The source's offset in the table.
-    async fn stands(&self) -> Option<i64> {
+    async fn stored_offset(&self) -> Option<i64> {
         self.tables[TABLE].refresh().await.unwrap().txns.get("kafka:calls:t:0").copied()
     }
 }
@@ -127,7 +127,7 @@ async fn only_the_overtaken_source_is_refused() {
         [Err(Kind::Conflict)],
         "also as the only request"
     );
-    assert_eq!((other.stands().await, ids(&store).await), (Some(3), (0..8).collect()));
+    assert_eq!((other.stored_offset().await, ids(&store).await), (Some(3), (0..8).collect()));
 }
 
 #[tokio::test]
@@ -137,7 +137,7 @@ async fn progress_is_stored_when_no_row_is_new() {
     assert_eq!(kinds(&server.store(&[(0..3, source(None, 3))]).await), [Ok((3, 0))]);
     assert_eq!(kinds(&server.store(&[(0..3, source(Some(3), 6))]).await), [Ok((0, 3))]);
     assert_eq!(kinds(&server.store(&[(0..0, source(Some(6), 9))]).await), [Ok((0, 0))], "a request without rows");
-    assert_eq!((server.stands().await, ids(&store).await), (Some(9), (0..3).collect()));
+    assert_eq!((server.stored_offset().await, ids(&store).await), (Some(9), (0..3).collect()));
     let version = server.tables[TABLE].snapshot().version;
     assert_eq!(kinds(&server.store(&[(0..2, source(Some(9), 9))]).await), [Ok((0, 2))]);
     assert_eq!(server.tables[TABLE].snapshot().version, version, "no commit without progress");
@@ -149,7 +149,7 @@ async fn a_source_that_moves_between_servers_stores_no_duplicates() {
     let (mut one, mut other) = (CommitterServer::start(&store).await, CommitterServer::start(&store).await);
     assert_eq!(kinds(&one.store(&[(0..5, source(None, 5))]).await), [Ok((5, 0))]);
     assert_eq!(kinds(&one.store(&[(5..9, source(Some(5), 9))]).await), [Ok((4, 0))]);
-    assert_eq!(other.stands().await, Some(9));
+    assert_eq!(other.stored_offset().await, Some(9));
     assert_eq!(
         kinds(&other.store(&[(20..22, vec![])]).await),
         [Ok((2, 0))],
@@ -157,7 +157,7 @@ async fn a_source_that_moves_between_servers_stores_no_duplicates() {
     );
     assert_eq!(kinds(&other.store(&[(7..11, source(Some(9), 13))]).await), [Ok((2, 2))]);
     // The source moves back.
-    assert_eq!(one.stands().await, Some(13));
+    assert_eq!(one.stored_offset().await, Some(13));
     assert_eq!(kinds(&one.store(&[(4..12, source(Some(13), 21))]).await), [Ok((1, 7))]);
     assert_eq!(ids(&store).await, (0..12).chain(20..22).collect::<Vec<_>>());
 }
@@ -212,7 +212,7 @@ async fn lost_commit_answers_neither_lose_nor_duplicate_events() {
             faults.answer_lost.store(answer_lost, Ordering::SeqCst);
             // Like a source: after any error it continues from the offset in the table.
             for _ in 0..20 {
-                let at = server.stands().await.unwrap();
+                let at = server.stored_offset().await.unwrap();
                 if at == 9 {
                     break;
                 }
@@ -221,7 +221,7 @@ async fn lost_commit_answers_neither_lose_nor_duplicate_events() {
             }
             server.store(&[(100..101, vec![])]).await;
             let expected: Vec<u32> = (0..9).chain(100..101).collect();
-            assert_eq!((server.stands().await, ids(&store).await), (Some(9), expected), "{case}");
+            assert_eq!((server.stored_offset().await, ids(&store).await), (Some(9), expected), "{case}");
         }
     }
 }

@@ -1,0 +1,67 @@
+//! Banned phrases, each with its replacement.
+//!
+//! In: every text of the repository: comments, messages, help, documentation, tests. Out: a fault for each phrase found, also one
+//! that continues on the next line of a comment. Case is ignored, and only whole words match.
+
+use crate::source::{Fault, File};
+
+/// The phrase, and what to write instead. Only this file may contain them.
+const BANNED: [(&str, &str); 22] = [
+    ("door", "endpoint"),
+    ("doors", "endpoints"),
+    ("house", "repository, tests, or the thing itself"),
+    ("shelf", "quarantine reader"),
+    ("desk", "quarantine session"),
+    ("roster", "rollup coverage"),
+    ("dimension table", "lookup table"),
+    ("dimension tables", "lookup tables"),
+    ("stands", "is, or appears"),
+    ("stands twice", "appears more than once"),
+    ("tells", "says, reports, or shows"),
+    ("is told", "is notified, or learns"),
+    ("told by", "inferred from"),
+    ("whoever", "anyone who, or a caller that"),
+    ("so many", "this many, or the number"),
+    ("as ever", "as before"),
+    ("that is none", "that is not one"),
+    ("of which no", "not yet"),
+    ("is no json", "is not valid JSON"),
+    ("no utf-8", "not valid UTF-8"),
+    ("broke down", "failed"),
+    ("from before", "previous"),
+];
+
+/// Files that may contain them.
+const EXEMPT: [&str; 1] = ["tests/it/tidy/phrases.rs"];
+
+pub(super) fn phrases(file: &File) -> Vec<Fault> {
+    if EXEMPT.contains(&file.path.as_str()) {
+        return Vec::new();
+    }
+    let (text, starts) = flowing(&file.text);
+    let mut faults = Vec::new();
+    for (phrase, instead) in BANNED {
+        for (at, _) in text.match_indices(phrase) {
+            let is_letter =
+                |letter: Option<char>| letter.is_some_and(|letter| letter.is_alphanumeric() || letter == '_');
+            let (before, after) = (text[..at].chars().next_back(), text[at + phrase.len()..].chars().next());
+            if !is_letter(before) && !is_letter(after) {
+                let line = starts.partition_point(|start| *start <= at);
+                faults.push(Fault::new(line, format!("`{phrase}`: write {instead}")));
+            }
+        }
+    }
+    faults
+}
+
+/// The text in lower case as one line, without comment markers, and the position of each line in it.
+fn flowing(text: &str) -> (String, Vec<usize>) {
+    let (mut flow, mut starts) = (String::with_capacity(text.len()), Vec::new());
+    for line in text.lines() {
+        starts.push(flow.len());
+        let words = line.trim_start().trim_start_matches(['/', '!', '#', '*']);
+        flow.extend(words.split_whitespace().flat_map(|word| [word, " "]));
+    }
+    flow.make_ascii_lowercase();
+    (flow, starts)
+}

@@ -3,7 +3,7 @@
 //! By default glibc returns large blocks to the system at once, and gets them back as pages that the kernel has to find and
 //! clear. Other allocators do the same by default, or were slower: see docs/performance.md.
 
-/// Blocks up to this size, in bytes, are allocated from kept memory. This is glibc's maximum.
+/// Blocks up to this size, in bytes, are allocated from memory that the allocator retains. This is glibc's maximum.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 const KEPT_BLOCK_MAX: i32 = 32 << 20;
 /// Free memory at the end of an arena beyond this size, in bytes, is returned to the system.

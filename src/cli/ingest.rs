@@ -15,8 +15,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Deserialize;
 use url::Url;
 
-use super::chunks::{Chunk, Chunks};
 use super::client;
+use super::upload_chunks::{Chunk, Chunks};
 use crate::error::{Error, Result};
 use crate::outbound::{Client, Request, Retry};
 

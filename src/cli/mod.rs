@@ -16,11 +16,11 @@ mod demo;
 
 mod token;
 
-mod chunks;
 mod client;
 mod ingest;
 mod quarantine;
 mod sources;
+mod upload_chunks;
 
 mod query;
 mod tables;

@@ -11,7 +11,7 @@ use url::Url;
 use super::collections::check_name;
 use super::error::ConfigErrors;
 use super::tables::{CHANGES_SUFFIX, COLUMN_KINDS};
-use super::{Config, PolicyConfig, TableConfig, auth_check, lookups, memory, sources};
+use super::{Config, PolicyConfig, TableConfig, check_auth, lookups, memory, sources};
 use crate::error::did_you_mean;
 
 /// Columns that every table has; the contract adds them.
@@ -109,8 +109,8 @@ pub(super) fn across(config: &Config, faults: &mut ConfigErrors) {
     sources::across(config, faults);
     lookups::across(config, faults);
     lake(&config.lake.url, faults);
-    auth_check::auth(&config.auth, faults);
-    auth_check::endpoints(config, faults);
+    check_auth::auth(&config.auth, faults);
+    check_auth::endpoints(config, faults);
     memory::across(config, faults);
     if let Err(error) = config.log.level.parse::<tracing_subscriber::EnvFilter>() {
         faults.add("log.level", format!("is not a valid filter such as \"info,glasshouse=debug\": {error}"));

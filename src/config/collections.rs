@@ -36,7 +36,7 @@ impl Value for Vec<String> {
     }
 
     fn form() -> String {
-        "a list of texts".to_owned()
+        "a list of strings".to_owned()
     }
 }
 

@@ -14,19 +14,19 @@
 //! **Invariant:** no error message, `config show` output or `Debug` text contains a secret.
 
 mod auth;
-mod auth_check;
 mod check;
+mod check_auth;
 mod collections;
 mod error;
+mod executable;
 mod key;
 mod lookups;
 mod loopback;
 mod memory;
 mod oauth;
-mod program;
 mod raw;
 #[cfg(test)]
-mod reference;
+mod reference_page;
 mod registry;
 mod server_sections;
 mod show;
@@ -45,7 +45,7 @@ pub use server_sections::{FlightConfig, HttpConfig, IngestConfig, LakeConfig, Lo
 pub use sources::{KafkaOptions, SourceConfig, StartAt, TenantFrom};
 pub use tables::{CHANGES_SUFFIX, COLUMN_KINDS, ColumnConfig, LatestConfig, PolicyConfig, RowRuleConfig, TableConfig};
 
-pub(crate) use program::program;
+pub(crate) use executable::program;
 pub(crate) use value::parse_time;
 
 use std::collections::BTreeMap;
@@ -58,7 +58,7 @@ use key::{Section, SectionReader, ShownLine, Value, none};
 /// The file that is read if no file is named.
 pub const FILE: &str = "glasshouse.toml";
 
-/// The maximum size of a configuration file, in bytes: a larger file is not a configuration.
+/// The maximum size of a configuration file, in bytes. A larger file is probably the wrong file.
 const FILE_BYTES_MAX: u64 = 4 << 20;
 
 /// The whole configuration, checked.

@@ -8,7 +8,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::error::{ConfigErrors, KeyLocation};
 
-/// The prefix of our variables. Two underscores separate segments, so that names may contain one.
+/// The prefix of our variables. A double underscore separates segments, so that names may contain single underscores.
 pub(super) const VARIABLE_PREFIX: &str = "GLASSHOUSE__";
 
 /// A value as it was written.

@@ -355,7 +355,7 @@ fn an_issuers_algorithms_fit_its_key() {
 #[test]
 fn endpoints_are_not_open_by_mistake() {
     let dev = |listen: &str| {
-        let text = LEAST.replace("0123456789abcdef0123456789abcdef", auth_check::DEVELOPMENT_SECRET);
+        let text = LEAST.replace("0123456789abcdef0123456789abcdef", check_auth::DEVELOPMENT_SECRET);
         parse(&format!("{listen}\n{text}"), &[])
     };
     let open = "flight.plaintext_allowed = true\nflight.listen = \"0.0.0.0:1\"";
@@ -453,7 +453,7 @@ fn the_reference_configuration_is_right() {
     let config = config.unwrap_or_else(|faults| panic!("{faults}"));
     assert_eq!(config.tables.keys().collect::<Vec<_>>(), ["call_events", "flights"]);
     let secret = config.auth.issuers["dev"].secret.as_ref().unwrap();
-    assert_eq!(secret.expose(), auth_check::DEVELOPMENT_SECRET, "so that endpoints beyond loopback refuse it");
+    assert_eq!(secret.expose(), check_auth::DEVELOPMENT_SECRET, "so that endpoints beyond loopback refuse it");
     let folder = format!("{}/", repository().display());
     insta::assert_snapshot!(config.show(false).replace(&folder, "REPOSITORY/"));
 }
@@ -461,7 +461,7 @@ fn the_reference_configuration_is_right() {
 #[test]
 fn the_reference_page_is_up_to_date() {
     let path = repository().join("docs/configuration.md");
-    let page = reference::page();
+    let page = reference_page::page();
     if std::env::var_os("INSTA_UPDATE").is_some_and(|mode| mode == "always") {
         fs::write(&path, &page).unwrap();
     }

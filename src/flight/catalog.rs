@@ -24,8 +24,8 @@ use arrow_flight::sql::{
 };
 use datafusion::catalog::information_schema::{INFORMATION_SCHEMA, INFORMATION_SCHEMA_TABLES};
 
-use super::keys::KeyCommand;
 use super::profile::wire_schema;
+use super::table_keys::KeyCommand;
 use super::{sqlinfo, xdbc};
 use crate::config::TypeProfile;
 use crate::error::{Error, Kind, Result};

@@ -145,7 +145,8 @@ impl Sealer {
         Ok(bytes.into())
     }
 
-    /// The content of a handle. `Invalid` if it is not ours, modified or expired; `Forbidden` if another caller's.
+    /// The content of a handle. `Invalid` if it has been modified, has expired or was not issued by us; `Forbidden` if
+    /// it belongs to another caller.
     pub(super) fn unseal(&self, access: &Access, bytes: &[u8]) -> Result<Handle> {
         let unknown = || Error::invalid("the handle was not issued by this server or was modified: request a new one");
         let (version, rest) = bytes.split_first().ok_or_else(unknown)?;

@@ -51,8 +51,8 @@ mod error;
 
 mod command;
 
-mod expiring;
 mod statement;
+mod unread_stream;
 
 mod handle;
 mod prepared;
@@ -60,8 +60,8 @@ mod profile;
 mod stream;
 
 mod catalog;
-mod keys;
 mod sqlinfo;
+mod table_keys;
 mod xdbc;
 
 mod ingest;
@@ -76,9 +76,9 @@ mod rpc;
 pub mod client;
 
 #[cfg(test)]
-mod damage_tests;
-#[cfg(test)]
 mod limits_tests;
+#[cfg(test)]
+mod malformed_arrow_tests;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]

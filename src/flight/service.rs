@@ -1,4 +1,4 @@
-//! The Flight service: each RPC authenticates first, then calls the file that implements it. It computes nothing
+//! The Flight service: each RPC authenticates first, then calls the module that implements it. It computes nothing
 //! itself.
 //!
 //! In: gRPC requests. Out: gRPC responses. **Invariant:** every RPC runs inside a [`RpcCall`] and starts with

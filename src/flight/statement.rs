@@ -19,11 +19,11 @@ use futures::{StreamExt, stream};
 use uuid::Uuid;
 
 use super::command::{self, QueryCommand};
-use super::expiring::expiring;
 use super::handle::{Handle, Purpose, Statement};
 use super::profile::wire_schema;
 use super::service::{FlightHandler, RpcCaller};
 use super::stream::messages;
+use super::unread_stream::expiring;
 use crate::clock::{Micros, SECOND};
 use crate::config::TypeProfile;
 use crate::error::{Error, Result};

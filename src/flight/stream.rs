@@ -179,7 +179,7 @@ fn body_bytes(batch: &RecordBatch) -> usize {
     batch.columns().iter().map(|column| array_bytes(&column.to_data())).sum()
 }
 
-/// Follows the IPC writer, which sends the used range of each buffer, and of a list's values.
+/// Mirrors the IPC writer, which sends only the used range of each buffer and of each list's values.
 fn array_bytes(data: &ArrayData) -> usize {
     let validity = if data.null_count() > 0 { padded(data.len().div_ceil(8)) } else { 0 };
     if data.is_empty() {

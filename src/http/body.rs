@@ -13,8 +13,8 @@ use bytes::{Bytes, BytesMut};
 use flate2::bufread::MultiGzDecoder;
 use http_body_util::BodyExt as _;
 
+use super::content_type::ContentEncoding;
 use super::error::ErrorBody;
-use super::media::ContentEncoding;
 use crate::config::IngestConfig;
 use crate::error::{Error, Result};
 use crate::ingest::MemoryReservation;

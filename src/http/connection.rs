@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::head::HEADERS_READ_MAX;
+use super::request_head::HEADERS_READ_MAX;
 use crate::config::HttpConfig;
 use crate::listener::{ConnectionLimit, ConnectionSlot, Listener};
 use crate::supervise::Stop;

@@ -27,7 +27,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::HttpHandler;
 use super::error::ErrorBody;
-use super::page;
+use super::html_page;
 use super::quarantine::path;
 use crate::error::{Error, did_you_mean};
 
@@ -88,7 +88,7 @@ pub(super) const DOCS: [Doc; 5] = [
 
 /// The Content-Security-Policy of a page: it loads and runs nothing; the hash of the only stylesheet is listed.
 static PAGE_POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
-    let hash = STANDARD.encode(Sha256::digest(page::STYLE));
+    let hash = STANDARD.encode(Sha256::digest(html_page::STYLE));
     let policy = format!(
         "default-src 'none'; style-src 'sha256-{hash}'; img-src data:; base-uri 'none'; form-action 'none'; \
          frame-ancestors 'none'"
@@ -111,7 +111,7 @@ pub(super) async fn home(State(handler): State<Arc<HttpHandler>>, headers: Heade
     let home = &handler.services.home;
     let addresses = Addresses::new(home, handler.config.listen, &headers);
     if wants_html(&headers) {
-        html(page::home(&addresses, home.tables.as_deref()))
+        html(html_page::home(&addresses, home.tables.as_deref()))
     } else {
         with_headers(Json(index(&addresses, home.tables.as_deref())))
     }
@@ -128,7 +128,7 @@ pub(super) async fn docs(name: Result<Path<String>, PathRejection>, headers: Hea
         return Err(Error::not_found(format!("unknown documentation page `{name}`{hint}")).into());
     };
     if wants_html(&headers) {
-        return Ok(html(page::document(doc.name, doc.text)));
+        return Ok(html(html_page::document(doc.name, doc.text)));
     }
     Ok(with_headers(([(CONTENT_TYPE, "text/markdown; charset=utf-8")], doc.text)))
 }

@@ -5,7 +5,7 @@ use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
 use serde_json::json;
 
 use super::home::{DOCS, ROUTES};
-use super::page::STYLE;
+use super::html_page::STYLE;
 use super::testing::{HttpTestServer, answer};
 use crate::config::HttpConfig;
 use crate::ingest::testing::{TABLE, limits};

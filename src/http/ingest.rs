@@ -19,7 +19,7 @@ use super::body::{self, BodyLimits};
 use super::caller::caller;
 use super::error::ErrorBody;
 use super::request_log::RequestId;
-use super::{HttpHandler, media};
+use super::{HttpHandler, content_type};
 use crate::error::Error;
 use crate::ingest::{self, Promise, Receipt, RejectNote};
 
@@ -129,7 +129,7 @@ async fn take(
     let access = caller(handler, headers).await?;
     let target = services.writer.authorize(&access, table)?;
     let ack = Ack::of(uri)?;
-    let (format, encoding) = (media::format(headers)?, media::encoding(headers)?);
+    let (format, encoding) = (content_type::format(headers)?, content_type::encoding(headers)?);
     let announced = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
     if announced.is_some_and(|bytes| bytes > services.limits.body_bytes_max) {
         services.metrics.limited("ingest.body_bytes_max");

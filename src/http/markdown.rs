@@ -6,7 +6,7 @@
 
 use std::fmt::Write as _;
 
-use super::page::escape;
+use super::html_page::escape;
 
 /// Returns the URL for a link target in the text; `None` shows only the text of the link.
 type Links<'a> = &'a dyn Fn(&str) -> Option<String>;

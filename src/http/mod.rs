@@ -25,29 +25,29 @@ mod ingest;
 mod quarantine;
 mod sources;
 
-mod ops;
+mod operations;
 
 mod home;
+mod html_page;
 mod markdown;
-mod page;
 
 mod request_log;
 
 mod caller;
 
-mod media;
+mod content_type;
 
 mod body;
 
 mod error;
 
 mod connection;
-mod head;
+mod request_head;
 
 #[cfg(test)]
 mod home_tests;
 #[cfg(test)]
-mod refusal_tests;
+mod rejection_tests;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
@@ -129,7 +129,7 @@ fn routes(handler: Arc<HttpHandler>) -> Router {
     routes
         .route("/", get(home::home))
         .route("/docs/{name}", get(home::docs))
-        .route("/v1/tables", get(ops::tables))
+        .route("/v1/tables", get(operations::tables))
         .route("/v1/tables/{table}/events", post(ingest::events))
         .route("/v1/tables/{table}/freshness", get(freshness::freshness))
         .route("/v1/quarantine", get(quarantine::counts))
@@ -141,12 +141,12 @@ fn routes(handler: Arc<HttpHandler>) -> Router {
         .route("/v1/sources", get(sources::list))
         .route("/v1/sources/{name}/pause", post(sources::pause))
         .route("/v1/sources/{name}/resume", post(sources::resume))
-        .route("/metrics", get(ops::metrics))
-        .route("/healthz", get(ops::healthz))
-        .route("/readyz", get(ops::readyz))
+        .route("/metrics", get(operations::metrics))
+        .route("/healthz", get(operations::healthz))
+        .route("/readyz", get(operations::readyz))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
-        .layer(from_fn_with_state(handler.clone(), head::check))
+        .layer(from_fn_with_state(handler.clone(), request_head::check))
         .layer(from_fn_with_state(handler.clone(), request_log::observe))
         .with_state(handler)
 }

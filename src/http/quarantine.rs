@@ -16,9 +16,9 @@ use serde_json::{Value, json};
 
 use super::body::{self, BodyLimits};
 use super::caller::caller;
+use super::content_type::ContentEncoding;
 use super::error::ErrorBody;
-use super::media::ContentEncoding;
-use super::{HttpHandler, media};
+use super::{HttpHandler, content_type};
 use crate::clock::Micros;
 use crate::error::{Error, Kind, Result};
 use crate::ingest::{self, EntryCount, EntryCursor, EntryFilter, EntryPage, QuarantineEntry, ReplayResult};
@@ -139,7 +139,7 @@ pub(super) async fn replay_fixed(
     let (head, mut body) = request.into_parts();
     let access = caller(&handler, &head.headers).await?;
     let ((table, id), whose) = (path(table)?, query(whose)?);
-    let (format, encoding) = (media::format(&head.headers)?, media::encoding(&head.headers)?);
+    let (format, encoding) = (content_type::format(&head.headers)?, content_type::encoding(&head.headers)?);
     let mut reservation = handler.services.writer.reservation();
     let plain = body::read(
         &mut body,

@@ -42,7 +42,7 @@ mod writer;
 
 mod early_ack;
 
-mod acknowledged;
+mod acknowledged_events;
 
 mod prepare;
 

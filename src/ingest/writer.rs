@@ -13,7 +13,7 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
-use super::acknowledged::AcknowledgedEvents;
+use super::acknowledged_events::AcknowledgedEvents;
 use super::body::Body;
 use super::freshness::Freshness;
 use super::prepare::PreparedBatch;
@@ -189,7 +189,7 @@ impl Writer {
         if self.ending.hurry.is_cancelled() { Err(stopping()) } else { Ok(()) }
     }
 
-    /// The stamp of events received now.
+    /// The stamp to give to events that are received now.
     pub(super) fn stamp(&self, owner: Owner) -> Stamp {
         stamp(&self.limits, self.clock.now(), owner)
     }

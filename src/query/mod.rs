@@ -19,8 +19,9 @@
 //! **Invariant:** queries are planned and run only on the engine's own threads (`query_runtime.rs`), which never delay
 //! endpoints or ingest. Time limits apply whether or not the client reads.
 //!
-//! Not guaranteed: the duration of a query may depend on rows of other tenants in the same pages, as in every shared
-//! store. The engine accounts for the memory of sorts, joins and aggregates, and the result of each function call is
+//! Timing is not isolated: the duration of a query may depend on other tenants' rows in the same pages, as in any
+//! shared store. The engine accounts for the memory of sorts, joins and aggregates, and the result of each function
+//! call is
 //! limited. A plan that multiplies long values (a cross join, `unnest`) can exceed its memory for one batch.
 //!
 //! The barrier is our own plan node around a standard Parquet scan. Plans otherwise use standard nodes; this exception
@@ -40,10 +41,10 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
+pub use functions::freshness_exec::Newest;
 pub use operator_query::OperatorQuery;
 pub use request::engine::{Engine, QueryId};
 pub use request::erased_plan::ErasedPlan;
 pub use request::plan_cache::Ready;
 pub use request::session::{CATALOG, Planned, ResultStream, SCHEMA, Session, VisibleTable};
 pub use request::statement::STACK_BYTES_MIN;
-pub use scan::newest_rows::Newest;

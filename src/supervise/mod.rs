@@ -16,17 +16,17 @@
 //! shutdown.
 //! **Invariant:** a panic is logged once: inside a fence by the code that handles it, elsewhere by the panic hook.
 
-mod fence;
+mod panic_fence;
 
-mod stop;
+mod shutdown;
 
 #[cfg(test)]
 mod failpoint;
 #[cfg(test)]
 mod tests;
 
-pub use fence::{Panic, blocking, catch, catch_future, install_panic_hook, on_thread};
-pub use stop::{Deadline, Stop};
+pub use panic_fence::{Panic, blocking, catch, catch_future, install_panic_hook, on_thread};
+pub use shutdown::{Deadline, Stop};
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -24,7 +24,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
-use super::fetch;
+use super::lookup_fetch;
 use super::lookup_file::{self, LookupLimits};
 use crate::config::{ColumnConfig, IngestConfig, LookupConfig, LookupFormat};
 use crate::contract::ColumnKind;
@@ -174,7 +174,7 @@ impl Lookups {
                 let format = format.ok_or_else(|| {
                     Error::invalid("the URL does not end in a known format: use .csv, .json or .parquet")
                 })?;
-                let body = fetch::fetch(&url, config.ca_file.as_deref(), &bounds).await?;
+                let body = lookup_fetch::fetch(&url, config.ca_file.as_deref(), &bounds).await?;
                 return blocking(LOADING, move || lookup_file::decode(body, format, declared.as_ref(), &bounds)).await;
             }
             let query = config.query.clone().ok_or_else(|| Error::internal("a lookup has no source"))?;

@@ -266,7 +266,7 @@ async fn a_source_waits_for_its_lookups_and_follows_their_changes() {
     }
     assert_eq!(city(&transform).await, "Lima");
 
-    // A refresh picks up each of these: other rows, another schema, and one that the statement does not fit.
+    // A refresh picks up changed rows, a changed schema, and a schema that is incompatible with the statement.
     for (csv, expected) in [("id,city\n1,Quito\n2,x\n", "Quito"), ("more,city,id\n3,Cusco,1\n4,y,5\n6,z,7\n", "Cusco")]
     {
         write(csv);

@@ -29,8 +29,8 @@ mod execute;
 
 mod error;
 
-mod fetch;
 mod lookup;
+mod lookup_fetch;
 mod lookup_file;
 
 #[cfg(test)]

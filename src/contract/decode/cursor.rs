@@ -62,8 +62,8 @@ pub(in crate::contract) struct RawValue {
 }
 
 impl<'a> Cursor<'a> {
-    /// A cursor at offset `at` of `bytes`. `text` is the same bytes, or a longer text that starts with them, if they
-    /// are UTF-8.
+    /// A cursor at offset `at` of `bytes`. If the bytes are valid UTF-8, `text` is the same bytes as a string, or a
+    /// longer string that starts with them.
     pub(in crate::contract) fn new(bytes: &'a [u8], text: Option<&'a str>, at: usize) -> Self {
         Self { bytes, text, at }
     }

@@ -6,7 +6,7 @@
 //!                                       compatibility ◄───────────┘   does a registry's message type match?
 //! ```
 //!
-//! **Invariant:** a `Contract` is immutable and fully checked; every error of a declaration is reported at once.
+//! **Invariant:** a `Contract` is immutable and fully checked; all errors in a declaration are reported together.
 
 pub(super) mod compatibility;
 pub(super) mod declare;

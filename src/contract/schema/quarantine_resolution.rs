@@ -7,7 +7,8 @@
 //!
 //! **Invariant:** the row that closes an entry has the entry's tenant and `event_time`, so that both are in the same daily
 //! partition, and a condition on time selects both or neither. Its `received_time` is the time of closing.
-//! **Invariant:** an entry is identified by tenant, time and id. The same bytes rejected again later are a separate entry.
+//! **Invariant:** an entry is identified by tenant, time and id. If the same bytes are rejected again later, they get a
+//! separate entry.
 
 use crate::contract::Contract;
 

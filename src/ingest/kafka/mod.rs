@@ -17,8 +17,8 @@ mod source;
 
 mod session;
 
-mod end;
-mod gap;
+mod end_tracking;
+mod offset_gap;
 mod pause;
 
 mod client;

@@ -176,7 +176,7 @@ impl<'a> KafkaSession<'a> {
                     Err(_) if self.stop.is_cancelled() => list_of(&spots, Offset::End)?,
                     list => list?,
                 };
-                // An empty list is assigned as well: the group waits for this call.
+                // Assign even an empty list, because the group waits for this call.
                 self.client.incremental_assign(&list).map_err(broken)?;
                 if !spots.is_empty() {
                     self.source.watch.goes_on();

@@ -7,8 +7,8 @@
 //!                                                                 └─► protobuf of the contract's message: unchanged
 //! ```
 //!
-//! In: messages as received. Out: the same messages, each with the bytes that the contract decodes in its place, or with the
-//! reason for its rejection. The quarantine keeps the received bytes.
+//! In: messages as received. Out: the same messages, each with either the bytes that the contract decodes instead of
+//! the original, or the reason for its rejection. The quarantine keeps the received bytes.
 //!
 //! **Invariant:** the result for a message depends only on the message and its schema.
 //! **Invariant:** a message whose schema is temporarily unavailable is not rejected: the batch is read again.

@@ -13,7 +13,7 @@ use super::schedule::{PlayedSchedule, play};
 /// The seeds of every run, split into four tests that run in parallel.
 const SEEDS: [Range<u64>; 4] = [0..32, 32..64, 64..96, 96..128];
 
-/// The seed that [`selection`] plays by default.
+/// The seed that [`selection`] runs by default.
 const DEFAULT: u64 = 128;
 
 /// Plays a seed and audits the result. Returns the number of crashes.

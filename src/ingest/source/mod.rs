@@ -16,7 +16,7 @@
 mod message_batch;
 mod route;
 
-mod isolate;
+mod poison_messages;
 
 mod pull;
 

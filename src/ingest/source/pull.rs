@@ -19,9 +19,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::runtime::Handle;
 
-use super::isolate::isolate;
 use super::message_batch::{BatchLimits, BatchMessage, MessageBatch, OffsetRange, TopicPartition};
 use super::pause::Pause;
+use super::poison_messages::isolate;
 use super::route::Route;
 use crate::config::IngestConfig;
 use crate::contract::{Format, MESSAGES_MAX, Owner};

@@ -35,8 +35,8 @@ use crate::clock::{DAY, Micros};
 use crate::contract::RECEIVED_TIME;
 use crate::error::{Error, did_you_mean};
 use crate::lake::Watermark;
+use crate::query::functions::freshness_exec::{Newest, NewestRows};
 use crate::query::request::catalog::SessionTables;
-use crate::query::scan::newest_rows::{Newest, NewestRows};
 use crate::query::scan::tenant_table::SessionTable;
 
 /// The SQL name of the function.

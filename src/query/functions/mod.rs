@@ -8,6 +8,7 @@
 //! **Invariant:** a function allocates its result only after the size check.
 
 pub(super) mod freshness;
+pub(super) mod freshness_exec;
 #[cfg(test)]
 mod freshness_tests;
 pub(super) mod function_limits;

@@ -73,7 +73,7 @@ impl Planned {
 pub struct ResultStream {
     /// Its id, for cancelling.
     pub id: QueryId,
-    /// When its time limit ends. A reader that may stop reading must be cut off then (see `flight/expiring.rs`).
+    /// When its time limit ends. A reader that may stop reading must be cut off then (see `flight/unread_stream.rs`).
     pub deadline: Instant,
     /// Batches in exactly [`Planned::schema`]. Exceeding the time, row or memory limit ends them with `Limited`.
     pub batches: futures::stream::BoxStream<'static, Result<RecordBatch>>,

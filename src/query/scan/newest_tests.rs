@@ -411,7 +411,7 @@ async fn a_session_reads_one_snapshot_during_commits() {
 #[tokio::test]
 async fn version_selection_uses_the_memory_limit_of_the_query() {
     let names: Vec<String> = (0..3_000).map(|number| format!("{number:0>200}")).collect();
-    // Strings that live as long as the process: a key of a test's change is static.
+    // Leaks strings so that they live for the whole process: the keys in a test's changes must be `'static`.
     let changes: Vec<Change> = names.into_iter().map(|name| change(name.leak(), 1, "open")).collect();
     let tables = lake(by_order(), &[&changes]).await;
     let small = engine_with(&tables, QueryConfig { memory_bytes_max: 1 << 20, ..config() });

@@ -10,7 +10,7 @@
 //! ```
 //!
 //! **Invariant:** these plans are below the barrier: [`TenantScan`](crate::query::scan::tenant_scan::TenantScan)
-//! applies the tenant and the row rules to each of their rows, and reveals nothing about them.
+//! applies the tenant and row rules to every row that they produce, and reveals nothing about the rows that it removes.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -32,12 +32,12 @@ use datafusion::physical_plan::ExecutionPlan;
 use object_store::ObjectMeta;
 
 use crate::lake::{DataFile, Table};
-use crate::query::scan::newest_exec::newest;
+use crate::query::scan::newest_versions::newest;
 use crate::query::scan::open_quarantine::open;
 use crate::query::scan::prune::ScanRange;
+use crate::query::scan::row_versions::ColumnPlaces;
 use crate::query::scan::scan_spec::{ScanSpec, ShownRows, column};
 use crate::query::scan::tenant_table::TableSource;
-use crate::query::scan::versions::ColumnPlaces;
 
 /// Whether the Parquet decoder also evaluates the pruning predicate, before it decodes other columns. Off: the rows of
 /// one tenant are one slice of each file, which the page index finds, and a row filter doubles the requests to the

@@ -2,7 +2,7 @@
 //!
 //! In: a [`ScanSpec`], from which a private plan is built (`scan_plan.rs`), and the predicate that selects the rows
 //! that this caller may see. Out: these rows in the requested columns, and nothing else. The private plan is a Parquet
-//! scan; for a table that shows the newest versions the selection of those is on top of it (`newest_exec.rs`). A query
+//! scan; for a table that shows the newest versions the selection of those is on top of it (`newest_versions.rs`). A query
 //! of the operator's configuration, which sees the rows of all tenants, reads through the same node.
 //!
 //! ```text

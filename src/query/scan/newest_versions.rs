@@ -28,7 +28,7 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 
-use crate::query::scan::versions::{ColumnPlaces, Versions};
+use crate::query::scan::row_versions::{ColumnPlaces, Versions};
 
 /// Adds the selection of the newest versions to `plan`. `conditions` are applied before it, in order.
 pub(in crate::query) fn newest(

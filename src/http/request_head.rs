@@ -1,8 +1,8 @@
 //! Limits the size of the request line and headers.
 //!
-//! In: a request. Out: the handler's response, or 431 with a body that names the limit. The HTTP library itself refuses
-//! a head of more than four times the limit, or of more than [`HEADERS_READ_MAX`] headers, with an empty 431 and closes
-//! the connection.
+//! In: a request. Out: the handler's response, or 431 with a body that names the limit. If a head is larger than four
+//! times the limit, or has more than [`HEADERS_READ_MAX`] headers, the HTTP library itself sends an empty 431 and
+//! closes the connection.
 
 use std::sync::Arc;
 

@@ -10,15 +10,12 @@ use url::Url;
 
 use super::collections::check_name;
 use super::error::ConfigErrors;
-use super::tables::{CHANGES_SUFFIX, COLUMN_KINDS};
+use super::tables::{CHANGES_SUFFIX, COLUMN_KINDS, QUARANTINE_SUFFIX};
 use super::{Config, PolicyConfig, TableConfig, check_auth, lookups, memory, sources};
 use crate::error::did_you_mean;
 
 /// Columns that every table has; the contract adds them.
 const RESERVED_COLUMNS: [&str; 2] = ["received_time", "event_date"];
-
-/// The suffix of the name of a table's quarantine.
-const QUARANTINE_SUFFIX: &str = "_quarantine";
 
 /// Resolves every path against the folder of the file; a lake in a folder becomes a `file://` URL.
 pub(super) fn resolve(config: &mut Config, faults: &mut ConfigErrors) {

@@ -43,7 +43,10 @@ pub use oauth::OauthConfig;
 pub use registry::RegistryConfig;
 pub use server_sections::{FlightConfig, HttpConfig, IngestConfig, LakeConfig, LogConfig, QueryConfig, ShutdownConfig};
 pub use sources::{KafkaOptions, SourceConfig, StartAt, TenantFrom};
-pub use tables::{CHANGES_SUFFIX, COLUMN_KINDS, ColumnConfig, LatestConfig, PolicyConfig, RowRuleConfig, TableConfig};
+pub use tables::{
+    CHANGES_SUFFIX, COLUMN_KINDS, ColumnConfig, LatestConfig, PolicyConfig, QUARANTINE_SUFFIX, RowRuleConfig,
+    TableConfig,
+};
 
 pub(crate) use executable::program;
 pub(crate) use value::parse_time;

@@ -14,6 +14,8 @@ use super::value::{quoted, wrong};
 /// The default map column of a table declared by columns.
 pub(super) const DIMENSIONS_MAP: &str = "dimensions";
 
+/// The end of the name of a table's quarantine.
+pub const QUARANTINE_SUFFIX: &str = "_quarantine";
 /// The suffix of the table with all versions of the rows, if a table shows only the newest versions.
 pub const CHANGES_SUFFIX: &str = "_changes";
 

@@ -12,13 +12,11 @@ use std::sync::Arc;
 
 use super::prepare::Preparer;
 use super::write::TableQueue;
+use crate::config::QUARANTINE_SUFFIX;
 use crate::contract::Owner;
 use crate::error::{Error, Result};
 use crate::lake::{Table, Tables};
 use crate::tenancy::{Access, Scope};
-
-/// The suffix that turns a table's name into the name of its quarantine.
-const QUARANTINE_SUFFIX: &str = "_quarantine";
 
 /// A table that accepts events, with its quarantine.
 #[derive(Debug)]

@@ -13,11 +13,8 @@ use sha2::{Digest as _, Sha256};
 
 use super::access::{RowRule, TableRules};
 use super::claims::{ClaimPath, Claims};
-use crate::config::{PolicyConfig, RowRuleConfig};
+use crate::config::{PolicyConfig, QUARANTINE_SUFFIX, RowRuleConfig};
 use crate::error::Error;
-
-/// The suffix of a quarantine's name.
-const QUARANTINE: &str = "_quarantine";
 
 /// The policies of all tables, before they are resolved with a token's claims.
 #[derive(Debug)]
@@ -49,7 +46,7 @@ impl Policy {
                 rows: policy.rows.iter().filter_map(|rule| row(name, rule, faults)).collect(),
             };
             let is_unrestricted = table.columns.is_none() && table.rows.is_empty();
-            let quarantine = format!("{name}{QUARANTINE}");
+            let quarantine = format!("{name}{QUARANTINE_SUFFIX}");
             if is_unrestricted && !config.contains_key(&quarantine) {
                 tables.insert(quarantine, table.clone());
             }

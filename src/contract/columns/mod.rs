@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!   values ─► batch_builder ─► column_builder ─┬─► text_builder ─► dictionary | plain text ─┐
-//!                                              └─► map_builder  ────────────────────────────┴─► RecordBatch
-//!   batches ─► dictionary_ops (concatenate, decode to plain text)
+//!                                              └─► map_builder  ────────────────────────────┴─► EventBatch
+//!   batches ─► event_batch: concatenate, decode to plain text (dictionary_ops)
 //! ```
 //!
 //! **Invariant:** values of the open row come after all kept values and are truncated when the row is rejected.

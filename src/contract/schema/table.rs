@@ -15,7 +15,7 @@ use super::declare::{self, Declared, KeyColumns};
 use super::fields::{Target, Tree};
 use super::latest::Latest;
 use super::quarantine_resolution::RESOLVES;
-use crate::config::TableConfig;
+use crate::config::{QUARANTINE_SUFFIX, TableConfig};
 use crate::error::Result;
 
 /// The server's receive time, in every table: `Timestamp(µs, "UTC")`, not null.
@@ -109,7 +109,7 @@ impl Contract {
     /// events, and SQL does not show the columns (see [`Contract::is_shown`]).
     pub fn quarantine_of(table: &Contract) -> Self {
         let (declared, keys) = declare::quarantine(table);
-        let name = format!("{}_quarantine", table.name);
+        let name = format!("{}{QUARANTINE_SUFFIX}", table.name);
         let contract = Self::assemble(name, declared, keys, crate::config::TimeUnit::Micros);
         Self { resolves: contract.column(RESOLVES), ..contract }
     }

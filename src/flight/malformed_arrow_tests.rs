@@ -6,14 +6,15 @@ use arrow_flight::sql::{CommandStatementIngest, TableDefinitionOptions};
 use tonic::Code;
 
 use super::testing::*;
-use crate::config::{FlightConfig, PolicyConfig};
-use crate::ingest::testing::{TABLE, columns, memory, mutations, open};
+use crate::config::{FlightConfig, PolicyConfig, QueryConfig};
+use crate::ingest::testing::{TABLE, columns, limits, memory, mutations, open};
 
 #[tokio::test]
 async fn damaged_arrow_messages_return_a_regular_status() {
     let tables = open(&memory()).await;
     let policy = BTreeMap::from([(TABLE.to_owned(), PolicyConfig::default())]);
-    let server = FlightTestServer::over(FlightConfig::default(), tables, &policy).await;
+    let (flight, query) = (FlightConfig::default(), QueryConfig::default());
+    let server = FlightTestServer::with(flight, query, limits(), tables, &policy).await;
     let mut call = server.caller("acme").await;
     let command = CommandStatementIngest {
         table: TABLE.into(),

@@ -122,10 +122,11 @@ pub(super) async fn replay(
     table: PathOf<String>,
     request: Request,
 ) -> Result<Json<Value>, ErrorBody> {
-    let (access, picked) = posted(&handler, request).await?;
+    let table = path(table)?;
+    let (access, picked) = posted(&handler, &table, request).await?;
     let after = picked.after.as_deref().map(EntryCursor::parse).transpose()?;
     let page = EntryPage { after, limit: picked.limit.unwrap_or(PAGE_ENTRIES) };
-    let replayed = handler.services.quarantine.replay(&access, &path(table)?, &picked.pick()?, page).await?;
+    let replayed = handler.services.quarantine.replay(&access, &table, &picked.pick()?, page).await?;
     Ok(Json(told(replayed)))
 }
 
@@ -137,22 +138,31 @@ pub(super) async fn replay_fixed(
     request: Request,
 ) -> Result<Json<Value>, ErrorBody> {
     let (head, mut body) = request.into_parts();
-    let access = caller(&handler, &head.headers).await?;
     let ((table, id), whose) = (path(table)?, query(whose)?);
-    let (format, encoding) = (content_type::format(&head.headers)?, content_type::encoding(&head.headers)?);
-    let mut reservation = handler.services.writer.reservation();
-    let plain = body::read(
-        &mut body,
-        encoding,
-        BodyLimits::from(&handler.services.limits),
-        &mut reservation,
-        &handler.services.metrics,
-    )
-    .await?;
+    let entry = (table.as_str(), id.as_str(), whose.tenant.as_deref());
+    let replayed = replay_body(&handler, entry, &head.headers, &mut body).await;
+    if replayed.is_err() {
+        body::discard(&mut body).await;
+    }
+    Ok(Json(told(replayed?)))
+}
+
+/// Authorizes the caller, and then reads a body and replays an entry with it.
+async fn replay_body(
+    handler: &HttpHandler,
+    (table, id, tenant): (&str, &str, Option<&str>),
+    headers: &HeaderMap,
+    body: &mut Body,
+) -> Result<ReplayResult, ErrorBody> {
+    let services = &handler.services;
+    let access = caller(handler, headers).await?;
+    services.quarantine.authorize_changes(&access, table)?;
+    let (format, encoding) = (content_type::format(headers)?, content_type::encoding(headers)?);
+    let mut reservation = services.writer.reservation();
+    let bounds = BodyLimits::from(&services.limits);
+    let plain = body::read(body, encoding, bounds, &mut reservation, &services.metrics).await?;
     let event = ingest::Body::Encoded(format, plain);
-    let replayed =
-        handler.services.quarantine.replay_fixed(&access, &table, &id, whose.tenant.as_deref(), event).await?;
-    Ok(Json(told(replayed)))
+    Ok(services.quarantine.replay_fixed(&access, table, id, tenant, event).await?)
 }
 
 /// `POST /v1/tables/{table}/quarantine/drop`: closes entries without ingesting their events.
@@ -161,7 +171,8 @@ pub(super) async fn discard(
     table: PathOf<String>,
     request: Request,
 ) -> Result<Json<Value>, ErrorBody> {
-    let (access, picked) = posted(&handler, request).await?;
+    let table = path(table)?;
+    let (access, picked) = posted(&handler, &table, request).await?;
     let pick = picked.pick()?;
     if pick.is_all() && !picked.all {
         return Err(Error::invalid(
@@ -170,7 +181,7 @@ pub(super) async fn discard(
         .into());
     }
     let limit = picked.limit.unwrap_or(PAGE_ENTRIES);
-    let closed = handler.services.quarantine.drop_entries(&access, &path(table)?, &pick, limit).await?;
+    let closed = handler.services.quarantine.drop_entries(&access, &table, &pick, limit).await?;
     Ok(Json(json!({ "dropped": closed.dropped, "more": closed.more })))
 }
 
@@ -188,14 +199,28 @@ impl Picked {
     }
 }
 
-/// The caller, and the JSON of its body. An empty body counts as an empty object.
-async fn posted(handler: &HttpHandler, request: Request) -> Result<(Access, Picked), ErrorBody> {
+/// Authorizes the caller, and then reads the selection of entries from the body. An empty body counts as an empty object.
+async fn posted(handler: &HttpHandler, table: &str, request: Request) -> Result<(Access, Picked), ErrorBody> {
     let (head, mut body): (_, Body) = request.into_parts();
-    let access = caller(handler, &head.headers).await?;
-    let mut reservation = handler.services.writer.reservation();
-    let bounds = BodyLimits { bytes_max: PICK_BYTES_MAX, ..BodyLimits::from(&handler.services.limits) };
-    let text =
-        body::read(&mut body, ContentEncoding::Identity, bounds, &mut reservation, &handler.services.metrics).await?;
+    let posted = read_selection(handler, table, &head.headers, &mut body).await;
+    if posted.is_err() {
+        body::discard(&mut body).await;
+    }
+    posted
+}
+
+async fn read_selection(
+    handler: &HttpHandler,
+    table: &str,
+    headers: &HeaderMap,
+    body: &mut Body,
+) -> Result<(Access, Picked), ErrorBody> {
+    let services = &handler.services;
+    let access = caller(handler, headers).await?;
+    services.quarantine.authorize_changes(&access, table)?;
+    let mut reservation = services.writer.reservation();
+    let bounds = BodyLimits { bytes_max: PICK_BYTES_MAX, ..BodyLimits::from(&services.limits) };
+    let text = body::read(body, ContentEncoding::Identity, bounds, &mut reservation, &services.metrics).await?;
     if text.trim_ascii().is_empty() {
         return Ok((access, Picked::default()));
     }

@@ -94,6 +94,31 @@ async fn callers_without_rights_are_refused() {
 }
 
 #[tokio::test]
+async fn quarantine_requests_are_authorized_before_their_body_is_read() {
+    let small = IngestConfig { body_bytes_max: 100_000, ..limits() };
+    let server = HttpTestServer::with(small, HttpConfig::default()).await;
+    // Larger than each of the limits that apply to the bodies of these requests.
+    let oversized = vec![b' '; 300_000];
+    let cases = [
+        ("no token", HeaderMap::new(), 401, "unauthenticated"),
+        ("a tenant without the scope ingest", bearer(&token(Some("acme"), &[Scope::Read])), 403, "forbidden"),
+        ("an operator without the scope admin", bearer(&token(None, &[Scope::Ingest])), 403, "forbidden"),
+        ("a tenant that may not see all columns", bearer(&acme()), 404, "not_found"),
+        ("an authorized caller", bearer(&token(None, &[Scope::Admin])), 413, "limited"),
+    ];
+    for (case, mut headers, expected, expected_kind) in cases {
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(JSON));
+        for action in ["replay", "drop", "an-entry/replay"] {
+            let path = format!("/v1/tables/calls/quarantine/{action}");
+            let response = server.request(Method::POST, &path, headers.clone(), oversized.clone()).await;
+            let (status, problem) = answer(response).await;
+            assert_eq!((status, kind(&problem)), (expected, expected_kind), "{case}, {action}: {problem}");
+        }
+    }
+    server.close().await;
+}
+
+#[tokio::test]
 async fn limits_return_retry_after() {
     let bounds = IngestConfig { queue_bytes_max: 64 << 10, queue_wait_max: Duration::ZERO, ..limits() };
     let server = HttpTestServer::with(bounds, HttpConfig::default()).await;

@@ -1,27 +1,28 @@
-//! Counts of events that are acknowledged but neither stored nor lost yet.
+//! Counts of events that were acknowledged before their commit and are not stored yet.
 //!
-//! In: events as they are promised, stored or given up. Out: the events that are lost if the server stops without waiting longer.
+//! Early acknowledgement adds events here when it promises to store them, and removes them when they are stored or
+//! lost. If the server stops at its deadline, the remaining events are lost.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// The number of such events by table.
+/// The number of acknowledged events that are not stored yet, by table.
 #[derive(Debug, Default)]
 pub(super) struct AcknowledgedEvents(Mutex<BTreeMap<String, u64>>);
 
 impl AcknowledgedEvents {
-    /// Removes and returns all counts. The caller treats these events as lost.
+    /// Removes and returns all counts, by table. The caller reports these events as lost.
     pub(super) fn take(&self) -> BTreeMap<String, u64> {
         std::mem::take(&mut self.lock())
     }
 
-    /// Adds acknowledged events.
+    /// Adds events that were acknowledged.
     pub(super) fn add(&self, table: &str, events: u64) {
         *self.lock().entry(table.to_owned()).or_default() += events;
     }
 
-    /// Subtracts events that are stored or lost.
-    pub(super) fn settle(&self, table: &str, events: u64) {
+    /// Removes events that are stored or lost.
+    pub(super) fn remove(&self, table: &str, events: u64) {
         let mut counts = self.lock();
         if let Some(count) = counts.get_mut(table) {
             *count = count.saturating_sub(events);

@@ -1,4 +1,4 @@
-//! Request bodies: the events of a request before they are decoded.
+//! The body of a request: its events before they are decoded.
 
 use arrow::record_batch::RecordBatch;
 use bytes::Bytes;
@@ -8,14 +8,14 @@ use crate::contract::{EventBatch, Format};
 /// The events of one request, as they were received.
 #[derive(Debug)]
 pub enum Body {
-    /// A decompressed body in this format.
+    /// The bytes of a body in this format, after decompression.
     Encoded(Format, Bytes),
-    /// Arrow record batches (Flight).
+    /// Arrow record batches that were received through Flight.
     Arrow(Vec<RecordBatch>),
 }
 
 impl Body {
-    /// The format of the events.
+    /// Returns the format of the events.
     pub(super) fn format(&self) -> Format {
         match self {
             Self::Encoded(format, _) => *format,
@@ -23,7 +23,7 @@ impl Body {
         }
     }
 
-    /// The memory that it occupies, in bytes.
+    /// Returns the memory that the body occupies, in bytes.
     pub(super) fn bytes(&self) -> usize {
         match self {
             Self::Encoded(_, body) => body.len(),

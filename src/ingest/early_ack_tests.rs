@@ -1,4 +1,5 @@
-//! Tests of early acknowledgement: events are stored despite faults and stops, within the queue's limits, or counted as lost.
+//! Tests of early acknowledgement: acknowledged events are stored in spite of store failures, panics and stops, or
+//! counted as lost.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -27,7 +28,7 @@ async fn send(ingest: &Ingest, access: &Access, body: String) -> Result<Promise>
 #[tokio::test]
 async fn a_stop_stores_all_promised_events() {
     let (store, acme) = (memory(), acme().await);
-    // Without the stop, a batch would wait for an hour once the burst is used up.
+    // After the first burst of commits, a batch would wait for an hour if the server did not stop.
     let slow = IngestConfig { batch_age_max: Duration::from_secs(3_600), ..limits() };
     let ingest = start(&store, slow).await;
     for batch in 0..50 {
@@ -37,7 +38,7 @@ async fn a_stop_stores_all_promised_events() {
         assert_eq!(promise.rejects[0].index, 11);
     }
     ingest.stop().await;
-    assert_eq!(stored(&store, TABLE).await.len(), 501, "each event once");
+    assert_eq!(stored(&store, TABLE).await.len(), 501, "each event is stored once");
     assert_eq!(stored(&store, QUARANTINE).await.len(), 1);
     assert_eq!(ingest.writer.queued_bytes(), 0);
     assert_eq!(send(&ingest, &acme, lines(["late"])).await.unwrap_err().kind(), Kind::Unavailable);
@@ -56,7 +57,7 @@ async fn storing_is_retried_until_it_succeeds() {
         while ingest.writer.queued_bytes() > 0 {
             tokio::task::yield_now().await;
         }
-        let case = format!("{refused} refused, {answer_lost} lost");
+        let case = format!("{refused} puts refused, {answer_lost} answers lost");
         assert_eq!(stored(&store, TABLE).await.len(), 5, "{case}");
         assert_eq!(stored(&store, QUARANTINE).await.len(), 1, "{case}");
         ingest.stop().await;
@@ -64,7 +65,7 @@ async fn storing_is_retried_until_it_succeeds() {
 }
 
 #[tokio::test]
-async fn a_full_queue_refuses_early_acknowledgement() {
+async fn a_full_queue_refuses_events_instead_of_promising_them() {
     let (store, acme) = (memory(), acme().await);
     let bounds = IngestConfig { queue_bytes_max: 64 << 10, queue_wait_max: Duration::ZERO, ..limits() };
     let ingest = start(&store, bounds).await;
@@ -89,12 +90,15 @@ async fn events_that_a_stop_cannot_store_are_counted_as_lost() {
     faults.refused.store(0, Ordering::SeqCst);
     assert_eq!(stored(&store, TABLE).await, []);
     let page = metrics.render();
-    assert!(page.contains("glasshouse_events_lost_total{table=\"calls\"} 5"), "{page}");
+    assert!(
+        page.contains("glasshouse_events_lost_total{table=\"calls\"} 5"),
+        "the lost events are not counted: {page}"
+    );
 }
 
 #[tokio::test]
 async fn a_committer_panic_neither_loses_nor_duplicates_events() {
-    // A batch takes two puts: its file, and its entry in the log.
+    // A batch makes two puts: its data file and its log entry.
     for (before, after) in [(1, 0), (2, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2)] {
         let (faults, acme, metrics) = (Arc::new(Faults::default()), acme().await, Arc::new(Metrics::default()));
         let store = faulty(&faults);
@@ -106,7 +110,7 @@ async fn a_committer_panic_neither_loses_nor_duplicates_events() {
         }
         faults.panics_before.store(before, Ordering::SeqCst);
         faults.panics_after.store(after, Ordering::SeqCst);
-        let case = format!("{before} before, {after} after");
+        let case = format!("{before} panics before a put, {after} after a put");
         let promise = send(&ingest, &acme, lines(2..9)).await.unwrap();
         assert_eq!(promise.received, 7, "{case}");
         // A sender that waits for the commit gets a retryable error or a receipt.
@@ -125,7 +129,7 @@ async fn a_committer_panic_neither_loses_nor_duplicates_events() {
         assert!(page.contains(&panics), "{case}: {page}");
         ingest.writer.ready().unwrap();
         ingest.stop().await;
-        assert_eq!(stored(&store, TABLE).await.len(), 12, "each event once: {case}");
+        assert_eq!(stored(&store, TABLE).await.len(), 12, "each event is stored once: {case}");
         assert!(!metrics.render().contains("events_lost_total{"), "{case}");
     }
 }
@@ -142,18 +146,18 @@ async fn a_committer_that_panics_while_the_server_stops_is_restarted() {
 }
 
 #[tokio::test]
-async fn a_store_that_hangs_does_not_delay_a_stop() {
+async fn a_store_that_hangs_does_not_delay_a_stop_beyond_its_deadline() {
     let (faults, acme, metrics) = (Arc::new(Faults::default()), acme().await, Arc::new(Metrics::default()));
     let store = faulty(&faults);
     let ingest = Ingest::start(open(&store).await, Vec::new(), limits(), Clock::System, metrics.clone()).await.unwrap();
     faults.hangs.store(true, Ordering::SeqCst);
     assert_eq!(send(&ingest, &acme, lines(0..5) + "{\"mos\":1}\n").await.unwrap().received, 5);
     let deadline = tokio::time::Instant::now() + Duration::from_millis(100);
-    let fault = ingest.stop_by(deadline).await.unwrap_err();
-    assert!(fault.message().contains("shutdown.time_max"), "{fault}");
+    let error = ingest.stop_by(deadline).await.unwrap_err();
+    assert!(error.message().contains("shutdown.time_max"), "{error}");
     let page = metrics.render();
     for (table, events) in [(TABLE, 5), (QUARANTINE, 1)] {
         let line = format!("glasshouse_events_lost_total{{table=\"{table}\"}} {events}");
-        assert!(page.contains(&line), "no {line} in {page}");
+        assert!(page.contains(&line), "`{line}` is not in {page}");
     }
 }

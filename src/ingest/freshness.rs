@@ -1,4 +1,5 @@
-//! The freshness of a table: the watermark up to which it is complete, computed from its [`InFlight`](crate::lake::InFlight).
+//! The freshness of a table: its watermark and its newest data. The watermark is the time up to which the table is
+//! complete. It is computed from the table's events in flight ([`InFlight`](crate::lake::InFlight)).
 
 use crate::clock::{Clock, Micros};
 use crate::contract::Owner;
@@ -7,25 +8,26 @@ use crate::lake::{Table, Watermark};
 /// The freshness of a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Freshness {
-    /// Events that this server received before this time are stored and visible, or in the quarantine.
+    /// The table's watermark. Events that this server received before the watermark are stored and visible, or in the
+    /// quarantine.
     pub watermark: Watermark,
-    /// Facts about the events of all tenants; only for operators.
+    /// The newest data of all tenants; `None` unless the caller is an operator.
     pub table: Option<TableFreshness>,
 }
 
-/// The newest data of a table, from any server.
+/// The newest data of a table, no matter which server received it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TableFreshness {
-    /// The newest version known to this server.
+    /// The latest table version that this server knows.
     pub version: u64,
-    /// The latest stored receive time, exceeded by at most two milliseconds.
+    /// The latest receive time in the table, rounded up by at most two milliseconds. `None` if the table is empty.
     pub newest_received: Option<Micros>,
-    /// When its newest file was written.
+    /// The time at which the newest file was written. `None` if the table is empty.
     pub written: Option<Micros>,
 }
 
 impl Freshness {
-    /// The freshness of a table, limited to what this owner may know.
+    /// Returns the freshness of a table, limited to what `owner` may know.
     pub(super) fn of(table: &Table, owner: &Owner, clock: &Clock) -> Self {
         let watermark = table.in_flight().watermark(owner, clock);
         let all = || {
@@ -61,13 +63,13 @@ mod tests {
         let body = Body::Encoded(crate::contract::Format::Json, (lines(["a"]) + "{}\n").into());
         submit(&ingest, &acme, TABLE, body).await.unwrap();
         clock.set(now + SECOND);
-        let told = ingest.writer.freshness(&acme, TABLE).unwrap();
+        let freshness = ingest.writer.freshness(&acme, TABLE).unwrap();
         let watermark = Watermark { now: now + SECOND, complete_until: now + SECOND, source_lag: None };
-        assert_eq!(told, Freshness { watermark, table: None });
-        let told = ingest.writer.freshness(&operator, TABLE).unwrap().table.unwrap();
-        // The time bounds of files are in milliseconds, rounded up.
-        let newest = told.newest_received.unwrap();
-        assert!(told.version > 0 && (now..now + 2_000).contains(&newest), "{told:?}");
+        assert_eq!(freshness, Freshness { watermark, table: None });
+        let freshness = ingest.writer.freshness(&operator, TABLE).unwrap().table.unwrap();
+        // File statistics round times up to milliseconds.
+        let newest = freshness.newest_received.unwrap();
+        assert!(freshness.version > 0 && (now..now + 2_000).contains(&newest), "{freshness:?}");
 
         for (access, table, kind) in [
             (access(Some("acme"), &[Scope::Ingest], &[TABLE]).await, TABLE, Kind::Forbidden),
@@ -82,13 +84,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_promise_holds_the_watermark_until_its_events_are_stored() {
+    async fn promised_events_hold_the_watermark_back_until_they_are_stored() {
         let (store, now) = (memory(), Clock::System.now());
         let clock = Clock::fixed(now);
         let ingest =
             Ingest::start(open(&store).await, Vec::new(), limits(), clock.clone(), Arc::default()).await.unwrap();
         let acme = access(Some("acme"), &[Scope::Read, Scope::Ingest], &[TABLE]).await;
-        // No other task runs between the answer and this check, so the committer has not started yet.
+        // No other task runs until the first yield below, so the committer has not stored the event yet.
         let body = Body::Encoded(crate::contract::Format::Json, lines(["a"]).into());
         let (writer, target) = (&ingest.writer, ingest.writer.authorize(&acme, TABLE).unwrap());
         writer.submit_received(writer.reservation(), target, body, "test").await.unwrap();

@@ -1,11 +1,12 @@
-//! Ingest: endpoints submit events to a [`Writer`]; each [`Source`] reads its events from a topic and uses the same writer.
+//! Ingest: receives events and stores them. Endpoints submit events to a [`Writer`]. Each [`Source`] reads events from
+//! a topic and passes them to the same writer.
 //!
 //! ```text
 //!   endpoint ─► Writer: authorize ─► memory ─► prepare (decode) ─┬─► a table's queue ─► batch ─► dedupe ─► write ─► commit ─┐
 //!                 │                              ▲               └─► its quarantine's queue ─► the same ────────────────────┤
 //!                 └── receipt ◄──────────────────┼──────────────────────────────────────────────────────────────────────────┤
 //!   kafka ─► MessageBatch ─► SourceWriter (with its offsets) ◄── the offsets of the table ◄─────────────────────────────────┘
-//!                              └─► reader (Avro, protobuf by schemas) ◄─► registry
+//!                              └─► message decoder (Avro, protobuf) ◄─► schema registry
 //!   operators ─► Sources (list, pause)
 //!   operators, tenants ─► Quarantine ─► an entry, decoded again ─► a table's queue, then its resolution ─► the quarantine's
 //! ```
@@ -17,23 +18,23 @@
 //!   (received)  (decoded)   (good and rejected rows, keyed)   (new rows)   (stored)   (visible)
 //! ```
 //!
-//! [`Ingest`] builds, starts and stops three parts, which endpoints use separately: the [`Writer`] (submit, commit, dedupe,
-//! acknowledge early), the [`Sources`] of this server, and the [`Quarantine`]. The files of this folder implement the path of
-//! a request from its endpoint to its receipt. Each subfolder has one subject:
+//! [`Ingest`] builds, starts and stops three parts, which endpoints use separately: the [`Writer`], the [`Sources`] of
+//! this server, and the [`Quarantine`]. The files directly in this folder implement the path of a request from its
+//! endpoint to its receipt. Each subfolder has one subject:
 //!
-//! - `write`: group commit, from the queue and its memory reservation to the answer.
-//! - `dedupe`: which events a table already holds.
+//! - `group_commit`: the queue and the committer of each table, and memory reservations.
+//! - `dedupe`: finds the events that a table already holds.
 //! - `source`: the logic of sources that read topics, independent of the client.
 //! - `kafka`: the Kafka client and its sessions.
-//! - `schemas`: decoding of messages with the schemas of a registry or a file.
-//! - `quarantine`: listing, replaying and dropping rejected events.
-//! - `sim`: simulation of crashes and faults from a seed, for tests.
+//! - `schema_registry`: decodes messages with a schema from a schema registry or a file.
+//! - `quarantine`: lists, replays and drops rejected events.
+//! - `sim`: tests that simulate crashes and store failures in a random order. A seed reproduces each order.
 //!
-//! **Invariant:** a receipt is sent after the commit: accepted events are durable and visible, and rejected events are in the
-//! quarantine. Only a [`Promise`] precedes the commit, for senders that request one.
+//! **Invariant:** a receipt is sent after the commit. By then, accepted events are durable and visible, and rejected
+//! events are in the quarantine. Only a [`Promise`] is sent before the commit, to senders that ask for it.
 //! **Invariant:** the progress of a source is part of the commit that holds its rows.
-//! **Invariant:** dedupe precedes all counting.
-//! **Invariant:** `ingest` does not depend on queries or rollups; they share only the lake.
+//! **Invariant:** events are deduped before they are counted.
+//! **Invariant:** `ingest` does not depend on queries or rollups. They share only the lake.
 
 mod body;
 mod target;
@@ -46,7 +47,7 @@ mod acknowledged_events;
 
 mod prepare;
 
-mod write;
+mod group_commit;
 
 mod dedupe;
 
@@ -56,7 +57,7 @@ mod source;
 
 mod kafka;
 
-mod schemas;
+mod schema_registry;
 
 mod quarantine;
 
@@ -73,6 +74,7 @@ mod tests;
 
 pub use body::Body;
 pub use freshness::{Freshness, TableFreshness};
+pub use group_commit::MemoryReservation;
 pub use kafka::Source;
 pub use quarantine::{
     DropResult, EntryCount, EntryCursor, EntryFilter, EntryPage, Quarantine, QuarantineEntry, QuarantineListing,
@@ -81,7 +83,6 @@ pub use quarantine::{
 pub use receipt::{Promise, Receipt, RejectNote};
 pub use source::{DryRun, PartitionProgress, Sample, SourceError, SourceState, Sources, dry_run};
 pub use target::IngestTarget;
-pub use write::MemoryReservation;
 pub use writer::Writer;
 
 use std::collections::BTreeMap;
@@ -99,30 +100,30 @@ use crate::supervise::{AtStop, Supervisor, Task, TaskKind};
 use crate::telemetry::Metrics;
 
 use dedupe::EventKeyHasher;
+use group_commit::{Committer, MemoryBudget, ShutdownSignals, TableQueue, TableWriterOpener};
 use prepare::Preparer;
 use target::{IngestTable, IngestTables, is_quarantine, quarantine_of};
-use write::{Committer, Ending, MemoryBudget, Opening, TableQueue};
 
-/// The number of tables whose ids are read concurrently at startup.
-const OPENING_MAX: usize = 4;
+/// The maximum number of tables whose ids are read concurrently at startup.
+const TABLES_OPENED_MAX: usize = 4;
 
-/// Builds, starts and stops the ingest components. Owns one committer task per table.
+/// The parts of ingest. Owns one committer task and one maintenance task per table.
 #[derive(Debug)]
 pub struct Ingest {
-    /// Accepts events.
+    /// The writer, which accepts events.
     pub writer: Arc<Writer>,
     /// The configured sources, which read events from topics.
     pub sources: Arc<Sources>,
-    /// Rejected events.
+    /// The service for rejected events.
     pub quarantine: Arc<Quarantine>,
-    /// The committers and the maintenance tasks of their tables.
+    /// The committer and maintenance tasks.
     tasks: TaskTracker,
-    ending: Ending,
+    shutdown: ShutdownSignals,
 }
 
 impl Ingest {
-    /// Rebuilds the dedupe windows from the lake and starts the committers. `tables` includes the quarantines. Does not start
-    /// the sources.
+    /// Builds the dedupe indexes from the lake and starts the committers. `tables` must include the quarantines. Does
+    /// not start the sources.
     pub async fn start(
         tables: Arc<Tables>,
         sources: Vec<Source>,
@@ -134,7 +135,7 @@ impl Ingest {
         Self::start_under(supervisor, tables, sources, config, clock, metrics).await
     }
 
-    /// Like [`Ingest::start`], but runs the committers and the table maintenance under `supervisor`.
+    /// Does the same as [`Ingest::start`], but runs the background tasks under `supervisor`.
     pub async fn start_under(
         supervisor: Supervisor,
         tables: Arc<Tables>,
@@ -144,10 +145,10 @@ impl Ingest {
         metrics: Arc<Metrics>,
     ) -> Result<Arc<Self>> {
         let key_hasher = EventKeyHasher::random();
-        // The futures that open the tables own their names and tables, so that any task can await a start.
-        let named: Vec<_> = tables.iter().map(|(name, table)| (name.clone(), table.clone())).collect();
-        let opening = named.into_iter().map(|(name, table)| {
-            let opening = Opening {
+        // The futures that open the tables own the tables' names and handles, so any task can await them.
+        let owned: Vec<_> = tables.iter().map(|(name, table)| (name.clone(), table.clone())).collect();
+        let openers = owned.into_iter().map(|(name, table)| {
+            let opener = TableWriterOpener {
                 is_quarantine: is_quarantine(&name, &tables),
                 table,
                 key_hasher,
@@ -156,55 +157,57 @@ impl Ingest {
                 committed: Arc::new(Notify::new()),
             };
             async move {
-                let table_writer = opening.table_writer().await.map_err(|e| e.at(format!("table `{name}`")))?;
-                Ok::<_, Error>((name, opening, table_writer))
+                let table_writer = opener.table_writer().await.map_err(|e| e.at(format!("table `{name}`")))?;
+                Ok::<_, Error>((name, opener, table_writer))
             }
         });
-        let opened: Vec<_> = futures::stream::iter(opening).buffered(OPENING_MAX).try_collect().await?;
+        let opened: Vec<_> = futures::stream::iter(openers).buffered(TABLES_OPENED_MAX).try_collect().await?;
 
-        let (tasks, ending) = (TaskTracker::new(), Ending::default());
+        let (tasks, shutdown) = (TaskTracker::new(), ShutdownSignals::default());
         let memory_budget = MemoryBudget::new(config.queue_bytes_max, config.queue_wait_max, metrics.clone());
         let mut queues = BTreeMap::new();
-        for (name, opening, table_writer) in opened {
+        for (name, opener, table_writer) in opened {
             let (queue, pending) = TableQueue::new(&name, memory_budget.clone());
-            tasks.spawn(maintenance(supervisor.clone(), opening.clone(), ending.clone()));
-            let committer = Arc::new(Committer::new(pending, table_writer, opening, ending.clone()));
-            let (supervisor, hurry, task) =
-                (supervisor.clone(), ending.hurry.clone(), Task::new(TaskKind::Committer, &name));
+            tasks.spawn(maintenance(supervisor.clone(), opener.clone(), shutdown.clone()));
+            let committer = Arc::new(Committer::new(pending, table_writer, opener, shutdown.clone()));
+            let (supervisor, stop_admitting, task) =
+                (supervisor.clone(), shutdown.stop_admitting.clone(), Task::new(TaskKind::Committer, &name));
             tasks.spawn(async move {
                 let run = || {
                     let committer = committer.clone();
                     async move { committer.run().await }
                 };
-                supervisor.keep(task, &hurry, AtStop::Finish, run).await
+                supervisor.keep(task, &stop_admitting, AtStop::Finish, run).await
             });
             queues.insert(name, queue);
         }
         let tables = ingest_tables(tables, queues, key_hasher, config.receipt_rejects_max);
-        let writer = Writer::new(tables, memory_budget, config, clock, metrics, ending.clone(), supervisor);
+        let writer = Writer::new(tables, memory_budget, config, clock, metrics, shutdown.clone(), supervisor);
         let writer = Arc::new(writer);
         let sources = Arc::new(Sources::new(writer.clone(), sources));
         let quarantine = Arc::new(Quarantine::new(writer.clone(), sources.clone()));
-        Ok(Arc::new(Self { writer, sources, quarantine, tasks, ending }))
+        Ok(Arc::new(Self { writer, sources, quarantine, tasks, shutdown }))
     }
 
-    /// Prepares for shutdown: from now on admitted events are committed at once. Requests are still accepted.
+    /// Prepares for shutdown. From now on, events are committed without waiting for a larger batch. Requests are still
+    /// accepted.
     pub fn flush(&self) {
-        self.ending.flush.cancel();
+        self.shutdown.flush.cancel();
     }
 
-    /// Stops accepting requests, commits all admitted events, and ends the tasks.
+    /// Stops accepting requests, commits all events accepted so far, and ends the tasks.
     pub async fn stop(&self) {
         self.flush();
-        self.ending.hurry.cancel();
+        self.shutdown.stop_admitting.cancel();
         self.writer.submits.close();
         self.writer.submits.wait().await;
-        self.ending.close.cancel();
+        self.shutdown.close.cancel();
         self.tasks.close();
         self.tasks.wait().await;
     }
 
-    /// Like [`Ingest::stop`], but gives up at `deadline`: then it logs what was not committed and returns `Unavailable`.
+    /// Does the same as [`Ingest::stop`], but gives up at `deadline`. It then logs what was not committed and fails
+    /// with `Unavailable`.
     pub async fn stop_by(&self, deadline: tokio::time::Instant) -> Result<()> {
         if tokio::time::timeout_at(deadline, self.stop()).await.is_ok() {
             return Ok(());
@@ -217,15 +220,15 @@ impl Ingest {
         tracing::error!(
             requests,
             bytes = self.writer.queued_bytes(),
-            "stopped before all admitted events were committed: senders without a receipt must send them again"
+            "the server stopped before all events were committed: senders without a receipt must send their events again"
         );
         Err(Error::unavailable(
-            "the server stopped at its deadline (limit shutdown.time_max) before all events were committed",
+            "the server stopped at its deadline (shutdown.time_max) before all events were committed",
         ))
     }
 }
 
-/// The tables that accept events, each with its quarantine. Tables without a quarantine are omitted.
+/// Collects the tables of this server. A table accepts events only if it has a quarantine.
 fn ingest_tables(
     lake: Arc<Tables>,
     queues: BTreeMap<String, TableQueue>,
@@ -249,19 +252,19 @@ fn ingest_tables(
     IngestTables { lake, queues, declared }
 }
 
-/// Runs [`maintain`] under the supervisor.
-async fn maintenance(supervisor: Supervisor, opening: Opening, ending: Ending) {
-    let task = Task::new(TaskKind::Maintenance, &opening.table.contract().name);
-    let run = || maintain(opening.table.clone(), opening.committed.clone(), opening.metrics.clone(), ending.clone());
-    supervisor.keep(task, &ending.close, AtStop::End, run).await;
+/// Runs [`maintain`] for one table under the supervisor.
+async fn maintenance(supervisor: Supervisor, opener: TableWriterOpener, shutdown: ShutdownSignals) {
+    let task = Task::new(TaskKind::Maintenance, &opener.table.contract().name);
+    let run = || maintain(opener.table.clone(), opener.committed.clone(), opener.metrics.clone(), shutdown.clone());
+    supervisor.keep(task, &shutdown.close, AtStop::End, run).await;
 }
 
-/// Writes checkpoints and cleans up the log when commits make that due.
-async fn maintain(table: Arc<Table>, committed: Arc<Notify>, metrics: Arc<Metrics>, ending: Ending) {
+/// Deletes unreferenced files at startup. After each commit, writes a checkpoint and cleans up the log if that is due.
+async fn maintain(table: Arc<Table>, committed: Arc<Notify>, metrics: Arc<Metrics>, shutdown: ShutdownSignals) {
     if let Err(error) = table.sweep().await {
-        tracing::warn!(?error, "could not delete unreferenced files of the table");
+        tracing::warn!(table = %table.contract().name, ?error, "could not delete the table's unreferenced files");
     }
-    while ending.close.run_until_cancelled(committed.notified()).await.is_some() {
+    while shutdown.close.run_until_cancelled(committed.notified()).await.is_some() {
         let name = &table.contract().name;
         match table.maintain().await {
             Ok(None) => {}
@@ -270,7 +273,7 @@ async fn maintain(table: Arc<Table>, committed: Arc<Notify>, metrics: Arc<Metric
                 metrics.lake_checkpoint(name);
             }
             Err(error) => {
-                tracing::warn!(table = %name, ?error, "table maintenance failed; it is retried after the next commit")
+                tracing::warn!(table = %name, ?error, "table maintenance failed; it will be retried after the next commit")
             }
         }
     }

@@ -1,10 +1,11 @@
-//! Prepares a body for the committers: decodes good events into rows with event keys, and bad events into quarantine rows.
+//! Prepares events for the committers: decodes good events into rows with event keys, and bad events into quarantine
+//! rows.
 //!
-//! In: a [`Body`] or the messages of a source, and a [`Stamp`]. Out: a [`PreparedBatch`]. Pure and CPU-intensive: it runs on
-//! the blocking pool.
+//! A [`Preparer`] takes a [`Body`] or the messages of a source, and a [`Stamp`]. It returns a [`PreparedBatch`]. It
+//! does no I/O but needs much CPU time, so it runs on the blocking pool.
 //!
-//! **Invariant:** a bad event has the same quarantine id, and is kept once, when a retry of the same request sends it again or
-//! when it is read again from the same offset of a topic.
+//! **Invariant:** if a bad event arrives again, in a retry of the same request or from the same offset of a topic, it
+//! gets the same quarantine id. The quarantine therefore stores it once.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
 use super::body::Body;
-use super::dedupe::{EventKeyHasher, Part, fingerprints};
+use super::dedupe::{EventKeyHasher, PreparedRows, content_hashes};
 use super::receipt::RejectNote;
 use super::source::{BatchMessage, TenantResolution};
 use crate::clock::Micros;
@@ -25,33 +26,33 @@ use crate::contract::{
 use crate::error::{Error, Result};
 use crate::lake::InFlightGuard;
 
-/// The number of digest bytes in the id of a rejected event.
+/// The number of digest bytes in the quarantine id of a rejected event.
 const QUARANTINE_ID_BYTES: usize = 16;
 
 /// The decoded events of a body, ready to be stored.
 #[derive(Debug)]
 pub(super) struct PreparedBatch {
-    /// Good events.
-    pub(super) good: Part,
-    /// Bad events as rows of the quarantine; `None` if there are none.
-    pub(super) bad: Option<Part>,
+    /// The rows of the good events.
+    pub(super) good: PreparedRows,
+    /// The quarantine rows of the bad events; `None` if all events are good.
+    pub(super) bad: Option<PreparedRows>,
     /// The indexes of the bad events in the body, from 0.
-    pub(super) places: Vec<u64>,
-    /// The notes on the first bad events for the receipt.
+    pub(super) reject_indexes: Vec<u64>,
+    /// The receipt's notes on the first bad events.
     pub(super) notes: Vec<RejectNote>,
 }
 
 impl PreparedBatch {
-    /// The memory that its rows occupy, in bytes.
+    /// Returns the memory that all rows occupy, in bytes.
     pub(super) fn bytes(&self) -> usize {
         self.good.bytes + self.bad.as_ref().map_or(0, |bad| bad.bytes)
     }
 
-    /// Attaches the guard that counts its rows as in flight until they are stored or refused.
-    pub(super) fn held(mut self, held: InFlightGuard) -> Self {
-        let held = Arc::new(held);
-        for part in [Some(&mut self.good), self.bad.as_mut()].into_iter().flatten() {
-            part.held = Some(held.clone());
+    /// Attaches a guard that counts the rows as in flight. The guard is dropped when the rows are stored or refused.
+    pub(super) fn with_in_flight(mut self, guard: InFlightGuard) -> Self {
+        let guard = Arc::new(guard);
+        for rows in [Some(&mut self.good), self.bad.as_mut()].into_iter().flatten() {
+            rows.in_flight = Some(guard.clone());
         }
         self
     }
@@ -63,37 +64,43 @@ pub(super) struct Preparer {
     pub(super) contract: Arc<Contract>,
     pub(super) quarantine: Arc<Contract>,
     pub(super) key_hasher: EventKeyHasher,
+    /// The maximum number of [`RejectNote`]s of one batch.
     pub(super) notes_max: usize,
 }
 
-/// Messages as they were received. The quarantine keeps them in this form, even if another form of them is decoded.
+/// Messages as they were received. The quarantine stores rejected messages in this form, even if the contract decodes
+/// them from another form.
 #[derive(Debug)]
 pub(super) struct ReceivedMessages<'a> {
+    /// The bytes of all messages.
     pub(super) body: &'a Bytes,
     pub(super) messages: &'a [BatchMessage],
+    /// The format in which the quarantine stores the messages.
     pub(super) kept_as: Kept,
 }
 
-/// The id and the place of a rejected event in the quarantine.
+/// The id of a rejected event in the quarantine, and the place that the event came from.
 #[derive(Debug)]
-struct RejectName {
+struct RejectIdentity {
     id: String,
     place: String,
 }
 
 impl Preparer {
-    /// Decodes a body and builds quarantine rows of its rejects. `Invalid` only if the body as a whole cannot be decoded.
+    /// Decodes a body, and builds quarantine rows for its bad events. Fails with `Invalid` if the body cannot be split
+    /// into events.
     pub(super) fn prepare(&self, body: Body, stamp: &Stamp, endpoint: &str) -> Result<PreparedBatch> {
         let kept_as = body.format().kept_as().as_str();
         let (rows, rejects) = self.decode(body, stamp)?;
-        self.assemble(rows, &rejects, (stamp, kept_as), |reject| RejectName {
-            // Its content and its index in the request, so that a retry produces the same id.
+        self.assemble(rows, &rejects, (stamp, kept_as), |reject| RejectIdentity {
+            // The id depends only on the content and on the index in the request, so a retry produces the same id.
             id: digest(&[&reject.index.to_le_bytes(), reject.reason.as_str().as_bytes(), &[0], &reject.bytes]),
             place: format!("{endpoint}, event {}", reject.index),
         })
     }
 
-    /// Like [`Preparer::prepare`] for messages: each message is one event, and the id of a reject includes its offset.
+    /// Decodes messages like [`Preparer::prepare`] decodes a body. Each message is one event, and the quarantine id of
+    /// a bad message depends on its offset.
     pub(super) fn prepare_messages(
         &self,
         (format, body, messages): (Format, &Bytes, &[BatchMessage]),
@@ -105,7 +112,8 @@ impl Preparer {
         self.assemble_messages(rows, rejects, received, stamp, source)
     }
 
-    /// Builds a prepared batch of decoded messages. Rejects are identified by their offsets and kept as they were received.
+    /// Builds a prepared batch from decoded messages. Rejects are identified by their offsets and stored as they were
+    /// received.
     pub(super) fn assemble_messages(
         &self,
         rows: EventBatch,
@@ -120,8 +128,8 @@ impl Preparer {
         self.assemble(rows, &rejects, (stamp, received.kept_as.as_str()), |reject| {
             let BatchMessage { topic_partition, offset, .. } = &received.messages[reject.index as usize];
             let place = format!("kafka {source}, {}/{}/{offset}", topic_partition.topic, topic_partition.partition);
-            // The id covers the bytes as well: a recreated topic has other messages at the same offsets.
-            RejectName { id: digest(&[place.as_bytes(), &[0], &reject.bytes]), place }
+            // The id also depends on the bytes, because a recreated topic has other messages at the same offsets.
+            RejectIdentity { id: digest(&[place.as_bytes(), &[0], &reject.bytes]), place }
         })
     }
 
@@ -130,25 +138,25 @@ impl Preparer {
         rows: EventBatch,
         rejects: &[Reject],
         (stamp, kept_as): (&Stamp, &'static str),
-        name: impl Fn(&Reject) -> RejectName,
+        identify: impl Fn(&Reject) -> RejectIdentity,
     ) -> Result<PreparedBatch> {
         let notes = rejects.iter().take(self.notes_max).map(note).collect();
         let bad = match rejects.is_empty() {
             true => None,
             false => {
-                let names: Vec<RejectName> = rejects.iter().map(name).collect();
-                Some(self.part(
+                let identities: Vec<RejectIdentity> = rejects.iter().map(identify).collect();
+                Some(self.prepare_rows(
                     &self.quarantine,
-                    self.quarantine_rows(rejects, &names, kept_as, stamp.received)?,
+                    self.quarantine_rows(rejects, &identities, kept_as, stamp.received)?,
                     &[],
                 )?)
             }
         };
-        let places = rejects.iter().map(|reject| reject.index).collect();
-        Ok(PreparedBatch { good: self.good(rows)?, bad, places, notes })
+        let reject_indexes = rejects.iter().map(|reject| reject.index).collect();
+        Ok(PreparedBatch { good: self.prepare_good_rows(rows)?, bad, reject_indexes, notes })
     }
 
-    /// Decodes messages, those of one owner together.
+    /// Decodes messages. Messages with the same tenant resolution are decoded together.
     fn decode_messages(
         &self,
         format: Format,
@@ -156,12 +164,12 @@ impl Preparer {
         messages: &[BatchMessage],
         stamp: &Stamp,
     ) -> Result<(EventBatch, Vec<Reject>)> {
-        let mut fates: BTreeMap<&TenantResolution, Vec<usize>> = BTreeMap::new();
+        let mut by_resolution: BTreeMap<&TenantResolution, Vec<usize>> = BTreeMap::new();
         for (index, message) in messages.iter().enumerate() {
-            fates.entry(&message.tenant_resolution).or_default().push(index);
+            by_resolution.entry(&message.tenant_resolution).or_default().push(index);
         }
-        let (mut rows, mut rejects) = (Vec::with_capacity(fates.len()), Vec::new());
-        for (tenant_resolution, indexes) in fates {
+        let (mut rows, mut rejects) = (Vec::with_capacity(by_resolution.len()), Vec::new());
+        for (tenant_resolution, indexes) in by_resolution {
             let owner = match tenant_resolution {
                 TenantResolution::PerEvent => Owner::PerEvent,
                 TenantResolution::Tenant(tenant) => Owner::Tenant(tenant.clone()),
@@ -176,15 +184,16 @@ impl Preparer {
                     continue;
                 }
             };
-            let places: Vec<_> = indexes.iter().map(|index| messages[*index].place.clone()).collect();
-            let decoded = decode_messages(&self.contract, format, body, &places, &Stamp { owner, ..stamp.clone() })?;
+            let ranges: Vec<_> = indexes.iter().map(|index| messages[*index].place.clone()).collect();
+            let decoded = decode_messages(&self.contract, format, body, &ranges, &Stamp { owner, ..stamp.clone() })?;
             rows.push(decoded.batch);
-            let placed = |reject: Reject| Reject { index: indexes[reject.index as usize] as u64, ..reject };
-            rejects.extend(decoded.rejects.into_iter().map(placed));
+            let with_message_index = |reject: Reject| Reject { index: indexes[reject.index as usize] as u64, ..reject };
+            rejects.extend(decoded.rejects.into_iter().map(with_message_index));
         }
         Ok((self.join(rows)?, rejects))
     }
 
+    /// Decodes a body into rows and rejects.
     pub(super) fn decode(&self, body: Body, stamp: &Stamp) -> Result<(EventBatch, Vec<Reject>)> {
         let batches = match body {
             Body::Encoded(format, body) => {
@@ -203,6 +212,7 @@ impl Preparer {
         Ok((self.join(rows)?, rejects))
     }
 
+    /// Concatenates batches of rows. Returns an empty batch if there are none.
     pub(super) fn join(&self, rows: Vec<EventBatch>) -> Result<EventBatch> {
         if rows.is_empty() {
             return Ok(EventBatch::empty(&self.contract));
@@ -210,22 +220,28 @@ impl Preparer {
         EventBatch::concat(&rows.iter().collect::<Vec<_>>())
     }
 
-    /// A part of good rows, with the content hash of each row.
-    pub(super) fn good(&self, rows: EventBatch) -> Result<Part> {
-        let contents = fingerprints(&self.contract, &rows)?;
-        self.part(&self.contract, rows, &contents)
+    /// Adds event keys with content hashes to the rows of good events.
+    pub(super) fn prepare_good_rows(&self, rows: EventBatch) -> Result<PreparedRows> {
+        let content_hashes = content_hashes(&self.contract, &rows)?;
+        self.prepare_rows(&self.contract, rows, &content_hashes)
     }
 
-    pub(super) fn part(&self, contract: &Contract, rows: EventBatch, contents: &[u32]) -> Result<Part> {
-        let marks = self.key_hasher.marks(&rows, contract.tenant, contract.id, contents)?;
-        Ok(Part { bytes: rows.plain_bytes(), rows, marks, held: None })
+    /// Adds event keys to rows of a contract. `content_hashes` is empty for rows whose content is not compared.
+    pub(super) fn prepare_rows(
+        &self,
+        contract: &Contract,
+        rows: EventBatch,
+        content_hashes: &[u32],
+    ) -> Result<PreparedRows> {
+        let keys = self.key_hasher.keys(&rows, contract.tenant, contract.id, content_hashes)?;
+        Ok(PreparedRows { bytes: rows.plain_bytes(), rows, keys, in_flight: None })
     }
 
-    /// Converts rejects to rows in the schema of the quarantine.
+    /// Converts rejects to rows of the quarantine.
     fn quarantine_rows(
         &self,
         rejects: &[Reject],
-        names: &[RejectName],
+        identities: &[RejectIdentity],
         kept_as: &'static str,
         received: Micros,
     ) -> Result<EventBatch> {
@@ -234,19 +250,19 @@ impl Preparer {
             Arc::new(TimestampMicrosecondArray::from_value(received, rejects.len()).with_timezone("UTC"))
         };
         let columns = contract.columns.iter().enumerate().map(|(index, column)| match column.name.as_str() {
-            _ if index == contract.tenant => Ok(texts(rejects, owner)),
-            _ if index == contract.id => Ok(texts(names, |name| &name.id)),
-            "source_table" => Ok(texts(rejects, |_| &self.contract.name)),
-            "reason" => Ok(texts(rejects, |reject| reject.reason.as_str())),
-            "detail" => Ok(texts(rejects, |reject| &reject.detail)),
-            "place" => Ok(texts(names, |name| &name.place)),
+            _ if index == contract.tenant => Ok(string_column(rejects, tenant_of)),
+            _ if index == contract.id => Ok(string_column(identities, |identity| &identity.id)),
+            "source_table" => Ok(string_column(rejects, |_| &self.contract.name)),
+            "reason" => Ok(string_column(rejects, |reject| reject.reason.as_str())),
+            "detail" => Ok(string_column(rejects, |reject| &reject.detail)),
+            "place" => Ok(string_column(identities, |identity| &identity.place)),
             "payload" => {
                 Ok(Arc::new(BinaryArray::from_iter_values(rejects.iter().map(|reject| &reject.bytes))) as ArrayRef)
             }
-            "format" => Ok(texts(rejects, |_| kept_as)),
+            "format" => Ok(string_column(rejects, |_| kept_as)),
             RESOLVES | RESOLUTION | RESOLVED_BY => Ok(new_null_array(&column.kind.data_type(), rejects.len())),
             _ if column.kind == ColumnKind::Timestamp => Ok(times()),
-            name => Err(Error::internal(format!("no value is known for the quarantine column `{name}`"))),
+            name => Err(Error::internal(format!("the quarantine column `{name}` has no known value"))),
         });
         let columns = columns.collect::<Result<Vec<_>>>()?;
         RecordBatch::try_new(contract.schema().clone(), columns)
@@ -255,17 +271,18 @@ impl Preparer {
     }
 }
 
-/// A text column with one value per element.
-fn texts<'a, R, T: AsRef<str>>(each: &'a [R], text: impl Fn(&'a R) -> T) -> ArrayRef {
-    Arc::new(StringArray::from_iter_values(each.iter().map(text)))
+/// Creates a string column with one value per element.
+fn string_column<'a, R, T: AsRef<str>>(elements: &'a [R], value: impl Fn(&'a R) -> T) -> ArrayRef {
+    Arc::new(StringArray::from_iter_values(elements.iter().map(value)))
 }
 
-/// The tenant of a reject. The empty text belongs to no tenant: only direct access to the lake shows those rows.
-fn owner(reject: &Reject) -> &str {
+/// Returns the tenant of a reject, or an empty string if it is unknown. No tenant has an empty name, so no tenant sees
+/// such rows.
+fn tenant_of(reject: &Reject) -> &str {
     reject.tenant.as_ref().map_or("", TenantId::as_str)
 }
 
-/// A truncated SHA-256 of the concatenated parts, in hexadecimal.
+/// Returns a truncated SHA-256 of the concatenated parts, in hexadecimal.
 fn digest(parts: &[&[u8]]) -> String {
     let mut digest = Sha256::new();
     parts.iter().for_each(|part| digest.update(part));

@@ -1,42 +1,42 @@
-//! Receipts: the outcome of a request's events, as reported to the sender.
+//! Receipts report to a sender what happened to the events of a request.
 
 use crate::contract::Reason;
 
-/// The outcome of a request's events.
+/// What happened to the events of a request, after their commit.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Receipt {
-    /// Events stored by this request.
+    /// The number of events that this request stored.
     pub accepted: u64,
-    /// Events that were already stored, or appear more than once in this request.
+    /// The number of events that were already stored, or that appeared earlier in this request.
     pub duplicate: u64,
-    /// Duplicates whose content differs from the event that was stored first, as far as that content is remembered.
+    /// The number of duplicates whose content is known to differ from the stored event.
     pub conflict: u64,
-    /// Events in the quarantine.
+    /// The number of events in the quarantine.
     pub rejected: u64,
-    /// The first rejected events, in order: at most `receipt_rejects_max`.
+    /// The first rejected events, in order; at most `receipt_rejects_max`.
     pub rejects: Vec<RejectNote>,
-    /// The table version that holds the events (0 if nothing had to be committed).
+    /// The table version that holds the events; 0 if nothing had to be committed.
     pub version: u64,
 }
 
-/// The acknowledgement of a request's events before they are stored.
+/// The reply to a sender that does not wait for the commit of its events.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Promise {
-    /// Events decoded and queued. They will be stored unless they are duplicates.
+    /// The number of events that were decoded and queued. They will be stored unless they are duplicates.
     pub received: u64,
-    /// Events queued for the quarantine.
+    /// The number of events that were queued for the quarantine.
     pub rejected: u64,
-    /// The first rejected events, in order: at most `receipt_rejects_max`.
+    /// The first rejected events, in order; at most `receipt_rejects_max`.
     pub rejects: Vec<RejectNote>,
 }
 
-/// One rejected event in a receipt.
+/// A rejected event in a receipt.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RejectNote {
-    /// Its index in the request, from 0.
+    /// The index of the event in the request, from 0.
     pub index: u64,
-    /// The category of the error.
+    /// The reason for the rejection.
     pub reason: Reason,
-    /// A description for humans.
+    /// A sentence that explains the reason.
     pub detail: String,
 }

@@ -1,24 +1,24 @@
-//! Ingest targets: the tables that accept events, and the proof that a caller may send to one of them.
+//! Ingest targets: the tables that accept events, and the proof that a caller may send events to one of them.
 //!
-//! In: a caller's [`Access`] and the name of a table. Out: an [`IngestTarget`], which the later steps of the request take
-//! instead of both.
+//! [`IngestTables::authorize`] takes a caller's [`Access`] and a table name, and returns an [`IngestTarget`]. The later
+//! steps of the request take the target instead of the access and the name.
 //!
-//! **Invariant:** only [`IngestTables::authorize`] creates an [`IngestTarget`]: a request is authorised once, and its table is
-//! looked up once.
-//! **Invariant:** a missing table and a table that the caller may not see produce the same error.
+//! **Invariant:** only [`IngestTables::authorize`] creates an [`IngestTarget`]. So a request is authorized once, and
+//! its table is looked up once.
+//! **Invariant:** the error for a missing table is the same as for a table that the caller may not see.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::group_commit::TableQueue;
 use super::prepare::Preparer;
-use super::write::TableQueue;
 use crate::config::QUARANTINE_SUFFIX;
 use crate::contract::Owner;
 use crate::error::{Error, Result};
 use crate::lake::{Table, Tables};
 use crate::tenancy::{Access, Scope};
 
-/// A table that accepts events, with its quarantine.
+/// A table that accepts events, and its quarantine.
 #[derive(Debug)]
 pub(in crate::ingest) struct IngestTable {
     pub(in crate::ingest) table: Arc<Table>,
@@ -33,9 +33,9 @@ pub(in crate::ingest) struct IngestTable {
 pub(in crate::ingest) struct IngestTables {
     /// All tables of the lake, including quarantines.
     pub(super) lake: Arc<Tables>,
-    /// The queue of each table.
+    /// The queue of each table, including quarantines.
     pub(super) queues: BTreeMap<String, TableQueue>,
-    /// The tables that accept events.
+    /// The declared tables, which accept events.
     pub(super) declared: BTreeMap<String, Arc<IngestTable>>,
 }
 
@@ -46,18 +46,18 @@ pub struct IngestTarget {
     table: Arc<IngestTable>,
 }
 
-/// The name of a table's quarantine.
+/// Returns the name of a table's quarantine.
 pub(super) fn quarantine_of(table: &str) -> String {
     format!("{table}{QUARANTINE_SUFFIX}")
 }
 
-/// Whether this is the quarantine of one of the tables.
+/// Returns true if `name` is the quarantine of one of the tables.
 pub(super) fn is_quarantine(name: &str, tables: &Tables) -> bool {
     name.strip_suffix(QUARANTINE_SUFFIX).is_some_and(|table| tables.contains_key(table))
 }
 
-/// The error for a table that is missing or that the caller may not see.
-pub(super) fn unknown(table: &str) -> Error {
+/// Creates the error for a table that does not exist or that the caller may not see.
+pub(super) fn unknown_table(table: &str) -> Error {
     Error::not_found(format!("no table `{table}`"))
 }
 
@@ -68,22 +68,23 @@ impl IngestTable {
 }
 
 impl IngestTables {
-    /// The table of this name, if it accepts events.
+    /// Returns the table of this name, if it accepts events.
     pub(in crate::ingest) fn get(&self, table: &str) -> Option<&Arc<IngestTable>> {
         self.declared.get(table)
     }
 
-    /// The table of this name, if the caller may see it. Operators have no row rules: they see every table.
+    /// Returns the table of this name. Fails with `NotFound` if the caller may not see it or if it does not accept
+    /// events.
     pub(super) fn visible(&self, access: &Access, table: &str) -> Result<&Arc<IngestTable>> {
-        self.get(table).filter(|_| sees(access, table)).ok_or_else(|| unknown(table))
+        self.get(table).filter(|_| sees(access, table)).ok_or_else(|| unknown_table(table))
     }
 
-    /// Checks that the caller may send events to this table. `Forbidden` without the scope `ingest` and for a quarantine;
-    /// `NotFound` for a table that the caller may not see.
+    /// Checks that the caller may send events to this table. Fails with `Forbidden` if the caller does not have the
+    /// scope `ingest` or if the table is a quarantine, and with `NotFound` if the caller may not see the table.
     pub(super) fn authorize(&self, access: &Access, table: &str) -> Result<IngestTarget> {
         access.require(Scope::Ingest)?;
-        let is_filled_here = self.get(table).is_none() && self.lake.contains_key(table) && sees(access, table);
-        if is_filled_here {
+        let is_visible_quarantine = self.get(table).is_none() && self.lake.contains_key(table) && sees(access, table);
+        if is_visible_quarantine {
             return Err(Error::forbidden(format!("`{table}` is a quarantine: only the server writes to it")));
         }
         Ok(IngestTarget { access: access.clone(), table: self.visible(access, table)?.clone() })
@@ -91,17 +92,18 @@ impl IngestTables {
 }
 
 impl IngestTarget {
-    /// The access of the caller.
+    /// Returns the caller's access.
     pub(in crate::ingest) fn access(&self) -> &Access {
         &self.access
     }
 
-    /// The table that the events go to.
+    /// Returns the table that the events go to.
     pub(in crate::ingest) fn table(&self) -> &Arc<IngestTable> {
         &self.table
     }
 }
 
+/// Returns true if the caller may see the table. An operator sees every table.
 fn sees(access: &Access, table: &str) -> bool {
     access.owner() == Owner::PerEvent || access.rules(table).is_some()
 }

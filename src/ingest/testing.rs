@@ -1,4 +1,4 @@
-//! Support for tests of ingest and of the endpoints: a small lake with one table, and a store with injected faults.
+//! Support for tests of ingest and of the endpoints: a small lake with one table, and a store that fails on request.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -33,15 +33,16 @@ use crate::tenancy::Access;
 
 /// The only declared table.
 pub(crate) const TABLE: &str = "calls";
-/// Its quarantine.
+/// The quarantine of [`TABLE`].
 pub(crate) const QUARANTINE: &str = "calls_quarantine";
 
-/// Limits that let a test run without waiting.
+/// Returns limits under which batches are committed within milliseconds and failures are not retried.
 pub(crate) fn limits() -> IngestConfig {
     IngestConfig { batch_age_max: Duration::from_millis(5), commit_attempts_max: 1, ..IngestConfig::default() }
 }
 
-/// Columns `tenant_id`, `event_time`, `event_id`, `mos`; no map for unknown fields.
+/// Returns the contract of [`TABLE`], with the columns `tenant_id`, `event_time`, `event_id` and `mos`. It has no map
+/// for unknown fields.
 pub(crate) fn contract() -> Contract {
     let column = |(name, kind): (&str, &str)| ColumnConfig {
         name: name.to_owned(),
@@ -59,23 +60,23 @@ pub(crate) fn contract() -> Contract {
     Contract::new(TABLE, &config, FilePath::new(".")).unwrap()
 }
 
-/// A lake in memory.
+/// Creates a store in memory.
 pub(crate) fn memory() -> Store {
     faulty(&Arc::default())
 }
 
-/// A lake in memory that fails according to `faults`.
+/// Creates a store in memory whose puts fail according to `faults`.
 pub(crate) fn faulty(faults: &Arc<Faults>) -> Store {
-    let objects = Arc::new(Faulty { inner: InMemory::new(), faults: faults.clone() });
+    let objects = Arc::new(FaultyStore { inner: InMemory::new(), faults: faults.clone() });
     Store::wrap(objects, Url::parse("memory:///").unwrap(), Path::default())
 }
 
-/// The table and its quarantine, freshly opened as after a restart.
+/// Opens the table and its quarantine, as a server does when it starts.
 pub(crate) async fn open(store: &Store) -> Arc<Tables> {
     open_as(store, &Arc::new(contract())).await
 }
 
-/// Like [`open`], with another contract.
+/// Does the same as [`open`], but with another contract.
 pub(crate) async fn open_as(store: &Store, contract: &Arc<Contract>) -> Arc<Tables> {
     let lake = LakeConfig::default();
     let mut tables = BTreeMap::new();
@@ -86,7 +87,7 @@ pub(crate) async fn open_as(store: &Store, contract: &Arc<Contract>) -> Arc<Tabl
     Arc::new(tables)
 }
 
-/// A started ingest on freshly opened tables.
+/// Opens the tables and starts ingest on them.
 pub(crate) async fn start(store: &Store, limits: IngestConfig) -> Arc<Ingest> {
     Ingest::start(open(store).await, Vec::new(), limits, Clock::System, Arc::default()).await.unwrap()
 }
@@ -97,14 +98,14 @@ pub(crate) async fn submit(ingest: &Ingest, access: &Access, table: &str, body: 
     writer.submit(writer.reservation(), &target, body, "test").await
 }
 
-/// NDJSON of events with these ids.
+/// Returns one event per id, as NDJSON.
 pub(crate) fn lines<T: fmt::Display>(ids: impl IntoIterator<Item = T>) -> String {
     ids.into_iter()
         .map(|id| format!("{{\"event_id\":\"{id}\",\"event_time\":\"2026-03-01T12:00:00Z\",\"mos\":4.2}}\n"))
         .collect()
 }
 
-/// Events with these ids as columns, without the tenant column.
+/// Returns one event per id, as a record batch without a tenant column.
 pub(crate) fn columns<'a>(ids: impl IntoIterator<Item = &'a str>) -> RecordBatch {
     let ids = StringArray::from_iter_values(ids);
     let times = TimestampMicrosecondArray::from(vec![1_772_366_400_000_000; ids.len()]).with_timezone("UTC");
@@ -114,7 +115,7 @@ pub(crate) fn columns<'a>(ids: impl IntoIterator<Item = &'a str>) -> RecordBatch
     RecordBatch::try_from_iter(columns).unwrap()
 }
 
-/// The events of [`columns`] as an Arrow IPC stream.
+/// Returns the events of [`columns`] as an Arrow IPC stream.
 pub(crate) fn arrow_stream<'a>(ids: impl IntoIterator<Item = &'a str>) -> Vec<u8> {
     let rows = columns(ids);
     let mut writer = StreamWriter::try_new(Vec::new(), rows.schema_ref()).unwrap();
@@ -122,27 +123,28 @@ pub(crate) fn arrow_stream<'a>(ids: impl IntoIterator<Item = &'a str>) -> Vec<u8
     writer.into_inner().unwrap()
 }
 
-/// Yields `count` damaged copies of `whole`, each with its seed: a few bytes are changed, or the end is missing.
+/// Yields `count` damaged copies of `whole`, each with its seed. A few bytes of each copy are changed, and some copies
+/// are truncated.
 pub(crate) fn mutations(whole: &[u8], count: u64) -> impl Iterator<Item = (u64, Vec<u8>)> {
     (0..count).map(|seed| {
-        let (mut dice, mut bytes) = (StdRng::seed_from_u64(seed), whole.to_vec());
-        for _ in 0..dice.random_range(1..=4) {
-            let place = dice.random_range(0..bytes.len());
-            bytes[place] = match dice.random_range(0..4) {
+        let (mut random, mut bytes) = (StdRng::seed_from_u64(seed), whole.to_vec());
+        for _ in 0..random.random_range(1..=4) {
+            let index = random.random_range(0..bytes.len());
+            bytes[index] = match random.random_range(0..4) {
                 0 => 0,
                 1 => 0xff,
-                2 => bytes[place] ^ 1 << dice.random_range(0..8),
-                _ => dice.random(),
+                2 => bytes[index] ^ 1 << random.random_range(0..8),
+                _ => random.random(),
             };
         }
-        if dice.random_range(0..10) == 0 {
-            bytes.truncate(dice.random_range(0..bytes.len()));
+        if random.random_range(0..10) == 0 {
+            bytes.truncate(random.random_range(0..bytes.len()));
         }
         (seed, bytes)
     })
 }
 
-/// All (tenant, id) pairs of a table, sorted, read through a freshly opened table.
+/// Opens the table again and returns the (tenant, id) pairs of all its rows, sorted.
 pub(crate) async fn stored(store: &Store, table: &str) -> Vec<(String, String)> {
     let tables = open(store).await;
     let mut rows = Vec::new();
@@ -156,33 +158,37 @@ pub(crate) async fn stored(store: &Store, table: &str) -> Vec<(String, String)> 
     rows
 }
 
-/// How many of the next puts fail: without effect or after the put has happened, with an error or with a panic of the store's
-/// client; and whether puts hang.
+/// The failures of a store's next puts.
 #[derive(Debug, Default)]
 pub(crate) struct Faults {
+    /// The number of puts that return an error and have no effect.
     pub(crate) refused: AtomicUsize,
+    /// The number of puts that return an error after they have succeeded.
     pub(crate) answer_lost: AtomicUsize,
+    /// The number of puts that panic and have no effect.
     pub(crate) panics_before: AtomicUsize,
+    /// The number of puts that panic after they have succeeded.
     pub(crate) panics_after: AtomicUsize,
+    /// True if puts never return.
     pub(crate) hangs: AtomicBool,
 }
 
 /// A store whose puts fail according to [`Faults`].
 #[derive(Debug)]
-struct Faulty {
+struct FaultyStore {
     inner: InMemory,
     faults: Arc<Faults>,
 }
 
-impl fmt::Display for Faulty {
+impl fmt::Display for FaultyStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Faulty")
     }
 }
 
-/// Decrements a counter; false if it is zero.
-fn take(left: &AtomicUsize) -> bool {
-    left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok()
+/// Decrements a counter. Returns false if it was already zero.
+fn take(counter: &AtomicUsize) -> bool {
+    counter.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |count| count.checked_sub(1)).is_ok()
 }
 
 fn failure() -> object_store::Error {
@@ -190,17 +196,17 @@ fn failure() -> object_store::Error {
 }
 
 #[async_trait]
-impl ObjectStore for Faulty {
+impl ObjectStore for FaultyStore {
     async fn put_opts(&self, path: &Path, payload: PutPayload, options: PutOptions) -> StoreResult<PutResult> {
         if self.faults.hangs.load(Ordering::SeqCst) {
             std::future::pending::<()>().await;
         }
-        assert!(!take(&self.faults.panics_before), "the store's client has a bug");
+        assert!(!take(&self.faults.panics_before), "injected panic before the put");
         if take(&self.faults.refused) {
             return Err(failure());
         }
         let put = self.inner.put_opts(path, payload, options).await;
-        assert!(!take(&self.faults.panics_after), "the store's client has a bug after the put");
+        assert!(!take(&self.faults.panics_after), "injected panic after the put");
         if take(&self.faults.answer_lost) { Err(failure()) } else { put }
     }
 

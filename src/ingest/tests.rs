@@ -1,4 +1,4 @@
-//! Tests of receipts and of the rows in the lake afterwards: through restarts, faults and concurrent senders.
+//! Tests of receipts, and of the rows that the lake then holds: with restarts, store failures and concurrent senders.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -25,12 +25,12 @@ async fn send(ingest: &Ingest, access: &Access, body: impl Into<Bytes>) -> Resul
     submit(ingest, access, TABLE, Body::Encoded(Format::Json, body.into())).await
 }
 
-/// (accepted, duplicate, rejected)
+/// Returns the numbers of accepted, duplicate and rejected events.
 fn counts(receipt: &Receipt) -> (u64, u64, u64) {
     (receipt.accepted, receipt.duplicate, receipt.rejected)
 }
 
-/// The expected rows of one tenant: each id once.
+/// Returns the expected rows of one tenant, with each id once.
 fn once<T: ToString>(tenant: &str, ids: impl IntoIterator<Item = T>) -> Vec<(String, String)> {
     let ids: BTreeSet<String> = ids.into_iter().map(|id| id.to_string()).collect();
     ids.into_iter().map(|id| (tenant.to_owned(), id)).collect()
@@ -54,7 +54,7 @@ async fn a_receipt_counts_accepted_duplicate_and_rejected_events() {
     let again = send(&ingest, &acme, body).await.unwrap();
     assert_eq!((counts(&again), again.version), ((0, 4, 2), 0));
     assert_eq!(stored(&store, TABLE).await.len(), 3);
-    assert_eq!(stored(&store, QUARANTINE).await, quarantined, "a retry does not fill the quarantine twice");
+    assert_eq!(stored(&store, QUARANTINE).await, quarantined, "a retry adds nothing to the quarantine");
     ingest.stop().await;
 }
 
@@ -67,8 +67,8 @@ async fn ids_are_scoped_to_their_tenant() {
     assert_eq!(counts(&send(&ingest, &acme, lines(["a"])).await.unwrap()), (1, 0, 0));
     assert_eq!(counts(&send(&ingest, &globex, lines(["a"])).await.unwrap()), (1, 0, 0));
 
-    // An event that names another tenant: sent by a tenant, it is quarantined for the sender; sent by an operator, it belongs
-    // to the named tenant.
+    // The event names a tenant. If another tenant sends it, it goes to the quarantine as the sender's event. If an
+    // operator sends it, it belongs to the tenant that it names.
     let foreign = "{\"tenant_id\":\"globex\",\"event_id\":\"b\",\"event_time\":1772366400}\n";
     assert_eq!(counts(&send(&ingest, &acme, foreign).await.unwrap()), (0, 0, 1));
     let unowned = lines(["c"]);
@@ -78,7 +78,7 @@ async fn ids_are_scoped_to_their_tenant() {
     expected.extend(once("globex", ["a", "b"]));
     assert_eq!(stored(&store, TABLE).await, expected);
     let owners: Vec<String> = stored(&store, QUARANTINE).await.into_iter().map(|(tenant, _)| tenant).collect();
-    assert_eq!(owners, ["", "acme"], "an event without a tenant is quarantined without one");
+    assert_eq!(owners, ["", "acme"], "the quarantine entry of an event without a tenant has no tenant");
     ingest.stop().await;
 }
 
@@ -98,31 +98,35 @@ async fn a_duplicate_id_with_different_content_is_a_conflict() {
     let (store, acme) = (memory(), acme().await);
     let other = |ids: std::ops::Range<u32>| lines(ids).replace("4.2", "1.3");
     let ingest = start(&store, limits()).await;
-    let mut told = Vec::new();
+    let mut counted = Vec::new();
     for body in [lines(0..3), other(2..5), lines(4..6) + &other(5..7), lines(0..2)] {
         let receipt = send(&ingest, &acme, body).await.unwrap();
-        told.push((receipt.accepted, receipt.duplicate, receipt.conflict));
+        counted.push((receipt.accepted, receipt.duplicate, receipt.conflict));
     }
-    assert_eq!(told, [(3, 0, 0), (2, 1, 1), (2, 2, 2), (0, 2, 0)]);
+    assert_eq!(counted, [(3, 0, 0), (2, 1, 1), (2, 2, 2), (0, 2, 0)]);
     assert_eq!(stored(&store, TABLE).await, once("acme", 0..7), "the first event of each id stays");
     ingest.stop().await;
 
     let ingest = start(&store, limits()).await;
     let receipt = send(&ingest, &acme, other(0..1)).await.unwrap();
-    assert_eq!((receipt.duplicate, receipt.conflict), (1, 0), "content stored before the start is unknown");
+    assert_eq!(
+        (receipt.duplicate, receipt.conflict),
+        (1, 0),
+        "after a restart, the content of stored events is unknown"
+    );
     ingest.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn concurrent_senders_of_the_same_ids_store_each_once() {
+async fn events_that_concurrent_senders_share_are_stored_once() {
     const SENDERS: usize = 32;
     let (store, acme) = (memory(), acme().await);
-    // A batch of 40 rows: some requests share a batch, some fill one.
+    // With batches of 40 rows, some requests of 25 rows share a batch.
     let ingest = start(&store, IngestConfig { batch_rows_max: 40, ..limits() }).await;
-    let mut crowd = JoinSet::new();
+    let mut senders = JoinSet::new();
     for sender in 0..SENDERS {
         let (ingest, acme) = (ingest.clone(), acme.clone());
-        crowd.spawn(async move {
+        senders.spawn(async move {
             let mut accepted = 0;
             for round in 0..4 {
                 let from = round * 25 + sender;
@@ -131,15 +135,15 @@ async fn concurrent_senders_of_the_same_ids_store_each_once() {
             accepted
         });
     }
-    let accepted: u64 = crowd.join_all().await.into_iter().sum();
+    let accepted: u64 = senders.join_all().await.into_iter().sum();
     ingest.stop().await;
     let expected = once("acme", 0..3 * 25 + SENDERS - 1 + 25);
     assert_eq!(accepted, expected.len() as u64);
     assert_eq!(stored(&store, TABLE).await, expected);
 }
 
-/// Retries until a receipt arrives, as clients should; returns it.
-async fn persist(ingest: &Ingest, access: &Access, body: &str) -> Receipt {
+/// Sends a body until a receipt arrives, as clients should, and returns the receipt.
+async fn send_until_answered(ingest: &Ingest, access: &Access, body: &str) -> Receipt {
     for _ in 0..100 {
         match send(ingest, access, body.to_owned()).await {
             Ok(receipt) => return receipt,
@@ -150,7 +154,7 @@ async fn persist(ingest: &Ingest, access: &Access, body: &str) -> Receipt {
 }
 
 #[tokio::test]
-async fn a_sender_that_retries_through_faults_stores_each_event_once() {
+async fn a_sender_that_retries_after_store_failures_stores_each_event_once() {
     for refused in 0..4 {
         for answer_lost in 0..4 {
             let (faults, acme) = (Arc::new(Faults::default()), acme().await);
@@ -161,10 +165,10 @@ async fn a_sender_that_retries_through_faults_stores_each_event_once() {
             faults.answer_lost.store(answer_lost, Ordering::SeqCst);
 
             let bad = "{\"mos\":1}\n";
-            let case = format!("{refused} refused, {answer_lost} lost");
-            let receipt = persist(&ingest, &acme, &(lines(3..10) + bad)).await;
+            let case = format!("{refused} puts refused, {answer_lost} answers lost");
+            let receipt = send_until_answered(&ingest, &acme, &(lines(3..10) + bad)).await;
             assert_eq!((receipt.accepted + receipt.duplicate, receipt.rejected), (7, 1), "{case}");
-            let other = persist(&ingest, &acme, &lines(8..20)).await;
+            let other = send_until_answered(&ingest, &acme, &lines(8..20)).await;
             assert_eq!(counts(&other), (10, 2, 0), "{case}");
             ingest.stop().await;
             assert_eq!(stored(&store, TABLE).await, once("acme", 0..20), "{case}");
@@ -174,16 +178,16 @@ async fn a_sender_that_retries_through_faults_stores_each_event_once() {
 }
 
 #[tokio::test]
-async fn a_stop_resolves_a_commit_in_doubt() {
+async fn a_request_that_fails_before_a_stop_can_be_sent_again_after_it() {
     let (faults, acme) = (Arc::new(Faults::default()), acme().await);
     let store = faulty(&faults);
     let ingest = start(&store, limits()).await;
-    // The data file is stored, but every commit attempt fails without effect.
+    // The put of the data file succeeds, but its answer is lost.
     faults.answer_lost.store(1, Ordering::SeqCst);
-    let _told_to_retry = send(&ingest, &acme, lines(0..5)).await;
+    assert_eq!(send(&ingest, &acme, lines(0..5)).await.unwrap_err().kind(), Kind::Unavailable);
     ingest.stop().await;
     let again = start(&store, limits()).await;
-    persist(&again, &acme, &lines(0..5)).await;
+    send_until_answered(&again, &acme, &lines(0..5)).await;
     again.stop().await;
     assert_eq!(stored(&store, TABLE).await, once("acme", 0..5));
 }
@@ -191,13 +195,13 @@ async fn a_stop_resolves_a_commit_in_doubt() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_under_load_loses_no_acknowledged_events() {
     let (store, acme) = (memory(), acme().await);
-    // Without the stop, a batch would wait for an hour once the burst is used up.
+    // After the first burst of commits, a batch would wait for an hour if the server did not stop.
     let slow = IngestConfig { batch_age_max: Duration::from_secs(3_600), ..limits() };
     let ingest = start(&store, slow).await;
-    let mut crowd = JoinSet::new();
+    let mut senders = JoinSet::new();
     for sender in 0..64_u32 {
         let (ingest, acme) = (ingest.clone(), acme.clone());
-        crowd.spawn(async move {
+        senders.spawn(async move {
             let mut acknowledged = Vec::new();
             for round in 0.. {
                 let id = format!("{sender}-{round}");
@@ -213,12 +217,12 @@ async fn a_stop_under_load_loses_no_acknowledged_events() {
             acknowledged
         });
     }
-    // Waits for the first commit, not for a fixed time.
+    // Stop after the first commit.
     while ingest.writer.tables()[TABLE].snapshot().rows() == 0 {
         tokio::task::yield_now().await;
     }
     ingest.stop().await;
-    let acknowledged = crowd.join_all().await.concat();
+    let acknowledged = senders.join_all().await.concat();
     assert!(!acknowledged.is_empty());
     assert_eq!(stored(&store, TABLE).await, once("acme", acknowledged));
     assert_eq!(ingest.writer.ready().unwrap_err().kind(), Kind::Unavailable);
@@ -260,8 +264,12 @@ async fn a_full_queue_returns_a_retry_time() {
     drop(all);
     assert_eq!(counts(&send(&ingest, &acme, lines(["a"])).await.unwrap()), (1, 0, 0));
     let large = send(&ingest, &acme, lines(0..2_000)).await.unwrap_err();
-    assert_eq!((large.kind(), large.wait()), (Kind::Limited, None), "no wait helps a request larger than the queue");
-    assert_eq!(ingest.writer.queued_bytes(), 0, "refused and answered requests release their memory");
+    assert_eq!(
+        (large.kind(), large.wait()),
+        (Kind::Limited, None),
+        "a retry cannot help a request larger than the queue"
+    );
+    assert_eq!(ingest.writer.queued_bytes(), 0, "requests release their memory when they are refused or answered");
     ingest.stop().await;
 }
 
@@ -276,7 +284,7 @@ async fn a_receipt_lists_a_bounded_number_of_rejects() {
 }
 
 #[tokio::test]
-async fn a_body_without_events_gets_an_empty_receipt_and_an_unreadable_one_an_error() {
+async fn a_body_without_events_gets_an_empty_receipt_and_an_invalid_body_an_error() {
     let (store, acme) = (memory(), acme().await);
     let ingest = start(&store, limits()).await;
     assert_eq!(send(&ingest, &acme, "[]").await.unwrap(), Receipt::default());

@@ -1,12 +1,14 @@
-//! The writer: authorises, decodes and stores events, each once, and acknowledges them after the commit.
+//! The writer authorizes and decodes events, stores each event once, and acknowledges it after the commit. All
+//! endpoints and sources use it.
 //!
 //! ```text
 //!   authorize ─► IngestTarget ─► submit: memory ─► prepare (decode) ─┬─► the table's queue ─────┬─► receipt
 //!                                                                   └─► its quarantine's queue ─┘
 //! ```
 //!
-//! In: a [`Body`] with the [`IngestTarget`] of its caller. Out: a [`Receipt`], after the commit; or an error. After an error the
-//! caller sends the same body again: events that were stored nevertheless are counted as duplicates.
+//! [`Writer::submit`] takes a [`Body`] and the caller's [`IngestTarget`]. It returns a [`Receipt`] after the commit, or
+//! an error. After an error, the caller can send the same body again. Events that were stored in spite of the error are
+//! then duplicates.
 
 use std::sync::Arc;
 
@@ -16,10 +18,10 @@ use tokio_util::task::TaskTracker;
 use super::acknowledged_events::AcknowledgedEvents;
 use super::body::Body;
 use super::freshness::Freshness;
+use super::group_commit::{MemoryBudget, MemoryReservation, ShutdownSignals, Stored, stopping};
 use super::prepare::PreparedBatch;
 use super::receipt::Receipt;
 use super::target::{IngestTable, IngestTables, IngestTarget};
-use super::write::{Ending, MemoryBudget, MemoryReservation, Stored, stopping};
 use crate::clock::{Clock, Micros};
 use crate::config::IngestConfig;
 use crate::contract::{Owner, Stamp};
@@ -29,7 +31,7 @@ use crate::supervise::{self, Supervisor};
 use crate::telemetry::{EventOutcome, Metrics};
 use crate::tenancy::{Access, Scope};
 
-/// The tenant label in metrics for an operator, whose events may belong to many tenants.
+/// The value of the `tenant` label in metrics for events that an operator sends. They may belong to many tenants.
 const OPERATOR: &str = "(operator)";
 
 /// Writes events to tables, for endpoints, sources and replays.
@@ -37,20 +39,20 @@ const OPERATOR: &str = "(operator)";
 pub struct Writer {
     pub(super) tables: IngestTables,
     memory_budget: MemoryBudget,
-    /// Limits concurrent decoding to the number of cores.
+    /// Limits how many requests are decoded concurrently. The limit is the number of cores.
     decoders: Arc<Semaphore>,
     pub(super) limits: IngestConfig,
     pub(super) clock: Clock,
     pub(super) metrics: Arc<Metrics>,
-    /// Running requests.
+    /// The requests that are running.
     pub(super) submits: TaskTracker,
-    pub(super) ending: Ending,
+    pub(super) shutdown: ShutdownSignals,
     /// Events that are acknowledged but not stored yet.
     pub(super) acknowledged: AcknowledgedEvents,
     pub(super) supervisor: Supervisor,
 }
 
-/// The stamp of events received at `received`.
+/// Creates the stamp for events of `owner` that were received at `received`.
 pub(super) fn stamp(limits: &IngestConfig, received: Micros, owner: Owner) -> Stamp {
     let future_max = Micros::try_from(limits.future_max.as_micros()).unwrap_or(Micros::MAX);
     Stamp {
@@ -63,14 +65,14 @@ pub(super) fn stamp(limits: &IngestConfig, received: Micros, owner: Owner) -> St
 }
 
 impl Writer {
-    /// Creates a writer that fills the queues of `tables`.
+    /// Creates a writer that sends rows to the queues of `tables`.
     pub(super) fn new(
         tables: IngestTables,
         memory_budget: MemoryBudget,
         limits: IngestConfig,
         clock: Clock,
         metrics: Arc<Metrics>,
-        ending: Ending,
+        shutdown: ShutdownSignals,
         supervisor: Supervisor,
     ) -> Self {
         let decoders = Arc::new(Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from)));
@@ -82,23 +84,23 @@ impl Writer {
             clock,
             metrics,
             submits: TaskTracker::new(),
-            ending,
+            shutdown,
             acknowledged: AcknowledgedEvents::default(),
             supervisor,
         }
     }
 
-    /// All tables, including quarantines.
+    /// Returns all tables, including quarantines.
     pub fn tables(&self) -> &Arc<Tables> {
         &self.tables.lake
     }
 
-    /// The bytes that wait for a commit, of all tables.
+    /// Returns the number of bytes that wait for a commit, across all tables.
     pub fn queued_bytes(&self) -> usize {
-        self.memory_budget.taken_bytes()
+        self.memory_budget.reserved_bytes()
     }
 
-    /// Checks whether events can be accepted now: `Unavailable`, with the reason, if not.
+    /// Fails with `Unavailable` and a reason if the writer cannot accept events now.
     pub fn ready(&self) -> Result<()> {
         self.check_open()?;
         match self.tables.queues.values().find(|queue| queue.is_closed()) {
@@ -107,22 +109,23 @@ impl Writer {
         }
     }
 
-    /// Checks that the caller may send events to `table` and returns the proof, which the later calls of the request take.
-    /// An endpoint calls this before it reads a body. `NotFound` for a table that the caller may not see; `Forbidden` without
-    /// the scope `ingest` and for a quarantine.
+    /// Checks that the caller may send events to `table`, and returns the proof for the later calls of the request. An
+    /// endpoint calls this before it reads a body. Fails with `NotFound` if the caller may not see the table, and with
+    /// `Forbidden` if the caller does not have the scope `ingest` or if the table is a quarantine.
     pub fn authorize(&self, access: &Access, table: &str) -> Result<IngestTarget> {
         self.admit(access)?;
         self.tables.authorize(access, table)
     }
 
-    /// An empty memory reservation for a body that is still arriving. Grow it before reading more bytes into memory.
+    /// Creates an empty memory reservation for a body. The caller must grow it before it reads bytes into memory.
     pub fn reservation(&self) -> MemoryReservation {
         self.memory_budget.empty()
     }
 
-    /// Validates, stamps, dedupes and commits events, and then returns. `Limited` with a retry time if the queue is full.
-    /// `endpoint` ("http", "flight") is recorded in the place of quarantine entries. Dropping the future does not undo what was
-    /// admitted. `reservation` holds the memory reserved for the body so far.
+    /// Decodes events, stores those that are new, and returns after the commit. Fails with `Limited` and a retry time
+    /// if the queue is full. `reservation` is the memory that the caller has reserved for the body. `endpoint` ("http"
+    /// or "flight") becomes part of the place in quarantine entries. If the future is dropped, events that are already
+    /// queued are stored nevertheless.
     pub async fn submit(
         &self,
         mut reservation: MemoryReservation,
@@ -131,19 +134,20 @@ impl Writer {
         endpoint: &str,
     ) -> Result<Receipt> {
         let _running = self.submits.token();
-        let PreparedBatch { good, bad, places, notes } = self.prepare(&mut reservation, target, body, endpoint).await?;
+        let PreparedBatch { good, bad, reject_indexes, notes } =
+            self.prepare(&mut reservation, target, body, endpoint).await?;
         let table = target.table();
         let bad_reservation = reservation.split(bad.as_ref().map_or(0, |bad| bad.bytes));
         let bad = bad.map(|bad| table.quarantine_queue.store(bad, bad_reservation));
         let good = (good.rows.num_rows() > 0).then(|| table.queue.store(good, reservation));
-        let (bad, good) = tokio::join!(optional(bad), optional(good));
+        let (bad, good) = tokio::join!(stored_or_default(bad), stored_or_default(good));
         bad?;
         let good = good?;
         let receipt = Receipt {
             accepted: good.accepted,
             duplicate: good.duplicate,
             conflict: good.conflict,
-            rejected: places.len() as u64,
+            rejected: reject_indexes.len() as u64,
             rejects: notes,
             version: good.version,
         };
@@ -151,7 +155,7 @@ impl Writer {
         Ok(receipt)
     }
 
-    /// Decodes the events of a body and reserves memory for their columns.
+    /// Decodes the events of a body and reserves memory for their rows.
     pub(super) async fn prepare(
         &self,
         reservation: &mut MemoryReservation,
@@ -159,19 +163,21 @@ impl Writer {
         body: Body,
         endpoint: &str,
     ) -> Result<PreparedBatch> {
-        // The token may have expired, or a stop may have begun, while the body arrived.
+        // While the body was arriving, the token may have expired, or the server may have begun to stop.
         self.admit(target.access())?;
-        // The reservation may already be larger: it may cover the messages that the batches were decoded from.
+        // The reservation may already be larger, because it also covers the Flight messages that contained the batches.
         reservation.grow(body.bytes()).await?;
         let (table, endpoint) = (target.table().clone(), endpoint.to_owned());
-        let (stamp, held) = self.stamp_held(&table, target.access().owner());
-        let prepared = self.decode(move || table.preparer.prepare(body, &stamp, &endpoint)).await?.held(held);
+        let (stamp, in_flight) = self.stamp_in_flight(&table, target.access().owner());
+        let prepared =
+            self.decode(move || table.preparer.prepare(body, &stamp, &endpoint)).await?.with_in_flight(in_flight);
         // Columns may occupy more memory than the text they were decoded from.
         reservation.resize(prepared.bytes()).await?;
         Ok(prepared)
     }
 
-    /// The freshness of a table, for a tenant that may see it and has the scope `read`, or an operator with the scope `admin`.
+    /// Returns the freshness of a table. A tenant must be allowed to see the table and have the scope `read`. An
+    /// operator must have the scope `admin`.
     pub fn freshness(&self, access: &Access, table: &str) -> Result<Freshness> {
         self.admit(access)?;
         let owner = access.owner();
@@ -179,46 +185,49 @@ impl Writer {
         Ok(Freshness::of(&self.tables.visible(access, table)?.table, &owner, &self.clock))
     }
 
-    /// Refuses a caller whose token has expired, and every caller once the server is stopping.
+    /// Checks that the server is not stopping and that the caller's token has not expired.
     pub(super) fn admit(&self, access: &Access) -> Result<()> {
         self.check_open()?;
         access.check_expiry(self.clock.now())
     }
 
     fn check_open(&self) -> Result<()> {
-        if self.ending.hurry.is_cancelled() { Err(stopping()) } else { Ok(()) }
+        if self.shutdown.stop_admitting.is_cancelled() { Err(stopping()) } else { Ok(()) }
     }
 
-    /// The stamp to give to events that are received now.
+    /// Creates the stamp for events of `owner` that are received now.
     pub(super) fn stamp(&self, owner: Owner) -> Stamp {
         stamp(&self.limits, self.clock.now(), owner)
     }
 
-    /// Like [`Writer::stamp`], and counts the events as in flight to `table` until the guard is dropped.
-    pub(super) fn stamp_held(&self, table: &IngestTable, owner: Owner) -> (Stamp, InFlightGuard) {
-        let (received, held) = table.table.in_flight().enter(&owner, &self.clock);
-        (Stamp { received, ..self.stamp(owner) }, held)
+    /// Creates the same stamp as [`Writer::stamp`]. Events with this stamp count as in flight to `table` until the
+    /// guard is dropped.
+    pub(super) fn stamp_in_flight(&self, table: &IngestTable, owner: Owner) -> (Stamp, InFlightGuard) {
+        let (received, in_flight) = table.table.in_flight().enter(&owner, &self.clock);
+        (Stamp { received, ..self.stamp(owner) }, in_flight)
     }
 
-    /// Decodes on the blocking pool, at most one request per core at a time.
+    /// Runs `decoding` on the blocking pool. At most one request per core is decoded at a time.
     pub(super) async fn decode<T: Send + 'static>(
         &self,
         decoding: impl FnOnce() -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let turn = Arc::clone(&self.decoders).acquire_owned().await.map_err(|_| stopping())?;
+        let permit = Arc::clone(&self.decoders).acquire_owned().await.map_err(|_| stopping())?;
         supervise::blocking("decoding", move || {
-            let _turn = turn;
+            let _turn = permit;
             decoding()
         })
         .await
     }
 
+    /// Adds the events of a receipt to the metrics.
     pub(super) fn count(&self, access: &Access, table: &str, receipt: &Receipt) {
         let tenant = access.tenant().map_or(OPERATOR, |tenant| tenant.as_str());
         self.count_events(table, tenant, [receipt.accepted, receipt.duplicate, receipt.rejected]);
     }
 
-    /// Adds accepted, duplicate and rejected events, in this order, to the metrics.
+    /// Adds events to the metrics. `counts` holds the numbers of accepted, duplicate and rejected events, in this
+    /// order.
     pub(super) fn count_events(&self, table: &str, tenant: &str, counts: [u64; 3]) {
         let outcomes = [EventOutcome::Accepted, EventOutcome::Duplicate, EventOutcome::Rejected];
         for (outcome, count) in outcomes.into_iter().zip(counts).filter(|(_, count)| *count > 0) {
@@ -227,10 +236,10 @@ impl Writer {
     }
 }
 
-/// Awaits `storing`; the default if it is `None`.
-async fn optional(storing: Option<impl Future<Output = Result<Stored>>>) -> Result<Stored> {
-    match storing {
-        Some(storing) => storing.await,
+/// Waits for the answer to a write. Returns zero counts if there was nothing to write.
+async fn stored_or_default(answer: Option<impl Future<Output = Result<Stored>>>) -> Result<Stored> {
+    match answer {
+        Some(answer) => answer.await,
         None => Ok(Stored::default()),
     }
 }

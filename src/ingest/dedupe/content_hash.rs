@@ -1,7 +1,8 @@
-//! Content hashes of events, which detect an id that is sent again with different content.
+//! Content hashes of events. They reveal that an id was sent again with different content.
 //!
-//! In: rows of a contract. Out: a 32-bit hash of each row. It covers all columns except the receive time, and does not depend
-//! on the order of a map's entries. The hash is not keyed: a sender that finds a collision hides only its own conflict.
+//! [`content_hashes`] computes a 32-bit hash of each row. The hash covers all columns except the receive time. It does
+//! not depend on the order of a map's entries. It has no secret key, because a sender that finds a collision hides only
+//! its own conflict.
 
 use arrow::array::{ArrayRef, AsArray as _, MapArray, RecordBatch};
 use datafusion::common::hash_utils::{RandomState, create_hashes};
@@ -9,11 +10,11 @@ use datafusion::common::hash_utils::{RandomState, create_hashes};
 use crate::contract::Contract;
 use crate::error::{Error, Result};
 
-/// The content hash of a row whose content is not known. No known content has this hash.
+/// The content hash of a row whose content is not known. [`content_hashes`] never returns it.
 pub(super) const UNKNOWN: u32 = 0;
 
-/// The content hash of each row.
-pub(in crate::ingest) fn fingerprints(contract: &Contract, rows: &RecordBatch) -> Result<Vec<u32>> {
+/// Returns the content hash of each row.
+pub(in crate::ingest) fn content_hashes(contract: &Contract, rows: &RecordBatch) -> Result<Vec<u32>> {
     let columns = rows.columns().iter().enumerate().filter(|(column, _)| *column != contract.received);
     let (maps, plain): (Vec<_>, Vec<_>) =
         columns.map(|(_, array)| array).partition(|array| array.as_map_opt().is_some());
@@ -24,7 +25,7 @@ pub(in crate::ingest) fn fingerprints(contract: &Contract, rows: &RecordBatch) -
     Ok(hashes.into_iter().map(|hash| ((hash >> 32) as u32).max(UNKNOWN + 1)).collect())
 }
 
-/// Adds the entries of a map to the hashes of their rows. A sum does not depend on the order of the entries.
+/// Adds the hashes of a map's entries to the hashes of their rows. A sum does not depend on the order of the entries.
 fn add_map(map: &MapArray, hashes: &mut [u64]) -> Result<()> {
     let entries = hash(&[map.keys(), map.values()], map.keys().len())?;
     for (hash, range) in hashes.iter_mut().zip(map.offsets().windows(2)) {
@@ -34,7 +35,7 @@ fn add_map(map: &MapArray, hashes: &mut [u64]) -> Result<()> {
     Ok(())
 }
 
-/// Scrambles the hash of an entry, so that entries which swap their values do not produce the same sum.
+/// Scrambles the hash of an entry. Without this, two entries that swap their values could produce the same sum.
 fn mix(hash: u64) -> u64 {
     let hash = (hash ^ (hash >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     hash ^ (hash >> 29)
@@ -80,7 +81,7 @@ mod tests {
         Contract::new("calls", &config, Path::new(".")).unwrap()
     }
 
-    /// One row, with the entries of its map and its receive time.
+    /// Creates one row with these map entries and this receive time.
     fn row(contract: &Contract, mos: Option<f64>, entries: &[(&str, &str)], received: i64) -> RecordBatch {
         let columns = contract.schema().fields().iter().map(|field| -> ArrayRef {
             match field.name().as_str() {
@@ -126,22 +127,22 @@ mod tests {
             row(&contract, Some(4.2), &[("a", "1")], 1),
             row(&contract, Some(4.2), &[], 1),
         ];
-        let of = |row: &RecordBatch| fingerprints(&contract, row).unwrap()[0];
-        assert!(same.iter().all(|row| of(row) == of(&first)));
-        let mut distinct: Vec<u32> = others.iter().chain([&first]).map(of).collect();
+        let hash_of = |row: &RecordBatch| content_hashes(&contract, row).unwrap()[0];
+        assert!(same.iter().all(|row| hash_of(row) == hash_of(&first)));
+        let mut distinct: Vec<u32> = others.iter().chain([&first]).map(hash_of).collect();
         distinct.sort_unstable();
         distinct.dedup();
         assert_eq!(distinct.len(), others.len() + 1);
         assert!(!distinct.contains(&UNKNOWN));
-        // A row's hash does not depend on the other rows.
+        // A row's hash does not depend on the other rows in its batch.
         let together = concat_batches(contract.schema(), others.iter().chain(&same).chain([&first])).unwrap();
-        let alone: Vec<u32> = others.iter().chain(&same).chain([&first]).map(of).collect();
-        assert_eq!(fingerprints(&contract, &together).unwrap(), alone);
-        assert_eq!(fingerprints(&contract, &together.slice(2, 3)).unwrap(), alone[2..5]);
+        let alone: Vec<u32> = others.iter().chain(&same).chain([&first]).map(hash_of).collect();
+        assert_eq!(content_hashes(&contract, &together).unwrap(), alone);
+        assert_eq!(content_hashes(&contract, &together.slice(2, 3)).unwrap(), alone[2..5]);
     }
 
     #[test]
-    fn dictionary_columns_have_the_hash_of_their_texts() {
+    fn dictionary_columns_hash_like_plain_string_columns() {
         let contract = contract();
         let lines: Vec<String> = (0..300)
             .map(|row| match row % 3 {
@@ -159,9 +160,9 @@ mod tests {
             event_bytes_max: 1_000,
             dimensions_max: 9,
         };
-        let labels = decode(&contract, Format::Json, &lines.join("\n").into(), &stamp).unwrap().batch;
-        assert_ne!(labels.schema_ref(), contract.schema(), "some columns are dictionary columns");
-        let texts = fingerprints(&contract, &labels.to_plain().unwrap()).unwrap();
-        assert_eq!(fingerprints(&contract, &labels).unwrap(), texts);
+        let rows = decode(&contract, Format::Json, &lines.join("\n").into(), &stamp).unwrap().batch;
+        assert_ne!(rows.schema_ref(), contract.schema(), "the test needs dictionary columns");
+        let plain = content_hashes(&contract, &rows.to_plain().unwrap()).unwrap();
+        assert_eq!(content_hashes(&contract, &rows).unwrap(), plain);
     }
 }

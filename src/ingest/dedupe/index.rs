@@ -7,10 +7,12 @@
 //!                 of other servers' commits
 //! ```
 //!
-//! In: parts of a batch. Out: their rows that the table does not hold as of a version, and that version. If others have added
-//! rows after that version, the commit must be refused and the parts must be compared again.
+//! [`DedupeIndex::compare`] takes the rows of a batch's requests. It returns the rows that the table does not hold, and
+//! the table version to which this applies. If another server has added rows after that version, the commit must be
+//! refused, and the requests must be compared again.
 //!
-//! **Invariant:** the window holds all ids of a file of the version that was seen, or lookups read that file.
+//! **Invariant:** for each file of the known table version, either the window holds all of the file's ids, or lookups
+//! read the file.
 //! **Invariant:** ids enter the window if and only if their rows are committed.
 
 use std::collections::BTreeSet;
@@ -19,8 +21,8 @@ use std::sync::Arc;
 use arrow::record_batch::RecordBatch;
 use futures::{StreamExt as _, TryStreamExt as _};
 
-use super::uncovered_files::UncoveredFiles;
-use super::window::{DedupedBatch, EventKey, EventKeyHasher, Part, RowVerdict, Window, compare, remaining};
+use super::window::{DedupedBatch, EventKey, EventKeyHasher, PreparedRows, RowVerdict, Window, compare, select_new};
+use super::window_coverage::WindowCoverage;
 use crate::contract::{Contract, EventBatch};
 use crate::error::{Error, Result};
 use crate::lake::{DataFile, EventKeys, Snapshot, Table};
@@ -29,97 +31,102 @@ use crate::supervise::{Panic, on_thread};
 /// The number of files whose ids are read concurrently.
 const READS_MAX: usize = 8;
 
-/// Knows which events one table holds.
+/// An index of the events that one table holds.
 #[derive(Debug)]
 pub(in crate::ingest) struct DedupeIndex {
     table: Arc<Table>,
     key_hasher: EventKeyHasher,
+    /// The maximum number of ids in the window.
     ids_max: usize,
-    /// `None` after an operation failed midway: then it is rebuilt from the lake.
-    known: Option<KnownVersion>,
+    /// `None` after a panic. The next comparison then rebuilds the state from the lake.
+    state: Option<IndexState>,
 }
 
-/// The known ids and files, and the table version that they reflect.
+/// The ids and files in the index, and the table version up to which they are complete.
 #[derive(Debug)]
-struct KnownVersion {
+struct IndexState {
     window: Window,
-    cover: UncoveredFiles,
-    seen: Arc<Snapshot>,
-    /// Files newer than `seen` that are already included: this server's own, and others' that were read before an error.
-    taken: BTreeSet<Arc<str>>,
+    coverage: WindowCoverage,
+    /// All files of this version are included.
+    snapshot: Arc<Snapshot>,
+    /// The paths of files that are included although they are newer than `snapshot`. This server wrote them, or it read
+    /// them before an error interrupted [`DedupeIndex::catch_up`].
+    included: BTreeSet<Arc<str>>,
 }
 
 impl DedupeIndex {
-    /// Builds the index of the current version of the table.
+    /// Builds the index from the current version of the table.
     pub(in crate::ingest) async fn open(table: Arc<Table>, key_hasher: EventKeyHasher, ids_max: usize) -> Result<Self> {
-        let mut memory = Self { table, key_hasher, ids_max, known: None };
-        memory.known = Some(memory.rebuild().await?);
-        Ok(memory)
+        let mut index = Self { table, key_hasher, ids_max, state: None };
+        index.state = Some(index.rebuild().await?);
+        Ok(index)
     }
 
-    /// Removes the rows that the table already holds.
-    pub(in crate::ingest) async fn compare(&mut self, parts: Vec<Arc<Part>>) -> Result<DedupedBatch> {
-        let mut known = match self.known.take() {
-            Some(known) => known,
+    /// Finds the rows that the table does not hold yet. Counts the others.
+    pub(in crate::ingest) async fn compare(&mut self, requests: Vec<Arc<PreparedRows>>) -> Result<DedupedBatch> {
+        let mut state = match self.state.take() {
+            Some(state) => state,
             None => self.rebuild().await?,
         };
-        if let Err(error) = self.catch_up(&mut known).await {
-            self.known = Some(known);
+        if let Err(error) = self.catch_up(&mut state).await {
+            self.state = Some(state);
             return Err(error);
         }
-        // On the blocking pool: the window is moved there and back.
-        let sent = parts.clone();
+        // The comparison runs on the blocking pool. The window moves there and back.
+        let compared = requests.clone();
         let comparing = on_thread(move || {
-            let verdicts = compare(&known.window, &sent);
-            (known, verdicts)
+            let verdicts = compare(&state.window, &compared);
+            (state, verdicts)
         });
-        let (known, mut verdicts) = comparing.await.map_err(|cause| failed("dropping duplicates", cause))?;
-        let seen = known.seen.version;
-        let suspects = suspects(&known.cover, self.table.contract(), &parts, &verdicts);
-        self.known = Some(known);
-        if let Some(LookupCandidates { files, keys, rows }) = suspects? {
+        let (state, mut verdicts) = comparing.await.map_err(|cause| failed("dropping duplicates", cause))?;
+        let version = state.snapshot.version;
+        let candidates = lookup_candidates(&state.coverage, self.table.contract(), &requests, &verdicts);
+        self.state = Some(state);
+        if let Some(LookupCandidates { files, keys, rows }) = candidates? {
             let stored = self.table.stored(&files, keys).await?;
-            for ((part, row), _) in rows.into_iter().zip(stored).filter(|(_, stored)| *stored) {
-                verdicts[part][row] = RowVerdict::Again;
+            for ((request, row), _) in rows.into_iter().zip(stored).filter(|(_, stored)| *stored) {
+                verdicts[request][row] = RowVerdict::Duplicate;
             }
         }
         let tenant = self.table.contract().tenant;
-        let copying = on_thread(move || remaining(&parts, &verdicts, tenant, seen));
+        let copying = on_thread(move || select_new(&requests, &verdicts, tenant, version));
         copying.await.map_err(|cause| failed("dropping duplicates", cause))?
     }
 
-    /// Adds committed rows to the index.
-    pub(in crate::ingest) async fn remember(&mut self, marks: Vec<EventKey>, files: Vec<DataFile>) {
-        let Some(mut known) = self.known.take() else { return };
-        let now = self.table.snapshot();
-        // On the blocking pool: a window that grows moves all its ids.
-        let remembering = on_thread(move || {
-            known.take_in(files.into_iter().map(Arc::new).collect(), marks);
-            // Then the new version is our own commit, with nothing else to include. A commit in doubt may be an older version.
-            if now.version == known.seen.version + 1 {
-                known.see(now);
+    /// Adds the event keys and files of a commit of this server.
+    pub(in crate::ingest) async fn add_committed(&mut self, keys: Vec<EventKey>, files: Vec<DataFile>) {
+        let Some(mut state) = self.state.take() else { return };
+        let latest = self.table.snapshot();
+        // This runs on the blocking pool, because a window that grows moves all its ids.
+        let adding = on_thread(move || {
+            state.add_to_window(files.into_iter().map(Arc::new).collect(), keys);
+            // If the latest version is the next one, it is this commit and adds nothing else. Otherwise other servers
+            // have committed too, and the next comparison reads their files. An in-doubt commit may be in an older
+            // version.
+            if latest.version == state.snapshot.version + 1 {
+                state.advance_to(latest);
             }
-            known
+            state
         });
-        self.known = remembering
+        self.state = adding
             .await
             .inspect_err(|panic| tracing::error!("the dedupe index panicked and will be rebuilt: {panic}"))
             .ok();
     }
 
-    /// Adds the rows that other servers have committed since `seen`.
-    async fn catch_up(&self, known: &mut KnownVersion) -> Result<()> {
-        let now = self.table.snapshot();
-        if now.version == known.seen.version {
+    /// Adds the files that other servers have committed since the index's snapshot.
+    async fn catch_up(&self, state: &mut IndexState) -> Result<()> {
+        let latest = self.table.snapshot();
+        if latest.version == state.snapshot.version {
             return Ok(());
         }
-        let added = now.since(&known.seen);
-        if now.files.len() < known.seen.files.len() + added.len() {
-            known.cover.retain_live(&now);
+        let added = latest.since(&state.snapshot);
+        if latest.files.len() < state.snapshot.files.len() + added.len() {
+            state.coverage.retain_live(&latest);
         }
-        let others: Vec<_> = added.into_iter().filter(|file| !known.taken.contains(&file.path)).collect();
+        let others: Vec<_> = added.into_iter().filter(|file| !state.included.contains(&file.path)).collect();
         let count = others.len();
-        self.absorb(known, others).await?;
+        self.add_files(state, others).await?;
         if count > 0 {
             tracing::debug!(
                 table = self.table.contract().name,
@@ -127,24 +134,24 @@ impl DedupeIndex {
                 "added files of other writers to the dedupe index"
             );
         }
-        known.see(now);
+        state.advance_to(latest);
         Ok(())
     }
 
-    /// Rebuilds the index from the newest ids in the lake.
-    async fn rebuild(&self) -> Result<KnownVersion> {
-        let seen = self.table.snapshot();
-        let (window, files) = (Window::new(self.ids_max), seen.files.to_vec());
-        let mut known = KnownVersion { window, cover: UncoveredFiles::default(), seen, taken: BTreeSet::new() };
-        self.absorb(&mut known, files).await?;
-        known.taken.clear();
-        tracing::debug!(table = self.table.contract().name, ids = known.window.len(), "rebuilt the dedupe window");
-        Ok(known)
+    /// Builds the state from the table's current files. The window gets the newest ids.
+    async fn rebuild(&self) -> Result<IndexState> {
+        let snapshot = self.table.snapshot();
+        let (window, files) = (Window::new(self.ids_max), snapshot.files.to_vec());
+        let mut state = IndexState { window, coverage: WindowCoverage::default(), snapshot, included: BTreeSet::new() };
+        self.add_files(&mut state, files).await?;
+        state.included.clear();
+        tracing::debug!(table = self.table.contract().name, ids = state.window.len(), "rebuilt the dedupe window");
+        Ok(state)
     }
 
-    /// Adds files, oldest first. Only the newest files that fit enter the window. After an error `known` records the files that
-    /// were added.
-    async fn absorb(&self, known: &mut KnownVersion, mut files: Vec<Arc<DataFile>>) -> Result<()> {
+    /// Adds files, oldest first. Only the newest files whose ids fit enter the window. After an error, `state` records
+    /// which files were added.
+    async fn add_files(&self, state: &mut IndexState, mut files: Vec<Arc<DataFile>>) -> Result<()> {
         files.sort_unstable_by_key(|file| (file.received.map(|(_, latest)| latest), file.modified));
         let mut rows = 0;
         let fit = files.iter().rev().take_while(|file| {
@@ -153,13 +160,13 @@ impl DedupeIndex {
             wanted
         });
         let newest = files.split_off(files.len() - fit.count());
-        known.taken.extend(files.iter().map(|file| file.path.clone()));
-        known.cover.leave(files);
+        state.included.extend(files.iter().map(|file| file.path.clone()));
+        state.coverage.add_uncovered(files);
         let reads =
             futures::stream::iter(newest).map(|file| async move { Ok::<_, Error>((self.read(&file).await?, file)) });
         let mut reads = reads.buffered(READS_MAX);
-        while let Some((marks, file)) = reads.try_next().await? {
-            known.take_in(vec![file], marks);
+        while let Some((keys, file)) = reads.try_next().await? {
+            state.add_to_window(vec![file], keys);
         }
         Ok(())
     }
@@ -168,72 +175,79 @@ impl DedupeIndex {
     async fn read(&self, file: &DataFile) -> Result<Vec<EventKey>> {
         let rows = self.table.keys(file).await?;
         let (key_hasher, contract) = (self.key_hasher, self.table.contract().clone());
-        let hashing = on_thread(move || marks(key_hasher, &contract, rows));
+        let hashing = on_thread(move || keys(key_hasher, &contract, rows));
         hashing.await.map_err(|cause| failed("reading ids", cause))?
     }
 }
 
-impl KnownVersion {
-    /// Adds the ids of files to the window.
-    fn take_in(&mut self, files: Vec<Arc<DataFile>>, marks: Vec<EventKey>) {
-        self.taken.extend(files.iter().map(|file| file.path.clone()));
-        self.cover.push(files, marks.len());
-        self.cover.forget(self.window.extend(marks));
+impl IndexState {
+    /// Adds files and the event keys of all their rows to the window.
+    fn add_to_window(&mut self, files: Vec<Arc<DataFile>>, keys: Vec<EventKey>) {
+        self.included.extend(files.iter().map(|file| file.path.clone()));
+        self.coverage.add_covered(files, keys.len());
+        self.coverage.evict(self.window.extend(keys));
     }
 
-    /// Records that all files of this version are included.
-    fn see(&mut self, version: Arc<Snapshot>) {
-        (self.seen, self.taken) = (version, BTreeSet::new());
+    /// Records that all files of `snapshot` are included.
+    fn advance_to(&mut self, snapshot: Arc<Snapshot>) {
+        (self.snapshot, self.included) = (snapshot, BTreeSet::new());
     }
 }
 
-/// Rows that are not in the window, and the uncovered files that may hold them.
+/// Rows that are not in the window, and the files outside the window that may hold them.
 struct LookupCandidates {
     files: Vec<Arc<DataFile>>,
     keys: EventKeys,
-    /// The part and the row in it, of each key.
+    /// For each key, the index of its request, and the index of its row in that request.
     rows: Vec<(usize, usize)>,
 }
 
-/// The new rows that are as old as some uncovered file, and those files. `None` in the common case.
-fn suspects(
-    cover: &UncoveredFiles,
+/// Finds the new rows that a file outside the window may hold, and those files. Returns `None` in the common case that
+/// there are no such rows.
+fn lookup_candidates(
+    coverage: &WindowCoverage,
     contract: &Contract,
-    parts: &[Arc<Part>],
+    requests: &[Arc<PreparedRows>],
     verdicts: &[Vec<RowVerdict>],
 ) -> Result<Option<LookupCandidates>> {
     let (mut days, mut rows, mut batches) = (BTreeSet::new(), Vec::new(), Vec::new());
     let internal = |cause| Error::internal("cannot select rows to look up").with_source(cause);
-    for (index, (part, verdicts)) in parts.iter().zip(verdicts).enumerate() {
-        let old = cover.old(contract, &part.rows, verdicts, &mut days)?;
-        if old.contains(&true) {
-            rows.extend(old.iter().enumerate().filter(|(_, old)| **old).map(|(row, _)| (index, row)));
-            batches.push(part.rows.filter(&old.into()).map_err(internal)?);
+    for (index, (request, verdicts)) in requests.iter().zip(verdicts).enumerate() {
+        let may_be_stored = coverage.may_hold(contract, &request.rows, verdicts, &mut days)?;
+        if may_be_stored.contains(&true) {
+            rows.extend(
+                may_be_stored
+                    .iter()
+                    .enumerate()
+                    .filter(|(_, may_be_stored)| **may_be_stored)
+                    .map(|(row, _)| (index, row)),
+            );
+            batches.push(request.rows.filter(&may_be_stored.into()).map_err(internal)?);
         }
     }
     if batches.is_empty() {
         return Ok(None);
     }
-    let old = EventBatch::concat(&batches.iter().collect::<Vec<_>>())?;
-    let keys = EventKeys::of(contract, &old)?;
-    Ok(Some(LookupCandidates { files: cover.files(&days), keys, rows }))
+    let candidates = EventBatch::concat(&batches.iter().collect::<Vec<_>>())?;
+    let keys = EventKeys::of(contract, &candidates)?;
+    Ok(Some(LookupCandidates { files: coverage.uncovered_files(&days), keys, rows }))
 }
 
 fn failed(what: &str, cause: Panic) -> Error {
     Error::internal(format!("{what} panicked")).with_source(cause)
 }
 
-/// The event keys of rows that contain the tenant and id columns.
-fn marks(key_hasher: EventKeyHasher, contract: &Contract, rows: Vec<RecordBatch>) -> Result<Vec<EventKey>> {
-    let mut marks = Vec::new();
+/// Computes the event keys of rows. The rows need to contain only the tenant and id columns.
+fn keys(key_hasher: EventKeyHasher, contract: &Contract, rows: Vec<RecordBatch>) -> Result<Vec<EventKey>> {
+    let mut keys = Vec::new();
     for rows in rows {
         let (tenant, id) = (position(&rows, contract, contract.tenant)?, position(&rows, contract, contract.id)?);
-        marks.extend(key_hasher.marks(&rows, tenant, id, &[])?);
+        keys.extend(key_hasher.keys(&rows, tenant, id, &[])?);
     }
-    Ok(marks)
+    Ok(keys)
 }
 
-/// The index of a contract's column in rows that contain only some columns.
+/// Returns the index of a contract's column in `rows`, which may contain only some of the contract's columns.
 fn position(rows: &RecordBatch, contract: &Contract, column: usize) -> Result<usize> {
     let name = &contract.columns[column].name;
     rows.schema().index_of(name).map_err(|cause| Error::internal(format!("no column `{name}`")).with_source(cause))

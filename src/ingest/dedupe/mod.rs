@@ -1,25 +1,26 @@
-//! Deduplication: each event is stored once, no matter how often or by whom it is sent.
+//! Deduplication: each event is stored once, no matter how often it is sent or who sends it.
 //!
 //! ```text
 //!   rows ─► event keys (keyed hash of tenant and id, hash of the content) ─► index ─┬─► new: to be written
 //!                                                                            │      └─► duplicate: counted
 //!                     window (the newest ids, in memory) ◄───────────────────┤
-//!                     uncovered files (older than the window), looked up ◄───┘
+//!                     files that the window does not cover, looked up ◄──────┘
 //! ```
 //!
-//! In: parts of a batch ([`Part`]). Out: the rows that are not stored yet, counts of the rest, and the table version for which
-//! that holds ([`DedupedBatch`]).
+//! [`DedupeIndex`] takes the rows of several requests ([`PreparedRows`]) and returns a [`DedupedBatch`]: the rows that
+//! are not stored yet, counts of the duplicates, and the table version with which the rows were compared.
 //!
 //! **Invariant:** an id counts as stored if and only if the commit of its row has succeeded.
-//! **Invariant:** the window holds all ids of a file of the version that was seen, or lookups read that file.
+//! **Invariant:** for each file of the known table version, either the window holds all of the file's ids, or lookups
+//! read the file.
 
 mod index;
 
 mod window;
 
 mod content_hash;
-mod uncovered_files;
+mod window_coverage;
 
-pub(super) use content_hash::fingerprints;
+pub(super) use content_hash::content_hashes;
 pub(super) use index::DedupeIndex;
-pub(super) use window::{Counts, DedupedBatch, EventKey, EventKeyHasher, Part};
+pub(super) use window::{Counts, DedupedBatch, EventKey, EventKeyHasher, PreparedRows};

@@ -31,10 +31,10 @@ use super::client::{ClientEvent, KafkaClient};
 use super::source::Source;
 use crate::config::StartAt;
 use crate::error::{Error, Kind, Result};
+use crate::ingest::group_commit::stopping;
 use crate::ingest::source::{
     BatchLimits, Lag, MessageBatch, Pause, Position, ReadPosition, SourceWriter, TopicPartition,
 };
-use crate::ingest::write::stopping;
 use crate::telemetry::SourceTrouble;
 
 /// The longest wait in one poll. Afterwards the session checks for other work, above all whether to stop.

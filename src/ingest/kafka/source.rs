@@ -22,7 +22,7 @@ use crate::clock::Clock;
 use crate::config::{SourceConfig, SourceFormat, TenantFrom};
 use crate::contract::{Contract, Format, Owner, Reason, TenantId};
 use crate::error::Result;
-use crate::ingest::schemas::SchemaReader;
+use crate::ingest::schema_registry::MessageDecoder;
 use crate::ingest::source::{
     MessageMeta, Route, SourceMonitor, SourceWriter, TenantResolution, TopicPartition, without_header,
 };
@@ -80,7 +80,7 @@ impl Source {
             SourceFormat::Protobuf => Format::Protobuf,
         };
         let owner = tenant.clone().map_or(Owner::PerEvent, Owner::Tenant);
-        let reader = SchemaReader::new(name, config, contract, &metrics)?.map(Arc::new);
+        let reader = MessageDecoder::new(name, config, contract, &metrics)?.map(Arc::new);
         let route = Route { source: name.to_owned(), table: config.table.clone(), format, owner, reader, transform };
         let tokens = config.oauth.as_ref().map(|oauth| OauthTokens::new(name, oauth, clock.clone())).transpose()?;
         let watch = Arc::new(SourceMonitor::new(name, clock.clone(), metrics.clone()));

@@ -1,16 +1,17 @@
-//! Quarantine entries (rejected events): listing, replaying, fixing and dropping them.
+//! The quarantine of each table: lists, replays and drops its entries. Each entry is a rejected event.
 //!
 //! ```text
-//!   quarantine ─► session (authorization) ─► reader (counts, finds and reads open entries) ─┬─► listed
-//!       ▲                                                     ├─► replay (decode again) ─► table, stored ─┐
-//!       │                                                     └─► drop ───────────────────────────────────┤
-//!       └─────────── a row that closes the entry ◄────────────────────────────────────────────────────────┘
+//!   quarantine ─► session (authorization) ─► reader (finds open entries) ┬─► list
+//!       ▲                                                                ├─► replay: decode again ─► store in the table ─┐
+//!       │                                                                └─► drop ───────────────────────────────────────┤
+//!       └───────────── a row that closes the entry ◄─────────────────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! In: a filter ([`EntryFilter`]) from an operator, or from a tenant for its own entries. Out: counts, entries, and the results
-//! of replays and drops.
+//! [`Quarantine`] takes a filter ([`EntryFilter`]) from an operator, or from a tenant for its own entries. It returns
+//! counts and entries, and the results of replays and drops.
 //!
-//! **Invariant:** a quarantine is append-only: a later row closes an entry. A replay writes that row after the event is stored.
+//! **Invariant:** a quarantine is append-only. An entry is closed by a second row, which a replay writes after the
+//! event is stored.
 //! **Invariant:** a tenant sees and changes only its own entries.
 
 mod reader;
@@ -19,7 +20,7 @@ mod session;
 
 mod replay;
 
-mod decode_entry;
+mod decode_payloads;
 
 #[cfg(test)]
 mod replay_tests;

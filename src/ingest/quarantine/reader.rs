@@ -1,14 +1,15 @@
 //! The quarantine reader: counts, finds and reads the open entries of a quarantine.
 //!
-//! In: a filter ([`EntryFilter`]). Out: counts, and entries in the order of their receipt.
+//! [`QuarantineReader::find`] takes a filter ([`EntryFilter`]) and finds the matching open entries.
+//! [`QuarantineReader::read`] reads the entries that were found, in the order of their receipt.
 //!
 //! ```text
 //!   each UTC day ─► its closing rows ─► its open entries ─┬─► counts
 //!   (small columns only)                                  └─► the first or last few ─► read them
 //! ```
 //!
-//! **Invariant:** an entry and the row that closes it belong to the same day ([`crate::contract::RESOLVES`]). So memory holds
-//! only one day's closing rows and the requested number of entries.
+//! **Invariant:** an entry and the row that closes it belong to the same day ([`crate::contract::RESOLVES`]). So memory
+//! holds only the closing rows of one day, and the requested number of entries.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
@@ -22,66 +23,68 @@ use crate::clock::Micros;
 use crate::contract::{Contract, Kept, RESOLVES};
 use crate::error::{Error, Result};
 use crate::ingest::dedupe::EventKeyHasher;
-use crate::ingest::write::MemoryReservation;
+use crate::ingest::group_commit::MemoryReservation;
 use crate::lake::{DataFile, Table};
 
-/// The number of rows that one scan may read, counting entries and closing rows.
-const LOOK_ROWS_MAX: u64 = 4_000_000;
-/// The number of counts in one scan: reasons times tenants.
+/// The maximum number of rows that one scan reads, including closing rows.
+const SCAN_ROWS_MAX: u64 = 4_000_000;
+/// The maximum number of counts that one scan returns. There is one count per pair of reason and tenant.
 const COUNTS_MAX: usize = 10_000;
-/// The batch size, in rows, for the columns that the filter uses.
-const LIGHT_BATCH_ROWS: usize = 8_192;
-/// The batch size, in rows, with payloads. A payload may be as large as a body, so the reservation grows after each one.
+/// The number of rows per batch if only small columns are read.
+const SMALL_COLUMNS_BATCH_ROWS: usize = 8_192;
+/// The number of rows per batch if payloads are read. The memory reservation grows after each batch, and one payload
+/// may be as large as a body.
 const PAYLOAD_BATCH_ROWS: usize = 1;
 
-/// A filter of entries; an entry has to match every field.
+/// A filter of entries. An entry must match every field that is set.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct EntryFilter {
-    /// The entry's id is one of these; empty for any id.
+    /// Selects the entries with one of these ids. An empty list selects all entries.
     pub ids: Vec<String>,
-    /// The entry belongs to this tenant; the empty string selects entries without a tenant.
+    /// Selects the entries of this tenant. The empty string selects the entries without a tenant.
     pub tenant: Option<String>,
-    /// The entry was rejected for this reason.
+    /// Selects the entries that were rejected for this reason.
     pub reason: Option<String>,
-    /// The entry was received at this time or later.
+    /// Selects the entries that were received at this time or later.
     pub since: Option<Micros>,
 }
 
 /// One rejected event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QuarantineEntry {
-    /// Its id. The id, tenant and time identify an entry.
+    /// The entry's id. It is unique only together with the tenant and the receive time.
     pub id: String,
-    /// Its tenant; empty if unknown.
+    /// The event's tenant; empty if unknown.
     pub tenant: String,
-    /// When it was rejected.
+    /// The time at which the event was received and rejected.
     pub received: Micros,
-    /// The reason for the rejection, in one word.
+    /// The reason for the rejection, as a short code.
     pub reason: String,
-    /// The reason as a sentence for people.
+    /// A sentence that explains the reason.
     pub detail: String,
-    /// Where it came from: endpoint, request and index.
+    /// The place that the event came from: the endpoint and the index in the request, or the source, topic, partition
+    /// and offset.
     pub place: String,
     /// The format of the payload.
     pub format: Kept,
-    /// The bytes that were received; `None` unless requested.
+    /// The received bytes; `None` if the caller did not request them.
     pub payload: Option<Bytes>,
 }
 
-/// The number of open entries of one reason and tenant.
+/// The number of open entries with the same reason and tenant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EntryCount {
     /// The reason for the rejection.
     pub reason: String,
-    /// Their tenant.
+    /// The tenant of the events; empty if unknown.
     pub tenant: String,
     /// The number of entries.
     pub count: u64,
-    /// The receive times of the first and the last of them.
+    /// The receive times of the oldest and the newest of these entries.
     pub received: (Micros, Micros),
 }
 
-/// A position between two entries, in the order of their receipt.
+/// A position in the list of entries, directly after one of them. Entries are listed in the order of their receipt.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct EntryCursor {
     received: Micros,
@@ -92,29 +95,33 @@ pub struct EntryCursor {
 /// Which of the matching entries to return.
 #[derive(Debug, Clone)]
 pub(super) enum EntryRange {
-    /// The newest entries up to a limit, newest first, and the counts of all.
+    /// Up to this number of the newest entries, newest first, and the counts of all entries.
     Newest(usize),
-    /// The oldest entries after a cursor up to a limit, oldest first.
+    /// Up to this number of the entries that follow the cursor, oldest first. Without a cursor, the oldest entries.
     Next(Option<EntryCursor>, usize),
 }
 
 /// The result of a scan.
 #[derive(Debug, Default)]
 pub(super) struct FoundEntries {
+    /// The counts by reason and tenant.
     counts: BTreeMap<(String, String), EntryCount>,
     entries: BTreeSet<EntryPosition>,
-    /// Whether there are more matching entries than requested.
+    /// True if there are more matching entries than requested.
     pub(super) more: bool,
     newest_first: bool,
+    /// The files that were scanned.
     files: Vec<Arc<DataFile>>,
 }
 
-/// The position of an entry. Positions sort in the order of receipt.
+/// The position of an entry in the quarantine's files. Positions sort in the order of receipt.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct EntryPosition {
-    mark: EntryCursor,
+    cursor: EntryCursor,
     reason: String,
+    /// The index of the file in [`FoundEntries::files`].
     file: usize,
+    /// The index of the row in the file.
     row: usize,
 }
 
@@ -126,14 +133,14 @@ pub(super) struct QuarantineReader<'a> {
 }
 
 impl EntryFilter {
-    /// Whether the filter is empty and matches all entries.
+    /// Returns true if the filter is empty and matches all entries.
     pub fn is_all(&self) -> bool {
         *self == Self::default()
     }
 }
 
 impl EntryCursor {
-    /// The cursor as text, which [`EntryCursor::parse`] reads.
+    /// Returns the cursor as a string that [`EntryCursor::parse`] can read.
     pub fn text(&self) -> String {
         format!("{}/{}/{}", self.received, self.id, self.tenant)
     }
@@ -150,73 +157,74 @@ impl EntryCursor {
         &self.id
     }
 
-    /// Parses a cursor. Fails with `Invalid` if the text is not a cursor.
+    /// Parses a cursor. Fails with `Invalid` if `text` is not a valid cursor.
     pub fn parse(text: &str) -> Result<Self> {
         let mut parts = text.splitn(3, '/');
-        let mark = (|| {
+        let cursor = (|| {
             let (received, id, tenant) = (parts.next()?.parse().ok()?, parts.next()?, parts.next()?);
             Some(Self { received, id: id.to_owned(), tenant: tenant.to_owned() })
         })();
-        mark.ok_or_else(|| Error::invalid("`after` is not a valid cursor: send the `next` of the previous response"))
+        cursor.ok_or_else(|| Error::invalid("`after` is not a valid cursor: send the `next` of the previous response"))
     }
 }
 
 impl QuarantineEntry {
-    /// The cursor after this entry.
-    pub fn mark(&self) -> EntryCursor {
+    /// Returns the cursor after this entry.
+    pub fn cursor(&self) -> EntryCursor {
         EntryCursor { received: self.received, tenant: self.tenant.clone(), id: self.id.clone() }
     }
 }
 
-/// The id of the row that closes an entry.
+/// Returns the id of the row that closes an entry.
 pub(super) fn closing_id(id: &str, received: Micros) -> String {
     format!("{id}/{received}")
 }
 
 impl QuarantineReader<'_> {
-    /// Scans the current version of the quarantine, including commits of other servers. Fails with `Limited` if it has too many
-    /// rows.
-    pub(super) async fn find(&self, pick: &EntryFilter, want: &EntryRange) -> Result<FoundEntries> {
+    /// Finds the matching open entries in the latest version of the quarantine, including other servers' commits. Fails
+    /// with `Limited` if too many rows would have to be scanned.
+    pub(super) async fn find(&self, filter: &EntryFilter, range: &EntryRange) -> Result<FoundEntries> {
         let snapshot = self.table.refresh().await?;
-        let mut found = FoundEntries { newest_first: matches!(want, EntryRange::Newest(_)), ..FoundEntries::default() };
-        found.files = snapshot.files.iter().filter(|file| may_hold(file, pick, want)).cloned().collect();
-        if found.files.iter().map(|file| file.rows).sum::<u64>() > LOOK_ROWS_MAX {
+        let mut found =
+            FoundEntries { newest_first: matches!(range, EntryRange::Newest(_)), ..FoundEntries::default() };
+        found.files = snapshot.files.iter().filter(|file| may_hold(file, filter, range)).cloned().collect();
+        if found.files.iter().map(|file| file.rows).sum::<u64>() > SCAN_ROWS_MAX {
             let name = &self.table.contract().name;
             return Err(Error::limited(format!(
-                "`{name}` has more than {LOOK_ROWS_MAX} rows to scan: name a tenant, or a later `since`"
+                "the filter selects more than {SCAN_ROWS_MAX} rows of `{name}`: name a tenant, or a later `since`"
             )));
         }
         let mut days: BTreeMap<i32, Vec<usize>> = BTreeMap::new();
         for (index, file) in found.files.iter().enumerate() {
             days.entry(file.day).or_default().push(index);
         }
-        let ids: BTreeSet<&str> = pick.ids.iter().map(String::as_str).collect();
+        let ids: BTreeSet<&str> = filter.ids.iter().map(String::as_str).collect();
         for files in days.into_values() {
             let mut closed = HashSet::new();
             for file in &files {
-                self.closed(&found.files[*file].clone(), &mut closed).await?;
+                self.collect_closed(&found.files[*file].clone(), &mut closed).await?;
             }
             for file in files {
-                self.entries(file, &closed, (pick, &ids), want, &mut found).await?;
+                self.collect_entries(file, &closed, (filter, &ids), range, &mut found).await?;
             }
-            // Later days hold only later entries.
-            if matches!(want, EntryRange::Next(..)) && found.more {
+            // All entries of later days follow the ones found so far.
+            if matches!(range, EntryRange::Next(..)) && found.more {
                 break;
             }
         }
         Ok(found)
     }
 
-    /// Collects the entries that the rows of a file close.
-    async fn closed(&self, file: &DataFile, closed: &mut HashSet<u128>) -> Result<()> {
+    /// Reads the closing rows of a file. For each of them, adds the hash of the closed entry to `closed`.
+    async fn collect_closed(&self, file: &DataFile, closed: &mut HashSet<u128>) -> Result<()> {
         let contract = self.table.contract();
         let names = [contract.tenant, contract.time].map(|column| contract.columns[column].name.as_str());
         let names = [names[0], names[1], RESOLVES];
-        let mut batches = self.table.rows(file, &names, None, LIGHT_BATCH_ROWS).await?;
+        let mut batches = self.table.rows(file, &names, None, SMALL_COLUMNS_BATCH_ROWS).await?;
         while let Some(batch) = batches.try_next().await? {
-            // A file of a version without the column `resolves` closes no entries.
-            let Some(resolves) = optional_text(&batch, RESOLVES) else { return Ok(()) };
-            let (tenants, times) = (text(&batch, names[0])?, moments(&batch, contract)?);
+            // A file without the column `resolves` was written before entries could be closed.
+            let Some(resolves) = optional_strings(&batch, RESOLVES) else { return Ok(()) };
+            let (tenants, times) = (strings(&batch, names[0])?, event_times(&batch, contract)?);
             for row in (0..batch.num_rows()).filter(|row| resolves.is_valid(*row)) {
                 let id = closing_id(resolves.value(row), times.value(row));
                 closed.insert(self.key_hasher.hash(tenants.value(row), &id));
@@ -225,35 +233,35 @@ impl QuarantineReader<'_> {
         Ok(())
     }
 
-    /// Collects the open entries of a file that match.
-    async fn entries(
+    /// Adds the matching open entries of a file to `found`.
+    async fn collect_entries(
         &self,
         file: usize,
         closed: &HashSet<u128>,
-        (pick, ids): (&EntryFilter, &BTreeSet<&str>),
-        want: &EntryRange,
+        (filter, ids): (&EntryFilter, &BTreeSet<&str>),
+        range: &EntryRange,
         found: &mut FoundEntries,
     ) -> Result<()> {
         let contract = self.table.contract();
         let name = |column: usize| contract.columns[column].name.as_str();
         let names = [name(contract.tenant), name(contract.time), name(contract.id), "reason", RESOLVES];
-        let mut batches = self.table.rows(&found.files[file].clone(), &names, None, LIGHT_BATCH_ROWS).await?;
+        let mut batches = self.table.rows(&found.files[file].clone(), &names, None, SMALL_COLUMNS_BATCH_ROWS).await?;
         let mut first_row = 0;
         while let Some(batch) = batches.try_next().await? {
-            let (tenants, ids_held, reasons) =
-                (text(&batch, names[0])?, text(&batch, names[2])?, text(&batch, "reason")?);
-            let (times, resolves) = (moments(&batch, contract)?, optional_text(&batch, RESOLVES));
+            let (tenants, entry_ids, reasons) =
+                (strings(&batch, names[0])?, strings(&batch, names[2])?, strings(&batch, "reason")?);
+            let (times, resolves) = (event_times(&batch, contract)?, optional_strings(&batch, RESOLVES));
             for row in 0..batch.num_rows() {
-                let (tenant, id, received) = (tenants.value(row), ids_held.value(row), times.value(row));
+                let (tenant, id, received) = (tenants.value(row), entry_ids.value(row), times.value(row));
                 let is_entry = resolves.is_none_or(|resolves| resolves.is_null(row));
-                let is_meant = pick.tenant.as_ref().is_none_or(|picked| picked == tenant)
-                    && pick.reason.as_ref().is_none_or(|picked| picked == reasons.value(row))
-                    && pick.since.is_none_or(|since| received >= since)
+                let matches = filter.tenant.as_ref().is_none_or(|wanted| wanted == tenant)
+                    && filter.reason.as_ref().is_none_or(|wanted| wanted == reasons.value(row))
+                    && filter.since.is_none_or(|since| received >= since)
                     && (ids.is_empty() || ids.contains(id));
-                if is_entry && is_meant && !closed.contains(&self.key_hasher.hash(tenant, &closing_id(id, received))) {
-                    let mark = EntryCursor { received, tenant: tenant.to_owned(), id: id.to_owned() };
+                if is_entry && matches && !closed.contains(&self.key_hasher.hash(tenant, &closing_id(id, received))) {
+                    let cursor = EntryCursor { received, tenant: tenant.to_owned(), id: id.to_owned() };
                     let reason = reasons.value(row).to_owned();
-                    found.push(EntryPosition { mark, reason, file, row: first_row + row }, want)?;
+                    found.push(EntryPosition { cursor, reason, file, row: first_row + row }, range)?;
                 }
             }
             first_row += batch.num_rows();
@@ -261,7 +269,8 @@ impl QuarantineReader<'_> {
         Ok(())
     }
 
-    /// Reads the found entries in order. With payloads, the reservation grows by their bytes.
+    /// Reads the entries that were found, in order. Reads payloads only if a memory reservation is given, and grows it
+    /// by their size.
     pub(super) async fn read(
         &self,
         found: &FoundEntries,
@@ -272,22 +281,22 @@ impl QuarantineReader<'_> {
             true => &["detail", "place", "format", "payload"],
             false => &["detail", "place", "format"],
         };
-        let batch_rows = if with_payload { PAYLOAD_BATCH_ROWS } else { LIGHT_BATCH_ROWS };
+        let batch_rows = if with_payload { PAYLOAD_BATCH_ROWS } else { SMALL_COLUMNS_BATCH_ROWS };
         let mut by_file: BTreeMap<usize, Vec<&EntryPosition>> = BTreeMap::new();
-        for spot in &found.entries {
-            by_file.entry(spot.file).or_default().push(spot);
+        for position in &found.entries {
+            by_file.entry(position.file).or_default().push(position);
         }
         let (mut entries, mut bytes) = (BTreeMap::new(), 0);
-        for (file, mut spots) in by_file {
-            spots.sort_unstable_by_key(|spot| spot.row);
-            let places: Vec<usize> = spots.iter().map(|spot| spot.row).collect();
-            let mut batches = self.table.rows(&found.files[file], columns, Some(&places), batch_rows).await?;
-            let mut spots = spots.into_iter();
+        for (file, mut positions) in by_file {
+            positions.sort_unstable_by_key(|position| position.row);
+            let rows: Vec<usize> = positions.iter().map(|position| position.row).collect();
+            let mut batches = self.table.rows(&found.files[file], columns, Some(&rows), batch_rows).await?;
+            let mut positions = positions.into_iter();
             while let Some(batch) = batches.try_next().await? {
-                for (row, spot) in (0..batch.num_rows()).zip(spots.by_ref()) {
-                    let entry = entry(&batch, row, spot, with_payload)?;
+                for (row, position) in (0..batch.num_rows()).zip(positions.by_ref()) {
+                    let entry = read_entry(&batch, row, position, with_payload)?;
                     bytes += entry.payload.as_ref().map_or(0, Bytes::len);
-                    entries.insert(spot, entry);
+                    entries.insert(position, entry);
                 }
                 if let Some(reservation) = &mut reservation {
                     reservation.resize(bytes).await?;
@@ -300,21 +309,23 @@ impl QuarantineReader<'_> {
 }
 
 impl FoundEntries {
-    /// Takes the counts by reason and tenant, if [`EntryRange::Newest`] was requested.
+    /// Removes and returns the counts by reason and tenant. There are counts only for [`EntryRange::Newest`].
     pub(super) fn take_counts(&mut self) -> Vec<EntryCount> {
         std::mem::take(&mut self.counts).into_values().collect()
     }
 
-    fn push(&mut self, spot: EntryPosition, want: &EntryRange) -> Result<()> {
-        let wanted = match want {
+    /// Adds an entry if it belongs to the range. If there are then more entries than requested, drops the last one in
+    /// the requested order.
+    fn push(&mut self, position: EntryPosition, range: &EntryRange) -> Result<()> {
+        let wanted = match range {
             EntryRange::Newest(wanted) => {
-                self.count(&spot)?;
+                self.count(&position)?;
                 *wanted
             }
-            EntryRange::Next(Some(after), _) if spot.mark <= *after => return Ok(()),
+            EntryRange::Next(Some(after), _) if position.cursor <= *after => return Ok(()),
             EntryRange::Next(_, wanted) => *wanted,
         };
-        self.entries.insert(spot);
+        self.entries.insert(position);
         if self.entries.len() > wanted {
             if self.newest_first {
                 self.entries.pop_first()
@@ -326,73 +337,79 @@ impl FoundEntries {
         Ok(())
     }
 
-    fn count(&mut self, spot: &EntryPosition) -> Result<()> {
-        let EntryPosition { mark: EntryCursor { received, tenant, .. }, reason, .. } = spot;
-        let kind = (reason.clone(), tenant.clone());
-        if self.counts.len() >= COUNTS_MAX && !self.counts.contains_key(&kind) {
+    fn count(&mut self, position: &EntryPosition) -> Result<()> {
+        let EntryPosition { cursor: EntryCursor { received, tenant, .. }, reason, .. } = position;
+        let key = (reason.clone(), tenant.clone());
+        if self.counts.len() >= COUNTS_MAX && !self.counts.contains_key(&key) {
             return Err(Error::limited(format!(
-                "there are more than {COUNTS_MAX} pairs of reason and tenant: name a tenant, a reason, or a later `since`"
+                "the filter selects more than {COUNTS_MAX} pairs of reason and tenant: name a tenant, a reason, or a later \
+                 `since`"
             )));
         }
         let received = (*received, *received);
-        let none = EntryCount { reason: kind.0.clone(), tenant: kind.1.clone(), count: 0, received };
-        let count = self.counts.entry(kind).or_insert(none);
+        let none = EntryCount { reason: key.0.clone(), tenant: key.1.clone(), count: 0, received };
+        let count = self.counts.entry(key).or_insert(none);
         count.count += 1;
         count.received = (count.received.0.min(received.0), count.received.1.max(received.1));
         Ok(())
     }
 }
 
-/// Whether a file may hold matching entries, by its statistics.
-fn may_hold(file: &DataFile, pick: &EntryFilter, want: &EntryRange) -> bool {
-    let after = match want {
+/// Returns true if a file may hold matching entries, judging by its statistics.
+fn may_hold(file: &DataFile, filter: &EntryFilter, range: &EntryRange) -> bool {
+    let after = match range {
         EntryRange::Next(Some(after), _) => Some(after.received),
         _ => None,
     };
-    let since = pick.since.max(after);
-    let late = file.times.zip(since).is_none_or(|((_, latest), since)| latest >= since);
-    let own = file.tenants.as_ref().zip(pick.tenant.as_deref());
-    late && own.is_none_or(|((least, greatest), tenant)| **least <= *tenant && *tenant <= **greatest)
+    let since = filter.since.max(after);
+    let may_be_late_enough = file.times.zip(since).is_none_or(|((_, latest), since)| latest >= since);
+    let tenants = file.tenants.as_ref().zip(filter.tenant.as_deref());
+    may_be_late_enough && tenants.is_none_or(|((least, greatest), tenant)| **least <= *tenant && *tenant <= **greatest)
 }
 
-fn entry(batch: &RecordBatch, row: usize, spot: &EntryPosition, with_payload: bool) -> Result<QuarantineEntry> {
+fn read_entry(
+    batch: &RecordBatch,
+    row: usize,
+    position: &EntryPosition,
+    with_payload: bool,
+) -> Result<QuarantineEntry> {
     let payload = match with_payload {
         true => Some(Bytes::copy_from_slice(binary(batch, "payload")?.value(row))),
         false => None,
     };
-    let format = optional_text(batch, "format").filter(|format| format.is_valid(row));
+    let format = optional_strings(batch, "format").filter(|format| format.is_valid(row));
     let format = format.map(|format| format.value(row));
     Ok(QuarantineEntry {
-        id: spot.mark.id.clone(),
-        tenant: spot.mark.tenant.clone(),
-        received: spot.mark.received,
-        reason: spot.reason.clone(),
-        detail: text(batch, "detail")?.value(row).to_owned(),
-        place: text(batch, "place")?.value(row).to_owned(),
+        id: position.cursor.id.clone(),
+        tenant: position.cursor.tenant.clone(),
+        received: position.cursor.received,
+        reason: position.reason.clone(),
+        detail: strings(batch, "detail")?.value(row).to_owned(),
+        place: strings(batch, "place")?.value(row).to_owned(),
         format: Kept::of(format, payload.as_deref().unwrap_or_default()),
         payload,
     })
 }
 
-fn optional_text<'a>(batch: &'a RecordBatch, name: &str) -> Option<&'a StringArray> {
+fn optional_strings<'a>(batch: &'a RecordBatch, name: &str) -> Option<&'a StringArray> {
     batch.column_by_name(name)?.as_string_opt::<i32>()
 }
 
-fn text<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a StringArray> {
-    optional_text(batch, name).ok_or_else(|| other_type(name))
+fn strings<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a StringArray> {
+    optional_strings(batch, name).ok_or_else(|| missing_column(name))
 }
 
 fn binary<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a BinaryArray> {
     let column = batch.column_by_name(name).and_then(|column| column.as_binary_opt::<i32>());
-    column.ok_or_else(|| other_type(name))
+    column.ok_or_else(|| missing_column(name))
 }
 
-fn moments<'a>(batch: &'a RecordBatch, contract: &Contract) -> Result<&'a TimestampMicrosecondArray> {
+fn event_times<'a>(batch: &'a RecordBatch, contract: &Contract) -> Result<&'a TimestampMicrosecondArray> {
     let name = &contract.columns[contract.time].name;
     let column = batch.column_by_name(name).and_then(|column| column.as_primitive_opt::<TimestampMicrosecondType>());
-    column.ok_or_else(|| other_type(name))
+    column.ok_or_else(|| missing_column(name))
 }
 
-fn other_type(name: &str) -> Error {
+fn missing_column(name: &str) -> Error {
     Error::internal(format!("a file of the quarantine has no column `{name}` of the expected type"))
 }

@@ -1,15 +1,16 @@
-//! Replays and drops quarantine entries, for operators, and for tenants with their own entries.
+//! Replays and drops quarantine entries. An operator may use all entries. A tenant may use only its own.
 //!
 //! ```text
 //!   entries ─► decode (payload, or a fixed event) ─► the table's queue ─► committed ─► closing rows ─► the quarantine's queue
 //! ```
 //!
-//! In: a filter of entries. Out: how many were stored, rejected or dropped. A replayed event keeps its entry's receive time.
+//! [`Quarantine`] takes a filter of entries and returns the numbers of entries that were stored, rejected or dropped. A
+//! replayed event keeps the receive time of its entry.
 //!
-//! **Invariant:** an entry is closed after its event is stored. If a replay stops in between, its repetition finds a duplicate
-//! event. An entry that is rejected again stays open.
-//! **Invariant:** the id of a closing row derives from the entry's id: it is stored once, no matter how often or by whom the
-//! entry is closed.
+//! **Invariant:** an entry is closed after its event is stored. If a replay is interrupted between the two steps, it
+//! can be repeated: the event is then a duplicate. An entry that is rejected again stays open.
+//! **Invariant:** the id of a closing row is derived from the entry's id. So an entry has one closing row, no matter
+//! how often it is closed or who closes it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use arrow::array::{ArrayRef, RecordBatch, StringArray, TimestampMicrosecondArray
 use bytes::{Bytes, BytesMut};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::decode_entry::{DecodedEntry, read_again};
+use super::decode_payloads::{DecodedPayload, decode_payloads};
 use super::reader::{EntryCount, EntryCursor, EntryFilter, EntryRange, QuarantineEntry, closing_id};
 use super::session::{EntryPage, PAGE_ENTRIES_MAX, QuarantineSession};
 use crate::clock::Micros;
@@ -29,31 +30,33 @@ use crate::contract::{
 };
 use crate::error::{Error, Result};
 use crate::ingest::body::Body;
-use crate::ingest::dedupe::Part;
+use crate::ingest::dedupe::PreparedRows;
+use crate::ingest::group_commit::{MemoryReservation, Stored, TableQueue, stopping};
 use crate::ingest::prepare::Preparer;
 use crate::ingest::receipt::Receipt;
 use crate::ingest::source::Sources;
-use crate::ingest::write::{MemoryReservation, Stored, TableQueue, stopping};
 use crate::ingest::writer::Writer;
 use crate::tenancy::{Access, Scope, Slot, Slots};
 
-/// The maximum number of entries with one id in a response: one per tenant, usually one in total.
-const SHOWN_MAX: usize = 16;
+/// The maximum number of entries with the same id that a request reads. Entries of several tenants can have the same
+/// id, but this is rare.
+const SAME_ID_ENTRIES_MAX: usize = 16;
 
-/// The maximum number of waiting quarantine requests of one tenant.
-const LOOKS_WAITING_MAX: usize = 4;
+/// The maximum number of quarantine requests of one tenant that wait at the same time.
+const TENANT_REQUESTS_WAITING_MAX: usize = 4;
 
 /// The service for rejected events: it lists, replays and drops them.
 #[derive(Debug)]
 pub struct Quarantine {
     writer: Arc<Writer>,
     sources: Arc<Sources>,
-    /// Lets one request at a time scan or change quarantines.
-    looks: Semaphore,
-    lookers: Slots,
+    /// Allows one request at a time to scan or change quarantines.
+    scans: Semaphore,
+    /// For each tenant, allows one request at a time to wait for `scans`.
+    tenant_slots: Slots,
 }
 
-/// The counts of open entries, and the newest of them.
+/// The counts of open entries, and the newest open entries.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct QuarantineListing {
     /// The counts by reason and tenant.
@@ -65,15 +68,15 @@ pub struct QuarantineListing {
 /// The result of a replay.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ReplayResult {
-    /// Entries whose events this replay stored; they are closed.
+    /// The number of entries whose events this replay stored. They are closed.
     pub accepted: u64,
-    /// Entries whose events were already stored; they are closed.
+    /// The number of entries whose events were already stored. They are closed.
     pub duplicate: u64,
-    /// Entries that were rejected again; they stay open.
+    /// The number of entries that were rejected again. They stay open.
     pub rejected: u64,
-    /// The first rejected entries, at most `receipt_rejects_max`.
+    /// The first rejected entries; at most `receipt_rejects_max`.
     pub rejects: Vec<ReplayNote>,
-    /// The table version that holds the events (0 if nothing had to be committed).
+    /// The table version that holds the events; 0 if nothing had to be committed.
     pub version: u64,
     /// The cursor of the next page; `None` after the last page.
     pub next: Option<EntryCursor>,
@@ -82,13 +85,13 @@ pub struct ReplayResult {
 /// An entry that was rejected again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReplayNote {
-    /// Its id.
+    /// The entry's id.
     pub id: String,
-    /// Its tenant; empty if unknown.
+    /// The entry's tenant; empty if unknown.
     pub tenant: String,
-    /// The reason of the new rejection.
+    /// The reason for the new rejection.
     pub reason: Reason,
-    /// The reason as a sentence for people.
+    /// A sentence that explains the reason.
     pub detail: String,
 }
 
@@ -97,45 +100,53 @@ pub struct ReplayNote {
 pub struct DropResult {
     /// The number of entries that this request dropped.
     pub dropped: u64,
-    /// Whether more matching entries are open.
+    /// True if more matching entries are open.
     pub more: bool,
 }
 
 /// The result of decoding entries again.
 struct DecodedEntries {
-    good: Part,
-    /// For each entry, the reason why it was rejected again, if it was.
-    faults: Vec<Option<(Reason, String)>>,
+    /// The events that were decoded.
+    good: PreparedRows,
+    /// For each entry, the reason and detail of its new rejection, or `None` if its event was decoded.
+    rejections: Vec<Option<(Reason, String)>>,
 }
 
-/// A permit to scan a quarantine.
+/// A permit to scan and change quarantines.
 struct ScanPermit<'a> {
-    _turn: SemaphorePermit<'a>,
+    _permit: SemaphorePermit<'a>,
     _slot: Option<Slot>,
 }
 
 impl Quarantine {
     pub(in crate::ingest) fn new(writer: Arc<Writer>, sources: Arc<Sources>) -> Self {
-        let lookers = Slots::new(1, LOOKS_WAITING_MAX, writer.limits.queue_wait_max);
-        Self { writer, sources, looks: Semaphore::new(1), lookers }
+        let tenant_slots = Slots::new(1, TENANT_REQUESTS_WAITING_MAX, writer.limits.queue_wait_max);
+        Self { writer, sources, scans: Semaphore::new(1), tenant_slots }
     }
 
-    /// Lists the newest open entries and counts all. A tenant sees its own.
+    /// Checks that the caller may replay and drop entries of `table`. An endpoint calls this before it reads a body.
+    pub fn authorize_changes(&self, access: &Access, table: &str) -> Result<()> {
+        let filter = EntryFilter::default();
+        QuarantineSession::open(&self.writer, access, table, Scope::Ingest, &filter).map(|_session| ())
+    }
+
+    /// Lists the newest open entries that match `filter`, and counts all that match. A tenant sees only its own
+    /// entries.
     pub async fn list(
         &self,
         access: &Access,
         table: &str,
-        pick: &EntryFilter,
+        filter: &EntryFilter,
         limit: usize,
     ) -> Result<QuarantineListing> {
-        let session = QuarantineSession::open(&self.writer, access, table, Scope::Read, pick)?;
-        let _turn = self.look(access).await?;
-        let mut found = session.reader.find(&session.pick, &EntryRange::Newest(limit.min(PAGE_ENTRIES_MAX))).await?;
+        let session = QuarantineSession::open(&self.writer, access, table, Scope::Read, filter)?;
+        let _permit = self.scan_permit(access).await?;
+        let mut found = session.reader.find(&session.filter, &EntryRange::Newest(limit.min(PAGE_ENTRIES_MAX))).await?;
         Ok(QuarantineListing { counts: found.take_counts(), entries: session.reader.read(&found, None).await? })
     }
 
-    /// The open entries with an id, with payloads, and the memory reservation that covers the payloads. Fails with `NotFound`
-    /// if there are none.
+    /// Returns the open entries with this id and their payloads, and the memory reservation for the payloads. Fails
+    /// with `NotFound` if no entry with this id is open.
     pub async fn show(
         &self,
         access: &Access,
@@ -143,37 +154,38 @@ impl Quarantine {
         id: &str,
         tenant: Option<&str>,
     ) -> Result<(Vec<QuarantineEntry>, MemoryReservation)> {
-        let session = QuarantineSession::open(&self.writer, access, table, Scope::Read, &of_id(id, tenant))?;
-        let _turn = self.look(access).await?;
-        let found = session.reader.find(&session.pick, &EntryRange::Next(None, SHOWN_MAX)).await?;
+        let session = QuarantineSession::open(&self.writer, access, table, Scope::Read, &id_filter(id, tenant))?;
+        let _permit = self.scan_permit(access).await?;
+        let found = session.reader.find(&session.filter, &EntryRange::Next(None, SAME_ID_ENTRIES_MAX)).await?;
         let mut reservation = self.writer.reservation();
         let entries = session.reader.read(&found, Some(&mut reservation)).await?;
         if entries.is_empty() { Err(no_entry(table, id)) } else { Ok((entries, reservation)) }
     }
 
-    /// Replays a page of entries with their payloads unchanged.
+    /// Replays a page of entries. Their payloads are unchanged.
     pub async fn replay(
         &self,
         access: &Access,
         table: &str,
-        pick: &EntryFilter,
+        filter: &EntryFilter,
         page: EntryPage,
     ) -> Result<ReplayResult> {
         let _running = self.writer.submits.token();
-        let session = QuarantineSession::open(&self.writer, access, table, Scope::Ingest, pick)?;
-        let _turn = self.look(access).await?;
+        let session = QuarantineSession::open(&self.writer, access, table, Scope::Ingest, filter)?;
+        let _permit = self.scan_permit(access).await?;
         let mut reservation = self.writer.reservation();
         let (entries, more) = session.page(page, Some(&mut reservation)).await?;
-        let next = entries.last().filter(|_| more).map(QuarantineEntry::mark);
-        let (forms, entries) = (read_again(&self.writer, &self.sources, &entries).await?, Arc::new(entries));
-        let (table, stamp, again) = (session.table.clone(), self.writer.stamp(Owner::PerEvent), entries.clone());
-        let again = self.writer.decode(move || table.preparer.again(&again, forms, &stamp)).await?;
-        let replayed = self.settle(&session, &entries, again).await?;
+        let next = entries.last().filter(|_| more).map(QuarantineEntry::cursor);
+        let (payloads, entries) = (decode_payloads(&self.writer, &self.sources, &entries).await?, Arc::new(entries));
+        let (table, stamp, replayed) = (session.table.clone(), self.writer.stamp(Owner::PerEvent), entries.clone());
+        let decoded = self.writer.decode(move || table.preparer.decode_entries(&replayed, payloads, &stamp)).await?;
+        let replayed = self.store_and_close(&session, &entries, decoded).await?;
         Ok(ReplayResult { next, ..replayed })
     }
 
-    /// Replays an entry with a fixed event in place of its payload. Fails with `Invalid` if the body is not exactly one event,
-    /// or if several tenants have entries with this id, and with `NotFound` if no entry with this id is open.
+    /// Replays an entry with a fixed event instead of its payload. Fails with `Invalid` if the body does not hold
+    /// exactly one event or if several tenants have an entry with this id, and with `NotFound` if no entry with this id
+    /// is open.
     pub async fn replay_fixed(
         &self,
         access: &Access,
@@ -183,19 +195,21 @@ impl Quarantine {
         body: Body,
     ) -> Result<ReplayResult> {
         let _running = self.writer.submits.token();
-        let session = QuarantineSession::open(&self.writer, access, table, Scope::Ingest, &of_id(id, tenant))?;
-        let _turn = self.look(access).await?;
-        let (entries, _) = session.page(EntryPage { after: None, limit: SHOWN_MAX }, None).await?;
+        let session = QuarantineSession::open(&self.writer, access, table, Scope::Ingest, &id_filter(id, tenant))?;
+        let _permit = self.scan_permit(access).await?;
+        let (entries, _) = session.page(EntryPage { after: None, limit: SAME_ID_ENTRIES_MAX }, None).await?;
         let first = entries.first().ok_or_else(|| no_entry(table, id))?;
         if entries.iter().any(|entry| entry.tenant != first.tenant) {
-            return Err(Error::invalid(format!("several tenants have an entry `{id}`: set `tenant` as well")));
+            return Err(Error::invalid(format!("several tenants have an entry `{id}`: set `tenant` to select one")));
         }
-        // Entries with the same bytes are one event: the fixed event gets the receive time of the first entry.
+        // Entries with the same id hold the same bytes and become one event. It gets the receive time of the first
+        // entry.
         let (received, owner) = (first.received, owner(&first.tenant)?);
         let (table, stamp) = (session.table.clone(), self.writer.stamp(owner));
-        let again = self.writer.decode(move || table.preparer.again_fixed(body, received, &stamp)).await?;
-        let (fault, all) = (again.faults.first().cloned().flatten(), entries.len());
-        let replayed = self.settle(&session, &entries, DecodedEntries { faults: vec![fault; all], ..again }).await?;
+        let decoded = self.writer.decode(move || table.preparer.decode_fixed(body, received, &stamp)).await?;
+        let rejection = decoded.rejections.first().cloned().flatten();
+        let decoded = DecodedEntries { rejections: vec![rejection; entries.len()], ..decoded };
+        let replayed = self.store_and_close(&session, &entries, decoded).await?;
         Ok(ReplayResult {
             rejected: replayed.rejected.min(1),
             rejects: replayed.rejects.into_iter().take(1).collect(),
@@ -203,52 +217,53 @@ impl Quarantine {
         })
     }
 
-    /// Closes entries without storing their events. The entries stay in the lake.
+    /// Closes entries without storing their events. The entries themselves stay in the lake.
     pub async fn drop_entries(
         &self,
         access: &Access,
         table: &str,
-        pick: &EntryFilter,
+        filter: &EntryFilter,
         limit: usize,
     ) -> Result<DropResult> {
         let _running = self.writer.submits.token();
-        let session = QuarantineSession::open(&self.writer, access, table, Scope::Ingest, pick)?;
-        let _turn = self.look(access).await?;
+        let session = QuarantineSession::open(&self.writer, access, table, Scope::Ingest, filter)?;
+        let _permit = self.scan_permit(access).await?;
         let (entries, more) = session.page(EntryPage { after: None, limit }, None).await?;
         let dropped = self.close(&session, &entries.iter().collect::<Vec<_>>(), "dropped").await?;
         Ok(DropResult { dropped: dropped.accepted, more })
     }
 
-    /// Waits for the permit to scan and change quarantines. If two requests replay an entry, the second finds it closed. Only
-    /// one request of each tenant waits for the permit at a time, so a tenant with many requests does not starve others.
-    async fn look(&self, access: &Access) -> Result<ScanPermit<'_>> {
+    /// Waits for the permit to scan and change quarantines. Because there is one permit, two requests cannot replay the
+    /// same entry: the second finds it closed. Only one request of each tenant waits for the permit at a time, so a
+    /// tenant with many requests does not delay other tenants.
+    async fn scan_permit(&self, access: &Access) -> Result<ScanPermit<'_>> {
         let busy = || {
             let busy = Error::limited("other requests are scanning quarantines: retry later");
             busy.retry_after(Duration::from_secs(1))
         };
         let slot = match access.owner() {
-            Owner::Tenant(tenant) => Some(self.lookers.take(&tenant).await.map_err(|_| busy())?),
+            Owner::Tenant(tenant) => Some(self.tenant_slots.take(&tenant).await.map_err(|_| busy())?),
             Owner::PerEvent => None,
         };
-        let turn =
-            tokio::time::timeout(self.writer.limits.queue_wait_max, self.looks.acquire()).await.map_err(|_| busy())?;
-        Ok(ScanPermit { _turn: turn.map_err(|_| stopping())?, _slot: slot })
+        let permit =
+            tokio::time::timeout(self.writer.limits.queue_wait_max, self.scans.acquire()).await.map_err(|_| busy())?;
+        Ok(ScanPermit { _permit: permit.map_err(|_| stopping())?, _slot: slot })
     }
 
-    /// Stores the valid events, then closes their entries.
-    async fn settle(
+    /// Stores the events that were decoded, and then closes their entries.
+    async fn store_and_close(
         &self,
         session: &QuarantineSession<'_>,
         entries: &[QuarantineEntry],
-        again: DecodedEntries,
+        decoded: DecodedEntries,
     ) -> Result<ReplayResult> {
-        let DecodedEntries { good, faults } = again;
+        let DecodedEntries { good, rejections } = decoded;
         let stored = match good.rows.num_rows() {
             0 => Stored::default(),
             _ => self.store(&session.table.queue, good).await?,
         };
-        let notes = entries.iter().zip(&faults).filter_map(|(entry, fault)| {
-            let (reason, detail) = fault.clone()?;
+        let notes = entries.iter().zip(&rejections).filter_map(|(entry, rejection)| {
+            let (reason, detail) = rejection.clone()?;
             Some(ReplayNote { id: entry.id.clone(), tenant: entry.tenant.clone(), reason, detail })
         });
         let notes: Vec<ReplayNote> = notes.collect();
@@ -263,79 +278,84 @@ impl Quarantine {
         let receipt = Receipt { accepted: stored.accepted, duplicate: stored.duplicate, ..Receipt::default() };
         self.writer.count(session.access, session.table.name(), &receipt);
         let closed: Vec<&QuarantineEntry> =
-            entries.iter().zip(&faults).filter(|(_, fault)| fault.is_none()).map(|(e, _)| e).collect();
+            entries.iter().zip(&rejections).filter(|(_, rejection)| rejection.is_none()).map(|(e, _)| e).collect();
         self.close(session, &closed, "replayed").await?;
         Ok(replayed)
     }
 
+    /// Closes entries. `resolution` is `replayed` or `dropped`.
     async fn close(
         &self,
         session: &QuarantineSession<'_>,
         entries: &[&QuarantineEntry],
-        how: &'static str,
+        resolution: &'static str,
     ) -> Result<Stored> {
         if entries.is_empty() {
             return Ok(Stored::default());
         }
         let (_, subject, _) = session.access.identity();
         let (table, preparer, now) = (session.table, &session.table.preparer, self.writer.clock.now());
-        let rows = closing_rows(&preparer.quarantine, table.name(), entries, (how, subject, now))?;
-        let stored = self.store(&table.quarantine_queue, preparer.part(&preparer.quarantine, rows, &[])?).await?;
-        self.writer.metrics.quarantine_closed(table.name(), how, stored.accepted);
+        let rows = closing_rows(&preparer.quarantine, table.name(), entries, (resolution, subject, now))?;
+        let rows = preparer.prepare_rows(&preparer.quarantine, rows, &[])?;
+        let stored = self.store(&table.quarantine_queue, rows).await?;
+        self.writer.metrics.quarantine_closed(table.name(), resolution, stored.accepted);
         Ok(stored)
     }
 
-    async fn store(&self, queue: &TableQueue, part: Part) -> Result<Stored> {
+    /// Reserves memory for rows and stores them.
+    async fn store(&self, queue: &TableQueue, rows: PreparedRows) -> Result<Stored> {
         let mut reservation = self.writer.reservation();
-        reservation.resize(part.bytes).await?;
-        queue.store(part, reservation).await
+        reservation.resize(rows.bytes).await?;
+        queue.store(rows, reservation).await
     }
 }
 
 impl Preparer {
-    /// Decodes the payloads of entries, each for its own tenant.
-    fn again(&self, entries: &[QuarantineEntry], forms: Vec<DecodedEntry>, stamp: &Stamp) -> Result<DecodedEntries> {
-        let (mut rows, mut faults) = (vec![EventBatch::empty(&self.contract)], vec![None; entries.len()]);
+    /// Decodes the payloads of entries to rows. Each event gets its entry's tenant and receive time.
+    fn decode_entries(
+        &self,
+        entries: &[QuarantineEntry],
+        payloads: Vec<DecodedPayload>,
+        stamp: &Stamp,
+    ) -> Result<DecodedEntries> {
+        let (mut rows, mut rejections) = (vec![EventBatch::empty(&self.contract)], vec![None; entries.len()]);
         let mut groups: BTreeMap<(&str, Kept), (Format, Vec<usize>)> = BTreeMap::new();
-        let mut payloads = Vec::with_capacity(entries.len());
-        for (index, (entry, form)) in entries.iter().zip(forms).enumerate() {
-            match form {
+        let mut bytes = Vec::with_capacity(entries.len());
+        for (index, (entry, payload)) in entries.iter().zip(payloads).enumerate() {
+            match payload {
                 Ok((format, payload)) => {
                     groups.entry((&entry.tenant, format.kept_as())).or_insert((format, Vec::new())).1.push(index);
-                    payloads.push(payload);
+                    bytes.push(payload);
                 }
-                Err(fault) => {
-                    faults[index] = Some(fault);
-                    payloads.push(Bytes::new());
+                Err(rejection) => {
+                    rejections[index] = Some(rejection);
+                    bytes.push(Bytes::new());
                 }
             }
         }
         for ((tenant, _), (format, indexes)) in groups {
-            let (mut body, mut places) = (BytesMut::new(), Vec::with_capacity(indexes.len()));
+            let (mut body, mut ranges) = (BytesMut::new(), Vec::with_capacity(indexes.len()));
             for index in &indexes {
                 let start = body.len();
-                body.extend_from_slice(&payloads[*index]);
-                places.push(start..body.len());
+                body.extend_from_slice(&bytes[*index]);
+                ranges.push(start..body.len());
                 body.extend_from_slice(b"\n");
             }
             let stamp = Stamp { owner: owner(tenant)?, ..stamp.clone() };
             let body: Bytes = body.freeze();
-            let decoded = decode_messages(&self.contract, format, &body, &places, &stamp)?;
+            let decoded = decode_messages(&self.contract, format, &body, &ranges, &stamp)?;
             for reject in decoded.rejects {
-                faults[indexes[reject.index as usize]] = Some((reject.reason, reject.detail));
+                rejections[indexes[reject.index as usize]] = Some((reject.reason, reject.detail));
             }
-            let good = indexes.iter().filter(|index| faults[**index].is_none());
-            rows.push(received_at(
-                &self.contract,
-                &decoded.batch,
-                good.map(|index| entries[*index].received).collect(),
-            )?);
+            let good = indexes.iter().filter(|index| rejections[**index].is_none());
+            let received = good.map(|index| entries[*index].received).collect();
+            rows.push(with_receive_times(&self.contract, &decoded.batch, received)?);
         }
-        Ok(DecodedEntries { good: self.good(self.join(rows)?)?, faults })
+        Ok(DecodedEntries { good: self.prepare_good_rows(self.join(rows)?)?, rejections })
     }
 
-    /// Decodes one event and gives it the receive time `received`.
-    fn again_fixed(&self, body: Body, received: Micros, stamp: &Stamp) -> Result<DecodedEntries> {
+    /// Decodes a body, which must hold exactly one event, and gives the event the receive time `received`.
+    fn decode_fixed(&self, body: Body, received: Micros, stamp: &Stamp) -> Result<DecodedEntries> {
         let (rows, rejects) = self.decode(body, stamp)?;
         let events = rows.num_rows() + rejects.len();
         if events != 1 {
@@ -343,18 +363,20 @@ impl Preparer {
                 "the body holds {events} events: send exactly one, which replaces the entry's payload"
             )));
         }
-        let rows = received_at(&self.contract, &rows, vec![received; 1 - rejects.len()])?;
-        let fault = rejects.into_iter().next().map(|reject| (reject.reason, reject.detail));
-        Ok(DecodedEntries { good: self.good(rows)?, faults: vec![fault] })
+        let rows = with_receive_times(&self.contract, &rows, vec![received; 1 - rejects.len()])?;
+        let rejection = rejects.into_iter().next().map(|reject| (reject.reason, reject.detail));
+        Ok(DecodedEntries { good: self.prepare_good_rows(rows)?, rejections: vec![rejection] })
     }
 }
 
-/// The owner of an entry's event. An entry without a tenant is decoded like an operator's event, which names its tenant.
+/// Returns the owner of an entry's event. If the entry has no tenant, the event must name its tenant, like an
+/// operator's event.
 fn owner(tenant: &str) -> Result<Owner> {
     if tenant.is_empty() { Ok(Owner::PerEvent) } else { TenantId::parse(tenant).map(Owner::Tenant) }
 }
 
-fn of_id(id: &str, tenant: Option<&str>) -> EntryFilter {
+/// Creates a filter for the entries with this id.
+fn id_filter(id: &str, tenant: Option<&str>) -> EntryFilter {
     EntryFilter { ids: vec![id.to_owned()], tenant: tenant.map(str::to_owned), ..EntryFilter::default() }
 }
 
@@ -363,36 +385,37 @@ fn no_entry(table: &str, id: &str) -> Error {
 }
 
 /// Replaces the receive times of rows.
-fn received_at(contract: &Contract, rows: &EventBatch, received: Vec<Micros>) -> Result<EventBatch> {
+fn with_receive_times(contract: &Contract, rows: &EventBatch, received: Vec<Micros>) -> Result<EventBatch> {
     let mut columns = rows.columns().to_vec();
     columns[contract.received] = Arc::new(TimestampMicrosecondArray::from(received).with_timezone("UTC"));
-    rows.with_columns(columns)
-        .map_err(|cause| Error::internal("decoded events do not match their entries").with_source(cause))
+    rows.with_columns(columns).map_err(|cause| {
+        Error::internal("the number of decoded events differs from the number of entries").with_source(cause)
+    })
 }
 
-/// Builds the rows that close entries, with the kind of resolution, the user and the time.
+/// Builds the rows that close entries. The rows record the resolution, the user who requested it, and the time.
 fn closing_rows(
     contract: &Contract,
     table: &str,
     entries: &[&QuarantineEntry],
-    (how, by, now): (&str, &str, Micros),
+    (resolution, user, now): (&str, &str, Micros),
 ) -> Result<EventBatch> {
-    // A page may hold the same entry twice; it needs one closing row.
-    let entries: BTreeSet<EntryCursor> = entries.iter().map(|entry| entry.mark()).collect();
-    let texts = |text: &dyn Fn(&EntryCursor) -> String| -> ArrayRef {
-        Arc::new(StringArray::from_iter_values(entries.iter().map(text)))
+    // A page may hold the same entry twice, but the entry needs only one closing row.
+    let entries: BTreeSet<EntryCursor> = entries.iter().map(|entry| entry.cursor()).collect();
+    let strings = |value: &dyn Fn(&EntryCursor) -> String| -> ArrayRef {
+        Arc::new(StringArray::from_iter_values(entries.iter().map(value)))
     };
     let times = |time: &dyn Fn(&EntryCursor) -> Micros| -> ArrayRef {
         Arc::new(TimestampMicrosecondArray::from_iter_values(entries.iter().map(time)).with_timezone("UTC"))
     };
     let columns = contract.columns.iter().enumerate().map(|(index, column)| match column.name.as_str() {
-        _ if index == contract.tenant => texts(&|entry| entry.tenant().to_owned()),
+        _ if index == contract.tenant => strings(&|entry| entry.tenant().to_owned()),
         _ if index == contract.time => times(&EntryCursor::received),
-        _ if index == contract.id => texts(&|entry| closing_id(entry.id(), entry.received())),
-        "source_table" => texts(&|_| table.to_owned()),
-        RESOLVES => texts(&|entry| entry.id().to_owned()),
-        RESOLUTION => texts(&|_| how.to_owned()),
-        RESOLVED_BY => texts(&|_| by.to_owned()),
+        _ if index == contract.id => strings(&|entry| closing_id(entry.id(), entry.received())),
+        "source_table" => strings(&|_| table.to_owned()),
+        RESOLVES => strings(&|entry| entry.id().to_owned()),
+        RESOLUTION => strings(&|_| resolution.to_owned()),
+        RESOLVED_BY => strings(&|_| user.to_owned()),
         _ if column.kind == ColumnKind::Timestamp => times(&|_| now),
         _ => new_null_array(&column.kind.data_type(), entries.len()),
     });

@@ -1,4 +1,5 @@
-//! Tests of listing, replaying and dropping quarantine entries: authorization, deduplication and receive times.
+//! Tests of listing, replaying and dropping quarantine entries: who may do it, which events are stored, and their
+//! receive times.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use crate::lake::Store;
 use crate::tenancy::testing::{access, access_under};
 use crate::tenancy::{Access, Scope};
 
-/// An event without an id, and one with a value of the wrong type.
+/// Two bad events. The first has no id, and the second has a value of the wrong type.
 const BAD: &str =
     "{\"event_time\":1772366400,\"mos\":1}\n{\"event_id\":\"b\",\"event_time\":1772366400,\"mos\":\"x\"}\n";
 
@@ -59,7 +60,7 @@ fn kind<T: std::fmt::Debug>(outcome: Result<T>) -> Kind {
     outcome.unwrap_err().kind()
 }
 
-/// The receive time of each event.
+/// Returns the receive time of each event in the table, by id.
 async fn received(store: &Store) -> BTreeMap<String, Micros> {
     let table = open(store).await[TABLE].clone();
     let mut found = BTreeMap::new();
@@ -96,7 +97,11 @@ async fn a_fixed_event_keeps_its_first_receive_time_and_its_entry_is_closed() {
             Kind::Invalid
         );
     }
-    assert_eq!(entries(&ingest, &acme).await.len(), 2, "an entry that is rejected again stays, once");
+    assert_eq!(
+        entries(&ingest, &acme).await.len(),
+        2,
+        "an entry that is rejected again stays open and is not duplicated"
+    );
     assert_eq!(stored(&store, QUARANTINE).await.len(), 2);
 
     let fixed = ingest.quarantine.replay_fixed(&acme, TABLE, id, None, json_event(lines(["a"]))).await.unwrap();
@@ -105,24 +110,24 @@ async fn a_fixed_event_keeps_its_first_receive_time_and_its_entry_is_closed() {
     let left = entries(&ingest, &acme).await;
     assert_eq!(left.iter().map(|entry| entry.reason.as_str()).collect::<Vec<_>>(), ["wrong_type"]);
     let again = ingest.quarantine.replay_fixed(&acme, TABLE, id, None, json_event(lines(["z"]))).await;
-    assert_eq!(kind(again), Kind::NotFound, "a closed entry is not replayed again");
+    assert_eq!(kind(again), Kind::NotFound, "a closed entry cannot be replayed again");
     ingest.stop().await;
 
     let ingest = start(&store, &clock).await;
-    assert_eq!(entries(&ingest, &acme).await, left, "a closed entry is closed for every server");
+    assert_eq!(entries(&ingest, &acme).await, left, "a closed entry stays closed after a restart");
     assert_eq!(send(&ingest, &acme, BAD).await, 2);
-    assert_eq!(entries(&ingest, &acme).await, left, "a retry of the request reopens nothing");
+    assert_eq!(entries(&ingest, &acme).await, left, "sending the bad events again must not reopen a closed entry");
     ingest.stop().await;
     assert_eq!(received(&store).await.len(), 1);
 }
 
 #[tokio::test]
-async fn a_replay_that_stopped_before_closing_its_entry_stores_nothing_twice() {
+async fn a_replay_that_is_interrupted_before_it_closes_the_entry_can_be_repeated() {
     let (store, acme, clock) = (memory(), tenant("acme").await, Clock::System);
     let ingest = start(&store, &clock).await;
     send(&ingest, &acme, BAD).await;
     let entry = entries(&ingest, &acme).await.remove(0);
-    // The state after such a replay: the event is stored and its entry is still open.
+    // Creates the state after such a replay: the event is stored, but its entry is still open.
     assert_eq!(send(&ingest, &acme, lines(["a"])).await, 0);
     ingest.stop().await;
     let ingest = start(&store, &clock).await;
@@ -137,7 +142,8 @@ async fn a_replay_that_stopped_before_closing_its_entry_stores_nothing_twice() {
 async fn a_replay_reads_pages_and_applies_the_current_limits() {
     let (store, acme, now) = (memory(), tenant("acme").await, Clock::System.now());
     let clock = Clock::fixed(now);
-    // Too large for the first server but not for the second.
+    // The first server rejects the events because they are too large for its limit. The second server has a larger
+    // limit.
     let small = crate::config::IngestConfig { event_bytes_max: 16, ..limits() };
     let strict = Ingest::start(open(&store).await, Vec::new(), small, clock.clone(), Arc::default()).await.unwrap();
     for id in 0..5 {
@@ -164,7 +170,8 @@ async fn a_replay_reads_pages_and_applies_the_current_limits() {
     }
     assert_eq!((total, pages), ((5, 0, 1), 3));
     let expected = (0..5).map(|id| (id.to_string(), now + id * SECOND));
-    assert_eq!(received(&store).await, expected.collect::<BTreeMap<_, _>>(), "each with the time of its own entry");
+    let message = "each event has the receive time of its own entry";
+    assert_eq!(received(&store).await, expected.collect::<BTreeMap<_, _>>(), "{message}");
     let reasons: Vec<_> = entries(&ingest, &acme).await.into_iter().map(|entry| entry.reason).collect();
     assert_eq!(reasons, ["missing_time"]);
     ingest.stop().await;
@@ -192,15 +199,15 @@ async fn entries_are_filtered_counted_and_dropped() {
     ];
     assert_eq!(counted, each);
     assert_eq!(listing.entries.len(), 2);
-    assert_eq!(listing.entries[0].reason, "missing_tenant", "the newest first");
-    let nobodys = listing.entries[0].clone();
+    assert_eq!(listing.entries[0].reason, "missing_tenant", "the newest entry must come first");
+    let without_tenant = listing.entries[0].clone();
 
-    let picks = [
+    let filters = [
         (EntryFilter { tenant: Some("acme".into()), ..EntryFilter::default() }, 2),
         (EntryFilter { tenant: Some(String::new()), ..EntryFilter::default() }, 1),
         (EntryFilter { reason: Some("missing_id".into()), ..EntryFilter::default() }, 2),
         (EntryFilter { since: Some(now + SECOND), ..EntryFilter::default() }, 1),
-        (EntryFilter { ids: vec![nobodys.id.clone(), "other".into()], ..EntryFilter::default() }, 1),
+        (EntryFilter { ids: vec![without_tenant.id.clone(), "other".into()], ..EntryFilter::default() }, 1),
         (
             EntryFilter {
                 tenant: Some("acme".into()),
@@ -210,34 +217,34 @@ async fn entries_are_filtered_counted_and_dropped() {
             0,
         ),
     ];
-    for (pick, expected) in picks {
-        let found = ingest.quarantine.list(&operator, TABLE, &pick, 100).await.unwrap();
-        assert_eq!(found.entries.len(), expected, "{pick:?}");
-        assert_eq!(found.counts.iter().map(|count| count.count).sum::<u64>(), expected as u64, "{pick:?}");
+    for (filter, expected) in filters {
+        let found = ingest.quarantine.list(&operator, TABLE, &filter, 100).await.unwrap();
+        assert_eq!(found.entries.len(), expected, "{filter:?}");
+        assert_eq!(found.counts.iter().map(|count| count.count).sum::<u64>(), expected as u64, "{filter:?}");
     }
 
-    // The same bytes at the same place have the same id. Two tenants have such entries, and each drops its own.
+    // Both tenants sent the same bytes, so their entries have the same ids. Each tenant drops only its own entries.
     let own = entries(&ingest, &acme).await;
-    let pick = EntryFilter { ids: own.iter().map(|entry| entry.id.clone()).collect(), ..EntryFilter::default() };
+    let filter = EntryFilter { ids: own.iter().map(|entry| entry.id.clone()).collect(), ..EntryFilter::default() };
     let fixed = json_event("{\"tenant_id\":\"acme\",\"event_id\":\"q\",\"event_time\":1}");
     assert_eq!(kind(ingest.quarantine.replay_fixed(&operator, TABLE, &own[0].id, None, fixed).await), Kind::Invalid);
     assert_eq!(
-        ingest.quarantine.drop_entries(&acme, TABLE, &pick, 1).await.unwrap(),
+        ingest.quarantine.drop_entries(&acme, TABLE, &filter, 1).await.unwrap(),
         crate::ingest::DropResult { dropped: 1, more: true }
     );
     assert_eq!(
-        ingest.quarantine.drop_entries(&acme, TABLE, &pick, 9).await.unwrap(),
+        ingest.quarantine.drop_entries(&acme, TABLE, &filter, 9).await.unwrap(),
         crate::ingest::DropResult { dropped: 1, more: false }
     );
     assert_eq!(
-        ingest.quarantine.drop_entries(&acme, TABLE, &pick, 9).await.unwrap(),
+        ingest.quarantine.drop_entries(&acme, TABLE, &filter, 9).await.unwrap(),
         crate::ingest::DropResult::default()
     );
     assert_eq!((entries(&ingest, &acme).await.len(), entries(&ingest, &globex).await.len()), (0, 2));
 
-    // An operator may assign an event without a tenant to a tenant.
+    // An operator may replay an event without a tenant as an event of a tenant.
     let owned = json_event("{\"tenant_id\":\"globex\",\"event_id\":\"n\",\"event_time\":1}");
-    let replayed = ingest.quarantine.replay_fixed(&operator, TABLE, &nobodys.id, Some(""), owned).await.unwrap();
+    let replayed = ingest.quarantine.replay_fixed(&operator, TABLE, &without_tenant.id, Some(""), owned).await.unwrap();
     assert_eq!(counts(&replayed), (1, 0, 0));
     assert_eq!(stored(&store, TABLE).await, [("globex".to_owned(), "n".to_owned())]);
     assert_eq!(entries(&ingest, &operator).await.len(), 2);
@@ -248,7 +255,7 @@ async fn entries_are_filtered_counted_and_dropped() {
 async fn a_closed_entry_stays_closed_when_the_same_event_arrives_again() {
     let (store, acme, now) = (memory(), tenant("acme").await, Clock::System.now());
     let clock = Clock::fixed(now);
-    // The dedupe index remembers the ids of the quarantine, even if it remembers few of the table.
+    // The dedupe window of a quarantine has a minimum size, so it holds these ids although `dedupe_ids_max` is 1.
     let small = crate::config::IngestConfig { dedupe_ids_max: 1, ..limits() };
     let ingest = Ingest::start(open(&store).await, Vec::new(), small, clock.clone(), Arc::default()).await.unwrap();
     for (round, open) in [(0, 2), (1, 0), (2, 0)] {
@@ -268,34 +275,43 @@ async fn only_authorized_callers_read_and_change_entries() {
     let ingest = start(&store, &Clock::System).await;
     send(&ingest, &tenant("acme").await, BAD).await;
     let id = entries(&ingest, &operator().await).await.remove(0).id;
-    let narrow = |policy| async move {
+    let with_policy = |policy| async move {
         let policy = BTreeMap::from([(TABLE.to_owned(), policy)]);
         access_under(Some("acme"), &[Scope::Read, Scope::Ingest], &policy, json!({})).await
     };
     let columns = PolicyConfig { columns: vec!["event_id".into()], ..PolicyConfig::default() };
-    let foreign = Some(Kind::NotFound);
+    let not_found = Some(Kind::NotFound);
     let cases: [(&str, Access, Option<Kind>, Option<Kind>); 8] = [
         ("acme", tenant("acme").await, None, None),
         ("a reader", access(Some("acme"), &[Scope::Read], &[TABLE]).await, None, Some(Kind::Forbidden)),
         ("a writer", access(Some("acme"), &[Scope::Ingest], &[TABLE]).await, Some(Kind::Forbidden), None),
-        ("another tenant", tenant("globex").await, foreign, foreign),
-        ("a reader of some columns", narrow(columns).await, foreign, foreign),
-        ("a reader of no table", access(Some("acme"), &[Scope::Read, Scope::Ingest], &[]).await, foreign, foreign),
-        ("a loader", access(None, &[Scope::Ingest], &[]).await, Some(Kind::Forbidden), Some(Kind::Forbidden)),
+        ("another tenant", tenant("globex").await, not_found, not_found),
+        ("a reader of some columns", with_policy(columns).await, not_found, not_found),
+        ("a reader of no table", access(Some("acme"), &[Scope::Read, Scope::Ingest], &[]).await, not_found, not_found),
+        (
+            "an operator without the scope admin",
+            access(None, &[Scope::Ingest], &[]).await,
+            Some(Kind::Forbidden),
+            Some(Kind::Forbidden),
+        ),
         ("an operator", operator().await, None, None),
     ];
-    for (who, access, looks, changes) in cases {
-        let told = |outcome: Option<Error>| outcome.map(|error| error.kind());
-        assert_eq!(told(ingest.quarantine.show(&access, TABLE, &id, None).await.err()), looks, "{who}");
+    for (who, access, read, change) in cases {
+        let kind_of = |outcome: Option<Error>| outcome.map(|error| error.kind());
+        assert_eq!(kind_of(ingest.quarantine.show(&access, TABLE, &id, None).await.err()), read, "{who}");
         let bad = json_event("{}");
-        assert_eq!(told(ingest.quarantine.replay_fixed(&access, TABLE, &id, None, bad).await.err()), changes, "{who}");
+        assert_eq!(
+            kind_of(ingest.quarantine.replay_fixed(&access, TABLE, &id, None, bad).await.err()),
+            change,
+            "{who}"
+        );
         let other = EntryFilter { tenant: Some("initech".into()), ..EntryFilter::default() };
-        let dropped = told(ingest.quarantine.drop_entries(&access, TABLE, &other, 9).await.err());
+        let dropped = kind_of(ingest.quarantine.drop_entries(&access, TABLE, &other, 9).await.err());
         assert!(access.tenant().is_err() || dropped == Some(Kind::Forbidden), "{who}: {dropped:?}");
     }
     for table in [QUARANTINE, "other"] {
-        let looked = ingest.quarantine.list(&operator().await, table, &EntryFilter::default(), 1).await;
-        assert_eq!(kind(looked), Kind::NotFound, "{table}");
+        let listed = ingest.quarantine.list(&operator().await, table, &EntryFilter::default(), 1).await;
+        assert_eq!(kind(listed), Kind::NotFound, "{table}");
     }
     ingest.stop().await;
 }

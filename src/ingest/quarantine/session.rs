@@ -1,7 +1,7 @@
 //! A quarantine session: checks a caller's access to one table's quarantine, and restricts its filter.
 //!
-//! In: a caller's [`Access`], a table and an [`EntryFilter`]. Out: a [`QuarantineSession`], which proves that the caller is
-//! authorized. All further steps require it.
+//! [`QuarantineSession::open`] takes a caller's [`Access`], a table and an [`EntryFilter`]. The session is the proof
+//! that the caller is authorized. All further steps of the request need it.
 //!
 //! **Invariant:** a tenant's filter selects only its own entries.
 
@@ -10,77 +10,77 @@ use std::sync::Arc;
 use super::reader::{EntryCursor, EntryFilter, EntryRange, FoundEntries, QuarantineEntry, QuarantineReader};
 use crate::contract::Owner;
 use crate::error::{Error, Result};
-use crate::ingest::target::{IngestTable, quarantine_of, unknown};
-use crate::ingest::write::MemoryReservation;
+use crate::ingest::group_commit::MemoryReservation;
+use crate::ingest::target::{IngestTable, quarantine_of, unknown_table};
 use crate::ingest::writer::Writer;
 use crate::tenancy::{Access, Scope};
 
-/// The page size limit, for replaying, dropping and listing entries.
+/// The maximum number of entries that one request lists, replays or drops.
 pub(super) const PAGE_ENTRIES_MAX: usize = 1_000;
 
-/// One page of the matching entries.
+/// Selects one page of the matching entries, in the order of their receipt.
 #[derive(Debug, Clone)]
 pub struct EntryPage {
-    /// Return the entries after this cursor, in the order of their receipt.
+    /// The page begins after this cursor, or with the oldest entry if this is `None`.
     pub after: Option<EntryCursor>,
-    /// The maximum number of entries; values above a thousand count as a thousand.
+    /// The maximum number of entries. A value above 1000 counts as 1000.
     pub limit: usize,
 }
 
-/// A table with its quarantine, for an authorized caller.
+/// An authorized caller, and the table whose quarantine the caller uses.
 pub(super) struct QuarantineSession<'a> {
     pub(super) access: &'a Access,
     pub(super) table: &'a Arc<IngestTable>,
     pub(super) reader: QuarantineReader<'a>,
     /// The filter, restricted to what the caller may see.
-    pub(super) pick: EntryFilter,
+    pub(super) filter: EntryFilter,
 }
 
 impl<'a> QuarantineSession<'a> {
-    /// Opens a caller's session. Operators need the scope `admin`. Tenants need `scope` and unrestricted access to their part
-    /// of the quarantine.
+    /// Opens a session. An operator needs the scope `admin`. A tenant needs `scope`, and access to all rows and columns
+    /// of its own entries.
     pub(super) fn open(
         writer: &'a Writer,
         access: &'a Access,
         table: &str,
         scope: Scope,
-        pick: &EntryFilter,
+        filter: &EntryFilter,
     ) -> Result<Self> {
         writer.admit(access)?;
-        let (visible, pick) = match access.owner() {
+        let (is_visible, filter) = match access.owner() {
             Owner::PerEvent => {
                 access.require(Scope::Admin)?;
-                (true, pick.clone())
+                (true, filter.clone())
             }
             Owner::Tenant(tenant) => {
                 access.require(scope)?;
-                // A quarantine holds whole events. A caller with restricted columns or rows must not see the rest,
-                // nor infer it by replay.
+                // A quarantine entry contains a whole event. A caller that may see only some columns or rows must not
+                // see the rest in an entry, or infer it from the result of a replay.
                 let rules = access.rules(&quarantine_of(table));
-                let whole = rules.is_some_and(|rules| rules.columns.is_none() && rules.rows.is_empty());
+                let is_unrestricted = rules.is_some_and(|rules| rules.columns.is_none() && rules.rows.is_empty());
                 let own = Some(tenant.as_str().to_owned());
-                let foreign = pick.tenant.is_some() && pick.tenant != own;
-                if foreign {
+                if filter.tenant.is_some() && filter.tenant != own {
                     return Err(Error::forbidden(
                         "a tenant's token gives access only to its own entries: omit `tenant`",
                     ));
                 }
-                (whole, EntryFilter { tenant: own, ..pick.clone() })
+                (is_unrestricted, EntryFilter { tenant: own, ..filter.clone() })
             }
         };
-        let table = if visible { writer.tables.visible(access, table)? } else { return Err(unknown(table)) };
+        let table = if is_visible { writer.tables.visible(access, table)? } else { return Err(unknown_table(table)) };
         let reader = QuarantineReader { table: &table.quarantine, key_hasher: table.preparer.key_hasher };
-        Ok(Self { access, table, reader, pick })
+        Ok(Self { access, table, reader, filter })
     }
 
-    /// The matching entries of a page, oldest first, and whether more follow.
+    /// Returns the entries of a page, oldest first, and true if more entries follow. Reads payloads only if
+    /// `reservation` is given.
     pub(super) async fn page(
         &self,
         page: EntryPage,
         reservation: Option<&mut MemoryReservation>,
     ) -> Result<(Vec<QuarantineEntry>, bool)> {
-        let want = EntryRange::Next(page.after, page.limit.clamp(1, PAGE_ENTRIES_MAX));
-        let found: FoundEntries = self.reader.find(&self.pick, &want).await?;
+        let range = EntryRange::Next(page.after, page.limit.clamp(1, PAGE_ENTRIES_MAX));
+        let found: FoundEntries = self.reader.find(&self.filter, &range).await?;
         let entries = self.reader.read(&found, reservation).await?;
         Ok((entries, found.more))
     }

@@ -17,7 +17,7 @@ use super::route::Route;
 use crate::clock::Micros;
 use crate::error::{Error, Result, did_you_mean};
 use crate::ingest::kafka::Source;
-use crate::ingest::schemas::SchemaReader;
+use crate::ingest::schema_registry::MessageDecoder;
 use crate::ingest::writer::Writer;
 use crate::lake::Table;
 
@@ -76,7 +76,7 @@ impl Sources {
     }
 
     /// The schema reader of a source, if it has one and has no transform.
-    pub(in crate::ingest) fn reader(&self, name: &str) -> Option<&Arc<SchemaReader>> {
+    pub(in crate::ingest) fn reader(&self, name: &str) -> Option<&Arc<MessageDecoder>> {
         let route = &self.sources.get(name)?.route;
         route.reader.as_ref().filter(|_| route.transform.is_none())
     }

@@ -26,10 +26,10 @@ use super::route::Route;
 use crate::config::IngestConfig;
 use crate::contract::{Format, MESSAGES_MAX, Owner};
 use crate::error::{Error, Kind, Result};
+use crate::ingest::group_commit::{MemoryReservation, Stored, WriteRequest};
 use crate::ingest::prepare::{PreparedBatch, ReceivedMessages};
-use crate::ingest::schemas::{Forms, SchemaReader};
+use crate::ingest::schema_registry::{DecodedMessages, MessageDecoder};
 use crate::ingest::target::IngestTable;
-use crate::ingest::write::{MemoryReservation, Stored, WriteRequest};
 use crate::ingest::writer::Writer;
 use crate::lake::{LagState, Progress};
 
@@ -117,10 +117,10 @@ impl SourceWriter {
         let prepared = self.prepare(table, body, &messages, &mut reservation).await?;
         // Columns may occupy more memory than the text they were decoded from.
         make_room(&mut reservation, prepared.bytes()).await?;
-        let PreparedBatch { good, bad, places, .. } = prepared;
+        let PreparedBatch { good, bad, reject_indexes, .. } = prepared;
 
         let position = |topic_partition: &TopicPartition| positions.get(topic_partition).copied().unwrap_or_default();
-        let mut landed = StoredBatch { rejected: places.len() as u64, ..StoredBatch::default() };
+        let mut landed = StoredBatch { rejected: reject_indexes.len() as u64, ..StoredBatch::default() };
         landed.positions = message_batch
             .spans
             .keys()
@@ -128,7 +128,7 @@ impl SourceWriter {
             .collect();
         if let Some(bad) = bad {
             let spots: BTreeSet<&TopicPartition> =
-                places.iter().map(|place| &messages[*place as usize].topic_partition).collect();
+                reject_indexes.iter().map(|index| &messages[*index as usize].topic_partition).collect();
             let passed = spots.into_iter().filter_map(|topic_partition| {
                 let after = position(topic_partition).quarantined;
                 // Never back: messages that are read again after an error are recognised by their ids.
@@ -141,7 +141,7 @@ impl SourceWriter {
             }
             let progress = passed.into_iter().map(|(_, progress)| progress).collect();
             let reservation = reservation.split(bad.bytes);
-            let request = WriteRequest { part: Arc::new(bad), reservation, progress, is_whole: false };
+            let request = WriteRequest { prepared: Arc::new(bad), reservation, progress, is_separate: false };
             table.quarantine_queue.send(request).await?.stored().await?;
         }
         let offset = |(topic_partition, span): (&TopicPartition, &OffsetRange)| Progress {
@@ -152,7 +152,8 @@ impl SourceWriter {
         let started = message_batch.started.map(|next| Progress { app: route.started_app(), after: None, next });
         let progress =
             message_batch.spans.iter().map(offset).chain(started).chain(message_batch.guard.take()).collect();
-        let request = WriteRequest { part: Arc::new(good), reservation, progress, is_whole: message_batch.is_whole };
+        let request =
+            WriteRequest { prepared: Arc::new(good), reservation, progress, is_separate: message_batch.is_whole };
         landed.stored = table.queue.send(request).await?.stored().await?;
         for (topic_partition, span) in &message_batch.spans {
             landed.positions.entry(topic_partition.clone()).or_default().stored = Some(span.next);
@@ -170,7 +171,7 @@ impl SourceWriter {
         messages: &Arc<Vec<BatchMessage>>,
         reservation: &mut MemoryReservation,
     ) -> Result<PreparedBatch> {
-        let (stamp, held) = self.writer.stamp_held(table, Owner::PerEvent);
+        let (stamp, in_flight) = self.writer.stamp_in_flight(table, Owner::PerEvent);
         let forms = match &self.route.reader {
             Some(reader) => Some(self.read_messages(reader, &body, messages, reservation).await?),
             None => None,
@@ -179,7 +180,7 @@ impl SourceWriter {
             (table.clone(), messages.clone(), self.route.clone(), Handle::current());
         let decoding = move || {
             let received = ReceivedMessages { body: &body, messages: &messages, kept_as: route.kept_as() };
-            let given = forms.as_ref().map_or((route.format, &body, &**messages), |forms| forms.given());
+            let given = forms.as_ref().map_or((route.format, &body, &**messages), |forms| forms.parts());
             let (preparer, source, (format, body, messages)) = (&table.preparer, &route.source, given);
             isolate(messages, |messages| {
                 let given = (format, body, messages);
@@ -191,7 +192,7 @@ impl SourceWriter {
                 }
             })
         };
-        Ok(self.writer.decode(decoding).await?.held(held))
+        Ok(self.writer.decode(decoding).await?.with_in_flight(in_flight))
     }
 
     /// Reports the lag of a partition to the table's watermark.
@@ -216,15 +217,17 @@ impl SourceWriter {
     /// Reads messages with their schemas, and reserves memory for the resulting text.
     async fn read_messages(
         &self,
-        reader: &Arc<SchemaReader>,
+        reader: &Arc<MessageDecoder>,
         body: &Bytes,
         messages: &Arc<Vec<BatchMessage>>,
         reservation: &mut MemoryReservation,
-    ) -> Result<Forms> {
-        let schemas = reader.learn(reader.ids(messages.iter().map(|message| &body[message.place.clone()]))).await?;
+    ) -> Result<DecodedMessages> {
+        let schemas = reader
+            .fetch_schemas(reader.schema_ids(messages.iter().map(|message| &body[message.place.clone()])))
+            .await?;
         let bounds = (self.writer.limits.event_bytes_max, text_bytes_max(&self.writer.limits));
         let (reader, from, messages) = (reader.clone(), body.clone(), messages.clone());
-        let read = move || isolate(&messages, |messages| reader.read(&from, messages, &schemas, bounds));
+        let read = move || isolate(&messages, |messages| reader.decode(&from, messages, &schemas, bounds));
         let forms = self.writer.decode(read).await?;
         if forms.format == Format::Json {
             make_room(reservation, body.len() + forms.body.len()).await?;

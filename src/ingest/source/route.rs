@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::message_batch::TopicPartition;
 use crate::contract::{Format, Kept, Owner};
-use crate::ingest::schemas::SchemaReader;
+use crate::ingest::schema_registry::MessageDecoder;
 use crate::lake::PartitionFeed;
 use crate::transform::Transform;
 
@@ -18,7 +18,7 @@ pub(in crate::ingest) struct Route {
     /// The owner of its events, as far as the configuration determines it.
     pub(in crate::ingest) owner: Owner,
     /// Reads messages with schemas, if the contract alone cannot decode them.
-    pub(in crate::ingest) reader: Option<Arc<SchemaReader>>,
+    pub(in crate::ingest) reader: Option<Arc<MessageDecoder>>,
     /// Transforms messages to the columns of the table; `None` if the messages already have them.
     pub(in crate::ingest) transform: Option<Arc<Transform>>,
 }

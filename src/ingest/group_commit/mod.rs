@@ -1,4 +1,5 @@
-//! Group commit: requests that wait for the same table share one commit, and each is answered after it.
+//! Group commit: requests that wait for the same table share one commit, and each request is answered after that
+//! commit.
 //!
 //! ```text
 //!   memory ─► a table's queue ─► committer ─► batch (full, or due) ─► store ─► dedupe ─► table.write ─► table.commit
@@ -6,9 +7,11 @@
 //!                                   └── collects the next meanwhile ────┴─► an answer to each request
 //! ```
 //!
-//! In: requests ([`WriteRequest`]), each with its [`MemoryReservation`]. Out: the outcome of each ([`Stored`]), or the error.
+//! A [`TableQueue`] takes requests ([`WriteRequest`]), each with its [`MemoryReservation`]. The answer to a request is
+//! the counts of its rows ([`Stored`]), or an error.
 //!
-//! **Invariant:** memory is reserved for all bytes that wait, across all tables, before they are queued.
+//! **Invariant:** memory is reserved for a request's bytes before the request is queued. One budget applies to all
+//! tables.
 //! **Invariant:** each table dedupes, writes and commits one batch at a time, and no answer precedes its commit.
 
 mod reservation;
@@ -27,6 +30,6 @@ mod shared_table_tests;
 pub use reservation::MemoryReservation;
 
 pub(super) use batch::Stored;
-pub(super) use committer::{Committer, Ending, Opening};
+pub(super) use committer::{Committer, ShutdownSignals, TableWriterOpener};
 pub(super) use queue::{TableQueue, WriteAnswer, WriteRequest, interrupted, stopping};
 pub(super) use reservation::MemoryBudget;

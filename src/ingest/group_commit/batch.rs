@@ -1,9 +1,10 @@
-//! A batch being collected: the requests that share one commit, and when that commit is due.
+//! A batch that is being collected: the requests that will share a commit, and the time at which that commit is due.
 //!
-//! In: requests ([`Pending`]). Out: a [`Batch`] that is full, or due according to its [`Pace`].
+//! The committer adds requests ([`Pending`]) to a [`Batch`] until the batch is full, or until its commit is due
+//! according to the [`Pace`].
 //!
-//! A request to an idle table is committed at once. Under load one commit per `batch_age_max` is made, even if the requests
-//! are small: many tiny files would make the lake slow to read.
+//! A request to an idle table is committed immediately. Under load, there is one commit per `batch_age_max`, even if
+//! the requests are small, because many small files would make queries slow.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,35 +14,36 @@ use tokio::time::Instant;
 
 use super::reservation::MemoryReservation;
 use crate::error::Result;
-use crate::ingest::dedupe::Part;
+use crate::ingest::dedupe::PreparedRows;
 use crate::lake::Progress;
 
-/// The number of commits in quick succession before the rate of one per `batch_age_max` applies.
+/// The number of commits in quick succession after which the rate of one per `batch_age_max` applies.
 const BURST_COMMITS: u32 = 8;
 
-/// The outcome of one request's rows.
+/// The counts of one request's rows after their commit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(in crate::ingest) struct Stored {
-    /// Rows stored by this commit.
+    /// The number of rows that this commit stored.
     pub(in crate::ingest) accepted: u64,
-    /// Rows that were already stored.
+    /// The number of rows that were already stored.
     pub(in crate::ingest) duplicate: u64,
-    /// Duplicate rows whose content differs from the stored one, as far as that is known.
+    /// The number of duplicates whose content is known to differ from the stored row.
     pub(in crate::ingest) conflict: u64,
-    /// The table version that holds the rows; 0 if nothing was stored.
+    /// The table version that holds the rows; 0 if no row was stored.
     pub(in crate::ingest) version: u64,
 }
 
-/// One request's rows, queued for a table. Only [`TableQueue`](super::queue::TableQueue) creates one.
+/// One request's rows in a table's queue. Only [`TableQueue`](super::queue::TableQueue) creates it.
 #[derive(Debug)]
 pub(in crate::ingest) struct Pending {
-    /// The rows, with their event keys.
-    pub(super) part: Arc<Part>,
+    /// The rows and their event keys.
+    pub(super) prepared: Arc<PreparedRows>,
     /// The source offsets to commit with the rows; empty for a client's request.
     pub(super) progress: Vec<Progress>,
-    /// Whether the rows form a batch of their own, because more of the same source are waiting.
-    pub(super) is_whole: bool,
-    /// Their memory reservation, held until the answer.
+    /// True if no more requests may join the batch of these rows, because the same source already has more rows to
+    /// store.
+    pub(super) is_separate: bool,
+    /// The memory reservation of the rows, held until the answer.
     pub(super) reservation: MemoryReservation,
     /// The channel for the answer.
     pub(super) reply: oneshot::Sender<Result<Stored>>,
@@ -50,57 +52,59 @@ pub(in crate::ingest) struct Pending {
 /// Requests that will share a commit.
 #[derive(Debug)]
 pub(super) struct Batch {
-    /// In order of arrival.
+    /// The requests in order of arrival.
     pub(super) requests: Vec<Pending>,
     rows: usize,
     bytes: usize,
-    /// Whether one of the requests is a batch of its own.
-    is_whole: bool,
+    /// True if one of the requests allows no more requests in its batch.
+    is_separate: bool,
     opened: Instant,
 }
 
 impl Batch {
-    /// Creates a batch of one request.
+    /// Creates a batch with one request.
     pub(super) fn open(first: Pending, now: Instant) -> Self {
-        let mut batch = Self { requests: Vec::new(), rows: 0, bytes: 0, is_whole: false, opened: now };
+        let mut batch = Self { requests: Vec::new(), rows: 0, bytes: 0, is_separate: false, opened: now };
         batch.push(first);
         batch
     }
 
     /// Adds a request.
     pub(super) fn push(&mut self, request: Pending) {
-        self.rows += request.part.rows.num_rows();
-        self.bytes += request.part.bytes;
-        self.is_whole |= request.is_whole;
+        self.rows += request.prepared.rows.num_rows();
+        self.bytes += request.prepared.bytes;
+        self.is_separate |= request.is_separate;
         self.requests.push(request);
     }
 
-    /// Whether no more requests should be added. The last request may exceed the limits.
+    /// Returns true if no more requests should be added. The last request may have exceeded the limits.
     pub(super) fn is_full(&self, rows_max: usize, bytes_max: usize) -> bool {
-        self.is_whole || self.rows >= rows_max || self.bytes >= bytes_max
+        self.is_separate || self.rows >= rows_max || self.bytes >= bytes_max
     }
 
-    /// When its commit should begin, unless another commit is still running.
+    /// Returns the time at which the commit should begin. It begins later if another commit is still running.
     pub(super) fn due(&self, pace: &Pace, now: Instant) -> Instant {
         pace.earliest(now).min(self.opened + pace.interval)
     }
 }
 
-/// Limits commits to one per interval on average, with a burst of [`BURST_COMMITS`] after an idle period.
+/// Limits the rate of commits to one per interval on average. After an idle period, allows a burst of
+/// [`BURST_COMMITS`].
 #[derive(Debug)]
 pub(super) struct Pace {
     interval: Duration,
-    /// The time up to which the commits so far have used the allowed rate.
+    /// The time from which a full burst is available again if no more commits begin. Each commit moves this time by one
+    /// interval.
     used_until: Instant,
 }
 
 impl Pace {
-    /// Creates an idle pace.
+    /// Creates a pace for a table without recent commits.
     pub(super) fn new(interval: Duration, now: Instant) -> Self {
         Self { interval, used_until: now }
     }
 
-    /// When the next commit may begin: `now` after an idle period.
+    /// Returns the earliest time at which the next commit may begin. This is `now` after an idle period.
     fn earliest(&self, now: Instant) -> Instant {
         let credit = self.interval * (BURST_COMMITS - 1);
         now + self.used_until.saturating_duration_since(now).saturating_sub(credit)

@@ -1,4 +1,5 @@
-//! Tests of sources with schemas: Avro and protobuf with a registry, with a file, and for a transform.
+//! Tests of sources whose messages need a schema: Avro and protobuf, with a schema registry, with a schema file, and
+//! for a transform.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -7,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde_json::json;
 
-use super::registry_tests::FakeRegistry;
+use super::client_tests::FakeRegistry;
 use crate::config::{Envelope, SourceConfig, SourceFormat, TableConfig, TenantFrom};
 use crate::contract::{Contract, Kept};
 use crate::ingest::kafka::tests::{Kafka, SourceServer, offsets, reaches};
@@ -16,19 +17,22 @@ use crate::ingest::{EntryFilter, EntryPage, QuarantineEntry};
 use crate::tenancy::testing::access;
 use crate::tenancy::{Access, Scope};
 
-/// An event's first schema, and a second one with a further field.
+/// The first version of an Avro schema.
 const FIRST: &str = r#"{"type":"record","name":"Call","fields":[{"name":"event_id","type":"string"},
     {"name":"event_time","type":{"type":"long","logicalType":"timestamp-millis"}}]}"#;
+/// The second version, which has one more field.
 const SECOND: &str = r#"{"type":"record","name":"Call","fields":[{"name":"event_id","type":"string"},
     {"name":"event_time","type":{"type":"long","logicalType":"timestamp-millis"}},{"name":"mos","type":["null","double"]}]}"#;
-/// 2026-03-01T12:00:00Z in milliseconds, as Avro writes it.
+/// The time 2026-03-01T12:00:00Z in milliseconds, encoded as an Avro long.
 const TIME: [u8; 6] = [0x80, 0xa8, 0xa8, 0x94, 0x95, 0x67];
+/// The Avro schema of a Debezium change event.
 const CHANGE: &str = r#"{"type":"record","name":"Envelope","namespace":"shop","fields":[
     {"name":"before","type":["null",{"type":"record","name":"Value","fields":[{"name":"id","type":"int"}]}]},
     {"name":"after","type":["null","Value"]},
     {"name":"source","type":{"type":"record","name":"Source","fields":[
         {"name":"lsn","type":["null","long"]},{"name":"ts_us","type":"long"}]}},
     {"name":"op","type":"string"}]}"#;
+/// A protobuf file with several message types. The table reads `voice.Outer.Call`.
 const CALLS: &str = r#"
     syntax = "proto3";
     package voice;
@@ -44,38 +48,40 @@ const CALLS: &str = r#"
       }
     }"#;
 
-fn framed(id: u32, rest: &[&[u8]]) -> Vec<u8> {
+/// Returns a message that begins with a schema registry's header.
+fn with_header(id: u32, rest: &[&[u8]]) -> Vec<u8> {
     [&[0], &id.to_be_bytes()[..], &rest.concat()].concat()
 }
 
-/// An event of the first schema, and one of the second.
+/// Returns an event with the first schema.
 fn first(id: u32, event: &str) -> Vec<u8> {
-    framed(id, &[&[event.len() as u8 * 2], event.as_bytes(), &TIME])
+    with_header(id, &[&[event.len() as u8 * 2], event.as_bytes(), &TIME])
 }
 
+/// Returns an event with the second schema.
 fn second(id: u32, event: &str, mos: f64) -> Vec<u8> {
     [first(id, event), vec![2], mos.to_le_bytes().to_vec()].concat()
 }
 
-/// An event as protobuf, after the path to its type.
+/// Returns a protobuf event. Its header contains the path to its message type.
 fn call(id: u32, path: &[u8], event: &str) -> Vec<u8> {
     let time = [0x08, 0xc0, 0xd4, 0x90, 0xcd, 0x06];
     let text = |number: u8, text: &[u8]| [&[number << 3 | 2, text.len() as u8], text].concat();
-    framed(id, &[path, &text(1, b"acme"), &text(2, &time), &text(3, event.as_bytes()), &text(9, b"x")])
+    with_header(id, &[path, &text(1, b"acme"), &text(2, &time), &text(3, event.as_bytes()), &text(9, b"x")])
 }
 
 async fn operator() -> Access {
     access(None, &[Scope::Admin, Scope::Ingest], &[]).await
 }
 
-/// The open entries with their payloads, sorted by place.
+/// Returns the open quarantine entries with their payloads, sorted by place.
 async fn entries(server: &SourceServer) -> Vec<QuarantineEntry> {
     let operator = operator().await;
     let listed = server.ingest.quarantine.list(&operator, TABLE, &EntryFilter::default(), 100).await.unwrap();
     let mut entries = Vec::new();
     for entry in listed.entries {
-        let (whole, _room) = server.ingest.quarantine.show(&operator, TABLE, &entry.id, None).await.unwrap();
-        entries.extend(whole);
+        let (shown, _reservation) = server.ingest.quarantine.show(&operator, TABLE, &entry.id, None).await.unwrap();
+        entries.extend(shown);
     }
     entries.sort_by(|one, other| one.place.cmp(&other.place));
     entries
@@ -88,9 +94,9 @@ fn names(found: &[(String, String)]) -> Vec<&str> {
 #[tokio::test(flavor = "multi_thread")]
 async fn avro_is_decoded_with_the_schemas_of_a_registry() {
     let (kafka, store, registry) = (Kafka::start(), memory(), FakeRegistry::start().await);
-    registry.holds(7, FIRST, json!({}));
-    registry.holds(9, SECOND, json!({}));
-    registry.holds(11, "syntax = \"proto3\"; message A {}", json!({ "schemaType": "PROTOBUF" }));
+    registry.add_schema(7, FIRST, json!({}));
+    registry.add_schema(9, SECOND, json!({}));
+    registry.add_schema(11, "syntax = \"proto3\"; message A {}", json!({ "schemaType": "PROTOBUF" }));
     let config = SourceConfig {
         format: SourceFormat::Avro,
         registry: Some(registry.config()),
@@ -103,12 +109,12 @@ async fn avro_is_decoded_with_the_schemas_of_a_registry() {
     bad.iter().for_each(|bytes| kafka.send_bytes("acme", bytes));
     kafka.send_bytes("globex", &second(9, "b", 4.5));
 
-    // While the registry is unreachable, nothing is stored and nothing is rejected.
-    registry.fails(Some((503, "")));
+    // While the registry fails, nothing is stored and nothing is rejected.
+    registry.set_failure(Some((503, "")));
     let server = SourceServer::start(&store, &config).await;
     server.reports("glasshouse_source_schemas_total{source=\"voice\",outcome=\"failed\"}").await;
     assert_eq!((offsets(&store, TABLE).await, entries(&server).await), ([None, None], vec![]));
-    registry.fails(None);
+    registry.set_failure(None);
     reaches(&store, [Some(6), None]).await;
     let pairs = [("acme", "a"), ("globex", "b")].map(|(tenant, id)| (tenant.to_owned(), id.to_owned()));
     assert_eq!(stored(&store, TABLE).await, pairs);
@@ -128,8 +134,8 @@ async fn avro_is_decoded_with_the_schemas_of_a_registry() {
     assert_eq!((again.accepted, again.rejected), (0, 4));
     server.stop().await;
 
-    // The schema is registered later: the replay decodes the entry with it.
-    registry.holds(8, FIRST, json!({}));
+    // The missing schema is registered, so a replay can decode the entry that names it.
+    registry.add_schema(8, FIRST, json!({}));
     let server = SourceServer::start(&store, &config).await;
     kafka.send_bytes("acme", &first(7, "c"));
     reaches(&store, [Some(7), None]).await;
@@ -141,8 +147,8 @@ async fn avro_is_decoded_with_the_schemas_of_a_registry() {
     assert_eq!(names(&stored(&store, TABLE).await), ["a", "c", "later", "b"]);
 }
 
-/// The table of these tests, declared by a message.
-fn declared(folder: &std::path::Path) -> Arc<Contract> {
+/// Creates the contract of a table that a protobuf message type declares.
+fn contract_of_message(folder: &std::path::Path) -> Arc<Contract> {
     let file = folder.join("calls.proto");
     std::fs::write(file, CALLS).unwrap();
     let config = TableConfig {
@@ -158,14 +164,14 @@ fn declared(folder: &std::path::Path) -> Arc<Contract> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn protobuf_of_a_registry_is_the_message_that_the_table_reads() {
+async fn protobuf_with_a_registry_must_have_the_message_type_of_the_table() {
     let (kafka, store, registry) = (Kafka::start(), memory(), FakeRegistry::start().await);
     let folder = tempfile::tempdir().unwrap();
-    let contract = declared(folder.path());
-    registry.holds(1, CALLS, json!({ "schemaType": "PROTOBUF" }));
+    let contract = contract_of_message(folder.path());
+    registry.add_schema(1, CALLS, json!({ "schemaType": "PROTOBUF" }));
     let only = "syntax = \"proto3\"; message Call { string tenant_id = 1; string event_id = 3; double size = 4; }";
-    registry.holds(2, only, json!({ "schemaType": "PROTOBUF" }));
-    registry.holds(3, FIRST, json!({}));
+    registry.add_schema(2, only, json!({ "schemaType": "PROTOBUF" }));
+    registry.add_schema(3, FIRST, json!({}));
     let config = SourceConfig { format: SourceFormat::Protobuf, registry: Some(registry.config()), ..kafka.source() };
     let bad = [
         call(1, &[0], "other"),
@@ -173,7 +179,7 @@ async fn protobuf_of_a_registry_is_the_message_that_the_table_reads() {
         call(1, &[2, 8], "none"),
         call(1, &[0x04, 0x02], "cut"),
         call(3, &[0], "avro"),
-        framed(1, &[&[4, 2, 0], b"\x0a\x04acme\x1a\x01x"]),
+        with_header(1, &[&[4, 2, 0], b"\x0a\x04acme\x1a\x01x"]),
     ];
     kafka.send_bytes("", &call(1, &[4, 2, 0], "a"));
     bad.iter().for_each(|bytes| kafka.send_bytes("", bytes));
@@ -198,21 +204,22 @@ async fn protobuf_of_a_registry_is_the_message_that_the_table_reads() {
     }
     let page = EntryPage { after: None, limit: 100 };
     let again = server.ingest.quarantine.replay(&operator().await, TABLE, &EntryFilter::default(), page).await.unwrap();
-    assert_eq!((again.accepted, again.rejected), (0, 6), "messages of another type never become rows");
+    assert_eq!((again.accepted, again.rejected), (0, 6), "a replay rejects messages of another type again");
     server.stop().await;
 }
 
-/// A source with a transform that appends the SQL expression `more` to the id of each event.
-fn with_transform(format: SourceFormat, more: &str) -> SourceConfig {
-    let id = format!("(value->>'event_id') || {more}");
+/// Creates a source with a transform that appends the value of an SQL expression to the id of each event.
+fn with_transform(format: SourceFormat, expression: &str) -> SourceConfig {
+    let id = format!("(value->>'event_id') || {expression}");
     let sql = format!("SELECT {id} AS event_id, 'acme' AS tenant_id, time AS event_time FROM messages");
     SourceConfig { format, transform: Some(sql), ..SourceConfig::default() }
 }
 
-/// Checks that a source with a transform makes one event with this id from a message, and none from half of the message.
-async fn transformed(case: &str, config: SourceConfig, message: &[u8], contract: &Arc<Contract>, expected: &str) {
+/// Checks that a source with a transform makes one event with the id `expected` from `message`, and that it rejects the
+/// message if its last byte is missing.
+async fn check_transform(case: &str, config: SourceConfig, message: &[u8], contract: &Arc<Contract>, expected: &str) {
     let (kafka, store) = (Kafka::start(), memory());
-    let config = of_cluster(config, &kafka);
+    let config = with_brokers_of(config, &kafka);
     let bad = &message[..message.len() - 1];
     kafka.send_bytes("", message);
     kafka.send_bytes("", bad);
@@ -233,47 +240,47 @@ async fn transformed(case: &str, config: SourceConfig, message: &[u8], contract:
 #[tokio::test(flavor = "multi_thread")]
 async fn a_transform_sees_avro_as_json() {
     let registry = FakeRegistry::start().await;
-    registry.holds(9, SECOND, json!({}));
-    registry.holds(5, CHANGE, json!({}));
+    registry.add_schema(9, SECOND, json!({}));
+    registry.add_schema(5, CHANGE, json!({}));
     let contract = Arc::new(crate::ingest::testing::contract());
-    let more = "(value->>'mos') || (value->>'event_time')";
-    let config = SourceConfig { registry: Some(registry.config()), ..with_transform(SourceFormat::Avro, more) };
+    let expression = "(value->>'mos') || (value->>'event_time')";
+    let config = SourceConfig { registry: Some(registry.config()), ..with_transform(SourceFormat::Avro, expression) };
     let expected = "a4.52026-03-01T12:00:00.000Z";
-    transformed("Avro", config.clone(), &second(9, "a", 4.5), &contract, expected).await;
+    check_transform("Avro", config.clone(), &second(9, "a", 4.5), &contract, expected).await;
 
     let sql = "SELECT op || (row->>'id') AS event_id, 'acme' AS tenant_id, changed_time AS event_time FROM messages";
     let config = SourceConfig { transform: Some(sql.to_owned()), envelope: Envelope::Debezium, ..config };
-    let change = framed(5, &[b"\0\x02\x0a\x02\x0e\x80\xe4\x97\xd0\x12\x02c"]);
-    transformed("changes as Debezium's Avro converter writes them", config, &change, &contract, "c5").await;
+    let change = with_header(5, &[b"\0\x02\x0a\x02\x0e\x80\xe4\x97\xd0\x12\x02c"]);
+    check_transform("a change event of Debezium", config, &change, &contract, "c5").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_transform_sees_protobuf_as_json() {
     let registry = FakeRegistry::start().await;
-    registry.holds(1, CALLS, json!({ "schemaType": "PROTOBUF" }));
+    registry.add_schema(1, CALLS, json!({ "schemaType": "PROTOBUF" }));
     let folder = tempfile::tempdir().unwrap();
-    let (own, file) = (declared(folder.path()), folder.path().join("calls.proto"));
+    let (own, file) = (contract_of_message(folder.path()), folder.path().join("calls.proto"));
     let plain = Arc::new(crate::ingest::testing::contract());
     let protobuf = || with_transform(SourceFormat::Protobuf, "json_text(value, 'tags', 0)");
-    let (framed, bare) = (call(1, &[4, 2, 0], "p"), call(0, &[], "p")[5..].to_vec());
+    let (with_header, without_header) = (call(1, &[4, 2, 0], "p"), call(0, &[], "p")[5..].to_vec());
     let config = SourceConfig { registry: Some(registry.config()), ..protobuf() };
-    transformed("by a registry", config, &framed, &plain, "px").await;
+    check_transform("with a registry", config, &with_header, &plain, "px").await;
     let message = Some("voice.Outer.Call".to_owned());
     let config = SourceConfig { schema_file: Some(file), message, ..protobuf() };
-    transformed("by a file", config, &bare, &plain, "px").await;
+    check_transform("with a schema file", config, &without_header, &plain, "px").await;
     let config = SourceConfig { confluent: true, ..protobuf() };
-    let unread = call(77, &[0], "p");
-    transformed("by the table's own message, after a skipped header", config, &unread, &own, "px").await;
+    let unknown_schema = call(77, &[0], "p");
+    check_transform("with the table's message type, after a header", config, &unknown_schema, &own, "px").await;
 }
 
-/// The same source with the brokers of this cluster.
-fn of_cluster(config: SourceConfig, kafka: &Kafka) -> SourceConfig {
+/// Changes a source to read from this cluster.
+fn with_brokers_of(config: SourceConfig, kafka: &Kafka) -> SourceConfig {
     let SourceConfig { brokers, topics, group, table, options, .. } = kafka.source();
     SourceConfig { brokers, topics, group, table, options, ..config }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn avro_needs_no_registry_with_a_schema_file() {
+async fn avro_with_a_schema_file_needs_no_registry() {
     let (kafka, store, folder) = (Kafka::start(), memory(), tempfile::tempdir().unwrap());
     let file = folder.path().join("call.avsc");
     std::fs::write(&file, SECOND).unwrap();
@@ -290,7 +297,7 @@ async fn avro_needs_no_registry_with_a_schema_file() {
     assert_eq!(names(&stored(&store, TABLE).await), ["a"]);
 
     let (kafka, store) = (Kafka::start(), memory());
-    let config = of_cluster(SourceConfig { confluent: true, ..config }, &kafka);
+    let config = with_brokers_of(SourceConfig { confluent: true, ..config }, &kafka);
     kafka.send_bytes("", &second(77, "b", 1.0));
     let server = SourceServer::start(&store, &config).await;
     reaches(&store, [Some(1), None]).await;

@@ -1,5 +1,5 @@
-//! Tests of servers that share a table: events that both receive, events older than the dedupe window, sources that are
-//! overtaken or move to another server, and lost commit answers.
+//! Tests of servers that share a table: events that several servers receive, events older than the dedupe window,
+//! sources that move to another server, and lost commit answers.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -20,7 +20,7 @@ use crate::ingest::prepare::Preparer;
 use crate::ingest::testing::{Faults, QUARANTINE, TABLE, faulty, limits, lines, memory, open, stored};
 use crate::lake::{Progress, Store, Table, Tables};
 
-/// The table writer of a server, driven by the test.
+/// A server whose table writer the test calls directly.
 struct CommitterServer {
     tables: Arc<Tables>,
     table_writer: TableWriter,
@@ -50,38 +50,38 @@ impl CommitterServer {
         Self { tables, table_writer, preparer, memory_budget }
     }
 
-    /// Stores requests of these ids together, each with its progress.
+    /// Stores several requests in one batch. Each request has the events of a range of ids, and a source's progress.
     async fn store(&mut self, requests: &[(std::ops::Range<u32>, Vec<Progress>)]) -> Vec<Result<Stored>> {
         let (mut pending, mut answers) = (Vec::new(), Vec::new());
         for (ids, progress) in requests {
             let body = Body::Encoded(Format::Json, Bytes::from(lines(ids.clone())));
-            let part = Arc::new(self.preparer.prepare(body, &acme(), "test").unwrap().good);
-            let request = WriteRequest::new(part, self.memory_budget.empty());
-            let (one, answer) = WriteRequest { progress: progress.clone(), ..request }.pending();
-            pending.push(one);
+            let prepared = Arc::new(self.preparer.prepare(body, &acme(), "test").unwrap().good);
+            let request = WriteRequest::new(prepared, self.memory_budget.empty());
+            let (write, answer) = WriteRequest { progress: progress.clone(), ..request }.pending();
+            pending.push(write);
             answers.push(answer);
         }
         self.table_writer.store(pending).await;
-        let mut told = Vec::new();
+        let mut stored = Vec::new();
         for answer in answers {
-            told.push(answer.stored().await);
+            stored.push(answer.stored().await);
         }
-        told
+        stored
     }
 
-    /// Stores these events: (id, day of March 2026). Returns how many were new.
+    /// Stores events, each given as an id and a day of March 2026. Returns the number of events that were new.
     async fn store_days(&mut self, events: &[(u32, u32)]) -> u64 {
         let line = |(id, day): &(u32, u32)| {
             format!("{{\"event_id\":\"{id}\",\"event_time\":\"2026-03-{day:02}T12:00:{:02}Z\"}}\n", id % 60)
         };
         let body = Body::Encoded(Format::Json, Bytes::from(events.iter().map(line).collect::<String>()));
-        let part = Arc::new(self.preparer.prepare(body, &acme(), "test").unwrap().good);
-        let (pending, answer) = WriteRequest::new(part, self.memory_budget.empty()).pending();
+        let prepared = Arc::new(self.preparer.prepare(body, &acme(), "test").unwrap().good);
+        let (pending, answer) = WriteRequest::new(prepared, self.memory_budget.empty()).pending();
         self.table_writer.store(vec![pending]).await;
         answer.stored().await.unwrap().accepted
     }
 
-    /// The source's offset in the table.
+    /// Returns the source's offset in the table.
     async fn stored_offset(&self) -> Option<i64> {
         self.tables[TABLE].refresh().await.unwrap().txns.get("kafka:calls:t:0").copied()
     }
@@ -104,7 +104,7 @@ fn kinds(answers: &[Result<Stored>]) -> Vec<std::result::Result<(u64, u64), Kind
     answers.iter().map(kind).collect()
 }
 
-/// All ids of the table, sorted as numbers.
+/// Returns all ids in the table, sorted as numbers.
 async fn ids(store: &Store) -> Vec<u32> {
     let mut ids: Vec<u32> = stored(store, TABLE).await.iter().map(|(_, id)| id.parse().unwrap()).collect();
     ids.sort_unstable();
@@ -112,22 +112,22 @@ async fn ids(store: &Store) -> Vec<u32> {
 }
 
 #[tokio::test]
-async fn only_the_overtaken_source_is_refused() {
+async fn only_the_source_that_another_server_took_over_is_refused() {
     let store = memory();
-    let (mut one, mut other) = (CommitterServer::start(&store).await, CommitterServer::start(&store).await);
-    assert_eq!(kinds(&one.store(&[(0..3, source(None, 3))]).await), [Ok((3, 0))]);
-    // The other server learns of that only when it commits. The other requests of its batch are stored.
-    let told = other.store(&[(3..6, vec![]), (0..4, source(None, 4)), (6..7, vec![])]).await;
-    assert_eq!(kinds(&told), [Ok((3, 0)), Err(Kind::Conflict), Ok((1, 0))]);
-    // Now it refuses the source before it writes anything.
-    let told = other.store(&[(7..8, vec![]), (0..4, source(Some(2), 4))]).await;
-    assert_eq!(kinds(&told), [Ok((1, 0)), Err(Kind::Conflict)]);
+    let (mut first, mut second) = (CommitterServer::start(&store).await, CommitterServer::start(&store).await);
+    assert_eq!(kinds(&first.store(&[(0..3, source(None, 3))]).await), [Ok((3, 0))]);
+    // `second` notices this when it commits. The other requests of its batch are stored.
+    let answers = second.store(&[(3..6, vec![]), (0..4, source(None, 4)), (6..7, vec![])]).await;
+    assert_eq!(kinds(&answers), [Ok((3, 0)), Err(Kind::Conflict), Ok((1, 0))]);
+    // Now `second` refuses the source before it writes anything.
+    let answers = second.store(&[(7..8, vec![]), (0..4, source(Some(2), 4))]).await;
+    assert_eq!(kinds(&answers), [Ok((1, 0)), Err(Kind::Conflict)]);
     assert_eq!(
-        kinds(&other.store(&[(0..9, source(Some(2), 9))]).await),
+        kinds(&second.store(&[(0..9, source(Some(2), 9))]).await),
         [Err(Kind::Conflict)],
-        "also as the only request"
+        "the source is also refused if it sends the only request"
     );
-    assert_eq!((other.stored_offset().await, ids(&store).await), (Some(3), (0..8).collect()));
+    assert_eq!((second.stored_offset().await, ids(&store).await), (Some(3), (0..8).collect()));
 }
 
 #[tokio::test]
@@ -146,19 +146,19 @@ async fn progress_is_stored_when_no_row_is_new() {
 #[tokio::test]
 async fn a_source_that_moves_between_servers_stores_no_duplicates() {
     let store = memory();
-    let (mut one, mut other) = (CommitterServer::start(&store).await, CommitterServer::start(&store).await);
-    assert_eq!(kinds(&one.store(&[(0..5, source(None, 5))]).await), [Ok((5, 0))]);
-    assert_eq!(kinds(&one.store(&[(5..9, source(Some(5), 9))]).await), [Ok((4, 0))]);
-    assert_eq!(other.stored_offset().await, Some(9));
+    let (mut first, mut second) = (CommitterServer::start(&store).await, CommitterServer::start(&store).await);
+    assert_eq!(kinds(&first.store(&[(0..5, source(None, 5))]).await), [Ok((5, 0))]);
+    assert_eq!(kinds(&first.store(&[(5..9, source(Some(5), 9))]).await), [Ok((4, 0))]);
+    assert_eq!(second.stored_offset().await, Some(9));
     assert_eq!(
-        kinds(&other.store(&[(20..22, vec![])]).await),
+        kinds(&second.store(&[(20..22, vec![])]).await),
         [Ok((2, 0))],
-        "a commit of the second server in between"
+        "the second server commits other events first"
     );
-    assert_eq!(kinds(&other.store(&[(7..11, source(Some(9), 13))]).await), [Ok((2, 2))]);
-    // The source moves back.
-    assert_eq!(one.stored_offset().await, Some(13));
-    assert_eq!(kinds(&one.store(&[(4..12, source(Some(13), 21))]).await), [Ok((1, 7))]);
+    assert_eq!(kinds(&second.store(&[(7..11, source(Some(9), 13))]).await), [Ok((2, 2))]);
+    // The source moves back to the first server.
+    assert_eq!(first.stored_offset().await, Some(13));
+    assert_eq!(kinds(&first.store(&[(4..12, source(Some(13), 21))]).await), [Ok((1, 7))]);
     assert_eq!(ids(&store).await, (0..12).chain(20..22).collect::<Vec<_>>());
 }
 
@@ -170,10 +170,10 @@ async fn an_event_that_several_servers_receive_is_stored_once() {
         CommitterServer::start(&store).await,
         CommitterServer::with_window(&store, 0).await,
     ];
-    // No server refreshes the table: each learns of the others' commits when it commits.
+    // No server refreshes the table, so each server notices the others' commits only when it commits.
     let mut stored = 0;
-    for turn in 0..30 {
-        let ids = turn * 3..turn * 3 + 10;
+    for round in 0..30 {
+        let ids = round * 3..round * 3 + 10;
         for server in &mut servers {
             stored += kinds(&server.store(&[(ids.clone(), vec![])]).await)[0].unwrap().0;
         }
@@ -187,10 +187,10 @@ async fn an_event_older_than_the_window_is_looked_up_in_the_files_of_its_day() {
         let store = memory();
         let mut server = CommitterServer::with_window(&store, window).await;
         let events: Vec<_> = (0..40).map(|id| (id, 1 + id % 4)).collect();
-        for some in events.chunks(7) {
-            assert_eq!(server.store_days(some).await, some.len() as u64, "window {window}");
+        for chunk in events.chunks(7) {
+            assert_eq!(server.store_days(chunk).await, chunk.len() as u64, "window {window}");
         }
-        assert_eq!(server.store_days(&events).await, 0, "resent, window {window}");
+        assert_eq!(server.store_days(&events).await, 0, "sent again, window {window}");
         assert_eq!(server.store_days(&[(40, 1), (3, 4), (41, 5), (40, 1)]).await, 2, "window {window}");
         let mut restarted = CommitterServer::with_window(&store, window).await;
         let again: Vec<_> = events.iter().rev().copied().chain([(41, 5), (42, 5)]).collect();
@@ -204,13 +204,14 @@ async fn an_event_older_than_the_window_is_looked_up_in_the_files_of_its_day() {
 async fn lost_commit_answers_neither_lose_nor_duplicate_events() {
     for refused in 0..5 {
         for answer_lost in 0..5 {
-            let (faults, case) = (Arc::new(Faults::default()), format!("{refused} refused, {answer_lost} lost"));
+            let (faults, case) =
+                (Arc::new(Faults::default()), format!("{refused} puts refused, {answer_lost} answers lost"));
             let store = faulty(&faults);
             let mut server = CommitterServer::start(&store).await;
             server.store(&[(0..3, source(None, 3))]).await;
             faults.refused.store(refused, Ordering::SeqCst);
             faults.answer_lost.store(answer_lost, Ordering::SeqCst);
-            // Like a source: after any error it continues from the offset in the table.
+            // After an error, a source continues from the offset in the table. So does this loop.
             for _ in 0..20 {
                 let at = server.stored_offset().await.unwrap();
                 if at == 9 {

@@ -1,0 +1,170 @@
+//! The coverage of a dedupe window: which of a table's files have all of their ids in the window. Those files are
+//! covered. Lookups must read the others, which are uncovered.
+//!
+//! [`WindowCoverage`] is updated when a file's ids enter the window and when the window evicts ids. It then answers
+//! whether an uncovered file may hold a row, and lists the uncovered files of a day. It does no I/O.
+//!
+//! **Invariant:** the window evicts ids in the order in which they entered, so files also become uncovered in that
+//! order.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use arrow::array::{AsArray as _, RecordBatch};
+use arrow::datatypes::TimestampMicrosecondType;
+
+use super::window::RowVerdict;
+use crate::clock::{DAY, Micros};
+use crate::contract::Contract;
+use crate::error::{Error, Result};
+use crate::lake::{DataFile, Snapshot};
+
+/// The files of a table that the window covers, and the files that it does not cover.
+#[derive(Debug, Default)]
+pub(super) struct WindowCoverage {
+    /// Covered files, oldest first.
+    covered: VecDeque<CoveredFiles>,
+    /// Uncovered files, by UTC day.
+    uncovered: BTreeMap<i32, UncoveredDay>,
+}
+
+/// Files whose ids entered the window together, in an unknown order. They become uncovered together.
+#[derive(Debug)]
+struct CoveredFiles {
+    /// The files; empty once they are uncovered.
+    files: Vec<Arc<DataFile>>,
+    /// The number of ids of these files that the window holds.
+    ids: usize,
+}
+
+/// The uncovered files of one day.
+#[derive(Debug)]
+struct UncoveredDay {
+    files: Vec<Arc<DataFile>>,
+    /// An upper bound of the event times in these files.
+    latest: Micros,
+}
+
+impl WindowCoverage {
+    /// Records files whose ids have entered the window. `ids` is the number of these ids.
+    pub(super) fn add_covered(&mut self, files: Vec<Arc<DataFile>>, ids: usize) {
+        self.covered.push_back(CoveredFiles { files, ids });
+    }
+
+    /// Records that the window has evicted its `ids` oldest ids.
+    pub(super) fn evict(&mut self, mut ids: usize) {
+        while let Some(oldest) = self.covered.front_mut().filter(|oldest| ids > 0 || oldest.ids == 0) {
+            let leaving = ids.min(oldest.ids);
+            let files = if leaving > 0 { std::mem::take(&mut oldest.files) } else { Vec::new() };
+            oldest.ids -= leaving;
+            ids -= leaving;
+            if oldest.ids == 0 {
+                self.covered.pop_front();
+            }
+            self.add_uncovered(files);
+        }
+    }
+
+    /// Records files whose ids are not all in the window.
+    pub(super) fn add_uncovered(&mut self, files: Vec<Arc<DataFile>>) {
+        for file in files {
+            let latest = file.times.map_or(Micros::MAX, |(_, latest)| latest);
+            let day = self.uncovered.entry(file.day).or_insert(UncoveredDay { files: Vec::new(), latest });
+            day.latest = day.latest.max(latest);
+            day.files.push(file);
+        }
+    }
+
+    /// Drops uncovered files that are no longer part of the table. Newer files hold their rows.
+    pub(super) fn retain_live(&mut self, snapshot: &Snapshot) {
+        for day in self.uncovered.values_mut() {
+            day.files.retain(|file| snapshot.holds(file));
+        }
+        self.uncovered.retain(|_, day| !day.files.is_empty());
+    }
+
+    /// Returns, for each row, true if its verdict is `New` but an uncovered file may hold the row, judging by its event
+    /// time. Adds the days of these rows to `days`.
+    pub(super) fn may_hold(
+        &self,
+        contract: &Contract,
+        rows: &RecordBatch,
+        verdicts: &[RowVerdict],
+        days: &mut BTreeSet<i32>,
+    ) -> Result<Vec<bool>> {
+        if self.uncovered.is_empty() {
+            return Ok(vec![false; verdicts.len()]);
+        }
+        let times = rows.column(contract.time).as_primitive_opt::<TimestampMicrosecondType>();
+        let times = times.ok_or_else(|| Error::internal("the rows to compare have no time column"))?;
+        // Caches the result of the last row, because consecutive rows are usually of the same day.
+        let mut last: Option<(Micros, Option<Micros>)> = None;
+        let may_hold = verdicts.iter().zip(times.values()).map(|(verdict, time)| {
+            let day = time.div_euclid(DAY);
+            let latest = match last {
+                Some((last_day, latest)) if last_day == day => latest,
+                _ => {
+                    let uncovered = i32::try_from(day).ok().and_then(|day| self.uncovered.get(&day));
+                    last.insert((day, uncovered.map(|uncovered| uncovered.latest))).1
+                }
+            };
+            let may_hold = *verdict == RowVerdict::New && latest.is_some_and(|latest| *time <= latest);
+            if let (true, Ok(day)) = (may_hold, i32::try_from(day)) {
+                days.insert(day);
+            }
+            may_hold
+        });
+        Ok(may_hold.collect())
+    }
+
+    /// Returns the uncovered files of these days.
+    pub(super) fn uncovered_files(&self, days: &BTreeSet<i32>) -> Vec<Arc<DataFile>> {
+        days.iter().filter_map(|day| self.uncovered.get(day)).flat_map(|day| day.files.iter().cloned()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(name: &str, day: i32) -> Arc<DataFile> {
+        Arc::new(DataFile {
+            path: name.into(),
+            size: 1,
+            rows: 2,
+            day,
+            tenants: None,
+            times: None,
+            ids: None,
+            received: None,
+            modified: 0,
+        })
+    }
+
+    #[test]
+    fn a_file_is_uncovered_when_its_first_id_is_evicted() {
+        let mut coverage = WindowCoverage::default();
+        coverage.add_covered(vec![file("a", 1), file("b", 2)], 3);
+        coverage.add_covered(vec![], 0);
+        coverage.add_covered(vec![file("c", 1)], 2);
+        coverage.add_covered(vec![file("d", 2)], 1);
+        let steps: [(usize, &[&str]); 6] = [
+            (0, &[]),
+            (1, &["a", "b"]),
+            (2, &["a", "b"]),
+            (1, &["a", "c", "b"]),
+            (1, &["a", "c", "b"]),
+            (9, &["a", "c", "b", "d"]),
+        ];
+        for (ids, expected) in steps {
+            coverage.evict(ids);
+            let files = coverage.uncovered_files(&BTreeSet::from([1, 2]));
+            assert_eq!(
+                files.iter().map(|file| &*file.path).collect::<Vec<_>>(),
+                expected,
+                "after {ids} more evictions"
+            );
+        }
+        assert!(coverage.uncovered_files(&BTreeSet::from([3])).is_empty());
+    }
+}

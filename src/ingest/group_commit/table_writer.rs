@@ -1,0 +1,347 @@
+//! The table writer stores batches one after another. Each batch goes through four steps: dedupe, write, commit,
+//! answer.
+//!
+//! [`TableWriter::store`] takes the requests of a batch and answers each of them. If the batch cannot be stored, all
+//! requests get the same error.
+//!
+//! A commit whose answer is lost may have succeeded. Before the table writer starts the next batch, it resolves such an
+//! in-doubt commit: it commits the same files again, which the lake applies only once.
+//!
+//! Rows of a source are committed together with the source's progress. If another server has taken over the source,
+//! only the source's request is refused. The other requests of its batch are stored.
+//!
+//! A batch is deduped against one version of the table. It is committed only if no other server has added rows after
+//! that version. Otherwise, the batch is deduped against the added rows and the commit is tried again.
+//!
+//! **Invariant:** an event that two servers receive is stored once.
+//! **Invariant:** no batch is deduped while the outcome of the previous one is unknown.
+//! **Invariant:** rows of a source are committed with the source's progress or not at all.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+use super::batch::{Pending, Stored};
+use crate::config::IngestConfig;
+use crate::error::{Error, Kind, Result};
+use crate::ingest::dedupe::{Counts, DedupeIndex, DedupedBatch, EventKey, EventKeyHasher};
+use crate::lake::{Committed, DataFile, Progress, RowSelection, Table};
+use crate::telemetry::Metrics;
+
+/// The pause after the first failed attempt. It doubles with each failure, up to [`PAUSE_MAX`].
+const PAUSE_MIN: Duration = Duration::from_millis(50);
+/// The longest pause between two attempts.
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// The minimum number of ids in the dedupe window of a quarantine. The rows of a quarantine have no event times, so
+/// older ids cannot be looked up in files.
+const QUARANTINE_IDS_MIN: usize = 100_000;
+/// The maximum number of commit attempts for one batch if other writers commit first each time.
+const RACES_MAX: usize = 100;
+/// The retry time in the error that the requests of a failed batch get.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Writes the batches of one table. Owns the table's dedupe index and its in-doubt commit, if any.
+#[derive(Debug)]
+pub(in crate::ingest) struct TableWriter {
+    table: Arc<Table>,
+    index: DedupeIndex,
+    attempts_max: u32,
+    in_doubt: Option<InDoubtCommit>,
+    metrics: Arc<Metrics>,
+    /// Notified after each commit.
+    committed: Arc<Notify>,
+}
+
+/// A written batch that is not known to be committed.
+#[derive(Debug)]
+struct InDoubtCommit {
+    files: Vec<DataFile>,
+    keys: Vec<EventKey>,
+    progress: Vec<Progress>,
+    /// The table version against which the rows were deduped.
+    compared_version: u64,
+}
+
+/// The outcome of an in-doubt commit.
+enum InDoubtOutcome {
+    /// The batch is committed, in this table version.
+    Committed(u64),
+    /// The batch is not committed. It must be deduped against the rows that other servers have added in the meantime.
+    Outdated(InDoubtCommit),
+}
+
+impl TableWriter {
+    /// Opens a table writer and builds its dedupe index from the lake.
+    pub(in crate::ingest) async fn open(
+        table: Arc<Table>,
+        is_quarantine: bool,
+        key_hasher: EventKeyHasher,
+        limits: &IngestConfig,
+        metrics: Arc<Metrics>,
+        committed: Arc<Notify>,
+    ) -> Result<Self> {
+        let ids_max = match is_quarantine {
+            true => limits.dedupe_ids_max.max(QUARANTINE_IDS_MIN),
+            false => limits.dedupe_ids_max,
+        };
+        let index = DedupeIndex::open(table.clone(), key_hasher, ids_max).await?;
+        Ok(Self { table, index, attempts_max: limits.commit_attempts_max, in_doubt: None, metrics, committed })
+    }
+
+    /// Stores the rows of all requests in one commit and answers each request.
+    pub(super) async fn store(&mut self, mut requests: Vec<Pending>) {
+        let outcome = match self.resolve_in_doubt().await {
+            Ok(()) => loop {
+                requests = self.refuse_taken_over(requests);
+                match self.try_store(&requests).await {
+                    // Another server took over a source during the commit. The next iteration stores the other
+                    // requests.
+                    Err(error)
+                        if error.kind() == Kind::Conflict
+                            && requests.iter().any(|request| self.is_taken_over(request)) => {}
+                    outcome => break outcome,
+                }
+            },
+            Err(error) => Err(error),
+        };
+        match outcome {
+            Ok(answers) => {
+                for (Pending { prepared, reservation, reply, .. }, stored) in requests.into_iter().zip(answers) {
+                    // The rows must no longer count as in flight when the receiver of the answer asks for the table's
+                    // freshness.
+                    drop((prepared, reservation));
+                    // Sending fails if the client has disconnected. If the client retries, its events are duplicates.
+                    let _gone = reply.send(Ok(stored));
+                }
+            }
+            Err(error) => refuse(self.name(), requests, &error),
+        }
+    }
+
+    /// Makes a last attempt to resolve an in-doubt commit.
+    pub(super) async fn close(mut self: Box<Self>) {
+        if let Err(error) = self.resolve_in_doubt().await {
+            tracing::warn!(
+                table = self.name(),
+                ?error,
+                "stopped without knowing whether the last batch was committed; its senders were asked to retry"
+            );
+        }
+    }
+
+    /// Resolves the in-doubt commit of the previous batch, if any.
+    async fn resolve_in_doubt(&mut self) -> Result<()> {
+        if self.in_doubt.is_none() {
+            return Ok(());
+        }
+        match self.commit_in_doubt().await {
+            Ok(InDoubtOutcome::Committed(_)) => Ok(()),
+            Ok(InDoubtOutcome::Outdated(in_doubt)) => {
+                self.discard(Some(in_doubt)).await;
+                tracing::warn!(
+                    table = self.name(),
+                    "the previous batch was not committed; its senders were asked to retry"
+                );
+                Ok(())
+            }
+            Err(error) if !may_have_committed(&error) => {
+                tracing::warn!(
+                    table = self.name(),
+                    ?error,
+                    "the previous batch was not committed; its senders were asked to retry"
+                );
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Refuses the requests whose source another server has taken over, and returns the other requests.
+    fn refuse_taken_over(&self, requests: Vec<Pending>) -> Vec<Pending> {
+        let (taken_over, others): (Vec<_>, Vec<_>) =
+            requests.into_iter().partition(|request| self.is_taken_over(request));
+        for Pending { reservation, reply, .. } in taken_over {
+            drop(reservation);
+            let message = format!("table `{}`: another server has taken over this source", self.name());
+            let _gone = reply.send(Err(Error::conflict(message)));
+        }
+        others
+    }
+
+    fn is_taken_over(&self, request: &Pending) -> bool {
+        let snapshot = self.table.snapshot();
+        request.progress.iter().any(|progress| !progress.fits(&snapshot))
+    }
+
+    /// Dedupes, writes and commits the rows of all requests. Returns the answer to each request.
+    async fn try_store(&mut self, requests: &[Pending]) -> Result<Vec<Stored>> {
+        if requests.is_empty() {
+            return Ok(Vec::new());
+        }
+        let started = Instant::now();
+        let progress: Vec<Progress> = requests.iter().flat_map(|request| request.progress.iter().cloned()).collect();
+        let prepared: Vec<_> = requests.iter().map(|request| request.prepared.clone()).collect();
+        let mut previous: Option<InDoubtCommit> = None;
+        for _ in 0..RACES_MAX {
+            let DedupedBatch { rows, keys, counts, duplicates, compared_version } =
+                self.index.compare(prepared.clone()).await?;
+            if rows.is_empty() && !progress.iter().any(Progress::moves) {
+                self.discard(previous).await;
+                self.count_duplicates(&duplicates);
+                return Ok(answers(&counts, 0));
+            }
+            let row_count = rows.len();
+            let files = match previous.take() {
+                Some(previous) if previous.keys == keys => previous.files,
+                previous => {
+                    self.discard(previous).await;
+                    self.write(rows).await?
+                }
+            };
+            self.in_doubt = Some(InDoubtCommit { files, keys, progress: progress.clone(), compared_version });
+            match self.commit_in_doubt().await? {
+                InDoubtOutcome::Committed(version) => {
+                    self.metrics.committed(self.name(), row_count, started.elapsed());
+                    self.committed.notify_one();
+                    self.count_duplicates(&duplicates);
+                    return Ok(answers(&counts, version));
+                }
+                // Other servers have added rows in the meantime, which may include the same events.
+                InDoubtOutcome::Outdated(in_doubt) => previous = Some(in_doubt),
+            }
+        }
+        self.discard(previous).await;
+        let message =
+            format!("table `{}`: other writers committed first in {RACES_MAX} attempts in a row: retry", self.name());
+        Err(Error::unavailable(message))
+    }
+
+    async fn write(&self, rows: RowSelection) -> Result<Vec<DataFile>> {
+        let mut delays = RetryDelays::new(self.attempts_max);
+        loop {
+            let outcome = self.table.write(rows.clone()).await;
+            self.count_failure(&outcome);
+            match outcome {
+                Err(error) if error.kind() == Kind::Unavailable && delays.next().await => {
+                    tracing::warn!(table = self.name(), ?error, "could not write a batch; trying again");
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// Commits the in-doubt batch. After an error the batch stays in doubt, unless the error means that it will never
+    /// be committed.
+    async fn commit_in_doubt(&mut self) -> Result<InDoubtOutcome> {
+        let in_doubt = self.in_doubt.take().ok_or_else(|| Error::internal("there is no in-doubt commit"))?;
+        match self.commit(&in_doubt).await {
+            Ok(Committed::At(version)) => {
+                self.index.add_committed(in_doubt.keys, in_doubt.files).await;
+                Ok(InDoubtOutcome::Committed(version))
+            }
+            Ok(Committed::Behind) => Ok(InDoubtOutcome::Outdated(in_doubt)),
+            Err(error) => {
+                self.in_doubt = Some(in_doubt).filter(|_| may_have_committed(&error));
+                Err(error)
+            }
+        }
+    }
+
+    async fn commit(&self, in_doubt: &InDoubtCommit) -> Result<Committed> {
+        let (files, progress) = (&in_doubt.files, &in_doubt.progress);
+        let mut delays = RetryDelays::new(self.attempts_max);
+        loop {
+            let outcome = self.table.commit_after(in_doubt.compared_version, files.clone(), progress.clone()).await;
+            self.count_failure(&outcome);
+            match outcome {
+                Err(error) if may_have_committed(&error) && delays.next().await => {
+                    tracing::warn!(table = self.name(), ?error, "could not commit a batch; trying again");
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    fn count_failure<T>(&self, outcome: &Result<T>) {
+        if outcome.as_ref().is_err_and(|error| error.kind() == Kind::Unavailable) {
+            self.metrics.commit_failed(self.name());
+        }
+    }
+
+    /// Deletes the files of a batch that will not be committed. Does nothing if `batch` is `None`.
+    async fn discard(&self, batch: Option<InDoubtCommit>) {
+        if let Some(InDoubtCommit { files, .. }) = batch {
+            self.table.discard(&files).await;
+        }
+    }
+
+    /// Adds the duplicates of each tenant to the metrics.
+    fn count_duplicates(&self, duplicates: &BTreeMap<String, Counts>) {
+        for (tenant, Counts { duplicate, conflict, .. }) in duplicates {
+            self.metrics.repeats(self.name(), tenant, duplicate - conflict, *conflict);
+        }
+    }
+
+    fn name(&self) -> &str {
+        &self.table.contract().name
+    }
+}
+
+/// Refuses requests that could not be stored, and logs `error`.
+pub(super) fn refuse(table: &str, requests: Vec<Pending>, error: &Error) {
+    let incident = Uuid::new_v4();
+    tracing::error!(%incident, table, requests = requests.len(), ?error, "a batch was not stored");
+    for Pending { reservation, reply, .. } in requests {
+        drop(reservation);
+        let _gone = reply.send(Err(refusal(incident)));
+    }
+}
+
+/// Returns the answer to each request.
+fn answers(counts: &[Counts], version: u64) -> Vec<Stored> {
+    let answer = |counts: &Counts| Stored {
+        accepted: counts.new,
+        duplicate: counts.duplicate,
+        conflict: counts.conflict,
+        version: if counts.new > 0 { version } else { 0 },
+    };
+    counts.iter().map(answer).collect()
+}
+
+/// Returns true if a commit that failed with this error may nevertheless have succeeded, or may succeed later.
+fn may_have_committed(error: &Error) -> bool {
+    !matches!(error.kind(), Kind::Conflict | Kind::Invalid | Kind::Unsupported)
+}
+
+/// The pauses between the attempts of one operation. Their number is bounded, and each is longer than the one before.
+struct RetryDelays {
+    left: u32,
+    pause: Duration,
+}
+
+impl RetryDelays {
+    fn new(attempts_max: u32) -> Self {
+        Self { left: attempts_max.saturating_sub(1), pause: PAUSE_MIN }
+    }
+
+    /// Returns false if no attempt is left. Otherwise waits before the next attempt and returns true.
+    async fn next(&mut self) -> bool {
+        if self.left == 0 {
+            return false;
+        }
+        tokio::time::sleep(self.pause).await;
+        self.left -= 1;
+        self.pause = (self.pause * 2).min(PAUSE_MAX);
+        true
+    }
+}
+
+/// Creates the error for the requests of a failed batch. The log has the cause under the same incident id.
+fn refusal(incident: Uuid) -> Error {
+    let message =
+        format!("the events could not be stored (incident {incident}): send them again; no event is stored twice");
+    Error::unavailable(message).retry_after(RETRY_AFTER)
+}

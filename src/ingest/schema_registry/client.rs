@@ -1,0 +1,387 @@
+//! The client of a schema registry, which resolves schema ids. It requests each id once, because a schema never
+//! changes.
+//!
+//! ```text
+//!   ids of a batch ─► known? ─ no ─► GET /schemas/ids/{id} ─► GET /subjects/{s}/versions/{v} for its references ─► known
+//!                                        │
+//!                                        ├─ the registry has no such id (after two requests) ─► unknown for a while
+//!                                        └─ any other response ─► `Unavailable`: the batch is read again
+//! ```
+//!
+//! [`RegistryClient::resolve`] takes schema ids and returns parsed schemas. The operator configures the registry's
+//! URLs. Each request has a time limit, and each response a size limit. The client follows no redirects, so it sends
+//! credentials only to the configured hosts.
+//!
+//! **Invariant:** an id counts as unknown only if the registry returns an error code of its protocol that says so. No
+//! message goes to the quarantine because of a wrong URL, wrong credentials or the error page of a proxy.
+//!
+//! Source: Confluent's documentation of the Schema Registry API.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures::{StreamExt as _, TryStreamExt as _};
+use serde::Deserialize;
+use url::Url;
+
+use crate::config::RegistryConfig;
+use crate::contract::{AvroSchema, ProtoFile};
+use crate::error::{Error, Kind, Result};
+use crate::outbound::{Client, Plaintext, Request, Response, Retry, Roots, Settings, StatusCode, parse_url, redacted};
+use crate::telemetry::{Metrics, RegistryAnswer};
+
+/// The maximum number of schemas that one schema refers to, directly or indirectly.
+const REFERENCES_MAX: usize = 64;
+/// The maximum number of new ids in one batch. This limits the requests that a producer can cause by sending invalid
+/// ids. A batch with more new ids must be made smaller.
+const NEW_IDS_MAX: usize = 64;
+/// The maximum number of concurrent requests.
+const REQUESTS_MAX: usize = 8;
+/// The time limit for all new ids of one batch. Schemas that arrive in time are cached, so a retry requests only the
+/// others.
+const RESOLVE_TIME_MAX: Duration = Duration::from_secs(30);
+/// The pause before the second request for an unknown id. The first response may have come from a replica that lags
+/// behind.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+/// The time for which an unknown id is cached.
+const UNKNOWN_CACHE_TIME: Duration = Duration::from_secs(30);
+/// The protocol's error codes for a missing subject, version or schema.
+const NOT_FOUND_CODES: [u32; 3] = [40_401, 40_402, 40_403];
+
+/// The result of resolving a schema id.
+#[derive(Debug, Clone)]
+pub(in crate::ingest) enum ResolvedSchema {
+    Avro(Arc<AvroSchema>),
+    Protobuf(Arc<ProtoFile>),
+    /// A schema of another type. The string is the registry's name of the type.
+    Other(Arc<str>),
+    /// A schema that cannot be used. The string is the reason.
+    Unusable(Arc<str>),
+    /// The registry has no such id.
+    Unknown,
+}
+
+/// A client of a schema registry, with a cache of schemas.
+pub(super) struct RegistryClient {
+    /// The name of the source, for messages and metrics.
+    source: String,
+    urls: Vec<Url>,
+    client: Client,
+    config: RegistryConfig,
+    metrics: Arc<Metrics>,
+    cache: Mutex<SchemaCache>,
+}
+
+/// Shows the URLs without their credentials.
+impl fmt::Debug for RegistryClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let urls: Vec<_> = self.urls.iter().map(redacted).collect();
+        write!(f, "RegistryClient({urls:?})")
+    }
+}
+
+/// A cache of resolved ids. When it is full, it evicts the oldest id first.
+#[derive(Debug, Default)]
+struct SchemaCache {
+    /// The schema of each id, and the time at which it was received.
+    schemas: HashMap<u32, (ResolvedSchema, Instant)>,
+    /// The ids in the order in which they were added.
+    order: VecDeque<u32>,
+}
+
+/// The registry's response to a request for a schema.
+#[derive(Debug, Deserialize)]
+struct SchemaResponse {
+    schema: String,
+    #[serde(rename = "schemaType", default)]
+    kind: Option<String>,
+    #[serde(default)]
+    references: Vec<Reference>,
+}
+
+/// A reference from one schema to another.
+#[derive(Debug, Clone, Deserialize)]
+struct Reference {
+    /// The name by which the referring schema uses the other schema. In protobuf, it is the path of an import; in Avro,
+    /// the full name of a type.
+    name: String,
+    subject: String,
+    version: i64,
+}
+
+/// The registry's error response.
+#[derive(Debug, Deserialize)]
+struct ErrorResponse {
+    error_code: u32,
+}
+
+impl RegistryClient {
+    /// Creates the client of a source. Fails with `Invalid` if a URL or a certificate is invalid.
+    pub(super) fn new(source: &str, config: &RegistryConfig, metrics: Arc<Metrics>) -> Result<Self> {
+        let has_secret = config.password.is_some() || config.token.is_some();
+        let plaintext = if has_secret { Plaintext::Loopback } else { Plaintext::Anywhere };
+        let urls = config.urls.iter().map(|text| {
+            // Without a trailing slash, a base URL would lose its last segment when a path is joined to it.
+            let base = format!("{}/", text.trim_end_matches('/'));
+            parse_url(&base, plaintext).map_err(|error| error.at("`urls`"))
+        });
+        let urls = urls.collect::<Result<Vec<_>>>()?;
+        let roots = Roots::load(config.ca_file.as_deref()).map_err(|error| error.at("`ca_file`"))?;
+        let settings = Settings {
+            peer: "the schema registry at",
+            time_max: config.request_time_max,
+            body_bytes_max: config.schema_bytes_max,
+            body_bytes_key: None,
+            ca_key: Some("ca_file"),
+            redirects_max: 0,
+            plaintext,
+            // With several URLs, the client tries the next one immediately.
+            retry: if urls.len() > 1 { Retry::NONE } else { Retry::BRIEF },
+        };
+        let client = Client::new(settings, &roots)?;
+        let (source, config, cache) = (source.to_owned(), config.clone(), Mutex::default());
+        Ok(Self { source, urls, client, config, metrics, cache })
+    }
+
+    /// Resolves ids. Fails with `Unavailable` if the registry does not respond, and with `Limited` without a retry time
+    /// if too many of the ids are new.
+    pub(super) async fn resolve(&self, ids: BTreeSet<u32>) -> Result<BTreeMap<u32, ResolvedSchema>> {
+        let mut found: BTreeMap<u32, ResolvedSchema> = {
+            let cache = self.cache();
+            ids.iter().filter_map(|id| Some((*id, cache.find(*id)?))).collect()
+        };
+        let new: Vec<u32> = ids.into_iter().filter(|id| !found.contains_key(id)).collect();
+        if new.len() > NEW_IDS_MAX {
+            return Err(Error::limited(format!(
+                "a batch names {} new schemas, but at most {NEW_IDS_MAX} can be requested together",
+                new.len()
+            )));
+        }
+        let resolving = tokio::time::timeout(RESOLVE_TIME_MAX, self.fetch_new(new));
+        let timed_out = |_| {
+            Error::unavailable(format!("the schema registry did not answer all requests within {RESOLVE_TIME_MAX:?}"))
+        };
+        found.extend(resolving.await.map_err(timed_out)??);
+        Ok(found)
+    }
+
+    /// Requests schemas. Requests an unknown id a second time before it is cached as unknown.
+    async fn fetch_new(&self, ids: Vec<u32>) -> Result<Vec<(u32, ResolvedSchema)>> {
+        let mut fetched = self.fetch_all(ids).await?;
+        let unknown: Vec<u32> =
+            fetched.iter().filter(|(_, schema)| matches!(schema, ResolvedSchema::Unknown)).map(|(id, _)| *id).collect();
+        if !unknown.is_empty() {
+            tokio::time::sleep(RETRY_PAUSE).await;
+            let again = self.fetch_all(unknown).await?;
+            for (id, schema) in &again {
+                self.cache().insert(*id, schema.clone(), self.config.schemas_max);
+            }
+            fetched.extend(again);
+        }
+        Ok(fetched)
+    }
+
+    /// Requests schemas concurrently, and caches those that the registry has.
+    async fn fetch_all(&self, ids: Vec<u32>) -> Result<Vec<(u32, ResolvedSchema)>> {
+        // The futures own the ids, so any task can await them.
+        let requests = ids.into_iter().map(|id| async move {
+            let schema = self.fetch(id).await.map_err(|error| {
+                self.metrics.sources.registry(&self.source, RegistryAnswer::Failed);
+                error.at(format!("schema {id}"))
+            })?;
+            let answer = match schema {
+                ResolvedSchema::Unknown => RegistryAnswer::Unknown,
+                _ => RegistryAnswer::Found,
+            };
+            self.metrics.sources.registry(&self.source, answer);
+            // The schema is cached immediately. It is then not requested again if the request for another schema fails.
+            if answer == RegistryAnswer::Found {
+                self.cache().insert(id, schema.clone(), self.config.schemas_max);
+            }
+            Ok((id, schema))
+        });
+        futures::stream::iter(requests).buffer_unordered(REQUESTS_MAX).try_collect().await
+    }
+
+    /// Requests one schema and the schemas that it refers to, and parses them.
+    async fn fetch(&self, id: u32) -> Result<ResolvedSchema> {
+        let response: SchemaResponse = match self.request(&["schemas", "ids", &id.to_string()], &[]).await {
+            Ok(Some(body)) => parse(&body)?,
+            Ok(None) => return Ok(ResolvedSchema::Unknown),
+            Err(RegistryError::Unavailable(error)) => return Err(error),
+            Err(RegistryError::TooLarge) => return Ok(ResolvedSchema::Unusable(self.too_large().into())),
+        };
+        let kind = response.kind.as_deref().unwrap_or("AVRO");
+        if !["AVRO", "PROTOBUF"].contains(&kind) {
+            return Ok(ResolvedSchema::Other(kind.into()));
+        }
+        let is_avro = kind == "AVRO";
+        let references = match self.references(response.references).await? {
+            Ok(references) => references,
+            Err(why) => return Ok(ResolvedSchema::Unusable(why.into())),
+        };
+        let parsing = tokio::task::spawn_blocking(move || match is_avro {
+            true => {
+                let references: Vec<String> = references.into_iter().map(|(_, text)| text).collect();
+                AvroSchema::parse(&response.schema, &references).map(|schema| ResolvedSchema::Avro(Arc::new(schema)))
+            }
+            false => {
+                ProtoFile::compile(&response.schema, references).map(|file| ResolvedSchema::Protobuf(Arc::new(file)))
+            }
+        });
+        // A schema in the registry never changes. So a schema that is invalid, or that makes its parser panic, stays
+        // unusable.
+        Ok(match parsing.await {
+            Ok(Ok(schema)) => schema,
+            Ok(Err(error)) => ResolvedSchema::Unusable(error.message().into()),
+            Err(_) => ResolvedSchema::Unusable("the schema cannot be read".into()),
+        })
+    }
+
+    /// Returns the schemas that a schema refers to, directly or indirectly. Each has the name that the referring schema
+    /// uses. The inner error is the reason why the schemas cannot be used.
+    async fn references(&self, mut pending: Vec<Reference>) -> Result<Result<Vec<(String, String)>, String>> {
+        let (mut seen, mut found) = (BTreeSet::new(), Vec::new());
+        while let Some(Reference { name, subject, version }) = pending.pop() {
+            if !seen.insert((subject.clone(), version)) {
+                continue;
+            }
+            if seen.len() > REFERENCES_MAX {
+                return Ok(Err(format!("the schema refers to more than {REFERENCES_MAX} others")));
+            }
+            // Deleted schemas are included, because messages in the topic may still use them.
+            let path = ["subjects", &subject, "versions", &version.to_string()];
+            match self.request(&path, &[("deleted", "true")]).await {
+                Ok(Some(body)) => {
+                    let response: SchemaResponse = parse(&body)?;
+                    pending.extend(response.references);
+                    found.push((name, response.schema));
+                }
+                Ok(None) => {
+                    return Ok(Err(format!(
+                        "it refers to version {version} of `{subject}`, which the registry does not have"
+                    )));
+                }
+                Err(RegistryError::Unavailable(error)) => return Err(error),
+                Err(RegistryError::TooLarge) => return Ok(Err(self.too_large())),
+            }
+        }
+        Ok(Ok(found))
+    }
+
+    /// Sends a request to one URL after the other until one responds. Returns `None` if the registry does not have the
+    /// object.
+    async fn request(&self, path: &[&str], query: &[(&str, &str)]) -> Result<Option<Bytes>, RegistryError> {
+        let mut last = RegistryError::Unavailable(Error::unavailable("no schema registry is configured"));
+        for base in &self.urls {
+            match self.request_from(base, path, query).await {
+                Ok(response) => return Ok(response),
+                Err(RegistryError::TooLarge) => return Err(RegistryError::TooLarge),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    /// Sends a request to one URL. Returns `None` if the registry does not have the object.
+    async fn request_from(
+        &self,
+        base: &Url,
+        path: &[&str],
+        query: &[(&str, &str)],
+    ) -> Result<Option<Bytes>, RegistryError> {
+        let mut url = base.clone();
+        if let Ok(mut parts) = url.path_segments_mut() {
+            parts.pop_if_empty().extend(path);
+        }
+        if !query.is_empty() {
+            url.query_pairs_mut().extend_pairs(query);
+        }
+        let accepted = "application/vnd.schemaregistry.v1+json, application/json";
+        let mut request = Request::get(url).header("accept", accepted);
+        if let (Some(user), Some(password)) = (&self.config.user, &self.config.password) {
+            request = request.basic(user, password.expose());
+        }
+        if let Some(token) = &self.config.token {
+            request = request.bearer(token.expose());
+        }
+        let shown = redacted(base);
+        let unavailable = |what: String| {
+            RegistryError::Unavailable(Error::unavailable(format!("the schema registry at {shown} {what}")))
+        };
+        let Response { status, body, .. } = self.client.send(&request).await.map_err(|error| match error.kind() {
+            Kind::Limited => RegistryError::TooLarge,
+            _ => RegistryError::Unavailable(error),
+        })?;
+        let code = serde_json::from_slice::<ErrorResponse>(&body).ok().map(|response| response.error_code);
+        match status {
+            StatusCode::OK if parse::<serde_json::Value>(&body).is_err() => Err(unavailable(
+                "returned a body that is not JSON: check that the URL is the URL of the registry's API".to_owned(),
+            )),
+            StatusCode::OK => Ok(Some(body)),
+            StatusCode::NOT_FOUND if code.is_some_and(|code| NOT_FOUND_CODES.contains(&code)) => Ok(None),
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+                let name = &self.source;
+                Err(unavailable(format!(
+                    "returned {status}: check sources.{name}.registry.user and password, or token"
+                )))
+            }
+            StatusCode::NOT_FOUND => {
+                Err(unavailable(format!("returned {status} without a schema registry's error code: check its URL")))
+            }
+            status => Err(unavailable(format!("returned {status}"))),
+        }
+    }
+
+    /// Returns the reason why a schema that is too large cannot be used.
+    fn too_large(&self) -> String {
+        let (name, bytes_max) = (&self.source, self.config.schema_bytes_max);
+        format!("the schema has more than {bytes_max} bytes (sources.{name}.registry.schema_bytes_max)")
+    }
+
+    /// Locks the cache. A poisoned lock is safe to use, because no update of the cache can panic midway.
+    fn cache(&self) -> MutexGuard<'_, SchemaCache> {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The reason why a request failed.
+#[derive(Debug)]
+enum RegistryError {
+    /// The registry does not respond, or its response does not follow its protocol.
+    Unavailable(Error),
+    /// The response exceeds the size limit.
+    TooLarge,
+}
+
+impl SchemaCache {
+    /// Returns the cached result of an id. Ignores an unknown id that was cached too long ago.
+    fn find(&self, id: u32) -> Option<ResolvedSchema> {
+        let (schema, since) = self.schemas.get(&id)?;
+        let is_old = matches!(schema, ResolvedSchema::Unknown) && since.elapsed() >= UNKNOWN_CACHE_TIME;
+        (!is_old).then(|| schema.clone())
+    }
+
+    /// Adds a schema. Then evicts the oldest ids until at most `count_max` are left.
+    fn insert(&mut self, id: u32, schema: ResolvedSchema, count_max: usize) {
+        if self.schemas.insert(id, (schema, Instant::now())).is_none() {
+            self.order.push_back(id);
+        }
+        while self.order.len() > count_max {
+            if let Some(oldest) = self.order.pop_front() {
+                self.schemas.remove(&oldest);
+            }
+        }
+    }
+}
+
+/// Parses a response of the registry.
+fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T> {
+    serde_json::from_slice(body).map_err(|cause| {
+        Error::unavailable("the schema registry returned a response that does not follow its protocol")
+            .with_source(cause)
+    })
+}

@@ -1,0 +1,25 @@
+//! Decodes messages with a schema from a schema registry or from a file.
+//!
+//! ```text
+//!   messages ─► decoder ── ids ──► client (one request per id) ◄─► registry
+//!               │     ▲               │
+//!               │     └── schemas ────┘
+//!               └─► bytes for the contract, or a rejection
+//! ```
+//!
+//! [`MessageDecoder`] takes the messages of a batch, or the payloads of quarantine entries. It returns the same
+//! messages in a form that the contract can decode ([`DecodedMessages`]).
+//!
+//! **Invariant:** if a schema is temporarily unavailable, the batch is read again later. None of its messages goes to
+//! the quarantine because of that.
+
+mod message_decoder;
+
+mod client;
+
+#[cfg(test)]
+mod client_tests;
+#[cfg(test)]
+mod tests;
+
+pub(super) use message_decoder::{DecodedMessages, MessageDecoder, Schemas};

@@ -1,5 +1,5 @@
-# Commands for contributors. `make` alone lists them. They install only into this folder, below .cache/ and target/; the one
-# exception is the OpenSSL package, which need-openssl installs when it runs as root.
+# Commands for contributors. `make` without arguments lists them. They install software only below .cache/ and target/ in
+# this folder, with one exception: need-openssl installs the OpenSSL package when it runs as root.
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-tacosoft test schedules fuzz lint docs bench need-cargo need-openssl need-python3
@@ -15,26 +15,26 @@ help: ## List these commands
 demo: need-cargo need-openssl ## Build and start a server with live events of several tenants, and print commands to try (ARGS="--rate 5000")
 	@cargo run --bin glasshouse -- demo $(ARGS)
 
-demo-tacosoft: need-cargo need-openssl need-python3 ## Stream orders from PostgreSQL through Debezium and Kafka, and query them live as two restaurants (ARGS="--rate 50")
+demo-tacosoft: need-cargo need-openssl need-python3 ## Stream orders from PostgreSQL through Debezium and Kafka, and query them as two restaurants (ARGS="--rate 50")
 	@tests/clients/setup.sh python kafka postgres
 	@cargo build --bin glasshouse
 	@.cache/venv/bin/python demo/tacosoft/run.py --server "$$($(TARGET_FOLDER))/debug/glasshouse" $(ARGS)
 
-# Installs the real clients and servers first, because the tests start them. A test whose client cannot be installed is
-# skipped; the skipped tests are listed and counted at the end. With CI=true a skip is an error. ARGS is passed to cargo test:
-# ARGS="tidy".
+# Installs the real clients and servers first, because the tests start them. If a client cannot be installed, its tests are
+# skipped; the skipped tests are listed and counted at the end. With CI=true, a skipped test is an error. ARGS is passed to
+# cargo test, for example ARGS="tidy".
 test: need-cargo need-openssl ## Run all tests: Rust tests, real ADBC and JDBC clients, real Kafka, Debezium and S3 servers, kill -9
 	@tests/clients/prepare.sh
 	@rm -f .cache/skipped.txt
 	@cargo test --no-fail-fast $(ARGS); result=$$?; tests/clients/skipped.sh; exit $$result
 
-# Every test run plays a few schedules; this runs more. ARGS is a range of seeds, or one seed, whose run is then printed in
-# full.
+# Every test run executes a few schedules; this command executes more. ARGS is a range of seeds, or one seed, whose run is
+# printed in full.
 schedules: need-cargo need-openssl ## Run thousands of simulated schedules of crashes and faults (ARGS=5000..9000, ARGS=17)
 	@GLASSHOUSE_SCHEDULES="$(or $(ARGS),1000..3000)" cargo test --lib ingest::sim::tests::chosen -- --nocapture
 
-# Every test run covers a few seeds; this runs more. With a nightly toolchain and cargo-fuzz the inputs are guided by coverage;
-# otherwise they are random. A failure prints its seed; SEED=17 replays that one.
+# Every test run executes a few seeds; this command executes more. With a nightly toolchain and cargo-fuzz, coverage guides
+# the inputs; otherwise they are random. A failure prints its seed. SEED=17 runs that seed again.
 SECONDS ?= 600
 fuzz: need-cargo need-openssl ## Compare our decoders with independent libraries on random bodies (SECONDS=60, SEED=17)
 	@if [ -n "$(SEED)" ]; then \
@@ -56,8 +56,8 @@ docs: need-cargo need-openssl ## Build the documentation with warnings denied: t
 	@RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --lib
 
 # The release build alone takes half an hour on two cores. ARGS selects benchmarks: "transfer", "select1", "freshness",
-# "kafka", "ndjson", "window", and "stream", which takes ten minutes.
-bench: need-cargo need-openssl need-python3 ## Run benchmarks side by side with other systems, and print ratios
+# "kafka", "ndjson", "window" and "stream". "stream" takes ten minutes.
+bench: need-cargo need-openssl need-python3 ## Run benchmarks in alternation with other systems, and print ratios
 	@cargo build --release --bin glasshouse
 	@[ -x .cache/bench/bin/python ] || python3 -m venv .cache/bench
 	@.cache/bench/bin/pip install --quiet --disable-pip-version-check -r bench/requirements.txt

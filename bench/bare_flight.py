@@ -1,4 +1,4 @@
-"""The baseline of the transfer benchmark: a pyarrow.flight server that sends one preloaded table. Argument: a Parquet file."""
+"""The baseline of the transfer benchmark: a pyarrow.flight server that sends one preloaded table. The argument is a Parquet file."""
 
 import sys
 

@@ -1,7 +1,7 @@
-"""Serialised call events as in `proto/glasshouse/voice/v1/call_event.proto`, with 20 fields and a map of four entries.
+"""Generates serialized call events of `proto/glasshouse/voice/v1/call_event.proto`, with 20 fields and a map of four entries.
 
-In: the number of messages. Out: serialised messages, deterministic, each with its own id. Messages are assembled from parts that
-are encoded once, so that the sender does not become the bottleneck.
+The messages are deterministic. They are assembled from bytes that are encoded once, because otherwise the sender would become the
+bottleneck.
 """
 
 import random
@@ -12,11 +12,11 @@ CARRIERS = ["atlas", "beacon", "cobalt", "delta-voice", "everline", "ferro"]
 COUNTRIES = ["BR", "DE", "ES", "GB", "IN", "JP", "MX", "US"]
 CODECS = ["opus", "g722", "PCMU"]
 EDGES = [("ap-southeast", "singapore"), ("eu-central", "frankfurt"), ("sa-east", "sao-paulo"), ("us-east", "ashburn")]
-#: The number of distinct message bodies. Bodies repeat only after this many messages.
+#: The number of distinct message bodies. Every body is repeated after this number of messages.
 BODIES = 20_000
-#: Events of one call.
+#: The number of events of one call.
 EVENTS_A_CALL = 8
-#: Every 200th message repeats the one that was sent 1,001 messages before.
+#: Every 200th message repeats the message that was sent 1,001 messages earlier.
 REPEAT_EVERY, REPEAT_OF = 200, 1_001
 #: Every 100th message is two hours late.
 LATE_EVERY, LATE_MS = 100, 7_200_000
@@ -48,33 +48,34 @@ def entry(key, value):
     return block(15, block(1, key) + block(2, value))
 
 
-def body(dice):
-    """A random tenant, and the encoded fields that do not depend on time: event type, duration, dimensions and quality."""
-    region, edge = dice.choice(EDGES)
+def body(rng):
+    """Returns a random tenant, and the encoded fields that do not depend on time: event type, duration, dimensions and quality."""
+    region, edge = rng.choice(EDGES)
     dimensions = (
-        block(1, dice.choice(["inbound", "outbound"])) + block(2, dice.choice(CARRIERS)) + block(3, dice.choice(COUNTRIES))
-        + block(4, region) + block(5, dice.choice(CODECS)) + block(6, edge) + number(7, dice.choice([180, 200, 486]))
-        + entry("sdk", f"voice-2.{dice.randrange(9)}") + entry("network", dice.choice(["wifi", "lte", "wired"]))
-        + entry("platform", dice.choice(["ios", "android", "web"])) + entry("campaign", f"c{dice.randrange(50)}")
+        block(1, rng.choice(["inbound", "outbound"])) + block(2, rng.choice(CARRIERS)) + block(3, rng.choice(COUNTRIES))
+        + block(4, region) + block(5, rng.choice(CODECS)) + block(6, edge) + number(7, rng.choice([180, 200, 486]))
+        + entry("sdk", f"voice-2.{rng.randrange(9)}") + entry("network", rng.choice(["wifi", "lte", "wired"]))
+        + entry("platform", rng.choice(["ios", "android", "web"])) + entry("campaign", f"c{rng.randrange(50)}")
     )
     quality = (
-        double(1, round(dice.gammavariate(2, 6), 3)) + double(2, round(dice.random() / 50, 4))
-        + double(3, round(dice.uniform(1, 4.5), 2)) + double(4, round(dice.uniform(20, 300), 1))
+        double(1, round(rng.gammavariate(2, 6), 3)) + double(2, round(rng.random() / 50, 4))
+        + double(3, round(rng.uniform(1, 4.5), 2)) + double(4, round(rng.uniform(20, 300), 1))
     )
-    return dice.choice(TENANTS), (
-        number(6, 2) + number(7, dice.randrange(90_000)) + block(8, dimensions) + block(17, quality)
+    return rng.choice(TENANTS), (
+        number(6, 2) + number(7, rng.randrange(90_000)) + block(8, dimensions) + block(17, quality)
     )
 
 
 def is_repeat(at):
-    """Whether the message at this index repeats an earlier one."""
+    """Returns true if the message at this index repeats an earlier one."""
     return at % REPEAT_EVERY == 0 and at >= REPEAT_OF
 
 
 def messages(count, start_ms, seed=1, per_ms=20):
-    """Yields (tenant, message) for `count` messages, `per_ms` per millisecond, from `start_ms` on (milliseconds since 1970)."""
-    dice = random.Random(seed)
-    bodies = [(tenant, block(5, tenant) + rest) for tenant, rest in (body(dice) for _ in range(BODIES))]
+    """Yields `count` pairs of a tenant and a message. Times begin at `start_ms` (milliseconds since 1970), with `per_ms` messages
+    per millisecond."""
+    rng = random.Random(seed)
+    bodies = [(tenant, block(5, tenant) + rest) for tenant, rest in (body(rng) for _ in range(BODIES))]
     for at in range(count):
         index = at - REPEAT_OF if is_repeat(at) else at
         tenant, rest = bodies[index % BODIES]

@@ -1,4 +1,4 @@
-"""Synthetic wide events as Arrow tables, deterministic for a given seed."""
+"""Generates events with many columns as Arrow tables. The events are deterministic for a given seed."""
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +18,7 @@ WORDS = {
 
 
 def table(rows, seed=1, start_us=1_767_225_600_000_000, tenant=None, prefix="e"):
-    """`rows` events over one day from `start_us`, of one tenant, or of all tenants in proportion to their shares."""
+    """Returns `rows` events over one day from `start_us`: of one tenant, or of all tenants in proportion to their shares."""
     random = np.random.default_rng(seed)
     count = np.arange(rows)
     data = {}
@@ -40,7 +40,7 @@ def table(rows, seed=1, start_us=1_767_225_600_000_000, tenant=None, prefix="e")
 
 
 def ipc(batch_or_table):
-    """Encodes an Arrow IPC stream."""
+    """Encodes a batch or table as an Arrow IPC stream."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, batch_or_table.schema) as writer:
         writer.write(batch_or_table)

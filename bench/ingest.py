@@ -1,8 +1,8 @@
 """Measures ingest in events per CPU-second: protobuf from a Kafka topic, and NDJSON compared with DuckDB's and ClickHouse's own
 tables. Also measures the memory that the dedupe window uses per id.
 
-In: a built server. Out: one line per benchmark. CPU time is that of the server process, user and system, from its start to its
-last commit; producers, broker and clients are not included.
+Prints one line per benchmark. The CPU time is the user and system time of the server process, from its start to its last commit. It
+does not include producers, the broker and clients.
 """
 
 import concurrent.futures
@@ -29,13 +29,13 @@ import support
 
 sys.path.insert(0, str(support.ROOT / "demo/tacosoft"))
 
-import parts  # noqa: E402
 import processes  # noqa: E402
+import services  # noqa: E402
 
 MESSAGES, PARTITIONS = 1_000_000, 8
 LINES, REQUEST_LINES, SENDERS, ROUNDS = 1_000_000, 20_000, 4, 3
 
-#: A dedupe window that is smaller than the stream, so that ids of late events are looked up in files.
+#: A dedupe window that is smaller than the stream. Ids of late events are therefore looked up in files.
 SMALL_WINDOW = """
 [ingest]
 dedupe_ids_max = 500000
@@ -88,7 +88,7 @@ def broker():
     with tempfile.TemporaryDirectory(prefix="glasshouse-bench-") as folder:
         folder = pathlib.Path(folder)
         port, controller_port = processes.free_ports(2)
-        kafka = parts.start_kafka(folder, folder, port, controller_port)
+        kafka = services.start_kafka(folder, folder, port, controller_port)
         try:
             kafka.wait()
             address = f"127.0.0.1:{port}"
@@ -105,7 +105,7 @@ def fill(address):
     producer = confluent_kafka.Producer(
         {"bootstrap.servers": address, "linger.ms": 100, "batch.size": 1_000_000, "compression.type": "lz4"})
     size = 0
-    # The events are a day old, so that none is in the server's future.
+    # The events are a day old, so no event is in the server's future.
     for index, (_, message) in enumerate(calls.messages(MESSAGES, int(time.time() * 1e3) - 86_400_000)):
         size += len(message)
         while True:
@@ -120,7 +120,7 @@ def fill(address):
 
 
 def kafka(binary):
-    """Protobuf call events from Kafka, some late and some duplicate, to committed, sorted Parquet: events per CPU-second."""
+    """Measures events per CPU-second from Kafka to committed, sorted Parquet: protobuf call events, some late and some duplicate."""
     with broker() as address:
         fill(address)
         for _ in range(ROUNDS):
@@ -133,19 +133,20 @@ def kafka(binary):
 
 
 def events_of(messages):
-    """The number of distinct events in this number of messages."""
+    """Returns the number of distinct events in this number of messages."""
     return messages - sum(map(calls.is_repeat, range(messages)))
 
 
 def until_stored(glass):
-    """Waits until all events are committed, by polling a metric instead of a query. Returns the server's CPU-seconds so far."""
+    """Waits until all events are committed, and returns the server's CPU-seconds so far. Polls a metric, because queries would use
+    CPU time."""
     while glass.metric("glasshouse_commit_rows_sum") < events_of(MESSAGES):
         time.sleep(0.05)
     return glass.cpu_seconds()
 
 
 def counts(glass):
-    """The number of events of each tenant, as a query of that tenant returns it."""
+    """Returns the number of events of each tenant, as the tenant's own query returns it."""
     found = {}
     for tenant in sorted(set(calls.TENANTS)):
         with cursor_of(glass.flight, glass.token(tenant)) as cursor:
@@ -163,7 +164,7 @@ def cursor_of(uri, token):
 
 
 def ndjson(binary):
-    """The same NDJSON into Glasshouse over HTTP, and into DuckDB's and ClickHouse's own tables: rows per CPU-second."""
+    """Measures rows per CPU-second of the same NDJSON into Glasshouse over HTTP, and into DuckDB's and ClickHouse's own tables."""
     with tempfile.TemporaryDirectory(prefix="glasshouse-bench-") as folder:
         path = pathlib.Path(folder, "events.ndjson")
         write_lines(path)
@@ -182,7 +183,7 @@ def ndjson(binary):
 
 
 def write_lines(path):
-    """Writes wide events of all tenants, one per line, with times as text."""
+    """Writes wide events of all tenants, one per line, with times as strings."""
     with open(path, "w") as file:
         for at in range(0, LINES, 100_000):
             table = events.table(100_000, seed=at)
@@ -194,7 +195,7 @@ def write_lines(path):
 
 
 def ours(binary, path):
-    """The CPU-seconds of a new server that ingests the file in requests."""
+    """Returns the CPU-seconds of a new server that ingests the file in several requests."""
     with support.server(binary) as glass, open(path, "rb") as file:
         token = glass.token(scopes=["ingest"])
         lines = file.readlines()
@@ -206,7 +207,7 @@ def ours(binary, path):
 
 
 def peer(insert, path, folder):
-    """The CPU-seconds of an insert of the file by a new process, on one thread."""
+    """Returns the CPU-seconds that a new process needs to insert the file, on one thread."""
     command = [sys.executable, __file__, insert.__name__, str(path), folder]
     out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     return float(out.strip().splitlines()[-1])
@@ -235,7 +236,7 @@ def clickhouse_insert(path, folder):
     kinds = {"text": "String", "timestamp": "DateTime64(6, 'UTC')", "int64": "Int64", "float64": "Float64"}
     low = {name: "LowCardinality(String)" for name in ["tenant_id", *support.TEXTS] if name != "route_id"}
     columns = ", ".join(f"{name} {low.get(name, kinds[kind])}" for name, kind in support.columns().items())
-    # The columns are declared, not inferred from the file. Quotes are doubled inside the SQL string.
+    # The columns are declared and not inferred from the file. Quotes are doubled inside the SQL string.
     read = ", ".join(f"{name} {kinds[kind]}" for name, kind in support.columns().items()).replace("'", "''")
     with tempfile.TemporaryDirectory(dir=folder) as database:
         engine = session.Session(f"{database}/clickhouse")
@@ -250,7 +251,7 @@ def clickhouse_insert(path, folder):
 
 
 def window(binary):
-    """The memory that a dedupe window of 100 million ids uses in the server."""
+    """Measures the memory that a dedupe window of 100 million ids uses in the server."""
     with support.server(binary, WINDOW) as glass:
         token = glass.token("big")
         send_ids(glass, token, 0)
@@ -265,7 +266,7 @@ def window(binary):
 
 
 def send_ids(glass, token, at):
-    """Sends a million events that consist of little more than their ids."""
+    """Sends a million events that contain little more than their ids."""
     digits = numpy.frombuffer(numpy.arange(at * REQUEST_IDS, (at + 1) * REQUEST_IDS, dtype=">u8").tobytes().hex().encode(), "u1")
     offsets = numpy.arange(0, 16 * REQUEST_IDS + 1, 16, dtype="i4")
     ids = pyarrow.StringArray.from_buffers(REQUEST_IDS, pyarrow.py_buffer(offsets), pyarrow.py_buffer(digits))
@@ -276,7 +277,7 @@ def send_ids(glass, token, at):
 
 @contextlib.contextmanager
 def print_cpu():
-    """Prints the CPU-seconds of the `with` block: of the insert, without the start of the engine."""
+    """Prints the CPU-seconds of the `with` block, which contains the insert but not the start of the engine."""
     before = resource.getrusage(resource.RUSAGE_SELF)
     yield
     after = resource.getrusage(resource.RUSAGE_SELF)
@@ -284,5 +285,5 @@ def print_cpu():
 
 
 if __name__ == "__main__":
-    _, chosen, path, folder = sys.argv
-    {"duckdb_insert": duckdb_insert, "clickhouse_insert": clickhouse_insert}[chosen](path, folder)
+    _, name, path, folder = sys.argv
+    {"duckdb_insert": duckdb_insert, "clickhouse_insert": clickhouse_insert}[name](path, folder)

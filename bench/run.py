@@ -1,4 +1,4 @@
-"""Runs benchmarks of Glasshouse side by side with other systems, and prints a table of medians and ratios.
+"""Runs benchmarks of Glasshouse in alternation with other systems, and prints a table of medians and ratios.
 
     python bench/run.py target/release/glasshouse [transfer] [select1] [freshness] [kafka] [ndjson] [window] [stream]
 """
@@ -31,7 +31,7 @@ RATE, SECONDS, REQUEST_EVENTS, SENDERS = 20_000, 60, 1_000, 48
 
 @contextlib.contextmanager
 def cursor_of(uri, token=None):
-    """An ADBC cursor, which is closed with its connection while the server is still running."""
+    """Opens an ADBC cursor. The cursor and its connection are closed while the server is still running."""
     options = {}
     if token:
         options[adbc_driver_flightsql.DatabaseOptions.AUTHORIZATION_HEADER.value] = "Bearer " + token
@@ -46,7 +46,7 @@ def timed(action):
 
 
 def statement(sql):
-    """A packed CommandStatementQuery, as Flight SQL clients send it."""
+    """Returns a descriptor with a packed CommandStatementQuery, as Flight SQL clients send it."""
     def field(number, payload):
         size, length = b"", len(payload)
         while length > 127:
@@ -57,7 +57,7 @@ def statement(sql):
 
 
 def transfer(binary):
-    """DoGet of two million wide rows with the same client: from the lake, and from a bare Flight server's memory."""
+    """Fetches two million wide rows with DoGet and the same client: from the lake, and from a bare Flight server's memory."""
     with support.server(binary) as glass, tempfile.NamedTemporaryFile(suffix=".parquet") as copy:
         token = glass.token("big")
         rows = events.table(ROWS, tenant="big")
@@ -96,7 +96,7 @@ def bare(path):
 
 
 def select1(binary):
-    """`SELECT 1` over ADBC: p50 in milliseconds, alternating with ROAPI."""
+    """Measures the p50 of `SELECT 1` over ADBC in milliseconds, in alternation with ROAPI."""
     with support.server(binary) as glass, roapi() as peer_uri:
         def ask(cursor):
             cursor.execute("SELECT 1")
@@ -126,17 +126,18 @@ def roapi():
 
 
 def freshness(binary):
-    """The time from POST to visible in Flight SQL, at 20,000 NDJSON events per second for a minute: p50 and p99 in ms."""
+    """Measures the time from POST until visible in Flight SQL, at 20,000 NDJSON events per second for a minute: p50 and p99 in ms."""
     with support.server(binary) as glass:
         token, stop, sent = glass.token("big"), threading.Event(), [0] * SENDERS
-        # A receipt waits for its commit, but the stream must keep its rate: each of n senders sends every n-th request.
+        # A receipt waits for its commit, but the stream must keep its rate. Each of n senders therefore sends every n-th
+        # request.
         threads = [threading.Thread(target=sender, args=(glass, token, at, stop, sent), daemon=True) for at in range(SENDERS)]
         started, waits = time.perf_counter(), []
         for thread in threads:
             thread.start()
         with cursor_of(glass.flight, token) as cursor:
             while time.perf_counter() - started < SECONDS:
-                waits.append(1e3 * timed(lambda: probe(glass, token, cursor, f"mark-{len(waits)}")))
+                waits.append(1e3 * timed(lambda: probe(glass, token, cursor, f"probe-{len(waits)}")))
         elapsed = time.perf_counter() - started
         accepted = sum(sent)
         stop.set()
@@ -147,11 +148,11 @@ def freshness(binary):
               f"| {len(waits)} probes at {accepted / elapsed:,.0f} accepted events per second |", flush=True)
 
 
-def probe(glass, token, cursor, mark):
-    """Sends one event and queries until the result contains it."""
+def probe(glass, token, cursor, event_id):
+    """Sends one event, and queries until the result contains it."""
     now = int(time.time() * 1e3)
-    glass.post(token, json.dumps({"event_id": mark, "event_time": now, "carrier": "mark"}).encode(), "application/json")
-    sql = f"select count(*) from events where event_time >= to_timestamp_millis({now}) and event_id = '{mark}'"
+    glass.post(token, json.dumps({"event_id": event_id, "event_time": now, "carrier": "probe"}).encode(), "application/json")
+    sql = f"select count(*) from events where event_time >= to_timestamp_millis({now}) and event_id = '{event_id}'"
     while True:
         cursor.execute(sql)
         if cursor.fetchone() == (1,):
@@ -160,27 +161,28 @@ def probe(glass, token, cursor, mark):
 
 def sender(glass, token, at, stop, sent):
     """Sends every n-th request of the stream at its scheduled time, and counts the accepted events."""
-    started, turn = time.perf_counter(), at
-    while not stop.wait(max(0, started + turn * REQUEST_EVENTS / RATE - time.perf_counter())):
-        sent[at] += glass.post(token, ndjson(turn), "application/x-ndjson")["accepted"]
-        turn += SENDERS
+    started, number = time.perf_counter(), at
+    while not stop.wait(max(0, started + number * REQUEST_EVENTS / RATE - time.perf_counter())):
+        sent[at] += glass.post(token, ndjson(number), "application/x-ndjson")["accepted"]
+        number += SENDERS
 
 
-#: A template for one request of live events, without number and time, so that the sender does not become the bottleneck.
+#: A template for one request of live events. Only the number and the time are filled in, because otherwise the sender would become
+#: the bottleneck.
 LIVE = "".join(
-    f'{{"event_id":"live-@TURN@-{i}","event_time":@NOW@,"route_id":"CA@TURN@{i // 8:08x}","event_type":"quality",'
+    f'{{"event_id":"live-@NUMBER@-{i}","event_time":@NOW@,"route_id":"CA@NUMBER@{i // 8:08x}","event_type":"quality",'
     f'"carrier":"cobalt","direction":"inbound","country_from":"BR","country_to":"DE","edge":"ashburn","codec":"opus",'
     f'"duration_ms":{i},"packets_sent":{i * 7},"packets_lost":0,"bytes_sent":{i * 911},'
     f'"jitter_ms":{i % 17}.25,"loss_ratio":0.001,"mos":4.2,"round_trip_ms":81.5}}\n'
     for i in range(REQUEST_EVENTS)).encode()
 
 
-def ndjson(turn):
-    return LIVE.replace(b"@TURN@", b"%08x" % turn).replace(b"@NOW@", b"%d" % (time.time() * 1000))
+def ndjson(number):
+    return LIVE.replace(b"@NUMBER@", b"%08x" % number).replace(b"@NOW@", b"%d" % (time.time() * 1000))
 
 
 def report(name, ours, theirs, peer):
-    """Prints one line: the medians of both systems, and the median of the pairwise ratios."""
+    """Prints one line with the medians of both systems and the median of the pairwise ratios."""
     ratio = statistics.median(a / b for a, b in zip(ours, theirs))
     print(f"| {name} | {statistics.median(ours):,.2f} | {statistics.median(theirs):,.2f} ({peer}) | ratio {ratio:.2f} |", flush=True)
 

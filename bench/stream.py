@@ -1,7 +1,7 @@
 """Measures the freshness of a stream: the time from producing a message to Kafka until a tenant's query returns its row.
 
-60,000 call events per second for ten minutes go into one table, while eight tenants repeatedly query their last minute.
-In: a built server. Out: the latencies of probes and of the tenants' queries, and the server's memory after each tenth of the run.
+For ten minutes, 60,000 call events per second go into one table, while eight tenants repeatedly query their last minute. Prints
+the latencies of probes and of the tenants' queries, and the server's memory after each tenth of the run.
 """
 
 import random
@@ -17,7 +17,7 @@ import ingest
 
 RATE, SECONDS, SLICE_SECONDS = 60_000, 600, 0.05
 TENANTS = [f"tenant-{number}" for number in range(8)]
-#: The pause between two queries of a tenant: a dashboard that shows its last minute.
+#: The pause between two queries of a tenant, like a dashboard that shows the tenant's last minute.
 ASK_EVERY_SECONDS = 1.0
 QUERY = """
 SELECT carrier, count(*), avg(jitter_ms), max(duration_ms) FROM call_events
@@ -26,7 +26,8 @@ WHERE event_time >= now() - INTERVAL '1 minute' GROUP BY carrier ORDER BY carrie
 
 
 def stream(binary):
-    """The time from produce to visible in Flight SQL, at 60,000 events per second for ten minutes, with eight tenants querying."""
+    """Measures the time from producing an event until it is visible in Flight SQL: 60,000 events per second for ten minutes, with
+    eight tenants querying."""
     with ingest.broker() as address, support.server(binary, ingest.CALLS.format(root=support.ROOT, broker=address)) as glass:
         tokens = {tenant: glass.token(tenant) for tenant in TENANTS}
         stop, sent, answers, memory = threading.Event(), [0], [[] for _ in TENANTS], []
@@ -56,13 +57,13 @@ def stream(binary):
 
 
 def produce(address, stop, sent):
-    """Sends the stream in slices. Keeps the average rate even if a slice is late."""
+    """Sends the stream in slices. The average rate stays the same even if a slice is late."""
     producer = confluent_kafka.Producer({"bootstrap.servers": address, "linger.ms": 20, "batch.size": 1_000_000,
                                          "compression.type": "lz4", "queue.buffering.max.messages": 1_000_000})
-    dice = random.Random(7)
+    rng = random.Random(7)
     bodies = []
     for index in range(calls.BODIES):
-        _, rest = calls.body(dice)
+        _, rest = calls.body(rng)
         bodies.append(calls.block(5, TENANTS[index % len(TENANTS)]) + rest)
     started = time.perf_counter()
     while not stop.is_set():
@@ -79,7 +80,7 @@ def produce(address, stop, sent):
 
 
 def ask(glass, token, stop, times):
-    """Queries as one tenant's dashboard, until stopped."""
+    """Queries like one tenant's dashboard until it is stopped."""
     with ingest.cursor_of(glass.flight, token) as cursor:
         while not stop.wait(ASK_EVERY_SECONDS):
             started = time.perf_counter()
@@ -93,11 +94,11 @@ def probe(producer, cursor, number):
     """Sends one event and returns the seconds until a query returns it."""
     now = int(time.time() * 1e3)
     started = time.perf_counter()
-    mark = f"mark-{number}"
-    message = calls.number(1, now) + calls.block(3, mark) + calls.block(5, TENANTS[0])
+    event_id = f"probe-{number}"
+    message = calls.number(1, now) + calls.block(3, event_id) + calls.block(5, TENANTS[0])
     producer.produce("calls", message, partition=number % ingest.PARTITIONS)
     producer.flush()
     while True:
-        cursor.execute(f"SELECT count(*) FROM call_events WHERE event_time >= to_timestamp_millis({now}) AND event_id = '{mark}'")
+        cursor.execute(f"SELECT count(*) FROM call_events WHERE event_time >= to_timestamp_millis({now}) AND event_id = '{event_id}'")
         if cursor.fetchone() == (1,):
             return time.perf_counter() - started

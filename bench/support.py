@@ -1,4 +1,4 @@
-"""Runs a Glasshouse server on a temporary folder for the benchmarks. In: a built binary. Out: addresses and tokens."""
+"""Runs a Glasshouse server in a temporary folder for the benchmarks, and provides its addresses, tokens and resource usage."""
 
 import contextlib
 import json
@@ -47,7 +47,7 @@ columns = {{ {columns} }}
 [policy.events]
 """
 
-#: The columns besides the keys, by type: those that a dashboard of call quality reads.
+#: The columns other than the keys, by type. A call quality dashboard would read these columns.
 TEXTS = ["route_id", "event_type", "carrier", "direction", "country_from", "country_to", "edge", "codec"]
 INTS = ["duration_ms", "sip_code", "packets_sent", "packets_lost", "bytes_sent"]
 FLOATS = ["pdd_ms", "jitter_ms", "loss_ratio", "mos", "round_trip_ms"]
@@ -104,12 +104,12 @@ class Server:
             return json.loads(answer.read())
 
     def cpu_seconds(self):
-        """The CPU time of the server so far, user and system, in seconds."""
+        """Returns the server's user and system CPU time so far, in seconds."""
         fields = pathlib.Path(f"/proc/{self.pid}/stat").read_text().rsplit(")", 1)[1].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def metric(self, name):
-        """The sum of a metric over its labels. 0 if the metric does not exist yet."""
+        """Returns the sum of a metric over its labels, or 0 if the metric does not exist yet."""
         self.admin = self.admin or self.token(scopes=["admin"])
         request = urllib.request.Request(f"{self.http}/metrics", headers={"authorization": f"Bearer {self.admin}"})
         with urllib.request.urlopen(request) as answer:
@@ -117,12 +117,12 @@ class Server:
         return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.split("{")[0].split(" ")[0] == name)
 
     def memory_mib(self, what="VmHWM"):
-        """The peak memory of the server so far, in MiB."""
+        """Returns the server's peak resident memory so far, in MiB."""
         status = pathlib.Path(f"/proc/{self.pid}/status").read_text()
         return int(status.split(f"{what}:")[1].split()[0]) // 1024
 
     def memory_mib_now(self):
-        """The current memory of the server, in MiB."""
+        """Returns the server's current resident memory, in MiB."""
         return self.memory_mib("VmRSS")
 
 

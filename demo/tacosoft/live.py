@@ -1,4 +1,4 @@
-"""Shows today's orders by state for several tenants side by side, updated every second. The SQL is the same, the rows differ.
+"""Shows today's orders by state for several tenants side by side, and updates them every second. All tenants run the same SQL.
 
     live.py --url grpc://127.0.0.1:8815 fuego=TOKEN verde=TOKEN
 """
@@ -22,7 +22,7 @@ WIDTH = 26
 
 
 class Tenant:
-    """A tenant and its connection. Its token determines which rows it sees."""
+    """A tenant and its connection. The tenant's token determines which rows it sees."""
 
     def __init__(self, name, url, token):
         self.name, self.url, self.connection = name, url, None
@@ -63,7 +63,7 @@ sys.unraisablehook = hush
 
 
 def column(tenant):
-    """The lines that are shown for a tenant."""
+    """Returns the lines that are shown for a tenant."""
     started = time.monotonic()
     states, versions = tenant.ask(BY_STATE), tenant.ask(VERSIONS)
     if states is None or versions is None:
@@ -81,7 +81,8 @@ def column(tenant):
 
 
 def picture(tenants, pool):
-    """All tenants side by side. The pool runs the queries: on the main thread the driver would intercept ctrl-C."""
+    """Returns the lines of all tenants side by side. The pool runs the queries, because the driver would intercept ctrl-C on the
+    main thread."""
     names = ["today", *STATES, "total", "all changes", "query time"]
     columns = list(pool.map(column, tenants))
     lines = [f"  {name:<14}" + "".join(f"{cells[at]:<{WIDTH}}" for cells in columns) for at, name in enumerate(names)]
@@ -89,7 +90,7 @@ def picture(tenants, pool):
 
 
 def draw(lines, over=0):
-    """Prints the lines over the previous `over` lines, or below them if this is not a terminal. Returns the number of lines."""
+    """Prints the lines and returns their number. In a terminal, they replace the previous `over` lines."""
     if over and sys.stdout.isatty():
         sys.stdout.write(f"\x1b[{over}A\x1b[J")
     print("\n".join(lines), flush=True)

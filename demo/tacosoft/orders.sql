@@ -1,5 +1,5 @@
--- Converts a change of an order, as written by Debezium, to a row of `orders`: flattened, renamed, in cents, and joined with the
--- restaurant. `row` is the order as JSON after the change; for a deleted order, before the change.
+-- Converts a change of an order, as Debezium writes it, to a row of `orders`: flattened, renamed, in cents, and joined with
+-- the restaurant. `row` is the order as JSON after the change, or before the change if the order was deleted.
 SELECT
     json_text(m.row, 'restaurant_id') AS restaurant_id,
     json_int(m.row, 'order_id') AS order_id,
@@ -20,9 +20,9 @@ SELECT
     m.position,
     m.deleted,
     m.changed_time AS event_time,
-    -- A change that Debezium sends again has the same id and is stored once. The order id is part of it because all orders of the
-    -- initial snapshot have the same position.
+    -- If Debezium sends a change again, the change has the same id and is stored once. The id contains the order id because
+    -- all orders of the initial snapshot have the same position.
     concat(json_text(m.row, 'order_id'), '@', CAST(m.position AS text)) AS event_id
 FROM messages m
--- If the restaurant is not known yet, the order is stored without its columns.
+-- If the restaurant is not known yet, the restaurant's columns are null.
 LEFT JOIN restaurants r ON r.restaurant_id = json_text(m.row, 'restaurant_id')

@@ -1,7 +1,7 @@
-"""Child processes that end with their parent, each with a log, a readiness check and a graceful stop.
+"""Runs child processes that end with their parent, each with a log, a readiness check and a graceful stop.
 
-In: a command. Out: a running Part, or a Failure whose message says what to do. When the parent stops, it stops its parts in
-order; when the parent is killed, its parts are killed at once.
+A command becomes a running Service, or a Failure whose message says what to do. When the parent stops, it stops its services in
+order. When the parent is killed, its services are killed immediately.
 """
 
 import contextlib
@@ -15,34 +15,34 @@ import subprocess
 import tempfile
 import time
 
-# Time limits for a part to become ready and to stop.
+# Time limits for starting and stopping a service.
 START_SECONDS_MAX = 120
 STOP_SECONDS_MAX = 15
 POLL_SECONDS = 0.05
 LOG_LINES_SHOWN = 15
-# The first port to choose from, and the default start of the ephemeral range.
+# The first port that `free_ports` can return, and the default start of the ephemeral range.
 FIRST_PORT, EPHEMERAL_PORT = 10000, 32768
 
 
 class Failure(Exception):
-    """An error to show to the user. The message says what to do."""
+    """An error that is shown to the user. The message says what to do."""
 
 
-class Part:
+class Service:
     """A running process with a name, a log, a readiness check, and the signal that stops it."""
 
     def __init__(self, name, command, logs, is_ready, stop_signal=signal.SIGTERM, **options):
         self.name, self.is_ready, self.stop_signal = name, is_ready, stop_signal
         self.log = logs / f"{name}.log"
         with open(self.log, "ab") as log:
-            # In its own session, so that ctrl-C reaches only the parent, which stops its parts in order.
+            # The service has its own session, so ctrl-C reaches only the parent, which stops its services in order.
             self.process = subprocess.Popen(
                 [str(word) for word in command], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 start_new_session=True, preexec_fn=_end_with_parent, **options,
             )
 
     def wait(self):
-        """Waits until the part is ready. Fails if the process ends or takes too long."""
+        """Waits until the service is ready. Fails if the process ends or takes too long."""
         until = time.monotonic() + START_SECONDS_MAX
         while not self.is_ready():
             if self.process.poll() is not None:
@@ -52,11 +52,11 @@ class Part:
             time.sleep(POLL_SECONDS)
 
     def failure(self):
-        """The error for a process that has ended, with the last lines of its log."""
+        """Returns the error for a process that has ended, with the last lines of its log."""
         return Failure(f"{self.name} has ended ({self.process.returncode}); {self.log} ends with\n{self.tail()}")
 
     def tail(self):
-        """The last lines of the log."""
+        """Returns the last lines of the log."""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-LOG_LINES_SHOWN:])
 
     def stop(self):
@@ -71,19 +71,19 @@ class Part:
                 self.process.wait()
 
 
-# Looked up before a fork: no library may be loaded between fork and exec.
+# This is looked up before a fork, because no library may be loaded between fork and exec.
 _prctl = getattr(ctypes.CDLL(None), "prctl", None)
 
 
 def _end_with_parent():
-    """Makes the kernel kill this new child when its parent dies for any reason. Only on Linux; no effect elsewhere."""
+    """Makes the kernel kill this new child when its parent dies for any reason. It has an effect on Linux only."""
     if _prctl is not None:
         _prctl(1, signal.SIGKILL)
 
 
 @contextlib.contextmanager
 def scratch():
-    """A temporary folder, which PostgreSQL's user can access as well."""
+    """Creates a temporary folder that PostgreSQL's user can access too, and removes it at the end."""
     folder = pathlib.Path(tempfile.mkdtemp(prefix="tacosoft-"))
     folder.chmod(0o711)
     try:
@@ -93,8 +93,8 @@ def scratch():
 
 
 def free_ports(count):
-    """Free ports outside the ephemeral range: an outgoing connection could take an ephemeral port before the part listens, or
-    while it restarts."""
+    """Returns free ports outside the ephemeral range. An outgoing connection could take an ephemeral port before the service
+    listens, or while it restarts."""
     ports = set()
     while len(ports) < count:
         port = random.randrange(FIRST_PORT, _first_ephemeral_port())
@@ -104,7 +104,7 @@ def free_ports(count):
 
 
 def _first_ephemeral_port():
-    """The first port of the ephemeral range."""
+    """Returns the first port of the ephemeral range."""
     try:
         first = int(pathlib.Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     except (OSError, ValueError, IndexError):
@@ -113,7 +113,7 @@ def _first_ephemeral_port():
 
 
 def is_listening(port):
-    """Whether a process listens on the port."""
+    """Returns true if a process listens on the port."""
     with socket.socket() as probe:
         probe.settimeout(1)
         return probe.connect_ex(("127.0.0.1", port)) == 0

@@ -1,7 +1,7 @@
 """Runs the TacoSoft demo: PostgreSQL, Kafka, Connect with Debezium, Glasshouse, and simulated orders. See docs/tacosoft.md.
 
-In: the built server and the programs that `tests/clients/setup.sh` installs. Out: commands to paste, and a live view of two
-tenants. Each run starts with an empty database and lake; ctrl-C stops all processes in reverse order.
+Requires a built server and the programs that `tests/clients/setup.sh` installs. Prints commands to paste, and a live view of two
+tenants. Each run starts with an empty database and lake. Ctrl-C stops all processes in reverse order.
 """
 
 import argparse
@@ -18,32 +18,32 @@ import threading
 import time
 
 import live
-import parts
-from processes import Failure, Part, free_ports, is_listening
+import services
+from processes import Failure, Service, free_ports, is_listening
 from traffic import RESTAURANTS, Traffic
 
 PORTS = {"postgres": 15432, "kafka": 19092, "controller": 19093, "connect": 18083, "flight": 8815, "http": 8080}
 TENANTS = ("fuego", "verde")
 # The number of delivered orders that exist at the start.
 HISTORY_ORDERS = 500
-# The parts that are restarted when they are killed, and the maximum number of restarts.
+# The services that are restarted when they are killed, and the maximum number of restarts.
 RESTARTED = ("glasshouse", "connect")
 RESTARTS_MAX = 50
 
 
 class Demo:
-    """The running parts, and the settings to restart them."""
+    """The running services, and the settings with which they are restarted."""
 
     def __init__(self, given, stack):
         self.given, self.stack, self.started = given, stack, time.monotonic()
         self.work = pathlib.Path(given.work).resolve()
         self.logs = self.work / "logs"
         self.ports = dict(PORTS)
-        self.parts, self.folder, self.restarts, self.failure = {}, None, 0, None
+        self.services, self.folder, self.restarts, self.failure = {}, None, 0, None
         self.stopping = threading.Event()
 
     def start(self):
-        """Starts all parts, in the order of the data flow."""
+        """Starts all services, in the order of the data flow."""
         if self.given.free_ports:
             self.ports = dict(zip(PORTS, free_ports(len(PORTS))))
         for name, port in self.ports.items():
@@ -52,13 +52,13 @@ class Demo:
         if not pathlib.Path(self.given.server).is_file():
             raise Failure(f"{self.given.server} does not exist: build it with cargo build --bin glasshouse")
         self.make_folder()
-        self.parts, self.folder = parts.start_all(self.stack, self.logs, self.ports, self.say, self.fill)
-        for part in self.parts.values():
-            self.write_pid(part)
+        self.services, self.folder = services.start_all(self.stack, self.logs, self.ports, self.say, self.fill)
+        for service in self.services.values():
+            self.write_pid(service)
         self.export()
         self.say("Glasshouse")
         self.add(self.start_glasshouse())
-        self.parts["glasshouse"].wait()
+        self.services["glasshouse"].wait()
         traffic = threading.Thread(target=self.order, daemon=True)
         self.stack.callback(traffic.join)
         self.stack.callback(self.stopping.set)
@@ -81,28 +81,28 @@ class Demo:
 
     def fill(self, port):
         """Inserts the orders of the last week."""
-        with parts.connect(port) as connection:
+        with services.connect(port) as connection:
             Traffic(connection).place_history(HISTORY_ORDERS)
 
     def export(self):
         """Exports the restaurants to the lookup table's file, which Glasshouse rereads every few seconds."""
-        parts.export_restaurants(self.ports["postgres"], self.work / "restaurants.csv")
+        services.export_restaurants(self.ports["postgres"], self.work / "restaurants.csv")
 
-    def add(self, part):
-        """Registers a part, which is stopped at the end."""
-        self.parts[part.name] = part
-        self.stack.callback(part.stop)
-        self.write_pid(part)
+    def add(self, service):
+        """Registers a service. It is stopped at the end."""
+        self.services[service.name] = service
+        self.stack.callback(service.stop)
+        self.write_pid(service)
 
-    def write_pid(self, part):
-        """Writes the process id of a part to a file, so that users can kill it."""
-        (self.work / f"{part.name}.pid").write_text(f"{part.process.pid}\n")
+    def write_pid(self, service):
+        """Writes the process id of a service to a file, so that users can kill it."""
+        (self.work / f"{service.name}.pid").write_text(f"{service.process.pid}\n")
 
     def start_glasshouse(self):
         """Starts the server with the demo's configuration."""
         ready = self.work / "ready.json"
         ready.unlink(missing_ok=True)
-        command = [self.given.server, "--config", parts.HERE / "glasshouse.toml", "serve", "--ready-file", ready]
+        command = [self.given.server, "--config", services.HERE / "glasshouse.toml", "serve", "--ready-file", ready]
         settings = {
             "LAKE__URL": f"file://{self.work / 'lake'}",
             "FLIGHT__LISTEN": f"127.0.0.1:{self.ports['flight']}",
@@ -113,12 +113,12 @@ class Demo:
         }
         (self.work / "lake").mkdir(exist_ok=True)
         environment = os.environ | {f"GLASSHOUSE__{key}": value for key, value in settings.items()}
-        return Part("glasshouse", command, self.logs, ready.exists, env=environment)
+        return Service("glasshouse", command, self.logs, ready.exists, env=environment)
 
     def order(self):
         """Changes orders at the configured rate until the demo stops."""
         try:
-            with parts.connect(self.ports["postgres"]) as connection:
+            with services.connect(self.ports["postgres"]) as connection:
                 traffic = Traffic(connection, seed=2)
                 while not self.stopping.wait(1 / self.given.rate):
                     traffic.step()
@@ -126,14 +126,14 @@ class Demo:
             self.failure = self.failure or error
 
     def look_after(self):
-        """Restarts the parts in RESTARTED that were killed. Fails if another part has ended."""
-        for name, part in list(self.parts.items()):
-            code = part.process.poll()
+        """Restarts the services in RESTARTED that were killed. Fails if another service has ended."""
+        for name, service in list(self.services.items()):
+            code = service.process.poll()
             if code is None:
                 continue
             self.restarts += 1
             if name not in RESTARTED or self.restarts > RESTARTS_MAX:
-                raise part.failure()
+                raise service.failure()
             self.say(f"{name} has ended ({code}); restarting it")
             again = self.start_glasshouse if name == "glasshouse" else self.start_connect
             self.add(again())
@@ -143,18 +143,19 @@ class Demo:
     def start_connect(self):
         """Starts Connect. It continues from the last stored offsets, and sends later changes again."""
         ports = self.ports
-        return parts.start_connect(self.folder, self.logs, ports["connect"], ports["postgres"], ports["kafka"])
+        return services.start_connect(self.folder, self.logs, ports["connect"], ports["postgres"], ports["kafka"])
 
     def token(self, tenant):
-        """A token of a tenant, valid for a day, from the server's command line."""
-        command = [self.given.server, "--config", parts.HERE / "glasshouse.toml", "token", "--tenant", tenant]
+        """Returns a tenant's token that is valid for a day, from the server's command line."""
+        command = [self.given.server, "--config", services.HERE / "glasshouse.toml", "token", "--tenant", tenant]
         return subprocess.run([*command, "--expires", "24h"], check=True, capture_output=True, text=True).stdout.strip()
 
 
 def welcome(demo, tokens):
-    """The welcome text. Its commands start at the beginning of a line and can be pasted into another terminal, in any folder."""
+    """Returns the welcome text. Its commands start at the beginning of a line and can be pasted into another terminal, in any
+    folder."""
     (one, one_token), (other, other_token) = tokens.items()
-    url, psql = f"grpc://127.0.0.1:{demo.ports['flight']}", parts.CACHE / "postgres/psql"
+    url, psql = f"grpc://127.0.0.1:{demo.ports['flight']}", services.CACHE / "postgres/psql"
     glasshouse, python, psql = (shlex.quote(os.path.abspath(path)) for path in (demo.given.server, sys.executable, psql))
     pids = [shlex.quote(os.path.abspath(demo.work / f"{name}.pid")) for name in RESTARTED]
     return f"""
@@ -186,10 +187,10 @@ with dbapi.connect("{url}", db_kwargs=header, autocommit=True) as connection, co
 
 Compare with the restaurants' own database.
 
-{psql} -h 127.0.0.1 -p {demo.ports['postgres']} -U {parts.NAME} \
+{psql} -h 127.0.0.1 -p {demo.ports['postgres']} -U {services.NAME} \
   -c "select state, count(*), sum(total) from orders where restaurant_id = '{one}' group by state"
 
-Kill a process: it is restarted, and nothing is lost or stored twice.
+Kill a process. The demo restarts it, and nothing is lost or stored twice.
 
 kill -9 $(cat {pids[0]})
 kill -9 $(cat {pids[1]})
@@ -213,8 +214,8 @@ def main():
     interrupted = threading.Event()
 
     def interrupt(*_):
-        # Interrupt only once, so that stopping is not interrupted. The flag is checked as well, because a driver may swallow the
-        # exception.
+        # Only the first signal interrupts, so stopping is not interrupted. `watch` also checks the flag, because a driver
+        # may suppress the exception.
         if not interrupted.is_set():
             interrupted.set()
             raise KeyboardInterrupt
@@ -223,7 +224,7 @@ def main():
         signal.signal(number, interrupt)
     try:
         with contextlib.ExitStack() as stack:
-            stack.callback(lambda: print("tacosoft: all parts are stopped", file=sys.stderr))
+            stack.callback(lambda: print("tacosoft: all services are stopped", file=sys.stderr))
             demo = Demo(given, stack)
             demo.start()
             tokens = {tenant: demo.token(tenant) for tenant in TENANTS}
@@ -248,7 +249,7 @@ def watch(demo, tenants, seconds, interrupted):
             before = demo.restarts
             demo.look_after()
             demo.export()
-            # Messages printed meanwhile stay above the view.
+            # If `look_after` printed messages, they remain above the view.
             shown = live.draw(live.picture(tenants, pool), shown if before == demo.restarts else 0)
             interrupted.wait(1)
 

@@ -20,5 +20,6 @@ CREATE TABLE orders (
     details       jsonb NOT NULL
 );
 
--- Changes contain the whole previous row. Otherwise the change of a deleted order would contain only its key, not its restaurant.
+-- A change contains the whole previous row. By default it would contain only the key, so the change of a deleted order would
+-- not name its restaurant.
 ALTER TABLE orders REPLICA IDENTITY FULL;

@@ -1,6 +1,6 @@
 """Simulates orders at TacoSoft's restaurants: orders are placed, cooked and delivered, and a few are cancelled or deleted.
 
-In: a connection to PostgreSQL. Out: inserts, updates and deletes of rows of `orders`. This module does not use Glasshouse.
+Takes a connection to PostgreSQL, and inserts, updates and deletes rows of `orders`. This module does not use Glasshouse.
 """
 
 import json
@@ -11,9 +11,9 @@ DISHES = {
     "al pastor": "3.50", "carnitas": "3.75", "baja fish": "4.25", "barbacoa": "4.50", "nopales": "3.25",
     "quesadilla": "6.90", "elote": "4.00", "churros": "5.20", "agua fresca": "2.80",
 }
-# The restaurants, with their relative numbers of orders.
+# The restaurants, with the relative number of orders of each.
 RESTAURANTS = {"fuego": 10, "verde": 5, "luna": 4, "bahia": 3, "norte": 2, "sakura": 1}
-# The next state of an order, and the shares of orders that are cancelled or deleted instead at each step.
+# The next state of each state. At each step, some orders are cancelled or deleted instead.
 NEXT = {"placed": "cooking", "cooking": "ready", "ready": "delivered"}
 CANCELLED_SHARE = 0.06
 DELETED_SHARE = 0.02
@@ -22,7 +22,7 @@ OPEN_MAX = 400
 
 
 class Traffic:
-    """Random orders, deterministic for a given seed."""
+    """Makes random changes to orders. The changes are deterministic for a given seed."""
 
     def __init__(self, connection, seed=1):
         self.connection, self.random = connection, random.Random(seed)
@@ -56,7 +56,7 @@ class Traffic:
         self.connection.execute("UPDATE orders SET state = %s WHERE order_id = %s", [state, order])
 
     def step(self):
-        """Makes one change. Orders are placed and finished at about the same rate, so the number of open orders stays stable."""
+        """Makes one change. Orders are placed and completed at about the same rate, so the number of open orders is stable."""
         if self.random.random() < 0.28:
             is_full = "SELECT count(*) >= %s FROM orders WHERE state IN ('placed', 'cooking', 'ready')"
             if not self.connection.execute(is_full, [OPEN_MAX]).fetchone()[0]:

@@ -1,4 +1,4 @@
-"""ADBC: the Python DB-API over the Go driver. Connections, queries, parameters, metadata, ingest and cancellation."""
+"""Checks ADBC (the Python DB-API over the Go driver): connections, queries, parameters, metadata, ingest and cancellation."""
 
 import datetime
 import decimal
@@ -42,7 +42,7 @@ def value(connection, sql, parameters=None):
 
 
 def ids(connection, name="samples"):
-    """All ids that a connection sees of a table."""
+    """Returns all ids of a table that a connection can see."""
     return set(table(connection, f"SELECT id FROM {name}").column(0).to_pylist())
 
 
@@ -352,7 +352,7 @@ def a_hidden_table_looks_absent(facts):
 
 @check
 def cancel_stops_the_query_and_frees_its_slot(facts):
-    """Cancels more queries than a tenant may run at once: if a slot were not released, the later ones would have to wait."""
+    """Cancels more queries than a tenant may run at the same time. If a slot were not released, a later query would have to wait."""
     with connect(facts) as connection:
         for turn in range(facts["tenant_queries_max"] + 1):
             with connection.cursor() as cursor:
@@ -399,7 +399,7 @@ def a_partition_is_read_on_another_connection(facts):
 
 @check
 def default_message_limit_is_enough(facts):
-    """A client that accepts messages of 4 MiB can read wide rows, long texts and filtered columns."""
+    """A client that accepts messages of 4 MiB can read wide rows, long strings and filtered columns."""
     limit = {driver.DatabaseOptions.WITH_MAX_MSG_SIZE.value: str(4 << 20)}
     with connect(facts, **limit) as connection:
         found = table(connection, "SELECT a.id, repeat(a.id, 1 + b.small % 50) AS t FROM samples a, samples b WHERE b.small < 200")
@@ -430,14 +430,14 @@ def concurrent_callers(facts):
 
 
 def batch(prefix, count, **columns):
-    """Makes rows to ingest into `samples`."""
+    """Returns rows to ingest into `samples`."""
     at = [rows.START + datetime.timedelta(days=400, seconds=second) for second in range(count)]
     names = [f"{prefix}-{index}" for index in range(count)]
     return pa.table({"id": names, "at": pa.array(at, pa.timestamp("us", "UTC")), "small": pa.array(range(count), pa.int32()), **columns})
 
 
 def ingest(connection, data, mode, name="samples"):
-    """Ingests rows and returns the number reported."""
+    """Ingests rows and returns the number of rows that the driver reports."""
     with connection.cursor() as cursor:
         return cursor.adbc_ingest(name, data, mode=mode)
 
@@ -481,7 +481,7 @@ def ingest_never_stores_rows_of_other_tenants(facts):
         try:
             ingest(connection, foreign, "append")
         except dbapi.Error:
-            pass  # refusing the whole batch is as correct as quarantining the forged rows
+            pass  # the server may refuse the whole batch, or quarantine only the forged rows
         assert value(connection, "SELECT count(*) FROM samples WHERE id LIKE 'acme-forged-%'") <= 1
     with connect(facts, "globex") as connection:
         equal(value(connection, "SELECT count(*) FROM samples WHERE id LIKE 'acme-forged-%'"), 0)

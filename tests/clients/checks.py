@@ -1,4 +1,4 @@
-"""Support for the suites: a list of named checks, which run one after another and are each reported as one line of JSON.
+"""Runs the checks of a suite one after another, and reports each result as one line of JSON.
 
 A suite is a script: `suite.py facts.json`. The facts contain the server's addresses, its lake, and one token per caller.
 """
@@ -10,14 +10,14 @@ import re
 import sys
 import traceback
 
-# A suite that takes longer is stuck: it prints its stack traces and exits.
+# If a suite takes longer than this, it prints its stack traces and exits.
 SUITE_SECONDS_MAX = 900
 
 _checks = []
 
 
 def check(function):
-    """Registers a check. Its name is that of the function. A check fails by raising an exception."""
+    """Registers a check under the name of the function. A check fails by raising an exception."""
     _checks.append(function)
     return function
 
@@ -40,8 +40,8 @@ def main():
             place = own[-1] if own else place
             detail = f"line {place.lineno}: {type(error).__name__}: {error}"
             print(json.dumps({"name": function.__name__, "ok": False, "detail": detail}), flush=True)
-    # Skip the ordinary exit: there Arrow's C++ threads sometimes abort the process ("terminate called without an active
-    # exception"), regardless of the calls made.
+    # Skip the ordinary exit, because Arrow's C++ threads sometimes abort the process there ("terminate called without an
+    # active exception"), whatever calls were made.
     sys.stderr.flush()
     os._exit(0)
 
@@ -53,7 +53,7 @@ def equal(actual, expected, what=""):
 
 
 def refused(action, kinds, text=None):
-    """Runs `action`, which must raise one of `kinds`. The message must match `text` (a regular expression). Returns the error."""
+    """Runs `action`, which must raise one of `kinds` with a message that matches the regular expression `text`. Returns the error."""
     try:
         value = action()
     except kinds as error:

@@ -1,4 +1,4 @@
-"""Sends the known rows over HTTP. This suite runs before the others."""
+"""Sends the sample rows over HTTP. This suite runs before the others."""
 
 import rows
 from checks import check, equal, main

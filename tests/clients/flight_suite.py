@@ -1,4 +1,4 @@
-"""Individual Flight SQL messages over pyarrow.flight: the requests that common clients send, and the required responses."""
+"""Sends individual Flight SQL messages over pyarrow.flight, as common clients do, and checks the responses."""
 
 import base64
 
@@ -52,7 +52,7 @@ class Silent(flight.ClientAuthHandler):
 def handshake_with_a_bearer(facts):
     good = client(facts)
     good.connection.authenticate(Silent(), good.options)
-    # From now on the connection sends an empty `auth-token-bin` with each call. The server ignores it.
+    # From now on, the connection sends an empty `auth-token-bin` with each call, which the server must ignore.
     equal(good.query("SELECT 1").num_rows, 1)
     for caller in ("forged", "expired"):
         bad = client(facts, caller)
@@ -62,7 +62,7 @@ def handshake_with_a_bearer(facts):
 
 @check
 def handshake_waits_for_the_client(facts):
-    """A response that is sent before the client's first message would abort this process."""
+    """If the server responded before the client's first message, this process would abort."""
     for attempt in range(50):
         one = client(facts, "forged" if attempt % 2 else "acme")
         try:
@@ -225,7 +225,8 @@ def zero_rows_have_a_schema(facts):
 
 @check
 def messages_fit_default_clients(facts):
-    """A client that accepts 4 MiB can read wide skewed rows, a row of 3.5 MiB, a filtered view, and sliced lists."""
+    """A client that accepts messages of 4 MiB can read rows of very different sizes, a row of 3.5 MiB, a filtered view, and sliced
+    lists."""
     small = client(facts, message_bytes_max=DEFAULT_MESSAGE_BYTES_MAX)
     skewed = (
         "SELECT a.id, repeat('x', CASE WHEN b.small % 50 = 0 THEN 20000 ELSE 1 END) AS t "
@@ -301,7 +302,7 @@ def transactions_are_unsupported(facts):
 
 @check
 def malformed_messages_get_an_error_status(facts):
-    """The server responds to arbitrary bytes with an error status, and continues to serve."""
+    """The server responds to arbitrary bytes with an error status, and then continues to work."""
     one = client(facts)
     for body in (b"", b"\x00", b"\xff" * 40, b"\x0a\x05hello", packed("CommandStatementQuery"), packed("CommandGetTables") + b"\xff",
                  message(_1="type.googleapis.com/arrow.flight.protocol.sql.CommandGetTables", _2=b"\xff\xff"),

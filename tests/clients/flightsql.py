@@ -1,18 +1,18 @@
-"""A small Flight SQL client over pyarrow.flight. It encodes commands itself, so that tests can inspect every message.
+"""A small Flight SQL client over pyarrow.flight. It encodes commands itself, so tests can inspect every message.
 
-pyarrow has no Flight SQL client. Field numbers are those of FlightSql.proto.
+pyarrow has no Flight SQL client. The field numbers are those of FlightSql.proto.
 """
 
 import pyarrow as pa
 import pyarrow.flight as flight
 
 TYPE = "type.googleapis.com/arrow.flight.protocol.sql."
-# The largest message that a client accepts by default in gRPC.
+# The size of the largest message that a gRPC client accepts by default.
 DEFAULT_MESSAGE_BYTES_MAX = 4 << 20
 
 Unauthenticated = flight.FlightUnauthenticatedError
 Forbidden = flight.FlightUnauthorizedError
-# Any refusal by the server.
+# The errors that pyarrow raises if the server refuses a request.
 Refused = (flight.FlightError, pa.ArrowException)
 
 
@@ -35,7 +35,7 @@ def message(**fields):
         for item in value if isinstance(value, list) else [value]:
             if item is None:
                 continue
-            if isinstance(item, int):  # bool as well
+            if isinstance(item, int):  # includes bool
                 out += varint(number << 3) + varint(item)
             else:
                 item = item.encode() if isinstance(item, str) else bytes(item)
@@ -84,7 +84,7 @@ def unpacked(data):
 
 
 def schema_of(ipc):
-    """Decodes the schema in an encapsulated IPC message. `None` if there are no bytes."""
+    """Decodes the schema in an encapsulated IPC message. Returns `None` if there are no bytes."""
     return pa.ipc.read_schema(pa.py_buffer(ipc)) if ipc else None
 
 
@@ -107,7 +107,7 @@ class Client:
         return self.connection.get_schema(flight.FlightDescriptor.for_command(command), self.options).schema
 
     def get(self, ticket):
-        """Calls DoGet and returns a table. Its schema is that of the stream."""
+        """Calls DoGet and returns a table with the schema of the stream."""
         return self.connection.do_get(ticket, self.options).read_all()
 
     def run(self, command):
@@ -155,7 +155,7 @@ class Prepared:
         return handles
 
     def command(self):
-        """The packed command that runs the statement."""
+        """Returns the packed command that runs the statement."""
         return packed("CommandPreparedStatementQuery", _1=self.handle)
 
     def run(self):

@@ -1,4 +1,4 @@
-"""Every message of a topic is stored exactly once in the table or in its quarantine, according to SQL and delta-rs.
+"""Checks with SQL and delta-rs that every message of a topic is stored exactly once, in the table or in its quarantine.
 
 The facts contain the number of events sent for each tenant (`events`, with the ids `<tenant>-<index>`) and the payloads that
 cannot be stored.
@@ -13,12 +13,12 @@ import deltalake
 
 from checks import check, equal, main
 
-# A server polls for the commits of other servers, so it may show them this much later.
+# A server polls for the commits of other servers, so it may show them with this delay.
 SHOWN_SECONDS_MAX = 120
 
 
 def sent(facts, tenant):
-    """All ids of a tenant."""
+    """Returns all ids of a tenant."""
     return {f"{tenant}-{index}" for index in range(facts["events"])}
 
 

@@ -1,4 +1,4 @@
-"""The lake as read by other software: delta-rs from Python, and DuckDB and Arrow over its files."""
+"""Reads the lake with other software: with delta-rs from Python, and its files with DuckDB and Arrow."""
 
 import adbc_driver_flightsql as driver
 import adbc_driver_flightsql.dbapi as dbapi
@@ -18,7 +18,7 @@ def opened(facts, table="samples"):
 
 
 def counted(facts, tenant):
-    """The number of rows and of distinct ids that a tenant sees over Flight SQL."""
+    """Returns the number of rows and of distinct ids that a tenant sees over Flight SQL."""
     options = {driver.DatabaseOptions.AUTHORIZATION_HEADER.value: f"Bearer {facts['tokens'][tenant]}"}
     with dbapi.connect(f"grpc://{facts['flight']}", db_kwargs=options, autocommit=True) as connection:
         with connection.cursor() as cursor:
@@ -27,13 +27,13 @@ def counted(facts, tenant):
 
 
 def files(facts):
-    """Local paths of the files of the current version."""
+    """Returns the local paths of the files of the current version."""
     return [uri.removeprefix("file://") for uri in opened(facts).file_uris()]
 
 
 @check
 def tenants_add_up_to_the_lake(facts):
-    """The counts of the tenants over SQL equal the counts of delta-rs and DuckDB in the lake."""
+    """Each tenant's counts over SQL equal the tenant's counts in the lake, as delta-rs and DuckDB read it."""
     by_sql = {tenant: counted(facts, tenant) for tenant in TENANTS}
     frame = opened(facts).to_pandas(columns=["tenant", "id"])
     by_delta = {tenant: (len(own), own["id"].nunique()) for tenant, own in frame.groupby("tenant")}

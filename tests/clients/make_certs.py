@@ -1,4 +1,4 @@
-"""Creates certificates for one test: `make_certs.py folder` writes two authorities, servers and clients as PEM files."""
+"""Creates certificates for one test: `make_certs.py folder` writes PEM files of two authorities, servers and clients."""
 
 import datetime
 import ipaddress
@@ -17,7 +17,7 @@ HERE = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.
 
 
 def certificate(folder, name, issuer=None, usage=None, hosts=HERE):
-    """Writes a key and a certificate, signed by `issuer` (key, certificate) or, for an authority, self-signed. Returns both."""
+    """Writes a key and a certificate, and returns both. `issuer` (key, certificate) signs it; an authority signs its own."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     builder = (
@@ -45,7 +45,7 @@ def certificate(folder, name, issuer=None, usage=None, hosts=HERE):
 
 
 def main():
-    """Writes a trusted and an untrusted authority, a server, a server for another host, and a client of each authority."""
+    """Writes a trusted and an untrusted authority, a server, a server for another host, and one client for each authority."""
     folder = pathlib.Path(sys.argv[1])
     authority = certificate(folder, "authority")
     stranger = certificate(folder, "stranger")

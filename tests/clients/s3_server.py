@@ -1,11 +1,11 @@
-"""An S3 server on loopback for the tests: `s3_server.py ready.json bucket journal port`. It writes its options, with the
-endpoint, to ready.json, and serves until it is killed.
+"""An S3 server on loopback for the tests: `s3_server.py ready.json bucket journal port`. It writes its options, including the
+endpoint, to ready.json, and runs until it is killed.
 
-moto checks `If-None-Match: *` and then stores the object, in two steps; another writer could come in between. Real S3 does both
-atomically, and the Delta log relies on that. Therefore this server handles one request at a time.
+moto first checks `If-None-Match: *` and then stores the object, so another writer could store it in between. Real S3 does both
+atomically, and the Delta log relies on that. This server therefore handles one request at a time.
 
-moto keeps all objects in memory. Therefore this server writes each change to a journal before it responds, and replays an
-existing journal when it starts: changes that were acknowledged before a `kill -9` survive it.
+moto keeps all objects in memory. This server therefore writes each change to a journal before it responds, and replays an
+existing journal when it starts. Changes that were acknowledged before a `kill -9` are not lost.
 """
 
 import io

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Installs the real clients and servers of the test suites into .cache/: a Python environment, the JDBC test program with its
 # drivers, Apache Kafka with Connect and Debezium, and a link to PostgreSQL's programs. `setup.sh python kafka postgres` installs
-# only the named parts. If nothing has changed, it does nothing and takes a fraction of a second. Needs python3, Java 17 and mvn;
-# installs PostgreSQL with apt-get where that is possible.
+# only these components. If nothing has changed, the script does nothing and takes a fraction of a second. It needs python3, Java 17
+# and mvn, and installs PostgreSQL with apt-get if that is possible.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
-# Driver versions: the newest on Maven Central, and an older one as installed in many BI tools.
+# The driver versions: the newest on Maven Central, and an older one that many BI tools include.
 jdbc_versions=(18.3.0 17.0.0)
 venv=.cache/venv
 java=.cache/java
@@ -16,14 +16,14 @@ postgres=.cache/postgres
 fail() { echo "setup: $*" >&2; exit 1; }
 need() { command -v "$1" >/dev/null || fail "$1 is missing: install it ($2)"; }
 
-for part in "$@"; do
-  [[ $part =~ ^(python|jdbc|kafka|postgres)$ ]] \
-    || fail "unknown part $part; use python, jdbc, kafka or postgres, or omit it to install all"
+for component in "$@"; do
+  [[ $component =~ ^(python|jdbc|kafka|postgres)$ ]] \
+    || fail "unknown component $component; use python, jdbc, kafka or postgres, or omit it to install all"
 done
 wanted=" ${*:-python jdbc kafka postgres} "
 is_wanted() { [[ $wanted == *" $1 "* ]]; }
 
-# Whether the folder $1 was built from the current inputs. The remaining arguments are the inputs.
+# Succeeds if the folder $1 was built from the current inputs. The remaining arguments are the inputs.
 is_current() { [ -f "$1/.made-from" ] && [ "$(cat "$1/.made-from")" = "$(cat "${@:2}" | sha256sum)" ]; }
 mark_current() { cat "${@:2}" | sha256sum > "$1/.made-from"; }
 
@@ -69,7 +69,7 @@ if is_wanted kafka && ! is_current $kafka "${kafka_inputs[@]}"; then
   mark_current $kafka "${kafka_inputs[@]}"
 fi
 
-# Prints the folder of PostgreSQL's programs: the newest of Debian's packages, or the folder of `postgres` on the path.
+# Prints the folder of PostgreSQL's programs: from the newest Debian package, or from the path.
 find_postgres() {
   local folder
   folder=$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | sort -V | tail -n 1)
@@ -84,7 +84,7 @@ install_postgres() {
   command -v apt-get >/dev/null || fail "PostgreSQL is missing: install its server, 13 or newer"
   [ "$(id -u)" -eq 0 ] || fail "PostgreSQL is missing: install it ($how)"
   echo "setup: $how"
-  # Keep the Debian package from creating and starting a server on the default port. The tests start their own.
+  # Prevent the Debian package from creating and starting a server on the default port. The tests start their own server.
   [ -e /etc/postgresql-common/createcluster.conf ] \
     || { mkdir -p /etc/postgresql-common && echo "create_main_cluster = false" > /etc/postgresql-common/createcluster.conf; }
   { apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends \

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Prints the tests that were skipped in the last run, with reasons, and their number. With CI=true these tests fail instead.
+# Prints the number of tests that were skipped in the last run, and lists them with the reasons. With CI=true, such tests
+# fail instead.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 

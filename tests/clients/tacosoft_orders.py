@@ -9,10 +9,10 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "demo/tacosoft"))
 
-import parts  # noqa: E402: the demo is not an installed package
+import services  # noqa: E402: the demo is not an installed package
 from traffic import Traffic  # noqa: E402
 
-# Orders that exist already have one version each, from Debezium's snapshot.
+# Each existing order has one version, from Debezium's snapshot.
 JOURNAL = """
 CREATE TABLE journal (
     number bigint GENERATED ALWAYS AS IDENTITY, restaurant_id text, order_id bigint, state text, deleted bool
@@ -33,7 +33,7 @@ CREATE TRIGGER keep AFTER INSERT OR UPDATE OR DELETE ON orders FOR EACH ROW EXEC
 def main():
     """Makes the changes."""
     port, steps, seed = (int(word) for word in sys.argv[1:])
-    with parts.connect(port) as connection:
+    with services.connect(port) as connection:
         if connection.execute("SELECT to_regclass('journal') IS NULL").fetchone()[0]:
             connection.execute(JOURNAL)
         traffic = Traffic(connection, seed)

@@ -1,7 +1,7 @@
-"""Compares the rows of two restaurants over ADBC with their own database: the current orders, and the history of changes.
+"""Compares the rows that two restaurants see over ADBC with PostgreSQL: the current orders, and the history of changes.
 
-The facts contain PostgreSQL's port (`postgres`) and the tenants. Each query is repeated until the results are equal, because
-changes may still be in transit, up to a time limit.
+The facts contain PostgreSQL's port (`postgres`) and the tenants. Changes may still be in transit, so each query is repeated until
+the results are equal or a time limit has passed.
 """
 
 import itertools
@@ -17,9 +17,9 @@ from checks import check, equal, main
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "demo/tacosoft"))
 
-import parts  # noqa: E402: the demo is not an installed package
+import services  # noqa: E402: the demo is not an installed package
 
-# A change passes through Debezium and Kafka, both possibly after a crash, before a query returns it.
+# The time limit in seconds. A change passes through Debezium and Kafka before a query returns it, and both may have crashed.
 SHOWN_SECONDS_MAX = 180
 
 
@@ -34,12 +34,12 @@ def ask(facts, tenant, sql):
 
 def database(facts, sql, *values):
     """Runs a query in PostgreSQL and returns its rows."""
-    with parts.connect(facts["postgres"]) as connection:
+    with services.connect(facts["postgres"]) as connection:
         return connection.execute(sql, values).fetchall()
 
 
 def same(facts, ours, theirs):
-    """Queries as each tenant until the result equals the database's. Returns the number of rows. Orders no longer change now."""
+    """Queries as each tenant until the result equals that of the database, whose orders no longer change. Returns the number of rows."""
     total = 0
     for tenant in facts["tenants"]:
         expected = database(facts, theirs, tenant)
@@ -94,7 +94,7 @@ def deleted_orders_are_in_the_history_only(facts):
         gone = "SELECT order_id FROM orders_changes WHERE deleted"
         equal(ask(facts, tenant, f"SELECT count(*) FROM orders WHERE deleted OR order_id IN ({gone})"), [(0,)], tenant)
         deleted += len(ask(facts, tenant, gone))
-    assert deleted, "no order was deleted: nothing was tested"
+    assert deleted, "no order was deleted, so nothing was tested"
     return f"{deleted} deleted"
 
 

@@ -1,4 +1,4 @@
-"""TLS and mutual TLS. The facts contain two servers, `flight` (TLS) and `mutual` (mutual TLS), and the folder `certs`."""
+"""Checks TLS and mutual TLS. The facts contain two servers, `flight` (TLS) and `mutual` (mutual TLS), and the folder `certs`."""
 
 import pathlib
 import ssl
@@ -13,7 +13,7 @@ OPTION = driver.DatabaseOptions
 
 
 def pem(facts, name):
-    """The content of a file that make_certs.py has created."""
+    """Returns the content of a file that make_certs.py has created."""
     return pathlib.Path(facts["certs"], name).read_text(encoding="utf-8")
 
 
@@ -27,12 +27,12 @@ def ask(facts, address, scheme="grpc+tls", **options):
 
 
 def trusting(facts, name="authority.pem"):
-    """Options of a client that trusts one authority."""
+    """Returns the options of a client that trusts one authority."""
     return {OPTION.TLS_ROOT_CERTS.value: pem(facts, name)}
 
 
 def holding(facts, name):
-    """Options of a client that holds a certificate."""
+    """Returns the options of a client that presents a certificate."""
     return {OPTION.MTLS_CERT_CHAIN.value: pem(facts, f"{name}.pem"), OPTION.MTLS_PRIVATE_KEY.value: pem(facts, f"{name}.key")}
 
 

@@ -1,7 +1,8 @@
-//! A real Apache Kafka for the tests: broker and controller in one process, on free loopback ports.
+//! Runs a real Apache Kafka for the tests: broker and controller in one process, on free loopback ports.
 //!
-//! In: the jars that `tests/clients/setup.sh` installs. Out: topics and messages. A broker can have additional listeners that
-//! require TLS, a client certificate or a login ([`Broker::guarded`]); the tests themselves use the plaintext listener.
+//! `tests/clients/setup.sh` installs the jars. A broker can have additional listeners that require TLS, a client certificate
+//! or a login ([`Broker::with_secure_listeners`]); the tests themselves use the plaintext listener.
+//!
 //! **Invariant:** dropping a [`Broker`] stops its process.
 
 use std::collections::BTreeMap;
@@ -19,27 +20,27 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tempfile::TempDir;
 
+use crate::client_suite::{python, script};
 use crate::ports::free_ports;
 use crate::server::until;
-use crate::suite::{python, script};
 
 /// The time limit for one request to the broker.
 const REQUEST_TIME_MAX: Duration = Duration::from_secs(120);
 
-/// The password of the user `reader` for each mechanism, as in `tests/clients/kafka/guarded.properties`.
+/// The password of the user `reader` for each mechanism, as in `tests/clients/kafka/secure_listeners.properties`.
 pub(crate) const PASSWORDS: [(&str, &str); 3] =
     [("PLAIN", "plain secret"), ("SCRAM-SHA-256", "scram-256 secret"), ("SCRAM-SHA-512", "scram-512 secret")];
 
 /// The addresses of the listeners that require TLS or authentication.
 #[derive(Debug)]
-pub(crate) struct Guarded {
-    /// TLS.
+pub(crate) struct SecureListeners {
+    /// A listener with TLS.
     pub(crate) tls: String,
-    /// Mutual TLS: clients need a certificate.
+    /// A listener with mutual TLS, where clients need a certificate.
     pub(crate) mutual: String,
-    /// TLS, with a certificate for another host.
+    /// A listener with TLS whose certificate is for another host.
     pub(crate) elsewhere: String,
-    /// TLS and a SASL login.
+    /// A listener with TLS and a SASL login.
     pub(crate) login: String,
     certificates: TempDir,
 }
@@ -61,10 +62,11 @@ impl Broker {
         Self::start_in(tempfile::tempdir().unwrap(), "", "-ea")
     }
 
-    /// Starts a broker with listeners that require TLS or authentication. It accepts tokens that `keys` (a JWKS) verifies.
-    pub(crate) fn guarded(keys: &str) -> (Self, Guarded) {
-        let (folder, guarded) = (tempfile::tempdir().unwrap(), Guarded::new(keys));
-        (Self::start_in(folder, &guarded.properties(), &guarded.option()), guarded)
+    /// Starts a broker with listeners that require TLS or authentication. The broker accepts tokens that `keys` (a JWKS)
+    /// verifies.
+    pub(crate) fn with_secure_listeners(keys: &str) -> (Self, SecureListeners) {
+        let (folder, listeners) = (tempfile::tempdir().unwrap(), SecureListeners::new(keys));
+        (Self::start_in(folder, &listeners.properties(), &listeners.option()), listeners)
     }
 
     fn start_in(folder: TempDir, more: &str, option: &str) -> Self {
@@ -96,7 +98,7 @@ impl Broker {
     }
 
     fn wait(&self) {
-        // The metadata does not list a broker that cannot hold partitions yet.
+        // The metadata lists the broker only when it can hold partitions.
         until("the broker is ready", || {
             let metadata = self.producer.client().fetch_metadata(None, Duration::from_secs(1));
             metadata.is_ok_and(|metadata| !metadata.brokers().is_empty())
@@ -132,7 +134,8 @@ impl Broker {
         self.producer.flush(REQUEST_TIME_MAX).unwrap();
     }
 
-    /// Sends messages to partitions in a transaction and leaves it open. Its end marker occupies one offset in each partition.
+    /// Sends messages to partitions in a transaction and leaves it open. When the transaction ends, its marker occupies one
+    /// offset in each partition.
     pub(crate) fn transaction(&self, topic: &str, messages: &[(i32, String)]) -> Transaction {
         let producer: BaseProducer = self.client().set("transactional.id", "tests").create().unwrap();
         producer.init_transactions(REQUEST_TIME_MAX).unwrap();
@@ -157,7 +160,7 @@ impl Broker {
         deleted.elements().iter().for_each(|element| element.error().unwrap());
     }
 
-    /// The offsets that a group has committed to Kafka. Empty while its coordinator is not ready.
+    /// Returns the offsets that a group has committed to Kafka. The map is empty while the group's coordinator is not ready.
     pub(crate) fn committed(&self, group: &str, topic: &str, partitions: i32) -> BTreeMap<i32, i64> {
         let client: BaseConsumer = self.client().set("group.id", group).create().unwrap();
         let mut list = TopicPartitionList::new();
@@ -170,7 +173,7 @@ impl Broker {
             .collect()
     }
 
-    /// The last stable offset of each partition.
+    /// Returns the last stable offset of each partition.
     pub(crate) fn ends(&self, topic: &str, partitions: i32) -> BTreeMap<i32, i64> {
         let client: BaseConsumer = self.client().create().unwrap();
         let end = |partition| (partition, client.fetch_watermarks(topic, partition, REQUEST_TIME_MAX).unwrap().1);
@@ -201,7 +204,7 @@ impl Transaction {
         self.wait();
     }
 
-    /// Waits for the control records, which the broker writes after it has responded.
+    /// Waits for the control records, which the broker writes after it has responded to the request.
     fn wait(&self) {
         let ends = |isolation: &str| -> Vec<i64> {
             let client: BaseConsumer = self.client.clone().set("isolation.level", isolation).create().unwrap();
@@ -212,34 +215,35 @@ impl Transaction {
     }
 }
 
-impl Guarded {
+impl SecureListeners {
     fn new(keys: &str) -> Self {
         let certificates = tempfile::tempdir().unwrap();
         let made = python().arg(script("make_certs.py")).arg(certificates.path()).output().unwrap();
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
         let [tls, mutual, elsewhere, login] = free_ports().map(|port| format!("localhost:{port}"));
-        let guarded = Self { tls, mutual, elsewhere, login, certificates };
+        let listeners = Self { tls, mutual, elsewhere, login, certificates };
         for name in ["server", "elsewhere"] {
-            let both = ["key", "pem"].map(|kind| fs::read_to_string(guarded.file(&format!("{name}.{kind}"))).unwrap());
-            fs::write(guarded.file(&format!("{name}.both.pem")), both.concat()).unwrap();
+            let both =
+                ["key", "pem"].map(|kind| fs::read_to_string(listeners.file(&format!("{name}.{kind}"))).unwrap());
+            fs::write(listeners.file(&format!("{name}.both.pem")), both.concat()).unwrap();
         }
-        fs::write(guarded.file("keys.json"), keys).unwrap();
-        guarded
+        fs::write(listeners.file("keys.json"), keys).unwrap();
+        listeners
     }
 
-    /// The path of a file that `make_certs.py` has created.
+    /// Returns the path of a file that `make_certs.py` has created.
     pub(crate) fn file(&self, name: &str) -> String {
         self.certificates.path().join(name).display().to_string()
     }
 
-    /// Allows Kafka to read the key set: it reads keys only from listed URLs.
+    /// Returns the option that allows Kafka to read the key set, because it reads keys only from listed URLs.
     fn option(&self) -> String {
         format!("-Dorg.apache.kafka.sasl.oauthbearer.allowed.urls=file://{}", self.file("keys.json"))
     }
 
     fn properties(&self) -> String {
         let port = |address: &str| address.rsplit_once(':').unwrap().1.to_owned();
-        include_str!("../clients/kafka/guarded.properties")
+        include_str!("../clients/kafka/secure_listeners.properties")
             .replace("{tls}", &port(&self.tls))
             .replace("{mutual}", &port(&self.mutual))
             .replace("{elsewhere}", &port(&self.elsewhere))

@@ -1,17 +1,18 @@
-//! Tests of a server with real clients: ADBC, pyarrow, two JDBC drivers, delta-rs and DuckDB, TLS, and real data.
+//! Tests of a server with real clients: ADBC, pyarrow, two JDBC drivers, delta-rs, DuckDB and TLS clients. One test loads
+//! real data.
 //!
-//! The checks are written in the clients' own languages (`tests/clients/`). This file starts the servers, loads the known rows,
-//! and lists the checks that must run.
+//! The checks are written in the clients' own languages (`tests/clients/`). This file starts the servers, loads the sample
+//! rows, and lists the checks that must run.
 
 use std::process::Command;
 
 use serde_json::json;
 
-use crate::needs::needs;
+use crate::client_suite::{jdbc, python, run, run_python, script};
+use crate::requirements::needs;
 use crate::server::{Server, Setup};
-use crate::suite::{jdbc, python, run, run_python, script};
 
-/// Starts a server and loads the known rows.
+/// Starts a server and loads the sample rows.
 fn server_with_rows() -> Server {
     let server = Server::start(&Setup::default());
     let facts = server.write_facts(&server.facts());
@@ -25,7 +26,7 @@ fn adbc() {
     let server = server_with_rows();
     let facts = server.write_facts(&server.facts());
     run_python("adbc_suite.py", &facts, ADBC);
-    // The rows that the suite ingested by ADBC are in the lake as well.
+    // The lake must also contain the rows that the suite ingested over ADBC.
     run_python("lake_suite.py", &facts, LAKE);
     assert!(server.stop(), "the server did not stop cleanly on SIGTERM");
 }
@@ -99,10 +100,10 @@ fn tls() {
     }
 }
 
-/// Loading the known rows over HTTP.
+/// Checks of loading the sample rows over HTTP.
 const ROWS: &[&str] = &["feed_samples", "feed_tables_with_similar_names", "feed_again_stores_nothing"];
 
-/// ADBC in Python.
+/// Checks of ADBC in Python.
 const ADBC: &[&str] = &[
     "connect_by_header",
     "connect_by_password",
@@ -140,7 +141,7 @@ const ADBC: &[&str] = &[
     "operator_ingest_takes_the_tenant_from_each_row",
 ];
 
-/// Individual Flight SQL messages, sent with pyarrow.flight.
+/// Checks of individual Flight SQL messages, which pyarrow.flight sends.
 const FLIGHT: &[&str] = &[
     "handshake_with_a_bearer",
     "handshake_waits_for_the_client",
@@ -166,7 +167,7 @@ const FLIGHT: &[&str] = &[
     "actions_are_listed",
 ];
 
-/// Prepared statements, message by message.
+/// Checks of prepared statements, message by message.
 const PREPARED: &[&str] = &[
     "parameters_are_described",
     "bound_parameters_of_any_type_are_cast",
@@ -180,7 +181,7 @@ const PREPARED: &[&str] = &[
     "updates_are_forbidden",
 ];
 
-/// Metadata commands.
+/// Checks of the metadata commands.
 const METADATA: &[&str] = &[
     "sql_info_is_complete",
     "tables_are_filtered",
@@ -192,7 +193,7 @@ const METADATA: &[&str] = &[
     "metadata_works_for_a_tenant_without_rows",
 ];
 
-/// The JDBC driver.
+/// Checks of the JDBC driver.
 const JDBC: &[&str] = &[
     "connects_with_a_token",
     "connects_with_a_password",
@@ -215,7 +216,7 @@ const JDBC: &[&str] = &[
     "tables_columns_and_keys",
 ];
 
-/// Other readers of the lake: delta-rs, DuckDB and Arrow.
+/// Checks with other readers of the lake: delta-rs, DuckDB and Arrow.
 const LAKE: &[&str] = &[
     "tenants_add_up_to_the_lake",
     "other_readers_see_the_same_values",
@@ -225,7 +226,7 @@ const LAKE: &[&str] = &[
     "columns_keep_their_description",
 ];
 
-/// Real data, compared with pandas.
+/// Checks of real data, compared with pandas.
 const FLIGHTS: &[&str] = &[
     "all_flights_are_loaded",
     "loading_again_adds_nothing",
@@ -239,7 +240,7 @@ const FLIGHTS: &[&str] = &[
     "the_lake_holds_the_same",
 ];
 
-/// TLS and mutual TLS.
+/// Checks of TLS and mutual TLS.
 const TLS: &[&str] = &[
     "a_client_that_trusts_the_authority_connects",
     "a_wrong_authority_is_refused",

@@ -1,4 +1,5 @@
-//! Crash test: the server is killed twenty times during ingest. Afterwards every acknowledged event is stored exactly once.
+//! Crash test: the server is killed twenty times during ingest. Afterwards, every acknowledged event must be stored exactly
+//! once.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,10 +9,10 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use crate::needs::needs;
+use crate::client_suite::run_python;
+use crate::requirements::needs;
 use crate::senders::Sender;
 use crate::server::{Server, Setup};
-use crate::suite::run_python;
 
 /// The number of times the server is killed.
 const CRASHES: u64 = 20;
@@ -19,7 +20,7 @@ const CRASHES: u64 = 20;
 const SENDERS: usize = 4;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn killed_during_ingest() {
+async fn acknowledged_events_survive_kills_during_ingest() {
     needs!(Python);
     let lake = tempfile::tempdir().unwrap();
     let setup = Setup { lake: Some(lake.path().display().to_string()), ..Setup::default() };
@@ -44,7 +45,7 @@ async fn killed_during_ingest() {
         for _ in 0..=crash % 5 * SENDERS as u64 {
             acknowledgements.recv().await.expect("senders continue until they are stopped");
         }
-        // This pause does not wait for anything. It moves the crash to another point of the batch in progress.
+        // This pause does not wait for a condition. It moves the crash to another point of the batch in progress.
         tokio::time::sleep(Duration::from_micros(crash * 7_919 % 40_000)).await;
         announce.send_replace(None);
         server.kill();

@@ -1,4 +1,4 @@
-//! Tests of `glasshouse demo`: each command that it prints works when it is pasted into a shell in another folder.
+//! Tests of `glasshouse demo`: each command that it prints must work when it is pasted into a shell in another folder.
 
 use std::fs;
 use std::path::Path;
@@ -6,10 +6,10 @@ use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 
+use crate::client_suite::python;
 use crate::server::until;
-use crate::suite::python;
 
-/// A running demo and its output.
+/// A running demo. Its output is in the file `log` of the folder.
 struct Demo {
     child: Child,
     folder: TempDir,
@@ -46,7 +46,7 @@ impl Drop for Demo {
     }
 }
 
-/// The printed paragraph that begins with `begin`.
+/// Returns the printed paragraph that begins with `begin`.
 fn paragraph<'a>(printed: &'a str, begin: &str) -> &'a str {
     let found = printed.split("\n\n").find(|paragraph| paragraph.trim_start().starts_with(begin));
     found.unwrap_or_else(|| panic!("no paragraph begins with `{begin}`:\n{printed}"))
@@ -78,20 +78,20 @@ fn every_printed_command_works_when_it_is_pasted() {
 
     let receipt = with_tokens("curl ");
     assert!(receipt.contains("\"accepted\":1"), "{receipt}");
-    // The request has stored a row of the small tenant. The stream stores rows of the large one within its first second.
+    // The request has stored a row of the small tenant. The demo's own events add rows of the large tenant within a second.
     let program = env!("CARGO_BIN_EXE_glasshouse");
-    until("the stream has reached the table", || with_tokens(program).matches("atlas").count() > 0);
+    until("the demo's events are in the table", || with_tokens(program).matches("atlas").count() > 0);
     assert_eq!(with_tokens(program).matches("| carrier").count(), 2, "expected a result for each of the two tenants");
     let table = with_tokens("python3 -c ");
     assert!(table.contains("carrier: string") && table.contains("atlas"), "{table}");
 
-    // Only the form of the JDBC URL is checked here. The tests of the drivers connect with a URL of this form.
+    // This test checks only the form of the JDBC URL. The driver tests connect with a URL of this form.
     let jdbc = paragraph(&printed, "jdbc:");
     let flight = printed.split("Flight SQL  grpc://").nth(1).unwrap().split_whitespace().next().unwrap();
     let begin = format!("jdbc:arrow-flight-sql://{flight}/?useEncryption=false&token=");
     let token = jdbc.trim().strip_prefix(&begin).unwrap();
     assert!(exports.contains(&format!("={token}")), "{jdbc}");
-    // DuckDB downloads its Delta extension, so this test checks only that the folder is a Delta table.
+    // DuckDB would download its Delta extension, so this test only checks that the folder is a Delta table.
     let lake = paragraph(&printed, "duckdb ").split("delta_scan('").nth(1).unwrap().split("')").next().unwrap();
     assert!(Path::new(&lake.replace("''", "'")).join("_delta_log").is_dir(), "{lake}");
 }

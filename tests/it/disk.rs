@@ -1,5 +1,6 @@
-//! A server whose disk is full: senders are told to retry, queries continue, no acknowledged event is lost, and ingest resumes by
-//! itself when there is space again. This also holds if the server is killed and restarted meanwhile.
+//! Tests of a server whose disk is full: senders receive errors that ask them to retry, queries continue, no acknowledged
+//! event is lost, and ingest resumes by itself when space is free again. The server is also killed and restarted while the
+//! disk is full.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,39 +11,40 @@ use std::process::{Child, Command, Stdio};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::needs::needs;
+use crate::client_suite::run_python;
+use crate::requirements::needs;
 use crate::senders::{EVENTS, Load, body, post};
-use crate::server::{Server, Setup, until_it};
-use crate::suite::run_python;
+use crate::server::{Server, Setup, until_async};
 
 /// An in-memory file system of a fixed size. Dropping the value unmounts it.
 ///
-/// It is mounted in its own mount namespace, by root or by the root of a user namespace, so no mount is left behind. Processes
-/// that may inspect the process that holds the namespace see it below `/proc/<id>/root`.
+/// The file system is mounted in its own mount namespace, by root or by the root user of a user namespace, so no mount is
+/// left behind. Processes that may inspect the process that holds the namespace can access the file system below
+/// `/proc/<id>/root`.
 pub(crate) struct Disk {
     holder: Child,
     root: PathBuf,
     _folder: TempDir,
 }
 
-/// Arguments of `unshare` for a mount namespace that permits mounting: as root, and in a user namespace.
-const WAYS: [&[&str]; 2] = [&["--mount"], &["--map-root-user", "--mount"]];
-/// Mounts the file system, reports that, and holds the namespace until its input ends with the test.
+/// Arguments of `unshare` that create a mount namespace in which mounting is permitted: as root, and in a user namespace.
+const UNSHARE_ARGS: [&[&str]; 2] = [&["--mount"], &["--map-root-user", "--mount"]];
+/// A shell script that mounts the file system, prints `mounted`, and holds the namespace until its input ends with the test.
 const MOUNT: &str = r#"mount -t tmpfs -o "size=$1" tmpfs "$0" && echo mounted && exec cat"#;
 
 impl Disk {
     /// Mounts a file system of `bytes` bytes.
     pub(crate) fn mount(bytes: usize) -> Self {
-        Self::mount_or_why(bytes).unwrap_or_else(|refusals| panic!("{refusals}"))
+        Self::try_mount(bytes).unwrap_or_else(|refusals| panic!("{refusals}"))
     }
 
-    /// Like [`Disk::mount`], but returns the reason if it cannot be mounted.
-    pub(crate) fn mount_or_why(bytes: usize) -> Result<Self, String> {
+    /// Mounts a file system like [`Disk::mount`], but returns the reason if this is not possible.
+    pub(crate) fn try_mount(bytes: usize) -> Result<Self, String> {
         let folder = tempfile::tempdir().unwrap();
         let mut refusals = Vec::new();
-        for way in WAYS {
+        for args in UNSHARE_ARGS {
             let mut command = Command::new("unshare");
-            command.args(way).args(["sh", "-c", MOUNT]).arg(folder.path()).arg(bytes.to_string());
+            command.args(args).args(["sh", "-c", MOUNT]).arg(folder.path()).arg(bytes.to_string());
             command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
             let mut holder = command.spawn().map_err(|error| format!("unshare cannot be run: {error}"))?;
             let mut line = String::new();
@@ -53,18 +55,18 @@ impl Disk {
                 return Ok(Self { holder, root, _folder: folder });
             }
             let output = holder.wait_with_output().unwrap();
-            refusals.push(format!("unshare {}: {}", way.join(" "), String::from_utf8_lossy(&output.stderr).trim()));
+            refusals.push(format!("unshare {}: {}", args.join(" "), String::from_utf8_lossy(&output.stderr).trim()));
         }
         Err(format!("cannot mount a file system: run as root, or allow user namespaces: {}", refusals.join("; ")))
     }
 
-    /// The path of a folder on the disk.
+    /// Returns the path of a folder on the disk.
     pub(crate) fn folder(&self, name: &str) -> PathBuf {
         self.root.join(name)
     }
 
-    /// Copies one of its folders to the ordinary file system, for readers that resolve paths: a path below `/proc/<id>/root`
-    /// resolves to one that does not exist outside the namespace.
+    /// Copies a folder of the disk to the ordinary file system. Readers that resolve paths need the copy, because a path
+    /// below `/proc/<id>/root` resolves to a path that does not exist outside the namespace.
     pub(crate) fn copy(&self, name: &str) -> TempDir {
         let copy = tempfile::tempdir().unwrap();
         let copied = Command::new("cp").arg("-r").arg(self.folder(name).join(".")).arg(copy.path()).status().unwrap();
@@ -74,11 +76,11 @@ impl Disk {
 
     /// Fills all remaining space.
     pub(crate) fn fill(&self) {
-        let mut ballast = fs::OpenOptions::new().create(true).append(true).open(self.ballast()).unwrap();
+        let mut filler = fs::OpenOptions::new().create(true).append(true).open(self.filler()).unwrap();
         for bytes in [1 << 20, 4 << 10] {
             let chunk = vec![7; bytes];
             let full = loop {
-                if let Err(error) = ballast.write_all(&chunk) {
+                if let Err(error) = filler.write_all(&chunk) {
                     break error;
                 }
             };
@@ -86,13 +88,13 @@ impl Disk {
         }
     }
 
-    /// Frees the space that `fill` has taken.
+    /// Frees the space that `fill` has used.
     pub(crate) fn free(&self) {
-        fs::remove_file(self.ballast()).unwrap();
+        fs::remove_file(self.filler()).unwrap();
     }
 
-    fn ballast(&self) -> PathBuf {
-        self.root.join("ballast")
+    fn filler(&self) -> PathBuf {
+        self.root.join("filler")
     }
 }
 
@@ -103,15 +105,15 @@ impl Drop for Disk {
     }
 }
 
-/// The size of the disk. The test needs far less.
+/// The size of the disk in bytes. The test needs far less.
 const DISK_BYTES: usize = 128 << 20;
-/// Tenants whose events are sent continuously.
+/// The tenants whose events are sent continuously.
 const TENANTS: [&str; 2] = ["acme", "globex"];
-/// The prefix of the ids of one batch, which the test sends itself.
+/// The prefix of the ids of one batch that the test itself sends.
 const PROBE: &str = "initech-probe";
-/// The number of acknowledged batches that proves that ingest works.
+/// After this number of acknowledged batches, ingest is considered to work.
 const BATCHES: u64 = 24;
-/// The number of failed commit attempts that proves that senders retry while the disk is full.
+/// After this number of failed commit attempts, senders have certainly retried.
 const FAILURES: f64 = 20.0;
 
 fn setup(lake: &Path) -> Setup {
@@ -132,7 +134,7 @@ async fn a_full_disk_loses_nothing_and_ingest_resumes_by_itself() {
     expect_queries_work(&server, load.acknowledged());
     assert!(server.logged("the disk of the lake is full"), "the log does not report the full disk");
 
-    // The server restarts on the full disk with its existing lake, but cannot create a new lake on it.
+    // A server must restart on the full disk with its existing lake, but cannot create a new lake there.
     load.set_server(None);
     server.kill();
     disk.fill();
@@ -141,17 +143,17 @@ async fn a_full_disk_loses_nothing_and_ingest_resumes_by_itself() {
     server = Server::start(&setup(&lake));
     expect_refusal(&server, &disk).await;
     expect_queries_work(&server, load.acknowledged());
-    let left = unnamed(&lake);
+    let left = unreferenced_files(&lake);
 
     load.set_server(Some(&server));
-    until_it("senders fail", async || {
+    until_async("senders fail", async || {
         disk.fill();
         server.metric("glasshouse_commit_failures_total{table=\"samples\"}").await >= FAILURES
     })
     .await;
     disk.free();
     load.wait_for_batches(BATCHES).await;
-    until_it("the batch is stored", async || post(&server, "initech", body(PROBE, 0)).await.0 == 200).await;
+    until_async("the batch is stored", async || post(&server, "initech", body(PROBE, 0)).await.0 == 200).await;
     let mut sent = load.end().await;
     sent.push(json!({ "prefix": PROBE, "batches": 1, "events": EVENTS }));
 
@@ -165,12 +167,13 @@ async fn a_full_disk_loses_nothing_and_ingest_resumes_by_itself() {
         &["sql_counts_each_event_once", "the_lake_holds_each_event_once"],
     );
     assert!(server.stop(), "the server did not stop cleanly on SIGTERM");
-    assert_eq!(unnamed(&lake), left, "a failed attempt left a file behind");
+    assert_eq!(unreferenced_files(&lake), left, "a failed attempt left a file behind");
 }
 
-/// Sends a batch until it is refused as retryable. Fills the disk again before each attempt, because the server may free space.
+/// Sends a batch until the server refuses it with a retryable error. Fills the disk again before each attempt, because the
+/// server may free space.
 async fn expect_refusal(server: &Server, disk: &Disk) {
-    until_it("the server refuses events while the disk is full", async || {
+    until_async("the server refuses events while the disk is full", async || {
         disk.fill();
         let (status, wait, answer) = post(server, "initech", body(PROBE, 0)).await;
         assert!(status == 503 || status == 200, "{status}: {answer}");
@@ -196,8 +199,8 @@ fn expect_queries_work(server: &Server, acknowledged: u64) {
     );
 }
 
-/// Names of the table's files that its log does not reference. Checks that the referenced files are complete.
-fn unnamed(lake: &Path) -> BTreeSet<String> {
+/// Returns the names of the table's files that its log does not reference. Checks that the referenced files are complete.
+fn unreferenced_files(lake: &Path) -> BTreeSet<String> {
     let table = lake.join("samples");
     let mut files = Vec::new();
     let mut folders = vec![table.clone()];
@@ -208,18 +211,18 @@ fn unnamed(lake: &Path) -> BTreeSet<String> {
         }
     }
     let name = |path: &Path| path.file_name().unwrap().to_str().unwrap().to_owned();
-    let mut named = BTreeSet::new();
+    let mut referenced = BTreeSet::new();
     for entry in files.iter().filter(|path| path.extension().is_some_and(|kind| kind == "json")) {
-        named.insert(name(entry));
+        referenced.insert(name(entry));
         for line in fs::read_to_string(entry).unwrap().lines() {
             let action: Value = serde_json::from_str(line).unwrap();
-            named.extend(action["add"]["path"].as_str().map(|path| name(Path::new(path))));
+            referenced.extend(action["add"]["path"].as_str().map(|path| name(Path::new(path))));
         }
     }
-    for path in files.iter().filter(|path| named.contains(&name(path))) {
+    for path in files.iter().filter(|path| referenced.contains(&name(path))) {
         let whole = path.extension().is_some_and(|kind| kind == "json") || fs::read(path).unwrap().ends_with(b"PAR1");
         assert!(whole, "{} is truncated", path.display());
     }
     let checkpoint = |name: &String| name.contains("checkpoint");
-    files.iter().map(|path| name(path)).filter(|name| !named.contains(name) && !checkpoint(name)).collect()
+    files.iter().map(|path| name(path)).filter(|name| !referenced.contains(name) && !checkpoint(name)).collect()
 }

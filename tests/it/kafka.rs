@@ -1,5 +1,5 @@
-//! Tests of sources with a real Kafka: servers and the broker are killed with `kill -9`, and the disk is full. Every message is
-//! stored once, or is in the quarantine once.
+//! Tests of sources with a real Kafka broker: servers and the broker are killed with `kill -9`, and the disk becomes full.
+//! Every message must be stored once, or be in the quarantine once.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,11 +9,11 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::broker::Broker;
-use crate::command::{client, outcome};
+use crate::cli::{client, outcome};
+use crate::client_suite::run_python;
 use crate::disk::Disk;
-use crate::needs::needs;
-use crate::server::{Server, Setup, until, until_it};
-use crate::suite::run_python;
+use crate::requirements::needs;
+use crate::server::{Server, Setup, until, until_async};
 
 const TOPIC: &str = "events";
 const PARTITIONS: i32 = 4;
@@ -24,7 +24,7 @@ const EVENTS: usize = 14_000;
 const ROUND: usize = 500;
 /// The number of times a server is killed.
 const CRASHES: usize = 10;
-/// The crashes at which the broker is killed as succeeded.
+/// In these crashes, by index, the broker is killed before the server.
 const BROKER_CRASHES: [usize; 2] = [3, 7];
 
 const CHECKS: &[&str] = &[
@@ -34,7 +34,7 @@ const CHECKS: &[&str] = &[
     "the_quarantine_holds_each_bad_message_once",
 ];
 
-/// A topic that is being filled, and the lake that its messages are stored in.
+/// A topic that receives messages, and the lake in which these messages are stored.
 struct Feed {
     broker: Broker,
     lake: PathBuf,
@@ -51,7 +51,8 @@ impl Feed {
         Self { broker, lake: folder.path().to_owned(), sent: 0, bad: Vec::new(), _folder: folder }
     }
 
-    /// A server that reads the topic. The batches are small, so that some are in progress when the server is killed.
+    /// Returns the settings of a server that reads the topic. The batches are small, so some of them are in progress when
+    /// the server is killed.
     fn setup(&self) -> Setup {
         let settings = [
             ("SOURCES__EVENTS__KIND", "kafka"),
@@ -67,7 +68,7 @@ impl Feed {
         Setup { lake: Some(self.lake.display().to_string()), settings: settings.into(), ..Setup::default() }
     }
 
-    /// Sends the next events of each tenant. Some are sent twice, and some messages between them cannot be stored.
+    /// Sends the next events of each tenant. Some events are sent twice, and some messages between them cannot be stored.
     fn send_round(&mut self) {
         let mut messages = Vec::new();
         for index in self.sent..self.sent + ROUND {
@@ -78,7 +79,7 @@ impl Feed {
                     "at": 1_704_067_200_000_000_i64 + i64::try_from(index).unwrap() * 1_000_000,
                 });
                 messages.push((key.clone(), event.to_string()));
-                // Duplicates, sent at once and much later. The same key goes to the same partition.
+                // Sends duplicates, immediately and much later. The same key goes to the same partition.
                 if index % 10 == 3 {
                     messages.push((key.clone(), event.to_string()));
                 }
@@ -107,7 +108,7 @@ impl Feed {
         until("everything that was sent is stored", || offsets(&self.lake) == ends);
     }
 
-    /// Sends two rounds and waits for `count` commits. Most of the messages are not committed yet then.
+    /// Sends two rounds and waits for `count` commits. At that time, most of the messages are not committed yet.
     fn send_and_wait_for_commits(&mut self, count: usize) {
         let before = entries(&self.lake).len();
         self.send_round();
@@ -126,7 +127,7 @@ impl Feed {
     }
 }
 
-/// The entries of the Delta log of the table, in order.
+/// Returns the entries of the table's Delta log, in order.
 fn entries(lake: &Path) -> Vec<String> {
     let Ok(log) = fs::read_dir(lake.join("samples/_delta_log")) else { return Vec::new() };
     let mut paths: Vec<_> = log.map(|entry| entry.unwrap().path()).collect();
@@ -135,12 +136,12 @@ fn entries(lake: &Path) -> Vec<String> {
     paths.iter().filter_map(|path| fs::read_to_string(path).ok()).collect()
 }
 
-/// The next offset of each partition, as stored in the table.
+/// Returns the next offset of each partition, as stored in the table.
 fn offsets(lake: &Path) -> BTreeMap<i32, i64> {
     offsets_of(lake, "events", TOPIC)
 }
 
-/// The next offset of each partition of a source that reads into this table, as stored in the table.
+/// Returns the next offset of each partition of a source that reads into this table, as stored in the table.
 pub(crate) fn offsets_of(lake: &Path, source: &str, topic: &str) -> BTreeMap<i32, i64> {
     let prefix = format!("kafka:{source}:{topic}:");
     let mut offsets = BTreeMap::new();
@@ -157,7 +158,7 @@ pub(crate) fn offsets_of(lake: &Path, source: &str, topic: &str) -> BTreeMap<i32
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn killed_while_reading() {
+async fn messages_are_stored_once_although_servers_are_killed() {
     needs!(Python, Kafka);
     let mut feed = Feed::start().await;
     feed.send_round();
@@ -168,7 +169,7 @@ async fn killed_while_reading() {
         feed.send_and_wait_for_commits(1 + crash % 3);
         if BROKER_CRASHES.contains(&crash) {
             feed.broker.crash();
-            // The server was not killed: it reads what is sent now.
+            // The server was not killed, so it must read the messages that are sent now.
             feed.send_and_wait_for_commits(1);
         }
         server.kill();
@@ -187,11 +188,11 @@ async fn two_servers_share_a_topic() {
     needs!(Python, Kafka);
     let mut feed = Feed::start().await;
     let setup = feed.setup();
-    // Started one after the other: the first creates the tables, the second opens them.
+    // The servers are started one after the other: the first creates the tables, and the second opens them.
     let mut servers = vec![Server::start(&setup), Server::start(&setup)];
     for _ in 0..CRASHES {
         feed.send_and_wait_for_commits(2);
-        // Kill the older server. The other takes over its partitions, and a new one joins.
+        // Kill the older server. The other server takes over its partitions, and a new server joins.
         servers.remove(0).kill();
         servers.push(Server::start(&setup));
     }
@@ -205,9 +206,9 @@ async fn two_servers_share_a_topic() {
     }
 }
 
-/// The size of the disk. The test needs far less.
+/// The size of the disk in bytes. The test needs far less.
 const DISK_BYTES: usize = 128 << 20;
-/// The number of failed commit attempts that proves that the source retries.
+/// After this number of failed commit attempts, the source has certainly retried.
 const FAILURES: f64 = 6.0;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -221,7 +222,7 @@ async fn a_source_resumes_when_a_full_disk_has_space_again() {
     feed.send_and_wait_for_commits(2);
     disk.fill();
     feed.send_round();
-    until_it("commits fail and messages are waiting", async || {
+    until_async("commits fail and messages are waiting", async || {
         disk.fill();
         let failures = server.metric("glasshouse_commit_failures_total{table=\"samples").await;
         failures >= FAILURES && waiting(&server).await > Some(0)
@@ -236,20 +237,20 @@ async fn a_source_resumes_when_a_full_disk_has_space_again() {
     assert!(server.stop(), "the server did not stop cleanly on SIGTERM");
 }
 
-/// The number of messages that the table's sources have not committed yet, if known.
+/// Returns the number of messages that the table's sources have not committed yet, if it is known.
 pub(crate) async fn waiting(server: &Server) -> Option<u64> {
     let (_, fresh) = server.get("admin", "/v1/tables/samples/freshness").await;
     serde_json::from_str::<Value>(&fresh).unwrap()["source_lag_messages"].as_u64()
 }
 
-/// The state of a server's only source, as `glasshouse sources list` reports it.
+/// Returns the state of a server's only source, as `glasshouse sources list` reports it.
 pub(crate) fn state(server: &Server) -> Value {
     let (succeeded, text) = outcome(&client(server, "admin", &["sources", "list", "--json"]));
     assert!(succeeded, "{text}");
     serde_json::from_str::<Value>(&text).unwrap()["sources"][0].take()
 }
 
-/// The lag of each partition that these servers read.
+/// Returns the lag of each partition that these servers read.
 pub(crate) fn lags(servers: &[&Server]) -> BTreeMap<i32, i64> {
     let mut lags = BTreeMap::new();
     for server in servers {
@@ -274,23 +275,24 @@ async fn a_pause_stops_all_servers_and_survives_restarts() {
     feed.send_and_wait_for_commits(1);
     let (succeeded, text) = outcome(&client(&servers[0], "admin", &["sources", "pause", "events"]));
     assert!(succeeded && text.contains("paused"), "{text}");
-    let held = offsets(&feed.lake);
+    let paused_offsets = offsets(&feed.lake);
     feed.send_round();
     let ends = feed.broker.ends(TOPIC, PARTITIONS);
-    let behind: BTreeMap<i32, i64> = ends.iter().map(|(partition, end)| (*partition, end - held[partition])).collect();
-    // Both servers report the lag: they know of the messages, but do not read them.
-    until("both servers report the lag", || lags(&servers.iter().collect::<Vec<_>>()) == behind);
-    assert_eq!(offsets(&feed.lake), held, "something was stored while the source was paused");
+    let expected_lag: BTreeMap<i32, i64> =
+        ends.iter().map(|(partition, end)| (*partition, end - paused_offsets[partition])).collect();
+    // Both servers must report the lag: they know of the messages, but do not read them.
+    until("both servers report the lag", || lags(&servers.iter().collect::<Vec<_>>()) == expected_lag);
+    assert_eq!(offsets(&feed.lake), paused_offsets, "something was stored while the source was paused");
 
     servers.remove(0).kill();
     servers.push(Server::start(&setup));
     until("the lag of the killed server's partitions is reported again", || {
-        lags(&servers.iter().collect::<Vec<_>>()) == behind
+        lags(&servers.iter().collect::<Vec<_>>()) == expected_lag
     });
     for server in &servers {
         assert_eq!(state(server)["state"], "paused");
     }
-    assert_eq!(offsets(&feed.lake), held, "a restart ended the pause");
+    assert_eq!(offsets(&feed.lake), paused_offsets, "a restart ended the pause");
 
     let (succeeded, text) = outcome(&client(&servers[1], "admin", &["sources", "resume", "events"]));
     assert!(succeeded && text.contains("running"), "{text}");

@@ -1,19 +1,19 @@
-//! Tests of sources against a real Kafka with authentication: sources log in by every mechanism, and report the error if the login
-//! fails.
+//! Tests of sources against a real Kafka broker with authentication. Sources log in with every mechanism, and report the
+//! error if the login fails.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde_json::Value;
 
-use crate::broker::{Broker, Guarded, PASSWORDS};
-use crate::command::{ask, client, outcome};
+use crate::broker::{Broker, PASSWORDS, SecureListeners};
+use crate::cli::{ask, client, outcome};
+use crate::identity_provider::{CLIENT, Provider};
 use crate::kafka::offsets_of;
-use crate::needs::needs;
-use crate::provider::{CLIENT, Provider};
+use crate::requirements::needs;
 use crate::server::{Server, Setup, until};
 
-/// The number of events that are sent to each topic at once.
+/// The number of events that are sent to a topic in one call.
 const EVENTS: usize = 60;
 const PARTITIONS: i32 = 2;
 
@@ -22,14 +22,14 @@ struct Case {
     name: &'static str,
     address: String,
     settings: Vec<(String, String)>,
-    /// The expected kind of its last error, and texts in its message. `None` if the source reads its topic.
-    trouble: Option<(&'static str, Vec<String>)>,
+    /// The expected kind of the source's last error, and strings in its message. `None` if the source can read its topic.
+    expected_error: Option<(&'static str, Vec<String>)>,
 }
 
 impl Case {
     fn good(name: &'static str, address: &str, settings: &[(&str, &str)]) -> Self {
         let settings = settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-        Self { name, address: address.to_owned(), settings, trouble: None }
+        Self { name, address: address.to_owned(), settings, expected_error: None }
     }
 
     fn bad(
@@ -39,10 +39,10 @@ impl Case {
         (kind, words): (&'static str, &[&str]),
     ) -> Self {
         let words = words.iter().map(|word| (*word).to_owned()).collect();
-        Self { trouble: Some((kind, words)), ..Self::good(name, address, settings) }
+        Self { expected_error: Some((kind, words)), ..Self::good(name, address, settings) }
     }
 
-    /// The settings of the server. Each source reads the topic of its own name.
+    /// Returns the settings of the server. Each source reads the topic of its own name.
     fn server_settings(&self) -> Vec<(String, String)> {
         let common = [
             ("KIND", "kafka"),
@@ -58,14 +58,14 @@ impl Case {
     }
 }
 
-fn cases(guarded: &Guarded, provider: &Provider) -> Vec<Case> {
-    let (authority, stranger) = (guarded.file("authority.pem"), guarded.file("stranger.pem"));
-    let (certificate, key) = (guarded.file("client.pem"), guarded.file("client.key"));
+fn cases(listeners: &SecureListeners, provider: &Provider) -> Vec<Case> {
+    let (authority, stranger) = (listeners.file("authority.pem"), listeners.file("stranger.pem"));
+    let (certificate, key) = (listeners.file("client.pem"), listeners.file("client.key"));
     let (tls, sasl) = (("OPTIONS__SECURITY_PROTOCOL", "SSL"), ("OPTIONS__SECURITY_PROTOCOL", "SASL_SSL"));
     let ca = ("OPTIONS__SSL_CA_LOCATION", authority.as_str());
     let reader = ("OPTIONS__SASL_USERNAME", "reader");
     let [token, short, expired, foreign] = ["token", "short", "expired", "foreign"].map(|path| provider.url(path));
-    let by_token = |name, url: &str, secret: &str, trouble: Option<(&'static str, &[&str])>| {
+    let oauth_case = |name, url: &str, secret: &str, expected_error: Option<(&'static str, &[&str])>| {
         let settings = [
             sasl,
             ca,
@@ -74,9 +74,9 @@ fn cases(guarded: &Guarded, provider: &Provider) -> Vec<Case> {
             ("OAUTH__CLIENT_SECRET", secret),
             ("OAUTH__SCOPE", "read"),
         ];
-        match trouble {
-            Some(trouble) => Case::bad(name, &guarded.login, &settings, trouble),
-            None => Case::good(name, &guarded.login, &settings),
+        match expected_error {
+            Some(expected_error) => Case::bad(name, &listeners.login, &settings, expected_error),
+            None => Case::good(name, &listeners.login, &settings),
         }
     };
     let mut cases: Vec<Case> = ["plain", "scram256", "scram512"]
@@ -84,64 +84,64 @@ fn cases(guarded: &Guarded, provider: &Provider) -> Vec<Case> {
         .zip(PASSWORDS)
         .map(|(name, (mechanism, password))| {
             let login = [("OPTIONS__SASL_MECHANISM", mechanism), reader, ("OPTIONS__SASL_PASSWORD", password)];
-            Case::good(name, &guarded.login, &[&[sasl, ca][..], &login].concat())
+            Case::good(name, &listeners.login, &[&[sasl, ca][..], &login].concat())
         })
         .collect();
     cases.extend([
-        Case::good("tls", &guarded.tls, &[tls, ca]),
+        Case::good("tls", &listeners.tls, &[tls, ca]),
         Case::good(
             "mutual",
-            &guarded.mutual,
+            &listeners.mutual,
             &[tls, ca, ("OPTIONS__SSL_CERTIFICATE_LOCATION", &certificate), ("OPTIONS__SSL_KEY_LOCATION", &key)],
         ),
-        by_token("token", &token, CLIENT.1, None),
-        by_token("short_token", &short, CLIENT.1, None),
+        oauth_case("token", &token, CLIENT.1, None),
+        oauth_case("short_token", &short, CLIENT.1, None),
         Case::bad(
             "bad_password",
-            &guarded.login,
+            &listeners.login,
             &[sasl, ca, reader, ("OPTIONS__SASL_MECHANISM", "SCRAM-SHA-512"), ("OPTIONS__SASL_PASSWORD", "guess")],
             ("login", &["`sasl.password`", "sources.bad_password.options", "OPTIONS__SASL_PASSWORD"]),
         ),
         Case::bad(
             "bad_plain",
-            &guarded.login,
+            &listeners.login,
             &[sasl, ca, reader, ("OPTIONS__SASL_MECHANISM", "PLAIN"), ("OPTIONS__SASL_PASSWORD", "guess")],
             ("login", &["sources.bad_plain.options"]),
         ),
         Case::bad(
             "bad_authority",
-            &guarded.tls,
+            &listeners.tls,
             &[tls, ("OPTIONS__SSL_CA_LOCATION", &stranger)],
             ("tls", &["`ssl.ca.location`", "sources.bad_authority.options"]),
         ),
-        Case::bad("bad_host", &guarded.elsewhere, &[tls, ca], ("tls", &["sources.bad_host.brokers"])),
-        Case::bad("no_certificate", &guarded.mutual, &[tls, ca], ("tls", &["`ssl.certificate.location`"])),
-        Case::bad("no_protocol", &guarded.tls, &[], ("connection", &["`security.protocol`"])),
-        by_token(
+        Case::bad("bad_host", &listeners.elsewhere, &[tls, ca], ("tls", &["sources.bad_host.brokers"])),
+        Case::bad("no_certificate", &listeners.mutual, &[tls, ca], ("tls", &["`ssl.certificate.location`"])),
+        Case::bad("no_protocol", &listeners.tls, &[], ("connection", &["`security.protocol`"])),
+        oauth_case(
             "bad_client",
             &token,
             "guess",
             Some(("token", &["401", "invalid_client", "sources.bad_client.oauth"])),
         ),
-        by_token("old_token", &expired, CLIENT.1, Some(("login", &["sources.old_token.oauth"]))),
-        by_token("foreign_token", &foreign, CLIENT.1, Some(("login", &["sources.foreign_token.oauth"]))),
+        oauth_case("old_token", &expired, CLIENT.1, Some(("login", &["sources.old_token.oauth"]))),
+        oauth_case("foreign_token", &foreign, CLIENT.1, Some(("login", &["sources.foreign_token.oauth"]))),
     ]);
-    cases.extend(ca_file_cases(guarded));
+    cases.extend(ca_file_cases(listeners));
     cases
 }
 
-/// Sources with a `ca_file`.
-fn ca_file_cases(guarded: &Guarded) -> [Case; 2] {
-    let (authority, stranger) = (guarded.file("authority.pem"), guarded.file("stranger.pem"));
+/// Returns the cases with a `ca_file`.
+fn ca_file_cases(listeners: &SecureListeners) -> [Case; 2] {
+    let (authority, stranger) = (listeners.file("authority.pem"), listeners.file("stranger.pem"));
     let tls = ("OPTIONS__SECURITY_PROTOCOL", "SSL");
-    let trouble: (&str, &[&str]) = ("tls", &["sources.bad_ca_file.ca_file"]);
+    let expected_error: (&str, &[&str]) = ("tls", &["sources.bad_ca_file.ca_file"]);
     [
-        Case::good("ca_file", &guarded.tls, &[tls, ("CA_FILE", &authority)]),
-        Case::bad("bad_ca_file", &guarded.tls, &[tls, ("CA_FILE", &stranger)], trouble),
+        Case::good("ca_file", &listeners.tls, &[tls, ("CA_FILE", &authority)]),
+        Case::bad("bad_ca_file", &listeners.tls, &[tls, ("CA_FILE", &stranger)], expected_error),
     ]
 }
 
-/// Events of a source, beginning with number `first`.
+/// Returns events of a source, beginning with number `first`.
 fn events(source: &str, first: usize) -> Vec<(String, String)> {
     let event = |index: usize| {
         let id = format!("{source}-{index}");
@@ -169,12 +169,12 @@ fn wait_for(broker: &Broker, lake: &Path, cases: &[&Case]) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sources_log_in_by_every_mechanism_or_report_the_error() {
+async fn sources_log_in_with_every_mechanism_or_report_the_error() {
     needs!(Python, Kafka);
     let provider = Provider::start().await;
-    let (broker, guarded) = Broker::guarded(&Provider::keys());
-    let cases = cases(&guarded, &provider);
-    let (good, bad): (Vec<&Case>, Vec<&Case>) = cases.iter().partition(|case| case.trouble.is_none());
+    let (broker, listeners) = Broker::with_secure_listeners(&Provider::keys());
+    let cases = cases(&listeners, &provider);
+    let (good, bad): (Vec<&Case>, Vec<&Case>) = cases.iter().partition(|case| case.expected_error.is_none());
     for case in &cases {
         broker.create_topic(case.name, PARTITIONS).await;
         broker.send(case.name, &events(case.name, 0));
@@ -184,8 +184,8 @@ async fn sources_log_in_by_every_mechanism_or_report_the_error() {
     let server = Server::start(&Setup { lake: Some(lake.path().display().to_string()), settings, ..Setup::default() });
     wait_for(&broker, lake.path(), &good);
 
-    for Case { name, trouble, .. } in &bad {
-        let (kind, words) = trouble.as_ref().expect("a bad case has an error");
+    for Case { name, expected_error, .. } in &bad {
+        let (kind, words) = expected_error.as_ref().expect("a bad case has an error");
         let mut last = Value::Null;
         until(&format!("`{name}` reports its error"), || {
             last = states(&server).remove(*name).unwrap();
@@ -202,24 +202,24 @@ async fn sources_log_in_by_every_mechanism_or_report_the_error() {
         assert!(!log.iter().any(|line| line.contains("guess")), "the log contains a secret");
     }
     let metrics = metrics(&server).await;
-    for Case { name, trouble, .. } in &cases {
-        let is_failing = i32::from(trouble.is_some());
+    for Case { name, expected_error, .. } in &cases {
+        let is_failing = i32::from(expected_error.is_some());
         let line = format!("glasshouse_source_failing{{source=\"{name}\"}} {is_failing}");
         assert!(metrics.lines().any(|other| other == line), "missing metric: {line}");
-        if let Some((kind, _)) = trouble {
+        if let Some((kind, _)) = expected_error {
             let line = format!("glasshouse_source_errors_total{{source=\"{name}\",kind=\"{kind}\"}} ");
             assert!(metrics.lines().any(|other| other.starts_with(&line)), "missing metric: {line}");
         }
     }
 
-    // The other sources continue, even after their first tokens have expired.
+    // The other sources must continue, even after their first tokens have expired.
     until("a second short-lived token is issued", || provider.short_issued() > 1);
     for case in &good {
         broker.send(case.name, &events(case.name, EVENTS));
     }
     wait_for(&broker, lake.path(), &good);
-    for Case { name, trouble, .. } in &cases {
-        let count = if trouble.is_none() { 2 * EVENTS } else { 0 };
+    for Case { name, expected_error, .. } in &cases {
+        let count = if expected_error.is_none() { 2 * EVENTS } else { 0 };
         let sql = format!("SELECT count(*) || ' ' || count(DISTINCT id) FROM samples WHERE label = '{name}'");
         assert_eq!(ask(&server, &sql), format!("{count} {count}"), "{name}");
     }

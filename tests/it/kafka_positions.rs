@@ -1,5 +1,5 @@
 //! Tests of records that a consumer does not return: control records of transactions, and messages of aborted transactions.
-//! They do not count as lag, before or after a restart, nor as a gap when they are deleted.
+//! They must not count as lag, before or after a restart, and their deletion must not be reported as a gap.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -8,9 +8,9 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use crate::broker::Broker;
-use crate::command::{client, outcome};
+use crate::cli::{client, outcome};
 use crate::kafka::{lags, offsets_of, state, waiting};
-use crate::server::{Server, Setup, until, until_it};
+use crate::server::{Server, Setup, until, until_async};
 
 const TOPIC: &str = "orders";
 const SOURCE: &str = "orders";
@@ -46,13 +46,14 @@ impl Feed {
         Setup { lake: Some(self.lake.display().to_string()), settings: settings.into(), ..Setup::default() }
     }
 
-    /// Waits until the source has read all partitions to their ends and reports a lag of 0. Checks that these events are stored.
+    /// Waits until the source has read all partitions to their ends and reports a lag of 0. Checks that exactly these events
+    /// are stored.
     async fn expect_read(&self, server: &Server, ids: &[&str]) {
         let ends = self.broker.ends(TOPIC, PARTITIONS);
         // The source commits a position to Kafka once every message before it is stored.
         until("all positions are at the ends", || self.broker.committed(GROUP, TOPIC, PARTITIONS) == ends);
         let none: BTreeMap<i32, i64> = (0..PARTITIONS).map(|partition| (partition, 0)).collect();
-        until_it("the lag of the source is 0", async || {
+        until_async("the lag of the source is 0", async || {
             let metric = server.metric("glasshouse_source_lag_messages{").await;
             (lags(&[server]), metric, waiting(server).await) == (none.clone(), 0.0, Some(0))
         })
@@ -76,7 +77,7 @@ async fn ends_of_transactions_are_not_lag() {
     feed.expect_read(&server, &[]).await;
     open.commit();
     feed.expect_read(&server, &["a", "b"]).await;
-    // A consumer never receives any of the records after the last message.
+    // A consumer receives none of the records after the last message.
     for id in ["x", "y", "z"] {
         feed.broker.transaction(TOPIC, &[(1, event(id))]).abort();
     }
@@ -86,7 +87,7 @@ async fn ends_of_transactions_are_not_lag() {
     server = Server::start(&feed.setup());
     feed.expect_read(&server, &["a", "b"]).await;
 
-    // A paused source measures its lag from the same position.
+    // A paused source must measure its lag from the same position.
     let (succeeded, text) = outcome(&client(&server, "admin", &["sources", "pause", SOURCE]));
     assert!(succeeded, "{text}");
     until("the source is paused", || state(&server)["state"] == "paused");
@@ -107,7 +108,7 @@ async fn deleted_ends_of_transactions_are_not_a_gap() {
     feed.broker.transaction(TOPIC, &[(0, event("a")), (1, event("b"))]).commit();
     feed.broker.transaction(TOPIC, &[(1, event("x"))]).abort();
     feed.expect_read(&server, &["a", "b"]).await;
-    // The next commit contains the positions of all partitions, including those without a message in the commit.
+    // The next commit also contains the positions of partitions without a message in the commit.
     feed.broker.transaction(TOPIC, &[(0, event("c"))]).commit();
     feed.expect_read(&server, &["a", "b", "c"]).await;
     feed.broker.send_to(TOPIC, 0, &event("d"));

@@ -1,8 +1,8 @@
-//! Free ports for servers that need a port in their configuration, or that are restarted on the same one.
+//! Finds free ports for servers that need a port in their configuration, or that are restarted on the same port.
 //!
-//! The kernel assigns ports of its ephemeral range (`ip_local_port_range`) to outgoing connections and to listeners on port 0.
-//! It may assign such a port again before its server listens, or while its server is down. A client that tries to reach that
-//! server may even connect to itself.
+//! The kernel assigns ports of its ephemeral range (`ip_local_port_range`) to outgoing connections and to listeners on port
+//! 0. It may assign such a port to another process before the server listens, or while the server is down. A client that
+//! tries to reach the server may then even connect to itself.
 //!
 //! **Invariant:** no port is in the ephemeral range, and a test process never returns the same port twice.
 
@@ -11,12 +11,12 @@ use std::net::TcpListener;
 use std::process;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// The first port of the range that ports are taken from.
+/// The first port that [`free_ports`] can return.
 const FIRST: u32 = 10_000;
 /// The usual start of the ephemeral range.
 const EPHEMERAL: u32 = 32_768;
 
-/// Ports on which no process listens.
+/// Returns ports on which no process listens.
 pub(crate) fn free_ports<const N: usize>() -> [u16; N] {
     // Each test process starts at a different port.
     static STEP: AtomicU32 = AtomicU32::new(0);
@@ -32,7 +32,7 @@ pub(crate) fn free_ports<const N: usize>() -> [u16; N] {
     })
 }
 
-/// The first port of the ephemeral range.
+/// Returns the first port of the ephemeral range.
 fn ephemeral() -> u32 {
     let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
     let first = range.split_whitespace().next().and_then(|first| first.parse().ok());

@@ -1,11 +1,11 @@
-//! Tests of `glasshouse quarantine` against a server, which is killed during a replay.
+//! Tests of `glasshouse quarantine` against a server. One test kills the server during a replay.
 
 use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
 
-use crate::command::{ask, client, outcome};
+use crate::cli::{ask, client, outcome};
 use crate::server::{Server, Setup, until};
 
 /// The number of entries in the interrupted replay.
@@ -59,7 +59,7 @@ fn a_fixed_event_is_stored_once_with_its_first_received_time() {
 
     let server = Server::start(&setup);
     let (succeeded, text) = outcome(&client(&server, "admin", &fix));
-    assert!(!succeeded && text.is_empty(), "a resolved entry was replayed: {text}");
+    assert!(!succeeded && text.is_empty(), "a closed entry was replayed: {text}");
     assert_eq!(ingest(&server, &fixed), (true, "0 accepted, 1 duplicate, 0 rejected".to_owned()));
     assert_eq!(ask(&server, "SELECT count(*) FROM samples"), "1");
     assert_eq!(ask(&server, "SELECT count(*) FROM samples_quarantine"), "0");
@@ -96,7 +96,7 @@ fn a_replay_that_is_killed_and_run_again_stores_each_event_once() {
     assert_eq!(ask(&server, "SELECT count(*) FROM samples_quarantine"), ENTRIES.to_string());
     std::thread::scope(|scope| {
         let replaying = scope.spawn(|| client(&server, "admin", &["quarantine", "replay", "samples"]));
-        // The events of the first page are stored. Their entries may be resolved or still open.
+        // The events of the first page are stored. Their entries may be closed or still open.
         until("the first events are stored", || {
             ask(&server, "SELECT count(*) > 0 FROM samples") == "true" || replaying.is_finished()
         });
@@ -113,7 +113,7 @@ fn a_replay_that_is_killed_and_run_again_stores_each_event_once() {
     assert!(server.stop());
 }
 
-/// Kills the server while another thread still uses the value.
+/// Kills the server process. Another thread still uses the value, so `Server::kill` cannot be called.
 fn kill(server: &Server) {
     let killed = Command::new("kill").args(["-KILL", &server.id().to_string()]).status().unwrap();
     assert!(killed.success());

@@ -1,7 +1,7 @@
-//! Sources with a schema registry: a real Kafka, and messages written by Confluent's own serializers. The table holds what was
-//! written.
+//! Tests of sources with a schema registry, with a real Kafka broker and messages that Confluent's own serializers wrote.
+//! The table must contain the values that were written.
 //!
-//! The registry is `tests/clients/registry_server.py`. Confluent's own client works with it.
+//! The registry is `tests/clients/registry_server.py`, which works with Confluent's own client.
 
 use std::process::{Child, Stdio};
 
@@ -9,9 +9,9 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::broker::Broker;
-use crate::needs::needs;
+use crate::client_suite::{python, run_python, script};
+use crate::requirements::needs;
 use crate::server::{Server, Setup, wait_for};
-use crate::suite::{python, run_python, script};
 
 const CHECKS: &[&str] = &[
     "avro_of_two_versions_is_stored",
@@ -25,7 +25,7 @@ const CHECKS: &[&str] = &[
 const TRANSFORM: &str = "SELECT 'acme' AS tenant, time AS at, value->>'order_id' AS id, json_int(value, 'total') AS big, \
                          json_text(value, 'guest', 'name') AS label FROM messages";
 
-/// A running schema registry. Dropping the value stops it.
+/// A running schema registry. Dropping the value stops the registry.
 struct Registry {
     child: Child,
     facts: Value,
@@ -43,7 +43,7 @@ impl Registry {
         Self { child, facts, _folder: folder }
     }
 
-    /// The settings of a source that uses this registry.
+    /// Returns the settings of a source that uses this registry.
     fn source(&self, name: &str, format: &str, broker: &Broker) -> Vec<(String, String)> {
         let text = |key: &str| self.facts[key].as_str().unwrap().to_owned();
         let settings = [

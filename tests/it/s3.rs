@@ -1,5 +1,5 @@
-//! Tests with the lake on an S3 server: two servers write to one bucket, and conditional puts decide which commits first; the S3
-//! server hangs, or crashes and restarts.
+//! Tests with the lake on an S3 server. Two servers write to one bucket, and conditional puts decide which commits first.
+//! The S3 server also hangs, or crashes and restarts.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,33 +13,33 @@ use tempfile::TempDir;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use crate::needs::needs;
+use crate::client_suite::{python, run_python, script};
 use crate::ports::free_ports;
+use crate::requirements::needs;
 use crate::senders::{EVENTS, Load, Sender, body, post};
-use crate::server::{Server, Setup, until_it, wait_for};
-use crate::suite::{python, run_python, script};
+use crate::server::{Server, Setup, until_async, wait_for};
 
 const BUCKET: &str = "glasshouse-tests";
 /// The number of acknowledged batches after which the senders stop.
 const BATCHES: usize = 60;
-/// The number of acknowledged batches that proves that ingest works.
-const PROOF_BATCHES: u64 = 16;
-/// How long the store hangs.
+/// After this number of acknowledged batches, ingest is considered to work.
+const WORKING_BATCHES: u64 = 16;
+/// The time for which the store hangs.
 const HANG: Duration = Duration::from_secs(60);
-/// The number of failed commit attempts that proves that the server retries.
+/// After this number of failed commit attempts, the server has certainly retried.
 const FAILURES: f64 = 4.0;
-/// The limit of the queue of uncommitted events, in bytes. It is small, so that senders fill it.
+/// The limit of the queue of uncommitted events, in bytes. It is small so that senders can fill the queue.
 const QUEUE_BYTES_MAX: &str = "65536";
 /// The metric that counts failed commit attempts.
 const FAILED: &str = "glasshouse_commit_failures_total{table=\"samples\"}";
-/// The route that events are sent to.
+/// The route to which events are sent.
 const ROUTE: &str = "/v1/tables/{table}/events";
-/// Tenants whose events are sent continuously.
+/// The tenants whose events are sent continuously.
 const TENANTS: [&str; 2] = ["acme", "globex"];
-/// The prefix of the ids of one batch, which the test sends itself.
+/// The prefix of the ids of one batch that the test itself sends.
 const PROBE: &str = "initech-probe";
 /// The number of times the store is killed.
-const DEATHS: usize = 3;
+const KILLS: usize = 3;
 
 /// An S3 server process. Dropping the value stops it.
 struct Store {
@@ -56,7 +56,7 @@ impl Store {
         Self { child, options, folder }
     }
 
-    /// Sends a signal. After `-STOP` the server accepts connections but does not respond, until `-CONT`.
+    /// Sends a signal. After `-STOP`, the server accepts connections but does not respond until `-CONT`.
     fn signal(&self, signal: &str) {
         assert!(Command::new("kill").args([signal, &self.child.id().to_string()]).status().unwrap().success());
     }
@@ -76,8 +76,8 @@ impl Store {
         self.child = child;
     }
 
-    /// A server with its lake in the bucket. Its time limits are short, so that a test observes several failures. It commits
-    /// rarely, because the S3 server handles one request at a time and a query requests every file.
+    /// Returns the settings of a server with its lake in the bucket. Its time limits are short, so a test observes several
+    /// failures. It commits rarely, because the S3 server handles one request at a time and a query requests every file.
     fn setup(&self) -> Setup {
         let settings = [
             ("LAKE__REQUEST_TIME_MAX", "2s"),
@@ -120,7 +120,7 @@ async fn two_writers_share_a_bucket() {
     let store = Store::start();
     let setup =
         Setup { lake: Some(format!("s3://{BUCKET}/lake")), lake_options: store.options.clone(), ..Setup::default() };
-    // Started one after the other: the first creates the tables, the second opens them.
+    // The servers are started one after the other: the first creates the tables, and the second opens them.
     let servers = [Server::start(&setup), Server::start(&setup)];
     let token = servers[0].facts()["tokens"]["acme"].as_str().unwrap().to_owned();
     let (acknowledged, mut acknowledgements) = mpsc::channel(4);
@@ -170,13 +170,13 @@ async fn a_store_that_hangs_for_a_minute_loses_nothing() {
     setup.settings.push(("INGEST__QUEUE_BYTES_MAX".to_owned(), QUEUE_BYTES_MAX.to_owned()));
     let server = Server::start(&setup);
     let mut load = Load::start(&server, &TENANTS, 4);
-    load.wait_for_batches(PROOF_BATCHES).await;
+    load.wait_for_batches(WORKING_BATCHES).await;
     assert!(server.ask("acme", COUNT).is_ok());
 
     store.signal("-STOP");
     let (hung, mut statuses) = (Instant::now(), BTreeSet::new());
-    until_it("a minute has passed, and every expected failure was observed", async || {
-        // Each of these requests ends by its own time limit, even though the store does not respond.
+    until_async("a minute has passed, and every expected failure was observed", async || {
+        // Each of these requests must end by its own time limit, even though the store does not respond.
         statuses.insert(post(&server, "initech", body(PROBE, 0)).await.0);
         let refusal = server.ask("acme", COUNT).expect_err("the store cannot be read");
         assert!(refusal.contains("query.time_max") || refusal.contains("cannot be read now: retry"), "{refusal}");
@@ -204,14 +204,14 @@ async fn a_store_that_crashes_and_restarts_loses_nothing() {
     let mut store = Store::start();
     let server = Server::start(&store.setup());
     let mut load = Load::start(&server, &TENANTS, 2);
-    for death in 1..=DEATHS {
-        load.wait_for_batches(PROOF_BATCHES).await;
+    for kill in 1..=KILLS {
+        load.wait_for_batches(WORKING_BATCHES).await;
         store.kill();
         let before = server.metric(FAILED).await;
-        until_it("commit attempts fail", async || server.metric(FAILED).await >= before + FAILURES).await;
+        until_async("commit attempts fail", async || server.metric(FAILED).await >= before + FAILURES).await;
         let refusal = server.ask("acme", COUNT).expect_err("the store cannot be read");
-        assert!(refusal.contains("cannot be read now: retry"), "death {death}: {refusal}");
-        assert_eq!(post(&server, "initech", body(PROBE, 0)).await.0, 503, "death {death}");
+        assert!(refusal.contains("cannot be read now: retry"), "kill {kill}: {refusal}");
+        assert_eq!(post(&server, "initech", body(PROBE, 0)).await.0, 503, "kill {kill}");
         store.restart();
     }
     expect_recovery(&server, &mut load).await;
@@ -221,11 +221,11 @@ async fn a_store_that_crashes_and_restarts_loses_nothing() {
 /// A query that reads every file of a tenant.
 const COUNT: &str = "SELECT count(DISTINCT id) FROM samples";
 
-/// Checks that ingest and queries resume by themselves: the same statement and the same events succeed.
+/// Checks that ingest and queries resume by themselves: the same statement and the same events must succeed.
 async fn expect_recovery(server: &Server, load: &mut Load) {
-    load.wait_for_batches(PROOF_BATCHES).await;
-    until_it("queries succeed", async || server.ask("acme", COUNT).is_ok()).await;
-    until_it("the batch is stored", async || post(server, "initech", body(PROBE, 0)).await.0 == 200).await;
+    load.wait_for_batches(WORKING_BATCHES).await;
+    until_async("queries succeed", async || server.ask("acme", COUNT).is_ok()).await;
+    until_async("the batch is stored", async || post(server, "initech", body(PROBE, 0)).await.0 == 200).await;
 }
 
 /// Stops the load, checks that each acknowledged event is stored once, and stops the server.

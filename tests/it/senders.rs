@@ -1,7 +1,7 @@
 //! Senders with unlimited retries: each sends numbered batches over HTTP, and repeats a batch until it is acknowledged.
 //!
-//! In: the address of a server, which may stop and restart at another address. Out: the number of acknowledged batches.
-//! A [`Load`] is several senders of several tenants.
+//! The server may stop, and restart at another address. Each sender returns the number of acknowledged batches. A [`Load`]
+//! consists of several senders of several tenants.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,33 +15,34 @@ use crate::server::Server;
 
 /// The number of events in a batch.
 pub(crate) const EVENTS: usize = 100;
-/// The time limit for a batch to be acknowledged, and for any request.
+/// The time limit for the acknowledgement of a batch, and for any request.
 const RESPONSE_TIME_MAX: Duration = Duration::from_secs(300);
 
 /// One sender.
 #[derive(Debug, Clone)]
 pub(crate) struct Sender {
-    /// The prefix of the ids of its events.
+    /// The prefix of the event ids.
     pub(crate) prefix: String,
-    /// The token.
+    /// The token that the sender presents.
     pub(crate) token: String,
     /// The address of the server. `None` while no server is running.
     pub(crate) address: watch::Receiver<Option<String>>,
     /// Receives one message per acknowledged batch.
     pub(crate) acknowledged: mpsc::Sender<()>,
-    /// Set when no further batch should be started.
+    /// True when no further batch should be started.
     pub(crate) stop: Arc<AtomicBool>,
 }
 
 impl Sender {
-    /// Sends batches until `stop` is set and the last batch is acknowledged. Returns what was acknowledged.
+    /// Sends batches until `stop` is set and the last batch is acknowledged. Returns the prefix and the number of
+    /// acknowledged batches.
     pub(crate) async fn run(mut self) -> Value {
         let client = reqwest::Client::new();
         let mut batch = 0;
         while !self.stop.load(Ordering::Relaxed) {
             self.deliver(&client, batch).await;
             batch += 1;
-            // At the end of a test the receiver may be gone, which is not an error.
+            // At the end of a test the receiver may have been dropped, which is not an error.
             let _ = self.acknowledged.send(()).await;
         }
         json!({ "prefix": self.prefix, "batches": batch, "events": EVENTS })
@@ -68,13 +69,13 @@ impl Sender {
                 assert_eq!(counted, EVENTS as u64, "{receipt}");
                 return;
             }
-            // Retry at once if the server is busy. If it is gone, `wait_for` above waits until it is back.
+            // Retry immediately if the server is busy. If it has stopped, `wait_for` above waits until it is running again.
             tokio::task::yield_now().await;
         }
     }
 }
 
-/// Senders of several tenants that send continuously.
+/// A group of senders of several tenants that send continuously.
 pub(crate) struct Load {
     announce: watch::Sender<Option<String>>,
     acknowledged: watch::Receiver<u64>,
@@ -110,17 +111,17 @@ impl Load {
         Self { announce, acknowledged, stop, senders, counting }
     }
 
-    /// Sets the server to send to. With `None`, the senders wait.
+    /// Sets the server to which events are sent. With `None`, the senders wait.
     pub(crate) fn set_server(&self, server: Option<&Server>) {
         self.announce.send_replace(server.map(|server| server.http.clone()));
     }
 
-    /// The number of batches acknowledged so far.
+    /// Returns the number of batches that were acknowledged so far.
     pub(crate) fn acknowledged(&self) -> u64 {
         *self.acknowledged.borrow()
     }
 
-    /// Waits until `batches` further batches are acknowledged.
+    /// Waits until `batches` more batches are acknowledged.
     pub(crate) async fn wait_for_batches(&mut self, batches: u64) {
         let goal = self.acknowledged() + batches;
         let waiting = self.acknowledged.wait_for(|count| *count >= goal);
@@ -130,7 +131,8 @@ impl Load {
             .expect("the senders are running");
     }
 
-    /// Stops the senders and waits until the last batch of each is acknowledged. Returns what was acknowledged.
+    /// Stops the senders and waits until the last batch of each is acknowledged. Returns the acknowledged batches of each
+    /// sender.
     pub(crate) async fn end(mut self) -> Vec<Value> {
         self.stop.store(true, Ordering::Relaxed);
         let sent = std::mem::take(&mut self.senders).join_all().await;
@@ -152,7 +154,8 @@ async fn receipt(request: reqwest::RequestBuilder) -> reqwest::Result<Value> {
     request.send().await?.error_for_status()?.json().await
 }
 
-/// The events of one batch, identical each time it is sent. They fall on two days, and so are stored in two files.
+/// Returns the events of one batch, which are identical each time the batch is sent. The events have times on two days, so
+/// they are stored in two files.
 pub(crate) fn body(prefix: &str, batch: usize) -> String {
     (0..EVENTS)
         .map(|index| {

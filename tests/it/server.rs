@@ -1,7 +1,9 @@
-//! A server process for the tests: the built binary with its own configuration and folder, on free ports.
+//! Runs a server process for the tests: the built binary with its own configuration and folder, on free ports.
 //!
-//! In: the settings of one test, in addition to `tests/clients/glasshouse.toml`. Out: the server's addresses, and tokens for its
-//! callers. **Invariant:** dropping a [`Server`] stops its process, so a failing test leaves no process behind.
+//! A test can add settings to `tests/clients/glasshouse.toml`. The server provides its addresses, and tokens for its
+//! callers.
+//!
+//! **Invariant:** dropping a [`Server`] stops its process, so a failing test leaves no process behind.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -22,9 +24,10 @@ use tempfile::TempDir;
 const SECRET: &str = "a secret that signs the tokens of the tests";
 /// The issuer of the tokens.
 const ISSUER: &str = "https://issuer.test";
-/// The number of queries that one tenant may run at once in `tests/clients/glasshouse.toml`.
+/// The number of queries that one tenant may run at the same time, as in `tests/clients/glasshouse.toml`.
 pub(crate) const TENANT_QUERIES_MAX: usize = 2;
-/// The time limit for a server to start or to reach an expected state. An unoptimised build on a busy machine needs seconds.
+/// The time limit for a server to start or to reach an expected state. On a busy machine, an unoptimized build needs several
+/// seconds.
 const START_MAX: Duration = Duration::from_secs(300);
 /// The polling interval.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
@@ -32,13 +35,13 @@ const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// The settings of one test.
 #[derive(Debug, Default)]
 pub(crate) struct Setup {
-    /// The lake. By default a folder that is removed with the server.
+    /// The lake's URL or folder. By default, a folder that is removed with the server.
     pub(crate) lake: Option<String>,
     /// Options of the lake's object store.
     pub(crate) lake_options: Value,
-    /// A configuration file that replaces that of the tests. The tokens are the same.
+    /// A configuration file that replaces the one of the tests. The tokens are the same.
     pub(crate) config: Option<PathBuf>,
-    /// Additional settings, as `SECTION__KEY` and value.
+    /// Additional settings, as pairs of `SECTION__KEY` and a value.
     pub(crate) settings: Vec<(String, String)>,
 }
 
@@ -64,7 +67,7 @@ impl Server {
         Self { flight: address("flight"), http: address("http"), child, folder, lake }
     }
 
-    /// The output of a server that cannot start. Panics if it starts.
+    /// Returns the output of a server that cannot start. Panics if it starts.
     pub(crate) fn start_error(setup: &Setup) -> String {
         let (mut child, folder, _) = run(setup);
         let ready = folder.path().join("ready.json");
@@ -76,14 +79,14 @@ impl Server {
         text_of(&folder)
     }
 
-    /// Sends a GET request as a caller. Returns the status and the body as text.
+    /// Sends a GET request as a caller. Returns the status and the body.
     pub(crate) async fn get(&self, caller: &str, path: &str) -> (u16, String) {
         let url = format!("http://{}{path}", self.http);
         let answer = reqwest::Client::new().get(url).bearer_auth(self.token(caller)).send().await.unwrap();
         (answer.status().as_u16(), answer.text().await.unwrap())
     }
 
-    /// The value of a metric: the sum of all samples whose line begins with `line`.
+    /// Returns the value of a metric: the sum of all samples whose line begins with `line`.
     pub(crate) async fn metric(&self, line: &str) -> f64 {
         let (status, page) = self.get("admin", "/metrics").await;
         assert_eq!(status, 200, "{page}");
@@ -104,12 +107,12 @@ impl Server {
         if asked.status.success() { Ok(text(&asked.stdout)) } else { Err(text(&asked.stderr)) }
     }
 
-    /// A caller's token.
+    /// Returns a caller's token.
     pub(crate) fn token(&self, caller: &str) -> String {
         tokens()[caller].as_str().expect("every caller has a token").to_owned()
     }
 
-    /// The facts for the suites: addresses, lake, limits, and a token for each caller.
+    /// Returns the facts for the suites: addresses, lake, limits, and a token for each caller.
     pub(crate) fn facts(&self) -> Value {
         json!({
             "flight": self.flight, "http": self.http, "lake": self.lake, "tokens": tokens(),
@@ -124,7 +127,7 @@ impl Server {
         path
     }
 
-    /// The process id.
+    /// Returns the process id.
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
@@ -135,24 +138,24 @@ impl Server {
         self.child.wait().unwrap();
     }
 
-    /// Stops the process with SIGTERM and waits. Returns whether it exited successfully.
+    /// Stops the process with SIGTERM and waits. Returns true if it exited successfully.
     pub(crate) fn stop(mut self) -> bool {
         let asked = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
         asked.success() && self.child.wait().unwrap().success()
     }
 
-    /// Whether the log contains this text.
+    /// Returns true if the log contains this text.
     pub(crate) fn logged(&self, text: &str) -> bool {
         text_of(&self.folder).contains(text)
     }
 
-    /// The lines of the log so far.
+    /// Returns the lines of the log so far.
     pub(crate) fn log_lines(&self) -> Vec<String> {
         let file = fs::File::open(self.folder.path().join("log")).unwrap();
         BufReader::new(file).lines().map_while(Result::ok).collect()
     }
 
-    /// The last lines of the log.
+    /// Returns the last lines of the log.
     fn log(&self) -> String {
         let lines = self.log_lines();
         lines[lines.len().saturating_sub(30)..].join("\n")
@@ -196,13 +199,13 @@ fn run(setup: &Setup) -> (Child, TempDir, String) {
     (child, folder, lake)
 }
 
-/// The log of the server in this folder.
+/// Returns the log of the server in this folder.
 fn text_of(folder: &TempDir) -> String {
     fs::read_to_string(folder.path().join("log")).unwrap()
 }
 
-/// Waits until `child` has written the JSON file `path`. Panics with the text of `log` if the process ends first or takes too
-/// long.
+/// Waits until `child` has written the JSON file `path`. If the process ends first or takes too long, panics with the text
+/// that `log` returns.
 pub(crate) fn wait_for(path: &Path, child: &mut Child, log: impl Fn() -> String) -> Value {
     let started = Instant::now();
     loop {
@@ -226,8 +229,8 @@ pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-/// Like [`until`], for an asynchronous condition.
-pub(crate) async fn until_it(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
+/// Polls like [`until`], but with an asynchronous condition.
+pub(crate) async fn until_async(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
     let (started, mut turns) = (Instant::now(), tokio::time::interval(POLL_INTERVAL));
     while !is_so().await {
         assert!(started.elapsed() < START_MAX, "still waiting after {START_MAX:?}: {what}");
@@ -235,7 +238,7 @@ pub(crate) async fn until_it(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
     }
 }
 
-/// Settings that adapt a configuration file that was not written for the tests.
+/// Returns settings that adapt a configuration file that was not written for the tests.
 fn settings(lake: &str) -> Vec<(String, String)> {
     let settings = [
         ("LAKE__URL", lake),
@@ -258,7 +261,7 @@ fn configuration(lake: &str, options: &Value) -> String {
     [&text, include_str!("../clients/glasshouse.toml"), flights(), "[policy.flights]"].join("\n")
 }
 
-/// The declaration of the table `flights`, from the repository's `glasshouse.toml`.
+/// Returns the declaration of the table `flights` from the repository's `glasshouse.toml`.
 fn flights() -> &'static str {
     let reference = include_str!("../../glasshouse.toml");
     let begin = reference.find("[tables.flights]").expect("glasshouse.toml declares the demo's flights");
@@ -273,7 +276,7 @@ const CARRIERS: [&str; 16] =
 /// The tenants of the tests, and two restaurants of the TacoSoft demo.
 const TENANTS: [&str; 5] = ["acme", "globex", "initech", "fuego", "verde"];
 
-/// A token for each caller: tenants, operators, and callers that must be refused.
+/// Returns a token for each caller: tenants, operators, and callers that must be refused.
 fn tokens() -> Value {
     let now = Clock::System.now_seconds();
     let mut tokens = serde_json::Map::new();

@@ -1,4 +1,4 @@
-//! Runs the sqllogictest files `tests/sql/*.slt` in the session of one tenant. The tables hold the events of
+//! Runs the sqllogictest files `tests/sql/*.slt` in the session of one tenant. The tables contain the events of
 //! `tests/sql/*.ndjson`, some of which belong to another tenant. The session's clock is fixed.
 
 use std::collections::BTreeMap;
@@ -69,7 +69,7 @@ algorithms = ["HS256"]
 secret = "a secret of at least thirty-two bytes"
 "#;
 
-/// One tenant's session as a database of the sqllogictest runner.
+/// One tenant's session, as a database for the sqllogictest runner.
 struct TenantDb(Session);
 
 #[async_trait::async_trait]
@@ -114,17 +114,17 @@ fn folder() -> PathBuf {
 async fn table(name: &str, store: &Store, config: &Config) -> Arc<Table> {
     let contract = Arc::new(Contract::new(name, &config.tables[name], &folder()).unwrap());
     let table = Table::open(store, Arc::clone(&contract), &config.lake).await.unwrap();
-    let stamp =
+    let options =
         Stamp { received: NOW, owner: Owner::PerEvent, time_max: NOW, event_bytes_max: 1 << 20, dimensions_max: 10 };
     let body = std::fs::read(folder().join(format!("{name}.ndjson"))).unwrap().into();
-    let decoded = contract::decode(&contract, Format::Json, &body, &stamp).unwrap();
+    let decoded = contract::decode(&contract, Format::Json, &body, &options).unwrap();
     assert!(decoded.rejects.is_empty(), "{:?}", decoded.rejects);
     let files = table.write(decoded.batch).await.unwrap();
     table.commit(files, Vec::new()).await.unwrap();
     table
 }
 
-/// A session of `acme` from a verified token, over tables with committed events. No server endpoints are started.
+/// Returns a session of `acme` from a verified token, over tables with committed events. No endpoints are started.
 async fn session() -> Session {
     let config = Config::parse(CONFIG, "sql.rs", &folder(), std::iter::empty()).unwrap();
     let store = Store::open(&config.lake).unwrap();

@@ -1,5 +1,5 @@
-//! End-to-end test of the TacoSoft demo with its own configuration: orders change in a real PostgreSQL and reach two restaurants
-//! through Debezium and Kafka. The server and Debezium are killed meanwhile.
+//! End-to-end test of the TacoSoft demo with its own configuration. Orders change in a real PostgreSQL and reach two
+//! restaurants through Debezium and Kafka, while the server and Debezium are killed.
 
 use std::fs;
 use std::io::Write as _;
@@ -9,13 +9,13 @@ use std::process::{Child, Stdio};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::needs::needs;
+use crate::client_suite::{python, run_python, script};
+use crate::requirements::needs;
 use crate::server::{Server, Setup, until, wait_for};
-use crate::suite::{python, run_python, script};
 
 /// Two of the restaurants, one of which is the largest.
 const TENANTS: [&str; 2] = ["fuego", "verde"];
-/// The number of changes of orders in one round.
+/// The number of order changes in one round.
 const ROUND: usize = 500;
 
 const CHECKS: &[&str] = &[
@@ -28,29 +28,29 @@ const CHECKS: &[&str] = &[
 ];
 
 /// PostgreSQL, Kafka and Kafka Connect with Debezium. Dropping the value stops them.
-struct Parts {
+struct Services {
     child: Child,
     facts: Value,
     _folder: TempDir,
 }
 
-impl Parts {
+impl Services {
     fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let ready = folder.path().join("ready.json");
         let mut command = python();
-        command.arg(demo("parts.py")).arg(&ready);
+        command.arg(demo("services.py")).arg(&ready);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
-        let facts = wait_for(&ready, &mut child, || "see the messages of parts.py above".to_owned());
+        let facts = wait_for(&ready, &mut child, || "see the messages of services.py above".to_owned());
         Self { child, facts, _folder: folder }
     }
 
-    fn port(&self, part: &str) -> u64 {
-        self.facts[part].as_u64().unwrap()
+    fn port(&self, service: &str) -> u64 {
+        self.facts[service].as_u64().unwrap()
     }
 
-    /// A server that reads the orders, with the demo's own tables, source, transform and lookup. The batches are small, so that
-    /// some are in progress when the server is killed.
+    /// Returns the settings of a server that reads the orders, with the demo's own tables, source, transform and lookup. The
+    /// batches are small, so some of them are in progress when the server is killed.
     fn setup(&self, lake: &Path) -> Setup {
         let settings = [
             ("SOURCES__ORDERS__BROKERS", format!("127.0.0.1:{}", self.port("kafka"))),
@@ -67,34 +67,35 @@ impl Parts {
         }
     }
 
-    /// Makes one round of changes of orders.
+    /// Makes one round of order changes.
     fn make_changes(&self, seed: usize) {
         let words = [self.port("postgres").to_string(), ROUND.to_string(), seed.to_string()];
         let made = python().arg(script("tacosoft_orders.py")).args(words).status().unwrap();
         assert!(made.success(), "tacosoft_orders.py failed");
     }
 
-    /// Kills Debezium. It restarts from the last position that it has stored, and sends again what it sent after that.
+    /// Kills Debezium. It restarts from the last position that it has stored, and sends the changes after that position
+    /// again.
     fn crash_debezium(&mut self) {
         let input = self.child.stdin.as_mut().unwrap();
         input.write_all(b"crash\n").unwrap();
     }
 }
 
-impl Drop for Parts {
+impl Drop for Services {
     fn drop(&mut self) {
-        // At the end of its input the script stops all three and waits for them.
+        // At the end of its input, the script stops all three services and waits for them.
         drop(self.child.stdin.take());
         let _ = self.child.wait();
     }
 }
 
-/// The path of a file of the demo.
+/// Returns the path of a file of the demo.
 fn demo(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("demo/tacosoft").join(name)
 }
 
-/// The number of commits to the table of orders.
+/// Returns the number of commits to the table of orders.
 fn commits(lake: &Path) -> usize {
     let Ok(log) = fs::read_dir(lake.join("orders/_delta_log")) else { return 0 };
     log.filter(|entry| entry.as_ref().unwrap().path().extension().is_some_and(|kind| kind == "json")).count()
@@ -103,23 +104,23 @@ fn commits(lake: &Path) -> usize {
 #[test]
 fn restaurants_see_the_rows_of_their_database() {
     needs!(Python, Kafka, Postgres);
-    let mut parts = Parts::start();
+    let mut services = Services::start();
     let lake = tempfile::tempdir().unwrap();
-    let setup = parts.setup(lake.path());
+    let setup = services.setup(lake.path());
     let mut server = Server::start(&setup);
     for seed in 0..2 {
         let before = commits(lake.path());
-        parts.make_changes(seed);
+        services.make_changes(seed);
         until("two more commits", || commits(lake.path()) >= before + 2);
         server.kill();
         server = Server::start(&setup);
         if seed == 0 {
-            parts.crash_debezium();
+            services.crash_debezium();
         }
     }
     let mut facts = server.facts();
     facts["tenants"] = json!(TENANTS);
-    facts["postgres"] = json!(parts.port("postgres"));
+    facts["postgres"] = json!(services.port("postgres"));
     run_python("tacosoft_suite.py", &server.write_facts(&facts), CHECKS);
     assert!(server.stop(), "the server did not stop cleanly on SIGTERM");
 }

@@ -1,9 +1,10 @@
-//! Source tree rules that neither the compiler nor clippy checks. A violation is reported with the reason for its rule.
+//! Rules for the source tree that neither the compiler nor clippy checks. A violation is reported together with the reason
+//! for its rule.
 //!
-//! In: the files of this repository. Out: all violations of all rules at once, with file and line.
+//! The test reports all violations of all rules in the files of this repository, with file and line.
 //!
-//! **Invariant:** every rule is tested on samples: it finds a violation in each bad sample and none in each good one. A rule
-//! that stops finding violations therefore fails its test.
+//! **Invariant:** every rule is tested on samples. It must find a violation in each bad sample and none in each good one, so
+//! a rule that stops finding violations fails its test.
 
 mod cycles;
 mod phrases;
@@ -11,17 +12,17 @@ mod test_code;
 mod text;
 
 use self::text::LINES_MAX;
-use crate::source::{Fault, File, paths, tree};
+use crate::source_tree::{File, Violation, paths, tree};
 
 /// One rule of the source tree.
 struct Rule {
     name: &'static str,
-    /// Why the rule exists. Printed with every violation.
+    /// The reason for the rule, which is printed with every violation.
     reason: &'static str,
-    find: fn(&File) -> Vec<Fault>,
+    find: fn(&File) -> Vec<Violation>,
     /// Samples (path, text) that violate the rule.
     bad: &'static [(&'static str, &'static str)],
-    /// Samples that are similar to the bad ones and do not violate the rule.
+    /// Samples that resemble the bad ones but do not violate the rule.
     good: &'static [(&'static str, &'static str)],
 }
 
@@ -46,7 +47,7 @@ const ORDER: [&str; 17] = [
     "cli",
 ];
 
-/// Paths that may be used in one place only: the start of the path, and the file or folder that may use it.
+/// Paths that only one place may use: the start of the path, and the file or folder that may use it.
 const FENCES: [(&str, &str); 21] = [
     ("deltalake", "src/lake/"),
     ("deltalake_core", "src/lake/"),
@@ -71,8 +72,8 @@ const FENCES: [(&str, &str); 21] = [
     ("crate::query::OperatorQuery", "src/server.rs"),
 ];
 
-/// Paths that may be used in a few places: the start of the path, and the files and folders that may use it. This list should
-/// only shrink.
+/// Paths that a few places may use: the start of the path, and the files and folders that may use it. This list should only
+/// shrink.
 const SHARED: [(&str, &[&str]); 5] = [
     (
         "datafusion",
@@ -94,7 +95,7 @@ const SHARED: [(&str, &[&str]); 5] = [
 /// Functions that read the wall clock, by the end of their paths.
 const CLOCKS: [&str; 3] = ["SystemTime::now", "Utc::now", "Local::now"];
 
-/// The folders inside modules, one per concept. Every other file lies directly in the folder of its module.
+/// The folders inside modules, one for each concept. Every other file is directly in the folder of its module.
 const FOLDERS: [&str; 18] = [
     "src/contract/columns/",
     "src/contract/decode/",
@@ -150,7 +151,7 @@ const RULES: [Rule; 14] = [
     },
     Rule {
         name: "dependency fences",
-        reason: "each major dependency is used in one place only: if it spread, it could no longer be replaced",
+        reason: "each major dependency is used in one place only: otherwise it could not be replaced",
         find: fences,
         bad: &[
             ("src/query/scan.rs", "use deltalake_core::DeltaTable;"),
@@ -175,8 +176,8 @@ const RULES: [Rule; 14] = [
     },
     Rule {
         name: "one clock",
-        reason: "the wall clock is passed as an argument: code that reads it directly cannot be tested at midnight or in the \
-                 year 2038",
+        reason: "the clock is passed as an argument: code that reads the wall clock cannot be tested at midnight or in the year \
+                 2038",
         find: clocks,
         bad: &[
             ("src/lake/log.rs", "fn f() { std::time::SystemTime::now(); }"),
@@ -189,22 +190,22 @@ const RULES: [Rule; 14] = [
     },
     Rule {
         name: "module docs",
-        reason: "a file begins with documentation: its input, its output, its invariants and what it refuses",
+        reason: "a file begins with documentation of its purpose and its invariants",
         find: text::module_docs,
         bad: &[("src/lake/log.rs", "use std::fs;"), ("src/lake/log.rs", "// a comment"), ("src/lake/log.rs", "//!\n")],
         good: &[("src/lake/log.rs", "//! The log."), ("src/lib.rs", "#![doc = include_str!(\"x.md\")]")],
     },
     Rule {
         name: "length",
-        reason: "a file of more than 500 lines holds a second concept: move that to a file of its own",
+        reason: "a file of more than 500 lines contains a second concept: move it to its own file",
         find: text::length,
         bad: &[("src/lake/log.rs", LONG)],
         good: &[("src/lake/log.rs", "//! Short.\n")],
     },
     Rule {
         name: "folder depth",
-        reason: "a module has no folders inside it, except for the listed ones, each for a concept that takes several files: \
-                 move the file into the folder of its module, or list its folder here",
+        reason: "a module has no folders except the listed ones, each for a concept that needs several files: move the file into \
+                 the folder of its module, or list its folder here",
         find: folder_depth,
         bad: &[
             ("src/lake/log/entry/line.rs", ""),
@@ -237,7 +238,7 @@ const RULES: [Rule; 14] = [
     },
     Rule {
         name: "no sleeps in tests",
-        reason: "a fixed sleep is too short on a busy machine and too long on any other: wait for the event itself",
+        reason: "a fixed sleep is too short on a busy machine and too long on an idle one: wait for the event itself",
         find: test_code::sleeps,
         bad: &[
             ("src/lake/log.rs", "#[cfg(test)] mod tests { async fn f() { tokio::time::sleep(t).await; } }"),
@@ -303,7 +304,7 @@ const RULES: [Rule; 14] = [
     },
     Rule {
         name: "whitespace",
-        reason: "text looks the same in every editor and diff: no tabs, no trailing spaces, one newline at the end of a file",
+        reason: "text must look the same in every editor and diff: no tabs, no trailing spaces, one newline at the end of a file",
         find: text::whitespace,
         bad: &[
             ("docs/a.md", "a\tb\n"),
@@ -320,17 +321,17 @@ const RULES: [Rule; 14] = [
 fn the_source_tree_follows_the_rules() {
     let files = tree();
     assert!(files.iter().filter(|file| file.is_src()).count() > 50, "the source tree was not found");
-    let mut violations = Vec::new();
+    let mut report = Vec::new();
     for rule in &RULES {
-        let faults = files
+        let violations = files
             .iter()
-            .flat_map(|file| (rule.find)(file).into_iter().map(|fault| format!("\n  {}:{fault}", file.path)));
-        let faults: String = faults.collect();
-        if !faults.is_empty() {
-            violations.push(format!("{}: {}{faults}", rule.name, rule.reason));
+            .flat_map(|file| (rule.find)(file).into_iter().map(|violation| format!("\n  {}:{violation}", file.path)));
+        let violations: String = violations.collect();
+        if !violations.is_empty() {
+            report.push(format!("{}: {}{violations}", rule.name, rule.reason));
         }
     }
-    assert!(violations.is_empty(), "the source tree violates rules\n\n{}\n", violations.join("\n\n"));
+    assert!(report.is_empty(), "the source tree violates rules\n\n{}\n", report.join("\n\n"));
 }
 
 #[test]
@@ -340,8 +341,8 @@ fn every_rule_finds_its_bad_samples() {
             assert!(!(rule.find)(&File::new(path, text)).is_empty(), "`{}` accepts {path}: {text}", rule.name);
         }
         for (path, text) in rule.good {
-            let faults = (rule.find)(&File::new(path, text));
-            assert!(faults.is_empty(), "`{}` finds {faults:?} in {path}: {text}", rule.name);
+            let violations = (rule.find)(&File::new(path, text));
+            assert!(violations.is_empty(), "`{}` finds {violations:?} in {path}: {text}", rule.name);
         }
     }
 }
@@ -355,21 +356,21 @@ const LONG: &str = {
     }
 };
 
-fn order(file: &File) -> Vec<Fault> {
+fn order(file: &File) -> Vec<Violation> {
     let Some(own) = file.module().and_then(|name| position(&name)) else { return Vec::new() };
-    // The number of `super` steps up to the crate root. A `mod.rs` represents its folder.
+    // The number of `super` segments up to the crate root. A `mod.rs` represents its folder.
     let depth = file.path.matches('/').count() - usize::from(file.path.ends_with("/mod.rs"));
     let up = vec!["super"; depth];
     let by_crate = paths(&file.code).into_iter().filter_map(|path| path.after(&["crate"]));
     let by_super = paths(&file.shipped).into_iter().filter_map(|path| path.after(&up));
     let foreign = |(line, name): (usize, String)| {
         let other = position(&name).filter(|other| *other > own)?;
-        Some(Fault::new(line, format!("`{}` must not import `{}`", ORDER[own], ORDER[other])))
+        Some(Violation::new(line, format!("`{}` must not import `{}`", ORDER[own], ORDER[other])))
     };
     by_crate.chain(by_super).filter_map(foreign).collect()
 }
 
-fn contents(file: &File) -> Vec<Fault> {
+fn contents(file: &File) -> Vec<Violation> {
     if file.path != "src/lib.rs" {
         return Vec::new();
     }
@@ -378,61 +379,62 @@ fn contents(file: &File) -> Vec<Fault> {
     let mut expected: Vec<&str> = ORDER.into_iter().filter(|name| declared.contains(name)).collect();
     expected.extend(declared.iter().filter(|name| position(name).is_none()));
     let unknown = declared.iter().filter(|name| position(name).is_none());
-    let mut faults: Vec<Fault> =
-        unknown.map(|name| Fault::new(1, format!("`{name}` is missing from the module order"))).collect();
+    let mut violations: Vec<Violation> =
+        unknown.map(|name| Violation::new(1, format!("`{name}` is missing from the module order"))).collect();
     if declared != expected {
-        faults.push(Fault::new(1, format!("the module order is {}", expected.join(", "))));
+        violations.push(Violation::new(1, format!("the module order is {}", expected.join(", "))));
     }
-    faults
+    violations
 }
 
-fn fences(file: &File) -> Vec<Fault> {
+fn fences(file: &File) -> Vec<Violation> {
     if !file.is_src() {
         return Vec::new();
     }
-    let mut faults = Vec::new();
+    let mut violations = Vec::new();
     for path in paths(&file.shipped) {
         for (fenced, allowed) in all_fences() {
             if path.starts_with(fenced) && !allowed.iter().any(|place| file.path.starts_with(place)) {
-                faults.push(Fault::new(path.line, format!("`{fenced}` may be used only in {}", allowed.join(", "))));
+                violations
+                    .push(Violation::new(path.line, format!("`{fenced}` may be used only in {}", allowed.join(", "))));
             }
         }
     }
-    faults
+    violations
 }
 
-/// All fenced paths, each with the files and folders that may use it.
+/// Returns all fenced paths, each with the files and folders that may use it.
 fn all_fences() -> impl Iterator<Item = (&'static str, &'static [&'static str])> {
     FENCES.iter().map(|(fenced, place)| (*fenced, std::slice::from_ref(place))).chain(SHARED)
 }
 
-fn clocks(file: &File) -> Vec<Fault> {
+fn clocks(file: &File) -> Vec<Violation> {
     if !file.is_src() || file.path == "src/clock.rs" {
         return Vec::new();
     }
-    let reads = |path: &crate::source::Path| CLOCKS.iter().any(|clock| path.ends_with(clock));
+    let reads = |path: &crate::source_tree::Path| CLOCKS.iter().any(|clock| path.ends_with(clock));
     paths(&file.shipped)
         .iter()
         .filter(|path| reads(path))
-        .map(|path| Fault::new(path.line, "reads the wall clock: take a `Clock`".to_owned()))
+        .map(|path| Violation::new(path.line, "reads the wall clock: take a `Clock`".to_owned()))
         .collect()
 }
 
-fn folder_depth(file: &File) -> Vec<Fault> {
+fn folder_depth(file: &File) -> Vec<Violation> {
     let folder = FOLDERS.iter().find_map(|folder| file.path.strip_prefix(folder));
     let depth = file.path.matches('/').count();
     if !file.is_src() || depth <= 2 || folder.is_some_and(|name| !name.contains('/')) {
         return Vec::new();
     }
-    vec![Fault::new(1, format!("lies {depth} folders deep"))]
+    vec![Violation::new(1, format!("is {depth} folders deep"))]
 }
 
-fn panics(file: &File) -> Vec<Fault> {
+fn panics(file: &File) -> Vec<Violation> {
     if !file.is_src() {
         return Vec::new();
     }
-    // Whitespace is removed and matches may span lines, so that `.unwrap ( )` on a line of its own is found as well.
-    let mut faults = Vec::new();
+    // Whitespace is removed and matches may span lines, so a `.unwrap ( )` on its own line is found too.
+    let mut violations = Vec::new();
     let mut seen = String::new();
     for (index, line) in file.shipped.lines().enumerate() {
         let before = seen.len();
@@ -440,11 +442,11 @@ fn panics(file: &File) -> Vec<Fault> {
         for word in [".unwrap()", "todo!(", "unimplemented!(", "dbg!("] {
             let start = before.saturating_sub(word.len() - 1);
             if seen.get(start..).unwrap_or(&seen).contains(word) {
-                faults.push(Fault::new(index + 1, format!("`{word}`")));
+                violations.push(Violation::new(index + 1, format!("`{word}`")));
             }
         }
     }
-    faults
+    violations
 }
 
 fn position(module: &str) -> Option<usize> {

@@ -1,7 +1,7 @@
-//! Runs an oracle over many seeds: a fixed number in every test run, and as many as the time allows in a long run.
+//! Runs an oracle over many seeds: over a fixed number of seeds in every test run, or for a given time.
 //!
-//! In: `GLASSHOUSE_FUZZ_SECONDS=60` runs new seeds for a minute; `GLASSHOUSE_FUZZ_SEED=17` runs that seed. Out: the number of the
-//! first seed that fails, the smallest input found that fails as well, and the difference it shows.
+//! `GLASSHOUSE_FUZZ_SECONDS=60` runs new seeds for a minute, and `GLASSHOUSE_FUZZ_SEED=17` runs that seed. If a seed fails,
+//! the test prints the seed, the smallest failing input that it found, and the difference that this input shows.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
@@ -17,7 +17,7 @@ use super::{Tally, json, protobuf};
 
 /// The number of seeds in every test run.
 const SEEDS: u64 = 500;
-/// The maximum number of bytes per seed: enough for a table and a few bodies.
+/// The maximum number of bytes per seed, which is enough for a table and a few bodies.
 const BYTES_MAX: usize = 4_096;
 /// The time limit for shrinking a failing case.
 const SHRINK_TIME_MAX: Duration = Duration::from_secs(20);
@@ -45,7 +45,7 @@ fn json_is_read_as_serde_json_reads_it() {
         UnknownField,
         WrongType,
     ];
-    play("json", json, &reasons);
+    run_seeds("json", json, &reasons);
 }
 
 #[test]
@@ -66,12 +66,12 @@ fn protobuf_is_read_as_prost_reflect_reads_it() {
         TimeOutOfRange,
         TooLarge,
     ];
-    play("protobuf", protobuf, &reasons);
+    run_seeds("protobuf", protobuf, &reasons);
 }
 
-/// Runs a check until its seeds or its time are used up. An ordinary run must give rows, and rejects for each of these reasons:
-/// otherwise the generated cases are too simple to prove anything.
-fn play(name: &str, check: Check, reasons: &[Reason]) {
+/// Runs a check until its seeds or its time are used up. An ordinary run must produce rows, and rejects for each of these
+/// reasons; otherwise the generated cases are too simple to prove anything.
+fn run_seeds(name: &str, check: Check, reasons: &[Reason]) {
     let number = |key: &str| std::env::var_os(key).map(|text| text.into_string().unwrap().parse::<u64>().unwrap());
     let seconds = number("GLASSHOUSE_FUZZ_SECONDS");
     let (first, end) = match (number("GLASSHOUSE_FUZZ_SEED"), seconds) {
@@ -121,7 +121,7 @@ fn bytes(seed: u64) -> Vec<u8> {
     (0..length).map(|_| random.random()).collect()
 }
 
-/// Runs a check; a panic counts as a failure.
+/// Runs a check. A panic counts as a failure.
 fn run(check: Check, bytes: &[u8]) -> Result<Tally, String> {
     catch_unwind(AssertUnwindSafe(|| check(bytes))).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
@@ -129,15 +129,15 @@ fn run(check: Check, bytes: &[u8]) -> Result<Tally, String> {
     })
 }
 
-/// Shrinks a failing input for as long as it still fails.
+/// Reduces a failing input for as long as it still fails.
 fn shrink(check: Check, mut bytes: Vec<u8>) -> (Vec<u8>, String) {
     let until = Instant::now() + SHRINK_TIME_MAX;
     let mut what = run(check, &bytes).err().unwrap_or_default();
     let mut attempt = |bytes: &mut Vec<u8>, smaller: Vec<u8>| {
-        let fault = run(check, &smaller).err();
-        let is_smaller = fault.is_some();
-        if let Some(fault) = fault {
-            (*bytes, what) = (smaller, fault);
+        let error = run(check, &smaller).err();
+        let is_smaller = error.is_some();
+        if let Some(error) = error {
+            (*bytes, what) = (smaller, error);
         }
         is_smaller
     };

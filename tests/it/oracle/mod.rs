@@ -1,28 +1,29 @@
-//! Independent oracles for the hand-written decoders: JSON against `serde_json`, protobuf against `prost-reflect`.
+//! Independent oracles for the hand-written decoders: `serde_json` for JSON, and `prost-reflect` for protobuf.
 //!
 //! ```text
-//!   bytes ─► dice ─► spec (a table) ─┬─► json_make | wire_make (bodies) ─┬─► the server's decoder ─► row ─┐
-//!                                    │                                   └─► json_read | wire_read ───────┴─► the same?
-//!                                    └─► the contract                        (the oracles)
+//!   bytes ─► choices ─► table_spec ─┬─► a generator (bodies) ─┬─► the server's decoder ─┐
+//!                                   │                         └─► an oracle ────────────┴─► equal outcomes?
+//!                                   └─► the contract
 //! ```
 //!
-//! The same bytes give the same table and the same bodies: a test runs the bytes of many seeds, a fuzzer searches for bytes.
-//! Decoder and oracle must accept the same events with the same values, and reject the others for the same reason. Where a
-//! table differs from `serde_json` and `prost-reflect` on purpose, the oracle has a rule: `json_read.rs` and `wire_read.rs`
-//! list these rules.
+//! The same bytes produce the same table and the same bodies. A test runs the bytes of many seeds; a fuzzer searches for
+//! bytes. Decoder and oracle must accept the same events with the same values, and reject the others for the same reason.
+//! Where a table deliberately differs from `serde_json` and `prost-reflect`, the oracle has a rule; `json_oracle.rs` and
+//! `protobuf_oracle.rs` list these rules.
 //!
-//! **Invariant:** an oracle calls no code of the server's decoders.
+//! **Invariant:** an oracle does not call the code of the server's decoders.
 
-mod dice;
+mod choices;
 #[cfg(test)]
 mod driver;
-mod json_make;
-mod json_read;
-mod row;
-mod spec;
+mod json_generator;
+mod json_oracle;
+mod json_tree;
+mod outcome;
+mod protobuf_generator;
+mod protobuf_oracle;
+mod table_spec;
 mod time;
-mod wire_make;
-mod wire_read;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -31,160 +32,165 @@ use bytes::Bytes;
 use glasshouse::contract::{ColumnKind, Decoded, Format, Owner, Reason, Stamp, TenantId, decode, decode_messages};
 use glasshouse::error::{Kind, Result};
 
-use self::dice::Dice;
-use self::json_read::Event;
-use self::row::{Cell, Outcome, outcomes};
-use self::spec::{Column, ENUM, Spec};
+use self::choices::Choices;
+use self::json_oracle::Event;
+use self::outcome::{Cell, Outcome, outcomes};
+use self::table_spec::{Column, ENUM, TableSpec};
 
 /// 2026-01-01T00:00:00Z, the server's receive time.
 const NOW_MICROS: i64 = 1_767_225_600_000_000;
-/// The marker for a byte that is not UTF-8. Generated JSON never contains it.
+/// The character that replaces a byte that is not valid UTF-8. Generated JSON never contains it.
 const MARK_BAD_BYTE: u8 = b'~';
-/// Fills the string that replaces `NaN` or an infinity. Generated JSON never contains it.
+/// The character that fills the string that replaces `NaN` or an infinity. Generated JSON never contains it.
 const MARK_NOT_FINITE: u8 = 0x7f;
 
-/// The placeholder in a text for a number of as many digits.
-const COUNTED: &[u8] = b"@@@@";
+/// The placeholder in a string for a number with the same number of digits.
+const NUMBER_PLACEHOLDER: &[u8] = b"@@@@";
 
-/// The number of events that became rows (key `None`), and of rejected events by reason.
+/// The number of events that became rows (key `None`), and the number of rejected events by reason.
 pub(crate) type Tally = BTreeMap<Option<Reason>, usize>;
 
-/// Generates a table and JSON bodies from these bytes, and compares both readers. The error describes the first difference.
+/// Generates a table and JSON bodies from these bytes, and compares the oracle with the server's decoder. The error
+/// describes the first difference.
 pub(crate) fn json(bytes: &[u8]) -> std::result::Result<Tally, String> {
-    let mut dice = Dice::new(bytes);
-    let spec = if dice.once_in_a_while(90) { spec::message(&mut dice) } else { spec::columns(&mut dice) };
+    let mut choices = Choices::new(bytes);
+    let spec = if choices.chance(90) { table_spec::message(&mut choices) } else { table_spec::columns(&mut choices) };
     let mut tally = Tally::new();
     for _ in 0..4 {
-        let stamp = stamp(&mut dice);
-        let shape = dice.below(4);
-        let events = if shape == 0 { 1 } else { 1 + dice.below(4) };
-        let events = (0..events).map(|_| json_make::event(&mut dice, &spec, matches!(shape, 0 | 2))).collect();
-        let events: Vec<Vec<u8>> = if shape == 0 { events } else { counted(events, &mut dice) };
-        let (body, places) = match shape {
-            0 => ([if dice.once_in_a_while(20) { "\u{feff}" } else { "" }.as_bytes(), &events[0]].concat(), None),
+        let options = decode_options(&mut choices);
+        let shape = choices.below(4);
+        let events = if shape == 0 { 1 } else { 1 + choices.below(4) };
+        let events = (0..events).map(|_| json_generator::event(&mut choices, &spec, matches!(shape, 0 | 2))).collect();
+        let events: Vec<Vec<u8>> = if shape == 0 { events } else { repeated(events, &mut choices) };
+        let (body, ranges) = match shape {
+            0 => ([if choices.chance(20) { "\u{feff}" } else { "" }.as_bytes(), &events[0]].concat(), None),
             1 => (events.join(b"\n".as_slice()), None),
             2 => {
-                let end = if dice.once_in_a_while(8) { " ] x" } else { "]" };
+                let end = if choices.chance(8) { " ] x" } else { "]" };
                 ([b"[", events.join(b" ,".as_slice()).as_slice(), end.as_bytes()].concat(), None)
             }
             _ => {
-                let (body, places) = apart(&events);
-                (body, Some(places))
+                let (body, ranges) = separated(&events);
+                (body, Some(ranges))
             }
         };
-        let expected = match &places {
-            None => json_read::body(&spec, &stamp, &body),
-            Some(places) => Some(json_read::messages(&spec, &stamp, &body, places)),
+        let expected = match &ranges {
+            None => json_oracle::body(&spec, &options, &body),
+            Some(ranges) => Some(json_oracle::messages(&spec, &options, &body, ranges)),
         };
-        let shown = String::from_utf8_lossy(&body).into_owned();
+        let body_text = String::from_utf8_lossy(&body).into_owned();
         let body = Bytes::from(body);
-        let decoded = match &places {
-            None => decode(&spec.contract, Format::Json, &body, &stamp),
-            Some(places) => decode_messages(&spec.contract, Format::Json, &body, places, &stamp),
+        let decoded = match &ranges {
+            None => decode(&spec.contract, Format::Json, &body, &options),
+            Some(ranges) => decode_messages(&spec.contract, Format::Json, &body, ranges, &options),
         };
         compare(&spec, decoded, expected, &body, &mut tally)
-            .map_err(|what| format!("{what}\nbody: {shown}\n{}", described(&spec, &stamp)))?;
-        if dice.is_empty() {
+            .map_err(|what| format!("{what}\nbody: {body_text}\n{}", describe(&spec, &options)))?;
+        if choices.is_empty() {
             break;
         }
     }
     Ok(tally)
 }
 
-/// The same check for protobuf.
+/// Runs the same check for protobuf.
 pub(crate) fn protobuf(bytes: &[u8]) -> std::result::Result<Tally, String> {
-    let mut dice = Dice::new(bytes);
-    let spec = spec::message(&mut dice);
+    let mut choices = Choices::new(bytes);
+    let spec = table_spec::message(&mut choices);
     let mut tally = Tally::new();
     for _ in 0..8 {
-        let stamp = stamp(&mut dice);
-        let events = (0..1 + dice.below(4)).map(|_| wire_make::event(&mut dice, &spec)).collect();
-        let events = counted(events, &mut dice);
-        let is_stream = !dice.once_in_a_while(128);
-        let (body, places) = if is_stream { stream(&events, &mut dice) } else { apart(&events) };
-        let mut expected: Vec<Event> = places
+        let options = decode_options(&mut choices);
+        let events = (0..1 + choices.below(4)).map(|_| protobuf_generator::event(&mut choices, &spec)).collect();
+        let events = repeated(events, &mut choices);
+        let is_stream = !choices.chance(128);
+        let (body, ranges) = if is_stream { stream(&events, &mut choices) } else { separated(&events) };
+        let mut expected: Vec<Event> = ranges
             .iter()
-            .map(|place| (wire_read::message(&spec, &stamp, &body[place.clone()]), place.clone()))
+            .map(|range| (protobuf_oracle::message(&spec, &options, &body[range.clone()]), range.clone()))
             .collect();
-        let end = places.last().map_or(0, |place| place.end);
+        let end = ranges.last().map_or(0, |range| range.end);
         if is_stream && end < body.len() {
-            // The only fault of a stream itself is truncation: its tail is one reject.
+            // A stream can only be invalid as a whole if it is truncated. Its tail is one reject.
             expected.push((Outcome::Reject(Reason::Malformed), end..body.len()));
         }
-        let shown: String = body.iter().map(|byte| format!("{byte:02x}")).collect();
+        let body_text: String = body.iter().map(|byte| format!("{byte:02x}")).collect();
         let body = Bytes::from(body);
         let decoded = if is_stream {
-            decode(&spec.contract, Format::Protobuf, &body, &stamp)
+            decode(&spec.contract, Format::Protobuf, &body, &options)
         } else {
-            decode_messages(&spec.contract, Format::Protobuf, &body, &places, &stamp)
+            decode_messages(&spec.contract, Format::Protobuf, &body, &ranges, &options)
         };
         compare(&spec, decoded, Some(expected), &body, &mut tally)
-            .map_err(|what| format!("{what}\nbody: {shown}\n{}", described(&spec, &stamp)))?;
-        if dice.is_empty() {
+            .map_err(|what| format!("{what}\nbody: {body_text}\n{}", describe(&spec, &options)))?;
+        if choices.is_empty() {
             break;
         }
     }
     Ok(tally)
 }
 
-/// The events, sometimes repeated many times with a different number in their texts: a column stores few distinct texts in a
-/// different way than many.
-fn counted(events: Vec<Vec<u8>>, dice: &mut Dice<'_>) -> Vec<Vec<u8>> {
-    if !dice.once_in_a_while(6) {
+/// Returns the events, sometimes repeated many times with a different number in their strings, because a column stores few
+/// distinct strings in a different way than many.
+fn repeated(events: Vec<Vec<u8>>, choices: &mut Choices<'_>) -> Vec<Vec<u8>> {
+    if !choices.chance(6) {
         return events;
     }
     let count = |copy: usize, event: &Vec<u8>| {
         let (mut event, number) = (event.clone(), format!("{copy:04}"));
-        while let Some(at) = event.windows(COUNTED.len()).position(|bytes| bytes == COUNTED) {
-            event[at..at + COUNTED.len()].copy_from_slice(number.as_bytes());
+        while let Some(at) = event.windows(NUMBER_PLACEHOLDER.len()).position(|bytes| bytes == NUMBER_PLACEHOLDER) {
+            event[at..at + NUMBER_PLACEHOLDER.len()].copy_from_slice(number.as_bytes());
         }
         event
     };
-    let copies = [3, 160, 700][dice.below(3)];
+    let copies = [3, 160, 700][choices.below(3)];
     (0..copies).flat_map(|copy| events.iter().map(move |event| count(copy, event))).collect()
 }
 
-/// Messages separated by line breaks, and the byte range of each.
-fn apart(events: &[Vec<u8>]) -> (Vec<u8>, Vec<Range<usize>>) {
-    let (mut body, mut places) = (Vec::new(), Vec::new());
+/// Returns messages separated by line breaks, and the byte range of each.
+fn separated(events: &[Vec<u8>]) -> (Vec<u8>, Vec<Range<usize>>) {
+    let (mut body, mut ranges) = (Vec::new(), Vec::new());
     for event in events {
-        places.push(body.len()..body.len() + event.len());
+        ranges.push(body.len()..body.len() + event.len());
         body.extend_from_slice(event);
         body.push(b'\n');
     }
-    (body, places)
+    (body, ranges)
 }
 
-/// Length-prefixed messages and the byte range of each; sometimes the last one is truncated, and has no range then.
-fn stream(events: &[Vec<u8>], dice: &mut Dice<'_>) -> (Vec<u8>, Vec<Range<usize>>) {
-    let (mut body, mut places) = (Vec::new(), Vec::new());
+/// Returns length-prefixed messages and the byte range of each. Sometimes the last message is truncated, and then has no
+/// range.
+fn stream(events: &[Vec<u8>], choices: &mut Choices<'_>) -> (Vec<u8>, Vec<Range<usize>>) {
+    let (mut body, mut ranges) = (Vec::new(), Vec::new());
     for event in events {
-        body.extend(wire_make::varint(event.len() as u64, if dice.once_in_a_while(6) { dice.below(3) } else { 0 }));
-        places.push(body.len()..body.len() + event.len());
+        body.extend(protobuf_generator::varint(
+            event.len() as u64,
+            if choices.chance(6) { choices.below(3) } else { 0 },
+        ));
+        ranges.push(body.len()..body.len() + event.len());
         body.extend_from_slice(event);
     }
-    if dice.once_in_a_while(16) && places.last().is_some_and(|last| !last.is_empty()) {
-        // The first byte alone of a longer length prefix would be another length.
-        let last = places.pop().expect("places is not empty");
-        body.truncate(last.end - 1 - dice.below(last.len().min(256)));
+    if choices.chance(16) && ranges.last().is_some_and(|last| !last.is_empty()) {
+        // If only the first byte of a longer length prefix remained, it would be read as another length.
+        let last = ranges.pop().expect("ranges is not empty");
+        body.truncate(last.end - 1 - choices.below(last.len().min(256)));
     }
-    (body, places)
+    (body, ranges)
 }
 
-fn stamp(dice: &mut Dice<'_>) -> Stamp {
+fn decode_options(choices: &mut Choices<'_>) -> Stamp {
     let acme = || Owner::Tenant(TenantId::parse("acme").expect("acme is a valid tenant id"));
     Stamp {
         received: NOW_MICROS,
-        owner: if dice.once_in_a_while(60) { Owner::PerEvent } else { acme() },
+        owner: if choices.chance(60) { Owner::PerEvent } else { acme() },
         time_max: NOW_MICROS + 3_600_000_000,
-        event_bytes_max: if dice.once_in_a_while(12) { 60 + dice.below(200) } else { 1 << 20 },
-        dimensions_max: if dice.once_in_a_while(30) { dice.below(3) } else { 64 },
+        event_bytes_max: if choices.chance(12) { 60 + choices.below(200) } else { 1 << 20 },
+        dimensions_max: if choices.chance(30) { choices.below(3) } else { 64 },
     }
 }
 
-/// Compares the server's outcome of a body with the expected one; `None` for a body that is refused as a whole.
+/// Compares the server's outcome of a body with the expected one, which is `None` if the body must be refused as a whole.
 fn compare(
-    spec: &Spec,
+    spec: &TableSpec,
     decoded: Result<Decoded>,
     expected: Option<Vec<Event>>,
     body: &Bytes,
@@ -192,8 +198,8 @@ fn compare(
 ) -> std::result::Result<(), String> {
     let (decoded, expected) = match (decoded, expected) {
         (Ok(decoded), Some(expected)) => (decoded, expected),
-        (Err(fault), None) if fault.kind() == Kind::Invalid => return Ok(()),
-        (Err(fault), expected) => return Err(format!("got: {fault}\nexpected: {expected:?}")),
+        (Err(error), None) if error.kind() == Kind::Invalid => return Ok(()),
+        (Err(error), expected) => return Err(format!("got: {error}\nexpected: {expected:?}")),
         (Ok(decoded), None) => {
             return Err(format!("got: {:?}\nexpected: an error", outcomes(&spec.contract, &decoded)));
         }
@@ -202,7 +208,7 @@ fn compare(
     if ours.len() != expected.len() {
         return Err(format!("got: {} events: {ours:?}\nexpected: {}: {expected:?}", ours.len(), expected.len()));
     }
-    for (index, ((outcome, bytes), (expected, place))) in ours.iter().zip(&expected).enumerate() {
+    for (index, ((outcome, bytes), (expected, range))) in ours.iter().zip(&expected).enumerate() {
         let is_same = match (outcome, expected) {
             (Outcome::Reject(reason), Outcome::OneOf(reasons)) => reasons.contains(reason),
             (outcome, expected) => outcome == expected,
@@ -211,10 +217,10 @@ fn compare(
             let details: Vec<_> = decoded.rejects.iter().map(|reject| reject.detail.as_str()).collect();
             return Err(format!("event {index}\ngot:      {outcome:?}\nexpected: {expected:?}\ndetails: {details:?}"));
         }
-        // The rest of a broken array begins somewhere after the last good event.
-        let is_part = bytes.as_ref().is_none_or(|bytes| body[place.clone()].ends_with(bytes));
+        // The rest of an invalid array begins somewhere after the last valid event.
+        let is_part = bytes.as_ref().is_none_or(|bytes| body[range.clone()].ends_with(bytes));
         if !is_part {
-            return Err(format!("event {index}: expected the rejected bytes {place:?}, got {bytes:?}"));
+            return Err(format!("event {index}: expected the rejected bytes {range:?}, got {bytes:?}"));
         }
         let reason = if let Outcome::Reject(reason) = outcome { Some(*reason) } else { None };
         *tally.entry(reason).or_default() += 1;
@@ -222,16 +228,16 @@ fn compare(
     Ok(())
 }
 
-fn described(spec: &Spec, stamp: &Stamp) -> String {
+fn describe(spec: &TableSpec, options: &Stamp) -> String {
     let columns: Vec<_> = spec.contract.columns.iter().map(|column| (&*column.name, column.kind.as_str())).collect();
     let message = spec.message.as_ref().map(|message| {
         let fields = message.fields().map(|field| format!("{} = {} {:?}", field.name(), field.number(), field.kind()));
         fields.collect::<Vec<_>>()
     });
-    format!("columns: {columns:?}\nmessage: {message:?}\nunit: {:?}\nstamp: {stamp:?}", spec.unit)
+    format!("columns: {columns:?}\nmessage: {message:?}\nunit: {:?}\noptions: {options:?}", spec.unit)
 }
 
-/// The zero of a field without presence.
+/// Returns the zero value of a field without presence.
 fn zero(column: Column) -> Cell {
     match column.kind {
         ColumnKind::Bool => Cell::Bool(false),
@@ -244,7 +250,7 @@ fn zero(column: Column) -> Cell {
     }
 }
 
-/// The name of an enum's number, or the number when no name is known.
+/// Returns the name of an enum's number, or the number itself if it has no known name.
 fn enum_name(number: i32) -> String {
     let known = ENUM.iter().find(|(known, _)| *known == number);
     known.map_or_else(|| number.to_string(), |(_, name)| (*name).to_owned())

@@ -1,15 +1,16 @@
-//! Reads times with `chrono`, independently of the server's code.
+//! Reads times with `chrono`, without the server's code.
 //!
-//! The documented rules beyond RFC 3339: an offset may lack its colon or its minutes; digits beyond microseconds are truncated;
-//! second 60 is the next minute; an epoch number is in the table's `time_unit`, and a text of digits is an epoch number too.
+//! These documented rules extend RFC 3339: an offset can omit its colon or its minutes. Digits beyond microseconds are
+//! truncated. Second 60 is the next minute. A number is a time since 1970 in the table's `time_unit`, and so is a string of
+//! digits.
 
 use chrono::{DateTime, NaiveDate};
 use glasshouse::config::TimeUnit;
 use glasshouse::contract::Reason;
 
-use super::row::Cell;
+use super::outcome::Cell;
 
-/// A time as text.
+/// Reads a time from a string.
 pub(super) fn from_text(text: &str, unit: TimeUnit) -> Result<Cell, Reason> {
     if text.as_bytes().get(4) != Some(&b'-') {
         let is_number = !text.starts_with('+');
@@ -29,33 +30,33 @@ pub(super) fn from_text(text: &str, unit: TimeUnit) -> Result<Cell, Reason> {
     Ok(Cell::Int(time.timestamp_micros()))
 }
 
-/// An epoch number.
+/// Reads a time from an epoch number.
 pub(super) fn from_integer(number: i64, unit: TimeUnit) -> Result<Cell, Reason> {
     let wide = i128::from(number);
-    let micros = match counted(number.unsigned_abs(), unit) {
+    let micros = match unit_of(number.unsigned_abs(), unit) {
         TimeUnit::Seconds => wide * 1_000_000,
         TimeUnit::Millis => wide * 1_000,
         TimeUnit::Micros => wide,
         TimeUnit::Nanos => wide.div_euclid(1_000),
-        TimeUnit::Auto => unreachable!("it was decided"),
+        TimeUnit::Auto => unreachable!("the unit was determined"),
     };
     i64::try_from(micros).map(Cell::Int).map_err(|_| Reason::OutOfRange)
 }
 
-/// An epoch number with a fraction or an exponent: the nearest microsecond of the nearest double.
+/// Reads a time from an epoch number with a fraction or an exponent: the nearest microsecond of the nearest double.
 pub(super) fn from_float(number: f64, unit: TimeUnit) -> Result<Cell, Reason> {
-    let micros = match counted(number.abs() as u64, unit) {
+    let micros = match unit_of(number.abs() as u64, unit) {
         TimeUnit::Seconds => number * 1e6,
         TimeUnit::Millis => number * 1e3,
         TimeUnit::Micros => number,
         TimeUnit::Nanos => number / 1e3,
-        TimeUnit::Auto => unreachable!("it was decided"),
+        TimeUnit::Auto => unreachable!("the unit was determined"),
     };
     if micros.abs() < 2_f64.powi(63) { Ok(Cell::Int(micros.round() as i64)) } else { Err(Reason::OutOfRange) }
 }
 
-/// The unit of an epoch number of this size.
-fn counted(size: u64, unit: TimeUnit) -> TimeUnit {
+/// Returns the unit of an epoch number of this size.
+fn unit_of(size: u64, unit: TimeUnit) -> TimeUnit {
     match unit {
         TimeUnit::Auto if size < 10_u64.pow(11) => TimeUnit::Seconds,
         TimeUnit::Auto if size < 10_u64.pow(14) => TimeUnit::Millis,
@@ -65,7 +66,7 @@ fn counted(size: u64, unit: TimeUnit) -> TimeUnit {
     }
 }
 
-/// A day: exactly `YYYY-MM-DD`.
+/// Reads a day, which is exactly `YYYY-MM-DD`.
 pub(super) fn day(text: &str) -> Result<Cell, Reason> {
     let is_plain = text.len() == 10 && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-');
     let day = NaiveDate::parse_from_str(text, "%Y-%m-%d").ok().filter(|_| is_plain).ok_or(Reason::WrongType)?;

@@ -1,22 +1,22 @@
 //! Import cycles between the files of one module.
 //!
-//! In: the files of `src`. Out: the cycles of each module: groups of files (strongly connected components) that all import each
-//! other, directly or through other files of the group. A file outside a cycle can be read, tested and replaced alone; the files
-//! of a cycle can only be read together.
+//! The test finds the cycles in each module of `src`: groups of files (strongly connected components) that all import each
+//! other, directly or through other files of the group. A file outside a cycle can be read, tested and replaced alone; the
+//! files of a cycle can only be read together.
 //!
-//! A module's files are those of its folder and of the folders inside it. An import of an item that a `mod.rs` only re-exports
-//! (`pub(crate) use table::Table`) counts as an import of the file that defines the item. The imports of a `mod.rs` itself do not
-//! count, because its purpose is to connect the files of its folder.
+//! A module's files are the files of its folder and of the folders inside it. If a `mod.rs` only re-exports an item
+//! (`pub(crate) use table::Table`), importing it counts as importing the file that defines the item. The imports of a
+//! `mod.rs` itself do not count, because its purpose is to connect the files of its folder.
 //!
-//! **Invariant:** [`CYCLES`] can only shrink. The test fails on a new cycle, on another file in a cycle, on another import inside
-//! a cycle, and on an entry that is larger than the cycle it lists.
+//! **Invariant:** [`CYCLES`] can only shrink. The test fails if there is a new cycle, another file in a cycle, or another
+//! import inside a cycle, and if an entry is larger than the cycle that it lists.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::source::{File, paths, tree};
+use crate::source_tree::{File, paths, tree};
 
-/// The cycles that exist today: the module, the number of imports inside the cycle, and its files. If this list is out of date,
-/// the test prints the current one.
+/// The cycles that exist today: the module, the number of imports inside the cycle, and its files. If this list is out of
+/// date, the test prints the current one.
 const CYCLES: &[(&str, usize, &[&str])] = &[
     ("cli", 2, &["ingest", "upload_chunks"]),
     ("config", 4, &["oauth", "registry", "sources"]),
@@ -68,38 +68,38 @@ struct Cycle {
     module: String,
     /// The number of imports from one of its files to another.
     imports: usize,
-    /// Paths relative to the folder of the module, without `.rs`.
+    /// The files as paths relative to the folder of the module, without `.rs`.
     files: BTreeSet<String>,
 }
 
-/// Each module of the crate by its path segments (`query`, `scan`), with its file and what a `mod.rs` imports: the name, and the
-/// path it refers to.
+/// Each module of the crate by its path segments (`query`, `scan`), with its file. For a `mod.rs`, the map contains the
+/// names that it imports and the paths that they refer to.
 type Modules<'a> = BTreeMap<Vec<String>, (&'a File, BTreeMap<String, Vec<String>>)>;
 
 #[test]
 fn files_of_a_module_import_in_one_direction() {
     let (found, listed) = (cycles(&tree()), listed());
-    if let Some(faults) = compare(&found, &listed) {
+    if let Some(problems) = compare(&found, &listed) {
         let entries: String = found.iter().map(Cycle::entry).collect();
         panic!(
             "files of one module import each other in a cycle: none of them can be understood, tested or replaced \
              alone\n\n{}\n\nthe current list:\n\n{entries}",
-            faults.join("\n")
+            problems.join("\n")
         );
     }
 }
 
-/// Returns the differences between the cycles found and the list, or `None` if the list holds.
+/// Returns the differences between the cycles found and the list, or `None` if there are none.
 fn compare(found: &[Cycle], listed: &[Cycle]) -> Option<Vec<String>> {
-    let mut faults = Vec::new();
+    let mut problems = Vec::new();
     for cycle in found {
         let holds = |entry: &&Cycle| entry.module == cycle.module && entry.files.is_superset(&cycle.files);
         let names = cycle.names().join(", ");
         match listed.iter().find(holds) {
-            None => faults.push(format!("{}: a new or larger cycle: {names}: remove an import", cycle.module)),
+            None => problems.push(format!("{}: a new or larger cycle: {names}: remove an import", cycle.module)),
             Some(entry) if cycle.imports > entry.imports => {
                 let (now, before) = (cycle.imports, entry.imports);
-                faults.push(format!("{}: {now} imports inside a cycle, {before} are listed: {names}", cycle.module));
+                problems.push(format!("{}: {now} imports inside a cycle, {before} are listed: {names}", cycle.module));
             }
             Some(_) => {}
         }
@@ -108,10 +108,10 @@ fn compare(found: &[Cycle], listed: &[Cycle]) -> Option<Vec<String>> {
         let is_worse = found.iter().any(|cycle| cycle.files.is_superset(&entry.files) && cycle.imports > entry.imports);
         if !is_worse {
             let names = entry.names().join(", ");
-            faults.push(format!("{}: no longer a cycle as listed: {names}: update the list", entry.module));
+            problems.push(format!("{}: no longer a cycle as listed: {names}: update the list", entry.module));
         }
     }
-    (!faults.is_empty()).then_some(faults)
+    (!problems.is_empty()).then_some(problems)
 }
 
 fn listed() -> Vec<Cycle> {
@@ -157,7 +157,7 @@ fn cycles(files: &[File]) -> Vec<Cycle> {
     cycles.into_iter().collect()
 }
 
-/// Every file that a file imports, directly or through others.
+/// Returns every file that a file imports, directly or through others.
 fn reach<'a>(imports: &'a BTreeMap<String, BTreeSet<String>>, from: &str) -> BTreeSet<&'a String> {
     let (mut seen, mut next) = (BTreeSet::new(), vec![from]);
     while let Some(file) = next.pop() {
@@ -170,14 +170,14 @@ fn reach<'a>(imports: &'a BTreeMap<String, BTreeSet<String>>, from: &str) -> BTr
     seen
 }
 
-/// The imports between files of the same module: each file, with the files it imports.
+/// Returns the imports between files of the same module: each file, with the files that it imports.
 fn imports(files: &[File]) -> BTreeMap<String, BTreeSet<String>> {
     let modules = modules(files);
     let mut imports = BTreeMap::new();
     for (module, (file, _)) in modules.iter().filter(|(_, (file, _))| !is_root(file)) {
         let imported = paths(&file.shipped)
             .into_iter()
-            .filter_map(|path| defining_module(&modules, absolute(&modules, module, &path.steps)?))
+            .filter_map(|path| defining_module(&modules, absolute(&modules, module, &path.segments)?))
             .filter(|other| other != module && other.first() == module.first())
             .map(|other| name(&other));
         imports.insert(name(module), imported.collect());
@@ -187,13 +187,13 @@ fn imports(files: &[File]) -> BTreeMap<String, BTreeSet<String>> {
 
 fn modules(files: &[File]) -> Modules<'_> {
     let shipped = files.iter().filter(|file| file.is_src() && !file.shipped.trim().is_empty());
-    let mut modules: Modules<'_> = shipped.map(|file| (steps(&file.path), (file, BTreeMap::new()))).collect();
+    let mut modules: Modules<'_> = shipped.map(|file| (segments(&file.path), (file, BTreeMap::new()))).collect();
     for module in modules.keys().cloned().collect::<Vec<_>>() {
         let file = modules[&module].0;
         if is_root(file) {
             let found = paths(&file.shipped).into_iter().filter_map(|path| {
-                let leads = absolute(&modules, &module, &path.steps)?;
-                Some((path.import?, leads))
+                let target = absolute(&modules, &module, &path.segments)?;
+                Some((path.import?, target))
             });
             let found = found.collect();
             modules.entry(module).and_modify(|(_, imports)| *imports = found);
@@ -202,26 +202,26 @@ fn modules(files: &[File]) -> Modules<'_> {
     modules
 }
 
-/// Whether the file represents its folder.
+/// Returns true if the file represents its folder.
 fn is_root(file: &File) -> bool {
     file.path.ends_with("/mod.rs") || file.path == "src/lib.rs"
 }
 
-/// The path segments of a file's module. Empty for `lib.rs`.
-fn steps(path: &str) -> Vec<String> {
+/// Returns the path segments of a file's module. The result is empty for `lib.rs`.
+fn segments(path: &str) -> Vec<String> {
     let inside = path.trim_start_matches("src/").trim_end_matches(".rs");
     let inside = inside.strip_suffix("/mod").unwrap_or(inside);
-    inside.split('/').filter(|step| *step != "lib").map(str::to_owned).collect()
+    inside.split('/').filter(|segment| *segment != "lib").map(str::to_owned).collect()
 }
 
 fn name(module: &[String]) -> String {
     module.join("/")
 }
 
-/// Resolves a path to one from the crate root. `None` if it leads out of the crate.
+/// Resolves a path to a path from the crate root. Returns `None` if the path leads out of the crate.
 fn absolute(modules: &Modules<'_>, module: &[String], path: &[String]) -> Option<Vec<String>> {
     let mut from = module.to_vec();
-    let ups = path.iter().take_while(|step| *step == "super").count();
+    let ups = path.iter().take_while(|segment| *segment == "super").count();
     let rest = match path[0].as_str() {
         "crate" => {
             from.clear();
@@ -237,18 +237,18 @@ fn absolute(modules: &Modules<'_>, module: &[String], path: &[String]) -> Option
             modules.contains_key(&child).then_some(path)?
         }
     };
-    Some(from.into_iter().chain(rest.iter().filter(|step| *step != "self").cloned()).collect())
+    Some(from.into_iter().chain(rest.iter().filter(|segment| *segment != "self").cloned()).collect())
 }
 
 /// Finds the module that defines the item at a path from the crate root.
 fn defining_module(modules: &Modules<'_>, mut path: Vec<String>) -> Option<Vec<String>> {
-    // A name can be re-exported several times. The limit ends re-exports that form a cycle.
+    // A name can be re-exported several times. The limit stops the search if re-exports form a cycle.
     for _ in 0..8 {
         let length = (0..=path.len()).rev().find(|length| modules.contains_key(&path[..*length]))?;
         let (module, rest) = path.split_at(length);
         let reexported = rest.first().and_then(|name| modules[module].1.get(name));
         match reexported {
-            Some(leads) if *leads != path => path = [leads.as_slice(), &rest[1..]].concat(),
+            Some(target) if *target != path => path = [target.as_slice(), &rest[1..]].concat(),
             _ => return Some(module.to_vec()),
         }
     }
@@ -266,13 +266,15 @@ fn cycles_are_found() {
     };
     let root = ("src/lake/mod.rs", "mod table; mod log; pub(crate) use table::{Table, Rows as Lines}; pub struct Own;");
     for (other, expected) in [
-        // Directly, through a re-export of mod.rs, through a renamed one, from the crate root, and without `use`.
+        // Imports that count: direct, through a re-export of mod.rs, through a renamed re-export, from the crate root, and
+        // without `use`.
         ("use super::table::Table;", Some("lake 2 log table")),
         ("use super::Table;", Some("lake 2 log table")),
         ("use super::{Own, Lines};", Some("lake 2 log table")),
         ("use crate::lake::Table as T;", Some("lake 2 log table")),
         ("fn f() -> super::Table {}", Some("lake 2 log table")),
-        // Not counted: an item that mod.rs defines, a glob, another module's item, an import in a test, and a comment.
+        // Imports that do not count: an item that mod.rs defines, a glob, another module's item, an import in a test, and a
+        // comment.
         ("use super::Own;", None),
         ("use super::*;", None),
         ("use crate::query::Table;", None),
@@ -302,7 +304,7 @@ fn the_list_of_cycles_can_only_shrink() {
         files: files.iter().map(|file| (*file).to_owned()).collect(),
     };
     let listed = [cycle(3, &["a", "b", "c"])];
-    for (found, fault) in [
+    for (found, problem) in [
         (vec![cycle(3, &["a", "b", "c"])], None),
         (vec![cycle(4, &["a", "b", "c"])], Some("4 imports inside a cycle, 3 are listed")),
         (vec![cycle(4, &["a", "b", "c", "d"])], Some("a new or larger cycle: a, b, c, d")),
@@ -310,12 +312,12 @@ fn the_list_of_cycles_can_only_shrink() {
         (vec![cycle(2, &["a", "b"])], Some("no longer a cycle as listed: a, b, c: update")),
         (vec![], Some("no longer a cycle as listed: a, b, c: update")),
     ] {
-        let faults = compare(&found, &listed);
-        match fault {
-            None => assert_eq!(faults, None),
-            Some(fault) => {
-                let faults = faults.unwrap_or_default();
-                assert!(faults.len() == 1 && faults[0].contains(fault), "expected {fault:?}, got {faults:?}");
+        let problems = compare(&found, &listed);
+        match problem {
+            None => assert_eq!(problems, None),
+            Some(problem) => {
+                let problems = problems.unwrap_or_default();
+                assert!(problems.len() == 1 && problems[0].contains(problem), "expected {problem:?}, got {problems:?}");
             }
         }
     }

@@ -1,11 +1,11 @@
 //! Banned phrases, each with its replacement.
 //!
-//! In: every text of the repository: comments, messages, help, documentation, tests. Out: a fault for each phrase found, also one
-//! that continues on the next line of a comment. Case is ignored, and only whole words match.
+//! The rule applies to all text of the repository: comments, messages, help, documentation and tests. It also finds a phrase
+//! that continues on the next line of a comment. It ignores case and matches only whole words.
 
-use crate::source::{Fault, File};
+use crate::source_tree::{File, Violation};
 
-/// The phrase, and what to write instead. Only this file may contain them.
+/// The phrases, each with the words to use instead. Only this file may contain them.
 const BANNED: [(&str, &str); 22] = [
     ("door", "endpoint"),
     ("doors", "endpoints"),
@@ -31,15 +31,15 @@ const BANNED: [(&str, &str); 22] = [
     ("from before", "previous"),
 ];
 
-/// Files that may contain them.
+/// Files that may contain the phrases.
 const EXEMPT: [&str; 1] = ["tests/it/tidy/phrases.rs"];
 
-pub(super) fn phrases(file: &File) -> Vec<Fault> {
+pub(super) fn phrases(file: &File) -> Vec<Violation> {
     if EXEMPT.contains(&file.path.as_str()) {
         return Vec::new();
     }
     let (text, starts) = flowing(&file.text);
-    let mut faults = Vec::new();
+    let mut violations = Vec::new();
     for (phrase, instead) in BANNED {
         for (at, _) in text.match_indices(phrase) {
             let is_letter =
@@ -47,20 +47,20 @@ pub(super) fn phrases(file: &File) -> Vec<Fault> {
             let (before, after) = (text[..at].chars().next_back(), text[at + phrase.len()..].chars().next());
             if !is_letter(before) && !is_letter(after) {
                 let line = starts.partition_point(|start| *start <= at);
-                faults.push(Fault::new(line, format!("`{phrase}`: write {instead}")));
+                violations.push(Violation::new(line, format!("`{phrase}`: write {instead}")));
             }
         }
     }
-    faults
+    violations
 }
 
-/// The text in lower case as one line, without comment markers, and the position of each line in it.
+/// Returns the text in lower case as one line, without comment markers, and the position of each line in it.
 fn flowing(text: &str) -> (String, Vec<usize>) {
     let (mut flow, mut starts) = (String::with_capacity(text.len()), Vec::new());
     for line in text.lines() {
         starts.push(flow.len());
-        let words = line.trim_start().trim_start_matches(['/', '!', '#', '*']);
-        flow.extend(words.split_whitespace().flat_map(|word| [word, " "]));
+        let tokens = line.trim_start().trim_start_matches(['/', '!', '#', '*']);
+        flow.extend(tokens.split_whitespace().flat_map(|word| [word, " "]));
     }
     flow.make_ascii_lowercase();
     (flow, starts)

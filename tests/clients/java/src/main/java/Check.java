@@ -7,7 +7,7 @@ import java.util.Objects;
 
 /** Runs named checks one after another and prints each result as one line of JSON: {name, ok, detail}. */
 final class Check {
-  /** A run that takes longer is stuck and is halted. */
+  /** If a run takes longer than this, it is halted. */
   private static final long SECONDS_MAX = 400;
 
   private final Map<String, Body> bodies = new LinkedHashMap<>();
@@ -53,17 +53,17 @@ final class Check {
       Object detail = body.run();
       line.addProperty("ok", true);
       line.addProperty("detail", Objects.toString(detail, ""));
-    } catch (Throwable fault) {
+    } catch (Throwable error) {
       line.addProperty("ok", false);
-      line.addProperty("detail", describe(fault));
+      line.addProperty("detail", describe(error));
     }
     System.out.println(new Gson().toJson(line));
   }
 
-  /** A message with the error, its causes, and the lines of JdbcCheck that raised them. */
-  static String describe(Throwable fault) {
+  /** Returns a message with the error, its causes, and the lines of JdbcCheck that raised them. */
+  static String describe(Throwable error) {
     StringWriter text = new StringWriter();
-    for (Throwable each = fault; each != null; each = each.getCause()) {
+    for (Throwable each = error; each != null; each = each.getCause()) {
       text.append(each.getClass().getName()).append(": ").append(each.getMessage());
       for (StackTraceElement frame : each.getStackTrace()) {
         if (frame.getClassName().startsWith("JdbcCheck")) {

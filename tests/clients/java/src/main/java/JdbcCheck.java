@@ -26,7 +26,7 @@ import java.util.TreeMap;
 import java.util.TreeSet;
 
 /**
- * Tests a running server with the Arrow Flight SQL JDBC driver that is on the class path.
+ * Checks a running server with the Arrow Flight SQL JDBC driver that is on the class path.
  *
  * <p>{@code JdbcCheck facts.json [check …]}: the facts contain the server's address and each caller's token.
  */
@@ -80,7 +80,7 @@ public final class JdbcCheck {
     return DriverManager.getConnection(url.toString());
   }
 
-  /** The first column of a query's result, as text. */
+  /** Returns the first column of a query's result as strings. */
   private static List<String> column(Connection connection, String sql) throws SQLException {
     try (Statement statement = connection.createStatement(); ResultSet rows = statement.executeQuery(sql)) {
       return column(rows, 1);
@@ -122,9 +122,9 @@ public final class JdbcCheck {
     Check.holds(count(connection, "true") >= 1000, "rows");
     try {
       connection.close();
-    } catch (SQLException fault) {
-      // Drivers up to 18.3 close the session, shut down the channel, and then try to close the session again.
-      Check.holds(fault.getMessage().contains("Channel shutdown invoked"), Check.describe(fault));
+    } catch (SQLException error) {
+      // Drivers up to version 18.3 close the session, shut down the channel, and then try to close the session again.
+      Check.holds(error.getMessage().contains("Channel shutdown invoked"), Check.describe(error));
     }
     Check.refused(() -> open("acme", "catalog=elsewhere").createStatement().executeQuery("SELECT 1"), "a foreign catalog");
     return null;
@@ -191,7 +191,7 @@ public final class JdbcCheck {
       Check.holds(rows.next(), "second row: every seventh has no values");
       Check.equal(rows.getInt("small"), 0, "null as a number");
       Check.holds(rows.wasNull(), "wasNull");
-      Check.equal(rows.getString("label"), null, "null as a text");
+      Check.equal(rows.getString("label"), null, "null as a string");
       Check.equal(rows.getObject("big"), null, "null as an object");
       Check.holds(!rows.next(), "no third row");
     }
@@ -336,7 +336,9 @@ public final class JdbcCheck {
     return null;
   }
 
-  /** Cancels more queries than a tenant may run at once: if a slot were not released, the later ones would have to wait. */
+  /**
+   * Cancels more queries than a tenant may run at the same time. If a slot were not released, a later query would have to wait.
+   */
   private Object cancel() throws Exception {
     try (Connection connection = open("acme")) {
       for (int turn = 0; turn <= queriesMax; turn++) {
@@ -345,8 +347,8 @@ public final class JdbcCheck {
           Thread asking = new Thread(() -> {
             try (ResultSet rows = statement.executeQuery(ENDLESS)) {
               outcome.add(rows.next());
-            } catch (Throwable fault) {
-              outcome.add(fault);
+            } catch (Throwable error) {
+              outcome.add(error);
             }
           });
           asking.start();
@@ -365,7 +367,7 @@ public final class JdbcCheck {
     return null;
   }
 
-  /** The value for an argument of a metadata method. As a pattern, null matches anything. */
+  /** Returns the value for an argument of a metadata method. As a pattern, null matches anything. */
   private static Object argument(Method method, int index) {
     Class<?> type = method.getParameterTypes()[index];
     if (type == int.class) {
@@ -375,14 +377,14 @@ public final class JdbcCheck {
     if (type == boolean.class) {
       return false;
     }
-    // For methods that need a table, the third argument is its name, and for a cross reference also the sixth.
+    // The third argument of methods that need a table is its name; for a cross reference, the sixth argument is a table too.
     boolean named = List.of("getPrimaryKeys", "getImportedKeys", "getExportedKeys", "getCrossReference", "getIndexInfo",
         "getBestRowIdentifier", "getVersionColumns", "getColumnPrivileges").contains(method.getName());
     return type == String.class && named && index % 3 == 2 ? "samples" : null;
   }
 
   private Object everyGetter() throws SQLException {
-    TreeMap<String, String> faults = new TreeMap<>();
+    TreeMap<String, String> errors = new TreeMap<>();
     int called = 0;
     try (Connection connection = open("acme")) {
       DatabaseMetaData metadata = connection.getMetaData();
@@ -404,20 +406,20 @@ public final class JdbcCheck {
             rows.close();
           }
           called++;
-        } catch (InvocationTargetException fault) {
-          // The driver does not implement these methods: they throw without calling the server.
+        } catch (InvocationTargetException error) {
+          // The driver does not implement some methods, which throw without calling the server.
           String name = method.getName();
           boolean open =
               name.endsWith("AreVisible") || name.endsWith("AreDetected") || name.equals("supportsResultSetHoldability");
-          if (!open || !String.valueOf(fault.getCause().getMessage()).startsWith("todo")) {
-            faults.put(method.getName(), Check.describe(fault.getCause()));
+          if (!open || !String.valueOf(error.getCause().getMessage()).startsWith("todo")) {
+            errors.put(method.getName(), Check.describe(error.getCause()));
           }
-        } catch (IllegalAccessException fault) {
-          throw new AssertionError(fault);
+        } catch (IllegalAccessException error) {
+          throw new AssertionError(error);
         }
       }
     }
-    Check.equal(faults, new TreeMap<>(), "getters that throw");
+    Check.equal(errors, new TreeMap<>(), "getters that throw");
     Check.holds(called >= 160, called);
     return called + " getters";
   }
@@ -438,8 +440,8 @@ public final class JdbcCheck {
       Check.equal(metadata.supportsCorrelatedSubqueries(), true, "supportsCorrelatedSubqueries");
       Check.equal(metadata.supportsSubqueriesInExists(), true, "supportsSubqueriesInExists");
       Check.equal(metadata.supportsANSI92EntryLevelSQL(), true, "supportsANSI92EntryLevelSQL");
-      // Not checked: supportsConvert with two types, which always fails because the driver compares its own objects with the
-      // protocol's numbers; and the case of names and the order of nulls, which the driver answers without calling the server.
+      // Two groups of methods are not checked. supportsConvert with two types always fails, because the driver compares its own
+      // objects with the protocol's numbers. The driver answers for the case of names and the order of nulls without the server.
       Check.equal(metadata.supportsConvert(), true, "supportsConvert");
       Check.equal(metadata.supportsResultSetType(ResultSet.TYPE_FORWARD_ONLY), true, "forward only");
       Check.equal(metadata.getCatalogTerm(), "catalog", "catalog term");

@@ -1,7 +1,9 @@
-//! The input of the tidy rules: the files of this repository, their code without comments and strings, and the paths in it.
+//! The input of the tidy rules: the files of this repository, their code without comments and strings, and the paths in the
+//! code.
 //!
-//! In: the repository's folder. Out: [`File`]s, each with its text, its code, and which code is shipped and which is test code.
-//! This is not a Rust parser. It recognises comments, strings, attributes, braces and `use` trees, which is what the rules need.
+//! Reads the repository's folder and returns a [`File`] for each file, with its text, its code, and the division into
+//! shipped code and test code. This is not a Rust parser. It recognizes comments, strings, attributes, braces and `use`
+//! trees, which is all that the rules need.
 
 use std::fmt;
 use std::fs;
@@ -9,21 +11,21 @@ use std::fs;
 /// One text file.
 #[derive(Debug)]
 pub(crate) struct File {
-    /// Relative to the repository's root, with slashes.
+    /// The path relative to the repository's root, with slashes.
     pub(crate) path: String,
-    /// The whole content.
+    /// The content of the file.
     pub(crate) text: String,
-    /// For Rust files: the text with comments and the contents of strings blanked.
+    /// For Rust files, the text in which comments and the contents of strings are blanked. Otherwise empty.
     pub(crate) code: String,
-    /// The code with tests blanked.
+    /// The code in which tests are blanked.
     pub(crate) shipped: String,
-    /// The code of the tests alone.
+    /// The code in which everything except tests is blanked.
     pub(crate) tests: String,
 }
 
 /// A violation of a rule in a file.
 #[derive(Debug)]
-pub(crate) struct Fault {
+pub(crate) struct Violation {
     line: usize,
     what: String,
 }
@@ -32,22 +34,22 @@ pub(crate) struct Fault {
 #[derive(Debug, PartialEq)]
 pub(crate) struct Path {
     pub(crate) line: usize,
-    pub(crate) steps: Vec<String>,
-    /// For a path that a `use` imports: the name that it introduces in the file.
+    pub(crate) segments: Vec<String>,
+    /// For a path that a `use` imports, the name that it introduces in the file.
     pub(crate) import: Option<String>,
 }
 
-/// Folders of generated files.
+/// Folders that are not checked, because their files are generated.
 const GENERATED: [&str; 7] = [".git", ".cargo", ".cache", "target", "demo-data", "node_modules", "__pycache__"];
-/// Extensions of the files to check.
+/// Extensions of the files that are checked.
 const EXTENSIONS: [&str; 16] = [
     "rs", "toml", "md", "proto", "py", "sh", "java", "xml", "json", "txt", "yml", "slt", "snap", "sql", "css",
     "service",
 ];
-/// Names of the files to check that have no extension.
+/// Names of the files without an extension that are checked.
 const NAMES: [&str; 4] = ["Makefile", "run", "Containerfile", ".gitignore"];
 
-/// Every text file of the repository, sorted by path.
+/// Returns every text file of the repository, sorted by path.
 pub(crate) fn tree() -> Vec<File> {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
     let (mut folders, mut files) = (vec![root.to_owned()], Vec::new());
@@ -65,7 +67,7 @@ pub(crate) fn tree() -> Vec<File> {
             }
         }
     }
-    // A file whose `mod` item has `#[cfg(test)]` is test code as a whole, and so are all files in the folder of such a module.
+    // A file whose `mod` item has `#[cfg(test)]` is test code, and so are all files in the folder of that module.
     let tests: Vec<String> = files.iter().flat_map(|file| test_modules(&file.path, &file.code)).collect();
     let test = |file: File| if is_of(&tests, &file.path) { File::test(&file.path, &file.text) } else { file };
     let mut files: Vec<File> = files.into_iter().map(test).collect();
@@ -74,12 +76,12 @@ pub(crate) fn tree() -> Vec<File> {
 }
 
 impl File {
-    /// A file with this text. In `src`, its code is shipped except for items under `#[cfg(test)]`; elsewhere, it is test code.
+    /// Creates a file. In `src`, its code is shipped except for items under `#[cfg(test)]`; elsewhere, it is test code.
     pub(crate) fn new(path: &str, text: &str) -> Self {
         Self::read(path, text, if path.starts_with("src/") { without_tests } else { blank })
     }
 
-    /// A file of test code, regardless of its path.
+    /// Creates a file of test code, regardless of its path.
     pub(crate) fn test(path: &str, text: &str) -> Self {
         Self::read(path, text, blank)
     }
@@ -92,7 +94,7 @@ impl File {
         Self { path: path.to_owned(), text: text.to_owned(), tests: rest.collect(), shipped, code }
     }
 
-    /// Whether the file is part of the library or the binary.
+    /// Returns true if the file is part of the library or the binary.
     pub(crate) fn is_src(&self) -> bool {
         self.path.starts_with("src/") && self.is_rust()
     }
@@ -101,7 +103,7 @@ impl File {
         self.path.ends_with(".rs")
     }
 
-    /// The top-level module that the file belongs to. `None` for `lib.rs`, `main.rs` and files outside `src`.
+    /// Returns the top-level module that the file belongs to, or `None` for `lib.rs`, `main.rs` and files outside `src`.
     pub(crate) fn module(&self) -> Option<String> {
         let inside = self.path.strip_prefix("src/")?;
         let name = inside.split('/').next()?.trim_end_matches(".rs");
@@ -109,56 +111,57 @@ impl File {
     }
 }
 
-impl Fault {
+impl Violation {
     pub(crate) fn new(line: usize, what: String) -> Self {
         Self { line, what }
     }
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.line, self.what)
     }
 }
 
 impl Path {
-    /// Whether the path begins with the segments of `start` (`a::b`).
+    /// Returns true if the path begins with the segments of `start` (`a::b`).
     pub(crate) fn starts_with(&self, start: &str) -> bool {
-        let mut steps = self.steps.iter();
-        start.split("::").all(|step| steps.next().is_some_and(|own| own == step))
+        let mut segments = self.segments.iter();
+        start.split("::").all(|segment| segments.next().is_some_and(|own| own == segment))
     }
 
-    /// Whether the path ends with the segments of `end` (`b::c`).
+    /// Returns true if the path ends with the segments of `end` (`b::c`).
     pub(crate) fn ends_with(&self, end: &str) -> bool {
-        let mut steps = self.steps.iter().rev();
-        end.rsplit("::").all(|step| steps.next().is_some_and(|own| own == step))
+        let mut segments = self.segments.iter().rev();
+        end.rsplit("::").all(|segment| segments.next().is_some_and(|own| own == segment))
     }
 
-    /// If the path begins with `start` and continues, its line and the segment after `start`.
+    /// Returns the path's line and the segment after `start`, if the path begins with `start` and continues.
     pub(crate) fn after(&self, start: &[&str]) -> Option<(usize, String)> {
-        let begins = self.steps.len() > start.len() && self.steps.iter().zip(start).all(|(own, step)| own == step);
-        begins.then(|| (self.line, self.steps[start.len()].clone()))
+        let begins =
+            self.segments.len() > start.len() && self.segments.iter().zip(start).all(|(own, segment)| own == segment);
+        begins.then(|| (self.line, self.segments[start.len()].clone()))
     }
 }
 
 /// Finds every path of two or more segments, and every import.
 pub(crate) fn paths(code: &str) -> Vec<Path> {
-    let words = words(code);
+    let tokens = tokens(code);
     let mut found = Vec::new();
     let mut at = 0;
-    while at < words.len() {
-        let (line, word) = words[at];
+    while at < tokens.len() {
+        let (line, token) = tokens[at];
         // `use<'a>` in a type is not an import.
-        if word == "use" && words.get(at + 1).is_some_and(|(_, next)| *next != "<") {
-            at = split_use(&words, at + 1, &[], &mut found);
-        } else if is_name(word) {
-            let mut steps = vec![word.to_owned()];
-            while at + 2 < words.len() && words[at + 1].1 == "::" && is_name(words[at + 2].1) {
-                steps.push(words[at + 2].1.to_owned());
+        if token == "use" && tokens.get(at + 1).is_some_and(|(_, next)| *next != "<") {
+            at = split_use(&tokens, at + 1, &[], &mut found);
+        } else if is_name(token) {
+            let mut segments = vec![token.to_owned()];
+            while at + 2 < tokens.len() && tokens[at + 1].1 == "::" && is_name(tokens[at + 2].1) {
+                segments.push(tokens[at + 2].1.to_owned());
                 at += 2;
             }
-            if steps.len() > 1 {
-                found.push(Path { line, steps, import: None });
+            if segments.len() > 1 {
+                found.push(Path { line, segments, import: None });
             }
         }
         at += 1;
@@ -166,44 +169,45 @@ pub(crate) fn paths(code: &str) -> Vec<Path> {
     found
 }
 
-/// Splits the `use` tree that begins at `at` into paths, each prefixed with the segments of `stem`. Returns where the tree ends.
-fn split_use(words: &[(usize, &str)], mut at: usize, stem: &[String], found: &mut Vec<Path>) -> usize {
-    let (mut steps, mut alias) = (stem.to_vec(), None);
-    let word = |at: usize| words.get(at).map_or(";", |(_, word)| *word);
+/// Splits the `use` tree that begins at `at` into paths, each prefixed with the segments of `prefix`. Returns the position
+/// at which the tree ends.
+fn split_use(tokens: &[(usize, &str)], mut at: usize, prefix: &[String], found: &mut Vec<Path>) -> usize {
+    let (mut segments, mut alias) = (prefix.to_vec(), None);
+    let token = |at: usize| tokens.get(at).map_or(";", |(_, token)| *token);
     loop {
-        match word(at) {
+        match token(at) {
             "," | "}" | ";" => break,
             "::" => at += 1,
             "as" => {
-                alias = Some(word(at + 1).to_owned());
+                alias = Some(token(at + 1).to_owned());
                 at += 2;
             }
             "{" => {
                 at += 1;
-                while !matches!(word(at), "}" | ";") {
-                    at = split_use(words, at, &steps, found);
-                    at += usize::from(word(at) == ",");
+                while !matches!(token(at), "}" | ";") {
+                    at = split_use(tokens, at, &segments, found);
+                    at += usize::from(token(at) == ",");
                 }
                 return at + 1;
             }
             name => {
-                steps.push(name.to_owned());
+                segments.push(name.to_owned());
                 at += 1;
             }
         }
     }
-    if steps.len() > stem.len() {
+    if segments.len() > prefix.len() {
         // `use a::{self}` imports `a`.
-        let last = steps.iter().rev().find(|step| *step != "self");
+        let last = segments.iter().rev().find(|segment| *segment != "self");
         let import = alias.or_else(|| last.cloned());
-        found.push(Path { line: words[at.min(words.len()) - 1].0, steps, import });
+        found.push(Path { line: tokens[at.min(tokens.len()) - 1].0, segments, import });
     }
     at
 }
 
-/// Splits code into tokens, each with its line: names, `::`, and any other character by itself.
-pub(crate) fn words(code: &str) -> Vec<(usize, &str)> {
-    let (mut words, mut line, mut at) = (Vec::new(), 1, 0);
+/// Splits code into tokens, each with its line. A token is a name, `::`, or any other single character.
+pub(crate) fn tokens(code: &str) -> Vec<(usize, &str)> {
+    let (mut tokens, mut line, mut at) = (Vec::new(), 1, 0);
     while let Some(letter) = code[at..].chars().next() {
         let rest = &code[at..];
         let length = if is_letter(letter) {
@@ -215,19 +219,19 @@ pub(crate) fn words(code: &str) -> Vec<(usize, &str)> {
         };
         line += usize::from(letter == '\n');
         if !letter.is_whitespace() {
-            words.push((line, &rest[..length]));
+            tokens.push((line, &rest[..length]));
         }
         at += length;
     }
-    words
+    tokens
 }
 
 fn is_letter(letter: char) -> bool {
     letter.is_alphanumeric() || letter == '_'
 }
 
-fn is_name(word: &str) -> bool {
-    word.starts_with(|first: char| first.is_alphabetic() || first == '_')
+fn is_name(token: &str) -> bool {
+    token.starts_with(|first: char| first.is_alphabetic() || first == '_')
 }
 
 /// Replaces everything except newlines with spaces.
@@ -304,7 +308,7 @@ fn string(rest: &str, is_inside_name: bool) -> Option<usize> {
     Some(rest.len())
 }
 
-/// The length of a character literal at the start of `rest`. `None` for a lifetime.
+/// Returns the length of the character literal at the start of `rest`, or `None` for a lifetime.
 fn character(rest: &str) -> Option<usize> {
     let inside = rest.strip_prefix('\'')?;
     if let Some(escape) = inside.strip_prefix('\\') {
@@ -318,13 +322,14 @@ fn character(rest: &str) -> Option<usize> {
 /// The attribute of an item that is compiled for tests only.
 const CFG_TEST: &str = "#[cfg(test)]";
 
-/// The modules whose `mod` items have `#[cfg(test)]` in this file, as paths without `.rs` or `/mod.rs`.
+/// Returns the modules whose `mod` items have `#[cfg(test)]` in this file, as paths without `.rs` or `/mod.rs`.
 fn test_modules(path: &str, code: &str) -> Vec<String> {
-    // The modules of `a.rs` are in the folder `a`; those of `mod.rs`, `lib.rs` and `main.rs` are in the same folder.
+    // The modules of `a.rs` are in the folder `a`; the modules of `mod.rs`, `lib.rs` and `main.rs` are in the file's own
+    // folder.
     let (parent, file) = path.rsplit_once('/').unwrap_or(("", path));
     let is_own = ["mod.rs", "lib.rs", "main.rs"].contains(&file);
     let folder = if is_own { parent } else { path.strip_suffix(".rs").unwrap_or(path) };
-    let items = code.split(CFG_TEST).skip(1).map(|item| words(&item[..item_length(item, 0)]));
+    let items = code.split(CFG_TEST).skip(1).map(|item| tokens(&item[..item_length(item, 0)]));
     let names = items.filter_map(|item| match item[..] {
         [.., (_, "mod"), (_, name), (_, ";")] => Some(format!("{folder}/{name}")),
         _ => None,
@@ -332,7 +337,7 @@ fn test_modules(path: &str, code: &str) -> Vec<String> {
     names.collect()
 }
 
-/// Whether a file is one of these modules, or lies in the folder of one.
+/// Returns true if a file is one of these modules, or is in the folder of one of them.
 fn is_of(modules: &[String], path: &str) -> bool {
     let after =
         |module: &String| path.strip_prefix(module.as_str()).is_some_and(|end| end == ".rs" || end.starts_with('/'));
@@ -353,7 +358,7 @@ fn without_tests(code: &str) -> String {
     kept + rest
 }
 
-/// The length of an item, which ends with its `;` or its closing brace. The search begins at `from`.
+/// Returns the length of an item, which ends with its `;` or its closing brace. The search begins at `from`.
 pub(crate) fn item_length(item: &str, from: usize) -> usize {
     let mut depth = 0;
     for (index, letter) in item.char_indices().filter(|(index, _)| *index >= from) {
@@ -371,7 +376,7 @@ pub(crate) fn item_length(item: &str, from: usize) -> usize {
 #[test]
 fn paths_are_found() {
     let found = |text: &str| -> Vec<String> {
-        paths(&code(text)).iter().map(|path| format!("{}:{}", path.line, path.steps.join("::"))).collect()
+        paths(&code(text)).iter().map(|path| format!("{}:{}", path.line, path.segments.join("::"))).collect()
     };
     let cases: [(&str, &[&str]); 9] = [
         ("use a;", &["1:a"]),

@@ -1,4 +1,5 @@
-//! Tests of a shutdown while clients hang: their connections are closed in time, and events acknowledged on receipt are committed.
+//! Tests of a shutdown while clients hang. Their connections must be closed in time, and events that were acknowledged on
+//! receipt must be committed.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -20,12 +21,12 @@ use tonic::{Request, Streaming};
 
 use crate::server::{Server, Setup};
 
-/// The value of `shutdown.time_max`. It is shorter than the default, to shorten the test.
+/// The value of `shutdown.time_max`. It is shorter than the default to shorten the test.
 const TIME_MAX: Duration = Duration::from_secs(6);
 /// Additional time for a busy machine.
 const SLACK: Duration = Duration::from_secs(6);
-/// The number of events, each in its own request. Commits happen at once until the pace of `batch_age_max` applies; this number
-/// exceeds that.
+/// The number of events, each in its own request. The first commits happen immediately; this number is large enough that
+/// later events wait for `batch_age_max`.
 const EVENTS: usize = 40;
 /// A query whose result is larger than any flow-control window.
 const ENDLESS: &str = "SELECT value, repeat('x', 200) AS text FROM generate_series(1, 50000000)";
@@ -46,13 +47,13 @@ async fn a_shutdown_with_hung_clients_loses_no_acknowledged_event() {
     let unfinished = unfinished_body(&server.http, &token);
     let reader = never_reads(&server.http, &token);
     let mut flight = FlightServiceClient::new(channel(&server.flight).await);
-    let stalled = stalled_answer(&mut flight, &token).await;
+    let stalled = stalled_result(&mut flight, &token).await;
     let uploading = stalled_upload(flight, token.clone()).await;
 
-    let begun = Instant::now();
+    let started = Instant::now();
     let http = server.http.clone();
     let succeeded = tokio::task::spawn_blocking(move || server.stop()).await.unwrap();
-    let took = begun.elapsed();
+    let took = started.elapsed();
     assert!(succeeded, "the server did not commit everything, or did not stop cleanly");
     assert!(took > TIME_MAX / 2, "the clients did not hang: the shutdown took only {took:?}");
     assert!(took < TIME_MAX + SLACK, "the shutdown took {took:?}; the limit is {TIME_MAX:?}");
@@ -60,10 +61,10 @@ async fn a_shutdown_with_hung_clients_loses_no_acknowledged_event() {
     drop((unfinished, stalled, uploading));
     reader.join().unwrap();
 
-    let again = Server::start(&setup);
-    let count = again.ask("acme", "SELECT count(*) AS n, count(DISTINCT id) AS ids FROM samples").unwrap();
+    let restarted = Server::start(&setup);
+    let count = restarted.ask("acme", "SELECT count(*) AS n, count(DISTINCT id) AS ids FROM samples").unwrap();
     assert_eq!(count, format!("n,ids\n{EVENTS},{EVENTS}"), "each acknowledged event is stored once");
-    assert!(again.stop());
+    assert!(restarted.stop());
 }
 
 /// Sends events that are acknowledged before they are stored.
@@ -111,7 +112,7 @@ fn signed<T>(message: T, token: &str) -> Request<T> {
 }
 
 /// Starts a query and reads only the first message of its result.
-async fn stalled_answer(flight: &mut FlightServiceClient<Channel>, token: &str) -> Streaming<FlightData> {
+async fn stalled_result(flight: &mut FlightServiceClient<Channel>, token: &str) -> Streaming<FlightData> {
     let query = CommandStatementQuery { query: ENDLESS.to_owned(), transaction_id: None };
     let described = FlightDescriptor::new_cmd(query.as_any().encode_to_vec());
     let info = flight.get_flight_info(signed(described, token)).await.unwrap().into_inner();
@@ -121,7 +122,7 @@ async fn stalled_answer(flight: &mut FlightServiceClient<Channel>, token: &str) 
     rows
 }
 
-/// Starts an upload that stops after its first messages. Returns when the server has received them.
+/// Starts an upload that stops after its first messages. Returns when the server has received these messages.
 async fn stalled_upload(mut flight: FlightServiceClient<Channel>, token: String) -> JoinSet<()> {
     let command = CommandStatementIngest {
         table: "samples".to_owned(),

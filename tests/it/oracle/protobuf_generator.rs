@@ -1,9 +1,9 @@
-//! Generates random protobuf for a table: mostly messages that fit it, with every feature that the wire format allows, and some
-//! invalid input.
+//! Generates random protobuf for a table: mostly messages that fit the table, with every feature that the wire format
+//! allows, and some invalid input.
 
-use super::dice::Dice;
-use super::spec::{ENUM, Field, Object, Role, Spec, TIME};
-use super::{COUNTED, NOW_MICROS};
+use super::choices::Choices;
+use super::table_spec::{ENUM, Field, Object, Role, TIME, TableSpec};
+use super::{NOW_MICROS, NUMBER_PLACEHOLDER};
 
 const VARINT: u8 = 0;
 const FIXED64: u8 = 1;
@@ -12,9 +12,9 @@ const GROUP: u8 = 3;
 const GROUP_END: u8 = 4;
 const FIXED32: u8 = 5;
 
-const TEXTS: [&[u8]; 11] = [
+const STRINGS: [&[u8]; 11] = [
     b"a",
-    COUNTED,
+    NUMBER_PLACEHOLDER,
     b"a longer text that is counted: @@@@",
     b"",
     b"acme",
@@ -26,17 +26,17 @@ const TEXTS: [&[u8]; 11] = [
     b"\xc3",
 ];
 
-/// One message.
-pub(super) fn event(dice: &mut Dice<'_>, spec: &Spec) -> Vec<u8> {
-    let mut maker = Maker { dice, spec };
-    let mut wire = maker.message(&spec.root);
-    if maker.dice.once_in_a_while(24) {
-        maker.dice.damage(&mut wire);
+/// Generates one message.
+pub(super) fn event(choices: &mut Choices<'_>, spec: &TableSpec) -> Vec<u8> {
+    let mut generator = Generator { choices, spec };
+    let mut wire = generator.message(&spec.root);
+    if generator.choices.chance(24) {
+        generator.choices.damage(&mut wire);
     }
     wire
 }
 
-/// A varint, `padding` bytes longer than necessary.
+/// Encodes a varint with `padding` more bytes than necessary.
 pub(super) fn varint(mut value: u64, padding: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
     while value >= 0x80 {
@@ -55,60 +55,60 @@ pub(super) fn delimited(bytes: Vec<u8>) -> Vec<u8> {
     [varint(bytes.len() as u64, 0), bytes].concat()
 }
 
-struct Maker<'d, 'b, 's> {
-    dice: &'d mut Dice<'b>,
-    spec: &'s Spec,
+struct Generator<'d, 'b, 's> {
+    choices: &'d mut Choices<'b>,
+    spec: &'s TableSpec,
 }
 
-impl Maker<'_, '_, '_> {
+impl Generator<'_, '_, '_> {
     fn message(&mut self, object: &Object) -> Vec<u8> {
         let mut records = Vec::new();
         let known: Vec<&Field> = object.fields.iter().filter(|field| field.number > 0).collect();
         for field in &known {
             let is_key = ["at", "key"].contains(&field.name.as_str());
-            while self.dice.below(256) < if is_key { 250 } else { 180 } {
+            while self.choices.below(256) < if is_key { 250 } else { 180 } {
                 records.push(self.record(field));
-                if !self.dice.once_in_a_while(40) {
+                if !self.choices.chance(40) {
                     break;
                 }
             }
         }
-        while self.dice.once_in_a_while(50) {
-            let number = [100, 5_000, 536_870_911, 2, 31][self.dice.below(5)];
+        while self.choices.chance(50) {
+            let number = [100, 5_000, 536_870_911, 2, 31][self.choices.below(5)];
             if known.iter().all(|field| field.number != number) {
                 let wire_type = self.any_type();
                 records.push(self.raw(number, wire_type));
             }
         }
-        // Fields may come in any order.
-        if self.dice.once_in_a_while(80) && records.len() > 1 {
-            let (one, other) = (self.dice.below(records.len()), self.dice.below(records.len()));
+        // Fields may be in any order.
+        if self.choices.chance(80) && records.len() > 1 {
+            let (one, other) = (self.choices.below(records.len()), self.choices.below(records.len()));
             records.swap(one, other);
         }
         records.concat()
     }
 
-    /// Groups are rare: a group makes the whole message invalid.
+    /// Returns a random wire type. Groups are rare, because a group makes the whole message invalid.
     fn any_type(&mut self) -> u8 {
-        if self.dice.once_in_a_while(6) { GROUP } else { [VARINT, LENGTH, FIXED64, FIXED32][self.dice.below(4)] }
+        if self.choices.chance(6) { GROUP } else { [VARINT, LENGTH, FIXED64, FIXED32][self.choices.below(4)] }
     }
 
     fn key(&mut self, number: u32, wire_type: u8) -> Vec<u8> {
-        let padding = if self.dice.once_in_a_while(4) { self.dice.below(5) } else { 0 };
-        let number = if self.dice.once_in_a_while(1) { 0 } else { u64::from(number) };
-        let number = if self.dice.once_in_a_while(1) { number | 1 << 30 } else { number };
+        let padding = if self.choices.chance(4) { self.choices.below(5) } else { 0 };
+        let number = if self.choices.chance(1) { 0 } else { u64::from(number) };
+        let number = if self.choices.chance(1) { number | 1 << 30 } else { number };
         varint(number << 3 | u64::from(wire_type), padding)
     }
 
-    /// A value of a random type, regardless of the field.
+    /// Generates a value of a wire type, regardless of the field's declared type.
     fn raw(&mut self, number: u32, wire_type: u8) -> Vec<u8> {
         let value = match wire_type {
             VARINT => self.any_varint(),
-            FIXED64 => self.dice.word().to_le_bytes().to_vec(),
-            FIXED32 => self.dice.word().to_le_bytes()[..4].to_vec(),
+            FIXED64 => self.choices.u64().to_le_bytes().to_vec(),
+            FIXED32 => self.choices.u64().to_le_bytes()[..4].to_vec(),
             LENGTH => self.bytes(),
             GROUP => {
-                let end = if self.dice.once_in_a_while(40) { number + 1 } else { number };
+                let end = if self.choices.chance(40) { number + 1 } else { number };
                 [self.raw(1, VARINT), self.key(end, GROUP_END)].concat()
             }
             _ => Vec::new(),
@@ -117,32 +117,28 @@ impl Maker<'_, '_, '_> {
     }
 
     fn any_varint(&mut self) -> Vec<u8> {
-        let value = self.dice.integer();
+        let value = self.choices.integer();
         self.varint(value)
     }
 
     fn varint(&mut self, value: u64) -> Vec<u8> {
-        if self.dice.once_in_a_while(2) {
-            // Eleven bytes, or a tenth byte with more than its lowest bit set.
-            return if self.dice.once_in_a_while(128) {
-                vec![0xff; 11]
-            } else {
-                [[0xff; 9].as_slice(), &[0x03]].concat()
-            };
+        if self.choices.chance(2) {
+            // Generates an invalid varint: eleven bytes, or a tenth byte with more than its lowest bit set.
+            return if self.choices.chance(128) { vec![0xff; 11] } else { [[0xff; 9].as_slice(), &[0x03]].concat() };
         }
         let short = varint(value, 0);
-        let padding = if self.dice.once_in_a_while(10) { self.dice.below(11 - short.len().min(10)) } else { 0 };
+        let padding = if self.choices.chance(10) { self.choices.below(11 - short.len().min(10)) } else { 0 };
         varint(value, padding)
     }
 
     fn bytes(&mut self) -> Vec<u8> {
-        let count = if self.dice.once_in_a_while(6) { TEXTS.len() } else { TEXTS.len() - 2 };
-        delimited(TEXTS[self.dice.below(count)].to_vec())
+        let count = if self.choices.chance(6) { STRINGS.len() } else { STRINGS.len() - 2 };
+        delimited(STRINGS[self.choices.below(count)].to_vec())
     }
 
     fn record(&mut self, field: &Field) -> Vec<u8> {
-        if self.dice.once_in_a_while(1) {
-            let wire_type = [VARINT, FIXED64, LENGTH, FIXED32, GROUP, GROUP_END, 6, 7][self.dice.below(8)];
+        if self.choices.chance(1) {
+            let wire_type = [VARINT, FIXED64, LENGTH, FIXED32, GROUP, GROUP_END, 6, 7][self.choices.below(8)];
             return self.raw(field.number, wire_type);
         }
         let spec = self.spec;
@@ -153,10 +149,10 @@ impl Maker<'_, '_, '_> {
                 let wire_type = self.any_type();
                 return self.raw(field.number, wire_type);
             }
-            Role::Column(column) if column.index == spec.contract.tenant && !self.dice.once_in_a_while(10) => {
-                (LENGTH, delimited(self.dice.pick(&["acme", "acme", "acme", "acme", "", "globex"]).into()))
+            Role::Column(column) if column.index == spec.contract.tenant && !self.choices.chance(10) => {
+                (LENGTH, delimited(self.choices.pick(&["acme", "acme", "acme", "acme", "", "globex"]).into()))
             }
-            Role::Column(column) if column.index == spec.contract.time && !self.dice.once_in_a_while(10) => {
+            Role::Column(column) if column.index == spec.contract.time && !self.choices.chance(10) => {
                 self.event_time(column.wire)
             }
             Role::Column(column) => self.scalar(column.wire),
@@ -167,27 +163,27 @@ impl Maker<'_, '_, '_> {
     fn entry(&mut self, key: &'static str, value: &'static str) -> Vec<u8> {
         let mut records = Vec::new();
         for (number, wire) in [(1, key), (2, value)] {
-            while self.dice.below(256) < 230 {
+            while self.choices.below(256) < 230 {
                 let (wire_type, value) = self.scalar(wire);
                 records.push([self.key(number, wire_type), value].concat());
-                if !self.dice.once_in_a_while(20) {
+                if !self.choices.chance(20) {
                     break;
                 }
             }
         }
-        if self.dice.once_in_a_while(10) {
+        if self.choices.chance(10) {
             let wire_type = self.any_type();
-            let number = 1 + self.dice.below(4) as u32;
+            let number = 1 + self.choices.below(4) as u32;
             records.push(self.raw(number, wire_type));
         }
-        if self.dice.once_in_a_while(30) {
+        if self.choices.chance(30) {
             records.reverse();
         }
         records.concat()
     }
 
     fn event_time(&mut self, wire: &str) -> (u8, Vec<u8>) {
-        let micros = (NOW_MICROS - (self.dice.word() >> 20) as i64).cast_unsigned();
+        let micros = (NOW_MICROS - (self.choices.u64() >> 20) as i64).cast_unsigned();
         if wire == TIME {
             let seconds = [varint(1 << 3, 0), varint(micros / 1_000_000, 0)].concat();
             let nanos = [varint(2 << 3, 0), varint(micros % 1_000_000 * 1_000 + 7, 0)].concat();
@@ -203,29 +199,30 @@ impl Maker<'_, '_, '_> {
         (VARINT, varint(number, 0))
     }
 
-    /// A value of the given type.
+    /// Generates a value of the given type.
     fn scalar(&mut self, wire: &str) -> (u8, Vec<u8>) {
         match wire {
             "string" | "bytes" => (LENGTH, self.bytes()),
             "double" => {
-                let number = [1.5, 0.0, -0.0, f64::MAX, f64::NAN, f64::INFINITY, f64::MIN_POSITIVE][self.dice.below(7)];
-                let number = if number.is_finite() || self.dice.once_in_a_while(40) { number } else { 0.1 };
+                let number =
+                    [1.5, 0.0, -0.0, f64::MAX, f64::NAN, f64::INFINITY, f64::MIN_POSITIVE][self.choices.below(7)];
+                let number = if number.is_finite() || self.choices.chance(40) { number } else { 0.1 };
                 (FIXED64, number.to_le_bytes().to_vec())
             }
             "float" => {
-                let number = [1.5, 0.0, -0.0, f32::MAX, f32::NAN, f32::INFINITY, 0.1][self.dice.below(7)];
-                let number = if number.is_finite() || self.dice.once_in_a_while(40) { number } else { 0.1 };
+                let number = [1.5, 0.0, -0.0, f32::MAX, f32::NAN, f32::INFINITY, 0.1][self.choices.below(7)];
+                let number = if number.is_finite() || self.choices.chance(40) { number } else { 0.1 };
                 (FIXED32, number.to_le_bytes().to_vec())
             }
-            "fixed64" | "sfixed64" => (FIXED64, self.dice.integer().to_le_bytes().to_vec()),
-            "fixed32" | "sfixed32" => (FIXED32, self.dice.integer().to_le_bytes()[..4].to_vec()),
+            "fixed64" | "sfixed64" => (FIXED64, self.choices.integer().to_le_bytes().to_vec()),
+            "fixed32" | "sfixed32" => (FIXED32, self.choices.integer().to_le_bytes()[..4].to_vec()),
             "Names" => {
                 let number =
-                    if self.dice.once_in_a_while(40) { self.dice.integer() as i32 } else { ENUM[self.dice.below(4)].0 };
+                    if self.choices.chance(40) { self.choices.integer() as i32 } else { ENUM[self.choices.below(4)].0 };
                 (VARINT, self.varint(i64::from(number).cast_unsigned()))
             }
-            "bool" if !self.dice.once_in_a_while(20) => {
-                let value = self.dice.below(2) as u64;
+            "bool" if !self.choices.chance(20) => {
+                let value = self.choices.below(2) as u64;
                 (VARINT, self.varint(value))
             }
             TIME => (LENGTH, delimited(self.timestamp())),
@@ -236,21 +233,21 @@ impl Maker<'_, '_, '_> {
     fn timestamp(&mut self) -> Vec<u8> {
         let mut records = Vec::new();
         for number in [1, 2] {
-            while self.dice.below(256) < 200 {
-                let value = match self.dice.below(4) {
+            while self.choices.below(256) < 200 {
+                let value = match self.choices.below(4) {
                     0 => self.any_varint(),
-                    1 => varint(999_999_999 + self.dice.below(2) as u64, 0),
-                    _ => varint(1_700_000_000 % (1 + self.dice.word() % 2_000_000_000), 0),
+                    1 => varint(999_999_999 + self.choices.below(2) as u64, 0),
+                    _ => varint(1_700_000_000 % (1 + self.choices.u64() % 2_000_000_000), 0),
                 };
                 records.push([self.key(number, VARINT), value].concat());
-                if !self.dice.once_in_a_while(20) {
+                if !self.choices.chance(20) {
                     break;
                 }
             }
         }
-        if self.dice.once_in_a_while(10) {
+        if self.choices.chance(10) {
             let wire_type = self.any_type();
-            let number = 1 + self.dice.below(4) as u32;
+            let number = 1 + self.choices.below(4) as u32;
             records.push(self.raw(number, wire_type));
         }
         records.concat()

@@ -1,17 +1,19 @@
-//! Generates random JSON for a table: mostly events that fit it, with every feature that JSON allows, and some invalid input.
+//! Generates random JSON for a table: mostly events that fit the table, with every feature that JSON allows, and some
+//! invalid input.
 //!
-//! In: choices and a [`Spec`]. Out: the bytes of one event. Never generates `~` or the delete character: the oracle uses
-//! them as markers.
+//! The bytes of an event are generated from choices and a [`TableSpec`]. They never contain `~` or the delete character,
+//! which the oracle uses as markers.
 
-use super::dice::Dice;
-use super::spec::{Column, ENUM, Field, Object, Role, Spec};
-use super::{COUNTED, MARK_BAD_BYTE, MARK_NOT_FINITE, NOW_MICROS};
+use super::choices::Choices;
+use super::table_spec::{Column, ENUM, Field, Object, Role, TableSpec};
+use super::{MARK_BAD_BYTE, MARK_NOT_FINITE, NOW_MICROS, NUMBER_PLACEHOLDER};
 use glasshouse::contract::ColumnKind;
 
-/// Words for keys and texts, as written between quotes. Only a few contain bytes that are not UTF-8.
-const TEXTS: [&[u8]; 22] = [
+/// Keys and strings, as written between quotes. The last ones contain invalid bytes, or escapes that do not encode a
+/// character.
+const STRINGS: [&[u8]; 22] = [
     b"a",
-    COUNTED,
+    NUMBER_PLACEHOLDER,
     b"a longer text that is counted: @@@@",
     b"",
     b"acme",
@@ -33,9 +35,9 @@ const TEXTS: [&[u8]; 22] = [
     b"\xff",
     b"\xc3",
 ];
-/// Broken words.
-const BROKEN_TEXTS: [&[u8]; 6] = [br"\x", br"\u12", b"\n", b"\t", b"\0", br"\ud83d\u12"];
-/// Numbers at the edges of every known pitfall.
+/// Strings with invalid syntax.
+const INVALID_STRINGS: [&[u8]; 6] = [br"\x", br"\u12", b"\n", b"\t", b"\0", br"\ud83d\u12"];
+/// Numbers at the limits of types and formats.
 const NUMBERS: [&str; 48] = [
     "0",
     "1",
@@ -86,10 +88,10 @@ const NUMBERS: [&str; 48] = [
     "7",
     "0.1234567890123456789",
 ];
-const BROKEN_NUMBERS: [&str; 9] = ["01", "1.", ".5", "+1", "-", "1e", "--1", "0x1", "1_000"];
+const INVALID_NUMBERS: [&str; 9] = ["01", "1.", ".5", "+1", "-", "1e", "--1", "0x1", "1_000"];
 const NOT_FINITE: [&str; 3] = ["NaN", "Infinity", "-Infinity"];
 const INTEGERS: [&str; 8] = ["0", "1", "-1", "12", "2147483647", "-2147483648", "3.0", "1e3"];
-const BLOBS: [&str; 10] = ["", "AA==", "AP8", "_-8=", "+/8=", "AAECAwQF", "AAECAwQFBg", "AAE", "A", "_+8="];
+const BASE64_STRINGS: [&str; 10] = ["", "AA==", "AP8", "_-8=", "+/8=", "AAECAwQF", "AAECAwQFBg", "AAE", "A", "_+8="];
 const SPACES: [&str; 5] = ["", " ", "\t", "  ", "\r"];
 const TIMES: [&str; 14] = [
     "2025-12-31T23:59:59Z",
@@ -111,36 +113,36 @@ const DAYS: [&str; 7] =
     ["2025-01-31", "1970-01-01", "0000-03-01", "9999-12-31", "2025-02-29", "2025-1-1", "+025-01-01"];
 
 /// Generates one event. `lines` allows line breaks between its tokens.
-pub(super) fn event(dice: &mut Dice<'_>, spec: &Spec, lines: bool) -> Vec<u8> {
-    let mut maker = Maker { dice, spec, lines, text: Vec::new() };
-    if maker.dice.once_in_a_while(6) {
-        maker.any(0);
+pub(super) fn event(choices: &mut Choices<'_>, spec: &TableSpec, lines: bool) -> Vec<u8> {
+    let mut generator = Generator { choices, spec, lines, text: Vec::new() };
+    if generator.choices.chance(6) {
+        generator.any(0);
     } else {
-        maker.object(&spec.root, true);
+        generator.object(&spec.root, true);
     }
-    let Maker { dice, mut text, .. } = maker;
-    if dice.once_in_a_while(24) {
-        dice.damage(&mut text);
+    let Generator { choices, mut text, .. } = generator;
+    if choices.chance(24) {
+        choices.damage(&mut text);
     }
     text.iter_mut().filter(|byte| [MARK_BAD_BYTE, MARK_NOT_FINITE].contains(byte)).for_each(|byte| *byte = b'_');
     text
 }
 
-struct Maker<'d, 'b, 's> {
-    dice: &'d mut Dice<'b>,
-    spec: &'s Spec,
+struct Generator<'d, 'b, 's> {
+    choices: &'d mut Choices<'b>,
+    spec: &'s TableSpec,
     lines: bool,
     text: Vec<u8>,
 }
 
-impl Maker<'_, '_, '_> {
+impl Generator<'_, '_, '_> {
     fn put(&mut self, text: impl AsRef<[u8]>) {
         self.text.extend_from_slice(text.as_ref());
     }
 
     fn space(&mut self) {
-        if self.dice.once_in_a_while(50) {
-            let space = if self.lines && self.dice.once_in_a_while(60) { "\n" } else { self.dice.pick(&SPACES) };
+        if self.choices.chance(50) {
+            let space = if self.lines && self.choices.chance(60) { "\n" } else { self.choices.pick(&SPACES) };
             self.put(space);
         }
     }
@@ -160,31 +162,31 @@ impl Maker<'_, '_, '_> {
             } else {
                 180
             };
-            while self.dice.below(256) < chance {
+            while self.choices.below(256) < chance {
                 self.comma(&mut is_first);
                 self.key(field);
                 self.colon();
                 self.value(field);
-                if !self.dice.once_in_a_while(3) {
+                if !self.choices.chance(3) {
                     break;
                 }
             }
         }
-        while self.dice.once_in_a_while(70) {
+        while self.choices.chance(70) {
             self.comma(&mut is_first);
-            self.word();
+            self.string();
             self.colon();
             self.any(0);
         }
         self.space();
-        let text = if self.dice.once_in_a_while(2) { ",}" } else { "}" };
+        let text = if self.choices.chance(2) { ",}" } else { "}" };
         self.put(text);
     }
 
     fn comma(&mut self, is_first: &mut bool) {
         if !std::mem::replace(is_first, false) {
             self.space();
-            let text = if self.dice.once_in_a_while(1) { " " } else { "," };
+            let text = if self.choices.chance(1) { " " } else { "," };
             self.put(text);
             self.space();
         }
@@ -192,19 +194,19 @@ impl Maker<'_, '_, '_> {
 
     fn colon(&mut self) {
         self.space();
-        let text = if self.dice.once_in_a_while(1) { "," } else { ":" };
+        let text = if self.choices.chance(1) { "," } else { ":" };
         self.put(text);
         self.space();
     }
 
-    /// The name of a field, in one of its spellings.
+    /// Generates the name of a field, in one of its spellings.
     fn key(&mut self, field: &Field) {
-        let name = match self.dice.below(8) {
+        let name = match self.choices.below(8) {
             0..3 if !field.json_name.is_empty() => &field.json_name,
             _ => &field.name,
         };
         let name = name.clone();
-        if self.dice.once_in_a_while(16) {
+        if self.choices.chance(16) {
             let first = u32::from(name.as_bytes()[0]);
             self.put(format!("\"\\u{first:04x}{}\"", &name[1..]));
         } else {
@@ -213,10 +215,10 @@ impl Maker<'_, '_, '_> {
     }
 
     fn value(&mut self, field: &Field) {
-        if self.dice.once_in_a_while(6) {
+        if self.choices.chance(6) {
             return self.any(0);
         }
-        if self.dice.once_in_a_while(10) {
+        if self.choices.chance(10) {
             return self.put("null");
         }
         let spec = self.spec;
@@ -225,9 +227,9 @@ impl Maker<'_, '_, '_> {
             Role::Map(..) => {
                 self.put("{");
                 let mut is_first = true;
-                while self.dice.once_in_a_while(120) {
+                while self.choices.chance(120) {
                     self.comma(&mut is_first);
-                    self.word();
+                    self.string();
                     self.colon();
                     self.any(0);
                 }
@@ -235,20 +237,20 @@ impl Maker<'_, '_, '_> {
             }
             Role::Ignored => self.any(0),
             Role::Column(column) if column.index == spec.contract.tenant => {
-                let who = self.dice.pick(&["acme", "acme", "acme", "acme", "acme", "acme", "", "globex", "a\\nb"]);
+                let who = self.choices.pick(&["acme", "acme", "acme", "acme", "acme", "acme", "", "globex", "a\\nb"]);
                 self.put(format!("\"{who}\""));
             }
             Role::Column(column) if column.index == spec.contract.time => self.event_time(*column),
-            Role::Column(column) => self.fitting(*column),
+            Role::Column(column) => self.column_value(*column),
         }
     }
 
-    /// A time, mostly a plausible one, in the unit of the table.
+    /// Generates a time in the unit of the table, mostly a plausible one.
     fn event_time(&mut self, column: Column) {
-        if self.dice.once_in_a_while(16) {
-            return self.fitting(column);
+        if self.choices.chance(16) {
+            return self.column_value(column);
         }
-        let micros = NOW_MICROS - (self.dice.word() >> 20) as i64;
+        let micros = NOW_MICROS - (self.choices.u64() >> 20) as i64;
         use glasshouse::config::TimeUnit::{Auto, Micros, Millis, Nanos, Seconds};
         let number = match self.spec.unit {
             Auto => micros,
@@ -257,139 +259,139 @@ impl Maker<'_, '_, '_> {
             Micros => micros,
             Nanos => micros * 1_000,
         };
-        match self.dice.below(8) {
+        match self.choices.below(8) {
             0 => self.put(format!("\"{number}\"")),
             1 => self.put(format!("{number}.25")),
-            2 => self.mostly(&TIMES),
+            2 => self.mostly_valid(&TIMES),
             _ => self.put(number.to_string()),
         }
     }
 
-    /// A value that the column may accept.
-    fn fitting(&mut self, column: Column) {
+    /// Generates a value that the column may accept.
+    fn column_value(&mut self, column: Column) {
         match column.kind {
-            ColumnKind::Text if column.wire == "Names" => match self.dice.below(3) {
+            ColumnKind::Text if column.wire == "Names" => match self.choices.below(3) {
                 0 => {
-                    let (number, name) = ENUM[self.dice.below(ENUM.len())];
-                    if self.dice.once_in_a_while(128) {
+                    let (number, name) = ENUM[self.choices.below(ENUM.len())];
+                    if self.choices.chance(128) {
                         self.put(number.to_string())
                     } else {
                         self.put(format!("\"{name}\""))
                     }
                 }
                 1 => self.number(),
-                _ => self.word(),
+                _ => self.string(),
             },
-            ColumnKind::Text => self.word(),
+            ColumnKind::Text => self.string(),
             ColumnKind::Bool => {
-                let word = self.dice.pick(&["true", "false"]);
+                let word = self.choices.pick(&["true", "false"]);
                 self.put(word);
             }
-            ColumnKind::Timestamp if self.dice.once_in_a_while(40) => self.number(),
-            ColumnKind::Timestamp => self.mostly(&TIMES),
-            ColumnKind::Date => self.mostly(&DAYS),
-            ColumnKind::Bytes if self.dice.once_in_a_while(20) => self.base64(),
-            ColumnKind::Bytes => self.mostly(&BLOBS),
-            ColumnKind::Int64 if self.dice.once_in_a_while(60) => {
+            ColumnKind::Timestamp if self.choices.chance(40) => self.number(),
+            ColumnKind::Timestamp => self.mostly_valid(&TIMES),
+            ColumnKind::Date => self.mostly_valid(&DAYS),
+            ColumnKind::Bytes if self.choices.chance(20) => self.base64(),
+            ColumnKind::Bytes => self.mostly_valid(&BASE64_STRINGS),
+            ColumnKind::Int64 if self.choices.chance(60) => {
                 self.put("\"");
                 self.number();
                 self.put("\"");
             }
-            ColumnKind::Float64 | ColumnKind::Float32 if self.dice.once_in_a_while(20) => {
-                let word = self.dice.pick(&NOT_FINITE);
+            ColumnKind::Float64 | ColumnKind::Float32 if self.choices.chance(20) => {
+                let word = self.choices.pick(&NOT_FINITE);
                 self.put(format!("\"{word}\""));
             }
-            ColumnKind::Int64 | ColumnKind::Int32 if !self.dice.once_in_a_while(20) => {
-                let number = self.dice.pick(&INTEGERS);
+            ColumnKind::Int64 | ColumnKind::Int32 if !self.choices.chance(20) => {
+                let number = self.choices.pick(&INTEGERS);
                 self.put(number);
             }
             _ => self.number(),
         }
     }
 
-    /// One of these texts: rarely one of the last three, which do not fit.
-    fn mostly(&mut self, texts: &[&str]) {
-        let count = if self.dice.once_in_a_while(16) { texts.len() } else { texts.len() - 3 };
-        let text = texts[self.dice.below(count)];
+    /// Generates one of these strings. The last three, which are invalid, are rare.
+    fn mostly_valid(&mut self, texts: &[&str]) {
+        let count = if self.choices.chance(16) { texts.len() } else { texts.len() - 3 };
+        let text = texts[self.choices.below(count)];
         self.put(format!("\"{text}\""));
     }
 
     fn base64(&mut self) {
         self.put("\"");
-        let letters = if self.dice.once_in_a_while(128) { b"AQgw/+9A" } else { b"AQgw-_9A" };
-        for _ in 0..self.dice.below(10) {
-            let letter = letters[self.dice.below(letters.len())];
+        let letters = if self.choices.chance(128) { b"AQgw/+9A" } else { b"AQgw-_9A" };
+        for _ in 0..self.choices.below(10) {
+            let letter = letters[self.choices.below(letters.len())];
             self.put([letter]);
         }
-        for _ in 0..self.dice.below(3) {
+        for _ in 0..self.choices.below(3) {
             self.put("=");
         }
         self.put("\"");
     }
 
-    /// A text.
-    fn word(&mut self) {
+    /// Generates a string.
+    fn string(&mut self) {
         self.put("\"");
-        for _ in 0..=self.dice.below(3) / 2 {
-            // The last ones are not UTF-8, or are escapes that do not encode a character.
-            let count = if self.dice.once_in_a_while(10) { TEXTS.len() } else { TEXTS.len() - 4 };
-            let text = TEXTS[self.dice.below(count)];
+        for _ in 0..=self.choices.below(3) / 2 {
+            // The last four are not valid UTF-8, or are escapes that do not encode a character.
+            let count = if self.choices.chance(10) { STRINGS.len() } else { STRINGS.len() - 4 };
+            let text = STRINGS[self.choices.below(count)];
             self.put(text);
         }
-        if self.dice.once_in_a_while(1) {
-            let text = BROKEN_TEXTS[self.dice.below(BROKEN_TEXTS.len())];
+        if self.choices.chance(1) {
+            let text = INVALID_STRINGS[self.choices.below(INVALID_STRINGS.len())];
             self.put(text);
         }
         self.put("\"");
     }
 
     fn number(&mut self) {
-        if self.dice.once_in_a_while(1) {
-            let broken = self.dice.pick(&BROKEN_NUMBERS);
+        if self.choices.chance(1) {
+            let broken = self.choices.pick(&INVALID_NUMBERS);
             return self.put(broken);
         }
-        if self.dice.once_in_a_while(3) {
-            let word = self.dice.pick(&NOT_FINITE);
+        if self.choices.chance(3) {
+            let word = self.choices.pick(&NOT_FINITE);
             return self.put(word);
         }
-        match self.dice.below(4) {
+        match self.choices.below(4) {
             0 => {
-                let number = self.dice.integer().cast_signed();
+                let number = self.choices.integer().cast_signed();
                 self.put(number.to_string());
             }
             1 => {
-                let number = f64::from_bits(self.dice.word());
+                let number = f64::from_bits(self.choices.u64());
                 let number = if number.is_finite() { number } else { 0.5 };
-                let text = if self.dice.once_in_a_while(128) { format!("{number:e}") } else { format!("{number:?}") };
+                let text = if self.choices.chance(128) { format!("{number:e}") } else { format!("{number:?}") };
                 self.put(text);
             }
             _ => {
-                let number = self.dice.pick(&NUMBERS);
+                let number = self.choices.pick(&NUMBERS);
                 self.put(number);
             }
         }
     }
 
-    /// Any value.
+    /// Generates any value.
     fn any(&mut self, depth: usize) {
-        match self.dice.below(9) {
-            0 | 1 => self.word(),
+        match self.choices.below(9) {
+            0 | 1 => self.string(),
             2 | 3 => self.number(),
             4 => {
-                let word = self.dice.pick(&["null", "true", "false", "nul"]);
-                let word = if word == "nul" && !self.dice.once_in_a_while(20) { "null" } else { word };
+                let word = self.choices.pick(&["null", "true", "false", "nul"]);
+                let word = if word == "nul" && !self.choices.chance(20) { "null" } else { word };
                 self.put(word);
             }
-            // Near the allowed depth.
-            5 if self.dice.once_in_a_while(10) => {
-                let depth = 60 + self.dice.below(10);
+            // Generates arrays near the maximum depth.
+            5 if self.choices.chance(10) => {
+                let depth = 60 + self.choices.below(10);
                 self.put("[".repeat(depth));
                 self.put("]".repeat(depth));
             }
             5 | 6 if depth < 4 => {
                 self.put("[");
                 let mut is_first = true;
-                while self.dice.once_in_a_while(120) {
+                while self.choices.chance(120) {
                     self.comma(&mut is_first);
                     self.any(depth + 1);
                 }
@@ -398,9 +400,9 @@ impl Maker<'_, '_, '_> {
             7 | 8 if depth < 4 => {
                 self.put("{");
                 let mut is_first = true;
-                while self.dice.once_in_a_while(120) {
+                while self.choices.chance(120) {
                     self.comma(&mut is_first);
-                    self.word();
+                    self.string();
                     self.colon();
                     self.any(depth + 1);
                 }

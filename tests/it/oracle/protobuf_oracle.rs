@@ -1,124 +1,132 @@
 //! Reads protobuf with `prost-reflect`: the oracle for the server's protobuf decoder.
 //!
-//! In: a message and a [`Spec`]. Out: the expected outcome. `prost-reflect` decides what is a valid message and what its values
-//! are. The rest of this file are the rules by which a table differs from it; the code cites each where it applies:
+//! Returns the expected outcome of a message for a [`TableSpec`]. `prost-reflect` decides which messages are valid and what
+//! their values are. A table differs from it by the following rules. The code cites each rule where it applies:
 //!
-//! 1. A table treats ignored fields as unknown, and keeps every member of a oneof that arrives. The message of [`Spec`]
-//!    expresses both.
-//! 2. Groups are refused, including unknown ones, in every message that is read.
+//! 1. A table treats ignored fields as unknown, and stores every member of a oneof that is sent. The message of
+//!    [`TableSpec`] expresses both.
+//! 2. Groups are refused in every message that is read, even if the group is unknown.
 //! 3. An entry of a map has the wire type of a message, which `prost-reflect` does not check.
 //! 4. Each occurrence of a field must fit its column, even if a later one replaces it.
-//! 5. A timestamp is one value: the last occurrence counts and is not merged with earlier ones.
-//! 6. An integer time column that is zero is a time if it is on the wire; if it is absent, there is no time.
-//! 7. In the map everything is text: numbers as Rust writes them with `{:?}` (a float as its double), an enum's number
-//!    as its name.
+//! 5. A timestamp is one value: the last occurrence is stored, and is not merged with earlier ones.
+//! 6. An integer time column that is zero is a time if it is on the wire. If it is absent, there is no time.
+//! 7. The map stores everything as text: numbers as Rust formats them with `{:?}` (a float as its double), and an enum's
+//!    number as its name.
 
 use glasshouse::contract::{ColumnKind, Reason, Stamp};
 use prost::encoding::{DecodeContext, WireType, decode_key, skip_field};
 use prost_reflect::{DynamicMessage, Kind, MessageDescriptor, Value};
 
-use super::row::{Cell, Draft, Outcome};
-use super::spec::{Column, Field, Object, Role, Spec};
+use super::outcome::{Cell, EventBuilder, Outcome};
+use super::table_spec::{Column, Field, Object, Role, TableSpec};
 use super::{enum_name, time, zero};
 
-/// One field of a message with its key.
+/// One field of a message, with its key.
 struct Record<'a> {
     number: u32,
     wire_type: WireType,
     bytes: &'a [u8],
 }
 
-/// A message that is broken by the rules above.
-struct Broken;
+/// The message is invalid by the rules above.
+struct SyntaxError;
 
-/// The expected outcome of one message.
-pub(super) fn message(spec: &Spec, stamp: &Stamp, bytes: &[u8]) -> Outcome {
+/// Returns the expected outcome of one message.
+pub(super) fn message(spec: &TableSpec, options: &Stamp, bytes: &[u8]) -> Outcome {
     let descriptor = spec.message.as_ref().expect("the table is declared by a message");
     let whole = match DynamicMessage::decode(descriptor.clone(), bytes) {
         Ok(whole) => whole,
-        // It stopped at the first fault. A text that is not UTF-8 is a fault of its column; more faults may follow it.
-        Err(fault) if fault.to_string().contains("UTF-8") => {
+        // `prost-reflect` stopped at the first error. A string that is not UTF-8 is an error of its column, and more errors
+        // may follow it.
+        Err(error) if error.to_string().contains("UTF-8") => {
             use Reason::{InvalidUtf8, Malformed, NotFinite, OutOfRange, TimeOutOfRange, TooLarge};
             return Outcome::OneOf(vec![InvalidUtf8, Malformed, TooLarge, OutOfRange, TimeOutOfRange, NotFinite]);
         }
         Err(_) => return Outcome::Reject(Reason::Malformed),
     };
-    let mut draft = Draft::new(&spec.contract, stamp);
-    if walk(spec, &mut draft, &spec.root, descriptor, bytes).is_err() {
+    let mut builder = EventBuilder::new(&spec.contract, options);
+    if walk(spec, &mut builder, &spec.root, descriptor, bytes).is_err() {
         return Outcome::Reject(Reason::Malformed);
     }
-    values(&spec.root, &whole, &mut draft);
-    draft.finish(bytes.len())
+    set_columns(&spec.root, &whole, &mut builder);
+    builder.finish(bytes.len())
 }
 
-/// The fields of a message that `prost-reflect` accepts.
-fn records(mut bytes: &[u8]) -> Result<Vec<Record<'_>>, Broken> {
+/// Returns the fields of a message that `prost-reflect` accepts.
+fn records(mut bytes: &[u8]) -> Result<Vec<Record<'_>>, SyntaxError> {
     let mut records = Vec::new();
     while !bytes.is_empty() {
         let record = bytes;
-        let (number, wire_type) = decode_key(&mut bytes).map_err(|_| Broken)?;
-        skip_field(wire_type, number, &mut bytes, DecodeContext::default()).map_err(|_| Broken)?;
+        let (number, wire_type) = decode_key(&mut bytes).map_err(|_| SyntaxError)?;
+        skip_field(wire_type, number, &mut bytes, DecodeContext::default()).map_err(|_| SyntaxError)?;
         if matches!(wire_type, WireType::StartGroup | WireType::EndGroup) {
-            return Err(Broken);
+            return Err(SyntaxError);
         }
         records.push(Record { number, wire_type, bytes: &record[..record.len() - bytes.len()] });
     }
     Ok(records)
 }
 
-/// The nested message of a record.
-fn inside<'a>(record: &Record<'a>) -> Result<&'a [u8], Broken> {
+/// Returns the nested message of a record.
+fn inside<'a>(record: &Record<'a>) -> Result<&'a [u8], SyntaxError> {
     let mut bytes = record.bytes;
-    decode_key(&mut bytes).map_err(|_| Broken)?;
-    prost::encoding::decode_varint(&mut bytes).map_err(|_| Broken)?;
+    decode_key(&mut bytes).map_err(|_| SyntaxError)?;
+    prost::encoding::decode_varint(&mut bytes).map_err(|_| SyntaxError)?;
     Ok(bytes)
 }
 
-/// Checks each record by itself: whether it is allowed and fits (rules 2 to 6).
+/// Checks each record by itself: whether it is allowed and fits its column (rules 2 to 6).
 fn walk(
-    spec: &Spec,
-    draft: &mut Draft<'_>,
+    spec: &TableSpec,
+    builder: &mut EventBuilder<'_>,
     object: &Object,
     descriptor: &MessageDescriptor,
     bytes: &[u8],
-) -> Result<(), Broken> {
+) -> Result<(), SyntaxError> {
     for record in records(bytes)? {
         let known = object.fields.iter().find(|field| field.number == record.number);
         let Some(field) = known else { continue };
         match &field.role {
             Role::Ignored => {}
             Role::Object(inner) => {
-                let field = descriptor.get_field(record.number).expect("it was declared");
+                let field = descriptor.get_field(record.number).expect("the field was declared");
                 let kind = field.kind();
-                walk(spec, draft, inner, kind.as_message().expect("it was declared as one"), inside(&record)?)?;
+                walk(
+                    spec,
+                    builder,
+                    inner,
+                    kind.as_message().expect("the field was declared as a message"),
+                    inside(&record)?,
+                )?;
             }
-            Role::Map(..) if record.wire_type != WireType::LengthDelimited => return Err(Broken),
+            Role::Map(..) if record.wire_type != WireType::LengthDelimited => return Err(SyntaxError),
             Role::Map(..) => {
                 records(inside(&record)?)?;
-                entry(draft, field, &alone(descriptor, &record), descriptor);
+                entry(builder, field, &single_record(descriptor, &record), descriptor);
             }
             Role::Column(column) => {
-                if matches!(column.wire, super::spec::TIME) {
+                if matches!(column.wire, super::table_spec::TIME) {
                     records(inside(&record)?)?;
                 }
-                let message = alone(descriptor, &record);
-                let value = message.get_field_by_number(record.number).expect("it was declared").into_owned();
+                let message = single_record(descriptor, &record);
+                let value = message.get_field_by_number(record.number).expect("the field was declared").into_owned();
                 let read = read(*column, &value, spec);
-                // A later occurrence replaces an earlier one; columns that are not times are set from the whole message.
-                draft.set(column.index, read);
+                // A later occurrence replaces an earlier one. `set_columns` sets columns that are not times from the whole
+                // message.
+                builder.set(column.index, read);
             }
         }
     }
     Ok(())
 }
 
-/// A message that consists of this record only.
-fn alone(descriptor: &MessageDescriptor, record: &Record<'_>) -> DynamicMessage {
+/// Returns a message that consists of this record only.
+fn single_record(descriptor: &MessageDescriptor, record: &Record<'_>) -> DynamicMessage {
     DynamicMessage::decode(descriptor.clone(), record.bytes).expect("it was decoded with others")
 }
 
-/// The value of a column.
-fn read(column: Column, value: &Value, spec: &Spec) -> Result<Cell, Reason> {
+/// Reads the value of a column.
+fn read(column: Column, value: &Value, spec: &TableSpec) -> Result<Cell, Reason> {
     let integer = match value {
         Value::Bool(value) => return Ok(Cell::Bool(*value)),
         Value::String(text) => return Ok(Cell::Text(text.clone())),
@@ -133,47 +141,47 @@ fn read(column: Column, value: &Value, spec: &Spec) -> Result<Cell, Reason> {
         Value::U32(value) => i64::from(*value),
         Value::I64(value) => *value,
         Value::U64(value) => i64::try_from(*value).map_err(|_| Reason::OutOfRange)?,
-        Value::List(_) | Value::Map(_) => unreachable!("it has no column"),
+        Value::List(_) | Value::Map(_) => unreachable!("columns cannot have this type"),
     };
     if column.kind == ColumnKind::Timestamp { time::from_integer(integer, spec.unit) } else { Ok(Cell::Int(integer)) }
 }
 
-/// Nanoseconds count from the start of the second, and are truncated to microseconds.
+/// Reads a timestamp. Nanoseconds count from the start of the second, and are truncated to microseconds.
 fn timestamp(time: &DynamicMessage) -> Result<Cell, Reason> {
-    let part = |name: &str| time.get_field_by_name(name).expect("it was declared").into_owned();
+    let part = |name: &str| time.get_field_by_name(name).expect("the field was declared").into_owned();
     let (seconds, nanos) = (part("seconds"), part("nanos"));
     let (seconds, nanos) = (seconds.as_i64().unwrap_or_default(), nanos.as_i32().unwrap_or_default());
     let micros = i128::from(seconds) * 1_000_000 + i128::from(nanos / 1_000);
-    let is_sound = (0..1_000_000_000).contains(&nanos);
-    i64::try_from(micros).ok().filter(|_| is_sound).map(Cell::Int).ok_or(Reason::OutOfRange)
+    let is_valid = (0..1_000_000_000).contains(&nanos);
+    i64::try_from(micros).ok().filter(|_| is_valid).map(Cell::Int).ok_or(Reason::OutOfRange)
 }
 
 /// Sets every column from the whole message. An absent field without presence is zero.
-fn values(object: &Object, message: &DynamicMessage, draft: &mut Draft<'_>) {
+fn set_columns(object: &Object, message: &DynamicMessage, builder: &mut EventBuilder<'_>) {
     for field in &object.fields {
         match &field.role {
-            // Column names that the event itself may use exist in JSON only.
+            // Only JSON events can use the other names of a column.
             _ if field.number == 0 => {}
             Role::Column(column) if column.kind == ColumnKind::Timestamp => {}
             Role::Column(column) => {
-                let value = message.get_field_by_number(field.number).expect("it was declared");
-                let cell = &mut draft.cells[column.index];
+                let value = message.get_field_by_number(field.number).expect("the field was declared");
+                let cell = &mut builder.cells[column.index];
                 *cell = match cell {
                     None => column.is_implicit.then(|| zero(*column)),
-                    Some(_) => Some(plain(&value)),
+                    Some(_) => Some(to_cell(&value)),
                 };
             }
             Role::Object(inner) if message.has_field_by_number(field.number) => {
-                let value = message.get_field_by_number(field.number).expect("it was declared");
-                values(inner, value.as_message().expect("it was declared as one"), draft);
+                let value = message.get_field_by_number(field.number).expect("the field was declared");
+                set_columns(inner, value.as_message().expect("the field was declared as a message"), builder);
             }
             Role::Map(..) | Role::Object(_) | Role::Ignored => {}
         }
     }
 }
 
-/// A value that fits; if it does not, the fault is already recorded and the result is arbitrary.
-fn plain(value: &Value) -> Cell {
+/// Converts a value that fits its column. If it does not fit, the error is already recorded and the result is arbitrary.
+fn to_cell(value: &Value) -> Cell {
     match value {
         Value::Bool(value) => Cell::Bool(*value),
         Value::String(text) => Cell::Text(text.clone()),
@@ -189,16 +197,16 @@ fn plain(value: &Value) -> Cell {
     }
 }
 
-/// One entry of the map, as text.
-fn entry(draft: &mut Draft<'_>, field: &Field, message: &DynamicMessage, descriptor: &MessageDescriptor) {
-    let value = message.get_field_by_number(field.number).expect("it was declared");
+/// Adds one entry of the map, as text.
+fn entry(builder: &mut EventBuilder<'_>, field: &Field, message: &DynamicMessage, descriptor: &MessageDescriptor) {
+    let value = message.get_field_by_number(field.number).expect("the field was declared");
     let Some((key, value)) = value.as_map().and_then(|map| map.iter().next()) else {
-        return debug_assert!(false, "a map entry is read through its map");
+        return debug_assert!(false, "a map entry is read as a map");
     };
     debug_assert!(matches!(descriptor.get_field(field.number).map(|field| field.kind()), Some(Kind::Message(_))));
     match (as_text(&key.clone().into()), as_text(value)) {
-        (Ok(key), Ok(value)) => drop(draft.add_entry(key, Some(value), true)),
-        (Err(reason), _) | (_, Err(reason)) => draft.fail(reason),
+        (Ok(key), Ok(value)) => drop(builder.add_entry(key, Some(value), true)),
+        (Err(reason), _) | (_, Err(reason)) => builder.fail(reason),
     }
 }
 
@@ -216,7 +224,7 @@ fn as_text(value: &Value) -> Result<String, Reason> {
         Value::I64(value) => value.to_string(),
         Value::U64(value) => value.to_string(),
         Value::Bytes(_) | Value::Message(_) | Value::List(_) | Value::Map(_) => {
-            unreachable!("no map of the table has it")
+            unreachable!("map values cannot have this type")
         }
     })
 }

@@ -1,9 +1,9 @@
-"""The other processes of the TacoSoft demo, on loopback: PostgreSQL, Kafka, and Kafka Connect with Debezium.
+"""Runs the services of the TacoSoft demo on loopback: PostgreSQL, Kafka, and Kafka Connect with Debezium.
 
-    parts.py ready.json      for the tests: starts all three on free ports, writes the ports, and stops when its input is closed
+    services.py ready.json   for the tests: starts all three on free ports, writes the ports, and stops when its input is closed
 
-In: the programs that `tests/clients/setup.sh` installs. Out: running processes, each with its own log. Their data is in a
-temporary folder, which is removed at the end.
+`tests/clients/setup.sh` installs the programs. Each service has its own log. The data is in a temporary folder, which is removed
+at the end.
 """
 
 import contextlib
@@ -19,13 +19,13 @@ import urllib.request
 
 import psycopg
 
-from processes import Failure, Part, free_ports, is_listening, scratch
+from processes import Failure, Service, free_ports, is_listening, scratch
 from traffic import Traffic
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 CACHE = ROOT / ".cache"
-# The name of TacoSoft's database, its user, its replication slot and the prefix of its topics.
+# The name of TacoSoft's database, user and replication slot, and the prefix of its topics.
 NAME = "tacosoft"
 TOPIC = f"{NAME}.public.orders"
 JAVA_MIN = 17
@@ -63,13 +63,13 @@ def start_postgres(folder, logs, port):
         raise Failure(f"PostgreSQL could not create its data folder: {made.stderr.strip()}")
     settings = {
         "port": port, "listen_addresses": "127.0.0.1", "unix_socket_directories": "", "wal_level": "logical",
-        # The data is deleted with the demo.
+        # The data is deleted when the demo ends, so it need not survive a crash.
         "fsync": "off",
     }
     settings = [word for key, value in settings.items() for word in ("-c", f"{key}={value}")]
     command = [programs / "postgres", "-D", data, *settings]
     # SIGINT requests a fast shutdown, which does not wait for clients to disconnect.
-    return Part("postgres", command, logs, lambda: is_postgres_ready(port), stop_signal=signal.SIGINT, **as_user)
+    return Service("postgres", command, logs, lambda: is_postgres_ready(port), stop_signal=signal.SIGINT, **as_user)
 
 
 def make_database(port):
@@ -83,7 +83,7 @@ def make_database(port):
 
 
 def is_postgres_ready(port):
-    """Whether PostgreSQL accepts connections."""
+    """Returns true if PostgreSQL accepts connections."""
     try:
         connect(port, database="postgres").close()
     except psycopg.OperationalError:
@@ -99,7 +99,7 @@ def connect(port, database=NAME):
 
 
 def export_restaurants(port, file):
-    """Writes the restaurants as CSV if they have changed. The file is replaced atomically, so readers never see half of it."""
+    """Writes the restaurants as CSV if they have changed. The file is replaced atomically, so readers never see a partial file."""
     with connect(port) as connection, connection.cursor() as cursor:
         with cursor.copy("COPY (SELECT * FROM restaurants ORDER BY restaurant_id) TO STDOUT (FORMAT csv, HEADER)") as copy:
             text = b"".join(copy)
@@ -110,7 +110,7 @@ def export_restaurants(port, file):
 
 
 def _unprivileged_user():
-    """The user that Debian creates for PostgreSQL, or `nobody`."""
+    """Returns the user that Debian creates for PostgreSQL, or `nobody`."""
     for name in ("postgres", "nobody"):
         with contextlib.suppress(KeyError):
             return pwd.getpwnam(name)
@@ -141,7 +141,7 @@ def start_kafka(folder, logs, port, controller_port):
     )
     if made.returncode:
         raise Failure(f"Kafka could not create its data folder: {made.stderr.strip()}")
-    return Part("kafka", _java("512m", "kafka.Kafka", file), logs, lambda: is_listening(port))
+    return Service("kafka", _java("512m", "kafka.Kafka", file), logs, lambda: is_listening(port))
 
 
 # Kafka Connect and Debezium ------------------------------------------------------------------------------------------
@@ -167,11 +167,11 @@ def start_connect(folder, logs, port, postgres_port, kafka_port):
         "512m", "org.apache.kafka.connect.cli.ConnectStandalone",
         folder / "connect.properties", folder / "debezium.properties",
     )
-    return Part("connect", command, logs, lambda: has_sent_orders(port))
+    return Service("connect", command, logs, lambda: has_sent_orders(port))
 
 
 def has_sent_orders(port):
-    """Whether the connector has sent an order, so that the topic exists. Fails if the connector has failed."""
+    """Returns true if the connector has sent an order, which means that the topic exists. Fails if the connector has failed."""
     status = _ask(port, "status")
     for task in status.get("tasks", []) if status else []:
         if task["state"] == "FAILED":
@@ -189,38 +189,38 @@ def _ask(port, question):
         return None
 
 
-# All of them ---------------------------------------------------------------------------------------------------------
+# All services ---------------------------------------------------------------------------------------------------------
 
 
 def start_all(stack, logs, ports, say=lambda text: None, fill=lambda postgres_port: None):
-    """Starts all parts and adds them to the stack, which stops them in reverse order. Returns them by name, and their folder.
+    """Starts all services and adds them to the stack, which stops them in reverse order. Returns them by name, and their folder.
 
-    `ports` are postgres, kafka, controller and connect. `fill` inserts rows into the database before Debezium starts.
+    The keys of `ports` are postgres, kafka, controller and connect. `fill` inserts rows into the database before Debezium starts.
     """
     check_programs()
     folder = stack.enter_context(scratch())
-    parts = {}
+    services = {}
 
-    def add(part):
-        parts[part.name] = part
-        stack.callback(part.stop)
+    def add(service):
+        services[service.name] = service
+        stack.callback(service.stop)
 
     say("Kafka")
     add(start_kafka(folder, logs, ports["kafka"], ports["controller"]))
     say("PostgreSQL")
     add(start_postgres(folder, logs, ports["postgres"]))
-    parts["postgres"].wait()
+    services["postgres"].wait()
     make_database(ports["postgres"])
     fill(ports["postgres"])
-    parts["kafka"].wait()
+    services["kafka"].wait()
     say("Kafka Connect with Debezium")
     add(start_connect(folder, logs, ports["connect"], ports["postgres"], ports["kafka"]))
-    parts["connect"].wait()
-    return parts, folder
+    services["connect"].wait()
+    return services, folder
 
 
 def main():
-    """Runs the parts for the tests, as described above. A line `crash` on the input kills Connect and restarts it."""
+    """Runs the services for the tests, as described above. The input line `crash` kills Connect and restarts it."""
     ready = pathlib.Path(sys.argv[1])
     logs = ready.parent
     ports = dict(zip(("postgres", "kafka", "controller", "connect"), free_ports(4)))

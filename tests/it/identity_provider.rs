@@ -1,7 +1,7 @@
 //! An identity provider for the tests: an OAuth token endpoint on loopback, and the key that verifies its tokens.
 //!
-//! In: POST requests with the grant `client_credentials`. Out: a valid, short-lived, expired or foreign token, depending on the
-//! path, or an error.
+//! The endpoint accepts POST requests with the grant `client_credentials`. Depending on the path, it returns a valid,
+//! short-lived, expired or foreign token. It returns an error if the client is unknown.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,10 +20,10 @@ const KEY: &str = include_str!("../keys/p256.pem");
 /// The id and secret of the client that may request tokens.
 pub(crate) const CLIENT: (&str, &str) = ("glasshouse", "client secret");
 
-/// A running provider.
+/// A running identity provider.
 pub(crate) struct Provider {
     address: String,
-    given: Arc<AtomicUsize>,
+    issued: Arc<AtomicUsize>,
     _tasks: JoinSet<()>,
 }
 
@@ -31,30 +31,30 @@ impl Provider {
     pub(crate) async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        let given: Arc<AtomicUsize> = Arc::default();
+        let issued: Arc<AtomicUsize> = Arc::default();
         let mut tasks = JoinSet::new();
-        let counter = given.clone();
+        let counter = issued.clone();
         tasks.spawn(async move {
             loop {
                 let (connection, _) = listener.accept().await.unwrap();
                 answer(connection, &counter).await;
             }
         });
-        Self { address, given, _tasks: tasks }
+        Self { address, issued, _tasks: tasks }
     }
 
-    /// The URL of an endpoint: `token` returns valid tokens, `short` tokens that expire soon, `expired` tokens that have expired,
-    /// and `foreign` tokens for another audience than the brokers.
+    /// Returns the URL of an endpoint: `token` returns valid tokens, `short` tokens that expire soon, `expired` tokens that
+    /// have expired, and `foreign` tokens for an audience other than the brokers.
     pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}/{path}", self.address)
     }
 
-    /// The number of short-lived tokens issued so far.
+    /// Returns the number of short-lived tokens that were issued so far.
     pub(crate) fn short_issued(&self) -> usize {
-        self.given.load(Ordering::SeqCst)
+        self.issued.load(Ordering::SeqCst)
     }
 
-    /// The keys that verify its tokens, as a JWKS.
+    /// Returns the keys that verify the provider's tokens, as a JWKS.
     pub(crate) fn keys() -> String {
         let jwk = Jwk::from_encoding_key(&key(), Algorithm::ES256).unwrap();
         let mut jwk = serde_json::to_value(jwk).unwrap();
@@ -67,7 +67,7 @@ fn key() -> EncodingKey {
     EncodingKey::from_ec_pem(KEY.as_bytes()).unwrap()
 }
 
-/// Signs a token for an audience that expires `life` seconds from now.
+/// Signs a token for an audience. The token expires `life` seconds from now.
 fn token(audience: &str, life: i64) -> String {
     let header = Header { kid: Some("one".to_owned()), ..Header::new(Algorithm::ES256) };
     let now = Clock::System.now_seconds();
@@ -77,7 +77,7 @@ fn token(audience: &str, life: i64) -> String {
     encode(&header, &claims, &key()).unwrap()
 }
 
-async fn answer(mut connection: TcpStream, short_given: &AtomicUsize) {
+async fn answer(mut connection: TcpStream, short_issued: &AtomicUsize) {
     let Some(request) = read(&mut connection).await else { return };
     let credentials = STANDARD.encode(format!("{}:{}", CLIENT.0, CLIENT.1.replace(' ', "+")));
     let is_known =
@@ -93,7 +93,7 @@ async fn answer(mut connection: TcpStream, short_given: &AtomicUsize) {
         }
         _ if !is_grant => ("400 Bad Request", json!({ "error": "invalid_request" })),
         "/short" => {
-            short_given.fetch_add(1, Ordering::SeqCst);
+            short_issued.fetch_add(1, Ordering::SeqCst);
             issue("brokers", 600, 10)
         }
         "/expired" => issue("brokers", -300, 600),
@@ -103,18 +103,18 @@ async fn answer(mut connection: TcpStream, short_given: &AtomicUsize) {
     let body = body.to_string();
     let head = format!("HTTP/1.1 {status}\r\nconnection: close\r\ncontent-type: application/json\r\n");
     let answer = format!("{head}content-length: {}\r\n\r\n{body}", body.len());
-    // Errors are ignored: the client may have disconnected.
+    // Ignore errors, because the client may have disconnected.
     drop(connection.write_all(answer.as_bytes()).await);
     drop(connection.shutdown().await);
 }
 
-/// Reads a request with its body. `None` if the connection ends first.
+/// Reads a request with its body. Returns `None` if the connection ends first.
 async fn read(connection: &mut TcpStream) -> Option<String> {
     let mut request = Vec::new();
     loop {
-        let mut part = [0; 1024];
-        let length = connection.read(&mut part).await.ok().filter(|length| *length > 0)?;
-        request.extend_from_slice(&part[..length]);
+        let mut chunk = [0; 1024];
+        let length = connection.read(&mut chunk).await.ok().filter(|length| *length > 0)?;
+        request.extend_from_slice(&chunk[..length]);
         let text = String::from_utf8_lossy(&request).into_owned();
         let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
         let length =

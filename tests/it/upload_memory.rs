@@ -1,5 +1,5 @@
-//! Memory test with a flood of uploads: many connections send large messages slowly. The server stays within the limits of
-//! `docs/memory.md` for uncommitted events, flow-control windows and connections.
+//! Memory test of slow uploads: many connections slowly send large messages at the same time. The server must stay within
+//! the limits that `docs/memory.md` documents for uncommitted events, flow-control windows and connections.
 
 use std::fs;
 use std::sync::Arc;
@@ -26,35 +26,36 @@ use tonic::codegen::{Service as _, http};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
-use crate::server::{Server, Setup, until_it};
+use crate::server::{Server, Setup, until_async};
 
 /// The number of clients, each with its own connection.
 const CONNECTIONS: usize = 64;
 /// The number of events in a message.
 const EVENTS: usize = 127;
-/// The size of an event.
+/// The size of an event in bytes.
 const EVENT_BYTES: usize = 250 * 1024;
-/// The number of bytes that a client passes to its connection at once.
+/// The number of bytes that a client passes to its connection in one piece.
 const PIECE_BYTES: usize = 64 * 1024;
-/// The number of bytes at the end of an upload that a slow client holds back.
+/// The number of bytes at the end of an upload that a slow client does not send until the test ends.
 const TAIL_BYTES: usize = 16;
 
 /// A client with one upload.
 #[derive(Clone)]
-struct Flood {
+struct SlowClient {
     address: String,
     token: String,
-    /// The encoded messages of the upload. All clients share them, to keep the memory of the test small.
+    /// The encoded messages of the upload. All clients share them to save memory in the test process.
     bytes: Bytes,
-    /// Set when the slow clients may send the rest.
+    /// True when the slow clients may send the rest.
     finish: watch::Receiver<bool>,
     /// The number of clients that have sent everything but the last [`TAIL_BYTES`].
     waiting: Arc<AtomicUsize>,
     refused: Arc<AtomicUsize>,
 }
 
-impl Flood {
-    /// Sends the upload until the server accepts it, or until the flood ends. Returns the number of events accepted.
+impl SlowClient {
+    /// Sends the upload until the server accepts it or the test ends. Returns the number of accepted events, or `None` if
+    /// the upload was never accepted.
     async fn run(mut self) -> Option<i64> {
         let channel = self.connect().await;
         loop {
@@ -81,14 +82,14 @@ impl Flood {
 
     async fn send(&self, channel: &Channel) -> Result<i64, Status> {
         let begun = (self.bytes.clone(), self.clone());
-        let pieces = stream::unfold(begun, |(mut left, mut flood)| async move {
+        let pieces = stream::unfold(begun, |(mut left, mut client)| async move {
             if left.len() == TAIL_BYTES {
-                flood.waiting.fetch_add(1, Ordering::SeqCst);
-                flood.finish.wait_for(|finish| *finish).await.ok()?;
+                client.waiting.fetch_add(1, Ordering::SeqCst);
+                client.finish.wait_for(|finish| *finish).await.ok()?;
             }
             let until_tail = left.len().saturating_sub(TAIL_BYTES);
             let bytes = if until_tail > 0 { until_tail.min(PIECE_BYTES) } else { left.len() };
-            (bytes > 0).then(|| (Ok::<_, Status>(Frame::data(left.split_to(bytes))), (left, flood)))
+            (bytes > 0).then(|| (Ok::<_, Status>(Frame::data(left.split_to(bytes))), (left, client)))
         });
         let request = http::Request::post(format!("http://{}/arrow.flight.protocol.FlightService/DoPut", self.address))
             .header("content-type", "application/grpc")
@@ -109,7 +110,7 @@ impl Flood {
     }
 }
 
-/// An upload of one batch of `events` events, encoded as gRPC messages.
+/// Encodes an upload of one batch of `events` events as gRPC messages.
 async fn upload(prefix: &str, events: usize) -> Bytes {
     let ids = StringArray::from_iter_values((0..events).map(|id| format!("{prefix}-{id}")));
     let times = TimestampMicrosecondArray::from(vec![1_772_366_400_000_000; events]).with_timezone("UTC");
@@ -142,7 +143,7 @@ async fn upload(prefix: &str, events: usize) -> Bytes {
     bytes.freeze()
 }
 
-/// A memory line of the server's `/proc/<id>/status`, in bytes.
+/// Reads a line of the server's `/proc/<id>/status`, in bytes.
 fn memory(server: &Server, line: &str) -> usize {
     let status = fs::read_to_string(format!("/proc/{}/status", server.id())).unwrap();
     let value = status.lines().find_map(|status| status.strip_prefix(line)).unwrap();
@@ -150,15 +151,15 @@ fn memory(server: &Server, line: &str) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_flood_of_slow_uploads_stays_within_the_documented_memory() {
+async fn slow_uploads_stay_within_the_documented_memory() {
     let config = Config::default();
     let setting = |key: &str, value: usize| (key.to_owned(), value.to_string());
-    // No client is refused for being slow, even on a slow machine.
+    // With this limit, no client is refused because it is slow, even on a slow machine.
     let time_max = ("FLIGHT__MESSAGE_IN_TIME_MAX".to_owned(), "1h".to_owned());
     let settings = vec![setting("FLIGHT__MESSAGE_IN_BYTES_MAX", config.flight.message_in_bytes_max), time_max];
     let server = Server::start(&Setup { settings, ..Setup::default() });
     let (finish, finishing) = watch::channel(false);
-    let flood = |bytes: &Bytes, finish: &watch::Receiver<bool>| Flood {
+    let client = |bytes: &Bytes, finish: &watch::Receiver<bool>| SlowClient {
         address: server.flight.clone(),
         token: server.token("acme"),
         bytes: bytes.clone(),
@@ -168,7 +169,7 @@ async fn a_flood_of_slow_uploads_stays_within_the_documented_memory() {
     };
     let at_once = watch::channel(true).1;
     let small = upload("small", 1).await;
-    assert_eq!(flood(&small, &at_once).run().await, Some(1));
+    assert_eq!(client(&small, &at_once).run().await, Some(1));
 
     let (large, before) = (upload("large", EVENTS).await, memory(&server, "VmRSS:"));
     let fitting = config.ingest.queue_bytes_max / large.len();
@@ -177,29 +178,29 @@ async fn a_flood_of_slow_uploads_stays_within_the_documented_memory() {
         "uploads of {} bytes, of which the queue holds {fitting}",
         large.len()
     );
-    let (mut clients, slow) = (JoinSet::new(), flood(&large, &finishing));
+    let (mut clients, slow) = (JoinSet::new(), client(&large, &finishing));
     for _ in 0..CONNECTIONS {
         clients.spawn(slow.clone().run());
     }
-    until_it("the uploads that fit have sent all but the rest, and all others were refused", async || {
+    until_async("the uploads that fit have sent all but the rest, and all others were refused", async || {
         slow.waiting.load(Ordering::SeqCst) == fitting && slow.refused.load(Ordering::SeqCst) >= CONNECTIONS - fitting
     })
     .await;
     let EndpointMemory { ingest_queue, flight_windows, flight_connections, .. } = config.endpoint_memory();
     let (documented, grown) = (ingest_queue + flight_windows + flight_connections, memory(&server, "VmHWM:") - before);
-    println!("{before} bytes before the flood, {grown} more at its peak, {documented} documented");
+    println!("{before} bytes before the uploads, {grown} more at its peak, {documented} documented");
     assert!(grown <= documented, "the server grew by {grown} bytes; the documented limit is {documented}");
-    assert!(grown >= large.len() * fitting, "the flood did not reach the server: it grew by only {grown} bytes");
+    assert!(grown >= large.len() * fitting, "the uploads did not reach the server: it grew by only {grown} bytes");
 
     finish.send_replace(true);
     let taken = clients.join_all().await;
     assert!(taken.iter().flatten().all(|count| *count == EVENTS as i64), "{taken:?}");
     assert!(taken.iter().flatten().count() >= fitting, "{taken:?}");
-    until_it("all memory of the queue is released", async || {
+    until_async("all memory of the queue is released", async || {
         server.metric("glasshouse_ingest_queue_bytes").await == 0.0
     })
     .await;
-    assert_eq!(flood(&small, &at_once).run().await, Some(1), "the next upload is not accepted");
+    assert_eq!(client(&small, &at_once).run().await, Some(1), "the next upload is not accepted");
     println!("{} bytes at the end, {} at the peak", memory(&server, "VmRSS:"), memory(&server, "VmHWM:"));
     assert!(server.stop(), "the server did not stop cleanly on SIGTERM");
 }

@@ -1,8 +1,9 @@
-//! Requirements of tests that a machine may lack: installed clients and servers, and the right to mount.
+//! Requirements of tests that a machine may not meet: installed clients and servers, and the right to mount a file system.
 //!
-//! A test declares its requirements with `needs!(Python, Kafka)`. If one is missing, the test is skipped: its name and the reason
-//! are appended to `.cache/skipped.txt`, which `make test` prints and counts at the end. **Invariant:** with `CI=true` no test is
-//! skipped; a test whose requirement is missing fails.
+//! A test declares its requirements with `needs!(Python, Kafka)`. If one is not met, the test is skipped: its name and the
+//! reason are appended to `.cache/skipped.txt`, which `make test` prints at the end.
+//!
+//! **Invariant:** with `CI=true` no test is skipped; a test whose requirement is not met fails.
 
 use std::fs;
 use std::io::Write as _;
@@ -12,7 +13,7 @@ use crate::disk::Disk;
 
 /// A requirement. `tests/clients/prepare.sh` installs all of them except the last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Part {
+pub(crate) enum Requirement {
     /// The Python environment with the clients of the suites.
     Python,
     /// Java, the JDBC test program, and its drivers.
@@ -25,11 +26,11 @@ pub(crate) enum Part {
     Mount,
 }
 
-/// Skips the test if a requirement is missing.
+/// Skips the test if a requirement is not met.
 macro_rules! needs {
-    ($($part:ident),+) => {{
+    ($($requirement:ident),+) => {{
         fn here() {}
-        if $crate::needs::is_skipped(std::any::type_name_of_val(&here), &[$($crate::needs::Part::$part),+]) {
+        if $crate::requirements::is_skipped(std::any::type_name_of_val(&here), &[$($crate::requirements::Requirement::$requirement),+]) {
             return;
         }
     }};
@@ -41,9 +42,10 @@ pub(crate) fn cache() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(".cache")
 }
 
-/// Whether the test that contains the function `here` is skipped. Records a skipped test; in CI panics instead.
-pub(crate) fn is_skipped(here: &str, parts: &[Part]) -> bool {
-    let Some(reason) = parts.iter().find_map(|part| part.is_missing()) else { return false };
+/// Returns true if the test that contains the function `here` must be skipped, and records its name. In CI it panics
+/// instead.
+pub(crate) fn is_skipped(here: &str, requirements: &[Requirement]) -> bool {
+    let Some(reason) = requirements.iter().find_map(|requirement| requirement.is_missing()) else { return false };
     let is_ci = std::env::var_os("CI").is_some_and(|value| value == "true");
     let name = name(here);
     assert!(!is_ci, "{name} cannot run, and a skipped test is an error in CI: {reason}");
@@ -55,28 +57,28 @@ pub(crate) fn is_skipped(here: &str, parts: &[Part]) -> bool {
     true
 }
 
-/// The name of a test from the type name of its function `here`, such as `it::clients::adbc::here` or
-/// `it::crash::killed_during_ingest::{{closure}}::here`.
+/// Returns the name of a test. The argument is the type name of its function `here`, such as `it::clients::adbc::here` or
+/// `it::crash::acknowledged_events_survive_kills_during_ingest::{{closure}}::here`.
 fn name(here: &str) -> String {
     let steps = here.split("::").skip(1).filter(|step| !matches!(*step, "here" | "{{closure}}"));
     steps.collect::<Vec<_>>().join("::")
 }
 
-impl Part {
-    /// The reason why the requirement is missing, or `None` if it is met.
+impl Requirement {
+    /// Returns the reason why the requirement is not met, or `None` if it is met.
     fn is_missing(self) -> Option<String> {
-        // The last file that setup.sh creates for each part, and the part's name.
-        let (file, part) = match self {
+        // The last file that setup.sh creates for each component, and the component's name.
+        let (file, component) = match self {
             Self::Python => ("venv/.made-from", "python"),
             Self::Jdbc => ("java/.made-from", "jdbc"),
             Self::Kafka => ("kafka/.made-from", "kafka"),
             Self::Postgres => ("postgres/initdb", "postgres"),
-            Self::Mount => return Disk::mount_or_why(1 << 20).err(),
+            Self::Mount => return Disk::try_mount(1 << 20).err(),
         };
         if !cache().join(file).exists() {
-            let reason = fs::read_to_string(cache().join("missing").join(part)).unwrap_or_default();
-            let what = if reason.is_empty() { format!("{part} is not installed") } else { reason };
-            return Some(format!("{}: run tests/clients/setup.sh {part}", what.trim()));
+            let reason = fs::read_to_string(cache().join("missing").join(component)).unwrap_or_default();
+            let what = if reason.is_empty() { format!("{component} is not installed") } else { reason };
+            return Some(format!("{}: run tests/clients/setup.sh {component}", what.trim()));
         }
         let needs_java = matches!(self, Self::Jdbc | Self::Kafka) && !is_on_path("java");
         needs_java.then(|| "java is missing: install it (apt-get install openjdk-17-jdk-headless)".to_owned())
@@ -91,7 +93,7 @@ fn is_on_path(program: &str) -> bool {
 #[test]
 fn a_skipped_test_has_the_name_that_cargo_gives_it() {
     fn here() {}
-    let own = "needs::a_skipped_test_has_the_name_that_cargo_gives_it";
+    let own = "requirements::a_skipped_test_has_the_name_that_cargo_gives_it";
     assert_eq!(name(std::any::type_name_of_val(&here)), own);
     let in_async = || {
         fn here() {}

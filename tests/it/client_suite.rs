@@ -1,7 +1,9 @@
 //! Runs the test suite of a real client as a process and evaluates its output.
 //!
-//! A suite prints one line of JSON per check: `{name, ok, detail}`. **Invariant:** exactly the expected checks ran, and all of
-//! them passed. A missing check and an unexpected one both fail the test, so that the lists of expected checks stay complete.
+//! A suite prints one line of JSON per check: `{name, ok, detail}`.
+//!
+//! **Invariant:** exactly the expected checks ran, and all of them passed. A missing check and an unexpected check both fail
+//! the test, so the lists of expected checks stay complete.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -9,21 +11,21 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use crate::needs::cache;
+use crate::requirements::cache;
 
-/// The Python interpreter of the suites.
+/// Returns a command that runs the Python interpreter of the suites.
 pub(crate) fn python() -> Command {
     let python = cache().join("venv/bin/python");
     assert!(python.exists(), "{} is missing: run tests/clients/setup.sh first", python.display());
     Command::new(python)
 }
 
-/// A script of `tests/clients`.
+/// Returns the path of a script in `tests/clients`.
 pub(crate) fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(name)
 }
 
-/// The JDBC test program, with one version of the driver.
+/// Returns a command that runs the JDBC test program with one version of the driver.
 pub(crate) fn jdbc(version: &str) -> Command {
     let folder = cache().join("java");
     let driver = folder.join(format!("flight-sql-jdbc-driver-{version}.jar"));
@@ -43,7 +45,7 @@ pub(crate) fn jdbc(version: &str) -> Command {
     command
 }
 
-/// Runs a Python suite. The facts file contains the server's addresses, its lake and the tokens.
+/// Runs a Python suite. The file `facts` contains the server's addresses, its lake and the tokens.
 pub(crate) fn run_python(name: &str, facts: &Path, expected: &[&str]) {
     run(python().arg(script(name)).arg(facts), name, expected);
 }

@@ -1,12 +1,13 @@
-//! Choices derived from bytes: the same bytes give the same choices, so a failing case can be kept, shrunk, and found by a fuzzer.
+//! Random choices that are derived from bytes. The same bytes produce the same choices, so a failing case can be stored,
+//! reduced, and found by a fuzzer.
 //!
-//! **Invariant:** after the last byte, every byte is zero, and zero always selects the simplest choice. So generation ends, and
-//! fewer bytes give a simpler case.
+//! **Invariant:** after the last byte, all further bytes are zero, and zero always selects the simplest choice. Generation
+//! therefore ends, and fewer bytes produce a simpler case.
 
-/// The remaining bytes.
-pub(super) struct Dice<'a>(&'a [u8]);
+/// The bytes that have not been used for a choice yet.
+pub(super) struct Choices<'a>(&'a [u8]);
 
-impl<'a> Dice<'a> {
+impl<'a> Choices<'a> {
     pub(super) fn new(bytes: &'a [u8]) -> Self {
         Self(bytes)
     }
@@ -17,28 +18,28 @@ impl<'a> Dice<'a> {
         *first
     }
 
-    /// Whether no byte is left.
+    /// Returns true if no byte is left.
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// A number below `end`, which is at most 256.
+    /// Returns a number below `end`, which is at most 256.
     pub(super) fn below(&mut self, end: usize) -> usize {
         usize::from(self.byte()) % end
     }
 
-    /// True with a probability of about `parts` in 256; false when no byte is left.
-    pub(super) fn once_in_a_while(&mut self, parts: u8) -> bool {
+    /// Returns true with a probability of about `parts` in 256, and false if no byte is left.
+    pub(super) fn chance(&mut self, parts: u8) -> bool {
         self.byte() > u8::MAX - parts
     }
 
-    /// One of these; the first one when no byte is left.
-    pub(super) fn pick<'t, T: ?Sized>(&mut self, choices: &[&'t T]) -> &'t T {
-        choices[self.below(choices.len())]
+    /// Returns one of the options, or the first one if no byte is left.
+    pub(super) fn pick<'t, T: ?Sized>(&mut self, options: &[&'t T]) -> &'t T {
+        options[self.below(options.len())]
     }
 
-    /// Eight bytes.
-    pub(super) fn word(&mut self) -> u64 {
+    /// Returns the next eight bytes as a number.
+    pub(super) fn u64(&mut self) -> u64 {
         u64::from_le_bytes([(); 8].map(|()| self.byte()))
     }
 
@@ -48,11 +49,11 @@ impl<'a> Dice<'a> {
             0 => u64::from(self.byte()),
             1 => (1_u64 << self.below(64)).wrapping_sub(1).wrapping_add(u64::from(self.byte() % 3)),
             2 => (1_u64 << self.below(64)).wrapping_neg().wrapping_sub(1).wrapping_add(u64::from(self.byte() % 3)),
-            _ => self.word(),
+            _ => self.u64(),
         }
     }
 
-    /// Damages bytes in a few places: changes, removes or doubles a byte, or truncates after it.
+    /// Damages the bytes in up to four places: changes, removes, doubles or swaps a byte, or truncates.
     pub(super) fn damage(&mut self, bytes: &mut Vec<u8>) {
         for _ in 0..=self.below(3) {
             if bytes.is_empty() {

@@ -1,20 +1,20 @@
-//! The expected and the actual outcome of an event, in one form.
+//! The outcome of an event, in one form for the expected and the actual outcome.
 //!
-//! This module holds the rules for every format: the tenant of an event, its time, and its maximum size. They are written a
-//! second time, from the documentation, and do not call the server's code.
+//! This module contains the rules that apply to every format: the tenant of an event, its time, and its maximum size. They
+//! are implemented again from the documentation, without the server's code.
 
 use arrow::array::{Array as _, ArrayRef, AsArray as _};
 use arrow::datatypes::{Date32Type, Float32Type, Float64Type, Int32Type, Int64Type, TimestampMicrosecondType};
 use glasshouse::contract::{ColumnKind, Contract, Decoded, Owner, Reason, Stamp};
 
-/// One value.
+/// One value of a row.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Cell {
     Null,
     Bool(bool),
-    /// An integer, microseconds, or days.
+    /// An integer, a time in microseconds, or a date in days.
     Int(i64),
-    /// Its bits, so that 0.0 and -0.0 differ.
+    /// The bits of a float, because 0.0 and -0.0 must differ.
     Single(u32),
     Double(u64),
     Text(String),
@@ -25,36 +25,37 @@ pub(super) enum Cell {
 /// The outcome of one event.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Outcome {
-    /// A row: a value for each column.
+    /// A row, with a value for each column.
     Row(Vec<Cell>),
-    /// A reject for this reason.
+    /// The event is rejected for this reason.
     Reject(Reason),
-    /// A reject for one of these reasons: the oracle stopped at the first of several faults.
+    /// The event is rejected for one of these reasons. The oracle stopped at the first of several errors, so it does not
+    /// know which.
     OneOf(Vec<Reason>),
 }
 
-/// An event while an oracle reads it: values by column, and the first fault.
-pub(super) struct Draft<'c> {
+/// An event that an oracle is reading: values by column, and the reason of the first error.
+pub(super) struct EventBuilder<'c> {
     pub(super) contract: &'c Contract,
-    pub(super) stamp: &'c Stamp,
-    /// `None` for a column that the event does not name.
+    pub(super) options: &'c Stamp,
+    /// The value of each column. `None` if the event does not name the column.
     pub(super) cells: Vec<Option<Cell>>,
     pub(super) entries: Vec<(String, Option<String>)>,
-    fault: Option<Reason>,
+    reason: Option<Reason>,
 }
 
-impl<'c> Draft<'c> {
-    pub(super) fn new(contract: &'c Contract, stamp: &'c Stamp) -> Self {
+impl<'c> EventBuilder<'c> {
+    pub(super) fn new(contract: &'c Contract, options: &'c Stamp) -> Self {
         let cells = vec![None; contract.columns.len()];
-        Self { contract, stamp, cells, entries: Vec::new(), fault: None }
+        Self { contract, options, cells, entries: Vec::new(), reason: None }
     }
 
-    /// Keeps a fault. The first of several faults is the reason.
+    /// Records an error. The first of several errors determines the reject reason.
     pub(super) fn fail(&mut self, reason: Reason) {
-        self.fault.get_or_insert(reason);
+        self.reason.get_or_insert(reason);
     }
 
-    /// Sets a column, or keeps the fault. An out-of-range value of the time column has its own reason, a time out of range.
+    /// Sets a column, or records the error. If the value of the time column is out of range, the reason is `TimeOutOfRange`.
     pub(super) fn set(&mut self, column: usize, read: Result<Cell, Reason>) {
         match read {
             Ok(cell) => self.cells[column] = Some(cell),
@@ -63,7 +64,8 @@ impl<'c> Draft<'c> {
         }
     }
 
-    /// Adds an entry to the map. Returns `false` if the key exists: then the entry changes only if `replace` is set.
+    /// Adds an entry to the map. Returns `false` if the key already exists; the entry is then replaced only if `replace` is
+    /// set.
     pub(super) fn add_entry(&mut self, key: String, value: Option<String>, replace: bool) -> bool {
         if let Some(known) = self.entries.iter_mut().find(|(known, _)| *known == key) {
             if replace {
@@ -71,7 +73,7 @@ impl<'c> Draft<'c> {
             }
             return false;
         }
-        if self.entries.len() == self.stamp.dimensions_max {
+        if self.entries.len() == self.options.dimensions_max {
             self.fail(Reason::TooLarge);
         } else {
             self.entries.push((key, value));
@@ -79,19 +81,19 @@ impl<'c> Draft<'c> {
         true
     }
 
-    /// The outcome of the whole event, which has this size in bytes.
+    /// Returns the outcome of the whole event, whose size is `bytes`.
     pub(super) fn finish(mut self, bytes: usize) -> Outcome {
-        if bytes > self.stamp.event_bytes_max {
+        if bytes > self.options.event_bytes_max {
             return Outcome::Reject(Reason::TooLarge);
         }
-        let fault = self.fault.take().or_else(|| self.tenant()).or_else(|| self.time()).or_else(|| self.id());
-        if let Some(reason) = fault {
+        let reason = self.reason.take().or_else(|| self.tenant()).or_else(|| self.time()).or_else(|| self.id());
+        if let Some(reason) = reason {
             return Outcome::Reject(reason);
         }
-        let Self { contract, stamp, cells, entries, .. } = self;
+        let Self { contract, options, cells, entries, .. } = self;
         let mut row: Vec<Cell> = cells.into_iter().map(|cell| cell.unwrap_or(Cell::Null)).collect();
-        row[contract.received] = Cell::Int(stamp.received);
-        if let Owner::Tenant(tenant) = &stamp.owner {
+        row[contract.received] = Cell::Int(options.received);
+        if let Owner::Tenant(tenant) = &options.owner {
             row[contract.tenant] = Cell::Text(tenant.as_str().to_owned());
         }
         if let Some(map) = contract.map.filter(|_| !entries.is_empty()) {
@@ -107,9 +109,10 @@ impl<'c> Draft<'c> {
         }
     }
 
-    /// An event belongs to its sender: one that names another tenant is refused. An operator's event must name its tenant.
+    /// Checks the tenant. An event belongs to its sender, so an event that names another tenant is rejected. An operator's
+    /// event must name its tenant.
     fn tenant(&self) -> Option<Reason> {
-        match (&self.stamp.owner, self.text(self.contract.tenant)) {
+        match (&self.options.owner, self.text(self.contract.tenant)) {
             (Owner::Tenant(_), None) => None,
             (Owner::Tenant(owner), Some(given)) => (owner.as_str() != given).then_some(Reason::ForeignTenant),
             (Owner::PerEvent, None) => Some(Reason::MissingTenant),
@@ -121,7 +124,7 @@ impl<'c> Draft<'c> {
 
     fn time(&self) -> Option<Reason> {
         match self.cells[self.contract.time] {
-            Some(Cell::Int(micros)) if micros < 0 || micros > self.stamp.time_max => Some(Reason::TimeOutOfRange),
+            Some(Cell::Int(micros)) if micros < 0 || micros > self.options.time_max => Some(Reason::TimeOutOfRange),
             Some(Cell::Int(_)) => None,
             _ => Some(Reason::MissingTime),
         }
@@ -132,7 +135,7 @@ impl<'c> Draft<'c> {
     }
 }
 
-/// The server's outcome of each event, in order, and the bytes of rejected events.
+/// Returns the server's outcome of each event, in order, and the bytes of rejected events.
 pub(super) fn outcomes(contract: &Contract, decoded: &Decoded) -> Vec<(Outcome, Option<Vec<u8>>)> {
     let batch = decoded.batch.to_plain().expect("dictionaries decode to plain text");
     let mut rows = (0..batch.num_rows()).map(|row| {

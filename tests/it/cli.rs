@@ -1,4 +1,5 @@
-//! Runs the command line against a server: the built binary, with the address and a token in its environment.
+//! Runs the `glasshouse` command line against a server. The process gets the server's address and a token in its
+//! environment.
 
 use std::process::{Command, Output};
 
@@ -16,7 +17,7 @@ pub(crate) fn client(server: &Server, caller: &str, args: &[&str]) -> Output {
         .unwrap()
 }
 
-/// Whether the command succeeded, and what it printed to standard output.
+/// Returns whether the command succeeded, and what it printed to standard output.
 pub(crate) fn outcome(output: &Output) -> (bool, String) {
     (output.status.success(), String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }

@@ -1,7 +1,7 @@
-//! Generates random tables: their declaration, and the server's contract for it.
+//! Generates random tables: the declaration of a table, and the server's contract for it.
 //!
-//! In: choices. Out: a [`Spec`]: the contract, the tree of fields as this module wrote it (not as the server reads it), and for
-//! a table declared by a `.proto` the message for `prost-reflect`.
+//! A [`TableSpec`] is generated from choices. It contains the contract and the tree of fields as this module wrote it, not
+//! as the server reads it. For a table that is declared by a `.proto`, it also contains the message for `prost-reflect`.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -11,24 +11,24 @@ use glasshouse::contract::{ColumnKind, Contract};
 use prost_reflect::MessageDescriptor;
 use tempfile::TempDir;
 
-use super::dice::Dice;
+use super::choices::Choices;
 
-/// One table.
-pub(super) struct Spec {
+/// A generated table.
+pub(super) struct TableSpec {
     pub(super) contract: Contract,
     pub(super) root: Object,
     pub(super) unit: TimeUnit,
-    /// Whether undeclared fields go to the map.
+    /// True if undeclared fields are stored in the map.
     pub(super) has_map: bool,
-    /// The message without the fields that the table ignores: an ignored field is treated as unknown. Its oneofs are optional
-    /// fields: the table keeps every member that arrives.
+    /// The message without the fields that the table ignores, because an ignored field is treated as unknown. Its oneofs are
+    /// optional fields, because the table stores every member that is sent. `None` for a table that is declared by columns.
     pub(super) message: Option<MessageDescriptor>,
 }
 
-/// The event, or a message nested in it.
+/// An event, or a message nested in it.
 pub(super) struct Object {
     pub(super) fields: Vec<Field>,
-    /// The prefix of the keys of unknown fields: empty, or a path that ends in a dot.
+    /// The prefix of the keys of unknown fields: empty, or a path that ends with a dot.
     pub(super) prefix: String,
 }
 
@@ -37,28 +37,28 @@ pub(super) struct Field {
     pub(super) json_name: String,
     pub(super) number: u32,
     pub(super) role: Role,
-    /// Its type in a `.proto`; empty in a table of columns.
+    /// The field's type in a `.proto`. Empty in a table that is declared by columns.
     proto: String,
     presence: Presence,
 }
 
-/// The role of a field.
+/// The role of a field in the table.
 pub(super) enum Role {
     Column(Column),
     Object(Object),
-    /// Key and value types of a `.proto` map.
+    /// The key and value types of a `.proto` map.
     Map(&'static str, &'static str),
     Ignored,
 }
 
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Column {
-    /// Its index in the contract.
+    /// The column's index in the contract.
     pub(super) index: usize,
     pub(super) kind: ColumnKind,
-    /// The type on the wire; empty in a table of columns.
+    /// The column's type on the wire. Empty in a table that is declared by columns.
     pub(super) wire: &'static str,
-    /// Whether absence means zero, as for a proto3 field without presence.
+    /// True if absence means zero, as for a proto3 field without presence.
     pub(super) is_implicit: bool,
 }
 
@@ -69,13 +69,13 @@ enum Presence {
     OneOf,
 }
 
-/// The enum of every message: numbers, including a gap and a negative one, and their names.
+/// The values of the enum in every message, with their names. They include a gap and a negative number.
 pub(super) const ENUM: [(i32, &str); 4] = [(0, "ZERO"), (1, "ONE"), (7, "SEVEN"), (-1, "MINUS")];
 
-/// The column kinds of a table declared without a `.proto`.
+/// The column kinds of a table that is declared without a `.proto`.
 const KINDS: [&str; 9] = ["text", "int64", "float64", "bool", "int32", "float32", "timestamp", "date", "bytes"];
 
-/// Types of `.proto` fields other than generated messages.
+/// The types of `.proto` fields other than generated messages.
 pub(super) const SCALARS: [&str; 17] = [
     "string", "int64", "double", "uint64", "bool", "int32", "uint32", "sint32", "sint64", "fixed32", "fixed64",
     "sfixed32", "sfixed64", "float", "bytes", "Names", TIME,
@@ -85,12 +85,12 @@ const MAP_KEYS: [&str; 5] = ["string", "int64", "bool", "uint32", "fixed64"];
 const MAP_VALUES: [&str; 8] = ["string", "int64", "uint64", "double", "float", "bool", "Names", "sint32"];
 const UNITS: [TimeUnit; 5] = [TimeUnit::Auto, TimeUnit::Seconds, TimeUnit::Millis, TimeUnit::Micros, TimeUnit::Nanos];
 
-/// A table of columns.
-pub(super) fn columns(dice: &mut Dice<'_>) -> Spec {
+/// Generates a table that is declared by columns.
+pub(super) fn columns(choices: &mut Choices<'_>) -> TableSpec {
     let mut declared = vec![("who".to_owned(), "text"), ("at".to_owned(), "timestamp"), ("key".to_owned(), "text")];
-    declared.extend((0..dice.below(12)).map(|index| (format!("c{index}"), dice.pick(&KINDS))));
-    let has_map = !dice.once_in_a_while(60);
-    let unit = UNITS[dice.below(UNITS.len())];
+    declared.extend((0..choices.below(12)).map(|index| (format!("c{index}"), choices.pick(&KINDS))));
+    let has_map = !choices.chance(60);
+    let unit = UNITS[choices.below(UNITS.len())];
     let config = TableConfig {
         columns: declared
             .iter()
@@ -109,7 +109,7 @@ pub(super) fn columns(dice: &mut Dice<'_>) -> Spec {
         .iter()
         .map(|(name, kind)| {
             let kind = ColumnKind::parse(kind).expect("KINDS are valid kinds");
-            let index = contract.column(name).expect("it was declared");
+            let index = contract.column(name).expect("the column was declared");
             field(name, Role::Column(Column { index, kind, wire: "", is_implicit: false }))
         })
         .collect();
@@ -117,7 +117,7 @@ pub(super) fn columns(dice: &mut Dice<'_>) -> Spec {
         fields.push(field("more", Role::Map("", "")));
     }
     fields.extend(["received_time", "event_date"].map(|ours| field(ours, Role::Ignored)));
-    Spec { contract, root: Object { fields, prefix: String::new() }, unit, has_map, message: None }
+    TableSpec { contract, root: Object { fields, prefix: String::new() }, unit, has_map, message: None }
 }
 
 fn field(name: &str, role: Role) -> Field {
@@ -125,89 +125,89 @@ fn field(name: &str, role: Role) -> Field {
     Field { name, json_name, number: 0, role, proto, presence: Presence::Optional }
 }
 
-/// A table declared by a `.proto` with nested messages.
-pub(super) fn message(dice: &mut Dice<'_>) -> Spec {
-    let mut maker = Maker { dice, config: TableConfig::default(), names: 0, has_map: false };
-    let mut root = maker.object("", "", 0);
-    let is_integer_time = maker.dice.once_in_a_while(128);
+/// Generates a table that is declared by a `.proto` with nested messages.
+pub(super) fn message(choices: &mut Choices<'_>) -> TableSpec {
+    let mut generator = Generator { choices, config: TableConfig::default(), names: 0, has_map: false };
+    let mut root = generator.object("", "", 0);
+    let is_integer_time = generator.choices.chance(128);
     for (name, proto) in [("who", "string"), ("at", if is_integer_time { "uint64" } else { TIME }), ("key", "string")] {
-        let presence = if maker.dice.once_in_a_while(128) { Presence::Optional } else { Presence::Implicit };
-        let number = maker.number(root.fields.len());
-        let role = maker.scalar(proto, name, presence);
+        let presence = if generator.choices.chance(128) { Presence::Optional } else { Presence::Implicit };
+        let number = generator.number(root.fields.len());
+        let role = generator.scalar(proto, name, presence);
         root.fields.push(Field { number, proto: proto.into(), presence, ..field(name, role) });
     }
-    let Maker { dice, mut config, has_map, .. } = maker;
-    let unit = UNITS[dice.below(UNITS.len())];
+    let Generator { choices, mut config, has_map, .. } = generator;
+    let unit = UNITS[choices.below(UNITS.len())];
     config.time_unit = unit;
     config.times.push("at".into());
     (config.tenant, config.time, config.id) = ("who".into(), "at".into(), "key".into());
 
-    let folder = TempDir::new().expect("a folder can be made");
+    let folder = TempDir::new().expect("a temporary folder can be created");
     let full = compile(&folder, "full.proto", &text(&root, true));
     (config.proto, config.message) = (Some("full.proto".into()), Some("made.Event".into()));
     let contract =
-        Contract::new("made", &config, folder.path()).unwrap_or_else(|fault| panic!("{fault}\n{}", text(&root, true)));
+        Contract::new("made", &config, folder.path()).unwrap_or_else(|error| panic!("{error}\n{}", text(&root, true)));
     let stored = compile(&folder, "stored.proto", &text(&root, false));
     bind(&mut root, &full, &contract, "");
     let mut names = Vec::new();
     columns_of(&root, &contract, &mut names);
     root.fields.extend(names);
     root.fields.extend(["received_time", "event_date"].map(|ours| field(ours, Role::Ignored)));
-    Spec { contract, root, unit, has_map, message: Some(stored) }
+    TableSpec { contract, root, unit, has_map, message: Some(stored) }
 }
 
 fn compile(folder: &TempDir, name: &str, text: &str) -> MessageDescriptor {
     fs::write(folder.path().join(name), text).expect("a file can be written");
-    let mut compiler = protox::Compiler::new([folder.path()]).expect("the folder is there");
-    compiler.open_file(name).unwrap_or_else(|fault| panic!("{fault}\n{text}"));
+    let mut compiler = protox::Compiler::new([folder.path()]).expect("the folder exists");
+    compiler.open_file(name).unwrap_or_else(|error| panic!("{error}\n{text}"));
     let pool = compiler.descriptor_pool();
-    pool.get_message_by_name("made.Event").expect("it was declared")
+    pool.get_message_by_name("made.Event").expect("the message was declared")
 }
 
-struct Maker<'d, 'b> {
-    dice: &'d mut Dice<'b>,
+struct Generator<'d, 'b> {
+    choices: &'d mut Choices<'b>,
     config: TableConfig,
     names: usize,
     has_map: bool,
 }
 
-impl Maker<'_, '_> {
+impl Generator<'_, '_> {
     fn object(&mut self, path: &str, prefix: &str, depth: usize) -> Object {
         let mut fields = Vec::new();
-        for _ in 0..self.dice.below(7) + usize::from(depth > 0) {
+        for _ in 0..self.choices.below(7) + usize::from(depth > 0) {
             let number = self.number(fields.len());
             self.names += 1;
-            let name = match self.dice.below(3) {
+            let name = match self.choices.below(3) {
                 0 => format!("f{}", self.names),
                 1 => format!("field_{}_x", self.names),
                 _ => format!("aVeryLongNameOfAField_{}", self.names),
             };
             let path = format!("{path}{name}");
-            let presence = [Presence::Implicit, Presence::Optional, Presence::OneOf][self.dice.below(3)];
-            let made = match self.dice.below(16) {
+            let presence = [Presence::Implicit, Presence::Optional, Presence::OneOf][self.choices.below(3)];
+            let made = match self.choices.below(16) {
                 0..11 => {
-                    let proto = self.dice.pick(&SCALARS);
-                    if proto.contains("int") && self.dice.once_in_a_while(64) {
+                    let proto = self.choices.pick(&SCALARS);
+                    if proto.contains("int") && self.choices.chance(64) {
                         self.config.times.push(path.clone());
                     }
                     (proto.to_owned(), presence, self.scalar(proto, &path, presence))
                 }
                 11 if !self.has_map => {
                     self.has_map = true;
-                    let (key, value) = (self.dice.pick(&MAP_KEYS), self.dice.pick(&MAP_VALUES));
+                    let (key, value) = (self.choices.pick(&MAP_KEYS), self.choices.pick(&MAP_VALUES));
                     (format!("map<{key}, {value}>"), Presence::Implicit, Role::Map(key, value))
                 }
                 12 => {
                     self.config.ignore.push(path.clone());
-                    let proto = self.dice.pick(&["int32", "string", "double", "Event", "Names"]);
+                    let proto = self.choices.pick(&["int32", "string", "double", "Event", "Names"]);
                     (format!("repeated {proto}"), Presence::Implicit, Role::Ignored)
                 }
                 13 => {
                     self.config.ignore.push(path.clone());
-                    (self.dice.pick(&["Event", "string", "uint64"]).to_owned(), presence, Role::Ignored)
+                    (self.choices.pick(&["Event", "string", "uint64"]).to_owned(), presence, Role::Ignored)
                 }
                 _ if depth < 3 => {
-                    let is_flat = self.dice.once_in_a_while(128);
+                    let is_flat = self.choices.chance(128);
                     let inner = if is_flat { String::new() } else { format!("{prefix}{name}.") };
                     if is_flat {
                         self.config.flatten.push(path.clone());
@@ -223,13 +223,13 @@ impl Maker<'_, '_> {
         Object { fields, prefix: prefix.to_owned() }
     }
 
-    /// Field numbers: mostly small with gaps, sometimes a large one.
-    fn number(&mut self, place: usize) -> u32 {
-        let place = place as u32;
-        match self.dice.below(8) {
-            0..6 => place * 2 + 1,
-            6 => place * 2 + 30 + 2,
-            _ => place * 2 + 1_000_002,
+    /// Returns a field number: mostly small with gaps, and sometimes large.
+    fn number(&mut self, index: usize) -> u32 {
+        let index = index as u32;
+        match self.choices.below(8) {
+            0..6 => index * 2 + 1,
+            6 => index * 2 + 30 + 2,
+            _ => index * 2 + 1_000_002,
         }
     }
 
@@ -247,17 +247,17 @@ impl Maker<'_, '_> {
             _ => ColumnKind::Int64,
         };
         let is_implicit = presence == Presence::Implicit && kind != ColumnKind::Timestamp;
-        // The index is set once there is a contract.
+        // `bind` sets the index when the contract exists.
         Role::Column(Column { index: 0, kind, wire: proto, is_implicit })
     }
 }
 
-/// Sets each field's index in the contract, and its JSON name from `prost-reflect`. The name of a column is its path from the
-/// innermost message that is not flattened.
+/// Sets each field's index in the contract, and its JSON name from `prost-reflect`. The name of a column is its path from
+/// the innermost message that is not flattened.
 fn bind(object: &mut Object, message: &MessageDescriptor, contract: &Contract, prefix: &str) {
     debug_assert_eq!(object.prefix, prefix);
     for field in &mut object.fields {
-        let known = message.get_field_by_name(&field.name).expect("it was declared");
+        let known = message.get_field_by_name(&field.name).expect("the field was declared");
         field.json_name = known.json_name().to_owned();
         match &mut field.role {
             Role::Column(column) => {
@@ -267,7 +267,7 @@ fn bind(object: &mut Object, message: &MessageDescriptor, contract: &Contract, p
             }
             Role::Object(inner) => {
                 let kind = known.kind();
-                let message = kind.as_message().expect("it was declared as one");
+                let message = kind.as_message().expect("the field was declared as a message");
                 let prefix = inner.prefix.clone();
                 bind(inner, message, contract, &prefix);
             }
@@ -276,7 +276,7 @@ fn bind(object: &mut Object, message: &MessageDescriptor, contract: &Contract, p
     }
 }
 
-/// The columns of nested messages, which the event itself may name.
+/// Returns in `names` the columns of nested messages, which the event itself may name directly.
 fn columns_of(object: &Object, contract: &Contract, names: &mut Vec<Field>) {
     for inner in &object.fields {
         let Role::Object(inner) = &inner.role else { continue };
@@ -294,7 +294,7 @@ fn columns_of(object: &Object, contract: &Contract, names: &mut Vec<Field>) {
     }
 }
 
-/// The text of the `.proto`: complete as producers have it, or only the stored fields.
+/// Returns the text of the `.proto`: complete as producers have it, or with only the stored fields.
 fn text(root: &Object, is_full: bool) -> String {
     let mut text =
         "syntax = \"proto3\";\npackage made;\nimport \"google/protobuf/timestamp.proto\";\nenum Names {\n".to_owned();

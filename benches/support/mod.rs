@@ -11,7 +11,7 @@ use futures::future::try_join_all;
 use glasshouse::cli::call_traffic::Traffic;
 use glasshouse::clock::{Clock, DAY, SECOND};
 use glasshouse::config::Config;
-use glasshouse::contract::{self, Contract, Format, Owner, Stamp, TenantId};
+use glasshouse::contract::{self, Contract, DecodeOptions, Format, Owner, TenantId};
 use glasshouse::ingest::Ingest;
 use glasshouse::lake::{DataFile, Store, Table, Tables};
 use glasshouse::query::Engine;
@@ -128,7 +128,8 @@ impl Harness {
     fn arrow(&self, events: &[Value], now: i64) -> Bytes {
         let lines: String = events.iter().map(|event| format!("{event}\n")).collect();
         let owner = Owner::Tenant(TenantId::parse("bench").expect("a tenant"));
-        let stamp = Stamp { received: now, owner, time_max: now + DAY, event_bytes_max: 1 << 20, dimensions_max: 64 };
+        let stamp =
+            DecodeOptions { received: now, owner, time_max: now + DAY, event_bytes_max: 1 << 20, dimensions_max: 64 };
         let contract = self.tables["call_events"].contract();
         let batch = contract::decode(contract, Format::Json, &lines.into(), &stamp).expect("a batch").batch;
         let kept: Vec<usize> =

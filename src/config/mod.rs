@@ -17,6 +17,7 @@ mod auth;
 mod check;
 mod check_auth;
 mod collections;
+mod column_kind;
 mod error;
 mod executable;
 mod key;
@@ -35,6 +36,7 @@ mod tables;
 mod value;
 
 pub use auth::{AuthConfig, IssuerConfig, Secret};
+pub use column_kind::ColumnKind;
 pub use error::{ConfigError, ConfigErrors};
 pub use lookups::{LookupConfig, LookupFormat};
 pub use loopback::{has_credentials, is_https_or_loopback, is_loopback};

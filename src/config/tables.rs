@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::TimeUnit;
+use super::column_kind::ColumnKind;
 use super::error::ConfigErrors;
 use super::key::{
     KeySpec, Section, SectionReader, ShownLine, ShownValue, Value, count, none, plain, required, section,
@@ -128,9 +129,8 @@ pub struct ColumnConfig {
     pub description: String,
 }
 
-/// The types that a column may have.
-pub const COLUMN_KINDS: [&str; 10] =
-    ["text", "bool", "int32", "int64", "float32", "float64", "timestamp", "date", "bytes", "map"];
+/// The names of the types that a column may have.
+pub const COLUMN_KINDS: [&str; 10] = ColumnKind::NAMES;
 
 impl Value for Vec<ColumnConfig> {
     fn read(raw: RawConfig, key: &str, _knob: &KeySpec<Self>, faults: &mut ConfigErrors) -> Option<Self> {

@@ -1,5 +1,9 @@
-//! Table contracts: the columns, keys and time of a table's events, the decoders of JSON, protobuf and Arrow, and the
-//! reasons for rejecting an event.
+//! Table contracts and decoders: which events a table accepts, and how received bytes become rows.
+//!
+//! A *contract* is the checked declaration of a table: its columns, its tenant, time and id columns, and the mapping from
+//! event fields to columns. It has nothing to do with API contracts or agreements between teams. Everything that turns
+//! bytes into rows of that shape is in this module as well: the decoders of JSON, protobuf, Avro and Arrow, the column
+//! builders, and the reasons for rejecting an event.
 //!
 //! ```text
 //!   glasshouse.toml ─► Contract ◄─ .proto (compiled at start-up)
@@ -10,10 +14,11 @@
 //!   bytes ─► ipc ─► arrow_batch ─► cast ─► columns ──────────────────────────────────┴─► check ─► Decoded { batch, rejects }
 //! ```
 //!
-//! Repeated texts are dictionary-encoded ([`DictionaryBuilder`]) from the decoder to the Parquet file.
+//! The decoders dictionary-encode strings that repeat ([`DictionaryBuilder`]), and the strings stay encoded until they are
+//! written to a Parquet file.
 //!
-//! **Invariant:** decoding is pure: no clock, no IO. The receive time and the owner are arguments ([`Stamp`]).
-//! **Invariant:** a bad event becomes a [`Reject`] and does not affect other events.
+//! **Invariant:** decoding uses neither a clock nor IO. The receive time and the owner are arguments ([`DecodeOptions`]).
+//! **Invariant:** an invalid event becomes a [`Reject`] and does not affect other events.
 
 mod columns;
 mod decode;
@@ -24,15 +29,18 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
+pub use crate::config::ColumnKind;
 pub use columns::dictionary::{DICTIONARY_VALUES_MAX, DictionaryBuilder, TextDictionaryArray, as_dictionary};
+pub use columns::dictionary_ops::map_leaves;
 pub use columns::event_batch::EventBatch;
 pub use columns::padded_slice::{PaddedSlice, SHORT_BYTES_MAX};
 pub use decode::reject::{Reason, Reject};
 pub use message::avro::AvroSchema;
 pub use message::dynamic_protobuf::{MessageType, ProtoFile};
+pub use schema::column::{Column, EVENT_DATE, RECEIVED_TIME};
 pub use schema::latest::Latest;
 pub use schema::quarantine_resolution::{RESOLUTION, RESOLVED_BY, RESOLVES};
-pub use schema::table::{Column, ColumnKind, Contract, EVENT_DATE, RECEIVED_TIME};
+pub use schema::table::Contract;
 
 use std::fmt;
 use std::ops::Range;
@@ -44,49 +52,52 @@ use bytes::Bytes;
 use crate::clock::Micros;
 use crate::error::{Error, Result};
 
-/// The largest body that can be decoded. It keeps each text column of a batch below 2 GiB.
+/// The maximum size of a body in bytes. It keeps each text column of a batch below 2 GiB, which is Arrow's limit.
 const BODY_BYTES_MAX: usize = 1 << 30;
 
-/// The owner of rows: the value of a tenant column. Never empty, at most [`TenantId::BYTES_MAX`] bytes.
+/// The id of the tenant that owns a row, which is the value of the tenant column. It is never empty and has at most
+/// [`TenantId::BYTES_MAX`] bytes.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TenantId(Arc<str>);
 
 /// The format of a request body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
-    /// One object, an array of objects, or one object per line.
+    /// One JSON object, an array of objects, or one object per line.
     Json,
-    /// Length-delimited messages: each is preceded by its length as a varint.
+    /// Length-delimited protobuf messages, each preceded by its length as a varint.
     Protobuf,
     /// An Arrow IPC stream.
     ArrowIpc,
 }
 
-/// The format of a rejected event's bytes.
+/// The format of the bytes that the quarantine stores of a rejected event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kept {
+pub enum PayloadFormat {
     /// One JSON object.
     Json,
     /// One protobuf message of the table's contract.
     Protobuf,
-    /// An Avro message as the source received it.
+    /// An Avro message, as the source received it.
     Avro,
-    /// A protobuf message as the source received it: with a schema registry's header, or of a type other than the table's.
+    /// A protobuf message, as the source received it: with the header of a schema registry, or of a type other than the
+    /// table's.
     SourceProtobuf,
 }
 
 impl Format {
-    /// The format in which a rejected event is kept. Arrow rows are kept as JSON.
-    pub fn kept_as(self) -> Kept {
+    /// Returns the format in which the quarantine stores a rejected event of a body in this format. The rows of an Arrow
+    /// stream are stored as JSON.
+    pub fn payload_format(self) -> PayloadFormat {
         match self {
-            Self::Json | Self::ArrowIpc => Kept::Json,
-            Self::Protobuf => Kept::Protobuf,
+            Self::Json | Self::ArrowIpc => PayloadFormat::Json,
+            Self::Protobuf => PayloadFormat::Protobuf,
         }
     }
 }
 
-impl Kept {
-    /// The value in the quarantine's `format` column.
+impl PayloadFormat {
+    /// Returns the value for the quarantine's `format` column.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Json => "json",
@@ -96,10 +107,10 @@ impl Kept {
         }
     }
 
-    /// Parses the quarantine's `format` column. Entries written before that column existed have none: bytes that begin
-    /// with `{` are JSON, all others protobuf.
-    pub fn of(word: Option<&str>, bytes: &[u8]) -> Self {
-        match word {
+    /// Parses a value of the quarantine's `format` column. The value is null in entries that were written before the column
+    /// existed. In such an entry, bytes that begin with `{` are JSON and all others are protobuf.
+    pub fn parse(name: Option<&str>, bytes: &[u8]) -> Self {
+        match name {
             Some("protobuf") => Self::Protobuf,
             Some("avro") => Self::Avro,
             Some("source_protobuf") => Self::SourceProtobuf,
@@ -108,7 +119,7 @@ impl Kept {
         }
     }
 
-    /// The decoder for events in this format. `None` if only the source can read them.
+    /// Returns the format with which [`decode_messages`] reads such bytes. Returns `None` if only the source can read them.
     pub fn format(self) -> Option<Format> {
         match self {
             Self::Json => Some(Format::Json),
@@ -118,24 +129,25 @@ impl Kept {
     }
 }
 
-/// Who owns the decoded events.
+/// The rule that determines the owner of each decoded event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Owner {
-    /// The sender's tenant, from the token or the message key. Events without a tenant get this one; events that name a
-    /// different tenant are rejected.
+    /// The sender's tenant, from the token or the message key. An event without a tenant belongs to this one. An event
+    /// that names a different tenant is rejected.
     Tenant(TenantId),
-    /// Each event names its tenant (operators and sources only). An event without a tenant is rejected.
+    /// Each event must name its tenant, and an event without a tenant is rejected. Only operators and sources can use this
+    /// rule.
     PerEvent,
 }
 
-/// What the endpoint or source knows about events: their receive time, their owner, and the limits.
+/// The parameters of decoding that are the same for all events of a request: receive time, owner and limits.
 #[derive(Debug, Clone)]
-pub struct Stamp {
-    /// The server's receive time.
+pub struct DecodeOptions {
+    /// The time at which the server received the events.
     pub received: Micros,
     /// The owner of the events.
     pub owner: Owner,
-    /// The latest event time that is accepted.
+    /// The latest event time that is accepted. Events with a later time are rejected.
     pub time_max: Micros,
     /// The maximum size of one event, in bytes.
     pub event_bytes_max: usize,
@@ -143,12 +155,12 @@ pub struct Stamp {
     pub dimensions_max: usize,
 }
 
-/// A decoded body: accepted events as columns in arrival order, and rejected events with their reasons.
+/// The result of decoding a body: the accepted events as columns, and the rejected events with their reasons.
 #[derive(Debug)]
 pub struct Decoded {
-    /// The accepted events.
+    /// The accepted events, in the order in which they were received.
     pub batch: EventBatch,
-    /// The rejected events.
+    /// The rejected events, in the order in which they were received.
     pub rejects: Vec<Reject>,
 }
 
@@ -156,12 +168,12 @@ impl TenantId {
     /// The maximum length of a tenant id, in bytes.
     pub const BYTES_MAX: usize = 256;
 
-    /// Parses a tenant id, which must not be empty, too long, or contain control characters.
+    /// Parses a tenant id. It must not be empty, longer than [`TenantId::BYTES_MAX`], or contain control characters.
     pub fn parse(text: &str) -> Result<Self> {
         Self::check(text).map(|()| Self(text.into()))
     }
 
-    /// Checks a tenant id like [`TenantId::parse`], without allocating.
+    /// Checks a tenant id in the same way as [`TenantId::parse`], but does not allocate.
     pub(crate) fn check(text: &str) -> Result<()> {
         if text.is_empty() {
             return Err(Error::invalid("a tenant id must not be empty"));
@@ -179,12 +191,13 @@ impl TenantId {
         Ok(())
     }
 
-    /// A fast path of [`TenantId::check`]: whether the bytes are a valid tenant id of printable ASCII.
+    /// Returns true if the bytes are a valid tenant id of printable ASCII characters. This is a fast path for
+    /// [`TenantId::check`], which accepts other characters too.
     pub(crate) fn is_plain(bytes: &[u8]) -> bool {
         !bytes.is_empty() && bytes.len() <= Self::BYTES_MAX && bytes.iter().all(|byte| matches!(byte, b' '..=b'~'))
     }
 
-    /// The tenant id as text.
+    /// Returns the tenant id as a string.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -202,13 +215,14 @@ impl fmt::Debug for TenantId {
     }
 }
 
-/// Decodes a whole body. `Err` only if the body as a whole is not in this format, so that it cannot be split into events.
-pub fn decode(contract: &Contract, format: Format, body: &Bytes, stamp: &Stamp) -> Result<Decoded> {
+/// Decodes a whole body. Invalid events become rejects. Returns an error only if the body exceeds a limit, or if it
+/// cannot be split into events because it is not in this format at all.
+pub fn decode(contract: &Contract, format: Format, body: &Bytes, options: &DecodeOptions) -> Result<Decoded> {
     check_length(body)?;
     match format {
-        Format::Json => decode::json::decode(contract, body, stamp),
-        Format::Protobuf => decode::protobuf::decode(contract, body, stamp),
-        Format::ArrowIpc => decode::ipc::decode(contract, body, stamp),
+        Format::Json => decode::json::decode(contract, body, options),
+        Format::Protobuf => decode::protobuf::decode(contract, body, options),
+        Format::ArrowIpc => decode::ipc::decode(contract, body, options),
     }
 }
 
@@ -222,32 +236,39 @@ fn check_length(body: &Bytes) -> Result<()> {
     Ok(())
 }
 
-/// Decodes separate messages: each of `ranges` in `body` is one event, whatever its bytes. The index of a reject is its
-/// index in `ranges`. `Err` only if the table cannot read messages of this format.
+/// Decodes separate messages. Each range of `body` is exactly one event, even if its bytes are invalid. The index of a
+/// reject is the index of its range. Returns an error if the messages exceed a limit, or if the table cannot read
+/// messages in this format.
 ///
-/// Put a separator, such as a line break, between two messages: a message that ends inside a UTF-8 character must not be
-/// completed by the first bytes of the next.
+/// The caller must put a separator, such as a line break, between two messages. Otherwise a message that ends in the middle
+/// of a UTF-8 character could be completed by the first bytes of the next message.
 pub fn decode_messages(
     contract: &Contract,
     format: Format,
     body: &Bytes,
     ranges: &[Range<usize>],
-    stamp: &Stamp,
+    options: &DecodeOptions,
 ) -> Result<Decoded> {
     check_length(body)?;
     match format {
-        Format::Json => decode::json::decode_messages(contract, body, ranges, stamp),
-        Format::Protobuf => decode::protobuf::decode_messages(contract, body, ranges, stamp),
+        Format::Json => decode::json::decode_messages(contract, body, ranges, options),
+        Format::Protobuf => decode::protobuf::decode_messages(contract, body, ranges, options),
         Format::ArrowIpc => Err(Error::unsupported(
-            "messages cannot be in Arrow format: send one event per message, as JSON or protobuf",
+            "messages cannot be in Arrow format: send one event per message as JSON or protobuf",
         )),
     }
 }
 
-/// The maximum number of messages in one call of [`decode_messages`], such that all of them may be rejected.
-pub const MESSAGES_MAX: usize = decode::acceptor::BODY_REJECTS_MAX;
+/// The maximum number of messages that one call of [`decode_messages`] can handle even if it rejects all of them.
+pub const MESSAGES_MAX: usize = decode::accept_or_reject::BODY_REJECTS_MAX;
 
-/// Decodes an Arrow batch (Flight, ADBC): columns are matched by name and cast if the cast is lossless.
-pub fn decode_arrow(contract: &Contract, batch: &RecordBatch, first_index: u64, stamp: &Stamp) -> Result<Decoded> {
-    decode::arrow_batch::decode(contract, batch, first_index, stamp)
+/// Decodes an Arrow batch, as Flight and ADBC send it. Columns are matched by name and cast if the cast loses nothing.
+/// `first_index` is the index of the batch's first row in the request.
+pub fn decode_arrow(
+    contract: &Contract,
+    batch: &RecordBatch,
+    first_index: u64,
+    options: &DecodeOptions,
+) -> Result<Decoded> {
+    decode::arrow_batch::decode(contract, batch, first_index, options)
 }

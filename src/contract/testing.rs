@@ -1,4 +1,4 @@
-//! Test support: contracts, stamps and bodies for the tests of this module.
+//! Test support: contracts, decode parameters and bodies for the tests of this module.
 
 use std::path::Path;
 
@@ -6,13 +6,13 @@ use arrow::record_batch::RecordBatch;
 use bytes::Bytes;
 use serde_json::Value;
 
-use super::{Contract, Decoded, Format, Owner, Stamp, TenantId, decode};
+use super::{Contract, DecodeOptions, Decoded, Format, Owner, TenantId, decode};
 use crate::config::{ColumnConfig, TableConfig, TimeUnit};
 
 /// 2026-01-01T00:00:00Z in milliseconds.
 pub(super) const NOW_MS: u64 = 1_767_225_600_000;
 
-/// The demo's declaration of the call events.
+/// Returns the demo's declaration of the table of call events.
 pub(super) fn voice_config() -> TableConfig {
     TableConfig {
         proto: Some("proto/glasshouse/voice/v1/call_event.proto".into()),
@@ -34,7 +34,8 @@ pub(super) fn voice() -> Contract {
     Contract::new("call_events", &voice_config(), Path::new(env!("CARGO_MANIFEST_DIR"))).unwrap()
 }
 
-/// A table with one column of each kind; without a map column if `map` is empty.
+/// Returns the declaration of a table with one column of each kind except map. The table also has a map column named `map`,
+/// unless `map` is empty.
 pub(super) fn plain_config(map: &str) -> TableConfig {
     let columns = [
         ("who", "text"),
@@ -64,34 +65,34 @@ pub(super) fn plain(map: &str) -> Contract {
     Contract::new("plain", &plain_config(map), Path::new("")).unwrap()
 }
 
-pub(super) fn acme() -> Stamp {
-    stamp(Owner::Tenant(TenantId::parse("acme").unwrap()))
+pub(super) fn acme() -> DecodeOptions {
+    options(Owner::Tenant(TenantId::parse("acme").unwrap()))
 }
 
-pub(super) fn operator() -> Stamp {
-    stamp(Owner::PerEvent)
+pub(super) fn operator() -> DecodeOptions {
+    options(Owner::PerEvent)
 }
 
-fn stamp(owner: Owner) -> Stamp {
+fn options(owner: Owner) -> DecodeOptions {
     let received = NOW_MS as i64 * 1_000;
-    Stamp { received, owner, time_max: received + 3_600_000_000, event_bytes_max: 4_096, dimensions_max: 4 }
+    DecodeOptions { received, owner, time_max: received + 3_600_000_000, event_bytes_max: 4_096, dimensions_max: 4 }
 }
 
-pub(super) fn json(contract: &Contract, body: impl AsRef<[u8]>, stamp: &Stamp) -> Decoded {
-    decode_plain(contract, Format::Json, body, stamp)
+pub(super) fn json(contract: &Contract, body: impl AsRef<[u8]>, options: &DecodeOptions) -> Decoded {
+    decode_plain(contract, Format::Json, body, options)
 }
 
-pub(super) fn protobuf(contract: &Contract, body: impl AsRef<[u8]>, stamp: &Stamp) -> Decoded {
-    decode_plain(contract, Format::Protobuf, body, stamp)
+pub(super) fn protobuf(contract: &Contract, body: impl AsRef<[u8]>, options: &DecodeOptions) -> Decoded {
+    decode_plain(contract, Format::Protobuf, body, options)
 }
 
-/// Decodes a body; dictionaries are decoded to plain text.
-fn decode_plain(contract: &Contract, format: Format, body: impl AsRef<[u8]>, stamp: &Stamp) -> Decoded {
-    let decoded = decode(contract, format, &Bytes::copy_from_slice(body.as_ref()), stamp).unwrap();
+/// Decodes a body, and decodes its dictionaries to plain strings.
+fn decode_plain(contract: &Contract, format: Format, body: impl AsRef<[u8]>, options: &DecodeOptions) -> Decoded {
+    let decoded = decode(contract, format, &Bytes::copy_from_slice(body.as_ref()), options).unwrap();
     Decoded { batch: super::EventBatch::unchecked(decoded.batch.to_plain().unwrap()), ..decoded }
 }
 
-/// Accepted rows as JSON, without nulls.
+/// Returns the accepted rows as JSON objects without nulls.
 pub(super) fn rows(batch: &RecordBatch) -> Vec<Value> {
     let mut lines = Vec::new();
     let mut writer = arrow::json::LineDelimitedWriter::new(&mut lines);
@@ -101,7 +102,7 @@ pub(super) fn rows(batch: &RecordBatch) -> Vec<Value> {
     serde_json::Deserializer::from_slice(&lines).into_iter().map(Result::unwrap).collect()
 }
 
-/// The rejects of a body: index and reason.
+/// Returns the index and the reason of each reject.
 pub(super) fn reasons(decoded: &Decoded) -> Vec<(u64, &'static str)> {
     decoded.rejects.iter().map(|reject| (reject.index, reject.reason.as_str())).collect()
 }
@@ -120,7 +121,7 @@ pub(super) fn double(number: u64, value: f64) -> Vec<u8> {
     [leb(number << 3 | 1), value.to_le_bytes().to_vec()].concat()
 }
 
-/// A message with its length prefix.
+/// Encodes a message with its length prefix.
 pub(super) fn delimited(fields: &[Vec<u8>]) -> Vec<u8> {
     let message = fields.concat();
     [leb(message.len() as u64), message].concat()
@@ -140,7 +141,7 @@ fn strings(texts: &[&str]) -> Vec<String> {
     texts.iter().map(|text| (*text).to_owned()).collect()
 }
 
-/// An Arrow IPC stream of batches.
+/// Writes batches as an Arrow IPC stream.
 pub(super) fn ipc(batches: &[RecordBatch]) -> Vec<u8> {
     let mut writer = arrow::ipc::writer::StreamWriter::try_new(Vec::new(), &batches[0].schema()).unwrap();
     batches.iter().for_each(|batch| writer.write(batch).unwrap());
@@ -148,6 +149,6 @@ pub(super) fn ipc(batches: &[RecordBatch]) -> Vec<u8> {
 }
 
 /// Decodes an Arrow batch.
-pub(super) fn arrow_rows(contract: &Contract, batch: &RecordBatch, stamp: &Stamp) -> Decoded {
-    super::decode_arrow(contract, batch, 0, stamp).unwrap()
+pub(super) fn arrow_rows(contract: &Contract, batch: &RecordBatch, options: &DecodeOptions) -> Decoded {
+    super::decode_arrow(contract, batch, 0, options).unwrap()
 }

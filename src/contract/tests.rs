@@ -1,4 +1,4 @@
-//! Tests of table declarations: columns and faults, the quarantine, and presence and types of protobuf fields.
+//! Tests of table declarations: columns and error messages, the quarantine, and the presence and types of protobuf fields.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use crate::config::{ColumnConfig, LatestConfig, TableConfig};
 use crate::error::Kind;
 
 #[test]
-fn the_call_event_becomes_readable_columns_in_stored_order() {
+fn the_call_event_is_declared_by_columns_in_stored_order() {
     let contract = voice();
     let columns: Vec<_> =
         contract.columns.iter().map(|column| (&*column.name, column.kind.as_str(), &*column.unit)).collect();
@@ -58,7 +58,7 @@ fn the_call_event_becomes_readable_columns_in_stored_order() {
 }
 
 #[test]
-fn the_table_schema_ends_with_the_day() {
+fn the_table_schema_ends_with_the_event_date() {
     let contract = plain("more");
     let (files, table) = (contract.schema(), contract.table_schema());
     assert_eq!(files.fields()[..], table.fields()[..files.fields().len()]);
@@ -70,7 +70,7 @@ fn the_table_schema_ends_with_the_day() {
 }
 
 #[test]
-fn the_quarantine_has_the_tenant_column_of_its_table() {
+fn the_quarantine_has_the_tenant_column_of_its_table_and_fixed_columns() {
     let quarantine = Contract::quarantine_of(&voice());
     let columns: Vec<_> = quarantine.columns.iter().map(|column| (&*column.name, column.kind.as_str())).collect();
     assert_eq!(quarantine.name, "call_events_quarantine");
@@ -97,11 +97,11 @@ fn the_quarantine_has_the_tenant_column_of_its_table() {
     assert!(voice().is_shown("resolves"), "a table may have a column of that name");
 }
 
-/// One fault of a declaration: a change to a valid one, and the expected message.
+/// An invalid declaration: a change to a valid declaration, and the expected error message.
 type DeclarationCase = (fn(&mut TableConfig), &'static str);
 
 #[test]
-fn all_faults_of_columns_are_reported_at_once() {
+fn all_errors_in_columns_are_reported_together() {
     let column = |name: &str, kind: &str| ColumnConfig { name: name.into(), kind: kind.into(), ..Default::default() };
     let mut config = plain_config("");
     config.columns.push(column("mos", "flaot64"));
@@ -112,8 +112,8 @@ fn all_faults_of_columns_are_reported_at_once() {
     config.id = "kye".into();
     config.tenant = "large".into();
     config.metrics = vec!["day".into()];
-    let fault = Contract::new("plain", &config, Path::new("")).unwrap_err();
-    assert_eq!(fault.kind(), Kind::Invalid);
+    let error = Contract::new("plain", &config, Path::new("")).unwrap_err();
+    assert_eq!(error.kind(), Kind::Invalid);
     for part in [
         "table `plain`: ",
         "column `mos`: unknown type `flaot64`, did you mean `float64`?",
@@ -125,7 +125,7 @@ fn all_faults_of_columns_are_reported_at_once() {
         "`tenant` names `large`, which is int64; it must be text",
         "`metrics` names `day`, which is date; it must be a number",
     ] {
-        assert!(fault.message().contains(part), "expected {part:?} in {fault}");
+        assert!(error.message().contains(part), "expected {part:?} in {error}");
     }
 }
 
@@ -137,7 +137,7 @@ fn latest_accepts_only_suitable_columns() {
         config.latest = Some(LatestConfig { key, by: by.to_owned(), deleted: deleted.map(str::to_owned) });
         Contract::new("plain", &config, Path::new(""))
     };
-    // In stored order: who, at, key, received_time, flag, small, large, single, double, day, data, more.
+    // The columns in stored order: who, at, key, received_time, flag, small, large, single, double, day, data, more.
     for (key, by, deleted, expected) in [
         (&["data"][..], "day", Some("flag"), Latest { key: vec![10], by: 9, deleted: Some(4) }),
         (&["large", "flag", "who"], "received_time", None, Latest { key: vec![6, 4, 0], by: 3, deleted: None }),
@@ -152,7 +152,7 @@ fn latest_accepts_only_suitable_columns() {
     for (key, by, deleted, expected) in [
         (&[][..], "day", None, "`latest.key` is empty: name the columns"),
         (&["dya"], "at", None, "`latest.key` names the unknown column `dya`, did you mean `day`?"),
-        (&["single"], "at", None, "`latest.key` names `single`, which is float32; it must be a text, a bool"),
+        (&["single"], "at", None, "`latest.key` names `single`, which is float32; it must be text, bool, int32"),
         (&["double"], "at", None, "`latest.key` names `double`, which is float64"),
         (&["more"], "at", None, "`latest.key` names `more`, which is map"),
         (&["received_time"], "at", None, "`latest.key` names the unknown column `received_time`"),
@@ -163,20 +163,20 @@ fn latest_accepts_only_suitable_columns() {
             &["large"],
             "data",
             None,
-            "`latest.by` names `data`, which is bytes; it must be an integer, a timestamp or a date",
+            "`latest.by` names `data`, which is bytes; it must be int32, int64, timestamp or date",
         ),
         (&["large"], "double", None, "`latest.by` names `double`, which is float64"),
         (&["large"], "gone", None, "`latest.by` names the unknown column `gone`"),
         (&["large"], "at", Some("small"), "`latest.deleted` names `small`, which is int32; it must be bool"),
         (&["large", "flag"], "at", Some("flag"), "`latest.deleted` names `flag`, which is in `latest.key`"),
     ] {
-        let fault = latest(key, by, deleted).unwrap_err();
-        assert!(fault.message().contains(expected), "expected {expected:?} in {fault}");
+        let error = latest(key, by, deleted).unwrap_err();
+        assert!(error.message().contains(expected), "expected {expected:?} in {error}");
     }
 }
 
 #[test]
-fn faults_of_a_proto_declaration_are_reported() {
+fn errors_in_a_proto_declaration_are_reported() {
     let cases: [DeclarationCase; 9] = [
         (|config| config.proto = Some("proto/none.proto".into()), "does not compile"),
         (|config| config.message = None, "`message` is not set: name one of glasshouse.voice.v1.CallEvent,"),
@@ -194,12 +194,12 @@ fn faults_of_a_proto_declaration_are_reported() {
     for (change, message) in cases {
         let mut config = voice_config();
         change(&mut config);
-        let fault = Contract::new("calls", &config, Path::new(env!("CARGO_MANIFEST_DIR"))).unwrap_err();
-        assert!(fault.message().contains(message), "expected {message:?} in {fault}");
+        let error = Contract::new("calls", &config, Path::new(env!("CARGO_MANIFEST_DIR"))).unwrap_err();
+        assert!(error.message().contains(message), "expected {message:?} in {error}");
     }
 }
 
-/// The contract of a `.proto` in a temporary folder.
+/// Returns the contract of a table that is declared by a `.proto` file in a temporary folder.
 fn contract_of(proto: &str, change: impl FnOnce(&mut TableConfig)) -> crate::error::Result<Contract> {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("t.proto"), format!("syntax = \"proto3\"; package t; {proto}")).unwrap();
@@ -222,9 +222,9 @@ fn repeated_and_recursive_fields_are_refused_unless_ignored() {
     let proto = format!(
         "message E {{ {KEYS} optional int64 at = 2; repeated string tags = 4; E parent = 5; map<string, E> by = 6; }}"
     );
-    let fault = contract_of(&proto, |_| {}).unwrap_err();
+    let error = contract_of(&proto, |_| {}).unwrap_err();
     for part in ["`tags` is repeated", "`parent` is recursive", "`by` is a map of messages"] {
-        assert!(fault.message().contains(part), "expected {part:?} in {fault}");
+        assert!(error.message().contains(part), "expected {part:?} in {error}");
     }
     let ignored = ["tags", "parent", "by"].map(str::to_owned).to_vec();
     let contract = contract_of(&proto, |config| config.ignore = ignored).unwrap();
@@ -234,7 +234,7 @@ fn repeated_and_recursive_fields_are_refused_unless_ignored() {
 }
 
 #[test]
-fn absent_fields_without_presence_are_zero_if_their_message_is_present() {
+fn absent_fields_without_presence_have_default_values_if_their_message_is_present() {
     let proto = format!(
         "enum Kind {{ NONE = 0; SOME = 1; }}
          message Inner {{ double loss = 1; optional double mos = 2; }}
@@ -253,7 +253,7 @@ fn absent_fields_without_presence_are_zero_if_their_message_is_present() {
     assert_eq!(rows(&decoded.batch), [row(value!({})), row(value!({"inner_loss": 0.0}))]);
     let sent = r#"{"at": 1000, "key": "k"} "#.to_owned() + "\n" + r#"{"at": 1000, "key": "k", "inner": {}}"#;
     assert_eq!(json(&contract, sent, &acme()).batch, decoded.batch);
-    // An absent time without presence is missing, not 1970.
+    // An absent time is reported as missing. It is not set to the default of zero, which would be 1970.
     assert_eq!(reasons(&protobuf(&contract, delimited(&[bytes(3, "k")]), &acme())), [(0, "missing_time")]);
 }
 
@@ -311,6 +311,6 @@ fn a_tenant_id_is_short_and_printable() {
 
 #[test]
 fn a_table_declared_by_columns_refuses_protobuf() {
-    let fault = decode(&plain(""), Format::Protobuf, &bytes::Bytes::from_static(&[0]), &acme()).unwrap_err();
-    assert!(fault.message().contains("send JSON or Arrow"), "{fault}");
+    let error = decode(&plain(""), Format::Protobuf, &bytes::Bytes::from_static(&[0]), &acme()).unwrap_err();
+    assert!(error.message().contains("send JSON or Arrow"), "{error}");
 }

@@ -35,7 +35,7 @@ use super::messages::{MESSAGES, schema, schema_with_place};
 use super::provenance::carry;
 use super::{deadline, json};
 use crate::config::Envelope;
-use crate::contract::{Contract, EVENT_DATE, Owner, RECEIVED_TIME, Stamp, decode_arrow};
+use crate::contract::{Contract, DecodeOptions, EVENT_DATE, Owner, RECEIVED_TIME, decode_arrow};
 use crate::error::{Error, Result, did_you_mean};
 
 /// Rows per batch inside a plan.
@@ -192,7 +192,8 @@ fn check_types(schema: &SchemaRef, target: PlanTarget<'_>) -> Result<()> {
         return Err(Error::invalid(format!("column `{}` has values of several types: cast it to one", field.name())));
     }
     let shown = Arc::new(Schema::new(schema.fields()[..columns].to_vec()));
-    let stamp = Stamp { received: 0, owner: Owner::PerEvent, time_max: 0, event_bytes_max: 0, dimensions_max: 0 };
+    let stamp =
+        DecodeOptions { received: 0, owner: Owner::PerEvent, time_max: 0, event_bytes_max: 0, dimensions_max: 0 };
     decode_arrow(target.contract, &RecordBatch::new_empty(shown), 0, &stamp).map(|_| ())
 }
 

@@ -1,9 +1,9 @@
-//! Builders of single Arrow columns.
+//! The builder of a single Arrow column.
 //!
-//! In: values, row by row. Out: an array. Eight-byte numbers become the array's buffer without a copy; texts are built by a
-//! [`TextBuilder`].
+//! Takes values row by row and produces an array. Values of eight bytes become the array's buffer without a copy. Strings
+//! are built by a [`TextBuilder`].
 //!
-//! **Invariant:** values of the open row come after all kept values, and are truncated when the row is dropped.
+//! **Invariant:** the value of the open row follows the values of all kept rows, and is truncated when the row is dropped.
 
 use std::sync::Arc;
 
@@ -13,31 +13,30 @@ use arrow::array::{
 };
 use arrow::buffer::{BooleanBuffer, Buffer, NullBuffer, ScalarBuffer};
 use arrow::datatypes::ArrowNativeType;
-use arrow::error::ArrowError;
 
 use super::padded_slice::PaddedSlice;
 use super::text_builder::TextBuilder;
-use crate::contract::schema::table::ColumnKind;
-use crate::contract::{Owner, Stamp};
-use crate::error::{Error, Result};
+use crate::contract::ColumnKind;
+use crate::contract::{DecodeOptions, Owner};
+use crate::error::Result;
 
-/// Bits in one word of a bit set.
+/// The number of bits in a word of a bit set.
 const WORD: usize = 64;
 
-/// The builder of one column.
+/// Builds one column.
 #[derive(Debug)]
 pub(in crate::contract) enum ColumnBuilder {
-    /// The bits of each row's number, and a validity bit per row.
+    /// A column of numbers, booleans or times: the bits of each row's value, and a validity bit per row.
     Numbers(Vec<u64>, Vec<u64>),
-    /// Texts or byte strings, and a validity bit per row.
+    /// A column of strings or byte strings, and a validity bit per row.
     Bytes(TextBuilder, Vec<u64>),
-    /// The map column, which `MapBuilder` builds.
+    /// The map column, which a `MapBuilder` builds instead.
     Map,
 }
 
 impl ColumnBuilder {
-    /// A builder of a column of `kind`, with capacity for `rows` rows. `plain` texts are never dictionary-encoded, so
-    /// that they can be read back before the row is kept.
+    /// Creates a builder for a column of `kind` with capacity for `rows` rows. If `plain` is true, strings are never
+    /// dictionary-encoded and can be read back before the row is kept.
     pub(in crate::contract) fn new(kind: ColumnKind, plain: bool, rows: usize) -> Self {
         let validity = Vec::with_capacity(rows.div_ceil(WORD));
         match kind {
@@ -48,7 +47,7 @@ impl ColumnBuilder {
         }
     }
 
-    /// Grows the column to `rows` writable rows.
+    /// Grows the column so that `rows` rows can be written.
     pub(in crate::contract) fn grow(&mut self, rows: usize) {
         let (Self::Numbers(_, validity) | Self::Bytes(_, validity)) = self else { return };
         validity.resize(rows.div_ceil(WORD), 0);
@@ -57,27 +56,27 @@ impl ColumnBuilder {
         }
     }
 
-    /// Writes a row's number.
+    /// Writes a row's number, boolean or time, given as its bits.
     #[inline]
     pub(in crate::contract) fn put(&mut self, row: usize, bits: u64) {
         let Self::Numbers(values, validity) = self else {
-            return debug_assert!(false, "the column holds texts, not numbers");
+            return debug_assert!(false, "a number is written to a column of strings");
         };
         values[row] = bits;
         validity[row / WORD] |= 1 << (row % WORD);
     }
 
-    /// Writes the open row's text.
+    /// Writes the open row's string.
     #[inline]
     pub(in crate::contract) fn put_text(&mut self, row: usize, text: PaddedSlice<'_>) {
         let Self::Bytes(texts, validity) = self else {
-            return debug_assert!(false, "the column holds numbers, not texts");
+            return debug_assert!(false, "a string is written to a column of numbers");
         };
         texts.put(row, text);
         validity[row / WORD] |= 1 << (row % WORD);
     }
 
-    /// Writes the open row's text if the column's dictionary contains it. Returns whether it does.
+    /// Writes the open row's string if the column's dictionary already contains it. Returns true if it was written.
     #[inline]
     pub(in crate::contract) fn put_known(&mut self, row: usize, text: PaddedSlice<'_>) -> bool {
         let Self::Bytes(texts, validity) = self else { return false };
@@ -97,27 +96,28 @@ impl ColumnBuilder {
         }
     }
 
-    /// Keeps the open row's text, if this is a text column. `Limited` if the column would exceed its maximum size.
+    /// Keeps the open row's string, if the column contains strings. Returns a `Limited` error if the column would exceed its
+    /// maximum size.
     #[inline]
     pub(in crate::contract) fn keep(&mut self) -> Result<()> {
         if let Self::Bytes(texts, _) = self { texts.keep() } else { Ok(()) }
     }
 
-    /// The open row's number.
+    /// Returns the bits of the open row's number, or `None` if it is null.
     #[inline]
     pub(in crate::contract) fn number(&self, row: usize) -> Option<u64> {
         let Self::Numbers(values, validity) = self else { return None };
         is_set(validity, row).then(|| values[row])
     }
 
-    /// The open row's text, in a column of plain texts.
+    /// Returns the open row's string, or `None` if it is null. The column must have been created with `plain`.
     #[inline]
     pub(in crate::contract) fn text(&self, row: usize) -> Option<&[u8]> {
         let Self::Bytes(texts, validity) = self else { return None };
         if is_set(validity, row) { texts.open() } else { None }
     }
 
-    /// The array of the first `rows` rows. `None` for the map column.
+    /// Converts the first `rows` rows to an array. Returns `None` for the map column.
     pub(in crate::contract) fn finish(self, kind: ColumnKind, rows: usize) -> Result<Option<ArrayRef>> {
         let nulls = |validity| {
             let nulls = NullBuffer::new(BooleanBuffer::new(Buffer::from_vec(validity), 0, rows));
@@ -135,14 +135,14 @@ fn is_set(bits: &[u64], row: usize) -> bool {
     bits.get(row / WORD).is_some_and(|word| word >> (row % WORD) & 1 == 1)
 }
 
-/// The first `rows` values as an array of numbers, booleans, timestamps or dates.
+/// Converts the first `rows` values to an array of numbers, booleans, timestamps or dates.
 fn numbers(kind: ColumnKind, mut values: Vec<u64>, rows: usize, nulls: Option<NullBuffer>) -> ArrayRef {
     values.truncate(rows);
     match kind {
         ColumnKind::Bool => {
             Arc::new(BooleanArray::new(BooleanBuffer::collect_bool(rows, |row| values[row] != 0), nulls))
         }
-        // The leaf that made the value has checked its range.
+        // The range was checked when the value was converted (`Leaf::int`).
         ColumnKind::Int32 => Arc::new(Int32Array::new(values.iter().map(|bits| *bits as i32).collect(), nulls)),
         ColumnKind::Date => Arc::new(Date32Array::new(values.iter().map(|bits| *bits as i32).collect(), nulls)),
         ColumnKind::Float32 => {
@@ -157,31 +157,26 @@ fn numbers(kind: ColumnKind, mut values: Vec<u64>, rows: usize, nulls: Option<Nu
     }
 }
 
-/// Reinterprets eight-byte values as the array's native type, without a copy.
+/// Reinterprets values of eight bytes as the array's native type without copying them.
 fn same_bits<T: ArrowNativeType>(values: Vec<u64>) -> ScalarBuffer<T> {
     Buffer::from_vec(values).into()
 }
 
-/// An Arrow error while a column is finished. It would be a bug of a decoder, which checks every value.
-pub(in crate::contract) fn column_error(cause: ArrowError) -> Error {
-    Error::internal("decoded values do not fit their column").with_source(cause)
-}
-
-/// A builder of the map column's exact type.
+/// Creates Arrow's map builder for exactly the type of the map column.
 pub(in crate::contract) fn map_builder() -> MapBuilder<StringBuilder, StringBuilder> {
     let names = MapFieldNames { entry: "key_value".into(), key: "key".into(), value: "value".into() };
     MapBuilder::new(Some(names), StringBuilder::new(), StringBuilder::new())
 }
 
-/// The tenant column when every row belongs to the sender's tenant.
-pub(in crate::contract) fn tenant_column(stamp: &Stamp, rows: usize) -> ArrayRef {
-    match &stamp.owner {
+/// Returns the tenant column for rows that all belong to the sender's tenant.
+pub(in crate::contract) fn tenant_column(options: &DecodeOptions, rows: usize) -> ArrayRef {
+    match &options.owner {
         Owner::Tenant(tenant) => Arc::new(StringArray::from_iter_values(std::iter::repeat_n(tenant.as_str(), rows))),
         Owner::PerEvent => Arc::new(StringArray::new_null(rows)),
     }
 }
 
-/// The receive time column: the same time in every row.
-pub(in crate::contract) fn received_column(stamp: &Stamp, rows: usize) -> ArrayRef {
-    Arc::new(TimestampMicrosecondArray::from_value(stamp.received, rows).with_timezone("UTC"))
+/// Returns the receive time column, which has the same value in every row.
+pub(in crate::contract) fn received_column(options: &DecodeOptions, rows: usize) -> ArrayRef {
+    Arc::new(TimestampMicrosecondArray::from_value(options.received, rows).with_timezone("UTC"))
 }

@@ -1,9 +1,10 @@
-//! Dictionary encoding of repeated texts: each distinct text is stored once and identified by its index.
+//! Dictionary encoding: each distinct string is stored once and identified by its index.
 //!
-//! In: texts. Out: their indexes, from 0 in order of first appearance. Most columns of an event are dictionaries; they are
-//! checked, sorted and written to a file by index alone, without reading the texts again.
+//! Strings are numbered from 0 in the order in which they first appear. Most text columns of events are dictionaries. Such
+//! columns are checked, sorted and written to a file by index, without reading the strings again.
 //!
-//! **Invariant:** the hash table is keyed with a per-process secret, so that a sender cannot construct colliding texts.
+//! **Invariant:** the hash function is keyed with a secret that is different in each process, so a sender cannot construct
+//! strings that collide.
 
 use std::hash::Hasher as _;
 use std::sync::{Arc, LazyLock};
@@ -18,29 +19,29 @@ use super::padded_slice::{PaddedSlice, SHORT_BYTES_MAX};
 
 /// The maximum number of values in one dictionary.
 pub const DICTIONARY_VALUES_MAX: usize = 1 << 11;
-/// Slots of a new hash table. It grows before it is half full.
+/// The number of slots of a new hash table. A table grows before more than half of its slots are used.
 const SLOTS_MIN: usize = 1 << 5;
-/// The content of a free slot: no text has this length.
+/// The content of a free slot. No string has this length.
 const FREE: TableSlot = TableSlot { key: [0; 2], length: u32::MAX, index: 0 };
 
-/// An array of dictionary-encoded texts.
+/// An array of dictionary-encoded strings.
 pub type TextDictionaryArray = DictionaryArray<UInt16Type>;
 
-/// The hash key of this process.
+/// The hash function, keyed with the secret of this process.
 static SECRET: LazyLock<SipHasher13> = LazyLock::new(|| SipHasher13::new_with_keys(rand::random(), rand::random()));
 
-/// Distinct texts and their indexes.
+/// Assigns an index to each distinct string.
 #[derive(Debug)]
 pub struct DictionaryBuilder {
     /// The hash table; its length is a power of two.
     slots: Vec<TableSlot>,
-    /// The offset at which each text begins, and the end of the last text.
+    /// The offset in `bytes` at which each string begins, and the end of the last string.
     ends: Vec<i32>,
     bytes: Vec<u8>,
     secret: [u64; 2],
 }
 
-/// A slot of the hash table: a text's key, length and index.
+/// A slot of the hash table, with the hash key, length and index of a string.
 #[derive(Debug, Clone, Copy)]
 struct TableSlot {
     key: [u64; 2],
@@ -56,30 +57,30 @@ impl Default for DictionaryBuilder {
 }
 
 impl DictionaryBuilder {
-    /// The number of distinct texts.
+    /// Returns the number of distinct strings.
     pub fn len(&self) -> usize {
         self.ends.len() - 1
     }
 
-    /// Whether the dictionary is empty.
+    /// Returns true if the dictionary is empty.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The text at an index that this dictionary returned.
+    /// Returns the string at an index. The index must have been returned by this dictionary.
     pub fn get(&self, index: u16) -> PaddedSlice<'_> {
         let [start, end] = [0, 1].map(|next| self.ends[usize::from(index) + next] as usize);
         PaddedSlice::new(&self.bytes, start, end)
     }
 
-    /// The index of a text, if the dictionary contains it.
+    /// Returns the index of a string, if the dictionary contains it.
     #[inline]
     pub fn find(&self, text: PaddedSlice<'_>) -> Option<u16> {
         self.seek(key(text), text).ok()
     }
 
-    /// The index of a text, which is added if it is new. `None` if the dictionary already has `values_max` or
-    /// [`DICTIONARY_VALUES_MAX`] values.
+    /// Returns the index of a string and adds the string if it is new. Returns `None` if it is new and the dictionary
+    /// already has `values_max` or [`DICTIONARY_VALUES_MAX`] values.
     #[inline]
     pub fn index(&mut self, text: PaddedSlice<'_>, values_max: usize) -> Option<u16> {
         let key = key(text);
@@ -89,14 +90,14 @@ impl DictionaryBuilder {
         }
     }
 
-    /// The index of a text, or the free slot where it belongs.
+    /// Looks up a string. Returns its index, or the free slot for it as an error.
     #[inline]
     fn seek(&self, key: [u64; 2], text: PaddedSlice<'_>) -> Result<u16, usize> {
         let mut at = self.first_slot(key, text.length());
         loop {
             let slot = &self.slots[at];
             if slot.key == key && slot.length as usize == text.length() {
-                // A short text is its key.
+                // The hash key of a short string is the string itself.
                 if text.length() <= SHORT_BYTES_MAX || self.get(slot.index).bytes() == text.bytes() {
                     return Ok(slot.index);
                 }
@@ -136,32 +137,32 @@ impl DictionaryBuilder {
         }
     }
 
-    /// The first slot of a key's probe sequence.
+    /// Returns the first slot of a key's probe sequence.
     #[inline]
     fn first_slot(&self, key: [u64; 2], length: usize) -> usize {
         let [low, high] = [key[0] ^ self.secret[0], key[1].rotate_left(29) ^ self.secret[1] ^ length as u64];
-        // A product of two secret-keyed factors: an attacker cannot predict the effect of either half of a key.
+        // Both factors depend on the secret, so an attacker cannot predict the effect of either half of a key.
         let product = u128::from(low) * u128::from(high);
         (product as u64 ^ (product >> 64) as u64) as usize & (self.slots.len() - 1)
     }
 
-    /// The distinct texts by index. An error if they are not valid UTF-8.
-    pub fn texts(self) -> Result<StringArray, ArrowError> {
+    /// Returns the distinct strings, ordered by index. Fails if a string is not valid UTF-8.
+    pub fn values(self) -> Result<StringArray, ArrowError> {
         StringArray::try_new(OffsetBuffer::new(self.ends.into()), Buffer::from_vec(self.bytes), None)
     }
 
-    /// A dictionary array with these indexes, which come from this dictionary unless they are null. An error if a text
-    /// is not valid UTF-8.
+    /// Returns a dictionary array with these indexes. Except for nulls, they must have been returned by this dictionary.
+    /// Fails if a string is not valid UTF-8.
     pub fn column(self, indexes: Vec<u16>, nulls: Option<NullBuffer>) -> Result<TextDictionaryArray, ArrowError> {
         let indexes = UInt16Array::try_new(indexes.into(), nulls)?;
-        TextDictionaryArray::try_new(indexes, Arc::new(self.texts()?))
+        TextDictionaryArray::try_new(indexes, Arc::new(self.values()?))
     }
 }
 
-/// The hash key of a text: a short text itself, or the hash of a long one.
+/// Returns the hash key of a string: a short string itself, or the hash of a long one.
 #[inline]
 fn key(text: PaddedSlice<'_>) -> [u64; 2] {
-    text.numbers().unwrap_or_else(|| {
+    text.words().unwrap_or_else(|| {
         let mut hasher = *SECRET;
         hasher.write(text.bytes());
         let hash = hasher.finish128();
@@ -169,7 +170,7 @@ fn key(text: PaddedSlice<'_>) -> [u64; 2] {
     })
 }
 
-/// The column as a dictionary array of texts, if it is one.
+/// Returns the column as a dictionary array of strings, or `None` if it has another type.
 pub fn as_dictionary(column: &ArrayRef) -> Option<&TextDictionaryArray> {
     let texts = column.as_dictionary_opt::<UInt16Type>()?;
     (*texts.values().data_type() == DataType::Utf8).then_some(texts)
@@ -185,15 +186,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_text_has_one_index() {
+    fn each_distinct_string_has_one_index() {
         let mut rng = StdRng::seed_from_u64(7);
         for (different, length) in [(1, 0), (3, 4), (40, 15), (300, 16), (DICTIONARY_VALUES_MAX, 17), (900, 40)] {
             let (mut dictionary, mut oracle) = (DictionaryBuilder::default(), HashMap::new());
             for _ in 0..20_000 {
                 let text = format!("{:>length$}", rng.random_range(0..different));
-                assert_eq!(dictionary.find(PaddedSlice::alone(text.as_bytes())), oracle.get(&text).copied());
+                assert_eq!(dictionary.find(PaddedSlice::unpadded(text.as_bytes())), oracle.get(&text).copied());
                 let next = oracle.len() as u16;
-                let index = dictionary.index(PaddedSlice::alone(text.as_bytes()), usize::MAX).unwrap();
+                let index = dictionary.index(PaddedSlice::unpadded(text.as_bytes()), usize::MAX).unwrap();
                 assert_eq!(index, *oracle.entry(text.clone()).or_insert(next));
                 assert_eq!(dictionary.get(index).bytes(), text.as_bytes());
             }
@@ -202,17 +203,17 @@ mod tests {
     }
 
     #[test]
-    fn texts_of_zeros_are_distinct() {
+    fn strings_of_zero_bytes_with_different_lengths_are_distinct() {
         let mut dictionary = DictionaryBuilder::default();
         for length in 0..40 {
-            assert_eq!(dictionary.index(PaddedSlice::alone(&[0; 40][..length]), usize::MAX), Some(length as u16));
+            assert_eq!(dictionary.index(PaddedSlice::unpadded(&[0; 40][..length]), usize::MAX), Some(length as u16));
         }
     }
 
     #[test]
     fn a_dictionary_does_not_exceed_its_limit() {
         let mut dictionary = DictionaryBuilder::default();
-        let mut index = |text: usize, max| dictionary.index(PaddedSlice::alone(text.to_string().as_bytes()), max);
+        let mut index = |text: usize, max| dictionary.index(PaddedSlice::unpadded(text.to_string().as_bytes()), max);
         assert_eq!((index(0, 2), index(1, 2), index(2, 2), index(1, 2)), (Some(0), Some(1), None, Some(1)));
         assert_eq!(
             (2..DICTIONARY_VALUES_MAX).filter_map(|text| index(text, usize::MAX)).count(),

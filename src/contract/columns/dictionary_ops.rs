@@ -1,7 +1,7 @@
-//! Operations on columns that may be dictionaries: concatenate them, decode them to plain text, compare their types.
+//! Operations on columns that may be dictionaries: concatenate them, decode them to plain strings, compare their types.
 //!
-//! In: columns of one contract, each plain or a dictionary; maps whose keys and values are either. Out: such a column.
-//! The batch around them is an `EventBatch`.
+//! A column is plain, a dictionary, or a map whose keys and values are each plain or a dictionary. `EventBatch` applies
+//! these operations to all columns of a batch.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use arrow::error::ArrowError;
 use super::dictionary::{DictionaryBuilder, as_dictionary};
 use super::padded_slice::PaddedSlice;
 
-/// The column with dictionaries decoded to plain text.
+/// Decodes the dictionaries in a column to plain strings.
 pub(super) fn plain_column(column: &ArrayRef) -> Result<ArrayRef, ArrowError> {
     match plain_type(column.data_type()) {
         kind if kind == *column.data_type() => Ok(Arc::clone(column)),
@@ -22,16 +22,21 @@ pub(super) fn plain_column(column: &ArrayRef) -> Result<ArrayRef, ArrowError> {
     }
 }
 
-/// The size of a column as plain text, which is what a dictionary may become when columns are concatenated. Of buffers
-/// that are shared with other columns, only the column's own range counts.
+/// Returns the keys and the values of a map column, without the parts of their arrays that no row of this column uses.
+pub fn map_leaves(map: &MapArray) -> [ArrayRef; 2] {
+    let offsets = map.value_offsets();
+    let (first, last) = (offsets[0] as usize, offsets[map.len()] as usize);
+    [map.keys(), map.values()].map(|leaf| leaf.slice(first, last - first))
+}
+
+/// Returns the size that a column has when its dictionaries are decoded to plain strings, as concatenation may do. If a
+/// buffer is shared with other columns, only the range that this column uses is counted.
 pub(super) fn plain_bytes(column: &ArrayRef) -> usize {
     let own =
         |column: &ArrayRef| column.to_data().get_slice_memory_size().unwrap_or_else(|_| column.get_array_memory_size());
     if let Some(map) = column.as_map_opt() {
-        let (offsets, offset_bytes) = (map.value_offsets(), size_of_val(map.value_offsets()));
-        let (first, last) = (offsets[0] as usize, offsets[map.len()] as usize);
-        let leaves = map.entries().columns().iter().map(|leaf| plain_bytes(&leaf.slice(first, last - first)));
-        return offset_bytes + leaves.sum::<usize>();
+        let leaves: usize = map_leaves(map).iter().map(plain_bytes).sum();
+        return size_of_val(map.value_offsets()) + leaves;
     }
     let Some(dictionary) = as_dictionary(column) else { return own(column) };
     let lengths: Vec<usize> = dictionary.values().as_string::<i32>().offsets().lengths().collect();
@@ -44,16 +49,16 @@ pub(super) fn plain_bytes(column: &ArrayRef) -> usize {
     texts + size_of::<i32>() * indexes.len()
 }
 
-/// Whether two schemas are equal except that one has dictionaries where the other has plain text.
-pub(super) fn is_same(one: &Schema, other: &Schema) -> bool {
+/// Returns true if two schemas are equal, except that one may have dictionaries where the other has plain strings.
+pub(super) fn same_except_encoding(one: &Schema, other: &Schema) -> bool {
     let same = |(one, other): (&FieldRef, &FieldRef)| {
         one.name() == other.name() && plain_type(one.data_type()) == plain_type(other.data_type())
     };
     one.fields().len() == other.fields().len() && one.fields().iter().zip(other.fields()).all(same)
 }
 
-/// The schema with the data types of these columns.
-pub(in crate::contract) fn typed(schema: &SchemaRef, columns: &[ArrayRef]) -> SchemaRef {
+/// Returns the schema with its data types replaced by those of the columns.
+pub(in crate::contract) fn with_column_types(schema: &SchemaRef, columns: &[ArrayRef]) -> SchemaRef {
     let fields = schema.fields().iter().zip(columns);
     if fields.clone().all(|(field, column)| field.data_type() == column.data_type()) {
         return Arc::clone(schema);
@@ -66,7 +71,7 @@ fn with_type(field: &FieldRef, kind: DataType) -> FieldRef {
     if *field.data_type() == kind { Arc::clone(field) } else { Arc::new(field.as_ref().clone().with_data_type(kind)) }
 }
 
-/// The type with plain text in place of dictionaries.
+/// Returns the type with dictionaries replaced by plain strings.
 fn plain_type(kind: &DataType) -> DataType {
     let plain = |field: &FieldRef| with_type(field, plain_type(field.data_type()));
     match kind {
@@ -78,7 +83,7 @@ fn plain_type(kind: &DataType) -> DataType {
 }
 
 pub(super) fn concat_columns(columns: &[ArrayRef]) -> Result<ArrayRef, ArrowError> {
-    // Empty columns do not decide whether the result is a dictionary.
+    // Empty columns are left out: they must not prevent the result from being a dictionary.
     let filled: Vec<ArrayRef> = columns.iter().filter(|column| !column.is_empty()).cloned().collect();
     let filled = if filled.is_empty() { &columns[..1] } else { &filled };
     if filled.iter().all(|column| as_dictionary(column).is_some()) {
@@ -92,7 +97,7 @@ pub(super) fn concat_columns(columns: &[ArrayRef]) -> Result<ArrayRef, ArrowErro
     concat(&plain.iter().map(AsRef::as_ref).collect::<Vec<_>>())
 }
 
-/// `None` if the values do not fit one dictionary.
+/// Concatenates dictionary columns. Returns `None` if their values do not fit into a single dictionary.
 fn concat_dictionaries(columns: &[ArrayRef]) -> Result<Option<ArrayRef>, ArrowError> {
     let rows = columns.iter().map(|column| column.len()).sum();
     let (mut dictionary, mut indexes, mut nulls) =
@@ -104,7 +109,7 @@ fn concat_dictionaries(columns: &[ArrayRef]) -> Result<Option<ArrayRef>, ArrowEr
         let known =
             ends.map(|(start, end)| dictionary.index(PaddedSlice::new(texts.value_data(), start, end), usize::MAX));
         let Some(known) = known.collect::<Option<Vec<u16>>>() else { return Ok(None) };
-        // The key of a null is arbitrary.
+        // The index of a null is arbitrary and may be out of range.
         let index = |index: &u16| known.get(usize::from(*index)).copied().unwrap_or(0);
         indexes.extend(column.keys().values().iter().map(index));
         match column.nulls() {
@@ -129,18 +134,9 @@ fn concat_maps(columns: &[ArrayRef]) -> Result<ArrayRef, ArrowError> {
             None => nulls.append_n_non_nulls(map.len()),
         }
     }
-    let leaf = |index: usize| {
-        let parts: Vec<ArrayRef> = maps
-            .iter()
-            .map(|map| {
-                let (offsets, leaf) = (map.value_offsets(), map.entries().column(index));
-                let (first, last) = (offsets[0] as usize, offsets[map.len()] as usize);
-                leaf.slice(first, last - first)
-            })
-            .collect();
-        concat_columns(&parts)
-    };
-    let leaves = (0..maps[0].entries().num_columns()).map(leaf).collect::<Result<Vec<_>, _>>()?;
+    let (keys, values): (Vec<_>, Vec<_>) =
+        maps.iter().map(|map| map_leaves(map)).map(|[keys, values]| (keys, values)).unzip();
+    let leaves = vec![concat_columns(&keys)?, concat_columns(&values)?];
     let fields = maps[0].entries().fields().iter().zip(&leaves);
     let fields: Fields = fields.map(|(field, leaf)| with_type(field, leaf.data_type().clone())).collect();
     let concatenated = StructArray::try_new(fields, leaves, None)?;

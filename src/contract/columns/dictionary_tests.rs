@@ -1,4 +1,4 @@
-//! Tests of dictionary columns: decoding them from bodies, and concatenating batches of them.
+//! Tests of dictionary columns: which columns decoders encode as dictionaries, and how batches are concatenated.
 
 use std::sync::Arc;
 
@@ -10,12 +10,13 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use serde_json::{Map, Value, json as value};
 
-use super::dictionary_ops::{plain_bytes, typed};
+use super::dictionary_ops::{plain_bytes, with_column_types};
 use crate::config::ColumnConfig;
 use crate::contract::testing::*;
 use crate::contract::{Contract, DICTIONARY_VALUES_MAX, EventBatch, Format, as_dictionary, decode};
 
-/// Text columns: few distinct values, few and then many, mostly absent, and distinct in each row.
+/// The text columns, in this order: few distinct values, few and later many distinct values, mostly null, and a different
+/// value in each row.
 const COLUMNS: [&str; 4] = ["few", "more", "rare", "many"];
 
 fn contract() -> Contract {
@@ -25,12 +26,12 @@ fn contract() -> Contract {
     Contract::new("plain", &config, std::path::Path::new("")).unwrap()
 }
 
-/// An event without its key fields.
+/// Returns an event without its key fields.
 fn event(row: usize, rng: &mut StdRng) -> Map<String, Value> {
     let mut event = Map::new();
     let mut put = |name: &str, text: String| event.insert(name.to_owned(), text.into());
     put("few", ["a", "é\n", "", "a text that is longer than most"][rng.random_range(0..4)].into());
-    // Few distinct values, then none for a while, then a new one each time.
+    // The column has few distinct values at first, then only nulls, and then a new value each time.
     match row {
         ..700 if !row.is_multiple_of(4) => put("more", format!("m{}", row % 90)),
         900.. if !row.is_multiple_of(2) => put("more", format!("m{row}")),
@@ -51,7 +52,7 @@ fn is_dictionary(column: &ArrayRef) -> bool {
 }
 
 #[test]
-fn few_distinct_texts_become_dictionaries_with_the_same_values() {
+fn columns_with_few_distinct_strings_become_dictionaries() {
     let (contract, mut rng) = (contract(), StdRng::seed_from_u64(3));
     let (mut lines, mut expected) = (Vec::new(), Vec::new());
     for row in 0..3_000 {
@@ -87,7 +88,7 @@ fn few_distinct_texts_become_dictionaries_with_the_same_values() {
 }
 
 #[test]
-fn a_dropped_event_leaves_no_dictionary_value_in_another() {
+fn a_rejected_event_leaves_no_dictionary_value_in_other_rows() {
     let lines = [
         r#"{"key": "a", "at": 0, "few": "lost", "large": "no number"}"#,
         r#"{"key": "b", "at": 0}"#,
@@ -105,7 +106,7 @@ fn a_dropped_event_leaves_no_dictionary_value_in_another() {
 }
 
 #[test]
-fn plain_bytes_of_a_dictionary_match_its_plain_texts() {
+fn plain_bytes_of_a_dictionary_match_the_size_of_the_decoded_column() {
     let (contract, mut rng) = (contract(), StdRng::seed_from_u64(11));
     let lines = (0..500).map(|row| {
         let mut sent = event(row, &mut rng);
@@ -117,14 +118,14 @@ fn plain_bytes_of_a_dictionary_match_its_plain_texts() {
     let plain = encoded.to_plain().unwrap();
     for (encoded, plain) in encoded.columns().iter().zip(plain.columns()) {
         let (counted, own) = (plain_bytes(encoded), plain_bytes(plain));
-        // Except for null bits and one extra offset.
+        // The sizes may differ by the null bits and one offset.
         assert!(counted.abs_diff(own) <= 200, "{counted} instead of {own}: {}", encoded.data_type());
     }
     let few = encoded.column_by_name("few").unwrap();
     assert!(few.to_data().get_slice_memory_size().unwrap() * 4 < plain_bytes(few), "a dictionary is smaller");
 }
 
-/// The same rows, with a random choice of columns as dictionaries.
+/// Returns the same rows after converting randomly selected columns to dictionaries.
 fn with_dictionaries(rows: &RecordBatch, rng: &mut StdRng) -> EventBatch {
     let columns: Vec<ArrayRef> = rows
         .columns()
@@ -134,11 +135,11 @@ fn with_dictionaries(rows: &RecordBatch, rng: &mut StdRng) -> EventBatch {
             if rng.random_range(0..4) > 0 { cast(column, &kind).unwrap() } else { Arc::clone(column) }
         })
         .collect();
-    EventBatch::unchecked(RecordBatch::try_new(typed(&rows.schema(), &columns), columns).unwrap())
+    EventBatch::unchecked(RecordBatch::try_new(with_column_types(&rows.schema(), &columns), columns).unwrap())
 }
 
 #[test]
-fn batches_are_concatenated_with_or_without_dictionaries() {
+fn batches_with_and_without_dictionaries_are_concatenated() {
     for seed in 0..200 {
         let mut rng = StdRng::seed_from_u64(seed);
         let different = if seed % 10 == 0 { DICTIONARY_VALUES_MAX } else { 7 };
@@ -172,7 +173,7 @@ fn maps_of_several_bodies_are_concatenated() {
         let body = Bytes::from(lines.collect::<Vec<_>>().join("\n"));
         decode(&contract, Format::Json, &body, &acme()).unwrap().batch
     };
-    // The second has too many distinct values for a dictionary; the third has no rows.
+    // The second batch has too many distinct values for a dictionary, and the third has no rows.
     let batches = [body(0..50), body(700..1_200), body(0..1).slice(0, 0), body(60..80).slice(3, 9)];
     let concatenated = EventBatch::concat(&batches.iter().collect::<Vec<_>>()).unwrap();
     let alone: Vec<Value> = batches.iter().flat_map(|batch| rows(&batch.to_plain().unwrap())).collect();

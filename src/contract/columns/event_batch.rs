@@ -1,11 +1,11 @@
-//! [`EventBatch`]: events of one contract as columns, some of which are dictionaries.
+//! [`EventBatch`]: the events of one table as columns, some of which are dictionary-encoded.
 //!
-//! In: the columns that a decoder built, or batches of the same contract. Out: one batch, its rows as plain columns, or
-//! their size as plain columns.
+//! A batch is made from the columns that a decoder has built, or from several batches of the same table. It can be decoded
+//! to plain columns, and it can compute its size as plain columns.
 //!
-//! **Invariant:** the columns are those of [`Contract::schema`], in its order. Only their encoding varies: a text
-//! column, or the keys and values of the map, may be a dictionary (`TextDictionaryArray`) in one batch and plain text
-//! in the next.
+//! **Invariant:** the columns are those of [`Contract::schema`], in the same order. Only their encoding varies: a text
+//! column, or the keys or values of the map, may be a dictionary (`TextDictionaryArray`) in one batch and plain strings in
+//! the next.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -14,11 +14,11 @@ use arrow::array::{ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions};
 use arrow::compute::filter_record_batch;
 use arrow::error::ArrowError;
 
-use super::dictionary_ops::{concat_columns, is_same, plain_bytes, plain_column, typed};
+use super::dictionary_ops::{concat_columns, plain_bytes, plain_column, same_except_encoding, with_column_types};
 use crate::contract::Contract;
 use crate::error::{Error, Result};
 
-/// Events of one contract. Dereferences to its `RecordBatch`, and ensures that the columns match the contract.
+/// The events of one table. Dereferences to a `RecordBatch` whose columns match the table's contract.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EventBatch(RecordBatch);
 
@@ -31,36 +31,38 @@ impl Deref for EventBatch {
 }
 
 impl EventBatch {
-    /// Wraps rows that were built elsewhere, such as those of a quarantine. `Internal` if their columns do not match
-    /// the contract.
+    /// Wraps rows that a decoder has not built, such as those of a quarantine. Returns an `Internal` error if their columns
+    /// do not match the contract.
     pub fn new(contract: &Contract, rows: RecordBatch) -> Result<Self> {
-        if !is_same(rows.schema_ref(), contract.schema()) {
-            return Err(Error::internal(format!("table `{}`: the rows do not match its contract", contract.name)));
+        if !same_except_encoding(rows.schema_ref(), contract.schema()) {
+            return Err(Error::internal(format!("the rows do not match the contract of table `{}`", contract.name)));
         }
         Ok(Self(rows))
     }
 
-    /// No rows.
+    /// Returns a batch without rows.
     pub fn empty(contract: &Contract) -> Self {
         Self(contract.empty_batch())
     }
 
-    /// Decoded columns in stored order, `rows` long. `Internal` if they are not those of the contract.
+    /// Makes a batch of `rows` rows from decoded columns in stored order. Returns an `Internal` error if the columns do not
+    /// match the contract.
     pub(in crate::contract) fn of_columns(contract: &Contract, columns: Vec<ArrayRef>, rows: usize) -> Result<Self> {
         let options = RecordBatchOptions::new().with_row_count(Some(rows));
-        RecordBatch::try_new_with_options(typed(contract.schema(), &columns), columns, &options)
+        RecordBatch::try_new_with_options(with_column_types(contract.schema(), &columns), columns, &options)
             .map_err(|cause| Error::internal("decoded columns do not match their contract").with_source(cause))
             .and_then(|rows| Self::new(contract, rows))
     }
 
-    /// Wraps any columns, for tests of code that reads only some of them.
+    /// Wraps rows without checking their columns, for tests of code that reads only some of the columns.
     #[cfg(test)]
     pub(crate) fn unchecked(rows: RecordBatch) -> Self {
         Self(rows)
     }
 
-    /// The rows of all batches, in order. A column stays a dictionary if it is one in every batch and the values fit one
-    /// dictionary. `Internal` for no batches or for batches of different contracts.
+    /// Concatenates the rows of all batches, in order. A column stays a dictionary if it is one in every batch and all values
+    /// fit into a single dictionary. Returns an `Internal` error if there are no batches, or if they belong to different
+    /// tables.
     pub fn concat(batches: &[&Self]) -> Result<Self> {
         let [first, rest @ ..] = batches else {
             return Err(Error::internal("there are no batches to concatenate"));
@@ -68,9 +70,9 @@ impl EventBatch {
         if rest.is_empty() {
             return Ok((*first).clone());
         }
-        if let Some(other) = rest.iter().find(|other| !is_same(first.schema_ref(), other.schema_ref())) {
+        if let Some(other) = rest.iter().find(|other| !same_except_encoding(first.schema_ref(), other.schema_ref())) {
             let (one, other) = (first.schema(), other.schema());
-            return Err(Error::internal(format!("batches of different contracts: {one:?} and {other:?}")));
+            return Err(Error::internal(format!("cannot concatenate batches with schemas {one:?} and {other:?}")));
         }
         let concatenated = |column: usize| {
             let columns: Vec<ArrayRef> = batches.iter().map(|batch| Arc::clone(batch.column(column))).collect();
@@ -81,42 +83,43 @@ impl EventBatch {
         first.with_columns(columns).map_err(|cause| Error::internal("cannot concatenate batches").with_source(cause))
     }
 
-    /// Other rows of the same contract: the same columns with other values, each column of the same length.
+    /// Returns a batch that has the same columns with other values. All columns must have the same length.
     pub fn with_columns(&self, columns: Vec<ArrayRef>) -> Result<Self, ArrowError> {
-        let schema = typed(self.schema_ref(), &columns);
-        if !is_same(&schema, self.schema_ref()) {
-            return Err(ArrowError::SchemaError(format!("the columns are {schema}, not {}", self.schema_ref())));
+        let schema = with_column_types(self.schema_ref(), &columns);
+        if !same_except_encoding(&schema, self.schema_ref()) {
+            return Err(ArrowError::SchemaError(format!("expected columns {}, got {schema}", self.schema_ref())));
         }
         RecordBatch::try_new(schema, columns).map(Self)
     }
 
-    /// The rows for which `keep` is true.
+    /// Returns the rows for which `keep` is true.
     pub fn filter(&self, keep: &BooleanArray) -> Result<Self, ArrowError> {
         filter_record_batch(&self.0, keep).map(Self)
     }
 
-    /// `rows` rows from row `first` on, without a copy.
+    /// Returns `rows` rows, beginning with row `first`, without copying them.
     pub fn slice(&self, first: usize, rows: usize) -> Self {
         Self(self.0.slice(first, rows))
     }
 
-    /// The same rows, every dictionary replaced by plain text: exactly [`Contract::schema`].
+    /// Decodes all dictionaries to plain strings. The result has exactly [`Contract::schema`].
     pub fn to_plain(&self) -> Result<RecordBatch, ArrowError> {
         let columns = self.columns().iter().map(plain_column).collect::<Result<Vec<_>, _>>()?;
-        RecordBatch::try_new(typed(self.schema_ref(), &columns), columns)
+        RecordBatch::try_new(with_column_types(self.schema_ref(), &columns), columns)
     }
 
-    /// One column, as plain text if it is a dictionary.
+    /// Returns one column, decoded to plain strings if it is a dictionary.
     pub fn plain_column(&self, column: usize) -> Result<ArrayRef, ArrowError> {
         plain_column(self.column(column))
     }
 
-    /// Bytes that the rows take as plain columns, which is what concatenation may turn dictionaries into.
+    /// Returns the number of bytes that the rows take as plain columns. Concatenation may decode dictionaries to plain
+    /// strings, so this is how large the rows may become.
     pub fn plain_bytes(&self) -> usize {
         Self::plain_bytes_of(&self.0)
     }
 
-    /// The same for rows that are not decoded yet.
+    /// Returns the same number of bytes for rows that have not been decoded yet.
     pub fn plain_bytes_of(rows: &RecordBatch) -> usize {
         rows.columns().iter().map(plain_bytes).sum()
     }

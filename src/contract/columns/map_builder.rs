@@ -1,8 +1,9 @@
-//! The builder of the map column: entries with distinct keys per row.
+//! The builder of the map column, in which each row has entries with distinct keys.
 //!
-//! In: keys and values, row by row. Out: a map array whose keys and values are dictionaries if few are distinct.
+//! Takes keys and values row by row and produces a map array. The keys, and likewise the values, are a dictionary if few of
+//! them are distinct.
 //!
-//! **Invariant:** values are only appended: replacing the value of a repeated key moves no other value.
+//! **Invariant:** values are only appended. If a key is repeated, its new value is appended and no other value is moved.
 
 use std::sync::Arc;
 
@@ -10,32 +11,33 @@ use arrow::array::{Array as _, ArrayRef, MapArray, NullBufferBuilder, StructArra
 use arrow::buffer::{BooleanBuffer, NullBuffer, OffsetBuffer};
 use arrow::datatypes::{Field, Schema};
 
-use super::column_builder::column_error;
-use super::dictionary_ops::typed;
+use super::dictionary_ops::with_column_types;
 use super::padded_slice::PaddedSlice;
-use super::text_builder::{NULL_POSITION, TextBuilder};
-use crate::contract::schema::table::{ColumnKind, entry_fields};
+use super::text_builder::{NULL_POSITION, TextBuilder, column_error};
+use crate::contract::ColumnKind;
+use crate::contract::schema::column::entry_fields;
 use crate::error::{Error, Result};
 
 /// Builds the map column.
 #[derive(Debug)]
 pub(in crate::contract) struct MapBuilder {
     keys: TextBuilder,
-    /// In arrival order. The earlier values of a repeated key stay here unused.
+    /// All values in the order in which they were added. If a key is repeated, its earlier values stay here unused.
     values: TextBuilder,
-    /// The number of values, including unused ones.
+    /// The number of values, including the unused ones.
     values_count: usize,
-    /// For each key, the position of its value.
+    /// For each key, the position of its value in `values`, or [`NULL_POSITION`].
     positions: Vec<u32>,
-    /// The end of each kept row's entries.
+    /// For each kept row, the position after its last key.
     ends: Vec<usize>,
-    /// The first key and the first value of the open row.
+    /// The position of the open row's first key.
     begin: usize,
+    /// The position of the open row's first value.
     values_begin: usize,
 }
 
 impl MapBuilder {
-    /// An empty builder with capacity for `rows` rows.
+    /// Creates an empty builder with capacity for `rows` rows.
     pub(in crate::contract) fn new(rows: usize) -> Self {
         Self {
             keys: TextBuilder::new(rows),
@@ -48,9 +50,9 @@ impl MapBuilder {
         }
     }
 
-    /// Adds an entry to the open row. Returns whether the key is new; the value of an existing key is replaced if
-    /// `replace` is set. `Limited` if the column would exceed its maximum size, or if the row already has `entries_max`
-    /// entries.
+    /// Adds an entry to the open row. If the row already has the key, no entry is added, but the value is replaced if
+    /// `replace` is true. Returns false if the row already had the key. Returns a `Limited` error if the column would exceed
+    /// its maximum size, or if the row would have more than `entries_max` entries.
     pub(in crate::contract) fn add(
         &mut self,
         key: PaddedSlice<'_>,
@@ -90,7 +92,7 @@ impl MapBuilder {
         u32::try_from(position).map_err(|_| Error::limited("the body has too many map entries: send smaller bodies"))
     }
 
-    /// Keeps the open row and opens the next.
+    /// Keeps the open row and opens the next one.
     pub(in crate::contract) fn keep(&mut self) {
         (self.begin, self.values_begin) = (self.positions.len(), self.values_count);
         self.ends.push(self.begin);
@@ -104,16 +106,17 @@ impl MapBuilder {
         self.positions.truncate(self.begin);
     }
 
-    /// The map array. A row without entries is null, because protobuf cannot distinguish an empty map from an absent one.
+    /// Converts the kept rows to a map array. A row without entries becomes null, because protobuf cannot distinguish an
+    /// empty map from an absent one.
     pub(in crate::contract) fn finish(self) -> Result<ArrayRef> {
         let Self { keys, values, values_count, positions, ends, .. } = self;
         if positions.is_empty() {
             return Ok(new_null_array(&ColumnKind::Map.data_type(), ends.len()));
         }
-        // Values are in the order of their keys unless a key was repeated or a value is null.
+        // The values have the same order as their keys, unless a key was repeated or a value is null.
         let in_order =
             positions.len() == values_count && (0..).zip(&positions).all(|(entry, position)| entry == *position);
-        let values = if in_order { values } else { values.at(&positions)? };
+        let values = if in_order { values } else { values.select(&positions)? };
         let nulls =
             NullBuffer::new(BooleanBuffer::collect_bool(positions.len(), |entry| positions[entry] != NULL_POSITION));
         let nulls = Some(nulls).filter(|nulls| nulls.null_count() > 0);
@@ -125,7 +128,7 @@ impl MapBuilder {
         let mut before = 0;
         let lengths = ends.iter().map(|end| end - std::mem::replace(&mut before, *end));
         let offsets = OffsetBuffer::from_lengths(lengths.inspect(|length| present.append(*length > 0)));
-        let fields = typed(&Arc::new(Schema::new(entry_fields())), &columns).fields().clone();
+        let fields = with_column_types(&Arc::new(Schema::new(entry_fields())), &columns).fields().clone();
         let entries = StructArray::try_new(fields, columns, None).map_err(column_error)?;
         let field = Arc::new(Field::new("key_value", entries.data_type().clone(), false));
         Ok(Arc::new(MapArray::try_new(field, offsets, entries, present.finish(), false).map_err(column_error)?))

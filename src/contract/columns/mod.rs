@@ -1,17 +1,18 @@
-//! Builders of Arrow columns: values are appended row by row, and the open row can be dropped.
+//! Builders of Arrow columns. Values are appended row by row, and the row that is being written (the *open* row) can be
+//! dropped.
 //!
 //! ```text
-//!   values ─► batch_builder ─► column_builder ─┬─► text_builder ─► dictionary | plain text ─┐
-//!                                              └─► map_builder  ────────────────────────────┴─► EventBatch
-//!   batches ─► event_batch: concatenate, decode to plain text (dictionary_ops)
+//!   values ─► batch_builder ─► column_builder ─┬─► text_builder ─► dictionary | plain strings ─┐
+//!                                              └─► map_builder  ───────────────────────────────┴─► EventBatch
+//!   batches ─► event_batch: concatenate, decode to plain strings (dictionary_ops)
 //! ```
 //!
-//! **Invariant:** values of the open row come after all kept values and are truncated when the row is rejected.
+//! **Invariant:** the values of the open row follow the values of all kept rows, and are truncated when the row is dropped.
 
 pub(super) mod batch_builder;
 pub(super) mod column_builder;
 pub(super) mod dictionary;
-mod dictionary_ops;
+pub(super) mod dictionary_ops;
 #[cfg(test)]
 mod dictionary_tests;
 pub(super) mod event_batch;

@@ -1,10 +1,11 @@
-//! A text within a larger buffer. Short texts are copied and compared in fixed-size steps, which read past their end.
+//! [`PaddedSlice`]: a string within a larger buffer. Short strings are copied and compared in steps of a fixed size, which
+//! also read the bytes that follow the string.
 
-/// The maximum length of a short text. Reserve this many extra bytes in a buffer that texts are appended to, or the
-/// last append may reallocate it.
+/// The maximum length of a short string. A buffer to which strings are appended should have this much extra capacity.
+/// Otherwise the last append may reallocate it.
 pub const SHORT_BYTES_MAX: usize = 16;
 
-/// For each length of a short text, the masks of its two words.
+/// For each length of a short string, the masks that select its bytes in two words.
 const MASKS: [[u64; 2]; SHORT_BYTES_MAX + 1] = {
     let mut masks = [[0; 2]; SHORT_BYTES_MAX + 1];
     let mut length = 1;
@@ -16,7 +17,7 @@ const MASKS: [[u64; 2]; SHORT_BYTES_MAX + 1] = {
     masks
 };
 
-/// A text and the buffer that contains it.
+/// A string and the buffer that contains it.
 #[derive(Debug, Clone, Copy)]
 pub struct PaddedSlice<'a> {
     source: &'a [u8],
@@ -25,32 +26,32 @@ pub struct PaddedSlice<'a> {
 }
 
 impl<'a> PaddedSlice<'a> {
-    /// The text `source[start..end]`.
+    /// Returns the string `source[start..end]`.
     #[inline]
     pub fn new(source: &'a [u8], start: usize, end: usize) -> Self {
         debug_assert!(start <= end && end <= source.len(), "{start}..{end} of {}", source.len());
         Self { source, start, length: end - start }
     }
 
-    /// A text that fills its buffer.
+    /// Returns a string that fills its buffer, so that no bytes follow it.
     #[inline]
-    pub fn alone(source: &'a [u8]) -> Self {
+    pub fn unpadded(source: &'a [u8]) -> Self {
         Self { source, start: 0, length: source.len() }
     }
 
-    /// The bytes of the text.
+    /// Returns the bytes of the string.
     #[inline]
     pub fn bytes(self) -> &'a [u8] {
         &self.source[self.start..self.start + self.length]
     }
 
-    /// The length in bytes.
+    /// Returns the length in bytes.
     #[inline]
     pub fn length(self) -> usize {
         self.length
     }
 
-    /// Appends the text to `bytes`.
+    /// Appends the string to `bytes`.
     #[inline]
     pub fn append_to(self, bytes: &mut Vec<u8>) {
         match self.chunk() {
@@ -63,27 +64,28 @@ impl<'a> PaddedSlice<'a> {
         }
     }
 
-    /// A short text as two words, which together with the length identify it. `None` for a longer text.
+    /// Returns a short string as two words. Together with the length, they identify the string. Returns `None` for a longer
+    /// string.
     #[inline]
-    pub fn numbers(self) -> Option<[u64; 2]> {
+    pub fn words(self) -> Option<[u64; 2]> {
         let [low, high] = MASKS.get(self.length)?;
-        let Some(chunk) = self.chunk() else { return Some(self.last_numbers()) };
+        let Some(chunk) = self.chunk() else { return Some(self.last_words()) };
         let (one, other) = chunk.split_at(SHORT_BYTES_MAX / 2);
         let number = |half: &[u8]| half.try_into().map_or(0, u64::from_le_bytes);
-        // Masks the bytes that follow the text.
+        // The masks remove the bytes that follow the string.
         Some([number(one) & low, number(other) & high])
     }
 
-    /// [`Self::numbers`] for a text near the end of its buffer.
+    /// Returns [`Self::words`] of a string near the end of its buffer, where a step of a fixed size would read too far.
     #[cold]
-    fn last_numbers(self) -> [u64; 2] {
+    fn last_words(self) -> [u64; 2] {
         let mut chunk = [0; SHORT_BYTES_MAX];
         chunk[..self.length].copy_from_slice(self.bytes());
         let chunk = u128::from_le_bytes(chunk);
         [chunk as u64, (chunk >> 64) as u64]
     }
 
-    /// The [`SHORT_BYTES_MAX`] bytes from the start of the text, if the buffer has that many.
+    /// Returns the [`SHORT_BYTES_MAX`] bytes that begin where the string begins, if the buffer has that many.
     #[inline]
     fn chunk(self) -> Option<&'a [u8; SHORT_BYTES_MAX]> {
         self.source.get(self.start..self.start + SHORT_BYTES_MAX)?.first_chunk()
@@ -95,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_text_is_the_same_at_any_position() {
+    fn strings_are_copied_and_compared_correctly_at_any_position() {
         let source = b"0123456789abcdefghijklmnop";
         for start in 0..=source.len() {
             for end in start..=source.len() {
@@ -105,11 +107,7 @@ mod tests {
                 assert_eq!((within.bytes(), &bytes[7..]), (text, text));
                 let number = text.iter().rev().fold(0, |number: u128, byte| number << 8 | u128::from(*byte));
                 let numbers = (text.len() <= SHORT_BYTES_MAX).then_some([number as u64, (number >> 64) as u64]);
-                assert_eq!(
-                    (within.numbers(), PaddedSlice::alone(text).numbers()),
-                    (numbers, numbers),
-                    "{start}..{end}"
-                );
+                assert_eq!((within.words(), PaddedSlice::unpadded(text).words()), (numbers, numbers), "{start}..{end}");
             }
         }
     }

@@ -1,63 +1,65 @@
-//! The builder of a text column: a dictionary while there are few distinct texts, else plain texts.
+//! The builder of a text column. It uses a dictionary as long as there are few distinct strings, and plain strings after
+//! that.
 //!
-//! In: texts by position. Out: an array. In a dictionary only the index of a text is written; a plain text is copied once,
-//! while it is in the processor's cache.
+//! Takes strings with their positions and produces an array. In a dictionary, only the index of a string is written. A plain
+//! string is copied once, while it is still in the processor's cache.
 //!
-//! **Invariant:** the open text comes after all kept texts, and can be truncated.
+//! **Invariant:** the open string, which belongs to the row that is being written, follows all kept strings and can be
+//! truncated.
 
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BinaryArray, StringArray};
 use arrow::buffer::{Buffer, NullBuffer, OffsetBuffer};
+use arrow::error::ArrowError;
 
-use super::column_builder::column_error;
 use super::dictionary::DictionaryBuilder;
 use super::padded_slice::PaddedSlice;
-use crate::contract::schema::table::ColumnKind;
+use crate::contract::ColumnKind;
 use crate::error::{Error, Result};
 
-/// The number of distinct texts up to which a column is a dictionary, however few rows it has.
+/// A column with at most this many distinct strings is always a dictionary, even if it has few rows.
 const DISTINCT_MIN: usize = 128;
-/// The average number of repetitions of each text for a larger dictionary.
+/// A larger dictionary is used only if each string occurs at least this many times on average.
 const REPETITIONS_MIN: usize = 4;
-/// The initial capacity per text, in bytes.
+/// The initial capacity per string, in bytes.
 const TEXT_BYTES: usize = 8;
 /// The maximum size of one column, in bytes.
 const BYTES_MAX: usize = i32::MAX as usize;
-/// The position of a null.
+/// Marks a null in a list of positions.
 pub(in crate::contract) const NULL_POSITION: u32 = u32::MAX;
-/// The index of a row without a text.
+/// The dictionary index of a row without a string.
 const NO_INDEX: u16 = u16::MAX;
 
-/// Builds a text column. All texts before the open one are kept.
+/// Builds a text column.
 #[derive(Debug)]
 pub(in crate::contract) enum TextBuilder {
-    /// The distinct texts, and the index of each row's text.
+    /// The distinct strings, and the index of each row's string.
     Dictionary(DictionaryBuilder, Vec<u16>),
-    /// Plain texts.
+    /// The rows' strings, one after the other.
     Plain(PlainTexts),
 }
 
-/// Texts in one buffer.
+/// Strings in one buffer.
 #[derive(Debug)]
 pub(in crate::contract) struct PlainTexts {
     bytes: Vec<u8>,
-    /// The offset at which each text begins, and the end of the last one. The open text follows it.
+    /// The offset in `bytes` at which each kept string begins, and the end of the last one, where the open string begins.
     ends: Vec<i32>,
 }
 
 impl TextBuilder {
-    /// A builder that may use a dictionary, with capacity for `count` texts.
+    /// Creates a builder that may use a dictionary, with capacity for `count` strings.
     pub(in crate::contract) fn new(count: usize) -> Self {
         Self::Dictionary(DictionaryBuilder::default(), Vec::with_capacity(count))
     }
 
-    /// A builder that never uses a dictionary, with capacity for `count` texts.
+    /// Creates a builder that never uses a dictionary, with capacity for `count` strings.
     pub(in crate::contract) fn plain(count: usize) -> Self {
         Self::Plain(PlainTexts::with_capacity_for(count))
     }
 
-    /// Writes the text at `position`, which is the open one, and replaces its previous value.
+    /// Writes the open string, which is at `position`. Replaces its previous value, if it has one.
     #[inline]
     pub(in crate::contract) fn put(&mut self, position: usize, text: PaddedSlice<'_>) {
         match self {
@@ -71,22 +73,22 @@ impl TextBuilder {
         }
     }
 
-    /// Writes a text that the dictionary has no room for: converts the column to plain texts first.
+    /// Writes a string that does not fit into the dictionary. Converts the column to plain strings first.
     #[cold]
     fn put_plain(&mut self, position: usize, text: PaddedSlice<'_>) {
         if let Self::Dictionary(dictionary, indexes) = self {
             let mut texts = PlainTexts::with_capacity_for(position);
-            // All texts come from one body, so that together they fit a column.
+            // All strings come from one body, so together they fit into a column.
             for position in 0..position {
                 let index = indexes.get(position).copied().filter(|index| *index != NO_INDEX);
-                texts.push(index.map_or(PaddedSlice::alone(&[]), |index| dictionary.get(index)));
+                texts.push(index.map_or(PaddedSlice::unpadded(&[]), |index| dictionary.get(index)));
             }
             *self = Self::Plain(texts);
         }
         self.put(position, text);
     }
 
-    /// Writes the text at `position` if the dictionary contains it. Returns whether it does.
+    /// Writes the open string, which is at `position`, if the dictionary already contains it. Returns true if it was written.
     #[inline]
     pub(in crate::contract) fn put_known(&mut self, position: usize, text: PaddedSlice<'_>) -> bool {
         let Self::Dictionary(dictionary, indexes) = self else { return false };
@@ -95,7 +97,7 @@ impl TextBuilder {
         true
     }
 
-    /// Removes the open text.
+    /// Removes the open string, which is at `position`.
     pub(in crate::contract) fn clear(&mut self, position: usize) {
         match self {
             Self::Plain(texts) => texts.clear(),
@@ -103,20 +105,21 @@ impl TextBuilder {
         }
     }
 
-    /// Keeps the open text, or an empty one if none was written. `Limited` if the column would exceed its maximum size.
+    /// Keeps the open string, or an empty one if none was written. Returns a `Limited` error if the column would exceed its
+    /// maximum size.
     #[inline]
     pub(in crate::contract) fn keep(&mut self) -> Result<()> {
         if let Self::Plain(texts) = self { texts.keep() } else { Ok(()) }
     }
 
-    /// The open text. `None` in a dictionary.
+    /// Returns the open string. Returns `None` if the column is a dictionary.
     #[inline]
     pub(in crate::contract) fn open(&self) -> Option<&[u8]> {
         let Self::Plain(texts) = self else { return None };
         Some(&texts.bytes[texts.begin()..])
     }
 
-    /// Whether the text at `position` equals the open text, which is at `open`.
+    /// Returns true if the string at `position` equals the open string, which is at `open`.
     #[inline]
     pub(in crate::contract) fn is_same(&self, position: usize, open: usize) -> bool {
         match self {
@@ -125,7 +128,7 @@ impl TextBuilder {
         }
     }
 
-    /// Keeps only the first `count` texts.
+    /// Removes all strings after the first `count`.
     pub(in crate::contract) fn truncate(&mut self, count: usize) {
         match self {
             Self::Plain(texts) => texts.truncate(count),
@@ -133,8 +136,8 @@ impl TextBuilder {
         }
     }
 
-    /// The texts at these positions; an empty text for [`NULL_POSITION`].
-    pub(in crate::contract) fn at(self, positions: &[u32]) -> Result<Self> {
+    /// Returns a builder with the strings at these positions. Each [`NULL_POSITION`] becomes an empty string.
+    pub(in crate::contract) fn select(self, positions: &[u32]) -> Result<Self> {
         Ok(match self {
             Self::Dictionary(dictionary, indexes) => {
                 let index = |position: &u32| indexes.get(*position as usize).copied().unwrap_or(0);
@@ -144,7 +147,7 @@ impl TextBuilder {
                 let mut found = PlainTexts::with_capacity_for(positions.len());
                 for position in positions {
                     if *position != NULL_POSITION {
-                        found.put(PaddedSlice::alone(texts.get(*position as usize)));
+                        found.put(PaddedSlice::unpadded(texts.get(*position as usize)));
                     }
                     found.keep()?;
                 }
@@ -153,8 +156,8 @@ impl TextBuilder {
         })
     }
 
-    /// The first `count` texts as an array. UTF-8 is validated for the whole column at once, which is faster than text
-    /// by text.
+    /// Converts the first `count` strings to an array. The whole column is validated as UTF-8 in one pass, which is faster
+    /// than validating each string.
     pub(in crate::contract) fn finish(
         self,
         kind: ColumnKind,
@@ -178,7 +181,13 @@ impl TextBuilder {
     }
 }
 
-/// Writes an index at its position. Rows that were skipped have no text.
+/// Wraps an Arrow error that occurs while a column is finished. Such an error is a bug, because a decoder checks every
+/// value before it is written.
+pub(in crate::contract) fn column_error(cause: ArrowError) -> Error {
+    Error::internal("decoded values do not fit their column").with_source(cause)
+}
+
+/// Writes an index at its position. Rows that were skipped get [`NO_INDEX`].
 #[inline]
 fn write(indexes: &mut Vec<u16>, position: usize, index: u16) {
     if position < indexes.len() {
@@ -196,47 +205,47 @@ impl PlainTexts {
         Self { bytes: Vec::with_capacity(texts * TEXT_BYTES), ends }
     }
 
-    /// The offset at which the open text begins.
+    /// Returns the offset at which the open string begins.
     #[inline]
     fn begin(&self) -> usize {
         self.ends.last().map_or(0, |end| *end as usize)
     }
 
-    /// Writes the open text and replaces its previous value.
+    /// Writes the open string and replaces its previous value, if it has one.
     #[inline]
     fn put(&mut self, text: PaddedSlice<'_>) {
         self.bytes.truncate(self.begin());
         text.append_to(&mut self.bytes);
     }
 
-    /// Removes the open text.
+    /// Removes the open string.
     fn clear(&mut self) {
         self.bytes.truncate(self.begin());
     }
 
-    /// Keeps the open text. `Limited` if the column would exceed [`BYTES_MAX`].
+    /// Keeps the open string. Returns a `Limited` error if the column would exceed [`BYTES_MAX`].
     #[inline]
     fn keep(&mut self) -> Result<()> {
         let end = i32::try_from(self.bytes.len()).map_err(|_| {
-            Error::limited(format!("the texts of one column have more than {BYTES_MAX} bytes: send smaller bodies"))
+            Error::limited(format!("the strings of one column have more than {BYTES_MAX} bytes: send smaller bodies"))
         })?;
         self.ends.push(end);
         Ok(())
     }
 
-    /// Appends and keeps a text. The caller ensures that the column has room for it.
+    /// Appends and keeps a string. The caller must make sure that the column does not exceed [`BYTES_MAX`].
     fn push(&mut self, text: PaddedSlice<'_>) {
         self.put(text);
         self.ends.push(i32::try_from(self.bytes.len()).unwrap_or(i32::MAX));
     }
 
-    /// A kept text.
+    /// Returns the kept string at `position`.
     #[inline]
     fn get(&self, position: usize) -> &[u8] {
         &self.bytes[self.ends[position] as usize..self.ends[position + 1] as usize]
     }
 
-    /// Keeps only the first `count` texts.
+    /// Removes all strings after the first `count`.
     fn truncate(&mut self, count: usize) {
         self.ends.truncate(count + 1);
         self.clear();

@@ -1,15 +1,14 @@
-//! The decoder of Arrow events: matches columns by name, casts them without loss, and checks them column by column.
+//! The decoder of Arrow batches: matches columns by name, casts them without loss, and checks them column by column.
 //!
 //! ```text
 //!   RecordBatch ─ by name ─► cast ─► columns ─┬─► check ─► filter ─► EventBatch
 //!                          unknown ─► the map ┘     └─► rejects (the row as JSON)
 //! ```
 //!
-//! A column of an incompatible type (text instead of a number) fails the whole batch, because the schema is wrong. A
-//! value that does not fit rejects its row. A batch without faults is not processed row by row, unless a map has to be
-//! built.
+//! A column of an incompatible type, such as text instead of a number, fails the whole batch, because the sender's schema
+//! is wrong. A value that does not fit its column rejects only its row. A batch without invalid values is not processed
+//! row by row, unless its map column has to be built.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{
@@ -20,34 +19,20 @@ use arrow::compute::filter;
 use arrow::datatypes::{DataType, TimestampMicrosecondType};
 use bytes::Bytes;
 
-use super::acceptor::{BODY_EVENTS_MAX, BODY_REJECTS_MAX, refuse, too_many_events};
+use super::accept_or_reject::{BODY_EVENTS_MAX, BODY_REJECTS_MAX, RejectedRows, push_reject, too_many_events};
 use super::reject::{Reason, Reject, RejectCause};
 use super::{cast, check};
 use crate::contract::EventBatch;
 use crate::contract::columns::column_builder::{map_builder, received_column, tenant_column};
-use crate::contract::{ColumnKind, Contract, Decoded, EVENT_DATE, Owner, RECEIVED_TIME, Stamp, TenantId};
+use crate::contract::{ColumnKind, Contract, DecodeOptions, Decoded, EVENT_DATE, Owner, RECEIVED_TIME, TenantId};
 use crate::error::{Error, Result, did_you_mean};
 
-/// The first fault of each bad row.
-#[derive(Debug, Default)]
-pub(in crate::contract) struct FaultsByRow(BTreeMap<usize, RejectCause>);
-
-impl FaultsByRow {
-    /// Records the first fault of a row. Records at most one row more than a body may reject, which shows that there
-    /// are too many.
-    pub(in crate::contract) fn add(&mut self, row: usize, fault: impl FnOnce() -> RejectCause) {
-        if self.0.len() <= BODY_REJECTS_MAX {
-            self.0.entry(row).or_insert_with(fault);
-        }
-    }
-}
-
-/// Decodes one batch; `first_index` is the index of its first row in the body.
+/// Decodes one batch. `first_index` is the index of its first row in the body.
 pub(in crate::contract) fn decode(
     contract: &Contract,
     batch: &RecordBatch,
     first_index: u64,
-    stamp: &Stamp,
+    options: &DecodeOptions,
 ) -> Result<Decoded> {
     let rows = batch.num_rows();
     if first_index.saturating_add(rows as u64) > BODY_EVENTS_MAX {
@@ -55,23 +40,23 @@ pub(in crate::contract) fn decode(
     }
     cast::check_expansion(batch)?;
     let sources = ColumnSources::find(contract, batch)?;
-    let mut faults = FaultsByRow::default();
+    let mut rejected = RejectedRows::default();
     let mut columns = Vec::with_capacity(contract.columns.len());
     for (index, column) in contract.columns.iter().enumerate() {
         columns.push(match sources.columns[index] {
-            _ if index == contract.received => received_column(stamp, rows),
-            _ if Some(index) == contract.map => map(contract, batch, &sources, stamp, &mut faults)?,
-            Some(source) => cast::column(contract, index, source, &mut faults)?,
+            _ if index == contract.received => received_column(options, rows),
+            _ if Some(index) == contract.map => map(contract, batch, &sources, options, &mut rejected)?,
+            Some(source) => cast::column(contract, index, source, &mut rejected)?,
             None => new_null_array(&column.kind.data_type(), rows),
         });
     }
-    check_keys(contract, stamp, &columns, &mut faults);
-    check_sizes(stamp, &columns, rows, &mut faults);
-    let rejects = rejects(contract, batch, first_index, stamp, &columns, &faults)?;
-    if stamp.owner != Owner::PerEvent {
-        columns[contract.tenant] = tenant_column(stamp, rows);
+    check_keys(contract, options, &columns, &mut rejected);
+    check_sizes(options, &columns, rows, &mut rejected);
+    let rejects = rejects(contract, batch, first_index, options, &columns, &rejected)?;
+    if options.owner != Owner::PerEvent {
+        columns[contract.tenant] = tenant_column(options, rows);
     }
-    Ok(Decoded { batch: keep(contract, columns, rows, &faults)?, rejects })
+    Ok(Decoded { batch: keep(contract, columns, rows, &rejected)?, rejects })
 }
 
 /// The assignment of a batch's columns to the contract's columns.
@@ -88,19 +73,20 @@ impl<'a> ColumnSources<'a> {
         for (index, field) in batch.schema_ref().fields().iter().enumerate() {
             let name = field.name();
             match contract.column(name) {
-                // The server sets these columns. A batch that was queried from the table contains them.
+                // The server sets these columns. A batch contains them if it is the result of a query of the table.
                 _ if name == RECEIVED_TIME || name == EVENT_DATE => {}
                 Some(column) if all.columns[column].is_some() => {
                     return Err(Error::invalid(format!(
-                        "column `{name}` appears more than once in the batch: send it once"
+                        "column `{name}` appears more than once in the batch: send each column once"
                     )));
                 }
                 Some(column) => all.columns[column] = Some(batch.column(index)),
                 None if contract.unknown_to_map => all.unknown.push(index),
                 None => {
                     let hint = did_you_mean(name, contract.columns.iter().map(|column| column.name.as_str()));
-                    let why = "the table has no map column for undeclared columns";
-                    return Err(Error::invalid(format!("unknown column `{name}`{hint}; {why}")));
+                    return Err(Error::invalid(format!(
+                        "unknown column `{name}`{hint}; the table has no map column for undeclared columns"
+                    )));
                 }
             }
         }
@@ -108,13 +94,14 @@ impl<'a> ColumnSources<'a> {
     }
 }
 
-/// The map column: the entries of the batch's map column, then the non-null values of undeclared columns.
+/// Builds the map column. Each row gets the entries of the batch's own map column and then the non-null values of the
+/// undeclared columns.
 fn map(
     contract: &Contract,
     batch: &RecordBatch,
     sources: &ColumnSources<'_>,
-    stamp: &Stamp,
-    faults: &mut FaultsByRow,
+    options: &DecodeOptions,
+    rejected: &mut RejectedRows,
 ) -> Result<ArrayRef> {
     let given = match contract.map.and_then(|map| sources.columns[map]) {
         Some(source) => MapColumn::new(contract, source)?,
@@ -129,7 +116,7 @@ fn map(
         return Ok(new_null_array(&ColumnKind::Map.data_type(), batch.num_rows()));
     }
     if let (Some(given), true) = (&given, unknown.is_empty())
-        && let Some(map) = given.unchanged(stamp)
+        && let Some(map) = given.unchanged(options)
     {
         return Ok(map);
     }
@@ -140,7 +127,7 @@ fn map(
         given.iter().for_each(|given| given.read(row, &mut entries));
         let present = unknown.iter().filter(|(_, values)| values.is_valid(row));
         entries.extend(present.map(|(name, values)| (name.as_str(), Some(values.value(row)))));
-        check_entries(&entries, stamp, row, faults);
+        check_entries(&entries, options, row, rejected);
         for (key, value) in &entries {
             builder.keys().append_value(key);
             builder.values().append_option(*value);
@@ -150,22 +137,22 @@ fn map(
     Ok(Arc::new(builder.finish()))
 }
 
-fn check_entries(entries: &[(&str, Option<&str>)], stamp: &Stamp, row: usize, faults: &mut FaultsByRow) {
-    if entries.len() > stamp.dimensions_max {
+fn check_entries(entries: &[(&str, Option<&str>)], options: &DecodeOptions, row: usize, rejected: &mut RejectedRows) {
+    if entries.len() > options.dimensions_max {
         let detail = format!(
             "the event has more than {} undeclared fields: declare some of them as columns, or send fewer",
-            stamp.dimensions_max
+            options.dimensions_max
         );
-        return faults.add(row, || RejectCause::new(Reason::TooLarge, detail));
+        return rejected.add(row, || RejectCause::new(Reason::TooLarge, detail));
     }
     for (index, (key, _)) in entries.iter().enumerate() {
         if entries[..index].iter().any(|(earlier, _)| earlier == key) {
-            faults.add(row, || RejectCause::duplicate(key));
+            rejected.add(row, || RejectCause::duplicate(key));
         }
     }
 }
 
-/// The map column of a batch.
+/// The batch's own map column, with its keys and values as plain strings.
 struct MapColumn<'a> {
     map: &'a MapArray,
     keys: StringArray,
@@ -186,15 +173,16 @@ impl<'a> MapColumn<'a> {
         }
     }
 
-    /// The column in stored form, if no row needs changes: each row is null without entries, or has at most the allowed
-    /// number of entries, with distinct keys.
-    fn unchanged(&self, stamp: &Stamp) -> Option<ArrayRef> {
+    /// Returns the column in the form in which it is stored, if no row has to be changed or rejected. That is the case if
+    /// exactly the rows without entries are null, and every other row has distinct keys and no more than the allowed number
+    /// of entries.
+    fn unchanged(&self, options: &DecodeOptions) -> Option<ArrayRef> {
         let offsets = self.map.value_offsets();
         let is_plain = |row: usize| {
             let (first, last) = (offsets[row] as usize, offsets[row + 1] as usize);
             let is_known = |at: usize| (first..at).any(|earlier| self.keys.value(earlier) == self.keys.value(at));
             self.map.is_null(row) == (first == last)
-                && last - first <= stamp.dimensions_max
+                && last - first <= options.dimensions_max
                 && !(first + 1..last).any(is_known)
         };
         let DataType::Map(entries, _) = ColumnKind::Map.data_type() else { return None };
@@ -220,22 +208,23 @@ impl<'a> MapColumn<'a> {
     }
 }
 
-fn check_keys(contract: &Contract, stamp: &Stamp, columns: &[ArrayRef], faults: &mut FaultsByRow) {
+fn check_keys(contract: &Contract, options: &DecodeOptions, columns: &[ArrayRef], rejected: &mut RejectedRows) {
     let tenants = columns[contract.tenant].as_string::<i32>();
     let times = columns[contract.time].as_primitive::<TimestampMicrosecondType>();
     let ids = columns[contract.id].as_string::<i32>();
     for (row, ((tenant, time), id)) in tenants.iter().zip(times).zip(ids).enumerate() {
-        let fault = check::tenant(contract, stamp, tenant)
-            .or_else(|| check::time(contract, stamp, time))
+        let cause = check::tenant(contract, options, tenant)
+            .or_else(|| check::time(contract, options, time))
             .or_else(|| check::id(contract, id.map(str::as_bytes)));
-        if let Some(fault) = fault {
-            faults.add(row, || fault);
+        if let Some(cause) = cause {
+            rejected.add(row, || cause);
         }
     }
 }
 
-/// Checks the size of each event: the bytes of its texts, byte strings and map, plus eight for every other value.
-fn check_sizes(stamp: &Stamp, columns: &[ArrayRef], rows: usize, faults: &mut FaultsByRow) {
+/// Checks the size of each event. It is the number of bytes in the event's strings, byte strings and map, plus eight bytes
+/// for each other value.
+fn check_sizes(options: &DecodeOptions, columns: &[ArrayRef], rows: usize, rejected: &mut RejectedRows) {
     let mut sizes = vec![0_usize; rows];
     for column in columns {
         match column.data_type() {
@@ -253,8 +242,8 @@ fn check_sizes(stamp: &Stamp, columns: &[ArrayRef], rows: usize, faults: &mut Fa
             _ => sizes.iter_mut().for_each(|size| *size += 8),
         }
     }
-    for (row, size) in sizes.into_iter().enumerate().filter(|(_, size)| *size > stamp.event_bytes_max) {
-        faults.add(row, || RejectCause::too_large(size, stamp.event_bytes_max));
+    for (row, size) in sizes.into_iter().enumerate().filter(|(_, size)| *size > options.event_bytes_max) {
+        rejected.add(row, || RejectCause::too_large(size, options.event_bytes_max));
     }
 }
 
@@ -268,28 +257,29 @@ fn rejects(
     contract: &Contract,
     batch: &RecordBatch,
     first_index: u64,
-    stamp: &Stamp,
+    options: &DecodeOptions,
     columns: &[ArrayRef],
-    faults: &FaultsByRow,
+    rejected: &RejectedRows,
 ) -> Result<Vec<Reject>> {
     let tenants = columns[contract.tenant].as_string::<i32>();
     let mut rejects = Vec::new();
-    for (row, RejectCause { reason, detail }) in &faults.0 {
-        let tenant = match &stamp.owner {
+    for (row, RejectCause { reason, detail }) in rejected.iter() {
+        let tenant = match &options.owner {
             Owner::Tenant(tenant) => Some(tenant.clone()),
-            Owner::PerEvent if tenants.is_null(*row) => None,
-            Owner::PerEvent => TenantId::parse(tenants.value(*row)).ok(),
+            Owner::PerEvent if tenants.is_null(row) => None,
+            Owner::PerEvent => TenantId::parse(tenants.value(row)).ok(),
         };
-        let index = first_index + *row as u64;
+        let index = first_index + row as u64;
         let (reason, detail) = (*reason, detail.clone());
-        // Check the limit first: `refuse` fails beyond it, so the bytes are not needed.
-        let bytes = if rejects.len() < BODY_REJECTS_MAX { row_as_json(batch, *row) } else { Bytes::new() };
-        refuse(&mut rejects, Reject { index, tenant, bytes, reason, detail })?;
+        // At the limit `push_reject` fails, so the row does not have to be written.
+        let bytes = if rejects.len() < BODY_REJECTS_MAX { row_as_json(batch, row) } else { Bytes::new() };
+        push_reject(&mut rejects, Reject { index, tenant, bytes, reason, detail })?;
     }
     Ok(rejects)
 }
 
-/// One row as a JSON object without nulls. Empty if a type cannot be written as JSON.
+/// Writes a row as a JSON object without its nulls. The result is empty if the row has a type that cannot be written as
+/// JSON.
 fn row_as_json(batch: &RecordBatch, row: usize) -> Bytes {
     let mut line = Vec::new();
     let mut writer = arrow::json::LineDelimitedWriter::new(&mut line);
@@ -302,13 +292,13 @@ fn row_as_json(batch: &RecordBatch, row: usize) -> Bytes {
     line.into()
 }
 
-/// The rows without a fault.
-fn keep(contract: &Contract, columns: Vec<ArrayRef>, rows: usize, faults: &FaultsByRow) -> Result<EventBatch> {
-    if faults.0.is_empty() {
+/// Returns the rows that were not rejected.
+fn keep(contract: &Contract, columns: Vec<ArrayRef>, rows: usize, rejected: &RejectedRows) -> Result<EventBatch> {
+    if rejected.is_empty() {
         return EventBatch::of_columns(contract, columns, rows);
     }
-    let good = BooleanArray::new(BooleanBuffer::collect_bool(rows, |row| !faults.0.contains_key(&row)), None);
+    let good = BooleanArray::new(BooleanBuffer::collect_bool(rows, |row| !rejected.contains(row)), None);
     let kept: Result<Vec<_>, _> = columns.iter().map(|column| filter(column, &good)).collect();
-    let kept = kept.map_err(|fault| Error::internal("cannot remove rejected rows from a batch").with_source(fault))?;
-    EventBatch::of_columns(contract, kept, rows - faults.0.len())
+    let kept = kept.map_err(|cause| Error::internal("cannot remove rejected rows from a batch").with_source(cause))?;
+    EventBatch::of_columns(contract, kept, rows - rejected.len())
 }

@@ -1,4 +1,4 @@
-//! Tests of Arrow bodies: casts, invalid values, invalid schemas, and malicious streams.
+//! Tests of the Arrow decoders: casts, invalid values, incompatible schemas, and malicious streams.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ fn texts(values: &[&str]) -> ArrayRef {
 }
 
 #[test]
-fn columns_are_cast_when_nothing_is_lost() {
+fn columns_are_cast_if_nothing_is_lost() {
     let contract = plain("more");
     let keys: Vec<(&str, ArrayRef)> =
         vec![("at", Arc::new(Int64Array::from(vec![1_767_225_600]))), ("key", texts(&["k"]))];
@@ -131,9 +131,9 @@ fn incompatible_columns_are_refused_by_name() {
     for (map, name, column, message) in cases {
         let mut columns = keys.clone();
         columns.push((name, column));
-        let fault = decode_arrow(&plain(map), &batch(columns), 0, &acme()).unwrap_err();
-        assert!(fault.message().contains(message), "expected {message:?} in {fault}");
-        assert_eq!(fault.kind(), Kind::Invalid);
+        let error = decode_arrow(&plain(map), &batch(columns), 0, &acme()).unwrap_err();
+        assert!(error.message().contains(message), "expected {message:?} in {error}");
+        assert_eq!(error.kind(), Kind::Invalid);
     }
 }
 
@@ -145,8 +145,8 @@ fn encodings_that_expand_too_much_are_refused() {
     let dictionary: ArrayRef = Arc::new(DictionaryArray::new(keys, texts(&[&long])));
     let ids: ArrayRef = Arc::new(StringArray::from_iter_values((0..rows).map(|row| row.to_string())));
     let at: ArrayRef = Arc::new(Int64Array::from(vec![1; rows]));
-    let fault = decode_arrow(&plain("more"), &batch(vec![("at", at), ("key", ids), ("x", dictionary)]), 0, &acme());
-    assert_eq!(fault.unwrap_err().kind(), Kind::Limited);
+    let error = decode_arrow(&plain("more"), &batch(vec![("at", at), ("key", ids), ("x", dictionary)]), 0, &acme());
+    assert_eq!(error.unwrap_err().kind(), Kind::Limited);
     let many = RecordBatch::try_from_iter([("x", Arc::new(NullArray::new(1 << 40)) as ArrayRef)]).unwrap();
     assert_eq!(decode_arrow(&plain("more"), &many, 0, &acme()).unwrap_err().kind(), Kind::Limited);
 }
@@ -162,12 +162,12 @@ fn a_truncated_stream_keeps_the_batches_before_the_end() {
     let kept = decode(&contract, Format::ArrowIpc, &cut, &acme()).unwrap();
     assert_eq!((kept.batch.num_rows(), reasons(&kept)), (2, vec![(2, "malformed")]));
     for body in [&b""[..], b"{}", b"\xff\xff\xff\xff\x00\x00\x00\x00", b"\xff\xff\xff\xff\xff\xff\xff\x7f"] {
-        let fault = decode(&contract, Format::ArrowIpc, &Bytes::from_static(body), &acme()).unwrap_err();
-        assert!(fault.message().contains("not an Arrow IPC stream"), "{fault}");
+        let error = decode(&contract, Format::ArrowIpc, &Bytes::from_static(body), &acme()).unwrap_err();
+        assert!(error.message().contains("not an Arrow IPC stream"), "{error}");
     }
 }
 
-/// A map array of rows of (key, value) entries; `None` is a null.
+/// Builds a map array. Each row is a list of (key, value) entries, or `None` for a null.
 fn maps(rows: &[Option<&[(&str, Option<&str>)]>]) -> ArrayRef {
     let mut builder = MapBuilder::new(None, StringBuilder::new(), StringBuilder::new());
     for row in rows {
@@ -181,7 +181,7 @@ fn maps(rows: &[Option<&[(&str, Option<&str>)]>]) -> ArrayRef {
 }
 
 #[test]
-fn maps_are_stored_unchanged() {
+fn valid_map_columns_are_stored_unchanged() {
     let contract = plain("more");
     let stored = |column: ArrayRef| {
         let rows = column.len();

@@ -1,4 +1,4 @@
-//! Tests of JSON and protobuf bodies: every reject reason in every format, and the same event in all formats.
+//! Tests of the JSON and protobuf decoders: every reject reason in both formats, and the same event in all formats.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use protox::prost_reflect::{DynamicMessage, MapKey, Value as Dynamic, prost::Mes
 use serde_json::{Value, json as value};
 
 use crate::contract::testing::*;
-use crate::contract::{Contract, Decoded, Format, Stamp, decode, decode_messages};
+use crate::contract::{Contract, DecodeOptions, Decoded, Format, decode, decode_messages};
 use crate::error::Kind;
 
 const EVENT: &str = r#"{"event_time": 1767225600000, "logged_event_time": "2026-01-01T00:00:00.25Z", "event_id": "e-1",
@@ -16,7 +16,7 @@ const EVENT: &str = r#"{"event_time": 1767225600000, "logged_event_time": "2026-
     "pdd": {"pdd_ms": 900}}, "quality": {"jitter_ms": 4.25, "packet_loss_ratio": 0.01, "mos": 4},
     "dimensions": {"direction": "inbound", "sip_response_code": 200, "other": {"campaign": "spring \u00e9", "tier": "2"}}}"#;
 
-/// The same event, encoded by an independent protobuf library.
+/// Encodes the event [`EVENT`] with an independent protobuf library.
 fn event_by_prost() -> Vec<u8> {
     let mut compiler = protox::Compiler::new([Path::new(env!("CARGO_MANIFEST_DIR")).join("proto")]).unwrap();
     compiler.open_file("glasshouse/voice/v1/call_event.proto").unwrap();
@@ -39,7 +39,7 @@ fn event_by_prost() -> Vec<u8> {
         let Dynamic::String(value) = value else { unreachable!() };
         bytes(15, [bytes(1, key), bytes(2, value)].concat())
     });
-    // The library's hash map is unordered, so the entries are appended to the encoded message in a fixed order.
+    // The library keeps map entries in an unordered hash map. Appending them to the encoded message fixes their order.
     let dimensions = [of("Dimensions", dimensions).encode_to_vec(), other.collect::<Vec<_>>().concat()].concat();
     let mut event = of(
         "CallEvent",
@@ -54,7 +54,7 @@ fn event_by_prost() -> Vec<u8> {
         ],
     )
     .encode_to_vec();
-    // The payload is a oneof for the library; the table keeps every member that was sent.
+    // For the library the payload is a oneof and has one member at most. The table stores every member that was sent.
     event.extend(bytes(16, of("SignalingEvent", signaling).encode_to_vec()));
     event.extend(bytes(8, dimensions));
     delimited(&[event])
@@ -75,7 +75,7 @@ fn the_same_event_is_the_same_row_in_every_format() {
     assert_eq!(rows(&from_json.batch), [expected]);
     let from_protobuf = protobuf(&contract, event_by_prost(), &acme());
     assert_eq!(from_protobuf.batch, from_json.batch);
-    // The accepted batch is sent again as Arrow, directly and in an IPC stream.
+    // Sends the accepted batch again as Arrow, both directly and in an IPC stream.
     assert_eq!(arrow_rows(&contract, &from_json.batch, &acme()).batch, from_json.batch);
     let stream = Bytes::from(ipc(std::slice::from_ref(&*from_json.batch)));
     assert_eq!(decode(&contract, Format::ArrowIpc, &stream, &acme()).unwrap().batch, from_json.batch);
@@ -84,7 +84,7 @@ fn the_same_event_is_the_same_row_in_every_format() {
     assert_ne!(encoded.schema(), from_json.batch.schema());
     let stream = Bytes::from(ipc(std::slice::from_ref(&*encoded)));
     assert_eq!(decode(&contract, Format::ArrowIpc, &stream, &acme()).unwrap().batch, from_json.batch);
-    // A top-level key may name a column directly, even if its field is in a nested message.
+    // A top-level key may have the name of a column, even if the column's field is in a nested message.
     let flat = rows(&from_json.batch)[0].to_string();
     assert_eq!(json(&contract, flat, &acme()).batch, from_json.batch);
 }
@@ -92,17 +92,17 @@ fn the_same_event_is_the_same_row_in_every_format() {
 /// An invalid event, the expected reason, and a part of the expected detail.
 type Bad = (&'static str, &'static str, &'static str);
 
-fn check_json(contract: &Contract, stamp: &Stamp, good: &str, cases: &[Bad]) {
+fn check_json(contract: &Contract, options: &DecodeOptions, good: &str, cases: &[Bad]) {
     for (bad, reason, detail) in cases {
-        let decoded = json(contract, [good, bad, good].join("\n"), stamp);
+        let decoded = json(contract, [good, bad, good].join("\n"), options);
         assert_eq!(reasons(&decoded), [(1, *reason)], "{bad}: {:?}", decoded.rejects);
         let reject = &decoded.rejects[0];
         assert!(reject.detail.contains(detail), "expected {detail:?} in {:?}", reject.detail);
         assert_eq!(reject.bytes, bad.as_bytes());
         assert_eq!(decoded.batch.num_rows(), 2, "the events around {bad} are accepted");
-        // In an array as well, unless its syntax is broken.
+        // Events with valid syntax are also tested as elements of an array.
         if *reason != "malformed" {
-            let decoded = json(contract, format!("[{good},\n{bad} ,{good}]"), stamp);
+            let decoded = json(contract, format!("[{good},\n{bad} ,{good}]"), options);
             assert_eq!((reasons(&decoded), decoded.batch.num_rows()), (vec![(1, *reason)], 2), "{bad} in an array");
         }
     }
@@ -182,7 +182,7 @@ fn json_events_are_rejected_with_every_reason() {
 }
 
 #[test]
-fn json_values_have_several_notations() {
+fn json_values_are_accepted_in_several_notations() {
     let contract = plain("more");
     for (sent, stored) in [
         (r#""who": "", "small": 3.0"#, value!({"small": 3})),
@@ -197,7 +197,8 @@ fn json_values_have_several_notations() {
         (r#""data": "AP8=", "flag": null"#, value!({"data": "00ff"})),
         (r#""data": "_-8""#, value!({"data": "ffef"})),
         (r#""x": {"a": [1, "b c\"", {}]}, "y": 1.50"#, value!({"more": {"x": r#"{"a":[1,"b c\"",{}]}"#, "y": "1.50"}})),
-        (r#""x": null, "y": true"#, value!({"more": {"y": "true"}})), // the JSON writer of this test omits nulls
+        // The JSON writer of this test omits nulls.
+        (r#""x": null, "y": true"#, value!({"more": {"y": "true"}})),
         (
             r#""more": {"a": "1", "b": 2}, "c": "\u0041\ud83d\ude00\n""#,
             value!({"more": {"a": "1", "b": "2", "c": "A😀\n"}}),
@@ -242,12 +243,12 @@ fn json_bodies_may_be_an_object_an_array_or_lines() {
         let shown: String = body.chars().take(80).collect();
         assert_eq!((decoded.batch.num_rows(), reasons(&decoded)), (accepted, rejected), "{shown}");
     }
-    // The rest of an array after a syntax error is one reject with all of its bytes.
+    // After a syntax error, the rest of the array becomes one reject that contains all remaining bytes.
     let decoded = json(&contract, format!("[{good}, {{\"at\": ?}}, {good}]  "), &acme());
     assert_eq!(decoded.rejects[0].bytes, format!("{{\"at\": ?}}, {good}]"));
     for body in ["<html>", "5", "\u{0}", "a,b\n1,2"] {
-        let fault = decode(&contract, Format::Json, &Bytes::from_static(body.as_bytes()), &acme()).unwrap_err();
-        assert_eq!(fault.kind(), Kind::Invalid, "{body}");
+        let error = decode(&contract, Format::Json, &Bytes::from_static(body.as_bytes()), &acme()).unwrap_err();
+        assert_eq!(error.kind(), Kind::Invalid, "{body}");
     }
 }
 
@@ -331,7 +332,7 @@ fn protobuf_events_are_rejected_with_every_reason() {
 }
 
 #[test]
-fn newer_producers_and_repeated_fields_are_read_as_proto3_says() {
+fn unknown_and_repeated_fields_are_read_according_to_proto3() {
     let contract = voice();
     let future = [varint(99, 7), bytes(100, "new"), double(101, 1.0), vec![0xb5, 0x06, 1, 2, 3, 4]].concat();
     let quality = bytes(17, [double(3, 1.0), varint(50, 1)].concat());
@@ -363,14 +364,14 @@ fn newer_producers_and_repeated_fields_are_read_as_proto3_says() {
 }
 
 #[test]
-fn maps_of_neighbours_do_not_mix() {
+fn map_entries_of_adjacent_rows_are_kept_separate() {
     let contract = voice();
     let entry = |key: &str, value: &str| bytes(15, [bytes(1, key), bytes(2, value)].concat());
     let event =
         |id: &str, entries: &[Vec<u8>]| delimited(&[varint(1, NOW_MS), bytes(3, id), bytes(8, entries.concat())]);
     let body = [
         event("a", &[entry("k", "1"), entry("l", "2"), entry("k", "3")]),
-        // Without an id, after entries with a repeated key.
+        // An event without an id, which is rejected after entries with a repeated key have been read.
         event("", &[entry("k", "4"), entry("k", "5"), entry("m", "6")]),
         event("b", &[]),
         event("c", &[entry("m", "7"), entry("k", "a text that is longer than most")]),
@@ -400,16 +401,16 @@ fn maps_of_neighbours_do_not_mix() {
 
 #[test]
 fn bodies_with_too_many_invalid_events_are_refused() {
-    let zeros = Bytes::from(vec![0; super::acceptor::BODY_REJECTS_MAX + 1]);
-    let fault = decode(&voice(), Format::Protobuf, &zeros, &acme()).unwrap_err();
-    assert!(fault.message().contains("missing_time"), "{fault}");
-    let lines = Bytes::from("{}\n".repeat(super::acceptor::BODY_REJECTS_MAX + 1));
+    let zeros = Bytes::from(vec![0; super::accept_or_reject::BODY_REJECTS_MAX + 1]);
+    let error = decode(&voice(), Format::Protobuf, &zeros, &acme()).unwrap_err();
+    assert!(error.message().contains("missing_time"), "{error}");
+    let lines = Bytes::from("{}\n".repeat(super::accept_or_reject::BODY_REJECTS_MAX + 1));
     assert_eq!(decode(&voice(), Format::Json, &lines, &acme()).unwrap_err().kind(), Kind::Invalid);
 }
 
-/// Decodes mutations of valid bodies: nothing panics, and every accepted row passes the checks again.
+/// Decodes randomly changed bodies. No decoder may panic, and every accepted row must pass all checks again.
 #[test]
-fn mutated_bodies_never_panic() {
+fn decoders_do_not_panic_on_mutated_bodies() {
     use rand::{RngExt, SeedableRng, rngs::SmallRng};
     let contract = voice();
     let good = json(&contract, EVENT, &acme()).batch;
@@ -443,8 +444,8 @@ fn mutated_bodies_never_panic() {
                     rejected += rejects.len();
                     assert_eq!(reasons(&arrow_rows(&contract, &batch, &acme())), []);
                 }
-                Err(fault) => {
-                    assert_ne!(fault.kind(), Kind::Internal, "{fault:?}");
+                Err(error) => {
+                    assert_ne!(error.kind(), Kind::Internal, "{error:?}");
                     refused += 1;
                 }
             }
@@ -453,7 +454,7 @@ fn mutated_bodies_never_panic() {
     assert!(accepted > 5_000 && rejected > 3_000 && refused > 100, "{accepted} {rejected} {refused}");
 }
 
-/// Decodes messages that are separated by line breaks, as a source passes them.
+/// Decodes messages in the form in which a source passes them: separated by line breaks.
 fn messages(contract: &Contract, format: Format, messages: &[&[u8]]) -> Decoded {
     let (mut body, mut ranges) = (Vec::new(), Vec::new());
     for message in messages {

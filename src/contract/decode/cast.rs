@@ -1,8 +1,9 @@
-//! Lossless casts of an Arrow column to a column of the contract.
+//! Casts an Arrow column to a column of the contract without loss.
 //!
-//! Encodings (dictionaries, views, large offsets, narrow numbers) are decoded first, up to a size limit: a dictionary
-//! can reference one long text a million times. Then equal types pass unchanged, timestamps change their unit and time
-//! zone, and all other types are converted value by value with the same rules as JSON ([`Leaf`]).
+//! First, encodings such as dictionaries, views, large offsets and narrow numbers are decoded, up to a size limit. The limit
+//! is needed because a dictionary can refer to one long string a million times. Then columns of the right type are used
+//! unchanged, timestamps are converted to the right unit and time zone, and all other types are converted value by value
+//! with the same rules as JSON ([`Leaf`]).
 
 use std::sync::Arc;
 
@@ -11,24 +12,24 @@ use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, Float32Type, Float64Type, Int64Type, UInt64Type};
 use arrow::record_batch::RecordBatch;
 
-use super::arrow_batch::FaultsByRow;
+use super::accept_or_reject::RejectedRows;
 use super::reject::{Reason, RejectCause};
 use super::value::{ColumnValue, Text};
+use crate::contract::ColumnKind;
 use crate::contract::Contract;
 use crate::contract::columns::column_builder::ColumnBuilder;
 use crate::contract::schema::fields::{FieldEncoding, Leaf};
-use crate::contract::schema::table::ColumnKind;
 use crate::error::{Error, Result};
 
-/// The maximum size of one batch's decoded texts, in bytes.
+/// The maximum size of a batch's decoded strings, in bytes.
 const BATCH_BYTES_MAX: usize = 256 << 20;
 
-/// Casts `source` to the contract's column at `index`. Values that do not fit become null and reject their row.
+/// Casts `source` to the contract's column at `index`. A value that does not fit becomes null, and its row is rejected.
 pub(in crate::contract) fn column(
     contract: &Contract,
     index: usize,
     source: &ArrayRef,
-    faults: &mut FaultsByRow,
+    rejected: &mut RejectedRows,
 ) -> Result<ArrayRef> {
     let (name, kind) = (&contract.columns[index].name, contract.columns[index].kind);
     let target = kind.data_type();
@@ -41,17 +42,17 @@ pub(in crate::contract) fn column(
             let cast = cast_to(name, &plain, &target)?;
             for row in (0..plain.len()).filter(|row| plain.is_valid(*row) && cast.is_null(*row)) {
                 let reason = if index == contract.time { Reason::TimeOutOfRange } else { Reason::OutOfRange };
-                faults.add(row, || RejectCause::value(reason, &contract.columns[index], plain.data_type()));
+                rejected.add(row, || RejectCause::value(reason, &contract.columns[index], plain.data_type()));
             }
             cast
         }
-        _ => by_value(contract, index, &plain, faults)?,
+        _ => by_value(contract, index, &plain, rejected)?,
     };
-    check_finite(contract, index, &cast, faults);
+    check_finite(contract, index, &cast, rejected);
     Ok(cast)
 }
 
-/// An undeclared column as text.
+/// Casts an undeclared column to strings.
 pub(in crate::contract) fn as_text(name: &str, source: &ArrayRef) -> Result<StringArray> {
     let plain = plain(name, source)?;
     match plain.data_type() {
@@ -61,13 +62,13 @@ pub(in crate::contract) fn as_text(name: &str, source: &ArrayRef) -> Result<Stri
             Ok(cast_to(name, &plain, &DataType::Utf8)?.as_string::<i32>().clone())
         }
         other => {
-            let fix = "send text, numbers, booleans or times in undeclared columns";
-            Err(Error::invalid(format!("undeclared column `{name}` is {other}, which has no text form: {fix}")))
+            let fix = "send only text, numbers, booleans or times in undeclared columns";
+            Err(Error::invalid(format!("undeclared column `{name}` is {other}, which cannot be stored as text: {fix}")))
         }
     }
 }
 
-/// The same values in a basic type: `Int64`, `UInt64`, `Float64`, `Utf8`, `Binary`, or their own type.
+/// Decodes a column to `Int64`, `Float64`, `Utf8` or `Binary`. A column of any other type is returned unchanged.
 fn plain(name: &str, source: &ArrayRef) -> Result<ArrayRef> {
     use DataType::{
         Binary, BinaryView, Decimal32, Decimal64, Decimal128, Decimal256, Dictionary, FixedSizeBinary, Float16,
@@ -101,18 +102,19 @@ fn decode_dictionary(name: &str, source: &ArrayRef) -> Result<ArrayRef> {
     cast_to(name, &dictionary.with_values(Arc::clone(&values)), values.data_type())
 }
 
-/// Refuses a batch whose encodings expand to far more bytes than were sent.
+/// Refuses a batch if decoding its dictionaries and views would take too many bytes.
 pub(in crate::contract) fn check_expansion(batch: &RecordBatch) -> Result<()> {
     let bytes: usize = batch.columns().iter().map(|column| expanded_bytes(column)).fold(0, usize::saturating_add);
     if bytes <= BATCH_BYTES_MAX {
         return Ok(());
     }
     Err(Error::limited(format!(
-        "the texts of one batch expand to {bytes} bytes; at most {BATCH_BYTES_MAX} are allowed: send smaller batches"
+        "the strings of one batch expand to {bytes} bytes; at most {BATCH_BYTES_MAX} are allowed: send smaller batches"
     )))
 }
 
-/// The expanded size of texts that rows may share, which are those in dictionaries and views. Other texts do not expand.
+/// Returns the decoded size of the strings in dictionaries and views, which several rows may share. Strings in other
+/// encodings do not expand and are not counted.
 fn expanded_bytes(array: &dyn Array) -> usize {
     match array.data_type() {
         DataType::Utf8View => view_bytes(array.as_string_view().views()),
@@ -134,7 +136,7 @@ fn expanded_bytes(array: &dyn Array) -> usize {
     }
 }
 
-/// The length of each text or byte string; empty for values of a fixed size.
+/// Returns the length of each string or byte string. The result is empty if the values are numbers or booleans.
 fn lengths(values: &ArrayRef) -> Vec<usize> {
     fn of<T: TryInto<usize> + Copy + std::ops::Sub<Output = T>>(offsets: &[T]) -> Vec<usize> {
         offsets.windows(2).map(|ends| (ends[1] - ends[0]).try_into().unwrap_or(usize::MAX)).collect()
@@ -155,28 +157,28 @@ fn view_bytes(views: &[u128]) -> usize {
     views.iter().map(view_length).sum()
 }
 
-/// The low four bytes of a view are its length.
+/// Returns the length of a view's value, which is in the low four bytes of the view.
 fn view_length(view: &u128) -> usize {
     *view as u32 as usize
 }
 
-/// Casts with values that do not fit becoming null.
+/// Casts an array. Values that do not fit become null.
 fn cast_to(name: &str, source: &dyn Array, target: &DataType) -> Result<ArrayRef> {
-    cast_with_options(source, target, &CastOptions { safe: true, ..CastOptions::default() }).map_err(|fault| {
+    cast_with_options(source, target, &CastOptions { safe: true, ..CastOptions::default() }).map_err(|error| {
         Error::invalid(format!("column `{name}` is {}, which cannot be cast to {target}", source.data_type()))
-            .with_source(fault)
+            .with_source(error)
     })
 }
 
-fn by_value(contract: &Contract, index: usize, plain: &ArrayRef, faults: &mut FaultsByRow) -> Result<ArrayRef> {
+fn by_value(contract: &Contract, index: usize, plain: &ArrayRef, rejected: &mut RejectedRows) -> Result<ArrayRef> {
     let column = &contract.columns[index];
     let leaf = Leaf { column: index, kind: column.kind, encoding: FieldEncoding::Undeclared, unit: contract.time_unit };
     if !can_fit(plain.data_type(), column.kind) {
         let (name, kind, given) = (&column.name, column.kind.as_str(), plain.data_type());
         return Err(Error::invalid(format!("column `{name}` expects {kind}, got {given}: cast it before sending")));
     }
-    let mut cells = ColumnBuilder::new(column.kind, true, plain.len());
-    cells.grow(plain.len());
+    let mut builder = ColumnBuilder::new(column.kind, true, plain.len());
+    builder.grow(plain.len());
     for index in (0..plain.len()).filter(|index| plain.is_valid(*index)) {
         let read = match plain.data_type() {
             DataType::Int64 => leaf.int(plain.as_primitive::<Int64Type>().value(index)),
@@ -191,21 +193,21 @@ fn by_value(contract: &Contract, index: usize, plain: &ArrayRef, faults: &mut Fa
             }
         };
         match read {
-            Ok(ColumnValue::Int(value)) => cells.put(index, value.cast_unsigned()),
-            Ok(ColumnValue::Float(value)) => cells.put(index, value.to_bits()),
+            Ok(ColumnValue::Int(value)) => builder.put(index, value.cast_unsigned()),
+            Ok(ColumnValue::Float(value)) => builder.put(index, value.to_bits()),
             Ok(_) => {}
             Err(reason) => {
                 let reason = if leaf.column == contract.time { reason.of_time() } else { reason };
-                faults.add(index, || RejectCause::value(reason, column, displayed(plain, index)));
+                rejected.add(index, || RejectCause::value(reason, column, displayed(plain, index)));
             }
         }
     }
-    cells
+    builder
         .finish(column.kind, plain.len())?
         .ok_or_else(|| Error::internal("a map column cannot be converted value by value"))
 }
 
-/// Whether values of an Arrow type can be converted to a column kind, value by value.
+/// Returns true if values of an Arrow type can be converted one by one to values of a column kind.
 fn can_fit(given: &DataType, kind: ColumnKind) -> bool {
     use ColumnKind::{Date, Float32, Float64, Int32, Int64, Timestamp};
     match given {
@@ -224,14 +226,14 @@ fn displayed(array: &ArrayRef, row: usize) -> String {
     arrow::util::display::array_value_to_string(array, row).unwrap_or_else(|_| array.data_type().to_string())
 }
 
-fn check_finite(contract: &Contract, index: usize, array: &ArrayRef, faults: &mut FaultsByRow) {
+fn check_finite(contract: &Contract, index: usize, array: &ArrayRef, rejected: &mut RejectedRows) {
     let bad: Vec<usize> = match array.data_type() {
         DataType::Float64 => not_finite(array.as_primitive::<Float64Type>().values(), |value| value.is_finite()),
         DataType::Float32 => not_finite(array.as_primitive::<Float32Type>().values(), |value| value.is_finite()),
         _ => return,
     };
     for row in bad.into_iter().filter(|row| array.is_valid(*row)) {
-        faults.add(row, || RejectCause::value(Reason::NotFinite, &contract.columns[index], "NaN or infinity"));
+        rejected.add(row, || RejectCause::value(Reason::NotFinite, &contract.columns[index], "NaN or infinity"));
     }
 }
 

@@ -1,15 +1,16 @@
 //! A JSON tokenizer over borrowed bytes (RFC 8259).
 //!
-//! In: the bytes of a body. Out: strings as ranges, numbers as values, and whole values skipped but validated. Strict:
-//! no comments, no trailing commas. `NaN` and `Infinity` are recognized, so that their error differs from a syntax
-//! error. Nothing is allocated except the messages of [`SyntaxError`], and recursion is bounded.
+//! Reads the bytes of a body. It returns strings as ranges and numbers as values, and it can skip a whole value while
+//! validating its syntax. Comments and trailing commas are syntax errors. `NaN` and `Infinity` are not valid JSON either,
+//! but they are recognized, because a message about a non-finite number is more helpful than one about a syntax error.
+//! Only the messages of [`SyntaxError`] are allocated, and the recursion depth is limited.
 
 use crate::contract::schema::fields::Name;
 
-/// The maximum nesting depth of objects and arrays in a value without a column.
+/// The maximum nesting depth of objects and arrays in a value that is skipped or stored as JSON text.
 const DEPTH_MAX: usize = 64;
 
-/// A syntax error: what was expected, and where. Parsing cannot continue after it.
+/// A syntax error, with a message that says what was expected and where. Parsing cannot continue after it.
 #[derive(Debug)]
 pub(in crate::contract) struct SyntaxError(pub(in crate::contract) Box<str>);
 
@@ -17,7 +18,7 @@ pub(in crate::contract) struct SyntaxError(pub(in crate::contract) Box<str>);
 #[derive(Debug, Clone)]
 pub(in crate::contract) struct Cursor<'a> {
     bytes: &'a [u8],
-    /// The same bytes as text, if all of them are UTF-8. Then strings need no validation of their own.
+    /// The same bytes as a string, if they are valid UTF-8. If present, the strings in it need no further validation.
     text: Option<&'a str>,
     pub(in crate::contract) at: usize,
 }
@@ -30,18 +31,19 @@ pub(in crate::contract) struct QuotedString {
     pub(in crate::contract) escaped: bool,
 }
 
-/// A number.
+/// A JSON number.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(in crate::contract) enum Number {
     Int(i64),
-    /// A number with a fraction or an exponent, too large for an `i64`, or `-0`. Infinite if too large for an `f64`.
+    /// A number that has a fraction or an exponent, does not fit an `i64`, or is `-0`. It is infinite if it is too large
+    /// for an `f64`.
     Float(f64),
     /// `NaN`, `Infinity` or `-Infinity`, which are not valid JSON.
     NotFinite,
 }
 
 impl Number {
-    /// The negated number. Zero becomes a float, because integers have no negative zero.
+    /// Returns the negated number. Zero becomes a float, because integers have no negative zero.
     fn negative(self) -> Self {
         match self {
             Self::Int(0) => Self::Float(-0.0),
@@ -57,18 +59,18 @@ impl Number {
 pub(in crate::contract) struct RawValue {
     pub(in crate::contract) start: usize,
     pub(in crate::contract) end: usize,
-    /// Whether it contains `NaN` or infinity.
+    /// True if the value contains `NaN` or infinity.
     pub(in crate::contract) not_finite: bool,
 }
 
 impl<'a> Cursor<'a> {
-    /// A cursor at offset `at` of `bytes`. If the bytes are valid UTF-8, `text` is the same bytes as a string, or a
-    /// longer string that starts with them.
+    /// Creates a cursor at offset `at` of `bytes`. If the bytes are valid UTF-8, `text` should be the same bytes as a
+    /// string, or a longer string that begins with them.
     pub(in crate::contract) fn new(bytes: &'a [u8], text: Option<&'a str>, at: usize) -> Self {
         Self { bytes, text, at }
     }
 
-    /// Skips white space and returns the next byte without consuming it; 0 at the end.
+    /// Skips white space and returns the next byte without consuming it. Returns 0 at the end.
     #[inline]
     pub(in crate::contract) fn peek(&mut self) -> u8 {
         loop {
@@ -80,12 +82,12 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// Whether only white space is left.
+    /// Returns true if only white space is left.
     pub(in crate::contract) fn at_end(&mut self) -> bool {
         self.peek() == 0 && self.at == self.bytes.len()
     }
 
-    /// Consumes `byte`, or fails if another byte is next.
+    /// Skips white space and consumes `byte`. Fails if another byte follows.
     #[inline]
     pub(in crate::contract) fn consume(&mut self, byte: u8) -> Result<(), SyntaxError> {
         if self.peek() != byte {
@@ -95,7 +97,7 @@ impl<'a> Cursor<'a> {
         Ok(())
     }
 
-    /// Consumes a literal.
+    /// Consumes a literal such as `null`. Fails if something else follows.
     pub(in crate::contract) fn literal(&mut self, literal: &str) -> Result<(), SyntaxError> {
         if !self.bytes[self.at..].starts_with(literal.as_bytes()) {
             return Err(self.syntax_error(format_args!("expected a value")));
@@ -104,7 +106,7 @@ impl<'a> Cursor<'a> {
         Ok(())
     }
 
-    /// Consumes the key `name`, quotes included, if it comes next. Returns whether it did.
+    /// Consumes the key `name` with its quotes if it comes next. Returns true if it has consumed the key.
     #[inline]
     pub(in crate::contract) fn key_is(&mut self, name: &Name) -> bool {
         let hit = self.bytes.get(self.at + 1..).is_some_and(|rest| name.opens(rest));
@@ -147,7 +149,7 @@ impl<'a> Cursor<'a> {
         Ok(())
     }
 
-    /// A range as text; `None` if it is not UTF-8.
+    /// Returns a range as a string, or `None` if it is not valid UTF-8.
     #[inline]
     pub(in crate::contract) fn slice(&self, start: usize, end: usize) -> Option<&'a str> {
         match self.text {
@@ -156,13 +158,22 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// The bytes of a range.
+    /// Returns the bytes of a range.
     pub(in crate::contract) fn bytes(&self, start: usize, end: usize) -> &'a [u8] {
         &self.bytes[start..end]
     }
 
     /// Consumes a number. The cursor must be at its sign, its first digit, or the `N` or `I` of `NaN` or `Infinity`.
+    #[inline]
     pub(in crate::contract) fn number(&mut self) -> Result<Number, SyntaxError> {
+        match self.short_number() {
+            Some(number) => Ok(number),
+            None => self.other_number(),
+        }
+    }
+
+    /// Consumes a number that [`Self::short_number`] has not consumed.
+    fn other_number(&mut self) -> Result<Number, SyntaxError> {
         match self.bytes[self.at..] {
             [b'N', ..] => return self.literal("NaN").map(|()| Number::NotFinite),
             [b'I', ..] => return self.literal("Infinity").map(|()| Number::NotFinite),
@@ -170,10 +181,11 @@ impl<'a> Cursor<'a> {
             _ => {}
         }
         let start = self.at;
-        let negative = self.bytes.get(start) == Some(&b'-');
-        self.at += usize::from(negative);
-        if let Some(number) = self.plain_number() {
-            return Ok(if negative { number.negative() } else { number });
+        if self.bytes.get(start) == Some(&b'-') {
+            self.at += 1;
+            if let Some(number) = self.short_number() {
+                return Ok(number.negative());
+            }
         }
         let first = self.at;
         if self.digits()? > 1 && self.bytes[first] == b'0' {
@@ -192,7 +204,7 @@ impl<'a> Cursor<'a> {
             self.at += usize::from(matches!(self.bytes.get(self.at), Some(b'+' | b'-')));
             self.digits()?;
         }
-        // The standard library parses all numbers that the fast path does not.
+        // The standard library parses all numbers that the fast path cannot.
         let text = std::str::from_utf8(&self.bytes[start..self.at]).unwrap_or_default();
         Ok(match text.parse() {
             Ok(value) if integer => Number::Int(value),
@@ -200,10 +212,10 @@ impl<'a> Cursor<'a> {
         })
     }
 
-    /// The fast path for common numbers: a few digits, optionally with a point and more digits. `None` for other
-    /// numbers; the cursor does not move then.
+    /// Consumes a number without a sign or an exponent that has at most 15 digits, as most numbers do. For any other number
+    /// it returns `None` and does not move the cursor.
     #[inline]
-    pub(in crate::contract) fn plain_number(&mut self) -> Option<Number> {
+    fn short_number(&mut self) -> Option<Number> {
         let (whole, digits, rest) = few_digits(self.bytes.get(self.at..)?, 0);
         if digits == 0 || digits > 1 && self.bytes[self.at] == b'0' {
             return None;
@@ -218,7 +230,7 @@ impl<'a> Cursor<'a> {
         }
         let number = match TENS.get(fraction) {
             Some(_) if fraction == 0 => Number::Int(value.cast_signed()),
-            // Both operands are exact, so that one division rounds correctly (Clinger's fast path).
+            // Both operands are exact, so a single division gives the correctly rounded result (Clinger's fast path).
             Some(ten) => Number::Float(value as f64 / ten),
             None => return None,
         };
@@ -226,7 +238,7 @@ impl<'a> Cursor<'a> {
         Some(number)
     }
 
-    /// Consumes one or more digits. Returns their number.
+    /// Consumes one or more digits and returns how many there were.
     fn digits(&mut self) -> Result<usize, SyntaxError> {
         let start = self.at;
         while self.bytes.get(self.at).is_some_and(u8::is_ascii_digit) {
@@ -281,7 +293,7 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// Consumes a key.
+    /// Consumes an object key. Fails if something else follows.
     pub(in crate::contract) fn key(&mut self) -> Result<QuotedString, SyntaxError> {
         if self.peek() != b'"' {
             return Err(self.syntax_error(format_args!("expected a key in quotes")));
@@ -289,7 +301,7 @@ impl<'a> Cursor<'a> {
         self.string()
     }
 
-    /// Consumes a comma (`true`: another element follows) or the closing bracket.
+    /// Consumes a comma or the closing bracket. Returns true for a comma, after which another element must follow.
     #[inline]
     pub(in crate::contract) fn more(&mut self, close: u8) -> Result<bool, SyntaxError> {
         let byte = self.peek();
@@ -300,7 +312,7 @@ impl<'a> Cursor<'a> {
         Ok(byte == b',')
     }
 
-    /// A syntax error at the current position, which distinguishes the end of the body from an unexpected byte.
+    /// Returns a syntax error for the current position. Its message says if the body ends there.
     #[cold]
     fn syntax_error(&self, expected: std::fmt::Arguments<'_>) -> SyntaxError {
         let ends = if self.at >= self.bytes.len() { ", which ends there" } else { "" };
@@ -330,7 +342,8 @@ pub(in crate::contract) fn unescape(text: &str, into: &mut String) -> bool {
     true
 }
 
-/// Parses `\uXXXX`, or a surrogate pair: the bytes consumed, and the character.
+/// Parses `\uXXXX` or a surrogate pair. Returns the number of bytes consumed and the character, which is `None` for a lone
+/// surrogate.
 fn unicode(text: &str) -> (usize, Option<char>) {
     let unit = |at: usize| text.get(at..at + 4).and_then(|hex| u32::from_str_radix(hex, 16).ok());
     match unit(2) {
@@ -342,7 +355,7 @@ fn unicode(text: &str) -> (usize, Option<char>) {
     }
 }
 
-/// Copies a value without the white space between its tokens.
+/// Copies a JSON value without the white space between its tokens.
 pub(in crate::contract) fn compact(value: &str, into: &mut String) {
     let mut rest = value;
     while let Some(quote) = rest.find('"') {
@@ -361,17 +374,18 @@ fn string_end(text: &str) -> usize {
         if text.as_bytes()[at - 1] == b'"' {
             return at;
         }
-        at += 1; // the escaped character is one byte, or begins with one
+        at += 1; // Skips the escaped character. An escape of several bytes continues with bytes that are not special.
     }
     text.len()
 }
 
-/// The number of leading bytes without a quote, backslash or control character. Reads eight bytes at a time.
+/// Returns the number of leading bytes that are not a quote, a backslash or a control character. Reads eight bytes at a
+/// time.
 #[inline]
 fn plain_run(bytes: &[u8]) -> usize {
     const ONES: u64 = 0x0101_0101_0101_0101;
     const TOPS: u64 = 0x8080_8080_8080_8080;
-    // The lowest set top bit marks the first zero byte. Higher bits may be wrong because of borrows.
+    // The lowest top bit that is set marks the first zero byte. Higher bits may be wrong because of borrows.
     let zero = |word: u64| word.wrapping_sub(ONES) & !word & TOPS;
     let mut at = 0;
     while let Some(chunk) = bytes[at..].first_chunk::<8>() {
@@ -387,8 +401,8 @@ fn plain_run(bytes: &[u8]) -> usize {
     tail.map_or(bytes.len(), |tail| at + tail)
 }
 
-/// Appends the leading digits of `bytes` to `value`: returns the number, the count of digits, and the remaining bytes.
-/// Reads at most sixteen digits.
+/// Appends the leading digits of `bytes`, at most sixteen, to the decimal number `value`. Returns the new number, the
+/// count of digits, and the remaining bytes.
 #[inline]
 fn few_digits(bytes: &[u8], mut value: u64) -> (u64, usize, &[u8]) {
     let mut count = 0;
@@ -403,7 +417,7 @@ fn few_digits(bytes: &[u8], mut value: u64) -> (u64, usize, &[u8]) {
     (value, count, &bytes[count..])
 }
 
-/// The powers of ten that are exact as `f64`.
+/// Powers of ten, all of which are exact as `f64`.
 const TENS: [f64; 16] = [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15];
 
 #[cfg(test)]
@@ -413,14 +427,15 @@ mod tests {
 
     use super::*;
 
-    /// Parses a whole text by the fast path and by the full path; `None` where a path does not consume all of it.
+    /// Parses a string with [`Cursor::short_number`] and with [`Cursor::other_number`]. The result is `None` for a function
+    /// that does not consume the whole string.
     fn read(text: &str) -> (Option<Number>, Option<Number>) {
-        // The bytes after a number must not matter.
+        // Bytes that follow a number must not change the result.
         let body = format!("{text},1");
         let cursor = Cursor::new(body.as_bytes(), Some(&body), 0);
-        let read = |plain: bool| {
+        let read = |short: bool| {
             let mut cursor = cursor.clone();
-            let number = if plain { cursor.plain_number() } else { cursor.number().ok() };
+            let number = if short { cursor.short_number() } else { cursor.other_number().ok() };
             number.filter(|_| cursor.at == text.len())
         };
         (read(true), read(false))
@@ -432,7 +447,7 @@ mod tests {
         let digits = |count: usize, rng: &mut StdRng| -> String {
             (0..count).map(|_| char::from(b'0' + rng.random_range(0..10))).collect()
         };
-        let mut plain_count = 0;
+        let mut short_count = 0;
         for _ in 0..20_000 {
             let (whole, fraction) = (rng.random_range(1..20), rng.random_range(0..20));
             let mut text = digits(whole, &mut rng).trim_start_matches('0').to_owned();
@@ -450,17 +465,17 @@ mod tests {
                 Ok(value) => Number::Int(value),
                 Err(_) => Number::Float(text.parse().unwrap()),
             };
-            let (plain, full) = read(&text);
+            let (short, full) = read(&text);
             assert_eq!(full, Some(expected), "{text}");
             if let (Number::Float(read), Number::Float(expected)) = (full.unwrap(), expected) {
                 assert_eq!(read.to_bits(), expected.to_bits(), "{text}");
             }
-            if let Some(plain) = plain {
-                assert_eq!(plain, expected, "{text}");
-                plain_count += 1;
+            if let Some(short) = short {
+                assert_eq!(short, expected, "{text}");
+                short_count += 1;
             }
         }
-        assert!(plain_count > 4_000, "{plain_count}");
+        assert!(short_count > 4_000, "{short_count}");
         for other in ["", "-1", "01", "1.", ".5", "1e3", "1.5E2", "1.2.3", "1234567890123456", "1.234567890123456"] {
             assert_eq!(read(other).0, None, "{other}");
         }

@@ -1,9 +1,9 @@
-//! The decoder of Arrow IPC streams, message by message.
+//! The decoder of Arrow IPC streams, which reads one message after the other.
 //!
-//! The bytes are untrusted: lengths are checked against the body before anything is read, compressed buffers are
-//! checked against a limit before anything is allocated, and a panic of Arrow's reader fails only this body. If a
-//! stream is truncated or corrupt after its schema, the batches before that position are kept, and the rest becomes one
-//! reject.
+//! The bytes are untrusted. Lengths are checked against the body before anything is read, and the declared sizes of
+//! compressed buffers are checked against a limit before anything is allocated. If Arrow's reader panics, only this body
+//! fails. If a stream is truncated or corrupt after its schema, the batches before that position are kept, and the rest
+//! becomes a single reject.
 
 use arrow::array::Array;
 use arrow::buffer::Buffer;
@@ -12,23 +12,23 @@ use arrow::ipc::{MessageHeader, RecordBatch as BatchHeader, root_as_message};
 use arrow::record_batch::RecordBatch;
 use bytes::Bytes;
 
-use super::acceptor::refuse;
+use super::accept_or_reject::push_reject;
 use super::arrow_batch;
 use super::reject::{Reason, Reject};
-use crate::contract::{Contract, Decoded, EventBatch, Owner, Stamp};
+use crate::contract::{Contract, DecodeOptions, Decoded, EventBatch, Owner};
 use crate::error::{Error, Result};
 use crate::supervise::catch;
 
-/// The marker before every message of a current-format stream.
+/// The marker that precedes every message in the current format. Streams in the old format do not have it.
 const CONTINUATION: [u8; 4] = [0xff; 4];
-/// The maximum ratio of decompressed buffers to the size of the body.
+/// The maximum size of all decompressed buffers, as a multiple of the size of the body.
 const EXPANSION_MAX: u64 = 64;
 
-/// The maximum size of one body's decoded rows, in bytes. Each batch may expand to more than was sent.
+/// The maximum size of a body's decoded rows, in bytes. The rows can take more space than the body.
 const ROWS_BYTES_MAX: usize = 1 << 30;
 
 /// Decodes a whole body.
-pub(in crate::contract) fn decode(contract: &Contract, body: &Bytes, stamp: &Stamp) -> Result<Decoded> {
+pub(in crate::contract) fn decode(contract: &Contract, body: &Bytes, options: &DecodeOptions) -> Result<Decoded> {
     let mut stream =
         Stream { body, buffer: Buffer::from(body.clone()), at: 0, decoder: StreamDecoder::new(), expanded: 0 };
     let mut batches = vec![EventBatch::empty(contract)];
@@ -39,7 +39,7 @@ pub(in crate::contract) fn decode(contract: &Contract, body: &Bytes, stamp: &Sta
         match stream.next() {
             Ok(None) => break,
             Ok(Some(batch)) => {
-                let decoded = arrow_batch::decode(contract, &batch, index, stamp)?;
+                let decoded = arrow_batch::decode(contract, &batch, index, options)?;
                 index += batch.num_rows() as u64;
                 bytes = bytes.saturating_add(bytes_of(&decoded.batch));
                 if bytes > ROWS_BYTES_MAX {
@@ -48,19 +48,19 @@ pub(in crate::contract) fn decode(contract: &Contract, body: &Bytes, stamp: &Sta
                     )));
                 }
                 batches.push(decoded.batch);
-                decoded.rejects.into_iter().try_for_each(|reject| refuse(&mut rejects, reject))?;
+                decoded.rejects.into_iter().try_for_each(|reject| push_reject(&mut rejects, reject))?;
             }
-            Err(fault) if stream.decoder.schema().is_none() => {
-                return Err(Error::invalid(format!("the body is not an Arrow IPC stream: {fault}")));
+            Err(error) if stream.decoder.schema().is_none() => {
+                return Err(Error::invalid(format!("the body is not an Arrow IPC stream: {error}")));
             }
-            Err(fault) => {
-                let tenant = match &stamp.owner {
+            Err(error) => {
+                let tenant = match &options.owner {
                     Owner::Tenant(tenant) => Some(tenant.clone()),
                     Owner::PerEvent => None,
                 };
                 let (bytes, detail) =
-                    (body.slice(start..), format!("the Arrow stream is invalid from here on: {fault}"));
-                refuse(&mut rejects, Reject { index, tenant, bytes, reason: Reason::Malformed, detail })?;
+                    (body.slice(start..), format!("the Arrow stream is invalid from this row on: {error}"));
+                push_reject(&mut rejects, Reject { index, tenant, bytes, reason: Reason::Malformed, detail })?;
                 break;
             }
         }
@@ -69,7 +69,7 @@ pub(in crate::contract) fn decode(contract: &Contract, body: &Bytes, stamp: &Sta
     Ok(Decoded { batch, rejects })
 }
 
-/// The size of a batch's own rows, without other parts of shared buffers.
+/// Returns the size of a batch's rows in bytes. Other parts of the buffers that the rows share are not counted.
 fn bytes_of(batch: &RecordBatch) -> usize {
     let bytes = batch.columns().iter().map(|column| column.to_data().get_slice_memory_size().unwrap_or(0));
     bytes.fold(0, usize::saturating_add)
@@ -82,20 +82,20 @@ struct Stream<'a> {
     /// The offset of the next message.
     at: usize,
     decoder: StreamDecoder,
-    /// The decompressed size of all compressed buffers so far.
+    /// The declared decompressed size of all compressed buffers so far.
     expanded: u64,
 }
 
 impl Stream<'_> {
-    /// The next batch; `None` at the end of the stream.
+    /// Reads the next batch. Returns `None` at the end of the stream.
     fn next(&mut self) -> Result<Option<RecordBatch>, String> {
         while let Some(end) = self.message_end()? {
             let mut message = self.buffer.slice_with_length(self.at, end - self.at);
             self.at = end;
             let decoder = &mut self.decoder;
-            // The reader panics on some invalid streams. Its state is not used again after an error.
+            // Arrow's reader panics on some invalid streams. The caller does not use it again after an error.
             let read = catch(|| decoder.decode(&mut message));
-            match read.map_err(|_| "the Arrow reader cannot parse it")?.map_err(|fault| fault.to_string())? {
+            match read.map_err(|_| "the Arrow reader cannot parse it")?.map_err(|error| error.to_string())? {
                 Some(batch) => return Ok(Some(batch)),
                 None => continue,
             }
@@ -106,7 +106,7 @@ impl Stream<'_> {
         }
     }
 
-    /// The end of the next message, after checking its lengths. `None` at the end of the stream.
+    /// Checks the lengths in the next message and returns the offset of its end. Returns `None` at the end of the stream.
     fn message_end(&mut self) -> Result<Option<usize>, String> {
         let mut rest = &self.body[self.at..];
         if rest.is_empty() {
@@ -121,7 +121,7 @@ impl Stream<'_> {
         }
         let (metadata, rest) = rest.split_at_checked(length).ok_or("it ends inside a message's metadata")?;
         let message =
-            root_as_message(metadata).map_err(|fault| format!("the metadata of a message is invalid ({fault})"))?;
+            root_as_message(metadata).map_err(|error| format!("the metadata of a message is invalid ({error})"))?;
         let length = usize::try_from(message.bodyLength()).map_err(|_| "a message has a negative length")?;
         let (data, rest) = rest.split_at_checked(length).ok_or("it ends inside a message's data")?;
         let batch = match message.header_type() {
@@ -135,7 +135,7 @@ impl Stream<'_> {
         Ok(Some(self.at + all - rest.len()))
     }
 
-    /// Adds up the declared sizes of compressed buffers, and checks the total.
+    /// Adds the declared sizes of a message's compressed buffers to the total and checks the total.
     fn check_expansion(&mut self, batch: BatchHeader<'_>, data: &[u8]) -> Result<(), String> {
         if batch.compression().is_none() {
             return Ok(());
@@ -143,7 +143,7 @@ impl Stream<'_> {
         for buffer in batch.buffers().iter().flatten() {
             let start = usize::try_from(buffer.offset()).map_err(|_| "a buffer has a negative offset")?;
             let length = data.get(start..).and_then(|data| data.first_chunk()).map(|bytes| i64::from_le_bytes(*bytes));
-            // A negative length marks a buffer that is not compressed; an empty one has none.
+            // A negative length marks a buffer that is not compressed. An empty buffer has no length.
             self.expanded =
                 self.expanded.saturating_add(length.and_then(|length| u64::try_from(length).ok()).unwrap_or(0));
         }

@@ -1,11 +1,11 @@
 //! The decoder of JSON events: one object, an array of objects, or one object per line.
 //!
-//! A syntax error in a line rejects only that line. A syntax error in an array rejects the rest of the array as one
-//! reject; the events before it are kept. A value that does not fit its column rejects only its event.
+//! A syntax error in a line rejects only that line. After a syntax error in an array, the events before the error are kept
+//! and the rest of the array becomes a single reject. A value that does not fit its column rejects only its event.
 //!
-//! Fields are predicted: the decoder expects the field that followed the previous one in the last event. Producers
-//! write fields in a fixed order, so that the prediction costs one comparison and is nearly always right. Otherwise a
-//! hash lookup follows.
+//! The decoder predicts which field comes next: the one that followed the current field in the previous event. The
+//! prediction costs one comparison and is nearly always right, because producers write their fields in a fixed order. If it
+//! is wrong, the field is looked up in a hash table.
 
 use std::ops::Range;
 
@@ -14,21 +14,21 @@ use base64::alphabet::{STANDARD, URL_SAFE};
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use bytes::Bytes;
 
-use super::acceptor::Acceptor;
+use super::accept_or_reject::EventCollector;
 use super::cursor::{Cursor, Number, QuotedString, SyntaxError, compact, unescape};
 use super::reject::{Reason, RejectCause};
 use super::value::{ColumnValue, Text};
+use crate::contract::ColumnKind;
 use crate::contract::columns::batch_builder::BatchBuilder;
 use crate::contract::schema::fields::{Field, FieldEncoding, Leaf, Target};
-use crate::contract::schema::table::ColumnKind;
-use crate::contract::{Contract, Decoded, Stamp};
+use crate::contract::{Contract, DecodeOptions, Decoded};
 use crate::error::{Error, Result, did_you_mean};
 
-/// Some writers put a byte order mark before UTF-8 text.
+/// The UTF-8 byte order mark, which some writers put at the start of a file.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
-/// The maximum number of rows in an estimated initial capacity.
+/// The maximum initial capacity of the columns, in rows.
 const ROWS_GUESSED_MAX: usize = 1 << 16;
-/// The maximum length of an unknown key or a literal in a message, in characters.
+/// The maximum number of characters of an unknown key or an invalid literal that an error message shows.
 const KEY_SHOWN_MAX: usize = 64;
 
 const BASE64: GeneralPurposeConfig =
@@ -37,10 +37,10 @@ const BASE64_STANDARD: GeneralPurpose = GeneralPurpose::new(&STANDARD, BASE64);
 const BASE64_URL: GeneralPurpose = GeneralPurpose::new(&URL_SAFE, BASE64);
 
 /// Decodes a whole body.
-pub(in crate::contract) fn decode(contract: &Contract, body: &Bytes, stamp: &Stamp) -> Result<Decoded> {
+pub(in crate::contract) fn decode(contract: &Contract, body: &Bytes, options: &DecodeOptions) -> Result<Decoded> {
     let text = std::str::from_utf8(body).ok();
     let start = if body.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len() } else { 0 };
-    let mut json = JsonDecoder::new(contract, body, text, stamp, rows_of(body));
+    let mut json = JsonDecoder::new(contract, body, text, options, rows_of(body));
     let mut whole = Cursor::new(body, text, start);
     match whole.peek() {
         0 if whole.at_end() => {}
@@ -48,7 +48,7 @@ pub(in crate::contract) fn decode(contract: &Contract, body: &Bytes, stamp: &Sta
         b'{' if is_one_value(whole.clone()) => json.line(trimmed(body, whole.at..body.len()))?,
         first => json.lines(whole.at, first == b'{')?,
     }
-    json.acceptor.finish(json.builder)
+    json.collector.finish(json.builder)
 }
 
 /// Decodes messages, each of which must be one object.
@@ -56,14 +56,14 @@ pub(in crate::contract) fn decode_messages(
     contract: &Contract,
     body: &Bytes,
     ranges: &[Range<usize>],
-    stamp: &Stamp,
+    options: &DecodeOptions,
 ) -> Result<Decoded> {
     let text = std::str::from_utf8(body).ok();
-    let mut json = JsonDecoder::new(contract, body, text, stamp, ranges.len());
+    let mut json = JsonDecoder::new(contract, body, text, options, ranges.len());
     for range in ranges {
         json.line(trimmed(body, range.clone()))?;
     }
-    json.acceptor.finish(json.builder)
+    json.collector.finish(json.builder)
 }
 
 /// Estimates the number of rows from the length of the first line.
@@ -72,7 +72,7 @@ fn rows_of(body: &[u8]) -> usize {
     (body.len() / line.max(1)).min(ROWS_GUESSED_MAX)
 }
 
-/// Whether the body is one value. Reads no more than the first line of a body of several lines.
+/// Returns true if the body consists of one value. If the body has one event per line, only its first line is read.
 fn is_one_value(mut whole: Cursor<'_>) -> bool {
     whole.raw().is_ok() && whole.at_end()
 }
@@ -82,25 +82,31 @@ struct JsonDecoder<'a> {
     contract: &'a Contract,
     body: &'a [u8],
     text: Option<&'a str>,
-    acceptor: Acceptor<'a>,
+    collector: EventCollector<'a>,
     builder: BatchBuilder<'a>,
-    /// For each object, the index of its first entry in `next`.
+    /// For each object of the field tree, the index of its first entry in `next`.
     bases: Vec<usize>,
-    /// For each object and each of its names, the index of the name that followed it last. The first entry of an object
-    /// is for its start.
+    /// The prediction: for each object and each of its names, the index of the name that followed it most recently. The
+    /// first entry of each object predicts the object's first field.
     next: Vec<u16>,
 }
 
 impl<'a> JsonDecoder<'a> {
-    fn new(contract: &'a Contract, body: &'a Bytes, text: Option<&'a str>, stamp: &'a Stamp, rows: usize) -> Self {
+    fn new(
+        contract: &'a Contract,
+        body: &'a Bytes,
+        text: Option<&'a str>,
+        options: &'a DecodeOptions,
+        rows: usize,
+    ) -> Self {
         let (mut bases, mut next) = (Vec::new(), Vec::new());
         for node in &contract.tree.nodes {
             bases.push(next.len());
             next.extend((0..=node.names()).map(|index| index as u16));
         }
-        let (acceptor, builder) =
-            (Acceptor::new(contract, body, stamp), BatchBuilder::new(contract, body, stamp, rows));
-        Self { contract, body, text, acceptor, builder, bases, next }
+        let (collector, builder) =
+            (EventCollector::new(contract, body, options), BatchBuilder::new(contract, body, options, rows));
+        Self { contract, body, text, collector, builder, bases, next }
     }
 
     fn lines(&mut self, start: usize, mut is_json: bool) -> Result<()> {
@@ -121,12 +127,16 @@ impl<'a> JsonDecoder<'a> {
         memchr::memchr(b'\n', &self.body[start..]).map_or(self.body.len(), |length| start + length)
     }
 
-    /// Decodes an event that is separate from other events: a line or a message.
+    /// Decodes a line or a message, which must contain exactly one event.
     fn line(&mut self, range: Range<usize>) -> Result<()> {
         self.builder.open();
         let mut cursor = Cursor::new(&self.body[..range.end], self.text, range.start);
         let read = self.event(&mut cursor).and_then(|()| {
-            if cursor.at_end() { Ok(()) } else { Err(SyntaxError("more than one value in the line or message".into())) }
+            if cursor.at_end() {
+                Ok(())
+            } else {
+                Err(SyntaxError("the line or message has more than one value".into()))
+            }
         });
         self.finish_event(read, range)
     }
@@ -158,7 +168,7 @@ impl<'a> JsonDecoder<'a> {
         self.rest(cursor.at..end, SyntaxError("there are bytes after the end of the array".into()))
     }
 
-    /// Rejects the rest of an array.
+    /// Rejects the rest of an array, which is in `range`.
     fn rest(&mut self, range: Range<usize>, broken: SyntaxError) -> Result<()> {
         self.builder.open();
         self.finish_event(Err(broken), range)
@@ -166,9 +176,9 @@ impl<'a> JsonDecoder<'a> {
 
     fn finish_event(&mut self, read: Result<(), SyntaxError>, range: Range<usize>) -> Result<()> {
         match read {
-            Ok(()) => self.acceptor.take(&mut self.builder, range),
+            Ok(()) => self.collector.accept_or_reject(&mut self.builder, range),
             Err(SyntaxError(what)) => {
-                self.acceptor.refuse(&mut self.builder, range, RejectCause::new(Reason::Malformed, what))
+                self.collector.reject(&mut self.builder, range, RejectCause::new(Reason::Malformed, what))
             }
         }
     }
@@ -178,7 +188,7 @@ impl<'a> JsonDecoder<'a> {
             return self.object(cursor, 0);
         }
         cursor.raw()?;
-        self.builder.fail(|| RejectCause::new(Reason::Malformed, "an event must be a JSON object"));
+        self.builder.mark_rejected(|| RejectCause::new(Reason::Malformed, "an event must be a JSON object"));
         Ok(())
     }
 
@@ -244,7 +254,7 @@ impl<'a> JsonDecoder<'a> {
                 b'{' => {
                     if self.builder.enter(inner) {
                         let prefix = &self.contract.tree.nodes[node].prefix;
-                        self.builder.fail(|| RejectCause::duplicate(&format!("{prefix}{}", field.name)));
+                        self.builder.mark_rejected(|| RejectCause::duplicate(&format!("{prefix}{}", field.name)));
                     }
                     self.object(cursor, inner)
                 }
@@ -259,76 +269,63 @@ impl<'a> JsonDecoder<'a> {
         let got = type_of(cursor.peek());
         let prefix = &self.contract.tree.nodes[node].prefix;
         let detail = || format!("field `{prefix}{}` expects an object, got {got}", field.name);
-        self.builder.fail(|| RejectCause::new(Reason::WrongType, detail()));
+        self.builder.mark_rejected(|| RejectCause::new(Reason::WrongType, detail()));
         cursor.raw().map(drop)
     }
 
-    /// Reads the value of a column.
+    /// Reads the value of a column. The most common values are strings in text columns and numbers in columns of 64-bit
+    /// numbers. They need no conversion and are written directly.
     fn column(&mut self, cursor: &mut Cursor<'a>, leaf: Leaf) -> Result<(), SyntaxError> {
         let first = cursor.peek();
         let start = cursor.at;
-        let is_named = self.builder.is_named(leaf.column);
-        if !is_named && self.plain_value(cursor, leaf, first)? {
-            return Ok(());
-        }
-        cursor.at = start;
+        let is_seen = self.builder.is_seen(leaf.column);
         let read = match first {
             b'"' => {
                 let quoted = cursor.string()?;
-                self.text(cursor, quoted).ok_or(Reason::InvalidUtf8).and_then(|text| self.column_text(leaf, text))
+                match self.text(cursor, quoted) {
+                    Some(text) if leaf.kind == ColumnKind::Text && !is_seen => {
+                        self.builder.put_text(leaf.column, text);
+                        return Ok(());
+                    }
+                    Some(text) => self.column_text(leaf, text),
+                    None => Err(Reason::InvalidUtf8),
+                }
             }
-            b'-' | b'0'..=b'9' | b'N' | b'I' => match cursor.number()? {
-                Number::Int(value) => self.column_int(leaf, value),
-                Number::Float(value) => leaf.float(value),
-                Number::NotFinite => Err(Reason::NotFinite),
-            },
+            b'-' | b'0'..=b'9' | b'N' | b'I' => {
+                let number = cursor.number()?;
+                if let Some(bits) = bits(number, leaf.kind)
+                    && !is_seen
+                {
+                    self.builder.put(leaf.column, bits);
+                    return Ok(());
+                }
+                match number {
+                    Number::Int(value) => self.column_int(leaf, value),
+                    Number::Float(value) => leaf.float(value),
+                    Number::NotFinite => Err(Reason::NotFinite),
+                }
+            }
             b'n' => cursor.literal("null").map(|()| Ok(ColumnValue::Null))?,
             b't' => cursor.literal("true").map(|()| leaf.bool(true))?,
             b'f' => cursor.literal("false").map(|()| leaf.bool(false))?,
             _ => cursor.raw().map(|_| Err(Reason::WrongType))?,
         };
         let contract = self.contract;
-        if is_named {
-            self.builder.fail(|| RejectCause::duplicate(&contract.columns[leaf.column].name));
+        if is_seen {
+            self.builder.mark_rejected(|| RejectCause::duplicate(&contract.columns[leaf.column].name));
         }
         match read {
             Ok(value) => self.builder.set(leaf.column, value),
             Err(reason) => {
                 let reason = if leaf.column == contract.time { reason.of_time() } else { reason };
                 let got = self.displayed(cursor, first, start);
-                self.builder.fail(|| RejectCause::value(reason, &contract.columns[leaf.column], got));
+                self.builder.mark_rejected(|| RejectCause::value(reason, &contract.columns[leaf.column], got));
             }
         }
         Ok(())
     }
 
-    /// The fast path for common values: unescaped text and plain numbers. Returns whether the value was one; if not,
-    /// the caller must reset the cursor.
-    fn plain_value(&mut self, cursor: &mut Cursor<'a>, leaf: Leaf, first: u8) -> Result<bool, SyntaxError> {
-        match (first, leaf.kind) {
-            (b'"', ColumnKind::Text) => {
-                let quoted = cursor.string()?;
-                match cursor.slice(quoted.start, quoted.end) {
-                    Some(text) if !quoted.escaped => self.builder.put_text(leaf.column, Text::Borrowed(text)),
-                    _ => return Ok(false),
-                }
-                Ok(true)
-            }
-            (b'0'..=b'9', ColumnKind::Int64 | ColumnKind::Float64) => {
-                let bits = match (cursor.plain_number(), leaf.kind) {
-                    (Some(Number::Int(value)), ColumnKind::Int64) => value.cast_unsigned(),
-                    (Some(Number::Int(value)), _) => (value as f64).to_bits(),
-                    (Some(Number::Float(value)), ColumnKind::Float64) => value.to_bits(),
-                    _ => return Ok(false),
-                };
-                self.builder.put(leaf.column, bits);
-                Ok(true)
-            }
-            _ => Ok(false),
-        }
-    }
-
-    /// A value that does not fit, as shown in a message: numbers and literals verbatim, all others by type.
+    /// Formats a value for an error message. Short numbers and literals are shown verbatim, all other values by type.
     #[cold]
     fn displayed(&self, cursor: &Cursor<'a>, first: u8, start: usize) -> &'a str {
         let word = !matches!(first, b'"' | b'{' | b'[') && cursor.at - start <= KEY_SHOWN_MAX;
@@ -339,16 +336,16 @@ impl<'a> JsonDecoder<'a> {
         if leaf.kind != ColumnKind::Bytes {
             return leaf.text(self.builder.text(text), text);
         }
-        let start = self.builder.blob.len();
-        let mut blob = std::mem::take(&mut self.builder.blob);
+        let start = self.builder.derived_bytes.len();
+        let mut blob = std::mem::take(&mut self.builder.derived_bytes);
         let encoded = self.builder.text(text);
         let engine = if encoded.contains(['-', '_']) { BASE64_URL } else { BASE64_STANDARD };
         let read = engine.decode_vec(encoded, &mut blob);
-        self.builder.blob = blob;
-        read.map(|()| ColumnValue::Blob(start, self.builder.blob.len())).map_err(|_| Reason::WrongType)
+        self.builder.derived_bytes = blob;
+        read.map(|()| ColumnValue::DerivedBytes(start, self.builder.derived_bytes.len())).map_err(|_| Reason::WrongType)
     }
 
-    /// Converts an integer. In an enum column it is replaced by the enum's name.
+    /// Converts an integer. In an enum column it is replaced by the name of the enum value.
     fn column_int(&mut self, leaf: Leaf, value: i64) -> Result<ColumnValue<'a>, Reason> {
         let FieldEncoding::Enum(names) = leaf.encoding else { return leaf.int(value) };
         let number = i32::try_from(value).map_err(|_| Reason::OutOfRange)?;
@@ -386,14 +383,15 @@ impl<'a> JsonDecoder<'a> {
             let hint = did_you_mean(&displayed, contract.columns.iter().map(|column| column.name.as_str()));
             let detail =
                 format!("unknown field `{prefix}{displayed}`{hint}; the table has no map column for undeclared fields");
-            self.builder.fail(|| RejectCause::new(Reason::UnknownField, detail));
+            self.builder.mark_rejected(|| RejectCause::new(Reason::UnknownField, detail));
             return cursor.raw().map(drop);
         }
         let key = key.map(|key| if prefix.is_empty() { key } else { self.builder.join(prefix, key) });
         self.entry(cursor, key)
     }
 
-    /// Reads a value into the map column: text unescaped, other scalars verbatim, objects and arrays as compact JSON.
+    /// Reads a value into the map column. Strings are unescaped, other scalars are copied verbatim, and objects and arrays
+    /// are stored as compact JSON.
     fn entry(&mut self, cursor: &mut Cursor<'a>, key: Option<Text<'a>>) -> Result<(), SyntaxError> {
         let value = match cursor.peek() {
             b'"' => {
@@ -404,19 +402,21 @@ impl<'a> JsonDecoder<'a> {
             _ => {
                 let raw = cursor.raw()?;
                 if raw.not_finite {
-                    self.builder
-                        .fail(|| RejectCause::new(Reason::NotFinite, "an undeclared field contains NaN or infinity"));
+                    self.builder.mark_rejected(|| {
+                        RejectCause::new(Reason::NotFinite, "an undeclared field contains NaN or infinity")
+                    });
                 }
                 cursor.slice(raw.start, raw.end).map(|text| Some(self.compacted(text)))
             }
         };
         let (Some(key), Some(value)) = (key, value) else {
-            self.builder.fail(|| RejectCause::new(Reason::InvalidUtf8, "an undeclared field is not valid UTF-8"));
+            self.builder
+                .mark_rejected(|| RejectCause::new(Reason::InvalidUtf8, "an undeclared field is not valid UTF-8"));
             return Ok(());
         };
         if !self.builder.add_entry(key, value, false) {
             let key: String = self.builder.text(key).chars().take(KEY_SHOWN_MAX).collect();
-            self.builder.fail(|| RejectCause::duplicate(&key));
+            self.builder.mark_rejected(|| RejectCause::duplicate(&key));
         }
         Ok(())
     }
@@ -425,23 +425,35 @@ impl<'a> JsonDecoder<'a> {
         if !value.contains(|byte: char| byte.is_ascii_whitespace()) {
             return Text::Borrowed(value);
         }
-        let start = self.builder.own.len();
-        compact(value, &mut self.builder.own);
-        self.builder.owned(start)
+        let start = self.builder.derived.len();
+        compact(value, &mut self.builder.derived);
+        self.builder.derived_since(start)
     }
 
-    /// The text between two quotes. `None` if it is not UTF-8 or contains a lone surrogate.
+    /// Returns the unescaped contents of a string. Returns `None` if they are not UTF-8 or contain a lone surrogate.
+    #[inline]
     fn text(&mut self, cursor: &Cursor<'a>, quoted: QuotedString) -> Option<Text<'a>> {
         let text = cursor.slice(quoted.start, quoted.end)?;
         if !quoted.escaped {
             return Some(Text::Borrowed(text));
         }
-        let start = self.builder.own.len();
-        unescape(text, &mut self.builder.own).then(|| self.builder.owned(start))
+        let start = self.builder.derived.len();
+        unescape(text, &mut self.builder.derived).then(|| self.builder.derived_since(start))
     }
 }
 
-/// The range without leading and trailing white space.
+/// Returns the bits of a number that a column of 64-bit numbers can store without a conversion.
+#[inline]
+fn bits(number: Number, kind: ColumnKind) -> Option<u64> {
+    match (number, kind) {
+        (Number::Int(value), ColumnKind::Int64) => Some(value.cast_unsigned()),
+        (Number::Int(value), ColumnKind::Float64) => Some((value as f64).to_bits()),
+        (Number::Float(value), ColumnKind::Float64) if value.is_finite() => Some(value.to_bits()),
+        _ => None,
+    }
+}
+
+/// Returns the range without leading and trailing white space.
 fn trimmed(body: &[u8], range: Range<usize>) -> Range<usize> {
     let is_text = |byte: &u8| !matches!(byte, b' ' | b'\n' | b'\r' | b'\t');
     let bytes = &body[range.clone()];
@@ -463,5 +475,5 @@ fn type_of(first: u8) -> &'static str {
 }
 
 fn not_json() -> Error {
-    Error::invalid("the body is not JSON: send one object, an array of objects, or one object per line")
+    Error::invalid("the body is not valid JSON: send one object, an array of objects, or one object per line")
 }

@@ -1,15 +1,14 @@
-//! Decoders: the bytes of a request or message become checked rows, or rejects with reasons.
+//! Decoders: turn the bytes of a request or message into checked rows, or into rejects with reasons.
 //!
 //! ```text
-//!   bytes ─► json (cursor) | protobuf ─► value ─┐
-//!   bytes ─► ipc ─► arrow_batch ─► cast ────────┴─► check ─► acceptor ─► rows of the batch builder | Reject
+//!   bytes ─► json (cursor) | protobuf ─► value ─► accept_or_reject (check) ─┐
+//!   bytes ─► ipc ─► arrow_batch ─► cast ─► check ───────────────────────────┴─► rows of the batch | Reject
 //! ```
 //!
-//! **Invariant:** decoding is pure: no clock, no IO.
-//! **Invariant:** one bad event never affects the others; an event that cannot be decoded becomes a `Reject` with its
-//! bytes.
+//! **Invariant:** decoding uses neither a clock nor IO.
+//! **Invariant:** an event that cannot be decoded becomes a `Reject` with its bytes and does not affect other events.
 
-pub(super) mod acceptor;
+pub(super) mod accept_or_reject;
 pub(super) mod arrow_batch;
 #[cfg(test)]
 mod arrow_tests;

@@ -1,43 +1,45 @@
 //! The decoder of protobuf events: a stream of messages, each preceded by its length as a varint.
 //!
-//! Decodes the wire format directly into a [`BatchBuilder`], guided by the contract's field tree, as a proto3 parser
-//! would: unknown fields are skipped (producers may be newer than the server), the last of repeated occurrences wins,
-//! nested messages merge. Groups, wrong wire types, and lengths beyond the end of the message make the message
-//! malformed. A truncated stream ends in one reject.
+//! The decoder reads the wire format directly into a [`BatchBuilder`], guided by the contract's field tree. It follows the
+//! rules of proto3: unknown fields are skipped, because a producer may be newer than the server; if a field occurs several
+//! times, the last value wins; and several occurrences of a nested message are merged. A group, a wrong wire type or a
+//! length beyond the end of the message makes the message malformed. If the stream is truncated, its last part becomes one
+//! reject.
 //!
-//! Unlike a proto3 parser, every occurrence of a field must fit its column, even if a later one replaces it; a
-//! timestamp is one value, so that the last occurrence replaces the earlier ones; and all members of a oneof are kept.
+//! There are three differences from a proto3 parser. Every occurrence of a field must fit its column, even if a later one
+//! replaces it. Several occurrences of a timestamp are not merged: the last one replaces the others. All members of a oneof
+//! are kept.
 
 use std::ops::Range;
 
 use bytes::Bytes;
 
-use super::acceptor::Acceptor;
+use super::accept_or_reject::EventCollector;
 use super::cursor::SyntaxError;
 use super::reject::{Reason, RejectCause};
 use super::value::{ColumnValue, Text};
+use crate::contract::ColumnKind;
 use crate::contract::columns::batch_builder::BatchBuilder;
 use crate::contract::schema::fields::{FastPath, Field, FieldEncoding, Leaf, Target};
-use crate::contract::schema::table::ColumnKind;
-use crate::contract::{Contract, Decoded, Stamp};
+use crate::contract::{Contract, DecodeOptions, Decoded};
 use crate::error::{Error, Result};
 
-/// The wire types, which are the low three bits of a field's key.
+// The wire types, which are in the low three bits of a field's key.
 const VARINT: u8 = 0;
 const FIXED64: u8 = 1;
 const LENGTH: u8 = 2;
 const FIXED32: u8 = 5;
 
 /// Decodes a whole body.
-pub(in crate::contract) fn decode(contract: &Contract, body: &Bytes, stamp: &Stamp) -> Result<Decoded> {
-    let mut decoder = ProtobufDecoder::new(contract, body, stamp, 0)?;
+pub(in crate::contract) fn decode(contract: &Contract, body: &Bytes, options: &DecodeOptions) -> Result<Decoded> {
+    let mut decoder = ProtobufDecoder::new(contract, body, options, 0)?;
     let mut at = 0;
     while at < body.len() {
         let mut rest = Input(&body[at..]);
         let Some(message) = rest.length_delimited() else {
             let detail = "the body ends inside a message: precede each message with its length as a varint";
             decoder.builder.open();
-            decoder.acceptor.refuse(
+            decoder.collector.reject(
                 &mut decoder.builder,
                 at..body.len(),
                 RejectCause::new(Reason::Malformed, detail),
@@ -48,53 +50,53 @@ pub(in crate::contract) fn decode(contract: &Contract, body: &Bytes, stamp: &Sta
         decoder.event(end - message.len()..end)?;
         at = end;
     }
-    decoder.acceptor.finish(decoder.builder)
+    decoder.collector.finish(decoder.builder)
 }
 
-/// Decodes messages without length prefixes.
+/// Decodes separate messages, which have no length prefixes.
 pub(in crate::contract) fn decode_messages(
     contract: &Contract,
     body: &Bytes,
     ranges: &[Range<usize>],
-    stamp: &Stamp,
+    options: &DecodeOptions,
 ) -> Result<Decoded> {
-    let mut decoder = ProtobufDecoder::new(contract, body, stamp, ranges.len())?;
+    let mut decoder = ProtobufDecoder::new(contract, body, options, ranges.len())?;
     for range in ranges {
         decoder.event(range.clone())?;
     }
-    decoder.acceptor.finish(decoder.builder)
+    decoder.collector.finish(decoder.builder)
 }
 
 /// The decoder of one body.
 struct ProtobufDecoder<'a> {
     contract: &'a Contract,
     body: &'a Bytes,
-    acceptor: Acceptor<'a>,
+    collector: EventCollector<'a>,
     builder: BatchBuilder<'a>,
 }
 
 impl<'a> ProtobufDecoder<'a> {
-    /// `Invalid` if the table is not declared by a `.proto` file.
-    fn new(contract: &'a Contract, body: &'a Bytes, stamp: &'a Stamp, rows: usize) -> Result<Self> {
+    /// Creates a decoder. Returns an `Invalid` error if the table is not declared by a `.proto` file.
+    fn new(contract: &'a Contract, body: &'a Bytes, options: &'a DecodeOptions, rows: usize) -> Result<Self> {
         if contract.message.is_none() {
             let name = &contract.name;
             return Err(Error::invalid(format!(
                 "table `{name}` is declared by columns, not by a `.proto` file: send JSON or Arrow"
             )));
         }
-        let (acceptor, builder) =
-            (Acceptor::new(contract, body, stamp), BatchBuilder::new(contract, body, stamp, rows));
-        Ok(Self { contract, body, acceptor, builder })
+        let (collector, builder) =
+            (EventCollector::new(contract, body, options), BatchBuilder::new(contract, body, options, rows));
+        Ok(Self { contract, body, collector, builder })
     }
 
-    /// Decodes the event whose message is in `range`.
+    /// Decodes the event in `range` of the body.
     fn event(&mut self, range: Range<usize>) -> Result<()> {
         self.builder.open();
         let body: &'a [u8] = self.body;
         match self.message(0, Input(&body[range.clone()])) {
-            Ok(()) => self.acceptor.take(&mut self.builder, range),
+            Ok(()) => self.collector.accept_or_reject(&mut self.builder, range),
             Err(SyntaxError(what)) => {
-                self.acceptor.refuse(&mut self.builder, range, RejectCause::new(Reason::Malformed, what))
+                self.collector.reject(&mut self.builder, range, RejectCause::new(Reason::Malformed, what))
             }
         }
     }
@@ -118,7 +120,7 @@ impl<'a> ProtobufDecoder<'a> {
         Ok(())
     }
 
-    /// The fast path for the most common field types.
+    /// Reads a field of one of the most common types.
     fn fast_path(&mut self, fast_path: FastPath, field: &'a Field, input: &mut Input<'a>) -> Result<(), SyntaxError> {
         let truncated = || truncated(&field.name);
         let leaf = match &field.target {
@@ -135,7 +137,7 @@ impl<'a> ProtobufDecoder<'a> {
                     return Ok(());
                 }
                 if is_utf8(bytes) {
-                    self.builder.put_text(leaf.column, Text::Checked(bytes));
+                    self.builder.put_text(leaf.column, Text::Validated(bytes));
                 } else {
                     self.reject_value(leaf, Reason::InvalidUtf8, Scalar::Bytes(bytes));
                 }
@@ -174,7 +176,7 @@ impl<'a> ProtobufDecoder<'a> {
         }
     }
 
-    /// Reads the value of a column of any type.
+    /// Reads the value of a column. Handles all types.
     fn column(&mut self, field: &Field, leaf: &Leaf, input: &mut Input<'a>) -> Result<(), SyntaxError> {
         let value = input.scalar(leaf.encoding).ok_or_else(|| truncated(&field.name))?;
         let read = match value {
@@ -208,11 +210,11 @@ impl<'a> ProtobufDecoder<'a> {
             Scalar::Time(_) => "a google.protobuf.Timestamp".into(),
             _ => "bytes".into(),
         };
-        self.builder.fail(|| RejectCause::value(reason, &self.contract.columns[leaf.column], got));
+        self.builder.mark_rejected(|| RejectCause::value(reason, &self.contract.columns[leaf.column], got));
     }
 
-    /// Reads an entry of the map column: a message with the key as field 1 and the value as field 2. An absent one is
-    /// empty.
+    /// Reads an entry of the map column: a message with the key as field 1 and the value as field 2. An absent key or value
+    /// has the default value of its type.
     fn entry(
         &mut self,
         field: &Field,
@@ -238,8 +240,8 @@ impl<'a> ProtobufDecoder<'a> {
         Ok(())
     }
 
-    /// Reads key and value of an entry, in any order and of any type. A text must be valid UTF-8 even if a later one
-    /// replaces it.
+    /// Reads the key and the value of an entry, in any order and of any type. A string must be valid UTF-8 even if a later
+    /// one replaces it.
     fn parts(
         &mut self,
         field: &Field,
@@ -272,8 +274,8 @@ impl<'a> ProtobufDecoder<'a> {
 
     #[cold]
     fn reject_entry(&mut self, field: &Field, reason: Reason) {
-        let detail = || format!("an entry of map `{}` cannot be converted to text", field.name);
-        self.builder.fail(|| RejectCause::new(reason, detail()));
+        let detail = || format!("the key or value of an entry of map `{}` cannot be stored as text", field.name);
+        self.builder.mark_rejected(|| RejectCause::new(reason, detail()));
     }
 
     fn as_text(&mut self, value: Scalar<'a>) -> Result<Text<'a>, Reason> {
@@ -289,7 +291,7 @@ impl<'a> ProtobufDecoder<'a> {
         }
     }
 
-    /// An enum value as text: its name, or its number if the contract does not know it.
+    /// Returns the name of an enum value, or its number if the contract does not declare it.
     fn name(&mut self, names: usize, number: i32) -> Text<'a> {
         match self.contract.tree.enums[names].name(number) {
             Some(name) => Text::Borrowed(name),
@@ -303,7 +305,7 @@ impl<'a> ProtobufDecoder<'a> {
 enum Scalar<'a> {
     Bool(bool),
     Int(i64),
-    /// An unsigned integer beyond `i64`.
+    /// An unsigned integer that does not fit an `i64`.
     TooLarge(u64),
     Float(f64),
     Bytes(&'a [u8]),
@@ -325,7 +327,8 @@ impl Scalar<'_> {
     }
 }
 
-/// Whether bytes are UTF-8. Much faster than the standard library for short ASCII texts, which most are.
+/// Returns true if the bytes are valid UTF-8. For short ASCII strings, which are the most common, this is much faster than
+/// the standard library.
 #[inline]
 fn is_utf8(bytes: &[u8]) -> bool {
     const TOPS: u64 = 0x8080_8080_8080_8080;
@@ -342,7 +345,7 @@ fn is_utf8(bytes: &[u8]) -> bool {
     seen & TOPS == 0 || std::str::from_utf8(bytes).is_ok()
 }
 
-/// The remaining bytes of a message. Each read method returns `None` if they end too early.
+/// The remaining bytes of a message. Each method that reads a value returns `None` if the bytes end too early.
 #[derive(Clone, Copy)]
 struct Input<'a>(&'a [u8]);
 
@@ -351,7 +354,7 @@ impl<'a> Input<'a> {
         Some(match encoding {
             FieldEncoding::Uint64 => unsigned(self.varint()?),
             FieldEncoding::Int64 => Scalar::Int(self.varint()? as i64),
-            // 32-bit values are the low half of their varint; the high half is ignored.
+            // A 32-bit value is the low half of its varint. The high half is ignored, as proto3 requires.
             FieldEncoding::Uint32 => Scalar::Int(i64::from(self.varint()? as u32)),
             FieldEncoding::Int32 => Scalar::Int(i64::from(self.varint()? as i32)),
             FieldEncoding::Sint32 => Scalar::Int(i64::from(unzigzag(u64::from(self.varint()? as u32)) as i32)),
@@ -383,7 +386,7 @@ impl<'a> Input<'a> {
             value |= u64::from(byte & 0x7f) << (7 * index);
             if *byte < 0x80 {
                 self.0 = &self.0[index + 1..];
-                // The tenth byte holds the last of 64 bits.
+                // The tenth byte may contain only the last of the 64 bits.
                 return (index < 9 || *byte <= 1).then_some(value);
             }
         }
@@ -405,19 +408,20 @@ impl<'a> Input<'a> {
         Some(bytes)
     }
 
-    /// The fast path for a map entry of two texts in the usual order: key, then value. `None` for any other form.
+    /// The fast path for a map entry that consists of a string key followed by a string value. Returns `None` for an entry
+    /// of any other form.
     fn texts(mut self) -> Option<(Text<'a>, Text<'a>)> {
         let mut text = |tag: u8| {
             if self.fixed::<1>()? != [tag] {
                 return None;
             }
-            self.length_delimited().filter(|bytes| is_utf8(bytes)).map(Text::Checked)
+            self.length_delimited().filter(|bytes| is_utf8(bytes)).map(Text::Validated)
         };
         let entry = (text(1 << 3 | LENGTH)?, text(2 << 3 | LENGTH)?);
         self.0.is_empty().then_some(entry)
     }
 
-    /// Skips a value. Returns `None` for a group, as for a truncated value.
+    /// Skips a value. Returns `None` if it is truncated or a group.
     fn skip(&mut self, wire_type: u8) -> Option<()> {
         match wire_type {
             VARINT => self.varint().map(drop),
@@ -450,7 +454,7 @@ fn check_type(field: &Field, encoding: FieldEncoding, wire_type: u8) -> Result<(
 
 #[cold]
 fn truncated(what: &str) -> SyntaxError {
-    SyntaxError(format!("the message is truncated, or contains a group, in `{what}`").into())
+    SyntaxError(format!("the message is truncated or contains a group in `{what}`").into())
 }
 
 fn unsigned<'a>(value: u64) -> Scalar<'a> {
@@ -471,7 +475,7 @@ fn number_and_type(key: u64) -> Result<(u32, u8), SyntaxError> {
     Ok((number, wire_type))
 }
 
-/// `google.protobuf.Timestamp`: seconds as field 1, nanoseconds as field 2.
+/// Reads a `google.protobuf.Timestamp`, which has the seconds as field 1 and the nanoseconds as field 2.
 fn timestamp<'a>(field: &Field, mut input: Input<'a>) -> Result<Result<ColumnValue<'a>, Reason>, SyntaxError> {
     let truncated = || truncated(&field.name);
     let (mut seconds, mut nanos) = (0, 0);

@@ -1,4 +1,4 @@
-//! Rejected events and their reasons.
+//! Rejected events, and the reasons for rejecting them.
 
 use std::fmt::Display;
 
@@ -6,41 +6,41 @@ use bytes::Bytes;
 
 use crate::contract::{Column, TenantId};
 
-/// The reason for rejecting an event, as shown in the quarantine's `reason` column and in receipts.
+/// The reason for rejecting an event. It appears in the quarantine's `reason` column and in receipts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Reason {
-    /// Not well-formed: truncated, a syntax error, or a wrong wire type.
+    /// The bytes are not well-formed: they are truncated, contain a syntax error, or have a wrong wire type.
     Malformed,
-    /// Text that is not UTF-8.
+    /// A string is not valid UTF-8.
     InvalidUtf8,
-    /// A value whose type does not match its column.
+    /// The type of a value does not match its column.
     WrongType,
-    /// A number outside its column's range.
+    /// A number is outside the range of its column's type.
     OutOfRange,
-    /// NaN or infinite.
+    /// A number is NaN or infinite.
     NotFinite,
-    /// The id is missing or empty.
+    /// The event's id is missing or empty.
     MissingId,
-    /// The time is missing.
+    /// The event's time is missing.
     MissingTime,
-    /// A time before 1970, or too far in the future.
+    /// The event's time is before 1970 or too far in the future.
     TimeOutOfRange,
-    /// An operator's event without a tenant.
+    /// The event does not name a tenant, and its sender does not belong to one.
     MissingTenant,
-    /// An event that names a tenant other than the token's.
+    /// The event names a tenant other than the sender's.
     ForeignTenant,
-    /// A key that appears more than once.
+    /// A key appears more than once in the event.
     DuplicateKey,
-    /// An undeclared field in a table without a map column.
+    /// The event has an undeclared field, and the table has no map column for it.
     UnknownField,
-    /// An event that is too large or has too many undeclared fields.
+    /// The event is too large or has too many undeclared fields.
     TooLarge,
-    /// The source's transform failed on the event.
+    /// The source's transform failed for the event.
     TransformFailed,
 }
 
 impl Reason {
-    /// The name of the reason in tables, JSON and metrics.
+    /// Returns the name of the reason in tables, JSON and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Malformed => "malformed",
@@ -60,24 +60,24 @@ impl Reason {
         }
     }
 
-    /// The reason if the value was in the time column.
+    /// Returns the reason to report if the value was meant for the time column.
     pub(in crate::contract) fn of_time(self) -> Self {
         if self == Self::OutOfRange { Self::TimeOutOfRange } else { self }
     }
 }
 
-/// One rejected event.
+/// A rejected event.
 #[derive(Debug, Clone)]
 pub struct Reject {
     /// The index of the event in the body, from 0.
     pub index: u64,
-    /// The owner, if known: the token's tenant, or the tenant named by an operator's event.
+    /// The tenant that owns the event: the sender's, or else the one that the event names. `None` if it is unknown.
     pub tenant: Option<TenantId>,
-    /// The bytes as received. An Arrow row is kept as JSON.
+    /// The event's bytes as received. The row of an Arrow batch is written as JSON instead.
     pub bytes: Bytes,
-    /// The reason.
+    /// The reason for the rejection.
     pub reason: Reason,
-    /// A message for people: the column, the problem, and the fix.
+    /// A message for people that names the column, the problem and the fix.
     pub detail: String,
 }
 
@@ -93,14 +93,14 @@ impl RejectCause {
         Self { reason, detail: detail.into() }
     }
 
-    /// A value that does not fit its column. `got` is the value or its type.
+    /// Returns the cause for a value that does not fit its column. `got` is the value or its type.
     pub(in crate::contract) fn value(reason: Reason, column: &Column, got: impl Display) -> Self {
         let (name, kind) = (&column.name, column.kind.as_str());
         let detail = match reason {
             Reason::OutOfRange => format!("{got} is out of range for column `{name}` of type {kind}"),
-            Reason::TimeOutOfRange => format!("{got} is not a time that column `{name}` can store: check its unit"),
-            Reason::NotFinite => format!("column `{name}` expects finite numbers, got {got}"),
-            Reason::InvalidUtf8 => format!("column `{name}` expects UTF-8 text, got {got}"),
+            Reason::TimeOutOfRange => format!("{got} is out of range for the time in column `{name}`: check its unit"),
+            Reason::NotFinite => format!("column `{name}` expects a finite number, got {got}"),
+            Reason::InvalidUtf8 => format!("column `{name}` expects valid UTF-8 text, got {got}"),
             _ => format!("column `{name}` expects {kind}, got {got}"),
         };
         Self { reason, detail }

@@ -1,19 +1,19 @@
-//! Parsing of event times: RFC 3339 text and epoch numbers become microseconds UTC.
+//! Parses event times: RFC 3339 strings and epoch numbers become microseconds in UTC.
 //!
-//! Pure functions without a clock. Ambiguous or invalid input (text without an offset, an invalid date) is refused,
-//! never guessed.
+//! No function reads a clock. Ambiguous or invalid input, such as a time without an offset or a date that does not exist, is
+//! refused instead of guessed.
 
 use crate::clock::{DAY, Micros, SECOND};
 use crate::config::TimeUnit;
 
-/// An `auto` time below this is in seconds (until the year 5138).
+/// With the unit `auto`, a number below this is in seconds (up to the year 5138).
 const AUTO_SECONDS: u64 = 100_000_000_000;
-/// An `auto` time below this is in milliseconds.
+/// With the unit `auto`, a number from [`AUTO_SECONDS`] up to this is in milliseconds.
 const AUTO_MILLIS: u64 = 100_000_000_000_000;
-/// An `auto` time below this is in microseconds; a larger one is in nanoseconds.
+/// With the unit `auto`, a number from [`AUTO_MILLIS`] up to this is in microseconds. A larger one is in nanoseconds.
 const AUTO_MICROS: u64 = 100_000_000_000_000_000;
 
-/// Converts an epoch number to microseconds; `None` if it does not fit.
+/// Converts an epoch number to microseconds. Returns `None` if the result does not fit an `i64`.
 pub(in crate::contract) fn from_epoch(value: i64, unit: TimeUnit) -> Option<Micros> {
     match unit {
         TimeUnit::Auto => from_epoch(value, unit_by_size(value.unsigned_abs())),
@@ -24,7 +24,7 @@ pub(in crate::contract) fn from_epoch(value: i64, unit: TimeUnit) -> Option<Micr
     }
 }
 
-/// Converts a fractional epoch number to microseconds, rounded; `None` if it does not fit.
+/// Converts a fractional epoch number to microseconds, rounded. Returns `None` if the result does not fit an `i64`.
 pub(in crate::contract) fn from_epoch_float(value: f64, unit: TimeUnit) -> Option<Micros> {
     let micros = match unit {
         TimeUnit::Auto => return from_epoch_float(value, unit_by_size(value.abs() as u64)),
@@ -33,7 +33,7 @@ pub(in crate::contract) fn from_epoch_float(value: f64, unit: TimeUnit) -> Optio
         TimeUnit::Micros => value,
         TimeUnit::Nanos => value / 1e3,
     };
-    // 2^63 is the smallest positive float beyond i64; the comparison is false for NaN.
+    // 2^63 is the smallest positive float that does not fit an `i64`. The comparison is false for NaN.
     (micros.abs() < 9_223_372_036_854_775_808.0).then_some(micros.round() as i64)
 }
 
@@ -46,7 +46,8 @@ fn unit_by_size(size: u64) -> TimeUnit {
     }
 }
 
-/// Parses RFC 3339 text (offset required, any number of fraction digits, `T` or a space), or an epoch integer.
+/// Parses an RFC 3339 time or an epoch integer. The time must have an offset, may have any number of fraction digits, and
+/// may have a space in place of the `T`.
 pub(in crate::contract) fn from_text(text: &str, unit: TimeUnit) -> Option<Micros> {
     let text = text.as_bytes();
     match text.get(4) {
@@ -55,14 +56,14 @@ pub(in crate::contract) fn from_text(text: &str, unit: TimeUnit) -> Option<Micro
     }
 }
 
-/// Parses `YYYY-MM-DD` to days since 1970.
+/// Parses a date in the form `YYYY-MM-DD` and returns the number of days since 1970-01-01.
 pub(in crate::contract) fn day_from_text(text: &str) -> Option<i32> {
     let text: &[u8; 10] = text.as_bytes().try_into().ok()?;
     day(text)
 }
 
 fn integer(text: &[u8]) -> Option<i64> {
-    // `str::parse` accepts a leading plus; an epoch number must not have one.
+    // `str::parse` accepts a leading plus, but an epoch number must not have one.
     if text.first() == Some(&b'+') {
         return None;
     }
@@ -74,7 +75,7 @@ fn from_rfc3339(text: &[u8]) -> Option<Micros> {
     let (clock, rest) = rest.split_first_chunk::<9>()?;
     let &[b'T' | b't' | b' ', h1, h2, b':', m1, m2, b':', s1, s2] = clock else { return None };
     let (hour, minute, second) = (pair(h1, h2)?, pair(m1, m2)?, pair(s1, s2)?);
-    // RFC 3339 allows second 60; it is the first instant of the next minute on a clock without leap seconds.
+    // RFC 3339 allows second 60. On a clock without leap seconds it is the first instant of the next minute.
     if hour > 23 || minute > 59 || second > 60 {
         return None;
     }
@@ -83,7 +84,8 @@ fn from_rfc3339(text: &[u8]) -> Option<Micros> {
     Some(local - offset(rest)?)
 }
 
-/// Converts a proleptic Gregorian date to days since 1970 (H. Hinnant, "chrono-compatible low-level date algorithms").
+/// Converts a proleptic Gregorian date to the number of days since 1970-01-01. The algorithm is from H. Hinnant,
+/// "chrono-compatible low-level date algorithms".
 fn day(text: &[u8; 10]) -> Option<i32> {
     let &[y1, y2, y3, y4, b'-', m1, m2, b'-', d1, d2] = text else { return None };
     let (year, month, day) = (pair(y1, y2)? * 100 + pair(y3, y4)?, pair(m1, m2)?, pair(d1, d2)?);
@@ -107,7 +109,8 @@ fn days_of(year: i64, month: i64) -> i64 {
     }
 }
 
-/// Parses a fraction such as `.123456789`: the microseconds, truncated after the sixth digit, and the remaining bytes.
+/// Parses an optional fraction such as `.123456789`. Returns the microseconds, truncated after the sixth digit, and the
+/// remaining bytes.
 fn fraction(text: &[u8]) -> Option<(i64, &[u8])> {
     let Some((b'.', digits)) = text.split_first() else { return Some((0, text)) };
     let count = digits.iter().take_while(|byte| byte.is_ascii_digit()).count();
@@ -116,7 +119,7 @@ fn fraction(text: &[u8]) -> Option<(i64, &[u8])> {
     (count > 0).then(|| (micros, &digits[count..]))
 }
 
-/// Parses `Z`, `±HH:MM`, `±HHMM` or `±HH` to microseconds east of UTC.
+/// Parses an offset in the form `Z`, `±HH:MM`, `±HHMM` or `±HH`. Returns it in microseconds, positive to the east of UTC.
 fn offset(text: &[u8]) -> Option<Micros> {
     let (sign, hours, minutes) = match *text {
         [b'Z' | b'z'] => return Some(0),

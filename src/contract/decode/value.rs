@@ -1,40 +1,40 @@
-//! Conversion of one decoded value to the type of its column. Values borrow from the body where possible.
+//! Converts a decoded value to the type of its column. Values borrow from the body where possible.
 //!
-//! In: an integer, float, text or boolean from a decoder, and the [`Leaf`] it belongs to. Out: a [`ColumnValue`] of the
-//! column's type, or the [`Reason`] for rejecting it.
+//! Takes an integer, float, string or boolean from a decoder and the [`Leaf`] it belongs to. Produces a [`ColumnValue`] of
+//! the column's type, or the [`Reason`] for rejecting the event.
 
 use super::reject::Reason;
 use super::time;
+use crate::contract::ColumnKind;
 use crate::contract::schema::fields::{FieldEncoding, Leaf};
-use crate::contract::schema::table::ColumnKind;
 
-/// The value of one column in one event.
+/// The value of a column in an event.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::contract) enum ColumnValue<'a> {
     /// An explicit null.
     Null,
     Bool(bool),
-    /// An integer, microseconds, or days, depending on the column.
+    /// An integer, or the microseconds or days since 1970 in a timestamp or date column.
     Int(i64),
     Float(f64),
     Text(Text<'a>),
     Bytes(&'a [u8]),
-    /// Decoded bytes, as a range of the batch builder's blob.
-    Blob(usize, usize),
+    /// Bytes that were decoded from base64, as a range of the batch builder's `derived_bytes`.
+    DerivedBytes(usize, usize),
 }
 
-/// A text value of one event.
+/// A string in an event.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::contract) enum Text<'a> {
-    /// Text of the body or of the contract.
+    /// A string in the body or in the contract.
     Borrowed(&'a str),
-    /// The same as bytes that were already validated. The column validates all its bytes again when it is finished.
-    Checked(&'a [u8]),
-    /// Derived text, as a range of the batch builder's own text.
-    Own(usize, usize),
+    /// Bytes of the body that the decoder has validated. When a column is finished, all its bytes are validated again.
+    Validated(&'a [u8]),
+    /// A string that the body does not contain verbatim, as a range of the batch builder's `derived` string.
+    Derived(usize, usize),
 }
 
-/// The smallest positive float beyond `i64`: 2^63.
+/// The smallest positive float that does not fit an `i64`: 2^63.
 const INT_END: f64 = 9_223_372_036_854_775_808.0;
 
 impl Leaf {
@@ -49,7 +49,7 @@ impl Leaf {
         }
     }
 
-    /// Converts a number with a fraction or an exponent, or one that is too large for an integer.
+    /// Converts a number that has a fraction or an exponent, or that is too large for an `i64`.
     pub(in crate::contract) fn float<'a>(&self, value: f64) -> Result<ColumnValue<'a>, Reason> {
         match self.kind {
             _ if value.is_nan() => Err(Reason::NotFinite),
@@ -57,7 +57,7 @@ impl Leaf {
             ColumnKind::Float32 if value.abs() <= f64::from(f32::MAX) => Ok(ColumnValue::Float(value)),
             ColumnKind::Float64 | ColumnKind::Float32 => Err(Reason::OutOfRange),
             ColumnKind::Int64 | ColumnKind::Int32 if value.fract() != 0.0 => Err(Reason::WrongType),
-            // -2^63 itself is also the nearest float of many smaller integers, which no column can hold.
+            // -2^63 is excluded although it fits, because many smaller integers, which do not fit, are rounded to it.
             ColumnKind::Int64 | ColumnKind::Int32 if value.abs() < INT_END => self.int(value as i64),
             ColumnKind::Int64 | ColumnKind::Int32 => Err(Reason::OutOfRange),
             ColumnKind::Timestamp => {
@@ -67,7 +67,7 @@ impl Leaf {
         }
     }
 
-    /// Converts a text, given as `str` and in the form that a text column keeps.
+    /// Converts a string. `kept` is the same string in the form that a text column stores.
     pub(in crate::contract) fn text<'a>(&self, text: &str, kept: Text<'a>) -> Result<ColumnValue<'a>, Reason> {
         match self.kind {
             ColumnKind::Text => Ok(ColumnValue::Text(kept)),
@@ -75,7 +75,7 @@ impl Leaf {
             ColumnKind::Date => {
                 time::day_from_text(text).map(|day| ColumnValue::Int(day.into())).ok_or(Reason::WrongType)
             }
-            // Protobuf's JSON mapping writes 64-bit integers and non-finite floats as text.
+            // Protobuf's JSON mapping writes 64-bit integers and non-finite floats as strings.
             ColumnKind::Int64 if self.is_wide() => text
                 .parse()
                 .map(ColumnValue::Int)

@@ -1,8 +1,8 @@
-//! Avro schemas, compiled for decoding: names are resolved once, and field names are stored as JSON keys.
+//! Compiles Avro schemas for decoding. Type names are resolved once, and field names are stored as JSON keys.
 //!
-//! In: the text of a schema, and of the schemas that it references. Out: an [`AvroSchema`], which decodes messages
-//! (`avro_json.rs`), or one `Invalid` error. The `apache_avro` library validates the schema. Messages are decoded here,
-//! in one pass and with limits, because the producers of a topic may be untrusted.
+//! Takes the text of a schema and of the schemas that it references. Produces an [`AvroSchema`], which decodes messages
+//! (`avro_json.rs`), or an `Invalid` error. The `apache_avro` library validates the schema, but it does not decode the
+//! messages: the producers of a topic may be untrusted, and our decoder enforces limits and needs only one pass.
 
 use std::collections::BTreeMap;
 
@@ -16,14 +16,14 @@ const NODES_MAX: usize = 10_000;
 /// The maximum scale of a decimal: digits after the decimal point.
 pub(in crate::contract) const SCALE_MAX: usize = 1_000;
 
-/// A writer schema of messages.
+/// A compiled writer schema, which is the schema that messages were written with.
 #[derive(Debug)]
 pub struct AvroSchema {
     /// All types. The first is the type of the message.
     pub(in crate::contract) nodes: Vec<AvroNode>,
 }
 
-/// One type. It refers to other types by their index in [`AvroSchema::nodes`].
+/// A type of the schema. It refers to other types by their index in [`AvroSchema::nodes`].
 #[derive(Debug, Clone, PartialEq)]
 pub(in crate::contract) enum AvroNode {
     Null,
@@ -34,27 +34,27 @@ pub(in crate::contract) enum AvroNode {
     Double,
     Bytes,
     Text,
-    /// The size in bytes.
+    /// Bytes of this fixed size.
     Fixed(usize),
-    /// The symbols, as quoted JSON strings.
+    /// An enum with these symbols, which are stored as quoted JSON strings.
     Enum(Vec<String>),
     Array(usize),
     Map(usize),
     Union(Vec<usize>),
-    /// The JSON keys, including quotes and colon, and the types of their values.
+    /// A record with these fields: the JSON key, including quotes and colon, and the type of the value.
     Record(Vec<(String, usize)>),
-    /// The size in bytes, or `None` if each value has a length prefix; and the scale.
+    /// A decimal: its size in bytes, or `None` if each value has a length prefix, and its scale.
     Decimal(Option<usize>, usize),
-    /// A decimal whose values contain their scale.
+    /// A decimal whose scale is part of each value.
     BigDecimal,
-    /// The size in bytes, or `None` if each value has a length prefix.
+    /// A UUID of this size in bytes, or `None` if each value has a length prefix.
     Uuid(Option<usize>),
     Date,
     Time(AvroTimeUnit),
     Timestamp(AvroTimeUnit),
     LocalTimestamp(AvroTimeUnit),
     Duration,
-    /// A name without a definition so far. Exists only while the schema is compiled.
+    /// A named type whose definition has not been seen yet. Occurs only while the schema is compiled.
     Pending,
 }
 
@@ -67,12 +67,12 @@ pub(in crate::contract) enum AvroTimeUnit {
 }
 
 impl AvroSchema {
-    /// Compiles a schema. `references` are the texts of the schemas that it references, in any order.
+    /// Compiles a schema. `references` contains the text of each schema that it references, in any order.
     pub fn parse(text: &str, references: &[String]) -> Result<Self> {
-        let broken = |fault: apache_avro::Error| Error::invalid(format!("the Avro schema is invalid: {fault}"));
+        let invalid = |error: apache_avro::Error| Error::invalid(format!("the Avro schema is invalid: {error}"));
         let (schema, others) = match references {
-            [] => (Schema::parse_str(text).map_err(broken)?, Vec::new()),
-            references => Schema::parse_str_with_list(text, references).map_err(broken)?,
+            [] => (Schema::parse_str(text).map_err(invalid)?, Vec::new()),
+            references => Schema::parse_str_with_list(text, references).map_err(invalid)?,
         };
         let mut compiler = AvroWalk { nodes: vec![AvroNode::Pending], names: BTreeMap::new() };
         for other in &others {
@@ -83,7 +83,7 @@ impl AvroSchema {
         let undefined = compiler.names.iter().find(|(_, index)| compiler.nodes[**index] == AvroNode::Pending);
         if let Some((name, _)) = undefined {
             return Err(Error::invalid(format!(
-                "the Avro schema uses the undefined type `{name}`: define it or add its schema as a reference"
+                "the Avro schema uses the undefined type `{name}`: define it, or add a reference to its schema"
             )));
         }
         Ok(Self { nodes: compiler.nodes })
@@ -93,7 +93,7 @@ impl AvroSchema {
 /// Compiles a schema recursively.
 struct AvroWalk {
     nodes: Vec<AvroNode>,
-    /// The index of each full name's type, which may still be pending.
+    /// The index of the type with each full name. The type may still be pending.
     names: BTreeMap<String, usize>,
 }
 
@@ -106,7 +106,7 @@ impl AvroWalk {
         if let Schema::Ref { name } = schema {
             return Ok(self.named(name.fullname(namespace)));
         }
-        // A name that was used before its definition already has an index.
+        // A named type that is used before its definition already has an index.
         let index = match schema.name() {
             Some(name) => self.named(name.fullname(namespace)),
             None => self.add(AvroNode::Pending),
@@ -149,7 +149,7 @@ impl AvroWalk {
     }
 }
 
-/// A type without nested types.
+/// Converts a type that contains no other types.
 fn node(schema: &Schema) -> Result<AvroNode> {
     Ok(match schema {
         Schema::Null => AvroNode::Null,
@@ -164,7 +164,7 @@ fn node(schema: &Schema) -> Result<AvroNode> {
         Schema::Enum(symbols) => AvroNode::Enum(symbols.symbols.iter().map(|symbol| quoted(symbol)).collect()),
         Schema::Decimal(DecimalSchema { scale, .. }) if *scale > SCALE_MAX => {
             return Err(Error::invalid(format!(
-                "the Avro schema has a decimal of scale {scale}; at most {SCALE_MAX} is allowed"
+                "the Avro schema has a decimal with scale {scale}; at most {SCALE_MAX} is allowed"
             )));
         }
         Schema::Decimal(DecimalSchema { scale, inner, .. }) => match inner {

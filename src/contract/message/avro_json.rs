@@ -1,19 +1,20 @@
-//! Conversion of Avro messages to JSON text, by their writer schema.
+//! Converts Avro messages to JSON text, using the schema that they were written with.
 //!
 //! | Avro | JSON |
 //! |---|---|
-//! | union | its value, without the name of its type |
-//! | `bytes`, `fixed` | text in base64 |
-//! | `enum`, `uuid` | text |
-//! | `decimal`, `big-decimal` | text with all digits |
-//! | `timestamp-*`, `local-timestamp-*` | RFC 3339 text; local ones have no offset |
-//! | `date`, `time-*`, `duration` | ISO 8601 text |
+//! | union | the value, without the name of its type |
+//! | `bytes`, `fixed` | string in base64 |
+//! | `enum`, `uuid` | string |
+//! | `decimal`, `big-decimal` | string with all digits |
+//! | `timestamp-*` | RFC 3339 string |
+//! | `local-timestamp-*` | RFC 3339 string without an offset |
+//! | `date`, `time-*`, `duration` | ISO 8601 string |
 //! | NaN and infinities | `"NaN"`, `"Infinity"`, `"-Infinity"` |
 //!
-//! A date or time beyond the range of the calendar is written as the number that was sent.
+//! A date or time that is out of range for the calendar is written as the number that was sent.
 //!
-//! **Invariant:** every value in a list writes at least one byte. A message with a list of a billion nulls therefore
-//! exceeds the limit on the text before it exhausts the memory.
+//! **Invariant:** every value in a list writes at least one byte. Therefore a message with a list of a billion nulls exceeds
+//! the size limit of the JSON text before it can exhaust the memory.
 
 use std::fmt::Write as _;
 
@@ -26,7 +27,7 @@ use crate::contract::decode::reject::Reason;
 
 /// The maximum nesting depth of values.
 const DEPTH_MAX: usize = 64;
-/// The maximum size of a decimal in bytes: more than 600 digits.
+/// The maximum size of a decimal in bytes, which is enough for more than 600 digits.
 const DECIMAL_BYTES_MAX: usize = 256;
 
 /// The reason and detail of a rejected message.
@@ -75,7 +76,7 @@ impl<'a> AvroReader<'a> {
             let bytes_max = self.bytes_max;
             return Err((
                 Reason::TooLarge,
-                format!("the message takes more than {bytes_max} bytes as JSON, which is the limit"),
+                format!("converted to JSON, the message exceeds the limit of {bytes_max} bytes"),
             ));
         }
         Ok(())
@@ -94,7 +95,8 @@ impl<'a> AvroReader<'a> {
         Ok(())
     }
 
-    /// Reads a list or map, which is encoded in blocks: a count, or a negative count and the size of the block in bytes.
+    /// Reads a list or a map, which is encoded in blocks. Each block begins with the number of its items. If the number is
+    /// negative, its absolute value counts and the size of the block in bytes follows. A block without items is the last.
     fn blocks(
         &mut self,
         node: usize,
@@ -138,7 +140,7 @@ impl<'a> AvroReader<'a> {
             AvroNode::Long => number(out, self.long()?),
             AvroNode::Float => {
                 let value = f32::from_le_bytes(self.array()?);
-                // Written as f32: as f64 it would have digits that were not sent.
+                // The value is not converted to `f64`, because it would then be written with digits that were not sent.
                 if value.is_finite() { json(out, &value) } else { not_finite(out, value.into()) }
             }
             AvroNode::Double => {
@@ -169,7 +171,7 @@ impl<'a> AvroReader<'a> {
                 text(out, &format!("P{months}M{days}DT{}.{:03}S", millis / 1_000, millis % 1_000));
             }
             AvroNode::Union(_) | AvroNode::Record(_) | AvroNode::Array(_) | AvroNode::Map(_) | AvroNode::Pending => {
-                return Err(malformed("a nested type was read as a plain type"));
+                return Err(malformed("the decoder read a nested type as a plain type"));
             }
         }
         Ok(())
@@ -196,7 +198,8 @@ impl<'a> AvroReader<'a> {
 
     fn text(&mut self, out: &mut Vec<u8>) -> Result<(), AvroRejection> {
         let bytes = self.length_prefixed()?;
-        let text = std::str::from_utf8(bytes).map_err(|_| (Reason::InvalidUtf8, "a text is not UTF-8".to_owned()))?;
+        let text =
+            std::str::from_utf8(bytes).map_err(|_| (Reason::InvalidUtf8, "a string is not valid UTF-8".to_owned()))?;
         json(out, text);
         Ok(())
     }
@@ -220,7 +223,7 @@ impl<'a> AvroReader<'a> {
     fn read_index(&mut self, count: usize, of: &str) -> Result<usize, AvroRejection> {
         let index = self.long()?;
         let known = usize::try_from(index).ok().filter(|index| *index < count);
-        known.ok_or_else(|| malformed(format!("the {of} has {count} values, but the message has index {index}")))
+        known.ok_or_else(|| malformed(format!("the {of} has {count} values, but the message refers to index {index}")))
     }
 
     fn int(&mut self) -> Result<i32, AvroRejection> {
@@ -264,14 +267,14 @@ fn truncated() -> AvroRejection {
 
 fn json(out: &mut Vec<u8>, value: &(impl serde::Serialize + ?Sized)) {
     serde_json::to_writer(out, value)
-        .expect("numbers and texts serialize to JSON, and writing to a vector cannot fail");
+        .expect("numbers and strings serialize to JSON, and writing to a vector cannot fail");
 }
 
 fn number(out: &mut Vec<u8>, value: i64) {
     json(out, &value);
 }
 
-/// Writes a text that needs no escaping.
+/// Writes a string that needs no escaping.
 fn text(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
     out.extend_from_slice(text.as_bytes());
@@ -334,8 +337,8 @@ fn big_decimal(bytes: &[u8]) -> Result<String, AvroRejection> {
     decimal(unscaled, scale)
 }
 
-/// Formats a decimal of big-endian two's complement bytes with `scale` digits after the point. A negative or very large
-/// scale is written as an exponent.
+/// Formats a decimal with `scale` digits after the point. The bytes are its unscaled value, in big-endian two's complement.
+/// If the scale is negative or very large, the decimal is written with an exponent.
 fn decimal(bytes: &[u8], scale: i64) -> Result<String, AvroRejection> {
     if bytes.len() > DECIMAL_BYTES_MAX {
         return Err(malformed(format!("a decimal has {} bytes; at most {DECIMAL_BYTES_MAX} are allowed", bytes.len())));
@@ -357,7 +360,7 @@ fn decimal(bytes: &[u8], scale: i64) -> Result<String, AvroRejection> {
     Ok(shown)
 }
 
-/// The decimal digits of the number's absolute value.
+/// Returns the decimal digits of the number's absolute value.
 fn digits(bytes: &[u8], is_negative: bool) -> String {
     let mut size = bytes.to_vec();
     if is_negative {

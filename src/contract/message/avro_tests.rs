@@ -1,6 +1,6 @@
-//! Tests of Avro messages as JSON: every type, references between schemas, and malicious messages.
+//! Tests of the conversion of Avro messages to JSON: every type, references between schemas, and malicious messages.
 //!
-//! The `apache_avro` library writes the messages, so that writer and reader share no code.
+//! The messages are written by the `apache_avro` library, which shares no code with our decoder.
 
 use apache_avro::types::Value;
 use apache_avro::writer::datum::GenericDatumWriter;
@@ -10,18 +10,18 @@ use super::avro::AvroSchema;
 use crate::contract::decode::reject::Reason;
 use crate::contract::testing::{acme, json, plain, reasons, rows};
 
-/// Encodes a value with the library.
+/// Encodes a value with the `apache_avro` library.
 fn written(schema: &str, value: Value) -> Vec<u8> {
     let schema = Schema::parse_str(schema).unwrap();
     GenericDatumWriter::builder(&schema).build().unwrap().write_value_to_vec(value).unwrap()
 }
 
-/// Decodes bytes to JSON text with our reader.
+/// Decodes a message to JSON text with our decoder.
 fn read(schema: &str, bytes: &[u8], bytes_max: usize) -> Result<String, (Reason, String)> {
     let mut out = b"before".to_vec();
     AvroSchema::parse(schema, &[]).unwrap().write_json(bytes, &mut out, bytes_max)?;
     let text = String::from_utf8(out).unwrap().strip_prefix("before").unwrap().to_owned();
-    serde_json::from_str::<serde_json::Value>(&text).unwrap_or_else(|fault| panic!("{fault}: {text}"));
+    serde_json::from_str::<serde_json::Value>(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
     Ok(text)
 }
 
@@ -33,7 +33,7 @@ fn decimal(unscaled: &[u8]) -> Value {
     Value::Decimal(Decimal::from(unscaled))
 }
 
-/// Checks the JSON form of each value.
+/// Checks that each value is converted to the expected JSON text.
 fn check(cases: Vec<(String, Value, &str)>) {
     for (schema, value, expected) in cases {
         let bytes = written(&schema, value);
@@ -42,7 +42,7 @@ fn check(cases: Vec<(String, Value, &str)>) {
 }
 
 #[test]
-fn each_type_has_a_json_form() {
+fn each_type_is_converted_to_json() {
     let (int, long) = ("\"int\"", "\"long\"");
     let cases: Vec<(String, Value, &str)> = vec![
         ("\"null\"".into(), Value::Null, "null"),
@@ -74,7 +74,7 @@ fn each_type_has_a_json_form() {
 }
 
 #[test]
-fn each_logical_type_has_a_json_form() {
+fn each_logical_type_is_converted_to_json() {
     let (int, long) = ("\"int\"", "\"long\"");
     let money = "{\"type\":\"bytes\",\"logicalType\":\"decimal\",\"precision\":30,\"scale\":2}";
     let fixed_money =
@@ -124,8 +124,8 @@ fn each_logical_type_has_a_json_form() {
 }
 
 #[test]
-fn big_decimals_contain_their_scale() {
-    // Length-prefixed bytes (-12345) and a scale, both in Avro's encoding.
+fn big_decimals_are_written_with_their_own_scale() {
+    // Each value is a decimal's length-prefixed bytes (-12345) followed by its scale, both in Avro's encoding.
     let schema = logical("\"bytes\"", "big-decimal");
     let cases: [(&[u8], &str); 4] = [
         (&[8, 4, 0xcf, 0xc7, 4], "\"-123.45\""),
@@ -198,8 +198,8 @@ fn an_invalid_schema_is_refused() {
     let decimal = "{\"type\":\"bytes\",\"logicalType\":\"decimal\",\"precision\":5000,\"scale\":2000}";
     let cases = [("{", "invalid"), ("{\"type\":\"recrod\"}", "invalid"), (decimal, "at most 1000 is allowed")];
     for (schema, expected) in cases {
-        let fault = AvroSchema::parse(schema, &[]).unwrap_err();
-        assert!(fault.message().contains(expected), "{schema}: {fault}");
+        let error = AvroSchema::parse(schema, &[]).unwrap_err();
+        assert!(error.message().contains(expected), "{schema}: {error}");
     }
 }
 
@@ -219,12 +219,12 @@ fn invalid_messages_are_refused_within_limits() {
         ("\"long\"", vec![0xff; 9], Reason::Malformed, "truncated"),
         ("\"boolean\"", vec![2], Reason::Malformed, "neither"),
         ("\"string\"", vec![1], Reason::Malformed, "a length is -1"),
-        ("\"string\"", vec![4, 0xc3, 0x28], Reason::InvalidUtf8, "not UTF-8"),
+        ("\"string\"", vec![4, 0xc3, 0x28], Reason::InvalidUtf8, "not valid UTF-8"),
         ("\"string\"", many.to_vec(), Reason::Malformed, "a length is"),
         ("[\"null\",\"int\"]", vec![4], Reason::Malformed, "union has 2 values"),
         ("[\"null\",\"int\"]", vec![1], Reason::Malformed, "union has 2 values"),
         ("{\"type\":\"enum\",\"name\":\"E\",\"symbols\":[\"A\"]}", vec![2], Reason::Malformed, "enum has 1"),
-        // The largest possible number of nulls, which take no bytes beside their count.
+        // The largest possible number of nulls, which take no bytes apart from their count.
         (nulls, [vec![0xfe], many[1..].to_vec()].concat(), Reason::TooLarge, "1000 bytes"),
         (lists, vec![0xfe, 0xff, 0xff, 0xff, 0x0f, 0], Reason::Malformed, "truncated"),
         (deep, vec![2; 1_000], Reason::Malformed, "more than 64 levels"),

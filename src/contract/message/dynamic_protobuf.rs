@@ -1,12 +1,13 @@
-//! Protobuf messages with a type known only at run time: from a schema registry, a file, or the table's contract.
+//! Protobuf message types that are known only at run time. They come from a schema registry, a file, or a table's contract.
 //!
 //! ```text
-//!   text of a .proto, and of its imports ─► ProtoFile ─ path ─► MessageType ─┬─► JSON text
-//!                                                                            └─► does a contract read it? (compatibility.rs)
+//!   text of a .proto file and of its imports ─► ProtoFile ─ path ─► MessageType ─┬─► JSON text
+//!                                                                                └─► is it compatible with a contract?
+//!                                                                                    (compatibility.rs)
 //! ```
 //!
-//! In: schema texts from a registry. Out: types, and messages in protobuf's JSON mapping, with names as in the
-//! `.proto`, 64-bit integers as numbers, and fields without presence always included.
+//! Messages are converted to JSON text with protobuf's JSON mapping and these options: fields have the names of the `.proto`
+//! file, 64-bit integers are written as numbers, and fields without presence are always included.
 
 use std::collections::HashMap;
 use std::io;
@@ -24,11 +25,11 @@ use crate::contract::decode::reject::Reason;
 use crate::contract::schema::proto;
 use crate::error::{Error, Result};
 
-/// The file name of a schema from a registry, which has none of its own.
+/// The file name for a schema from a registry, which does not have a file name.
 const FILE: &str = "(schema).proto";
-/// The maximum nesting depth of braces. The compiler is recursive, so deeper nesting could overflow the stack.
+/// The maximum nesting depth of braces in a schema. The compiler is recursive, so deeper nesting could overflow the stack.
 const DEPTH_MAX: usize = 200;
-/// Files that ship with Confluent's clients: schemas import them, but registries do not store them.
+/// Files that are part of Confluent's clients. Schemas import them, but registries do not store them.
 const KNOWN: [(&str, &str); 2] = [
     (
         "confluent/meta.proto",
@@ -50,30 +51,32 @@ const KNOWN: [(&str, &str); 2] = [
 const JSON: SerializeOptions =
     SerializeOptions::new().stringify_64_bit_integers(false).use_proto_field_name(true).skip_default_fields(false);
 
-/// A compiled `.proto`.
+/// A compiled `.proto` file.
 #[derive(Debug)]
 pub struct ProtoFile(FileDescriptor);
 
-/// A message type.
+/// A protobuf message type.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MessageType(pub(in crate::contract) MessageDescriptor);
 
-/// In-memory files by import name.
+/// The text of each file that can be imported, by import name.
 #[derive(Debug)]
 struct ProtoSources(HashMap<String, String>);
 
-/// A writer that appends up to a maximum length.
+/// A writer that appends to a buffer and fails when the buffer would exceed a maximum length.
 struct BoundedText<'a> {
     out: &'a mut Vec<u8>,
     end: usize,
 }
 
 impl ProtoFile {
-    /// Compiles a schema. `imports` are all files that it imports, directly or indirectly, by name. Google's well-known
-    /// files are built in.
+    /// Compiles a schema. `imports` contains the name and text of each file that it imports, directly or indirectly.
+    /// Google's well-known files are built in.
     pub fn compile(text: &str, imports: Vec<(String, String)>) -> Result<Self> {
         if is_deep(text) || imports.iter().any(|(_, text)| is_deep(text)) {
-            return Err(Error::invalid(format!("the protobuf schema nests braces more than {DEPTH_MAX} levels deep")));
+            return Err(Error::invalid(format!(
+                "braces in the protobuf schema are nested more than {DEPTH_MAX} levels deep: use fewer nested types or options"
+            )));
         }
         let known = KNOWN.map(|(name, text)| (name.to_owned(), text.to_owned()));
         let mut sources: HashMap<String, String> = known.into_iter().chain(imports).collect();
@@ -83,14 +86,18 @@ impl ProtoFile {
         resolver.add(GoogleFileResolver::new());
         let mut compiler = Compiler::with_file_resolver(resolver);
         let compiled = compiler.include_imports(true).open_file(FILE);
-        compiled.map_err(|fault| Error::invalid(format!("the protobuf schema does not compile: {fault}")))?;
+        compiled.map_err(|error| Error::invalid(format!("the protobuf schema does not compile: {error}")))?;
         let pool: DescriptorPool = compiler.descriptor_pool();
-        pool.get_file_by_name(FILE).map(Self).ok_or_else(|| Error::internal("the compiled file is missing in its pool"))
+        pool.get_file_by_name(FILE)
+            .map(Self)
+            .ok_or_else(|| Error::internal("the compiled file is missing from its pool"))
     }
 
-    /// The messages that a path of message indexes may refer to: an index among the file's messages, then among the
-    /// messages nested in that one, and so on. There are two candidates if the path crosses a map field, whose entries
-    /// are nested messages too: Java's serializer does not count them, others do. Java's candidate comes first.
+    /// Returns the message types that a path of indexes may refer to. The first index selects one of the file's message
+    /// types, the next one a type nested in it, and so on.
+    ///
+    /// A path can be ambiguous, because the entries of a map field are a nested message type as well. Java's serializer does
+    /// not count these types, and other serializers do. In this case there are two candidates, and Java's is the first.
     pub fn messages(&self, path: &[usize]) -> Vec<MessageType> {
         let mut candidates: Vec<_> =
             [false, true].into_iter().filter_map(|with_maps| self.at(path, with_maps)).collect();
@@ -110,13 +117,13 @@ impl ProtoFile {
 }
 
 impl MessageType {
-    /// Opens a message type by its full name in a file. Imports are searched in the folder of the file and above it, up
-    /// to `base`.
+    /// Loads the message type with this full name from a file. The compiler searches for imports in the file's folder and in
+    /// the folders above it, up to `base`.
     pub fn open(file: &Path, name: &str, base: &Path) -> Result<Self> {
         proto::compile(Some(name), file, base).map(Self).map_err(Error::invalid)
     }
 
-    /// The full name.
+    /// Returns the full name.
     pub fn name(&self) -> &str {
         self.0.full_name()
     }
@@ -124,19 +131,19 @@ impl MessageType {
     /// Appends a message to `out` as JSON text of at most `bytes_max` bytes.
     pub fn write_json(&self, message: &[u8], out: &mut Vec<u8>, bytes_max: usize) -> Result<(), (Reason, String)> {
         let message = DynamicMessage::decode(self.0.clone(), message)
-            .map_err(|fault| (Reason::Malformed, format!("the bytes are not a message `{}`: {fault}", self.name())))?;
+            .map_err(|error| (Reason::Malformed, format!("the bytes are not a `{}` message: {error}", self.name())))?;
         let end = out.len().saturating_add(bytes_max);
         let mut text = serde_json::Serializer::new(BoundedText { out, end });
-        message.serialize_with_options(&mut text, &JSON).map_err(|fault| match fault.is_io() {
+        message.serialize_with_options(&mut text, &JSON).map_err(|error| match error.is_io() {
             true => {
-                (Reason::TooLarge, format!("the message takes more than {bytes_max} bytes as JSON, which is the limit"))
+                (Reason::TooLarge, format!("converted to JSON, the message exceeds the limit of {bytes_max} bytes"))
             }
-            false => (Reason::Malformed, format!("message `{}` cannot be written as JSON: {fault}", self.name())),
+            false => (Reason::Malformed, format!("message `{}` cannot be written as JSON: {error}", self.name())),
         })
     }
 }
 
-/// Whether a text exceeds [`DEPTH_MAX`]. Ignores line comments.
+/// Returns true if braces in the text are nested deeper than [`DEPTH_MAX`]. Ignores line comments.
 fn is_deep(text: &str) -> bool {
     let mut depth = 0_usize;
     text.lines().any(|line| {
@@ -155,7 +162,7 @@ fn is_deep(text: &str) -> bool {
 impl FileResolver for ProtoSources {
     fn open_file(&self, name: &str) -> std::result::Result<File, protox::Error> {
         let text = self.0.get(name).ok_or_else(|| protox::Error::file_not_found(name))?;
-        // Some clients register a compiled file descriptor in base64, and some registries return it in that form.
+        // Some clients register a compiled file descriptor in base64, and some registries return it in this form.
         let compiled = BASE64.decode(text).ok().and_then(|bytes| FileDescriptorProto::decode(&*bytes).ok());
         match compiled {
             Some(mut file) => {

@@ -1,4 +1,5 @@
-//! Tests of run-time protobuf types: their messages as JSON, and their compatibility with a contract.
+//! Tests of protobuf types that are known only at run time: conversion of messages to JSON, and compatibility with a
+//! contract.
 
 use std::path::Path;
 
@@ -48,12 +49,12 @@ fn json(kind: &MessageType, message: &[u8], bytes_max: usize) -> Result<String, 
 }
 
 #[test]
-fn a_path_of_indexes_selects_a_message() {
+fn a_path_of_indexes_selects_a_message_type() {
     let cases: [(&[usize], &[&str]); 9] = [
         (&[0], &["shop.Other"]),
         (&[1], &["shop.Order"]),
         (&[0, 0], &["shop.Other.Inner"]),
-        // The map's entries are a nested message too: some serializers count it, others do not.
+        // The entries of the map field are a nested message type too, which only some serializers count.
         (&[1, 0], &["shop.Order.Line"]),
         (&[1, 1], &["shop.Order.Note", "shop.Order.Line"]),
         (&[1, 2], &["shop.Order.Note"]),
@@ -68,7 +69,7 @@ fn a_path_of_indexes_selects_a_message() {
 }
 
 #[test]
-fn messages_keep_field_names_and_all_digits() {
+fn json_text_has_the_proto_field_names_and_all_digits() {
     let kind = &orders(&[1])[0];
     let message = [
         bytes(1, "a"),
@@ -98,13 +99,13 @@ fn a_schema_that_does_not_compile_is_refused() {
     for (text, expected) in
         [("message {", "does not compile"), ("import \"gone.proto\";", "gone.proto"), (&*deep, "more than 200 levels")]
     {
-        let fault = ProtoFile::compile(text, Vec::new()).unwrap_err();
-        assert!(fault.message().contains(expected), "{text}: {fault}");
+        let error = ProtoFile::compile(text, Vec::new()).unwrap_err();
+        assert!(error.message().contains(expected), "{text}: {error}");
     }
 }
 
 #[test]
-fn a_compiled_file_descriptor_is_accepted_as_schema() {
+fn a_compiled_file_descriptor_is_accepted_as_a_schema() {
     let message = |name: &str| DescriptorProto { name: Some(name.to_owned()), ..DescriptorProto::default() };
     let file = FileDescriptorProto {
         name: Some("elsewhere.proto".to_owned()),
@@ -121,7 +122,7 @@ fn a_compiled_file_descriptor_is_accepted_as_schema() {
     assert_eq!(ProtoFile::compile(uses, imports).unwrap().messages(&[0])[0].name(), "C");
 }
 
-/// Checks a message of another schema against the contract of a table of `shop.Call`.
+/// Checks whether the first message type of a schema is compatible with a table that is declared by `shop.Call`.
 fn compatibility(written: &str) -> Result<(), String> {
     let folder = tempfile::tempdir().unwrap();
     let own = "syntax = \"proto3\"; package shop; import \"google/protobuf/timestamp.proto\";
@@ -148,7 +149,7 @@ fn compatibility(written: &str) -> Result<(), String> {
 }
 
 #[test]
-fn a_contract_is_compatible_with_later_and_earlier_versions() {
+fn a_contract_is_compatible_with_newer_and_older_versions_of_its_type() {
     let keys = "string who = 1; google.protobuf.Timestamp at = 2; string key = 3;";
     for fields in [
         "int64 size = 4; Kind kind = 5; Part part = 6; map<string, string> more = 7; repeated string gone = 8;",
@@ -163,7 +164,7 @@ fn a_contract_is_compatible_with_later_and_earlier_versions() {
     assert_eq!(
         compatibility(&format!("message Ring {{ {keys} int64 size = 4; }}")),
         Ok(()),
-        "a message with another name"
+        "a message type with a different name"
     );
 
     for (fields, expected) in [
@@ -178,8 +179,8 @@ fn a_contract_is_compatible_with_later_and_earlier_versions() {
         ("map<string, int32> more = 7;", "is a map"),
         ("string more = 7;", "is string"),
     ] {
-        let fault = compatibility(&format!("message Call {{ {keys} {fields} }}")).unwrap_err();
-        assert!(fault.contains(expected) && fault.contains("`calls`"), "{fields}: {fault}");
+        let error = compatibility(&format!("message Call {{ {keys} {fields} }}")).unwrap_err();
+        assert!(error.contains(expected) && error.contains("`calls`"), "{fields}: {error}");
     }
     let part = "message Call { string who = 1; google.protobuf.Timestamp at = 2; string key = 3; Share part = 6; }
                 message Share { float value = 1; }";
@@ -190,7 +191,7 @@ fn a_contract_is_compatible_with_later_and_earlier_versions() {
 }
 
 #[test]
-fn the_voice_contract_is_compatible_with_itself() {
+fn the_voice_contract_is_compatible_with_its_own_message_type() {
     let contract = voice();
     assert_eq!(contract.agrees(&contract.message().unwrap()), Ok(()));
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("proto/glasshouse/voice/v1/call_event.proto");

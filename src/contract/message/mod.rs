@@ -1,11 +1,11 @@
-//! Messages with a schema known only at run time: Avro, and protobuf types from a schema registry or a file.
+//! Decoders of messages whose schema is known only at run time: Avro, and protobuf types from a schema registry or a file.
 //!
 //! ```text
 //!   Avro schema ─► avro ─► avro_json ──────► JSON text
 //!   .proto text ─► dynamic_protobuf ───────► JSON text
 //! ```
 //!
-//! **Invariant:** a message that does not match its schema is an error, never a partial value.
+//! **Invariant:** a message that does not match its schema causes an error and is never decoded partially.
 
 pub(super) mod avro;
 pub(super) mod avro_json;

@@ -1,11 +1,13 @@
-//! Compatibility of a message type with a contract. A contract finds fields by number, so that a different message with
-//! the same numbers would silently fill the wrong columns.
+//! Checks that a protobuf message type is compatible with a contract. A contract identifies fields by number, so a
+//! different message type that uses the same numbers would silently fill the wrong columns.
 //!
-//! In: a contract with protobuf numbers, and the type that a message was written with. Out: `Ok`, or the first
-//! difference. Fields that only one of them has are no difference, because contracts and messages evolve.
+//! Takes a contract with protobuf field numbers and the type that a message was written with, and returns the first
+//! difference, if there is one. A field that exists in only one of the two types is allowed, because contracts and
+//! messages evolve.
 //!
-//! **Invariant:** a field in both has the same wire type and the same name. In a message with the same full name a
-//! field may have a different name if neither type has the other's name: the field was renamed.
+//! **Invariant:** a field that exists in both types has the same wire type and the same name in both. There is one
+//! exception: if both types have the same full name, a field may have been renamed. It counts as renamed if neither
+//! type contains the other's name for it.
 
 use prost_reflect::{FieldDescriptor, Kind, MessageDescriptor};
 
@@ -14,27 +16,27 @@ use super::table::Contract;
 use crate::contract::message::dynamic_protobuf::MessageType;
 
 impl Contract {
-    /// Checks that the contract can read messages of this type. The error states the difference and the fix.
+    /// Checks that the contract can read messages of type `written`. The error states the difference and the fix.
     pub fn agrees(&self, written: &MessageType) -> Result<(), String> {
-        let is_same = self.message.as_ref().is_some_and(|own| own.full_name() == written.0.full_name());
+        let is_same = self.message.as_ref().is_some_and(|declared| declared.full_name() == written.0.full_name());
         self.node_agrees(0, &written.0, is_same).map_err(|what| {
-            let own = self.message.as_ref().map_or("no message", |own| own.full_name());
+            let declared = self.message.as_ref().map_or("no message", |declared| declared.full_name());
             format!(
-                "the message has type `{}`, which is incompatible with type `{own}` of table `{}`: {what}; use a separate topic or table for it",
+                "message type `{}` is incompatible with type `{declared}` of table `{}` ({what}): send such messages to a separate topic or table",
                 written.name(),
                 self.name
             )
         })
     }
 
-    /// The message type that declares the contract.
+    /// Returns the message type that declares the table, or `None` if the table is declared by a list of columns.
     pub fn message(&self) -> Option<MessageType> {
         self.message.clone().map(MessageType)
     }
 
     fn node_agrees(&self, node: usize, written: &MessageDescriptor, may_rename: bool) -> Result<(), String> {
         let fields = &self.tree.nodes[node].fields;
-        // Fields without a number are additional names of columns.
+        // A field without a number only adds another JSON key for a column.
         for field in fields.iter().filter(|field| field.number > 0 && !matches!(field.target, Target::Ignored)) {
             let Some(other) = written.get_field(field.number) else {
                 if let Some(moved) = written.get_field_by_name(&field.name) {
@@ -43,7 +45,7 @@ impl Contract {
                 continue;
             };
             if other.name() != field.name {
-                let is_known = fields.iter().any(|own| own.name == other.name() && own.number > 0)
+                let is_known = fields.iter().any(|declared| declared.name == other.name() && declared.number > 0)
                     || written.get_field_by_name(&field.name).is_some();
                 if !may_rename || is_known {
                     return Err(format!("field {} is `{}`, not `{}`", field.number, other.name(), field.name));
@@ -61,8 +63,9 @@ impl Contract {
         match (field.target, &kind) {
             (Target::Ignored, _) => Ok(()),
             (Target::Map(key, value), Kind::Message(entry)) if written.is_map() => {
-                let (own_key, own_value) = (entry.map_entry_key_field().kind(), entry.map_entry_value_field().kind());
-                let same = self.kind_agrees(key, &own_key)? && self.kind_agrees(value, &own_value)?;
+                let (declared_key, declared_value) =
+                    (entry.map_entry_key_field().kind(), entry.map_entry_value_field().kind());
+                let same = self.kind_agrees(key, &declared_key)? && self.kind_agrees(value, &declared_value)?;
                 if same { Ok(()) } else { differs() }
             }
             _ if written.is_list() || written.is_map() || written.is_group() => differs(),
@@ -93,12 +96,12 @@ impl Contract {
             (FieldEncoding::Enum(names), Kind::Enum(written)) => {
                 let names = &self.tree.enums[names];
                 for value in written.values() {
-                    let own = names.name(value.number());
-                    // The contract stores only the first name of each number.
+                    let declared = names.name(value.number());
+                    // If a number has several names, the contract keeps only the first.
                     let mut same = written.values().filter(|other| other.number() == value.number());
-                    if own.is_some_and(|own| same.all(|other| other.name() != own)) {
-                        let own = own.unwrap_or_default();
-                        return Err(format!("names value {} `{}`, not `{own}`", value.number(), value.name()));
+                    if declared.is_some_and(|declared| same.all(|other| other.name() != declared)) {
+                        let declared = declared.unwrap_or_default();
+                        return Err(format!("names value {} `{}`, not `{declared}`", value.number(), value.name()));
                     }
                 }
                 true
@@ -108,7 +111,7 @@ impl Contract {
     }
 }
 
-/// The type of a field in `.proto` notation.
+/// Returns a field's type in `.proto` notation, for error messages.
 fn type_name(field: &FieldDescriptor) -> String {
     let kind = match field.kind() {
         Kind::Message(message) => format!("message `{}`", message.full_name()),

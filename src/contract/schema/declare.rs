@@ -1,87 +1,71 @@
-//! Checks a table's declaration: its columns, keys and field tree, before they are put into stored order.
+//! Reads and checks a table's declaration: its columns, keys and field tree, in the order in which they are declared.
 //!
-//! In: a [`TableConfig`] (columns, or a `.proto` that `proto.rs` reads). Out: checked columns, or one `Invalid` error
-//! that lists every fault, so that an operator can fix all of them at once.
+//! Takes a [`TableConfig`], which lists columns or names a `.proto` file (read by `proto.rs`). Produces checked columns,
+//! or one `Invalid` error that lists all errors of the declaration, so that an operator can fix them in one go.
 
 use std::path::Path;
 
-use prost_reflect::MessageDescriptor;
-
+use super::column::{Column, EVENT_DATE, RECEIVED_TIME};
+use super::declared_columns::{COLUMNS_MAX, DeclarationErrors, DeclaredColumns};
 use super::fields::{Field, FieldEncoding, Leaf, Node, Target, Tree};
 use super::latest::{self, LatestColumns};
 use super::proto;
 use super::quarantine_resolution::{RESOLUTION, RESOLVED_BY, RESOLVES};
-use super::table::{Column, ColumnKind, Contract, EVENT_DATE, RECEIVED_TIME};
-use crate::config::{ColumnConfig, TableConfig, TimeUnit};
+use crate::config::{ColumnConfig, ColumnKind, TableConfig, TimeUnit};
 use crate::error::{Error, Result, did_you_mean};
 
-/// The maximum number of columns of a table.
-pub(in crate::contract) const COLUMNS_MAX: usize = 1024;
 /// The maximum length of a column name, in bytes.
 const NAME_BYTES_MAX: usize = 128;
-/// The columns of every quarantine, besides the tenant column.
+/// The columns that every quarantine has in addition to the tenant column: name, kind and description.
 const QUARANTINE_COLUMNS: [(&str, ColumnKind, &str); 11] = [
-    ("event_time", ColumnKind::Timestamp, "When the event was rejected: the receive time"),
+    ("event_time", ColumnKind::Timestamp, "The time at which the event was received and rejected"),
     ("quarantine_id", ColumnKind::Text, "The id of the rejected event's quarantine entry"),
     ("source_table", ColumnKind::Text, "The table that the event was sent to"),
     ("reason", ColumnKind::Text, "The reason code of the rejection"),
     ("detail", ColumnKind::Text, "What is wrong with the event, and how to fix it"),
-    ("place", ColumnKind::Text, "The endpoint or source that received the event, the request, and the index in it"),
+    (
+        "place",
+        ColumnKind::Text,
+        "The endpoint or source that received the event, the request, and the event's index in the request",
+    ),
     ("payload", ColumnKind::Bytes, "The bytes as received"),
     (
         "format",
         ColumnKind::Text,
-        "The format of the payload: json or protobuf; avro or source_protobuf as the source reads it",
+        "The format of the payload: json, protobuf, or, for a message in a source's own encoding, avro or source_protobuf",
     ),
-    (RESOLVES, ColumnKind::Text, "In a row that closes an entry: the entry's `quarantine_id`"),
-    (RESOLUTION, ColumnKind::Text, "In a row that closes an entry: replayed or dropped"),
-    (RESOLVED_BY, ColumnKind::Text, "In a row that closes an entry: the subject of the token that closed it"),
+    (RESOLVES, ColumnKind::Text, "The `quarantine_id` of the entry that this row closes"),
+    (RESOLUTION, ColumnKind::Text, "How the entry was closed: replayed or dropped"),
+    (RESOLVED_BY, ColumnKind::Text, "The subject of the token whose request closed the entry"),
 ];
 
-/// A table declaration, in declared order.
-#[derive(Debug, Default)]
-pub(in crate::contract) struct Declared {
-    pub(in crate::contract) description: String,
-    pub(in crate::contract) columns: Vec<Column>,
-    /// The dotted path of each column's field.
-    pub(in crate::contract) paths: Vec<String>,
-    pub(in crate::contract) tree: Tree,
-    pub(in crate::contract) unknown_to_map: bool,
-    /// The message type, if the table is declared by one.
-    pub(in crate::contract) message: Option<MessageDescriptor>,
-}
-
-/// The key columns, by their index in [`Declared::columns`].
+/// The key columns, as indexes into [`DeclaredColumns::columns`].
 #[derive(Debug, Clone)]
 pub(in crate::contract) struct KeyColumns {
     pub(in crate::contract) tenant: usize,
     pub(in crate::contract) time: usize,
     pub(in crate::contract) id: usize,
-    /// The columns of a table that shows only the newest version of each key.
+    /// The columns of the `latest` section, or `None` if the table shows all rows.
     pub(in crate::contract) latest: Option<LatestColumns>,
 }
 
-/// All faults of a declaration.
-pub(in crate::contract) type DeclarationErrors = Vec<String>;
-
-/// Parses and checks a declaration.
-pub(in crate::contract) fn declare(config: &TableConfig, base: &Path) -> Result<(Declared, KeyColumns)> {
-    let mut faults = DeclarationErrors::new();
+/// Parses and checks a declaration. Relative `.proto` paths start at `base`.
+pub(in crate::contract) fn declare(config: &TableConfig, base: &Path) -> Result<(DeclaredColumns, KeyColumns)> {
+    let mut errors = DeclarationErrors::new();
     let declared = match &config.proto {
-        Some(path) => proto::declare(config, &base.join(path), base, &mut faults),
-        None => Some(from_columns(config, &mut faults)),
+        Some(path) => proto::declare(config, &base.join(path), base, &mut errors),
+        None => Some(from_columns(config, &mut errors)),
     };
-    // Without columns, every other fault would only be a consequence of the first.
-    let keys = declared.as_ref().and_then(|declared| check(declared, config, &mut faults));
+    // If the columns cannot be read, further checks would only report consequences of the first error.
+    let keys = declared.as_ref().and_then(|declared| check(declared, config, &mut errors));
     match (declared, keys) {
-        (Some(declared), Some(keys)) if faults.is_empty() => Ok((declared, keys)),
-        _ => Err(Error::invalid(faults.join("; "))),
+        (Some(declared), Some(keys)) if errors.is_empty() => Ok((declared, keys)),
+        _ => Err(Error::invalid(errors.join("; "))),
     }
 }
 
-/// The columns of a table's quarantine.
-pub(in crate::contract) fn quarantine(table: &Contract) -> (Declared, KeyColumns) {
-    let tenant = table.columns[table.tenant].clone();
+/// Returns the columns and keys of the quarantine of table `table`, whose tenant column is `tenant`.
+pub(in crate::contract) fn quarantine(table: &str, tenant: Column) -> (DeclaredColumns, KeyColumns) {
     let others = QUARANTINE_COLUMNS.map(|(name, kind, description)| Column {
         name: name.into(),
         kind,
@@ -89,8 +73,8 @@ pub(in crate::contract) fn quarantine(table: &Contract) -> (Declared, KeyColumns
         description: description.into(),
     });
     let columns: Vec<_> = [tenant].into_iter().chain(others).collect();
-    let declared = Declared {
-        description: format!("Events sent to `{}` that were rejected, each with its reason", table.name),
+    let declared = DeclaredColumns {
+        description: format!("Events sent to `{table}` that were rejected, each with its reason"),
         paths: columns.iter().map(|column| column.name.clone()).collect(),
         tree: flat_tree(&columns, TimeUnit::Micros),
         columns,
@@ -100,24 +84,24 @@ pub(in crate::contract) fn quarantine(table: &Contract) -> (Declared, KeyColumns
     (declared, KeyColumns { tenant: 0, time: 1, id: 2, latest: None })
 }
 
-/// The columns that the configuration lists.
-fn from_columns(config: &TableConfig, faults: &mut DeclarationErrors) -> Declared {
+/// Reads the columns that the configuration lists.
+fn from_columns(config: &TableConfig, errors: &mut DeclarationErrors) -> DeclaredColumns {
     if config.columns.is_empty() {
-        faults.push("it has no columns: list them in `columns`, or set `proto` and `message`".into());
+        errors.push("the table has no columns: list them in `columns`, or set `proto` and `message`".into());
     }
     for (list, given) in [("flatten", &config.flatten), ("ignore", &config.ignore)] {
         if !given.is_empty() {
-            faults
+            errors
                 .push(format!("`{list}` applies to fields of a `proto`, which is not set: remove it, or set `proto`"));
         }
     }
-    let mut columns: Vec<_> = config.columns.iter().map(|column| from_column(column, config, faults)).collect();
+    let mut columns: Vec<_> = config.columns.iter().map(|column| from_column(column, config, errors)).collect();
     let map = &config.dimensions_map;
     match columns.iter().find(|column| column.name == *map) {
         Some(column) if column.kind != ColumnKind::Map => {
             let kind = column.kind.as_str();
-            faults.push(format!(
-                "`dimensions_map` names `{map}`, which is {kind}: declare it as map, or do not declare it"
+            errors.push(format!(
+                "`dimensions_map` names `{map}`, which is {kind}: change its type to map, or remove it from `columns`"
             ));
         }
         Some(_) => {}
@@ -126,10 +110,10 @@ fn from_columns(config: &TableConfig, faults: &mut DeclarationErrors) -> Declare
             name: map.clone(),
             kind: ColumnKind::Map,
             unit: String::new(),
-            description: "Undeclared fields, by name".into(),
+            description: "The event's undeclared fields, by name".into(),
         }),
     }
-    Declared {
+    DeclaredColumns {
         description: config.description.clone(),
         paths: columns.iter().map(|column| column.name.clone()).collect(),
         tree: flat_tree(&columns, config.time_unit),
@@ -139,12 +123,12 @@ fn from_columns(config: &TableConfig, faults: &mut DeclarationErrors) -> Declare
     }
 }
 
-fn from_column(column: &ColumnConfig, config: &TableConfig, faults: &mut DeclarationErrors) -> Column {
+fn from_column(column: &ColumnConfig, config: &TableConfig, errors: &mut DeclarationErrors) -> Column {
     let name = &column.name;
     let kind = ColumnKind::parse(&column.kind).unwrap_or_else(|| {
-        let known = ColumnKind::ALL.map(ColumnKind::as_str);
+        let known = ColumnKind::NAMES;
         let hint = did_you_mean(&column.kind, known);
-        faults.push(format!("column `{name}`: unknown type `{}`{hint} (one of {})", column.kind, known.join(", ")));
+        errors.push(format!("column `{name}`: unknown type `{}`{hint} (one of {})", column.kind, known.join(", ")));
         ColumnKind::Text
     });
     let is_time = config.time == *name || config.times.contains(name);
@@ -152,7 +136,7 @@ fn from_column(column: &ColumnConfig, config: &TableConfig, faults: &mut Declara
     Column { name: name.clone(), kind, unit: column.unit.clone(), description: column.description.clone() }
 }
 
-/// A tree of one object whose fields are the columns.
+/// Returns a field tree of a single object that has one field per column.
 fn flat_tree(columns: &[Column], unit: TimeUnit) -> Tree {
     let fields = columns.iter().enumerate().map(|(index, column)| Field {
         name: column.name.clone(),
@@ -163,118 +147,89 @@ fn flat_tree(columns: &[Column], unit: TimeUnit) -> Tree {
             kind => Target::Column(Leaf { column: index, kind, encoding: FieldEncoding::Undeclared, unit }),
         },
     });
-    // `check` reports more columns than that as a fault; the tree of an invalid table is never used.
+    // `check` reports a larger number of columns as an error, and the tree of an invalid table is never used.
     let fields = fields.take(COLUMNS_MAX).collect();
     Tree { nodes: vec![Node::new(String::new(), fields, Vec::new())], enums: Vec::new() }
 }
 
-/// Checks names, keys, and the lists of columns; `None` if a key column is missing.
-fn check(declared: &Declared, config: &TableConfig, faults: &mut DeclarationErrors) -> Option<KeyColumns> {
-    check_columns(&declared.columns, faults);
-    let mut key = |role, name: &str, kind| key_column(declared, role, name, kind, faults);
+/// Checks column names, keys, and the settings that list columns. Returns `None` if a key column is missing.
+fn check(declared: &DeclaredColumns, config: &TableConfig, errors: &mut DeclarationErrors) -> Option<KeyColumns> {
+    check_columns(&declared.columns, errors);
+    let mut key = |role, name: &str, kind| key_column(declared, role, name, kind, errors);
     let tenant = key("tenant", &config.tenant, ColumnKind::Text);
     let time = key("time", &config.time, ColumnKind::Timestamp);
     let id = key("id", &config.id, ColumnKind::Text);
     if tenant.is_some() && tenant == id {
-        faults.push(format!("`tenant` and `id` both name `{}`: name two different columns", config.id));
+        errors.push(format!("`tenant` and `id` both name `{}`: name two different columns", config.id));
     }
     if QUARANTINE_COLUMNS.iter().any(|(name, ..)| *name == config.tenant) {
-        faults.push(format!(
+        errors.push(format!(
             "the tenant column cannot be named `{}`, because the quarantine has a column of that name: rename it",
             config.tenant
         ));
     }
     for name in &config.times {
-        check_list(declared, "times", name, "timestamp or int64", |kind| kind == ColumnKind::Timestamp, faults);
+        declared.check_kind("times", name, "timestamp or int64", |kind| kind == ColumnKind::Timestamp, errors);
     }
     for name in &config.dimensions {
-        check_list(declared, "dimensions", name, "a plain value", |kind| kind != ColumnKind::Map, faults);
+        declared.check_kind("dimensions", name, "any type except map", |kind| kind != ColumnKind::Map, errors);
     }
     for name in &config.metrics {
-        check_list(declared, "metrics", name, "a number", is_number, faults);
+        declared.check_kind("metrics", name, "a number", is_number, errors);
     }
-    let latest = latest::check(declared, config, faults);
+    let latest = latest::check(declared, config, errors);
     Some(KeyColumns { tenant: tenant?, time: time?, id: id?, latest })
 }
 
-fn check_columns(columns: &[Column], faults: &mut DeclarationErrors) {
+fn check_columns(columns: &[Column], errors: &mut DeclarationErrors) {
     if columns.len() > COLUMNS_MAX {
-        faults.push(format!("it has {} columns; at most {COLUMNS_MAX} are allowed", columns.len()));
+        errors.push(format!("the table has {} columns; at most {COLUMNS_MAX} are allowed", columns.len()));
         return;
     }
     for (index, Column { name, .. }) in columns.iter().enumerate() {
         let is_word = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
         if !is_word || name.is_empty() || name.len() > NAME_BYTES_MAX || name.as_bytes()[0].is_ascii_digit() {
-            faults.push(format!("column `{name}`: a name must consist of letters, digits and `_`, not begin with a digit, and have at most {NAME_BYTES_MAX} bytes"));
+            errors.push(format!("column `{name}`: a name must consist of letters, digits and `_`, must not begin with a digit, and may have at most {NAME_BYTES_MAX} bytes"));
         }
         if [RECEIVED_TIME, EVENT_DATE].contains(&name.as_str()) {
-            faults.push(format!("column name `{name}` is reserved for the server: choose another name"));
+            errors.push(format!("column name `{name}` is reserved: choose another name"));
         }
-        // Delta tables compare column names case-insensitively.
+        // Delta tables treat column names that differ only in case as equal.
         if columns[..index].iter().any(|earlier| earlier.name.eq_ignore_ascii_case(name)) {
-            faults
+            errors
                 .push(format!("column `{name}` is declared more than once: rename one, or do not flatten its message"));
         }
     }
     let maps: Vec<_> = columns.iter().filter(|column| column.kind == ColumnKind::Map).map(|map| &*map.name).collect();
     if maps.len() > 1 {
-        faults.push(format!("it has {} map columns ({}): at most one is allowed", maps.len(), maps.join(", ")));
+        errors.push(format!("the table has {} map columns ({}): at most one is allowed", maps.len(), maps.join(", ")));
     }
 }
 
 fn key_column(
-    declared: &Declared,
+    declared: &DeclaredColumns,
     role: &str,
     name: &str,
     kind: ColumnKind,
-    faults: &mut DeclarationErrors,
+    errors: &mut DeclarationErrors,
 ) -> Option<usize> {
     if name.is_empty() {
-        faults.push(format!("`{role}` is not set: name the {role} column"));
+        errors.push(format!("`{role}` is not set: name the {role} column"));
         return None;
     }
-    let Some(index) = find(declared, name) else {
-        faults.push(unknown(declared, role, name));
+    let Some(index) = declared.find(name) else {
+        errors.push(declared.unknown(role, name));
         return None;
     };
     let column = &declared.columns[index];
     if column.kind != kind {
-        faults.push(format!(
+        errors.push(format!(
             "`{role}` names `{name}`, which is {}; it must be {}",
             column.kind.as_str(),
             kind.as_str()
         ));
     }
     Some(index)
-}
-
-pub(in crate::contract) fn check_list(
-    declared: &Declared,
-    list: &str,
-    name: &str,
-    wanted: &str,
-    fits: impl Fn(ColumnKind) -> bool,
-    faults: &mut DeclarationErrors,
-) {
-    match find(declared, name) {
-        None => faults.push(unknown(declared, list, name)),
-        Some(index) if !fits(declared.columns[index].kind) => {
-            let kind = declared.columns[index].kind.as_str();
-            faults.push(format!("`{list}` names `{name}`, which is {kind}; it must be {wanted}"));
-        }
-        Some(_) => {}
-    }
-}
-
-/// A column by its name or by its field's dotted path.
-pub(in crate::contract) fn find(declared: &Declared, name: &str) -> Option<usize> {
-    let by_name = declared.columns.iter().position(|column| column.name == name);
-    by_name.or_else(|| declared.paths.iter().position(|path| path == name))
-}
-
-fn unknown(declared: &Declared, list: &str, name: &str) -> String {
-    let hint = did_you_mean(name, declared.columns.iter().map(|column| column.name.as_str()));
-    format!("`{list}` names the unknown column `{name}`{hint}")
 }
 
 fn is_number(kind: ColumnKind) -> bool {

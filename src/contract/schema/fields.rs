@@ -1,4 +1,4 @@
-//! The field tree of an event, which maps JSON keys and protobuf field numbers to columns.
+//! The field tree of an event, which maps the event's JSON keys and protobuf field numbers to columns.
 //!
 //! ```text
 //!   event ─► Tree ─ node 0 ─┬─ field ─► column
@@ -7,79 +7,79 @@
 //!                           └─ field ─► ignored (known, not stored)
 //! ```
 //!
-//! Built once from a `.proto` or from declared columns, and read for every event. Lookups do not allocate, and use a
-//! fast hash without a secret: the tables contain only declared names, so that malicious keys collide with a bounded
-//! number of them.
+//! The tree is built once per table, from a `.proto` file or from declared columns, and is read for every event. Lookups
+//! do not allocate. The hash function is fast and has no secret key, so an attacker can construct keys that collide. This
+//! does no harm, because a hash table contains only declared names.
 
-use super::table::ColumnKind;
-use crate::config::TimeUnit;
+use crate::config::{ColumnKind, TimeUnit};
 
-/// All objects that an event may contain. Node 0 is the event itself.
+/// All objects that an event may contain: the event itself, which is node 0, and its nested objects.
 #[derive(Debug, Default)]
 pub(in crate::contract) struct Tree {
     pub(in crate::contract) nodes: Vec<Node>,
     pub(in crate::contract) enums: Vec<EnumNames>,
 }
 
-/// One object: the event, or a nested message.
+/// One object of the tree: the event, or an object or message nested in it.
 #[derive(Debug)]
 pub(in crate::contract) struct Node {
-    /// The prefix of undeclared keys: empty, or a dotted path that ends in a dot.
+    /// The prefix that the object's undeclared keys get in the map column: empty, or a dotted path that ends in a dot.
     pub(in crate::contract) prefix: String,
     pub(in crate::contract) fields: Vec<Field>,
-    /// Columns that have a value whenever the object is present, because their fields have no presence (proto3).
+    /// The columns whose fields have no presence (proto3), with their default values. They get the default whenever the
+    /// object is present and the field is absent.
     pub(in crate::contract) defaults: Vec<(usize, Fallback)>,
     names: Names,
     numbers: Numbers,
     tags: Vec<Option<(FastPath, u16)>>,
 }
 
-/// The fast path for reading a field with a common wire type.
+/// The specialized code path that reads a field of a common type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::contract) enum FastPath {
-    /// Text, into a column of text.
+    /// Reads a string into a text column.
     Text,
-    /// A double, into a column of doubles.
+    /// Reads a double into a `float64` column.
     Double,
-    /// The low half of a varint, into a column of integers.
+    /// Reads the low 32 bits of a varint into an `int64` column.
     Uint32,
-    /// A varint, into a column of integers.
+    /// Reads a varint into an `int64` column.
     Int64,
-    /// An unsigned varint, into a column of integers. It may be too large for the column.
+    /// Reads an unsigned varint into an `int64` column, for which it may be too large.
     Uint64,
-    /// An entry of text and text, into the map.
+    /// Reads an entry with a string key and a string value into the map column.
     Texts,
 }
 
 /// One field of an object.
 #[derive(Debug, Clone)]
 pub(in crate::contract) struct Field {
-    /// The name in a `.proto` or in the configuration.
+    /// The name in the `.proto` file or in the configuration.
     pub(in crate::contract) name: String,
-    /// The JSON name in lowerCamelCase, or empty.
+    /// The JSON name in lowerCamelCase. Empty if it equals `name`, or if the field is not declared in a `.proto` file.
     pub(in crate::contract) json_name: String,
-    /// The protobuf number; 0 if there is none.
+    /// The protobuf field number. 0 if the field is not declared in a `.proto` file.
     pub(in crate::contract) number: u32,
     pub(in crate::contract) target: Target,
 }
 
-/// Where a field's value goes.
+/// The destination of a field's value.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::contract) enum Target {
-    /// Into a column.
+    /// A column.
     Column(Leaf),
-    /// Into the fields of another object, by its index in [`Tree::nodes`].
+    /// The fields of a nested object, given by its index in [`Tree::nodes`].
     Node(usize),
-    /// Into the map column: keys and values in these encodings.
+    /// The map column. The field is a protobuf map whose keys and values have these encodings.
     Map(FieldEncoding, FieldEncoding),
-    /// Ignored: known, but not stored.
+    /// None: the field is declared but not stored.
     Ignored,
 }
 
-/// A field that is a column.
+/// A field whose value is stored in a column of its own.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::contract) struct Leaf {
-    /// Index in the stored columns.
+    /// The index of the column: in declared order while a declaration is read, and in stored order in a `Contract`.
     pub(in crate::contract) column: usize,
     pub(in crate::contract) kind: ColumnKind,
     pub(in crate::contract) encoding: FieldEncoding,
@@ -87,10 +87,10 @@ pub(in crate::contract) struct Leaf {
     pub(in crate::contract) unit: TimeUnit,
 }
 
-/// The protobuf wire encoding of a value.
+/// The type that a field has in the `.proto` file, which determines its encoding on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::contract) enum FieldEncoding {
-    /// None: the column is declared without a `.proto`.
+    /// The field is not declared in a `.proto` file.
     Undeclared,
     Bool,
     Int32,
@@ -107,13 +107,13 @@ pub(in crate::contract) enum FieldEncoding {
     Double,
     Text,
     Bytes,
-    /// An enum, by its index in [`Tree::enums`].
+    /// An enum, given by its index in [`Tree::enums`].
     Enum(usize),
     /// `google.protobuf.Timestamp`.
     Time,
 }
 
-/// The default value of an absent field without presence.
+/// The value of an absent field without presence (proto3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::contract) enum Fallback {
     Int,
@@ -121,16 +121,16 @@ pub(in crate::contract) enum Fallback {
     False,
     EmptyText,
     EmptyBytes,
-    /// The name of enum value 0.
+    /// The name of value 0 of an enum, given by its index in [`Tree::enums`].
     Enum(usize),
 }
 
-/// The names of an enum's values.
+/// The names of an enum's values, sorted by number.
 #[derive(Debug)]
 pub(in crate::contract) struct EnumNames(Vec<(i32, String)>);
 
 impl Tree {
-    /// Moves every column to `positions[column]`: from declared to stored order.
+    /// Replaces each column index with `positions[index]`, to convert from declared order to stored order.
     pub(in crate::contract) fn reorder(&mut self, positions: &[usize]) {
         for node in &mut self.nodes {
             for field in &mut node.fields {
@@ -151,45 +151,46 @@ impl Node {
         Self { prefix, fields, defaults, names, numbers, tags }
     }
 
-    /// Appends fields. A name that is already taken keeps referring to the first field.
+    /// Appends fields. If a name already exists, it keeps referring to the existing field.
     pub(in crate::contract) fn extend(self, fields: impl IntoIterator<Item = Field>) -> Self {
         let mut all = self.fields;
         all.extend(fields);
         Self::new(self.prefix, all, self.defaults)
     }
 
-    /// The field with this protobuf key (field number and wire type) and its fast path, if it has one.
+    /// Returns the field with this protobuf key (field number and wire type) and its fast path. Returns `None` if the
+    /// field is unknown or has no fast path.
     #[inline]
     pub(in crate::contract) fn tagged(&self, key: u64) -> Option<(FastPath, &Field)> {
         let (fast_path, field) = (*self.tags.get(usize::try_from(key).ok()?)?)?;
         Some((fast_path, &self.fields[usize::from(field)]))
     }
 
-    /// The field with this protobuf number.
+    /// Returns the field with this protobuf number.
     pub(in crate::contract) fn numbered(&self, number: u32) -> Option<&Field> {
         self.numbers.find(number).map(|index| &self.fields[index])
     }
 
-    /// Looks up the index of a name, for [`Node::name`].
+    /// Looks up a JSON key and returns the index of its name, for [`Node::name`].
     pub(in crate::contract) fn find_name(&self, key: &[u8]) -> Option<usize> {
         self.names.find(key)
     }
 
-    /// The name at an index, and its field.
+    /// Returns the name at an index, and the field that it refers to.
     #[inline]
     pub(in crate::contract) fn name(&self, index: usize) -> Option<(&Name, &Field)> {
         let name = self.names.entries.get(index)?;
         Some((name, &self.fields[name.field]))
     }
 
-    /// The number of names.
+    /// Returns the number of names by which the object's fields can be found.
     pub(in crate::contract) fn names(&self) -> usize {
         self.names.entries.len()
     }
 }
 
 impl FastPath {
-    /// The wire type and the fast path of a field, if it has one.
+    /// Returns the wire type and the fast path of a field with this target, or `None` if there is no fast path for it.
     fn of(target: &Target) -> Option<(usize, Self)> {
         let leaf = match target {
             Target::Column(leaf) => leaf,
@@ -207,7 +208,7 @@ impl FastPath {
     }
 }
 
-/// The fields with small numbers and a fast path, by protobuf key.
+/// Returns a table, indexed by protobuf key, of the fields that have a small number and a fast path.
 fn tags(fields: &[Field]) -> Vec<Option<(FastPath, u16)>> {
     let mut tags = vec![None; TAGS];
     for (index, field) in fields.iter().enumerate().filter(|(_, field)| field.number > 0) {
@@ -223,13 +224,13 @@ fn tags(fields: &[Field]) -> Vec<Option<(FastPath, u16)>> {
 
 impl EnumNames {
     pub(in crate::contract) fn new(mut names: Vec<(i32, String)>) -> Self {
-        // The sort is stable: of several names of one number (aliases), the first declared is used.
+        // The sort is stable, so if a number has several names (aliases), the first declared name is kept.
         names.sort_by_key(|(number, _)| *number);
         names.dedup_by_key(|(number, _)| *number);
         Self(names)
     }
 
-    /// The name of a number, if the contract knows it.
+    /// Returns the name of an enum value, or `None` if the contract does not declare it.
     pub(in crate::contract) fn name(&self, number: i32) -> Option<&str> {
         let guess = usize::try_from(number).ok().and_then(|at| self.0.get(at)).filter(|(known, _)| *known == number);
         let found =
@@ -238,21 +239,21 @@ impl EnumNames {
     }
 }
 
-/// A hash table from names to fields: open addressing, at most a quarter full.
+/// A hash table that maps names to fields. It uses open addressing and is at most a quarter full.
 #[derive(Debug)]
 struct Names {
     entries: Vec<Name>,
     table: Vec<u16>,
 }
 
-/// One name of a field.
+/// A name by which a field can be found.
 #[derive(Debug)]
 pub(in crate::contract) struct Name {
     text: Box<[u8]>,
     field: usize,
-    /// The name and its closing quote as one word, and the mask of its significant bits. Both are 0 if the name is too
-    /// long.
+    /// The name and its closing quote as one word. 0 if they do not fit into a word.
     word: u128,
+    /// The mask of the significant bits of `word`. 0 if the name does not fit.
     mask: u128,
 }
 
@@ -270,12 +271,12 @@ impl Name {
         Self { text: text.into(), field, word, mask }
     }
 
-    /// The bytes of the name.
+    /// Returns the bytes of the name.
     pub(in crate::contract) fn bytes(&self) -> &[u8] {
         &self.text
     }
 
-    /// Whether `bytes` begin with the name and a quote.
+    /// Returns true if `bytes` begin with the name and a closing quote.
     #[inline]
     pub(in crate::contract) fn opens(&self, bytes: &[u8]) -> bool {
         match bytes.first_chunk() {
@@ -285,10 +286,10 @@ impl Name {
     }
 }
 
-/// The number of protobuf keys of fields up to number 31.
+/// The length of a table indexed by the protobuf keys of fields with numbers up to 31.
 const TAGS: usize = 32 * 8;
 
-/// No entry.
+/// Marks a free slot of a hash table or a direct table.
 const EMPTY: u16 = u16::MAX;
 
 impl Names {
@@ -337,7 +338,7 @@ impl Names {
     }
 }
 
-/// Maps protobuf numbers to fields: a direct table for small numbers, a sorted list for the rest.
+/// Maps protobuf field numbers to fields, with a direct lookup table for small numbers and a sorted list for the rest.
 #[derive(Debug)]
 struct Numbers {
     direct: Vec<u16>,
@@ -345,7 +346,7 @@ struct Numbers {
 }
 
 impl Numbers {
-    /// Numbers below this one are looked up directly.
+    /// Numbers below this one are looked up in the direct table.
     const DIRECT: u32 = 256;
 
     fn new(fields: &[Field]) -> Self {

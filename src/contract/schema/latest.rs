@@ -1,47 +1,39 @@
-//! Tables that show the newest version of each key: the key columns, and the column that orders versions.
+//! Checks the `latest` section of a table, which makes the table show only the newest version of each key.
 //!
-//! In: a table's columns and its `latest` section. Out: the chosen columns, or faults.
-//! **Invariant:** ingest stores every version; queries select the version to show.
+//! Takes the table's columns and its `latest` section. Produces the indexes of the key columns, of the column that orders
+//! the versions and of the column that marks deleted keys, or the errors in the section.
+//!
+//! **Invariant:** ingest stores every version. Queries select the version to show.
 
-use super::declare::{DeclarationErrors, Declared, check_list, find};
-use super::table::{ColumnKind, Contract, RECEIVED_TIME};
-use crate::config::{CHANGES_SUFFIX, TableConfig};
+use super::column::RECEIVED_TIME;
+use super::declared_columns::{DeclarationErrors, DeclaredColumns};
+use crate::config::{ColumnKind, TableConfig};
 
-/// How a table shows only the newest version of each key. Columns are indexes in [`Contract::columns`].
+/// The columns that determine the newest version of each key, as indexes into the contract's `columns`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Latest {
-    /// The key, together with the tenant. A null is a value like any other.
+    /// The columns that form the key together with the tenant. A null counts as a value like any other.
     pub key: Vec<usize>,
-    /// An integer, timestamp or date. The greatest value is the newest version, a null the oldest. Ties are broken by
-    /// the latest receive time, then by the greatest id.
+    /// The column that orders the versions: an integer, timestamp or date. The row with the greatest value is the newest
+    /// version, and a null is older than every value. If several rows have the same value, the row with the latest
+    /// receive time is the newest. If the receive times are equal too, the row with the greatest id is the newest.
     pub by: usize,
-    /// A boolean. A key is not shown if this is true in its newest version.
+    /// The boolean column that marks deleted keys. A key is hidden if its newest version is true here.
     pub deleted: Option<usize>,
 }
 
-/// The same before columns are put into stored order, as indexes in [`Declared::columns`].
+/// The columns of [`Latest`] before columns are put into stored order, as indexes into [`DeclaredColumns::columns`].
 #[derive(Debug, Clone)]
 pub(in crate::contract) struct LatestColumns {
     key: Vec<usize>,
-    /// `None` for the server's receive time.
+    /// `None` if the server's receive time orders the versions.
     by: Option<usize>,
     deleted: Option<usize>,
 }
 
-impl Contract {
-    /// The name under which all versions are queried, if the table itself shows only the newest.
-    pub fn changes_name(&self) -> Option<String> {
-        self.latest.as_ref().map(|_| format!("{}{CHANGES_SUFFIX}", self.name))
-    }
-
-    /// The description of the table of all versions.
-    pub fn changes_description(&self) -> String {
-        format!("All versions of the rows of `{}`: {}", self.name, self.description)
-    }
-}
-
 impl LatestColumns {
-    /// Maps the chosen columns to stored order; `positions` is the stored index of each declared column.
+    /// Converts indexes of declared columns to indexes of stored columns. `positions` contains the stored index of each
+    /// declared column, and `received` is the stored index of the receive time.
     pub(in crate::contract) fn stored(&self, positions: &[usize], received: usize) -> Latest {
         Latest {
             key: self.key.iter().map(|column| positions[*column]).collect(),
@@ -51,52 +43,52 @@ impl LatestColumns {
     }
 }
 
-/// Checks the `latest` section; `None` if there is none, or if it has a fault.
+/// Checks the `latest` section. Returns `None` if the section is missing or has an error.
 pub(in crate::contract) fn check(
-    declared: &Declared,
+    declared: &DeclaredColumns,
     config: &TableConfig,
-    faults: &mut DeclarationErrors,
+    errors: &mut DeclarationErrors,
 ) -> Option<LatestColumns> {
     let latest = config.latest.as_ref()?;
-    let before = faults.len();
+    let before = errors.len();
     if latest.key.is_empty() {
-        faults.push("`latest.key` is empty: name the columns that identify what a row describes".into());
+        errors.push("`latest.key` is empty: name the columns that identify the object that a row describes".into());
     }
     for name in &latest.key {
-        check_list(declared, "latest.key", name, "a text, a bool, an integer, a time, a date or bytes", is_key, faults);
+        declared.check_kind("latest.key", name, "text, bool, int32, int64, timestamp, date or bytes", is_key, errors);
     }
     if latest.by != RECEIVED_TIME {
-        check_list(declared, "latest.by", &latest.by, "an integer, a timestamp or a date", is_rank, faults);
+        declared.check_kind("latest.by", &latest.by, "int32, int64, timestamp or date", is_rank, errors);
     }
     if let Some(name) = &latest.deleted {
-        check_list(declared, "latest.deleted", name, "bool", |kind| kind == ColumnKind::Bool, faults);
+        declared.check_kind("latest.deleted", name, "bool", |kind| kind == ColumnKind::Bool, errors);
     }
-    let key: Vec<usize> = latest.key.iter().filter_map(|name| find(declared, name)).collect();
-    let by = find(declared, &latest.by);
-    let deleted = latest.deleted.as_ref().and_then(|name| find(declared, name));
+    let key: Vec<usize> = latest.key.iter().filter_map(|name| declared.find(name)).collect();
+    let by = declared.find(&latest.by);
+    let deleted = latest.deleted.as_ref().and_then(|name| declared.find(name));
     let name = |column: usize| &declared.columns[column].name;
     if let Some(repeated) = (1..key.len()).find(|index| key[..*index].contains(&key[*index])) {
-        faults.push(format!("`latest.key` names `{}` more than once: name it once", name(key[repeated])));
+        errors.push(format!("`latest.key` names `{}` more than once: name it once", name(key[repeated])));
     }
     for (role, column) in [("by", by), ("deleted", deleted)] {
         if let Some(column) = column.filter(|column| key.contains(column)) {
             let name = name(column);
-            faults.push(format!(
-                "`latest.{role}` names `{name}`, which is in `latest.key`, so that versions of a key never differ in it: name another column"
+            errors.push(format!(
+                "`latest.{role}` names `{name}`, which is also in `latest.key`; all versions of a key have the same value in it: name another column"
             ));
         }
     }
-    if let Some(id) = find(declared, &config.id).filter(|id| key.contains(id)) {
+    if let Some(id) = declared.find(&config.id).filter(|id| key.contains(id)) {
         let name = name(id);
-        faults.push(format!(
-            "`latest.key` names `{name}`, which is the table's `id`: an event with a stored id is a duplicate, not a newer \
-             version; give each change its own id"
+        errors.push(format!(
+            "`latest.key` names `{name}`, which is the table's `id`; an event whose id is already stored is a duplicate, not a \
+             newer version: give each version its own id and choose another key"
         ));
     }
-    (faults.len() == before).then_some(LatestColumns { key, by, deleted })
+    (errors.len() == before).then_some(LatestColumns { key, by, deleted })
 }
 
-/// Whether values of a kind have exact equality.
+/// Returns true if a column of this kind can be part of a key, which requires that values have exact equality.
 fn is_key(kind: ColumnKind) -> bool {
     !matches!(kind, ColumnKind::Float32 | ColumnKind::Float64 | ColumnKind::Map)
 }

@@ -1,15 +1,22 @@
-//! Table declarations: columns, keys and field tree, from `glasshouse.toml` or a `.proto` file.
+//! Table declarations: reads and checks the columns, keys and event fields of each `[tables.NAME]` section.
+//!
+//! A *schema* here is what the operator declares for a table, in `glasshouse.toml` or in a `.proto` file. Two other
+//! modules have similar names: `lake/log/schema.rs` writes the schema of a Delta table, and `ingest/schemas/` fetches
+//! the schemas of messages from a schema registry.
 //!
 //! ```text
-//!   [tables.NAME] ─► declare ─┬─► latest ────────────────┬─► table: Contract (columns in stored order, field tree)
-//!                   .proto ─► proto ─► fields ───────────┘        │
-//!                                       compatibility ◄───────────┘   does a registry's message type match?
+//!   [tables.NAME] ─► declare ─┬─► declared_columns, fields ─► latest ─► table: Contract (columns in stored order, field tree)
+//!          .proto ─► proto ───┘                                            │
+//!   a registry's message type ──────────────────────────► compatibility ◄──┘
 //! ```
 //!
-//! **Invariant:** a `Contract` is immutable and fully checked; all errors in a declaration are reported together.
+//! **Invariant:** a `Contract` is immutable and has been checked completely. If a declaration has several errors, all of
+//! them are reported together.
 
+pub(super) mod column;
 pub(super) mod compatibility;
-pub(super) mod declare;
+mod declare;
+mod declared_columns;
 pub(super) mod fields;
 pub(super) mod latest;
 pub(super) mod proto;

@@ -1,45 +1,46 @@
-//! Derives columns from a `.proto` file, which is compiled in memory at startup. Nested messages are flattened.
+//! Derives a table's columns from a `.proto` file, which is compiled in memory at startup. Nested messages are flattened.
 //!
-//! In: the file, the message name, and the paths to flatten and to ignore. Out: columns with the comments as
-//! descriptions, and the field tree for decoding protobuf and JSON events. Repeated and recursive fields are refused
-//! because they have no column type; list them in `ignore`.
+//! Takes the file, the message name, and the paths to flatten and to ignore. Produces columns, whose descriptions are the
+//! comments in the file, and the field tree that decodes protobuf and JSON events. A repeated or recursive field has no
+//! column type, so it is an error unless it is listed in `ignore`.
 
 use std::path::Path;
 
 use prost_reflect::{EnumDescriptor, FieldDescriptor, FileDescriptor, Kind, MessageDescriptor};
 
-use super::declare::{COLUMNS_MAX, DeclarationErrors, Declared};
+use super::column::Column;
+use super::declared_columns::{COLUMNS_MAX, DeclarationErrors, DeclaredColumns};
 use super::fields::{EnumNames, Fallback, Field, FieldEncoding, Leaf, Node, Target, Tree};
-use super::table::{Column, ColumnKind};
-use crate::config::TableConfig;
+use crate::config::{ColumnKind, TableConfig};
 use crate::error::did_you_mean;
 
-/// The maximum number of objects in a tree, and of fields in an object. Nested messages can grow exponentially.
+/// The maximum number of objects in a tree, and of fields in an object. A limit is needed because the number of objects
+/// can grow exponentially with the depth of nested messages.
 const TREE_MAX: usize = 4 * COLUMNS_MAX;
 
-/// Reads the message that the configuration names; `None` if it cannot be compiled.
+/// Reads the message type that the configuration names. Returns `None` if the file does not compile or does not declare it.
 pub(in crate::contract) fn declare(
     config: &TableConfig,
     file: &Path,
     base: &Path,
-    faults: &mut DeclarationErrors,
-) -> Option<Declared> {
+    errors: &mut DeclarationErrors,
+) -> Option<DeclaredColumns> {
     if !config.columns.is_empty() {
-        faults.push("it has both `proto` and `columns`: set only one of them".into());
+        errors.push("the table has both `proto` and `columns`: set only one of them".into());
     }
-    let message = compile(config.message.as_deref(), file, base).map_err(|fault| faults.push(fault)).ok()?;
+    let message = compile(config.message.as_deref(), file, base).map_err(|error| errors.push(error)).ok()?;
     let mut walk = ProtoWalk::new(config);
     walk.message(&message, "", "");
     walk.check_lists();
-    faults.append(&mut walk.faults);
+    errors.append(&mut walk.errors);
     let ProtoWalk { columns, paths, nodes, enums, .. } = walk;
     let map = columns.iter().position(|column| column.kind == ColumnKind::Map);
-    check_map(&config.dimensions_map, map.map(|index| (&*columns[index].name, &*paths[index])), faults);
+    check_map(&config.dimensions_map, map.map(|index| (&*columns[index].name, &*paths[index])), errors);
     let description = match &config.description {
         given if given.is_empty() => comment(&message.parent_file(), message.path()).0,
         given => given.clone(),
     };
-    Some(Declared {
+    Some(DeclaredColumns {
         description,
         columns,
         paths,
@@ -49,20 +50,20 @@ pub(in crate::contract) fn declare(
     })
 }
 
-/// Compiles a file and returns the message with this full name, or an error message.
+/// Compiles a file and returns the message type with this full name. The error is a message for the operator.
 pub(in crate::contract) fn compile(
     message: Option<&str>,
     file: &Path,
     base: &Path,
 ) -> Result<MessageDescriptor, String> {
     let path = file.display();
-    // Imports are searched in the file's folder and in every folder above it, up to the configuration's folder.
+    // The compiler searches for imports in the file's folder and in every folder above it, up to the folder `base`.
     let mut includes: Vec<_> = file.ancestors().skip(1).take_while(|folder| folder.starts_with(base)).collect();
     if includes.is_empty() {
         includes.extend(file.parent());
     }
-    let mut compiler = protox::Compiler::new(includes).map_err(|fault| format!("`proto` {path}: {fault}"))?;
-    compiler.open_file(file).map_err(|fault| format!("`proto` {path} does not compile: {fault}"))?;
+    let mut compiler = protox::Compiler::new(includes).map_err(|error| format!("`proto` {path}: {error}"))?;
+    compiler.open_file(file).map_err(|error| format!("`proto` {path} does not compile: {error}"))?;
     let pool = compiler.descriptor_pool();
     let names: Vec<_> = pool.all_messages().map(|message| message.full_name().to_owned()).collect();
     let Some(name) = message else {
@@ -74,12 +75,12 @@ pub(in crate::contract) fn compile(
     })
 }
 
-fn check_map(named: &str, map: Option<(&str, &str)>, faults: &mut DeclarationErrors) {
+fn check_map(named: &str, map: Option<(&str, &str)>, errors: &mut DeclarationErrors) {
     match map {
         _ if named.is_empty() => {}
-        None => faults.push(format!("`dimensions_map` names `{named}`, but the message has no map field")),
+        None => errors.push(format!("`dimensions_map` names `{named}`, but the message has no map field")),
         Some((name, path)) if named != name && named != path => {
-            faults.push(format!("`dimensions_map` names `{named}`, but the map field of the message is `{name}`"));
+            errors.push(format!("`dimensions_map` names `{named}`, but the map field of the message is `{name}`"));
         }
         Some(_) => {}
     }
@@ -92,25 +93,29 @@ struct ProtoWalk<'a> {
     paths: Vec<String>,
     nodes: Vec<Node>,
     enums: Vec<(String, EnumNames)>,
-    /// The enclosing messages, to detect recursion.
+    /// The messages that enclose the current field, to detect recursion.
     inside: Vec<MessageDescriptor>,
-    /// The paths of `flatten` and `ignore` that matched a field.
+    /// The paths in `flatten` and `ignore` that matched a field.
     matched: Vec<String>,
-    faults: DeclarationErrors,
+    errors: DeclarationErrors,
 }
 
 impl<'a> ProtoWalk<'a> {
     fn new(config: &'a TableConfig) -> Self {
         let (columns, paths, nodes, enums) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        Self { config, columns, paths, nodes, enums, inside: Vec::new(), matched: Vec::new(), faults: Vec::new() }
+        Self { config, columns, paths, nodes, enums, inside: Vec::new(), matched: Vec::new(), errors: Vec::new() }
     }
 
-    /// Adds a message at `path`, with `prefix` before its column names. Both are empty or end in a dot.
+    /// Adds the message at `path` and returns the index of its node. The names of its columns begin with `prefix`. Both
+    /// `path` and `prefix` are empty or end in a dot.
     fn message(&mut self, message: &MessageDescriptor, path: &str, prefix: &str) -> usize {
         let index = self.nodes.len();
         self.nodes.push(Node::new(String::new(), Vec::new(), Vec::new()));
         if self.nodes.len() == TREE_MAX || message.fields().len() > TREE_MAX {
-            self.faults.push(format!("message `{path}` exceeds the limit of {TREE_MAX} messages and of {TREE_MAX} fields per message: list some in `ignore`"));
+            self.errors.push(format!(
+                "message `{}` exceeds the limit of {TREE_MAX} messages or of {TREE_MAX} fields per message: list some of its fields in `ignore`",
+                message.full_name()
+            ));
         }
         if self.nodes.len() >= TREE_MAX || message.fields().len() > TREE_MAX {
             return index;
@@ -143,14 +148,16 @@ impl<'a> ProtoWalk<'a> {
         match &kind {
             Kind::Message(entry) if field.is_map() => self.map(field, entry, path, prefix),
             _ if field.is_list() || field.is_group() => {
-                self.faults.push(format!("field `{path}` is repeated and has no column: list it in `ignore`"));
+                self.errors
+                    .push(format!("field `{path}` is repeated, which no column type supports: list it in `ignore`"));
                 Target::Ignored
             }
             Kind::Message(message) if message.full_name() == "google.protobuf.Timestamp" => {
                 self.column(field, path, prefix, ColumnKind::Timestamp, FieldEncoding::Time)
             }
             Kind::Message(message) if self.inside.contains(message) => {
-                self.faults.push(format!("field `{path}` is recursive and has no column: list it in `ignore`"));
+                self.errors
+                    .push(format!("field `{path}` is recursive, which no column type supports: list it in `ignore`"));
                 Target::Ignored
             }
             Kind::Message(message) => {
@@ -180,7 +187,7 @@ impl<'a> ProtoWalk<'a> {
         let is_integer = matches!(kind, ColumnKind::Int32 | ColumnKind::Int64);
         let kind = if is_time && is_integer { ColumnKind::Timestamp } else { kind };
         let (description, unit) = comment(&field.parent_file(), field.path());
-        // A timestamp column has no unit: the comment's unit is that of the integer on the wire.
+        // The unit in the comment is that of the integer on the wire. A timestamp column itself has no unit.
         let unit = if kind == ColumnKind::Timestamp { String::new() } else { unit };
         let column = self.columns.len();
         self.columns.push(Column { name, kind, unit, description });
@@ -192,7 +199,9 @@ impl<'a> ProtoWalk<'a> {
         let (_, key) = self.scalar(&entry.map_entry_key_field().kind());
         let value = entry.map_entry_value_field().kind();
         if matches!(value, Kind::Message(_) | Kind::Bytes) {
-            self.faults.push(format!("field `{path}` is a map of messages or bytes: list it in `ignore`"));
+            self.errors.push(format!(
+                "field `{path}` is a map of messages or bytes, which no column type supports: list it in `ignore`"
+            ));
             return Target::Ignored;
         }
         let (_, value) = self.scalar(&value);
@@ -238,18 +247,19 @@ impl<'a> ProtoWalk<'a> {
         listed
     }
 
-    /// Reports paths that match no field.
+    /// Adds an error for each path in `flatten` and `ignore` that did not match a field.
     fn check_lists(&mut self) {
         for (list, paths) in [("flatten", &self.config.flatten), ("ignore", &self.config.ignore)] {
             for path in paths.iter().filter(|path| !self.matched.contains(path)) {
                 let wanted = if list == "flatten" { "message field" } else { "field" };
-                self.faults.push(format!("`{list}` names `{path}`, which is not a {wanted} of the message"));
+                self.errors.push(format!("`{list}` names `{path}`, which is not a {wanted} of the message"));
             }
         }
     }
 }
 
-/// The value of an absent field without presence. Such a field is absent on the wire when it is zero.
+/// Returns the default value of a field without presence, or `None` if the field has presence. Encoders omit a field
+/// without presence if its value is zero.
 fn fallback(field: &FieldDescriptor, leaf: Leaf) -> Option<Fallback> {
     match (leaf.kind, leaf.encoding) {
         _ if field.supports_presence() => None,
@@ -259,12 +269,12 @@ fn fallback(field: &FieldDescriptor, leaf: Leaf) -> Option<Fallback> {
         (ColumnKind::Bool, _) => Some(Fallback::False),
         (ColumnKind::Text, _) => Some(Fallback::EmptyText),
         (ColumnKind::Bytes, _) => Some(Fallback::EmptyBytes),
-        // An absent time is null, not 1970.
+        // An absent time is null. The default of zero would mean 1970.
         (ColumnKind::Timestamp | ColumnKind::Date | ColumnKind::Map, _) => None,
     }
 }
 
-/// The comment at a path in a file, on one line, and the unit that it states (`Unit: ms.`).
+/// Returns the comment at a path in a file, joined into one line, and the unit that it states (`Unit: ms.`).
 fn comment(file: &FileDescriptor, path: &[i32]) -> (String, String) {
     let info = file.file_descriptor_proto().source_code_info.as_ref();
     let location = info.and_then(|info| info.location.iter().find(|location| location.path == path));

@@ -1,74 +1,36 @@
-//! A table's contract: its columns in stored order, its keys, and the mapping of event fields to columns.
+//! [`Contract`]: a table's columns in stored order, its keys, and the mapping from event fields to columns.
 //!
-//! In: a table declaration ([`TableConfig`]). Out: a checked [`Contract`], or all faults of the declaration.
-//! **Invariant:** the stored order of columns is tenant, time, id, [`RECEIVED_TIME`], the rest as declared, the map.
+//! Takes a table declaration ([`TableConfig`]) and produces a checked [`Contract`], or one error that lists all problems of
+//! the declaration.
+//!
+//! **Invariant:** columns are stored in this order: tenant, time, id, [`RECEIVED_TIME`], all other columns as declared, and
+//! finally the map column.
 
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use prost_reflect::MessageDescriptor;
 
-use super::declare::{self, Declared, KeyColumns};
+use super::column::{Column, EVENT_DATE, RECEIVED_TIME};
+use super::declare::{self, KeyColumns};
+use super::declared_columns::DeclaredColumns;
 use super::fields::{Target, Tree};
 use super::latest::Latest;
-use super::quarantine_resolution::RESOLVES;
-use crate::config::{QUARANTINE_SUFFIX, TableConfig};
+use super::quarantine_resolution::{RESOLUTION, RESOLVED_BY, RESOLVES};
+use crate::config::{CHANGES_SUFFIX, ColumnKind, QUARANTINE_SUFFIX, TableConfig};
 use crate::error::Result;
 
-/// The server's receive time, in every table: `Timestamp(µs, "UTC")`, not null.
-pub const RECEIVED_TIME: &str = "received_time";
-/// The partition column, UTC day of the time column: `Date32`. Not stored in Parquet files, last in the table's schema.
-pub const EVENT_DATE: &str = "event_date";
-
-/// The type of a column. Times are microseconds UTC, text is UTF-8, and a map is from text to text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum ColumnKind {
-    /// `Boolean`
-    Bool,
-    /// `Int32`
-    Int32,
-    /// `Int64`
-    Int64,
-    /// `Float32`
-    Float32,
-    /// `Float64`
-    Float64,
-    /// `Utf8`
-    Text,
-    /// `Binary`
-    Bytes,
-    /// `Timestamp(Microsecond, "UTC")`
-    Timestamp,
-    /// `Date32`
-    Date,
-    /// `Map<Utf8, Utf8>` (entries `key_value`, `key` not null, `value` nullable)
-    Map,
-}
-
-/// One column.
-#[derive(Debug, Clone)]
-pub struct Column {
-    /// The name in SQL, Arrow, JSON and Parquet.
-    pub name: String,
-    /// The type of its values.
-    pub kind: ColumnKind,
-    /// The unit of its values, or empty.
-    pub unit: String,
-    /// The description, from the `.proto` comment or the configuration.
-    pub description: String,
-}
-
-/// A table's contract. Stored column order: tenant, time, id, `received_time`, the rest as declared, the map last.
+/// The checked declaration of a table: its columns, keys and event fields.
 #[derive(Debug)]
 pub struct Contract {
     /// The table's name.
     pub name: String,
-    /// The description.
+    /// The table's description, for catalogs and BI tools.
     pub description: String,
-    /// All columns of a data file, in stored order.
+    /// All columns of a data file, in stored order: tenant, time, id, `received_time`, the other columns, the map.
     pub columns: Vec<Column>,
     /// The index of the tenant column: always 0.
     pub tenant: usize,
@@ -80,71 +42,89 @@ pub struct Contract {
     pub received: usize,
     /// The index of the map column, if there is one.
     pub map: Option<usize>,
-    /// How the table shows the newest version of each key; `None` if it shows all rows.
+    /// The columns that determine the newest version of each key, or `None` if the table shows all rows.
     pub latest: Option<Latest>,
-    /// In a quarantine: the index of the column with the id of the entry that a row closes.
+    /// The index of the column [`RESOLVES`], which only a quarantine has.
     pub resolves: Option<usize>,
-    /// The mapping of fields to columns.
+    /// The mapping from event fields to columns.
     pub(in crate::contract) tree: Tree,
-    /// Whether undeclared fields go to the map column. If not, events with such fields are rejected.
+    /// True if undeclared fields are stored in the map column, false if an event with such a field is rejected.
     pub(in crate::contract) unknown_to_map: bool,
-    /// The message type with the protobuf field numbers, if the table is declared by a `.proto`.
+    /// The message type with the protobuf field numbers, if the table is declared by a `.proto` file.
     pub(in crate::contract) message: Option<MessageDescriptor>,
-    /// The unit of integers in an Arrow column for a timestamp.
+    /// The unit of the integers that an Arrow batch supplies for a timestamp column.
     pub(in crate::contract) time_unit: crate::config::TimeUnit,
     schema: SchemaRef,
     table_schema: SchemaRef,
 }
 
 impl Contract {
-    /// Checks a table declaration. Relative `.proto` paths start at `base`. The error lists all faults.
+    /// Reads and checks a table declaration. Relative `.proto` paths start at `base`. The error lists all problems.
     pub fn new(name: &str, config: &TableConfig, base: &Path) -> Result<Self> {
-        let (declared, keys) = declare::declare(config, base).map_err(|fault| fault.at(format!("table `{name}`")))?;
+        let (declared, keys) = declare::declare(config, base).map_err(|error| error.at(format!("table `{name}`")))?;
         Ok(Self::assemble(name.into(), declared, keys, config.time_unit))
     }
 
-    /// The contract of a table's quarantine, `<table>_quarantine`: tenant ("" for unknown owners), `event_time` (the
-    /// receive time), `quarantine_id`, `received_time`, `source_table`, `reason`, `detail`, `place` (endpoint, request,
-    /// index), `payload` (bytes), its `format`; and three columns for rows that close an entry. Those rows are not
-    /// events, and SQL does not show the columns (see [`Contract::is_shown`]).
+    /// Returns the contract of a table's quarantine, `<table>_quarantine`.
+    ///
+    /// Its columns are the tenant (`""` if the owner is unknown), `event_time` (the time at which the event was rejected),
+    /// `quarantine_id`, `received_time`, `source_table`, `reason`, `detail`, `place` (endpoint, request and index),
+    /// `payload` (bytes), the payload's `format`, and three columns for rows that close an entry. Such rows are not events,
+    /// and SQL does not show the three columns (see [`Contract::is_shown`]).
     pub fn quarantine_of(table: &Contract) -> Self {
-        let (declared, keys) = declare::quarantine(table);
+        let (declared, keys) = declare::quarantine(&table.name, table.columns[table.tenant].clone());
         let name = format!("{}{QUARANTINE_SUFFIX}", table.name);
         let contract = Self::assemble(name, declared, keys, crate::config::TimeUnit::Micros);
         Self { resolves: contract.column(RESOLVES), ..contract }
     }
 
-    /// The Arrow schema of data files, without [`EVENT_DATE`]. Tenant, time, id and receive time are not null.
+    /// Returns the Arrow schema of data files, which do not contain [`EVENT_DATE`]. Tenant, time, id and receive time are
+    /// not nullable.
     pub fn schema(&self) -> &SchemaRef {
         &self.schema
     }
 
-    /// The Arrow schema of queries: [`Contract::schema`] and then [`EVENT_DATE`] (`Date32`, nullable).
+    /// Returns the Arrow schema of queries: [`Contract::schema`] followed by [`EVENT_DATE`] (`Date32`, nullable).
     pub fn table_schema(&self) -> &SchemaRef {
         &self.table_schema
     }
 
-    /// The index of a column, by name.
+    /// Returns the index of the column with this name.
     pub fn column(&self, name: &str) -> Option<usize> {
         self.columns.iter().position(|column| column.name == name)
     }
 
-    /// An empty batch with [`Contract::schema`].
+    /// Returns a batch without rows that has [`Contract::schema`].
     pub fn empty_batch(&self) -> RecordBatch {
         RecordBatch::new_empty(Arc::clone(&self.schema))
     }
 
-    /// Puts declared columns into stored order and updates the tree's leaves.
-    fn assemble(name: String, declared: Declared, keys: KeyColumns, time_unit: crate::config::TimeUnit) -> Self {
-        let Declared { description, columns: given, mut tree, unknown_to_map, message, .. } = declared;
+    /// Returns true if queries show this column. Queries of a quarantine hide the three columns that only closing rows use.
+    pub fn is_shown(&self, column: &str) -> bool {
+        self.resolves.is_none() || ![RESOLVES, RESOLUTION, RESOLVED_BY].contains(&column)
+    }
+
+    /// Returns the name of the table that shows all versions, or `None` if this table is not declared with `latest`.
+    pub fn changes_name(&self) -> Option<String> {
+        self.latest.as_ref().map(|_| format!("{}{CHANGES_SUFFIX}", self.name))
+    }
+
+    /// Returns the description of the table that shows all versions.
+    pub fn changes_description(&self) -> String {
+        format!("All versions of the rows of `{}`: {}", self.name, self.description)
+    }
+
+    /// Puts declared columns into stored order and updates the column indexes in the field tree.
+    fn assemble(name: String, declared: DeclaredColumns, keys: KeyColumns, time_unit: crate::config::TimeUnit) -> Self {
+        let DeclaredColumns { description, columns: given, mut tree, unknown_to_map, message, .. } = declared;
         let order = stored_order(&given, &keys);
         let mut positions = vec![0; given.len()];
         for (position, column) in order.iter().enumerate() {
-            // Index 3 is the receive time, which is not a declared column.
+            // Stored column 3 is the receive time, which is not declared.
             positions[*column] = if position < 3 { position } else { position + 1 };
         }
         tree.reorder(&positions);
-        let latest = keys.latest.map(|chosen| chosen.stored(&positions, 3));
+        let latest = keys.latest.map(|columns| columns.stored(&positions, 3));
         let mut columns: Vec<_> = order.iter().map(|column| given[*column].clone()).collect();
         columns.insert(3, received_column());
         let schema = schema_of(&columns);
@@ -172,68 +152,7 @@ impl Contract {
     }
 }
 
-/// The fields of a map's entries.
-pub(in crate::contract) fn entry_fields() -> Fields {
-    vec![Field::new("key", DataType::Utf8, false), Field::new("value", DataType::Utf8, true)].into()
-}
-
-impl ColumnKind {
-    /// The Arrow type.
-    pub fn data_type(self) -> DataType {
-        match self {
-            Self::Bool => DataType::Boolean,
-            Self::Int32 => DataType::Int32,
-            Self::Int64 => DataType::Int64,
-            Self::Float32 => DataType::Float32,
-            Self::Float64 => DataType::Float64,
-            Self::Text => DataType::Utf8,
-            Self::Bytes => DataType::Binary,
-            Self::Timestamp => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
-            Self::Date => DataType::Date32,
-            Self::Map => {
-                let entries = DataType::Struct(entry_fields());
-                DataType::Map(Arc::new(Field::new("key_value", entries, false)), false)
-            }
-        }
-    }
-
-    /// The name in the configuration and in messages.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Bool => "bool",
-            Self::Int32 => "int32",
-            Self::Int64 => "int64",
-            Self::Float32 => "float32",
-            Self::Float64 => "float64",
-            Self::Text => "text",
-            Self::Bytes => "bytes",
-            Self::Timestamp => "timestamp",
-            Self::Date => "date",
-            Self::Map => "map",
-        }
-    }
-
-    /// Parses a name.
-    pub fn parse(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.as_str() == name)
-    }
-
-    /// All kinds.
-    pub const ALL: [Self; 10] = [
-        Self::Text,
-        Self::Bool,
-        Self::Int32,
-        Self::Int64,
-        Self::Float32,
-        Self::Float64,
-        Self::Timestamp,
-        Self::Date,
-        Self::Bytes,
-        Self::Map,
-    ];
-}
-
-/// Declared columns in stored order: keys first, the map last.
+/// Returns the indexes of the declared columns in stored order: the keys first and the map last.
 fn stored_order(given: &[Column], keys: &KeyColumns) -> Vec<usize> {
     let keys = [keys.tenant, keys.time, keys.id];
     let is_map = |column: &usize| given[*column].kind == ColumnKind::Map;
@@ -247,7 +166,7 @@ fn received_column() -> Column {
         name: RECEIVED_TIME.into(),
         kind: ColumnKind::Timestamp,
         unit: String::new(),
-        description: "When the server received the event, by the server's clock".into(),
+        description: "The time at which the server received the event, according to its clock".into(),
     }
 }
 
@@ -271,8 +190,8 @@ fn metadata(comment: &str, unit: &str) -> HashMap<String, String> {
     pairs.map(|(key, text)| (key.to_owned(), text.to_owned())).collect()
 }
 
-/// Adds each nested column's name to the root object, so that a top-level key can name it; and ignores columns that
-/// only the server sets.
+/// Adds the name of each nested column to the root object, so that an event can also supply the column with a top-level
+/// key. Marks the columns that only the server sets as ignored.
 fn with_column_names(mut tree: Tree, columns: &[Column]) -> Tree {
     let map = columns.iter().find(|column| column.kind == ColumnKind::Map);
     let nested = tree.nodes.iter().skip(1).flat_map(|node| &node.fields).filter_map(|field| {

@@ -57,7 +57,7 @@ mod tests {
 
     use super::*;
     use crate::config::{ColumnConfig, TableConfig};
-    use crate::contract::{Format, Owner, Stamp, decode};
+    use crate::contract::{DecodeOptions, Format, Owner, decode};
 
     fn contract() -> Contract {
         let columns = [
@@ -153,7 +153,7 @@ mod tests {
                 _ => format!(r#"{{"who":"acme","at":7,"key":"k{row}","why":"{}"}}"#, row % 7),
             })
             .collect();
-        let stamp = Stamp {
+        let stamp = DecodeOptions {
             received: 1,
             owner: Owner::PerEvent,
             time_max: i64::MAX,

@@ -12,7 +12,7 @@ use super::queue::WriteRequest;
 use super::reservation::MemoryBudget;
 use super::table_writer::TableWriter;
 use crate::config::IngestConfig;
-use crate::contract::{Format, Owner, Stamp, TenantId};
+use crate::contract::{DecodeOptions, Format, Owner, TenantId};
 use crate::error::{Kind, Result};
 use crate::ingest::Body;
 use crate::ingest::dedupe::EventKeyHasher;
@@ -87,9 +87,9 @@ impl CommitterServer {
     }
 }
 
-fn acme() -> Stamp {
+fn acme() -> DecodeOptions {
     let owner = Owner::Tenant(TenantId::parse("acme").unwrap());
-    Stamp { received: 0, owner, time_max: i64::MAX, event_bytes_max: 1_000, dimensions_max: 0 }
+    DecodeOptions { received: 0, owner, time_max: i64::MAX, event_bytes_max: 1_000, dimensions_max: 0 }
 }
 
 fn source(after: Option<i64>, next: i64) -> Vec<Progress> {

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::client_tests::FakeRegistry;
 use crate::config::{Envelope, SourceConfig, SourceFormat, TableConfig, TenantFrom};
-use crate::contract::{Contract, Kept};
+use crate::contract::{Contract, PayloadFormat};
 use crate::ingest::kafka::tests::{Kafka, SourceServer, offsets, reaches};
 use crate::ingest::testing::{QUARANTINE, TABLE, memory, stored};
 use crate::ingest::{EntryFilter, EntryPage, QuarantineEntry};
@@ -122,7 +122,7 @@ async fn avro_is_decoded_with_the_schemas_of_a_registry() {
     let found = entries(&server).await;
     let kept: Vec<_> = found.iter().map(|entry| entry.payload.clone().unwrap()).collect();
     assert_eq!(kept, bad.map(Bytes::from), "the quarantine keeps the received bytes");
-    assert!(found.iter().all(|entry| entry.tenant == "acme" && entry.format == Kept::Avro), "{found:?}");
+    assert!(found.iter().all(|entry| entry.tenant == "acme" && entry.format == PayloadFormat::Avro), "{found:?}");
     assert!(found.iter().all(|entry| entry.reason == "malformed"), "{found:?}");
     let details = ["has no schema 8", "the message is truncated", "does not begin with", "is PROTOBUF"];
     for (entry, detail) in found.iter().zip(details) {
@@ -200,7 +200,7 @@ async fn protobuf_with_a_registry_must_have_the_message_type_of_the_table() {
     ];
     for (entry, (reason, detail)) in found.iter().zip(details) {
         assert!(entry.reason == reason && entry.detail.contains(detail), "{entry:?}, not {reason}: {detail}");
-        assert_eq!(entry.format, Kept::SourceProtobuf);
+        assert_eq!(entry.format, PayloadFormat::SourceProtobuf);
     }
     let page = EntryPage { after: None, limit: 100 };
     let again = server.ingest.quarantine.replay(&operator().await, TABLE, &EntryFilter::default(), page).await.unwrap();
@@ -227,7 +227,7 @@ async fn check_transform(case: &str, config: SourceConfig, message: &[u8], contr
     reaches(&store, [Some(2), None]).await;
     assert_eq!(names(&stored(&store, TABLE).await), [expected], "{case}");
     let found = entries(&server).await;
-    let kept = if config.format == SourceFormat::Avro { Kept::Avro } else { Kept::SourceProtobuf };
+    let kept = if config.format == SourceFormat::Avro { PayloadFormat::Avro } else { PayloadFormat::SourceProtobuf };
     assert_eq!(found.len(), 1, "{case}: {found:?}");
     assert_eq!((found[0].payload.as_deref(), found[0].format), (Some(bad), kept), "{case}");
     let page = EntryPage { after: None, limit: 100 };

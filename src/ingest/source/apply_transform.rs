@@ -20,7 +20,7 @@ use tokio::runtime::Handle;
 
 use super::message_batch::{BatchMessage, TenantResolution};
 use crate::config::Envelope;
-use crate::contract::{EventBatch, Format, Owner, Reason, Reject, Stamp, decode_arrow};
+use crate::contract::{DecodeOptions, EventBatch, Format, Owner, Reason, Reject, decode_arrow};
 use crate::error::{Error, Result};
 use crate::ingest::prepare::{PreparedBatch, Preparer, ReceivedMessages};
 use crate::transform::{self, Rows, Transform};
@@ -38,7 +38,7 @@ impl Preparer {
         transform: &Transform,
         (_, body, messages): (Format, &Bytes, &[BatchMessage]),
         received: &ReceivedMessages<'_>,
-        stamp: &Stamp,
+        stamp: &DecodeOptions,
         source: &str,
         runtime: &Handle,
     ) -> Result<PreparedBatch> {
@@ -73,7 +73,7 @@ impl Preparer {
         rows: &Rows,
         given: &[usize],
         messages: &[BatchMessage],
-        stamp: &Stamp,
+        stamp: &DecodeOptions,
     ) -> Result<DecodedRows> {
         let mut fates: BTreeMap<&TenantResolution, Vec<u32>> = BTreeMap::new();
         for (row, place) in (0..).zip(&rows.messages) {
@@ -90,7 +90,7 @@ impl Preparer {
                 false => take_record_batch(&rows.batch, &UInt32Array::from(indexes.clone()))
                     .map_err(|cause| Error::internal("cannot select the rows of one owner").with_source(cause))?,
             };
-            let found = decode_arrow(&self.contract, &part, 0, &Stamp { owner, ..stamp.clone() })?;
+            let found = decode_arrow(&self.contract, &part, 0, &DecodeOptions { owner, ..stamp.clone() })?;
             decoded.batches.push(found.batch);
             decoded.rejects.extend(found.rejects.into_iter().map(|reject| {
                 let place = rows.messages[indexes[reject.index as usize] as usize];
@@ -124,7 +124,7 @@ impl BatchMessage {
 fn tenant_resolution(
     message: &BatchMessage,
     envelope: Envelope,
-    stamp: &Stamp,
+    stamp: &DecodeOptions,
 ) -> std::result::Result<bool, (Reason, String)> {
     // A tombstone only makes Kafka delete the key. It is skipped whatever its tenant.
     if envelope == Envelope::Debezium && message.is_tombstone() {

@@ -11,7 +11,7 @@ use tokio::runtime::Handle;
 use super::message_batch::{MessageBatch, MessageMeta, TenantResolution, TopicPartition};
 use crate::clock::Clock;
 use crate::config::{IngestConfig, SourceConfig, TenantFrom};
-use crate::contract::{Contract, EventBatch, Format, Kept, Owner, TenantId};
+use crate::contract::{Contract, EventBatch, Format, Owner, PayloadFormat, TenantId};
 use crate::error::Result;
 use crate::ingest::dedupe::EventKeyHasher;
 use crate::ingest::prepare::{Preparer, ReceivedMessages};
@@ -76,7 +76,7 @@ pub fn dry_run(
     };
     let (body, messages) = (message_batch.take_body(), std::mem::take(&mut message_batch.messages));
     let stamp = stamp(limits, received, Owner::PerEvent);
-    let received = ReceivedMessages { body: &body, messages: &messages, kept_as: Kept::Json };
+    let received = ReceivedMessages { body: &body, messages: &messages, kept_as: PayloadFormat::Json };
     let given = (Format::Json, &body, &*messages);
     let prepared = preparer.prepare_transformed(transform, given, &received, &stamp, "", runtime)?;
     Ok(DryRun { rows: prepared.good.rows, rejects: prepared.notes })

@@ -16,7 +16,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use super::dictionary_encoder::{DictionaryEncoder, EncodedChunk, TextLeaf, TextLevels};
-use crate::contract::{DICTIONARY_VALUES_MAX, EventBatch};
+use crate::contract::{DICTIONARY_VALUES_MAX, EventBatch, map_leaves};
 
 /// Parameters of random text columns.
 struct RowTexts {
@@ -68,9 +68,7 @@ fn encode(rows: &EventBatch) -> Option<bytes::Bytes> {
     for rows in [rows.slice(0, half), rows.slice(half, rows.num_rows() - half)] {
         let mut group = file.next_row_group().unwrap();
         let map = rows.column(1).as_map();
-        let offsets = map.value_offsets();
-        let (first, last) = (offsets[0] as usize, offsets[map.len()] as usize);
-        let entries = [map.keys(), map.values()].map(|leaf| TextLeaf::of(&leaf.slice(first, last - first)).unwrap());
+        let entries = map_leaves(map).map(|leaf| TextLeaf::of(&leaf).unwrap());
         let (column, levels) = (TextLeaf::of(rows.column(0)).unwrap(), TextLevels::of(map).unwrap());
         for (leaf, (texts, levels)) in
             leaves.iter().zip([(&column, &TextLevels::Rows), (&entries[0], &levels), (&entries[1], &levels)])

@@ -11,7 +11,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray};
+use arrow::array::{ArrayRef, AsArray};
 use arrow::datatypes::{DataType, Field};
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_writer::compute_leaves;
@@ -21,7 +21,7 @@ use parquet::file::metadata::SortingColumn;
 use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder};
 use parquet::schema::types::ColumnPath;
 
-use crate::contract::{Contract, EventBatch};
+use crate::contract::{Contract, EventBatch, map_leaves};
 use crate::lake::WriteOptions;
 use crate::lake::write::dictionary_encoder::{DictionaryEncoder, EncodedChunk, TextLeaf, TextLevels};
 
@@ -92,10 +92,7 @@ fn texts(values: &ArrayRef) -> (Vec<TextLeaf>, Option<TextLevels>) {
     let Some(map) = values.as_map_opt() else {
         return (TextLeaf::of(values).into_iter().collect(), Some(TextLevels::Rows));
     };
-    let offsets = map.value_offsets();
-    let (first, last) = (offsets[0] as usize, offsets[map.len()] as usize);
-    let leaves = [map.keys(), map.values()].map(|leaf| leaf.slice(first, last - first));
-    (leaves.iter().filter_map(TextLeaf::of).collect(), TextLevels::of(map))
+    (map_leaves(map).iter().filter_map(TextLeaf::of).collect(), TextLevels::of(map))
 }
 
 fn properties(

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::clock::{Clock, DAY, Micros, SECOND};
 use crate::config::{ColumnConfig, LakeConfig, LatestConfig, PolicyConfig, QueryConfig, RowRuleConfig, TableConfig};
-use crate::contract::{self, Contract, EventBatch, Format, Owner, Stamp};
+use crate::contract::{self, Contract, DecodeOptions, EventBatch, Format, Owner};
 use crate::lake::{Store, Table, Tables};
 use crate::query::Engine;
 use crate::query::testing::{NEW_YEAR, config};
@@ -155,7 +155,7 @@ pub(in crate::query) async fn commit(tables: &Tables, changes: &[Change]) {
     let table = &tables["orders"];
     let received = |change: &Change| -> Micros { NEW_YEAR + change.received * SECOND };
     let batches = changes.iter().map(|change| {
-        let stamp = Stamp {
+        let stamp = DecodeOptions {
             received: received(change),
             owner: Owner::PerEvent,
             time_max: Micros::MAX,

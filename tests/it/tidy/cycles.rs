@@ -20,20 +20,6 @@ use crate::source_tree::{File, paths, tree};
 const CYCLES: &[(&str, usize, &[&str])] = &[
     ("cli", 2, &["ingest", "upload_chunks"]),
     ("config", 4, &["oauth", "registry", "sources"]),
-    ("contract", 2, &["columns/column_builder", "columns/text_builder"]),
-    ("contract", 2, &["decode/arrow_batch", "decode/cast"]),
-    (
-        "contract",
-        16,
-        &[
-            "schema/declare",
-            "schema/fields",
-            "schema/latest",
-            "schema/proto",
-            "schema/quarantine_resolution",
-            "schema/table",
-        ],
-    ),
     ("flight", 2, &["upload", "upload_memory"]),
     ("flight", 6, &["catalog", "sqlinfo", "table_keys", "xdbc"]),
     ("http", 4, &["home", "html_page", "markdown"]),

@@ -1,0 +1,63 @@
+//! [`DeclaredColumns`]: the columns and the field tree of a table, in the order in which they are declared.
+
+use prost_reflect::MessageDescriptor;
+
+use super::column::Column;
+use super::fields::Tree;
+use crate::config::ColumnKind;
+use crate::error::did_you_mean;
+
+/// The maximum number of columns of a table.
+pub(in crate::contract) const COLUMNS_MAX: usize = 1024;
+
+/// All error messages about a declaration.
+pub(in crate::contract) type DeclarationErrors = Vec<String>;
+
+/// A table's columns and field tree, before the columns are put into stored order.
+#[derive(Debug, Default)]
+pub(in crate::contract) struct DeclaredColumns {
+    /// The table's description.
+    pub(in crate::contract) description: String,
+    pub(in crate::contract) columns: Vec<Column>,
+    /// The dotted path of the field that each column is read from.
+    pub(in crate::contract) paths: Vec<String>,
+    pub(in crate::contract) tree: Tree,
+    /// True if undeclared fields are stored in the map column.
+    pub(in crate::contract) unknown_to_map: bool,
+    /// The protobuf message type, or `None` if the table is declared by a list of columns.
+    pub(in crate::contract) message: Option<MessageDescriptor>,
+}
+
+impl DeclaredColumns {
+    /// Finds a column by its name, or else by the dotted path of its field.
+    pub(in crate::contract) fn find(&self, name: &str) -> Option<usize> {
+        let by_name = self.columns.iter().position(|column| column.name == name);
+        by_name.or_else(|| self.paths.iter().position(|path| path == name))
+    }
+
+    /// Checks that the column `name`, which the setting `list` names, exists and that its kind is accepted by `fits`.
+    /// `wanted` describes the accepted kinds in the error message.
+    pub(in crate::contract) fn check_kind(
+        &self,
+        list: &str,
+        name: &str,
+        wanted: &str,
+        fits: impl Fn(ColumnKind) -> bool,
+        errors: &mut DeclarationErrors,
+    ) {
+        match self.find(name).map(|index| self.columns[index].kind) {
+            None => errors.push(self.unknown(list, name)),
+            Some(kind) if !fits(kind) => {
+                let kind = kind.as_str();
+                errors.push(format!("`{list}` names `{name}`, which is {kind}; it must be {wanted}"));
+            }
+            Some(_) => {}
+        }
+    }
+
+    /// Returns the error message for a setting that names an unknown column.
+    pub(in crate::contract) fn unknown(&self, list: &str, name: &str) -> String {
+        let hint = did_you_mean(name, self.columns.iter().map(|column| column.name.as_str()));
+        format!("`{list}` names the unknown column `{name}`{hint}")
+    }
+}

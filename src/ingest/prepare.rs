@@ -1,7 +1,7 @@
 //! Prepares events for the committers: decodes good events into rows with event keys, and bad events into quarantine
 //! rows.
 //!
-//! A [`Preparer`] takes a [`Body`] or the messages of a source, and a [`Stamp`]. It returns a [`PreparedBatch`]. It
+//! A [`Preparer`] takes a [`Body`] or the messages of a source, and a [`DecodeOptions`]. It returns a [`PreparedBatch`]. It
 //! does no I/O but needs much CPU time, so it runs on the blocking pool.
 //!
 //! **Invariant:** if a bad event arrives again, in a retry of the same request or from the same offset of a topic, it
@@ -20,8 +20,8 @@ use super::receipt::RejectNote;
 use super::source::{BatchMessage, TenantResolution};
 use crate::clock::Micros;
 use crate::contract::{
-    ColumnKind, Contract, EventBatch, Format, Kept, Owner, RESOLUTION, RESOLVED_BY, RESOLVES, Reject, Stamp, TenantId,
-    decode, decode_arrow, decode_messages,
+    ColumnKind, Contract, DecodeOptions, EventBatch, Format, Owner, PayloadFormat, RESOLUTION, RESOLVED_BY, RESOLVES,
+    Reject, TenantId, decode, decode_arrow, decode_messages,
 };
 use crate::error::{Error, Result};
 use crate::lake::InFlightGuard;
@@ -76,7 +76,7 @@ pub(super) struct ReceivedMessages<'a> {
     pub(super) body: &'a Bytes,
     pub(super) messages: &'a [BatchMessage],
     /// The format in which the quarantine stores the messages.
-    pub(super) kept_as: Kept,
+    pub(super) kept_as: PayloadFormat,
 }
 
 /// The id of a rejected event in the quarantine, and the place that the event came from.
@@ -89,8 +89,8 @@ struct RejectIdentity {
 impl Preparer {
     /// Decodes a body, and builds quarantine rows for its bad events. Fails with `Invalid` if the body cannot be split
     /// into events.
-    pub(super) fn prepare(&self, body: Body, stamp: &Stamp, endpoint: &str) -> Result<PreparedBatch> {
-        let kept_as = body.format().kept_as().as_str();
+    pub(super) fn prepare(&self, body: Body, stamp: &DecodeOptions, endpoint: &str) -> Result<PreparedBatch> {
+        let kept_as = body.format().payload_format().as_str();
         let (rows, rejects) = self.decode(body, stamp)?;
         self.assemble(rows, &rejects, (stamp, kept_as), |reject| RejectIdentity {
             // The id depends only on the content and on the index in the request, so a retry produces the same id.
@@ -105,7 +105,7 @@ impl Preparer {
         &self,
         (format, body, messages): (Format, &Bytes, &[BatchMessage]),
         received: &ReceivedMessages<'_>,
-        stamp: &Stamp,
+        stamp: &DecodeOptions,
         source: &str,
     ) -> Result<PreparedBatch> {
         let (rows, rejects) = self.decode_messages(format, body, messages, stamp)?;
@@ -119,7 +119,7 @@ impl Preparer {
         rows: EventBatch,
         mut rejects: Vec<Reject>,
         received: &ReceivedMessages<'_>,
-        stamp: &Stamp,
+        stamp: &DecodeOptions,
         source: &str,
     ) -> Result<PreparedBatch> {
         for reject in &mut rejects {
@@ -137,7 +137,7 @@ impl Preparer {
         &self,
         rows: EventBatch,
         rejects: &[Reject],
-        (stamp, kept_as): (&Stamp, &'static str),
+        (stamp, kept_as): (&DecodeOptions, &'static str),
         identify: impl Fn(&Reject) -> RejectIdentity,
     ) -> Result<PreparedBatch> {
         let notes = rejects.iter().take(self.notes_max).map(note).collect();
@@ -162,7 +162,7 @@ impl Preparer {
         format: Format,
         body: &Bytes,
         messages: &[BatchMessage],
-        stamp: &Stamp,
+        stamp: &DecodeOptions,
     ) -> Result<(EventBatch, Vec<Reject>)> {
         let mut by_resolution: BTreeMap<&TenantResolution, Vec<usize>> = BTreeMap::new();
         for (index, message) in messages.iter().enumerate() {
@@ -185,7 +185,8 @@ impl Preparer {
                 }
             };
             let ranges: Vec<_> = indexes.iter().map(|index| messages[*index].place.clone()).collect();
-            let decoded = decode_messages(&self.contract, format, body, &ranges, &Stamp { owner, ..stamp.clone() })?;
+            let decoded =
+                decode_messages(&self.contract, format, body, &ranges, &DecodeOptions { owner, ..stamp.clone() })?;
             rows.push(decoded.batch);
             let with_message_index = |reject: Reject| Reject { index: indexes[reject.index as usize] as u64, ..reject };
             rejects.extend(decoded.rejects.into_iter().map(with_message_index));
@@ -194,7 +195,7 @@ impl Preparer {
     }
 
     /// Decodes a body into rows and rejects.
-    pub(super) fn decode(&self, body: Body, stamp: &Stamp) -> Result<(EventBatch, Vec<Reject>)> {
+    pub(super) fn decode(&self, body: Body, stamp: &DecodeOptions) -> Result<(EventBatch, Vec<Reject>)> {
         let batches = match body {
             Body::Encoded(format, body) => {
                 let decoded = decode(&self.contract, format, &body, stamp)?;

@@ -24,7 +24,7 @@ use super::receipt::Receipt;
 use super::target::{IngestTable, IngestTables, IngestTarget};
 use crate::clock::{Clock, Micros};
 use crate::config::IngestConfig;
-use crate::contract::{Owner, Stamp};
+use crate::contract::{DecodeOptions, Owner};
 use crate::error::{Error, Result};
 use crate::lake::{InFlightGuard, Tables};
 use crate::supervise::{self, Supervisor};
@@ -53,9 +53,9 @@ pub struct Writer {
 }
 
 /// Creates the stamp for events of `owner` that were received at `received`.
-pub(super) fn stamp(limits: &IngestConfig, received: Micros, owner: Owner) -> Stamp {
+pub(super) fn stamp(limits: &IngestConfig, received: Micros, owner: Owner) -> DecodeOptions {
     let future_max = Micros::try_from(limits.future_max.as_micros()).unwrap_or(Micros::MAX);
-    Stamp {
+    DecodeOptions {
         received,
         owner,
         time_max: received.saturating_add(future_max),
@@ -196,15 +196,15 @@ impl Writer {
     }
 
     /// Creates the stamp for events of `owner` that are received now.
-    pub(super) fn stamp(&self, owner: Owner) -> Stamp {
+    pub(super) fn stamp(&self, owner: Owner) -> DecodeOptions {
         stamp(&self.limits, self.clock.now(), owner)
     }
 
     /// Creates the same stamp as [`Writer::stamp`]. Events with this stamp count as in flight to `table` until the
     /// guard is dropped.
-    pub(super) fn stamp_in_flight(&self, table: &IngestTable, owner: Owner) -> (Stamp, InFlightGuard) {
+    pub(super) fn stamp_in_flight(&self, table: &IngestTable, owner: Owner) -> (DecodeOptions, InFlightGuard) {
         let (received, in_flight) = table.table.in_flight().enter(&owner, &self.clock);
-        (Stamp { received, ..self.stamp(owner) }, in_flight)
+        (DecodeOptions { received, ..self.stamp(owner) }, in_flight)
     }
 
     /// Runs `decoding` on the blocking pool. At most one request per core is decoded at a time.

@@ -12,7 +12,7 @@ use arrow::util::display::{ArrayFormatter, FormatOptions};
 use futures::TryStreamExt as _;
 use glasshouse::clock::{Clock, Micros, SECOND};
 use glasshouse::config::Config;
-use glasshouse::contract::{self, Contract, Format, Owner, Stamp};
+use glasshouse::contract::{self, Contract, DecodeOptions, Format, Owner};
 use glasshouse::error::Error;
 use glasshouse::lake::{Store, Table};
 use glasshouse::query::{Engine, Session};
@@ -114,8 +114,13 @@ fn folder() -> PathBuf {
 async fn table(name: &str, store: &Store, config: &Config) -> Arc<Table> {
     let contract = Arc::new(Contract::new(name, &config.tables[name], &folder()).unwrap());
     let table = Table::open(store, Arc::clone(&contract), &config.lake).await.unwrap();
-    let options =
-        Stamp { received: NOW, owner: Owner::PerEvent, time_max: NOW, event_bytes_max: 1 << 20, dimensions_max: 10 };
+    let options = DecodeOptions {
+        received: NOW,
+        owner: Owner::PerEvent,
+        time_max: NOW,
+        event_bytes_max: 1 << 20,
+        dimensions_max: 10,
+    };
     let body = std::fs::read(folder().join(format!("{name}.ndjson"))).unwrap().into();
     let decoded = contract::decode(&contract, Format::Json, &body, &options).unwrap();
     assert!(decoded.rejects.is_empty(), "{:?}", decoded.rejects);

@@ -20,7 +20,7 @@ use bytes::Bytes;
 use futures::TryStreamExt as _;
 
 use crate::clock::Micros;
-use crate::contract::{Contract, Kept, RESOLVES};
+use crate::contract::{Contract, PayloadFormat, RESOLVES};
 use crate::error::{Error, Result};
 use crate::ingest::dedupe::EventKeyHasher;
 use crate::ingest::group_commit::MemoryReservation;
@@ -66,7 +66,7 @@ pub struct QuarantineEntry {
     /// and offset.
     pub place: String,
     /// The format of the payload.
-    pub format: Kept,
+    pub format: PayloadFormat,
     /// The received bytes; `None` if the caller did not request them.
     pub payload: Option<Bytes>,
 }
@@ -386,7 +386,7 @@ fn read_entry(
         reason: position.reason.clone(),
         detail: strings(batch, "detail")?.value(row).to_owned(),
         place: strings(batch, "place")?.value(row).to_owned(),
-        format: Kept::of(format, payload.as_deref().unwrap_or_default()),
+        format: PayloadFormat::parse(format, payload.as_deref().unwrap_or_default()),
         payload,
     })
 }

@@ -25,8 +25,8 @@ use super::reader::{EntryCount, EntryCursor, EntryFilter, EntryRange, Quarantine
 use super::session::{EntryPage, PAGE_ENTRIES_MAX, QuarantineSession};
 use crate::clock::Micros;
 use crate::contract::{
-    ColumnKind, Contract, EventBatch, Format, Kept, Owner, RESOLUTION, RESOLVED_BY, RESOLVES, Reason, Stamp, TenantId,
-    decode_messages,
+    ColumnKind, Contract, DecodeOptions, EventBatch, Format, Owner, PayloadFormat, RESOLUTION, RESOLVED_BY, RESOLVES,
+    Reason, TenantId, decode_messages,
 };
 use crate::error::{Error, Result};
 use crate::ingest::body::Body;
@@ -316,15 +316,19 @@ impl Preparer {
         &self,
         entries: &[QuarantineEntry],
         payloads: Vec<DecodedPayload>,
-        stamp: &Stamp,
+        stamp: &DecodeOptions,
     ) -> Result<DecodedEntries> {
         let (mut rows, mut rejections) = (vec![EventBatch::empty(&self.contract)], vec![None; entries.len()]);
-        let mut groups: BTreeMap<(&str, Kept), (Format, Vec<usize>)> = BTreeMap::new();
+        let mut groups: BTreeMap<(&str, PayloadFormat), (Format, Vec<usize>)> = BTreeMap::new();
         let mut bytes = Vec::with_capacity(entries.len());
         for (index, (entry, payload)) in entries.iter().zip(payloads).enumerate() {
             match payload {
                 Ok((format, payload)) => {
-                    groups.entry((&entry.tenant, format.kept_as())).or_insert((format, Vec::new())).1.push(index);
+                    groups
+                        .entry((&entry.tenant, format.payload_format()))
+                        .or_insert((format, Vec::new()))
+                        .1
+                        .push(index);
                     bytes.push(payload);
                 }
                 Err(rejection) => {
@@ -341,7 +345,7 @@ impl Preparer {
                 ranges.push(start..body.len());
                 body.extend_from_slice(b"\n");
             }
-            let stamp = Stamp { owner: owner(tenant)?, ..stamp.clone() };
+            let stamp = DecodeOptions { owner: owner(tenant)?, ..stamp.clone() };
             let body: Bytes = body.freeze();
             let decoded = decode_messages(&self.contract, format, &body, &ranges, &stamp)?;
             for reject in decoded.rejects {
@@ -355,7 +359,7 @@ impl Preparer {
     }
 
     /// Decodes a body, which must hold exactly one event, and gives the event the receive time `received`.
-    fn decode_fixed(&self, body: Body, received: Micros, stamp: &Stamp) -> Result<DecodedEntries> {
+    fn decode_fixed(&self, body: Body, received: Micros, stamp: &DecodeOptions) -> Result<DecodedEntries> {
         let (rows, rejects) = self.decode(body, stamp)?;
         let events = rows.num_rows() + rejects.len();
         if events != 1 {

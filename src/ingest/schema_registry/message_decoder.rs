@@ -23,7 +23,7 @@ use bytes::Bytes;
 
 use super::client::{RegistryClient, ResolvedSchema};
 use crate::config::{SourceConfig, SourceFormat};
-use crate::contract::{AvroSchema, Contract, Format, Kept, MessageType, ProtoFile, Reason};
+use crate::contract::{AvroSchema, Contract, Format, MessageType, PayloadFormat, ProtoFile, Reason};
 use crate::error::{Error, Result};
 use crate::ingest::source::{BatchMessage, TenantResolution, varint};
 use crate::telemetry::Metrics;
@@ -129,8 +129,8 @@ impl MessageDecoder {
     }
 
     /// Returns the format in which the quarantine stores this source's messages.
-    pub(in crate::ingest) fn kept_as(&self) -> Kept {
-        if self.is_avro { Kept::Avro } else { Kept::SourceProtobuf }
+    pub(in crate::ingest) fn kept_as(&self) -> PayloadFormat {
+        if self.is_avro { PayloadFormat::Avro } else { PayloadFormat::SourceProtobuf }
     }
 
     /// Returns the schema ids in the headers of messages.

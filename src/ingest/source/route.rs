@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::message_batch::TopicPartition;
-use crate::contract::{Format, Kept, Owner};
+use crate::contract::{Format, Owner, PayloadFormat};
 use crate::ingest::schema_registry::MessageDecoder;
 use crate::lake::PartitionFeed;
 use crate::transform::Transform;
@@ -25,8 +25,8 @@ pub(in crate::ingest) struct Route {
 
 impl Route {
     /// The format under which the quarantine keeps the received messages.
-    pub(super) fn kept_as(&self) -> Kept {
-        self.reader.as_ref().map_or(self.format.kept_as(), |reader| reader.kept_as())
+    pub(super) fn kept_as(&self) -> PayloadFormat {
+        self.reader.as_ref().map_or(self.format.payload_format(), |reader| reader.kept_as())
     }
 
     /// The application transaction that holds a partition's offset.

@@ -16,7 +16,7 @@
 //! 7. An integer column accepts a number with a fraction or an exponent if its nearest double is a whole number with an
 //!    absolute value below 2^63.
 
-use glasshouse::contract::{ColumnKind, Reason, Stamp};
+use glasshouse::contract::{ColumnKind, DecodeOptions, Reason};
 use serde::de::Deserializer as _;
 
 use super::json_tree::{DEPTH_MAX, Elements, SyntaxError, Tree, string, tree};
@@ -28,7 +28,7 @@ use super::{MARK_BAD_BYTE, MARK_NOT_FINITE, time};
 pub(super) type Event = (Outcome, std::ops::Range<usize>);
 
 /// Returns the events of a body, or `None` if the body is not JSON at all.
-pub(super) fn body(spec: &TableSpec, options: &Stamp, body: &[u8]) -> Option<Vec<Event>> {
+pub(super) fn body(spec: &TableSpec, options: &DecodeOptions, body: &[u8]) -> Option<Vec<Event>> {
     let text = with_markers(body);
     let start = if body.starts_with(b"\xef\xbb\xbf") { 3 } else { 0 };
     let whole = trim(&text, start..text.len());
@@ -55,7 +55,7 @@ pub(super) fn body(spec: &TableSpec, options: &Stamp, body: &[u8]) -> Option<Vec
 /// Returns the events of messages. Each message is one event.
 pub(super) fn messages(
     spec: &TableSpec,
-    options: &Stamp,
+    options: &DecodeOptions,
     body: &[u8],
     ranges: &[std::ops::Range<usize>],
 ) -> Vec<Event> {
@@ -106,7 +106,7 @@ fn trim(text: &str, range: std::ops::Range<usize>) -> std::ops::Range<usize> {
     start..start + text[start..range.end].trim_end_matches(spaces).len()
 }
 
-fn line(spec: &TableSpec, options: &Stamp, text: &str, range: std::ops::Range<usize>) -> Event {
+fn line(spec: &TableSpec, options: &DecodeOptions, text: &str, range: std::ops::Range<usize>) -> Event {
     let outcome = match tree(&text[range.clone()]) {
         Ok(tree) => event(spec, options, &tree, range.len()),
         Err(SyntaxError) => Outcome::Reject(Reason::Malformed),
@@ -114,7 +114,7 @@ fn line(spec: &TableSpec, options: &Stamp, text: &str, range: std::ops::Range<us
     (outcome, range)
 }
 
-fn array(spec: &TableSpec, options: &Stamp, text: &str, whole: std::ops::Range<usize>) -> Vec<Event> {
+fn array(spec: &TableSpec, options: &DecodeOptions, text: &str, whole: std::ops::Range<usize>) -> Vec<Event> {
     let mut values: Vec<&str> = Vec::new();
     let mut json = serde_json::Deserializer::from_str(&text[whole.clone()]);
     let is_valid = json.deserialize_seq(Elements(&mut values)).is_ok() && json.end().is_ok();
@@ -141,7 +141,7 @@ fn array(spec: &TableSpec, options: &Stamp, text: &str, whole: std::ops::Range<u
 }
 
 /// Returns the outcome of an event of this size.
-fn event(spec: &TableSpec, options: &Stamp, tree: &Tree<'_>, bytes: usize) -> Outcome {
+fn event(spec: &TableSpec, options: &DecodeOptions, tree: &Tree<'_>, bytes: usize) -> Outcome {
     let Tree::Object(entries) = tree else {
         let is_too_large = bytes > options.event_bytes_max && tree.depth() <= DEPTH_MAX;
         return Outcome::Reject(if is_too_large { Reason::TooLarge } else { Reason::Malformed });

@@ -29,7 +29,9 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use bytes::Bytes;
-use glasshouse::contract::{ColumnKind, Decoded, Format, Owner, Reason, Stamp, TenantId, decode, decode_messages};
+use glasshouse::contract::{
+    ColumnKind, DecodeOptions, Decoded, Format, Owner, Reason, TenantId, decode, decode_messages,
+};
 use glasshouse::error::{Kind, Result};
 
 use self::choices::Choices;
@@ -177,9 +179,9 @@ fn stream(events: &[Vec<u8>], choices: &mut Choices<'_>) -> (Vec<u8>, Vec<Range<
     (body, ranges)
 }
 
-fn decode_options(choices: &mut Choices<'_>) -> Stamp {
+fn decode_options(choices: &mut Choices<'_>) -> DecodeOptions {
     let acme = || Owner::Tenant(TenantId::parse("acme").expect("acme is a valid tenant id"));
-    Stamp {
+    DecodeOptions {
         received: NOW_MICROS,
         owner: if choices.chance(60) { Owner::PerEvent } else { acme() },
         time_max: NOW_MICROS + 3_600_000_000,
@@ -228,7 +230,7 @@ fn compare(
     Ok(())
 }
 
-fn describe(spec: &TableSpec, options: &Stamp) -> String {
+fn describe(spec: &TableSpec, options: &DecodeOptions) -> String {
     let columns: Vec<_> = spec.contract.columns.iter().map(|column| (&*column.name, column.kind.as_str())).collect();
     let message = spec.message.as_ref().map(|message| {
         let fields = message.fields().map(|field| format!("{} = {} {:?}", field.name(), field.number(), field.kind()));

@@ -5,7 +5,7 @@
 
 use arrow::array::{Array as _, ArrayRef, AsArray as _};
 use arrow::datatypes::{Date32Type, Float32Type, Float64Type, Int32Type, Int64Type, TimestampMicrosecondType};
-use glasshouse::contract::{ColumnKind, Contract, Decoded, Owner, Reason, Stamp};
+use glasshouse::contract::{ColumnKind, Contract, DecodeOptions, Decoded, Owner, Reason};
 
 /// One value of a row.
 #[derive(Debug, Clone, PartialEq)]
@@ -37,7 +37,7 @@ pub(super) enum Outcome {
 /// An event that an oracle is reading: values by column, and the reason of the first error.
 pub(super) struct EventBuilder<'c> {
     pub(super) contract: &'c Contract,
-    pub(super) options: &'c Stamp,
+    pub(super) options: &'c DecodeOptions,
     /// The value of each column. `None` if the event does not name the column.
     pub(super) cells: Vec<Option<Cell>>,
     pub(super) entries: Vec<(String, Option<String>)>,
@@ -45,7 +45,7 @@ pub(super) struct EventBuilder<'c> {
 }
 
 impl<'c> EventBuilder<'c> {
-    pub(super) fn new(contract: &'c Contract, options: &'c Stamp) -> Self {
+    pub(super) fn new(contract: &'c Contract, options: &'c DecodeOptions) -> Self {
         let cells = vec![None; contract.columns.len()];
         Self { contract, options, cells, entries: Vec::new(), reason: None }
     }

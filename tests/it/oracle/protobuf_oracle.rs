@@ -13,7 +13,7 @@
 //! 7. The map stores everything as text: numbers as Rust formats them with `{:?}` (a float as its double), and an enum's
 //!    number as its name.
 
-use glasshouse::contract::{ColumnKind, Reason, Stamp};
+use glasshouse::contract::{ColumnKind, DecodeOptions, Reason};
 use prost::encoding::{DecodeContext, WireType, decode_key, skip_field};
 use prost_reflect::{DynamicMessage, Kind, MessageDescriptor, Value};
 
@@ -32,7 +32,7 @@ struct Record<'a> {
 struct SyntaxError;
 
 /// Returns the expected outcome of one message.
-pub(super) fn message(spec: &TableSpec, options: &Stamp, bytes: &[u8]) -> Outcome {
+pub(super) fn message(spec: &TableSpec, options: &DecodeOptions, bytes: &[u8]) -> Outcome {
     let descriptor = spec.message.as_ref().expect("the table is declared by a message");
     let whole = match DynamicMessage::decode(descriptor.clone(), bytes) {
         Ok(whole) => whole,

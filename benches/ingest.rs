@@ -1,8 +1,10 @@
 //! Benchmarks ingest from request body to committed Parquet: events per CPU-second, by format.
 //!
-//! Covers the whole path: decode, validate, dedupe, sort, encode Parquet, and commit to a local folder. Measures the CPU time of
-//! the process instead of wall-clock time, so that other load on the machine does not distort the result.
-//! `cargo bench --bench ingest [FORMAT …]`.
+//! The benchmark covers the whole path: decode, validate, dedupe, sort, encode Parquet, and commit to a local folder. It
+//! measures the CPU time of the process instead of wall-clock time, so that other load on the machine does not distort the
+//! result.
+//!
+//! Run it with `cargo bench --bench ingest [FORMAT …]`.
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints its results")]
 
@@ -18,12 +20,12 @@ use glasshouse::tenancy::Access;
 
 use support::{Harness, cpu_seconds};
 
-/// Events per request.
+/// The number of events per request.
 const EVENTS: usize = 20_000;
-/// Requests per round.
+/// The number of requests per round.
 const REQUESTS: usize = 20;
 const ROUNDS: usize = 5;
-/// Concurrent requests: enough for several to share a commit.
+/// The number of concurrent requests, which is large enough for several of them to share a commit.
 const CONCURRENT: usize = 4;
 
 fn main() {

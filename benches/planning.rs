@@ -1,7 +1,8 @@
-//! Benchmarks query planning over a table of up to 10,000 files: parse, prune, optimise, plan. No file is opened, and the plan
-//! cache is never hit, because each round's statement is unique.
+//! Benchmarks query planning over a table of up to 10,000 files: parse, prune, optimize, plan. No file is opened. The plan
+//! cache has no effect, because each round's statement is unique.
 //!
-//! `cargo bench --bench planning`. Prints the median of each step in milliseconds, for tables of increasing size.
+//! Run it with `cargo bench --bench planning`. It prints the median time of each step in milliseconds, for tables of increasing
+//! size.
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints its results")]
 

@@ -1,4 +1,4 @@
-//! Support for the benchmarks: the ingest and query parts of a server, without endpoints, on a temporary folder.
+//! Support for the benchmarks: the ingest and query parts of a server, without endpoints, with the lake in a temporary folder.
 
 #![expect(dead_code, reason = "each benchmark uses a part of this module")]
 
@@ -16,7 +16,7 @@ use glasshouse::ingest::Ingest;
 use glasshouse::lake::{DataFile, Store, Table, Tables};
 use glasshouse::query::Engine;
 use glasshouse::telemetry::Metrics;
-use glasshouse::tenancy::{Access, Mint, Scope, Verifier};
+use glasshouse::tenancy::{Access, DevelopmentToken, Scope, Verifier};
 use prost::Message;
 use serde_json::Value;
 
@@ -52,14 +52,14 @@ tenant_claim = "tenant"
 scope_claim = "scope"
 "#;
 
-/// A runtime like that of the server, with stacks that are large enough for planning.
+/// Builds a runtime like the server's, with stacks that are large enough for query planning.
 pub(crate) fn runtime() -> tokio::runtime::Runtime {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     let builder = builder.worker_threads(2).thread_stack_size(glasshouse::query::STACK_BYTES_MIN).enable_all();
     builder.build().expect("a runtime")
 }
 
-/// The parts of a server behind its endpoints.
+/// A server without its endpoints.
 pub(crate) struct Harness {
     pub(crate) ingest: Arc<Ingest>,
     pub(crate) engine: Arc<Engine>,
@@ -99,7 +99,7 @@ impl Harness {
     }
 
     pub(crate) async fn access(&self, tenant: &str) -> Access {
-        let mint = Mint {
+        let token = DevelopmentToken {
             issuer: String::new(),
             tenant: Some(tenant.into()),
             subject: "bench".into(),
@@ -107,7 +107,7 @@ impl Harness {
             age: Duration::from_secs(3_600),
             claims: serde_json::Map::new(),
         };
-        let token = mint.sign(&self.config.auth, &Clock::System).expect("a token");
+        let token = token.sign(&self.config.auth, &Clock::System).expect("a token");
         self.verifier.verify(&token).await.expect("an access")
     }
 
@@ -132,15 +132,15 @@ impl Harness {
             DecodeOptions { received: now, owner, time_max: now + DAY, event_bytes_max: 1 << 20, dimensions_max: 64 };
         let contract = self.tables["call_events"].contract();
         let batch = contract::decode(contract, Format::Json, &lines.into(), &stamp).expect("a batch").batch;
-        let kept: Vec<usize> =
+        let columns: Vec<usize> =
             (0..batch.num_columns()).filter(|at| ![contract.tenant, contract.received].contains(at)).collect();
-        let batch = batch.project(&kept).expect("columns");
+        let batch = batch.project(&columns).expect("columns");
         let mut writer = arrow::ipc::writer::StreamWriter::try_new(Vec::new(), &batch.schema()).expect("a writer");
         writer.write(&batch).expect("a batch");
         writer.into_inner().expect("a body").into()
     }
 
-    /// Commits `count` files that do not exist, over ten days and a thousand tenants.
+    /// Commits `count` files that do not exist in the store, spread over ten days and a thousand tenants.
     pub(crate) async fn add_virtual_files(&self, count: usize) {
         let files = (0..count)
             .map(|at| {
@@ -164,7 +164,7 @@ impl Harness {
     }
 }
 
-/// The CPU time of this process so far, user and system, in seconds.
+/// Returns the CPU time that this process has used so far (user and system), in seconds.
 pub(crate) fn cpu_seconds() -> f64 {
     let stat = std::fs::read_to_string("/proc/self/stat").expect("Linux");
     let fields: Vec<&str> = stat.rsplit(')').next().expect("fields").split_whitespace().collect();

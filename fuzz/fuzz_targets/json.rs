@@ -1,8 +1,8 @@
-//! Builds a table and JSON bodies from the input: the server's decoder must read them as `serde_json` does.
+//! Builds a table and JSON bodies from the input, and checks that the server's decoder reads them as `serde_json` does.
 
 #![no_main]
 
-#[expect(dead_code, reason = "the other target uses the rest")]
+#[expect(dead_code, reason = "this target uses only a part of the module")]
 #[path = "../../tests/it/oracle/mod.rs"]
 mod oracle;
 

@@ -1,8 +1,9 @@
-//! Builds a table and protobuf bodies from the input: the server's decoder must read them as `prost-reflect` does.
+//! Builds a table and protobuf bodies from the input, and checks that the server's decoder reads them as
+//! `prost-reflect` does.
 
 #![no_main]
 
-#[expect(dead_code, reason = "the other target uses the rest")]
+#[expect(dead_code, reason = "this target uses only a part of the module")]
 #[path = "../../tests/it/oracle/mod.rs"]
 mod oracle;
 

@@ -21,7 +21,7 @@ use crate::config::{self, Config};
 use crate::error::{Error, Result};
 use crate::outbound::{Client, Request, Retry};
 use crate::server::Server;
-use crate::tenancy::{Mint, Scope};
+use crate::tenancy::{DevelopmentToken, Scope};
 use crate::{supervise, telemetry};
 
 /// The interval between requests; each request carries one tenant's events of one interval.
@@ -100,7 +100,7 @@ fn tokens(config: &Config, clock: &Clock) -> Result<Vec<(&'static str, String)>>
     TENANTS
         .into_iter()
         .map(|(tenant, _)| {
-            let mint = Mint {
+            let mint = DevelopmentToken {
                 issuer: String::new(),
                 tenant: Some(tenant.into()),
                 subject: format!("demo-{tenant}"),

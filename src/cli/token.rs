@@ -12,7 +12,7 @@ use super::say;
 use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::error::Result;
-use crate::tenancy::{Mint, Scope};
+use crate::tenancy::{DevelopmentToken, Scope};
 
 /// Create a token for development.
 #[derive(Debug, ClapArgs)]
@@ -52,9 +52,9 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<ExitCode> {
 }
 
 impl Args {
-    fn mint(&self) -> Mint {
+    fn mint(&self) -> DevelopmentToken {
         let subject = self.subject.as_ref().or(self.tenant.as_ref());
-        Mint {
+        DevelopmentToken {
             issuer: self.issuer.clone().unwrap_or_default(),
             tenant: self.tenant.clone(),
             subject: subject.cloned().unwrap_or_default(),
@@ -84,7 +84,7 @@ mod tests {
     use super::super::{Cli, Command};
     use super::*;
 
-    fn mint(args: &[&str]) -> Result<Mint, String> {
+    fn mint(args: &[&str]) -> Result<DevelopmentToken, String> {
         match parse(&[&["token"], args].concat()) {
             Ok(Cli { command: Command::Token(args), .. }) => Ok(args.mint()),
             Ok(other) => panic!("{other:?}"),

@@ -27,7 +27,7 @@ use super::*;
 use crate::config::{IngestConfig, PolicyConfig, QueryConfig};
 use crate::ingest::Ingest;
 use crate::lake::Tables;
-use crate::tenancy::{Mint, Scope, testing as tokens};
+use crate::tenancy::{DevelopmentToken, Scope, testing as tokens};
 
 /// Longer than any test takes, so that a hang fails instead of blocking the suite.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
@@ -113,7 +113,7 @@ impl FlightTestServer {
 }
 
 pub(super) fn token(tenant: &str) -> String {
-    let mint = Mint {
+    let mint = DevelopmentToken {
         issuer: String::new(),
         tenant: Some(tenant.to_owned()),
         subject: "user".to_owned(),

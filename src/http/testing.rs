@@ -22,7 +22,7 @@ use crate::lake::Store;
 use crate::query::Engine;
 use crate::supervise::Supervisor;
 use crate::tenancy::testing::auth;
-use crate::tenancy::{Mint, Scope, Verifier};
+use crate::tenancy::{DevelopmentToken, Scope, Verifier};
 
 pub(super) const JSON: &str = "application/json";
 pub(super) const NDJSON: &str = "application/x-ndjson";
@@ -128,7 +128,7 @@ pub(super) fn token(tenant: Option<&str>, scopes: &[Scope]) -> String {
 }
 
 pub(super) fn token_of(tenant: Option<&str>, subject: &str, scopes: &[Scope]) -> String {
-    let mint = Mint {
+    let mint = DevelopmentToken {
         issuer: String::new(),
         tenant: tenant.map(str::to_owned),
         subject: subject.to_owned(),

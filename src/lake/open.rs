@@ -1,7 +1,7 @@
-//! Opening a table: loads it if it exists, creates it if not, and adds columns that the contract has gained.
+//! Opens a table: loads it if it exists, creates it if it does not, and adds columns that are new in the contract.
 //!
-//! In: a contract. Out: the state of a table that matches the contract. Several processes may open a table
-//! concurrently: each step is a conditional put, and a process that loses it loads the table again.
+//! Takes a contract and returns the state of a table that matches it. Several processes may open a table concurrently,
+//! because each step is a conditional put. A process whose put is refused loads the table again.
 
 use object_store::path::Path;
 use serde_json::{Value, json};
@@ -13,15 +13,15 @@ use crate::contract::{Contract, EVENT_DATE};
 use crate::error::{Error, Result};
 use crate::lake::log::checkpoint::{LoadedTable, load};
 use crate::lake::log::delta_log::{Log, LogEntry, Metadata, Protocol, PutOutcome};
-use crate::lake::log::schema::Schema;
-use crate::lake::log::state::{READER_VERSION, State, WRITER_VERSION};
+use crate::lake::log::delta_schema::DeltaSchema;
 use crate::lake::log::stats;
+use crate::lake::log::table_state::{READER_VERSION, TableState, WRITER_VERSION};
 use crate::lake::store::client::Store;
 
-/// The maximum number of attempts to create or evolve a table; each failed one lost to another writer.
+/// The maximum number of attempts to create or evolve a table. An attempt fails if another writer commits first.
 const ATTEMPTS_MAX: usize = 32;
 
-/// Loads the table of `contract`, after creating or evolving it if needed.
+/// Loads the table of `contract`. Creates the table first if it does not exist, and adds missing columns.
 pub(super) async fn load_or_create(
     store: &Store,
     folder: &Path,
@@ -38,19 +38,19 @@ pub(super) async fn load_or_create(
                 None => return loaded.ok_or_else(|| Error::internal("a loaded table has no state")),
             },
         };
-        let text = entry.encode(Uuid::now_v7(), kind, json!({}), store.clock.now() / 1_000)?;
-        if let PutOutcome::Unclear(error) = log.create(version, text).await? {
+        let bytes = entry.encode(Uuid::now_v7(), kind, json!({}), store.clock.now() / 1_000)?;
+        if let PutOutcome::InDoubt(error) = log.create(version, bytes).await? {
             return Err(error);
         }
-        // Whether this put or another writer's succeeded, load the table again from the log.
+        // Either this put or another writer's has succeeded. In both cases, load the table again from the log.
     }
     Err(Error::unavailable(format!(
-        "table `{}`: opening it conflicted with other writers {ATTEMPTS_MAX} times: start the server again",
+        "cannot open table `{}`: all {ATTEMPTS_MAX} attempts conflicted with other writers: start the server again",
         contract.name
     )))
 }
 
-/// The log entry that creates a table.
+/// Returns the log entry that creates a table.
 fn creation(contract: &Contract, config: &LakeConfig, clock: &Clock) -> Result<LogEntry> {
     let configuration = json!({
         "delta.checkpointInterval": config.checkpoint_interval.max(1).to_string(),
@@ -71,7 +71,7 @@ fn creation(contract: &Contract, config: &LakeConfig, clock: &Clock) -> Result<L
     Ok(LogEntry {
         protocol: Some(Protocol { min_reader_version: READER_VERSION, min_writer_version: WRITER_VERSION }),
         metadata: Some(Metadata {
-            schema_string: Schema::of(contract)?.text()?,
+            schema_string: DeltaSchema::of(contract)?.to_json()?,
             partition_columns: vec![EVENT_DATE.to_owned()],
             rest,
         }),
@@ -79,12 +79,12 @@ fn creation(contract: &Contract, config: &LakeConfig, clock: &Clock) -> Result<L
     })
 }
 
-/// The log entry that adds missing columns of the contract; `None` if the table has all.
-fn evolution(contract: &Contract, state: &State) -> Result<Option<LogEntry>> {
-    let stored = Schema::parse(contract, &state.metadata.schema_string)?;
+/// Returns the log entry that adds the contract's missing columns, or `None` if the table has all of them.
+fn evolution(contract: &Contract, state: &TableState) -> Result<Option<LogEntry>> {
+    let stored = DeltaSchema::parse(contract, &state.metadata.schema_string)?;
     let Some(schema) = stored.evolve(contract)? else {
         return Ok(None);
     };
-    let metadata = Metadata { schema_string: schema.text()?, ..Metadata::clone(&state.metadata) };
+    let metadata = Metadata { schema_string: schema.to_json()?, ..Metadata::clone(&state.metadata) };
     Ok(Some(LogEntry { metadata: Some(metadata), ..LogEntry::default() }))
 }

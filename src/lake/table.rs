@@ -1,17 +1,16 @@
-//! A Delta table: open or create it, write and commit files, follow other writers.
+//! A Delta table: opens or creates it, writes files, maintains the log, and follows other writers' commits.
 //!
-//! In: rows and files of one contract. Out: [`Snapshot`]s, each newer than the previous one.
+//! A table takes rows of one contract and provides [`Snapshot`]s, each newer than the previous one. `log/commit.rs` and
+//! the files in `read/` add further methods: commits, and reads of single files.
 //!
-//! **Invariant:** the newest snapshot only moves forward, and includes a commit's files before the commit returns.
-//! **Invariant:** all state comes from the log, so that a second handle or process sees the same table.
+//! **Invariant:** the newest snapshot only moves forward, and it includes a commit's files before the commit returns.
+//! **Invariant:** all state comes from the log, so a second handle or process sees the same table.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
 
-use arrow::record_batch::RecordBatch;
 use futures::StreamExt;
-use futures::stream::BoxStream;
 use object_store::path::Path;
 use object_store::{ObjectStoreExt, PutPayload};
 use tokio::sync::Semaphore;
@@ -22,26 +21,27 @@ use crate::config::LakeConfig;
 use crate::contract::{Contract, EVENT_DATE};
 use crate::error::{Error, Result};
 use crate::lake::log::checkpoint::{self, LoadedTable};
-use crate::lake::log::commit;
 use crate::lake::log::delta_log::Log;
-use crate::lake::log::state::{self, Changes, State};
+use crate::lake::log::table_state::{self, Changes, TableState};
 use crate::lake::open::load_or_create;
+use crate::lake::parquet_writer::parquet_file::WriteOptions;
+use crate::lake::parquet_writer::sort::{EncodedFile, RowSelection, encode};
 use crate::lake::read::bloom_filters::BloomFilterCache;
-use crate::lake::read::{event_lookup, file_keys, row_reader};
 use crate::lake::store::client::store_error;
 use crate::lake::store::durable_folder;
-use crate::lake::write::sort::{EncodedFile, RowSelection, WriteOptions, encode};
-use crate::lake::{Committed, DataFile, EventKeys, InFlight, Progress, Snapshot, Store};
+use crate::lake::{DataFile, InFlight, Snapshot, Store};
 use crate::supervise::{blocking, on_thread};
 
-/// All tables of this server by name: declared tables and their quarantines (`<t>_quarantine`).
+/// All tables of this server by name: the declared tables and their quarantines (`<table>_quarantine`).
 pub type Tables = BTreeMap<String, Arc<Table>>;
 
-/// The number of files of one write that are stored concurrently.
+/// The maximum number of files that one write stores concurrently.
 const PUTS_MAX: usize = 4;
-/// The interval of reading the checkpoint hint. Without it, a log cleanup by another process could go unnoticed.
+/// The interval at which the checkpoint hint is read. Without this check, a log cleanup by another process could go
+/// unnoticed.
 const GAP_CHECK_INTERVAL: Micros = 60 * SECOND;
-/// The minimum age of staged files to delete. A put takes seconds, so that older files belong to processes that have ended.
+/// The minimum age of the staged files that [`Table::sweep`] deletes. A put takes seconds, so files of this age were
+/// left by processes that have ended.
 const UNFINISHED_AGE_MIN: Micros = 3_600 * SECOND;
 
 /// One open table.
@@ -54,24 +54,24 @@ pub struct Table {
     options: WriteOptions,
     checkpoint_interval: u64,
     log_retention_ms: i64,
-    /// The newest known state, which is replaced as a whole.
-    current: RwLock<State>,
-    /// Serializes the commits of this handle, so that only other processes compete with them.
+    /// The newest known state. A newer one replaces it as a whole.
+    current: RwLock<TableState>,
+    /// Serializes this handle's commits, so they compete only with those of other processes.
     pub(super) commit_lock: Semaphore,
-    /// Cached bloom filters of files.
+    /// The cached bloom filters of the table's files.
     pub(super) filters: BloomFilterCache,
-    /// The newest known checkpoint, 0 for none.
+    /// The version of the newest known checkpoint, or 0 if there is none.
     checkpoint: AtomicU64,
-    /// When the hint was last read.
+    /// The time at which the checkpoint hint was last read.
     gap_checked: AtomicI64,
     /// The events in flight to the table on this server.
     in_flight: Arc<InFlight>,
 }
 
 impl Table {
-    /// Opens the table of `contract` at `<prefix>/<name>`, creates it if it does not exist, and adds new nullable
-    /// columns. `Conflict` if the type of a column has changed. Columns that the contract no longer has stay in the
-    /// Delta schema.
+    /// Opens the table of `contract` at `<prefix>/<name>`. Creates the table if it does not exist, and adds the
+    /// contract's new nullable columns. Columns that the contract no longer has stay in the Delta schema. Returns
+    /// `Conflict` if a column's type has changed.
     pub async fn open(store: &Store, contract: Arc<Contract>, config: &LakeConfig) -> Result<Arc<Self>> {
         let folder = store.folder(&contract.name);
         let log = Log::of(store, &folder);
@@ -93,24 +93,24 @@ impl Table {
         }))
     }
 
-    /// The table's contract.
+    /// Returns the table's contract.
     pub fn contract(&self) -> &Arc<Contract> {
         &self.contract
     }
 
-    /// The store, and the table's prefix in it. File paths of a snapshot are relative to that prefix.
+    /// Returns the store, and the table's prefix in it. File paths in a snapshot are relative to this prefix.
     pub fn location(&self) -> (&Store, &Path) {
         (&self.store, &self.folder)
     }
 
-    /// The events in flight to the table on this server.
+    /// Returns the events in flight to the table on this server.
     pub fn in_flight(&self) -> &Arc<InFlight> {
         &self.in_flight
     }
 
-    /// The path of a file in the store.
+    /// Returns the path of a file in the store.
     pub fn file_path(&self, file: &DataFile) -> Path {
-        // Paths are checked when the log is read: they have no empty or relative parts.
+        // Paths are checked when the log is read, so they have no empty or relative parts.
         self.folder
             .parts()
             .map(|part| part.as_ref().to_owned())
@@ -118,19 +118,19 @@ impl Table {
             .collect()
     }
 
-    /// The newest known snapshot, without IO.
+    /// Returns the newest known snapshot, without I/O.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.state().snapshot
     }
 
-    /// Reads other writers' commits (one GET if there are none) and returns the newest snapshot.
+    /// Reads other writers' commits and returns the newest snapshot. Costs one GET request if there are no new commits.
     pub async fn refresh(&self) -> Result<Arc<Snapshot>> {
         self.follow().await?;
         if self.gap_check_due() {
             let now = self.store.clock.now();
             let hint = self.log.hint().await?;
             if hint.is_some_and(|hint| hint > self.snapshot().version) {
-                // There are newer versions, but the entries leading to them were already cleaned up.
+                // Newer versions exist, but the log entries that lead to them were already removed.
                 self.reload().await?;
             }
             self.checkpoint.fetch_max(hint.unwrap_or(0), Ordering::Relaxed);
@@ -139,9 +139,9 @@ impl Table {
         Ok(self.snapshot())
     }
 
-    /// Writes rows as Parquet files: one per UTC day of the time column, each sorted by (tenant, time, id). Rows may be
-    /// in any order. They are not visible before [`Table::commit`]. Encoding runs on the blocking pool. After an error,
-    /// files that were already put are deleted on a best-effort basis.
+    /// Writes rows as Parquet files: one per UTC day of the time column, each sorted by (tenant, time, id). The rows
+    /// may be in any order, and are not visible before [`Table::commit`]. Encoding runs on the blocking pool. If a put
+    /// fails, the files that were already put are deleted on a best-effort basis.
     pub async fn write(&self, rows: impl Into<RowSelection>) -> Result<Vec<DataFile>> {
         let rows: RowSelection = rows.into();
         if rows.is_empty() {
@@ -149,41 +149,21 @@ impl Table {
         }
         let (contract, options) = (Arc::clone(&self.contract), self.options.clone());
         let encoded = blocking("writing rows", move || encode(&contract, &options, &rows)).await?;
-        // Await all puts, even after an error: a dropped put may still finish and leave an orphaned file. With a full disk,
-        // each attempt fails for large files but succeeds for small ones.
+        // Await all puts, even after an error, because a dropped put may still finish and leave an orphaned file. On a
+        // full disk, every attempt would do so, because puts of large files fail while puts of small files succeed.
         let puts: Vec<_> = futures::stream::iter(encoded).map(|file| self.put(file)).buffered(PUTS_MAX).collect().await;
-        let (files, faults): (Vec<_>, Vec<_>) = puts.into_iter().partition(Result::is_ok);
+        let (files, errors): (Vec<_>, Vec<_>) = puts.into_iter().partition(Result::is_ok);
         let files = files.into_iter().filter_map(Result::ok).collect::<Vec<_>>();
-        match faults.into_iter().find_map(Result::err) {
-            Some(fault) => {
+        match errors.into_iter().find_map(Result::err) {
+            Some(error) => {
                 self.discard(&files).await;
-                Err(fault)
+                Err(error)
             }
             None => Ok(files),
         }
     }
 
-    /// Commits files and the progress of sources in one log entry; returns its version. If other writers commit first,
-    /// it retries after checking that the contract still fits and that they did not move the same sources. A put in
-    /// doubt is resolved by reading the entry back. The snapshot includes the files before this returns.
-    ///
-    /// `Conflict` if a progress does not start at the table's value; the snapshot then has that value. After
-    /// `Unavailable` the commit may have succeeded: commit the same files and progress again. They are stored once; if
-    /// a version already includes them, that version is returned.
-    pub async fn commit(&self, files: Vec<DataFile>, progress: Vec<Progress>) -> Result<u64> {
-        match commit::append(self, files, progress, None).await? {
-            Committed::At(version) => Ok(version),
-            Committed::Behind => Err(Error::internal("an unconditional commit reported newer rows")),
-        }
-    }
-
-    /// Like [`Table::commit`], but only if no other writer has added rows since version `seen`, against which the rows were
-    /// deduplicated.
-    pub async fn commit_after(&self, seen: u64, files: Vec<DataFile>, progress: Vec<Progress>) -> Result<Committed> {
-        commit::append(self, files, progress, Some(seen)).await
-    }
-
-    /// Deletes files of a write that will never be committed, on a best-effort basis.
+    /// Deletes written files that will never be committed, on a best-effort basis.
     pub async fn discard(&self, files: &[DataFile]) {
         for file in files {
             let path = self.file_path(file);
@@ -193,15 +173,15 @@ impl Table {
         }
     }
 
-    /// Writes a checkpoint if one is due, and removes expired log entries; returns its version. The table's owner calls
-    /// it in the background.
+    /// Writes a checkpoint if one is due, removes expired log entries, and returns the checkpoint's version. The
+    /// table's owner calls this function in the background.
     pub async fn maintain(&self) -> Result<Option<u64>> {
         let due = |table: &Self| {
             let checkpoint = table.checkpoint.load(Ordering::Relaxed);
             table.snapshot().version.saturating_sub(checkpoint) >= table.checkpoint_interval
         };
         if due(self) {
-            // Another process may have written it.
+            // Another process may have written a checkpoint.
             self.checkpoint.fetch_max(self.log.hint().await?.unwrap_or(0), Ordering::Relaxed);
         }
         if !due(self) {
@@ -213,68 +193,45 @@ impl Table {
         Ok(Some(version))
     }
 
-    /// Deletes staged files of unfinished puts in a local folder, left by killed processes. The table's owner calls it
-    /// once, in the background.
+    /// Deletes the staged files that killed processes left in a local folder during a put. The table's owner calls this
+    /// function once, in the background.
     pub async fn sweep(&self) -> Result<()> {
         let Some(folder) = self.store.local(&self.folder) else { return Ok(()) };
         let before_ms = (self.store.clock.now() - UNFINISHED_AGE_MIN) / 1_000;
         let swept = on_thread(move || durable_folder::sweep(&folder, before_ms)).await;
-        let fault = || {
+        let failed = || {
             Error::unavailable(format!(
                 "table `{}`: cannot delete the staged files of unfinished puts",
                 self.contract.name
             ))
         };
-        let count = swept.map_err(|error| fault().with_source(error))?.map_err(|error| fault().with_source(error))?;
+        let count = swept.map_err(|error| failed().with_source(error))?.map_err(|error| failed().with_source(error))?;
         if count > 0 {
             tracing::info!(table = %self.contract.name, count, "deleted staged files of unfinished puts");
         }
         Ok(())
     }
 
-    /// Reads the tenant and id columns of a file.
-    pub async fn keys(&self, file: &DataFile) -> Result<Vec<RecordBatch>> {
-        file_keys::read(self, file).await
-    }
-
-    /// Returns for each event whether one of `files` contains its tenant, time and id. `Unavailable` if a file cannot
-    /// be read.
-    pub async fn stored(&self, files: &[Arc<DataFile>], keys: EventKeys) -> Result<Vec<bool>> {
-        event_lookup::stored(self, files, keys).await
-    }
-
-    /// Streams rows of a file: the columns of `names` that it has, all rows or those at `row_numbers` (ascending, from
-    /// 0), in batches of at most `batch_rows`. `Unavailable` if the file cannot be read.
-    pub async fn rows(
-        &self,
-        file: &DataFile,
-        names: &[&str],
-        row_numbers: Option<&[usize]>,
-        batch_rows: usize,
-    ) -> Result<BoxStream<'static, Result<RecordBatch>>> {
-        row_reader::read(self, file, names, row_numbers, batch_rows).await
-    }
-
-    /// Blocks commits of this handle until the permit is dropped.
+    /// Blocks this handle's commits until the permit is dropped.
     #[cfg(test)]
     pub(crate) async fn hold(&self) -> tokio::sync::SemaphorePermit<'_> {
         self.commit_lock.acquire().await.unwrap()
     }
 
-    pub(super) fn state(&self) -> State {
+    pub(super) fn state(&self) -> TableState {
         self.current.read().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
     }
 
-    /// Replaces the newest state with `state` unless it is older.
-    pub(super) fn publish(&self, state: State) {
+    /// Replaces the newest state with `state`, unless `state` is older.
+    pub(super) fn publish(&self, state: TableState) {
         let mut current = self.current.write().unwrap_or_else(|poisoned| poisoned.into_inner());
         if state.snapshot.version > current.snapshot.version {
             *current = state;
         }
     }
 
-    /// Reads log entries up to the newest, and publishes the resulting state.
-    pub(super) async fn follow(&self) -> Result<State> {
+    /// Reads log entries up to the newest one, and publishes the resulting state.
+    pub(super) async fn follow(&self) -> Result<TableState> {
         let state = self.state();
         let mut changes: Option<Changes> = None;
         let mut next = state.snapshot.version + 1;
@@ -288,8 +245,8 @@ impl Table {
         Ok(self.state())
     }
 
-    /// Loads the newest version as when opening the table.
-    pub(super) async fn reload(&self) -> Result<State> {
+    /// Loads the newest version from a checkpoint and the entries after it, as when the table is opened.
+    pub(super) async fn reload(&self) -> Result<TableState> {
         let loaded = checkpoint::load(&self.store, &self.folder, &self.contract).await?.ok_or_else(|| {
             Error::unavailable(format!(
                 "table `{}`: its log is no longer in the object store: restore it",
@@ -300,19 +257,20 @@ impl Table {
         Ok(self.state())
     }
 
-    /// Whether so much time has passed that the next entry may have been cleaned up unnoticed.
+    /// Returns true if the last check is so long ago that the next log entry may have been removed unnoticed.
     pub(super) fn gap_check_due(&self) -> bool {
         let checked = self.gap_checked.load(Ordering::Relaxed);
         self.store.clock.now().abs_diff(checked) >= GAP_CHECK_INTERVAL.unsigned_abs()
     }
 
+    /// Returns the current time in milliseconds since 1970.
     pub(super) fn now_ms(&self) -> i64 {
         self.store.clock.now() / 1_000
     }
 
     async fn put(&self, encoded: EncodedFile) -> Result<DataFile> {
         let EncodedFile { day, bytes, bounds } = encoded;
-        let name = format!("{EVENT_DATE}={}/part-{}.zstd.parquet", state::day_text(day)?, Uuid::now_v7());
+        let name = format!("{EVENT_DATE}={}/part-{}.zstd.parquet", table_state::day_text(day)?, Uuid::now_v7());
         let file = DataFile {
             path: name.into(),
             size: bytes.len() as u64,

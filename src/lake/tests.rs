@@ -1,4 +1,4 @@
-//! Tests of tables on real stores: concurrent handles, commits in doubt, schema evolution, checkpoints, and
+//! Tests tables on real stores: concurrent handles, in-doubt commits, schema evolution, checkpoints, and
 //! interoperability with other Delta readers.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -75,7 +75,7 @@ pub(super) fn config(url: &str) -> LakeConfig {
     }
 }
 
-/// A store in memory, and one in a temporary folder, which is deleted when the second value is dropped.
+/// Returns a store in memory, and one in a temporary folder. Dropping the second value of a pair deletes its folder.
 pub(super) fn stores() -> Vec<(Store, Option<tempfile::TempDir>)> {
     let folder = tempfile::Builder::new().prefix("a lake ").tempdir().unwrap();
     let url = url::Url::from_directory_path(folder.path()).unwrap().join("new/").unwrap();
@@ -87,16 +87,16 @@ pub(super) async fn open(store: &Store) -> Arc<Table> {
     Table::open(store, contract(), &config("memory:///")).await.unwrap()
 }
 
-/// One event: tenant, time, id.
+/// An event: tenant, time, id.
 pub(super) type Event<'a> = (&'a str, Micros, String);
 
-/// Events of two tenants, one second apart, latest first.
+/// Returns events of two tenants, one second apart, latest first.
 pub(super) fn events(range: std::ops::Range<usize>) -> Vec<Event<'static>> {
     let tenant = |number| if number % 3 == 0 { "acme" } else { "zeta" };
     range.rev().map(|number| (tenant(number), NOON + number as Micros * SECOND, format!("e{number:06}"))).collect()
 }
 
-/// Events as rows of any contract. Other columns are filled by type.
+/// Converts events to rows of any contract. Columns other than tenant, time and id get a fixed value for their type.
 pub(super) fn batch(contract: &Contract, events: &[Event<'_>]) -> EventBatch {
     let times = |time: fn(&Event<'_>) -> Micros| {
         Arc::new(TimestampMicrosecondArray::from_iter_values(events.iter().map(time)).with_timezone("UTC")) as ArrayRef
@@ -131,7 +131,7 @@ pub(super) async fn append(table: &Table, range: std::ops::Range<usize>) -> u64 
     table.commit(files, Vec::new()).await.unwrap()
 }
 
-/// All ids of the table's newest snapshot, by reading its files.
+/// Reads the ids of all events in the table's newest snapshot, and sorts them.
 pub(super) async fn ids(table: &Table) -> Vec<String> {
     let mut ids: Vec<String> = Vec::new();
     for file in table.snapshot().files.iter() {
@@ -149,7 +149,7 @@ pub(super) fn expected(range: std::ops::Range<usize>) -> Vec<String> {
     range.map(|number| format!("e{number:06}")).collect()
 }
 
-/// Version and row count as `deltalake` reads them from the log.
+/// Returns the version and row count that `deltalake` reads from the log.
 async fn delta_version_and_rows(table: &Table) -> (u64, u64) {
     let (store, folder) = table.location();
     let mut delta = deltalake_core::DeltaTable::new(super::log::checkpoint::log_store(store, folder).unwrap());
@@ -189,9 +189,9 @@ async fn writing_no_rows_creates_no_files() {
 #[tokio::test]
 async fn a_failed_write_leaves_no_files() {
     let (store, folder) = stores().pop().unwrap();
-    let (table, kept) = (open(&store).await, folder.unwrap());
-    let folder = kept.path().join("new/calls");
-    // Rows of two days. A file blocks the folder of the second.
+    let (table, temporary) = (open(&store).await, folder.unwrap());
+    let folder = temporary.path().join("new/calls");
+    // Write rows of two days. A file has the name of the second day's folder and blocks it.
     let days = ["event_date=2026-03-01", "event_date=2026-03-02"].map(|day| folder.join(day));
     std::fs::write(&days[1], "in the way").unwrap();
     let rows = batch(table.contract(), &events(0..90_000));
@@ -233,7 +233,7 @@ async fn concurrent_writers_lose_no_rows_and_share_no_version() {
     }
 }
 
-/// The progress of one source.
+/// Returns the progress of one source.
 pub(super) fn progress(app: &str, after: Option<i64>, next: i64) -> Vec<Progress> {
     vec![Progress { app: app.to_owned(), after, next }]
 }
@@ -251,7 +251,7 @@ async fn source_progress_is_compared_and_set() {
         assert_eq!(error.kind(), Kind::Conflict, "{after:?} to {next}: {error}");
     }
     let error = second.commit(write(&second, 0..10).await, source(None, 9)).await.unwrap_err();
-    assert_eq!(error.kind(), Kind::Conflict, "a handle that does not know of the other's commit: {error}");
+    assert_eq!(error.kind(), Kind::Conflict, "this handle does not know of the first handle's commit: {error}");
     assert!(error.message().contains("kafka:calls:0"), "{error}");
     assert_eq!(second.snapshot().txns["kafka:calls:0"], 5, "the snapshot has the progress after the refusal");
 
@@ -262,7 +262,11 @@ async fn source_progress_is_compared_and_set() {
     assert_eq!(error.kind(), Kind::Conflict, "{error}");
 
     assert_eq!(second.commit(Vec::new(), source(Some(6), 7)).await.unwrap(), 3, "progress without rows");
-    assert_eq!(second.commit(Vec::new(), source(Some(6), 7)).await.unwrap(), 3, "again, after a commit in doubt");
+    assert_eq!(
+        second.commit(Vec::new(), source(Some(6), 7)).await.unwrap(),
+        3,
+        "the same commit again, as after an in-doubt result"
+    );
     assert_eq!(second.commit(Vec::new(), progress("other", None, 1)).await.unwrap(), 4);
     let check_only = [source(Some(7), 7), progress("other", Some(1), 0)].concat();
     assert_eq!(second.commit(Vec::new(), check_only).await.unwrap(), 5, "a recreated topic starts again");
@@ -271,15 +275,15 @@ async fn source_progress_is_compared_and_set() {
 }
 
 #[tokio::test]
-async fn a_put_in_doubt_is_resolved() {
-    use StoreFault::{AnswerLost, Late, Lost, Retried};
+async fn an_in_doubt_put_is_resolved() {
+    use StoreFault::{Late, Lost, ResponseLost, Retried};
     let cases: &[&[StoreFault]] = &[
-        &[AnswerLost],
+        &[ResponseLost],
         &[Lost],
         &[Retried],
         &[Late],
         &[Lost, Lost],
-        &[Lost, AnswerLost],
+        &[Lost, ResponseLost],
         &[Lost, Late],
         &[Late, Late],
     ];
@@ -290,7 +294,7 @@ async fn a_put_in_doubt_is_resolved() {
         append(&other, 0..10).await;
 
         faulty.plan(faults);
-        assert_eq!(append(&table, 10..20).await, 2, "{faults:?}: after the other's commit");
+        assert_eq!(append(&table, 10..20).await, 2, "{faults:?}: after the other handle's commit");
         assert_eq!(table.snapshot().rows(), 20, "{faults:?}");
         assert_eq!(append(&table, 20..30).await, 3, "{faults:?}: the next commit succeeds");
         other.refresh().await.unwrap();
@@ -300,9 +304,9 @@ async fn a_put_in_doubt_is_resolved() {
 }
 
 #[tokio::test]
-async fn a_repeated_commit_in_doubt_is_stored_once() {
-    use StoreFault::{AnswerLost, Late, Lost};
-    for faults in [&[Lost, Lost, Lost][..], &[Lost, Lost, Late], &[Late, Lost, Lost], &[AnswerLost]] {
+async fn a_repeated_in_doubt_commit_is_stored_once() {
+    use StoreFault::{Late, Lost, ResponseLost};
+    for faults in [&[Lost, Lost, Lost][..], &[Lost, Lost, Late], &[Late, Lost, Lost], &[ResponseLost]] {
         let faulty = FaultyStore::new(Arc::new(InMemory::new()));
         let store = Store::wrap(Arc::clone(&faulty) as _, "memory:///".parse().unwrap(), "lake".into());
         let table = open(&store).await;
@@ -408,7 +412,7 @@ async fn checkpoints_are_written_when_due_and_load_the_same_snapshot() {
     }
 }
 
-/// Makes 24 commits of ten events, and two checkpoints.
+/// Makes 24 commits of ten events each, and writes two checkpoints.
 async fn fill(table: &Table) {
     for number in 0..24 {
         append(table, number * 10..number * 10 + 10).await;
@@ -424,7 +428,8 @@ async fn a_handle_reloads_a_log_that_was_cleaned_up() {
     let clock = Clock::fixed(Clock::System.now() + 2 * DAY);
     let store = store.with_clock(clock.clone());
     let (writer, stalled) = (open(&store).await, open(&store).await);
-    // All entries are older than the retention. The second checkpoint removes those before the first.
+    // All entries are older than the retention period. Writing the second checkpoint removes the entries before the
+    // first.
     fill(&writer).await;
     let listing = Log::of(&store, writer.location().1).list(0).await.unwrap();
     assert_eq!(listing.checkpoints.keys().collect::<Vec<_>>(), [&12, &24]);

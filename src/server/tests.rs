@@ -11,7 +11,7 @@ use tokio::time::MissedTickBehavior;
 use tracing_subscriber::fmt::MakeWriter;
 
 use super::*;
-use crate::tenancy::{Mint, Scope};
+use crate::tenancy::{DevelopmentToken, Scope};
 
 /// The time limit for any wait; a hang fails instead of blocking the suite.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -110,7 +110,7 @@ impl Running {
         std::fs::create_dir_all(folder.join("lake")).unwrap();
         std::fs::write(folder.join("places.csv"), "id,city\n1,Lima\n").unwrap();
         let config = Config::parse(config, "test", folder, std::iter::empty()).unwrap();
-        let mint = Mint {
+        let mint = DevelopmentToken {
             issuer: String::new(),
             tenant: Some("acme".to_owned()),
             subject: "user".to_owned(),

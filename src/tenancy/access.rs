@@ -1,7 +1,7 @@
 //! The rights of a verified caller: tenant, scopes and row rules.
 //!
-//! In: a [`Grant`], which only `verify` creates. Out: an [`Access`], which endpoints, ingest and query check before
-//! they act.
+//! Only `verify` creates an [`Access`], from the [`Grant`] that it finds in a token. Endpoints, ingest and query check
+//! the [`Access`] before they act.
 //!
 //! **Invariant:** an operator (a caller without a tenant) can send events and operate the server, but never query.
 
@@ -18,11 +18,11 @@ use crate::error::{Error, Result};
 /// A permission in a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Scope {
-    /// Run queries.
+    /// Permits running queries.
     Read,
-    /// Send events.
+    /// Permits sending events.
     Ingest,
-    /// Operate the server.
+    /// Permits operating the server.
     Admin,
 }
 
@@ -30,7 +30,7 @@ impl Scope {
     /// Every scope.
     pub const ALL: [Self; 3] = [Self::Read, Self::Ingest, Self::Admin];
 
-    /// The name in tokens and on the command line.
+    /// Returns the name that tokens and the command line use.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Read => "read",
@@ -51,50 +51,53 @@ impl fmt::Display for Scope {
     }
 }
 
-/// A verified caller. Cheap to clone.
+/// The rights of a verified caller. Cloning it is cheap.
 #[derive(Debug, Clone)]
 pub struct Access(Arc<Grant>);
 
-/// The content of a token with a valid signature, as found by `verify`.
+/// The rights that `verify` found in a token with a valid signature.
 #[derive(Debug)]
 pub(super) struct Grant {
-    /// `None` for an operator.
+    /// The tenant, or `None` for an operator.
     pub(super) tenant: Option<TenantId>,
     pub(super) issuer: String,
     pub(super) subject: String,
-    /// `jti`, or empty.
+    /// The `jti`. Empty if the token has none.
     pub(super) token_id: String,
     pub(super) scopes: Vec<Scope>,
+    /// The time from which the token is refused.
     pub(super) expires: Micros,
+    /// The rules for each visible table, by name.
     pub(super) tables: BTreeMap<String, TableRules>,
     pub(super) policy_version: u64,
 }
 
-/// An additional row rule with values from the token: the column must equal one of the values.
+/// A row rule in addition to the tenant's: the column must equal one of the values, which come from the token.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RowRule {
-    /// A column of the table.
+    /// The name of the column.
     pub column: String,
-    /// The allowed values as text, to be parsed as the column's type. If empty, no rows are visible.
+    /// The allowed values as strings, which are parsed as the column's type. If the list is empty, no rows are visible.
     pub values: Vec<String>,
 }
 
 /// The part of one table that a caller may see.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TableRules {
-    /// The readable columns; `None` for all. Tenant, time and id columns must be listed like any other.
+    /// The readable columns, or `None` if all columns are readable. Tenant, time and id columns must be listed like any
+    /// other column.
     pub columns: Option<Vec<String>>,
-    /// Row rules in addition to the tenant's. All of them must hold.
+    /// The row rules in addition to the tenant's. A row must satisfy all of them.
     pub rows: Vec<RowRule>,
 }
 
 impl Access {
-    /// Only `verify` calls this.
+    /// Creates an access from a grant. Only `verify` calls this function.
     pub(super) fn new(grant: Grant) -> Self {
         Self(Arc::new(grant))
     }
 
-    /// The tenant. `Forbidden` for an operator, which has none and cannot query.
+    /// Returns the tenant. Returns `Forbidden` for an operator, who has no tenant and cannot query.
     pub fn tenant(&self) -> Result<&TenantId> {
         self.0.tenant.as_ref().ok_or_else(|| {
             Error::forbidden(
@@ -103,12 +106,12 @@ impl Access {
         })
     }
 
-    /// The owner of events that this caller sends.
+    /// Returns the owner of the events that this caller sends.
     pub fn owner(&self) -> Owner {
         self.0.tenant.clone().map_or(Owner::PerEvent, Owner::Tenant)
     }
 
-    /// Checks that the caller has `scope`. `Forbidden` if not.
+    /// Checks that the caller has `scope`. Returns `Forbidden` if not.
     pub fn require(&self, scope: Scope) -> Result<()> {
         if self.0.scopes.contains(&scope) {
             return Ok(());
@@ -118,7 +121,7 @@ impl Access {
         )))
     }
 
-    /// Checks that the token has not expired since it was verified. `Unauthenticated` if it has.
+    /// Checks that the token has not expired since it was verified. Returns `Unauthenticated` if it has.
     pub fn check_expiry(&self, now: Micros) -> Result<()> {
         if now < self.0.expires {
             return Ok(());
@@ -126,26 +129,27 @@ impl Access {
         Err(Error::unauthenticated("the token has expired: get a new one"))
     }
 
-    /// The time from which the token is refused: `exp` plus the leeway, or the maximum age if that is earlier.
+    /// Returns the time from which the token is refused: `exp` plus the leeway, or the time at which it reaches the
+    /// maximum age, if that is earlier.
     pub fn expires(&self) -> Micros {
         self.0.expires
     }
 
-    /// `iss`, `sub`, `jti` (or empty).
+    /// Returns `iss`, `sub` and `jti`. The `jti` is empty if the token has none.
     pub fn identity(&self) -> (&str, &str, &str) {
         (&self.0.issuer, &self.0.subject, &self.0.token_id)
     }
 
-    /// The rules for `table`; `None` if the caller may not see it.
+    /// Returns the rules for `table`, or `None` if the caller may not see it.
     pub fn rules(&self, table: &str) -> Option<&TableRules> {
         self.0.tables.get(table)
     }
 
-    /// A digest of everything that determines which rows and columns the caller sees, for binding tickets and cache
-    /// entries. Callers of one tenant with the same rules share it.
+    /// Returns a digest of everything that determines which rows and columns the caller sees. Tickets and cache entries
+    /// are bound to it. Callers of one tenant with the same rules share it.
     pub fn fingerprint(&self) -> [u8; 16] {
         let mut digest = Sha256::new();
-        // Every text and list is preceded by its length, so that different rules never hash the same bytes.
+        // Every string and list is preceded by its length, so different rules never hash the same bytes.
         let mut text = |text: &str| {
             digest.update((text.len() as u64).to_le_bytes());
             digest.update(text);

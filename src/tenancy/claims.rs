@@ -1,8 +1,8 @@
 //! Strict parsing of token claims: JSON objects without duplicate keys, and claims of the exact type.
 //!
-//! In: a base64url part of a token, or the text of a key set. Out: typed values, or an error that names the claim.
+//! Parses a base64url part of a token, or a key set's text. Returns typed values, or an error that names the claim.
 //!
-//! **Invariant:** an object with a duplicate key at any depth is refused, because different readers could use different
+//! **Invariant:** an object with a duplicate key at any depth is refused, because different parsers could use different
 //! values.
 //! **Invariant:** a claim of the wrong type is an error, never treated as absent.
 
@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 
 /// The maximum length of `iss`, `sub`, `jti`, `kid` and `typ`, in bytes.
 pub(super) const TEXT_BYTES_MAX: usize = 256;
-/// The last second of the year 9999. Later times are refused.
+/// The last second of the year 9999, in seconds since 1970. Later times are refused.
 const SECONDS_MAX: i64 = 253_402_300_799;
 
 /// A JSON object of a token: its header or its claims.
@@ -31,12 +31,13 @@ impl Claims {
         object(&bytes).map(Self)
     }
 
-    /// The value of a top-level claim.
+    /// Returns the value of a top-level claim.
     pub(super) fn get(&self, name: &str) -> Option<&Value> {
         self.0.get(name)
     }
 
-    /// An optional text claim, which must not be empty, too long, or contain control characters.
+    /// Returns an optional string claim. It must not be empty, must not be too long, and must not contain control
+    /// characters.
     pub(super) fn text(&self, name: &str) -> Result<Option<&str>> {
         match self.0.get(name) {
             None => Ok(None),
@@ -48,7 +49,7 @@ impl Claims {
         }
     }
 
-    /// An optional time claim (RFC 7519, NumericDate): seconds since 1970, with fractions truncated.
+    /// Returns an optional time claim (RFC 7519, NumericDate) in seconds since 1970. Fractions are truncated.
     pub(super) fn seconds(&self, name: &str) -> Result<Option<i64>> {
         let Some(value) = self.0.get(name) else { return Ok(None) };
         let Value::Number(number) = value else { return Err(refuse(name, "is not a number")) };
@@ -59,7 +60,7 @@ impl Claims {
         }
     }
 
-    /// The value at `path`; `None` if a step is missing.
+    /// Returns the value at `path`, or `None` if a step is missing.
     pub(super) fn at(&self, path: &ClaimPath) -> Option<&Value> {
         let (first, rest) = path.0.split_first()?;
         rest.iter().try_fold(self.0.get(first)?, |value, step| value.as_object()?.get(step))
@@ -67,12 +68,12 @@ impl Claims {
 }
 
 /// The path of a claim: a name, or names joined by dots (`app.tenant`). A URL or URN (`https://example.com/tenant`) is
-/// a single name including its dots.
+/// a single name, even if it contains dots.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ClaimPath(Vec<String>);
 
 impl ClaimPath {
-    /// Parses a path; `Invalid` if a step is empty.
+    /// Parses a path. Returns `Invalid` if a step is empty.
     pub(super) fn parse(text: &str) -> Result<Self> {
         let is_one_name = text.contains("://") || text.starts_with("urn:");
         let steps: Vec<String> =
@@ -85,7 +86,7 @@ impl ClaimPath {
         Ok(Self(steps))
     }
 
-    /// The top-level claim.
+    /// Returns the name of the top-level claim.
     pub(super) fn first(&self) -> &str {
         &self.0[0]
     }
@@ -115,7 +116,7 @@ pub(super) fn object(bytes: &[u8]) -> Result<Map<String, Value>> {
 }
 
 fn malformed(why: &str) -> Error {
-    Error::unauthenticated(format!("token is malformed: a part of it {why}"))
+    Error::unauthenticated(format!("token is malformed: one of its parts {why}"))
 }
 
 fn refuse(name: &str, why: &str) -> Error {

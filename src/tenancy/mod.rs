@@ -1,40 +1,43 @@
-//! Tenancy: token verification and keys, the [`Access`] of a caller, row and column policies, and limits per tenant.
+//! Tenancy: token verification and keys, the [`Access`] of a caller, row and column policies, and query slots per
+//! tenant.
 //!
 //! ```text
-//!   token ─► verify ─ shape, issuer, algorithm ─► keys (secret, PEM, JWKS file; JWKS URL by `jwks`)
+//!   token ─► verify ─ shape, issuer, algorithm ─► issuer_keys (secret, PEM, JWKS file; JWKS URL: fetched_key_set)
 //!              │                                     │
 //!              │                                     ▼
-//!              │◄───────────────────────────────── token: is the signature valid?
+//!              │◄───────────────────────────────── signature: is it valid?
 //!              │ verified claims
 //!              ▼
 //!            policy ─► Access ─► (ingest, query, flight, http)          query_slots: Slots per tenant
 //! ```
 //!
 //! **Invariant:** an [`Access`] comes only from a verified token: its fields are private, and only `verify` creates it.
-//! **Invariant:** the value of a claim becomes a typed literal, never a part of SQL text.
-//! **Invariant:** without a claim there are no rows: missing, null, empty or wrongly typed claims are refused.
+//! **Invariant:** a claim's value becomes a typed literal, never a part of SQL text.
+//! **Invariant:** a claim that is null, empty or of the wrong type never gives access to rows. The same is true of a
+//! required claim that is missing.
 //! **Invariant:** before the signature is verified, only the token's `iss` and header are read.
 
 mod access;
-mod mint;
+mod development_token;
 mod query_slots;
 mod verify;
 
 mod claims;
 mod policy;
 
-mod jwks;
-mod keys;
-mod token;
+mod fetched_key_set;
+mod issuer_keys;
+mod key_set;
+mod signature;
 
 #[cfg(test)]
-mod jwks_tests;
+mod fetched_key_set_tests;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
 pub use access::{Access, RowRule, Scope, TableRules};
-pub use mint::Mint;
+pub use development_token::DevelopmentToken;
 pub use query_slots::{Slot, Slots};
 pub use verify::Verifier;

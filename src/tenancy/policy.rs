@@ -1,8 +1,10 @@
-//! Policies: the columns and rows of its own data that a tenant may see. In: configuration. Out: [`TableRules`].
+//! Policies determine which columns and rows of its own data a tenant may see. Together with a token's claims, the
+//! configured policies give the [`TableRules`] of a caller.
 //!
-//! A table without a policy is invisible. A quarantine (`<table>_quarantine`) has whole events as received, including
-//! values that column lists hide, and lacks the columns that row rules need. It is therefore visible only if the table
-//! has no column list and no row rules, unless it has its own policy (`[policy.<table>_quarantine]`).
+//! A table without a policy is invisible. A quarantine (`<table>_quarantine`) contains whole events as received,
+//! including values that a column list would hide, and it lacks the columns that row rules need. It is therefore
+//! visible only if the table has neither a column list nor row rules, or if it has its own policy
+//! (`[policy.<table>_quarantine]`).
 //!
 //! **Invariant:** a claim that is null, empty, nested or of mixed types permits no rows, whether it is required or not.
 
@@ -16,7 +18,7 @@ use super::claims::{ClaimPath, Claims};
 use crate::config::{PolicyConfig, QUARANTINE_SUFFIX, RowRuleConfig};
 use crate::error::Error;
 
-/// The policies of all tables, before they are resolved with a token's claims.
+/// The policies of all tables, before a token's claims are applied to them.
 #[derive(Debug)]
 pub(super) struct Policy {
     tables: BTreeMap<String, TablePolicy>,
@@ -37,13 +39,13 @@ struct RowPolicy {
 }
 
 impl Policy {
-    /// Checks every table's policy, and adds faults to `faults`.
-    pub(super) fn new(config: &BTreeMap<String, PolicyConfig>, faults: &mut Vec<String>) -> Self {
+    /// Checks every table's policy, and appends all problems to `problems`.
+    pub(super) fn new(config: &BTreeMap<String, PolicyConfig>, problems: &mut Vec<String>) -> Self {
         let mut tables = BTreeMap::new();
         for (name, policy) in config {
             let table = TablePolicy {
                 columns: (!policy.columns.is_empty()).then(|| policy.columns.clone()),
-                rows: policy.rows.iter().filter_map(|rule| row(name, rule, faults)).collect(),
+                rows: policy.rows.iter().filter_map(|rule| row(name, rule, problems)).collect(),
             };
             let is_unrestricted = table.columns.is_none() && table.rows.is_empty();
             let quarantine = format!("{name}{QUARANTINE_SUFFIX}");
@@ -55,12 +57,12 @@ impl Policy {
         Self { version: version(&tables), tables }
     }
 
-    /// A digest of the policies, which changes whenever they do.
+    /// Returns a digest of the policies, which changes whenever a policy changes.
     pub(super) fn version(&self) -> u64 {
         self.version
     }
 
-    /// The rules of every visible table for these claims.
+    /// Returns the rules of every visible table for these claims.
     pub(super) fn rules(&self, claims: &Claims) -> BTreeMap<String, TableRules> {
         self.tables.iter().map(|(name, table)| (name.clone(), table.rules(claims))).collect()
     }
@@ -76,29 +78,30 @@ impl TablePolicy {
 }
 
 impl RowPolicy {
-    /// Resolves the rule; `None` if the claim is missing and optional.
+    /// Applies the claims to the rule. Returns `None` if the claim is optional and missing.
     fn rule(&self, claims: &Claims) -> Option<RowRule> {
         let values = match claims.at(&self.claim) {
             None if self.required => Vec::new(),
             None => return None,
-            Some(value) => texts(value),
+            Some(value) => strings(value),
         };
         Some(RowRule { column: self.column.clone(), values })
     }
 }
 
-/// The text of a string, number or boolean, or of each item in a list of one of these types. Empty for anything else.
-fn texts(value: &Value) -> Vec<String> {
+/// Converts a string, number or boolean to a string, or each item of a list whose items all have one of these types.
+/// Returns an empty list for any other value.
+fn strings(value: &Value) -> Vec<String> {
     let items = match value {
         Value::Array(items) => items.as_slice(),
         single => std::slice::from_ref(single),
     };
     let is_one_kind = items.iter().all(|item| std::mem::discriminant(item) == std::mem::discriminant(&items[0]));
-    let texts: Option<Vec<String>> = items.iter().map(text).collect();
-    texts.filter(|_| is_one_kind).unwrap_or_default()
+    let strings: Option<Vec<String>> = items.iter().map(string).collect();
+    strings.filter(|_| is_one_kind).unwrap_or_default()
 }
 
-fn text(value: &Value) -> Option<String> {
+fn string(value: &Value) -> Option<String> {
     match value {
         Value::String(text) if text.is_empty() => None,
         Value::String(text) => Some(text.clone()),
@@ -108,7 +111,7 @@ fn text(value: &Value) -> Option<String> {
     }
 }
 
-fn row(table: &str, rule: &RowRuleConfig, faults: &mut Vec<String>) -> Option<RowPolicy> {
+fn row(table: &str, rule: &RowRuleConfig, problems: &mut Vec<String>) -> Option<RowPolicy> {
     let key = format!("policy.{table}.rows");
     let claim = ClaimPath::parse(&rule.claim).and_then(|claim| {
         if rule.column.is_empty() { Err(Error::invalid("a rule has no column: set `column`")) } else { Ok(claim) }
@@ -116,13 +119,13 @@ fn row(table: &str, rule: &RowRuleConfig, faults: &mut Vec<String>) -> Option<Ro
     match claim {
         Ok(claim) => Some(RowPolicy { column: rule.column.clone(), claim, required: rule.required }),
         Err(error) => {
-            faults.push(error.at(key).to_string());
+            problems.push(error.at(key).to_string());
             None
         }
     }
 }
 
-/// A digest of the policies.
+/// Returns a digest of the policies.
 fn version(tables: &BTreeMap<String, TablePolicy>) -> u64 {
     let digest = Sha256::digest(format!("{tables:?}"));
     digest.iter().take(8).fold(0, |version, byte| version << 8 | u64::from(*byte))
@@ -154,7 +157,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn claims_become_values_or_permit_no_rows() {
+    async fn claims_become_allowed_values_or_permit_no_rows() {
         let cases = [
             (json!({"a": "x"}), vec!["x"]),
             (json!({"a": 7}), vec!["7"]),

@@ -1,10 +1,10 @@
-//! Query limits per tenant: the number of running queries, the number of waiting queries, and the waiting time.
+//! Query slots per tenant: limits how many of a tenant's queries run, how many wait, and how long they wait.
 //!
 //! ```text
 //!   take ─► queue position (running or waiting; counted) ─► permit (running; first come, first served) ─► Slot
 //! ```
 //!
-//! **Invariant:** a queue position is released when its holder is dropped, even while waiting.
+//! **Invariant:** a queue position is released when its holder is dropped, even if the query is still waiting.
 //! **Invariant:** a tenant without queries uses no memory.
 
 use std::collections::HashMap;
@@ -17,7 +17,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::contract::TenantId;
 use crate::error::{Error, Result};
 
-/// The retry time of a refused query.
+/// The time after which the client of a refused query should retry.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// The query slots of all tenants.
@@ -29,11 +29,11 @@ pub struct Slots {
     queues: Arc<TenantQueues>,
 }
 
-/// A slot for one query, released when dropped.
+/// The slot of one query. Dropping it releases the slot.
 #[derive(Debug)]
-#[must_use = "a dropped slot is released at once"]
+#[must_use = "a dropped slot is released immediately"]
 pub struct Slot {
-    // Drop order: the permit before the queue that it belongs to.
+    // Field order is drop order: the permit is dropped before the queue that it belongs to.
     _permit: OwnedSemaphorePermit,
     _position: QueuePosition,
 }
@@ -44,11 +44,13 @@ struct TenantQueues(Mutex<HashMap<TenantId, TenantQueue>>);
 
 #[derive(Debug)]
 struct TenantQueue {
+    /// Has one permit for each query that may run.
     running: Arc<Semaphore>,
+    /// The number of running and waiting queries.
     queries: usize,
 }
 
-/// A position in a tenant's queue, running or waiting.
+/// A running or waiting query's position in its tenant's queue.
 #[derive(Debug)]
 struct QueuePosition {
     tenant: TenantId,
@@ -56,13 +58,15 @@ struct QueuePosition {
 }
 
 impl Slots {
-    /// Allows `running_max` running queries per tenant, and `waiting_max` more that wait for at most `wait_max`.
+    /// Allows `running_max` running queries per tenant. Another `waiting_max` queries may wait, each for at most
+    /// `wait_max`.
     pub fn new(running_max: usize, waiting_max: usize, wait_max: Duration) -> Self {
         Self { running_max, waiting_max, wait_max, queues: Arc::default() }
     }
 
-    /// Takes a slot. `Limited` with a retry time if the queue is full or the wait is too long. Slots of a tenant are
-    /// first come, first served; tenants do not wait for each other. Dropping the future leaves the queue.
+    /// Takes a slot, after waiting for one if necessary. Returns `Limited` with a retry time if the queue is full or
+    /// the wait is too long. A tenant's queries get slots in the order in which they arrived. Tenants do not wait for
+    /// each other. Dropping the future gives up the position in the queue.
     pub async fn take(&self, tenant: &TenantId) -> Result<Slot> {
         let (position, running) = self.enqueue(tenant)?;
         match tokio::time::timeout(self.wait_max, running.acquire_owned()).await {
@@ -77,7 +81,7 @@ impl Slots {
         }
     }
 
-    /// The number of tenants with running or waiting queries.
+    /// Returns the number of tenants with running or waiting queries.
     pub fn tenants(&self) -> usize {
         self.queues.lock().len()
     }
@@ -104,7 +108,8 @@ impl Slots {
 }
 
 impl TenantQueues {
-    /// A panic cannot leave a count half-changed, so a poisoned lock is still consistent.
+    /// Locks the queues. A panic cannot leave a count half-changed, so the queues are consistent even if the lock is
+    /// poisoned.
     fn lock(&self) -> MutexGuard<'_, HashMap<TenantId, TenantQueue>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

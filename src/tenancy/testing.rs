@@ -1,13 +1,13 @@
-//! Test support for all modules: an [`Access`] from a signed token, the only way to get one.
+//! Test support for all modules: creates an [`Access`] from a signed token, which is the only way to get one.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{Access, Mint, Scope, Verifier};
+use super::{Access, DevelopmentToken, Scope, Verifier};
 use crate::clock::Clock;
 use crate::config::{AuthConfig, IssuerConfig, PolicyConfig, Secret};
 
-/// A configuration with one issuer, `dev`, with a shared secret and the operator `ops`.
+/// Returns a configuration with one issuer, `dev`, which has a shared secret and the operator `ops`.
 pub(crate) fn auth() -> AuthConfig {
     AuthConfig {
         issuers: BTreeMap::from([("dev".to_owned(), issuer())]),
@@ -23,7 +23,7 @@ pub(crate) fn auth() -> AuthConfig {
     }
 }
 
-/// The issuer of [`auth`].
+/// Returns the issuer of [`auth`].
 pub(crate) fn issuer() -> IssuerConfig {
     IssuerConfig {
         issuer: "https://issuer.test".to_owned(),
@@ -40,20 +40,20 @@ pub(crate) fn issuer() -> IssuerConfig {
     }
 }
 
-/// A verified caller of `tenant` (`None` for the operator) with these scopes, who may see all of `tables`.
+/// Returns a verified caller of `tenant` (`None` for the operator) with these scopes, who may see all of `tables`.
 pub(crate) async fn access(tenant: Option<&str>, scopes: &[Scope], tables: &[&str]) -> Access {
     let policy = tables.iter().map(|table| ((*table).to_owned(), PolicyConfig::default())).collect();
     access_under(tenant, scopes, &policy, serde_json::json!({})).await
 }
 
-/// The same with a given policy and additional claims (a JSON object).
+/// Does the same as [`access`], with the given policy and additional claims (a JSON object).
 pub(crate) async fn access_under(
     tenant: Option<&str>,
     scopes: &[Scope],
     policy: &BTreeMap<String, PolicyConfig>,
     claims: serde_json::Value,
 ) -> Access {
-    let mint = Mint {
+    let token = DevelopmentToken {
         issuer: String::new(),
         tenant: tenant.map(str::to_owned),
         subject: if tenant.is_some() { "user" } else { "ops" }.to_owned(),
@@ -61,6 +61,6 @@ pub(crate) async fn access_under(
         age: Duration::from_secs(3_600),
         claims: claims.as_object().cloned().unwrap_or_default(),
     };
-    let token = mint.sign(&auth(), &Clock::System).unwrap();
+    let token = token.sign(&auth(), &Clock::System).unwrap();
     Verifier::new(&auth(), policy, Clock::System).unwrap().verify(&token).await.unwrap()
 }

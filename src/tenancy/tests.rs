@@ -1,4 +1,4 @@
-//! Tests of token verification: each case is a token and the expected reason for refusing it.
+//! Tests token verification. Each case has a token and the expected reason for refusing it.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -7,8 +7,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
+use super::signature::{Algorithm, sign, signing};
 use super::testing::{auth, issuer};
-use super::token::{Algorithm, sign, signing};
 use super::{Access, Scope, Verifier};
 use crate::clock::{Clock, SECOND};
 use crate::config::{AuthConfig, IssuerConfig, Secret};
@@ -33,7 +33,7 @@ fn good() -> Value {
     })
 }
 
-/// Valid claims with changes. A `null` value removes the claim.
+/// Returns valid claims with `changes`. A `null` value removes the claim.
 fn with(changes: Value) -> String {
     let mut claims = good();
     for (name, value) in changes.as_object().unwrap() {
@@ -45,7 +45,7 @@ fn with(changes: Value) -> String {
     claims.to_string()
 }
 
-/// Signs with the secret of the test issuer.
+/// Signs with the test issuer's secret.
 fn signed(header: &str, claims: &str) -> String {
     let secret = issuer().secret.unwrap();
     sign(Algorithm::parse("HS256").unwrap(), &secret, header, claims).unwrap()
@@ -57,7 +57,8 @@ async fn verify(auth: &AuthConfig, token: &str) -> Result<Access> {
     Verifier::new(auth, &BTreeMap::new(), Clock::fixed(NOW * SECOND)).unwrap().verify(token).await
 }
 
-/// Verifies each token. The expected reason is a part of the error message, or empty if the token is accepted.
+/// Verifies each token. The expected reason must be part of the error message. It is empty if the token must be
+/// accepted.
 async fn check(auth: &AuthConfig, cases: &[(&str, String, Kind, &str)]) {
     for (name, token, kind, reason) in cases {
         let outcome = verify(auth, token).await;
@@ -88,11 +89,11 @@ async fn each_claim_is_checked() {
     let cases = [
         ("good", with(json!({})), U, ""),
         ("iss missing", with(json!({"iss": null})), U, "`iss`"),
-        ("iss of a stranger", with(json!({"iss": "https://evil.test"})), U, "`iss`"),
-        ("iss with a slash more", with(json!({"iss": "https://issuer.test/"})), U, "`iss`"),
+        ("iss not trusted", with(json!({"iss": "https://evil.test"})), U, "`iss`"),
+        ("iss with an extra slash", with(json!({"iss": "https://issuer.test/"})), U, "`iss`"),
         ("iss as a list", with(json!({"iss": ["https://issuer.test"]})), U, "`iss` is not a string"),
         ("aud missing", with(json!({"aud": null})), U, "`aud`"),
-        ("aud of another", with(json!({"aud": "billing"})), U, "`aud`"),
+        ("aud of another server", with(json!({"aud": "billing"})), U, "`aud`"),
         ("aud in a list", with(json!({"aud": ["billing", "glasshouse"]})), U, ""),
         ("aud not in a list", with(json!({"aud": ["billing"]})), U, "`aud`"),
         ("aud in an empty list", with(json!({"aud": []})), U, "`aud`"),
@@ -123,17 +124,17 @@ async fn each_claim_is_checked() {
         ("sub missing", with(json!({"sub": null})), U, "`sub` is missing"),
         ("sub empty", with(json!({"sub": ""})), U, "`sub` is empty"),
         ("sub as a number", with(json!({"sub": 7})), U, "`sub` is not a string"),
-        ("sub endless", with(json!({"sub": "x".repeat(257)})), U, "`sub` is too long"),
-        ("sub of two lines", with(json!({"sub": "ann\nops"})), U, "`sub` has control"),
+        ("sub too long", with(json!({"sub": "x".repeat(257)})), U, "`sub` is too long"),
+        ("sub with a newline", with(json!({"sub": "ann\nops"})), U, "`sub` has control"),
         ("jti", with(json!({"jti": "1"})), U, ""),
         ("jti as a number", with(json!({"jti": 1})), U, "`jti` is not a string"),
         ("a duplicate key", raw(r#""sub":"bob""#), U, "distinct keys"),
-        ("a duplicate key by escape", raw(r#""\u0073ub":"bob""#), U, "distinct keys"),
-        ("a duplicate key deep inside", raw(r#""a":[{"b":1,"b":2}]"#), U, "distinct keys"),
+        ("a duplicate key with an escape", raw(r#""\u0073ub":"bob""#), U, "distinct keys"),
+        ("a nested duplicate key", raw(r#""a":[{"b":1,"b":2}]"#), U, "distinct keys"),
         ("deep nesting", raw(&format!(r#""a":{}1{}"#, "[".repeat(200), "]".repeat(200))), U, "token is malformed"),
         ("a list of claims", format!("[{}]", with(json!({}))), U, "not a JSON object"),
         ("two objects", format!("{0}{0}", with(json!({}))), U, "token is malformed"),
-        ("no JSON", "hello".to_owned(), U, "token is malformed"),
+        ("not JSON", "hello".to_owned(), U, "token is malformed"),
     ];
     let tokens = cases.map(|(name, claims, kind, reason)| (name, signed(HEADER, &claims), kind, reason));
     check(&auth(), &tokens).await;
@@ -152,20 +153,20 @@ async fn tenants_and_scopes_fail_closed() {
         ("tenant missing", with(json!({"tenant": null})), F, "no tenant claim"),
         ("tenant null", raw("null"), F, "not a string"),
         ("tenant empty", raw(r#""""#), F, "not a valid tenant id"),
-        ("tenant a list", raw(r#"["acme"]"#), F, "not a string"),
-        ("tenant an object", raw(r#"{"acme":1}"#), F, "not a string"),
-        ("tenant a number", raw("7"), F, "not a string"),
+        ("tenant as a list", raw(r#"["acme"]"#), F, "not a string"),
+        ("tenant as an object", raw(r#"{"acme":1}"#), F, "not a string"),
+        ("tenant as a number", raw("7"), F, "not a string"),
         ("tenant true", raw("true"), F, "not a string"),
-        ("tenant endless", raw(&format!(r#""{}""#, "x".repeat(257))), F, "not a valid tenant id"),
+        ("tenant too long", raw(&format!(r#""{}""#, "x".repeat(257))), F, "not a valid tenant id"),
         ("tenant with a NUL", raw(r#""ac\u0000me""#), F, "not a valid tenant id"),
-        ("tenant like SQL", raw(r#""a' OR '1'='1""#), F, ""),
+        ("tenant that looks like SQL", raw(r#""a' OR '1'='1""#), F, ""),
         ("scope missing", with(json!({"scope": null})), U, ""),
-        ("scope a number", with(json!({"scope": 1})), U, "scope claim"),
+        ("scope as a number", with(json!({"scope": 1})), U, "scope claim"),
         ("scope null", with(json!({})).replace(r#""read ingest""#, "null"), U, "scope claim"),
-        ("scope a mixed list", with(json!({"scope": ["read", 1]})), U, "scope claim"),
-        ("scope of others", with(json!({"scope": "openid email"})), U, ""),
+        ("scope as a mixed list", with(json!({"scope": ["read", 1]})), U, "scope claim"),
+        ("unknown scopes", with(json!({"scope": "openid email"})), U, ""),
         ("operator", operator(json!({})), U, ""),
-        ("operator without a scope", operator(json!({"scope": "read"})), F, "no tenant claim"),
+        ("operator without the ingest scope", operator(json!({"scope": "read"})), F, "no tenant claim"),
         (
             "operator with a null tenant",
             operator(json!({"tenant": 0})).replace(r#""tenant":0"#, r#""tenant":null"#),
@@ -187,26 +188,26 @@ async fn headers_are_checked() {
         ("typ of an access token", r#"{"alg":"HS256","typ":"at+JWT"}"#, ""),
         ("typ as a media type", r#"{"alg":"HS256","typ":"application/at+jwt"}"#, ""),
         ("typ of a logout token", r#"{"alg":"HS256","typ":"logout+jwt"}"#, "`typ`"),
-        ("typ a number", r#"{"alg":"HS256","typ":1}"#, "`typ` is not a string"),
+        ("typ as a number", r#"{"alg":"HS256","typ":1}"#, "`typ` is not a string"),
         ("alg missing", r#"{"typ":"JWT"}"#, "`alg`"),
         ("alg none", r#"{"alg":"none"}"#, "`alg`"),
         ("alg None", r#"{"alg":"None"}"#, "`alg`"),
         ("alg in lower case", r#"{"alg":"hs256"}"#, "`alg`"),
         ("alg not listed", r#"{"alg":"HS512"}"#, "`alg`"),
-        ("alg a list", r#"{"alg":["HS256"]}"#, "`alg` is not a string"),
+        ("alg as a list", r#"{"alg":["HS256"]}"#, "`alg` is not a string"),
         ("alg twice", r#"{"alg":"HS256","alg":"none"}"#, "distinct keys"),
         ("crit", r#"{"alg":"HS256","crit":["exp"]}"#, "`crit`"),
         ("crit empty", r#"{"alg":"HS256","crit":[]}"#, "`crit`"),
         ("b64", r#"{"alg":"HS256","b64":false}"#, "`b64`"),
         ("kid", r#"{"alg":"HS256","kid":"any"}"#, ""),
-        ("kid a number", r#"{"alg":"HS256","kid":1}"#, "`kid` is not a string"),
+        ("kid as a number", r#"{"alg":"HS256","kid":1}"#, "`kid` is not a string"),
         ("kid null", r#"{"alg":"HS256","kid":null}"#, "`kid` is not a string"),
         ("kid empty", r#"{"alg":"HS256","kid":""}"#, "`kid` is empty"),
-        ("kid of two lines", "{\"alg\":\"HS256\",\"kid\":\"a\\n\"}", "`kid` has control"),
-        ("kid endless", &long, "`kid` is too long"),
-        ("kid a path", r#"{"alg":"HS256","kid":"../../dev/null"}"#, ""),
+        ("kid with a newline", "{\"alg\":\"HS256\",\"kid\":\"a\\n\"}", "`kid` has control"),
+        ("kid too long", &long, "`kid` is too long"),
+        ("kid as a path", r#"{"alg":"HS256","kid":"../../dev/null"}"#, ""),
         ("jku is ignored", r#"{"alg":"HS256","jku":"https://evil.test/keys"}"#, ""),
-        ("no object", r#"["HS256"]"#, "not a JSON object"),
+        ("not an object", r#"["HS256"]"#, "not a JSON object"),
     ];
     let tokens = cases.map(|(name, header, reason)| (name, signed(header, &with(json!({}))), U, reason));
     check(&auth(), &tokens).await;
@@ -229,17 +230,17 @@ async fn malformed_tokens_are_refused() {
         ("encrypted", format!("{token}.{header}.{claims}"), "JWE"),
         ("unsigned", format!("{message}."), "empty part"),
         ("no claims", format!("{header}..{signature}"), "empty part"),
-        ("whitespace before", format!(" {token}"), "whitespace"),
-        ("a newline behind", format!("{token}\n"), "whitespace"),
+        ("leading whitespace", format!(" {token}"), "whitespace"),
+        ("a trailing newline", format!("{token}\n"), "whitespace"),
         ("padding", format!("{token}="), "whitespace"),
         ("plus and slash", format!("{message}.+/"), "other invalid characters"),
-        ("beyond ASCII", format!("{message}.é"), "other invalid characters"),
+        ("not ASCII", format!("{message}.é"), "other invalid characters"),
         ("truncated", token[..token.len() - 4].to_owned(), "signature"),
-        ("foreign claims", format!("{header}.{other_claims}.{signature}"), "signature"),
-        ("another signature", format!("{message}.{}", other.rsplit('.').next().unwrap()), "signature"),
+        ("claims of another token", format!("{header}.{other_claims}.{signature}"), "signature"),
+        ("signature of another token", format!("{message}.{}", other.rsplit('.').next().unwrap()), "signature"),
         ("a zero signature", format!("{message}.{}", encode(&[0; 32])), "signature"),
         ("invalid UTF-8", format!("{header}.{}.{signature}", encode(b"{\"iss\":\"\xff\"}")), "malformed"),
-        ("stray bits", format!("{header}.{}.{signature}", "eyJ9"), "malformed"),
+        ("invalid base64url", format!("{header}.{}.{signature}", "eyJ9"), "malformed"),
         ("oversized", signed(HEADER, &with(json!({"x": "x".repeat(64 * 1024)}))), "auth.token_bytes_max"),
         ("large", signed(HEADER, &with(json!({"x": "x".repeat(20 * 1024)}))), ""),
         (
@@ -310,18 +311,18 @@ async fn a_key_is_used_only_with_its_own_algorithms() {
     let shared = |header: &str| sign(Algorithm::parse("HS256").unwrap(), &Secret::new(&pem), header, &claims).unwrap();
     let other = signing::jwk("RS256", RSA_OTHER);
     let cases = [
-        ("its kid", rsa("RS256", json!({"alg": "RS256", "kid": "rsa"})), ""),
-        ("no kid, two that fit", rsa("RS256", json!({"alg": "RS256"})), "no key"),
-        ("no kid, one that fits", rsa("PS256", json!({"alg": "PS256"})), ""),
+        ("the key's kid", rsa("RS256", json!({"alg": "RS256", "kid": "rsa"})), ""),
+        ("no kid, two matching keys", rsa("RS256", json!({"alg": "RS256"})), "no key"),
+        ("no kid, one matching key", rsa("PS256", json!({"alg": "PS256"})), ""),
         ("the key's other algorithm", rsa("PS256", json!({"alg": "PS256", "kid": "rsa"})), "no key"),
-        ("a key that says no algorithm", rsa("PS256", json!({"alg": "PS256", "kid": "bare"})), ""),
+        ("a key without an algorithm", rsa("PS256", json!({"alg": "PS256", "kid": "bare"})), ""),
         ("an unknown kid", rsa("RS256", json!({"alg": "RS256", "kid": "rsa2"})), "no key"),
-        ("a kid of another kind", rsa("RS256", json!({"alg": "RS256", "kid": "ec"})), "no key"),
-        ("RS256 said, PS256 signed", rsa("PS256", json!({"alg": "RS256", "kid": "rsa"})), "signature"),
+        ("the kid of another key type", rsa("RS256", json!({"alg": "RS256", "kid": "ec"})), "no key"),
+        ("declared as RS256, signed with PS256", rsa("PS256", json!({"alg": "RS256", "kid": "rsa"})), "signature"),
         ("the public key as a secret", shared(r#"{"alg":"HS256","kid":"rsa"}"#), "`alg`"),
-        ("the same, said to be RS256", shared(r#"{"alg":"RS256","kid":"rsa"}"#), "signature"),
+        ("the public key as a secret, declared as RS256", shared(r#"{"alg":"RS256","kid":"rsa"}"#), "signature"),
         (
-            "a key brought along",
+            "a key in the token's header",
             signing::sign_pem(
                 "RS256",
                 RSA_OTHER,
@@ -336,7 +337,7 @@ async fn a_key_is_used_only_with_its_own_algorithms() {
 }
 
 #[test]
-fn all_faults_of_the_configuration_are_reported_at_once() {
+fn all_configuration_errors_are_reported_together() {
     let cases: [(&str, AuthConfig); 14] = [
         ("exactly one of", with_keys(&["RS256"], |_| {})),
         (
@@ -381,7 +382,7 @@ fn all_faults_of_the_configuration_are_reported_at_once() {
 }
 
 #[tokio::test]
-async fn an_access_has_the_content_of_the_token() {
+async fn an_access_has_the_rights_in_the_token() {
     let access = verify(&auth(), &signed(HEADER, &with(json!({"jti": "t1", "iat": NOW - 10})))).await.unwrap();
     assert_eq!(access.identity(), ("https://issuer.test", "ann", "t1"));
     assert!(matches!(access.owner(), Owner::Tenant(tenant) if tenant.as_str() == "acme"));
@@ -405,7 +406,7 @@ async fn an_access_has_the_content_of_the_token() {
 }
 
 #[tokio::test]
-async fn claims_may_be_nested_or_have_a_url_as_name() {
+async fn claim_names_may_be_paths_or_urls() {
     let mut auth = auth();
     let issuer = auth.issuers.get_mut("dev").unwrap();
     issuer.tenant_claim = "https://glasshouse.test/tenant".to_owned();

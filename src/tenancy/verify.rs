@@ -1,10 +1,11 @@
-//! Token verification. In: a token. Out: an [`Access`], or an error that states the reason without internals.
+//! Verifies tokens. A valid token becomes an [`Access`]. For any other token, the error states the reason without
+//! internal details.
 //!
-//! The order of checks: size and shape; header; issuer by its exact `iss`; algorithm by the issuer's list; key;
-//! signature; then, on the signed claims, audience, times, subject, tenant, scopes and policy. Follows RFC 8725; no
-//! check is optional.
+//! The checks are made in this order: size and shape, header, issuer (by its exact `iss`), algorithm (by the issuer's
+//! list), key, and signature. Then the signed claims are checked: audience, times, subject, tenant, scopes and policy.
+//! The checks follow RFC 8725, and none of them is optional.
 //!
-//! **Invariant:** the error states which rule was violated, but does not reveal which keys, issuers or subjects exist.
+//! **Invariant:** an error states which rule was violated, but does not reveal which keys, issuers or subjects exist.
 //! **Invariant:** a token with `crit` or `b64` in its header is refused, and a key inside the token is never used.
 
 use std::collections::BTreeMap;
@@ -13,18 +14,18 @@ use serde_json::Value;
 
 use super::access::{Access, Grant, Scope};
 use super::claims::{ClaimPath, Claims};
-use super::keys::Keys;
+use super::issuer_keys::IssuerKeys;
 use super::policy::Policy;
-use super::token::{Algorithm, VerificationKey};
+use super::signature::{Algorithm, VerificationKey};
 use crate::clock::{Clock, Micros, SECOND};
 use crate::config::{AuthConfig, IssuerConfig, PolicyConfig};
 use crate::contract::TenantId;
 use crate::error::{Error, Result};
 
-/// Verifies tokens. Shared by all endpoints.
+/// Verifies tokens. All endpoints share one verifier.
 #[derive(Debug)]
 pub struct Verifier {
-    /// Issuers by their exact `iss`.
+    /// The trusted issuers by their exact `iss`.
     issuers: BTreeMap<String, Issuer>,
     policy: Policy,
     clock: Clock,
@@ -38,31 +39,33 @@ pub struct Verifier {
 struct Issuer {
     audience: String,
     algorithms: Vec<Algorithm>,
-    keys: Keys,
+    keys: IssuerKeys,
     tenant_claim: ClaimPath,
     scope_claim: ClaimPath,
     operators: Vec<String>,
 }
 
 impl Verifier {
-    /// Checks the issuers' keys and algorithms (files are read now, URLs on first use) and the policy. The error lists
-    /// all faults, one per line. A quarantine `<t>_quarantine` has the tenant rule of `<t>`, and is visible if `<t>`
-    /// has no row rules and no column list, or if it has its own policy.
+    /// Creates a verifier after checking the policy and the issuers' keys and algorithms. Key files are read now; URLs
+    /// are fetched on first use. The error lists all problems, one per line.
+    ///
+    /// A quarantine `<table>_quarantine` has the same tenant rule as its table. It is visible if the table has no row
+    /// rules and no column list, or if the quarantine has its own policy.
     pub fn new(auth: &AuthConfig, policy: &BTreeMap<String, PolicyConfig>, clock: Clock) -> Result<Self> {
-        let mut faults = Vec::new();
+        let mut problems = Vec::new();
         let mut issuers = BTreeMap::new();
         for (name, config) in &auth.issuers {
             let key = format!("auth.issuers.{name}");
             let issuer = Issuer::new(config, auth, &clock);
             match issuer.map(|issuer| issuers.insert(config.issuer.clone(), issuer)) {
                 Ok(None) => {}
-                Ok(Some(_)) => faults.push(format!("{key}: another issuer has the same `issuer`: use a unique one")),
-                Err(error) => faults.push(error.at(key).to_string()),
+                Ok(Some(_)) => problems.push(format!("{key}: another issuer has the same `issuer`: use a unique one")),
+                Err(error) => problems.push(error.at(key).to_string()),
             }
         }
-        let policy = Policy::new(policy, &mut faults);
-        if !faults.is_empty() {
-            return Err(Error::invalid(faults.join("\n")));
+        let policy = Policy::new(policy, &mut problems);
+        if !problems.is_empty() {
+            return Err(Error::invalid(problems.join("\n")));
         }
         let seconds = |duration: std::time::Duration| i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
         Ok(Self {
@@ -75,8 +78,8 @@ impl Verifier {
         })
     }
 
-    /// Verifies a compact JWT. `Unauthenticated` with a reason; `Forbidden` for a missing tenant claim; `Unavailable`
-    /// if the issuer's keys cannot be fetched.
+    /// Verifies a compact JWT. Returns `Unauthenticated` with a reason if the token is refused, `Forbidden` if it has
+    /// no valid tenant claim, or `Unavailable` if the issuer's keys cannot be fetched.
     pub async fn verify(&self, token: &str) -> Result<Access> {
         let unverified = Unverified::parse(token, self.token_bytes_max)?;
         let issuer = unverified.claims.text("iss")?.and_then(|iss| self.issuers.get(iss));
@@ -87,11 +90,12 @@ impl Verifier {
         self.grant(issuer, &claims)
     }
 
-    /// Checks that tokens can be verified, which requires that key sets have been fetched. For `/readyz`.
+    /// Checks that tokens can be verified, which requires that key sets have been fetched. `/readyz` reports the
+    /// result.
     pub async fn ready(&self) -> Result<()> {
         if self.issuers.is_empty() {
             return Err(Error::unavailable(
-                "no issuer is configured, so that every token is refused: declare one under auth.issuers",
+                "no issuer is configured, so every token is refused: declare one under auth.issuers",
             ));
         }
         for issuer in self.issuers.values() {
@@ -122,7 +126,7 @@ impl Verifier {
         }))
     }
 
-    /// Checks `exp`, `nbf` and `iat`; returns the time from which the token is refused.
+    /// Checks `exp`, `nbf` and `iat`, and returns the time from which the token is refused.
     fn check_times(&self, claims: &Claims) -> Result<Micros> {
         let now = self.clock.now_seconds();
         let expires = claims.seconds("exp")?.ok_or_else(|| refuse("`exp` is missing"))?;
@@ -166,7 +170,7 @@ impl Issuer {
         let algorithms = config.algorithms.iter().map(known).collect::<Result<Vec<_>>>()?;
         Ok(Self {
             audience: config.audience.clone(),
-            keys: Keys::open(config, &algorithms, auth, clock)?,
+            keys: IssuerKeys::open(config, &algorithms, auth, clock)?,
             algorithms,
             tenant_claim: ClaimPath::parse(&config.tenant_claim).map_err(|error| error.at("tenant_claim"))?,
             scope_claim: ClaimPath::parse(&config.scope_claim).map_err(|error| error.at("scope_claim"))?,
@@ -174,14 +178,14 @@ impl Issuer {
         })
     }
 
-    /// The header's algorithm, if it is listed for this issuer.
+    /// Returns the header's algorithm if it is listed for this issuer.
     fn algorithm(&self, header: &Claims) -> Result<Algorithm> {
         let name = header.text("alg")?.unwrap_or_default();
         let listed = self.algorithms.iter().find(|listed| listed.name() == name);
         listed.copied().ok_or_else(|| refuse("its `alg` is missing or not one of its issuer's"))
     }
 
-    /// Checks that `aud` is our audience, or a list of strings that contains it.
+    /// Checks that `aud` is this server's audience, or a list of strings that contains it.
     fn check_audience(&self, claims: &Claims) -> Result<()> {
         let ours = |value: &Value| value.as_str() == Some(self.audience.as_str());
         let is_ours = match claims.get("aud") {
@@ -192,21 +196,23 @@ impl Issuer {
         if is_ours { Ok(()) } else { Err(refuse("its `aud` is missing or not this server's")) }
     }
 
-    /// The known scopes in a list of strings or a space-separated string. Others are ignored.
+    /// Returns the known scopes in the scope claim, which is a list of strings or a space-separated string. Unknown
+    /// scopes are ignored.
     fn scopes(&self, claims: &Claims) -> Result<Vec<Scope>> {
-        let wrong = || refuse("its scope claim is neither a string nor a list of strings");
+        let wrong_type = || refuse("its scope claim is neither a string nor a list of strings");
         let words: Vec<&str> = match claims.at(&self.scope_claim) {
             None => Vec::new(),
             Some(Value::String(words)) => words.split(' ').collect(),
             Some(Value::Array(list)) => {
-                list.iter().map(|word| word.as_str().ok_or_else(wrong)).collect::<Result<_>>()?
+                list.iter().map(|word| word.as_str().ok_or_else(wrong_type)).collect::<Result<_>>()?
             }
-            Some(_) => return Err(wrong()),
+            Some(_) => return Err(wrong_type()),
         };
         Ok(Scope::ALL.into_iter().filter(|scope| words.contains(&scope.as_str())).collect())
     }
 
-    /// The tenant. Only an operator with the scope `ingest` or `admin` may have none, and then the claim must be absent.
+    /// Returns the tenant. Only an operator with the scope `ingest` or `admin` may have none, and then the claim must
+    /// be absent.
     fn tenant(&self, claims: &Claims, subject: &str, scopes: &[Scope]) -> Result<Option<TenantId>> {
         match claims.at(&self.tenant_claim) {
             Some(Value::String(tenant)) => TenantId::parse(tenant).map(Some).map_err(|error| {
@@ -222,9 +228,9 @@ impl Issuer {
     }
 }
 
-/// A well-formed token, before verification.
+/// A well-formed token before verification.
 struct Unverified<'a> {
-    /// The signed text of header and claims.
+    /// The signed part of the token: its header and claims as received.
     message: &'a str,
     signature: &'a str,
     header: Claims,
@@ -253,7 +259,7 @@ impl<'a> Unverified<'a> {
         Ok(Self { message, signature, header, claims: Claims::parse(claims)? })
     }
 
-    /// The claims, if the signature is valid.
+    /// Returns the claims if the signature is valid.
     fn signed_by(self, key: &VerificationKey, algorithm: Algorithm) -> Result<Claims> {
         if key.verify(algorithm, self.message, self.signature) {
             return Ok(self.claims);
@@ -262,7 +268,7 @@ impl<'a> Unverified<'a> {
     }
 }
 
-/// Refuses extensions that are not implemented, and other types of token.
+/// Refuses header extensions that are not implemented, and tokens of other types.
 fn check_header(header: &Claims) -> Result<()> {
     if header.get("crit").is_some() || header.get("b64").is_some() {
         return Err(refuse("its header requires extensions (`crit`, `b64`), which are not supported"));

@@ -132,14 +132,14 @@ async fn a_full_disk_loses_nothing_and_ingest_resumes_by_itself() {
 
     expect_refusal(&server, &disk).await;
     expect_queries_work(&server, load.acknowledged());
-    assert!(server.logged("the disk of the lake is full"), "the log does not report the full disk");
+    assert!(server.logged("the lake's disk is full"), "the log does not report the full disk");
 
     // A server must restart on the full disk with its existing lake, but cannot create a new lake there.
     load.set_server(None);
     server.kill();
     disk.fill();
     let output = Server::start_error(&setup(&disk.folder("another")));
-    assert!(output.contains("the disk of the lake is full"), "{output}");
+    assert!(output.contains("the lake's disk is full"), "{output}");
     server = Server::start(&setup(&lake));
     expect_refusal(&server, &disk).await;
     expect_queries_work(&server, load.acknowledged());

@@ -17,7 +17,7 @@ use glasshouse::error::Error;
 use glasshouse::lake::{Store, Table};
 use glasshouse::query::{Engine, Session};
 use glasshouse::telemetry::Metrics;
-use glasshouse::tenancy::{Mint, Scope, Verifier};
+use glasshouse::tenancy::{DevelopmentToken, Scope, Verifier};
 use sqllogictest::{AsyncDB, DBOutput, DefaultColumnType, Runner, strict_column_validator};
 
 /// 2026-03-30T09:00:00Z.
@@ -140,7 +140,7 @@ async fn session() -> Session {
 
     let clock = Clock::fixed(NOW);
     let verifier = Verifier::new(&config.auth, &config.policy, clock.clone()).unwrap();
-    let mint = Mint {
+    let mint = DevelopmentToken {
         issuer: "dev".to_owned(),
         tenant: Some("acme".to_owned()),
         subject: "analyst".to_owned(),

@@ -198,14 +198,14 @@ impl SourceWriter {
     /// Reports the lag of a partition to the table's watermark.
     pub(in crate::ingest) fn fed(&self, topic_partition: &TopicPartition, standing: LagState) {
         if let Ok(IngestTable { table, .. }) = self.table().map(|table| &**table) {
-            table.in_flight().feed(self.route.feed(topic_partition), &self.route.owner, standing);
+            table.in_flight().report_lag(self.route.feed(topic_partition), &self.route.owner, standing);
         }
     }
 
     /// Removes a partition that this server no longer reads from the table's watermark.
     pub(in crate::ingest) fn not_fed(&self, topic_partition: &TopicPartition) {
         if let Ok(IngestTable { table, .. }) = self.table().map(|table| &**table) {
-            table.in_flight().leave(&self.route.feed(topic_partition));
+            table.in_flight().remove_partition(&self.route.feed(topic_partition));
         }
     }
 

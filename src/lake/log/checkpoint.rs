@@ -1,10 +1,9 @@
 //! Loads a table from a checkpoint and the entries after it, and writes checkpoints.
 //!
-//! In: a table's log. Out: its complete [`State`], or `None` if there is no table. `deltalake` reads and writes
-//! checkpoints and removes expired entries. The entries after a checkpoint are read by the same code that follows the
-//! log.
+//! Reads a table's log and returns the complete [`TableState`]. `deltalake` reads and writes the checkpoints, and
+//! removes expired entries. Entries after a checkpoint are read by the same code that follows the log.
 //!
-//! **Invariant:** a gap in the log is an error; it never results in a table with fewer rows.
+//! **Invariant:** a gap in the log is an error. It never results in a table with missing rows.
 
 use std::sync::Arc;
 
@@ -21,22 +20,22 @@ use object_store::prefix::PrefixStore;
 use crate::contract::Contract;
 use crate::error::{Error, Result};
 use crate::lake::log::delta_log::{Add, Log, LogEntry, LogListing};
-use crate::lake::log::state::{Changes, State, check_layout, check_protocol, read_add};
+use crate::lake::log::table_state::{Changes, TableState, check_layout, check_protocol, read_add};
 use crate::lake::read::object_reader::read_columns;
 use crate::lake::store::client::Store;
 
-/// Log entries read concurrently while a table is loaded.
+/// The maximum number of log entries that are read concurrently while a table is loaded.
 const READS_MAX: usize = 16;
 
-/// A loaded table.
+/// The result of loading a table.
 #[derive(Debug)]
 pub(in crate::lake) struct LoadedTable {
-    pub(in crate::lake) state: State,
-    /// The version of the checkpoint that it was loaded from.
+    pub(in crate::lake) state: TableState,
+    /// The version of the checkpoint from which the table was loaded. `None` if it was loaded from log entries alone.
     pub(in crate::lake) checkpoint: Option<u64>,
 }
 
-/// Loads the newest version; `None` if there is no table.
+/// Loads the newest version. Returns `None` if there is no table.
 pub(in crate::lake) async fn load(store: &Store, folder: &Path, contract: &Contract) -> Result<Option<LoadedTable>> {
     let log = Log::of(store, folder);
     let mut listing = log.list(log.hint().await?.unwrap_or(0)).await?;
@@ -51,7 +50,7 @@ pub(in crate::lake) async fn load(store: &Store, folder: &Path, contract: &Contr
     };
     let first = base.as_ref().map_or(0, |base| base.snapshot.version + 1);
     let following: Vec<u64> = entries.range(first..).copied().collect();
-    if let Some(gap) = following.iter().zip(first..).find(|(found, wanted)| *found != wanted) {
+    if let Some(gap) = following.iter().zip(first..).find(|(found, expected)| *found != expected) {
         return Err(Error::unavailable(format!(
             "table `{}`: log entry {} is missing: restore it in the object store",
             contract.name, gap.1
@@ -66,40 +65,40 @@ pub(in crate::lake) async fn load(store: &Store, folder: &Path, contract: &Contr
     Ok(Some(LoadedTable { state, checkpoint: checkpoint.map(|(version, _)| version) }))
 }
 
-/// Removes log entries that are older than `cutoff_ms` (milliseconds since 1970) and that no retained version needs,
-/// then writes a checkpoint of the newest version and returns that version. In this order, an entry is removed only if
-/// an earlier call has written a checkpoint after it.
+/// Removes log entries that are older than `cutoff_ms` (milliseconds since 1970) and that no retained version needs.
+/// Then writes a checkpoint of the newest version, and returns that version. Because of this order, an entry is removed
+/// only after an earlier call has written a checkpoint that follows it.
 pub(in crate::lake) async fn write(store: &Store, folder: &Path, contract: &Contract, cutoff_ms: i64) -> Result<u64> {
-    let fault = |what: &'static str| {
+    let unavailable = |problem: &'static str| {
         move |error: DeltaTableError| {
-            Error::unavailable(format!("table `{}`: {what}", contract.name)).with_source(error)
+            Error::unavailable(format!("table `{}`: {problem}", contract.name)).with_source(error)
         }
     };
     let log_store = log_store(store, folder)?;
     let mut table = DeltaTable::new(Arc::clone(&log_store));
-    table.load().await.map_err(fault("cannot be loaded for a checkpoint"))?;
-    let version = table.snapshot().map_err(fault("has no snapshot"))?.version();
+    table.load().await.map_err(unavailable("cannot load the table to write a checkpoint"))?;
+    let version = table.snapshot().map_err(unavailable("the loaded table has no snapshot"))?.version();
     cleanup_expired_logs_for(version, &*log_store, cutoff_ms, None)
         .await
-        .map_err(fault("cannot remove expired log entries"))?;
-    create_checkpoint(&table, None).await.map_err(fault("cannot write a checkpoint"))?;
+        .map_err(unavailable("cannot remove expired log entries"))?;
+    create_checkpoint(&table, None).await.map_err(unavailable("cannot write a checkpoint"))?;
     Ok(version)
 }
 
-/// Loads the table at a checkpoint.
+/// Loads the state of the table at a checkpoint.
 async fn replay(
     store: &Store,
     folder: &Path,
     contract: &Contract,
     version: u64,
     files: &[ObjectMeta],
-) -> Result<State> {
-    let fault = |error: DeltaTableError| {
+) -> Result<TableState> {
+    let unreadable = |error: DeltaTableError| {
         Error::unavailable(format!("table `{}`: cannot read checkpoint {version}", contract.name)).with_source(error)
     };
     let mut table = DeltaTable::new(log_store(store, folder)?);
-    table.load_version(version).await.map_err(fault)?;
-    let snapshot = table.snapshot().map_err(fault)?;
+    table.load_version(version).await.map_err(unreadable)?;
+    let snapshot = table.snapshot().map_err(unreadable)?;
     check_protocol(contract, &convert(snapshot.protocol())?)?;
     let metadata = convert(snapshot.metadata())?;
     check_layout(contract, &metadata)?;
@@ -126,8 +125,8 @@ async fn replay(
     changes.apply(contract, None)
 }
 
-/// Reads the application transactions of a checkpoint file. `deltalake` returns only one at a time, and replays the
-/// whole log for each.
+/// Reads a checkpoint file's application transactions. `deltalake` can also return them, but only one at a time, and it
+/// replays the whole log for each.
 async fn read_txns(store: &Store, file: &ObjectMeta) -> Result<Vec<(String, i64)>> {
     let batches = read_columns(&store.objects, file.location.clone(), file.size, &["txn"]).await.map_err(|error| {
         Error::unavailable(format!("cannot read checkpoint `{}`", file.location)).with_source(error)
@@ -144,7 +143,7 @@ async fn read_txns(store: &Store, file: &ObjectMeta) -> Result<Vec<(String, i64)
     Ok(txns)
 }
 
-/// Reads entries concurrently and applies them in order. `None` if there are none.
+/// Reads the entries of `versions` concurrently and combines them in order. Returns `None` if `versions` is empty.
 async fn read(log: &Log, contract: &Contract, versions: &[u64]) -> Result<Option<Changes>> {
     let mut entries = futures::stream::iter(versions.iter().copied())
         .map(|version| async move { Ok::<_, Error>((version, log.read(version).await?)) })
@@ -162,13 +161,13 @@ async fn read(log: &Log, contract: &Contract, versions: &[u64]) -> Result<Option
     Ok(changes)
 }
 
-/// The log store of `deltalake`.
+/// Returns the table's log store for `deltalake`.
 pub(in crate::lake) fn log_store(store: &Store, folder: &Path) -> Result<LogStoreRef> {
     let table = Arc::new(PrefixStore::new(Arc::clone(&store.objects), folder.clone()));
     Ok(default_logstore(table, Arc::clone(&store.objects), &store.url(folder)?, &StorageConfig::default()))
 }
 
-/// Converts an action of `deltalake` to ours, via the JSON of the Delta protocol.
+/// Converts a `deltalake` action to our own type, through its JSON form in the Delta protocol.
 fn convert<T: serde::Serialize, U: serde::de::DeserializeOwned>(action: &T) -> Result<U> {
     serde_json::to_value(action).and_then(serde_json::from_value).map_err(|error| {
         Error::unavailable("an action in a checkpoint does not follow the Delta protocol").with_source(error)

@@ -1,20 +1,20 @@
-//! Commits: one log entry with files and application transactions, put if absent.
+//! Commits files and application transactions to a table as one log entry, which is put only if its version has none.
 //!
 //! ```text
 //!   encode once ─► put at version + 1 ─► written ─► publish
 //!                    ▲       │ taken or in doubt: read that entry back
 //!                    │       ├─ ours ─► publish
-//!                    │       ├─ none ─► put it again, at the same version
+//!                    │       ├─ missing ─► put it again at the same version
 //!                    └───────┴─ another writer's ─► check it, follow the log
 //! ```
 //!
 //! **Invariant:** an entry is put at a later version only after another writer's entry was read at the previous one. A
-//! delayed put can therefore never become a second copy.
+//! delayed put can therefore never become a second copy of the commit.
 //! **Invariant:** rows that were deduplicated against a version are committed only if no other writer has added rows
-//! since. Two writers therefore never both store an event that each found to be new.
-//! **Invariant:** the progress of a source moves only from the value that its writer expects, which is checked before
-//! each put against the state that the entry follows. Of two writers that read the same part of a source, one commits
-//! it and the other is refused.
+//! since. If two writers both find an event to be new, only one of them stores it.
+//! **Invariant:** a source's progress changes only if it has the value that the writer expects. This is checked before
+//! each put, against the state that the entry follows. If two writers read the same part of a source, one commits it
+//! and the other is refused.
 
 use std::collections::BTreeSet;
 
@@ -25,86 +25,106 @@ use uuid::Uuid;
 use crate::contract::EVENT_DATE;
 use crate::error::{Error, Result};
 use crate::lake::log::delta_log::{LogEntry, PutOutcome, Txn};
-use crate::lake::log::state::{Changes, State, write_add};
+use crate::lake::log::table_state::{Changes, TableState, write_add};
 use crate::lake::{DataFile, Progress, Snapshot, Table};
 
-/// The maximum number of attempts of one commit; each failed one lost to another writer or is in doubt. One handle
-/// makes one commit at a time, so that only other processes compete.
+/// The maximum number of attempts of one commit. An attempt fails if another writer takes the version, or if its result
+/// is in doubt. One handle makes one commit at a time, so it competes only with other processes.
 const ATTEMPTS_MAX: usize = 100;
 
-/// The maximum number of in-doubt results during one commit. The store's client has already retried each of them.
+/// The maximum number of in-doubt results during one commit. The store's client has already retried each request.
 const IN_DOUBT_MAX: usize = 3;
 
-/// The result of a commit that requires that no rows were added since a version.
+/// The result of [`Table::commit_after`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Committed {
-    /// The commit is in this version.
+    /// The snapshot of this version includes the commit.
     At(u64),
-    /// Other writers have added rows since. Nothing was committed, and the files remain uncommitted.
+    /// Other writers have added rows since the given version. Nothing was committed.
     Behind,
 }
 
-/// The content of a commit.
+/// A commit, encoded as a log entry.
 struct CommitRequest {
+    /// The unique id by which the log entry is recognized as ours.
     operation: Uuid,
     files: Vec<DataFile>,
     progress: Vec<Progress>,
-    /// The version after which no other writer may have added rows.
+    /// The version after which no other writer may have added rows. `None` if other writers' rows do not matter.
     seen: Option<u64>,
-    text: Bytes,
+    /// The encoded log entry.
+    bytes: Bytes,
 }
 
-/// Commits files and progress. See [`Table::commit`] and [`Table::commit_after`].
-pub(in crate::lake) async fn append(
-    table: &Table,
-    files: Vec<DataFile>,
-    progress: Vec<Progress>,
-    seen: Option<u64>,
-) -> Result<Committed> {
-    let append = CommitRequest { seen, ..CommitRequest::new(table, files, progress)? };
+impl Table {
+    /// Commits files and the progress of sources in one log entry, and returns its version. If other writers commit
+    /// first, the commit is retried, provided that the contract still fits and that they did not change the progress of
+    /// the same sources. If the result of a put is in doubt, the entry is read back. The table's snapshot includes the
+    /// files before this function returns.
+    ///
+    /// Returns `Conflict` if a source's progress does not have the expected value. The snapshot then has the new value.
+    /// After `Unavailable`, the commit may have succeeded: commit the same files and progress again. They are stored
+    /// once. If a version already includes them, that version is returned.
+    pub async fn commit(&self, files: Vec<DataFile>, progress: Vec<Progress>) -> Result<u64> {
+        match append(self, files, progress, None).await? {
+            Committed::At(version) => Ok(version),
+            Committed::Behind => Err(Error::internal("an unconditional commit reported newer rows")),
+        }
+    }
+
+    /// Commits like [`Table::commit`], but only if no other writer has added rows since version `seen`, the version
+    /// against which the rows were deduplicated.
+    pub async fn commit_after(&self, seen: u64, files: Vec<DataFile>, progress: Vec<Progress>) -> Result<Committed> {
+        append(self, files, progress, Some(seen)).await
+    }
+}
+
+async fn append(table: &Table, files: Vec<DataFile>, progress: Vec<Progress>, seen: Option<u64>) -> Result<Committed> {
+    let request = CommitRequest { seen, ..CommitRequest::new(table, files, progress)? };
     let _permit = table.commit_lock.acquire().await.map_err(|_| Error::internal("a table's commit lock was closed"))?;
     if table.gap_check_due() {
         table.refresh().await?;
     }
     let mut state = table.state();
-    let mut doubts = Vec::new();
+    let mut in_doubt = Vec::new();
     for _ in 0..ATTEMPTS_MAX {
-        if let Some(version) = append.done(&state.snapshot) {
+        if let Some(version) = request.done(&state.snapshot) {
             return Ok(Committed::At(version));
         }
-        // Another writer's entry is at the version where ours was tried, so that ours cannot arrive any more.
-        if !append.files.is_empty() && append.seen.is_some_and(|seen| state.grown > seen) {
+        // Another writer's entry has the version at which ours was tried, so our earlier put cannot succeed later.
+        if !request.files.is_empty() && request.seen.is_some_and(|seen| state.last_addition > seen) {
             return Ok(Committed::Behind);
         }
-        append.check(table, &state.snapshot)?;
+        request.check(table, &state.snapshot)?;
         let version = state.snapshot.version + 1;
-        let answer = match table.log.create(version, append.text.clone()).await? {
-            PutOutcome::Written => return append.finish(table, &state, version).await,
+        let error = match table.log.create(version, request.bytes.clone()).await? {
+            PutOutcome::Written => return request.finish(table, &state, version).await,
             PutOutcome::Taken => None,
-            PutOutcome::Unclear(error) => Some(error),
+            PutOutcome::InDoubt(error) => Some(error),
         };
         match table.log.read(version).await {
-            Ok(Some(entry)) if entry.operation == Some(append.operation.to_string()) => {
-                return append.finish(table, &state, version).await;
+            Ok(Some(entry)) if entry.operation == Some(request.operation.to_string()) => {
+                return request.finish(table, &state, version).await;
             }
             Ok(Some(winner)) => {
-                // Follow the log first: after a refusal, the table's snapshot shows where to continue.
+                // Follow the log before the check, because the table's snapshot must show where to continue after a
+                // refusal.
                 state = table.follow().await?;
-                append.check_winner(table, &winner)?;
+                request.check_winner(table, &winner)?;
             }
-            Ok(None) => doubts.extend(answer),
-            Err(error) => doubts.push(error),
+            Ok(None) => in_doubt.extend(error),
+            Err(error) => in_doubt.push(error),
         }
-        if doubts.len() >= IN_DOUBT_MAX {
+        if in_doubt.len() >= IN_DOUBT_MAX {
             break;
         }
     }
-    let fault = Error::unavailable(format!(
-        "table `{}`: it is in doubt whether a commit succeeded: retry with the same files",
-        table.contract.name
-    ));
-    Err(match doubts.pop() {
-        Some(error) => fault.with_source(error),
+    Err(match in_doubt.pop() {
+        Some(error) => Error::unavailable(format!(
+            "table `{}`: a commit may or may not have succeeded: retry with the same files",
+            table.contract.name
+        ))
+        .with_source(error),
         None => Error::unavailable(format!(
             "table `{}`: a commit lost to other writers {ATTEMPTS_MAX} times: retry with the same files",
             table.contract.name
@@ -122,27 +142,29 @@ impl CommitRequest {
             ..LogEntry::default()
         };
         let parameters = json!({ "mode": "Append", "partitionBy": json!([EVENT_DATE]).to_string() });
-        let text = entry.encode(operation, "WRITE", parameters, table.now_ms())?;
-        Ok(Self { operation, files, progress, seen: None, text })
+        let bytes = entry.encode(operation, "WRITE", parameters, table.now_ms())?;
+        Ok(Self { operation, files, progress, seen: None, bytes })
     }
 
-    /// The version that already contains this commit, if an earlier attempt of it was in doubt. File names are unique.
-    /// Without files, it is enough that the progress has the wanted values, even if another writer set them.
+    /// Returns the snapshot's version if the snapshot already contains this commit, for example from an earlier attempt
+    /// that was in doubt. Files are recognized by their unique names. A commit without files counts as done if the
+    /// progress has the new values, even if another writer set them.
     fn done(&self, snapshot: &Snapshot) -> Option<u64> {
-        let there = |progress: &Progress| snapshot.txns.get(&progress.app) == Some(&progress.next);
-        let done = match self.files.is_empty() {
-            false => self.files.iter().all(|file| snapshot.holds(file)),
-            true => self.progress.iter().any(Progress::moves) && self.progress.iter().all(there),
+        let is_set = |progress: &Progress| snapshot.txns.get(&progress.app) == Some(&progress.next);
+        let is_done = match self.files.is_empty() {
+            false => self.files.iter().all(|file| snapshot.contains(file)),
+            true => self.progress.iter().any(Progress::moves) && self.progress.iter().all(is_set),
         };
-        done.then_some(snapshot.version)
+        is_done.then_some(snapshot.version)
     }
 
-    /// Checks that each source's progress has the expected value. If not, another writer has taken over the source.
+    /// Checks that each source's progress has the expected value. If it does not, another writer has taken over the
+    /// source.
     fn check(&self, table: &Table, snapshot: &Snapshot) -> Result<()> {
         match self.progress.iter().find(|progress| !progress.fits(snapshot)) {
             Some(Progress { app, after, .. }) => Err(Error::conflict(format!(
-                "table `{}`: the progress of `{app}` is expected to be {}, but is {}: another writer has continued \
-                 with this source, continue from there",
+                "table `{}`: the progress of `{app}` was expected to be {}, but it is {}: another writer has continued \
+                 with this source; continue from the new progress",
                 table.contract.name,
                 progress_text(*after),
                 progress_text(snapshot.txns.get(app).copied()),
@@ -151,8 +173,8 @@ impl CommitRequest {
         }
     }
 
-    /// Refuses to commit after an entry that removes one of our files: that file was committed and has been replaced.
-    /// Schema and protocol are checked when the log is followed, progress before the next put.
+    /// Refuses the commit if `winner` removes one of our files, because that file was already committed and then
+    /// replaced. Schema and protocol are checked when the log is followed, and progress is checked before the next put.
     fn check_winner(&self, table: &Table, winner: &LogEntry) -> Result<()> {
         if winner.adds.iter().any(|add| self.files.iter().any(|file| *file.path == add.path)) {
             return Ok(());
@@ -167,8 +189,8 @@ impl CommitRequest {
         }
     }
 
-    /// Publishes the snapshot with our entry, which is in the log.
-    async fn finish(&self, table: &Table, before: &State, version: u64) -> Result<Committed> {
+    /// Publishes the snapshot that includes our entry, after the entry was written to the log.
+    async fn finish(&self, table: &Table, before: &TableState, version: u64) -> Result<Committed> {
         if table.gap_check_due() {
             return self.confirm(table).await;
         }
@@ -183,8 +205,8 @@ impl CommitRequest {
         Ok(Committed::At(version))
     }
 
-    /// Confirms a slow commit by loading the table. Its version may have been checkpointed and cleaned up before the
-    /// put, and then no reader sees the entry.
+    /// Confirms a slow commit by loading the table again. If the log was checkpointed and cleaned up past the commit's
+    /// version before the put, no reader sees the entry.
     async fn confirm(&self, table: &Table) -> Result<Committed> {
         let snapshot = table.reload().await?.snapshot;
         if let Some(version) = self.done(&snapshot) {
@@ -197,7 +219,7 @@ impl CommitRequest {
     }
 }
 
-/// The progress of a source as text.
+/// Formats a source's progress for an error message.
 fn progress_text(version: Option<i64>) -> String {
     version.map_or("at its start".to_owned(), |version| version.to_string())
 }

@@ -1,9 +1,11 @@
-//! The Delta log of one table: entries written if absent, read one by one, and listed when a table is loaded.
+//! The Delta log of one table: puts an entry if its version has none, reads single entries, and lists the log when a
+//! table is loaded.
 //!
 //! Encodes and decodes `_delta_log/<version>.json`, one action per line, as specified by the Delta protocol
 //! (<https://github.com/delta-io/delta/blob/master/PROTOCOL.md>).
 //!
-//! **Invariant:** an entry is put only if its version has none, and is never changed. Two writers cannot own one version.
+//! **Invariant:** an entry is put only if its version has none, and it is never changed. Two writers therefore never
+//! own the same version.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -24,7 +26,7 @@ const FOLDER: &str = "_delta_log";
 /// The name of the file that points to the newest checkpoint.
 const HINT: &str = "_last_checkpoint";
 
-/// One line of an entry: exactly one field is set. Unknown actions are ignored.
+/// One line of a log entry. Exactly one field is set, and unknown actions are ignored.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct ActionLine {
@@ -109,11 +111,12 @@ pub(in crate::lake) enum PutOutcome {
     Written,
     /// The version already has an entry. It may be ours, if the client retried a put that had succeeded.
     Taken,
-    /// In doubt: the entry may have been written, may still be written, or not.
-    Unclear(Error),
+    /// The put failed without a clear result. The entry may have been written, may be written later, or may never be
+    /// written.
+    InDoubt(Error),
 }
 
-/// The objects of the log from some version on.
+/// The log's entries and checkpoints from a given version onwards.
 #[derive(Debug, Default)]
 pub(in crate::lake) struct LogListing {
     /// The complete checkpoints and their files, by version.
@@ -130,7 +133,8 @@ pub(in crate::lake) struct Log {
 }
 
 impl LogEntry {
-    /// Encodes an entry. The operation's id identifies it as ours.
+    /// Encodes the entry as JSON, one action per line. When the entry is read back, its `operation` id identifies it as
+    /// ours.
     pub(in crate::lake) fn encode(self, operation: Uuid, kind: &str, parameters: Value, now_ms: i64) -> Result<Bytes> {
         let info = json!({
             "timestamp": now_ms,
@@ -147,19 +151,19 @@ impl LogEntry {
             .chain(self.txns.into_iter().map(|txn| ActionLine { txn: Some(txn), ..ActionLine::default() }))
             .chain(self.removes.into_iter().map(|remove| ActionLine { remove: Some(remove), ..ActionLine::default() }))
             .chain(self.adds.into_iter().map(|add| ActionLine { add: Some(add), ..ActionLine::default() }));
-        let mut text = Vec::new();
+        let mut bytes = Vec::new();
         for line in lines {
-            serde_json::to_writer(&mut text, &line)
+            serde_json::to_writer(&mut bytes, &line)
                 .map_err(|error| Error::internal("a log action cannot be written as JSON").with_source(error))?;
-            text.push(b'\n');
+            bytes.push(b'\n');
         }
-        Ok(text.into())
+        Ok(bytes.into())
     }
 
-    /// Parses an entry of any writer.
-    fn parse(version: u64, text: &[u8]) -> Result<Self> {
+    /// Parses an entry that any Delta writer may have written.
+    fn parse(version: u64, bytes: &[u8]) -> Result<Self> {
         let mut entry = Self::default();
-        for line in serde_json::Deserializer::from_slice(text).into_iter::<ActionLine>() {
+        for line in serde_json::Deserializer::from_slice(bytes).into_iter::<ActionLine>() {
             let line = line.map_err(|error| {
                 Error::unavailable(format!("log entry {version} is not a valid Delta log entry")).with_source(error)
             })?;
@@ -177,15 +181,15 @@ impl LogEntry {
 }
 
 impl Log {
-    /// The log of the table in `folder`.
+    /// Returns the log of the table in `folder`.
     pub(in crate::lake) fn of(store: &Store, folder: &Path) -> Self {
         Self { objects: Arc::clone(&store.objects), folder: folder.clone().join(FOLDER) }
     }
 
-    /// Puts an entry if its version has none.
-    pub(in crate::lake) async fn create(&self, version: u64, text: Bytes) -> Result<PutOutcome> {
+    /// Puts an entry, unless its version already has one.
+    pub(in crate::lake) async fn create(&self, version: u64, bytes: Bytes) -> Result<PutOutcome> {
         let path = self.entry(version);
-        match self.objects.put_opts(&path, PutPayload::from_bytes(text), PutMode::Create.into()).await {
+        match self.objects.put_opts(&path, PutPayload::from_bytes(bytes), PutMode::Create.into()).await {
             Ok(_) => Ok(PutOutcome::Written),
             Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => {
                 Ok(PutOutcome::Taken)
@@ -193,32 +197,33 @@ impl Log {
             Err(error @ (object_store::Error::NotImplemented { .. } | object_store::Error::NotSupported { .. })) => {
                 Err(store_error(&path, error))
             }
-            Err(error) => Ok(PutOutcome::Unclear(store_error(&path, error))),
+            Err(error) => Ok(PutOutcome::InDoubt(store_error(&path, error))),
         }
     }
 
     /// Reads the entry of a version, if it exists.
     pub(in crate::lake) async fn read(&self, version: u64) -> Result<Option<LogEntry>> {
         match self.get(&self.entry(version)).await? {
-            Some(text) => LogEntry::parse(version, &text).map(Some),
+            Some(bytes) => LogEntry::parse(version, &bytes).map(Some),
             None => Ok(None),
         }
     }
 
-    /// The version of the newest checkpoint according to the hint. The hint may be outdated or missing, but is never ahead.
+    /// Returns the version of the newest checkpoint according to the hint file. The hint may be outdated or missing,
+    /// but it never names a checkpoint that does not exist yet.
     pub(in crate::lake) async fn hint(&self) -> Result<Option<u64>> {
-        let text = self.get(&self.folder.clone().join(HINT)).await?;
-        let hint = text.and_then(|text| serde_json::from_slice::<Value>(&text).ok());
+        let bytes = self.get(&self.folder.clone().join(HINT)).await?;
+        let hint = bytes.and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
         Ok(hint.and_then(|hint| hint.get("version")?.as_u64()))
     }
 
-    /// Lists the log from version `first` on: one request per thousand objects.
+    /// Lists the log from version `first` onwards, with one request per thousand objects.
     pub(in crate::lake) async fn list(&self, first: u64) -> Result<LogListing> {
         let offset = self.folder.clone().join(format!("{first:020}"));
-        let mut found = self.objects.list_with_offset(Some(&self.folder), &offset);
+        let mut objects = self.objects.list_with_offset(Some(&self.folder), &offset);
         let mut listing = LogListing::default();
         let mut parts: BTreeMap<u64, Vec<ObjectMeta>> = BTreeMap::new();
-        while let Some(object) = found.try_next().await.map_err(|error| store_error(&self.folder, error))? {
+        while let Some(object) = objects.try_next().await.map_err(|error| store_error(&self.folder, error))? {
             let name = object.location.filename().unwrap_or_default();
             match LogFileName::parse(name) {
                 Some(LogFileName::Entry(version)) => {
@@ -228,10 +233,10 @@ impl Log {
                     listing.checkpoints.insert(version, vec![object]);
                 }
                 Some(LogFileName::Checkpoint { version, parts: all }) => {
-                    let known = parts.entry(version).or_default();
-                    known.push(object);
-                    if known.len() == all && !listing.checkpoints.contains_key(&version) {
-                        listing.checkpoints.insert(version, known.clone());
+                    let found = parts.entry(version).or_default();
+                    found.push(object);
+                    if found.len() == all && !listing.checkpoints.contains_key(&version) {
+                        listing.checkpoints.insert(version, found.clone());
                     }
                 }
                 None => {}
@@ -254,7 +259,7 @@ impl Log {
     }
 }
 
-/// The kind of a log file, by its name.
+/// The kind and version of a log file, parsed from its name.
 #[derive(Debug, PartialEq)]
 enum LogFileName {
     Entry(u64),

@@ -1,17 +1,20 @@
-//! The Delta log of a table: read into a state, extended by commits, checkpointed.
+//! The Delta log of a table: replays log entries to a table state, commits new entries, and writes checkpoints.
 //!
 //! ```text
-//!   delta_log (entries, put if absent) ─► state ─► snapshot (live files with stats)
-//!        ▲                                  ▲
-//!        └── commit (files + transactions)  └── checkpoint (load, write)       schema: contract ─► Delta schema
+//!   delta_log (entries, put if absent) ─► table_state ─► snapshot (live files with stats)
+//!        ▲                                    ▲
+//!        └── commit (files + transactions)    └── checkpoint (load, write)
+//!
+//!   delta_schema: contract ─► Delta schema
 //! ```
 //!
-//! **Invariant:** an entry is written only with put-if-absent; a snapshot is immutable and swapped as a whole.
+//! **Invariant:** an entry is put only if its version has none. A snapshot is immutable, and a newer one replaces it as
+//! a whole.
 
 pub(super) mod checkpoint;
 pub(super) mod commit;
 pub(super) mod delta_log;
-pub(super) mod schema;
+pub(super) mod delta_schema;
 pub(super) mod snapshot;
-pub(super) mod state;
 pub(super) mod stats;
+pub(super) mod table_state;

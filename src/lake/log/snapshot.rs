@@ -1,6 +1,6 @@
-//! Snapshots: the live files of a table at one version with the statistics for pruning, all in memory.
+//! Snapshots: a table's live files at one version, with their statistics for pruning, all in memory.
 //!
-//! In: the previous snapshot and the changes of later entries. Out: the next snapshot; the previous one is unchanged.
+//! Applying the changes of later log entries to a snapshot creates the next snapshot. The previous one stays unchanged.
 //!
 //! **Invariant:** files are sorted by (day, least tenant, path), and each path appears once.
 
@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::clock::Micros;
 
-/// One Parquet file. Its bounds include every row but need not be tight: they are for pruning only.
+/// One Parquet file. Its bounds include every row but need not be tight, because they are used only for pruning.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DataFile {
     /// The path relative to the table, not percent-encoded.
@@ -28,72 +28,74 @@ pub struct DataFile {
     pub ids: Option<(Arc<str>, Arc<str>)>,
     /// The least and greatest receive time, if known.
     pub received: Option<(Micros, Micros)>,
-    /// The time of writing, in milliseconds since 1970.
+    /// The time at which the file was written, in milliseconds since 1970.
     pub modified: i64,
 }
 
-/// A table at one version. Immutable.
+/// An immutable view of a table at one version.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Snapshot {
     /// The Delta version.
     pub version: u64,
-    /// Live files, sorted by (day, least tenant).
+    /// The live files, sorted by (day, least tenant, path).
     pub files: Arc<Vec<Arc<DataFile>>>,
-    /// The newest version of each application transaction, by name.
+    /// The newest version of each application transaction, by `appId`.
     pub txns: BTreeMap<String, i64>,
 }
 
-/// The progress of a source: a Delta application transaction that is compared and set.
+/// The progress of a source, stored as a Delta application transaction. A commit sets it only if it has the expected
+/// value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Progress {
-    /// The source, or a part of it with its own progress: the `appId`.
+    /// The `appId`: the name of the source, or of a part of it that has its own progress.
     pub app: String,
-    /// The expected version in the table; `None` if the table must not have one yet.
+    /// The expected version in the table, or `None` if the table must not have one yet.
     pub after: Option<i64>,
-    /// The new version. If it equals `after`, the commit only checks it.
+    /// The new version. If it equals `after`, the commit only checks the version and does not change it.
     pub next: i64,
 }
 
 impl Progress {
-    /// Whether it changes the version.
+    /// Returns true if the commit changes the version.
     pub fn moves(&self) -> bool {
         self.after != Some(self.next)
     }
 
-    /// Whether the table has the expected version.
+    /// Returns true if the table has the expected version.
     pub fn fits(&self, snapshot: &Snapshot) -> bool {
         snapshot.txns.get(&self.app).copied() == self.after
     }
 }
 
 impl DataFile {
-    /// The order of files in a snapshot.
+    /// Returns the sort key that orders files in a snapshot.
     fn key(&self) -> (i32, Option<&str>, &str) {
         (self.day, self.tenants.as_ref().map(|(least, _)| &**least), &self.path)
     }
 }
 
 impl Snapshot {
-    /// The number of rows in all files.
+    /// Returns the number of rows in all files.
     pub fn rows(&self) -> u64 {
         self.files.iter().map(|file| file.rows).sum()
     }
 
-    /// The files that `before`, an older snapshot of the table, does not have. Costs one binary search per file.
+    /// Returns the files that `before`, an older snapshot of the table, does not have. Costs one binary search per
+    /// file.
     pub fn since(&self, before: &Self) -> Vec<Arc<DataFile>> {
-        self.files.iter().filter(|file| !before.holds(file)).cloned().collect()
+        self.files.iter().filter(|file| !before.contains(file)).cloned().collect()
     }
 
-    /// Whether a file is live. Costs one binary search.
-    pub fn holds(&self, file: &DataFile) -> bool {
+    /// Returns true if the file is live in this snapshot. Costs one binary search.
+    pub fn contains(&self, file: &DataFile) -> bool {
         self.files.binary_search_by(|live| live.key().cmp(&file.key())).is_ok()
     }
 }
 
-/// The file changes of one or more entries: the last action for each path, `None` if it is a removal.
+/// The file changes of one or more log entries: for each path, the added file, or `None` if the last change removed it.
 pub(in crate::lake) type FileChanges = BTreeMap<Arc<str>, Option<DataFile>>;
 
-/// The live files after `changes`. Copies the list, which was measured to take 0.3 ms for 10,000 files.
+/// Returns the live files after `changes`. Copies the list, which takes 0.3 ms for 10,000 files.
 pub(in crate::lake) fn merge(live: &[Arc<DataFile>], changes: FileChanges) -> Vec<Arc<DataFile>> {
     let keep = |file: &&Arc<DataFile>| !changes.contains_key(&file.path);
     let mut files = Vec::with_capacity(live.len() + changes.len());

@@ -1,10 +1,12 @@
 //! File statistics: bounds of tenants, times and ids, as the JSON text in a Delta `add` action.
 //!
-//! In: exact bounds of a file's rows, or the text of any Delta writer. Out: bounds that include every row. They are not
-//! tight: long texts are truncated (and the greatest one increased), and times have millisecond precision.
+//! Writes a file's bounds as JSON, and reads the JSON of any Delta writer. Bounds include every row of the file, but
+//! they need not be tight: long strings are truncated (and a truncated upper bound is increased), and times have
+//! millisecond precision.
 //!
-//! Most Delta writers truncate the greatest time to milliseconds, so that rows may be later. We round it up when
-//! writing; and when reading, the greatest time of any writer is taken as the last microsecond of its millisecond.
+//! Most Delta writers truncate the greatest time to milliseconds, so some rows may be later than the stored bound. We
+//! therefore round the greatest time up when we write it. When we read a greatest time in whole milliseconds, we take
+//! it as the last microsecond of that millisecond.
 
 use std::sync::Arc;
 
@@ -16,12 +18,12 @@ use crate::clock::Micros;
 use crate::contract::{Contract, RECEIVED_TIME};
 use crate::error::{Error, Result};
 
-/// The maximum length of a text bound, in characters. A UUID or a host name fits.
-const TEXT_CHARS_MAX: usize = 64;
-/// Microseconds in a millisecond.
+/// The maximum length of a string bound, in characters. UUIDs and most host names fit.
+const STRING_CHARS_MAX: usize = 64;
+/// The number of microseconds in a millisecond.
 const MILLISECOND: Micros = 1_000;
 
-/// Least and greatest value, both inclusive.
+/// The least and the greatest value, both inclusive. `None` if they are unknown.
 pub(in crate::lake) type Bound<T> = Option<(T, T)>;
 
 /// The row count and bounds of a file.
@@ -44,37 +46,38 @@ struct StatsJson {
     null_count: Map<String, Value>,
 }
 
-/// The columns with statistics, in stored order.
+/// Returns the columns with statistics, in stored order.
 pub(in crate::lake) fn columns(contract: &Contract) -> [&str; 4] {
     let name = |index: usize| contract.columns[index].name.as_str();
     [name(contract.tenant), name(contract.time), name(contract.id), RECEIVED_TIME]
 }
 
-/// The stored bounds of texts from `least` to `greatest`. `None` if there is no greater text of the maximum length.
-pub(in crate::lake) fn text_bound(least: &str, greatest: &str) -> Bound<Arc<str>> {
-    let truncated = match least.char_indices().nth(TEXT_CHARS_MAX) {
+/// Returns the bounds to store for strings from `least` to `greatest`. Returns `None` if no string of the maximum
+/// length is greater than all of them.
+pub(in crate::lake) fn string_bound(least: &str, greatest: &str) -> Bound<Arc<str>> {
+    let truncated = match least.char_indices().nth(STRING_CHARS_MAX) {
         Some((end, _)) => &least[..end],
         None => least,
     };
-    let increased = match greatest.char_indices().nth(TEXT_CHARS_MAX) {
+    let increased = match greatest.char_indices().nth(STRING_CHARS_MAX) {
         Some((end, _)) => increase(&greatest[..end])?,
         None => greatest.to_owned(),
     };
     Some((truncated.into(), increased.into()))
 }
 
-/// The stored bounds of times from `least` to `greatest`: whole milliseconds.
+/// Returns the bounds to store for times from `least` to `greatest`, widened to whole milliseconds.
 pub(in crate::lake) fn time_bound(least: Micros, greatest: Micros) -> Bound<Micros> {
     let up = greatest.checked_add(MILLISECOND - 1)?.div_euclid(MILLISECOND) * MILLISECOND;
     Some((least.div_euclid(MILLISECOND) * MILLISECOND, up.checked_add(MILLISECOND - 1)?))
 }
 
 impl FileBounds {
-    /// The JSON text for `add.stats`.
+    /// Returns the JSON text for `add.stats`.
     pub(in crate::lake) fn to_json(&self, contract: &Contract) -> Result<String> {
         let [tenant, time, id, received] = columns(contract);
         let mut stats = StatsJson { num_records: Some(self.rows), ..StatsJson::default() };
-        let texts = [(tenant, &self.tenants), (id, &self.ids)].into_iter().filter_map(|(column, bound)| {
+        let strings = [(tenant, &self.tenants), (id, &self.ids)].into_iter().filter_map(|(column, bound)| {
             let (least, greatest) = bound.as_ref()?;
             Some((column, least.to_string(), greatest.to_string()))
         });
@@ -82,7 +85,7 @@ impl FileBounds {
             let (least, greatest) = (*bound)?;
             Some((column, time_text(least)?, time_text(greatest)?))
         });
-        for (column, least, greatest) in texts.chain(times) {
+        for (column, least, greatest) in strings.chain(times) {
             stats.min_values.insert(column.to_owned(), least.into());
             stats.max_values.insert(column.to_owned(), greatest.into());
         }
@@ -93,8 +96,8 @@ impl FileBounds {
             .map_err(|error| Error::internal("statistics cannot be written as JSON").with_source(error))
     }
 
-    /// Parses `add.stats` of any writer; missing or invalid bounds are unknown. `Unsupported` without a row count,
-    /// because counts would be wrong.
+    /// Parses the `add.stats` of any Delta writer. Missing or invalid bounds become unknown. Returns `Unsupported` if
+    /// there is no row count, because the table's row count would be wrong.
     pub(in crate::lake) fn from_json(contract: &Contract, path: &str, text: Option<&str>) -> Result<Self> {
         let stats: StatsJson = text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
         let rows = stats.num_records.ok_or_else(|| {
@@ -106,15 +109,16 @@ impl FileBounds {
         let [tenant, time, id, received] = columns(contract);
         Ok(Self {
             rows,
-            tenants: read_texts(&stats, tenant),
+            tenants: read_strings(&stats, tenant),
             times: read_times(&stats, time),
-            ids: read_texts(&stats, id),
+            ids: read_strings(&stats, id),
             received: read_times(&stats, received),
         })
     }
 }
 
-/// The least text, not longer than `prefix`, that is greater than every text that starts with `prefix`.
+/// Returns the least string, not longer than `prefix`, that is greater than every string that starts with `prefix`.
+/// Returns `None` if there is no such string.
 fn increase(prefix: &str) -> Option<String> {
     let mut chars: Vec<char> = prefix.chars().collect();
     while let Some(last) = chars.pop() {
@@ -126,21 +130,21 @@ fn increase(prefix: &str) -> Option<String> {
     None
 }
 
-/// RFC 3339 truncated to milliseconds; `None` for a year without four digits.
+/// Formats a time as RFC 3339, truncated to milliseconds. Returns `None` if the year does not have four digits.
 fn time_text(time: Micros) -> Option<String> {
     let time = DateTime::from_timestamp_micros(time)?;
     (0..=9999).contains(&time.year()).then(|| time.format("%Y-%m-%dT%H:%M:%S%.3fZ").to_string())
 }
 
-fn read_texts(stats: &StatsJson, column: &str) -> Bound<Arc<str>> {
+fn read_strings(stats: &StatsJson, column: &str) -> Bound<Arc<str>> {
     Some((stats.min_values.get(column)?.as_str()?.into(), stats.max_values.get(column)?.as_str()?.into()))
 }
 
 fn read_times(stats: &StatsJson, column: &str) -> Bound<Micros> {
     let read = |value: &Value| Some(DateTime::parse_from_rfc3339(value.as_str()?).ok()?.timestamp_micros());
     let (least, greatest) = (read(stats.min_values.get(column)?)?, read(stats.max_values.get(column)?)?);
-    let open = greatest.rem_euclid(MILLISECOND) == 0;
-    Some((least, if open { greatest.checked_add(MILLISECOND - 1)? } else { greatest }))
+    let may_be_truncated = greatest.rem_euclid(MILLISECOND) == 0;
+    Some((least, if may_be_truncated { greatest.checked_add(MILLISECOND - 1)? } else { greatest }))
 }
 
 #[cfg(test)]
@@ -149,8 +153,8 @@ mod tests {
     use crate::lake::tests::contract;
 
     #[test]
-    fn text_bounds_include_every_text() {
-        let long = |last: char| format!("{}{last}tail", "x".repeat(TEXT_CHARS_MAX - 1));
+    fn string_bounds_include_every_string() {
+        let long = |last: char| format!("{}{last}tail", "x".repeat(STRING_CHARS_MAX - 1));
         for (least, greatest) in [
             ("acme".to_owned(), "zeta".to_owned()),
             (String::new(), long('a')),
@@ -159,11 +163,11 @@ mod tests {
             (long('a'), long(char::MAX)),
             ("ü".repeat(65), "\u{10ffff}".repeat(63) + "ab"),
         ] {
-            let (low, high) = text_bound(&least, &greatest).unwrap();
+            let (low, high) = string_bound(&least, &greatest).unwrap();
             assert!(*low <= *least && *high >= *greatest, "{low} {high}");
-            assert!(low.chars().count() <= TEXT_CHARS_MAX && high.chars().count() <= TEXT_CHARS_MAX);
+            assert!(low.chars().count() <= STRING_CHARS_MAX && high.chars().count() <= STRING_CHARS_MAX);
         }
-        assert_eq!(text_bound("a", &char::MAX.to_string().repeat(65)), None, "no text is greater");
+        assert_eq!(string_bound("a", &char::MAX.to_string().repeat(65)), None, "no string is greater");
     }
 
     #[test]
@@ -175,7 +179,7 @@ mod tests {
             let (low, high) = times.unwrap();
             assert!(low <= least && high >= greatest && high - greatest < 2 * MILLISECOND, "{low} {high}");
             let bounds =
-                FileBounds { rows: 7, times, received: times, ids: text_bound("a", "b"), ..FileBounds::default() };
+                FileBounds { rows: 7, times, received: times, ids: string_bound("a", "b"), ..FileBounds::default() };
             let text = bounds.to_json(&contract()).unwrap();
             assert_eq!(FileBounds::from_json(&contract(), "f", Some(&text)).unwrap(), bounds, "{text}");
         }
@@ -186,9 +190,9 @@ mod tests {
     fn statistics_follow_the_delta_format() {
         let bounds = FileBounds {
             rows: 2,
-            tenants: text_bound("acme", "zeta"),
+            tenants: string_bound("acme", "zeta"),
             times: time_bound(1_700_000_000_000_001, 1_700_000_000_123_456),
-            ids: text_bound("a", "b"),
+            ids: string_bound("a", "b"),
             received: None,
         };
         let found: Value = serde_json::from_str(&bounds.to_json(&contract()).unwrap()).unwrap();

@@ -1,18 +1,19 @@
-//! A cache of files' bloom filters, bounded in size.
+//! A cache of the bloom filters of data files, with a maximum size.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use parquet::bloom_filter::Sbbf;
 
-/// The maximum size of a table's cached filters, in bytes. At 10 to 20 bits per id, that is about 30 million events.
+/// The maximum size of a table's cached filters, in bytes. At 10 to 20 bits per id, this is enough for about 30 million
+/// events.
 const FILTER_BYTES_MAX: usize = 64 << 20;
 /// The size of one filter block, in bytes.
 const BLOCK_BYTES: usize = 32;
-/// The approximate size of a cache entry without its filter.
+/// The approximate size of a cache entry without its filter, in bytes.
 const ENTRY_BYTES: usize = 256;
 
-/// The id filters of a file: one per row group, if present.
+/// The bloom filters on a file's ids: one per row group, or `None` if the row group has no filter.
 #[derive(Debug)]
 pub(in crate::lake) struct FileBloomFilters {
     groups: Vec<Option<Sbbf>>,
@@ -23,8 +24,8 @@ impl FileBloomFilters {
         Self { groups }
     }
 
-    /// Whether the file may contain the id. If this is false, it does not.
-    pub(in crate::lake) fn may_hold(&self, id: &str) -> bool {
+    /// Returns true if the file may contain the id. If this returns false, the file does not contain it.
+    pub(in crate::lake) fn may_contain(&self, id: &str) -> bool {
         self.groups.iter().any(|group| group.as_ref().is_none_or(|filter| filter.check(id)))
     }
 
@@ -34,7 +35,7 @@ impl FileBloomFilters {
     }
 }
 
-/// Filters by path. Evicts the filter that was loaded first.
+/// A cache of filters by file path. It evicts the filters that were loaded first.
 #[derive(Debug, Default)]
 pub(in crate::lake) struct BloomFilterCache(Mutex<CachedFilters>);
 
@@ -50,8 +51,8 @@ impl BloomFilterCache {
         self.cached().by_path.get(path).cloned()
     }
 
-    /// Caches a filter, and evicts the oldest filters beyond the limit.
-    pub(in crate::lake) fn keep(&self, path: &Arc<str>, filter: FileBloomFilters) -> Arc<FileBloomFilters> {
+    /// Caches a file's filters, and evicts the oldest ones if the cache is larger than its limit.
+    pub(in crate::lake) fn insert(&self, path: &Arc<str>, filter: FileBloomFilters) -> Arc<FileBloomFilters> {
         let (filter, mut cached) = (Arc::new(filter), self.cached());
         if cached.by_path.insert(path.clone(), filter.clone()).is_none() {
             cached.order.push_back(path.clone());

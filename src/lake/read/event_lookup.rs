@@ -5,10 +5,10 @@
 //!             (in memory)                        (cached)                (page index)
 //! ```
 //!
-//! In: [`EventKeys`] of events, and files. Out: for each event, whether one of the files contains it. An event that is
-//! sent again has the same time, so that only pages with its time are read.
+//! Takes the [`EventKeys`] of events and a list of files, and returns for each event whether one of the files contains
+//! it. An event that is sent again has the same time, so only the pages that include this time are read.
 //!
-//! **Invariant:** the filter steps may pass an absent event, but never drop a stored one.
+//! **Invariant:** the steps before the comparison may let an absent event pass, but they never drop a stored one.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
@@ -30,7 +30,7 @@ use crate::lake::read::bloom_filters::FileBloomFilters;
 use crate::lake::read::object_reader::ObjectReader;
 use crate::lake::{DataFile, Table};
 
-/// Files that are read concurrently.
+/// The maximum number of files that are read concurrently.
 const READS_MAX: usize = 8;
 
 /// The tenants, times and ids of events.
@@ -44,7 +44,7 @@ pub struct EventKeys {
 }
 
 impl EventKeys {
-    /// The keys of `rows`. `Internal` if the rows do not match the contract.
+    /// Returns the keys of `rows`. Returns `Internal` if the rows do not match the contract.
     pub fn of(contract: &Contract, rows: &RecordBatch) -> Result<Self> {
         let mismatch =
             || Error::internal(format!("table `{}`: the rows to look up do not match its contract", contract.name));
@@ -56,17 +56,17 @@ impl EventKeys {
         Ok(Self { tenants: text(contract.tenant)?, times, ids: text(contract.id)?, by_time })
     }
 
-    /// The number of events.
+    /// Returns the number of events.
     pub fn len(&self) -> usize {
         self.ids.len()
     }
 
-    /// Whether there are no events.
+    /// Returns true if there are no events.
     pub fn is_empty(&self) -> bool {
         self.ids.is_empty()
     }
 
-    /// The events that the file may contain according to its bounds.
+    /// Returns the events that the file may contain according to its bounds.
     fn within(&self, file: &DataFile) -> Vec<u32> {
         let time = |event: &u32| self.times.value(*event as usize);
         let range = match file.times {
@@ -76,47 +76,50 @@ impl EventKeys {
             }
             None => 0..self.by_time.len(),
         };
-        let holds = |bound: &Option<(Arc<str>, Arc<str>)>, text: &str| {
-            bound.as_ref().is_none_or(|(low, high)| (&**low..=&**high).contains(&text))
+        let includes = |bound: &Option<(Arc<str>, Arc<str>)>, value: &str| {
+            bound.as_ref().is_none_or(|(low, high)| (&**low..=&**high).contains(&value))
         };
         let may_contain = self.by_time[range].iter().copied().filter(|event| {
             let event = *event as usize;
-            holds(&file.tenants, self.tenants.value(event)) && holds(&file.ids, self.ids.value(event))
+            includes(&file.tenants, self.tenants.value(event)) && includes(&file.ids, self.ids.value(event))
         });
         may_contain.collect()
     }
 }
 
-/// For each event, whether one of `files` contains it.
-pub(in crate::lake) async fn stored(table: &Table, files: &[Arc<DataFile>], keys: EventKeys) -> Result<Vec<bool>> {
-    let mut found = vec![false; keys.len()];
-    let live = table.snapshot();
-    let candidates =
-        files.iter().map(|file| (file.clone(), keys.within(file))).filter(|(_, events)| !events.is_empty());
-    // A file that was removed meanwhile is skipped: its rows are in the file that replaced it.
-    let candidates: Vec<_> = candidates.filter(|(file, _)| live.holds(file)).collect();
-    let keys = &keys;
-    let mut lookups = futures::stream::iter(candidates)
-        .map(|(file, events)| async move {
-            look_up(table, &file, keys, events).await.map_err(|error| {
-                let name = &table.contract().name;
-                Error::unavailable(format!("table `{name}`: cannot read file `{}`", file.path)).with_source(error)
+impl Table {
+    /// Returns for each event whether one of `files` contains its tenant, time and id. Returns `Unavailable` if a file
+    /// cannot be read.
+    pub async fn stored(&self, files: &[Arc<DataFile>], keys: EventKeys) -> Result<Vec<bool>> {
+        let mut found = vec![false; keys.len()];
+        let live = self.snapshot();
+        let candidates =
+            files.iter().map(|file| (file.clone(), keys.within(file))).filter(|(_, events)| !events.is_empty());
+        // Skip files that were removed in the meantime, because their rows are in the files that replaced them.
+        let candidates: Vec<_> = candidates.filter(|(file, _)| live.contains(file)).collect();
+        let keys = &keys;
+        let mut lookups = futures::stream::iter(candidates)
+            .map(|(file, events)| async move {
+                look_up(self, &file, keys, events).await.map_err(|error| {
+                    let name = &self.contract().name;
+                    Error::unavailable(format!("table `{name}`: cannot read file `{}`", file.path)).with_source(error)
+                })
             })
-        })
-        .buffer_unordered(READS_MAX);
-    while let Some(events) = lookups.try_next().await? {
-        events.into_iter().for_each(|event| found[event as usize] = true);
+            .buffer_unordered(READS_MAX);
+        while let Some(events) = lookups.try_next().await? {
+            events.into_iter().for_each(|event| found[event as usize] = true);
+        }
+        Ok(found)
     }
-    Ok(found)
 }
 
-/// The `events` that the file contains.
+/// Returns those of `events` that the file contains.
 async fn look_up(table: &Table, file: &DataFile, keys: &EventKeys, mut events: Vec<u32>) -> ParquetResult<Vec<u32>> {
     let filter = match table.filters.get(&file.path) {
         Some(filter) => filter,
-        None => table.filters.keep(&file.path, load_filter(table, file).await?),
+        None => table.filters.insert(&file.path, load_filter(table, file).await?),
     };
-    events.retain(|event| filter.may_hold(keys.ids.value(*event as usize)));
+    events.retain(|event| filter.may_contain(keys.ids.value(*event as usize)));
     if events.is_empty() {
         return Ok(events);
     }
@@ -159,7 +162,7 @@ async fn look_up(table: &Table, file: &DataFile, keys: &EventKeys, mut events: V
     Ok(found.into_iter().collect())
 }
 
-/// Loads the file's id filters. A file of another writer may have none.
+/// Loads the bloom filters on the file's ids. Files of other writers may have none.
 async fn load_filter(table: &Table, file: &DataFile) -> ParquetResult<FileBloomFilters> {
     let mut builder = ParquetRecordBatchStreamBuilder::new(object(table, file)).await?;
     let id = leaf(table.contract(), table.contract().id, builder.metadata())?;
@@ -174,7 +177,7 @@ fn object(table: &Table, file: &DataFile) -> ObjectReader {
     ObjectReader::new(&table.location().0.objects, table.file_path(file), file.size)
 }
 
-/// The index of a top-level column among the file's leaves.
+/// Returns the index of a top-level column among the file's leaf columns.
 fn leaf(contract: &Contract, column: usize, metadata: &ParquetMetaData) -> ParquetResult<usize> {
     let name = contract.columns[column].name.as_str();
     let leaves = metadata.file_metadata().schema_descr().columns();
@@ -182,7 +185,8 @@ fn leaf(contract: &Contract, column: usize, metadata: &ParquetMetaData) -> Parqu
     found.ok_or_else(|| ParquetError::General(format!("the file has no column `{name}`")))
 }
 
-/// The rows of pages that may contain one of the sorted `times`. `None`, for all rows, if the file has no page index.
+/// Returns the rows of the pages that may contain one of the sorted `times`. Returns `None`, which selects all rows, if
+/// the file has no page index.
 fn pages(metadata: &ParquetMetaData, time: usize, times: &[Micros]) -> Option<RowSelection> {
     let (columns, offsets) = (metadata.column_index()?, metadata.offset_index()?);
     let (mut ranges, mut first_row): (Vec<Range<usize>>, usize) = (Vec::new(), 0);

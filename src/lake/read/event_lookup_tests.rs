@@ -1,4 +1,5 @@
-//! Tests of deduplication's use of a table: keys of files, lookups of stored events, and commits after a compared version.
+//! Tests the table operations that deduplication uses: reading a file's keys, looking up stored events, and committing
+//! only after the version with which the rows were compared.
 
 use arrow::array::AsArray;
 use object_store::ObjectStoreExt;
@@ -9,7 +10,7 @@ use crate::lake::tests::{Event, NOON, append, batch, config, contract, events, e
 use crate::lake::{Committed, EventKeys, Table};
 
 #[tokio::test]
-async fn the_keys_of_a_file_are_its_tenants_and_ids() {
+async fn keys_returns_the_tenants_and_ids_of_a_file() {
     let (store, _) = stores().remove(0);
     let table = open(&store).await;
     append(&table, 0..10).await;
@@ -65,7 +66,7 @@ async fn stored_events_are_found_by_tenant_time_and_id() {
     assert_eq!(table.stored(&files, keys()).await.unwrap(), expected);
     assert_eq!(table.stored(&files, keys()).await.unwrap(), expected, "with cached filters");
     assert_eq!(table.stored(&[], keys()).await.unwrap(), vec![false; cases.len()], "only the given files are searched");
-    // All of them at once.
+    // Look up all events in one call.
     let keys = EventKeys::of(table.contract(), &batch(table.contract(), &many)).unwrap();
     assert!(table.stored(&files, keys).await.unwrap().iter().all(|stored| *stored));
 }
@@ -80,13 +81,13 @@ async fn rows_are_committed_only_after_the_version_they_were_compared_with() {
     assert_eq!(
         one.commit_after(0, files, Vec::new()).await.unwrap(),
         Committed::At(1),
-        "again, after a commit in doubt"
+        "the same commit again, as after an in-doubt result"
     );
     // The other handle does not know of that commit until it puts its entry.
     let files = write(&other, 10..20).await;
     assert_eq!(other.commit_after(0, files.clone(), Vec::new()).await.unwrap(), Committed::Behind);
-    assert_eq!(ids(&other).await, expected(0..10), "it knows of the commit now");
-    // Progress alone adds no rows.
+    assert_eq!(ids(&other).await, expected(0..10), "the handle knows of the commit now");
+    // A commit of progress alone adds no rows.
     one.refresh().await.unwrap();
     one.commit(Vec::new(), progress("source", None, 5)).await.unwrap();
     assert_eq!(other.commit_after(1, files, Vec::new()).await.unwrap(), Committed::At(3));

@@ -1,4 +1,5 @@
-//! Readers of single files, for deduplication and the quarantine: keys, stored events, rows. Queries scan files in `query`.
+//! Reads single files for deduplication and the quarantine. Queries do not use these readers, because `query` scans
+//! files itself.
 //!
 //! ```text
 //!   file ─► object_reader ─┬─► file_keys ─► dedupe index

@@ -1,4 +1,4 @@
-//! Reads columns of one Parquet object by ranges: the footer, then only the pages of those columns.
+//! Reads columns of one Parquet object with range requests: first the footer, then only the pages of these columns.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -15,12 +15,12 @@ use parquet::arrow::{ParquetRecordBatchStreamBuilder, ProjectionMask};
 use parquet::errors::{ParquetError, Result};
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 
-/// Bytes at the end of a file that are read first. They include the footer of most files.
+/// The number of bytes that are read first, from the end of a file. For most files, they include the whole footer.
 const FOOTER_BYTES: usize = 64 * 1024;
 /// The number of rows per batch.
 const BATCH_ROWS: usize = 8_192;
 
-/// Reads the named top-level columns of a file, in stored order. Names that the file does not have are skipped.
+/// Reads the named top-level columns of a file, in stored order. Skips names that the file does not have.
 pub(in crate::lake) async fn read_columns(
     objects: &Arc<dyn ObjectStore>,
     path: Path,
@@ -34,7 +34,7 @@ pub(in crate::lake) async fn read_columns(
     builder.with_projection(mask).with_batch_size(BATCH_ROWS).build()?.try_collect().await
 }
 
-/// A reader of one object of known size.
+/// A Parquet reader for one object whose size is known.
 pub(in crate::lake) struct ObjectReader {
     objects: Arc<dyn ObjectStore>,
     path: Path,

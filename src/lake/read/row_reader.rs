@@ -1,6 +1,7 @@
-//! Reads stored rows of one file: named columns, batch by batch, all rows or those at given row numbers.
+//! Reads rows of one file batch by batch: the named columns, and either all rows or those at given row numbers.
 //!
-//! For maintenance, such as the quarantine's operator commands, not for queries: it does not filter by tenant.
+//! This reader is for maintenance, such as the quarantine's operator commands. Queries must not use it, because it does
+//! not filter by tenant.
 
 use std::sync::Arc;
 
@@ -15,19 +16,22 @@ use crate::error::{Error, Result};
 use crate::lake::read::object_reader::ObjectReader;
 use crate::lake::{DataFile, Table};
 
-/// Streams the columns of `names` that the file has. `row_numbers` start at 0 and are ascending; `None` for all rows.
-pub(in crate::lake) async fn read(
-    table: &Table,
-    file: &DataFile,
-    names: &[&str],
-    row_numbers: Option<&[usize]>,
-    batch_rows: usize,
-) -> Result<BoxStream<'static, Result<RecordBatch>>> {
-    let (name, path) = (table.contract().name.clone(), file.path.clone());
-    let unreadable =
-        move |error| Error::unavailable(format!("table `{name}`: cannot read file `{path}`")).with_source(error);
-    let rows = open(table, file, names, row_numbers, batch_rows).await.map_err(&unreadable)?;
-    Ok(rows.map_err(unreadable).boxed())
+impl Table {
+    /// Streams rows of a file in batches of at most `batch_rows`: the columns in `names` that the file has, and either
+    /// all rows or those at `row_numbers` (ascending, from 0). Returns `Unavailable` if the file cannot be read.
+    pub async fn rows(
+        &self,
+        file: &DataFile,
+        names: &[&str],
+        row_numbers: Option<&[usize]>,
+        batch_rows: usize,
+    ) -> Result<BoxStream<'static, Result<RecordBatch>>> {
+        let (name, path) = (self.contract().name.clone(), file.path.clone());
+        let unreadable =
+            move |error| Error::unavailable(format!("table `{name}`: cannot read file `{path}`")).with_source(error);
+        let rows = open(self, file, names, row_numbers, batch_rows).await.map_err(&unreadable)?;
+        Ok(rows.map_err(unreadable).boxed())
+    }
 }
 
 async fn open(

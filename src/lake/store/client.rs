@@ -1,10 +1,10 @@
-//! Opens the object store of the lake: a client with bounded retries.
+//! Opens the lake's object store with a client that limits retries.
 //!
-//! In: the `[lake]` section. Out: a [`Store`]: a client of the whole bucket or file system, and the prefix in it that
-//! contains the folder of every table.
+//! Takes the `[lake]` section and returns a [`Store`]: a client for the whole bucket or file system, and the prefix
+//! that contains every table's folder.
 //!
-//! **Invariant:** a client supports conditional puts (put if absent), which make commits atomic. With a store that does
-//! not, the first commit fails.
+//! **Invariant:** the client supports conditional puts (put if absent), which make commits atomic. If the store does
+//! not support them, the first commit fails.
 
 use std::io;
 use std::path::PathBuf;
@@ -24,22 +24,22 @@ use crate::config::LakeConfig;
 use crate::error::{Error, Result};
 use crate::lake::store::durable_folder::DurableFolder;
 
-/// An object store and the prefix of all tables in it.
+/// An object store, and the prefix that contains all tables.
 #[derive(Debug, Clone)]
 pub struct Store {
-    /// The client of the whole store (bucket, file system root).
+    /// The client for the whole store (a bucket, or the root of the file system).
     pub objects: Arc<dyn ObjectStore>,
-    /// The URL of the root (`s3://bucket/`, `file:///`), under which a query engine registers `objects`.
+    /// The store's root URL (`s3://bucket/`, `file:///`). The query engine registers `objects` under it.
     pub root: Url,
-    /// The prefix of the lake.
+    /// The lake's prefix in the store.
     pub prefix: Path,
     /// The clock that timestamps commits and files.
     pub clock: Clock,
 }
 
 impl Store {
-    /// Opens `file://`, `s3://` or `memory://`. A missing local folder is created; each `memory://` is a separate lake.
-    /// S3 uses the usual `AWS_*` variables and instance credentials; `lake.options` override them.
+    /// Opens a `file://`, `s3://` or `memory://` URL. Creates a missing local folder. Each `memory://` store is a
+    /// separate lake. S3 uses the usual `AWS_*` variables and instance credentials, and `lake.options` overrides them.
     pub fn open(config: &LakeConfig) -> Result<Self> {
         let url = Url::parse(&config.url).map_err(|error| {
             Error::invalid(format!(
@@ -56,7 +56,7 @@ impl Store {
         }
     }
 
-    /// Wraps an existing store, such as one with injected faults in tests.
+    /// Wraps an existing store, such as one that injects failures in tests.
     pub fn wrap(objects: Arc<dyn ObjectStore>, root: Url, prefix: Path) -> Self {
         Self { objects, root, prefix, clock: Clock::System }
     }
@@ -68,17 +68,17 @@ impl Store {
         self
     }
 
-    /// The folder of a table.
+    /// Returns a table's folder.
     pub(in crate::lake) fn folder(&self, table: &str) -> Path {
         self.prefix.clone().join(table)
     }
 
-    /// A folder as a local path, if the store is the local file system.
+    /// Returns a folder as a local path, or `None` if the store is not the local file system.
     pub(in crate::lake) fn local(&self, folder: &Path) -> Option<PathBuf> {
         (self.root.scheme() == "file").then(|| self.url(folder).ok()?.to_file_path().ok())?
     }
 
-    /// The URL of a folder in this store, ending in a slash.
+    /// Returns the URL of a folder in this store, with a slash at the end.
     pub(in crate::lake) fn url(&self, folder: &Path) -> Result<Url> {
         let mut url = self.root.clone();
         url.path_segments_mut()
@@ -95,7 +95,7 @@ impl Store {
     }
 }
 
-/// Converts an error of the object store; `what` names the object.
+/// Converts an error of the object store. `what` names the object.
 pub(in crate::lake) fn store_error(what: impl std::fmt::Display, error: object_store::Error) -> Error {
     let error_for_caller = match &error {
         object_store::Error::NotImplemented { .. } | object_store::Error::NotSupported { .. } => Error::unsupported(
@@ -108,14 +108,14 @@ pub(in crate::lake) fn store_error(what: impl std::fmt::Display, error: object_s
         }
         object_store::Error::NotFound { .. } => Error::unavailable(format!("{what}: not found in the object store")),
         _ if is_full(&error) => Error::unavailable(format!(
-            "{what}: the disk of the lake is full or its quota is exhausted: free space, and writing resumes automatically"
+            "{what}: the lake's disk is full or its quota is exhausted: free some space, and writing resumes automatically"
         )),
         _ => Error::unavailable(format!("{what}: the request to the object store failed")),
     };
     error_for_caller.with_source(error)
 }
 
-/// Whether the local disk is full.
+/// Returns true if the error means that the local disk is full.
 fn is_full(error: &object_store::Error) -> bool {
     let causes = std::iter::successors(Some(error as &(dyn std::error::Error + 'static)), |cause| cause.source());
     causes.filter_map(|cause| cause.downcast_ref::<io::Error>()).any(|cause| {
@@ -150,13 +150,14 @@ fn open_bucket(url: &Url, config: &LakeConfig) -> Result<Store> {
         })?;
         builder = builder.with_config(key, value);
     }
-    // Connections are pooled. The runtime that opened the store drives all of them: otherwise the query threads would
-    // drive a connection that a query has opened, and a commit that reuses it would wait for those threads.
+    // Connections are pooled, and the runtime that opened the store drives all of them. Otherwise, the query threads
+    // would drive every connection that a query opens, and a commit that reuses such a connection would wait for those
+    // threads.
     if let Ok(runtime) = Handle::try_current() {
         builder = builder.with_http_connector(SpawnedReqwestConnector::new(runtime));
     }
     let bucket = builder.build().map_err(|error| {
-        Error::invalid(format!("lake.url `{url}` and lake.options do not name a bucket: use s3://bucket/prefix"))
+        Error::invalid(format!("lake.url `{url}` and lake.options do not specify a bucket: use s3://bucket/prefix"))
             .with_source(error)
     })?;
     Ok(Store::wrap(Arc::new(bucket), root_of(url), prefix_of(url)?))
@@ -166,7 +167,7 @@ fn millis(time: Duration) -> String {
     format!("{}ms", time.as_millis())
 }
 
-/// The URL without its path, query and fragment.
+/// Returns the URL without its path, query and fragment.
 fn root_of(url: &Url) -> Url {
     let mut root = url.clone();
     root.set_path("/");

@@ -1,10 +1,10 @@
 //! A local folder as an object store with durable puts.
 //!
-//! `object_store`'s `LocalFileSystem` leaves written data in the page cache. Here a put returns when the file and its
-//! directory entry are on disk, and a file appears under its name only when it is complete. All other operations are
-//! those of `LocalFileSystem`.
+//! `object_store`'s `LocalFileSystem` leaves written data in the page cache. Here, a put returns only after the file
+//! and its directory entry are on disk, and a file appears under its name only after it is complete. All other
+//! operations are delegated to `LocalFileSystem`.
 //!
-//! A put costs two `fsync` calls, about 5 ms, which all requests of a group commit share.
+//! A put makes two `fsync` calls, which take about 5 ms together. All requests of a group commit share this cost.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -25,7 +25,7 @@ use object_store::{
 };
 use uuid::Uuid;
 
-/// The local file system, from its root.
+/// An object store over the local file system, from its root.
 #[derive(Debug, Clone)]
 pub(in crate::lake) struct DurableFolder {
     files: Arc<LocalFileSystem>,
@@ -37,7 +37,7 @@ impl DurableFolder {
     }
 }
 
-/// Writes a file under a temporary name, syncs it to disk, then renames it.
+/// Writes a file under a temporary name, syncs it to disk, and then gives it its final name.
 fn put(path: &FilePath, payload: &PutPayload, replace: bool) -> io::Result<()> {
     let folder = path.parent().ok_or_else(|| io::Error::other("the path has no parent folder"))?;
     create_folder(folder)?;
@@ -54,15 +54,16 @@ fn put(path: &FilePath, payload: &PutPayload, replace: bool) -> io::Result<()> {
     written.and_then(|()| sync_folder(folder))
 }
 
-/// A temporary name next to `path`. Listings skip it, because `object_store` treats `#` and digits as an unfinished put.
+/// Returns a temporary name next to `path`. Listings skip it, because `object_store` treats a name that ends in `#` and
+/// digits as an unfinished put.
 fn staged(path: &FilePath) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(format!("#{}", Uuid::new_v4().as_u128()));
     name.into()
 }
 
-/// Deletes staged files under `folder` that were written before `before_ms` (milliseconds since 1970); returns their
-/// number. A process that is killed during a put leaves such a file, which is never listed or read.
+/// Deletes staged files under `folder` that were written before `before_ms` (milliseconds since 1970), and returns
+/// their number. A process that is killed during a put leaves such a file, which is never listed or read.
 pub(in crate::lake) fn sweep(folder: &FilePath, before_ms: i64) -> io::Result<usize> {
     let mut swept = 0;
     for entry in std::fs::read_dir(folder)? {
@@ -71,7 +72,7 @@ pub(in crate::lake) fn sweep(folder: &FilePath, before_ms: i64) -> io::Result<us
         if kind.is_dir() {
             swept += sweep(&entry.path(), before_ms)?;
         } else if kind.is_file() && is_staged(&entry.file_name()) {
-            // The file may have vanished, if its writer has just finished.
+            // The file may be gone, because its writer may have just finished.
             let Ok(modified) = entry.metadata().and_then(|metadata| metadata.modified()) else { continue };
             let modified = modified.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
             if i64::try_from(modified).is_ok_and(|modified| modified < before_ms) {
@@ -83,7 +84,7 @@ pub(in crate::lake) fn sweep(folder: &FilePath, before_ms: i64) -> io::Result<us
     Ok(swept)
 }
 
-/// Whether a name was made by [`staged`].
+/// Returns true if the name was made by [`staged`].
 fn is_staged(name: &OsStr) -> bool {
     let number = name.to_str().and_then(|name| name.rsplit_once('#')).map(|(_, number)| number);
     number.is_some_and(|number| !number.is_empty() && number.bytes().all(|digit| digit.is_ascii_digit()))
@@ -104,12 +105,12 @@ fn create_folder(folder: &FilePath) -> io::Result<()> {
     missing.into_iter().rev().filter_map(FilePath::parent).try_for_each(sync_folder)
 }
 
-/// Syncs a folder's entries to disk. Only Unix requires this.
+/// Syncs a folder's entries to disk, which only Unix requires.
 fn sync_folder(folder: &FilePath) -> io::Result<()> {
     if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
 }
 
-fn fault(path: &Path, error: io::Error) -> Error {
+fn put_error(path: &Path, error: io::Error) -> Error {
     match error.kind() {
         io::ErrorKind::AlreadyExists => Error::AlreadyExists { path: path.to_string(), source: error.into() },
         io::ErrorKind::PermissionDenied => Error::PermissionDenied { path: path.to_string(), source: error.into() },
@@ -134,7 +135,7 @@ impl ObjectStore for DurableFolder {
         let file = self.files.path_to_filesystem(path)?;
         tokio::task::spawn_blocking(move || put(&file, &payload, replace))
             .await?
-            .map_err(|error| fault(path, error))
+            .map_err(|error| put_error(path, error))
             .map(|()| PutResult { e_tag: None, version: None })
     }
 
@@ -214,14 +215,17 @@ mod tests {
         for name in names {
             std::fs::write(day.join(name), "half").unwrap();
         }
-        let left = || {
+        let remaining = || {
             let names = std::fs::read_dir(&day).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
             names.collect::<std::collections::BTreeSet<_>>()
         };
         assert_eq!(sweep(temporary.path(), 0).unwrap(), 0, "new files are kept");
-        assert_eq!(left().len(), names.len());
+        assert_eq!(remaining().len(), names.len());
         assert_eq!(sweep(temporary.path(), i64::MAX).unwrap(), 2);
-        assert_eq!(left(), ["8", "part-1.parquet", "part-2.parquet#x", "part-3.parquet#"].map(str::to_owned).into());
+        assert_eq!(
+            remaining(),
+            ["8", "part-1.parquet", "part-2.parquet#x", "part-3.parquet#"].map(str::to_owned).into()
+        );
         assert!(sweep(&day.join("nowhere"), 0).is_err());
     }
 

@@ -1,4 +1,4 @@
-//! An object store for tests with injected faults: puts of log entries fail as planned.
+//! An object store for tests. Its puts of log entries fail as planned by the test.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -13,22 +13,23 @@ use object_store::{
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 
-/// The outcome of putting a log entry.
+/// The planned outcome of putting a log entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::lake) enum StoreFault {
     /// The put succeeds.
     None,
     /// The entry is stored, but the response is lost.
-    AnswerLost,
+    ResponseLost,
     /// The entry is not stored, and the put fails.
     Lost,
-    /// The put fails, and the entry is stored just before the next put of an entry.
+    /// The put fails, but the entry is stored just before the next put of an entry.
     Late,
-    /// The entry is stored, and a retry by the client finds it: the put reports that it already exists.
+    /// The entry is stored, but the client retries the put and finds it, so the put reports that the entry already
+    /// exists.
     Retried,
 }
 
-/// A store with planned faults.
+/// An object store with planned failures.
 #[derive(Debug)]
 pub(in crate::lake) struct FaultyStore {
     inner: Arc<dyn ObjectStore>,
@@ -41,7 +42,7 @@ impl FaultyStore {
         Arc::new(Self { inner, faults: Mutex::default(), late: Mutex::default() })
     }
 
-    /// Plans the faults of the next puts of log entries, in order. Later puts succeed.
+    /// Plans the outcomes of the next puts of log entries, in order. Later puts succeed.
     pub(in crate::lake) fn plan(&self, faults: &[StoreFault]) {
         self.faults.lock().unwrap().extend(faults);
     }
@@ -70,7 +71,7 @@ impl ObjectStore for FaultyStore {
         let fault = self.faults.lock().unwrap().pop_front().unwrap_or(StoreFault::None);
         match fault {
             StoreFault::None => self.inner.put_opts(path, payload, options).await,
-            StoreFault::AnswerLost => self.inner.put_opts(path, payload, options).await.and(Err(lost())),
+            StoreFault::ResponseLost => self.inner.put_opts(path, payload, options).await.and(Err(lost())),
             StoreFault::Lost => Err(lost()),
             StoreFault::Late => {
                 *self.late.lock().unwrap() = Some((path.clone(), payload));

@@ -1,11 +1,11 @@
-//! The object store behind the lake: one URL becomes one client.
+//! The lake's object store: opens a client for `lake.url`.
 //!
 //! ```text
 //!   lake.url ─► client ─┬─► S3 (bounded retries)
 //!                       └─► durable_folder (local files, fsync)
 //! ```
 //!
-//! **Invariant:** a put that returned is durable.
+//! **Invariant:** a put returns only after the object is durable.
 
 pub(super) mod client;
 pub(super) mod durable_folder;

@@ -199,7 +199,7 @@ async fn source_lag_is_reported() {
         ("own", tenant("acme"), LagState::Complete(NOW), ["3", "3"]),
         ("shared", Owner::PerEvent, LagState::Unknown, ["NULL", "NULL"]),
     ] {
-        in_flight.feed(feed(source), &owner, standing);
+        in_flight.report_lag(feed(source), &owner, standing);
         for (tenant, lag) in ["acme", "coda"].into_iter().zip(expected) {
             let sql = "SELECT source_lag_seconds FROM freshness('calls')";
             assert_eq!(ask(&engine, &reader(tenant).await, sql).await.unwrap(), [[lag]], "{tenant}: {source}");

@@ -24,8 +24,6 @@ const CYCLES: &[(&str, usize, &[&str])] = &[
     ("flight", 6, &["catalog", "sqlinfo", "table_keys", "xdbc"]),
     ("http", 4, &["home", "html_page", "markdown"]),
     ("ingest", 5, &["kafka/client", "kafka/session", "kafka/source"]),
-    ("lake", 2, &["write/parquet_file", "write/sort"]),
-    ("lake", 8, &["log/commit", "read/event_lookup", "read/file_keys", "read/row_reader", "table"]),
     ("query", 2, &["request/plan_size", "request/statement"]),
     ("query", 4, &["scan/scan_plan", "scan/tenant_scan", "scan/tenant_table"]),
     (
@@ -44,7 +42,6 @@ const CYCLES: &[(&str, usize, &[&str])] = &[
         ],
     ),
     ("telemetry", 6, &["metrics", "query", "source", "transform"]),
-    ("tenancy", 2, &["jwks", "keys"]),
     ("transform", 4, &["lookup", "lookup_fetch", "lookup_file"]),
 ];
 

@@ -1,4 +1,4 @@
-//! Rows to Parquet files: sorted, split by UTC day, encoded.
+//! Encodes rows as Parquet files: sorts them, splits them by UTC day, and encodes each day's rows.
 //!
 //! ```text
 //!   batches ─► sort (tenant, time, id; by day) ─► take ─► parquet_file ─► bytes + stats

@@ -1,4 +1,4 @@
-//! Tests of key sets over real HTTP connections: a test issuer on loopback counts its requests.
+//! Tests key sets over real HTTP connections: a test issuer on loopback counts the requests that it receives.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -15,8 +15,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+use super::signature::signing;
 use super::testing::auth;
-use super::token::signing;
 use super::{Access, Verifier};
 use crate::clock::{Clock, Micros, SECOND};
 use crate::config::AuthConfig;
@@ -25,13 +25,13 @@ use crate::outbound::testing::{AUTHORITY, OTHER_AUTHORITY, Server};
 
 const P256: &str = include_str!("../../tests/keys/p256.pem");
 const ED25519: &str = include_str!("../../tests/keys/ed25519.pem");
-/// The times of `testing::auth`.
+/// The same times as in `testing::auth`.
 const FRESH: Micros = 600 * SECOND;
 const STALE: Micros = 3_600 * SECOND;
 const COOLDOWN: Micros = 30 * SECOND;
 const START: Micros = 1_800_000_000 * SECOND;
 
-/// An issuer that sends its current response to every connection, after acquiring a permit of `gate`.
+/// An issuer that sends `response` to every connection, after it has acquired a permit from `gate`.
 struct TestIssuer {
     address: SocketAddr,
     requests: Arc<AtomicUsize>,
@@ -100,7 +100,7 @@ async fn reply(mut connection: TcpStream, response: &str) {
         }
         request.push(byte[0]);
     }
-    // Some tests have a client that stops reading (redirects, bodies that are too large), so errors are ignored.
+    // In some tests the client stops reading (at redirects, and at bodies that are too large), so errors are ignored.
     drop(connection.write_all(response.as_bytes()).await);
     drop(connection.shutdown().await);
 }
@@ -119,7 +119,7 @@ fn named(algorithm: &str, key: &str, kid: &str) -> Value {
     jwk
 }
 
-/// A valid token, signed with the key of [`ec`].
+/// Returns a valid token that is signed with the key of [`ec`].
 fn token(kid: &str) -> String {
     signed("ES256", P256, kid)
 }
@@ -279,7 +279,7 @@ async fn ageing_keys_are_refreshed_in_the_background() {
     assert!(poll!(Box::pin(verifier.verify(&good))).is_ready(), "no caller waits for a background fetch");
     let unknown = token("b");
     assert_kind(verifier.verify(&unknown).await, Kind::Unauthenticated);
-    assert_eq!(issuer.requests(), 2, "one background fetch, which the unknown key has waited for");
+    assert_eq!(issuer.requests(), 2, "the unknown key waited for the background fetch");
 
     clock.set(START + FRESH);
     assert!(poll!(Box::pin(verifier.verify(&good))).is_ready(), "fresh again since the background fetch");
@@ -287,7 +287,7 @@ async fn ageing_keys_are_refreshed_in_the_background() {
 }
 
 #[tokio::test]
-async fn an_expired_set_is_fetched_in_spite_of_the_cooldown() {
+async fn an_expired_set_is_fetched_despite_the_cooldown() {
     let (issuer, clock) = (TestIssuer::start().await, Clock::fixed(START));
     let mut auth = issuer.auth();
     auth.jwks_cooldown = auth.jwks_fresh * 2;

@@ -1,15 +1,17 @@
-//! Tracks the events in flight to a table on this server, and the lag of the sources that feed it.
+//! Tracks the events in flight to a table on this server, and the lag of the sources that feed the table.
 //!
-//! In: requests and source batches when they get their receive time ([`InFlight::enter`]) and when they are finished
-//! (the [`InFlightGuard`] is dropped); the lag of source partitions, from their readers ([`InFlight::feed`]). Out:
-//! [`InFlight::watermark`], the time until which the table is complete. It belongs to the table, so that writers and
-//! queries can share it without knowing each other.
+//! A request or a source batch registers its events when they get their receive time ([`InFlight::enter`]), and drops
+//! its [`InFlightGuard`] when they are committed or refused. Source readers report the lag of their partitions
+//! ([`InFlight::report_lag`]). From both, [`InFlight::watermark`] computes the time up to which the table is complete. This
+//! state belongs to the table, so ingest and queries share it without knowing each other.
 //!
 //! **Invariant:** the clock is read under the lock, both when events enter and for a watermark. Events therefore never
-//! enter with a time before a watermark that was returned, unless the clock goes back.
-//! **Invariant:** a tenant's watermark depends on its own requests and sources, and on those whose events may belong to
-//! any tenant (an operator's, a shared topic's), but never on another tenant's.
-//! **Invariant:** the state belongs to this process and starts empty. Events in flight on other servers are not known.
+//! enter with a receive time before a watermark that was already returned, unless the clock goes back.
+//! **Invariant:** a tenant's watermark depends on the tenant's own requests and sources, and on those whose events may
+//! belong to any tenant (for example, an operator's requests or a shared topic). It never depends on those of another
+//! tenant.
+//! **Invariant:** the state covers only this process, and starts empty. It does not include events in flight on other
+//! servers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -26,13 +28,15 @@ pub struct InFlight(Mutex<InFlightState>);
 
 #[derive(Debug, Default)]
 struct InFlightState {
+    /// The number of the next registration. It distinguishes registrations with the same receive time.
     next: u64,
-    /// Receive times by owner; `None` for events that may belong to any tenant.
+    /// The receive times of events in flight, by tenant. The key `None` has those that may belong to any tenant.
     receive_times: BTreeMap<Option<TenantId>, BTreeSet<(Micros, u64)>>,
+    /// The lag of each partition, and the owner of its events.
     feeds: BTreeMap<PartitionFeed, (Owner, LagState)>,
 }
 
-/// Events in flight, until this guard is dropped.
+/// A registration of events in flight. Dropping it ends the registration.
 #[derive(Debug)]
 pub struct InFlightGuard {
     in_flight: Arc<InFlight>,
@@ -60,7 +64,7 @@ pub enum LagState {
     Behind {
         /// The number of uncommitted messages.
         messages: u64,
-        /// The time of the oldest uncommitted message, if it was read.
+        /// The time of the oldest uncommitted message, if that message has been read.
         oldest: Option<Micros>,
     },
     /// All messages up to this time are committed.
@@ -70,25 +74,27 @@ pub enum LagState {
 /// The total lag of the partitions that this server reads into a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SourceLag {
-    /// The age of the oldest uncommitted message, in seconds, rounded up; 0 if there is none.
+    /// The age of the oldest uncommitted message in seconds, rounded up, or 0 if there is none.
     pub seconds: u64,
     /// The number of uncommitted messages in all partitions.
     pub messages: u64,
 }
 
-/// The time until which a table is complete.
+/// The time up to which a table is complete.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Watermark {
     /// The current time of the server's clock.
     pub now: Micros,
     /// No event received before this time is still in flight.
     pub complete_until: Micros,
-    /// `None` if no source of this server feeds the table, or if the lag of a partition is unknown.
+    /// The total lag of the table's sources. `None` if no source of this server feeds the table, or if a partition's
+    /// lag is unknown.
     pub source_lag: Option<SourceLag>,
 }
 
 impl InFlight {
-    /// Registers events that arrive now; returns their receive time.
+    /// Registers events that arrive now. Returns their receive time, and a guard that keeps them in flight until it is
+    /// dropped.
     pub fn enter(self: &Arc<Self>, owner: &Owner, clock: &Clock) -> (Micros, InFlightGuard) {
         let tenant = match owner {
             Owner::Tenant(tenant) => Some(tenant.clone()),
@@ -102,17 +108,18 @@ impl InFlight {
         (entry.0, InFlightGuard { in_flight: Arc::clone(self), tenant, entry })
     }
 
-    /// Sets the lag of a partition whose events belong to `owner`.
-    pub fn feed(&self, feed: PartitionFeed, owner: &Owner, state: LagState) {
+    /// Records the lag of a partition whose events belong to `owner`.
+    pub fn report_lag(&self, feed: PartitionFeed, owner: &Owner, state: LagState) {
         self.lock().feeds.insert(feed, (owner.clone(), state));
     }
 
-    /// Removes a partition once this server stops reading it.
-    pub fn leave(&self, feed: &PartitionFeed) {
+    /// Removes a partition that this server no longer reads.
+    pub fn remove_partition(&self, feed: &PartitionFeed) {
         self.lock().feeds.remove(feed);
     }
 
-    /// The watermark for this owner. A snapshot taken after this call contains all events up to it.
+    /// Returns the watermark for this owner. A snapshot taken after this call contains all events received before the
+    /// watermark.
     pub fn watermark(&self, owner: &Owner, clock: &Clock) -> Watermark {
         let in_flight_state = self.lock();
         let now = clock.now();
@@ -121,15 +128,16 @@ impl InFlight {
         let first = match owner {
             Owner::PerEvent => receive_times.values().filter_map(first).min(),
             Owner::Tenant(tenant) => {
-                [Some(tenant.clone()), None].iter().filter_map(|whose| receive_times.get(whose)).filter_map(first).min()
+                [Some(tenant.clone()), None].iter().filter_map(|key| receive_times.get(key)).filter_map(first).min()
             }
         };
-        let shown = |fed: &Owner| *owner == Owner::PerEvent || *fed == Owner::PerEvent || fed == owner;
-        let states = in_flight_state.feeds.values().filter(|(fed, _)| shown(fed)).map(|(_, state)| state);
+        let is_visible = |of: &Owner| *owner == Owner::PerEvent || *of == Owner::PerEvent || of == owner;
+        let states = in_flight_state.feeds.values().filter(|(of, _)| is_visible(of)).map(|(_, state)| state);
         Watermark { now, complete_until: first.map_or(now, |first| first.min(now)), source_lag: lag(states, now) }
     }
 
-    /// No code panics while it holds the lock, so a poisoned lock is still consistent.
+    /// Locks the state. No code panics while it holds the lock, so the state is consistent even if the lock is
+    /// poisoned.
     fn lock(&self) -> MutexGuard<'_, InFlightState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -147,7 +155,7 @@ impl Drop for InFlightGuard {
     }
 }
 
-/// The total lag; `None` without partitions, or if the lag of one is unknown.
+/// Returns the total lag, or `None` if there are no partitions or the lag of one is unknown.
 fn lag<'a>(states: impl Iterator<Item = &'a LagState>, now: Micros) -> Option<SourceLag> {
     let age = |time: Micros| u64::try_from(now.saturating_sub(time)).unwrap_or(0).div_ceil(SECOND.unsigned_abs());
     states
@@ -157,7 +165,7 @@ fn lag<'a>(states: impl Iterator<Item = &'a LagState>, now: Micros) -> Option<So
             LagState::Complete(confirmed) if now.saturating_sub(confirmed) <= REPORT_AGE_MAX => {
                 Some(SourceLag { seconds: 0, messages: 0 })
             }
-            // The brokers do not respond: messages may have arrived since.
+            // The brokers have not responded since then, so more messages may have arrived.
             LagState::Complete(confirmed) => Some(SourceLag { seconds: age(confirmed), messages: 0 }),
         })
         .reduce(|all, one| {
@@ -193,7 +201,7 @@ mod tests {
         assert_eq!((until(&acme), until(&globex), until(&Owner::PerEvent)), (30, 30, 30));
         clock.set(5);
         assert_eq!(until(&acme), 5, "a clock that goes back lowers the watermark");
-        assert!(in_flight.lock().receive_times.is_empty(), "no state is left");
+        assert!(in_flight.lock().receive_times.is_empty(), "no registration is left");
     }
 
     #[test]
@@ -216,7 +224,7 @@ mod tests {
             (2, &Owner::PerEvent, LagState::Unknown, None),
             (2, &globex, LagState::Unknown, Some((30, 5))),
         ] {
-            in_flight.feed(feed(partition), owner, state);
+            in_flight.report_lag(feed(partition), owner, state);
             assert_eq!(source_lag(&acme), seen, "{partition} {state:?}");
         }
         assert_eq!(
@@ -224,7 +232,7 @@ mod tests {
             (None, None),
             "the lag of its own source is unknown"
         );
-        (0..3).for_each(|partition| in_flight.leave(&feed(partition)));
+        (0..3).for_each(|partition| in_flight.remove_partition(&feed(partition)));
         assert_eq!(source_lag(&globex), None);
     }
 }

@@ -1,14 +1,16 @@
-//! The encoder of dictionary columns: Parquet column chunks with a dictionary page and bit-packed indexes.
+//! Encodes dictionary columns as Parquet column chunks with a dictionary page and bit-packed indexes.
 //!
 //! ```text
-//!   texts | dictionary ─► indexes ─► pages: levels, bit-packed indexes ─► column chunk
+//!   strings or dictionary ─► indexes ─► pages: levels, bit-packed indexes ─► column chunk
 //! ```
 //!
-//! In: a dictionary array, or texts (one hash lookup each), with their levels. Out: a column chunk, or `None` if there
-//! are too many distinct texts; Parquet's writer then encodes the column. Most columns of an event are dictionaries,
-//! and for them the general hash table of Parquet's writer takes longer than all other encoding together.
+//! Takes a dictionary array, or strings (which cost one hash lookup each), with their levels, and returns a column
+//! chunk. If there are too many distinct strings, it returns `None`, and Parquet's writer encodes the column instead.
+//! Most columns of an event are dictionaries. For them, the general hash table of Parquet's writer takes longer than
+//! the rest of the encoding.
 //!
-//! Source: the Apache Parquet format, `Encodings.md` (plain, RLE and bit-packing hybrid) and `README.md` (data pages).
+//! The format is specified by Apache Parquet in `Encodings.md` (plain, RLE and bit-packing hybrid) and `README.md`
+//! (data pages).
 
 use std::collections::HashSet;
 use std::hash::Hash;
@@ -26,16 +28,16 @@ use zstd::bulk::Compressor;
 
 use crate::contract::{DICTIONARY_VALUES_MAX, DictionaryBuilder, PaddedSlice, TextDictionaryArray, as_dictionary};
 
-/// The sample size for estimating whether a column has few distinct texts.
+/// The number of values that are sampled to estimate whether a column has few distinct strings.
 const SAMPLE: usize = 256;
-/// The average number of repetitions of each text in the sample that makes a column a dictionary. It also ensures that
-/// a small file of distinct texts keeps its bounds.
+/// A column is encoded as a dictionary if each distinct string occurs at least this often in the sample, on average.
+/// This also ensures that a small file of distinct strings keeps its statistics.
 const REPEATS: usize = 4;
-/// The number of rows per page, as in all other columns.
+/// The number of rows per page, the same as in all other columns.
 const PAGE_ROWS: usize = 20_000;
 /// The number of values in a bit-packed group.
 const GROUP: usize = 8;
-/// The minimum length of a run of one value, in groups.
+/// The minimum length of a run-length encoded run, in groups.
 const RUN_GROUPS_MIN: usize = 4;
 
 /// Encodes the dictionary columns of one file.
@@ -44,11 +46,12 @@ pub(in crate::lake) struct DictionaryEncoder {
     compression: Compression,
 }
 
-/// The relation of a leaf column's texts to rows, which determines repetition and definition levels.
+/// The relation between a leaf column's strings and the rows. It determines the repetition and definition levels.
 pub(in crate::lake) enum TextLevels {
-    /// One text or null per row.
+    /// One string or null per row.
     Rows,
-    /// Keys or values of map entries: the offsets of each row's entries. A row without entries is a null map.
+    /// The keys or the values of map entries, with the offsets of each row's entries. A row without entries is a null
+    /// map.
     Entries(Vec<usize>),
 }
 
@@ -59,13 +62,13 @@ pub(in crate::lake) struct EncodedChunk {
 }
 
 impl DictionaryEncoder {
-    /// An encoder with this compression level.
+    /// Creates an encoder with this compression level.
     pub(in crate::lake) fn new(level: ZstdLevel) -> Result<Self> {
         let compressor = Compressor::new(level.compression_level())?;
         Ok(Self { compressor, compression: Compression::ZSTD(level) })
     }
 
-    /// Encodes the chunk of a row group; `None` if there are too many distinct texts.
+    /// Encodes a column's chunk of one row group. Returns `None` if there are too many distinct strings.
     pub(in crate::lake) fn chunk(
         &mut self,
         column: &ColumnDescPtr,
@@ -89,15 +92,15 @@ impl DictionaryEncoder {
         let written = writer.write_page(CompressedPage::new(dictionary, indexed.dictionary.len()))?;
         size += written.uncompressed_size;
         let data_offset = written.bytes_written;
-        let mut taken = 0;
-        // A chunk without rows has one page, too.
+        let mut packed = 0;
+        // A chunk without rows also has one page.
         for start in (0..rows.max(1)).step_by(PAGE_ROWS) {
             let page_rows = PAGE_ROWS.min(rows - start);
             let mut plain = Vec::new();
-            let (page_values, filled) = levels.write(column, leaf.array().nulls(), start, page_rows, &mut plain);
+            let (page_values, non_null) = levels.write(column, leaf.array().nulls(), start, page_rows, &mut plain);
             plain.push(indexed.bits);
-            pack(&indexed.numbers[taken..taken + filled], indexed.bits, &mut plain);
-            taken += filled;
+            pack(&indexed.indexes[packed..packed + non_null], indexed.bits, &mut plain);
+            packed += non_null;
             let page = Page::DataPage {
                 buf: self.compressor.compress(&plain)?.into(),
                 num_values: count(page_values)?,
@@ -145,45 +148,45 @@ fn count(number: usize) -> Result<u32> {
     u32::try_from(number).map_err(|_| ParquetError::General("the page has too many values".into()))
 }
 
-/// The texts of a leaf column.
+/// The strings of a leaf column.
 #[derive(Debug)]
 pub(in crate::lake) enum TextLeaf {
-    /// Plain texts.
+    /// A plain string array.
     Plain(StringArray),
-    /// Dictionary-encoded texts.
+    /// A dictionary-encoded string array.
     Dictionary(TextDictionaryArray),
 }
 
 impl TextLeaf {
-    /// The texts of an array, if it is a text array.
+    /// Returns the strings of an array, or `None` if it has another type.
     pub(in crate::lake) fn of(array: &ArrayRef) -> Option<Self> {
         match array.as_string_opt() {
-            Some(texts) => Some(Self::Plain(texts.clone())),
+            Some(strings) => Some(Self::Plain(strings.clone())),
             None => as_dictionary(array).cloned().map(Self::Dictionary),
         }
     }
 
     fn array(&self) -> &dyn Array {
         match self {
-            Self::Plain(texts) => texts,
+            Self::Plain(strings) => strings,
             Self::Dictionary(dictionary) => dictionary,
         }
     }
 
-    /// Whether a sample suggests that the column has few distinct texts.
+    /// Returns true if a sample suggests that the column has few distinct strings.
     pub(in crate::lake) fn repeats(&self) -> bool {
         let array = self.array();
         let step = array.len().div_ceil(SAMPLE).max(1);
         let sample = (0..array.len()).step_by(step).filter(|row| array.is_valid(*row));
         match self {
-            Self::Plain(texts) => has_few_distinct(sample.map(|row| texts.value(row))),
+            Self::Plain(strings) => has_few_distinct(sample.map(|row| strings.value(row))),
             Self::Dictionary(dictionary) => has_few_distinct(sample.map(|row| dictionary.keys().value(row))),
         }
     }
 
     fn indexed(&self) -> Option<IndexedTexts> {
         match self {
-            Self::Plain(texts) => IndexedTexts::of_texts(texts),
+            Self::Plain(strings) => IndexedTexts::of_strings(strings),
             Self::Dictionary(dictionary) => IndexedTexts::of_dictionary(dictionary),
         }
     }
@@ -198,66 +201,66 @@ fn has_few_distinct<T: Eq + Hash>(sample: impl Iterator<Item = T>) -> bool {
     distinct.len() * REPEATS <= count
 }
 
-/// Texts as indexes in a dictionary.
+/// Strings as indexes into a dictionary.
 struct IndexedTexts {
-    /// The distinct texts by index, each with its length prefix.
+    /// The distinct strings in index order, each preceded by its length.
     dictionary: Vec<u8>,
-    /// The number of distinct texts.
+    /// The number of distinct strings.
     distinct: usize,
     /// The bit width of an index.
     bits: u8,
-    /// The index of each non-null text.
-    numbers: Vec<u16>,
+    /// The index of each non-null string.
+    indexes: Vec<u16>,
 }
 
 impl IndexedTexts {
-    fn new<'t>(texts: impl ExactSizeIterator<Item = &'t [u8]>, numbers: Vec<u16>) -> Self {
-        let (distinct, mut dictionary) = (texts.len(), Vec::new());
-        for text in texts {
-            dictionary.extend_from_slice(&(text.len() as u32).to_le_bytes());
-            dictionary.extend_from_slice(text);
+    fn new<'t>(strings: impl ExactSizeIterator<Item = &'t [u8]>, indexes: Vec<u16>) -> Self {
+        let (distinct, mut dictionary) = (strings.len(), Vec::new());
+        for string in strings {
+            dictionary.extend_from_slice(&(string.len() as u32).to_le_bytes());
+            dictionary.extend_from_slice(string);
         }
-        Self { dictionary, distinct, bits: bits_of(distinct.saturating_sub(1)), numbers }
+        Self { dictionary, distinct, bits: bits_of(distinct.saturating_sub(1)), indexes }
     }
 
-    /// Indexes plain texts; `None` if there are more than [`DICTIONARY_VALUES_MAX`] distinct ones.
-    fn of_texts(texts: &StringArray) -> Option<Self> {
-        let (mut dictionary, mut numbers) =
-            (DictionaryBuilder::default(), Vec::with_capacity(texts.len() - texts.null_count()));
-        let (bytes, ends) = (texts.value_data(), texts.value_offsets());
+    /// Indexes plain strings. Returns `None` if there are more than [`DICTIONARY_VALUES_MAX`] distinct ones.
+    fn of_strings(strings: &StringArray) -> Option<Self> {
+        let (mut dictionary, mut indexes) =
+            (DictionaryBuilder::default(), Vec::with_capacity(strings.len() - strings.null_count()));
+        let (bytes, ends) = (strings.value_data(), strings.value_offsets());
         for (row, ends) in ends.windows(2).enumerate() {
-            if texts.is_valid(row) {
-                numbers.push(
+            if strings.is_valid(row) {
+                indexes.push(
                     dictionary
                         .index(PaddedSlice::new(bytes, ends[0] as usize, ends[1] as usize), DICTIONARY_VALUES_MAX)?,
                 );
             }
         }
-        Some(Self::new((0..dictionary.len()).map(|number| dictionary.get(number as u16).bytes()), numbers))
+        Some(Self::new((0..dictionary.len()).map(|index| dictionary.get(index as u16).bytes()), indexes))
     }
 
-    /// Compacts the dictionary to the values that these rows use. `None` if a dictionary value is null.
+    /// Reduces the dictionary to the values that the rows use. Returns `None` if a dictionary value is null.
     fn of_dictionary(column: &TextDictionaryArray) -> Option<Self> {
-        let texts = column.values().as_string_opt::<i32>().filter(|texts| texts.null_count() == 0)?;
-        // The new index of each used value, and the used values by new index.
-        let (mut known, mut used) = (vec![None; texts.len()], Vec::new());
-        let mut number = |key: u16| {
-            *known[usize::from(key)].get_or_insert_with(|| {
+        let strings = column.values().as_string_opt::<i32>().filter(|strings| strings.null_count() == 0)?;
+        // `new_indexes` maps a key of `column` to its new index, and `used` maps a new index to the key.
+        let (mut new_indexes, mut used) = (vec![None; strings.len()], Vec::new());
+        let mut new_index = |key: u16| {
+            *new_indexes[usize::from(key)].get_or_insert_with(|| {
                 used.push(key);
                 used.len() as u16 - 1
             })
         };
         let keys = column.keys().values();
-        let numbers = match column.nulls().filter(|nulls| nulls.null_count() > 0) {
-            None => keys.iter().map(|key| number(*key)).collect(),
-            Some(nulls) => nulls.valid_indices().map(|row| number(keys[row])).collect(),
+        let indexes = match column.nulls().filter(|nulls| nulls.null_count() > 0) {
+            None => keys.iter().map(|key| new_index(*key)).collect(),
+            Some(nulls) => nulls.valid_indices().map(|row| new_index(keys[row])).collect(),
         };
-        Some(Self::new(used.iter().map(|key| texts.value(usize::from(*key)).as_bytes()), numbers))
+        Some(Self::new(used.iter().map(|key| strings.value(usize::from(*key)).as_bytes()), indexes))
     }
 }
 
 impl TextLevels {
-    /// The levels of a map's entries. `None` if a null row has entries, or a non-null row has none.
+    /// Returns the levels of a map's entries. Returns `None` if a null row has entries, or if a non-null row has none.
     pub(in crate::lake) fn of(map: &MapArray) -> Option<Self> {
         let offsets = map.value_offsets();
         let is_plain = |row: usize| map.is_null(row) == (offsets[row] == offsets[row + 1]);
@@ -265,7 +268,8 @@ impl TextLevels {
         (0..map.len()).all(is_plain).then_some(Self::Entries(ends))
     }
 
-    /// Writes the levels of `rows` rows from `start` on. Returns the number of levels and of non-null texts.
+    /// Writes the levels of `rows` rows, beginning at `start`. Returns the number of levels, and the number of non-null
+    /// strings.
     fn write(
         &self,
         column: &ColumnDescPtr,
@@ -280,12 +284,12 @@ impl TextLevels {
             Self::Rows if defined == 0 => (rows, rows),
             Self::Rows => {
                 let levels: Vec<u16> = (start..start + rows).map(|row| u16::from(is_valid(row))).collect();
-                let filled = levels.iter().filter(|level| **level == 1).count();
+                let non_null = levels.iter().filter(|level| **level == 1).count();
                 write_levels(&levels, 1, into);
-                (rows, filled)
+                (rows, non_null)
             }
             Self::Entries(ends) => {
-                let (mut repeats, mut definitions, mut filled) = (Vec::new(), Vec::new(), 0);
+                let (mut repeats, mut definitions, mut non_null) = (Vec::new(), Vec::new(), 0);
                 for row in start..start + rows {
                     let entries = ends[row]..ends[row + 1];
                     if entries.is_empty() {
@@ -294,25 +298,25 @@ impl TextLevels {
                     }
                     for entry in entries.clone() {
                         let is_present = is_valid(entry);
-                        filled += usize::from(is_present);
+                        non_null += usize::from(is_present);
                         repeats.push(u16::from(entry > entries.start));
                         definitions.push(if is_present { defined } else { defined - 1 });
                     }
                 }
                 write_levels(&repeats, 1, into);
                 write_levels(&definitions, bits_of(usize::from(defined)), into);
-                (repeats.len(), filled)
+                (repeats.len(), non_null)
             }
         }
     }
 }
 
-/// The bit width of numbers up to `largest`.
+/// Returns the bit width of numbers up to `largest`.
 fn bits_of(largest: usize) -> u8 {
     (usize::BITS - largest.leading_zeros()) as u8
 }
 
-/// Writes levels with a length prefix.
+/// Writes levels, preceded by their length in bytes.
 fn write_levels(levels: &[u16], bits: u8, into: &mut Vec<u8>) {
     let start = into.len();
     into.extend_from_slice(&[0; 4]);
@@ -344,7 +348,7 @@ fn pack(numbers: &[u16], bits: u8, into: &mut Vec<u8>) {
     pack_groups(&numbers[packed..], bits, into);
 }
 
-/// Bit-packs groups of eight numbers. The last group is padded.
+/// Bit-packs numbers in groups of eight. The last group is padded.
 fn pack_groups(numbers: &[u16], bits: u8, into: &mut Vec<u8>) {
     if numbers.is_empty() {
         return;

@@ -1,101 +1,18 @@
-//! The verification keys of an issuer, and the selection of a token's key.
-//!
-//! In: one source per issuer (a secret, a PEM file, a JWKS file, a JWKS URL), and the `kid` and algorithm of each
-//! token. Out: the key that may verify the token, or an error. Files are read once at startup; `jwks` fetches URLs.
+//! A key set (JWKS, RFC 7517): parses the public keys of an issuer, and selects the key for a token.
 //!
 //! **Invariant:** a key set has only public signature keys. Shared secrets, encryption keys, and weak or invalid keys
-//! are skipped. A token cannot supply its own key: `jwk`, `jku`, `x5u` and `x5c` are never read.
+//! are skipped.
 //! **Invariant:** a key is used only if it is the only one that matches.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
 use super::claims;
-use super::jwks::Fetched;
-use super::token::{Algorithm, VerificationKey};
-use crate::clock::Clock;
-use crate::config::{AuthConfig, IssuerConfig};
+use super::signature::{Algorithm, VerificationKey};
 use crate::error::{Error, Result};
 
-/// The maximum size of a PEM file, in bytes. An RSA key of 8192 bits takes 1.5 KiB.
-const PEM_BYTES_MAX: usize = 64 * 1024;
-
-/// The keys of an issuer.
-#[derive(Debug)]
-pub(super) enum Keys {
-    /// One secret or public key. The token's `kid` is ignored.
-    One(Arc<VerificationKey>),
-    /// A key set from a file.
-    Set(KeySet),
-    /// A key set from a URL, which may change.
-    Fetched(Fetched),
-}
-
-impl Keys {
-    /// Opens the key source of `issuer`, and checks that every algorithm matches its keys, as far as they are known.
-    pub(super) fn open(
-        issuer: &IssuerConfig,
-        algorithms: &[Algorithm],
-        auth: &AuthConfig,
-        clock: &Clock,
-    ) -> Result<Self> {
-        let secret = issuer.secret.as_ref().filter(|secret| !secret.is_empty());
-        let keys = match (secret, &issuer.pem_file, &issuer.jwks_file, &issuer.jwks_url) {
-            (Some(secret), None, None, None) => Self::One(Arc::new(VerificationKey::secret(secret))),
-            (None, Some(path), None, None) => Self::One(Arc::new(read_pem(path)?)),
-            (None, None, Some(path), None) => Self::Set(read_set(path, auth)?),
-            (None, None, None, Some(url)) => {
-                Self::Fetched(Fetched::new(url, issuer.ca_file.as_deref(), auth, clock.clone())?)
-            }
-            _ => return Err(Error::invalid("set exactly one of `secret`, `pem_file`, `jwks_file` and `jwks_url`")),
-        };
-        match algorithms.iter().find(|algorithm| !keys.can_match(**algorithm)) {
-            Some(algorithm) => Err(Error::invalid(format!(
-                "algorithm {} does not match the key: HS256, HS384 and HS512 require a `secret` of at least 32, 48 and 64 \
-                 bytes, all others a public key of their type",
-                algorithm.name()
-            ))),
-            None => Ok(keys),
-        }
-    }
-
-    /// The key for a token with this `kid` and algorithm. `Unauthenticated` if there is none, `Unavailable` if the key
-    /// set cannot be fetched.
-    pub(super) async fn find(&self, kid: Option<&str>, algorithm: Algorithm) -> Result<Arc<VerificationKey>> {
-        match self {
-            Self::One(key) if key.matches_algorithm(algorithm) => Ok(Arc::clone(key)),
-            Self::One(_) => Err(unknown_key()),
-            Self::Set(set) => set.find(kid, algorithm).ok_or_else(unknown_key),
-            Self::Fetched(fetched) => fetched.lookup(|set| set.find(kid, algorithm)).await,
-        }
-    }
-
-    /// Checks that keys are available; fetches them if needed.
-    pub(super) async fn ready(&self) -> Result<()> {
-        match self {
-            Self::One(_) | Self::Set(_) => Ok(()),
-            Self::Fetched(fetched) => fetched.lookup(|set| (!set.is_empty()).then_some(())).await,
-        }
-    }
-
-    /// Whether a key of this source can match the algorithm.
-    fn can_match(&self, algorithm: Algorithm) -> bool {
-        match self {
-            Self::One(key) => key.matches_algorithm(algorithm),
-            Self::Set(set) => set.keys.iter().any(|named| named.key.matches_algorithm(algorithm)),
-            Self::Fetched(_) => !algorithm.is_shared(),
-        }
-    }
-}
-
-/// The error for a token without a matching key. It does not reveal which keys exist.
-pub(super) fn unknown_key() -> Error {
-    Error::unauthenticated("token is refused: no key of its issuer matches its `kid` and `alg`")
-}
-
-/// A JWKS (RFC 7517): the public signature keys of an issuer.
+/// The public signature keys of an issuer.
 #[derive(Debug)]
 pub(super) struct KeySet {
     keys: Vec<NamedKey>,
@@ -104,14 +21,14 @@ pub(super) struct KeySet {
 #[derive(Debug)]
 struct NamedKey {
     kid: Option<String>,
-    /// The only algorithm that the key may be used with, if specified.
+    /// The only algorithm with which the key may be used. `None` if the key set does not specify one.
     algorithm: Option<String>,
     key: Arc<VerificationKey>,
 }
 
 impl KeySet {
-    /// Parses a key set. Keys that cannot verify signatures are skipped. An empty set is allowed, because an issuer can
-    /// revoke all its keys that way.
+    /// Parses a key set. Skips keys that cannot verify signatures. An empty set is allowed, because an issuer can
+    /// revoke all its keys this way.
     pub(super) fn parse(text: &[u8], keys_max: usize) -> Result<Self> {
         let set = claims::object(text).map_err(|error| Error::invalid("is not a JSON key set").with_source(error))?;
         let Some(Value::Array(keys)) = set.get("keys") else {
@@ -126,12 +43,18 @@ impl KeySet {
         Ok(Self { keys: keys.iter().filter_map(Value::as_object).filter_map(NamedKey::parse).collect() })
     }
 
-    /// Whether no key is usable.
+    /// Returns true if the set has no usable key.
     pub(super) fn is_empty(&self) -> bool {
         self.keys.is_empty()
     }
 
-    /// The key with this `kid`, or without a `kid` any key, that matches `algorithm`. `None` unless exactly one matches.
+    /// Returns true if a key of the set has the type that `algorithm` requires.
+    pub(super) fn can_match(&self, algorithm: Algorithm) -> bool {
+        self.keys.iter().any(|named| named.key.matches_algorithm(algorithm))
+    }
+
+    /// Returns the key that matches `algorithm` and has this `kid`. Without a `kid`, any key that matches `algorithm`
+    /// is considered. Returns `None` unless exactly one key matches.
     pub(super) fn find(&self, kid: Option<&str>, algorithm: Algorithm) -> Option<Arc<VerificationKey>> {
         let mut matching = self.keys.iter().filter(|named| {
             named.key.matches_algorithm(algorithm)
@@ -169,29 +92,9 @@ impl NamedKey {
     }
 }
 
-fn read_pem(path: &Path) -> Result<VerificationKey> {
-    VerificationKey::pem(&read(path, PEM_BYTES_MAX)?).map_err(|error| error.at(path.display()))
-}
-
-fn read_set(path: &Path, auth: &AuthConfig) -> Result<KeySet> {
-    let set = KeySet::parse(&read(path, auth.jwks_bytes_max)?, auth.jwks_keys_max);
-    let set = set.map_err(|error| error.at(path.display()))?;
-    if set.is_empty() {
-        return Err(
-            Error::invalid("has no usable signature key: add a public key with `use` \"sig\"").at(path.display())
-        );
-    }
-    Ok(set)
-}
-
-fn read(path: &Path, bytes_max: usize) -> Result<Vec<u8>> {
-    let text = std::fs::read(path).map_err(|error| {
-        Error::invalid(format!("cannot be read: {}", error.kind())).with_source(error).at(path.display())
-    })?;
-    if text.len() > bytes_max {
-        return Err(Error::invalid(format!("is larger than {bytes_max} bytes")).at(path.display()));
-    }
-    Ok(text)
+/// Returns the error for a token without a matching key. The error does not reveal which keys exist.
+pub(super) fn unknown_key() -> Error {
+    Error::unauthenticated("token is refused: no key of its issuer matches its `kid` and `alg`")
 }
 
 #[cfg(test)]
@@ -199,7 +102,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::tenancy::token::signing;
+    use crate::tenancy::signature::signing;
 
     const P256: &str = include_str!("../../tests/keys/p256.pem");
 
@@ -239,7 +142,7 @@ mod tests {
         assert!(set.find(None, es256).is_none(), "two keys match");
     }
 
-    /// A modulus of 1024 bits.
+    /// An RSA modulus of 1024 bits, in base64url.
     const URL_1024: &str = "__________________________________________________________________________________________________________________________________________________________________________8";
 
     #[test]

@@ -1,11 +1,11 @@
-//! The state of a table at one version, and the changes of log entries to it.
+//! The state of a table at one version, and the changes that log entries make to it.
 //!
 //! ```text
-//!   LogEntry ─► Changes ─► State ─► Snapshot (for queries) and Metadata (for evolving)
+//!   LogEntry ─► Changes ─► TableState ─► Snapshot (for queries) and Metadata (for evolving)
 //! ```
 //!
-//! Refuses tables with a protocol, partitioning, schema or files that our readers and writers do not support: an error
-//! is better than a result with missing rows.
+//! Refuses a table whose protocol, partitioning, schema or files our readers and writers do not support, because an
+//! error is better than a result with missing rows.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use object_store::path::Path;
 use crate::contract::{Contract, EVENT_DATE};
 use crate::error::{Error, Result};
 use crate::lake::log::delta_log::{Add, LogEntry, Metadata, Protocol};
-use crate::lake::log::schema::Schema;
+use crate::lake::log::delta_schema::DeltaSchema;
 use crate::lake::log::snapshot::{DataFile, FileChanges, Snapshot, merge};
 use crate::lake::log::stats::FileBounds;
 
@@ -25,16 +25,16 @@ pub(in crate::lake) const READER_VERSION: u32 = 1;
 /// The Delta writer version that this crate implements.
 pub(in crate::lake) const WRITER_VERSION: u32 = 2;
 
-/// A table at one version. Cheap to clone.
+/// The state of a table at one version. Cloning it is cheap.
 #[derive(Debug, Clone, PartialEq)]
-pub(in crate::lake) struct State {
+pub(in crate::lake) struct TableState {
     pub(in crate::lake) snapshot: Arc<Snapshot>,
-    /// No entry after this version has added files. It may be later than the last version that did.
-    pub(in crate::lake) grown: u64,
+    /// An upper bound of the last version that added files. No later entry has added any.
+    pub(in crate::lake) last_addition: u64,
     pub(in crate::lake) metadata: Arc<Metadata>,
 }
 
-/// The combined changes of entries up to `version`. Later entries win.
+/// The combined changes of log entries up to `version`. Later entries override earlier ones.
 #[derive(Debug, Default)]
 pub(in crate::lake) struct Changes {
     version: u64,
@@ -44,12 +44,12 @@ pub(in crate::lake) struct Changes {
 }
 
 impl Changes {
-    /// Empty changes that lead to `version`.
+    /// Creates empty changes that lead to `version`.
     pub(in crate::lake) fn at(version: u64) -> Self {
         Self { version, ..Self::default() }
     }
 
-    /// Adds the next entry.
+    /// Adds the changes of the next log entry.
     pub(in crate::lake) fn push(&mut self, contract: &Contract, version: u64, entry: LogEntry) -> Result<()> {
         self.version = version;
         if let Some(protocol) = entry.protocol {
@@ -87,12 +87,12 @@ impl Changes {
         self.metadata = Some(metadata);
     }
 
-    /// The state after these changes, on top of `before` (`None` for a log from its first entry). `Conflict` if the
-    /// changed schema does not fit the contract.
-    pub(in crate::lake) fn apply(self, contract: &Contract, before: Option<&State>) -> Result<State> {
+    /// Applies these changes to `before`, which is `None` if they include the first log entry or a checkpoint. Returns
+    /// `Conflict` if the changed schema does not fit the contract.
+    pub(in crate::lake) fn apply(self, contract: &Contract, before: Option<&TableState>) -> Result<TableState> {
         let metadata = match (self.metadata, before) {
             (Some(metadata), Some(_)) => {
-                Schema::parse(contract, &metadata.schema_string)?.evolve(contract)?;
+                DeltaSchema::parse(contract, &metadata.schema_string)?.evolve(contract)?;
                 Arc::new(metadata)
             }
             (Some(metadata), None) => Arc::new(metadata),
@@ -109,16 +109,16 @@ impl Changes {
             None => Default::default(),
         };
         txns.extend(self.txns);
-        let grown = match before {
-            Some(before) if self.files.values().all(Option::is_none) => before.grown,
+        let last_addition = match before {
+            Some(before) if self.files.values().all(Option::is_none) => before.last_addition,
             _ => self.version,
         };
         let files = if self.files.is_empty() { live } else { Arc::new(merge(&live, self.files)) };
-        Ok(State { snapshot: Arc::new(Snapshot { version: self.version, files, txns }), grown, metadata })
+        Ok(TableState { snapshot: Arc::new(Snapshot { version: self.version, files, txns }), last_addition, metadata })
     }
 }
 
-/// The log action that adds one of our files.
+/// Returns the log action that adds one of our files.
 pub(in crate::lake) fn write_add(contract: &Contract, file: &DataFile) -> Result<Add> {
     let bounds = FileBounds {
         rows: file.rows,
@@ -138,7 +138,7 @@ pub(in crate::lake) fn write_add(contract: &Contract, file: &DataFile) -> Result
     })
 }
 
-/// Converts a log action of any writer to a file.
+/// Converts a log action of any Delta writer to a file.
 pub(in crate::lake) fn read_add(contract: &Contract, add: Add) -> Result<DataFile> {
     let path = decode_path(contract, &add.path)?;
     let refuse = |why: &str| Error::unsupported(format!("table `{}`: `{path}` {why}", contract.name));
@@ -161,7 +161,7 @@ pub(in crate::lake) fn read_add(contract: &Contract, add: Add) -> Result<DataFil
     })
 }
 
-/// Refuses a protocol with newer versions than this crate implements.
+/// Refuses a protocol that requires newer versions than this crate implements.
 pub(in crate::lake) fn check_protocol(contract: &Contract, protocol: &Protocol) -> Result<()> {
     let Protocol { min_reader_version: reader, min_writer_version: writer } = *protocol;
     if reader <= READER_VERSION && writer <= WRITER_VERSION {
@@ -180,7 +180,7 @@ pub(in crate::lake) fn check_layout(contract: &Contract, metadata: &Metadata) ->
         return Ok(());
     }
     Err(Error::conflict(format!(
-        "table `{}` is partitioned by {:?}, not by `{EVENT_DATE}`: another program created it, choose another lake.url",
+        "table `{}` is partitioned by {:?}, not by `{EVENT_DATE}`: another program created it; choose another lake.url",
         contract.name, metadata.partition_columns
     )))
 }
@@ -193,7 +193,7 @@ pub(in crate::lake) fn day_text(day: i32) -> Result<String> {
         Err(_) => date.checked_sub_days(Days::new(u64::from(day.unsigned_abs()))),
     };
     date.map(|date| date.format("%Y-%m-%d").to_string())
-        .ok_or_else(|| Error::invalid(format!("day {day} since 1970 is out of the range of dates")))
+        .ok_or_else(|| Error::invalid(format!("day {day} since 1970 is outside the range of dates")))
 }
 
 fn read_day(text: &str) -> Option<i32> {
@@ -201,7 +201,7 @@ fn read_day(text: &str) -> Option<i32> {
     i32::try_from(date.signed_duration_since(DateTime::UNIX_EPOCH.date_naive()).num_days()).ok()
 }
 
-/// Decodes a path of the log. Absolute paths (shallow clones) are refused.
+/// Decodes a file path from the log. Refuses absolute paths, which shallow clones use.
 fn decode_path(contract: &Contract, encoded: &str) -> Result<String> {
     let refuse = || {
         Error::unsupported(format!(

@@ -1,6 +1,7 @@
-//! Development tokens, signed with an issuer's shared secret. In production, an identity provider issues the tokens.
+//! Development tokens, signed with an issuer's shared secret. In production, an identity provider issues tokens
+//! instead.
 //!
-//! **Invariant:** [`Verifier`](super::Verifier) accepts these tokens under the same configuration.
+//! **Invariant:** a [`Verifier`](super::Verifier) with the same configuration accepts these tokens.
 
 use std::time::Duration;
 
@@ -8,30 +9,30 @@ use serde_json::{Map, Value, json};
 
 use super::access::Scope;
 use super::claims::ClaimPath;
-use super::token::{self, Algorithm, VerificationKey};
+use super::signature::{self, Algorithm, VerificationKey};
 use crate::clock::Clock;
 use crate::config::{AuthConfig, IssuerConfig};
 use crate::error::{Error, Result, did_you_mean};
 
 /// Parameters of a development token for an issuer with a shared secret.
 #[derive(Debug, Clone)]
-pub struct Mint {
-    /// The configured name of the issuer. If empty, the only issuer with a secret.
+pub struct DevelopmentToken {
+    /// The issuer's name in the configuration. If it is empty, the only issuer with a secret signs the token.
     pub issuer: String,
-    /// The tenant; `None` for an operator.
+    /// The tenant, or `None` for an operator.
     pub tenant: Option<String>,
-    /// `sub`.
+    /// The subject (`sub`).
     pub subject: String,
-    /// Scopes.
+    /// The scopes.
     pub scopes: Vec<Scope>,
-    /// The validity period.
+    /// The time from now for which the token is valid.
     pub age: Duration,
-    /// Additional claims. Claims that the mint sets itself are refused.
+    /// Additional claims. Claims that are set from other fields are refused.
     pub claims: Map<String, Value>,
 }
 
-impl Mint {
-    /// Signs the token. `Invalid` if the issuer has no secret, or if the token would be refused.
+impl DevelopmentToken {
+    /// Signs the token. Returns `Invalid` if the issuer has no secret, or if a verifier would refuse the token.
     pub fn sign(&self, auth: &AuthConfig, clock: &Clock) -> Result<String> {
         let (name, issuer) = self.find(auth)?;
         let secret = issuer.secret.as_ref().filter(|secret| !secret.is_empty());
@@ -54,7 +55,7 @@ impl Mint {
             )));
         }
         let header = json!({ "alg": algorithm.name(), "typ": "JWT" });
-        token::sign(algorithm, secret, &header.to_string(), &Value::Object(self.claims(issuer, clock)?).to_string())
+        signature::sign(algorithm, secret, &header.to_string(), &Value::Object(self.claims(issuer, clock)?).to_string())
     }
 
     fn find<'a>(&self, auth: &'a AuthConfig) -> Result<(&'a str, &'a IssuerConfig)> {
@@ -80,7 +81,7 @@ impl Mint {
         let scope = ClaimPath::parse(&issuer.scope_claim)?;
         let own = ["iss", "aud", "sub", "iat", "exp", "jti", tenant.first(), scope.first()];
         if let Some(claim) = own.into_iter().find(|claim| self.claims.contains_key(*claim)) {
-            return Err(Error::invalid(format!("claim `{claim}` is set by the mint: use the argument for it")));
+            return Err(Error::invalid(format!("claim `{claim}` is set automatically: use the argument for it")));
         }
         let now = clock.now_seconds();
         let age = i64::try_from(self.age.as_secs()).unwrap_or(i64::MAX);
@@ -109,8 +110,8 @@ mod tests {
     use crate::tenancy::Verifier;
     use crate::tenancy::testing::{auth, issuer};
 
-    fn mint() -> Mint {
-        Mint {
+    fn token() -> DevelopmentToken {
+        DevelopmentToken {
             issuer: String::new(),
             tenant: Some("acme".to_owned()),
             subject: "ann".to_owned(),
@@ -121,40 +122,40 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn minted_tokens_are_accepted() {
+    async fn development_tokens_are_accepted() {
         let clock = Clock::fixed(1_800_000_000 * SECOND);
         let mut auth = auth();
         let issuer = auth.issuers.get_mut("dev").unwrap();
         issuer.tenant_claim = "app.tenant".to_owned();
         issuer.scope_claim = "app.scopes".to_owned();
-        let refused = Mint { claims: [("app".to_owned(), json!({}))].into_iter().collect(), ..mint() };
+        let refused = DevelopmentToken { claims: [("app".to_owned(), json!({}))].into_iter().collect(), ..token() };
         assert!(refused.sign(&auth, &clock).unwrap_err().message().contains("claim `app`"));
         let verifier = Verifier::new(&auth, &BTreeMap::new(), clock.clone()).unwrap();
-        let token = mint().sign(&auth, &clock).unwrap();
-        let access = verifier.verify(&token).await.unwrap();
+        let signed = token().sign(&auth, &clock).unwrap();
+        let access = verifier.verify(&signed).await.unwrap();
         assert_eq!(access.tenant().unwrap().as_str(), "acme");
         assert!(access.require(Scope::Read).is_ok() && access.require(Scope::Ingest).is_err());
         clock.set((1_800_000_000 + 60 + 30) * SECOND);
-        assert!(verifier.verify(&token).await.unwrap_err().message().contains("expired"));
+        assert!(verifier.verify(&signed).await.unwrap_err().message().contains("expired"));
     }
 
     #[test]
-    fn tokens_that_would_be_refused_are_not_minted() {
+    fn tokens_that_would_be_refused_are_not_signed() {
         let mut two = auth();
         two.issuers.insert("more".to_owned(), issuer());
         let mut none = auth();
         none.issuers.get_mut("dev").unwrap().secret = None;
         let claims: Map<String, Value> = [("iss".to_owned(), json!("x"))].into_iter().collect();
         let cases = [
-            (mint(), two, "name one"),
-            (mint(), none.clone(), "no issuer has a secret"),
-            (Mint { issuer: "dev".to_owned(), ..mint() }, none, "has no secret"),
-            (Mint { issuer: "dve".to_owned(), ..mint() }, auth(), "did you mean `dev`?"),
-            (Mint { age: Duration::from_secs(86_401), ..mint() }, auth(), "auth.token_age_max"),
-            (Mint { claims, ..mint() }, auth(), "claim `iss` is set by the mint"),
+            (token(), two, "name one"),
+            (token(), none.clone(), "no issuer has a secret"),
+            (DevelopmentToken { issuer: "dev".to_owned(), ..token() }, none, "has no secret"),
+            (DevelopmentToken { issuer: "dve".to_owned(), ..token() }, auth(), "did you mean `dev`?"),
+            (DevelopmentToken { age: Duration::from_secs(86_401), ..token() }, auth(), "auth.token_age_max"),
+            (DevelopmentToken { claims, ..token() }, auth(), "claim `iss` is set automatically"),
         ];
-        for (mint, auth, reason) in cases {
-            let error = mint.sign(&auth, &Clock::System).unwrap_err();
+        for (token, auth, reason) in cases {
+            let error = token.sign(&auth, &Clock::System).unwrap_err();
             assert!(error.message().contains(reason), "{error:?}, expected `{reason}`");
         }
     }

@@ -1,4 +1,4 @@
-//! Tests of the dictionary encoder: Parquet's own reader reads the chunks.
+//! Tests the dictionary encoder by reading its chunks with Parquet's own reader.
 
 use std::sync::Arc;
 
@@ -18,14 +18,14 @@ use rand::{RngExt as _, SeedableRng as _};
 use super::dictionary_encoder::{DictionaryEncoder, EncodedChunk, TextLeaf, TextLevels};
 use crate::contract::{DICTIONARY_VALUES_MAX, EventBatch, map_leaves};
 
-/// Parameters of random text columns.
+/// Parameters for generating random string columns.
 struct RowTexts {
     rows: usize,
     distinct: usize,
     /// The percentage of nulls.
     nulls: u32,
     length: usize,
-    /// The length of runs of equal texts.
+    /// The length of runs of equal strings.
     run: usize,
 }
 
@@ -40,7 +40,7 @@ impl RowTexts {
         (0..self.rows).map(|row| self.draw(row, rng)).collect()
     }
 
-    /// Maps of zero to three entries.
+    /// Returns maps with zero to three entries each.
     fn maps(&self, rng: &mut StdRng) -> MapArray {
         let mut maps = MapBuilder::new(None, StringBuilder::new(), StringBuilder::new());
         for row in 0..self.rows {
@@ -55,7 +55,8 @@ impl RowTexts {
     }
 }
 
-/// Encodes every text leaf with the dictionary encoder, in two row groups; `None` if a leaf has too many distinct texts.
+/// Encodes every string leaf with the dictionary encoder, in two row groups. Returns `None` if a leaf has too many
+/// distinct strings.
 fn encode(rows: &EventBatch) -> Option<bytes::Bytes> {
     let mut bytes = Vec::new();
     let properties = WriterProperties::builder().set_statistics_enabled(EnabledStatistics::None).build();
@@ -90,7 +91,7 @@ fn rows(texts: &RowTexts, seed: u64) -> RecordBatch {
     RecordBatch::try_new(Arc::new(Schema::new(fields.collect::<Vec<_>>())), columns.to_vec()).unwrap()
 }
 
-/// The same rows with dictionary columns, which contain some unused values.
+/// Returns the same rows with dictionary columns, which contain some unused values.
 fn with_dictionaries(rows: &RecordBatch) -> RecordBatch {
     let kind = DataType::Dictionary(Box::new(DataType::UInt16), Box::new(DataType::Utf8));
     let encoded = |texts: &ArrayRef| {
@@ -131,7 +132,7 @@ fn read(file: &bytes::Bytes, selection: Option<RowSelection>) -> RecordBatch {
 }
 
 #[test]
-fn parquet_reads_the_written_texts() {
+fn parquet_reads_back_the_same_strings() {
     let default = || RowTexts { rows: 70_000, distinct: 5, nulls: 10, length: 3, run: 1 };
     let cases = [
         default(),
@@ -151,9 +152,9 @@ fn parquet_reads_the_written_texts() {
         assert_eq!(
             file,
             encode(&EventBatch::unchecked(with_dictionaries(&written))).unwrap(),
-            "dictionary columns give the same file: case {seed}"
+            "case {seed}: dictionary columns give the same file"
         );
-        // Reads some rows of some pages by row selection.
+        // Read a random selection of rows.
         let (mut selectors, mut row_numbers, mut rng) = (Vec::new(), Vec::new(), StdRng::seed_from_u64(seed));
         let mut at = 0;
         while at < texts.rows {
@@ -165,12 +166,12 @@ fn parquet_reads_the_written_texts() {
             at = end;
         }
         let selection = take_record_batch(&written, &arrow::array::UInt32Array::from(row_numbers)).unwrap();
-        assert_eq!(read(&file, Some(selectors.into())), selection, "some rows of case {seed}");
+        assert_eq!(read(&file, Some(selectors.into())), selection, "case {seed}: selected rows");
     }
 }
 
 #[test]
-fn too_many_distinct_texts_are_not_encoded() {
+fn too_many_distinct_strings_are_not_encoded() {
     let texts = RowTexts { rows: 30_000, distinct: DICTIONARY_VALUES_MAX + 1, nulls: 0, length: 1, run: 2 };
     assert!(encode(&EventBatch::unchecked(rows(&texts, 0))).is_none());
 }
@@ -186,7 +187,7 @@ fn maps_with_entries_in_null_rows_are_not_encoded() {
 }
 
 #[test]
-fn columns_with_few_distinct_texts_are_detected() {
+fn columns_with_few_distinct_strings_are_detected() {
     let repeats = |texts: StringArray| {
         let texts: ArrayRef = Arc::new(texts);
         let kind = DataType::Dictionary(Box::new(DataType::UInt16), Box::new(DataType::Utf8));

@@ -4,8 +4,8 @@
 //!   rows ─► sort by (day, tenant, time, id) ─► gather ─► a file per UTC day ─► bytes and bounds
 //! ```
 //!
-//! In: rows of one contract in any order. Out: [`EncodedFile`]s in memory. Pure computation: no store, no clock. A
-//! tenant's rows are contiguous in a file, so that its queries read few pages.
+//! Takes rows of one contract in any order, and returns [`EncodedFile`]s in memory. It uses neither the store nor the
+//! clock. A tenant's rows are contiguous in a file, so the tenant's queries read few pages.
 
 use std::ops::Range;
 
@@ -14,26 +14,16 @@ use arrow::compute::{max, max_string, min, min_string};
 use arrow::datatypes::TimestampMicrosecondType;
 
 use crate::clock::{DAY, Micros};
-use crate::config::LakeConfig;
 use crate::contract::{Contract, EventBatch};
 use crate::error::{Error, Result};
-use crate::lake::log::stats::{FileBounds, text_bound, time_bound};
-use crate::lake::write::parquet_file::parquet_file;
-use crate::lake::write::take::gather;
+use crate::lake::log::stats::{FileBounds, string_bound, time_bound};
+use crate::lake::parquet_writer::parquet_file::{WriteOptions, parquet_file};
+use crate::lake::parquet_writer::take::gather;
 
-/// The number of recently seen tenants that are cached while rows are ranked.
+/// The size of the cache of recently seen tenants that [`ranks`] uses.
 const TENANTS_CACHED: usize = 64;
 
-/// Options for encoding files.
-#[derive(Debug, Clone)]
-pub struct WriteOptions {
-    /// The zstd compression level.
-    pub compression_level: i32,
-    /// The maximum number of rows per row group.
-    pub row_group_rows_max: usize,
-}
-
-/// One Parquet file that is not stored yet.
+/// A Parquet file that is encoded but not stored yet.
 #[derive(Debug)]
 pub(in crate::lake) struct EncodedFile {
     /// The UTC day of all rows, in days since 1970.
@@ -42,39 +32,33 @@ pub(in crate::lake) struct EncodedFile {
     pub(in crate::lake) bounds: FileBounds,
 }
 
-impl From<&LakeConfig> for WriteOptions {
-    fn from(config: &LakeConfig) -> Self {
-        Self { compression_level: config.compression_level, row_group_rows_max: config.row_group_rows_max }
-    }
-}
-
-/// Rows of one contract, in any order.
+/// The selected rows of a batch, in any order.
 #[derive(Debug, Clone)]
 pub struct RowSelection {
     batch: EventBatch,
-    /// The indexes of the selected rows; `None` for all.
+    /// The indexes of the selected rows, or `None` if all rows are selected.
     rows: Option<Vec<u32>>,
 }
 
 impl RowSelection {
-    /// Selects the rows at these indexes. They are copied once, in sorted order.
+    /// Selects the rows at these indexes. The rows are copied only once, when they are sorted.
     pub fn new(batch: EventBatch, rows: Vec<u32>) -> Self {
         Self { batch, rows: Some(rows) }
     }
 
-    /// The number of selected rows.
+    /// Returns the number of selected rows.
     pub fn len(&self) -> usize {
         self.rows.as_ref().map_or(self.batch.num_rows(), Vec::len)
     }
 
-    /// Whether no rows are selected.
+    /// Returns true if no rows are selected.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The selected rows as a batch.
+    /// Returns the selected rows as a batch.
     #[cfg(test)]
-    pub fn alone(&self) -> EventBatch {
+    pub fn to_batch(&self) -> EventBatch {
         let rows = self.rows.clone().unwrap_or_else(|| (0..self.batch.num_rows() as u32).collect());
         gather(&self.batch, &rows).unwrap()
     }
@@ -86,7 +70,7 @@ impl From<EventBatch> for RowSelection {
     }
 }
 
-/// Sorts rows and encodes a file for each UTC day.
+/// Sorts rows and encodes one file for each UTC day.
 pub(in crate::lake) fn encode(
     contract: &Contract,
     options: &WriteOptions,
@@ -98,10 +82,10 @@ pub(in crate::lake) fn encode(
         .collect()
 }
 
-/// UTC days, in days since 1970, and the range of rows of each.
+/// UTC days (in days since 1970), each with the range of its rows.
 type Days = Vec<(i32, Range<usize>)>;
 
-/// Sorts rows by (day, tenant, time, id), and returns the range of each day.
+/// Sorts rows by (day, tenant, time, id), and returns them with the range of each day.
 fn sort(contract: &Contract, rows: &RowSelection) -> Result<(EventBatch, Days)> {
     let keys = sorted_keys(contract, rows)?;
     let mut days = Days::new();
@@ -119,13 +103,14 @@ fn sort(contract: &Contract, rows: &RowSelection) -> Result<(EventBatch, Days)> 
     Ok((rows, days))
 }
 
-/// The sort key of a row. Comparing texts is slow, so that tenants are replaced by their rank, and ids by eight bytes
-/// after their common prefix. Whole ids are compared only if these bytes are equal.
+/// The sort key of a row. Comparing strings is slow, so the key has the tenant's rank instead of its name, and only
+/// eight bytes of the id, taken after the prefix that all ids share. Whole ids are compared only if these bytes are
+/// equal.
 #[derive(Debug, Clone, Copy)]
 struct SortKey {
-    /// Day, tenant rank and time as one number with the same order.
-    slice: u128,
-    /// Eight bytes of the id.
+    /// The day, tenant rank and time, packed into one number that has the same order.
+    day_tenant_time: u128,
+    /// Eight bytes of the id, as a number with the same order.
     id: u64,
     row: u32,
 }
@@ -134,22 +119,23 @@ impl SortKey {
     fn new(day: i32, tenant_rank: u32, time: Micros, id: u64, row: u32) -> Self {
         // Flipping the sign bit of signed numbers gives unsigned numbers with the same order.
         let (day, time) = (day.cast_unsigned() ^ (1 << 31), time.cast_unsigned() ^ (1 << 63));
-        Self { slice: u128::from(day) << 96 | u128::from(tenant_rank) << 64 | u128::from(time), id, row }
+        let day_tenant_time = u128::from(day) << 96 | u128::from(tenant_rank) << 64 | u128::from(time);
+        Self { day_tenant_time, id, row }
     }
 
     fn day(&self) -> i32 {
-        ((self.slice >> 96) as u32 ^ (1 << 31)).cast_signed()
+        ((self.day_tenant_time >> 96) as u32 ^ (1 << 31)).cast_signed()
     }
 
-    /// All except the row, which is compared after the whole id.
-    fn known(&self) -> (u128, u64) {
-        (self.slice, self.id)
+    /// Returns the packed parts, which are compared first. The whole id and the row are compared after them.
+    fn packed(&self) -> (u128, u64) {
+        (self.day_tenant_time, self.id)
     }
 }
 
-/// Eight bytes of a text from `start`, as a number with the same order.
-fn eight_bytes(text: &str, start: usize) -> u64 {
-    let rest = text.as_bytes().get(start..).unwrap_or_default();
+/// Returns eight bytes of a string from `start`, as a number with the same order.
+fn eight_bytes(string: &str, start: usize) -> u64 {
+    let rest = string.as_bytes().get(start..).unwrap_or_default();
     match rest.first_chunk() {
         Some(bytes) => u64::from_be_bytes(*bytes),
         None => {
@@ -160,13 +146,13 @@ fn eight_bytes(text: &str, start: usize) -> u64 {
     }
 }
 
-/// The length of the common prefix of all texts.
-fn common_prefix(texts: &StringArray) -> usize {
-    let mut rows = (0..texts.len()).map(|row| texts.value(row).as_bytes());
+/// Returns the length of the prefix that all strings share.
+fn common_prefix(strings: &StringArray) -> usize {
+    let mut rows = (0..strings.len()).map(|row| strings.value(row).as_bytes());
     let Some(mut prefix) = rows.next() else { return 0 };
-    for text in rows {
-        if !text.starts_with(prefix) {
-            let count = prefix.iter().zip(text).take_while(|(one, other)| one == other).count();
+    for string in rows {
+        if !string.starts_with(prefix) {
+            let count = prefix.iter().zip(string).take_while(|(one, other)| one == other).count();
             prefix = &prefix[..count];
         }
     }
@@ -194,18 +180,18 @@ fn sorted_keys(contract: &Contract, selection: &RowSelection) -> Result<Vec<Sort
         None => (0..count).map(key).collect::<Result<Vec<_>>>()?,
     };
     keys.sort_unstable_by(|left, right| {
-        (left.known().cmp(&right.known()))
+        (left.packed().cmp(&right.packed()))
             .then_with(|| ids.value(left.row as usize).cmp(ids.value(right.row as usize)))
             .then_with(|| left.row.cmp(&right.row))
     });
     Ok(keys)
 }
 
-/// The rank of each row's tenant among the batch's sorted tenants.
+/// Returns the rank of each row's tenant among the batch's sorted tenants.
 fn ranks(tenants: &StringArray) -> Vec<u32> {
     let mut numbers = std::collections::HashMap::new();
     let mut names = Vec::new();
-    // A few tenants send most rows, so that recently seen tenants are cached.
+    // A few tenants send most rows, so recently seen tenants are cached.
     let mut cache = [("", 0); TENANTS_CACHED];
     let rows: Vec<u32> = (0..tenants.len())
         .map(|row| {
@@ -237,9 +223,9 @@ fn encode_day(contract: &Contract, options: &WriteOptions, day: i32, rows: Event
 }
 
 fn bounds(contract: &Contract, rows: &RecordBatch) -> Result<FileBounds> {
-    let texts = |column: usize| {
+    let strings = |column: usize| {
         let values = rows.column(column).as_string_opt::<i32>()?;
-        text_bound(min_string(values)?, max_string(values)?)
+        string_bound(min_string(values)?, max_string(values)?)
     };
     let times = |column: usize| {
         let values = rows.column(column).as_primitive_opt::<TimestampMicrosecondType>()?;
@@ -248,13 +234,13 @@ fn bounds(contract: &Contract, rows: &RecordBatch) -> Result<FileBounds> {
     // The rows are sorted by tenant.
     let tenants = || {
         let values = rows.column(contract.tenant).as_string_opt::<i32>().filter(|values| !values.is_empty())?;
-        text_bound(values.value(0), values.value(values.len() - 1))
+        string_bound(values.value(0), values.value(values.len() - 1))
     };
     Ok(FileBounds {
         rows: rows.num_rows() as u64,
         tenants: tenants(),
         times: times(contract.time),
-        ids: texts(contract.id),
+        ids: strings(contract.id),
         received: times(contract.received),
     })
 }
@@ -385,7 +371,7 @@ mod tests {
             ("event_time", Encoding::DELTA_BINARY_PACKED, false, true),
             ("event_id", Encoding::PLAIN, false, true),
             ("received_time", Encoding::DELTA_BINARY_PACKED, false, true),
-            // A dictionary, whose values are in every page.
+            // A dictionary column, whose values occur in every page.
             ("region", Encoding::RLE_DICTIONARY, true, false),
             ("mos", Encoding::BYTE_STREAM_SPLIT, false, true),
             ("hops", Encoding::DELTA_BINARY_PACKED, false, true),

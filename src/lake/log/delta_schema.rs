@@ -1,11 +1,12 @@
-//! Converts a contract to a Delta schema, and evolves a stored schema.
+//! Converts a contract to a Delta schema, and adds a contract's new columns to a stored schema.
 //!
-//! In: a [`Contract`] and the schema text of a table's metadata. Out: the schema to store, or a `Conflict` that names
-//! the column and the fix.
+//! Takes a [`Contract`] and the schema in a table's metadata, and returns the schema to store. Returns a `Conflict`
+//! that names the column and the fix if the two do not fit together.
 //!
-//! Allowed changes: new nullable columns. They are appended after the stored ones; readers match columns by name. A
-//! column that the contract no longer has stays in the table and is null in new files; external readers still see it,
-//! queries do not. Refused changes: a different type, a different nullability, names that differ only in case.
+//! A contract may add nullable columns. They are appended to the stored columns, and readers match columns by name. A
+//! column that the contract no longer has stays in the table and is null in new files. External readers still see it,
+//! but queries do not. A contract must not change a column's type or nullability, and must not add a column whose name
+//! differs from a stored one only in case.
 
 use arrow::datatypes::{DataType, TimeUnit};
 use serde::{Deserialize, Serialize};
@@ -16,13 +17,13 @@ use crate::error::{Error, Result};
 
 /// A Delta schema: the JSON in a metadata action's `schemaString`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(in crate::lake) struct Schema {
+pub(in crate::lake) struct DeltaSchema {
     #[serde(rename = "type")]
     kind: String,
     fields: Vec<DeltaField>,
 }
 
-/// A column. `kind` is a type name, or an object for nested types.
+/// A column of a Delta schema. `kind` is a type name, or an object for a nested type.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct DeltaField {
     name: String,
@@ -33,8 +34,9 @@ struct DeltaField {
     metadata: Map<String, Value>,
 }
 
-impl Schema {
-    /// The Delta schema of a contract: all columns and the partition column, with descriptions as column comments.
+impl DeltaSchema {
+    /// Returns the Delta schema of a contract: all columns and the partition column, with descriptions as column
+    /// comments.
     pub(in crate::lake) fn of(contract: &Contract) -> Result<Self> {
         let fields = contract.table_schema().fields().iter().map(|field| {
             let column = contract.columns.iter().find(|column| column.name == *field.name());
@@ -51,7 +53,7 @@ impl Schema {
         Ok(Self { kind: "struct".into(), fields: fields.collect::<Result<_>>()? })
     }
 
-    /// Parses the schema text of a table's metadata.
+    /// Parses the `schemaString` of a table's metadata.
     pub(in crate::lake) fn parse(contract: &Contract, text: &str) -> Result<Self> {
         serde_json::from_str(text).map_err(|error| {
             Error::unsupported(format!("the schema of table `{}` is not a valid Delta schema", contract.name))
@@ -59,18 +61,18 @@ impl Schema {
         })
     }
 
-    /// The schema text of a table's metadata.
-    pub(in crate::lake) fn text(&self) -> Result<String> {
+    /// Returns the schema as the `schemaString` of a table's metadata.
+    pub(in crate::lake) fn to_json(&self) -> Result<String> {
         serde_json::to_string(self)
             .map_err(|error| Error::internal("a schema cannot be written as JSON").with_source(error))
     }
 
-    /// This stored schema with the new columns of `contract`; `None` if it has all of them. `Conflict` if rows of the
-    /// contract do not fit the table.
+    /// Returns this stored schema with the new columns of `contract` added, or `None` if it already has all of them.
+    /// Returns `Conflict` if rows of the contract do not fit the table.
     pub(in crate::lake) fn evolve(&self, contract: &Contract) -> Result<Option<Self>> {
-        let wanted = Self::of(contract)?;
+        let declared = Self::of(contract)?;
         let mut evolved = self.clone();
-        for field in &wanted.fields {
+        for field in &declared.fields {
             match self.fields.iter().find(|stored| stored.name.eq_ignore_ascii_case(&field.name)) {
                 Some(stored) => fits(contract, stored, field)?,
                 None if field.nullable => evolved.fields.push(field.clone()),
@@ -82,9 +84,9 @@ impl Schema {
                 }
             }
         }
-        let left =
-            |stored: &&DeltaField| !stored.nullable && !wanted.fields.iter().any(|field| field.name == stored.name);
-        if let Some(stored) = self.fields.iter().find(left) {
+        let is_undeclared =
+            |stored: &&DeltaField| !stored.nullable && !declared.fields.iter().any(|field| field.name == stored.name);
+        if let Some(stored) = self.fields.iter().find(is_undeclared) {
             return Err(Error::conflict(format!(
                 "{}: the table requires this column, but the contract no longer has it: declare it again, or declare a new table",
                 column_path(contract, &stored.name)
@@ -98,10 +100,13 @@ fn column_path(contract: &Contract, column: &str) -> String {
     format!("table `{}`, column `{column}`", contract.name)
 }
 
-/// Checks that values of a declared column fit the stored column.
+/// Checks that a declared column's values fit the stored column.
 fn fits(contract: &Contract, stored: &DeltaField, field: &DeltaField) -> Result<()> {
-    let fault = if stored.name != field.name {
-        format!("the table has a column `{}`, and names must not differ only in case: rename it", stored.name)
+    let problem = if stored.name != field.name {
+        format!(
+            "the table has a column `{}`, and names must not differ only in case: rename the new column",
+            stored.name
+        )
     } else if stored.kind != field.kind {
         format!(
             "its type is {} in the table but {} in the contract: restore the type, or give the new column another name",
@@ -117,10 +122,10 @@ fn fits(contract: &Contract, stored: &DeltaField, field: &DeltaField) -> Result<
     } else {
         return Ok(());
     };
-    Err(Error::conflict(fault).at(column_path(contract, &field.name)))
+    Err(Error::conflict(problem).at(column_path(contract, &field.name)))
 }
 
-/// The Delta type of an Arrow type.
+/// Returns the Delta type of an Arrow type.
 fn delta_type(kind: &DataType) -> Result<Value> {
     let name = match kind {
         DataType::Boolean => "boolean",

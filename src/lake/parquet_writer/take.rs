@@ -1,7 +1,7 @@
 //! Gathers rows of a batch by index.
 //!
-//! In: rows, and the indexes of the wanted ones. Out: these rows. Arrow's `take` kernel gives the same result; this one
-//! is optimized for short texts and small maps, and takes a third of the time.
+//! Takes rows and indexes, and returns the rows at these indexes. Arrow's `take` kernel returns the same rows. This
+//! implementation is optimized for short strings and small maps, and needs a third of the time.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use arrow::error::ArrowError;
 
 use crate::contract::{EventBatch, PaddedSlice, SHORT_BYTES_MAX};
 
-/// The rows at these indexes, all of which must exist.
+/// Returns the rows at these indexes, all of which must exist.
 pub(in crate::lake) fn gather(rows: &EventBatch, indexes: &[u32]) -> Result<EventBatch, ArrowError> {
     let order = UInt32Array::from(indexes.to_vec());
     let columns = rows.columns().iter().map(|column| gather_column(column, &order)).collect::<Result<_, _>>()?;
@@ -79,7 +79,7 @@ mod tests {
 
     use super::*;
 
-    /// Random rows with every kind of column, with nulls and texts of various lengths.
+    /// Returns random rows with columns of every type, with nulls, and with strings of various lengths.
     fn rows(count: usize, rng: &mut StdRng) -> EventBatch {
         let text = |rng: &mut StdRng| (rng.random_range(0..5) > 0).then(|| "aé€".repeat(rng.random_range(0..9)));
         let texts: ArrayRef = Arc::new((0..count).map(|_| text(rng)).collect::<StringArray>());
@@ -117,7 +117,7 @@ mod tests {
             let mut rng = StdRng::seed_from_u64(seed);
             let (count, wanted) = (rng.random_range(1..200), rng.random_range(0..300));
             let rows = rows(count, &mut rng);
-            // Also with a slice, whose columns do not begin at the start of their buffers.
+            // Also gather from a slice, whose columns do not begin at the start of their buffers.
             let first = rng.random_range(0..count);
             for rows in [rows.clone(), rows.slice(first, count - first)] {
                 let indexes: Vec<u32> = (0..wanted).map(|_| rng.random_range(0..rows.num_rows() as u32)).collect();

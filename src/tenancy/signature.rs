@@ -1,12 +1,12 @@
 //! Signature algorithms and keys. This is the only file that uses `jsonwebtoken`.
 //!
-//! In: a token's signed text, its signature, an algorithm and a key. Out: whether the signature is valid.
+//! Checks whether the signature of a token is valid for an algorithm and a key, and signs development tokens.
 //!
 //! **Invariant:** a key is used only with algorithms of its own type: an RSA key is never used as a shared secret, and
 //! a P-256 key never verifies ES384.
 //!
-//! `verify` checks the claims with its own rules and clock. The library's validation reads the system clock, does not
-//! check `nbf` by default, and accepts duplicate keys.
+//! `verify` checks the claims with its own rules and clock, because the library's validation reads the system clock,
+//! does not check `nbf` by default, and accepts duplicate keys.
 
 use std::fmt;
 
@@ -37,7 +37,7 @@ pub(super) struct Algorithm {
     name: &'static str,
     jwa: Jwa,
     kind: KeyKind,
-    /// The minimum size of a shared secret, in bytes: the size of the hash (RFC 7518, section 3.2).
+    /// The minimum size of a shared secret in bytes, which is the size of the hash (RFC 7518, section 3.2).
     secret_bytes_min: usize,
 }
 
@@ -45,7 +45,7 @@ const fn algorithm(name: &'static str, jwa: Jwa, kind: KeyKind, secret_bytes_min
     Algorithm { name, jwa, kind, secret_bytes_min }
 }
 
-/// All supported algorithms. `none` is not one of them.
+/// All supported algorithms. The algorithm `none` is not supported.
 const ALGORITHMS: [Algorithm; 12] = [
     algorithm("HS256", Jwa::HS256, KeyKind::Secret, 32),
     algorithm("HS384", Jwa::HS384, KeyKind::Secret, 48),
@@ -62,22 +62,22 @@ const ALGORITHMS: [Algorithm; 12] = [
 ];
 
 impl Algorithm {
-    /// Parses a name (RFC 7518 names are case-sensitive).
+    /// Parses an algorithm name. Names are case-sensitive (RFC 7518).
     pub(super) fn parse(name: &str) -> Option<Self> {
         ALGORITHMS.into_iter().find(|known| known.name == name)
     }
 
-    /// All names, for messages.
+    /// Returns all names, for error messages.
     pub(super) fn names() -> impl Iterator<Item = &'static str> {
         ALGORITHMS.into_iter().map(|known| known.name)
     }
 
-    /// The name.
+    /// Returns the name.
     pub(super) fn name(self) -> &'static str {
         self.name
     }
 
-    /// Whether it requires a shared secret instead of a public key.
+    /// Returns true if the algorithm requires a shared secret instead of a public key.
     pub(super) fn is_shared(self) -> bool {
         self.kind == KeyKind::Secret
     }
@@ -94,18 +94,18 @@ impl fmt::Debug for Algorithm {
 pub(super) struct VerificationKey {
     kind: KeyKind,
     inner: DecodingKey,
-    /// The size of a shared secret, in bytes; 0 for a public key.
+    /// The size of a shared secret in bytes, or 0 for a public key.
     secret_bytes: usize,
 }
 
 impl VerificationKey {
-    /// A shared secret.
+    /// Creates a key from a shared secret.
     pub(super) fn secret(secret: &Secret) -> Self {
         let bytes = secret.expose().as_bytes();
         Self { kind: KeyKind::Secret, inner: DecodingKey::from_secret(bytes), secret_bytes: bytes.len() }
     }
 
-    /// A public key in PEM: RSA, P-256, P-384 or Ed25519. Private keys and certificates are refused.
+    /// Reads a public key in PEM: RSA, P-256, P-384 or Ed25519. Refuses private keys and certificates.
     pub(super) fn pem(pem: &[u8]) -> Result<Self> {
         let text = std::str::from_utf8(pem).unwrap_or_default();
         if text.contains("PRIVATE KEY") {
@@ -123,7 +123,7 @@ impl VerificationKey {
         Self::checked(inner)
     }
 
-    /// An RSA key from a JWK: modulus and exponent in base64url.
+    /// Creates an RSA key from a JWK's modulus and exponent, both in base64url.
     pub(super) fn rsa(n: &str, e: &str) -> Result<Self> {
         Self::checked(
             DecodingKey::from_rsa_components(n, e)
@@ -131,7 +131,7 @@ impl VerificationKey {
         )
     }
 
-    /// An elliptic curve key from a JWK: the curve, and the point in base64url.
+    /// Creates an elliptic curve key from a JWK's curve name and the coordinates of its point, both in base64url.
     pub(super) fn ec(curve: &str, x: &str, y: &str) -> Result<Self> {
         let inner = DecodingKey::from_ec_components(x, y);
         let key = Self::checked(inner.map_err(|error| unusable("the EC key is invalid").with_source(error))?)?;
@@ -141,7 +141,7 @@ impl VerificationKey {
         }
     }
 
-    /// An Ed25519 key from a JWK: the public part in base64url.
+    /// Creates an Ed25519 key from a JWK's curve name and public key, which is in base64url.
     pub(super) fn ed(curve: &str, x: &str) -> Result<Self> {
         if curve != "Ed25519" {
             return Err(unusable("the OKP key has a curve other than Ed25519"));
@@ -170,12 +170,12 @@ impl VerificationKey {
         Ok(Self { kind, inner, secret_bytes: 0 })
     }
 
-    /// Whether the key has the type that `algorithm` requires, and is strong enough for it.
+    /// Returns true if the key has the type that `algorithm` requires and is strong enough for it.
     pub(super) fn matches_algorithm(&self, algorithm: Algorithm) -> bool {
         self.kind == algorithm.kind && self.secret_bytes >= algorithm.secret_bytes_min
     }
 
-    /// Verifies `signature` (base64url) over `message`.
+    /// Returns true if `signature` (base64url) is a valid signature of `message`.
     pub(super) fn verify(&self, algorithm: Algorithm, message: &str, signature: &str) -> bool {
         self.matches_algorithm(algorithm)
             && crypto::verify(signature, message.as_bytes(), &self.inner, algorithm.jwa).unwrap_or(false)
@@ -188,7 +188,7 @@ impl fmt::Debug for VerificationKey {
     }
 }
 
-/// Signs a header and claims with a shared secret: a compact JWT.
+/// Signs a header and claims with a shared secret. Returns a compact JWT.
 pub(super) fn sign(algorithm: Algorithm, secret: &Secret, header: &str, claims: &str) -> Result<String> {
     compact(algorithm, &EncodingKey::from_secret(secret.expose().as_bytes()), header, claims)
 }
@@ -200,7 +200,7 @@ fn compact(algorithm: Algorithm, key: &EncodingKey, header: &str, claims: &str) 
     Ok(format!("{message}.{signature}"))
 }
 
-/// The size of a base64url number in bits; 0 if it is invalid.
+/// Returns the size of a base64url number in bits, or 0 if it is invalid.
 fn bits(number: &str) -> usize {
     let bytes = URL_SAFE_NO_PAD.decode(number).unwrap_or_default();
     let significant = bytes.iter().skip_while(|byte| **byte == 0);
@@ -212,18 +212,18 @@ fn unusable(why: &'static str) -> Error {
     Error::invalid(why)
 }
 
-/// Signing with private keys, for tests only.
+/// Signs tokens with private keys. For tests only.
 #[cfg(test)]
 pub(super) mod signing {
     use super::*;
 
-    /// Signs any `header` and `claims` with a private key in PEM (PKCS#8).
+    /// Signs any `header` and `claims` with a private key in PEM (PKCS #8).
     pub(crate) fn sign_pem(algorithm: &str, pem: &str, header: &str, claims: &str) -> String {
         let algorithm = Algorithm::parse(algorithm).unwrap();
         compact(algorithm, &private(algorithm, pem), header, claims).unwrap()
     }
 
-    /// The public JWK of a private key in PEM (PKCS#8).
+    /// Returns the public JWK of a private key in PEM (PKCS #8).
     pub(crate) fn jwk(algorithm: &str, pem: &str) -> serde_json::Value {
         let algorithm = Algorithm::parse(algorithm).unwrap();
         serde_json::to_value(Jwk::from_encoding_key(&private(algorithm, pem), algorithm.jwa).unwrap()).unwrap()

@@ -1,18 +1,20 @@
-//! Key sets (JWKS) from a URL: fetched by one task at a time, cached, and used no longer than allowed.
+//! A key set (JWKS) from a URL. It is fetched by at most one task at a time, cached, and used no longer than
+//! configured.
 //!
 //! ```text
 //!   age of the set     0 ──────────── 3/4 fresh ─────────── fresh ──────────────── fresh + stale
-//!   a known key        used           used, set refreshed   set fetched first;     refused (Unavailable)
+//!   a known key        used           used, set fetched     set fetched first;     refused (Unavailable)
 //!                                     in the background     used if that fails
 //!   an unknown key     set fetched first, once per cooldown; then refused
 //! ```
 //!
 //! **Invariant:** at most one fetch runs, and an unknown key does not start another before the cooldown has passed. A
-//! flood of forged `kid`s therefore costs the issuer one request, and callers with known keys do not wait for it.
-//! **Invariant:** the fetch belongs to this set, not to the caller that started it, so that it survives the caller's
-//! cancellation.
-//! **Invariant:** a key that the issuer has removed is refused once the set is no longer fresh, or, if the issuer
-//! cannot be reached, once the set is stale.
+//! flood of forged `kid`s therefore costs the issuer only one request per cooldown, and callers with known keys do not
+//! wait for it.
+//! **Invariant:** the fetch belongs to the key set, not to the caller that started it, so it continues if that caller
+//! is cancelled.
+//! **Invariant:** a key that the issuer has removed is refused once the set is no longer fresh. If the issuer cannot be
+//! reached, the key is refused at the end of the stale period.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,7 +24,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use url::Url;
 
-use super::keys::{KeySet, unknown_key};
+use super::key_set::{KeySet, unknown_key};
 use crate::clock::{Clock, Micros};
 use crate::config::AuthConfig;
 use crate::error::{Error, Result};
@@ -31,14 +33,14 @@ use crate::supervise::catch_future;
 
 /// The maximum duration of one fetch, from connecting to the last byte.
 const FETCH_TIME_MAX: Duration = Duration::from_secs(5);
-/// The number of fetches that one caller waits for: one that was already running, and one that it starts.
+/// The maximum number of fetches that one caller waits for: one that was already running, and one that it starts.
 const WAITS_MAX: usize = 2;
 
-/// A key set behind a URL.
+/// A key set that is fetched from a URL and cached.
 #[derive(Debug)]
-pub(super) struct Fetched {
+pub(super) struct FetchedKeySet {
     source: Arc<KeySetSource>,
-    /// Owns the running fetch, which is aborted when this set is dropped.
+    /// Owns the running fetch. Dropping the key set aborts the fetch.
     tasks: Mutex<JoinSet<()>>,
 }
 
@@ -47,34 +49,41 @@ struct KeySetSource {
     url: Url,
     client: Client,
     clock: Clock,
+    /// The age up to which the set is fresh.
     fresh: Micros,
+    /// The time after that for which the set is still used if the issuer cannot be reached.
     stale: Micros,
+    /// The minimum time between two fetches.
     cooldown: Micros,
     keys_max: usize,
     state: Mutex<CacheState>,
-    /// Notifies waiters that a fetch has ended, successfully or not.
+    /// Notifies the waiting callers that a fetch has ended, successfully or not.
     ended: watch::Sender<()>,
 }
 
 #[derive(Debug, Default)]
 struct CacheState {
+    /// The newest set, and the time at which it was requested.
     set: Option<(Arc<KeySet>, Micros)>,
-    tried: Option<Micros>,
+    /// The time at which the last fetch started.
+    last_fetch: Option<Micros>,
     is_fetching: bool,
+    /// True if the last fetch failed.
     is_failing: bool,
 }
 
-/// The result of a lookup in the set.
+/// The result of a lookup in the cached set.
 enum KeyLookup<T> {
     Found(T),
     Refused(Error),
+    /// A fetch is running, and the lookup must be repeated after it.
     Wait,
 }
 
-impl Fetched {
-    /// Checks the URL and creates the client. The first lookup starts the first fetch.
+impl FetchedKeySet {
+    /// Checks the URL and creates the HTTP client. The first lookup starts the first fetch.
     pub(super) fn new(url: &str, ca_file: Option<&Path>, auth: &AuthConfig, clock: Clock) -> Result<Self> {
-        // Anyone who can change the response can forge tokens, so that it must be authenticated.
+        // Anyone who can change the response can forge tokens, so the issuer must be authenticated.
         let url = parse_url(url, Plaintext::Loopback).map_err(|error| error.at("`jwks_url`"))?;
         let settings = Settings {
             peer: "the key set",
@@ -103,7 +112,7 @@ impl Fetched {
         Ok(Self { source: Arc::new(source), tasks: Mutex::default() })
     }
 
-    /// Applies `find` to the key set, which is fetched first if needed.
+    /// Applies `find` to the key set. Fetches the set first if needed.
     pub(super) async fn lookup<T>(&self, find: impl Fn(&KeySet) -> Option<T>) -> Result<T> {
         for _ in 0..WAITS_MAX {
             // Subscribe before the lookup, so that no notification is missed.
@@ -111,7 +120,7 @@ impl Fetched {
             match self.lookup_cached(&find) {
                 KeyLookup::Found(found) => return Ok(found),
                 KeyLookup::Refused(error) => return Err(error),
-                // The sender lives as long as `self`, so that this returns only after a fetch.
+                // The sender lives as long as `self`, so this returns only after a fetch.
                 KeyLookup::Wait => drop(ended.changed().await),
             }
         }
@@ -122,7 +131,8 @@ impl Fetched {
         }
     }
 
-    /// Looks up once, and starts a fetch if one is due, according to the table in the module documentation.
+    /// Looks up once in the cached set, and starts a fetch if one is due according to the table in the module
+    /// documentation.
     fn lookup_cached<T>(&self, find: impl Fn(&KeySet) -> Option<T>) -> KeyLookup<T> {
         let source = &self.source;
         let now = source.clock.now();
@@ -133,12 +143,13 @@ impl Fetched {
         let (has_set, age) = (set.is_some(), age.unwrap_or(Micros::MAX));
 
         let is_fresh = age < source.fresh;
-        let is_cool = state.tried.is_none_or(|tried| now.abs_diff(tried) >= source.cooldown.unsigned_abs());
+        let cooldown_passed =
+            state.last_fetch.is_none_or(|started| now.abs_diff(started) >= source.cooldown.unsigned_abs());
         let is_ageing = age >= source.fresh / 4 * 3;
-        let is_due = (found.is_none() || is_ageing) && (is_cool || (!is_fresh && !state.is_failing));
+        let is_due = (found.is_none() || is_ageing) && (cooldown_passed || (!is_fresh && !state.is_failing));
         if is_due && !state.is_fetching {
             state.is_fetching = true;
-            state.tried = Some(now);
+            state.last_fetch = Some(now);
             self.start();
         }
         match found {
@@ -149,6 +160,7 @@ impl Fetched {
         }
     }
 
+    /// Starts a fetch in the background.
     fn start(&self) {
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         while tasks.try_join_next().is_some() {}
@@ -165,7 +177,7 @@ impl Fetched {
     }
 }
 
-/// A running fetch. Dropping it, even by a panic, notifies the waiters, so that none waits forever.
+/// A running fetch. Dropping it notifies the waiting callers. A panic drops it as well, so no caller waits forever.
 struct FetchInProgress {
     source: Arc<KeySetSource>,
     outcome: Option<KeySet>,
@@ -184,8 +196,9 @@ impl Drop for FetchInProgress {
         state.is_fetching = false;
         state.is_failing = outcome.is_none();
         if let Some(set) = outcome {
-            // The age of the set counts from the request, not from the response, which may miss later changes.
-            let requested = state.tried.unwrap_or_default();
+            // The set's age counts from the request, because the response may miss changes that the issuer made after
+            // it.
+            let requested = state.last_fetch.unwrap_or_default();
             state.set = Some((Arc::new(set), requested));
         }
         drop(state);
@@ -194,7 +207,8 @@ impl Drop for FetchInProgress {
 }
 
 impl KeySetSource {
-    /// No code panics while it holds the lock, so a poisoned lock is still consistent.
+    /// Locks the state. No code panics while it holds the lock, so the state is consistent even if the lock is
+    /// poisoned.
     fn lock(&self) -> MutexGuard<'_, CacheState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -275,10 +275,10 @@ pub(crate) fn transform(
 /// Runs the queries of lookup tables with the operator's rights.
 fn lookup_query(engine: &Arc<Engine>, config: &Config) -> LookupQuery {
     let limits = &config.ingest;
-    let whole = Arc::new(OperatorQuery::new(engine.clone(), limits.lookup_rows_max, limits.lookup_bytes_max));
+    let operator_query = Arc::new(OperatorQuery::new(engine.clone(), limits.lookup_rows_max, limits.lookup_bytes_max));
     Arc::new(move |sql| {
-        let whole = whole.clone();
-        async move { whole.ask(&sql).await }.boxed()
+        let operator_query = operator_query.clone();
+        async move { operator_query.run(&sql).await }.boxed()
     })
 }
 

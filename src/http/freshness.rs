@@ -18,7 +18,7 @@ use super::caller::caller;
 use super::error::ErrorBody;
 use super::quarantine::{path, told_time};
 use crate::lake::Watermark;
-use crate::query::Newest;
+use crate::query::NewestTimes;
 
 /// How fresh a table is.
 pub(super) async fn freshness(
@@ -40,7 +40,8 @@ pub(super) async fn freshness(
             body["source_lag_messages"] = source_lag.map(|lag| lag.messages).into();
         }
         None => {
-            let Newest { event, received } = handler.services.engine.session(&access)?.newest(&table).await?;
+            let NewestTimes { event, received } =
+                handler.services.engine.session(&access)?.newest_times(&table).await?;
             body["newest_event_time"] = event.map(told_time).into();
             body["newest_received_time"] = received.map(told_time).into();
         }

@@ -1,7 +1,7 @@
-//! Refuses queries that the engine is known to answer incorrectly, and names a form that works.
+//! Refuses queries for which the engine is known to return wrong results. The error names a form that works.
 //!
-//! In: a plan. Out: an error, or nothing. Each case is a bug of DataFusion 55.2 that was reproduced before it was added
-//! here. Remove a case when the engine is fixed. A refusal costs a user a minute; a wrong number costs trust.
+//! Each case is a bug in DataFusion 55.2 that was reproduced before it was added here. Remove a case once the engine is
+//! fixed. Rewriting a refused query takes a user a minute, but a wrong number may never be noticed.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use datafusion::logical_expr::{Expr, LogicalPlan};
 
 use crate::error::{Error, Result};
 
-/// Refuses a plan that contains such a query at any depth.
+/// Refuses a plan that contains an affected query at any depth.
 pub(super) fn check(plan: &LogicalPlan) -> Result<()> {
     walk(plan, &mut |expr| check_expr(expr, false))
 }
@@ -26,21 +26,22 @@ fn walk(plan: &LogicalPlan, check: &mut impl FnMut(&Expr) -> Result<()>) -> Resu
             Ok::<_, DataFusionError>(if found.is_ok() { TreeNodeRecursion::Continue } else { TreeNodeRecursion::Stop })
         })
     });
-    walked.map_err(|fault| Error::internal("cannot traverse a plan").with_source(fault))?;
+    walked.map_err(|error| Error::internal("cannot traverse a plan").with_source(error))?;
     found
 }
 
-/// `negated`: whether the expression is inside a NOT.
+/// Checks an expression and everything inside it. `negated` is true inside a NOT.
 fn check_expr(expr: &Expr, negated: bool) -> Result<()> {
     match expr {
-        // The engine resolves the inner column to the outer one of the same name, so that it compares a value with
-        // itself (apache/datafusion#25258).
+        // If an inner and an outer column have the same name, the engine resolves both to the outer one and compares it
+        // with itself (apache/datafusion#25258).
         Expr::SetComparison(_) => {
             return Err(Error::unsupported(
-                "ANY, SOME and ALL with a subquery are not supported: use IN, EXISTS, or compare with its min or max",
+                "ANY, SOME and ALL with a subquery are not supported: use IN, EXISTS, or compare with the minimum or maximum of the subquery",
             ));
         }
-        // The engine drops the pair if it is also the correlation (apache/datafusion#25480).
+        // If the compared columns are also the correlated ones, the engine drops the comparison
+        // (apache/datafusion#25480).
         Expr::InSubquery(test) if (negated || test.negated) && !test.subquery.outer_ref_columns.is_empty() => {
             return Err(Error::unsupported(
                 "NOT IN with a subquery that refers to the outer query is not supported: use NOT EXISTS",
@@ -57,12 +58,12 @@ fn check_expr(expr: &Expr, negated: bool) -> Result<()> {
         found = check_expr(child, negated);
         Ok(if found.is_ok() { TreeNodeRecursion::Continue } else { TreeNodeRecursion::Stop })
     });
-    walked.map_err(|fault| Error::internal("cannot traverse an expression").with_source(fault))?;
+    walked.map_err(|error| Error::internal("cannot traverse an expression").with_source(error))?;
     found
 }
 
-/// The engine pulls a condition on the outer query from below the nullable side of an outer join to above the join,
-/// where it drops the rows without a match (apache/datafusion#25507).
+/// Refuses a subquery that refers to the outer query from the nullable side of an outer join. The engine moves such a
+/// condition above the join, where it also removes the rows without a match (apache/datafusion#25507).
 fn check_joins(subquery: &Arc<LogicalPlan>) -> Result<()> {
     let mut is_wrong = false;
     let walked = subquery.apply(|node| {
@@ -77,16 +78,17 @@ fn check_joins(subquery: &Arc<LogicalPlan>) -> Result<()> {
         }
         Ok(TreeNodeRecursion::Continue)
     });
-    walked.map_err(|fault| Error::internal("cannot traverse a subquery").with_source(fault))?;
+    walked.map_err(|error| Error::internal("cannot traverse a subquery").with_source(error))?;
     if is_wrong {
         return Err(Error::unsupported(
-            "a subquery that refers to the outer query from inside an outer join is not supported: write the condition \
-             into the join's ON, or join the tables in the outer query",
+            "a subquery that refers to the outer query from inside an outer join is not supported: move the condition \
+             to the join's ON clause, or join the tables in the outer query",
         ));
     }
     Ok(())
 }
 
+/// Returns true if the plan refers to a column of the outer query.
 fn refers_outside(plan: &LogicalPlan) -> bool {
     let outer = |expr: &Expr| match expr.exists(|inner| Ok(matches!(inner, Expr::OuterReferenceColumn(..)))) {
         Ok(false) => Ok(()),

@@ -1,9 +1,9 @@
-//! Translates the errors of the query engine into ours. No other file reads engine errors.
+//! Translates DataFusion errors into [`Error`]s. No other file interprets DataFusion errors.
 //!
-//! In: an error of planning or running. Out: an [`Error`] whose kind says who caused it. Errors in the caller's
-//! statement, or in evaluating it on the caller's own rows, are reported in full, with their position in the statement.
-//! Errors of the server are reported as a kind and a general message; their text may name files, so only the log gets
-//! it, as the source.
+//! The kind of the translated error says whether the caller or the server caused it. An error in the caller's
+//! statement, or in evaluating it on the caller's own rows, keeps its full text and its position in the statement. An
+//! error of the server becomes a general message, because the original text may name files. The original is attached
+//! as the error's source, which only the log shows.
 
 use std::borrow::Cow;
 
@@ -15,11 +15,11 @@ use datafusion::error::DataFusionError;
 use crate::config::QueryConfig;
 use crate::error::{Error, did_you_mean};
 
-/// Translates the error of a caller's statement.
-pub(super) fn of_engine(fault: DataFusionError, config: &QueryConfig) -> Error {
-    let place = fault.diagnostic().and_then(|diagnostic| diagnostic.span);
-    let error = match root(&fault) {
-        // Already an error of ours: a named limit, or an error from below the barrier.
+/// Translates an error of planning or running a caller's statement.
+pub(super) fn from_engine(error: DataFusionError, config: &QueryConfig) -> Error {
+    let span = error.diagnostic().and_then(|diagnostic| diagnostic.span);
+    let translated = match root(&error) {
+        // Our own code raised this error: a limit with its name, or an error from below the barrier.
         DataFusionError::External(inner) => match inner.downcast_ref::<Error>() {
             Some(error) => Error::new(error.kind(), error.message().to_owned()),
             None => Error::internal("the query failed"),
@@ -31,16 +31,16 @@ pub(super) fn of_engine(fault: DataFusionError, config: &QueryConfig) -> Error {
         }
         DataFusionError::NotImplemented(text) => Error::unsupported(sentence(text)),
         DataFusionError::ResourcesExhausted(_) => out_of_memory(config),
-        DataFusionError::ArrowError(error, _) => of_arrow(error, config),
+        DataFusionError::ArrowError(error, _) => from_arrow(error, config),
         DataFusionError::ObjectStore(_) | DataFusionError::ParquetError(_) | DataFusionError::IoError(_) => {
-            Error::unavailable("a table cannot be read now: retry")
+            Error::unavailable("a table is temporarily unavailable: retry")
         }
         _ => Error::internal("the query failed"),
     };
-    placed(error, place).with_source(fault)
+    with_position(translated, span).with_source(error)
 }
 
-/// The query has used up its memory.
+/// Returns the error for a query that has used up its memory.
 fn out_of_memory(config: &QueryConfig) -> Error {
     Error::limited(format!(
         "the query needs more than {} bytes of memory (limit query.memory_bytes_max): query a shorter time range, fewer \
@@ -49,11 +49,11 @@ fn out_of_memory(config: &QueryConfig) -> Error {
     ))
 }
 
-/// An error in evaluating the caller's expressions on the caller's values.
-fn of_arrow(error: &ArrowError, config: &QueryConfig) -> Error {
+/// Translates an error of evaluating the caller's expressions on the caller's values.
+fn from_arrow(error: &ArrowError, config: &QueryConfig) -> Error {
     match error {
         ArrowError::ExternalError(inner) => match inner.downcast_ref::<DataFusionError>().map(root) {
-            Some(DataFusionError::ArrowError(error, _)) => of_arrow(error, config),
+            Some(DataFusionError::ArrowError(error, _)) => from_arrow(error, config),
             Some(DataFusionError::ResourcesExhausted(_)) => out_of_memory(config),
             Some(DataFusionError::Plan(text) | DataFusionError::Execution(text)) => Error::invalid(sentence(text)),
             _ => Error::internal("the query failed"),
@@ -71,13 +71,13 @@ fn of_arrow(error: &ArrowError, config: &QueryConfig) -> Error {
     }
 }
 
-/// The innermost error, without contexts, shared handles and collections.
-pub(super) fn root(fault: &DataFusionError) -> &DataFusionError {
-    match fault {
+/// Returns the innermost error, without the contexts, shared handles and collections around it.
+pub(super) fn root(error: &DataFusionError) -> &DataFusionError {
+    match error {
         DataFusionError::Context(_, inner) | DataFusionError::Diagnostic(_, inner) => root(inner),
         DataFusionError::Shared(inner) => root(inner),
-        DataFusionError::Collection(all) => all.first().map_or(fault, root),
-        _ => fault,
+        DataFusionError::Collection(all) => all.first().map_or(error, root),
+        _ => error,
     }
 }
 
@@ -104,14 +104,14 @@ fn schema_text(error: &SchemaError) -> String {
     }
 }
 
-/// The engine's message as one of ours: one line, without a full stop.
+/// Formats an engine message like our own messages: without a backtrace and without a full stop.
 fn sentence(text: &str) -> String {
     text.split("\n\nbacktrace").next().unwrap_or_default().trim().trim_end_matches('.').to_owned()
 }
 
-/// Adds the position in the statement if the engine knows it and the message does not have it yet.
-fn placed(error: Error, place: Option<Span>) -> Error {
-    match place {
+/// Adds the position in the statement, if the engine reported one and the message does not contain it yet.
+fn with_position(error: Error, span: Option<Span>) -> Error {
+    match span {
         Some(span) if !error.message().contains("Line:") => {
             let message: Cow<'static, str> =
                 format!("{} at line {}, column {}", error.message(), span.start.line, span.start.column).into();

@@ -1,10 +1,9 @@
-//! Queries of the operator's own configuration: they read all rows of all tables, without a tenant.
+//! Runs the queries in the operator's configuration, which read the rows of all tenants.
 //!
-//! In: a statement of the configuration; no client can send one. Out: its rows, within limits. The lookup tables of
-//! sources are built from them.
+//! Lookup tables are built from the results, whose size is limited. A client cannot send such a query.
 //!
-//! **Invariant:** no endpoint can reach this: a dependency check in `tests/it/tidy.rs` allows only `server.rs` to use
-//! it. Queries of callers go through a [`Session`](crate::query::Session), and so through the barrier.
+//! **Invariant:** no endpoint can reach this file, because a dependency check in `tests/it/tidy.rs` allows only
+//! `server.rs` to use it. Callers' queries go through a [`Session`](crate::query::Session), and so through the barrier.
 
 use std::sync::Arc;
 
@@ -20,16 +19,16 @@ use datafusion::physical_plan::execute_stream;
 use futures::{StreamExt as _, TryStreamExt as _};
 
 use crate::error::{Error, Result};
+use crate::query::catalog::{CATALOG, SCHEMA};
+use crate::query::engine::Engine;
 use crate::query::engine_bugs;
-use crate::query::error::of_engine;
-use crate::query::request::engine::Engine;
-use crate::query::request::erased_plan::ErasedPlan;
-use crate::query::request::plan_size;
-use crate::query::request::session::{CATALOG, SCHEMA};
-use crate::query::request::statement;
-use crate::query::scan::tenant_table::SessionTable;
+use crate::query::error::from_engine;
+use crate::query::planning::erased_plan::ErasedPlan;
+use crate::query::planning::plan_size;
+use crate::query::planning::statement;
+use crate::query::scan::table_provider::SessionTable;
 
-/// Runs queries over all rows.
+/// A runner for queries on the rows of all tenants, with limits on the result size.
 #[derive(Debug, Clone)]
 pub struct OperatorQuery {
     engine: Arc<Engine>,
@@ -38,28 +37,28 @@ pub struct OperatorQuery {
 }
 
 impl OperatorQuery {
-    /// Limits the results to this many rows and bytes.
+    /// Creates a runner that limits each result to `rows_max` rows and `bytes_max` bytes.
     pub fn new(engine: Arc<Engine>, rows_max: usize, bytes_max: usize) -> Self {
         Self { engine, rows_max, bytes_max }
     }
 
-    /// The rows of one query, on the newest known snapshots. Fails with `Limited` if there are too many.
-    pub async fn ask(&self, sql: &str) -> Result<Vec<RecordBatch>> {
-        let (whole, sql) = (self.clone(), sql.to_owned());
-        self.engine.threads.run(async move { whole.answer(&sql).await }).await
+    /// Returns the rows of one query on the newest known snapshots. Fails with `Limited` if the result is too large.
+    pub async fn run(&self, sql: &str) -> Result<Vec<RecordBatch>> {
+        let (query, sql) = (self.clone(), sql.to_owned());
+        self.engine.threads.run(async move { query.plan_and_run(&sql).await }).await
     }
 
-    async fn answer(&self, sql: &str) -> Result<Vec<RecordBatch>> {
-        let fault = |fault: DataFusionError| of_engine(fault, &self.engine.config);
+    async fn plan_and_run(&self, sql: &str) -> Result<Vec<RecordBatch>> {
+        let to_error = |error: DataFusionError| from_engine(error, &self.engine.config);
         let state = self.state()?;
         let statement = statement::parse(sql, &self.engine.config)?;
-        let plan = ErasedPlan::new(state.statement_to_plan(statement).await.map_err(fault)?);
+        let plan = ErasedPlan::new(state.statement_to_plan(statement).await.map_err(to_error)?);
         plan_size::check(&plan)?;
         statement::check_plan(&plan)?;
         engine_bugs::check(&plan)?;
-        let physical = state.create_physical_plan(&plan).await.map_err(fault)?;
+        let physical = state.create_physical_plan(&plan).await.map_err(to_error)?;
         let task = Arc::new(self.engine.task(&physical));
-        let mut batches = execute_stream(physical, task).map_err(fault)?.map_err(fault).boxed();
+        let mut batches = execute_stream(physical, task).map_err(to_error)?.map_err(to_error).boxed();
         let (mut all, mut rows, mut bytes) = (Vec::new(), 0, 0);
         while let Some(batch) = batches.try_next().await? {
             rows += batch.num_rows();
@@ -73,21 +72,21 @@ impl OperatorQuery {
         Ok(all)
     }
 
-    /// The engine's own functions and rules, over the operator's view of the tables.
+    /// Creates a session state with the engine's functions and rules, and with the operator's view of the tables.
     fn state(&self) -> Result<ErasedPlan<SessionState>> {
-        let fault = |fault: DataFusionError| of_engine(fault, &self.engine.config);
+        let to_error = |error: DataFusionError| from_engine(error, &self.engine.config);
         let schema = Arc::new(MemorySchemaProvider::new());
         for (name, table) in &*self.engine.tables {
             if let Some(source) = self.engine.source(name) {
                 let table = SessionTable::of_operator(table, table.snapshot(), source.clone());
-                let changes = table.changes();
-                for table in [table].into_iter().chain(changes) {
-                    schema.register_table(table.name().to_owned(), Arc::new(table)).map_err(fault)?;
+                let all_versions = table.all_versions();
+                for table in [table].into_iter().chain(all_versions) {
+                    schema.register_table(table.name().to_owned(), Arc::new(table)).map_err(to_error)?;
                 }
             }
         }
         let catalog = MemoryCatalogProvider::new();
-        catalog.register_schema(SCHEMA, schema).map_err(fault)?;
+        catalog.register_schema(SCHEMA, schema).map_err(to_error)?;
         let catalogs = MemoryCatalogProviderList::new();
         catalogs.register_catalog(CATALOG.to_owned(), Arc::new(catalog));
         let mut state = SessionState::clone(&self.engine.template);
@@ -103,22 +102,22 @@ impl OperatorQuery {
 mod tests {
     use super::*;
     use crate::error::Kind;
-    use crate::query::scan::newest_testing::{self, Change, by_order, change, lake, old};
+    use crate::query::scan::latest_testing::{self, Change, by_order, change, lake, old};
     use crate::query::testing::{engine, rows, text};
 
     #[tokio::test]
     async fn operator_query_reads_all_tenants() {
-        let whole = OperatorQuery::new(engine().await, 10_000, 64 << 20);
-        let all = whole.ask("SELECT count(*) FROM calls").await.unwrap();
+        let query = OperatorQuery::new(engine().await, 10_000, 64 << 20);
+        let all = query.run("SELECT count(*) FROM calls").await.unwrap();
         assert_eq!(text(&all), [[rows().len().to_string()]]);
         let some =
-            whole.ask("SELECT count(*) FROM calls WHERE event_date > '1970-01-02' AND y IS NOT NULL").await.unwrap();
-        let counted = whole.ask("SELECT count(y) FROM hidden").await.unwrap();
-        assert_eq!(text(&some), text(&counted), "including tables without a policy");
+            query.run("SELECT count(*) FROM calls WHERE event_date > '1970-01-02' AND y IS NOT NULL").await.unwrap();
+        let counted = query.run("SELECT count(y) FROM hidden").await.unwrap();
+        assert_eq!(text(&some), text(&counted), "a table without a policy is readable as well");
     }
 
     #[tokio::test]
-    async fn a_table_of_versions_shows_the_newest_of_each_tenant() {
+    async fn latest_table_shows_the_latest_versions_of_every_tenant() {
         let of = |tenant, change: Change| Change { tenant, id: format!("{tenant} {}", change.id), ..change };
         let changes = [
             old("a", 1),
@@ -129,16 +128,16 @@ mod tests {
             Change { deleted: Some(true), ..change("b", 2, "gone") },
         ];
         let tables = lake(by_order(), &[&changes[..3], &changes[3..]]).await;
-        let whole = OperatorQuery::new(newest_testing::engine(&tables), 10_000, 64 << 20);
-        let shown = whole.ask("SELECT tenant, order_id, state FROM orders ORDER BY 1, 2").await.unwrap();
+        let query = OperatorQuery::new(latest_testing::engine(&tables), 10_000, 64 << 20);
+        let shown = query.run("SELECT tenant, order_id, state FROM orders ORDER BY 1, 2").await.unwrap();
         assert_eq!(text(&shown), [["acme", "a", "sent"], ["zeta", "a", "open"]]);
-        let all = whole.ask("SELECT count(*) FROM orders_changes").await.unwrap();
+        let all = query.run("SELECT count(*) FROM orders_changes").await.unwrap();
         assert_eq!(text(&all), [["6"]]);
     }
 
     #[tokio::test]
     async fn operator_query_is_read_only_and_limited() {
-        let whole = OperatorQuery::new(engine().await, 10, 64 << 20);
+        let query = OperatorQuery::new(engine().await, 10, 64 << 20);
         let cases = [
             ("SELECT * FROM calls", Kind::Limited),
             ("DELETE FROM calls", Kind::Forbidden),
@@ -147,8 +146,8 @@ mod tests {
             ("SELEC", Kind::Invalid),
         ];
         for (sql, kind) in cases {
-            assert_eq!(whole.ask(sql).await.unwrap_err().kind(), kind, "{sql}");
+            assert_eq!(query.run(sql).await.unwrap_err().kind(), kind, "{sql}");
         }
-        assert_eq!(text(&whole.ask("SELECT DISTINCT 1 FROM calls").await.unwrap()), [["1"]]);
+        assert_eq!(text(&query.run("SELECT DISTINCT 1 FROM calls").await.unwrap()), [["1"]]);
     }
 }

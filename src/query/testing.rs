@@ -1,7 +1,8 @@
-//! Test support for queries: a lake in memory in which three tenants share every file, and one of them is poisonous.
+//! Test support for queries: a lake in memory in which three tenants share every file.
 //!
-//! A row of that tenant is built to be detected: `y` is 20 (so that `1 / (y - 20)` fails on it), `secret` is not a
-//! number (so that a cast fails with its text), and its counts, names and extremes are values that no other tenant has.
+//! The rows of the third tenant, `bzzz`, must stay hidden, and a query that evaluates an expression on one of them is
+//! detected. In these rows `y` is 20, so `1 / (y - 20)` fails. `secret` is not a number, so a cast fails with its text.
+//! The tenant's row count, names and greatest values do not occur in the rows of any other tenant.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -25,12 +26,12 @@ use crate::query::{Engine, Session};
 use crate::telemetry::Metrics;
 use crate::tenancy::{Access, Scope};
 
-/// 2026-01-01T00:00:00Z.
+/// The time of the first row: 2026-01-01T00:00:00Z.
 pub(super) const NEW_YEAR: Micros = 20_454 * DAY;
-/// The number of rows of the tenant whose rows must stay hidden: no result contains this number.
+/// The row count of the tenant whose rows must stay hidden. No result contains this number.
 pub(super) const FOREIGN_ROWS: i64 = 2_718;
 
-/// One event.
+/// One row of the table `calls`.
 #[derive(Debug, Clone)]
 pub(super) struct Row {
     pub(super) tenant: &'static str,
@@ -43,7 +44,7 @@ pub(super) struct Row {
     pub(super) secret: String,
 }
 
-/// All rows of the lake, in the order of writing.
+/// Returns all rows of the lake, in the order in which they were written.
 pub(super) fn rows() -> Vec<Row> {
     let regions = [Some("eu"), Some("us"), None, Some("ap")];
     let own = |tenant: &'static str, count: i64| {
@@ -71,10 +72,10 @@ pub(super) fn rows() -> Vec<Row> {
     own("acme", 40).chain(own("coda", 61)).chain(foreign).collect()
 }
 
-/// Row counts that no result or plan of a tenant may contain: those of other tenants, and the total.
+/// Row counts that no result or plan of another tenant may contain: that of `bzzz`, and the total.
 pub(super) const COUNTS: [i64; 2] = [FOREIGN_ROWS, FOREIGN_ROWS + 40 + 61];
 
-/// Texts that reveal a row or file of another tenant.
+/// Strings that reveal a row or file of another tenant.
 pub(super) const TELLTALES: [&str; 11] = [
     "bzzz",
     "mars",
@@ -149,7 +150,7 @@ fn map_names() -> arrow::array::MapFieldNames {
     arrow::array::MapFieldNames { entry: "key_value".to_owned(), key: "key".to_owned(), value: "value".to_owned() }
 }
 
-/// The generous limits of the tests.
+/// Returns limits that most tests do not reach.
 pub(super) fn config() -> QueryConfig {
     QueryConfig {
         time_max: Duration::from_secs(60),
@@ -166,19 +167,20 @@ pub(super) fn config() -> QueryConfig {
     }
 }
 
-/// A new engine over [`rows`], in the tables `calls` and `hidden`, which all tests share.
+/// Creates an engine over the tables `calls` and `hidden`, both of which contain [`rows`]. All tests share the tables.
 pub(super) async fn engine() -> Arc<Engine> {
     engine_with(config()).await
 }
 
+/// Creates an engine over the shared tables with other limits.
 pub(super) async fn engine_with(config: QueryConfig) -> Arc<Engine> {
     static TABLES: OnceCell<Arc<Tables>> = OnceCell::const_new();
     let tables = Arc::clone(TABLES.get_or_init(tables).await);
     Engine::new(tables, config, Clock::System, Arc::new(Metrics::default())).unwrap()
 }
 
-/// An engine over tables of its own, so that the test can change them with [`add`].
-pub(super) async fn engine_apart() -> (Arc<Engine>, Arc<Tables>) {
+/// Creates an engine over tables of its own, which the test can change with [`add`].
+pub(super) async fn engine_with_own_tables() -> (Arc<Engine>, Arc<Tables>) {
     let tables = tables().await;
     (Engine::new(Arc::clone(&tables), config(), Clock::System, Arc::new(Metrics::default())).unwrap(), tables)
 }
@@ -198,7 +200,7 @@ async fn tables() -> Arc<Tables> {
         let contract = Arc::new(Contract::new(name, &calls(), Path::new(".")).unwrap());
         let table = Table::open(&store, Arc::clone(&contract), &lake).await.unwrap();
         let rows = rows();
-        // Interleaved, so that every file holds rows of all tenants.
+        // The rows are interleaved, so every file holds rows of all tenants.
         for part in 0..3 {
             let part: Vec<Row> = rows.iter().skip(part).step_by(3).cloned().collect();
             let files = table.write(batch(&contract, &part)).await.unwrap();
@@ -209,18 +211,19 @@ async fn tables() -> Arc<Tables> {
     Arc::new(tables)
 }
 
-/// A reader of `tenant` that sees all of `calls`.
+/// Creates a reader of `tenant` who may see all columns of `calls`.
 pub(super) async fn reader(tenant: &str) -> Access {
     crate::tenancy::testing::access(Some(tenant), &[Scope::Read], &["calls"]).await
 }
 
-/// A reader of `tenant` under a policy, with claims.
+/// Creates a reader of `tenant` with a policy and claims.
 pub(super) async fn reader_under(tenant: &str, policy: PolicyConfig, claims: serde_json::Value) -> Access {
     let policy = BTreeMap::from([("calls".to_owned(), policy)]);
     crate::tenancy::testing::access_under(Some(tenant), &[Scope::Read], &policy, claims).await
 }
 
-/// A policy with one rule by claim and a list of columns (empty: all).
+/// Creates a policy that lists the visible columns; an empty list means all. `rule` is the column and the claim of a
+/// row rule.
 pub(super) fn policy(rule: Option<(&str, &str)>, columns: &[&str]) -> PolicyConfig {
     let rule = rule.map(|(column, claim)| RowRuleConfig {
         column: column.to_owned(),
@@ -233,32 +236,35 @@ pub(super) fn policy(rule: Option<(&str, &str)>, columns: &[&str]) -> PolicyConf
     }
 }
 
-/// Claims with a sub-account.
+/// Creates claims that name a sub-account.
 pub(super) fn account(account: &str) -> serde_json::Value {
     json!({ "account": account })
 }
 
-/// Runs one statement and returns its rows as text.
+/// Runs one statement in a new session and returns its rows as strings.
 pub(super) async fn ask(engine: &Arc<Engine>, access: &Access, sql: &str) -> Result<Vec<Vec<String>>> {
     run(&engine.session(access)?, sql).await
 }
 
-/// The same in a given session; checks that every batch has the declared schema.
+/// Runs one statement in `session` and returns its rows as strings. Checks that every batch has the declared schema.
 pub(super) async fn run(session: &Session, sql: &str) -> Result<Vec<Vec<String>>> {
     let planned = session.plan(sql).await?;
     let batches: Vec<RecordBatch> = session.run(&planned, None).await?.batches.try_collect().await?;
-    assert!(batches.iter().all(|batch| batch.schema() == planned.schema), "{sql}: not the promised schema");
+    assert!(
+        batches.iter().all(|batch| batch.schema() == planned.schema),
+        "{sql}: a batch does not have the declared schema"
+    );
     Ok(text(&batches))
 }
 
-/// Waits until no query is running: a dropped one ends on its own thread.
+/// Waits until no query is running. A dropped query ends later, on the query threads.
 pub(super) async fn idle(engine: &Engine) {
     while engine.running() > 0 {
         tokio::task::yield_now().await;
     }
 }
 
-/// Rows as text; a null is `NULL`.
+/// Formats rows as strings, with `NULL` for a null.
 pub(super) fn text(batches: &[RecordBatch]) -> Vec<Vec<String>> {
     let options = FormatOptions::new().with_null("NULL");
     let rows = |batch: &RecordBatch| {

@@ -1,5 +1,5 @@
-//! Tests of the barrier: two tenants that share all files with a third one run each statement, and the result must be
-//! as if the lake held only their own rows.
+//! Tests of the barrier. Three tenants share all files. Two of them run each statement, and each result must be the
+//! same as if the lake held only that tenant's own rows.
 
 use tokio::task::JoinSet;
 
@@ -11,7 +11,7 @@ use crate::clock::{DAY, SECOND};
 use crate::error::Kind;
 use crate::tenancy::{Access, Scope};
 
-pub(super) type Oracle = fn(&[Row]) -> Vec<Vec<String>>;
+type Oracle = fn(&[Row]) -> Vec<Vec<String>>;
 
 fn one(value: impl ToString) -> Vec<Vec<String>> {
     vec![vec![value.to_string()]]
@@ -25,8 +25,9 @@ fn secret(row: &Row) -> i64 {
     row.secret.parse().unwrap()
 }
 
-/// Statements that would fail, or reveal data, if one of their expressions were evaluated on a row of another tenant.
-pub(super) const BATTERY: &[(&str, Oracle)] = &[
+/// Statements that would fail or reveal data if one of their expressions were evaluated on a row of another tenant.
+/// Each has a function that computes the expected rows from the tenant's own rows.
+const STATEMENTS: &[(&str, Oracle)] = &[
     ("SELECT count(*) FROM calls", |own| one(own.len())),
     ("SELECT count(1), count(region) FROM calls", |own| {
         vec![vec![own.len().to_string(), own.iter().filter(|row| row.region.is_some()).count().to_string()]]
@@ -125,7 +126,7 @@ async fn each_tenant_sees_only_its_own_rows() {
     let engine = engine().await;
     for tenant in ["acme", "coda"] {
         let (access, own) = (reader(tenant).await, own(tenant));
-        for (sql, oracle) in BATTERY {
+        for (sql, oracle) in STATEMENTS {
             let found = ask(&engine, &access, sql).await.unwrap_or_else(|error| panic!("{tenant}: {sql}: {error:?}"));
             assert_eq!(found, oracle(&own), "{tenant}: {sql}");
         }
@@ -134,7 +135,7 @@ async fn each_tenant_sees_only_its_own_rows() {
 }
 
 #[tokio::test]
-async fn a_tenant_without_rows_sees_none() {
+async fn tenant_without_rows_gets_empty_results() {
     let engine = engine().await;
     for tenant in ["aaaa", "brrr", "zzzz"] {
         let access = reader(tenant).await;
@@ -152,14 +153,14 @@ async fn plans_reveal_nothing_about_other_tenants() {
     for tenant in ["acme", "brrr"] {
         let access = reader(tenant).await;
         for explain in ["EXPLAIN VERBOSE", "EXPLAIN ANALYZE VERBOSE", "EXPLAIN FORMAT TREE", "EXPLAIN FORMAT PGJSON"] {
-            for (sql, _) in BATTERY {
+            for (sql, _) in STATEMENTS {
                 let sql = format!("{explain} {sql}");
                 let plan = ask(&engine, &access, &sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
                 let plan: String = plan.concat().join("\n");
                 for telltale in TELLTALES.iter().filter(|telltale| !sql.contains(**telltale)) {
                     assert!(!plan.contains(telltale), "{tenant}: {sql}: {telltale}\n{plan}");
                 }
-                // Counts are matched as whole words: a time may contain any digits.
+                // Counts are compared with whole words, because a time may contain any digits.
                 let mut words = plan.split(|letter: char| !letter.is_alphanumeric() && letter != '.');
                 let counts = COUNTS.map(|count| count.to_string());
                 assert!(!words.any(|word| counts.iter().any(|count| count == word)), "{tenant}: {sql}\n{plan}");
@@ -182,7 +183,7 @@ async fn plan_does_not_depend_on_the_number_of_files() {
 }
 
 #[tokio::test]
-async fn metrics_of_a_plan_count_own_rows() {
+async fn metrics_of_a_plan_count_only_own_rows() {
     let engine = engine().await;
     let plan = ask(&engine, &reader("acme").await, "EXPLAIN ANALYZE SELECT count(*) FROM calls").await.unwrap();
     let plan = plan.concat().join("\n");
@@ -201,7 +202,8 @@ async fn row_rules_and_column_lists_narrow_what_a_token_sees() {
     );
     assert_eq!(ask(&engine, &north, "SELECT count(*) FROM calls WHERE account = 'south'").await.unwrap(), one(0));
 
-    // A number given as text; a value that is not a number and a missing column match no row.
+    // A claim with a number as text matches a number column. A claim that is not a number, and a rule with a missing
+    // column, match no row.
     for (column, value, count) in [("y", "3", 6), ("y", "three", 0), ("gone", "north", 0)] {
         let access = reader_under("acme", policy(Some((column, "account")), &[]), account(value)).await;
         assert_eq!(
@@ -221,9 +223,9 @@ async fn row_rules_and_column_lists_narrow_what_a_token_sees() {
             let error = ask(&engine, &narrow, &sql).await.unwrap_err();
             assert_eq!(error.kind(), Kind::Invalid, "{sql}");
             assert!(error.message().starts_with(&format!("unknown column `{hidden}`")), "{error:?}");
-            let told = error.message().replace(&format!("`{hidden}`"), "");
+            let rest = error.message().replace(&format!("`{hidden}`"), "");
             assert!(
-                !["secret", "tenant", "event_time", "event_date"].iter().any(|name| told.contains(name)),
+                !["secret", "tenant", "event_time", "event_date"].iter().any(|name| rest.contains(name)),
                 "{error:?}"
             );
         }
@@ -274,7 +276,7 @@ async fn metadata_shows_only_what_the_caller_sees() {
 }
 
 #[tokio::test]
-async fn hidden_table_looks_like_a_missing_one() {
+async fn hidden_table_looks_like_a_missing_table() {
     let engine = engine().await;
     let access = reader("acme").await;
     for sql in [
@@ -286,12 +288,12 @@ async fn hidden_table_looks_like_a_missing_one() {
         "SELECT * FROM glasshouse.public.TABLE",
         "WITH t AS (SELECT * FROM TABLE) SELECT * FROM t",
     ] {
-        let told = async |table: &str| {
+        let error_for = async |table: &str| {
             let error = ask(&engine, &access, &sql.replace("TABLE", table)).await.unwrap_err();
             (error.kind(), error.message().replace(table, "TABLE"))
         };
-        let hidden = told("hidden").await;
-        assert_eq!(hidden, told("nohere").await, "{sql}");
+        let hidden = error_for("hidden").await;
+        assert_eq!(hidden, error_for("nohere").await, "{sql}");
         assert!(matches!(hidden.0, Kind::NotFound | Kind::Invalid), "{sql}: {hidden:?}");
     }
     let error = ask(&engine, &access, "SELECT * FROM cals").await.unwrap_err();
@@ -299,21 +301,21 @@ async fn hidden_table_looks_like_a_missing_one() {
 }
 
 #[tokio::test]
-async fn no_read_scope_or_tenant_means_no_session() {
+async fn session_requires_the_read_scope_and_a_tenant() {
     let engine = engine().await;
-    let refused = async |tenant: Option<&str>, scopes: &[Scope]| {
+    let error_kind = async |tenant: Option<&str>, scopes: &[Scope]| {
         let access = crate::tenancy::testing::access(tenant, scopes, &["calls"]).await;
         engine.session(&access).unwrap_err().kind()
     };
-    assert_eq!(refused(Some("acme"), &[Scope::Ingest, Scope::Admin]).await, Kind::Forbidden);
-    assert_eq!(refused(None, &[Scope::Ingest, Scope::Admin]).await, Kind::Forbidden);
+    assert_eq!(error_kind(Some("acme"), &[Scope::Ingest, Scope::Admin]).await, Kind::Forbidden);
+    assert_eq!(error_kind(None, &[Scope::Ingest, Scope::Admin]).await, Kind::Forbidden);
 }
 
 #[tokio::test]
-async fn errors_show_their_position_and_no_foreign_values() {
+async fn errors_show_their_position_but_no_foreign_values() {
     let engine = engine().await;
     let access = reader("acme").await;
-    for (sql, kind, told) in [
+    for (sql, kind, message) in [
         ("SELEC 1", Kind::Invalid, "Line: 1, Column: 1"),
         ("SELECT 1 +", Kind::Invalid, "cannot parse the statement"),
         (
@@ -335,22 +337,22 @@ async fn errors_show_their_position_and_no_foreign_values() {
     ] {
         let error = ask(&engine, &access, sql).await.expect_err(sql);
         assert_eq!(error.kind(), kind, "{sql}: {error:?}");
-        assert!(error.message().contains(told), "{sql}: {error:?}");
+        assert!(error.message().contains(message), "{sql}: {error:?}");
         assert!(!error.message().contains("bzzz") && !error.message().contains("zebra"), "{sql}: {error:?}");
     }
 }
 
 #[test]
-fn long_chains_run_or_are_refused_and_never_end_the_server() {
-    // On a worker of a runtime like the server's, because a stack overflow ends the process.
+fn long_operator_chains_never_overflow_the_stack() {
+    // The statements run on threads with the same stack size as those of the server. A stack overflow ends the process.
     let mut workers = tokio::runtime::Builder::new_multi_thread();
     let workers = workers.worker_threads(1).thread_stack_size(STACK_BYTES_MIN).enable_all().build().unwrap();
     let (engine, access) = workers.block_on(async { (engine().await, reader("acme").await) });
     let ask = |sql: String| {
         let (engine, access) = (engine.clone(), access.clone());
-        let mut asked = JoinSet::new();
-        asked.spawn_on(async move { ask(&engine, &access, &sql).await }, workers.handle());
-        workers.block_on(asked.join_next()).unwrap().unwrap()
+        let mut tasks = JoinSet::new();
+        tasks.spawn_on(async move { ask(&engine, &access, &sql).await }, workers.handle());
+        workers.block_on(tasks.join_next()).unwrap().unwrap()
     };
     let rows = "SELECT count(*) FROM calls WHERE ";
     for (head, link, tail, expected) in [
@@ -368,7 +370,7 @@ fn long_chains_run_or_are_refused_and_never_end_the_server() {
 }
 
 #[tokio::test]
-async fn two_sessions_do_not_share_tables() {
+async fn sessions_of_two_tenants_do_not_share_rows() {
     let engine = engine().await;
     let (acme, coda): (Access, Access) = (reader("acme").await, reader("coda").await);
     let sessions: [_; 2] = [engine.session(&acme).unwrap(), engine.session(&coda).unwrap()];

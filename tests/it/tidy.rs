@@ -86,7 +86,7 @@ const SHARED: [(&str, &[&str]); 5] = [
             "src/ingest/dedupe/",
         ],
     ),
-    ("object_store", &["src/lake/", "src/query/scan/scan_plan.rs"]),
+    ("object_store", &["src/lake/", "src/query/scan/physical_plan.rs"]),
     ("prost", &["src/contract/message", "src/flight/"]),
     ("prost_types", &["src/contract/message", "src/flight/statement.rs"]),
     ("protox", &["src/contract/"]),
@@ -113,7 +113,7 @@ const FOLDERS: [&str; 18] = [
     "src/lake/read/",
     "src/lake/store/",
     "src/query/functions/",
-    "src/query/request/",
+    "src/query/planning/",
     "src/query/scan/",
 ];
 

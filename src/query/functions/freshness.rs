@@ -1,20 +1,19 @@
-//! `freshness('table')`: a table function with one row. It returns the time up to which a table is complete, and the
-//! newest times among the caller's own rows.
+//! The table function `freshness('table')`. It returns one row: the time up to which a table is complete, and the
+//! newest times among the rows that the caller sees.
 //!
-//! In: the name of a table of the session, and the watermark that was taken before the session's snapshot of it. Out:
-//! one row. The newest times are computed only if the query selects them.
+//! The newest times are computed only if the query selects them. They are searched for in the rows of the last two days
+//! first, and in all rows if there are none.
 //!
 //! ```text
-//!   session: watermark, then snapshot ─► freshness('t') ─► one row ◄─ (newest times) ─ max of recent days ─┐ if none
-//!                                                                                        max of all ◄──────┘
+//!   session: watermark, then snapshot ─► freshness('table') ─► one row ◄─ newest times ◄─ rows of two days, or all rows
 //! ```
 //!
-//! **Invariant:** a watermark is older than its snapshot. All rows that it declares complete are visible to every query
-//! of the session, including queries that read the table in the same statement.
-//! **Invariant:** a table that the caller may not see gives the same error as a table that does not exist.
-//! **Invariant:** a plan that holds a watermark is never cached for another call (`Session::plan`).
-//! **Invariant:** a tenant learns the age of the oldest unread message of a source, in whole seconds, but not the
-//! number of unread messages: in a shared topic that number would reveal how busy the other tenants are.
+//! **Invariant:** the session takes the watermark of a table before its snapshot. So all rows up to the watermark are
+//! visible to every query of the session, including one that reads both the table and its freshness.
+//! **Invariant:** a table that the caller may not see causes the same error as a table that does not exist.
+//! **Invariant:** a plan that holds a watermark is never cached (`Planner::plan_sql`).
+//! **Invariant:** a tenant learns the age of a source's oldest unread message, in whole seconds, but not the number of
+//! unread messages. In a shared topic, that number would reveal how busy the other tenants are.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -35,22 +34,22 @@ use crate::clock::{DAY, Micros};
 use crate::contract::RECEIVED_TIME;
 use crate::error::{Error, did_you_mean};
 use crate::lake::Watermark;
-use crate::query::functions::freshness_exec::{Newest, NewestRows};
-use crate::query::request::catalog::SessionTables;
-use crate::query::scan::tenant_table::SessionTable;
+use crate::query::catalog::SessionTables;
+use crate::query::functions::freshness_exec::{FreshnessExec, NewestTimes};
+use crate::query::scan::table_provider::SessionTable;
 
 /// The SQL name of the function.
 pub(in crate::query) const NAME: &str = "freshness";
-/// The function searches rows of this age first, and all rows only if there are none.
+/// The maximum age of the rows that are searched first, in microseconds.
 const RECENT: Micros = 2 * DAY;
-/// The range of the columns that require reading rows.
-const LOOKED_AT: std::ops::Range<usize> = 3..5;
+/// The indexes of the columns with the newest times. Only these columns require reading the table.
+const NEWEST_TIMES: std::ops::Range<usize> = 3..5;
 
-/// The function of one session.
+/// The function `freshness` over the tables of one session.
 #[derive(Default)]
 pub(in crate::query) struct FreshnessFunction {
     tables: Arc<SessionTables>,
-    /// By table name in SQL.
+    /// The watermark of each table, by its name in SQL.
     watermarks: BTreeMap<String, Watermark>,
 }
 
@@ -59,23 +58,25 @@ impl FreshnessFunction {
         Self { tables, watermarks }
     }
 
-    /// The entry in the list of functions, the same for all sessions.
+    /// Returns the entry in the list of functions, which is the same for all sessions.
     pub(in crate::query) fn listed() -> Arc<TableFunction> {
         Arc::new(TableFunction::new(NAME.to_owned(), Arc::new(Self::default())))
     }
 
-    fn table(&self, arguments: &[Expr]) -> std::result::Result<FreshnessRow, Error> {
+    fn call(&self, arguments: &[Expr]) -> std::result::Result<FreshnessRow, Error> {
         let name = match arguments {
             [Expr::Literal(ScalarValue::Utf8(Some(name)) | ScalarValue::LargeUtf8(Some(name)), _)] => name,
             _ => {
-                return Err(Error::invalid("freshness takes one table name as text, as in freshness('call_events')"));
+                return Err(Error::invalid(
+                    "freshness takes one table name as a string, as in freshness('call_events')",
+                ));
             }
         };
-        self.of(name)
+        self.row(name)
     }
 
-    /// The freshness of one of the session's tables.
-    pub(in crate::query) fn of(&self, name: &str) -> std::result::Result<FreshnessRow, Error> {
+    /// Returns the freshness of one of the session's tables.
+    pub(in crate::query) fn row(&self, name: &str) -> std::result::Result<FreshnessRow, Error> {
         let (Some(table), Some(watermark)) = (self.tables.get(name), self.watermarks.get(name)) else {
             let near = did_you_mean(name, self.tables.keys().map(String::as_str));
             return Err(Error::not_found(format!("unknown table `{name}`{near}")));
@@ -89,8 +90,8 @@ impl FreshnessFunction {
 
 impl TableFunctionImpl for FreshnessFunction {
     fn call_with_args(&self, arguments: TableFunctionArgs) -> Result<Arc<dyn TableProvider>> {
-        let fresh = self.table(arguments.exprs()).map_err(|error| DataFusionError::External(Box::new(error)))?;
-        Ok(Arc::new(fresh))
+        let row = self.call(arguments.exprs()).map_err(|error| DataFusionError::External(Box::new(error)))?;
+        Ok(Arc::new(row))
     }
 }
 
@@ -106,7 +107,7 @@ fn schema() -> SchemaRef {
     ]))
 }
 
-/// How fresh one table is for one caller.
+/// The table with one row that a call returns: the freshness of one table for one caller.
 pub(in crate::query) struct FreshnessRow {
     table: Arc<SessionTable>,
     watermark: Watermark,
@@ -114,26 +115,27 @@ pub(in crate::query) struct FreshnessRow {
 }
 
 impl FreshnessRow {
-    /// The table's name in SQL.
+    /// Returns the table's name in SQL.
     pub(in crate::query) fn table_name(&self) -> &str {
         self.table.name()
     }
 
-    /// The plans that find the newest times. Each plan runs only if the plans before it have found no row.
-    async fn looks(&self, state: &dyn Session) -> Result<Vec<Arc<dyn ExecutionPlan>>> {
+    /// Creates the plans that search for the newest times, in order. Each plan is needed only if the previous one finds
+    /// no row.
+    async fn searches(&self, state: &dyn Session) -> Result<Vec<Arc<dyn ExecutionPlan>>> {
         let contract = self.table.contract();
-        let shown = TableProvider::schema(&*self.table);
+        let visible = TableProvider::schema(&*self.table);
         let [time, received] = [contract.columns[contract.time].name.as_str(), RECEIVED_TIME]
-            .map(|name| shown.field_with_name(name).ok().map(|_| Expr::Column(Column::new_unqualified(name))));
-        let mut looks = Vec::new();
+            .map(|name| visible.field_with_name(name).ok().map(|_| Expr::Column(Column::new_unqualified(name))));
+        let mut searches = Vec::new();
         let recent = self.watermark.now.saturating_sub(RECENT);
         let recent = lit(ScalarValue::TimestampMicrosecond(Some(recent), Some("UTC".into())));
         let conditions =
             [time.clone().map(|time| Some(time.gt_eq(recent))), (time.is_some() || received.is_some()).then_some(None)];
         for condition in conditions.into_iter().flatten() {
             let newest = |column: &Option<Expr>| {
-                let nothing = || lit(ScalarValue::TimestampMicrosecond(None, Some("UTC".into())));
-                max(column.clone().unwrap_or_else(nothing))
+                let null = || lit(ScalarValue::TimestampMicrosecond(None, Some("UTC".into())));
+                max(column.clone().unwrap_or_else(null))
             };
             let newest = [newest(&time).alias("event"), newest(&received).alias("received")];
             let source = provider_as_source(Arc::clone(&self.table) as Arc<dyn TableProvider>);
@@ -142,13 +144,13 @@ impl FreshnessRow {
                 rows = rows.filter(condition)?;
             }
             let plan = rows.aggregate(Vec::<Expr>::new(), newest)?.build()?;
-            looks.push(state.create_physical_plan(&plan).await?);
+            searches.push(state.create_physical_plan(&plan).await?);
         }
-        Ok(looks)
+        Ok(searches)
     }
 
-    /// The row, in the columns `asked`.
-    fn row(&self, asked: &[usize], schema: &SchemaRef, newest: Newest) -> Result<RecordBatch> {
+    /// Builds the row with the columns at the indexes `projection`.
+    fn batch(&self, projection: &[usize], schema: &SchemaRef, newest: NewestTimes) -> Result<RecordBatch> {
         let Watermark { now, complete_until, source_lag } = self.watermark;
         let time = |time: Option<Micros>| {
             Arc::new(TimestampMicrosecondArray::from(vec![time]).with_timezone("UTC")) as ArrayRef
@@ -162,7 +164,7 @@ impl FreshnessRow {
             time(newest.received),
             Arc::new(Int64Array::from(vec![lag])),
         ];
-        let columns = asked.iter().map(|column| Arc::clone(&columns[*column])).collect();
+        let columns = projection.iter().map(|column| Arc::clone(&columns[*column])).collect();
         let options = RecordBatchOptions::new().with_row_count(Some(1));
         Ok(RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)?)
     }
@@ -185,28 +187,27 @@ impl TableProvider for FreshnessRow {
         _: &[Expr],
         _: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let asked = projection.cloned().unwrap_or_else(|| (0..self.schema.fields().len()).collect());
-        let schema = Arc::new(self.schema.project(&asked)?);
-        let looks = match asked.iter().any(|column| LOOKED_AT.contains(column)) {
-            true => self.looks(state).await?,
+        let projection = projection.cloned().unwrap_or_else(|| (0..self.schema.fields().len()).collect());
+        let schema = Arc::new(self.schema.project(&projection)?);
+        let searches = match projection.iter().any(|column| NEWEST_TIMES.contains(column)) {
+            true => self.searches(state).await?,
             false => Vec::new(),
         };
-        let fresh =
-            Self { table: Arc::clone(&self.table), watermark: self.watermark, schema: Arc::clone(&self.schema) };
-        let shown = Arc::clone(&schema);
-        let row = move |newest| fresh.row(&asked, &shown, newest);
-        Ok(Arc::new(NewestRows::new(self.table.name(), looks, schema, Arc::new(row))))
+        let row = Self { table: Arc::clone(&self.table), watermark: self.watermark, schema: Arc::clone(&self.schema) };
+        let batch_schema = Arc::clone(&schema);
+        let batch = move |newest| row.batch(&projection, &batch_schema, newest);
+        Ok(Arc::new(FreshnessExec::new(self.table.name(), searches, schema, Arc::new(batch))))
     }
 }
 
 impl fmt::Debug for FreshnessFunction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Freshness").finish_non_exhaustive()
+        f.debug_struct("FreshnessFunction").finish_non_exhaustive()
     }
 }
 
 impl fmt::Debug for FreshnessRow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Fresh").field("table", &self.table).finish_non_exhaustive()
+        f.debug_struct("FreshnessRow").field("table", &self.table).finish_non_exhaustive()
     }
 }

@@ -1,10 +1,10 @@
-//! The newest times among the rows that a caller sees in a table.
+//! The plan node of `freshness('table')`, which finds the newest times among the rows that a caller sees in a table.
 //!
-//! In: plans over the caller's tables, so that row rules and hidden columns apply as in any other query. Out: one row
-//! with the greatest event time, and the greatest receive time of recent events.
+//! It runs private plans over the caller's table, so row rules and hidden columns apply as in any other query. It
+//! returns one row with the greatest event time, and the greatest receive time of recent events.
 //!
-//! **Invariant:** [`NewestRows`] is a leaf: its plans are private, and no optimizer moves a user expression into them.
-//! They use the memory pool and the time limit of the statement that contains it.
+//! **Invariant:** [`FreshnessExec`] is a leaf, so no optimizer moves a user expression into its private plans. These
+//! use the memory pool and the time limit of the statement that contains the node.
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,26 +15,26 @@ use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::error::Result;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::{EquivalenceProperties, Partitioning, PhysicalExpr};
-use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType, ReplaceChildrenOptions, reset_plan_states};
+use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType, reset_plan_states};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties, execute_stream};
 use futures::{TryStreamExt as _, stream};
 
 use crate::clock::Micros;
-use crate::query::Session;
 
-/// The newest times of a caller's rows; `None` if it sees no row or not the column.
+/// The newest times among a caller's rows. A time is `None` if the caller sees no row, or does not see the column.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Newest {
+pub struct NewestTimes {
     /// The greatest event time.
     pub event: Option<Micros>,
-    /// The greatest receive time among events of the last two days; among all events, if there are none in that time.
+    /// The greatest receive time among the events of the last two days, or among all events if there are none in these
+    /// two days.
     pub received: Option<Micros>,
 }
 
-impl Newest {
-    /// The first two columns of a batch with one row.
-    fn of(batch: &RecordBatch) -> Option<Self> {
+impl NewestTimes {
+    /// Reads the times from the first two columns of a batch with one row, and returns `None` for any other batch.
+    pub(in crate::query) fn of(batch: &RecordBatch) -> Option<Self> {
         let value = |column: usize| {
             let times = batch.column(column).as_primitive_opt::<TimestampMicrosecondType>()?;
             times.is_valid(0).then(|| times.value(0))
@@ -43,58 +43,53 @@ impl Newest {
     }
 }
 
-impl Session {
-    /// The newest times of a table's rows. Waits for a query slot of the tenant, and has the limits of any query.
-    pub async fn newest(&self, table: &str) -> crate::error::Result<Newest> {
-        let name = table.replace('\'', "''");
-        let planned =
-            self.plan(&format!("SELECT newest_event_time, newest_received_time FROM freshness('{name}')")).await;
-        let planned = planned?;
-        let batches: Vec<_> = self.run(&planned, None).await?.batches.try_collect().await?;
-        Ok(batches.iter().find_map(Newest::of).unwrap_or_default())
-    }
-}
+/// A function that builds the row of the result from the times that were found.
+pub(in crate::query) type RowBuilder = Arc<dyn Fn(NewestTimes) -> Result<RecordBatch> + Send + Sync>;
 
-/// Builds the row from the times found.
-pub(in crate::query) type Row = Arc<dyn Fn(Newest) -> Result<RecordBatch> + Send + Sync>;
-
-/// One row with the newest times of a table.
-pub(in crate::query) struct NewestRows {
-    /// The table's name, for EXPLAIN.
+/// The plan node that returns one row with the freshness of a table.
+pub(in crate::query) struct FreshnessExec {
+    /// The table's name, which EXPLAIN shows.
     table: String,
-    /// Each plan returns the two times in one row; it runs only if the plans before it found none.
-    looks: Vec<Arc<dyn ExecutionPlan>>,
+    /// The plans that search for the times, in order. Each plan returns one row with both times, and runs only if the
+    /// previous one has found no time.
+    searches: Vec<Arc<dyn ExecutionPlan>>,
     schema: SchemaRef,
-    row: Row,
+    row: RowBuilder,
     properties: Arc<PlanProperties>,
 }
 
-impl NewestRows {
-    pub(in crate::query) fn new(table: &str, looks: Vec<Arc<dyn ExecutionPlan>>, schema: SchemaRef, row: Row) -> Self {
+impl FreshnessExec {
+    pub(in crate::query) fn new(
+        table: &str,
+        searches: Vec<Arc<dyn ExecutionPlan>>,
+        schema: SchemaRef,
+        row: RowBuilder,
+    ) -> Self {
         let properties = PlanProperties::new(
             EquivalenceProperties::new(Arc::clone(&schema)),
             Partitioning::UnknownPartitioning(1),
             EmissionType::Final,
             Boundedness::Bounded,
         );
-        Self { table: table.to_owned(), looks, schema, row, properties: Arc::new(properties) }
+        Self { table: table.to_owned(), searches, schema, row, properties: Arc::new(properties) }
     }
 }
 
-/// The result of the first plan that finds a row.
-async fn newest(looks: Vec<Arc<dyn ExecutionPlan>>, context: Arc<TaskContext>) -> Result<Newest> {
-    for look in looks {
-        // A recursive query runs its inner part repeatedly.
-        let look = reset_plan_states(look)?;
-        let batches: Vec<_> = execute_stream(look, Arc::clone(&context))?.try_collect().await?;
-        if let Some(found) = batches.iter().find_map(Newest::of).filter(|found| *found != Newest::default()) {
+/// Runs the plans in order, and returns the result of the first one that finds a time.
+async fn search(searches: Vec<Arc<dyn ExecutionPlan>>, context: Arc<TaskContext>) -> Result<NewestTimes> {
+    for plan in searches {
+        // The state is reset because a recursive query runs its inner part repeatedly.
+        let plan = reset_plan_states(plan)?;
+        let batches: Vec<_> = execute_stream(plan, Arc::clone(&context))?.try_collect().await?;
+        let found = batches.iter().find_map(NewestTimes::of);
+        if let Some(found) = found.filter(|found| *found != NewestTimes::default()) {
             return Ok(found);
         }
     }
-    Ok(Newest::default())
+    Ok(NewestTimes::default())
 }
 
-impl ExecutionPlan for NewestRows {
+impl ExecutionPlan for FreshnessExec {
     fn name(&self) -> &'static str {
         "Freshness"
     }
@@ -114,26 +109,18 @@ impl ExecutionPlan for NewestRows {
         Ok(TreeNodeRecursion::Continue)
     }
 
-    fn replace_children(
-        self: Arc<Self>,
-        _: Vec<Arc<dyn ExecutionPlan>>,
-        _: ReplaceChildrenOptions,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
-        Ok(self)
-    }
-
     fn with_new_children(self: Arc<Self>, _: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
         Ok(self)
     }
 
     fn execute(&self, _: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        let (looks, row) = (self.looks.clone(), Arc::clone(&self.row));
-        let found = stream::once(async move { row(newest(looks, context).await?) });
-        Ok(Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), found)))
+        let (searches, row) = (self.searches.clone(), Arc::clone(&self.row));
+        let rows = stream::once(async move { row(search(searches, context).await?) });
+        Ok(Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), rows)))
     }
 }
 
-impl DisplayAs for NewestRows {
+impl DisplayAs for FreshnessExec {
     fn fmt_as(&self, format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match format {
             DisplayFormatType::Default | DisplayFormatType::Verbose => write!(f, "Freshness: table={}", self.table),
@@ -142,8 +129,8 @@ impl DisplayAs for NewestRows {
     }
 }
 
-impl fmt::Debug for NewestRows {
+impl fmt::Debug for FreshnessExec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("NewestRows").field("table", &self.table).finish_non_exhaustive()
+        f.debug_struct("FreshnessExec").field("table", &self.table).finish_non_exhaustive()
     }
 }

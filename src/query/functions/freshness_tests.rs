@@ -1,4 +1,4 @@
-//! `freshness('table')`: its values, who sees them, and that no cached plan returns old values.
+//! Tests of `freshness('table')`: its values, what each caller sees, and that no cached plan returns old values.
 
 use std::sync::Arc;
 
@@ -7,23 +7,25 @@ use crate::contract::{Owner, TenantId};
 use crate::error::Kind;
 use crate::lake::{LagState, PartitionFeed, Tables};
 use crate::query::testing::{
-    NEW_YEAR, TELLTALES, account, add, ask, config, engine, engine_apart, policy, reader, reader_under, rows, run,
+    NEW_YEAR, TELLTALES, account, add, ask, config, engine, engine_with_own_tables, policy, reader, reader_under, rows,
+    run,
 };
 use crate::query::{Engine, Session};
 use crate::telemetry::Metrics;
 use crate::tenancy::Access;
 
-/// An hour after the newest row of `acme`, which has 40 rows, one in five hours.
+/// One hour after the newest row of `acme`, which has 40 rows at intervals of five hours.
 const NOW: Micros = NEW_YEAR + 196 * 3_600 * SECOND;
 
-/// An engine over its own tables, with a clock that the test sets.
+/// Creates an engine over its own tables, with a clock that the test can set.
 async fn engine_at(now: Micros) -> (Arc<Engine>, Arc<Tables>, Clock) {
-    let ((_, tables), clock) = (engine_apart().await, Clock::fixed(now));
+    let ((_, tables), clock) = (engine_with_own_tables().await, Clock::fixed(now));
     let engine = Engine::new(Arc::clone(&tables), config(), clock.clone(), Arc::new(Metrics::default())).unwrap();
     (engine, tables, clock)
 }
 
-fn told(time: Micros) -> String {
+/// Formats a time like a query result.
+fn shown(time: Micros) -> String {
     let format = if time % SECOND == 0 { "%Y-%m-%dT%H:%M:%SZ" } else { "%Y-%m-%dT%H:%M:%S%.6fZ" };
     chrono::DateTime::from_timestamp_micros(time).unwrap().format(format).to_string()
 }
@@ -37,13 +39,13 @@ fn tenant(name: &str) -> Owner {
 }
 
 #[tokio::test]
-async fn freshness_covers_the_callers_own_rows_in_any_position() {
-    let (now, acme, coda) = (told(NOW), NEW_YEAR + 195 * 3_600 * SECOND, NEW_YEAR + 300 * 3_600 * SECOND);
-    // Rows of `coda` continue after this time, those of the third tenant end days before it.
+async fn freshness_describes_the_callers_own_rows_anywhere_in_a_statement() {
+    let (now, acme, coda) = (shown(NOW), NEW_YEAR + 195 * 3_600 * SECOND, NEW_YEAR + 300 * 3_600 * SECOND);
+    // The rows of `coda` continue after `NOW`. Those of the third tenant end days before it.
     let (engine, _, _) = engine_at(NOW).await;
     for (tenant, newest) in [("acme", acme), ("coda", coda)] {
         let access = reader(tenant).await;
-        let (event, received) = (told(newest), told(newest + SECOND));
+        let (event, received) = (shown(newest), shown(newest + SECOND));
         for (sql, expected) in [
             ("SELECT * FROM freshness('calls')", line(&["calls", &now, &now, &event, &received, "NULL"])),
             ("SELECT f.now, newest_event_time FROM freshness('calls') AS f", line(&[&now, &event])),
@@ -72,10 +74,10 @@ async fn freshness_covers_the_callers_own_rows_in_any_position() {
         }
     }
     let none = ask(&engine, &reader("brrr").await, "SELECT newest_event_time FROM freshness('calls')").await.unwrap();
-    assert_eq!(none, [["NULL"]], "a tenant without rows");
+    assert_eq!(none, [["NULL"]], "a tenant without rows has no newest time");
     let (long_ago, _, _) = engine_at(NOW + 30 * DAY).await;
     let old = ask(&long_ago, &reader("acme").await, "SELECT newest_event_time FROM freshness('calls')").await.unwrap();
-    assert_eq!(old, [[told(acme)]], "no row is recent");
+    assert_eq!(old, [[shown(acme)]], "without recent rows, all rows are searched");
 }
 
 #[tokio::test]
@@ -89,13 +91,13 @@ async fn freshness_respects_row_rules_and_columns() {
     for name in ["north", "south"] {
         let access = reader_under("acme", policy(Some(("account", "account")), &[]), account(name)).await;
         let newest = newest(name);
-        assert_eq!(ask(&engine, &access, sql).await.unwrap(), [[told(newest), told(newest + SECOND)]], "{name}");
+        assert_eq!(ask(&engine, &access, sql).await.unwrap(), [[shown(newest), shown(newest + SECOND)]], "{name}");
     }
     let acme = NEW_YEAR + 195 * 3_600 * SECOND;
     for (columns, expected) in [
         (&["region"][..], ["NULL".to_owned(), "NULL".to_owned()]),
-        (&["event_time", "region"], [told(acme), "NULL".to_owned()]),
-        (&["received_time"], ["NULL".to_owned(), told(acme + SECOND)]),
+        (&["event_time", "region"], [shown(acme), "NULL".to_owned()]),
+        (&["received_time"], ["NULL".to_owned(), shown(acme + SECOND)]),
     ] {
         let access = reader_under("acme", policy(None, columns), serde_json::json!({})).await;
         assert_eq!(ask(&engine, &access, sql).await.unwrap(), [expected], "{columns:?}");
@@ -103,10 +105,10 @@ async fn freshness_respects_row_rules_and_columns() {
 }
 
 #[tokio::test]
-async fn a_wrong_argument_gets_a_clear_error() {
+async fn error_explains_an_invalid_argument() {
     let engine = engine().await;
     let acme = reader("acme").await;
-    let usage = "freshness takes one table name as text, as in freshness('call_events')";
+    let usage = "freshness takes one table name as a string, as in freshness('call_events')";
     for (argument, kind, text) in [
         ("", Kind::Invalid, usage),
         ("1", Kind::Invalid, usage),
@@ -128,7 +130,7 @@ async fn a_wrong_argument_gets_a_clear_error() {
         assert!(error.message().starts_with(text), "{argument}: {error:?}");
     }
     let error = ask(&engine, &acme, "SELECT * FROM hidden").await.unwrap_err();
-    assert_eq!(error.message(), "unknown table `hidden`", "the same error as for any table");
+    assert_eq!(error.message(), "unknown table `hidden`", "a query of the table fails with the same error");
 }
 
 async fn complete_until(session: &Session) -> String {
@@ -136,34 +138,38 @@ async fn complete_until(session: &Session) -> String {
 }
 
 #[tokio::test]
-async fn repeated_statement_never_returns_an_old_watermark() {
+async fn repeated_statement_returns_the_current_watermark() {
     let (engine, tables, clock) = engine_at(NOW).await;
     let (acme, coda) = (reader("acme").await, reader("coda").await);
     let until = async |access: &Access| complete_until(&engine.session(access).unwrap()).await;
-    assert_eq!([until(&acme).await, until(&coda).await], [told(NOW), told(NOW)]);
-    let (_, held) = tables["calls"].in_flight().enter(&tenant("acme"), &clock);
+    assert_eq!([until(&acme).await, until(&coda).await], [shown(NOW), shown(NOW)]);
+    let (_, in_flight) = tables["calls"].in_flight().enter(&tenant("acme"), &clock);
     clock.set(NOW + SECOND);
     for _ in 0..2 {
-        assert_eq!([until(&acme).await, until(&coda).await], [told(NOW), told(NOW + SECOND)], "each of its own");
+        assert_eq!(
+            [until(&acme).await, until(&coda).await],
+            [shown(NOW), shown(NOW + SECOND)],
+            "only the tenant's own events in flight hold back its watermark"
+        );
     }
     let before = engine.session(&acme).unwrap();
-    assert_eq!(complete_until(&before).await, told(NOW));
+    assert_eq!(complete_until(&before).await, shown(NOW));
     let mut row = rows().swap_remove(0);
     row.id = "acme-new".to_owned();
     add(&tables, &[row]).await;
-    drop(held);
-    assert_eq!(until(&acme).await, told(NOW + SECOND));
+    drop(in_flight);
+    assert_eq!(until(&acme).await, shown(NOW + SECOND));
     // A session reads one snapshot, so its freshness does not change.
     let both = "SELECT count(*), (SELECT complete_until FROM freshness('calls')) FROM calls";
-    assert_eq!(run(&before, both).await.unwrap(), [["40".to_owned(), told(NOW)]]);
-    assert_eq!(ask(&engine, &acme, both).await.unwrap(), [["41".to_owned(), told(NOW + SECOND)]]);
+    assert_eq!(run(&before, both).await.unwrap(), [["40".to_owned(), shown(NOW)]]);
+    assert_eq!(ask(&engine, &acme, both).await.unwrap(), [["41".to_owned(), shown(NOW + SECOND)]]);
 }
 
 #[tokio::test]
 async fn statements_with_freshness_are_never_cached() {
     let (engine, _, clock) = engine_at(NOW).await;
     let acme = reader("acme").await;
-    for (turn, sql) in [
+    for (number, sql) in [
         "SELECT now FROM freshness('calls')",
         "SELECT now FROM glasshouse.public.calls, freshness('calls') LIMIT 1",
         "SELECT (SELECT now FROM freshness('calls'))",
@@ -178,10 +184,10 @@ async fn statements_with_freshness_are_never_cached() {
     .enumerate()
     {
         for second in 0..3 {
-            let now = NOW + (turn as Micros * 10 + second) * SECOND;
+            let now = NOW + (number as Micros * 10 + second) * SECOND;
             clock.set(now);
             let found = ask(&engine, &acme, sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
-            assert_eq!(found, [[told(now)]], "{sql}");
+            assert_eq!(found, [[shown(now)]], "{sql}");
         }
     }
 }
@@ -192,14 +198,14 @@ async fn source_lag_is_reported() {
     let feed = |source: &str| PartitionFeed { source: source.to_owned(), topic: "calls".into(), partition: 0 };
     let behind = |seconds| LagState::Behind { messages: 12_345, oldest: Some(NOW - seconds * SECOND) };
     let in_flight = tables["calls"].in_flight();
-    for (source, owner, standing, expected) in [
+    for (source, owner, state, expected) in [
         ("shared", Owner::PerEvent, behind(3), ["3", "3"]),
         ("own", tenant("acme"), behind(60), ["60", "3"]),
         ("other", tenant("bzzz"), behind(600), ["60", "3"]),
         ("own", tenant("acme"), LagState::Complete(NOW), ["3", "3"]),
         ("shared", Owner::PerEvent, LagState::Unknown, ["NULL", "NULL"]),
     ] {
-        in_flight.report_lag(feed(source), &owner, standing);
+        in_flight.report_lag(feed(source), &owner, state);
         for (tenant, lag) in ["acme", "coda"].into_iter().zip(expected) {
             let sql = "SELECT source_lag_seconds FROM freshness('calls')";
             assert_eq!(ask(&engine, &reader(tenant).await, sql).await.unwrap(), [[lag]], "{tenant}: {source}");

@@ -1,17 +1,17 @@
-//! Limits the result size of functions that can return far more bytes than their arguments have.
+//! Limits the result size of functions whose results can be far larger than their arguments.
 //!
-//! In: the engine's functions and an analyzed plan. Out: the same, except that each call that can grow its input
-//! estimates the size of its result first and refuses one of more than [`FUNCTION_BYTES_MAX`]. The engine accounts for
-//! the memory of sorts, joins and aggregates, but not for the values that functions return: without this limit it would
-//! allocate the result of `repeat('x', 2000000000)` unchecked.
+//! Each of these functions is wrapped. The wrapper estimates the size of the result before the call, and refuses a
+//! result of more than [`FUNCTION_BYTES_MAX`] bytes. The engine accounts for the memory of sorts, joins and aggregates,
+//! but not for the values that functions return. Without this limit, it would allocate the result of `repeat('x',
+//! 2000000000)` unchecked.
 //!
 //! ```text
-//!   call ─► estimate per row ─► all rows fit? ─► call
-//!                                   └─ no ─► call on groups of rows that fit, while the actual size stays in the limit
+//!   call ─► estimate per row ─► do all rows fit? ─ yes ─► call
+//!                                                └─ no ─► call on groups of rows that fit, within the limit in total
 //! ```
 //!
-//! **Invariant:** the limit applies to one call on one batch. The arguments of an outer call are results that already
-//! passed it, so nesting calls does not evade the limit.
+//! **Invariant:** the limit applies to one call on one batch. The arguments of an outer call are results of inner calls
+//! within the same limit, so nesting calls does not evade it.
 
 use std::sync::Arc;
 
@@ -39,29 +39,31 @@ use crate::query::functions::function_size::{FunctionSize, estimate, growth};
 /// The maximum size in bytes of the result of one call on one batch.
 const FUNCTION_BYTES_MAX: usize = 32 << 20;
 
-/// Returns the functions, with a limit around those that can grow their input.
-pub(in crate::query) fn bounded(functions: Vec<Arc<ScalarUDF>>) -> Vec<Arc<ScalarUDF>> {
-    functions.into_iter().map(|function| bound(&function).unwrap_or(function)).collect()
+/// Wraps the functions whose results can be larger than their arguments, and returns the others unchanged.
+pub(in crate::query) fn with_limits(functions: Vec<Arc<ScalarUDF>>) -> Vec<Arc<ScalarUDF>> {
+    functions.into_iter().map(|function| limited(&function).unwrap_or(function)).collect()
 }
 
-fn bound(function: &Arc<ScalarUDF>) -> Option<Arc<ScalarUDF>> {
+/// Wraps a function, or returns `None` if it needs no limit or already has one.
+fn limited(function: &Arc<ScalarUDF>) -> Option<Arc<ScalarUDF>> {
     let growth = growth(function.name())?;
-    let is_bound = function.inner().is::<BoundedFunction>();
-    (!is_bound).then(|| Arc::new(ScalarUDF::new_from_impl(BoundedFunction { inner: Arc::clone(function), growth })))
+    let is_limited = function.inner().is::<LimitedFunction>();
+    (!is_limited).then(|| Arc::new(ScalarUDF::new_from_impl(LimitedFunction { inner: Arc::clone(function), growth })))
 }
 
-/// Whether `function` is the size-limited `||`, which exists only in analyzed plans and cannot be called by name.
-pub(in crate::query) fn is_operator(function: &ScalarUDF) -> bool {
-    function.inner().is::<BoundedConcat>()
+/// Returns true if `function` is the size-limited `||`. It exists only in analyzed plans and cannot be called by name.
+pub(in crate::query) fn is_concat_operator(function: &ScalarUDF) -> bool {
+    function.inner().is::<LimitedConcat>()
 }
 
-/// The last analyzer rule. It adds limits to what the planner builds without the registry (array literals, `||`).
+/// The last analyzer rule. It wraps functions that the planner does not take from the registry: array literals and
+/// `||`.
 #[derive(Debug)]
 pub(in crate::query) struct ResultSizeRule;
 
 impl AnalyzerRule for ResultSizeRule {
     fn name(&self) -> &'static str {
-        "bound_growth"
+        "limit_function_results"
     }
 
     fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
@@ -69,35 +71,36 @@ impl AnalyzerRule for ResultSizeRule {
             let names = NamePreserver::new(&plan);
             plan.map_expressions(|expr| {
                 let name = names.save(&expr);
-                Ok(expr.transform_up(bound_expr)?.update_data(|expr| name.restore(expr)))
+                Ok(expr.transform_up(limit_expr)?.update_data(|expr| name.restore(expr)))
             })
         })
         .map(|plan| plan.data)
     }
 }
 
-fn bound_expr(expr: Expr) -> Result<Transformed<Expr>> {
+fn limit_expr(expr: Expr) -> Result<Transformed<Expr>> {
     Ok(match expr {
-        Expr::ScalarFunction(call) => match bound(&call.func) {
+        Expr::ScalarFunction(call) => match limited(&call.func) {
             Some(func) => Transformed::yes(Expr::ScalarFunction(ScalarFunction { func, ..call })),
             None => Transformed::no(Expr::ScalarFunction(call)),
         },
         Expr::BinaryExpr(BinaryExpr { left, op: Operator::StringConcat, right }) => {
-            let func = Arc::new(ScalarUDF::new_from_impl(BoundedConcat::new()));
+            let func = Arc::new(ScalarUDF::new_from_impl(LimitedConcat::new()));
             Transformed::yes(Expr::ScalarFunction(ScalarFunction { func, args: vec![*left, *right] }))
         }
         other => Transformed::no(other),
     })
 }
 
-/// A function with a size limit. It is never simplified into another function, which would have no limit.
+/// A function with a size limit. It does not implement `simplify`, because the engine would replace it with a function
+/// that has no limit.
 #[derive(Debug, PartialEq, Eq, Hash)]
-struct BoundedFunction {
+struct LimitedFunction {
     inner: Arc<ScalarUDF>,
     growth: FunctionSize,
 }
 
-impl ScalarUDFImpl for BoundedFunction {
+impl ScalarUDFImpl for LimitedFunction {
     fn name(&self) -> &str {
         self.inner.name()
     }
@@ -146,31 +149,32 @@ impl ScalarUDFImpl for BoundedFunction {
         if is_estimate_exact || sizes.iter().any(|size| *size > FUNCTION_BYTES_MAX) {
             return Err(too_large(self.name()));
         }
-        self.piece_by_piece(&args, &sizes)
+        self.invoke_in_groups(&args, &sizes)
     }
 }
 
-impl BoundedFunction {
-    /// Calls the function on groups of rows whose estimates fit the limit, while the actual total size fits it.
-    fn piece_by_piece(&self, args: &ScalarFunctionArgs, sizes: &[usize]) -> Result<ColumnarValue> {
-        let (mut pieces, mut made, mut start) = (Vec::<ArrayRef>::new(), 0, 0);
+impl LimitedFunction {
+    /// Calls the function on groups of rows, each within the limit by its estimate. Fails once the results together
+    /// exceed the limit.
+    fn invoke_in_groups(&self, args: &ScalarFunctionArgs, sizes: &[usize]) -> Result<ColumnarValue> {
+        let (mut results, mut bytes, mut start) = (Vec::<ArrayRef>::new(), 0, 0);
         while start < sizes.len() {
             let (mut end, mut expected) = (start, 0);
             while end < sizes.len() && expected + sizes[end] <= FUNCTION_BYTES_MAX {
                 expected += sizes[end];
                 end += 1;
             }
-            let piece = slice(args, start, end - start);
-            let piece = self.inner.invoke_with_args(piece)?.into_array(end - start)?;
-            made += piece.get_array_memory_size();
-            if made > FUNCTION_BYTES_MAX {
+            let group = slice(args, start, end - start);
+            let result = self.inner.invoke_with_args(group)?.into_array(end - start)?;
+            bytes += result.get_array_memory_size();
+            if bytes > FUNCTION_BYTES_MAX {
                 return Err(too_large(self.name()));
             }
-            pieces.push(piece);
+            results.push(result);
             start = end;
         }
-        let pieces: Vec<_> = pieces.iter().map(AsRef::as_ref).collect();
-        Ok(ColumnarValue::Array(concat(&pieces)?))
+        let results: Vec<_> = results.iter().map(AsRef::as_ref).collect();
+        Ok(ColumnarValue::Array(concat(&results)?))
     }
 }
 
@@ -194,19 +198,19 @@ fn too_large(function: &str) -> DataFusionError {
     ))))
 }
 
-/// `a || b` with a size limit. It calls the engine's own operator after the size check.
+/// The operator `a || b` with a size limit. It calls the engine's operator after the size check.
 #[derive(Debug, PartialEq, Eq, Hash)]
-struct BoundedConcat {
+struct LimitedConcat {
     signature: Signature,
 }
 
-impl BoundedConcat {
+impl LimitedConcat {
     fn new() -> Self {
         Self { signature: Signature::user_defined(Volatility::Immutable) }
     }
 }
 
-impl ScalarUDFImpl for BoundedConcat {
+impl ScalarUDFImpl for LimitedConcat {
     fn name(&self) -> &'static str {
         "||"
     }

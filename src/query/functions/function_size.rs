@@ -1,6 +1,6 @@
-//! Estimates the size of a function's result from its arguments, before the call.
+//! Estimates the size of a function's result from the arguments, before the call.
 //!
-//! In: the arguments of a call. Out: an upper bound of the bytes of each row, never less than the actual size.
+//! For each row, the estimate is an upper bound of the result's size in bytes.
 
 use std::sync::Arc;
 
@@ -11,37 +11,40 @@ use datafusion::common::ScalarValue;
 use datafusion::error::Result;
 use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs};
 
-/// The size that a number, or the slot of a list element, counts as.
+/// The size in bytes that the estimate assumes for a number, and for the slot of a list element.
 const WORD: usize = 16;
-/// The maximum size of a character in bytes.
-const LETTER: usize = 4;
-/// The number of edit distance steps that count as one byte.
+/// The maximum size of a UTF-8 character in bytes.
+const CHAR_BYTES_MAX: usize = 4;
+/// The number of steps of an edit distance that count as one byte.
 const STEPS_PER_BYTE: usize = 16;
 
-/// How the result size depends on the arguments.
+/// How the size of a function's result depends on its arguments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(in crate::query) enum FunctionSize {
-    /// The first argument, repeated as often as the second argument says.
+    /// The function repeats its first argument as often as its second argument specifies.
     Repeat,
-    /// As long as the second argument says.
+    /// The function pads its first argument to the length that its second argument specifies.
     Pad,
-    /// Each occurrence of the second argument in the first is replaced by the third.
+    /// The function replaces each occurrence of the second argument in the first with the third.
     Replace,
-    /// The same for a pattern. The flag `g` replaces all matches.
+    /// The function replaces matches of a pattern, its second argument, with its third argument. It replaces all
+    /// matches if the flag `g` is set, and otherwise the first match.
     ReplacePattern,
-    /// Each element of the first argument, together with the longest other argument.
+    /// The result can hold, for each element of the first argument, the longest of the other arguments.
     PerElement,
-    /// A range from the first argument to the second in steps of the third.
+    /// The result lists the values from the first argument to the second, in steps of the third.
     Range,
-    /// The sum of all arguments.
+    /// The result is as long as all arguments together.
     Sum,
-    /// The sum of all arguments, with the first argument between each pair of the others.
+    /// The result is as long as all arguments together, with the first argument between each two of the others.
     Separated,
-    /// Work, not bytes: each character of the first argument is compared with each character of the second.
+    /// The result is small, but each character of the first argument is compared with each character of the second. The
+    /// number of comparisons is limited like a size.
     Product,
 }
 
-/// How the result of `function` can grow; `None` if it is about as large as the arguments.
+/// Returns how the result size of `function` depends on its arguments, or `None` if the result is about as large as
+/// they are.
 pub(in crate::query) fn growth(function: &str) -> Option<FunctionSize> {
     Some(match function {
         "repeat" | "array_repeat" => FunctionSize::Repeat,
@@ -58,37 +61,37 @@ pub(in crate::query) fn growth(function: &str) -> Option<FunctionSize> {
     })
 }
 
-/// An upper bound of the size of each row's result, in bytes.
+/// Returns an upper bound of the size of each row's result, in bytes.
 pub(in crate::query) fn estimate(growth: FunctionSize, args: &ScalarFunctionArgs) -> Result<Vec<usize>> {
-    let arg = |place: usize| args.args.get(place);
-    let size = |place: usize| Measure::sizes(arg(place));
-    let count = |place: usize| Measure::numbers(arg(place));
+    let arg = |index: usize| args.args.get(index);
+    let size = |index: usize| Measure::sizes(arg(index));
+    let count = |index: usize| Measure::counts(arg(index));
     let is_list = args.return_field.data_type().is_nested();
-    let place = if is_list { WORD } else { 0 };
+    let slot = if is_list { WORD } else { 0 };
     let per_row = |size_of: &dyn Fn(usize) -> usize| (0..args.number_rows).map(size_of).collect();
     Ok(match growth {
         FunctionSize::Repeat => {
             let (value, times) = (size(0), count(1)?);
-            per_row(&|row| times.at(row).saturating_mul(value.at(row) + place))
+            per_row(&|row| times.at(row).saturating_mul(value.at(row) + slot))
         }
         FunctionSize::Pad => {
             let (length, fill) = (count(1)?, size(2));
-            let each = |row| if is_list { place + fill.at(row) } else { LETTER };
+            let each = |row| if is_list { slot + fill.at(row) } else { CHAR_BYTES_MAX };
             per_row(&|row| length.at(row).saturating_mul(each(row)))
         }
         FunctionSize::Replace => {
             let (text, from, to) = (size(0), size(1), size(2));
-            let finds = |row| text.at(row) / from.at(row).max(1) + 1;
-            per_row(&|row| text.at(row).saturating_add(finds(row).saturating_mul(to.at(row))))
+            let matches = |row| text.at(row) / from.at(row).max(1) + 1;
+            per_row(&|row| text.at(row).saturating_add(matches(row).saturating_mul(to.at(row))))
         }
         FunctionSize::ReplacePattern => {
             let (text, to) = (size(0), size(2));
-            let everywhere = args.args.len() > 3;
-            let finds = |row| if everywhere { text.at(row).saturating_add(1) } else { 1 };
-            // A replacement may name groups (`\1`), each of which can be as long as the text.
+            let has_flags = args.args.len() > 3;
+            let matches = |row| if has_flags { text.at(row).saturating_add(1) } else { 1 };
+            // A replacement may refer to groups (`\1`), and each group can be as long as the text.
             let groups = |row: usize| to.at(row).saturating_mul(text.at(row)) / 2;
             per_row(&|row| {
-                text.at(row).saturating_add(finds(row).saturating_mul(to.at(row))).saturating_add(groups(row))
+                text.at(row).saturating_add(matches(row).saturating_mul(to.at(row))).saturating_add(groups(row))
             })
         }
         FunctionSize::PerElement => {
@@ -116,17 +119,17 @@ pub(in crate::query) fn estimate(growth: FunctionSize, args: &ScalarFunctionArgs
     })
 }
 
-/// Start, stop and step as numbers; times are converted to nanoseconds.
+/// Estimates the size of a list of values from a start to a stop in steps. Times are compared in nanoseconds.
 fn range(args: &ScalarFunctionArgs) -> Result<Vec<usize>> {
-    let nth = |place: usize| args.args.get(place);
-    let (start, stop) = match (nth(0), nth(1)) {
+    let arg = |index: usize| args.args.get(index);
+    let (start, stop) = match (arg(0), arg(1)) {
         (Some(stop), None) => (Measure::Same(0), Measure::signed(Some(stop))?),
         (start, stop) => (Measure::signed(start)?, Measure::signed(stop)?),
     };
-    let step = nth(2).map_or(Ok(Measure::Same(1)), |step| Measure::signed(Some(step)))?;
+    let step = arg(2).map_or(Ok(Measure::Same(1)), |step| Measure::signed(Some(step)))?;
     let rows = (0..args.number_rows).map(|row| {
-        let span = i128::from(stop.at(row)) - i128::from(start.at(row));
-        let steps = span.unsigned_abs() / i128::from(step.at(row)).unsigned_abs().max(1) + 1;
+        let distance = i128::from(stop.at(row)) - i128::from(start.at(row));
+        let steps = distance.unsigned_abs() / i128::from(step.at(row)).unsigned_abs().max(1) + 1;
         usize::try_from(steps).unwrap_or(usize::MAX).saturating_mul(WORD)
     });
     Ok(rows.collect())
@@ -148,7 +151,7 @@ impl<N: Copy> Measure<N> {
 }
 
 impl Measure<usize> {
-    /// The size of each value in bytes; 0 for null.
+    /// Returns the size of each value in bytes. A null has the size 0.
     fn sizes(value: Option<&ColumnarValue>) -> Self {
         match value {
             None => Self::Same(0),
@@ -160,27 +163,27 @@ impl Measure<usize> {
                 DataType::LargeBinary => lengths(array.as_binary::<i64>().offsets().lengths()),
                 DataType::Utf8View => lengths(array.as_string_view().lengths().map(|length| length as usize)),
                 DataType::BinaryView => lengths(array.as_binary_view().lengths().map(|length| length as usize)),
-                kind if kind.is_nested() => Self::Same(average(array)),
+                kind if kind.is_nested() => Self::Same(average_size(array)),
                 _ => Self::Same(WORD),
             },
         }
     }
 
-    /// Repeat counts; negative numbers and null count as 0.
-    fn numbers(value: Option<&ColumnarValue>) -> Result<Self> {
-        let times = |number: i64| usize::try_from(number).unwrap_or(0);
+    /// Returns each value as a count. Negative numbers and nulls count as 0.
+    fn counts(value: Option<&ColumnarValue>) -> Result<Self> {
+        let count = |number: i64| usize::try_from(number).unwrap_or(0);
         Ok(match Measure::<i64>::signed(value)? {
-            Measure::Same(number) => Self::Same(times(number)),
-            Measure::Each(numbers) => Self::Each(numbers.into_iter().map(times).collect()),
+            Measure::Same(number) => Self::Same(count(number)),
+            Measure::Each(numbers) => Self::Each(numbers.into_iter().map(count).collect()),
         })
     }
 
-    /// The number of elements of each list.
+    /// Returns the number of elements in each list.
     fn elements(value: Option<&ColumnarValue>) -> Self {
         let of = |array: &ArrayRef| match array.data_type() {
             DataType::List(_) => Self::Each(array.as_list::<i32>().offsets().lengths().collect()),
             DataType::LargeList(_) => Self::Each(array.as_list::<i64>().offsets().lengths().collect()),
-            _ => Self::Same(average(array) / WORD),
+            _ => Self::Same(average_size(array) / WORD),
         };
         match value {
             None => Self::Same(0),
@@ -193,23 +196,26 @@ impl Measure<usize> {
 }
 
 impl Measure<i64> {
-    /// Integers as they are; days, times and intervals as nanoseconds; null and all other types as 0.
+    /// Returns each value as a signed number: a date, time or interval in nanoseconds, any other value cast to an
+    /// integer. A null counts as 0.
     fn signed(value: Option<&ColumnarValue>) -> Result<Self> {
         Ok(match value {
             None => Self::Same(0),
-            Some(ColumnarValue::Scalar(scalar)) => Self::Same(whole(&scalar.to_array()?)?[0]),
-            Some(ColumnarValue::Array(array)) => Self::Each(whole(array)?),
+            Some(ColumnarValue::Scalar(scalar)) => Self::Same(integers(&scalar.to_array()?)?[0]),
+            Some(ColumnarValue::Array(array)) => Self::Each(integers(array)?),
         })
     }
 }
 
-fn whole(array: &ArrayRef) -> Result<Vec<i64>> {
+fn integers(array: &ArrayRef) -> Result<Vec<i64>> {
     let nanoseconds = match array.data_type() {
         DataType::Date32 | DataType::Date64 | DataType::Timestamp(_, _) => {
             cast(array, &DataType::Timestamp(TimeUnit::Nanosecond, None))?
         }
         DataType::Interval(_) => {
-            return (0..array.len()).map(|row| interval(&ScalarValue::try_from_array(array, row)?)).collect();
+            return (0..array.len())
+                .map(|row| interval_nanoseconds(&ScalarValue::try_from_array(array, row)?))
+                .collect();
         }
         _ => Arc::clone(array),
     };
@@ -217,8 +223,8 @@ fn whole(array: &ArrayRef) -> Result<Vec<i64>> {
     Ok(numbers.as_primitive::<Int64Type>().iter().map(Option::unwrap_or_default).collect())
 }
 
-/// The minimum length of an interval in nanoseconds: a month has 28 days.
-fn interval(value: &ScalarValue) -> Result<i64> {
+/// Returns the minimum length of an interval in nanoseconds. A month counts as 28 days.
+fn interval_nanoseconds(value: &ScalarValue) -> Result<i64> {
     const DAY: i64 = 86_400_000_000_000;
     Ok(match value {
         ScalarValue::IntervalMonthDayNano(Some(interval)) => {
@@ -249,8 +255,8 @@ fn scalar_size(scalar: &ScalarValue) -> usize {
     }
 }
 
-/// The average size of a row in bytes, for types whose values cannot be measured one by one.
-fn average(array: &ArrayRef) -> usize {
+/// Returns the average size of a value in bytes. Used for nested types, whose values cannot be measured individually.
+fn average_size(array: &ArrayRef) -> usize {
     array.to_data().get_slice_memory_size().unwrap_or_else(|_| array.get_array_memory_size()) / array.len().max(1)
         + WORD
 }

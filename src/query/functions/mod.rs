@@ -1,4 +1,4 @@
-//! SQL functions of our own, and limits on the result size of all functions.
+//! The SQL function `freshness`, and limits on the result size of the engine's functions.
 //!
 //! ```text
 //!   call ─► function_size (estimate from the arguments) ─► function_limits (refuse or call)

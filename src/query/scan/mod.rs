@@ -1,24 +1,28 @@
-//! Reads a table for one caller: prunes files, applies the barrier, selects the newest versions.
+//! Reads a table for one caller: selects the files, applies the barrier, and selects the latest versions where
+//! declared.
 //!
 //! ```text
-//!   tenant_table ─► prune (files by tenant and time) ─► tenant_scan: Parquet ─► barrier ─► newest_versions | open_quarantine
+//!   table_provider ─► file_pruning (by tenant and time) ─► scan_spec ─► tenant_scan (plan leaf)
+//!                                                                            │
+//!          physical_plan: Parquet ─► latest_versions or open_quarantine_entries ─► barrier ─► the user's plan
 //! ```
 //!
-//! **Invariant:** a scan is a leaf of the plan: no optimizer moves a user expression below the barrier.
+//! **Invariant:** a scan is a leaf of the plan, so no optimizer can move a user expression below the barrier.
 
+pub(super) mod file_pruning;
 #[cfg(test)]
-pub(super) mod newest_testing;
+pub(super) mod latest_testing;
 #[cfg(test)]
-mod newest_tests;
-pub(super) mod newest_versions;
-pub(super) mod open_quarantine;
+mod latest_tests;
+pub(super) mod latest_versions;
+pub(super) mod latest_versions_exec;
+pub(super) mod open_quarantine_entries;
 #[cfg(test)]
-mod open_quarantine_tests;
-pub(super) mod prune;
-pub(super) mod row_versions;
-pub(super) mod scan_plan;
+mod open_quarantine_entries_tests;
+pub(super) mod physical_plan;
 pub(super) mod scan_spec;
 #[cfg(test)]
 mod scan_spec_tests;
+pub(super) mod table_provider;
+pub(super) mod table_source;
 pub(super) mod tenant_scan;
-pub(super) mod tenant_table;

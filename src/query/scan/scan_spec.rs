@@ -1,76 +1,76 @@
-//! A scan as a value: everything that decides which rows and columns of a table are read, and nothing else.
+//! The description of a scan as plain data: everything that decides which rows and columns of a table are read.
 //!
-//! In: one snapshot of a table, what a query reads from it, and what its caller may see. Out: a [`ScanSpec`], which can
-//! be compared, printed and copied. [`ScanPlan`](crate::query::scan::scan_plan::ScanPlan) turns it into a plan, for
-//! queries of tenants and of the operator alike.
+//! A [`ScanSpec`] can be compared, printed and copied. `ScanPlan` (`physical_plan.rs`) turns it into a physical plan,
+//! both for tenants' queries and for the operator's.
 //!
-//! **Invariant:** a spec holds plain data: names, files, typed literals, and comparisons of columns with literals. It
-//! holds no closure, no open file and no function, so that another process can run the same scan.
-//! **Invariant:** columns are named, not numbered. In a process whose table has other columns a name is not found; the
-//! scan cannot read a hidden column instead.
+//! **Invariant:** a spec holds only plain data: names, files, typed literals, and comparisons of columns with literals.
+//! It holds no closure, open file or function, so another process could run the same scan.
+//! **Invariant:** a spec refers to columns by name, not by index. If another process had a table with other columns,
+//! the name would not be found, and the scan could not read a hidden column by mistake.
 
 use std::sync::Arc;
 
+use arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::common::{Column, ScalarValue};
 use datafusion::logical_expr::{Expr, lit};
 
 use crate::contract::{Contract, TenantId};
 use crate::lake::DataFile;
-use crate::query::scan::prune::ScanRange;
+use crate::query::scan::file_pruning::ScanRange;
 
-/// Describes one scan.
+/// A description of one scan of a table.
 #[derive(Debug, Clone, PartialEq)]
 pub(in crate::query) struct ScanSpec {
     /// The name of the table in the lake.
     pub(in crate::query) table: Arc<str>,
-    /// The name in SQL: the same, or the name of the companion table of all versions. For EXPLAIN.
+    /// The name in SQL, which EXPLAIN shows. It differs from `table` for the companion table with all versions.
     pub(in crate::query) name: Arc<str>,
     /// The version of the table that the files belong to.
     pub(in crate::query) version: u64,
     /// The files to open, by partition. The number of partitions is configured and does not depend on the number of
     /// files.
     pub(in crate::query) partitions: Vec<Vec<Arc<DataFile>>>,
-    /// The columns to return, in order.
+    /// The names of the columns to return, in order.
     pub(in crate::query) columns: Vec<String>,
-    /// Whose rows the scan may return.
+    /// The tenant whose rows the scan may return, or all tenants.
     pub(in crate::query) scope: RowScope,
-    /// Row rules of the caller's policy. A row must match all of them.
+    /// The row rules of the caller's policy. A row must match all of them.
     pub(in crate::query) rules: Vec<Expr>,
-    /// Which of these rows the scan returns.
+    /// Which of the tenant's rows the scan returns.
     pub(in crate::query) rows: ShownRows,
-    /// Filters of the query that help to skip row groups and pages. All of them are leakproof, and all are applied
-    /// again above the scan.
+    /// The filters of the query that help to skip row groups and pages. All of them are leakproof, and the engine
+    /// applies them again above the scan.
     pub(in crate::query) filters: Vec<Expr>,
-    /// The scan may skip event times outside this range, in microseconds.
+    /// The range of event times in microseconds. The scan may skip rows outside it.
     pub(in crate::query) times: ScanRange,
-    /// The number of rows after which each partition may stop.
+    /// The number of rows after which a partition may stop, or `None` if it must read all rows.
     pub(in crate::query) limit: Option<usize>,
 }
 
-/// Whose rows a scan may return.
+/// The tenant whose rows a scan may return, or all tenants.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::query) enum RowScope {
     /// The rows of one tenant.
     Tenant(TenantId),
-    /// The rows of all tenants; only for queries of the operator's configuration.
+    /// The rows of all tenants. Only queries in the operator's configuration have this scope.
     AllTenants,
 }
 
-/// Which of the rows in scope a scan returns. Columns are named.
+/// Which of the rows in scope a scan returns. Columns are given by name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::query) enum ShownRows {
     /// All rows.
     All,
-    /// The newest version of each key, unless it marks the key as deleted.
-    Newest {
-        /// The columns of the key, which is unique within the tenant.
+    /// The latest version of each key, unless that version deletes the key.
+    LatestVersions {
+        /// The columns of the key, which identifies a row within its tenant.
         key: Vec<String>,
-        /// The column that orders versions; the greatest value is the newest.
+        /// The column that orders versions. The version with the greatest value is the latest.
         by: String,
         /// The column that is true in a version that deletes its key.
         deleted: Option<String>,
     },
-    /// For a quarantine, the entries that no other row closes.
+    /// The entries of a quarantine that no other row closes.
     OpenEntries {
         /// The column in which a closing row names its entry.
         resolves: String,
@@ -78,13 +78,14 @@ pub(in crate::query) enum ShownRows {
 }
 
 impl ScanSpec {
-    /// The conditions on every row that the scan returns, the tenant first. Empty only for all rows of all tenants.
+    /// Returns the conditions on every row that the scan returns, the tenant condition first. The list can be empty
+    /// only if the scope is all tenants.
     pub(in crate::query) fn barrier(&self, contract: &Contract) -> Vec<Expr> {
         let scope = self.scope.condition(contract).into_iter();
         scope.chain(self.rules.iter().cloned()).chain(self.rows.condition()).collect()
     }
 
-    /// Those of `conditions` that may be applied before the newest versions or open entries are selected.
+    /// Returns those of `conditions` that may be applied before the latest versions or open entries are selected.
     pub(in crate::query) fn early<'a>(
         &self,
         contract: &Contract,
@@ -95,7 +96,7 @@ impl ScanSpec {
 }
 
 impl RowScope {
-    /// The tenant, if there is one.
+    /// Returns the tenant, or `None` for all tenants.
     pub(in crate::query) fn tenant(&self) -> Option<&TenantId> {
         match self {
             Self::Tenant(tenant) => Some(tenant),
@@ -103,7 +104,8 @@ impl RowScope {
         }
     }
 
-    /// A condition on a row in scope. The value is a typed literal, never text of a statement.
+    /// Returns the condition that a row is in scope, or `None` if all rows are. The tenant is a typed literal, never
+    /// part of SQL text.
     pub(in crate::query) fn condition(&self, contract: &Contract) -> Option<Expr> {
         let value = |tenant: &TenantId| lit(ScalarValue::Utf8(Some(tenant.as_str().to_owned())));
         self.tenant().map(|tenant| column(&contract.columns[contract.tenant].name).eq(value(tenant)))
@@ -111,11 +113,11 @@ impl RowScope {
 }
 
 impl ShownRows {
-    /// The rows that a table shows according to its declaration.
+    /// Returns which rows a table shows according to its declaration.
     pub(in crate::query) fn of(contract: &Contract) -> Self {
-        let name = |place: usize| contract.columns[place].name.clone();
+        let name = |index: usize| contract.columns[index].name.clone();
         match (&contract.latest, contract.resolves) {
-            (Some(latest), _) => Self::Newest {
+            (Some(latest), _) => Self::LatestVersions {
                 key: latest.key.iter().copied().map(name).collect(),
                 by: name(latest.by),
                 deleted: latest.deleted.map(name),
@@ -125,25 +127,33 @@ impl ShownRows {
         }
     }
 
-    /// The condition that this adds to each returned row.
+    /// Returns the condition that the selection adds to each returned row.
     fn condition(&self) -> Option<Expr> {
         match self {
-            Self::Newest { deleted: Some(deleted), .. } => Some(column(deleted).is_not_true()),
+            Self::LatestVersions { deleted: Some(deleted), .. } => Some(column(deleted).is_not_true()),
             Self::OpenEntries { resolves } => Some(column(resolves).is_null()),
-            Self::Newest { deleted: None, .. } | Self::All => None,
+            Self::LatestVersions { deleted: None, .. } | Self::All => None,
         }
     }
 
-    /// Whether `filter` may decide which rows are read. For a table of newest versions it must be the same for all
-    /// versions of a key. Otherwise the scan could skip the newest version and return an older one.
+    /// Returns true if `filter` may decide which rows are read. For a table that shows latest versions, the filter must
+    /// have the same result for all versions of a key. Otherwise the scan could skip the latest version and return an
+    /// older one.
     pub(in crate::query) fn allows_early(&self, filter: &Expr, contract: &Contract) -> bool {
-        let Self::Newest { key, .. } = self else { return true };
+        let Self::LatestVersions { key, .. } = self else { return true };
         let tenant = &contract.columns[contract.tenant].name;
         filter.column_refs().into_iter().all(|column| column.name == *tenant || key.contains(&column.name))
     }
 }
 
-/// A column by its exact name: no case folding, no dots.
+/// Returns a reference to the column with exactly this name. Case is significant, and a dot is part of the name.
 pub(in crate::query) fn column(name: &str) -> Expr {
     Expr::Column(Column::new_unqualified(name))
+}
+
+/// Creates a schema of the fields without their metadata. Descriptions and units are for catalogs, and the metadata of
+/// a plan could differ from that of its stream.
+pub(in crate::query) fn without_metadata<'a>(fields: impl Iterator<Item = &'a Arc<Field>>) -> SchemaRef {
+    let fields = fields.map(|field| Field::new(field.name(), field.data_type().clone(), field.is_nullable()));
+    Arc::new(Schema::new(fields.collect::<Vec<_>>()))
 }

@@ -1,20 +1,19 @@
-//! The barrier: the only plan node that returns rows of a tenant. No optimizer enters it.
+//! The barrier: the only node in a user's plan that reads stored rows. Optimizers see it as a leaf.
 //!
-//! In: a [`ScanSpec`], from which a private plan is built (`scan_plan.rs`), and the predicate that selects the rows
-//! that this caller may see. Out: these rows in the requested columns, and nothing else. The private plan is a Parquet
-//! scan; for a table that shows the newest versions the selection of those is on top of it (`newest_versions.rs`). A query
-//! of the operator's configuration, which sees the rows of all tenants, reads through the same node.
+//! The node runs a private plan that is built from a [`ScanSpec`] (`physical_plan.rs`), and returns only the rows that
+//! match the predicate for this caller, in the requested columns. Queries in the operator's configuration, which see
+//! the rows of all tenants, read through the same node.
 //!
 //! ```text
-//!   Parquet scan (private) ─► barrier predicate on every batch ─► requested columns ─► the user's plan
+//!   private plan ─► barrier predicate on every batch ─► requested columns ─► the user's plan
 //! ```
 //!
-//! **Invariant:** [`TenantScan`] is a leaf. It has no visible child, accepts no filter, limit, ordering or dynamic
-//! filter of the user's plan, and reports no statistics and only metrics of its own output. So no user expression is
-//! evaluated on a row of another tenant, and plans, metrics and results reveal nothing about those rows or files
-//! (counts, names, pruning).
-//! **Invariant:** an error below the barrier is an error of the lake, never of the user: its text stays in the log. The
-//! only exception is that the query has used up its memory, which is reported without details.
+//! **Invariant:** [`TenantScan`] is a leaf without visible children. Optimizers cannot push a filter, limit, ordering
+//! or dynamic filter into it. It reports no statistics, and only the metrics of its own output. So no user expression
+//! is evaluated on a row of another tenant, and plans, metrics and results reveal nothing about such rows and their
+//! files (counts, names, pruning).
+//! **Invariant:** an error below the barrier counts as a failure of the lake, not of the statement, and only the log
+//! shows its text. The one exception is a query that has used up its memory, which is reported without details.
 
 use std::fmt;
 use std::sync::Arc;
@@ -29,7 +28,7 @@ use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::physical_expr::{EquivalenceProperties, Partitioning, PhysicalExpr};
-use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType, ReplaceChildrenOptions, SchedulingType};
+use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType, SchedulingType};
 use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties};
@@ -38,31 +37,31 @@ use futures::{StreamExt as _, future, stream};
 use crate::error::Error;
 use crate::lake::Table;
 use crate::query::error::root;
-use crate::query::scan::scan_plan::ScanPlan;
-use crate::query::scan::scan_spec::{RowScope, ScanSpec, ShownRows};
-use crate::query::scan::tenant_table::{TableSource, plain};
+use crate::query::scan::physical_plan::ScanPlan;
+use crate::query::scan::scan_spec::{RowScope, ScanSpec, ShownRows, without_metadata};
+use crate::query::scan::table_source::TableSource;
 
-/// Reads one table for one caller.
+/// The plan node that reads one table for one caller.
 pub(in crate::query) struct TenantScan {
     spec: Arc<ScanSpec>,
-    /// Builds a new private plan for each run.
+    /// Builds the private plan of each run.
     plan: Arc<ScanPlan>,
-    /// Reads the requested columns first, then those that only the barrier needs.
+    /// The private plan of this run. Its rows hold the requested columns first, then those that only the barrier needs.
     source: Arc<dyn ExecutionPlan>,
     barrier: Arc<Barrier>,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
 }
 
-/// The condition on a row, and the columns to return.
+/// The condition on every row, and the columns to return.
 struct Barrier {
-    /// `None` only for a scan of all tenants' rows.
+    /// `None` only for the operator's scan of all tenants' rows.
     predicate: Option<Arc<dyn PhysicalExpr>>,
     schema: SchemaRef,
 }
 
 impl TenantScan {
-    /// The scan that `spec` describes, of the table that it names.
+    /// Creates the scan that `spec` describes. `table` must be the table that the spec names.
     pub(in crate::query) fn new(
         spec: ScanSpec,
         table: &Table,
@@ -76,11 +75,11 @@ impl TenantScan {
         let predicate = match (barrier, spec.scope.tenant()) {
             (Some(barrier), _) => Some(state.create_physical_expr(barrier, &DFSchema::try_from(source.schema())?)?),
             (None, None) => None,
-            (None, Some(_)) => return Err(DataFusionError::Internal("the scan of a tenant has no barrier".to_owned())),
+            (None, Some(_)) => return Err(DataFusionError::Internal("a tenant's scan has no barrier".to_owned())),
         };
-        let whole = contract.table_schema();
-        let places = spec.columns.iter().map(|name| whole.index_of(name)).collect::<Result<Vec<_>, _>>()?;
-        let schema = plain(places.into_iter().map(|place| &whole.fields()[place]));
+        let full = contract.table_schema();
+        let indexes = spec.columns.iter().map(|name| full.index_of(name)).collect::<Result<Vec<_>, _>>()?;
+        let schema = without_metadata(indexes.into_iter().map(|index| &full.fields()[index]));
         let partitions = source.properties().output_partitioning().partition_count();
         let properties = PlanProperties::new(
             EquivalenceProperties::new(Arc::clone(&schema)),
@@ -102,43 +101,44 @@ impl TenantScan {
 
 #[cfg(test)]
 impl TenantScan {
-    /// The spec of the scan.
+    /// Returns the spec of the scan.
     pub(in crate::query) fn spec(&self) -> &ScanSpec {
         &self.spec
     }
 
-    /// The number of metrics of the private scan: 0 if it has not run.
+    /// Returns the number of metrics of the private plan, which is 0 if the plan has not run.
     pub(in crate::query) fn metrics_below(&self) -> usize {
         self.source.metrics().map_or(0, |metrics| metrics.iter().count())
     }
 }
 
 impl Barrier {
-    /// Appends the caller's rows of `batch`, in the returned columns, to `rows`.
-    fn admit(&self, batch: &RecordBatch, rows: &mut BatchCoalescer) -> Result<()> {
+    /// Appends the rows of `batch` that the caller may see to `rows`, in the columns to return.
+    fn filter_into(&self, batch: &RecordBatch, rows: &mut BatchCoalescer) -> Result<()> {
         let columns = batch.columns()[..self.schema.fields().len()].to_vec();
         let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-        let admitted = RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options)?;
-        let Some(predicate) = &self.predicate else { return Ok(rows.push_batch(admitted)?) };
+        let returned = RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options)?;
+        let Some(predicate) = &self.predicate else { return Ok(rows.push_batch(returned)?) };
         let mask = predicate.evaluate(batch)?.into_array(batch.num_rows())?;
         let mask = mask
             .as_boolean_opt()
             .ok_or_else(|| DataFusionError::Internal("the barrier's predicate is not a boolean".to_owned()))?;
         if mask.true_count() == batch.num_rows() {
-            rows.push_batch(admitted)?;
+            rows.push_batch(returned)?;
         } else {
-            // A null in the mask is not true: such a row is not returned.
-            rows.push_batch(filter_record_batch(&admitted, mask)?)?;
+            // A null in the mask counts as false, so the row is not returned.
+            rows.push_batch(filter_record_batch(&returned, mask)?)?;
         }
         Ok(())
     }
 }
 
-/// One partition while it is read.
+/// The state of reading one partition.
 struct PartitionRead {
     source: SendableRecordBatchStream,
     barrier: Arc<Barrier>,
-    /// Collects the caller's rows into full batches, so that batch sizes do not reveal where rows of other tenants are.
+    /// Collects the caller's rows into full batches. Otherwise the batch sizes would reveal where other tenants' rows
+    /// are.
     rows: BatchCoalescer,
     metrics: BaselineMetrics,
     ended: bool,
@@ -157,7 +157,7 @@ impl PartitionRead {
             let batch = self.source.next().await.transpose()?;
             let _timer = self.metrics.elapsed_compute().timer();
             match batch {
-                Some(batch) => self.barrier.admit(&batch, &mut self.rows)?,
+                Some(batch) => self.barrier.filter_into(&batch, &mut self.rows)?,
                 None => {
                     self.ended = true;
                     self.rows.finish_buffered_batch()?;
@@ -190,20 +190,12 @@ impl ExecutionPlan for TenantScan {
         Ok(TreeNodeRecursion::Continue)
     }
 
-    fn replace_children(
-        self: Arc<Self>,
-        _: Vec<Arc<dyn ExecutionPlan>>,
-        _: ReplaceChildrenOptions,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
-        Ok(self)
-    }
-
     fn with_new_children(self: Arc<Self>, _: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
         Ok(self)
     }
 
-    /// A recursive query runs its inner part repeatedly, and a cached plan is copied for each run: each run builds a
-    /// new private scan.
+    /// Creates a copy with a new private plan. The engine calls this for each iteration of a recursive query, and for
+    /// each run of a cached plan.
     fn reset_state(self: Arc<Self>) -> Result<Arc<dyn ExecutionPlan>> {
         Ok(Arc::new(Self {
             spec: Arc::clone(&self.spec),
@@ -217,9 +209,9 @@ impl ExecutionPlan for TenantScan {
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let batch_rows = context.session_config().batch_size();
-        let source = self.source.execute(partition, context).map_err(below)?;
+        let source = self.source.execute(partition, context).map_err(hide_error)?;
         let schema = Arc::clone(&self.barrier.schema);
-        // A LIMIT is complete as soon as its rows are found, not when a batch is full.
+        // With a LIMIT, a batch is returned as soon as it has enough rows, before it is full.
         let batch_rows = self.spec.limit.map_or(batch_rows, |limit| limit.clamp(1, batch_rows));
         let reading = PartitionRead {
             source,
@@ -230,7 +222,7 @@ impl ExecutionPlan for TenantScan {
             ended: false,
         };
         let batches = stream::try_unfold(reading, |mut reading| async move {
-            Ok(reading.next().await.map_err(below)?.map(|batch| (batch, reading)))
+            Ok(reading.next().await.map_err(hide_error)?.map(|batch| (batch, reading)))
         });
         let batches = match self.spec.limit {
             None => batches.boxed(),
@@ -244,17 +236,17 @@ impl ExecutionPlan for TenantScan {
     }
 }
 
-/// Ends `batches` once `limit` rows have passed.
+/// Ends the stream after `limit` rows.
 fn stop_after(
     limit: usize,
     batches: impl stream::Stream<Item = Result<RecordBatch>> + Send,
 ) -> impl stream::Stream<Item = Result<RecordBatch>> + Send {
-    batches.scan(limit, |left, batch| {
+    batches.scan(limit, |rows_left, batch| {
         future::ready(match batch {
-            Ok(_) if *left == 0 => None,
+            Ok(_) if *rows_left == 0 => None,
             Ok(batch) => {
-                let rows = batch.num_rows().min(*left);
-                *left -= rows;
+                let rows = batch.num_rows().min(*rows_left);
+                *rows_left -= rows;
                 Some(Ok(batch.slice(0, rows)))
             }
             Err(error) => Some(Err(error)),
@@ -262,28 +254,31 @@ fn stop_after(
     })
 }
 
-/// Converts an error from below the barrier to the one that is visible above it.
-fn below(error: DataFusionError) -> DataFusionError {
+/// Replaces an error from below the barrier with one that reveals nothing. The original becomes its source, which only
+/// the log shows.
+fn hide_error(error: DataFusionError) -> DataFusionError {
     if matches!(root(&error), DataFusionError::ResourcesExhausted(_)) {
-        return DataFusionError::ResourcesExhausted("below the barrier".to_owned());
+        return DataFusionError::ResourcesExhausted("inside a table scan".to_owned());
     }
-    DataFusionError::External(Box::new(Error::unavailable("a table cannot be read now: retry").with_source(error)))
+    DataFusionError::External(Box::new(
+        Error::unavailable("a table is temporarily unavailable: retry").with_source(error),
+    ))
 }
 
 impl DisplayAs for TenantScan {
     fn fmt_as(&self, format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (name, columns) = (&self.spec.name, self.spec.columns.join(", "));
-        let is_newest = matches!(self.spec.rows, ShownRows::Newest { .. });
+        let is_latest = matches!(self.spec.rows, ShownRows::LatestVersions { .. });
         match format {
             DisplayFormatType::Default | DisplayFormatType::Verbose => {
-                let versions = if is_newest { ", versions=newest" } else { "" };
+                let versions = if is_latest { ", versions=latest" } else { "" };
                 write!(f, "{}: table={name}{versions}, columns=[{columns}]", self.name())?;
                 self.spec.limit.map_or(Ok(()), |limit| write!(f, ", limit={limit}"))
             }
             DisplayFormatType::TreeRender => {
                 writeln!(f, "table={name}")?;
-                if is_newest {
-                    writeln!(f, "versions=newest")?;
+                if is_latest {
+                    writeln!(f, "versions=latest")?;
                 }
                 writeln!(f, "columns={columns}")
             }

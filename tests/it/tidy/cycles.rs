@@ -24,23 +24,6 @@ const CYCLES: &[(&str, usize, &[&str])] = &[
     ("flight", 6, &["catalog", "sqlinfo", "table_keys", "xdbc"]),
     ("http", 4, &["home", "html_page", "markdown"]),
     ("ingest", 5, &["kafka/client", "kafka/session", "kafka/source"]),
-    ("query", 2, &["request/plan_size", "request/statement"]),
-    ("query", 4, &["scan/scan_plan", "scan/tenant_scan", "scan/tenant_table"]),
-    (
-        "query",
-        22,
-        &[
-            "functions/freshness",
-            "functions/freshness_exec",
-            "request/catalog",
-            "request/engine",
-            "request/logical_plan",
-            "request/plan_cache",
-            "request/planner",
-            "request/result_stream",
-            "request/session",
-        ],
-    ),
     ("telemetry", 6, &["metrics", "query", "source", "transform"]),
     ("transform", 4, &["lookup", "lookup_fetch", "lookup_file"]),
 ];

@@ -1,15 +1,16 @@
-//! Selects the open entries of a quarantine. This runs inside the barrier, where no optimizer reaches it.
+//! Selects the open entries of a quarantine with an anti join. The join is below the barrier, out of reach of
+//! optimizers.
 //!
-//! In: a private scan of the quarantine, and a scan of the rows that close entries. Out: the first scan without the
-//! closed entries.
+//! An entry is closed by a second row, because a stored row is never changed. The build side of the join reads these
+//! closing rows.
 //!
 //! ```text
 //!   closing rows of the tenant (time, resolves) ─► build side ─┐
 //!   rows ───────────────────────────────────────────────────► anti join ─► barrier (tenant, open entry, row rules)
 //! ```
 //!
-//! **Invariant:** a closing row has the tenant and the time of its entry. So a condition on time excludes both or
-//! neither, and only the tenant's own closing rows are read into memory, which is accounted to the query.
+//! **Invariant:** a closing row has the tenant and the time of its entry, so a condition on time excludes both rows or
+//! neither. Only the tenant's own closing rows are held in memory, which counts toward the query's memory limit.
 
 use std::sync::Arc;
 
@@ -22,9 +23,10 @@ use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::filter::FilterExecBuilder;
 use datafusion::physical_plan::joins::{HashJoinExecBuilder, PartitionMode};
 
-/// Removes the closed entries from `rows`, and keeps the columns of `rows`. Only the rows of `closing` that match
-/// `is_closing` close entries; `on` names the columns that are equal in a closing row and its entry.
-pub(in crate::query) fn open(
+/// Removes the closed entries from `rows`, and keeps the columns of `rows`. The rows of `closing` that match
+/// `is_closing` close entries. Each pair of `on` is a column of the closing row and a column of its entry with the same
+/// value.
+pub(in crate::query) fn open_entries(
     rows: Arc<dyn ExecutionPlan>,
     closing: Arc<dyn ExecutionPlan>,
     is_closing: &Arc<dyn PhysicalExpr>,

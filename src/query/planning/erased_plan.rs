@@ -1,9 +1,10 @@
-//! A value behind a trait object, to speed up compilation.
+//! Stores a plan or a session state behind a trait object, to speed up compilation.
 //!
 //! The compiler must prove that every future that holds a plan or a session state across an await is `Send`. It repeats
-//! this proof for each future, through the thousands of types of a SQL syntax tree. Behind a trait object the proof
-//! takes one step, which makes checking the crate several times faster. **Invariant:** an `ErasedPlan<T>` only holds a
-//! `T`.
+//! this proof for each future, through the thousands of types in a SQL syntax tree. For a trait object the proof takes
+//! one step, which makes checking the crate several times faster.
+//!
+//! **Invariant:** an `ErasedPlan<T>` always holds a `T`.
 
 use std::any::Any;
 use std::fmt;
@@ -11,14 +12,14 @@ use std::marker::PhantomData;
 use std::ops::Deref;
 use std::sync::Arc;
 
-/// A shared `T` that is visibly `Send` and `Sync`. Cheap to clone.
+/// A shared `T` that the compiler can see is `Send` and `Sync`. Cloning it is cheap.
 pub struct ErasedPlan<T> {
     value: Arc<dyn Any + Send + Sync>,
     kind: PhantomData<fn() -> T>,
 }
 
 impl<T: Any + Send + Sync> ErasedPlan<T> {
-    /// Erases the type of `value`.
+    /// Stores `value` and erases its type.
     pub(crate) fn new(value: T) -> Self {
         Self { value: Arc::new(value), kind: PhantomData }
     }
@@ -28,7 +29,7 @@ impl<T: Any + Send + Sync> Deref for ErasedPlan<T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        self.value.downcast_ref().expect("an ErasedPlan<T> only holds a T")
+        self.value.downcast_ref().expect("an ErasedPlan<T> always holds a T")
     }
 }
 

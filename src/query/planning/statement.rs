@@ -1,9 +1,10 @@
-//! Parses a statement and allows only one kind: a single query.
+//! Parses SQL text and accepts only a single read-only query.
 //!
-//! In: SQL text. Out: a parsed read-only statement with numbered placeholders. All other statements are refused by
-//! name. The plan built from the statement is checked again ([`check_plan`]): either check alone would be sufficient.
+//! The result is a syntax tree with numbered placeholders. The error for any other statement names its kind, for
+//! example `INSERT`. The plan that is built from the tree is checked again ([`check_plan`]), although either check
+//! alone would be sufficient.
 //!
-//! **Invariant:** the engine's own tokenizer and parser read the text; it is never searched or edited as text.
+//! **Invariant:** only the engine's own tokenizer and parser interpret the text. Our code never searches or edits it.
 
 use std::borrow::Cow;
 use std::ops::ControlFlow;
@@ -19,75 +20,78 @@ use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
 
 use crate::config::QueryConfig;
 use crate::error::{Error, Result};
-use crate::query::error::of_engine;
-use crate::query::request::parameters;
-use crate::query::request::plan_size::Reads;
+use crate::query::error::from_engine;
+use crate::query::planning::parameters;
+use crate::query::planning::table_reads::TableReads;
 
 /// The maximum nesting depth of a statement.
 const DEPTH_MAX: usize = 50;
 
-/// The maximum number of operators between a statement and its deepest expression: as many as [`STACK_BYTES_MIN`] can
-/// hold.
+/// The maximum number of operators above the deepest expression of a statement. A stack of [`STACK_BYTES_MIN`] bytes
+/// can hold that many.
 pub(in crate::query) const CHAIN_MAX: usize = 600;
-/// The stack size of a thread that plans and runs statements: three times the measured need of the longest allowed
-/// chain.
+/// The minimum stack size of a thread that plans and runs statements, in bytes. It is three times the measured need of
+/// the longest allowed chain of operators.
 pub const STACK_BYTES_MIN: usize = 16 << 20;
-/// The maximum number of table references in a statement. Repeated references to a table count each time.
+/// The maximum number of table references in a statement. Each reference to the same table counts.
 pub(in crate::query) const RELATIONS_MAX: usize = 100;
 
-/// Parses one statement and refuses everything that is not a query.
+/// Parses a single statement, and refuses anything but a query.
 pub(in crate::query) fn parse(sql: &str, config: &QueryConfig) -> Result<Statement> {
     if sql.len() > config.sql_bytes_max {
         return Err(Error::limited(format!(
-            "the statement has {} bytes, more than {} (limit query.sql_bytes_max)",
+            "the statement has {} bytes, but at most {} are allowed (limit query.sql_bytes_max)",
             sql.len(),
             config.sql_bytes_max
         )));
     }
-    let fault = |fault: DataFusionError| of_engine(fault, config);
+    let to_error = |error: DataFusionError| from_engine(error, config);
     let dialect = GenericDialect {};
     let tokens = Tokenizer::new(&dialect, sql)
         .tokenize_with_location()
-        .map_err(|error| fault(DataFusionError::from(ParserError::from(error))))?;
-    let word = first_word(&tokens);
+        .map_err(|error| to_error(DataFusionError::from(ParserError::from(error))))?;
+    let keyword = first_keyword(&tokens);
     check_chains(&tokens)?;
     let tokens = parameters::number(tokens)?;
-    let mut parser =
-        DFParserBuilder::new(tokens).with_dialect(&dialect).with_recursion_limit(DEPTH_MAX).build().map_err(fault)?;
-    // The engine's parser has statements of its own (COPY, CREATE EXTERNAL TABLE). A refusal is clearer than its parse
-    // errors.
+    let mut parser = DFParserBuilder::new(tokens)
+        .with_dialect(&dialect)
+        .with_recursion_limit(DEPTH_MAX)
+        .build()
+        .map_err(to_error)?;
+    // The engine's parser also knows statements that we refuse (COPY, CREATE EXTERNAL TABLE). If one of them does not
+    // parse, the refusal is clearer than the parser's error.
     let parsed = parser.parse_statements();
     let mut statements = match parsed {
         Ok(statements) => statements,
         Err(error) => {
-            refuse_word(&word)?;
-            return Err(fault(error));
+            refuse_writes(&keyword)?;
+            return Err(to_error(error));
         }
     };
     if statements.len() > 1 {
         return Err(Error::invalid("the text has more than one statement: send one statement per request"));
     }
     let statement = statements.pop_front().ok_or_else(|| Error::invalid("the statement is empty"))?;
-    check(&statement, &word)?;
+    check(&statement, &keyword)?;
     Ok(statement)
 }
 
-/// Refuses a plan that does anything but read, at any depth. The error names the statement.
+/// Refuses a plan that contains, at any depth, a node that does more than read. The error names the kind of statement.
 pub(in crate::query) fn check_plan(plan: &LogicalPlan) -> Result<()> {
     let explain = if matches!(plan, LogicalPlan::Explain(_) | LogicalPlan::Analyze(_)) { "EXPLAIN " } else { "" };
-    let mut word = None;
+    let mut keyword = None;
     let walked = plan.apply_with_subqueries(|node| {
-        word = word_of_node(node);
-        Ok(if word.is_some() { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+        keyword = node_keyword(node);
+        Ok(if keyword.is_some() { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
     });
-    walked.map_err(|fault| Error::internal("cannot traverse a plan").with_source(fault))?;
-    word.map_or(Ok(()), |word| Err(refused(&format!("{explain}{word}"))))
+    walked.map_err(|error| Error::internal("cannot traverse a plan").with_source(error))?;
+    keyword.map_or(Ok(()), |keyword| Err(refused(&format!("{explain}{keyword}"))))
 }
 
-/// The SQL keyword of a plan node that does more than read; `None` for a node that only reads. There is no wildcard
-/// arm, so that a new kind of node must be classified.
-fn word_of_node(node: &LogicalPlan) -> Option<Cow<'static, str>> {
-    let word = match node {
+/// Returns the SQL keyword of a plan node that does more than read, and `None` for a node that only reads. The match
+/// has no wildcard arm, so a new kind of node does not compile until it is classified.
+fn node_keyword(node: &LogicalPlan) -> Option<Cow<'static, str>> {
+    let keyword = match node {
         LogicalPlan::Ddl(DdlStatement::CreateExternalTable(_)) => "CREATE EXTERNAL TABLE",
         LogicalPlan::Ddl(
             DdlStatement::DropTable(_)
@@ -142,15 +146,15 @@ fn word_of_node(node: &LogicalPlan) -> Option<Cow<'static, str>> {
         | LogicalPlan::Unnest(_)
         | LogicalPlan::RecursiveQuery(_) => return None,
     };
-    Some(word.into())
+    Some(keyword.into())
 }
 
-fn check(statement: &Statement, word: &str) -> Result<()> {
+fn check(statement: &Statement, keyword: &str) -> Result<()> {
     match statement {
-        Statement::Statement(statement) => check_sql(statement, word),
+        Statement::Statement(statement) => check_sql(statement, keyword),
         Statement::Explain(explain) => match &*explain.statement {
-            Statement::Statement(inner) if matches!(**inner, ast::Statement::Query(_)) => check_sql(inner, word),
-            inner => Err(refused(&format!("EXPLAIN {}", word_of(&inner.to_string())))),
+            Statement::Statement(inner) if matches!(**inner, ast::Statement::Query(_)) => check_sql(inner, keyword),
+            inner => Err(refused(&format!("EXPLAIN {}", keyword_of(&inner.to_string())))),
         },
         Statement::CreateExternalTable(_) => Err(refused("CREATE EXTERNAL TABLE")),
         Statement::CopyTo(_) => Err(refused("COPY")),
@@ -158,28 +162,31 @@ fn check(statement: &Statement, word: &str) -> Result<()> {
     }
 }
 
-fn check_sql(statement: &ast::Statement, word: &str) -> Result<()> {
+fn check_sql(statement: &ast::Statement, keyword: &str) -> Result<()> {
     use ast::Statement as Sql;
     match statement {
         Sql::Query(_) | Sql::ExplainTable { .. } => {}
         Sql::ShowTables { .. } | Sql::ShowColumns { .. } | Sql::ShowFunctions { .. } => {}
         Sql::Explain { statement, .. } if matches!(**statement, Sql::Query(_)) => {}
-        Sql::Explain { statement, .. } => return Err(refused(&format!("EXPLAIN {}", word_of(&statement.to_string())))),
+        Sql::Explain { statement, .. } => {
+            return Err(refused(&format!("EXPLAIN {}", keyword_of(&statement.to_string()))));
+        }
         Sql::ShowVariable { .. } | Sql::ShowVariables { .. } | Sql::ShowStatus { .. } => {
             return Err(refused("SHOW of engine options"));
         }
-        _ => return Err(refused(word)),
+        _ => return Err(refused(keyword)),
     }
-    match statement.visit(&mut ReadOnlyCheck { relations: 0, reads: Reads::default() }) {
+    match statement.visit(&mut ReadOnlyCheck { relations: 0, reads: TableReads::default() }) {
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(error) => Err(error),
     }
 }
 
-/// Checks the inside of a query, which may hold statements that write: `WITH x AS (DELETE …)`, `INSERT …` as its body.
+/// Checks everything inside a query. A query can contain statements that write, for example `WITH x AS (DELETE …)`, or
+/// an `INSERT` as its body.
 struct ReadOnlyCheck {
     relations: usize,
-    reads: Reads,
+    reads: TableReads,
 }
 
 impl ast::Visitor for ReadOnlyCheck {
@@ -189,7 +196,7 @@ impl ast::Visitor for ReadOnlyCheck {
         use ast::Statement as Sql;
         match statement {
             Sql::Insert(_) | Sql::Update(_) | Sql::Delete(_) | Sql::Merge(_) => {
-                ControlFlow::Break(refused(&word_of(&statement.to_string())))
+                ControlFlow::Break(refused(&keyword_of(&statement.to_string())))
             }
             _ => ControlFlow::Continue(()),
         }
@@ -220,8 +227,9 @@ impl ast::Visitor for ReadOnlyCheck {
     }
 }
 
-/// Refuses chains of operators (`a AND b AND …`, `1 + 1 + …`, `… UNION …`) that would parse to a tree too deep for the
-/// stack: each operator nests everything before it. Counted per parenthesis and between commas, before parsing.
+/// Refuses chains of operators (`a AND b AND …`, `1 + 1 + …`, `… UNION …`) whose syntax tree would be too deep for the
+/// stack, because each operator nests everything before it. The check runs before parsing. A comma ends a chain, and a
+/// closing parenthesis ends the chain inside the parentheses.
 fn check_chains(tokens: &[TokenWithSpan]) -> Result<()> {
     let (mut levels, mut depth) = (vec![0], 0);
     for token in tokens {
@@ -253,7 +261,7 @@ pub(in crate::query) fn too_many_relations() -> Error {
 }
 
 fn is_operator(token: &Token) -> bool {
-    const WORDS: [&str; 16] = [
+    const KEYWORDS: [&str; 16] = [
         "AND",
         "OR",
         "XOR",
@@ -273,15 +281,15 @@ fn is_operator(token: &Token) -> bool {
     ];
     match token {
         Token::Word(word) => {
-            word.quote_style.is_none() && WORDS.iter().any(|known| word.value.eq_ignore_ascii_case(known))
+            word.quote_style.is_none() && KEYWORDS.iter().any(|known| word.value.eq_ignore_ascii_case(known))
         }
         Token::Number(..) | Token::Char(_) | Token::Whitespace(_) | Token::Period | Token::SemiColon => false,
         Token::Placeholder(_) | Token::RParen | Token::RBracket | Token::RBrace | Token::EOF => false,
-        token => !is_text(token),
+        token => !is_string(token),
     }
 }
 
-fn is_text(token: &Token) -> bool {
+fn is_string(token: &Token) -> bool {
     matches!(
         token,
         Token::SingleQuotedString(_)
@@ -294,8 +302,9 @@ fn is_text(token: &Token) -> bool {
     )
 }
 
-/// Refuses a statement that does not parse but starts with a known keyword, and names the keyword.
-fn refuse_word(word: &str) -> Result<()> {
+/// Refuses a statement that does not parse, if its first keyword writes data or changes options. The error names the
+/// keyword.
+fn refuse_writes(keyword: &str) -> Result<()> {
     const WRITES: [&str; 19] = [
         "INSERT",
         "UPDATE",
@@ -317,24 +326,24 @@ fn refuse_word(word: &str) -> Result<()> {
         "INSTALL",
         "LOAD",
     ];
-    if WRITES.contains(&word) { Err(refused(word)) } else { Ok(()) }
+    if WRITES.contains(&keyword) { Err(refused(keyword)) } else { Ok(()) }
 }
 
 fn refused(what: &str) -> Error {
-    let way_out = match what.split(' ').next().unwrap_or_default() {
+    let advice = match what.split(' ').next().unwrap_or_default() {
         "INSERT" | "MERGE" | "COPY" => "; send events through POST /v1/tables/{table}/events or Flight SQL bulk ingest",
-        "SET" | "RESET" | "SHOW" => "; clients cannot change engine options",
+        "SET" | "RESET" | "SHOW" => "; clients cannot read or change engine options",
         "PREPARE" | "EXECUTE" | "DEALLOCATE" => "; use the prepared statement API of the client instead",
         "BEGIN" | "START" | "COMMIT" | "ROLLBACK" | "SAVEPOINT" | "RELEASE" => {
             "; transactions are not supported: each query reads one consistent snapshot"
         }
         _ => "",
     };
-    Error::forbidden(format!("{what} is not allowed: Glasshouse answers queries only{way_out}"))
+    Error::forbidden(format!("{what} is not allowed: Glasshouse answers queries only{advice}"))
 }
 
-/// The first keyword of a statement, in upper case.
-fn first_word(tokens: &[TokenWithSpan]) -> String {
+/// Returns the first word of a statement in upper case.
+fn first_keyword(tokens: &[TokenWithSpan]) -> String {
     tokens
         .iter()
         .find_map(|token| match &token.token {
@@ -344,7 +353,8 @@ fn first_word(tokens: &[TokenWithSpan]) -> String {
         .unwrap_or_else(|| "this".to_owned())
 }
 
-fn word_of(text: &str) -> String {
+/// Returns the first word of the SQL text in upper case.
+fn keyword_of(text: &str) -> String {
     text.split_whitespace().next().unwrap_or("this").to_ascii_uppercase()
 }
 
@@ -355,7 +365,7 @@ mod tests {
     use crate::query::testing::config;
 
     #[test]
-    fn queries_pass() {
+    fn queries_are_accepted() {
         for sql in [
             "SELECT 1",
             "select 1;",
@@ -378,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn other_statements_are_refused_by_name() {
+    fn errors_of_other_statements_name_the_statement() {
         for (sql, name) in [
             ("INSERT INTO calls VALUES (1)", "INSERT"),
             ("insert into calls select * from calls", "INSERT"),
@@ -432,7 +442,7 @@ mod tests {
     }
 
     #[test]
-    fn size_and_depth_are_bounded() {
+    fn size_and_depth_of_statements_are_limited() {
         let deep = format!("SELECT {}1{}", "(".repeat(10_000), ")".repeat(10_000));
         assert_eq!(parse(&deep, &config()).unwrap_err().kind(), Kind::Invalid);
         for chain in ["1 + ", "1 = 1 AND ", "1 = 1 OR ", "f(1, 2) || ", "NOT ", "'x' LIKE ", "1 UNION SELECT "] {

@@ -1,11 +1,13 @@
-//! File pruning: selects the files that a scan must open, by statistics in memory alone.
+//! File pruning: selects the files of a [`Snapshot`] that may hold rows that match a tenant and the user's filters.
 //!
-//! In: a [`Snapshot`] (files sorted by day), a tenant, and the user's filters. Out: the files that may hold matching
-//! rows. Pruning ten thousand files takes well under a millisecond: it does no IO and evaluates no expression.
+//! Pruning compares the filters with the files' statistics, which are in memory. It does no IO and evaluates no
+//! expression, so it takes well under a millisecond for ten thousand files.
 //!
-//! **Invariant:** pruning only narrows: the tenant barrier and the user's filters are applied again to every row.
-//! **Invariant:** only leakproof filters ([`is_leakproof`]) are used: comparisons of a plain column with a literal of
-//! its own type, which cannot fail and have no side effects. Nothing else is used below the barrier.
+//! **Invariant:** pruning is only an optimization, because the tenant barrier and the user's filters are applied again
+//! to every row.
+//! **Invariant:** only leakproof filters ([`is_leakproof`]) are used below the barrier: comparisons of a plain column
+//! with a literal of the column's type, which cannot fail and have no side effects. Pruning also accepts casts of a
+//! time column, because it evaluates none of them.
 
 use std::sync::Arc;
 
@@ -19,12 +21,12 @@ use crate::clock::DAY;
 use crate::contract::{EVENT_DATE, RECEIVED_TIME, TenantId};
 use crate::lake::{DataFile, Snapshot};
 
-/// Nanoseconds in a microsecond, the unit of times.
+/// The number of nanoseconds in a microsecond, the unit of times.
 const MICRO: i128 = 1_000;
-/// Nanoseconds in a day, the unit of dates.
+/// The number of nanoseconds in a day, the unit of dates.
 const DAY_NANOS: i128 = DAY as i128 * MICRO;
 
-/// An inclusive range of days or microseconds; empty when `min > max`.
+/// An inclusive range of days or microseconds. It is empty if `min > max`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::query) struct ScanRange {
     pub(in crate::query) min: i64,
@@ -34,31 +36,31 @@ pub(in crate::query) struct ScanRange {
 /// The ranges that the user's filters allow for the columns that have file statistics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::query) struct ScanBounds {
-    /// UTC days since 1970.
+    /// The range of the event date, in UTC days since 1970.
     pub(in crate::query) days: ScanRange,
-    /// Event time, microseconds.
+    /// The range of the event time, in microseconds since 1970.
     pub(in crate::query) times: ScanRange,
-    /// Receive time, microseconds.
+    /// The range of the receive time, in microseconds since 1970.
     pub(in crate::query) received: ScanRange,
 }
 
-/// The files that may hold rows of `tenant` (`None` for all tenants) within `bounds`, in the snapshot's order.
+/// Returns the files that may hold rows of `tenant` within `bounds`, in the snapshot's order. `None` means all tenants.
 pub(in crate::query) fn prune(
     snapshot: &Snapshot,
     tenant: Option<&TenantId>,
     bounds: &ScanBounds,
 ) -> Vec<Arc<DataFile>> {
-    let days = bounds.days_of_times();
+    let days = bounds.file_days();
     let start = snapshot.files.partition_point(|file| i64::from(file.day) < days.min);
     let tenant = tenant.map(TenantId::as_str);
     snapshot.files[start..]
         .iter()
         .take_while(|file| i64::from(file.day) <= days.max)
         .filter(|file| match (&file.tenants, tenant) {
-            (Some((least, greatest)), Some(tenant)) => **least <= *tenant && *tenant <= **greatest,
+            (Some((min, max)), Some(tenant)) => **min <= *tenant && *tenant <= **max,
             _ => true,
         })
-        .filter(|file| bounds.times.meets(file.times) && bounds.received.meets(file.received))
+        .filter(|file| bounds.times.overlaps(file.times) && bounds.received.overlaps(file.received))
         .cloned()
         .collect()
 }
@@ -71,39 +73,41 @@ impl ScanRange {
         Self { min: self.min.max(other.min), max: self.max.min(other.max) }
     }
 
-    /// Whether a file with these statistics may hold a value of the range; true for a file without statistics.
-    fn meets(self, statistics: Option<(i64, i64)>) -> bool {
-        statistics.is_none_or(|(least, greatest)| self.min <= greatest && least <= self.max && self.min <= self.max)
+    /// Returns true if a file with these least and greatest values may hold a value in the range, or if the file has no
+    /// statistics.
+    fn overlaps(self, statistics: Option<(i64, i64)>) -> bool {
+        statistics.is_none_or(|(min, max)| self.min <= max && min <= self.max && self.min <= self.max)
     }
 }
 
 impl ScanBounds {
-    /// Unbounded ranges.
+    /// The ranges that exclude nothing.
     pub(in crate::query) const ALL: Self =
         Self { days: ScanRange::ALL, times: ScanRange::ALL, received: ScanRange::ALL };
 
-    /// The bounds that `filters` imply, all of which must hold; `time` is the name of the table's time column.
+    /// Returns the bounds that all `filters` together imply. `time` is the name of the table's time column.
     pub(in crate::query) fn of<'a>(filters: impl IntoIterator<Item = &'a Expr>, time: &str) -> Self {
         let conjuncts = filters.into_iter().flat_map(iter_conjunction);
-        conjuncts.fold(Self::ALL, |bounds, filter| bounds.intersect(Self::of_any(filter, time)))
+        conjuncts.fold(Self::ALL, |bounds, filter| bounds.intersect(Self::of_filter(filter, time)))
     }
 
-    /// The bounds that `filter` implies; for an OR, the bounds that all alternatives share. Iterative, because chains
-    /// can be long.
-    fn of_any(filter: &Expr, time: &str) -> Self {
-        let (mut waiting, mut bounds) = (vec![filter], None);
-        while let Some(filter) = waiting.pop() {
+    /// Returns the bounds that `filter` implies. The bounds of an OR include those of each alternative. The function
+    /// does not recurse, because a chain of ORs can be long.
+    fn of_filter(filter: &Expr, time: &str) -> Self {
+        let (mut pending, mut bounds) = (vec![filter], None);
+        while let Some(filter) = pending.pop() {
             if let Expr::BinaryExpr(BinaryExpr { left, op: Operator::Or, right }) = filter {
-                waiting.extend([&**left, &**right]);
+                pending.extend([&**left, &**right]);
                 continue;
             }
-            let mut only = Self::ALL;
-            iter_conjunction(filter).for_each(|filter| only.narrow(filter, time));
-            bounds = Some(bounds.map_or(only, |bounds: Self| bounds.hull(only)));
+            let mut alternative = Self::ALL;
+            iter_conjunction(filter).for_each(|filter| alternative.narrow(filter, time));
+            bounds = Some(bounds.map_or(alternative, |bounds: Self| bounds.hull(alternative)));
         }
         bounds.unwrap_or(Self::ALL)
     }
 
+    /// Narrows the bounds by one filter without AND and OR.
     fn narrow(&mut self, filter: &Expr, time: &str) {
         match filter {
             Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
@@ -118,27 +122,27 @@ impl ScanBounds {
             }
             Expr::InList(list) if !list.negated => {
                 let values = list.list.iter().map(|value| {
-                    let mut only = Self::ALL;
-                    only.compare(&list.expr, Operator::Eq, value, time);
-                    only
+                    let mut bounds = Self::ALL;
+                    bounds.compare(&list.expr, Operator::Eq, value, time);
+                    bounds
                 });
-                if let Some(any) = values.reduce(Self::hull) {
-                    *self = self.intersect(any);
+                if let Some(bounds) = values.reduce(Self::hull) {
+                    *self = self.intersect(bounds);
                 }
             }
             _ => {}
         }
     }
 
-    /// Adds `left op right`, if `left` is a column with statistics and `right` is a time or a day.
+    /// Narrows the bounds by `left op right`, if `left` is a column with statistics and `right` is a time or a day.
     fn compare(&mut self, left: &Expr, op: Operator, right: &Expr, time: &str) {
         let (Some((column, cast)), Expr::Literal(value, _)) = (column_of(left), right) else { return };
         let Some(value) = nanoseconds(value) else { return };
         let whole_days = cast.is_some_and(|kind| *kind == DataType::Date32);
-        let range = |unit: i128| span(op, value, unit);
+        let range = |unit: i128| matching_range(op, value, unit);
         match column.name.as_str() {
             EVENT_DATE => self.days = self.days.intersect(range(DAY_NANOS)),
-            // CAST(event_time AS DATE) = '2026-01-31' means the whole day, from its first to its last microsecond.
+            // CAST(event_time AS DATE) = '2026-01-31' matches every microsecond of that day.
             name if name == time && whole_days => self.times = self.times.intersect(range(DAY_NANOS).days_as_times()),
             name if name == time => self.times = self.times.intersect(range(MICRO)),
             RECEIVED_TIME if whole_days => self.received = self.received.intersect(range(DAY_NANOS).days_as_times()),
@@ -155,7 +159,7 @@ impl ScanBounds {
         }
     }
 
-    /// The smallest bounds that include both.
+    /// Returns the smallest bounds that include both.
     fn hull(self, other: Self) -> Self {
         let hull = |a: ScanRange, b: ScanRange| ScanRange { min: a.min.min(b.min), max: a.max.max(b.max) };
         Self {
@@ -165,19 +169,23 @@ impl ScanBounds {
         }
     }
 
-    /// Narrows the days to those of the times: a row is in the file of its own day.
-    fn days_of_times(&self) -> ScanRange {
+    /// Returns the days of the files to open. The range of times limits them too, because a row is always in a file of
+    /// its own day.
+    fn file_days(&self) -> ScanRange {
         self.days.intersect(ScanRange { min: self.times.min.div_euclid(DAY), max: self.times.max.div_euclid(DAY) })
     }
 }
 
 impl ScanRange {
+    /// Converts a range of days to the range of all their microseconds.
     fn days_as_times(self) -> Self {
         Self { min: self.min.saturating_mul(DAY), max: self.max.saturating_mul(DAY).saturating_add(DAY - 1) }
     }
 }
 
-/// A plain column, or a column inside a cast that preserves the order of times: to a finer or equal unit, or to a day.
+/// Returns the column if the expression is a plain column, or a column inside a cast that preserves the order of times.
+/// Such a cast is one to a date, or to a time whose unit is a microsecond or finer. The type of the cast is returned
+/// too.
 fn column_of(expr: &Expr) -> Option<(&Column, Option<&DataType>)> {
     match expr {
         Expr::Column(column) => Some((column, None)),
@@ -192,7 +200,8 @@ fn column_of(expr: &Expr) -> Option<(&Column, Option<&DataType>)> {
     }
 }
 
-/// A day or a time as nanoseconds since 1970, UTC. A timestamp without a zone is compared as UTC, as our columns are.
+/// Converts a date or a time to nanoseconds since 1970, and returns `None` for any other value. A timestamp without a
+/// zone counts as UTC, like the table's columns.
 fn nanoseconds(value: &ScalarValue) -> Option<i128> {
     match value {
         ScalarValue::Date32(Some(day)) => Some(i128::from(*day) * DAY_NANOS),
@@ -204,8 +213,9 @@ fn nanoseconds(value: &ScalarValue) -> Option<i128> {
     }
 }
 
-/// The values `x` (in units of `unit` nanoseconds) for which `x op value` can be true.
-fn span(op: Operator, value: i128, unit: i128) -> ScanRange {
+/// Returns the range of all values `x` for which `x op value` can be true. `value` is in nanoseconds, and the range is
+/// in units of `unit` nanoseconds.
+fn matching_range(op: Operator, value: i128, unit: i128) -> ScanRange {
     let floor = value.div_euclid(unit);
     let ceil = floor + i128::from(value.rem_euclid(unit) != 0);
     let clamp = |at: i128| i64::try_from(at).unwrap_or(if at < 0 { i64::MIN } else { i64::MAX });
@@ -222,8 +232,9 @@ fn span(op: Operator, value: i128, unit: i128) -> ScanRange {
     }
 }
 
-/// Whether `filter` may be used below the barrier, to skip row groups and pages by their statistics: comparisons,
-/// ranges, lists and null tests of plain columns of `schema` with literals of the same type, and AND, OR, NOT of these.
+/// Returns true if `filter` may be used below the barrier to skip row groups and pages by their statistics. Such a
+/// filter compares plain columns of `schema` with literals of the same type (comparisons, ranges, lists, null tests),
+/// or combines such filters with AND, OR and NOT.
 pub(in crate::query) fn is_leakproof(filter: &Expr, schema: &Schema) -> bool {
     let mut leakproof = true;
     let visited = filter.apply(|expr| {
@@ -310,7 +321,7 @@ mod tests {
         ])
     }
 
-    /// The filter as the optimizer passes it to a scan.
+    /// Parses a filter and simplifies it like the optimizer, which passes it to a scan.
     fn filter(sql: &str) -> Expr {
         let schema = DFSchema::try_from(schema()).unwrap();
         let context = SessionContext::new();
@@ -323,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn files_are_found_by_tenant_day_and_time() {
+    fn files_are_selected_by_tenant_day_and_time() {
         let days = DAY_ONE..DAY_ONE + 4;
         let snapshot = snapshot(days.flat_map(|day| {
             [file(day, ("a", "m"), (0, 12)), file(day, ("b", "c"), (12, 24)), file(day, ("m", "z"), (0, 24))]
@@ -363,20 +374,20 @@ mod tests {
     }
 
     #[test]
-    fn a_file_without_statistics_is_never_skipped_by_them() {
+    fn file_without_statistics_is_never_skipped() {
         let unknown = DataFile { tenants: None, times: None, received: None, ..file(DAY_ONE, ("a", "b"), (0, 1)) };
         let bounds = ScanBounds::of(&[filter("event_time > '2026-01-01T23:00:00Z'")], "event_time");
         assert_eq!(prune(&snapshot([unknown]), Some(&TenantId::parse("x").unwrap()), &bounds).len(), 1);
     }
 
     #[test]
-    fn every_bound_contains_its_own_values() {
-        // Compares with the definition, for every operator around a value that no unit divides.
+    fn matching_range_contains_exactly_the_matching_values() {
+        // Compares the range with the definition of each operator, also for values that are not multiples of the unit.
         let ops = [Operator::Eq, Operator::Lt, Operator::LtEq, Operator::Gt, Operator::GtEq];
         for unit in [1, 7, 1000] {
             for value in -15..=15 {
                 for op in ops {
-                    let range = span(op, value, unit);
+                    let range = matching_range(op, value, unit);
                     for x in -20..=20_i64 {
                         let at = i128::from(x) * unit;
                         let holds = match op {
@@ -394,7 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn only_infallible_filters_without_effects_are_leakproof() {
+    fn only_filters_that_cannot_fail_are_leakproof() {
         for (sql, leakproof) in [
             ("y = 1", true),
             ("1 < y", true),

@@ -1,15 +1,14 @@
-//! The engine holds what all queries share: tables, caches, the query slots of each tenant, and the list of running
-//! queries.
+//! The engine holds what all queries share: tables, caches, each tenant's query slots, and the list of running queries.
 //!
-//! In: an [`Access`]. Out: a [`Session`] on the newest known snapshots. Creating a session reads no data and takes
-//! microseconds: functions, rules and options come from a template, file metadata comes from a cache.
+//! `Engine::session` turns an [`Access`] into a session on the newest known snapshots. Creating a session reads no data
+//! and takes microseconds, because functions, rules and options come from a template, and file metadata from a cache.
 //!
-//! **Invariant:** each query has its own memory pool, limited by `query.memory_bytes_max`, and never writes to disk. A
-//! query that would have to spill fails with `Limited`: no tenant can fill the server's disk.
+//! **Invariant:** each query has its own memory pool, which `query.memory_bytes_max` limits. A query never writes to
+//! disk: one that would have to spill fails with `Limited` instead. So no tenant can fill the server's disk.
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use datafusion::catalog::TableFunction;
 use datafusion::config::ConfigOptions;
@@ -23,89 +22,59 @@ use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::execution::{SessionStateDefaults, TaskContext};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::SessionConfig;
-use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::config::QueryConfig;
 use crate::error::{Error, Result};
 use crate::lake::{Table, Tables};
+use crate::query::catalog::{CATALOG, SCHEMA};
 use crate::query::functions::freshness::FreshnessFunction;
 use crate::query::functions::function_limits;
-use crate::query::request::erased_plan::ErasedPlan;
-use crate::query::request::plan_cache::{Plans, is_repeatable};
-use crate::query::request::query_runtime::QueryRuntime;
-use crate::query::request::session::{CATALOG, SCHEMA, Session};
-use crate::query::scan::tenant_table::TableSource;
-use crate::telemetry::{Metrics, QueryMeter, QueryOutcome};
-use crate::tenancy::{Access, Scope, Slot, Slots};
+use crate::query::planning::erased_plan::ErasedPlan;
+use crate::query::planning::plan_cache::PlanCache;
+use crate::query::planning::reusable_plan::is_repeatable;
+use crate::query::query_runtime::QueryRuntime;
+use crate::query::running_queries::{QueryId, RunningQueries};
+use crate::query::scan::table_source::TableSource;
+use crate::telemetry::Metrics;
+use crate::tenancy::{Access, Slots};
 
-/// The id of one running query.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct QueryId(pub uuid::Uuid);
-
-/// The engine.
+/// The query engine, which all sessions of the server share.
 pub struct Engine {
     pub(in crate::query) tables: Arc<Tables>,
     pub(in crate::query) config: QueryConfig,
     pub(in crate::query) clock: Clock,
     pub(in crate::query) slots: Slots,
     pub(in crate::query) running: Arc<RunningQueries>,
-    pub(in crate::query) plans: Plans,
+    pub(in crate::query) plans: PlanCache,
     /// The threads that plan and run queries.
     pub(in crate::query) threads: QueryRuntime,
-    /// The template that each session clones.
+    /// The session state that each session clones and completes with its own tables.
     pub(in crate::query) template: ErasedPlan<SessionState>,
     /// The table functions that a statement may call.
     pub(in crate::query) table_functions: Arc<[Arc<TableFunction>]>,
     runtime: Arc<RuntimeEnv>,
     sources: HashMap<String, TableSource>,
-    metrics: Arc<Metrics>,
-}
-
-/// The running queries: who runs them, and how to cancel them.
-#[derive(Debug, Default)]
-pub(in crate::query) struct RunningQueries(Mutex<HashMap<QueryId, RunningQuery>>);
-
-#[derive(Debug)]
-struct RunningQuery {
-    caller: QueryCaller,
-    stop: CancellationToken,
-}
-
-/// Who may cancel a query: the same subject of the same issuer and tenant.
-#[derive(Debug, PartialEq, Eq)]
-struct QueryCaller {
-    tenant: String,
-    issuer: String,
-    subject: String,
-}
-
-/// The resources of one running query: its list entry, its slot, its metrics. Dropping this releases all of them.
-#[derive(Debug)]
-pub(in crate::query) struct QueryTicket {
-    pub(in crate::query) id: QueryId,
-    pub(in crate::query) stop: CancellationToken,
-    meter: Option<QueryMeter>,
-    running: Arc<RunningQueries>,
-    _slot: Slot,
+    pub(in crate::query) metrics: Arc<Metrics>,
 }
 
 impl Engine {
-    /// Registers the object store of the lake, sizes the caches and starts the query threads.
+    /// Creates an engine over `tables`: registers the lake's object store, sizes the caches and starts the query
+    /// threads.
     pub fn new(tables: Arc<Tables>, config: QueryConfig, clock: Clock, metrics: Arc<Metrics>) -> Result<Arc<Self>> {
-        let fault = |fault: DataFusionError| Error::internal("the query engine does not start").with_source(fault);
+        let to_error = |error: DataFusionError| Error::internal("the query engine does not start").with_source(error);
         let runtime = RuntimeEnvBuilder::new()
             .with_metadata_cache_limit(config.metadata_cache_bytes_max)
             .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled))
             .build_arc()
-            .map_err(fault)?;
+            .map_err(to_error)?;
         let partitions = match config.partitions {
             0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
             partitions => partitions,
         };
         let mut sources = HashMap::new();
         for (name, table) in &*tables {
-            sources.insert(name.clone(), source(table, &runtime, partitions).map_err(fault)?);
+            sources.insert(name.clone(), source(table, &runtime, partitions).map_err(to_error)?);
         }
         let template = template(&config, partitions, &runtime);
         let table_functions = SessionStateDefaults::default_table_functions().into_iter();
@@ -115,7 +84,7 @@ impl Engine {
             clock,
             slots,
             running: Arc::default(),
-            plans: Plans::default(),
+            plans: PlanCache::default(),
             threads: QueryRuntime::start(config.threads)?,
             template: ErasedPlan::new(template),
             table_functions: table_functions.chain([FreshnessFunction::listed()]).collect(),
@@ -126,40 +95,30 @@ impl Engine {
         }))
     }
 
-    /// A session for one request. `Forbidden` without the read scope or a tenant. Costs tens of microseconds.
-    pub fn session(self: &Arc<Self>, access: &Access) -> Result<Session> {
-        access.require(Scope::Read)?;
-        access.check_expiry(self.clock.now())?;
-        Session::new(Arc::clone(self), access.clone())
-    }
-
-    /// Cancels a running query of this caller (same tenant and subject). Returns false if the query is unknown, belongs
-    /// to another caller, or has ended.
+    /// Cancels a running query of this caller. Returns false if the query is unknown, has ended, or belongs to another
+    /// caller.
     pub fn cancel(&self, access: &Access, id: QueryId) -> bool {
-        let Ok(caller) = QueryCaller::of(access) else { return false };
-        self.running.lock().get(&id).filter(|entry| entry.caller == caller).is_some_and(|entry| {
-            entry.stop.cancel();
-            true
-        })
+        self.running.cancel(access, id)
     }
 
-    /// Ends the running queries at their next await and accepts no more. Returns at once.
+    /// Ends the running queries at their next await and accepts no new ones. Does not wait for them.
     pub fn stop(&self) {
         self.threads.stop();
     }
 
-    /// The maximum size of a statement in bytes.
+    /// Returns the maximum size of a statement in bytes.
     pub fn sql_bytes_max(&self) -> usize {
         self.config.sql_bytes_max
     }
 
-    /// The number of running queries of all tenants.
+    /// Returns the number of running queries of all tenants.
     pub fn running(&self) -> usize {
-        self.running.lock().len()
+        self.running.len()
     }
 
-    /// The task context of one query: the shared environment with a memory pool of its own. Planning has already
-    /// resolved the functions; only the nodes of `information_schema` look them up again, to list them.
+    /// Returns the task context of one query: the shared environment with a memory pool of the query's own. Planning
+    /// has already resolved the functions, so the context needs a function registry only for `information_schema`,
+    /// which lists the functions.
     pub(in crate::query) fn task(&self, plan: &Arc<dyn ExecutionPlan>) -> TaskContext {
         let memory = Arc::new(GreedyMemoryPool::new(self.config.memory_bytes_max));
         let runtime = Arc::new(RuntimeEnv { memory_pool: memory, ..RuntimeEnv::clone(&self.runtime) });
@@ -172,55 +131,9 @@ impl Engine {
         TaskContext::new(None, name, config, scalar, higher_order, aggregate, window, runtime)
     }
 
-    /// How to read the files of a table.
+    /// Returns how to read the files of a table, or `None` if the table is unknown.
     pub(in crate::query) fn source(&self, table: &str) -> Option<&TableSource> {
         self.sources.get(table)
-    }
-
-    /// Adds a query of `access` to the list of running queries.
-    pub(in crate::query) fn enter(&self, access: &Access, slot: Slot) -> Result<QueryTicket> {
-        let id = QueryId(uuid::Uuid::new_v4());
-        let stop = CancellationToken::new();
-        let entry = RunningQuery { caller: QueryCaller::of(access)?, stop: stop.clone() };
-        self.running.lock().insert(id, entry);
-        Ok(QueryTicket { id, stop, meter: Some(self.metrics.query()), running: Arc::clone(&self.running), _slot: slot })
-    }
-}
-
-impl RunningQueries {
-    /// A panic cannot leave the list half updated, so a poisoned lock is safe to use.
-    fn lock(&self) -> MutexGuard<'_, HashMap<QueryId, RunningQuery>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl QueryTicket {
-    /// Counts rows returned to the client.
-    pub(in crate::query) fn rows(&mut self, rows: usize) {
-        if let Some(meter) = &mut self.meter {
-            meter.rows(rows as u64);
-        }
-    }
-
-    /// Records how the query ended. A query that is dropped without a call of this counts as cancelled.
-    pub(in crate::query) fn end(mut self, outcome: QueryOutcome) {
-        if let Some(meter) = self.meter.take() {
-            meter.end(outcome);
-        }
-    }
-}
-
-impl Drop for QueryTicket {
-    fn drop(&mut self) {
-        self.running.lock().remove(&self.id);
-    }
-}
-
-impl QueryCaller {
-    fn of(access: &Access) -> Result<Self> {
-        let (issuer, subject, _) = access.identity();
-        let tenant = access.tenant()?.as_str().to_owned();
-        Ok(Self { tenant, issuer: issuer.to_owned(), subject: subject.to_owned() })
     }
 }
 
@@ -239,15 +152,15 @@ fn source(table: &Table, runtime: &RuntimeEnv, partitions: usize) -> Result<Tabl
     Ok(TableSource { store: root, reader, partitions })
 }
 
-/// Functions, rules and options of every session. The template has no file formats, table factories or URL tables: a
-/// statement has no way to name a file.
+/// Creates the template with the functions, rules and options of every session. It has no file formats, table factories
+/// or URL tables, so a statement cannot name a file.
 fn template(config: &QueryConfig, partitions: usize, runtime: &Arc<RuntimeEnv>) -> SessionState {
     let functions = SessionStateDefaults::default_table_functions();
     SessionStateBuilder::new()
         .with_config(options(config, partitions).into())
         .with_runtime_env(Arc::clone(runtime))
         .with_expr_planners(SessionStateDefaults::default_expr_planners())
-        .with_scalar_functions(function_limits::bounded(SessionStateDefaults::default_scalar_functions()))
+        .with_scalar_functions(function_limits::with_limits(SessionStateDefaults::default_scalar_functions()))
         .with_higher_order_functions(SessionStateDefaults::default_higher_order_functions())
         .with_aggregate_functions(SessionStateDefaults::default_aggregate_functions())
         .with_window_functions(SessionStateDefaults::default_window_functions())
@@ -260,17 +173,17 @@ fn options(config: &QueryConfig, partitions: usize) -> ConfigOptions {
     let session = SessionConfig::new()
         .with_default_catalog_and_schema(CATALOG, SCHEMA)
         .with_create_default_catalog_and_schema(false)
-        // The catalog has our own one, without the settings of the server.
+        // Our catalog provides its own `information_schema`, which hides the server's settings.
         .with_information_schema(false)
         .with_target_partitions(partitions)
         .with_batch_size(config.batch_rows)
         .with_enforce_batch_size_in_joins(true);
     let mut options = session.options().as_ref().clone();
     options.sql_parser.collect_spans = true;
-    // String views would be sent with all their unfiltered buffers.
+    // A filtered string view array still refers to its unfiltered buffers, so all of them would be sent to the client.
     options.sql_parser.map_string_types_to_utf8view = false;
     options.execution.parquet.schema_force_view_types = false;
-    // All times are UTC: `TIMESTAMP WITH TIME ZONE` and texts without a zone get this zone.
+    // All times are UTC. `TIMESTAMP WITH TIME ZONE`, and strings without a zone, get this zone.
     options.execution.time_zone = Some("UTC".to_owned());
     // Our scan does not support dynamic filters.
     options.optimizer.enable_dynamic_filter_pushdown = false;

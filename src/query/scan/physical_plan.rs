@@ -1,16 +1,15 @@
-//! Builds the physical plan of a [`ScanSpec`] on this server.
+//! Builds the private physical plan inside a `TenantScan` from a [`ScanSpec`].
 //!
-//! In: a spec, and the table and store that it names. Out: a private plan. Each run gets a new plan, because a plan
-//! that has run keeps the metrics of all its runs.
+//! Each run gets a new plan, because a plan keeps the metrics of all its runs.
 //!
 //! ```text
-//!   All           Parquet scan
-//!   Newest        Parquet scan ─► tenant ─► filters on the key ─► newest version of each key
-//!   OpenEntries   Parquet scan ─► anti join with the closing rows of the same tenant
+//!   ShownRows::All              Parquet scan
+//!   ShownRows::LatestVersions   Parquet scan ─► tenant ─► key filters ─► latest version of each key
+//!   ShownRows::OpenEntries      Parquet scan ─► anti join with the tenant's closing rows
 //! ```
 //!
-//! **Invariant:** these plans are below the barrier: [`TenantScan`](crate::query::scan::tenant_scan::TenantScan)
-//! applies the tenant and row rules to every row that they produce, and reveals nothing about the rows that it removes.
+//! **Invariant:** these plans are below the barrier. `TenantScan` applies the tenant condition and the row rules to
+//! every row that they produce, and reveals nothing about the rows that it removes.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -32,60 +31,62 @@ use datafusion::physical_plan::ExecutionPlan;
 use object_store::ObjectMeta;
 
 use crate::lake::{DataFile, Table};
-use crate::query::scan::newest_versions::newest;
-use crate::query::scan::open_quarantine::open;
-use crate::query::scan::prune::ScanRange;
-use crate::query::scan::row_versions::ColumnPlaces;
+use crate::query::scan::file_pruning::ScanRange;
+use crate::query::scan::latest_versions::VersionLayout;
+use crate::query::scan::latest_versions_exec::latest_versions;
+use crate::query::scan::open_quarantine_entries::open_entries;
 use crate::query::scan::scan_spec::{ScanSpec, ShownRows, column};
-use crate::query::scan::tenant_table::TableSource;
+use crate::query::scan::table_source::TableSource;
 
-/// Whether the Parquet decoder also evaluates the pruning predicate, before it decodes other columns. Off: the rows of
-/// one tenant are one slice of each file, which the page index finds, and a row filter doubles the requests to the
-/// store.
+/// The Parquet decoder does not evaluate the pruning predicate on rows before it decodes the other columns. That would
+/// double the requests to the object store and save little. The rows of one tenant are contiguous in a file, so the page
+/// index already finds them.
 const DECODER_FILTERS: bool = false;
 
-/// A spec, resolved on this server.
+/// A resolved scan, which builds a new physical plan for each of its runs.
 pub(in crate::query) struct ScanPlan {
     rows: ParquetScan,
     step: Step,
 }
 
-/// The steps between the Parquet scan and the barrier.
+/// The plan nodes between the Parquet scan and the barrier.
 enum Step {
     None,
-    Newest(NewestSearch),
-    Open(Box<ClosingRows>),
+    LatestVersions(VersionSelection),
+    OpenEntries(Box<ClosingRows>),
 }
 
-/// How to find the newest versions.
-struct NewestSearch {
-    /// Filters applied first, in order: the tenant comes first, so that no user filter is evaluated on a row of another
-    /// tenant.
+/// How to select the latest version of each key.
+struct VersionSelection {
+    /// The conditions to apply before the selection, in order. The tenant condition comes first, so no user filter is
+    /// evaluated on a row of another tenant.
     conditions: Vec<Arc<dyn PhysicalExpr>>,
-    places: Arc<ColumnPlaces>,
+    layout: Arc<VersionLayout>,
     partitions: usize,
     batch_rows: usize,
 }
 
-/// How to find the rows that close entries.
+/// How to find the rows that close quarantine entries.
 struct ClosingRows {
     scan: ParquetScan,
     is_closing: Arc<dyn PhysicalExpr>,
-    /// Pairs of column names whose values are equal in a closing row and its entry.
+    /// Pairs of columns, by name. A row closes an entry if the first column of the row equals the second column of the
+    /// entry, for every pair.
     on: Vec<(String, String)>,
 }
 
-/// A repeatable scan of Parquet files, with everything it needs.
+/// A scan of Parquet files that can be built for each run.
 struct ParquetScan {
     table: TableSchema,
     source: TableSource,
     options: TableParquetOptions,
     groups: Vec<FileGroup>,
     predicate: Option<Arc<dyn PhysicalExpr>>,
+    /// The columns to read, as indexes in the full schema of the table.
     read: Vec<usize>,
 }
 
-/// What resolving a spec needs.
+/// Resolves the names in a spec with the table that it describes.
 struct Resolver<'a> {
     spec: &'a ScanSpec,
     table: &'a Table,
@@ -94,8 +95,8 @@ struct Resolver<'a> {
 }
 
 impl ScanPlan {
-    /// The plan of `spec`, which must be of `table`. Its rows start with the columns of the spec, followed by the
-    /// columns that only the barrier needs.
+    /// Resolves `spec`, which must describe a scan of `table`. The rows of the plan start with the columns of the spec,
+    /// followed by the columns that only the barrier needs.
     pub(in crate::query) fn resolve(
         spec: &ScanSpec,
         table: &Table,
@@ -105,39 +106,43 @@ impl ScanPlan {
         let contract = table.contract();
         if *contract.name != *spec.table {
             let (table, spec) = (&contract.name, &spec.table);
-            return Err(DataFusionError::Internal(format!("a scan of table `{spec}` is resolved by table `{table}`")));
+            return Err(DataFusionError::Internal(format!(
+                "cannot resolve a scan of table `{spec}` with table `{table}`"
+            )));
         }
         let resolver = Resolver { spec, table, source, state };
         let barrier = spec.barrier(contract);
-        let mut read = spec.columns.iter().map(|name| resolver.place(name)).collect::<Result<Vec<_>>>()?;
-        let guarded = barrier.iter().flat_map(Expr::column_refs).map(|column| resolver.place(&column.name));
-        also(&mut read, guarded.collect::<Result<BTreeSet<_>>>()?);
+        let mut read = spec.columns.iter().map(|name| resolver.index(name)).collect::<Result<Vec<_>>>()?;
+        let in_barrier = barrier.iter().flat_map(Expr::column_refs).map(|column| resolver.index(&column.name));
+        add_missing(&mut read, in_barrier.collect::<Result<BTreeSet<_>>>()?);
         if matches!(spec.rows, ShownRows::OpenEntries { .. }) {
-            also(&mut read, [contract.tenant, contract.id, contract.time]);
+            add_missing(&mut read, [contract.tenant, contract.id, contract.time]);
         }
         let columns = read.len();
         let early = spec.early(contract, &barrier).chain(&spec.filters).cloned();
         let predicate = conjunction(early);
         let step = match &spec.rows {
             ShownRows::All => Step::None,
-            ShownRows::OpenEntries { resolves } => Step::Open(Box::new(resolver.closing(resolves)?)),
-            ShownRows::Newest { key, by, .. } => {
-                let key = key.iter().map(|name| resolver.place(name)).collect::<Result<Vec<_>>>()?;
-                let by = resolver.place(by)?;
-                also(&mut read, key.iter().copied().chain([by, contract.received, contract.id]));
-                Step::Newest(resolver.newest(&read, columns, key, by)?)
+            ShownRows::OpenEntries { resolves } => Step::OpenEntries(Box::new(resolver.closing_rows(resolves)?)),
+            ShownRows::LatestVersions { key, by, .. } => {
+                let key = key.iter().map(|name| resolver.index(name)).collect::<Result<Vec<_>>>()?;
+                let by = resolver.index(by)?;
+                add_missing(&mut read, key.iter().copied().chain([by, contract.received, contract.id]));
+                Step::LatestVersions(resolver.version_selection(&read, columns, key, by)?)
             }
         };
-        Ok(Self { rows: resolver.parquet(read, predicate)?, step })
+        Ok(Self { rows: resolver.parquet_scan(read, predicate)?, step })
     }
 
-    /// A plan that has never run.
+    /// Builds a plan that has never run.
     pub(in crate::query) fn build(&self) -> Result<Arc<dyn ExecutionPlan>> {
         let rows = self.rows.build()?;
         match &self.step {
             Step::None => Ok(rows),
-            Step::Newest(step) => newest(rows, &step.conditions, &step.places, step.partitions, step.batch_rows),
-            Step::Open(closing) => open(rows, closing.scan.build()?, &closing.is_closing, &closing.on),
+            Step::LatestVersions(step) => {
+                latest_versions(rows, &step.conditions, &step.layout, step.partitions, step.batch_rows)
+            }
+            Step::OpenEntries(closing) => open_entries(rows, closing.scan.build()?, &closing.is_closing, &closing.on),
         }
     }
 }
@@ -160,16 +165,17 @@ impl ParquetScan {
 }
 
 impl Resolver<'_> {
-    /// The index of a column in the full schema of the table.
-    fn place(&self, name: &str) -> Result<usize> {
+    /// Returns the index of a column in the full schema of the table.
+    fn index(&self, name: &str) -> Result<usize> {
         Ok(self.table.contract().table_schema().index_of(name)?)
     }
 
-    /// The scan of the columns `read`. It may skip rows that do not match `predicate` or the time range of the spec.
-    fn parquet(&self, read: Vec<usize>, predicate: Option<Expr>) -> Result<ParquetScan> {
+    /// Creates a scan of the columns `read`. It may skip rows that do not match `predicate` or the time range of the
+    /// spec.
+    fn parquet_scan(&self, read: Vec<usize>, predicate: Option<Expr>) -> Result<ParquetScan> {
         let contract = self.table.contract();
-        let whole = contract.table_schema();
-        let day = Arc::new(whole.field(whole.fields().len() - 1).clone());
+        let full = contract.table_schema();
+        let day = Arc::new(full.field(full.fields().len() - 1).clone());
         let table = TableSchema::builder(Arc::clone(contract.schema())).with_table_partition_cols(vec![day]).build();
         let times = time_bounds(&contract.columns[contract.time].name, self.spec.times);
         let predicate = conjunction(predicate.into_iter().chain(times));
@@ -186,46 +192,55 @@ impl Resolver<'_> {
         })
     }
 
-    /// The selection of the newest versions from rows of the columns `read`. The first `columns` columns are returned.
-    fn newest(&self, read: &[usize], columns: usize, key: Vec<usize>, by: usize) -> Result<NewestSearch> {
+    /// Creates the selection of the latest versions among rows with the columns `read`. It returns the first `columns`
+    /// columns.
+    fn version_selection(
+        &self,
+        read: &[usize],
+        columns: usize,
+        key: Vec<usize>,
+        by: usize,
+    ) -> Result<VersionSelection> {
         let (spec, contract) = (self.spec, self.table.contract());
-        let place = |column: usize| {
+        let index = |column: usize| {
             let found = read.iter().position(|read| *read == column);
-            found.ok_or_else(|| DataFusionError::Internal("a column of the versions is not read".to_owned()))
+            found.ok_or_else(|| {
+                DataFusionError::Internal("a column that identifies or orders versions is not read".to_owned())
+            })
         };
-        // A key is unique within its tenant only.
+        // A key is unique only within its tenant, so a scan of all tenants adds the tenant to the key.
         let tenant = spec.scope.tenant().is_none().then_some(contract.tenant);
-        let places = ColumnPlaces {
-            key: tenant.into_iter().chain(key).map(place).collect::<Result<_>>()?,
-            by: place(by)?,
-            received: place(contract.received)?,
-            id: place(contract.id)?,
+        let layout = VersionLayout {
+            key: tenant.into_iter().chain(key).map(index).collect::<Result<_>>()?,
+            by: index(by)?,
+            received: index(contract.received)?,
+            id: index(contract.id)?,
             columns,
         };
-        let asked = conjunction(spec.early(contract, &spec.rules).chain(&spec.filters).cloned());
+        let key_filters = conjunction(spec.early(contract, &spec.rules).chain(&spec.filters).cloned());
         let schema = DFSchema::try_from(contract.table_schema().project(read)?)?;
-        let conditions = spec.scope.condition(contract).into_iter().chain(asked);
+        let conditions = spec.scope.condition(contract).into_iter().chain(key_filters);
         let conditions = conditions.map(|condition| self.state.create_physical_expr(condition, &schema));
-        Ok(NewestSearch {
+        Ok(VersionSelection {
             conditions: conditions.collect::<Result<_>>()?,
-            places: Arc::new(places),
+            layout: Arc::new(layout),
             partitions: spec.partitions.len(),
             batch_rows: self.state.config().batch_size(),
         })
     }
 
-    /// How to find the rows that close entries.
-    fn closing(&self, resolves: &str) -> Result<ClosingRows> {
+    /// Creates the scan of the rows that close entries. The column `resolves` of such a row names its entry.
+    fn closing_rows(&self, resolves: &str) -> Result<ClosingRows> {
         let contract = self.table.contract();
-        let name = |place: usize| contract.columns[place].name.clone();
-        let read = vec![contract.tenant, contract.time, self.place(resolves)?];
+        let name = |index: usize| contract.columns[index].name.clone();
+        let read = vec![contract.tenant, contract.time, self.index(resolves)?];
         let schema: Schema = contract.table_schema().project(&read)?;
         let closes = column(resolves).is_not_null();
         let is_closing = self.spec.scope.condition(contract).into_iter().fold(closes, |closes, own| own.and(closes));
-        let same = |place: usize| (name(place), name(place));
+        let same = |index: usize| (name(index), name(index));
         Ok(ClosingRows {
             is_closing: self.state.create_physical_expr(is_closing.clone(), &DFSchema::try_from(schema)?)?,
-            scan: self.parquet(read, Some(is_closing))?,
+            scan: self.parquet_scan(read, Some(is_closing))?,
             on: vec![(resolves.to_owned(), name(contract.id)), same(contract.time), same(contract.tenant)],
         })
     }
@@ -242,6 +257,7 @@ impl Resolver<'_> {
     }
 }
 
+/// Returns the conditions that restrict the column `time` to `range`.
 fn time_bounds(time: &str, range: ScanRange) -> impl Iterator<Item = Expr> {
     let at = |micros: i64| lit(ScalarValue::TimestampMicrosecond(Some(micros), Some("UTC".into())));
     let least = (range.min > i64::MIN).then(|| column(time).gt_eq(at(range.min)));
@@ -249,11 +265,11 @@ fn time_bounds(time: &str, range: ScanRange) -> impl Iterator<Item = Expr> {
     least.into_iter().chain(greatest)
 }
 
-/// Appends the indexes that are missing.
-fn also(read: &mut Vec<usize>, places: impl IntoIterator<Item = usize>) {
-    for place in places {
-        if !read.contains(&place) {
-            read.push(place);
+/// Appends those indexes that `read` does not contain yet.
+fn add_missing(read: &mut Vec<usize>, indexes: impl IntoIterator<Item = usize>) {
+    for index in indexes {
+        if !read.contains(&index) {
+            read.push(index);
         }
     }
 }

@@ -1,9 +1,9 @@
 //! Placeholders in a statement (`?` and `$1`), and the values that a client binds to them.
 //!
-//! In: the tokens of a statement; later one row of values. Out: tokens with numbered placeholders only; literals of the
-//! types that the statement expects. A value that a cast would change is refused, with its ordinal.
+//! Before parsing, the placeholders are numbered. Before running, one row of values is cast to the types that the
+//! statement expects. A value that the cast would change is refused, and the error names its ordinal.
 //!
-//! **Invariant:** a bound value becomes a typed literal in the plan; it is never part of SQL text.
+//! **Invariant:** a bound value becomes a typed literal in the plan. It is never part of SQL text.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -21,38 +21,42 @@ use crate::error::{Error, Result};
 /// The maximum number of placeholders in one statement.
 const PARAMETERS_MAX: usize = 1000;
 
-/// Numbers the `?` of a statement from left to right and keeps `$1`. A statement cannot mix the two.
+/// Replaces the `?` placeholders of a statement with `$1`, `$2`, and so on, from left to right. A statement cannot
+/// contain both kinds.
 pub(in crate::query) fn number(tokens: Vec<TokenWithSpan>) -> Result<Vec<TokenWithSpan>> {
     let mut numbered = Vec::with_capacity(tokens.len());
-    let (mut marks, mut dollars) = (0, false);
+    let (mut question_marks, mut has_dollars) = (0, false);
     for token in tokens {
         let span = token.span;
         if let Token::Placeholder(name) = &token.token {
-            dollars |= name.starts_with('$');
+            has_dollars |= name.starts_with('$');
         }
-        match after_mark(&token.token) {
+        match after_question_mark(&token.token) {
             None => numbered.push(token),
             Some(rest) => {
-                marks += 1;
-                let mark = Token::Placeholder(format!("${marks}"));
+                question_marks += 1;
+                let placeholder = Token::Placeholder(format!("${question_marks}"));
                 numbered.extend(
-                    std::iter::once(mark).chain(rest.iter().cloned()).map(|token| TokenWithSpan { token, span }),
+                    std::iter::once(placeholder).chain(rest.iter().cloned()).map(|token| TokenWithSpan { token, span }),
                 );
             }
         }
     }
-    if marks > 0 && dollars {
+    if question_marks > 0 && has_dollars {
         return Err(Error::invalid("the statement mixes `?` and `$1` placeholders: use only one kind"));
     }
-    if marks > PARAMETERS_MAX {
-        return Err(Error::limited(format!("the statement has {marks} placeholders, more than {PARAMETERS_MAX}")));
+    if question_marks > PARAMETERS_MAX {
+        return Err(Error::limited(format!(
+            "the statement has {question_marks} placeholders, but at most {PARAMETERS_MAX} are allowed"
+        )));
     }
     Ok(numbered)
 }
 
-/// The tokens after the question mark, for a token that starts with one. The tokenizer joins some (`x = ?-1`), because
-/// other databases have operators of these characters; the engine has none of them.
-fn after_mark(token: &Token) -> Option<&'static [Token]> {
+/// Returns the tokens after the question mark of a token that starts with one, and `None` for any other token. The
+/// tokenizer reads the `?-` of `x = ?-1` as one token, because some databases have such an operator. The engine has no
+/// operator that starts with a question mark.
+fn after_question_mark(token: &Token) -> Option<&'static [Token]> {
     match token {
         Token::Question => Some(&[]),
         Token::Placeholder(name) if name == "?" => Some(&[]),
@@ -66,8 +70,9 @@ fn after_mark(token: &Token) -> Option<&'static [Token]> {
     }
 }
 
-/// The placeholders of a plan by name, with the type that the engine infers. Two cases are added that it does not
-/// infer: a placeholder directly inside a cast has the type of the cast, and those of LIMIT and OFFSET are integers.
+/// Returns the placeholders of a plan by name, with their inferred types. In two cases the engine infers no type, and
+/// this function does: a placeholder directly inside a cast has the type of the cast, and a placeholder in LIMIT or
+/// OFFSET is an integer.
 pub(in crate::query) fn of_plan(plan: &LogicalPlan) -> Result<HashMap<String, Option<FieldRef>>, DataFusionError> {
     let mut found = plan.get_parameter_fields()?;
     let mut infer = |expr: &Expr, kind: &DataType| {
@@ -92,7 +97,7 @@ pub(in crate::query) fn of_plan(plan: &LogicalPlan) -> Result<HashMap<String, Op
     Ok(found)
 }
 
-/// One field per placeholder, in order; `Null` if the engine cannot infer the type.
+/// Returns one field per placeholder, in order. Its type is `Null` if no type could be inferred.
 pub(in crate::query) fn schema(found: &HashMap<String, Option<FieldRef>>) -> Result<Schema> {
     let mut kinds: Vec<Option<DataType>> = Vec::new();
     for (name, field) in found.iter().collect::<BTreeMap<_, _>>() {
@@ -108,16 +113,18 @@ pub(in crate::query) fn schema(found: &HashMap<String, Option<FieldRef>>) -> Res
         kinds.resize(kinds.len().max(ordinal), None);
         kinds[ordinal - 1] = Some(field.as_ref().map_or(DataType::Null, |field| field.data_type().clone()));
     }
-    let fields = kinds.into_iter().enumerate().map(|(place, kind)| match kind {
-        Some(kind) => Ok(Field::new(format!("${}", place + 1), kind, true)),
-        None => Err(Error::invalid(format!("placeholder `${}` is missing: number them without gaps", place + 1))),
+    let fields = (1..).zip(kinds).map(|(ordinal, kind)| match kind {
+        Some(kind) => Ok(Field::new(format!("${ordinal}"), kind, true)),
+        None => {
+            Err(Error::invalid(format!("placeholder `${ordinal}` is missing: number the placeholders without gaps")))
+        }
     });
     Ok(Schema::new(fields.collect::<Result<Vec<_>>>()?))
 }
 
-/// Converts one row of values to the parameters of the statement.
-pub(in crate::query) fn bind(wanted: &Schema, given: Option<&RecordBatch>) -> Result<Vec<ScalarValue>> {
-    let count = wanted.fields().len();
+/// Casts one row of values to the parameter types of the statement.
+pub(in crate::query) fn bind(parameters: &Schema, given: Option<&RecordBatch>) -> Result<Vec<ScalarValue>> {
+    let count = parameters.fields().len();
     let Some(given) = given.filter(|given| given.num_columns() > 0) else {
         return if count == 0 { Ok(Vec::new()) } else { Err(mismatch(count, 0)) };
     };
@@ -127,10 +134,9 @@ pub(in crate::query) fn bind(wanted: &Schema, given: Option<&RecordBatch>) -> Re
     if given.num_rows() != 1 {
         return Err(Error::invalid(format!("{} rows of parameters are bound: bind exactly one row", given.num_rows())));
     }
-    let values = wanted.fields().iter().zip(given.columns()).enumerate();
+    let values = (1..).zip(parameters.fields().iter().zip(given.columns()));
     values
-        .map(|(place, (field, column))| {
-            let ordinal = place + 1;
+        .map(|(ordinal, (field, column))| {
             let value = ScalarValue::try_from_array(column, 0).map_err(|error| {
                 Error::invalid(format!("parameter {ordinal}: cannot read its value")).with_source(error)
             })?;
@@ -139,11 +145,12 @@ pub(in crate::query) fn bind(wanted: &Schema, given: Option<&RecordBatch>) -> Re
         .collect()
 }
 
-fn mismatch(wanted: usize, given: usize) -> Error {
-    Error::invalid(format!("the statement has {wanted} parameters and {given} are bound"))
+fn mismatch(expected: usize, given: usize) -> Error {
+    Error::invalid(format!("the number of bound values ({given}) does not match the number of parameters ({expected})"))
 }
 
-/// The value inside a union or a dictionary, which some clients bind.
+/// Extracts the value from a union or a dictionary, which some clients bind, and converts view and large types to the
+/// plain ones.
 fn unwrapped(value: ScalarValue) -> ScalarValue {
     match value {
         ScalarValue::Union(Some((_, inner)), ..) => unwrapped(*inner),
@@ -155,16 +162,17 @@ fn unwrapped(value: ScalarValue) -> ScalarValue {
     }
 }
 
-/// Casts the value to `kind` without loss: text is parsed; a number or a time must survive the round trip.
+/// Casts the value to `kind` without loss. Text is parsed. A value of any other type must be the same after a cast to
+/// `kind` and back.
 fn cast(value: ScalarValue, kind: &DataType) -> Result<ScalarValue> {
     let given = value.data_type();
     if *kind == DataType::Null || given == *kind {
         return Ok(value);
     }
     let refuse = || Error::invalid(format!("`{value}` ({given}) does not fit {kind}"));
-    let as_text = matches!(given, DataType::Utf8);
+    let is_text = matches!(given, DataType::Utf8);
     let found = value.cast_to(kind).map_err(|error| refuse().with_source(error))?;
-    if value.is_null() || as_text {
+    if value.is_null() || is_text {
         return Ok(found);
     }
     match found.cast_to(&given) {

@@ -1,15 +1,15 @@
-//! Tables of newest versions: correct for any order of arrival, and no query reveals an older version, another tenant
-//! or another sub-account.
+//! Tests of tables that show latest versions. The result is correct for any order of arrival, and no query reveals an
+//! older version, another tenant's rows, or another sub-account's rows.
 
 use std::collections::BTreeSet;
 
-use super::newest_testing::*;
+use super::latest_testing::*;
 use crate::config::{PolicyConfig, QueryConfig};
 use crate::error::Kind;
-use crate::query::request::plan_cache::PlanKey;
+use crate::query::planning::plan_cache::PlanKey;
 use crate::query::testing::{ask, config, run};
 
-/// Changes of two tenants that share their keys, with ties, nulls, deletes, and versions on several days.
+/// Returns changes of two tenants with the same keys. They include ties, nulls, deletes, and versions on several days.
 fn history() -> Vec<Change> {
     let of = |tenant: &'static str, changes: Vec<Change>| {
         changes.into_iter().map(move |change| Change { tenant, id: format!("{tenant}-{}", change.id), ..change })
@@ -20,15 +20,16 @@ fn history() -> Vec<Change> {
         old("moves", 1),
         old("moves", 2),
         change("moves", 3, "paid"),
-        // The newest version has the earliest event time: its file is of an earlier day.
+        // The latest version has the earliest event time, so it is in the file of an earlier day.
         Change { day: 0, ..change("early", 9, "sent") },
         Change { day: 40, ..old("early", 8) },
-        // For equal positions the last received wins, then the greatest id.
+        // Among versions with equal positions, the last received one is the latest. The greatest id breaks further
+        // ties.
         old("ties", 5),
         later(change("ties", 5, "held")),
         Change { id: "id-a".to_owned(), ..old("ids", 5) },
         Change { id: "id-b".to_owned(), ..change("ids", 5, "kept") },
-        // Null is the least.
+        // A null position counts as the least.
         null(Change { received: 99, ..old("null", 2) }),
         change("null", -4, "open"),
         null(old("nulls", 3)),
@@ -53,7 +54,7 @@ fn history() -> Vec<Change> {
     of("acme", acme).chain(of("coda", coda)).collect()
 }
 
-/// The changes in another order, which depends on the seed.
+/// Returns the changes in a random order that depends on the seed.
 fn shuffled(changes: &[Change], seed: u64) -> Vec<Change> {
     let mut changes = changes.to_vec();
     let mut state = seed;
@@ -64,6 +65,7 @@ fn shuffled(changes: &[Change], seed: u64) -> Vec<Change> {
     changes
 }
 
+/// Returns the ids of a tenant's changes in order, as query rows.
 fn ids(changes: &[Change], tenant: &str) -> Vec<Vec<String>> {
     let own: BTreeSet<&str> =
         changes.iter().filter(|change| change.tenant == tenant).map(|change| change.id.as_str()).collect();
@@ -75,9 +77,9 @@ fn by_order_key(change: &Change) -> String {
 }
 
 #[tokio::test]
-async fn newest_versions_do_not_depend_on_arrival_order() {
+async fn latest_versions_do_not_depend_on_arrival_order() {
     let history = history();
-    let newest = newest(&history, by_order_key, true);
+    let latest_versions = latest_of(&history, by_order_key, true);
     let limits = [
         QueryConfig { partitions: 1, ..config() },
         QueryConfig { partitions: 3, batch_rows: 2, ..config() },
@@ -85,17 +87,21 @@ async fn newest_versions_do_not_depend_on_arrival_order() {
     ];
     for seed in 0..6 {
         let changes = shuffled(&history, seed);
-        let size = [1, 4, changes.len()][usize::try_from(seed % 3).unwrap()];
-        let commits: Vec<&[Change]> = changes.chunks(size).collect();
+        let commit_size = [1, 4, changes.len()][usize::try_from(seed % 3).unwrap()];
+        let commits: Vec<&[Change]> = changes.chunks(commit_size).collect();
         let tables = lake(by_order(), &commits).await;
         for limits in &limits {
             for tenant in ["acme", "coda"] {
                 let (engine, access) = (engine_with(&tables, limits.clone()), reader(tenant).await);
                 let session = engine.session(&access).unwrap();
                 let shown = run(&session, "SELECT event_id FROM orders ORDER BY 1").await.unwrap();
-                assert_eq!(shown, ids(&newest, tenant), "{tenant}, seed {seed}, {size} a commit, {limits:?}");
+                assert_eq!(
+                    shown,
+                    ids(&latest_versions, tenant),
+                    "{tenant}, seed {seed}, {commit_size} per commit, {limits:?}"
+                );
                 let count = run(&session, "SELECT count(*) FROM orders").await.unwrap();
-                assert_eq!(count, [[shown.len().to_string()]], "{tenant}, seed {seed}, {size} a commit");
+                assert_eq!(count, [[shown.len().to_string()]], "{tenant}, seed {seed}, {commit_size} per commit");
             }
         }
     }
@@ -118,20 +124,21 @@ async fn keys_and_order_columns_of_every_type_work() {
         (&["order_id", "changed"], by_day),
     ] {
         for by in ["position", "version", "version_time", "version_date", "received_time"] {
-            let newest = newest(&history, of, by != "received_time");
+            let latest_versions = latest_of(&history, of, by != "received_time");
             let engine = engine(&lake(latest(key, by), &[&history[..9], &history[9..]]).await);
             for tenant in ["acme", "coda"] {
                 let shown =
                     ask(&engine, &reader(tenant).await, "SELECT event_id FROM orders ORDER BY 1").await.unwrap();
-                assert_eq!(shown, ids(&newest, tenant), "{tenant}: {key:?} by {by}");
+                assert_eq!(shown, ids(&latest_versions, tenant), "{tenant}: {key:?} by {by}");
             }
         }
     }
 }
 
-/// Statements of acme that would see a superseded version if a filter, a limit or a statistic were applied before the
-/// newest versions are selected, or would fail if an expression were evaluated on one.
-const BATTERY: &[(&str, &[&[&str]])] = &[
+/// Statements of `acme` with their expected rows. Each would return other rows if a filter, a limit or a statistic were
+/// applied before the latest versions are selected, or would fail if an expression were evaluated on a superseded
+/// version.
+const STATEMENTS: &[(&str, &[&[&str]])] = &[
     ("SELECT count(*) FROM orders", &[&["10"]]),
     ("SELECT count(1), count(state), count(DISTINCT order_id) FROM orders", &[&["10", "10", "9"]]),
     ("SELECT min(position), max(position), min(changed) FROM orders", &[&["-4", "9", "2025-12-27T23:59:56Z"]]),
@@ -166,7 +173,7 @@ const BATTERY: &[(&str, &[&[&str]])] = &[
     ("SELECT state FROM orders ORDER BY position NULLS FIRST LIMIT 2", &[&["lost"], &["open"]]),
     ("SELECT state FROM orders WHERE order_id = 'moves' ORDER BY position LIMIT 1", &[&["paid"]]),
     ("SELECT DISTINCT tags['state'] FROM orders WHERE order_id LIKE 'n%' ORDER BY 1", &[&["lost"], &["open"]]),
-    // These fail on a superseded version, or on a row of another tenant.
+    // These statements fail if they are evaluated on a superseded version, or on a row of another tenant.
     ("SELECT sum(1 / (amount - 20)) FROM orders", &[&["0"]]),
     ("SELECT count(*) FROM orders WHERE 1 / (amount - 20) = 0", &[&["10"]]),
     ("SELECT count(*) FROM orders WHERE order_id = 'moves' AND 1 / (amount - 20) = 0", &[&["1"]]),
@@ -176,7 +183,7 @@ const BATTERY: &[(&str, &[&[&str]])] = &[
     ("SELECT max(CAST(note AS BIGINT)) FROM orders GROUP BY state HAVING state = 'overtaken'", &[]),
     ("SELECT count(*) FROM orders WHERE note LIKE 'ze%' OR note ~ '^z'", &[&["0"]]),
     ("SELECT CASE WHEN amount = 20 THEN 1 / (amount - 20) ELSE 1 END FROM orders GROUP BY 1", &[&["1"]]),
-    // Two scans, one of them of all versions.
+    // These statements have two scans. In most of them, one scan reads all versions.
     ("SELECT a.state, b.state FROM orders a JOIN orders b ON a.order_id = b.order_id AND b.position < a.position", &[]),
     (
         "SELECT o.state, count(*) FROM orders o JOIN orders_changes c USING (order_id) WHERE o.order_id = 'moves' GROUP BY 1",
@@ -202,7 +209,7 @@ const BATTERY: &[(&str, &[&[&str]])] = &[
         "SELECT state FROM orders WHERE order_id = 'moves' UNION ALL SELECT state FROM orders WHERE position = 2 AND order_id = 'moves'",
         &[&["paid"]],
     ),
-    // The table of all versions has the whole history of acme, and of no other tenant.
+    // The table with all versions shows the whole history of `acme`, and none of another tenant.
     ("SELECT count(*) FROM orders_changes", &[&["22"]]),
     ("SELECT count(*) FROM orders_changes WHERE tenant <> 'acme' OR state = 'coda'", &[&["0"]]),
     (
@@ -215,12 +222,12 @@ const BATTERY: &[(&str, &[&[&str]])] = &[
 ];
 
 #[tokio::test]
-async fn no_statement_shows_a_superseded_version() {
+async fn no_statement_returns_a_superseded_version() {
     let history = shuffled(&history(), 3);
     for commits in [vec![&history[..]], history.chunks(3).collect()] {
         let engine = engine(&lake(by_order(), &commits).await);
         let access = reader("acme").await;
-        for (sql, expected) in BATTERY {
+        for (sql, expected) in STATEMENTS {
             let found = ask(&engine, &access, sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
             assert_eq!(found, *expected, "{sql}");
         }
@@ -243,13 +250,13 @@ async fn plans_reveal_nothing_about_superseded_versions() {
     for tenant in ["acme", "bodo"] {
         let access = reader(tenant).await;
         for explain in ["EXPLAIN VERBOSE", "EXPLAIN ANALYZE VERBOSE", "EXPLAIN FORMAT TREE"] {
-            for (sql, _) in BATTERY.iter().filter(|(sql, _)| !sql.contains("orders_changes")) {
+            for (sql, _) in STATEMENTS.iter().filter(|(sql, _)| !sql.contains("orders_changes")) {
                 let sql = format!("{explain} {sql}");
                 let plan = ask(&engine, &access, &sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
                 let plan = plan.concat().join("\n");
-                assert!(plan.contains("versions=newest") || plan.contains("versions: newest"), "{sql}\n{plan}");
-                for told in ["NewestExec", "parquet", "file_groups"] {
-                    assert!(!plan.contains(told), "{sql}: {told}\n{plan}");
+                assert!(plan.contains("versions=latest") || plan.contains("versions: latest"), "{sql}\n{plan}");
+                for hidden in ["LatestVersionsExec", "parquet", "file_groups"] {
+                    assert!(!plan.contains(hidden), "{sql}: {hidden}\n{plan}");
                 }
             }
         }
@@ -262,17 +269,17 @@ async fn plans_reveal_nothing_about_superseded_versions() {
     assert!(scan.contains("output_rows=10"), "{scan}");
     let shown =
         plan("EXPLAIN SELECT state FROM orders WHERE order_id = 'x' AND amount = 1").await.unwrap().concat().join("\n");
-    assert!(shown.contains("TenantScan: table=orders, versions=newest, columns=[order_id, state, amount]"), "{shown}");
+    assert!(shown.contains("TenantScan: table=orders, versions=latest, columns=[order_id, state, amount]"), "{shown}");
     assert!(
         shown.contains("partial_filters=[orders.order_id = Utf8(\"x\")]"),
-        "only the key's filter goes down: {shown}"
+        "only the filter on the key is pushed down: {shown}"
     );
     let all = plan("EXPLAIN SELECT state FROM orders_changes").await.unwrap().concat().join("\n");
     assert!(all.contains("TenantScan: table=orders_changes, columns=[state]"), "{all}");
 }
 
 #[tokio::test]
-async fn row_rules_are_applied_to_the_newest_version() {
+async fn row_rules_are_applied_to_the_latest_version() {
     let south = |change: Change| Change { account: "south", ..change };
     let changes = [
         change("stays", 1, "open"),
@@ -290,8 +297,8 @@ async fn row_rules_are_applied_to_the_newest_version() {
         let changes = shuffled(&changes, seed);
         let commits: Vec<&[Change]> = changes.chunks(3).collect();
         let engine = engine(&lake(by_order(), &commits).await);
-        let north_access = reader_under("acme", split("account", &[]), "north").await;
-        let south_access = reader_under("acme", split("account", &[]), "south").await;
+        let north_access = reader_under("acme", sub_account_policy("account", &[]), "north").await;
+        let south_access = reader_under("acme", sub_account_policy("account", &[]), "south").await;
         assert_eq!(ask(&engine, &north_access, orders).await.unwrap(), north);
         assert_eq!(ask(&engine, &south_access, orders).await.unwrap(), [["leaves", "paid"]]);
         for (sql, count) in [
@@ -306,22 +313,22 @@ async fn row_rules_are_applied_to_the_newest_version() {
             let found = ask(&engine, &north_access, &format!("SELECT count(*) FROM {sql}")).await.unwrap();
             assert_eq!(found, [[count]], "{sql}");
         }
-        // Rules on a key column, on a missing column, and with no value.
+        // Row rules on a key column, on a missing column, and with an empty value.
         for (column, value, count) in [("order_id", "leaves", "1"), ("gone", "x", "0"), ("account", "", "0")] {
-            let access = reader_under("acme", split(column, &[]), value).await;
+            let access = reader_under("acme", sub_account_policy(column, &[]), value).await;
             let found = ask(&engine, &access, "SELECT count(*) FROM orders").await.unwrap();
             assert_eq!(found, [[count]], "{column} = {value}");
         }
-        // Sub-accounts that are part of the key have keys of their own.
+        // If the account is part of the key, each sub-account has its own latest versions.
         let apart = lake(latest(&["account", "order_id"], "position"), &commits).await;
-        let apart = super::newest_testing::engine(&apart);
+        let apart = super::latest_testing::engine(&apart);
         let shown = ask(&apart, &north_access, orders).await.unwrap();
         assert_eq!(shown, [["comes", "paid"], ["gone", "open"], ["leaves", "open"], ["stays", "paid"]]);
     }
 }
 
 #[tokio::test]
-async fn hidden_key_columns_work_and_stay_hidden() {
+async fn columns_that_a_policy_hides_still_select_the_latest_version() {
     let history = history();
     let engine = engine(&lake(by_order(), &[&history]).await);
     let policy = PolicyConfig { columns: vec!["state".to_owned(), "amount".to_owned()], ..PolicyConfig::default() };
@@ -354,17 +361,17 @@ async fn hidden_key_columns_work_and_stay_hidden() {
 }
 
 #[tokio::test]
-async fn catalog_shows_both_tables_or_neither() {
+async fn catalog_lists_both_tables_or_neither() {
     let engine = engine(&lake(by_order(), &[]).await);
     let access = reader("acme").await;
     let listed = "SELECT table_name FROM information_schema.tables WHERE table_schema = 'public' ORDER BY 1";
     assert_eq!(ask(&engine, &access, listed).await.unwrap(), [["orders"], ["orders_changes"]]);
     let tables = engine.session(&access).unwrap().tables();
-    let told: Vec<_> = tables.iter().map(|table| (table.name.as_str(), table.description.as_str())).collect();
-    assert_eq!(told, [("orders", "Orders"), ("orders_changes", "All versions of the rows of `orders`: Orders")]);
+    let described: Vec<_> = tables.iter().map(|table| (table.name.as_str(), table.description.as_str())).collect();
+    assert_eq!(described, [("orders", "Orders"), ("orders_changes", "All versions of the rows of `orders`: Orders")]);
     assert_eq!(tables[0].schema, tables[1].schema);
     for sql in ["SELECT * FROM orders", "SELECT * FROM orders_changes"] {
-        assert_eq!(ask(&engine, &access, sql).await.unwrap(), Vec::<Vec<String>>::new(), "{sql}: nothing is there yet");
+        assert_eq!(ask(&engine, &access, sql).await.unwrap(), Vec::<Vec<String>>::new(), "{sql}: the table is empty");
     }
     let stranger = crate::tenancy::testing::access(Some("acme"), &[crate::tenancy::Scope::Read], &["calls"]).await;
     for table in ["orders", "orders_changes"] {
@@ -374,30 +381,30 @@ async fn catalog_shows_both_tables_or_neither() {
 }
 
 #[tokio::test]
-async fn cached_plans_show_new_commits() {
+async fn cached_plan_is_replaced_after_a_commit() {
     let tables = lake(by_order(), &[&[old("a", 1), change("b", 1, "open")]]).await;
     let engine = engine(&tables);
     let access = reader("acme").await;
     let sql = "SELECT state, count(*) FROM orders GROUP BY state ORDER BY 1";
-    let asked = async || ask(&engine, &access, sql).await.unwrap();
+    let states = async || ask(&engine, &access, sql).await.unwrap();
     for _ in 0..3 {
-        assert_eq!(asked().await, [["open", "1"], ["overtaken", "1"]]);
+        assert_eq!(states().await, [["open", "1"], ["overtaken", "1"]]);
     }
     let planned = engine.plans.find(PlanKey::of(&access, sql).unwrap()).unwrap();
-    let copy = || planned.ready.as_ref().and_then(|ready| ready.copy());
-    assert!(copy().is_some(), "a plan with the newest versions is run again");
+    let copy = planned.reusable.as_ref().and_then(|reusable| reusable.copy());
+    assert!(copy.is_some(), "the physical plan is reusable");
     commit(&tables, &[change("a", 2, "paid")]).await;
-    assert_eq!(asked().await, [["open", "1"], ["paid", "1"]]);
+    assert_eq!(states().await, [["open", "1"], ["paid", "1"]]);
     commit(&tables, &[Change { day: 0, received: 70, ..old("a", 1) }]).await;
-    assert_eq!(asked().await, [["open", "1"], ["paid", "1"]], "a late older version changes nothing");
+    assert_eq!(states().await, [["open", "1"], ["paid", "1"]], "an older version that arrives late changes nothing");
     commit(&tables, &[Change { deleted: Some(true), ..old("b", 2) }]).await;
-    assert_eq!(asked().await, [["paid", "1"]]);
-    let together = futures::future::join_all((0..4).map(|_| asked())).await;
-    assert!(together.iter().all(|answer| *answer == [["paid", "1"]]), "{together:?}");
+    assert_eq!(states().await, [["paid", "1"]]);
+    let results = futures::future::join_all((0..4).map(|_| states())).await;
+    assert!(results.iter().all(|rows| *rows == [["paid", "1"]]), "{results:?}");
 }
 
 #[tokio::test]
-async fn a_session_reads_one_snapshot_during_commits() {
+async fn session_reads_one_snapshot_during_commits() {
     let tables = lake(by_order(), &[&[change("a", 1, "open")]]).await;
     let engine = engine(&tables);
     let session = engine.session(&reader("acme").await).unwrap();
@@ -405,13 +412,13 @@ async fn a_session_reads_one_snapshot_during_commits() {
     assert_eq!(run(&session, sql).await.unwrap(), [["open", "open"]]);
     commit(&tables, &[change("a", 2, "paid")]).await;
     let other = "SELECT c.state, o.state FROM orders o, orders_changes c";
-    assert_eq!(run(&session, other).await.unwrap(), [["open", "open"]], "of the same snapshot");
+    assert_eq!(run(&session, other).await.unwrap(), [["open", "open"]], "the session still reads its first snapshot");
 }
 
 #[tokio::test]
-async fn version_selection_uses_the_memory_limit_of_the_query() {
+async fn version_selection_is_subject_to_the_memory_limit() {
     let names: Vec<String> = (0..3_000).map(|number| format!("{number:0>200}")).collect();
-    // Leaks strings so that they live for the whole process: the keys in a test's changes must be `'static`.
+    // The keys of a change must be `'static`, so the strings are leaked.
     let changes: Vec<Change> = names.into_iter().map(|name| change(name.leak(), 1, "open")).collect();
     let tables = lake(by_order(), &[&changes]).await;
     let small = engine_with(&tables, QueryConfig { memory_bytes_max: 1 << 20, ..config() });
@@ -421,6 +428,6 @@ async fn version_selection_uses_the_memory_limit_of_the_query() {
     assert!(error.message().contains("query.memory_bytes_max"), "{error:?}");
     assert_eq!(ask(&small, &access, "SELECT count(*) FROM orders_changes").await.unwrap(), [["3000"]]);
     let one = format!("SELECT count(*) FROM orders WHERE order_id = '{:0>200}'", 77);
-    assert_eq!(ask(&small, &access, &one).await.unwrap(), [["1"]], "one key needs the memory of one");
+    assert_eq!(ask(&small, &access, &one).await.unwrap(), [["1"]], "a query of one key needs little memory");
     assert_eq!(ask(&engine(&tables), &access, "SELECT count(*) FROM orders").await.unwrap(), [["3000"]]);
 }

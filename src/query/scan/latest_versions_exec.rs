@@ -1,14 +1,14 @@
-//! A plan node that keeps only the newest version of each key. It is inside the barrier, where no optimizer reaches it.
+//! A plan node that selects the latest version of each key. It is below the barrier, out of reach of optimizers.
 //!
-//! In: a private scan of all versions. Out: the newest version of each key, in the first columns of the scan.
+//! It reads a private scan of all versions, and returns the first columns of the latest ones.
 //!
 //! ```text
-//! Parquet scan ─► the tenant's rows ─► filters on keys ─► hash by key ─► newest version of each ─► barrier (row rules,
-//! …)
+//!   Parquet scan ─► tenant ─► key filters ─► hash partitioning by key ─► latest version of each key ─► barrier (row rules)
 //! ```
 //!
-//! **Invariant:** every filter before the selection of the newest version is the same for all versions of a key: the
-//! tenant, and conditions on key columns. Any other filter could drop the newest version and let an older one through.
+//! **Invariant:** only the tenant condition and filters on key columns precede the selection, because they have the
+//! same result for all versions of a key. Any other filter could drop the latest version, and an older one would be
+//! returned.
 
 use std::fmt;
 use std::sync::Arc;
@@ -21,20 +21,20 @@ use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_expr::{EquivalenceProperties, Partitioning, PhysicalExpr};
 use datafusion::physical_plan::coop::make_cooperative;
-use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType, ReplaceChildrenOptions};
+use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
 use datafusion::physical_plan::filter::FilterExecBuilder;
 use datafusion::physical_plan::repartition::RepartitionExec;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 
-use crate::query::scan::row_versions::{ColumnPlaces, Versions};
+use crate::query::scan::latest_versions::{LatestVersions, VersionLayout};
 
-/// Adds the selection of the newest versions to `plan`. `conditions` are applied before it, in order.
-pub(in crate::query) fn newest(
+/// Adds the selection of the latest versions on top of `plan`. Applies `conditions` before the selection, in order.
+pub(in crate::query) fn latest_versions(
     mut plan: Arc<dyn ExecutionPlan>,
     conditions: &[Arc<dyn PhysicalExpr>],
-    places: &Arc<ColumnPlaces>,
+    layout: &Arc<VersionLayout>,
     partitions: usize,
     batch_rows: usize,
 ) -> Result<Arc<dyn ExecutionPlan>> {
@@ -44,25 +44,26 @@ pub(in crate::query) fn newest(
     }
     if partitions > 1 {
         let schema = plan.schema();
-        let key = |place: &usize| Arc::new(Column::new(schema.field(*place).name(), *place)) as Arc<_>;
-        let keys = places.key.iter().map(key).collect();
+        let column = |index: &usize| Arc::new(Column::new(schema.field(*index).name(), *index)) as Arc<_>;
+        let keys = layout.key.iter().map(column).collect();
         plan = Arc::new(RepartitionExec::try_new(plan, Partitioning::Hash(keys, partitions))?);
     }
-    Ok(Arc::new(NewestExec::new(plan, Arc::clone(places))?))
+    Ok(Arc::new(LatestVersionsExec::new(plan, Arc::clone(layout))?))
 }
 
-/// Returns the newest version of each key of its input, whose partitions share no key.
+/// The plan node that returns the latest version of each key in its input. All versions of a key must be in the same
+/// input partition.
 #[derive(Debug)]
-struct NewestExec {
+struct LatestVersionsExec {
     input: Arc<dyn ExecutionPlan>,
-    places: Arc<ColumnPlaces>,
+    layout: Arc<VersionLayout>,
     schema: SchemaRef,
     properties: Arc<PlanProperties>,
 }
 
-impl NewestExec {
-    fn new(input: Arc<dyn ExecutionPlan>, places: Arc<ColumnPlaces>) -> Result<Self> {
-        let columns: Vec<usize> = (0..places.columns).collect();
+impl LatestVersionsExec {
+    fn new(input: Arc<dyn ExecutionPlan>, layout: Arc<VersionLayout>) -> Result<Self> {
+        let columns: Vec<usize> = (0..layout.columns).collect();
         let schema: SchemaRef = Arc::new(Schema::project(&input.schema(), &columns)?);
         let properties = PlanProperties::new(
             EquivalenceProperties::new(Arc::clone(&schema)),
@@ -70,19 +71,13 @@ impl NewestExec {
             EmissionType::Final,
             Boundedness::Bounded,
         );
-        Ok(Self { input, places, schema, properties: Arc::new(properties) })
-    }
-
-    fn over(&self, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
-        let input = children.into_iter().next();
-        let input = input.ok_or_else(|| DataFusionError::Internal("NewestExec needs exactly one input".to_owned()))?;
-        Ok(Arc::new(Self::new(input, Arc::clone(&self.places))?))
+        Ok(Self { input, layout, schema, properties: Arc::new(properties) })
     }
 }
 
-impl ExecutionPlan for NewestExec {
+impl ExecutionPlan for LatestVersionsExec {
     fn name(&self) -> &'static str {
-        "NewestExec"
+        "LatestVersionsExec"
     }
 
     fn properties(&self) -> &Arc<PlanProperties> {
@@ -100,44 +95,40 @@ impl ExecutionPlan for NewestExec {
         Ok(TreeNodeRecursion::Continue)
     }
 
-    fn replace_children(
-        self: Arc<Self>,
-        children: Vec<Arc<dyn ExecutionPlan>>,
-        _: ReplaceChildrenOptions,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
-        self.over(children)
-    }
-
     fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
-        self.over(children)
+        let input = children.into_iter().next();
+        let input =
+            input.ok_or_else(|| DataFusionError::Internal("LatestVersionsExec needs exactly one input".to_owned()))?;
+        Ok(Arc::new(Self::new(input, Arc::clone(&self.layout))?))
     }
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        let memory = MemoryConsumer::new("newest versions").register(context.memory_pool());
+        let reservation = MemoryConsumer::new("latest versions").register(context.memory_pool());
         let batch_rows = context.session_config().batch_size();
-        let versions = Versions::new(Arc::clone(&self.places), &self.input.schema(), batch_rows, memory)?;
+        let layout = Arc::clone(&self.layout);
+        let versions = LatestVersions::new(layout, &self.input.schema(), batch_rows, reservation)?;
         let input = self.input.execute(partition, context)?;
-        let rows = stream::once(gather(input, versions)).try_flatten().boxed();
+        let rows = stream::once(select(input, versions)).try_flatten().boxed();
         Ok(make_cooperative(Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), rows))))
     }
 }
 
-/// Reads all versions before it returns the first row.
-async fn gather(
+/// Reads the whole input, then returns a stream of the latest versions.
+async fn select(
     mut input: SendableRecordBatchStream,
-    mut versions: Versions,
+    mut versions: LatestVersions,
 ) -> Result<impl stream::Stream<Item = Result<arrow::array::RecordBatch>> + Send> {
     while let Some(batch) = input.next().await {
-        versions.take(&batch?)?;
+        versions.add(&batch?)?;
     }
     drop(input);
     Ok(stream::iter(versions.finish()))
 }
 
-/// Never shown: the barrier hides its child.
-impl DisplayAs for NewestExec {
+/// EXPLAIN never shows this node, because the barrier hides its private plan.
+impl DisplayAs for LatestVersionsExec {
     fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("NewestExec")
+        f.write_str("LatestVersionsExec")
     }
 }
 
@@ -150,7 +141,7 @@ mod tests {
 
     use super::*;
 
-    /// Rows of (key, by). Every partition of the scan holds a version of every key.
+    /// Creates one partition of the scan. Every partition holds one version of each of 100 keys.
     fn partition(number: i64) -> Vec<RecordBatch> {
         let column = |of: &dyn Fn(i64) -> i64| Arc::new((0..100).map(of).collect::<Int64Array>()) as ArrayRef;
         let ids: ArrayRef = Arc::new((0..100).map(|key| Some(format!("{key} {number}"))).collect::<StringArray>());
@@ -163,14 +154,18 @@ mod tests {
         let rows: Vec<_> = (0..4).map(partition).collect();
         let schema = rows[0][0].schema();
         let scan = MemorySourceConfig::try_new_exec(&rows, schema, None).unwrap();
-        let places = Arc::new(ColumnPlaces { key: vec![0], by: 1, received: 2, id: 3, columns: 2 });
-        let plan = newest(scan, &[], &places, 4, 16).unwrap();
+        let layout = Arc::new(VersionLayout { key: vec![0], by: 1, received: 2, id: 3, columns: 2 });
+        let plan = latest_versions(scan, &[], &layout, 4, 16).unwrap();
         let mut found = Vec::new();
         for batch in collect(plan, Arc::default()).await.unwrap() {
-            let column = |place: usize| batch.column(place).as_primitive::<Int64Type>().values().iter().copied();
+            let column = |index: usize| batch.column(index).as_primitive::<Int64Type>().values().iter().copied();
             found.extend(column(0).zip(column(1)));
         }
         found.sort_unstable();
-        assert_eq!(found, (0..100).map(|key| (key, 3)).collect::<Vec<_>>(), "each key once, as its newest version");
+        assert_eq!(
+            found,
+            (0..100).map(|key| (key, 3)).collect::<Vec<_>>(),
+            "each key is returned once, with its latest version"
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! Sessions: parameters, declared schemas, limits, and cancelling.
+//! Tests of sessions: parameters, declared schemas, limits and cancellation.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,8 +16,7 @@ use crate::query::QueryId;
 use crate::query::testing::{NEW_YEAR, ask, config, engine, engine_with, idle, reader, text};
 
 fn row(values: Vec<ArrayRef>) -> RecordBatch {
-    RecordBatch::try_from_iter(values.into_iter().enumerate().map(|(place, value)| (format!("{place}"), value)))
-        .unwrap()
+    RecordBatch::try_from_iter(values.into_iter().enumerate().map(|(index, value)| (index.to_string(), value))).unwrap()
 }
 
 fn number(value: i64) -> ArrayRef {
@@ -86,20 +85,20 @@ async fn parameters_that_do_not_fit_are_refused_with_their_ordinal() {
     let sql = "SELECT count(*) FROM calls WHERE region = ? AND y = ?";
     let half: ArrayRef = Arc::new(Float64Array::from(vec![1.5]));
     let two: ArrayRef = Arc::new(Int64Array::from(vec![1, 2]));
-    for (sql, values, told) in [
-        (sql, vec![], "2 parameters and 0 are bound"),
-        (sql, vec![word("x")], "2 parameters and 1 are bound"),
+    for (sql, values, message) in [
+        (sql, vec![], "values (0) does not match the number of parameters (2)"),
+        (sql, vec![word("x")], "values (1) does not match the number of parameters (2)"),
         (sql, vec![word("x"), word("three")], "parameter 2: `three` (Utf8) does not fit Int64"),
         (sql, vec![word("x"), half], "parameter 2: `1.5` (Float64) does not fit Int64"),
         ("SELECT count(*) FROM calls WHERE y = ?", vec![two], "2 rows of parameters"),
-        ("SELECT 1", vec![number(1)], "0 parameters and 1 are bound"),
+        ("SELECT 1", vec![number(1)], "values (1) does not match the number of parameters (0)"),
         ("SELECT ?, $1", vec![number(1)], "mixes"),
         ("SELECT $2", vec![number(1)], "`$1` is missing"),
         ("SELECT $name", vec![number(1)], "named placeholder"),
     ] {
         let error = bound(&session, sql, values).await.expect_err(sql);
         assert_eq!(error.kind(), Kind::Invalid, "{sql}: {error:?}");
-        assert!(error.message().contains(told), "{sql}: {error:?}");
+        assert!(error.message().contains(message), "{sql}: {error:?}");
     }
 }
 
@@ -129,7 +128,7 @@ async fn declared_schema_is_nullable_without_metadata() {
 }
 
 #[tokio::test]
-async fn errors_name_the_exceeded_limit() {
+async fn error_names_the_exceeded_limit() {
     let big = "SELECT value FROM range(0, 100000000) ORDER BY value % 1000, value";
     let endless = "SELECT count(*) FROM range(0, 1000000000000) a CROSS JOIN range(0, 1000000) b";
     for (config, sql, limit) in [
@@ -218,17 +217,17 @@ async fn only_the_caller_can_cancel_a_query() {
     let (acme, coda) = (reader("acme").await, reader("coda").await);
     let session = engine.session(&acme).unwrap();
     let planned = session.plan("SELECT value FROM range(0, 1000000000000)").await.unwrap();
-    let mut answer = session.run(&planned, None).await.unwrap();
-    assert!(answer.batches.next().await.unwrap().is_ok());
+    let mut result = session.run(&planned, None).await.unwrap();
+    assert!(result.batches.next().await.unwrap().is_ok());
     assert_eq!(engine.running(), 1);
 
-    assert!(!engine.cancel(&coda, answer.id));
+    assert!(!engine.cancel(&coda, result.id));
     assert!(!engine.cancel(&acme, QueryId(uuid::Uuid::nil())));
-    assert!(engine.cancel(&acme, answer.id));
-    assert_eq!(answer.batches.next().await.unwrap().unwrap_err().kind(), Kind::Cancelled);
-    assert!(answer.batches.next().await.is_none());
+    assert!(engine.cancel(&acme, result.id));
+    assert_eq!(result.batches.next().await.unwrap().unwrap_err().kind(), Kind::Cancelled);
+    assert!(result.batches.next().await.is_none());
     assert_eq!(engine.running(), 0);
-    assert!(!engine.cancel(&acme, answer.id));
+    assert!(!engine.cancel(&acme, result.id));
 }
 
 #[tokio::test]
@@ -237,15 +236,15 @@ async fn dropping_a_result_frees_its_slot() {
     let (acme, coda) = (reader("acme").await, reader("coda").await);
     let session = engine.session(&acme).unwrap();
     let planned = session.plan("SELECT value FROM range(0, 1000000000000)").await.unwrap();
-    let mut answer = session.run(&planned, None).await.unwrap();
-    assert!(answer.batches.next().await.unwrap().is_ok());
+    let mut result = session.run(&planned, None).await.unwrap();
+    assert!(result.batches.next().await.unwrap().is_ok());
 
     let error = ask(&engine, &acme, "SELECT 1").await.unwrap_err();
     assert_eq!(error.kind(), Kind::Limited);
     assert!(error.wait().is_some(), "{error:?}");
     assert_eq!(ask(&engine, &coda, "SELECT 1").await.unwrap(), [["1"]]);
 
-    drop(answer);
+    drop(result);
     timeout(Duration::from_secs(60), idle(&engine)).await.unwrap();
     assert_eq!(ask(&engine, &acme, "SELECT 1").await.unwrap(), [["1"]]);
 }

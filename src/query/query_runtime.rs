@@ -1,19 +1,20 @@
-//! The threads that plan and run queries.
+//! The tokio runtime whose threads plan and run queries.
 //!
-//! In: the work of one query. Out: its result, on the caller's own runtime. The thread count is `query.threads`, and
-//! each thread has a stack that is large enough for planning.
+//! The caller waits for the result on its own runtime. The runtime has `query.threads` threads, each with a stack that
+//! is large enough for planning.
 //!
 //! ```text
 //!   endpoint's runtime                            │ query runtime (lower priority)
 //!   Session::plan ── run(work) ───────────────────┼─► parse, check, plan ─┐
 //!            Planned ◄────────────────────────────┼───────────────────────┘
 //!   Session::run ─── run(work) ───────────────────┼─► plan ► execute ──► spawn(result stream) ─┐
-//!            ResultStream  ◄──── bounded channel ───────┼────────────────────────────────────────────┘
+//!            ResultStream ◄───── bounded channel ─┼────────────────────────────────────────────┘
 //! ```
 //!
-//! **Invariant:** nothing else runs on these threads, and no query runs on others. So an endpoint or a commit never
-//! waits for a query to release the processor: the operating system schedules their threads first.
-//! **Invariant:** work ends at its next await after its caller drops it. A panic in it becomes an error of that caller.
+//! **Invariant:** these threads run only queries, and no query runs on any other thread. So an endpoint or a commit
+//! never waits for a query to yield a processor, because the operating system prefers threads of higher priority.
+//! **Invariant:** after a caller drops its work, the work ends at its next await. A panic in the work becomes an error
+//! for its caller.
 
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
@@ -24,23 +25,24 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument as _;
 
 use crate::error::{Error, Result};
-use crate::query::request::statement::STACK_BYTES_MIN;
+use crate::query::planning::statement::STACK_BYTES_MIN;
 
-/// The nice value of these threads: a busy thread of other work gets three times the processor time of one of them.
+/// The nice value of the query threads. If both are busy, any other thread gets about three times the processor time of
+/// a query thread.
 #[cfg(target_os = "linux")]
 const NICE: i32 = 5;
 
-/// A runtime that runs only queries.
+/// A tokio runtime that runs only queries.
 pub(in crate::query) struct QueryRuntime {
     handle: Handle,
-    /// `None` after the stop.
+    /// The tokio runtime, or `None` once it is stopped.
     runtime: Mutex<Option<Runtime>>,
-    /// Ends the waits of callers: otherwise they would wait until a busy thread yields.
+    /// Cancelled when the runtime stops. This wakes the callers, which would otherwise wait until a busy thread yields.
     stopping: CancellationToken,
 }
 
 impl QueryRuntime {
-    /// Starts `threads` threads; 0 means one per core.
+    /// Starts a runtime with `threads` threads. 0 means one per core.
     pub(in crate::query) fn start(threads: usize) -> Result<Self> {
         let threads = match threads {
             0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
@@ -58,7 +60,7 @@ impl QueryRuntime {
         Ok(Self { handle, runtime: Mutex::new(Some(runtime)), stopping: CancellationToken::new() })
     }
 
-    /// Runs `work` on these threads and waits for its result. Dropping the wait ends the work.
+    /// Runs `work` on the query threads and waits for its result. Dropping the returned future ends the work.
     pub(in crate::query) async fn run<T: Send + 'static>(
         &self,
         work: impl Future<Output = Result<T>> + Send + 'static,
@@ -75,7 +77,7 @@ impl QueryRuntime {
         }
     }
 
-    /// Starts `work` on these threads. Dropping the returned handle ends the work.
+    /// Starts `work` on the query threads. Dropping the returned handle ends the work.
     pub(in crate::query) fn spawn<T: Send + 'static>(
         &self,
         work: impl Future<Output = T> + Send + 'static,
@@ -83,7 +85,7 @@ impl QueryRuntime {
         AbortOnDropHandle::new(self.handle.spawn(work.in_current_span()))
     }
 
-    /// Ends all work at its next await and accepts no more. Returns at once; busy threads end when they reach an await.
+    /// Accepts no new work, and ends running work at its next await. Does not wait for busy threads.
     pub(in crate::query) fn stop(&self) {
         self.stopping.cancel();
         let runtime = self.runtime.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -94,7 +96,8 @@ impl QueryRuntime {
 }
 
 impl Drop for QueryRuntime {
-    /// Dropping a tokio runtime directly waits for its threads, which async code must not do.
+    /// Stops the runtime without waiting. Dropping a tokio runtime directly would block until its threads have ended,
+    /// and async code must not block.
     fn drop(&mut self) {
         self.stop();
     }
@@ -106,19 +109,19 @@ impl fmt::Debug for QueryRuntime {
     }
 }
 
-/// The error of a query that ends because the runtime stopped.
+/// Returns the error for a query that ended because the runtime stopped.
 pub(in crate::query) fn stopped() -> Error {
     Error::unavailable("the server is stopping: retry, possibly on another server")
 }
 
-/// Lowers the scheduling priority of the calling thread. If the system refuses, queries keep the normal priority.
+/// Lowers the scheduling priority of the calling thread. If the system refuses, the thread keeps its priority.
 fn lower_priority() {
     #[cfg(target_os = "linux")]
     {
         // On Linux a nice value belongs to a thread, and 0 means the calling thread.
         #[expect(
             unsafe_code,
-            reason = "a C function without pointers; the safe wrappers would rebuild half of the tree"
+            reason = "a C function without pointers; a crate with a safe wrapper would be one more dependency"
         )]
         // SAFETY: `setpriority` takes three numbers and rejects invalid ones.
         let outcome = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICE) };

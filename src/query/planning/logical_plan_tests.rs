@@ -1,5 +1,5 @@
-//! Statements as logical plans: a plan gives the same result or error as the SQL text that it was built from, whichever
-//! session built it, and nothing that a plan carries is run.
+//! Tests of statements that are sent as logical plans. A plan returns the same rows or error as the SQL text from which
+//! it was built, even if another session built it. The tables and functions that a plan carries are never used.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -22,7 +22,6 @@ use crate::config::QueryConfig;
 use crate::error::{Kind, Result};
 use crate::query::Session;
 use crate::query::testing::{account, ask, config, engine, engine_with, policy, reader, reader_under, text};
-use crate::query::tests::BATTERY;
 use crate::tenancy::Scope;
 
 /// Checks and runs a plan in `session`.
@@ -33,57 +32,63 @@ async fn run(session: &Session, plan: LogicalPlan, parameter: Option<i64>) -> Re
         RecordBatch::try_from_iter([("1", column)]).unwrap()
     });
     let batches: Vec<RecordBatch> = session.run(&planned, parameters.as_ref()).await?.batches.try_collect().await?;
-    assert!(batches.iter().all(|batch| batch.schema() == planned.schema), "not the declared schema");
+    assert!(batches.iter().all(|batch| batch.schema() == planned.schema), "a batch does not have the declared schema");
     Ok(text(&batches))
 }
 
-/// Statements that the shared list does not cover.
-const MORE: [&str; 17] = [
+/// Statements that together contain each kind of plan node, table and function that binding handles.
+const PLAN_SHAPES: [&str; 20] = [
+    // Scans, with and without filters that the optimizer moves into them.
     "SELECT * FROM calls ORDER BY event_id LIMIT 3",
-    "SELECT * FROM information_schema.tables ORDER BY 1, 2, 3",
-    "SELECT count(*) FROM information_schema.df_settings",
-    "SHOW TABLES",
-    "SHOW COLUMNS FROM calls",
-    "DESCRIBE calls",
-    "EXPLAIN SELECT y FROM calls WHERE region = 'eu'",
-    "EXPLAIN VERBOSE SELECT y FROM calls WHERE region = 'eu'",
-    "SELECT table_name, newest_event_time FROM freshness('calls')",
-    "SELECT sum(value) FROM generate_series(1, 10)",
-    "SELECT unnest([1, 2, 3])",
-    "SELECT 'a' || region || 'b', repeat(region, 2) FROM calls WHERE region IS NOT NULL ORDER BY event_id LIMIT 2",
+    "SELECT count(*) FROM calls WHERE y = 20 OR 1 / (y - 20) = 0",
+    "SELECT max(event_id) FROM glasshouse.public.calls WHERE event_time >= '2026-01-03T00:00:00Z' AND y < 3",
+    "SELECT count(*) FROM calls WHERE tags['account'] = 'north'",
+    // Joins, subqueries and set operations.
+    "SELECT count(*) FROM calls a JOIN calls b ON a.event_id = b.event_id AND 1 / (a.y + b.y - 40) < 9",
+    "SELECT (SELECT max(CAST(secret AS BIGINT)) FROM calls b WHERE b.event_id = a.event_id) FROM calls a ORDER BY event_time LIMIT 1",
+    "SELECT count(*) FROM calls WHERE y IN (SELECT 1 / (y - 20) FROM calls)",
+    "SELECT y FROM calls INTERSECT SELECT value FROM range(0, 3) ORDER BY 1",
+    "WITH RECURSIVE walk AS (SELECT 0 AS n UNION ALL SELECT n + 1 FROM walk, (SELECT min(y) AS y FROM calls) WHERE n < 3) SELECT count(*) FROM walk",
+    // Aggregates, windows and functions.
     "SELECT region, grouping(region), count(DISTINCT y) FROM calls GROUP BY ROLLUP (region) ORDER BY 1, 2",
     "SELECT DISTINCT ON (region) region, event_id FROM calls ORDER BY region, event_id",
     "SELECT y, sum(y) OVER (ORDER BY event_time ROWS 2 PRECEDING), lag(y) OVER (ORDER BY event_time) FROM calls ORDER BY event_time",
-    "SELECT y FROM calls INTERSECT SELECT value FROM range(0, 3) ORDER BY 1",
+    "SELECT 'a' || region || 'b', repeat(region, 2) FROM calls WHERE region IS NOT NULL ORDER BY event_id LIMIT 2",
+    // Rows that are not stored, and metadata.
     "VALUES (1, 'a'), (2, 'b')",
+    "SELECT unnest([1, 2, 3])",
+    "SELECT sum(value) FROM generate_series(1, 10)",
+    "SELECT table_name, newest_event_time FROM freshness('calls')",
+    "DESCRIBE calls",
+    "SELECT * FROM information_schema.tables ORDER BY 1, 2, 3",
+    "EXPLAIN SELECT y FROM calls WHERE region = 'eu'",
 ];
 
 #[tokio::test]
-async fn plan_returns_the_same_rows_as_its_sql() {
+async fn logical_plans_return_the_same_rows_as_sql() {
     let engine = engine().await;
-    let (acme, coda) = (reader("acme").await, reader("coda").await);
-    let nobody = reader("bzzz").await;
-    for sql in BATTERY.iter().map(|(sql, _)| *sql).chain(MORE) {
-        let session = engine.session(&acme).unwrap();
+    let acme = reader("acme").await;
+    let session = engine.session(&acme).unwrap();
+    // The plans are built by the session itself, and by those of two other tenants, whose tables they must not read.
+    let mut builders = Vec::new();
+    for tenant in ["coda", "bzzz", "acme"] {
+        builders.push(engine.session(&reader(tenant).await).unwrap());
+    }
+    for (sql, builder) in PLAN_SHAPES.into_iter().zip(builders.iter().cycle()) {
         let expected = ask(&engine, &acme, sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
-        // Built by the session itself, and by those of two other tenants, whose tables it must not read.
-        for (by, is_optimized) in [(&acme, false), (&coda, true), (&nobody, false)] {
-            let maker = engine.session(by).unwrap();
-            let plan = maker.unchecked_plan(sql).await.unwrap();
-            let found = run(&session, plan.clone(), None).await;
-            assert_eq!(found.unwrap_or_else(|error| panic!("{sql}: {error:?}")), expected, "{sql}");
-            if is_optimized && !matches!(plan, LogicalPlan::Explain(_)) {
-                let optimized = maker.optimized(&plan);
-                let found = run(&session, optimized, None).await;
-                assert_eq!(found.unwrap_or_else(|error| panic!("{sql}: {error:?}")), expected, "optimized: {sql}");
-            }
+        let plan = builder.unchecked_plan(sql).await.unwrap();
+        let is_explain = matches!(plan, LogicalPlan::Explain(_));
+        let optimized = (!is_explain).then(|| builder.optimized(&plan));
+        for plan in [Some(plan), optimized].into_iter().flatten() {
+            let found = run(&session, plan, None).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+            assert_eq!(found, expected, "{sql}");
         }
     }
     assert_eq!(engine.running(), 0);
 }
 
 #[tokio::test]
-async fn a_plan_keeps_its_placeholders() {
+async fn logical_plan_keeps_its_placeholders() {
     let engine = engine().await;
     let session = engine.session(&reader("acme").await).unwrap();
     let foreign = engine.session(&reader("coda").await).unwrap();
@@ -92,11 +97,11 @@ async fn a_plan_keeps_its_placeholders() {
     assert_eq!(planned.parameters, Schema::new(vec![Field::new("$1", DataType::Int64, true)]));
     assert_eq!(run(&session, plan.clone(), Some(3)).await.unwrap(), [["6"]]);
     let unbound = run(&session, plan, None).await.unwrap_err();
-    assert_eq!(unbound.message(), "the statement has 1 parameters and 0 are bound");
+    assert_eq!(unbound.message(), "the number of bound values (0) does not match the number of parameters (1)");
 }
 
 #[tokio::test]
-async fn plan_returns_the_same_error_as_its_sql() {
+async fn logical_plan_returns_the_same_error_as_its_sql() {
     let engine = engine().await;
     let acme = reader("acme").await;
     let session = engine.session(&acme).unwrap();
@@ -126,11 +131,11 @@ async fn plan_returns_the_same_error_as_its_sql() {
         "SELECT [repeat('x', 15000000), repeat('x', 15000000), repeat('x', 15000000)]",
         "SELECT 1 / (y - y) FROM calls",
     ] {
-        let told = |error: crate::error::Error| format!("{:?}: {}", error.kind(), error.message());
-        let expected = told(ask(&engine, &acme, sql).await.expect_err(sql));
+        let describe = |error: crate::error::Error| format!("{:?}: {}", error.kind(), error.message());
+        let expected = describe(ask(&engine, &acme, sql).await.expect_err(sql));
         let found = match session.unchecked_plan(sql).await {
-            Ok(plan) => run(&session, plan, None).await.map_or_else(told, |rows| format!("{rows:?}")),
-            Err(fault) => format!("no plan: {fault}"),
+            Ok(plan) => run(&session, plan, None).await.map_or_else(describe, |rows| format!("{rows:?}")),
+            Err(error) => format!("cannot be planned: {error}"),
         };
         if found != expected {
             different.push(format!("{sql}\n  text: {expected}\n  plan: {found}"));
@@ -140,7 +145,7 @@ async fn plan_returns_the_same_error_as_its_sql() {
 }
 
 #[tokio::test]
-async fn invisible_tables_and_columns_are_unknown_in_a_plan() {
+async fn invisible_tables_and_columns_are_unknown_in_a_logical_plan() {
     let engine = engine().await;
     let all = crate::tenancy::testing::access(Some("acme"), &[Scope::Read], &["calls", "hidden"]).await;
     let acme = reader("acme").await;
@@ -148,7 +153,7 @@ async fn invisible_tables_and_columns_are_unknown_in_a_plan() {
     let north = reader_under("acme", policy(Some(("account", "account")), &[]), account("north")).await;
     let maker = engine.session(&all).unwrap();
     let mut different = Vec::new();
-    for (sql, access, kind, told) in [
+    for (sql, access, kind, message) in [
         ("SELECT y FROM hidden", &acme, Kind::NotFound, "unknown table `hidden`"),
         ("SELECT 1 FROM calls WHERE y IN (SELECT y FROM hidden)", &acme, Kind::NotFound, "unknown table `hidden`"),
         ("SELECT y FROM public.hidden", &acme, Kind::NotFound, "unknown table `public.hidden`"),
@@ -163,31 +168,31 @@ async fn invisible_tables_and_columns_are_unknown_in_a_plan() {
         let plan = maker.unchecked_plan(sql).await.unwrap();
         for plan in [maker.optimized(&plan), plan] {
             let error = run(&engine.session(access).unwrap(), plan, None).await.expect_err(sql);
-            if error.kind() != kind || !error.message().starts_with(told) {
+            if error.kind() != kind || !error.message().starts_with(message) {
                 different.push(format!("{sql}: {error:?}"));
             }
         }
     }
     assert!(different.is_empty(), "{}", different.join("\n"));
-    // The row rules are those of the session that runs the plan.
+    // The row rules of the session that runs the plan apply, not those of the session that built it.
     let plan = maker.unchecked_plan("SELECT count(*), max(account) FROM calls").await.unwrap();
     assert_eq!(run(&engine.session(&north).unwrap(), plan, None).await.unwrap(), [["14", "north"]]);
-    // Columns are found by name after their positions have changed.
+    // Columns are found by name, although their positions differ between the two sessions.
     let plan = maker.unchecked_plan("SELECT y FROM calls WHERE event_id = 'acme-0003'").await.unwrap();
     for plan in [maker.optimized(&plan), plan] {
         assert_eq!(run(&engine.session(&narrow).unwrap(), plan, None).await.unwrap(), [["3"]]);
     }
 }
 
-/// An unknown plan node.
+/// A plan node that the server does not know.
 #[derive(Debug, PartialEq, Eq, Hash, PartialOrd)]
-struct Foreign {
+struct UnknownNode {
     input: LogicalPlan,
 }
 
-impl UserDefinedLogicalNodeCore for Foreign {
+impl UserDefinedLogicalNodeCore for UnknownNode {
     fn name(&self) -> &'static str {
-        "Foreign"
+        "UnknownNode"
     }
 
     fn inputs(&self) -> Vec<&LogicalPlan> {
@@ -203,7 +208,7 @@ impl UserDefinedLogicalNodeCore for Foreign {
     }
 
     fn fmt_for_explain(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
-        f.write_str("Foreign")
+        f.write_str("UnknownNode")
     }
 
     fn with_exprs_and_inputs(&self, _: Vec<Expr>, inputs: Vec<LogicalPlan>) -> datafusion::error::Result<Self> {
@@ -212,7 +217,7 @@ impl UserDefinedLogicalNodeCore for Foreign {
 }
 
 #[tokio::test]
-async fn tables_and_functions_inside_a_plan_are_never_run() {
+async fn tables_and_functions_inside_a_logical_plan_are_never_used() {
     let engine = engine().await;
     let session = engine.session(&reader("acme").await).unwrap();
     let schema = Arc::new(Schema::new(vec![Field::new("y", DataType::Int64, true)]));
@@ -222,18 +227,18 @@ async fn tables_and_functions_inside_a_plan_are_never_run() {
         || provider_as_source(Arc::new(MemTable::try_new(Arc::clone(&schema), vec![vec![rows.clone()]]).unwrap()));
     let scan = |name: &str| LogicalPlanBuilder::scan(name, table(), None).unwrap();
 
-    // A table of that name resolves to the session's table, not to the one in the plan.
+    // A table resolves to the session's table of the same name, not to the table inside the plan.
     let plan =
         scan("calls").aggregate(Vec::<Expr>::new(), vec![datafusion::functions_aggregate::expr_fn::max(col("y"))]);
     assert_eq!(run(&session, plan.unwrap().build().unwrap(), None).await.unwrap(), [["6"]]);
     let error = run(&session, scan("files").build().unwrap(), None).await.unwrap_err();
     assert_eq!((error.kind(), error.message()), (Kind::NotFound, "unknown table `files`"));
 
-    let node = Foreign { input: scan("calls").build().unwrap() };
+    let node = UnknownNode { input: scan("calls").build().unwrap() };
     let plan = LogicalPlan::Extension(Extension { node: Arc::new(node) });
     let error = run(&session, plan, None).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Forbidden, "{error:?}");
-    assert!(error.message().starts_with("the plan node Foreign is not allowed"), "{error:?}");
+    assert!(error.message().starts_with("the plan node UnknownNode is not allowed"), "{error:?}");
 
     let format = format_as_file_type(Arc::new(ParquetFormatFactory::new()));
     let input = scan("calls").build().unwrap();
@@ -243,26 +248,26 @@ async fn tables_and_functions_inside_a_plan_are_never_run() {
     assert_eq!((error.kind(), error.message()), (Kind::Forbidden, text.message()));
 
     let panics = create_udf(
-        "steal",
+        "unknown_function",
         vec![],
         DataType::Int64,
         Volatility::Volatile,
-        Arc::new(|_: &[ColumnarValue]| panic!("a function that the plan brought was called")),
+        Arc::new(|_: &[ColumnarValue]| panic!("a function inside the plan was called")),
     );
     let plan = scan("calls").project(vec![panics.call(vec![])]).unwrap().build().unwrap();
     let error = run(&session, plan, None).await.unwrap_err();
-    assert_eq!((error.kind(), error.message()), (Kind::Invalid, "Invalid function 'steal'"));
+    assert_eq!((error.kind(), error.message()), (Kind::Invalid, "Invalid function 'unknown_function'"));
     // A function in the plan resolves to the session's function of the same name.
     let upper = create_udf(
         "upper",
         vec![DataType::Utf8],
         DataType::Utf8,
         Volatility::Immutable,
-        Arc::new(|_: &[ColumnarValue]| panic!("a function that the plan brought was called")),
+        Arc::new(|_: &[ColumnarValue]| panic!("a function inside the plan was called")),
     );
     let plan = LogicalPlanBuilder::empty(true).project(vec![upper.call(vec![lit("a")])]).unwrap().build().unwrap();
     assert_eq!(run(&session, plan, None).await.unwrap(), [["A"]]);
-    // The engine's own functions, without our limits.
+    // A function of the engine without our size limit resolves to the session's function, which has the limit.
     let functions = SessionStateDefaults::default_scalar_functions();
     let repeat = functions.iter().find(|function| function.name() == "repeat").unwrap();
     let call = repeat.call(vec![lit("x"), lit(2_000_000_000_i64)]);
@@ -271,7 +276,7 @@ async fn tables_and_functions_inside_a_plan_are_never_run() {
 }
 
 #[tokio::test]
-async fn filters_and_limits_inside_a_scan_hold() {
+async fn filters_and_limits_inside_a_scan_are_applied() {
     let engine = engine().await;
     let session = engine.session(&reader("acme").await).unwrap();
     let maker = engine.session(&reader("coda").await).unwrap();
@@ -280,10 +285,10 @@ async fn filters_and_limits_inside_a_scan_hold() {
         plan = input;
     }
     let LogicalPlan::TableScan(mut scan) = plan else { panic!("{plan}") };
-    let place = scan.source.schema().index_of("y").unwrap();
-    scan.projection = Some(vec![place]);
+    let index = scan.source.schema().index_of("y").unwrap();
+    scan.projection = Some(vec![index]);
     scan.projected_schema = Arc::new(
-        DFSchema::try_from_qualified_schema("calls", &scan.source.schema().project(&[place]).unwrap()).unwrap(),
+        DFSchema::try_from_qualified_schema("calls", &scan.source.schema().project(&[index]).unwrap()).unwrap(),
     );
     scan.filters = vec![col("calls.y").eq(lit(3_i64)).and(col("calls.region").is_not_null())];
     scan.fetch = Some(2);
@@ -291,16 +296,16 @@ async fn filters_and_limits_inside_a_scan_hold() {
 }
 
 #[test]
-fn size_and_depth_of_plans_are_bounded() {
-    // Building and dropping the plan takes a stack as deep as the plan.
+fn size_and_depth_of_logical_plans_are_limited() {
+    // Building and dropping such a deep plan recurses, and needs a larger stack than a test thread has.
     let thread = std::thread::Builder::new().stack_size(256 << 20).spawn(|| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(bounds());
+        runtime.block_on(exceed_plan_limits());
     });
     thread.unwrap().join().unwrap();
 }
 
-async fn bounds() {
+async fn exceed_plan_limits() {
     let engine = engine_with(QueryConfig { sql_bytes_max: 2_000, ..config() }).await;
     let session = engine.session(&reader("acme").await).unwrap();
     let project = |expr: Expr| LogicalPlanBuilder::empty(true).project(vec![expr.alias("x")]).unwrap().build().unwrap();
@@ -312,17 +317,17 @@ async fn bounds() {
         let table = provider_as_source(Arc::new(MemTable::try_new(Arc::new(schema), vec![vec![]]).unwrap()));
         plan.cross_join(LogicalPlanBuilder::scan(format!("t{number}"), table, None).unwrap().build().unwrap()).unwrap()
     });
-    for (plan, told) in [
+    for (plan, message) in [
         (project(chain(2_000)), "the statement chains more than 600 operators"),
         (deep.build().unwrap(), "the plan is nested too deeply"),
         (scans.build().unwrap(), "the statement names more than 100 tables"),
-        (project(lit("x".repeat(3_000))), "the literals of the plan have 3000 bytes, more than 2000"),
+        (project(lit("x".repeat(3_000))), "the literals of the plan have 3000 bytes, but at most 2000 are allowed"),
     ] {
-        let error = run(&session, plan, None).await.expect_err(told);
+        let error = run(&session, plan, None).await.expect_err(message);
         assert_eq!(error.kind(), Kind::Limited, "{error:?}");
-        assert!(error.message().starts_with(told), "{error:?}");
+        assert!(error.message().starts_with(message), "{error:?}");
     }
-    // SQL of a few hundred bytes whose plan doubles with each WITH query is refused before planning.
+    // A short statement whose plan doubles with each WITH query is refused before planning.
     let acme = reader("acme").await;
     let doubled = |steps: usize, from: &str| {
         let ctes: String =
@@ -339,7 +344,7 @@ async fn bounds() {
         assert_eq!(error.kind(), Kind::Limited, "{error:?}");
         assert!(error.message().contains("WITH queries are expanded"), "{error:?}");
     }
-    // The same as a logical plan.
+    // A logical plan that doubles with each UNION is refused as well.
     let mut plan = project(lit(1_i64));
     for _ in 0..25 {
         let (left, right) = (LogicalPlanBuilder::from(plan.clone()), LogicalPlanBuilder::from(plan));

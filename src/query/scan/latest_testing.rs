@@ -1,8 +1,8 @@
-//! Test support for tables of newest versions: orders that change, tenants that share their keys, and an oracle.
+//! Test support for tables that show latest versions: orders that change, tenants with the same keys, and a simple
+//! implementation with which to compare results.
 //!
-//! A version that must stay hidden is built to be detected, like a row of another tenant: a superseded one has the
-//! amount 20 (so that `1 / (amount - 20)` fails on it), a note that is not a number, and a state that no newest version
-//! has.
+//! A query that evaluates an expression on a superseded version is detected. In such a version the amount is 20, so
+//! `1 / (amount - 20)` fails. The note is not a number, so a cast fails with its text. No latest version has its state.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -19,7 +19,7 @@ use crate::query::testing::{NEW_YEAR, config};
 use crate::telemetry::Metrics;
 use crate::tenancy::{Access, Scope};
 
-/// One version of an order line.
+/// One version of a row of the table `orders`.
 #[derive(Debug, Clone, PartialEq)]
 pub(in crate::query) struct Change {
     pub(in crate::query) tenant: &'static str,
@@ -28,7 +28,7 @@ pub(in crate::query) struct Change {
     pub(in crate::query) position: Option<i64>,
     pub(in crate::query) received: i64,
     pub(in crate::query) id: String,
-    /// The day of the change, which determines its file.
+    /// The number of days from the new year to the change. It determines the file of the version.
     pub(in crate::query) day: i64,
     pub(in crate::query) account: &'static str,
     pub(in crate::query) state: &'static str,
@@ -37,7 +37,7 @@ pub(in crate::query) struct Change {
     pub(in crate::query) deleted: Option<bool>,
 }
 
-/// A version that may be visible if it is the newest.
+/// Creates a version of an order that is visible if it is the latest.
 pub(in crate::query) fn change(order: &'static str, position: i64, state: &'static str) -> Change {
     Change {
         tenant: "acme",
@@ -55,12 +55,12 @@ pub(in crate::query) fn change(order: &'static str, position: i64, state: &'stat
     }
 }
 
-/// A superseded version.
+/// Creates a version that must stay hidden, because the test also adds a later one.
 pub(in crate::query) fn old(order: &'static str, position: i64) -> Change {
     Change { amount: 20, note: "zebra", ..change(order, position, "overtaken") }
 }
 
-/// The `latest` declaration of most tests.
+/// Returns the `latest` declaration of most tests.
 pub(in crate::query) fn by_order() -> LatestConfig {
     latest(&["order_id"], "position")
 }
@@ -70,20 +70,24 @@ pub(in crate::query) fn latest(key: &[&str], by: &str) -> LatestConfig {
     LatestConfig { key, by: by.to_owned(), deleted: Some("deleted".to_owned()) }
 }
 
-/// The oracle: the newest version of each key, without deleted keys.
-pub(in crate::query) fn newest(changes: &[Change], key: impl Fn(&Change) -> String, by_position: bool) -> Vec<Change> {
-    let mut newest: BTreeMap<(&str, String), &Change> = BTreeMap::new();
+/// Computes the latest version of each key, without deleted keys. Tests compare query results with it.
+pub(in crate::query) fn latest_of(
+    changes: &[Change],
+    key: impl Fn(&Change) -> String,
+    by_position: bool,
+) -> Vec<Change> {
+    let mut latest: BTreeMap<(&str, String), &Change> = BTreeMap::new();
     for change in changes {
         let rank = |change: &Change| {
             let by = if by_position { change.position } else { Some(change.received) };
             (by, change.received, change.id.clone())
         };
-        let known = newest.entry((change.tenant, key(change))).or_insert(change);
+        let known = latest.entry((change.tenant, key(change))).or_insert(change);
         if rank(change) > rank(known) {
             *known = change;
         }
     }
-    newest.into_values().filter(|change| change.deleted != Some(true)).cloned().collect()
+    latest.into_values().filter(|change| change.deleted != Some(true)).cloned().collect()
 }
 
 fn orders(latest: LatestConfig) -> TableConfig {
@@ -123,7 +127,8 @@ fn orders(latest: LatestConfig) -> TableConfig {
     }
 }
 
-/// The event of a change. Keys of other types are derived from the line, other order columns from the position.
+/// Creates the event of a change. Key columns of other types are derived from the line, and order columns of other
+/// types from the position.
 fn event(change: &Change) -> Value {
     let day = |days: i64| chrono::DateTime::from_timestamp_micros(NEW_YEAR + days * DAY).unwrap().date_naive();
     json!({
@@ -137,7 +142,7 @@ fn event(change: &Change) -> Value {
     })
 }
 
-/// A lake in memory with the table `orders`.
+/// Creates a lake in memory with the table `orders`, and writes each of `commits`.
 pub(in crate::query) async fn lake(latest: LatestConfig, commits: &[&[Change]]) -> Arc<Tables> {
     let lake = LakeConfig { url: "memory:///".to_owned(), row_group_rows_max: 128, ..LakeConfig::default() };
     let store = Store::open(&lake).unwrap();
@@ -150,7 +155,7 @@ pub(in crate::query) async fn lake(latest: LatestConfig, commits: &[&[Change]]) 
     tables
 }
 
-/// Commits changes in the order in which they were received.
+/// Writes `changes`, in this order, as one commit.
 pub(in crate::query) async fn commit(tables: &Tables, changes: &[Change]) {
     let table = &tables["orders"];
     let received = |change: &Change| -> Micros { NEW_YEAR + change.received * SECOND };
@@ -172,29 +177,31 @@ pub(in crate::query) async fn commit(tables: &Tables, changes: &[Change]) {
     table.commit(files, Vec::new()).await.unwrap();
 }
 
-/// An engine over these tables with the limits of the tests.
+/// Creates an engine over `tables` with the limits of most tests.
 pub(in crate::query) fn engine(tables: &Arc<Tables>) -> Arc<Engine> {
     engine_with(tables, config())
 }
 
+/// Creates an engine over `tables` with other limits.
 pub(in crate::query) fn engine_with(tables: &Arc<Tables>, config: QueryConfig) -> Arc<Engine> {
     Engine::new(Arc::clone(tables), config, Clock::System, Arc::new(Metrics::default())).unwrap()
 }
 
-/// A reader of `tenant` that sees all of `orders`.
+/// Creates a reader of `tenant` who may see all columns of `orders`.
 pub(in crate::query) async fn reader(tenant: &str) -> Access {
     reader_under(tenant, PolicyConfig::default(), "").await
 }
 
-/// A reader under a policy, with the claim `account`.
+/// Creates a reader of `tenant` with a policy and the claim `account`.
 pub(in crate::query) async fn reader_under(tenant: &str, policy: PolicyConfig, account: &str) -> Access {
     let policy = BTreeMap::from([("orders".to_owned(), policy)]);
     let claims = json!({ "account": account });
     crate::tenancy::testing::access_under(Some(tenant), &[Scope::Read], &policy, claims).await
 }
 
-/// A policy with sub-accounts by `column`, and a list of columns (empty: all).
-pub(in crate::query) fn split(column: &str, columns: &[&str]) -> PolicyConfig {
+/// Creates a policy that shows only the rows whose `column` equals the claim `account`. `columns` lists the visible
+/// columns; an empty list means all.
+pub(in crate::query) fn sub_account_policy(column: &str, columns: &[&str]) -> PolicyConfig {
     let rule = RowRuleConfig { column: column.to_owned(), claim: "account".to_owned(), required: true };
     PolicyConfig { columns: columns.iter().map(|column| (*column).to_owned()).collect(), rows: vec![rule] }
 }

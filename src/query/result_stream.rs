@@ -1,17 +1,18 @@
-//! The result of a running query: batches in the declared schema, until the rows end or a limit is reached.
-//!
-//! In: the engine's stream. Out: the same rows as [`ResultStream::batches`].
+//! The result of a running query: a stream of batches in the declared schema, which ends after the last row or at a
+//! limit. A task on the query runtime reads the engine's stream, and the endpoint reads [`ResultStream::batches`].
 //!
 //! ```text
 //!   query runtime: plan ─► limits ─► declared schema ─► channel of a few batches ─┬─► endpoint's runtime: ResultStream
 //!                                                   └─► how it ended ─────────────┘
 //! ```
 //!
-//! **Invariant:** whatever ends the query (the last row, a limit, an error, a cancel, a drop) first frees the plan and
-//! its memory, then the slot and the entry in the list of running queries, and only then notifies the reader.
-//! **Invariant:** limits apply whether or not the reader reads: a slow reader holds at most [`BATCHES_AHEAD`] batches,
-//! and no plan and no slot beyond `query.time_max`.
+//! **Invariant:** when a query ends, its plan and memory are freed first, then its slot and its entry in the list of
+//! running queries. Only then is the reader notified. This holds for every reason to end: the last row, a limit, an
+//! error, a cancellation, or a dropped reader.
+//! **Invariant:** limits apply even if the reader is slow. At most [`BATCHES_AHEAD`] batches wait for it, and the plan
+//! and the slot are freed after `query.time_max`.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::SchemaRef;
 use datafusion::execution::SendableRecordBatchStream;
+use futures::stream::BoxStream;
 use futures::{StreamExt as _, stream};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
@@ -28,26 +30,39 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::clock::Micros;
 use crate::config::QueryConfig;
 use crate::error::{Error, Result};
-use crate::query::error::of_engine;
-use crate::query::request::engine::QueryTicket;
-use crate::query::request::query_runtime::{QueryRuntime, stopped};
-use crate::query::request::session::ResultStream;
+use crate::query::error::from_engine;
+use crate::query::query_runtime::{QueryRuntime, stopped};
+use crate::query::running_queries::{QueryId, QueryTicket};
 use crate::supervise::catch_future;
 use crate::telemetry::QueryOutcome;
 
-/// The number of batches that are computed ahead of the reader.
+/// The maximum number of batches that are computed ahead of the reader.
 const BATCHES_AHEAD: usize = 2;
 
-/// The deadline of a query, and the error for missing it.
+/// A running query. Dropping it stops the plan and frees its slot and memory.
+pub struct ResultStream {
+    /// The id with which the caller can cancel the query.
+    pub id: QueryId,
+    /// When the query ends at the latest. The endpoint must then disconnect a client that has stopped reading (see
+    /// `flight/unread_stream.rs`).
+    pub deadline: Instant,
+    /// The batches, in exactly the schema that was declared. If the query exceeds its time, row or memory limit, the
+    /// last item is a `Limited` error.
+    pub batches: BoxStream<'static, Result<RecordBatch>>,
+}
+
+/// The deadline of a query, and what determined it.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::query) struct QueryDeadline {
     at: Instant,
     time_max: Duration,
+    /// True if the token expires before `query.time_max` has passed.
     token_expires: bool,
 }
 
 impl QueryDeadline {
-    /// `query.time_max` after `started`, or after `token_left` if the token expires earlier.
+    /// Returns the deadline of a query that started at `started`: when `query.time_max` has passed, or when the token
+    /// expires in `token_left` microseconds, whichever is earlier.
     pub(in crate::query) fn new(started: Instant, token_left: Micros, config: &QueryConfig) -> Self {
         let token_left = Duration::from_micros(u64::try_from(token_left).unwrap_or(0));
         let (time_max, limit) = (config.time_max, started + config.time_max);
@@ -57,7 +72,7 @@ impl QueryDeadline {
         }
     }
 
-    /// Waits for `work` until the deadline.
+    /// Waits for `work`, and fails at the deadline.
     pub(in crate::query) async fn limit<T>(self, work: impl Future<Output = Result<T>>) -> Result<T> {
         timeout_at(self.at, work).await.unwrap_or_else(|_| Err(self.error()))
     }
@@ -73,7 +88,7 @@ impl QueryDeadline {
     }
 }
 
-/// A query running on the query runtime.
+/// A query that runs on the query runtime.
 struct RunningPlan {
     batches: SendableRecordBatchStream,
     schema: SchemaRef,
@@ -84,17 +99,17 @@ struct RunningPlan {
     ticket: QueryTicket,
 }
 
-/// The reader's side.
+/// The reader's end of the channel.
 struct Reader {
     batches: mpsc::Receiver<RecordBatch>,
-    /// How the query ended; the reader takes it once.
+    /// The channel that delivers the outcome of the query. `None` once the reader has received it.
     end: Option<oneshot::Receiver<Result<()>>>,
     stop: CancellationToken,
-    /// Dropping this ends the run.
-    _run: AbortOnDropHandle<()>,
+    /// The task on the query runtime, which ends when this handle is dropped.
+    _task: AbortOnDropHandle<()>,
 }
 
-/// Starts returning `batches`.
+/// Starts a task that reads `batches` within the limits, and returns the stream of its results.
 pub(in crate::query) fn start(
     runtime: &QueryRuntime,
     batches: SendableRecordBatchStream,
@@ -104,19 +119,19 @@ pub(in crate::query) fn start(
     config: QueryConfig,
 ) -> ResultStream {
     let (id, stop, ends) = (ticket.id, ticket.stop.clone(), deadline.at);
-    let run =
+    let running =
         RunningPlan { batches, schema, deadline, rows_left: config.rows_max, too_many_rows: false, config, ticket };
     let (sender, receiver) = mpsc::channel(BATCHES_AHEAD);
     let (ended, end) = oneshot::channel();
-    let run = runtime.spawn(run.until_end(sender, ended));
-    let reader = Reader { batches: receiver, end: Some(end), stop, _run: run };
+    let task = runtime.spawn(running.run(sender, ended));
+    let reader = Reader { batches: receiver, end: Some(end), stop, _task: task };
     let batches = stream::unfold(reader, |mut reader| async move { Some((reader.next().await?, reader)) });
     ResultStream { id, deadline: ends, batches: batches.boxed() }
 }
 
 impl Reader {
-    /// The next batch, or the error that ended the query. Batches that were ready before a limit are still returned;
-    /// nothing is returned after a cancel.
+    /// Returns the next batch, or the error that ended the query. Batches that were computed before a limit was reached
+    /// are still returned. After a cancellation, no batch is returned.
     async fn next(&mut self) -> Option<Result<RecordBatch>> {
         while let Some(batch) = self.batches.recv().await {
             if !self.stop.is_cancelled() {
@@ -126,7 +141,7 @@ impl Reader {
         match self.end.take()?.await {
             Ok(Ok(())) => None,
             Ok(Err(error)) => Some(Err(error)),
-            // The runtime has stopped and dropped the run.
+            // The runtime has stopped and dropped the task.
             Err(_) => Some(Err(stopped())),
         }
     }
@@ -134,16 +149,16 @@ impl Reader {
 
 impl RunningPlan {
     /// Sends all batches, then the outcome.
-    async fn until_end(mut self, sender: mpsc::Sender<RecordBatch>, ended: oneshot::Sender<Result<()>>) {
-        let outcome = self.hand_out(&sender).await;
+    async fn run(mut self, sender: mpsc::Sender<RecordBatch>, ended: oneshot::Sender<Result<()>>) {
+        let outcome = self.send_batches(&sender).await;
         let Self { batches, ticket, .. } = self;
         drop(batches);
         ticket.end(outcome.as_ref().err().map_or(QueryOutcome::Ok, QueryOutcome::from));
-        // Without a reader nobody needs the outcome.
+        // If the reader is gone, the outcome is not needed.
         let _ = ended.send(outcome);
     }
 
-    async fn hand_out(&mut self, sender: &mpsc::Sender<RecordBatch>) -> Result<()> {
+    async fn send_batches(&mut self, sender: &mpsc::Sender<RecordBatch>) -> Result<()> {
         while let Some(batch) = self.next().await {
             let batch = batch?;
             let rows = batch.num_rows();
@@ -161,7 +176,8 @@ impl RunningPlan {
         Ok(())
     }
 
-    /// The next batch. Rows up to the limit are returned before the error.
+    /// Returns the next batch in the declared schema. Exactly `query.rows_max` rows are returned before the error for
+    /// too many rows.
     async fn next(&mut self) -> Option<Result<RecordBatch>> {
         if self.too_many_rows {
             return Some(Err(Error::limited(format!(
@@ -186,10 +202,10 @@ impl RunningPlan {
         Some(self.conform(&batch))
     }
 
-    /// The next batch that has rows.
+    /// Returns the next batch that has rows, as the engine produced it.
     async fn pull(&mut self) -> Option<Result<RecordBatch>> {
         loop {
-            // A stream that is always ready would never let the timer fire.
+            // The deadline is checked here because `timeout_at` never polls its timer while the stream is always ready.
             if Instant::now() >= self.deadline.at {
                 return Some(Err(self.deadline.error()));
             }
@@ -203,14 +219,15 @@ impl RunningPlan {
                 Err(_) => return Some(Err(self.deadline.error())),
                 Ok(Err(panic)) => return Some(Err(Error::internal("the query panicked").with_source(panic))),
                 Ok(Ok(None)) => return None,
-                Ok(Ok(Some(Err(fault)))) => return Some(Err(of_engine(fault, &self.config))),
+                Ok(Ok(Some(Err(error)))) => return Some(Err(from_engine(error, &self.config))),
                 Ok(Ok(Some(Ok(batch)))) if batch.num_rows() == 0 => {}
                 Ok(Ok(Some(Ok(batch)))) => return Some(Ok(batch)),
             }
         }
     }
 
-    /// Converts a batch to the declared schema: the engine's may differ in nullability, metadata and inner types.
+    /// Converts a batch to the declared schema. The engine's schema may differ in nullability, metadata and the types
+    /// of nested fields.
     fn conform(&self, batch: &RecordBatch) -> Result<RecordBatch> {
         let exact = CastOptions { safe: false, ..CastOptions::default() };
         let columns = batch.columns().iter().zip(self.schema.fields()).map(|(column, field)| {
@@ -225,6 +242,12 @@ impl RunningPlan {
             .collect::<Result<Vec<_>, _>>()
             .and_then(|columns| RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options))
             .map_err(|error| Error::internal("the result does not match its declared schema").with_source(error))
+    }
+}
+
+impl fmt::Debug for ResultStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResultStream").field("id", &self.id).finish_non_exhaustive()
     }
 }
 

@@ -1,4 +1,4 @@
-//! Quarantines in SQL: they show the open entries of one tenant, and no closing rows.
+//! Tests of quarantines in SQL: a quarantine shows only the tenant's open entries, and no closing rows.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -16,7 +16,7 @@ use crate::query::testing::{NEW_YEAR, ask, config};
 use crate::tenancy::Scope;
 use crate::tenancy::testing::access;
 
-/// (tenant, seconds, id, the id that it closes)
+/// A row of the quarantine: tenant, time in seconds, id, and the id of the entry that the row closes.
 type Row = (&'static str, i64, &'static str, Option<&'static str>);
 
 fn contract() -> Contract {
@@ -54,7 +54,7 @@ fn batch(contract: &Contract, rows: &[Row]) -> EventBatch {
 }
 
 #[tokio::test]
-async fn a_quarantine_shows_open_entries_only() {
+async fn quarantine_shows_only_open_entries() {
     let (contract, lake) = (Arc::new(contract()), LakeConfig { url: "memory:///".to_owned(), ..LakeConfig::default() });
     let table = Table::open(&Store::open(&lake).unwrap(), contract.clone(), &lake).await.unwrap();
     let files: [&[Row]; 3] = [
@@ -70,7 +70,7 @@ async fn a_quarantine_shows_open_entries_only() {
     let tables = Arc::new(BTreeMap::from([(name.clone(), table)]));
     let engine = Engine::new(tables, config(), Clock::System, Arc::default()).unwrap();
     let cases: [(&str, &str, &[&str]); 9] = [
-        // An entry stays open if another tenant, or a row with another time, closes it.
+        // A closing row of another tenant, or with another time, does not close an entry.
         (
             "acme",
             "SELECT quarantine_id || extract(day FROM event_time) FROM calls_quarantine ORDER BY 1",

@@ -1,5 +1,5 @@
-//! The query threads: queries run there, end when their caller drops them, and hold no memory for a client that stops
-//! reading.
+//! Tests of the query threads: queries run on them, end when their caller drops them, and hold no memory for a client
+//! that stops reading.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,83 +15,87 @@ use crate::error::{Error, Kind, Result};
 use crate::query::OperatorQuery;
 use crate::query::testing::{ask, config, engine, engine_with, idle, reader};
 
-/// A timeout that only a hang reaches.
-const PROMISED: Duration = Duration::from_secs(60);
+/// A timeout that a test reaches only if something hangs.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 #[tokio::test]
 async fn work_runs_on_threads_of_lower_priority() {
     let runtime = QueryRuntime::start(2).unwrap();
-    let told = runtime.run(async { Ok((std::thread::current().name().map(str::to_owned), nice())) }).await.unwrap();
-    assert_eq!(told, (Some("query".to_owned()), nice().map(|own| (own + 5).min(19))));
+    let thread = runtime.run(async { Ok((std::thread::current().name().map(str::to_owned), nice())) }).await.unwrap();
+    assert_eq!(thread, (Some("query".to_owned()), nice().map(|own| (own + 5).min(19))));
     let blocking = runtime.run(async {
         let nice = tokio::task::spawn_blocking(nice).await;
         nice.map_err(|error| Error::internal("no blocking thread").with_source(error))
     });
-    assert_eq!(blocking.await.unwrap(), nice().map(|own| (own + 5).min(19)), "blocking parts as well");
+    assert_eq!(
+        blocking.await.unwrap(),
+        nice().map(|own| (own + 5).min(19)),
+        "threads for blocking work also have the lower priority"
+    );
 }
 
-/// The nice value of this thread, where the system reports it.
+/// Returns the nice value of this thread, or `None` if the system does not report it.
 fn nice() -> Option<i64> {
     let stat = std::fs::read_to_string("/proc/thread-self/stat").ok()?;
-    // The name in parentheses may hold spaces; the nice value is the 19th field overall.
+    // The second field is the name in parentheses, which may contain spaces. The nice value is the 19th field.
     stat.rsplit_once(") ")?.1.split(' ').nth(16)?.parse().ok()
 }
 
 #[tokio::test]
 async fn dropped_work_ends_and_a_panic_is_an_error() {
     let runtime = QueryRuntime::start(1).unwrap();
-    let (held, dropped) = oneshot::channel::<()>();
+    let (guard, dropped) = oneshot::channel::<()>();
     let endless = runtime.run(async move {
-        let _held = held;
+        let _guard = guard;
         std::future::pending::<Result<()>>().await
     });
     assert!(timeout(Duration::from_millis(1), endless).await.is_err());
-    assert!(timeout(PROMISED, dropped).await.unwrap().is_err(), "the work was dropped");
+    assert!(timeout(TIMEOUT, dropped).await.unwrap().is_err(), "the work was dropped");
     let panicked = runtime.run(async { panic!("a bug") as Result<()> }).await.unwrap_err();
     assert_eq!(panicked.kind(), Kind::Internal);
-    assert_eq!(runtime.run(async { Ok(1) }).await.unwrap(), 1, "and the thread continues");
+    assert_eq!(runtime.run(async { Ok(1) }).await.unwrap(), 1, "the thread continues after a panic");
 }
 
 #[tokio::test]
-async fn stop_returns_at_once() {
+async fn stop_does_not_wait_for_busy_threads() {
     let runtime = QueryRuntime::start(1).unwrap();
-    let (began, begun) = oneshot::channel();
-    let free = Arc::new(AtomicBool::new(false));
-    let (busy, flag) = (Arc::clone(&free), free);
+    let (started, start) = oneshot::channel();
+    let may_end = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&may_end);
     let work = runtime.spawn(async move {
-        let _ = began.send(());
-        while !busy.load(Ordering::Relaxed) {
+        let _ = started.send(());
+        while !flag.load(Ordering::Relaxed) {
             std::thread::yield_now();
         }
     });
-    begun.await.unwrap();
+    start.await.unwrap();
     runtime.stop();
     assert_eq!(runtime.run(async { Ok(()) }).await.unwrap_err().kind(), Kind::Unavailable);
-    flag.store(true, Ordering::Relaxed);
+    may_end.store(true, Ordering::Relaxed);
     drop(work);
 }
 
 #[tokio::test]
-async fn stopped_engine_returns_unavailable() {
+async fn queries_fail_with_unavailable_after_a_stop() {
     let engine = engine().await;
     let acme = reader("acme").await;
     let session = engine.session(&acme).unwrap();
     let planned = session.plan("SELECT value FROM range(0, 1000000000000)").await.unwrap();
-    let mut answer = session.run(&planned, None).await.unwrap();
-    assert!(answer.batches.next().await.unwrap().is_ok());
+    let mut result = session.run(&planned, None).await.unwrap();
+    assert!(result.batches.next().await.unwrap().is_ok());
     engine.stop();
     let last = loop {
-        match timeout(PROMISED, answer.batches.next()).await.unwrap() {
+        match timeout(TIMEOUT, result.batches.next()).await.unwrap() {
             Some(Ok(_)) => {}
             other => break other,
         }
     };
     assert_eq!(last.unwrap().unwrap_err().kind(), Kind::Unavailable);
-    assert!(answer.batches.next().await.is_none());
+    assert!(result.batches.next().await.is_none());
     assert_eq!(ask(&engine, &acme, "SELECT 2").await.unwrap_err().kind(), Kind::Unavailable);
-    let whole = OperatorQuery::new(Arc::clone(&engine), 10, 1 << 20);
-    assert_eq!(whole.ask("SELECT 1").await.unwrap_err().kind(), Kind::Unavailable);
-    timeout(PROMISED, idle(&engine)).await.unwrap();
+    let operator = OperatorQuery::new(Arc::clone(&engine), 10, 1 << 20);
+    assert_eq!(operator.run("SELECT 1").await.unwrap_err().kind(), Kind::Unavailable);
+    timeout(TIMEOUT, idle(&engine)).await.unwrap();
 }
 
 #[tokio::test]
@@ -102,17 +106,17 @@ async fn slot_of_a_stalled_reader_is_freed_at_the_deadline() {
     let acme = reader("acme").await;
     let session = engine.session(&acme).unwrap();
     let planned = session.plan("SELECT value FROM range(0, 1000000000000)").await.unwrap();
-    let mut answer = session.run(&planned, None).await.unwrap();
-    timeout(PROMISED, idle(&engine)).await.expect("the slot is free although nothing was read");
+    let mut result = session.run(&planned, None).await.unwrap();
+    timeout(TIMEOUT, idle(&engine)).await.expect("the slot is freed although the client has read nothing");
     assert_eq!(ask(&engine, &acme, "SELECT 1").await.unwrap(), [["1"]]);
     let mut batches = 0;
     let end = loop {
-        match answer.batches.next().await {
+        match result.batches.next().await {
             Some(Ok(_)) => batches += 1,
             other => break other,
         }
     };
-    assert_eq!(batches, 2, "the batches computed ahead");
+    assert_eq!(batches, 2, "the client still gets the batches that were computed ahead");
     let error = end.unwrap().unwrap_err();
     assert_eq!(error.kind(), Kind::Limited);
     assert!(error.message().contains("query.time_max"), "{error:?}");

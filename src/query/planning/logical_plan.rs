@@ -1,15 +1,17 @@
-//! Binds a logical plan that a caller passes instead of SQL text.
-//!
-//! In: a checked plan, and the session's view. Out: the same plan over the tables and functions of this session.
+//! Binds a logical plan, which a caller sends instead of SQL text, to the tables and functions of the session.
 //!
 //! ```text
-//!   table scan      ─► the session's table of that name; if missing: unknown table
-//!   table function  ─► value series are kept; freshness of the session's own table; all others: unknown table
-//!   function        ─► the session's function of that name; if missing: refused
+//!   in the plan                    after binding
+//!   table scan                  ─► the session's table of the same name, or the error "unknown table"
+//!   generate_series(…)          ─► unchanged
+//!   freshness('table')          ─► the freshness of the session's table
+//!   any other table function    ─► the error "unknown table"
+//!   function                    ─► the session's function of the same name, or an error
 //! ```
 //!
-//! **Invariant:** a plan runs only the tables and functions of the session, never those that it carries, and no files.
-//! A plan that was built in the session of another tenant reads this session's tables, and never the other tenant's.
+//! **Invariant:** a plan reads only the session's tables and calls only the session's functions. It never uses a table
+//! or function that it carries, and reads no files. A plan that was built in another tenant's session reads the tables
+//! of this session, never those of the other tenant.
 //! **Invariant:** columns are resolved by name. A column that this session does not see is unknown everywhere in the
 //! plan.
 
@@ -33,26 +35,28 @@ use datafusion::logical_expr::{
 };
 
 use crate::error::{Error, did_you_mean};
+use crate::query::catalog::unknown_table;
 use crate::query::functions::freshness::FreshnessRow;
 use crate::query::functions::function_limits;
-use crate::query::request::planner::{PlanningView, unknown_table};
+use crate::query::planning::planning_view::PlanningView;
 
-/// The names that a plan uses.
-pub(in crate::query) struct Names {
+/// The names that a plan refers to.
+pub(in crate::query) struct PlanNames {
+    /// The names of tables and table functions.
     tables: BTreeSet<TableReference>,
-    /// Recursive queries, whose inner part reads the rows of the previous iteration.
+    /// The names of recursive queries. The inner part of such a query reads the previous iteration's rows by this name.
     recursive: BTreeSet<String>,
 }
 
-/// The meaning of a plan's names in a session.
+/// The session's tables and functions that replace those of a plan.
 pub(in crate::query) struct Bindings<'a> {
     view: &'a PlanningView,
     tables: HashMap<TableReference, Arc<dyn TableSource>>,
     recursive: BTreeSet<String>,
 }
 
-impl Names {
-    /// Names of tables and table functions.
+impl PlanNames {
+    /// Collects the names in `plan`.
     pub(in crate::query) fn of(plan: &LogicalPlan) -> Result<Self> {
         let mut names = Self { tables: BTreeSet::new(), recursive: BTreeSet::new() };
         plan.apply_with_subqueries(|node| {
@@ -81,55 +85,55 @@ impl Names {
 }
 
 impl Bindings<'_> {
-    /// The plan over the tables and functions of the session.
+    /// Returns the plan with the session's tables and functions in place of its own.
     pub(in crate::query) fn rebind(&self, plan: &LogicalPlan) -> Result<LogicalPlan> {
-        Ok(plan.clone().transform_up_with_subqueries(|node| self.node(node))?.data)
+        Ok(plan.clone().transform_up_with_subqueries(|node| self.rebind_node(node))?.data)
     }
 
-    /// Binds one node to this session's tables and functions. Its inputs are bound already.
-    fn node(&self, node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
+    /// Rebinds one node, whose inputs are rebound already.
+    fn rebind_node(&self, node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
         let names = NamePreserver::new(&node);
         let node = node.map_expressions(|expr| {
             let name = names.save(&expr);
-            Ok(expr.transform_up(|expr| self.function(expr))?.update_data(|expr| name.restore(expr)))
+            Ok(expr.transform_up(|expr| self.rebind_function(expr))?.update_data(|expr| name.restore(expr)))
         })?;
         let node = match node.data {
-            LogicalPlan::TableScan(scan) => self.scan(scan)?,
-            // EXPLAIN shows the plan as bound here, not as the session that built it saw it.
+            LogicalPlan::TableScan(scan) => self.rebind_scan(scan)?,
+            // EXPLAIN shows the rebound plan, not the one that the caller's session built.
             LogicalPlan::Explain(explain) => LogicalPlan::Explain(Explain {
                 stringified_plans: vec![explain.plan.to_stringified(PlanType::InitialLogicalPlan)],
                 logical_optimization_succeeded: false,
                 ..explain
             }),
-            // Columns may have other types here or be missing; a node that uses a missing column fails.
+            // In this session a column may have another type or be missing. A node that uses a missing column fails.
             node => node.recompute_schema()?,
         };
         Ok(Transformed::yes(node))
     }
 
-    fn scan(&self, scan: TableScan) -> Result<LogicalPlan> {
+    fn rebind_scan(&self, scan: TableScan) -> Result<LogicalPlan> {
         let given = source_as_provider(&scan.source)?;
-        let source = match self.computed(&scan, &given)? {
+        let source = match self.non_catalog_source(&scan, &given)? {
             Some(source) => source,
             None => match self.tables.get(&scan.table_name) {
                 Some(source) => Arc::clone(source),
                 None => return Err(refused(unknown_table(&scan.table_name, &self.view.tables))),
             },
         };
-        let names = scan.projection.as_ref().map(|places| places.iter().map(|place| named(&scan, *place)));
-        let names = names.map(Iterator::collect::<Result<Vec<_>>>).transpose()?;
+        let columns = scan.projection.as_ref().map(|indexes| indexes.iter().map(|index| column_name(&scan, *index)));
+        let columns = columns.map(Iterator::collect::<Result<Vec<_>>>).transpose()?;
         let (name, mut rows) =
             (scan.table_name.clone(), LogicalPlanBuilder::scan(scan.table_name.clone(), Arc::clone(&source), None)?);
-        // Tables treat filters and a limit inside a scan as hints. As nodes above the scan they always apply.
+        // Tables treat the filters and the limit of a scan as hints. Nodes above the scan always apply them.
         if let Some(filter) = conjunction(scan.filters) {
             rows = rows.filter(filter)?;
         }
-        if let Some(names) = names {
-            let shown = source.schema();
-            let columns = names.into_iter().map(|column| match shown.index_of(&column) {
+        if let Some(columns) = columns {
+            let visible = source.schema();
+            let columns = columns.into_iter().map(|column| match visible.index_of(&column) {
                 Ok(_) => Ok(Expr::Column(Column::new(Some(name.clone()), column))),
                 Err(_) => {
-                    let near = did_you_mean(&column, shown.fields().iter().map(|field| field.name().as_str()));
+                    let near = did_you_mean(&column, visible.fields().iter().map(|field| field.name().as_str()));
                     Err(refused(Error::invalid(format!("unknown column `{name}.{column}`{near}"))))
                 }
             });
@@ -141,28 +145,33 @@ impl Bindings<'_> {
         rows.build()
     }
 
-    /// The replacement for a scan of something that is not a table of the catalog; `None` for a table.
-    fn computed(&self, scan: &TableScan, given: &Arc<dyn TableProvider>) -> Result<Option<Arc<dyn TableSource>>> {
+    /// Returns the source to scan if `given` is not a table of a catalog: the rows of a recursive query, a value
+    /// series, or the freshness of a table. Returns `None` for a table.
+    fn non_catalog_source(
+        &self,
+        scan: &TableScan,
+        given: &Arc<dyn TableProvider>,
+    ) -> Result<Option<Arc<dyn TableSource>>> {
         if let Some(rows) = given.downcast_ref::<CteWorkTable>() {
-            // It holds a name and a schema, and has no rows outside of its query.
+            // It holds only a name and a schema. Its rows exist only while its recursive query runs.
             return Ok(self.recursive.contains(rows.name()).then(|| Arc::clone(&scan.source)));
         }
         if given.is::<GenerateSeriesTable>() {
-            // First value, last value, and step.
+            // It holds only the first value, the last value and the step.
             return Ok(Some(Arc::clone(&scan.source)));
         }
-        if let Some(fresh) = given.downcast_ref::<FreshnessRow>() {
-            let own = self.view.freshness.of(fresh.table_name()).map_err(refused)?;
+        if let Some(row) = given.downcast_ref::<FreshnessRow>() {
+            let own = self.view.freshness.row(row.table_name()).map_err(refused)?;
             return Ok(Some(provider_as_source(Arc::new(own))));
         }
         Ok(None)
     }
 
-    /// Replaces a function call by the session's function.
-    fn function(&self, expr: Expr) -> Result<Transformed<Expr>> {
+    /// Replaces the function of a call with the session's function of the same name.
+    fn rebind_function(&self, expr: Expr) -> Result<Transformed<Expr>> {
         let state: &SessionState = &self.view.state;
         Ok(Transformed::yes(match expr {
-            Expr::ScalarFunction(call) if function_limits::is_operator(&call.func) => Expr::ScalarFunction(call),
+            Expr::ScalarFunction(call) if function_limits::is_concat_operator(&call.func) => Expr::ScalarFunction(call),
             Expr::ScalarFunction(ScalarFunction { func, args }) => {
                 let func = Arc::clone(known(state.scalar_functions(), func.name())?);
                 Expr::ScalarFunction(ScalarFunction { func, args })
@@ -192,17 +201,17 @@ impl Bindings<'_> {
     }
 }
 
-/// The name of a projected column as the plan knows it.
-fn named(scan: &TableScan, place: usize) -> Result<String> {
+/// Returns the plan's own name of the column at `index`.
+fn column_name(scan: &TableScan, index: usize) -> Result<String> {
     let schema = scan.source.schema();
-    let field = schema.fields().get(place);
-    let field = field.ok_or_else(|| DataFusionError::Plan(format!("`{}` has no column {place}", scan.table_name)))?;
+    let field = schema.fields().get(index);
+    let field = field.ok_or_else(|| DataFusionError::Plan(format!("`{}` has no column {index}", scan.table_name)))?;
     Ok(field.name().clone())
 }
 
-/// The session's function of this name.
+/// Finds the session's function with this name.
 fn known<'a, F>(functions: &'a HashMap<String, F>, name: &str) -> Result<&'a F> {
-    // The same message as for SQL text that calls it.
+    // The planner reports an unknown function in SQL text with the same message.
     functions.get(name).ok_or_else(|| DataFusionError::Plan(format!("Invalid function '{name}'")))
 }
 

@@ -1,6 +1,6 @@
-//! SQL over the results of schedules of crashes and faults: each tenant counts each of its events once.
+//! Tests of queries after simulated crashes and storage failures: each tenant must count each of its events once.
 //!
-//! The audit of the schedules itself reads files and log without this module; here the engine reads the same lake.
+//! The simulation's own audit reads the files and the log directly. These tests read the same lake through the engine.
 
 use std::collections::BTreeSet;
 
@@ -12,13 +12,13 @@ use crate::ingest::sim::workload::TENANTS;
 use crate::query::Engine;
 use crate::query::testing::{ask, config, reader};
 
-/// Schedules other than those of the ingest tests.
+/// The seeds of the schedules to simulate. The ingest tests use other seeds.
 const SEEDS: std::ops::Range<u64> = 500..516;
 
 #[test]
-fn sql_counts_each_stored_event_of_schedules_once() {
+fn queries_count_each_event_once_after_crashes() {
     for seed in SEEDS {
-        let played = play(seed).unwrap_or_else(|fault| panic!("seed {seed}: {fault}"));
+        let played = play(seed).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let engine = Engine::new(played.tables().await, config(), Clock::System, Default::default()).unwrap();

@@ -1,10 +1,9 @@
-//! Name resolution of a session: one catalog with one schema that holds the caller's tables, and an
-//! `information_schema`.
+//! The catalog of a session: one schema with the caller's tables, and an `information_schema`.
 //!
-//! In: the visible tables. Out: a catalog list for the engine. It is read-only: nothing can be registered or dropped.
+//! The catalog is read-only: a statement cannot register or drop a table.
 //!
 //! **Invariant:** a table that the caller may not see is not in the catalog, so it looks like one that does not exist.
-//! **Invariant:** `information_schema.df_settings` is empty: it would reveal the options of the server.
+//! **Invariant:** `information_schema.df_settings` is empty, because its rows would reveal the server's options.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,27 +13,43 @@ use datafusion::catalog::information_schema::{INFORMATION_SCHEMA, InformationSch
 use datafusion::catalog::{
     CatalogProvider, CatalogProviderList, MemoryCatalogProviderList, SchemaProvider, TableFunction, TableProvider,
 };
+use datafusion::common::TableReference;
 use datafusion::datasource::empty::EmptyTable;
 use datafusion::error::Result;
 
-use crate::query::request::session::{CATALOG, SCHEMA};
-use crate::query::scan::tenant_table::SessionTable;
+use crate::error::{Error, did_you_mean};
+use crate::query::scan::table_provider::SessionTable;
 
-/// The table of `information_schema` that would reveal the options of the server.
+/// The name of the only catalog.
+pub const CATALOG: &str = "glasshouse";
+/// The name of the schema that holds all tables.
+pub const SCHEMA: &str = "public";
+
+/// The table of `information_schema` whose rows would reveal the server's options.
 const SETTINGS: &str = "df_settings";
 
-/// The tables of one session by name.
+/// The tables of one session by their names in SQL.
 pub(in crate::query) type SessionTables = BTreeMap<String, Arc<SessionTable>>;
 
-/// The catalog list of a session, with exactly one catalog.
+/// Creates the catalog list of a session, which holds exactly one catalog.
 pub(in crate::query) fn catalogs(
     tables: Arc<SessionTables>,
     functions: Arc<[Arc<TableFunction>]>,
 ) -> Arc<dyn CatalogProviderList> {
-    only(Arc::new(Catalog { tables, information: Some(functions) }))
+    list_of(Arc::new(Catalog { tables, functions: Some(functions) }))
 }
 
-fn only(catalog: Arc<Catalog>) -> Arc<dyn CatalogProviderList> {
+/// Returns the error for a table that is not in the session. It is the same whether or not the table exists for other
+/// callers.
+pub(in crate::query) fn unknown_table(name: &TableReference, tables: &SessionTables) -> Error {
+    let near = match name {
+        TableReference::Bare { .. } => did_you_mean(name.table(), tables.keys().map(String::as_str)),
+        _ => String::new(),
+    };
+    Error::not_found(format!("unknown table `{name}`{near}"))
+}
+
+fn list_of(catalog: Arc<Catalog>) -> Arc<dyn CatalogProviderList> {
     let list = MemoryCatalogProviderList::new();
     list.register_catalog(CATALOG.to_owned(), catalog);
     Arc::new(list)
@@ -43,35 +58,37 @@ fn only(catalog: Arc<Catalog>) -> Arc<dyn CatalogProviderList> {
 #[derive(Debug)]
 struct Catalog {
     tables: Arc<SessionTables>,
-    /// The table functions that `information_schema` lists; empty while the `information_schema` itself is built.
-    information: Option<Arc<[Arc<TableFunction>]>>,
+    /// The table functions that `information_schema` lists. `None` for the inner catalog from which the
+    /// `information_schema` itself is built.
+    functions: Option<Arc<[Arc<TableFunction>]>>,
 }
 
 impl CatalogProvider for Catalog {
     fn schema_names(&self) -> Vec<String> {
-        let information = self.information.is_some().then(|| INFORMATION_SCHEMA.to_owned());
-        std::iter::once(SCHEMA.to_owned()).chain(information).collect()
+        let information_schema = self.functions.is_some().then(|| INFORMATION_SCHEMA.to_owned());
+        std::iter::once(SCHEMA.to_owned()).chain(information_schema).collect()
     }
 
     fn schema(&self, name: &str) -> Option<Arc<dyn SchemaProvider>> {
-        match (name, &self.information) {
-            (SCHEMA, _) => Some(Arc::new(Public(Arc::clone(&self.tables)))),
+        match (name, &self.functions) {
+            (SCHEMA, _) => Some(Arc::new(PublicSchema(Arc::clone(&self.tables)))),
             (INFORMATION_SCHEMA, Some(functions)) => {
-                let listed = only(Arc::new(Self { tables: Arc::clone(&self.tables), information: None }));
+                let listed = list_of(Arc::new(Self { tables: Arc::clone(&self.tables), functions: None }));
                 let functions = functions.iter().map(|function| (function.name().to_owned(), Arc::clone(function)));
                 let provider = InformationSchemaProvider::new(listed).with_table_functions(functions.collect());
-                Some(Arc::new(Information(provider)))
+                Some(Arc::new(InformationSchema(provider)))
             }
             _ => None,
         }
     }
 }
 
+/// The schema that holds the caller's tables.
 #[derive(Debug)]
-struct Public(Arc<SessionTables>);
+struct PublicSchema(Arc<SessionTables>);
 
 #[async_trait]
-impl SchemaProvider for Public {
+impl SchemaProvider for PublicSchema {
     fn table_names(&self) -> Vec<String> {
         self.0.keys().cloned().collect()
     }
@@ -85,12 +102,12 @@ impl SchemaProvider for Public {
     }
 }
 
-/// The engine's `information_schema` without its settings.
+/// The engine's `information_schema`, in which the table of settings is empty.
 #[derive(Debug)]
-struct Information(InformationSchemaProvider);
+struct InformationSchema(InformationSchemaProvider);
 
 #[async_trait]
-impl SchemaProvider for Information {
+impl SchemaProvider for InformationSchema {
     fn table_names(&self) -> Vec<String> {
         self.0.table_names()
     }

@@ -1,0 +1,22 @@
+//! Planning: turns a statement into a checked plan.
+//!
+//! ```text
+//!   SQL ─► plan_cache ─ if not cached ─► statement (parse, read-only?) ─► planner ─► plan_size, engine bugs ─► Planned
+//!   logical plan ─► plan_size, read-only? ─► logical_plan (tables and functions of the session) ─► planner ──────┘
+//! ```
+//!
+//! **Invariant:** security never depends on editing SQL text. Every statement that is not a query is refused.
+
+pub(super) mod erased_plan;
+pub(super) mod logical_plan;
+#[cfg(test)]
+mod logical_plan_tests;
+pub(super) mod parameters;
+pub(super) mod plan_cache;
+pub(super) mod plan_size;
+pub(super) mod planned;
+pub(super) mod planner;
+pub(super) mod planning_view;
+pub(super) mod reusable_plan;
+pub(super) mod statement;
+pub(super) mod table_reads;

@@ -1,0 +1,134 @@
+//! Limits on the nesting depth and the size of a logical plan.
+//!
+//! Planning and optimization recurse through a plan and visit each node many times. Without limits, a small statement
+//! could keep a thread busy for hours. The tables of a statement are also counted before planning (`table_reads.rs`).
+
+use datafusion::common::tree_node::{TreeNode as _, TreeNodeRecursion, TreeNodeVisitor};
+use datafusion::common::{Result as PlanResult, ScalarValue};
+use datafusion::logical_expr::{Expr, LogicalPlan};
+
+use crate::config::QueryConfig;
+use crate::error::{Error, Result};
+use crate::query::planning::statement::{CHAIN_MAX, RELATIONS_MAX, too_long_chain, too_many_relations};
+
+/// The maximum nesting depth of an expression: the longest chain of operators, plus a margin for the nesting around it.
+const EXPR_DEPTH_MAX: usize = CHAIN_MAX + 200;
+/// The maximum nesting depth of plan nodes. Each UNION of a chain adds two levels.
+const NODE_DEPTH_MAX: usize = 3 * CHAIN_MAX;
+/// The maximum number of nodes and expressions in a plan. A part that the plan refers to several times counts each
+/// time.
+const PARTS_MAX: usize = 1_000_000;
+
+/// Refuses a plan that is too deeply nested or too large.
+pub(in crate::query) fn check(plan: &LogicalPlan) -> Result<()> {
+    let mut counter = SizeCounter::default();
+    let walked = plan.visit_with_subqueries(&mut counter);
+    counter.outcome?;
+    walked.map(|_| ()).map_err(|error| Error::internal("cannot traverse a plan").with_source(error))
+}
+
+/// Refuses a plan that a caller sent if it refers to too many tables, or if its literals exceed the size limit of a
+/// statement.
+pub(in crate::query) fn check_input(plan: &LogicalPlan, config: &QueryConfig) -> Result<()> {
+    let (mut relations, mut bytes) = (0, 0);
+    let walked = plan.apply_with_subqueries(|node| {
+        relations += usize::from(matches!(node, LogicalPlan::TableScan(_)));
+        node.apply_expressions(|expr| {
+            expr.apply(|expr| {
+                if let Expr::Literal(value, _) = expr {
+                    bytes += literal_bytes(value);
+                }
+                Ok(TreeNodeRecursion::Continue)
+            })
+        })
+    });
+    walked.map_err(|error| Error::internal("cannot traverse a plan").with_source(error))?;
+    if relations > RELATIONS_MAX {
+        return Err(too_many_relations());
+    }
+    if bytes > config.sql_bytes_max {
+        return Err(Error::limited(format!(
+            "the literals of the plan have {bytes} bytes, but at most {} are allowed (limit query.sql_bytes_max)",
+            config.sql_bytes_max
+        )));
+    }
+    Ok(())
+}
+
+/// Returns the size of a literal in bytes, without the fixed size that every literal has.
+fn literal_bytes(value: &ScalarValue) -> usize {
+    value.size().saturating_sub(size_of::<ScalarValue>())
+}
+
+/// Counts the nodes and expressions of a plan, and stops when a limit is exceeded.
+struct SizeCounter {
+    parts: usize,
+    depth: usize,
+    outcome: Result<()>,
+}
+
+/// Counts the parts of one expression for a [`SizeCounter`].
+struct ExprCounter<'a> {
+    plan: &'a mut SizeCounter,
+    depth: usize,
+}
+
+impl Default for SizeCounter {
+    fn default() -> Self {
+        Self { parts: 0, depth: 0, outcome: Ok(()) }
+    }
+}
+
+impl SizeCounter {
+    fn count_part(&mut self) -> TreeNodeRecursion {
+        self.parts += 1;
+        if self.parts <= PARTS_MAX {
+            return TreeNodeRecursion::Continue;
+        }
+        self.refuse(Error::limited(format!(
+            "the plan of the statement has more than {PARTS_MAX} parts: reference fewer tables, columns and WITH queries"
+        )))
+    }
+
+    fn refuse(&mut self, error: Error) -> TreeNodeRecursion {
+        self.outcome = Err(error);
+        TreeNodeRecursion::Stop
+    }
+}
+
+impl<'n> TreeNodeVisitor<'n> for SizeCounter {
+    type Node = LogicalPlan;
+
+    fn f_down(&mut self, node: &'n LogicalPlan) -> PlanResult<TreeNodeRecursion> {
+        self.depth += 1;
+        if self.depth > NODE_DEPTH_MAX {
+            return Ok(self.refuse(Error::limited("the plan is nested too deeply")));
+        }
+        if self.count_part() == TreeNodeRecursion::Stop {
+            return Ok(TreeNodeRecursion::Stop);
+        }
+        node.apply_expressions(|expr| expr.visit(&mut ExprCounter { plan: self, depth: 0 }))
+    }
+
+    fn f_up(&mut self, _: &'n LogicalPlan) -> PlanResult<TreeNodeRecursion> {
+        self.depth -= 1;
+        Ok(TreeNodeRecursion::Continue)
+    }
+}
+
+impl<'n> TreeNodeVisitor<'n> for ExprCounter<'_> {
+    type Node = Expr;
+
+    fn f_down(&mut self, _: &'n Expr) -> PlanResult<TreeNodeRecursion> {
+        self.depth += 1;
+        if self.depth > EXPR_DEPTH_MAX {
+            return Ok(self.plan.refuse(too_long_chain()));
+        }
+        Ok(self.plan.count_part())
+    }
+
+    fn f_up(&mut self, _: &'n Expr) -> PlanResult<TreeNodeRecursion> {
+        self.depth -= 1;
+        Ok(TreeNodeRecursion::Continue)
+    }
+}

@@ -1,0 +1,40 @@
+//! The result of planning: a statement that is ready to run.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use arrow::datatypes::{Schema, SchemaRef};
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::logical_expr::LogicalPlan;
+
+use crate::query::planning::erased_plan::ErasedPlan;
+use crate::query::planning::reusable_plan::ReusablePlan;
+
+/// A checked, planned, read-only statement.
+#[derive(Debug, Clone)]
+pub struct Planned {
+    /// The logical plan, whose placeholders have no values yet.
+    pub plan: ErasedPlan<LogicalPlan>,
+    /// The declared schema of the result, which FlightInfo, GetSchema and the stream report.
+    pub schema: SchemaRef,
+    /// One field per placeholder, in order, with the inferred type, or `Null` if the type cannot be inferred.
+    pub parameters: Schema,
+    /// True if the statement specifies the order of its rows.
+    pub ordered: bool,
+    /// The cached physical plan. `None` if each run of the statement needs a new one.
+    pub reusable: Option<Arc<ReusablePlan>>,
+}
+
+impl Planned {
+    /// Returns the distinct names of the tables and table functions that the statement reads.
+    pub fn sources(&self) -> BTreeSet<String> {
+        let mut names = BTreeSet::new();
+        let walked = self.plan.apply_with_subqueries(|node| {
+            if let LogicalPlan::TableScan(scan) = node {
+                names.insert(scan.table_name.table().to_owned());
+            }
+            Ok(TreeNodeRecursion::Continue)
+        });
+        walked.map_or_else(|_| BTreeSet::new(), |_| names)
+    }
+}

@@ -1,0 +1,52 @@
+//! The tables and functions to which a session resolves the names in a statement.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use chrono::DateTime;
+use datafusion::execution::session_state::SessionState;
+
+use crate::query::catalog::{SessionTables, catalogs};
+use crate::query::engine::Engine;
+use crate::query::functions::freshness::{self, FreshnessFunction};
+use crate::query::planning::erased_plan::ErasedPlan;
+use crate::query::scan::table_provider::SessionTable;
+use crate::tenancy::Access;
+
+/// The tables and functions to which a session resolves the names in a statement.
+pub(in crate::query) struct PlanningView {
+    /// The engine's functions, rules and options, with the session's catalog.
+    pub(in crate::query) state: ErasedPlan<SessionState>,
+    /// The tables that the caller may see.
+    pub(in crate::query) tables: Arc<SessionTables>,
+    /// The function `freshness('table')` over these tables.
+    pub(in crate::query) freshness: Arc<FreshnessFunction>,
+}
+
+impl PlanningView {
+    /// Creates a view of the tables that `access` may see, at their newest known snapshots.
+    pub(in crate::query) fn new(engine: &Engine, access: &Access) -> Self {
+        let (mut tables, mut watermarks) = (BTreeMap::new(), BTreeMap::new());
+        for (name, table) in &*engine.tables {
+            if let (Ok(tenant), Some(rules), Some(source)) = (access.tenant(), access.rules(name), engine.source(name))
+            {
+                // The watermark is taken before the snapshot. So the snapshot contains everything up to the watermark.
+                let watermark = table.in_flight().watermark(&access.owner(), &engine.clock);
+                let table = SessionTable::of_tenant(table, table.snapshot(), source.clone(), tenant, rules);
+                let all_versions = table.all_versions();
+                for table in [table].into_iter().chain(all_versions) {
+                    watermarks.insert(table.name().to_owned(), watermark);
+                    tables.insert(table.name().to_owned(), Arc::new(table));
+                }
+            }
+        }
+        let tables = Arc::new(tables);
+        let mut state = SessionState::clone(&engine.template);
+        state.register_catalog_list(catalogs(Arc::clone(&tables), Arc::clone(&engine.table_functions)));
+        let freshness = Arc::new(FreshnessFunction::new(Arc::clone(&tables), watermarks));
+        state.register_udtf(freshness::NAME, Arc::clone(&freshness) as _);
+        state.mark_start_execution();
+        state.execution_props_mut().query_execution_start_time = DateTime::from_timestamp_micros(engine.clock.now());
+        Self { state: ErasedPlan::new(state), tables, freshness }
+    }
+}

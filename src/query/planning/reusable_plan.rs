@@ -1,0 +1,91 @@
+//! The cached physical plan of a statement that is run repeatedly.
+//!
+//! A statement can have one if it has no parameters and its plan does not depend on time or chance. The physical plan
+//! must also consist of nodes whose state can be rebuilt for each run.
+
+use std::sync::{Arc, OnceLock};
+
+use datafusion::common::tree_node::{TreeNode as _, TreeNodeRecursion};
+use datafusion::error::DataFusionError;
+use datafusion::logical_expr::{Expr, LogicalPlan, Volatility};
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::execution_plan::reset_plan_states;
+
+use crate::query::planning::erased_plan::ErasedPlan;
+
+/// The nodes of a physical plan that can run again, because their state is rebuilt for each run.
+const REPEATABLE: [&str; 9] = [
+    "AggregateExec",
+    "CoalescePartitionsExec",
+    "FilterExec",
+    "PlaceholderRowExec",
+    "ProjectionExec",
+    "RepartitionExec",
+    "SortExec",
+    "SortPreservingMergeExec",
+    "TenantScan",
+];
+
+/// The cached physical plan of a statement that has no parameters and does not depend on the time of the query. The
+/// first run stores the plan. The stored plan itself never runs, only copies of it.
+#[derive(Debug, Default)]
+pub struct ReusablePlan(OnceLock<ErasedPlan<Arc<dyn ExecutionPlan>>>);
+
+impl ReusablePlan {
+    /// Returns an empty entry, or `None` if the physical plan of this statement cannot be cached.
+    pub(in crate::query) fn for_statement(plan: &LogicalPlan) -> Option<Arc<Self>> {
+        is_timeless(plan).then(Arc::default)
+    }
+
+    /// Returns the stored plan.
+    #[cfg(test)]
+    pub(in crate::query) fn stored(&self) -> Option<&Arc<dyn ExecutionPlan>> {
+        self.0.get().map(|plan| &**plan)
+    }
+
+    /// Returns a copy to run, or `None` if no plan is stored.
+    pub(in crate::query) fn copy(&self) -> Option<Result<Arc<dyn ExecutionPlan>, DataFusionError>> {
+        self.0.get().map(|plan| reset_plan_states(Arc::clone(plan)))
+    }
+
+    /// Stores `plan` if it can run again, and returns the plan to run.
+    pub(in crate::query) fn store(
+        &self,
+        plan: Arc<dyn ExecutionPlan>,
+    ) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
+        if !is_repeatable(&plan) {
+            return Ok(plan);
+        }
+        let copy = reset_plan_states(Arc::clone(&plan));
+        // If a concurrent run was faster, it has stored an equal plan.
+        let _ = self.0.set(ErasedPlan::new(plan));
+        copy
+    }
+}
+
+/// Returns true if the plan only reads and contains nothing that depends on time or chance (`now()`, `random()`).
+fn is_timeless(plan: &LogicalPlan) -> bool {
+    let is_volatile = |expr: &Expr| {
+        Ok(match expr {
+            Expr::ScalarFunction(call) => call.func.signature().volatility != Volatility::Immutable,
+            Expr::HigherOrderFunction(_) | Expr::ScalarVariable(..) | Expr::Placeholder(_) => true,
+            _ => false,
+        })
+    };
+    let mut timeless = true;
+    let walked = plan.apply_with_subqueries(|node| {
+        timeless &= !matches!(node, LogicalPlan::Explain(_) | LogicalPlan::Analyze(_) | LogicalPlan::RecursiveQuery(_));
+        node.apply_expressions(|expr| {
+            timeless &= !expr.exists(is_volatile)?;
+            Ok(if timeless { TreeNodeRecursion::Continue } else { TreeNodeRecursion::Stop })
+        })
+    });
+    walked.is_ok() && timeless
+}
+
+/// Returns true if a plan can run again. A sort with a limit cannot, because it passes a dynamic filter to the nodes
+/// below it.
+pub(in crate::query) fn is_repeatable(plan: &Arc<dyn ExecutionPlan>) -> bool {
+    let is_limited_sort = plan.name() == "SortExec" && plan.fetch().is_some();
+    REPEATABLE.contains(&plan.name()) && !is_limited_sort && plan.children().into_iter().all(is_repeatable)
+}

@@ -1,0 +1,109 @@
+//! The list of running queries, through which a caller can cancel its own ones.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::error::Result;
+use crate::telemetry::{QueryMeter, QueryOutcome};
+use crate::tenancy::{Access, Slot};
+
+/// The id of one running query.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct QueryId(pub uuid::Uuid);
+
+/// The running queries by id, with their callers and the tokens that cancel them.
+#[derive(Debug, Default)]
+pub(in crate::query) struct RunningQueries(Mutex<HashMap<QueryId, RunningQuery>>);
+
+#[derive(Debug)]
+struct RunningQuery {
+    caller: QueryCaller,
+    stop: CancellationToken,
+}
+
+/// The caller of a query. Only the same subject of the same issuer and tenant may cancel it.
+#[derive(Debug, PartialEq, Eq)]
+struct QueryCaller {
+    tenant: String,
+    issuer: String,
+    subject: String,
+}
+
+/// The resources of one running query: its entry in the list, its slot and its metrics. Dropping the ticket releases
+/// them.
+#[derive(Debug)]
+pub(in crate::query) struct QueryTicket {
+    pub(in crate::query) id: QueryId,
+    pub(in crate::query) stop: CancellationToken,
+    meter: Option<QueryMeter>,
+    running: Arc<RunningQueries>,
+    _slot: Slot,
+}
+
+impl RunningQueries {
+    /// Adds a query of `access` to the list.
+    pub(in crate::query) fn add(
+        self: &Arc<Self>,
+        access: &Access,
+        slot: Slot,
+        meter: QueryMeter,
+    ) -> Result<QueryTicket> {
+        let id = QueryId(uuid::Uuid::new_v4());
+        let stop = CancellationToken::new();
+        let entry = RunningQuery { caller: QueryCaller::of(access)?, stop: stop.clone() };
+        self.lock().insert(id, entry);
+        Ok(QueryTicket { id, stop, meter: Some(meter), running: Arc::clone(self), _slot: slot })
+    }
+
+    /// Cancels a running query of this caller. Returns false if the query is unknown, has ended, or belongs to another
+    /// caller.
+    pub(in crate::query) fn cancel(&self, access: &Access, id: QueryId) -> bool {
+        let Ok(caller) = QueryCaller::of(access) else { return false };
+        self.lock().get(&id).filter(|entry| entry.caller == caller).is_some_and(|entry| {
+            entry.stop.cancel();
+            true
+        })
+    }
+
+    /// Returns the number of running queries of all tenants.
+    pub(in crate::query) fn len(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// Locks the list. A panic cannot leave it half updated, so a poisoned lock is safe to use.
+    fn lock(&self) -> MutexGuard<'_, HashMap<QueryId, RunningQuery>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl QueryTicket {
+    /// Adds to the number of rows that the client has received.
+    pub(in crate::query) fn rows(&mut self, rows: usize) {
+        if let Some(meter) = &mut self.meter {
+            meter.rows(rows as u64);
+        }
+    }
+
+    /// Records how the query ended. A ticket that is dropped without this call counts as cancelled.
+    pub(in crate::query) fn end(mut self, outcome: QueryOutcome) {
+        if let Some(meter) = self.meter.take() {
+            meter.end(outcome);
+        }
+    }
+}
+
+impl Drop for QueryTicket {
+    fn drop(&mut self) {
+        self.running.lock().remove(&self.id);
+    }
+}
+
+impl QueryCaller {
+    fn of(access: &Access) -> Result<Self> {
+        let (issuer, subject, _) = access.identity();
+        let tenant = access.tenant()?.as_str().to_owned();
+        Ok(Self { tenant, issuer: issuer.to_owned(), subject: subject.to_owned() })
+    }
+}

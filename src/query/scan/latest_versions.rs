@@ -1,0 +1,354 @@
+//! Selects the latest version of each key among rows that arrive in any order.
+//!
+//! The input is a series of batches that together contain all versions of their keys. For each key, the latest version
+//! so far is kept, with the batch and the row in which it is stored.
+//!
+//! ```text
+//!   batch ─► number of each row's key ─► later than the known version? ─ yes ─► store the row ─┐
+//!                                                    ▲                                         ▼
+//!                                       latest: key ─► (batch, row) ◄──── compact: drop superseded rows
+//! ```
+//!
+//! **Invariant:** the latest version does not depend on the order of the rows. It is the one with the greatest `by`,
+//! where null is the least value. Ties are broken by the greatest receive time, then by the greatest id.
+//! **Invariant:** about two rows per key are stored at most, and their memory is accounted for.
+
+use std::cmp::Ordering;
+use std::mem;
+use std::sync::Arc;
+
+use arrow::array::{Array as _, ArrayRef, AsArray as _, Int64Array, RecordBatch, StringArray, UInt64Array};
+use arrow::compute::{BatchCoalescer, cast, take_record_batch};
+use arrow::datatypes::{DataType, Int64Type, Schema};
+use datafusion::error::{DataFusionError, Result};
+use datafusion::execution::memory_pool::MemoryReservation;
+use datafusion::physical_plan::aggregates::group_values::{GroupValues, new_group_values};
+use datafusion::physical_plan::aggregates::order::GroupOrdering;
+
+/// The number of batches that may be stored in addition to those that one row per key would fill. The number of batches
+/// is limited because a batch takes about a kilobyte, however few rows it has.
+const SPARE_BATCHES: usize = 8;
+
+/// The indexes of the input columns that identify and order versions.
+#[derive(Debug, Clone)]
+pub(in crate::query) struct VersionLayout {
+    /// The columns of the key.
+    pub(in crate::query) key: Vec<usize>,
+    /// The column that orders versions: an integer, timestamp or date.
+    pub(in crate::query) by: usize,
+    /// The column with the receive time.
+    pub(in crate::query) received: usize,
+    /// The text column with the id of each version.
+    pub(in crate::query) id: usize,
+    /// The number of columns to return, starting from the first.
+    pub(in crate::query) columns: usize,
+}
+
+/// The latest version of each key so far.
+pub(in crate::query) struct LatestVersions {
+    layout: Arc<VersionLayout>,
+    /// The distinct keys, each with its number, counted from 0.
+    keys: Box<dyn GroupValues>,
+    /// The latest version of each key, by key number.
+    latest: Vec<Option<Version>>,
+    stored: Vec<StoredRows>,
+    stored_rows: usize,
+    stored_bytes: usize,
+    /// The key number of each row of the current batch.
+    row_keys: Vec<usize>,
+    batch_rows: usize,
+    reservation: MemoryReservation,
+}
+
+/// The values that order a version, and where its row is stored.
+#[derive(Debug, Clone, Copy)]
+struct Version {
+    by: Option<i64>,
+    received: i64,
+    batch: usize,
+    row: usize,
+}
+
+/// A stored batch. It holds the columns to return, and the id. Some of its rows may have been superseded since.
+struct StoredRows {
+    rows: RecordBatch,
+    /// The key number of each row.
+    keys: Vec<usize>,
+}
+
+/// The columns of one batch that order versions.
+struct VersionColumns {
+    by: Int64Array,
+    received: Int64Array,
+    ids: StringArray,
+}
+
+impl LatestVersions {
+    /// Creates an empty selection for input rows of `schema`. Compaction stores rows in batches of `batch_rows`.
+    pub(in crate::query) fn new(
+        layout: Arc<VersionLayout>,
+        schema: &Schema,
+        batch_rows: usize,
+        reservation: MemoryReservation,
+    ) -> Result<Self> {
+        let keys = new_group_values(Arc::new(schema.project(&layout.key)?), &GroupOrdering::None)?;
+        Ok(Self {
+            layout,
+            keys,
+            latest: Vec::new(),
+            stored: Vec::new(),
+            stored_rows: 0,
+            stored_bytes: 0,
+            row_keys: Vec::new(),
+            batch_rows,
+            reservation,
+        })
+    }
+
+    /// Adds a batch of rows. Fails if the rows to store exceed the query's memory limit.
+    pub(in crate::query) fn add(&mut self, batch: &RecordBatch) -> Result<()> {
+        let keys: Vec<ArrayRef> = self.layout.key.iter().map(|index| Arc::clone(batch.column(*index))).collect();
+        self.keys.intern(&keys, &mut self.row_keys)?;
+        self.latest.resize(self.keys.len(), None);
+        let later_rows = self.compare(&VersionColumns::of(batch, &self.layout)?);
+        if later_rows > 0 {
+            self.store(batch, later_rows)?;
+        }
+        let batches = self.latest.len() / self.batch_rows + SPARE_BATCHES;
+        if self.stored_rows > 2 * (self.latest.len() + self.batch_rows) || self.stored.len() > 2 * batches {
+            self.compact()?;
+        }
+        self.update_reservation()
+    }
+
+    /// Returns the latest version of each key, in the columns to return.
+    pub(in crate::query) fn finish(self) -> impl Iterator<Item = Result<RecordBatch>> {
+        let Self { layout, latest, stored, mut stored_bytes, reservation, .. } = self;
+        let columns: Vec<usize> = (0..layout.columns).collect();
+        stored.into_iter().enumerate().map(move |(number, batch)| {
+            stored_bytes -= batch.bytes();
+            let rows = batch.only_latest(number, &latest)?.rows.project(&columns)?;
+            reservation.resize(stored_bytes + mem::size_of_val(&*latest));
+            Ok(rows)
+        })
+    }
+
+    /// Records each row of the current batch that is later than the known version of its key. Returns the number of
+    /// rows in the batch that are now the latest of their keys.
+    fn compare(&mut self, columns: &VersionColumns) -> usize {
+        let (number, mut rows) = (self.stored.len(), 0);
+        let id_index = self.layout.id.min(self.layout.columns);
+        for (row, key) in self.row_keys.iter().enumerate() {
+            let version = columns.version(number, row);
+            if let Some(known) = &self.latest[*key] {
+                let order = (version.by, version.received).cmp(&(known.by, known.received)).then_with(|| {
+                    let known_id = match self.stored.get(known.batch) {
+                        Some(stored) => stored.rows.column(id_index).as_string::<i32>().value(known.row),
+                        None => columns.ids.value(known.row),
+                    };
+                    columns.ids.value(row).cmp(known_id)
+                });
+                if order != Ordering::Greater {
+                    continue;
+                }
+                rows -= usize::from(known.batch == number);
+            }
+            rows += 1;
+            self.latest[*key] = Some(version);
+        }
+        rows
+    }
+
+    /// Stores the current batch, in which `later_rows` rows are the latest of their keys. If these are less than half
+    /// of its rows, only they are copied and stored. Otherwise the batch is stored without a copy.
+    fn store(&mut self, batch: &RecordBatch, later_rows: usize) -> Result<()> {
+        let VersionLayout { columns, id, .. } = *self.layout;
+        let indexes: Vec<usize> = (0..columns).chain((id >= columns).then_some(id)).collect();
+        let mut rows = StoredRows { rows: batch.project(&indexes)?, keys: self.row_keys.clone() };
+        if later_rows < rows.keys.len() / 2 {
+            rows = rows.only_latest(self.stored.len(), &self.latest)?;
+            rows.update_locations(self.stored.len(), &mut self.latest);
+        }
+        self.push(rows);
+        Ok(())
+    }
+
+    fn push(&mut self, rows: StoredRows) {
+        self.stored_rows += rows.keys.len();
+        self.stored_bytes += rows.bytes();
+        self.stored.push(rows);
+    }
+
+    /// Drops superseded rows and copies the others. The caller runs this only when about half of the stored rows can be
+    /// dropped, so the cost of copying stays proportional to the input.
+    fn compact(&mut self) -> Result<()> {
+        let Some(first) = self.stored.first() else { return Ok(()) };
+        let mut rows = BatchCoalescer::new(first.rows.schema(), self.batch_rows);
+        let mut keys = Vec::with_capacity(self.latest.len());
+        for (number, stored) in mem::take(&mut self.stored).into_iter().enumerate() {
+            let stored = stored.only_latest(number, &self.latest)?;
+            keys.extend(stored.keys);
+            rows.push_batch(stored.rows)?;
+        }
+        rows.finish_buffered_batch()?;
+        (self.stored_rows, self.stored_bytes) = (0, 0);
+        let mut keys = keys.into_iter();
+        while let Some(rows) = rows.next_completed_batch() {
+            let stored = StoredRows { keys: keys.by_ref().take(rows.num_rows()).collect(), rows };
+            stored.update_locations(self.stored.len(), &mut self.latest);
+            self.push(stored);
+        }
+        Ok(())
+    }
+
+    /// Adjusts the reservation to the memory in use.
+    fn update_reservation(&mut self) -> Result<()> {
+        let latest = self.latest.capacity() * size_of::<Option<Version>>();
+        let row_keys = self.row_keys.capacity() * size_of::<usize>();
+        self.reservation.try_resize(self.keys.size() + self.stored_bytes + latest + row_keys)
+    }
+}
+
+impl StoredRows {
+    /// Keeps only the rows that are the latest of their keys. `number` is the number of this batch.
+    fn only_latest(self, number: usize, latest: &[Option<Version>]) -> Result<Self> {
+        let is_latest = |row: usize, key: usize| {
+            latest[key].as_ref().is_some_and(|version| version.batch == number && version.row == row)
+        };
+        let remaining = self.keys.iter().enumerate().filter(|(row, key)| is_latest(*row, **key));
+        let (indexes, keys): (Vec<u64>, Vec<usize>) = remaining.map(|(row, key)| (row as u64, *key)).unzip();
+        if keys.len() == self.keys.len() {
+            return Ok(self);
+        }
+        Ok(Self { rows: take_record_batch(&self.rows, &UInt64Array::from(indexes))?, keys })
+    }
+
+    /// Records batch `number` as the location of the latest versions of all keys in this batch. Each of its rows must
+    /// be the latest of its key.
+    fn update_locations(&self, number: usize, latest: &mut [Option<Version>]) {
+        for (row, key) in self.keys.iter().enumerate() {
+            if let Some(version) = &mut latest[*key] {
+                (version.batch, version.row) = (number, row);
+            }
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        self.rows.get_array_memory_size() + self.keys.capacity() * size_of::<usize>()
+    }
+}
+
+impl VersionColumns {
+    fn of(batch: &RecordBatch, layout: &VersionLayout) -> Result<Self> {
+        let integers = |index: usize| -> Result<Int64Array> {
+            Ok(cast(batch.column(index), &DataType::Int64)?.as_primitive::<Int64Type>().clone())
+        };
+        let ids = batch.column(layout.id).as_string_opt::<i32>().cloned();
+        let ids = ids.ok_or_else(|| DataFusionError::Internal("the id column is not text".to_owned()))?;
+        Ok(Self { by: integers(layout.by)?, received: integers(layout.received)?, ids })
+    }
+
+    fn version(&self, batch: usize, row: usize) -> Version {
+        let by = self.by.is_valid(row).then(|| self.by.value(row));
+        Version { by, received: self.received.value(row), batch, row }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::datatypes::Field;
+    use datafusion::execution::memory_pool::{GreedyMemoryPool, MemoryConsumer, MemoryPool};
+
+    use super::*;
+
+    const BATCH_ROWS: usize = 64;
+
+    fn versions(pool: &Arc<dyn MemoryPool>) -> LatestVersions {
+        let field = |name: &str, kind: DataType| Field::new(name, kind, true);
+        let schema = Schema::new(vec![
+            field("by", DataType::Int64),
+            field("key", DataType::Int64),
+            field("received", DataType::Int64),
+            field("id", DataType::Utf8),
+        ]);
+        let layout = Arc::new(VersionLayout { key: vec![1], by: 0, received: 2, id: 3, columns: 1 });
+        LatestVersions::new(layout, &schema, BATCH_ROWS, MemoryConsumer::new("test").register(pool)).unwrap()
+    }
+
+    fn batch(rows: impl Iterator<Item = (i64, i64)> + Clone) -> RecordBatch {
+        let ids: StringArray = rows.clone().map(|(key, by)| Some(format!("{key}-{by}"))).collect();
+        let column = |of: fn((i64, i64)) -> i64| Arc::new(rows.clone().map(of).collect::<Int64Array>()) as ArrayRef;
+        let (by, key, received) = (column(|row| row.1), column(|row| row.0), column(|_| 0));
+        RecordBatch::try_from_iter([("by", by), ("key", key), ("received", received), ("id", Arc::new(ids))]).unwrap()
+    }
+
+    fn finished(versions: LatestVersions) -> Vec<i64> {
+        let mut found = Vec::new();
+        for batch in versions.finish() {
+            let batch = batch.unwrap();
+            assert_eq!(batch.num_columns(), 1, "only the returned columns");
+            found.extend(batch.column(0).as_primitive::<Int64Type>().values());
+        }
+        found.sort_unstable();
+        found
+    }
+
+    #[test]
+    fn memory_grows_with_keys_but_not_with_versions() {
+        for (keys, rounds) in [(1, 2_000), (10, 500), (1_000, 40)] {
+            let pool: Arc<dyn MemoryPool> = Arc::new(GreedyMemoryPool::new(8 << 20));
+            let mut versions = versions(&pool);
+            let mut bytes_max = 0;
+            for round in 0..rounds {
+                // Each round adds a later version of every key. Every second round has the keys in reverse order.
+                let key = |index: i64| if round % 2 == 0 { index } else { keys - 1 - index };
+                let rows: Vec<(i64, i64)> = (0..keys).map(|index| (key(index), round * keys + key(index))).collect();
+                for rows in rows.chunks(BATCH_ROWS) {
+                    versions.add(&batch(rows.iter().copied())).unwrap();
+                    assert!(
+                        versions.stored_rows <= 2 * (versions.latest.len() + BATCH_ROWS),
+                        "{keys} keys, round {round}"
+                    );
+                }
+                if round == 1 {
+                    bytes_max = 4 * pool.reserved() + (64 << 10);
+                }
+                assert!(round < 2 || pool.reserved() <= bytes_max, "{keys} keys, round {round}: {}", pool.reserved());
+            }
+            let last = (rounds - 1) * keys;
+            assert_eq!(finished(versions), (last..last + keys).collect::<Vec<_>>(), "{keys} keys");
+            assert_eq!(pool.reserved(), 0);
+        }
+    }
+
+    #[test]
+    fn older_versions_that_arrive_later_are_not_stored() {
+        let pool: Arc<dyn MemoryPool> = Arc::new(GreedyMemoryPool::new(1 << 20));
+        let mut versions = versions(&pool);
+        for by in (0..500).rev() {
+            versions.add(&batch((0..10).map(|key| (key, by * 10 + key)))).unwrap();
+        }
+        assert_eq!((versions.stored.len(), versions.stored_rows), (1, 10));
+        assert_eq!(finished(versions), (4_990..5_000).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn one_batch_may_contain_many_versions_of_a_key() {
+        let pool: Arc<dyn MemoryPool> = Arc::new(GreedyMemoryPool::new(1 << 20));
+        for order in [[1, 2, 3], [3, 2, 1], [2, 3, 1], [3, 1, 2]] {
+            let mut versions = versions(&pool);
+            versions.add(&batch(order.into_iter().chain([2, 1]).map(|by| (7, by)))).unwrap();
+            versions.add(&batch([(7, 2), (8, 5), (8, 4)].into_iter())).unwrap();
+            assert_eq!(finished(versions), [3, 5], "{order:?}");
+        }
+    }
+
+    #[test]
+    fn exceeding_the_memory_limit_fails() {
+        let pool: Arc<dyn MemoryPool> = Arc::new(GreedyMemoryPool::new(64 << 10));
+        let mut versions = versions(&pool);
+        let added =
+            (0..1_000).try_for_each(|part| versions.add(&batch((part * 64..part * 64 + 64).map(|key| (key, 1)))));
+        assert!(matches!(added, Err(DataFusionError::ResourcesExhausted(_))), "{added:?}");
+    }
+}

@@ -1,0 +1,191 @@
+//! A session: one caller's view of the tables during one request.
+//!
+//! A session plans SQL text or a logical plan into a [`Planned`] statement with a declared result schema, and runs it
+//! as a [`ResultStream`] in exactly that schema. Both happen on the query runtime. A session lives as long as one
+//! request, and all its statements read the same snapshot of each table.
+//!
+//! **Invariant:** every batch has the schema that was declared before running: the same names and types, every column
+//! nullable, no metadata. The nullability and metadata of a plan can change between planning and running, so they
+//! cannot be part of the declared schema.
+
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use datafusion::catalog::TableProvider as _;
+use datafusion::logical_expr::LogicalPlan;
+use futures::future::BoxFuture;
+use futures::{FutureExt as _, TryStreamExt as _};
+
+use crate::contract::Contract;
+use crate::error::Result;
+use crate::query::engine::Engine;
+use crate::query::functions::freshness_exec::NewestTimes;
+use crate::query::planning::erased_plan::ErasedPlan;
+use crate::query::planning::planned::Planned;
+use crate::query::planning::planner::Planner;
+use crate::query::result_stream::ResultStream;
+use crate::tenancy::{Access, Scope};
+
+/// A session of one caller. It plans and runs statements on the tables that the caller may see.
+pub struct Session {
+    planner: Arc<Planner>,
+}
+
+/// A table, with the columns that the caller sees.
+#[derive(Debug, Clone)]
+pub struct VisibleTable {
+    /// The name in SQL.
+    pub name: String,
+    /// The declared description.
+    pub description: String,
+    /// The visible columns. The field metadata holds `comment` and `unit`, if they are declared.
+    pub schema: SchemaRef,
+    /// The id column, which is unique among the rows that this caller sees. `None` if the caller does not see it.
+    pub id: Option<String>,
+}
+
+impl Engine {
+    /// Creates the session of one request, in tens of microseconds. Fails with `Forbidden` if the caller has no read
+    /// scope or no tenant.
+    pub fn session(self: &Arc<Self>, access: &Access) -> Result<Session> {
+        access.require(Scope::Read)?;
+        access.check_expiry(self.clock.now())?;
+        Session::new(Arc::clone(self), access.clone())
+    }
+}
+
+impl Session {
+    /// Creates a session. Fails with `Forbidden` if the caller has no tenant.
+    fn new(engine: Arc<Engine>, access: Access) -> Result<Self> {
+        access.tenant()?;
+        Ok(Self { planner: Arc::new(Planner::new(engine, access)) })
+    }
+
+    /// Parses, checks and plans one statement. The error for a statement that is not a query names the kind of
+    /// statement.
+    pub fn plan<'a>(&'a self, sql: &'a str) -> BoxFuture<'a, Result<Planned>> {
+        let planning = async move {
+            if let Some(planned) = self.planner.cached(sql) {
+                return Ok(planned);
+            }
+            let (planner, sql) = (Arc::clone(&self.planner), sql.to_owned());
+            self.on_query_threads(async move { planner.plan_sql(&sql).await }).await
+        };
+        planning.boxed()
+    }
+
+    /// Checks and plans a statement that is a logical plan instead of text. Its tables and functions are resolved by
+    /// name in this session, even if the plan was built in another session.
+    pub fn plan_logical(&self, plan: LogicalPlan) -> BoxFuture<'_, Result<Planned>> {
+        let (planner, plan) = (Arc::clone(&self.planner), ErasedPlan::new(plan));
+        self.on_query_threads(async move { planner.plan_logical(&plan).await }).boxed()
+    }
+
+    /// Waits for one of the tenant's query slots, then runs a planned statement. `parameters` holds one row of values,
+    /// or no columns. The values are cast to the inferred types.
+    pub fn run<'a>(
+        &'a self,
+        planned: &'a Planned,
+        parameters: Option<&'a RecordBatch>,
+    ) -> BoxFuture<'a, Result<ResultStream>> {
+        self.run_planned(planned, parameters).boxed()
+    }
+
+    async fn run_planned(&self, planned: &Planned, parameters: Option<&RecordBatch>) -> Result<ResultStream> {
+        let Planner { engine, access, .. } = &*self.planner;
+        access.check_expiry(engine.clock.now())?;
+        let slot = engine.slots.take(access.tenant()?).await?;
+        let ticket = engine.running.add(access, slot, engine.metrics.query())?;
+        let (planner, planned, parameters) = (Arc::clone(&self.planner), planned.clone(), parameters.cloned());
+        let deadline = planner.deadline();
+        self.on_query_threads(async move { planner.run(&planned, parameters.as_ref(), ticket, deadline).await }).await
+    }
+
+    /// Runs `work` on the query runtime within the query's time limit, which applies even if planning does not yield.
+    async fn on_query_threads<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        self.planner.deadline().limit(self.planner.engine.threads.run(work)).await
+    }
+
+    /// Returns the tables that this caller can see, ordered by name.
+    pub fn tables(&self) -> Vec<VisibleTable> {
+        self.planner
+            .view()
+            .tables
+            .iter()
+            .map(|(name, table)| {
+                let contract = table.contract();
+                let schema = table.schema();
+                let fields = schema.fields().iter().map(|field| with_description(field, contract));
+                let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+                let id = &contract.columns[contract.id].name;
+                let id = schema.field_with_name(id).is_ok().then(|| id.clone());
+                let description = table.description().into_owned();
+                VisibleTable { name: name.clone(), description, schema, id }
+            })
+            .collect()
+    }
+
+    /// Finds the newest times in a table. Like any other query, it waits for one of the tenant's query slots and is
+    /// subject to the query limits.
+    pub async fn newest_times(&self, table: &str) -> Result<NewestTimes> {
+        let name = table.replace('\'', "''");
+        let planned =
+            self.plan(&format!("SELECT newest_event_time, newest_received_time FROM freshness('{name}')")).await;
+        let planned = planned?;
+        let batches: Vec<_> = self.run(&planned, None).await?.batches.try_collect().await?;
+        Ok(batches.iter().find_map(NewestTimes::of).unwrap_or_default())
+    }
+
+    /// Returns the names of the SQL functions, each with its kind (scalar, aggregate or window), for SqlInfo.
+    pub fn functions(&self) -> Vec<(String, &'static str)> {
+        let state = &self.planner.view().state;
+        let scalar = state.scalar_functions().keys().map(|name| (name.clone(), "scalar"));
+        let aggregate = state.aggregate_functions().keys().map(|name| (name.clone(), "aggregate"));
+        let window = state.window_functions().keys().map(|name| (name.clone(), "window"));
+        let mut functions: Vec<_> = scalar.chain(aggregate).chain(window).collect();
+        functions.sort();
+        functions
+    }
+}
+
+#[cfg(test)]
+impl Session {
+    /// Returns a new physical plan of the statement.
+    pub(in crate::query) async fn physical_for_tests(
+        &self,
+        planned: &Planned,
+    ) -> Arc<dyn datafusion::physical_plan::ExecutionPlan> {
+        self.planner.view().state.create_physical_plan(&planned.plan).await.unwrap()
+    }
+
+    /// Returns the engine's logical plan of the text, without our checks.
+    pub(in crate::query) async fn unchecked_plan(&self, sql: &str) -> datafusion::error::Result<LogicalPlan> {
+        self.planner.view().state.create_logical_plan(sql).await
+    }
+
+    /// Returns the optimized form of a logical plan.
+    pub(in crate::query) fn optimized(&self, plan: &LogicalPlan) -> LogicalPlan {
+        self.planner.view().state.optimize(plan).unwrap()
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("access", &self.planner.access).finish_non_exhaustive()
+    }
+}
+
+/// Adds the declared description and unit to the metadata of a column.
+fn with_description(field: &Field, contract: &Contract) -> Field {
+    let Some(column) = contract.columns.iter().find(|column| column.name == *field.name()) else {
+        return field.clone();
+    };
+    let metadata = [("comment", &column.description), ("unit", &column.unit)];
+    let metadata = metadata.into_iter().filter(|(_, text)| !text.is_empty());
+    field.clone().with_metadata(metadata.map(|(key, text)| (key.to_owned(), text.clone())).collect())
+}

@@ -28,10 +28,10 @@ test: need-cargo need-openssl ## Run all tests: Rust tests, real ADBC and JDBC c
 	@rm -f .cache/skipped.txt
 	@cargo test --no-fail-fast $(ARGS); result=$$?; tests/clients/skipped.sh; exit $$result
 
-# Every test run executes a few schedules; this command executes more. ARGS is a range of seeds, or one seed, whose run is
-# printed in full.
+# Every test run covers a few schedules; this target runs more. ARGS is a range of seeds, or one seed, whose trace is printed in
+# full.
 schedules: need-cargo need-openssl ## Run thousands of simulated schedules of crashes and faults (ARGS=5000..9000, ARGS=17)
-	@GLASSHOUSE_SCHEDULES="$(or $(ARGS),1000..3000)" cargo test --lib ingest::sim::tests::chosen -- --nocapture
+	@GLASSHOUSE_SCHEDULES="$(or $(ARGS),1000..3000)" cargo test --lib ingest::sim::tests::selected_schedules -- --nocapture
 
 # Every test run executes a few seeds; this command executes more. With a nightly toolchain and cargo-fuzz, coverage guides
 # the inputs; otherwise they are random. A failure prints its seed. SEED=17 runs that seed again.

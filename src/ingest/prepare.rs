@@ -123,7 +123,7 @@ impl Preparer {
         source: &str,
     ) -> Result<PreparedBatch> {
         for reject in &mut rejects {
-            reject.bytes = received.body.slice(received.messages[reject.index as usize].place.clone());
+            reject.bytes = received.body.slice(received.messages[reject.index as usize].range.clone());
         }
         self.assemble(rows, &rejects, (stamp, received.kept_as.as_str()), |reject| {
             let BatchMessage { topic_partition, offset, .. } = &received.messages[reject.index as usize];
@@ -177,14 +177,14 @@ impl Preparer {
                     rejects.extend(indexes.into_iter().map(|index| Reject {
                         index: index as u64,
                         tenant: tenant.clone(),
-                        bytes: body.slice(messages[index].place.clone()),
+                        bytes: body.slice(messages[index].range.clone()),
                         reason: *reason,
                         detail: detail.clone(),
                     }));
                     continue;
                 }
             };
-            let ranges: Vec<_> = indexes.iter().map(|index| messages[*index].place.clone()).collect();
+            let ranges: Vec<_> = indexes.iter().map(|index| messages[*index].range.clone()).collect();
             let decoded =
                 decode_messages(&self.contract, format, body, &ranges, &DecodeOptions { owner, ..stamp.clone() })?;
             rows.push(decoded.batch);

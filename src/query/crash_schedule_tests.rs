@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use tokio::runtime::Builder;
 
 use crate::clock::Clock;
-use crate::ingest::sim::schedule::play;
+use crate::ingest::sim::schedule::run_schedule;
 use crate::ingest::sim::workload::TENANTS;
 use crate::query::Engine;
 use crate::query::testing::{ask, config, reader};
@@ -18,12 +18,12 @@ const SEEDS: std::ops::Range<u64> = 500..516;
 #[test]
 fn queries_count_each_event_once_after_crashes() {
     for seed in SEEDS {
-        let played = play(seed).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+        let result = run_schedule(seed).unwrap_or_else(|failure| panic!("seed {seed}: {failure}"));
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let engine = Engine::new(played.tables().await, config(), Clock::System, Default::default()).unwrap();
+            let engine = Engine::new(result.tables().await, config(), Clock::System, Default::default()).unwrap();
             for tenant in TENANTS {
-                let own = played.expected.events.iter().filter(|(owner, _)| owner == tenant);
+                let own = result.expected.events.iter().filter(|(owner, _)| owner == tenant);
                 let ids: BTreeSet<&str> = own.map(|(_, id)| id.as_str()).collect();
                 let count = ids.len().to_string();
                 let sql = "SELECT count(*), count(DISTINCT event_id) FROM calls";

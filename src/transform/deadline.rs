@@ -1,7 +1,7 @@
-//! Checks the deadline between two batches of a join.
+//! Checks the deadline of a run while a join produces rows.
 //!
-//! In: a plan. Out: the same plan with a [`DeadlineExec`] above each join. A filter above a join that multiplies rows pulls batch
-//! after batch until one has rows that pass: without this node, nothing would check the time meanwhile.
+//! Takes a plan, and adds a [`DeadlineExec`] above each join. Without this node, a filter above a join that multiplies rows could
+//! pull many batches without a matching row, and nothing would check the time meanwhile.
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use crate::error::Error;
 
-/// Nodes that can produce many rows from few.
+/// The names of plan nodes that can produce many rows from a few.
 const JOINS: [&str; 5] = ["HashJoinExec", "NestedLoopJoinExec", "CrossJoinExec", "SortMergeJoinExec", "UnnestExec"];
 
 /// The deadline of a run, and its error.
@@ -29,37 +29,38 @@ pub(super) struct RunDeadline {
 }
 
 impl RunDeadline {
-    /// An error once the deadline has passed.
+    /// Returns an error if the deadline has passed.
     pub(super) fn check(&self) -> Result<(), Error> {
-        if Instant::now() < self.at { Ok(()) } else { Err(self.fault()) }
+        if Instant::now() < self.at { Ok(()) } else { Err(self.error()) }
     }
 
-    pub(super) fn fault(&self) -> Error {
+    /// Returns the error of a run that has exceeded its deadline.
+    pub(super) fn error(&self) -> Error {
         Error::limited(format!(
-            "the transform took longer than {} s (limit ingest.transform_time_max): join on equal keys, or with fewer rows",
+            "the transform took longer than {} s (limit ingest.transform_time_max); join on equal keys, or with fewer rows",
             self.seconds
         ))
     }
 }
 
-/// The same check, with an engine error.
-pub(super) fn watch(deadline: Option<&RunDeadline>) -> Result<()> {
+/// Returns an engine error if the deadline has passed.
+pub(super) fn check_deadline(deadline: Option<&RunDeadline>) -> Result<()> {
     let checked = deadline.map_or(Ok(()), RunDeadline::check);
-    checked.map_err(|fault| DataFusionError::External(Box::new(fault)))
+    checked.map_err(|error| DataFusionError::External(Box::new(error)))
 }
 
 /// Adds a deadline check above each join of the plan.
-pub(super) fn watched(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
-    let watched = plan.transform_up(|node| {
+pub(super) fn add_deadline_checks(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
+    let checked = plan.transform_up(|node| {
         Ok(match JOINS.contains(&node.name()) {
             true => Transformed::yes(Arc::new(DeadlineExec { input: node }) as Arc<dyn ExecutionPlan>),
             false => Transformed::no(node),
         })
     });
-    Ok(watched?.data)
+    Ok(checked?.data)
 }
 
-/// Passes batches through until the deadline.
+/// Passes batches through, and fails once the deadline has passed.
 #[derive(Debug)]
 struct DeadlineExec {
     input: Arc<dyn ExecutionPlan>,
@@ -111,7 +112,7 @@ impl ExecutionPlan for DeadlineExec {
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let deadline = context.session_config().get_extension::<RunDeadline>();
         let batches = self.input.execute(partition, context)?.map(move |batch| {
-            watch(deadline.as_deref())?;
+            check_deadline(deadline.as_deref())?;
             batch
         });
         Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), batches)))

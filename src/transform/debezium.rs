@@ -1,7 +1,7 @@
-//! Debezium's envelope: a database change as Debezium's JSON converter writes it to Kafka.
+//! Parses database changes in Debezium's envelope, as Kafka Connect's JSON converter writes them.
 //!
-//! In: a message's JSON, with the converter's wrapper (`{"schema": …, "payload": …}`) or without it. Out: a [`ChangeEvent`],
-//! `None` for a tombstone, or a text that describes the fault.
+//! Takes the JSON of a message, with or without the converter's wrapper (`{"schema": …, "payload": …}`). Returns a
+//! [`ChangeEvent`], `None` for a tombstone, or an error message.
 //!
 //! Source: Debezium's documentation of its connectors, "data change events".
 
@@ -13,22 +13,22 @@ use serde_json::value::RawValue;
 use super::json_path::{Step, find, int};
 use crate::clock::Micros;
 
-/// One change of one row.
+/// A change of one row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ChangeEvent<'a> {
-    /// `c` created, `u` updated, `d` deleted, `r` read by a snapshot, `t` truncated, `m` a message.
+    /// The operation: `c` for create, `u` for update, `d` for delete, `r` for read (a snapshot), `t` for truncate, `m` for message.
     pub(super) op: Cow<'a, str>,
-    /// The row before it, as JSON.
+    /// The row before the change, as JSON.
     pub(super) before: Option<&'a str>,
-    /// The row after it, as JSON.
+    /// The row after the change, as JSON.
     pub(super) after: Option<&'a str>,
-    /// Where in the database it happened, as JSON.
+    /// The origin of the change (table, position and time), as JSON.
     pub(super) source: Option<&'a str>,
 }
 
-/// The fields of an envelope that are used.
+/// The fields of an envelope that transforms use.
 #[derive(Deserialize)]
-struct Parts<'a> {
+struct Envelope<'a> {
     #[serde(borrow, default)]
     op: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
@@ -40,44 +40,44 @@ struct Parts<'a> {
 }
 
 impl<'a> ChangeEvent<'a> {
-    /// Reads a valid JSON text. `None` is a tombstone: a message whose only purpose is that Kafka drops a key.
-    pub(super) fn read(json: &'a str) -> Result<Option<Self>, String> {
+    /// Parses a string that contains valid JSON. Returns `None` for a tombstone, a message that only makes Kafka delete a key.
+    pub(super) fn parse(json: &'a str) -> Result<Option<Self>, String> {
         if json.trim() == "null" {
             return Ok(None);
         }
-        let mut parts = Parts::read(json)?;
-        if parts.op.is_none() {
+        let mut envelope = Envelope::parse(json)?;
+        if envelope.op.is_none() {
             match find(json, &[Step::Key("payload")]) {
                 Some("null") => return Ok(None),
-                Some(payload) => parts = Parts::read(payload)?,
+                Some(payload) => envelope = Envelope::parse(payload)?,
                 None => {}
             }
         }
-        let op = parts.op.ok_or("the message is not a Debezium change event: it has no `op`")?;
+        let op = envelope.op.ok_or("the message is not a Debezium change event: it has no `op`")?;
         Ok(Some(Self {
             op,
-            before: object("before", parts.before)?,
-            after: object("after", parts.after)?,
-            source: object("source", parts.source)?,
+            before: object_field("before", envelope.before)?,
+            after: object_field("after", envelope.after)?,
+            source: object_field("source", envelope.source)?,
         }))
     }
 
-    /// Whether the change deletes the row.
+    /// Returns true if the change deletes the row.
     pub(super) fn is_delete(&self) -> bool {
         self.op == "d"
     }
 
-    /// The row after the change; for a delete, the row before it.
+    /// Returns the row after the change, or the row before it if the change is a delete.
     pub(super) fn row(&self) -> Option<&'a str> {
         if self.is_delete() { self.before } else { self.after }
     }
 
-    /// The position in the database's log: PostgreSQL's LSN, or the offset in a binary log.
+    /// Returns the position in the database's log, which is PostgreSQL's LSN or the offset in MySQL's binary log.
     pub(super) fn position(&self) -> Option<i64> {
         self.number("lsn").or_else(|| self.number("pos"))
     }
 
-    /// The time of the change in the database.
+    /// Returns the time of the change in the database.
     pub(super) fn changed(&self) -> Option<Micros> {
         let nanos = || self.number("ts_ns").map(|nanos| nanos / 1_000);
         let millis = || self.number("ts_ms").and_then(|millis| millis.checked_mul(1_000));
@@ -89,16 +89,16 @@ impl<'a> ChangeEvent<'a> {
     }
 }
 
-impl<'a> Parts<'a> {
-    fn read(json: &'a str) -> Result<Self, String> {
+impl<'a> Envelope<'a> {
+    fn parse(json: &'a str) -> Result<Self, String> {
         if !json.trim_start().starts_with('{') {
             return Err("the message is not a Debezium change event: it is not an object".to_owned());
         }
-        serde_json::from_str(json).map_err(|fault| format!("the message is not a Debezium change event: {fault}"))
+        serde_json::from_str(json).map_err(|error| format!("the message is not a Debezium change event: {error}"))
     }
 }
 
-fn object<'a>(name: &str, value: Option<&'a RawValue>) -> Result<Option<&'a str>, String> {
+fn object_field<'a>(name: &str, value: Option<&'a RawValue>) -> Result<Option<&'a str>, String> {
     match value.map(RawValue::get) {
         Some(text) if !text.starts_with('{') => {
             Err(format!("the message is not a Debezium change event: `{name}` is not an object"))
@@ -112,12 +112,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn changes_are_read_with_and_without_their_wrapper() {
+    fn changes_are_parsed_with_and_without_the_wrapper() {
         let plain = r#"{"before":{"id":1},"after":{"id":1,"n":"x"},
             "source":{"lsn":77,"ts_ms":1772366400123,"ts_us":1772366400123456,"snapshot":"false"},"op":"u","ts_ms":5}"#;
         let wrapped = format!("{{\"schema\":{{\"type\":\"struct\"}},\"payload\":{plain}}}");
         for json in [plain, &wrapped] {
-            let change = ChangeEvent::read(json).unwrap().unwrap();
+            let change = ChangeEvent::parse(json).unwrap().unwrap();
             assert_eq!((&*change.op, change.is_delete()), ("u", false));
             assert_eq!((change.row(), change.before), (Some("{\"id\":1,\"n\":\"x\"}"), Some("{\"id\":1}")));
             assert_eq!((change.position(), change.changed()), (Some(77), Some(1_772_366_400_123_456)));
@@ -125,19 +125,19 @@ mod tests {
     }
 
     #[test]
-    fn a_delete_shows_what_was_there() {
+    fn the_row_of_a_delete_is_the_row_before_it() {
         let json = r#"{"op":"d","before":{"id":1},"after":null,"source":{"pos":9,"ts_ms":3}}"#;
-        let change = ChangeEvent::read(json).unwrap().unwrap();
+        let change = ChangeEvent::parse(json).unwrap().unwrap();
         assert_eq!((change.is_delete(), change.row(), change.after), (true, Some("{\"id\":1}"), None));
         assert_eq!((change.position(), change.changed()), (Some(9), Some(3_000)));
-        let bare = ChangeEvent::read(r#"{"op":"t","source":{"ts_ns":4999}}"#).unwrap().unwrap();
+        let bare = ChangeEvent::parse(r#"{"op":"t","source":{"ts_ns":4999}}"#).unwrap().unwrap();
         assert_eq!((bare.row(), bare.position(), bare.changed()), (None, None, Some(4)));
     }
 
     #[test]
-    fn tombstones_say_nothing_and_all_else_is_refused() {
+    fn tombstones_are_skipped_and_other_messages_are_errors() {
         for json in ["null", " null ", r#"{"schema":null,"payload":null}"#, r#"{"payload":null}"#] {
-            assert_eq!(ChangeEvent::read(json), Ok(None), "{json}");
+            assert_eq!(ChangeEvent::parse(json), Ok(None), "{json}");
         }
         let cases = [
             ("{}", "no `op`"),
@@ -150,8 +150,8 @@ mod tests {
             (r#"{"op":"c","op":"d"}"#, "duplicate field"),
         ];
         for (json, expected) in cases {
-            let fault = ChangeEvent::read(json).unwrap_err();
-            assert!(fault.contains(expected), "{json}: {fault}");
+            let error = ChangeEvent::parse(json).unwrap_err();
+            assert!(error.contains(expected), "{json}: {error}");
         }
     }
 }

@@ -1,7 +1,8 @@
-//! Translates engine errors of a transform for the author of the statement and the reader of the quarantine.
+//! Translates engine errors of a transform for the author of the statement and for readers of the quarantine.
 //!
-//! In: an error of planning or execution. Out: an [`Error`]. A fault of the statement or of a message's values is `Invalid`, an
-//! exceeded limit is `Limited`, everything else is `Internal` with its text: a transform's only data are the message's own.
+//! Takes an error of planning or execution, and produces an [`Error`]. An error in the statement or in a message's values becomes
+//! `Invalid`, an exceeded limit becomes `Limited`, and every other error becomes `Internal`. The engine's text may be shown,
+//! because a transform processes no data other than the message and the lookup tables.
 
 use arrow::error::ArrowError;
 use datafusion::common::{Column, SchemaError};
@@ -9,10 +10,10 @@ use datafusion::error::DataFusionError;
 
 use crate::error::{Error, did_you_mean};
 
-/// Translates an engine error.
-pub(super) fn of_engine(fault: DataFusionError) -> Error {
-    let place = fault.diagnostic().and_then(|diagnostic| diagnostic.span);
-    let error = match root(&fault) {
+/// Translates an engine error. If the engine knows the position in the statement, the message contains it.
+pub(super) fn of_engine(engine_error: DataFusionError) -> Error {
+    let span = engine_error.diagnostic().and_then(|diagnostic| diagnostic.span);
+    let error = match root(&engine_error) {
         DataFusionError::External(inner) => match inner.downcast_ref::<Error>() {
             Some(error) => Error::new(error.kind(), error.message().to_owned()),
             None => Error::internal(sentence(&inner.to_string())),
@@ -26,19 +27,19 @@ pub(super) fn of_engine(fault: DataFusionError) -> Error {
         DataFusionError::ArrowError(error, _) => of_arrow(error),
         other => Error::internal(sentence(&other.to_string())),
     };
-    let error = match place {
+    let error = match span {
         Some(span) if !error.message().contains("Line:") => {
             let message = format!("{} at line {}, column {}", error.message(), span.start.line, span.start.column);
             Error::new(error.kind(), message)
         }
         _ => error,
     };
-    error.with_source(fault)
+    error.with_source(engine_error)
 }
 
-/// The error for a run that exceeds its memory limit.
+/// Returns the error of a run that exceeds its memory limit.
 pub(super) fn out_of_memory() -> Error {
-    Error::limited("the transform needs more memory than ingest.transform_memory_bytes_max: join with fewer rows")
+    Error::limited("the transform needs more memory than ingest.transform_memory_bytes_max; join with fewer rows")
 }
 
 fn of_arrow(error: &ArrowError) -> Error {
@@ -52,13 +53,13 @@ fn of_arrow(error: &ArrowError) -> Error {
     }
 }
 
-/// The root error inside contexts, shared handles and collections.
-fn root(fault: &DataFusionError) -> &DataFusionError {
-    match fault {
+/// Returns the innermost error inside contexts, shared handles and collections.
+fn root(error: &DataFusionError) -> &DataFusionError {
+    match error {
         DataFusionError::Context(_, inner) | DataFusionError::Diagnostic(_, inner) => root(inner),
         DataFusionError::Shared(inner) => root(inner),
-        DataFusionError::Collection(all) => all.first().map_or(fault, root),
-        _ => fault,
+        DataFusionError::Collection(all) => all.first().map_or(error, root),
+        _ => error,
     }
 }
 
@@ -69,15 +70,15 @@ fn schema_text(error: &SchemaError) -> String {
             format!("unknown column `{}`{}", field.flat_name(), did_you_mean(field.name(), known))
         }
         SchemaError::AmbiguousReference { field } => {
-            format!("column `{}` is ambiguous: qualify it with the table's name", field.flat_name())
+            format!("column `{}` is ambiguous; qualify it with the table's name", field.flat_name())
         }
         SchemaError::DuplicateQualifiedField { name, .. } | SchemaError::DuplicateUnqualifiedField { name } => {
-            format!("column `{name}` appears more than once: rename one of them with AS")
+            format!("column `{name}` appears more than once; rename one of the columns with AS")
         }
     }
 }
 
-/// The engine's text without its backtrace, its list of signatures and its full stop.
+/// Returns the engine's text without the backtrace, the list of signatures and the full stop.
 fn sentence(text: &str) -> String {
     let text = text.split("\n\nbacktrace").next().unwrap_or_default();
     let text = text.split(" No function matches the given name").next().unwrap_or_default();

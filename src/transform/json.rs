@@ -1,16 +1,18 @@
-//! JSON inside SQL: functions that take a JSON text and a path, and the operators `->` and `->>`.
+//! JSON functions in SQL, which take a JSON string and a path, and the operators `->` and `->>`.
 //!
-//! | function | also called | gives |
+//! | function | also called | returns |
 //! |---|---|---|
-//! | `json_text(json, key…)` | `json_as_text`, `json_get_str`, `->>` | a text without quotes, any other value as its JSON text |
+//! | `json_text(json, key…)` | `json_as_text`, `json_get_str`, `->>` | a string without quotes; any other value as JSON |
 //! | `json_raw(json, key…)` | `json_get`, `json_get_json`, `->` | the value as JSON |
 //! | `json_int(json, key…)` | `json_get_int` | an integer |
 //! | `json_float(json, key…)` | `json_get_float` | a number |
 //! | `json_bool(json, key…)` | `json_get_bool` | a boolean |
 //! | `json_array(json, key…)` | `json_get_array` | the elements as a list of JSON, for `unnest` |
 //!
-//! A key is a text, an index an integer. **Invariant:** the functions never fail: a missing value, a JSON null, a value of another
-//! type and a text that is not valid JSON all give NULL.
+//! A path consists of keys (strings) and array indexes (integers).
+//!
+//! **Invariant:** the functions never fail. They return NULL if the value is missing, null or of another type, and if the string
+//! is not valid JSON.
 
 use std::sync::Arc;
 
@@ -28,11 +30,11 @@ use datafusion::logical_expr::{
 };
 use datafusion::sql::sqlparser::ast::BinaryOperator;
 
-use super::json_path::{Step, elements, find, float, int, text, truth};
+use super::json_path::{Step, boolean, elements, find, float, int, text};
 
-/// The result type of a function.
+/// The kind of value that a function returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Get {
+enum ValueKind {
     Text,
     Raw,
     Int,
@@ -41,49 +43,50 @@ enum Get {
     Array,
 }
 
-const ALL: [Get; 6] = [Get::Text, Get::Raw, Get::Int, Get::Float, Get::Bool, Get::Array];
+const ALL: [ValueKind; 6] =
+    [ValueKind::Text, ValueKind::Raw, ValueKind::Int, ValueKind::Float, ValueKind::Bool, ValueKind::Array];
 
-/// All functions.
+/// Returns all JSON functions.
 pub(super) fn functions() -> Vec<Arc<ScalarUDF>> {
     ALL.into_iter().map(function).collect()
 }
 
-fn function(get: Get) -> Arc<ScalarUDF> {
-    Arc::new(ScalarUDF::new_from_impl(JsonGet::new(get)))
+fn function(kind: ValueKind) -> Arc<ScalarUDF> {
+    Arc::new(ScalarUDF::new_from_impl(JsonFunction::new(kind)))
 }
 
-/// One function.
+/// A JSON function.
 #[derive(Debug, PartialEq, Eq, Hash)]
-struct JsonGet {
-    get: Get,
+struct JsonFunction {
+    kind: ValueKind,
     signature: Signature,
     aliases: Vec<String>,
 }
 
-impl JsonGet {
-    fn new(get: Get) -> Self {
-        let aliases: &[&str] = match get {
-            Get::Text => &["json_as_text", "json_get_str"],
-            Get::Raw => &["json_get", "json_get_json"],
-            Get::Int => &["json_get_int"],
-            Get::Float => &["json_get_float"],
-            Get::Bool => &["json_get_bool"],
-            Get::Array => &["json_get_array"],
+impl JsonFunction {
+    fn new(kind: ValueKind) -> Self {
+        let aliases: &[&str] = match kind {
+            ValueKind::Text => &["json_as_text", "json_get_str"],
+            ValueKind::Raw => &["json_get", "json_get_json"],
+            ValueKind::Int => &["json_get_int"],
+            ValueKind::Float => &["json_get_float"],
+            ValueKind::Bool => &["json_get_bool"],
+            ValueKind::Array => &["json_get_array"],
         };
         let aliases = aliases.iter().map(|alias| (*alias).to_owned()).collect();
-        Self { get, signature: Signature::user_defined(Volatility::Immutable), aliases }
+        Self { kind, signature: Signature::user_defined(Volatility::Immutable), aliases }
     }
 }
 
-impl ScalarUDFImpl for JsonGet {
+impl ScalarUDFImpl for JsonFunction {
     fn name(&self) -> &str {
-        match self.get {
-            Get::Text => "json_text",
-            Get::Raw => "json_raw",
-            Get::Int => "json_int",
-            Get::Float => "json_float",
-            Get::Bool => "json_bool",
-            Get::Array => "json_array",
+        match self.kind {
+            ValueKind::Text => "json_text",
+            ValueKind::Raw => "json_raw",
+            ValueKind::Int => "json_int",
+            ValueKind::Float => "json_float",
+            ValueKind::Bool => "json_bool",
+            ValueKind::Array => "json_array",
         }
     }
 
@@ -96,28 +99,28 @@ impl ScalarUDFImpl for JsonGet {
     }
 
     fn return_type(&self, _: &[DataType]) -> Result<DataType> {
-        Ok(match self.get {
-            Get::Text | Get::Raw => DataType::Utf8,
-            Get::Int => DataType::Int64,
-            Get::Float => DataType::Float64,
-            Get::Bool => DataType::Boolean,
-            Get::Array => DataType::List(Arc::new(Field::new_list_field(DataType::Utf8, true))),
+        Ok(match self.kind {
+            ValueKind::Text | ValueKind::Raw => DataType::Utf8,
+            ValueKind::Int => DataType::Int64,
+            ValueKind::Float => DataType::Float64,
+            ValueKind::Bool => DataType::Boolean,
+            ValueKind::Array => DataType::List(Arc::new(Field::new_list_field(DataType::Utf8, true))),
         })
     }
 
     fn coerce_types(&self, kinds: &[DataType]) -> Result<Vec<DataType>> {
         let name = self.name();
         let mut coerced = Vec::with_capacity(kinds.len());
-        for (place, kind) in kinds.iter().enumerate() {
+        for (index, kind) in kinds.iter().enumerate() {
             coerced.push(match kind {
                 DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Null => DataType::Utf8,
-                kind if place > 0 && kind.is_integer() => DataType::Int64,
-                kind if place == 0 => return plan_err!("{name} takes a JSON text as its first argument, got {kind}"),
-                kind => return plan_err!("a path step of {name} must be a text or an integer, got {kind}"),
+                kind if index > 0 && kind.is_integer() => DataType::Int64,
+                kind if index == 0 => return plan_err!("{name} takes a JSON string as its first argument, got {kind}"),
+                kind => return plan_err!("a path step of {name} must be a string or an integer, got {kind}"),
             });
         }
         if coerced.is_empty() {
-            return plan_err!("{name} takes a JSON text and the path of keys to the value");
+            return plan_err!("{name} takes a JSON string and the path to the value");
         }
         Ok(coerced)
     }
@@ -125,46 +128,49 @@ impl ScalarUDFImpl for JsonGet {
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let rows = args.number_rows;
         let Some((json, path)) = args.args.split_first() else {
-            return plan_err!("{} takes a JSON text", self.name());
+            return plan_err!("{} takes a JSON string", self.name());
         };
         let json = json.to_array(rows)?;
-        let steps = path.iter().map(Steps::new).collect::<Result<Vec<_>>>()?;
-        Ok(ColumnarValue::Array(self.get.array(json.as_string(), &steps)))
+        let steps = path.iter().map(PathArgument::new).collect::<Result<Vec<_>>>()?;
+        Ok(ColumnarValue::Array(self.kind.array(json.as_string(), &steps)))
     }
 }
 
-/// One argument of a path.
-enum Steps {
-    Same(ScalarValue),
+/// One path argument, for all rows of a batch.
+enum PathArgument {
+    /// The same step for every row.
+    Constant(ScalarValue),
+    /// A key for each row.
     Keys(StringArray),
+    /// An array index for each row.
     Indexes(Int64Array),
 }
 
-impl Steps {
+impl PathArgument {
     fn new(value: &ColumnarValue) -> Result<Self> {
         Ok(match value {
-            ColumnarValue::Scalar(scalar) => Self::Same(scalar.clone()),
+            ColumnarValue::Scalar(scalar) => Self::Constant(scalar.clone()),
             ColumnarValue::Array(array) => match array.data_type() {
                 DataType::Utf8 => Self::Keys(array.as_string::<i32>().clone()),
                 DataType::Int64 => Self::Indexes(array.as_primitive::<Int64Type>().clone()),
-                kind => return plan_err!("a JSON path step must be a text or an integer, got {kind}"),
+                kind => return plan_err!("a JSON path step must be a string or an integer, got {kind}"),
             },
         })
     }
 
     fn at(&self, row: usize) -> Option<Step<'_>> {
         match self {
-            Self::Same(ScalarValue::Utf8(Some(key))) => Some(Step::Key(key)),
-            Self::Same(ScalarValue::Int64(Some(index))) => Some(Step::Index(*index)),
-            Self::Same(_) => None,
+            Self::Constant(ScalarValue::Utf8(Some(key))) => Some(Step::Key(key)),
+            Self::Constant(ScalarValue::Int64(Some(index))) => Some(Step::Index(*index)),
+            Self::Constant(_) => None,
             Self::Keys(keys) => keys.is_valid(row).then(|| Step::Key(keys.value(row))),
             Self::Indexes(indexes) => indexes.is_valid(row).then(|| Step::Index(indexes.value(row))),
         }
     }
 }
 
-impl Get {
-    fn array(self, json: &StringArray, steps: &[Steps]) -> ArrayRef {
+impl ValueKind {
+    fn array(self, json: &StringArray, steps: &[PathArgument]) -> ArrayRef {
         let value = |row: usize| {
             let path: Option<Vec<Step<'_>>> = steps.iter().map(|step| step.at(row)).collect();
             json.is_valid(row).then(|| find(json.value(row), &path?)).flatten()
@@ -193,7 +199,7 @@ impl Get {
             }
             Self::Bool => {
                 let mut builder = BooleanBuilder::with_capacity(json.len());
-                values.for_each(|value| builder.append_option(value.and_then(truth)));
+                values.for_each(|value| builder.append_option(value.and_then(boolean)));
                 Arc::new(builder.finish())
             }
             Self::Array => {
@@ -210,15 +216,15 @@ impl Get {
     }
 }
 
-/// Plans the operators `->` and `->>`. A chain of them is one call.
+/// Plans the operators `->` and `->>`. A chain of operators becomes one function call.
 #[derive(Debug)]
 pub(super) struct Operators;
 
 impl ExprPlanner for Operators {
     fn plan_binary_op(&self, expr: RawBinaryExpr, _: &DFSchema) -> Result<PlannerResult<RawBinaryExpr>> {
-        let get = match expr.op {
-            BinaryOperator::Arrow => Get::Raw,
-            BinaryOperator::LongArrow => Get::Text,
+        let kind = match expr.op {
+            BinaryOperator::Arrow => ValueKind::Raw,
+            BinaryOperator::LongArrow => ValueKind::Text,
             _ => return Ok(PlannerResult::Original(expr)),
         };
         let mut args = match expr.left {
@@ -226,6 +232,6 @@ impl ExprPlanner for Operators {
             left => vec![left],
         };
         args.push(expr.right);
-        Ok(PlannerResult::Planned(Expr::ScalarFunction(ScalarFunction { func: function(get), args })))
+        Ok(PlannerResult::Planned(Expr::ScalarFunction(ScalarFunction { func: function(kind), args })))
     }
 }

@@ -1,9 +1,9 @@
-//! Finds a value inside a JSON text without parsing the whole text into a tree.
+//! Finds a value in a JSON string without parsing the whole string into a tree.
 //!
-//! In: a JSON text and a path of keys and indexes. Out: the text of the value at that path, or the value as text, number or
-//! boolean. All functions are pure, and borrow from their input.
+//! Takes a JSON string and a path of keys and indexes. Returns the JSON of the value at that path, which further functions
+//! convert to a string, number or boolean. The results borrow from the input where possible.
 //!
-//! A value of a type other than the requested one, a JSON null and a path without a value all give `None`.
+//! [`find`] returns `None` if the path has no value. The conversions return `None` if the value is null or of another type.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -14,13 +14,13 @@ use serde_json::value::RawValue;
 /// One step into a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Step<'a> {
-    /// A key of an object. If a key appears more than once, the first one counts.
+    /// A key of an object. If a key appears more than once, its first value is used.
     Key(&'a str),
-    /// An index into an array, from 0; negative indexes count from the end.
+    /// An index into an array, starting at 0. Negative indexes count from the end.
     Index(i64),
 }
 
-/// The text of the value at `path`. `None` if there is no such value, or if the text before it is not valid JSON.
+/// Returns the JSON of the value at `path`. `None` if there is no such value, or if the part of `json` before it is not valid JSON.
 pub(super) fn find<'j>(json: &'j str, path: &[Step<'_>]) -> Option<&'j str> {
     match path.split_first() {
         None => serde_json::from_str::<&RawValue>(json).ok().map(RawValue::get),
@@ -28,7 +28,7 @@ pub(super) fn find<'j>(json: &'j str, path: &[Step<'_>]) -> Option<&'j str> {
     }
 }
 
-/// A text without its quotes, any other value as its JSON text; a null gives `None`.
+/// Returns a string value without its quotes, and any other value as JSON. `None` if the value is null.
 pub(super) fn text(value: &str) -> Option<Cow<'_, str>> {
     match value.as_bytes().first()? {
         b'n' => None,
@@ -38,25 +38,25 @@ pub(super) fn text(value: &str) -> Option<Cow<'_, str>> {
     }
 }
 
-/// An integer: `12`, `12.0`, `"12"`.
+/// Parses an integer, for example `12`, `12.0` or `"12"`.
 pub(super) fn int(value: &str) -> Option<i64> {
     let digits = number(value)?;
-    if let Ok(whole) = digits.parse() {
-        return Some(whole);
+    if let Ok(integer) = digits.parse() {
+        return Some(integer);
     }
-    let given: f64 = digits.parse().ok()?;
-    // Beyond 2^53, a double does not identify a single integer.
-    let is_exact = given.fract() == 0.0 && given.abs() <= 9_007_199_254_740_992.0;
-    is_exact.then_some(given as i64)
+    let double: f64 = digits.parse().ok()?;
+    // Above 2^53, a double does not represent every integer exactly.
+    let is_exact = double.fract() == 0.0 && double.abs() <= 9_007_199_254_740_992.0;
+    is_exact.then_some(double as i64)
 }
 
-/// A number: `1`, `1.5`, `"1.5"`.
+/// Parses a number, for example `1`, `1.5` or `"1.5"`.
 pub(super) fn float(value: &str) -> Option<f64> {
     number(value)?.parse().ok().filter(|number: &f64| number.is_finite())
 }
 
-/// `true` or `false`.
-pub(super) fn truth(value: &str) -> Option<bool> {
+/// Parses `true` or `false`.
+pub(super) fn boolean(value: &str) -> Option<bool> {
     match value {
         "true" => Some(true),
         "false" => Some(false),
@@ -64,32 +64,33 @@ pub(super) fn truth(value: &str) -> Option<bool> {
     }
 }
 
-/// The texts of an array's elements.
+/// Returns the JSON of each element of an array.
 pub(super) fn elements(value: &str) -> Option<Vec<&str>> {
     let elements: Vec<&RawValue> = serde_json::from_str(value).ok()?;
     Some(elements.into_iter().map(RawValue::get).collect())
 }
 
-/// The text of a number, with or without quotes.
+/// Returns the digits of a number that is written with or without quotes.
 fn number(value: &str) -> Option<Cow<'_, str>> {
     let is_number = |byte: &u8| byte.is_ascii_digit() || matches!(byte, b'-' | b'+' | b'.' | b'e' | b'E');
     text(value).filter(|digits| digits.bytes().all(|byte| is_number(&byte)))
 }
 
+/// Returns the JSON of one child of an object or array.
 fn child<'j>(json: &'j str, step: Step<'_>) -> Option<&'j str> {
     let mut found = None;
-    // A visitor that has found its value stops the parser with an error: the rest of the text is not needed.
-    let _read = serde_json::Deserializer::from_str(json).deserialize_any(Seek { step, found: &mut found });
+    // After the visitor has found the value, it returns an error to stop the parser, because the rest is not needed.
+    let _read = serde_json::Deserializer::from_str(json).deserialize_any(ChildFinder { step, found: &mut found });
     found.map(RawValue::get)
 }
 
-/// Finds one child of an object or array.
-struct Seek<'s, 'j> {
+/// A visitor that finds one child of an object or array.
+struct ChildFinder<'s, 'j> {
     step: Step<'s>,
     found: &'s mut Option<&'j RawValue>,
 }
 
-impl<'j> Visitor<'j> for Seek<'_, 'j> {
+impl<'j> Visitor<'j> for ChildFinder<'_, 'j> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -98,7 +99,7 @@ impl<'j> Visitor<'j> for Seek<'_, 'j> {
 
     fn visit_map<A: MapAccess<'j>>(self, mut map: A) -> Result<(), A::Error> {
         let Step::Key(key) = self.step else { return Err(A::Error::custom("no array")) };
-        while let Some(is_wanted) = map.next_key_seed(Is(key))? {
+        while let Some(is_wanted) = map.next_key_seed(KeyEquals(key))? {
             if is_wanted {
                 *self.found = Some(map.next_value()?);
                 return Err(A::Error::custom("found"));
@@ -110,30 +111,30 @@ impl<'j> Visitor<'j> for Seek<'_, 'j> {
 
     fn visit_seq<A: SeqAccess<'j>>(self, mut list: A) -> Result<(), A::Error> {
         let Step::Index(index) = self.step else { return Err(A::Error::custom("no object")) };
-        let Ok(mut left) = usize::try_from(index) else {
+        let Ok(mut skip) = usize::try_from(index) else {
             let mut all: Vec<&'j RawValue> = Vec::new();
             while let Some(element) = list.next_element()? {
                 all.push(element);
             }
-            let back = usize::try_from(index.unsigned_abs()).unwrap_or(usize::MAX);
-            *self.found = all.len().checked_sub(back).and_then(|place| all.get(place).copied());
+            let from_end = usize::try_from(index.unsigned_abs()).unwrap_or(usize::MAX);
+            *self.found = all.len().checked_sub(from_end).and_then(|index| all.get(index).copied());
             return Ok(());
         };
-        while left > 0 {
+        while skip > 0 {
             if list.next_element::<IgnoredAny>()?.is_none() {
                 return Ok(());
             }
-            left -= 1;
+            skip -= 1;
         }
         *self.found = list.next_element()?;
         Err(A::Error::custom("found"))
     }
 }
 
-/// Whether a key equals the wanted one.
-struct Is<'s>(&'s str);
+/// Compares an object's key with a key, without copying it.
+struct KeyEquals<'s>(&'s str);
 
-impl<'j> DeserializeSeed<'j> for Is<'_> {
+impl<'j> DeserializeSeed<'j> for KeyEquals<'_> {
     type Value = bool;
 
     fn deserialize<D: serde::Deserializer<'j>>(self, deserializer: D) -> Result<bool, D::Error> {
@@ -141,7 +142,7 @@ impl<'j> DeserializeSeed<'j> for Is<'_> {
     }
 }
 
-impl Visitor<'_> for Is<'_> {
+impl Visitor<'_> for KeyEquals<'_> {
     type Value = bool;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -184,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn values_are_read_as_what_they_are() {
+    fn values_are_converted_by_type() {
         let cases = [
             ("12", Some("12"), Some(12), Some(12.0), None),
             ("12.0", Some("12.0"), Some(12), Some(12.0), None),
@@ -201,9 +202,9 @@ mod tests {
             ("null", None, None, None, None),
             ("{\"a\":1}", Some("{\"a\":1}"), None, None, None),
         ];
-        for (value, as_text, as_int, as_float, as_truth) in cases {
+        for (value, as_text, as_int, as_float, as_boolean) in cases {
             assert_eq!(text(value).as_deref(), as_text, "{value}");
-            assert_eq!((int(value), float(value), truth(value)), (as_int, as_float, as_truth), "{value}");
+            assert_eq!((int(value), float(value), boolean(value)), (as_int, as_float, as_boolean), "{value}");
         }
         assert_eq!(elements("[1, \"a\" ,{}]"), Some(vec!["1", "\"a\"", "{}"]));
         assert_eq!(elements("{}"), None);

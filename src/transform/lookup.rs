@@ -1,15 +1,15 @@
-//! Lookup tables: loaded at startup and at each refresh; a failed refresh keeps the previous contents.
+//! Lookup tables, which are loaded at startup and refreshed at intervals.
 //!
 //! ```text
-//!   file │ url │ query ─► load (bytes, rows, time) ─┬─ good ─► transforms join with it from now on
-//!             ▲                                     └─ bad ──► logged, counted, retried; the last good contents stay
+//!   file │ url │ query ─► load (bytes, rows, time) ─┬─ succeeds ─► transforms join with the new contents
+//!             ▲                                     └─ fails ────► logged and counted; the previous contents stay
 //!             └──────────── refresh ◄───────────────┘
 //! ```
 //!
-//! In: declared lookups. Out: the current contents of each, if it was ever loaded. The caller passes in a function that runs
-//! queries: a transform does not depend on the query engine.
+//! Takes the declared lookups, and provides the current contents of each lookup that was ever loaded. The caller passes in a
+//! function that runs queries, so transforms do not depend on the query engine.
 //!
-//! **Invariant:** a loaded lookup stays available: a refresh replaces its contents as a whole or not at all.
+//! **Invariant:** a loaded lookup stays available. A refresh replaces its contents as a whole or not at all.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -24,94 +24,88 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
-use super::lookup_fetch;
-use super::lookup_file::{self, LookupLimits};
+use super::lookup_contents::{LoadedLookup, LookupLimits};
+use super::{lookup_fetch, lookup_file};
 use crate::config::{ColumnConfig, IngestConfig, LookupConfig, LookupFormat};
 use crate::contract::ColumnKind;
 use crate::error::{Error, Result, did_you_mean};
 use crate::supervise::{AtStop, Supervisor, Task, TaskKind, blocking};
 use crate::telemetry::Metrics;
 
-/// The longest pause before the next attempt to load a lookup that was never loaded.
+/// The longest pause between two attempts to load a lookup for the first time.
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(5);
-/// The name of the operation in the error that a panic becomes.
+/// The name of the operation in the error message if loading panics.
 const LOADING: &str = "loading";
 
-/// Runs the query of a lookup, over the rows of all tenants.
+/// A function that runs the query of a lookup over the rows of all tenants.
 pub type LookupQuery = Arc<dyn Fn(String) -> BoxFuture<'static, Result<Vec<RecordBatch>>> + Send + Sync>;
 
 /// All lookup tables.
 #[derive(Debug)]
 pub struct Lookups {
     list: BTreeMap<String, Lookup>,
-    bounds: LookupLimits,
+    limits: LookupLimits,
     metrics: Arc<Metrics>,
-    /// Notifies waiters when a lookup is loaded.
+    /// Notifies waiting transforms when a lookup is loaded.
     changed: watch::Sender<()>,
 }
 
+/// One lookup table.
 #[derive(Debug)]
 struct Lookup {
     config: LookupConfig,
-    /// Its declared columns, if any.
+    /// The declared columns. `None` if the configuration declares none.
     declared: Option<SchemaRef>,
+    /// The current contents. `None` until the lookup is loaded for the first time.
     loaded: RwLock<Option<Arc<LoadedLookup>>>,
 }
 
-/// The contents of a lookup.
-#[derive(Debug)]
-pub(super) struct LoadedLookup {
-    pub(super) schema: SchemaRef,
-    pub(super) batches: Arc<Vec<RecordBatch>>,
-    pub(super) rows: usize,
-}
-
 impl Lookups {
-    /// The declared lookups, none of them loaded.
+    /// Creates the declared lookups. None of them is loaded yet.
     pub fn new(configs: &BTreeMap<String, LookupConfig>, limits: &IngestConfig, metrics: Arc<Metrics>) -> Arc<Self> {
         let lookup = |(name, config): (&String, &LookupConfig)| {
             let declared = (!config.columns.is_empty()).then(|| declared(&config.columns));
             (name.clone(), Lookup { config: config.clone(), declared, loaded: RwLock::default() })
         };
-        let bounds = LookupLimits {
+        let limits = LookupLimits {
             bytes_max: limits.lookup_bytes_max,
             rows_max: limits.lookup_rows_max,
             time_max: limits.lookup_time_max,
         };
         let list = configs.iter().map(lookup).collect();
-        Arc::new(Self { list, bounds, metrics, changed: watch::Sender::new(()) })
+        Arc::new(Self { list, limits, metrics, changed: watch::Sender::new(()) })
     }
 
-    /// Loads the lookups that come from files. Returns the errors by lookup name.
+    /// Loads the lookups that come from files. Returns the name and error of each lookup that cannot be loaded.
     pub fn load_files(&self) -> Vec<(String, Error)> {
-        let mut faults = Vec::new();
+        let mut errors = Vec::new();
         for (name, lookup) in &self.list {
             if let Some(file) = &lookup.config.file {
-                match lookup_file::read(file, lookup.declared.as_ref(), &self.bounds) {
-                    Ok(loaded) => self.keep(name, loaded),
-                    Err(error) => faults.push((name.clone(), error.at(format!("lookups.{name}")))),
+                match lookup_file::read(file, lookup.declared.as_ref(), &self.limits) {
+                    Ok(loaded) => self.set_loaded(name, loaded),
+                    Err(error) => errors.push((name.clone(), error.at(format!("lookups.{name}")))),
                 }
             }
         }
-        faults
+        errors
     }
 
-    /// Loads one lookup. A lookup with a query needs `lookup_query`.
+    /// Loads one lookup. `lookup_query` is required if the lookup has a query.
     pub async fn load_one(&self, name: &str, lookup_query: Option<&LookupQuery>) -> Result<()> {
         let lookup = self.list.get(name).ok_or_else(|| self.unknown(name))?;
         let loaded = self.load(lookup, lookup_query).await.map_err(|error| error.at(format!("lookups.{name}")))?;
-        self.keep(name, loaded);
+        self.set_loaded(name, loaded);
         Ok(())
     }
 
-    /// Loads from this file instead of the declared source.
+    /// Loads a lookup from this file instead of its declared file, URL or query.
     pub fn load_instead(&self, name: &str, file: &Path) -> Result<()> {
         let lookup = self.list.get(name).ok_or_else(|| self.unknown(name))?;
-        self.keep(name, lookup_file::read(file, lookup.declared.as_ref(), &self.bounds)?);
+        self.set_loaded(name, lookup_file::read(file, lookup.declared.as_ref(), &self.limits)?);
         Ok(())
     }
 
-    /// Refreshes all lookups until `stop`, each in its own task: a panic affects only the refresh of its own lookup.
+    /// Refreshes all lookups until `stop` is cancelled. Each lookup has its own task, so a panic affects only one lookup.
     pub async fn run(self: Arc<Self>, lookup_query: LookupQuery, supervisor: Supervisor, stop: CancellationToken) {
         let mut tasks = JoinSet::new();
         for name in self.list.keys() {
@@ -126,7 +120,7 @@ impl Lookups {
         while tasks.join_next().await.is_some() {}
     }
 
-    /// Loads one lookup in a loop.
+    /// Loads one lookup at intervals until `stop` is cancelled.
     async fn refresh(self: Arc<Self>, name: String, lookup_query: LookupQuery, stop: CancellationToken) {
         let Some(lookup) = self.list.get(&name) else { return };
         loop {
@@ -139,16 +133,16 @@ impl Lookups {
                     if !is_loaded {
                         tracing::info!(lookup = %name, rows = loaded.rows, "loaded a lookup");
                     }
-                    self.keep(&name, loaded);
+                    self.set_loaded(&name, loaded);
                 }
                 Err(error) => {
                     self.metrics.transforms.lookup_failed(&name);
                     match is_loaded {
                         true => {
-                            tracing::warn!(lookup = %name, ?error, "could not refresh a lookup: the previous contents stay in use")
+                            tracing::warn!(lookup = %name, ?error, "cannot refresh a lookup; the previous contents stay in use")
                         }
                         false => {
-                            tracing::warn!(lookup = %name, ?error, "could not load a lookup: its sources wait")
+                            tracing::warn!(lookup = %name, ?error, "cannot load a lookup; the sources that use it wait")
                         }
                     }
                 }
@@ -162,37 +156,38 @@ impl Lookups {
     }
 
     async fn load(&self, lookup: &Lookup, lookup_query: Option<&LookupQuery>) -> Result<LoadedLookup> {
-        let (config, declared, bounds) = (&lookup.config, lookup.declared.clone(), self.bounds);
-        let time_max = bounds.time_max;
+        let (config, declared, limits) = (&lookup.config, lookup.declared.clone(), self.limits);
+        let time_max = limits.time_max;
         let loading = async {
             if let Some(file) = config.file.clone() {
-                return blocking(LOADING, move || lookup_file::read(&file, declared.as_ref(), &bounds)).await;
+                return blocking(LOADING, move || lookup_file::read(&file, declared.as_ref(), &limits)).await;
             }
             if let Some(url) = &config.url {
                 let url = Url::parse(url).map_err(|error| Error::invalid(format!("the URL is not valid: {error}")))?;
                 let format = LookupFormat::of(url.path());
                 let format = format.ok_or_else(|| {
-                    Error::invalid("the URL does not end in a known format: use .csv, .json or .parquet")
+                    Error::invalid("the URL does not end in a known file extension; use .csv, .json or .parquet")
                 })?;
-                let body = lookup_fetch::fetch(&url, config.ca_file.as_deref(), &bounds).await?;
-                return blocking(LOADING, move || lookup_file::decode(body, format, declared.as_ref(), &bounds)).await;
+                let body = lookup_fetch::fetch(&url, config.ca_file.as_deref(), &limits).await?;
+                return blocking(LOADING, move || lookup_file::decode(body, format, declared.as_ref(), &limits)).await;
             }
             let query = config.query.clone().ok_or_else(|| Error::internal("a lookup has no source"))?;
             let lookup_query =
                 lookup_query.ok_or_else(|| Error::internal("no query engine was passed in for a lookup's query"))?;
             let batches = lookup_query(query).await?;
-            blocking(LOADING, move || lookup_file::gather(batches, declared.as_ref(), &bounds)).await
+            blocking(LOADING, move || lookup_file::from_batches(batches, declared.as_ref(), &limits)).await
         };
-        let late = || {
+        let timed_out = || {
             Error::unavailable(format!(
                 "the lookup did not load within {} s (limit ingest.lookup_time_max)",
                 time_max.as_secs_f64()
             ))
         };
-        tokio::time::timeout(time_max, loading).await.map_err(|_| late())?
+        tokio::time::timeout(time_max, loading).await.map_err(|_| timed_out())?
     }
 
-    fn keep(&self, name: &str, loaded: LoadedLookup) {
+    /// Replaces the contents of a lookup, and notifies waiting transforms.
+    fn set_loaded(&self, name: &str, loaded: LoadedLookup) {
         self.metrics.transforms.lookup_loaded(name, loaded.rows);
         if let Some(lookup) = self.list.get(name) {
             *lookup.loaded.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(loaded));
@@ -200,14 +195,15 @@ impl Lookups {
         self.changed.send_replace(());
     }
 
-    /// The current contents of these lookups, or the names of those that were never loaded.
+    /// Returns the current contents of these lookups. Fails with the names of the lookups that were never loaded, if any.
     pub(super) fn now(&self, names: &[String]) -> std::result::Result<Vec<(String, Arc<LoadedLookup>)>, Vec<String>> {
         let found = |name: &String| Some((name.clone(), self.list.get(name)?.now()?));
         let missing: Vec<String> = names.iter().filter(|name| found(name).is_none()).cloned().collect();
         if missing.is_empty() { Ok(names.iter().filter_map(found).collect()) } else { Err(missing) }
     }
 
-    /// The contents of these lookups, or empty ones with the declared columns: used to plan before anything is loaded.
+    /// Returns the contents of these lookups for planning. A lookup that is not loaded yet is represented by an empty table with
+    /// its declared columns. Fails with the names of the lookups that are not loaded and have no declared columns, if any.
     pub(super) fn expected(
         &self,
         names: &[String],
@@ -223,17 +219,17 @@ impl Lookups {
         if missing.is_empty() { Ok(names.iter().filter_map(found).collect()) } else { Err(missing) }
     }
 
-    /// Their names.
+    /// Returns the names of all declared lookups.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         self.list.keys().map(String::as_str)
     }
 
-    /// Whether a lookup of this name is declared.
+    /// Returns true if a lookup with this name is declared.
     pub(super) fn has(&self, name: &str) -> bool {
         self.list.contains_key(name)
     }
 
-    /// Completes when any lookup is loaded after this call.
+    /// Returns a receiver that is notified each time a lookup is loaded after this call.
     pub(super) fn changes(&self) -> watch::Receiver<()> {
         self.changed.subscribe()
     }
@@ -249,7 +245,7 @@ impl Lookup {
     }
 }
 
-/// Declared columns as a schema. The configuration has already checked their types.
+/// Returns the schema of declared columns. The configuration has already checked their types.
 fn declared(columns: &[ColumnConfig]) -> SchemaRef {
     let field = |column: &ColumnConfig| {
         let kind = ColumnKind::parse(&column.kind).unwrap_or(ColumnKind::Text);

@@ -1,4 +1,4 @@
-//! Tests lookup tables: formats, refreshes, and how transforms follow a change.
+//! Tests of lookup tables: file formats, limits, refreshes, and transforms after a refresh.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,7 +16,8 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::lookup::{LoadedLookup, LookupQuery, Lookups};
+use super::lookup::{LookupQuery, Lookups};
+use super::lookup_contents::LoadedLookup;
 use super::{Message, Transform};
 use crate::config::{ColumnConfig, IngestConfig, LookupConfig, SourceConfig, TableConfig};
 use crate::contract::Contract;
@@ -41,8 +42,8 @@ fn lookups(config: LookupConfig, limits: &IngestConfig) -> Arc<Lookups> {
     Lookups::new(&BTreeMap::from([("places".to_owned(), config)]), limits, Arc::default())
 }
 
-/// The contents of the only lookup, as rows of text.
-fn held(lookups: &Lookups) -> Option<(Vec<DataType>, Vec<String>)> {
+/// Returns the column types and the rows of the lookup `places`, with each row as text. `None` if it is not loaded.
+fn contents(lookups: &Lookups) -> Option<(Vec<DataType>, Vec<String>)> {
     let (_, loaded): (String, Arc<LoadedLookup>) = lookups.now(&["places".to_owned()]).ok()?.pop()?;
     let kinds = loaded.schema.fields().iter().map(|field| field.data_type().clone()).collect();
     let mut rows = Vec::new();
@@ -96,15 +97,15 @@ fn files_of_each_format_become_columns() {
         fs::write(&path, bytes).unwrap();
         let config = LookupConfig { columns: columns(declared), ..of_file(&path) };
         let lookups = lookups(config, &IngestConfig::default());
-        let faults = lookups.load_files();
-        assert!(faults.is_empty(), "{name}: {faults:?}");
+        let errors = lookups.load_files();
+        assert!(errors.is_empty(), "{name}: {errors:?}");
         let expected: Vec<String> = expected.iter().map(|row| (*row).to_owned()).collect();
-        assert_eq!(held(&lookups), Some((kinds, expected)), "{name}");
+        assert_eq!(contents(&lookups), Some((kinds, expected)), "{name}");
     }
 }
 
 #[test]
-fn unusable_lookups_report_the_reason() {
+fn lookups_that_cannot_be_loaded_report_the_reason() {
     let folder = TempDir::new().unwrap();
     let few = IngestConfig { lookup_rows_max: 2, ..IngestConfig::default() };
     let small = IngestConfig { lookup_bytes_max: 16, ..IngestConfig::default() };
@@ -131,48 +132,48 @@ fn unusable_lookups_report_the_reason() {
         let path = folder.path().join(name);
         fs::write(&path, bytes).unwrap();
         let config = LookupConfig { columns: columns(declared), ..of_file(&path) };
-        let (lookup, fault) = lookups(config, limits).load_files().pop().expect(name);
-        assert_eq!((lookup.as_str(), fault.kind()), ("places", kind), "{name}: {fault:?}");
-        assert!(fault.message().contains(expected), "{name}: {fault:?}");
+        let (lookup, error) = lookups(config, limits).load_files().pop().expect(name);
+        assert_eq!((lookup.as_str(), error.kind()), ("places", kind), "{name}: {error:?}");
+        assert!(error.message().contains(expected), "{name}: {error:?}");
     }
     let missing = lookups(of_file(&folder.path().join("none.csv")), &usual).load_files();
     assert_eq!(missing[0].1.kind(), Kind::Unavailable);
 }
 
-/// A query function with a fixed answer.
-fn lookup_query(answer: impl Fn(String) -> Result<Vec<RecordBatch>> + Send + Sync + 'static) -> LookupQuery {
-    let answer = Arc::new(answer);
+/// Returns a query function that always returns this result.
+fn lookup_query(response: impl Fn(String) -> Result<Vec<RecordBatch>> + Send + Sync + 'static) -> LookupQuery {
+    let response = Arc::new(response);
     Arc::new(move |sql| {
-        let answer = Arc::clone(&answer);
-        async move { answer(sql) }.boxed()
+        let response = Arc::clone(&response);
+        async move { response(sql) }.boxed()
     })
 }
 
 #[tokio::test]
-async fn a_lookup_query_runs_through_the_given_function() {
+async fn a_lookup_query_runs_with_the_function_of_the_caller() {
     let batch = RecordBatch::try_from_iter([("id", Arc::new(Int64Array::from(vec![7])) as _)]).unwrap();
     let config = LookupConfig { query: Some("SELECT 7 AS id".to_owned()), ..LookupConfig::default() };
     let lookups = lookups(config, &IngestConfig::default());
-    let answer = lookup_query(move |sql| if sql == "SELECT 7 AS id" { Ok(vec![batch.clone()]) } else { Ok(vec![]) });
-    lookups.load_one("places", Some(&answer)).await.unwrap();
-    assert_eq!(held(&lookups), Some((vec![DataType::Int64], vec!["7".to_owned()])));
+    let response = lookup_query(move |sql| if sql == "SELECT 7 AS id" { Ok(vec![batch.clone()]) } else { Ok(vec![]) });
+    lookups.load_one("places", Some(&response)).await.unwrap();
+    assert_eq!(contents(&lookups), Some((vec![DataType::Int64], vec!["7".to_owned()])));
     let away = lookup_query(|_| Err(Error::unavailable("the lake is away")));
     assert_eq!(lookups.load_one("places", Some(&away)).await.unwrap_err().kind(), Kind::Unavailable);
-    assert!(held(&lookups).is_some(), "the last good contents stay");
+    assert!(contents(&lookups).is_some(), "the previous contents stay");
     let unknown = lookups.load_one("place", None).await.unwrap_err();
     assert!(unknown.message().contains("did you mean `places`"), "{unknown:?}");
 }
 
-/// Serves these answers one after the other, and returns the address.
-async fn serve(answers: Vec<&'static str>, tasks: &mut JoinSet<()>) -> String {
+/// Starts an HTTP server that returns these responses one after another. Returns its address.
+async fn serve(responses: Vec<&'static str>, tasks: &mut JoinSet<()>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tasks.spawn(async move {
-        for answer in answers {
+        for response in responses {
             let (mut stream, _) = listener.accept().await.unwrap();
-            let mut asked = [0; 4_096];
-            let _read = stream.read(&mut asked).await.unwrap();
-            let _gone = stream.write_all(answer.as_bytes()).await;
+            let mut request = [0; 4_096];
+            let _read = stream.read(&mut request).await.unwrap();
+            let _closed = stream.write_all(response.as_bytes()).await;
         }
     });
     format!("http://{address}")
@@ -181,26 +182,26 @@ async fn serve(answers: Vec<&'static str>, tasks: &mut JoinSet<()>) -> String {
 #[tokio::test]
 async fn a_url_is_fetched_within_limits() {
     let mut tasks = JoinSet::new();
-    let answers = vec![
+    let responses = vec![
         "HTTP/1.1 302 Found\r\nLocation: /other.csv\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
         "HTTP/1.1 200 OK\r\nContent-Length: 13\r\nConnection: close\r\n\r\nid,city\n1,Rom",
         "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
         "HTTP/1.1 200 OK\r\nContent-Length: 33\r\nConnection: close\r\n\r\nid,city\n1,Roma Roma Roma Roma Roma",
     ];
-    let root = serve(answers, &mut tasks).await;
+    let root = serve(responses, &mut tasks).await;
     let limits = IngestConfig { lookup_bytes_max: 4_096, ..IngestConfig::default() };
     let url = |path: &str| LookupConfig { url: Some(format!("{root}/{path}")), ..LookupConfig::default() };
     let good = lookups(url("places.csv?x=1"), &limits);
     good.load_one("places", None).await.unwrap();
-    assert_eq!(held(&good).unwrap().1, ["1,Rom"]);
+    assert_eq!(contents(&good).unwrap().1, ["1,Rom"]);
     let gone = good.load_one("places", None).await.unwrap_err();
     assert!(gone.kind() == Kind::Unavailable && gone.message().contains("404"), "{gone:?}");
     let small = lookups(url("places.csv"), &IngestConfig { lookup_bytes_max: 20, ..limits });
     assert_eq!(small.load_one("places", None).await.unwrap_err().kind(), Kind::Limited);
-    assert_eq!(held(&good).unwrap().1, ["1,Rom"]);
+    assert_eq!(contents(&good).unwrap().1, ["1,Rom"]);
 }
 
-/// A source that takes the city from the lookup `places`.
+/// Returns the transform of a source that reads the city from the lookup `places`.
 fn transform(lookups: &Arc<Lookups>) -> Result<Arc<Transform>> {
     let sql = "SELECT key AS who, time AS at, p.city AS id FROM messages LEFT JOIN places p ON p.id = offset";
     let source = SourceConfig { transform: Some(sql.to_owned()), ..SourceConfig::default() };
@@ -212,34 +213,34 @@ fn transform(lookups: &Arc<Lookups>) -> Result<Arc<Transform>> {
         ..TableConfig::default()
     };
     let contract = Arc::new(Contract::new("visits", &table, Path::new(".")).unwrap());
-    let made = Transform::new("shop", &source, &contract, lookups, &IngestConfig::default())?;
-    Ok(made.expect("the source has a statement"))
+    let transform = Transform::new("shop", &source, &contract, lookups, &IngestConfig::default())?;
+    Ok(transform.expect("the source has a statement"))
 }
 
-/// The city of message 1.
+/// Transforms a message with the offset 1, and returns its city.
 async fn city(transform: &Arc<Transform>) -> String {
     let (transform, runtime) = (Arc::clone(transform), tokio::runtime::Handle::current());
     let run = move || {
         let message =
             Message { value: Some(b"{}"), key: None, headers: &[], topic: "t", partition: 0, offset: 1, time: None };
-        let shown = |rows: super::Rows| {
+        let city_of = |rows: super::Rows| {
             let city = rows.batch.column_by_name("id").unwrap();
             Ok(arrow::util::display::array_value_to_string(city, 0).unwrap())
         };
-        transform.run(&[message], &runtime, shown).unwrap().parts.concat()
+        transform.run(&[message], &runtime, city_of).unwrap().parts.concat()
     };
     tokio::task::spawn_blocking(run).await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_source_waits_for_its_lookups_and_follows_their_changes() {
+async fn a_source_waits_for_its_lookups_and_uses_refreshed_contents() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("places.csv");
     let metrics = Arc::new(Metrics::default());
     let configs = BTreeMap::from([("places".to_owned(), of_file(&path))]);
     let lookups = Lookups::new(&configs, &IngestConfig::default(), Arc::clone(&metrics));
     let transform = transform(&lookups).unwrap();
-    assert_eq!(transform.waits_for(), ["places"], "its columns are not known yet");
+    assert_eq!(transform.waits_for(), ["places"], "the lookup's columns are not known yet");
     let (stop, mut tasks) = (CancellationToken::new(), JoinSet::new());
     let supervisor = Supervisor::new(Arc::clone(&metrics));
     tasks.spawn(Arc::clone(&lookups).run(lookup_query(|_| Ok(Vec::new())), supervisor, stop.clone()));
@@ -252,13 +253,13 @@ async fn a_source_waits_for_its_lookups_and_follows_their_changes() {
         fs::write(&draft, csv).unwrap();
         fs::rename(&draft, &path).unwrap();
     };
-    let told = async |line: &str| {
-        let mut turns = tokio::time::interval(Duration::from_millis(5));
-        while !metrics.render().lines().any(|told| told.starts_with(line)) {
-            turns.tick().await;
+    let wait_for_metric = async |line: &str| {
+        let mut interval = tokio::time::interval(Duration::from_millis(5));
+        while !metrics.render().lines().any(|metric| metric.starts_with(line)) {
+            interval.tick().await;
         }
     };
-    told("glasshouse_lookup_loads_total{lookup=\"places\",outcome=\"failed\"}").await;
+    wait_for_metric("glasshouse_lookup_loads_total{lookup=\"places\",outcome=\"failed\"}").await;
     assert!(!waiting.is_finished());
     write("id,city\n1,Lima\n");
     while !waiting.is_finished() {
@@ -275,8 +276,8 @@ async fn a_source_waits_for_its_lookups_and_follows_their_changes() {
         }
     }
     write("id,town\n1,Lima\n2,x\n3,y\n4,z\n");
-    told("glasshouse_lookup_rows{lookup=\"places\"} 4").await;
-    assert_eq!(city(&transform).await, "Cusco", "the last contents that fit are used");
+    wait_for_metric("glasshouse_lookup_rows{lookup=\"places\"} 4").await;
+    assert_eq!(city(&transform).await, "Cusco", "the transform uses the last contents that fit");
     write("no,csv\n1\n");
     assert_eq!(city(&transform).await, "Cusco");
     write("id,city\n1,Lima\n");
@@ -299,5 +300,5 @@ async fn a_transform_is_checked_with_declared_columns_before_they_are_loaded() {
 
     let stop = CancellationToken::new();
     stop.cancel();
-    assert!(!good.ready(&stop).await, "a server that stops does not wait");
+    assert!(!good.ready(&stop).await, "a server that is stopping does not wait");
 }

@@ -1,28 +1,28 @@
-//! Transforms: a source's SELECT over each message batch, joined with lookup tables.
+//! Transforms: a source's SELECT statement, which runs over each message batch and may join it with lookup tables.
 //!
 //! ```text
 //!   messages ─► debezium? ─► table `messages` ─┐
-//!                                              ├─► plan (made once) ─► run ─► rows, and the message of each row
-//!   file │ url │ query ─► lookup tables ───────┘              │
-//!                                                             └─► bad messages, each with its reason
+//!                                              ├─► plan (once) ─► run per batch ─► rows, and the message of each row
+//!   file │ url │ query ─► lookup tables ───────┘                       │
+//!                                                                      └─► rejected messages, each with its reason
 //! ```
 //!
-//! **Invariant:** a row comes from exactly one message. The rows of a message depend on that message and on the lookup
-//! tables, never on the other messages of the batch: a batch may be split anywhere, and read again with other boundaries.
-//! **Invariant:** a bad message does not affect the others, and is reported with its own reason.
-//! **Invariant:** `transform` does not depend on Kafka, the lake or queries: its caller passes in the messages, and the function
+//! **Invariant:** a row comes from exactly one message. The rows of a message depend only on that message and on the lookup
+//! tables, because a batch may be split anywhere, and may be read again with other boundaries.
+//! **Invariant:** a message that cannot be transformed does not affect the others, and is reported with its own reason.
+//! **Invariant:** `transform` does not depend on Kafka, the lake or queries. Its caller passes in the messages, and the function
 //! that runs the query of a lookup.
 
 mod plan;
 
-mod messages;
+mod messages_table;
 
 mod debezium;
 mod json;
 mod json_path;
 
-mod batch_table;
 mod deadline;
+mod placeholder_table;
 mod provenance;
 
 mod execute;
@@ -30,6 +30,7 @@ mod execute;
 mod error;
 
 mod lookup;
+mod lookup_contents;
 mod lookup_fetch;
 mod lookup_file;
 
@@ -55,64 +56,64 @@ use crate::error::{Error, Result, did_you_mean};
 use crate::supervise;
 
 use execute::BatchRun;
-use lookup::LoadedLookup;
-use messages::MESSAGES;
+use lookup_contents::LoadedLookup;
+use messages_table::MESSAGES;
 use plan::{PlanTarget, TransformPlan};
 
-/// A header of a message: its name and its value.
+/// The name and the value of a message header.
 pub type Header = (String, Option<Vec<u8>>);
 
-/// One message, as read from its source.
+/// A message, as read from its source.
 #[derive(Debug, Clone, Copy)]
 pub struct Message<'a> {
-    /// The payload; `None` for a tombstone.
+    /// The payload. `None` for a tombstone.
     pub value: Option<&'a [u8]>,
-    /// The key.
+    /// The key, if any.
     pub key: Option<&'a [u8]>,
-    /// The headers, in their original order.
+    /// The headers, in the order in which the producer added them.
     pub headers: &'a [Header],
-    /// The topic it was read from.
+    /// The topic from which the message was read.
     pub topic: &'a str,
-    /// The partition, from 0.
+    /// The partition number, starting at 0.
     pub partition: i32,
     /// The offset within the partition.
     pub offset: i64,
-    /// The message's timestamp.
+    /// The message's timestamp, if any.
     pub time: Option<Micros>,
 }
 
-/// Rows that a transform produced.
+/// Rows that a transform has produced.
 #[derive(Debug)]
 pub struct Rows {
-    /// The rows, with the column names of the SELECT.
+    /// The rows, with the column names of the SELECT statement.
     pub batch: RecordBatch,
-    /// For each row, the index of its message in the batch.
+    /// The index of each row's message in the batch.
     pub messages: Vec<u32>,
 }
 
 /// A message that cannot be transformed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MessageError {
-    /// Its index in the batch.
+    /// The message's index in the batch.
     pub message: usize,
-    /// The reason, as a code.
+    /// The code of the reason.
     pub reason: Reason,
-    /// The reason, as text.
+    /// A description of the reason.
     pub detail: String,
 }
 
-/// The outcome of a batch.
+/// The result of transforming a batch.
 #[derive(Debug)]
 pub struct Outcome<T> {
-    /// The accepted rows.
+    /// The results of `accept`, one for each part of the batch that succeeded.
     pub parts: Vec<T>,
-    /// Its bad messages, in order.
-    pub faults: Vec<MessageError>,
-    /// The number of messages the statement has processed, without bad messages and tombstones.
+    /// The messages that cannot be transformed, in the order of the batch.
+    pub errors: Vec<MessageError>,
+    /// The number of messages that became rows of the table `messages`. Excludes invalid messages and Debezium's tombstones.
     pub messages: usize,
 }
 
-/// The limits of one batch.
+/// The limits on the transform of one batch.
 #[derive(Debug, Clone, Copy)]
 struct TransformLimits {
     time_max: Duration,
@@ -124,14 +125,16 @@ struct TransformLimits {
 pub struct Transform {
     source: String,
     contract: Arc<Contract>,
+    /// Whether the source determines the tenant of a message.
     is_owned: bool,
     envelope: Envelope,
-    /// Parsed again each time it is planned, which is rare: holding the parsed tree would slow down compilation of every future.
+    /// The statement. It is parsed again each time it is planned, which is rare. A field with the parsed tree would slow down the
+    /// compilation of every future that holds a transform.
     sql: String,
     lookups: Arc<Lookups>,
-    /// The lookups that the statement reads.
+    /// The names of the lookups that the statement reads.
     names: Vec<String>,
-    bounds: TransformLimits,
+    limits: TransformLimits,
     prepared: Mutex<Option<Arc<Prepared>>>,
 }
 
@@ -139,14 +142,16 @@ pub struct Transform {
 struct Prepared {
     plan: Arc<TransformPlan>,
     loaded: Vec<(String, Arc<LoadedLookup>)>,
-    /// Contents for which planning failed: logged once.
-    refused: Vec<(String, Arc<LoadedLookup>)>,
+    /// The newer contents for which planning failed. They are stored so that the error is logged only once.
+    rejected: Vec<(String, Arc<LoadedLookup>)>,
 }
 
 impl Transform {
-    /// The transform of a source, if it has one. Planning blocks: do not call this on a runtime thread. `Invalid` if the
-    /// statement is not one SELECT, or does not fit the table as far as that can be checked before all lookups are loaded
-    /// ([`Transform::waits_for`]).
+    /// Creates the transform of a source. Returns `None` if the source has none. Planning blocks, so do not call this function on a
+    /// runtime thread.
+    ///
+    /// Fails with `Invalid` if the statement is not one SELECT, or if its result does not fit the table. If the columns of a lookup
+    /// are not known yet ([`Transform::waits_for`]), the second check happens later.
     pub fn new(
         source: &str,
         config: &SourceConfig,
@@ -160,11 +165,11 @@ impl Transform {
                 let sql = std::fs::read_to_string(path);
                 let sql = sql.map_err(|error| Error::invalid(format!("{} cannot be read: {error}", path.display())));
                 let key = format!("sources.{source}.transform_file");
-                (key.clone(), sql.map_err(|fault| fault.at(key))?)
+                (key.clone(), sql.map_err(|error| error.at(key))?)
             }
             (None, None) => return Ok(None),
         };
-        let names = names(&sql, lookups).map_err(|fault| fault.at(&key))?;
+        let names = names(&sql, lookups).map_err(|error| error.at(&key))?;
         let transform = Self {
             source: source.to_owned(),
             contract: Arc::clone(contract),
@@ -173,7 +178,7 @@ impl Transform {
             sql,
             lookups: Arc::clone(lookups),
             names,
-            bounds: TransformLimits {
+            limits: TransformLimits {
                 time_max: limits.transform_time_max,
                 bytes_max: limits.transform_memory_bytes_max,
                 rows_max: limits.transform_rows_max,
@@ -181,22 +186,23 @@ impl Transform {
             prepared: Mutex::default(),
         };
         if let Ok(expected) = lookups.expected(&transform.names) {
-            transform.plan(&expected).map_err(|fault| fault.at(&key))?;
+            transform.plan(&expected).map_err(|error| error.at(&key))?;
         }
         Ok(Some(Arc::new(transform)))
     }
 
-    /// The envelope around the events.
+    /// Returns the format of the messages' envelope.
     pub fn envelope(&self) -> Envelope {
         self.envelope
     }
 
-    /// Lookups that must be loaded before the statement can be checked.
+    /// Returns the names of the lookups that must be loaded before the statement can be checked.
     pub fn waits_for(&self) -> Vec<String> {
         self.lookups.expected(&self.names).err().unwrap_or_default()
     }
 
-    /// Waits without a time limit until there is a plan. Returns `false` if the server stops first.
+    /// Waits, without a time limit, until all lookups are loaded and the statement is planned. Returns `false` if the server stops
+    /// first.
     pub async fn ready(self: &Arc<Self>, stop: &CancellationToken) -> bool {
         loop {
             let mut changes = self.lookups.changes();
@@ -207,12 +213,12 @@ impl Transform {
                     match supervise::blocking("planning", move || transform.prepare(loaded)).await {
                         Ok(_) => return true,
                         Err(error) => {
-                            tracing::error!(%source, ?error, "the transform does not fit its lookups: the source waits")
+                            tracing::error!(%source, ?error, "the transform does not fit its lookups; the source waits until they change")
                         }
                     }
                 }
                 Err(missing) => {
-                    tracing::warn!(%source, lookups = %missing.join(", "), "the source waits for its lookups");
+                    tracing::warn!(%source, lookups = %missing.join(", "), "the source waits until its lookups are loaded");
                 }
             }
             match stop.run_until_cancelled(changes.changed()).await {
@@ -222,8 +228,8 @@ impl Transform {
         }
     }
 
-    /// Transforms messages into rows and passes them to `accept`, which may refuse them. Blocks: do not call this on a runtime
-    /// thread. `Limited` without a retry delay if the batch as a whole exceeds a limit; smaller batches may succeed.
+    /// Transforms messages into rows and passes them to `accept`, which may refuse them. This call blocks, so do not make it on a
+    /// runtime thread. Fails with `Limited` and no retry time if the batch as a whole exceeds a limit. Smaller batches may succeed.
     pub fn run<T>(
         &self,
         messages: &[Message<'_>],
@@ -232,15 +238,16 @@ impl Transform {
     ) -> Result<Outcome<T>> {
         let prepared = self.now()?;
         let is_read = &prepared.plan.is_read;
-        let table = messages::table(self.envelope, messages, |column| is_read.get(column).copied().unwrap_or(false))?;
-        let filled =
+        let table =
+            messages_table::table(self.envelope, messages, |column| is_read.get(column).copied().unwrap_or(false))?;
+        let contents =
             |(name, loaded): &(String, Arc<LoadedLookup>)| (Arc::from(name.as_str()), Arc::clone(&loaded.batches));
-        let lookups = prepared.loaded.iter().map(filled).collect();
-        let run = BatchRun { plan: &prepared.plan, lookups: &lookups, bounds: self.bounds, runtime };
-        run.all(table, accept)
+        let lookups = prepared.loaded.iter().map(contents).collect();
+        let run = BatchRun { plan: &prepared.plan, lookups: &lookups, limits: self.limits, runtime };
+        run.run_all(table, accept)
     }
 
-    /// The plan for the current contents of the lookups. If these cannot be planned, the last plan that worked.
+    /// Returns the plan for the current contents of the lookups. If planning with these contents fails, returns the previous plan.
     fn now(&self) -> Result<Arc<Prepared>> {
         let loaded = self
             .lookups
@@ -250,22 +257,22 @@ impl Transform {
     }
 
     fn prepare(&self, loaded: Vec<(String, Arc<LoadedLookup>)>) -> Result<Arc<Prepared>> {
-        // A panic while planning leaves the previous plan in place.
+        // A poisoned lock is safe to use, because a panic during planning leaves the previous plan in place.
         let mut prepared = self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
         let last = prepared.clone();
         let next = match last {
             Some(last) if all_same(&last.loaded, &loaded, Arc::ptr_eq) => return Ok(last),
-            Some(last) if all_same(&last.refused, &loaded, Arc::ptr_eq) && !loaded.is_empty() => return Ok(last),
+            Some(last) if all_same(&last.rejected, &loaded, Arc::ptr_eq) && !loaded.is_empty() => return Ok(last),
             Some(last) if all_same(&last.loaded, &loaded, |one, other| one.schema == other.schema) => {
-                Prepared { plan: Arc::clone(&last.plan), loaded, refused: Vec::new() }
+                Prepared { plan: Arc::clone(&last.plan), loaded, rejected: Vec::new() }
             }
             last => match (self.plan(&loaded), last) {
-                (Ok(plan), _) => Prepared { plan: Arc::new(plan), loaded, refused: Vec::new() },
+                (Ok(plan), _) => Prepared { plan: Arc::new(plan), loaded, rejected: Vec::new() },
                 (Err(error), None) => return Err(error),
                 (Err(error), Some(last)) => {
                     let source = &self.source;
-                    tracing::error!(%source, ?error, "a lookup has changed and the transform does not fit it: the previous contents stay");
-                    Prepared { plan: Arc::clone(&last.plan), loaded: last.loaded.clone(), refused: loaded }
+                    tracing::error!(%source, ?error, "the transform does not fit the new contents of a lookup; the previous contents stay in use");
+                    Prepared { plan: Arc::clone(&last.plan), loaded: last.loaded.clone(), rejected: loaded }
                 }
             },
         };
@@ -280,7 +287,7 @@ impl Transform {
     }
 }
 
-/// The lookups that a statement reads.
+/// Returns the names of the lookups that a statement reads. Fails with `Invalid` if the statement reads another table.
 fn names(sql: &str, lookups: &Lookups) -> Result<Vec<String>> {
     let (_, mut names) = plan::parse(sql)?;
     names.retain(|name| name != MESSAGES);
@@ -288,14 +295,16 @@ fn names(sql: &str, lookups: &Lookups) -> Result<Vec<String>> {
     names.dedup();
     if let Some(unknown) = names.iter().find(|name| !lookups.has(name)) {
         let known: Vec<&str> = std::iter::once(MESSAGES).chain(lookups.names()).collect();
-        let near = did_you_mean(unknown, known.iter().copied());
+        let guess = did_you_mean(unknown, known.iter().copied());
         let known = known.join(", ");
-        return Err(Error::invalid(format!("unknown table or lookup `{unknown}`{near}; a transform can read {known}")));
+        return Err(Error::invalid(format!(
+            "unknown table or lookup `{unknown}`{guess}; a transform can read {known}"
+        )));
     }
     Ok(names)
 }
 
-/// Whether both lists hold the same lookups in the same order.
+/// Returns true if both lists have the same length and `is_same` holds for each pair of lookups.
 fn all_same(
     one: &[(String, Arc<LoadedLookup>)],
     other: &[(String, Arc<LoadedLookup>)],

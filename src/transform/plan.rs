@@ -1,13 +1,13 @@
 //! Turns a statement into a plan that runs over any batch.
 //!
 //! ```text
-//!   text ─► parse (one SELECT?) ─► plan over empty tables ─► carry the message index ─► columns of the contract? ─► physical plan
+//!   SQL ─► parse (one SELECT?) ─► plan over empty tables ─► carry the message index ─► columns of the contract? ─► physical plan
 //! ```
 //!
-//! In: the text, the table it must fill, and the schemas of the lookup tables. Out: a [`TransformPlan`], or an error that
-//! names the fix. Planning reads no data: each run fills the tables.
+//! Takes the statement, the table to which its rows are written, and the schemas of the lookup tables. Produces a
+//! [`TransformPlan`], or an error that names the fix. Planning reads no data, because the tables are still empty.
 //!
-//! **Invariant:** a statement sees `messages` and the lookup tables. It can reach no other table, no file and no option.
+//! **Invariant:** a statement can read `messages` and the lookup tables, but no other table, file or option.
 
 use std::fmt;
 use std::sync::Arc;
@@ -28,31 +28,31 @@ use datafusion::sql::parser::{DFParserBuilder, Statement};
 use datafusion::sql::sqlparser::ast;
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 
-use super::batch_table::{BatchTable, BatchTableScan};
 use super::error::of_engine;
-use super::lookup::LoadedLookup;
-use super::messages::{MESSAGES, schema, schema_with_place};
+use super::lookup_contents::LoadedLookup;
+use super::messages_table::{MESSAGES, schema, schema_with_index};
+use super::placeholder_table::{PlaceholderScan, PlaceholderTable};
 use super::provenance::carry;
 use super::{deadline, json};
 use crate::config::Envelope;
 use crate::contract::{Contract, DecodeOptions, EVENT_DATE, Owner, RECEIVED_TIME, decode_arrow};
 use crate::error::{Error, Result, did_you_mean};
 
-/// Rows per batch inside a plan.
+/// The number of rows per record batch inside a plan.
 const BATCH_ROWS: usize = 8_192;
-/// The approximate number of messages in a batch, used to plan joins.
+/// The approximate number of messages in a batch, with which the engine plans joins.
 const MESSAGES_EXPECTED: usize = 10_000;
 
-/// The table and rules a statement is checked against.
+/// The table and the rules against which a statement is checked.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct PlanTarget<'a> {
     pub(super) contract: &'a Contract,
-    /// Whether the source itself determines the tenant of a message.
+    /// Whether the source determines the tenant of a message.
     pub(super) is_owned: bool,
     pub(super) envelope: Envelope,
 }
 
-/// A statement that is ready to run. Each run executes a copy of it.
+/// A planned statement. Each run executes a copy of it.
 pub(super) struct TransformPlan {
     pub(super) physical: Arc<dyn ExecutionPlan>,
     /// For each column of `messages`, whether the statement reads it.
@@ -63,25 +63,25 @@ pub(super) struct TransformPlan {
 
 impl fmt::Debug for TransformPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Plan").field("is_read", &self.is_read).finish_non_exhaustive()
+        f.debug_struct("TransformPlan").field("is_read", &self.is_read).finish_non_exhaustive()
     }
 }
 
-/// Parses one SELECT, and returns it with the names of the tables it reads.
+/// Parses one SELECT statement. Returns it with the names of the tables that it reads.
 pub(super) fn parse(sql: &str) -> Result<(Statement, Vec<String>)> {
-    // The dialect gives operators their usual precedence: `value->>'a' = 'b'` is a comparison. The generic dialect would parse
-    // `'a' = 'b'` as the key.
+    // In this dialect, operators have their usual precedence, so `value->>'a' = 'b'` is a comparison. The generic dialect would
+    // parse `'a' = 'b'` as the key.
     let dialect = PostgreSqlDialect {};
     let parser = DFParserBuilder::new(sql).with_dialect(&dialect).build();
     let mut statements = parser.and_then(|mut parser| parser.parse_statements()).map_err(of_engine)?;
     if statements.len() > 1 {
-        return Err(Error::invalid("the text has more than one statement: a transform is one SELECT"));
+        return Err(Error::invalid("the transform has more than one statement; write one SELECT statement"));
     }
     let statement =
-        statements.pop_front().ok_or_else(|| Error::invalid("the statement is empty: a transform is one SELECT"))?;
+        statements.pop_front().ok_or_else(|| Error::invalid("the transform is empty; write one SELECT statement"))?;
     let is_query = matches!(&statement, Statement::Statement(inner) if matches!(**inner, ast::Statement::Query(_)));
     if !is_query {
-        return Err(Error::invalid("the statement is not a SELECT: a transform is one SELECT"));
+        return Err(Error::invalid("the transform is not a SELECT statement; write one SELECT statement"));
     }
     let state = state(&[], Envelope::None)?;
     let names = state.resolve_table_references(&statement).map_err(of_engine)?;
@@ -89,30 +89,30 @@ pub(super) fn parse(sql: &str) -> Result<(Statement, Vec<String>)> {
 }
 
 impl TransformPlan {
-    /// Plans a statement over lookups of these schemas. Blocks: it is called on the blocking pool.
+    /// Plans a statement over lookups with these schemas. This call blocks, so it runs on the blocking pool.
     pub(super) fn new(sql: &str, target: PlanTarget<'_>, lookups: &[(String, Arc<LoadedLookup>)]) -> Result<Self> {
         let state = state(lookups, target.envelope)?;
         let (statement, _) = parse(sql)?;
         let planned = futures::executor::block_on(state.statement_to_plan(statement)).map_err(of_engine)?;
         let reads_only = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
         reads_only.verify_plan(&planned).map_err(of_engine)?;
-        let messages = BatchTable::new(MESSAGES, schema_with_place(target.envelope), MESSAGES_EXPECTED);
-        let carried = carry(&planned, &Arc::new(messages))?;
-        check_names(&carried, target)?;
-        let physical = futures::executor::block_on(state.create_physical_plan(&carried)).map_err(of_engine)?;
+        let messages = PlaceholderTable::new(MESSAGES, schema_with_index(target.envelope), MESSAGES_EXPECTED);
+        let plan = carry(&planned, &Arc::new(messages))?;
+        check_names(&plan, target)?;
+        let physical = futures::executor::block_on(state.create_physical_plan(&plan)).map_err(of_engine)?;
         check_types(&physical.schema(), target)?;
-        let is_read = is_read(&physical, schema_with_place(target.envelope).fields().len());
-        let physical = deadline::watched(physical).map_err(of_engine)?;
+        let is_read = is_read(&physical, schema_with_index(target.envelope).fields().len());
+        let physical = deadline::add_deadline_checks(physical).map_err(of_engine)?;
         let (config, runtime) = (state.config().clone(), Arc::clone(state.runtime_env()));
         Ok(Self { physical, is_read, config, runtime })
     }
 }
 
-/// The functions and rules of a transform, and its tables.
+/// Returns a session state with the functions, rules and tables of a transform.
 fn state(lookups: &[(String, Arc<LoadedLookup>)], envelope: Envelope) -> Result<SessionState> {
     let session = SessionConfig::new()
         .with_information_schema(false)
-        // A batch is small: more threads would add overhead without a gain.
+        // A batch is so small that more threads would only add overhead.
         .with_target_partitions(1)
         .with_batch_size(BATCH_ROWS)
         .with_enforce_batch_size_in_joins(true);
@@ -139,16 +139,16 @@ fn state(lookups: &[(String, Arc<LoadedLookup>)], envelope: Envelope) -> Result<
         .with_window_functions(SessionStateDefaults::default_window_functions())
         .build();
     let tables = state.schema_for_ref(MESSAGES).map_err(of_engine)?;
-    let messages = BatchTable::new(MESSAGES, schema(envelope), MESSAGES_EXPECTED);
+    let messages = PlaceholderTable::new(MESSAGES, schema(envelope), MESSAGES_EXPECTED);
     tables.register_table(MESSAGES.to_owned(), Arc::new(messages)).map_err(of_engine)?;
     for (name, loaded) in lookups {
-        let slot = BatchTable::new(name, Arc::clone(&loaded.schema), loaded.rows);
+        let slot = PlaceholderTable::new(name, Arc::clone(&loaded.schema), loaded.rows);
         tables.register_table(name.clone(), Arc::new(slot)).map_err(of_engine)?;
     }
     Ok(state)
 }
 
-/// Checks that all columns but the last are columns of the table, and that its key columns are among them.
+/// Checks that all columns except the last are columns of the table, and that they include the table's key columns.
 fn check_names(plan: &LogicalPlan, target: PlanTarget<'_>) -> Result<()> {
     let contract = target.contract;
     let fields = plan.schema().fields();
@@ -157,13 +157,13 @@ fn check_names(plan: &LogicalPlan, target: PlanTarget<'_>) -> Result<()> {
     let table = &contract.name;
     for (index, name) in names.iter().enumerate() {
         if [RECEIVED_TIME, EVENT_DATE].contains(name) {
-            return Err(Error::invalid(format!("column `{name}` is set by the server: remove it from the SELECT")));
+            return Err(Error::invalid(format!("column `{name}` is set by the server; remove it from the SELECT")));
         }
         if contract.column(name).is_none() {
-            let near = did_you_mean(name, known());
-            let all =
-                if near.is_empty() { format!("; it has {}", known().collect::<Vec<_>>().join(", ")) } else { near };
-            return Err(Error::invalid(format!("table `{table}` has no column `{name}`{all} (name it with AS)")));
+            let guess = did_you_mean(name, known());
+            let hint =
+                if guess.is_empty() { format!("; it has {}", known().collect::<Vec<_>>().join(", ")) } else { guess };
+            return Err(Error::invalid(format!("table `{table}` has no column `{name}`{hint} (set a name with AS)")));
         }
         if names[..index].contains(name) {
             return Err(Error::invalid(format!("column `{name}` appears more than once in the SELECT")));
@@ -174,22 +174,25 @@ fn check_names(plan: &LogicalPlan, target: PlanTarget<'_>) -> Result<()> {
         let name = contract.columns[column].name.as_str();
         let is_given = names.contains(&name) || role == "tenant" && target.is_owned;
         if !is_given {
-            let way = if role == "tenant" { ", or set the source's `tenant`" } else { "" };
+            let alternative = if role == "tenant" { ", or set the source's `tenant`" } else { "" };
             return Err(Error::invalid(format!(
-                "the SELECT has no `{name}`, the {role} of table `{table}`: add it{way}"
+                "the SELECT has no `{name}`, the {role} column of table `{table}`; add the column{alternative}"
             )));
         }
     }
     Ok(())
 }
 
-/// Checks that the table accepts values of these types, by asking the table with zero rows.
+/// Checks that the table accepts values of these types. To do so, it decodes a batch without rows.
 fn check_types(schema: &SchemaRef, target: PlanTarget<'_>) -> Result<()> {
     let columns = schema.fields().len().saturating_sub(1);
     if let Some(field) =
         schema.fields()[..columns].iter().find(|field| matches!(field.data_type(), DataType::Union(..)))
     {
-        return Err(Error::invalid(format!("column `{}` has values of several types: cast it to one", field.name())));
+        return Err(Error::invalid(format!(
+            "column `{}` has values of several types; cast it to one type",
+            field.name()
+        )));
     }
     let shown = Arc::new(Schema::new(schema.fields()[..columns].to_vec()));
     let stamp =
@@ -197,12 +200,12 @@ fn check_types(schema: &SchemaRef, target: PlanTarget<'_>) -> Result<()> {
     decode_arrow(target.contract, &RecordBatch::new_empty(shown), 0, &stamp).map(|_| ())
 }
 
-/// For each column of `messages`, whether the plan reads it.
+/// Returns for each column of `messages` whether the plan reads it.
 fn is_read(plan: &Arc<dyn ExecutionPlan>, columns: usize) -> Vec<bool> {
     let mut is_read = vec![false; columns];
-    // The traversal cannot fail: its callback never returns an error.
+    // The traversal cannot fail, because its callback never returns an error.
     let _walked = plan.apply(|node| {
-        if let Some(scan) = node.downcast_ref::<BatchTableScan>() {
+        if let Some(scan) = node.downcast_ref::<PlaceholderScan>() {
             scan.columns_of(MESSAGES).iter().for_each(|column| is_read[*column] = true);
         }
         Ok(TreeNodeRecursion::Continue)

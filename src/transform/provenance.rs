@@ -1,16 +1,16 @@
-//! Tracks which message a row comes from: carries a hidden column through the plan, and refuses plans that would lose it.
+//! Tracks from which message each row comes.
 //!
-//! In: the plan of a statement. Out: the same plan with [`PLACE`] as its last column, or an error that gives
-//! the reason.
+//! Takes the plan of a statement, and carries a hidden column through it. Produces the same plan with [`MESSAGE_INDEX`] as its
+//! last column. Refuses plans that would lose the column.
 //!
 //! ```text
 //!   Projection ─► Filter ─► Join ─┬─► SubqueryAlias ─► messages      each node on this path carries the column
 //!                                 └─► Aggregate ─► a lookup          a part that does not read messages is unrestricted
 //! ```
 //!
-//! **Invariant:** each row above `messages` comes from exactly one message of the batch. So a batch may be split anywhere, its
-//! bad messages can be removed, and reading it again with other boundaries gives the same rows. Nodes that read several
-//! messages at once (GROUP BY, windows, DISTINCT, ORDER BY, LIMIT, joins of messages with themselves) are refused.
+//! **Invariant:** each row above `messages` comes from exactly one message of the batch. Therefore, a batch may be split anywhere,
+//! failing messages can be removed from it, and reading it again with other boundaries produces the same rows. Operations that
+//! combine several messages (GROUP BY, window functions, DISTINCT, ORDER BY, LIMIT, self-joins of `messages`) are refused.
 
 use std::sync::Arc;
 
@@ -20,58 +20,60 @@ use datafusion::datasource::provider_as_source;
 use datafusion::error::DataFusionError;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, TableScan, Volatility};
 
-use super::batch_table::BatchTable;
 use super::error::of_engine;
-use super::messages::{MESSAGES, PLACE};
+use super::messages_table::{MESSAGE_INDEX, MESSAGES};
+use super::placeholder_table::PlaceholderTable;
 use crate::error::{Error, Result};
 
-/// A plan that carries the hidden column, and the column's name in it.
-struct ProvenancePlan {
+/// A plan that carries the hidden column, and the column's name in this plan.
+struct TrackedPlan {
     plan: LogicalPlan,
-    place: Column,
+    index: Column,
 }
 
-/// Adds the hidden column to the end of the plan; `messages` is the table that provides it.
-pub(super) fn carry(plan: &LogicalPlan, messages: &Arc<BatchTable>) -> Result<LogicalPlan> {
+/// Adds the hidden column at the end of the plan. `messages` is the table that provides it.
+pub(super) fn carry(plan: &LogicalPlan, messages: &Arc<PlaceholderTable>) -> Result<LogicalPlan> {
     check(plan)?;
     match node(plan, messages)? {
-        Some(carried) => Ok(carried.plan),
-        None => Err(Error::invalid("the transform does not read from `messages`: SELECT … FROM messages")),
+        Some(tracked) => Ok(tracked.plan),
+        None => Err(Error::invalid("the transform does not read from `messages`; write SELECT … FROM messages")),
     }
 }
 
-/// Refuses, anywhere in the plan, functions that depend on time or randomness, and a second use of `messages`.
+/// Refuses functions that depend on time or randomness, and a second use of `messages`, anywhere in the plan.
 fn check(plan: &LogicalPlan) -> Result<()> {
     let (mut scans, mut found) = (0, Ok(()));
     let walked = plan.apply_with_subqueries(|node| {
         scans += usize::from(is_messages(node));
-        if node.schema().fields().iter().any(|field| field.name() == PLACE) {
-            found = Err(Error::invalid(format!("the name `{PLACE}` is reserved by the server: use another name")));
+        if node.schema().fields().iter().any(|field| field.name() == MESSAGE_INDEX) {
+            found =
+                Err(Error::invalid(format!("the name `{MESSAGE_INDEX}` is reserved for the server; use another name")));
         }
         node.apply_expressions(|expr| {
             expr.apply(|inner| {
-                if let Some(name) = changing(inner) {
+                if let Some(name) = volatile_name(inner) {
                     found = Err(Error::invalid(format!(
-                        "`{name}` returns a different value at each call, but a message that is read again must \
-                         produce the same row: use the message's `time`, `offset` or `key`"
+                        "`{name}` may return a different value at each call, but a message that is read again must \
+                         produce the same row; use the message's `time`, `offset` or `key` instead"
                     )));
                 }
                 Ok(TreeNodeRecursion::Continue)
             })
         })
     });
-    walked.map_err(|fault| Error::internal("cannot traverse a plan").with_source(fault))?;
+    walked.map_err(|error| Error::internal("cannot traverse a plan").with_source(error))?;
     found?;
     if scans > 1 {
         return Err(Error::invalid(
-            "the transform reads `messages` more than once: the rows of a message must not depend on the other messages \
-             in the same batch",
+            "the transform reads `messages` more than once, but the rows of a message must not depend on the other messages \
+             in the batch; read `messages` once",
         ));
     }
     Ok(())
 }
 
-fn changing(expr: &Expr) -> Option<String> {
+/// Returns the name of a function or variable whose value may differ from call to call.
+fn volatile_name(expr: &Expr) -> Option<String> {
     match expr {
         Expr::ScalarFunction(call) if call.func.signature().volatility != Volatility::Immutable => {
             Some(call.func.name().to_owned())
@@ -86,49 +88,49 @@ fn is_messages(plan: &LogicalPlan) -> bool {
     matches!(plan, LogicalPlan::TableScan(scan) if scan.table_name.table() == MESSAGES)
 }
 
-/// Adds the hidden column to a node, if `messages` is below it.
-fn node(plan: &LogicalPlan, messages: &Arc<BatchTable>) -> Result<Option<ProvenancePlan>> {
+/// Adds the hidden column to a node. Returns `None` if the node does not read `messages`.
+fn node(plan: &LogicalPlan, messages: &Arc<PlaceholderTable>) -> Result<Option<TrackedPlan>> {
     if let LogicalPlan::TableScan(scan) = plan {
-        return is_messages(plan).then(|| messages_with_place(scan, messages)).transpose();
+        return is_messages(plan).then(|| messages_with_index(scan, messages)).transpose();
     }
     let mut inputs = Vec::new();
-    let mut place = None;
+    let mut index = None;
     for (side, input) in plan.inputs().into_iter().enumerate() {
         match node(input, messages)? {
-            Some(carried) => {
-                place = Some((side, carried.place));
-                inputs.push(carried.plan);
+            Some(tracked) => {
+                index = Some((side, tracked.index));
+                inputs.push(tracked.plan);
             }
             None => inputs.push(input.clone()),
         }
     }
-    let Some((side, place)) = place else { return Ok(None) };
+    let Some((side, index)) = index else { return Ok(None) };
     let mut exprs = plan.expressions();
-    let place = match plan {
+    let index = match plan {
         LogicalPlan::Projection(_) => {
-            exprs.push(Expr::Column(place.clone()));
-            place
+            exprs.push(Expr::Column(index.clone()));
+            index
         }
-        LogicalPlan::Filter(_) | LogicalPlan::Unnest(_) => place,
-        LogicalPlan::SubqueryAlias(alias) => Column::new(Some(alias.alias.clone()), PLACE),
+        LogicalPlan::Filter(_) | LogicalPlan::Unnest(_) => index,
+        LogicalPlan::SubqueryAlias(alias) => Column::new(Some(alias.alias.clone()), MESSAGE_INDEX),
         LogicalPlan::Join(join) => {
             check_join(join.join_type, side)?;
-            place
+            index
         }
         other => return Err(refused(other)),
     };
     let plan = plan.with_new_exprs(exprs, inputs).map_err(of_engine)?;
-    Ok(Some(ProvenancePlan { plan, place }))
+    Ok(Some(TrackedPlan { plan, index }))
 }
 
-fn messages_with_place(scan: &TableScan, messages: &Arc<BatchTable>) -> Result<ProvenancePlan> {
+fn messages_with_index(scan: &TableScan, messages: &Arc<PlaceholderTable>) -> Result<TrackedPlan> {
     let source = provider_as_source(Arc::clone(messages) as _);
     let plan = LogicalPlanBuilder::scan(scan.table_name.clone(), source, None);
-    let plan = plan.and_then(LogicalPlanBuilder::build).map_err(|fault: DataFusionError| of_engine(fault))?;
-    Ok(ProvenancePlan { plan, place: Column::new(Some(scan.table_name.clone()), PLACE) })
+    let plan = plan.and_then(LogicalPlanBuilder::build).map_err(|error: DataFusionError| of_engine(error))?;
+    Ok(TrackedPlan { plan, index: Column::new(Some(scan.table_name.clone()), MESSAGE_INDEX) })
 }
 
-/// Refuses joins that produce rows without a message: such rows depend on which messages are in the batch.
+/// Refuses joins that can produce rows without a message, because such rows depend on which messages are in the batch.
 fn check_join(kind: JoinType, side: usize) -> Result<()> {
     let keeps_messages = match side {
         0 => matches!(kind, JoinType::Inner | JoinType::Left | JoinType::LeftSemi | JoinType::LeftAnti),
@@ -138,10 +140,12 @@ fn check_join(kind: JoinType, side: usize) -> Result<()> {
         return Ok(());
     }
     Err(Error::invalid(format!(
-        "a {kind} join here would produce rows of no message: put `messages` on the preserved side (messages LEFT JOIN …)"
+        "this {kind} join could produce rows that come from no message; put `messages` on the preserved side \
+         (messages LEFT JOIN …)"
     )))
 }
 
+/// Returns the error for an operation that combines the rows of several messages.
 fn refused(plan: &LogicalPlan) -> Error {
     let what = match plan {
         LogicalPlan::Aggregate(_) => "GROUP BY and aggregates",
@@ -154,7 +158,7 @@ fn refused(plan: &LogicalPlan) -> Error {
         _ => "this operation",
     };
     Error::invalid(format!(
-        "{what} over messages is not allowed in a transform: batch boundaries must not change the rows; \
-         SELECT the rows of each message, and aggregate them in queries"
+        "{what} over messages cannot be used in a transform, because the rows must not depend on batch boundaries; \
+         select the rows of each message, and aggregate them in queries"
     ))
 }

@@ -1,4 +1,4 @@
-//! Tests transforms: a statement and messages in, rows and bad messages out.
+//! Tests of transforms: which statements are accepted, and which rows and errors they produce from messages.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -17,10 +17,10 @@ use crate::error::{Error, Kind, Result};
 /// 2026-03-01T12:00:00Z in microseconds.
 const NOON: i64 = 1_772_366_400_000_000;
 
-/// Restaurants by id; id 1 appears twice.
+/// Restaurants by id. The id 1 appears twice.
 const RESTAURANTS: &str = "id,name,city\n1,Taco Uno,Lima\n1,Taco Uno,Cusco\n2,Dos,Quito\n3,Tres,\n";
 
-/// The table that the transform fills.
+/// Returns the table to which the transform writes.
 fn orders() -> Arc<Contract> {
     let columns = [
         ("tenant_id", "text"),
@@ -45,7 +45,7 @@ fn orders() -> Arc<Contract> {
     Arc::new(Contract::new("orders", &config, Path::new(".")).unwrap())
 }
 
-/// A source under test, and its lookups.
+/// A source with a transform, and its lookups.
 struct Case {
     source: SourceConfig,
     limits: IngestConfig,
@@ -82,13 +82,13 @@ impl Case {
         Ok(transform.expect("the source has a statement"))
     }
 
-    /// Rows as `message index: JSON`, sorted; and the bad messages.
+    /// Runs the transform. Returns sorted rows as `message index: JSON`, and the messages that cannot be transformed.
     fn run(&self, messages: &[Message<'_>]) -> Result<(Vec<String>, Vec<MessageError>)> {
         let runtime = Runtime::new().unwrap();
         let outcome = self.transform()?.run(messages, runtime.handle(), |rows| Ok(lines(&rows)))?;
         let mut lines = outcome.parts.concat();
         lines.sort();
-        Ok((lines, outcome.faults))
+        Ok((lines, outcome.errors))
     }
 
     fn values(&self, values: &[&str]) -> (Vec<String>, Vec<MessageError>) {
@@ -120,7 +120,7 @@ fn message(offset: usize, value: &str) -> Message<'_> {
     }
 }
 
-/// The start of a statement that fills all key columns: `SELECT … FROM`, with further columns.
+/// Returns the start of a statement, `SELECT … FROM`, with all key columns and further columns.
 fn select(more: &str) -> String {
     format!("SELECT key AS tenant_id, time AS event_time, value->>'id' AS event_id{more} FROM")
 }
@@ -144,7 +144,7 @@ fn all_message_properties_are_columns() {
         Message { value: Some(b"{"), ..plain },
         Message { value: Some(b""), ..plain },
     ];
-    let (rows, faults) = case.run(&messages).unwrap();
+    let (rows, errors) = case.run(&messages).unwrap();
     let time = "\"event_time\":\"2026-03-01T12:00:00Z\"";
     assert_eq!(
         rows,
@@ -155,7 +155,7 @@ fn all_message_properties_are_columns() {
             "2: {\"event_id\":\"shop.orders/0/7\"}".to_owned(),
         ]
     );
-    let reasons: Vec<_> = faults.iter().map(|fault| (fault.message, fault.reason)).collect();
+    let reasons: Vec<_> = errors.iter().map(|error| (error.message, error.reason)).collect();
     assert_eq!(reasons, [(3, Reason::InvalidUtf8), (4, Reason::Malformed), (5, Reason::Malformed)]);
 }
 
@@ -175,23 +175,23 @@ fn database_changes_are_columns() {
     );
     let deleted = format!(r#"{{"op":"d","before":{{"id":1,"tenant":"acme"}},"after":null,{source}}}"#);
     let read = format!(r#"{{"op":"r","after":{{"id":2}},{source}}}"#);
-    let odd = r#"{"id":1}"#;
-    let (rows, faults) = case.values(&[&created, &updated, &deleted, &read, odd, "null"]);
-    let line = |place: usize, id: &str, total: &str| {
+    let not_a_change = r#"{"id":1}"#;
+    let (rows, errors) = case.values(&[&created, &updated, &deleted, &read, not_a_change, "null"]);
+    let line = |index: usize, id: &str, total: &str| {
         let time = "\"event_time\":\"2026-03-01T12:00:00Z\"";
-        format!("{place}: {{\"tenant_id\":\"acme\",{time},\"event_id\":\"{id}\",\"total\":{total},\"city\":\"o\"}}")
+        format!("{index}: {{\"tenant_id\":\"acme\",{time},\"event_id\":\"{id}\",\"total\":{total},\"city\":\"o\"}}")
     };
     assert_eq!(rows, [line(0, "c/5/1", "8.5"), line(1, "u/5/1", "0.5"), line(2, "d/5/1", "0.0")]);
-    assert_eq!(faults.len(), 1, "{faults:?}");
-    assert!(faults[0].message == 4 && faults[0].detail.contains("no `op`"), "{faults:?}");
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    assert!(errors[0].message == 4 && errors[0].detail.contains("no `op`"), "{errors:?}");
 }
 
-/// Message indexes and cities (or ids) of rows, in a short form to compare.
+/// Returns each row as its message index and the value of one column.
 fn short(rows: &[String], key: &str) -> Vec<String> {
     let find = |line: &String| {
-        let (place, json) = line.split_once(": ").unwrap();
+        let (index, json) = line.split_once(": ").unwrap();
         let row: serde_json::Value = serde_json::from_str(json).unwrap();
-        format!("{place} {}", row[key].as_str().unwrap_or("-"))
+        format!("{index} {}", row[key].as_str().unwrap_or("-"))
     };
     rows.iter().map(find).collect()
 }
@@ -204,7 +204,7 @@ fn rows_keep_their_message_through_joins_filters_and_lists() {
     let city = select(", r.city");
     let id = "json_int(value, 'restaurant')";
     let cases = [
-        // An inner join multiplies rows, and drops rows without a match.
+        // An inner join multiplies rows, and drops messages without a match.
         (format!("{city} messages JOIN restaurants r ON r.id = {id}"), "city", &["0 Cusco", "0 Lima", "1 Quito"][..]),
         (
             format!("{city} messages m LEFT JOIN restaurants AS r ON r.id = {id} WHERE m.value->>'id' <> 'b'"),
@@ -212,10 +212,10 @@ fn rows_keep_their_message_through_joins_filters_and_lists() {
             &["0 Cusco", "0 Lima", "2 -"],
         ),
         (format!("{city} restaurants r RIGHT JOIN messages ON r.id = {id}"), "city", &["0 Cusco", "0 Lima", "1 Quito", "2 -"]),
-        // Joins that are not on equal keys.
+        // The following joins are not on equal keys.
         (format!("{city} messages JOIN restaurants r ON r.id < {id} AND r.city = 'Quito'"), "city", &["2 Quito"]),
         (format!("{city} messages CROSS JOIN (SELECT max(city) AS city FROM restaurants) r"), "city", &["0 Quito", "1 Quito", "2 Quito"]),
-        // Subqueries, CTEs, and aggregates of a lookup.
+        // A statement may contain subqueries and CTEs, and may aggregate a lookup.
         (
             format!(
                 "WITH m AS (SELECT *, {id} AS place FROM messages), r AS (SELECT id, count(*) AS n, min(city) AS city \
@@ -235,7 +235,7 @@ fn rows_keep_their_message_through_joins_filters_and_lists() {
             "city",
             &["0 Lima", "1 Quito", "2 -"],
         ),
-        // One row for each element of a list, and the element's fields.
+        // A statement may produce one row for each element of a list.
         (
             "SELECT key AS tenant_id, time AS event_time, id || '-' || (item->>'sku') AS event_id FROM \
              (SELECT key, time, value->>'id' AS id, unnest(json_array(value, 'items')) AS item FROM messages) AS lines"
@@ -253,9 +253,9 @@ fn rows_keep_their_message_through_joins_filters_and_lists() {
         ),
     ];
     for (sql, key, expected) in cases {
-        let (rows, faults) = Case::new(&sql).values(&[some, other, none]);
+        let (rows, errors) = Case::new(&sql).values(&[some, other, none]);
         assert_eq!(short(&rows, key), expected, "{sql}");
-        assert_eq!(faults, [], "{sql}");
+        assert_eq!(errors, [], "{sql}");
     }
 }
 
@@ -299,27 +299,27 @@ fn statements_that_depend_on_batch_boundaries_are_refused() {
             "does not read",
         ),
         ("SELECT 'a' AS tenant_id, TIMESTAMP '2026-01-01' AS event_time, 'x' AS event_id".to_owned(), "does not read"),
-        (format!("{columns} messages RIGHT JOIN restaurants r ON r.id = partition"), "of no message"),
-        (format!("{columns} messages FULL JOIN restaurants r ON r.id = partition"), "of no message"),
-        (format!("{columns} restaurants r LEFT JOIN messages ON r.id = partition"), "of no message"),
+        (format!("{columns} messages RIGHT JOIN restaurants r ON r.id = partition"), "from no message"),
+        (format!("{columns} messages FULL JOIN restaurants r ON r.id = partition"), "from no message"),
+        (format!("{columns} restaurants r LEFT JOIN messages ON r.id = partition"), "from no message"),
         (format!("{} messages", select(", random() AS total")), "`random`"),
         (columns.replace("time AS", "now() AS") + " messages", "`now`"),
-        (format!("{} messages", select(", 1 AS __place")), "`__place`"),
+        (format!("{} messages", select(", 1 AS __message_index")), "`__message_index`"),
         (format!("{columns} '/etc/passwd'"), "/etc/passwd"),
         (format!("{columns} read_csv('/etc/passwd')"), "read_csv"),
         (format!("{columns} mesages"), "did you mean `messages`"),
         (format!("{columns} messages JOIN restaurant r ON true"), "did you mean `restaurants`"),
         (format!("{columns} information_schema.tables"), "tables"),
         (format!("{columns} messages WHERE offst > 3"), "did you mean `offset`"),
-        (format!("{columns} messages WHERE value ->> 1.5 = 'x'"), "a text or an integer"),
-        (format!("{columns} messages WHERE json_text(offset, 'a') = 'x'"), "takes a JSON text"),
+        (format!("{columns} messages WHERE value ->> 1.5 = 'x'"), "a string or an integer"),
+        (format!("{columns} messages WHERE json_text(offset, 'a') = 'x'"), "takes a JSON string"),
         (format!("{columns} messages WHERE"), "cannot be parsed"),
     ];
     for (sql, expected) in cases {
         let error = Case::new(&sql).transform().expect_err(&sql);
         assert_eq!(error.kind(), Kind::Invalid, "{sql}: {error:?}");
-        let told = error.message();
-        assert!(told.starts_with("sources.shop.transform: ") && told.contains(expected), "{sql}\n  {told}");
+        let message = error.message();
+        assert!(message.starts_with("sources.shop.transform: ") && message.contains(expected), "{sql}\n  {message}");
     }
 }
 
@@ -336,9 +336,15 @@ fn columns_are_checked_against_the_table_at_planning() {
         (format!("{} messages", select(", value->>'total' AS total")), "expects float64"),
         (format!("{} messages", select(", json_array(value) AS city")), "`city`"),
         (format!("{} messages", select(", headers AS city")), "`city`"),
-        (columns.replace("time AS event_time, ", "") + " messages", "no `event_time`, the time of table `orders`"),
+        (
+            columns.replace("time AS event_time, ", "") + " messages",
+            "no `event_time`, the time column of table `orders`",
+        ),
         (columns.replace("AS event_id", "AS city") + " messages", "no `event_id`, the id"),
-        (unowned.to_owned(), "no `tenant_id`, the tenant of table `orders`: add it, or set the source's `tenant`"),
+        (
+            unowned.to_owned(),
+            "no `tenant_id`, the tenant column of table `orders`; add the column, or set the source's `tenant`",
+        ),
         ("SELECT * FROM messages".to_owned(), "no column `value`"),
     ];
     for (sql, expected) in cases {
@@ -351,7 +357,7 @@ fn columns_are_checked_against_the_table_at_planning() {
 }
 
 #[test]
-fn a_bad_message_is_reported_alone_with_its_own_reason() {
+fn each_failing_message_is_reported_with_its_own_reason() {
     let sql = format!(
         "{} messages",
         select(", CAST(value->>'total' AS DOUBLE) AS total, 12 / json_int(value, 'by') AS items")
@@ -366,10 +372,10 @@ fn a_bad_message_is_reported_alone_with_its_own_reason() {
                 false => good(id),
             })
             .collect();
-        let (rows, faults) = case.values(&values.iter().map(String::as_str).collect::<Vec<_>>());
+        let (rows, errors) = case.values(&values.iter().map(String::as_str).collect::<Vec<_>>());
         assert_eq!(rows.len(), 100 - bad.len(), "{bad:?}");
-        assert_eq!(faults.iter().map(|fault| fault.message).collect::<Vec<_>>(), bad);
-        for MessageError { message, reason, detail } in &faults {
+        assert_eq!(errors.iter().map(|error| error.message).collect::<Vec<_>>(), bad);
+        for MessageError { message, reason, detail } in &errors {
             let expected = if message % 2 == 0 { "'many'" } else { "ivide by zero" };
             assert!(*reason == Reason::TransformFailed && detail.contains(expected), "{detail}");
         }
@@ -388,11 +394,11 @@ fn accept_may_refuse_the_rows_of_one_message() {
     let outcome = case.transform().unwrap().run(&messages, runtime.handle(), accept).unwrap();
     assert_eq!((outcome.parts.iter().sum::<usize>(), outcome.messages), (19, 20));
     let expected = MessageError { message: 13, reason: Reason::TransformFailed, detail: "unlucky".to_owned() };
-    assert_eq!(outcome.faults, [expected]);
+    assert_eq!(outcome.errors, [expected]);
 }
 
 #[test]
-fn exploding_joins_are_limited() {
+fn joins_that_multiply_rows_are_limited() {
     let many = (0..2_000).fold("id,city\n".to_owned(), |csv, id| csv + &format!("{id},c\n"));
     let joined = format!("{} messages JOIN places r ON true JOIN places s ON true", select(", r.city"));
     let dropped = format!("{joined} WHERE r.id + s.id < -json_int(value, 'n')");
@@ -402,15 +408,15 @@ fn exploding_joins_are_limited() {
 
     let mut case = Case::new(&joined).with("places", &many);
     case.limits.transform_rows_max = 50_000;
-    let (rows, faults) = case.run(&alone).unwrap();
-    assert!(rows.is_empty() && faults[0].reason == Reason::TooLarge, "{faults:?}");
-    assert!(faults[0].detail.contains("ingest.transform_rows_max"), "{faults:?}");
-    assert_eq!(case.run(&two).unwrap().1.len(), 2, "each message exceeds the limit by itself");
+    let (rows, errors) = case.run(&alone).unwrap();
+    assert!(rows.is_empty() && errors[0].reason == Reason::TooLarge, "{errors:?}");
+    assert!(errors[0].detail.contains("ingest.transform_rows_max"), "{errors:?}");
+    assert_eq!(case.run(&two).unwrap().1.len(), 2, "each message exceeds the limit on its own");
 
     case.limits.transform_memory_bytes_max = 1 << 20;
     assert!(case.run(&alone).unwrap().1[0].detail.contains("ingest.transform_memory_bytes_max"));
 
-    // No row passes the filter above the joins.
+    // In this statement, no row passes the filter above the joins.
     let mut case = Case::new(&dropped).with("places", &many);
     case.limits.transform_time_max = Duration::from_millis(1);
     assert!(case.run(&alone).unwrap().1[0].detail.contains("ingest.transform_time_max"));
@@ -430,7 +436,7 @@ fn rows_of_many_messages_together_are_limited() {
 }
 
 #[test]
-fn no_messages_give_no_rows() {
+fn an_empty_batch_has_no_rows() {
     let case = Case::debezium(&format!("{} messages", select("")));
     assert_eq!(case.values(&[]), (vec![], vec![]));
     assert_eq!(case.run(&[Message { value: None, ..message(0, "") }]).unwrap(), (vec![], vec![]));

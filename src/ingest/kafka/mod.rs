@@ -1,28 +1,31 @@
 //! The Kafka source: its client, and the sessions that it runs one after another.
 //!
 //! ```text
-//!   source ─► session ─ ends for any reason ─► the next session
-//!               │  └─► end (position, lag), gap, pause
+//!   source ─► session loop ─► session ─ ends for any reason ─► the next session
+//!                               │  └─► assignment, lag reporting, offset gap, pause
 //!   brokers ◄─► client ─ messages, assignments ─► session ─► message batch ─► stored with its offsets
 //!               ▲   └─ errors ─► error.rs ─► the log, operators
 //!               └─ token ◄─► an identity provider
 //! ```
 //!
-//! In: a checked configuration ([`Source`]). Out: message batches for [`source`](super::source), which stores them.
+//! Takes a checked configuration ([`Source`]), and produces message batches, which [`source`](super::source) stores.
 //!
 //! **Invariant:** only this folder uses `rdkafka`.
-//! **Invariant:** the table alone decides where reading continues, never the offsets that Kafka or the client stores.
+//! **Invariant:** only the offsets in the table decide where reading continues, never those that Kafka or the client stores.
 
 mod source;
 
 mod session;
+mod session_loop;
 
-mod end_tracking;
+mod assignment;
+mod lag_reporting;
 mod offset_gap;
 mod pause;
 
 mod client;
-mod partition_end;
+mod client_settings;
+mod end_offset;
 
 mod error;
 mod oauth_token;

@@ -1,10 +1,10 @@
-//! OAuth tokens for a source's login to its brokers, fetched from an identity provider when they are due.
+//! OAuth tokens with which a source logs in to its brokers.
 //!
-//! In: `[sources.NAME.oauth]`. Out: an [`OauthToken`] for SASL's `OAUTHBEARER`, by the grant `client_credentials` (RFC 6749,
-//! section 4.4). The client authenticates with HTTP basic authentication (section 2.3.1).
+//! Fetches an [`OauthToken`] for SASL's `OAUTHBEARER` from the identity provider in `[sources.NAME.oauth]`, with the
+//! `client_credentials` grant (RFC 6749, section 4.4). The request uses HTTP basic authentication (section 2.3.1).
 //!
-//! **Invariant:** a fetch is bounded in time and size, follows no redirect, and does not retry by itself.
-//! **Invariant:** no message contains the secret or a token.
+//! **Invariant:** a fetch is bounded in time and size, follows no redirects, and does not retry by itself.
+//! **Invariant:** no log or error message contains the client secret or a token.
 
 use std::fmt;
 use std::time::Duration;
@@ -19,18 +19,19 @@ use crate::config::OauthConfig;
 use crate::error::{Error, Result};
 use crate::outbound::{Client, Plaintext, Request, Retry, Roots, Settings, StatusCode, parse_url, redacted};
 
-/// The time limit of one fetch, from connecting to the last byte.
+/// The time limit of one fetch, from the start of the connection to the last byte of the response.
 const FETCH_TIME_MAX: Duration = Duration::from_secs(10);
 /// The size limit of a response, in bytes.
-const ANSWER_BYTES_MAX: usize = 256 * 1024;
-/// The length limit of the provider's error text, in characters.
-const COMPLAINT_MAX: usize = 300;
-/// The shortest accepted lifetime of a token, in seconds. With shorter ones a source would fetch tokens all the time.
-const LIFE_MIN: i64 = 10;
-/// The lifetime of a token without `expires_in`, in seconds. The client fetches the next token after four fifths of it.
-const LIFE_UNSAID: i64 = 300;
-/// The upper limit of a lifetime, in seconds; longer ones are cut to it.
-const LIFE_MAX: i64 = 7 * 24 * 3_600;
+const RESPONSE_BYTES_MAX: usize = 256 * 1024;
+/// The maximum length of the provider's error text in our error message, in characters.
+const ERROR_TEXT_MAX: usize = 300;
+/// The shortest accepted lifetime of a token, in seconds. With a shorter lifetime, a source would fetch tokens all the time.
+const LIFETIME_MIN: i64 = 10;
+/// The assumed lifetime of a token without `expires_in`, in seconds. The client fetches the next token after four fifths of the
+/// lifetime.
+const LIFETIME_DEFAULT: i64 = 300;
+/// The maximum lifetime of a token, in seconds. A longer `expires_in` counts as this lifetime.
+const LIFETIME_MAX: i64 = 7 * 24 * 3_600;
 
 /// Fetches the tokens of one source.
 pub(super) struct OauthTokens {
@@ -42,18 +43,18 @@ pub(super) struct OauthTokens {
     clock: Clock,
 }
 
-/// A login token.
+/// A token with which a source logs in to its brokers.
 pub(super) struct OauthToken {
     pub(super) text: String,
-    /// The client id that the token belongs to, for the log.
+    /// The client id to which the token was issued. The client library logs it.
     pub(super) principal: String,
     /// When the token expires, in milliseconds since 1970.
-    pub(super) ends: i64,
+    pub(super) expires: i64,
 }
 
-/// The endpoint's response with a token.
+/// The endpoint's successful response.
 #[derive(Deserialize)]
-struct TokenAnswer {
+struct TokenResponse {
     access_token: String,
     token_type: Option<String>,
     expires_in: Option<Value>,
@@ -62,20 +63,20 @@ struct TokenAnswer {
 /// The endpoint's error response (RFC 6749, section 5.2).
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct TokenRefusal {
+struct TokenErrorResponse {
     error: String,
     error_description: String,
 }
 
-/// Without the secret.
+/// Omits the secret.
 impl fmt::Debug for OauthTokens {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Tokens({} from {})", self.id, redacted(&self.url))
+        write!(f, "OauthTokens({} from {})", self.id, redacted(&self.url))
     }
 }
 
 impl OauthTokens {
-    /// Makes the checks that need more than the configuration. Fails with `Invalid` if the URL or a certificate is invalid.
+    /// Creates the HTTP client for the token endpoint. Fails with `Invalid` if the URL or a certificate is invalid.
     pub(super) fn new(source: &str, config: &OauthConfig, clock: Clock) -> Result<Self> {
         let key = |field: &str| format!("sources.{source}.oauth.{field}");
         let url = parse_url(&config.token_url, Plaintext::Loopback).map_err(|error| error.at(key("token_url")))?;
@@ -83,7 +84,7 @@ impl OauthTokens {
         let settings = Settings {
             peer: "the token endpoint",
             time_max: FETCH_TIME_MAX,
-            body_bytes_max: ANSWER_BYTES_MAX,
+            body_bytes_max: RESPONSE_BYTES_MAX,
             body_bytes_key: None,
             ca_key: Some("ca_file"),
             redirects_max: 0,
@@ -93,8 +94,8 @@ impl OauthTokens {
         let client = Client::new(settings, &roots)?;
         let mut form = Serializer::new(String::new());
         form.append_pair("grant_type", "client_credentials");
-        let more = [("scope", &config.scope), ("audience", &config.audience)];
-        for (name, value) in more.into_iter().filter_map(|(name, value)| Some((name, value.as_ref()?))) {
+        let optional = [("scope", &config.scope), ("audience", &config.audience)];
+        for (name, value) in optional.into_iter().filter_map(|(name, value)| Some((name, value.as_ref()?))) {
             form.append_pair(name, value);
         }
         let encoded = |text: &str| byte_serialize(text.as_bytes()).collect::<String>();
@@ -108,50 +109,51 @@ impl OauthTokens {
         let id: String = byte_serialize(self.id.as_bytes()).collect();
         let request = Request::post(self.url.clone(), "application/x-www-form-urlencoded", self.form.clone());
         let request = request.header("accept", "application/json").basic(id, &self.secret);
-        let answer = self.client.send(&request).await?;
-        if answer.status != StatusCode::OK {
-            return Err(self.refused(answer.status, &answer.body));
+        let response = self.client.send(&request).await?;
+        if response.status != StatusCode::OK {
+            return Err(self.error_response(response.status, &response.body));
         }
-        self.read(&answer.body)
+        self.read(&response.body)
     }
 
-    /// Parses the token of a response.
+    /// Parses the token in a response.
     fn read(&self, body: &[u8]) -> Result<OauthToken> {
-        let answer: TokenAnswer =
-            serde_json::from_slice(body).map_err(|_| self.odd("is not a JSON object with an `access_token`"))?;
-        if answer.token_type.is_some_and(|kind| !kind.eq_ignore_ascii_case("bearer")) {
-            return Err(self.odd("has a `token_type` other than `Bearer`"));
+        let response: TokenResponse = serde_json::from_slice(body)
+            .map_err(|_| self.invalid_response("is not a JSON object with an `access_token`"))?;
+        if response.token_type.is_some_and(|kind| !kind.eq_ignore_ascii_case("bearer")) {
+            return Err(self.invalid_response("has a `token_type` other than `Bearer`"));
         }
-        if answer.access_token.is_empty() || !answer.access_token.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(self.odd("has an invalid `access_token`"));
+        if response.access_token.is_empty() || !response.access_token.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(self.invalid_response("has an invalid `access_token`"));
         }
-        let life = match &answer.expires_in {
-            None | Some(Value::Null) => Some(LIFE_UNSAID),
+        let lifetime = match &response.expires_in {
+            None | Some(Value::Null) => Some(LIFETIME_DEFAULT),
             Some(Value::String(text)) => text.parse().ok(),
             Some(Value::Number(number)) => number.as_i64(),
             Some(_) => None,
         };
-        let life = life.ok_or_else(|| self.odd("has an `expires_in` that is not a number of seconds"))?;
-        if life < LIFE_MIN {
-            return Err(
-                self.odd(format!("has a token that expires in {life} s: let tokens live at least {LIFE_MIN} s"))
-            );
+        let lifetime =
+            lifetime.ok_or_else(|| self.invalid_response("has an `expires_in` that is not a number of seconds"))?;
+        if lifetime < LIFETIME_MIN {
+            return Err(self.invalid_response(format!(
+                "has a token that expires in {lifetime} s; configure a lifetime of at least {LIFETIME_MIN} s"
+            )));
         }
-        let ends = self.clock.now() / 1_000 + life.min(LIFE_MAX) * 1_000;
-        Ok(OauthToken { text: answer.access_token, principal: self.id.clone(), ends })
+        let expires = self.clock.now() / 1_000 + lifetime.min(LIFETIME_MAX) * 1_000;
+        Ok(OauthToken { text: response.access_token, principal: self.id.clone(), expires })
     }
 
-    fn refused(&self, status: StatusCode, body: &[u8]) -> Error {
-        let TokenRefusal { error, error_description } = serde_json::from_slice(body).unwrap_or_default();
-        let said =
+    fn error_response(&self, status: StatusCode, body: &[u8]) -> Error {
+        let TokenErrorResponse { error, error_description } = serde_json::from_slice(body).unwrap_or_default();
+        let detail =
             [error, error_description].into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join(", ");
-        let said: String = said.chars().filter(|letter| !letter.is_control()).take(COMPLAINT_MAX).collect();
-        let said = if said.is_empty() { String::new() } else { format!(" ({said})") };
-        let message = format!("the token endpoint {} answers {status}{said}", redacted(&self.url));
+        let detail: String = detail.chars().filter(|letter| !letter.is_control()).take(ERROR_TEXT_MAX).collect();
+        let detail = if detail.is_empty() { String::new() } else { format!(" ({detail})") };
+        let message = format!("the token endpoint {} returned {status}{detail}", redacted(&self.url));
         if status.is_client_error() { Error::forbidden(message) } else { Error::unavailable(message) }
     }
 
-    fn odd(&self, what: impl fmt::Display) -> Error {
+    fn invalid_response(&self, what: impl fmt::Display) -> Error {
         Error::unavailable(format!("the response of the token endpoint {} {what}", redacted(&self.url)))
     }
 }

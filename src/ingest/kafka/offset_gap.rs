@@ -1,17 +1,17 @@
-//! Gaps: partitions whose next message the brokers no longer have.
+//! Gaps: the brokers deleted messages of a partition before the source read them.
 //!
-//! In: the client's error that an offset is out of range. Out: a partition that stops or continues from the oldest message,
-//! depending on `on_gap`, and an error in the log.
+//! Handles the client's error that an offset is out of range. Depending on `on_gap`, the partition stops or continues from the
+//! oldest message. Either way, the gap is logged as an error.
 //!
-//! **Invariant:** the offset that must exist is the position, not the offset after the last message. Retention may delete the
-//! control records between the two without losing a message.
+//! **Invariant:** a gap exists if the brokers lack the next offset to read, which may be greater than the offset after the last
+//! message. Retention may delete the control records between the two, and that loses no message.
 
 use std::time::Instant;
 
 use rdkafka::consumer::Consumer as _;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use super::session::{ASK_TIME_MAX, KafkaSession, broken};
+use super::session::{KafkaSession, REQUEST_TIME_MAX, client_failed};
 use super::source::Source;
 use crate::config::OnGap;
 use crate::error::Result;
@@ -19,14 +19,15 @@ use crate::ingest::source::TopicPartition;
 use crate::lake::LagState;
 
 impl KafkaSession<'_> {
-    /// Finds the partitions whose position is out of range. The client does not name the partition, so this checks all of them.
+    /// Finds the partitions whose next offset is out of range. The client's error does not name the partition, so this checks all
+    /// of them.
     pub(super) fn find_gaps(&mut self) -> Result<()> {
-        let (mut found, mut list) = (false, TopicPartitionList::new());
-        for (topic_partition, place) in self.places.iter_mut().filter(|(_, place)| !place.stopped) {
+        let (mut has_gap, mut list) = (false, TopicPartitionList::new());
+        for (topic_partition, reader) in self.readers.iter_mut().filter(|(_, reader)| !reader.is_stopped) {
             let (low, high) = match self.client.fetch_watermarks(
                 &topic_partition.topic,
                 topic_partition.partition,
-                ASK_TIME_MAX,
+                REQUEST_TIME_MAX,
             ) {
                 Ok(watermarks) => watermarks,
                 Err(error) => {
@@ -34,42 +35,45 @@ impl KafkaSession<'_> {
                     (0, i64::MAX)
                 }
             };
-            if let Some(next) = place.read.position().filter(|next| !(low..=high).contains(next)) {
-                found = true;
-                tell_gap(self.source, topic_partition, next, low, high);
+            if let Some(next) = reader.offsets.next().filter(|next| !(low..=high).contains(next)) {
+                has_gap = true;
+                log_gap(self.source, topic_partition, next, low, high);
                 if self.source.config.on_gap == OnGap::Stop {
-                    place.stopped = true;
-                    self.writer.fed(topic_partition, LagState::Unknown);
-                    self.source.watch.stopped(topic_partition);
+                    reader.is_stopped = true;
+                    self.writer.report_lag(topic_partition, LagState::Unknown);
+                    self.source.monitor.stopped(topic_partition);
                     continue;
                 }
                 let skipped = u64::try_from(low - next).unwrap_or(0);
                 self.source.metrics.sources.skipped(self.source.label(topic_partition), skipped);
-                place.read.skip_to(low);
-                self.message_batch.reach(topic_partition, low, Instant::now());
+                reader.offsets.skip_to(low);
+                self.message_batch.advance_to(topic_partition, low, Instant::now());
             }
-            let offset = place.read.position().map_or(Offset::Beginning, Offset::Offset);
-            list.add_partition_offset(&topic_partition.topic, topic_partition.partition, offset).map_err(broken)?;
+            let offset = reader.offsets.next().map_or(Offset::Beginning, Offset::Offset);
+            list.add_partition_offset(&topic_partition.topic, topic_partition.partition, offset)
+                .map_err(client_failed)?;
         }
-        if !found {
-            self.pause();
+        if !has_gap {
+            self.wait_after_error();
         }
-        self.go_to(list)
+        self.seek(list)
     }
 }
 
-/// Logs which messages are missing, and the fix.
-fn tell_gap(source: &Source, topic_partition: &TopicPartition, next: i64, low: i64, high: i64) {
+/// Logs which messages are missing, and how to continue.
+fn log_gap(source: &Source, topic_partition: &TopicPartition, next: i64, low: i64, high: i64) {
     let (name, TopicPartition { topic, partition }) = (&source.route.source, topic_partition);
-    let what = match next < low {
+    let problem = match next < low {
         true => "messages were deleted before they were read",
-        false => "the topic was recreated, or has lost its newest messages",
+        false => "the topic was recreated or has lost its newest messages",
     };
-    let way = match source.config.on_gap {
+    let consequence = match source.config.on_gap {
         OnGap::Stop => format!(
-            "the partition is stopped: set sources.{name}.on_gap = \"earliest\" and restart to continue from {low}"
+            "the partition is stopped; to continue from offset {low}, set sources.{name}.on_gap = \"earliest\" and restart"
         ),
-        OnGap::Earliest => format!("the partition continues from {low}, because of sources.{name}.on_gap"),
+        OnGap::Earliest => {
+            format!("the partition continues from offset {low}, because sources.{name}.on_gap is \"earliest\"")
+        }
     };
-    tracing::error!(source = %name, %topic, partition, next, low, high, "{what}; {way}");
+    tracing::error!(source = %name, %topic, partition, next, low, high, "{problem}; {consequence}");
 }

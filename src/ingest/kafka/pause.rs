@@ -1,4 +1,4 @@
-//! Pausing a session: it stays in its consumer group and reads nothing.
+//! Pauses a session: it stays in its consumer group but reads no messages.
 //!
 //! ```text
 //!   running ── the table says paused ──► drop what was read ► the client fetches no more ──┐
@@ -6,107 +6,107 @@
 //!      └── continue at the table's offsets ◄─── the client fetches ◄── the table says running ─┘
 //! ```
 //!
-//! In: the pause state in the table, checked several times a second. Out: paused or resumed partitions.
+//! The session checks several times a second whether the table says that the source is paused, and pauses or resumes its
+//! partitions accordingly. A paused session continues to poll. Therefore, the server remains a member of the group, and no
+//! partition moves to another server.
 //!
-//! The session continues to poll, so a pause moves no partition and the group keeps the server as a member.
-//!
-//! **Invariant:** a paused session takes no message and commits nothing.
+//! **Invariant:** a paused session takes no messages and commits nothing.
 
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::Consumer as _;
 use rdkafka::topic_partition_list::Offset;
 
-use super::partition_end::PartitionEnd;
-use super::session::{KafkaSession, broken, list_of};
+use super::end_offset::EndOffset;
+use super::session::{KafkaSession, client_failed, offset_list};
 use crate::error::Result;
 use crate::ingest::source::{MessageBatch, TopicPartition};
 
-/// How often the session checks the table's in-memory state; other tasks follow the table's log.
-const LOOK_INTERVAL: Duration = Duration::from_millis(100);
-/// How often the session asks the brokers for the ends of paused partitions. The client learns ends only by fetching.
-const ENDS_INTERVAL: Duration = Duration::from_secs(2);
-/// The time limit of that request.
-const ENDS_TIME_MAX: Duration = Duration::from_secs(2);
+/// How often the session checks whether the source is paused. It reads the table's in-memory state, because other tasks follow
+/// the table's log.
+const PAUSE_CHECK_INTERVAL: Duration = Duration::from_millis(100);
+/// How often the session requests the end offsets of paused partitions from the brokers. The client itself learns end offsets
+/// only when it fetches messages.
+const END_OFFSETS_INTERVAL: Duration = Duration::from_secs(2);
+/// The time limit of a request for end offsets.
+const END_OFFSETS_TIME_MAX: Duration = Duration::from_secs(2);
 
 impl KafkaSession<'_> {
     pub(super) fn is_paused(&self) -> bool {
         self.pause.since().is_some()
     }
 
-    /// Checks the pause state, if that is due.
-    pub(super) fn mind_pause(&mut self, now: Instant) -> Result<()> {
-        if now.saturating_duration_since(self.pause_looked) < LOOK_INTERVAL {
+    /// Checks whether the source is paused, at most every [`PAUSE_CHECK_INTERVAL`].
+    pub(super) fn check_pause_when_due(&mut self, now: Instant) -> Result<()> {
+        if now.saturating_duration_since(self.pause_checked) < PAUSE_CHECK_INTERVAL {
             return Ok(());
         }
-        self.pause_looked = now;
-        self.look_at_pause()?;
-        if self.is_paused() && now.saturating_duration_since(self.ends_asked) >= ENDS_INTERVAL {
-            self.ends_asked = now;
-            self.ask_ends()?;
+        self.pause_checked = now;
+        self.check_pause()?;
+        if self.is_paused() && now.saturating_duration_since(self.end_offsets_requested) >= END_OFFSETS_INTERVAL {
+            self.end_offsets_requested = now;
+            self.request_end_offsets()?;
         }
         Ok(())
     }
 
-    /// Pauses or resumes the session to match the table.
-    pub(super) fn look_at_pause(&mut self) -> Result<()> {
-        let seen = self.writer.pause()?;
-        let before = std::mem::replace(&mut self.pause, seen);
-        match (before.since().is_some(), self.is_paused()) {
-            (false, true) => self.rest(),
-            (true, false) => self.go_on(),
+    /// Pauses or resumes the session if the source was paused or resumed in the table.
+    pub(super) fn check_pause(&mut self) -> Result<()> {
+        let pause = self.writer.pause()?;
+        let previous = std::mem::replace(&mut self.pause, pause);
+        match (previous.since().is_some(), self.is_paused()) {
+            (false, true) => self.enter_pause(),
+            (true, false) => self.leave_pause(),
             _ => Ok(()),
         }
     }
 
-    /// Reports whether the source is paused.
-    pub(super) fn tell_pause(&self) {
+    /// Reports to operators whether the source is paused.
+    pub(super) fn report_pause(&self) {
         let source = &self.source.route.source;
-        self.source.watch.paused(self.is_paused());
+        self.source.monitor.paused(self.is_paused());
         if self.is_paused() {
-            tracing::info!(%source, "the source is paused: run `glasshouse sources resume {source}` to resume it");
+            tracing::info!(%source, "the source is paused; run `glasshouse sources resume {source}` to resume it");
         }
     }
 
-    fn rest(&mut self) -> Result<()> {
+    fn enter_pause(&mut self) -> Result<()> {
         self.message_batch = MessageBatch::default();
-        let spots: Vec<TopicPartition> = self.places.keys().cloned().collect();
-        self.client.pause(&list_of(&spots, Offset::Invalid)?).map_err(broken)?;
-        self.tell_pause();
+        let partitions: Vec<TopicPartition> = self.readers.keys().cloned().collect();
+        self.client.pause(&offset_list(&partitions, Offset::Invalid)?).map_err(client_failed)?;
+        self.report_pause();
         Ok(())
     }
 
-    fn go_on(&mut self) -> Result<()> {
-        tracing::info!(source = %self.source.route.source, "the source resumes");
-        let all: Vec<TopicPartition> = self.places.keys().cloned().collect();
-        // Resume before seeking: a resumed client begins where it was paused.
-        self.client.resume(&list_of(&all, Offset::Invalid)?).map_err(broken)?;
-        self.tell_pause();
-        let open = self.places.iter().filter(|(_, place)| !place.stopped);
-        let spots: Vec<TopicPartition> = open.map(|(topic_partition, _)| topic_partition.clone()).collect();
-        match self.open(&spots) {
+    fn leave_pause(&mut self) -> Result<()> {
+        tracing::info!(source = %self.source.route.source, "the source has resumed");
+        let all: Vec<TopicPartition> = self.readers.keys().cloned().collect();
+        // Resume before seeking, because a resumed client continues from the offset at which it was paused.
+        self.client.resume(&offset_list(&all, Offset::Invalid)?).map_err(client_failed)?;
+        self.report_pause();
+        match self.load_offsets(&self.running_partitions()) {
             Err(_) if self.stop.is_cancelled() => Ok(()),
-            list => self.go_to(list?),
+            list => self.seek(list?),
         }
     }
 
-    /// Asks the brokers for the ends of the partitions, to report the lag.
-    fn ask_ends(&mut self) -> Result<()> {
-        let spots: Vec<TopicPartition> = self.places.keys().cloned().collect();
-        if spots.is_empty() {
+    /// Requests the end offsets of all assigned partitions from the brokers, and reports the lag.
+    fn request_end_offsets(&mut self) -> Result<()> {
+        let partitions: Vec<TopicPartition> = self.readers.keys().cloned().collect();
+        if partitions.is_empty() {
             return Ok(());
         }
-        let ends = match self.client.offsets_for_times(list_of(&spots, Offset::End)?, ENDS_TIME_MAX) {
+        let ends = match self.client.offsets_for_times(offset_list(&partitions, Offset::End)?, END_OFFSETS_TIME_MAX) {
             Ok(ends) => ends,
             Err(error) => {
-                tracing::debug!(source = %self.source.route.source, %error, "cannot fetch the ends of partitions");
+                tracing::debug!(source = %self.source.route.source, %error, "cannot fetch the end offsets of partitions");
                 return Ok(());
             }
         };
         for element in ends.elements() {
             if let (Ok(()), Offset::Offset(end)) = (element.error(), element.offset()) {
                 let topic_partition = TopicPartition { topic: element.topic().into(), partition: element.partition() };
-                self.set_end(&topic_partition, PartitionEnd { offset: end, low: None });
+                self.set_end(&topic_partition, EndOffset { offset: end, low: None });
             }
         }
         Ok(())

@@ -1,25 +1,25 @@
-//! Tests of pausing a source: it stores nothing while paused, and stores every message exactly once after it resumes.
+//! Tests that a paused source stores nothing, and that it stores every message exactly once after it resumes.
 
 use std::sync::Arc;
 
-use super::tests::{Kafka, SourceServer, TOPIC, event, ids, offsets, reaches, texts};
+use super::tests::{Kafka, SourceServer, TOPIC, event, ids, offsets, reaches, sorted_ids};
 use crate::clock::Clock;
 use crate::config::{SourceConfig, StartAt};
 use crate::ingest::testing::{TABLE, limits, memory, open};
 use crate::ingest::{Ingest, Source, SourceState, Sources};
 use crate::lake::Store;
 
-/// The same source on another server, with its own table handles.
-async fn elsewhere(store: &Store, config: &SourceConfig) -> Arc<Sources> {
+/// Returns the same source on another server, which has its own table handles.
+async fn other_server(store: &Store, config: &SourceConfig) -> Arc<Sources> {
     let source = Source::new("voice", config, None, None, Clock::System, Arc::default()).unwrap();
     let started = Ingest::start(open(store).await, vec![source], limits(), Clock::System, Arc::default()).await;
     started.unwrap().sources.clone()
 }
 
-/// The reported state of each partition: its number, offset and lag, and whether this server reads it.
+/// Returns the reported state of each partition: its number, offset and lag, and whether this server reads it.
 fn partitions(state: &SourceState) -> Vec<(i32, Option<i64>, Option<i64>, bool)> {
-    let told = state.partitions.iter();
-    told.map(|one| (one.partition, one.offset, one.lag, one.is_here)).collect()
+    let partitions = state.partitions.iter();
+    partitions.map(|partition| (partition.partition, partition.offset, partition.lag, partition.is_here)).collect()
 }
 
 fn metric(name: &str, value: i64) -> String {
@@ -53,7 +53,7 @@ async fn a_pause_lasts_through_a_restart_and_loses_nothing() {
     kafka.send(0, (25..30).map(event));
     reaches(&store, [Some(30), None]).await;
     server.stop().await;
-    assert_eq!(ids(&store, "acme").await, texts(0..30));
+    assert_eq!(ids(&store, "acme").await, sorted_ids(0..30));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -62,8 +62,8 @@ async fn a_server_that_has_not_seen_a_pause_stores_nothing_after_it() {
     kafka.send(0, (0..10).map(event));
     let server = SourceServer::start(&store, &kafka.source()).await;
     reaches(&store, [Some(10), None]).await;
-    // This server does not follow the log, so it learns of the pause when its next batch is rejected.
-    let other = elsewhere(&store, &kafka.source()).await;
+    // This server does not follow the log, so it learns about the pause only when its next batch is refused.
+    let other = other_server(&store, &kafka.source()).await;
     other.set_paused("voice", true).await.unwrap();
     kafka.send(0, (10..20).map(event));
     server.reports("glasshouse_source_paused{source=\"voice\"} 1").await;
@@ -73,24 +73,24 @@ async fn a_server_that_has_not_seen_a_pause_stores_nothing_after_it() {
     other.set_paused("voice", false).await.unwrap();
     server.ingest.writer.tables()[TABLE].refresh().await.unwrap();
     reaches(&store, [Some(20), None]).await;
-    // Paused and resumed before the server checks: its batch is rejected and read again.
+    // Pause and resume the source before the server checks. The server's batch is refused, and its messages are read again.
     for is_paused in [true, false] {
         other.set_paused("voice", is_paused).await.unwrap();
     }
     kafka.send(0, (20..30).map(event));
     reaches(&store, [Some(30), None]).await;
     server.stop().await;
-    assert_eq!(ids(&store, "acme").await, texts(0..30));
+    assert_eq!(ids(&store, "acme").await, sorted_ids(0..30));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_source_may_be_paused_before_it_has_ever_read() {
+async fn a_source_can_be_paused_before_it_has_ever_read() {
     let (kafka, store) = (Kafka::start(), memory());
     let latest = SourceConfig { start: StartAt::Latest, ..kafka.source() };
-    elsewhere(&store, &latest).await.set_paused("voice", true).await.unwrap();
+    other_server(&store, &latest).await.set_paused("voice", true).await.unwrap();
     kafka.send(0, (0..5).map(event));
     let server = SourceServer::start(&store, &latest).await;
-    // It has its partitions, starts after the existing messages, and reads nothing.
+    // The source has its partitions and starts after the existing messages, but reads nothing.
     server.reports(&metric("lag_messages", 0)).await;
     kafka.send(0, (5..9).map(event));
     server.reports(&metric("lag_messages", 4)).await;
@@ -98,14 +98,14 @@ async fn a_source_may_be_paused_before_it_has_ever_read() {
     server.ingest.sources.set_paused("voice", false).await.unwrap();
     reaches(&store, [Some(9), Some(0)]).await;
     server.stop().await;
-    assert_eq!(ids(&store, "acme").await, texts(5..9), "what came during the pause is not passed over");
+    assert_eq!(ids(&store, "acme").await, sorted_ids(5..9), "messages that arrive during the pause are not skipped");
 }
 
 #[tokio::test]
-async fn concurrent_pauses_agree() {
+async fn concurrent_pause_requests_agree() {
     let store = memory();
     let config = SourceConfig { table: TABLE.to_owned(), ..SourceConfig::default() };
-    let (one, two) = (elsewhere(&store, &config).await, elsewhere(&store, &config).await);
+    let (one, two) = (other_server(&store, &config).await, other_server(&store, &config).await);
     for is_paused in [true, false, true] {
         let (one, two) = tokio::join!(one.set_paused("voice", is_paused), two.set_paused("voice", is_paused));
         let (one, two) = (one.unwrap().paused_since, two.unwrap().paused_since);

@@ -1,5 +1,5 @@
-//! Tests of Kafka sources against the client library's mock cluster: start and resume offsets, tenants, rejected messages,
-//! gaps, and conflicts between servers.
+//! Tests of Kafka sources with the client library's mock cluster: start offsets, restarts, tenants, rejected messages, gaps, and
+//! conflicts between servers.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ use crate::telemetry::Metrics;
 use crate::transform::{LookupQuery, Lookups, Transform};
 
 pub(super) const TOPIC: &str = "calls";
-/// The time limit of a condition that has to become true.
+/// The time within which an awaited condition must become true.
 const WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// A mock cluster with one topic of two partitions, and a producer.
@@ -44,9 +44,9 @@ impl Kafka {
         Self { cluster, producer }
     }
 
-    /// The configuration of a source that reads this cluster.
+    /// Returns the configuration of a source that reads this cluster.
     pub(in crate::ingest) fn source(&self) -> SourceConfig {
-        // The cluster takes 3 s to form a group; a member must not time out before that.
+        // The mock cluster takes 3 s to form a group, and a member must not time out before that.
         let options = [("session.timeout.ms", "10000"), ("heartbeat.interval.ms", "100")];
         SourceConfig {
             brokers: vec![self.cluster.bootstrap_servers()],
@@ -65,7 +65,7 @@ impl Kafka {
         self.producer.flush(WAIT_MAX).unwrap();
     }
 
-    /// Sends one message with these bytes to the first partition.
+    /// Sends one message with this key and payload to partition 0.
     pub(in crate::ingest) fn send_bytes(&self, key: &str, payload: &[u8]) {
         let record = BaseRecord::<str, [u8]>::to(TOPIC).partition(0).key(key).payload(payload);
         self.producer.send(record).map_err(|(error, _)| error).unwrap();
@@ -77,7 +77,7 @@ impl Kafka {
     }
 }
 
-/// An event of `acme`.
+/// Returns an event of the tenant `acme`.
 pub(super) fn event(id: impl std::fmt::Display) -> String {
     format!("{{\"tenant_id\":\"acme\",\"event_id\":\"{id}\",\"event_time\":\"2026-03-01T12:00:00Z\",\n \"mos\":4.2}}")
 }
@@ -95,13 +95,13 @@ impl SourceServer {
         Self::start_with(store, config, &BTreeMap::new()).await
     }
 
-    /// The same with lookup tables, which are loaded while the source already waits for them.
+    /// Starts a server with lookup tables. They are loaded while the source waits for them.
     async fn start_with(store: &Store, config: &SourceConfig, lookups: &BTreeMap<String, LookupConfig>) -> Self {
         let contract = open(store).await[TABLE].contract().clone();
         Self::start_as(store, config, lookups, &contract).await
     }
 
-    /// The same with a table that is declared in another way but has the same columns.
+    /// Starts a server whose table has the same columns as the standard table but a different declaration.
     pub(in crate::ingest) async fn start_as(
         store: &Store,
         config: &SourceConfig,
@@ -131,39 +131,39 @@ impl SourceServer {
         self.ingest.stop().await;
     }
 
-    /// Waits until a line of the metrics begins with `line`.
+    /// Waits until a line of the metrics page starts with `line`.
     pub(in crate::ingest) async fn reports(&self, line: &str) {
-        until(line, async || self.metrics.render().lines().any(|told| told.starts_with(line))).await;
+        until(line, async || self.metrics.render().lines().any(|reported| reported.starts_with(line))).await;
     }
 }
 
 /// Waits until a condition is true.
-async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
-    let (begun, mut turns) = (Instant::now(), tokio::time::interval(Duration::from_millis(20)));
-    while !is_so().await {
-        assert!(begun.elapsed() < WAIT_MAX, "not in {WAIT_MAX:?}: {what}");
-        turns.tick().await;
+async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+    let (started, mut interval) = (Instant::now(), tokio::time::interval(Duration::from_millis(20)));
+    while !condition().await {
+        assert!(started.elapsed() < WAIT_MAX, "not in {WAIT_MAX:?}: {what}");
+        interval.tick().await;
     }
 }
 
-/// The offsets of the two partitions in a table.
+/// Returns the stored offsets of the two partitions in a table.
 pub(in crate::ingest) async fn offsets(store: &Store, table: &str) -> [Option<i64>; 2] {
     let tables = open(store).await;
-    let held = &tables[table].snapshot().txns;
-    [0, 1].map(|partition| held.get(&format!("kafka:voice:{TOPIC}:{partition}")).copied())
+    let txns = &tables[table].snapshot().txns;
+    [0, 1].map(|partition| txns.get(&format!("kafka:voice:{TOPIC}:{partition}")).copied())
 }
 
 pub(in crate::ingest) async fn reaches(store: &Store, expected: [Option<i64>; 2]) {
     until(&format!("{expected:?}"), async || offsets(store, TABLE).await == expected).await;
 }
 
-/// The ids of a tenant's stored events, sorted.
+/// Returns the sorted ids of a tenant's stored events.
 pub(super) async fn ids(store: &Store, tenant: &str) -> Vec<String> {
     let rows = stored(store, TABLE).await.into_iter();
     rows.filter(|(owner, _)| owner == tenant).map(|(_, id)| id).collect()
 }
 
-pub(super) fn texts<T: ToString>(ids: impl IntoIterator<Item = T>) -> Vec<String> {
+pub(super) fn sorted_ids<T: ToString>(ids: impl IntoIterator<Item = T>) -> Vec<String> {
     let mut ids: Vec<String> = ids.into_iter().map(|id| id.to_string()).collect();
     ids.sort();
     ids
@@ -173,7 +173,7 @@ pub(super) fn texts<T: ToString>(ids: impl IntoIterator<Item = T>) -> Vec<String
 async fn each_message_is_stored_once_across_restarts() {
     let (kafka, store) = (Kafka::start(), memory());
     kafka.send(0, (0..50).map(event));
-    // Ten of the events again in another partition, and three messages that cannot be stored.
+    // The other partition repeats ten of the events, and contains three messages that cannot be stored.
     kafka.send(1, (40..60).map(event).chain(["{\"tenant_id\":\"acme\"}".into(), "{".into(), String::new()]));
     let server = SourceServer::start(&store, &kafka.source()).await;
     reaches(&store, [Some(50), Some(23)]).await;
@@ -181,16 +181,16 @@ async fn each_message_is_stored_once_across_restarts() {
     reaches(&store, [Some(65), Some(23)]).await;
     server.reports("glasshouse_source_messages_total{source=\"voice\",topic=\"calls\",partition=\"0\"} 65").await;
     server.stop().await;
-    assert_eq!(ids(&store, "acme").await, texts(0..70));
-    let bad = stored(&store, QUARANTINE).await;
-    assert_eq!(bad.iter().map(|(tenant, _)| tenant.as_str()).collect::<Vec<_>>(), ["", "", "acme"]);
+    assert_eq!(ids(&store, "acme").await, sorted_ids(0..70));
+    let rejected = stored(&store, QUARANTINE).await;
+    assert_eq!(rejected.iter().map(|(tenant, _)| tenant.as_str()).collect::<Vec<_>>(), ["", "", "acme"]);
     assert_eq!(offsets(&store, QUARANTINE).await, [None, Some(23)]);
 
     kafka.send(1, (65..75).map(event).chain(["}".into()]));
     let server = SourceServer::start(&store, &kafka.source()).await;
     reaches(&store, [Some(65), Some(34)]).await;
     server.stop().await;
-    assert_eq!(ids(&store, "acme").await, texts(0..75));
+    assert_eq!(ids(&store, "acme").await, sorted_ids(0..75));
     assert_eq!(stored(&store, QUARANTINE).await.len(), 4);
 }
 
@@ -201,16 +201,16 @@ async fn a_table_reports_the_lag_of_its_source() {
     let server = SourceServer::start(&store, &kafka.source()).await;
     let lag =
         || server.ingest.writer.tables()[TABLE].in_flight().watermark(&Owner::PerEvent, &Clock::System).source_lag;
-    // The other partition is empty and has no lag either.
+    // The other partition is empty, so it has no lag either.
     until("all is committed", async || lag() == Some(SourceLag { seconds: 0, messages: 0 })).await;
     assert_eq!(offsets(&store, TABLE).await, [Some(50), None]);
-    // Its last message was sent an hour ago and cannot be stored, because the table is locked.
-    let turn = server.ingest.writer.tables()[TABLE].hold().await;
+    // The last message was sent an hour ago, and it cannot be stored while the table is locked.
+    let table_lock = server.ingest.writer.tables()[TABLE].hold().await;
     let late = (Clock::System.now() - 3_600 * SECOND) / 1_000;
     kafka.put(BaseRecord::<str, str>::to(TOPIC).partition(1).payload(&event("late")).timestamp(late));
     kafka.producer.flush(WAIT_MAX).unwrap();
     until("an hour behind", async || lag().is_some_and(|lag| (3_600..3_700).contains(&lag.seconds))).await;
-    drop(turn);
+    drop(table_lock);
     until("all is committed again", async || lag() == Some(SourceLag { seconds: 0, messages: 0 })).await;
     assert_eq!(offsets(&store, TABLE).await, [Some(50), Some(1)]);
     let tables = server.ingest.writer.tables().clone();
@@ -219,12 +219,12 @@ async fn a_table_reports_the_lag_of_its_source() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn messages_name_their_tenant() {
+async fn the_tenant_of_a_message_is_resolved_as_configured() {
     let kafka = Kafka::start();
     let unowned = |id: &str| event(id).replace("\"tenant_id\":\"acme\",", "");
     let header = |value: Option<&'static str>| OwnedHeaders::new().insert(Header { key: "who", value });
-    let texts = ["a", "b", "c", "d", "e"].map(unowned);
-    let record = |index: usize| BaseRecord::<str, str>::to(TOPIC).partition(0).payload(&texts[index]);
+    let payloads = ["a", "b", "c", "d", "e"].map(unowned);
+    let record = |index: usize| BaseRecord::<str, str>::to(TOPIC).partition(0).payload(&payloads[index]);
     kafka.put(record(0).key("acme").headers(header(Some("globex"))));
     kafka.put(record(1).key("globex").headers(header(Some("old")).insert(Header { key: "who", value: Some("acme") })));
     kafka.put(record(2));
@@ -241,21 +241,17 @@ async fn messages_name_their_tenant() {
         (TenantFrom::Value("acme".into()), [&["a", "b", "c", "d", "f"], &[]], 0),
         (TenantFrom::Event, [&["f"], &[]], 4),
     ];
-    // Concurrently, each in a group of its own.
-    let cases = cases.into_iter().enumerate().map(async |(group, (tenant, [acme, globex], bad))| {
+    // The cases run concurrently, each in a consumer group of its own.
+    let cases = cases.into_iter().enumerate().map(async |(group, (tenant, [acme, globex], rejected))| {
         let store = memory();
         let config = SourceConfig { tenant: tenant.clone(), group: format!("tests-{group}"), ..kafka.source() };
         let server = SourceServer::start(&store, &config).await;
         reaches(&store, [Some(5), None]).await;
         server.stop().await;
-        assert_eq!((ids(&store, "acme").await, ids(&store, "globex").await), (sorted(acme), sorted(globex)));
-        assert_eq!(stored(&store, QUARANTINE).await.len(), bad, "{tenant:?}");
+        assert_eq!((ids(&store, "acme").await, ids(&store, "globex").await), (sorted_ids(acme), sorted_ids(globex)));
+        assert_eq!(stored(&store, QUARANTINE).await.len(), rejected, "{tenant:?}");
     });
     futures::future::join_all(cases).await;
-}
-
-fn sorted(ids: &[&str]) -> Vec<String> {
-    texts(ids)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -266,16 +262,16 @@ async fn a_latest_start_keeps_its_offset() {
     let server = SourceServer::start(&store, &latest).await;
     reaches(&store, [Some(10), Some(0)]).await;
     server.stop().await;
-    // Sent while the source is down but after its first start, so it is not skipped.
+    // These messages are sent while the source is down but after its first start, so they must not be skipped.
     kafka.send(0, (10..15).map(event));
     let server = SourceServer::start(&store, &latest).await;
     reaches(&store, [Some(15), Some(0)]).await;
     server.stop().await;
-    assert_eq!(ids(&store, "acme").await, texts(10..15));
+    assert_eq!(ids(&store, "acme").await, sorted_ids(10..15));
     assert!(open(&store).await[TABLE].snapshot().txns.contains_key("kafka:voice:started"));
 }
 
-/// Moves the source in the table, as another server would.
+/// Changes the source's offset in the table, as another server would.
 async fn move_to(store: &Store, after: Option<i64>, next: i64) {
     let progress = Progress { app: format!("kafka:voice:{TOPIC}:0"), after, next };
     open(store).await[TABLE].commit(Vec::new(), vec![progress]).await.unwrap();
@@ -286,7 +282,7 @@ async fn a_gap_stops_the_partition_unless_configured() {
     let (kafka, store) = (Kafka::start(), memory());
     kafka.send(0, (0..10).map(event));
     kafka.send(1, (10..20).map(event));
-    // The table's offset is past the end of the topic: the topic was recreated.
+    // The table's offset is greater than the end offset of the topic, as if the topic had been recreated.
     move_to(&store, None, 1_000).await;
     let server = SourceServer::start(&store, &kafka.source()).await;
     server.reports("glasshouse_source_stopped{source=\"voice\",topic=\"calls\",partition=\"0\"} 1").await;
@@ -294,12 +290,12 @@ async fn a_gap_stops_the_partition_unless_configured() {
     kafka.send(1, (20..25).map(event));
     reaches(&store, [Some(1_000), Some(15)]).await;
     server.stop().await;
-    assert_eq!(ids(&store, "acme").await, texts(10..25), "the other partition continues");
+    assert_eq!(ids(&store, "acme").await, sorted_ids(10..25), "the other partition continues");
 
     let server = SourceServer::start(&store, &SourceConfig { on_gap: OnGap::Earliest, ..kafka.source() }).await;
     reaches(&store, [Some(10), Some(15)]).await;
     server.stop().await;
-    assert_eq!(ids(&store, "acme").await, texts(0..25));
+    assert_eq!(ids(&store, "acme").await, sorted_ids(0..25));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -308,12 +304,16 @@ async fn an_overtaken_source_continues_from_the_table() {
     kafka.send(0, (0..10).map(event));
     let server = SourceServer::start(&store, &kafka.source()).await;
     reaches(&store, [Some(10), None]).await;
-    // Another server has read five more messages, which this server has not seen yet.
+    // Another server has stored an offset after five more messages, and this server has not seen that commit yet.
     move_to(&store, Some(10), 15).await;
     kafka.send(0, (10..20).map(event));
     reaches(&store, [Some(20), None]).await;
     server.reports("glasshouse_source_overtaken_total{source=\"voice\"} 1").await;
-    assert_eq!(ids(&store, "acme").await, texts((0..10).chain(15..20)), "the other server stores what it has read");
+    assert_eq!(
+        ids(&store, "acme").await,
+        sorted_ids((0..10).chain(15..20)),
+        "this server does not store messages that the other server has read"
+    );
     server.stop().await;
 }
 
@@ -329,15 +329,15 @@ fn configuration_errors_of_a_source_are_reported_at_startup() {
         (SourceConfig { tenant: TenantFrom::Value("a\nb".into()), ..SourceConfig::default() }, "sources.voice.tenant"),
     ];
     for (config, expected) in cases {
-        let fault = Source::new("voice", &config, None, None, Clock::System, Arc::default()).unwrap_err();
-        assert!(fault.message().contains(expected) && !format!("{fault:?}").contains("hunter2"), "{fault:?}");
+        let error = Source::new("voice", &config, None, None, Clock::System, Arc::default()).unwrap_err();
+        assert!(error.message().contains(expected) && !format!("{error:?}").contains("hunter2"), "{error:?}");
     }
     let secret = SourceConfig { options: options("sasl.password", "hunter2"), ..SourceConfig::default() };
     let source = Source::new("voice", &secret, None, None, Clock::System, Arc::default()).unwrap();
     assert!(!format!("{source:?}").contains("hunter2"));
 }
 
-/// The columns of all rows of a table as text, sorted.
+/// Returns columns of all rows of a table as text, sorted.
 async fn columns(store: &Store, table: &str, names: &[&str]) -> Vec<Vec<String>> {
     let tables = open(store).await;
     let (table, mut rows) = (&tables[table], Vec::new());
@@ -361,7 +361,7 @@ async fn columns(store: &Store, table: &str, names: &[&str]) -> Vec<Vec<String>>
     rows
 }
 
-/// A change of an order, as Debezium writes it.
+/// Returns the change event of an order, as Debezium writes it.
 fn change(op: &str, id: u32, restaurant: u32, total: &str) -> String {
     let row = format!("{{\"id\":{id},\"restaurant\":{restaurant},\"total\":\"{total}\"}}");
     let (before, after) = if op == "d" { (row.as_str(), "null") } else { ("null", row.as_str()) };
@@ -379,18 +379,25 @@ async fn a_transform_turns_database_changes_into_rows() {
     let sql = "SELECT r.owner AS tenant_id, changed_time AS event_time, op || (row->>'id') AS event_id, \
                CAST(row->>'total' AS DOUBLE) AS mos FROM messages JOIN restaurants r ON r.id = json_int(row, 'restaurant')";
     let config = SourceConfig { transform: Some(sql.into()), envelope: Envelope::Debezium, ..kafka.source() };
-    let (much, unowned, odd) = (change("c", 2, 1, "much"), change("c", 3, 2, "1"), event("x"));
+    let (bad_total, unowned, not_a_change) = (change("c", 2, 1, "much"), change("c", 3, 2, "1"), event("x"));
     let wrapped = format!("{{\"schema\":{{}},\"payload\":{}}}", change("u", 1, 1, "2.5"));
     kafka.send(
         0,
-        [change("c", 1, 1, "1.5"), much.clone(), unowned.clone(), change("c", 4, 9, "1"), odd.clone(), wrapped],
+        [
+            change("c", 1, 1, "1.5"),
+            bad_total.clone(),
+            unowned.clone(),
+            change("c", 4, 9, "1"),
+            not_a_change.clone(),
+            wrapped,
+        ],
     );
     kafka.put(BaseRecord::<str, str>::to(TOPIC).partition(0).key("tombstone"));
     kafka.send(0, [change("d", 1, 1, "2.5")]);
 
     let server = SourceServer::start_with(&store, &config, &lookups).await;
     server.reports("glasshouse_lookup_loads_total{lookup=\"restaurants\",outcome=\"failed\"}").await;
-    assert_eq!(offsets(&store, TABLE).await, [None, None], "the source reads nothing without its lookup table");
+    assert_eq!(offsets(&store, TABLE).await, [None, None], "the source reads nothing until its lookup table is loaded");
     let draft = folder.path().join("draft");
     std::fs::write(&draft, "id,owner\n1,acme\n2,\n").unwrap();
     std::fs::rename(&draft, &file).unwrap();
@@ -399,30 +406,30 @@ async fn a_transform_turns_database_changes_into_rows() {
 
     let rows = columns(&store, TABLE, &["tenant_id", "event_id", "mos"]).await;
     assert_eq!(rows, [["acme", "c1", "1.5"], ["acme", "d1", "2.5"], ["acme", "u1", "2.5"]]);
-    let bad = columns(&store, QUARANTINE, &["place", "reason", "payload"]).await;
+    let rejected = columns(&store, QUARANTINE, &["place", "reason", "payload"]).await;
     let place = |offset: i64| format!("kafka voice, {TOPIC}/0/{offset}");
     let expected = [
-        [place(1), "transform_failed".to_owned(), much],
+        [place(1), "transform_failed".to_owned(), bad_total],
         [place(2), "missing_tenant".to_owned(), unowned],
-        [place(4), "malformed".to_owned(), odd],
+        [place(4), "malformed".to_owned(), not_a_change],
     ];
-    assert_eq!(bad, expected);
+    assert_eq!(rejected, expected);
 
     // A restart continues from the table's offsets and stores nothing twice.
     kafka.send(0, [change("c", 5, 1, "3")]);
     let server = SourceServer::start_with(&store, &config, &lookups).await;
     reaches(&store, [Some(9), None]).await;
     server.stop().await;
-    assert_eq!(ids(&store, "acme").await, sorted(&["c1", "c5", "d1", "u1"]));
+    assert_eq!(ids(&store, "acme").await, sorted_ids(["c1", "c5", "d1", "u1"]));
     assert_eq!(stored(&store, QUARANTINE).await.len(), 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_transform_may_leave_the_tenant_to_the_source() {
+async fn a_transform_may_leave_tenant_resolution_to_the_source() {
     let (kafka, store) = (Kafka::start(), memory());
-    for (id, said) in [("a", "\"acme\""), ("b", "\"globex\""), ("c", "null")] {
+    for (id, tenant) in [("a", "\"acme\""), ("b", "\"globex\""), ("c", "null")] {
         for key in ["acme", "globex"] {
-            let payload = format!("{{\"id\":\"{id}\",\"whose\":{said}}}");
+            let payload = format!("{{\"id\":\"{id}\",\"whose\":{tenant}}}");
             kafka.put(BaseRecord::<str, str>::to(TOPIC).partition(0).payload(&payload).key(key));
         }
     }
@@ -432,10 +439,13 @@ async fn a_transform_may_leave_the_tenant_to_the_source() {
     let server = SourceServer::start(&store, &config).await;
     reaches(&store, [Some(6), None]).await;
     server.stop().await;
-    assert_eq!((ids(&store, "acme").await, ids(&store, "globex").await), (sorted(&["a", "c"]), sorted(&["b", "c"])));
-    let bad = columns(&store, QUARANTINE, &["tenant_id", "reason", "payload"]).await;
-    let foreign = |key: &str, id: &str, said: &str| {
-        [key.to_owned(), "foreign_tenant".to_owned(), format!("{{\"id\":\"{id}\",\"whose\":\"{said}\"}}")]
+    assert_eq!(
+        (ids(&store, "acme").await, ids(&store, "globex").await),
+        (sorted_ids(["a", "c"]), sorted_ids(["b", "c"]))
+    );
+    let rejected = columns(&store, QUARANTINE, &["tenant_id", "reason", "payload"]).await;
+    let foreign = |key: &str, id: &str, tenant: &str| {
+        [key.to_owned(), "foreign_tenant".to_owned(), format!("{{\"id\":\"{id}\",\"whose\":\"{tenant}\"}}")]
     };
-    assert_eq!(bad, [foreign("acme", "b", "globex"), foreign("globex", "a", "acme")]);
+    assert_eq!(rejected, [foreign("acme", "b", "globex"), foreign("globex", "a", "acme")]);
 }

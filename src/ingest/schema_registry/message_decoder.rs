@@ -160,10 +160,10 @@ impl MessageDecoder {
         let mut conversions: HashMap<&[u8], Result<Conversion, SchemaRejection>> = HashMap::new();
         let (mut json, mut decoded) = (Vec::new(), Vec::with_capacity(messages.len()));
         for message in messages {
-            let mut result = BatchMessage { place: 0..0, ..message.clone() };
+            let mut result = BatchMessage { range: 0..0, ..message.clone() };
             let is_tombstone = message.meta.as_ref().is_some_and(|meta| meta.is_tombstone);
             if !is_tombstone && !matches!(message.tenant_resolution, TenantResolution::Refused(..)) {
-                let payload = &body[message.place.clone()];
+                let payload = &body[message.range.clone()];
                 let start = json.len();
                 let conversion = self.conversion_for(payload, schemas, &mut conversions);
                 let converted = conversion.and_then(|(conversion, header)| {
@@ -172,7 +172,7 @@ impl MessageDecoder {
                 });
                 match converted {
                     Ok(_) if self.to_json => result.place = start..json.len(),
-                    Ok(header) => result.place = message.place.start + header..message.place.end,
+                    Ok(header) => result.place = message.range.start + header..message.range.end,
                     Err((reason, detail)) => {
                         json.truncate(start);
                         let tenant = match &message.tenant_resolution {

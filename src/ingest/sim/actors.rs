@@ -1,4 +1,4 @@
-//! The actors of a schedule, and the results of their operations.
+//! The actors of a schedule, their operations, and the results.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,15 +7,16 @@ use tokio::task::AbortHandle;
 
 use super::workload::SimBody;
 use crate::error::Result;
-use crate::ingest::source::{Position, StoredBatch, TopicPartition};
+use crate::ingest::source::{StoredBatch, StoredOffsets, TopicPartition};
 use crate::ingest::{Ingest, Receipt};
 use crate::tenancy::Access;
 
-/// The actor that waits for an operation.
+/// The actor that started an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Who {
+pub(super) enum Actor {
     Server(usize),
     Client(usize),
+    /// The topic reader of a server.
     Reader(usize),
 }
 
@@ -25,26 +26,30 @@ pub(super) enum SimOutcome {
     Started(Result<Arc<Ingest>>),
     Stopped,
     Sent(Result<Receipt>),
-    Asked(Vec<usize>, Result<BTreeMap<TopicPartition, Position>>),
-    Hauled(Vec<usize>, Result<StoredBatch>),
+    /// The partitions whose offsets a reader requested, and their stored offsets.
+    OffsetsLoaded(Vec<usize>, Result<BTreeMap<TopicPartition, StoredOffsets>>),
+    /// The partitions of a message batch, and whether it was stored.
+    BatchStored(Vec<usize>, Result<StoredBatch>),
 }
 
 /// An operation in progress.
 #[derive(Debug)]
-pub(super) struct Waiting {
-    pub(super) who: Who,
+pub(super) struct Operation {
+    pub(super) actor: Actor,
     pub(super) process: usize,
     pub(super) task: AbortHandle,
 }
 
-/// A client. It sends its bodies one after another, and repeats each until it is stored.
+/// A client, which sends its bodies one after another and repeats each until it is stored.
 pub(super) struct SimClient {
     pub(super) access: Arc<Access>,
-    pub(super) home: usize,
+    /// The server to which the client sends.
+    pub(super) server: usize,
     pub(super) bodies: Vec<SimBody>,
     /// The number of stored bodies.
     pub(super) done: usize,
-    /// The attempt in progress, and the step at which it times out.
+    /// The number of the operation in progress, and the step at which the client gives up waiting for it.
     pub(super) attempt: Option<(u64, usize)>,
-    pub(super) rests_until: usize,
+    /// The step at which the client sends again.
+    pub(super) idle_until: usize,
 }

@@ -1,11 +1,12 @@
-//! Audits the contents of a lake without our own readers: it parses the log's text, and reads Parquet files with the `parquet`
-//! crate alone.
+//! Audits the contents of a lake after a schedule, and reports the first violation.
 //!
-//! In: a bucket after its schedule, and the expected contents. Out: nothing, or the first violation.
+//! The audit does not use our own readers. It parses the text of the log, and reads Parquet files with the `parquet` crate alone.
+//! It checks the following:
 //!
-//! Checked: the log has no gap; no file is added twice or is missing; each file has the size and the number of rows that the
-//! log states; checkpoints match the entries; the table holds every event once and nothing else; the quarantine holds every
-//! bad event once; each partition's offset is the end of its messages, and never moved backward.
+//! - The log has no gap, and its checkpoints match its entries.
+//! - No file is missing or added twice. Each file has the size and the number of rows that the log states.
+//! - The table contains every valid event once and nothing else. The quarantine contains every invalid event once.
+//! - Each partition's offset is the number of its messages, and it never moved backward.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,12 +25,13 @@ use crate::ingest::testing::{QUARANTINE, TABLE};
 /// The contents of a table according to its log.
 #[derive(Debug, Default)]
 struct ReplayedLog {
-    /// The number of rows by file.
+    /// The number of rows of each file.
     files: BTreeMap<String, u64>,
+    /// The version of each application transaction.
     txns: BTreeMap<String, i64>,
 }
 
-/// Checks every guarantee for a lake after its schedule.
+/// Checks the contents of a lake after a schedule. Fails with the first violation.
 pub(super) fn audit(objects: &InMemory, expected: &Expected) -> Result<(), String> {
     let table = replay(objects, TABLE)?;
     let events: Vec<(String, String)> = rows(objects, TABLE, &table, ["tenant_id", "event_id"])?;
@@ -37,7 +39,7 @@ pub(super) fn audit(objects: &InMemory, expected: &Expected) -> Result<(), Strin
     let ends = expected.ends.iter().enumerate();
     let ends: BTreeMap<String, i64> = ends.map(|(number, end)| (format!("kafka:voice:calls:{number}"), *end)).collect();
     if table.txns != ends {
-        return Err(format!("offsets are {:?}, messages end at {ends:?}", table.txns));
+        return Err(format!("the offsets are {:?}, but the messages end at {ends:?}", table.txns));
     }
     let quarantine = replay(objects, QUARANTINE)?;
     let bad = rows(objects, QUARANTINE, &quarantine, ["payload", "reason"])?;
@@ -45,7 +47,7 @@ pub(super) fn audit(objects: &InMemory, expected: &Expected) -> Result<(), Strin
     same("bad events", bad.into_iter().map(name).collect(), expected.bad.iter().cloned())
 }
 
-/// Checks that `found` holds each expected item once and nothing else.
+/// Checks that `found` contains each expected item once and nothing else.
 fn same<T: Ord + std::fmt::Debug>(what: &str, found: Vec<T>, expected: impl Iterator<Item = T>) -> Result<(), String> {
     let expected: BTreeSet<T> = expected.collect();
     let (mut once, mut twice) = (BTreeSet::new(), Vec::new());
@@ -62,7 +64,7 @@ fn same<T: Ord + std::fmt::Debug>(what: &str, found: Vec<T>, expected: impl Iter
     }
 }
 
-/// Replays the log from its first entry to its last, and compares each checkpoint on the way.
+/// Replays the log from its first entry to its last, and compares each checkpoint with the entries before it.
 fn replay(objects: &InMemory, table: &str) -> Result<ReplayedLog, String> {
     let names = names(objects, &format!("{table}/_delta_log"));
     let mut replayed = ReplayedLog::default();
@@ -74,7 +76,7 @@ fn replay(objects: &InMemory, table: &str) -> Result<ReplayedLog, String> {
         }
         for line in std::str::from_utf8(&read(objects, name)).unwrap().lines() {
             let action: Value = serde_json::from_str(line).map_err(|error| format!("{name}: {error}"))?;
-            apply(objects, table, &action, &mut replayed, &mut added).map_err(|fault| format!("{name}: {fault}"))?;
+            apply(objects, table, &action, &mut replayed, &mut added).map_err(|error| format!("{name}: {error}"))?;
         }
         let checkpoint = format!("{table}/_delta_log/{version:020}.checkpoint.parquet");
         if names.contains(&checkpoint) {
@@ -94,7 +96,7 @@ fn apply(
     if let Some(add) = action.get("add") {
         let path = add["path"].as_str().unwrap_or_default().to_owned();
         if !added.insert(path.clone()) {
-            return Err(format!("adds {path} a second time"));
+            return Err(format!("{path} is added a second time"));
         }
         let size = names(objects, &format!("{table}/{path}")).len();
         let bytes = if size == 1 { read(objects, &format!("{table}/{path}")).len() } else { 0 };
@@ -117,7 +119,7 @@ fn apply(
     }
 }
 
-/// Checks that a checkpoint matches the entries up to it.
+/// Checks that a checkpoint matches the log entries up to its version.
 fn compare(objects: &InMemory, checkpoint: &str, replayed: &ReplayedLog) -> Result<(), String> {
     let mut found = ReplayedLog::default();
     for batch in parquet(read(objects, checkpoint)) {
@@ -138,7 +140,7 @@ fn compare(objects: &InMemory, checkpoint: &str, replayed: &ReplayedLog) -> Resu
     }
     match found.files == replayed.files && found.txns == replayed.txns {
         true => Ok(()),
-        false => Err(format!("{checkpoint} holds {found:?}, its entries {replayed:?}")),
+        false => Err(format!("{checkpoint} contains {found:?}, but the log entries contain {replayed:?}")),
     }
 }
 
@@ -146,7 +148,7 @@ fn replayed_rows(replayed: &ReplayedLog, path: &str) -> u64 {
     replayed.files.get(path).copied().unwrap_or(u64::MAX)
 }
 
-/// Two columns of all rows of all live files, as text.
+/// Returns two columns of all rows of all live files, as text.
 fn rows(
     objects: &InMemory,
     table: &str,
@@ -180,7 +182,7 @@ fn parquet(bytes: bytes::Bytes) -> Vec<RecordBatch> {
     reader.map(Result::unwrap).collect()
 }
 
-/// The names of all objects under a prefix, or of the object with exactly this name, sorted.
+/// Returns the sorted names of all objects under a prefix, and of the object with exactly this name.
 fn names(objects: &InMemory, prefix: &str) -> BTreeSet<String> {
     let path = Path::from(prefix);
     let itself = objects.head(&path).now_or_never().unwrap().map(|object| object.location.to_string());

@@ -1,5 +1,7 @@
-//! Deterministic simulation of crashes and faults, for tests: servers, clients and a topic share one bucket, and a seed
-//! determines the schedule.
+//! Deterministic simulation of crashes and store faults, for tests.
+//!
+//! Servers, clients and the readers of a topic share one bucket. A seed determines the schedule: who acts when, which requests
+//! fail, and when processes crash.
 //!
 //! ```text
 //!   seed ─┬─► workload ─► schedule: servers, clients ─► store client ─► scheduler ─► objects
@@ -7,14 +9,15 @@
 //!                                                                             audit ◄───┘ without our own readers
 //! ```
 //!
-//! In: a seed. Out: a bucket, and whether its contents are as expected.
+//! A test runs a schedule, and then audits the contents of the bucket.
 //!
-//! **Invariant:** the same seed gives the same schedule: all randomness is seeded, and an actor acts only while all others
-//! wait.
+//! **Invariant:** the same seed gives the same schedule, because all random numbers are seeded and an actor acts only while all
+//! others wait.
 
 mod tests;
 
 pub(crate) mod schedule;
+mod topic_reader;
 
 pub(crate) mod workload;
 

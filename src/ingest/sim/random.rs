@@ -1,41 +1,41 @@
-//! Seeded random numbers, the only source of randomness in a schedule.
+//! Seeded random numbers, which are the only source of randomness in a schedule.
 //!
-//! In: a seed and a purpose. Out: the same numbers every time.
+//! A generator is created from a seed and a purpose, and returns the same numbers in every run.
 //!
-//! **Invariant:** the generators of different purposes are independent: an addition to one part of a schedule does not change
-//! the random numbers of the others.
+//! **Invariant:** generators with different purposes are independent. A change to one part of a schedule does not change the
+//! random numbers of the other parts.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-/// The generator for one purpose.
+/// A random number generator for one purpose.
 #[derive(Debug, Clone)]
 pub(super) struct SeededRandom(u64);
 
 impl SeededRandom {
-    /// The generator of `seed` for the purpose `what`.
-    pub(super) fn of(seed: u64, what: impl Hash) -> Self {
+    /// Creates the generator of a seed for one purpose.
+    pub(super) fn of(seed: u64, purpose: impl Hash) -> Self {
         // The hasher has fixed keys, so the result is the same in every process.
         let mut hasher = DefaultHasher::new();
-        (seed, what).hash(&mut hasher);
+        (seed, purpose).hash(&mut hasher);
         Self(hasher.finish())
     }
 
-    /// A number below `bound`, or 0 if `bound` is 0.
+    /// Returns a number less than `bound`, or 0 if `bound` is 0.
     pub(super) fn below(&mut self, bound: usize) -> usize {
         (self.next() % bound.max(1) as u64) as usize
     }
 
-    /// True with a probability of `chance` percent.
+    /// Returns true with a probability of `chance` percent.
     pub(super) fn percent(&mut self, chance: usize) -> bool {
         self.below(100) < chance
     }
 
-    /// A random element of `of`.
-    pub(super) fn pick<T: Copy>(&mut self, of: &[T]) -> T {
-        of[self.below(of.len())]
+    /// Returns a random element.
+    pub(super) fn pick<T: Copy>(&mut self, elements: &[T]) -> T {
+        elements[self.below(elements.len())]
     }
 
-    /// SplitMix64 (Steele, Lea and Flood 2014).
+    /// Returns the next number of the SplitMix64 generator (Steele, Lea and Flood 2014).
     fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;

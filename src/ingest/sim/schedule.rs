@@ -1,5 +1,7 @@
-//! Plays the schedule of one seed: servers start, crash and stop, clients repeat a request until the receipt says that it is
-//! stored, and the partitions of a topic move between servers.
+//! Runs the schedule of one seed.
+//!
+//! In a schedule, servers start, crash and stop. Clients repeat each request until a receipt confirms that it is stored. The
+//! partitions of a topic move between servers.
 //!
 //! ```text
 //!   settle (until every task waits for the bucket) ─► take results ─► remove crashed processes ─► act ─► one request ─┐
@@ -7,33 +9,30 @@
 //!     └───────────────────────────────────────────────────────────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! In: a seed. Out: a [`PlayedSchedule`]: the bucket and its expected contents.
+//! The [`ScheduleResult`] contains the bucket and its expected contents.
 //!
-//! After [`CALM_AFTER`] steps no more faults occur, so that every schedule ends.
+//! After [`FAULTS_UNTIL_STEP`] steps, no more faults occur, so that every schedule ends.
 //!
-//! **Invariant:** nothing here waits for time to pass, and an actor acts only while all others wait. The blocking pool runs its
-//! tasks in order; when a task that the schedule adds after the last one runs, the pool is idle.
+//! **Invariant:** no code here waits for time to pass, and an actor acts only while all others wait. To find out whether the
+//! blocking pool is idle, the schedule adds a task to it. The pool has one thread and runs its tasks in order, so all earlier
+//! tasks have finished when that task runs.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
 
 use bytes::Bytes;
 use tokio::runtime::Builder;
 use tokio::task::JoinSet;
 
-use super::actors::{SimClient, SimOutcome, Waiting, Who};
+use super::actors::{Actor, Operation, SimClient, SimOutcome};
 use super::random::SeededRandom;
-use super::server::{Life, ReaderPartition, SimServer, TopicReader, WINDOWS, lake, open, start};
+use super::server::{DEDUPE_IDS_MAX, ReaderPartition, ServerState, SimServer, TopicReader, lake, open, start};
 use super::store_client::StoreClient;
-use super::store_scheduler::{Death, StoreScheduler};
+use super::store_scheduler::{CrashPoint, StoreScheduler};
 use super::workload::{Expected, PARTITIONS, SERVERS, Workload};
 use crate::clock::{Clock, SECOND};
-use crate::contract::{Format, Owner};
+use crate::contract::Format;
 use crate::error::{Kind, Result};
-use crate::ingest::source::{
-    MessageBatch, Position, Route, SourceWriter, StoredBatch, TenantResolution, TopicPartition,
-};
 use crate::ingest::testing::{TABLE, submit};
 use crate::ingest::{Body, Receipt};
 use crate::lake::{Store, Tables};
@@ -41,163 +40,150 @@ use crate::tenancy::Scope;
 use crate::tenancy::testing::access;
 
 /// No faults occur from this step on.
-const CALM_AFTER: usize = 250;
-/// A schedule that has not ended by this step counts as stuck.
+const FAULTS_UNTIL_STEP: usize = 250;
+/// A schedule that has not ended at this step fails.
 const STEPS_MAX: usize = 6_000;
-/// The number of rounds without activity after which every task waits for the bucket. A task needs fewer polls between two
-/// requests.
-const QUIET_ROUNDS: usize = 6;
-/// How often the other tasks can run in one round.
-const ROUND_TURNS: usize = 4;
+/// After this number of rounds without a new request, every task is assumed to wait for the bucket. A task needs fewer polls
+/// between two requests.
+const IDLE_ROUNDS_MIN: usize = 6;
+/// The number of times that the schedule yields to the other tasks in one round.
+const YIELDS_PER_ROUND: usize = 4;
 
-/// The result of a schedule.
+/// The final state of a schedule.
 #[derive(Debug)]
-pub(crate) struct PlayedSchedule {
+pub(crate) struct ScheduleResult {
     pub(super) bucket: Arc<StoreScheduler>,
-    /// The lake, without faults.
+    /// Accesses the bucket without faults.
     store: Store,
     pub(crate) expected: Expected,
-    pub(super) deaths: usize,
+    /// The number of processes that crashed.
+    pub(super) crashes: usize,
 }
 
-impl PlayedSchedule {
-    /// The table and its quarantine, as a newly started process sees them.
+impl ScheduleResult {
+    /// Opens the table and its quarantine, as a newly started process does.
     pub(crate) async fn tables(&self) -> Arc<Tables> {
         open(&self.store).await.unwrap()
     }
 }
 
-struct Schedule {
+/// A schedule in progress.
+pub(super) struct Schedule {
     bucket: Arc<StoreScheduler>,
     clock: Clock,
-    random: SeededRandom,
-    step: usize,
-    servers: Vec<SimServer>,
+    pub(super) random: SeededRandom,
+    pub(super) step: usize,
+    pub(super) servers: Vec<SimServer>,
     clients: Vec<SimClient>,
-    partitions: Vec<Vec<String>>,
-    /// The server that each partition is assigned to.
+    /// The messages of each partition.
+    pub(super) partitions: Vec<Vec<String>>,
+    /// The server to which each partition is assigned.
     owners: Vec<usize>,
-    /// The stored offsets that were reported to the owners.
-    stored: Vec<i64>,
-    waiting: BTreeMap<u64, Waiting>,
+    /// The greatest stored offset of each partition that a reader has seen.
+    pub(super) stored: Vec<i64>,
+    /// The operations in progress, by their number.
+    waiting: BTreeMap<u64, Operation>,
     tasks: JoinSet<(u64, SimOutcome)>,
+    /// The number of the next operation.
     next: u64,
-    /// Whether any actor got a result since all of them last waited.
-    restless: bool,
-    deaths: usize,
-    faults: Vec<String>,
+    /// Whether a request got a response since all actors last waited.
+    needs_settling: bool,
+    crashes: usize,
+    pub(super) failures: Vec<String>,
 }
 
-/// Plays the schedule of a seed. `Err` holds the failures and the trace up to them.
-pub(crate) fn play(seed: u64) -> std::result::Result<PlayedSchedule, String> {
+/// Runs the schedule of a seed. Fails with a description of all violations that occurred in the same step.
+pub(crate) fn run_schedule(seed: u64) -> std::result::Result<ScheduleResult, String> {
     let runtime = Builder::new_current_thread().enable_time().max_blocking_threads(1).build().unwrap();
     runtime.block_on(async {
         let Workload { clients, partitions, expected } = Workload::of(seed);
         let bucket = Arc::new(StoreScheduler::new(seed));
-        let mut known = Vec::new();
+        let mut sim_clients = Vec::new();
         for client in clients {
             let access = access(client.tenant, &[Scope::Ingest], &[TABLE]).await;
-            known.push(SimClient {
+            sim_clients.push(SimClient {
                 access: Arc::new(access),
-                home: client.home,
+                server: client.server,
                 bodies: client.bodies,
                 done: 0,
                 attempt: None,
-                rests_until: 0,
+                idle_until: 0,
             });
         }
-        let play = Schedule {
+        let schedule = Schedule {
             bucket: bucket.clone(),
             clock: Clock::fixed(Clock::System.now()),
             random: SeededRandom::of(seed, "play"),
             step: 0,
             servers: (0..SERVERS).map(|_| SimServer::new()).collect(),
-            clients: known,
+            clients: sim_clients,
             owners: (0..PARTITIONS).map(|partition| partition % SERVERS).collect(),
             stored: vec![0; PARTITIONS],
             partitions,
             waiting: BTreeMap::new(),
             tasks: JoinSet::new(),
             next: 0,
-            restless: false,
-            deaths: 0,
-            faults: Vec::new(),
+            needs_settling: false,
+            crashes: 0,
+            failures: Vec::new(),
         };
-        let deaths = play.run().await?;
+        let crashes = schedule.run().await?;
         let store = lake(bucket.objects.clone(), Clock::System);
-        Ok(PlayedSchedule { bucket, store, expected, deaths })
+        Ok(ScheduleResult { bucket, store, expected, crashes })
     })
-}
-
-fn topic_partition(partition: usize) -> TopicPartition {
-    TopicPartition { topic: "calls".into(), partition: i32::try_from(partition).unwrap() }
-}
-
-fn partition(topic_partition: &TopicPartition) -> usize {
-    usize::try_from(topic_partition.partition).unwrap()
-}
-
-fn route() -> Route {
-    Route {
-        source: "voice".to_owned(),
-        table: TABLE.to_owned(),
-        format: Format::Json,
-        owner: Owner::PerEvent,
-        reader: None,
-        transform: None,
-    }
 }
 
 impl Schedule {
     async fn run(mut self) -> std::result::Result<usize, String> {
         while !self.is_done() {
-            self.turn().await?;
+            self.begin_step().await?;
             self.act().await;
-            self.restless = self.bucket.step();
+            self.needs_settling = self.bucket.step();
         }
         // Stop all servers gracefully, which resolves commits in doubt.
         for server in 0..self.servers.len() {
             self.stop(server).await;
         }
         while !self.waiting.is_empty() {
-            self.turn().await?;
-            self.restless = self.bucket.step();
+            self.begin_step().await?;
+            self.needs_settling = self.bucket.step();
         }
         self.bucket.arrive_all();
-        Ok(self.deaths)
+        Ok(self.crashes)
     }
 
-    async fn turn(&mut self) -> std::result::Result<(), String> {
-        if std::mem::take(&mut self.restless) {
+    /// Waits until all actors wait, and handles the results of finished operations.
+    async fn begin_step(&mut self) -> std::result::Result<(), String> {
+        if std::mem::take(&mut self.needs_settling) {
             self.settle().await;
         }
         while let Some(joined) = self.tasks.try_join_next() {
             match joined {
-                Ok((number, outcome)) => self.take(number, outcome),
+                Ok((number, outcome)) => self.handle_outcome(number, outcome),
                 Err(error) if error.is_cancelled() => {}
-                Err(error) => self.faults.push(format!("a task panicked: {error}")),
+                Err(error) => self.failures.push(format!("a task panicked: {error}")),
             }
         }
-        self.bury();
+        self.remove_crashed();
         self.step += 1;
-        if self.step == CALM_AFTER {
-            self.bucket.note(|| "calm".to_owned());
-            self.bucket.calm_down();
+        if self.step == FAULTS_UNTIL_STEP {
+            self.bucket.trace_line(|| "calm".to_owned());
+            self.bucket.end_faults();
         }
         if self.step > STEPS_MAX {
-            self.faults.push(format!("the schedule does not end: {:?} are still in progress", self.waiting.values()));
+            self.failures.push(format!("the schedule does not end: {:?} are still in progress", self.waiting.values()));
         }
-        if self.faults.is_empty() { Ok(()) } else { Err(std::mem::take(&mut self.faults).join("; ")) }
+        if self.failures.is_empty() { Ok(()) } else { Err(std::mem::take(&mut self.failures).join("; ")) }
     }
 
-    fn is_calm(&self) -> bool {
-        self.step >= CALM_AFTER
+    fn faults_ended(&self) -> bool {
+        self.step >= FAULTS_UNTIL_STEP
     }
 
     fn is_done(&self) -> bool {
         let sent = self.clients.iter().all(|client| client.done == client.bodies.len());
         let read = (0..PARTITIONS).all(|partition| self.stored[partition] == self.end(partition));
-        let up = self.servers.iter().all(|server| matches!(server.life, Life::Up(_)));
+        let up = self.servers.iter().all(|server| matches!(server.state, ServerState::Up(_)));
         sent && read && up && self.waiting.is_empty()
     }
 
@@ -207,167 +193,140 @@ impl Schedule {
 
     /// Runs the other tasks until all of them wait for the bucket.
     async fn settle(&self) {
-        let (mut quiet, mut before) = (0, (0, 0));
-        while quiet < QUIET_ROUNDS {
-            // Queued after all other work of the pool's only thread.
+        let (mut idle_rounds, mut before) = (0, (0, 0));
+        while idle_rounds < IDLE_ROUNDS_MIN {
+            // This task runs after all other work of the pool's only thread.
             tokio::task::spawn_blocking(|| ()).await.unwrap();
-            for _ in 0..ROUND_TURNS {
+            for _ in 0..YIELDS_PER_ROUND {
                 tokio::task::yield_now().await;
             }
-            let now = (self.bucket.activity(), self.tasks.len());
-            quiet = if now == before { quiet + 1 } else { 0 };
+            let now = (self.bucket.request_count(), self.tasks.len());
+            idle_rounds = if now == before { idle_rounds + 1 } else { 0 };
             before = now;
         }
     }
 
-    /// Starts an operation, and lets it run as far as it can before the next one starts.
-    async fn begin(&mut self, who: Who, doing: impl Future<Output = SimOutcome> + Send + 'static) -> u64 {
+    /// Starts an operation, and runs it until it waits for the bucket. Returns its number.
+    pub(super) async fn start_operation(
+        &mut self,
+        actor: Actor,
+        operation: impl Future<Output = SimOutcome> + Send + 'static,
+    ) -> u64 {
         let number = self.next;
         self.next += 1;
-        let task = self.tasks.spawn(async move { (number, doing.await) });
-        let server = match who {
-            Who::Server(server) | Who::Reader(server) => server,
-            Who::Client(client) => self.clients[client].home,
+        let task = self.tasks.spawn(async move { (number, operation.await) });
+        let server = match actor {
+            Actor::Server(server) | Actor::Reader(server) => server,
+            Actor::Client(client) => self.clients[client].server,
         };
-        self.waiting.insert(number, Waiting { who, process: self.servers[server].process, task });
+        self.waiting.insert(number, Operation { actor, process: self.servers[server].process, task });
         self.settle().await;
         number
     }
 
-    /// Removes crashed processes. Their operations get no result.
-    fn bury(&mut self) {
+    /// Marks the servers of crashed processes as down, and drops their operations without a result.
+    fn remove_crashed(&mut self) {
         for server in 0..self.servers.len() {
-            let SimServer { process, life, .. } = &self.servers[server];
-            if matches!(life, Life::Down(_)) || !self.bucket.is_dead(*process) {
+            let SimServer { process, state, .. } = &self.servers[server];
+            if matches!(state, ServerState::Down(_)) || !self.bucket.has_crashed(*process) {
                 continue;
             }
-            self.deaths += 1;
+            self.crashes += 1;
             let process = *process;
-            let lost: Vec<u64> =
-                self.waiting.iter().filter(|(_, one)| one.process == process).map(|(number, _)| *number).collect();
+            let lost: Vec<u64> = self
+                .waiting
+                .iter()
+                .filter(|(_, operation)| operation.process == process)
+                .map(|(number, _)| *number)
+                .collect();
             for number in lost {
-                if let Some(Waiting { who, task, .. }) = self.waiting.remove(&number) {
+                if let Some(Operation { actor, task, .. }) = self.waiting.remove(&number) {
                     task.abort();
-                    if let Who::Client(client) = who {
-                        self.rest(client);
+                    if let Actor::Client(client) = actor {
+                        self.pause_client(client);
                     }
                 }
             }
             let until = self.step + self.random.below(12);
-            self.servers[server].life = Life::Down(until);
+            self.servers[server].state = ServerState::Down(until);
             self.servers[server].reader = TopicReader::default();
         }
     }
 
-    fn rest(&mut self, client: usize) {
+    /// Ends a client's attempt. The client is idle for some steps, and then continues at any server.
+    fn pause_client(&mut self, client: usize) {
         self.clients[client].attempt = None;
-        self.clients[client].rests_until = self.step + self.random.below(8);
-        // Any server is fine: each sees the events of the others.
-        self.clients[client].home = self.random.below(SERVERS);
+        self.clients[client].idle_until = self.step + self.random.below(8);
+        // Every server can take over, because each sees the events of the others.
+        self.clients[client].server = self.random.below(SERVERS);
     }
 
-    fn take(&mut self, number: u64, outcome: SimOutcome) {
-        // Results of crashed processes and of abandoned attempts are ignored.
-        let Some(Waiting { who, process, .. }) = self.waiting.remove(&number) else { return };
-        if self.bucket.is_dead(process) && !matches!(outcome, SimOutcome::Stopped) {
-            // The process crashed at this moment: `bury` handles its other operations.
-            if let Who::Client(client) = who {
-                self.rest(client);
+    fn handle_outcome(&mut self, number: u64, outcome: SimOutcome) {
+        // The results of crashed processes and abandoned attempts are ignored. Their operations were removed.
+        let Some(Operation { actor, process, .. }) = self.waiting.remove(&number) else { return };
+        if self.bucket.has_crashed(process) && !matches!(outcome, SimOutcome::Stopped) {
+            // The process has just crashed. `remove_crashed` handles its other operations.
+            if let Actor::Client(client) = actor {
+                self.pause_client(client);
             }
             return;
         }
-        match (who, outcome) {
-            (Who::Server(server), SimOutcome::Started(Ok(ingest))) => {
-                self.servers[server].life = Life::Up(ingest);
+        match (actor, outcome) {
+            (Actor::Server(server), SimOutcome::Started(Ok(ingest))) => {
+                self.servers[server].state = ServerState::Up(ingest);
                 let own = (0..PARTITIONS).filter(|partition| self.owners[*partition] == server);
-                self.servers[server].reader.places =
+                self.servers[server].reader.partitions =
                     own.map(|partition| (partition, ReaderPartition::default())).collect();
             }
-            (Who::Server(server), SimOutcome::Started(Err(_)) | SimOutcome::Stopped) => {
-                // The process ends; its requests in flight may still arrive.
-                self.bucket.kill(process);
-                self.servers[server].life = Life::Down(self.step + self.random.below(12));
+            (Actor::Server(server), SimOutcome::Started(Err(_)) | SimOutcome::Stopped) => {
+                // The process ends, but its requests in flight may still arrive.
+                self.bucket.crash_now(process);
+                self.servers[server].state = ServerState::Down(self.step + self.random.below(12));
                 self.servers[server].reader = TopicReader::default();
             }
-            (Who::Client(client), SimOutcome::Sent(outcome)) => self.sent(client, outcome),
-            (Who::Reader(server), SimOutcome::Asked(partitions, outcome)) => self.asked(server, &partitions, outcome),
-            (Who::Reader(server), SimOutcome::Hauled(partitions, outcome)) => self.hauled(server, &partitions, outcome),
-            (who, outcome) => self.faults.push(format!("{who:?} got {outcome:?}")),
+            (Actor::Client(client), SimOutcome::Sent(outcome)) => self.request_finished(client, outcome),
+            (Actor::Reader(server), SimOutcome::OffsetsLoaded(partitions, outcome)) => {
+                self.offsets_loaded(server, &partitions, outcome)
+            }
+            (Actor::Reader(server), SimOutcome::BatchStored(partitions, outcome)) => {
+                self.batch_stored(server, &partitions, outcome)
+            }
+            (actor, outcome) => self.failures.push(format!("{actor:?} got {outcome:?}")),
         }
     }
 
-    fn sent(&mut self, client: usize, outcome: Result<Receipt>) {
+    fn request_finished(&mut self, client: usize, outcome: Result<Receipt>) {
         let SimClient { bodies, done, .. } = &self.clients[client];
         let body = &bodies[*done];
         match outcome {
             Ok(receipt) => {
                 if (receipt.accepted + receipt.duplicate, receipt.rejected) != (body.good, body.bad) {
-                    self.faults.push(format!("client {client} sent {body:?} and got {receipt:?}"));
+                    self.failures.push(format!("client {client} sent {body:?} and got {receipt:?}"));
                 }
                 self.clients[client].done += 1;
             }
-            // Errors that tell the client to retry.
+            // This kind of error asks the client to retry.
             Err(error) if error.kind() == Kind::Unavailable => {}
-            Err(error) => self.faults.push(format!("client {client} was refused: {error:?}")),
+            Err(error) => self.failures.push(format!("client {client} was refused: {error:?}")),
         }
-        self.rest(client);
+        self.pause_client(client);
     }
 
-    /// Takes the positions of partitions from a table, and checks that they never move backward.
-    fn asked(&mut self, server: usize, partitions: &[usize], outcome: Result<BTreeMap<TopicPartition, Position>>) {
-        let reader = &mut self.servers[server].reader;
-        reader.busy = false;
-        let Ok(positions) = outcome else {
-            reader.rests_until = self.step + self.random.below(8);
-            return;
-        };
-        for place in partitions {
-            let Some(place) = reader.places.get_mut(place) else { continue };
-            place.position = None;
-        }
-        for (topic_partition, position) in positions {
-            if let Some(place) = reader.places.get_mut(&partition(&topic_partition)) {
-                place.position = Some(position);
-            }
-            let stored = &mut self.stored[partition(&topic_partition)];
-            *stored = (*stored).max(position.stored.unwrap_or(0));
-        }
-    }
-
-    fn hauled(&mut self, server: usize, partitions: &[usize], outcome: Result<StoredBatch>) {
-        let reader = &mut self.servers[server].reader;
-        reader.busy = false;
-        match outcome {
-            Ok(landed) => self.asked(server, &[], Ok(landed.positions)),
-            Err(error) => {
-                if !matches!(error.kind(), Kind::Unavailable | Kind::Conflict) {
-                    self.faults.push(format!("reader {server} was refused: {error:?}"));
-                }
-                reader.rests_until = self.step + self.random.below(8);
-                for place in partitions {
-                    if let Some(place) = reader.places.get_mut(place) {
-                        place.position = None;
-                    }
-                }
-            }
-        }
-    }
-
-    /// Starts random actions of the actors.
+    /// Chooses random actions of the actors and starts them.
     async fn act(&mut self) {
-        if !self.is_calm() && self.random.percent(2) {
-            // So that tables check whether their log was cleaned up concurrently.
+        if !self.faults_ended() && self.random.percent(2) {
+            // After this time, tables check whether another process has cleaned up their log.
             self.clock.set(self.clock.now() + 61 * SECOND);
         }
         for server in 0..self.servers.len() {
-            match self.servers[server].life {
-                Life::Down(until) if until <= self.step => self.start(server).await,
-                Life::Up(_) if !self.is_calm() && self.random.percent(1) => self.stop(server).await,
-                Life::Up(_) => self.read(server).await,
-                Life::Stopping(_) | Life::Down(_) | Life::Starting => {}
+            match self.servers[server].state {
+                ServerState::Down(until) if until <= self.step => self.start(server).await,
+                ServerState::Up(_) if !self.faults_ended() && self.random.percent(1) => self.stop(server).await,
+                ServerState::Up(_) => self.read(server).await,
+                ServerState::Stopping(_) | ServerState::Down(_) | ServerState::Starting => {}
             }
         }
-        if !self.is_calm() && self.random.percent(4) {
+        if !self.faults_ended() && self.random.percent(4) {
             self.hand_over();
         }
         for client in 0..self.clients.len() {
@@ -377,121 +336,72 @@ impl Schedule {
 
     async fn start(&mut self, server: usize) {
         let random = &mut self.random;
-        let deaths = [
-            Death::Turn(1 + random.below(70)),
-            // Usually in the middle of a commit, the most interesting moment for a crash.
-            Death::Commit(1 + random.below(12)),
-            Death::Commit(1 + random.below(12)),
-            Death::Kernel(1 + random.below(60)),
+        let crash_points = [
+            CrashPoint::QueuedRequest(1 + random.below(70)),
+            // Half of the crashes happen during a commit, because that is where a bug is most likely.
+            CrashPoint::Commit(1 + random.below(12)),
+            CrashPoint::Commit(1 + random.below(12)),
+            CrashPoint::KernelRequest(1 + random.below(60)),
         ];
-        let death = random.pick(&deaths.map(Some));
-        let mortal = !self.is_calm() && self.random.percent(80);
-        let process = self.bucket.enter(death.filter(|_| mortal));
-        self.bucket.note(|| format!("server {server} starts as process {process}"));
-        (self.servers[server].process, self.servers[server].life) = (process, Life::Starting);
-        let (line, clock) = (StoreClient { bucket: self.bucket.clone(), process }, self.clock.clone());
-        let window = self.random.pick(&WINDOWS);
-        self.begin(Who::Server(server), async move { SimOutcome::Started(start(line, clock, window).await) }).await;
+        let crash_point = random.pick(&crash_points.map(Some));
+        let can_crash = !self.faults_ended() && self.random.percent(80);
+        let process = self.bucket.add_process(crash_point.filter(|_| can_crash));
+        self.bucket.trace_line(|| format!("server {server} starts as process {process}"));
+        (self.servers[server].process, self.servers[server].state) = (process, ServerState::Starting);
+        let (store_client, clock) = (StoreClient { bucket: self.bucket.clone(), process }, self.clock.clone());
+        let dedupe_ids_max = self.random.pick(&DEDUPE_IDS_MAX);
+        self.start_operation(Actor::Server(server), async move {
+            SimOutcome::Started(start(store_client, clock, dedupe_ids_max).await)
+        })
+        .await;
     }
 
     async fn stop(&mut self, server: usize) {
         let Some(ingest) = self.servers[server].ingest().cloned() else { return };
-        self.bucket.note(|| format!("server {server} stops"));
-        self.servers[server].life = Life::Stopping(ingest.clone());
-        self.begin(Who::Server(server), async move {
+        self.bucket.trace_line(|| format!("server {server} stops"));
+        self.servers[server].state = ServerState::Stopping(ingest.clone());
+        self.start_operation(Actor::Server(server), async move {
             ingest.stop().await;
             SimOutcome::Stopped
         })
         .await;
     }
 
-    /// Moves a partition to the other server. The previous owner continues until it notices.
+    /// Moves a partition to the other server. The previous owner continues to read it until it learns about the move.
     fn hand_over(&mut self) {
         let partition = self.random.below(PARTITIONS);
         let (from, to) = (self.owners[partition], (self.owners[partition] + 1) % SERVERS);
-        self.bucket.note(|| format!("partition {partition} goes to server {to}"));
+        self.bucket.trace_line(|| format!("partition {partition} goes to server {to}"));
         self.owners[partition] = to;
-        let hauls_left = Some(self.random.below(3));
-        if let Some(place) = self.servers[from].reader.places.get_mut(&partition) {
-            place.hauls_left = hauls_left;
+        let batches_left = Some(self.random.below(3));
+        if let Some(partition) = self.servers[from].reader.partitions.get_mut(&partition) {
+            partition.batches_left = batches_left;
         }
-        if matches!(self.servers[to].life, Life::Up(_)) {
-            self.servers[to].reader.places.insert(partition, ReaderPartition::default());
+        if matches!(self.servers[to].state, ServerState::Up(_)) {
+            self.servers[to].reader.partitions.insert(partition, ReaderPartition::default());
         }
     }
 
     async fn send(&mut self, number: usize) {
-        let SimClient { home, bodies, done, attempt, rests_until, access } = &self.clients[number];
-        if let Some((task, gives_up)) = attempt {
-            if *gives_up <= self.step && !self.is_calm() {
-                let given_up = self.waiting.remove(task);
-                given_up.inspect(|one| one.task.abort());
-                self.rest(number);
+        let SimClient { server, bodies, done, attempt, idle_until, access } = &self.clients[number];
+        if let Some((task, times_out)) = attempt {
+            if *times_out <= self.step && !self.faults_ended() {
+                let operation = self.waiting.remove(task);
+                operation.inspect(|operation| operation.task.abort());
+                self.pause_client(number);
             }
             return;
         }
-        let Life::Up(ingest) = &self.servers[*home].life else { return };
-        if *rests_until > self.step {
+        let ServerState::Up(ingest) = &self.servers[*server].state else { return };
+        if *idle_until > self.step {
             return;
         }
         let Some(body) = bodies.get(*done) else { return };
         let (ingest, access, text) = (ingest.clone(), access.clone(), Bytes::from(body.text.clone()));
-        let task = self.begin(Who::Client(number), async move {
+        let task = self.start_operation(Actor::Client(number), async move {
             SimOutcome::Sent(submit(&ingest, &access, TABLE, Body::Encoded(Format::Json, text)).await)
         });
         let task = task.await;
         self.clients[number].attempt = Some((task, self.step + 5 + self.random.below(120)));
-    }
-
-    async fn read(&mut self, server: usize) {
-        let SimServer { life: Life::Up(ingest), reader, .. } = &mut self.servers[server] else { return };
-        if reader.busy || reader.rests_until > self.step {
-            return;
-        }
-        let writer = SourceWriter::new(ingest.writer.clone(), route());
-        reader.places.retain(|_, place| place.hauls_left != Some(0));
-        let unknown: Vec<usize> =
-            reader.places.iter().filter(|(_, place)| place.position.is_none()).map(|(number, _)| *number).collect();
-        if !unknown.is_empty() {
-            reader.busy = true;
-            let spots: BTreeSet<TopicPartition> = unknown.iter().copied().map(topic_partition).collect();
-            self.begin(Who::Reader(server), async move {
-                let asked = writer.positions(spots).await.map(|(positions, _)| positions);
-                SimOutcome::Asked(unknown, asked)
-            })
-            .await;
-            return;
-        }
-        let (mut message_batch, mut positions) = (MessageBatch::default(), BTreeMap::new());
-        for (number, place) in &mut reader.places {
-            let messages = &self.partitions[*number];
-            let position = place.position.unwrap_or_default();
-            let first = usize::try_from(position.stored.unwrap_or(0)).unwrap();
-            if first == messages.len() || self.random.percent(20) {
-                continue;
-            }
-            let count = 1 + self.random.below(6);
-            for (offset, message) in messages.iter().enumerate().skip(first).take(count) {
-                let offset = i64::try_from(offset).unwrap();
-                message_batch.push(
-                    (topic_partition(*number), offset),
-                    message.as_bytes(),
-                    TenantResolution::PerEvent,
-                    None,
-                    Instant::now(),
-                );
-            }
-            positions.insert(topic_partition(*number), position);
-            place.hauls_left = place.hauls_left.map(|message_batches| message_batches - 1);
-        }
-        if positions.is_empty() {
-            return;
-        }
-        reader.busy = true;
-        self.begin(Who::Reader(server), async move {
-            let partitions = positions.keys().map(partition).collect();
-            SimOutcome::Hauled(partitions, writer.store(message_batch, &positions).await)
-        })
-        .await;
     }
 }

@@ -1,6 +1,6 @@
-//! A simulated server and its life cycle: down, starting, up, stopping, with a crash possible at any moment.
+//! A simulated server. It is down, starting, up or stopping, and it can crash at any time.
 //!
-//! In: a bucket. Out: a started [`Ingest`] with its own table handles, as in a separate process.
+//! Each start creates an [`Ingest`] with its own table handles, as in a separate process.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,25 +15,26 @@ use crate::config::{IngestConfig, LakeConfig};
 use crate::contract::Contract;
 use crate::error::Result;
 use crate::ingest::Ingest;
-use crate::ingest::source::Position;
+use crate::ingest::source::StoredOffsets;
 use crate::ingest::testing::{contract, limits};
 use crate::lake::{Store, Table, Tables};
 
-/// The number of commits between two checkpoints, small enough that a short schedule writes some.
+/// The number of commits between two checkpoints. It is small, so that even a short schedule writes some checkpoints.
 const CHECKPOINT_INTERVAL: u64 = 8;
 
 /// A simulated server.
 #[derive(Debug)]
 pub(super) struct SimServer {
-    /// The number of its current process.
+    /// The number of the server's current process.
     pub(super) process: usize,
-    pub(super) life: Life,
+    pub(super) state: ServerState,
     pub(super) reader: TopicReader,
 }
 
+/// The state of a simulated server.
 #[derive(Debug)]
-pub(super) enum Life {
-    /// Down until this step.
+pub(super) enum ServerState {
+    /// The server is down until this step.
     Down(usize),
     Starting,
     Up(Arc<Ingest>),
@@ -44,31 +45,34 @@ pub(super) enum Life {
 /// The server's reader of the topic.
 #[derive(Debug, Default)]
 pub(super) struct TopicReader {
-    /// The partitions that it believes are assigned to it.
-    pub(super) places: BTreeMap<usize, ReaderPartition>,
+    /// The partitions that the reader considers assigned to it.
+    pub(super) partitions: BTreeMap<usize, ReaderPartition>,
+    /// Whether an operation of the reader is in progress.
     pub(super) busy: bool,
-    pub(super) rests_until: usize,
+    /// The step at which the reader continues.
+    pub(super) idle_until: usize,
 }
 
 /// A partition from a reader's point of view.
 #[derive(Debug, Clone, Default)]
 pub(super) struct ReaderPartition {
-    /// The position; unknown until the reader loads it from the tables.
-    pub(super) position: Option<Position>,
-    /// Set if the partition moved to another server: this one notices after this number of message batches.
-    pub(super) hauls_left: Option<usize>,
+    /// The stored offsets. `None` until the reader loads them from the tables.
+    pub(super) offsets: Option<StoredOffsets>,
+    /// The number of further batches that the reader stores before it learns that the partition moved to the other server. `None`
+    /// if the partition did not move.
+    pub(super) batches_left: Option<usize>,
 }
 
 impl SimServer {
     pub(super) fn new() -> Self {
-        Self { process: usize::MAX, life: Life::Down(0), reader: TopicReader::default() }
+        Self { process: usize::MAX, state: ServerState::Down(0), reader: TopicReader::default() }
     }
 
-    /// The ingest service that accepts events now.
+    /// Returns the running ingest service, or `None` if the server is down or starting.
     pub(super) fn ingest(&self) -> Option<&Arc<Ingest>> {
-        match &self.life {
-            Life::Up(ingest) | Life::Stopping(ingest) => Some(ingest),
-            Life::Down(_) | Life::Starting => None,
+        match &self.state {
+            ServerState::Up(ingest) | ServerState::Stopping(ingest) => Some(ingest),
+            ServerState::Down(_) | ServerState::Starting => None,
         }
     }
 }
@@ -90,13 +94,13 @@ pub(super) async fn open(store: &Store) -> Result<Arc<Tables>> {
     Ok(Arc::new(tables))
 }
 
-/// The number of ids that a process keeps in memory: none, few, or all of a schedule. It looks up other ids in the files.
-pub(super) const WINDOWS: [usize; 3] = [0, 9, 10_000];
+/// Maximum numbers of event ids in memory: none, a few, or all ids of a schedule. A process looks up other ids in the files.
+pub(super) const DEDUPE_IDS_MAX: [usize; 3] = [0, 9, 10_000];
 
 /// Starts a process that uses this store client.
-pub(super) async fn start(line: StoreClient, clock: Clock, dedupe_ids_max: usize) -> Result<Arc<Ingest>> {
-    let store = lake(Arc::new(line), clock.clone());
-    // No batch waits for more events: no time passes in a schedule.
+pub(super) async fn start(store_client: StoreClient, clock: Clock, dedupe_ids_max: usize) -> Result<Arc<Ingest>> {
+    let store = lake(Arc::new(store_client), clock.clone());
+    // No batch waits for more events, because no time passes in a schedule.
     let limits = IngestConfig { batch_age_max: Duration::ZERO, dedupe_ids_max, ..limits() };
     Ingest::start(open(&store).await?, Vec::new(), limits, clock, Arc::default()).await
 }

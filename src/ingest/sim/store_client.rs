@@ -1,6 +1,5 @@
-//! The store client of one simulated process: an object store whose requests wait for the scheduler.
-//!
-//! In: requests of our code. Out: the outcomes that the [`StoreScheduler`] decides.
+//! The store client of one simulated process. It is an object store whose requests wait for the [`StoreScheduler`], which decides
+//! their outcome.
 
 use std::fmt;
 use std::sync::Arc;
@@ -25,9 +24,9 @@ pub(super) struct StoreClient {
 }
 
 impl StoreClient {
-    /// Waits for the request's turn. Returns whether the response is complete.
-    async fn may(&self, act: StoreAction, path: &Path) -> Result<bool> {
-        match self.bucket.ask(self.process, act, path, None).await {
+    /// Waits until the scheduler chooses the request. Returns true if the response is complete, and false if it is truncated.
+    async fn wait_for_verdict(&self, action: StoreAction, path: &Path) -> Result<bool> {
+        match self.bucket.ask(self.process, action, path, None).await {
             PutVerdict::Go => Ok(true),
             PutVerdict::CutOff => Ok(false),
             PutVerdict::Fail(error) | PutVerdict::Put(Err(error)) => Err(error),
@@ -59,42 +58,43 @@ fn cut_off(mut found: GetResult) -> GetResult {
 impl ObjectStore for StoreClient {
     async fn put_opts(&self, path: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
         let put = PendingPut { path: path.clone(), payload, options };
-        match self.bucket.ask(self.process, put.act(), path, Some(put)).await {
-            PutVerdict::Put(answer) => answer,
+        match self.bucket.ask(self.process, put.action(), path, Some(put)).await {
+            PutVerdict::Put(result) => result,
             PutVerdict::Fail(error) => Err(error),
             PutVerdict::Go | PutVerdict::CutOff => unreachable!("a put has its own verdict"),
         }
     }
 
     async fn put_multipart_opts(&self, path: &Path, options: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
-        self.may(StoreAction::Put, path).await?;
+        self.wait_for_verdict(StoreAction::Put, path).await?;
         self.bucket.objects.put_multipart_opts(path, options).await
     }
 
     async fn get_opts(&self, path: &Path, options: GetOptions) -> Result<GetResult> {
-        let whole = self.may(StoreAction::Get, path).await?;
+        let is_complete = self.wait_for_verdict(StoreAction::Get, path).await?;
         let found = self.bucket.objects.get_opts(path, options).await?;
-        Ok(if whole { found } else { cut_off(found) })
+        Ok(if is_complete { found } else { cut_off(found) })
     }
 
     fn delete_stream(&self, paths: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
-        let line = self.clone();
+        let store_client = self.clone();
         let delete = move |path: Path| {
-            let line = line.clone();
+            let store_client = store_client.clone();
             async move {
-                line.may(StoreAction::Delete, &path).await?;
-                line.bucket.objects.delete(&path).await.map(|()| path)
+                store_client.wait_for_verdict(StoreAction::Delete, &path).await?;
+                store_client.bucket.objects.delete(&path).await.map(|()| path)
             }
         };
         paths.and_then(delete).boxed()
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        let (line, prefix) = (self.clone(), prefix.cloned());
+        let (store_client, prefix) = (self.clone(), prefix.cloned());
         let listing = async move {
-            let whole = line.may(StoreAction::List, &prefix.clone().unwrap_or_default()).await;
-            let found = line.bucket.objects.list(prefix.as_ref());
-            match whole {
+            let is_complete =
+                store_client.wait_for_verdict(StoreAction::List, &prefix.clone().unwrap_or_default()).await;
+            let found = store_client.bucket.objects.list(prefix.as_ref());
+            match is_complete {
                 Ok(true) => found,
                 Ok(false) => found.take(2).chain(stream::iter([Err(failure("the connection was lost"))])).boxed(),
                 Err(error) => stream::iter([Err(error)]).boxed(),
@@ -104,12 +104,12 @@ impl ObjectStore for StoreClient {
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
-        self.may(StoreAction::List, &prefix.cloned().unwrap_or_default()).await?;
+        self.wait_for_verdict(StoreAction::List, &prefix.cloned().unwrap_or_default()).await?;
         self.bucket.objects.list_with_delimiter(prefix).await
     }
 
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
-        self.may(StoreAction::Put, to).await?;
+        self.wait_for_verdict(StoreAction::Put, to).await?;
         self.bucket.objects.copy_opts(from, to, options).await
     }
 }

@@ -1,10 +1,11 @@
-//! The outcome of each request to the store. It depends on the seed and on the request, not on the request's time.
+//! The outcome of each request to the store.
 //!
-//! In: a [`Request`]. Out: its [`StoreOutcome`], its delay, and its outcome if its process crashes meanwhile.
+//! The seed and the [`Request`] determine the request's [`StoreOutcome`], its delay, and its outcome if the process crashes
+//! meanwhile. The time of the request has no influence.
 //!
-//! The faults are those of a store with strong consistency and conditional puts: requests fail before or after their effect,
-//! responses are truncated, puts arrive late. A stored object is visible to every later list and read, and a conditional put
-//! never replaces an object.
+//! The faults are those of a store with strong consistency and conditional puts: requests fail before or after they take effect,
+//! responses are truncated, and puts arrive late. Nevertheless, a stored object is visible to every later list and read, and a
+//! conditional put never replaces an object.
 
 use object_store::path::Path;
 
@@ -26,9 +27,9 @@ pub(super) enum StoreAction {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Request {
     pub(super) process: usize,
-    pub(super) act: StoreAction,
-    /// The object's path; for data files, whose names are random, their folder.
-    pub(super) place: String,
+    pub(super) action: StoreAction,
+    /// The object's path. For a data file, whose name is random, the path of its folder.
+    pub(super) object: String,
     /// The number of similar requests that this process has sent before.
     pub(super) number: u32,
 }
@@ -41,14 +42,14 @@ pub(super) enum StoreOutcome {
     /// The request fails and has no effect.
     Refused,
     /// The request takes effect, but the client gets an error.
-    AnswerLost,
-    /// A put that fails, and takes effect after this number of further requests.
+    ResponseLost,
+    /// The client gets an error, but the put takes effect after this number of further requests.
     Late(usize),
-    /// A conditional put that the client sent twice: the second finds the first, so the response is a conflict.
+    /// The client sends a conditional put twice. The second attempt finds the object of the first, so the response is a conflict.
     Retried,
-    /// A conditional put that loses to another writer.
+    /// A conditional put fails because another writer stored the object first.
     Rival,
-    /// A truncated response.
+    /// The client gets a truncated response.
     CutOff,
 }
 
@@ -60,14 +61,15 @@ pub(super) struct FaultRates {
     slow_percent: usize,
 }
 
-/// The maximum number of requests before a late put arrives: while its sender still retries, or after the next process started.
+/// The maximum number of further requests before a late put takes effect. After the smaller number, the sender still retries.
+/// After the larger number, the next process has usually started.
 const LATE_MAX: [usize; 2] = [8, 80];
 /// The number of requests that may overtake a slow request.
 const SLOW_MAX: usize = 25;
 
 impl Request {
-    /// The name of an object in a request: its path, or the folder of a data file.
-    pub(super) fn place(path: &Path) -> String {
+    /// Returns the path of an object, or the folder of a data file.
+    pub(super) fn object(path: &Path) -> String {
         let path = path.as_ref();
         match path.rsplit_once("/part-") {
             Some((folder, _)) => folder.to_owned(),
@@ -77,46 +79,46 @@ impl Request {
 }
 
 impl FaultRates {
-    /// The fault rates of a schedule, from none to many.
+    /// Returns the fault rates of a schedule. Some schedules have no faults.
     pub(super) fn of(seed: u64) -> Self {
         let mut random = SeededRandom::of(seed, "weather");
         Self { seed, faults_percent: random.pick(&[0, 3, 8, 15, 30]), slow_percent: random.pick(&[0, 5, 20, 50]) }
     }
 
-    /// The outcome of a request.
+    /// Returns the outcome of a request.
     pub(super) fn outcome(&self, request: &Request) -> StoreOutcome {
         let mut random = SeededRandom::of(self.seed, ("fate", request));
         if !random.percent(self.faults_percent) {
             return StoreOutcome::Fine;
         }
         let late = late(&mut random);
-        match request.act {
+        match request.action {
             StoreAction::Create => random.pick(&[
                 StoreOutcome::Refused,
-                StoreOutcome::AnswerLost,
+                StoreOutcome::ResponseLost,
                 late,
                 late,
                 StoreOutcome::Retried,
                 StoreOutcome::Rival,
             ]),
-            StoreAction::Put => random.pick(&[StoreOutcome::Refused, StoreOutcome::AnswerLost, late]),
+            StoreAction::Put => random.pick(&[StoreOutcome::Refused, StoreOutcome::ResponseLost, late]),
             StoreAction::Get | StoreAction::List => random.pick(&[StoreOutcome::Refused, StoreOutcome::CutOff]),
-            StoreAction::Delete => random.pick(&[StoreOutcome::Refused, StoreOutcome::AnswerLost]),
+            StoreAction::Delete => random.pick(&[StoreOutcome::Refused, StoreOutcome::ResponseLost]),
         }
     }
 
-    /// The number of requests that may overtake it.
+    /// Returns the number of other requests that may be handled before this one.
     pub(super) fn delay(&self, request: &Request) -> usize {
         let mut random = SeededRandom::of(self.seed, ("delay", request));
         if random.percent(self.slow_percent) { random.below(SLOW_MAX) } else { 0 }
     }
 
-    /// The outcome of a request whose process crashes before the response: it arrives, it does not, or it arrives after the
-    /// next process started.
-    pub(super) fn at_death(&self, request: &Request) -> StoreOutcome {
+    /// Returns the outcome of a request whose process crashes before the response. The request takes effect, or it has no effect,
+    /// or it takes effect later, possibly after the next process has started.
+    pub(super) fn outcome_at_crash(&self, request: &Request) -> StoreOutcome {
         let mut random = SeededRandom::of(self.seed, ("death", request));
         let late = late(&mut random);
-        random.pick(&[StoreOutcome::AnswerLost, StoreOutcome::Refused, late, late])
+        random.pick(&[StoreOutcome::ResponseLost, StoreOutcome::Refused, late, late])
     }
 }
 

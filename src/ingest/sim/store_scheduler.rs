@@ -1,17 +1,17 @@
-//! The bucket of a schedule and its network: requests of all processes wait here until the scheduler chooses them.
+//! The bucket of a schedule and its network. The requests of all processes are queued here until the scheduler chooses them.
 //!
 //! ```text
-//!   process ─► store client ─► ticket ─┐                                        ┌─► objects in memory ─► response
-//!   process ─► store client ─► ticket ─┴─ one at a time, in seeded random order ┴─► late puts ─ ─ ─► objects in memory
+//!   process ─► store client ─► queue ─┐                                        ┌─► objects in memory ─► response
+//!   process ─► store client ─► queue ─┴─ one at a time, in seeded random order ┴─► late puts ─ ─ ─► objects in memory
 //! ```
 //!
-//! In: requests ([`StoreScheduler::ask`]). Out: a verdict for each, when [`StoreScheduler::step`] chooses the request.
+//! A process submits a request with [`StoreScheduler::ask`], and gets a verdict when [`StoreScheduler::step`] chooses the request.
 //!
 //! **Invariant:** the bucket does not change between two steps, so the schedule determines the order of all effects.
-//! **Invariant:** after its crash a process has no effect, except by a put that was in flight.
+//! **Invariant:** after a process has crashed, it has no effect except through a put that was in flight.
 //!
-//! Requests from other threads than the schedule's do not wait (the Delta kernel reads and writes checkpoints on its own
-//! thread): delaying them would block the pool that the schedule waits for. Faults and crashes affect them like others.
+//! Only requests from the schedule's own thread are queued. The Delta kernel reads and writes checkpoints on a thread of its own.
+//! Queueing its requests would block the pool that the schedule waits for. Faults and crashes affect these requests too.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -37,167 +37,172 @@ pub(super) struct PendingPut {
 /// The scheduler's decision on a request.
 #[derive(Debug)]
 pub(super) enum PutVerdict {
-    /// The read, list or delete may proceed.
+    /// The caller may perform the read, list or delete.
     Go,
-    /// The read or list may proceed, but its response is truncated.
+    /// The caller may perform the read or list, but must truncate the response.
     CutOff,
-    /// The response to a put.
+    /// The put has this result.
     Put(Result<PutResult>),
+    /// The request fails.
     Fail(Error),
 }
 
-/// A request that waits for the scheduler.
+/// A request that waits until the scheduler chooses it.
 #[derive(Debug)]
-struct RequestTicket {
+struct QueuedRequest {
     request: Request,
     outcome: StoreOutcome,
+    /// The number of other requests that may still be chosen before this one.
     delay: usize,
     put: Option<PendingPut>,
-    answer: oneshot::Sender<PutVerdict>,
+    response: oneshot::Sender<PutVerdict>,
 }
 
-/// When a process crashes: during the last of this number of requests of a kind.
+/// When a process crashes: during the n-th request of a kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Death {
-    /// Any request that waits for the scheduler.
-    Turn(usize),
+pub(super) enum CrashPoint {
+    /// Any queued request.
+    QueuedRequest(usize),
     /// Puts of log entries.
     Commit(usize),
     /// Requests of the Delta kernel for a checkpoint.
-    Kernel(usize),
+    KernelRequest(usize),
 }
 
+/// A process, with the number of requests that it has sent.
 #[derive(Debug, Default)]
 struct Process {
-    turns: usize,
+    queued_requests: usize,
     commits: usize,
-    kernels: usize,
-    death: Option<Death>,
-    dead: bool,
+    kernel_requests: usize,
+    crash_point: Option<CrashPoint>,
+    has_crashed: bool,
 }
 
 impl Process {
-    /// Counts a request, and returns whether it is the last.
-    fn dies_with(&mut self, request: &Request, waits: bool) -> bool {
-        let (turn, commit) = (waits, waits && request.act == StoreAction::Create);
-        self.turns += usize::from(turn);
-        self.commits += usize::from(commit);
-        self.kernels += usize::from(!waits);
-        match self.death {
-            Some(Death::Turn(last)) => turn && self.turns == last,
-            Some(Death::Commit(last)) => commit && self.commits == last,
-            Some(Death::Kernel(last)) => !waits && self.kernels == last,
+    /// Counts a request. Returns true if the process crashes during this request.
+    fn crashes_at(&mut self, request: &Request, is_queued: bool) -> bool {
+        let is_commit = is_queued && request.action == StoreAction::Create;
+        self.queued_requests += usize::from(is_queued);
+        self.commits += usize::from(is_commit);
+        self.kernel_requests += usize::from(!is_queued);
+        match self.crash_point {
+            Some(CrashPoint::QueuedRequest(last)) => is_queued && self.queued_requests == last,
+            Some(CrashPoint::Commit(last)) => is_commit && self.commits == last,
+            Some(CrashPoint::KernelRequest(last)) => !is_queued && self.kernel_requests == last,
             None => false,
         }
     }
 }
 
-/// The bucket.
+/// The bucket, and the scheduler of all requests to it.
 #[derive(Debug)]
 pub(super) struct StoreScheduler {
     pub(super) objects: Arc<InMemory>,
-    weather: FaultRates,
-    /// The schedule's own thread.
+    fault_rates: FaultRates,
+    /// The thread on which the schedule runs.
     thread: ThreadId,
     inner: Mutex<Inner>,
 }
 
+/// The state that the scheduler guards with its lock.
 #[derive(Debug)]
 struct Inner {
     random: SeededRandom,
-    calm: bool,
+    faults_ended: bool,
     processes: Vec<Process>,
-    tickets: Vec<RequestTicket>,
-    /// Late puts, with the number of steps until they arrive.
+    queue: Vec<QueuedRequest>,
+    /// Late puts, each with the number of steps until it takes effect.
     late: Vec<(usize, PendingPut)>,
+    /// The number of requests so far, by process, action and object.
     numbers: BTreeMap<(usize, StoreAction, String), u32>,
-    activity: u64,
+    request_count: u64,
     trace: Vec<String>,
 }
 
 impl StoreScheduler {
-    /// Creates an empty bucket, whose schedule runs on this thread.
+    /// Creates an empty bucket. The caller's thread is the schedule's thread.
     pub(super) fn new(seed: u64) -> Self {
         let inner = Inner {
             random: SeededRandom::of(seed, "turns"),
-            calm: false,
+            faults_ended: false,
             processes: Vec::new(),
-            tickets: Vec::new(),
+            queue: Vec::new(),
             late: Vec::new(),
             numbers: BTreeMap::new(),
-            activity: 0,
+            request_count: 0,
             trace: Vec::new(),
         };
         Self {
             objects: Arc::default(),
-            weather: FaultRates::of(seed),
+            fault_rates: FaultRates::of(seed),
             thread: std::thread::current().id(),
             inner: Mutex::new(inner),
         }
     }
 
-    /// Adds a process with the time of its crash. Returns its number.
-    pub(super) fn enter(&self, death: Option<Death>) -> usize {
+    /// Adds a process that crashes at `crash_point`. Returns its number.
+    pub(super) fn add_process(&self, crash_point: Option<CrashPoint>) -> usize {
         let mut inner = self.lock();
-        inner.processes.push(Process { death, ..Process::default() });
+        inner.processes.push(Process { crash_point, ..Process::default() });
         inner.processes.len() - 1
     }
 
-    /// Whether the process has crashed.
-    pub(super) fn is_dead(&self, process: usize) -> bool {
-        self.lock().processes[process].dead
+    /// Returns true if the process has crashed.
+    pub(super) fn has_crashed(&self, process: usize) -> bool {
+        self.lock().processes[process].has_crashed
     }
 
     /// Crashes the process immediately.
-    pub(super) fn kill(&self, process: usize) {
-        self.die(&mut self.lock(), process);
+    pub(super) fn crash_now(&self, process: usize) {
+        self.crash(&mut self.lock(), process);
     }
 
-    /// Ends all faults and crashes; late puts still arrive.
-    pub(super) fn calm_down(&self) {
+    /// Ends all faults and crashes. Late puts still take effect.
+    pub(super) fn end_faults(&self) {
         let mut inner = self.lock();
-        inner.calm = true;
-        inner.processes.iter_mut().for_each(|process| process.death = None);
-        inner.tickets.iter_mut().for_each(|ticket| (ticket.outcome, ticket.delay) = (StoreOutcome::Fine, 0));
+        inner.faults_ended = true;
+        inner.processes.iter_mut().for_each(|process| process.crash_point = None);
+        inner.queue.iter_mut().for_each(|queued| (queued.outcome, queued.delay) = (StoreOutcome::Fine, 0));
     }
 
-    /// A counter of requests.
-    pub(super) fn activity(&self) -> u64 {
-        self.lock().activity
+    /// Returns the number of requests so far.
+    pub(super) fn request_count(&self) -> u64 {
+        self.lock().request_count
     }
 
     /// Adds a line to the trace.
-    pub(super) fn note(&self, what: impl FnOnce() -> String) {
+    pub(super) fn trace_line(&self, what: impl FnOnce() -> String) {
         self.lock().trace.push(what());
     }
 
-    /// The trace of all events.
+    /// Returns the trace, which has one line for each event.
     pub(super) fn trace(&self) -> Vec<String> {
         self.lock().trace.clone()
     }
 
-    /// Gives one waiting request its verdict, if there is one, and applies the late puts that are due. If it is the last
-    /// request before its process crashes, all requests of the process get a verdict.
+    /// Applies the late puts that are due, and gives one queued request its verdict. If the process of this request crashes at it,
+    /// all queued requests of the process get a verdict. Returns false if no request is queued.
     pub(super) fn step(&self) -> bool {
         let mut inner = self.lock();
         let (due, rest) = std::mem::take(&mut inner.late).into_iter().partition(|(steps, _)| *steps == 0);
         inner.late = rest;
         inner.late.iter_mut().for_each(|(steps, _)| *steps -= 1);
         self.arrive(&mut inner, due);
-        // A caller that was dropped no longer reads.
-        inner.tickets.retain(|ticket| ticket.put.is_some() || !ticket.answer.is_closed());
-        inner.tickets.sort_by(|one, other| one.request.cmp(&other.request));
-        let Some(least) = inner.tickets.iter().map(|ticket| ticket.delay).min() else { return false };
-        let ready = inner.tickets.iter().enumerate().filter(|(_, ticket)| ticket.delay == least);
-        let ready: Vec<usize> = ready.map(|(place, _)| place).collect();
-        inner.tickets.iter_mut().for_each(|ticket| ticket.delay = ticket.delay.saturating_sub(1));
-        let selection = inner.random.pick(&ready);
-        let request = inner.tickets[selection].request.clone();
-        if inner.processes[request.process].dies_with(&request, true) {
-            self.die(&mut inner, request.process);
+        // Drop the requests of callers that no longer wait. A put in flight remains, because it may still take effect.
+        inner.queue.retain(|queued| queued.put.is_some() || !queued.response.is_closed());
+        inner.queue.sort_by(|one, other| one.request.cmp(&other.request));
+        let Some(shortest) = inner.queue.iter().map(|queued| queued.delay).min() else { return false };
+        let ready = inner.queue.iter().enumerate().filter(|(_, queued)| queued.delay == shortest);
+        let ready: Vec<usize> = ready.map(|(index, _)| index).collect();
+        inner.queue.iter_mut().for_each(|queued| queued.delay = queued.delay.saturating_sub(1));
+        let chosen_index = inner.random.pick(&ready);
+        let request = inner.queue[chosen_index].request.clone();
+        if inner.processes[request.process].crashes_at(&request, true) {
+            self.crash(&mut inner, request.process);
         } else {
-            let ticket = inner.tickets.remove(selection);
-            self.answer(&mut inner, ticket);
+            let queued = inner.queue.remove(chosen_index);
+            self.send_verdict(&mut inner, queued);
         }
         true
     }
@@ -213,33 +218,33 @@ impl StoreScheduler {
     pub(super) async fn ask(
         &self,
         process: usize,
-        act: StoreAction,
+        action: StoreAction,
         path: &Path,
         put: Option<PendingPut>,
     ) -> PutVerdict {
-        let (answer, mut verdict) = oneshot::channel();
+        let (response, mut verdict) = oneshot::channel();
         {
             let mut inner = self.lock();
-            if inner.processes[process].dead {
+            if inner.processes[process].has_crashed {
                 return PutVerdict::Fail(failure("the process has crashed"));
             }
-            inner.activity += 1;
-            let place = Request::place(path);
-            let number = inner.numbers.entry((process, act, place.clone())).or_default();
-            let request = Request { process, act, place, number: *number };
+            inner.request_count += 1;
+            let object = Request::object(path);
+            let number = inner.numbers.entry((process, action, object.clone())).or_default();
+            let request = Request { process, action, object, number: *number };
             *number += 1;
-            let outcome = if inner.calm { StoreOutcome::Fine } else { self.weather.outcome(&request) };
-            let delay = if inner.calm { 0 } else { self.weather.delay(&request) };
-            let ticket = RequestTicket { request, outcome, delay, put, answer };
-            let waits = std::thread::current().id() == self.thread;
-            let dies = !waits && inner.processes[process].dies_with(&ticket.request, false);
-            if waits || dies {
-                inner.tickets.push(ticket);
+            let outcome = if inner.faults_ended { StoreOutcome::Fine } else { self.fault_rates.outcome(&request) };
+            let delay = if inner.faults_ended { 0 } else { self.fault_rates.delay(&request) };
+            let queued = QueuedRequest { request, outcome, delay, put, response };
+            let is_queued = std::thread::current().id() == self.thread;
+            let crashes = !is_queued && inner.processes[process].crashes_at(&queued.request, false);
+            if is_queued || crashes {
+                inner.queue.push(queued);
             } else {
-                self.answer(&mut inner, ticket);
+                self.send_verdict(&mut inner, queued);
             }
-            if dies {
-                self.die(&mut inner, process);
+            if crashes {
+                self.crash(&mut inner, process);
             }
         }
         match verdict.try_recv() {
@@ -248,30 +253,33 @@ impl StoreScheduler {
         }
     }
 
-    /// Crashes a process. Each of its requests in flight arrives, is lost, or arrives later.
-    fn die(&self, inner: &mut Inner, process: usize) {
-        if std::mem::replace(&mut inner.processes[process].dead, true) {
+    /// Crashes a process. Each of its requests in flight takes effect, is lost, or takes effect later.
+    fn crash(&self, inner: &mut Inner, process: usize) {
+        if std::mem::replace(&mut inner.processes[process].has_crashed, true) {
             return;
         }
-        inner.trace.push(format!("process {process} dies"));
-        let (mut own, others): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut inner.tickets).into_iter().partition(|ticket| ticket.request.process == process);
-        inner.tickets = others;
-        own.sort_by(|one, other| one.request.cmp(&other.request));
-        for ticket in own {
-            let outcome =
-                if ticket.put.is_some() { self.weather.at_death(&ticket.request) } else { StoreOutcome::Refused };
-            self.answer(inner, RequestTicket { outcome, ..ticket });
+        inner.trace.push(format!("process {process} crashes"));
+        let (mut requests, others): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut inner.queue).into_iter().partition(|queued| queued.request.process == process);
+        inner.queue = others;
+        requests.sort_by(|one, other| one.request.cmp(&other.request));
+        for queued in requests {
+            let outcome = if queued.put.is_some() {
+                self.fault_rates.outcome_at_crash(&queued.request)
+            } else {
+                StoreOutcome::Refused
+            };
+            self.send_verdict(inner, QueuedRequest { outcome, ..queued });
         }
     }
 
-    fn answer(&self, inner: &mut Inner, ticket: RequestTicket) {
-        let RequestTicket { request, outcome, put, answer, .. } = ticket;
+    fn send_verdict(&self, inner: &mut Inner, queued: QueuedRequest) {
+        let QueuedRequest { request, outcome, put, response, .. } = queued;
         let verdict = match put {
             None => match outcome {
                 StoreOutcome::Fine => PutVerdict::Go,
                 StoreOutcome::CutOff => PutVerdict::CutOff,
-                // The caller itself performs these requests after its verdict, so any other outcome refuses the request.
+                // The caller performs these requests itself after the verdict. Any other outcome therefore refuses the request.
                 _ => PutVerdict::Fail(failure("refused")),
             },
             Some(put) => self.put(inner, outcome, put),
@@ -281,17 +289,17 @@ impl StoreScheduler {
             PutVerdict::Put(Err(error)) => format!("{error}"),
             other => format!("{other:?}"),
         };
-        let Request { process, act, place, number } = request;
-        inner.trace.push(format!("{process} {act:?} {place} #{number}: {outcome:?}: {outcome}"));
+        let Request { process, action, object, number } = request;
+        inner.trace.push(format!("{process} {action:?} {object} #{number}: {outcome:?}: {outcome}"));
         // The caller may have been dropped.
-        let _gone = answer.send(verdict);
+        let _dropped = response.send(verdict);
     }
 
     fn put(&self, inner: &mut Inner, outcome: StoreOutcome, put: PendingPut) -> PutVerdict {
-        let answer = match outcome {
+        let response = match outcome {
             StoreOutcome::Fine | StoreOutcome::CutOff => self.store(put),
             StoreOutcome::Refused => Err(failure("refused")),
-            StoreOutcome::AnswerLost => self.store(put).and(Err(failure("the answer was lost"))),
+            StoreOutcome::ResponseLost => self.store(put).and(Err(failure("the response was lost"))),
             StoreOutcome::Late(steps) => {
                 inner.late.push((steps, put));
                 Err(failure("timed out"))
@@ -305,24 +313,25 @@ impl StoreScheduler {
                 self.store(put)
             }
         };
-        PutVerdict::Put(answer)
+        PutVerdict::Put(response)
     }
 
-    /// Stores another writer's empty log entry of the same version, except as a table's first entry, which declares the table.
+    /// Stores another writer's empty log entry with the same version. Does nothing for a table's first entry, because that one
+    /// declares the table.
     fn rival(&self, put: &PendingPut) {
         let entry = put.path.filename().and_then(|name| name.strip_suffix(".json")?.parse::<u64>().ok());
         if entry.is_some_and(|version| version > 0) {
             let payload = "{\"commitInfo\":{\"operation\":\"WRITE\",\"engineInfo\":\"another\"}}\n".into();
-            // If an entry exists already, the put loses to that.
-            let _lost = self.store(PendingPut { payload, ..put.clone() });
+            // If an entry already exists, it wins, and this put has no effect.
+            let _conflict = self.store(PendingPut { payload, ..put.clone() });
         }
     }
 
     fn arrive(&self, inner: &mut Inner, late: Vec<(usize, PendingPut)>) {
         for (_, put) in late {
-            let place = Request::place(&put.path);
+            let object = Request::object(&put.path);
             let outcome = self.store(put).map(drop);
-            inner.trace.push(format!("a late put of {place} arrives: {outcome:?}"));
+            inner.trace.push(format!("a late put of {object} arrives: {outcome:?}"));
         }
     }
 
@@ -337,13 +346,13 @@ impl StoreScheduler {
 }
 
 impl PendingPut {
-    /// The kind of the put.
-    pub(super) fn act(&self) -> StoreAction {
+    /// Returns `Create` for a conditional put, and `Put` for an unconditional one.
+    pub(super) fn action(&self) -> StoreAction {
         if self.options.mode == PutMode::Create { StoreAction::Create } else { StoreAction::Put }
     }
 }
 
-/// The error of a request that failed permanently.
+/// Returns the error of a failed request. The client does not retry it.
 pub(super) fn failure(what: &'static str) -> Error {
     Error::Generic { store: "bucket", source: what.into() }
 }

@@ -1,38 +1,39 @@
-//! Tests of seeded schedules of crashes and faults: each event is stored once, and a topic is read exactly once.
+//! Tests with random schedules of crashes and faults. Each event must be stored once, and each message of a topic must be
+//! processed exactly once.
 //!
 //! A seed determines the schedule: the requests of each client, the outcome of each store request, when each process crashes,
-//! and the outcome of the requests that were then in flight. Every run plays [`SEEDS`]. To play another seed and print its
-//! trace, run `GLASSHOUSE_SCHEDULES=17 cargo test --lib sim::tests::selection`; `GLASSHOUSE_SCHEDULES=1000..9000` plays a
-//! range. Without the variable, that test plays one seed that is not among [`SEEDS`].
+//! and the outcome of the requests that were then in flight. Every test run covers [`SEEDS`]. To run another seed and print its
+//! trace, run `GLASSHOUSE_SCHEDULES=17 cargo test --lib sim::tests::selected_schedules`. `GLASSHOUSE_SCHEDULES=1000..9000` runs a
+//! range of seeds. Without the variable, that test runs one seed that is not among [`SEEDS`].
 
 use std::ops::Range;
 
 use super::audit::audit;
-use super::schedule::{PlayedSchedule, play};
+use super::schedule::{ScheduleResult, run_schedule};
 
-/// The seeds of every run, split into four tests that run in parallel.
+/// The seeds of every test run, split into four tests that run in parallel.
 const SEEDS: [Range<u64>; 4] = [0..32, 32..64, 64..96, 96..128];
 
-/// The seed that [`selection`] runs by default.
+/// The seed that [`selected_schedules`] runs by default.
 const DEFAULT: u64 = 128;
 
-/// Plays a seed and audits the result. Returns the number of crashes.
+/// Runs the schedule of a seed and audits the result. Returns the number of crashes.
 fn check(seed: u64) -> Result<usize, String> {
-    let PlayedSchedule { bucket, expected, deaths, .. } = play(seed)?;
-    audit(&bucket.objects, &expected).map(|()| deaths).map_err(|fault| fault.to_string())
+    let ScheduleResult { bucket, expected, crashes, .. } = run_schedule(seed)?;
+    audit(&bucket.objects, &expected).map(|()| crashes).map_err(|failure| failure.to_string())
 }
 
-/// Plays all seeds of a range, and reports those that fail.
+/// Runs all seeds of a range, and reports those that fail.
 fn check_all(seeds: Range<u64>) {
-    let (mut deaths, mut failed) = (0, Vec::new());
+    let (mut crashes, mut failed) = (0, Vec::new());
     for seed in seeds.clone() {
         match check(seed) {
-            Ok(died) => deaths += died,
-            Err(fault) => failed.push(format!("GLASSHOUSE_SCHEDULES={seed}: {fault}")),
+            Ok(process_crashes) => crashes += process_crashes,
+            Err(failure) => failed.push(format!("GLASSHOUSE_SCHEDULES={seed}: {failure}")),
         }
     }
     assert!(failed.is_empty(), "{} of {seeds:?} fail\n{}", failed.len(), failed.join("\n"));
-    assert!(deaths > 0, "no process crashed in any of the schedules");
+    assert!(crashes > 0, "no process crashed in any of the schedules");
 }
 
 #[test]
@@ -58,20 +59,23 @@ fn each_event_is_stored_once_in_the_fourth_schedules() {
 #[test]
 fn a_seed_determines_the_schedule() {
     for seed in SEEDS[0].clone().step_by(8) {
-        let traces = [play(seed), play(seed)].map(|played| played.unwrap().bucket.trace());
+        let traces = [run_schedule(seed), run_schedule(seed)].map(|result| result.unwrap().bucket.trace());
         assert_eq!(traces[0], traces[1], "seed {seed}");
     }
 }
 
 #[test]
-fn selection() {
-    // Without the variable this plays one seed, so that the test can fail in every run.
+fn selected_schedules() {
+    // Without the variable, this test runs one seed, so that it can fail in every test run.
     let selection = std::env::var_os("GLASSHOUSE_SCHEDULES")
         .map_or_else(|| DEFAULT.to_string(), |text| text.into_string().unwrap());
     match selection.split_once("..") {
         Some((first, end)) => {
             let (first, end): (u64, u64) = (first.parse().unwrap(), end.parse().unwrap());
-            assert!(first < end, "GLASSHOUSE_SCHEDULES={selection} is an empty range: it names no seed");
+            assert!(
+                first < end,
+                "GLASSHOUSE_SCHEDULES={selection} is an empty range; the start must be less than the end"
+            );
             let cores = std::thread::available_parallelism().map_or(1, usize::from) as u64;
             let part = (end - first).div_ceil(cores).max(1);
             std::thread::scope(|scope| {
@@ -82,9 +86,9 @@ fn selection() {
         }
         None => {
             let seed = selection.parse().unwrap();
-            let played = play(seed).unwrap();
-            println!("{}", played.bucket.trace().join("\n"));
-            audit(&played.bucket.objects, &played.expected).unwrap();
+            let result = run_schedule(seed).unwrap();
+            println!("{}", result.bucket.trace().join("\n"));
+            audit(&result.bucket.objects, &result.expected).unwrap();
         }
     }
 }

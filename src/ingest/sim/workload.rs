@@ -1,8 +1,8 @@
 //! The workload of a schedule: the requests of clients, the messages of a topic, and the expected contents of the lake.
 //!
-//! In: a seed. Out: a [`Workload`]: requests and messages with valid, repeated and bad events.
+//! A seed determines the [`Workload`]. Its requests and messages contain valid, repeated and invalid events.
 //!
-//! **Invariant:** an event's id names its sender, so that the origin of a missing or duplicate event is known.
+//! **Invariant:** an event's id names its sender, so the origin of a missing or duplicate event is known.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -11,13 +11,13 @@ use super::random::SeededRandom;
 
 /// The number of servers that share one lake.
 pub(super) const SERVERS: usize = 2;
-/// The tenants. The last client is an operator, which sends events of all of them.
+/// The tenants. The last client is an operator, which sends events of all tenants.
 pub(crate) const TENANTS: [&str; 3] = ["acme", "globex", "initech"];
-/// The clients, by index of their tenant; `None` is the operator.
+/// The index of each client's tenant. `None` is the operator.
 const CLIENTS: [Option<usize>; 5] = [Some(0), Some(1), Some(0), Some(2), None];
 /// The number of partitions of the topic.
 pub(super) const PARTITIONS: usize = 3;
-/// The number of days of the events: a batch with several days makes several files.
+/// The number of days to which events belong. A batch with several days is written to several files.
 const DAYS: usize = 2;
 
 /// The workload of one schedule.
@@ -32,10 +32,10 @@ pub(super) struct Workload {
 /// The workload of one client.
 #[derive(Debug)]
 pub(super) struct WorkloadClient {
-    /// The client's tenant; `None` for the operator.
+    /// The client's tenant. `None` for the operator.
     pub(super) tenant: Option<&'static str>,
-    /// The server that it sends to.
-    pub(super) home: usize,
+    /// The server to which the client sends first.
+    pub(super) server: usize,
     pub(super) bodies: Vec<SimBody>,
 }
 
@@ -43,23 +43,25 @@ pub(super) struct WorkloadClient {
 #[derive(Debug, Clone)]
 pub(super) struct SimBody {
     pub(super) text: String,
+    /// The number of valid events.
     pub(super) good: u64,
+    /// The number of invalid events.
     pub(super) bad: u64,
 }
 
-/// The expected contents of the lake at the end.
+/// The expected contents of the lake after the schedule.
 #[derive(Debug, Default)]
 pub(crate) struct Expected {
-    /// (tenant, id) of every valid event.
+    /// The tenant and id of every valid event.
     pub(crate) events: BTreeSet<(String, String)>,
-    /// The names of the bad events.
+    /// The names of the invalid events.
     pub(super) bad: BTreeSet<String>,
     /// The number of messages in each partition.
     pub(super) ends: Vec<i64>,
 }
 
 impl Workload {
-    /// The workload of a seed.
+    /// Returns the workload of a seed.
     pub(super) fn of(seed: u64) -> Self {
         let mut expected = Expected::default();
         let clients = (0..CLIENTS.len()).map(|number| client(seed, number, &mut expected)).collect();
@@ -87,7 +89,7 @@ fn client(seed: u64, number: usize, expected: &mut Expected) -> WorkloadClient {
                 let of = tenant.unwrap_or_else(|| random.pick(&TENANTS));
                 sent.push((of, format!("client-{number}-{}", sent.len()), random.below(DAYS)));
             }
-            // A new event, or one that was sent before, perhaps in the same body.
+            // Send the newest event, or an event that was sent before, possibly in the same body.
             let (of, id, day) =
                 if random.percent(75) { &sent[sent.len() - 1] } else { &sent[random.below(sent.len())] };
             writeln!(body.text, "{}", event(tenant.is_none().then_some(*of), id, *day)).unwrap();
@@ -96,7 +98,7 @@ fn client(seed: u64, number: usize, expected: &mut Expected) -> WorkloadClient {
         }
         body
     });
-    WorkloadClient { tenant, home: number % SERVERS, bodies: bodies.collect() }
+    WorkloadClient { tenant, server: number % SERVERS, bodies: bodies.collect() }
 }
 
 fn partition(seed: u64, number: usize, expected: &mut Expected) -> Vec<String> {
@@ -109,12 +111,12 @@ fn partition(seed: u64, number: usize, expected: &mut Expected) -> Vec<String> {
             expected.bad.insert(name);
             return message;
         }
-        // A topic may hold an event twice, as after a producer's retry.
+        // A topic may contain an event twice, for example after a producer's retry.
         if sent.is_empty() || !random.percent(15) {
             sent.push((random.pick(&TENANTS), format!("partition-{number}-{offset}"), random.below(DAYS)));
         }
-        let place = sent.len() - 1 - if random.percent(80) { 0 } else { random.below(sent.len()) };
-        let (tenant, id, day) = &sent[place];
+        let index = sent.len() - 1 - if random.percent(80) { 0 } else { random.below(sent.len()) };
+        let (tenant, id, day) = &sent[index];
         expected.events.insert(((*tenant).to_owned(), id.clone()));
         event(Some(tenant), id, *day)
     });

@@ -1,15 +1,14 @@
-//! Applies the transform of a source to its messages. The resulting rows are decoded as usual; rejects are whole messages.
+//! Applies a source's transform to its messages. The resulting rows are decoded like other rows, but a reject is a whole message.
 //!
 //! ```text
-//!   messages ─► transform ─► rows, each with its message ─► decode by owner ─┬─► good rows
-//!                   └────────────────────────► bad messages ◄────────────────┘
+//!   messages ─► transform ─► rows, each with its message ─► decode by owner ─┬─► valid rows
+//!                   └─────────────────────► rejected messages ◄──────────────┘
 //! ```
 //!
-//! In: the messages of a batch. Out: a [`PreparedBatch`]. Pure except for the engine's runtime, and CPU-intensive: it runs on
-//! the blocking pool.
+//! Takes the messages of a batch and produces a [`PreparedBatch`]. The work is CPU-intensive, so it runs on the blocking pool.
 //!
 //! **Invariant:** a reject holds the bytes and the offset of its message as received, not the output of the transform.
-//! **Invariant:** a message has at most one reject. Its good rows are stored even if other rows of it are bad.
+//! **Invariant:** a message has at most one reject. Its valid rows are stored even if its other rows are invalid.
 
 use std::collections::BTreeMap;
 
@@ -25,14 +24,14 @@ use crate::error::{Error, Result};
 use crate::ingest::prepare::{PreparedBatch, Preparer, ReceivedMessages};
 use crate::transform::{self, Rows, Transform};
 
-/// Rows of one run of a transform, decoded.
+/// The decoded rows of one run of a transform.
 struct DecodedRows {
     batches: Vec<EventBatch>,
     rejects: Vec<Reject>,
 }
 
 impl Preparer {
-    /// Transforms JSON messages and decodes the resulting rows. `Limited` if the result is too large for one batch.
+    /// Transforms JSON messages and decodes the resulting rows. Fails with `Limited` if the result is too large for one batch.
     pub(super) fn prepare_transformed(
         &self,
         transform: &Transform,
@@ -42,18 +41,18 @@ impl Preparer {
         source: &str,
         runtime: &Handle,
     ) -> Result<PreparedBatch> {
-        let (mut given, mut rejects) = (Vec::with_capacity(messages.len()), BTreeMap::new());
+        let (mut accepted, mut rejects) = (Vec::with_capacity(messages.len()), BTreeMap::new());
         for (index, message) in messages.iter().enumerate() {
             match tenant_resolution(message, transform.envelope(), stamp) {
-                Ok(true) => given.push(index),
+                Ok(true) => accepted.push(index),
                 Ok(false) => {}
                 Err((reason, detail)) => reject(&mut rejects, bad(body, messages, index, reason, detail)),
             }
         }
-        let facts: Vec<_> = given.iter().map(|index| messages[*index].facts(body)).collect();
-        let outcome = transform.run(&facts, runtime, |rows| self.decode_rows(&rows, &given, messages, stamp))?;
-        for transform::MessageError { message, reason, detail } in outcome.faults {
-            reject(&mut rejects, bad(body, messages, given[message], reason, detail));
+        let inputs: Vec<_> = accepted.iter().map(|index| messages[*index].as_transform_message(body)).collect();
+        let outcome = transform.run(&inputs, runtime, |rows| self.decode_rows(&rows, &accepted, messages, stamp))?;
+        for transform::MessageError { message, reason, detail } in outcome.errors {
+            reject(&mut rejects, bad(body, messages, accepted[message], reason, detail));
         }
         let mut batches = Vec::with_capacity(outcome.parts.len());
         for part in outcome.parts {
@@ -67,20 +66,20 @@ impl Preparer {
         self.assemble_messages(self.join(batches)?, rejects, received, stamp, source)
     }
 
-    /// Decodes rows, those of one owner together. The index of a reject is that of its message.
+    /// Decodes rows, grouped by owner. The index of each reject is the index of its message.
     fn decode_rows(
         &self,
         rows: &Rows,
-        given: &[usize],
+        accepted: &[usize],
         messages: &[BatchMessage],
         stamp: &DecodeOptions,
     ) -> Result<DecodedRows> {
-        let mut fates: BTreeMap<&TenantResolution, Vec<u32>> = BTreeMap::new();
-        for (row, place) in (0..).zip(&rows.messages) {
-            fates.entry(&messages[given[*place as usize]].tenant_resolution).or_default().push(row);
+        let mut rows_by_tenant: BTreeMap<&TenantResolution, Vec<u32>> = BTreeMap::new();
+        for (row, message) in (0..).zip(&rows.messages) {
+            rows_by_tenant.entry(&messages[accepted[*message as usize]].tenant_resolution).or_default().push(row);
         }
-        let mut decoded = DecodedRows { batches: Vec::with_capacity(fates.len()), rejects: Vec::new() };
-        for (tenant_resolution, indexes) in fates {
+        let mut decoded = DecodedRows { batches: Vec::with_capacity(rows_by_tenant.len()), rejects: Vec::new() };
+        for (tenant_resolution, indexes) in rows_by_tenant {
             let owner = match tenant_resolution {
                 TenantResolution::Tenant(tenant) => Owner::Tenant(tenant.clone()),
                 TenantResolution::PerEvent | TenantResolution::Refused(..) => Owner::PerEvent,
@@ -93,8 +92,8 @@ impl Preparer {
             let found = decode_arrow(&self.contract, &part, 0, &DecodeOptions { owner, ..stamp.clone() })?;
             decoded.batches.push(found.batch);
             decoded.rejects.extend(found.rejects.into_iter().map(|reject| {
-                let place = rows.messages[indexes[reject.index as usize] as usize];
-                Reject { index: given[place as usize] as u64, ..reject }
+                let message = rows.messages[indexes[reject.index as usize] as usize];
+                Reject { index: accepted[message as usize] as u64, ..reject }
             }));
         }
         Ok(decoded)
@@ -102,10 +101,10 @@ impl Preparer {
 }
 
 impl BatchMessage {
-    fn facts<'a>(&'a self, body: &'a Bytes) -> transform::Message<'a> {
+    fn as_transform_message<'a>(&'a self, body: &'a Bytes) -> transform::Message<'a> {
         let meta = self.meta.as_deref();
         transform::Message {
-            value: (!self.is_tombstone()).then(|| &body[self.place.clone()]),
+            value: (!self.is_tombstone()).then(|| &body[self.range.clone()]),
             key: meta.and_then(|meta| meta.key.as_deref()),
             headers: meta.map_or(&[], |meta| &meta.headers),
             topic: &self.topic_partition.topic,
@@ -120,17 +119,18 @@ impl BatchMessage {
     }
 }
 
-/// Whether the transform receives a message, or why the message is refused before.
+/// Returns true if the transform receives the message, and false if the message is skipped. Fails with the reason if the message
+/// is rejected without being transformed.
 fn tenant_resolution(
     message: &BatchMessage,
     envelope: Envelope,
     stamp: &DecodeOptions,
 ) -> std::result::Result<bool, (Reason, String)> {
-    // A tombstone only makes Kafka delete the key. It is skipped whatever its tenant.
+    // After a delete event, Debezium sends a tombstone, which only makes Kafka delete the key. It is skipped for every tenant.
     if envelope == Envelope::Debezium && message.is_tombstone() {
         return Ok(false);
     }
-    let (bytes, bytes_max) = (message.place.len(), stamp.event_bytes_max);
+    let (bytes, bytes_max) = (message.range.len(), stamp.event_bytes_max);
     match &message.tenant_resolution {
         TenantResolution::Refused(_, reason, detail) => Err((*reason, detail.clone())),
         _ if bytes > bytes_max => {
@@ -140,6 +140,7 @@ fn tenant_resolution(
     }
 }
 
+/// Returns the reject of a message, with its payload as received.
 fn bad(body: &Bytes, messages: &[BatchMessage], index: usize, reason: Reason, detail: String) -> Reject {
     let message = &messages[index];
     let tenant = match &message.tenant_resolution {
@@ -147,10 +148,10 @@ fn bad(body: &Bytes, messages: &[BatchMessage], index: usize, reason: Reason, de
         TenantResolution::Refused(tenant, ..) => tenant.clone(),
         TenantResolution::PerEvent => None,
     };
-    Reject { index: index as u64, tenant, bytes: body.slice(message.place.clone()), reason, detail }
+    Reject { index: index as u64, tenant, bytes: body.slice(message.range.clone()), reason, detail }
 }
 
-/// Keeps the first reject of a message.
+/// Adds a reject unless its message already has one.
 fn reject(rejects: &mut BTreeMap<u64, Reject>, reject: Reject) {
     rejects.entry(reject.index).or_insert(reject);
 }

@@ -1,7 +1,7 @@
-//! Dry run of a source's transform on sample messages, without Kafka and without a lake.
+//! Runs a source's transform on sample messages, without Kafka and without a lake.
 //!
-//! In: samples, treated like messages of a topic. Out: the rows that would be stored, and the rejects that would go to the
-//! quarantine. It runs the same code as a real source.
+//! The samples are treated like messages of a topic, by the same code that a real source runs. The result contains the rows that
+//! would be stored, and the rejects that would go to the quarantine.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -22,24 +22,24 @@ use crate::transform::{Header, Transform};
 /// A sample message.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Sample {
-    /// The payload; `None` for a tombstone.
+    /// The payload. `None` for a tombstone.
     pub value: Option<Vec<u8>>,
-    /// The message key.
+    /// The message key, if any.
     pub key: Option<Vec<u8>>,
-    /// The message headers, in order.
+    /// The message headers, in the order in which the producer added them.
     pub headers: Vec<Header>,
 }
 
 /// The result of a dry run.
 #[derive(Debug)]
 pub struct DryRun {
-    /// Rows that would be stored, in the contract's schema.
+    /// The rows that would be stored, in the contract's schema.
     pub rows: EventBatch,
-    /// Samples that would go to the quarantine, by their index among all samples, from 0.
+    /// The samples that would go to the quarantine. Each has its index among all samples, counted from 0.
     pub rejects: Vec<RejectNote>,
 }
 
-/// Processes samples as messages of partition 0 of the source's first topic, with their indexes as offsets. Blocks.
+/// Processes samples as messages of partition 0 of the source's first topic, with their indexes as offsets. This call blocks.
 pub fn dry_run(
     source: &SourceConfig,
     transform: &Transform,
@@ -77,8 +77,8 @@ pub fn dry_run(
     let (body, messages) = (message_batch.take_body(), std::mem::take(&mut message_batch.messages));
     let stamp = stamp(limits, received, Owner::PerEvent);
     let received = ReceivedMessages { body: &body, messages: &messages, kept_as: PayloadFormat::Json };
-    let given = (Format::Json, &body, &*messages);
-    let prepared = preparer.prepare_transformed(transform, given, &received, &stamp, "", runtime)?;
+    let input = (Format::Json, &body, &*messages);
+    let prepared = preparer.prepare_transformed(transform, input, &received, &stamp, "", runtime)?;
     Ok(DryRun { rows: prepared.good.rows, rejects: prepared.notes })
 }
 

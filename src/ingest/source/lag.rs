@@ -1,54 +1,55 @@
 //! The lag of one partition of a source: how far it is behind the broker.
 //!
-//! In: its [`ReadPosition`], the times of messages as they are read, and from time to time the partition's end. Out: its lag,
-//! and a [`LagState`] for the freshness of the table. Pure: times are arguments.
+//! Takes the partition's [`PartitionOffsets`], the times of messages as they are read, and from time to time the partition's end
+//! offset. Produces the lag, and a [`LagState`] for the freshness of the table. The code does not read the clock: all times are
+//! arguments.
 //!
-//! **Invariant:** the lag is never reported smaller than it is: unknown values are not guessed.
-//! **Invariant:** a partition that is read and stored up to its end has no lag, whatever its last records are.
+//! **Invariant:** the reported lag is never smaller than the actual lag. If a value is unknown, the lag is unknown.
+//! **Invariant:** a partition whose messages are all stored has no lag, even if its last records are not messages.
 
-use super::read_position::ReadPosition;
+use super::partition_offsets::PartitionOffsets;
 use crate::clock::Micros;
 use crate::lake::LagState;
 
-/// The end of a partition and the time of its oldest waiting message.
+/// A partition's end offset, and the time of its oldest waiting message.
 #[derive(Debug, Default)]
 pub(in crate::ingest) struct Lag {
-    /// Its end, and when the broker reported it.
+    /// The end offset, and when the broker reported it.
     end: Option<(i64, Micros)>,
-    /// The oldest offset that the broker holds. The lag is measured from it until the first offset to read is known.
+    /// The oldest offset that the broker holds. The lag is measured from this offset while the first offset to read is unknown.
     low: Option<i64>,
-    /// A lower bound of the times of waiting messages: the time of the first message that was read after the last commit, or
-    /// the bound known before that message was read.
+    /// A lower bound on the times of the waiting messages. It is the time of the first message that was read after the last
+    /// commit. Until such a message is read, the previous bound remains.
     oldest: Option<Micros>,
 }
 
 impl Lag {
-    /// Records that the first message since the last commit was read, with this time.
-    pub(in crate::ingest) fn read(&mut self, time: Option<Micros>) {
+    /// Records that the first message since the last commit was read. `time` is the message's time.
+    pub(in crate::ingest) fn first_read(&mut self, time: Option<Micros>) {
         self.oldest = time;
     }
 
-    /// Records that the broker reported at `now` that the partition ends at `end`. `low` is the oldest offset, if known.
-    pub(in crate::ingest) fn heard(&mut self, end: i64, low: Option<i64>, at: &ReadPosition, now: Micros) {
-        if let LagState::Complete(before) = self.standing(at) {
-            // Messages that wait now arrived after that time.
-            self.oldest = Some(before);
+    /// Records that the broker reported the end offset `end` at the time `now`. `low` is the oldest offset, if it is known.
+    pub(in crate::ingest) fn set_end(&mut self, end: i64, low: Option<i64>, offsets: &PartitionOffsets, now: Micros) {
+        if let LagState::Complete(complete_until) = self.state(offsets) {
+            // All messages that wait now arrived after that time.
+            self.oldest = Some(complete_until);
         }
         (self.end, self.low) = (Some((end, now)), low.or(self.low));
     }
 
-    /// The number of offsets from the settled one to the end: an upper bound of the waiting messages. `None` while either is
-    /// unknown.
-    pub(in crate::ingest) fn lag(&self, at: &ReadPosition) -> Option<i64> {
+    /// Returns the number of offsets from the settled offset to the end, which is an upper bound on the number of waiting
+    /// messages. `None` while either offset is unknown.
+    pub(in crate::ingest) fn messages(&self, offsets: &PartitionOffsets) -> Option<i64> {
         let (end, _) = self.end?;
-        Some((end - at.settled().or(self.low)?).max(0))
+        Some((end - offsets.settled().or(self.low)?).max(0))
     }
 
-    /// The lag state of the partition when it is read up to `at`.
-    pub(in crate::ingest) fn standing(&self, at: &ReadPosition) -> LagState {
-        match (self.end, self.lag(at)) {
-            (Some((_, heard)), Some(0)) if !at.has_unsettled() => LagState::Complete(heard),
-            // The reported end may precede messages read since: then the count is 0, but the oldest waiting time is known.
+    /// Returns the lag state of a partition that is read and stored up to `offsets`.
+    pub(in crate::ingest) fn state(&self, offsets: &PartitionOffsets) -> LagState {
+        match (self.end, self.messages(offsets)) {
+            (Some((_, reported)), Some(0)) if !offsets.has_unstored() => LagState::Complete(reported),
+            // Messages may have been read after the end was reported. Then the count is 0, but the oldest waiting time is known.
             (Some(_), Some(lag)) => LagState::Behind { messages: lag.unsigned_abs(), oldest: self.oldest },
             _ => LagState::Unknown,
         }
@@ -61,61 +62,65 @@ mod tests {
 
     #[test]
     fn the_lag_state_has_the_time_of_the_oldest_waiting_message() {
-        let (mut partition, mut at) = (Lag::default(), ReadPosition::default());
+        let (mut partition, mut offsets) = (Lag::default(), PartitionOffsets::default());
         let behind = |messages, oldest| LagState::Behind { messages, oldest };
-        at.open(Some(4), None);
-        assert_eq!((partition.standing(&at), partition.lag(&at)), (LagState::Unknown, None));
-        partition.heard(10, None, &at, 40);
-        assert_eq!((partition.standing(&at), partition.lag(&at)), (behind(6, None), Some(6)), "no message was read");
-        assert!(at.read(4));
-        partition.read(Some(50));
-        assert_eq!(partition.standing(&at), behind(6, Some(50)));
-        assert!(!at.read(6));
-        at.committed(7);
-        assert_eq!(partition.standing(&at), behind(3, Some(50)), "until the next message is read");
-        assert!(at.read(7));
-        partition.read(Some(60));
-        assert_eq!(partition.standing(&at), behind(3, Some(60)));
-        at.open(Some(7), None);
-        assert!(at.read(7), "the message is read again");
-        at.committed(12);
-        assert_eq!(partition.standing(&at), LagState::Complete(40), "complete up to the time of the report");
-        partition.heard(15, None, &at, 70);
-        assert_eq!(partition.standing(&at), behind(3, Some(40)), "waiting messages arrived after that report");
-        assert!(at.read(12));
-        partition.read(None);
-        assert_eq!(partition.standing(&at), behind(3, None), "a message without a time");
+        offsets.reset(Some(4), None);
+        assert_eq!((partition.state(&offsets), partition.messages(&offsets)), (LagState::Unknown, None));
+        partition.set_end(10, None, &offsets, 40);
+        assert_eq!(
+            (partition.state(&offsets), partition.messages(&offsets)),
+            (behind(6, None), Some(6)),
+            "no message was read yet"
+        );
+        assert!(offsets.read(4));
+        partition.first_read(Some(50));
+        assert_eq!(partition.state(&offsets), behind(6, Some(50)));
+        assert!(!offsets.read(6));
+        offsets.committed(7);
+        assert_eq!(partition.state(&offsets), behind(3, Some(50)), "the time stays until the next message is read");
+        assert!(offsets.read(7));
+        partition.first_read(Some(60));
+        assert_eq!(partition.state(&offsets), behind(3, Some(60)));
+        offsets.reset(Some(7), None);
+        assert!(offsets.read(7), "the message is read again");
+        offsets.committed(12);
+        assert_eq!(partition.state(&offsets), LagState::Complete(40), "complete up to the time of the broker's report");
+        partition.set_end(15, None, &offsets, 70);
+        assert_eq!(partition.state(&offsets), behind(3, Some(40)), "waiting messages arrived after that report");
+        assert!(offsets.read(12));
+        partition.first_read(None);
+        assert_eq!(partition.state(&offsets), behind(3, None), "a message without a time");
     }
 
     #[test]
     fn control_records_are_not_lag() {
-        let (mut partition, mut at) = (Lag::default(), ReadPosition::default());
-        at.open(Some(4), None);
-        at.read(4);
-        at.committed(5);
-        partition.heard(6, None, &at, 40);
-        assert_eq!(partition.lag(&at), Some(1), "the offset may be a message");
-        at.reached(6);
-        assert_eq!((partition.standing(&at), partition.lag(&at)), (LagState::Complete(40), Some(0)));
-        // The same after a restart, when the table does not hold the position.
-        let mut again = ReadPosition::default();
-        again.open(Some(5), None);
-        assert_eq!(partition.lag(&again), Some(1));
-        again.reached(6);
-        assert_eq!(partition.standing(&again), LagState::Complete(40));
+        let (mut partition, mut offsets) = (Lag::default(), PartitionOffsets::default());
+        offsets.reset(Some(4), None);
+        offsets.read(4);
+        offsets.committed(5);
+        partition.set_end(6, None, &offsets, 40);
+        assert_eq!(partition.messages(&offsets), Some(1), "offset 5 may be a message");
+        offsets.reach_end(6);
+        assert_eq!((partition.state(&offsets), partition.messages(&offsets)), (LagState::Complete(40), Some(0)));
+        // The same holds after a restart, although the table does not contain the offset 6.
+        let mut again = PartitionOffsets::default();
+        again.reset(Some(5), None);
+        assert_eq!(partition.messages(&again), Some(1));
+        again.reach_end(6);
+        assert_eq!(partition.state(&again), LagState::Complete(40));
     }
 
     #[test]
-    fn a_partition_that_was_never_read_is_measured_from_its_oldest_message() {
-        let unread = ReadPosition::default();
+    fn the_lag_of_an_unread_partition_counts_from_its_oldest_message() {
+        let unread = PartitionOffsets::default();
         for (low, expected) in [
             (None, LagState::Unknown),
             (Some(60), LagState::Complete(7)),
             (Some(40), LagState::Behind { messages: 20, oldest: None }),
         ] {
             let mut partition = Lag::default();
-            partition.heard(60, low, &unread, 7);
-            assert_eq!(partition.standing(&unread), expected, "{low:?}");
+            partition.set_end(60, low, &unread, 7);
+            assert_eq!(partition.state(&unread), expected, "{low:?}");
         }
     }
 }

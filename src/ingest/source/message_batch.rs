@@ -1,9 +1,10 @@
 //! A message batch: the messages that a source has read since its last commit, and the next offset of each partition.
 //!
-//! In: messages one by one. Out: a [`MessageBatch`] that is due by rows, bytes or age. Pure: no client, no clock.
+//! A session adds messages one by one. The batch is due when it reaches its maximum number of rows, size or age. The code here
+//! performs no I/O and does not read the clock.
 //!
-//! **Invariant:** a batch holds all messages of a partition that were read from the start of the batch up to its `next`. So it
-//! can be stored with that `next` as progress, or be dropped as a whole and read again.
+//! **Invariant:** for each partition, a batch holds all messages that were read since the batch began, up to the partition's
+//! `next` offset. Therefore, the batch can be stored together with that offset, or it can be dropped as a whole and read again.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -30,45 +31,46 @@ pub(in crate::ingest) struct TopicPartition {
 pub(in crate::ingest) enum TenantResolution {
     /// The tenant field of each event names the tenant.
     PerEvent,
-    /// The message belongs to this tenant.
+    /// The whole message belongs to this tenant.
     Tenant(TenantId),
-    /// The message goes to the quarantine without decoding, under this tenant if one is known.
+    /// The message is written to the quarantine without being decoded, under this tenant if it is known.
     Refused(Option<TenantId>, Reason, String),
 }
 
-/// One message.
+/// A message in a batch.
 #[derive(Debug, Clone)]
 pub(in crate::ingest) struct BatchMessage {
-    /// Its byte range in the body.
-    pub(in crate::ingest) place: Range<usize>,
+    /// The payload's byte range in the batch's body.
+    pub(in crate::ingest) range: Range<usize>,
     pub(in crate::ingest) topic_partition: TopicPartition,
     pub(in crate::ingest) offset: i64,
     pub(in crate::ingest) tenant_resolution: TenantResolution,
-    /// Its metadata, if a transform may use it.
+    /// The message's metadata. `None` if the source has no transform, because only transforms use it.
     pub(in crate::ingest) meta: Option<Arc<MessageMeta>>,
 }
 
-/// The metadata of a message besides its payload.
+/// The parts of a message other than its payload.
 #[derive(Debug, Default)]
 pub(in crate::ingest) struct MessageMeta {
-    /// Whether the message has no payload.
+    /// Whether the message has no payload (not even an empty one).
     pub(in crate::ingest) is_tombstone: bool,
     pub(in crate::ingest) key: Option<Vec<u8>>,
     pub(in crate::ingest) headers: Vec<Header>,
     pub(in crate::ingest) time: Option<Micros>,
 }
 
-/// The messages of one partition in a batch.
+/// The progress of one partition in a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::ingest) struct OffsetRange {
-    /// The next offset to read.
+    /// The next offset to read after this batch.
     pub(super) next: i64,
+    /// The number of the partition's messages in the batch.
     pub(in crate::ingest) messages: u64,
-    /// When the first message was read.
-    pub(in crate::ingest) begun: Instant,
+    /// When the partition's first message in the batch was read.
+    pub(in crate::ingest) first_read: Instant,
 }
 
-/// The limits at which a batch is due.
+/// The limits at which a batch must be stored.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::ingest) struct BatchLimits {
     pub(in crate::ingest) rows_max: usize,
@@ -76,24 +78,25 @@ pub(in crate::ingest) struct BatchLimits {
     pub(in crate::ingest) age_max: Duration,
 }
 
-/// Messages that will share a commit.
+/// The messages and offsets that will be stored in one commit.
 #[derive(Debug, Default)]
 pub(in crate::ingest) struct MessageBatch {
     body: BytesMut,
-    /// Bytes of metadata, outside the body.
-    meta: usize,
+    /// The size of the messages' metadata, which is not part of the body, in bytes.
+    metadata_bytes: usize,
     pub(in crate::ingest) messages: Vec<BatchMessage>,
-    pub(in crate::ingest) spans: BTreeMap<TopicPartition, OffsetRange>,
-    /// When the source was first started, in milliseconds since 1970, if that must be stored.
+    pub(in crate::ingest) ranges: BTreeMap<TopicPartition, OffsetRange>,
+    /// When the source was first started, in milliseconds since 1970. `None` if this batch does not have to store it.
     pub(in crate::ingest) started: Option<i64>,
-    /// Whether the batch is full. More messages are waiting, so it is committed without waiting for other requests.
-    pub(in crate::ingest) is_whole: bool,
-    /// A further condition that the table must still meet at the commit.
+    /// Whether the batch is committed without waiting for other requests. This is set for full batches, because more messages
+    /// are waiting.
+    pub(in crate::ingest) commit_now: bool,
+    /// A further condition that the table must still meet at the commit, namely an unchanged pause number.
     pub(in crate::ingest) guard: Option<Progress>,
-    begun: Option<Instant>,
+    first_read: Option<Instant>,
 }
 
-/// By partition, then by topic: each message looks up its partition, and numbers compare faster than names.
+/// Compares partition numbers before topics. Every message looks up its partition, and numbers compare faster than strings.
 impl Ord for TopicPartition {
     fn cmp(&self, other: &Self) -> Ordering {
         let by_topic =
@@ -109,21 +112,21 @@ impl PartialOrd for TopicPartition {
 }
 
 impl TenantResolution {
-    /// The tenant that `bytes` name. `what` describes the bytes in the error message.
+    /// Parses `bytes` as the name of the tenant. `what` describes the bytes in the error message.
     pub(in crate::ingest) fn named(bytes: Option<&[u8]>, what: &str) -> Self {
         let refused = |why: String| Self::Refused(None, Reason::MissingTenant, why);
-        let Some(bytes) = bytes else { return refused(format!("{what} is missing, but must name the tenant")) };
+        let Some(bytes) = bytes else { return refused(format!("{what} is missing, but it must name the tenant")) };
         let Ok(text) = std::str::from_utf8(bytes) else { return refused(format!("{what} is not UTF-8")) };
         match TenantId::parse(text) {
             Ok(tenant) => Self::Tenant(tenant),
-            Err(fault) => refused(format!("{what}: {}", fault.message())),
+            Err(error) => refused(format!("{what}: {}", error.message())),
         }
     }
 }
 
 impl MessageBatch {
-    /// Creates an empty batch with capacity for a little more than the previous one, because growing copies the whole body.
-    pub(in crate::ingest) fn with_room(bytes: usize, messages: usize) -> Self {
+    /// Creates an empty batch with capacity for a batch of this size and a little more. Growing later would copy the whole body.
+    pub(in crate::ingest) fn with_capacity(bytes: usize, messages: usize) -> Self {
         Self {
             body: BytesMut::with_capacity(bytes + bytes / 8),
             messages: Vec::with_capacity(messages),
@@ -142,48 +145,48 @@ impl MessageBatch {
     ) {
         let start = self.body.len();
         self.body.extend_from_slice(payload);
-        let place = start..self.body.len();
-        // Separates messages, so that an incomplete character at the end of one is not completed by the next one.
+        let range = start..self.body.len();
+        // Separate the messages. Otherwise, the start of the next message could complete a truncated UTF-8 character.
         self.body.extend_from_slice(b"\n");
-        self.meta += meta.as_ref().map_or(0, |meta| meta.bytes());
+        self.metadata_bytes += meta.as_ref().map_or(0, |meta| meta.bytes());
         self.advance(&topic_partition, offset + 1, 1, now);
-        self.messages.push(BatchMessage { place, topic_partition, offset, tenant_resolution, meta });
+        self.messages.push(BatchMessage { range, topic_partition, offset, tenant_resolution, meta });
     }
 
     /// Sets the next offset of a partition without adding a message.
-    pub(in crate::ingest) fn reach(&mut self, topic_partition: &TopicPartition, next: i64, now: Instant) {
+    pub(in crate::ingest) fn advance_to(&mut self, topic_partition: &TopicPartition, next: i64, now: Instant) {
         self.advance(topic_partition, next, 0, now);
     }
 
     fn advance(&mut self, topic_partition: &TopicPartition, next: i64, messages: u64, now: Instant) {
-        self.begun.get_or_insert(now);
-        match self.spans.get_mut(topic_partition) {
-            Some(span) => (span.next, span.messages) = (next, span.messages + messages),
-            None => drop(self.spans.insert(topic_partition.clone(), OffsetRange { next, messages, begun: now })),
+        self.first_read.get_or_insert(now);
+        match self.ranges.get_mut(topic_partition) {
+            Some(range) => (range.next, range.messages) = (next, range.messages + messages),
+            None => drop(self.ranges.insert(topic_partition.clone(), OffsetRange { next, messages, first_read: now })),
         }
     }
 
-    /// Drops the messages of a partition that another server reads now.
-    pub(in crate::ingest) fn forget(&mut self, topic_partition: &TopicPartition) {
-        if self.spans.remove(topic_partition).is_some() {
+    /// Removes a partition and its messages, because another server reads the partition now.
+    pub(in crate::ingest) fn remove_partition(&mut self, topic_partition: &TopicPartition) {
+        if self.ranges.remove(topic_partition).is_some() {
             self.messages.retain(|message| message.topic_partition != *topic_partition);
         }
     }
 
-    /// The latest time at which the batch must be stored; `None` if it is empty.
-    pub(in crate::ingest) fn due(&self, bounds: &BatchLimits, now: Instant) -> Option<Instant> {
-        let begun = self.begun.filter(|_| !self.spans.is_empty())?;
-        Some(if self.is_full(bounds) { now } else { begun + bounds.age_max })
+    /// Returns the time at which the batch must be stored, or `None` if it is empty.
+    pub(in crate::ingest) fn due(&self, limits: &BatchLimits, now: Instant) -> Option<Instant> {
+        let first_read = self.first_read.filter(|_| !self.ranges.is_empty())?;
+        Some(if self.is_full(limits) { now } else { first_read + limits.age_max })
     }
 
-    /// Whether no more messages should be added. The last message may exceed the limits.
-    pub(in crate::ingest) fn is_full(&self, bounds: &BatchLimits) -> bool {
-        self.messages.len() >= bounds.rows_max || self.bytes() >= bounds.bytes_max
+    /// Returns true if no more messages should be added. The last message may exceed the limits.
+    pub(in crate::ingest) fn is_full(&self, limits: &BatchLimits) -> bool {
+        self.messages.len() >= limits.rows_max || self.bytes() >= limits.bytes_max
     }
 
-    /// The size of the payloads and metadata in bytes.
+    /// Returns the size of the payloads and metadata in bytes.
     pub(in crate::ingest) fn bytes(&self) -> usize {
-        self.body.len() + self.meta
+        self.body.len() + self.metadata_bytes
     }
 
     /// Takes the body, which contains the payloads of all messages.
@@ -193,35 +196,35 @@ impl MessageBatch {
 }
 
 impl MessageMeta {
-    /// The approximate size in bytes.
+    /// Returns the approximate size in bytes.
     fn bytes(&self) -> usize {
         let headers = self.headers.iter().map(|(name, value)| name.len() + value.as_ref().map_or(0, Vec::len));
         size_of::<Self>() + self.key.as_ref().map_or(0, Vec::len) + headers.sum::<usize>()
     }
 }
 
-/// Strips the header that clients of a Confluent schema registry write: a zero byte, a four-byte schema id, and for protobuf
-/// the path of the message's type in its file (a count and that number of indexes, all zigzag varints).
+/// Strips the header that clients of a Confluent schema registry write. It consists of a zero byte and a four-byte schema id. For
+/// protobuf, the path of the message's type in its file follows: a count and that number of indexes, all zigzag varints.
 ///
-/// Source: Confluent's documentation of the wire format of schema serializers.
+/// Source: the description of the wire format in Confluent's documentation of schema serializers.
 pub(in crate::ingest) fn without_header(format: Format, payload: &[u8]) -> Result<&[u8], &'static str> {
     let rest = match payload {
         [0, _, _, _, _, rest @ ..] => rest,
-        _ => return Err("the message does not begin with a schema registry's header (a zero and a schema id)"),
+        _ => return Err("the message does not begin with a schema registry's header (a zero byte and a schema id)"),
     };
     if format != Format::Protobuf {
         return Ok(rest);
     }
-    let cut_off = "the schema registry's header is truncated";
-    let (count, mut rest) = varint(rest).ok_or(cut_off)?;
-    // The count is written as a zigzag varint: twice its value.
+    let truncated = "the schema registry's header is truncated";
+    let (count, mut rest) = varint(rest).ok_or(truncated)?;
+    // The count is a zigzag varint, so its encoded value is twice the count.
     for _ in 0..count / 2 {
-        rest = varint(rest).ok_or(cut_off)?.1;
+        rest = varint(rest).ok_or(truncated)?.1;
     }
     Ok(rest)
 }
 
-/// Splits off a varint of at most five bytes. Returns its value and the rest.
+/// Splits off a varint of at most five bytes. Returns its value and the remaining bytes.
 pub(in crate::ingest) fn varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
     let end = bytes.iter().take(5).position(|byte| *byte < 0x80)?;
     let (varint, rest) = bytes.split_at(end + 1);
@@ -237,36 +240,36 @@ mod tests {
     }
 
     #[test]
-    fn a_message_batch_is_due_by_rows_bytes_or_age() {
-        let bounds = BatchLimits { rows_max: 3, bytes_max: 100, age_max: Duration::from_secs(1) };
+    fn a_message_batch_is_due_at_its_row_byte_or_age_limit() {
+        let limits = BatchLimits { rows_max: 3, bytes_max: 100, age_max: Duration::from_secs(1) };
         let now = Instant::now();
         let mut message_batch = MessageBatch::default();
-        assert_eq!(message_batch.due(&bounds, now), None);
+        assert_eq!(message_batch.due(&limits, now), None);
         message_batch.push((topic_partition(0), 7), b"a", TenantResolution::PerEvent, None, now);
         let later = now + Duration::from_millis(10);
         message_batch.push((topic_partition(1), 2), b"b", TenantResolution::PerEvent, None, later);
         assert_eq!(
-            message_batch.due(&bounds, later),
-            Some(now + bounds.age_max),
+            message_batch.due(&limits, later),
+            Some(now + limits.age_max),
             "the age counts from the first message"
         );
         message_batch.push((topic_partition(0), 9), b"c", TenantResolution::PerEvent, None, later);
-        assert_eq!(message_batch.due(&bounds, later), Some(later));
-        assert_eq!(message_batch.spans[&topic_partition(0)], OffsetRange { next: 10, messages: 2, begun: now });
+        assert_eq!(message_batch.due(&limits, later), Some(later));
+        assert_eq!(message_batch.ranges[&topic_partition(0)], OffsetRange { next: 10, messages: 2, first_read: now });
 
-        message_batch.forget(&topic_partition(0));
-        assert_eq!((message_batch.messages.len(), message_batch.spans.len()), (1, 1));
-        message_batch.forget(&topic_partition(1));
-        assert_eq!(message_batch.due(&bounds, later + bounds.age_max), None, "nothing is left to store");
+        message_batch.remove_partition(&topic_partition(0));
+        assert_eq!((message_batch.messages.len(), message_batch.ranges.len()), (1, 1));
+        message_batch.remove_partition(&topic_partition(1));
+        assert_eq!(message_batch.due(&limits, later + limits.age_max), None, "the batch is empty again");
 
-        message_batch.reach(&topic_partition(2), 40, later);
-        assert!(message_batch.due(&bounds, later).is_some(), "progress without messages is stored as well");
+        message_batch.advance_to(&topic_partition(2), 40, later);
+        assert!(message_batch.due(&limits, later).is_some(), "progress without messages must be stored too");
         message_batch.push((topic_partition(2), 40), &[b'x'; 200], TenantResolution::PerEvent, None, later);
-        assert_eq!(message_batch.due(&bounds, later), Some(later), "a large message fills the batch");
+        assert_eq!(message_batch.due(&limits, later), Some(later), "a large message fills the batch");
     }
 
     #[test]
-    fn messages_keep_their_bytes() {
+    fn messages_are_stored_byte_for_byte() {
         let now = Instant::now();
         let mut message_batch = MessageBatch::default();
         let payloads: [&[u8]; 4] = [b"{\"a\":1}", b"", b"\xc3", b"\xa9"];
@@ -274,19 +277,19 @@ mod tests {
             message_batch.push((topic_partition(0), offset), payload, TenantResolution::PerEvent, None, now);
         }
         let body = message_batch.take_body();
-        let found: Vec<_> = message_batch.messages.iter().map(|message| &body[message.place.clone()]).collect();
+        let found: Vec<_> = message_batch.messages.iter().map(|message| &body[message.range.clone()]).collect();
         assert_eq!(found, payloads);
-        assert!(std::str::from_utf8(&body).is_err(), "two halves of a character in two messages stay separate");
+        assert!(std::str::from_utf8(&body).is_err(), "two halves of a character in two messages are not joined");
     }
 
     #[test]
-    fn a_registrys_header_is_skipped() {
+    fn the_schema_registry_header_is_stripped() {
         let json = Format::Json;
         assert_eq!(without_header(json, b"\0\0\0\0\x07{}"), Ok(&b"{}"[..]));
         assert_eq!(
             without_header(Format::Protobuf, b"\0\0\0\0\x07\0\x08\x01"),
             Ok(&b"\x08\x01"[..]),
-            "the first message type"
+            "the path has a short form for the file's first message type"
         );
         assert_eq!(without_header(Format::Protobuf, b"\0\0\0\0\x07\x04\x02\x80\x01\x08\x01"), Ok(&b"\x08\x01"[..]));
         for bad in [&b"{}"[..], b"", b"\0\0\0\0", b"\x01\0\0\0\x07{}"] {

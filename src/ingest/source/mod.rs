@@ -1,30 +1,31 @@
-//! The client-independent part of sources: message batches, offsets, lag and pauses.
+//! The part of sources that does not depend on a client library: message batches, offsets, lag and pauses.
 //!
 //! ```text
-//!   a client ─► MessageBatch ─► pull ─┬─► reader ─► a transform ─► the queues of the table, with the offsets
-//!      ▲                              └─► read position, lag ─► the freshness of the table
-//!      └── next offsets, paused or not ◄── pull, pause ◄── the table
+//!   a client ─► MessageBatch ─► source writer ─► schema reader ─► transform ─► the queues of the table, with the offsets
+//!      │ ▲
+//!      │ └── next offsets, paused or not ◄── source writer, pause ◄── the table
+//!      └───► partition offsets, lag ─► the freshness of the table
 //!   operators ─► overview (monitor, offsets, pause)      a transform and samples ─► dry run
 //! ```
 //!
-//! In: messages, as a client has read them. Out: rows, offsets and pauses in the table, bad messages in its quarantine; and the
-//! state of the sources for operators ([`Sources`]).
+//! Takes the messages that a client has read. Writes rows, offsets and pauses to the table, and rejected messages to its
+//! quarantine. Shows operators the state of the sources ([`Sources`]).
 //!
-//! **Invariant:** no code here depends on `rdkafka`: the logic of batches and offsets is tested without a broker.
-//! **Invariant:** the offsets of a source, and whether it is paused, are stored only in its table.
+//! **Invariant:** no code here depends on `rdkafka`, so the logic of batches and offsets can be tested without a broker.
+//! **Invariant:** a source's offsets, and whether it is paused, are stored only in its table.
 
 mod message_batch;
 mod route;
 
 mod poison_messages;
 
-mod pull;
+mod source_writer;
 
 mod apply_transform;
 mod dry_run;
 
 mod lag;
-mod read_position;
+mod partition_offsets;
 
 mod pause;
 
@@ -40,9 +41,9 @@ pub(super) use message_batch::{
     BatchLimits, BatchMessage, MessageBatch, MessageMeta, TenantResolution, TopicPartition, varint, without_header,
 };
 pub(super) use monitor::SourceMonitor;
+pub(super) use partition_offsets::PartitionOffsets;
 pub(super) use pause::Pause;
-#[cfg(test)]
-pub(super) use pull::StoredBatch;
-pub(super) use pull::{Position, SourceWriter, text_bytes_max};
-pub(super) use read_position::ReadPosition;
 pub(super) use route::Route;
+#[cfg(test)]
+pub(super) use source_writer::StoredBatch;
+pub(super) use source_writer::{SourceWriter, StoredOffsets, text_bytes_max};

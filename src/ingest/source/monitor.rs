@@ -1,8 +1,8 @@
 //! The state of one source on this server: its last error, its connection to the brokers, and its lag.
 //!
-//! In: events in the life of the source. Out: metrics immediately, and the state for operators on request.
+//! The source reports what happens to it. The monitor updates the metrics immediately, and shows operators the state on request.
 //!
-//! **Invariant:** memory is bounded: one last error, and the partitions that this server reads.
+//! **Invariant:** memory is bounded, because the monitor keeps only the last error and the partitions that this server reads.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,40 +17,43 @@ pub(in crate::ingest) struct SourceMonitor {
     source: String,
     clock: Clock,
     metrics: Arc<Metrics>,
-    seen: Mutex<Seen>,
+    state: Mutex<MonitorState>,
 }
 
 /// The last error of a source.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SourceError {
-    /// When it happened.
+    /// When the error occurred.
     pub time: Micros,
     /// The category of the error.
     pub trouble: SourceTrouble,
-    /// A description for humans: the problem and the fix.
+    /// The message for operators: the problem and the fix.
     pub message: String,
 }
 
 /// A partition that this server reads.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct ReadPartition {
-    /// The number of offsets not committed yet, once the brokers have reported the end of the partition.
+    /// The number of offsets that are not committed yet. `None` until the brokers have reported the partition's end offset.
     pub(super) lag: Option<i64>,
     /// Whether a gap has stopped the partition.
     pub(super) is_stopped: bool,
 }
 
+/// The state that a monitor guards with its lock.
 #[derive(Debug, Default)]
-struct Seen {
+struct MonitorState {
+    /// The last error. It stays after it is resolved.
     error: Option<SourceError>,
-    /// Whether the brokers accept this reader and answer.
+    /// Whether the group's coordinator is reachable.
     is_connected: bool,
-    /// Whether an error persists that a connection does not resolve. Cleared when a partition is assigned or a batch is stored.
+    /// Whether an error occurred that a working connection does not resolve. Cleared when a partition is assigned or a batch is
+    /// stored.
     is_stuck: bool,
-    readings: BTreeMap<TopicPartition, ReadPartition>,
+    partitions: BTreeMap<TopicPartition, ReadPartition>,
 }
 
-impl Seen {
+impl MonitorState {
     fn is_failing(&self) -> bool {
         self.is_stuck || (!self.is_connected && self.error.is_some())
     }
@@ -58,27 +61,27 @@ impl Seen {
 
 impl SourceMonitor {
     pub(in crate::ingest) fn new(source: &str, clock: Clock, metrics: Arc<Metrics>) -> Self {
-        Self { source: source.to_owned(), clock, metrics, seen: Mutex::default() }
+        Self { source: source.to_owned(), clock, metrics, state: Mutex::default() }
     }
 
-    /// Records an error: counts it and makes it the last error.
+    /// Counts an error and records it as the last error.
     pub(in crate::ingest) fn failed(&self, trouble: SourceTrouble, message: impl Into<String>) {
         self.metrics.sources.failed(&self.source, trouble);
         let error = SourceError { time: self.clock.now(), trouble, message: message.into() };
-        self.change(|seen| {
-            seen.is_stuck |= !trouble.ends_with_connection();
-            seen.error = Some(error);
+        self.change(|state| {
+            state.is_stuck |= !trouble.ends_with_connection();
+            state.error = Some(error);
         });
     }
 
-    /// Records whether the brokers answer.
+    /// Records whether the group's coordinator is reachable.
     pub(in crate::ingest) fn connected(&self, is_connected: bool) {
-        self.change(|seen| seen.is_connected = is_connected);
+        self.change(|state| state.is_connected = is_connected);
     }
 
-    /// Records progress: a partition was assigned or a batch was stored.
-    pub(in crate::ingest) fn goes_on(&self) {
-        self.change(|seen| seen.is_stuck = false);
+    /// Records that a partition was assigned or a batch was stored.
+    pub(in crate::ingest) fn progressed(&self) {
+        self.change(|state| state.is_stuck = false);
     }
 
     pub(in crate::ingest) fn paused(&self, is_paused: bool) {
@@ -87,36 +90,36 @@ impl SourceMonitor {
 
     pub(in crate::ingest) fn lag(&self, topic_partition: &TopicPartition, messages: i64) {
         self.metrics.sources.lag(self.label(topic_partition), messages);
-        self.lock().readings.entry(topic_partition.clone()).or_default().lag = Some(messages);
+        self.lock().partitions.entry(topic_partition.clone()).or_default().lag = Some(messages);
     }
 
     pub(in crate::ingest) fn stopped(&self, topic_partition: &TopicPartition) {
         self.metrics.sources.stopped(self.label(topic_partition));
-        self.lock().readings.entry(topic_partition.clone()).or_default().is_stopped = true;
+        self.lock().partitions.entry(topic_partition.clone()).or_default().is_stopped = true;
     }
 
     /// Records that this server reads the partition.
-    pub(in crate::ingest) fn reads(&self, topic_partition: &TopicPartition) {
-        self.lock().readings.entry(topic_partition.clone()).or_default();
+    pub(in crate::ingest) fn assigned(&self, topic_partition: &TopicPartition) {
+        self.lock().partitions.entry(topic_partition.clone()).or_default();
     }
 
     /// Records that this server no longer reads the partition.
     pub(in crate::ingest) fn released(&self, topic_partition: &TopicPartition) {
         self.metrics.sources.released(self.label(topic_partition));
-        self.lock().readings.remove(topic_partition);
+        self.lock().partitions.remove(topic_partition);
     }
 
-    /// Whether the source fails now, its last error, and the partitions that it reads.
-    pub(super) fn look(&self) -> (bool, Option<SourceError>, BTreeMap<TopicPartition, ReadPartition>) {
-        let seen = self.lock();
-        (seen.is_failing(), seen.error.clone(), seen.readings.clone())
+    /// Returns whether the source is failing, its last error, and the partitions that this server reads.
+    pub(super) fn snapshot(&self) -> (bool, Option<SourceError>, BTreeMap<TopicPartition, ReadPartition>) {
+        let state = self.lock();
+        (state.is_failing(), state.error.clone(), state.partitions.clone())
     }
 
-    fn change(&self, change: impl FnOnce(&mut Seen)) {
+    fn change(&self, change: impl FnOnce(&mut MonitorState)) {
         let is_failing = {
-            let mut seen = self.lock();
-            change(&mut seen);
-            seen.is_failing()
+            let mut state = self.lock();
+            change(&mut state);
+            state.is_failing()
         };
         self.metrics.sources.failing(&self.source, is_failing);
     }
@@ -125,9 +128,9 @@ impl SourceMonitor {
         PartitionLabel { source: &self.source, topic: &topic_partition.topic, partition: topic_partition.partition }
     }
 
-    /// Ignores poisoning: no update leaves the state half done.
-    fn lock(&self) -> MutexGuard<'_, Seen> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, MonitorState> {
+        // A poisoned state is still consistent, because no update leaves it half done.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -136,21 +139,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_source_fails_until_its_error_is_resolved() {
-        let watch = SourceMonitor::new("voice", Clock::fixed(7), Arc::default());
-        let is_failing = || watch.look().0;
+    fn a_source_is_failing_until_its_error_is_resolved() {
+        let monitor = SourceMonitor::new("voice", Clock::fixed(7), Arc::default());
+        let is_failing = || monitor.snapshot().0;
         assert!(!is_failing(), "no error yet");
-        watch.failed(SourceTrouble::Login, "no");
+        monitor.failed(SourceTrouble::Login, "no");
         assert!(is_failing());
-        watch.connected(true);
+        monitor.connected(true);
         assert!(!is_failing());
-        watch.failed(SourceTrouble::Topic, "none such");
+        monitor.failed(SourceTrouble::Topic, "none such");
         assert!(is_failing(), "a connection does not create a missing topic");
-        watch.goes_on();
+        monitor.progressed();
         assert!(!is_failing());
         let error = SourceError { time: 7, trouble: SourceTrouble::Topic, message: "none such".to_owned() };
-        assert_eq!(watch.look().1, Some(error), "the last error stays visible afterwards");
-        watch.connected(false);
+        assert_eq!(monitor.snapshot().1, Some(error), "the last error stays visible after it is resolved");
+        monitor.connected(false);
         assert!(is_failing());
     }
 }

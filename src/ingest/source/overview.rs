@@ -1,11 +1,11 @@
-//! The sources of this server for operators: their state, and pausing.
+//! Lists, pauses and resumes the sources of this server, for operators.
 //!
 //! ```text
 //!   list   ◄── the table (offsets, pause) and the monitor (errors, lag) of each source
 //!   pause  ──► the table of the source ──► every server that reads it, through the log
 //! ```
 //!
-//! In: the name of a source. Out: [`SourceState`]. The endpoints authorise callers: operators only.
+//! Takes the name of a source and returns its [`SourceState`]. The endpoints authorise callers. Only operators may call this.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::ingest::schema_registry::MessageDecoder;
 use crate::ingest::writer::Writer;
 use crate::lake::Table;
 
-/// All declared sources.
+/// All sources that the configuration declares.
 #[derive(Debug)]
 pub struct Sources {
     writer: Arc<Writer>,
@@ -31,62 +31,62 @@ pub struct Sources {
 /// The state of a source.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SourceState {
-    /// Its name.
+    /// The source's name.
     pub name: String,
-    /// The table that it writes to.
+    /// The table to which the source writes.
     pub table: String,
-    /// Since when it is paused, on all servers; `None` while it runs.
+    /// When the source was paused, on all servers. `None` while it is not paused.
     pub paused_since: Option<Micros>,
-    /// Whether an error stops it on this server.
+    /// Whether an error currently prevents the source from reading or storing messages on this server.
     pub is_failing: bool,
-    /// The last error on this server, which may be resolved.
+    /// The last error on this server. It may already be resolved.
     pub error: Option<SourceError>,
-    /// The partitions that the table has an offset of, or that this server reads.
+    /// The partitions for which the table has an offset, and those that this server reads.
     pub partitions: Vec<PartitionProgress>,
 }
 
-/// The progress of a partition of a source.
+/// The progress of a source in one partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PartitionProgress {
     /// The topic.
     pub topic: Arc<str>,
-    /// The partition, from 0.
+    /// The partition number, starting at 0.
     pub partition: i32,
-    /// The next offset to read, as the table holds it.
+    /// The next offset to read, according to the table. `None` if the table has no offset of the partition.
     pub offset: Option<i64>,
-    /// The number of offsets up to its end that are not committed yet: an upper bound of the waiting messages. Known only to
-    /// the server that reads the partition.
+    /// The number of offsets up to the partition's end that are not committed yet, which is an upper bound on the number of
+    /// waiting messages. `None` on servers that do not read the partition, and until the brokers have reported the end.
     pub lag: Option<i64>,
-    /// Whether this server reads it.
+    /// Whether this server reads the partition.
     pub is_here: bool,
-    /// Whether a gap has stopped it.
+    /// Whether a gap has stopped the partition.
     pub is_stopped: bool,
 }
 
 impl Sources {
-    /// Creates the sources, which write through `writer`.
+    /// Creates the collection from sources that write through `writer`.
     pub(in crate::ingest) fn new(writer: Arc<Writer>, sources: Vec<Source>) -> Self {
         let named = sources.into_iter().map(|source| (source.route.source.clone(), Arc::new(source)));
         Self { writer, sources: named.collect() }
     }
 
-    /// All sources.
+    /// Returns all sources, ordered by name.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Source>> {
         self.sources.values()
     }
 
-    /// The schema reader of a source, if it has one and has no transform.
+    /// Returns the schema reader of a source. `None` if the source has no schema reader, or if it has a transform.
     pub(in crate::ingest) fn reader(&self, name: &str) -> Option<&Arc<MessageDecoder>> {
         let route = &self.sources.get(name)?.route;
         route.reader.as_ref().filter(|_| route.transform.is_none())
     }
 
-    /// The state of all sources, by name. Does no I/O: it reports the tables and partitions as this server knows them.
+    /// Returns the state of all sources, ordered by name. Performs no I/O, so it shows the table versions that this server knows.
     pub fn list(&self) -> Result<Vec<SourceState>> {
         self.sources.keys().map(|name| self.state(name)).collect()
     }
 
-    /// Pauses or resumes a source on all servers, and returns its new state. `NotFound` for an unknown source.
+    /// Pauses or resumes a source on all servers, and returns its new state. Fails with `NotFound` if the source is unknown.
     pub async fn set_paused(&self, name: &str, is_paused: bool) -> Result<SourceState> {
         let route = &self.source(name)?.route;
         pause::set(self.table(route)?, route, is_paused, self.writer.clock.now()).await?;
@@ -94,9 +94,9 @@ impl Sources {
     }
 
     fn state(&self, name: &str) -> Result<SourceState> {
-        let Source { route, watch, .. } = &**self.source(name)?;
+        let Source { route, monitor, .. } = &**self.source(name)?;
         let snapshot = self.table(route)?.snapshot();
-        let (is_failing, error, readings) = watch.look();
+        let (is_failing, error, read_here) = monitor.snapshot();
         let mut partitions: BTreeMap<TopicPartition, PartitionProgress> = BTreeMap::new();
         let prefix = route.app_prefix();
         let known = snapshot.txns.range(prefix.clone()..).take_while(|(app, _)| app.starts_with(&prefix));
@@ -104,9 +104,9 @@ impl Sources {
             let Some(topic_partition) = topic_partition(&app[prefix.len()..]) else { continue };
             partition(&mut partitions, &topic_partition).offset = Some(*offset);
         }
-        for (topic_partition, reading) in readings {
-            let told = partition(&mut partitions, &topic_partition);
-            (told.is_here, told.lag, told.is_stopped) = (true, reading.lag, reading.is_stopped);
+        for (topic_partition, reader) in read_here {
+            let entry = partition(&mut partitions, &topic_partition);
+            (entry.is_here, entry.lag, entry.is_stopped) = (true, reader.lag, reader.is_stopped);
         }
         Ok(SourceState {
             name: name.to_owned(),
@@ -133,7 +133,7 @@ impl Sources {
     }
 }
 
-/// The entry of a partition, created if missing.
+/// Returns the entry of a partition, and creates it if it is missing.
 fn partition<'a>(
     partitions: &'a mut BTreeMap<TopicPartition, PartitionProgress>,
     topic_partition: &TopicPartition,
@@ -148,7 +148,7 @@ fn partition<'a>(
     })
 }
 
-/// Parses `topic:partition`. Topic names contain no colon.
+/// Parses `topic:partition`. Topic names cannot contain a colon.
 fn topic_partition(text: &str) -> Option<TopicPartition> {
     let (topic, partition) = text.split_once(':')?;
     Some(TopicPartition { topic: topic.into(), partition: partition.parse().ok()? })

@@ -1,14 +1,15 @@
-//! Isolates the messages on which decoding panics, so that only they are refused.
+//! Isolates the messages on which decoding panics, so that only these messages are rejected.
 //!
 //! ```text
 //!   all ─► decode ─┬─ returns ─► done
-//!                  └─ panics ──► halves, their halves, … ─► the messages that panic alone ─► refused ─► decode the rest
+//!                  └─ panics ──► halves, quarters, … ─► the messages that panic on their own ─► rejected ─► decode the rest
 //! ```
 //!
-//! In: a source's messages, and the decoder. Out: the decoded messages. CPU-intensive: it runs on the blocking pool.
+//! Takes a source's messages and a decoder, and produces the decoded messages. The work is CPU-intensive, so it runs on the
+//! blocking pool.
 //!
-//! **Invariant:** a message on which decoding panics goes to the quarantine, and its partition continues. Otherwise the batch
-//! would be read again forever.
+//! **Invariant:** a message on which decoding panics goes to the quarantine, and its partition continues. Otherwise, the source
+//! would read the batch again forever.
 
 use std::ops::Range;
 
@@ -17,43 +18,44 @@ use crate::contract::Reason;
 use crate::error::{Error, Result};
 use crate::supervise::catch;
 
-/// The detail of such a message in the quarantine, shown to the tenant.
-const DETAIL: &str = "an internal error occurred while decoding this message; the server's log has the cause";
+/// The detail of a message on which decoding panics, as the quarantine shows it to the tenant.
+const QUARANTINE_DETAIL: &str =
+    "an internal error occurred while decoding this message; the server's log shows the cause";
 
-/// Decodes messages. If `decode` panics, marks the messages that panic on their own as refused and decodes again. `Internal`
-/// if that panics as well.
+/// Decodes messages. If `decode` panics, marks the messages that panic on their own as refused, and decodes again. Fails with
+/// `Internal` if the second attempt also panics.
 pub(super) fn isolate<T>(messages: &[BatchMessage], decode: impl Fn(&[BatchMessage]) -> Result<T>) -> Result<T> {
-    let first = match catch(|| decode(messages)) {
+    let panic = match catch(|| decode(messages)) {
         Ok(decoded) => return decoded,
         Err(panic) => panic,
     };
-    let panicking = find(messages.len(), |range| catch(|| decode(&messages[range])).is_err());
-    let mut marked = messages.to_vec();
+    let panicking = find_panicking(messages.len(), |range| catch(|| decode(&messages[range])).is_err());
+    let mut checked = messages.to_vec();
     for index in &panicking {
-        let message = &mut marked[*index];
+        let message = &mut checked[*index];
         let tenant = match &message.tenant_resolution {
             TenantResolution::Tenant(tenant) => Some(tenant.clone()),
             TenantResolution::Refused(tenant, ..) => tenant.clone(),
             TenantResolution::PerEvent => None,
         };
-        message.tenant_resolution = TenantResolution::Refused(tenant, Reason::Malformed, DETAIL.to_owned());
+        message.tenant_resolution = TenantResolution::Refused(tenant, Reason::Malformed, QUARANTINE_DETAIL.to_owned());
     }
-    let (messages, panic) = (panicking.len(), first.to_string());
-    let decoded = catch(|| decode(&marked));
-    let decoded = decoded.map_err(|_| Error::internal("decoding a batch of messages panicked").with_source(first))?;
-    tracing::error!(messages, "decoding of a source's messages panicked; the messages go to the quarantine: {panic}");
+    let (messages, panic_text) = (panicking.len(), panic.to_string());
+    let decoded = catch(|| decode(&checked));
+    let decoded = decoded.map_err(|_| Error::internal("decoding a batch of messages panicked").with_source(panic))?;
+    tracing::error!(messages, "decoding panicked on messages of a source; they go to the quarantine: {panic_text}");
     decoded
 }
 
-/// The indexes of the messages that panic on their own.
-fn find(count: usize, panics: impl Fn(Range<usize>) -> bool) -> Vec<usize> {
+/// Returns the indexes of the messages that panic on their own.
+fn find_panicking(count: usize, panics: impl Fn(Range<usize>) -> bool) -> Vec<usize> {
     let (mut found, mut work) = (Vec::new(), Vec::from([Range { start: 0, end: count }]));
     while let Some(range) = work.pop().filter(|range| !range.is_empty()) {
         match range.len() {
             _ if !panics(range.clone()) => {}
             1 => found.push(range.start),
-            half => {
-                let middle = range.start + half / 2;
+            length => {
+                let middle = range.start + length / 2;
                 work.extend([middle..range.end, range.start..middle]);
             }
         }
@@ -68,14 +70,14 @@ mod tests {
     use crate::error::Kind;
     use crate::ingest::source::TopicPartition;
 
-    /// A message whose offset determines the behaviour of the test decoder.
+    /// Returns a message with this offset, which determines whether [`decode`] panics.
     fn message(offset: i64) -> BatchMessage {
         let topic_partition = TopicPartition { topic: "calls".into(), partition: 0 };
         let tenant_resolution = TenantResolution::Tenant(TenantId::parse("acme").unwrap());
-        BatchMessage { place: 0..0, topic_partition, offset, tenant_resolution, meta: None }
+        BatchMessage { range: 0..0, topic_partition, offset, tenant_resolution, meta: None }
     }
 
-    /// The decoded and the refused offsets. Multiples of seven panic.
+    /// Returns the offsets of the decoded and of the refused messages. Panics on an offset that is a multiple of seven.
     fn decode(messages: &[BatchMessage]) -> Result<(Vec<i64>, Vec<i64>)> {
         let (mut good, mut bad) = (Vec::new(), Vec::new());
         for message in messages {
@@ -92,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_message_that_panics_is_refused() {
+    fn only_messages_that_panic_are_refused() {
         for (offsets, expected) in
             [(1..6, vec![]), (7..8, vec![7]), (1..8, vec![7]), (0..50, vec![0, 7, 14, 21, 28, 35, 42, 49])]
         {
@@ -104,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_that_panic_only_together_fail_as_a_batch() {
+    fn a_batch_fails_if_its_messages_panic_only_together() {
         let together = |messages: &[BatchMessage]| {
             assert!(messages.len() < 3, "three messages are too many");
             Ok(())

@@ -1,4 +1,4 @@
-//! The route of a source: where its events go, and the names of the transactions that hold its state in the table.
+//! The route of a source: the table to which its events go, and the names of the transactions that hold its state in the table.
 
 use std::sync::Arc;
 
@@ -11,40 +11,41 @@ use crate::transform::Transform;
 /// The destination of a source's events, and how its messages are read.
 #[derive(Debug, Clone)]
 pub(in crate::ingest) struct Route {
-    /// The source's name.
+    /// The source's name in the configuration.
     pub(in crate::ingest) source: String,
     pub(in crate::ingest) table: String,
     pub(in crate::ingest) format: Format,
-    /// The owner of its events, as far as the configuration determines it.
+    /// The owner of the source's events, as far as the configuration determines it.
     pub(in crate::ingest) owner: Owner,
-    /// Reads messages with schemas, if the contract alone cannot decode them.
+    /// Decodes messages with schemas. `None` if the contract alone can decode the messages.
     pub(in crate::ingest) reader: Option<Arc<MessageDecoder>>,
-    /// Transforms messages to the columns of the table; `None` if the messages already have them.
+    /// Transforms messages to the table's columns. `None` if the messages already have these columns.
     pub(in crate::ingest) transform: Option<Arc<Transform>>,
 }
 
 impl Route {
-    /// The format under which the quarantine keeps the received messages.
+    /// Returns the format in which the quarantine stores rejected messages.
     pub(super) fn kept_as(&self) -> PayloadFormat {
         self.reader.as_ref().map_or(self.format.payload_format(), |reader| reader.kept_as())
     }
 
-    /// The application transaction that holds a partition's offset.
+    /// Returns the name of the application transaction that holds a partition's offset.
     pub(super) fn app(&self, topic_partition: &TopicPartition) -> String {
         format!("{}{}:{}", self.app_prefix(), topic_partition.topic, topic_partition.partition)
     }
 
-    /// The prefix of the source's transaction names.
+    /// Returns the common prefix of the names of these transactions.
     pub(super) fn app_prefix(&self) -> String {
         format!("kafka:{}:", self.source)
     }
 
-    /// The transaction that holds the first start of the source. No partition's transaction has this name.
+    /// Returns the name of the transaction that holds the time of the source's first start. No partition's transaction has this
+    /// name, because those end with a colon and a number.
     pub(super) fn started_app(&self) -> String {
         format!("{}started", self.app_prefix())
     }
 
-    /// The transaction that holds whether the source is paused.
+    /// Returns the name of the transaction that holds the source's pause number.
     pub(super) fn pause_app(&self) -> String {
         format!("pause:{}", self.source)
     }

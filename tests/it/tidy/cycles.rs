@@ -23,9 +23,7 @@ const CYCLES: &[(&str, usize, &[&str])] = &[
     ("flight", 2, &["upload", "upload_memory"]),
     ("flight", 6, &["catalog", "sqlinfo", "table_keys", "xdbc"]),
     ("http", 4, &["home", "html_page", "markdown"]),
-    ("ingest", 5, &["kafka/client", "kafka/session", "kafka/source"]),
     ("telemetry", 6, &["metrics", "query", "source", "transform"]),
-    ("transform", 4, &["lookup", "lookup_fetch", "lookup_file"]),
 ];
 
 /// One cycle.

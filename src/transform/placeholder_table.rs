@@ -1,9 +1,9 @@
-//! Tables that are empty while a statement is planned, and filled for each run of its plan.
+//! Tables that have no contents while a statement is planned. Each run of the plan supplies them.
 //!
-//! In: a name and a schema. Out: a [`BatchTable`] to plan with. Each run passes in the contents ([`BatchTables`]), so that a plan
-//! is made once and runs over every batch, with the lookup tables as they are at that time.
+//! A statement is planned once, over a [`PlaceholderTable`] for each table. Each run passes in the [`TableContents`]: the batch of
+//! messages, and the lookup tables as they are at that time.
 //!
-//! **Invariant:** a table reads only the batches passed to its run: no file, no store, no clock.
+//! **Invariant:** a table reads only the record batches that its run passes in. It opens no file and does not read the clock.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -25,29 +25,29 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties};
 use futures::stream;
 
-use super::deadline::{RunDeadline, watch};
+use super::deadline::{RunDeadline, check_deadline};
 
-/// The contents of the tables of one run, by name.
+/// The contents of a run's tables, by table name.
 #[derive(Debug, Default)]
-pub(super) struct BatchTables(pub(super) BTreeMap<Arc<str>, Arc<Vec<RecordBatch>>>);
+pub(super) struct TableContents(pub(super) BTreeMap<Arc<str>, Arc<Vec<RecordBatch>>>);
 
-/// A table to plan with.
+/// A table that has a name and a schema, but no contents.
 #[derive(Debug)]
-pub(super) struct BatchTable {
+pub(super) struct PlaceholderTable {
     name: Arc<str>,
     schema: SchemaRef,
-    /// The approximate number of rows per run: it decides which side of a join is kept in memory.
+    /// The approximate number of rows per run. It determines which side of a join is kept in memory.
     rows: usize,
 }
 
-impl BatchTable {
+impl PlaceholderTable {
     pub(super) fn new(name: &str, schema: SchemaRef, rows: usize) -> Self {
         Self { name: name.into(), schema, rows }
     }
 }
 
 #[async_trait]
-impl TableProvider for BatchTable {
+impl TableProvider for PlaceholderTable {
     fn schema(&self) -> SchemaRef {
         Arc::clone(&self.schema)
     }
@@ -72,28 +72,28 @@ impl TableProvider for BatchTable {
             Boundedness::Bounded,
         );
         let (name, rows) = (Arc::clone(&self.name), self.rows);
-        Ok(Arc::new(BatchTableScan { name, columns, rows, properties: Arc::new(properties) }))
+        Ok(Arc::new(PlaceholderScan { name, columns, rows, properties: Arc::new(properties) }))
     }
 }
 
-/// Reads a batch table.
-pub(super) struct BatchTableScan {
+/// Reads the contents that the run passes in for a placeholder table.
+pub(super) struct PlaceholderScan {
     name: Arc<str>,
     columns: Vec<usize>,
     rows: usize,
     properties: Arc<PlanProperties>,
 }
 
-impl BatchTableScan {
-    /// The columns read from the table `name`, if this node reads that table.
+impl PlaceholderScan {
+    /// Returns the columns that this node reads, or no columns if it reads a table other than `name`.
     pub(super) fn columns_of(&self, name: &str) -> &[usize] {
         if *self.name == *name { &self.columns } else { &[] }
     }
 }
 
-impl ExecutionPlan for BatchTableScan {
+impl ExecutionPlan for PlaceholderScan {
     fn name(&self) -> &'static str {
-        "BatchTableScan"
+        "PlaceholderScan"
     }
 
     fn properties(&self) -> &Arc<PlanProperties> {
@@ -122,34 +122,34 @@ impl ExecutionPlan for BatchTableScan {
     }
 
     fn execute(&self, _: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        let filled = context.session_config().get_extension::<BatchTables>();
-        let batches = filled.and_then(|filled| filled.0.get(&self.name).cloned());
+        let contents = context.session_config().get_extension::<TableContents>();
+        let batches = contents.and_then(|contents| contents.0.get(&self.name).cloned());
         let batches = batches
             .ok_or_else(|| DataFusionError::Internal(format!("table `{}` has no contents in this run", self.name)))?;
         let (columns, count, size) = (self.columns.clone(), batches.len(), context.session_config().batch_size());
-        let pieces = (0..count).flat_map(move |index| {
+        let slices = (0..count).flat_map(move |index| {
             let batch = batches[index].clone();
             let starts = (0..batch.num_rows()).step_by(size.max(1));
             starts.map(move |start| batch.slice(start, size.min(batch.num_rows() - start)))
         });
-        // For a nested loop join, this is the only point at which the deadline can be checked.
+        // While a nested loop join runs, this is the only place that can check the deadline.
         let deadline = context.session_config().get_extension::<RunDeadline>();
-        let projected = pieces.map(move |piece| {
-            watch(deadline.as_deref())?;
-            piece.project(&columns).map_err(DataFusionError::from)
+        let projected = slices.map(move |slice| {
+            check_deadline(deadline.as_deref())?;
+            slice.project(&columns).map_err(DataFusionError::from)
         });
         Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), stream::iter(projected))))
     }
 }
 
-impl DisplayAs for BatchTableScan {
+impl DisplayAs for PlaceholderScan {
     fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "BatchTableScan: {}", self.name)
+        write!(f, "PlaceholderScan: {}", self.name)
     }
 }
 
-impl fmt::Debug for BatchTableScan {
+impl fmt::Debug for PlaceholderScan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BatchTableScan").field("name", &self.name).field("columns", &self.columns).finish()
+        f.debug_struct("PlaceholderScan").field("name", &self.name).field("columns", &self.columns).finish()
     }
 }

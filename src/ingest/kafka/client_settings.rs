@@ -1,0 +1,108 @@
+//! The settings of a source's Kafka client.
+//!
+//! Takes a checked [`SourceConfig`], and produces a [`ClientConfig`] that librdkafka accepts.
+//!
+//! **Invariant:** the client never decides where to read, because it stores no offsets and has no default start position.
+//! **Invariant:** no error message contains the value of an option, because it may be a secret.
+
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::consumer::BaseConsumer;
+use rdkafka::error::KafkaError;
+
+use crate::config::SourceConfig;
+use crate::error::{Error, Result};
+use crate::outbound::Roots;
+
+/// How often the client reports its statistics, which contain the end offsets of its partitions.
+const STATISTICS_INTERVAL_MS: &str = "2000";
+/// The maximum size of the client's fetch queue. The client's default is eight times larger and does not fit the processor's
+/// caches.
+const QUEUE_KIB: &str = "8192";
+/// How long the client waits before it fetches from a partition again when the queue is full. The client's default is one second,
+/// in which the source may run out of messages.
+const QUEUE_BACKOFF_MS: &str = "2";
+
+/// Returns the settings of a source's client. Fails with `Invalid` if librdkafka rejects an option, and names the option.
+pub(super) fn settings(name: &str, config: &SourceConfig) -> Result<ClientConfig> {
+    let mut settings = ClientConfig::new();
+    settings
+        .set("client.id", format!("glasshouse-{name}"))
+        .set("queued.max.messages.kbytes", QUEUE_KIB)
+        .set("fetch.queue.backoff.ms", QUEUE_BACKOFF_MS);
+    for (option, value) in config.options.expose() {
+        let mut single = ClientConfig::new();
+        single.set(option, value);
+        // The client's own error message contains the value, so it is not used.
+        if single.create_native_config().is_err() {
+            return Err(Error::invalid(format!(
+                "sources.{name}.options: librdkafka rejects `{option}`: the option is unknown or its value is invalid"
+            )));
+        }
+        settings.set(option, value);
+    }
+    settings
+        .set("bootstrap.servers", config.brokers.join(","))
+        .set("group.id", &config.group)
+        // With this strategy, a rebalance does not interrupt partitions that stay with the same member.
+        .set("partition.assignment.strategy", "cooperative-sticky")
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        // `on_gap` decides what happens when messages are missing.
+        .set("auto.offset.reset", "error")
+        // `lag_reporting.rs` needs the "end reached" event to advance past control records and aborted messages.
+        .set("enable.partition.eof", "true")
+        .set("statistics.interval.ms", STATISTICS_INTERVAL_MS);
+    // The client logs closed connections at this level. Its other messages at this level are only useful for debugging.
+    settings.set_log_level(RDKafkaLogLevel::Info);
+    if config.oauth.is_some() {
+        settings.set("sasl.mechanism", "OAUTHBEARER");
+    }
+    if let Some(file) = &config.ca_file {
+        // The client's own setting, `ssl.ca.location`, would replace the system's certificate authorities, not add to them.
+        let roots = Roots::load(Some(file)).map_err(|error| error.at(format!("sources.{name}.ca_file")))?;
+        settings.set("ssl.ca.pem", roots.pem());
+    }
+    check(name, &settings)?;
+    Ok(settings)
+}
+
+/// Checks that a client can be created. Inconsistent options and missing files are thus reported at startup. The client has no
+/// brokers, so it opens no connection.
+fn check(name: &str, settings: &ClientConfig) -> Result<()> {
+    let mut offline = settings.clone();
+    offline.remove("bootstrap.servers");
+    offline.remove("group.id");
+    match offline.set_log_level(RDKafkaLogLevel::Emerg).create::<BaseConsumer>() {
+        Ok(_) => Ok(()),
+        // The client's message names files and options, but no secret values.
+        Err(KafkaError::ClientCreation(why)) => Err(Error::invalid(format!("sources.{name}.options: {why}"))),
+        Err(cause) => Err(cannot_create(name)(cause)),
+    }
+}
+
+/// Returns a function that wraps the client's error when it cannot be created.
+pub(super) fn cannot_create(source: &str) -> impl Fn(KafkaError) -> Error {
+    move |cause| Error::invalid(format!("sources.{source}: cannot create the Kafka client")).with_source(cause)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::KafkaOptions;
+    use crate::outbound::testing::AUTHORITY;
+
+    #[test]
+    fn a_ca_file_is_added_to_the_systems_certificate_authorities() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("ca.pem");
+        let options = KafkaOptions::new([("security.protocol".to_owned(), "SSL".to_owned())]);
+        let mut config = SourceConfig { options, ..SourceConfig::default() };
+        assert_eq!(settings("voice", &config).unwrap().get("ssl.ca.pem"), None, "the client uses its own default");
+        config.ca_file = Some(file.clone());
+        let missing = settings("voice", &config).unwrap_err();
+        assert!(missing.message().starts_with("sources.voice.ca_file: cannot read"), "{missing}");
+        std::fs::write(&file, AUTHORITY).unwrap();
+        let expected = format!("{}{AUTHORITY}", Roots::system().pem());
+        assert_eq!(settings("voice", &config).unwrap().get("ssl.ca.pem"), Some(expected.as_str()));
+    }
+}

@@ -1,0 +1,82 @@
+//! End offsets of partitions: advances past records that are not messages, and reports the lag.
+//!
+//! ```text
+//!   statistics ─► the end offset of a partition ─┐
+//!                                                ├─► lag ─► metrics, operators, freshness
+//!   event "end reached" ─► partition offsets ────┘
+//! ```
+//!
+//! Takes end offsets from the client's statistics, and the client's "end reached" events. Advances
+//! [`PartitionOffsets`](crate::ingest::source::PartitionOffsets) past control records and aborted messages, and reports the lag.
+//!
+//! The client never returns control records and aborted messages. It queues an "end reached" event after all messages before the
+//! end, and it drops the event together with those messages if the partition is revoked or the session seeks. Therefore, the
+//! event proves that the client has returned every message before the end. The statistics do not prove that, because another
+//! thread computes them at another time.
+//!
+//! **Invariant:** a partition's next offset advances to an end only after the session took every message before that end.
+
+use std::time::Instant;
+
+use rdkafka::consumer::Consumer as _;
+use rdkafka::topic_partition_list::Offset;
+
+use super::end_offset::EndOffset;
+use super::session::{KafkaSession, client_failed};
+use crate::error::Result;
+use crate::ingest::source::TopicPartition;
+use crate::lake::LagState;
+
+impl KafkaSession<'_> {
+    /// Records a partition's end offset, as the brokers reported it.
+    pub(super) fn set_end(&mut self, topic_partition: &TopicPartition, end: EndOffset) {
+        let Some(reader) = self.readers.get_mut(topic_partition) else { return };
+        reader.lag.set_end(end.offset, end.low, &reader.offsets, self.source.clock.now());
+        self.report_lag(topic_partition);
+    }
+
+    /// Handles an "end reached" event: the client has returned every message before the end of a partition with this number.
+    pub(super) fn reach_end(&mut self, partition: i32) -> Result<()> {
+        let Some(end) = self.client.context().take_eof_offset() else { return Ok(()) };
+        if self.is_paused() {
+            // A paused session drops the messages that it receives, so it may not have taken every message before the end.
+            return Ok(());
+        }
+        let candidates = self.readers.iter().filter(|(topic_partition, reader)| {
+            topic_partition.partition == partition && !reader.is_stopped && reader.offsets.may_reach(end)
+        });
+        let mut partitions: Vec<TopicPartition> =
+            candidates.map(|(topic_partition, _)| topic_partition.clone()).collect();
+        if self.source.config.topics.len() > 1 {
+            // The event does not name the topic. It concerns the partition that the client has read exactly up to this end.
+            let positions = self.client.position().map_err(client_failed)?;
+            let position = |topic_partition: &TopicPartition| {
+                Some(positions.find_partition(&topic_partition.topic, topic_partition.partition)?.offset())
+            };
+            partitions.retain(|topic_partition| position(topic_partition) == Some(Offset::Offset(end)));
+        }
+        let mut advanced = Vec::new();
+        for topic_partition in partitions {
+            let Some(reader) = self.readers.get_mut(&topic_partition) else { continue };
+            let has_advanced = reader.offsets.reach_end(end);
+            if reader.offsets.offset_to_store().is_some() && has_advanced {
+                self.unstored_since.get_or_insert_with(Instant::now);
+            }
+            self.report_lag(&topic_partition);
+            if has_advanced {
+                advanced.push((topic_partition, end));
+            }
+        }
+        self.commit_to_kafka(&advanced)
+    }
+
+    /// Reports a partition's lag to operators and to the table's freshness.
+    pub(super) fn report_lag(&self, topic_partition: &TopicPartition) {
+        let Some(reader) = self.readers.get(topic_partition) else { return };
+        if let Some(messages) = reader.lag.messages(&reader.offsets) {
+            self.source.monitor.lag(topic_partition, messages);
+        }
+        let state = if reader.is_stopped { LagState::Unknown } else { reader.lag.state(&reader.offsets) };
+        self.writer.report_lag(topic_partition, state);
+    }
+}

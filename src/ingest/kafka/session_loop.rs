@@ -1,0 +1,64 @@
+//! Runs the sessions of a Kafka source one after another.
+//!
+//! If a session fails, the next one starts after a pause and continues from the offsets in the table.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+
+use super::client::connect;
+use super::session::KafkaSession;
+use super::source::Source;
+use crate::ingest::source::SourceWriter;
+use crate::ingest::writer::Writer;
+use crate::supervise::on_thread;
+use crate::telemetry::SourceTrouble;
+
+/// The shortest pause between two sessions. The pause doubles up to [`PAUSE_MAX`] while sessions end soon after they start.
+const PAUSE_MIN: Duration = Duration::from_millis(500);
+/// The longest pause between two sessions.
+const PAUSE_MAX: Duration = Duration::from_secs(10);
+
+impl Source {
+    /// Waits until the lookup tables of the source's transform are loaded. Then reads and stores messages until `stop` is
+    /// cancelled. If a session fails, a new one starts after a pause and reads the unstored messages again. If a session panics,
+    /// the panic propagates to the caller, which may call this function again.
+    pub async fn run(self: Arc<Self>, writer: Arc<Writer>, stop: CancellationToken) {
+        let source = self;
+        if let Some(transform) = &source.route.transform
+            && !transform.ready(&stop).await
+        {
+            return;
+        }
+        // A session's thread cannot be aborted. The guard makes it end soon after this future is dropped.
+        let stop = stop.child_token();
+        let _stop_on_drop = stop.clone().drop_guard();
+        let mut pause = PAUSE_MIN;
+        while !stop.is_cancelled() {
+            let (source, session_stop) = (source.clone(), stop.clone());
+            let writer = SourceWriter::new(writer.clone(), source.route.clone());
+            let (name, monitor, runtime) = (source.route.source.clone(), source.monitor.clone(), Handle::current());
+            let started = Instant::now();
+            let session = move || {
+                let client = connect(&source, runtime.clone(), session_stop.clone())?;
+                KafkaSession::new(&source, &writer, &client, runtime, session_stop)?.run()
+            };
+            match on_thread(session).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => {
+                    tracing::error!(source = %name, ?error, "a source failed and restarts");
+                    monitor.failed(SourceTrouble::Other, format!("{error:?}"));
+                }
+                Err(panic) => {
+                    monitor.failed(SourceTrouble::Other, "the source panicked; the log shows the cause");
+                    panic.resume();
+                }
+            }
+            pause = if started.elapsed() > PAUSE_MAX { PAUSE_MIN } else { pause };
+            let _stopped = stop.run_until_cancelled(tokio::time::sleep(pause)).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+}

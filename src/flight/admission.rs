@@ -1,17 +1,18 @@
-//! Admission control: limits the header size and the number of calls, and the time of their requests. A call that is
-//! refused gets a gRPC status that names the limit.
+//! Admission control: limits the size of a call's headers, the number of running calls, and the time that a request may
+//! take to arrive. A call that exceeds a limit gets a gRPC status that names the limit.
 //!
-//! In: an HTTP/2 request. Out: the same request to the wrapped service, or the status `RESOURCE_EXHAUSTED`. The body of
-//! an upload is detached from the request on the way (see `message_reader.rs`).
+//! [`AdmissionService`] wraps another service. It passes admitted HTTP/2 requests on, and answers refused ones with the
+//! status `RESOURCE_EXHAUSTED`. It also detaches the body of an upload from its request (see `message_reader.rs`).
 //!
 //! Headers are checked here because the HTTP/2 library refuses headers beyond its own limit with a bare 431, which gRPC
-//! clients report as an unknown error. Its limit is therefore four times ours
+//! clients report as an unknown error. The limit of the library is therefore four times the limit that is checked here
 //! ([`FlightConfig::header_read_bytes_max`]).
 //!
-//! **Invariant:** at most `flight.streams_max` calls run on all connections together. A call ends when its response is
-//! written or its client has disconnected. Health checks do not count: a server at its limit is still healthy.
-//! **Invariant:** if a client does not read, memory holds one message of its response: the message is sent in pieces,
-//! and the next one is not encoded before the last piece is taken.
+//! **Invariant:** at most `flight.streams_max` calls run on all connections together. A call ends when its response has
+//! been written or its client has disconnected. Health checks do not count, because a server at its limit is still
+//! healthy.
+//! **Invariant:** if a client does not read, at most one message of its response is in memory. A message is sent in
+//! pieces, and the next message is encoded only after the connection has taken the last piece.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -30,21 +31,22 @@ use tonic::codegen::{Service, http};
 use tonic::server::NamedService;
 
 use super::message_reader::detach;
-use super::rpc::RpcCall;
+use super::rpc_outcome::RpcCall;
 use crate::config::FlightConfig;
 use crate::error::{Error, Result};
 use crate::telemetry::Metrics;
 
-/// The fixed size that HTTP/2 adds for each header to its name and value (RFC 9113, section 6.5.2).
+/// The number of bytes that HTTP/2 counts for each header in addition to its name and value (RFC 9113, section 6.5.2).
 const HEADER_EXTRA_BYTES: usize = 32;
-/// The maximum size of a piece of a message that the connection gets at once.
+/// The maximum number of bytes of a message that are passed to the connection in one step.
 const PIECE_BYTES: usize = 256 * 1024;
 /// The time after which a client may retry a refused call.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
-/// The paths of upload and health check.
+/// The request path of an upload.
 const DO_PUT: &str = "/arrow.flight.protocol.FlightService/DoPut";
+/// The request path of a health check.
 const HEALTH_CHECK: &str = "/grpc.health.v1.Health/Check";
-/// The Flight methods, for the metrics of refused calls.
+/// The Flight methods that can appear as a label in the metrics of refused calls.
 const METHODS: [&str; 10] = [
     "Handshake",
     "ListFlights",
@@ -58,7 +60,7 @@ const METHODS: [&str; 10] = [
     "ListActions",
 ];
 
-/// The limits on all calls.
+/// The limits that all calls share.
 #[derive(Debug)]
 pub(super) struct Admission {
     calls: Arc<Semaphore>,
@@ -68,7 +70,7 @@ pub(super) struct Admission {
     metrics: Arc<Metrics>,
 }
 
-/// A service behind these limits.
+/// A service that receives only admitted calls.
 #[derive(Clone)]
 pub(super) struct AdmissionService<S> {
     service: S,
@@ -86,13 +88,14 @@ impl Admission {
         })
     }
 
-    /// Admits a call, with the resources that it holds until its response ends.
+    /// Admits a call, or returns an error that names the exceeded limit. The permit must be held until the response
+    /// ends. It is `None` for a health check, which does not count as a running call.
     fn admit(&self, request: &http::Request<Body>) -> Result<Option<OwnedSemaphorePermit>> {
         let (bytes, bytes_max) = (header_bytes(request), self.header_bytes_max);
         if bytes > bytes_max {
             self.metrics.limited("flight.header_bytes_max");
             return Err(Error::limited(format!(
-                "the headers of the call take {bytes} bytes, at most {bytes_max} are allowed (limit \
+                "the call's headers take {bytes} bytes, but at most {bytes_max} are allowed (limit \
                  flight.header_bytes_max): send a shorter token or fewer headers"
             )));
         }
@@ -133,8 +136,8 @@ where
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        let slot = match self.admission.admit(&request) {
-            Ok(slot) => slot,
+        let permit = match self.admission.admit(&request) {
+            Ok(permit) => permit,
             Err(error) => {
                 let refused = RpcCall::begin(method(request.uri().path()), &self.admission.metrics).refuse(&error);
                 return Box::pin(std::future::ready(Ok(refused.into_http())));
@@ -144,27 +147,28 @@ where
             DO_PUT => detach(request),
             _ => request.map(|body| Body::new(TimedBody::new(body, self.admission.request_time_max))),
         };
-        let answer = self.service.call(request);
+        let response = self.service.call(request);
         Box::pin(async move {
-            Ok(answer.await?.map(|body| Body::new(AnswerBody { body, rest: Bytes::new(), _slot: slot })))
+            Ok(response.await?.map(|body| Body::new(ResponseBody { body, rest: Bytes::new(), _permit: permit })))
         })
     }
 }
 
-/// The size of a request's headers as HTTP/2 counts it.
+/// Returns the size of a request's headers as HTTP/2 counts it.
 fn header_bytes(request: &http::Request<Body>) -> usize {
     let headers = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + HEADER_EXTRA_BYTES);
     let path = request.uri().path_and_query().map_or(0, |path| path.as_str().len());
     headers.fold(path, usize::saturating_add)
 }
 
-/// The method that a path names, for the metrics.
+/// Returns the method in a request path as a label for the metrics.
 fn method(path: &str) -> &'static str {
     let name = path.rsplit('/').next().unwrap_or_default();
     METHODS.into_iter().find(|known| *known == name).unwrap_or("other")
 }
 
-/// A request body with a time limit. Uploads have a limit for each message instead.
+/// A request body that must arrive within a time limit. It is not used for uploads, which have a time limit for each
+/// message instead.
 struct TimedBody {
     body: Body,
     time_max: Duration,
@@ -197,14 +201,15 @@ impl HttpBody for TimedBody {
     }
 }
 
-/// A response body: it holds the call's slot, and sends messages in pieces.
-struct AnswerBody {
+/// A response body that sends messages in pieces and holds the permit of its call.
+struct ResponseBody {
     body: Body,
+    /// The part of the current message that is not sent yet.
     rest: Bytes,
-    _slot: Option<OwnedSemaphorePermit>,
+    _permit: Option<OwnedSemaphorePermit>,
 }
 
-impl HttpBody for AnswerBody {
+impl HttpBody for ResponseBody {
     type Data = Bytes;
     type Error = Status;
 

@@ -1,12 +1,12 @@
-//! Authentication: extracts the token from the `authorization` header of a call and verifies it, which yields an
+//! Authentication: verifies the token in the `authorization` header of a call and returns the caller's rights, an
 //! [`Access`].
 //!
-//! In: the headers of a call. Out: the token in them, or `Unauthenticated`. No other header, session option or URL
-//! parameter has any effect on whose data is visible.
+//! No other header, session option or URL parameter affects whose data is visible.
 //!
-//! Calls carry `Bearer <token>`. `Handshake` also accepts `Basic`: tools that cannot send a token send it as the
-//! password, with any user name. Its response carries `authorization: Bearer <token>`, which clients then send
-//! automatically; no other response has that header, because ADBC would treat it as a new token.
+//! Calls carry `Bearer <token>`. `Handshake` also accepts `Basic`, because some tools can only send a user name and a
+//! password. Such a tool sends the token as the password, with any user name. The response to `Handshake` carries
+//! `authorization: Bearer <token>`, which clients then send with every call. No other response has that header, because
+//! ADBC would take it for a new token.
 
 use base64::Engine;
 use base64::alphabet::STANDARD;
@@ -18,7 +18,8 @@ use crate::tenancy::{Access, Verifier};
 
 const AUTHORIZATION: &str = "authorization";
 
-/// Go sends Basic credentials without padding, all other clients with.
+/// Accepts base64 with and without padding. Go clients send Basic credentials without padding, all other clients with
+/// it.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
@@ -34,24 +35,24 @@ pub(super) async fn handshake(verifier: &Verifier, headers: &MetadataMap) -> Res
     let token = credentials(headers)?;
     verifier.verify(&token).await?;
     let value = MetadataValue::try_from(format!("Bearer {token}"))
-        .map_err(|_| Error::unauthenticated("the token holds characters that a header cannot"))?;
-    let mut answer = MetadataMap::new();
-    answer.insert(AUTHORIZATION, value);
-    Ok(answer)
+        .map_err(|_| Error::unauthenticated("the token contains characters that are not allowed in a header"))?;
+    let mut response = MetadataMap::new();
+    response.insert(AUTHORIZATION, value);
+    Ok(response)
 }
 
-/// The token of a call.
+/// Returns the token of a call.
 fn bearer(headers: &MetadataMap) -> Result<&str> {
     match authorization(headers)? {
         ("bearer", token) => Ok(token),
         ("basic", _) => Err(Error::unauthenticated(
-            "Basic credentials are for Handshake: call it, or send `authorization: Bearer <token>`",
+            "only Handshake accepts Basic credentials: call it first, or send `authorization: Bearer <token>`",
         )),
         _ => Err(unknown_scheme()),
     }
 }
 
-/// The token of a Handshake: a bearer token, or the password of any user.
+/// Returns the token of a Handshake, which is a bearer token or the password of a Basic header.
 fn credentials(headers: &MetadataMap) -> Result<String> {
     match authorization(headers)? {
         ("bearer", token) => Ok(token.to_owned()),
@@ -70,16 +71,16 @@ fn password(encoded: &str) -> Result<String> {
     Ok(password.to_owned())
 }
 
-/// The only `authorization` header: its scheme, in any case, and the rest.
+/// Returns the scheme and the credentials in the only `authorization` header. The scheme is in lower case.
 fn authorization(headers: &MetadataMap) -> Result<(&'static str, &str)> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let value = values
         .next()
         .ok_or_else(|| Error::unauthenticated("no `authorization` header: send `authorization: Bearer <token>`"))?;
     if values.next().is_some() {
-        return Err(Error::unauthenticated("more than one `authorization` header"));
+        return Err(Error::unauthenticated("more than one `authorization` header: send one"));
     }
-    let text = value.to_str().map_err(|_| Error::unauthenticated("the `authorization` header is not text"))?;
+    let text = value.to_str().map_err(|_| Error::unauthenticated("the `authorization` header is not ASCII text"))?;
     let (scheme, rest) = text.trim().split_once(' ').ok_or_else(unknown_scheme)?;
     let scheme =
         ["bearer", "basic"].into_iter().find(|known| known.eq_ignore_ascii_case(scheme)).ok_or_else(unknown_scheme)?;
@@ -122,7 +123,7 @@ mod tests {
 
     #[test]
     fn basic_password_is_the_token_with_and_without_padding() {
-        // base64 of "any:t.o.k" is unpadded at nine bytes; one of the other lengths needs padding.
+        // The nine bytes of `any:t.o.k` need no padding; the five bytes of `u:t.t` do.
         for (encoded, token) in
             [("YW55OnQuby5r", "t.o.k"), ("dTp0LnQ=", "t.t"), ("dTp0LnQ", "t.t"), ("OmE6Yg==", "a:b")]
         {

@@ -1,8 +1,8 @@
-//! Cancellation: finds the running query of a FlightInfo.
+//! Cancellation: finds the running queries that a FlightInfo refers to.
 //!
-//! In: a FlightInfo with a ticket of ours. Out: whether a query was cancelled. A ticket names a flight. While its query
-//! runs on this server, [`RunningAnswers`] maps the flight to the query. A caller can cancel only its own flights: it
-//! cannot unseal the tickets of others.
+//! The ticket in a FlightInfo contains the id of a flight. While a query of that flight runs on this server,
+//! [`RunningQueries`] maps the id to the query. A caller can cancel only its own flights, because the server rejects
+//! tickets that were issued to another caller.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -11,26 +11,26 @@ use uuid::Uuid;
 
 use crate::query::QueryId;
 
-/// The flights whose queries are running. A flight can be fetched several times at once.
+/// The running queries by flight. A flight has several of them if a client fetches it several times concurrently.
 #[derive(Debug, Clone, Default)]
-pub(super) struct RunningAnswers(Arc<Mutex<BTreeSet<(Uuid, QueryId)>>>);
+pub(super) struct RunningQueries(Arc<Mutex<BTreeSet<(Uuid, QueryId)>>>);
 
-/// A running query; dropping this removes it from the list.
+/// The entry of a running query in [`RunningQueries`]. Dropping it removes the query.
 #[derive(Debug)]
-pub(super) struct RunningEntry {
-    running: RunningAnswers,
+pub(super) struct RunningQuery {
+    running: RunningQueries,
     key: (Uuid, QueryId),
 }
 
-impl RunningAnswers {
-    /// Adds a query to the list.
-    pub(super) fn enter(&self, flight: Uuid, query: QueryId) -> RunningEntry {
+impl RunningQueries {
+    /// Adds a query. Dropping the returned entry removes it.
+    pub(super) fn enter(&self, flight: Uuid, query: QueryId) -> RunningQuery {
         let key = (flight, query);
         self.lock().insert(key);
-        RunningEntry { running: self.clone(), key }
+        RunningQuery { running: self.clone(), key }
     }
 
-    /// The running queries of this flight.
+    /// Returns the running queries of a flight.
     pub(super) fn queries(&self, flight: Uuid) -> Vec<QueryId> {
         let all = (flight, QueryId(Uuid::nil()))..=(flight, QueryId(Uuid::max()));
         self.lock().range(all).map(|(_, query)| *query).collect()
@@ -41,7 +41,7 @@ impl RunningAnswers {
     }
 }
 
-impl Drop for RunningEntry {
+impl Drop for RunningQuery {
     fn drop(&mut self) {
         self.running.lock().remove(&self.key);
     }
@@ -53,7 +53,7 @@ mod tests {
 
     #[test]
     fn flight_is_listed_while_its_query_runs() {
-        let running = RunningAnswers::default();
+        let running = RunningQueries::default();
         let (flight, first, second) = (Uuid::new_v4(), QueryId(Uuid::from_u128(1)), QueryId(Uuid::from_u128(2)));
         let one = running.enter(flight, first);
         let two = running.enter(flight, second);

@@ -1,21 +1,20 @@
-//! Metadata for Flight SQL: catalogs, schemas, tables, table types, keys, types and SqlInfo.
+//! Metadata commands of Flight SQL: they list catalogs, schemas, tables, table types, keys, types and SqlInfo.
 //!
-//! In: a metadata command of `FlightSql.proto` and the caller's [`Session`]. Out: one batch in exactly the schema that
-//! the protocol specifies, including nullability: ADBC compares it, JDBC and ODBC cast by it.
+//! A [`CatalogCommand`] is decoded from a message of `FlightSql.proto` and runs on the caller's [`Session`]. Its result
+//! is one batch in exactly the schema that the protocol specifies, including nullability: ADBC compares the schema, and
+//! JDBC and ODBC cast the columns to it.
 //!
-//! There is one catalog, [`CATALOG`], with two schemas: [`SCHEMA`] holds the declared tables (type `TABLE`), and
-//! `information_schema` holds its views. The latter have type `SYSTEM TABLE`, so that a BI tool that lists tables and
-//! views shows only data; a tool that lists all types gets them too.
+//! There is one catalog, [`CATALOG`], with two schemas. [`SCHEMA`] contains the declared tables, which have the type
+//! `TABLE`. `information_schema` contains its views, which have the type `SYSTEM TABLE`. A BI tool that lists tables
+//! and views therefore shows only data; a tool that lists all types shows both.
 //!
-//! **Invariant:** everything comes from the session: a name, key or type of something that the caller cannot query
-//! never appears. Only malformed messages are refused; an unknown name or type gives an empty result.
+//! **Invariant:** every name, key and type comes from the session, so objects that the caller cannot query never
+//! appear. Only malformed messages are refused; an unknown name or type gives an empty result.
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
-use arrow::array::{RecordBatch, StringArray};
-use arrow::compute::like;
+use arrow::array::RecordBatch;
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use arrow_flight::sql::metadata::{GetCatalogsBuilder, GetDbSchemasBuilder, GetTablesBuilder};
 use arrow_flight::sql::{
@@ -24,18 +23,21 @@ use arrow_flight::sql::{
 };
 use datafusion::catalog::information_schema::{INFORMATION_SCHEMA, INFORMATION_SCHEMA_TABLES};
 
-use super::profile::wire_schema;
+use super::error::metadata_error;
+use super::metadata_filter::{is_catalog, is_like};
+use super::sqlinfo::ServerLimits;
 use super::table_keys::KeyCommand;
-use super::{sqlinfo, xdbc};
+use super::type_profile::wire_schema;
+use super::{sqlinfo, xdbc_type_info};
 use crate::config::TypeProfile;
 use crate::error::{Error, Kind, Result};
 use crate::query::{CATALOG, SCHEMA, Session};
 
-/// The type of declared tables. `BASE TABLE` means the same when a client filters by it.
+/// The type of declared tables. A client may also filter by `BASE TABLE`, SQL's name for it.
 const TABLE: &str = "TABLE";
 /// The type of the views of `information_schema`.
 const SYSTEM_TABLE: &str = "SYSTEM TABLE";
-/// All types that a client may see or filter by. There are no views yet, but tools filter by that name.
+/// All table types that the server lists. No views exist yet, but tools filter by the type `VIEW`.
 const TABLE_TYPES: [&str; 3] = [SYSTEM_TABLE, TABLE, "VIEW"];
 
 /// A metadata command.
@@ -50,25 +52,14 @@ pub(super) enum CatalogCommand {
     SqlInfo(CommandGetSqlInfo),
 }
 
-/// Facts about the server itself.
-#[derive(Debug, Clone)]
-pub(super) struct ServerFacts {
-    /// The validity period of a prepared handle.
-    pub(super) handle_age_max: Duration,
-    /// The maximum size of a statement.
-    pub(super) sql_bytes_max: usize,
-    /// The maximum size of a row, which must fit a message.
-    pub(super) row_bytes_max: usize,
-}
-
 impl CatalogCommand {
-    /// Decodes a command; `None` if it is not about metadata. `Invalid` if it is a metadata command but cannot be
+    /// Decodes a metadata command. Returns `None` if the message is another command, and `Invalid` if it cannot be
     /// decoded.
     pub(super) fn decode(any: &Any) -> Option<Result<Self>> {
         let command = match Command::try_from(any.clone()) {
             Ok(command) => command,
             Err(error) => {
-                return Some(Err(Error::invalid("malformed message in the command's `Any`").with_source(error)));
+                return Some(Err(Error::invalid("malformed Flight SQL command").with_source(error)));
             }
         };
         Some(Ok(match command {
@@ -86,7 +77,7 @@ impl CatalogCommand {
         }))
     }
 
-    /// The schema of the result, as FlightInfo, GetSchema and the stream report it.
+    /// Returns the schema of the result, which FlightInfo, GetSchema and the stream report.
     pub(super) fn schema(&self) -> SchemaRef {
         match self {
             Self::Catalogs => GetCatalogsBuilder::new().schema(),
@@ -94,18 +85,18 @@ impl CatalogCommand {
             Self::Tables(command) => tables_builder(command.include_schema).schema(),
             Self::TableTypes => CommandGetTableTypes {}.into_builder().schema(),
             Self::Keys(command) => command.schema(),
-            Self::TypeInfo(_) => xdbc::schema(),
+            Self::TypeInfo(_) => xdbc_type_info::schema(),
             Self::SqlInfo(_) => sqlinfo::schema(),
         }
     }
 
-    /// The result in [`CatalogCommand::schema`], in the order that the protocol specifies. Table columns are shown in
-    /// the types that the profile `types` sends.
+    /// Runs the command. The rows have the schema [`CatalogCommand::schema`] and the order that the protocol specifies.
+    /// Table columns are shown with the types that results have in the type profile `types`.
     pub(super) async fn batch(
         &self,
         session: &Session,
         types: TypeProfile,
-        facts: &ServerFacts,
+        limits: &ServerLimits,
     ) -> Result<RecordBatch> {
         match self {
             Self::Catalogs => catalogs(),
@@ -113,8 +104,8 @@ impl CatalogCommand {
             Self::Tables(command) => tables(command, session, types).await,
             Self::TableTypes => table_types(),
             Self::Keys(command) => command.batch(&session.tables()),
-            Self::TypeInfo(command) => xdbc::batch(command.data_type),
-            Self::SqlInfo(command) => sqlinfo::batch(&command.info, &session.functions(), facts),
+            Self::TypeInfo(command) => xdbc_type_info::batch(command.data_type),
+            Self::SqlInfo(command) => sqlinfo::batch(&command.info, &session.functions(), limits),
         }
     }
 }
@@ -122,7 +113,7 @@ impl CatalogCommand {
 fn catalogs() -> Result<RecordBatch> {
     let mut builder = GetCatalogsBuilder::new();
     builder.append(CATALOG);
-    builder.build().map_err(unbuildable)
+    builder.build().map_err(metadata_error)
 }
 
 fn schemas(command: &CommandGetDbSchemas) -> Result<RecordBatch> {
@@ -132,7 +123,7 @@ fn schemas(command: &CommandGetDbSchemas) -> Result<RecordBatch> {
             builder.append(CATALOG, schema);
         }
     }
-    builder.build().map_err(unbuildable)
+    builder.build().map_err(metadata_error)
 }
 
 fn table_types() -> Result<RecordBatch> {
@@ -140,7 +131,7 @@ fn table_types() -> Result<RecordBatch> {
     for table_type in TABLE_TYPES {
         builder.append(table_type);
     }
-    builder.build().map_err(unbuildable)
+    builder.build().map_err(metadata_error)
 }
 
 async fn tables(command: &CommandGetTables, session: &Session, types: TypeProfile) -> Result<RecordBatch> {
@@ -149,7 +140,7 @@ async fn tables(command: &CommandGetTables, session: &Session, types: TypeProfil
         for table in session.tables() {
             if is_like(command.table_name_filter_pattern.as_deref(), &table.name)? {
                 let schema = described(&wire_schema(&table.schema, types), SCHEMA, &table.name, &table.description);
-                builder.append(CATALOG, SCHEMA, &table.name, TABLE, &schema).map_err(unbuildable)?;
+                builder.append(CATALOG, SCHEMA, &table.name, TABLE, &schema).map_err(metadata_error)?;
             }
         }
     }
@@ -158,46 +149,35 @@ async fn tables(command: &CommandGetTables, session: &Session, types: TypeProfil
             if !is_like(command.table_name_filter_pattern.as_deref(), name)? {
                 continue;
             }
-            // The engine decides which of its views a session has: query it instead of duplicating that decision here.
+            // The engine decides which of its views a session has. Planning a query avoids repeating that decision
+            // here.
             let planned = match session.plan(&format!("SELECT * FROM {INFORMATION_SCHEMA}.{name}")).await {
                 Ok(planned) => planned,
                 Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Forbidden | Kind::Unsupported) => continue,
                 Err(error) => return Err(error),
             };
             let schema = described(&wire_schema(&planned.schema, types), INFORMATION_SCHEMA, name, "");
-            builder.append(CATALOG, INFORMATION_SCHEMA, name, SYSTEM_TABLE, &schema).map_err(unbuildable)?;
+            builder.append(CATALOG, INFORMATION_SCHEMA, name, SYSTEM_TABLE, &schema).map_err(metadata_error)?;
         }
     }
-    builder.build().map_err(unbuildable)
+    builder.build().map_err(metadata_error)
 }
 
-/// A builder without filters of its own: our filters run first and know the aliases of table types.
+/// Returns a builder without filters. The filters of this file run before it, because they know the aliases of table
+/// types.
 fn tables_builder(include_schema: bool) -> GetTablesBuilder {
     GetTablesBuilder::new(None::<String>, None::<String>, None::<String>, None::<String>, include_schema)
 }
 
-/// Whether the filters of `command` match tables of this schema and type.
+/// Returns true if the filters of `command` match tables of this schema and type.
 fn is_wanted(command: &CommandGetTables, schema: &str, table_type: &str) -> Result<bool> {
     Ok(is_catalog(command.catalog.as_deref())
         && is_like(command.db_schema_filter_pattern.as_deref(), schema)?
         && is_type(&command.table_types, table_type))
 }
 
-/// Whether a catalog filter matches our catalog: an absent filter matches every catalog, "" only tables without a
-/// catalog.
-pub(super) fn is_catalog(filter: Option<&str>) -> bool {
-    filter.is_none_or(|catalog| catalog == CATALOG)
-}
-
-/// Whether `name` matches a pattern of `%`, `_` and the escapes `\%`, `\_`, with the kernel that implements SQL's LIKE.
-fn is_like(pattern: Option<&str>, name: &str) -> Result<bool> {
-    let Some(pattern) = pattern else { return Ok(true) };
-    let matched = like(&StringArray::new_scalar(name), &StringArray::new_scalar(pattern))
-        .map_err(|error| Error::invalid("invalid search pattern").with_source(error))?;
-    Ok(matched.value(0))
-}
-
-/// Whether a filter of table types (empty: all types) matches `table_type`, ignoring case, also under its SQL name.
+/// Returns true if a filter of table types matches `table_type`, ignoring case. An empty filter matches all types, and
+/// `BASE TABLE` matches the same tables as `TABLE`.
 fn is_type(filter: &[String], table_type: &str) -> bool {
     filter.is_empty()
         || filter.iter().any(|wanted| {
@@ -206,18 +186,18 @@ fn is_type(filter: &[String], table_type: &str) -> bool {
         })
 }
 
-/// Adds the column metadata that Flight SQL defines: table, type name, precision, scale, remarks.
+/// Adds the column metadata that Flight SQL defines: table, type name, precision, scale and remarks.
 fn described(schema: &Schema, schema_name: &str, table: &str, description: &str) -> Schema {
-    let place = [("CATALOG_NAME", CATALOG), ("DB_SCHEMA_NAME", schema_name), ("TABLE_NAME", table)];
+    let table_name = [("CATALOG_NAME", CATALOG), ("DB_SCHEMA_NAME", schema_name), ("TABLE_NAME", table)];
     let fields = schema.fields().iter().map(|field| {
         let mut metadata: HashMap<String, String> =
-            place.iter().map(|(key, value)| (flight_sql_key(key), (*value).to_owned())).collect();
+            table_name.iter().map(|(key, value)| (flight_sql_key(key), (*value).to_owned())).collect();
         let mut set = |key: &str, value: Option<String>| {
             if let Some(value) = value {
                 metadata.insert(flight_sql_key(key), value);
             }
         };
-        let column = xdbc::ColumnType::of(field.data_type());
+        let column = xdbc_type_info::ColumnType::of(field.data_type());
         set("TYPE_NAME", Some(column.name));
         set("PRECISION", column.precision.map(|digits| digits.to_string()));
         set("SCALE", column.scale.map(|digits| digits.to_string()));
@@ -232,7 +212,7 @@ fn described(schema: &Schema, schema_name: &str, table: &str, description: &str)
     Schema::new_with_metadata(fields.collect::<Vec<_>>(), comment.into_iter().collect())
 }
 
-/// The declared comment and unit of a column, as one text for people.
+/// Returns the declared comment and unit of a column as one string.
 fn remarks(field: &Field) -> Option<String> {
     let declared = |key| field.metadata().get(key).map(String::as_str).filter(|text: &&str| !text.is_empty());
     match (declared("comment"), declared("unit")) {
@@ -243,12 +223,7 @@ fn remarks(field: &Field) -> Option<String> {
     }
 }
 
-/// The metadata key of a column property in Flight SQL.
+/// Returns the metadata key of a column property in Flight SQL.
 fn flight_sql_key(property: &str) -> String {
     format!("ARROW:FLIGHT:SQL:{property}")
-}
-
-/// The builders fail only if columns and schema disagree, which would be a bug of ours.
-pub(super) fn unbuildable(error: impl std::error::Error + Send + Sync + 'static) -> Error {
-    Error::internal("cannot build a metadata result").with_source(error)
 }

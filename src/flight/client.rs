@@ -1,7 +1,7 @@
 //! The Flight SQL client of the command line.
 //!
-//! In: a server's URL, a token, SQL. Out: the schema of the result and its batches. It reads results of any size, in
-//! messages of up to `MESSAGE_BYTES_MAX`. gRPC types do not leave this file.
+//! It runs statements on a server and uploads events. It reads results of any size, in messages of up to
+//! `MESSAGE_BYTES_MAX`. gRPC types do not leave this file.
 
 use std::path::Path;
 
@@ -22,24 +22,25 @@ use crate::outbound::Roots;
 
 /// The maximum size of a received message. Our own server sends less than 4 MiB.
 const MESSAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// The flow-control window of a stream and of a connection: enough for a fast link with a latency of 10 ms.
+/// The flow-control window of each stream and of the connection, large enough for a fast link with a latency of 10 ms.
 const WINDOW_BYTES: u32 = 8 * 1024 * 1024;
 
 /// A connection to a Flight SQL server.
 #[derive(Debug, Clone)]
 pub struct FlightClient(FlightSqlServiceClient<Channel>);
 
-/// A result: its schema, then its rows.
+/// The result of a statement.
 pub struct ResultRows {
-    /// Known before the first row arrives.
+    /// The schema, which is known before the first row arrives.
     pub schema: SchemaRef,
-    /// The batches, in order.
+    /// The rows, in the order in which the server sends them.
     pub batches: BoxStream<'static, Result<RecordBatch>>,
 }
 
 impl FlightClient {
-    /// Connects. `url` is `grpc://host:port` (plain text) or `grpc+tls://host:port`. `http` and `https` mean the same.
-    /// The authorities in `ca_file` (PEM) are trusted in addition to the system's. `Unavailable` if no server responds.
+    /// Connects to `url`, which is `grpc://host:port` (plain text) or `grpc+tls://host:port`; `http` and `https` mean
+    /// the same. The authorities in `ca_file` (PEM) are trusted in addition to the system's. Returns `Unavailable` if
+    /// no server responds.
     pub async fn connect(url: &str, token: &str, ca_file: Option<&Path>) -> Result<Self> {
         let channel = endpoint(url, ca_file)?.connect().await.map_err(|error| {
             Error::unavailable(format!("cannot connect to {url}: is the server running there?")).with_source(error)
@@ -50,13 +51,13 @@ impl FlightClient {
         Ok(Self(client))
     }
 
-    /// Runs one statement.
+    /// Runs a statement and starts fetching its result.
     pub async fn query(&mut self, sql: &str) -> Result<ResultRows> {
         let info = self.0.execute(sql.to_owned(), None).await.map_err(from_flight)?;
         self.fetch(info).await
     }
 
-    /// Sends events to a table; returns how many of them the table now holds.
+    /// Sends events to a table. Returns how many of them the table now holds, including those it held before.
     pub async fn ingest(&mut self, table: &str, batches: BoxStream<'static, Result<RecordBatch>>) -> Result<i64> {
         let options = TableDefinitionOptions {
             if_not_exist: TableNotExistOption::Fail.into(),
@@ -85,7 +86,7 @@ impl FlightClient {
 }
 
 fn unreadable() -> Error {
-    Error::internal("the response of the server is not valid Flight SQL")
+    Error::internal("the server's response is not valid Flight SQL")
 }
 
 fn endpoint(url: &str, ca_file: Option<&Path>) -> Result<Endpoint> {

@@ -1,6 +1,5 @@
-//! Connections of the Flight endpoint: accepts up to the limit, and refuses further ones in HTTP/2.
-//!
-//! In: a bound socket. Out: the stream of connections that tonic serves.
+//! Accepts the connections of the Flight endpoint up to a limit, and refuses further ones with an HTTP/2 GOAWAY frame.
+//! tonic serves the stream of accepted connections.
 
 use std::io;
 use std::sync::Arc;
@@ -16,20 +15,20 @@ use crate::telemetry::Metrics;
 
 /// An empty SETTINGS frame, which a server must send first (RFC 9113, section 6.5).
 const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
-/// A GOAWAY frame (section 6.8) from after its length: the header, the last stream served (0, none), and the error
-/// ENHANCE_YOUR_CALM, which gRPC clients report as `RESOURCE_EXHAUSTED`, or retry.
+/// A GOAWAY frame (section 6.8) without the length field at its start. It holds the last stream that was served (0,
+/// because none was) and the error ENHANCE_YOUR_CALM, after which gRPC clients report `RESOURCE_EXHAUSTED` or retry.
 const GOAWAY: [u8; 14] = [7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xb];
-/// The length of a GOAWAY frame without its text.
+/// The payload length of a GOAWAY frame without its text.
 const GOAWAY_BYTES: usize = 8;
 
-/// An endless stream of the connections of `socket`.
+/// Returns the connections that `socket` accepts, as an endless stream.
 pub(super) fn connections(
     socket: TcpListener,
     config: &FlightConfig,
     metrics: Arc<Metrics>,
 ) -> impl Stream<Item = io::Result<GracefulClose>> + use<> {
     let connections_max = config.connections_max;
-    // Under TLS a client cannot read the refusal before a handshake, and a server at its limit does not perform one.
+    // Under TLS, a client could read the refusal only after a handshake, which a server at its limit does not perform.
     let refusal = if config.tls_cert.is_some() { Bytes::new() } else { refusal(connections_max) };
     let limit = ConnectionLimit { key: "flight.connections_max", connections_max, refusal };
     let listener = Listener::new(socket, limit, metrics);
@@ -39,7 +38,7 @@ pub(super) fn connections(
     })
 }
 
-/// The bytes sent to a connection beyond the limit.
+/// Returns the bytes that are sent to a connection beyond the limit.
 fn refusal(connections_max: usize) -> Bytes {
     let text = format!("the server has {connections_max} connections (limit flight.connections_max): retry later");
     let length = u32::try_from(GOAWAY_BYTES + text.len()).unwrap_or(u32::MAX).to_be_bytes();

@@ -1,7 +1,8 @@
-//! Maps errors to gRPC statuses: the single table from [`Kind`] to a status code.
+//! Maps errors to gRPC statuses. Only this file decides which status code a [`Kind`] of error gets.
 //!
-//! In: an [`Error`] of any module. Out: a [`Status`] with its message, cut to [`MESSAGE_BYTES_MAX`] so that it fits the
-//! trailers of every client. **Invariant:** an internal error shows only an id; its cause is in the log.
+//! A status message is cut to [`MESSAGE_BYTES_MAX`] bytes so that it fits the limit that clients set for trailers.
+//!
+//! **Invariant:** the status of an internal error contains only an id. The cause is in the log.
 
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
@@ -14,18 +15,18 @@ use crate::error::{Error, Kind};
 /// message.
 const MESSAGE_BYTES_MAX: usize = 2 * 1024;
 
-/// The seconds after which a retry makes sense, as in HTTP.
+/// The metadata key for the number of seconds after which a client may retry. HTTP has a header with the same name.
 const RETRY_AFTER: &str = "retry-after";
 
-/// The status of `error`, which is logged here and nowhere else; `rpc` names the call in the log.
+/// Converts `error` to a status and logs it. The errors of calls are logged only here. `rpc` names the call in the log.
 pub(super) fn status(rpc: &'static str, error: &Error) -> Status {
     let code = code(error.kind());
     if code == Code::Internal {
         let id = Uuid::new_v4();
         error!(%id, rpc, error = ?error, "a call failed with an internal error");
-        return Status::internal(format!("internal error, its id in the server's log is {id}"));
+        return Status::internal(format!("internal error: search the server's log for id {id}"));
     }
-    debug!(rpc, error = ?error, "a call was rejected");
+    debug!(rpc, error = ?error, "a call failed");
     let mut status = Status::new(code, shortened(error.message()));
     if let Some(wait) = error.wait() {
         let seconds = wait.as_secs_f64().ceil().max(1.0);
@@ -34,7 +35,7 @@ pub(super) fn status(rpc: &'static str, error: &Error) -> Status {
     status
 }
 
-/// The code of a kind.
+/// Returns the status code of an error kind.
 fn code(kind: Kind) -> Code {
     match kind {
         Kind::Invalid => Code::InvalidArgument,
@@ -50,7 +51,8 @@ fn code(kind: Kind) -> Code {
     }
 }
 
-/// Maps a status to an error: of another server for our own client, or of a broken upload.
+/// Converts a status to an error. The status comes from a server that our own client has called, or from an upload
+/// whose connection failed.
 pub(super) fn from_status(status: Status) -> Error {
     let kind = match status.code() {
         Code::InvalidArgument | Code::OutOfRange | Code::FailedPrecondition => Kind::Invalid,
@@ -65,6 +67,12 @@ pub(super) fn from_status(status: Status) -> Error {
         Code::Internal | Code::Unknown | Code::DataLoss | Code::Ok => Kind::Internal,
     };
     Error::new(kind, status.message().to_owned()).with_source(status)
+}
+
+/// Converts an error of arrow-flight's metadata builders. They fail only if columns and schema disagree, which would be
+/// a bug in this server.
+pub(super) fn metadata_error(error: impl std::error::Error + Send + Sync + 'static) -> Error {
+    Error::internal("cannot build a metadata result").with_source(error)
 }
 
 fn shortened(message: &str) -> String {
@@ -86,7 +94,7 @@ mod tests {
         let shown = status("DoGet", &Error::internal("file s3://secret is gone").with_source("cause"));
         assert_eq!(shown.code(), Code::Internal);
         assert!(!shown.message().contains("secret"), "{}", shown.message());
-        assert!(shown.message().contains("its id in the server's log is"));
+        assert!(shown.message().contains("search the server's log for id "));
     }
 
     #[test]

@@ -1,12 +1,12 @@
-//! Bulk ingestion: CommandStatementIngest, which ADBC calls `adbc_ingest`.
+//! Bulk ingestion: handles CommandStatementIngest, which ADBC calls `adbc_ingest`.
 //!
-//! In: an upload of batches for a declared table. Out: how many of its events the table now holds. Batches go to
-//! [`Writer::submit`] in groups of limited size, with few groups at a time, so that a client that is faster than the lake
-//! waits.
+//! The batches of an upload go to [`Writer::submit`] in groups of limited size. Only a few groups are submitted at a
+//! time, so a client that sends faster than the lake can store has to wait. The response says how many of the events
+//! the table now holds.
 //!
-//! Tables are declared in the configuration: a client can append to them, but not create, replace or drop them.
-//! Rejected events go to the quarantine and do not fail the accepted ones; if all are rejected, the upload fails with
-//! the first reasons.
+//! Tables are declared in the configuration. A client can append to them, but cannot create, replace or drop them.
+//! Rejected events go to the quarantine, and the other events are still stored. If all events are rejected, the
+//! upload fails, and the error contains the first reasons.
 //!
 //! [`Writer::submit`]: crate::ingest::Writer::submit
 
@@ -20,40 +20,40 @@ use tonic::metadata::{MetadataMap, MetadataValue};
 use super::message_reader::SizeLimit;
 use super::service::{FlightHandler, RpcCaller};
 use super::upload::Upload;
-use super::upload_memory::{Reserved, UploadMemory};
+use super::upload_memory::{MessageReservation, UploadMemory};
 use crate::error::{Error, Kind, Result};
 use crate::ingest::{Body, IngestTarget, Receipt, Writer};
 use crate::query::{CATALOG, SCHEMA};
 
 /// A group of batches is submitted when it reaches this size in memory.
 const GROUP_BYTES: usize = 8 * 1024 * 1024;
-/// The maximum number of groups of one upload that wait for their commit at once, and so can share commits. It also
-/// limits the memory of the upload's messages.
+/// The maximum number of groups of one upload that wait for their commits at the same time; such groups can share a
+/// commit. It also limits the memory of the upload's messages.
 const GROUPS_MAX: usize = 8;
-/// The number of reasons in an error.
+/// The maximum number of rejected events that an error describes.
 const REASONS_MAX: usize = 3;
-/// The name of this endpoint in the quarantine.
+/// The name of this endpoint in quarantine entries.
 const ENDPOINT: &str = "flight";
 
-/// The outcome of an upload's events.
+/// The number of events of an upload by outcome.
 #[derive(Debug, Default)]
 pub(super) struct IngestResult {
     accepted: u64,
     duplicate: u64,
     conflict: u64,
     rejected: u64,
-    /// The first reasons for rejection.
+    /// Descriptions of the first rejected events.
     reasons: Vec<String>,
 }
 
 impl IngestResult {
-    /// The events of the upload that the table now holds, including those it held before: repeating an upload gives the
-    /// same count.
+    /// Returns how many events of the upload the table now holds. Events that it held before count too, so repeating an
+    /// upload returns the same number.
     pub(super) fn record_count(&self) -> i64 {
         i64::try_from(self.accepted + self.duplicate).unwrap_or(i64::MAX)
     }
 
-    /// The counts as headers of the response.
+    /// Returns the counts as response headers.
     pub(super) fn headers(&self) -> MetadataMap {
         let mut headers = MetadataMap::new();
         headers.insert("x-glasshouse-accepted", MetadataValue::from(self.accepted));
@@ -68,15 +68,15 @@ impl IngestResult {
         self.duplicate += receipt.duplicate;
         self.conflict += receipt.conflict;
         self.rejected += receipt.rejected;
-        let reservation = REASONS_MAX.saturating_sub(self.reasons.len());
-        self.reasons.extend(receipt.rejects.iter().take(reservation).map(|reject| {
+        let missing = REASONS_MAX.saturating_sub(self.reasons.len());
+        self.reasons.extend(receipt.rejects.iter().take(missing).map(|reject| {
             format!("event {}: {} ({})", first_index + reject.index, reject.detail, reject.reason.as_str())
         }));
     }
 }
 
 impl FlightHandler {
-    /// Handles DoPut of events.
+    /// Handles an upload of events (DoPut).
     pub(super) async fn ingest(
         &self,
         caller: &RpcCaller,
@@ -90,8 +90,8 @@ impl FlightHandler {
         let receipts = groups(upload, limit, self.services.writer.clone())
             .map_ok(|UploadGroup { first_index, batches, memory }| async move {
                 let writer = &self.services.writer;
-                let (reservation, _under_way) = match memory.map(Reserved::into_parts) {
-                    Some((reservation, under_way)) => (reservation, Some(under_way)),
+                let (reservation, _upload_permit) = match memory.map(MessageReservation::into_parts) {
+                    Some((reservation, upload_permit)) => (reservation, Some(upload_permit)),
                     None => (writer.reservation(), None),
                 };
                 let receipt = writer.submit(reservation, target, Body::Arrow(batches), ENDPOINT).await?;
@@ -105,16 +105,18 @@ impl FlightHandler {
             })
             .await;
         if let Err(error) = outcome {
-            let kept = stored.record_count();
-            return Err(if kept == 0 {
+            let count = stored.record_count();
+            return Err(if count == 0 {
                 error
             } else {
-                error.at(format!("{kept} events are stored, send the whole upload again"))
+                error.at(format!(
+                    "the upload failed after {count} events were stored and can be sent again from the start"
+                ))
             });
         }
         if stored.rejected > 0 && stored.record_count() == 0 {
             return Err(Error::invalid(format!(
-                "all {} events were rejected; {}",
+                "all {} events were rejected: {}",
                 stored.rejected,
                 stored.reasons.join("; ")
             )));
@@ -122,7 +124,7 @@ impl FlightHandler {
         Ok(stored)
     }
 
-    /// The table that the command names, if the caller may append to it.
+    /// Returns the table that the command names, if the caller may append to it.
     fn target(&self, caller: &RpcCaller, command: &CommandStatementIngest) -> Result<IngestTarget> {
         let target = match self.services.writer.authorize(&caller.access, &command.table) {
             Ok(target) => Some(target),
@@ -133,15 +135,16 @@ impl FlightHandler {
     }
 }
 
+/// Consecutive batches of an upload that are submitted together.
 struct UploadGroup {
-    /// The index of its first event in the upload.
+    /// The index of the group's first event in the upload.
     first_index: u64,
     batches: Vec<RecordBatch>,
-    /// The memory of their messages.
-    memory: Option<Reserved>,
+    /// The memory that is reserved for the messages of the batches.
+    memory: Option<MessageReservation>,
 }
 
-/// The batches of an upload in groups of about [`GROUP_BYTES`].
+/// Collects the batches of an upload into groups of about [`GROUP_BYTES`].
 fn groups(upload: Upload, limit: SizeLimit, writer: Arc<Writer>) -> impl futures::Stream<Item = Result<UploadGroup>> {
     let memory = Arc::new(UploadMemory::new(writer, GROUPS_MAX * GROUP_BYTES));
     let start = (upload.batches(limit, Some(memory.clone())), memory, 0_u64);
@@ -162,7 +165,7 @@ fn groups(upload: Upload, limit: SizeLimit, writer: Arc<Writer>) -> impl futures
     })
 }
 
-/// The table, if it exists and this server supports the mode of the command.
+/// Returns the table if it exists and the server supports the mode of the command.
 fn check_mode<T>(command: &CommandStatementIngest, table: Option<T>) -> Result<T> {
     use TableExistsOption as IfExists;
     use TableNotExistOption as IfNot;
@@ -170,8 +173,8 @@ fn check_mode<T>(command: &CommandStatementIngest, table: Option<T>) -> Result<T
     if command.temporary {
         return Err(Error::invalid("temporary tables are not supported"));
     }
-    let is = |given: Option<&str>, known: &str| given.is_none_or(|given| given.is_empty() || given == known);
-    if !is(command.catalog.as_deref(), CATALOG) || !is(command.schema.as_deref(), SCHEMA) {
+    let matches = |given: Option<&str>, known: &str| given.is_none_or(|given| given.is_empty() || given == known);
+    if !matches(command.catalog.as_deref(), CATALOG) || !matches(command.schema.as_deref(), SCHEMA) {
         return Err(Error::not_found(format!("unknown catalog or schema: all tables are in `{CATALOG}.{SCHEMA}`")));
     }
     let options = command.table_definition_options.as_ref();
@@ -179,18 +182,18 @@ fn check_mode<T>(command: &CommandStatementIngest, table: Option<T>) -> Result<T
         .map_or((IfNot::Unspecified, IfExists::Unspecified), |options| (options.if_not_exist(), options.if_exists()));
     match (table, if_not, if_exists) {
         (_, IfNot::Unspecified, _) | (_, _, IfExists::Unspecified) => Err(Error::invalid(
-            "the command does not say what to do when the table exists or is missing: use mode `append`",
+            "the command does not say what to do if the table exists or does not exist: use mode `append`",
         )),
         (Some(table), _, IfExists::Append) => Ok(table),
         (Some(_), _, IfExists::Fail) => {
-            Err(Error::conflict(format!("table `{name}` exists already: use mode `append` or `create_append`")))
+            Err(Error::conflict(format!("table `{name}` already exists: use mode `append` or `create_append`")))
         }
         (Some(_), _, IfExists::Replace) => {
-            Err(Error::forbidden(format!("table `{name}` cannot be replaced: events can only be appended")))
+            Err(Error::forbidden(format!("table `{name}` cannot be replaced: use mode `append` to add events")))
         }
         (None, IfNot::Fail, _) => Err(Error::not_found(format!("unknown table `{name}`"))),
         (None, IfNot::Create, _) => Err(Error::forbidden(format!(
-            "unknown table `{name}`: tables are declared in glasshouse.toml, not created"
+            "unknown table `{name}`: an upload cannot create a table; declare it in glasshouse.toml"
         ))),
     }
 }

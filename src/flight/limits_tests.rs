@@ -1,4 +1,5 @@
-//! The limits of the Flight endpoint as clients see them: connections, calls, headers, and the memory of uploads.
+//! Tests of the limits that clients of the Flight endpoint notice: connections, calls, headers and the memory of
+//! uploads.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -32,7 +33,7 @@ use crate::ingest::testing as lake;
 
 const KIB: usize = 1024;
 
-/// A server with one table `calls`.
+/// Starts a server with one table, `calls`.
 async fn start(config: FlightConfig, query: QueryConfig, limits: IngestConfig) -> FlightTestServer {
     let tables = lake::open(&lake::memory()).await;
     let policy = BTreeMap::from([(lake::TABLE.to_owned(), PolicyConfig::default())]);
@@ -43,7 +44,7 @@ async fn start_with(config: FlightConfig) -> FlightTestServer {
     start(config, QueryConfig::default(), lake::limits()).await
 }
 
-/// Retries until it succeeds: the resources of a client become free shortly after it disconnects.
+/// Retries until `attempt` succeeds, because the resources of a client become free shortly after it disconnects.
 async fn until_ok<T>(mut attempt: impl AsyncFnMut() -> Result<T, Status>) -> T {
     let trying = async {
         loop {
@@ -53,7 +54,7 @@ async fn until_ok<T>(mut attempt: impl AsyncFnMut() -> Result<T, Status>) -> T {
             }
         }
     };
-    tokio::time::timeout(PATIENCE, trying).await.expect("it is still refused")
+    tokio::time::timeout(PATIENCE, trying).await.expect("the attempt is refused until the timeout")
 }
 
 #[tokio::test]
@@ -139,8 +140,8 @@ async fn headers_beyond_the_limit_get_a_grpc_status() {
     let refused = call.client.get_flight_info(request).await.unwrap_err();
     assert_eq!(refused.code(), Code::ResourceExhausted);
     assert!(refused.message().contains("limit flight.header_bytes_max"), "{refused}");
-    // Beyond four times the limit the HTTP/2 library responds with a bare 431: no gRPC status, but the connection
-    // stays.
+    // Beyond four times the limit, the HTTP/2 library responds with a bare 431. There is no gRPC status, but the
+    // connection stays open.
     let request = with(&call, 40 * KIB);
     let refused = call.client.get_flight_info(request).await.unwrap_err();
     assert!(!refused.message().contains("flight.header_bytes_max"), "{refused:?}");
@@ -149,14 +150,14 @@ async fn headers_beyond_the_limit_get_a_grpc_status() {
     server.close().await.unwrap();
 }
 
-/// An upload that is sent byte by byte.
+/// An upload whose bytes are written by the test.
 struct RawUpload {
     parts: mpsc::Sender<Bytes>,
-    answer: JoinSet<Result<(), Status>>,
+    response: JoinSet<Result<(), Status>>,
 }
 
 impl RawUpload {
-    /// Opens it with its first message, which names the table.
+    /// Opens an upload with its first message, which names the table.
     async fn open(server: &FlightTestServer) -> Self {
         let (parts, sent) = mpsc::channel::<Bytes>(4);
         let body = ReceiverStream::new(sent).map(|part| Ok::<_, Status>(Frame::data(part)));
@@ -176,8 +177,8 @@ impl RawUpload {
                 .insert(http::HeaderName::from_bytes(name.as_bytes()).unwrap(), value.parse().unwrap());
         }
         let mut channel = server.channel().await;
-        let mut answer = JoinSet::new();
-        answer.spawn(async move {
+        let mut response = JoinSet::new();
+        response.spawn(async move {
             std::future::poll_fn(|cx| channel.poll_ready(cx)).await.unwrap();
             let response = channel.call(request).await.map_err(|error| Status::from_error(error.into()))?;
             Status::from_header_map(response.headers()).map_or(Ok(()), |status| match status.code() {
@@ -185,28 +186,28 @@ impl RawUpload {
                 _ => Err(status),
             })
         });
-        let upload = Self { parts, answer };
+        let upload = Self { parts, response };
         let first = FlightData { flight_descriptor: Some(described(&append())), ..FlightData::default() };
         upload.send(&framed(&first.encode_to_vec())).await;
         upload
     }
 
     async fn send(&self, bytes: &[u8]) {
-        // A server that has responded reads no more; only its response matters.
+        // A server that has responded reads nothing more, so the channel may be closed.
         let _ = self.parts.send(Bytes::copy_from_slice(bytes)).await;
     }
 
     /// Ends the upload and returns the server's response.
     async fn end(mut self) -> Status {
         drop(self.parts);
-        let answer = self.answer.join_next().await.unwrap().unwrap();
-        answer.expect_err("it is refused")
+        let response = self.response.join_next().await.unwrap().unwrap();
+        response.expect_err("the upload is refused")
     }
 
-    /// The server's response to an upload that has not ended.
+    /// Waits for the server to refuse an upload that has not ended.
     async fn refusal(mut self) -> Status {
-        let answer = self.answer.join_next().await.unwrap().unwrap();
-        answer.expect_err("it is refused")
+        let response = self.response.join_next().await.unwrap().unwrap();
+        response.expect_err("the upload is refused")
     }
 }
 
@@ -233,7 +234,7 @@ fn framed(message: &[u8]) -> Vec<u8> {
     [prefix(0, message.len()), message.to_vec()].concat()
 }
 
-/// Waits until uploads hold this much of the queue.
+/// Waits until uploads have reserved this many bytes of the queue.
 async fn until_queued(server: &FlightTestServer, bytes: usize) {
     let waiting = async {
         while server.ingest.writer.queued_bytes() != bytes {
@@ -241,11 +242,11 @@ async fn until_queued(server: &FlightTestServer, bytes: usize) {
         }
     };
     let waited = tokio::time::timeout(PATIENCE, waiting).await;
-    waited.unwrap_or_else(|_| panic!("{} bytes are queued", server.ingest.writer.queued_bytes()));
+    waited.unwrap_or_else(|_| panic!("{} bytes are still queued", server.ingest.writer.queued_bytes()));
 }
 
 #[tokio::test]
-async fn an_upload_reserves_a_message_before_it_is_read() {
+async fn memory_is_reserved_before_a_message_is_read() {
     let limits = IngestConfig { queue_bytes_max: KIB * KIB, queue_wait_max: Duration::ZERO, ..lake::limits() };
     let server = start(FlightConfig::default(), QueryConfig::default(), limits).await;
     let idle = RawUpload::open(&server).await;
@@ -259,7 +260,7 @@ async fn an_upload_reserves_a_message_before_it_is_read() {
     assert_eq!(refused.code(), Code::ResourceExhausted);
     assert!(refused.message().contains("the ingest queue is full"), "{refused}");
 
-    // The upload ends inside a message; another one is idle and has no events.
+    // One upload ends in the middle of a message. Another one is idle and has sent no events.
     let broken = begun.end().await;
     assert_eq!(
         (broken.code(), broken.message()),
@@ -268,7 +269,7 @@ async fn an_upload_reserves_a_message_before_it_is_read() {
     until_queued(&server, 0).await;
     drop(idle);
 
-    // The memory that a message did not need is released, and then all of it.
+    // After an upload has been committed, none of its memory is reserved.
     let ids = StringArray::from_iter_values((0..100).map(|id| format!("e{id}")));
     let times = TimestampMicrosecondArray::from(vec![1_772_366_400_000_000; ids.len()]).with_timezone("UTC");
     let columns: [(&str, ArrayRef); 2] = [("event_id", Arc::new(ids)), ("event_time", Arc::new(times))];
@@ -290,7 +291,7 @@ async fn messages_that_are_too_large_too_slow_or_compressed_are_refused() {
         (prefix(0, message_in_bytes_max + 1), Code::ResourceExhausted, "flight.message_in_bytes_max"),
         (prefix(0, message_in_bytes_max), Code::ResourceExhausted, "flight.message_in_time_max"),
         (prefix(1, 10), Code::Unimplemented, "compressed gRPC messages"),
-        (framed(&[0xff; 10]), Code::InvalidArgument, "not a FlightData"),
+        (framed(&[0xff; 10]), Code::InvalidArgument, "not a valid FlightData"),
     ];
     for (sent, code, text) in cases {
         let upload = RawUpload::open(&server).await;

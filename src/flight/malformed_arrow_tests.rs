@@ -1,4 +1,4 @@
-//! Damaged uploads, by seed: each ends in a regular status, and the server keeps running.
+//! Uploads with randomly damaged messages: each ends with a regular status, and the server keeps running.
 
 use std::collections::BTreeMap;
 
@@ -22,7 +22,8 @@ async fn damaged_arrow_messages_return_a_regular_status() {
         ..CommandStatementIngest::default()
     };
     let whole = encoded(&command, vec![columns(["a", "b", "c"])]).await;
-    // The schema, the header of the batch, and the batch.
+    // The message index and whether its header is damaged: the schema, the header of the batch, and the body of the
+    // batch.
     let parts = [(0, true), (1, true), (1, false)];
     for (index, is_header) in parts {
         let part = if is_header { &whole[index].data_header } else { &whole[index].data_body };
@@ -31,8 +32,8 @@ async fn damaged_arrow_messages_return_a_regular_status() {
             let part = if is_header { &mut messages[index].data_header } else { &mut messages[index].data_body };
             *part = damaged.into();
             let code = call.put_messages(messages).await.map_or_else(|status| status.code(), |_| Code::Ok);
-            let is_orderly = matches!(code, Code::Ok | Code::InvalidArgument | Code::ResourceExhausted);
-            assert!(is_orderly, "message {index}, header {is_header}, seed {seed}: {code:?}");
+            let is_regular = matches!(code, Code::Ok | Code::InvalidArgument | Code::ResourceExhausted);
+            assert!(is_regular, "message {index}, header {is_header}, seed {seed}: {code:?}");
         }
     }
     call.put_messages(whole).await.unwrap();

@@ -1,13 +1,15 @@
-//! Reads the messages of an upload one at a time, and reserves memory for a message before reading it.
+//! Reads the messages of an upload one at a time, and reserves memory for each message before reading it.
 //!
-//! In: the body of a DoPut call. Out: its [`FlightData`] messages, each in memory of its own. gRPC announces the length
-//! of a message in a prefix of five bytes, so the memory is reserved when the prefix has arrived: an upload that is
-//! idle between two messages reserves nothing, and a message reserves its actual size, not the maximum.
+//! The reader decodes the body of a DoPut call into [`FlightData`] messages, each in its own allocation. gRPC announces
+//! the length of a message in a prefix of five bytes, and the memory is reserved when that prefix has arrived. An
+//! upload that is idle between two messages therefore reserves nothing, and a message reserves its actual size instead
+//! of the maximum.
 //!
 //! This replaces tonic's own reader, which allocates a message when its prefix arrives and keeps that memory until the
 //! next message or the end of the call.
 //!
-//! **Invariant:** while it waits for memory it does not read, so the flow-control window stops the client.
+//! **Invariant:** the reader does not read from the connection while it waits for memory, so HTTP/2 flow control stops
+//! the client.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -23,44 +25,45 @@ use super::error::from_status;
 use crate::config::FlightConfig;
 use crate::error::{Error, Result};
 
-/// Length of a message prefix: the compression flag, and the message length.
+/// The length of a message prefix: one byte for the compression flag and four for the message length.
 const PREFIX_BYTES: usize = 5;
 
-/// The body of a DoPut call, on its way from the HTTP request to the handler. The handler takes it once.
+/// The body of a DoPut call on its way from the HTTP request to the handler, which takes it once.
 #[derive(Clone)]
 struct UploadBody(Arc<Mutex<Option<Body>>>);
 
-/// Moves the body of `request` to where [`MessageReader::new`] finds it; tonic sees an empty body.
+/// Moves the body of `request` into the request's extensions, where [`MessageReader::new`] finds it. tonic sees an
+/// empty body.
 pub(super) fn detach(request: http::Request<Body>) -> http::Request<Body> {
     let (mut head, body) = request.into_parts();
     head.extensions.insert(UploadBody(Arc::new(Mutex::new(Some(body)))));
     http::Request::from_parts(head, Body::empty())
 }
 
-/// Reads messages.
+/// Reads the messages of one upload.
 pub(super) struct MessageReader {
     body: Body,
-    /// Received bytes of the next message: at most one frame.
+    /// The bytes that were received but not read yet: at most one HTTP/2 frame.
     rest: Bytes,
-    /// The time limit of one message, from its first byte to its last.
+    /// The maximum time from the first byte of a message to its last.
     message_time_max: Duration,
 }
 
-/// The maximum message size, and the name of that limit.
+/// The maximum message size, and the name of that limit in errors.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct SizeLimit {
     pub(super) bytes_max: usize,
     pub(super) name: &'static str,
 }
 
-/// The limit of messages that reserve no memory: they count as the call's request.
+/// The limit for messages that reserve no memory, because they count as part of the call's request.
 pub(super) const REQUEST: SizeLimit = SizeLimit {
     bytes_max: FlightConfig::REQUEST_BYTES_MAX,
-    name: "the limit of an upload's first message, and of bound parameters",
+    name: "the limit for an upload's first message and for bound parameters",
 };
 
 impl MessageReader {
-    /// Takes the body that was detached from this request.
+    /// Takes the body that [`detach`] stored in the extensions of this request.
     pub(super) fn new<T>(request: &tonic::Request<T>, message_time_max: Duration) -> Result<Self> {
         let body = request.extensions().get::<UploadBody>();
         let body = body.and_then(|body| body.0.lock().unwrap_or_else(PoisonError::into_inner).take());
@@ -68,20 +71,22 @@ impl MessageReader {
         Ok(Self { body, rest: Bytes::new(), message_time_max })
     }
 
-    /// The next message, and the value that `reserve` returned for its length; `None` at the end of the upload.
+    /// Calls `reserve` with the length of the next message, and then reads that message. Returns the message with the
+    /// result of `reserve`, or `None` at the end of the upload.
     pub(super) async fn next<R>(
         &mut self,
         limit: SizeLimit,
         reserve: impl AsyncFnOnce(usize) -> Result<R>,
     ) -> Result<Option<(FlightData, R)>> {
         let Some(bytes) = self.prefix(limit).await? else { return Ok(None) };
-        let reserved = reserve(bytes).await?;
-        let message = FlightData::decode(self.in_time(bytes).await?)
-            .map_err(|error| Error::invalid("a message of the upload is not a FlightData").with_source(error))?;
-        Ok(Some((message, reserved)))
+        let reservation = reserve(bytes).await?;
+        let message = FlightData::decode(self.in_time(bytes).await?).map_err(|error| {
+            Error::invalid("an upload message is not a valid FlightData message").with_source(error)
+        })?;
+        Ok(Some((message, reservation)))
     }
 
-    /// The length of the next message. Waits for its first byte as long as the client is idle.
+    /// Reads the length of the next message. The wait for its first byte has no time limit.
     async fn prefix(&mut self, limit: SizeLimit) -> Result<Option<usize>> {
         if !self.fill().await? {
             return Ok(None);
@@ -96,25 +101,25 @@ impl MessageReader {
         let SizeLimit { bytes_max, name } = limit;
         if bytes > bytes_max {
             return Err(Error::limited(format!(
-                "a message of the upload takes {bytes} bytes, at most {bytes_max} are allowed ({name}): send smaller batches"
+                "an upload message takes {bytes} bytes, but at most {bytes_max} are allowed ({name}): send smaller batches"
             )));
         }
         Ok(Some(bytes))
     }
 
-    /// The next `bytes` bytes, within the time limit.
+    /// Reads the next `bytes` bytes. Returns `Limited` if they do not arrive within the time limit.
     async fn in_time(&mut self, bytes: usize) -> Result<Bytes> {
         let time_max = self.message_time_max;
         tokio::time::timeout(time_max, self.take(bytes)).await.unwrap_or_else(|_| {
             Err(Error::limited(format!(
-                "a message of the upload took longer than {} s to arrive (limit flight.message_in_time_max): send smaller \
+                "an upload message took longer than {} s to arrive (limit flight.message_in_time_max): send smaller \
                  batches",
                 time_max.as_secs_f64()
             )))
         })
     }
 
-    /// The next `bytes` bytes, in an allocation of that size.
+    /// Reads the next `bytes` bytes into an allocation of exactly that size.
     async fn take(&mut self, bytes: usize) -> Result<Bytes> {
         let mut message = BytesMut::with_capacity(bytes);
         while message.len() < bytes {
@@ -127,7 +132,7 @@ impl MessageReader {
         Ok(message.freeze())
     }
 
-    /// Waits until data has arrived. False at the end of the body.
+    /// Waits until data has arrived. Returns false at the end of the body.
     async fn fill(&mut self) -> Result<bool> {
         while self.rest.is_empty() {
             let Some(frame) = self.body.frame().await else { return Ok(false) };

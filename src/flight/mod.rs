@@ -1,25 +1,27 @@
-//! The Flight SQL endpoint, for ADBC, JDBC, ODBC, pyarrow and BI tools. The only module that uses tonic and
-//! arrow-flight.
+//! The Flight SQL endpoint. It serves ADBC, JDBC and ODBC drivers, pyarrow and BI tools. Only this module uses tonic
+//! and arrow-flight.
 //!
 //! ```text
-//!   client ─► connection (bounded) ─► admission (calls, headers)
-//!                │
-//!                ▼
-//!             service ─ auth (every call) ─► command ─┬─► statement ─ plan ─► handle (signed ticket)
-//!                │                                    │        └─ run ─► profile (types) ─► stream (messages) ─► expiring ─► client
-//!                │                                    ├─► catalog, keys, sqlinfo, xdbc ─► stream ─► client
-//!                │                                    ├─► prepared ◄─► handle (signed parameters)
-//!                │                                    ├─► upload (bounded) ─► ingest ─► Writer::submit
-//!                │                                    └─► options · cancel
-//!                └─ error (status)
+//!   client ─► connection (limits connections) ─► admission (limits calls and headers)
+//!                                                     │
+//!      ┌──────────────────────────────────────────────┘
+//!      ▼
+//!   service ─ auth (every call) ─► command_decoder ─┬─► query_rpcs ─ plan ─► signed_handle (ticket)
+//!      │                                            │        └─ run ─► type_profile ─► result_encoder ─► unread_stream ─► client
+//!      │                                            ├─► catalog, table_keys, sqlinfo, xdbc_type_info ─► result_encoder ─► client
+//!      │                                            ├─► prepared_statement ◄─► signed_handle (bound parameters)
+//!      │                                            ├─► message_reader ─► upload ─► ingest ─► Writer::submit
+//!      │                                            └─► session_options, cancel
+//!      └─► rpc_outcome (metrics) ─► error (status)
 //! ```
 //!
-//! **Invariant:** every RPC authenticates; the token of that same call alone decides whose data is visible.
-//! **Invariant:** the schema of a result is one pure function of its plan, so FlightInfo, GetSchema and the stream
-//! agree.
-//! **Invariant:** no message is larger than `message_bytes_max`; reaching a limit returns a status, never a reset.
-//! **Invariant:** tickets and prepared handles are stateless: they work on any connection, and on any server with the
-//! same `handle_secret`.
+//! **Invariant:** every RPC authenticates its caller. Only the token of that call decides whose data is visible.
+//! **Invariant:** a single function derives a result's schema from its plan, so FlightInfo, GetSchema and the stream
+//! always report the same schema.
+//! **Invariant:** no message that the server sends is larger than `flight.message_bytes_max`. A call that exceeds a
+//! limit ends with a gRPC status, never with a connection reset.
+//! **Invariant:** the server stores no tickets or prepared handles. They work on any connection, and on any server that
+//! has the same `handle_secret`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,20 +51,22 @@ mod service;
 mod auth;
 mod error;
 
-mod command;
+mod command_decoder;
 
-mod statement;
+mod query_rpcs;
 mod unread_stream;
 
-mod handle;
-mod prepared;
-mod profile;
-mod stream;
+mod prepared_statement;
+mod result_encoder;
+mod signed_handle;
+mod type_profile;
 
 mod catalog;
+mod function_groups;
+mod metadata_filter;
 mod sqlinfo;
 mod table_keys;
-mod xdbc;
+mod xdbc_type_info;
 
 mod ingest;
 mod message_reader;
@@ -70,8 +74,8 @@ mod upload;
 mod upload_memory;
 
 mod cancel;
-mod options;
-mod rpc;
+mod rpc_outcome;
+mod session_options;
 
 pub mod client;
 
@@ -84,33 +88,37 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
-/// Pings keep connections open while a long query sends nothing; load balancers commonly close idle ones after 60 s.
+/// The interval of HTTP/2 pings. They keep a connection open during a long query that sends nothing; load balancers
+/// commonly close idle connections after 60 s.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
+/// How long the server waits for the reply to a ping before it closes the connection.
 const KEEPALIVE_WAIT_MAX: Duration = Duration::from_secs(20);
-/// The maximum number of concurrent calls of one connection, in addition to `streams_max` for all connections.
+/// The maximum number of concurrent calls on one connection. `flight.streams_max` limits the calls on all connections
+/// together.
 const CALLS_MAX: u32 = 256;
-/// The time for connections to close after their streams were cut.
+/// The maximum time that connections get to close after the running streams were cut off.
 const CLOSE_MAX: Duration = Duration::from_secs(5);
 
-/// What the endpoint needs.
+/// The parts of the server that the endpoint uses.
 #[derive(Debug, Clone)]
 pub struct FlightServices {
     /// Verifies tokens.
     pub verifier: Arc<Verifier>,
     /// Runs queries.
     pub engine: Arc<Engine>,
-    /// Takes events.
+    /// Stores uploaded events.
     pub writer: Arc<Writer>,
-    /// Metrics.
+    /// Counts calls, refused tokens and exceeded limits.
     pub metrics: Arc<Metrics>,
-    /// The clock.
+    /// The current time, for the expiry of handles and session options.
     pub clock: Clock,
 }
 
-/// Serves Flight SQL and gRPC health on `listener` until the stop is requested; then running streams finish, or are
-/// cut.
+/// Serves Flight SQL and gRPC health checks on `listener` until a stop is requested. Running streams may then finish,
+/// until `stop` cuts them off.
 ///
-/// `Invalid` for unusable certificates, and for plain text on a non-loopback address that is not allowed.
+/// Returns `Invalid` if the certificates cannot be used, or if the listener would serve plain text on a non-loopback
+/// address without `plaintext_allowed`.
 pub async fn serve(
     listener: TcpListener,
     services: FlightServices,
@@ -120,9 +128,9 @@ pub async fn serve(
 ) -> Result<()> {
     let mut server = builder(&config);
     if let Some(tls) = tls::settings(&listener, &config)? {
-        server = server
-            .tls_config(tls)
-            .map_err(|error| Error::invalid("flight: unusable TLS certificates or key").with_source(error))?;
+        server = server.tls_config(tls).map_err(|error| {
+            Error::invalid("flight: invalid TLS certificate or key: check `tls_cert` and `tls_key`").with_source(error)
+        })?;
     }
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<FlightServiceServer<service::FlightHandler>>().await;
@@ -140,11 +148,12 @@ pub async fn serve(
     let outcome = tokio::select! {
         outcome = &mut serving => outcome,
         () = stop.asked.cancelled() => {
-            say_not_serving(health).await;
+            report_not_serving(health).await;
             tokio::select! {
                 outcome = &mut serving => outcome,
                 () = stop.cut.cancelled() => {
-                    // Connections still open after this have no running stream: their client does not close them.
+                    // A connection that is still open after this time has no running stream, but its client keeps it
+                    // open.
                     tokio::time::timeout(CLOSE_MAX, &mut serving).await.unwrap_or(Ok(()))
                 }
             }
@@ -159,22 +168,22 @@ fn builder(config: &FlightConfig) -> Server {
         stream_window,
         connection_window,
         connections_max = config.connections_max,
-        "the flow-control windows of all connections fit flight.window_bytes_max"
+        "the flow-control windows are sized so that all connections together fit flight.window_bytes_max"
     );
-    let in_frame = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX);
-    // No maximum age for connections: JDBC drivers fail queries that receive a GOAWAY.
+    let as_u32 = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX);
+    // Connections have no maximum age, because JDBC drivers fail a running query when they receive a GOAWAY.
     Server::builder()
-        .http2_max_header_list_size(in_frame(config.header_read_bytes_max()))
+        .http2_max_header_list_size(as_u32(config.header_read_bytes_max()))
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_WAIT_MAX))
-        .initial_stream_window_size(in_frame(stream_window))
-        .initial_connection_window_size(in_frame(connection_window))
+        .initial_stream_window_size(as_u32(stream_window))
+        .initial_connection_window_size(as_u32(connection_window))
         .max_concurrent_streams(CALLS_MAX)
 }
 
-/// Reports the services as not serving, so that load balancers use other servers, and ends their watches, which would
-/// keep connections open.
-async fn say_not_serving(mut health: HealthReporter) {
+/// Reports the services as not serving, which makes load balancers choose other servers. Also ends the clients' health
+/// watches, which would keep their connections open.
+async fn report_not_serving(mut health: HealthReporter) {
     for service in ["", "arrow.flight.protocol.FlightService"] {
         health.set_service_status(service, ServingStatus::NotServing).await;
         health.clear_service_status(service).await;

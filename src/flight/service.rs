@@ -1,8 +1,7 @@
-//! The Flight service: each RPC authenticates first, then calls the module that implements it. It computes nothing
-//! itself.
+//! The Flight service. Each RPC authenticates its caller and then calls the file that implements it.
 //!
-//! In: gRPC requests. Out: gRPC responses. **Invariant:** every RPC runs inside a [`RpcCall`] and starts with
-//! [`FlightHandler::caller`]; only Handshake checks its own credentials instead.
+//! **Invariant:** every RPC runs inside an [`RpcCall`] and starts with [`FlightHandler::caller`]. Handshake is the only
+//! exception, because it accepts credentials that other calls do not.
 
 use std::time::Duration;
 
@@ -18,56 +17,57 @@ use tokio_util::sync::CancellationToken;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::cancel::RunningAnswers;
-use super::catalog::ServerFacts;
-use super::command::{self, ActionCommand, PutCommand};
-use super::handle::{HANDLE_BYTES_MAX, Sealer};
+use super::cancel::RunningQueries;
+use super::command_decoder::{ActionCommand, PutCommand, action_types, decode_action, decode_put};
 use super::message_reader::MessageReader;
-use super::options::{Options, parse_types};
-use super::rpc::{Messages, RpcCall};
+use super::rpc_outcome::{Messages, RpcCall};
+use super::session_options::{SessionOptions, parse_types};
+use super::signed_handle::{HANDLE_BYTES_MAX, HandleSigner};
+use super::sqlinfo::ServerLimits;
 use super::upload::Upload;
 use super::{FlightServices, auth};
 use crate::config::{FlightConfig, Secret, TypeProfile};
 use crate::error::{Error, Result};
 use crate::tenancy::Access;
 
-/// The type profile of one call, for clients that set headers but no session options.
+/// The header that sets the type profile of one call, for clients that can set headers but no session options.
 const TYPES_HEADER: &str = "x-glasshouse-types";
 
-/// The Flight service. The only state it keeps of its callers is their session options and running queries.
+/// The Flight service. The only state that it keeps about its callers is their session options and running queries.
 pub(super) struct FlightHandler {
     pub(super) services: FlightServices,
     pub(super) config: FlightConfig,
-    pub(super) sealer: Sealer,
-    pub(super) facts: ServerFacts,
-    pub(super) running: RunningAnswers,
-    /// Ends running streams after the grace period of a server stop.
+    pub(super) signer: HandleSigner,
+    pub(super) limits: ServerLimits,
+    pub(super) running: RunningQueries,
+    /// Cancelled when the running streams have to end because the server stops.
     pub(super) cut: CancellationToken,
-    options: Options,
+    options: SessionOptions,
 }
 
-/// The caller, and the type profile of its results.
+/// The verified caller of an RPC, and the type profile of the results that it gets.
 pub(super) struct RpcCaller {
     pub(super) access: Access,
     pub(super) types: TypeProfile,
 }
 
-/// How long Handshake waits for the client's first message, or the end of its side, before it responds. A client built
-/// on Arrow's C++ (pyarrow, ODBC) aborts its whole process if the call ends before that message is sent.
+/// How long Handshake waits for the client's first message, or for the client to finish sending, before it responds. A
+/// client that is built on Arrow's C++ library (pyarrow, ODBC) aborts its whole process if the call ends before it has
+/// sent that message.
 const HANDSHAKE_WAIT_MAX: Duration = Duration::from_secs(1);
 
 impl FlightHandler {
     pub(super) fn new(services: FlightServices, config: FlightConfig, secret: &Secret, cut: CancellationToken) -> Self {
         let age_max = i64::try_from(config.handle_age_max.as_micros()).unwrap_or(i64::MAX);
         Self {
-            sealer: Sealer::new(secret, age_max, services.clock.clone()),
-            facts: ServerFacts {
+            signer: HandleSigner::new(secret, age_max, services.clock.clone()),
+            limits: ServerLimits {
                 handle_age_max: config.handle_age_max,
                 sql_bytes_max: services.engine.sql_bytes_max().min(HANDLE_BYTES_MAX),
                 row_bytes_max: config.message_bytes_max,
             },
-            running: RunningAnswers::default(),
-            options: Options::new(config.types),
+            running: RunningQueries::default(),
+            options: SessionOptions::new(config.types),
             services,
             config,
             cut,
@@ -86,15 +86,15 @@ impl FlightHandler {
                 .to_str()
                 .ok()
                 .and_then(parse_types)
-                .ok_or_else(|| Error::invalid(format!("header `{TYPES_HEADER}` is not `compat` or `native`")))?,
+                .ok_or_else(|| Error::invalid(format!("header `{TYPES_HEADER}` must be `compat` or `native`")))?,
             None => self.options.types(&access),
         };
         Ok(RpcCaller { access, types })
     }
 
-    /// Handles DoPut: returns its only result, and headers.
+    /// Handles DoPut. Returns its only result, and the response headers.
     async fn put(&self, caller: &RpcCaller, upload: Upload) -> Result<(PutResult, MetadataMap)> {
-        let (result, headers) = match command::put(&upload.descriptor)? {
+        let (result, headers) = match decode_put(&upload.descriptor)? {
             PutCommand::Bind(handle) => (self.bind(caller, &handle, upload).await?.encode_to_vec(), MetadataMap::new()),
             PutCommand::Ingest(command) => {
                 let stored = self.ingest(caller, &command, upload).await?;
@@ -109,10 +109,10 @@ impl FlightHandler {
         Ok((PutResult { app_metadata: result.into() }, headers))
     }
 
-    /// Handles DoAction: returns the body of its only result, if any.
+    /// Handles DoAction. Returns the body of its only result, or `None` if the action has no result.
     async fn act(&self, caller: &RpcCaller, action: &Action) -> Result<Option<Vec<u8>>> {
         let access = &caller.access;
-        let body = match command::act(action)? {
+        let body = match decode_action(action)? {
             ActionCommand::Prepare(sql) => self.prepare(caller, sql).await?.encode_to_vec(),
             ActionCommand::ClosePrepared => return Ok(None),
             ActionCommand::CancelFlight(info) => {
@@ -133,11 +133,12 @@ impl FlightHandler {
         Ok(Some(body))
     }
 
-    /// Cancels the running queries of the caller's own FlightInfo. False if none runs on this server.
+    /// Cancels the running queries of a FlightInfo that was issued to this caller. Returns false if none of them runs on
+    /// this server.
     fn cancel(&self, access: &Access, info: &FlightInfo) -> Result<bool> {
         let mut cancelled = false;
         for ticket in info.endpoint.iter().filter_map(|endpoint| endpoint.ticket.as_ref()) {
-            let flight = self.sealer.unseal(access, &ticket.ticket)?.id;
+            let flight = self.signer.verify(access, &ticket.ticket)?.id;
             for query in self.running.queries(flight) {
                 cancelled |= self.services.engine.cancel(access, query);
             }
@@ -146,7 +147,7 @@ impl FlightHandler {
     }
 }
 
-/// `CancelResult` of `ActionCancelQueryResult`, an enum that the bindings keep private.
+/// Values of `ActionCancelQueryResult.CancelResult`, an enum that the bindings keep private.
 const QUERY_CANCELLED: i32 = 1;
 const QUERY_NOT_CANCELLABLE: i32 = 3;
 
@@ -155,7 +156,7 @@ fn packed(message: &impl ProstMessageExt) -> Vec<u8> {
     any.encode_to_vec()
 }
 
-/// A response whose messages are all known.
+/// Returns a stream of messages that are all known already.
 fn items<T: Send + 'static>(items: impl IntoIterator<Item = T, IntoIter: Send + 'static>) -> Messages<T> {
     stream::iter(items.into_iter().map(Ok)).boxed()
 }
@@ -174,15 +175,15 @@ impl FlightService for FlightHandler {
         &self,
         request: Request<Streaming<HandshakeRequest>>,
     ) -> Result<Response<Self::HandshakeStream>, Status> {
-        let (credentials, _, mut spoken) = request.into_parts();
+        let (headers, _, mut messages) = request.into_parts();
         let call = async {
-            // The credentials are in the headers: the content of the client's message is irrelevant, only that it was
-            // sent.
-            let _ = tokio::time::timeout(HANDSHAKE_WAIT_MAX, spoken.message()).await;
-            let verified = auth::handshake(&self.services.verifier, &credentials).await;
+            // The credentials are in the headers. It matters only that the client has sent a message, not what the
+            // message contains.
+            let _ = tokio::time::timeout(HANDSHAKE_WAIT_MAX, messages.message()).await;
+            let verified = auth::handshake(&self.services.verifier, &headers).await;
             verified.inspect_err(|error| self.services.metrics.auth_refused(error))
         };
-        let headers = self.call("Handshake").answer(call).await?;
+        let headers = self.call("Handshake").unary(call).await?;
         let mut response = Response::new(items([]));
         *response.metadata_mut() = headers;
         Ok(response)
@@ -193,7 +194,7 @@ impl FlightService for FlightHandler {
             let caller = self.caller(request.metadata()).await?;
             self.info(&caller, request.into_inner()).await
         };
-        self.call("GetFlightInfo").answer(call).await.map(Response::new)
+        self.call("GetFlightInfo").unary(call).await.map(Response::new)
     }
 
     async fn poll_flight_info(&self, request: Request<FlightDescriptor>) -> Result<Response<PollInfo>, Status> {
@@ -201,7 +202,7 @@ impl FlightService for FlightHandler {
             let caller = self.caller(request.metadata()).await?;
             self.poll(&caller, request.into_inner()).await
         };
-        self.call("PollFlightInfo").answer(call).await.map(Response::new)
+        self.call("PollFlightInfo").unary(call).await.map(Response::new)
     }
 
     async fn get_schema(&self, request: Request<FlightDescriptor>) -> Result<Response<SchemaResult>, Status> {
@@ -209,7 +210,7 @@ impl FlightService for FlightHandler {
             let caller = self.caller(request.metadata()).await?;
             self.schema(&caller, request.get_ref()).await
         };
-        self.call("GetSchema").answer(call).await.map(Response::new)
+        self.call("GetSchema").unary(call).await.map(Response::new)
     }
 
     async fn do_get(&self, request: Request<Ticket>) -> Result<Response<Self::DoGetStream>, Status> {
@@ -217,7 +218,7 @@ impl FlightService for FlightHandler {
             let caller = self.caller(request.metadata()).await?;
             self.get(&caller, request.get_ref()).await
         };
-        self.call("DoGet").stream(call).await.map(Response::new)
+        self.call("DoGet").streaming(call).await.map(Response::new)
     }
 
     async fn do_put(&self, request: Request<Streaming<FlightData>>) -> Result<Response<Self::DoPutStream>, Status> {
@@ -228,7 +229,7 @@ impl FlightService for FlightHandler {
             let stopped = Error::unavailable("the server is stopping: send the upload again");
             self.cut.run_until_cancelled(work).await.unwrap_or(Err(stopped))
         };
-        let (result, headers) = self.call("DoPut").answer(call).await?;
+        let (result, headers) = self.call("DoPut").unary(call).await?;
         let mut response = Response::new(items([result]));
         *response.metadata_mut() = headers;
         Ok(response)
@@ -239,21 +240,21 @@ impl FlightService for FlightHandler {
             let caller = self.caller(request.metadata()).await?;
             self.act(&caller, request.get_ref()).await
         };
-        let body = self.call("DoAction").answer(call).await?;
+        let body = self.call("DoAction").unary(call).await?;
         Ok(Response::new(items(body.map(|body| arrow_flight::Result { body: body.into() }))))
     }
 
     async fn list_actions(&self, request: Request<Empty>) -> Result<Response<Self::ListActionsStream>, Status> {
-        self.call("ListActions").answer(self.caller(request.metadata())).await?;
-        Ok(Response::new(items(command::action_types())))
+        self.call("ListActions").unary(self.caller(request.metadata())).await?;
+        Ok(Response::new(items(action_types())))
     }
 
     async fn list_flights(&self, request: Request<Criteria>) -> Result<Response<Self::ListFlightsStream>, Status> {
         let call = async {
             self.caller(request.metadata()).await?;
-            Err(Error::unsupported("ListFlights is not supported: list the tables with GetTables of Flight SQL"))
+            Err(Error::unsupported("ListFlights is not supported: use GetTables of Flight SQL to list the tables"))
         };
-        self.call("ListFlights").answer(call).await
+        self.call("ListFlights").unary(call).await
     }
 
     async fn do_exchange(
@@ -264,6 +265,6 @@ impl FlightService for FlightHandler {
             self.caller(request.metadata()).await?;
             Err(Error::unsupported("DoExchange is not part of Flight SQL"))
         };
-        self.call("DoExchange").answer(call).await
+        self.call("DoExchange").unary(call).await
     }
 }

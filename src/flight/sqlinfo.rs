@@ -1,12 +1,12 @@
-//! The capabilities of this server, as the codes of Flight SQL's `SqlInfo`. In: the requested codes, the engine's
-//! functions and the server's limits. Out: one row per known code, each value in the union variant that
-//! `FlightSql.proto` specifies.
+//! GetSqlInfo: reports the capabilities of this server. Each capability has a code in Flight SQL's `SqlInfo`.
 //!
-//! Every code of the protocol has a row: JDBC drivers up to 18.3 and ODBC fail on a missing one. The values describe
-//! the engine and this read-only server; the tests below check them against the engine. A limit of 0 means no known
-//! limit.
+//! The result has one row for each requested code that is known, with its value in the union variant that
+//! `FlightSql.proto` specifies. Every code of the protocol has a row, because JDBC drivers up to 18.3 and ODBC fail if
+//! one is missing. The values describe the engine and this read-only server; the tests below check them against the
+//! engine. A limit of 0 means that there is no known limit.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use arrow::compute::can_cast_types;
@@ -19,45 +19,61 @@ use arrow_flight::sql::{
 };
 use datafusion::sql::sqlparser::keywords::ALL_KEYWORDS;
 
-use super::catalog::{ServerFacts, unbuildable};
+use super::error::metadata_error;
+use super::function_groups::{DATETIME, NUMERIC, STRING, SYSTEM};
 use crate::error::Result;
 
-/// `ANSI92_ENTRY_SQL` of `SupportedAnsi92SqlGrammarLevel`, an enum that the bindings lack.
+/// The value `ANSI92_ENTRY_SQL` of `SupportedAnsi92SqlGrammarLevel`, an enum that the bindings lack.
 const ANSI92_ENTRY: i32 = 0;
-/// An unassigned code: requesting only this code returns no row.
+/// An unassigned code. A request for only this code returns no row.
 const NO_CODE: u32 = u32::MAX;
 
-/// The schema of GetSqlInfo.
+/// The limits of this server that clients can query.
+#[derive(Debug, Clone)]
+pub(super) struct ServerLimits {
+    /// The validity period of a prepared handle.
+    pub(super) handle_age_max: Duration,
+    /// The maximum size of a statement.
+    pub(super) sql_bytes_max: usize,
+    /// The maximum size of a row, which must fit into one message.
+    pub(super) row_bytes_max: usize,
+}
+
+/// Returns the schema of GetSqlInfo.
 pub(super) fn schema() -> SchemaRef {
     SchemaRef::new(SqlInfoDataBuilder::schema().clone())
 }
 
-/// The rows of the `wanted` codes; all rows if it is empty. Unknown codes have no row. `functions` are (name, kind)
-/// pairs.
-pub(super) fn batch(wanted: &[u32], functions: &[(String, &'static str)], facts: &ServerFacts) -> Result<RecordBatch> {
+/// Returns the rows of the `wanted` codes, or all rows if `wanted` is empty. Unknown codes have no row. `functions` are
+/// pairs of name and kind.
+pub(super) fn batch(
+    wanted: &[u32],
+    functions: &[(String, &'static str)],
+    server_limits: &ServerLimits,
+) -> Result<RecordBatch> {
     let mut infos = SqlInfoDataBuilder::new();
-    server(&mut infos, facts);
+    server(&mut infos, server_limits);
     names(&mut infos);
     function_names(&mut infos, functions);
     clauses(&mut infos);
     terms(&mut infos);
-    limits(&mut infos, facts);
+    limits(&mut infos, server_limits);
     transactions(&mut infos);
     results(&mut infos);
-    // Each known code once: a request that repeats codes costs no more than one that does not.
+    // The codes are a set, so a request that repeats a code costs no more than one that does not.
     let known = |code: &u32| i32::try_from(*code).is_ok_and(|code| SqlInfo::try_from(code).is_ok());
     let mut codes: BTreeSet<u32> = wanted.iter().copied().filter(known).collect();
     if codes.is_empty() && !wanted.is_empty() {
         codes.insert(NO_CODE);
     }
-    infos.build().and_then(|data| data.record_batch(codes)).map_err(unbuildable)
+    infos.build().and_then(|data| data.record_batch(codes)).map_err(metadata_error)
 }
 
-fn server(infos: &mut SqlInfoDataBuilder, facts: &ServerFacts) {
+fn server(infos: &mut SqlInfoDataBuilder, limits: &ServerLimits) {
     infos.append(SqlInfo::FlightSqlServerName, "Glasshouse");
     infos.append(SqlInfo::FlightSqlServerVersion, env!("CARGO_PKG_VERSION"));
     infos.append(SqlInfo::FlightSqlServerArrowVersion, arrow::ARROW_VERSION);
-    infos.append(SqlInfo::FlightSqlServerReadOnly, true); // of SQL; events come in by bulk ingestion
+    infos.append(SqlInfo::FlightSqlServerReadOnly, true); // for SQL; bulk ingestion adds events
     infos.append(SqlInfo::FlightSqlServerSql, true);
     infos.append(SqlInfo::FlightSqlServerSubstrait, false);
     infos.append(SqlInfo::FlightSqlServerSubstraitMinVersion, "");
@@ -66,7 +82,7 @@ fn server(infos: &mut SqlInfoDataBuilder, facts: &ServerFacts) {
     infos.append(SqlInfo::FlightSqlServerCancel, true);
     infos.append(SqlInfo::FlightSqlServerBulkIngestion, true);
     infos.append(SqlInfo::FlightSqlServerIngestTransactionsSupported, false);
-    let handle_ms = i32::try_from(facts.handle_age_max.as_millis()).unwrap_or(i32::MAX);
+    let handle_ms = i32::try_from(limits.handle_age_max.as_millis()).unwrap_or(i32::MAX);
     infos.append(SqlInfo::FlightSqlServerStatementTimeout, handle_ms);
     infos.append(SqlInfo::FlightSqlServerTransactionTimeout, 0);
 }
@@ -75,8 +91,8 @@ fn names(infos: &mut SqlInfoDataBuilder) {
     infos.append(SqlInfo::SqlDdlCatalog, false);
     infos.append(SqlInfo::SqlDdlSchema, false);
     infos.append(SqlInfo::SqlDdlTable, false);
-    // Unquoted names are folded to lower case; quoted names are kept and compared exactly, for which SqlInfo has no
-    // value.
+    // Unquoted names are folded to lower case. Quoted names keep their case and are compared exactly, but SqlInfo has
+    // no value for that.
     infos.append(SqlInfo::SqlIdentifierCase, SqlSupportedCaseSensitivity::SqlCaseSensitivityLowercase as i32);
     infos.append(SqlInfo::SqlIdentifierQuoteChar, "\"");
     infos.append(SqlInfo::SqlQuotedIdentifierCase, SqlSupportedCaseSensitivity::SqlCaseSensitivityUnknown as i32);
@@ -87,128 +103,7 @@ fn names(infos: &mut SqlInfoDataBuilder) {
     infos.append(SqlInfo::SqlExtraNameCharacters, "#$@");
 }
 
-/// Numeric scalar functions, grouped as in the engine's manual.
-const NUMERIC: &[&str] = &[
-    "abs",
-    "acos",
-    "acosh",
-    "asin",
-    "asinh",
-    "atan",
-    "atan2",
-    "atanh",
-    "cbrt",
-    "ceil",
-    "cos",
-    "cosh",
-    "cot",
-    "degrees",
-    "exp",
-    "factorial",
-    "floor",
-    "gcd",
-    "isnan",
-    "iszero",
-    "lcm",
-    "ln",
-    "log",
-    "log10",
-    "log2",
-    "nanvl",
-    "pi",
-    "pow",
-    "power",
-    "radians",
-    "random",
-    "round",
-    "signum",
-    "sin",
-    "sinh",
-    "sqrt",
-    "tan",
-    "tanh",
-    "trunc",
-];
-/// Text scalar functions.
-const STRING: &[&str] = &[
-    "ascii",
-    "bit_length",
-    "btrim",
-    "char_length",
-    "character_length",
-    "chr",
-    "concat",
-    "concat_ws",
-    "contains",
-    "ends_with",
-    "find_in_set",
-    "initcap",
-    "instr",
-    "left",
-    "length",
-    "levenshtein",
-    "lower",
-    "lpad",
-    "ltrim",
-    "octet_length",
-    "overlay",
-    "position",
-    "regexp_count",
-    "regexp_instr",
-    "regexp_like",
-    "regexp_match",
-    "regexp_replace",
-    "repeat",
-    "replace",
-    "reverse",
-    "right",
-    "rpad",
-    "rtrim",
-    "split_part",
-    "starts_with",
-    "strpos",
-    "substr",
-    "substr_index",
-    "substring",
-    "substring_index",
-    "to_hex",
-    "translate",
-    "trim",
-    "upper",
-    "uuid",
-];
-/// System functions, and functions of values of any type.
-const SYSTEM: &[&str] =
-    &["arrow_cast", "arrow_typeof", "coalesce", "greatest", "ifnull", "least", "nullif", "nvl", "nvl2", "version"];
-/// Date and time scalar functions.
-const DATETIME: &[&str] = &[
-    "current_date",
-    "current_time",
-    "current_timestamp",
-    "date_bin",
-    "date_format",
-    "date_part",
-    "date_trunc",
-    "datepart",
-    "datetrunc",
-    "from_unixtime",
-    "make_date",
-    "make_time",
-    "now",
-    "to_char",
-    "to_date",
-    "to_local_time",
-    "to_time",
-    "to_timestamp",
-    "to_timestamp_micros",
-    "to_timestamp_millis",
-    "to_timestamp_nanos",
-    "to_timestamp_seconds",
-    "to_unixtime",
-    "today",
-];
-
-/// The functions of each group that the session has.
+/// Adds the functions of each group that exist in the session.
 fn function_names(infos: &mut SqlInfoDataBuilder, functions: &[(String, &'static str)]) {
     let present: BTreeSet<&str> = functions.iter().map(|(name, _)| name.as_str()).collect();
     for (code, group) in [
@@ -228,7 +123,7 @@ fn clauses(infos: &mut SqlInfoDataBuilder) {
     infos.append(SqlInfo::SqlNullPlusNullIsNull, true);
     infos.append(SqlInfo::SqlSupportsConvert, conversions());
     infos.append(SqlInfo::SqlSupportsTableCorrelationNames, true);
-    infos.append(SqlInfo::SqlSupportsDifferentTableCorrelationNames, false); // true would forbid `t AS t`
+    infos.append(SqlInfo::SqlSupportsDifferentTableCorrelationNames, false); // true would mean that `t AS t` is invalid
     infos.append(SqlInfo::SqlSupportsExpressionsInOrderBy, true);
     infos.append(SqlInfo::SqlSupportsOrderByUnrelated, true);
     let group_by =
@@ -240,11 +135,11 @@ fn clauses(infos: &mut SqlInfoDataBuilder) {
     infos.append(SqlInfo::SqlSupportedGrammar, bits(&grammar));
     infos.append(SqlInfo::SqlAnsi92SupportedLevel, bits(&[ANSI92_ENTRY]));
     infos.append(SqlInfo::SqlSupportsIntegrityEnhancementFacility, false);
-    // The protocol's text specifies an ordinal; but JDBC reads bits, and the protocol's own Java server sends them.
+    // The protocol specifies an ordinal, but JDBC reads a bitmask, and the Java server of the Arrow project sends one.
     let joins =
         [SqlOuterJoinsSupportLevel::SqlLimitedOuterJoins as i32, SqlOuterJoinsSupportLevel::SqlFullOuterJoins as i32];
     infos.append(SqlInfo::SqlOuterJoinsSupportLevel, bits(&joins));
-    // Not in quantified comparisons: the engine plans only some of them.
+    // Quantified comparisons are missing, because the engine can plan only some of their subqueries.
     let subqueries = [
         SqlSupportedSubqueries::SqlSubqueriesInComparisons as i32,
         SqlSupportedSubqueries::SqlSubqueriesInExists as i32,
@@ -261,7 +156,8 @@ fn terms(infos: &mut SqlInfoDataBuilder) {
     infos.append(SqlInfo::SqlProcedureTerm, "procedure");
     infos.append(SqlInfo::SqlCatalogTerm, "catalog");
     infos.append(SqlInfo::SqlCatalogAtStart, true);
-    // Schemas and catalogs in calls, indexes and grants: none of these statements exist, and none that change rows.
+    // These codes are about procedure calls, indexes, grants and statements that change rows. None of them are
+    // supported.
     infos.append(SqlInfo::SqlSchemasSupportedActions, 0);
     infos.append(SqlInfo::SqlCatalogsSupportedActions, 0);
     infos.append(SqlInfo::SqlSupportedPositionedCommands, 0);
@@ -270,10 +166,10 @@ fn terms(infos: &mut SqlInfoDataBuilder) {
     infos.append(SqlInfo::SqlStoredFunctionsUsingCallSyntaxSupported, false);
 }
 
-fn limits(infos: &mut SqlInfoDataBuilder, facts: &ServerFacts) {
+fn limits(infos: &mut SqlInfoDataBuilder, limits: &ServerLimits) {
     let bound = |limit: usize| i64::try_from(limit).unwrap_or(i64::MAX);
-    infos.append(SqlInfo::SqlMaxStatementLength, bound(facts.sql_bytes_max));
-    infos.append(SqlInfo::SqlMaxRowSize, bound(facts.row_bytes_max));
+    infos.append(SqlInfo::SqlMaxStatementLength, bound(limits.sql_bytes_max));
+    infos.append(SqlInfo::SqlMaxRowSize, bound(limits.row_bytes_max));
     infos.append(SqlInfo::SqlMaxRowSizeIncludesBlobs, true);
     for unbounded in [
         SqlInfo::SqlMaxBinaryLiteralLength,
@@ -301,7 +197,7 @@ fn limits(infos: &mut SqlInfoDataBuilder, facts: &ServerFacts) {
 
 fn transactions(infos: &mut SqlInfoDataBuilder) {
     let none = SqlTransactionIsolationLevel::SqlTransactionNone as i32;
-    // The protocol's text specifies an ordinal; but JDBC reads a 64-bit integer here.
+    // The protocol specifies an ordinal, but JDBC reads a 64-bit integer here.
     infos.append(SqlInfo::SqlDefaultTransactionIsolation, i64::from(none));
     infos.append(SqlInfo::SqlTransactionsSupported, false);
     infos.append(SqlInfo::SqlSupportedTransactionsIsolationLevels, bits(&[none]));
@@ -323,12 +219,12 @@ fn results(infos: &mut SqlInfoDataBuilder) {
     infos.append(SqlInfo::SqlLocatorsUpdateCopy, false);
 }
 
-/// A bit for each ordinal.
+/// Returns a bitmask with one bit for each ordinal.
 fn bits(ordinals: &[i32]) -> i32 {
     ordinals.iter().fold(0, |mask, ordinal| mask | 1 << ordinal)
 }
 
-/// For each type the types that it converts to, according to the engine's casts.
+/// Returns the types that each type can be cast to, according to the engine.
 fn conversions() -> BTreeMap<i32, Vec<i32>> {
     use SqlSupportsConvert as To;
     let types = [
@@ -361,8 +257,6 @@ fn conversions() -> BTreeMap<i32, Vec<i32>> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use arrow::array::{Array, AsArray, UInt32Array};
     use arrow::datatypes::Int64Type;
     use datafusion::prelude::SessionContext;
@@ -370,10 +264,13 @@ mod tests {
     use super::*;
 
     fn rows(wanted: &[u32]) -> RecordBatch {
-        let facts =
-            ServerFacts { handle_age_max: Duration::from_secs(3600), sql_bytes_max: 1_000_000, row_bytes_max: 4 << 20 };
+        let limits = ServerLimits {
+            handle_age_max: Duration::from_secs(3600),
+            sql_bytes_max: 1_000_000,
+            row_bytes_max: 4 << 20,
+        };
         let functions = [("abs".to_owned(), "scalar"), ("now".to_owned(), "scalar"), ("sum".to_owned(), "aggregate")];
-        let batch = batch(wanted, &functions, &facts).unwrap();
+        let batch = batch(wanted, &functions, &limits).unwrap();
         assert_eq!(batch.schema(), schema());
         batch
     }

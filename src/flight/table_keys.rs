@@ -1,10 +1,10 @@
-//! Table keys for BI tools. In: a key command of Flight SQL and the caller's tables. Out: their keys.
+//! The key commands of Flight SQL, by which BI tools read the primary and foreign keys of the caller's tables.
 //!
-//! The primary key of a table is its id column alone. In the lake an id is unique only together with its tenant; but a
-//! caller sees the rows of one tenant, where the id alone is unique, and tools work best with one key column. A table
-//! whose id column is hidden from the caller has no key: an incomplete key would be wrong.
+//! The primary key of a table is its id column alone. In the lake an id is unique only together with its tenant, but a
+//! caller sees the rows of one tenant only, and tools work best with a single key column. If the id column of a table
+//! is hidden from the caller, the table has no key, because an incomplete key would be wrong.
 //!
-//! **Invariant:** events refer to no other table, so all foreign key commands return the correct schema without rows.
+//! **Invariant:** no table refers to another table, so all foreign key commands return the correct schema and no rows.
 
 use std::sync::{Arc, LazyLock};
 
@@ -12,7 +12,8 @@ use arrow::array::{Int32Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow_flight::sql::CommandGetPrimaryKeys;
 
-use super::catalog::{is_catalog, unbuildable};
+use super::error::metadata_error;
+use super::metadata_filter::is_catalog;
 use crate::error::Result;
 use crate::query::{CATALOG, SCHEMA, VisibleTable};
 
@@ -21,7 +22,7 @@ use crate::query::{CATALOG, SCHEMA, VisibleTable};
 pub(super) enum KeyCommand {
     /// The primary key of one table.
     Primary(CommandGetPrimaryKeys),
-    /// Foreign keys, from either side or both: there are none.
+    /// The foreign keys of a table, or the foreign keys that refer to it. There are none.
     Foreign,
 }
 
@@ -55,7 +56,7 @@ static FOREIGN: LazyLock<SchemaRef> = LazyLock::new(|| {
 });
 
 impl KeyCommand {
-    /// The schema of the result.
+    /// Returns the schema of the result.
     pub(super) fn schema(&self) -> SchemaRef {
         Arc::clone(match self {
             Self::Primary(_) => &PRIMARY,
@@ -63,7 +64,7 @@ impl KeyCommand {
         })
     }
 
-    /// The requested keys, for a caller that sees `tables`.
+    /// Returns the requested keys. `tables` are the tables that the caller sees.
     pub(super) fn batch(&self, tables: &[VisibleTable]) -> Result<RecordBatch> {
         match self {
             Self::Primary(command) => primary(command, tables),
@@ -89,7 +90,7 @@ fn primary(command: &CommandGetPrimaryKeys, tables: &[VisibleTable]) -> Result<R
             Arc::new(Int32Array::from(vec![1])),
         ],
     )
-    .map_err(unbuildable)
+    .map_err(metadata_error)
 }
 
 #[cfg(test)]
@@ -105,7 +106,7 @@ mod tests {
         }]
     }
 
-    /// The key columns that a command returns.
+    /// Returns the key columns that a command reports.
     fn columns(catalog: Option<&str>, schema: Option<&str>, table: &str, id: Option<&str>) -> Vec<String> {
         let command = KeyCommand::Primary(CommandGetPrimaryKeys {
             catalog: catalog.map(str::to_owned),
@@ -127,7 +128,7 @@ mod tests {
             (Some(""), None, "calls", id, vec![]),
             (None, Some(""), "calls", id, vec![]),
             (None, Some("information_schema"), "calls", id, vec![]),
-            (None, None, "call_", id, vec![]), // a name here, not a pattern
+            (None, None, "call_", id, vec![]), // a name and not a pattern
             (None, None, "calls", None, vec![]),
         ] {
             assert_eq!(columns(catalog, schema, table, id), expected, "{catalog:?} {schema:?} {table} {id:?}");

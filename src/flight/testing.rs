@@ -29,13 +29,13 @@ use crate::ingest::Ingest;
 use crate::lake::Tables;
 use crate::tenancy::{DevelopmentToken, Scope, testing as tokens};
 
-/// Longer than any test takes, so that a hang fails instead of blocking the suite.
+/// A time limit that is longer than any test takes. A test that hangs fails instead of blocking the suite.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// How long a test client may keep its connection when the server stops.
+/// How long a client may keep its connection after the stop of the server is requested.
 const DRAIN_MAX: Duration = Duration::from_secs(20);
 
-/// A running server without tables.
+/// A running Flight server with an engine and a writer.
 pub(super) struct FlightTestServer {
     pub(super) url: String,
     pub(super) engine: Arc<Engine>,
@@ -46,11 +46,12 @@ pub(super) struct FlightTestServer {
 }
 
 impl FlightTestServer {
+    /// Starts a server without tables.
     pub(super) async fn open(config: FlightConfig) -> Self {
         Self::over(config, Arc::new(Tables::new()), &BTreeMap::new()).await
     }
 
-    /// The same with tables.
+    /// Starts a server with tables.
     pub(super) async fn over(
         config: FlightConfig,
         tables: Arc<Tables>,
@@ -59,7 +60,7 @@ impl FlightTestServer {
         Self::with(config, QueryConfig::default(), IngestConfig::default(), tables, policy).await
     }
 
-    /// The same with other limits.
+    /// Starts a server with tables and limits.
     pub(super) async fn with(
         config: FlightConfig,
         query: QueryConfig,
@@ -77,9 +78,9 @@ impl FlightTestServer {
         let url = format!("grpc://{}", listener.local_addr().unwrap());
         let stop = CancellationToken::new();
         let mut serving = JoinSet::new();
-        let ends = Stop::from(stop.clone());
-        let cut = ends.cut.clone();
-        serving.spawn(serve(listener, services, config, Secret::new("a secret for handles"), ends));
+        let stops = Stop::from(stop.clone());
+        let cut = stops.cut.clone();
+        serving.spawn(serve(listener, services, config, Secret::new("a secret for handles"), stops));
         Self { url, engine, ingest, stop, cut, serving }
     }
 
@@ -87,7 +88,7 @@ impl FlightTestServer {
         Self::open(FlightConfig::default()).await
     }
 
-    /// A client with gRPC's default limits: it reads 4 MiB.
+    /// Connects a client with gRPC's default limits, which reads messages of up to 4 MiB.
     pub(super) async fn grpc(&self) -> FlightServiceClient<Channel> {
         FlightServiceClient::new(self.channel().await)
     }
@@ -96,7 +97,7 @@ impl FlightTestServer {
         Channel::from_shared(self.url.replace("grpc://", "http://")).unwrap().connect().await.unwrap()
     }
 
-    /// A client of `tenant`.
+    /// Connects a client with a token of `tenant`.
     pub(super) async fn caller(&self, tenant: &str) -> TestCall {
         TestCall { client: self.grpc().await, token: token(tenant), headers: Vec::new() }
     }
@@ -124,7 +125,7 @@ pub(super) fn token(tenant: &str) -> String {
     mint.sign(&tokens::auth(), &Clock::System).unwrap()
 }
 
-/// Raw RPCs of one client.
+/// Sends the raw RPCs of one client.
 pub(super) struct TestCall {
     pub(super) client: FlightServiceClient<Channel>,
     pub(super) token: String,
@@ -160,7 +161,7 @@ impl TestCall {
         self.client.do_get(request).await?.into_inner().try_collect().await
     }
 
-    /// The schema of the FlightInfo, the schema of the stream, and the rows.
+    /// Fetches a result. Returns the schema of the FlightInfo, the schema of the stream, and the rows.
     pub(super) async fn fetch(
         &mut self,
         command: &impl ProstMessageExt,
@@ -176,7 +177,7 @@ impl TestCall {
         Ok((promised, sent, rows.try_collect().await.unwrap()))
     }
 
-    /// The value of a result with one row and one column.
+    /// Fetches a result with one row and one column, and returns its value.
     pub(super) async fn value(&mut self, command: &impl ProstMessageExt) -> Result<ArrayRef, Status> {
         let (_, _, rows) = self.fetch(command).await?;
         let rows = concat_batches(rows[0].schema_ref(), &rows).unwrap();
@@ -204,7 +205,7 @@ impl TestCall {
         self.put_messages(encoded(command, batches).await).await
     }
 
-    /// The same with messages that are already encoded.
+    /// Sends messages that are already encoded and returns the only result.
     pub(super) async fn put_messages(&mut self, messages: Vec<FlightData>) -> Result<Bytes, Status> {
         let mut request = Request::new(stream::iter(messages));
         self.sign(request.metadata_mut());
@@ -213,7 +214,7 @@ impl TestCall {
         Ok(results[0].app_metadata.clone())
     }
 
-    /// The error of an update, sent as one message without a schema, as ADBC does.
+    /// Sends an update as one message without a schema, as ADBC does, and returns the error.
     pub(super) async fn update(&mut self, sql: &str) -> Status {
         let update = CommandStatementUpdate { query: sql.to_owned(), transaction_id: None };
         let message = FlightData { flight_descriptor: Some(described(&update)), ..FlightData::default() };
@@ -228,7 +229,7 @@ impl TestCall {
     }
 }
 
-/// The messages of an upload.
+/// Encodes the messages of an upload.
 pub(super) async fn encoded(command: &impl ProstMessageExt, batches: Vec<RecordBatch>) -> Vec<FlightData> {
     let builder = FlightDataEncoderBuilder::new().with_flight_descriptor(Some(described(command)));
     builder.build(stream::iter(batches.into_iter().map(Ok))).try_collect().await.unwrap()
@@ -251,15 +252,15 @@ pub(super) fn row(columns: Vec<ArrayRef>) -> RecordBatch {
     RecordBatch::try_from_iter(names.into_iter().zip(columns)).unwrap()
 }
 
-/// Waits, without a clock, until no query is running.
+/// Waits until no query is running.
 pub(super) async fn until_idle(engine: &Engine) {
     let idle = async {
         while engine.running() > 0 {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(PATIENCE, idle).await.expect("the query still runs");
+    tokio::time::timeout(PATIENCE, idle).await.expect("no query is running");
 }
 
-/// A long result: larger than any flow-control window.
+/// A statement with a result that is larger than any flow-control window.
 pub(super) const ENDLESS: &str = "SELECT value, repeat('x', 200) AS text FROM generate_series(1, 50000000)";

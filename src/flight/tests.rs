@@ -1,4 +1,4 @@
-//! The Flight endpoint from outside: real RPCs over loopback that cover what real clients require.
+//! Tests of the Flight endpoint with real RPCs over loopback, which cover what known clients require.
 
 use std::sync::Arc;
 
@@ -19,12 +19,15 @@ use prost::Message;
 use tonic::{Code, Request};
 
 use super::client::FlightClient;
-use super::options::{CloseResult, GetResult, OptionValue, SetErrorValue, SetRequest, SetResult};
+use super::session_options::{
+    CloseSessionResult, GetSessionOptionsResult, SessionOptionErrorValue, SessionOptionValue, SetSessionOptionsRequest,
+    SetSessionOptionsResult,
+};
 use super::testing::*;
 use super::*;
 
 #[tokio::test]
-async fn handshake_takes_a_token_as_bearer_or_password() {
+async fn handshake_accepts_a_bearer_token_or_a_password() {
     let server = FlightTestServer::default().await;
     let token = token("acme");
     let basic = |padded: bool| {
@@ -44,14 +47,14 @@ async fn handshake_takes_a_token_as_bearer_or_password() {
     for (header, messages, refused) in cases {
         let mut request = Request::new(stream::iter(vec![HandshakeRequest::default(); messages]));
         request.metadata_mut().insert("authorization", header.parse().unwrap());
-        let answer = server.grpc().await.handshake(request).await;
+        let response = server.grpc().await.handshake(request).await;
         match refused {
-            Some(code) => assert_eq!(answer.unwrap_err().code(), code, "{header}"),
+            Some(code) => assert_eq!(response.unwrap_err().code(), code, "{header}"),
             None => {
-                let answer = answer.unwrap();
-                let bearer = answer.metadata().get("authorization").unwrap().to_str().unwrap().to_owned();
+                let response = response.unwrap();
+                let bearer = response.metadata().get("authorization").unwrap().to_str().unwrap().to_owned();
                 assert_eq!(bearer, format!("Bearer {token}"));
-                assert!(answer.into_inner().message().await.unwrap().is_none());
+                assert!(response.into_inner().message().await.unwrap().is_none());
             }
         }
     }
@@ -84,8 +87,8 @@ async fn every_call_needs_exactly_one_token() {
             client.do_action(signed(&headers, Action::default())).await.map(drop),
             client.list_actions(signed(&headers, Empty {})).await.map(drop),
         ];
-        for (index, answer) in codes.into_iter().enumerate() {
-            assert_eq!(answer.unwrap_err().code(), Code::Unauthenticated, "call {index} with {headers:?}");
+        for (index, response) in codes.into_iter().enumerate() {
+            assert_eq!(response.unwrap_err().code(), Code::Unauthenticated, "call {index} with {headers:?}");
         }
     }
     server.close().await.unwrap();
@@ -134,7 +137,7 @@ async fn flight_info_reports_complete_until() {
     let policy = std::collections::BTreeMap::from([("calls".to_owned(), crate::config::PolicyConfig::default())]);
     let server = FlightTestServer::over(crate::config::FlightConfig::default(), tables, &policy).await;
     let mut call = server.caller("acme").await;
-    for (sql, told) in [
+    for (sql, is_known) in [
         ("SELECT count(*) FROM calls", true),
         ("SELECT 1 WHERE EXISTS (SELECT 1 FROM calls a, calls b)", true),
         ("SELECT 1", false),
@@ -146,14 +149,14 @@ async fn flight_info_reports_complete_until() {
         let metadata: serde_json::Value = serde_json::from_slice(&info.app_metadata).unwrap_or_default();
         let until =
             metadata["complete_until"].as_str().map(|until| until.parse::<chrono::DateTime<chrono::Utc>>().unwrap());
-        assert_eq!(until.is_some_and(|until| until >= before), told, "{sql}: {metadata}");
-        assert_eq!(info.app_metadata.is_empty(), !told, "{sql}");
+        assert_eq!(until.is_some_and(|until| until >= before), is_known, "{sql}: {metadata}");
+        assert_eq!(info.app_metadata.is_empty(), !is_known, "{sql}");
     }
     server.close().await.unwrap();
 }
 
 #[tokio::test]
-async fn ordered_results_are_declared_and_stay_ordered() {
+async fn ordered_results_are_announced_and_keep_their_order() {
     let server = FlightTestServer::default().await;
     let mut call = server.caller("acme").await;
     let sql = statement("SELECT value FROM generate_series(1, 100000) ORDER BY value DESC");
@@ -167,13 +170,13 @@ async fn ordered_results_are_declared_and_stay_ordered() {
 }
 
 #[tokio::test]
-async fn ticket_works_on_any_connection_of_its_caller_only() {
+async fn ticket_works_on_any_connection_but_only_for_its_caller() {
     let server = FlightTestServer::default().await;
     let info = server.caller("acme").await.info(&statement("SELECT 42")).await.unwrap();
     assert!(info.endpoint[0].expiration_time.is_some());
     let ticket = info.endpoint[0].ticket.clone().unwrap();
     assert_eq!(server.caller("acme").await.get(ticket.clone()).await.unwrap().len(), 2);
-    // Another server with the same secret, another tenant, a changed byte.
+    // A ticket works on another server with the same secret, but not for another tenant or with a changed byte.
     let other = FlightTestServer::default().await;
     assert_eq!(other.caller("acme").await.get(ticket.clone()).await.unwrap().len(), 2);
     let foreign = server.caller("evil").await.get(ticket.clone()).await.unwrap_err();
@@ -214,7 +217,7 @@ async fn large_results_fit_clients_with_default_limits() {
     let error = call.fetch(&statement("SELECT repeat('x', 5000000) FROM generate_series(1, 3)")).await.unwrap_err();
     assert_eq!(error.code(), Code::ResourceExhausted);
     assert!(error.message().contains("one row takes 5000"), "{error}");
-    // The connection still works.
+    // The connection can still be used.
     assert_eq!(call.value(&statement("SELECT 1")).await.unwrap().len(), 1);
     server.close().await.unwrap();
 }
@@ -287,18 +290,18 @@ async fn parameters_of_any_type_are_bound() {
     ];
     for value in bound {
         let updated = call.bind(&handle, vec![row(vec![value.clone()])]).await.unwrap();
-        // Stateless: the updated handle works on another connection, and repeatedly.
+        // The server stores nothing, so the new handle works on other connections and more than once.
         for mut call in [server.caller("acme").await, server.caller("acme").await] {
             let sum = call.value(&prepared(&updated)).await.unwrap();
             assert_eq!(sum.as_primitive::<Int64Type>().value(0), 27, "{}", value.data_type());
         }
     }
-    // The old handle is not bound, and returns an error instead of a result without the parameter.
+    // The old handle is still unbound: it returns an error, never a result without the parameter.
     let error = call.info(&prepared(&handle)).await.unwrap_err();
     assert_eq!(error.code(), Code::InvalidArgument);
     assert!(error.message().starts_with("parameter 1 is not bound"), "{error}");
     assert!(call.schema(&prepared(&handle)).await.is_ok());
-    // Several rows, too few and too many columns.
+    // Two rows in one batch, two rows in two batches, and too many columns.
     let two = row(vec![Arc::new(Int64Array::from(vec![1, 2]))]);
     let one = || row(vec![Arc::new(Int64Array::from(vec![1]))]);
     let wide = row(vec![Arc::new(Int64Array::from(vec![1])), Arc::new(Int64Array::from(vec![1]))]);
@@ -327,7 +330,7 @@ async fn untyped_parameters_are_text_and_updates_are_refused() {
 }
 
 #[tokio::test]
-async fn a_query_is_cancelled_by_its_caller_only() {
+async fn only_its_caller_can_cancel_a_query() {
     let server = FlightTestServer::default().await;
     let mut call = server.caller("acme").await;
     let info = call.info(&statement(ENDLESS)).await.unwrap();
@@ -346,11 +349,11 @@ async fn a_query_is_cancelled_by_its_caller_only() {
         if older {
             let request = ActionCancelQueryRequest { info: info.encode_to_vec().into() };
             let results = call.act("CancelQuery", request.as_any().encode_to_vec()).await.unwrap();
-            let answer: ActionCancelQueryResult = Any::decode(&*results[0].body).unwrap().unpack().unwrap().unwrap();
-            assert_eq!(answer.result, 1);
+            let response: ActionCancelQueryResult = Any::decode(&*results[0].body).unwrap().unpack().unwrap().unwrap();
+            assert_eq!(response.result, 1);
         } else {
-            let answer = call.act("CancelFlightInfo", cancel(&info)).await.unwrap();
-            assert_eq!(result(answer), CancelStatus::Cancelled);
+            let response = call.act("CancelFlightInfo", cancel(&info)).await.unwrap();
+            assert_eq!(result(response), CancelStatus::Cancelled);
         }
         let end = rows.try_for_each(|_| std::future::ready(Ok(()))).await.unwrap_err();
         assert_eq!(end.code(), Code::Cancelled);
@@ -360,7 +363,7 @@ async fn a_query_is_cancelled_by_its_caller_only() {
 }
 
 #[tokio::test]
-async fn disconnecting_stops_the_query() {
+async fn query_stops_when_its_client_disconnects() {
     let server = FlightTestServer::default().await;
     let mut call = server.caller("acme").await;
     let info = call.info(&statement(ENDLESS)).await.unwrap();
@@ -374,20 +377,24 @@ async fn disconnecting_stops_the_query() {
 }
 
 #[tokio::test]
-async fn session_options_are_checked_and_only_change_types() {
+async fn session_options_are_checked_and_only_types_has_an_effect() {
     let server = FlightTestServer::default().await;
     let mut call = server.caller("acme").await;
     let options = [("catalog", "glasshouse"), ("schema", "other"), ("types", "native"), ("tenant", "evil")];
     let session_options =
-        options.map(|(name, value)| (name.to_owned(), OptionValue::from_text(value))).into_iter().collect();
-    let results = call.act("SetSessionOptions", SetRequest { session_options }.encode_to_vec()).await.unwrap();
-    let result = SetResult::decode(&*results[0].body).unwrap();
+        options.map(|(name, value)| (name.to_owned(), SessionOptionValue::from_text(value))).into_iter().collect();
+    let results =
+        call.act("SetSessionOptions", SetSessionOptionsRequest { session_options }.encode_to_vec()).await.unwrap();
+    let result = SetSessionOptionsResult::decode(&*results[0].body).unwrap();
     let errors = ["catalog", "schema", "types", "tenant"].map(|name| result.error(name));
-    assert_eq!(errors, [None, Some(SetErrorValue::InvalidValue), None, Some(SetErrorValue::InvalidName)]);
+    assert_eq!(
+        errors,
+        [None, Some(SessionOptionErrorValue::InvalidValue), None, Some(SessionOptionErrorValue::InvalidName)]
+    );
 
     let get = async |call: &mut TestCall| {
         let results = call.act("GetSessionOptions", vec![]).await.unwrap();
-        let options = GetResult::decode(&*results[0].body).unwrap().session_options;
+        let options = GetSessionOptionsResult::decode(&*results[0].body).unwrap().session_options;
         ["catalog", "schema", "types"].map(|name| options[name].text().unwrap().to_owned())
     };
     assert_eq!(get(&mut call).await, ["glasshouse", "public", "native"]);
@@ -395,7 +402,7 @@ async fn session_options_are_checked_and_only_change_types() {
     assert_eq!(*call.schema(&view).await.unwrap().field(0).data_type(), DataType::Utf8View);
     assert_eq!(get(&mut server.caller("evil").await).await, ["glasshouse", "public", "compat"]);
     let results = call.act("CloseSession", vec![]).await.unwrap();
-    assert_eq!(CloseResult::decode(&*results[0].body).unwrap().encode_to_vec(), [8, 1]);
+    assert_eq!(CloseSessionResult::decode(&*results[0].body).unwrap().encode_to_vec(), [8, 1]);
     assert_eq!(*call.schema(&view).await.unwrap().field(0).data_type(), DataType::Utf8);
     server.close().await.unwrap();
 }
@@ -416,7 +423,7 @@ async fn ingest_needs_a_declared_table() {
 }
 
 #[tokio::test]
-async fn stop_finishes_running_streams_and_cuts_slow_ones() {
+async fn server_stop_waits_for_running_streams_and_then_ends_them() {
     let sql = "SELECT value, repeat('x', 500) AS text FROM generate_series(1, 40000)";
     for finishes in [true, false] {
         let server = FlightTestServer::default().await;

@@ -1,7 +1,6 @@
-//! TLS: reads certificate files into tonic's settings.
+//! TLS: reads the configured certificate files and returns tonic's TLS settings.
 //!
-//! In: the configured paths. Out: TLS settings, or `None` for plain text. Plain text on a non-loopback address is
-//! refused unless the operator allows it: every call carries a token.
+//! Plain text on a non-loopback address is refused unless the operator allows it, because every call carries a token.
 
 use std::path::Path;
 use std::time::Duration;
@@ -15,14 +14,15 @@ use crate::error::{Error, Result};
 /// The time limit of a TLS handshake.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 
-/// The TLS settings for `listener`; `None` for plain text.
+/// Returns the TLS settings for `listener`, or `None` for plain text.
 pub(super) fn settings(listener: &TcpListener, config: &FlightConfig) -> Result<Option<ServerTlsConfig>> {
     let (cert, key) = match (&config.tls_cert, &config.tls_key) {
         (Some(cert), Some(key)) => (read(cert)?, read(key)?),
         (None, None) => return plaintext(listener, config).map(|()| None),
         _ => return Err(Error::invalid("flight: set `tls_cert` and `tls_key` together")),
     };
-    // Two crypto providers are linked, so the process must choose one, once. An error means that it already has.
+    // Two crypto providers are linked, so the process has to install one of them. An error means that one is already
+    // installed.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let mut settings = ServerTlsConfig::new().identity(Identity::from_pem(cert, key)).timeout(HANDSHAKE_MAX);
     if let Some(ca) = &config.tls_client_ca {

@@ -1,13 +1,13 @@
-//! Streams that end at their deadline even if the client does not read them.
+//! Ends a stream at its deadline even if the client does not read it.
 //!
-//! In: a stream that returns an error when polled after its deadline. Out: the same stream, with a task that polls it
-//! at its deadline. A client that stops reading stops polling: without the task its query would keep its plan, its
-//! memory and its tenant's slot for as long as the client stays connected.
+//! The wrapped stream returns an error when it is polled after its deadline. A client that stops reading stops polling,
+//! so its query would keep its plan, its memory and its tenant's slot for as long as the client stays connected.
+//! [`expiring`] therefore adds a task that polls the stream at its deadline.
 //!
 //! ```text
-//!   reader ─► poll ─┐
-//!                   ├─► stream (one lock, held for one poll) ─► items ─► reader
-//!   deadline ─► poll until it ends ─┘        └─► its last error, kept for a reader that comes back
+//!   reader ─► poll ───┐
+//!                     ├─► stream (locked during each poll) ─► items ─► reader
+//!   deadline ─► poll ─┘               └─► its last error, kept until the reader polls again
 //! ```
 //!
 //! **Invariant:** after the deadline the stream is dropped, and only its last error is kept.
@@ -23,14 +23,15 @@ use tokio::time::Instant;
 
 use crate::error::{Error, Result};
 
-/// Ends `stream` at `deadline`. The stream must return an error when polled after that.
+/// Ends `stream` at `deadline` even if nobody polls it. `stream` must return an error when it is polled after
+/// `deadline`.
 pub(super) fn expiring<T: Send + 'static>(
     stream: BoxStream<'static, Result<T>>,
     deadline: Instant,
 ) -> BoxStream<'static, Result<T>> {
     let shared = Arc::new(Shared(Mutex::new(State { stream: Some(stream), last: None, reader: None })));
     let mut watch = JoinSet::new();
-    // Weak: when the reader is dropped, the stream is dropped at once.
+    // The reference is weak, because the stream must be dropped as soon as its reader is dropped.
     let watched = Arc::downgrade(&shared);
     watch.spawn(async move {
         tokio::time::sleep_until(deadline).await;
@@ -41,27 +42,29 @@ pub(super) fn expiring<T: Send + 'static>(
 
 struct Expiring<T> {
     shared: Arc<Shared<T>>,
-    /// Aborted when the stream ends.
+    /// The task that polls the stream at its deadline. Dropping this aborts the task.
     _watch: JoinSet<()>,
 }
 
 struct Shared<T>(Mutex<State<T>>);
 
 struct State<T> {
-    /// `None` after the end.
+    /// The wrapped stream, or `None` after its end.
     stream: Option<BoxStream<'static, Result<T>>>,
-    /// The last error at the deadline.
+    /// The error with which the stream ended at the deadline, until the reader takes it.
     last: Option<Error>,
+    /// The waker of a reader that waits for the next item.
     reader: Option<Waker>,
 }
 
 impl<T> Shared<T> {
-    /// After a panic in a poll the stream is still valid, and polling it again reports its state.
+    /// Locks the state, even if a poll has panicked: the stream is still valid then, and polling it again reports its
+    /// state.
     fn lock(&self) -> MutexGuard<'_, State<T>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Polls the stream until it ends. Items that were not read are dropped: an error follows them.
+    /// Polls the stream until it ends. Drops the items that the reader has not taken, because an error follows them.
     fn poll_end(&self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             let mut state = self.lock();
@@ -72,7 +75,7 @@ impl<T> Shared<T> {
                     state.last = end.and_then(Result::err);
                     let (ended, reader) = (state.stream.take(), state.reader.take());
                     drop(state);
-                    // Outside the lock, because dropping a plan takes time.
+                    // The stream is dropped outside the lock, because dropping a plan takes time.
                     drop(ended);
                     reader.into_iter().for_each(Waker::wake);
                     return Poll::Ready(());
@@ -115,7 +118,8 @@ mod tests {
     use super::*;
     use crate::error::Kind;
 
-    /// Counts until `deadline`, then returns an error. When the stream is dropped, the receiver gets an error.
+    /// Returns a stream that counts until `deadline` and then returns an error. When the stream is dropped, the
+    /// receiver gets an error.
     fn counting(deadline: Instant) -> (BoxStream<'static, Result<u64>>, oneshot::Receiver<()>) {
         let (alive, gone) = oneshot::channel();
         let items = stream::unfold((0, alive), move |(count, alive)| async move {
@@ -131,14 +135,14 @@ mod tests {
         let (items, gone) = counting(deadline);
         let mut items = expiring(items, deadline);
         assert_eq!(items.next().await.unwrap().unwrap(), 0);
-        assert!(gone.await.is_err(), "the stream is dropped although it is not polled");
+        assert!(gone.await.is_err(), "the stream was not dropped at its deadline");
         assert!(Instant::now() >= deadline);
         assert_eq!(items.next().await.unwrap().unwrap_err().kind(), Kind::Limited);
         assert!(items.next().await.is_none());
     }
 
     #[tokio::test]
-    async fn waiting_reader_is_woken() {
+    async fn waiting_reader_gets_the_error_at_the_deadline() {
         let deadline = Instant::now() + Duration::from_millis(500);
         let waiting = stream::once(async move {
             tokio::time::sleep_until(deadline).await;
@@ -155,6 +159,6 @@ mod tests {
         assert_eq!(whole.map(Result::unwrap).collect::<Vec<_>>().await, [1, 2]);
         let (items, gone) = counting(deadline);
         drop(expiring(items, deadline));
-        assert!(gone.now_or_never().is_some_and(|told| told.is_err()));
+        assert!(gone.now_or_never().is_some_and(|received| received.is_err()));
     }
 }

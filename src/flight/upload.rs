@@ -1,8 +1,9 @@
-//! Decodes uploads: the Flight messages of a client become validated batches.
+//! Decodes uploads: turns the Flight messages of a client into validated batches.
 //!
-//! In: the message stream of DoPut. Out: its first descriptor, and a stream of batches. The sizes that a message claims
-//! are checked before anything is allocated for them, and the expanded size of a batch is limited too: a few bytes can
-//! claim terabytes (compressed buffers, dictionaries, views, run ends).
+//! An upload has a descriptor in its first message, which states its purpose, and a stream of batches. A few bytes can
+//! claim to expand to terabytes (in compressed buffers, dictionaries, views and run-end encoded arrays). The sizes that
+//! a message claims are therefore checked before anything is allocated for them, and the expanded size of a batch is
+//! limited too.
 
 use std::sync::Arc;
 
@@ -18,14 +19,14 @@ use futures::{Stream, StreamExt, TryStreamExt, stream};
 
 use super::error::from_status;
 use super::message_reader::{MessageReader, REQUEST, SizeLimit};
-use super::upload_memory::{Reserved, UploadMemory};
+use super::upload_memory::{DecodedSize, MessageReservation, UploadMemory};
 use crate::error::{Error, Result};
 use crate::supervise::catch_future;
 
-/// The number of rows that a message may always claim: a row may take no bytes (a null), but many such rows are an
-/// attack.
+/// The number of rows that a message may claim regardless of its size. A row can take no bytes (a null, for example),
+/// but a large number of such rows is an attack.
 const ROWS_WITHOUT_BYTES_MAX: usize = 1024;
-/// The length prefix of a buffer that is not compressed.
+/// In a compressed message, the size that precedes a buffer that is not compressed.
 const UNCOMPRESSED: i64 = -1;
 
 /// An upload whose first message has arrived.
@@ -37,19 +38,21 @@ pub(super) struct Upload {
 }
 
 impl Upload {
-    /// Waits for the first message, which must state the purpose of the upload. It counts as the call's request.
+    /// Waits for the first message, which must state the purpose of the upload. It counts as part of the call's
+    /// request.
     pub(super) async fn open(mut messages: MessageReader) -> Result<Self> {
         let first = messages.next(REQUEST, async |_| Ok(())).await?;
         let (mut first, ()) = first
-            .ok_or_else(|| Error::invalid("the upload has no messages: the first message must hold the command"))?;
+            .ok_or_else(|| Error::invalid("the upload has no messages: the first message must contain the command"))?;
         let descriptor = first.flight_descriptor.take();
         let descriptor =
             descriptor.ok_or_else(|| Error::invalid("the first message of an upload has no descriptor"))?;
         Ok(Self { descriptor, first, rest: messages })
     }
 
-    /// Its batches, each a message within `limit` and no larger when expanded. `memory` holds their memory until it is
-    /// taken from there; without it, messages count as the call's request.
+    /// Returns the batches. Each message must be within `limit`, and so must each batch after it is expanded. `memory`
+    /// collects the memory reservations of the batches until the caller takes them. Without `memory` nothing is
+    /// reserved, because the messages count as part of the call's request.
     pub(super) fn batches(
         self,
         limit: SizeLimit,
@@ -60,7 +63,7 @@ impl Upload {
             .chain(received(self.rest, limit, memory.clone()))
             // A message without a header carries only metadata.
             .try_filter(|(message, _)| std::future::ready(!message.data_header.is_empty()))
-            .and_then(move |(message, reserved)| admitted(message, reserved, bytes_max, memory.clone()))
+            .and_then(move |(message, reservation)| admit(message, reservation, bytes_max, memory.clone()))
             .map_err(|error| FlightError::ExternalError(error.into()));
         fenced(FlightRecordBatchStream::new_from_flight_data(messages).map_err(from_flight))
             .and_then(move |batch| std::future::ready(check_batch(&batch, bytes_max).map(|()| batch)))
@@ -68,7 +71,8 @@ impl Upload {
     }
 }
 
-/// The same batches, up to a message that panics the reader, which asserts that messages are valid.
+/// Ends the batches with an error if the Arrow reader panics. The reader asserts that messages are valid, and therefore
+/// panics on some invalid ones.
 fn fenced(
     batches: impl Stream<Item = Result<RecordBatch>> + Send + 'static,
 ) -> impl Stream<Item = Result<RecordBatch>> + Send {
@@ -77,21 +81,21 @@ fn fenced(
         match catch_future(batches.next()).await {
             Ok(batch) => Some((batch?, Some(batches))),
             Err(panic) => {
-                let message = "an Arrow message is damaged and cannot be decoded";
+                let message = "an Arrow message of the upload is invalid and cannot be decoded";
                 Some((Err(Error::invalid(message).with_source(panic)), None))
             }
         }
     })
-    // A caller that groups batches polls once more after the last one.
+    // A caller that groups batches polls the stream once more after its end.
     .fuse()
 }
 
-/// The messages after the first, each read after its memory is reserved.
+/// Returns the messages after the first one. The memory of each message is reserved before the message is read.
 fn received(
     messages: MessageReader,
     limit: SizeLimit,
     memory: Option<Arc<UploadMemory>>,
-) -> impl Stream<Item = Result<(FlightData, Option<Reserved>)>> {
+) -> impl Stream<Item = Result<(FlightData, Option<MessageReservation>)>> {
     stream::try_unfold((messages, memory), move |(mut messages, memory)| async move {
         let reserve = async |bytes| match &memory {
             Some(memory) => memory.reserve(bytes).await.map(Some),
@@ -102,21 +106,21 @@ fn received(
     })
 }
 
-/// Checks a message, and holds the memory for its decoded data.
-async fn admitted(
+/// Checks a message, and reserves the memory for its decoded data.
+async fn admit(
     message: FlightData,
-    reserved: Option<Reserved>,
+    reservation: Option<MessageReservation>,
     bytes_max: usize,
     memory: Option<Arc<UploadMemory>>,
 ) -> Result<FlightData> {
-    let claimed = check_message(&message, bytes_max)?;
-    if let (Some(reserved), Some(memory)) = (reserved, memory) {
-        memory.hold(reserved, claimed).await?;
+    let size = check_message(&message, bytes_max)?;
+    if let (Some(reservation), Some(memory)) = (reservation, memory) {
+        memory.hold(reservation, size).await?;
     }
     Ok(message)
 }
 
-/// Converts the error of a failed transfer.
+/// Converts an error of arrow-flight.
 pub(super) fn from_flight(error: FlightError) -> Error {
     match error {
         FlightError::Tonic(status) => from_status(*status),
@@ -128,17 +132,9 @@ pub(super) fn from_flight(error: FlightError) -> Error {
     }
 }
 
-/// The sizes that a message claims to expand to.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Claimed {
-    /// The decompressed size of its compressed buffers.
-    pub(super) expanded_bytes: usize,
-    /// The dictionary that it fills, whose values stay in memory until another message replaces them.
-    pub(super) dictionary: Option<i64>,
-}
-
-/// Checks the claims of a message: rows, and sizes of compressed buffers.
-fn check_message(message: &FlightData, bytes_max: usize) -> Result<Claimed> {
+/// Checks the number of rows and the buffer sizes that a message claims. Returns the memory that the decoded message
+/// will take.
+fn check_message(message: &FlightData, bytes_max: usize) -> Result<DecodedSize> {
     let header = root_as_message(&message.data_header)
         .map_err(|error| Error::invalid("cannot read the header of an Arrow message").with_source(error.to_string()))?;
     let mut dictionary = None;
@@ -148,7 +144,7 @@ fn check_message(message: &FlightData, bytes_max: usize) -> Result<Claimed> {
             dictionary = Some(batch.id());
             batch.data()
         }),
-        _ => return Ok(Claimed::default()),
+        _ => return Ok(DecodedSize::default()),
     };
     let batch = batch.ok_or_else(|| Error::invalid("an Arrow message has no record batch"))?;
     let mut expanded_bytes = 0_usize;
@@ -165,12 +161,12 @@ fn check_message(message: &FlightData, bytes_max: usize) -> Result<Claimed> {
     let rows =
         usize::try_from(batch.length()).map_err(|_| Error::invalid("an Arrow batch has a negative number of rows"))?;
     if rows > bytes.max(ROWS_WITHOUT_BYTES_MAX) {
-        return Err(Error::invalid(format!("an Arrow batch claims {rows} rows in {bytes} bytes")));
+        return Err(Error::invalid(format!("an Arrow batch claims {rows} rows but has only {bytes} bytes")));
     }
-    Ok(Claimed { expanded_bytes, dictionary })
+    Ok(DecodedSize { expanded_bytes, dictionary })
 }
 
-/// The claimed size of a compressed buffer: its first eight bytes.
+/// Returns the decompressed size that a buffer claims in its first eight bytes, or 0 if the buffer is not compressed.
 fn claimed_bytes(body: &[u8], offset: i64, length: i64) -> Result<usize> {
     if length == 0 {
         return Ok(0);
@@ -186,7 +182,7 @@ fn claimed_bytes(body: &[u8], offset: i64, length: i64) -> Result<usize> {
     }
 }
 
-/// Checks the expanded size of a batch.
+/// Checks the expanded size and the column types of a batch.
 fn check_batch(batch: &RecordBatch, bytes_max: usize) -> Result<()> {
     let mut bytes = 0_usize;
     for (field, column) in batch.schema_ref().fields().iter().zip(batch.columns()) {
@@ -203,10 +199,13 @@ fn check_batch(batch: &RecordBatch, bytes_max: usize) -> Result<()> {
 }
 
 fn too_large(bytes: usize, bytes_max: usize) -> Error {
-    Error::limited(format!("an Arrow batch takes {bytes} bytes when written out, at most {bytes_max} are allowed"))
+    Error::limited(format!(
+        "an expanded Arrow batch takes {bytes} bytes, but at most {bytes_max} are allowed: send smaller batches"
+    ))
 }
 
-/// The size of an array without sharing; `None` for types that can repeat values without limit.
+/// Returns the size of an array, with a shared value counted each time it is used. Returns `None` for types that can
+/// repeat values without limit.
 fn flat_bytes(array: &ArrayRef) -> Option<usize> {
     match array.data_type() {
         DataType::Utf8View => Some(array.as_string_view().lengths().map(|length| length as usize).sum()),
@@ -218,7 +217,7 @@ fn flat_bytes(array: &ArrayRef) -> Option<usize> {
         DataType::LargeList(_) => flat_bytes(array.as_list::<i64>().values()),
         DataType::FixedSizeList(_, _) => flat_bytes(array.as_fixed_size_list().values()),
         DataType::ListView(_) | DataType::LargeListView(_) | DataType::RunEndEncoded(_, _) => None,
-        // A union is a bound parameter; its values are read one by one.
+        // Only bound parameters have union types, and one value of each is read.
         _ => Some(array.to_data().get_slice_memory_size().unwrap_or_else(|_| array.get_array_memory_size())),
     }
 }

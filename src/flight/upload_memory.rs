@@ -1,122 +1,136 @@
-//! The memory of an event upload: reserved before each message is read, held until its events are committed.
+//! The memory of an event upload. It is reserved before each message is read, and released when the events are
+//! committed.
 //!
-//! In: the length of the next message. Out: a [`Reserved`] share of `ingest.queue_bytes_max`, the limit of the whole
-//! server, or `Limited` if none becomes free in time. Memory of messages read for the next group of batches collects
-//! here until the group takes it to [`Writer::submit`].
+//! A [`MessageReservation`] is a share of `ingest.queue_bytes_max`, the limit of the whole server. Reserving memory
+//! fails with `Limited` if none becomes free in time. The reservations of messages for the next group of batches
+//! collect here until the group takes them to [`Writer::submit`].
 //!
-//! An upload that is faster than the lake waits for its own commits: at most `bytes_max` of it are in memory. That wait
-//! has no time limit, because its own commits always end.
+//! An upload that is faster than the lake waits for its own commits, so at most `bytes_max` of it is in memory. That
+//! wait has no time limit, because the upload's own commits always end.
 //!
-//! **Invariant:** the values of a dictionary stay in memory until they are replaced or the upload ends, and so does
-//! their share of the queue.
+//! **Invariant:** the values of a dictionary stay in memory until they are replaced or the upload ends. Their
+//! reservation is held for the same time.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::upload::Claimed;
 use crate::error::{Error, Result};
 use crate::ingest::{MemoryReservation, Writer};
 
-/// The allocation unit: a semaphore counts in 32 bits, so bytes are rounded up to this.
-const UNIT_BYTES: usize = 1024;
+/// The number of bytes per permit. A semaphore counts permits in 32 bits, so it cannot count single bytes.
+const PERMIT_BYTES: usize = 1024;
 
 /// The memory of an upload.
 pub(super) struct UploadMemory {
     writer: Arc<Writer>,
-    under_way: Arc<Semaphore>,
-    units_max: u32,
-    held: Mutex<MessageMemory>,
+    /// The upload's own limit.
+    permits: Arc<Semaphore>,
+    permits_max: u32,
+    read: Mutex<ReadMessages>,
 }
 
-/// Memory of messages that are read but not yet in a group.
+/// The reservations of messages that have been read.
 #[derive(Default)]
-struct MessageMemory {
-    messages: Option<Reserved>,
-    dictionaries: HashMap<i64, Reserved>,
+struct ReadMessages {
+    /// The messages that are not in a group yet.
+    batches: Option<MessageReservation>,
+    /// The dictionary messages whose values are in use, by dictionary id.
+    dictionaries: HashMap<i64, MessageReservation>,
 }
 
-/// Reserved memory for messages; dropping it releases it.
-pub(super) struct Reserved {
+/// Memory that is reserved for messages. Dropping this releases it.
+pub(super) struct MessageReservation {
     /// The share of the server's limit.
     reservation: MemoryReservation,
     /// The share of the upload's own limit.
-    under_way: OwnedSemaphorePermit,
+    upload_permit: OwnedSemaphorePermit,
+}
+
+/// The memory that a decoded message takes in addition to the message itself.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct DecodedSize {
+    /// The decompressed size of the compressed buffers.
+    pub(super) expanded_bytes: usize,
+    /// The id of the dictionary that the message defines. Its values stay in memory until another message replaces
+    /// them. `None` for a message with rows.
+    pub(super) dictionary: Option<i64>,
 }
 
 impl UploadMemory {
-    /// Memory for an upload with at most `bytes_max` in memory at once.
+    /// Creates the memory of an upload that may have at most `bytes_max` in memory at a time.
     pub(super) fn new(writer: Arc<Writer>, bytes_max: usize) -> Self {
-        let units_max = units(bytes_max);
-        let under_way = Arc::new(Semaphore::new(units_max as usize));
-        Self { writer, under_way, units_max, held: Mutex::default() }
+        let permits_max = permits_for(bytes_max);
+        let permits = Arc::new(Semaphore::new(permits_max as usize));
+        Self { writer, permits, permits_max, read: Mutex::default() }
     }
 
-    /// Reserves memory for a message of `bytes`.
-    pub(super) async fn reserve(&self, bytes: usize) -> Result<Reserved> {
+    /// Reserves memory for a message of `bytes` bytes.
+    pub(super) async fn reserve(&self, bytes: usize) -> Result<MessageReservation> {
         // A message that is larger than the upload's limit takes all of it.
-        let own = units(bytes).min(self.units_max);
-        let under_way = Arc::clone(&self.under_way).acquire_many_owned(own).await;
-        let under_way = under_way
+        let count = permits_for(bytes).min(self.permits_max);
+        let upload_permit = Arc::clone(&self.permits).acquire_many_owned(count).await;
+        let upload_permit = upload_permit
             .map_err(|closed| Error::internal("the memory limit of an upload is closed").with_source(closed))?;
         let mut reservation = self.writer.reservation();
         reservation.resize(bytes).await?;
-        Ok(Reserved { reservation, under_way })
+        Ok(MessageReservation { reservation, upload_permit })
     }
 
-    /// Holds the memory of a message that was read, and of its decompressed buffers.
-    pub(super) async fn hold(&self, mut reserved: Reserved, claimed: Claimed) -> Result<()> {
-        if claimed.expanded_bytes > 0 {
+    /// Holds the reservation of a message that was read, and reserves memory for its decompressed buffers.
+    pub(super) async fn hold(&self, mut message: MessageReservation, size: DecodedSize) -> Result<()> {
+        if size.expanded_bytes > 0 {
             let mut more = self.writer.reservation();
-            more.resize(claimed.expanded_bytes).await?;
-            reserved.reservation.merge(more);
+            more.resize(size.expanded_bytes).await?;
+            message.reservation.merge(more);
         }
-        let mut held = self.lock();
-        let passing = match claimed.dictionary {
-            // Batches of the current group may still use the replaced values.
-            Some(id) => held.dictionaries.insert(id, reserved.without_bound()),
-            None => Some(reserved),
+        let mut read = self.lock();
+        let of_batches = match size.dictionary {
+            // Batches of the current group may still use the replaced values, so their reservation moves to the group.
+            Some(id) => read.dictionaries.insert(id, message.without_upload_permit()),
+            None => Some(message),
         };
-        match (&mut held.messages, passing) {
-            (Some(messages), Some(passing)) => messages.merge(passing),
-            (messages @ None, passing) => *messages = passing,
+        match (&mut read.batches, of_batches) {
+            (Some(batches), Some(more)) => batches.merge(more),
+            (batches @ None, more) => *batches = more,
             (Some(_), None) => {}
         }
         Ok(())
     }
 
-    /// The memory of the messages read since the last call, without dictionaries.
-    pub(super) fn take(&self) -> Option<Reserved> {
-        self.lock().messages.take()
+    /// Takes the reservations of the messages that were read since the last call, except those of dictionaries.
+    pub(super) fn take(&self) -> Option<MessageReservation> {
+        self.lock().batches.take()
     }
 
-    fn lock(&self) -> MutexGuard<'_, MessageMemory> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, ReadMessages> {
+        self.read.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Reserved {
-    /// Its share of the ingest queue, and what must be kept with it until the events are committed.
+impl MessageReservation {
+    /// Returns the share of the ingest queue and the share of the upload's own limit. Both must be held until the
+    /// events are committed.
     pub(super) fn into_parts(self) -> (MemoryReservation, OwnedSemaphorePermit) {
-        (self.reservation, self.under_way)
+        (self.reservation, self.upload_permit)
     }
 
     fn merge(&mut self, other: Self) {
         self.reservation.merge(other.reservation);
-        self.under_way.merge(other.under_way);
+        self.upload_permit.merge(other.upload_permit);
     }
 
-    /// The same without the upload's own limit: a dictionary would hold that for the length of the upload, and a
+    /// Releases the share of the upload's own limit. A dictionary would hold that share until the upload ends, and a
     /// message that waits for it would wait forever.
-    fn without_bound(mut self) -> Self {
-        drop(self.under_way.split(self.under_way.num_permits()));
+    fn without_upload_permit(mut self) -> Self {
+        drop(self.upload_permit.split(self.upload_permit.num_permits()));
         self
     }
 }
 
-fn units(bytes: usize) -> u32 {
-    u32::try_from(bytes.div_ceil(UNIT_BYTES))
+fn permits_for(bytes: usize) -> u32 {
+    u32::try_from(bytes.div_ceil(PERMIT_BYTES))
         .unwrap_or(u32::MAX)
         .min(Semaphore::MAX_PERMITS.try_into().unwrap_or(u32::MAX))
 }

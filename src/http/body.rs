@@ -1,10 +1,10 @@
-//! Reads a request body into memory: receives and decompresses it within limits, with memory reserved from the ingest
+//! Reads a request body into memory: receives and decompresses it within limits. The memory is reserved from the ingest
 //! queue.
 //!
-//! In: a body and its encoding. Out: its decompressed bytes; 413 if it exceeds a limit, or 400 if it is incomplete.
+//! A body that exceeds a limit is refused with 413, and an incomplete or damaged one with 400.
 //!
-//! **Invariant:** memory is reserved step by step as bytes arrive: neither an announced length nor the size in a
-//! compression header is trusted.
+//! **Invariant:** memory is reserved step by step as bytes arrive, because neither an announced length nor the size in
+//! a compression header can be trusted.
 
 use std::io::{Cursor, Read};
 
@@ -21,22 +21,25 @@ use crate::ingest::MemoryReservation;
 use crate::supervise::on_thread;
 use crate::telemetry::Metrics;
 
-/// The maximum buffer capacity that is allocated before a body arrives.
+/// The maximum capacity of the buffer that is allocated before a body arrives.
 const CLAIMED_BYTES_MAX: usize = 16 << 20;
-/// The bytes that one step on the blocking pool decompresses.
+/// The maximum number of bytes that one step on the blocking pool decompresses.
 const STEP_BYTES: usize = 1 << 20;
-/// A body may decompress to this size whatever its ratio: a few short lines can compress very well.
+/// The size to which every body may decompress, regardless of its compression ratio. A few short lines can compress
+/// very well.
 const EXPANDED_BYTES_MIN: usize = 64 * 1024;
-/// The maximum window of a zstd frame, as a power of two: the 8 MiB that RFC 8878 recommends.
+/// The maximum window size of a zstd frame, as a power of two. It is 8 MiB, as RFC 8878 recommends.
 const ZSTD_WINDOW_LOG_MAX: u32 = 23;
-/// The bytes of a refused body that are read and discarded, so that the client sees the response, not a broken
-/// connection.
+/// The maximum number of bytes of a refused body that are read and discarded. Without this, the client would see a
+/// broken connection instead of the response.
 const DISCARDED_BYTES_MAX: usize = 256 * 1024;
 
-/// The limits of one body.
+/// The limits on one body.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct BodyLimits {
+    /// The maximum size before and after decompression.
     pub(super) bytes_max: usize,
+    /// The maximum ratio of the decompressed size to the compressed size.
     pub(super) expansion_max: usize,
 }
 
@@ -46,19 +49,19 @@ impl From<&IngestConfig> for BodyLimits {
     }
 }
 
-/// Receives and decompresses a body. On return `reservation` covers at least the bytes of it.
+/// Receives and decompresses a body. If this succeeds, `reservation` covers at least the bytes that it returns.
 pub(super) async fn read(
     body: &mut Body,
     encoding: ContentEncoding,
-    bounds: BodyLimits,
+    limits: BodyLimits,
     reservation: &mut MemoryReservation,
     metrics: &Metrics,
 ) -> Result<Bytes, ErrorBody> {
-    let received = receive(body, bounds, reservation, metrics).await?;
-    match Inflater::new(encoding, &received)? {
+    let received = receive(body, limits, reservation, metrics).await?;
+    match Decompressor::new(encoding, &received)? {
         None => Ok(received),
-        Some(inflater) => {
-            let plain = inflate(inflater, received.len(), bounds, reservation, metrics).await?;
+        Some(decompressor) => {
+            let plain = decompress(decompressor, received.len(), limits, reservation, metrics).await?;
             drop(received);
             reservation.resize(plain.len()).await?;
             Ok(plain)
@@ -66,7 +69,7 @@ pub(super) async fn read(
     }
 }
 
-/// Reads and discards a part of a refused body.
+/// Reads and discards the start of a refused body.
 pub(super) async fn discard(body: &mut Body) {
     let mut left = DISCARDED_BYTES_MAX;
     while let Some(Ok(frame)) = body.frame().await {
@@ -77,23 +80,23 @@ pub(super) async fn discard(body: &mut Body) {
 
 async fn receive(
     body: &mut Body,
-    bounds: BodyLimits,
+    limits: BodyLimits,
     reservation: &mut MemoryReservation,
     metrics: &Metrics,
 ) -> Result<Bytes, ErrorBody> {
-    // An announced length only reserves capacity: until bytes arrive it uses no memory.
+    // The announced length only sets the capacity of the buffer. No physical memory is used until bytes arrive.
     let claimed = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
-    let mut received = BytesMut::with_capacity(claimed.min(bounds.bytes_max).min(CLAIMED_BYTES_MAX));
+    let mut received = BytesMut::with_capacity(claimed.min(limits.bytes_max).min(CLAIMED_BYTES_MAX));
     while let Some(frame) = body.frame().await {
         let frame = frame
             .map_err(|cause| Error::invalid("the connection closed before the end of the body").with_source(cause))?;
         let Ok(data) = frame.into_data() else { continue };
         let bytes = received.len() + data.len();
-        if bytes > bounds.bytes_max {
+        if bytes > limits.bytes_max {
             metrics.limited("ingest.body_bytes_max");
             return Err(ErrorBody::too_large(format!(
                 "the body is larger than {} bytes: send it in parts",
-                bounds.bytes_max
+                limits.bytes_max
             )));
         }
         reservation.resize(bytes).await?;
@@ -102,32 +105,33 @@ async fn receive(
     Ok(received.freeze())
 }
 
-/// Decompresses in steps on the blocking pool, and waits for memory between them.
-async fn inflate(
-    mut inflater: Inflater,
+/// Decompresses a body in steps on the blocking pool, and waits for memory before each step.
+async fn decompress(
+    mut decompressor: Decompressor,
     received: usize,
-    bounds: BodyLimits,
+    limits: BodyLimits,
     reservation: &mut MemoryReservation,
     metrics: &Metrics,
 ) -> Result<Bytes, ErrorBody> {
-    let expanded_max = received.saturating_mul(bounds.expansion_max).max(EXPANDED_BYTES_MIN);
-    let bytes_max = bounds.bytes_max.min(expanded_max);
+    let expanded_max = received.saturating_mul(limits.expansion_max).max(EXPANDED_BYTES_MIN);
+    let bytes_max = limits.bytes_max.min(expanded_max);
     let mut plain = Vec::new();
     loop {
-        // One byte more than allowed, to distinguish a body that is too large from one that just fits.
+        // The last step may produce one byte more than the limit. That byte shows that the body is too large.
         let step = STEP_BYTES.min(bytes_max + 1 - plain.len());
         reservation.resize(received + plain.len() + step).await?;
         let before = plain.len();
         let stepping = on_thread(move || {
-            let outcome = inflater.step(&mut plain, step);
-            (inflater, plain, outcome)
+            let outcome = decompressor.step(&mut plain, step);
+            (decompressor, plain, outcome)
         });
         let outcome;
-        (inflater, plain, outcome) =
-            stepping.await.map_err(|panic| Error::internal("decompressing panicked").with_source(panic))?;
+        (decompressor, plain, outcome) = stepping
+            .await
+            .map_err(|panic| Error::internal("the decompression of a body panicked").with_source(panic))?;
         outcome.map_err(|cause| Error::invalid("the compressed body is damaged or truncated").with_source(cause))?;
         if plain.len() > bytes_max {
-            return Err(bomb(bounds, expanded_max, metrics));
+            return Err(too_large_error(limits, expanded_max, metrics));
         }
         if plain.len() - before < step {
             return Ok(plain.into());
@@ -135,27 +139,28 @@ async fn inflate(
     }
 }
 
-fn bomb(bounds: BodyLimits, expanded_max: usize, metrics: &Metrics) -> ErrorBody {
-    if expanded_max < bounds.bytes_max {
+fn too_large_error(limits: BodyLimits, expanded_max: usize, metrics: &Metrics) -> ErrorBody {
+    if expanded_max < limits.bytes_max {
         metrics.limited("ingest.body_expansion_max");
-        let times = bounds.expansion_max;
+        let times = limits.expansion_max;
         return ErrorBody::too_large(format!(
-            "the decompressed body is more than {times} times larger than the compressed one"
+            "the decompressed body is more than {times} times as large as the compressed one (limit \
+             ingest.body_expansion_max): send it in parts or without compression"
         ));
     }
     metrics.limited("ingest.body_bytes_max");
-    let bytes_max = bounds.bytes_max;
+    let bytes_max = limits.bytes_max;
     ErrorBody::too_large(format!("the decompressed body is larger than {bytes_max} bytes: send it in parts"))
 }
 
 /// The state of a body that is being decompressed.
-enum Inflater {
+enum Decompressor {
     Gzip(Box<MultiGzDecoder<Cursor<Bytes>>>),
     Zstd(Box<zstd::stream::read::Decoder<'static, Cursor<Bytes>>>),
 }
 
-impl Inflater {
-    /// `None` for a body that is not compressed.
+impl Decompressor {
+    /// Creates a decompressor, or returns `None` if the body is not compressed.
     fn new(encoding: ContentEncoding, body: &Bytes) -> Result<Option<Self>> {
         let source = Cursor::new(body.clone());
         let failed = |cause| Error::internal("cannot start the zstd decoder").with_source(cause);
@@ -170,7 +175,7 @@ impl Inflater {
         }
     }
 
-    /// Appends up to `step` bytes; fewer only at the end.
+    /// Decompresses up to `step` bytes and appends them to `plain`. Fewer bytes mean that the body has ended.
     fn step(&mut self, plain: &mut Vec<u8>, step: usize) -> std::io::Result<usize> {
         match self {
             Self::Gzip(decoder) => decoder.take(step as u64).read_to_end(plain),

@@ -1,7 +1,7 @@
-//! Authentication: verifies the bearer token of a request.
+//! Authentication: verifies the bearer token of a request and returns the caller's rights, an [`Access`].
 //!
-//! In: headers. Out: an [`Access`], or an error. The token is only read from a single `Authorization` header, never
-//! from the URL, which proxies log.
+//! The token is read only from a single `Authorization` header. It is never read from the URL, because proxies log
+//! URLs.
 
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
@@ -11,7 +11,7 @@ use crate::contract::Owner;
 use crate::error::{Error, Result};
 use crate::tenancy::{Access, Scope};
 
-/// The verified caller.
+/// Verifies the token of a request and returns the rights of its caller.
 pub(super) async fn caller(handler: &HttpHandler, headers: &HeaderMap) -> Result<Access> {
     let verified = match bearer(headers) {
         Ok(token) => handler.services.verifier.verify(token).await,
@@ -20,17 +20,18 @@ pub(super) async fn caller(handler: &HttpHandler, headers: &HeaderMap) -> Result
     verified.inspect_err(|error| handler.services.metrics.auth_refused(error))
 }
 
-/// An operator with the admin scope, who may see data that concerns all tenants.
+/// Returns the rights of an operator with the admin scope, who may see data of all tenants. Other callers get
+/// `Forbidden`.
 pub(super) async fn operator(handler: &HttpHandler, headers: &HeaderMap) -> Result<Access> {
     let access = caller(handler, headers).await?;
     access.require(Scope::Admin)?;
     match access.owner() {
         Owner::PerEvent => Ok(access),
-        Owner::Tenant(_) => Err(Error::forbidden("only operators may do this: use a token without a tenant")),
+        Owner::Tenant(_) => Err(Error::forbidden("only operators may use this route: send a token without a tenant")),
     }
 }
 
-/// The token in the only `Authorization: Bearer` header.
+/// Returns the token in the only `Authorization: Bearer` header.
 fn bearer(headers: &HeaderMap) -> Result<&str> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let (first, second) = (values.next(), values.next());

@@ -1,9 +1,9 @@
-//! Connections: accepts up to a limit, serves HTTP/1.1 with keep-alive, and closes gracefully.
+//! Accepts HTTP/1.1 connections up to a limit, keeps them alive between requests, and closes them gracefully.
 //!
-//! In: a listener and the routes. Out: no task is running when [`accept`] returns.
+//! When [`accept`] returns, the tasks of all connections have ended.
 //!
-//! **Invariant:** a silent or slow client holds a connection for a limited time: [`HEAD_TIME_MAX`] between and within
-//! request heads, `http.request_time_max` for the rest.
+//! **Invariant:** a silent or slow client can hold a connection only for a limited time. [`HEAD_TIME_MAX`] limits the
+//! time until a request head is complete, and `http.request_time_max` limits the rest of the request.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -21,15 +21,15 @@ use crate::config::HttpConfig;
 use crate::listener::{ConnectionLimit, ConnectionSlot, Listener};
 use crate::supervise::Stop;
 
-/// The time from the start of a connection, or its last response, to the end of the next request's head.
+/// The maximum time from the start of a connection, or from its last response, to the end of the next request head.
 const HEAD_TIME_MAX: Duration = Duration::from_secs(30);
 
-/// Accepts until the stop is requested, then lets running requests finish until they are cut.
+/// Accepts connections until a stop is requested. Running requests may then finish, until `stop` cuts them off.
 pub(super) async fn accept(mut listener: Listener, router: Router, config: &HttpConfig, stop: Stop) {
     let mut connections = JoinSet::new();
     let server = server(config);
     while let Some((stream, slot)) = stop.asked.run_until_cancelled(listener.accept()).await {
-        connections.spawn(answer(stream, server.clone(), router.clone(), slot, stop.asked.clone()));
+        connections.spawn(serve_connection(stream, server.clone(), router.clone(), slot, stop.asked.clone()));
         while connections.try_join_next().is_some() {}
     }
     drop(listener);
@@ -43,7 +43,7 @@ pub(super) async fn accept(mut listener: Listener, router: Router, config: &Http
     }
 }
 
-/// The limit on connections, with the response to those beyond it.
+/// Returns the limit on connections, with the response that connections beyond the limit get.
 pub(super) fn limit(config: &HttpConfig) -> ConnectionLimit {
     let connections_max = config.connections_max;
     let body = format!(
@@ -69,8 +69,8 @@ fn server(config: &HttpConfig) -> http1::Builder {
     server
 }
 
-/// Serves the requests of one connection. After `stop` the running request is the last.
-async fn answer(
+/// Serves the requests of one connection. After `stop`, the running request is the last one.
+async fn serve_connection(
     stream: TcpStream,
     server: http1::Builder,
     router: Router,

@@ -1,7 +1,7 @@
-//! The declared type and encoding of a body.
+//! Reads the type and the encoding of a body from the request headers.
 //!
-//! In: headers. Out: a [`Format`] and an [`ContentEncoding`], or 415 that lists the accepted ones. The content of the
-//! body is never sniffed.
+//! If the server does not accept one of them, the response is 415 with a list of those that it accepts. The format is
+//! never guessed from the content of the body.
 
 use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderName};
@@ -9,14 +9,14 @@ use axum::http::{HeaderMap, HeaderName};
 use super::error::ErrorBody;
 use crate::contract::Format;
 
-/// Accepted types.
+/// The accepted content types.
 const TYPES: [(&str, Format); 4] = [
     ("application/json", Format::Json),
     ("application/x-ndjson", Format::Json),
     ("application/x-protobuf", Format::Protobuf),
     ("application/vnd.apache.arrow.stream", Format::ArrowIpc),
 ];
-/// Accepted encodings.
+/// The accepted content encodings.
 const ENCODINGS: [(&str, ContentEncoding); 3] =
     [("identity", ContentEncoding::Identity), ("gzip", ContentEncoding::Gzip), ("zstd", ContentEncoding::Zstd)];
 
@@ -25,49 +25,49 @@ const ENCODINGS: [(&str, ContentEncoding); 3] =
 pub(super) enum ContentEncoding {
     /// Not compressed.
     Identity,
-    /// RFC 1952, any number of members.
+    /// gzip (RFC 1952) with any number of members.
     Gzip,
-    /// RFC 8878, any number of frames.
+    /// Zstandard (RFC 8878) with any number of frames.
     Zstd,
 }
 
-/// The format of the decompressed body.
+/// Returns the format of the decompressed body.
 pub(super) fn format(headers: &HeaderMap) -> Result<Format, ErrorBody> {
-    let refused = |given: &str| {
-        let known = TYPES.map(|(name, _)| format!("`{name}`")).join(", ");
-        ErrorBody::wrong_media(format!("the content type {given} is not accepted: send one of {known}"))
+    let refused = |problem: &str| {
+        let accepted = TYPES.map(|(name, _)| format!("`{name}`")).join(", ");
+        ErrorBody::wrong_media(format!("the content type {problem}: send one of {accepted}"))
     };
-    let value = only(headers, &CONTENT_TYPE).map_err(refused)?.ok_or_else(|| refused("is missing and"))?;
+    let value = single_value(headers, &CONTENT_TYPE).map_err(refused)?.ok_or_else(|| refused("is missing"))?;
     let mut parts = value.split(';');
     let name = parts.next().unwrap_or_default().trim();
-    // JSON is UTF-8 by definition; text in another charset would be decoded incorrectly, so it is refused.
+    // JSON is always UTF-8. Text in another character set would be decoded incorrectly, so it is refused.
     let charset =
         parts.filter_map(|part| part.trim().split_once('=')).find(|(key, _)| key.eq_ignore_ascii_case("charset"));
     if charset.is_some_and(|(_, charset)| !charset.trim_matches('"').eq_ignore_ascii_case("utf-8")) {
-        return Err(refused(&format!("`{value}`")));
+        return Err(refused(&format!("`{value}` is not accepted")));
     }
-    find(&TYPES, name).ok_or_else(|| refused(&format!("`{name}`")))
+    find(&TYPES, name).ok_or_else(|| refused(&format!("`{name}` is not accepted")))
 }
 
-/// The compression of the body.
+/// Returns the compression of the body.
 pub(super) fn encoding(headers: &HeaderMap) -> Result<ContentEncoding, ErrorBody> {
-    let refused = |given: &str| {
-        let known = ENCODINGS.map(|(name, _)| format!("`{name}`")).join(", ");
-        ErrorBody::wrong_media(format!("the content encoding {given} is not accepted: send one of {known}"))
+    let refused = |problem: &str| {
+        let accepted = ENCODINGS.map(|(name, _)| format!("`{name}`")).join(", ");
+        ErrorBody::wrong_media(format!("the content encoding {problem}: send one of {accepted}"))
     };
-    match only(headers, &CONTENT_ENCODING).map_err(refused)? {
-        Some(name) => find(&ENCODINGS, name.trim()).ok_or_else(|| refused(&format!("`{name}`"))),
+    match single_value(headers, &CONTENT_ENCODING).map_err(refused)? {
+        Some(name) => find(&ENCODINGS, name.trim()).ok_or_else(|| refused(&format!("`{name}` is not accepted"))),
         None => Ok(ContentEncoding::Identity),
     }
 }
 
-/// The value of a header that may appear only once.
-fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, &'static str> {
+/// Returns the value of a header that may appear only once, or a description of the problem.
+fn single_value<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, &'static str> {
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {
         (None, _) => Ok(None),
-        (Some(value), None) => value.to_str().map(Some).map_err(|_| "that is not plain text"),
-        (Some(_), Some(_)) => Err("that appears more than once"),
+        (Some(value), None) => value.to_str().map(Some).map_err(|_| "is not ASCII text"),
+        (Some(_), Some(_)) => Err("appears more than once"),
     }
 }
 

@@ -1,7 +1,8 @@
-//! Maps errors to HTTP responses: the single table from [`Kind`] to a status, and one JSON format.
+//! Maps errors to HTTP responses. Only this file decides which status a [`Kind`] of error gets.
 //!
-//! In: an [`Error`] of any module. Out: `{"error":{"kind","message","id"?}}`. **Invariant:** an internal error shows
-//! only an id; its cause is in the log.
+//! All errors have the same JSON format: `{"error":{"kind","message","id"?}}`.
+//!
+//! **Invariant:** the response for an internal error contains only an id. The cause is in the log.
 
 use std::time::Duration;
 
@@ -14,10 +15,10 @@ use uuid::Uuid;
 
 use crate::error::{Error, Kind};
 
-/// The default time after which a retry makes sense.
+/// The time after which a client may retry if an `Unavailable` error names no time.
 const RETRY_AFTER_DEFAULT: Duration = Duration::from_secs(1);
 
-/// An error with its status.
+/// An error response: an error with its status.
 #[derive(Debug)]
 pub(super) struct ErrorBody {
     status: StatusCode,
@@ -25,17 +26,17 @@ pub(super) struct ErrorBody {
 }
 
 impl ErrorBody {
-    /// An error whose status is more specific than its kind: 405, 413, 415.
+    /// Creates a response with a status that is more specific than the kind of its error (405, 413 or 415).
     pub(super) fn new(status: StatusCode, error: Error) -> Self {
         Self { status, error }
     }
 
-    /// 413.
+    /// Creates a response with status 413.
     pub(super) fn too_large(message: String) -> Self {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, Error::limited(message))
     }
 
-    /// 415.
+    /// Creates a response with status 415.
     pub(super) fn wrong_media(message: String) -> Self {
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, Error::unsupported(message))
     }
@@ -47,7 +48,7 @@ impl From<Error> for ErrorBody {
     }
 }
 
-/// The status of a kind.
+/// Returns the status for an error kind.
 fn status(kind: Kind) -> StatusCode {
     match kind {
         Kind::Invalid => StatusCode::BAD_REQUEST,
@@ -56,7 +57,8 @@ fn status(kind: Kind) -> StatusCode {
         Kind::NotFound => StatusCode::NOT_FOUND,
         Kind::Conflict => StatusCode::CONFLICT,
         Kind::Limited => StatusCode::TOO_MANY_REQUESTS,
-        // The client cancelled the request and will rarely read this; a stop of the server is `Unavailable`.
+        // The client itself cancelled the request and will rarely read the response. An error that is caused by a stop
+        // of the server has the kind `Unavailable`.
         Kind::Cancelled => StatusCode::REQUEST_TIMEOUT,
         Kind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         Kind::Unsupported => StatusCode::NOT_IMPLEMENTED,
@@ -64,8 +66,8 @@ fn status(kind: Kind) -> StatusCode {
     }
 }
 
-/// The JSON name of a kind.
-fn word(kind: Kind) -> &'static str {
+/// Returns the name of an error kind in JSON.
+fn kind_name(kind: Kind) -> &'static str {
     match kind {
         Kind::Invalid => "invalid",
         Kind::Unauthenticated => "unauthenticated",
@@ -81,17 +83,17 @@ fn word(kind: Kind) -> &'static str {
 }
 
 impl IntoResponse for ErrorBody {
-    /// Logs the error: errors of requests are logged here and nowhere else.
+    /// Logs the error and builds its response. The errors of requests are logged only here.
     fn into_response(self) -> Response {
         let Self { status, error } = self;
         let kind = error.kind();
         let body = if kind == Kind::Internal {
             let id = Uuid::new_v4();
             tracing::error!(%id, ?error, "a request failed with an internal error");
-            json!({ "kind": word(kind), "message": "internal error, the server's log has its cause", "id": id.to_string() })
+            json!({ "kind": kind_name(kind), "message": "internal error: search the server's log for this id", "id": id.to_string() })
         } else {
-            tracing::debug!(status = status.as_u16(), ?error, "a request was rejected");
-            json!({ "kind": word(kind), "message": error.message() })
+            tracing::debug!(status = status.as_u16(), ?error, "a request failed");
+            json!({ "kind": kind_name(kind), "message": error.message() })
         };
         let mut response = (status, Json(json!({ "error": body }))).into_response();
         let headers = response.headers_mut();

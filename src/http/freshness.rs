@@ -1,9 +1,10 @@
-//! `GET /v1/tables/{table}/freshness`: the time up to which a table is complete, and the newest of the caller's own
-//! rows.
+//! `GET /v1/tables/{table}/freshness`: returns the time up to which a table is complete, and the times of the newest
+//! rows that the caller can see.
 //!
-//! **Invariant:** a tenant sees times of rows through a session of its own, as in any query: by its policy, and without
-//! data of other tenants. The version and commit times of the table, which all tenants share, are for operators only.
-//! So is the number of unread messages in a topic: in a shared topic it would reveal how busy the other tenants are.
+//! **Invariant:** a tenant gets the times of rows through a session of its own, as in any query. Its policy applies,
+//! and it sees no data of other tenants. The version and the commit times of a table concern all tenants, so only
+//! operators see them. The same holds for the number of unread messages in a topic: if tenants share the topic, the
+//! number shows how busy the other tenants are.
 
 use std::sync::Arc;
 
@@ -20,7 +21,7 @@ use super::quarantine::{path, told_time};
 use crate::lake::Watermark;
 use crate::query::NewestTimes;
 
-/// How fresh a table is.
+/// Returns the freshness of a table.
 pub(super) async fn freshness(
     State(handler): State<Arc<HttpHandler>>,
     table: Result<Path<String>, PathRejection>,
@@ -28,11 +29,11 @@ pub(super) async fn freshness(
 ) -> Result<Json<Value>, ErrorBody> {
     let access = caller(&handler, &headers).await?;
     let table = path(table)?;
-    let told = handler.services.writer.freshness(&access, &table)?;
-    let Watermark { now, complete_until, source_lag } = told.watermark;
+    let freshness = handler.services.writer.freshness(&access, &table)?;
+    let Watermark { now, complete_until, source_lag } = freshness.watermark;
     let mut body = json!({ "table": table, "complete_until": told_time(complete_until), "now": told_time(now) });
     body["source_lag_seconds"] = source_lag.map(|lag| lag.seconds).into();
-    match told.table {
+    match freshness.table {
         Some(all) => {
             body["version"] = all.version.into();
             body["newest_received_time"] = all.newest_received.map(told_time).into();

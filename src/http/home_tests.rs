@@ -1,18 +1,19 @@
-//! The home page and the documentation, for browsers and for programs, and what neither may reveal.
+//! Tests of the home page and the documentation: the formats for browsers and for programs, and what neither may
+//! reveal.
 
 use reqwest::Method;
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
 use serde_json::json;
 
-use super::home::{DOCS, ROUTES};
+use super::home_content::{DOCS, ROUTES};
 use super::html_page::STYLE;
-use super::testing::{HttpTestServer, answer};
+use super::testing::{HttpTestServer, json_response};
 use crate::config::HttpConfig;
 use crate::ingest::testing::{TABLE, limits};
 
 const BROWSER: &str = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
 
-/// A page as a browser gets it: its headers and its text.
+/// Returns the headers and the text of a page as a browser gets it.
 async fn page(server: &HttpTestServer, path: &str) -> (HeaderMap, String) {
     let headers = HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static(BROWSER))]);
     let response = server.request(Method::GET, path, headers, "").await;
@@ -21,7 +22,7 @@ async fn page(server: &HttpTestServer, path: &str) -> (HeaderMap, String) {
 }
 
 #[tokio::test]
-async fn a_browser_gets_pages_that_load_and_run_nothing() {
+async fn browsers_get_html_without_scripts_and_external_files() {
     let server = HttpTestServer::open().await;
     let docs: Vec<String> = DOCS.iter().map(|doc| format!("/docs/{}", doc.name)).collect();
     for path in ["/"].into_iter().chain(docs.iter().map(String::as_str)) {
@@ -55,9 +56,9 @@ async fn a_browser_gets_pages_that_load_and_run_nothing() {
 }
 
 #[tokio::test]
-async fn a_program_gets_json_and_markdown() {
+async fn programs_get_json_and_markdown() {
     let server = HttpTestServer::open().await;
-    let (status, index) = answer(server.get("/", "").await).await;
+    let (status, index) = json_response(server.get("/", "").await).await;
     assert_eq!((status, &index["service"]), (200, &json!("glasshouse")), "{index}");
     let host = server.address.split(':').next().unwrap();
     assert_eq!(index["flight_sql"]["url"], format!("grpc://{host}:8815"));
@@ -71,9 +72,9 @@ async fn a_program_gets_json_and_markdown() {
         assert!(doc.text().await.unwrap().starts_with("# ") || path.ends_with("/configuration"), "{path}");
     }
     for (path, expected) in [("/docs/htp", 404), ("/docs/%ff", 400), ("/docs", 404), ("/favicon.ico", 404)] {
-        assert_eq!(answer(server.get(path, "").await).await.0, expected, "{path}");
+        assert_eq!(json_response(server.get(path, "").await).await.0, expected, "{path}");
     }
-    let (_, problem) = answer(server.get("/docs/htp", "").await).await;
+    let (_, problem) = json_response(server.get("/docs/htp", "").await).await;
     assert!(problem["error"]["message"].as_str().unwrap().contains("did you mean `http`?"), "{problem}");
     server.close().await;
 }
@@ -85,7 +86,7 @@ async fn table_names_are_shown_only_if_configured() {
         let (_, home) = page(&server, "/").await;
         assert_eq!(home.contains(&format!("<code>{TABLE}</code>")), home_tables, "{home}");
         assert_eq!(home.contains("Calls &lt;of&gt; a tenant"), home_tables, "{home}");
-        let (_, index) = answer(server.get("/", "").await).await;
+        let (_, index) = json_response(server.get("/", "").await).await;
         let tables = json!([{ "name": TABLE, "description": "Calls <of> a tenant" }]);
         assert_eq!(index.get("tables"), home_tables.then_some(&tables));
         server.close().await;

@@ -1,28 +1,29 @@
-//! The HTML of the home page and of the documentation.
+//! Renders the home page and the documentation as HTML.
 //!
-//! In: plain values. Out: a complete document without scripts or other files. **Invariant:** every value is escaped
-//! where it is inserted into the text; this file never sees the request.
+//! A page is a complete document without scripts, and it loads no other files.
+//!
+//! **Invariant:** every value is escaped where it is inserted into the page. This file does not read the request.
 
-use std::fmt::Write as _;
-
-use super::home::{Addresses, DOCS, ROUTES, Route};
+use super::home_content::{Addresses, DOCS, ROUTES, Route};
+use super::html_escape::{escape, push};
 use super::markdown;
 
-/// The stylesheet, exactly as embedded in every page: the Content-Security-Policy has its hash.
+/// The stylesheet, which is embedded in every page without changes, because the Content-Security-Policy contains its
+/// hash.
 pub(super) const STYLE: &str = include_str!("home.css");
 
-/// A greenhouse with glass panes.
+/// The logo: a greenhouse with glass panes.
 const LOGO: &str = r#"<svg viewBox="0 0 24 24" fill="none" stroke="currentColor" stroke-width="1.5" stroke-linejoin="round" aria-hidden="true"><path d="M3 11 12 3l9 8v10H3z"/><path d="M3 16h18M3 11h18M12 3v18"/></svg>"#;
-/// The same as the icon of the browser tab.
+/// The logo as the icon of the browser tab.
 const ICON: &str = "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 24 24' fill='none' \
                     stroke='%230b8a8f' stroke-width='2' stroke-linejoin='round'%3E%3Cpath d='M3 11 12 3l9 8v10H3zM3 \
                     16h18M3 11h18M12 3v18'/%3E%3C/svg%3E";
 
-/// The home page.
+/// Renders the home page.
 pub(super) fn home(addresses: &Addresses, tables: Option<&[(String, String)]>) -> String {
     let [http, flight, jdbc] = [&addresses.http, &addresses.flight, &addresses.jdbc].map(|text| escape(text));
     let mut body = format!(
-        r#"<header>{LOGO}<div><h1>Glasshouse</h1><p>The server is running. It answers SQL over Arrow Flight and takes events over HTTP.</p></div></header>
+        r#"<header>{LOGO}<div><h1>Glasshouse</h1><p>The server is running. It answers SQL queries over Arrow Flight and accepts events over HTTP and Arrow Flight.</p></div></header>
 <main>
 <section><h2>Endpoints</h2>
 <dl>
@@ -30,7 +31,7 @@ pub(super) fn home(addresses: &Addresses, tables: Option<&[(String, String)]>) -
 <dt>JDBC</dt><dd><code>{jdbc}</code></dd>
 <dt>HTTP</dt><dd><code>{http}</code></dd>
 </dl>
-<p class="muted">Every request for data needs a token, in the header <code>Authorization: Bearer TOKEN</code>. It decides which rows you see. A tool that asks for a user and a password takes any user name, and the token as the password. Behind a proxy the addresses may differ: ask your operator.</p>
+<p class="muted">Every request for data needs a token in the header <code>Authorization: Bearer TOKEN</code>. The token decides which rows you see. If a tool asks for a user name and a password, enter any user name and use the token as the password. Behind a proxy the addresses may be different; ask your operator.</p>
 </section>
 "#
     );
@@ -55,10 +56,10 @@ pub(super) fn home(addresses: &Addresses, tables: Option<&[(String, String)]>) -
         );
     }
     body.push_str("</table>\n</section>\n</main>\n");
-    whole("Glasshouse", &body)
+    html_document("Glasshouse", &body)
 }
 
-/// A page of the documentation.
+/// Renders a page of the documentation.
 pub(super) fn document(name: &str, text: &str) -> String {
     let name = escape(name);
     let body = format!(
@@ -66,10 +67,11 @@ pub(super) fn document(name: &str, text: &str) -> String {
          </article></main>\n",
         markdown::render(text, &link)
     );
-    whole(&format!("{name} · Glasshouse"), &body)
+    html_document(&format!("{name} · Glasshouse"), &body)
 }
 
-/// The target of a documentation link: an anchor in its page, or another served page.
+/// Returns the URL for a link in the documentation, which may lead to an anchor of the same page or to another page
+/// that is served. Returns `None` for other targets.
 fn link(target: &str) -> Option<String> {
     let (file, anchor) = target.split_once('#').map_or((target, None), |(file, anchor)| (file, Some(anchor)));
     let page = match file {
@@ -79,7 +81,7 @@ fn link(target: &str) -> Option<String> {
     Some(anchor.map_or_else(|| page.clone(), |anchor| format!("{page}#{anchor}")))
 }
 
-/// The tables, if the operator publishes them, and how to list them with a token.
+/// Adds the tables if the operator publishes them, and the commands that list them with a token.
 fn push_tables(body: &mut String, http: &str, flight: &str, tables: Option<&[(String, String)]>) {
     body.push_str("<section><h2>Tables</h2>\n");
     let mut statement = "show tables".to_owned();
@@ -90,9 +92,9 @@ fn push_tables(body: &mut String, http: &str, flight: &str, tables: Option<&[(St
             let (name, description) = (escape(name), escape(description));
             push(body, format_args!("<tr><td class=\"path\"><code>{name}</code></td><td>{description}</td></tr>\n"));
         }
-        body.push_str("</table>\n<p class=\"muted\">Their columns, as your token sees them:</p>\n");
+        body.push_str("</table>\n<p class=\"muted\">To show the columns that your token can read:</p>\n");
     } else {
-        body.push_str("<p class=\"muted\">Your token decides which tables you see. List them:</p>\n");
+        body.push_str("<p class=\"muted\">Your token decides which tables you see. To list them:</p>\n");
     }
     push(
         body,
@@ -103,34 +105,14 @@ fn push_tables(body: &mut String, http: &str, flight: &str, tables: Option<&[(St
     );
 }
 
-/// A complete document around `body`. `title` is already escaped.
-fn whole(title: &str, body: &str) -> String {
+/// Returns a complete document around `body`. `title` is already escaped.
+fn html_document(title: &str, body: &str) -> String {
     format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
          <meta name=\"color-scheme\" content=\"light dark\">\n<title>{title}</title>\n\
          <link rel=\"icon\" href=\"{ICON}\">\n<style>{STYLE}</style>\n</head>\n<body>\n{body}</body>\n</html>\n"
     )
-}
-
-/// Escapes text for HTML, inside elements and quoted attributes.
-pub(super) fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len() + text.len() / 16);
-    for letter in text.chars() {
-        match letter {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            '\'' => escaped.push_str("&#39;"),
-            other => escaped.push(other),
-        }
-    }
-    escaped
-}
-
-fn push(text: &mut String, more: std::fmt::Arguments<'_>) {
-    text.write_fmt(more).expect("writing to a text does not fail");
 }
 
 #[cfg(test)]
@@ -156,9 +138,9 @@ mod tests {
             for target in page.split("<a href=\"").skip(1).filter_map(|rest| rest.split('"').next()) {
                 let (path, anchor) = target.split_once('#').unwrap_or((target, ""));
                 let other = DOCS.iter().position(|other| path == format!("/docs/{}", other.name));
-                let led = if path.is_empty() { page } else { other.map_or(page, |other| &pages[other]) };
+                let linked = if path.is_empty() { page } else { other.map_or(page, |other| &pages[other]) };
                 assert!(path.is_empty() || path == "/" || other.is_some(), "{}: {target}", doc.name);
-                assert!(anchor.is_empty() || led.contains(&format!(" id=\"{anchor}\"")), "{}: {target}", doc.name);
+                assert!(anchor.is_empty() || linked.contains(&format!(" id=\"{anchor}\"")), "{}: {target}", doc.name);
             }
         }
         assert_eq!((link("../glasshouse.toml"), link("https://example.com/http.md")), (None, None));

@@ -1,8 +1,9 @@
 //! `POST /v1/tables/{table}/events`: accepts events and returns a receipt.
 //!
-//! 200 means that the body was read: each event is stored, was stored before, or is in quarantine. The receipt has the
-//! count of each, even if all of them are in quarantine. 400 means that the body could not be split into events. With
-//! `?ack=received` the response is 202 before the commit, with a promise in place of the receipt.
+//! Status 200 means that the body was read: each event has been stored, was stored before, or is in the quarantine. The
+//! receipt counts these outcomes. The status is 200 even if all events are in the quarantine. Status 400 means that the
+//! body could not be split into events. With `?ack=received` the response has status 202 and is sent before the commit;
+//! its body is a promise instead of a receipt.
 
 use std::sync::Arc;
 
@@ -23,7 +24,7 @@ use super::{HttpHandler, content_type};
 use crate::error::Error;
 use crate::ingest::{self, Promise, Receipt, RejectNote};
 
-/// The JSON of a receipt.
+/// A receipt as JSON.
 #[derive(Debug, Serialize)]
 pub(super) struct ReceiptBody {
     accepted: u64,
@@ -41,7 +42,7 @@ struct RejectBody {
     detail: String,
 }
 
-/// The JSON of a promise.
+/// A promise as JSON: the response that is sent before the commit.
 #[derive(Debug, Serialize)]
 struct PromiseBody {
     ack: &'static str,
@@ -53,18 +54,18 @@ struct PromiseBody {
 /// When the response is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ack {
-    /// After the commit.
+    /// The response is sent after the commit.
     Committed,
-    /// When the events are in the queue.
+    /// The response is sent as soon as the events are in the queue.
     Received,
 }
 
 impl Ack {
-    /// Parses the query string; unknown parameters are ignored.
-    fn of(uri: &Uri) -> Result<Self, Error> {
+    /// Parses the query string. Unknown parameters are ignored.
+    fn parse(uri: &Uri) -> Result<Self, Error> {
         let query = uri.query().unwrap_or_default().split('&');
-        let mut said = query.filter_map(|part| part.strip_prefix("ack="));
-        match (said.next(), said.next()) {
+        let mut values = query.filter_map(|part| part.strip_prefix("ack="));
+        match (values.next(), values.next()) {
             (None | Some("committed"), None) => Ok(Self::Committed),
             (Some("received"), None) => Ok(Self::Received),
             _ => Err(Error::invalid("`ack` must be `committed` or `received` and appear only once")),
@@ -99,7 +100,7 @@ impl From<Receipt> for ReceiptBody {
     }
 }
 
-/// Handles the request.
+/// Handles `POST /v1/tables/{table}/events`.
 pub(super) async fn events(
     State(handler): State<Arc<HttpHandler>>,
     table: Result<Path<String>, PathRejection>,
@@ -107,28 +108,31 @@ pub(super) async fn events(
     request: Request,
 ) -> Result<Response, ErrorBody> {
     let (head, mut body) = request.into_parts();
-    let taken = match table {
-        Ok(Path(table)) => take(&handler, &table, (&head.uri, &head.headers), &mut body, &format!("http {id}")).await,
+    let response = match table {
+        Ok(Path(table)) => {
+            let endpoint = format!("http {id}");
+            ingest_body(&handler, &table, (&head.uri, &head.headers), &mut body, &endpoint).await
+        }
         Err(_) => Err(Error::invalid("the table name in the path is not valid UTF-8").into()),
     };
-    if taken.is_err() {
+    if response.is_err() {
         body::discard(&mut body).await;
     }
-    taken
+    response
 }
 
-/// Checks everything that can be checked before the body is read, then reads and submits it.
-async fn take(
+/// Reads and submits a body, after checking everything that can be checked without reading it.
+async fn ingest_body(
     handler: &HttpHandler,
     table: &str,
     (uri, headers): (&Uri, &HeaderMap),
     body: &mut Body,
-    way: &str,
+    endpoint: &str,
 ) -> Result<Response, ErrorBody> {
     let services = &handler.services;
     let access = caller(handler, headers).await?;
     let target = services.writer.authorize(&access, table)?;
-    let ack = Ack::of(uri)?;
+    let ack = Ack::parse(uri)?;
     let (format, encoding) = (content_type::format(headers)?, content_type::encoding(headers)?);
     let announced = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
     if announced.is_some_and(|bytes| bytes > services.limits.body_bytes_max) {
@@ -142,11 +146,11 @@ async fn take(
     let events = ingest::Body::Encoded(format, plain);
     match ack {
         Ack::Committed => {
-            let receipt = services.writer.submit(reservation, &target, events, way).await?;
+            let receipt = services.writer.submit(reservation, &target, events, endpoint).await?;
             Ok(Json(ReceiptBody::from(receipt)).into_response())
         }
         Ack::Received => {
-            let promise = services.writer.submit_received(reservation, target, events, way).await?;
+            let promise = services.writer.submit_received(reservation, target, events, endpoint).await?;
             Ok((StatusCode::ACCEPTED, Json(PromiseBody::from(promise))).into_response())
         }
     }

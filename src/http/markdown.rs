@@ -1,17 +1,16 @@
-//! Converts Markdown to HTML: the subset that our own documentation uses.
+//! Converts Markdown to HTML. It supports the part of Markdown that the documentation of this project uses.
 //!
-//! In: a page of `docs/`, compiled into the program. Out: headings with anchors, paragraphs, lists, tables, code,
-//! emphasis and links. Unknown syntax is shown as it is written. **Invariant:** every character of the text is escaped,
-//! and a link only leads where the caller allows.
+//! The input is a page of `docs/`, which is compiled into the program. Headings (with anchors), paragraphs, lists,
+//! tables, code, emphasis and links are rendered. Other syntax is shown as it is written.
+//!
+//! **Invariant:** every character of the text is escaped, and a link leads only where the caller allows.
 
-use std::fmt::Write as _;
+use super::html_escape::{escape, push};
 
-use super::html_page::escape;
-
-/// Returns the URL for a link target in the text; `None` shows only the text of the link.
+/// Returns the URL for a link target in the text. If it is `None`, only the text of the link is shown.
 type Links<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// Renders a page.
+/// Renders a page. `links` returns the URLs of its links.
 pub(super) fn render(text: &str, links: Links<'_>) -> String {
     let lines: Vec<&str> = text.lines().collect();
     let mut html = String::with_capacity(text.len() * 2);
@@ -39,12 +38,12 @@ pub(super) fn render(text: &str, links: Links<'_>) -> String {
     html
 }
 
-/// The number of lines before the first that `ends`; all lines if there is none.
+/// Returns the number of lines before the first one for which `ends` is true, or the number of all lines.
 fn until(lines: &[&str], ends: impl Fn(&str) -> bool) -> usize {
     lines.iter().position(|line| ends(line)).unwrap_or(lines.len())
 }
 
-/// The lines between fences, unchanged.
+/// Renders a code block: the lines between fences, unchanged. Returns the number of lines that it used.
 fn code(html: &mut String, lines: &[&str]) -> usize {
     let inside = until(&lines[1..], |line| line.starts_with("```"));
     let text = lines[1..=inside].join("\n");
@@ -52,7 +51,7 @@ fn code(html: &mut String, lines: &[&str]) -> usize {
     inside + 2
 }
 
-/// Rows of cells; the first row is the header, the second its separator.
+/// Renders a table. Its first row is the header, and the second row separates the header from the others.
 fn table(html: &mut String, lines: &[&str], links: Links<'_>) -> usize {
     let rows = until(lines, |line| !line.starts_with('|'));
     html.push_str("<div class=\"wide\"><table>\n");
@@ -68,14 +67,14 @@ fn table(html: &mut String, lines: &[&str], links: Links<'_>) -> usize {
     rows
 }
 
-/// The cells of a row. A bar after a backslash is text.
+/// Returns the cells of a row. A bar after a backslash is text.
 fn cells(line: &str) -> Vec<String> {
     let line = line.trim().trim_start_matches('|');
     let line = line.strip_suffix('|').unwrap_or(line);
     line.replace("\\|", "\0").split('|').map(|cell| cell.replace('\0', "|")).collect()
 }
 
-/// The items of a list; an indented line continues the item above it.
+/// Renders a list. An indented line continues the item above it.
 fn list(html: &mut String, lines: &[&str], links: Links<'_>) -> usize {
     let is_ordered = !lines[0].starts_with("- ");
     let kind = if is_ordered { "ol" } else { "ul" };
@@ -105,14 +104,14 @@ fn paragraph(html: &mut String, lines: &[&str], links: Links<'_>) -> usize {
     used
 }
 
-/// The level and the text of a heading.
+/// Returns the level and the text of a heading.
 fn heading(line: &str) -> Option<(usize, &str)> {
     let title = line.trim_start_matches('#');
     let level = line.len() - title.len();
     title.strip_prefix(' ').filter(|_| (1..=4).contains(&level)).map(|title| (level, title.trim()))
 }
 
-/// The text of a list item, after `- ` or a number.
+/// Returns the text of a list item, which follows `- ` or a number.
 fn item(line: &str) -> Option<&str> {
     line.strip_prefix("- ").or_else(|| {
         let (number, text) = line.split_once(". ")?;
@@ -120,20 +119,20 @@ fn item(line: &str) -> Option<&str> {
     })
 }
 
-/// The anchor of a heading, as code hosts generate it.
+/// Returns the anchor of a heading, as GitHub generates it.
 fn slug(title: &str) -> String {
-    let kept = title.chars().filter(|letter| letter.is_alphanumeric() || matches!(letter, ' ' | '-' | '_'));
-    kept.collect::<String>().to_lowercase().replace(' ', "-")
+    let letters = title.chars().filter(|letter| letter.is_alphanumeric() || matches!(letter, ' ' | '-' | '_'));
+    letters.collect::<String>().to_lowercase().replace(' ', "-")
 }
 
-/// Text with code, emphasis, links and line breaks.
+/// Renders text that may contain code, emphasis, links and line breaks.
 fn inline(text: &str, links: Links<'_>) -> String {
     let mut html = String::with_capacity(text.len() + text.len() / 4);
     let mut rest = text;
     while let Some(at) = rest.find(['`', '*', '[', '<']) {
         html.push_str(&escape(&rest[..at]));
         rest = &rest[at..];
-        let used = span(&mut html, rest, links).unwrap_or_else(|| {
+        let used = inline_element(&mut html, rest, links).unwrap_or_else(|| {
             html.push_str(&escape(&rest[..1]));
             1
         });
@@ -143,8 +142,9 @@ fn inline(text: &str, links: Links<'_>) -> String {
     html
 }
 
-/// Renders the inline element at the start of `text` and returns its length in bytes; `None` for an ordinary character.
-fn span(html: &mut String, text: &str, links: Links<'_>) -> Option<usize> {
+/// Renders the inline element at the start of `text` and returns its length in bytes. Returns `None` if `text` starts
+/// with an ordinary character.
+fn inline_element(html: &mut String, text: &str, links: Links<'_>) -> Option<usize> {
     if let Some(code) = enclosed(text, "`", "`") {
         push(html, format_args!("<code>{}</code>", escape(code)));
         return Some(code.len() + 2);
@@ -170,14 +170,10 @@ fn span(html: &mut String, text: &str, links: Links<'_>) -> Option<usize> {
     Some(words.len() + target.len() + 4)
 }
 
-/// The text between `open` at the start and the next `close`, if any.
+/// Returns the text between `open` at the start and the next `close`. Returns `None` if one of them is missing.
 fn enclosed<'a>(text: &'a str, open: &str, close: &str) -> Option<&'a str> {
     let inside = text.strip_prefix(open)?;
     inside.find(close).filter(|end| *end > 0).map(|end| &inside[..end])
-}
-
-fn push(text: &mut String, more: std::fmt::Arguments<'_>) {
-    text.write_fmt(more).expect("writing to a text does not fail");
 }
 
 #[cfg(test)]

@@ -1,24 +1,25 @@
-//! The HTTP endpoint: ingest, quarantines, the list of tables, health and metrics. This file lists all routes. The only
-//! module that uses axum.
+//! The HTTP endpoint: ingest, quarantines, the list of tables, health and metrics. This file lists all routes. Only
+//! this module uses axum.
 //!
 //! ```text
-//!   connection (bounded) ─► observe (id, time, metrics) ─► head (bounded)
-//!                                                       │
-//!                                                       ├► events ─► caller ─► media ─► body ─► Writer ─► receipt
-//!                                                       ├► tables ─► caller
-//!                                                       ├► freshness ─► caller ─► Writer, and a session for the newest rows
-//!                                                       ├► quarantine ─► caller ─► Quarantine (show, replay, drop)
-//!                                                       ├► sources ─► caller (operators) ─► Sources (list, pause, resume)
-//!                                                       ├► metrics ─► caller (operators)
-//!                                                       ├► healthz, readyz
-//!                                                       └► home, docs (HTML for browsers)
+//!   connection (limits connections) ─► request_log (id, time limit, metrics) ─► request_head (limits headers)
+//!                                                                                  │
+//!      ┌───────────────────────────────────────────────────────────────────────────┘
+//!      ├► ingest ─► caller ─► content_type ─► body ─► Writer ─► receipt
+//!      ├► freshness ─► caller ─► Writer, and a session for the newest rows
+//!      ├► quarantine ─► caller ─► Quarantine (list, show, replay, drop)
+//!      ├► sources ─► caller (operators) ─► Sources (list, pause, resume)
+//!      ├► operations ─► caller ─► tables, metrics (operators)
+//!      ├► operations ─► healthz, readyz
+//!      └► home ─► home_content ─► html_page (browsers), JSON or Markdown (programs)
 //! ```
 //!
-//! **Invariant:** a body is read only after its caller is authorized, and only into memory reserved from the ingest
-//! queue.
-//! **Invariant:** every response is JSON with a request id, including those for unknown paths, methods and internal
-//! errors. Exceptions: `/metrics` and `/docs/{name}` are text, and a browser gets HTML for `/` and `/docs/{name}`. A
-//! head that is far too large (see `head`) or is not HTTP is refused without a body.
+//! **Invariant:** a body is read only after its caller is authorized, and only into memory that is reserved from the
+//! ingest queue.
+//! **Invariant:** every response is JSON and has a request id, including the responses for unknown paths, unsupported
+//! methods and internal errors. There are three exceptions. `/metrics` and `/docs/{name}` return text. A browser gets
+//! HTML for `/` and `/docs/{name}`. A request head that is far too large (see `request_head.rs`) or that is not HTTP is
+//! refused without a body.
 
 mod freshness;
 mod ingest;
@@ -28,6 +29,8 @@ mod sources;
 mod operations;
 
 mod home;
+mod home_content;
+mod html_escape;
 mod html_page;
 mod markdown;
 
@@ -73,34 +76,34 @@ use crate::tenancy::Verifier;
 
 use error::ErrorBody;
 
-pub use home::Home;
+pub use home_content::Home;
 
-/// What the endpoint needs.
+/// The parts of the server that the endpoint uses.
 #[derive(Debug, Clone)]
 pub struct HttpServices {
     /// Verifies tokens.
     pub verifier: Arc<Verifier>,
-    /// Takes events.
+    /// Stores events.
     pub writer: Arc<Writer>,
-    /// The sources, which fetch events.
+    /// Lists, pauses and resumes the sources.
     pub sources: Arc<Sources>,
     /// Lists, replays and drops rejected events.
     pub quarantine: Arc<Quarantine>,
-    /// Runs the query for the newest of a tenant's own rows.
+    /// Runs the query for the newest rows that a tenant can see.
     pub engine: Arc<Engine>,
-    /// Metrics.
+    /// Counts requests and exceeded limits.
     pub metrics: Arc<Metrics>,
-    /// The clock.
+    /// The source of the current time.
     pub clock: Clock,
-    /// Limits of bodies.
+    /// The limits on request bodies.
     pub limits: IngestConfig,
     /// The content of the home page.
     pub home: Home,
-    /// The state of the background tasks, for readiness.
+    /// Reports failed background tasks to the readiness probe.
     pub supervisor: Supervisor,
 }
 
-/// The state that every handler gets.
+/// The state that every handler receives.
 #[derive(Debug)]
 struct HttpHandler {
     services: HttpServices,
@@ -108,7 +111,7 @@ struct HttpHandler {
     stop: CancellationToken,
 }
 
-/// Serves until the stop is requested, then finishes running requests, or cuts them.
+/// Serves requests until a stop is requested. Running requests may then finish, until `stop` cuts them off.
 pub async fn serve(
     listener: tokio::net::TcpListener,
     services: HttpServices,
@@ -121,7 +124,7 @@ pub async fn serve(
     Ok(())
 }
 
-/// All routes.
+/// Returns the router with all routes.
 fn routes(handler: Arc<HttpHandler>) -> Router {
     let routes = Router::new();
     #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Routes for operators, probes and senders: the list of tables, the metrics, liveness and readiness.
+//! Routes that show the state of the server: the list of tables, the metrics, liveness and readiness.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,10 +18,11 @@ use crate::error::Error;
 use crate::telemetry::Metrics;
 use crate::tenancy::Access;
 
-/// How long a readiness probe waits for the token keys.
+/// The maximum time that a readiness probe waits for the keys that verify tokens.
 const READY_TIME_MAX: Duration = Duration::from_secs(2);
 
-/// `GET /v1/tables`: the tables and columns that the caller sees; for an operator the tables that accept events.
+/// Handles `GET /v1/tables`, which lists the tables and columns that the caller sees. An operator sees the tables that
+/// accept events.
 pub(super) async fn tables(
     State(handler): State<Arc<HttpHandler>>,
     headers: HeaderMap,
@@ -32,7 +33,7 @@ pub(super) async fn tables(
     Ok(Json(json!({ "tables": shown })))
 }
 
-/// `GET /metrics`: for operators only, since metric labels name tenants.
+/// Handles `GET /metrics`. Only operators may see the metrics, because their labels contain the names of tenants.
 pub(super) async fn metrics(
     State(handler): State<Arc<HttpHandler>>,
     headers: HeaderMap,
@@ -42,12 +43,12 @@ pub(super) async fn metrics(
     Ok(([(CONTENT_TYPE, Metrics::CONTENT_TYPE)], handler.services.metrics.render()))
 }
 
-/// `GET /healthz`: the process responds.
+/// Handles `GET /healthz`. Any response means that the process is alive.
 pub(super) async fn healthz() -> Json<Value> {
     Json(json!({ "status": "ok" }))
 }
 
-/// `GET /readyz`: 200 if requests can be served, or 503 with the reasons.
+/// Handles `GET /readyz`. The status is 200 if the server can accept requests, or 503 with the reasons why it cannot.
 pub(super) async fn readyz(State(handler): State<Arc<HttpHandler>>) -> (StatusCode, Json<Value>) {
     let keys = tokio::time::timeout(READY_TIME_MAX, handler.services.verifier.ready()).await;
     let keys = keys.unwrap_or_else(|_| Err(Error::unavailable("the token keys are not loaded yet")));
@@ -62,8 +63,9 @@ pub(super) async fn readyz(State(handler): State<Arc<HttpHandler>>) -> (StatusCo
     (status, Json(json!({ "ready": reasons.is_empty(), "reasons": reasons })))
 }
 
-/// A table as the caller sees it; empty if it does not see the table. A table that shows only the newest versions is
-/// two tables for queries, and one that accepts events.
+/// Describes a table as the caller sees it. The result is empty if the caller does not see the table. A table that
+/// shows only the newest version of each key has two entries for a tenant, because it is queried as two tables. It has
+/// one entry for an operator, because events are sent to only one of them.
 fn describe(contract: &Contract, access: &Access) -> Vec<Value> {
     let readable = match (access.owner(), access.rules(&contract.name)) {
         (Owner::PerEvent, _) => None,
@@ -84,8 +86,8 @@ fn describe(contract: &Contract, access: &Access) -> Vec<Value> {
         .collect();
     let mut table = json!({ "name": contract.name, "description": contract.description, "columns": columns });
     let (Some(latest), Some(changes)) = (&contract.latest, contract.changes_name()) else { return vec![table] };
-    let name = |place: usize| Some(&contract.columns[place]).filter(is_visible).map(|column| &column.name);
-    let key: Vec<_> = latest.key.iter().filter_map(|place| name(*place)).collect();
+    let name = |index: usize| Some(&contract.columns[index]).filter(is_visible).map(|column| &column.name);
+    let key: Vec<_> = latest.key.iter().filter_map(|index| name(*index)).collect();
     table["latest"] = json!({
         "key": key, "by": name(latest.by), "deleted": latest.deleted.and_then(name), "changes": changes,
     });
@@ -128,7 +130,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_table_of_newest_versions_is_shown_with_the_table_of_all() {
+    async fn latest_tables_are_listed_with_their_tables_of_all_versions() {
         let latest = |key: &[&str], by: Value, deleted: Value| json!({ "key": key, "by": by, "deleted": deleted, "changes": "orders_changes" });
         let whole = latest(&["order"], json!("at"), json!("gone"));
         for (tenant, columns, names, shown) in [
@@ -140,8 +142,8 @@ mod tests {
             let policy = BTreeMap::from([("orders".to_owned(), PolicyConfig { columns, ..PolicyConfig::default() })]);
             let access = access_under(tenant, &[Scope::Ingest], &policy, json!({})).await;
             let tables = describe(&orders(), &access);
-            let told: Vec<&str> = tables.iter().map(|table| table["name"].as_str().unwrap()).collect();
-            assert_eq!(told, names);
+            let listed: Vec<&str> = tables.iter().map(|table| table["name"].as_str().unwrap()).collect();
+            assert_eq!(listed, names);
             assert_eq!(tables[0]["latest"], shown);
             for changes in &tables[1..] {
                 assert_eq!((&changes["columns"], changes.get("latest")), (&tables[0]["columns"], None));

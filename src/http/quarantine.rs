@@ -1,7 +1,8 @@
 //! `/v1/quarantine` and `/v1/tables/{table}/quarantine…`: lists, replays and drops rejected events.
 //!
-//! In: a selection of entries, in the query string of a GET or the JSON of a POST. Out: counts, entries, and the
-//! outcome. Times are RFC 3339, UTC. Payloads are text if they are UTF-8, else hexadecimal digits.
+//! Entries are selected by the query string of a GET or by the JSON body of a POST. The response contains counts,
+//! entries or the outcome of a replay or drop. Times are in UTC, in the format of RFC 3339. A payload is shown as text
+//! if it is valid UTF-8, and otherwise as hexadecimal digits.
 
 use std::sync::Arc;
 
@@ -24,14 +25,14 @@ use crate::error::{Error, Kind, Result};
 use crate::ingest::{self, EntryCount, EntryCursor, EntryFilter, EntryPage, QuarantineEntry, ReplayResult};
 use crate::tenancy::Access;
 
-/// The default number of entries in a listing.
+/// The default number of entries that a list shows.
 const LIST_ENTRIES: usize = 100;
-/// The default number of entries of one replay or drop.
+/// The default number of entries that one request replays or drops.
 const PAGE_ENTRIES: usize = 256;
-/// The maximum size of the JSON that selects entries.
+/// The maximum size of the JSON body that selects entries.
 const PICK_BYTES_MAX: usize = 256 * 1024;
 
-/// The entries to list.
+/// The query string of a list: the entries to show.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Asked {
@@ -41,14 +42,14 @@ pub(super) struct Asked {
     limit: Option<usize>,
 }
 
-/// The tenant of the entry.
+/// The query string for a single entry: the tenant to which the entry belongs.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Whose {
     tenant: Option<String>,
 }
 
-/// The entries to replay or drop.
+/// The JSON body of a replay or drop: the entries to process.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct Picked {
@@ -66,7 +67,7 @@ struct Picked {
 type PathOf<T> = Result<Path<T>, PathRejection>;
 type QueryOf<T> = Result<Query<T>, QueryRejection>;
 
-/// `GET /v1/quarantine`: the number of open entries by table, reason and tenant.
+/// Handles `GET /v1/quarantine`. Returns the number of open entries by table, reason and tenant.
 pub(super) async fn counts(
     State(handler): State<Arc<HttpHandler>>,
     headers: HeaderMap,
@@ -79,7 +80,7 @@ pub(super) async fn counts(
     for table in services.writer.tables().keys() {
         match services.quarantine.list(&access, table, &pick, 0).await {
             Ok(listing) => counts.extend(listing.counts.iter().map(|count| counted(table, count))),
-            // A quarantine table, or a table that the caller does not see.
+            // The table is a quarantine itself, or the caller does not see it.
             Err(error) if error.kind() == Kind::NotFound => {}
             Err(error) => return Err(error.into()),
         }
@@ -87,7 +88,8 @@ pub(super) async fn counts(
     Ok(Json(json!({ "counts": counts })))
 }
 
-/// `GET /v1/tables/{table}/quarantine`: the same for one table, and its newest entries.
+/// Handles `GET /v1/tables/{table}/quarantine`. Returns the number of open entries of one table, and the newest
+/// entries.
 pub(super) async fn list(
     State(handler): State<Arc<HttpHandler>>,
     table: PathOf<String>,
@@ -103,7 +105,7 @@ pub(super) async fn list(
     Ok(Json(json!({ "counts": counts, "entries": entries })))
 }
 
-/// `GET /v1/tables/{table}/quarantine/{id}`: the open entries of an id, with their payloads.
+/// Handles `GET /v1/tables/{table}/quarantine/{id}`. Returns the open entries with this id, with their payloads.
 pub(super) async fn show(
     State(handler): State<Arc<HttpHandler>>,
     table: PathOf<(String, String)>,
@@ -112,7 +114,8 @@ pub(super) async fn show(
 ) -> Result<Json<Value>, ErrorBody> {
     let access = caller(&handler, &headers).await?;
     let ((table, id), whose) = (path(table)?, query(whose)?);
-    let (entries, _room) = handler.services.quarantine.show(&access, &table, &id, whose.tenant.as_deref()).await?;
+    let (entries, _reservation) =
+        handler.services.quarantine.show(&access, &table, &id, whose.tenant.as_deref()).await?;
     Ok(Json(json!({ "entries": entries.iter().map(with_payload).collect::<Vec<_>>() })))
 }
 
@@ -165,7 +168,7 @@ async fn replay_body(
     Ok(services.quarantine.replay_fixed(&access, table, id, tenant, event).await?)
 }
 
-/// `POST /v1/tables/{table}/quarantine/drop`: closes entries without ingesting their events.
+/// Handles `POST /v1/tables/{table}/quarantine/drop`, which closes entries without ingesting their events.
 pub(super) async fn discard(
     State(handler): State<Arc<HttpHandler>>,
     table: PathOf<String>,
@@ -243,10 +246,10 @@ fn query<T>(given: QueryOf<T>) -> Result<T> {
 
 fn moment(text: &str) -> Result<Micros> {
     let moment = DateTime::parse_from_rfc3339(text).map(|moment| moment.timestamp_micros());
-    moment.map_err(|_| Error::invalid("`since` must be a time as in 2026-03-01T12:00:00Z"))
+    moment.map_err(|_| Error::invalid("`since` must be a time like 2026-03-01T12:00:00Z"))
 }
 
-/// A time as RFC 3339.
+/// Formats a time in UTC as RFC 3339 specifies.
 pub(super) fn told_time(micros: Micros) -> String {
     let moment = DateTime::from_timestamp_micros(micros).unwrap_or_default();
     moment.to_rfc3339_opts(SecondsFormat::Micros, true)

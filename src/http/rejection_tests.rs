@@ -1,4 +1,4 @@
-//! Requests that the HTTP endpoint refuses: invalid bodies, callers without rights, and exceeded limits.
+//! Tests of requests that the HTTP endpoint refuses: invalid bodies, callers without rights, and exceeded limits.
 
 use std::time::Duration;
 
@@ -7,12 +7,12 @@ use reqwest::Method;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use serde_json::json;
 
-use super::testing::{HttpTestServer, JSON, NDJSON, acme, answer, bearer, gzip, kind, token, token_of, zstd};
+use super::testing::{HttpTestServer, JSON, NDJSON, acme, bearer, gzip, json_response, kind, token, token_of, zstd};
 use crate::config::{HttpConfig, IngestConfig};
 use crate::ingest::testing::{TABLE, limits, lines, stored};
 use crate::tenancy::Scope;
 
-/// Name, content type, content encoding, body; status and kind of the response.
+/// A test case: its name, the content type, the content encoding, the body, and the expected status and error kind.
 type Refused = (&'static str, &'static str, Option<&'static str>, Vec<u8>, u16, &'static str);
 
 #[tokio::test]
@@ -43,17 +43,17 @@ async fn invalid_bodies_are_refused() {
         ("unreadable", "application/vnd.apache.arrow.stream", None, b"not a stream".to_vec(), 400, "invalid"),
     ];
     for (case, media, encoding, body, expected, expected_kind) in cases {
-        let (status, problem) = answer(server.post(media, encoding, body).await).await;
+        let (status, problem) = json_response(server.post(media, encoding, body).await).await;
         assert_eq!((status, kind(&problem)), (expected, expected_kind), "{case}: {problem}");
     }
 
-    // Chunked, so that no length is announced.
+    // The body is sent in chunks, so its length is not announced.
     let chunks = futures::stream::iter((0..200).map(|_| Ok::<_, std::io::Error>(Bytes::from_static(&[b' '; 1_000]))));
-    let (status, problem) = answer(server.post(NDJSON, None, reqwest::Body::wrap_stream(chunks)).await).await;
+    let (status, problem) = json_response(server.post(NDJSON, None, reqwest::Body::wrap_stream(chunks)).await).await;
     assert_eq!((status, kind(&problem)), (413, "limited"), "{problem}");
 
     let exact = [lines(["fits"]).into_bytes(), vec![b' '; 100_000]].concat()[..100_000].to_vec();
-    let (status, receipt) = answer(server.post(NDJSON, None, exact).await).await;
+    let (status, receipt) = json_response(server.post(NDJSON, None, exact).await).await;
     assert_eq!((status, &receipt["accepted"]), (200, &json!(1)), "{receipt}");
     assert_eq!(server.ingest.writer.queued_bytes(), 0, "refused bodies release their memory reservation");
     server.close().await;
@@ -86,7 +86,7 @@ async fn callers_without_rights_are_refused() {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(NDJSON));
         let response = server.request(Method::POST, path, headers, lines(["a"])).await;
         assert_eq!(response.headers().contains_key(WWW_AUTHENTICATE), expected == 401, "{case}");
-        let (status, problem) = answer(response).await;
+        let (status, problem) = json_response(response).await;
         assert_eq!((status, kind(&problem)), (expected, expected_kind), "{case}: {problem}");
     }
     assert!(stored(&server.store, TABLE).await.is_empty());
@@ -126,17 +126,17 @@ async fn limits_return_retry_after() {
     all.resize(64 << 10).await.unwrap();
     let full = server.post(NDJSON, None, lines(["a"])).await;
     assert_eq!(full.headers()[RETRY_AFTER], "1");
-    let (status, problem) = answer(full).await;
+    let (status, problem) = json_response(full).await;
     assert_eq!((status, kind(&problem)), (429, "limited"));
     server.close().await;
 
-    // The request time limit ends a body that never ends.
+    // A body that never ends exceeds the time limit of the request.
     let hasty = HttpConfig { request_time_max: Duration::from_millis(50), ..HttpConfig::default() };
     let server = HttpTestServer::with(limits(), hasty).await;
     let endless = futures::stream::pending::<std::io::Result<Bytes>>();
     let slow = server.post(NDJSON, None, reqwest::Body::wrap_stream(endless)).await;
     assert_eq!(slow.headers()[RETRY_AFTER], "1");
-    let (status, problem) = answer(slow).await;
+    let (status, problem) = json_response(slow).await;
     assert_eq!((status, kind(&problem)), (503, "unavailable"));
     server.close().await;
 }

@@ -1,7 +1,7 @@
 //! Limits the size of the request line and headers.
 //!
-//! In: a request. Out: the handler's response, or 431 with a body that names the limit. If a head is larger than four
-//! times the limit, or has more than [`HEADERS_READ_MAX`] headers, the HTTP library itself sends an empty 431 and
+//! A request beyond the limit is refused with 431 and a body that names the limit. If a head is larger than four times
+//! the limit, or has more than [`HEADERS_READ_MAX`] headers, the HTTP library itself sends a 431 without a body and
 //! closes the connection.
 
 use std::sync::Arc;
@@ -17,9 +17,9 @@ use crate::error::Error;
 
 /// The maximum number of headers of a request.
 const HEADERS_MAX: usize = 64;
-/// The number of headers up to which the HTTP library passes a request to us.
+/// The maximum number of headers with which the HTTP library passes a request on.
 pub(super) const HEADERS_READ_MAX: usize = 4 * HEADERS_MAX;
-/// The bytes of a header beyond its name and value: colon, space, and line end.
+/// The number of bytes of a header in addition to its name and value: a colon, a space and a line end.
 const HEADER_EXTRA_BYTES: usize = 4;
 
 /// Refuses a request whose head is too large.
@@ -31,8 +31,8 @@ pub(super) async fn check(State(handler): State<Arc<HttpHandler>>, request: Requ
     }
     handler.services.metrics.limited("http.header_bytes_max");
     let error = Error::limited(format!(
-        "the request's line and {headers} headers take {bytes} bytes, at most {bytes_max} bytes (limit \
-         http.header_bytes_max) in {HEADERS_MAX} headers are allowed: send a shorter token or fewer headers"
+        "the request line and {headers} headers take {bytes} bytes, but at most {bytes_max} bytes (limit \
+         http.header_bytes_max) and {HEADERS_MAX} headers are allowed: send a shorter token or fewer headers"
     ));
     ErrorBody::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, error).into_response()
 }

@@ -1,7 +1,7 @@
 //! Wraps every request: gives it an id, a log span, a time limit, and metrics.
 //!
-//! In: a request and its handler. Out: the handler's response with `x-request-id`; 503 if it took too long; 500 with an
-//! error id if it panicked.
+//! The response has the header `x-request-id`. It has status 503 if the request took too long, and status 500 and an
+//! error id if its handler panicked.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -18,18 +18,18 @@ use super::error::ErrorBody;
 use crate::error::Error;
 use crate::supervise::{Panic, catch_future};
 
-/// The header of a request's id, in requests and responses.
+/// The header that contains the id of a request, in the request and in the response.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// The maximum length of an id sent by a client.
+/// The maximum length of an id that a client sends.
 const REQUEST_ID_BYTES_MAX: usize = 64;
-/// The route label of the metrics for paths that match no route.
+/// The route that the metrics show for paths that match no route.
 const NO_ROUTE: &str = "none";
 
-/// A request's id, for handlers.
+/// The id of a request, which handlers find in the request's extensions.
 #[derive(Debug, Clone)]
 pub(super) struct RequestId(pub(super) String);
 
-/// Runs one request.
+/// Runs the handler of a request.
 pub(super) async fn observe(State(handler): State<Arc<HttpHandler>>, mut request: Request, next: Next) -> Response {
     let begun = Instant::now();
     let id = request_id(request.headers());
@@ -38,8 +38,8 @@ pub(super) async fn observe(State(handler): State<Arc<HttpHandler>>, mut request
     request.extensions_mut().insert(RequestId(id.clone()));
 
     let running = tokio::time::timeout(handler.config.request_time_max, catch_future(next.run(request)));
-    let answer = running.instrument(span.clone()).await;
-    let mut response = span.in_scope(|| match answer {
+    let outcome = running.instrument(span.clone()).await;
+    let mut response = span.in_scope(|| match outcome {
         Ok(Ok(response)) => response,
         Ok(Err(panic)) => panicked(panic).into_response(),
         Err(_) => too_slow(&handler).into_response(),
@@ -49,11 +49,12 @@ pub(super) async fn observe(State(handler): State<Arc<HttpHandler>>, mut request
     }
     let (status, took) = (response.status().as_u16(), begun.elapsed());
     handler.services.metrics.http_request(&route, status, took);
-    span.in_scope(|| tracing::debug!(status, took_ms = took.as_millis(), "answered"));
+    span.in_scope(|| tracing::debug!(status, took_ms = took.as_millis(), "sent a response"));
     response
 }
 
-/// The client's id if it is short and plain, so that it appears in both logs; else a new one.
+/// Returns the client's id if it is short and has only simple characters, so that the logs of client and server show
+/// the same id. Otherwise returns a new id.
 fn request_id(headers: &HeaderMap) -> String {
     let given = headers.get(REQUEST_ID).and_then(|value| value.to_str().ok());
     let plain = |id: &&str| {
@@ -63,13 +64,14 @@ fn request_id(headers: &HeaderMap) -> String {
     given.filter(plain).map_or_else(|| Uuid::now_v7().to_string(), str::to_owned)
 }
 
-/// The connection continues: only this request fails.
+/// Returns the response to a request whose handler panicked. The connection stays open.
 fn panicked(panic: Panic) -> ErrorBody {
-    Error::internal("a request panicked").with_source(panic).into()
+    Error::internal("the handler of a request panicked").with_source(panic).into()
 }
 
 fn too_slow(handler: &HttpHandler) -> ErrorBody {
     handler.services.metrics.limited("http.request_time_max");
     let seconds = handler.config.request_time_max.as_secs_f32();
-    Error::unavailable(format!("the request took longer than {seconds} s: retry, no event is stored twice")).into()
+    Error::unavailable(format!("the request took longer than {seconds} s: send it again; no event is stored twice"))
+        .into()
 }

@@ -1,6 +1,7 @@
-//! `/v1/sources…`: lists, pauses and resumes sources. For operators only.
+//! `/v1/sources…`: lists, pauses and resumes sources. Only operators may use these routes.
 //!
-//! In: the name of a source. Out: its state, with errors and offsets. Times are RFC 3339, UTC.
+//! The responses contain the state of each source, with its last error and its offsets. Times are in UTC, in the format
+//! of RFC 3339.
 
 use std::sync::Arc;
 
@@ -16,7 +17,7 @@ use super::error::ErrorBody;
 use super::quarantine::{path, told_time};
 use crate::ingest::{PartitionProgress, SourceState};
 
-/// `GET /v1/sources`: all declared sources.
+/// Handles `GET /v1/sources`, which lists all declared sources.
 pub(super) async fn list(
     State(handler): State<Arc<HttpHandler>>,
     headers: HeaderMap,
@@ -26,7 +27,7 @@ pub(super) async fn list(
     Ok(Json(json!({ "sources": sources.iter().map(shown).collect::<Vec<_>>() })))
 }
 
-/// `POST /v1/sources/{name}/pause`.
+/// Handles `POST /v1/sources/{name}/pause`.
 pub(super) async fn pause(
     State(handler): State<Arc<HttpHandler>>,
     name: Result<Path<String>, PathRejection>,
@@ -35,7 +36,7 @@ pub(super) async fn pause(
     set(&handler, name, &headers, true).await
 }
 
-/// `POST /v1/sources/{name}/resume`.
+/// Handles `POST /v1/sources/{name}/resume`.
 pub(super) async fn resume(
     State(handler): State<Arc<HttpHandler>>,
     name: Result<Path<String>, PathRejection>,
@@ -53,9 +54,9 @@ async fn set(
     let access = operator(handler, headers).await?;
     let name = path(name)?;
     let state = handler.services.sources.set_paused(&name, is_paused).await?;
-    let what = if is_paused { "paused" } else { "resumed" };
+    let action = if is_paused { "paused" } else { "resumed" };
     let (_, subject, _) = access.identity();
-    tracing::info!(source = %name, subject, "a source was {what}");
+    tracing::info!(source = %name, subject, "an operator {action} a source");
     Ok(Json(shown(&state)))
 }
 

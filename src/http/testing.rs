@@ -1,4 +1,5 @@
-//! Test support for the HTTP endpoint: a server over a lake in memory, its clients, and checks of every response.
+//! Test support for the HTTP endpoint: a server over a lake in memory, a client, and checks that apply to every
+//! response.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -94,7 +95,7 @@ impl HttpTestServer {
         self.request(Method::GET, path, bearer(token), "").await
     }
 
-    /// Posts events as acme.
+    /// Posts events with a token of the tenant `acme`.
     pub(super) async fn post(
         &self,
         kind: &str,
@@ -116,13 +117,13 @@ impl HttpTestServer {
     }
 }
 
-/// One source without a running consumer.
+/// Creates a source whose consumer is not running.
 fn source() -> Source {
     let config = SourceConfig { table: TABLE.to_owned(), ..SourceConfig::default() };
     Source::new("voice", &config, None, None, Clock::System, Arc::default()).unwrap()
 }
 
-/// A token of that tenant, or of the operator.
+/// Creates a token of a tenant, or of an operator if `tenant` is `None`.
 pub(super) fn token(tenant: Option<&str>, scopes: &[Scope]) -> String {
     token_of(tenant, if tenant.is_some() { "user" } else { "ops" }, scopes)
 }
@@ -147,14 +148,14 @@ pub(super) fn bearer(token: &str) -> HeaderMap {
     HeaderMap::from_iter([(AUTHORIZATION, HeaderValue::from_str(&format!("Bearer {token}")).unwrap())])
 }
 
-/// Status and body; checks that the body is JSON and that there is an `x-request-id`.
-pub(super) async fn answer(response: Response) -> (u16, Value) {
+/// Returns the status and the body of a response. Checks that the body is JSON and that there is an `x-request-id`.
+pub(super) async fn json_response(response: Response) -> (u16, Value) {
     assert!(response.headers().contains_key("x-request-id"), "{response:?}");
     assert_eq!(response.headers()[CONTENT_TYPE], JSON, "{response:?}");
     (response.status().as_u16(), response.json().await.unwrap())
 }
 
-/// The kind of an error; checks its JSON format.
+/// Returns the kind of an error. Checks its JSON format.
 pub(super) fn kind(problem: &Value) -> &str {
     let error = &problem["error"];
     assert!(error["message"].as_str().is_some_and(|message| !message.is_empty()), "{problem}");

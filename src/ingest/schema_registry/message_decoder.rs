@@ -171,8 +171,8 @@ impl MessageDecoder {
                     Ok(header)
                 });
                 match converted {
-                    Ok(_) if self.to_json => result.place = start..json.len(),
-                    Ok(header) => result.place = message.range.start + header..message.range.end,
+                    Ok(_) if self.to_json => result.range = start..json.len(),
+                    Ok(header) => result.range = message.range.start + header..message.range.end,
                     Err((reason, detail)) => {
                         json.truncate(start);
                         let tenant = match &message.tenant_resolution {

@@ -20,9 +20,6 @@ use crate::source_tree::{File, paths, tree};
 const CYCLES: &[(&str, usize, &[&str])] = &[
     ("cli", 2, &["ingest", "upload_chunks"]),
     ("config", 4, &["oauth", "registry", "sources"]),
-    ("flight", 2, &["upload", "upload_memory"]),
-    ("flight", 6, &["catalog", "sqlinfo", "table_keys", "xdbc"]),
-    ("http", 4, &["home", "html_page", "markdown"]),
     ("telemetry", 6, &["metrics", "query", "source", "transform"]),
 ];
 

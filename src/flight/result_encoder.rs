@@ -1,10 +1,11 @@
 //! Encodes results: converts batches to Flight messages that fit the message limit of clients.
 //!
-//! In: a stream of batches and the declared schema. Out: the schema message, then the rows in order. A batch is split
-//! by its estimated encoded size, each message is checked after encoding, and only one batch is buffered at a time. A
-//! single row that is larger than a message ends the stream with `Limited`; every other result is sent completely.
+//! The schema message comes first, and the rows follow in order. A batch is split by its estimated encoded size, and
+//! the size of each message is checked after encoding. Only one batch is buffered at a time. If a single row is larger
+//! than a message, the stream ends with `Limited`. Every other result is sent completely.
 //!
-//! This is a hot path: the size of flat columns is computed from their offsets, and they are copied once.
+//! This is a hot path: the size of columns that are not nested is computed from their offsets, and they are copied
+//! once.
 
 use std::collections::VecDeque;
 
@@ -17,42 +18,44 @@ use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, stream};
 use prost::Message;
 
-use super::profile::{convert, to_wire, wire_schema};
+use super::type_profile::{convert, to_wire, wire_schema};
 use crate::config::TypeProfile;
 use crate::error::{Error, Result};
 
 /// Body buffers are padded to a multiple of this many bytes.
 const ALIGNMENT: usize = 64;
-/// The size of a message beyond its body: a fixed part, and a part for each column (its node and buffers).
+/// The estimated size of a message without its body and without the part that depends on the number of columns.
 const HEADER_BYTES: usize = 512;
+/// The estimated size of the metadata of one column in a message: its field node and its buffers.
 const HEADER_BYTES_PER_COLUMN: usize = 128;
 
-/// Encodes a result. `wire` is its declared schema, and batches are cast to it.
-pub(super) fn messages(
+/// Encodes a result as messages. `wire` is the schema that was announced for the result; batches are cast to it.
+pub(super) fn encode_result(
     batches: BoxStream<'static, Result<RecordBatch>>,
     wire: SchemaRef,
     message_bytes_max: usize,
 ) -> impl Stream<Item = Result<FlightData>> + Send {
-    let outgoing = Outgoing::new(batches, wire, message_bytes_max);
+    let encoder = ResultEncoder::new(batches, wire, message_bytes_max);
     stream::try_unfold(
-        outgoing,
-        |mut outgoing| async move { Ok(outgoing.next().await?.map(|message| (message, outgoing))) },
+        encoder,
+        |mut encoder| async move { Ok(encoder.next().await?.map(|message| (message, encoder))) },
     )
 }
 
-struct Outgoing {
+/// Encodes the batches of a result one after the other.
+struct ResultEncoder {
     batches: BoxStream<'static, Result<RecordBatch>>,
     wire: SchemaRef,
-    /// Parts of the current batch that are not encoded yet, in reverse order.
+    /// The parts of the current batch that are not encoded yet, in reverse order.
     parts: Vec<RecordBatch>,
-    /// Encoded messages that are not sent yet.
+    /// The encoded messages that are not sent yet.
     ready: VecDeque<FlightData>,
-    encoder: Encoder,
+    encoder: BatchEncoder,
 }
 
-impl Outgoing {
+impl ResultEncoder {
     fn new(batches: BoxStream<'static, Result<RecordBatch>>, wire: SchemaRef, message_bytes_max: usize) -> Self {
-        let mut encoder = Encoder::new(&wire, message_bytes_max);
+        let mut encoder = BatchEncoder::new(&wire, message_bytes_max);
         let ready = VecDeque::from([encoder.schema(&wire)]);
         Self { batches, wire, parts: Vec::new(), ready, encoder }
     }
@@ -74,7 +77,8 @@ impl Outgoing {
     }
 }
 
-struct Encoder {
+/// Encodes single batches.
+struct BatchEncoder {
     generator: IpcDataGenerator,
     dictionaries: DictionaryTracker,
     context: IpcWriteContext,
@@ -82,11 +86,11 @@ struct Encoder {
     has_views: bool,
     /// The maximum size of a message.
     message_bytes_max: usize,
-    /// The maximum size of a body that fits it in any case.
+    /// The maximum estimated size of a body. A larger batch is split without being encoded.
     body_bytes_max: usize,
 }
 
-impl Encoder {
+impl BatchEncoder {
     fn new(wire: &SchemaRef, message_bytes_max: usize) -> Self {
         let header = HEADER_BYTES + HEADER_BYTES_PER_COLUMN * wire.flattened_fields().len();
         Self {
@@ -106,7 +110,8 @@ impl Encoder {
         message(encoded)
     }
 
-    /// Encodes `part`, or pushes smaller parts of it to `parts`.
+    /// Encodes `part` and adds its messages to `ready`. If `part` is too large, pushes smaller parts of it to `parts`
+    /// instead.
     fn encode(
         &mut self,
         part: RecordBatch,
@@ -138,12 +143,13 @@ impl Encoder {
         Ok(())
     }
 
-    /// Pushes equal slices of `part` to `parts`, the first on top. Slices that are still too large are split again.
+    /// Pushes slices of `part` with equal numbers of rows to `parts`, the first slice last, because `parts` is a stack.
+    /// A slice that is still too large is split again when its turn comes.
     fn split(&self, part: &RecordBatch, size: usize, parts: &mut Vec<RecordBatch>) -> Result<()> {
         let rows = part.num_rows();
         if rows == 1 {
             return Err(Error::limited(format!(
-                "one row takes {size} bytes, a message holds at most {}: select fewer or shorter columns",
+                "one row takes {size} bytes, but a message holds at most {} bytes: select fewer or shorter columns",
                 self.message_bytes_max
             )));
         }
@@ -159,8 +165,8 @@ impl Encoder {
             return Ok(());
         }
         Err(Error::limited(format!(
-            "the dictionary of a column takes {size} bytes, a message holds at most {}: set the session option `types` \
-             to `compat`",
+            "the dictionary of a column takes {size} bytes, but a message holds at most {} bytes: set the session option \
+             `types` to `compat`",
             self.message_bytes_max
         )))
     }
@@ -174,12 +180,13 @@ fn unencodable(error: ArrowError) -> Error {
     Error::internal("cannot encode a result").with_source(error)
 }
 
-/// The size of the encoded body, without dictionaries.
+/// Estimates the size of a batch's encoded body, without dictionaries.
 fn body_bytes(batch: &RecordBatch) -> usize {
     batch.columns().iter().map(|column| array_bytes(&column.to_data())).sum()
 }
 
-/// Mirrors the IPC writer, which sends only the used range of each buffer and of each list's values.
+/// Estimates the encoded size of an array. Like the IPC writer, it counts only the used range of each buffer and of the
+/// values of each list.
 fn array_bytes(data: &ArrayData) -> usize {
     let validity = if data.null_count() > 0 { padded(data.len().div_ceil(8)) } else { 0 };
     if data.is_empty() {
@@ -209,7 +216,7 @@ fn array_bytes(data: &ArrayData) -> usize {
                 let values: usize = data.buffers()[1..].iter().map(|buffer| padded(buffer.len())).sum();
                 padded(data.len() * size_of::<u128>()) + values
             }
-            // Unions, list views and run ends are sent completely; the check of the encoded message is authoritative.
+            // The writer sends the whole buffers of these types. The size check after encoding is exact.
             DataType::Union(_, _)
             | DataType::ListView(_)
             | DataType::LargeListView(_)
@@ -226,7 +233,7 @@ fn is_view(data_type: &DataType) -> bool {
     matches!(data_type, DataType::Utf8View | DataType::BinaryView)
 }
 
-/// The same rows without the bytes that no view refers to: the writer would send entire buffers.
+/// Returns the same rows without the bytes that no view refers to, because the writer would send whole buffers.
 fn compacted(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
     let columns = batch
         .columns()
@@ -238,7 +245,8 @@ fn compacted(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
     RecordBatch::try_new_with_options(batch.schema(), columns, &options)
 }
 
-/// Compacts views; nested types with views inside are cast to `plain`, the type without views, and back.
+/// Compacts the views of a column. A nested type that contains views is cast to `plain`, the same type without views,
+/// and back.
 fn compacted_column(column: &ArrayRef, plain: &DataType) -> Result<ArrayRef, ArrowError> {
     match column.data_type() {
         DataType::Utf8View => Ok(std::sync::Arc::new(column.as_string_view().gc())),
@@ -268,10 +276,10 @@ mod tests {
 
     async fn encode(batch: &RecordBatch, types: TypeProfile) -> Result<Vec<FlightData>> {
         let wire = wire_schema(batch.schema_ref(), types);
-        messages(stream::iter([Ok(batch.clone())]).boxed(), wire, MESSAGE_BYTES_MAX).try_collect().await
+        encode_result(stream::iter([Ok(batch.clone())]).boxed(), wire, MESSAGE_BYTES_MAX).try_collect().await
     }
 
-    /// Encodes a batch, checks the size of each message and the decoded rows; returns the number of messages.
+    /// Encodes a batch, and checks the size of each message and the decoded rows. Returns the number of messages.
     async fn check(batch: &RecordBatch, types: TypeProfile) -> usize {
         let sent = encode(batch, types).await.unwrap();
         for message in &sent {
@@ -317,7 +325,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_slice_is_measured_by_its_own_bytes() {
+    async fn only_the_bytes_of_a_slice_count_towards_its_size() {
         let texts: Vec<String> = (0..1_000).map(|n| format!("{n:0>1000}")).collect();
         let batch = one(StringViewArray::from_iter_values(texts));
         assert_eq!(check(&batch.slice(10, 20), TypeProfile::Native).await, 2);
@@ -325,13 +333,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_empty_result_is_a_schema_message() {
+    async fn an_empty_result_has_only_a_schema_message() {
         let batch = one(UInt64Array::from_iter_values(0..10)).slice(3, 0);
         assert_eq!(encode(&batch, TypeProfile::Compat).await.unwrap().len(), 1);
     }
 
     #[tokio::test]
-    async fn a_row_larger_than_a_message_names_both_sizes() {
+    async fn error_for_a_row_larger_than_a_message_has_both_sizes() {
         let batch = one(StringArray::from(vec!["short".to_owned(), "x".repeat(MESSAGE_BYTES_MAX)]));
         let error = encode(&batch, TypeProfile::Compat).await.unwrap_err();
         assert_eq!(error.kind(), Kind::Limited);

@@ -1,11 +1,12 @@
-//! Prepared statements: CreatePreparedStatement, and binding their parameters.
+//! Prepared statements: creates them and binds their parameters.
 //!
-//! In: the text of a statement; then one row of parameters of any type. Out: a handle with the schemas of result and
-//! parameters; then a handle that also holds the parameters. The server keeps neither.
+//! CreatePreparedStatement takes the text of a statement. It returns a handle that contains the text, and the schemas
+//! of the result and of the parameters. Binding takes that handle and one row of parameters of any type. It returns
+//! another handle, which also contains the parameters. The server stores neither handle.
 //!
-//! The earlier handle stays unbound: running it is an error that says so, never a result without the
-//! parameters. Several rows are refused (a result for the first row only would silently lose data), and so are values
-//! that do not fit.
+//! The first handle stays unbound. If the statement has parameters, running that handle returns an error, never a
+//! result without the parameters. Several rows are refused, because a result for only the first row would silently lose
+//! data. Values that do not fit the type of their parameter are refused too.
 
 use std::sync::Arc;
 
@@ -18,16 +19,16 @@ use futures::TryStreamExt;
 use prost::Message;
 use uuid::Uuid;
 
-use super::handle::{Handle, Purpose, Statement};
 use super::message_reader::REQUEST;
-use super::profile::{STRICT, parameter_schema, wire_schema};
+use super::query_rpcs::schema_bytes;
 use super::service::{FlightHandler, RpcCaller};
-use super::statement::schema_bytes;
+use super::signed_handle::{Handle, Purpose, Statement};
+use super::type_profile::{STRICT, parameter_schema, wire_schema};
 use super::upload::Upload;
 use crate::error::{Error, Result};
 
-/// `is_update = false`, field 4 of `ActionCreatePreparedStatementResult`, which the bindings lack: statements that
-/// change data are refused when they are prepared.
+/// The encoded field `is_update = false`, field 4 of `ActionCreatePreparedStatementResult`, which the bindings lack.
+/// The value is always false, because preparing a statement that changes data fails.
 const IS_NO_UPDATE: [u8; 2] = [4 << 3, 0];
 
 impl FlightHandler {
@@ -35,7 +36,7 @@ impl FlightHandler {
     pub(super) async fn prepare(&self, caller: &RpcCaller, sql: String) -> Result<Any> {
         let session = self.services.engine.session(&caller.access)?;
         let planned = session.plan(&sql).await?;
-        let handle = self.seal_prepared(caller, Statement::new(sql, None)?)?;
+        let handle = self.sign_prepared(caller, Statement::new(sql, None)?)?;
         let result = ActionCreatePreparedStatementResult {
             prepared_statement_handle: handle,
             dataset_schema: schema_bytes(&wire_schema(&planned.schema, caller.types))?,
@@ -46,7 +47,7 @@ impl FlightHandler {
         Ok(Any { type_url: ActionCreatePreparedStatementResult::type_url().to_owned(), value: value.into() })
     }
 
-    /// Handles DoPut of parameters: returns the handle to run instead.
+    /// Handles an upload of parameters (DoPut). Returns the handle that the client runs instead of `handle`.
     pub(super) async fn bind(
         &self,
         caller: &RpcCaller,
@@ -57,12 +58,13 @@ impl FlightHandler {
         let session = self.services.engine.session(&caller.access)?;
         let planned = session.plan(&sql).await?;
         let row = one_row(upload).await?;
-        let row = row.map(|row| coerced(&row, &planned.parameters)).transpose()?;
-        let handle = self.seal_prepared(caller, Statement::new(sql, row.as_ref())?)?;
+        let row = row.map(|row| cast_parameters(&row, &planned.parameters)).transpose()?;
+        let handle = self.sign_prepared(caller, Statement::new(sql, row.as_ref())?)?;
         Ok(DoPutPreparedStatementResult { prepared_statement_handle: Some(handle) })
     }
 
-    /// The error for a statement run as an update: the engine refuses all but queries, and a query updates nothing.
+    /// Returns the error for a statement that is run as an update. The engine refuses everything but queries, and a
+    /// query updates nothing.
     pub(super) async fn refuse_update(&self, caller: &RpcCaller, sql: &str) -> Error {
         let planned = match self.services.engine.session(&caller.access) {
             Ok(session) => session.plan(sql).await,
@@ -74,23 +76,23 @@ impl FlightHandler {
         }
     }
 
-    /// The statement in a prepared handle.
+    /// Returns the statement in a prepared handle.
     pub(super) fn prepared(&self, caller: &RpcCaller, handle: &[u8]) -> Result<Statement> {
-        match self.sealer.unseal(&caller.access, handle)?.purpose {
+        match self.signer.verify(&caller.access, handle)?.purpose {
             Purpose::Prepared(statement) => Ok(statement),
-            Purpose::Answer(_) | Purpose::Catalog(_) => {
+            Purpose::QueryResult(_) | Purpose::Catalog(_) => {
                 Err(Error::invalid("the handle is a ticket, not a prepared statement"))
             }
         }
     }
 
-    fn seal_prepared(&self, caller: &RpcCaller, statement: Statement) -> Result<Bytes> {
+    fn sign_prepared(&self, caller: &RpcCaller, statement: Statement) -> Result<Bytes> {
         let purpose = Purpose::Prepared(statement);
-        self.sealer.seal(&caller.access, &Handle { id: Uuid::nil(), types: caller.types, purpose })
+        self.signer.sign(&caller.access, &Handle { id: Uuid::nil(), types: caller.types, purpose })
     }
 }
 
-/// The bound row; `None` if there are no columns.
+/// Reads the row of bound parameters. Returns `None` if no batch of the upload has a column and a row.
 async fn one_row(upload: Upload) -> Result<Option<RecordBatch>> {
     let mut batches = upload.batches(REQUEST, None);
     let mut row = None;
@@ -106,17 +108,18 @@ async fn one_row(upload: Upload) -> Result<Option<RecordBatch>> {
     Ok(row)
 }
 
-/// The row in the inferred types; a parameter without an inferred type keeps its own.
-fn coerced(row: &RecordBatch, inferred: &Schema) -> Result<RecordBatch> {
-    let (bound, wanted) = (row.num_columns(), inferred.fields().len());
-    if bound != wanted {
-        return Err(Error::invalid(format!("the statement has {wanted} parameters, {bound} are bound")));
+/// Casts a bound row to the inferred parameter types. If no type was inferred for a parameter, its value keeps its
+/// type.
+fn cast_parameters(row: &RecordBatch, inferred: &Schema) -> Result<RecordBatch> {
+    let (bound, expected) = (row.num_columns(), inferred.fields().len());
+    if bound != expected {
+        return Err(Error::invalid(format!("expected {expected} parameters, but {bound} were bound")));
     }
-    let mut fields = Vec::with_capacity(wanted);
-    let mut columns = Vec::with_capacity(wanted);
+    let mut fields = Vec::with_capacity(expected);
+    let mut columns = Vec::with_capacity(expected);
     for (index, (column, field)) in row.columns().iter().zip(inferred.fields()).enumerate() {
         let value =
-            coerced_value(column, field.data_type()).map_err(|error| error.at(format!("parameter {}", index + 1)))?;
+            cast_parameter(column, field.data_type()).map_err(|error| error.at(format!("parameter {}", index + 1)))?;
         fields.push(Field::new(field.name(), value.data_type().clone(), true));
         columns.push(value);
     }
@@ -124,7 +127,7 @@ fn coerced(row: &RecordBatch, inferred: &Schema) -> Result<RecordBatch> {
         .map_err(|error| Error::internal("bound parameters do not form a row").with_source(error))
 }
 
-fn coerced_value(column: &ArrayRef, to: &DataType) -> Result<ArrayRef> {
+fn cast_parameter(column: &ArrayRef, to: &DataType) -> Result<ArrayRef> {
     let value = match column.data_type() {
         DataType::Union(_, _) => column.as_union().value(0),
         _ => column.clone(),
@@ -141,18 +144,18 @@ fn coerced_value(column: &ArrayRef, to: &DataType) -> Result<ArrayRef> {
             .map_err(|error| Error::invalid(format!("the value does not fit type {to}: {error}")).with_source(error))
     };
     let converted = cast(&value, to)?;
-    // Arrow truncates values that do not fit; `x > 1.5` must not become `x > 1`.
-    if may_lose(&from, to) && cast(&converted, &from)?.to_data() != value.to_data() {
+    // Arrow rounds such values silently, but `x > 1.5` must not become `x > 1`.
+    if may_round(&from, to) && cast(&converted, &from)?.to_data() != value.to_data() {
         return Err(Error::invalid(format!(
-            "a value of type {from} would be rounded to {to}: give the placeholder a type, as in `CAST(? AS DOUBLE)`"
+            "a value of type {from} would be rounded to fit type {to}: give the placeholder a type, as in `CAST(? AS DOUBLE)`"
         )));
     }
     Ok(converted)
 }
 
-/// Whether a successful cast may still change the value. Rounding between float types is accepted, as in any
-/// arithmetic.
-fn may_lose(from: &DataType, to: &DataType) -> bool {
+/// Returns true if a cast between these types may succeed and still change the value. Rounding between float types is
+/// accepted, because float arithmetic rounds too.
+fn may_round(from: &DataType, to: &DataType) -> bool {
     let is_exact = |kind: &DataType| kind.is_integer() || kind.is_decimal() || kind.is_temporal();
     (is_exact(from) || from.is_floating()) && is_exact(to) && can_cast_types(to, from)
 }
@@ -172,7 +175,7 @@ mod tests {
     fn coerce(bound: impl Array + 'static, to: DataType) -> Result<ArrayRef> {
         let row = RecordBatch::try_from_iter([("p", Arc::new(bound) as ArrayRef)]).unwrap();
         let inferred = Schema::new(vec![Field::new("$1", to, true)]);
-        Ok(coerced(&row, &inferred)?.column(0).clone())
+        Ok(cast_parameters(&row, &inferred)?.column(0).clone())
     }
 
     fn dense_union() -> UnionArray {
@@ -224,7 +227,7 @@ mod tests {
     #[test]
     fn the_number_of_parameters_has_to_match() {
         let row = RecordBatch::try_from_iter([("p", Arc::new(Int64Array::from(vec![1])) as ArrayRef)]).unwrap();
-        let error = coerced(&row, &Schema::empty()).unwrap_err();
-        assert_eq!(error.message(), "the statement has 0 parameters, 1 are bound");
+        let error = cast_parameters(&row, &Schema::empty()).unwrap_err();
+        assert_eq!(error.message(), "expected 0 parameters, but 1 were bound");
     }
 }

@@ -1,8 +1,8 @@
-//! Decodes commands: the protobuf messages in descriptors, tickets and actions become enums of what this server
+//! Decodes commands: turns the protobuf messages in descriptors, tickets and actions into enums of what this server
 //! supports.
 //!
-//! In: bytes from a client. Out: a [`QueryCommand`], a [`PutCommand`] or an [`ActionCommand`]. Malformed messages are
-//! refused, and so are unsupported features, by name (transactions, savepoints, Substrait).
+//! The enums are [`QueryCommand`], [`PutCommand`] and [`ActionCommand`]. Malformed messages are refused. Unsupported
+//! features (transactions, savepoints, Substrait) are refused with an error that names the feature.
 
 use arrow_flight::flight_descriptor::DescriptorType;
 use arrow_flight::sql::{
@@ -14,30 +14,30 @@ use bytes::Bytes;
 use prost::Message;
 
 use super::catalog::CatalogCommand;
-use super::options::{SetRequest, decode};
+use super::session_options::{SetSessionOptionsRequest, decode};
 use crate::error::{Error, Result};
 
 /// A command that returns rows.
 #[derive(Debug)]
 pub(super) enum QueryCommand {
-    /// The text of a statement.
+    /// Runs the statement with this SQL text.
     Statement(String),
-    /// The handle of a prepared statement.
+    /// Runs the prepared statement with this handle.
     Prepared(Bytes),
-    /// A metadata command, and its encoded bytes.
+    /// Runs a metadata command. The bytes are its encoded message.
     Catalog(CatalogCommand, Bytes),
 }
 
-/// The purpose of an upload.
+/// The command of an upload, which states what the uploaded batches are for.
 #[derive(Debug)]
 pub(super) enum PutCommand {
-    /// Parameters of a prepared query.
+    /// Binds parameters to the prepared statement with this handle.
     Bind(Bytes),
-    /// Events.
+    /// Appends events to a table.
     Ingest(Box<CommandStatementIngest>),
-    /// A statement that would change data.
+    /// Runs a statement that would change data. It is always refused.
     Update(String),
-    /// The same, prepared.
+    /// Runs a prepared statement that would change data. It is always refused.
     PreparedUpdate(Bytes),
 }
 
@@ -45,22 +45,22 @@ pub(super) enum PutCommand {
 #[derive(Debug)]
 pub(super) enum ActionCommand {
     Prepare(String),
-    /// Handles are stateless, so closing one does nothing.
+    /// Closes a prepared statement. This does nothing, because the server does not store handles.
     ClosePrepared,
     CancelFlight(Box<FlightInfo>),
     CancelQuery(Box<FlightInfo>),
-    SetOptions(SetRequest),
+    SetOptions(SetSessionOptionsRequest),
     GetOptions,
     CloseSession,
 }
 
-/// The actions that [`act`] supports, for `ListActions`.
+/// The names and descriptions of the actions that [`decode_action`] supports, as `ListActions` returns them.
 pub(super) const ACTIONS: [(&str, &str); 7] = [
     (PREPARE, "prepares a statement; returns its handle, schema and parameters"),
-    (CLOSE_PREPARED, "does nothing: handles are stateless and expire"),
-    (CANCEL_FLIGHT, "cancels the caller's running query by its FlightInfo"),
+    (CLOSE_PREPARED, "does nothing: the server does not store handles, and they expire"),
+    (CANCEL_FLIGHT, "cancels the caller's running query for a FlightInfo"),
     (CANCEL_QUERY, "cancels a running query; the older form of CancelFlightInfo"),
-    (SET_OPTIONS, "sets `catalog`, `schema` (checked only) and `types` (`compat` or `native`)"),
+    (SET_OPTIONS, "sets the session option `types` (`compat` or `native`); checks `catalog` and `schema`"),
     (GET_OPTIONS, "returns the session options"),
     (CLOSE_SESSION, "resets the session options"),
 ];
@@ -74,7 +74,7 @@ const GET_OPTIONS: &str = "GetSessionOptions";
 const CLOSE_SESSION: &str = "CloseSession";
 
 /// Decodes the command of GetFlightInfo, PollFlightInfo and GetSchema.
-pub(super) fn query(descriptor: &FlightDescriptor) -> Result<QueryCommand> {
+pub(super) fn decode_query(descriptor: &FlightDescriptor) -> Result<QueryCommand> {
     let bytes = descriptor_bytes(descriptor)?;
     let any = any(&bytes)?;
     if let Some(command) = CatalogCommand::decode(&any) {
@@ -87,17 +87,18 @@ pub(super) fn query(descriptor: &FlightDescriptor) -> Result<QueryCommand> {
         }
         Command::CommandPreparedStatementQuery(query) => Ok(QueryCommand::Prepared(query.prepared_statement_handle)),
         Command::CommandStatementSubstraitPlan(_) => Err(no_substrait()),
-        other => Err(misplaced(&other, "a query")),
+        other => Err(unsupported_as(&other, "a query")),
     }
 }
 
 /// Decodes the metadata command in a ticket.
-pub(super) fn catalog(bytes: &[u8]) -> Result<CatalogCommand> {
-    CatalogCommand::decode(&any(bytes)?).ok_or_else(|| Error::invalid("the ticket holds no metadata command"))?
+pub(super) fn decode_metadata_command(bytes: &[u8]) -> Result<CatalogCommand> {
+    CatalogCommand::decode(&any(bytes)?)
+        .ok_or_else(|| Error::invalid("the ticket does not contain a metadata command"))?
 }
 
 /// Decodes the command of DoPut.
-pub(super) fn put(descriptor: &FlightDescriptor) -> Result<PutCommand> {
+pub(super) fn decode_put(descriptor: &FlightDescriptor) -> Result<PutCommand> {
     match command(any(&descriptor_bytes(descriptor)?)?)? {
         Command::CommandPreparedStatementQuery(query) => Ok(PutCommand::Bind(query.prepared_statement_handle)),
         Command::CommandStatementIngest(ingest) => {
@@ -112,12 +113,12 @@ pub(super) fn put(descriptor: &FlightDescriptor) -> Result<PutCommand> {
             Ok(PutCommand::PreparedUpdate(update.prepared_statement_handle))
         }
         Command::CommandStatementSubstraitPlan(_) => Err(no_substrait()),
-        other => Err(misplaced(&other, "an upload")),
+        other => Err(unsupported_as(&other, "an upload")),
     }
 }
 
 /// Decodes an action.
-pub(super) fn act(action: &Action) -> Result<ActionCommand> {
+pub(super) fn decode_action(action: &Action) -> Result<ActionCommand> {
     let body = &action.body;
     match action.r#type.as_str() {
         PREPARE => {
@@ -140,14 +141,14 @@ pub(super) fn act(action: &Action) -> Result<ActionCommand> {
         CLOSE_SESSION => Ok(ActionCommand::CloseSession),
         "BeginTransaction" | "EndTransaction" | "BeginSavepoint" | "EndSavepoint" => Err(no_transactions()),
         "CreatePreparedSubstraitPlan" => Err(no_substrait()),
-        "RenewFlightEndpoint" => {
-            Err(Error::unsupported("tickets cannot be renewed: call GetFlightInfo again, it only plans"))
-        }
+        "RenewFlightEndpoint" => Err(Error::unsupported(
+            "tickets cannot be renewed: call GetFlightInfo again, which plans the statement and does not run it",
+        )),
         other => Err(Error::unsupported(format!("unknown action `{other}`: ListActions lists the supported actions"))),
     }
 }
 
-/// The actions as `ListActions` returns them.
+/// Returns the supported actions as messages for `ListActions`.
 pub(super) fn action_types() -> impl Iterator<Item = ActionType> {
     ACTIONS
         .into_iter()
@@ -165,7 +166,7 @@ fn any(bytes: &[u8]) -> Result<Any> {
     let any = Any::decode(bytes)
         .map_err(|error| Error::invalid("expected a Flight SQL command in an `Any`").with_source(error))?;
     if any.type_url.is_empty() {
-        return Err(Error::invalid("expected a Flight SQL command in an `Any`, found one without a type"));
+        return Err(Error::invalid("expected a Flight SQL command in an `Any`, but its type URL is empty"));
     }
     Ok(any)
 }
@@ -179,8 +180,8 @@ fn unpack<M: arrow_flight::sql::ProstMessageExt>(action: &Action) -> Result<M> {
     any(&action.body)?.unpack().map_err(|error| expected().with_source(error))?.ok_or_else(expected)
 }
 
-fn misplaced(command: &Command, place: &str) -> Error {
-    Error::unsupported(format!("`{}` is not {place} that this server supports", command.type_url()))
+fn unsupported_as(command: &Command, usage: &str) -> Error {
+    Error::unsupported(format!("`{}` is not supported as {usage}", command.type_url()))
 }
 
 fn no_transaction(id: Option<&Bytes>) -> Result<()> {
@@ -192,7 +193,8 @@ fn no_transaction(id: Option<&Bytes>) -> Result<()> {
 
 fn no_transactions() -> Error {
     Error::unsupported(
-        "transactions are not supported: a statement reads one snapshot, an upload is committed when its call returns",
+        "transactions are not supported: each statement reads one snapshot, and an upload is committed when its call \
+         returns",
     )
 }
 
@@ -214,29 +216,31 @@ mod tests {
     #[test]
     fn statements_are_decoded_and_transactions_refused() {
         let mut statement = CommandStatementQuery { query: "SELECT 1".into(), transaction_id: None };
-        assert!(matches!(query(&described(&statement)).unwrap(), QueryCommand::Statement(sql) if sql == "SELECT 1"));
+        assert!(
+            matches!(decode_query(&described(&statement)).unwrap(), QueryCommand::Statement(sql) if sql == "SELECT 1")
+        );
         statement.transaction_id = Some(Bytes::new());
-        assert!(query(&described(&statement)).is_ok());
+        assert!(decode_query(&described(&statement)).is_ok());
         statement.transaction_id = Some("t".into());
-        assert_eq!(query(&described(&statement)).unwrap_err().kind(), Kind::Unsupported);
+        assert_eq!(decode_query(&described(&statement)).unwrap_err().kind(), Kind::Unsupported);
     }
 
     #[test]
     fn garbage_is_invalid_and_never_panics() {
         for bytes in [&b""[..], b"\xff\xff", b"\x0a\x05abcde", b"SELECT 1"] {
             let descriptor = FlightDescriptor::new_cmd(bytes.to_vec());
-            assert!(query(&descriptor).is_err() && put(&descriptor).is_err(), "{bytes:?}");
+            assert!(decode_query(&descriptor).is_err() && decode_put(&descriptor).is_err(), "{bytes:?}");
             for (name, _) in ACTIONS {
-                let _ = act(&Action { r#type: name.to_owned(), body: bytes.to_vec().into() });
+                let _ = decode_action(&Action { r#type: name.to_owned(), body: bytes.to_vec().into() });
             }
         }
-        assert_eq!(query(&FlightDescriptor::new_path(vec!["t".into()])).unwrap_err().kind(), Kind::Invalid);
+        assert_eq!(decode_query(&FlightDescriptor::new_path(vec!["t".into()])).unwrap_err().kind(), Kind::Invalid);
     }
 
     #[test]
     fn transactions_are_unsupported() {
         let body = ActionBeginTransactionRequest {}.as_any().encode_to_vec().into();
-        let error = act(&Action { r#type: "BeginTransaction".into(), body }).unwrap_err();
+        let error = decode_action(&Action { r#type: "BeginTransaction".into(), body }).unwrap_err();
         assert_eq!(error.kind(), Kind::Unsupported);
     }
 }

@@ -1,7 +1,8 @@
-//! One RPC: runs it to its end, counts it once, and converts its error or panic to a status.
+//! The outcome of an RPC: runs a call to its end, counts it in the metrics, and converts its error or panic to a
+//! [`Status`].
 //!
-//! In: the work of an RPC. Out: its response, or a [`Status`]. **Invariant:** every call is counted when it ends: a
-//! streaming call when the stream ends, and a call whose client has disconnected as `CANCELLED`.
+//! **Invariant:** every call is counted once, when it ends. A streaming call ends with its stream. A call whose client
+//! disconnects early is counted as `CANCELLED`.
 
 use std::sync::Arc;
 
@@ -21,35 +22,32 @@ pub(super) type Messages<T> = BoxStream<'static, Result<T, Status>>;
 pub(super) struct RpcCall {
     rpc: &'static str,
     metrics: Arc<Metrics>,
-    /// How it ended; `Cancelled` until then.
+    /// The status code with which the call ended. `Cancelled` while it runs.
     code: Code,
 }
 
 impl RpcCall {
-    /// Starts the call of `rpc`.
+    /// Starts a call of the method `rpc`.
     pub(super) fn begin(rpc: &'static str, metrics: &Arc<Metrics>) -> Self {
         Self { rpc, metrics: Arc::clone(metrics), code: Code::Cancelled }
     }
 
-    /// Runs a call with one response message.
-    pub(super) fn answer<T>(
-        mut self,
-        work: impl Future<Output = Result<T>>,
-    ) -> impl Future<Output = Result<T, Status>> {
+    /// Runs a call that has one response message.
+    pub(super) fn unary<T>(mut self, work: impl Future<Output = Result<T>>) -> impl Future<Output = Result<T, Status>> {
         catch_future(work).map(move |outcome| {
-            let answer = self.judge(outcome)?;
+            let response = self.check(outcome)?;
             self.succeed();
-            Ok(answer)
+            Ok(response)
         })
     }
 
     /// Runs a call whose response is a stream.
-    pub(super) fn stream<T: Send + 'static>(
+    pub(super) fn streaming<T: Send + 'static>(
         mut self,
         opening: impl Future<Output = Result<BoxStream<'static, Result<T>>>>,
     ) -> impl Future<Output = Result<Messages<T>, Status>> {
         catch_future(opening).map(move |outcome| {
-            let items = self.judge(outcome)?;
+            let items = self.check(outcome)?;
             let messages = stream::unfold(Some((self, items)), |running| async move {
                 let (mut call, mut items) = running?;
                 let item = match catch_future(items.next()).await {
@@ -57,8 +55,8 @@ impl RpcCall {
                         call.succeed();
                         return None;
                     }
-                    Ok(Some(item)) => call.judge(Ok(item)),
-                    Err(panic) => call.judge(Err(panic)),
+                    Ok(Some(item)) => call.check(Ok(item)),
+                    Err(panic) => call.check(Err(panic)),
                 };
                 let running = item.is_ok().then_some((call, items));
                 Some((item, running))
@@ -67,13 +65,13 @@ impl RpcCall {
         })
     }
 
-    /// Ends a call that was refused before any work.
+    /// Ends a call that is refused before it runs.
     pub(super) fn refuse(mut self, error: &Error) -> Status {
         self.failed(error)
     }
 
-    /// The outcome of a step: its value, or the status of its error or panic.
-    fn judge<T>(&mut self, outcome: Result<Result<T>, Panic>) -> Result<T, Status> {
+    /// Returns the value of one step of the call, or the status for its error or panic.
+    fn check<T>(&mut self, outcome: Result<Result<T>, Panic>) -> Result<T, Status> {
         let outcome = outcome.unwrap_or_else(|panic| Err(Error::internal("a call panicked").with_source(panic)));
         outcome.map_err(|error| self.failed(&error))
     }
@@ -91,12 +89,12 @@ impl RpcCall {
 
 impl Drop for RpcCall {
     fn drop(&mut self) {
-        self.metrics.flight_call(self.rpc, word(self.code));
+        self.metrics.flight_call(self.rpc, code_name(self.code));
     }
 }
 
-/// The name of a code in gRPC.
-fn word(code: Code) -> &'static str {
+/// Returns the name that the gRPC specification gives a status code.
+fn code_name(code: Code) -> &'static str {
     match code {
         Code::Ok => "OK",
         Code::Cancelled => "CANCELLED",
@@ -123,23 +121,23 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_call_is_counted_once_by_how_it_ended() {
+    async fn each_call_is_counted_once_with_its_status_code() {
         let metrics = Arc::new(Metrics::default());
         let begin = |rpc| RpcCall::begin(rpc, &metrics);
-        begin("GetSchema").answer(async { Ok(()) }).await.unwrap();
-        let refused = begin("GetSchema").answer(async { Err::<(), _>(Error::limited("too much")) }).await;
+        begin("GetSchema").unary(async { Ok(()) }).await.unwrap();
+        let refused = begin("GetSchema").unary(async { Err::<(), _>(Error::limited("too much")) }).await;
         assert_eq!(refused.unwrap_err().code(), Code::ResourceExhausted);
-        let panicked = begin("GetSchema").answer(async { panic!("a bug") as Result<()> }).await;
+        let panicked = begin("GetSchema").unary(async { panic!("a bug") as Result<()> }).await;
         assert_eq!(panicked.unwrap_err().code(), Code::Internal);
 
         let items = |items: Vec<Result<u8>>| async { Ok(stream::iter(items).boxed()) };
         let read = |messages: Messages<u8>| messages.map(|item| item.map_err(|status| status.code())).collect();
-        let whole: Vec<_> = read(begin("DoGet").stream(items(vec![Ok(1), Ok(2)])).await.unwrap()).await;
+        let whole: Vec<_> = read(begin("DoGet").streaming(items(vec![Ok(1), Ok(2)])).await.unwrap()).await;
         assert_eq!(whole, [Ok(1), Ok(2)]);
         let broken = items(vec![Ok(1), Err(Error::unavailable("gone")), Ok(3)]);
-        let broken: Vec<_> = read(begin("DoGet").stream(broken).await.unwrap()).await;
+        let broken: Vec<_> = read(begin("DoGet").streaming(broken).await.unwrap()).await;
         assert_eq!(broken, [Ok(1), Err(Code::Unavailable)], "nothing follows an error");
-        drop(begin("DoGet").stream(items(vec![Ok(1)])).await.unwrap());
+        drop(begin("DoGet").streaming(items(vec![Ok(1)])).await.unwrap());
 
         let page = metrics.render();
         let counted: Vec<&str> =

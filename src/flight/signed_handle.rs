@@ -1,12 +1,13 @@
-//! Tickets and prepared handles: signed tokens with everything that a later call needs, so that the server keeps no
-//! state.
+//! Tickets and prepared handles: signed tokens that contain everything a later call needs, so the server stores
+//! nothing.
 //!
-//! In: a statement (its text and bound parameters) or a metadata command, and the caller. Out: opaque bytes
-//! `version (1) · HMAC-SHA256 (32) · payload`, valid on any connection and any server with the same `handle_secret`.
+//! A handle contains a statement (its text and bound parameters) or a metadata command, and identifies its caller. To
+//! clients it is a string of opaque bytes: `version (1) · HMAC-SHA256 (32) · payload`. It is valid on any connection,
+//! and on any server with the same `handle_secret`.
 //!
-//! **Invariant:** a handle grants no rights. It is bound to the caller that received it, and its statement is planned
-//! again with the rights of the caller that presents it. Tampered, foreign and expired handles and those of other
-//! callers are refused.
+//! **Invariant:** a handle grants no rights. Only the caller that received it can use it, and its statement is planned
+//! again with that caller's current rights. A handle is refused if it has expired, was modified, was issued by a server
+//! with another secret, or was issued to another caller.
 
 use arrow::array::RecordBatch;
 use arrow::ipc::reader::StreamReader;
@@ -22,14 +23,14 @@ use crate::config::{Secret, TypeProfile};
 use crate::error::{Error, Result};
 use crate::tenancy::Access;
 
-/// The version of the handle layout. A new layout gets a new number, and old handles are refused.
+/// The version of the handle format. A new format gets a new number, and handles in older formats are refused.
 const VERSION: u8 = 1;
 const MAC_BYTES: usize = 32;
-/// The maximum size of a handle: it is part of requests and responses that must stay below 4 MiB.
+/// The maximum size of a handle, which is part of requests and responses that must stay below 4 MiB.
 pub(super) const HANDLE_BYTES_MAX: usize = 1024 * 1024;
 
-/// Seals and unseals handles.
-pub(super) struct Sealer {
+/// Signs handles and verifies them.
+pub(super) struct HandleSigner {
     key: Hmac<Sha256>,
     age_max: Micros,
     clock: Clock,
@@ -38,15 +39,15 @@ pub(super) struct Sealer {
 /// The content of a handle.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Handle {
-    /// The id of the flight, so that the ticket can cancel it.
+    /// The id of the flight. Cancellation finds the running queries of a ticket by this id.
     pub(super) id: Uuid,
-    /// The type profile of its declared schema.
+    /// The type profile of the schema that the client received with the handle.
     pub(super) types: TypeProfile,
-    /// What the handle is for.
+    /// What the handle gives access to.
     pub(super) purpose: Purpose,
 }
 
-/// What a handle is for.
+/// What a handle gives access to.
 #[derive(Clone, PartialEq, prost::Oneof)]
 pub(super) enum Purpose {
     /// A prepared statement.
@@ -54,19 +55,19 @@ pub(super) enum Purpose {
     Prepared(Statement),
     /// The result of a statement.
     #[prost(message, tag = "6")]
-    Answer(Statement),
-    /// The result of a metadata command (an encoded `Any`).
+    QueryResult(Statement),
+    /// The result of a metadata command, which is stored as an encoded `Any`.
     #[prost(bytes = "bytes", tag = "7")]
     Catalog(Bytes),
 }
 
-/// A statement to plan.
+/// A statement, which is planned each time the handle is used.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Statement {
-    /// Its text.
+    /// The SQL text.
     #[prost(string, tag = "1")]
     pub(super) sql: String,
-    /// An Arrow IPC stream with one row, or empty.
+    /// The bound parameters as an Arrow IPC stream with one row. Empty if no parameters are bound.
     #[prost(bytes = "bytes", tag = "2")]
     parameters: Bytes,
 }
@@ -86,7 +87,7 @@ struct HandlePayload {
 }
 
 impl Statement {
-    /// A statement with one row of parameters, if any.
+    /// Creates a statement with one row of bound parameters, or with none.
     pub(super) fn new(sql: String, parameters: Option<&RecordBatch>) -> Result<Self> {
         let parameters = match parameters {
             Some(row) => encode_row(row)
@@ -96,7 +97,7 @@ impl Statement {
         Ok(Self { sql, parameters })
     }
 
-    /// The bound parameters: one row, or none.
+    /// Returns the bound parameters as one row, or `None` if no parameters are bound.
     pub(super) fn parameters(&self) -> Result<Option<RecordBatch>> {
         if self.parameters.is_empty() {
             return Ok(None);
@@ -107,8 +108,9 @@ impl Statement {
     }
 }
 
-impl Sealer {
-    /// Signs with `secret`, or without one with a random key, so that handles become invalid when the process ends.
+impl HandleSigner {
+    /// Creates a signer that uses `secret`. If the secret is empty, the key is random, and handles become invalid when
+    /// the process ends.
     pub(super) fn new(secret: &Secret, age_max: Micros, clock: Clock) -> Self {
         let random: [u8; 32] = rand::random();
         let secret = if secret.is_empty() { &random[..] } else { secret.expose().as_bytes() };
@@ -116,13 +118,14 @@ impl Sealer {
         Self { key: keyed(&derived), age_max, clock }
     }
 
-    /// The expiry time of a handle sealed now: after the maximum age, and never after the caller's token.
+    /// Returns the expiry time of a handle that is signed now. It is the end of the maximum age, but never later than
+    /// the expiry of the caller's token.
     pub(super) fn expiry(&self, access: &Access) -> Micros {
         self.clock.now().saturating_add(self.age_max).min(access.expires())
     }
 
-    /// Seals a handle for this caller. `Limited` if it would be too large.
-    pub(super) fn seal(&self, access: &Access, handle: &Handle) -> Result<Bytes> {
+    /// Signs a handle for this caller. Returns `Limited` if the handle would be too large.
+    pub(super) fn sign(&self, access: &Access, handle: &Handle) -> Result<Bytes> {
         let payload = HandlePayload {
             owner: owner(access).to_vec(),
             expires: self.expiry(access),
@@ -133,7 +136,8 @@ impl Sealer {
         let size = 1 + MAC_BYTES + payload.encoded_len();
         if size > HANDLE_BYTES_MAX {
             return Err(Error::limited(format!(
-                "the statement and its parameters take {size} bytes, at most {HANDLE_BYTES_MAX} are allowed"
+                "the statement and its parameters take {size} bytes, but at most {HANDLE_BYTES_MAX} are allowed: send a \
+                 shorter statement or smaller parameters"
             )));
         }
         let payload = payload.encode_to_vec();
@@ -145,9 +149,9 @@ impl Sealer {
         Ok(bytes.into())
     }
 
-    /// The content of a handle. `Invalid` if it has been modified, has expired or was not issued by us; `Forbidden` if
-    /// it belongs to another caller.
-    pub(super) fn unseal(&self, access: &Access, bytes: &[u8]) -> Result<Handle> {
+    /// Verifies a handle and returns its content. Returns `Invalid` if the handle was modified, has expired or was not
+    /// issued with this secret, and `Forbidden` if it belongs to another caller.
+    pub(super) fn verify(&self, access: &Access, bytes: &[u8]) -> Result<Handle> {
         let unknown = || Error::invalid("the handle was not issued by this server or was modified: request a new one");
         let (version, rest) = bytes.split_first().ok_or_else(unknown)?;
         if *version != VERSION || rest.len() < MAC_BYTES || bytes.len() > HANDLE_BYTES_MAX {
@@ -172,13 +176,14 @@ impl Sealer {
     }
 }
 
-/// Identifies the caller and its rights: who it is, and everything that decides which rows and columns it sees.
+/// Returns a digest of the caller's identity and rights. The rights include everything that decides which rows and
+/// columns the caller sees.
 pub(super) fn owner(access: &Access) -> [u8; 32] {
     let (issuer, subject, _) = access.identity();
     digest(&[issuer.as_bytes(), subject.as_bytes(), &access.fingerprint()])
 }
 
-/// SHA-256 of length-prefixed parts.
+/// Returns the SHA-256 of the parts, each with its length as a prefix.
 pub(super) fn digest(parts: &[&[u8]]) -> [u8; 32] {
     let mut hash = Sha256::new();
     for part in parts {

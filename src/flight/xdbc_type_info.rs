@@ -1,5 +1,5 @@
-//! SQL types, with their ODBC and JDBC names and sizes. In: a code to filter by, or an Arrow type. Out: the rows of
-//! GetXdbcTypeInfo, or the description of one column.
+//! GetXdbcTypeInfo: the SQL types with the names and sizes that ODBC and JDBC drivers expect. Also describes the types
+//! of table columns.
 //!
 //! **Invariant:** `CAST(x AS name)` accepts each listed name, and casts to the Arrow type that has this name.
 
@@ -10,25 +10,25 @@ use arrow::datatypes::{DataType, SchemaRef, TimeUnit};
 use arrow_flight::sql::metadata::{XdbcTypeInfo, XdbcTypeInfoDataBuilder};
 use arrow_flight::sql::{Nullable, Searchable, XdbcDataType, XdbcDatetimeSubcode};
 
-use super::catalog::unbuildable;
+use super::error::metadata_error;
 use crate::error::Result;
 
-/// The size of a value without a limit of its own, which ODBC and JDBC interpret as "no limit".
+/// The size of types without a maximum size. ODBC and JDBC interpret it as "no limit".
 const UNLIMITED: i32 = i32::MAX;
 
-/// The description of a column: its SQL type and its size.
+/// The SQL type and the size of a column.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct ColumnType {
-    /// As in `CAST(x AS name)`; for nested types, which SQL cannot spell, a descriptive name.
+    /// The name, as in `CAST(x AS name)`. Nested types, which SQL cannot write, have a descriptive name.
     pub(super) name: String,
-    /// Digits, characters or bytes; for times, characters of their text form.
+    /// The maximum number of digits, characters or bytes. For times, the number of characters in their text form.
     pub(super) precision: Option<i32>,
-    /// Digits after the decimal point; for times, fractional digits of a second.
+    /// The number of digits after the decimal point. For times, the number of fractional digits of a second.
     pub(super) scale: Option<i32>,
 }
 
 impl ColumnType {
-    /// The description of a column of this Arrow type.
+    /// Returns the SQL type of a column with this Arrow type.
     pub(super) fn of(data_type: &DataType) -> Self {
         let shown = |name: &str, precision, scale| Self { name: name.to_owned(), precision, scale };
         match data_type {
@@ -72,7 +72,7 @@ impl ColumnType {
     }
 }
 
-/// The name of a nested column type in catalogs.
+/// Returns the descriptive name of a nested type.
 fn nested_name(data_type: &DataType) -> String {
     match data_type {
         DataType::Map(entries, _) => match entries.data_type() {
@@ -99,23 +99,23 @@ fn second_digits(unit: TimeUnit) -> i32 {
     }
 }
 
-/// Characters of a fraction including its point.
+/// Returns the number of characters of a fraction, including its decimal point.
 fn fraction_width(scale: i32) -> i32 {
     if scale == 0 { 0 } else { scale + 1 }
 }
 
-/// The schema of GetXdbcTypeInfo.
+/// Returns the schema of GetXdbcTypeInfo.
 pub(super) fn schema() -> SchemaRef {
     XdbcTypeInfoDataBuilder::new().schema()
 }
 
-/// All types, or those with this code of `XdbcDataType`; empty for a code without a type.
+/// Returns all types, or only those with this code of `XdbcDataType`. The result is empty if no type has the code.
 pub(super) fn batch(data_type: Option<i32>) -> Result<RecordBatch> {
     let mut builder = XdbcTypeInfoDataBuilder::new();
     for info in TYPES.iter() {
         builder.append(info.clone());
     }
-    builder.build().and_then(|types| types.record_batch(data_type)).map_err(unbuildable)
+    builder.build().and_then(|types| types.record_batch(data_type)).map_err(metadata_error)
 }
 
 static TYPES: LazyLock<Vec<XdbcTypeInfo>> = LazyLock::new(|| {
@@ -146,7 +146,7 @@ static TYPES: LazyLock<Vec<XdbcTypeInfo>> = LazyLock::new(|| {
             ..quoted(plain(&DataType::Utf8, Code::XdbcVarchar), "'")
         },
         quoted(plain(&DataType::Binary, Code::XdbcVarbinary), "X'"),
-        // The protocol gives DATE the subcode 1, which its enum lists under the other name of that number.
+        // The protocol assigns subcode 1 to both YEAR and DATE. The generated enum has only the name YEAR.
         time(&DataType::Date32, Code::XdbcDate, Subcode::XdbcSubcodeYear, "DATE '"),
         time(&DataType::Time64(TimeUnit::Nanosecond), Code::XdbcTime, Subcode::XdbcSubcodeTime, "TIME '"),
         time(
@@ -168,7 +168,7 @@ static TYPES: LazyLock<Vec<XdbcTypeInfo>> = LazyLock::new(|| {
     ]
 });
 
-/// A type that supports comparison only.
+/// Describes a type that supports comparisons, but not LIKE.
 fn plain(data_type: &DataType, code: XdbcDataType) -> XdbcTypeInfo {
     let column = ColumnType::of(data_type);
     XdbcTypeInfo {
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn columns_are_shown_with_their_size() {
+    fn columns_have_the_names_and_sizes_of_their_types() {
         let micros = |zone: Option<&str>| DataType::Timestamp(TimeUnit::Microsecond, zone.map(Arc::from));
         for (data_type, name, precision, scale) in [
             (DataType::Utf8, "VARCHAR", Some(i32::MAX), None),

@@ -1,10 +1,13 @@
-//! Queries: GetFlightInfo, GetSchema and DoGet for statements, prepared statements and metadata commands.
+//! The RPCs of queries: GetFlightInfo, PollFlightInfo, GetSchema and DoGet. A query is a statement, a prepared
+//! statement or a metadata command.
 //!
-//! In: a caller and a command, or a ticket. Out: the description of a result, or the result itself. GetFlightInfo plans
-//! and runs nothing. The ticket holds the statement, and DoGet plans it with the rights of the caller that presents it.
+//! GetFlightInfo plans a statement without running it. It returns the schema of the result and a ticket that contains
+//! the statement. DoGet takes the ticket, plans the statement with the rights of its own caller, and returns the
+//! result.
 //!
-//! **Invariant:** FlightInfo, GetSchema and the stream take their schema from one function ([`wire_schema`]).
-//! **Invariant:** a result is one endpoint without locations: some clients read only the first, others lose the order.
+//! **Invariant:** FlightInfo, GetSchema and the result stream take their schema from one function ([`wire_schema`]).
+//! **Invariant:** a result has exactly one endpoint, without locations. If there were several, some clients would read
+//! only the first, and others would not keep the order of the rows.
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
@@ -18,58 +21,60 @@ use futures::stream::BoxStream;
 use futures::{StreamExt, stream};
 use uuid::Uuid;
 
-use super::command::{self, QueryCommand};
-use super::handle::{Handle, Purpose, Statement};
-use super::profile::wire_schema;
+use super::command_decoder::{QueryCommand, decode_metadata_command, decode_query};
+use super::result_encoder::encode_result;
 use super::service::{FlightHandler, RpcCaller};
-use super::stream::messages;
+use super::signed_handle::{Handle, Purpose, Statement};
+use super::type_profile::wire_schema;
 use super::unread_stream::expiring;
 use crate::clock::{Micros, SECOND};
 use crate::config::TypeProfile;
 use crate::error::{Error, Result};
 use crate::query::{Planned, Session};
 
-/// The description of a result, and the ticket that fetches it.
-struct Outline {
+/// The description of a result that has not been computed yet.
+struct ResultInfo {
     schema: SchemaRef,
+    /// True if the order of the rows is significant.
     ordered: bool,
+    /// The content of the ticket that fetches the result.
     purpose: Purpose,
-    /// How fresh its tables are, as JSON; may be empty.
+    /// The freshness of the tables as JSON. Empty if it is not known.
     freshness: Bytes,
 }
 
 impl FlightHandler {
     /// Handles GetFlightInfo.
     pub(super) async fn info(&self, caller: &RpcCaller, descriptor: FlightDescriptor) -> Result<FlightInfo> {
-        let outline = self.outline(caller, command::query(&descriptor)?).await?;
-        let handle = Handle { id: Uuid::new_v4(), types: caller.types, purpose: outline.purpose };
-        let ticket = self.sealer.seal(&caller.access, &handle)?;
+        let result = self.result_info(caller, decode_query(&descriptor)?).await?;
+        let handle = Handle { id: Uuid::new_v4(), types: caller.types, purpose: result.purpose };
+        let ticket = self.signer.sign(&caller.access, &handle)?;
         let endpoint = FlightEndpoint {
             ticket: Some(Ticket { ticket }),
-            expiration_time: Some(timestamp(self.sealer.expiry(&caller.access))),
+            expiration_time: Some(timestamp(self.signer.expiry(&caller.access))),
             ..FlightEndpoint::default()
         };
         Ok(FlightInfo {
-            schema: schema_bytes(&outline.schema)?,
-            ordered: outline.ordered,
-            app_metadata: outline.freshness,
+            schema: schema_bytes(&result.schema)?,
+            ordered: result.ordered,
+            app_metadata: result.freshness,
             ..FlightInfo::new().with_descriptor(descriptor).with_endpoint(endpoint)
         })
     }
 
-    /// Handles PollFlightInfo: planning is quick, so the first response is final.
+    /// Handles PollFlightInfo. Planning is quick, so the first response is always the final one.
     pub(super) async fn poll(&self, caller: &RpcCaller, descriptor: FlightDescriptor) -> Result<PollInfo> {
         Ok(PollInfo {
             info: Some(self.info(caller, descriptor).await?),
             progress: Some(1.0),
-            expiration_time: Some(timestamp(self.sealer.expiry(&caller.access))),
+            expiration_time: Some(timestamp(self.signer.expiry(&caller.access))),
             ..PollInfo::default()
         })
     }
 
-    /// Handles GetSchema. It does not require bound parameters.
+    /// Handles GetSchema. The statement may have unbound parameters.
     pub(super) async fn schema(&self, caller: &RpcCaller, descriptor: &FlightDescriptor) -> Result<SchemaResult> {
-        let schema = match command::query(descriptor)? {
+        let schema = match decode_query(descriptor)? {
             QueryCommand::Statement(sql) => self.planned_schema(caller, &Statement::new(sql, None)?).await?,
             QueryCommand::Prepared(handle) => self.planned_schema(caller, &self.prepared(caller, &handle)?).await?,
             QueryCommand::Catalog(command, _) => command.schema(),
@@ -83,13 +88,13 @@ impl FlightHandler {
         caller: &RpcCaller,
         ticket: &Ticket,
     ) -> Result<BoxStream<'static, Result<FlightData>>> {
-        let handle = self.sealer.unseal(&caller.access, &ticket.ticket)?;
+        let handle = self.signer.verify(&caller.access, &ticket.ticket)?;
         match handle.purpose {
-            Purpose::Answer(statement) => self.answer(caller, handle.id, handle.types, &statement).await,
+            Purpose::QueryResult(statement) => self.run(caller, handle.id, handle.types, &statement).await,
             Purpose::Catalog(command) => {
                 let session = self.services.engine.session(&caller.access)?;
-                let command = command::catalog(&command)?;
-                let batch = command.batch(&session, handle.types, &self.facts).await?;
+                let command = decode_metadata_command(&command)?;
+                let batch = command.batch(&session, handle.types, &self.limits).await?;
                 Ok(self.catalog_messages(batch, command.schema()))
             }
             Purpose::Prepared(_) => {
@@ -98,31 +103,33 @@ impl FlightHandler {
         }
     }
 
-    async fn outline(&self, caller: &RpcCaller, query: QueryCommand) -> Result<Outline> {
+    async fn result_info(&self, caller: &RpcCaller, query: QueryCommand) -> Result<ResultInfo> {
         let statement = match query {
             QueryCommand::Statement(sql) => Statement::new(sql, None)?,
             QueryCommand::Prepared(handle) => self.prepared(caller, &handle)?,
             QueryCommand::Catalog(command, bytes) => {
                 let (schema, purpose) = (command.schema(), Purpose::Catalog(bytes));
-                return Ok(Outline { schema, ordered: true, purpose, freshness: Bytes::new() });
+                return Ok(ResultInfo { schema, ordered: true, purpose, freshness: Bytes::new() });
             }
         };
         let session = self.services.engine.session(&caller.access)?;
         let (planned, _) = plan_bound(&session, &statement).await?;
-        Ok(Outline {
+        Ok(ResultInfo {
             schema: wire_schema(&planned.schema, caller.types),
             ordered: planned.ordered,
             freshness: self.freshness(caller, &planned),
-            purpose: Purpose::Answer(statement),
+            purpose: Purpose::QueryResult(statement),
         })
     }
 
-    /// `{"complete_until": "…"}`: the result contains everything that this server received before this time for the
-    /// tables of the statement. Empty if the statement reads no table, or anything that is not an event table.
+    /// Returns `{"complete_until": "…"}`. The result contains everything that this server received before that time for
+    /// the tables of the statement. Returns an empty value if the statement reads no table, or reads anything that is
+    /// not an event table.
     fn freshness(&self, caller: &RpcCaller, planned: &Planned) -> Bytes {
-        let told = planned.sources().into_iter().map(|table| self.services.writer.freshness(&caller.access, &table));
-        let told: Result<Vec<_>> = told.collect();
-        let until = told.unwrap_or_default().into_iter().map(|told| told.watermark.complete_until).min();
+        let writer = &self.services.writer;
+        let tables: Result<Vec<_>> =
+            planned.sources().into_iter().map(|table| writer.freshness(&caller.access, &table)).collect();
+        let until = tables.unwrap_or_default().into_iter().map(|table| table.watermark.complete_until).min();
         until.and_then(DateTime::from_timestamp_micros).map_or_else(Bytes::new, |until| {
             let until = until.to_rfc3339_opts(SecondsFormat::Micros, true);
             serde_json::json!({ "complete_until": until }).to_string().into()
@@ -134,7 +141,8 @@ impl FlightHandler {
         Ok(wire_schema(&session.plan(&statement.sql).await?.schema, caller.types))
     }
 
-    async fn answer(
+    /// Runs a statement and encodes its result.
+    async fn run(
         &self,
         caller: &RpcCaller,
         flight: Uuid,
@@ -143,41 +151,42 @@ impl FlightHandler {
     ) -> Result<BoxStream<'static, Result<FlightData>>> {
         let session = self.services.engine.session(&caller.access)?;
         let (planned, parameters) = plan_bound(&session, statement).await?;
-        let answer = session.run(&planned, parameters.as_ref()).await?;
-        let entry = self.running.enter(flight, answer.id);
+        let result = session.run(&planned, parameters.as_ref()).await?;
+        let entry = self.running.enter(flight, result.id);
         let wire = wire_schema(&planned.schema, types);
-        let messages = messages(answer.batches, wire, self.config.message_bytes_max);
-        // The entry lives as long as the stream: until its end, or until the client disconnects.
+        let messages = encode_result(result.batches, wire, self.config.message_bytes_max);
+        // The stream owns the entry, so the query can be cancelled until the stream ends or the client disconnects.
         let cut = self.cut.clone();
         let stopped = stream::once(async move { cut.is_cancelled() }).filter_map(|cut| async move {
             cut.then(|| Err(Error::unavailable("the server is stopping: retry, possibly on another server")))
         });
         let messages = messages.inspect(move |_| _ = &entry).take_until(self.cut.clone().cancelled_owned());
-        // Without this, a client that stops reading would hold the query and an encoded batch beyond the time limit.
-        Ok(expiring(messages.chain(stopped).boxed(), answer.deadline))
+        // Without this, a client that stops reading would keep the query and an encoded batch alive beyond the time
+        // limit.
+        Ok(expiring(messages.chain(stopped).boxed(), result.deadline))
     }
 
     fn catalog_messages(&self, batch: RecordBatch, schema: SchemaRef) -> BoxStream<'static, Result<FlightData>> {
-        messages(stream::iter([Ok(batch)]).boxed(), schema, self.config.message_bytes_max).boxed()
+        encode_result(stream::iter([Ok(batch)]).boxed(), schema, self.config.message_bytes_max).boxed()
     }
 }
 
-/// Plans a statement to run. `Invalid` if it has unbound parameters.
+/// Plans a statement that will be run. Returns `Invalid` if it has unbound parameters.
 async fn plan_bound(session: &Session, statement: &Statement) -> Result<(Planned, Option<RecordBatch>)> {
     let planned = session.plan(&statement.sql).await?;
     let parameters = statement.parameters()?;
     let bound = parameters.as_ref().map_or(0, RecordBatch::num_columns);
-    let wanted = planned.parameters.fields().len();
-    if bound < wanted {
+    let expected = planned.parameters.fields().len();
+    if bound < expected {
         return Err(Error::invalid(format!(
-            "parameter {} is not bound: bind {wanted} to the prepared statement, and run the handle that binding returned",
+            "parameter {} is not bound: bind all {expected} parameters, then run the handle that the server returns",
             bound + 1
         )));
     }
     Ok((planned, parameters))
 }
 
-/// A schema as FlightInfo, GetSchema and prepared statements carry it: an encapsulated IPC message.
+/// Encodes a schema as an encapsulated IPC message, as FlightInfo, GetSchema and prepared statements contain it.
 pub(super) fn schema_bytes(schema: &Schema) -> Result<Bytes> {
     IpcMessage::try_from(SchemaAsIpc::new(schema, &IpcWriteOptions::default()))
         .map(|message| message.0)
@@ -185,6 +194,7 @@ pub(super) fn schema_bytes(schema: &Schema) -> Result<Bytes> {
 }
 
 fn timestamp(at: Micros) -> prost_types::Timestamp {
-    let nanos = i32::try_from(at.rem_euclid(SECOND) * 1_000).expect("a part of a second is below 1e9 nanoseconds");
+    let nanos =
+        i32::try_from(at.rem_euclid(SECOND) * 1_000).expect("the fraction of a second is less than 1e9 nanoseconds");
     prost_types::Timestamp { seconds: at.div_euclid(SECOND), nanos }
 }

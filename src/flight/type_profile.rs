@@ -1,10 +1,10 @@
-//! Type profiles: which Arrow types the server sends, and how values are converted to them.
+//! Type profiles: decide which Arrow types the server sends, and convert values to them.
 //!
-//! In: the schema and the batches of a result. Out: the same in the types of the caller's profile. `compat` sends only
-//! types that every known client reads; `native` sends the engine's own types.
+//! The profile `compat` sends only types that every known client can read. The profile `native` sends the engine's own
+//! types.
 //!
-//! **Invariant:** the schema on the wire is a pure function of the planned schema ([`wire_schema`]). Everything that
-//! reports a schema calls it (FlightInfo, GetSchema, prepared statements, the stream), so the schemas cannot differ.
+//! **Invariant:** the schema that is sent depends only on the planned schema and the profile. FlightInfo, GetSchema,
+//! prepared statements and the result stream all take it from [`wire_schema`], so their schemas cannot differ.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,16 +17,17 @@ use arrow::error::ArrowError;
 use crate::config::TypeProfile;
 use crate::error::{Error, Result};
 
-/// The maximum precision of a `Decimal128`.
+/// The maximum number of digits of a `Decimal128`.
 const DECIMAL128_DIGITS_MAX: u8 = 38;
-/// Prefix of the metadata of extension types; it describes the storage type and is removed when that changes.
+/// The prefix of the metadata keys of extension types. That metadata applies to the storage type, so it is removed when
+/// the storage type changes.
 const EXTENSION: &str = "ARROW:extension:";
 
-/// A value that does not fit is an error, never a silent null.
+/// Cast options that report a value that does not fit as an error. The default options would turn it into a null.
 pub(super) const STRICT: CastOptions<'static> =
     CastOptions { safe: false, format_options: arrow::util::display::FormatOptions::new() };
 
-/// The schema that a caller with this profile gets for a result planned as `planned`.
+/// Returns the schema that a caller with this profile gets for a result with the schema `planned`.
 pub(super) fn wire_schema(planned: &Schema, types: TypeProfile) -> SchemaRef {
     match types {
         TypeProfile::Native => Arc::new(Schema::new(planned.fields().clone())),
@@ -34,8 +35,8 @@ pub(super) fn wire_schema(planned: &Schema, types: TypeProfile) -> SchemaRef {
     }
 }
 
-/// The schema that we declare for parameters: what JDBC can bind. It writes times and timestamps as milliseconds
-/// regardless of the unit declared here, and cannot bind a value to a field of type `Null`.
+/// Returns the parameter schema that clients see, which contains only types that JDBC can bind. JDBC sends times and
+/// timestamps as milliseconds regardless of the declared unit, and cannot bind a value to a field of type `Null`.
 pub(super) fn parameter_schema(planned: &Schema) -> Schema {
     let declared = |field: &FieldRef| {
         let data_type = match compat(field.data_type()) {
@@ -48,7 +49,7 @@ pub(super) fn parameter_schema(planned: &Schema) -> Schema {
     Schema::new(planned.fields().iter().map(declared).collect::<Vec<_>>())
 }
 
-/// Converts a batch to `wire`, the [`wire_schema`] of its own schema.
+/// Converts a batch to `wire`, which must be the [`wire_schema`] of the batch's schema.
 pub(super) fn to_wire(batch: RecordBatch, wire: &SchemaRef) -> Result<RecordBatch> {
     if batch.schema_ref() == wire {
         return Ok(batch);
@@ -85,12 +86,12 @@ fn compat_field(field: &FieldRef) -> FieldRef {
         .filter(|(key, _)| !key.starts_with(EXTENSION))
         .map(|(key, value)| (key.clone(), value.clone()))
         .collect();
-    // A column of type `Null` holds only nulls, whatever its field says.
+    // A column of type `Null` holds only nulls, even if its field is declared as not nullable.
     let is_nullable = field.is_nullable() || field.data_type().is_null();
     Arc::new(Field::new(field.name(), data_type, is_nullable).with_metadata(metadata))
 }
 
-/// The closest type that every known client reads.
+/// Returns the closest type that every known client can read.
 fn compat(data_type: &DataType) -> DataType {
     use DataType as T;
     match data_type {
@@ -111,7 +112,8 @@ fn compat(data_type: &DataType) -> DataType {
     }
 }
 
-/// Casts nested values by position: arrow's own cast matches struct fields by name, and names may repeat.
+/// Casts an array to type `to`. Struct fields are matched by position, because Arrow's own cast matches them by name,
+/// and names may repeat.
 pub(super) fn convert(array: &ArrayRef, to: &DataType) -> Result<ArrayRef, ArrowError> {
     match (array.data_type(), to) {
         (from, to) if from == to => Ok(array.clone()),
@@ -167,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn compat_sends_only_what_all_clients_read() {
+    fn compat_sends_only_types_that_all_clients_read() {
         let words = || vec![Some("a"), None];
         let view_struct = StructArray::from(vec![(
             Arc::new(Field::new("x", DataType::Utf8View, true)),
@@ -200,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn native_keeps_types_and_compat_is_stable() {
+    fn native_keeps_types_and_compat_is_idempotent() {
         let batch = one(StringViewArray::from(vec!["a"]));
         assert_eq!(*wire_schema(batch.schema_ref(), TypeProfile::Native).field(0).data_type(), DataType::Utf8View);
         let once = wire_schema(batch.schema_ref(), TypeProfile::Compat);

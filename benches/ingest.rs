@@ -13,7 +13,7 @@ mod support;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream;
-use glasshouse::cli::call_traffic::{TENANTS, Traffic};
+use glasshouse::cli::demo_events::{EventGenerator, TENANTS};
 use glasshouse::contract::Format;
 use glasshouse::ingest::Body;
 use glasshouse::tenancy::Access;
@@ -46,7 +46,7 @@ async fn measure(name: &str, format: Format) {
     let mut size = 0;
     for round in 0..ROUNDS as u64 {
         let bodies: Vec<Bytes> = (0..REQUESTS as u64)
-            .map(|request| harness.body(format, &mut Traffic::new(round, round * 1_000 + request), EVENTS))
+            .map(|request| harness.body(format, &mut EventGenerator::new(round, round * 1_000 + request), EVENTS))
             .collect();
         size = bodies[0].len() / EVENTS;
         let before = cpu_seconds();

@@ -1,17 +1,17 @@
-//! The wall clock. This is the only module that reads it; all other code takes a [`Clock`] or a time as an argument.
+//! The wall clock. No other module reads it; all other code takes a [`Clock`] or a time as an argument.
 //!
-//! Times are microseconds since the Unix epoch, UTC ([`Micros`]), the unit of every time column.
+//! Times are in microseconds since the Unix epoch in UTC ([`Micros`]), which is also the unit of every time column.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::SystemTime;
 
-/// Microseconds since 1970-01-01T00:00:00Z.
+/// A time in microseconds since 1970-01-01T00:00:00Z, or a duration in microseconds.
 pub type Micros = i64;
 
-/// Microseconds in a second.
+/// The number of microseconds in a second.
 pub const SECOND: Micros = 1_000_000;
-/// Microseconds in a UTC day.
+/// The number of microseconds in a UTC day.
 pub const DAY: Micros = 86_400 * SECOND;
 
 /// A source of the current time.
@@ -20,17 +20,17 @@ pub enum Clock {
     /// The system clock.
     #[default]
     System,
-    /// A clock that a test sets by hand.
+    /// A clock that a test sets.
     Fixed(Arc<AtomicI64>),
 }
 
 impl Clock {
-    /// A clock that returns `now` until it is set.
+    /// Creates a clock that returns `now` until a test sets another time.
     pub fn fixed(now: Micros) -> Self {
         Self::Fixed(Arc::new(AtomicI64::new(now)))
     }
 
-    /// The current time.
+    /// Returns the current time.
     #[expect(clippy::disallowed_methods, reason = "the only code that reads the wall clock")]
     pub fn now(&self) -> Micros {
         match self {
@@ -41,12 +41,12 @@ impl Clock {
         }
     }
 
-    /// The current time in whole seconds, the unit of a token's time claims.
+    /// Returns the current time in whole seconds, the unit of a token's time claims.
     pub fn now_seconds(&self) -> i64 {
         self.now().div_euclid(SECOND)
     }
 
-    /// Sets a fixed clock. Does nothing to the system clock.
+    /// Sets a fixed clock. Does nothing for the system clock.
     pub fn set(&self, now: Micros) {
         match self {
             Self::System => {}

@@ -1,12 +1,12 @@
 //! The error type of this crate: a kind, a message, and the underlying cause.
 //!
-//! In: a failure in any module. Out: an [`Error`] whose [`Kind`] says what the caller should do, not which module
-//! failed. The endpoints map kinds to HTTP and gRPC codes in two exhaustive tables (`http/error.rs`,
-//! `flight/error.rs`), nowhere else.
+//! The [`Kind`] of an error says what the caller should do, not which module failed. Only `http/error.rs` and
+//! `flight/error.rs` map kinds to HTTP and gRPC status codes.
 //!
-//! **Invariant:** a message never contains another tenant's data: what was read from the lake goes into the source,
-//! never into the message. Messages are lower case, without a full stop; they state the problem, the offending value
-//! and the fix.
+//! Messages are in lower case and have no final full stop. They state the problem, the offending value and the fix.
+//!
+//! **Invariant:** a message never contains another tenant's data. Data that was read from the lake may appear in the
+//! underlying cause, but never in the message.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -15,32 +15,32 @@ use std::time::Duration;
 /// The result type of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// The category of an error: what the caller should do about it.
+/// The category of an error. It says what the caller should do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kind {
-    /// The request is invalid: change it.
+    /// The request is invalid. The caller should correct it.
     Invalid,
-    /// The token is missing or invalid: get a valid one.
+    /// The token is missing or invalid. The caller should get a valid one.
     Unauthenticated,
-    /// The token does not permit the request: ask for more rights.
+    /// The token does not permit the request. The caller needs more rights.
     Forbidden,
     /// The object does not exist, or the caller may not see it.
     NotFound,
-    /// The object already exists, or was changed concurrently.
+    /// The object already exists, or another request changed it at the same time.
     Conflict,
-    /// A named limit was exceeded: wait, or ask for less.
+    /// A limit was exceeded. The caller should wait or request less.
     Limited,
     /// The caller, or the server on its behalf, cancelled the request.
     Cancelled,
-    /// A dependency is unavailable: retry.
+    /// The server or a service that it depends on is unavailable. The caller should retry.
     Unavailable,
-    /// The server does not support the request: a retry does not help.
+    /// The server does not support the request. A retry does not help.
     Unsupported,
-    /// A bug in the server. The client sees an id; the log has the cause.
+    /// The server has a bug. The client gets an id, under which the log shows the cause.
     Internal,
 }
 
-/// An error: its kind, its message, and the underlying cause.
+/// An error with its kind, its message and the underlying cause.
 pub struct Error {
     kind: Kind,
     message: Cow<'static, str>,
@@ -50,7 +50,7 @@ pub struct Error {
 
 macro_rules! constructors {
     ($($name:ident => $kind:ident),* $(,)?) => {$(
-        #[doc = concat!("An error of kind [`Kind::", stringify!($kind), "`].")]
+        #[doc = concat!("Creates an error of kind [`Kind::", stringify!($kind), "`].")]
         pub fn $name(message: impl Into<Cow<'static, str>>) -> Self {
             Self::new(Kind::$kind, message)
         }
@@ -58,7 +58,7 @@ macro_rules! constructors {
 }
 
 impl Error {
-    /// An error of `kind` with `message`.
+    /// Creates an error of `kind` with `message`.
     pub fn new(kind: Kind, message: impl Into<Cow<'static, str>>) -> Self {
         Self { kind, message: message.into(), retry_after: None, source: None }
     }
@@ -69,7 +69,7 @@ impl Error {
         unsupported => Unsupported, internal => Internal,
     }
 
-    /// Attaches the underlying cause, which is logged but never shown to the client.
+    /// Attaches the underlying cause. It is logged but never sent to the client.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         self.source = Some(source.into());
@@ -90,17 +90,17 @@ impl Error {
         self
     }
 
-    /// The category of the error.
+    /// Returns the kind of the error.
     pub fn kind(&self) -> Kind {
         self.kind
     }
 
-    /// The message for the caller.
+    /// Returns the message for the caller.
     pub fn message(&self) -> &str {
         &self.message
     }
 
-    /// The time after which a retry may succeed, if known.
+    /// Returns the time after which a retry may succeed, if it is known.
     pub fn wait(&self) -> Option<Duration> {
         self.retry_after
     }
@@ -130,7 +130,8 @@ impl std::error::Error for Error {
     }
 }
 
-/// Suggests the name in `known` closest to `given`, as the end of an "unknown x" message. Empty if no name is close.
+/// Returns `, did you mean …?` with the name in `known` that is closest to `given`, or an empty string if no name is
+/// close. Callers append it to an error about an unknown name.
 pub(crate) fn did_you_mean<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> String {
     known
         .into_iter()

@@ -10,7 +10,7 @@ pub mod telemetry;
 
 pub mod supervise;
 
-mod outbound;
+mod http_client;
 
 pub(crate) mod listener;
 

@@ -1,11 +1,11 @@
 //! Listening sockets with a connection limit, used by both endpoints.
 //!
-//! In: a bound socket, and the endpoint's limit. Out: connections, each with a [`ConnectionSlot`] that it holds while it is open.
-//! A connection beyond the limit is accepted too: it gets a refusal in the protocol of the endpoint and is closed gracefully,
-//! so that its client can distinguish a full server from a dead one.
+//! Each accepted connection comes with a [`ConnectionSlot`], which it keeps while it is open. A connection beyond the
+//! limit is also accepted, but only to send it a refusal in the protocol of the endpoint. Its client can therefore
+//! distinguish an overloaded server from one that is down.
 //!
-//! **Invariant:** there are never more slots than `connections_max`, and never more than [`REFUSALS_MAX`] refusals in
-//! progress, each of which ends within [`REFUSAL_TIME_MAX`].
+//! **Invariant:** at most `connections_max` slots are in use. At most [`REFUSALS_MAX`] refusals are in progress, and
+//! each ends within [`REFUSAL_TIME_MAX`].
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,47 +18,48 @@ use tokio::task::JoinSet;
 
 use crate::telemetry::Metrics;
 
-/// The pause after a failed accept: the process is out of file descriptors, and other connections need time to close theirs.
+/// The pause after a failed accept. The usual cause is that the process has no free file descriptors until other
+/// connections close.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// The maximum number of concurrent refusals; further connections are closed without one.
+/// The maximum number of refusals in progress. Further connections are closed without a refusal.
 const REFUSALS_MAX: usize = 64;
-/// The time a refused client has to read its refusal and close its side.
+/// The maximum time for a refused client to read the refusal and close its side of the connection.
 const REFUSAL_TIME_MAX: Duration = Duration::from_secs(3);
-/// The size of the buffer into which a refused client's request is read and discarded.
+/// The size of the buffer for a refused client's request, which is read and discarded, in bytes.
 const DISCARD_BYTES: usize = 4 * 1024;
 
 /// An endpoint's connection limit.
 #[derive(Debug, Clone)]
 pub(crate) struct ConnectionLimit {
-    /// The configuration key, for the log and the metrics.
+    /// The configuration key of the limit, for the log and the metrics.
     pub(crate) key: &'static str,
     /// The maximum number of concurrent connections.
     pub(crate) connections_max: usize,
-    /// The bytes sent to a connection beyond the limit before it is closed. Empty if the protocol has no such message.
+    /// The bytes that are sent to a connection beyond the limit. Empty if the protocol has no suitable message.
     pub(crate) refusal: Bytes,
 }
 
-/// A connection's share of the limit; dropping it frees the slot.
+/// One unit of the connection limit. Dropping it makes the slot available to another connection.
 #[derive(Debug)]
 #[must_use = "dropping the slot frees it immediately"]
 pub(crate) struct ConnectionSlot {
     _permit: OwnedSemaphorePermit,
 }
 
-/// A listening socket with its limit.
+/// A listening socket with a connection limit.
 #[derive(Debug)]
 pub(crate) struct Listener {
     socket: TcpListener,
     slots: Arc<Semaphore>,
     limit: ConnectionLimit,
-    /// Whether the last connection was refused: only the first of consecutive refusals is logged.
+    /// Whether the last connection was refused. Only the first of several consecutive refusals is logged.
     is_full: bool,
     refusals: JoinSet<()>,
     metrics: Arc<Metrics>,
 }
 
 impl Listener {
-    /// Accepts from `socket` within `limit`.
+    /// Creates a listener that accepts connections from `socket` within `limit`.
     pub(crate) fn new(socket: TcpListener, limit: ConnectionLimit, metrics: Arc<Metrics>) -> Self {
         let slots = Arc::new(Semaphore::new(limit.connections_max.min(Semaphore::MAX_PERMITS)));
         Self { socket, slots, limit, is_full: false, refusals: JoinSet::new(), metrics }
@@ -69,9 +70,9 @@ impl Listener {
         loop {
             match self.socket.accept().await {
                 Ok((stream, _)) => {
-                    // Responses are small and written in one call: Nagle's algorithm would only delay them.
+                    // Responses are written in one call, so Nagle's algorithm would only delay them.
                     if let Err(error) = stream.set_nodelay(true) {
-                        tracing::debug!(%error, "could not set TCP_NODELAY");
+                        tracing::debug!(%error, "failed to set TCP_NODELAY");
                     }
                     if let Ok(permit) = Arc::clone(&self.slots).try_acquire_owned() {
                         self.is_full = false;
@@ -80,7 +81,7 @@ impl Listener {
                     self.refuse(stream);
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "could not accept a connection");
+                    tracing::warn!(%error, "failed to accept a connection");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }
@@ -95,15 +96,17 @@ impl Listener {
         }
         while self.refusals.try_join_next().is_some() {}
         if self.refusals.len() < REFUSALS_MAX {
-            self.refusals.spawn(say_and_close(stream, refusal.clone()));
+            self.refusals.spawn(send_refusal(stream, refusal.clone()));
         }
     }
 }
 
-/// Sends `refusal` once the client has begun to send: clients treat a response before their request as an error.
-/// Then reads until the client closes its side: closing a socket with unread bytes resets the connection, and a reset makes
-/// the client discard the refusal.
-async fn say_and_close(mut stream: TcpStream, refusal: Bytes) {
+/// Sends `refusal` and closes the connection.
+///
+/// Waits for the first bytes of the request, because clients treat a response before their request as an error. After
+/// the refusal, reads until the client closes its side. Closing a socket with unread bytes would reset the connection,
+/// and the client would discard the refusal.
+async fn send_refusal(mut stream: TcpStream, refusal: Bytes) {
     let closing = async {
         let mut scratch = [0; DISCARD_BYTES];
         if stream.read(&mut scratch).await? == 0 {
@@ -114,7 +117,7 @@ async fn say_and_close(mut stream: TcpStream, refusal: Bytes) {
         while stream.read(&mut scratch).await? > 0 {}
         std::io::Result::Ok(())
     };
-    // A client that has disconnected, or is too slow, needs no refusal.
+    // Errors and timeouts are ignored, because a client that has disconnected or is too slow does not get the refusal.
     let _ = tokio::time::timeout(REFUSAL_TIME_MAX, closing).await;
 }
 
@@ -122,7 +125,7 @@ async fn say_and_close(mut stream: TcpStream, refusal: Bytes) {
 mod tests {
     use super::*;
 
-    async fn answer(client: &mut TcpStream) -> String {
+    async fn read_to_end(client: &mut TcpStream) -> String {
         let mut text = String::new();
         client.read_to_string(&mut text).await.unwrap();
         text
@@ -135,22 +138,22 @@ mod tests {
         let limit = ConnectionLimit { key: "test.connections_max", connections_max: 1, refusal: "full".into() };
         let mut listener = Listener::new(socket, limit, Arc::default());
         let mut accepted = JoinSet::new();
-        let (slots, mut held) = tokio::sync::mpsc::channel(1);
+        let (sender, mut connections) = tokio::sync::mpsc::channel(1);
         accepted.spawn(async move {
             loop {
-                slots.send(listener.accept().await).await.unwrap();
+                sender.send(listener.accept().await).await.unwrap();
             }
         });
 
         let _first = TcpStream::connect(address).await.unwrap();
-        let slot = held.recv().await.unwrap();
+        let slot = connections.recv().await.unwrap();
         for _ in 0..3 {
             let mut refused = TcpStream::connect(address).await.unwrap();
             refused.write_all(&[b' '; 100_000]).await.unwrap();
-            assert_eq!(answer(&mut refused).await, "full", "a reset does not discard the refusal");
+            assert_eq!(read_to_end(&mut refused).await, "full", "the client receives the whole refusal");
         }
         drop(slot);
         let _next = TcpStream::connect(address).await.unwrap();
-        drop(held.recv().await.unwrap());
+        drop(connections.recv().await.unwrap());
     }
 }

@@ -1,4 +1,4 @@
-//! The thin binary: everything is in the library.
+//! The binary. It only calls the library.
 
 fn main() -> std::process::ExitCode {
     glasshouse::cli::main()

@@ -1,16 +1,15 @@
-//! Builds, runs and stops the server, each as an ordered list of steps.
-//!
-//! In: a checked [`Config`] and a [`Clock`]. Out: two endpoints that serve requests until `stop`, then an orderly shutdown.
+//! Builds, runs and stops the server. Each of these is an ordered list of steps.
 //!
 //! ```text
-//!   build   contracts ► lookups ► sources ► store ► tables ► verifier ► ingest ► engine ► listeners
-//!   run     flight │ http │ lookups │ sources │ follow other writers: all under the supervisor
-//!   stop    close the endpoints ► finish requests, or cut them ► end the sources ► commit admitted events ► end the tasks
+//!   build   contracts ► lookup tables ► sources ► store ► tables ► verifier ► ingest ► query engine ► listeners
+//!   run     in parallel under the supervisor: flight, http, lookup tables, sources, followers of other writers
+//!   stop    close the listeners ► finish or abort requests ► end the sources ► commit admitted events ► end the tasks
 //! ```
 //!
-//! **Invariant:** endpoints and sources end before ingest stops, so every admitted event is committed and every receipt is sent.
-//! **Invariant:** each step of a shutdown has a deadline ([`Deadline`]). Neither a client that hangs nor a task that panics
-//! makes the server skip a step.
+//! **Invariant:** endpoints and sources end before ingest stops. Every admitted event is therefore committed, and every
+//! receipt is sent.
+//! **Invariant:** each step of a shutdown has a deadline ([`Deadline`]). The server performs all steps, even if a
+//! client hangs or a task panics.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -36,7 +35,7 @@ use crate::tenancy::Verifier;
 use crate::transform::{LookupQuery, Lookups, Transform};
 use crate::{flight, http};
 
-/// A server that is built and bound, but does not serve requests yet.
+/// A server whose endpoints are bound, but which does not serve requests yet.
 pub struct Server {
     config: Config,
     supervisor: Supervisor,
@@ -58,7 +57,8 @@ impl std::fmt::Debug for Server {
 }
 
 impl Server {
-    /// Builds all parts in order and binds both endpoints. Port 0 selects a free port; see [`Server::addresses`].
+    /// Builds all parts in order and binds both endpoints. If a configured port is 0, the system chooses a free port;
+    /// see [`Server::addresses`].
     pub async fn build(config: Config, clock: Clock) -> Result<Self> {
         let metrics = Arc::new(Metrics::default());
         let supervisor = Supervisor::new(metrics.clone());
@@ -94,19 +94,20 @@ impl Server {
         Ok(Self { config, supervisor, tables, ingest, lookups, lookup_query, flight, http })
     }
 
-    /// The addresses of the endpoints: (flight, http).
+    /// Returns the addresses of the Flight and HTTP endpoints, in this order.
     pub fn addresses(&self) -> Result<(SocketAddr, SocketAddr)> {
         Ok((bound(&self.flight.0)?, bound(&self.http.0)?))
     }
 
-    /// Serves requests until `stop`, then stops in order within `shutdown.time_max`. Returns the error of the first endpoint that
-    /// failed, or `Unavailable` if not all admitted events could be committed in time.
+    /// Serves requests until `stop` is cancelled, and then stops in order within `shutdown.time_max`. Returns the error
+    /// of the first endpoint that failed, or `Unavailable` if some admitted events could not be committed in time.
     pub async fn run(self, stop: CancellationToken) -> Result<()> {
         let (time_max, ingest) = (self.config.shutdown.time_max, self.ingest.clone());
         let (closing, following) = (Stop::from(stop.child_token()), CancellationToken::new());
-        let mut tasks = self.begin(&closing, &following);
+        let mut tasks = self.start_tasks(&closing, &following);
 
-        // If one endpoint fails, the other stops too: otherwise the server would look healthy to users of that endpoint.
+        // If one endpoint fails, the other is stopped too. Otherwise the server would seem healthy to users of the
+        // other endpoint.
         let mut outcome = tokio::select! {
             () = stop.cancelled() => Ok(()),
             ended = tasks.endpoints.join_next() => ended.map_or(Ok(()), endpoint_ended),
@@ -117,7 +118,7 @@ impl Server {
         let until_cut = async {
             tokio::time::sleep_until(deadline.drain).await;
             tracing::warn!(
-                "cutting requests and batches that have not finished: the remaining time is reserved for the last commits"
+                "aborting requests and batches that have not finished, because the remaining time is reserved for the last commits"
             );
             closing.cut.cancel();
             tokio::time::sleep_until(deadline.cut).await;
@@ -139,13 +140,13 @@ impl Server {
         following.cancel();
         let ends = async { while tasks.background.join_next().await.is_some() {} };
         if tokio::time::timeout_at(deadline.end, ends).await.is_err() {
-            tracing::warn!(tasks = tasks.background.len(), "stopped without waiting for tasks that did not end");
+            tracing::warn!(tasks = tasks.background.len(), "stopping although some background tasks have not ended");
         }
         outcome.and(committed)
     }
 
-    /// Starts all tasks, each under the supervisor.
-    fn begin(self, closing: &Stop, following: &CancellationToken) -> Tasks {
+    /// Starts all tasks under the supervisor.
+    fn start_tasks(self, closing: &Stop, following: &CancellationToken) -> Tasks {
         let Self { config, supervisor, tables, ingest, lookups, lookup_query, flight, http } = self;
         let ((flight_listener, flight_services), (http_listener, http_services)) = (flight, http);
         let metrics = http_services.metrics.clone();
@@ -178,7 +179,7 @@ impl Server {
     }
 }
 
-/// The tasks of a running server, grouped by the shutdown step that awaits them.
+/// The tasks of a running server, grouped by the shutdown step that waits for them.
 #[derive(Debug, Default)]
 struct Tasks {
     endpoints: JoinSet<Result<()>>,
@@ -187,7 +188,7 @@ struct Tasks {
 }
 
 impl Tasks {
-    /// Starts an endpoint. A panic drops its listener, so it cannot be restarted and the server stops.
+    /// Starts an endpoint. It cannot be restarted, because a panic drops its listener; the server then stops.
     fn serve(
         &mut self,
         supervisor: &Supervisor,
@@ -199,12 +200,13 @@ impl Tasks {
     }
 }
 
-/// The outcome of an endpoint's task.
+/// Returns the outcome of an endpoint's task.
 fn endpoint_ended(ended: Result<Result<()>, JoinError>) -> Result<()> {
     ended.unwrap_or_else(|cause| Err(Error::internal("a listener task failed").with_source(cause)))
 }
 
-/// The contracts and sources of the configuration. Plans the statements of transforms on the blocking pool.
+/// Creates the contracts and sources of the configuration. Runs on the blocking pool, because planning transforms takes
+/// time.
 async fn declared(
     config: &Config,
     lookups: &Arc<Lookups>,
@@ -214,8 +216,8 @@ async fn declared(
     let (config, lookups, clock, metrics) = (config.clone(), lookups.clone(), clock.clone(), metrics.clone());
     supervise::blocking("reading the declarations", move || {
         let contracts = contracts(&config)?;
-        for (_, fault) in lookups.load_files() {
-            tracing::warn!(error = ?fault, "a lookup is not loaded yet");
+        for (_, error) in lookups.load_files() {
+            tracing::warn!(?error, "a lookup table could not be loaded at startup");
         }
         let sources = sources(&config, Some(&contracts), &lookups, &clock, &metrics)?;
         Ok((contracts, sources))
@@ -223,25 +225,26 @@ async fn declared(
     .await
 }
 
-/// The contracts of all declared tables and their quarantines, or all their errors. Reads only `.proto` files.
+/// Creates the contracts of all declared tables and their quarantines. Returns all errors together. Reads no files
+/// other than `.proto` files.
 pub(crate) fn contracts(config: &Config) -> Result<Vec<Arc<Contract>>> {
     let mut contracts = Vec::with_capacity(config.tables.len() * 2);
-    let mut faults = Vec::new();
+    let mut errors = Vec::new();
     for (name, table) in &config.tables {
         match Contract::new(name, table, &config.base) {
             Ok(contract) => {
-                faults.extend(policy_faults(&contract, config));
+                errors.extend(policy_errors(&contract, config));
                 contracts.push(Arc::new(Contract::quarantine_of(&contract)));
                 contracts.push(Arc::new(contract));
             }
-            Err(fault) => faults.push(fault.to_string()),
+            Err(error) => errors.push(error.to_string()),
         }
     }
-    if faults.is_empty() { Ok(contracts) } else { Err(Error::invalid(faults.join("\n"))) }
+    if errors.is_empty() { Ok(contracts) } else { Err(Error::invalid(errors.join("\n"))) }
 }
 
-/// All declared sources, or all their errors. Makes no network requests. Checks transforms against `contracts`, if given,
-/// and the known columns of `lookups`.
+/// Creates all declared sources. Returns all errors together. Sends no network requests. Checks transforms against
+/// `contracts`, if given, and against those columns of `lookups` that are known.
 pub(crate) fn sources(
     config: &Config,
     contracts: Option<&[Arc<Contract>]>,
@@ -249,17 +252,17 @@ pub(crate) fn sources(
     clock: &Clock,
     metrics: &Arc<Metrics>,
 ) -> Result<Vec<Source>> {
-    let made = config.sources.iter().map(|(name, source)| {
+    let results = config.sources.iter().map(|(name, source)| {
         let transform = transform(config, name, contracts, lookups)?;
         let contract = contracts.and_then(|all| all.iter().find(|contract| contract.name == source.table));
         Source::new(name, source, contract, transform, clock.clone(), metrics.clone())
     });
-    let (sources, faults): (Vec<_>, Vec<_>) = made.partition(Result::is_ok);
-    let faults: Vec<String> = faults.into_iter().filter_map(|fault| Some(fault.err()?.to_string())).collect();
-    if faults.is_empty() { sources.into_iter().collect() } else { Err(Error::invalid(faults.join("\n"))) }
+    let (sources, failed): (Vec<_>, Vec<_>) = results.partition(Result::is_ok);
+    let errors: Vec<String> = failed.into_iter().filter_map(|result| Some(result.err()?.to_string())).collect();
+    if errors.is_empty() { sources.into_iter().collect() } else { Err(Error::invalid(errors.join("\n"))) }
 }
 
-/// The transform of a source, if it has one.
+/// Creates the transform of a source. Returns `None` if the source has no transform, or if its contract is unknown.
 pub(crate) fn transform(
     config: &Config,
     source: &str,
@@ -272,7 +275,7 @@ pub(crate) fn transform(
     Transform::new(source, declared, contract, lookups, &config.ingest)
 }
 
-/// Runs the queries of lookup tables with the operator's rights.
+/// Returns a function that runs the queries of lookup tables with the operator's rights.
 fn lookup_query(engine: &Arc<Engine>, config: &Config) -> LookupQuery {
     let limits = &config.ingest;
     let operator_query = Arc::new(OperatorQuery::new(engine.clone(), limits.lookup_rows_max, limits.lookup_bytes_max));
@@ -282,7 +285,8 @@ fn lookup_query(engine: &Arc<Engine>, config: &Config) -> LookupQuery {
     })
 }
 
-/// The same without a server, over the current versions of the lake's tables.
+/// Returns a function that runs the queries of lookup tables without a server. It reads the current versions of the
+/// lake's tables.
 pub(crate) async fn lookup_query_of(
     config: &Config,
     contracts: &[Arc<Contract>],
@@ -293,17 +297,17 @@ pub(crate) async fn lookup_query_of(
     Ok(lookup_query(&Engine::new(tables, config.query.clone(), clock.clone(), Arc::default())?, config))
 }
 
-/// Errors for columns that the table's policy names but the table does not have: such a policy could only hide rows.
-fn policy_faults(contract: &Contract, config: &Config) -> Vec<String> {
+/// Returns an error for each column that the table's policy names but the table does not have.
+fn policy_errors(contract: &Contract, config: &Config) -> Vec<String> {
     let Some(policy) = config.policy.get(&contract.name) else { return Vec::new() };
     let known: Vec<&str> = contract.table_schema().fields().iter().map(|field| field.name().as_str()).collect();
     let named = policy.columns.iter().chain(policy.rows.iter().map(|rule| &rule.column));
     let unknown = named.filter(|name| !known.contains(&name.as_str()));
-    let fault = |name: &String| {
+    let error = |name: &String| {
         let hint = did_you_mean(name, known.iter().copied());
         format!("policy.{}: there is no column `{name}`{hint}", contract.name)
     };
-    unknown.map(fault).collect()
+    unknown.map(error).collect()
 }
 
 /// Opens or creates every table.
@@ -316,7 +320,8 @@ async fn open_tables(store: &Store, contracts: Vec<Arc<Contract>>, config: &Conf
     Ok(try_join_all(opening).await?.into_iter().collect())
 }
 
-/// The content of the home page: the Flight SQL endpoint, and the tables that tenants can see if `http.home_tables` is set.
+/// Returns the content of the home page: the address of the Flight SQL endpoint and, if `http.home_tables` is set, the
+/// tables that tenants can see.
 fn home(config: &Config, flight: &TcpListener) -> Result<http::Home> {
     let described = |name: &String| {
         (name.clone(), config.tables.get(name).map_or("", |table| table.description.as_str()).to_owned())
@@ -328,29 +333,30 @@ fn home(config: &Config, flight: &TcpListener) -> Result<http::Home> {
     })
 }
 
-/// The address of a listener.
+/// Returns the address of a listener.
 fn bound(listener: &TcpListener) -> Result<SocketAddr> {
     listener.local_addr().map_err(|e| Error::internal("a bound listener has no address").with_source(e))
 }
 
-/// Binds a listener. The error names the setting to change.
+/// Binds a listener. If this fails, the error names the setting to change.
 async fn bind(address: SocketAddr, setting: &str) -> Result<TcpListener> {
     TcpListener::bind(address)
         .await
         .map_err(|e| Error::unavailable(format!("cannot listen on {address}: {e}; change `{setting}`")).with_source(e))
 }
 
-/// Checks for other writers' commits to a table until `stop`. A failed check is logged and retried at the next interval.
+/// Checks for other writers' commits to a table at each interval until `stop` is cancelled. Logs a failed check and
+/// continues.
 async fn follow(table: Arc<Table>, metrics: Arc<Metrics>, interval: Duration, stop: CancellationToken) {
     let name = &table.contract().name;
-    let mut turns = tokio::time::interval(interval);
-    turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    while stop.run_until_cancelled(turns.tick()).await.is_some() {
-        // Shutdown does not wait for a store that hangs.
-        let Some(looked) = stop.run_until_cancelled(table.refresh()).await else { return };
-        match looked {
+    let mut ticks = tokio::time::interval(interval);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+        // A shutdown cancels the check, because it must not wait for a store that hangs.
+        let Some(refreshed) = stop.run_until_cancelled(table.refresh()).await else { return };
+        match refreshed {
             Ok(snapshot) => metrics.lake_version(name, snapshot.version),
-            Err(error) => tracing::warn!(table = %name, ?error, "could not check for new commits"),
+            Err(error) => tracing::warn!(table = %name, ?error, "failed to check for new commits"),
         }
     }
 }

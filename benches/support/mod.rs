@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::try_join_all;
-use glasshouse::cli::call_traffic::Traffic;
+use glasshouse::cli::demo_events::EventGenerator;
 use glasshouse::clock::{Clock, DAY, SECOND};
 use glasshouse::config::Config;
 use glasshouse::contract::{self, Contract, DecodeOptions, Format, Owner, TenantId};
@@ -112,9 +112,9 @@ impl Harness {
     }
 
     /// Encodes `count` events as one body.
-    pub(crate) fn body(&self, format: Format, traffic: &mut Traffic, count: usize) -> Bytes {
+    pub(crate) fn body(&self, format: Format, generator: &mut EventGenerator, count: usize) -> Bytes {
         let now = Clock::System.now();
-        let events: Vec<Value> = (0..count as i64).map(|at| traffic.next_event(now + at).json).collect();
+        let events: Vec<Value> = (0..count as i64).map(|at| generator.next_event(now + at).json).collect();
         match format {
             Format::Json => events.iter().map(|event| format!("{event}\n")).collect::<String>().into(),
             Format::Protobuf => {
@@ -210,7 +210,7 @@ fn wire_event(event: &Value) -> wire::CallEvent {
     }
 }
 
-/// The messages and fields of `call_event.proto` that the generated traffic uses.
+/// The messages and fields of `call_event.proto` that the generated events use.
 mod wire {
     use std::collections::HashMap;
 

@@ -1,31 +1,33 @@
-//! Configures glibc's allocator to keep the memory that batches of events allocate and free every second.
+//! Configures glibc's allocator to retain the memory that batches of events allocate and free every second.
 //!
-//! By default glibc returns large blocks to the system at once, and gets them back as pages that the kernel has to find and
-//! clear. Other allocators do the same by default, or were slower: see docs/performance.md.
+//! By default, glibc returns a large block to the system as soon as it is freed. The next allocation then gets pages
+//! that the kernel has to find and clear. Other allocators do the same by default or were slower; see
+//! docs/performance.md.
 
-/// Blocks up to this size, in bytes, are allocated from memory that the allocator retains. This is glibc's maximum.
+/// The maximum size of a block that is allocated from retained memory, in bytes. This is glibc's upper limit for the
+/// option.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
-const KEPT_BLOCK_MAX: i32 = 32 << 20;
-/// Free memory at the end of an arena beyond this size, in bytes, is returned to the system.
+const RETAINED_BLOCK_MAX: i32 = 32 << 20;
+/// The maximum size of free memory at the end of an arena, in bytes. Memory beyond it is returned to the system.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
-const KEPT_FREE_MAX: i32 = 256 << 20;
+const RETAINED_FREE_MAX: i32 = 256 << 20;
 
-/// Configures the allocator. Call it before threads start. Does nothing if the allocator is not glibc's.
-pub(super) fn keep_memory() {
+/// Configures the allocator. Must be called before threads are started. Does nothing if the allocator is not glibc's.
+pub(super) fn configure() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
-        // Free memory of one arena cannot serve another, so there is one arena per core and no more.
+        // An arena cannot use another arena's free memory, so the number of arenas is limited to one per core.
         let arenas = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
         let arenas = i32::try_from(arenas).unwrap_or(i32::MAX);
         for (option, value) in [
-            (libc::M_MMAP_THRESHOLD, KEPT_BLOCK_MAX),
-            (libc::M_TRIM_THRESHOLD, KEPT_FREE_MAX),
+            (libc::M_MMAP_THRESHOLD, RETAINED_BLOCK_MAX),
+            (libc::M_TRIM_THRESHOLD, RETAINED_FREE_MAX),
             (libc::M_ARENA_MAX, arenas),
         ] {
-            #[expect(unsafe_code, reason = "a C function without pointers: it sets a number of the allocator")]
-            // SAFETY: `mallopt` takes two numbers and refuses what it does not know.
-            let taken = unsafe { libc::mallopt(option, value) };
-            debug_assert_eq!(taken, 1, "glibc knows option {option}");
+            #[expect(unsafe_code, reason = "calls a C function that takes two numbers and no pointers")]
+            // SAFETY: `mallopt` takes two numbers, and returns 0 if it does not support the option or the value.
+            let accepted = unsafe { libc::mallopt(option, value) };
+            debug_assert_eq!(accepted, 1, "glibc supports option {option}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The HTTP client that commands use for the API of a running server: its URL, token and retries.
+//! The HTTP client for the API of a running server, which many commands share.
 
 use std::time::Duration;
 
@@ -8,31 +8,31 @@ use serde_json::Value;
 use url::Url;
 
 use crate::error::{Error, Kind, Result};
-use crate::outbound::{Client, Plaintext, Request, Response, Retry, Roots, Settings};
+use crate::http_client::{Client, Plaintext, Request, Response, Retry, Roots, Settings};
 
-/// The time limit for one response, enough for a large ingest request on a busy server.
-const ANSWER_TIME_MAX: Duration = Duration::from_secs(300);
+/// The time limit for one response. It is long enough for a large ingest request to a busy server.
+const RESPONSE_TIME_MAX: Duration = Duration::from_secs(300);
 /// The maximum size of one response, in bytes.
-const ANSWER_BYTES_MAX: usize = 256 << 20;
-/// How many redirects a command follows.
+const RESPONSE_BYTES_MAX: usize = 256 << 20;
+/// The maximum number of redirects that a command follows.
 const REDIRECTS_MAX: usize = 5;
 
-/// How to retry a request that the server refuses because of load.
+/// The retry policy for requests that the server refuses because of load.
 pub(super) const RETRY: Retry = Retry {
     attempts_max: 20,
     pause_min: Duration::from_millis(250),
     pause_max: Duration::from_millis(500),
-    retry_after_max: ANSWER_TIME_MAX,
+    retry_after_max: RESPONSE_TIME_MAX,
     if_unanswered: false,
 };
 
-/// The server's URL, the token, and the output format.
+/// The options for the server's URL, the token and the output format.
 #[derive(Debug, ClapArgs)]
 pub(super) struct ServerClient {
     /// The server's HTTP endpoint
     #[arg(long, global = true, env = "GLASSHOUSE_URL", default_value = "http://127.0.0.1:8080")]
     url: String,
-    /// A token with the scopes named below
+    /// A token with the required scopes
     #[arg(
         long,
         global = true,
@@ -42,13 +42,13 @@ pub(super) struct ServerClient {
         hide_default_value = true
     )]
     token: String,
-    /// Print the server's JSON
+    /// Print the JSON that the server returns
     #[arg(long, global = true)]
     pub(super) json: bool,
 }
 
 impl ServerClient {
-    /// Fails if there is no token.
+    /// Fails with `Unauthenticated` if no token is given.
     pub(super) fn check(&self) -> Result<()> {
         if self.token.is_empty() {
             return Err(Error::unauthenticated("no token: use --token, or set GLASSHOUSE_TOKEN"));
@@ -56,7 +56,7 @@ impl ServerClient {
         Ok(())
     }
 
-    /// The URL of a path, with its names percent-encoded.
+    /// Returns the URL of a path on the server. The path segments and the query are percent-encoded.
     pub(super) fn address(&self, path: &[&str], query: &[(&str, String)]) -> Result<Url> {
         let mut url = address(&self.url, path)?;
         if !query.is_empty() {
@@ -66,19 +66,19 @@ impl ServerClient {
     }
 
     pub(super) async fn get(&self, path: &[&str], query: &[(&str, String)]) -> Result<Value> {
-        self.answer(Request::get(self.address(path, query)?)).await
+        self.send(Request::get(self.address(path, query)?)).await
     }
 
-    /// Sends a body. It may be sent more than once: the requests of commands are idempotent.
+    /// Sends a `POST` request. It may be repeated, because the requests of all commands are idempotent.
     pub(super) async fn post(&self, path: &[&str], body: &Value) -> Result<Value> {
         let url = self.address(path, &[])?;
-        self.answer(Request::post(url, "application/json", body.to_string()).idempotent()).await
+        self.send(Request::post(url, "application/json", body.to_string()).idempotent()).await
     }
 
-    /// The response to a request with our token.
-    pub(super) async fn answer(&self, request: Request) -> Result<Value> {
-        let answer = send(&client(RETRY)?, &request.bearer(&self.token)).await?;
-        serde_json::from_slice(&answer.body).map_err(unreadable)
+    /// Sends a request with the token, and returns the body of the response.
+    pub(super) async fn send(&self, request: Request) -> Result<Value> {
+        let response = send(&client(RETRY)?, &request.bearer(&self.token)).await?;
+        serde_json::from_slice(&response.body).map_err(unreadable)
     }
 }
 
@@ -93,17 +93,17 @@ struct ProblemBody {
     message: String,
 }
 
-/// A client for a server of the user's choice, with or without TLS.
+/// Creates a client for any server, with or without TLS.
 pub(super) fn client(retry: Retry) -> Result<Client> {
-    client_within(ANSWER_TIME_MAX, retry)
+    client_within(RESPONSE_TIME_MAX, retry)
 }
 
-/// The same with another time limit for one response.
+/// Creates a client with this time limit for one response.
 pub(super) fn client_within(time_max: Duration, retry: Retry) -> Result<Client> {
     let settings = Settings {
         peer: "the server",
         time_max,
-        body_bytes_max: ANSWER_BYTES_MAX,
+        body_bytes_max: RESPONSE_BYTES_MAX,
         body_bytes_key: None,
         ca_key: None,
         redirects_max: REDIRECTS_MAX,
@@ -113,30 +113,30 @@ pub(super) fn client_within(time_max: Duration, retry: Retry) -> Result<Client> 
     Client::new(settings, &Roots::system())
 }
 
-/// The URL of a path below a server's URL, with its names percent-encoded.
+/// Appends a path to a server's URL. The path segments are percent-encoded.
 pub(super) fn address(base: &str, path: &[&str]) -> Result<Url> {
-    let wrong = || Error::invalid("the server's URL is not valid; expected a URL like http://127.0.0.1:8080");
+    let wrong = || Error::invalid("the server's URL is not valid: use a URL such as http://127.0.0.1:8080");
     let mut url = Url::parse(base).map_err(|_| wrong())?;
     url.path_segments_mut().map_err(|()| wrong())?.pop_if_empty().extend(path);
     Ok(url)
 }
 
-/// Sends a request; an error response becomes an error.
+/// Sends a request, and converts an error response to an error.
 pub(super) async fn send(client: &Client, request: &Request) -> Result<Response> {
-    let answer = client.send(request).await?;
-    if answer.status.is_success() { Ok(answer) } else { Err(refusal(&answer)) }
+    let response = client.send(request).await?;
+    if response.status.is_success() { Ok(response) } else { Err(response_error(&response)) }
 }
 
-pub(super) fn unreadable(fault: impl std::error::Error + Send + Sync + 'static) -> Error {
-    Error::internal("the server's response is not readable").with_source(fault)
+pub(super) fn unreadable(cause: impl std::error::Error + Send + Sync + 'static) -> Error {
+    Error::internal("the server's response is not readable").with_source(cause)
 }
 
-/// The error that a refusing response represents.
-fn refusal(answer: &Response) -> Error {
-    let status = answer.status.as_u16();
-    let message = match serde_json::from_slice::<Problem>(&answer.body) {
+/// Converts an error response to an error.
+fn response_error(response: &Response) -> Error {
+    let status = response.status.as_u16();
+    let message = match serde_json::from_slice::<Problem>(&response.body) {
         Ok(problem) => problem.error.message,
-        Err(_) => format!("the server answered {status}"),
+        Err(_) => format!("the server returned the status {status}"),
     };
     Error::new(kind_of(status), message)
 }

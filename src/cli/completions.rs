@@ -1,4 +1,4 @@
-//! `glasshouse completions`: write shell completions.
+//! The command `glasshouse completions` writes a completion script for a shell.
 
 use std::io;
 use std::process::ExitCode;
@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Args as ClapArgs, CommandFactory};
 use clap_complete::Shell;
 
-/// Write completions for a shell to standard output.
+/// Write a completion script for a shell to standard output.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Examples:
   glasshouse completions bash > /etc/bash_completion.d/glasshouse
@@ -17,9 +17,9 @@ pub(crate) struct Args {
     shell: Shell,
 }
 
-/// Writes them.
+/// Writes the completion script.
 pub(crate) fn run(args: &Args) -> ExitCode {
-    // Generate in memory first: the generator panics if its output is closed.
+    // The generator panics if its output is closed, so it writes to memory.
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut super::Cli::command(), "glasshouse", &mut script);
     let _ = io::Write::write_all(&mut io::stdout().lock(), &script);

@@ -1,14 +1,11 @@
-//! `glasshouse config`: check the configuration, or show the effective values.
-//!
-//! In: the parsed configuration. Out: every error that a server would report at startup (contracts, sources, keys,
-//! policies), or the effective values with secrets redacted.
+//! The command `glasshouse config` checks the configuration or shows the effective values.
 
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Args as ClapArgs, Subcommand};
 
-use super::{exit, say, tell};
+use super::{exit, write_stderr, write_stdout};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::error::Result;
@@ -19,12 +16,13 @@ use crate::transform::Lookups;
 /// Check or show the configuration.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Examples:
-  glasshouse config check                        exit code 3 and all errors with their locations, or 0
-  glasshouse config show                         effective values, with an explanation of each setting
-  glasshouse config show --brief > now.toml      effective values only; secrets are redacted
+  glasshouse config check                        report all errors with their locations; exit code 3 if any
+  glasshouse config show                         show the effective values and explain each setting
+  glasshouse config show --brief > now.toml      show the effective values only; secrets are redacted
   GLASSHOUSE__QUERY__ROWS_MAX=1000 glasshouse config show --brief
 
-An environment variable overrides a key: GLASSHOUSE__SECTION__KEY, as in GLASSHOUSE__AUTH__ISSUERS__DEV__SECRET.")]
+An environment variable GLASSHOUSE__SECTION__KEY overrides a key of the file, for example
+GLASSHOUSE__AUTH__ISSUERS__DEV__SECRET.")]
 pub(crate) struct Args {
     #[command(subcommand)]
     command: Command,
@@ -34,7 +32,7 @@ pub(crate) struct Args {
 enum Command {
     /// Report every error that the server would report at startup
     Check,
-    /// Print the effective values as TOML, secrets redacted
+    /// Print the effective values as TOML; secrets are redacted
     Show {
         /// Omit the explanations
         #[arg(long)]
@@ -45,18 +43,18 @@ enum Command {
 /// Checks or shows the configuration.
 pub(crate) fn run(args: &Args, config: &Config) -> Result<ExitCode> {
     match args.command {
-        Command::Show { brief } => say(config.show(!brief).trim_end()),
+        Command::Show { brief } => write_stdout(config.show(!brief).trim_end()),
         Command::Check => {
-            let faults = faults(config);
-            if !faults.is_empty() {
-                tell(&faults.join("\n"));
+            let errors = errors(config);
+            if !errors.is_empty() {
+                write_stderr(&errors.join("\n"));
                 return Ok(exit::CONFIG.into());
             }
-            say(&summary(config));
+            write_stdout(&summary(config));
             for (source, lookups) in unchecked(config) {
-                tell(&format!(
-                    "the transform of `{source}` can only be checked after its lookup tables are loaded ({}): declare \
-                     their `columns` to check it here",
+                write_stderr(&format!(
+                    "the transform of source `{source}` was not checked, because these lookup tables are not loaded: {}; to check \
+                     the transform without loading them, declare their `columns`",
                     lookups.join(", ")
                 ));
             }
@@ -65,19 +63,19 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Errors outside the configuration file itself: `.proto` files, key files, columns of policies, Kafka's options, files
-/// of lookup tables, transforms.
-fn faults(config: &Config) -> Vec<String> {
+/// Returns the errors that are not in the configuration file itself: in `.proto` files, key files, columns of policies,
+/// options of librdkafka, files of lookup tables, and transforms.
+fn errors(config: &Config) -> Vec<String> {
     let contracts = server::contracts(config);
     let keys = Verifier::new(&config.auth, &config.policy, Clock::System).err();
     let lookups = Lookups::new(&config.lookups, &config.ingest, Arc::default());
-    let unloaded = lookups.load_files().into_iter().map(|(_, fault)| fault);
+    let unloaded = lookups.load_files().into_iter().map(|(_, error)| error);
     let known = contracts.as_deref().ok();
     let sources = server::sources(config, known, &lookups, &Clock::System, &Arc::default()).err();
     contracts.err().into_iter().chain(keys).chain(unloaded).chain(sources).map(|error| error.to_string()).collect()
 }
 
-/// Sources whose transforms cannot be checked yet, with the lookup tables that they need.
+/// Returns the sources whose transforms cannot be checked, each with the lookup tables that are not loaded.
 fn unchecked(config: &Config) -> Vec<(String, Vec<String>)> {
     let Ok(contracts) = server::contracts(config) else { return Vec::new() };
     let lookups = Lookups::new(&config.lookups, &config.ingest, Arc::default());
@@ -89,7 +87,7 @@ fn unchecked(config: &Config) -> Vec<(String, Vec<String>)> {
     config.sources.keys().filter_map(waits).collect()
 }
 
-/// One summary line, which also names tables without a policy.
+/// Returns one line with the number of tables, sources and issuers, and the names of tables without a policy.
 fn summary(config: &Config) -> String {
     let count = |number: usize, thing: &str| format!("{number} {thing}{}", if number == 1 { "" } else { "s" });
     let mut line = format!(
@@ -112,20 +110,20 @@ mod tests {
     use super::*;
     use crate::config::FILE;
 
-    /// The errors of the reference configuration with these environment variables.
+    /// Returns the errors of the reference configuration with these environment variables.
     fn check(env: &[(&str, &str)]) -> String {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(FILE);
         let env = env.iter().map(|(name, value)| (name.to_string(), value.to_string()));
-        faults(&Config::load(Some(&path), env).unwrap()).join("\n")
+        errors(&Config::load(Some(&path), env).unwrap()).join("\n")
     }
 
     #[test]
-    fn the_reference_configuration_can_be_served() {
+    fn the_reference_configuration_has_no_errors() {
         assert_eq!(check(&[]), "");
     }
 
     #[test]
-    fn what_only_a_contract_knows_is_checked_as_well() {
+    fn errors_that_only_the_contract_finds_are_reported() {
         let cases = [
             (
                 "POLICY__CALL_EVENTS__COLUMNS",

@@ -1,6 +1,8 @@
-//! `glasshouse demo`: run a server on a local folder with a steady stream of call events, and print commands to paste.
+//! The command `glasshouse demo` runs a server on a local folder, sends it a steady stream of call events, and prints
+//! commands to try.
 //!
-//! The demo sends its events to the HTTP endpoint like any client, with one token per tenant. It reads rates from receipts.
+//! The demo sends its events to the HTTP endpoint like any other client, with one token per tenant. It computes the
+//! displayed rate from the receipts.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
@@ -14,33 +16,33 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
-use super::call_traffic::{TENANTS, Traffic};
 use super::client;
+use super::demo_events::{EventGenerator, TENANTS};
 use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::error::{Error, Result};
-use crate::outbound::{Client, Request, Retry};
+use crate::http_client::{Client, Request, Retry};
 use crate::server::Server;
 use crate::tenancy::{DevelopmentToken, Scope};
 use crate::{supervise, telemetry};
 
-/// The interval between requests; each request carries one tenant's events of one interval.
+/// The interval between requests. Each request carries one tenant's events of one interval.
 const TICK: Duration = Duration::from_millis(250);
-/// How long the printed tokens are valid.
+/// The lifetime of the printed tokens.
 const TOKEN_AGE: Duration = Duration::from_secs(24 * 3_600);
 /// The table that receives the events.
 const TABLE: &str = "call_events";
-/// The SQL of the printed commands.
+/// The SQL statement in the printed commands.
 const SQL: &str = "select carrier, count(*) as events, avg(jitter_ms) as jitter_ms from call_events group by carrier \
                    order by jitter_ms desc nulls last";
 
-/// Run a server with live synthetic call events of five tenants.
+/// Run a server with synthetic call events of five tenants.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Args {
-    /// The folder of the lake
+    /// The folder that stores the lake
     #[arg(long, default_value = "demo-data", value_name = "DIR")]
     data: PathBuf,
-    /// Events per second, of all tenants together
+    /// The number of events per second, over all tenants
     #[arg(long, default_value_t = 1_000)]
     rate: u32,
     /// Stop after this many seconds
@@ -48,7 +50,7 @@ pub(crate) struct Args {
     seconds: Option<u64>,
 }
 
-/// Starts the server and the stream; stops both on a signal, or after `--seconds`.
+/// Runs the server and the stream of events. Stops both on a signal, or after `--seconds`.
 pub(crate) fn run(args: &Args, mut config: Config) -> Result<ExitCode> {
     std::fs::create_dir_all(&args.data)
         .map_err(|e| Error::invalid(format!("cannot create the folder `{}`: {e}", args.data.display())))?;
@@ -74,7 +76,7 @@ pub(crate) fn run(args: &Args, mut config: Config) -> Result<ExitCode> {
             large: &tokens[0],
             small: &tokens[tokens.len() - 1],
         };
-        super::say(&welcome.text());
+        super::write_stdout(&welcome.text());
 
         let mut tasks = JoinSet::new();
         tasks.spawn(stream(format!("http://{http}"), tokens, args.rate, clock, stop.clone()));
@@ -90,12 +92,12 @@ pub(crate) fn run(args: &Args, mut config: Config) -> Result<ExitCode> {
         stop.cancel();
         let streamed = tasks.join_all().await.into_iter().collect::<Result<()>>();
         served.and(streamed)?;
-        super::say("stopped; the folder keeps the lake: run the demo again to continue with it");
+        super::write_stdout("stopped; run the demo again to continue with the lake in the same folder");
         Ok(ExitCode::SUCCESS)
     })
 }
 
-/// One token per tenant, with the scopes `read` and `ingest`.
+/// Creates one token per tenant, with the scopes `read` and `ingest`.
 fn tokens(config: &Config, clock: &Clock) -> Result<Vec<(&'static str, String)>> {
     TENANTS
         .into_iter()
@@ -113,7 +115,7 @@ fn tokens(config: &Config, clock: &Clock) -> Result<Vec<(&'static str, String)>>
         .collect()
 }
 
-/// Sends events until `stop`, and shows how many were stored.
+/// Sends events until `stop` is cancelled, and shows how many were stored.
 async fn stream(
     url: String,
     tokens: Vec<(&'static str, String)>,
@@ -121,10 +123,10 @@ async fn stream(
     clock: Clock,
     stop: CancellationToken,
 ) -> Result<()> {
-    // The demo does not retry.
+    // The demo does not retry requests.
     let client = client::client(Retry::NONE)?;
     let url = client::address(&url, &["v1", "tables", TABLE, "events"])?;
-    let mut traffic = Traffic::new(1, clock.now_seconds().unsigned_abs());
+    let mut generator = EventGenerator::new(1, clock.now_seconds().unsigned_abs());
     let style =
         ProgressStyle::with_template("{spinner} {elapsed} {msg}").unwrap_or_else(|_| ProgressStyle::default_spinner());
     let line = ProgressBar::new_spinner().with_style(style);
@@ -136,10 +138,10 @@ async fn stream(
         let events = u128::from(rate) * TICK.as_millis() / 1_000;
         let mut bodies = vec![String::new(); tokens.len()];
         for _ in 0..events {
-            let event = traffic.next_event(clock.now());
-            let at = TENANTS.iter().position(|(tenant, _)| *tenant == event.tenant).unwrap_or(0);
-            bodies[at].push_str(&event.json.to_string());
-            bodies[at].push('\n');
+            let event = generator.next_event(clock.now());
+            let index = TENANTS.iter().position(|(tenant, _)| *tenant == event.tenant).unwrap_or(0);
+            bodies[index].push_str(&event.json.to_string());
+            bodies[index].push('\n');
         }
         let sends = tokens.iter().zip(bodies).filter(|(_, body)| !body.is_empty());
         let sends = sends.map(|((_, token), body)| send(&client, &url, token, body));
@@ -158,11 +160,11 @@ async fn stream(
         line.tick();
     }
     line.finish_and_clear();
-    super::say(&format!("{stored} events stored, {refused} requests refused"));
+    super::write_stdout(&format!("{stored} events stored, {refused} requests refused"));
     Ok(())
 }
 
-/// The receipt, or `None` if the request was refused or lost.
+/// Sends events and returns the receipt, or `None` if the request was refused or got no response.
 async fn send(client: &Client, url: &Url, token: &str, body: String) -> Option<Value> {
     let request = Request::post(url.clone(), "application/x-ndjson", body).bearer(token);
     serde_json::from_slice(&client::send(client, &request).await.ok()?.body).ok()
@@ -180,9 +182,10 @@ struct Welcome<'a> {
 }
 
 impl Welcome<'_> {
-    /// The addresses, two tokens, and commands that can be pasted into another terminal, in any folder. Commands are not
-    /// indented, since indentation would break a script of several lines. The text between them is prose and not comments,
-    /// since some interactive shells do not support comments.
+    /// Returns the addresses, two tokens, and commands that can be pasted into another terminal in any folder.
+    ///
+    /// The commands are not indented, because indentation would break a script of several lines. The explanations are
+    /// not written as comments, because some interactive shells do not support comments.
     fn text(&self) -> String {
         let Self { program, folder, flight_tls, large: (large, large_token), small: (small, small_token), .. } = self;
         let (flight, http) = (reachable(self.flight), reachable(self.http));
@@ -191,7 +194,7 @@ impl Welcome<'_> {
         let lake = quoted(&format!("{folder}/{TABLE}").replace('\'', "''"));
         format!(
             r#"
-Glasshouse is running with live call events of five tenants.
+Glasshouse is running with synthetic call events of five tenants.
 
   Flight SQL  {scheme}://{flight}
   HTTP        http://{http}   (open it in a browser)
@@ -202,12 +205,12 @@ Open another terminal and paste the tokens of a large and a small tenant. They a
 export {large}={large_token}
 export {small}={small_token}
 
-Query as one tenant, then as the other. The SQL is the same; the rows differ.
+Run the same SQL as each of the two tenants. The rows differ.
 
 {program} query --url {scheme}://{flight} --token "${large}" '{SQL}'
 {program} query --url {scheme}://{flight} --token "${small}" '{SQL}'
 
-Query from Python over ADBC. It needs two packages.
+Query from Python over ADBC. This needs two packages.
 
 python3 -m pip install adbc-driver-flightsql pyarrow
 
@@ -223,11 +226,11 @@ Send an event over HTTP and read the receipt.
 
 curl -s http://{http}/v1/tables/{TABLE}/events -H "Authorization: Bearer ${small}" -H 'Content-Type: application/json' -d '{{"event_id":"hello-1","event_time":"2026-01-01T00:00:00Z","route_id":"CA1"}}'
 
-Connect DBeaver, DataGrip or Tableau over JDBC (org.apache.arrow:flight-sql-jdbc-driver), here as {small}.
+Connect DBeaver, DataGrip or Tableau over JDBC (org.apache.arrow:flight-sql-jdbc-driver). This URL connects as {small}.
 
 jdbc:arrow-flight-sql://{flight}/?useEncryption={encryption}&token={small_token}
 
-Read the open lake with DuckDB. This is the operator's view, with the rows of all tenants.
+Read the Delta table with DuckDB. This shows the rows of all tenants.
 
 duckdb -c "select account_id, count(*) from delta_scan('{lake}') group by 1"
 "#
@@ -235,7 +238,8 @@ duckdb -c "select account_id, count(*) from delta_scan('{lake}') group by 1"
     }
 }
 
-/// The address at which a client on this machine reaches a listener: loopback for a listener on every address.
+/// Returns the address at which a client on this machine reaches a listener. For a listener on all addresses, this is
+/// loopback.
 fn reachable(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
@@ -245,7 +249,7 @@ fn reachable(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, address.port())
 }
 
-/// Escapes a text for double quotes of a POSIX shell.
+/// Escapes a text for use inside double quotes in a POSIX shell.
 fn quoted(text: &str) -> String {
     let mut quoted = String::with_capacity(text.len());
     for letter in text.chars() {
@@ -262,7 +266,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_welcome_names_addresses_that_clients_can_reach() {
+    fn the_welcome_text_contains_reachable_addresses_and_valid_commands() {
         let (large, small) = (("aurora", "large.token".to_owned()), ("ember", "small.token".to_owned()));
         let text = |flight: &str, flight_tls: bool, folder: &str| {
             let (flight, http) = (flight.parse().unwrap(), "0.0.0.0:8080".parse().unwrap());
@@ -282,6 +286,9 @@ mod tests {
         let tls = text("10.0.0.1:8815", true, "/it's $HOME");
         assert!(tls.contains("--url grpc+tls://10.0.0.1:8815") && tls.contains("8815/?useEncryption=true"), "{tls}");
         assert!(tls.contains(r"delta_scan('/it''s \$HOME/call_events')"), "{tls}");
-        assert!(!SQL.contains(['\'', '"', '\\', '`', '$', '!']), "the statement is inside quotes of shell and Python");
+        assert!(
+            !SQL.contains(['\'', '"', '\\', '`', '$', '!']),
+            "the commands put the statement in shell and Python quotes"
+        );
     }
 }

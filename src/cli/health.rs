@@ -1,6 +1,6 @@
-//! `glasshouse health`: check whether a server can serve requests, for containers and scripts.
+//! The command `glasshouse health` checks whether a server can serve requests, for containers and scripts.
 //!
-//! In: the address of its HTTP endpoint; no token. Out: one line, and an exit code: 0 or 5.
+//! It needs the URL of the HTTP endpoint but no token. It prints one line and exits with 0 or 5.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -10,9 +10,9 @@ use serde::Deserialize;
 
 use super::client::{self, RETRY};
 use crate::error::{Error, Result};
-use crate::outbound::{Request, Retry};
+use crate::http_client::{Request, Retry};
 
-/// The longest wait for a response. `/readyz` itself times out earlier.
+/// The time limit for the response. `/readyz` itself has a shorter limit.
 const TIME_MAX: Duration = Duration::from_secs(5);
 
 /// Check whether a server can serve requests.
@@ -25,7 +25,7 @@ pub(crate) struct Args {
     /// The server's HTTP endpoint
     #[arg(long, env = "GLASSHOUSE_URL", default_value = "http://127.0.0.1:8080")]
     url: String,
-    /// Check only that the process responds, not that it can serve requests
+    /// Check only that the process responds, not whether it can serve requests
     #[arg(long)]
     live: bool,
 }
@@ -39,21 +39,22 @@ struct Readiness {
 
 /// Sends one request, without retries.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    let (path, outcome) = if args.live { ("healthz", "the server answers") } else { ("readyz", "the server is ready") };
-    super::block_on(ask(&args.url, path))?;
-    super::say(outcome);
+    let (path, outcome) =
+        if args.live { ("healthz", "the server responds") } else { ("readyz", "the server is ready") };
+    super::block_on(check(&args.url, path))?;
+    super::write_stdout(outcome);
     Ok(ExitCode::SUCCESS)
 }
 
-async fn ask(url: &str, path: &str) -> Result<()> {
+async fn check(url: &str, path: &str) -> Result<()> {
     let url = client::address(url, &[path])?;
     let client = client::client_within(TIME_MAX, Retry { attempts_max: 1, ..RETRY })?;
-    let answer = client.send(&Request::get(url.clone())).await?;
-    let status = answer.status;
+    let response = client.send(&Request::get(url.clone())).await?;
+    let status = response.status;
     if status.is_success() {
         return Ok(());
     }
-    let reasons = serde_json::from_slice::<Readiness>(&answer.body).unwrap_or_default().reasons;
-    let reasons = if reasons.is_empty() { format!("{url} answered {status}") } else { reasons.join("; ") };
+    let reasons = serde_json::from_slice::<Readiness>(&response.body).unwrap_or_default().reasons;
+    let reasons = if reasons.is_empty() { format!("{url} returned {status}") } else { reasons.join("; ") };
     Err(Error::unavailable(format!("the server is not ready: {reasons}")))
 }

@@ -1,14 +1,14 @@
-//! `glasshouse ingest`: send a file or standard input to a running server.
+//! The command `glasshouse ingest` sends a file or standard input to a running server.
 //!
-//! In: NDJSON, JSON, length-delimited protobuf, Arrow IPC or Parquet. Out: requests of bounded size, a progress bar, and
-//! the sum of the receipts. A request refused because of load is retried after the time that the server names; ids make
-//! that safe.
+//! It splits the input into requests of bounded size and prints the sum of their receipts. A request that the server
+//! refuses because of load is retried after the time that the server states. Retries are safe, because the server
+//! stores each event id only once.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Args as ClapArgs, ValueEnum};
+use clap::Args as ClapArgs;
 use futures::StreamExt;
 use futures::stream;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -16,11 +16,11 @@ use serde::Deserialize;
 use url::Url;
 
 use super::client;
-use super::upload_chunks::{Chunk, Chunks};
+use super::ingest_input::{Chunk, Chunks, InputFormat};
 use crate::error::{Error, Result};
-use crate::outbound::{Client, Request, Retry};
+use crate::http_client::{Client, Request, Retry};
 
-/// Rejected events that are shown.
+/// The maximum number of rejected events that are shown.
 const REJECTS_SHOWN: usize = 10;
 
 /// Send events to a running server.
@@ -30,9 +30,10 @@ const REJECTS_SHOWN: usize = 10;
   zcat events.ndjson.gz | glasshouse ingest --table call_events --format ndjson -
   glasshouse ingest --table flights flights.parquet
 
-Exit codes: 0 all events are stored; 1 some events were rejected (they are in the table's quarantine); 4 refused; 5 not reachable.")]
+Exit codes: 0 all events are stored; 1 some events were rejected and are in the table's quarantine; 4 refused;
+5 not reachable.")]
 pub(crate) struct Args {
-    /// The table
+    /// The table that receives the events
     #[arg(long, short)]
     table: String,
     /// The server's HTTP endpoint
@@ -44,32 +45,17 @@ pub(crate) struct Args {
     /// The input format; inferred from the file name if omitted
     #[arg(long, value_enum)]
     format: Option<InputFormat>,
-    /// The size of one request, in bytes
+    /// The approximate size of one request, in bytes
     #[arg(long, default_value_t = 4 << 20, value_name = "BYTES")]
     request_bytes: usize,
     /// The number of concurrent requests
     #[arg(long, default_value_t = 4, value_name = "N")]
     requests: usize,
-    /// The file, or - for standard input
+    /// The file to send; `-` for standard input
     file: PathBuf,
 }
 
-/// The input format.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum InputFormat {
-    /// One JSON object per line
-    Ndjson,
-    /// One JSON document: an object or an array of them
-    Json,
-    /// Length-delimited protobuf messages
-    Protobuf,
-    /// An Arrow IPC stream
-    Arrow,
-    /// A Parquet file
-    Parquet,
-}
-
-/// A receipt, or the sum of several.
+/// The receipt of one request, or the sum of several receipts.
 #[derive(Debug, Default, Deserialize)]
 struct ReceiptJson {
     accepted: u64,
@@ -90,7 +76,7 @@ struct RejectJson {
 
 /// Sends the whole input and prints the sum of the receipts.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    let format = args.format.or_else(|| told_by_name(&args.file)).ok_or_else(|| {
+    let format = args.format.or_else(|| InputFormat::of(&args.file)).ok_or_else(|| {
         Error::invalid(format!(
             "cannot infer the format of `{}`: use --format ndjson|json|protobuf|arrow|parquet",
             args.file.display()
@@ -101,20 +87,26 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let chunks = Chunks::new(input, format, args.request_bytes)?;
     let total = super::block_on(send_all(args, chunks, &progress))?;
     progress.finish_and_clear();
-    super::say(&format!("{} accepted, {} duplicate, {} rejected", total.accepted, total.duplicate, total.rejected));
+    super::write_stdout(&format!(
+        "{} accepted, {} duplicate, {} rejected",
+        total.accepted, total.duplicate, total.rejected
+    ));
     if total.conflict > 0 {
-        super::say(&format!("  {} of the duplicates differ from the stored event", total.conflict));
+        super::write_stdout(&format!(
+            "  {} of the duplicates have different content than the stored event",
+            total.conflict
+        ));
     }
-    for note in &total.rejects {
-        super::say(&format!("  event {} of its request: {}: {}", note.index, note.reason, note.detail));
+    for reject in &total.rejects {
+        super::write_stdout(&format!("  event {} of its request: {}: {}", reject.index, reject.reason, reject.detail));
     }
     if total.rejected > total.rejects.len() as u64 {
-        super::say(&format!("  … see `select * from {}_quarantine`", args.table));
+        super::write_stdout(&format!("  for the others, run the query `select * from {}_quarantine`", args.table));
     }
     Ok(if total.rejected == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Sends chunks, a few at a time, and adds up their receipts.
+/// Sends all chunks, up to `--requests` at the same time, and adds up their receipts.
 async fn send_all(args: &Args, chunks: Chunks, progress: &ProgressBar) -> Result<ReceiptJson> {
     let client = client::client(Retry { if_unanswered: true, ..client::RETRY })?;
     let url = client::address(&args.url, &["v1", "tables", &args.table, "events"])?;
@@ -135,34 +127,23 @@ async fn send_all(args: &Args, chunks: Chunks, progress: &ProgressBar) -> Result
         total.duplicate += receipt.duplicate;
         total.conflict += receipt.conflict;
         total.rejected += receipt.rejected;
-        let room = REJECTS_SHOWN - total.rejects.len();
-        total.rejects.extend(receipt.rejects.into_iter().take(room));
+        let remaining = REJECTS_SHOWN - total.rejects.len();
+        total.rejects.extend(receipt.rejects.into_iter().take(remaining));
         progress.inc(bytes as u64);
         progress.set_message(format!("{} stored", total.accepted + total.duplicate));
     }
     Ok(total)
 }
 
-/// Sends one chunk, and retries while the server refuses it because of load or is unreachable.
+/// Sends one chunk. Retries if the server refuses it because of load or does not respond.
 async fn send(client: &Client, url: &Url, token: &str, chunk: Chunk) -> Result<ReceiptJson> {
-    // An event that is sent twice is stored once, by its id.
+    // Sending an event twice is safe, because the server stores each event id only once.
     let request = Request::post(url.clone(), chunk.content_type, chunk.body).bearer(token).idempotent();
-    let answer = client::send(client, &request).await?;
-    serde_json::from_slice(&answer.body).map_err(client::unreadable)
+    let response = client::send(client, &request).await?;
+    serde_json::from_slice(&response.body).map_err(client::unreadable)
 }
 
-fn told_by_name(file: &Path) -> Option<InputFormat> {
-    match file.extension()?.to_str()? {
-        "ndjson" | "jsonl" => Some(InputFormat::Ndjson),
-        "json" => Some(InputFormat::Json),
-        "pb" | "protobuf" => Some(InputFormat::Protobuf),
-        "arrow" | "arrows" => Some(InputFormat::Arrow),
-        "parquet" => Some(InputFormat::Parquet),
-        _ => None,
-    }
-}
-
-/// Opens the input; its size is known for files only.
+/// Opens the input. Returns its size if it is a file.
 fn open(file: &Path) -> Result<(Box<dyn Read + Send>, Option<u64>)> {
     if file == Path::new("-") {
         return Ok((Box::new(std::io::stdin()), None));
@@ -173,7 +154,7 @@ fn open(file: &Path) -> Result<(Box<dyn Read + Send>, Option<u64>)> {
     Ok((Box::new(input), Some(size)))
 }
 
-/// A bar if the size is known, otherwise a spinner; neither if standard error is not a terminal.
+/// Creates a progress bar, or a spinner if the size is unknown. Nothing is drawn if standard error is not a terminal.
 fn progress_bar(size: Option<u64>) -> ProgressBar {
     let (bar, template) = match size {
         Some(size) => (ProgressBar::new(size), "{wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta} {msg}"),

@@ -1,26 +1,28 @@
-//! The command line. Each command has its own file; this one lists them, loads the configuration and sets the exit code.
+//! The command line. This file lists the commands, loads the configuration and returns the exit code. Each command has
+//! its own file.
 //!
 //! ```text
-//!   arguments ─► Cli ─► serve, demo, token, config, transform  (with the checked configuration)
-//!                   └─► ingest, quarantine, sources, query, tables, health (clients of a running server)
+//!   arguments ─► Cli ─► serve, demo, token, config, transform (use the checked configuration)
+//!                   └─► ingest, quarantine, sources, query, tables, health (send requests to a running server)
 //!                   └─► completions
 //! ```
 //!
-//! **Invariant:** results go to standard output, everything else to standard error, so that output can be piped.
+//! **Invariant:** only results are written to standard output, which can therefore be piped. Everything else is written
+//! to standard error.
 
 mod allocator;
 mod serve;
 
-pub mod call_traffic;
 mod demo;
+pub mod demo_events;
 
 mod token;
 
 mod client;
 mod ingest;
+mod ingest_input;
 mod quarantine;
 mod sources;
-mod upload_chunks;
 
 mod query;
 mod tables;
@@ -41,7 +43,7 @@ use clap::{Parser, Subcommand};
 use crate::config::{Config, ConfigErrors};
 use crate::error::{Error, Kind, Result};
 
-/// Multi-tenant analytics over open Delta tables: Arrow Flight SQL and HTTP, one signed token per tenant.
+/// Multi-tenant analytics server over open Delta tables, with Arrow Flight SQL and HTTP endpoints
 #[derive(Debug, Parser)]
 #[command(
     name = "glasshouse",
@@ -49,13 +51,14 @@ use crate::error::{Error, Kind, Result};
     max_term_width = 110,
     after_help = "\
 Examples:
-  glasshouse demo                                             run a server with live events; prints commands to paste
-  glasshouse -c /etc/glasshouse.toml serve                    run the server
-  TOKEN=$(glasshouse token --tenant acme --scope read)        create a token for development
+  glasshouse demo                                         run a server with synthetic events
+  glasshouse -c /etc/glasshouse.toml serve                run the server
+  TOKEN=$(glasshouse token --tenant acme --scope read)    create a token for development
   glasshouse query --token \"$TOKEN\" 'select count(*) from call_events'
 
 Exit codes:
-  0 success, 1 failure, 2 invalid usage, 3 invalid configuration, 4 refused (token or rights), 5 server not reachable"
+  0 success, 1 failure, 2 invalid usage, 3 invalid configuration, 4 refused (invalid token or missing rights),
+  5 server not reachable"
 )]
 struct Cli {
     /// The configuration file [default: glasshouse.toml in the current folder, if it exists]
@@ -81,20 +84,20 @@ enum Command {
     Completions(completions::Args),
 }
 
-/// Exit codes besides 0 (success), 1 (failure) and 2 (invalid usage, by clap).
+/// The exit codes other than 0 (success), 1 (failure) and 2 (invalid usage, which clap reports).
 mod exit {
     /// The configuration has errors.
     pub(super) const CONFIG: u8 = 3;
-    /// The token was refused or lacks a right.
+    /// The token is invalid or does not permit the request.
     pub(super) const REFUSED: u8 = 4;
-    /// The server, or a service that it needs, is not reachable.
+    /// The server, or a service that it depends on, is not reachable.
     pub(super) const UNREACHABLE: u8 = 5;
 }
 
 /// Runs the command line and returns the exit code.
 pub fn main() -> ExitCode {
     run(Cli::parse()).unwrap_or_else(|failure| {
-        failure.tell();
+        failure.write();
         failure.code()
     })
 }
@@ -118,18 +121,18 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
     Ok(code)
 }
 
-/// Why a command failed.
+/// The reason why a command failed.
 #[derive(Debug)]
 enum Failure {
-    /// The configuration has errors; one per line.
+    /// The configuration has errors. The text contains one error per line.
     Config(String),
     /// The command itself failed.
     Error(Error),
 }
 
 impl From<ConfigErrors> for Failure {
-    fn from(faults: ConfigErrors) -> Self {
-        Self::Config(faults.to_string())
+    fn from(errors: ConfigErrors) -> Self {
+        Self::Config(errors.to_string())
     }
 }
 
@@ -140,10 +143,10 @@ impl From<Error> for Failure {
 }
 
 impl Failure {
-    fn tell(&self) {
+    fn write(&self) {
         match self {
-            Self::Config(faults) => tell(faults),
-            Self::Error(error) => complain(error),
+            Self::Config(errors) => write_stderr(errors),
+            Self::Error(error) => write_error(error),
         }
     }
 
@@ -159,37 +162,39 @@ impl Failure {
     }
 }
 
-/// How long to wait for the runtime's threads after the command has finished.
+/// The maximum time to wait for the runtime's threads after the command has finished.
 const THREADS_TIME_MAX: Duration = Duration::from_millis(250);
 
-/// Runs a command's future on a runtime with one thread per core, with the stack size that SQL statements need.
+/// Runs a command's future on a runtime with one thread per core. Each thread has the stack size that SQL statements
+/// need.
 fn block_on<T>(command: impl Future<Output = Result<T>>) -> Result<T> {
-    allocator::keep_memory();
+    allocator::configure();
     let stack = crate::query::STACK_BYTES_MIN;
     let runtime = tokio::runtime::Builder::new_multi_thread().thread_stack_size(stack).enable_all().build();
     let runtime = runtime.map_err(|error| Error::internal("cannot start the runtime").with_source(error))?;
     let outcome = runtime.block_on(command);
-    // Dropping the runtime would wait for its threads without a limit: a store that hangs would keep the process alive.
+    // Dropping the runtime would wait for its threads without a limit. A store that hangs would then keep the process
+    // alive.
     runtime.shutdown_timeout(THREADS_TIME_MAX);
     outcome
 }
 
-/// Writes one line to standard output. Ignores a closed pipe, so that `| head` works.
-fn say(line: &str) {
+/// Writes one line to standard output. Ignores errors, because a pipe to a command such as `head` may be closed early.
+fn write_stdout(line: &str) {
     let _ = writeln!(io::stdout().lock(), "{line}");
 }
 
 /// Writes one line to standard error.
-fn tell(line: &str) {
+fn write_stderr(line: &str) {
     let _ = writeln!(io::stderr().lock(), "{line}");
 }
 
 /// Writes an error and its causes to standard error.
-fn complain(error: &Error) {
-    tell(&format!("error: {error}"));
+fn write_error(error: &Error) {
+    write_stderr(&format!("error: {error}"));
     let mut cause = std::error::Error::source(error);
     while let Some(inner) = cause {
-        tell(&format!("  caused by: {inner}"));
+        write_stderr(&format!("  caused by: {inner}"));
         cause = inner.source();
     }
 }
@@ -200,7 +205,7 @@ mod tests {
 
     use super::*;
 
-    /// Parses the arguments of one command, as the tests of each command do.
+    /// Parses the arguments of one command. The tests of the commands use it.
     pub(super) fn parse(args: &[&str]) -> Result<Cli, clap::Error> {
         Cli::try_parse_from(["glasshouse"].iter().chain(args))
     }
@@ -228,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn exit_codes_tell_what_to_do() {
+    fn errors_map_to_exit_codes() {
         let cases = [
             (Failure::Config("x".into()), ExitCode::from(3)),
             (Error::unauthenticated("x").into(), ExitCode::from(4)),

@@ -1,7 +1,7 @@
-//! `glasshouse quarantine`: list, show, replay and drop rejected events of a running server.
+//! The command `glasshouse quarantine` lists, shows, replays and drops the rejected events of a running server.
 //!
-//! In: a selection of entries. Out: text, or the server's JSON. Replays and drops run page by page: an error does not undo
-//! earlier pages, and the same command continues with the rest.
+//! Replays and drops are sent page by page. An error does not undo the pages before it; if the command is run again, it
+//! continues with the remaining entries.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -13,27 +13,28 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::client::{ServerClient, unreadable};
-use super::{say, tell};
+use super::{write_stderr, write_stdout};
 use crate::clock::Clock;
 use crate::config::parse_time;
 use crate::error::{Error, Result};
-use crate::outbound::Request;
+use crate::http_client::Request;
 
-/// The maximum number of rejected entries that are shown.
+/// The maximum number of entries shown that were rejected again.
 const REJECTS_SHOWN: usize = 20;
 
 /// Show rejected events, send them again, or drop them.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Examples:
-  glasshouse quarantine list                                        counts by table, reason and tenant
-  glasshouse quarantine list call_events --since 24h                counts and newest entries of one table
-  glasshouse quarantine show call_events 5f0c…                      one entry with its payload
-  glasshouse quarantine replay call_events --reason unknown_field   after a change of the table
+  glasshouse quarantine list                                        count by table, reason and tenant
+  glasshouse quarantine list call_events --since 24h                list the newest entries of one table
+  glasshouse quarantine show call_events 5f0c…                      show one entry with its payload
+  glasshouse quarantine replay call_events --reason unknown_field   replay, for example after adding a column
   glasshouse quarantine replay call_events --id 5f0c… --file fixed.json
   glasshouse quarantine drop call_events --reason malformed --tenant acme --yes
 
-Requires an operator's token with the scope `admin`, or a tenant's token for the tenant's own entries: `read` shows
-them, `ingest` replays and drops them. A replayed event keeps the time at which it was first received.
+An operator's token requires the scope `admin`. A tenant's token gives access to the tenant's own
+entries: the scope `read` allows showing them, and the scope `ingest` allows replaying and dropping
+them. A replayed event keeps the time at which it was first received.
 
 Exit codes: 0 success; 1 failure, or some events were rejected again; 4 refused; 5 not reachable.")]
 pub(crate) struct Args {
@@ -45,17 +46,17 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Count entries; with a table, show its newest entries
+    /// Count entries; with a table, also show its newest entries
     List {
-        /// The table whose entries to show
+        /// The table whose newest entries to show
         table: Option<String>,
         #[command(flatten)]
         filter: Filter,
-        /// The number of entries to show
+        /// The maximum number of entries to show
         #[arg(long, default_value_t = 20, value_name = "N")]
         limit: usize,
     },
-    /// Show an entry with its payload
+    /// Show one entry with its payload
     Show {
         /// The table that the event was sent to
         table: String,
@@ -65,7 +66,7 @@ enum Command {
         #[arg(long)]
         tenant: Option<String>,
     },
-    /// Send entries again: as they were received, or one entry as a fixed event from a file
+    /// Send entries again as they were received, or replace one entry with a corrected event from a file
     Replay {
         /// The table that the events were sent to
         table: String,
@@ -74,14 +75,14 @@ enum Command {
         ids: Vec<String>,
         #[command(flatten)]
         filter: Filter,
-        /// A file with the event that replaces the received payload; requires one --id
+        /// A file with the corrected event that replaces the received payload; requires exactly one --id
         #[arg(long, value_name = "FILE", conflicts_with_all = ["reason", "since"])]
         file: Option<PathBuf>,
         /// The format of the file; inferred from the file name if omitted
         #[arg(long, value_enum, requires = "file")]
         format: Option<FileFormat>,
     },
-    /// Drop entries: they are no longer shown, but remain in the lake
+    /// Drop entries; they are no longer shown, but remain in the lake
     Drop {
         /// The table that the events were sent to
         table: String,
@@ -89,30 +90,30 @@ enum Command {
         ids: Vec<String>,
         #[command(flatten)]
         filter: Filter,
-        /// All entries that the token may drop
+        /// Drop all entries that the token gives access to
         #[arg(long)]
         all: bool,
-        /// Confirm the drop; required
+        /// Confirm that the entries are to be dropped; required
         #[arg(long)]
         yes: bool,
     },
 }
 
-/// The selection of entries.
+/// The options that select entries.
 #[derive(Debug, ClapArgs)]
 struct Filter {
-    /// Only entries of this tenant; '' selects events without a tenant
+    /// Only entries of this tenant; '' selects entries without a tenant
     #[arg(long)]
     tenant: Option<String>,
     /// Only entries rejected for this reason
     #[arg(long)]
     reason: Option<String>,
-    /// Only entries received since then: a time such as 2026-03-01T12:00:00Z, or an age such as 24h
+    /// Only entries received since this time, such as 2026-03-01T12:00:00Z, or within this duration, such as 24h
     #[arg(long, value_name = "TIME")]
     since: Option<String>,
 }
 
-/// The format of a fixed event.
+/// The format of a corrected event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum FileFormat {
     /// One JSON object
@@ -154,7 +155,7 @@ struct EntryJson {
     payload_hex: Option<String>,
 }
 
-/// One response to a replay, or the sum of several.
+/// The response to a replay request, or the sum of several responses.
 #[derive(Debug, Default, Deserialize)]
 struct Replayed {
     accepted: u64,
@@ -200,33 +201,38 @@ async fn list(args: &Args, table: Option<&str>, filter: &Filter, limit: usize) -
     };
     let mut query = filter.query()?;
     query.push(("limit", limit.to_string()));
-    let answer = args.client.get(path, &query).await?;
-    let EntriesJson { counts, entries } = read(args, answer)?;
+    let response = args.client.get(path, &query).await?;
+    let EntriesJson { counts, entries } = read(args, response)?;
     if args.client.json {
         return Ok(ExitCode::SUCCESS);
     }
     if counts.is_empty() {
-        tell("the quarantine is empty");
+        write_stderr("the quarantine is empty");
     }
     for Counted { table, reason, tenant, count, last_received_time } in counts {
-        say(&format!("{count:>9}  {table}  {reason}  {}  last {last_received_time}", owner(&tenant)));
+        write_stdout(&format!("{count:>9}  {table}  {reason}  {}  last {last_received_time}", owner(&tenant)));
     }
     for entry in entries {
-        say(&format!("{}  {}  {}  {}", entry.id, entry.received_time, owner(&entry.tenant), entry.reason));
-        say(&format!("  {}\n  {}", entry.detail, entry.place));
+        write_stdout(&format!("{}  {}  {}  {}", entry.id, entry.received_time, owner(&entry.tenant), entry.reason));
+        write_stdout(&format!("  {}\n  {}", entry.detail, entry.place));
     }
     Ok(ExitCode::SUCCESS)
 }
 
 async fn show(args: &Args, table: &str, id: &str, tenant: Option<&str>) -> Result<ExitCode> {
     let query: Vec<_> = tenant.map(|tenant| ("tenant", tenant.to_owned())).into_iter().collect();
-    let answer = args.client.get(&["v1", "tables", table, "quarantine", id], &query).await?;
-    let Entries { entries } = read(args, answer)?;
+    let response = args.client.get(&["v1", "tables", table, "quarantine", id], &query).await?;
+    let Entries { entries } = read(args, response)?;
     for entry in entries.into_iter().filter(|_| !args.client.json) {
-        say(&format!("id        {}\nreceived  {}\ntenant    {}", entry.id, entry.received_time, owner(&entry.tenant)));
-        say(&format!("reason    {}\ndetail    {}\nplace     {}", entry.reason, entry.detail, entry.place));
-        say("payload");
-        say(&entry.payload.or(entry.payload_hex).unwrap_or_default());
+        write_stdout(&format!(
+            "id        {}\nreceived  {}\ntenant    {}",
+            entry.id,
+            entry.received_time,
+            owner(&entry.tenant)
+        ));
+        write_stdout(&format!("reason    {}\ndetail    {}\nplace     {}", entry.reason, entry.detail, entry.place));
+        write_stdout("payload");
+        write_stdout(&entry.payload.or(entry.payload_hex).unwrap_or_default());
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -236,19 +242,19 @@ async fn replay(args: &Args, table: &str, ids: &[String], filter: &Filter) -> Re
     loop {
         let mut body = filter.body(ids)?;
         body["after"] = json!(after);
-        let answer = args.client.post(&["v1", "tables", table, "quarantine", "replay"], &body).await?;
-        let page: Replayed = read(args, answer)?;
+        let response = args.client.post(&["v1", "tables", table, "quarantine", "replay"], &body).await?;
+        let page: Replayed = read(args, response)?;
         total.accepted += page.accepted;
         total.duplicate += page.duplicate;
         total.rejected += page.rejected;
-        let room = REJECTS_SHOWN - total.rejects.len();
-        total.rejects.extend(page.rejects.into_iter().take(room));
+        let remaining = REJECTS_SHOWN - total.rejects.len();
+        total.rejects.extend(page.rejects.into_iter().take(remaining));
         after = page.next;
         if after.is_none() {
             break;
         }
     }
-    Ok(sum(args, &total))
+    Ok(print_outcome(args, &total))
 }
 
 async fn replay_fixed(
@@ -258,20 +264,20 @@ async fn replay_fixed(
     filter: &Filter,
     (file, format): (&Path, Option<FileFormat>),
 ) -> Result<ExitCode> {
-    let [id] = ids else { return Err(Error::invalid("--file replaces one entry: use exactly one --id")) };
-    let format = format.or_else(|| told_by_name(file));
+    let [id] = ids else { return Err(Error::invalid("--file replaces a single entry: use exactly one --id")) };
+    let format = format.or_else(|| inferred_format(file));
     let kind = match format {
         Some(FileFormat::Json) => "application/json",
         Some(FileFormat::Protobuf) => "application/x-protobuf",
         None => return Err(Error::invalid("cannot infer the format of the file: use --format json|protobuf")),
     };
     let event = std::fs::read(file)
-        .map_err(|fault| Error::invalid(format!("cannot read `{}`: {fault}", file.display())).with_source(fault))?;
+        .map_err(|error| Error::invalid(format!("cannot read `{}`: {error}", file.display())).with_source(error))?;
     let query: Vec<_> = filter.tenant.iter().map(|tenant| ("tenant", tenant.clone())).collect();
     let url = args.client.address(&["v1", "tables", table, "quarantine", id, "replay"], &query)?;
     let request = Request::post(url, kind, event).idempotent();
-    let replayed: Replayed = read(args, args.client.answer(request).await?)?;
-    Ok(sum(args, &replayed))
+    let replayed: Replayed = read(args, args.client.send(request).await?)?;
+    Ok(print_outcome(args, &replayed))
 }
 
 async fn discard(
@@ -282,23 +288,25 @@ async fn discard(
     (all, yes): (bool, bool),
 ) -> Result<ExitCode> {
     if !yes {
-        return Err(Error::invalid("nothing was dropped: confirm with --yes (`quarantine list` shows the entries)"));
+        return Err(Error::invalid(
+            "nothing was dropped: confirm with --yes, or see the entries with `quarantine list`",
+        ));
     }
     let mut dropped = 0;
     loop {
         let mut body = filter.body(ids)?;
         body["all"] = json!(all);
-        let answer = args.client.post(&["v1", "tables", table, "quarantine", "drop"], &body).await?;
-        let page: Dropped = serde_json::from_value(answer).map_err(unreadable)?;
+        let response = args.client.post(&["v1", "tables", table, "quarantine", "drop"], &body).await?;
+        let page: Dropped = serde_json::from_value(response).map_err(unreadable)?;
         dropped += page.dropped;
         if !page.more {
             break;
         }
     }
     if args.client.json {
-        say(&json!({ "dropped": dropped }).to_string())
+        write_stdout(&json!({ "dropped": dropped }).to_string())
     } else {
-        say(&format!("{dropped} dropped"))
+        write_stdout(&format!("{dropped} dropped"))
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -318,14 +326,14 @@ impl Filter {
         Ok(body)
     }
 
-    /// Converts an age to the time that long before now.
+    /// Returns `--since` as a time. A duration is subtracted from the current time.
     fn since(&self) -> Result<Option<String>> {
         let Some(given) = &self.since else { return Ok(None) };
         if DateTime::parse_from_rfc3339(given).is_ok() {
             return Ok(Some(given.clone()));
         }
         let age = parse_time(given).map_err(|_| {
-            Error::invalid("invalid --since: use a time such as 2026-03-01T12:00:00Z, or an age such as 24h")
+            Error::invalid("invalid --since: use a time such as 2026-03-01T12:00:00Z, or a duration such as 24h")
         })?;
         let then = Clock::System.now().saturating_sub(i64::try_from(age.as_micros()).unwrap_or(i64::MAX));
         let then = DateTime::from_timestamp_micros(then).unwrap_or_default();
@@ -333,20 +341,20 @@ impl Filter {
     }
 }
 
-/// Reads a response, and prints it unchanged with `--json`.
-fn read<T: DeserializeOwned>(args: &Args, answer: Value) -> Result<T> {
+/// Parses a response. With `--json`, also prints it unchanged.
+fn read<T: DeserializeOwned>(args: &Args, response: Value) -> Result<T> {
     if args.client.json {
-        say(&answer.to_string());
+        write_stdout(&response.to_string());
     }
-    serde_json::from_value(answer).map_err(unreadable)
+    serde_json::from_value(response).map_err(unreadable)
 }
 
-fn sum(args: &Args, total: &Replayed) -> ExitCode {
+fn print_outcome(args: &Args, total: &Replayed) -> ExitCode {
     if !args.client.json {
         let Replayed { accepted, duplicate, rejected, rejects, .. } = total;
-        say(&format!("{accepted} accepted, {duplicate} duplicate, {rejected} rejected again"));
+        write_stdout(&format!("{accepted} accepted, {duplicate} duplicate, {rejected} rejected again"));
         for Rejected { id, reason, detail } in rejects {
-            say(&format!("  {id}  {reason}: {detail}"));
+            write_stdout(&format!("  {id}  {reason}: {detail}"));
         }
     }
     if total.rejected == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
@@ -356,7 +364,7 @@ fn owner(tenant: &str) -> &str {
     if tenant.is_empty() { "(no tenant)" } else { tenant }
 }
 
-fn told_by_name(file: &Path) -> Option<FileFormat> {
+fn inferred_format(file: &Path) -> Option<FileFormat> {
     match file.extension()?.to_str()? {
         "json" | "ndjson" => Some(FileFormat::Json),
         "pb" | "protobuf" => Some(FileFormat::Protobuf),

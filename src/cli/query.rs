@@ -1,6 +1,4 @@
-//! `glasshouse query`: SQL over Flight SQL, once or interactively.
-//!
-//! In: a statement as an argument, on standard input, or typed. Out: a table, CSV, JSON lines or Parquet.
+//! The command `glasshouse query` runs SQL statements over Flight SQL, either a single one or interactively.
 
 use std::fs::File;
 use std::io::{self, IsTerminal, Read, Write};
@@ -18,16 +16,21 @@ use rustyline::error::ReadlineError;
 use crate::error::{Error, Result};
 use crate::flight::client::{FlightClient, ResultRows};
 
-/// The maximum number of rows that the format `table` shows; the other formats show all.
+/// The maximum number of rows that the format `table` shows. The other formats show all rows.
 const TABLE_ROWS_MAX: usize = 10_000;
 
-/// Run SQL over Flight SQL.
+/// Run an SQL query over Flight SQL.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Examples:
   glasshouse query --token \"$TOKEN\" 'select count(*) from call_events'
   glasshouse query --format csv --output calls.csv 'select * from call_events limit 1000'
-  glasshouse query                       interactive; \\d lists tables, \\d NAME its columns, \\q quits
-  echo 'select 1' | glasshouse query     reads a statement from standard input")]
+  glasshouse query                       start an interactive session
+  echo 'select 1' | glasshouse query     read a statement from standard input
+
+Commands in an interactive session:
+  \\d         list the tables
+  \\d NAME    list the columns of a table
+  \\q         quit")]
 pub(crate) struct Args {
     /// The server's Flight SQL endpoint
     #[arg(long, env = "GLASSHOUSE_FLIGHT_URL", default_value = "grpc://127.0.0.1:8815")]
@@ -35,7 +38,7 @@ pub(crate) struct Args {
     /// A token with the scope `read`
     #[arg(long, env = "GLASSHOUSE_TOKEN", hide_env_values = true)]
     token: String,
-    /// CA certificates (PEM) to trust for grpc+tls://, in addition to the system's
+    /// A file with CA certificates (PEM) to trust for grpc+tls://, in addition to the system's
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
     /// The output format
@@ -44,7 +47,7 @@ pub(crate) struct Args {
     /// Write to this file instead of standard output
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// The statement
+    /// The SQL statement; omit it to read standard input or to start an interactive session
     sql: Option<String>,
 }
 
@@ -61,27 +64,27 @@ enum OutputFormat {
     Parquet,
 }
 
-/// Runs one statement, or statements until the user quits.
+/// Runs one statement, or starts an interactive session.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     super::block_on(async {
         let mut client = FlightClient::connect(&args.url, &args.token, args.ca.as_deref()).await?;
         match &args.sql {
-            Some(sql) => ask(&mut client, sql, args).await?,
-            None if io::stdin().is_terminal() => converse(&mut client, args).await?,
+            Some(sql) => run_statement(&mut client, sql, args).await?,
+            None if io::stdin().is_terminal() => run_session(&mut client, args).await?,
             None => {
                 let mut sql = String::new();
                 io::stdin()
                     .read_to_string(&mut sql)
                     .map_err(|e| Error::invalid(format!("cannot read standard input: {e}")))?;
-                ask(&mut client, &sql, args).await?;
+                run_statement(&mut client, &sql, args).await?;
             }
         }
         Ok(ExitCode::SUCCESS)
     })
 }
 
-/// Reads statements that end in a semicolon and runs each; continues after an error.
-async fn converse(client: &mut FlightClient, args: &Args) -> Result<()> {
+/// Reads statements that end in a semicolon, and runs each. An error does not end the session.
+async fn run_session(client: &mut FlightClient, args: &Args) -> Result<()> {
     let terminal = |e: ReadlineError| Error::internal(format!("the terminal failed: {e}"));
     let mut editor = rustyline::DefaultEditor::new().map_err(terminal)?;
     let mut statement = String::new();
@@ -102,18 +105,18 @@ async fn converse(client: &mut FlightClient, args: &Args) -> Result<()> {
                 ["d"] => "show tables".to_owned(),
                 ["d", table] => format!("describe {table}"),
                 _ => {
-                    super::complain(&Error::invalid("unknown command; the commands are \\d, \\d NAME and \\q"));
+                    super::write_error(&Error::invalid("unknown command: use \\d, \\d NAME or \\q"));
                     continue;
                 }
             };
-            report(ask(client, &sql, args).await);
+            report(run_statement(client, &sql, args).await);
             continue;
         }
         statement.push_str(&line);
         statement.push('\n');
         if line.trim_end().ends_with(';') {
             editor.add_history_entry(statement.trim()).map_err(terminal)?;
-            report(ask(client, &statement, args).await);
+            report(run_statement(client, &statement, args).await);
             statement.clear();
         }
     }
@@ -121,11 +124,11 @@ async fn converse(client: &mut FlightClient, args: &Args) -> Result<()> {
 
 fn report(outcome: Result<()>) {
     if let Err(error) = outcome {
-        super::complain(&error);
+        super::write_error(&error);
     }
 }
 
-async fn ask(client: &mut FlightClient, sql: &str, args: &Args) -> Result<()> {
+async fn run_statement(client: &mut FlightClient, sql: &str, args: &Args) -> Result<()> {
     let ResultRows { schema, mut batches } = client.query(sql.trim().trim_end_matches(';')).await?;
     let output: Box<dyn Write + Send> = match &args.output {
         None => Box::new(io::stdout()),
@@ -145,22 +148,22 @@ async fn ask(client: &mut FlightClient, sql: &str, args: &Args) -> Result<()> {
 
 fn print_table(mut output: impl Write, schema: &SchemaRef, batches: Vec<RecordBatch>) -> Result<()> {
     let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
-    let mut room = TABLE_ROWS_MAX;
+    let mut remaining = TABLE_ROWS_MAX;
     let shown: Vec<_> = batches
         .iter()
         .map(|batch| {
-            let taken = batch.slice(0, batch.num_rows().min(room));
-            room -= taken.num_rows();
+            let taken = batch.slice(0, batch.num_rows().min(remaining));
+            remaining -= taken.num_rows();
             taken
         })
         .collect();
     let text = pretty_format_batches_with_schema(schema.clone(), &shown).map_err(not_written)?;
-    let cut =
+    let limit =
         if rows > TABLE_ROWS_MAX { format!(", {TABLE_ROWS_MAX} shown; --format csv shows all") } else { String::new() };
-    writeln!(output, "{text}\n({rows} rows{cut})").map_err(not_written)
+    writeln!(output, "{text}\n({rows} rows{limit})").map_err(not_written)
 }
 
-/// Writes batches as they arrive.
+/// Writes batches in the output format as they arrive.
 enum Writer {
     Csv(Box<arrow::csv::Writer<Box<dyn Write + Send>>>),
     Json(arrow::json::LineDelimitedWriter<Box<dyn Write + Send>>),

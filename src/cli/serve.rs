@@ -1,4 +1,4 @@
-//! `glasshouse serve`: run the server until a signal, then stop it without losing events.
+//! The command `glasshouse serve` runs the server until it receives a signal, and then stops it without losing events.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -16,13 +16,14 @@ use crate::{supervise, telemetry};
 /// Run the server.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Args {
-    /// Write the addresses of the endpoints as JSON to this file once they listen: {"flight":"127.0.0.1:1234","http":"…"}
+    /// Write the addresses of the endpoints as JSON to this file once the server is listening:
+    /// {"flight":"127.0.0.1:1234","http":"…"}
     #[arg(long, value_name = "FILE")]
     ready_file: Option<PathBuf>,
 }
 
-/// Serves until SIGINT or SIGTERM, then stops within `shutdown.time_max`. A second signal ends the process at once; only
-/// events acknowledged before their commit (`ack=received`) can then be lost.
+/// Serves requests until SIGINT or SIGTERM, and then stops within `shutdown.time_max`. A second signal ends the process
+/// immediately. In this case only events that were acknowledged before their commit (`ack=received`) can be lost.
 pub(crate) fn run(args: &Args, config: Config) -> Result<ExitCode> {
     telemetry::start_logging(&config.log)?;
     supervise::install_panic_hook();
@@ -39,7 +40,7 @@ pub(crate) fn run(args: &Args, config: Config) -> Result<ExitCode> {
     })
 }
 
-/// Writes the file atomically, so that a reader never sees a part of it.
+/// Writes the file atomically. A reader never sees an incomplete file.
 fn announce(path: &Path, addresses: &serde_json::Value) -> Result<()> {
     let draft = path.with_extension("draft");
     std::fs::write(&draft, addresses.to_string())
@@ -47,23 +48,25 @@ fn announce(path: &Path, addresses: &serde_json::Value) -> Result<()> {
         .map_err(|e| Error::invalid(format!("cannot write --ready-file {}: {e}", path.display())).with_source(e))
 }
 
-/// A token that is cancelled by the first SIGINT or SIGTERM.
+/// Returns a cancellation token that the first SIGINT or SIGTERM cancels.
 pub(crate) fn stop_on_signal() -> Result<CancellationToken> {
     let listen = |kind| signal(kind).map_err(|e| Error::internal("cannot listen for signals").with_source(e));
     let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
     let stop = CancellationToken::new();
-    let told = stop.clone();
+    let signalled = stop.clone();
     std::thread::Builder::new()
         .name("signals".into())
         .spawn({
             let runtime = tokio::runtime::Handle::current();
             move || {
                 runtime.block_on(async {
-                    for turn in 0..2 {
+                    for count in 0..2 {
                         tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
-                        if turn == 0 {
-                            tracing::info!("stopping: finishing running requests and committing admitted events; a second signal ends the process at once");
-                            told.cancel();
+                        if count == 0 {
+                            tracing::info!(
+                                "stopping: finishing running requests and committing admitted events; a second signal ends the process immediately"
+                            );
+                            signalled.cancel();
                         }
                     }
                     std::process::exit(130);

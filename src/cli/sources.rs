@@ -1,6 +1,4 @@
-//! `glasshouse sources`: show, pause and resume the sources of a running server.
-//!
-//! In: the name of a source. Out: text, or the server's JSON.
+//! The command `glasshouse sources` shows, pauses and resumes the sources of a running server.
 
 use std::process::ExitCode;
 
@@ -9,17 +7,17 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::client::{ServerClient, unreadable};
-use super::{say, tell};
+use super::{write_stderr, write_stdout};
 use crate::error::Result;
 
 /// Show sources, pause them, or resume them.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Examples:
   glasshouse sources list
-  glasshouse sources pause voice      stop storing its messages, on all servers
-  glasshouse sources resume voice     continue with the first message that is not stored
+  glasshouse sources pause voice      stop storing messages of the source, on all servers
+  glasshouse sources resume voice     continue at the first message that is not stored
 
-Requires an operator's token with the scope `admin`. A pause is stored in the table: it survives restarts.
+Requires an operator's token with the scope `admin`. A pause is stored in the table and survives restarts.
 
 Exit codes: 0 success; 1 failure; 4 refused; 5 not reachable.")]
 pub(crate) struct Args {
@@ -80,7 +78,7 @@ struct Partition {
 /// Sends the request and shows the response.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     args.client.check()?;
-    let answer = super::block_on(async {
+    let response = super::block_on(async {
         match &args.command {
             Command::List => args.client.get(&["v1", "sources"], &[]).await,
             Command::Pause { name } => args.client.post(&["v1", "sources", name.as_str(), "pause"], &json!({})).await,
@@ -88,44 +86,44 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         }
     })?;
     if args.client.json {
-        say(&answer.to_string());
+        write_stdout(&response.to_string());
         return Ok(ExitCode::SUCCESS);
     }
-    show(&args.command, answer)?;
+    show(&args.command, response)?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn show(command: &Command, answer: Value) -> Result<()> {
+fn show(command: &Command, response: Value) -> Result<()> {
     if !matches!(command, Command::List) {
-        let SourceLine { name, table, state, .. } = serde_json::from_value(answer).map_err(unreadable)?;
-        say(&format!("{name}  into {table}  {state}"));
+        let SourceLine { name, table, state, .. } = serde_json::from_value(response).map_err(unreadable)?;
+        write_stdout(&format!("{name}  into {table}  {state}"));
         return Ok(());
     }
-    let SourcesJson { sources } = serde_json::from_value(answer).map_err(unreadable)?;
+    let SourcesJson { sources } = serde_json::from_value(response).map_err(unreadable)?;
     if sources.is_empty() {
-        tell("the server has no sources: declare them as [sources.NAME]");
+        write_stderr("the server has no sources: declare them as [sources.NAME]");
     }
     for SourceLine { name, table, state, paused_since, last_error, partitions } in sources {
         let since = paused_since.map(|time| format!(" since {time}")).unwrap_or_default();
-        say(&format!("{name}  into {table}  {state}{since}"));
+        write_stdout(&format!("{name}  into {table}  {state}{since}"));
         if let Some(LastError { time, kind, message }) = last_error {
-            say(&format!("  last error {time}  {kind}: {message}"));
+            write_stdout(&format!("  last error {time}  {kind}: {message}"));
         }
         for partition in partitions {
-            say(&line(&partition));
+            write_stdout(&line(&partition));
         }
     }
     Ok(())
 }
 
-/// One line for a partition: its offset and lag, and whether it is stopped or read by another server.
+/// Formats a partition as one line with its offset, its lag, and whether it is stopped or not read by this server.
 fn line(partition: &Partition) -> String {
     let Partition { topic, partition, offset, lag, here, stopped } = partition;
     let number = |number: &Option<i64>| number.map_or("-".to_owned(), |number| number.to_string());
-    let place = match (here, stopped) {
+    let state = match (here, stopped) {
         (_, true) => "  stopped by a gap",
         (true, false) => "",
         (false, false) => "  not read by this server",
     };
-    format!("  {topic}/{partition}  next {}  lag {}{place}", number(offset), number(lag))
+    format!("  {topic}/{partition}  next {}  lag {}{state}", number(offset), number(lag))
 }

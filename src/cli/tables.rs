@@ -1,4 +1,4 @@
-//! `glasshouse tables`: list the tables and columns that a token can see.
+//! The command `glasshouse tables` lists the tables and columns that a token can see.
 
 use std::process::ExitCode;
 
@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::client;
 use crate::error::{Error, Result};
-use crate::outbound::Request;
+use crate::http_client::Request;
 
 /// List the tables that a token can see.
 #[derive(Debug, ClapArgs)]
@@ -17,7 +17,7 @@ pub(crate) struct Args {
     /// The server's HTTP endpoint
     #[arg(long, env = "GLASSHOUSE_URL", default_value = "http://127.0.0.1:8080")]
     url: String,
-    /// A token
+    /// The token whose tables to list
     #[arg(long, env = "GLASSHOUSE_TOKEN", hide_env_values = true)]
     token: String,
 }
@@ -36,7 +36,7 @@ struct Listed {
     latest: Option<ListedLatest>,
 }
 
-/// The key of a table that shows only the newest versions, and the name of its table of changes.
+/// The key of a table that shows only the newest version of each row, and the name under which all versions are shown.
 #[derive(Debug, Deserialize)]
 struct ListedLatest {
     key: Vec<String>,
@@ -54,26 +54,29 @@ struct ListedColumn {
     description: String,
 }
 
-/// Asks the server and prints each table with its columns.
+/// Prints each table with its columns.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let listing: TablesJson = super::block_on(async {
         let request = Request::get(client::address(&args.url, &["v1", "tables"])?).bearer(&args.token);
-        let answer = client::send(&client::client(client::RETRY)?, &request).await?;
-        serde_json::from_slice(&answer.body).map_err(client::unreadable)
+        let response = client::send(&client::client(client::RETRY)?, &request).await?;
+        serde_json::from_slice(&response.body).map_err(client::unreadable)
     })?;
     if listing.tables.is_empty() {
         return Err(Error::not_found(
-            "this token can see no tables: a table is visible only with a section [policy.NAME]",
+            "this token cannot see any table: a table is visible only if the configuration has a section [policy.NAME] for it",
         ));
     }
     for table in &listing.tables {
-        super::say(&format!("{}  {}", table.name, table.description));
+        super::write_stdout(&format!("{}  {}", table.name, table.description));
         if let Some(ListedLatest { key, changes }) = &table.latest {
-            super::say(&format!("  the newest version of each key ({}); all versions: {changes}", key.join(", ")));
+            super::write_stdout(&format!(
+                "  shows the newest version of each key ({}); all versions are in {changes}",
+                key.join(", ")
+            ));
         }
         let width = table.columns.iter().map(|column| column.name.len()).max().unwrap_or(0);
         for ListedColumn { name, kind, unit, description } in &table.columns {
-            super::say(format!("  {name:width$}  {kind:9}  {unit:6}  {description}").trim_end());
+            super::write_stdout(format!("  {name:width$}  {kind:9}  {unit:6}  {description}").trim_end());
         }
     }
     Ok(ExitCode::SUCCESS)

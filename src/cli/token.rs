@@ -1,6 +1,7 @@
-//! `glasshouse token`: create a token for development, signed with the shared secret of an issuer in the configuration.
+//! The command `glasshouse token` creates a token for development, signed with the shared secret of a configured
+//! issuer.
 //!
-//! Production tokens come from an identity provider. An issuer without a secret cannot be used here.
+//! Tokens for production come from an identity provider. An issuer without a shared secret cannot be used.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use clap::Args as ClapArgs;
 use serde_json::Value;
 
-use super::say;
+use super::write_stdout;
 use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::error::Result;
@@ -17,27 +18,31 @@ use crate::tenancy::{DevelopmentToken, Scope};
 /// Create a token for development.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Examples:
-  glasshouse token --tenant acme                                 can query as acme for one hour
-  glasshouse token --tenant acme --scope read --scope ingest --expires 7d
-  glasshouse token --tenant acme --claim 'region=[\"eu\",\"us\"]'   with claims for row rules
-  glasshouse token --operator --subject pipeline --scope ingest  can send events of every tenant, but not query")]
+  Create a token that can query as the tenant acme for one hour:
+    glasshouse token --tenant acme
+  Create a token that can query and send events for seven days:
+    glasshouse token --tenant acme --scope read --scope ingest --expires 7d
+  Create a token with a claim for row rules:
+    glasshouse token --tenant acme --claim 'region=[\"eu\",\"us\"]'
+  Create an operator's token that can send events of every tenant, but cannot query:
+    glasshouse token --operator --subject pipeline --scope ingest")]
 pub(crate) struct Args {
-    /// The tenant
+    /// The tenant that the token gives access to
     #[arg(long, required_unless_present = "operator", conflicts_with = "operator")]
     tenant: Option<String>,
-    /// An operator's token, without a tenant: the subject must be one of the issuer's `operators`
+    /// Create an operator's token, which has no tenant; the subject must be one of the issuer's `operators`
     #[arg(long, requires = "subject")]
     operator: bool,
-    /// The subject [default: the tenant]
+    /// The subject of the token [default: the tenant]
     #[arg(long)]
     subject: Option<String>,
     /// A scope: read, ingest or admin; may be given several times
     #[arg(long = "scope", value_name = "SCOPE", value_parser = scope, default_value = "read")]
     scopes: Vec<Scope>,
-    /// The issuer's name in the configuration [default: the only one with a secret]
+    /// The issuer's name in the configuration [default: the only issuer with a secret]
     #[arg(long)]
     issuer: Option<String>,
-    /// How long the token is valid: 15m, 1h, 7d
+    /// How long the token is valid, such as 15m, 1h or 7d
     #[arg(long, value_name = "TIME", value_parser = config::parse_time, default_value = "1h")]
     expires: Duration,
     /// An additional claim with a JSON value; may be given several times
@@ -45,9 +50,9 @@ pub(crate) struct Args {
     claims: Vec<(String, Value)>,
 }
 
-/// Prints the token, and nothing else.
+/// Prints the token and nothing else.
 pub(crate) fn run(args: &Args, config: &Config) -> Result<ExitCode> {
-    say(&args.mint().sign(&config.auth, &Clock::System)?);
+    write_stdout(&args.mint().sign(&config.auth, &Clock::System)?);
     Ok(ExitCode::SUCCESS)
 }
 
@@ -93,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn arguments_become_a_mint() {
+    fn arguments_determine_the_token() {
         let mint = mint(&[
             "--tenant",
             "acme",
@@ -114,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn an_operator_has_a_subject_and_no_tenant() {
+    fn an_operators_token_has_a_subject_and_no_tenant() {
         let operator = mint(&["--operator", "--subject", "pipeline", "--scope", "ingest"]).unwrap();
         assert_eq!((operator.tenant, operator.subject.as_str()), (None, "pipeline"));
         let wrong: [&[&str]; 6] = [

@@ -1,7 +1,7 @@
-//! `glasshouse transform`: test a source's transform on sample messages.
+//! The command `glasshouse transform` tests a source's transform on sample messages.
 //!
-//! In: the configuration, and sample messages, one per line. Out: the rows that would be stored, and each message that would
-//! be rejected, with its reason. The command stores nothing and does not contact Kafka.
+//! It reads sample messages, one per line, and prints the rows that would be stored and the messages that would be
+//! rejected, with their reasons. It stores nothing and does not contact Kafka.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -25,10 +25,10 @@ use crate::server;
 use crate::supervise;
 use crate::transform::Lookups;
 
-/// The longest line of a sample file, in bytes.
+/// The maximum length of a line in a sample file, in bytes.
 const LINE_BYTES_MAX: usize = 16 << 20;
 
-/// Test the transform of a source.
+/// Test a source's transform.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -43,12 +43,13 @@ enum Command {
 /// Run a source's transform over sample messages and show the rows and rejected messages
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
-Each line of the samples is the value of one message: for `envelope = \"debezium\"` the whole envelope. With --messages it is
-a message with its key, headers and value:
+Each line contains the value of one message. If the source has `envelope = \"debezium\"`, the value is the
+whole envelope. With --messages, each line contains the key, the headers and the value of one message:
   {\"key\": \"k1\", \"headers\": {\"account\": \"acme\"}, \"value\": {\"op\": \"c\", \"after\": {\"id\": 1}}}
 
-The command prints the rows as the table would hold them. It stores nothing and does not contact Kafka. It loads lookup
-tables like the server, and a `query` reads the lake; --lookup loads one from a file instead.
+The command prints the rows that the table would contain. It stores nothing and does not contact Kafka.
+It loads lookup tables as the server does: a lookup table with a `query` reads the lake. To load a lookup
+table from a file instead, use --lookup.
 
 Examples:
   glasshouse transform try orders --sample orders.jsonl
@@ -58,23 +59,23 @@ Examples:
 Exit codes:
   0 no message was rejected, 1 some messages were rejected, 3 invalid configuration")]
 struct Try {
-    /// The source, as in [sources.NAME]
+    /// The name of the source, as in [sources.NAME]
     source: String,
-    /// Sample messages, one per line; `-` is standard input
+    /// A file with sample messages, one per line; `-` for standard input
     #[arg(long, value_name = "FILE", default_value = "-")]
     sample: PathBuf,
-    /// Use the first N messages
+    /// The number of messages to use
     #[arg(long, value_name = "N", default_value_t = 1_000)]
     limit: usize,
-    /// Lines are messages as {"key":…,"headers":{…},"value":…}
+    /// Read each line as a message with its key and headers: {"key":…,"headers":{…},"value":…}
     #[arg(long)]
     messages: bool,
-    /// Load a lookup table from this file instead of its declared location
+    /// Load a lookup table from this file instead of its configured location
     #[arg(long = "lookup", value_name = "NAME=FILE", value_parser = named_file)]
     lookups: Vec<(String, PathBuf)>,
 }
 
-/// A message with its key and headers.
+/// A line of the input with `--messages`: a message with its key and headers.
 #[derive(Debug, Deserialize)]
 struct Line<'a> {
     #[serde(borrow, default)]
@@ -90,12 +91,12 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<ExitCode> {
     let Command::Try(args) = &args.command;
     let samples = samples(args)?;
     let given = samples.iter().map(|(_, sample)| sample.clone()).collect();
-    let trial = super::block_on(tried(args, config, given))?;
-    show(&trial, &samples)?;
-    Ok(if trial.rejects.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let outcome = super::block_on(transformed(args, config, given))?;
+    show(&outcome, &samples)?;
+    Ok(if outcome.rejects.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-async fn tried(args: &Try, config: &Config, samples: Vec<Sample>) -> Result<DryRun> {
+async fn transformed(args: &Try, config: &Config, samples: Vec<Sample>) -> Result<DryRun> {
     let name = &args.source;
     let Some(source) = config.sources.get(name) else {
         let near = did_you_mean(name, config.sources.keys().map(String::as_str));
@@ -107,7 +108,7 @@ async fn tried(args: &Try, config: &Config, samples: Vec<Sample>) -> Result<DryR
     let contract = contracts.iter().find(|contract| contract.name == source.table).cloned();
     let contract = contract.ok_or_else(|| Error::internal("a checked source has a table"))?;
     let (source, config, name, runtime) = (source.clone(), config.clone(), name.clone(), Handle::current());
-    supervise::blocking("the trial", move || {
+    supervise::blocking("the dry run", move || {
         let transform = server::transform(&config, &name, Some(&contracts), &lookups)?;
         let transform = transform.ok_or_else(|| Error::invalid(format!("source `{name}` has no transform")))?;
         dry_run(&source, &transform, &contract, &samples, &config.ingest, &Clock::System, &runtime)
@@ -115,24 +116,24 @@ async fn tried(args: &Try, config: &Config, samples: Vec<Sample>) -> Result<DryR
     .await
 }
 
-/// Loads the declared lookup tables, or the files given instead of them.
+/// Loads each lookup table from its configured location, or from the file given with `--lookup`.
 async fn load(args: &Try, config: &Config, contracts: &[Arc<Contract>], lookups: &Arc<Lookups>) -> Result<()> {
     for (name, file) in &args.lookups {
-        lookups.load_instead(name, file).map_err(|fault| fault.at(format!("--lookup {name}")))?;
+        lookups.load_instead(name, file).map_err(|error| error.at(format!("--lookup {name}")))?;
     }
-    let is_left = |name: &String| args.lookups.iter().all(|(given, _)| given != name);
-    let left: Vec<_> = config.lookups.iter().filter(|(name, _)| is_left(name)).collect();
-    let lookup_query = match left.iter().any(|(_, lookup)| lookup.query.is_some()) {
+    let is_replaced = |name: &String| args.lookups.iter().any(|(replaced, _)| replaced == name);
+    let remaining: Vec<_> = config.lookups.iter().filter(|(name, _)| !is_replaced(name)).collect();
+    let lookup_query = match remaining.iter().any(|(_, lookup)| lookup.query.is_some()) {
         true => Some(server::lookup_query_of(config, contracts, &Clock::System).await?),
         false => None,
     };
-    for (name, _) in left {
+    for (name, _) in remaining {
         lookups.load_one(name, lookup_query.as_ref()).await?;
     }
     Ok(())
 }
 
-/// The samples with their line numbers, from 1.
+/// Reads the samples. Returns each with its line number, counted from 1.
 fn samples(args: &Try) -> Result<Vec<(usize, Sample)>> {
     let unreadable = |error: io::Error| Error::invalid(format!("cannot read {}: {error}", args.sample.display()));
     let reader: Box<dyn BufRead> = match args.sample == Path::new("-") {
@@ -153,7 +154,7 @@ fn samples(args: &Try) -> Result<Vec<(usize, Sample)>> {
             return Err(Error::limited(format!("line {} has more than {LINE_BYTES_MAX} bytes", index + 1)));
         }
         let sample = match args.messages {
-            true => whole(text).map_err(|fault| Error::invalid(format!("line {}: {fault}", index + 1)))?,
+            true => parse_message(text).map_err(|error| Error::invalid(format!("line {}: {error}", index + 1)))?,
             false => Sample { value: Some(text.to_vec()), ..Sample::default() },
         };
         samples.push((index + 1, sample));
@@ -161,8 +162,8 @@ fn samples(args: &Try) -> Result<Vec<(usize, Sample)>> {
     Ok(samples)
 }
 
-/// A message written with its key and headers.
-fn whole(line: &[u8]) -> std::result::Result<Sample, serde_json::Error> {
+/// Parses a message with its key and headers.
+fn parse_message(line: &[u8]) -> std::result::Result<Sample, serde_json::Error> {
     let Line { key, headers, value } = serde_json::from_slice(line)?;
     let key = key.map(|key| match serde_json::from_str::<String>(key.get()) {
         Ok(text) => text.into_bytes(),
@@ -172,20 +173,20 @@ fn whole(line: &[u8]) -> std::result::Result<Sample, serde_json::Error> {
     Ok(Sample { value: value.map(|value| value.get().as_bytes().to_vec()), key, headers })
 }
 
-fn show(trial: &DryRun, samples: &[(usize, Sample)]) -> Result<()> {
-    let rows = &trial.rows;
-    // The receive time comes from the server's clock, not from the transform.
+fn show(outcome: &DryRun, samples: &[(usize, Sample)]) -> Result<()> {
+    let rows = &outcome.rows;
+    // The receive time is not shown, because it comes from the server's clock and not from the transform.
     let shown = (0..rows.num_columns()).filter(|column| rows.schema_ref().field(*column).name() != RECEIVED_TIME);
     let shown: Vec<usize> = shown.collect();
     let failed = |cause: arrow::error::ArrowError| Error::internal("the rows cannot be shown").with_source(cause);
     let shown = rows.project(&shown).map_err(failed)?;
-    super::say(&pretty_format_batches(&[shown]).map_err(failed)?.to_string());
-    for reject in &trial.rejects {
+    super::write_stdout(&pretty_format_batches(&[shown]).map_err(failed)?.to_string());
+    for reject in &outcome.rejects {
         let line = usize::try_from(reject.index).ok().and_then(|index| samples.get(index)).map_or(0, |(line, _)| *line);
-        super::tell(&format!("rejected: line {line}: {}: {}", reject.reason.as_str(), reject.detail));
+        super::write_stderr(&format!("rejected: line {line}: {}: {}", reject.reason.as_str(), reject.detail));
     }
-    let (messages, rejected) = (samples.len(), trial.rejects.len());
-    super::tell(&format!("{messages} messages, {} rows, {rejected} rejected", rows.num_rows()));
+    let (messages, rejected) = (samples.len(), outcome.rejects.len());
+    super::write_stderr(&format!("{messages} messages, {} rows, {rejected} rejected", rows.num_rows()));
     Ok(())
 }
 
@@ -228,7 +229,7 @@ mod tests {
         file = "nowhere.csv"
     "#;
 
-    /// Ids and cities of the rows, and lines with reasons.
+    /// Runs the command. Returns tenant, id and city of each row, and line number and reason of each rejected message.
     fn tried(lines: &str, more: &[&str]) -> (Vec<String>, Vec<String>) {
         let folder = tempfile::tempdir().unwrap();
         let (sample, places) = (folder.path().join("sample"), folder.path().join("places.csv"));
@@ -241,20 +242,20 @@ mod tests {
         let config = Config::parse(CONFIG, "t.toml", folder.path(), std::iter::empty()).unwrap();
         let samples = samples(&args).unwrap();
         let given = samples.iter().map(|(_, sample)| sample.clone()).collect();
-        let trial = crate::cli::block_on(super::tried(&args, &config, given)).unwrap();
-        show(&trial, &samples).unwrap();
+        let outcome = crate::cli::block_on(super::transformed(&args, &config, given)).unwrap();
+        show(&outcome, &samples).unwrap();
         let text = |row: usize, name: &str| {
-            let column = trial.rows.column_by_name(name).unwrap();
+            let column = outcome.rows.column_by_name(name).unwrap();
             arrow::util::display::array_value_to_string(column, row).unwrap()
         };
         let row = |row: usize| ["who", "id", "city"].map(|name| text(row, name)).join(" ");
         let reject =
             |note: &crate::ingest::RejectNote| format!("{} {}", samples[note.index as usize].0, note.reason.as_str());
-        ((0..trial.rows.num_rows()).map(row).collect(), trial.rejects.iter().map(reject).collect())
+        ((0..outcome.rows.num_rows()).map(row).collect(), outcome.rejects.iter().map(reject).collect())
     }
 
     #[test]
-    fn samples_become_rows_or_are_told_with_their_lines() {
+    fn samples_become_rows_or_are_rejected_with_their_line_numbers() {
         let lines = r#"{"headers":{"account":"acme"},"value":{"id":"a","place":1}}
 
             {"key":7,"value":{"id":"b","place":1}}
@@ -275,11 +276,11 @@ mod tests {
 
     #[test]
     fn a_message_has_a_key_headers_and_a_value() {
-        let sample = whole(br#"{"key":"k","headers":{"h":"v"},"value":{"a": 1}}"#).unwrap();
+        let sample = parse_message(br#"{"key":"k","headers":{"h":"v"},"value":{"a": 1}}"#).unwrap();
         assert_eq!(sample.key.as_deref(), Some(&b"k"[..]));
         assert_eq!(sample.value.as_deref(), Some(&br#"{"a": 1}"#[..]));
         assert_eq!(sample.headers, [("h".to_owned(), Some(b"v".to_vec()))]);
-        assert_eq!(whole(br#"{"key":{"id":1},"value":null}"#).unwrap().value, None, "a tombstone");
-        assert!(whole(b"7").is_err() && named_file("a").is_err() && named_file("a=b").is_ok());
+        assert_eq!(parse_message(br#"{"key":{"id":1},"value":null}"#).unwrap().value, None, "null is a tombstone");
+        assert!(parse_message(b"7").is_err() && named_file("a").is_err() && named_file("a=b").is_ok());
     }
 }

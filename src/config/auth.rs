@@ -1,104 +1,105 @@
-//! Trusted token issuers and their keys.
+//! The sections `[auth]` and `[auth.issuers.NAME]`: trusted token issuers and their keys.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::key::{bytes, count, none, plain, required, section, time};
+use super::section::{bytes, count, none, plain, required, section, time};
 use super::server_sections::{DAY, HOUR, MINUTE, SECOND};
 
 section! {
-    /// Authentication: trusted token issuers.
+    /// The settings of authentication.
     AuthConfig {
-        /// Trusted issuers; the names are local to this file.
+        /// Trusted issuers by name. The names are used only in the configuration.
         issuers: BTreeMap<String, IssuerConfig> = none(),
-            "several may be trusted at once: one for people, another one for machines";
-        /// The size of a token.
+            "You can trust several issuers, for example one for people and one for machines";
+        /// The maximum size of a token.
         token_bytes_max: usize = bytes(8 << 10, 256..=64 << 10),
-            "tokens are verified before the caller is known, so the cost must be limited";
-        /// The tolerated clock difference.
+            "A token is verified before its sender is known, so the cost must be limited";
+        /// The tolerated difference between the clocks of the server and the issuer.
         leeway: Duration = time(30 * SECOND, Duration::ZERO..=5 * MINUTE),
-            "synchronized machines differ by less";
-        /// The maximum age of a token with an `iat`.
+            "Synchronized clocks differ by less than the default";
+        /// The maximum age of a token that has an `iat` claim.
         token_age_max: Duration = time(30 * DAY, MINUTE..=3_650 * DAY),
-            "BI tools store a token as a password; a leaked token must expire, regardless of its `exp`";
-        /// How long a fetched key set is fresh.
+            "BI tools store a token as a password. A leaked token must expire, even if its `exp` is far in the future";
+        /// How long a fetched key set is used before it is fetched again.
         jwks_fresh: Duration = time(5 * MINUTE, SECOND..=DAY),
-            "a withdrawn key stops working within this time";
-        /// How long a key set may be used if it cannot be fetched again.
+            "A withdrawn key stops working within this time";
+        /// How long an old key set may be used if it cannot be fetched again.
         jwks_stale_max: Duration = time(DAY, Duration::ZERO..=30 * DAY),
-            "an outage of the identity provider must not stop the server, and old keys must not be trusted forever";
-        /// The minimum time between two fetches for an unknown key.
+            "An outage of the identity provider must not stop the server, and old keys must not be trusted forever";
+        /// The minimum time between two fetches that are caused by an unknown key.
         jwks_cooldown: Duration = time(30 * SECOND, SECOND..=HOUR),
-            "tokens with invented key ids must not cause requests to the identity provider";
-        /// The size of a fetched key set.
+            "Tokens with invented key ids must not flood the identity provider with requests";
+        /// The maximum size of a fetched key set.
         jwks_bytes_max: usize = bytes(256 << 10, 1 << 10..=16 << 20),
-            "fits a hundred keys with certificates";
-        /// The number of keys in one key set.
+            "The default fits a hundred keys with certificates";
+        /// The maximum number of keys in a key set.
         jwks_keys_max: usize = count("keys", 64, 1..=10_000),
-            "providers publish two to ten";
-        /// The secret that signs tickets and prepared handles; if empty, generated at each start.
+            "Providers publish two to ten keys";
+        /// The secret that signs tickets and prepared handles. If it is empty, the server generates one at each start.
         handle_secret: Secret = none(),
-            "servers behind one address need the same secret; at least 32 bytes";
+            "Servers behind the same address need the same secret. The secret must have at least 32 bytes";
     }
 }
 
 section! {
-    /// One trusted issuer. Exactly one of `secret`, `pem_file`, `jwks_file`, `jwks_url` sets its keys.
+    /// One trusted issuer. Exactly one of `secret`, `pem_file`, `jwks_file` and `jwks_url` provides its keys.
     IssuerConfig {
-        /// The exact `iss`.
+        /// The exact value of the `iss` claim.
         issuer: String = required(""),
-            "a token names its issuer, and only the keys of this issuer are tried";
-        /// The `aud` that the token must contain.
+            "A token names its issuer, and only this issuer's keys are tried";
+        /// A value that the `aud` claim must contain.
         audience: String = required(""),
-            "a token for another service of the same issuer must not be accepted";
-        /// Accepted algorithms (`HS256`, `RS256`, `PS256`, `ES256`, `EdDSA` …), each fitting the key.
+            "A token that the issuer created for another service must not be accepted";
+        /// The accepted signing algorithms (`HS256`, `RS256`, `PS256`, `ES256`, `EdDSA` …). Each must fit the issuer's
+        /// key.
         algorithms: Vec<String> = required(Vec::new()),
-            "a token must not choose its own verification";
-        /// A shared secret (HS* only).
+            "A token must not choose the algorithm with which it is verified";
+        /// A shared secret, for HS algorithms only.
         secret: Option<Secret> = none(),
-            "best from the environment: `GLASSHOUSE__AUTH__ISSUERS__NAME__SECRET`";
-        /// A PEM public key file.
+            "Set it in the environment: `GLASSHOUSE__AUTH__ISSUERS__NAME__SECRET`";
+        /// A file with a public key (PEM).
         pem_file: Option<PathBuf> = none(),
-            "for a key that changes only with the configuration";
-        /// A JWKS file.
+            "Use it for a key that changes only with the configuration";
+        /// A file with a key set (JWKS).
         jwks_file: Option<PathBuf> = none(),
-            "for several keys, without network access";
-        /// A JWKS URL; `https` unless it is loopback.
+            "Use it for several keys, without network access";
+        /// The URL of a key set (JWKS). It must be `https`, unless it leads to this machine.
         jwks_url: Option<String> = none(),
-            "for keys that the provider rotates";
+            "Use it for keys that the provider rotates";
         /// CA certificates (PEM) to trust for `jwks_url`, in addition to the system's.
         ca_file: Option<PathBuf> = none(),
-            "a private provider often has a private CA";
+            "A private provider often has a private CA";
         /// The claim that names the tenant; a dotted path.
         tenant_claim: String = plain("tenant"),
-            "providers use different claims, such as `app_metadata.tenant_id`";
-        /// The claim that lists scopes: a list, or a string of words.
+            "Providers use different claims, such as `app_metadata.tenant_id`";
+        /// The claim that lists the scopes, as a list or as a string of words separated by spaces.
         scope_claim: String = plain("scope"),
-            "the name used by OAuth";
-        /// Subjects that may ingest for every tenant and need no tenant claim. They cannot query.
+            "The default is the name that OAuth uses";
+        /// The subjects that may ingest for every tenant. They need no tenant claim and cannot query.
         operators: Vec<String> = none(),
-            "your own pipelines send events of all tenants";
+            "Your own pipelines send events of all tenants";
     }
 }
 
-/// Text that must not be shown.
+/// A string that must not be shown. `Debug` redacts it.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Secret(String);
 
 impl Secret {
-    /// Wraps a text.
+    /// Wraps a string.
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
 
-    /// The text itself: only for the code that signs or verifies.
+    /// Returns the secret itself. Only code that signs, verifies or authenticates may call this.
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// Whether there is none.
+    /// Returns true if the secret is the empty string, which means that it is not set.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -1,41 +1,46 @@
-//! Checks across keys: names that must exist, keys that belong together, files that must exist.
+//! Checks that involve several keys or files: names that must exist, keys that exclude or require each other, files
+//! that must exist.
 //!
-//! In: a configuration whose every value is within its own bounds. Out: the same with absolute paths, and errors.
-//! Only [`files`] accesses the disk, and only checks whether a file exists.
+//! The single values have been checked before. This module also makes all paths absolute. Only [`files`] accesses the
+//! disk, and it only checks whether files exist.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use url::Url;
 
-use super::collections::check_name;
+use super::collection_values::check_name;
 use super::error::ConfigErrors;
 use super::tables::{CHANGES_SUFFIX, COLUMN_KINDS, QUARANTINE_SUFFIX};
-use super::{Config, PolicyConfig, TableConfig, check_auth, lookups, memory, sources};
+use super::{Config, PolicyConfig, TableConfig, check_auth, check_sources, lookups, memory};
 use crate::error::did_you_mean;
 
-/// Columns that every table has; the contract adds them.
+/// Columns that the contract adds to every table.
 const RESERVED_COLUMNS: [&str; 2] = ["received_time", "event_date"];
 
-/// Resolves every path against the folder of the file; a lake in a folder becomes a `file://` URL.
-pub(super) fn resolve(config: &mut Config, faults: &mut ConfigErrors) {
+/// Resolves every path against the folder of the configuration file, and converts the folder of a lake to a `file://`
+/// URL.
+pub(super) fn resolve(config: &mut Config, errors: &mut ConfigErrors) {
     let base = config.base.clone();
     for (_, path) in paths(config) {
         *path = base.join(&*path);
     }
-    // Not among the files that must exist: a lookup table may be written later, and a source waits for it.
+    // `paths` does not contain these files, because they do not have to exist yet: a source waits until its lookup
+    // tables can be loaded.
     for file in config.lookups.values_mut().filter_map(|lookup| lookup.file.as_mut()) {
         *file = base.join(&*file);
     }
     if !config.lake.url.contains("://") {
         match Url::from_directory_path(base.join(&config.lake.url)) {
             Ok(url) => config.lake.url = url.into(),
-            Err(()) => faults.add("lake.url", "a folder requires a configuration file with an absolute path"),
+            Err(()) => {
+                errors.add("lake.url", "is a relative folder, but the current folder is unknown: use an absolute path")
+            }
         }
     }
 }
 
-/// Every file that is named, with its key.
+/// Returns the path of every file that must exist, with its key.
 fn paths(config: &mut Config) -> Vec<(String, &mut PathBuf)> {
     let tables = config.tables.iter_mut().map(|(name, table)| (format!("tables.{name}.proto"), table.proto.as_mut()));
     let issuers = config.auth.issuers.iter_mut().flat_map(|(name, issuer)| {
@@ -74,58 +79,61 @@ fn paths(config: &mut Config) -> Vec<(String, &mut PathBuf)> {
         .collect()
 }
 
-/// Checks that every file exists.
-pub(super) fn files(config: &Config, faults: &mut ConfigErrors) {
+/// Checks that every file exists that the configuration names.
+pub(super) fn files(config: &Config, errors: &mut ConfigErrors) {
     for (key, path) in paths(&mut config.clone()) {
         if !path.is_file() {
-            faults.add(&key, format!("file not found: {}", path.display()));
+            errors.add(&key, format!("file not found: {}", path.display()));
         }
     }
 }
 
 /// Checks sections against each other.
-pub(super) fn across(config: &Config, faults: &mut ConfigErrors) {
+pub(super) fn across(config: &Config, errors: &mut ConfigErrors) {
     for (name, declared) in &config.tables {
-        table(name, declared, faults);
+        table(name, declared, errors);
         let changes = format!("{name}{CHANGES_SUFFIX}");
         if declared.latest.is_some() && config.tables.contains_key(&changes) {
-            let fault = format!("is reserved for all versions of `{name}`: rename one of the two tables");
-            faults.add(&format!("tables.{changes}"), fault);
+            let message = format!("is reserved for all versions of `{name}`: rename one of the two tables");
+            errors.add(&format!("tables.{changes}"), message);
         }
     }
     for (name, policy) in &config.policy {
         let key = format!("policy.{name}");
         match config.tables.get(name) {
-            Some(table) => columns_of_policy(&key, policy, table, faults),
+            Some(table) => columns_of_policy(&key, policy, table, errors),
             None => {
                 let guess = did_you_mean(name, config.tables.keys().map(String::as_str));
-                faults.add(&key, format!("unknown table `{name}`{guess}"));
+                errors.add(&key, format!("unknown table `{name}`{guess}"));
             }
         }
     }
-    sources::across(config, faults);
-    lookups::across(config, faults);
-    lake(&config.lake.url, faults);
-    check_auth::auth(&config.auth, faults);
-    check_auth::endpoints(config, faults);
-    memory::across(config, faults);
+    check_sources::sources(config, errors);
+    lookups::across(config, errors);
+    lake(&config.lake.url, errors);
+    check_auth::auth(&config.auth, errors);
+    check_auth::endpoints(config, errors);
+    memory::across(config, errors);
     if let Err(error) = config.log.level.parse::<tracing_subscriber::EnvFilter>() {
-        faults.add("log.level", format!("is not a valid filter such as \"info,glasshouse=debug\": {error}"));
+        errors.add("log.level", format!("is not a valid filter such as \"info,glasshouse=debug\": {error}"));
     }
 }
 
-fn table(name: &str, table: &TableConfig, faults: &mut ConfigErrors) {
+fn table(name: &str, table: &TableConfig, errors: &mut ConfigErrors) {
     let key = format!("tables.{name}");
     if name.ends_with(QUARANTINE_SUFFIX) {
-        faults.add(&key, format!("a name that ends in `{QUARANTINE_SUFFIX}` is reserved for rejected events"));
+        errors.add(
+            &key,
+            format!("a name that ends in `{QUARANTINE_SUFFIX}` is reserved for rejected events: rename the table"),
+        );
     }
     match (&table.proto, table.columns.is_empty()) {
         (Some(_), false) => {
-            faults.add(&format!("{key}.columns"), "cannot be combined with `proto`: declare the events once")
+            errors.add(&format!("{key}.columns"), "cannot be combined with `proto`: remove one of them")
         }
-        (None, true) => faults.add(&key, "has no columns: set `proto` and `message`, or `columns`"),
+        (None, true) => errors.add(&key, "has no columns: set `proto` and `message`, or `columns`"),
         (Some(_), true) if table.message.is_none() => {
-            faults.add(&key, "has no `message`: set the full name of a message in `proto`");
+            errors.add(&key, "has no `message`: set the full name of a message in `proto`");
         }
         _ => {}
     }
@@ -135,93 +143,94 @@ fn table(name: &str, table: &TableConfig, faults: &mut ConfigErrors) {
         ("ignore", !table.ignore.is_empty()),
     ] {
         if set && table.proto.is_none() {
-            faults.add(&format!("{key}.{field}"), "belongs to a table with `proto`");
+            errors.add(&format!("{key}.{field}"), "can only be used with `proto`");
         }
     }
     if table.proto.is_none() {
-        columns_of_table(&key, table, faults);
+        columns_of_table(&key, table, errors);
     }
 }
 
-/// Checks the columns of a table that is declared by them, and that its keys name them.
-fn columns_of_table(key: &str, table: &TableConfig, faults: &mut ConfigErrors) {
+/// Checks a table without `proto`: its columns, and the keys that name columns.
+fn columns_of_table(key: &str, table: &TableConfig, errors: &mut ConfigErrors) {
     for column in &table.columns {
         let key = format!("{key}.columns.{}", column.name);
-        check_name(&column.name, &key, faults);
+        check_name(&column.name, &key, errors);
         if RESERVED_COLUMNS.contains(&column.name.as_str()) {
-            faults.add(&key, "is a column that the server itself adds to every table");
+            errors.add(&key, "is a column that the server adds to every table: rename it");
         }
         if !column.kind.is_empty() && !COLUMN_KINDS.contains(&column.kind.as_str()) {
             let guess = did_you_mean(&column.kind, COLUMN_KINDS);
             let known = COLUMN_KINDS.join(", ");
-            faults.add(&key, format!("unknown type `{}`{guess}; types are {known}", column.kind));
+            errors.add(&key, format!("unknown type `{}`{guess}; types are {known}", column.kind));
         }
     }
     let maps = table.columns.iter().filter(|column| column.kind == "map").count();
     if maps > 1 {
-        faults.add(&format!("{key}.columns"), "a table can have at most one map, which stores unknown fields");
+        errors.add(&format!("{key}.columns"), "a table can have at most one map column, which stores unknown fields");
     }
     let names: Vec<&str> = table.columns.iter().map(|column| column.name.as_str()).collect();
     let singles = [("tenant", &table.tenant), ("time", &table.time), ("id", &table.id)];
     for (field, name) in singles.into_iter().filter(|(_, name)| !name.is_empty()) {
-        must_be_one_of(&format!("{key}.{field}"), name, &names, faults);
+        must_be_one_of(&format!("{key}.{field}"), name, &names, errors);
     }
     for (field, list) in [("times", &table.times), ("dimensions", &table.dimensions), ("metrics", &table.metrics)] {
         for (index, name) in list.iter().enumerate() {
-            must_be_one_of(&format!("{key}.{field}[{index}]"), name, &names, faults);
+            must_be_one_of(&format!("{key}.{field}[{index}]"), name, &names, errors);
         }
     }
-    latest_of_table(key, table, &names, faults);
+    latest_of_table(key, table, &names, errors);
     let keys: BTreeSet<_> = singles.into_iter().map(|(_, name)| name).filter(|name| !name.is_empty()).collect();
-    let said = singles.into_iter().filter(|(_, name)| !name.is_empty()).count();
-    if keys.len() < said {
-        faults.add(key, "`tenant`, `time` and `id` must be three columns");
+    let set_count = singles.into_iter().filter(|(_, name)| !name.is_empty()).count();
+    if keys.len() < set_count {
+        errors.add(key, "`tenant`, `time` and `id` must be three different columns");
     }
-    map_of_table(key, table, faults);
+    map_of_table(key, table, errors);
 }
 
-fn map_of_table(key: &str, table: &TableConfig, faults: &mut ConfigErrors) {
+fn map_of_table(key: &str, table: &TableConfig, errors: &mut ConfigErrors) {
     let key = format!("{key}.dimensions_map");
     let name = &table.dimensions_map;
     if name.is_empty() {
         return;
     }
-    check_name(name, &key, faults);
+    check_name(name, &key, errors);
     if RESERVED_COLUMNS.contains(&name.as_str()) {
-        faults.add(&key, format!("`{name}` is a column that the server itself adds to every table"));
+        errors.add(&key, format!("`{name}` is a column that the server adds to every table: use another name"));
     }
     let declared = table.columns.iter().find(|column| column.name == *name);
     if let Some(column) = declared.filter(|column| column.kind != "map") {
-        faults.add(&key, format!("column `{name}` is {}, not a map", column.kind));
+        errors.add(&key, format!("column `{name}` has the type {}; it must be a map", column.kind));
     }
     let other = table.columns.iter().find(|column| column.kind == "map" && column.name != *name);
     if let Some(other) = other {
-        faults.add(&key, format!("`{}` is already a map: set dimensions_map to it", other.name));
+        errors.add(&key, format!("`{0}` is already a map column: set dimensions_map = \"{0}\"", other.name));
     }
 }
 
-/// Checks the columns of `latest`; the contract checks their types.
-fn latest_of_table(key: &str, table: &TableConfig, names: &[&str], faults: &mut ConfigErrors) {
+/// Checks that the columns of `latest` exist. The contract checks their types.
+fn latest_of_table(key: &str, table: &TableConfig, names: &[&str], errors: &mut ConfigErrors) {
     let Some(latest) = &table.latest else { return };
     for (index, name) in latest.key.iter().enumerate() {
-        must_be_one_of(&format!("{key}.latest.key[{index}]"), name, names, faults);
+        must_be_one_of(&format!("{key}.latest.key[{index}]"), name, names, errors);
     }
     if !latest.by.is_empty() && latest.by != RESERVED_COLUMNS[0] {
-        must_be_one_of(&format!("{key}.latest.by"), &latest.by, names, faults);
+        must_be_one_of(&format!("{key}.latest.by"), &latest.by, names, errors);
     }
     if let Some(name) = &latest.deleted {
-        must_be_one_of(&format!("{key}.latest.deleted"), name, names, faults);
+        must_be_one_of(&format!("{key}.latest.deleted"), name, names, errors);
     }
 }
 
-fn must_be_one_of(key: &str, name: &str, names: &[&str], faults: &mut ConfigErrors) {
+fn must_be_one_of(key: &str, name: &str, names: &[&str], errors: &mut ConfigErrors) {
     if !names.contains(&name) {
-        faults.add(key, format!("unknown column `{name}`{}", did_you_mean(name, names.iter().copied())));
+        errors.add(key, format!("unknown column `{name}`{}", did_you_mean(name, names.iter().copied())));
     }
 }
 
-/// Only the contract knows the columns of a table with `proto`; the server checks them at startup.
-fn columns_of_policy(key: &str, policy: &PolicyConfig, table: &TableConfig, faults: &mut ConfigErrors) {
+/// Checks the columns that a policy names. Skips tables with `proto`, whose columns only the contract knows; the server
+/// checks their policies at startup.
+fn columns_of_policy(key: &str, policy: &PolicyConfig, table: &TableConfig, errors: &mut ConfigErrors) {
     if table.proto.is_some() {
         return;
     }
@@ -229,27 +238,27 @@ fn columns_of_policy(key: &str, policy: &PolicyConfig, table: &TableConfig, faul
     let map = Some(table.dimensions_map.as_str()).filter(|name| !name.is_empty());
     let names: Vec<&str> = declared.chain(map).chain(RESERVED_COLUMNS).collect();
     for (index, name) in policy.columns.iter().enumerate() {
-        must_be_one_of(&format!("{key}.columns[{index}]"), name, &names, faults);
+        must_be_one_of(&format!("{key}.columns[{index}]"), name, &names, errors);
     }
     for (index, rule) in policy.rows.iter().enumerate().filter(|(_, rule)| !rule.column.is_empty()) {
-        must_be_one_of(&format!("{key}.rows[{index}].column"), &rule.column, &names, faults);
+        must_be_one_of(&format!("{key}.rows[{index}].column"), &rule.column, &names, errors);
     }
 }
 
-fn lake(url: &str, faults: &mut ConfigErrors) {
+fn lake(url: &str, errors: &mut ConfigErrors) {
     let url = match Url::parse(url) {
         Ok(url) => url,
-        Err(error) => return faults.add("lake.url", format!("is not a valid URL: {error}")),
+        Err(error) => return errors.add("lake.url", format!("is not a valid URL: {error}")),
     };
     match url.scheme() {
         "memory" => {}
         "file" if matches!(url.host_str(), None | Some("")) => {}
-        "file" => faults.add("lake.url", "a file URL has three slashes: file:///path"),
+        "file" => errors.add("lake.url", "must have three slashes, as in file:///path"),
         "s3" if url.host_str().is_some_and(|host| !host.is_empty()) => {}
-        "s3" => faults.add("lake.url", "names no bucket: s3://bucket/prefix"),
-        other => faults.add("lake.url", format!("unknown store `{other}`: use file, s3 or memory")),
+        "s3" => errors.add("lake.url", "has no bucket: use s3://bucket/prefix"),
+        other => errors.add("lake.url", format!("unknown scheme `{other}`: use file, s3 or memory")),
     }
     if !url.username().is_empty() || url.password().is_some() {
-        faults.add("lake.url", "must not contain credentials: set them in lake.options");
+        errors.add("lake.url", "must not contain credentials: set them in lake.options");
     }
 }

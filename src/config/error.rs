@@ -1,102 +1,103 @@
-//! Collects all errors of a configuration, each with its location.
+//! Collects the errors of a configuration, each with its key and its location.
 //!
-//! In: keys (`ingest.batch_rows_max`) and messages, in any order. Out: one line per error, sorted by location:
+//! Errors can be added in any order. They are shown one per line, sorted by location:
 //!
 //! ```text
 //! glasshouse.toml:12:1: ingest.batch_rowz_max: unknown key, did you mean `batch_rows_max`?
-//! GLASSHOUSE__QUERY__ROWS_MAX: query.rows_max: must be at least 1 row, is 0
+//! GLASSHOUSE__QUERY__ROWS_MAX: query.rows_max: must be 1 to 1000000000000 rows, is 0
 //! ```
 //!
-//! **Invariant:** a message never contains a secret: only values of keys that are not secret are quoted.
+//! **Invariant:** a message never contains a secret. Values of secret keys are never quoted.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::error::Error;
 
-/// Where a value was written.
+/// The location of a value.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum KeyLocation {
-    /// Nowhere: it is missing.
+    /// The value is missing.
     #[default]
-    Nowhere,
-    /// In the file; both count from 1.
+    Missing,
+    /// A position in the file. Lines and columns are counted from 1.
     File {
-        /// Its line.
+        /// The line.
         line: usize,
-        /// Its column, in characters.
+        /// The column, in characters.
         column: usize,
     },
-    /// In an environment variable of this name.
+    /// The environment variable with this name.
     Variable(String),
 }
 
-/// One error: its location, its key, and what to do.
+/// One error, with its location, its key and a message that says how to fix it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ConfigError {
-    place: KeyLocation,
+    location: KeyLocation,
     key: String,
     message: String,
 }
 
-/// All errors of one configuration. As an `Err` it contains at least one.
+/// All errors of one configuration. A `Result` that contains this type as its `Err` has at least one error.
 #[derive(Debug, Default)]
 pub struct ConfigErrors {
     file: String,
-    places: BTreeMap<String, KeyLocation>,
+    locations: BTreeMap<String, KeyLocation>,
     list: Vec<ConfigError>,
 }
 
 impl ConfigErrors {
-    /// Without errors; `file` names the text.
+    /// Creates an empty list of errors for the file with this name.
     pub(super) fn new(file: impl Into<String>) -> Self {
         Self { file: file.into(), ..Self::default() }
     }
 
-    /// Records where `key` was written. A later location replaces an earlier one, as for the value.
-    pub(super) fn place(&mut self, key: impl Into<String>, place: KeyLocation) {
-        self.places.insert(key.into(), place);
+    /// Records the location of `key`. A later call replaces the location, because the later value also replaces the
+    /// earlier one.
+    pub(super) fn record_location(&mut self, key: impl Into<String>, location: KeyLocation) {
+        self.locations.insert(key.into(), location);
     }
 
-    /// Whether `key` was written anywhere.
-    pub(super) fn knows(&self, key: &str) -> bool {
-        self.places.contains_key(key)
+    /// Returns true if the file or the environment sets `key`.
+    pub(super) fn has_location(&self, key: &str) -> bool {
+        self.locations.contains_key(key)
     }
 
-    /// Adds an error of `key`, at its location or that of the closest enclosing key.
+    /// Adds an error about `key`. If `key` has no location, the error gets the location of the closest enclosing key.
     pub(super) fn add(&mut self, key: &str, message: impl Into<String>) {
-        let mut around = Some(key);
-        let place = loop {
-            let Some(candidate) = around else { break KeyLocation::Nowhere };
-            if let Some(place) = self.places.get(candidate) {
-                break place.clone();
+        let mut enclosing = Some(key);
+        let location = loop {
+            let Some(candidate) = enclosing else { break KeyLocation::Missing };
+            if let Some(location) = self.locations.get(candidate) {
+                break location.clone();
             }
-            around = candidate.rfind(['.', '[']).map(|end| &candidate[..end]);
+            enclosing = candidate.rfind(['.', '[']).map(|end| &candidate[..end]);
         };
-        self.add_at(place, key, message);
+        self.add_at(location, key, message);
     }
 
-    /// Adds an error at a location.
-    pub(super) fn add_at(&mut self, place: KeyLocation, key: &str, message: impl Into<String>) {
-        self.list.push(ConfigError { place, key: key.to_owned(), message: message.into() });
+    /// Adds an error about `key` at `location`.
+    pub(super) fn add_at(&mut self, location: KeyLocation, key: &str, message: impl Into<String>) {
+        self.list.push(ConfigError { location, key: key.to_owned(), message: message.into() });
     }
 
-    /// Whether there are no errors.
+    /// Returns true if there are no errors.
     pub fn is_empty(&self) -> bool {
         self.list.is_empty()
     }
 
-    /// The number of errors.
+    /// Returns the number of errors.
     pub fn len(&self) -> usize {
         self.list.len()
     }
 
-    /// `value` if there are no errors, otherwise all errors in the order of locations.
+    /// Returns `value` if there are no errors. Otherwise returns the errors, sorted by location.
     pub(super) fn or<T>(self, value: T) -> Result<T, Self> {
         if self.list.is_empty() { Ok(value) } else { Err(self.sorted()) }
     }
 
-    /// The same in the order of locations, without duplicates.
+    /// Sorts the errors by location and removes duplicates.
     pub(super) fn sorted(mut self) -> Self {
         self.list.sort();
         self.list.dedup();
@@ -105,12 +106,12 @@ impl ConfigErrors {
 }
 
 impl fmt::Display for ConfigErrors {
-    /// One line per error, without a line end after the last.
+    /// Writes one line per error, without a newline after the last.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, ConfigError { place, key, message }) in self.list.iter().enumerate() {
+        for (index, ConfigError { location, key, message }) in self.list.iter().enumerate() {
             f.write_str(if index == 0 { "" } else { "\n" })?;
-            match place {
-                KeyLocation::Nowhere => f.write_str(&self.file)?,
+            match location {
+                KeyLocation::Missing => f.write_str(&self.file)?,
                 KeyLocation::File { line, column } => write!(f, "{}:{line}:{column}", self.file)?,
                 KeyLocation::Variable(name) => f.write_str(name)?,
             }
@@ -124,8 +125,8 @@ impl fmt::Display for ConfigErrors {
 impl std::error::Error for ConfigErrors {}
 
 impl From<ConfigErrors> for Error {
-    fn from(faults: ConfigErrors) -> Self {
-        Self::invalid(faults.to_string())
+    fn from(errors: ConfigErrors) -> Self {
+        Self::invalid(errors.to_string())
     }
 }
 
@@ -134,16 +135,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_fault_is_placed_at_the_closest_known_key() {
-        let mut faults = ConfigErrors::new("a.toml");
-        faults.place("policy", KeyLocation::File { line: 1, column: 1 });
-        faults.place("policy.calls.rows[1]", KeyLocation::File { line: 7, column: 3 });
-        faults.place("lake.url", KeyLocation::Variable("GLASSHOUSE__LAKE__URL".into()));
-        faults.add("policy.calls.rows[1].claim", "is missing");
-        faults.add("policy.flights.rows[0]", "is odd");
-        faults.add("lake.url", "is wrong");
-        faults.add("auth.issuers", "are missing");
-        let text = faults.or(()).unwrap_err().to_string();
+    fn an_error_gets_the_location_of_the_closest_enclosing_key() {
+        let mut errors = ConfigErrors::new("a.toml");
+        errors.record_location("policy", KeyLocation::File { line: 1, column: 1 });
+        errors.record_location("policy.calls.rows[1]", KeyLocation::File { line: 7, column: 3 });
+        errors.record_location("lake.url", KeyLocation::Variable("GLASSHOUSE__LAKE__URL".into()));
+        errors.add("policy.calls.rows[1].claim", "is missing");
+        errors.add("policy.flights.rows[0]", "is odd");
+        errors.add("lake.url", "is wrong");
+        errors.add("auth.issuers", "are missing");
+        let text = errors.or(()).unwrap_err().to_string();
         assert_eq!(
             text,
             "a.toml: auth.issuers: are missing\n\

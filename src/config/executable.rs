@@ -1,13 +1,12 @@
-//! The running program as a command line names it, so that a printed command works when it is pasted into another shell.
-//!
-//! In: the process's environment and the path of its executable. Out: one word for a POSIX shell.
+//! Names the running executable in commands that are printed for users to paste into a POSIX shell.
 
 use std::path::{Path, PathBuf};
 
-/// The name of the program, where a shell finds it by its search path.
+/// The name of the executable.
 const NAME: &str = "glasshouse";
 
-/// `glasshouse` if the search path leads to the running executable, otherwise its absolute path, quoted where necessary.
+/// Returns `glasshouse` if `PATH` leads to the running executable. Otherwise returns the executable's absolute path,
+/// quoted if necessary.
 pub(crate) fn program() -> String {
     let folders: Vec<PathBuf> =
         std::env::var_os("PATH").map(|path| std::env::split_paths(&path).collect()).unwrap_or_default();
@@ -15,15 +14,15 @@ pub(crate) fn program() -> String {
 }
 
 fn word(running: &Path, folders: &[PathBuf]) -> String {
-    let real = |path: &Path| path.canonicalize().ok();
+    let canonical = |path: &Path| path.canonicalize().ok();
     let found = folders.iter().map(|folder| folder.join(NAME)).find(|path| path.is_file());
-    if found.is_some_and(|found| real(&found).is_some() && real(&found) == real(running)) {
+    if found.is_some_and(|found| canonical(&found).is_some() && canonical(&found) == canonical(running)) {
         return NAME.to_owned();
     }
     shell_word(&running.display().to_string())
 }
 
-/// The text as one word of a POSIX shell.
+/// Quotes `text` for a POSIX shell if the shell would split or expand it.
 fn shell_word(text: &str) -> String {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+:,@%".contains(&byte);
     if !text.is_empty() && text.bytes().all(is_plain) {
@@ -37,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_name_is_enough_where_the_search_path_leads_to_the_running_program() {
+    fn the_short_name_is_used_if_path_leads_to_the_running_executable() {
         let home = tempfile::tempdir().unwrap();
         let folder = |name: &str| {
             let folder = home.path().join(name);
@@ -64,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn words_are_quoted_where_a_shell_would_split_or_expand_them() {
+    fn words_are_quoted_if_a_shell_would_split_or_expand_them() {
         let cases = [
             ("/a/b-c_1.2/glasshouse", "/a/b-c_1.2/glasshouse"),
             ("/a b/c", "'/a b/c'"),

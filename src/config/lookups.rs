@@ -1,4 +1,5 @@
-//! Lookup tables, which transforms of sources can join: from a file, a URL or the lake itself.
+//! The section `[lookups.NAME]`: a lookup table, which transforms can join. Its rows come from a file, a URL or a
+//! query.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -6,40 +7,40 @@ use std::time::Duration;
 use url::Url;
 
 use super::Config;
-use super::collections::check_name;
+use super::collection_values::check_name;
 use super::error::ConfigErrors;
-use super::key::{none, section, time};
 use super::loopback::has_credentials;
+use super::section::{none, section, time};
 use super::server_sections::{DAY, MINUTE, SECOND};
 use super::tables::{COLUMN_KINDS, ColumnConfig};
 use crate::error::did_you_mean;
 
 section! {
-    /// One lookup table: exactly one of `file`, `url` and `query`.
+    /// One lookup table. Exactly one of `file`, `url` and `query` provides its rows.
     LookupConfig {
-        /// A file, relative to the folder of this file: `.csv` with a header, `.json`, `.jsonl` or `.ndjson` (one object per
-        /// line), or `.parquet`.
+        /// A file, relative to the configuration file: `.csv` with a header, `.json`, `.jsonl` or `.ndjson` (one object
+        /// per line), or `.parquet`.
         file: Option<PathBuf> = none(),
-            "for data that you edit by hand or write with a job";
-        /// The same formats at an `https://` or `http://` URL.
+            "Use it for data that you edit by hand or that a job writes";
+        /// An `https://` or `http://` URL of a file in one of the formats of `file`.
         url: Option<String> = none(),
-            "for data of another service; must not contain credentials, since it is shown";
+            "Use it for data of another service. The URL must not contain credentials, because it is shown";
         /// CA certificates (PEM) to trust for `url`, in addition to the system's.
         ca_file: Option<PathBuf> = none(),
-            "a private service often has a private CA";
-        /// One SQL query over the tables of this lake, of all their tenants.
+            "A private service often has a private CA";
+        /// One SQL query over the tables of this lake, with the rows of all tenants.
         query: Option<String> = none(),
-            "for data that another source ingests; runs with the operator's rights";
-        /// How often it is loaded again.
+            "Use it for data that another source ingests. The query runs with the operator's rights";
+        /// How often the lookup table is loaded again.
         refresh: Duration = time(MINUTE, SECOND..=7 * DAY),
-            "a failed load is retried then, and the last valid version is used meanwhile";
-        /// Its columns, as in a table; inferred from the data if omitted.
+            "If a load fails, the previous version is used until the next refresh succeeds";
+        /// The columns of the lookup table, declared as in a table; inferred from the data if omitted.
         columns: Vec<ColumnConfig> = none(),
-            "fixes the types independently of the data, and lets the transform be checked before anything is loaded";
+            "A declaration fixes the types, and the transform can be checked before any data is loaded";
     }
 }
 
-/// The name of the batch's messages in transforms.
+/// The name under which transforms refer to the messages of a batch. No lookup table may have this name.
 const MESSAGES: &str = "messages";
 
 /// The file format of a lookup table.
@@ -54,7 +55,7 @@ pub enum LookupFormat {
 }
 
 impl LookupFormat {
-    /// The format of a path, by its extension.
+    /// Returns the format that the extension of `path` denotes, or `None` if it denotes none.
     pub fn of(path: &str) -> Option<Self> {
         let end = Path::new(path).extension()?.to_str()?.to_ascii_lowercase();
         match end.as_str() {
@@ -66,79 +67,80 @@ impl LookupFormat {
     }
 }
 
-/// Checks keys against each other.
-pub(super) fn across(config: &Config, faults: &mut ConfigErrors) {
+/// Checks the keys of each lookup table against each other.
+pub(super) fn across(config: &Config, errors: &mut ConfigErrors) {
     for (name, lookup) in &config.lookups {
         let key = format!("lookups.{name}");
         if name == MESSAGES {
-            faults.add(&key, "is reserved for the batch's messages: use another name");
+            errors.add(&key, "is reserved for the messages of a batch: use another name");
         }
-        let said = [lookup.file.is_some(), lookup.url.is_some(), lookup.query.is_some()];
-        if said.into_iter().filter(|said| *said).count() != 1 {
-            faults.add(&key, "needs exactly one of `file`, `url` and `query`");
+        let origins = [lookup.file.is_some(), lookup.url.is_some(), lookup.query.is_some()];
+        if origins.into_iter().filter(|is_set| *is_set).count() != 1 {
+            errors.add(&key, "needs exactly one of `file`, `url` and `query`");
         }
         if let Some(file) = &lookup.file {
-            format_of(&format!("{key}.file"), &file.to_string_lossy(), faults);
+            format_of(&format!("{key}.file"), &file.to_string_lossy(), errors);
         }
         if let Some(url) = &lookup.url {
-            check_url(&format!("{key}.url"), url, faults);
+            check_url(&format!("{key}.url"), url, errors);
         }
         if lookup.ca_file.is_some() && lookup.url.is_none() {
-            faults.add(&format!("{key}.ca_file"), "is for `url` only");
+            errors.add(&format!("{key}.ca_file"), "can only be used with `url`");
         }
         if lookup.query.as_ref().is_some_and(|query| query.trim().is_empty()) {
-            faults.add(&format!("{key}.query"), "must not be empty");
+            errors.add(&format!("{key}.query"), "must not be empty");
         }
         for column in &lookup.columns {
-            check_column(&format!("{key}.columns.{}", column.name), column, faults);
+            check_column(&format!("{key}.columns.{}", column.name), column, errors);
         }
     }
 }
 
-fn format_of(key: &str, path: &str, faults: &mut ConfigErrors) {
+fn format_of(key: &str, path: &str, errors: &mut ConfigErrors) {
     if LookupFormat::of(path).is_none() {
-        faults.add(key, "must end in .csv, .json, .jsonl, .ndjson or .parquet");
+        errors.add(key, "must end in .csv, .json, .jsonl, .ndjson or .parquet");
     }
 }
 
-fn check_url(key: &str, url: &str, faults: &mut ConfigErrors) {
+fn check_url(key: &str, url: &str, errors: &mut ConfigErrors) {
     let url = match Url::parse(url) {
         Ok(url) => url,
-        Err(error) => return faults.add(key, format!("is not a valid URL: {error}")),
+        Err(error) => return errors.add(key, format!("is not a valid URL: {error}")),
     };
     if !matches!(url.scheme(), "http" | "https") {
-        faults.add(key, format!("unknown scheme `{}`: use https or http", url.scheme()));
+        errors.add(key, format!("unknown scheme `{}`: use https or http", url.scheme()));
     }
     if has_credentials(&url) {
-        faults.add(key, "must not contain credentials: it is shown by `config show` and in the log");
+        errors.add(key, "must not contain credentials, because `config show` and the log show it");
     }
-    format_of(key, url.path(), faults);
+    format_of(key, url.path(), errors);
 }
 
-fn check_column(key: &str, column: &ColumnConfig, faults: &mut ConfigErrors) {
-    check_name(&column.name, key, faults);
+fn check_column(key: &str, column: &ColumnConfig, errors: &mut ConfigErrors) {
+    check_name(&column.name, key, errors);
     if column.kind.is_empty() || COLUMN_KINDS.contains(&column.kind.as_str()) && column.kind != "map" {
         return;
     }
     let guess = did_you_mean(&column.kind, COLUMN_KINDS.into_iter().filter(|kind| *kind != "map"));
-    faults.add(key, format!("a lookup table cannot have a column of type `{}`{guess}", column.kind));
+    errors.add(key, format!("a lookup table cannot have a column of type `{}`{guess}", column.kind));
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// The faults of a configuration with these sections.
-    fn faults(text: &str) -> String {
-        let least = "[lake]\nurl = \"memory:///\"\n[tables.calls]\ntenant = \"who\"\ntime = \"at\"\nid = \"key\"\n\
+    /// Returns the errors of a configuration with these sections.
+    fn errors(text: &str) -> String {
+        let required = "[lake]\nurl = \"memory:///\"\n[tables.calls]\ntenant = \"who\"\ntime = \"at\"\nid = \"key\"\n\
                      columns = { who = \"text\", at = \"timestamp\", key = \"text\" }\n";
-        let read = Config::parse(&format!("{least}{text}"), "t.toml", Path::new("/etc/glasshouse"), std::iter::empty());
-        read.err().map(|faults| faults.to_string()).unwrap_or_default()
+        let read =
+            Config::parse(&format!("{required}{text}"), "t.toml", Path::new("/etc/glasshouse"), std::iter::empty());
+        read.err().map(|errors| errors.to_string()).unwrap_or_default()
     }
 
     #[test]
-    fn a_lookup_table_says_where_it_comes_from() {
-        let with = |lines: &str| faults(&format!("[lookups.places]\n{lines}"));
+    fn a_lookup_table_has_exactly_one_origin() {
+        let with = |lines: &str| errors(&format!("[lookups.places]\n{lines}"));
         for good in [
             "file = \"a.csv\"",
             "url = \"https://a.example/b.parquet?x=1\"\nrefresh = \"5s\"",
@@ -152,7 +154,7 @@ mod tests {
             ("file = \"a.csv\"\nquery = \"SELECT 1\"", "needs exactly one"),
             ("file = \"a.txt\"", "lookups.places.file: must end in .csv"),
             ("url = \"https://a.example/\"", "must end in .csv"),
-            ("file = \"a.csv\"\nca_file = \"ca.pem\"", "lookups.places.ca_file: is for `url` only"),
+            ("file = \"a.csv\"\nca_file = \"ca.pem\"", "lookups.places.ca_file: can only be used with `url`"),
             ("url = \"ftp://a.example/b.csv\"", "unknown scheme `ftp`"),
             ("url = \"https://me:secret@a.example/b.csv\"", "must not contain credentials"),
             ("query = \" \"", "must not be empty"),
@@ -164,13 +166,13 @@ mod tests {
             let given = with(lines);
             assert!(given.contains(expected), "{lines}\n  gives {given}\n  not   {expected}");
         }
-        assert!(faults("[lookups.messages]\nfile = \"a.csv\"").contains("reserved for the batch's messages"));
+        assert!(errors("[lookups.messages]\nfile = \"a.csv\"").contains("reserved for the messages of a batch"));
     }
 
     #[test]
-    fn a_transform_is_written_once_and_an_envelope_needs_one() {
+    fn a_source_has_at_most_one_transform_and_an_envelope_requires_one() {
         let source = "[sources.one]\nkind = \"kafka\"\nbrokers = [\"a:1\"]\ntopics = [\"t\"]\ngroup = \"g\"\ntable = \"calls\"\n";
-        let with = |lines: &str| faults(&format!("{source}{lines}"));
+        let with = |lines: &str| errors(&format!("{source}{lines}"));
         let cases = [
             ("transform = \"SELECT 1\"", ""),
             ("transform = \"SELECT 1\"\nenvelope = \"debezium\"", ""),

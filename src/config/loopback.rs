@@ -1,10 +1,11 @@
-//! Whether a URL leads to this machine, and the rule that plain HTTP is for this machine only.
+//! Checks of URLs: whether a URL leads to this machine, whether it may be used without TLS, and whether it contains
+//! credentials.
 //!
-//! In: a URL. Out: yes or no. Names are not resolved, because a later resolution may return another address.
+//! Host names are not resolved, because a later resolution may return another address.
 
 use url::{Host, Url};
 
-/// Whether a URL's host is this machine: `localhost`, or an address of the loopback interface.
+/// Returns true if the URL's host is `localhost` or a loopback address.
 pub fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(Host::Domain(name)) => name == "localhost",
@@ -14,12 +15,14 @@ pub fn is_loopback(url: &Url) -> bool {
     }
 }
 
-/// Whether a URL is `https`, or `http` to this machine: no third party can read or change the traffic.
+/// Returns true if the URL is `https`, or `http` to this machine. In both cases no third party can read or change the
+/// traffic.
 pub fn is_https_or_loopback(url: &Url) -> bool {
     url.scheme() == "https" || (url.scheme() == "http" && is_loopback(url))
 }
 
-/// Whether a URL contains a user or a password. A configured URL must not, because it is shown.
+/// Returns true if the URL contains a user or a password. Configured URLs must not contain them, because they are
+/// shown.
 pub fn has_credentials(url: &Url) -> bool {
     !url.username().is_empty() || url.password().is_some()
 }
@@ -29,7 +32,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_this_machine_is_this_machine() {
+    fn only_loopback_hosts_are_loopback() {
         let cases = [
             ("http://localhost:1/a", true),
             ("http://LOCALHOST/", true),
@@ -51,7 +54,7 @@ mod tests {
     }
 
     #[test]
-    fn plain_http_is_for_this_machine_only() {
+    fn http_is_allowed_only_to_loopback() {
         let cases = [
             ("https://example.com/", true),
             ("https://localhost/", true),

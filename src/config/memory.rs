@@ -1,45 +1,46 @@
-//! The memory that the endpoints may use: every part of the sum in `docs/memory.md`.
+//! Computes the maximum memory of the endpoints, and the flow-control windows that enforce a part of it.
 //!
-//! In: a checked configuration. Out: bytes per part, and the flow-control windows that enforce one of the parts.
-//! Refuses more connections than the smallest windows in `flight.window_bytes_max` allow.
+//! `docs/memory.md` documents the same parts and their sum.
 //!
-//! **Invariant:** all memory that an endpoint holds for its clients is limited by one of these parts. The memory of running
-//! queries, of decoding and of commits is not part of the sum: it has its own limits.
+//! **Invariant:** each byte that an endpoint holds for a client belongs to one of these parts. Running queries,
+//! decoding and commits have their own limits and are not included.
 
 use super::error::ConfigErrors;
 use super::{Config, FlightConfig, HttpConfig};
 
-/// The smallest window of a connection: HTTP/2 starts every connection with 65,535 bytes and has no way to take them back.
+/// The smallest window of a connection, in bytes. HTTP/2 gives every connection a window of 65,535 bytes, which cannot
+/// be reduced.
 const WINDOW_BYTES_MIN: usize = 64 << 10;
-/// The largest window of a connection: enough for 1 Gbit/s over 100 ms.
+/// The largest window of a connection, in bytes. It allows 1 Gbit/s at a round-trip time of 100 ms.
 const WINDOW_BYTES_MAX: usize = 16 << 20;
-/// The largest window of one call, so that one upload does not hold up the other calls of its connection.
+/// The largest window of one call, in bytes. It is smaller than that of a connection, because an upload must not block
+/// the other calls of its connection.
 const STREAM_WINDOW_BYTES_MAX: usize = 4 << 20;
-/// How much more the HTTP libraries read of a request's headers than the limit allows: headers within it are refused by us,
-/// with a message, and only larger ones by the library.
+/// The HTTP libraries read headers of up to this many times the configured limit. Our code refuses headers between the
+/// two limits with a clear message; the library refuses larger ones without one.
 const HEADER_HEADROOM: usize = 4;
-/// The frames of one connection that are being read and written, and the tables of its header compression.
+/// The memory of one connection for frames that are being read or written and for header compression, in bytes.
 const FRAME_BYTES: usize = 64 << 10;
-/// Bytes that HTTP/1.1 reads ahead of a handler, at least.
+/// The minimum number of bytes that an HTTP/1.1 connection reads ahead of its handler.
 const READ_AHEAD_BYTES_MIN: usize = 256 << 10;
 
-/// Bytes of the endpoints' memory, at most, by what they are for.
+/// The maximum memory of the endpoints by purpose, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EndpointMemory {
-    /// Events from their arrival to their commit, of both endpoints.
+    /// Events of both endpoints, from their arrival to their commit.
     pub ingest_queue: usize,
-    /// Bytes that Flight clients have sent and the server has not read.
+    /// Data that Flight clients have sent and the server has not read.
     pub flight_windows: usize,
     /// Buffers of Flight connections.
     pub flight_connections: usize,
-    /// Requests and answers of Flight calls.
+    /// Requests and responses of Flight calls.
     pub flight_calls: usize,
     /// Buffers of HTTP connections.
     pub http_connections: usize,
 }
 
 impl EndpointMemory {
-    /// All parts together.
+    /// Returns the sum of all parts.
     pub fn total(&self) -> usize {
         let parts = [self.flight_windows, self.flight_connections, self.flight_calls, self.http_connections];
         parts.into_iter().fold(self.ingest_queue, usize::saturating_add)
@@ -47,7 +48,7 @@ impl EndpointMemory {
 }
 
 impl Config {
-    /// The memory that the endpoints may use.
+    /// Returns the maximum memory of the endpoints.
     pub fn endpoint_memory(&self) -> EndpointMemory {
         let Self { ingest, flight, http, .. } = self;
         let (_, window) = flight.windows();
@@ -58,54 +59,56 @@ impl Config {
             flight_calls: flight
                 .streams_max
                 .saturating_mul(flight.message_bytes_max.max(FlightConfig::REQUEST_BYTES_MAX)),
-            // Read ahead of the handler, and written ahead of the client.
+            // One buffer holds data that the handler has not read, the other data that the client has not read.
             http_connections: http.connections_max.saturating_mul(2 * http.read_ahead_bytes_max()),
         }
     }
 }
 
 impl FlightConfig {
-    /// The largest request of a call other than an upload: enough for a ticket or a prepared handle of the largest size, and its schema.
+    /// The maximum size of a call's request, except for uploads, in bytes. It fits the largest ticket or prepared
+    /// handle with its schema.
     pub const REQUEST_BYTES_MAX: usize = 2 << 20;
 
-    /// The flow-control windows (of one call, of one connection) with which all connections together stay within
-    /// `window_bytes_max`.
+    /// Returns the flow-control windows of a call and of a connection, in bytes. With them, all connections together
+    /// stay within `window_bytes_max`.
     pub fn windows(&self) -> (usize, usize) {
         let share = self.window_bytes_max / self.connections_max.max(1);
         let connection = share.clamp(WINDOW_BYTES_MIN, WINDOW_BYTES_MAX);
         (connection.min(STREAM_WINDOW_BYTES_MAX), connection)
     }
 
-    /// The size of headers up to which the HTTP/2 library hands a request to us.
+    /// Returns the maximum size of the headers that the HTTP/2 library accepts, in bytes.
     pub fn header_read_bytes_max(&self) -> usize {
         HEADER_HEADROOM.saturating_mul(self.header_bytes_max as usize)
     }
 }
 
 impl HttpConfig {
-    /// The size of a line and headers up to which the HTTP/1.1 library hands a request to us.
+    /// Returns the maximum size of a request line and headers that the HTTP/1.1 library accepts, in bytes.
     pub fn header_read_bytes_max(&self) -> usize {
         HEADER_HEADROOM.saturating_mul(self.header_bytes_max)
     }
 
-    /// Bytes that are read ahead of a handler, and written ahead of the client: headers have to fit.
+    /// Returns the size of a connection's read buffer, which is also the size of its write buffer, in bytes. The
+    /// headers must fit into it.
     pub fn read_ahead_bytes_max(&self) -> usize {
         READ_AHEAD_BYTES_MIN.max(self.header_read_bytes_max())
     }
 }
 
-/// Checks that the windows of all connections fit.
-pub(super) fn across(config: &Config, faults: &mut ConfigErrors) {
+/// Checks that every connection can get at least the smallest window.
+pub(super) fn across(config: &Config, errors: &mut ConfigErrors) {
     let FlightConfig { connections_max, window_bytes_max, .. } = config.flight;
-    let fitting = window_bytes_max / WINDOW_BYTES_MIN;
-    if connections_max > fitting {
-        let fault = format!(
-            "{connections_max} connections need {} KiB each of flight.window_bytes_max, which is enough for {fitting}: \
-             set flight.window_bytes_max to at least {} MiB",
+    let possible = window_bytes_max / WINDOW_BYTES_MIN;
+    if connections_max > possible {
+        let message = format!(
+            "{connections_max} connections need {} KiB each of flight.window_bytes_max, which is enough for {possible} \
+             connections: set flight.window_bytes_max to at least {} MiB",
             WINDOW_BYTES_MIN >> 10,
             connections_max.saturating_mul(WINDOW_BYTES_MIN).div_ceil(1 << 20)
         );
-        faults.add("flight.connections_max", fault);
+        errors.add("flight.connections_max", message);
     }
 }
 
@@ -118,7 +121,7 @@ mod tests {
     #[test]
     fn windows_shrink_with_the_number_of_connections() {
         let cases = [
-            // connections, bytes for all: window of a call and of a connection.
+            // The number of connections, the bytes for all of them, and the windows of a call and of a connection.
             (1, 256 * MIB, (4 * MIB, 16 * MIB)),
             (64, 256 * MIB, (4 * MIB, 4 * MIB)),
             (512, 256 * MIB, (MIB / 2, MIB / 2)),
@@ -131,21 +134,21 @@ mod tests {
     }
 
     #[test]
-    fn connections_without_even_the_smallest_window_are_refused() {
+    fn more_connections_than_smallest_windows_are_refused() {
         let check = |connections_max| {
-            let mut faults = ConfigErrors::new("test");
+            let mut errors = ConfigErrors::new("test");
             let flight = FlightConfig { connections_max, ..FlightConfig::default() };
-            across(&Config { flight, ..Config::default() }, &mut faults);
-            faults.to_string()
+            across(&Config { flight, ..Config::default() }, &mut errors);
+            errors.to_string()
         };
         assert_eq!(check(4_096), "");
         let refused = check(5_000);
         assert!(refused.contains("flight.connections_max") && refused.contains("at least 313 MiB"), "{refused}");
     }
 
-    /// The page documents the sum for the defaults: each part in its table, in MiB.
+    /// The page states each part and the sum for the default configuration, in MiB.
     #[test]
-    fn the_page_about_memory_states_the_sum_of_the_defaults() {
+    fn the_memory_page_states_the_parts_and_the_sum_of_the_defaults() {
         let page = include_str!("../../docs/memory.md");
         let memory = Config::default().endpoint_memory();
         let parts = [
@@ -158,7 +161,7 @@ mod tests {
         ];
         for (part, bytes) in parts {
             let row = page.lines().find(|line| line.starts_with(&format!("| {part} |")));
-            let row = row.unwrap_or_else(|| panic!("no row of {part}"));
+            let row = row.unwrap_or_else(|| panic!("docs/memory.md has no row for {part}"));
             let stated = row.trim_end_matches(['|', ' ', '*']).rsplit(['|', '*']).next().unwrap_or_default();
             assert_eq!(stated.trim().replace(',', ""), (bytes / MIB).to_string(), "{row}");
         }

@@ -1,14 +1,14 @@
 //! The configuration: every setting and limit of the server, in the order in which data flows.
 //!
 //! ```text
-//!   glasshouse.toml ──► tree (raw values, places) ──► page, tables, sources, lookups, auth (ranges) ──► check (across) ──► Config
-//!   GLASSHOUSE__A__B ──┘                 └──────────────── Faults ◄────────────────┴────────────────┘
-//!   Config ──► show (`config show`)       declarations ──► reference (docs/configuration.md, by a test)
+//!   glasshouse.toml ───► raw (values, locations) ──► sections (one key at a time) ──► check (several keys) ──► Config
+//!   GLASSHOUSE__A__B ──┘        └────────────────► ConfigErrors ◄──┴────────────────────────┘
+//!   Config ──► show (`config show`)         section declarations ──► reference_page (docs/configuration.md)
 //! ```
 //!
-//! In: `glasshouse.toml` and the environment (`GLASSHOUSE__SECTION__KEY`). Out: a checked [`Config`], or every error at
-//! once, each with its location. Values are parsed and checked here; no other module parses them again. A module gets its
-//! own section, never the whole configuration.
+//! This module reads `glasshouse.toml` and the environment (`GLASSHOUSE__SECTION__KEY`). It returns a checked
+//! [`Config`], or all errors with their locations. Values are parsed and checked here and nowhere else. Every other
+//! module receives its own section, not the whole configuration.
 //!
 //! **Invariant:** every path in a loaded [`Config`] is absolute.
 //! **Invariant:** no error message, `config show` output or `Debug` text contains a secret.
@@ -16,11 +16,11 @@
 mod auth;
 mod check;
 mod check_auth;
-mod collections;
+mod check_sources;
+mod collection_values;
 mod column_kind;
 mod error;
 mod executable;
-mod key;
 mod lookups;
 mod loopback;
 mod memory;
@@ -29,11 +29,13 @@ mod raw;
 #[cfg(test)]
 mod reference_page;
 mod registry;
+mod scalar_values;
+mod section;
 mod server_sections;
 mod show;
+mod signing_algorithm;
 mod sources;
 mod tables;
-mod value;
 
 pub use auth::{AuthConfig, IssuerConfig, Secret};
 pub use column_kind::ColumnKind;
@@ -51,56 +53,58 @@ pub use tables::{
 };
 
 pub(crate) use executable::program;
-pub(crate) use value::parse_time;
+pub(crate) use scalar_values::parse_time;
+pub(crate) use signing_algorithm::{KeyKind, SigningAlgorithm};
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use key::{Section, SectionReader, ShownLine, Value, none};
+use section::{Section, SectionReader, ShownLine, Value, none};
 
-/// The file that is read if no file is named.
+/// The name of the configuration file that is read by default.
 pub const FILE: &str = "glasshouse.toml";
 
-/// The maximum size of a configuration file, in bytes. A larger file is probably the wrong file.
+/// The maximum size of a configuration file, in bytes. A larger file is most likely not a configuration file.
 const FILE_BYTES_MAX: u64 = 4 << 20;
 
 /// The whole configuration, checked.
 #[derive(Debug, Clone, Default)]
 pub struct Config {
-    /// The folder of the file, against which relative paths are resolved.
+    /// The folder of the configuration file. Relative paths are resolved against it.
     pub base: PathBuf,
-    /// Declared tables by name.
+    /// The declared tables by name.
     pub tables: BTreeMap<String, TableConfig>,
-    /// Access policies of the tables, by table name.
+    /// The access policies by table name.
     pub policy: BTreeMap<String, PolicyConfig>,
-    /// Sources by name.
+    /// The sources by name.
     pub sources: BTreeMap<String, SourceConfig>,
-    /// Lookup tables by name.
+    /// The lookup tables by name.
     pub lookups: BTreeMap<String, LookupConfig>,
-    /// Ingest.
+    /// The settings of ingest.
     pub ingest: IngestConfig,
-    /// The lake.
+    /// The settings of the lake.
     pub lake: LakeConfig,
-    /// Trusted token issuers.
+    /// The trusted token issuers and the settings of authentication.
     pub auth: AuthConfig,
-    /// Queries.
+    /// The settings of queries.
     pub query: QueryConfig,
-    /// The Flight SQL endpoint.
+    /// The settings of the Flight SQL endpoint.
     pub flight: FlightConfig,
-    /// The HTTP endpoint.
+    /// The settings of the HTTP endpoint.
     pub http: HttpConfig,
-    /// Graceful shutdown.
+    /// The settings of a graceful shutdown.
     pub shutdown: ShutdownConfig,
-    /// The server's log.
+    /// The settings of the server's log.
     pub log: LogConfig,
 }
 
 /// The unit of an integer time.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum TimeUnit {
-    /// Inferred from the magnitude: below 1e11 seconds, 1e14 milliseconds, 1e17 microseconds, otherwise nanoseconds.
+    /// The unit is inferred from the magnitude: seconds below 1e11, milliseconds below 1e14, microseconds below 1e17,
+    /// otherwise nanoseconds.
     #[default]
     Auto,
     /// Seconds.
@@ -116,7 +120,7 @@ pub enum TimeUnit {
 /// The kind of a source.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum SourceKind {
-    /// Topics of Apache Kafka, or of a broker that speaks its protocol.
+    /// Topics of Apache Kafka, or of another broker that speaks Kafka's protocol.
     #[default]
     Kafka,
 }
@@ -127,9 +131,10 @@ pub enum SourceFormat {
     /// One JSON object per message.
     #[default]
     Json,
-    /// One protobuf message without a length prefix: of the table's contract, unless a transform reads it.
+    /// One protobuf message without a length prefix. Its type is the message type of the table's contract, unless the
+    /// source has a transform.
     Protobuf,
-    /// One Avro record without a container file.
+    /// One Avro record, without the header of a container file.
     Avro,
 }
 
@@ -139,27 +144,27 @@ pub enum Envelope {
     /// No envelope.
     #[default]
     None,
-    /// A change event of Debezium.
+    /// A Debezium change event.
     Debezium,
 }
 
-/// What a partition does if unread messages were deleted.
+/// What a source does with a partition if messages were deleted before they were read.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum OnGap {
-    /// It stops and logs an error.
+    /// The source stops reading the partition and logs an error.
     #[default]
     Stop,
-    /// It continues with the oldest available message and logs it.
+    /// The source continues with the oldest available message and logs the gap.
     Earliest,
 }
 
-/// The Arrow types that are sent to clients.
+/// The set of Arrow types that is used in results for clients.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum TypeProfile {
     /// Only types that every known client can read.
     #[default]
     Compat,
-    /// The engine's own types.
+    /// The types that the query engine uses internally.
     Native,
 }
 
@@ -174,49 +179,51 @@ pub enum LogFormat {
 }
 
 impl Config {
-    /// Reads `path` (or [`FILE`] here, if there is one) and the process's environment.
+    /// Reads the file `path` and the process's environment. Without `path`, reads [`FILE`] in the current folder if it
+    /// exists.
     pub fn from_environment(path: Option<&Path>) -> Result<Self, ConfigErrors> {
         let here = Path::new(FILE);
         let path = path.or_else(|| here.is_file().then_some(here));
-        // Invalid UTF-8 becomes U+FFFD here, which `raw` refuses in our variables.
+        // Invalid UTF-8 becomes U+FFFD here. `raw` refuses this character in Glasshouse's variables.
         let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
             (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned())
         };
         Self::load(path, std::env::vars_os().map(text))
     }
 
-    /// Reads `path`, if any, and the variables `env`; then checks that every file that it names exists.
+    /// Reads the file `path`, if given, and the variables `env`. Checks that every file that the configuration names
+    /// exists.
     pub fn load(path: Option<&Path>, env: impl Iterator<Item = (String, String)>) -> Result<Self, ConfigErrors> {
         let name = path.map_or_else(|| "configuration".to_owned(), |path| path.display().to_string());
-        let mut faults = ConfigErrors::new(&name);
+        let mut errors = ConfigErrors::new(&name);
         let text = path.map_or(Ok(String::new()), read_text).unwrap_or_else(|error| {
-            faults.add("", error);
+            errors.add("", error);
             String::new()
         });
         let folder = path.and_then(Path::parent).unwrap_or(Path::new(""));
         let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
         let base = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
-        let config = faults.or(text).and_then(|text| read(&text, &name, &base, env));
-        let (config, mut faults) = config?;
-        check::files(&config, &mut faults);
-        faults.or(config)
+        let config = errors.or(text).and_then(|text| read(&text, &name, &base, env));
+        let (config, mut errors) = config?;
+        check::files(&config, &mut errors);
+        errors.or(config)
     }
 
-    /// Reads `text` as the file `name` in the folder `base`, without accessing any other file.
+    /// Reads `text` as if it were the file `name` in the folder `base`. Does not access the disk.
     pub fn parse(
         text: &str,
         name: &str,
         base: &Path,
         env: impl Iterator<Item = (String, String)>,
     ) -> Result<Self, ConfigErrors> {
-        let (config, faults) = read(text, name, base, env)?;
-        faults.or(config)
+        let (config, errors) = read(text, name, base, env)?;
+        errors.or(config)
     }
 
-    /// The sections in their documented order.
+    /// Returns the sections in documented order.
     fn lines(&self) -> Vec<ShownLine> {
         let line = |key: &str, shown| ShownLine { key: key.to_owned(), shown, about: None };
-        let section = |key, lines| line(key, key::ShownValue::Table(lines));
+        let section = |key, lines| line(key, section::ShownValue::Table(lines));
         vec![
             line("tables", self.tables.show("")),
             line("policy", self.policy.show("")),
@@ -234,25 +241,26 @@ impl Config {
     }
 }
 
-/// The names of the sections.
+/// The names of all sections.
 const SECTIONS: [&str; 12] =
     ["tables", "policy", "sources", "lookups", "ingest", "lake", "auth", "query", "flight", "http", "shutdown", "log"];
 
-/// Reads text and variables into a configuration and its errors. `Err` if the text is not valid TOML.
+/// Reads the text and the variables. Returns the configuration with the errors found in it, or `Err` if the text is not
+/// valid TOML.
 fn read(
     text: &str,
     name: &str,
     base: &Path,
     env: impl Iterator<Item = (String, String)>,
 ) -> Result<(Config, ConfigErrors), ConfigErrors> {
-    let mut faults = ConfigErrors::new(name);
-    let mut root = raw::parse(text, &mut faults);
-    if !faults.is_empty() {
-        // After a syntax error the rest of the text is unreliable, and so would be the errors in it.
-        return Err(faults.sorted());
+    let mut errors = ConfigErrors::new(name);
+    let mut root = raw::parse(text, &mut errors);
+    if !errors.is_empty() {
+        // After a syntax error, the values that could be read are unreliable, and further errors would be misleading.
+        return Err(errors.sorted());
     }
-    raw::overlay(&mut root, env, &mut faults);
-    let mut keys = SectionReader::new("", root, &mut faults);
+    raw::overlay(&mut root, env, &mut errors);
+    let mut keys = SectionReader::new("", root, &mut errors);
     let mut config = Config {
         base: base.to_owned(),
         tables: keys.take("tables", none()),
@@ -269,19 +277,19 @@ fn read(
         log: keys.section("log"),
     };
     keys.finish(&SECTIONS);
-    tables::default_dimensions_map(&mut config.tables, &faults);
-    check::resolve(&mut config, &mut faults);
-    check::across(&config, &mut faults);
-    Ok((config, faults))
+    tables::default_dimensions_map(&mut config.tables, &errors);
+    check::resolve(&mut config, &mut errors);
+    check::across(&config, &mut errors);
+    Ok((config, errors))
 }
 
-/// The text of a configuration file, or why it cannot be read.
+/// Reads a configuration file. Returns an error message if it cannot be read.
 fn read_text(path: &Path) -> Result<String, String> {
     let mut text = String::new();
     let file = fs::File::open(path).map_err(|error| format!("cannot be opened: {error}"))?;
     file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text).map_err(|error| format!("cannot be read: {error}"))?;
     if text.len() as u64 > FILE_BYTES_MAX {
-        return Err(format!("is larger than {FILE_BYTES_MAX} bytes: it is not a configuration file"));
+        return Err(format!("is larger than {FILE_BYTES_MAX} bytes; check that it is a configuration file"));
     }
     Ok(text)
 }

@@ -1,40 +1,42 @@
-//! Merges text and environment into one tree of raw values, with the location of each.
+//! Merges the TOML text and the environment variables into one tree of raw values, and records the location of each
+//! value.
 //!
-//! In: TOML text and variables `GLASSHOUSE__SECTION__KEY`. Out: entries in the order they were written; a variable
-//! replaces the value in the text. Nothing is interpreted here: the key that reads a variable determines its type.
+//! A variable `GLASSHOUSE__SECTION__KEY` replaces the value in the text. Entries keep the order of the text. This
+//! module does not interpret values: the key that reads a variable determines its type.
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::error::{ConfigErrors, KeyLocation};
 
-/// The prefix of our variables. A double underscore separates segments, so that names may contain single underscores.
+/// The prefix of Glasshouse's environment variables. Names may contain single underscores, because segments are
+/// separated by double ones.
 pub(super) const VARIABLE_PREFIX: &str = "GLASSHOUSE__";
 
-/// A value as it was written.
+/// A value before a key interprets it.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum RawConfig {
+pub(super) enum RawValue {
     /// A TOML string.
-    Text(String),
+    String(String),
     /// A TOML integer.
     Integer(i128),
     /// `true` or `false`.
     Bool(bool),
-    /// `[…]`
-    List(Vec<RawConfig>),
-    /// A table, in the order it was written.
-    Table(Vec<(String, RawConfig)>),
-    /// The text of a variable, whose type is not known yet.
+    /// A TOML array.
+    List(Vec<RawValue>),
+    /// A TOML table. Its entries keep the order of the text.
+    Table(Vec<(String, RawValue)>),
+    /// The text of an environment variable. Its type is not known yet.
     Variable(String),
-    /// A TOML value of a type that no key has; the name of the type.
+    /// A TOML value of a type that no key accepts, with the name of the type.
     Other(&'static str),
 }
 
-impl RawConfig {
-    /// The kind of the value, for "must be …, is …".
+impl RawValue {
+    /// Names the kind of the value, for errors such as "must be …, is …".
     pub(super) fn kind(&self) -> &'static str {
         match self {
-            Self::Text(_) | Self::Variable(_) => "text",
+            Self::String(_) | Self::Variable(_) => "a string",
             Self::Integer(_) => "an integer",
             Self::Bool(_) => "a boolean",
             Self::List(_) => "a list",
@@ -43,125 +45,128 @@ impl RawConfig {
         }
     }
 
-    /// The same for a key that is not text: a variable's text is parsed as a TOML value, or remains text.
+    /// Prepares the value for a key that is not a string. Parses the text of a variable as a TOML value, or as a string
+    /// if it is not valid TOML.
     pub(super) fn typed(self) -> Self {
         let Self::Variable(text) = self else { return self };
         match DeValue::parse(&text) {
             Ok(value) => convert(value.get_ref()),
-            Err(_) => Self::Text(text),
+            Err(_) => Self::String(text),
         }
     }
 }
 
-/// Parses a TOML text. Reports every syntax error, and returns the entries that could be read.
-pub(super) fn parse(text: &str, faults: &mut ConfigErrors) -> Vec<(String, RawConfig)> {
-    let (table, errors) = DeTable::parse_recoverable(text);
-    for error in errors {
-        let at = error.span().map_or(0, |span| span.start);
-        faults.add_at(place(text, at), "", error.message());
+/// Parses a TOML text. Adds every syntax error to `errors`, and returns the entries that could be read.
+pub(super) fn parse(text: &str, errors: &mut ConfigErrors) -> Vec<(String, RawValue)> {
+    let (table, syntax_errors) = DeTable::parse_recoverable(text);
+    for error in syntax_errors {
+        let offset = error.span().map_or(0, |span| span.start);
+        errors.add_at(location(text, offset), "", error.message());
     }
-    note_table(text, "", table.get_ref(), faults);
+    record_table(text, "", table.get_ref(), errors);
     entries(table.get_ref())
 }
 
-/// Overlays our variables on `root`. Ignores other variables.
+/// Sets the values of Glasshouse's variables in `root`. Ignores all other variables.
 pub(super) fn overlay(
-    root: &mut Vec<(String, RawConfig)>,
+    root: &mut Vec<(String, RawValue)>,
     env: impl Iterator<Item = (String, String)>,
-    faults: &mut ConfigErrors,
+    errors: &mut ConfigErrors,
 ) {
-    let mut ours: Vec<_> = env.filter(|(name, _)| name.starts_with(VARIABLE_PREFIX)).collect();
-    ours.sort();
-    for (name, value) in ours {
+    let mut variables: Vec<_> = env.filter(|(name, _)| name.starts_with(VARIABLE_PREFIX)).collect();
+    variables.sort();
+    for (name, value) in variables {
         let path = name[VARIABLE_PREFIX.len()..].to_lowercase();
         let segments: Vec<&str> = path.split("__").collect();
         let at = KeyLocation::Variable(name.clone());
         if segments.len() < 2 || segments.iter().any(|segment| segment.is_empty()) {
-            faults.add_at(at, "", "is not a key: use GLASSHOUSE__SECTION__KEY");
+            errors.add_at(at, "", "is not a key: use GLASSHOUSE__SECTION__KEY");
             continue;
         }
         if value.contains(char::REPLACEMENT_CHARACTER) {
-            faults.add_at(at, &segments.join("."), "is not UTF-8");
+            errors.add_at(at, &segments.join("."), "is not valid UTF-8");
             continue;
         }
-        insert(root, &segments, String::new(), value, &at, faults);
+        insert(root, &segments, String::new(), value, &at, errors);
     }
 }
 
-/// Sets the value at `segments` under `prefix`, and creates missing tables.
+/// Sets the key `segments` in `table`, whose own name is `prefix`. Creates missing inner tables.
 fn insert(
-    table: &mut Vec<(String, RawConfig)>,
+    table: &mut Vec<(String, RawValue)>,
     segments: &[&str],
     prefix: String,
     value: String,
     at: &KeyLocation,
-    faults: &mut ConfigErrors,
+    errors: &mut ConfigErrors,
 ) {
     let (name, rest) = (segments[0], &segments[1..]);
     let key = if prefix.is_empty() { name.to_owned() } else { format!("{prefix}.{name}") };
     let index = table.iter().position(|(entry, _)| entry == name).unwrap_or_else(|| {
-        let empty = if rest.is_empty() { RawConfig::Variable(String::new()) } else { RawConfig::Table(Vec::new()) };
+        let empty = if rest.is_empty() { RawValue::Variable(String::new()) } else { RawValue::Table(Vec::new()) };
         table.push((name.to_owned(), empty));
-        faults.place(&key, at.clone());
+        errors.record_location(&key, at.clone());
         table.len() - 1
     });
     match (&mut table[index].1, rest.is_empty()) {
-        (RawConfig::Table(inner), false) => insert(inner, rest, key, value, at, faults),
-        (RawConfig::Table(_), true) => faults.add_at(at.clone(), &key, "is a section: set its keys one by one"),
-        (_, false) => faults.add_at(at.clone(), &key, "is a value, not a section: it has no keys"),
+        (RawValue::Table(inner), false) => insert(inner, rest, key, value, at, errors),
+        (RawValue::Table(_), true) => {
+            errors.add_at(at.clone(), &key, "is a section, not a value: set each of its keys by its own variable");
+        }
+        (_, false) => errors.add_at(at.clone(), &key, "is a value, not a section, so it has no keys"),
         (entry, true) => {
-            *entry = RawConfig::Variable(value);
-            faults.place(key, at.clone());
+            *entry = RawValue::Variable(value);
+            errors.record_location(key, at.clone());
         }
     }
 }
 
-/// Records where each key of `table` was written.
-fn note_table(text: &str, prefix: &str, table: &DeTable<'_>, faults: &mut ConfigErrors) {
+/// Records the location of each key of `table`.
+fn record_table(text: &str, prefix: &str, table: &DeTable<'_>, errors: &mut ConfigErrors) {
     for (name, value) in table.iter() {
         let key = if prefix.is_empty() { name.get_ref().to_string() } else { format!("{prefix}.{}", name.get_ref()) };
-        note(text, key, name.span().start, value, faults);
+        record(text, key, name.span().start, value, errors);
     }
 }
 
-fn note(text: &str, key: String, start: usize, value: &Spanned<DeValue<'_>>, faults: &mut ConfigErrors) {
+fn record(text: &str, key: String, start: usize, value: &Spanned<DeValue<'_>>, errors: &mut ConfigErrors) {
     match value.get_ref() {
-        DeValue::Table(inner) => note_table(text, &key, inner, faults),
+        DeValue::Table(inner) => record_table(text, &key, inner, errors),
         DeValue::Array(items) => {
             for (index, item) in items.iter().enumerate() {
-                note(text, format!("{key}[{index}]"), item.span().start, item, faults);
+                record(text, format!("{key}[{index}]"), item.span().start, item, errors);
             }
         }
         _ => {}
     }
-    faults.place(key, place(text, start));
+    errors.record_location(key, location(text, start));
 }
 
-/// The entries of a table as they were written: the parser sorts by name.
-fn entries(table: &DeTable<'_>) -> Vec<(String, RawConfig)> {
+/// Returns the entries of a table in the order of the text. The parser has sorted them by name.
+fn entries(table: &DeTable<'_>) -> Vec<(String, RawValue)> {
     let mut entries: Vec<_> = table.iter().collect();
     entries.sort_by_key(|(name, _)| name.span().start);
     entries.into_iter().map(|(name, value)| (name.get_ref().to_string(), convert(value.get_ref()))).collect()
 }
 
-fn convert(value: &DeValue<'_>) -> RawConfig {
+fn convert(value: &DeValue<'_>) -> RawValue {
     match value {
-        DeValue::String(text) => RawConfig::Text(text.to_string()),
+        DeValue::String(text) => RawValue::String(text.to_string()),
         DeValue::Integer(integer) => match i128::from_str_radix(integer.as_str(), integer.radix()) {
-            Ok(number) => RawConfig::Integer(number),
-            Err(_) => RawConfig::Other("a huge integer"),
+            Ok(number) => RawValue::Integer(number),
+            Err(_) => RawValue::Other("an integer that is too large"),
         },
-        DeValue::Boolean(yes) => RawConfig::Bool(*yes),
-        DeValue::Array(items) => RawConfig::List(items.iter().map(|item| convert(item.get_ref())).collect()),
-        DeValue::Table(inner) => RawConfig::Table(entries(inner)),
-        DeValue::Float(_) => RawConfig::Other("a fraction"),
-        DeValue::Datetime(_) => RawConfig::Other("a date"),
+        DeValue::Boolean(yes) => RawValue::Bool(*yes),
+        DeValue::Array(items) => RawValue::List(items.iter().map(|item| convert(item.get_ref())).collect()),
+        DeValue::Table(inner) => RawValue::Table(entries(inner)),
+        DeValue::Float(_) => RawValue::Other("a floating-point number"),
+        DeValue::Datetime(_) => RawValue::Other("a date or time"),
     }
 }
 
-/// Line and column of a byte of `text`.
-fn place(text: &str, at: usize) -> KeyLocation {
-    let before = text.get(..at).unwrap_or(text);
+/// Converts a byte offset in `text` to a line and a column.
+fn location(text: &str, offset: usize) -> KeyLocation {
+    let before = text.get(..offset).unwrap_or(text);
     let line_start = before.rfind('\n').map_or(0, |end| end + 1);
     KeyLocation::File { line: before.matches('\n').count() + 1, column: before[line_start..].chars().count() + 1 }
 }
@@ -170,55 +175,55 @@ fn place(text: &str, at: usize) -> KeyLocation {
 mod tests {
     use super::*;
 
-    fn read(text: &str, env: &[(&str, &str)]) -> (Vec<(String, RawConfig)>, String) {
-        let mut faults = ConfigErrors::new("t.toml");
-        let mut root = parse(text, &mut faults);
-        overlay(&mut root, env.iter().map(|(k, v)| (k.to_string(), v.to_string())), &mut faults);
-        (root, faults.or(()).err().map(|faults| faults.to_string()).unwrap_or_default())
+    fn read(text: &str, env: &[(&str, &str)]) -> (Vec<(String, RawValue)>, String) {
+        let mut errors = ConfigErrors::new("t.toml");
+        let mut root = parse(text, &mut errors);
+        overlay(&mut root, env.iter().map(|(k, v)| (k.to_string(), v.to_string())), &mut errors);
+        (root, errors.or(()).err().map(|errors| errors.to_string()).unwrap_or_default())
     }
 
     #[test]
-    fn keeps_the_order_of_the_text() {
-        let (root, faults) = read("[z]\nb = 1\na = \"x\"\n[a]\n", &[]);
-        assert_eq!(faults, "");
-        let z = RawConfig::Table(vec![("b".into(), RawConfig::Integer(1)), ("a".into(), RawConfig::Text("x".into()))]);
-        assert_eq!(root, [("z".into(), z), ("a".into(), RawConfig::Table(vec![]))]);
+    fn entries_keep_the_order_of_the_text() {
+        let (root, errors) = read("[z]\nb = 1\na = \"x\"\n[a]\n", &[]);
+        assert_eq!(errors, "");
+        let z = RawValue::Table(vec![("b".into(), RawValue::Integer(1)), ("a".into(), RawValue::String("x".into()))]);
+        assert_eq!(root, [("z".into(), z), ("a".into(), RawValue::Table(vec![]))]);
     }
 
     #[test]
-    fn a_variable_replaces_the_text_and_makes_sections() {
+    fn variables_replace_values_and_create_sections() {
         let env =
             [("GLASSHOUSE__LAKE__URL", "memory:///"), ("GLASSHOUSE__AUTH__ISSUERS__DEV__SECRET", "s"), ("PATH", "/")];
-        let (root, faults) = read("lake.url = \"file:///a\"", &env);
-        assert_eq!(faults, "");
-        let lake = RawConfig::Table(vec![("url".into(), RawConfig::Variable("memory:///".into()))]);
+        let (root, errors) = read("lake.url = \"file:///a\"", &env);
+        assert_eq!(errors, "");
+        let lake = RawValue::Table(vec![("url".into(), RawValue::Variable("memory:///".into()))]);
         assert_eq!(root[0], ("lake".into(), lake));
         assert_eq!(root[1].0, "auth");
     }
 
     #[test]
-    fn faults_name_their_place() {
+    fn errors_state_their_location() {
         let cases = [
             ("a = ", &[][..], "t.toml:1:5: "),
             ("x = 1\nx = 2", &[], "t.toml:2:1: duplicate key"),
-            ("", &[("GLASSHOUSE__LAKE__URL", "a\u{fffd}b")], "GLASSHOUSE__LAKE__URL: lake.url: is not UTF-8"),
+            ("", &[("GLASSHOUSE__LAKE__URL", "a\u{fffd}b")], "GLASSHOUSE__LAKE__URL: lake.url: is not valid UTF-8"),
             ("", &[("GLASSHOUSE__", "1")], "GLASSHOUSE__: is not a key"),
             ("", &[("GLASSHOUSE__LAKE____URL", "1")], "GLASSHOUSE__LAKE____URL: is not a key"),
             ("[lake]", &[("GLASSHOUSE__LAKE__URL__X", "1"), ("GLASSHOUSE__LAKE__URL", "1")], "it has no keys"),
-            ("[lake.options]", &[("GLASSHOUSE__LAKE__OPTIONS", "1")], "set its keys one by one"),
+            ("[lake.options]", &[("GLASSHOUSE__LAKE__OPTIONS", "1")], "set each of its keys by its own variable"),
         ];
         for (text, env, expected) in cases {
-            let (_, faults) = read(text, env);
-            assert!(faults.contains(expected), "{text:?} {env:?}: {faults}");
+            let (_, errors) = read(text, env);
+            assert!(errors.contains(expected), "{text:?} {env:?}: {errors}");
         }
     }
 
     #[test]
-    fn a_variable_is_typed_by_its_reader() {
-        let typed = |text: &str| RawConfig::Variable(text.into()).typed();
-        assert_eq!(typed("5"), RawConfig::Integer(5));
-        assert_eq!(typed("true"), RawConfig::Bool(true));
-        assert_eq!(typed("[\"a\"]"), RawConfig::List(vec![RawConfig::Text("a".into())]));
-        assert_eq!(typed("64 MiB"), RawConfig::Text("64 MiB".into()));
+    fn variables_are_parsed_as_toml_values() {
+        let typed = |text: &str| RawValue::Variable(text.into()).typed();
+        assert_eq!(typed("5"), RawValue::Integer(5));
+        assert_eq!(typed("true"), RawValue::Bool(true));
+        assert_eq!(typed("[\"a\"]"), RawValue::List(vec![RawValue::String("a".into())]));
+        assert_eq!(typed("64 MiB"), RawValue::String("64 MiB".into()));
     }
 }

@@ -1,17 +1,18 @@
-//! `config show`: the effective configuration as valid TOML, with an explanation above each key.
+//! Formats the effective configuration as TOML, for `config show`. A comment above each key explains it.
 //!
-//! **Invariant:** [`super::key::Value::show`] redacts secrets; this module does not have to.
+//! **Invariant:** the values that arrive here contain no secrets, because [`super::section::Value::show`] has redacted
+//! them.
 
 use std::fmt::Write;
 
 use super::Config;
-use super::key::{SectionInfo, ShownLine, ShownValue};
+use super::section::{KeyInfo, ShownLine, ShownValue};
 
-/// Columns of a line, so that comments wrap.
+/// The maximum width of a comment line, in characters.
 const WIDTH: usize = 118;
 
 impl Config {
-    /// The effective values as TOML. With `explain`, comments give the meaning, default, bounds and reason of every key.
+    /// Formats the effective values as TOML. With `explain`, a comment documents every key.
     pub fn show(&self, explain: bool) -> String {
         let mut text = String::new();
         for line in self.lines() {
@@ -21,7 +22,7 @@ impl Config {
     }
 }
 
-/// Writes a table: its values first, then the tables in it, as TOML requires.
+/// Writes a table. Its values precede its inner tables, as TOML requires.
 fn table(text: &mut String, key: &str, shown: &ShownValue, explain: bool) {
     let ShownValue::Table(lines) = shown else { return };
     let (tables, values): (Vec<&ShownLine>, Vec<&ShownLine>) =
@@ -43,11 +44,11 @@ fn table(text: &mut String, key: &str, shown: &ShownValue, explain: bool) {
     }
 }
 
-/// The documentation of a key, wrapped.
-fn comment(text: &mut String, about: &SectionInfo) {
+/// Writes the documentation of a key as a wrapped comment.
+fn comment(text: &mut String, about: &KeyInfo) {
     let default =
-        if about.default == "required" { "required".to_owned() } else { format!("default {}", about.default) };
-    let words = format!("{} ({default}; {}) Reason: {}.", about.what, about.allowed, about.why);
+        if about.default == "required" { "Required".to_owned() } else { format!("Default: {}", about.default) };
+    let words = format!("{} {}. {default}. Allowed: {}.", about.what, about.note, about.allowed);
     let mut line = String::from("#");
     push(text, "");
     for word in words.split_whitespace() {

@@ -1,4 +1,4 @@
-//! Declared tables and their policies: a new table needs configuration only, and no code.
+//! The sections `[tables.NAME]` and `[policy.NAME]`: declared tables and their access policies.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -6,18 +6,18 @@ use std::path::PathBuf;
 use super::TimeUnit;
 use super::column_kind::ColumnKind;
 use super::error::ConfigErrors;
-use super::key::{
+use super::raw::RawValue;
+use super::scalar_values::{quoted, wrong};
+use super::section::{
     KeySpec, Section, SectionReader, ShownLine, ShownValue, Value, count, none, plain, required, section,
 };
-use super::raw::RawConfig;
-use super::value::{quoted, wrong};
 
-/// The default map column of a table declared by columns.
+/// The default name of the map column of a table that is declared by columns.
 pub(super) const DIMENSIONS_MAP: &str = "dimensions";
 
-/// The end of the name of a table's quarantine.
+/// The suffix of the name of a table's quarantine.
 pub const QUARANTINE_SUFFIX: &str = "_quarantine";
-/// The suffix of the table with all versions of the rows, if a table shows only the newest versions.
+/// The suffix of the name under which a table with `latest` shows all versions of its rows.
 pub const CHANGES_SUFFIX: &str = "_changes";
 
 section! {
@@ -25,124 +25,126 @@ section! {
     TableConfig {
         /// A description for catalogs and BI tools.
         description: String = none(),
-            "it is all that a catalog shows of the table's purpose";
-        /// A `.proto` file that declares the events, relative to the folder of this file; excludes `columns`.
+            "Catalogs show nothing else about the purpose of the table";
+        /// A `.proto` file that declares the events, relative to the configuration file. Cannot be combined with
+        /// `columns`.
         proto: Option<PathBuf> = none(),
-            "producers compile the same file, so it is the contract";
-        /// The full name of the message in `proto`.
+            "Producers compile the same file, so both sides share one declaration";
+        /// The full name of the message type in `proto`.
         message: Option<String> = none(),
-            "a file may contain several";
-        /// Nested messages (dotted paths) whose fields become columns with their own names, without the path prefix.
+            "A file may declare several message types";
+        /// Nested messages (dotted paths) whose fields become columns without the path prefix.
         flatten: Vec<String> = none(),
-            "short column names are easier to use; a conflict of names is an error";
+            "Short column names are easier to use. Two columns with the same name are an error";
         /// Fields of `proto` (dotted paths) that are not stored.
         ignore: Vec<String> = none(),
-            "not all fields that producers send have to be stored";
-        /// Columns of a table without `proto`: `name = "type"`, or `name = { type, unit, description }`.
+            "You do not have to store every field that producers send";
+        /// The columns of a table without `proto`: `name = "type"`, or `name = { type, unit, description }`.
         columns: Vec<ColumnConfig> = none(),
-            "they are stored and shown in the order written here";
+            "They are stored and shown in this order";
         /// The column with the tenant that owns the event.
         tenant: String = required(""),
-            "every row belongs to one tenant, and no other tenant sees it";
+            "Every row belongs to one tenant and is invisible to all others";
         /// The column with the time of the event.
         time: String = required(""),
-            "files are laid out, pruned and retained by it";
-        /// The column with the id of the event: the dedupe key, unique per tenant.
+            "Files are sorted, pruned and retained by this time";
+        /// The column with the event id, which is unique per tenant and identifies duplicates.
         id: String = required(""),
-            "an event that is sent again is counted once";
-        /// Other integer fields that hold times.
+            "An event that is sent again is stored only once";
+        /// Further integer fields that contain times.
         times: Vec<String> = none(),
-            "an integer does not show that it is a time";
-        /// The unit of integer times; `auto` infers it from the magnitude.
+            "Without this list, they would be stored as plain integers";
+        /// The unit of integer times. `auto` infers the unit from the magnitude.
         time_unit: TimeUnit = plain(TimeUnit::Auto),
-            "present-day times in seconds, milliseconds, microseconds and nanoseconds do not overlap";
-        /// The map column for unknown fields; empty for none.
+            "The ranges of present-day times in seconds, milliseconds, microseconds and nanoseconds do not overlap";
+        /// The map column that stores unknown fields; empty for none.
         dimensions_map: String = none(),
-            "a table declared by columns has `dimensions` by default, the map of a `proto` is found automatically";
-        /// Columns to group and filter by.
+            "A table with `columns` gets the map `dimensions` by default. The map of a `proto` is found automatically";
+        /// The columns to group and filter by.
         dimensions: Vec<String> = none(),
-            "counters and rollups can be queried by them";
-        /// Columns to measure.
+            "Counters and rollups can be queried by these columns";
+        /// The columns to measure.
         metrics: Vec<String> = none(),
-            "their sums and percentiles are kept";
-        /// Show only the newest version of each key; `NAME_changes` shows all versions.
+            "Sums and percentiles of these columns are maintained";
+        /// Shows only the newest version of each key; `NAME_changes` shows all versions.
         latest: Option<LatestConfig> = none(),
-            "a row that changes is sent again as a whole, and should be counted once";
-        /// Days to keep events; 0 keeps them forever.
+            "Use it if a changed row is sent again as a whole and should be counted once";
+        /// The number of days to keep events; 0 keeps them forever.
         retention_days: u32 = count("days", 0, 0..=36_500),
-            "nothing is deleted by default";
+            "By default, nothing is deleted";
     }
 }
 
 section! {
-    /// Which versions of its rows a table shows.
+    /// The columns that determine the newest version of each row.
     LatestConfig {
         /// The columns that, together with the tenant, identify a row.
         key: Vec<String> = required(Vec::new()),
-            "rows with the same key are versions of one row; two tenants never share a key";
-        /// An integer, timestamp or date column, or `received_time`: the greatest value is the newest version.
+            "Rows with the same key are versions of the same row. Two tenants never share a key";
+        /// The column that orders the versions of a row: an integer, timestamp or date column, or `received_time`. The
+        /// version with the greatest value is the newest.
         by: String = required(""),
-            "versions may arrive in any order; among equals, the last received one is the newest";
-        /// A boolean column: a key is not shown if its newest version is true here.
+            "Versions may arrive in any order. Among versions with equal values, the last one received is the newest";
+        /// A boolean column. If it is true in the newest version of a key, the table does not show the key.
         deleted: Option<String> = none(),
-            "a delete is one more version of a row";
+            "A delete is stored as one more version of the row";
     }
 }
 
 section! {
-    /// Access to one table. A table without a policy is invisible.
+    /// The access policy of one table. A table without a policy is invisible to tenants.
     PolicyConfig {
-        /// The columns that may be read; empty for all.
+        /// The columns that callers may read; empty for all.
         columns: Vec<String> = none(),
-            "tenants own their rows; hide columns for internal use";
+            "Use it to hide columns for internal use from tenants";
         /// Additional row rules, all of which must hold: `{ column, claim, required }`.
         rows: Vec<RowRuleConfig> = none(),
-            "the rule that the tenant column equals the token's tenant always applies and is not written";
+            "One rule always applies and cannot be configured: a tenant sees only its own rows";
     }
 }
 
 section! {
-    /// `column` must equal the value (or be one of the values) of `claim`.
+    /// One additional row rule: `column` must equal the value of `claim`, or one of its values if it is a list.
     RowRuleConfig {
         /// A column of the table.
         column: String = required(""),
-            "the server compares it with a typed value, never with SQL text";
-        /// A claim of the token: a string, a number, a boolean or a list of them.
+            "The server compares it with a typed value, never with SQL text";
+        /// A claim of the token: a string, a number, a boolean, or a list of them.
         claim: String = required(""),
-            "the token contains only values; the rule is configured here";
+            "The token contains only values; the rule itself is configured here";
         /// Whether a token without the claim sees no rows (true) or is exempt from this rule (false).
         required: bool = plain(true),
-            "a forgotten claim must not grant access";
+            "By default, a forgotten claim does not grant access";
     }
 }
 
-/// One column of a table declared by columns.
+/// One column of a table that is declared by columns.
 #[derive(Debug, Clone, Default)]
 pub struct ColumnConfig {
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// Its type: one of [`COLUMN_KINDS`].
+    /// The type, which is one of [`COLUMN_KINDS`].
     pub kind: String,
-    /// The unit of its values, if any ("ms", "bytes").
+    /// The unit of the values, such as `ms` or `bytes`. Empty if there is none.
     pub unit: String,
-    /// Prose for catalogs and BI tools.
+    /// A description for catalogs and BI tools. Empty if there is none.
     pub description: String,
 }
 
-/// The names of the types that a column may have.
+/// The names of all column types.
 pub const COLUMN_KINDS: [&str; 10] = ColumnKind::NAMES;
 
 impl Value for Vec<ColumnConfig> {
-    fn read(raw: RawConfig, key: &str, _knob: &KeySpec<Self>, faults: &mut ConfigErrors) -> Option<Self> {
-        let RawConfig::Table(entries) = raw else {
-            faults.add(key, format!("must be {}, is {}", Self::form(), raw.kind()));
+    fn read(raw: RawValue, key: &str, _spec: &KeySpec<Self>, errors: &mut ConfigErrors) -> Option<Self> {
+        let RawValue::Table(entries) = raw else {
+            errors.add(key, format!("must be {}, is {}", Self::form(), raw.kind()));
             return None;
         };
-        let column = |(name, raw): (String, RawConfig)| {
+        let column = |(name, raw): (String, RawValue)| {
             let key = format!("{key}.{name}");
             match raw {
-                RawConfig::Table(entries) => {
-                    let mut keys = SectionReader::new(&key, entries, faults);
+                RawValue::Table(entries) => {
+                    let mut keys = SectionReader::new(&key, entries, errors);
                     let kind = keys.take("type", required(""));
                     let unit = keys.take("unit", none());
                     let description = keys.take("description", none());
@@ -150,7 +152,7 @@ impl Value for Vec<ColumnConfig> {
                     ColumnConfig { name, kind, unit, description }
                 }
                 short => {
-                    let kind = String::read(short, &key, &required(""), faults).unwrap_or_default();
+                    let kind = String::read(short, &key, &required(""), errors).unwrap_or_default();
                     ColumnConfig { name, kind, ..ColumnConfig::default() }
                 }
             }
@@ -160,9 +162,9 @@ impl Value for Vec<ColumnConfig> {
 
     fn show(&self, _unit: &'static str) -> ShownValue {
         let line = |column: &ColumnConfig| {
-            let texts = [("type", &column.kind), ("unit", &column.unit), ("description", &column.description)];
-            let said = texts.into_iter().filter(|(_, text)| !text.is_empty());
-            let parts: Vec<_> = said.map(|(key, text)| format!("{key} = {}", quoted(text))).collect();
+            let properties = [("type", &column.kind), ("unit", &column.unit), ("description", &column.description)];
+            let set = properties.into_iter().filter(|(_, text)| !text.is_empty());
+            let parts: Vec<_> = set.map(|(key, text)| format!("{key} = {}", quoted(text))).collect();
             let shown = match parts.as_slice() {
                 [_] => quoted(&column.kind),
                 _ => format!("{{ {} }}", parts.join(", ")),
@@ -178,10 +180,10 @@ impl Value for Vec<ColumnConfig> {
 }
 
 impl Value for LatestConfig {
-    fn read(raw: RawConfig, key: &str, _knob: &KeySpec<Self>, faults: &mut ConfigErrors) -> Option<Self> {
+    fn read(raw: RawValue, key: &str, _spec: &KeySpec<Self>, errors: &mut ConfigErrors) -> Option<Self> {
         match raw {
-            RawConfig::Table(entries) => Some(Section::read(SectionReader::new(key, entries, faults))),
-            other => wrong(&other, key, faults),
+            RawValue::Table(entries) => Some(Section::read(SectionReader::new(key, entries, errors))),
+            other => wrong(&other, key, errors),
         }
     }
 
@@ -194,13 +196,15 @@ impl Value for LatestConfig {
     }
 }
 
-/// Gives tables of columns their map column where `written` does not say whether they have one.
-pub(super) fn default_dimensions_map(tables: &mut BTreeMap<String, TableConfig>, written: &ConfigErrors) {
+/// Sets the default map column of each table that is declared by columns and does not set `dimensions_map`.
+/// `locations` knows which keys are set.
+pub(super) fn default_dimensions_map(tables: &mut BTreeMap<String, TableConfig>, locations: &ConfigErrors) {
     for (name, table) in tables {
-        let said = written.knows(&format!("tables.{name}.dimensions_map"));
-        // A map of another name is the table's one map, and a column of this name with another type keeps its name.
-        let taken = table.columns.iter().any(|column| (column.name == DIMENSIONS_MAP) != (column.kind == "map"));
-        if table.proto.is_none() && !said && !taken {
+        let is_set = locations.has_location(&format!("tables.{name}.dimensions_map"));
+        // There is no default if the table already has a map column with another name, or a column with the default
+        // name that is not a map.
+        let has_conflict = table.columns.iter().any(|column| (column.name == DIMENSIONS_MAP) != (column.kind == "map"));
+        if table.proto.is_none() && !is_set && !has_conflict {
             DIMENSIONS_MAP.clone_into(&mut table.dimensions_map);
         }
     }

@@ -1,4 +1,4 @@
-//! The page as a whole: text in, values or faults out.
+//! Tests that parse whole configurations and check the values or the errors.
 
 use std::path::Path;
 use std::time::Duration;
@@ -7,8 +7,8 @@ use super::*;
 
 const BASE: &str = "/etc/glasshouse";
 
-/// What every configuration needs, so that a case shows its own fault only.
-const LEAST: &str = "
+/// The keys that every configuration must have. Test cases add them, so that they get only the errors that they expect.
+const REQUIRED: &str = "
     [lake]
     url = \"memory:///\"
     [auth.issuers.dev]
@@ -25,15 +25,15 @@ fn parse(text: &str, env: &[(&str, &str)]) -> Result<Config, ConfigErrors> {
 
 #[track_caller]
 fn good(text: &str, env: &[(&str, &str)]) -> Config {
-    parse(&format!("{text}\n{LEAST}"), env).unwrap_or_else(|faults| panic!("{text}\n{faults}"))
+    parse(&format!("{text}\n{REQUIRED}"), env).unwrap_or_else(|errors| panic!("{text}\n{errors}"))
 }
 
-/// The faults of `text`, which is otherwise complete.
+/// Returns the errors of `text` combined with the required keys.
 #[track_caller]
-fn faults(text: &str, env: &[(&str, &str)]) -> String {
-    match parse(&format!("{text}\n{LEAST}"), env) {
-        Ok(_) => panic!("no fault in {text} {env:?}"),
-        Err(faults) => faults.to_string(),
+fn errors(text: &str, env: &[(&str, &str)]) -> String {
+    match parse(&format!("{text}\n{REQUIRED}"), env) {
+        Ok(_) => panic!("no error in {text} {env:?}"),
+        Err(errors) => errors.to_string(),
     }
 }
 
@@ -45,8 +45,8 @@ fn repository() -> &'static Path {
 fn defaults_are_within_their_own_bounds() {
     let shown = Config { lake: LakeConfig::default(), ..good("", &[]) }.show(false);
     let again = shown.replace("secret = \"(redacted)\"", "secret = \"0123456789abcdef0123456789abcdef\"");
-    let read = parse(&again, &[]).unwrap_or_else(|faults| panic!("{again}\n{faults}"));
-    assert_eq!(read.show(false), shown, "what is shown can be read, and comes to the same");
+    let read = parse(&again, &[]).unwrap_or_else(|errors| panic!("{again}\n{errors}"));
+    assert_eq!(read.show(false), shown, "the shown configuration can be read and has the same values");
 }
 
 #[test]
@@ -64,7 +64,7 @@ fn values_have_units() {
 }
 
 #[test]
-fn the_environment_goes_before_the_text() {
+fn environment_variables_override_the_file() {
     let env = [
         ("GLASSHOUSE__QUERY__ROWS_MAX", "77"),
         ("GLASSHOUSE__INGEST__QUEUE_BYTES_MAX", "1 GiB"),
@@ -93,40 +93,40 @@ fn the_environment_goes_before_the_text() {
 }
 
 #[test]
-fn every_fault_comes_at_once_with_its_place() {
+fn all_errors_are_reported_with_their_locations() {
     let text = "[ingest]\nbatch_rowz_max = 5\nbatch_age_max = 3\n[quarry]\nx = 1\n[lake]\nurl = \"ftp://a\"";
     let env = [("GLASSHOUSE__QUERY__ROWS_MAX", "0"), ("GLASSHOUSE__HTPP__LISTEN", "x")];
     insta::assert_snapshot!(parse(text, &env.map(|(k, v)| (k, v))).unwrap_err().to_string());
 }
 
 #[test]
-fn a_value_that_does_not_fit_says_what_would() {
+fn errors_state_the_allowed_values() {
     let cases = [
         ("ingest.batch_rows_max = 0", "t.toml:1:8: ingest.batch_rows_max: must be 1 to 5000000 rows, is 0"),
         ("ingest.batch_rows_max = -1", "must be 1 to 5000000 rows, is -1"),
-        ("ingest.batch_rows_max = \"5\"", "must be an integer, is text"),
-        ("ingest.batch_rows_max = 5.5", "must be an integer, is a fraction"),
+        ("ingest.batch_rows_max = \"5\"", "must be an integer, is a string"),
+        ("ingest.batch_rows_max = 5.5", "must be an integer, is a floating-point number"),
         ("ingest.batch_bytes_max = \"8 MB\"", "must be a size such as \"64 MiB\" or a number of bytes, is \"8 MB\""),
         ("ingest.batch_bytes_max = \"99999999999 TiB\"", "must be a size"),
         ("ingest.batch_age_max = 5", "a time needs a unit, such as \"5s\" or \"5ms\""),
         ("ingest.batch_age_max = \"1 fortnight\"", "must be a time such as"),
         ("ingest.batch_age_max = \"1d\"", "must be 5ms to 5m, is \"1d\""),
-        ("flight.plaintext_allowed = \"yes\"", "must be true or false, is text"),
+        ("flight.plaintext_allowed = \"yes\"", "must be true or false, is a string"),
         ("flight.types = \"nativ\"", "must be \"compat\" or \"native\", is \"nativ\", did you mean `native`?"),
         ("http.listen = \"localhost\"", "must be an address and a port"),
         ("http = 5", "is a section, not an integer"),
-        ("tables = 5", "must be a table of names"),
+        ("tables = 5", "must be a table with one entry per name"),
         ("log.level = \"glasshouse=loud\"", "is not a valid filter"),
         ("auth.handle_secret = \"short\"", "must have at least 32 bytes"),
         ("tables.x.tenant = \"\"", "tables.x.tenant: must not be empty"),
     ];
     for (text, expected) in cases {
-        let given = faults(text, &[]);
+        let given = errors(text, &[]);
         assert!(given.contains(expected), "{text}\n  gives {given}\n  not   {expected}");
     }
 }
 
-/// A table of columns with `more` lines in it.
+/// Returns the section of a table with these additional lines.
 fn table(name: &str, more: &str) -> String {
     format!("[tables.{name}]\ntenant = \"who\"\ntime = \"at\"\nid = \"key\"\n{more}\n")
 }
@@ -135,7 +135,7 @@ const COLUMNS: &str =
     "columns = { who = \"text\", at = \"timestamp\", key = \"text\", mos = { type = \"float64\", unit = \"score\" } }";
 
 #[test]
-fn columns_keep_their_order() {
+fn columns_keep_the_order_of_the_file() {
     let config = good(&table("calls", COLUMNS), &[]);
     let calls = &config.tables["calls"];
     let names: Vec<_> = calls.columns.iter().map(|column| column.name.as_str()).collect();
@@ -144,20 +144,20 @@ fn columns_keep_their_order() {
 }
 
 #[test]
-fn a_table_of_columns_has_a_map_unless_told() {
+fn a_table_declared_by_columns_has_a_map_by_default() {
     let map = |more: &str, columns: &str| {
         good(&table("t", &format!("{more}\n{columns}")), &[]).tables["t"].dimensions_map.clone()
     };
     assert_eq!(map("", COLUMNS), "dimensions");
     assert_eq!(map("dimensions_map = \"\"", COLUMNS), "");
     assert_eq!(map("dimensions_map = \"rest\"", COLUMNS), "rest");
-    assert_eq!(map("", &COLUMNS.replace("mos", "dimensions")), "", "the name is taken");
+    assert_eq!(map("", &COLUMNS.replace("mos", "dimensions")), "", "another column has the default name");
     let proto = "proto = \"c.proto\"\nmessage = \"C\"";
     assert_eq!(map("", proto), "");
 }
 
 #[test]
-fn tables_and_policies_name_what_exists() {
+fn errors_of_tables_and_policies_are_reported() {
     let two = |columns: &str, more: &str| format!("{}{more}", table("calls", columns));
     let cases = [
         (table("calls_quarantine", COLUMNS), "is reserved for rejected events"),
@@ -166,9 +166,9 @@ fn tables_and_policies_name_what_exists() {
         (table("calls", ""), "has no columns"),
         (table("calls", &format!("proto = \"x\"\n{COLUMNS}")), "cannot be combined with `proto`"),
         (table("calls", "proto = \"x\""), "has no `message`"),
-        (table("calls", &format!("flatten = [\"a\"]\n{COLUMNS}")), "belongs to a table with `proto`"),
-        (table("calls", &COLUMNS.replace("mos", "received_time")), "the server itself adds"),
-        (table("calls", &COLUMNS.replace("mos", "event_date")), "the server itself adds"),
+        (table("calls", &format!("flatten = [\"a\"]\n{COLUMNS}")), "can only be used with `proto`"),
+        (table("calls", &COLUMNS.replace("mos", "received_time")), "the server adds"),
+        (table("calls", &COLUMNS.replace("mos", "event_date")), "the server adds"),
         (table("calls", &COLUMNS.replace("mos", "MOS")), "columns.MOS: is not a valid name"),
         (table("calls", &COLUMNS.replace("float64", "flaot64")), "unknown type `flaot64`, did you mean `float64`?"),
         (table("calls", &COLUMNS.replace("who", "hwo")), "unknown column `who`, did you mean `hwo`?"),
@@ -176,8 +176,11 @@ fn tables_and_policies_name_what_exists() {
             table("calls", &format!("metrics = [\"moss\"]\n{COLUMNS}")),
             "metrics[0]: unknown column `moss`, did you mean `mos`?",
         ),
-        (table("calls", &format!("dimensions_map = \"mos\"\n{COLUMNS}")), "column `mos` is float64, not a map"),
-        (table("calls", COLUMNS).replace("\"at\"\nid", "\"who\"\nid"), "must be three columns"),
+        (
+            table("calls", &format!("dimensions_map = \"mos\"\n{COLUMNS}")),
+            "`mos` has the type float64; it must be a map",
+        ),
+        (table("calls", COLUMNS).replace("\"at\"\nid", "\"who\"\nid"), "must be three different columns"),
         (two(COLUMNS, "[policy.call]"), "unknown table `call`, did you mean `calls`?"),
         (two(COLUMNS, "[policy.calls]\ncolumns = [\"mso\"]"), "policy.calls.columns[0]: unknown column `mso`"),
         (
@@ -191,13 +194,13 @@ fn tables_and_policies_name_what_exists() {
         ),
     ];
     for (text, expected) in cases {
-        let given = faults(&text, &[]);
+        let given = errors(&text, &[]);
         assert!(given.contains(expected), "{text}\n  gives {given}\n  not   {expected}");
     }
 }
 
 #[test]
-fn a_table_may_show_the_newest_version_of_each_key() {
+fn latest_is_read_and_its_columns_must_exist() {
     let columns = COLUMNS.replace("mos = ", "item = \"text\", gone = \"bool\", mos = ");
     let with = |latest: &str| table("calls", &format!("latest = {latest}\n{columns}"));
     let latest = |text: &str| good(text, &[]).tables["calls"].latest.clone();
@@ -222,20 +225,20 @@ fn a_table_may_show_the_newest_version_of_each_key() {
         (both, "tables.calls_changes: is reserved for all versions of `calls`: rename one"),
     ];
     for (text, expected) in cases {
-        let given = faults(&text, &[]);
+        let given = errors(&text, &[]);
         assert!(given.contains(expected), "{text}\n  gives {given}\n  not   {expected}");
     }
     good(&format!("{}{}", table("calls", COLUMNS), table("calls_changes", COLUMNS)), &[]);
 }
 
-/// A table, and a source `one` with these lines.
+/// Returns the sections of a table and of a source `one` with these lines.
 fn source(lines: &str) -> String {
-    let least = "kind = \"kafka\"\nbrokers = [\"a:9092\", \"b:9092\"]\ntopics = [\"calls.v1\"]\ngroup = \"us\"";
-    format!("{}\n[sources.one]\n{least}\n{lines}", table("calls", COLUMNS))
+    let required = "kind = \"kafka\"\nbrokers = [\"a:9092\", \"b:9092\"]\ntopics = [\"calls.v1\"]\ngroup = \"us\"";
+    format!("{}\n[sources.one]\n{required}\n{lines}", table("calls", COLUMNS))
 }
 
 #[test]
-fn a_source_says_where_its_events_come_from() {
+fn the_keys_of_a_source_are_read() {
     let one = |lines: &str, env: &[(&str, &str)]| {
         good(&source(&format!("table = \"calls\"\n{lines}")), env).sources["one"].clone()
     };
@@ -273,9 +276,9 @@ fn a_source_says_where_its_events_come_from() {
 }
 
 #[test]
-fn a_sources_faults_are_told() {
-    let least = "table = \"calls\"";
-    let with = |lines: &str| source(&format!("{least}\n{lines}"));
+fn errors_of_a_source_are_reported() {
+    let required = "table = \"calls\"";
+    let with = |lines: &str| source(&format!("{required}\n{lines}"));
     let cases = [
         (source(""), "sources.one.table: is missing"),
         (source("table = \"call\""), "sources.one.table: unknown table `call`, did you mean `calls`?"),
@@ -290,28 +293,31 @@ fn a_sources_faults_are_told() {
         (with("tenant = { header = \"\" }"), "sources.one.tenant: must be one of"),
         (with("tenant = { claim = \"a\" }"), "tenant.claim: unknown key"),
         (with("tenant = \"acme\""), "must be one of { key = true }"),
-        (with("options.group.id = \"other\""), "options.group.id: is set by the source itself: set `group`"),
+        (
+            with("options.group.id = \"other\""),
+            "options.group.id: cannot be set here, because the source sets it: set `group`",
+        ),
         (with("options.auto_offset_reset = \"latest\""), "set `start` and `on_gap`"),
         (with("options.sasl.password = \"(redacted)\""), "is the placeholder"),
         (with("").replace("calls.v1", "^calls"), "topics[0]: is not a valid topic name"),
         (with("").replace("b:9092", ""), "brokers[1]: must not be empty"),
-        (with("").replace("\"b:9092\"", "\"b:9092,c:9092\""), "brokers[1]: must be one `host:port`"),
+        (with("").replace("\"b:9092\"", "\"b:9092,c:9092\""), "brokers[1]: must be a single `host:port`"),
         (with("").replace("\"kafka\"", "\"kinesis\""), "must be \"kafka\""),
     ];
     for (text, expected) in cases {
-        let given = faults(&text, &[]);
+        let given = errors(&text, &[]);
         assert!(given.contains(expected), "{text}\n  gives {given}\n  not   {expected}");
     }
 }
 
-/// A configuration whose only issuer has these lines.
+/// Parses a configuration whose only issuer has these lines.
 fn issuer(lines: &str) -> Result<Config, ConfigErrors> {
-    let least = LEAST.split("[auth").next().unwrap_or_default();
-    parse(&format!("{least}\n[auth.issuers.one]\nissuer = \"https://one\"\naudience = \"us\"\n{lines}"), &[])
+    let required = REQUIRED.split("[auth").next().unwrap_or_default();
+    parse(&format!("{required}\n[auth.issuers.one]\nissuer = \"https://one\"\naudience = \"us\"\n{lines}"), &[])
 }
 
 #[test]
-fn an_issuers_algorithms_fit_its_key() {
+fn algorithms_must_fit_the_key_of_the_issuer() {
     let secret = "secret = \"0123456789abcdef0123456789abcdef\"";
     let good = [
         format!("algorithms = [\"HS256\"]\n{secret}"),
@@ -343,7 +349,10 @@ fn an_issuers_algorithms_fit_its_key() {
             "algorithms = [\"RS256\"]\njwks_url = \"https://me:hunter2@a.test/k\"".to_owned(),
             "must not contain credentials",
         ),
-        ("algorithms = [\"RS256\"]\njwks_file = \"k\"\nca_file = \"ca.pem\"".to_owned(), "is for `jwks_url` only"),
+        (
+            "algorithms = [\"RS256\"]\njwks_file = \"k\"\nca_file = \"ca.pem\"".to_owned(),
+            "only be used with `jwks_url`",
+        ),
         ("algorithms = [\"HS256\"]\nsecret = \"(redacted)\"".to_owned(), "placeholder"),
     ];
     for (lines, expected) in cases {
@@ -353,9 +362,9 @@ fn an_issuers_algorithms_fit_its_key() {
 }
 
 #[test]
-fn endpoints_are_not_open_by_mistake() {
+fn endpoints_are_not_exposed_by_mistake() {
     let dev = |listen: &str| {
-        let text = LEAST.replace("0123456789abcdef0123456789abcdef", check_auth::DEVELOPMENT_SECRET);
+        let text = REQUIRED.replace("0123456789abcdef0123456789abcdef", check_auth::DEVELOPMENT_SECRET);
         parse(&format!("{listen}\n{text}"), &[])
     };
     let open = "flight.plaintext_allowed = true\nflight.listen = \"0.0.0.0:1\"";
@@ -372,14 +381,14 @@ fn endpoints_are_not_open_by_mistake() {
         ("http.listen = \"127.0.0.1:8815\"", "is also the address of flight.listen"),
     ];
     for (text, expected) in cases {
-        let given = faults(text, &[]);
+        let given = errors(text, &[]);
         assert!(given.contains(expected), "{text}\n  gives {given}\n  not   {expected}");
     }
 }
 
 #[test]
-fn a_lake_is_a_url_or_a_folder_beside_the_file() {
-    let url = |url: &str| parse(LEAST, &[("GLASSHOUSE__LAKE__URL", url)]);
+fn a_lake_is_a_url_or_a_folder_relative_to_the_file() {
+    let url = |url: &str| parse(REQUIRED, &[("GLASSHOUSE__LAKE__URL", url)]);
     assert_eq!(url("data/lake").unwrap().lake.url, "file:///etc/glasshouse/data/lake/");
     assert_eq!(url("s3://bucket/a").unwrap().lake.url, "s3://bucket/a");
     for wrong in ["", "gs://bucket", "s3:///a", "file://host/a", "s3://key:secret@bucket/a"] {
@@ -390,19 +399,19 @@ fn a_lake_is_a_url_or_a_folder_beside_the_file() {
 }
 
 #[test]
-fn paths_start_at_the_folder_of_the_file() {
+fn relative_paths_start_at_the_folder_of_the_file() {
     let config = good("flight.tls_cert = \"tls/c.pem\"\nflight.tls_key = \"/k.pem\"", &[]);
     assert_eq!(config.flight.tls_cert.as_deref(), Some(Path::new("/etc/glasshouse/tls/c.pem")));
     assert_eq!(config.flight.tls_key.as_deref(), Some(Path::new("/k.pem")));
 }
 
 #[test]
-fn a_file_that_is_named_must_be_there() {
+fn named_files_must_exist() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("c.toml");
-    let load = |path: &Path| Config::load(Some(path), std::iter::empty()).map_err(|faults| faults.to_string());
+    let load = |path: &Path| Config::load(Some(path), std::iter::empty()).map_err(|errors| errors.to_string());
     assert!(load(&path).unwrap_err().contains("c.toml: cannot be opened"));
-    fs::write(&path, format!("flight.tls_cert = \"c.pem\"\nflight.tls_key = \"k.pem\"\n{LEAST}")).unwrap();
+    fs::write(&path, format!("flight.tls_cert = \"c.pem\"\nflight.tls_key = \"k.pem\"\n{REQUIRED}")).unwrap();
     fs::write(folder.path().join("k.pem"), "").unwrap();
     let given = load(&path).unwrap_err();
     assert!(given.contains("c.toml:1:8: flight.tls_cert: file not found:"), "{given}");
@@ -412,17 +421,17 @@ fn a_file_that_is_named_must_be_there() {
 }
 
 #[test]
-fn nothing_at_all_says_what_is_needed() {
+fn an_empty_configuration_reports_the_required_keys() {
     let given = Config::load(None, std::iter::empty()).unwrap_err().to_string();
     assert_eq!(
         given,
         "configuration: auth.issuers: no issuer is configured, so every request would be refused: add [auth.issuers.NAME]\n\
-         configuration: lake.url: is missing: set it to text"
+         configuration: lake.url: is missing: set it to a string"
     );
 }
 
 #[test]
-fn secrets_stay_secret() {
+fn secrets_are_never_shown() {
     let env = [
         ("GLASSHOUSE__LAKE__OPTIONS__AWS_SECRET_ACCESS_KEY", "hunter2"),
         ("GLASSHOUSE__LAKE__OPTIONS__AWS_REGION", "eu-central-1"),
@@ -439,7 +448,7 @@ fn secrets_stay_secret() {
 }
 
 #[test]
-fn every_knob_is_shown_with_its_reason() {
+fn config_show_documents_every_key() {
     let mut config = Config { tables: [("example".to_owned(), TableConfig::default())].into(), ..Config::default() };
     config.policy.insert("example".to_owned(), PolicyConfig::default());
     config.auth.issuers.insert("example".to_owned(), IssuerConfig::default());
@@ -448,12 +457,12 @@ fn every_knob_is_shown_with_its_reason() {
 }
 
 #[test]
-fn the_reference_configuration_is_right() {
+fn the_reference_configuration_is_valid() {
     let config = Config::load(Some(&repository().join(FILE)), std::iter::empty());
-    let config = config.unwrap_or_else(|faults| panic!("{faults}"));
+    let config = config.unwrap_or_else(|errors| panic!("{errors}"));
     assert_eq!(config.tables.keys().collect::<Vec<_>>(), ["call_events", "flights"]);
     let secret = config.auth.issuers["dev"].secret.as_ref().unwrap();
-    assert_eq!(secret.expose(), check_auth::DEVELOPMENT_SECRET, "so that endpoints beyond loopback refuse it");
+    assert_eq!(secret.expose(), check_auth::DEVELOPMENT_SECRET, "the check of exposed endpoints must recognize it");
     let folder = format!("{}/", repository().display());
     insta::assert_snapshot!(config.show(false).replace(&folder, "REPOSITORY/"));
 }
@@ -465,6 +474,6 @@ fn the_reference_page_is_up_to_date() {
     if std::env::var_os("INSTA_UPDATE").is_some_and(|mode| mode == "always") {
         fs::write(&path, &page).unwrap();
     }
-    let written = fs::read_to_string(&path).unwrap_or_default();
-    assert!(written == page, "docs/configuration.md is out of date: run INSTA_UPDATE=always cargo test --lib config::");
+    let current = fs::read_to_string(&path).unwrap_or_default();
+    assert!(current == page, "docs/configuration.md is out of date: run INSTA_UPDATE=always cargo test --lib config::");
 }

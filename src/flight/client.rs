@@ -18,7 +18,7 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 
 use super::upload::from_flight;
 use crate::error::{Error, Kind, Result};
-use crate::outbound::Roots;
+use crate::http_client::Roots;
 
 /// The maximum size of a received message. Our own server sends less than 4 MiB.
 const MESSAGE_BYTES_MAX: usize = 64 * 1024 * 1024;

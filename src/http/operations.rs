@@ -57,7 +57,7 @@ pub(super) async fn readyz(State(handler): State<Arc<HttpHandler>>) -> (StatusCo
         .into_iter()
         .filter_map(|check| check.err())
         .map(|error| error.message().to_owned())
-        .chain(handler.services.supervisor.faults())
+        .chain(handler.services.supervisor.down_tasks())
         .collect();
     let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(json!({ "ready": reasons.is_empty(), "reasons": reasons })))

@@ -1,5 +1,5 @@
-//! Tests a whole server whose background tasks panic. The log and readiness name each kind of task, the task is restarted or
-//! the server stops in order, and no acknowledged event is lost.
+//! Tests a whole server whose background tasks panic. The log and `/readyz` name the task. The task is restarted, or
+//! the server stops in order. No acknowledged event is lost.
 
 use std::io::Write;
 use std::path::Path;
@@ -13,10 +13,10 @@ use tracing_subscriber::fmt::MakeWriter;
 use super::*;
 use crate::tenancy::{DevelopmentToken, Scope};
 
-/// The time limit for any wait; a hang fails instead of blocking the suite.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// The time limit for each wait. A test that hangs fails instead of blocking the suite.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A table, a lookup table, and a source whose brokers are unreachable.
+/// A configuration with a table, a lookup table, and a source whose brokers are unreachable.
 const CONFIG: &str = r#"
 [tables.calls]
 tenant = "tenant_id"
@@ -61,7 +61,7 @@ secret = "a secret of at least thirty-two bytes"
 operators = ["ops"]
 "#;
 
-/// A log in memory that the test reads.
+/// An in-memory log that tests read.
 #[derive(Debug, Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
 
@@ -84,14 +84,14 @@ impl MakeWriter<'_> for Log {
 }
 
 impl Log {
-    /// The number of error lines that contain these words.
+    /// Returns the number of error lines that contain `words`.
     fn errors(&self, words: &str) -> usize {
         let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
         text.lines().filter(|line| line.contains("ERROR") && line.contains(words)).count()
     }
 }
 
-/// A running server over a lake in a folder.
+/// A running server whose lake is in a folder.
 struct Running {
     supervisor: Supervisor,
     metrics: Arc<Metrics>,
@@ -132,36 +132,36 @@ impl Running {
         let line = |id| format!("{{\"event_id\":\"{id}\",\"event_time\":\"2026-03-01T12:00:00Z\"}}\n");
         let url = format!("http://{}/v1/tables/calls/events?ack=received", self.http);
         let request = client().post(url).bearer_auth(&self.token).header("content-type", "application/x-ndjson");
-        let answer = request.body(ids.map(line).collect::<String>()).send().await.unwrap();
-        assert_eq!(answer.status(), 202);
+        let response = request.body(ids.map(line).collect::<String>()).send().await.unwrap();
+        assert_eq!(response.status(), 202);
     }
 
-    /// The status and the reasons of readiness.
+    /// Returns the status and the body of `/readyz`.
     async fn ready(&self) -> (u16, String) {
-        let answer = client().get(format!("http://{}/readyz", self.http)).send().await.unwrap();
-        (answer.status().as_u16(), answer.text().await.unwrap())
+        let response = client().get(format!("http://{}/readyz", self.http)).send().await.unwrap();
+        (response.status().as_u16(), response.text().await.unwrap())
     }
 
-    /// Waits until readiness has this status and contains these words.
+    /// Waits until `/readyz` returns this status and a body that contains `words`.
     async fn until_ready_is(&self, status: u16, words: &str) {
-        let (begun, mut turns) = (Instant::now(), tokio::time::interval(Duration::from_millis(5)));
-        turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (begun, mut ticks) = (Instant::now(), tokio::time::interval(Duration::from_millis(5)));
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let (told, why) = self.ready().await;
-            if told == status && why.contains(words) {
+            let (actual, body) = self.ready().await;
+            if actual == status && body.contains(words) {
                 return;
             }
-            assert!(begun.elapsed() < PATIENCE, "expected readiness {status} with {words}, got {told}: {why}");
-            turns.tick().await;
+            assert!(begun.elapsed() < TIMEOUT, "expected status {status} with {words}, got {actual}: {body}");
+            ticks.tick().await;
         }
     }
 
-    fn counts(&self, line: &str) -> bool {
-        self.metrics.render().lines().any(|told| told.starts_with(line))
+    fn has_metric(&self, prefix: &str) -> bool {
+        self.metrics.render().lines().any(|line| line.starts_with(prefix))
     }
 
     async fn ends(&mut self) -> Result<()> {
-        tokio::time::timeout(PATIENCE, self.task.join_next()).await.unwrap().unwrap().unwrap()
+        tokio::time::timeout(TIMEOUT, self.task.join_next()).await.unwrap().unwrap().unwrap()
     }
 }
 
@@ -169,7 +169,7 @@ fn client() -> reqwest::Client {
     reqwest::Client::builder().no_proxy().build().unwrap()
 }
 
-/// The number of events in the table, as a newly started process sees it.
+/// Returns the number of events in the table, as a newly started process reads it.
 async fn stored(folder: &Path) -> u64 {
     let config = Config::parse(CONFIG, "test", folder, std::iter::empty()).unwrap();
     let store = Store::open(&config.lake).unwrap();
@@ -177,16 +177,16 @@ async fn stored(folder: &Path) -> u64 {
     tables["calls"].snapshot().files.iter().map(|file| file.rows).sum()
 }
 
-/// Captures the log of this thread, on which all tasks of a test run.
-fn listen() -> (Log, tracing::subscriber::DefaultGuard) {
+/// Captures the log of this thread. All tasks of a test run on it.
+fn capture_log() -> (Log, tracing::subscriber::DefaultGuard) {
     let log = Log::default();
     let lines = tracing_subscriber::fmt().with_ansi(false).with_writer(log.clone()).finish();
     (log, tracing::subscriber::set_default(lines))
 }
 
 #[tokio::test]
-async fn a_background_task_that_panics_is_restarted_and_nothing_is_lost() {
-    let (folder, (log, _listening)) = (TempDir::new().unwrap(), listen());
+async fn a_background_task_that_panics_is_restarted_without_losing_events() {
+    let (folder, (log, _listening)) = (TempDir::new().unwrap(), capture_log());
     let mut server = Running::start(folder.path()).await;
     server.until_ready_is(200, "").await;
     let kinds = [
@@ -209,45 +209,45 @@ async fn a_background_task_that_panics_is_restarted_and_nothing_is_lost() {
         server.send(sent.clone()).await;
         server.supervisor.failpoints.disarm(&task);
         server.until_ready_is(200, "").await;
-        assert!(log.errors(&format!("{task}")) >= 1, "the log names the {task}");
-        assert!(log.errors(&format!("a test makes the {task} panic")) >= 1, "the log names the cause");
+        assert!(log.errors(&format!("{task}")) >= 1, "the log does not name the {task}");
+        assert!(log.errors(&format!("a test makes the {task} panic")) >= 1, "the log does not contain the cause");
         for counter in ["panics", "restarts"] {
             let line = format!("glasshouse_task_{counter}_total{{task=\"{}\"}}", kind.as_str());
-            assert!(server.counts(&line), "no {line}");
+            assert!(server.has_metric(&line), "the metrics do not contain {line}");
         }
     }
     server.stop.cancel();
     server.ends().await.unwrap();
-    assert_eq!(stored(folder.path()).await, u64::from(sent.end), "each once");
+    assert_eq!(stored(folder.path()).await, u64::from(sent.end), "each event must be stored once");
 }
 
 #[tokio::test]
 async fn an_endpoint_that_panics_stops_the_server_in_order() {
     for endpoint in ["http", "flight"] {
-        let (folder, (log, _listening)) = (TempDir::new().unwrap(), listen());
+        let (folder, (log, _listening)) = (TempDir::new().unwrap(), capture_log());
         let mut server = Running::start(folder.path()).await;
         server.send(0..25).await;
         let task = Task::new(TaskKind::Endpoint, endpoint);
         server.supervisor.failpoints.arm(&task);
-        let fault = server.ends().await.unwrap_err();
-        assert!(fault.message().contains(&task.to_string()), "{fault}");
-        assert_eq!(log.errors(&format!("a test makes the {task} panic")), 1, "logged once");
-        assert_eq!(server.supervisor.faults(), [format!("the {task} panicked and has ended")]);
+        let error = server.ends().await.unwrap_err();
+        assert!(error.message().contains(&task.to_string()), "{error}");
+        assert_eq!(log.errors(&format!("a test makes the {task} panic")), 1, "the panic must be logged once");
+        assert_eq!(server.supervisor.down_tasks(), [format!("the {task} panicked and has ended")]);
         assert_eq!(stored(folder.path()).await, 25);
     }
 }
 
 #[tokio::test]
-async fn a_committer_that_still_panics_does_not_hold_up_a_stop() {
-    let (folder, (log, _listening)) = (TempDir::new().unwrap(), listen());
+async fn a_committer_that_keeps_panicking_does_not_block_a_shutdown() {
+    let (folder, (log, _listening)) = (TempDir::new().unwrap(), capture_log());
     let mut server = Running::start_with(folder.path(), &CONFIG.replace("20s", "3s")).await;
     let task = Task::new(TaskKind::Committer, "calls");
     server.supervisor.failpoints.arm(&task);
     server.until_ready_is(503, &task.to_string()).await;
     server.send(0..25).await;
     server.stop.cancel();
-    let fault = server.ends().await.unwrap_err();
-    assert!(fault.message().contains("shutdown.time_max"), "{fault}");
+    let error = server.ends().await.unwrap_err();
+    assert!(error.message().contains("shutdown.time_max"), "{error}");
     assert_eq!(log.errors("acknowledged events are lost"), 1);
     assert_eq!(stored(folder.path()).await, 0);
 }

@@ -1,6 +1,6 @@
-//! Panics that a test injects into background tasks. Compiled for tests only.
+//! Injects panics into background tasks. This module is compiled for tests only.
 //!
-//! **Invariant:** a failpoint belongs to one supervisor: tests that run in parallel do not affect each other.
+//! **Invariant:** failpoints belong to one supervisor. Tests that run in parallel do not affect each other.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use super::Task;
 
-/// The tasks that panic.
+/// The set of tasks that panic.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Failpoints {
     armed: Arc<watch::Sender<BTreeSet<Task>>>,
@@ -26,8 +26,8 @@ impl Failpoints {
         self.armed.send_if_modified(|armed| armed.remove(task));
     }
 
-    /// Wraps work so that it panics once `task` is armed.
-    pub(super) fn beside<F: Future>(&self, task: &Task, work: F) -> impl Future<Output = F::Output> + use<F> {
+    /// Wraps `work` in a future that panics as soon as `task` is armed.
+    pub(super) fn wrap<F: Future>(&self, task: &Task, work: F) -> impl Future<Output = F::Output> + use<F> {
         let (task, mut armed) = (task.clone(), self.armed.subscribe());
         async move {
             let panics = async {

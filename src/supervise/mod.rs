@@ -1,20 +1,22 @@
-//! The supervisor of all background tasks: it names tasks, restarts them after a panic, and reports failures to readiness.
+//! The supervisor of all background tasks. It restarts a task after a panic, and `/readyz` shows the tasks that are
+//! down.
 //!
 //! ```text
-//!   owner (JoinSet) ─► Supervisor::keep ─► begin() ─► fence ─┬─ ended ─► the owner
+//!   owner (JoinSet) ─► Supervisor::keep ─► start() ─► fence ─┬─ ended ─► the owner
 //!                          ▲                                 └─ panic ─► log once, count, not ready
 //!                          └──────── doubling pause ◄─────────────┘            │
-//!   GET /readyz ◄──────────────────────────────────────────── Supervisor::faults
+//!   GET /readyz ◄──────────────────────────────────────────── Supervisor::down_tasks
 //!
-//!   request, batch, message ─► catch, catch_future, blocking ─► an error in place of a panic
+//!   request, batch, message ─► catch, catch_future, blocking ─► an error instead of a panic
 //! ```
 //!
-//! In: a [`Task`], and a closure that starts it. Out: the task's return value. The supervisor spawns nothing: a task belongs to
-//! the JoinSet or TaskTracker of its owner, which awaits it.
+//! The supervisor does not spawn tasks. A task belongs to the `JoinSet` or `TaskTracker` of its owner, which waits for
+//! it.
 //!
-//! **Invariant:** no panic of a task escapes [`Supervisor::keep`] or [`Supervisor::once`], so no panic can skip a step of the
-//! shutdown.
-//! **Invariant:** a panic is logged once: inside a fence by the code that handles it, elsewhere by the panic hook.
+//! **Invariant:** [`Supervisor::keep`] and [`Supervisor::once`] catch every panic of a task. A panic can therefore not
+//! skip a step of the shutdown.
+//! **Invariant:** a panic is logged once. Inside a fence, the code that handles it logs it; elsewhere, the panic hook
+//! does.
 
 mod panic_fence;
 
@@ -39,21 +41,22 @@ use tokio_util::sync::CancellationToken;
 use crate::error::{Error, Result};
 use crate::telemetry::Metrics;
 
-/// After this number of consecutive panics, a restart alone does not make the server ready again.
+/// The number of consecutive panics after which a restart alone does not make the server ready again.
 const PANICS_MAX: u32 = 5;
 
-/// The pauses between restarts.
+/// The durations that determine the pauses between restarts.
 #[derive(Debug, Clone, Copy)]
 struct Backoff {
-    /// The pause before the first restart; it doubles up to `pause_max`.
+    /// The pause before the first restart. It doubles with each further panic, up to `pause_max`.
     pause_min: Duration,
     /// The longest pause between two restarts.
     pause_max: Duration,
-    /// A task that has run this long counts as healthy: its next panic counts as the first.
+    /// The time after which a running task counts as healthy. Its next panic then counts as the first.
     steady_after: Duration,
 }
 
-/// A transient bug costs a short pause; a permanent one does not load the processor or flood the log.
+/// After a single panic, the pause is short. If a task keeps panicking, the pauses become long enough to not load the
+/// processor or flood the log.
 const BACKOFF: Backoff = Backoff {
     pause_min: Duration::from_millis(200),
     pause_max: Duration::from_secs(30),
@@ -67,35 +70,35 @@ pub enum TaskKind {
     Committer,
     /// Checkpoints one table and cleans up its log.
     Maintenance,
-    /// Tracks events that were acknowledged before their commit until they are stored.
+    /// Tracks the events of one table that were acknowledged before their commit, until they are stored.
     Acknowledged,
-    /// Reads a source.
+    /// Reads one source.
     Source,
     /// Refreshes one lookup table.
     LookupTable,
     /// Reads other writers' commits to one table.
     Follower,
-    /// Accepts connections.
+    /// Accepts the connections of one endpoint.
     Endpoint,
 }
 
-/// One background task: its kind, and the name of the table, source or endpoint it works on.
+/// A background task, identified by its kind and the name of the table, source or endpoint that it works on.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Task {
     kind: TaskKind,
     name: String,
 }
 
-/// How a task that panics during shutdown is handled.
+/// What happens to a task that panics during the shutdown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AtStop {
-    /// It ends: the next start of the server repeats its work.
+    /// The task ends. Its work is repeated after the next start of the server.
     End,
-    /// It is restarted until it ends by itself: it holds work that must be finished.
+    /// The task is restarted until it ends by itself, because its work must be finished.
     Finish,
 }
 
-/// Watches background tasks. Clones share their state.
+/// Supervises background tasks. Clones share their state.
 #[derive(Debug, Clone)]
 pub struct Supervisor {
     metrics: Arc<Metrics>,
@@ -105,19 +108,19 @@ pub struct Supervisor {
     pub(crate) failpoints: failpoint::Failpoints,
 }
 
-/// Why a task is down.
+/// The reason why a task is down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Down {
-    /// It waits for its restart.
+    /// The task waits for its restart.
     Restarting,
-    /// It panics after every restart.
+    /// The task has panicked at least [`PANICS_MAX`] times in a row.
     Failing,
-    /// It cannot be restarted.
+    /// The task has panicked and cannot be restarted.
     Ended,
 }
 
 impl TaskKind {
-    /// The label value in metrics.
+    /// Returns the label value in metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Committer => "committer",
@@ -132,13 +135,13 @@ impl TaskKind {
 }
 
 impl Task {
-    /// A task of `kind` that works on `name`: a table, a source, an endpoint.
+    /// Creates a task of `kind` for the table, source or endpoint `name`.
     pub fn new(kind: TaskKind, name: impl Into<String>) -> Self {
         Self { kind, name: name.into() }
     }
 }
 
-/// For example "committer `calls`".
+/// Writes kind and name, such as "committer `calls`".
 impl fmt::Display for Task {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} `{}`", self.kind.as_str().replace('_', " "), self.name)
@@ -146,7 +149,7 @@ impl fmt::Display for Task {
 }
 
 impl Supervisor {
-    /// A supervisor without tasks. It counts panics and restarts in `metrics`.
+    /// Creates a supervisor without tasks. It counts panics and restarts in `metrics`.
     pub fn new(metrics: Arc<Metrics>) -> Self {
         Self {
             metrics,
@@ -157,18 +160,18 @@ impl Supervisor {
         }
     }
 
-    /// Runs a task until it ends by itself, and restarts it after each panic. Returns its value, or `None` if it panicked during
-    /// shutdown and `at_stop` is [`AtStop::End`].
+    /// Runs a task until it ends by itself, and restarts it after each panic. Returns the task's value, or `None` if
+    /// the task panicked during the shutdown and `at_stop` is [`AtStop::End`].
     pub async fn keep<F: Future>(
         &self,
         task: Task,
         stop: &CancellationToken,
         at_stop: AtStop,
-        mut begin: impl FnMut() -> F,
+        mut start: impl FnMut() -> F,
     ) -> Option<F::Output> {
         let mut panics = 0;
         loop {
-            let panic = match self.attempt(&task, begin(), &mut panics).await {
+            let panic = match self.run_once(&task, start(), &mut panics).await {
                 Ok(value) => {
                     self.lock().remove(&task);
                     return Some(value);
@@ -194,9 +197,10 @@ impl Supervisor {
         }
     }
 
-    /// Runs a task that cannot be restarted. A panic is an `Internal` error, and the server stays not ready.
+    /// Runs a task that cannot be restarted. If it panics, returns an `Internal` error, and the server remains not
+    /// ready.
     pub async fn once<T>(&self, task: Task, work: impl Future<Output = Result<T>>) -> Result<T> {
-        match self.attempt(&task, work, &mut 0).await {
+        match self.run_once(&task, work, &mut 0).await {
             Ok(outcome) => outcome,
             Err(panic) => {
                 self.panicked(&task, Down::Ended);
@@ -206,20 +210,20 @@ impl Supervisor {
         }
     }
 
-    /// The tasks that are down, as texts for the readiness endpoint. Anybody may read them, so they omit the causes.
-    pub fn faults(&self) -> Vec<String> {
-        let fault = |(task, down): (&Task, &Down)| match down {
+    /// Describes each task that is down, for `/readyz`. The descriptions omit the causes, because anyone may read them.
+    pub fn down_tasks(&self) -> Vec<String> {
+        let describe = |(task, down): (&Task, &Down)| match down {
             Down::Restarting => format!("the {task} panicked and is restarted"),
             Down::Failing => format!("the {task} panicked {PANICS_MAX} times in a row or more"),
             Down::Ended => format!("the {task} panicked and has ended"),
         };
-        self.lock().iter().map(fault).collect()
+        self.lock().iter().map(describe).collect()
     }
 
-    /// One run of a task. Once it has run long enough, its panic count is reset.
-    async fn attempt<F: Future>(&self, task: &Task, work: F, panics: &mut u32) -> Result<F::Output, Panic> {
+    /// Runs a task until it ends or panics. Resets `panics` once the task has run long enough to count as healthy.
+    async fn run_once<F: Future>(&self, task: &Task, work: F, panics: &mut u32) -> Result<F::Output, Panic> {
         #[cfg(test)]
-        let work = self.failpoints.beside(task, work);
+        let work = self.failpoints.wrap(task, work);
         let mut running = pin!(catch_future(work));
         if let Ok(ended) = tokio::time::timeout(self.backoff.steady_after, &mut running).await {
             return ended;
@@ -234,14 +238,15 @@ impl Supervisor {
         self.lock().insert(task.clone(), down);
     }
 
-    /// Nothing panics while the lock is held, so a poisoned lock is safe to use.
+    /// Locks the map of tasks that are down. A poisoned lock is safe to use, because no code panics while it holds the
+    /// lock.
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Task, Down>> {
         self.down.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Backoff {
-    /// The pause after this number of consecutive panics.
+    /// Returns the pause after this number of consecutive panics.
     fn pause_after(&self, panics: u32) -> Duration {
         self.pause_min.saturating_mul(1 << panics.saturating_sub(1).min(16)).min(self.pause_max)
     }

@@ -1,11 +1,11 @@
-//! Fences: a fence turns a panic inside it into a value with the panic's location.
+//! Fences: functions that run code which may panic, and return a panic as a [`Panic`] value.
 //!
-//! In: work that may panic, such as decoding untrusted bytes with other crates, or handling one request. Out: its value, or the
-//! [`Panic`]. The panic hook records the location of a panic. Inside a fence it logs nothing, because the code that handles
-//! the [`Panic`] does.
+//! Examples of such code are decoders of untrusted bytes and handlers of requests. The panic hook records the location
+//! of each panic. It logs a panic only outside of fences, because inside a fence the code that handles the [`Panic`]
+//! logs it.
 //!
-//! **Invariant:** a [`Panic`] appears in the log only. A client gets an error of kind `Internal`, or an error about its own
-//! bytes.
+//! **Invariant:** the message and location of a panic appear only in the log. A client gets an error of kind
+//! `Internal`, or an error about the bytes that it sent.
 
 use std::any::Any;
 use std::backtrace::{Backtrace, BacktraceStatus};
@@ -18,29 +18,29 @@ use std::task::Poll;
 use crate::error::{Error, Result};
 
 thread_local! {
-    /// The number of fences this thread is inside.
+    /// The number of nested fences that the current thread is running in.
     static DEPTH: Cell<usize> = const { Cell::new(0) };
-    /// The location of the last panic inside a fence: written by the hook, read by the fence.
+    /// The location of the last panic inside a fence. The hook sets it, and the fence takes it.
     static ORIGIN: Cell<Option<Origin>> = const { Cell::new(None) };
 }
 
-/// A panic that was caught.
+/// A panic that a fence has caught.
 #[derive(Debug)]
 pub struct Panic {
     message: String,
     origin: Option<Origin>,
 }
 
-/// The location of a panic, as recorded by the hook.
+/// The location of a panic, which the hook has recorded.
 #[derive(Debug)]
 struct Origin {
     location: String,
-    /// Present if backtraces are enabled (`RUST_BACKTRACE`).
+    /// The backtrace, if `RUST_BACKTRACE` enables backtraces.
     backtrace: Option<String>,
 }
 
 impl Panic {
-    /// Continues unwinding up to the next fence. The hook does not run again.
+    /// Continues the panic, up to the next enclosing fence. The hook does not run again.
     pub fn resume(self) -> ! {
         resume_unwind(Box::new(self))
     }
@@ -70,7 +70,7 @@ impl fmt::Display for Panic {
 
 impl std::error::Error for Panic {}
 
-/// Runs `work` inside a fence. After a panic, do not use data that `work` may have left partly changed.
+/// Runs `work` inside a fence. After a panic, the caller must not use data that `work` may have changed only partly.
 pub fn catch<T>(work: impl FnOnce() -> T) -> Result<T, Panic> {
     let _inside = Inside::enter();
     catch_unwind(AssertUnwindSafe(work)).map_err(Panic::new)
@@ -78,7 +78,7 @@ pub fn catch<T>(work: impl FnOnce() -> T) -> Result<T, Panic> {
 
 /// Polls `future` inside a fence.
 pub fn catch_future<F: Future>(future: F) -> impl Future<Output = Result<F::Output, Panic>> {
-    // On the heap: an async function would store the future twice.
+    // The future is boxed, because the returned future would otherwise store it twice.
     let mut future = Box::pin(future);
     poll_fn(move |context| match catch(|| future.as_mut().poll(context)) {
         Ok(polled) => polled.map(Ok),
@@ -86,7 +86,8 @@ pub fn catch_future<F: Future>(future: F) -> impl Future<Output = Result<F::Outp
     })
 }
 
-/// Runs heavy work on the blocking pool. A panic becomes an `Internal` error that names the work as `what`, such as "decoding".
+/// Runs CPU-intensive work on the blocking pool. A panic becomes an `Internal` error, which calls the work `what`, such
+/// as "decoding".
 pub async fn blocking<T: Send + 'static>(
     what: &'static str,
     work: impl FnOnce() -> Result<T> + Send + 'static,
@@ -102,14 +103,14 @@ pub async fn on_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'sta
     })
 }
 
-/// Logs panics through `tracing`, with location and, if enabled, backtrace. Called once, by the binary, when logging has
-/// started.
+/// Installs a panic hook that logs panics through `tracing`, with their location and, if enabled, their backtrace. The
+/// binary calls this once after logging has started.
 pub fn install_panic_hook() {
     set_hook(Box::new(|info| {
         let origin = Origin::of(info);
-        // Both fail only on a thread that is ending, where no fence is active.
+        // Access to the thread-locals fails only while the thread is ending, and then no fence is active.
         if DEPTH.try_with(Cell::get).unwrap_or(0) > 0 {
-            let _ = ORIGIN.try_with(|noted| noted.set(Some(origin)));
+            let _ = ORIGIN.try_with(|cell| cell.set(Some(origin)));
             return;
         }
         let Origin { location, backtrace } = origin;
@@ -128,7 +129,7 @@ impl Origin {
     }
 }
 
-/// Counts a fence while it is active.
+/// Counts an active fence in [`DEPTH`] until it is dropped.
 struct Inside;
 
 impl Inside {

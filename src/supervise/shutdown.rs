@@ -1,44 +1,44 @@
-//! Shutdown within a time limit: two signals to the endpoints, and one deadline for the whole shutdown.
+//! The deadlines of a shutdown, and the two signals that it sends to the endpoints.
 //!
 //! ```text
 //!   0 ───────────────── 60 % ──── 66 % ─────────────────── 90 % ──── 95 % ──── 100 % of `shutdown.time_max`
-//!   endpoints and sources  │ clients │ admitted events are   │ other   │ the process
-//!   finish what runs       │ are cut │ committed             │ tasks   │ ends
+//!   requests and batches   │ clients │ admitted events are   │ other   │ the process
+//!   finish                 │ are cut │ committed             │ tasks   │ ends
 //! ```
 //!
-//! Each step begins as soon as the previous one is done, and ends at its own deadline at the latest: so a client that hangs
-//! cannot use up the time that the last commits need.
+//! Each step begins as soon as the previous one is done, and ends at its own deadline at the latest. A client that
+//! hangs can therefore not use up the time that the last commits need.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// The deadlines of the steps, in percent of the whole time.
+/// The deadlines of the steps, in percent of the total time.
 const DRAIN_PERCENT: u32 = 60;
 const CUT_PERCENT: u32 = 66;
 const COMMIT_PERCENT: u32 = 90;
 const END_PERCENT: u32 = 95;
 
-/// The shutdown signals to an endpoint.
+/// The signals that a shutdown sends to an endpoint.
 #[derive(Debug, Clone, Default)]
 pub struct Stop {
-    /// Accept no new connections or requests, and finish the running ones.
+    /// Requests the endpoint to accept no new connections or requests, and to finish the running ones.
     pub asked: CancellationToken,
-    /// Cut all running requests: their time is over.
+    /// Requests the endpoint to abort all running requests, because their deadline has passed.
     pub cut: CancellationToken,
 }
 
 /// The deadline of each step of a shutdown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Deadline {
-    /// Running requests and batches of sources finish.
+    /// The deadline for running requests and batches of sources to finish.
     pub drain: Instant,
-    /// Cut connections close.
+    /// The deadline for aborted connections to close.
     pub cut: Instant,
-    /// The last commits finish.
+    /// The deadline for the last commits.
     pub commit: Instant,
-    /// All other tasks end.
+    /// The deadline for all other tasks to end.
     pub end: Instant,
 }
 
@@ -49,7 +49,7 @@ impl From<CancellationToken> for Stop {
 }
 
 impl Deadline {
-    /// The deadlines of a shutdown that begins at `begun` and may take `time_max`.
+    /// Computes the deadlines of a shutdown that begins at `begun` and may take `time_max`.
     pub fn new(begun: Instant, time_max: Duration) -> Self {
         let at = |percent: u32| begun + time_max / 100 * percent;
         Self { drain: at(DRAIN_PERCENT), cut: at(CUT_PERCENT), commit: at(COMMIT_PERCENT), end: at(END_PERCENT) }

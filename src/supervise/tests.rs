@@ -1,4 +1,4 @@
-//! Tests that a task that panics is restarted, counted and reported to readiness, and never ends its owner.
+//! Tests that a task that panics is restarted, counted and shown by `/readyz`, and does not affect its owner.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -9,19 +9,19 @@ fn task() -> Task {
     Task::new(TaskKind::LookupTable, "places")
 }
 
-/// A supervisor with very short pauses.
+/// Creates a supervisor with very short pauses.
 fn supervisor() -> (Supervisor, Arc<Metrics>) {
     let metrics = Arc::new(Metrics::default());
     let backoff = Backoff { pause_min: Duration::from_millis(1), pause_max: Duration::from_millis(2), ..BACKOFF };
     (Supervisor { backoff, ..Supervisor::new(metrics.clone()) }, metrics)
 }
 
-/// Runs a task that panics `panics` times before it ends; returns the readiness faults at the start of each run.
+/// Runs a task that panics `panics` times before it ends. Returns the tasks that are down at the start of each run.
 async fn run(supervisor: &Supervisor, panics: u32) -> Vec<Vec<String>> {
     let (runs, seen) = (AtomicU32::new(0), Mutex::new(Vec::new()));
     let begin = || async {
-        seen.lock().unwrap().push(supervisor.faults());
-        assert!(runs.fetch_add(1, Ordering::SeqCst) >= panics, "not yet");
+        seen.lock().unwrap().push(supervisor.down_tasks());
+        assert!(runs.fetch_add(1, Ordering::SeqCst) >= panics, "this run panics");
         7
     };
     assert_eq!(supervisor.keep(task(), &CancellationToken::new(), AtStop::End, begin).await, Some(7));
@@ -38,7 +38,7 @@ async fn a_task_that_panics_is_restarted() {
         "glasshouse_task_panics_total{task=\"lookup_table\"} 2",
         "glasshouse_task_restarts_total{task=\"lookup_table\"} 2",
     ] {
-        assert!(page.contains(line), "no {line} in {page}");
+        assert!(page.contains(line), "{line} is missing in {page}");
     }
 }
 
@@ -48,8 +48,8 @@ async fn a_task_that_keeps_panicking_makes_the_server_not_ready() {
     let seen = run(&supervisor, PANICS_MAX + 1).await;
     let failing = ["the lookup table `places` panicked 5 times in a row or more".to_owned()];
     assert!(seen[..PANICS_MAX as usize].iter().all(Vec::is_empty), "{seen:?}");
-    assert!(seen[PANICS_MAX as usize..].iter().all(|faults| *faults == failing), "{seen:?}");
-    assert_eq!(supervisor.faults(), [""; 0], "the task has ended without a panic");
+    assert!(seen[PANICS_MAX as usize..].iter().all(|down| *down == failing), "{seen:?}");
+    assert_eq!(supervisor.down_tasks(), [""; 0], "the task has ended without a panic");
 }
 
 #[tokio::test]
@@ -60,25 +60,25 @@ async fn a_task_that_runs_long_enough_is_healthy_again() {
     let begin = || async {
         let run = runs.fetch_add(1, Ordering::SeqCst);
         if run == PANICS_MAX {
-            assert_eq!(supervisor.faults().len(), 1, "the task has reached the panic limit");
-            while !supervisor.faults().is_empty() {
+            assert_eq!(supervisor.down_tasks().len(), 1, "the task has reached the panic limit");
+            while !supervisor.down_tasks().is_empty() {
                 tokio::task::yield_now().await;
             }
         }
-        assert!(run > PANICS_MAX, "not yet");
-        assert!(supervisor.faults().is_empty(), "the last panic counts as the first");
+        assert!(run > PANICS_MAX, "this run panics");
+        assert!(supervisor.down_tasks().is_empty(), "the last panic counts as the first");
     };
     supervisor.keep(task(), &CancellationToken::new(), AtStop::End, begin).await;
 }
 
 #[tokio::test]
-async fn a_stop_ends_a_task_or_lets_it_finish() {
+async fn a_shutdown_ends_a_panicking_task_or_restarts_it_until_it_finishes() {
     for (at_stop, expected) in [(AtStop::End, (None, 1)), (AtStop::Finish, (Some(()), 3))] {
         let (supervisor, _) = supervisor();
         let (stop, runs) = (CancellationToken::new(), AtomicU32::new(0));
         let begin = || async {
             stop.cancel();
-            assert!(runs.fetch_add(1, Ordering::SeqCst) >= 2, "not yet");
+            assert!(runs.fetch_add(1, Ordering::SeqCst) >= 2, "this run panics");
         };
         let ended = supervisor.keep(task(), &stop, at_stop, begin).await;
         assert_eq!((ended, runs.load(Ordering::SeqCst)), expected, "{at_stop:?}");
@@ -86,13 +86,13 @@ async fn a_stop_ends_a_task_or_lets_it_finish() {
 }
 
 #[tokio::test]
-async fn a_task_that_cannot_be_restarted_stays_reported() {
+async fn a_task_that_cannot_be_restarted_remains_down() {
     let (supervisor, _) = supervisor();
     let task = Task::new(TaskKind::Endpoint, "http");
     supervisor.failpoints.arm(&task);
     let ended = supervisor.once(task, std::future::pending::<Result<()>>()).await;
     assert_eq!(ended.unwrap_err().message(), "the endpoint `http` panicked: the log has the cause");
-    assert_eq!(supervisor.faults(), ["the endpoint `http` panicked and has ended"]);
+    assert_eq!(supervisor.down_tasks(), ["the endpoint `http` panicked and has ended"]);
 }
 
 #[tokio::test]
@@ -104,7 +104,7 @@ async fn a_fence_turns_a_panic_into_an_error() {
     let inner = catch(|| panic!("inner")).unwrap_err();
     assert!(
         catch(|| inner.resume()).map_err(text).unwrap_err().starts_with("inner"),
-        "a resumed panic keeps its message"
+        "a resumed panic must keep its message"
     );
     assert!(catch_future(async { panic!("later") }).await.map_err(text).unwrap_err().starts_with("later"));
     let error = blocking("decoding", || -> Result<()> { panic!("bad bytes") }).await.unwrap_err();
@@ -122,6 +122,6 @@ fn pauses_double_up_to_a_limit() {
 fn shutdown_deadlines_leave_time_for_the_last_commits() {
     let begun = tokio::time::Instant::now();
     let Deadline { drain, cut, commit, end } = Deadline::new(begun, Duration::from_secs(100));
-    let seconds = [drain, cut, commit, end].map(|mark| (mark - begun).as_secs());
+    let seconds = [drain, cut, commit, end].map(|deadline| (deadline - begun).as_secs());
     assert_eq!(seconds, [60, 66, 90, 95]);
 }

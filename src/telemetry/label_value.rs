@@ -1,7 +1,7 @@
-//! Label values: escaped, and bounded in number.
+//! Label values of metrics. They are escaped, and their number is bounded.
 //!
-//! The `prometheus-client` encoder does not escape label values, so that a quotation mark in a tenant's name would end
-//! the value and the rest of the name would be parsed as further labels. [`Label`] escapes them.
+//! The encoder of `prometheus-client` does not escape label values. Without the escaping in [`Label`], a quotation mark
+//! in a tenant's name would end the value, and the rest of the name would be parsed as further labels.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -10,11 +10,11 @@ use std::sync::{Mutex, PoisonError};
 
 use prometheus_client::encoding::{EncodeLabelValue, LabelValueEncoder};
 
-/// A label value.
+/// A label value, which is escaped when it is encoded.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Label(Cow<'static, str>);
 
-/// `N` label names and values.
+/// The names and values of `N` labels.
 pub(super) type Labels<const N: usize> = [(&'static str, Label); N];
 
 impl From<&'static str> for Label {
@@ -24,7 +24,8 @@ impl From<&'static str> for Label {
 }
 
 impl Label {
-    /// A label value known only at run time. The caller bounds the number of distinct values.
+    /// Creates a label value from a string that is known only at run time. The caller must bound the number of distinct
+    /// values.
     pub(super) fn owned(text: impl Into<String>) -> Self {
         Self(Cow::Owned(text.into()))
     }
@@ -43,7 +44,8 @@ impl EncodeLabelValue for Label {
     }
 }
 
-/// Bounds the number of label values: the first `max` names keep their own, all later ones share [`LabelNames::OTHER`].
+/// Bounds the number of distinct label values. The first `max` names get their own value; all others share
+/// [`LabelNames::OTHER`].
 #[derive(Debug)]
 pub(super) struct LabelNames {
     seen: Mutex<HashSet<String>>,
@@ -51,17 +53,18 @@ pub(super) struct LabelNames {
 }
 
 impl LabelNames {
-    /// The label of all names beyond the limit.
+    /// The value for all names beyond the limit.
     pub(super) const OTHER: &'static str = "other";
 
-    /// A set with at most `max` names.
+    /// Creates an empty set, which can hold `max` names.
     pub(super) fn new(max: usize) -> Self {
         Self { seen: Mutex::default(), max }
     }
 
-    /// The label of `name`.
+    /// Returns the label value for `name`.
     pub(super) fn label(&self, name: &str) -> Label {
-        // A poisoned set is still consistent: no operation leaves it half-changed.
+        // The set is consistent even if the lock is poisoned, because each operation changes it completely or not at
+        // all.
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         if seen.contains(name) {
             return Label::owned(name);

@@ -1,4 +1,4 @@
-//! Logging to standard error: one line per event, for people (`text`) or log collectors (`json`).
+//! Sets up logging to standard error, as text for people or as JSON for log collectors.
 
 use std::io::{IsTerminal, stderr};
 
@@ -7,11 +7,11 @@ use tracing_subscriber::EnvFilter;
 use crate::config::{LogConfig, LogFormat};
 use crate::error::{Error, Result};
 
-/// Starts logging to standard error. The binary calls this once; `Conflict` if logging was already started.
+/// Starts logging to standard error. The binary calls this once. Fails with `Conflict` if logging was already started.
 pub fn start_logging(config: &LogConfig) -> Result<()> {
     let filter = EnvFilter::try_new(&config.level).map_err(|error| {
         Error::invalid(format!(
-            "log.level `{}` is not a valid filter: {error}; use one such as \"info,glasshouse=debug\"",
+            "log.level `{}` is not a valid filter: {error}; use a filter such as \"info,glasshouse=debug\"",
             config.level
         ))
     })?;

@@ -1,25 +1,26 @@
-//! All metrics of the process, recorded by domain events and rendered as OpenMetrics text.
+//! All metrics of the process.
 //!
-//! In: calls such as [`Metrics::events`], cheap enough for every batch, query and request. Out: [`Metrics::render`].
+//! Other modules record them with calls such as [`Metrics::events`], which are cheap enough for every batch, query and request.
+//! [`Metrics::render`] returns them as OpenMetrics text.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus_client::encoding::text;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
-use prometheus_client::registry::{Metric, Registry, Unit};
+use prometheus_client::registry::{Registry, Unit};
 
 use super::label_value::{Label, LabelNames, Labels};
-use super::query::{QueryMeter, QueryOutcome};
+use super::metrics_registry::{MetricsRegistry, durations, row_counts};
+use super::query::{QueryMeter, QueryMetrics};
 use super::source::SourceMetrics;
 use super::transform::TransformMetrics;
 use crate::error::{Error, Kind};
 
-/// The maximum number of tenants with their own label; all others share `other`. Each costs three series per table.
+/// The maximum number of tenants that have their own label value; all others share `other`. Each value adds three series per table.
 const TENANT_LABELS_MAX: usize = 1_000;
 
 type Counters<const N: usize> = Family<Labels<N>, Counter>;
@@ -33,13 +34,13 @@ pub enum EventOutcome {
     Accepted,
     /// The event was already stored.
     Duplicate,
-    /// The event is in quarantine.
+    /// The event was rejected and stored in the quarantine.
     Rejected,
 }
 
-/// All metrics of the process. The tenant's name is the only tenant data in labels.
+/// All metrics of the process. The only data of a tenant in their labels is the tenant's name.
 ///
-/// `table` is always a declared table: callers pass the name of a table they found, never text from a client.
+/// In all methods, `table` must be the name of an existing table, never text that a client has sent.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
@@ -53,10 +54,7 @@ pub struct Metrics {
     commit_failures: Counters<1>,
     queue_bytes: Gauge,
     limited: Counters<1>,
-    pub(super) queries_running: Gauge,
-    queries: Counters<1>,
-    query_duration: Histogram,
-    query_rows: Counter,
+    queries: QueryMetrics,
     auth_refused: Counters<1>,
     http_requests: Counters<2>,
     http_duration: Histograms<1>,
@@ -65,14 +63,14 @@ pub struct Metrics {
     lake_checkpoints: Counters<1>,
     task_panics: Counters<1>,
     task_restarts: Counters<1>,
-    /// Metrics of sources.
+    /// The metrics of sources.
     pub sources: SourceMetrics,
-    /// Metrics of transforms.
+    /// The metrics of transforms.
     pub transforms: TransformMetrics,
 }
 
 impl EventOutcome {
-    /// The label value in metrics.
+    /// Returns the label value in metrics.
     pub fn word(self) -> &'static str {
         match self {
             Self::Accepted => "accepted",
@@ -82,100 +80,64 @@ impl EventOutcome {
     }
 }
 
-/// A histogram from 1 ms to 65 s, with doubling buckets.
-pub(super) fn durations() -> Histogram {
-    Histogram::new(exponential_buckets(0.001, 2.0, 17))
-}
-
-/// A histogram from 1 row to a million, with buckets growing by a factor of four.
-fn row_counts() -> Histogram {
-    Histogram::new(exponential_buckets(1.0, 4.0, 11))
-}
-
-/// Registers metrics when they are created.
-pub(super) struct MetricsRegistry(Registry);
-
-impl MetricsRegistry {
-    pub(super) fn add<M: Metric + Clone>(&mut self, name: &str, help: &str, metric: M) -> M {
-        self.0.register(name, help, metric.clone());
-        metric
-    }
-
-    pub(super) fn add_in<M: Metric + Clone>(&mut self, unit: Unit, name: &str, help: &str, metric: M) -> M {
-        self.0.register_with_unit(name, help, unit, metric.clone());
-        metric
-    }
-}
-
 impl Default for Metrics {
-    /// All metrics at zero. Prometheus shows the help texts here.
+    /// Creates all metrics with the value 0, and registers them with their help texts.
     fn default() -> Self {
         let rows = || Unit::Other("rows".to_owned());
         let seconds = || Family::new_with_constructor(durations as fn() -> Histogram);
         let counts = Family::new_with_constructor(row_counts as fn() -> Histogram);
-        let mut page = MetricsRegistry(Registry::with_prefix("glasshouse"));
-        page.0.register(
-            "build",
-            "The version of this program",
-            Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]),
-        );
+        let mut registry = MetricsRegistry::new();
+        let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
+        registry.add_info("build", "The version of this program", build);
         Self {
             tenants: LabelNames::new(TENANT_LABELS_MAX),
-            events: page.add("events", "Events received, by outcome", Family::default()),
-            repeats: page.add(
+            events: registry.add("events", "Events received, by outcome", Family::default()),
+            repeats: registry.add(
                 "repeats",
                 "Events received again, by tenant and by whether their content was the same",
                 Family::default(),
             ),
-            quarantine_closed: page.add(
+            quarantine_closed: registry.add(
                 "quarantine_closed",
                 "Quarantine entries that were replayed or dropped",
                 Family::default(),
             ),
-            events_lost: page.add(
+            events_lost: registry.add(
                 "events_lost",
                 "Events acknowledged on receipt that could not be stored before the server stopped",
                 Family::default(),
             ),
-            commit_duration: page.add_in(
+            commit_duration: registry.add_in(
                 Unit::Seconds,
                 "commit_duration",
                 "Time to write and commit one batch",
                 seconds(),
             ),
-            commit_rows: page.add_in(rows(), "commit", "Rows per committed batch", counts),
-            commit_failures: page.add(
+            commit_rows: registry.add_in(rows(), "commit", "Rows per committed batch", counts),
+            commit_failures: registry.add(
                 "commit_failures",
                 "Failed attempts to write or commit a batch",
                 Family::default(),
             ),
-            queue_bytes: page.add_in(
+            queue_bytes: registry.add_in(
                 Unit::Bytes,
                 "ingest_queue",
                 "Size of events waiting for a commit",
                 Gauge::default(),
             ),
-            limited: page.add("limited", "Requests refused by a limit, by the limit's name", Family::default()),
-            queries_running: page.add("queries_running", "Queries currently running", Gauge::default()),
-            queries: page.add("queries", "Finished queries, by outcome", Family::default()),
-            query_duration: page.add_in(
-                Unit::Seconds,
-                "query_duration",
-                "Query time from planning to the last row",
-                durations(),
-            ),
-            query_rows: page.add_in(rows(), "query_returned", "Rows returned by queries", Counter::default()),
-            auth_refused: page.add("auth_refused", "Callers refused, by reason", Family::default()),
-            http_requests: page.add("http_requests", "HTTP requests, by route and status", Family::default()),
-            http_duration: page.add_in(Unit::Seconds, "http_duration", "Time to answer an HTTP request", seconds()),
-            flight_calls: page.add("flight_calls", "Flight calls, by method and gRPC code", Family::default()),
-            lake_version: page.add("lake_version", "The newest known Delta version of a table", Family::default()),
-            lake_checkpoints: page.add("lake_checkpoints", "Checkpoints written", Family::default()),
-            task_panics: page.add("task_panics", "Panics of background tasks, by task", Family::default()),
-            task_restarts: page.add("task_restarts", "Background tasks restarted after a panic", Family::default()),
-            sources: SourceMetrics::new(&mut page),
-            transforms: TransformMetrics::new(&mut page),
-            registry: page.0,
+            limited: registry.add("limited", "Requests refused by a limit, by the limit's name", Family::default()),
+            queries: QueryMetrics::new(&mut registry),
+            auth_refused: registry.add("auth_refused", "Callers refused, by reason", Family::default()),
+            http_requests: registry.add("http_requests", "HTTP requests, by route and status", Family::default()),
+            http_duration: registry.add_in(Unit::Seconds, "http_duration", "Time to answer an HTTP request", seconds()),
+            flight_calls: registry.add("flight_calls", "Flight calls, by method and gRPC code", Family::default()),
+            lake_version: registry.add("lake_version", "The newest known Delta version of a table", Family::default()),
+            lake_checkpoints: registry.add("lake_checkpoints", "Checkpoints written", Family::default()),
+            task_panics: registry.add("task_panics", "Panics of background tasks, by task", Family::default()),
+            task_restarts: registry.add("task_restarts", "Background tasks restarted after a panic", Family::default()),
+            sources: SourceMetrics::new(&mut registry),
+            transforms: TransformMetrics::new(&mut registry),
+            registry: registry.finish(),
         }
     }
 }
@@ -188,8 +150,8 @@ impl Metrics {
         self.events.get_or_create(&labels).inc_by(count);
     }
 
-    /// Counts events of `tenant` that were received again: `same` with the stored content, as far as known, and `other`
-    /// with different content under the same id.
+    /// Counts events of `tenant` that were received again. `same` is the number of events whose content equals the stored
+    /// content, as far as it is known; `other` is the number of events whose content differs.
     pub fn repeats(&self, table: &str, tenant: &str, same: u64, other: u64) {
         for (content, count) in [("same", same), ("other", other)].into_iter().filter(|(_, count)| *count > 0) {
             let tenant = self.tenants.label(tenant);
@@ -203,14 +165,14 @@ impl Metrics {
         self.events_lost.get_or_create(&[("table", Label::owned(table))]).inc_by(count);
     }
 
-    /// Counts entries of `table`'s quarantine that were closed: `replayed` or `dropped`.
-    pub fn quarantine_closed(&self, table: &str, how: &'static str, count: u64) {
+    /// Counts entries of `table`'s quarantine that were closed. `resolution` is `replayed` or `dropped`.
+    pub fn quarantine_closed(&self, table: &str, resolution: &'static str, count: u64) {
         self.quarantine_closed
-            .get_or_create(&[("table", Label::owned(table)), ("resolution", how.into())])
+            .get_or_create(&[("table", Label::owned(table)), ("resolution", resolution.into())])
             .inc_by(count);
     }
 
-    /// Records that a batch of `rows` was written and committed in `took`.
+    /// Records that a batch of `rows` rows was written and committed, and that this took `took`.
     pub fn committed(&self, table: &str, rows: usize, took: Duration) {
         let labels = [("table", Label::owned(table))];
         self.commit_duration.get_or_create(&labels).observe(took.as_secs_f64());
@@ -222,30 +184,23 @@ impl Metrics {
         self.commit_failures.get_or_create(&[("table", Label::owned(table))]).inc();
     }
 
-    /// Sets the number of bytes that wait for a commit.
+    /// Sets the size of the events that wait for a commit, in bytes.
     pub fn queue_bytes(&self, bytes: usize) {
         self.queue_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
-    /// Counts a request refused by a limit, named by its configuration key (`ingest.queue_bytes_max`).
+    /// Counts a request that a limit refused. `limit` is the configuration key, such as `ingest.queue_bytes_max`.
     pub fn limited(&self, limit: &'static str) {
         self.limited.get_or_create(&[("limit", limit.into())]).inc();
     }
 
-    /// Starts metering a query, which runs until the meter is dropped.
-    pub fn query(self: &Arc<Self>) -> QueryMeter {
-        QueryMeter::start(self.clone())
+    /// Starts metering a query, which counts as running until the meter is dropped.
+    pub fn query(&self) -> QueryMeter {
+        self.queries.start()
     }
 
-    /// Records that a query ended after `took` and returned `rows`.
-    pub(super) fn query_ended(&self, outcome: QueryOutcome, rows: u64, took: Duration) {
-        self.queries.get_or_create(&[("outcome", outcome.word().into())]).inc();
-        self.query_duration.observe(took.as_secs_f64());
-        self.query_rows.inc_by(rows);
-    }
-
-    /// Counts a caller refused because of its token (missing, expired, forged …) or because of the claims of a valid
-    /// token. Errors of the server, such as keys that cannot be fetched, are not counted.
+    /// Counts a caller that was refused because its token is missing or invalid, or because a valid token lacks a right.
+    /// Does not count errors of the server, such as keys that cannot be fetched.
     pub fn auth_refused(&self, error: &Error) {
         let reason = match error.kind() {
             Kind::Unauthenticated => "token",
@@ -255,7 +210,7 @@ impl Metrics {
         self.auth_refused.get_or_create(&[("reason", reason.into())]).inc();
     }
 
-    /// Records an answered HTTP request. `route` is the pattern (`/v1/tables/{table}/events`), never the requested path.
+    /// Records an HTTP request and its response. `route` is the pattern, such as `/v1/tables/{table}/events`, never the requested path.
     pub fn http_request(&self, route: &str, status: u16, took: Duration) {
         let route = Label::owned(route);
         let labels = [("route", route.clone()), ("status", Label::owned(status.to_string()))];
@@ -263,7 +218,7 @@ impl Metrics {
         self.http_duration.get_or_create(&[("route", route)]).observe(took.as_secs_f64());
     }
 
-    /// Counts an answered Flight call, by method (`DoGet`) and code (`RESOURCE_EXHAUSTED`).
+    /// Counts a finished Flight call by its method, such as `DoGet`, and its gRPC code, such as `RESOURCE_EXHAUSTED`.
     pub fn flight_call(&self, method: &'static str, code: &'static str) {
         self.flight_calls.get_or_create(&[("method", method.into()), ("code", code.into())]).inc();
     }
@@ -274,22 +229,22 @@ impl Metrics {
         self.lake_version.get_or_create(&[("table", Label::owned(table))]).set(version);
     }
 
-    /// Counts a written checkpoint of `table`.
+    /// Counts a checkpoint of `table` that was written.
     pub fn lake_checkpoint(&self, table: &str) {
         self.lake_checkpoints.get_or_create(&[("table", Label::owned(table))]).inc();
     }
 
-    /// Counts a panic of a background task.
+    /// Counts a panic of a background task. `task` is the kind of the task.
     pub fn task_panicked(&self, task: &'static str) {
         self.task_panics.get_or_create(&[("task", task.into())]).inc();
     }
 
-    /// Counts a restart of a background task after a panic.
+    /// Counts a restart of a background task after a panic. `task` is the kind of the task.
     pub fn task_restarted(&self, task: &'static str) {
         self.task_restarts.get_or_create(&[("task", task.into())]).inc();
     }
 
-    /// Renders the OpenMetrics text format, with media type [`Metrics::CONTENT_TYPE`].
+    /// Renders all metrics in the OpenMetrics text format, whose media type is [`Metrics::CONTENT_TYPE`].
     pub fn render(&self) -> String {
         let mut page = String::new();
         text::encode(&mut page, &self.registry).expect("writing to a string cannot fail");
@@ -302,6 +257,7 @@ impl Metrics {
 
 #[cfg(test)]
 mod tests {
+    use super::super::query::QueryOutcome;
     use super::super::source::PartitionLabel;
     use super::*;
 
@@ -309,13 +265,13 @@ mod tests {
     fn check(metrics: &Metrics, lines: &[&str]) {
         let page = metrics.render();
         for line in lines {
-            assert!(page.lines().any(|given| given == *line), "no line {line} in:\n{page}");
+            assert!(page.lines().any(|given| given == *line), "{line} is missing in:\n{page}");
         }
     }
 
     #[test]
-    fn every_call_appears_in_the_output() {
-        let metrics = Arc::new(Metrics::default());
+    fn every_recorded_value_is_rendered() {
+        let metrics = Metrics::default();
         metrics.events("calls", "acme", EventOutcome::Accepted, 7);
         metrics.events("calls", "acme", EventOutcome::Accepted, 1);
         metrics.committed("calls", 8, Duration::from_millis(3));
@@ -368,12 +324,15 @@ mod tests {
             ],
         );
         metrics.sources.released(partition);
-        assert!(!metrics.render().contains("source_lag_messages{"), "another server reports it now");
+        assert!(
+            !metrics.render().contains("source_lag_messages{"),
+            "the server that reads the partition now reports its lag"
+        );
     }
 
     #[test]
-    fn a_query_is_counted_with_every_outcome() {
-        let metrics = Arc::new(Metrics::default());
+    fn queries_are_counted_by_outcome() {
+        let metrics = Metrics::default();
         let mut ended = metrics.query();
         ended.rows(5);
         let (limited, dropped) = (metrics.query(), metrics.query());
@@ -395,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn tenants_beyond_the_limit_share_a_label() {
+    fn tenants_beyond_the_limit_share_a_label_value() {
         let metrics = Metrics::default();
         for number in 0..TENANT_LABELS_MAX + 20 {
             metrics.events("calls", &format!("t{number}"), EventOutcome::Accepted, 1);

@@ -1,16 +1,18 @@
-//! Telemetry: logs for people or machines, and metrics for Prometheus.
+//! Telemetry: the log, and metrics for Prometheus.
 //!
 //! ```text
 //!   every module ─► tracing ─► logs ─► standard error (text or JSON)
-//!                └► Metrics (one method per domain event) ─► render ─► GET /metrics
+//!                └► Metrics (one method per kind of event) ─► render ─► GET /metrics
 //! ```
 //!
-//! **Invariant:** the number of label values is bounded, so that a malicious sender cannot exhaust the memory.
-//! **Invariant:** the tenant's name is the only tenant data used as a label.
+//! **Invariant:** the number of distinct label values is bounded. A malicious sender can therefore not exhaust the
+//! memory.
+//! **Invariant:** no data of a tenant is used as a label, except the tenant's name.
 
 mod label_value;
 mod logs;
 mod metrics;
+mod metrics_registry;
 mod query;
 mod source;
 mod transform;

@@ -1,26 +1,32 @@
-//! The meter of one query: counts it as running, and records its end even if the client has gone away.
+//! Metrics of queries. A meter counts a query as running, and records its end even if the client has disconnected.
 
-use std::sync::Arc;
 use std::time::Instant;
 
-use super::Metrics;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Unit;
+
+use super::label_value::Labels;
+use super::metrics_registry::{MetricsRegistry, durations};
 use crate::error::{Error, Kind};
 
-/// How a query ended.
+/// The outcome of a query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum QueryOutcome {
-    /// Every row was sent.
+    /// All rows were sent.
     Ok,
     /// The query was invalid, or the server failed.
     Failed,
-    /// It exceeded a limit.
+    /// The query exceeded a limit.
     Limited,
-    /// The client disconnected or cancelled.
+    /// The client cancelled the query or disconnected.
     Cancelled,
 }
 
 impl QueryOutcome {
-    /// The label value in metrics.
+    /// Returns the label value in metrics.
     pub fn word(self) -> &'static str {
         match self {
             Self::Ok => "ok",
@@ -41,27 +47,58 @@ impl From<&Error> for QueryOutcome {
     }
 }
 
-/// A running query. If it is dropped without [`QueryMeter::end`], it counts as cancelled.
+/// Metrics of all queries. Clones share their values.
+#[derive(Debug, Clone)]
+pub(super) struct QueryMetrics {
+    running: Gauge,
+    ended: Family<Labels<1>, Counter>,
+    duration: Histogram,
+    rows: Counter,
+}
+
+impl QueryMetrics {
+    pub(super) fn new(registry: &mut MetricsRegistry) -> Self {
+        Self {
+            running: registry.add("queries_running", "Queries currently running", Gauge::default()),
+            ended: registry.add("queries", "Finished queries, by outcome", Family::default()),
+            duration: registry.add_in(
+                Unit::Seconds,
+                "query_duration",
+                "Query time from planning to the last row",
+                durations(),
+            ),
+            rows: registry.add_in(
+                Unit::Other("rows".to_owned()),
+                "query_returned",
+                "Rows returned by queries",
+                Counter::default(),
+            ),
+        }
+    }
+
+    /// Starts metering a query.
+    pub(super) fn start(&self) -> QueryMeter {
+        self.running.inc();
+        QueryMeter { metrics: self.clone(), start: Instant::now(), rows: 0, outcome: QueryOutcome::Cancelled }
+    }
+}
+
+/// Meters one running query. If it is dropped without a call of [`QueryMeter::end`], the query counts as cancelled.
 #[derive(Debug)]
 pub struct QueryMeter {
-    metrics: Arc<Metrics>,
+    metrics: QueryMetrics,
     start: Instant,
     rows: u64,
     outcome: QueryOutcome,
 }
 
 impl QueryMeter {
-    pub(super) fn start(metrics: Arc<Metrics>) -> Self {
-        metrics.queries_running.inc();
-        Self { metrics, start: Instant::now(), rows: 0, outcome: QueryOutcome::Cancelled }
-    }
-
-    /// Adds rows that were returned.
+    /// Adds `count` rows that were returned.
     pub fn rows(&mut self, count: u64) {
         self.rows += count;
     }
 
-    /// Ends the query with an outcome.
+    /// Ends the query with `outcome`.
     pub fn end(mut self, outcome: QueryOutcome) {
         self.outcome = outcome;
     }
@@ -69,7 +106,9 @@ impl QueryMeter {
 
 impl Drop for QueryMeter {
     fn drop(&mut self) {
-        self.metrics.queries_running.dec();
-        self.metrics.query_ended(self.outcome, self.rows, self.start.elapsed());
+        self.metrics.running.dec();
+        self.metrics.ended.get_or_create(&[("outcome", self.outcome.word().into())]).inc();
+        self.metrics.duration.observe(self.start.elapsed().as_secs_f64());
+        self.metrics.rows.inc_by(self.rows);
     }
 }

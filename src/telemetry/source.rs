@@ -1,6 +1,7 @@
 //! Metrics of sources, per source and per partition.
 //!
-//! **Invariant:** labels are names from the configuration; the configured topics bound their number.
+//! **Invariant:** labels are names from the configuration and partition numbers, so the configured topics bound their
+//! number.
 
 use std::time::Duration;
 
@@ -11,16 +12,16 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Unit;
 
 use super::label_value::{Label, Labels};
-use super::metrics::{MetricsRegistry, durations};
+use super::metrics_registry::{MetricsRegistry, durations};
 
-/// One partition of a source's topic.
+/// The labels of one partition that a source reads.
 #[derive(Debug, Clone, Copy)]
 pub struct PartitionLabel<'a> {
     /// The source's name.
     pub source: &'a str,
     /// The topic.
     pub topic: &'a str,
-    /// The partition, from 0.
+    /// The partition number, starting at 0.
     pub partition: i32,
 }
 
@@ -39,14 +40,14 @@ pub enum SourceTrouble {
     Rights,
     /// A topic does not exist.
     Topic,
-    /// Messages that were read cannot be stored.
+    /// Messages have been read but cannot be stored.
     Store,
     /// Any other error.
     Other,
 }
 
 impl SourceTrouble {
-    /// The name in metrics and responses.
+    /// Returns the name of the category in metrics and in HTTP responses.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Connection => "connection",
@@ -60,7 +61,7 @@ impl SourceTrouble {
         }
     }
 
-    /// Whether the trouble is over as soon as the brokers respond.
+    /// Returns true if a response of the brokers shows that the error no longer exists.
     pub fn ends_with_connection(self) -> bool {
         matches!(self, Self::Connection | Self::Tls | Self::Login | Self::Token)
     }
@@ -78,17 +79,17 @@ pub struct SourceMetrics {
     paused: Family<Labels<1>, Gauge>,
     failing: Family<Labels<1>, Gauge>,
     errors: Family<Labels<2>, Counter>,
-    registry: Family<Labels<2>, Counter>,
+    schema_requests: Family<Labels<2>, Counter>,
 }
 
-/// The response of a schema registry.
+/// The outcome of a request to a schema registry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RegistryAnswer {
     /// The schema was found.
     Found,
     /// The registry does not have the schema.
     Unknown,
-    /// No response, or an invalid one.
+    /// The registry did not respond, or its response was invalid.
     Failed,
 }
 
@@ -104,55 +105,55 @@ impl PartitionLabel<'_> {
 }
 
 impl SourceMetrics {
-    pub(super) fn new(page: &mut MetricsRegistry) -> Self {
+    pub(super) fn new(registry: &mut MetricsRegistry) -> Self {
         let messages = || Unit::Other("messages".to_owned());
         let durations = Family::new_with_constructor(durations as fn() -> Histogram);
         Self {
-            messages: page.add_in(messages(), "source", "Messages read and committed", Family::default()),
-            lag: page.add_in(messages(), "source_lag", "Uncommitted messages of a partition", Family::default()),
-            commit_duration: page.add_in(
+            messages: registry.add_in(messages(), "source", "Messages read and committed", Family::default()),
+            lag: registry.add_in(messages(), "source_lag", "Uncommitted messages of a partition", Family::default()),
+            commit_duration: registry.add_in(
                 Unit::Seconds,
                 "source_commit_duration",
                 "Time from reading the first message of a batch to its commit",
                 durations,
             ),
-            stopped: page.add("source_stopped", "Whether a partition is stopped by a gap", Family::default()),
-            skipped: page.add_in(
+            stopped: registry.add("source_stopped", "Whether a partition is stopped by a gap", Family::default()),
+            skipped: registry.add_in(
                 messages(),
                 "source_skipped",
                 "Messages that were deleted before they were read",
                 Family::default(),
             ),
-            overtaken: page.add(
+            overtaken: registry.add(
                 "source_overtaken",
                 "Batches dropped because another server took over their partitions",
                 Family::default(),
             ),
-            paused: page.add("source_paused", "Whether the source is paused", Family::default()),
-            failing: page.add("source_failing", "Whether the source cannot make progress", Family::default()),
-            errors: page.add("source_errors", "Errors of the source, by kind", Family::default()),
-            registry: page.add("source_schemas", "Schema registry requests, by outcome", Family::default()),
+            paused: registry.add("source_paused", "Whether the source is paused", Family::default()),
+            failing: registry.add("source_failing", "Whether the source cannot make progress", Family::default()),
+            errors: registry.add("source_errors", "Errors of the source, by kind", Family::default()),
+            schema_requests: registry.add("source_schemas", "Schema registry requests, by outcome", Family::default()),
         }
     }
 
-    /// Records committed messages; the first was read `took` ago.
+    /// Records that `messages` were committed. `took` is the time since the first of them was read.
     pub fn committed(&self, partition: PartitionLabel<'_>, messages: u64, took: Duration) {
         let labels = partition.labels();
         self.messages.get_or_create(&labels).inc_by(messages);
         self.commit_duration.get_or_create(&labels).observe(took.as_secs_f64());
     }
 
-    /// Sets the number of uncommitted messages of the partition.
+    /// Sets the partition's number of uncommitted messages.
     pub fn lag(&self, partition: PartitionLabel<'_>, messages: i64) {
         self.lag.get_or_create(&partition.labels()).set(messages);
     }
 
-    /// Records that a gap has stopped the partition.
+    /// Records that the partition is stopped because of a gap.
     pub fn stopped(&self, partition: PartitionLabel<'_>) {
         self.stopped.get_or_create(&partition.labels()).set(1);
     }
 
-    /// Counts messages that were deleted before they were read, and were skipped.
+    /// Counts messages that were skipped because they were deleted before they were read.
     pub fn skipped(&self, partition: PartitionLabel<'_>, messages: u64) {
         self.skipped.get_or_create(&partition.labels()).inc_by(messages);
     }
@@ -186,10 +187,11 @@ impl SourceMetrics {
             RegistryAnswer::Failed => "failed",
         };
         let labels = [("source", Label::owned(source)), ("outcome", Label::from(outcome))];
-        self.registry.get_or_create(&labels).inc();
+        self.schema_requests.get_or_create(&labels).inc();
     }
 
-    /// Removes the gauges of a partition that another server has taken over, because they would become outdated.
+    /// Removes the gauges of a partition that another server has taken over, because this server no longer updates
+    /// them.
     pub fn released(&self, partition: PartitionLabel<'_>) {
         let labels = partition.labels();
         self.lag.remove(&labels);

@@ -1,6 +1,6 @@
-//! Metrics of transforms: lookup tables by name.
+//! Metrics of transforms, per lookup table.
 //!
-//! **Invariant:** labels are names from the configuration; the declared lookup tables bound their number.
+//! **Invariant:** labels are names from the configuration, so the declared lookup tables bound their number.
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -8,7 +8,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Unit;
 
 use super::label_value::{Label, Labels};
-use super::metrics::MetricsRegistry;
+use super::metrics_registry::MetricsRegistry;
 
 /// Metrics of each lookup table.
 #[derive(Debug)]
@@ -18,15 +18,15 @@ pub struct TransformMetrics {
 }
 
 impl TransformMetrics {
-    pub(super) fn new(page: &mut MetricsRegistry) -> Self {
+    pub(super) fn new(registry: &mut MetricsRegistry) -> Self {
         let rows = Unit::Other("rows".to_owned());
         Self {
-            rows: page.add_in(rows, "lookup", "Rows of a lookup table at its last load", Family::default()),
-            loads: page.add("lookup_loads", "Loads of a lookup table, by outcome", Family::default()),
+            rows: registry.add_in(rows, "lookup", "Rows of a lookup table at its last load", Family::default()),
+            loads: registry.add("lookup_loads", "Loads of a lookup table, by outcome", Family::default()),
         }
     }
 
-    /// Records that a lookup table was loaded.
+    /// Records that a lookup table was loaded and has this number of rows.
     pub fn lookup_loaded(&self, lookup: &str, rows: usize) {
         let rows = i64::try_from(rows).unwrap_or(i64::MAX);
         self.rows.get_or_create(&[("lookup", Label::owned(lookup))]).set(rows);

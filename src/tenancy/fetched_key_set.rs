@@ -28,7 +28,7 @@ use super::key_set::{KeySet, unknown_key};
 use crate::clock::{Clock, Micros};
 use crate::config::AuthConfig;
 use crate::error::{Error, Result};
-use crate::outbound::{Client, Plaintext, Request, Retry, Roots, Settings, StatusCode, parse_url, redacted};
+use crate::http_client::{Client, Plaintext, Request, Retry, Roots, Settings, StatusCode, parse_url, redacted};
 use crate::supervise::catch_future;
 
 /// The maximum duration of one fetch, from connecting to the last byte.

@@ -21,7 +21,7 @@ use super::{Access, Verifier};
 use crate::clock::{Clock, Micros, SECOND};
 use crate::config::AuthConfig;
 use crate::error::{Kind, Result};
-use crate::outbound::testing::{AUTHORITY, OTHER_AUTHORITY, Server};
+use crate::http_client::testing::{AUTHORITY, OTHER_AUTHORITY, Server};
 
 const P256: &str = include_str!("../../tests/keys/p256.pem");
 const ED25519: &str = include_str!("../../tests/keys/ed25519.pem");
@@ -318,5 +318,5 @@ async fn the_ca_file_of_an_issuer_is_trusted() {
     std::fs::write(&file, OTHER_AUTHORITY).unwrap();
     assert_kind(verifier().unwrap().verify(&token("a")).await, Kind::Unavailable);
     std::fs::write(&file, "no certificate").unwrap();
-    assert!(verifier().unwrap_err().message().contains("holds no certificate"));
+    assert!(verifier().unwrap_err().message().contains("contains no certificate"));
 }

@@ -15,77 +15,28 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::jwk::{AlgorithmParameters, Jwk};
 use jsonwebtoken::{Algorithm as Jwa, DecodingKey, EncodingKey, crypto};
 
-use crate::config::Secret;
+pub(super) use crate::config::SigningAlgorithm as Algorithm;
+use crate::config::{KeyKind, Secret};
 use crate::error::{Error, Result};
 
 /// The allowed sizes of an RSA modulus, in bits.
 const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
 
-/// The type of key that an algorithm requires.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum KeyKind {
-    Secret,
-    Rsa,
-    P256,
-    P384,
-    Ed25519,
-}
-
-/// A supported signature algorithm.
-#[derive(Clone, Copy)]
-pub(super) struct Algorithm {
-    name: &'static str,
-    jwa: Jwa,
-    kind: KeyKind,
-    /// The minimum size of a shared secret in bytes, which is the size of the hash (RFC 7518, section 3.2).
-    secret_bytes_min: usize,
-}
-
-const fn algorithm(name: &'static str, jwa: Jwa, kind: KeyKind, secret_bytes_min: usize) -> Algorithm {
-    Algorithm { name, jwa, kind, secret_bytes_min }
-}
-
-/// All supported algorithms. The algorithm `none` is not supported.
-const ALGORITHMS: [Algorithm; 12] = [
-    algorithm("HS256", Jwa::HS256, KeyKind::Secret, 32),
-    algorithm("HS384", Jwa::HS384, KeyKind::Secret, 48),
-    algorithm("HS512", Jwa::HS512, KeyKind::Secret, 64),
-    algorithm("RS256", Jwa::RS256, KeyKind::Rsa, 0),
-    algorithm("RS384", Jwa::RS384, KeyKind::Rsa, 0),
-    algorithm("RS512", Jwa::RS512, KeyKind::Rsa, 0),
-    algorithm("PS256", Jwa::PS256, KeyKind::Rsa, 0),
-    algorithm("PS384", Jwa::PS384, KeyKind::Rsa, 0),
-    algorithm("PS512", Jwa::PS512, KeyKind::Rsa, 0),
-    algorithm("ES256", Jwa::ES256, KeyKind::P256, 0),
-    algorithm("ES384", Jwa::ES384, KeyKind::P384, 0),
-    algorithm("EdDSA", Jwa::EdDSA, KeyKind::Ed25519, 0),
-];
-
-impl Algorithm {
-    /// Parses an algorithm name. Names are case-sensitive (RFC 7518).
-    pub(super) fn parse(name: &str) -> Option<Self> {
-        ALGORITHMS.into_iter().find(|known| known.name == name)
-    }
-
-    /// Returns all names, for error messages.
-    pub(super) fn names() -> impl Iterator<Item = &'static str> {
-        ALGORITHMS.into_iter().map(|known| known.name)
-    }
-
-    /// Returns the name.
-    pub(super) fn name(self) -> &'static str {
-        self.name
-    }
-
-    /// Returns true if the algorithm requires a shared secret instead of a public key.
-    pub(super) fn is_shared(self) -> bool {
-        self.kind == KeyKind::Secret
-    }
-}
-
-impl fmt::Debug for Algorithm {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name)
+/// Converts an algorithm to the type of the `jsonwebtoken` library.
+fn jwa(algorithm: Algorithm) -> Jwa {
+    match algorithm {
+        Algorithm::HS256 => Jwa::HS256,
+        Algorithm::HS384 => Jwa::HS384,
+        Algorithm::HS512 => Jwa::HS512,
+        Algorithm::RS256 => Jwa::RS256,
+        Algorithm::RS384 => Jwa::RS384,
+        Algorithm::RS512 => Jwa::RS512,
+        Algorithm::PS256 => Jwa::PS256,
+        Algorithm::PS384 => Jwa::PS384,
+        Algorithm::PS512 => Jwa::PS512,
+        Algorithm::ES256 => Jwa::ES256,
+        Algorithm::ES384 => Jwa::ES384,
+        Algorithm::EdDSA => Jwa::EdDSA,
     }
 }
 
@@ -172,13 +123,13 @@ impl VerificationKey {
 
     /// Returns true if the key has the type that `algorithm` requires and is strong enough for it.
     pub(super) fn matches_algorithm(&self, algorithm: Algorithm) -> bool {
-        self.kind == algorithm.kind && self.secret_bytes >= algorithm.secret_bytes_min
+        self.kind == algorithm.key_kind() && self.secret_bytes >= algorithm.secret_bytes_min()
     }
 
     /// Returns true if `signature` (base64url) is a valid signature of `message`.
     pub(super) fn verify(&self, algorithm: Algorithm, message: &str, signature: &str) -> bool {
         self.matches_algorithm(algorithm)
-            && crypto::verify(signature, message.as_bytes(), &self.inner, algorithm.jwa).unwrap_or(false)
+            && crypto::verify(signature, message.as_bytes(), &self.inner, jwa(algorithm)).unwrap_or(false)
     }
 }
 
@@ -195,7 +146,7 @@ pub(super) fn sign(algorithm: Algorithm, secret: &Secret, header: &str, claims: 
 
 fn compact(algorithm: Algorithm, key: &EncodingKey, header: &str, claims: &str) -> Result<String> {
     let message = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims));
-    let signature = crypto::sign(message.as_bytes(), key, algorithm.jwa)
+    let signature = crypto::sign(message.as_bytes(), key, jwa(algorithm))
         .map_err(|error| Error::internal("cannot sign a token").with_source(error))?;
     Ok(format!("{message}.{signature}"))
 }
@@ -226,11 +177,11 @@ pub(super) mod signing {
     /// Returns the public JWK of a private key in PEM (PKCS #8).
     pub(crate) fn jwk(algorithm: &str, pem: &str) -> serde_json::Value {
         let algorithm = Algorithm::parse(algorithm).unwrap();
-        serde_json::to_value(Jwk::from_encoding_key(&private(algorithm, pem), algorithm.jwa).unwrap()).unwrap()
+        serde_json::to_value(Jwk::from_encoding_key(&private(algorithm, pem), jwa(algorithm)).unwrap()).unwrap()
     }
 
     fn private(algorithm: Algorithm, pem: &str) -> EncodingKey {
-        match algorithm.kind {
+        match algorithm.key_kind() {
             KeyKind::Rsa => EncodingKey::from_rsa_pem(pem.as_bytes()).unwrap(),
             KeyKind::P256 | KeyKind::P384 => EncodingKey::from_ec_pem(pem.as_bytes()).unwrap(),
             KeyKind::Ed25519 => EncodingKey::from_ed_pem(pem.as_bytes()).unwrap(),

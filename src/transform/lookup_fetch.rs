@@ -7,7 +7,7 @@ use url::Url;
 
 use super::lookup_contents::LookupLimits;
 use crate::error::{Error, Result};
-use crate::outbound::{Client, Plaintext, Request, Retry, Roots, Settings, StatusCode, redacted};
+use crate::http_client::{Client, Plaintext, Request, Retry, Roots, Settings, StatusCode, redacted};
 
 /// The maximum number of redirects to follow.
 const REDIRECTS_MAX: usize = 5;

@@ -27,7 +27,7 @@ fn the_health_check_reports_whether_the_server_is_ready() {
     let server = Server::start(&Setup::default());
     let url = format!("http://{}", server.http);
     assert_eq!(health(&url, &[]), (Some(0), "the server is ready\n".to_owned()));
-    assert_eq!(health(&format!("{url}/"), &["--live"]), (Some(0), "the server answers\n".to_owned()));
+    assert_eq!(health(&format!("{url}/"), &["--live"]), (Some(0), "the server responds\n".to_owned()));
     let (code, text) = health(&format!("{url}/v1"), &[]);
     assert!(code == Some(5) && text.contains("the server is not ready") && text.contains("404"), "{code:?} {text}");
     assert!(server.stop());

@@ -11,7 +11,7 @@ use rdkafka::error::KafkaError;
 
 use crate::config::SourceConfig;
 use crate::error::{Error, Result};
-use crate::outbound::Roots;
+use crate::http_client::Roots;
 
 /// How often the client reports its statistics, which contain the end offsets of its partitions.
 const STATISTICS_INTERVAL_MS: &str = "2000";
@@ -89,7 +89,7 @@ pub(super) fn cannot_create(source: &str) -> impl Fn(KafkaError) -> Error {
 mod tests {
     use super::*;
     use crate::config::KafkaOptions;
-    use crate::outbound::testing::AUTHORITY;
+    use crate::http_client::testing::AUTHORITY;
 
     #[test]
     fn a_ca_file_is_added_to_the_systems_certificate_authorities() {

@@ -17,7 +17,7 @@ use url::form_urlencoded::{Serializer, byte_serialize};
 use crate::clock::Clock;
 use crate::config::OauthConfig;
 use crate::error::{Error, Result};
-use crate::outbound::{Client, Plaintext, Request, Retry, Roots, Settings, StatusCode, parse_url, redacted};
+use crate::http_client::{Client, Plaintext, Request, Retry, Roots, Settings, StatusCode, parse_url, redacted};
 
 /// The time limit of one fetch, from the start of the connection to the last byte of the response.
 const FETCH_TIME_MAX: Duration = Duration::from_secs(10);

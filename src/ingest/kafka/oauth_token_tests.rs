@@ -10,7 +10,7 @@ use super::oauth_token::{OauthToken, OauthTokens};
 use crate::clock::{Clock, SECOND};
 use crate::config::{OauthConfig, Secret};
 use crate::error::{Kind, Result};
-use crate::outbound::testing::{AUTHORITY, OTHER_AUTHORITY, Server};
+use crate::http_client::testing::{AUTHORITY, OTHER_AUTHORITY, Server};
 
 const NOW: i64 = 1_800_000_000;
 
@@ -115,7 +115,7 @@ fn a_ca_file_without_certificates_is_an_error() {
     };
     assert!(error_message().starts_with("sources.voice.oauth.ca_file: "), "{}", error_message());
     std::fs::write(&file, "no certificate").unwrap();
-    assert!(error_message().contains("holds no certificate"), "{}", error_message());
+    assert!(error_message().contains("contains no certificate"), "{}", error_message());
 }
 
 #[tokio::test]

@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 use super::client::{RegistryClient, ResolvedSchema};
 use crate::config::{RegistryConfig, Secret};
 use crate::error::{Kind, Result};
-use crate::outbound::testing::{AUTHORITY, OTHER_AUTHORITY, Server};
+use crate::http_client::testing::{AUTHORITY, OTHER_AUTHORITY, Server};
 use crate::telemetry::Metrics;
 
 /// A registry on the loopback interface. It returns the schemas that a test has added, or an error that the test has
@@ -282,5 +282,5 @@ async fn only_a_registry_with_a_certificate_from_the_ca_file_is_trusted() {
     }
     std::fs::write(&file, "no certificate").unwrap();
     let error = RegistryClient::new("voice", &known, Arc::new(Metrics::default())).unwrap_err();
-    assert!(error.kind() == Kind::Invalid && error.message().contains("holds no certificate"), "{error}");
+    assert!(error.kind() == Kind::Invalid && error.message().contains("contains no certificate"), "{error}");
 }

@@ -1,16 +1,19 @@
-//! Declares sections: each key once, with type, unit, default, bounds and reason.
+//! The macro that declares a section of the configuration, and the code that reads it.
+//!
+//! Each key is declared once, with its type, unit, default, bounds and documentation.
 //!
 //! ```text
 //!   section! { … } ─► struct + Default + reading with range checks + `config show` + docs/configuration.md
 //! ```
 //!
-//! The value type of a key defines how it is read and shown ([`Value`], in `value.rs`); the key defines what is allowed.
+//! The type of a key determines how its value is read and shown ([`Value`]). The declaration determines which values
+//! are allowed.
 
 use std::fmt;
 use std::ops::RangeInclusive;
 
 use super::error::ConfigErrors;
-use super::raw::RawConfig;
+use super::raw::RawValue;
 use crate::error::did_you_mean;
 
 /// The declaration of one key: its default and its allowed values.
@@ -22,155 +25,156 @@ pub(super) struct KeySpec<T> {
     pub(super) required: bool,
 }
 
-/// The unit of values that are read and shown as `64 MiB`.
+/// The unit of sizes, which are read and shown as `64 MiB`.
 pub(super) const BYTES: &str = "bytes";
 
-/// A number of `unit` things.
+/// Declares a number of things, which `unit` names.
 pub(super) fn count<T>(unit: &'static str, default: T, bounds: RangeInclusive<T>) -> KeySpec<T> {
     KeySpec { default, unit, bounds: Some(bounds), required: false }
 }
 
-/// A size.
+/// Declares a size in bytes.
 pub(super) fn bytes<T>(default: T, bounds: RangeInclusive<T>) -> KeySpec<T> {
     count(BYTES, default, bounds)
 }
 
-/// A length of time.
+/// Declares a duration.
 pub(super) fn time<T>(default: T, bounds: RangeInclusive<T>) -> KeySpec<T> {
     count("", default, bounds)
 }
 
-/// Any value of the type, with a default.
+/// Declares a key that accepts any value of its type.
 pub(super) fn plain<T>(default: impl Into<T>) -> KeySpec<T> {
     KeySpec { default: default.into(), unit: "", bounds: None, required: false }
 }
 
-/// An optional value, empty by default.
+/// Declares an optional key. Its default is the empty value.
 pub(super) fn none<T: Default>() -> KeySpec<T> {
     plain(T::default())
 }
 
-/// A required value. `default` is only for sections that are built in code.
+/// Declares a required key. Only sections that are built in code use `default`.
 pub(super) fn required<T>(default: impl Into<T>) -> KeySpec<T> {
     KeySpec { required: true, ..plain(default) }
 }
 
 /// A type that a key can have.
 pub(super) trait Value: Sized {
-    /// Reads `raw`, the value of `key`. Adds every error to `faults`, and returns `None` if there is one.
-    fn read(raw: RawConfig, key: &str, spec: &KeySpec<Self>, faults: &mut ConfigErrors) -> Option<Self>;
+    /// Reads the value of `key` from `raw`. If the value is invalid, adds the errors to `errors` and returns `None`.
+    fn read(raw: RawValue, key: &str, spec: &KeySpec<Self>, errors: &mut ConfigErrors) -> Option<Self>;
 
-    /// As it is written in TOML; secrets are redacted.
+    /// Formats the value as TOML. Secrets are redacted.
     fn show(&self, unit: &'static str) -> ShownValue;
 
-    /// The allowed values, without bounds: `"a" or "b"`.
+    /// Describes the allowed values without their bounds, such as `"a" or "b"`.
     fn form() -> String;
 }
 
-/// A value as it is written in TOML.
+/// A value formatted as TOML.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum ShownValue {
-    /// Not set.
+    /// The key is not set.
     Absent,
-    /// `64`, `"text"`, `["list"]`.
+    /// A value on one line, such as `64`, `"text"` or `["list"]`.
     Inline(String),
-    /// A table of its own.
+    /// A table with its own header.
     Table(Vec<ShownLine>),
 }
 
-/// One key of a table and its value.
+/// One key of a table, its value and its documentation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ShownLine {
     pub(super) key: String,
     pub(super) shown: ShownValue,
-    pub(super) about: Option<SectionInfo>,
+    pub(super) about: Option<KeyInfo>,
 }
 
 /// The documentation of a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct SectionInfo {
-    /// What the key sets.
+pub(super) struct KeyInfo {
+    /// What the key sets, as full sentences.
     pub(super) what: String,
-    /// The reason for the default.
-    pub(super) why: &'static str,
-    /// Form, bounds and unit: `1 to 100 rows`.
+    /// The reason for the setting or its default, without the final full stop.
+    pub(super) note: &'static str,
+    /// The allowed values, such as `1 to 100 rows`.
     pub(super) allowed: String,
-    /// The default as it is written, or `required`.
+    /// The default as TOML, or `required`.
     pub(super) default: String,
 }
 
-/// A table of keys, declared by [`section!`].
+/// A section, which [`section!`] declares.
 pub(super) trait Section: Sized {
-    /// Reads its keys, and reports unknown ones.
+    /// Reads the section's keys, and reports unknown keys.
     fn read(keys: SectionReader<'_>) -> Self;
 
-    /// Its keys in their documented order, with their values.
+    /// Returns the section's keys and their values, in documented order.
     fn lines(&self) -> Vec<ShownLine>;
 }
 
-/// The keys of one table while it is read.
+/// Reads the keys of one table.
 pub(super) struct SectionReader<'a> {
     prefix: String,
-    entries: Vec<(String, RawConfig)>,
-    faults: &'a mut ConfigErrors,
+    entries: Vec<(String, RawValue)>,
+    errors: &'a mut ConfigErrors,
 }
 
 impl<'a> SectionReader<'a> {
-    /// The entries of the table at `prefix` (empty for the whole file).
-    pub(super) fn new(prefix: &str, entries: Vec<(String, RawConfig)>, faults: &'a mut ConfigErrors) -> Self {
-        Self { prefix: prefix.to_owned(), entries, faults }
+    /// Creates a reader for `entries`, the entries of the table `prefix`. An empty `prefix` means the whole file.
+    pub(super) fn new(prefix: &str, entries: Vec<(String, RawValue)>, errors: &'a mut ConfigErrors) -> Self {
+        Self { prefix: prefix.to_owned(), entries, errors }
     }
 
-    /// The full name of a key of this table.
+    /// Returns the full name of a key of this table.
     pub(super) fn key(&self, name: &str) -> String {
         if self.prefix.is_empty() { name.to_owned() } else { format!("{}.{name}", self.prefix) }
     }
 
-    /// Takes the value of `name`, or its default if it is missing or invalid.
+    /// Reads the key `name`. Returns its default if the key is missing or invalid.
     pub(super) fn take<T: Value>(&mut self, name: &str, spec: KeySpec<T>) -> T {
         let key = self.key(name);
         let Some(index) = self.entries.iter().position(|(entry, _)| entry == name) else {
             if spec.required {
-                self.faults.add(&key, format!("is missing: set it to {}", T::form()));
+                self.errors.add(&key, format!("is missing: set it to {}", T::form()));
             }
             return spec.default;
         };
         let (_, raw) = self.entries.swap_remove(index);
-        T::read(raw, &key, &spec, self.faults).unwrap_or(spec.default)
+        T::read(raw, &key, &spec, self.errors).unwrap_or(spec.default)
     }
 
-    /// Takes a section, or its defaults if it is missing. Its required keys are required in both cases.
+    /// Reads the section `name`. If the section is missing, it is read as empty, which reports its required keys as
+    /// missing.
     pub(super) fn section<S: Section>(&mut self, name: &str) -> S {
         let key = self.key(name);
         let entries = match self.entries.iter().position(|(entry, _)| entry == name) {
             None => Vec::new(),
             Some(index) => match self.entries.swap_remove(index).1 {
-                RawConfig::Table(entries) => entries,
+                RawValue::Table(entries) => entries,
                 other => {
-                    self.faults.add(&key, format!("is a section, not {}: use [{key}] and its keys", other.kind()));
+                    self.errors.add(&key, format!("is a section, not {}: use [{key}] and its keys", other.kind()));
                     Vec::new()
                 }
             },
         };
-        S::read(SectionReader::new(&key, entries, self.faults))
+        S::read(SectionReader::new(&key, entries, self.errors))
     }
 
-    /// Reports keys that were not taken.
+    /// Reports the keys that were not read as unknown.
     pub(super) fn finish(self, known: &[&str]) {
         for (name, _) in &self.entries {
             let guess = did_you_mean(name, known.iter().copied());
             let known = if guess.is_empty() { format!("; known keys are {}", known.join(", ")) } else { guess };
-            self.faults.add(&self.key(name), format!("unknown key{known}"));
+            self.errors.add(&self.key(name), format!("unknown key{known}"));
         }
     }
 }
 
 impl<T: Value + PartialOrd> KeySpec<T> {
-    /// `value` if it is within the bounds.
-    pub(super) fn check(&self, value: T, key: &str, faults: &mut ConfigErrors) -> Option<T> {
+    /// Returns `value` if it is within the bounds. Otherwise adds an error.
+    pub(super) fn check(&self, value: T, key: &str, errors: &mut ConfigErrors) -> Option<T> {
         match &self.bounds {
             Some(bounds) if !bounds.contains(&value) => {
-                faults.add(key, format!("must be {}, is {}", self.allowed(), value.show(self.unit)));
+                errors.add(key, format!("must be {}, is {}", self.allowed(), value.show(self.unit)));
                 None
             }
             _ => Some(value),
@@ -179,7 +183,7 @@ impl<T: Value + PartialOrd> KeySpec<T> {
 }
 
 impl<T: Value> KeySpec<T> {
-    /// Form, bounds and unit in words.
+    /// Describes the allowed values with their bounds and unit.
     pub(super) fn allowed(&self) -> String {
         match &self.bounds {
             None => T::form(),
@@ -191,41 +195,42 @@ impl<T: Value> KeySpec<T> {
         }
     }
 
-    /// The documentation of this key, from its doc comment and reason.
-    pub(super) fn about(&self, what: &str, why: &'static str) -> SectionInfo {
+    /// Returns the documentation of this key, which consists of its doc comment and its note.
+    pub(super) fn document(&self, what: &str, note: &'static str) -> KeyInfo {
         let default = match (self.required, self.default.show(self.unit)) {
             (true, _) => "required".to_owned(),
             (false, ShownValue::Inline(text)) => text,
             (false, ShownValue::Absent | ShownValue::Table(_)) => "not set".to_owned(),
         };
         let what = what.split_whitespace().collect::<Vec<_>>().join(" ");
-        SectionInfo { what, why, allowed: self.allowed(), default }
+        KeyInfo { what, note, allowed: self.allowed(), default }
     }
 }
 
 impl fmt::Display for ShownValue {
-    /// On one line: tables in braces.
+    /// Writes the value on one line, with tables in braces.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Absent => f.write_str("(not set)"),
             Self::Inline(text) => f.write_str(text),
             Self::Table(lines) => {
                 let set = lines.iter().filter(|line| line.shown != Self::Absent);
-                let texts: Vec<_> = set.map(|line| format!("{} = {}", line.key, line.shown)).collect();
-                if texts.is_empty() { f.write_str("{}") } else { write!(f, "{{ {} }}", texts.join(", ")) }
+                let entries: Vec<_> = set.map(|line| format!("{} = {}", line.key, line.shown)).collect();
+                if entries.is_empty() { f.write_str("{}") } else { write!(f, "{{ {} }}", entries.join(", ")) }
             }
         }
     }
 }
 
-/// Declares a section: a struct whose every field is a key.
+/// Declares a section, which is a struct with one field per key.
 ///
-/// `name: type = spec, "reason";` with [`count`], [`bytes`], [`time`], [`plain`], [`none`] or [`required`] as the spec.
+/// The form of a key is `name: type = spec, "note";`. The spec is one of [`count`], [`bytes`], [`time`], [`plain`],
+/// [`none`] and [`required`].
 macro_rules! section {
     (
         $(#[doc = $about:literal])+
         $name:ident {
-            $( $(#[doc = $what:literal])+ $field:ident: $type:ty = $spec:expr, $why:literal; )+
+            $( $(#[doc = $what:literal])+ $field:ident: $type:ty = $spec:expr, $note:literal; )+
         }
     ) => {
         $(#[doc = $about])+
@@ -233,42 +238,42 @@ macro_rules! section {
         pub struct $name {
             $(
                 $(#[doc = $what])+
-                #[doc = concat!("\n\nReason: ", $why, ".")]
+                #[doc = concat!("\n\n", $note, ".")]
                 pub $field: $type,
             )+
         }
 
         impl Default for $name {
             fn default() -> Self {
-                $( let $field: $crate::config::key::KeySpec<$type> = $spec; )+
+                $( let $field: $crate::config::section::KeySpec<$type> = $spec; )+
                 Self { $( $field: $field.default, )+ }
             }
         }
 
-        impl $crate::config::key::Section for $name {
-            fn read(mut keys: $crate::config::key::SectionReader<'_>) -> Self {
+        impl $crate::config::section::Section for $name {
+            fn read(mut keys: $crate::config::section::SectionReader<'_>) -> Self {
                 let section = Self { $( $field: keys.take(stringify!($field), $spec), )+ };
                 keys.finish(&[$( stringify!($field) ),+]);
                 section
             }
 
-            fn lines(&self) -> Vec<$crate::config::key::ShownLine> {
+            fn lines(&self) -> Vec<$crate::config::section::ShownLine> {
                 vec![$({
-                    let spec: $crate::config::key::KeySpec<$type> = $spec;
-                    $crate::config::key::ShownLine {
+                    let spec: $crate::config::section::KeySpec<$type> = $spec;
+                    $crate::config::section::ShownLine {
                         key: stringify!($field).to_owned(),
-                        shown: $crate::config::key::Value::show(&self.$field, spec.unit),
-                        about: Some(spec.about(concat!($($what),+), $why)),
+                        shown: $crate::config::section::Value::show(&self.$field, spec.unit),
+                        about: Some(spec.document(concat!($($what),+), $note)),
                     }
                 }),+]
             }
         }
 
-        /// The same as `config show`, on one line, so that secrets are also redacted in logs.
+        /// Writes the same as `config show`, on one line. Secrets are therefore also redacted in logs.
         impl std::fmt::Debug for $name {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                let lines = $crate::config::key::Section::lines(self);
-                write!(f, "{} {}", stringify!($name), $crate::config::key::ShownValue::Table(lines))
+                let lines = $crate::config::section::Section::lines(self);
+                write!(f, "{} {}", stringify!($name), $crate::config::section::ShownValue::Table(lines))
             }
         }
     };

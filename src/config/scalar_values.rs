@@ -1,59 +1,60 @@
-//! The scalar types of keys: how each is read and shown. Lists and tables are in `collections.rs`.
+//! Reads and shows scalar values: numbers, sizes, durations, strings, paths, secrets and choices.
+//! Lists and tables are in `collection_values.rs`.
 //!
-//! Numbers are TOML integers; sizes also `"64 MiB"`; times `"250ms"`, `"1s"`, `"15m"`, `"1h"`, `"7d"`. A variable's text
-//! is read as the same, without the quotes.
+//! A number is a TOML integer. A size is a number of bytes or a string such as `"64 MiB"`. A duration is a string such
+//! as `"250ms"`, `"1s"`, `"15m"`, `"1h"` or `"7d"`. An environment variable contains the same text without quotes.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::error::ConfigErrors;
-use super::key::{BYTES, KeySpec, ShownValue, Value, none};
-use super::raw::RawConfig;
+use super::raw::RawValue;
+use super::section::{BYTES, KeySpec, ShownValue, Value, none};
 use super::{Envelope, LogFormat, OnGap, Secret, SourceFormat, SourceKind, TimeUnit, TypeProfile};
 use crate::error::did_you_mean;
 
-/// Binary units, largest first.
+/// Units of size in bytes, largest first.
 const SIZES: [(&str, u64); 4] = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
 
 /// Units of time in microseconds, largest first.
 const TIMES: [(&str, u64); 6] =
     [("d", 86_400_000_000), ("h", 3_600_000_000), ("m", 60_000_000), ("s", 1_000_000), ("ms", 1_000), ("us", 1)];
 
-/// The placeholder for secrets wherever values are shown.
+/// The text that replaces a secret when values are shown.
 pub(super) const REDACTED: &str = "(redacted)";
 
-/// A text in TOML's quotes.
+/// Formats a string as TOML, in quotes.
 pub(super) fn quoted(text: &str) -> String {
     toml::Value::from(text).to_string()
 }
 
-/// Adds "must be `form`, is `raw`".
-pub(super) fn wrong<T: Value>(raw: &RawConfig, key: &str, faults: &mut ConfigErrors) -> Option<T> {
-    faults.add(key, format!("must be {}, is {}", T::form(), raw.kind()));
+/// Adds an error that states the allowed form and the kind of `raw`. Always returns `None`.
+pub(super) fn wrong<T: Value>(raw: &RawValue, key: &str, errors: &mut ConfigErrors) -> Option<T> {
+    errors.add(key, format!("must be {}, is {}", T::form(), raw.kind()));
     None
 }
 
 macro_rules! numbers {
     ($($type:ty),+) => {$(
         impl Value for $type {
-            fn read(raw: RawConfig, key: &str, spec: &KeySpec<Self>, faults: &mut ConfigErrors) -> Option<Self> {
+            fn read(raw: RawValue, key: &str, spec: &KeySpec<Self>, errors: &mut ConfigErrors) -> Option<Self> {
                 let number = match raw.typed() {
-                    RawConfig::Integer(number) => number,
-                    RawConfig::Text(text) if spec.unit == BYTES => match parse_scaled(&text, &SIZES) {
+                    RawValue::Integer(number) => number,
+                    RawValue::String(text) if spec.unit == BYTES => match parse_scaled(&text, &SIZES) {
                         Some(size) => i128::from(size),
                         None => {
-                            faults.add(key, format!("must be a size such as \"64 MiB\" or a number of bytes, is {}", quoted(&text)));
+                            errors.add(key, format!("must be a size such as \"64 MiB\" or a number of bytes, is {}", quoted(&text)));
                             return None;
                         }
                     },
-                    other => return wrong::<Self>(&other, key, faults),
+                    other => return wrong::<Self>(&other, key, errors),
                 };
                 let Ok(value) = Self::try_from(number) else {
-                    faults.add(key, format!("must be {}, is {number}", spec.allowed()));
+                    errors.add(key, format!("must be {}, is {number}", spec.allowed()));
                     return None;
                 };
-                spec.check(value, key, faults)
+                spec.check(value, key, errors)
             }
 
             fn show(&self, unit: &'static str) -> ShownValue {
@@ -74,20 +75,20 @@ macro_rules! numbers {
 numbers!(usize, u64, u32, i32);
 
 impl Value for Duration {
-    fn read(raw: RawConfig, key: &str, spec: &KeySpec<Self>, faults: &mut ConfigErrors) -> Option<Self> {
+    fn read(raw: RawValue, key: &str, spec: &KeySpec<Self>, errors: &mut ConfigErrors) -> Option<Self> {
         match raw.typed() {
-            RawConfig::Text(text) => match parse_scaled(&text, &TIMES) {
-                Some(micros) => spec.check(Self::from_micros(micros), key, faults),
+            RawValue::String(text) => match parse_scaled(&text, &TIMES) {
+                Some(micros) => spec.check(Self::from_micros(micros), key, errors),
                 None => {
-                    faults.add(key, format!("must be {}, is {}", Self::form(), quoted(&text)));
+                    errors.add(key, format!("must be {}, is {}", Self::form(), quoted(&text)));
                     None
                 }
             },
-            RawConfig::Integer(number) => {
-                faults.add(key, format!("a time needs a unit, such as \"{number}s\" or \"{number}ms\""));
+            RawValue::Integer(number) => {
+                errors.add(key, format!("a time needs a unit, such as \"{number}s\" or \"{number}ms\""));
                 None
             }
-            other => wrong::<Self>(&other, key, faults),
+            other => wrong::<Self>(&other, key, errors),
         }
     }
 
@@ -109,14 +110,14 @@ pub(crate) fn parse_time(text: &str) -> Result<Duration, String> {
     micros.map(Duration::from_micros).ok_or_else(|| format!("must be {}", Duration::form()))
 }
 
-/// A whole number and a unit of `units`; a bare number counts the smallest thing where `units` are sizes.
+/// Parses a whole number followed by one of `units`. A size without a unit is a number of bytes.
 fn parse_scaled(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     let text = text.trim();
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let number: u64 = text[..digits].parse().ok()?;
     let name = text[digits..].trim();
-    let sizes = units.len() == SIZES.len();
-    if sizes && (name.is_empty() || name == "B") {
+    let is_size = units.len() == SIZES.len();
+    if is_size && (name.is_empty() || name == "B") {
         return Some(number);
     }
     let (_, size) = units.iter().find(|(unit, _)| *unit == name)?;
@@ -124,10 +125,10 @@ fn parse_scaled(text: &str, units: &[(&str, u64)]) -> Option<u64> {
 }
 
 impl Value for bool {
-    fn read(raw: RawConfig, key: &str, _knob: &KeySpec<Self>, faults: &mut ConfigErrors) -> Option<Self> {
+    fn read(raw: RawValue, key: &str, _spec: &KeySpec<Self>, errors: &mut ConfigErrors) -> Option<Self> {
         match raw.typed() {
-            RawConfig::Bool(yes) => Some(yes),
-            other => wrong::<Self>(&other, key, faults),
+            RawValue::Bool(yes) => Some(yes),
+            other => wrong::<Self>(&other, key, errors),
         }
     }
 
@@ -140,29 +141,24 @@ impl Value for bool {
     }
 }
 
-/// Reads the value of a text key.
-pub(super) fn text<T: Value>(
-    raw: RawConfig,
-    key: &str,
-    spec: &KeySpec<T>,
-    faults: &mut ConfigErrors,
-) -> Option<String> {
+/// Reads a string. Reports an empty one if the key is required.
+pub(super) fn text<T: Value>(raw: RawValue, key: &str, spec: &KeySpec<T>, errors: &mut ConfigErrors) -> Option<String> {
     match raw {
-        RawConfig::Text(text) | RawConfig::Variable(text) if spec.required && text.trim().is_empty() => {
-            faults.add(key, "must not be empty");
+        RawValue::String(text) | RawValue::Variable(text) if spec.required && text.trim().is_empty() => {
+            errors.add(key, "must not be empty");
             None
         }
-        RawConfig::Text(text) | RawConfig::Variable(text) => Some(text),
+        RawValue::String(text) | RawValue::Variable(text) => Some(text),
         other => {
-            wrong::<T>(&other, key, faults);
+            wrong::<T>(&other, key, errors);
             None
         }
     }
 }
 
 impl Value for String {
-    fn read(raw: RawConfig, key: &str, spec: &KeySpec<Self>, faults: &mut ConfigErrors) -> Option<Self> {
-        text(raw, key, spec, faults)
+    fn read(raw: RawValue, key: &str, spec: &KeySpec<Self>, errors: &mut ConfigErrors) -> Option<Self> {
+        text(raw, key, spec, errors)
     }
 
     fn show(&self, _unit: &'static str) -> ShownValue {
@@ -170,15 +166,15 @@ impl Value for String {
     }
 
     fn form() -> String {
-        "text".to_owned()
+        "a string".to_owned()
     }
 }
 
 impl Value for PathBuf {
-    fn read(raw: RawConfig, key: &str, spec: &KeySpec<Self>, faults: &mut ConfigErrors) -> Option<Self> {
-        let path = text(raw, key, spec, faults)?;
+    fn read(raw: RawValue, key: &str, spec: &KeySpec<Self>, errors: &mut ConfigErrors) -> Option<Self> {
+        let path = text(raw, key, spec, errors)?;
         if path.is_empty() {
-            faults.add(key, "must not be empty: omit it instead");
+            errors.add(key, "must not be empty: write a path, or omit the key");
             return None;
         }
         Some(path.into())
@@ -189,15 +185,15 @@ impl Value for PathBuf {
     }
 
     fn form() -> String {
-        "a path, relative to the folder of this file".to_owned()
+        "a path, relative to the configuration file".to_owned()
     }
 }
 
 impl Value for Secret {
-    fn read(raw: RawConfig, key: &str, spec: &KeySpec<Self>, faults: &mut ConfigErrors) -> Option<Self> {
-        let secret = text(raw, key, spec, faults)?;
+    fn read(raw: RawValue, key: &str, spec: &KeySpec<Self>, errors: &mut ConfigErrors) -> Option<Self> {
+        let secret = text(raw, key, spec, errors)?;
         if secret == REDACTED {
-            faults.add(key, "is the placeholder of `config show`, not a secret");
+            errors.add(key, "is the placeholder that `config show` prints, not a secret");
             return None;
         }
         Some(Self::new(secret))
@@ -208,14 +204,14 @@ impl Value for Secret {
     }
 
     fn form() -> String {
-        "a secret text".to_owned()
+        "a string, which is kept secret".to_owned()
     }
 }
 
 impl Value for SocketAddr {
-    fn read(raw: RawConfig, key: &str, spec: &KeySpec<Self>, faults: &mut ConfigErrors) -> Option<Self> {
-        let text = text(raw, key, spec, faults)?;
-        text.parse().map_err(|_| faults.add(key, format!("must be {}, is {}", Self::form(), quoted(&text)))).ok()
+    fn read(raw: RawValue, key: &str, spec: &KeySpec<Self>, errors: &mut ConfigErrors) -> Option<Self> {
+        let text = text(raw, key, spec, errors)?;
+        text.parse().map_err(|_| errors.add(key, format!("must be {}, is {}", Self::form(), quoted(&text)))).ok()
     }
 
     fn show(&self, _unit: &'static str) -> ShownValue {
@@ -228,8 +224,8 @@ impl Value for SocketAddr {
 }
 
 impl<T: Value + Default> Value for Option<T> {
-    fn read(raw: RawConfig, key: &str, _knob: &KeySpec<Self>, faults: &mut ConfigErrors) -> Option<Self> {
-        T::read(raw, key, &none(), faults).map(Some)
+    fn read(raw: RawValue, key: &str, _spec: &KeySpec<Self>, errors: &mut ConfigErrors) -> Option<Self> {
+        T::read(raw, key, &none(), errors).map(Some)
     }
 
     fn show(&self, unit: &'static str) -> ShownValue {
@@ -241,16 +237,24 @@ impl<T: Value + Default> Value for Option<T> {
     }
 }
 
+/// Lists alternatives as `a, b or c`.
+fn alternatives(names: &[&str]) -> String {
+    match names {
+        [others @ .., last] if !others.is_empty() => format!("{} or {last}", others.join(", ")),
+        _ => names.concat(),
+    }
+}
+
 macro_rules! choices {
     ($($type:ident { $($text:literal => $variant:ident),+ $(,)? })+) => {$(
         impl Value for $type {
-            fn read(raw: RawConfig, key: &str, spec: &KeySpec<Self>, faults: &mut ConfigErrors) -> Option<Self> {
-                let given = text(raw, key, spec, faults)?;
+            fn read(raw: RawValue, key: &str, spec: &KeySpec<Self>, errors: &mut ConfigErrors) -> Option<Self> {
+                let given = text(raw, key, spec, errors)?;
                 match given.as_str() {
                     $($text => Some(Self::$variant),)+
                     other => {
                         let guess = did_you_mean(other, [$($text),+]);
-                        faults.add(key, format!("must be {}, is {}{guess}", Self::form(), quoted(other)));
+                        errors.add(key, format!("must be {}, is {}{guess}", Self::form(), quoted(other)));
                         None
                     }
                 }
@@ -261,7 +265,7 @@ macro_rules! choices {
             }
 
             fn form() -> String {
-                [$(concat!("\"", $text, "\"")),+].join(" or ")
+                alternatives(&[$(concat!("\"", $text, "\"")),+])
             }
         }
     )+};

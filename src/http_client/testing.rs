@@ -1,6 +1,7 @@
-//! A test server on loopback: HTTP/1.1 with or without TLS. One function of the request gives its responses.
+//! An HTTP/1.1 test server on loopback, with or without TLS. A function of the request determines its responses.
 //!
-//! Its certificates are in `tests/keys`: two authorities, and one server certificate of each for `localhost` and `127.0.0.1`.
+//! The folder `tests/keys` contains two certificate authorities, and a server certificate signed by each of them for
+//! `localhost` and `127.0.0.1`.
 
 use std::io;
 use std::net::SocketAddr;
@@ -22,15 +23,15 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-/// The authority of [`Server::tls`].
+/// The authority that signed the certificate of [`Server::tls`].
 pub(crate) const AUTHORITY: &str = include_str!("../../tests/keys/tls_authority.pem");
-/// The authority of [`Server::other_tls`].
+/// The authority that signed the certificate of [`Server::other_tls`].
 pub(crate) const OTHER_AUTHORITY: &str = include_str!("../../tests/keys/tls_other_authority.pem");
 
-/// The server's response to a request; the first argument is the number of earlier requests.
+/// A function that returns the response to a request. Its first argument is the number of earlier requests.
 pub(crate) type Answer = fn(usize, Request) -> BoxFuture<'static, Response>;
 
-/// A running server; it ends when dropped.
+/// A running server, which stops when it is dropped.
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     scheme: &'static str,
@@ -39,20 +40,20 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Without TLS.
+    /// Starts a server without TLS.
     pub(crate) async fn plain(answer: Answer) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         Self::start(listener, address, "http", answer)
     }
 
-    /// With a certificate signed by [`AUTHORITY`].
+    /// Starts a server whose certificate is signed by [`AUTHORITY`].
     pub(crate) async fn tls(answer: Answer) -> Self {
         let certificate = include_str!("../../tests/keys/tls_server.pem");
         Self::with_certificate(certificate, include_str!("../../tests/keys/tls_server.key.pem"), answer).await
     }
 
-    /// With a certificate signed by [`OTHER_AUTHORITY`].
+    /// Starts a server whose certificate is signed by [`OTHER_AUTHORITY`].
     pub(crate) async fn other_tls(answer: Answer) -> Self {
         let certificate = include_str!("../../tests/keys/tls_other_server.pem");
         Self::with_certificate(certificate, include_str!("../../tests/keys/tls_other_server.key.pem"), answer).await
@@ -84,17 +85,17 @@ impl Server {
         Self { address, scheme, seen, _tasks: tasks }
     }
 
-    /// The URL of a path, with the server's address.
+    /// Returns the URL of a path, with the server's address as its host.
     pub(crate) fn url(&self, path: &str) -> String {
         format!("{}://{}{path}", self.scheme, self.address)
     }
 
-    /// The URL of a path, with the name `localhost`: a different host for a client that compares names.
+    /// Returns the URL of a path, with `localhost` as its host. A client treats it as a different origin.
     pub(crate) fn url_by_name(&self, path: &str) -> String {
         format!("{}://localhost:{}{path}", self.scheme, self.address.port())
     }
 
-    /// The headers of the requests since the last call.
+    /// Returns the headers of all requests since the last call.
     pub(crate) fn seen(&self) -> Vec<HeaderMap> {
         std::mem::take(&mut *self.seen.lock().unwrap())
     }
@@ -108,7 +109,8 @@ fn service(log: Arc<Mutex<Vec<HeaderMap>>>, answer: Answer) -> Router {
     })
 }
 
-/// Accepts connections and completes the TLS handshake. Drops a connection whose handshake fails, which some tests cause.
+/// Accepts connections and completes their TLS handshake. Drops a connection if its handshake fails, because some tests
+/// cause that.
 struct TlsListener {
     listener: TcpListener,
     acceptor: TlsAcceptor,

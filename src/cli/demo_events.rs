@@ -1,19 +1,19 @@
-//! Synthetic call events of a communications platform, for the demo and the benches.
+//! Generates synthetic call events of a communications platform, for the demo and the benchmarks.
 //!
-//! In: a seed and a time. Out: [`CallEvent`]s of a few tenants of very different size, as JSON of
-//! `proto/glasshouse/voice/v1/call_event.proto`. The same seed gives the same events. A call reports when it rings
-//! (post-dial delay), then regularly (jitter, loss, quality), and when it ends (duration).
+//! The events have the JSON form of `proto/glasshouse/voice/v1/call_event.proto` and belong to a few tenants of very
+//! different sizes. The same seed produces the same events. Each call sends an event when it rings (with the post-dial
+//! delay), at regular intervals (with jitter, packet loss and quality), and when it ends (with its duration).
 
 use serde_json::{Value, json};
 
 use crate::clock::Micros;
 
-/// The demo's tenants with their share of all calls, in thousandths.
+/// The tenants and their shares of all calls, in thousandths.
 pub const TENANTS: [(&str, u64); 5] = [("aurora", 640), ("borealis", 250), ("cirrus", 80), ("dune", 25), ("ember", 5)];
 
-/// Active calls. At 1,000 events per second each of them reports every ten seconds.
+/// The number of active calls. At 1,000 events per second, each of them sends an event every ten seconds.
 const CALLS: usize = 10_000;
-/// Events of one call: it rings, reports six times, ends.
+/// The number of events of one call: one when it rings, six quality reports, and one when it ends.
 const STEPS: u64 = 8;
 const REPORT_EVERY_MS: u64 = 10_000;
 
@@ -23,9 +23,9 @@ const CODECS: [&str; 3] = ["opus", "g722", "PCMU"];
 const REGIONS: [(&str, &str); 4] =
     [("ap-southeast", "singapore"), ("eu-central", "frankfurt"), ("sa-east", "sao-paulo"), ("us-east", "ashburn")];
 
-/// An endless, repeatable stream of events.
+/// An endless, reproducible stream of events.
 #[derive(Debug, Clone)]
-pub struct Traffic {
+pub struct EventGenerator {
     random: Random,
     calls: Vec<Call>,
     turn: usize,
@@ -33,12 +33,12 @@ pub struct Traffic {
     run: u64,
 }
 
-/// One event: its tenant and its JSON.
+/// One event and its tenant.
 #[derive(Debug, Clone)]
 pub struct CallEvent {
     /// The tenant that owns the call.
     pub tenant: &'static str,
-    /// The event.
+    /// The event as JSON.
     pub json: Value,
 }
 
@@ -52,8 +52,8 @@ struct Call {
     dimensions: Value,
 }
 
-impl Traffic {
-    /// Events of `seed`; `run` keeps the ids of two runs apart.
+impl EventGenerator {
+    /// Creates the stream for `seed`. `run` is part of each event id and distinguishes the events of two runs.
     pub fn new(seed: u64, run: u64) -> Self {
         let mut random = Random(seed);
         let calls = (0..CALLS as u64)
@@ -66,7 +66,7 @@ impl Traffic {
         Self { random, calls, turn: 0, events: 0, run }
     }
 
-    /// The next event, happening at `now`.
+    /// Returns the next event, whose time is `now`.
     pub fn next_event(&mut self, now: Micros) -> CallEvent {
         let call = &mut self.calls[self.turn];
         let (run, millis) = (self.run, now / 1_000);
@@ -77,7 +77,7 @@ impl Traffic {
             "logged_event_time": millis + self.random.below(40) as i64,
             "dimensions": call.dimensions,
         });
-        call.tell(&mut event, &mut self.random);
+        call.add_fields(&mut event, &mut self.random);
         let tenant = call.tenant;
         call.step += 1;
         self.events += 1;
@@ -105,14 +105,14 @@ impl Call {
         Self { tenant: random.tenant(), route, step: 0, carrier, dimensions }
     }
 
-    /// What this step of the call says.
-    fn tell(&self, event: &mut Value, random: &mut Random) {
-        // One carrier is worse than the others, so that a demo has something to find.
-        let worse = if self.carrier == "ferro" { 2.5 } else { 1.0 };
+    /// Adds the fields of the current step to the event.
+    fn add_fields(&self, event: &mut Value, random: &mut Random) {
+        // One carrier has a worse quality than the others, which a query in the demo can reveal.
+        let factor = if self.carrier == "ferro" { 2.5 } else { 1.0 };
         let mut set = |name: &str, value: Value| event[name] = value;
         if self.step == 0 {
             set("event_type", json!("SIGNALING"));
-            let pdd_ms = (worse * (900.0 + 250.0 * random.bell())).max(20.0) as u32;
+            let pdd_ms = (factor * (900.0 + 250.0 * random.normal())).max(20.0) as u32;
             set("signaling", json!({ "name": "RINGING", "type": "RESPONSE", "pdd": { "pdd_ms": pdd_ms } }));
         } else if self.step == STEPS - 1 {
             set("event_type", json!("CALL_ENDED"));
@@ -122,22 +122,23 @@ impl Call {
             set(
                 "quality",
                 json!({
-                    "jitter_ms": round((worse * (6.0 + 2.5 * random.bell())).max(0.1)),
-                    "packet_loss_ratio": round((worse * 0.004 * random.unit()).clamp(0.0, 1.0)),
+                    "jitter_ms": round((factor * (6.0 + 2.5 * random.normal())).max(0.1)),
+                    "packet_loss_ratio": round((factor * 0.004 * random.unit()).clamp(0.0, 1.0)),
                     "round_trip_ms": round(40.0 + 160.0 * random.unit()),
-                    "mos": round((4.4 - 0.5 * worse * random.unit()).clamp(1.0, 4.5)),
+                    "mos": round((4.4 - 0.5 * factor * random.unit()).clamp(1.0, 4.5)),
                 }),
             );
         }
     }
 }
 
-/// Four decimals are enough for a synthetic measure.
+/// Rounds to four decimals, which is enough for synthetic measurements.
 fn round(value: f64) -> f64 {
     (value * 10_000.0).round() / 10_000.0
 }
 
-/// A small repeatable generator (SplitMix64: Steele, Lea and Flood 2014); not for secrets.
+/// A small, reproducible random number generator (SplitMix64 by Steele, Lea and Flood, 2014). It must not be used for
+/// secrets.
 #[derive(Debug, Clone)]
 struct Random(u64);
 
@@ -158,8 +159,9 @@ impl Random {
         (self.next() >> 11) as f64 / (1_u64 << 53) as f64
     }
 
-    /// About normal: mean 0, deviation 1 (twelve uniforms less six).
-    fn bell(&mut self) -> f64 {
+    /// Returns an approximately normal value with mean 0 and standard deviation 1: the sum of twelve uniform values
+    /// minus six.
+    fn normal(&mut self) -> f64 {
         (0..12).map(|_| self.unit()).sum::<f64>() - 6.0
     }
 
@@ -168,12 +170,12 @@ impl Random {
     }
 
     fn tenant(&mut self) -> &'static str {
-        let mut at = self.below(TENANTS.iter().map(|(_, share)| share).sum());
+        let mut number = self.below(TENANTS.iter().map(|(_, share)| share).sum());
         for (tenant, share) in TENANTS {
-            if at < share {
+            if number < share {
                 return tenant;
             }
-            at -= share;
+            number -= share;
         }
         TENANTS[0].0
     }
@@ -185,13 +187,13 @@ mod tests {
     use std::collections::HashSet;
 
     #[test]
-    fn the_same_seed_tells_the_same_story_with_unique_ids() {
-        let tell = |run| {
-            let mut traffic = Traffic::new(7, run);
-            (0..3 * CALLS as i64).map(|at| traffic.next_event(at * 1_000).json).collect::<Vec<_>>()
+    fn the_same_seed_produces_the_same_events_with_unique_ids() {
+        let events = |run| {
+            let mut generator = EventGenerator::new(7, run);
+            (0..3 * CALLS as i64).map(|at| generator.next_event(at * 1_000).json).collect::<Vec<_>>()
         };
-        assert_eq!(tell(1), tell(1));
-        let ids: HashSet<_> = tell(1).iter().chain(&tell(2)).map(|event| event["event_id"].to_string()).collect();
+        assert_eq!(events(1), events(1));
+        let ids: HashSet<_> = events(1).iter().chain(&events(2)).map(|event| event["event_id"].to_string()).collect();
         assert_eq!(ids.len(), 6 * CALLS);
     }
 }

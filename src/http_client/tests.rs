@@ -1,4 +1,5 @@
-//! Tests the client against a real server on loopback: size, time, redirects, authorities, retries, and redaction in errors.
+//! Tests the client against a real server on loopback: size and time limits, redirects, certificate authorities,
+//! retries, and redaction in errors.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -11,12 +12,12 @@ use futures::{FutureExt as _, StreamExt as _, stream};
 use tokio::net::TcpListener;
 use url::Url;
 
-use super::rule::target;
 use super::testing::{AUTHORITY, OTHER_AUTHORITY, Server};
+use super::url_rule::target;
 use super::{Client, Plaintext, Request, Retry, Roots, Settings, StatusCode, parse_url, redacted};
 use crate::error::{Error, Kind, Result};
 
-/// The limit on a response body in these tests, in bytes.
+/// The maximum size of a response body in these tests, in bytes.
 const BODY_BYTES_MAX: usize = 1_000;
 
 /// Retries with negligible pauses.
@@ -53,22 +54,22 @@ fn url(text: &str) -> Url {
     Url::parse(text).unwrap()
 }
 
-/// The status and the length of the body.
-async fn ask(client: &Client, request: &Request) -> Result<(u16, usize)> {
-    let answer = client.send(request).await?;
-    Ok((answer.status.as_u16(), answer.body.len()))
+/// Sends the request, and returns the response's status and the length of its body.
+async fn send(client: &Client, request: &Request) -> Result<(u16, usize)> {
+    let response = client.send(request).await?;
+    Ok((response.status.as_u16(), response.body.len()))
 }
 
-async fn refused(client: &Client, request: &Request) -> Error {
+async fn send_error(client: &Client, request: &Request) -> Error {
     match client.send(request).await {
-        Ok(answer) => panic!("expected an error, got a response with status {}", answer.status),
+        Ok(response) => panic!("expected an error, got a response with status {}", response.status),
         Err(error) => error,
     }
 }
 
-/// The path selects the response: `/length/N`, `/chunks/N`, `/endless/STATUS`, `/silent`, `/stalls`, `/redirect?URL`, `/loop`,
-/// `/status/STATUS`, `/later/SECONDS`, `/cut`, and on the first request only: `/first/STATUS`, `/first-later/SECONDS`,
-/// `/first-cut`.
+/// Returns the response that the path selects: `/length/N`, `/chunks/N`, `/endless/STATUS`, `/silent`, `/stalls`,
+/// `/redirect?URL`, `/loop`, `/status/STATUS`, `/later/SECONDS` or `/cut`. The paths `/first/STATUS`,
+/// `/first-later/SECONDS` and `/first-cut` apply to the first request only; later requests succeed.
 fn answer(before: usize, request: axum::extract::Request) -> BoxFuture<'static, Response<Body>> {
     let path = request.uri().path().to_owned();
     let (word, number) = path[1..].split_once('/').unwrap_or((&path[1..], "200"));
@@ -113,11 +114,11 @@ async fn a_response_is_read_up_to_its_limit() {
         ("/length/1001", None),
         ("/chunks/1001", None),
         ("/endless/200", None),
-        // An error page is truncated.
+        // The body of an error response is truncated.
         ("/endless/500", Some((500, 1_000))),
     ];
     for (path, expected) in cases {
-        let outcome = ask(&client, &Request::get(url(&server.url(path)))).await;
+        let outcome = send(&client, &Request::get(url(&server.url(path)))).await;
         match expected {
             Some(expected) => assert_eq!(outcome.unwrap(), expected, "{path}"),
             None => {
@@ -130,16 +131,16 @@ async fn a_response_is_read_up_to_its_limit() {
 }
 
 #[tokio::test]
-async fn an_attempt_ends_in_time() {
+async fn an_attempt_ends_at_its_time_limit() {
     let server = Server::plain(answer).await;
     let client = client(Settings { time_max: Duration::from_millis(100), retry: QUICK, ..settings() });
     for path in ["/silent", "/stalls"] {
         let started = Instant::now();
-        let error = refused(&client, &Request::get(url(&server.url(path)))).await;
+        let error = send_error(&client, &Request::get(url(&server.url(path)))).await;
         assert!(started.elapsed() < Duration::from_secs(30), "{path}");
         assert_eq!(error.kind(), Kind::Unavailable, "{path}: {error}");
-        assert!(error.message().contains("does not answer within 100ms"), "{path}: {error}");
-        // Connecting may use up the whole time; but there is no second attempt.
+        assert!(error.message().contains("did not respond within 100ms"), "{path}: {error}");
+        // Connecting may use up the time before the server sees a request. In any case there is no second attempt.
         assert!(server.seen().len() <= 1, "{path}");
     }
 }
@@ -160,13 +161,13 @@ fn a_redirect_never_leads_to_a_less_safe_url() {
         (Loopback, "https://localhost/x", "http://localhost/", Ok("http://localhost/")),
         (Loopback, "https://127.0.0.1/x", "http://localhost:1/", Ok("http://localhost:1/")),
         (Anywhere, "https://127.0.0.1/x", "http://b.test/", Err("not https")),
-        // Another machine must not redirect to what only this machine can reach.
+        // Another machine must not redirect to a server that only this machine can reach.
         (Anywhere, "http://a.test/x", "http://localhost/", Err("this machine")),
         (Loopback, "https://a.test/x", "http://127.0.0.1/", Err("this machine")),
         (Loopback, "https://a.test/x", "https://[::1]/", Err("this machine")),
         (Loopback, "https://a.test/x", "ftp://a.test/", Err("not https")),
         (Loopback, "https://a.test/x", "file:///etc/passwd", Err("not https")),
-        (Loopback, "https://a.test/x", "https://me:hunter2@b.test/", Err("holds credentials")),
+        (Loopback, "https://a.test/x", "https://me:hunter2@b.test/", Err("contains credentials")),
         (Loopback, "https://a.test/x", "https://[", Err("not valid")),
     ];
     for (plaintext, from, location, expected) in cases {
@@ -181,12 +182,12 @@ fn a_redirect_never_leads_to_a_less_safe_url() {
 }
 
 #[tokio::test]
-async fn a_redirect_is_followed_without_credentials_for_others() {
+async fn redirects_to_another_origin_carry_no_credentials() {
     let (plain, other, tls) = (Server::plain(answer).await, Server::plain(answer).await, Server::tls(answer).await);
     let client = client(settings());
     let to = |server: &Server, target: &str| server.url(&format!("/redirect?{target}"));
     let back = to(&other, &plain.url("/status/200"));
-    // The first URL, the error or the status, and for each received request whether it carries the token.
+    // The first URL, the expected status or error, and whether each received request carries the token.
     let cases: [(String, Result<u16, &str>, &[bool]); 9] = [
         (to(&plain, "/status/204"), Ok(204), &[true, true]),
         (to(&plain, &plain.url("/status/404")), Ok(404), &[true, true]),
@@ -199,14 +200,14 @@ async fn a_redirect_is_followed_without_credentials_for_others() {
         (plain.url("/loop"), Err("redirects more than 2 times"), &[true, true, true]),
     ];
     for (first, expected, tokens) in cases {
-        match (ask(&client, &Request::get(url(&first)).bearer("hunter2")).await, expected) {
+        match (send(&client, &Request::get(url(&first)).bearer("hunter2")).await, expected) {
             (Ok((status, _)), Ok(expected)) => assert_eq!(status, expected, "{first}"),
             (Err(error), Err(expected)) => {
                 assert!(error.kind() == Kind::Unavailable && error.message().contains(expected), "{first}: {error}");
             }
             (outcome, _) => panic!("{first} gives {outcome:?}, not {expected:?}"),
         }
-        // Each redirect leads from one of the three to another, and back at most once.
+        // The servers record their requests separately. Requests with the token always precede those without it.
         let (plain, other, tls) = (plain.seen(), other.seen(), tls.seen());
         let mut found: Vec<bool> =
             plain.iter().chain(&other).chain(&tls).map(|seen| seen.contains_key("authorization")).collect();
@@ -214,13 +215,13 @@ async fn a_redirect_is_followed_without_credentials_for_others() {
         assert_eq!(found, tokens, "{first}");
     }
     let post = Request::post(url(&to(&plain, "/status/200")), "text/plain", "x");
-    assert_eq!(ask(&client, &post).await.unwrap().0, 302, "a request with a body is not redirected");
+    assert_eq!(send(&client, &post).await.unwrap().0, 302, "a request with a body does not follow redirects");
     let strict = self::client(Settings { redirects_max: 0, ..settings() });
-    assert_eq!(ask(&strict, &Request::get(url(&plain.url("/loop")))).await.unwrap().0, 307);
+    assert_eq!(send(&strict, &Request::get(url(&plain.url("/loop")))).await.unwrap().0, 307);
 }
 
 #[tokio::test]
-async fn authorities_are_added_to_the_system_ones() {
+async fn authorities_are_added_to_those_of_the_system() {
     let (one, other) = (Server::tls(answer).await, Server::other_tls(answer).await);
     let cases: [(&[&str], [bool; 2]); 4] = [
         (&[], [false, false]),
@@ -232,8 +233,8 @@ async fn authorities_are_added_to_the_system_ones() {
         let client = Client::new(settings(), &roots(authorities)).unwrap();
         for (server, is_trusted) in [&one, &other].into_iter().zip(expected) {
             for url in [server.url("/"), server.url_by_name("/")] {
-                match ask(&client, &Request::get(self::url(&url))).await {
-                    Ok(_) => assert!(is_trusted, "{url} is trusted"),
+                match send(&client, &Request::get(self::url(&url))).await {
+                    Ok(_) => assert!(is_trusted, "{url} must not be trusted"),
                     Err(error) => {
                         assert!(!is_trusted && error.kind() == Kind::Unavailable, "{url}: {error}");
                         assert!(error.message().contains("UnknownIssuer") && error.message().contains("`ca_file`"));
@@ -259,12 +260,12 @@ fn a_file_without_authorities_is_refused() {
     assert!(wrong().message().starts_with("cannot read `"), "{}", wrong());
     let of = |text: &str| format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n");
     let cases = [
-        (String::new(), "holds no certificate (PEM)"),
-        ("no certificate".to_owned(), "holds no certificate (PEM)"),
-        (include_str!("../../tests/keys/p256.pub.pem").to_owned(), "holds no certificate (PEM)"),
-        (of("!!!"), "holds a certificate that is not valid"),
-        (of("AAAA"), "holds a certificate that is not valid"),
-        (format!("{AUTHORITY}{}", of("AAAA")), "holds a certificate that is not valid"),
+        (String::new(), "contains no certificate (PEM)"),
+        ("no certificate".to_owned(), "contains no certificate (PEM)"),
+        (include_str!("../../tests/keys/p256.pub.pem").to_owned(), "contains no certificate (PEM)"),
+        (of("!!!"), "contains a certificate that is not valid"),
+        (of("AAAA"), "contains a certificate that is not valid"),
+        (format!("{AUTHORITY}{}", of("AAAA")), "contains a certificate that is not valid"),
     ];
     for (text, expected) in cases {
         fs::write(&file, &text).unwrap();
@@ -275,7 +276,7 @@ fn a_file_without_authorities_is_refused() {
 }
 
 #[tokio::test]
-async fn only_safe_and_useful_retries_are_made() {
+async fn only_idempotent_requests_are_retried() {
     let get = |path: &str, server: &Server| Request::get(url(&server.url(path)));
     let post = |path: &str, server: &Server| Request::post(url(&server.url(path)), "text/plain", "x");
     let safe = |path: &str, server: &Server| Request::post(url(&server.url(path)), "text/plain", "x").idempotent();
@@ -302,7 +303,7 @@ async fn only_safe_and_useful_retries_are_made() {
     for (request, path, retry, expected, count) in cases {
         let server = Server::plain(answer).await;
         let client = client(Settings { retry, ..settings() });
-        let status = ask(&client, &request(path, &server)).await.ok().map(|(status, _)| status);
+        let status = send(&client, &request(path, &server)).await.ok().map(|(status, _)| status);
         assert_eq!((status, server.seen().len()), (expected, count), "{path} {retry:?}");
     }
 }
@@ -324,7 +325,7 @@ async fn errors_contain_no_secret() {
         (&client, "http://us:hunter2@elsewhere.test/?hunter2".to_owned(), Kind::Invalid),
     ];
     for (index, (client, given, kind)) in cases.into_iter().enumerate() {
-        let error = refused(client, &Request::get(url(&given))).await;
+        let error = send_error(client, &Request::get(url(&given))).await;
         assert_eq!(error.kind(), kind, "case {index}: {error:?}");
         let text = format!("{error:?}");
         assert!(!text.contains("hunter2") && text.contains("the peer"), "case {index}: {text}");
@@ -335,7 +336,7 @@ async fn errors_contain_no_secret() {
             (Some(token), _) => request.bearer(token),
             (_, password) => request.basic("us", password.unwrap_or_default()),
         };
-        let error = refused(&client, &request).await;
+        let error = send_error(&client, &request).await;
         assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
     }
     for text in ["http://us:hunter2@elsewhere.test/", "https://us:hunter2@[", "ftp://us:hunter2@localhost/"] {

@@ -1,33 +1,63 @@
-//! Cuts an input of any size into request bodies of bounded size, without cutting an event.
+//! Splits the input of `glasshouse ingest` into request bodies of bounded size. An event is never split.
 //!
-//! In: a reader and its format. Out: [`Chunk`]s. Only a single JSON document is read whole; everything else is streamed.
+//! A JSON document and a Parquet file are read into memory as a whole. All other formats are streamed.
 
 use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
 
 use arrow::array::{RecordBatch, RecordBatchReader};
 use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::StreamWriter;
 use bytes::Bytes;
+use clap::ValueEnum;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
-use super::ingest::InputFormat;
 use crate::error::{Error, Result};
 
-/// The longest length prefix of a protobuf message.
+/// The maximum length of a varint, which precedes each protobuf message, in bytes.
 const VARINT_BYTES_MAX: usize = 10;
-/// The largest single event that is sent; a larger length prefix means that the input is not a protobuf stream.
+/// The maximum size of one event, in bytes. A larger length prefix indicates that the input is not a protobuf stream.
 const EVENT_BYTES_MAX: u64 = 64 << 20;
 
-/// One request's body.
+/// The format of the input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum InputFormat {
+    /// One JSON object per line
+    Ndjson,
+    /// One JSON document: an object or an array of them
+    Json,
+    /// Length-delimited protobuf messages
+    Protobuf,
+    /// An Arrow IPC stream
+    Arrow,
+    /// A Parquet file
+    Parquet,
+}
+
+impl InputFormat {
+    /// Returns the format that the extension of `file` denotes, or `None` if it denotes none.
+    pub(crate) fn of(file: &Path) -> Option<Self> {
+        match file.extension()?.to_str()? {
+            "ndjson" | "jsonl" => Some(Self::Ndjson),
+            "json" => Some(Self::Json),
+            "pb" | "protobuf" => Some(Self::Protobuf),
+            "arrow" | "arrows" => Some(Self::Arrow),
+            "parquet" => Some(Self::Parquet),
+            _ => None,
+        }
+    }
+}
+
+/// The body of one request.
 #[derive(Debug)]
 pub(crate) struct Chunk {
     pub(crate) content_type: &'static str,
     pub(crate) body: Bytes,
-    /// The size of the input that it covers, in bytes.
+    /// The size of the part of the input that the chunk was read from, in bytes.
     pub(crate) input_bytes: usize,
 }
 
-/// The chunks of one input.
+/// An iterator over the chunks of one input.
 pub(crate) struct Chunks {
     source: ChunkSource,
     bytes_max: usize,
@@ -41,7 +71,7 @@ enum ChunkSource {
 }
 
 impl Chunks {
-    /// Prepares to cut `input` into bodies of about `bytes_max`.
+    /// Prepares to split `input` into bodies of about `bytes_max` bytes.
     pub(crate) fn new(mut input: Box<dyn Read + Send>, format: InputFormat, bytes_max: usize) -> Result<Self> {
         let unreadable =
             |what: &str, e: arrow::error::ArrowError| Error::invalid(format!("not {what}: {e}")).with_source(e);
@@ -53,7 +83,7 @@ impl Chunks {
                 StreamReader::try_new(input, None).map_err(|e| unreadable("an Arrow IPC stream", e))?,
             )),
             InputFormat::Parquet => {
-                // Parquet is read from its end, so a pipe is read as a whole.
+                // A Parquet reader starts at the end of the file, so the input is read as a whole.
                 let mut bytes = Vec::new();
                 input.read_to_end(&mut bytes).map_err(cannot_read)?;
                 let reader = ParquetRecordBatchReaderBuilder::try_new(Bytes::from(bytes))
@@ -103,47 +133,49 @@ fn raw_chunk(content_type: &'static str, body: Vec<u8>) -> Option<Chunk> {
     (input_bytes > 0).then(|| Chunk { content_type, body: body.into(), input_bytes })
 }
 
-/// Appends one length-delimited message, prefix and all; false at the end of the input.
+/// Appends one length-delimited message with its prefix to `body`. Returns false at the end of the input.
 fn read_message(input: &mut impl BufRead, body: &mut Vec<u8>) -> Result<bool> {
     let mut length = 0_u64;
-    for place in 0..VARINT_BYTES_MAX {
+    for index in 0..VARINT_BYTES_MAX {
         let mut byte = [0];
         if input.read(&mut byte).map_err(cannot_read)? == 0 {
-            return if place == 0 { Ok(false) } else { Err(Error::invalid("the input ends inside a length prefix")) };
+            return if index == 0 { Ok(false) } else { Err(Error::invalid("the input ends inside a length prefix")) };
         }
         body.push(byte[0]);
-        length |= u64::from(byte[0] & 0x7f).checked_shl(7 * place as u32).unwrap_or(0);
+        length |= u64::from(byte[0] & 0x7f).checked_shl(7 * index as u32).unwrap_or(0);
         if byte[0] < 0x80 {
             if length > EVENT_BYTES_MAX {
                 return Err(Error::invalid(format!(
-                    "a message of {length} bytes: the input is probably not a length-delimited protobuf stream"
+                    "the input contains a message of {length} bytes; it is probably not a length-delimited protobuf stream"
                 )));
             }
             let read = input.take(length).read_to_end(body).map_err(cannot_read)? as u64;
             return if read == length { Ok(true) } else { Err(Error::invalid("the input ends inside a message")) };
         }
     }
-    Err(Error::invalid("a length prefix of more than ten bytes: the input is not a length-delimited protobuf stream"))
+    Err(Error::invalid(
+        "the input contains a length prefix of more than ten bytes; it is not a length-delimited protobuf stream",
+    ))
 }
 
-/// Record batches, cut to about `bytes_max` in memory, as one IPC stream.
+/// Reads record batches of about `bytes_max` bytes in memory, and encodes them as one Arrow IPC stream.
 fn batches_chunk(input: &mut (dyn RecordBatchReader + Send), bytes_max: usize) -> Result<Option<Chunk>> {
-    let wrong = |e: arrow::error::ArrowError| Error::invalid(format!("cannot read a batch: {e}")).with_source(e);
+    let failed = |e: arrow::error::ArrowError| Error::invalid(format!("cannot read a batch: {e}")).with_source(e);
     let mut batches: Vec<RecordBatch> = Vec::new();
     let mut bytes = 0;
     while bytes < bytes_max {
-        let Some(batch) = input.next().transpose().map_err(wrong)? else { break };
+        let Some(batch) = input.next().transpose().map_err(failed)? else { break };
         bytes += batch.get_array_memory_size();
         batches.push(batch);
     }
     if batches.is_empty() {
         return Ok(None);
     }
-    let mut writer = StreamWriter::try_new(Vec::with_capacity(bytes), &input.schema()).map_err(wrong)?;
+    let mut writer = StreamWriter::try_new(Vec::with_capacity(bytes), &input.schema()).map_err(failed)?;
     for batch in &batches {
-        writer.write(batch).map_err(wrong)?;
+        writer.write(batch).map_err(failed)?;
     }
-    let body = writer.into_inner().map_err(wrong)?;
+    let body = writer.into_inner().map_err(failed)?;
     Ok(Some(Chunk { content_type: "application/vnd.apache.arrow.stream", input_bytes: body.len(), body: body.into() }))
 }
 
@@ -160,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_and_messages_are_never_cut() {
+    fn lines_and_messages_are_never_split() {
         let cases: [(&'static [u8], InputFormat, &[&[u8]]); 4] = [
             (b"{}\n{\"a\":1}\n{}", InputFormat::Ndjson, &[b"{}\n{\"a\":1}\n", b"{}"]),
             (b"", InputFormat::Ndjson, &[]),
@@ -173,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn broken_streams_are_named() {
+    fn truncated_and_malformed_streams_are_errors() {
         let cases: [(&'static [u8], &str); 3] = [
             (b"\x05ab", "ends inside a message"),
             (b"\x85", "ends inside a length prefix"),

@@ -1,9 +1,9 @@
-//! The certificate authorities that a TLS connection trusts: those of the system, and those of a `ca_file`.
+//! The certificate authorities that TLS connections trust: those of the system and those of a `ca_file`.
 //!
-//! In: the system's certificates (`SSL_CERT_FILE` and `SSL_CERT_DIR` override their location), and PEM. Out: all certificates,
-//! in the form that each TLS library expects.
+//! `SSL_CERT_FILE` and `SSL_CERT_DIR` override the location of the system's certificates.
 //!
-//! **Invariant:** `ca_file` means the same for every connection: its certificates are added to the system's.
+//! **Invariant:** for every connection, the certificates of a `ca_file` are added to the system's and do not replace
+//! them.
 
 use std::fmt::{self, Display};
 use std::fs;
@@ -17,10 +17,10 @@ use rustls::pki_types::pem::PemObject as _;
 
 use crate::error::{Error, Result};
 
-/// Characters per line of PEM (RFC 7468, section 2).
+/// The number of Base64 characters per line of PEM (RFC 7468, section 2).
 const PEM_LINE: usize = 64;
 
-/// Certificates of trusted authorities.
+/// The certificates of trusted authorities.
 #[derive(Clone, Default)]
 pub(crate) struct Roots(Vec<CertificateDer<'static>>);
 
@@ -31,7 +31,8 @@ impl fmt::Debug for Roots {
 }
 
 impl Roots {
-    /// The system's certificates, and those of the file if one is given. `Invalid` if the file cannot be read or holds none.
+    /// Loads the system's certificates, and those in `ca_file` if it is given. Fails with `Invalid` if the file cannot
+    /// be read or contains no certificate.
     pub(crate) fn load(ca_file: Option<&Path>) -> Result<Self> {
         let system = Self::system();
         let Some(path) = ca_file else { return Ok(system) };
@@ -40,39 +41,40 @@ impl Roots {
         system.and_pem(&pem, name)
     }
 
-    /// The system's certificates, without those that the TLS library cannot parse: trust stores often hold obsolete ones.
+    /// Loads the system's certificates. Skips those that the TLS library cannot parse, because trust stores often
+    /// contain obsolete ones.
     pub(crate) fn system() -> Self {
         let loaded = rustls_native_certs::load_native_certs();
         for error in loaded.errors {
             tracing::debug!(%error, "skipped a system certificate that cannot be read");
         }
-        let understood =
+        let is_supported =
             |certificate: &CertificateDer<'static>| RootCertStore::empty().add(certificate.clone()).is_ok();
-        Self(loaded.certs.into_iter().filter(understood).collect())
+        Self(loaded.certs.into_iter().filter(is_supported).collect())
     }
 
-    /// Adds the certificates of a PEM text. Errors refer to the text as `name`.
+    /// Adds the certificates of a PEM text. Errors call the text `name`.
     pub(crate) fn and_pem(mut self, pem: &[u8], name: impl Display) -> Result<Self> {
-        let before = self.0.len();
+        let count_before = self.0.len();
         for certificate in CertificateDer::pem_slice_iter(pem) {
-            let unread =
-                |why: &dyn Display| Error::invalid(format!("{name} holds a certificate that is not valid: {why}"));
-            let certificate = certificate.map_err(|error| unread(&error))?;
-            RootCertStore::empty().add(certificate.clone()).map_err(|error| unread(&error))?;
+            let invalid =
+                |why: &dyn Display| Error::invalid(format!("{name} contains a certificate that is not valid: {why}"));
+            let certificate = certificate.map_err(|error| invalid(&error))?;
+            RootCertStore::empty().add(certificate.clone()).map_err(|error| invalid(&error))?;
             self.0.push(certificate);
         }
-        if self.0.len() == before {
-            return Err(Error::invalid(format!("{name} holds no certificate (PEM)")));
+        if self.0.len() == count_before {
+            return Err(Error::invalid(format!("{name} contains no certificate (PEM)")));
         }
         Ok(self)
     }
 
-    /// All certificates, each in DER.
+    /// Returns all certificates, each in DER.
     pub(super) fn iter(&self) -> impl Iterator<Item = &[u8]> {
         self.0.iter().map(AsRef::as_ref)
     }
 
-    /// All certificates in one PEM text.
+    /// Returns all certificates as one PEM text.
     pub(crate) fn pem(&self) -> String {
         let mut text = String::new();
         for certificate in self.iter() {

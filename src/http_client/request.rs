@@ -1,4 +1,4 @@
-//! A request and its response as plain values. A request holds credentials, so it has no `Debug`.
+//! An HTTP request and its response. A request may contain credentials and therefore does not implement `Debug`.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use bytes::Bytes;
 use reqwest::{Method, StatusCode};
 use url::Url;
 
-/// A request.
+/// A request to another server.
 #[derive(Clone)]
 pub(crate) struct Request {
     pub(super) method: Method,
@@ -17,7 +17,7 @@ pub(crate) struct Request {
     pub(super) is_idempotent: bool,
 }
 
-/// The content of the header `authorization`.
+/// The credentials in the `authorization` header.
 #[derive(Clone)]
 pub(super) enum Credentials {
     None,
@@ -25,17 +25,17 @@ pub(super) enum Credentials {
     Bearer(String),
 }
 
-/// A response.
+/// A response of another server.
 pub(crate) struct Response {
     pub(crate) status: StatusCode,
-    /// The whole body if the status is a success; otherwise at most the limit.
+    /// The body. If the status is not a success, a body beyond the size limit is truncated.
     pub(crate) body: Bytes,
-    /// The value of `retry-after`, if the peer sent it in seconds.
+    /// The value of `retry-after`. `None` if the header is missing or is not a number of seconds.
     pub(super) retry_after: Option<Duration>,
 }
 
 impl Request {
-    /// A `GET`, which is idempotent and follows redirects.
+    /// Creates a `GET` request, which is idempotent and follows redirects.
     pub(crate) fn get(url: Url) -> Self {
         Self {
             method: Method::GET,
@@ -47,7 +47,8 @@ impl Request {
         }
     }
 
-    /// A `POST`. It is sent once unless it is declared [`idempotent`](Self::idempotent), and follows no redirect.
+    /// Creates a `POST` request. It is sent only once, unless it is declared [`idempotent`](Self::idempotent), and does
+    /// not follow redirects.
     pub(crate) fn post(url: Url, content_type: &'static str, body: impl Into<Bytes>) -> Self {
         let request = Self { method: Method::POST, body: body.into(), is_idempotent: false, ..Self::get(url) };
         request.header("content-type", content_type)
@@ -59,13 +60,13 @@ impl Request {
         self
     }
 
-    /// Sets HTTP basic authentication.
+    /// Sets the user and password for HTTP basic authentication.
     pub(crate) fn basic(mut self, user: impl Into<String>, password: impl Into<String>) -> Self {
         self.credentials = Credentials::Basic { user: user.into(), password: password.into() };
         self
     }
 
-    /// Sets a bearer token.
+    /// Sets a bearer token for authentication.
     pub(crate) fn bearer(mut self, token: impl Into<String>) -> Self {
         self.credentials = Credentials::Bearer(token.into());
         self

@@ -1,0 +1,39 @@
+//! The HTTP client for all requests to other servers: identity providers, schema registries, hosts of lookup tables,
+//! and a running Glasshouse server for command-line commands.
+//!
+//! ```text
+//!   Settings, Roots ──► Client
+//!                         │
+//!   Request ──► send ─► attempt ─► check URL ─► connect ─► redirect? ─► read the body up to its limit ──► Response
+//!                ▲         │      (url_rule)                  └─► check URL again
+//!                └─ pause ◄┘ if idempotent, and refused temporarily or not answered
+//! ```
+//!
+//! [`Client::send`] returns a [`Response`] with any status. It fails with `Unavailable` if there is no usable response,
+//! `Limited` if the response is too large, and `Invalid` if the URL is not allowed.
+//!
+//! Requests to this machine never use a proxy. All other requests use the proxy in `HTTPS_PROXY`, `HTTP_PROXY` or
+//! `ALL_PROXY`, unless `NO_PROXY` names their host.
+//!
+//! **Invariant:** an attempt ends within `time_max` and keeps at most `body_bytes_max` bytes of the response in memory.
+//! **Invariant:** plain `http` is allowed only to this machine, unless the settings allow other hosts. A redirect never
+//! leads from `https` to `http` on another machine, nor from another machine to this one.
+//! **Invariant:** credentials are sent only to the origin of the request's URL, never to another origin after a
+//! redirect.
+//! **Invariant:** only idempotent requests are repeated.
+//! **Invariant:** errors and log lines contain no credentials, because [`redacted`] removes them from URLs.
+
+mod client;
+mod request;
+mod root_certificates;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
+mod url_rule;
+
+pub(crate) use client::{Client, Retry, Settings};
+pub(crate) use request::{Request, Response};
+pub(crate) use reqwest::StatusCode;
+pub(crate) use root_certificates::Roots;
+pub(crate) use url_rule::{Plaintext, parse_url, redacted};

@@ -111,7 +111,7 @@ async fn quarantine_requests_are_authorized_before_their_body_is_read() {
         for action in ["replay", "drop", "an-entry/replay"] {
             let path = format!("/v1/tables/calls/quarantine/{action}");
             let response = server.request(Method::POST, &path, headers.clone(), oversized.clone()).await;
-            let (status, problem) = answer(response).await;
+            let (status, problem) = json_response(response).await;
             assert_eq!((status, kind(&problem)), (expected, expected_kind), "{case}, {action}: {problem}");
         }
     }

@@ -179,7 +179,10 @@ async fn a_store_that_hangs_for_a_minute_loses_nothing() {
         // Each of these requests must end by its own time limit, even though the store does not respond.
         statuses.insert(post(&server, "initech", body(PROBE, 0)).await.0);
         let refusal = server.ask("acme", COUNT).expect_err("the store cannot be read");
-        assert!(refusal.contains("query.time_max") || refusal.contains("is temporarily unavailable: retry"), "{refusal}");
+        assert!(
+            refusal.contains("query.time_max") || refusal.contains("is temporarily unavailable: retry"),
+            "{refusal}"
+        );
         let queued = server.metric("glasshouse_ingest_queue_bytes").await;
         assert!(queued <= QUEUE_BYTES_MAX.parse().unwrap(), "{queued} bytes are queued");
         let mut seen = vec![hung.elapsed() >= HANG, server.metric(FAILED).await >= FAILURES];

@@ -383,7 +383,7 @@ mod tests {
         let counts = |new, duplicate, conflict| Counts { new, duplicate, conflict };
         assert_eq!(deduped.counts, [counts(2, 3, 1), counts(0, 4, 1), counts(1, 0, 0)]);
         assert_eq!(deduped.duplicates, BTreeMap::from([("a".into(), counts(0, 5, 2)), ("b".into(), counts(0, 2, 0))]));
-        let rows = deduped.rows.alone();
+        let rows = deduped.rows.to_batch();
         assert_eq!(rows.column(0).as_string::<i32>().iter().flatten().collect::<Vec<_>>(), ["a", "b", "a"]);
         assert_eq!(rows.column(1).as_string::<i32>().iter().flatten().collect::<Vec<_>>(), ["1", "0", "2"]);
         assert_eq!(deduped.keys, [requests[0].keys[1], requests[0].keys[3], requests[2].keys[0]]);

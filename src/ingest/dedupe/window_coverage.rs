@@ -78,7 +78,7 @@ impl WindowCoverage {
     /// Drops uncovered files that are no longer part of the table. Newer files hold their rows.
     pub(super) fn retain_live(&mut self, snapshot: &Snapshot) {
         for day in self.uncovered.values_mut() {
-            day.files.retain(|file| snapshot.holds(file));
+            day.files.retain(|file| snapshot.contains(file));
         }
         self.uncovered.retain(|_, day| !day.files.is_empty());
     }

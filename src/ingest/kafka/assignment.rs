@@ -21,7 +21,7 @@ use super::session::{KafkaSession, PartitionReader, REQUEST_TIME_MAX, client_fai
 use crate::config::StartAt;
 use crate::error::Result;
 use crate::ingest::source::{StoredOffsets, TopicPartition};
-use crate::ingest::write::stopping;
+use crate::ingest::group_commit::stopping;
 use crate::telemetry::SourceTrouble;
 
 impl KafkaSession<'_> {

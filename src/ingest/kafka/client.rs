@@ -25,7 +25,6 @@ use super::error::{ClientError, LoggedTroubles};
 use super::oauth_token::OauthTokens;
 use super::source::Source;
 use crate::error::{Error, Kind, Result};
-use crate::http_client::Roots;
 use crate::ingest::source::{SourceMonitor, TopicPartition};
 use crate::supervise::catch;
 use crate::telemetry::SourceTrouble;

@@ -32,7 +32,6 @@ use tokio_util::sync::CancellationToken;
 use super::client::{ClientEvent, KafkaClient};
 use super::source::Source;
 use crate::error::{Error, Kind, Result};
-use crate::ingest::group_commit::stopping;
 use crate::ingest::source::{
     BatchLimits, Lag, MessageBatch, PartitionOffsets, Pause, SourceWriter, StoredOffsets, TopicPartition,
 };

@@ -30,7 +30,9 @@ use url::Url;
 use crate::config::RegistryConfig;
 use crate::contract::{AvroSchema, ProtoFile};
 use crate::error::{Error, Kind, Result};
-use crate::http_client::{Client, Plaintext, Request, Response, Retry, Roots, Settings, StatusCode, parse_url, redacted};
+use crate::http_client::{
+    Client, Plaintext, Request, Response, Retry, Roots, Settings, StatusCode, parse_url, redacted,
+};
 use crate::telemetry::{Metrics, RegistryAnswer};
 
 /// The maximum number of schemas that one schema refers to, directly or indirectly.

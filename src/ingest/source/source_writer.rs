@@ -159,7 +159,8 @@ impl SourceWriter {
         let started = message_batch.started.map(|next| Progress { app: route.started_app(), after: None, next });
         let progress =
             message_batch.ranges.iter().map(offset).chain(started).chain(message_batch.guard.take()).collect();
-        let request = WriteRequest { prepared: Arc::new(good), reservation, progress, is_separate: message_batch.commit_now };
+        let request =
+            WriteRequest { prepared: Arc::new(good), reservation, progress, is_separate: message_batch.commit_now };
         stored_batch.stored = table.queue.send(request).await?.stored().await?;
         for (topic_partition, range) in &message_batch.ranges {
             stored_batch.offsets.entry(topic_partition.clone()).or_default().table = Some(range.next);
@@ -228,7 +229,9 @@ impl SourceWriter {
         messages: &Arc<Vec<BatchMessage>>,
         reservation: &mut MemoryReservation,
     ) -> Result<DecodedMessages> {
-        let schemas = reader.fetch_schemas(reader.schema_ids(messages.iter().map(|message| &body[message.range.clone()]))).await?;
+        let schemas = reader
+            .fetch_schemas(reader.schema_ids(messages.iter().map(|message| &body[message.range.clone()])))
+            .await?;
         let limits = (self.writer.limits.event_bytes_max, text_bytes_max(&self.writer.limits));
         let (reader, from, messages) = (reader.clone(), body.clone(), messages.clone());
         let read = move || isolate(&messages, |messages| reader.decode(&from, messages, &schemas, limits));

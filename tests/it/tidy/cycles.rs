@@ -17,8 +17,7 @@ use crate::source_tree::{File, paths, tree};
 
 /// The cycles that exist today: the module, the number of imports inside the cycle, and its files. If this list is out of
 /// date, the test prints the current one.
-const CYCLES: &[(&str, usize, &[&str])] = &[
-];
+const CYCLES: &[(&str, usize, &[&str])] = &[];
 
 /// One cycle.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

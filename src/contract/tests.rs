@@ -157,8 +157,8 @@ fn latest_accepts_only_suitable_columns() {
         (&["more"], "at", None, "`latest.key` names `more`, which is map"),
         (&["received_time"], "at", None, "`latest.key` names the unknown column `received_time`"),
         (&["large", "day", "large"], "at", None, "`latest.key` names `large` more than once"),
-        (&["key"], "at", None, "which is the table's `id`: an event with a stored id is a duplicate"),
-        (&["large"], "large", None, "`latest.by` names `large`, which is in `latest.key`"),
+        (&["key"], "at", None, "which is the table's `id`; an event whose id is already stored is a duplicate"),
+        (&["large"], "large", None, "`latest.by` names `large`, which is also in `latest.key`"),
         (
             &["large"],
             "data",
@@ -168,7 +168,7 @@ fn latest_accepts_only_suitable_columns() {
         (&["large"], "double", None, "`latest.by` names `double`, which is float64"),
         (&["large"], "gone", None, "`latest.by` names the unknown column `gone`"),
         (&["large"], "at", Some("small"), "`latest.deleted` names `small`, which is int32; it must be bool"),
-        (&["large", "flag"], "at", Some("flag"), "`latest.deleted` names `flag`, which is in `latest.key`"),
+        (&["large", "flag"], "at", Some("flag"), "`latest.deleted` names `flag`, which is also in `latest.key`"),
     ] {
         let error = latest(key, by, deleted).unwrap_err();
         assert!(error.message().contains(expected), "expected {expected:?} in {error}");

@@ -36,7 +36,7 @@ struct Listed {
     latest: Option<ListedLatest>,
 }
 
-/// The key of a table that shows only the newest version of each row, and the name under which all versions are shown.
+/// The key of a table that shows only the latest version of each row, and the name under which all versions are shown.
 #[derive(Debug, Deserialize)]
 struct ListedLatest {
     key: Vec<String>,
@@ -70,7 +70,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         super::write_stdout(&format!("{}  {}", table.name, table.description));
         if let Some(ListedLatest { key, changes }) = &table.latest {
             super::write_stdout(&format!(
-                "  shows the newest version of each key ({}); all versions are in {changes}",
+                "  shows the latest version of each key ({}); all versions are in {changes}",
                 key.join(", ")
             ));
         }

@@ -42,7 +42,7 @@ pub(super) fn page() -> String {
         ("[tables.NAME]", &tables, TableConfig::default().lines()),
         (
             "latest = { … } in [tables.NAME]",
-            "Makes the table show only the newest version of each key; see [tables.md](tables.md).",
+            "Makes the table show only the latest version of each key; see [tables.md](tables.md).",
             LatestConfig::default().lines(),
         ),
         (

@@ -66,7 +66,7 @@ section! {
         /// The columns to measure.
         metrics: Vec<String> = none(),
             "Sums and percentiles of these columns are maintained";
-        /// Shows only the newest version of each key; `NAME_changes` shows all versions.
+        /// Shows only the latest version of each key; `NAME_changes` shows all versions.
         latest: Option<LatestConfig> = none(),
             "Use it if a changed row is sent again as a whole and should be counted once";
         /// The number of days to keep events; 0 keeps them forever.
@@ -76,7 +76,7 @@ section! {
 }
 
 section! {
-    /// The columns that determine the newest version of each row.
+    /// The columns that determine the latest version of each row.
     LatestConfig {
         /// The columns that, together with the tenant, identify a row.
         key: Vec<String> = required(Vec::new()),
@@ -85,7 +85,7 @@ section! {
         /// version with the greatest value is the newest.
         by: String = required(""),
             "Versions may arrive in any order. Among versions with equal values, the last one received is the newest";
-        /// A boolean column. If it is true in the newest version of a key, the table does not show the key.
+        /// A boolean column. If it is true in the latest version of a key, the table does not show the key.
         deleted: Option<String> = none(),
             "A delete is stored as one more version of the row";
     }

@@ -60,7 +60,7 @@ pub(super) const DOCS: [Doc; 5] = [
         "the HTTP API: sending events, receipts, freshness, errors, limits",
         include_str!("../../docs/http.md"),
     ),
-    doc("tables", "tables that show the newest version of each row", include_str!("../../docs/tables.md")),
+    doc("tables", "tables that show the latest version of each row", include_str!("../../docs/tables.md")),
     doc("ingest", "how the server ingests events: Kafka, transforms, guarantees", include_str!("../../docs/ingest.md")),
     doc("configuration", "every configuration key", include_str!("../../docs/configuration.md")),
     doc("architecture", "how the server works internally", include_str!("../../docs/architecture.md")),

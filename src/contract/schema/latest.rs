@@ -1,4 +1,4 @@
-//! Checks the `latest` section of a table, which makes the table show only the newest version of each key.
+//! Checks the `latest` section of a table, which makes the table show only the latest version of each key.
 //!
 //! Takes the table's columns and its `latest` section. Produces the indexes of the key columns, of the column that orders
 //! the versions and of the column that marks deleted keys, or the errors in the section.
@@ -9,7 +9,7 @@ use super::column::RECEIVED_TIME;
 use super::declared_columns::{DeclarationErrors, DeclaredColumns};
 use crate::config::{ColumnKind, TableConfig};
 
-/// The columns that determine the newest version of each key, as indexes into the contract's `columns`.
+/// The columns that determine the latest version of each key, as indexes into the contract's `columns`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Latest {
     /// The columns that form the key together with the tenant. A null counts as a value like any other.
@@ -18,7 +18,7 @@ pub struct Latest {
     /// version, and a null is older than every value. If several rows have the same value, the row with the latest
     /// receive time is the newest. If the receive times are equal too, the row with the greatest id is the newest.
     pub by: usize,
-    /// The boolean column that marks deleted keys. A key is hidden if its newest version is true here.
+    /// The boolean column that marks deleted keys. A key is hidden if its latest version is true here.
     pub deleted: Option<usize>,
 }
 

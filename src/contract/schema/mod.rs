@@ -1,7 +1,7 @@
 //! Table declarations: reads and checks the columns, keys and event fields of each `[tables.NAME]` section.
 //!
 //! A *schema* here is what the operator declares for a table, in `glasshouse.toml` or in a `.proto` file. Two other
-//! modules have similar names: `lake/log/schema.rs` writes the schema of a Delta table, and `ingest/schemas/` fetches
+//! modules have similar names: `lake/log/delta_schema.rs` writes the schema of a Delta table, and `ingest/schema_registry/` fetches
 //! the schemas of messages from a schema registry.
 //!
 //! ```text

@@ -42,7 +42,7 @@ pub struct Contract {
     pub received: usize,
     /// The index of the map column, if there is one.
     pub map: Option<usize>,
-    /// The columns that determine the newest version of each key, or `None` if the table shows all rows.
+    /// The columns that determine the latest version of each key, or `None` if the table shows all rows.
     pub latest: Option<Latest>,
     /// The index of the column [`RESOLVES`], which only a quarantine has.
     pub resolves: Option<usize>,

@@ -45,6 +45,7 @@ mod scan;
 mod session;
 #[cfg(test)]
 mod session_tests;
+mod sql;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]

@@ -20,8 +20,8 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use super::session::{KafkaSession, PartitionReader, REQUEST_TIME_MAX, client_failed, offset_list};
 use crate::config::StartAt;
 use crate::error::Result;
-use crate::ingest::source::{StoredOffsets, TopicPartition};
 use crate::ingest::group_commit::stopping;
+use crate::ingest::source::{StoredOffsets, TopicPartition};
 use crate::telemetry::SourceTrouble;
 
 impl KafkaSession<'_> {

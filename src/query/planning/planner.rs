@@ -36,6 +36,7 @@ use crate::query::planning::{parameters, statement};
 use crate::query::result_stream::{self, QueryDeadline, ResultStream};
 use crate::query::running_queries::QueryTicket;
 use crate::query::scan::table_provider::SessionTable;
+use crate::query::sql::clauses;
 use crate::telemetry::QueryOutcome;
 use crate::tenancy::Access;
 
@@ -80,6 +81,8 @@ impl Planner {
     /// Parses, checks and plans one statement.
     pub(in crate::query) async fn plan_sql(&self, sql: &str) -> Result<Planned> {
         let statement = statement::parse(sql, &self.engine.config)?;
+        let functions = self.view().state.scalar_functions();
+        clauses::check(&statement, &|name| functions.contains_key(name))?;
         let Relations { tables, has_function } = self.relations(&statement)?;
         let plan = self.view().state.statement_to_plan(statement).await.map_err(|error| self.to_error(error))?;
         plan_size::check(&plan)?;

@@ -21,7 +21,7 @@ use crate::telemetry::Metrics;
 /// The pause after a failed accept. The usual cause is that the process has no free file descriptors until other
 /// connections close.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// The maximum number of refusals in progress. Further connections are closed without a refusal.
+/// The maximum number of connections that are being refused at the same time. Further connections are closed without a refusal.
 const REFUSALS_MAX: usize = 64;
 /// The maximum time for a refused client to read the refusal and close its side of the connection.
 const REFUSAL_TIME_MAX: Duration = Duration::from_secs(3);

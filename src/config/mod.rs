@@ -20,16 +20,16 @@ mod check_sources;
 mod collection_values;
 mod column_kind;
 mod error;
-mod executable;
 mod lookups;
 mod loopback;
 mod memory;
 mod oauth;
+mod program_name;
 mod raw;
 #[cfg(test)]
 mod reference_page;
-mod registry;
 mod scalar_values;
+mod schema_registry;
 mod section;
 mod server_sections;
 mod show;
@@ -44,7 +44,7 @@ pub use lookups::{LookupConfig, LookupFormat};
 pub use loopback::{has_credentials, is_https_or_loopback, is_loopback};
 pub use memory::EndpointMemory;
 pub use oauth::OauthConfig;
-pub use registry::RegistryConfig;
+pub use schema_registry::RegistryConfig;
 pub use server_sections::{FlightConfig, HttpConfig, IngestConfig, LakeConfig, LogConfig, QueryConfig, ShutdownConfig};
 pub use sources::{KafkaOptions, SourceConfig, StartAt, TenantFrom};
 pub use tables::{
@@ -52,7 +52,7 @@ pub use tables::{
     TableConfig,
 };
 
-pub(crate) use executable::program;
+pub(crate) use program_name::program;
 pub(crate) use scalar_values::parse_time;
 pub(crate) use signing_algorithm::{KeyKind, SigningAlgorithm};
 

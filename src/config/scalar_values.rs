@@ -141,7 +141,7 @@ impl Value for bool {
     }
 }
 
-/// Reads a string. Reports an empty one if the key is required.
+/// Reads a string. An empty string is an error if the key is required.
 pub(super) fn text<T: Value>(raw: RawValue, key: &str, spec: &KeySpec<T>, errors: &mut ConfigErrors) -> Option<String> {
     match raw {
         RawValue::String(text) | RawValue::Variable(text) if spec.required && text.trim().is_empty() => {

@@ -149,8 +149,7 @@ async fn tables(command: &CommandGetTables, session: &Session, types: TypeProfil
             if !is_like(command.table_name_filter_pattern.as_deref(), name)? {
                 continue;
             }
-            // The engine decides which of its views a session has. Planning a query avoids repeating that decision
-            // here.
+            // Only the engine knows which of its views a session has, so a query on each view is planned to find out.
             let planned = match session.plan(&format!("SELECT * FROM {INFORMATION_SCHEMA}.{name}")).await {
                 Ok(planned) => planned,
                 Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Forbidden | Kind::Unsupported) => continue,

@@ -1,7 +1,7 @@
 //! Ends a stream at its deadline even if the client does not read it.
 //!
-//! The wrapped stream returns an error when it is polled after its deadline. A client that stops reading stops polling,
-//! so its query would keep its plan, its memory and its tenant's slot for as long as the client stays connected.
+//! The wrapped stream returns an error when it is polled after its deadline. When a client stops reading, the stream is no
+//! longer polled. The query would then hold its plan, its memory and its tenant's query slot until the client disconnects.
 //! [`expiring`] therefore adds a task that polls the stream at its deadline.
 //!
 //! ```text

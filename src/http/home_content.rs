@@ -53,7 +53,7 @@ pub(super) struct Doc {
     pub(super) text: &'static str,
 }
 
-/// The pages that are served. They are for users and operators of a running server.
+/// The documentation pages that the server serves. They are for users and operators of a running server.
 pub(super) const DOCS: [Doc; 5] = [
     doc(
         "http",

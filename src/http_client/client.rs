@@ -98,9 +98,9 @@ impl Retry {
 #[derive(Debug)]
 pub(crate) struct Client {
     settings: Settings,
-    /// The client for this machine. It never uses a proxy.
+    /// The client for loopback addresses. It never uses a proxy.
     direct: reqwest::Client,
-    /// The client for all other machines. It uses the proxy that the environment names, if any.
+    /// The client for all other hosts. It uses the proxy that the environment names, if any.
     proxied: reqwest::Client,
 }
 

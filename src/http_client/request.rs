@@ -28,7 +28,7 @@ pub(super) enum Credentials {
 /// A response of another server.
 pub(crate) struct Response {
     pub(crate) status: StatusCode,
-    /// The body. If the status is not a success, a body beyond the size limit is truncated.
+    /// The body. If the status does not indicate success, a body that exceeds the size limit is truncated.
     pub(crate) body: Bytes,
     /// The value of `retry-after`. `None` if the header is missing or is not a number of seconds.
     pub(super) retry_after: Option<Duration>,

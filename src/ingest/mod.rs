@@ -107,7 +107,7 @@ use target::{IngestTable, IngestTables, is_quarantine, quarantine_of};
 /// The maximum number of tables whose ids are read concurrently at startup.
 const TABLES_OPENED_MAX: usize = 4;
 
-/// The parts of ingest. Owns one committer task and one maintenance task per table.
+/// The shared parts that every way of ingesting uses: the writer, the sources and the quarantine. Owns one committer task and one maintenance task per table.
 #[derive(Debug)]
 pub struct Ingest {
     /// The writer, which accepts events.

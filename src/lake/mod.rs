@@ -21,7 +21,7 @@ mod read;
 mod store;
 mod table;
 
-mod open;
+mod open_table;
 
 mod in_flight_events;
 

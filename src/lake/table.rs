@@ -23,7 +23,7 @@ use crate::error::{Error, Result};
 use crate::lake::log::checkpoint::{self, LoadedTable};
 use crate::lake::log::delta_log::Log;
 use crate::lake::log::table_state::{self, Changes, TableState};
-use crate::lake::open::load_or_create;
+use crate::lake::open_table::load_or_create;
 use crate::lake::parquet_writer::parquet_file::WriteOptions;
 use crate::lake::parquet_writer::sort::{EncodedFile, RowSelection, encode};
 use crate::lake::read::bloom_filters::BloomFilterCache;

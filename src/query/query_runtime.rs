@@ -27,8 +27,8 @@ use tracing::Instrument as _;
 use crate::error::{Error, Result};
 use crate::query::planning::statement::STACK_BYTES_MIN;
 
-/// The nice value of the query threads. If both are busy, any other thread gets about three times the processor time of
-/// a query thread.
+/// How much the nice value of the query threads exceeds that of the server. If both are busy, any other thread gets about
+/// three times the processor time of a query thread.
 #[cfg(target_os = "linux")]
 const NICE: i32 = 5;
 
@@ -118,15 +118,14 @@ pub(in crate::query) fn stopped() -> Error {
 fn lower_priority() {
     #[cfg(target_os = "linux")]
     {
-        // On Linux a nice value belongs to a thread, and 0 means the calling thread.
+        // On Linux a nice value belongs to a thread. It is raised relative to the server's own, which an operator may have set.
         #[expect(
             unsafe_code,
             reason = "a C function without pointers; a crate with a safe wrapper would be one more dependency"
         )]
-        // SAFETY: `setpriority` takes three numbers and rejects invalid ones.
-        let outcome = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICE) };
-        if outcome != 0 {
-            tracing::debug!(error = %std::io::Error::last_os_error(), "cannot lower the priority of the query threads");
+        // SAFETY: `nice` takes one number, changes only this thread, and cannot fail when it raises the value.
+        unsafe {
+            libc::nice(NICE);
         }
     }
 }

@@ -1,5 +1,5 @@
 //! Tests a whole server whose background tasks panic. The log and `/readyz` name the task. The task is restarted, or
-//! the server stops in order. No acknowledged event is lost.
+//! the server shuts down gracefully. No acknowledged event is lost.
 
 use std::io::Write;
 use std::path::Path;

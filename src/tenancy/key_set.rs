@@ -30,7 +30,8 @@ impl KeySet {
     /// Parses a key set. Skips keys that cannot verify signatures. An empty set is allowed, because an issuer can
     /// revoke all its keys this way.
     pub(super) fn parse(text: &[u8], keys_max: usize) -> Result<Self> {
-        let set = claims::object(text).map_err(|error| Error::invalid("is not a JSON key set").with_source(error))?;
+        let set = claims::object(text)
+            .map_err(|error| Error::invalid("is not a JSON Web Key Set (JWKS)").with_source(error))?;
         let Some(Value::Array(keys)) = set.get("keys") else {
             return Err(Error::invalid("is not a key set: it has no list `keys`"));
         };
@@ -149,9 +150,9 @@ mod tests {
     fn an_invalid_key_set_is_refused() {
         let twice = [named(json!({})), named(json!({}))];
         let cases = [
-            ("[]".to_owned(), "not a JSON key set"),
+            ("[]".to_owned(), "not a JSON Web Key Set"),
             (r#"{"keys":{}}"#.to_owned(), "no list `keys`"),
-            (r#"{"keys":[],"keys":[]}"#.to_owned(), "not a JSON key set"),
+            (r#"{"keys":[],"keys":[]}"#.to_owned(), "not a JSON Web Key Set"),
             (json!({"keys": [1, 2, 3]}).to_string(), "auth.jwks_keys_max of 2"),
         ];
         for (text, reason) in cases {

@@ -57,7 +57,9 @@ impl Case {
     fn new(sql: &str) -> Self {
         let source = SourceConfig { transform: Some(sql.to_owned()), ..SourceConfig::default() };
         let (lookups, files) = (BTreeMap::new(), Vec::new());
-        Self { source, limits: IngestConfig::default(), lookups, files }.with("restaurants", RESTAURANTS)
+        // Long enough for a busy machine: only the test of the time limit shortens it.
+        let limits = IngestConfig { transform_time_max: Duration::from_secs(1_000), ..IngestConfig::default() };
+        Self { source, limits, lookups, files }.with("restaurants", RESTAURANTS)
     }
 
     fn debezium(sql: &str) -> Self {

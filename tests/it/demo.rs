@@ -78,7 +78,7 @@ fn every_printed_command_works_when_it_is_pasted() {
 
     let receipt = with_tokens("curl ");
     assert!(receipt.contains("\"accepted\":1"), "{receipt}");
-    // The request has stored a row of the small tenant. The demo's own events add rows of the large tenant within a second.
+    // The request has stored a row of the small tenant. The demo's own events add rows for the large tenant within a second.
     let program = env!("CARGO_BIN_EXE_glasshouse");
     until("the demo's events are in the table", || with_tokens(program).matches("atlas").count() > 0);
     assert_eq!(with_tokens(program).matches("| carrier").count(), 2, "expected a result for each of the two tenants");

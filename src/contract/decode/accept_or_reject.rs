@@ -15,7 +15,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-use super::check;
+use super::key_columns;
 use super::reject::{Reject, RejectCause};
 use crate::contract::columns::batch_builder::BatchBuilder;
 use crate::contract::{Contract, DecodeOptions, Decoded, Owner, TenantId};
@@ -56,7 +56,7 @@ impl<'a> EventCollector<'a> {
                 Some(RejectCause::too_large(range.len(), self.options.event_bytes_max))
             }
             Some(cause) => Some(cause),
-            None => check::row(self.contract, self.options, builder),
+            None => key_columns::row(self.contract, self.options, builder),
         };
         match cause {
             Some(cause) => self.reject(builder, range, cause),

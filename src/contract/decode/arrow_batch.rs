@@ -21,7 +21,7 @@ use bytes::Bytes;
 
 use super::accept_or_reject::{BODY_EVENTS_MAX, BODY_REJECTS_MAX, RejectedRows, push_reject, too_many_events};
 use super::reject::{Reason, Reject, RejectCause};
-use super::{cast, check};
+use super::{cast, key_columns};
 use crate::contract::EventBatch;
 use crate::contract::columns::column_builder::{map_builder, received_column, tenant_column};
 use crate::contract::{ColumnKind, Contract, DecodeOptions, Decoded, EVENT_DATE, Owner, RECEIVED_TIME, TenantId};
@@ -213,9 +213,9 @@ fn check_keys(contract: &Contract, options: &DecodeOptions, columns: &[ArrayRef]
     let times = columns[contract.time].as_primitive::<TimestampMicrosecondType>();
     let ids = columns[contract.id].as_string::<i32>();
     for (row, ((tenant, time), id)) in tenants.iter().zip(times).zip(ids).enumerate() {
-        let cause = check::tenant(contract, options, tenant)
-            .or_else(|| check::time(contract, options, time))
-            .or_else(|| check::id(contract, id.map(str::as_bytes)));
+        let cause = key_columns::tenant(contract, options, tenant)
+            .or_else(|| key_columns::time(contract, options, time))
+            .or_else(|| key_columns::id(contract, id.map(str::as_bytes)));
         if let Some(cause) = cause {
             rejected.add(row, || cause);
         }

@@ -15,10 +15,10 @@ mod arrow_tests;
 #[cfg(test)]
 mod body_tests;
 pub(super) mod cast;
-pub(super) mod check;
 pub(super) mod cursor;
 pub(super) mod ipc;
 pub(super) mod json;
+pub(super) mod key_columns;
 pub(super) mod protobuf;
 pub(super) mod reject;
 pub(super) mod time;

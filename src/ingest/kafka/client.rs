@@ -175,20 +175,22 @@ impl ClientContext for ClientContextState {
         match level {
             // The error callback receives the same error with a better message.
             RDKafkaLogLevel::Error if matches!(facility, "FAIL" | "ERROR") => {
-                tracing::debug!(%source, facility, text, "kafka client");
+                tracing::debug!(%source, facility, text, "message from the Kafka client library");
             }
             RDKafkaLogLevel::Warning | RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info if facility == "FAIL" => {
                 match ClientError::of_line(source, self.tokens.is_some(), text) {
                     Some(error) => self.report(error),
-                    None => tracing::debug!(%source, facility, text, "kafka client"),
+                    None => tracing::debug!(%source, facility, text, "message from the Kafka client library"),
                 }
             }
             RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical | RDKafkaLogLevel::Error => {
-                tracing::warn!(%source, facility, text, "kafka client");
+                tracing::warn!(%source, facility, text, "message from the Kafka client library");
             }
-            RDKafkaLogLevel::Warning => tracing::info!(%source, facility, text, "kafka client"),
+            RDKafkaLogLevel::Warning => {
+                tracing::info!(%source, facility, text, "message from the Kafka client library")
+            }
             RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info | RDKafkaLogLevel::Debug => {
-                tracing::debug!(%source, facility, text, "kafka client");
+                tracing::debug!(%source, facility, text, "message from the Kafka client library");
             }
         }
     }
@@ -214,7 +216,7 @@ impl ClientContext for ClientContextState {
             | RDKafkaErrorCode::AllBrokersDown
         );
         if is_reported_elsewhere {
-            tracing::debug!(source = %self.source, %error, reason, "kafka client");
+            tracing::debug!(source = %self.source, %error, reason, "message from the Kafka client library");
             return;
         }
         self.catch_panic("error", || self.report(ClientError::new(&self.source, self.tokens.is_some(), code, reason)));

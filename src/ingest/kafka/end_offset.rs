@@ -37,7 +37,7 @@ mod tests {
     use super::*;
     use crate::ingest::source::TopicPartition;
 
-    /// The text of each error event of the client.
+    /// The text of each error event from the client.
     #[derive(Default)]
     struct Reasons(Mutex<Vec<String>>);
 

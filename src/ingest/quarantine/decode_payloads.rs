@@ -85,7 +85,7 @@ fn source_name(entry: &QuarantineEntry) -> &str {
     place.map_or("", |(source, _)| source)
 }
 
-/// Returns the rejection of an entry whose source is not configured or has a transform.
+/// Returns the reason why an entry cannot be decoded if its source is not configured or has a transform.
 fn undecodable() -> (Reason, String) {
     let why = "only the entry's source can decode it, and that source is not configured on this server or has a transform: \
                replay the entry with a file that holds the event";

@@ -16,7 +16,7 @@
 
 mod reader;
 
-mod session;
+mod quarantine_access;
 
 mod replay;
 
@@ -25,6 +25,6 @@ mod decode_payloads;
 #[cfg(test)]
 mod replay_tests;
 
+pub use quarantine_access::EntryPage;
 pub use reader::{EntryCount, EntryCursor, EntryFilter, QuarantineEntry};
 pub use replay::{DropResult, Quarantine, QuarantineListing, ReplayNote, ReplayResult};
-pub use session::EntryPage;

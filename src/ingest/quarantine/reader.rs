@@ -95,9 +95,9 @@ pub struct EntryCursor {
 /// Which of the matching entries to return.
 #[derive(Debug, Clone)]
 pub(super) enum EntryRange {
-    /// Up to this number of the newest entries, newest first, and the counts of all entries.
+    /// The newest entries, newest first, and the counts over all entries. The number limits only the entries.
     Newest(usize),
-    /// Up to this number of the entries that follow the cursor, oldest first. Without a cursor, the oldest entries.
+    /// The entries that follow the cursor, oldest first, up to the given number. Without a cursor, it begins with the oldest.
     Next(Option<EntryCursor>, usize),
 }
 

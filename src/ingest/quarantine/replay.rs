@@ -21,8 +21,8 @@ use bytes::{Bytes, BytesMut};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::decode_payloads::{DecodedPayload, decode_payloads};
+use super::quarantine_access::{EntryPage, PAGE_ENTRIES_MAX, QuarantineSession};
 use super::reader::{EntryCount, EntryCursor, EntryFilter, EntryRange, QuarantineEntry, closing_id};
-use super::session::{EntryPage, PAGE_ENTRIES_MAX, QuarantineSession};
 use crate::clock::Micros;
 use crate::contract::{
     ColumnKind, Contract, DecodeOptions, EventBatch, Format, Owner, PayloadFormat, RESOLUTION, RESOLVED_BY, RESOLVES,

@@ -191,7 +191,7 @@ async fn protobuf_with_a_registry_must_have_the_message_type_of_the_table() {
     let kept: Vec<_> = found.iter().map(|entry| entry.payload.clone().unwrap()).collect();
     assert_eq!(kept, bad.map(Bytes::from), "the quarantine keeps the received bytes, including the header");
     let details = [
-        ("wrong_type", "has type `voice.Other`"),
+        ("wrong_type", "message type `voice.Other` is incompatible"),
         ("wrong_type", "field 4 is `size`, not `mos`"),
         ("malformed", "no message at [4]"),
         ("malformed", "no message at [1, 5]"),

@@ -30,11 +30,11 @@ mod partition_offsets;
 mod pause;
 
 mod monitor;
-mod overview;
+mod source_control;
 
 pub use dry_run::{DryRun, Sample, dry_run};
 pub use monitor::SourceError;
-pub use overview::{PartitionProgress, SourceState, Sources};
+pub use source_control::{PartitionProgress, SourceState, Sources};
 
 pub(super) use lag::Lag;
 pub(super) use message_batch::{

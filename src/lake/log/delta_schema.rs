@@ -68,7 +68,7 @@ impl DeltaSchema {
     }
 
     /// Returns this stored schema with the new columns of `contract` added, or `None` if it already has all of them.
-    /// Returns `Conflict` if rows of the contract do not fit the table.
+    /// Returns `Conflict` if rows that follow the contract do not fit the table.
     pub(in crate::lake) fn evolve(&self, contract: &Contract) -> Result<Option<Self>> {
         let declared = Self::of(contract)?;
         let mut evolved = self.clone();

@@ -2,7 +2,7 @@
 //!
 //! Applying the changes of later log entries to a snapshot creates the next snapshot. The previous one stays unchanged.
 //!
-//! **Invariant:** files are sorted by (day, least tenant, path), and each path appears once.
+//! **Invariant:** files are sorted by (day, smallest tenant, path), and each path appears once.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -37,7 +37,7 @@ pub struct DataFile {
 pub struct Snapshot {
     /// The Delta version.
     pub version: u64,
-    /// The live files, sorted by (day, least tenant, path).
+    /// The live files, sorted by (day, smallest tenant, path).
     pub files: Arc<Vec<Arc<DataFile>>>,
     /// The newest version of each application transaction, by `appId`.
     pub txns: BTreeMap<String, i64>,

@@ -10,9 +10,9 @@
 //! **Invariant:** only the pages of the requested columns are fetched.
 
 pub(super) mod bloom_filters;
+pub(super) mod event_keys;
 pub(super) mod event_lookup;
 #[cfg(test)]
 mod event_lookup_tests;
-pub(super) mod file_keys;
 pub(super) mod object_reader;
 pub(super) mod row_reader;

@@ -3,7 +3,7 @@
 //! Returns the expected outcome of a message for a [`TableSpec`]. `prost-reflect` decides which messages are valid and what
 //! their values are. A table differs from it by the following rules. The code cites each rule where it applies:
 //!
-//! 1. A table treats ignored fields as unknown, and stores every member of a oneof that is sent. The message of
+//! 1. A table treats ignored fields as unknown, and stores every oneof member that the message contains. The message of
 //!    [`TableSpec`] expresses both.
 //! 2. Groups are refused in every message that is read, even if the group is unknown.
 //! 3. An entry of a map has the wire type of a message, which `prost-reflect` does not check.

@@ -20,8 +20,8 @@ pub(super) struct TableSpec {
     pub(super) unit: TimeUnit,
     /// True if undeclared fields are stored in the map.
     pub(super) has_map: bool,
-    /// The message without the fields that the table ignores, because an ignored field is treated as unknown. Its oneofs are
-    /// optional fields, because the table stores every member that is sent. `None` for a table that is declared by columns.
+    /// The message without the fields that the table ignores, because an ignored field is treated as unknown. Each member
+    /// of a oneof becomes an optional field, because the table stores every member that the message contains. `None` for a table that is declared by columns.
     pub(super) message: Option<MessageDescriptor>,
 }
 
@@ -85,7 +85,7 @@ const MAP_KEYS: [&str; 5] = ["string", "int64", "bool", "uint32", "fixed64"];
 const MAP_VALUES: [&str; 8] = ["string", "int64", "uint64", "double", "float", "bool", "Names", "sint32"];
 const UNITS: [TimeUnit; 5] = [TimeUnit::Auto, TimeUnit::Seconds, TimeUnit::Millis, TimeUnit::Micros, TimeUnit::Nanos];
 
-/// Generates a table that is declared by columns.
+/// Generates a table that is declared as a list of columns.
 pub(super) fn columns(choices: &mut Choices<'_>) -> TableSpec {
     let mut declared = vec![("who".to_owned(), "text"), ("at".to_owned(), "timestamp"), ("key".to_owned(), "text")];
     declared.extend((0..choices.below(12)).map(|index| (format!("c{index}"), choices.pick(&KINDS))));
